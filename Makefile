@@ -1,0 +1,196 @@
+# eventmpm.h needs no build: copy it. This file builds what surrounds it.
+#
+#   make run            serve the current directory (PORT=8080 DIR=.)
+#   make test           build and test, with epoll and with poll()
+#   make test-long      the same, with the tests that take minutes
+#   make test-asan      ... under AddressSanitizer and LeakSanitizer
+#   make test-ubsan     ... under UndefinedBehaviorSanitizer
+#   make test-tsan      ... under ThreadSanitizer
+#   make test-valgrind  ... under valgrind's memcheck
+#   make test-headers   compile the header in every dialect, switch by switch
+#   make test-model     check the model of the hand-over with spin
+#   make install        PREFIX=/usr/local, DESTDIR=
+#   make clean
+#
+# TESTS="name ..." runs the tests with these names only. Each test target ends
+# with one line, "N passed, N failed, N skipped", and fails if anything did.
+
+CC      ?= cc
+CFLAGS  ?= -O2 -g
+PREFIX  ?= /usr/local
+DESTDIR ?=
+PORT    ?= 8080
+DIR     ?= .
+TESTS   ?=
+
+WARN = -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion \
+       -Wcast-qual
+BUILD_TEST = $(CC) $(CPPFLAGS) $(CFLAGS) -pthread $(LDFLAGS) -o $@ \
+             test_eventmpm.c $(LDLIBS)
+
+all: build/example_server
+
+run: build/example_server
+	build/example_server -p $(PORT) $(DIR)
+
+build:
+	mkdir -p build
+
+build/example_server: example_server.c eventmpm.h | build
+	$(CC) $(CPPFLAGS) $(CFLAGS) -pthread $(LDFLAGS) -o $@ example_server.c $(LDLIBS)
+
+# --- how tests run and are counted ------------------------------------------
+
+# $(call show,NAME,COMMAND) runs a command in the open and keeps what it says,
+# and its exit status, for the count.
+show = @echo "--- $(1)"; rm -f build/$(1).log; \
+       { $(2); echo "exit $$?" >build/$(1).exit; } 2>&1 | tee build/$(1).log; \
+       cat build/$(1).exit >>build/$(1).log
+
+# Adds up the last "N passed, N failed[, N skipped]" of every log. One that has
+# no such line, or ended badly with nothing failed, is one more failure.
+define COUNT
+function take() {
+    if (!told || (exit_status != 0 && f == 0)) {
+        print log_name ": ended with status " exit_status
+        f++
+    }
+    P += p; F += f; S += s
+    p = f = s = told = 0; exit_status = "unknown"
+}
+FNR == 1 { if (NR > 1) take(); log_name = FILENAME }
+/^[0-9]+ passed, [0-9]+ failed/ {
+    p = $$1; f = $$3; s = ($$6 ~ /^skipped/) ? $$5 : 0; told = 1
+}
+/^exit [0-9]+$$/ { exit_status = $$2 }
+END { take(); print P " passed, " F " failed, " S " skipped"; exit F > 0 }
+endef
+export COUNT
+count = @awk "$$COUNT" $(patsubst %,build/%.log,$(1))
+
+# --- tests ------------------------------------------------------------------
+
+test: build/test_epoll build/test_poll
+	$(call show,epoll,build/test_epoll $(TESTS))
+	$(call show,poll,build/test_poll $(TESTS))
+	$(call count,epoll poll)
+
+test-long: build/test_epoll build/test_poll
+	$(call show,epoll,build/test_epoll --long $(TESTS))
+	$(call show,poll,build/test_poll --long $(TESTS))
+	$(call count,epoll poll)
+
+test-asan: build/test_asan
+	$(call show,asan,ASAN_OPTIONS=detect_stack_use_after_return=1 build/test_asan $(TESTS))
+	$(call count,asan)
+
+test-ubsan: build/test_ubsan
+	$(call show,ubsan,UBSAN_OPTIONS=print_stacktrace=1 build/test_ubsan $(TESTS))
+	$(call count,ubsan)
+
+test-tsan: build/test_tsan
+	$(call show,tsan,TSAN_OPTIONS=die_after_fork=0 build/test_tsan $(TESTS))
+	$(call count,tsan)
+
+test-valgrind: build/test_epoll
+	$(call show,valgrind,if command -v valgrind >/dev/null; then \
+	    valgrind -q --error-exitcode=9 --leak-check=full --fair-sched=yes \
+	        build/test_epoll $(TESTS); \
+	else echo "valgrind is not installed"; \
+	    echo "0 passed, 0 failed, 1 skipped"; fi)
+	$(call count,valgrind)
+
+build/test_epoll: test_eventmpm.c eventmpm.h | build
+	$(BUILD_TEST)
+
+build/test_poll: test_eventmpm.c eventmpm.h | build
+	$(BUILD_TEST) -DEVENTMPM_POLL
+
+build/test_asan: test_eventmpm.c eventmpm.h | build
+	$(BUILD_TEST) -O1 -fsanitize=address -fno-omit-frame-pointer
+
+build/test_ubsan: test_eventmpm.c eventmpm.h | build
+	$(BUILD_TEST) -O1 -fsanitize=undefined -fno-sanitize-recover=all
+
+build/test_tsan: test_eventmpm.c eventmpm.h | build
+	$(BUILD_TEST) -O1 -fsanitize=thread
+
+# Every compiler x dialect x switch, with the warnings as errors; and the example,
+# as its first line says to build it.
+define HEADERS
+passed=0 failed=0 skipped=0
+try() {
+    if "$$@" -Werror; then
+        passed=$$((passed + 1))
+    else
+        failed=$$((failed + 1)); echo "FAILED: $$*"
+    fi
+}
+cd build
+printf '#include "eventmpm.h"\n' >declared.c
+printf '#define EVENTMPM_IMPLEMENTATION\n#include "eventmpm.h"\n' >defined.c
+printf '#include <stdlib.h>\n' >probe.c
+for compiler in $(filter-out cc gcc clang,$(CC)) cc gcc clang 'gcc -m32' \
+                musl-gcc g++ clang++ 'g++ -m32'; do
+    case $$compiler in
+    *++*) language=c++ dialects='c++11 gnu++20' ;;
+    *)    language=c dialects='c99 gnu2x' ;;
+    esac
+    if ! $$compiler -x $$language -c -o probe.o probe.c 2>/dev/null; then
+        skipped=$$((skipped + 1)); echo "skipped: no $$compiler"
+        continue
+    fi
+    echo "$$compiler: $$dialects"
+    for dialect in $$dialects; do
+        strict="$$compiler -std=$$dialect -x $$language $(WARN) -I.. -c -o probe.o"
+        try $$strict declared.c
+        try $$strict -O2 defined.c
+        for switch in $(SWITCHES); do
+            try $$strict -D$$switch defined.c
+        done
+        try $$strict $(SWITCHES:%=-D%) defined.c
+        try $$strict ../example_server.c
+    done
+    try $$compiler -x $$language -o example_plain ../example_server.c
+done
+echo "$$passed passed, $$failed failed, $$skipped skipped"
+test $$failed = 0
+endef
+export HEADERS
+SWITCHES = EVENTMPM_POLL EVENTMPM_NO_FILES EVENTMPM_NO_STATUS \
+           EVENTMPM_NO_FORK EVENTMPM_NO_MAIN
+
+test-headers: | build
+	$(call show,headers,sh -c "$$HEADERS")
+	$(call count,headers)
+
+# The model is kept in test_eventmpm.c, where the code that it describes is
+# tested, between "#if 0 ... >>model" and "#endif ... >>model end".
+define MODEL
+command -v spin >/dev/null || {
+    echo "spin is not installed"
+    echo "0 passed, 0 failed, 1 skipped"
+    exit 0
+}
+rm -rf build/model && mkdir -p build/model && cd build/model
+awk '/^#endif.*>>model end/ { on = 0 } on; /^#if 0.*>>model/ { on = 1 }' \
+    ../../test_eventmpm.c >handover.pml
+endef
+export MODEL
+
+test-model: | build
+	$(call show,model,sh -c "$$MODEL")
+	$(call count,model)
+
+# --- the rest ---------------------------------------------------------------
+
+install:
+	mkdir -p $(DESTDIR)$(PREFIX)/include
+	cp eventmpm.h $(DESTDIR)$(PREFIX)/include/eventmpm.h
+	chmod 644 $(DESTDIR)$(PREFIX)/include/eventmpm.h
+
+clean:
+	rm -rf build
+
+.PHONY: all run test test-long test-asan test-ubsan test-tsan test-valgrind \
+        test-headers test-model install clean

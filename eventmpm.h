@@ -1,0 +1,8357 @@
+/* eventmpm.h - v0.1 - an HTTP/1.1 server kit with the architecture of Apache's
+ * event MPM, in one file.  Licence (public domain or MIT) at the end.
+ *
+ * Plain blocking handlers on a bounded pool of workers; slow and idle clients
+ * that cost no thread; a crash that costs one child and not the server.
+ *
+ * ===========================================================================
+ * MANUAL
+ * ===========================================================================
+ *
+ * Quick start: a whole program.  `cc hello.c && ./a.out`, then open
+ * http://127.0.0.1:8080/hello/world
+ *
+ *     #define EVENTMPM_IMPLEMENTATION       // in exactly one translation unit
+ *     #include "eventmpm.h"
+ *
+ *     static int hello(empm_request *req, void *user)
+ *     {
+ *         (void)user;
+ *         empm_printf(req, "Hello, %s!\n", empm_path_value(req, "name"));
+ *         return EMPM_OK;                   // or an HTTP status: return 404;
+ *     }
+ *
+ *     int main(int argc, char **argv)
+ *     {
+ *         static const empm_route routes[] = {
+ *             EMPM_ROUTE("GET /hello/{name}", hello, NULL),
+ *             EMPM_FILES("GET /", "./www"),
+ *             EMPM_ROUTES_END
+ *         };
+ *         empm_config cfg = empm_defaults();
+ *         cfg.routes = routes;
+ *         return empm_main(&cfg, argc, argv);
+ *     }
+ *
+ * Contents: `grep -n '^ \* >>' eventmpm.h` prints the sections of this file.
+ *
+ * CONCEPTS
+ *
+ *   processes   A parent owns the listening sockets and serves nobody. It forks
+ *               children; each runs one listener thread and threads_per_child
+ *               workers. A child that dies is replaced in milliseconds; the
+ *               other children do not notice. processes = 0 runs the same
+ *               engine as threads of the calling process instead.
+ *   listener    Accepts, waits, times out and hands over. It never reads from a
+ *               client, never parses, never runs your code.
+ *   worker      Runs a connection until it would have to wait for the network,
+ *               then gives it back. Your handler runs here and may block:
+ *               query a database, read a file, sleep.
+ *   connection  READ_HEAD, READ_BODY, HANDLE, WRITE, KEEPALIVE, SUSPENDED,
+ *               LINGER, CLOSED: the picture stands in >>conn. A connection that
+ *               waits, in whatever state, holds no worker; an idle one costs 64
+ *               bytes and its socket.
+ *
+ * CONFIGURATION  Fields of empm_config are Apache's directives in snake case and
+ *   mean what they mean there; empm_set() and -c take Apache's own spelling.
+ *
+ * ROUTES  "[METHOD ]/path": literal segments, {name} for one segment, {name...}
+ *   for the rest, a trailing "/" for everything below, {$} for exactly the
+ *   trailing slash. The most specific pattern wins, whatever the order; two
+ *   patterns of which neither is more specific are refused at start. GET serves
+ *   HEAD too. OPTIONS, 404, 405 with Allow and the redirect from /a to /a/ come
+ *   by themselves.
+ *
+ * WHICH THREAD MAY CALL WHAT
+ *   with an empm_request *     the worker that runs the handler, nobody else;
+ *                              the pointer is dead once the handler returns
+ *   empm_resume                any thread
+ *   empm_stop, empm_stop_graceful      any thread, any time, signal handlers too
+ *   the rest                   the thread that starts and ends the server
+ *   Handlers run at the same time on several workers (and in several processes:
+ *   a global variable is one per child). on_thread_start gives each worker its
+ *   own database handle or the like.
+ *
+ * MEMORY  Strings of a request live until its handler is done for good (through
+ *   all its suspensions). empm_alloc() lives as long; empm_defer() calls you at
+ *   that moment. Nothing the user passes in is kept unless the comment says so.
+ *
+ * MISUSE is defined, never a crash: no answer is a 500, a body shorter than its
+ *   declared length aborts the connection, a second answer and writes after the
+ *   end are refused with EMPM_EMISUSE; each leaves one line in the log.
+ *
+ * LIMITS  HTTP/1.1 and 1.0 over TCP and unix sockets. Linux first (epoll); any
+ *   POSIX through poll(). Every limit is a field below with its default and the
+ *   status that a client gets.
+ * ======================================================================== */
+
+#ifndef EVENTMPM_H
+#define EVENTMPM_H
+
+/* What plain `cc` declares is all that the implementation needs. Under a strict
+ * -std=c99 a libc declares less, and the first system header decides how much:
+ * so this must stand before the includes. */
+#if defined(EVENTMPM_IMPLEMENTATION) && !defined(_FEATURES_H)
+#  if defined(__STRICT_ANSI__) && !defined(_DEFAULT_SOURCE) && \
+      !defined(_GNU_SOURCE)
+#    define _DEFAULT_SOURCE 1
+#  endif
+#  if defined(__SIZEOF_LONG__) && __SIZEOF_LONG__ == 4 && \
+      !defined(_FILE_OFFSET_BITS)
+#    define _FILE_OFFSET_BITS 64
+#  endif
+#endif
+
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* ---------------------------------------------------------------------------
+ * >>options -- what can be defined before the include
+ *
+ *   EVENTMPM_IMPLEMENTATION  in exactly one translation unit: the code itself
+ *   EVENTMPM_POLL            use poll() even where epoll exists
+ *   EVENTMPM_NO_FILES        without static files (EMPM_FILES)
+ *   EVENTMPM_NO_STATUS       without the status page
+ *   EVENTMPM_NO_FORK         without the parent: threads of the caller only
+ *   EVENTMPM_NO_MAIN         without empm_main and its command line
+ * ------------------------------------------------------------------------- */
+
+#define EMPM_VERSION "0.1.0"
+
+#ifndef EMPM_API
+#  define EMPM_API extern
+#endif
+
+/* The allocator. All three must be thread-safe; EMPM_FREE takes NULL. */
+#ifndef EMPM_MALLOC
+#  include <stdlib.h>
+#  define EMPM_MALLOC(n)      malloc(n)
+#  define EMPM_REALLOC(p, n)  realloc(p, n)
+#  define EMPM_FREE(p)        free(p)
+#endif
+
+#ifndef EMPM_MAX_LISTEN
+#  define EMPM_MAX_LISTEN 16        /* listening sockets */
+#endif
+#ifndef EMPM_PAGE_BYTES
+#  define EMPM_PAGE_BYTES 8192      /* unit of all buffers in flight; >= 4096 */
+#endif
+#ifndef EMPM_RESPONSE_BUFFER
+#  define EMPM_RESPONSE_BUFFER 65536 /* a longer response is sent as it grows */
+#endif
+#ifndef EMPM_PATH_SEGMENTS
+#  define EMPM_PATH_SEGMENTS 64     /* segments in a path; more are 414 */
+#endif
+#ifndef EMPM_TURN_REQUESTS
+#  define EMPM_TURN_REQUESTS 16     /* requests, bytes and time that one */
+#  define EMPM_TURN_BYTES (1 << 20) /* connection may use in a row while */
+#  define EMPM_TURN_US 1000         /* others wait for a worker */
+#endif
+
+#if defined(__GNUC__) || defined(__clang__)
+#  define EMPM__PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
+#else
+#  define EMPM__PRINTF(fmt, args)
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---------------------------------------------------------------------------
+ * >>types -- results, routes, configuration
+ * ------------------------------------------------------------------------- */
+
+/* What calls return: EMPM_OK or a negative error. What handlers return: EMPM_OK
+ * (the answer is what has been written), an HTTP status of 200 to 599 (the
+ * answer is that status, with a short text unless a body has been written),
+ * EMPM_SUSPENDED, or a negative error (500). */
+enum {
+    EMPM_OK        = 0,
+    EMPM_SUSPENDED = 1,    /* empm_suspend() was called: wait */
+    EMPM_EINVAL    = -1,   /* an argument or a setting makes no sense */
+    EMPM_ENOMEM    = -2,
+    EMPM_ECLOSED   = -3,   /* the peer is gone */
+    EMPM_EFULL     = -4,   /* a limit of this kit is reached */
+    EMPM_EGONE     = -5,   /* the ticket is stale: nothing was done */
+    EMPM_EMISUSE   = -6,   /* not possible any more, or not yet */
+    EMPM_ETIMEDOUT = -7,
+    EMPM_ESYS      = -8    /* a system call failed; the log has the reason */
+};
+
+/* Why the function given to empm_suspend() is called. */
+enum empm_why {
+    EMPM_RESUMED = 1,      /* empm_resume() */
+    EMPM_TIMEOUT,          /* timeout_ms has passed */
+    EMPM_HALF_CLOSED,      /* the client sends no more, but may still read */
+    EMPM_GONE,             /* the client is gone: an answer reaches nobody */
+    EMPM_STOPPING          /* the server stops: answer now */
+};
+
+/* Bits of empm_should_stop(). */
+enum {
+    EMPM_STOP_HALF_CLOSED = 1,
+    EMPM_STOP_GONE        = 2,
+    EMPM_STOP_DEADLINE    = 4,
+    EMPM_STOP_STOPPING    = 8
+};
+
+enum empm_log_level {      /* as syslog and Apache have them */
+    EMPM_LOG_EMERG, EMPM_LOG_ALERT, EMPM_LOG_CRIT, EMPM_LOG_ERROR,
+    EMPM_LOG_WARN, EMPM_LOG_NOTICE, EMPM_LOG_INFO, EMPM_LOG_DEBUG
+};
+
+typedef struct empm_server empm_server;
+typedef struct empm_request empm_request;
+typedef uint64_t empm_ticket;           /* names one suspension; 0 is none */
+
+typedef int  empm_handler(empm_request *req, void *user);
+typedef int  empm_body_piece(empm_request *req, const void *data, size_t len,
+                             void *user);
+typedef int  empm_wake(empm_request *req, enum empm_why why, void *user);
+typedef long empm_producer(empm_request *req, void *buf, size_t cap,
+                           void *user);
+typedef void empm_cleanup(void *p);
+
+/* One route. Fill it with one of the macros below: they set every field. */
+typedef struct empm_route {
+    const char      *pattern;     /* "[METHOD ]/path", see ROUTES above */
+    empm_handler    *handler;     /* runs when the whole request is here */
+    void            *user;        /* given to the functions of this route */
+    empm_handler    *on_head;     /* before any body is read: EMPM_OK to go on,
+                                     a status to refuse; or NULL */
+    empm_body_piece *on_body;     /* gets the body piece by piece as it arrives,
+                                     nothing is kept; EMPM_OK to go on, a status
+                                     to refuse; or NULL: the body is whole */
+    const char      *root;        /* EMPM_FILES: directory; NULL: DocumentRoot */
+    int64_t          limit_body;  /* bytes; -1: LimitRequestBody; 0: no limit */
+    int              timeout_ms;  /* sets EMPM_STOP_DEADLINE; 0: never */
+    int              max_workers; /* at once in a child, more are 503; 0: all */
+    int              kind;        /* set by the macros */
+} empm_route;
+
+enum { EMPM__ROUTE_END, EMPM__ROUTE_HANDLER, EMPM__ROUTE_FILES };
+
+#define EMPM_ROUTE(pattern, handler, user) \
+    EMPM_ROUTE_WITH(pattern, handler, user, NULL, NULL, -1, 0, 0)
+#define EMPM_ROUTE_WITH(pattern, handler, user, on_head, on_body, limit_body, \
+                        timeout_ms, max_workers) \
+    { pattern, handler, user, on_head, on_body, NULL, limit_body, timeout_ms, \
+      max_workers, EMPM__ROUTE_HANDLER }
+#define EMPM_FILES(pattern, dir) \
+    { pattern, NULL, NULL, NULL, NULL, dir, -1, 0, 0, EMPM__ROUTE_FILES }
+#define EMPM_ROUTES_END \
+    { NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, EMPM__ROUTE_END }
+
+/* Everything that can be set. Get one from empm_defaults(), change fields or
+ * call empm_set(), and leave it in place while the server lives. In brackets:
+ * the directive where its name differs by more than its spelling.
+ *
+ * Listen strings: "8080" (all addresses), "127.0.0.1:8080", "[::1]:8080",
+ * "localhost:0" (0: any free port, empm_port() tells), "unix:/run/a.sock
+ * mode=660", "fd:3" (an inherited listening socket). "v6only" may follow. */
+typedef struct empm_config {
+    const empm_route *routes;          /* ends with EMPM_ROUTES_END */
+    void       *user;                  /* given to the hooks */
+    const char *listen[EMPM_MAX_LISTEN]; /* NULL ends; none at all: "8080" */
+    const char *document_root;         /* "." */
+    const char *spool_directory;       /* large bodies, unlinked: "/tmp" */
+    const char *server_field;          /* value of Server, "" for none */
+
+    /* processes and threads */
+    int    processes;                  /* -1 by the spare limits, 0 none: threads
+                                          of the caller, N exactly N */
+    int    start_servers;              /* 3 */
+    int    server_limit;               /* 16 */
+    int    threads_per_child;          /* 25 */
+    int    thread_limit;               /* 64 */
+    int    max_request_workers;        /* 400 */
+    int    min_spare_threads;          /* 75 */
+    int    max_spare_threads;          /* 250 */
+    int    max_connections_per_child;  /* 0: no limit */
+    double async_request_worker_factor; /* 2.0 */
+    int    max_open_connections;       /* per child; 0: what RLIMIT_NOFILE has */
+    int    thread_stack_size;          /* bytes, 0: the system's */
+    int    listen_backlog;             /* 511 */
+    int    send_buffer_size;           /* bytes, 0: the system's */
+    int    receive_buffer_size;        /* bytes, 0: the system's */
+    int64_t max_mem_free;              /* idle buffers kept per child: 2 MiB */
+
+    /* time, in milliseconds; directives take seconds, or 100ms */
+    int    timeout_ms;                 /* no progress in writing: 60000 */
+    int    keep_alive;                 /* 1 */
+    int    keep_alive_timeout_ms;      /* 5000 */
+    int    max_keep_alive_requests;    /* 100; 0: no limit */
+    int    header_timeout_ms;          /* 20000 [RequestReadTimeout header=] */
+    int    header_timeout_max_ms;      /* 40000 */
+    int    header_min_rate;            /* bytes/s that extend it: 500; 0: none */
+    int    body_timeout_ms;            /* 20000 [RequestReadTimeout body=] */
+    int    body_timeout_max_ms;        /* 0: none */
+    int    body_min_rate;              /* 500 */
+    int    linger_timeout_ms;          /* 30000 */
+    int    linger_short_ms;            /* after a time-out: 2000 */
+    int    graceful_shutdown_timeout_ms; /* 0: no limit */
+    int    stop_timeout_ms;            /* a plain stop waits so long: 5000 */
+
+    /* limits, in bytes */
+    int    limit_request_line;         /* 8190, else 414 */
+    int    limit_request_field_size;   /* 8190, else 431 */
+    int    limit_request_fields;       /* 100, else 431 */
+    int    limit_request_head;         /* all of it: 65536, else 431 */
+    int64_t limit_request_body;        /* 1 MiB, else 413; 0: no limit */
+    int64_t limit_body_in_memory;      /* longer ones are spooled: 64 KiB */
+    int64_t max_body_memory;           /* per child: 64 MiB, else 503 */
+    int64_t max_spool_bytes;           /* per child: 1 GiB, else 503 */
+    int64_t limit_response_spool;      /* one response: 64 MiB, else aborted */
+    int64_t limit_linger_bytes;        /* 16 MiB */
+
+    /* hooks, each NULL or called with `user` (thread hooks on the worker) */
+    int  (*on_child_start)(empm_server *s, void *user);   /* not 0: give up */
+    void (*on_child_stop)(empm_server *s, void *user);
+    int  (*on_thread_start)(empm_server *s, void **thread_data, void *user);
+    void (*on_thread_stop)(empm_server *s, void *thread_data, void *user);
+
+    /* where messages go: a line without its newline; any thread. NULL: stderr
+     * under empm_main() and empm_run(), nowhere under empm_start() */
+    void (*log)(enum empm_log_level level, const char *line, void *user);
+    int  log_level;                    /* EMPM_LOG_WARN */
+
+    void *arena;                       /* strings that empm_set() copied */
+} empm_config;
+
+/* ---------------------------------------------------------------------------
+ * >>calls-server -- configure, start, stop
+ * ------------------------------------------------------------------------- */
+
+/* Returns the defaults. Free with empm_config_free() if empm_set() was used. */
+EMPM_API empm_config empm_defaults(void);
+
+/* Sets one directive, as "KeepAliveTimeout", "5" or "Listen", "127.0.0.1:0".
+ *
+ *   value     copied
+ *   err, n    gets a message of at most n - 1 bytes when the result is not
+ *             EMPM_OK; may be NULL, 0
+ *   returns   EMPM_OK, EMPM_EINVAL (unknown name, bad value), EMPM_ENOMEM
+ *   note      after the first call the config must not be copied
+ */
+EMPM_API int empm_set(empm_config *cfg, const char *directive,
+                      const char *value, char *err, size_t n);
+
+/* Checks all of it: what Apache clamps is clamped with a warning, what makes no
+ * sense is an error. Says everything that is wrong, one line each, by way of
+ * `say` (which may be NULL).
+ *   returns   the number of errors; 0: the server can start
+ */
+EMPM_API int empm_check(empm_config *cfg,
+                        void (*say)(enum empm_log_level level, const char *line,
+                                    void *user), void *user);
+EMPM_API void empm_config_free(empm_config *cfg);
+
+/* Runs a whole program: options (-h lists them), signals, messages on stderr.
+ *   returns   what main() should return; blocks until the server has stopped
+ */
+EMPM_API int empm_main(empm_config *cfg, int argc, char **argv);
+
+/* Runs the server in the foreground: forks the children (unless processes is 0)
+ * and serves until TERM or INT (stop; twice: at once) or WINCH (graceful stop;
+ * ignored where a terminal is attached) arrives. Takes over those signals, CHLD
+ * and PIPE while it runs, and restores them.
+ *   returns   EMPM_OK after a stop, or why it could not start
+ */
+EMPM_API int empm_run(empm_config *cfg);
+
+/* Starts the engine as threads of this process and returns at once. Touches no
+ * signal disposition, rlimit, umask or directory; several may live at a time.
+ *   cfg       must stay until empm_free()
+ *   out       the server, or NULL
+ *   returns   EMPM_OK, EMPM_EINVAL, EMPM_ENOMEM, EMPM_ESYS
+ */
+EMPM_API int empm_start(empm_config *cfg, empm_server **out);
+
+/* Asks the server to stop, and returns at once. empm_stop() closes what is idle,
+ * lets running requests end for stop_timeout_ms, then drops what still waits for
+ * a client. empm_stop_graceful() closes no idle connection: each next answer
+ * carries "Connection: close", until graceful_shutdown_timeout_ms.
+ *   thread    any, a handler or a signal handler included; any number of times
+ */
+EMPM_API void empm_stop(empm_server *s);
+EMPM_API void empm_stop_graceful(empm_server *s);
+
+/* Waits until the server has stopped, at most timeout_ms (-1: for ever).
+ *   returns   EMPM_OK; EMPM_ETIMEDOUT: a handler is still running, call again
+ */
+EMPM_API int empm_wait(empm_server *s, int timeout_ms);
+
+/* Frees a server that empm_wait() has seen stopped (it stops and waits itself,
+ * for ever, if need be). NULL is allowed. */
+EMPM_API void empm_free(empm_server *s);
+
+/* The port that the i-th listening socket became, 0 if it has none, -1 if there
+ * is no such socket. */
+EMPM_API int empm_port(const empm_server *s, int i);
+
+/* ---------------------------------------------------------------------------
+ * >>calls-request -- what has been asked. All strings end with NUL and live
+ * as long as the request; no call blocks or fails except as noted.
+ * ------------------------------------------------------------------------- */
+
+EMPM_API const char *empm_method(const empm_request *req);   /* "GET" */
+EMPM_API const char *empm_target(const empm_request *req);   /* as it was sent */
+EMPM_API const char *empm_path(const empm_request *req);     /* without query */
+EMPM_API const char *empm_query_string(const empm_request *req);  /* or "" */
+EMPM_API int         empm_minor_version(const empm_request *req); /* 1, 0 */
+
+/* The decoded value of {name} or {name...} in the route's pattern, or NULL. In
+ * a {name...}, "%2F" stays as it was sent, so that "/" always divides. */
+EMPM_API const char *empm_path_value(const empm_request *req, const char *name);
+
+/* The first field called `name` (case is ignored), or NULL. */
+EMPM_API const char *empm_header(const empm_request *req, const char *name);
+
+/* Field i in the order of sending; the result is EMPM_EINVAL past the last. */
+EMPM_API int empm_header_at(const empm_request *req, int i, const char **name,
+                            const char **value);
+
+/* The same for the trailer fields of a chunked body, once it has been read. */
+EMPM_API const char *empm_trailer(const empm_request *req, const char *name);
+
+/* The first value of `name` in the query, in a urlencoded body, in the cookies:
+ * decoded (cookies are taken as they are), or NULL if there is none. */
+EMPM_API const char *empm_query(empm_request *req, const char *name);
+EMPM_API const char *empm_form(empm_request *req, const char *name);
+EMPM_API const char *empm_cookie(empm_request *req, const char *name);
+
+/* The whole body, in one piece and with a NUL after it; "" if there is none.
+ * The memory is the request's own and may be written to. */
+EMPM_API char *empm_body(empm_request *req, size_t *len);
+
+/* What the server knows, never what the client claims. */
+EMPM_API const char  *empm_peer(empm_request *req);   /* "192.0.2.1:4711", ... */
+EMPM_API const char  *empm_scheme(const empm_request *req);      /* "http" */
+EMPM_API empm_server *empm_server_of(const empm_request *req);
+EMPM_API void        *empm_thread_data(const empm_request *req);
+
+/* ---------------------------------------------------------------------------
+ * >>calls-response -- how to answer
+ *
+ * The head is decided by the first of: the end of the handler, a suspension
+ * after something was written, empm_flush(), or more than EMPM_RESPONSE_BUFFER bytes of body. Before that,
+ * status and fields can be changed; after it they are EMPM_EMISUSE.
+ * ------------------------------------------------------------------------- */
+
+/* Sets the status, 200 to 599. 204 and 304 have no body. */
+EMPM_API int empm_status(empm_request *req, int status);
+
+/* Sets (replaces) or adds a field.
+ *   name, value  copied. Refused (EMPM_EINVAL): a name that is no token; a value
+ *                with CR, LF, NUL or another control; Transfer-Encoding,
+ *                Connection, Trailer and Upgrade, which are the server's.
+ *                "Content-Length" declares the length of the body.
+ *   returns      EMPM_OK, EMPM_EINVAL, EMPM_EMISUSE, EMPM_EFULL (the head would
+ *                exceed a page), EMPM_ENOMEM
+ */
+EMPM_API int empm_set_header(empm_request *req, const char *name,
+                             const char *value);
+EMPM_API int empm_add_header(empm_request *req, const char *name,
+                             const char *value);
+
+/* Appends to the response body.
+ *
+ *   data      len bytes, copied before the call returns; may be NULL if len is 0
+ *   returns   EMPM_OK
+ *             EMPM_ECLOSED  the peer is gone; later writes are cheap no-ops
+ *             EMPM_EFULL    limit_response_spool is reached: the response will be
+ *                           aborted, never cut short in silence; empm_stream()
+ *                           has no such limit
+ *             EMPM_EMISUSE  the answer is complete, or longer than declared
+ *             EMPM_ENOMEM, EMPM_ESYS  likewise aborted
+ *   blocks    never on the client: what the socket does not take is kept
+ *   source    RFC 9110 8.6 (Content-Length), RFC 9112 7.1 (chunked)
+ */
+EMPM_API int empm_write(empm_request *req, const void *data, size_t len);
+EMPM_API int empm_printf(empm_request *req, const char *fmt, ...)
+    EMPM__PRINTF(2, 3);
+EMPM_API int empm_vprintf(empm_request *req, const char *fmt, va_list ap);
+
+/* Sends what has been written so far. Never blocks. */
+EMPM_API int empm_flush(empm_request *req);
+
+/* Answers with the file: type from its name, Last-Modified, ETag, conditions
+ * and a single range as RFC 9110 13 and 14 have them. Sent by the kernel, from
+ * the listener's side of things: no worker is held.
+ *   path      opened at once, symbolic links followed; never pass a client's
+ *             text, use EMPM_FILES for that
+ *   returns   EMPM_OK, EMPM_EINVAL (no such regular file), EMPM_EMISUSE
+ */
+EMPM_API int empm_send_file(empm_request *req, const char *path);
+
+/* Answers with what `fn` produces, called on a worker whenever there is room.
+ *   length    bytes in all, or -1: unknown (chunked)
+ *   fn        fills buf with up to cap bytes and returns how many; 0: the end;
+ *             negative: abort. Runs after the handler has returned.
+ *   user      given to fn; empm_defer() can free it
+ *   returns   EMPM_OK, EMPM_EMISUSE
+ */
+EMPM_API int empm_stream(empm_request *req, int64_t length, empm_producer *fn,
+                         void *user);
+
+/* Lets the request wait without a worker. The handler must then return
+ * EMPM_SUSPENDED. What has been written is sent meanwhile.
+ *
+ *   timeout_ms  > 0, at most 24 days
+ *   fn          called on a worker, once: when empm_resume() was called, when
+ *               the time is over, when the client is gone, when the server
+ *               stops. It returns what a handler returns and may suspend again.
+ *               One exception: after EMPM_HALF_CLOSED it may return
+ *               EMPM_SUSPENDED without another call, to go on waiting with the
+ *               same ticket.
+ *   returns     the ticket for empm_resume(); 0: not possible here (no memory,
+ *               already suspended, answer complete, or the client is gone)
+ */
+EMPM_API empm_ticket empm_suspend(empm_request *req, int timeout_ms,
+                                  empm_wake *fn, void *user);
+
+/* Ends a suspension.
+ *   thread    any; as often as one likes
+ *   returns   EMPM_OK: fn will run with EMPM_RESUMED (or has another reason
+ *             already); EMPM_EGONE: that suspension is over, nothing was done
+ */
+EMPM_API int empm_resume(empm_server *s, empm_ticket ticket);
+
+/* Tells a handler that works for long why it might stop: EMPM_STOP_* bits. */
+EMPM_API int empm_should_stop(const empm_request *req);
+
+/* Memory that lives as long as the request, aligned for any type; NULL if
+ * there is none. empm_defer() calls fn(p) at the request's end, last first. */
+EMPM_API void *empm_alloc(empm_request *req, size_t n);
+EMPM_API int   empm_defer(empm_request *req, empm_cleanup *fn, void *p);
+
+/* For handlers that fork() and exec(): call it in the new process before exec,
+ * it unblocks the signals that workers block. Async-signal-safe. */
+EMPM_API void empm_after_fork(void);
+
+/* A handler: the state of the server as plain text. */
+EMPM_API int empm_status_page(empm_request *req, void *user);
+
+#ifdef __cplusplus
+}
+#endif
+#endif /* EVENTMPM_H */
+
+/* ===========================================================================
+ * IMPLEMENTATION
+ * ======================================================================== */
+
+#ifdef EVENTMPM_IMPLEMENTATION
+#ifndef EVENTMPM_IMPLEMENTED
+#define EVENTMPM_IMPLEMENTED
+
+/* ---------------------------------------------------------------------------
+ * >>map -- the sections, the threads, the locks
+ *
+ * Each section uses only those above it:
+ *
+ *   platform tools config log score      what a server stands on
+ *   handover wheel queue poller          how a connection changes hands
+ *   memory                               pages, arenas, spool files
+ *   route head body                      HTTP in
+ *   request response                     what a handler holds
+ *   conn                                 the life of a connection
+ *   files status                         two handlers
+ *   child listen parent main             threads, sockets, processes
+ *
+ * Threads of a child: one listener (>>child), threads_per_child workers
+ * (>>conn), and the main thread, which waits for orders. Locks, in the order in
+ * which they may be taken; none is held over a user's function or over a call
+ * that can wait:
+ *
+ *   queue.lock   the run queue and the idle stack; a few stores long
+ *   pool.lock    spare pages of the child; a few stores long
+ *   child.done_lock   who waits for the end
+ *
+ * The one call that goes up: a worker that gives a record back (>>handover) may
+ * have to wake the listener; that is all of empm__wake(), in >>poller.
+ * ------------------------------------------------------------------------- */
+
+/* ---------------------------------------------------------------------------
+ * >>platform -- what differs between systems, under one name each
+ * ------------------------------------------------------------------------- */
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <time.h>
+#include <unistd.h>
+#include <arpa/inet.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+
+#if defined(__GLIBC__) && !defined(__USE_MISC)
+#  error "eventmpm.h: include it before other headers, or compile with -std=gnu99, or define _DEFAULT_SOURCE"
+#endif
+#if !defined(__GNUC__) && !defined(__clang__)
+#  error "eventmpm.h: needs the __atomic builtins of gcc or clang"
+#endif
+#if defined(__GLIBC__) && __SIZEOF_LONG__ == 4 && \
+    !(defined(_FILE_OFFSET_BITS) && _FILE_OFFSET_BITS == 64)
+#  error "eventmpm.h: include it before other headers, or compile with -D_FILE_OFFSET_BITS=64"
+#endif
+
+#define EMPM__JOIN2(a, b) a##b
+#define EMPM__JOIN(a, b) EMPM__JOIN2(a, b)
+#define EMPM__ASSERT_STATIC(what, why) \
+    typedef char EMPM__JOIN(empm__static_##why##_, __LINE__)[(what) ? 1 : -1] \
+        __attribute__((unused))
+
+EMPM__ASSERT_STATIC(sizeof(off_t) == 8, files_need_64_bits);
+EMPM__ASSERT_STATIC(EMPM_PAGE_BYTES >= 4096, page_too_small);
+
+#if defined(__linux__)
+#  include <sys/eventfd.h>
+#  include <sys/sendfile.h>
+#  include <sys/syscall.h>
+#  if !defined(EVENTMPM_POLL)
+#    include <sys/epoll.h>
+#    define EMPM__EPOLL 1
+#  endif
+#endif
+#ifndef EMPM__EPOLL
+#  define EMPM__EPOLL 0
+#endif
+
+#ifndef MSG_NOSIGNAL
+#  define MSG_NOSIGNAL 0          /* workers block SIGPIPE in any case */
+#endif
+#ifndef MSG_MORE
+#  define MSG_MORE 0
+#endif
+#ifdef __linux__
+#  define EMPM__POLLRDHUP 0x2000  /* <poll.h> hides it without _GNU_SOURCE */
+#else
+#  define EMPM__POLLRDHUP 0
+#endif
+
+/* Relaxed where nothing else is said; every other order is at its use. */
+#define empm__load(p)         __atomic_load_n((p), __ATOMIC_RELAXED)
+#define empm__load_acq(p)     __atomic_load_n((p), __ATOMIC_ACQUIRE)
+#define empm__store(p, v)     __atomic_store_n((p), (v), __ATOMIC_RELAXED)
+#define empm__store_rel(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
+#define empm__fence()         __atomic_thread_fence(__ATOMIC_SEQ_CST)
+
+/* A counter that one thread writes and anybody reads. */
+#define empm__bump(p, n)      empm__store((p), empm__load(p) + (n))
+
+static uint64_t empm__now_us(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000u + (uint64_t)t.tv_nsec / 1000u;
+}
+
+/* Deadlines are 32 bits of milliseconds: they wrap every 49 days, so they are
+ * compared as signed differences, and 0 is kept for "none". The tests start the
+ * clock just before the wrap. */
+#ifndef EMPM__CLOCK_OFFSET_MS
+#  define EMPM__CLOCK_OFFSET_MS 0u
+#endif
+#define EMPM__NEVER 0u
+
+static uint32_t empm__us_to_ms(uint64_t us)
+{
+    return (uint32_t)(us / 1000u) + EMPM__CLOCK_OFFSET_MS;
+}
+
+static uint32_t empm__now_ms(void)
+{
+    return empm__us_to_ms(empm__now_us());
+}
+
+static uint32_t empm__after(uint32_t now_ms, int64_t wait_ms)
+{
+    uint32_t t = now_ms + (uint32_t)(wait_ms > 0x7ffffffe ? 0x7ffffffe
+                                                          : wait_ms);
+    return t == EMPM__NEVER ? 1u : t;
+}
+
+/* Milliseconds from now to t; negative once it is past. */
+static int32_t empm__until(uint32_t t, uint32_t now_ms)
+{
+    return (int32_t)(t - now_ms);
+}
+
+static uint32_t empm__earlier(uint32_t a, uint32_t b)
+{
+    if (a == EMPM__NEVER || b == EMPM__NEVER)
+        return a == EMPM__NEVER ? b : a;
+    return (int32_t)(a - b) < 0 ? a : b;
+}
+
+/* Where one thread sleeps until another one wakes it: a private futex, or a
+ * condition variable. One wake-up is remembered. */
+typedef struct empm__parker {
+    uint32_t        awake;        /* atomic */
+#if !defined(__linux__)
+    pthread_mutex_t lock;
+    pthread_cond_t  cond;
+#endif
+} empm__parker;
+
+static void empm__parker_init(empm__parker *p)
+{
+    p->awake = 0;
+#if !defined(__linux__)
+    pthread_mutex_init(&p->lock, NULL);
+    pthread_cond_init(&p->cond, NULL);
+#endif
+}
+
+static void empm__park(empm__parker *p)
+{
+#if defined(__linux__)
+#  ifdef SYS_futex
+    const long futex = SYS_futex;
+#  else
+    const long futex = SYS_futex_time64;
+#  endif
+    while (!__atomic_exchange_n(&p->awake, 0u, __ATOMIC_ACQUIRE))
+        syscall(futex, &p->awake, 128 /* WAIT | PRIVATE */, 0, NULL, NULL, 0);
+#else
+    pthread_mutex_lock(&p->lock);
+    while (!p->awake)
+        pthread_cond_wait(&p->cond, &p->lock);
+    p->awake = 0;
+    pthread_mutex_unlock(&p->lock);
+#endif
+}
+
+static void empm__unpark(empm__parker *p)
+{
+#if defined(__linux__)
+#  ifdef SYS_futex
+    const long futex = SYS_futex;
+#  else
+    const long futex = SYS_futex_time64;
+#  endif
+    empm__store_rel(&p->awake, 1u);
+    syscall(futex, &p->awake, 129 /* WAKE | PRIVATE */, 1, NULL, NULL, 0);
+#else
+    pthread_mutex_lock(&p->lock);
+    p->awake = 1;
+    pthread_cond_signal(&p->cond);
+    pthread_mutex_unlock(&p->lock);
+#endif
+}
+
+static int empm__fd_flags(int fd, int nonblocking)
+{
+    int fl;
+    if (fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
+        return -1;
+    if (!nonblocking)
+        return 0;
+    fl = fcntl(fd, F_GETFL);
+    return fl < 0 ? -1 : fcntl(fd, F_SETFL, fl | O_NONBLOCK);
+}
+
+static int empm__accept(int fd)
+{
+#if defined(__linux__) && defined(SYS_accept4)
+    return (int)syscall(SYS_accept4, fd, NULL, NULL,
+                        SOCK_NONBLOCK | SOCK_CLOEXEC);
+#else
+    int c = accept(fd, NULL, NULL);
+    int on = 1;
+    if (c >= 0 && empm__fd_flags(c, 1) < 0) {
+        close(c);
+        return -1;
+    }
+    if (c >= 0)     /* Linux inherits it from the listening socket */
+        setsockopt(c, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    return c;
+#endif
+}
+
+static int empm__pipe(int fd[2], int nonblocking)
+{
+    if (pipe(fd) < 0)
+        return -1;
+    if (empm__fd_flags(fd[0], nonblocking) < 0 ||
+        empm__fd_flags(fd[1], nonblocking) < 0) {
+        close(fd[0]);
+        close(fd[1]);
+        return -1;
+    }
+    return 0;
+}
+
+/* Bytes that the peer has not acknowledged yet, or -1 where nobody knows. */
+static int empm__unacked(int fd)
+{
+#if defined(__linux__)
+    int n = 0;
+    return ioctl(fd, TIOCOUTQ, &n) == 0 ? n : -1;
+#else
+    (void)fd;
+    return -1;
+#endif
+}
+
+/* Sends up to n bytes of the file from *off on, which it moves.
+ * Returns what write() would; 0: the file has become shorter. */
+static ssize_t empm__sendfile(int out, int in, int64_t *off, size_t n)
+{
+#if defined(__linux__)
+    off_t o = (off_t)*off;
+    ssize_t r = sendfile(out, in, &o, n > 0x7ffff000 ? 0x7ffff000 : n);
+    if (r > 0)
+        *off = (int64_t)o;
+    return r;
+#else
+    char buf[16384];
+    ssize_t r = pread(in, buf, n < sizeof buf ? n : sizeof buf, (off_t)*off);
+    if (r > 0)
+        r = send(out, buf, (size_t)r, MSG_NOSIGNAL);
+    if (r > 0)
+        *off += r;
+    return r;
+#endif
+}
+
+/* A new file that has no name, in the directory, for reading and writing. */
+static int empm__unnamed_file(int dir)
+{
+    char name[64];
+    int fd = -1, i;
+#if defined(O_TMPFILE)
+    fd = openat(dir, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+#elif defined(__O_TMPFILE)       /* glibc without _GNU_SOURCE */
+    fd = openat(dir, ".", __O_TMPFILE | O_DIRECTORY | O_RDWR | O_CLOEXEC, 0600);
+#endif
+    /* elsewhere, and where the file system cannot: a name for a moment */
+    for (i = 0; fd < 0 && i < 100; i++) {
+        struct timespec t;
+        clock_gettime(CLOCK_REALTIME, &t);
+        snprintf(name, sizeof name, ".eventmpm-%ld-%lx-%d", (long)getpid(),
+                 (unsigned long)t.tv_nsec, i);
+        fd = openat(dir, name, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
+        if (fd >= 0)
+            unlinkat(dir, name, 0);
+        else if (errno != EEXIST)
+            break;
+    }
+    return fd;
+}
+
+static int empm__would_block(int e)
+{
+    return e == EAGAIN || e == EWOULDBLOCK;
+}
+
+/* ---------------------------------------------------------------------------
+ * >>tools -- small things that the C library lacks
+ * ------------------------------------------------------------------------- */
+
+#define EMPM__COUNT(a) (sizeof(a) / sizeof((a)[0]))
+#define EMPM__NIL 0xffffffffu      /* no index */
+
+static size_t empm__min(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+/* ASCII only: HTTP is not a matter of locale. */
+static int empm__lower(int ch)
+{
+    return ch >= 'A' && ch <= 'Z' ? ch + 32 : ch;
+}
+
+static int empm__is_digit(int ch)
+{
+    return ch >= '0' && ch <= '9';
+}
+
+static int empm__same(const char *a, size_t a_len, const char *b, size_t b_len)
+{
+    size_t i;
+    if (a_len != b_len)
+        return 0;
+    for (i = 0; i < a_len; i++)
+        if (empm__lower((unsigned char)a[i]) !=
+            empm__lower((unsigned char)b[i]))
+            return 0;
+    return 1;
+}
+
+static int empm__hex(int ch)
+{
+    if (empm__is_digit(ch))
+        return ch - '0';
+    ch = empm__lower(ch);
+    return ch >= 'a' && ch <= 'f' ? ch - 'a' + 10 : -1;
+}
+
+/* Decimal digits and nothing else. Returns -1 if it is not a number, -2 if it
+ * does not fit. */
+static int64_t empm__parse_u63(const char *s, size_t n)
+{
+    int64_t v = 0;
+    size_t i;
+    if (n == 0)
+        return -1;
+    for (i = 0; i < n; i++)
+        if (!empm__is_digit((unsigned char)s[i]))
+            return -1;
+    for (i = 0; i < n; i++) {
+        if (v > (INT64_MAX - (s[i] - '0')) / 10)
+            return -2;
+        v = v * 10 + (s[i] - '0');
+    }
+    return v;
+}
+
+/* Writes v in decimal, without a NUL, and returns the number of digits. */
+static size_t empm__format_u64(char *to, uint64_t v)
+{
+    char tmp[20];
+    size_t n = 0, i;
+    do
+        tmp[n++] = (char)('0' + v % 10);
+    while ((v /= 10) != 0);
+    for (i = 0; i < n; i++)
+        to[i] = tmp[n - 1 - i];
+    return n;
+}
+
+/* Decodes %XX (and, for forms, '+') of n bytes into to, which may be the same
+ * memory, and adds a NUL. Returns the length, or -1 on a bad escape or %00. */
+static long empm__decode(char *to, const char *s, size_t n, int plus)
+{
+    size_t i, k = 0;
+    for (i = 0; i < n; i++) {
+        char ch = s[i];
+        if (ch == '%') {
+            int hi, lo;
+            if (n - i < 3 || (hi = empm__hex((unsigned char)s[i + 1])) < 0 ||
+                (lo = empm__hex((unsigned char)s[i + 2])) < 0 || hi + lo == 0)
+                return -1;
+            ch = (char)(hi * 16 + lo);
+            i += 2;
+        } else if (ch == '+' && plus)
+            ch = ' ';
+        to[k++] = ch;
+    }
+    to[k] = '\0';
+    return (long)k;
+}
+
+/* RFC 9110 5.6.7: "Sun, 06 Nov 1994 08:49:37 GMT", 29 bytes and a NUL. Own
+ * arithmetic: strftime() is a matter of locale, gmtime() of a static buffer. */
+static const char empm__days[] = "SunMonTueWedThuFriSat";
+static const char empm__months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+
+static void empm__format_date(char to[30], int64_t t)
+{
+    int64_t days = t / 86400, rest = t % 86400;
+    int64_t era, doe, yoe, doy, mp, d, m, y;
+    if (rest < 0) {
+        rest += 86400;
+        days--;
+    }
+    days += 719468;                 /* since 1 March of year 0 */
+    era = days / 146097;
+    doe = days - era * 146097;
+    yoe = (doe - doe / 1460 + doe / 36524 - doe / 146096) / 365;
+    doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+    mp = (5 * doy + 2) / 153;       /* the month, counted from March */
+    d = doy - (153 * mp + 2) / 5 + 1;
+    m = mp < 10 ? mp + 2 : mp - 10; /* from 0 */
+    y = yoe + era * 400 + (m < 2);
+    snprintf(to, 30, "%.3s, %02u %.3s %04u %02u:%02u:%02u GMT",
+             empm__days + (days + 3) % 7 * 3, (unsigned)d % 100,
+             empm__months + m * 3, (unsigned)y % 10000,
+             (unsigned)(rest / 3600) % 100, (unsigned)(rest / 60) % 60,
+             (unsigned)rest % 60);
+}
+
+/* Reads the same form back (the two obsolete ones too); -1 if it is none. */
+static int64_t empm__parse_date(const char *s)
+{
+    int d, y, h, mi, sec, mon, n = 0;
+    char name[4];
+    int64_t days, yy, era, yoe, doy;
+    const char *comma = strchr(s, ',');
+    if (comma != NULL) {
+        if (sscanf(comma, ", %2d %3s %4d %2d:%2d:%2d GMT%n", &d, name, &y, &h,
+                   &mi, &sec, &n) != 6 &&
+            (sscanf(comma, ", %2d-%3s-%2d %2d:%2d:%2d GMT%n", &d, name, &y, &h,
+                    &mi, &sec, &n) != 6))
+            return -1;
+        s = comma;
+        if (y < 100)
+            y += y < 70 ? 2000 : 1900;
+    } else if (sscanf(s, "%*3s %3s %2d %2d:%2d:%2d %4d%n", name, &d, &h, &mi,
+                      &sec, &y, &n) != 6)
+        return -1;
+    if (n == 0 || s[n] != '\0')
+        return -1;
+    for (mon = 0; mon < 12; mon++)
+        if (memcmp(empm__months + mon * 3, name, 3) == 0)
+            break;
+    if (mon == 12 || d < 1 || d > 31 || h > 23 || mi > 59 || sec > 60 ||
+        h < 0 || mi < 0 || sec < 0 || y < 1)
+        return -1;
+    yy = y - (mon < 2);
+    era = yy / 400;
+    yoe = yy - era * 400;
+    doy = (153 * (mon < 2 ? mon + 10 : mon - 2) + 2) / 5 + d - 1;
+    days = era * 146097 + yoe * 365 + yoe / 4 - yoe / 100 + doy - 719468;
+    return days * 86400 + h * 3600 + mi * 60 + sec;
+}
+
+/* Character classes of the grammar, as bits of one table. */
+enum {
+    EMPM__TCHAR  = 1,     /* RFC 9110 5.6.2: in a token */
+    EMPM__VCHAR  = 2,     /* in a field value: visible, SP, HTAB, obs-text */
+    EMPM__TARGET = 4,     /* in a request target: visible ASCII, no '#' */
+    EMPM__HOST   = 8      /* RFC 3986 3.2.2: in a reg-name or an address */
+};
+
+static unsigned empm__char_class(unsigned ch)
+{
+    unsigned bits = 0;
+    int alnum = (ch >= '0' && ch <= '9') || (ch >= 'a' && ch <= 'z') ||
+                (ch >= 'A' && ch <= 'Z');
+    if (alnum || (ch > 32 && ch < 127 && strchr("!#$%&'*+-.^_`|~", (int)ch)))
+        bits |= EMPM__TCHAR;
+    if (ch == 9 || (ch >= 32 && ch != 127))
+        bits |= EMPM__VCHAR;
+    if (ch > 32 && ch < 127 && ch != '#')
+        bits |= EMPM__TARGET;
+    if (alnum || (ch > 32 && ch < 127 && strchr("-._~!$&'()*+,;=%", (int)ch)))
+        bits |= EMPM__HOST;
+    return bits;
+}
+
+/* Built once per server, so that no file-scope state has to be initialised. */
+typedef struct empm__chars {
+    unsigned char of[256];
+} empm__chars;
+
+static void empm__chars_init(empm__chars *t)
+{
+    unsigned i;
+    for (i = 0; i < 256; i++)
+        t->of[i] = (unsigned char)empm__char_class(i);
+}
+
+/* Are all n bytes of the class? */
+static int empm__all(const empm__chars *t, const char *s, size_t n,
+                     unsigned bits)
+{
+    size_t i;
+    unsigned all = bits;
+    for (i = 0; i < n; i++)
+        all &= t->of[(unsigned char)s[i]];
+    return all == bits;
+}
+
+/* ---------------------------------------------------------------------------
+ * >>log -- one way for every message
+ * ------------------------------------------------------------------------- */
+
+static void empm__log(const empm_config *cfg, enum empm_log_level level,
+                      const char *fmt, ...) EMPM__PRINTF(3, 4);
+
+static void empm__log(const empm_config *cfg, enum empm_log_level level,
+                      const char *fmt, ...)
+{
+    char line[1024];
+    va_list ap;
+    size_t i;
+    if (cfg->log == NULL || (int)level > cfg->log_level)
+        return;
+    va_start(ap, fmt);
+    vsnprintf(line, sizeof line, fmt, ap);
+    va_end(ap);
+    /* Text that came from a client must not forge a line or drive a terminal */
+    for (i = 0; line[i] != '\0'; i++)
+        if ((unsigned char)line[i] < 32 || (unsigned char)line[i] == 127)
+            line[i] = '?';
+    cfg->log(level, line, cfg->user);
+}
+
+static const char *empm__level_name(enum empm_log_level level)
+{
+    static const char *const names[] = { "emerg", "alert", "crit", "error",
+                                         "warn", "notice", "info", "debug" };
+    return (size_t)level < EMPM__COUNT(names) ? names[level] : "?";
+}
+
+/* ---------------------------------------------------------------------------
+ * >>config -- directives
+ * ------------------------------------------------------------------------- */
+
+enum empm__kind {
+    EMPM__KIND_INT, EMPM__KIND_MS, EMPM__KIND_I64, EMPM__KIND_BOOL,
+    EMPM__KIND_REAL, EMPM__KIND_TEXT, EMPM__KIND_LISTEN, EMPM__KIND_READ,
+    EMPM__KIND_LEVEL
+};
+
+typedef struct empm__directive {
+    const char     *name;
+    size_t          offset;
+    enum empm__kind kind;
+    int64_t         min, max;
+} empm__directive;
+
+#define EMPM__SET(name, field, kind, min, max) \
+    { name, offsetof(empm_config, field), EMPM__KIND_##kind, min, max }
+
+static const empm__directive empm__directives[] = {
+    EMPM__SET("Listen", listen, LISTEN, 0, 0),
+    EMPM__SET("DocumentRoot", document_root, TEXT, 0, 0),
+    EMPM__SET("SpoolDirectory", spool_directory, TEXT, 0, 0),
+    EMPM__SET("ServerField", server_field, TEXT, 0, 0),
+    EMPM__SET("Processes", processes, INT, -1, 20000),
+    EMPM__SET("StartServers", start_servers, INT, INT_MIN, INT_MAX),
+    EMPM__SET("ServerLimit", server_limit, INT, INT_MIN, INT_MAX),
+    EMPM__SET("ThreadsPerChild", threads_per_child, INT, INT_MIN, INT_MAX),
+    EMPM__SET("ThreadLimit", thread_limit, INT, INT_MIN, INT_MAX),
+    EMPM__SET("MaxRequestWorkers", max_request_workers, INT, INT_MIN, INT_MAX),
+    EMPM__SET("MaxClients", max_request_workers, INT, INT_MIN, INT_MAX),
+    EMPM__SET("MinSpareThreads", min_spare_threads, INT, INT_MIN, INT_MAX),
+    EMPM__SET("MaxSpareThreads", max_spare_threads, INT, INT_MIN, INT_MAX),
+    EMPM__SET("MaxConnectionsPerChild", max_connections_per_child, INT, 0,
+              INT_MAX),
+    EMPM__SET("MaxRequestsPerChild", max_connections_per_child, INT, 0,
+              INT_MAX),
+    EMPM__SET("AsyncRequestWorkerFactor", async_request_worker_factor, REAL, 0,
+              0),
+    EMPM__SET("MaxOpenConnections", max_open_connections, INT, 0, 10000000),
+    EMPM__SET("ThreadStackSize", thread_stack_size, INT, 0, INT_MAX),
+    EMPM__SET("ListenBacklog", listen_backlog, INT, 1, INT_MAX),
+    EMPM__SET("SendBufferSize", send_buffer_size, INT, 0, INT_MAX),
+    EMPM__SET("ReceiveBufferSize", receive_buffer_size, INT, 0, INT_MAX),
+    EMPM__SET("MaxMemFree", max_mem_free, I64, 0, INT64_MAX),
+    EMPM__SET("Timeout", timeout_ms, MS, 1, INT_MAX),
+    EMPM__SET("KeepAlive", keep_alive, BOOL, 0, 1),
+    EMPM__SET("KeepAliveTimeout", keep_alive_timeout_ms, MS, 1, INT_MAX),
+    EMPM__SET("MaxKeepAliveRequests", max_keep_alive_requests, INT, 0, INT_MAX),
+    EMPM__SET("RequestReadTimeout", header_timeout_ms, READ, 0, 0),
+    EMPM__SET("LingerTimeout", linger_timeout_ms, MS, 1, INT_MAX),
+    EMPM__SET("LingerTimeoutShort", linger_short_ms, MS, 1, INT_MAX),
+    EMPM__SET("GracefulShutdownTimeout", graceful_shutdown_timeout_ms, MS, 0,
+              INT_MAX),
+    EMPM__SET("StopTimeout", stop_timeout_ms, MS, 1, INT_MAX),
+    EMPM__SET("LimitRequestLine", limit_request_line, INT, 64, 1 << 20),
+    EMPM__SET("LimitRequestFieldSize", limit_request_field_size, INT, 64,
+              1 << 20),
+    EMPM__SET("LimitRequestFields", limit_request_fields, INT, 1, 32767),
+    EMPM__SET("LimitRequestHead", limit_request_head, INT, 256, 1 << 24),
+    EMPM__SET("LimitRequestBody", limit_request_body, I64, 0, INT64_MAX),
+    EMPM__SET("LimitBodyInMemory", limit_body_in_memory, I64, 0, 1 << 30),
+    EMPM__SET("MaxBodyMemory", max_body_memory, I64, 0, INT64_MAX),
+    EMPM__SET("MaxSpoolBytes", max_spool_bytes, I64, 0, INT64_MAX),
+    EMPM__SET("LimitResponseSpool", limit_response_spool, I64, 0, INT64_MAX),
+    EMPM__SET("LimitLingerBytes", limit_linger_bytes, I64, 0, INT64_MAX),
+    EMPM__SET("LogLevel", log_level, LEVEL, 0, 7)
+};
+
+EMPM_API empm_config empm_defaults(void)
+{
+    empm_config cfg;
+    memset(&cfg, 0, sizeof cfg);
+    cfg.document_root = ".";
+    cfg.spool_directory = "/tmp";
+    cfg.server_field = "eventmpm";
+    cfg.processes = -1;
+    cfg.start_servers = 3;
+    cfg.server_limit = 16;
+    cfg.threads_per_child = 25;
+    cfg.thread_limit = 64;
+    cfg.max_request_workers = 400;
+    cfg.min_spare_threads = 75;
+    cfg.max_spare_threads = 250;
+    cfg.async_request_worker_factor = 2.0;
+    cfg.listen_backlog = 511;
+    cfg.max_mem_free = 2 << 20;
+    cfg.timeout_ms = 60000;
+    cfg.keep_alive = 1;
+    cfg.keep_alive_timeout_ms = 5000;
+    cfg.max_keep_alive_requests = 100;
+    cfg.header_timeout_ms = 20000;
+    cfg.header_timeout_max_ms = 40000;
+    cfg.header_min_rate = 500;
+    cfg.body_timeout_ms = 20000;
+    cfg.body_min_rate = 500;
+    cfg.linger_timeout_ms = 30000;
+    cfg.linger_short_ms = 2000;
+    cfg.stop_timeout_ms = 5000;
+    cfg.limit_request_line = 8190;
+    cfg.limit_request_field_size = 8190;
+    cfg.limit_request_fields = 100;
+    cfg.limit_request_head = 65536;
+    cfg.limit_request_body = 1 << 20;
+    cfg.limit_body_in_memory = 65536;
+    cfg.max_body_memory = 64 << 20;
+    cfg.max_spool_bytes = 1 << 30;
+    cfg.limit_response_spool = 64 << 20;
+    cfg.limit_linger_bytes = 16 << 20;
+    cfg.log_level = EMPM_LOG_WARN;
+    return cfg;
+}
+
+/* The config's arena: a list of blocks, each a pointer to the next and a text. */
+static char *empm__config_keep(empm_config *cfg, const char *text)
+{
+    size_t n = strlen(text) + 1;
+    void **block = (void **)EMPM_MALLOC(sizeof(void *) + n);
+    if (block == NULL)
+        return NULL;
+    block[0] = cfg->arena;
+    cfg->arena = block;
+    return (char *)memcpy(block + 1, text, n);
+}
+
+EMPM_API void empm_config_free(empm_config *cfg)
+{
+    while (cfg->arena != NULL) {
+        void **block = (void **)cfg->arena;
+        cfg->arena = block[0];
+        EMPM_FREE(block);
+    }
+}
+
+/* "5" (seconds), "100ms", "1min" -> milliseconds; -1: not a time. Apache's
+ * units, RFC-free. `unit` is what a bare number counts. */
+static int64_t empm__parse_ms(const char *s, size_t n)
+{
+    static const struct { char unit[4]; int64_t ms; } units[] = {
+        { "", 1000 }, { "ms", 1 }, { "s", 1000 }, { "mi", 60000 },
+        { "min", 60000 }, { "h", 3600000 }
+    };
+    size_t digits = 0, i;
+    int64_t v;
+    while (digits < n && empm__is_digit((unsigned char)s[digits]))
+        digits++;
+    v = empm__parse_u63(s, digits);
+    if (v < 0 || v > INT_MAX)
+        return -1;
+    for (i = 0; i < EMPM__COUNT(units); i++)
+        if (empm__same(s + digits, n - digits, units[i].unit,
+                       strlen(units[i].unit)))
+            return v * units[i].ms <= INT_MAX ? v * units[i].ms : -1;
+    return -1;
+}
+
+/* "header=20-40,MinRate=500 body=20,MinRate=500", mod_reqtimeout's syntax.
+ * Returns NULL or what is wrong. */
+static const char *empm__set_read_timeout(empm_config *cfg, const char *s)
+{
+    while (*s != '\0') {
+        int64_t first, last = 0, rate = 0;
+        int header;
+        size_t n;
+        s += strspn(s, " \t");
+        if (strncmp(s, "header=", 7) == 0)
+            header = 1;
+        else if (strncmp(s, "body=", 5) == 0)
+            header = 0;
+        else
+            return "wants header=N[-M][,MinRate=R] or body=...";
+        s += header ? 7 : 5;
+        n = strcspn(s, "-, \t");
+        if ((first = empm__parse_ms(s, n)) < 0)
+            return "is not a time";
+        s += n;
+        if (*s == '-') {
+            n = strcspn(++s, ", \t");
+            if ((last = empm__parse_ms(s, n)) < 0)
+                return "is not a time";
+            s += n;
+            if (last <= first)
+                return "has a maximum that is not above the initial time";
+        }
+        if (*s == ',') {
+            if (strncasecmp(++s, "MinRate=", 8) != 0)
+                return "wants MinRate= after the comma";
+            n = strcspn(s += 8, " \t");
+            rate = empm__parse_u63(s, n);
+            if (rate <= 0 || rate > INT_MAX)
+                return "wants a MinRate above 0";
+            s += n;
+        } else if (last > 0)
+            return "has a range without MinRate";
+        s += strspn(s, " \t");
+        if (header) {
+            cfg->header_timeout_ms = (int)first;
+            cfg->header_timeout_max_ms = (int)last;
+            cfg->header_min_rate = (int)rate;
+        } else {
+            cfg->body_timeout_ms = (int)first;
+            cfg->body_timeout_max_ms = (int)last;
+            cfg->body_min_rate = (int)rate;
+        }
+    }
+    return NULL;
+}
+
+/* Stores one value; returns NULL or what is wrong with it. */
+static const char *empm__set_value(empm_config *cfg, const empm__directive *d,
+                                   const char *value)
+{
+    char *at = (char *)cfg + d->offset;
+    size_t len = strlen(value), i;
+    int64_t v;
+    switch (d->kind) {
+    case EMPM__KIND_TEXT:
+        if ((value = empm__config_keep(cfg, value)) == NULL)
+            return "out of memory";
+        memcpy(at, &value, sizeof value);
+        return NULL;
+    case EMPM__KIND_LISTEN:
+        for (i = 0; i < EMPM_MAX_LISTEN; i++)
+            if (cfg->listen[i] == NULL)
+                break;
+        if (i == EMPM_MAX_LISTEN)
+            return "is given more than EMPM_MAX_LISTEN times";
+        if ((cfg->listen[i] = empm__config_keep(cfg, value)) == NULL)
+            return "out of memory";
+        return NULL;
+    case EMPM__KIND_READ:
+        return empm__set_read_timeout(cfg, value);
+    case EMPM__KIND_REAL: {
+        char *end;
+        double x = strtod(value, &end);
+        if (end == value || *end != '\0')
+            return "is not a number";
+        if (!(x > 0 && x < 1e6))
+            return "must be a positive number";
+        memcpy(at, &x, sizeof x);
+        return NULL;
+    }
+    case EMPM__KIND_BOOL:
+        if (strcasecmp(value, "on") != 0 && strcasecmp(value, "off") != 0)
+            return "must be On or Off";
+        v = strcasecmp(value, "on") == 0;
+        break;
+    case EMPM__KIND_LEVEL:
+        for (v = 0; v <= EMPM_LOG_DEBUG; v++)
+            if (strcasecmp(value,
+                           empm__level_name((enum empm_log_level)v)) == 0)
+                break;
+        if (v > EMPM_LOG_DEBUG)
+            return "must be emerg, alert, crit, error, warn, notice, info or "
+                   "debug";
+        break;
+    case EMPM__KIND_MS:
+        v = empm__parse_ms(value, len);
+        if (v < 0)
+            return "is not a time (5, 100ms, 1min)";
+        break;
+    default:
+        v = *value == '-' ? -empm__parse_u63(value + 1, len - 1)
+                          : empm__parse_u63(value, len);
+        if ((*value == '-') ? v > 0 : v < 0)
+            return "is not a whole number";
+        break;
+    }
+    if (v < d->min || v > d->max)
+        return "is out of range";
+    if (d->kind == EMPM__KIND_I64)
+        memcpy(at, &v, sizeof v);
+    else {
+        int small = (int)v;
+        memcpy(at, &small, sizeof small);
+    }
+    return NULL;
+}
+
+EMPM_API int empm_set(empm_config *cfg, const char *directive,
+                      const char *value, char *err, size_t n)
+{
+    const char *why = "is not a directive";
+    size_t i;
+    for (i = 0; i < EMPM__COUNT(empm__directives); i++)
+        if (strcasecmp(directive, empm__directives[i].name) == 0) {
+            why = empm__set_value(cfg, &empm__directives[i], value);
+            break;
+        }
+    if (why == NULL)
+        return EMPM_OK;
+    if (err != NULL && n > 0)
+        snprintf(err, n, "%s %s: %s", directive, value, why);
+    return strcmp(why, "out of memory") == 0 ? EMPM_ENOMEM : EMPM_EINVAL;
+}
+
+/* What empm_check() says, and how often it was an error. */
+typedef struct empm__report {
+    void (*say)(enum empm_log_level, const char *, void *);
+    void  *user;
+    int    errors;
+} empm__report;
+
+static void empm__say(empm__report *r, enum empm_log_level level,
+                      const char *fmt, ...) EMPM__PRINTF(3, 4);
+
+static void empm__say(empm__report *r, enum empm_log_level level,
+                      const char *fmt, ...)
+{
+    char line[512];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(line, sizeof line, fmt, ap);
+    va_end(ap);
+    if (level <= EMPM_LOG_ERROR)
+        r->errors++;
+    if (r->say != NULL)
+        r->say(level, line, r->user);
+}
+
+static void empm__clamp(empm__report *r, const char *name, int *v, int min,
+                        int max)
+{
+    int to = *v < min ? min : *v > max ? max : *v;
+    if (to != *v)
+        empm__say(r, EMPM_LOG_WARN, "%s of %d is out of range, using %d", name,
+                  *v, to);
+    *v = to;
+}
+
+/* The rules of Apache's event MPM, in its order: what it corrects, we correct. */
+static void empm__check_numbers(empm_config *cfg, empm__report *r)
+{
+    int children;
+    empm__clamp(r, "ServerLimit", &cfg->server_limit, 1, 20000);
+    empm__clamp(r, "ThreadLimit", &cfg->thread_limit, 1, 100000);
+    empm__clamp(r, "ThreadsPerChild", &cfg->threads_per_child, 1,
+                cfg->thread_limit);
+    if (cfg->processes > cfg->server_limit)
+        cfg->server_limit = cfg->processes;
+    if (cfg->processes >= 0) {      /* exactly so many, whatever is idle */
+        cfg->start_servers = cfg->processes > 0 ? cfg->processes : 1;
+        cfg->max_request_workers = cfg->start_servers * cfg->threads_per_child;
+        cfg->min_spare_threads = 1;
+        cfg->max_spare_threads = INT_MAX;
+    }
+    if (cfg->max_request_workers < cfg->threads_per_child)
+        empm__clamp(r, "MaxRequestWorkers", &cfg->max_request_workers,
+                    cfg->threads_per_child, INT_MAX);
+    children = cfg->max_request_workers / cfg->threads_per_child;
+    if (cfg->max_request_workers % cfg->threads_per_child != 0) {
+        empm__say(r, EMPM_LOG_WARN,
+                  "MaxRequestWorkers of %d is not a multiple of "
+                  "ThreadsPerChild of %d, using %d (%d servers)",
+                  cfg->max_request_workers, cfg->threads_per_child,
+                  children * cfg->threads_per_child, children);
+        cfg->max_request_workers = children * cfg->threads_per_child;
+    }
+    if (children > cfg->server_limit) {
+        empm__say(r, EMPM_LOG_WARN,
+                  "MaxRequestWorkers of %d needs %d servers, more than "
+                  "ServerLimit of %d: using %d workers",
+                  cfg->max_request_workers, children, cfg->server_limit,
+                  cfg->server_limit * cfg->threads_per_child);
+        children = cfg->server_limit;
+        cfg->max_request_workers = children * cfg->threads_per_child;
+    }
+    empm__clamp(r, "StartServers", &cfg->start_servers, 1, INT_MAX);
+    if (cfg->start_servers > children)
+        cfg->start_servers = children;
+    empm__clamp(r, "MinSpareThreads", &cfg->min_spare_threads, 1, INT_MAX);
+    if (cfg->max_spare_threads <
+        cfg->min_spare_threads + cfg->threads_per_child)
+        cfg->max_spare_threads =
+            cfg->min_spare_threads + cfg->threads_per_child;
+    if (!(cfg->async_request_worker_factor > 0))
+        empm__say(r, EMPM_LOG_ERROR,
+                  "AsyncRequestWorkerFactor must be a positive number");
+    if (cfg->limit_request_head < cfg->limit_request_line / 2)
+        empm__say(r, EMPM_LOG_WARN, "LimitRequestHead of %d is less than "
+                  "LimitRequestLine of %d allows", cfg->limit_request_head,
+                  cfg->limit_request_line);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>score -- counters that every process can read
+ *
+ * One page-aligned area per child, in memory shared before the first fork; only
+ * that child writes it, and within it each counter has one writer, so nothing
+ * here is locked or added to atomically. Connections by state need no common
+ * counter either: a worker counts what it parks, the listener what it takes
+ * back, and the difference is what waits. The parent believes none of it.
+ * ------------------------------------------------------------------------- */
+
+enum empm__state {
+    EMPM__HANDSHAKE, EMPM__READ_HEAD, EMPM__READ_BODY, EMPM__HANDLE,
+    EMPM__SUSPENDED, EMPM__WRITE, EMPM__KEEPALIVE, EMPM__LINGER, EMPM__CLOSED,
+    EMPM__STATES
+};
+
+typedef struct empm__score_worker {        /* written by that worker alone */
+    uint32_t status;                       /* Apache's letter: _ R W K C . */
+    uint32_t parked[EMPM__STATES];         /* wrap: only differences count */
+    uint32_t timeouts;
+    uint64_t accesses, bytes;
+} empm__score_worker;
+
+EMPM__ASSERT_STATIC(sizeof(empm__score_worker) == 64 || sizeof(void *) < 8,
+                    one_cache_line_per_worker);
+
+typedef struct empm__score_child {
+    uint32_t generation;                   /* the parent, before the fork */
+    uint32_t spare_share;                  /* the parent: its MinSpareThreads */
+    uint32_t healthy, stopping;            /* the child's main thread */
+    /* the listener */
+    uint32_t unparked[EMPM__STATES], created;   /* created: of state READ_HEAD */
+    uint32_t connections, accepted, paused, culled, expired, forced;
+    /* whoever holds the queue's lock */
+    uint32_t idle_workers, queued;
+} empm__score_child;
+
+typedef struct empm__score {
+    unsigned char *mem;
+    size_t         bytes, child_bytes;
+    int            slots, threads;
+    int            shared;                 /* mmap()ed: fork shares it */
+} empm__score;
+
+static int empm__score_init(empm__score *sb, int slots, int threads, int shared)
+{
+    size_t one = sizeof(empm__score_child) + 64 +
+                 (size_t)threads * sizeof(empm__score_worker);
+    sb->child_bytes = (one + 4095) & ~(size_t)4095;
+    sb->bytes = sb->child_bytes * (size_t)slots;
+    sb->slots = slots;
+    sb->threads = threads;
+    sb->shared = shared;
+    sb->mem = (unsigned char *)mmap(NULL, sb->bytes, PROT_READ | PROT_WRITE,
+                                    MAP_ANONYMOUS | (shared ? MAP_SHARED
+                                                            : MAP_PRIVATE),
+                                    -1, 0);
+    if ((void *)sb->mem == MAP_FAILED) {
+        sb->mem = NULL;
+        return EMPM_ENOMEM;
+    }
+    return EMPM_OK;
+}
+
+static void empm__score_free(empm__score *sb)
+{
+    if (sb->mem != NULL)
+        munmap(sb->mem, sb->bytes);
+    sb->mem = NULL;
+}
+
+static empm__score_child *empm__score_at(const empm__score *sb, int slot)
+{
+    return (empm__score_child *)(void *)(sb->mem +
+                                         (size_t)slot * sb->child_bytes);
+}
+
+static empm__score_worker *empm__score_worker_at(const empm__score *sb,
+                                                 int slot, int w)
+{
+    const size_t head = (sizeof(empm__score_child) + 63) & ~(size_t)63;
+    return (empm__score_worker *)(void *)(sb->mem +
+                                          (size_t)slot * sb->child_bytes +
+                                          head) + w;
+}
+
+/* ---------------------------------------------------------------------------
+ * >>handover -- one word that says who owns a connection
+ *
+ * At any moment exactly one of three owns a record: the listener (the connection
+ * waits), the queue (it is ready), a worker (it runs). The word holds
+ *
+ *   31      23 22   21   20             12 11              3   2       1      0
+ *  +----------+----+----+-----------------+-----------------+-------+------+-----+
+ *  |   gen    |KEEP|IDLE|  WANT (9 bits)  | READY (9 bits)  |RETIRED|POSTED|OWNED|
+ *  +----------+----+----+-----------------+-----------------+-------+------+-----+
+ *
+ * READY is what has happened, WANT what the released connection waits for, bit
+ * for bit above it. "Wanted" is thus (word >> 9) & word & READY.
+ *
+ *   offer    the listener only: something has happened. Waiting and wanted:
+ *            take it (OWNED, one CAS). Otherwise note the bit.
+ *   release  the owner only: OWNED -> waiting. Fails when what it wants has been
+ *            noted meanwhile; then the owner goes on.
+ *   post     anybody: "look at this record", a hint. POSTED admits it once to
+ *            the inbox; the reason is in the word (RETIRED, RESUME) or in the
+ *            deadline. Posting a record that has been reused is harmless.
+ *   resume   any thread: notes RESUME if the ticket's generation is the word's.
+ *
+ * Acquire on take, release on release: what the owner wrote is seen by the next.
+ * Data and FIN can come as one edge, so HUP and RDHUP are sticky, and a short
+ * read means "drained" only while neither is set. The protocol is modelled in
+ * test_eventmpm.c (>>model) and checked there by spin.
+ *
+ * Records live in slabs that are never unmapped and are named by 32-bit indices;
+ * the listener alone makes and frees them.
+ * ------------------------------------------------------------------------- */
+
+enum {
+    EMPM__OWNED   = 1u << 0,
+    EMPM__POSTED  = 1u << 1,
+    EMPM__RETIRED = 1u << 2,
+    EMPM__READY_IN      = 1u << 3,
+    EMPM__READY_OUT     = 1u << 4,
+    EMPM__READY_RDHUP   = 1u << 5,
+    EMPM__READY_HUP     = 1u << 6,
+    EMPM__READY_TIMEOUT = 1u << 7,
+    EMPM__READY_RESUME  = 1u << 8,
+    EMPM__READY_STOP    = 1u << 9,
+    EMPM__READY_AUX_IN  = 1u << 10,    /* a second descriptor: back ends */
+    EMPM__READY_AUX_OUT = 1u << 11,
+    EMPM__READY_ALL     = 0x1ffu << 3,
+    EMPM__STICKY        = (1u << 5) | (1u << 6),
+    EMPM__WANT_SHIFT    = 9,
+    EMPM__IDLE    = 1u << 21,    /* owes nobody an answer: may just be closed */
+    EMPM__KEEP    = 1u << 22,    /* waits in KEEPALIVE: may be culled */
+    EMPM__GEN_SHIFT = 23
+};
+#define EMPM__WANT(ready) ((uint32_t)(ready) << EMPM__WANT_SHIFT)
+#define EMPM__WANT_ALL    (EMPM__WANT(EMPM__READY_ALL) | EMPM__IDLE | EMPM__KEEP)
+#define EMPM__WANT_ALWAYS EMPM__WANT(EMPM__READY_TIMEOUT | EMPM__READY_HUP)
+#define EMPM__GEN_MASK    (0xffffffffu << EMPM__GEN_SHIFT)
+
+typedef struct empm__conn {
+    /* shared: the hand-over */
+    uint32_t      word;          /* atomic, see the picture */
+    uint32_t      deadline_ms;   /* atomic; the owner, before it releases */
+    uint32_t      inbox_next;    /* atomic; whoever set POSTED, until drained */
+    uint32_t      serial;        /* atomic; the owner: names a suspension */
+    /* the owner: a worker while it runs, the queue while it is ready */
+    int32_t       fd;
+    uint32_t      queue_next;    /* in the run queue, or the free list */
+    uint32_t      requests;      /* served on this connection */
+    uint16_t      why;           /* READY bits delivered and not yet dealt with */
+    uint8_t       state;         /* enum empm__state; empm__conn_enter sets it */
+    uint8_t       flags;         /* EMPM__F_* */
+    empm_request *req;           /* borrowed, NULL while idle */
+    void         *transport;     /* session of the transport (TLS), or NULL */
+    /* the listener only */
+    uint32_t      wheel_next, wheel_prev;
+    uint32_t      place;         /* EMPM__NEVER: not on the wheel */
+    uint16_t      gen;           /* in the poller's data; not the word's */
+    uint8_t       listener;      /* fixed at accept, read by anyone */
+    uint8_t       in_use;
+#if !EMPM__EPOLL
+    uint32_t      poll_slot;     /* the listener only */
+#endif
+} empm__conn;
+
+EMPM__ASSERT_STATIC(sizeof(empm__conn) <= 128, idle_connections_must_be_small);
+#if EMPM__EPOLL && __SIZEOF_POINTER__ == 8
+EMPM__ASSERT_STATIC(sizeof(empm__conn) == 64, one_cache_line_per_connection);
+#endif
+
+enum {
+    EMPM__F_DRAINED   = 1,       /* the last read left nothing behind */
+    EMPM__F_OUT_ARMED = 2,       /* EPOLLOUT is registered */
+    EMPM__F_SHORT     = 4,       /* linger only briefly */
+    EMPM__F_CLOSED    = 8        /* the listener closed the descriptor */
+};
+
+static uint32_t empm__wanted(uint32_t word)
+{
+    return (word >> EMPM__WANT_SHIFT) & word & EMPM__READY_ALL;
+}
+
+/* Offers `ready` to a record; 1: it was waiting for that and is now the
+ * caller's, 0: noted for its owner or for later. Listener only. */
+static int empm__conn_offer(empm__conn *c, uint32_t ready)
+{
+    uint32_t w = empm__load(&c->word), n;
+    int taken;
+    do {
+        taken = !(w & EMPM__OWNED) && empm__wanted(w | ready);
+        n = w | ready;
+        if (taken)
+            n = (n & ~((EMPM__READY_ALL & ~EMPM__STICKY) | EMPM__WANT_ALL)) |
+                EMPM__OWNED;
+        if (n == w)
+            return 0;
+        /* acquire: pairs with the release in empm__conn_release */
+    } while (!__atomic_compare_exchange_n(&c->word, &w, n, 1, __ATOMIC_ACQ_REL,
+                                          __ATOMIC_RELAXED));
+    if (taken)
+        c->why = (uint16_t)((w | ready) & EMPM__READY_ALL);
+    return taken;
+}
+
+/* Gives the record to the listener, to wait for `want`. 0: what is wanted has
+ * happened already, the caller still owns it. 1: it is somebody else's. */
+static int empm__conn_give(empm__conn *c, uint32_t want)
+{
+    uint32_t w = empm__load(&c->word), n;
+    do {
+        n = (w & ~(uint32_t)EMPM__OWNED) | want | EMPM__WANT_ALWAYS;
+        if (empm__wanted(n)) {
+            /* acquire: a resumer's writes come before its RESUME */
+            w = __atomic_fetch_and(&c->word,
+                                   ~(uint32_t)(EMPM__READY_TIMEOUT |
+                                               EMPM__READY_RESUME |
+                                               EMPM__READY_STOP),
+                                   __ATOMIC_ACQ_REL);
+            c->why = (uint16_t)(c->why | (w & EMPM__READY_ALL));
+            return 0;
+        }
+        /* release: pairs with the acquire in empm__conn_offer */
+    } while (!__atomic_compare_exchange_n(&c->word, &w, n, 1, __ATOMIC_ACQ_REL,
+                                          __ATOMIC_RELAXED));
+    return 1;
+}
+
+/* Forgets a noted bit; called before the I/O that will tell, never after it. */
+static void empm__conn_clear(empm__conn *c, uint32_t ready)
+{
+    if (empm__load(&c->word) & ready)
+        __atomic_fetch_and(&c->word, ~ready, __ATOMIC_ACQ_REL);
+}
+
+static int empm__conn_noted(const empm__conn *c, uint32_t ready)
+{
+    return (empm__load(&c->word) & ready) != 0;
+}
+
+/* Starts or ends a suspension: tickets given out before are stale from here. */
+static void empm__conn_next_serial(empm__conn *c)
+{
+    uint32_t serial = empm__load(&c->serial) + 1, w = empm__load(&c->word), n;
+    if (serial == 0)
+        serial = 1;              /* so that no ticket is 0 */
+    empm__store(&c->serial, serial);
+    do
+        n = (w & ~(EMPM__GEN_MASK | (uint32_t)EMPM__READY_RESUME)) |
+            (serial << EMPM__GEN_SHIFT);
+    while (!__atomic_compare_exchange_n(&c->word, &w, n, 1, __ATOMIC_ACQ_REL,
+                                        __ATOMIC_RELAXED));
+    c->why = (uint16_t)(c->why & ~(unsigned)EMPM__READY_RESUME);
+}
+
+/* Notes RESUME for the suspension `serial` and no other. 0: it is over; 1: its
+ * owner will see it; 2: it waits, the caller has to post it. */
+static int empm__conn_resume(empm__conn *c, uint32_t serial)
+{
+    uint32_t w = empm__load_acq(&c->word);
+    do {
+        if ((w & EMPM__GEN_MASK) != serial << EMPM__GEN_SHIFT ||
+            empm__load(&c->serial) != serial)
+            return 0;
+    } while (!__atomic_compare_exchange_n(&c->word, &w,
+                                          w | EMPM__READY_RESUME, 1,
+                                          __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE));
+    return w & EMPM__OWNED ? 1 : 2;
+}
+
+/* The slabs. Chunks are made by the listener and live as long as the child;
+ * empm__conn_at() may be called with any index by any thread. */
+#define EMPM__CHUNK 1024u
+
+typedef struct empm__slab {
+    empm__conn **chunks;         /* atomic pointers, fixed number of them */
+    uint32_t     limit;          /* records at most */
+    uint32_t     made;           /* atomic; records in chunks so far */
+    uint32_t     free_head;      /* the listener */
+    uint32_t     in_use;         /* the listener */
+    uint32_t     seed;           /* first serial: tickets differ by process */
+} empm__slab;
+
+static int empm__slab_init(empm__slab *sl, uint32_t limit, uint32_t seed)
+{
+    size_t n = (limit + EMPM__CHUNK - 1) / EMPM__CHUNK;
+    sl->chunks = (empm__conn **)EMPM_MALLOC(n * sizeof *sl->chunks);
+    if (sl->chunks == NULL)
+        return EMPM_ENOMEM;
+    memset(sl->chunks, 0, n * sizeof *sl->chunks);
+    sl->limit = limit;
+    sl->made = sl->in_use = 0;
+    sl->free_head = EMPM__NIL;
+    sl->seed = seed;
+    return EMPM_OK;
+}
+
+static void empm__slab_free(empm__slab *sl)
+{
+    uint32_t i;
+    for (i = 0; i < sl->made; i += EMPM__CHUNK)
+        munmap(sl->chunks[i / EMPM__CHUNK], EMPM__CHUNK * sizeof(empm__conn));
+    EMPM_FREE(sl->chunks);
+    sl->chunks = NULL;
+}
+
+static empm__conn *empm__conn_at(const empm__slab *sl, uint32_t i)
+{
+    return empm__load_acq(&sl->chunks[i / EMPM__CHUNK]) + i % EMPM__CHUNK;
+}
+
+/* A free record, or NIL: the limit is reached or there is no memory. */
+static uint32_t empm__slab_get(empm__slab *sl)
+{
+    uint32_t i = sl->free_head;
+    if (i == EMPM__NIL) {
+        uint32_t k, n = sl->limit - sl->made;
+        empm__conn *chunk;
+        void *mem;
+        if (n == 0)
+            return EMPM__NIL;
+        mem = mmap(NULL, EMPM__CHUNK * sizeof(empm__conn),
+                   PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (mem == MAP_FAILED)
+            return EMPM__NIL;
+        chunk = (empm__conn *)mem;
+        n = n < EMPM__CHUNK ? n : EMPM__CHUNK;
+        for (k = n; k-- > 0;) {
+            chunk[k].serial = sl->seed + (sl->made + k) * 2654435761u;
+            chunk[k].queue_next = sl->free_head;
+            sl->free_head = sl->made + k;
+        }
+        empm__store_rel(&sl->chunks[sl->made / EMPM__CHUNK], chunk);
+        i = sl->free_head;
+        empm__store_rel(&sl->made, sl->made + n);
+    }
+    sl->free_head = empm__conn_at(sl, i)->queue_next;
+    sl->in_use++;
+    return i;
+}
+
+static void empm__slab_put(empm__slab *sl, uint32_t i)
+{
+    empm__conn *c = empm__conn_at(sl, i);
+    c->queue_next = sl->free_head;
+    sl->free_head = i;
+    sl->in_use--;
+}
+
+/* ---------------------------------------------------------------------------
+ * >>wheel -- deadlines, without a lock and without work for busy connections
+ *
+ * A ring of slots of 16 ms; a record hangs in the slot of its place. A place is
+ * never later than any deadline its owner may store: at most the horizon H away
+ * while it is owned, exactly its deadline while it waits. So workers only store
+ * a number, a busy connection costs one look per H, an idle one one look per
+ * wait (or per turn of the ring, 65 s), and two levels of bitmap find the next
+ * slot in use, so that a resting server sleeps without a limit.
+ *
+ *   slot      0   1   2   3  ...                     4095
+ *           +---+---+---+---+-----------------------+---+
+ *           |   | * |   | * |   cursor: all places  |   |
+ *           +---+-|-+---+-|-+   lie after it, less  +---+
+ *                 c <-> c c     than a turn away
+ *
+ * runs on   the listener, nobody else
+ * source    G. Varghese, A. Lauck, "Hashed and Hierarchical Timing Wheels"
+ * ------------------------------------------------------------------------- */
+
+#define EMPM__SLOTS   4096u
+#define EMPM__SLOT_MS 16u
+
+typedef struct empm__wheel {
+    uint32_t heads[EMPM__SLOTS];
+    uint64_t used[EMPM__SLOTS / 64];   /* one bit per slot with records */
+    uint64_t words;                    /* one bit per word of used */
+    uint32_t cursor;                   /* ms, a multiple of SLOT_MS: done up to */
+} empm__wheel;
+
+static void empm__wheel_init(empm__wheel *wh, uint32_t now_ms)
+{
+    size_t i;
+    memset(wh, 0, sizeof *wh);
+    for (i = 0; i < EMPM__SLOTS; i++)
+        wh->heads[i] = EMPM__NIL;
+    wh->cursor = now_ms & ~(EMPM__SLOT_MS - 1);
+}
+
+static uint32_t empm__wheel_slot(uint32_t ms)
+{
+    return ms / EMPM__SLOT_MS % EMPM__SLOTS;
+}
+
+static void empm__wheel_remove(empm__wheel *wh, empm__slab *sl, uint32_t i)
+{
+    empm__conn *c = empm__conn_at(sl, i);
+    uint32_t slot = empm__wheel_slot(c->place);
+    if (c->place == EMPM__NEVER)
+        return;
+    if (c->wheel_next != EMPM__NIL)
+        empm__conn_at(sl, c->wheel_next)->wheel_prev = c->wheel_prev;
+    if (c->wheel_prev != EMPM__NIL)
+        empm__conn_at(sl, c->wheel_prev)->wheel_next = c->wheel_next;
+    else if ((wh->heads[slot] = c->wheel_next) == EMPM__NIL) {
+        wh->used[slot / 64] &= ~((uint64_t)1 << slot % 64);
+        if (wh->used[slot / 64] == 0)
+            wh->words &= ~((uint64_t)1 << slot / 64);
+    }
+    c->place = EMPM__NEVER;
+}
+
+/* Puts record i where it is looked at no earlier than at_ms (rounded up to a
+ * slot), or at most one turn from now. */
+static void empm__wheel_move(empm__wheel *wh, empm__slab *sl, uint32_t i,
+                             uint32_t at_ms)
+{
+    empm__conn *c = empm__conn_at(sl, i);
+    uint32_t place = (at_ms + EMPM__SLOT_MS - 1) & ~(EMPM__SLOT_MS - 1), slot;
+    int32_t ahead = empm__until(place, wh->cursor);
+    if (at_ms == EMPM__NEVER || ahead > (int32_t)(EMPM__SLOTS * EMPM__SLOT_MS -
+                                                  EMPM__SLOT_MS))
+        place = wh->cursor + (EMPM__SLOTS - 1) * EMPM__SLOT_MS;
+    else if (ahead < (int32_t)EMPM__SLOT_MS)
+        place = wh->cursor + EMPM__SLOT_MS;
+    if (place == EMPM__NEVER)
+        place = EMPM__SLOT_MS;           /* one slot late, once in 49 days */
+    if (place == c->place)
+        return;
+    empm__wheel_remove(wh, sl, i);
+    slot = empm__wheel_slot(place);
+    c->place = place;
+    c->wheel_prev = EMPM__NIL;
+    c->wheel_next = wh->heads[slot];
+    if (c->wheel_next != EMPM__NIL)
+        empm__conn_at(sl, c->wheel_next)->wheel_prev = i;
+    wh->heads[slot] = i;
+    wh->used[slot / 64] |= (uint64_t)1 << slot % 64;
+    wh->words |= (uint64_t)1 << slot / 64;
+}
+
+/* Makes sure that record i is looked at by at_ms at the latest. */
+static void empm__wheel_hasten(empm__wheel *wh, empm__slab *sl, uint32_t i,
+                               uint32_t at_ms)
+{
+    const empm__conn *c = empm__conn_at(sl, i);
+    if (c->place == EMPM__NEVER || empm__until(c->place, at_ms) > 0)
+        empm__wheel_move(wh, sl, i, at_ms);
+}
+
+/* How many slots after `from` the next used one is, 1 to SLOTS; 0: none. */
+static uint32_t empm__wheel_next(const empm__wheel *wh, uint32_t from)
+{
+    uint32_t first = (from + 1) % EMPM__SLOTS, word = first / 64, slot;
+    uint64_t rest = wh->used[word] & (~(uint64_t)0 << first % 64);
+    if (wh->words == 0)
+        return 0;
+    if (rest == 0) {
+        /* the words after this one, then those before it and itself */
+        uint64_t later = word == 63 ? 0 : wh->words & (~(uint64_t)0 << (word + 1));
+        word = (uint32_t)__builtin_ctzll(later != 0 ? later : wh->words);
+        rest = wh->used[word];
+    }
+    slot = word * 64 + (uint32_t)__builtin_ctzll(rest);
+    return (slot - first + EMPM__SLOTS) % EMPM__SLOTS + 1;
+}
+
+/* Milliseconds until the next look is due, -1: never. */
+static int empm__wheel_wait(const empm__wheel *wh, uint32_t now_ms)
+{
+    uint32_t n = empm__wheel_next(wh, empm__wheel_slot(wh->cursor));
+    int32_t ms;
+    if (n == 0)
+        return -1;
+    ms = empm__until(wh->cursor + n * EMPM__SLOT_MS, now_ms);
+    return ms > 0 ? ms : 0;
+}
+
+/* The next record whose place has come, unlinked; NIL: none is left, and the
+ * cursor stands at now. Call it until then. */
+static uint32_t empm__wheel_due(empm__wheel *wh, empm__slab *sl,
+                                uint32_t now_ms)
+{
+    const uint32_t now = now_ms & ~(EMPM__SLOT_MS - 1);
+    int32_t due = empm__until(now, wh->cursor) / (int32_t)EMPM__SLOT_MS;
+    uint32_t n = empm__wheel_next(wh, empm__wheel_slot(wh->cursor)), i;
+    if (due <= 0)
+        return EMPM__NIL;
+    if (n == 0 || n > (uint32_t)due) {
+        wh->cursor = now;
+        return EMPM__NIL;
+    }
+    i = wh->heads[(empm__wheel_slot(wh->cursor) + n) % EMPM__SLOTS];
+    /* The slots before it are empty; its own stays due until it is, too. A
+     * record that is put back now goes behind the slot of `now`, never here. */
+    empm__wheel_remove(wh, sl, i);
+    return i;
+}
+
+/* ---------------------------------------------------------------------------
+ * >>queue -- ready connections, and the workers that wait for one
+ *
+ * A connection is in it at most once, so a push cannot fail. Wake-ups are frugal,
+ * since a wake-up costs more than a small request: idle workers form a stack
+ * (last in, first out: warm caches, long sleeps), each sleeps on its own futex,
+ * and at most one is "searching" (woken or yielding, not yet at work). While one
+ * searches nobody wakes another; a worker that takes a job and leaves more behind
+ * wakes the next, so blocking handlers still spread over all of them.
+ * ------------------------------------------------------------------------- */
+
+typedef struct empm__sleeper {     /* a worker, as the queue sees it */
+    empm__parker parker;
+    uint32_t     next;             /* in the idle stack; lock */
+    int          searching;        /* lock */
+} empm__sleeper;
+
+typedef struct empm__queue {
+    pthread_mutex_t lock;          /* guards all that follows */
+    empm__slab     *slab;
+    empm__sleeper  *sleepers;      /* fixed */
+    uint32_t        head, tail, count;
+    uint32_t        pushed, popped;        /* totals, they wrap */
+    uint32_t        idle_top, idle_count;
+    uint32_t        searching;             /* how many: 0, 1, sometimes 2 */
+    uint32_t        mark;                  /* `pushed` at mark_us; listener */
+    uint64_t        mark_us;
+    int             gate_closed;           /* tell the listener who goes idle */
+    int             closed;
+    empm__score_child *score;
+} empm__queue;
+
+static int empm__queue_init(empm__queue *q, empm__slab *sl, empm__sleeper *sp,
+                            empm__score_child *score)
+{
+    memset(q, 0, sizeof *q);
+    q->slab = sl;
+    q->sleepers = sp;
+    q->head = q->tail = q->idle_top = EMPM__NIL;
+    q->score = score;
+    return pthread_mutex_init(&q->lock, NULL) == 0 ? EMPM_OK : EMPM_ENOMEM;
+}
+
+static void empm__queue_publish_locked(empm__queue *q)
+{
+    empm__store(&q->score->idle_workers, q->idle_count + q->searching);
+    empm__store(&q->score->queued, q->count);
+}
+
+static void empm__queue_push_locked(empm__queue *q, uint32_t i)
+{
+    empm__conn_at(q->slab, i)->queue_next = EMPM__NIL;
+    if (q->tail == EMPM__NIL)
+        q->head = i;
+    else
+        empm__conn_at(q->slab, q->tail)->queue_next = i;
+    q->tail = i;
+    q->count++;
+    q->pushed++;
+}
+
+static uint32_t empm__queue_pop_locked(empm__queue *q)
+{
+    uint32_t i = q->head;
+    if (i == EMPM__NIL)
+        return i;
+    q->head = empm__conn_at(q->slab, i)->queue_next;
+    if (q->head == EMPM__NIL)
+        q->tail = EMPM__NIL;
+    q->count--;
+    q->popped++;
+    return i;
+}
+
+/* Picks the sleeper to wake, NULL: none is needed or there is none. */
+static empm__sleeper *empm__queue_rouse_locked(empm__queue *q, uint32_t most)
+{
+    empm__sleeper *sp;
+    if (q->count == 0 || q->idle_count == 0 || q->searching >= most)
+        return NULL;
+    sp = &q->sleepers[q->idle_top];
+    q->idle_top = sp->next;
+    q->idle_count--;
+    sp->searching = 1;
+    q->searching++;
+    return sp;
+}
+
+/* Adds one job from a worker (its turn is over). */
+static void empm__queue_push(empm__queue *q, uint32_t i)
+{
+    empm__sleeper *wake;
+    pthread_mutex_lock(&q->lock);
+    empm__queue_push_locked(q, i);
+    wake = empm__queue_rouse_locked(q, 1);
+    empm__queue_publish_locked(q);
+    pthread_mutex_unlock(&q->lock);
+    if (wake != NULL)
+        empm__unpark(&wake->parker);
+}
+
+static uint32_t empm__queue_length(empm__queue *q)
+{
+    return empm__load(&q->score->queued);
+}
+
+static void empm__queue_close(empm__queue *q)
+{
+    uint32_t i;
+    pthread_mutex_lock(&q->lock);
+    q->closed = 1;
+    for (i = q->idle_top; i != EMPM__NIL; i = q->sleepers[i].next)
+        empm__unpark(&q->sleepers[i].parker);
+    q->idle_top = EMPM__NIL;
+    q->idle_count = 0;
+    pthread_mutex_unlock(&q->lock);
+}
+
+/* Yielding makes the hand-over free beside cheap handlers and costs milliseconds
+ * beside busy processes; so each thread times its own and stops for a while
+ * after three in a row that took over 2 ms. */
+typedef struct empm__yielder {
+    uint64_t off_until_us;
+    uint32_t off_ms;
+    int      slow;
+} empm__yielder;
+
+static void empm__yield(empm__yielder *y)
+{
+    uint64_t before = empm__now_us(), after;
+    if (before < y->off_until_us)
+        return;
+    sched_yield();
+    after = empm__now_us();
+    if (after - before < 2000) {
+        y->slow = 0;
+        if (y->off_ms > 100)
+            y->off_ms /= 2;
+    } else if (++y->slow >= 3) {
+        y->slow = 0;
+        y->off_ms = y->off_ms == 0 ? 100 : y->off_ms < 3200 ? y->off_ms * 2
+                                                            : 3200;
+        y->off_until_us = after + y->off_ms * 1000u;
+    }
+}
+
+/* The next job for worker `me`, who sleeps until there is one; NIL: the queue
+ * is closed. `open_gate` is set when the listener waits for an idle worker. */
+static uint32_t empm__queue_pop(empm__queue *q, uint32_t me, empm__yielder *y,
+                                void (*open_gate)(void *), void *arg)
+{
+    empm__sleeper *self = &q->sleepers[me], *wake;
+    int looks = 0, gate;
+    for (;;) {
+        uint32_t i;
+        pthread_mutex_lock(&q->lock);
+        i = empm__queue_pop_locked(q);
+        if (i != EMPM__NIL || q->closed) {
+            if (self->searching) {
+                self->searching = 0;
+                q->searching--;
+            }
+            wake = empm__queue_rouse_locked(q, 1);
+            empm__queue_publish_locked(q);
+            pthread_mutex_unlock(&q->lock);
+            if (wake != NULL)
+                empm__unpark(&wake->parker);
+            return i;
+        }
+        if (looks < 2 && (self->searching || q->searching == 0)) {
+            if (!self->searching) {
+                self->searching = 1;
+                q->searching++;
+            }
+            empm__queue_publish_locked(q);
+            gate = q->gate_closed;
+            q->gate_closed = 0;
+            pthread_mutex_unlock(&q->lock);
+            if (gate)
+                open_gate(arg);
+            looks++;
+            empm__yield(y);
+            continue;
+        }
+        if (self->searching) {
+            self->searching = 0;
+            q->searching--;
+        }
+        self->next = q->idle_top;
+        q->idle_top = me;
+        q->idle_count++;
+        gate = q->gate_closed;
+        q->gate_closed = 0;
+        empm__queue_publish_locked(q);
+        pthread_mutex_unlock(&q->lock);
+        if (gate)
+            open_gate(arg);
+        empm__park(&self->parker);
+        looks = 0;
+    }
+}
+
+/* ---------------------------------------------------------------------------
+ * >>poller -- epoll or poll(), and the inbox
+ *
+ * epoll: one edge-triggered registration for a connection's life; EPOLLOUT is
+ * added by one MOD at the first EAGAIN of a write. poll(): the one-shot form; an
+ * owned connection is not in the set, each release posts the record and the
+ * listener puts it back. An event names its record by index and generation.
+ *
+ * The inbox is the one way to reach the listener: a stack of records that
+ * somebody has posted. Posting wakes the listener only if it sleeps:
+ *
+ *     poster                           listener
+ *       publish the record               sleeping = 1
+ *       fence                            fence
+ *       read sleeping                    read inbox, orders
+ *       if set: write to wake_fd         if empty: wait; sleeping = 0
+ *
+ * Whichever fence comes first, one of the two sees the other's store.
+ * ------------------------------------------------------------------------- */
+
+#define EMPM__BATCH 256
+#define EMPM__EVENT_LISTENER 0xfffff000u   /* index: + number of the listener */
+#define EMPM__EVENT_WAKE     0xffffffffu
+
+typedef struct empm__event {
+    uint32_t index;
+    uint16_t gen;
+    uint16_t ready;               /* READY bits */
+} empm__event;
+
+typedef struct empm__poller {
+    empm__slab *slab;
+    int         wake_fd[2];       /* read end, write end (the same: eventfd) */
+    uint32_t    sleeping;         /* atomic */
+    uint32_t    inbox;            /* atomic: head of the stack, or NIL */
+    uint32_t    orders;           /* atomic: EMPM__ORDER_* for the listener */
+#if EMPM__EPOLL
+    int         epoll_fd;
+    struct epoll_event got[EMPM__BATCH];
+#else
+    struct pollfd *set;           /* wake_fd, listeners, connections */
+    uint32_t   *of;               /* index of each */
+    uint32_t    n, cap, listeners;
+#endif
+} empm__poller;
+
+enum {
+    EMPM__ORDER_STOP = 1, EMPM__ORDER_GRACEFUL = 2, EMPM__ORDER_GATE = 4,
+    EMPM__ORDER_ABORT = 8
+};
+
+/* Makes the listener look: at the inbox, at its orders. Async-signal-safe. */
+static void empm__wake(empm__poller *p)
+{
+    uint64_t one = 1;
+    int saved = errno;
+    empm__fence();               /* pairs with the fence in empm__poller_wait */
+    if (empm__load(&p->sleeping)) {
+        ssize_t r = write(p->wake_fd[1], &one,
+                          p->wake_fd[0] == p->wake_fd[1] ? sizeof one : 1);
+        (void)r;                 /* full: it is going to wake anyway */
+    }
+    errno = saved;
+}
+
+static void empm__order(empm__poller *p, uint32_t order)
+{
+    __atomic_fetch_or(&p->orders, order, __ATOMIC_ACQ_REL);
+    empm__wake(p);
+}
+
+/* Puts record i on the inbox unless it is there. Any thread. */
+static void empm__post(empm__poller *p, uint32_t i)
+{
+    empm__conn *c = empm__conn_at(p->slab, i);
+    /* acq_rel: if it is there already, the listener's later clearing of POSTED
+     * sees what we have stored before this */
+    if (!(__atomic_fetch_or(&c->word, (uint32_t)EMPM__POSTED,
+                            __ATOMIC_ACQ_REL) & EMPM__POSTED)) {
+        uint32_t head = empm__load(&p->inbox);
+        do
+            empm__store(&c->inbox_next, head);
+        while (!__atomic_compare_exchange_n(&p->inbox, &head, i, 1,
+                                            __ATOMIC_RELEASE,
+                                            __ATOMIC_RELAXED));
+    }
+}
+
+static int empm__wake_fd_init(int fd[2])
+{
+#if defined(__linux__)
+    fd[0] = fd[1] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    return fd[0] < 0 ? -1 : 0;
+#else
+    return empm__pipe(fd, 1);
+#endif
+}
+
+static void empm__wake_fd_close(int fd[2])
+{
+    if (fd[0] >= 0)
+        close(fd[0]);
+    if (fd[1] >= 0 && fd[1] != fd[0])
+        close(fd[1]);
+    fd[0] = fd[1] = -1;
+}
+
+static void empm__wake_fd_drain(int fd)
+{
+    char buf[64];
+    while (read(fd, buf, sizeof buf) == (ssize_t)sizeof buf)
+        ;
+}
+
+#if EMPM__EPOLL
+
+static int empm__poller_init(empm__poller *p, empm__slab *sl)
+{
+    struct epoll_event ev;
+    p->slab = sl;
+    p->inbox = EMPM__NIL;
+    p->sleeping = p->orders = 0;
+    p->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    p->wake_fd[0] = p->wake_fd[1] = -1;
+    if (p->epoll_fd < 0 || empm__wake_fd_init(p->wake_fd) < 0)
+        return EMPM_ESYS;
+    memset(&ev, 0, sizeof ev);
+    ev.events = EPOLLIN;
+    ev.data.u64 = EMPM__EVENT_WAKE;
+    return epoll_ctl(p->epoll_fd, EPOLL_CTL_ADD, p->wake_fd[0], &ev) < 0
+               ? EMPM_ESYS : EMPM_OK;
+}
+
+static void empm__poller_free(empm__poller *p)
+{
+    empm__wake_fd_close(p->wake_fd);
+    if (p->epoll_fd >= 0)
+        close(p->epoll_fd);
+    p->epoll_fd = -1;
+}
+
+static int empm__epoll_set(empm__poller *p, const empm__conn *c, uint32_t i,
+                           int op, uint32_t more)
+{
+    struct epoll_event ev;
+    memset(&ev, 0, sizeof ev);
+    ev.events = EPOLLIN | EPOLLRDHUP | EPOLLET | more;
+    ev.data.u64 = (uint64_t)c->gen << 32 | i;
+    return epoll_ctl(p->epoll_fd, op, c->fd, &ev);
+}
+
+/* A new connection: from here on its events arrive. */
+static int empm__poller_add(empm__poller *p, empm__conn *c, uint32_t i)
+{
+    return empm__epoll_set(p, c, i, EPOLL_CTL_ADD, 0) < 0 ? EMPM_ESYS : EMPM_OK;
+}
+
+/* Room to write is wanted from here on. MOD looks at the socket once more, so no
+ * edge is lost. The owner, on any thread. */
+static int empm__poller_want_out(empm__poller *p, empm__conn *c, uint32_t i)
+{
+    if (c->flags & EMPM__F_OUT_ARMED)
+        return EMPM_OK;
+    if (empm__epoll_set(p, c, i, EPOLL_CTL_MOD, EPOLLOUT) < 0)
+        return EMPM_ESYS;
+    c->flags |= EMPM__F_OUT_ARMED;
+    return EMPM_OK;
+}
+
+static void empm__poller_arm(empm__poller *p, uint32_t i) { (void)p; (void)i; }
+static void empm__poller_drop(empm__poller *p, uint32_t i) { (void)p; (void)i; }
+
+/* Starts or ends waiting on listening socket k. EPOLLEXCLUSIVE: one child is
+ * woken, not all; it cannot be modified, hence DEL and ADD. */
+static int empm__poller_listen(empm__poller *p, int fd, uint32_t k, int on)
+{
+    struct epoll_event ev;
+    memset(&ev, 0, sizeof ev);
+    ev.events = EPOLLIN;
+#ifdef EPOLLEXCLUSIVE
+    ev.events |= EPOLLEXCLUSIVE;
+#endif
+    ev.data.u64 = EMPM__EVENT_LISTENER + k;
+    return epoll_ctl(p->epoll_fd, on ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, fd, &ev);
+}
+
+static int empm__poller_collect(empm__poller *p, int timeout_ms,
+                                empm__event *out)
+{
+    int n = epoll_wait(p->epoll_fd, p->got, EMPM__BATCH, timeout_ms), i;
+    for (i = 0; i < n; i++) {
+        uint32_t e = p->got[i].events, r = 0;
+        if (e & EPOLLIN)
+            r |= EMPM__READY_IN;
+        if (e & EPOLLOUT)
+            r |= EMPM__READY_OUT;
+        if (e & EPOLLRDHUP)
+            r |= EMPM__READY_RDHUP | EMPM__READY_IN;
+        if (e & (EPOLLHUP | EPOLLERR))
+            r |= EMPM__READY_HUP | EMPM__READY_IN | EMPM__READY_OUT;
+        out[i].index = (uint32_t)p->got[i].data.u64;
+        out[i].gen = (uint16_t)(p->got[i].data.u64 >> 32);
+        out[i].ready = (uint16_t)r;
+    }
+    return n < 0 ? 0 : n;
+}
+
+#else /* poll() */
+
+static int empm__poller_grow(empm__poller *p, uint32_t need)
+{
+    uint32_t cap = p->cap ? p->cap : 64;
+    struct pollfd *set;
+    uint32_t *of;
+    while (cap < need)
+        cap *= 2;
+    if (cap == p->cap)
+        return EMPM_OK;
+    set = (struct pollfd *)EMPM_REALLOC(p->set, cap * sizeof *set);
+    if (set == NULL)
+        return EMPM_ENOMEM;
+    p->set = set;
+    of = (uint32_t *)EMPM_REALLOC(p->of, cap * sizeof *of);
+    if (of == NULL)
+        return EMPM_ENOMEM;
+    p->of = of;
+    p->cap = cap;
+    return EMPM_OK;
+}
+
+static int empm__poller_init(empm__poller *p, empm__slab *sl)
+{
+    p->slab = sl;
+    p->inbox = EMPM__NIL;
+    p->sleeping = p->orders = 0;
+    p->set = NULL;
+    p->of = NULL;
+    p->cap = 0;
+    p->listeners = EMPM_MAX_LISTEN;
+    p->n = 1 + EMPM_MAX_LISTEN;      /* fixed places; -1: none */
+    if (empm__wake_fd_init(p->wake_fd) < 0)
+        return EMPM_ESYS;
+    if (empm__poller_grow(p, p->n) < 0)
+        return EMPM_ENOMEM;
+    memset(p->set, 0, p->n * sizeof *p->set);
+    p->set[0].fd = p->wake_fd[0];
+    p->set[0].events = POLLIN;
+    p->of[0] = EMPM__EVENT_WAKE;
+    {
+        uint32_t k;
+        for (k = 0; k < p->listeners; k++) {
+            p->set[1 + k].fd = -1;
+            p->set[1 + k].events = POLLIN;
+            p->of[1 + k] = EMPM__EVENT_LISTENER + k;
+        }
+    }
+    return EMPM_OK;
+}
+
+static void empm__poller_free(empm__poller *p)
+{
+    empm__wake_fd_close(p->wake_fd);
+    EMPM_FREE(p->set);
+    EMPM_FREE(p->of);
+    p->set = NULL;
+    p->of = NULL;
+}
+
+/* Out of the set: taken, or retired. */
+static void empm__poller_drop(empm__poller *p, uint32_t i)
+{
+    empm__conn *c = empm__conn_at(p->slab, i);
+    uint32_t slot = c->poll_slot, last = p->n - 1;
+    if (slot == 0)
+        return;
+    if (slot != last) {
+        p->set[slot] = p->set[last];
+        p->of[slot] = p->of[last];
+        empm__conn_at(p->slab, p->of[slot])->poll_slot = slot;
+    }
+    p->n--;
+    c->poll_slot = 0;
+}
+
+/* Into the set with what its word says it waits for. There is always room:
+ * empm__poller_add() has made it. */
+static void empm__poller_arm(empm__poller *p, uint32_t i)
+{
+    empm__conn *c = empm__conn_at(p->slab, i);
+    uint32_t w = empm__load_acq(&c->word);
+    short events = 0;
+    if ((w & (EMPM__OWNED | EMPM__RETIRED)) || !c->in_use)
+        return;
+    if (w & EMPM__WANT(EMPM__READY_IN))
+        events |= POLLIN;
+    if (w & EMPM__WANT(EMPM__READY_OUT))
+        events |= POLLOUT;
+    if (!(w & EMPM__READY_RDHUP))
+        events |= EMPM__POLLRDHUP;
+    if (c->poll_slot == 0) {
+        c->poll_slot = p->n++;
+        p->of[c->poll_slot] = i;
+    }
+    p->set[c->poll_slot].fd = c->fd;
+    p->set[c->poll_slot].events = events;
+    p->set[c->poll_slot].revents = 0;
+}
+
+static int empm__poller_add(empm__poller *p, empm__conn *c, uint32_t i)
+{
+    c->poll_slot = 0;
+    if (empm__poller_grow(p, 2 + p->listeners + p->slab->in_use) < 0)
+        return EMPM_ENOMEM;
+    empm__poller_arm(p, i);
+    return EMPM_OK;
+}
+
+static int empm__poller_want_out(empm__poller *p, empm__conn *c, uint32_t i)
+{
+    (void)p; (void)c; (void)i;
+    return EMPM_OK;
+}
+
+static int empm__poller_listen(empm__poller *p, int fd, uint32_t k, int on)
+{
+    p->set[1 + k].fd = on ? fd : -1;
+    return 0;
+}
+
+static int empm__poller_collect(empm__poller *p, int timeout_ms,
+                                empm__event *out)
+{
+    int left = poll(p->set, p->n, timeout_ms), n = 0;
+    uint32_t slot;
+    for (slot = 0; slot < p->n && left > 0 && n < EMPM__BATCH; slot++) {
+        int e = p->set[slot].revents;
+        uint32_t r = 0;
+        if (e == 0)
+            continue;
+        left--;
+        if (e & POLLIN)
+            r |= EMPM__READY_IN;
+        if (e & POLLOUT)
+            r |= EMPM__READY_OUT;
+        if (e & EMPM__POLLRDHUP)
+            r |= EMPM__READY_RDHUP | EMPM__READY_IN;
+        if (e & (POLLHUP | POLLERR | POLLNVAL))
+            r |= EMPM__READY_HUP | EMPM__READY_IN | EMPM__READY_OUT;
+        out[n].index = p->of[slot];
+        out[n].gen = p->of[slot] >= EMPM__EVENT_LISTENER
+                         ? 0 : empm__conn_at(p->slab, p->of[slot])->gen;
+        out[n].ready = (uint16_t)r;
+        n++;
+    }
+    return n;
+}
+
+#endif
+
+/* Waits for events, at most timeout_ms (-1: without limit); not at all if the
+ * inbox or the orders want attention. */
+static int empm__poller_wait(empm__poller *p, int timeout_ms, empm__event *out)
+{
+    int n;
+    if (timeout_ms != 0) {
+        empm__store(&p->sleeping, 1u);
+        empm__fence();           /* pairs with the fence in empm__wake */
+        if (empm__load(&p->inbox) != EMPM__NIL || empm__load(&p->orders) != 0)
+            timeout_ms = 0;
+    }
+    n = empm__poller_collect(p, timeout_ms, out);
+    empm__store(&p->sleeping, 0u);
+    return n;
+}
+
+/* ---------------------------------------------------------------------------
+ * >>route -- patterns, compiled once, matched by segments
+ *
+ * A tree: each node is one segment of a pattern, a literal, {x} or {x...}. The
+ * search prefers literals and steps back when a branch has no route for the
+ * method, which finds the most specific pattern, since patterns of which neither
+ * is more specific are refused.
+ *
+ *   "GET /a/{x}"  "/a/b/{$}"  "/a/b/"        ( ) -- a -- {x}        GET
+ *                                                    \-- b -- ""    any, exact
+ *                                                         \-- {...} any
+ * source    the documented behaviour of Go 1.22's net/http.ServeMux
+ * ------------------------------------------------------------------------- */
+
+enum empm__seg_kind { EMPM__SEG_TEXT, EMPM__SEG_ONE, EMPM__SEG_REST };
+
+typedef struct empm__seg {
+    enum empm__seg_kind kind;
+    const char *text;            /* literal, or the name of the wildcard */
+    size_t      len;
+} empm__seg;
+
+typedef struct empm__route {     /* one row of the user's table */
+    const empm_route *user;
+    empm_handler *handler;       /* the user's, or that of files */
+    const char *method;          /* "" for any */
+    empm__seg  *segs;
+    int         nsegs;
+    uint32_t    next_at_node;    /* another method, same pattern */
+    uint32_t    running;         /* atomic: workers in its handler */
+    uint32_t    quick;           /* atomic: runs under 1 ms in a row */
+    int         root_fd;         /* EMPM_FILES, else -1 */
+} empm__route;
+
+typedef struct empm__node {
+    empm__seg   seg;
+    uint32_t    child, sibling;  /* NIL: none; literals before wildcards */
+    uint32_t    routes;          /* first of this pattern, or NIL */
+} empm__node;
+
+typedef struct empm__routes {
+    empm__route *list;
+    uint32_t     n;
+    empm__node  *nodes;
+    uint32_t     nnodes;
+    empm__seg   *segs;
+    char        *text;           /* copies of the patterns */
+} empm__routes;
+
+/* Splits a pattern in place. Returns NULL or what is wrong with it. */
+static const char *empm__route_parse(empm__route *r, char *s,
+                                     const empm__chars *chars)
+{
+    char *slash = strchr(s, '/'), *space = strchr(s, ' ');
+    r->method = "";
+    r->nsegs = 0;
+    if (space != NULL && (slash == NULL || space < slash)) {
+        *space = '\0';
+        r->method = s;
+        if (!empm__all(chars, s, strlen(s), EMPM__TCHAR) || *s == '\0')
+            return "the method is not a token";
+        s = space + 1 + strspn(space + 1, " ");
+    }
+    if (*s != '/')
+        return "the path must begin with '/'";
+    while (*s == '/') {
+        empm__seg *seg = &r->segs[r->nsegs++];
+        size_t n = strcspn(++s, "/"), k;
+        if (r->nsegs > EMPM_PATH_SEGMENTS)
+            return "has more than EMPM_PATH_SEGMENTS segments";
+        seg->kind = EMPM__SEG_TEXT;
+        seg->text = s;
+        seg->len = n;
+        if (n == 0 && s[0] == '\0')        /* "/a/": all below, without name */
+            seg->kind = EMPM__SEG_REST;
+        else if (n == 0)
+            return "has an empty segment";
+        else if (n == 3 && memcmp(s, "{$}", 3) == 0) {
+            seg->len = 0;                  /* the empty segment after "/a/" */
+            if (s[n] != '\0')
+                return "has {$} before its end";
+        } else if (s[0] == '{' && s[n - 1] == '}') {
+            seg->kind = EMPM__SEG_ONE;
+            seg->text++;
+            seg->len -= 2;
+            if (n > 5 && memcmp(s + n - 4, "...", 3) == 0) {
+                seg->kind = EMPM__SEG_REST;
+                seg->len -= 3;
+                if (s[n] != '\0')
+                    return "has {name...} before its end";
+            }
+            if (seg->len == 0 ||
+                !empm__all(chars, seg->text, seg->len, EMPM__TCHAR))
+                return "has a wildcard without a proper name";
+            for (k = 0; k + 1 < (size_t)r->nsegs; k++)
+                if (r->segs[k].kind != EMPM__SEG_TEXT &&
+                    empm__same(r->segs[k].text, r->segs[k].len, seg->text,
+                               seg->len))
+                    return "uses a wildcard name twice";
+        } else if (memchr(s, '{', n) != NULL || memchr(s, '}', n) != NULL)
+            return "has a brace that is not around a whole segment";
+        s += n;
+    }
+    return *s == '\0' ? NULL : "is not a path";
+}
+
+/* How the requests that `a` serves lie to those of `b`: bits 1 (a serves some
+ * that b does not), 2 (b serves some that a does not), 4 (none in common). */
+static int empm__route_compare(const empm__route *a, const empm__route *b)
+{
+    int rel = 0, i;
+    if (strcmp(a->method, b->method) != 0) {
+        int ga = strcmp(a->method, "GET") == 0, gb = strcmp(b->method, "GET") == 0;
+        if (*a->method == '\0' || (ga && strcmp(b->method, "HEAD") == 0))
+            rel |= 1;
+        else if (*b->method == '\0' || (gb && strcmp(a->method, "HEAD") == 0))
+            rel |= 2;
+        else
+            return 4;
+    }
+    for (i = 0;; i++) {
+        const empm__seg *x = i < a->nsegs ? &a->segs[i] : NULL;
+        const empm__seg *y = i < b->nsegs ? &b->segs[i] : NULL;
+        if (x == NULL || y == NULL)
+            return x == NULL && y == NULL ? rel : 4;
+        if (x->kind == EMPM__SEG_REST || y->kind == EMPM__SEG_REST) {
+            if (x->kind != EMPM__SEG_REST)
+                rel |= 2;
+            if (y->kind != EMPM__SEG_REST)
+                rel |= 1;
+            return rel;
+        }
+        if (x->kind == EMPM__SEG_TEXT && y->kind == EMPM__SEG_TEXT) {
+            if (x->len != y->len || memcmp(x->text, y->text, x->len) != 0)
+                return 4;
+        } else if (x->kind != y->kind) {
+            const empm__seg *lit = x->kind == EMPM__SEG_TEXT ? x : y;
+            if (lit->len == 0)             /* {x} is never empty */
+                return 4;
+            rel |= x->kind == EMPM__SEG_TEXT ? 2 : 1;
+        }
+    }
+}
+
+static int empm__seg_same(const empm__seg *a, const empm__seg *b)
+{
+    return a->kind == b->kind &&
+           (a->kind != EMPM__SEG_TEXT ||
+            (a->len == b->len && memcmp(a->text, b->text, a->len) == 0));
+}
+
+/* Hangs route k into the tree; there is room for all its nodes. */
+static void empm__route_insert(empm__routes *t, uint32_t k)
+{
+    const empm__route *r = &t->list[k];
+    uint32_t at = 0;
+    int i;
+    for (i = 0; i < r->nsegs; i++) {
+        uint32_t *link = &t->nodes[at].child;
+        while (*link != EMPM__NIL &&
+               t->nodes[*link].seg.kind <= r->segs[i].kind &&
+               !empm__seg_same(&t->nodes[*link].seg, &r->segs[i]))
+            link = &t->nodes[*link].sibling;
+        if (*link == EMPM__NIL ||
+            !empm__seg_same(&t->nodes[*link].seg, &r->segs[i])) {
+            empm__node *node = &t->nodes[t->nnodes];
+            node->seg = r->segs[i];
+            node->child = node->routes = EMPM__NIL;
+            node->sibling = *link;
+            *link = t->nnodes++;
+        }
+        at = *link;
+    }
+    t->list[k].next_at_node = t->nodes[at].routes;
+    t->nodes[at].routes = k;
+}
+
+static void empm__routes_free(empm__routes *t)
+{
+    uint32_t i;
+    for (i = 0; t->list != NULL && i < t->n; i++)
+        if (t->list[i].root_fd >= 0)
+            close(t->list[i].root_fd);
+    EMPM_FREE(t->list);
+    EMPM_FREE(t->nodes);
+    EMPM_FREE(t->segs);
+    EMPM_FREE(t->text);
+    memset(t, 0, sizeof *t);
+}
+
+/* Compiles the user's table. What is wrong is said through `rep`. */
+static int empm__routes_init(empm__routes *t, const empm_route *user,
+                             const empm__chars *chars, empm__report *rep)
+{
+    size_t bytes = 1, segs = 1, n = 0, i, k;
+    char *text;
+    empm__seg *seg;
+    int before = rep->errors;
+    memset(t, 0, sizeof *t);
+    for (; user != NULL && user[n].kind != EMPM__ROUTE_END; n++) {
+        const char *p = user[n].pattern;
+        bytes += strlen(p) + 1;
+        for (; *p != '\0'; p++)
+            segs += *p == '/';
+        segs++;
+    }
+    t->list = (empm__route *)EMPM_MALLOC((n + 1) * sizeof *t->list);
+    t->nodes = (empm__node *)EMPM_MALLOC((segs + 1) * sizeof *t->nodes);
+    t->segs = seg = (empm__seg *)EMPM_MALLOC(segs * sizeof *seg);
+    t->text = text = (char *)EMPM_MALLOC(bytes);
+    if (!t->list || !t->nodes || !t->segs || !t->text) {
+        empm__routes_free(t);
+        empm__say(rep, EMPM_LOG_ERROR, "no memory for the routes");
+        return EMPM_ENOMEM;
+    }
+    memset(t->nodes, 0, sizeof *t->nodes);
+    t->nodes[0].child = t->nodes[0].sibling = t->nodes[0].routes = EMPM__NIL;
+    t->nnodes = 1;
+    for (i = 0; i < n; i++) {
+        empm__route *r = &t->list[i];
+        const char *why;
+        memset(r, 0, sizeof *r);
+        r->user = &user[i];
+        r->handler = user[i].handler;
+        r->root_fd = -1;
+        r->segs = seg;
+        t->n = (uint32_t)i + 1;
+        memcpy(text, user[i].pattern, strlen(user[i].pattern) + 1);
+        if ((why = empm__route_parse(r, text, chars)) != NULL) {
+            empm__say(rep, EMPM_LOG_ERROR, "route \"%s\": %s", user[i].pattern,
+                      why);
+            r->nsegs = 0;
+            continue;
+        }
+        if (user[i].kind == EMPM__ROUTE_HANDLER && user[i].handler == NULL)
+            empm__say(rep, EMPM_LOG_ERROR, "route \"%s\": has no handler",
+                      user[i].pattern);
+        if (user[i].kind == EMPM__ROUTE_FILES &&
+            r->segs[r->nsegs - 1].kind != EMPM__SEG_REST)
+            empm__say(rep, EMPM_LOG_ERROR, "route \"%s\": files need a pattern "
+                      "that ends with '/' or {name...}", user[i].pattern);
+        text += strlen(user[i].pattern) + 1;
+        seg += r->nsegs;
+        for (k = 0; k < i; k++) {
+            int rel = t->list[k].nsegs ? empm__route_compare(r, &t->list[k]) : 4;
+            if (rel == 0 || rel == 3)
+                empm__say(rep, EMPM_LOG_ERROR,
+                          "routes \"%s\" and \"%s\" serve the same requests "
+                          "and neither is more specific", user[k].pattern,
+                          user[i].pattern);
+        }
+        empm__route_insert(t, (uint32_t)i);
+    }
+    return rep->errors == before ? EMPM_OK : EMPM_EINVAL;
+}
+
+/* How well a route's method fits: 0 not at all, 1 any, 2 GET for HEAD, 3 it. */
+static int empm__method_rank(const char *route, const char *method)
+{
+    if (strcmp(route, method) == 0)
+        return 3;
+    if (strcmp(route, "GET") == 0 && strcmp(method, "HEAD") == 0)
+        return 2;
+    return *route == '\0';
+}
+
+/* A path, cut at its slashes: decoded segments, one after the other, each with
+ * its NUL. "/a/" has two: "a" and "". */
+typedef struct empm__path {
+    char    *seg[EMPM_PATH_SEGMENTS];
+    uint16_t len[EMPM_PATH_SEGMENTS];
+    uint16_t raw[EMPM_PATH_SEGMENTS];  /* where it begins in the raw path */
+    int      n;
+} empm__path;
+
+/* Cuts and decodes `path` of n bytes (it begins with '/') into `to`, n + 1
+ * bytes. Returns 0, or the status of the refusal. */
+static int empm__path_split(empm__path *p, const char *path, size_t n, char *to)
+{
+    size_t i = 0;
+    p->n = 0;
+    while (i < n) {
+        const char *slash = (const char *)memchr(path + i + 1, '/', n - i - 1);
+        size_t end = slash != NULL ? (size_t)(slash - path) : n;
+        long len;
+        if (p->n == EMPM_PATH_SEGMENTS || n > 65535)
+            return 414;
+        len = empm__decode(to, path + i + 1, end - i - 1, 0);
+        if (len < 0)
+            return 400;
+        if ((len == 1 && to[0] == '.') ||
+            (len == 2 && to[0] == '.' && to[1] == '.'))
+            return 400;              /* clients resolve these: RFC 3986 5.2.4 */
+        p->seg[p->n] = to;
+        p->len[p->n] = (uint16_t)len;
+        p->raw[p->n++] = (uint16_t)(i + 1);
+        to += len + 1;
+        i = end;
+    }
+    return 0;
+}
+
+/* The most specific route at a node, or below it, that serves path and method,
+ * or NULL. With `seen` it searches on, and marks all that serve the path. */
+static empm__route *empm__route_search(const empm__routes *t, uint32_t at,
+                                       const empm__path *p, int i,
+                                       const char *method, unsigned char *seen)
+{
+    empm__route *best = NULL;
+    uint32_t k;
+    if (i == p->n) {
+        int rank, best_rank = 0;
+        for (k = t->nodes[at].routes; k != EMPM__NIL;
+             k = t->list[k].next_at_node) {
+            if (seen != NULL)
+                seen[k] = 1;
+            else if ((rank = empm__method_rank(t->list[k].method, method)) >
+                     best_rank) {
+                best_rank = rank;
+                best = &t->list[k];
+            }
+        }
+        return best;
+    }
+    for (k = t->nodes[at].child; k != EMPM__NIL && best == NULL;
+         k = t->nodes[k].sibling) {
+        const empm__seg *seg = &t->nodes[k].seg;
+        if (seg->kind == EMPM__SEG_TEXT &&
+            (seg->len != p->len[i] || memcmp(seg->text, p->seg[i], seg->len)))
+            continue;
+        if (seg->kind == EMPM__SEG_ONE && p->len[i] == 0)
+            continue;
+        best = empm__route_search(t, k, p,
+                                  seg->kind == EMPM__SEG_REST ? p->n : i + 1,
+                                  method, seen);
+    }
+    return best;
+}
+
+/* ---------------------------------------------------------------------------
+ * >>memory -- pages, arenas, and what a worker and a child are
+ *
+ * Everything in flight is made of pages of one size: the request and its head,
+ * what a handler allocates, the response on its way out. A worker keeps a few
+ * (warm), the child's pool the rest, up to max_mem_free; so the steady state
+ * allocates nothing. A connection that waits without having sent anything holds
+ * no page.
+ * ------------------------------------------------------------------------- */
+
+typedef struct empm__page {
+    struct empm__page *next;
+    uint32_t           start, end;     /* what is in use of the data after it */
+} empm__page;
+
+#define EMPM__PAGE_ROOM ((uint32_t)(EMPM_PAGE_BYTES - sizeof(empm__page)))
+#define EMPM__PAGE_CACHE 8             /* pages that a worker keeps */
+#define EMPM__SCRATCH 65536            /* a worker's buffer for passing through */
+
+typedef struct empm__pool {
+    pthread_mutex_t lock;              /* guards free and count */
+    empm__page     *free;
+    size_t          count, most;
+    int64_t         body_memory;       /* atomic; bytes lent to bodies */
+    int64_t         spool_bytes;       /* atomic; bytes in unlinked files */
+} empm__pool;
+
+typedef struct empm__worker {          /* its thread alone, unless noted */
+    struct empm__child *child;
+    empm_server        *s;
+    const empm_config  *cfg;
+    empm__score_worker *score;
+    pthread_t           thread;
+    uint32_t            number;
+    uint32_t            index;         /* of the connection that runs */
+    empm__page         *pages;         /* spare ones */
+    int                 pages_count;
+    char               *scratch;       /* EMPM__SCRATCH bytes, made when needed */
+    void               *thread_data;   /* on_thread_start's */
+    empm__yielder       yielder;
+    uint32_t            now_ms;        /* the last look at the clock */
+    int64_t             date_s;        /* what `date` shows */
+    uint32_t            date_len;
+    char                date[160];     /* "Date: ...\r\nServer: ...\r\n" */
+    /* the turn: what this connection has used in a row */
+    uint32_t            turn_requests, turn_bytes;
+    uint64_t            turn_start_us, turn_us;   /* turn_us: the last look */
+} empm__worker;
+
+typedef struct empm__child {
+    empm_server        *s;
+    const empm_config  *cfg;
+    empm__score_child  *score;
+    int                 slot;          /* in the scoreboard */
+    empm__slab          slab;          /* the listener makes and frees */
+    empm__wheel         wheel;         /* the listener only */
+    empm__queue         queue;
+    empm__poller        poller;
+    empm__pool          pool;
+    empm__worker       *workers;
+    empm__sleeper      *sleepers;
+    uint32_t            horizon_ms;    /* H of >>wheel; fixed */
+    uint32_t            stopping;      /* atomic: 0, EMPM__ORDER_STOP or
+                                          EMPM__ORDER_GRACEFUL, or both */
+    uint32_t            abort;         /* atomic: waiting is over for everyone */
+    uint32_t            want_retired;  /* atomic: a freed record wakes */
+    /* the listener only */
+    pthread_t           listener;
+    uint32_t            paused;        /* why it does not accept: EMPM__PAUSE_* */
+    uint32_t            accepts;       /* since the last rotation */
+    uint32_t            accepted_before; /* by the slot's last tenants */
+    uint32_t            full_batches;  /* in a row without room */
+    uint32_t            retry_ms, stop_ms, no_idle_ms, pause_log_ms;
+    uint32_t            tell_ms;
+    int                 told_few;      /* the parent knows of few idle workers */
+    int                 listening;     /* sockets registered */
+    empm__yielder       yielder;
+    /* the end */
+    pthread_mutex_t     done_lock;     /* guards done */
+    pthread_cond_t      done_cond;
+    int                 done, joined, started;
+    int                 done_fd;       /* atomic: gets a byte at the end; or -1 */
+} empm__child;
+
+typedef struct empm__listener {       /* fixed once the server has started */
+    int         fd;
+    int         port;              /* 0: none (unix) */
+    const char *text;              /* the listen string */
+    char        path[108];         /* of a unix socket that we made, or "" */
+} empm__listener;
+
+struct empm_server {
+    empm_config    *cfg;
+    empm__chars     chars;
+    empm__routes    routes;
+    empm__score     score;
+    empm__listener  listeners[EMPM_MAX_LISTEN];
+    int             nlisteners;
+    int             spool_dir;     /* descriptor of SpoolDirectory */
+    pid_t           owner;         /* who unlinks what it made */
+    uint32_t        started_s;
+    empm__child     child;         /* the engine of this process */
+    int             child_ready;   /* it has been initialised */
+    int             parent_fd;     /* a child tells the parent; or -1 */
+};
+
+/* The protocol of bytes: plain sockets now, TLS later. All calls are
+ * non-blocking and fail with errno as read() and write() do. */
+typedef struct empm__transport {
+    const char *scheme;
+    ssize_t (*recv)(empm__conn *c, void *buf, size_t n);
+    ssize_t (*send)(empm__conn *c, const struct iovec *v, int n, int more);
+    ssize_t (*file)(empm__conn *c, int fd, int64_t *off, size_t n);
+    void    (*finish)(empm__conn *c);  /* no more will be sent: FIN */
+} empm__transport;
+
+static empm__page *empm__page_get(empm__worker *w)
+{
+    empm__pool *pool = &w->child->pool;
+    empm__page *p = w->pages;
+    if (p != NULL) {
+        w->pages = p->next;
+        w->pages_count--;
+    } else {
+        pthread_mutex_lock(&pool->lock);
+        if ((p = pool->free) != NULL) {
+            pool->free = p->next;
+            pool->count--;
+        }
+        pthread_mutex_unlock(&pool->lock);
+        if (p == NULL)
+            p = (empm__page *)EMPM_MALLOC(EMPM_PAGE_BYTES);
+    }
+    if (p != NULL) {
+        p->next = NULL;
+        p->start = p->end = 0;
+    }
+    return p;
+}
+
+static void empm__page_put(empm__worker *w, empm__page *p)
+{
+    empm__pool *pool = &w->child->pool;
+    if (p == NULL)
+        return;
+    if (w->pages_count < EMPM__PAGE_CACHE) {
+        p->next = w->pages;
+        w->pages = p;
+        w->pages_count++;
+        return;
+    }
+    pthread_mutex_lock(&pool->lock);
+    if (pool->count < pool->most) {
+        p->next = pool->free;
+        pool->free = p;
+        pool->count++;
+        p = NULL;
+    }
+    pthread_mutex_unlock(&pool->lock);
+    EMPM_FREE(p);
+}
+
+static void empm__pages_put(empm__worker *w, empm__page *p)
+{
+    while (p != NULL) {
+        empm__page *next = p->next;
+        empm__page_put(w, p);
+        p = next;
+    }
+}
+
+static void empm__pages_free(empm__page *p)
+{
+    while (p != NULL) {
+        empm__page *next = p->next;
+        EMPM_FREE(p);
+        p = next;
+    }
+}
+
+static char *empm__page_data(empm__page *p)
+{
+    return (char *)(p + 1);
+}
+
+static char *empm__scratch(empm__worker *w)
+{
+    if (w->scratch == NULL)
+        w->scratch = (char *)EMPM_MALLOC(EMPM__SCRATCH);
+    return w->scratch;
+}
+
+/* Takes n bytes from a budget that all workers share; 0: it is used up. */
+static int empm__reserve(int64_t *used, int64_t n, int64_t most)
+{
+    if (__atomic_add_fetch(used, n, __ATOMIC_RELAXED) <= most)
+        return 1;
+    __atomic_sub_fetch(used, n, __ATOMIC_RELAXED);
+    return 0;
+}
+
+static void empm__unreserve(int64_t *used, int64_t n)
+{
+    if (n != 0)
+        __atomic_sub_fetch(used, n, __ATOMIC_RELAXED);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>head -- request line and fields, strictly
+ *
+ * Line by line, in place: each line is judged once, when its LF has arrived, so
+ * a head that comes in single bytes costs no more than one that comes whole, and
+ * gets the same verdict. Names and values stay where they are and get a NUL;
+ * all positions are offsets from `in`, which may move when it grows.
+ *
+ * What is refused, and stays so because somebody's proxy reads it otherwise:
+ * bare LF and bare CR, folded lines, space before the colon, empty or odd names,
+ * controls in values; two of Host, Content-Length or Transfer-Encoding, or both
+ * lengths; any Content-Length but plain digits; any coding but one "chunked".
+ *
+ * source    RFC 9112 2 to 6, RFC 9110 5 and 7.2
+ * ------------------------------------------------------------------------- */
+
+typedef struct empm__field {
+    uint32_t name, value;          /* offsets from in */
+    uint16_t name_len;
+    uint16_t pad;
+} empm__field;
+
+#define EMPM__INLINE_FIELDS 40
+
+enum empm__phase { EMPM__REQUEST_LINE, EMPM__FIELDS, EMPM__HEAD_DONE };
+
+enum {                             /* empm__head.flags */
+    EMPM__H_HOST    = 1,
+    EMPM__H_TE      = 2,
+    EMPM__H_CHUNKED = 4,
+    EMPM__H_CLOSE   = 8,
+    EMPM__H_KEEP    = 16,
+    EMPM__H_EXPECT  = 32,          /* 100-continue */
+    EMPM__H_EXPECT_OTHER = 64,
+    EMPM__H_TE_ODD  = 128,         /* a coding that we do not have: 501 */
+    EMPM__H_ABSOLUTE = 256
+};
+
+typedef struct empm__head {
+    uint32_t line, scanned;        /* where the line begins; no LF before this */
+    uint32_t start;                /* where the request line begins */
+    uint32_t method, target, path, query, host;
+    uint32_t method_len, target_len, path_len, host_len;
+    uint32_t flags;
+    int      minor, blank, phase;
+    int64_t  length;               /* Content-Length, -1: none */
+    uint32_t nfields, max_fields;
+    empm__field *fields;
+} empm__head;
+
+/* host [":" port]; an empty one is for targets without authority. */
+static int empm__host_valid(const empm__chars *t, const char *s, size_t n)
+{
+    size_t i = 0;
+    if (n > 0 && s[0] == '[') {
+        for (i = 1; i < n && s[i] != ']'; i++)
+            if (empm__hex((unsigned char)s[i]) < 0 && s[i] != ':' &&
+                s[i] != '.')
+                return 0;
+        if (i == n || i < 3)
+            return 0;
+        i++;
+    } else
+        while (i < n && (t->of[(unsigned char)s[i]] & EMPM__HOST))
+            i++;
+    if (i < n && s[i] != ':')
+        return 0;
+    for (i += i < n; i < n; i++)
+        if (!empm__is_digit((unsigned char)s[i]))
+            return 0;
+    return 1;
+}
+
+static int empm__parse_request_line(empm__head *h, const empm__chars *t,
+                                    char *in, uint32_t at, uint32_t end)
+{
+    const char *s = in + at, *e = in + end, *sp, *q;
+    h->start = at;
+    sp = (const char *)memchr(s, ' ', (size_t)(e - s));
+    if (sp == NULL || sp == s || !empm__all(t, s, (size_t)(sp - s), EMPM__TCHAR))
+        return 400;
+    h->method = at;
+    h->method_len = (uint32_t)(sp - s);
+    h->target = at + h->method_len + 1;
+    s = sp + 1;
+    sp = (const char *)memchr(s, ' ', (size_t)(e - s));
+    if (sp == NULL || sp == s ||
+        !empm__all(t, s, (size_t)(sp - s), EMPM__TARGET))
+        return 400;
+    h->target_len = (uint32_t)(sp - s);
+    if (e - sp != 9 || memcmp(sp, " HTTP/", 6) != 0 ||
+        !empm__is_digit((unsigned char)sp[6]) || sp[7] != '.' ||
+        !empm__is_digit((unsigned char)sp[8]))
+        return 400;
+    if (sp[6] != '1')
+        return 505;
+    h->minor = sp[8] == '0' ? 0 : 1;    /* RFC 9110 2.5: the highest we know */
+    h->path = h->target;
+    if (*s == '*')
+        return h->target_len == 1 && h->method_len == 7 &&
+                       memcmp(in + h->method, "OPTIONS", 7) == 0 ? 0 : 400;
+    if (*s != '/') {                    /* absolute-form, RFC 9112 3.2.2 */
+        size_t skip = h->target_len > 7 && strncasecmp(s, "http://", 7) == 0
+                          ? 7 : h->target_len > 8 &&
+                                        strncasecmp(s, "https://", 8) == 0
+                                    ? 8 : 0;
+        size_t n;
+        if (skip == 0)                  /* CONNECT's form is for proxies */
+            return h->method_len == 7 &&
+                           memcmp(in + h->method, "CONNECT", 7) == 0 ? 501
+                                                                     : 400;
+        for (n = skip; s + n < sp && s[n] != '/' && s[n] != '?'; n++)
+            ;
+        if (n == skip || !empm__host_valid(t, s + skip, n - skip))
+            return 400;
+        h->flags |= EMPM__H_ABSOLUTE;
+        h->host = h->target + (uint32_t)skip;
+        h->host_len = (uint32_t)(n - skip);
+        h->path += (uint32_t)n;
+    }
+    q = (const char *)memchr(in + h->path, '?',
+                             h->target + h->target_len - h->path);
+    h->path_len = q != NULL ? (uint32_t)(q - in) - h->path
+                            : h->target + h->target_len - h->path;
+    h->query = q != NULL ? (uint32_t)(q - in) + 1 : h->target + h->target_len;
+    return 0;
+}
+
+/* Walks a comma-separated list: the next element, trimmed. Returns 0 at the end
+ * of the list. */
+static int empm__list_next(const char **s, const char **item, size_t *n)
+{
+    const char *p = *s;
+    if (*p == '\0')
+        return 0;
+    p += strspn(p, " \t");
+    *item = p;
+    p += strcspn(p, ",");
+    *n = (size_t)(p - *item);
+    while (*n > 0 && ((*item)[*n - 1] == ' ' || (*item)[*n - 1] == '\t'))
+        --*n;
+    *s = *p == ',' ? p + 1 : p;
+    return 1;
+}
+
+/* Transfer-Encoding: one field, and in it "chunked" last and once; anything else
+ * that is well-formed is a coding we do not have. RFC 9112 6.1. */
+static int empm__parse_coding(empm__head *h, const empm__chars *t,
+                              const char *value)
+{
+    const char *s = value, *item;
+    size_t n, len = strlen(value);
+    int chunked = 0;
+    if ((h->flags & EMPM__H_TE) || len == 0 || value[len - 1] == ',')
+        return 400;
+    h->flags |= EMPM__H_TE;
+    while (empm__list_next(&s, &item, &n)) {
+        if (n == 0 || chunked)
+            return 400;
+        if (empm__same(item, n, "chunked", 7))
+            chunked = 1;
+        else if (!(t->of[(unsigned char)*item] & EMPM__TCHAR) ||
+                 (n >= 7 && empm__same(item, 7, "chunked", 7) &&
+                  !(t->of[(unsigned char)item[7]] & EMPM__TCHAR)))
+            return 400;
+        else
+            h->flags |= EMPM__H_TE_ODD;
+    }
+    h->flags |= EMPM__H_CHUNKED;
+    return 0;
+}
+
+/* The fields that the server itself obeys. */
+static int empm__parse_known(empm__head *h, const empm__chars *t, const char *in,
+                             const empm__field *f)
+{
+    const char *name = in + f->name, *value = in + f->value, *item;
+    size_t n = f->name_len, len;
+    if (empm__same(name, n, "host", 4)) {
+        len = strlen(value);
+        if ((h->flags & EMPM__H_HOST) || !empm__host_valid(t, value, len))
+            return 400;
+        h->flags |= EMPM__H_HOST;
+        if (!(h->flags & EMPM__H_ABSOLUTE)) {
+            h->host = f->value;
+            h->host_len = (uint32_t)len;
+        }
+    } else if (empm__same(name, n, "connection", 10)) {
+        while (empm__list_next(&value, &item, &len)) {
+            if (empm__same(item, len, "close", 5))
+                h->flags |= EMPM__H_CLOSE;
+            else if (empm__same(item, len, "keep-alive", 10))
+                h->flags |= EMPM__H_KEEP;
+        }
+    } else if (empm__same(name, n, "content-length", 14)) {
+        len = strlen(value);
+        if (h->length >= 0 || (len > 1 && value[0] == '0'))
+            return 400;
+        h->length = empm__parse_u63(value, len);
+        if (h->length < 0)
+            return 400;
+    } else if (empm__same(name, n, "transfer-encoding", 17)) {
+        return empm__parse_coding(h, t, value);
+    } else if (empm__same(name, n, "expect", 6)) {
+        if (empm__same(value, strlen(value), "100-continue", 12))
+            h->flags |= EMPM__H_EXPECT;
+        else
+            h->flags |= EMPM__H_EXPECT_OTHER;
+    }
+    return 0;
+}
+
+/* "name:OWS value OWS"; stores the field and terminates both strings. */
+static int empm__parse_field(empm__field *f, const empm__chars *t, char *in,
+                             uint32_t at, uint32_t end)
+{
+    uint32_t colon = at, v;
+    while (colon < end && (t->of[(unsigned char)in[colon]] & EMPM__TCHAR))
+        colon++;
+    if (colon == at || colon == end || in[colon] != ':' ||
+        colon - at > 65535)
+        return 400;
+    v = colon + 1;
+    while (v < end && (in[v] == ' ' || in[v] == '\t'))
+        v++;
+    while (end > v && (in[end - 1] == ' ' || in[end - 1] == '\t'))
+        end--;
+    if (!empm__all(t, in + v, end - v, EMPM__VCHAR))
+        return 400;
+    in[colon] = in[end] = '\0';
+    f->name = at;
+    f->name_len = (uint16_t)(colon - at);
+    f->value = v;
+    return 0;
+}
+
+static int empm__fields_grow(empm__head *h, empm_request *req);
+
+/* What the head says as a whole. RFC 9112 3.2 and 6.3. */
+static int empm__head_judge(const empm__head *h)
+{
+    if (h->minor > 0 && !(h->flags & EMPM__H_HOST))
+        return 400;
+    if (h->flags & EMPM__H_TE) {
+        if (h->minor == 0 || h->length >= 0)
+            return 400;
+        if (h->flags & EMPM__H_TE_ODD)
+            return 501;
+    }
+    return 0;
+}
+
+/* Looks at in[..end). Returns 0: more is needed; 1: the head is complete and
+ * h->line is where the body begins; else the status of the refusal. */
+static int empm__head_parse(empm__head *h, const empm_config *cfg,
+                            const empm__chars *t, empm_request *req, char *in,
+                            uint32_t end)
+{
+    int status;
+    while (h->phase != EMPM__HEAD_DONE) {
+        const uint32_t limit = h->phase == EMPM__REQUEST_LINE
+                                   ? (uint32_t)cfg->limit_request_line
+                                   : (uint32_t)cfg->limit_request_field_size;
+        const int too_long = h->phase == EMPM__REQUEST_LINE ? 414 : 431;
+        const char *lf = (const char *)memchr(in + h->scanned, '\n',
+                                              end - h->scanned);
+        uint32_t stop = lf != NULL ? (uint32_t)(lf - in) : end, len;
+        len = stop - h->line;
+        /* Not HTTP at all (a TLS hello begins with 0x16): do not wait for LF */
+        if (h->phase == EMPM__REQUEST_LINE && len > 0 &&
+            !(t->of[(unsigned char)in[h->line]] & EMPM__TCHAR) &&
+            in[h->line] != '\r')
+            return 400;
+        if (len > limit + 1)
+            return too_long;
+        if (stop - h->start >= (uint32_t)cfg->limit_request_head)
+            return too_long;
+        if (lf == NULL) {
+            h->scanned = end;
+            return 0;
+        }
+        if (len == 0 || in[stop - 1] != '\r')
+            return 400;                 /* bare LF */
+        h->scanned = stop + 1;
+        len--;
+        if (h->phase == EMPM__REQUEST_LINE) {
+            if (len == 0) {             /* RFC 9112 2.2: some send CRLF first */
+                if (++h->blank > 10)
+                    return 400;
+            } else {
+                status = empm__parse_request_line(h, t, in, h->line,
+                                                  h->line + len);
+                if (status != 0)
+                    return status;
+                h->phase = EMPM__FIELDS;
+            }
+            h->start = len == 0 ? stop + 1 : h->start;
+        } else if (len == 0) {
+            h->phase = EMPM__HEAD_DONE;
+        } else {
+            empm__field *f;
+            if (h->nfields >= (uint32_t)cfg->limit_request_fields)
+                return 431;
+            if (h->nfields == h->max_fields && !empm__fields_grow(h, req))
+                return 503;
+            f = &h->fields[h->nfields];
+            status = empm__parse_field(f, t, in, h->line, h->line + len);
+            if (status != 0 ||
+                (status = empm__parse_known(h, t, in, f)) != 0)
+                return status;
+            h->nfields++;
+        }
+        h->line = stop + 1;
+    }
+    status = empm__head_judge(h);
+    if (status != 0)
+        return status;
+    in[h->method + h->method_len] = '\0';
+    in[h->target + h->target_len] = '\0';
+    return 1;
+}
+
+static void empm__head_init(empm__head *h, empm__field *fields, uint32_t max,
+                            uint32_t at)
+{
+    memset(h, 0, sizeof *h);
+    h->line = h->scanned = h->start = at;
+    h->length = -1;
+    h->fields = fields;
+    h->max_fields = max;
+}
+
+/* ---------------------------------------------------------------------------
+ * >>body -- where a body ends, and the chunk grammar
+ *
+ *   4;name="v"CRLF  d a t a CRLF   0CRLF   Field: vCRLF  CRLF
+ *   \_____________/ \_____/ \__/   \___/   \__________/  \__/
+ *    SIZE            DATA    END    SIZE    TRAILER
+ *
+ * A length is hexadecimal digits and nothing else; extensions are checked and
+ * ignored; trailers are bounded like fields, and those that would change how
+ * the message is read are refused. A fault is never skipped: 400 and close.
+ *
+ * source    RFC 9112 7.1, RFC 9110 6.5.1
+ * ------------------------------------------------------------------------- */
+
+#define EMPM__CHUNK_LINE 1024      /* size and extensions, one chunk */
+#define EMPM__CHUNK_EXTRA 16384    /* extensions, the whole body */
+
+enum empm__chunk_phase {
+    EMPM__CHUNK_SIZE, EMPM__CHUNK_DATA, EMPM__CHUNK_END, EMPM__CHUNK_TRAILER,
+    EMPM__CHUNK_DONE
+};
+
+typedef struct empm__chunked {
+    int      phase;
+    uint32_t scanned;              /* of the current line */
+    uint32_t extra;                /* bytes of extensions so far */
+    uint64_t left;                 /* of the current chunk's data */
+} empm__chunked;
+
+/* chunk-ext = *( ";" token [ "=" ( token / quoted-string ) ] ) */
+static int empm__chunk_ext_valid(const empm__chars *t, const char *s, size_t n)
+{
+    size_t i = 0, from;
+    while (i < n) {
+        if (s[i++] != ';')
+            return 0;
+        for (from = i; i < n && (t->of[(unsigned char)s[i]] & EMPM__TCHAR);)
+            i++;
+        if (i == from)
+            return 0;
+        if (i == n || s[i] != '=')
+            continue;
+        from = ++i;
+        if (i < n && s[i] == '"') {
+            for (i++; i < n && s[i] != '"'; i++) {
+                if (s[i] == '\\' && ++i == n)
+                    return 0;
+                if (!(t->of[(unsigned char)s[i]] & EMPM__VCHAR))
+                    return 0;
+            }
+            if (i++ == n)
+                return 0;
+        } else {
+            while (i < n && (t->of[(unsigned char)s[i]] & EMPM__TCHAR))
+                i++;
+            if (i == from)
+                return 0;
+        }
+    }
+    return 1;
+}
+
+/* Fields that a trailer must not carry: framing, routing, authentication,
+ * content and request modifiers. */
+static int empm__trailer_forbidden(const char *name, size_t n)
+{
+    static const char *const names[] = {
+        "transfer-encoding", "content-length", "host", "connection",
+        "keep-alive", "trailer", "te", "upgrade", "expect", "max-forwards",
+        "authorization", "proxy-authorization", "proxy-connection", "cookie",
+        "content-type", "content-encoding", "content-range", "range",
+        "cache-control", "pragma", "if-match", "if-none-match",
+        "if-modified-since", "if-unmodified-since", "if-range"
+    };
+    size_t i;
+    for (i = 0; i < EMPM__COUNT(names); i++)
+        if (empm__same(name, n, names[i], strlen(names[i])))
+            return 1;
+    return 0;
+}
+
+/* Reads the framing at in[*at..end) and moves *at over it. Returns 0: more is
+ * needed; 1: k->left bytes of data stand at *at (the caller takes what is there
+ * and lowers k->left); 2: the body is complete; else the status of the refusal.
+ * Trailer fields go to `trailers`, whose `in` is this one. */
+static int empm__chunk_parse(empm__chunked *k, const empm_config *cfg,
+                             const empm__chars *t, empm__head *trailers,
+                             empm_request *req, char *in, uint32_t *at,
+                             uint32_t end)
+{
+    for (;;) {
+        const char *lf;
+        uint32_t from = *at, stop, len, i;
+        if (k->phase == EMPM__CHUNK_DATA) {
+            if (k->left > 0)
+                return 1;
+            k->phase = EMPM__CHUNK_END;
+        }
+        if (k->phase == EMPM__CHUNK_DONE)
+            return 2;
+        lf = (const char *)memchr(in + from + k->scanned, '\n',
+                                  end - from - k->scanned);
+        stop = lf != NULL ? (uint32_t)(lf - in) : end;
+        len = stop - from;
+        if (k->phase == EMPM__CHUNK_END
+                ? len > 1 || (len == 1 && in[from] != '\r')
+            : k->phase == EMPM__CHUNK_SIZE
+                ? len > EMPM__CHUNK_LINE
+                : len > (uint32_t)cfg->limit_request_field_size + 1)
+            return k->phase == EMPM__CHUNK_TRAILER ? 431 : 400;
+        if (lf == NULL) {
+            k->scanned = len;
+            return 0;
+        }
+        if (len == 0 || in[stop - 1] != '\r')
+            return 400;
+        len--;
+        k->scanned = 0;
+        *at = stop + 1;
+        if (k->phase == EMPM__CHUNK_END) {
+            k->phase = EMPM__CHUNK_SIZE;
+        } else if (k->phase == EMPM__CHUNK_SIZE) {
+            uint64_t size = 0;
+            for (i = 0; i < len && empm__hex((unsigned char)in[from + i]) >= 0;
+                 i++) {
+                if (size >> 59 != 0)
+                    return 400;
+                size = size * 16 +
+                       (unsigned)empm__hex((unsigned char)in[from + i]);
+            }
+            k->extra += len - i;
+            if (i == 0 || k->extra > EMPM__CHUNK_EXTRA ||
+                !empm__chunk_ext_valid(t, in + from + i, len - i))
+                return 400;
+            k->left = size;
+            k->phase = size > 0 ? EMPM__CHUNK_DATA : EMPM__CHUNK_TRAILER;
+        } else if (len == 0) {
+            k->phase = EMPM__CHUNK_DONE;
+        } else {
+            empm__field *f;
+            if (trailers->nfields >= (uint32_t)cfg->limit_request_fields)
+                return 431;
+            if (trailers->nfields == trailers->max_fields &&
+                !empm__fields_grow(trailers, req))
+                return 503;
+            f = &trailers->fields[trailers->nfields];
+            if (empm__parse_field(f, t, in, from, from + len) != 0 ||
+                empm__trailer_forbidden(in + f->name, f->name_len))
+                return 400;
+            trailers->nfields++;
+        }
+    }
+}
+
+/* ---------------------------------------------------------------------------
+ * >>request -- what a handler holds
+ *
+ * One page: the struct, a first piece of arena, and the rest is the input
+ * buffer. The upper half of the struct is the "flight", which lasts as long as
+ * bytes are on their way in or out and may span several pipelined requests; the
+ * lower half is the request itself.
+ *
+ *   +--------+--------------------+------------+---------------------------+
+ *   | page   | empm_request       | arena      | in: head, small body, ... |
+ *   +--------+--------------------+------------+---------------------------+
+ * ------------------------------------------------------------------------- */
+
+enum empm__body_mode {
+    EMPM__BODY_NONE, EMPM__BODY_IN_PLACE, EMPM__BODY_MEMORY, EMPM__BODY_SPOOL,
+    EMPM__BODY_PIECES
+};
+
+enum empm__answer {               /* how far the response is */
+    EMPM__OPEN,                   /* status and fields can still change */
+    EMPM__COMMITTED,              /* the head is decided, body may follow */
+    EMPM__COMPLETE                /* nothing can be added */
+};
+
+typedef struct empm__defer {
+    empm_cleanup       *fn;
+    void               *p;
+    struct empm__defer *next;
+} empm__defer;
+
+struct empm_request {             /* owner: whoever owns the connection */
+    /* the flight */
+    empm__worker *w;              /* the worker that runs it now */
+    empm__conn   *c;
+    char         *in;             /* input: in_start..in_end is not used yet */
+    uint32_t      in_cap, in_start, in_end;
+    int           in_big;         /* `in` was allocated, not in the page */
+    empm__page   *out, *out_last; /* to be sent, in order */
+    size_t        out_bytes;
+    int           file_fd;        /* then this file, from file_at to file_end */
+    int           file_spool;     /* it is the response's overflow */
+    int64_t       file_at, file_end;
+    int           unacked;        /* when the write deadline was set; -1 none */
+    uint32_t      write_deadline;
+
+    /* the request: all below is cleared between requests */
+    uint32_t      start_ms;       /* of the head or body; EMPM__NEVER: not yet */
+    uint32_t      last_byte_ms;
+    int64_t       received;       /* bytes of the head or body so far */
+    char         *arena_at, *arena_end;
+    empm__page   *arena_pages, *arena_big;
+    empm__defer  *defers;
+    empm__head    head;
+    empm__head    trailers;
+    empm__route  *route;
+    char         *path_text;
+    char         *peer;
+    uint32_t      deadline_ms;    /* the route's, for empm_should_stop() */
+    /* its body */
+    int           body_mode;
+    int           body_open;      /* not all of it has been read */
+    int64_t       body_left;      /* of Content-Length */
+    int64_t       body_limit;
+    empm__chunked chunked;
+    char         *body;
+    size_t        body_len, body_cap;
+    int64_t       body_reserved;  /* of pool.body_memory */
+    empm__page   *body_page;
+    char         *body_big;
+    int           body_fd;
+    int64_t       body_spooled;   /* of pool.spool_bytes */
+    char         *body_nul;       /* where a byte was replaced by NUL */
+    char          body_saved;
+    /* the response */
+    int           answer;         /* enum empm__answer */
+    int           status;
+    int           answered;       /* status, body, file or producer was set */
+    int           close;          /* after this answer */
+    int           linger;         /* unread input is possible */
+    int           failed;         /* EMPM_E*: abort instead of finishing */
+    int           chunk_out;      /* transfer coding of the response */
+    int           no_body;        /* HEAD, 204, 304 */
+    int           calling;        /* a user's function is running */
+    int64_t       declared;       /* Content-Length, or -1 */
+    int64_t       written;        /* body bytes accepted so far */
+    char         *fields;         /* "Name: value\r\n"... of the response */
+    uint32_t      fields_len, fields_cap;
+    int           has_type, has_date;
+    empm__page   *body_out, *body_out_last; /* not yet framed */
+    size_t        body_out_bytes;
+    empm_producer *producer;
+    void         *producer_user;
+    int64_t       response_spooled;
+    /* a suspension */
+    empm_wake    *wake;
+    void         *wake_user;
+    uint32_t      wake_deadline;
+    int           suspended;      /* empm_suspend() was called */
+    int           wake_why;       /* enum empm_why, 0: call the handler */
+    int           told_half;      /* HALF_CLOSED has been reported */
+
+    /* not cleared */
+    empm__path    path;
+    empm__field   inline_fields[EMPM__INLINE_FIELDS];
+};
+
+#define EMPM__ARENA 1024
+#define EMPM__HEAD_ROOM 640       /* kept free before a body, for the head */
+#define EMPM__CHUNK_ROOM 16       /* ... for a chunk's size */
+#define EMPM__TAIL_ROOM 8         /* ... for CRLF, or CRLF 0 CRLF CRLF */
+
+EMPM__ASSERT_STATIC(sizeof(empm_request) + EMPM__ARENA + 512 <=
+                    EMPM_PAGE_BYTES - sizeof(empm__page),
+                    a_page_is_too_small_for_a_request);
+
+static void empm__request_clear(empm_request *req)
+{
+    char *arena = (char *)(req + 1);
+    memset(&req->start_ms, 0, offsetof(empm_request, path) -
+                                  offsetof(empm_request, start_ms));
+    req->arena_at = arena;
+    req->arena_end = arena + EMPM__ARENA;
+    req->body_fd = -1;
+    req->declared = -1;
+    req->status = 200;
+    empm__head_init(&req->head, req->inline_fields, EMPM__INLINE_FIELDS,
+                    req->in_start);
+}
+
+/* Borrows a page and makes it the connection's request; NULL: no memory. */
+static empm_request *empm__borrow(empm__worker *w, empm__conn *c)
+{
+    empm__page *p = empm__page_get(w);
+    empm_request *req;
+    if (p == NULL) {
+        empm__log(w->cfg, EMPM_LOG_ERROR, "no memory for a request");
+        return NULL;
+    }
+    req = (empm_request *)(void *)(p + 1);
+    memset(req, 0, offsetof(empm_request, start_ms));
+    req->w = w;
+    req->c = c;
+    req->in = (char *)(req + 1) + EMPM__ARENA;
+    req->in_cap = (uint32_t)((char *)p + EMPM_PAGE_BYTES - req->in);
+    req->file_fd = -1;
+    req->unacked = -1;
+    empm__request_clear(req);
+    c->req = req;
+    return req;
+}
+
+/* Ends the request: the user's cleanups run, its memory goes back. The flight
+ * (input that follows, output under way) stays. */
+static void empm__request_end(empm_request *req)
+{
+    empm__worker *w = req->w;
+    empm__pool *pool = &w->child->pool;
+    while (req->defers != NULL) {
+        empm__defer *d = req->defers;
+        req->defers = d->next;
+        d->fn(d->p);
+    }
+    if (req->body_nul != NULL)
+        *req->body_nul = req->body_saved;
+    if (req->body_fd >= 0) {
+        if (req->body_mode == EMPM__BODY_SPOOL && req->body != NULL)
+            munmap(req->body, req->body_len + 1);
+        close(req->body_fd);
+    }
+    empm__unreserve(&pool->spool_bytes, req->body_spooled);
+    empm__unreserve(&pool->body_memory, req->body_reserved);
+    if (req->body_page != NULL)
+        empm__page_put(w, req->body_page);
+    EMPM_FREE(req->body_big);
+    empm__pages_put(w, req->body_out);
+    empm__pages_put(w, req->arena_pages);
+    empm__pages_free(req->arena_big);
+    if (req->answer != EMPM__OPEN) {
+        empm__bump(&w->score->accesses, 1u);
+        req->c->requests++;
+    }
+}
+
+/* Gives back everything; c->req is NULL afterwards. */
+static void empm__flight_end(empm__worker *w, empm__conn *c)
+{
+    empm_request *req = c->req;
+    if (req == NULL)
+        return;
+    req->w = w;
+    empm__request_end(req);
+    empm__pages_put(w, req->out);
+    if (req->file_fd >= 0)
+        close(req->file_fd);
+    empm__unreserve(&w->child->pool.spool_bytes, req->response_spooled);
+    if (req->in_big)
+        EMPM_FREE(req->in);
+    c->req = NULL;
+    empm__page_put(w, (empm__page *)(void *)req - 1);
+}
+
+/* On to the next request of the flight. */
+static void empm__request_next(empm_request *req)
+{
+    empm__request_end(req);
+    empm__request_clear(req);
+}
+
+EMPM_API void *empm_alloc(empm_request *req, size_t n)
+{
+    empm__page *p;
+    if (n > SIZE_MAX / 2)
+        return NULL;
+    n = (n + 15) & ~(size_t)15;
+    if (n <= (size_t)(req->arena_end - req->arena_at)) {
+        void *at = req->arena_at;
+        req->arena_at += n;
+        return at;
+    }
+    if (n > EMPM__PAGE_ROOM / 2) {         /* a block of its own */
+        p = (empm__page *)EMPM_MALLOC(sizeof *p + n);
+        if (p == NULL)
+            return NULL;
+        p->next = req->arena_big;
+        req->arena_big = p;
+        return p + 1;
+    }
+    if ((p = empm__page_get(req->w)) == NULL)
+        return NULL;
+    p->next = req->arena_pages;
+    req->arena_pages = p;
+    req->arena_at = (char *)(p + 1) + n;
+    req->arena_end = (char *)p + EMPM_PAGE_BYTES;
+    return p + 1;
+}
+
+EMPM_API int empm_defer(empm_request *req, empm_cleanup *fn, void *p)
+{
+    empm__defer *d = (empm__defer *)empm_alloc(req, sizeof *d);
+    if (d == NULL)
+        return EMPM_ENOMEM;
+    d->fn = fn;
+    d->p = p;
+    d->next = req->defers;
+    req->defers = d;
+    return EMPM_OK;
+}
+
+static char *empm__strndup(empm_request *req, const char *s, size_t n)
+{
+    char *to = (char *)empm_alloc(req, n + 1);
+    if (to != NULL) {
+        memcpy(to, s, n);
+        to[n] = '\0';
+    }
+    return to;
+}
+
+/* Twice as many fields, in the arena. */
+static int empm__fields_grow(empm__head *h, empm_request *req)
+{
+    uint32_t max = h->max_fields ? h->max_fields * 2 : 8;
+    empm__field *f = (empm__field *)empm_alloc(req, max * sizeof *f);
+    if (f == NULL)
+        return 0;
+    if (h->nfields > 0)
+        memcpy(f, h->fields, h->nfields * sizeof *f);
+    h->fields = f;
+    h->max_fields = max;
+    return 1;
+}
+
+/* Makes room for `need` more bytes of input. Offsets stay right: what is before
+ * in_start is only dropped between requests. 0: more than `most` in all, or no
+ * memory. */
+static int empm__in_room(empm_request *req, uint32_t need, uint32_t most)
+{
+    uint32_t cap = req->in_cap;
+    char *big;
+    if (req->head.start == req->head.line && req->head.phase == 0 &&
+        req->in_start == req->head.start && req->in_start > 0) {
+        memmove(req->in, req->in + req->in_start, req->in_end - req->in_start);
+        req->in_end -= req->in_start;
+        req->head.scanned -= req->in_start;
+        req->in_start = req->head.start = req->head.line = 0;
+    }
+    if (req->in_cap - req->in_end >= need)
+        return 1;
+    while (cap - req->in_end < need && cap < most)
+        cap = cap * 2 < most ? cap * 2 : most;
+    if (cap - req->in_end < need)
+        return 0;
+    big = (char *)(req->in_big ? EMPM_REALLOC(req->in, cap) : EMPM_MALLOC(cap));
+    if (big == NULL)
+        return 0;
+    if (!req->in_big)
+        memcpy(big, req->in, req->in_end);
+    req->in = big;
+    req->in_cap = cap;
+    req->in_big = 1;
+    return 1;
+}
+
+EMPM_API const char *empm_method(const empm_request *req)
+{
+    return req->in + req->head.method;
+}
+
+EMPM_API const char *empm_target(const empm_request *req)
+{
+    return req->in + req->head.target;
+}
+
+EMPM_API const char *empm_path(const empm_request *req)
+{
+    return req->path_text;
+}
+
+EMPM_API const char *empm_query_string(const empm_request *req)
+{
+    return req->in + req->head.query;
+}
+
+EMPM_API int empm_minor_version(const empm_request *req)
+{
+    return req->head.minor;
+}
+
+static const char *empm__field_find(const empm_request *req,
+                                    const empm__head *h, const char *name)
+{
+    const size_t n = strlen(name);
+    uint32_t i;
+    for (i = 0; i < h->nfields; i++)
+        if (h->fields[i].name_len == n &&
+            empm__same(req->in + h->fields[i].name, n, name, n))
+            return req->in + h->fields[i].value;
+    return NULL;
+}
+
+EMPM_API const char *empm_header(const empm_request *req, const char *name)
+{
+    return empm__field_find(req, &req->head, name);
+}
+
+EMPM_API const char *empm_trailer(const empm_request *req, const char *name)
+{
+    return empm__field_find(req, &req->trailers, name);
+}
+
+EMPM_API int empm_header_at(const empm_request *req, int i, const char **name,
+                            const char **value)
+{
+    if (i < 0 || (uint32_t)i >= req->head.nfields)
+        return EMPM_EINVAL;
+    *name = req->in + req->head.fields[i].name;
+    *value = req->in + req->head.fields[i].value;
+    return EMPM_OK;
+}
+
+/* {name...}: the raw rest, decoded except for %2F. */
+static const char *empm__path_rest(const empm_request *req, int seg)
+{
+    const char *raw = req->path_text + req->path.raw[seg];
+    size_t n = req->head.path_len - req->path.raw[seg], i, k = 0;
+    /* the request is ours to allocate from, const or not: its arena is not */
+    char *to = empm__strndup(req->c->req, raw, n);
+    if (to == NULL)
+        return NULL;
+    for (i = 0; i < n; i++) {
+        if (raw[i] == '%' && !(raw[i + 1] == '2' &&
+                               empm__lower(raw[i + 2]) == 'f')) {
+            to[k++] = (char)(empm__hex((unsigned char)raw[i + 1]) * 16 +
+                             empm__hex((unsigned char)raw[i + 2]));
+            i += 2;
+        } else
+            to[k++] = raw[i];
+    }
+    to[k] = '\0';
+    return to;
+}
+
+EMPM_API const char *empm_path_value(const empm_request *req, const char *name)
+{
+    const empm__route *r = req->route;
+    const size_t n = strlen(name);
+    int i;
+    for (i = 0; r != NULL && i < r->nsegs; i++) {
+        const empm__seg *seg = &r->segs[i];
+        if (seg->kind == EMPM__SEG_TEXT || seg->len != n ||
+            memcmp(seg->text, name, n) != 0)
+            continue;
+        return seg->kind == EMPM__SEG_ONE ? req->path.seg[i]
+                                          : empm__path_rest(req, i);
+    }
+    return NULL;
+}
+
+/* name=value&name=value: the first value of `name`, decoded. */
+static const char *empm__pair_find(empm_request *req, const char *s, size_t len,
+                                   const char *name)
+{
+    const char *end = s + len;
+    const size_t n = strlen(name);
+    while (s < end) {
+        const char *amp = (const char *)memchr(s, '&', (size_t)(end - s));
+        const char *stop = amp != NULL ? amp : end;
+        const char *eq = (const char *)memchr(s, '=', (size_t)(stop - s));
+        const char *key_end = eq != NULL ? eq : stop;
+        char *key = empm__strndup(req, s, (size_t)(key_end - s)), *value;
+        if (key == NULL)
+            return NULL;
+        if (empm__decode(key, s, (size_t)(key_end - s), 1) == (long)n &&
+            memcmp(key, name, n) == 0) {
+            s = eq != NULL ? eq + 1 : stop;
+            value = empm__strndup(req, s, (size_t)(stop - s));
+            if (value != NULL && empm__decode(value, s, (size_t)(stop - s), 1) <
+                                     0)
+                value = NULL;
+            return value;
+        }
+        s = amp != NULL ? amp + 1 : end;
+    }
+    return NULL;
+}
+
+EMPM_API const char *empm_query(empm_request *req, const char *name)
+{
+    const char *q = empm_query_string(req);
+    return empm__pair_find(req, q, strlen(q), name);
+}
+
+EMPM_API const char *empm_form(empm_request *req, const char *name)
+{
+    static const char type[] = "application/x-www-form-urlencoded";
+    const char *ct = empm_header(req, "Content-Type");
+    if (ct == NULL || req->body == NULL ||
+        !empm__same(ct, strcspn(ct, "; \t"), type, sizeof type - 1))
+        return NULL;
+    return empm__pair_find(req, req->body, req->body_len, name);
+}
+
+EMPM_API const char *empm_cookie(empm_request *req, const char *name)
+{
+    const size_t n = strlen(name);
+    uint32_t i;
+    for (i = 0; i < req->head.nfields; i++) {
+        const empm__field *f = &req->head.fields[i];
+        const char *s = req->in + f->value;
+        if (!empm__same(req->in + f->name, f->name_len, "cookie", 6))
+            continue;
+        while (*s != '\0') {
+            size_t len = strcspn(s, ";");
+            if (len > n && s[n] == '=' && memcmp(s, name, n) == 0) {
+                s += n + 1;
+                len -= n + 1;
+                while (len > 0 && (s[len - 1] == ' ' || s[len - 1] == '\t'))
+                    len--;
+                if (len > 1 && s[0] == '"' && s[len - 1] == '"') {
+                    s++;
+                    len -= 2;
+                }
+                return empm__strndup(req, s, len);
+            }
+            s += len + (s[len] == ';');
+            s += strspn(s, " \t");
+        }
+    }
+    return NULL;
+}
+
+EMPM_API char *empm_body(empm_request *req, size_t *len)
+{
+    static char empty[1];          /* never written: it has no bytes */
+    if (len != NULL)
+        *len = req->body_len;
+    return req->body != NULL ? req->body : empty;
+}
+
+EMPM_API const char *empm_peer(empm_request *req)
+{
+    struct sockaddr_storage a;
+    socklen_t n = sizeof a;
+    char host[64] = "unknown", text[96];
+    if (req->peer != NULL)
+        return req->peer;
+    memset(&a, 0, sizeof a);
+    if (getpeername(req->c->fd, (struct sockaddr *)&a, &n) == 0) {
+        if (a.ss_family == AF_INET) {
+            const struct sockaddr_in *v4 = (const struct sockaddr_in *)(void *)&a;
+            inet_ntop(AF_INET, &v4->sin_addr, host, sizeof host);
+            snprintf(text, sizeof text, "%s:%d", host, ntohs(v4->sin_port));
+        } else if (a.ss_family == AF_INET6) {
+            const struct sockaddr_in6 *v6 =
+                (const struct sockaddr_in6 *)(void *)&a;
+            inet_ntop(AF_INET6, &v6->sin6_addr, host, sizeof host);
+            snprintf(text, sizeof text, "[%s]:%d", host, ntohs(v6->sin6_port));
+        } else
+            snprintf(text, sizeof text, "unix:");
+    } else
+        snprintf(text, sizeof text, "%s", host);
+    req->peer = empm__strndup(req, text, strlen(text));
+    return req->peer != NULL ? req->peer : "unknown";
+}
+
+EMPM_API void *empm_thread_data(const empm_request *req)
+{
+    return req->w->thread_data;
+}
+
+EMPM_API empm_server *empm_server_of(const empm_request *req)
+{
+    return req->w->s;
+}
+
+EMPM_API int empm_should_stop(const empm_request *req)
+{
+    const uint32_t word = empm__load(&req->c->word);
+    int bits = 0;
+    if (word & EMPM__READY_RDHUP)
+        bits |= EMPM_STOP_HALF_CLOSED;
+    if (word & EMPM__READY_HUP)
+        bits |= EMPM_STOP_GONE;
+    if (req->deadline_ms != EMPM__NEVER &&
+        empm__until(req->deadline_ms, empm__now_ms()) <= 0)
+        bits |= EMPM_STOP_DEADLINE;
+    if (empm__load(&req->w->child->stopping))
+        bits |= EMPM_STOP_STOPPING;
+    return bits;
+}
+
+/* ---------------------------------------------------------------------------
+ * >>response -- from a handler's words to bytes in order
+ *
+ * A body gathers in pages until its length is known or EMPM_RESPONSE_BUFFER is
+ * exceeded; then the head is written before it ("commit") and framed pages go to
+ * `out`, which the socket empties. What the socket does not take in time goes to
+ * an unlinked file behind `out`, so a handler never waits for a client:
+ *
+ *     body_out  --commit, frame-->  out  --send-->  socket
+ *                          \--out is full--> file --sendfile--/
+ * ------------------------------------------------------------------------- */
+
+static ssize_t empm__plain_recv(empm__conn *c, void *buf, size_t n)
+{
+    return recv(c->fd, buf, n, 0);
+}
+
+static ssize_t empm__plain_send(empm__conn *c, const struct iovec *v, int n,
+                                int more)
+{
+    struct msghdr m;
+    const int flags = MSG_NOSIGNAL | (more ? MSG_MORE : 0);
+    if (n == 1)
+        return send(c->fd, v->iov_base, v->iov_len, flags);
+    memset(&m, 0, sizeof m);
+    m.msg_iov = (struct iovec *)(uintptr_t)v;
+    m.msg_iovlen = (unsigned)n;
+    return sendmsg(c->fd, &m, flags);
+}
+
+static ssize_t empm__plain_file(empm__conn *c, int fd, int64_t *off, size_t n)
+{
+    return empm__sendfile(c->fd, fd, off, n);
+}
+
+static void empm__plain_finish(empm__conn *c)
+{
+    shutdown(c->fd, SHUT_WR);
+}
+
+static const empm__transport empm__plain = {
+    "http", empm__plain_recv, empm__plain_send, empm__plain_file,
+    empm__plain_finish
+};
+
+/* The transport of a connection: where TLS will hang. */
+static const empm__transport *empm__transport_of(const empm__conn *c)
+{
+    (void)c;
+    return &empm__plain;
+}
+
+EMPM_API const char *empm_scheme(const empm_request *req)
+{
+    return empm__transport_of(req->c)->scheme;
+}
+
+static void empm__complain(empm_request *req, const char *what)
+{
+    const int named = req->path_text != NULL;    /* then all is NUL-terminated */
+    empm__log(req->w->cfg, EMPM_LOG_ERROR, "%s %.200s from %s: %s",
+              named ? empm_method(req) : "-",
+              named ? req->path_text : "-", empm_peer(req), what);
+}
+
+/* The response cannot be finished: remember why, say it once. */
+static void empm__fail(empm_request *req, int error, const char *why)
+{
+    if (req->failed)
+        return;
+    req->failed = error;
+    if (error != EMPM_ECLOSED)
+        empm__complain(req, why);
+}
+
+static void empm__out_link(empm_request *req, empm__page *p)
+{
+    p->next = NULL;
+    if (req->out_last != NULL)
+        req->out_last->next = p;
+    else
+        req->out = p;
+    req->out_last = p;
+    req->out_bytes += p->end - p->start;
+}
+
+/* Appends bytes to `out`, behind the last page if they fit there. */
+static int empm__out_copy(empm_request *req, const char *data, size_t n)
+{
+    while (n > 0) {
+        empm__page *p = req->out_last;
+        size_t take;
+        if (p == NULL || p->end == EMPM__PAGE_ROOM) {
+            if ((p = empm__page_get(req->w)) == NULL)
+                return EMPM_ENOMEM;
+            empm__out_link(req, p);
+        }
+        take = empm__min(n, EMPM__PAGE_ROOM - p->end);
+        memcpy(empm__page_data(p) + p->end, data, take);
+        p->end += (uint32_t)take;
+        req->out_bytes += take;
+        data += take;
+        n -= take;
+    }
+    return EMPM_OK;
+}
+
+/* Sends what is ready. 1: all of it; 0: the socket is full; 2: the turn is over;
+ * -1: the peer is gone, or the file has become shorter. */
+static int empm__flush(empm_request *req)
+{
+    empm__conn *c = req->c;
+    empm__worker *w = req->w;
+    const empm__transport *tp = empm__transport_of(c);
+    int again = 0;
+    while (req->out != NULL || req->file_at < req->file_end) {
+        ssize_t n;
+        if (w->turn_bytes >= EMPM_TURN_BYTES)
+            return 2;
+        empm__conn_clear(c, EMPM__READY_OUT);
+        if (req->out != NULL) {
+            struct iovec v[16];
+            int k = 0;
+            empm__page *p;
+            for (p = req->out; p != NULL && k < 16; p = p->next, k++) {
+                v[k].iov_base = empm__page_data(p) + p->start;
+                v[k].iov_len = p->end - p->start;
+            }
+            n = tp->send(c, v, k, p != NULL || req->file_at < req->file_end);
+        } else {
+            n = tp->file(c, req->file_fd, &req->file_at,
+                         empm__min((size_t)(req->file_end - req->file_at),
+                                   EMPM_TURN_BYTES));
+            if (n == 0) {
+                empm__fail(req, EMPM_ESYS, "the file has become shorter");
+                return -1;
+            }
+        }
+        if (n < 0) {
+            if (errno == EINTR)
+                continue;
+            if (!empm__would_block(errno))
+                return -1;
+            /* A hang-up beside EAGAIN was not one: look once more, then wait */
+            if (!empm__conn_noted(c, EMPM__READY_HUP) || again++)
+                return 0;
+            empm__conn_clear(c, EMPM__READY_HUP);
+            continue;
+        }
+        w->turn_bytes += (uint32_t)n;
+        empm__bump(&w->score->bytes, (uint64_t)n);
+        if (req->out == NULL)
+            continue;
+        req->out_bytes -= (size_t)n;
+        while (req->out != NULL && (size_t)n >= req->out->end - req->out->start) {
+            empm__page *p = req->out;
+            n -= (ssize_t)(p->end - p->start);
+            req->out = p->next;
+            empm__page_put(w, p);
+        }
+        if (req->out == NULL)
+            req->out_last = NULL;
+        else
+            req->out->start += (uint32_t)n;
+    }
+    if (req->file_spool && req->file_end > 0 && req->answer != EMPM__COMPLETE) {
+        /* the overflow is drained: begin it anew */
+        if (ftruncate(req->file_fd, 0) == 0) {
+            empm__unreserve(&w->child->pool.spool_bytes, req->response_spooled);
+            req->response_spooled = 0;
+            req->file_at = req->file_end = 0;
+        }
+    }
+    return 1;
+}
+
+/* Takes one framed page: to `out`, or behind what has been spooled. */
+static int empm__emit(empm_request *req, empm__page *p)
+{
+    empm__worker *w = req->w;
+    const empm_config *cfg = w->cfg;
+    const int64_t n = p->end - p->start;
+    int64_t done = 0;
+    if (req->out_bytes >= EMPM_RESPONSE_BUFFER && req->file_fd < 0) {
+        req->file_fd = empm__unnamed_file(w->s->spool_dir);
+        req->file_spool = 1;
+        if (req->file_fd < 0) {
+            empm__page_put(w, p);
+            return EMPM_ESYS;
+        }
+    }
+    if (req->out_bytes < EMPM_RESPONSE_BUFFER && req->file_at == req->file_end) {
+        empm__out_link(req, p);
+        return EMPM_OK;
+    }
+    if (req->file_end + n > cfg->limit_response_spool ||
+        !empm__reserve(&w->child->pool.spool_bytes, n, cfg->max_spool_bytes)) {
+        empm__page_put(w, p);
+        return EMPM_EFULL;
+    }
+    req->response_spooled += n;
+    while (done < n) {
+        ssize_t r = pwrite(req->file_fd,
+                           empm__page_data(p) + p->start + done,
+                           (size_t)(n - done), (off_t)(req->file_end + done));
+        if (r < 0 && errno == EINTR)
+            continue;
+        if (r <= 0) {
+            empm__page_put(w, p);
+            return EMPM_ESYS;
+        }
+        done += r;
+    }
+    req->file_end += n;
+    empm__page_put(w, p);
+    return EMPM_OK;
+}
+
+/* Frames the pages that have gathered and passes them on. */
+static int empm__emit_body(empm_request *req)
+{
+    int r = EMPM_OK;
+    while (req->body_out != NULL && r == EMPM_OK) {
+        empm__page *p = req->body_out;
+        uint32_t n = p->end - p->start;
+        req->body_out = p->next;
+        if (n == 0) {
+            empm__page_put(req->w, p);
+            continue;
+        }
+        if (req->chunk_out) {
+            char *data = empm__page_data(p);
+            uint32_t v = n;
+            data[--p->start] = '\n';
+            data[--p->start] = '\r';
+            do
+                data[--p->start] = "0123456789abcdef"[v % 16];
+            while ((v /= 16) != 0);
+            data[p->end++] = '\r';
+            data[p->end++] = '\n';
+        }
+        r = empm__emit(req, p);
+    }
+    if (req->body_out == NULL)
+        req->body_out_last = NULL;
+    req->body_out_bytes = 0;
+    return r;
+}
+
+static const char *empm__reason(int status)
+{
+    static const struct { int status; const char *text; } list[] = {
+        { 200, "OK" }, { 201, "Created" }, { 202, "Accepted" },
+        { 204, "No Content" }, { 206, "Partial Content" },
+        { 301, "Moved Permanently" }, { 302, "Found" }, { 303, "See Other" },
+        { 304, "Not Modified" }, { 307, "Temporary Redirect" },
+        { 308, "Permanent Redirect" }, { 400, "Bad Request" },
+        { 401, "Unauthorized" }, { 403, "Forbidden" }, { 404, "Not Found" },
+        { 405, "Method Not Allowed" }, { 406, "Not Acceptable" },
+        { 408, "Request Timeout" }, { 409, "Conflict" }, { 410, "Gone" },
+        { 411, "Length Required" }, { 412, "Precondition Failed" },
+        { 413, "Content Too Large" }, { 414, "URI Too Long" },
+        { 415, "Unsupported Media Type" }, { 416, "Range Not Satisfiable" },
+        { 417, "Expectation Failed" }, { 422, "Unprocessable Content" },
+        { 426, "Upgrade Required" }, { 429, "Too Many Requests" },
+        { 431, "Request Header Fields Too Large" },
+        { 500, "Internal Server Error" }, { 501, "Not Implemented" },
+        { 502, "Bad Gateway" }, { 503, "Service Unavailable" },
+        { 504, "Gateway Timeout" }, { 505, "HTTP Version Not Supported" },
+        { 507, "Insufficient Storage" }
+    };
+    size_t i;
+    for (i = 0; i < EMPM__COUNT(list); i++)
+        if (list[i].status == status)
+            return list[i].text;
+    return status < 300 ? "Success" : status < 400 ? "Redirection"
+         : status < 500 ? "Client Error" : "Server Error";
+}
+
+/* "Date: ...\r\nServer: ...\r\n", made anew once a second. RFC 9110 6.6.1. */
+static void empm__date_update(empm__worker *w)
+{
+    int64_t now = (int64_t)time(NULL);
+    const char *name = w->cfg->server_field;
+    char date[30];
+    int n;
+    if (now == w->date_s)
+        return;
+    w->date_s = now;
+    empm__format_date(date, now);
+    n = snprintf(w->date, sizeof w->date, "Date: %s\r\n%s%.80s%s", date,
+                 *name ? "Server: " : "", name, *name ? "\r\n" : "");
+    w->date_len = (uint32_t)n;
+}
+
+static char *empm__add(char *at, const char *s, size_t n)
+{
+    memcpy(at, s, n);
+    return at + n;
+}
+#define EMPM__ADD(at, literal) empm__add(at, literal, sizeof literal - 1)
+
+/* Writes the head; `length` -1: without Content-Length. At most
+ * EMPM_PAGE_BYTES: fields_len is bounded by empm__add_field(). */
+static size_t empm__head_write(empm_request *req, char *to, int64_t length)
+{
+    const char *reason = empm__reason(req->status);
+    char *at = EMPM__ADD(to, "HTTP/1.1 ");
+    at += empm__format_u64(at, (uint64_t)req->status);
+    *at++ = ' ';
+    at = empm__add(at, reason, strlen(reason));
+    at = EMPM__ADD(at, "\r\n");
+    empm__date_update(req->w);
+    at = empm__add(at, req->w->date, req->w->date_len);
+    if (!req->has_type && req->status != 304 && req->status != 204 &&
+        length != 0)
+        at = EMPM__ADD(at, "Content-Type: text/plain; charset=utf-8\r\n");
+    if (req->status != 204 && req->status != 304 && length >= 0) {
+        at = EMPM__ADD(at, "Content-Length: ");
+        at += empm__format_u64(at, (uint64_t)length);
+        at = EMPM__ADD(at, "\r\n");
+    } else if (req->chunk_out)
+        at = EMPM__ADD(at, "Transfer-Encoding: chunked\r\n");
+    if (req->close)
+        at = EMPM__ADD(at, "Connection: close\r\n");
+    else if (req->head.minor == 0)
+        at = EMPM__ADD(at, "Connection: keep-alive\r\n");
+    if (req->fields_len > 0)
+        at = empm__add(at, req->fields, req->fields_len);
+    at = EMPM__ADD(at, "\r\n");
+    return (size_t)(at - to);
+}
+
+#define EMPM__FIELDS_MAX (EMPM_PAGE_BYTES - 512)
+
+/* Decides the head and puts it, and what has gathered of the body, on its way.
+ * `whole`: the body is complete, so its length is known. */
+static int empm__commit(empm_request *req, int whole)
+{
+    char head[EMPM_PAGE_BYTES];
+    int64_t length = req->declared;
+    size_t n;
+    empm__page *p = req->body_out;
+    req->answer = EMPM__COMMITTED;
+    if (whole && length < 0)
+        length = req->written;
+    if (length < 0 && !req->no_body) {
+        if (req->head.minor > 0)
+            req->chunk_out = 1;
+        else
+            req->close = 1;         /* HTTP/1.0: the end of the connection */
+    }
+    n = empm__head_write(req, head, length);
+    if (req->no_body) {
+        empm__pages_put(req->w, p);
+        req->body_out = req->body_out_last = NULL;
+        req->body_out_bytes = 0;
+        return empm__out_copy(req, head, n);
+    }
+    /* A small answer is one piece of memory, and so one send() */
+    if (p != NULL && req->out == NULL && n <= p->start && !req->chunk_out) {
+        p->start -= (uint32_t)n;
+        memcpy(empm__page_data(p) + p->start, head, n);
+        return empm__emit_body(req);
+    }
+    if (empm__out_copy(req, head, n) < 0)
+        return EMPM_ENOMEM;
+    /* Behind other answers: copying a few bytes beats another piece */
+    if (p != NULL && p->next == NULL && !req->chunk_out && req->out_last &&
+        p->end - p->start <= EMPM__PAGE_ROOM - req->out_last->end) {
+        int r = empm__out_copy(req, empm__page_data(p) + p->start,
+                               p->end - p->start);
+        empm__page_put(req->w, p);
+        req->body_out = req->body_out_last = NULL;
+        req->body_out_bytes = 0;
+        return r;
+    }
+    return empm__emit_body(req);
+}
+
+/* May the handler still add to its answer? */
+static int empm__may_write(empm_request *req)
+{
+    if (req->failed)
+        return req->failed;
+    if (req->answer == EMPM__COMPLETE || req->producer != NULL ||
+        (req->file_fd >= 0 && !req->file_spool)) {
+        empm__complain(req, "the answer is complete already");
+        return EMPM_EMISUSE;
+    }
+    return EMPM_OK;
+}
+
+EMPM_API int empm_status(empm_request *req, int status)
+{
+    if (status < 200 || status > 599)
+        return EMPM_EINVAL;
+    if (req->answer != EMPM__OPEN) {
+        empm__complain(req, "status set after the head was sent");
+        return EMPM_EMISUSE;
+    }
+    req->status = status;
+    req->answered = 1;
+    return EMPM_OK;
+}
+
+/* Removes the response's field `name`, if it is there. */
+static void empm__field_remove(empm_request *req, const char *name, size_t n)
+{
+    char *at = req->fields, *end = at + req->fields_len;
+    while (at != NULL && at < end) {
+        char *next = (char *)memchr(at, '\n', (size_t)(end - at)) + 1;
+        if ((size_t)(next - at) > n && at[n] == ':' &&
+            empm__same(at, n, name, n)) {
+            memmove(at, next, (size_t)(end - next));
+            end -= next - at;
+        } else
+            at = next;
+    }
+    req->fields_len = req->fields != NULL ? (uint32_t)(end - req->fields) : 0;
+}
+
+static int empm__add_field(empm_request *req, const char *name,
+                           const char *value, int replace)
+{
+    static const char *const ours[] = { "transfer-encoding", "connection",
+                                        "trailer", "upgrade", "keep-alive" };
+    const empm__chars *t = &req->w->s->chars;
+    const size_t n = strlen(name), v = strlen(value), need = n + v + 4;
+    size_t i;
+    if (req->answer != EMPM__OPEN) {
+        empm__complain(req, "field set after the head was sent");
+        return EMPM_EMISUSE;
+    }
+    if (n == 0 || !empm__all(t, name, n, EMPM__TCHAR) ||
+        !empm__all(t, value, v, EMPM__VCHAR)) {
+        empm__complain(req, "field with a bad name or value refused");
+        return EMPM_EINVAL;
+    }
+    for (i = 0; i < EMPM__COUNT(ours); i++)
+        if (empm__same(name, n, ours[i], strlen(ours[i])))
+            return EMPM_EINVAL;
+    if (empm__same(name, n, "content-length", 14)) {
+        const int64_t len = empm__parse_u63(value, v);
+        if (len < 0)
+            return EMPM_EINVAL;
+        req->declared = len;
+        return EMPM_OK;
+    }
+    if (need > EMPM__FIELDS_MAX - req->fields_len)
+        return EMPM_EFULL;
+    if (replace)
+        empm__field_remove(req, name, n);
+    if (req->fields_len + need > req->fields_cap) {
+        const size_t cap = empm__min((req->fields_len + need) * 2 + 128,
+                                     EMPM__FIELDS_MAX);
+        char *more = (char *)empm_alloc(req, cap);
+        if (more == NULL)
+            return EMPM_ENOMEM;
+        if (req->fields_len > 0)
+            memcpy(more, req->fields, req->fields_len);
+        req->fields = more;
+        req->fields_cap = (uint32_t)cap;
+    }
+    {
+        char *at = req->fields + req->fields_len;
+        at = empm__add(at, name, n);
+        at = EMPM__ADD(at, ": ");
+        at = empm__add(at, value, v);
+        at = EMPM__ADD(at, "\r\n");
+        req->fields_len = (uint32_t)(at - req->fields);
+    }
+    if (empm__same(name, n, "content-type", 12))
+        req->has_type = 1;
+    return EMPM_OK;
+}
+
+EMPM_API int empm_set_header(empm_request *req, const char *name,
+                             const char *value)
+{
+    return empm__add_field(req, name, value, 1);
+}
+
+EMPM_API int empm_add_header(empm_request *req, const char *name,
+                             const char *value)
+{
+    return empm__add_field(req, name, value, 0);
+}
+
+/* Room for at least one more byte of body; NULL: no memory. */
+static empm__page *empm__body_room(empm_request *req)
+{
+    empm__page *p = req->body_out_last;
+    if (p != NULL && p->end < EMPM__PAGE_ROOM - EMPM__TAIL_ROOM)
+        return p;
+    if ((p = empm__page_get(req->w)) == NULL)
+        return NULL;
+    p->start = p->end = req->body_out == NULL && req->answer == EMPM__OPEN
+                            ? EMPM__HEAD_ROOM : EMPM__CHUNK_ROOM;
+    if (req->body_out_last != NULL)
+        req->body_out_last->next = p;
+    else
+        req->body_out = p;
+    req->body_out_last = p;
+    return p;
+}
+
+/* What has gathered goes out; what the socket does not take stays in order. */
+static int empm__push_body(empm_request *req)
+{
+    int r = req->answer == EMPM__OPEN ? empm__commit(req, 0)
+                                      : empm__emit_body(req);
+    if (r < 0)
+        empm__fail(req, r, r == EMPM_EFULL
+                       ? "LimitResponseSpool or MaxSpoolBytes is reached"
+                       : "no room for the response");
+    else if (req->out_bytes >= EMPM_RESPONSE_BUFFER / 2 && empm__flush(req) < 0)
+        empm__fail(req, EMPM_ECLOSED, "");
+    return req->failed;
+}
+
+EMPM_API int empm_write(empm_request *req, const void *data, size_t len)
+{
+    const char *s = (const char *)data;
+    int r = empm__may_write(req);
+    if (r < 0)
+        return r;
+    req->answered = 1;
+    if (req->declared >= 0 &&
+        (int64_t)len > req->declared - req->written) {
+        empm__complain(req, "more body than was declared");
+        return EMPM_EMISUSE;
+    }
+    req->written += (int64_t)len;
+    if (req->no_body || (req->answer == EMPM__OPEN &&
+                         (req->status == 204 || req->status == 304)))
+        return EMPM_OK;
+    while (len > 0) {
+        empm__page *p = empm__body_room(req);
+        size_t n;
+        if (p == NULL) {
+            empm__fail(req, EMPM_ENOMEM, "no memory for the response");
+            return EMPM_ENOMEM;
+        }
+        n = empm__min(len, EMPM__PAGE_ROOM - EMPM__TAIL_ROOM - p->end);
+        memcpy(empm__page_data(p) + p->end, s, n);
+        p->end += (uint32_t)n;
+        req->body_out_bytes += n;
+        s += n;
+        len -= n;
+        if (req->body_out_bytes > (req->answer == EMPM__OPEN
+                                       ? EMPM_RESPONSE_BUFFER
+                                       : EMPM__PAGE_ROOM) &&
+            (r = empm__push_body(req)) < 0)
+            return r;
+    }
+    return EMPM_OK;
+}
+
+EMPM_API int empm_vprintf(empm_request *req, const char *fmt, va_list ap)
+{
+    char small[512], *big;
+    va_list again;
+    int n;
+    va_copy(again, ap);
+    n = vsnprintf(small, sizeof small, fmt, ap);
+    if (n >= 0 && (size_t)n < sizeof small)
+        n = empm_write(req, small, (size_t)n);
+    else if (n < 0)
+        n = EMPM_EINVAL;
+    else if ((big = (char *)EMPM_MALLOC((size_t)n + 1)) == NULL) {
+        empm__fail(req, EMPM_ENOMEM, "no memory for empm_printf");
+        n = EMPM_ENOMEM;
+    } else {
+        vsnprintf(big, (size_t)n + 1, fmt, again);
+        n = empm_write(req, big, (size_t)n);
+        EMPM_FREE(big);
+    }
+    va_end(again);
+    return n;
+}
+
+EMPM_API int empm_printf(empm_request *req, const char *fmt, ...)
+{
+    va_list ap;
+    int r;
+    va_start(ap, fmt);
+    r = empm_vprintf(req, fmt, ap);
+    va_end(ap);
+    return r;
+}
+
+EMPM_API int empm_flush(empm_request *req)
+{
+    int r = empm__may_write(req);
+    if (r < 0)
+        return r;
+    req->answered = 1;
+    if (empm__push_body(req) == EMPM_OK && empm__flush(req) < 0)
+        empm__fail(req, EMPM_ECLOSED, "");
+    return req->failed;
+}
+
+EMPM_API int empm_stream(empm_request *req, int64_t length, empm_producer *fn,
+                         void *user)
+{
+    int r = empm__may_write(req);
+    if (r < 0)
+        return r;
+    if (req->answer != EMPM__OPEN || req->written > 0 || fn == NULL) {
+        empm__complain(req, "empm_stream() after the body has begun");
+        return EMPM_EMISUSE;
+    }
+    req->producer = fn;
+    req->producer_user = user;
+    req->answered = 1;
+    if (length >= 0)
+        req->declared = length;
+    return EMPM_OK;
+}
+
+/* One page more from the producer. Returns EMPM_OK or an error; at the end the
+ * response is complete. */
+static int empm__produce(empm_request *req)
+{
+    empm__page *p = empm__body_room(req);
+    long n;
+    size_t cap;
+    if (p == NULL)
+        return EMPM_ENOMEM;
+    cap = EMPM__PAGE_ROOM - EMPM__TAIL_ROOM - p->end;
+    if (req->declared >= 0 && (int64_t)cap > req->declared - req->written)
+        cap = (size_t)(req->declared - req->written);
+    req->calling = 1;
+    n = cap > 0 ? req->producer(req, empm__page_data(p) + p->end, cap,
+                                req->producer_user) : 0;
+    req->calling = 0;
+    if (n < 0 || (size_t)n > cap)
+        return EMPM_EMISUSE;
+    p->end += (uint32_t)n;
+    req->written += n;
+    if (n == 0) {
+        if (req->declared >= 0 && req->written < req->declared)
+            return EMPM_EMISUSE;
+        if (empm__emit_body(req) < 0 ||
+            (req->chunk_out && empm__out_copy(req, "0\r\n\r\n", 5) < 0))
+            return EMPM_ENOMEM;
+        req->answer = EMPM__COMPLETE;
+        return EMPM_OK;
+    }
+    return empm__emit_body(req);
+}
+
+/* Ends the response after the handler returned `rc`. Afterwards it is complete,
+ * or a producer goes on in WRITE, or req->failed says why it must be aborted. */
+static void empm__finish(empm_request *req, int rc)
+{
+    const int64_t file = req->file_fd >= 0 && !req->file_spool
+                             ? req->file_end - req->file_at : -1;
+    if (req->body_open)             /* nobody has read it: it cannot go on */
+        req->close = req->linger = 1;
+    if (rc < 0 || rc == EMPM_SUSPENDED || rc > 599 || (rc > 1 && rc < 200)) {
+        empm__complain(req, rc < 0 ? "has failed" : "returned what is no status");
+        rc = 500;
+    } else if (rc == EMPM_OK && !req->answered) {
+        empm__complain(req, "gave no answer");
+        rc = 500;
+    }
+    if (rc != EMPM_OK) {
+        if (req->answer == EMPM__OPEN && req->written == 0 && file < 0 &&
+            req->producer == NULL) {
+            req->status = rc;
+            if (rc >= 400 && !req->failed) {
+                req->declared = -1;
+                if (req->has_type) {
+                    empm__field_remove(req, "content-type", 12);
+                    req->has_type = 0;
+                }
+                empm_printf(req, "%d %s\n", rc, empm__reason(rc));
+            }
+        } else if (req->answer == EMPM__OPEN && file < 0 && !req->producer)
+            req->status = rc;       /* with the body that was written */
+        else if (rc >= 500)
+            empm__fail(req, EMPM_EMISUSE, "failed in the middle of its answer");
+        else
+            empm__complain(req, "returned a status after its answer");
+    }
+    if (req->status == 204 || req->status == 304)
+        req->no_body = 1;
+    if (req->failed)
+        return;
+    if (file >= 0) {
+        req->declared = file;
+        if (empm__commit(req, 0) < 0)
+            empm__fail(req, EMPM_ENOMEM, "no memory for the response");
+        if (req->no_body)
+            req->file_at = req->file_end;
+        req->answer = EMPM__COMPLETE;
+        return;
+    }
+    if (req->producer != NULL) {
+        if (empm__commit(req, 0) < 0)
+            empm__fail(req, EMPM_ENOMEM, "no memory for the response");
+        if (req->no_body)
+            req->answer = EMPM__COMPLETE;
+        return;
+    }
+    if (req->declared >= 0 && req->written < req->declared && !req->no_body) {
+        empm__fail(req, EMPM_EMISUSE, "less body than was declared");
+        return;
+    }
+    if (req->answer == EMPM__OPEN ? empm__commit(req, 1) < 0
+                                  : empm__emit_body(req) < 0)
+        empm__fail(req, EMPM_EFULL, "no room for the response");
+    if (req->chunk_out) {
+        empm__page *p = empm__page_get(req->w);
+        if (p != NULL) {
+            p->end = 5;
+            memcpy(empm__page_data(p), "0\r\n\r\n", 5);
+        }
+        if (p == NULL || empm__emit(req, p) < 0)
+            empm__fail(req, EMPM_EFULL, "no room for the response");
+    }
+    req->answer = EMPM__COMPLETE;
+}
+
+/* The reply that the server gives by itself. */
+static void empm__answer_status(empm_request *req, int status)
+{
+    req->answer = EMPM__OPEN;
+    if (status == 503)
+        empm__add_field(req, "Retry-After", "1", 1);
+    empm__finish(req, status);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>conn -- the life of a connection
+ *
+ *                        accept (listener)
+ *                           |
+ *                           v
+ *      +---------------  HANDSHAKE  (TLS only)
+ *      |                    |
+ *      |                    v
+ *      |   +---------->  READ_HEAD  ---- bad or late: 400 408 414 431 ... --+
+ *      |   |                |  \----- no body ----+                         |
+ *      |   |                v                     |                         |
+ *      |   |             READ_BODY -- refused, too large, late: 4xx --------+
+ *      |   |                |                     |                         |
+ *      |   |                v                     v                         |
+ *      |   |             HANDLE  <----- resumed, timed out ---- SUSPENDED   |
+ *      |   |                |  \-------- suspended ----------->  ^          |
+ *      |   |                v                                               |
+ *      |   |             WRITE   <------------------------------------------+
+ *      |   |              |     \
+ *      |   |              |      \ unread input is possible
+ *      |   |              v       v
+ *      |   +-- next -- KEEPALIVE  LINGER  (FIN sent, reading and dropping)
+ *      |                  |         |
+ *      +---- failed ------+----->  CLOSED
+ *
+ *   from       to         by                   when
+ *   READ_HEAD  READ_BODY  empm__do_read_head   head acceptable, a body follows
+ *   READ_HEAD  HANDLE     empm__do_read_head   head acceptable, no body
+ *   READ_HEAD  WRITE      empm__do_read_head   refused; or earlier answers wait
+ *   READ_BODY  HANDLE     empm__do_read_body   body complete
+ *   READ_BODY  WRITE      empm__do_read_body   refused
+ *   HANDLE     SUSPENDED  empm__do_handle      the handler said so
+ *   HANDLE     WRITE      empm__do_handle      answered
+ *   SUSPENDED  HANDLE     empm__do_suspended   a reason to wake up
+ *   WRITE      READ_HEAD  empm__do_write       pipelined input is in hand
+ *   WRITE      KEEPALIVE  empm__do_write       all sent, nothing in hand
+ *   WRITE      LINGER     empm__do_write       closing, unread input possible
+ *   KEEPALIVE  READ_HEAD  empm__do_keepalive   bytes have arrived
+ *   any        CLOSED     its own step         failed, late, or done
+ *
+ * runs on   a worker that owns the connection
+ * ------------------------------------------------------------------------- */
+
+/* What a step leaves for the release: what to wait for, and until when. */
+typedef struct empm__wait {
+    uint32_t want;                 /* WANT bits, IDLE, KEEP */
+    uint32_t deadline_ms;
+    int      turn_over;            /* not waiting: others first */
+} empm__wait;
+
+static int empm__transition_ok(int from, int to)
+{
+    static const uint16_t table[EMPM__STATES] = {
+        /* HANDSHAKE */ 1 << EMPM__READ_HEAD,
+        /* READ_HEAD */ 1 << EMPM__READ_BODY | 1 << EMPM__HANDLE |
+                        1 << EMPM__WRITE,
+        /* READ_BODY */ 1 << EMPM__HANDLE | 1 << EMPM__WRITE,
+        /* HANDLE    */ 1 << EMPM__SUSPENDED | 1 << EMPM__WRITE,
+        /* SUSPENDED */ 1 << EMPM__HANDLE,
+        /* WRITE     */ 1 << EMPM__READ_HEAD | 1 << EMPM__KEEPALIVE |
+                        1 << EMPM__LINGER,
+        /* KEEPALIVE */ 1 << EMPM__READ_HEAD,
+        /* LINGER    */ 0,
+        /* CLOSED    */ 0
+    };
+    return to == EMPM__CLOSED || (table[from] >> to & 1);
+}
+
+#ifndef EMPM__ON_TRANSITION        /* the tests listen here */
+#  define EMPM__ON_TRANSITION(from, to) (void)0
+#endif
+
+/* The one place that sets c->state.
+ * New state? Also: the picture, the tables, empm__conn_run, empm__letters. */
+static void empm__conn_enter(empm__worker *w, empm__conn *c,
+                             enum empm__state to)
+{
+    static const char empm__letters[] = "RRRWWWKC_";
+    EMPM__ON_TRANSITION((int)c->state, (int)to);
+    if (!empm__transition_ok((int)c->state, (int)to)) {
+        empm__log(w->cfg, EMPM_LOG_CRIT, "no way from state %d to %d",
+                  (int)c->state, (int)to);
+        to = EMPM__CLOSED;
+    }
+    c->state = (uint8_t)to;
+    empm__store(&w->score->status, (uint32_t)empm__letters[to]);
+}
+
+static uint32_t empm__clock(empm__worker *w)
+{
+    return w->now_ms = empm__now_ms();
+}
+
+static int empm__late(uint32_t deadline_ms, uint32_t now_ms)
+{
+    return deadline_ms != EMPM__NEVER && empm__until(deadline_ms, now_ms) <= 0;
+}
+
+/* Is the server asked to close what is idle? */
+static int empm__closing_idle(const empm__worker *w)
+{
+    return (empm__load(&w->child->stopping) & EMPM__ORDER_STOP) != 0;
+}
+
+/* Reads once. > 0: bytes; 0: the client has sent its last; -1: nothing there
+ * now; -2: the connection has failed. After a short read nothing is left, unless
+ * a hang-up was noted: then read on until 0 or an error. */
+static ssize_t empm__recv(empm__worker *w, empm__conn *c, void *buf, size_t n)
+{
+    int again = 0;
+    for (;;) {
+        ssize_t r;
+        empm__conn_clear(c, EMPM__READY_IN);
+        r = empm__transport_of(c)->recv(c, buf, n);
+        if (r > 0) {
+            w->turn_bytes += (uint32_t)r;
+            if ((size_t)r < n &&
+                !empm__conn_noted(c, EMPM__READY_RDHUP | EMPM__READY_HUP))
+                c->flags |= EMPM__F_DRAINED;
+            return r;
+        }
+        if (r == 0)
+            return 0;
+        if (errno == EINTR)
+            continue;
+        if (!empm__would_block(errno))
+            return -2;
+        if (empm__conn_noted(c, EMPM__STICKY) && !again++) {
+            empm__conn_clear(c, EMPM__STICKY);  /* it was not one */
+            continue;
+        }
+        c->flags |= EMPM__F_DRAINED;
+        return -1;
+    }
+}
+
+/* What is wrong is the client's: answer, take no more, close. */
+static enum empm__state empm__refuse(empm_request *req, int status)
+{
+    req->close = req->linger = 1;
+    if (req->head.phase == EMPM__REQUEST_LINE ||
+        req->head.target_len == 0) {    /* nothing in it can be named */
+        req->head.minor = 1;
+        req->no_body = 0;
+    }
+    if (status == 408)
+        req->c->flags |= EMPM__F_SHORT;
+    req->body_open = 0;
+    empm__answer_status(req, status);
+    return EMPM__WRITE;
+}
+
+/* min(start + initial + bytes * 1000 / rate [, max], last byte + Timeout) */
+static uint32_t empm__read_deadline(const empm_request *req, int initial_ms,
+                                    int max_ms, int rate)
+{
+    const empm_config *cfg = req->w->cfg;
+    int64_t wait = initial_ms;
+    if (initial_ms == 0)
+        return empm__after(req->last_byte_ms, cfg->timeout_ms);
+    if (rate > 0)
+        wait += req->received * 1000 / rate;
+    if (max_ms > 0 && wait > max_ms)
+        wait = max_ms;
+    return empm__earlier(empm__after(req->start_ms, wait),
+                         empm__after(req->last_byte_ms, cfg->timeout_ms));
+}
+
+/* Sets what it takes to wait for more input. */
+static void empm__wait_in(empm__wait *wait, uint32_t deadline_ms)
+{
+    wait->want = EMPM__WANT(EMPM__READY_IN);
+    wait->deadline_ms = deadline_ms;
+}
+
+/* Sets what it takes to wait for room to write. */
+static int empm__wait_out(empm__worker *w, empm_request *req, empm__wait *wait)
+{
+    if (empm__poller_want_out(&w->child->poller, req->c, w->index) < 0)
+        return EMPM_ESYS;
+    if (req->unacked < 0) {
+        req->unacked = empm__unacked(req->c->fd);
+        if (req->unacked < 0)
+            req->unacked = 0;
+        req->write_deadline = empm__after(empm__clock(w), w->cfg->timeout_ms);
+    }
+    wait->want |= EMPM__WANT(EMPM__READY_OUT);
+    wait->deadline_ms = empm__earlier(wait->deadline_ms, req->write_deadline);
+    return EMPM_OK;
+}
+
+/* A write deadline is due: has the client taken anything since? EPOLLOUT alone
+ * would not tell, there can be a megabyte between two of its edges. */
+static int empm__write_progress(empm__worker *w, empm_request *req)
+{
+    const int now = empm__unacked(req->c->fd);
+    if (now < 0 || now >= req->unacked)
+        return 0;
+    req->unacked = now;
+    req->write_deadline = empm__after(w->now_ms, w->cfg->timeout_ms);
+    return 1;
+}
+
+/* --- routing: the head is complete and well-formed ------------------------ */
+
+static int empm__method_known(const empm__routes *t, const char *m)
+{
+    static const char *const known[] = { "GET", "HEAD", "POST", "PUT", "DELETE",
+                                         "OPTIONS", "PATCH" };
+    size_t i;
+    for (i = 0; i < EMPM__COUNT(known); i++)
+        if (strcmp(m, known[i]) == 0)
+            return 1;
+    for (i = 0; i < t->n; i++)
+        if (strcmp(m, t->list[i].method) == 0)
+            return 1;
+    return 0;
+}
+
+/* The Allow field: of the routes marked in `seen`, or of all. */
+static void empm__allow(empm_request *req, const unsigned char *seen)
+{
+    const empm__routes *t = &req->w->s->routes;
+    char list[512] = "", *at = list;
+    uint32_t i, k;
+    int any = 0;
+    for (i = 0; i < t->n; i++) {
+        const char *m = t->list[i].method;
+        if (seen != NULL && !seen[i])
+            continue;
+        if (*m == '\0')
+            any = 1;
+        for (k = 0; k < i; k++)
+            if ((seen == NULL || seen[k]) &&
+                strcmp(m, t->list[k].method) == 0)
+                break;
+        if (k < i || *m == '\0' || strlen(m) > 40 ||
+            at + strlen(m) + 30 > list + sizeof list)
+            continue;
+        at += snprintf(at, 48, "%s%s", at == list ? "" : ", ", m);
+        if (strcmp(m, "GET") == 0)
+            at += snprintf(at, 48, ", HEAD");
+    }
+    if (any)
+        snprintf(list, sizeof list, "GET, HEAD, POST, PUT, PATCH, DELETE");
+    at = list + strlen(list);
+    snprintf(at, 48, "%sOPTIONS", at == list ? "" : ", ");
+    empm_set_header(req, "Allow", list);
+}
+
+/* 301 or 308 from /a to /a/, relative, with the query. */
+static int empm__slash_redirect(empm_request *req)
+{
+    const char *path = req->path_text, *last = strrchr(path, '/') + 1;
+    const char *q = empm_query_string(req);
+    const size_t n = strlen(last) + strlen(q) + 5;
+    char *to = (char *)empm_alloc(req, n);
+    if (to == NULL)
+        return 503;
+    /* "./": a last segment with ':' would read as a scheme */
+    snprintf(to, n, "./%s/%s%s", last, *q ? "?" : "", q);
+    empm_set_header(req, "Location", strchr(last, ':') != NULL ? to : to + 2);
+    return req->no_body || strcmp(empm_method(req), "GET") == 0 ? 301 : 308;
+}
+
+/* Finds the route. 0: req->route is set; else the status to answer with. */
+static int empm__find_route(empm_request *req)
+{
+    const empm__routes *t = &req->w->s->routes;
+    const char *m = empm_method(req);
+    empm__head *h = &req->head;
+    unsigned char small[64], *seen = small;
+    char *decoded;
+    int status;
+    uint32_t i;
+    if (!empm__method_known(t, m))
+        return 501;
+    if (req->in[h->target] == '*') {
+        req->path_text = empm__strndup(req, "*", 1);
+        empm__allow(req, NULL);
+        req->answered = 1;
+        return 200;
+    }
+    if (h->path_len == 0) {              /* "http://host" means its "/" */
+        req->path_text = empm__strndup(req, "/", 1);
+        h->path_len = 1;
+    } else
+        req->path_text = empm__strndup(req, req->in + h->path, h->path_len);
+    decoded = (char *)empm_alloc(req, h->path_len + 1);
+    if (req->path_text == NULL || decoded == NULL)
+        return 503;
+    status = empm__path_split(&req->path, req->path_text, h->path_len, decoded);
+    if (status != 0)
+        return status;
+    req->route = empm__route_search(t, 0, &req->path, 0, m, NULL);
+    if (req->route != NULL)
+        return 0;
+    if (t->n > sizeof small && (seen = (unsigned char *)empm_alloc(req, t->n)) ==
+                                   NULL)
+        return 503;
+    memset(seen, 0, t->n);
+    empm__route_search(t, 0, &req->path, 0, m, seen);
+    for (i = 0; i < t->n; i++)
+        if (seen[i]) {
+            empm__allow(req, seen);
+            if (strcmp(m, "OPTIONS") != 0)
+                return 405;
+            req->answered = 1;
+            return 200;
+        }
+    if (req->path.n < EMPM_PATH_SEGMENTS && req->path.len[req->path.n - 1] > 0) {
+        req->path.seg[req->path.n] = decoded + h->path_len;
+        req->path.len[req->path.n++] = 0;
+        if (empm__route_search(t, 0, &req->path, 0, m, NULL) != NULL)
+            return empm__slash_redirect(req);
+    }
+    return 404;
+}
+
+/* The head is in: who answers, may it come in, is there a body to wait for? */
+static enum empm__state empm__head_complete(empm__worker *w, empm__conn *c,
+                                            empm_request *req)
+{
+    const empm_config *cfg = w->cfg;
+    empm__head *h = &req->head;
+    int status, i;
+    const int64_t length = h->flags & EMPM__H_CHUNKED ? -1
+                           : h->length > 0 ? h->length : 0;
+    req->in_start = h->line;
+    req->no_body = strcmp(req->in + h->method, "HEAD") == 0;
+    req->close = h->minor == 0 ? !(h->flags & EMPM__H_KEEP)
+                               : (h->flags & EMPM__H_CLOSE) != 0;
+    if ((h->flags & EMPM__H_CLOSE) || !cfg->keep_alive ||
+        (cfg->max_keep_alive_requests > 0 &&
+         c->requests + 1 >= (uint32_t)cfg->max_keep_alive_requests) ||
+        empm__load(&w->child->stopping))
+        req->close = 1;
+    req->body_open = length != 0;
+    req->body_left = length;
+    req->start_ms = req->last_byte_ms = EMPM__NEVER;
+    req->received = 0;
+    status = empm__find_route(req);
+    if (status == 0) {
+        const empm_route *u = req->route->user;
+        req->body_limit = u->limit_body >= 0 ? u->limit_body
+                                             : cfg->limit_request_body;
+        if (u->timeout_ms > 0)
+            req->deadline_ms = empm__after(empm__clock(w), u->timeout_ms);
+        if (h->minor > 0 && (h->flags & EMPM__H_EXPECT_OTHER))
+            status = 417;
+        else if (req->body_limit > 0 && length > req->body_limit)
+            status = 413;
+        else if (u->on_head != NULL) {
+            req->calling = 1;
+            i = u->on_head(req, u->user);
+            req->calling = 0;
+            if (i != EMPM_OK)
+                status = i < 0 ? 500 : i;
+        }
+    }
+    if (status == 0)
+        return req->body_open ? EMPM__READ_BODY : EMPM__HANDLE;
+    if (status == 400 || status == 413 || status == 414 || status == 501)
+        return empm__refuse(req, status);
+    /* The framing is sound: a body that is here already is skipped */
+    if (length > 0 && length <= (int64_t)(req->in_end - req->in_start)) {
+        req->in_start += (uint32_t)length;
+        req->body_open = 0;
+    }
+    if (status == 503)
+        empm_set_header(req, "Retry-After", "1");
+    empm__finish(req, status);
+    return EMPM__WRITE;
+}
+
+static enum empm__state empm__do_read_head(empm__worker *w, empm__conn *c,
+                                           empm__wait *wait)
+{
+    const empm_config *cfg = w->cfg;
+    empm_request *req = c->req;
+    uint32_t now, deadline;
+    if (req == NULL && (req = empm__borrow(w, c)) == NULL)
+        return EMPM__CLOSED;
+    for (;;) {
+        ssize_t n;
+        int r = req->in_end > req->in_start
+                    ? empm__head_parse(&req->head, cfg, &w->s->chars, req,
+                                       req->in, req->in_end)
+                    : 0;
+        if (r == 1)
+            return empm__head_complete(w, c, req);
+        if (r != 0)
+            return empm__refuse(req, r);
+        if (req->out != NULL || req->file_at < req->file_end)
+            return EMPM__WRITE;          /* earlier answers before we wait */
+        if (c->flags & EMPM__F_DRAINED)
+            break;
+        if (!empm__in_room(req, 1, (uint32_t)cfg->limit_request_head + 4096))
+            return empm__refuse(req, 431);
+        n = empm__recv(w, c, req->in + req->in_end, req->in_cap - req->in_end);
+        if (n == -1)
+            break;
+        if (n <= 0) {
+            if (n == 0 && req->in_end > req->in_start)
+                return empm__refuse(req, 400);   /* RFC 9112 8 */
+            return EMPM__CLOSED;
+        }
+        req->in_end += (uint32_t)n;
+        req->last_byte_ms = EMPM__NEVER;
+    }
+    now = empm__clock(w);
+    if (req->in_end == req->in_start) {          /* not a byte yet */
+        empm__flight_end(w, c);
+        deadline = empm__load(&c->deadline_ms);
+        if (empm__late(deadline, now) || empm__closing_idle(w))
+            return EMPM__CLOSED;
+        empm__wait_in(wait, deadline);
+        wait->want |= EMPM__IDLE;
+        return EMPM__READ_HEAD;
+    }
+    if (req->start_ms == EMPM__NEVER)
+        req->start_ms = empm__after(now, 0);
+    if (req->last_byte_ms == EMPM__NEVER)
+        req->last_byte_ms = empm__after(now, 0);
+    req->received = req->in_end - req->in_start;
+    deadline = empm__read_deadline(req, cfg->header_timeout_ms,
+                                   cfg->header_timeout_max_ms,
+                                   cfg->header_min_rate);
+    if (empm__late(deadline, now)) {
+        empm__bump(&w->score->timeouts, 1u);
+        return empm__refuse(req, 408);
+    }
+    empm__wait_in(wait, deadline);
+    return EMPM__READ_HEAD;
+}
+
+/* --- the body ------------------------------------------------------------- */
+
+/* Memory for `need` bytes and a NUL, or over to a file. 0, or the status. */
+static int empm__body_room_for(empm__worker *w, empm_request *req, size_t need)
+{
+    const empm_config *cfg = w->cfg;
+    empm__pool *pool = &w->child->pool;
+    size_t cap = req->body_cap * 2;
+    char *big;
+    if (req->body_mode != EMPM__BODY_MEMORY || need < req->body_cap)
+        return 0;
+    if (need < EMPM__PAGE_ROOM && req->body_page == NULL) {
+        if ((req->body_page = empm__page_get(w)) == NULL)
+            return 503;
+        req->body = empm__page_data(req->body_page);
+        req->body_cap = EMPM__PAGE_ROOM;
+        return 0;
+    }
+    if ((int64_t)need <= cfg->limit_body_in_memory) {
+        if (cap <= need)
+            cap = need + 1;
+        if (!empm__reserve(&pool->body_memory,
+                           (int64_t)cap - req->body_reserved,
+                           cfg->max_body_memory))
+            return 503;
+        req->body_reserved = (int64_t)cap;
+        big = (char *)EMPM_REALLOC(req->body_big, cap);
+        if (big == NULL)
+            return 503;
+        if (req->body_big == NULL && req->body_len > 0)
+            memcpy(big, req->body, req->body_len);
+        req->body = req->body_big = big;
+        req->body_cap = cap;
+        return 0;
+    }
+    req->body_fd = empm__unnamed_file(w->s->spool_dir);
+    if (req->body_fd < 0) {
+        empm__log(cfg, EMPM_LOG_ERROR, "SpoolDirectory %s: %s",
+                  cfg->spool_directory, strerror(errno));
+        return errno == ENOSPC ? 507 : 503;
+    }
+    req->body_mode = EMPM__BODY_SPOOL;
+    return -1;                       /* what is in memory has to follow */
+}
+
+static int empm__body_spool(empm__worker *w, empm_request *req,
+                            const char *data, size_t n)
+{
+    if (!empm__reserve(&w->child->pool.spool_bytes, (int64_t)n,
+                       w->cfg->max_spool_bytes)) {
+        empm__log(w->cfg, EMPM_LOG_ERROR, "MaxSpoolBytes is reached");
+        return 503;
+    }
+    req->body_spooled += (int64_t)n;
+    while (n > 0) {
+        ssize_t r = pwrite(req->body_fd, data, n, (off_t)req->body_len);
+        if (r < 0 && errno == EINTR)
+            continue;
+        if (r <= 0) {
+            empm__log(w->cfg, EMPM_LOG_ERROR, "SpoolDirectory %s: %s",
+                      w->cfg->spool_directory, strerror(errno));
+            return 507;
+        }
+        req->body_len += (size_t)r;
+        data += r;
+        n -= (size_t)r;
+    }
+    return 0;
+}
+
+/* Takes n bytes of body that stand in `data` (which may be where they belong).
+ * 0, or the status of the refusal. */
+static int empm__body_put(empm__worker *w, empm_request *req, const char *data,
+                          size_t n)
+{
+    int status;
+    if (req->body_limit > 0 &&
+        (int64_t)(req->body_len + n) > req->body_limit)
+        return 413;
+    if (req->body_mode == EMPM__BODY_PIECES) {
+        const empm_route *u = req->route->user;
+        req->body_len += n;
+        req->calling = 1;
+        status = u->on_body(req, data, n, u->user);
+        req->calling = 0;
+        return status == 0 || (status >= 200 && status <= 599) ? status : 500;
+    }
+    if (req->body_mode == EMPM__BODY_MEMORY) {
+        status = empm__body_room_for(w, req, req->body_len + n);
+        if (status == 0) {
+            if (data != req->body + req->body_len)
+                memcpy(req->body + req->body_len, data, n);
+            req->body_len += n;
+            return 0;
+        }
+        if (status > 0)
+            return status;
+        {
+            size_t had = req->body_len;
+            char *mem = req->body;
+            req->body_len = 0;
+            req->body = NULL;
+            if (had > 0 && (status = empm__body_spool(w, req, mem, had)) != 0)
+                return status;
+        }
+    }
+    return empm__body_spool(w, req, data, n);
+}
+
+/* How the body will be kept. 0, or a status. */
+static int empm__body_begin(empm__worker *w, empm_request *req)
+{
+    const int64_t left = req->body_left;
+    if (req->route->user->on_body != NULL)
+        req->body_mode = EMPM__BODY_PIECES;
+    else if (left > 0 && req->in_start + left < req->in_cap)
+        req->body_mode = EMPM__BODY_IN_PLACE;
+    else {
+        int status;
+        req->body_mode = EMPM__BODY_MEMORY;
+        status = left > 0 ? empm__body_room_for(w, req, (size_t)left) : 0;
+        if (status > 0)
+            return status;
+    }
+    empm__head_init(&req->trailers, NULL, 0, 0);
+    /* RFC 9110 10.1.1: only now is the body wanted, and only if none is here */
+    if ((req->head.flags & EMPM__H_EXPECT) && req->head.minor > 0 &&
+        req->in_end == req->in_start &&
+        empm__out_copy(req, "HTTP/1.1 100 Continue\r\n\r\n", 25) < 0)
+        return 503;
+    return 0;
+}
+
+/* The body is complete: one piece, a NUL behind it. 0, or a status. */
+static int empm__body_end(empm_request *req)
+{
+    req->body_open = 0;
+    if (req->body_mode == EMPM__BODY_IN_PLACE) {
+        req->body = req->in + req->in_start;
+        req->body_len = (size_t)req->body_left;
+        req->in_start += (uint32_t)req->body_left;
+    } else if (req->body_mode == EMPM__BODY_SPOOL) {
+        void *m = MAP_FAILED;
+        if (ftruncate(req->body_fd, (off_t)req->body_len + 1) == 0)
+            m = mmap(NULL, req->body_len + 1, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE, req->body_fd, 0);
+        req->body = m == MAP_FAILED ? NULL : (char *)m;
+        return m == MAP_FAILED ? 503 : 0;    /* the hole reads as the NUL */
+    }
+    if (req->body != NULL && req->body_mode != EMPM__BODY_PIECES) {
+        req->body_nul = req->body + req->body_len;
+        req->body_saved = *req->body_nul;
+        *req->body_nul = '\0';
+    }
+    return 0;
+}
+
+/* Consumes what is at hand. 1: complete; 0: more is needed, *direct tells how
+ * much of it is data; else a status. */
+static int empm__body_consume(empm__worker *w, empm_request *req,
+                              int64_t *direct)
+{
+    const int chunked = (req->head.flags & EMPM__H_CHUNKED) != 0;
+    *direct = 0;
+    if (req->body_mode == EMPM__BODY_IN_PLACE)
+        return (int64_t)(req->in_end - req->in_start) >= req->body_left;
+    for (;;) {
+        int64_t left = req->body_left;
+        size_t n;
+        int status;
+        if (chunked) {
+            int r = empm__chunk_parse(&req->chunked, w->cfg, &w->s->chars,
+                                      &req->trailers, req, req->in,
+                                      &req->in_start, req->in_end);
+            if (r == 2)
+                return 1;
+            if (r != 1)
+                return r;
+            left = req->chunked.left > INT64_MAX ? INT64_MAX
+                                                 : (int64_t)req->chunked.left;
+            if (req->body_limit > 0 &&
+                left > req->body_limit - (int64_t)req->body_len)
+                return 413;
+        } else if (left == 0)
+            return 1;
+        n = req->in_end - req->in_start;
+        if ((int64_t)n > left)
+            n = (size_t)left;
+        if (n == 0) {
+            *direct = left;
+            return 0;
+        }
+        status = empm__body_put(w, req, req->in + req->in_start, n);
+        if (status != 0)
+            return status;
+        req->in_start += (uint32_t)n;
+        if (chunked)
+            req->chunked.left -= n;
+        else
+            req->body_left -= (int64_t)n;
+    }
+}
+
+/* Reads more: data straight to where it goes, framing into `in`. As
+ * empm__recv(); a status above 99 is a refusal. */
+static ssize_t empm__body_recv(empm__worker *w, empm__conn *c,
+                               empm_request *req, int64_t direct)
+{
+    const uint32_t floor = req->head.line;
+    ssize_t n;
+    /* framing that has been dealt with gives way; trailers must stay */
+    if (req->body_mode != EMPM__BODY_IN_PLACE &&
+        req->in_start == req->in_end &&
+        req->chunked.phase != EMPM__CHUNK_TRAILER)
+        req->in_start = req->in_end = floor;
+    if (direct > (int64_t)(req->in_cap - req->in_end)) {
+        char *to = empm__scratch(w);
+        size_t room = EMPM__SCRATCH;
+        int status;
+        if (req->body_mode == EMPM__BODY_MEMORY &&
+            req->body_len + 1 < req->body_cap) {
+            to = req->body + req->body_len;
+            room = req->body_cap - 1 - req->body_len;
+        }
+        if (to == NULL)
+            return 503;
+        if ((int64_t)room > direct)
+            room = (size_t)direct;
+        n = empm__recv(w, c, to, room);
+        if (n <= 0)
+            return n;
+        status = empm__body_put(w, req, to, (size_t)n);
+        if (status != 0)
+            return status;
+        if (req->head.flags & EMPM__H_CHUNKED)
+            req->chunked.left -= (uint64_t)n;
+        else
+            req->body_left -= n;
+    } else {
+        if (!empm__in_room(req, 1, (uint32_t)w->cfg->limit_request_head + 4096))
+            return 431;
+        n = empm__recv(w, c, req->in + req->in_end, req->in_cap - req->in_end);
+        if (n <= 0)
+            return n;
+        req->in_end += (uint32_t)n;
+    }
+    req->received += n;
+    req->last_byte_ms = EMPM__NEVER;
+    return 1;
+}
+
+static enum empm__state empm__do_read_body(empm__worker *w, empm__conn *c,
+                                           empm__wait *wait)
+{
+    const empm_config *cfg = w->cfg;
+    empm_request *req = c->req;
+    uint32_t now, deadline;
+    int status;
+    if (req->body_mode == EMPM__BODY_NONE &&
+        (status = empm__body_begin(w, req)) != 0)
+        return empm__refuse(req, status);
+    for (;;) {
+        int64_t direct;
+        ssize_t n;
+        status = empm__body_consume(w, req, &direct);
+        if (status == 1 && (status = empm__body_end(req)) == 0)
+            return EMPM__HANDLE;
+        if (status != 0)
+            return empm__refuse(req, status);
+        if (req->out != NULL && empm__flush(req) < 0)
+            return EMPM__CLOSED;         /* 100 Continue, earlier answers */
+        if (c->flags & EMPM__F_DRAINED)
+            break;
+        if (w->turn_bytes >= EMPM_TURN_BYTES) {
+            wait->turn_over = 1;
+            return EMPM__READ_BODY;
+        }
+        n = empm__body_recv(w, c, req, direct);
+        if (n == -1)
+            break;
+        if (n == 0)
+            return empm__refuse(req, 400);
+        if (n < 0)
+            return EMPM__CLOSED;
+        if (n > 99)
+            return empm__refuse(req, (int)n);
+    }
+    now = empm__clock(w);
+    if (req->start_ms == EMPM__NEVER)
+        req->start_ms = empm__after(now, 0);
+    if (req->last_byte_ms == EMPM__NEVER)
+        req->last_byte_ms = empm__after(now, 0);
+    deadline = empm__read_deadline(req, cfg->body_timeout_ms,
+                                   cfg->body_timeout_max_ms,
+                                   cfg->body_min_rate);
+    if (empm__late(deadline, now)) {
+        empm__bump(&w->score->timeouts, 1u);
+        return empm__refuse(req, 408);
+    }
+    empm__wait_in(wait, deadline);
+    if (req->out != NULL && empm__wait_out(w, req, wait) < 0)
+        return EMPM__CLOSED;
+    return EMPM__READ_BODY;
+}
+
+/* --- the handler ---------------------------------------------------------- */
+
+EMPM_API empm_ticket empm_suspend(empm_request *req, int timeout_ms,
+                                  empm_wake *fn, void *user)
+{
+    if (fn == NULL || timeout_ms <= 0 || !req->calling || req->suspended ||
+        req->failed || req->answer == EMPM__COMPLETE || req->producer != NULL ||
+        (req->file_fd >= 0 && !req->file_spool) ||
+        empm__conn_noted(req->c, EMPM__READY_HUP) ||
+        empm__load(&req->w->child->stopping))
+        return 0;
+    req->wake = fn;
+    req->wake_user = user;
+    req->wake_deadline = empm__after(empm__clock(req->w), timeout_ms);
+    req->suspended = 1;
+    empm__conn_next_serial(req->c);
+    return (uint64_t)empm__load(&req->c->serial) << 32 | req->w->index;
+}
+
+/* What a handler or a wake function has left behind. */
+static enum empm__state empm__handled(empm_request *req, int rc)
+{
+    if (rc == EMPM_SUSPENDED && req->suspended && !req->failed) {
+        req->answered = 1;
+        if (req->written > 0 && empm__push_body(req) < 0)
+            return EMPM__WRITE;          /* where a failure ends */
+        return EMPM__SUSPENDED;
+    }
+    if (req->suspended) {                /* armed, but it has answered */
+        req->suspended = 0;
+        empm__conn_next_serial(req->c);
+    }
+    empm__finish(req, rc);
+    return EMPM__WRITE;
+}
+
+static enum empm__state empm__do_handle(empm__worker *w, empm__conn *c)
+{
+    empm_request *req = c->req;
+    empm__route *r = req->route;
+    const empm_route *u = r->user;
+    uint64_t before, after;
+    int rc, first = req->wake_why == 0;
+    /* Answers of earlier requests must not wait for a handler that may block;
+     * one that has been quick so far may go first, and they go out together */
+    if (req->out != NULL && empm__load(&r->quick) < 4 && empm__flush(req) < 0)
+        return EMPM__CLOSED;
+    if (u->max_workers > 0 &&
+        __atomic_add_fetch(&r->running, 1u, __ATOMIC_RELAXED) >
+            (uint32_t)u->max_workers && first) {
+        __atomic_sub_fetch(&r->running, 1u, __ATOMIC_RELAXED);
+        empm__answer_status(req, 503);
+        return EMPM__WRITE;
+    }
+    before = w->turn_us;
+    req->calling = 1;
+    if (first)
+        rc = r->handler(req, u->user);
+    else {
+        const enum empm_why why = (enum empm_why)req->wake_why;
+        req->wake_why = 0;
+        if (why == EMPM_HALF_CLOSED) {   /* the ticket stays good */
+            const uint32_t serial = empm__load(&c->serial);
+            req->told_half = 1;
+            req->suspended = 0;
+            rc = req->wake(req, why, req->wake_user);
+            if (rc == EMPM_SUSPENDED && !req->suspended &&
+                empm__load(&c->serial) == serial)
+                req->suspended = 1;
+        } else {
+            req->suspended = 0;
+            empm__conn_next_serial(c);
+            rc = req->wake(req, why, req->wake_user);
+        }
+    }
+    req->calling = 0;
+    if (u->max_workers > 0)
+        __atomic_sub_fetch(&r->running, 1u, __ATOMIC_RELAXED);
+    after = empm__now_us();
+    w->now_ms = empm__us_to_ms(after);
+    w->turn_us = after;
+    if (after - before > 1000)
+        empm__store(&r->quick, 0u);
+    else if (empm__load(&r->quick) < 4)
+        empm__bump(&r->quick, 1u);
+    w->turn_requests++;
+    return empm__handled(req, rc);
+}
+
+static enum empm__state empm__do_suspended(empm__worker *w, empm__conn *c,
+                                           empm__wait *wait)
+{
+    empm_request *req = c->req;
+    const uint32_t why = c->why;
+    uint32_t now;
+    int pending = 0;
+    c->why = 0;
+    if (req->out != NULL || req->file_at < req->file_end) {
+        const int r = empm__flush(req);
+        if (r < 0)
+            empm__fail(req, EMPM_ECLOSED, "");
+        pending = r == 0;
+        if (r == 1)
+            req->unacked = -1;
+        if (r == 2) {
+            c->why = (uint16_t)why;
+            wait->turn_over = 1;
+            return EMPM__SUSPENDED;
+        }
+    }
+    now = empm__clock(w);
+    if (pending && req->unacked >= 0 && empm__late(req->write_deadline, now) &&
+        !empm__write_progress(w, req))
+        empm__fail(req, EMPM_ECLOSED, "");
+    if (why & EMPM__READY_RESUME)
+        req->wake_why = EMPM_RESUMED;
+    else if (req->failed || empm__conn_noted(c, EMPM__READY_HUP))
+        req->wake_why = EMPM_GONE;
+    else if (empm__load(&w->child->stopping))
+        req->wake_why = EMPM_STOPPING;
+    else if (empm__late(req->wake_deadline, now))
+        req->wake_why = EMPM_TIMEOUT;
+    else if (!req->told_half && empm__conn_noted(c, EMPM__READY_RDHUP))
+        req->wake_why = EMPM_HALF_CLOSED;
+    if (req->wake_why != 0)
+        return EMPM__HANDLE;
+    wait->want = EMPM__WANT(EMPM__READY_RESUME | EMPM__READY_STOP);
+    if (!req->told_half)
+        wait->want |= EMPM__WANT(EMPM__READY_RDHUP);
+    wait->deadline_ms = req->wake_deadline;
+    if (pending && empm__wait_out(w, req, wait) < 0)
+        return EMPM__CLOSED;
+    return EMPM__SUSPENDED;
+}
+
+EMPM_API void empm_after_fork(void)
+{
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+/* --- the way out ---------------------------------------------------------- */
+
+/* Closes so that the client learns that the answer is not whole. */
+static enum empm__state empm__abort(empm__conn *c)
+{
+    struct linger rst;
+    rst.l_onoff = 1;
+    rst.l_linger = 0;
+    setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &rst, sizeof rst);
+    return EMPM__CLOSED;
+}
+
+/* The answer cannot be finished. What was before it still goes out; a length or
+ * chunks tell the client that it is not whole, else a reset has to. */
+static enum empm__state empm__give_up(empm_request *req)
+{
+    const int framed = req->answer == EMPM__OPEN || req->chunk_out ||
+                       req->declared >= 0;
+    if (req->failed == EMPM_ECLOSED || empm__flush(req) != 1 || !framed)
+        return empm__abort(req->c);
+    return EMPM__CLOSED;
+}
+
+/* Has this connection had its share? 16 requests, 1 MiB, 1 ms. */
+static int empm__turn_over(const empm__worker *w)
+{
+    return w->turn_requests >= EMPM_TURN_REQUESTS ||
+           w->turn_bytes >= EMPM_TURN_BYTES ||
+           w->turn_us - w->turn_start_us >= EMPM_TURN_US;
+}
+
+static void empm__turn_begin(empm__worker *w)
+{
+    w->turn_requests = w->turn_bytes = 0;
+    w->turn_start_us = w->turn_us = empm__now_us();
+    w->now_ms = empm__us_to_ms(w->turn_us);
+}
+
+/* All is sent. Where does it go from here? */
+static enum empm__state empm__written(empm__worker *w, empm__conn *c,
+                                      empm_request *req)
+{
+    const empm_config *cfg = w->cfg;
+    const int more = req->in_end > req->in_start;
+    if (req->close || req->body_open) {
+        const int linger = req->linger || req->body_open || more;
+        empm__flight_end(w, c);
+        if (!linger)
+            return EMPM__CLOSED;
+        empm__transport_of(c)->finish(c);
+        c->requests = 0;                 /* from here: KiB dropped */
+        empm__store(&c->deadline_ms,
+                    empm__after(empm__clock(w), c->flags & EMPM__F_SHORT
+                                                    ? cfg->linger_short_ms
+                                                    : cfg->linger_timeout_ms));
+        return EMPM__LINGER;
+    }
+    if (more) {
+        empm__request_next(req);
+        return EMPM__READ_HEAD;
+    }
+    empm__flight_end(w, c);
+    empm__store(&c->deadline_ms,
+                empm__after(w->now_ms, cfg->keep_alive_timeout_ms));
+    return EMPM__KEEPALIVE;
+}
+
+static enum empm__state empm__do_write(empm__worker *w, empm__conn *c,
+                                       empm__wait *wait)
+{
+    empm_request *req = c->req;
+    for (;;) {
+        int r;
+        if (req->failed)
+            return empm__give_up(req);
+        if (req->answer == EMPM__COMPLETE && !req->close && !req->body_open &&
+            req->in_end > req->in_start && req->file_fd < 0 &&
+            req->out_bytes < EMPM__PAGE_ROOM &&
+            !empm__turn_over(w)) {
+            empm__request_next(req);     /* its answer joins this one */
+            return EMPM__READ_HEAD;
+        }
+        r = empm__flush(req);
+        if (r < 0)
+            return EMPM__CLOSED;
+        if (r == 2) {
+            wait->turn_over = 1;
+            return EMPM__WRITE;
+        }
+        if (r == 0) {
+            if (req->unacked >= 0 &&
+                empm__late(req->write_deadline, empm__clock(w)) &&
+                !empm__write_progress(w, req)) {
+                empm__bump(&w->score->timeouts, 1u);
+                return empm__abort(c);
+            }
+            wait->want = 0;
+            wait->deadline_ms = EMPM__NEVER;
+            return empm__wait_out(w, req, wait) < 0 ? EMPM__CLOSED
+                                                    : EMPM__WRITE;
+        }
+        req->unacked = -1;
+        if (req->answer == EMPM__COMMITTED) {
+            if ((r = empm__produce(req)) < 0)
+                empm__fail(req, r, "the producer has failed");
+            continue;
+        }
+        if (req->file_fd >= 0) {
+            close(req->file_fd);
+            req->file_fd = -1;
+            req->file_spool = 0;
+            req->file_at = req->file_end = 0;
+            empm__unreserve(&w->child->pool.spool_bytes, req->response_spooled);
+            req->response_spooled = 0;
+        }
+        if (req->answer == EMPM__OPEN) { /* flushed between two requests */
+            return EMPM__READ_HEAD;
+        }
+        if (empm__turn_over(w) && req->in_end > req->in_start && !req->close &&
+            !req->body_open) {
+            wait->turn_over = 1;
+            return EMPM__WRITE;
+        }
+        return empm__written(w, c, req);
+    }
+}
+
+static enum empm__state empm__do_keepalive(empm__worker *w, empm__conn *c,
+                                           empm__wait *wait)
+{
+    const uint32_t deadline = empm__load(&c->deadline_ms);
+    if (!(c->flags & EMPM__F_DRAINED)) {
+        empm_request *req = empm__borrow(w, c);
+        ssize_t n;
+        if (req == NULL)
+            return EMPM__CLOSED;
+        n = empm__recv(w, c, req->in, req->in_cap);
+        if (n > 0) {
+            req->in_end = (uint32_t)n;
+            return EMPM__READ_HEAD;
+        }
+        empm__flight_end(w, c);
+        if (n != -1)
+            return EMPM__CLOSED;
+    }
+    if (empm__closing_idle(w) || empm__late(deadline, w->now_ms))
+        return EMPM__CLOSED;
+    empm__wait_in(wait, deadline);
+    wait->want |= EMPM__IDLE | EMPM__KEEP;
+    return EMPM__KEEPALIVE;
+}
+
+/* Reads and drops what the client still sends, so that it gets to read our last
+ * answer: close() with unread input would reset the connection. RFC 9112 9.6. */
+static enum empm__state empm__do_linger(empm__worker *w, empm__conn *c,
+                                        empm__wait *wait)
+{
+    const uint32_t deadline = empm__load(&c->deadline_ms);
+    char *scratch = empm__scratch(w);
+    while (scratch != NULL && !(c->flags & EMPM__F_DRAINED)) {
+        const ssize_t n = empm__recv(w, c, scratch, EMPM__SCRATCH);
+        if (n == -1)
+            break;
+        if (n <= 0)
+            return EMPM__CLOSED;
+        c->requests += (uint32_t)(n + 1023) / 1024;
+        if ((int64_t)c->requests * 1024 >= w->cfg->limit_linger_bytes)
+            return EMPM__CLOSED;
+        if (w->turn_bytes >= EMPM_TURN_BYTES) {
+            wait->turn_over = 1;
+            return EMPM__LINGER;
+        }
+    }
+    if (scratch == NULL || empm__late(deadline, empm__clock(w)) ||
+        empm__closing_idle(w))
+        return EMPM__CLOSED;
+    empm__wait_in(wait, deadline);
+    wait->want |= EMPM__IDLE;
+    return EMPM__LINGER;
+}
+
+/* The connection's end, as far as a worker goes: the listener frees the record. */
+static void empm__conn_retire(empm__worker *w, empm__conn *c)
+{
+    empm__child *ch = w->child;
+    const uint32_t i = w->index;
+    empm__flight_end(w, c);
+    empm__conn_next_serial(c);           /* all tickets are stale from here */
+    if (!(c->flags & EMPM__F_CLOSED))
+        close(c->fd);
+    empm__bump(&w->score->parked[EMPM__CLOSED], 1u);
+    __atomic_fetch_or(&c->word, (uint32_t)EMPM__RETIRED, __ATOMIC_ACQ_REL);
+    empm__post(&ch->poller, i);
+    /* nobody waits for this record, unless accepting is paused or the server is
+     * stopping: otherwise the listener finds it when it wakes anyway */
+    empm__fence();
+    if (empm__load(&ch->want_retired) || empm__load(&ch->stopping))
+        empm__wake(&ch->poller);
+}
+
+/* Gives the connection to the listener; the one place that does. 0: what it
+ * waits for has happened, go round again. 1: it must not be touched any more. */
+static int empm__conn_release(empm__worker *w, empm__conn *c,
+                              const empm__wait *wait)
+{
+    empm__child *ch = w->child;
+    const uint32_t i = w->index;
+    uint32_t *parked = &w->score->parked[c->state];
+    int soon;
+    empm__store(&c->deadline_ms, wait->deadline_ms);
+    /* less than the horizon left: its place on the wheel may be too late */
+    soon = wait->deadline_ms != EMPM__NEVER &&
+           empm__until(wait->deadline_ms, w->now_ms) <
+               (int32_t)ch->horizon_ms;
+    if (soon)
+        empm__post(&ch->poller, i);
+    empm__bump(parked, 1u);
+    if (!empm__conn_give(c, wait->want)) {
+        empm__bump(parked, (uint32_t)-1);
+        return 0;
+    }
+#if !EMPM__EPOLL
+    empm__post(&ch->poller, i);          /* a hint: no longer ours, but no harm */
+    soon = 1;
+#endif
+    if (soon)
+        empm__wake(&ch->poller);
+    return 1;
+}
+
+/* Runs the connection until it is closed or has to wait. It is ours on entry and
+ * never on return: nothing may touch `c` after this call.
+ *
+ * A step returns the state to go to. Returning its own state means "I must
+ * wait": it has met EAGAIN or a short read without hang-up; `wait` says for what
+ * and until when, or that the turn is over. */
+static void empm__conn_run(empm__worker *w, uint32_t index)
+{
+    empm__child *ch = w->child;
+    empm__conn *c = empm__conn_at(&ch->slab, index);
+    w->index = index;
+    empm__turn_begin(w);
+    if (c->req != NULL)
+        c->req->w = w;
+    c->flags &= (uint8_t)~EMPM__F_DRAINED;
+    if (c->flags & EMPM__F_CLOSED)
+        empm__conn_enter(w, c, EMPM__CLOSED);
+    for (;;) {
+        enum empm__state next = EMPM__CLOSED;
+        empm__wait wait = { 0, EMPM__NEVER, 0 };
+        switch (c->state) {
+        case EMPM__READ_HEAD: next = empm__do_read_head(w, c, &wait);  break;
+        case EMPM__READ_BODY: next = empm__do_read_body(w, c, &wait);  break;
+        case EMPM__HANDLE:    next = empm__do_handle(w, c);            break;
+        case EMPM__SUSPENDED: next = empm__do_suspended(w, c, &wait);  break;
+        case EMPM__WRITE:     next = empm__do_write(w, c, &wait);      break;
+        case EMPM__KEEPALIVE: next = empm__do_keepalive(w, c, &wait);  break;
+        case EMPM__LINGER:    next = empm__do_linger(w, c, &wait);     break;
+        case EMPM__CLOSED:    empm__conn_retire(w, c);                 return;
+        }
+        if (next != (enum empm__state)c->state) {
+            empm__conn_enter(w, c, next);
+        } else if (wait.turn_over) {
+            if (empm__queue_length(&ch->queue) > 0) {
+                empm__queue_push(&ch->queue, index);
+                return;
+            }
+            empm__turn_begin(w);
+        } else if (empm__load(&ch->abort)) {
+            empm__conn_enter(w, c, EMPM__CLOSED);
+        } else if (empm__conn_release(w, c, &wait)) {
+            return;
+        } else {
+            c->flags &= (uint8_t)~EMPM__F_DRAINED;
+        }
+    }
+}
+
+static void empm__open_gate(void *arg)
+{
+    empm__order(&((empm__child *)arg)->poller, EMPM__ORDER_GATE);
+}
+
+static void *empm__worker_main(void *arg)
+{
+    empm__worker *w = (empm__worker *)arg;
+    const empm_config *cfg = w->cfg;
+    uint32_t i;
+    if (cfg->on_thread_start != NULL &&
+        cfg->on_thread_start(w->s, &w->thread_data, cfg->user) != 0)
+        empm__log(cfg, EMPM_LOG_ERROR, "on_thread_start has failed");
+    empm__store(&w->score->status, (uint32_t)'_');
+    while ((i = empm__queue_pop(&w->child->queue, w->number, &w->yielder,
+                                empm__open_gate, w->child)) != EMPM__NIL) {
+        empm__conn_run(w, i);
+        empm__store(&w->score->status, (uint32_t)'_');
+    }
+    if (cfg->on_thread_stop != NULL)
+        cfg->on_thread_stop(w->s, w->thread_data, cfg->user);
+    empm__store(&w->score->status, (uint32_t)'.');
+    empm__pages_free(w->pages);
+    EMPM_FREE(w->scratch);
+    w->pages = NULL;
+    w->scratch = NULL;
+    return NULL;
+}
+
+#ifndef EVENTMPM_NO_FILES
+
+/* ---------------------------------------------------------------------------
+ * >>files -- static files below a root that cannot be left
+ *
+ * The path comes decoded, segment by segment, so nothing is decoded twice. A
+ * segment with a slash or backslash in it, or that begins with a dot (but for
+ * .well-known), names no file here. The kernel keeps the rest inside: openat2()
+ * with RESOLVE_BENEATH, or a walk that follows no symbolic link at all.
+ *
+ * source    RFC 9110 8.8 (validators), 13 (conditions), 14 (ranges)
+ * ------------------------------------------------------------------------- */
+
+static const char *empm__mime_type(const char *name)
+{
+    static const char *const table[][2] = {
+        { "html", "text/html; charset=utf-8" },
+        { "htm", "text/html; charset=utf-8" },
+        { "css", "text/css; charset=utf-8" },
+        { "js", "text/javascript; charset=utf-8" },
+        { "mjs", "text/javascript; charset=utf-8" },
+        { "txt", "text/plain; charset=utf-8" },
+        { "md", "text/markdown; charset=utf-8" },
+        { "csv", "text/csv; charset=utf-8" },
+        { "xml", "application/xml" }, { "json", "application/json" },
+        { "map", "application/json" }, { "pdf", "application/pdf" },
+        { "wasm", "application/wasm" }, { "zip", "application/zip" },
+        { "gz", "application/gzip" }, { "tar", "application/x-tar" },
+        { "webmanifest", "application/manifest+json" },
+        { "png", "image/png" }, { "jpg", "image/jpeg" },
+        { "jpeg", "image/jpeg" }, { "gif", "image/gif" },
+        { "svg", "image/svg+xml" }, { "ico", "image/x-icon" },
+        { "webp", "image/webp" }, { "avif", "image/avif" },
+        { "woff", "font/woff" }, { "woff2", "font/woff2" },
+        { "ttf", "font/ttf" }, { "otf", "font/otf" },
+        { "mp3", "audio/mpeg" }, { "ogg", "audio/ogg" },
+        { "wav", "audio/wav" }, { "mp4", "video/mp4" },
+        { "webm", "video/webm" }
+    };
+    const char *slash = strrchr(name, '/');
+    const char *dot = strrchr(slash != NULL ? slash : name, '.');
+    size_t i;
+    for (i = 0; dot != NULL && i < EMPM__COUNT(table); i++)
+        if (strcasecmp(dot + 1, table[i][0]) == 0)
+            return table[i][1];
+    return "application/octet-stream";
+}
+
+/* Opens `path` below the directory `root`; -1 with errno. */
+static int empm__open_beneath(int root, const char *path)
+{
+    const int flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
+    char name[256];
+    int dir = root, fd = -1;
+#if defined(__linux__)
+    struct { uint64_t flags, mode, resolve; } how;
+    int tries = 0;
+    how.flags = (uint64_t)flags;
+    how.mode = 0;
+    how.resolve = 0x08 | 0x02;       /* BENEATH, NO_MAGICLINKS */
+    do
+        fd = (int)syscall(437 /* openat2 */, root, path, &how, sizeof how);
+    while (fd < 0 && errno == EAGAIN && ++tries < 8);  /* a rename beside us */
+    if (fd >= 0 || (errno != ENOSYS && errno != EPERM && errno != E2BIG))
+        return fd;
+#endif
+    for (;;) {
+        const size_t n = strcspn(path, "/");
+        const int last = path[n] == '\0';
+        if (n == 0 || n >= sizeof name) {
+            errno = ENOENT;
+            fd = -1;
+        } else {
+            memcpy(name, path, n);
+            name[n] = '\0';
+            fd = openat(dir, name, flags | O_NOFOLLOW |
+                                       (last ? 0 : O_DIRECTORY));
+        }
+        if (dir != root) {
+            const int saved = errno;
+            close(dir);
+            errno = saved;
+        }
+        if (fd < 0 || last)
+            return fd;
+        dir = fd;
+        path += n + 1;
+    }
+}
+
+/* Is `tag` in the list of an If-Match or If-None-Match field? */
+static int empm__etag_listed(const char *list, const char *tag)
+{
+    const char *item;
+    size_t n;
+    while (empm__list_next(&list, &item, &n)) {
+        if (n == 1 && *item == '*')
+            return 1;
+        if (n > 2 && item[0] == 'W' && item[1] == '/') {
+            item += 2;
+            n -= 2;
+        }
+        if (n == strlen(tag) && memcmp(item, tag, n) == 0)
+            return 1;
+    }
+    return 0;
+}
+
+/* The preconditions, in the order of RFC 9110 13.2.2. 0: go on; 304 or 412. */
+static int empm__conditions(const empm_request *req, const char *tag,
+                            int64_t mtime)
+{
+    const char *v = empm_header(req, "If-Match");
+    int64_t t;
+    if (v != NULL) {
+        if (!empm__etag_listed(v, tag))
+            return 412;
+    } else if ((v = empm_header(req, "If-Unmodified-Since")) != NULL &&
+               (t = empm__parse_date(v)) >= 0 && mtime > t)
+        return 412;
+    if ((v = empm_header(req, "If-None-Match")) != NULL)
+        return empm__etag_listed(v, tag) ? 304 : 0;
+    if ((v = empm_header(req, "If-Modified-Since")) != NULL &&
+        (t = empm__parse_date(v)) >= 0 && mtime <= t)
+        return 304;
+    return 0;
+}
+
+/* Reads "bytes=a-b", one range. 1: *from..*to (exclusive); 0: serve the whole
+ * (none, malformed, several); -1: nothing of it exists, 416. */
+static int empm__range(const empm_request *req, const char *tag,
+                       const char *modified, int64_t size, int64_t *from,
+                       int64_t *to)
+{
+    const char *v = empm_header(req, "Range"), *cond, *dash, *end;
+    int64_t a, b;
+    if (v == NULL || strcmp(empm_method(req), "GET") != 0)
+        return 0;
+    cond = empm_header(req, "If-Range");
+    if (cond != NULL && strcmp(cond, tag) != 0 && strcmp(cond, modified) != 0)
+        return 0;
+    if (strncasecmp(v, "bytes=", 6) != 0 || strchr(v, ',') != NULL)
+        return 0;
+    v += 6;
+    v += strspn(v, " \t");
+    dash = strchr(v, '-');
+    if (dash == NULL)
+        return 0;
+    end = dash + 1 + strcspn(dash + 1, " \t");
+    a = dash > v ? empm__parse_u63(v, (size_t)(dash - v)) : 0;
+    b = end > dash + 1 ? empm__parse_u63(dash + 1, (size_t)(end - dash - 1))
+                       : INT64_MAX - 1;
+    if (b == -2)
+        b = INT64_MAX - 1;           /* more than can be: to the end */
+    if (a == -2)
+        return -1;
+    if (a < 0 || b < 0 || (dash == v && end == dash + 1))
+        return 0;
+    if (dash == v) {                 /* "-n": the last n bytes */
+        if (b == 0 || size == 0)
+            return -1;
+        *from = b < size ? size - b : 0;
+        *to = size;
+        return 1;
+    }
+    if (b < a)
+        return 0;
+    if (a >= size)
+        return -1;
+    *from = a;
+    *to = b < size - 1 ? b + 1 : size;
+    return 1;
+}
+
+/* Answers with an open regular file, which it takes over. */
+static int empm__send_fd(empm_request *req, int fd, const struct stat *st,
+                         const char *name)
+{
+    char tag[64], modified[30], text[96];
+    const int64_t size = (int64_t)st->st_size;
+    int64_t from = 0, to = size;
+    int status, r;
+#if defined(__linux__)
+    const unsigned long ns = (unsigned long)st->st_mtim.tv_nsec;
+#else
+    const unsigned long ns = 0;
+#endif
+    snprintf(tag, sizeof tag, "\"%llx-%llx\"", (unsigned long long)size,
+             (unsigned long long)st->st_mtime * 1000000000ull + ns);
+    empm__format_date(modified, (int64_t)st->st_mtime);
+    empm_set_header(req, "ETag", tag);
+    empm_set_header(req, "Last-Modified", modified);
+    status = empm__conditions(req, tag, (int64_t)st->st_mtime);
+    if (status != 0) {
+        close(fd);
+        return status;
+    }
+    empm_set_header(req, "Accept-Ranges", "bytes");
+    r = empm__range(req, tag, modified, size, &from, &to);
+    if (r != 0) {
+        if (r < 0)
+            snprintf(text, sizeof text, "bytes */%lld", (long long)size);
+        else
+            snprintf(text, sizeof text, "bytes %lld-%lld/%lld", (long long)from,
+                     (long long)to - 1, (long long)size);
+        empm_set_header(req, "Content-Range", text);
+        if (r < 0) {
+            close(fd);
+            return 416;
+        }
+        empm_status(req, 206);
+    }
+    if (!req->has_type)
+        empm_set_header(req, "Content-Type", empm__mime_type(name));
+    req->answered = 1;
+    /* A small file travels with its head; a large one by sendfile() */
+    if (to - from <= EMPM__PAGE_ROOM - EMPM__HEAD_ROOM - EMPM__TAIL_ROOM &&
+        !req->no_body && to > from) {
+        empm__page *p = empm__body_room(req);
+        const int64_t n = p == NULL ? -1
+                                    : pread(fd, empm__page_data(p) + p->end,
+                                            (size_t)(to - from), (off_t)from);
+        close(fd);
+        if (n != to - from)
+            return 500;
+        p->end += (uint32_t)n;
+        req->body_out_bytes += (size_t)n;
+        req->written += n;
+        return EMPM_OK;
+    }
+    req->file_fd = fd;
+    req->file_spool = 0;
+    req->file_at = from;
+    req->file_end = to;
+    return EMPM_OK;
+}
+
+EMPM_API int empm_send_file(empm_request *req, const char *path)
+{
+    struct stat st;
+    int r = empm__may_write(req), fd;
+    if (r < 0)
+        return r;
+    if (req->answer != EMPM__OPEN || req->written > 0) {
+        empm__complain(req, "empm_send_file() after the body has begun");
+        return EMPM_EMISUSE;
+    }
+    fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
+        if (fd >= 0)
+            close(fd);
+        return EMPM_EINVAL;
+    }
+    r = empm__send_fd(req, fd, &st, path);
+    if (r > 0)
+        empm_status(req, r);
+    return EMPM_OK;
+}
+
+/* The handler of EMPM_FILES. */
+static int empm__serve_files(empm_request *req, void *user)
+{
+    const empm__route *r = req->route;
+    const int first = r->nsegs - 1;
+    struct stat st;
+    char *path = (char *)empm_alloc(req, req->head.path_len + 16), *at = path;
+    int i, fd, is_dir = 0;
+    (void)user;
+    if (path == NULL)
+        return 503;
+    for (i = first; i < req->path.n; i++) {
+        const char *seg = req->path.seg[i];
+        const size_t n = req->path.len[i];
+        if (n == 0 && i == req->path.n - 1) {
+            is_dir = 1;
+            break;
+        }
+        if (n == 0 || memchr(seg, '/', n) != NULL ||
+            memchr(seg, '\\', n) != NULL ||
+            (seg[0] == '.' && strcmp(seg, ".well-known") != 0))
+            return 404;
+        at = empm__add(at, seg, n);
+        *at++ = '/';
+    }
+    if (is_dir)
+        at = EMPM__ADD(at, "index.html");
+    else
+        at--;                        /* its last slash; there is a segment */
+    *at = '\0';
+    fd = empm__open_beneath(r->root_fd, path);
+    if (fd < 0)
+        return errno == EMFILE || errno == ENFILE || errno == ENOMEM ? 503
+             : errno == EACCES ? 403 : 404;
+    if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
+        const int dir = S_ISDIR(st.st_mode) && !is_dir;
+        close(fd);
+        return dir ? empm__slash_redirect(req) : 404;
+    }
+    return empm__send_fd(req, fd, &st, path);
+}
+
+#endif /* EVENTMPM_NO_FILES */
+
+#ifndef EVENTMPM_NO_STATUS
+
+/* ---------------------------------------------------------------------------
+ * >>status -- the scoreboard as text
+ * ------------------------------------------------------------------------- */
+
+EMPM_API int empm_status_page(empm_request *req, void *user)
+{
+    static const char *const names[EMPM__STATES] = {
+        "Handshake", "ReadHead", "ReadBody", "Handle", "Suspended", "Writing",
+        "KeepAlive", "Closing", "Closed"
+    };
+    empm_server *s = req->w->s;
+    uint32_t by_state[EMPM__STATES], busy = 0, idle = 0, queued = 0, accepted = 0;
+    uint32_t timeouts = 0, culled = 0, expired = 0, forced = 0, procs = 0;
+    uint64_t accesses = 0, bytes = 0;
+    int slot, k, t;
+    (void)user;
+    memset(by_state, 0, sizeof by_state);
+    for (slot = 0; slot < s->score.slots; slot++) {
+        const empm__score_child *ch = empm__score_at(&s->score, slot);
+        const int healthy = empm__load(&ch->healthy) != 0;
+        procs += (uint32_t)healthy;
+        accepted += empm__load(&ch->accepted);
+        culled += empm__load(&ch->culled);
+        expired += empm__load(&ch->expired);
+        forced += empm__load(&ch->forced);
+        if (healthy) {
+            idle += empm__load(&ch->idle_workers);
+            queued += empm__load(&ch->queued);
+            by_state[EMPM__READ_HEAD] += empm__load(&ch->created);
+            for (k = 0; k < EMPM__STATES; k++)
+                by_state[k] -= empm__load(&ch->unparked[k]);
+        }
+        for (t = 0; t < s->score.threads; t++) {
+            const empm__score_worker *w =
+                empm__score_worker_at(&s->score, slot, t);
+            const uint32_t letter = empm__load(&w->status);
+            accesses += empm__load(&w->accesses);
+            bytes += empm__load(&w->bytes);
+            timeouts += empm__load(&w->timeouts);
+            if (!healthy || letter == 0 || letter == '.')
+                continue;
+            busy += letter != '_';
+            for (k = 0; k < EMPM__STATES; k++)
+                by_state[k] += empm__load(&w->parked[k]);
+        }
+    }
+    empm_set_header(req, "Cache-Control", "no-store");
+    empm_printf(req, "ServerVersion: eventmpm/%s (Unix)\nServerMPM: event\n"
+                "Processes: %u\nBusyWorkers: %u\nIdleWorkers: %u\n",
+                EMPM_VERSION, procs, busy, idle);
+    empm_printf(req, "Queued: %u\nAccepted: %u\nTotal Accesses: %llu\n"
+                "Total kBytes: %llu\nTimeouts: %u\nExpired: %u\nCulled: %u\n"
+                "Forced: %u\n", queued, accepted, (unsigned long long)accesses,
+                (unsigned long long)bytes / 1024, timeouts, expired, culled,
+                forced);
+    for (k = 0; k < EMPM__CLOSED; k++)
+        if (k != EMPM__HANDSHAKE && k != EMPM__HANDLE)
+            empm_printf(req, "Conns%s: %u\n", names[k], by_state[k]);
+    return EMPM_OK;
+}
+
+#endif /* EVENTMPM_NO_STATUS */
+
+/* ---------------------------------------------------------------------------
+ * >>child -- the listener, and the engine of one process
+ *
+ * One round of the listener: orders and inbox; wait; each event is offered to its
+ * record; due deadlines; new connections; all that was taken goes to the queue
+ * under one lock; then it yields once, so that the next wait finds a batch.
+ *
+ * It never reads, writes or parses, takes no lock that a worker holds for long,
+ * and runs no user code. What owes nobody an answer (KEEPALIVE, LINGER, READ_HEAD
+ * without a byte) it closes itself, so that descriptors come back even when all
+ * workers are stuck; after one second without an idle worker it closes the
+ * descriptors of the others too, and a worker cleans up when there is one.
+ * ------------------------------------------------------------------------- */
+
+enum {                               /* why the child does not accept */
+    EMPM__PAUSE_GATE = 1,            /* no worker has time */
+    EMPM__PAUSE_FDS  = 2,            /* no descriptors, no memory */
+    EMPM__PAUSE_FULL = 4,            /* MaxOpenConnections */
+    EMPM__PAUSE_STOP = 8
+};
+
+typedef struct empm__batch {         /* taken in this round, in order */
+    uint32_t head, tail, count;
+    uint32_t now_ms;
+    uint64_t now_us;
+} empm__batch;
+
+/* A record has just been taken: it goes to the queue at the round's end. */
+static void empm__batch_add(empm__child *ch, empm__batch *b, uint32_t i)
+{
+    empm__conn *c = empm__conn_at(&ch->slab, i);
+    c->queue_next = EMPM__NIL;
+    if (b->tail == EMPM__NIL)
+        b->head = i;
+    else
+        empm__conn_at(&ch->slab, b->tail)->queue_next = i;
+    b->tail = i;
+    b->count++;
+}
+
+/* Offers `ready` to record i; 1: it is the listener's now. */
+static int empm__take(empm__child *ch, uint32_t i, uint32_t ready,
+                      uint32_t now_ms)
+{
+    empm__conn *c = empm__conn_at(&ch->slab, i);
+    if (!empm__conn_offer(c, ready)) {
+        empm__poller_arm(&ch->poller, i);
+        return 0;
+    }
+    empm__poller_drop(&ch->poller, i);
+    empm__bump(&ch->score->unparked[c->state], 1u);
+    empm__wheel_hasten(&ch->wheel, &ch->slab, i,
+                       empm__after(now_ms, ch->horizon_ms));
+    return 1;
+}
+
+/* Frees a record that is closed and owned. POSTED stays: it may be in the inbox,
+ * where it will be found free, or in use again, and do no harm. */
+static void empm__record_free(empm__child *ch, uint32_t i)
+{
+    empm__conn *c = empm__conn_at(&ch->slab, i);
+    empm__wheel_remove(&ch->wheel, &ch->slab, i);
+    c->gen++;
+    c->in_use = 0;
+    empm__slab_put(&ch->slab, i);
+    empm__store(&ch->score->connections, ch->slab.in_use);
+    if (ch->paused & (EMPM__PAUSE_FULL | EMPM__PAUSE_FDS))
+        ch->retry_ms = empm__now_ms();   /* there is room again */
+}
+
+/* A taken record that owes nobody an answer is closed here. 0: it does owe one,
+ * or it needs a worker to be cleaned up. */
+static int empm__close_idle(empm__child *ch, uint32_t i)
+{
+    empm__conn *c = empm__conn_at(&ch->slab, i);
+    if (c->req != NULL || c->transport != NULL ||
+        (c->state != EMPM__KEEPALIVE && c->state != EMPM__LINGER &&
+         c->state != EMPM__READ_HEAD))
+        return 0;
+    close(c->fd);
+    empm__record_free(ch, i);
+    return 1;
+}
+
+/* A record is taken that shall end: close it, or have a worker do it. `force`
+ * closes the descriptor now, whatever is owed. */
+static void empm__end_taken(empm__child *ch, empm__batch *b, uint32_t i,
+                            int force)
+{
+    empm__conn *c = empm__conn_at(&ch->slab, i);
+    if (empm__close_idle(ch, i))
+        return;
+    if (force) {
+        close(c->fd);
+        c->flags |= EMPM__F_CLOSED;
+        empm__bump(&ch->score->forced, 1u);
+    }
+    empm__batch_add(ch, b, i);
+}
+
+/* --- accepting ------------------------------------------------------------ */
+
+static void empm__listen_set(empm__child *ch, int on)
+{
+    int k;
+    if (ch->listening == on)
+        return;
+    ch->listening = on;
+    for (k = 0; k < ch->s->nlisteners; k++)
+        if (empm__poller_listen(&ch->poller, ch->s->listeners[k].fd,
+                                (uint32_t)k, on) < 0 && on)
+            empm__log(ch->cfg, EMPM_LOG_ERROR, "cannot listen on %s: %s",
+                      ch->s->listeners[k].text, strerror(errno));
+}
+
+/* Tells the parent that something has changed; one byte, never waits. */
+static void empm__tell_parent(empm__child *ch, char what)
+{
+    if (ch->s->parent_fd >= 0) {
+        ssize_t r = write(ch->s->parent_fd, &what, 1);
+        (void)r;
+    }
+}
+
+static void empm__pause(empm__child *ch, uint32_t why, uint32_t now_ms,
+                        const char *reason)
+{
+    ch->paused |= why;
+    empm__store(&ch->score->paused, ch->paused);
+    empm__listen_set(ch, 0);
+    if (why & (EMPM__PAUSE_FDS | EMPM__PAUSE_FULL)) {
+        ch->retry_ms = empm__after(now_ms, 100);
+        empm__store(&ch->want_retired, 1u);
+        if (ch->pause_log_ms == EMPM__NEVER ||
+            empm__until(ch->pause_log_ms, now_ms) <= 0) {
+            ch->pause_log_ms = empm__after(now_ms, 60000);
+            empm__log(ch->cfg, EMPM_LOG_ERROR,
+                      "accepting pauses with %u connections open: %s",
+                      ch->slab.in_use, reason);
+            empm__tell_parent(ch, 'p');
+        }
+    }
+}
+
+/* Closes the KEEPALIVE connections that are nearest to their expiry, at most
+ * `want` of them, after at most 256 looks. Returns how many. */
+static uint32_t empm__cull(empm__child *ch, uint32_t want, uint32_t now_ms)
+{
+    const empm__wheel *wh = &ch->wheel;
+    uint32_t slot = empm__wheel_slot(wh->cursor), seen = 0, done = 0, ahead = 0;
+    while (seen < 256 && done < want) {
+        const uint32_t step = empm__wheel_next(wh, slot);
+        uint32_t i;
+        if (step == 0 || (ahead += step) >= EMPM__SLOTS)
+            break;
+        slot = (slot + step) % EMPM__SLOTS;
+        for (i = wh->heads[slot]; i != EMPM__NIL && seen < 256 && done < want;
+             seen++) {
+            empm__conn *c = empm__conn_at(&ch->slab, i);
+            const uint32_t next = c->wheel_next, w = empm__load(&c->word);
+            if (!(w & EMPM__OWNED) && (w & EMPM__KEEP) &&
+                empm__take(ch, i, EMPM__READY_TIMEOUT, now_ms) &&
+                empm__close_idle(ch, i))
+                done++;
+            i = next;
+        }
+    }
+    empm__bump(&ch->score->culled, done);
+    return done;
+}
+
+/* Makes a record of a new descriptor and begins to wait for its first byte. */
+static void empm__admit(empm__child *ch, int fd, int k, uint32_t now_ms)
+{
+    const empm_config *cfg = ch->cfg;
+    const uint32_t i = empm__slab_get(&ch->slab);
+    empm__conn *c;
+    uint32_t w, n;
+    if (i == EMPM__NIL) {
+        close(fd);
+        empm__pause(ch, EMPM__PAUSE_FDS, now_ms, "no memory");
+        return;
+    }
+    c = empm__conn_at(&ch->slab, i);
+    c->fd = fd;
+    c->requests = 0;
+    c->why = 0;
+    c->flags = 0;
+    c->req = NULL;
+    c->transport = NULL;
+    c->state = EMPM__READ_HEAD;
+    c->listener = (uint8_t)k;
+    c->in_use = 1;
+    c->place = EMPM__NEVER;
+    if (c->serial == 0)
+        c->serial = 1;
+    empm__store(&c->deadline_ms,
+                empm__after(now_ms, cfg->header_timeout_ms
+                                        ? cfg->header_timeout_ms
+                                        : cfg->timeout_ms));
+    empm__wheel_move(&ch->wheel, &ch->slab, i, c->deadline_ms);
+    w = empm__load(&c->word);
+    do                               /* POSTED may be set by a late hint */
+        n = (w & EMPM__POSTED) | c->serial << EMPM__GEN_SHIFT | EMPM__IDLE |
+            EMPM__WANT_ALWAYS | EMPM__WANT(EMPM__READY_IN);
+    while (!__atomic_compare_exchange_n(&c->word, &w, n, 1, __ATOMIC_ACQ_REL,
+                                        __ATOMIC_RELAXED));
+    empm__bump(&ch->score->created, 1u);
+    empm__bump(&ch->score->accepted, 1u);
+    if (empm__poller_add(&ch->poller, c, i) < 0) {
+        if (empm__take(ch, i, EMPM__READY_TIMEOUT, now_ms))
+            empm__close_idle(ch, i);
+        empm__pause(ch, EMPM__PAUSE_FDS, now_ms, "the poller is full");
+        return;
+    }
+    empm__store(&ch->score->connections, ch->slab.in_use);
+}
+
+/* Accepts from listening socket k, at most `most`. Every errno has its
+ * treatment, and none closes the socket or the child. */
+static void empm__accept_some(empm__child *ch, int k, int most, uint32_t now_ms)
+{
+    const empm__listener *l = &ch->s->listeners[k];
+    while (most-- > 0 && (ch->paused & ~(uint32_t)EMPM__PAUSE_STOP) == 0) {
+        int fd;
+        if (ch->slab.in_use >= ch->slab.limit &&
+            empm__cull(ch, 1, now_ms) == 0) {
+            empm__pause(ch, EMPM__PAUSE_FULL, now_ms,
+                        "MaxOpenConnections is reached");
+            return;
+        }
+        fd = empm__accept(l->fd);
+        if (fd >= 0) {
+            empm__admit(ch, fd, k, now_ms);
+            if (++ch->accepts >= 16 && ch->listening) {
+                /* last in the queue of who is woken: siblings get their share */
+                ch->accepts = 0;
+                empm__listen_set(ch, 0);
+                empm__listen_set(ch, 1);
+            }
+            continue;
+        }
+        switch (errno) {
+        case EAGAIN:
+#if EAGAIN != EWOULDBLOCK
+        case EWOULDBLOCK:
+#endif
+            return;
+        case EMFILE: case ENFILE: case ENOBUFS: case ENOMEM:
+            if (empm__cull(ch, 1, now_ms) > 0)
+                continue;
+            empm__pause(ch, EMPM__PAUSE_FDS, now_ms, strerror(errno));
+            return;
+        case EBADF: case EINVAL: case ENOTSOCK: case EFAULT:
+            empm__pause(ch, EMPM__PAUSE_FDS, now_ms, strerror(errno));
+            return;
+        default:                     /* this one connection has failed */
+            continue;
+        }
+    }
+}
+
+/* Ends a pause; what came meanwhile is accepted at once, since nobody may be
+ * told of it again. */
+static void empm__unpause(empm__child *ch, uint32_t why, uint32_t now_ms)
+{
+    int k;
+    if (!(ch->paused & why))
+        return;
+    ch->paused &= ~why;
+    empm__store(&ch->score->paused, ch->paused);
+    if (ch->paused != 0)
+        return;
+    empm__store(&ch->want_retired, 0u);
+    ch->retry_ms = EMPM__NEVER;
+    ch->full_batches = 0;
+    for (k = 0; k < ch->s->nlisteners; k++)
+        empm__accept_some(ch, k, EMPM__BATCH, now_ms);
+    if (ch->paused == 0)
+        empm__listen_set(ch, 1);
+}
+
+/* --- stopping ------------------------------------------------------------- */
+
+/* Offers `ready` to every record in use; those that are taken shall end. */
+static void empm__sweep(empm__child *ch, empm__batch *b, uint32_t ready,
+                        int only_idle, int force)
+{
+    uint32_t i;
+    for (i = 0; i < ch->slab.made; i++) {
+        const empm__conn *c = empm__conn_at(&ch->slab, i);
+        const uint32_t w = empm__load(&c->word);
+        if (!c->in_use || (only_idle && !(w & (EMPM__IDLE | EMPM__OWNED))))
+            continue;
+        if (empm__take(ch, i, ready, b->now_ms))
+            empm__end_taken(ch, b, i, force);
+    }
+}
+
+static void empm__begin_stop(empm__child *ch, empm__batch *b, uint32_t orders)
+{
+    const empm_config *cfg = ch->cfg;
+    const uint32_t before = ch->stopping;
+    int k, wait;
+    if (!(before & EMPM__ORDER_STOP) && (orders & EMPM__ORDER_STOP))
+        wait = cfg->stop_timeout_ms;
+    else if (before == 0)
+        wait = cfg->graceful_shutdown_timeout_ms;
+    else
+        return;
+    if (before == 0) {
+        /* connections that have been accepted by the kernel are ours, too */
+        ch->paused = 0;
+        for (k = 0; k < ch->s->nlisteners; k++)
+            empm__accept_some(ch, k, EMPM__BATCH, b->now_ms);
+        empm__pause(ch, EMPM__PAUSE_STOP, b->now_ms, "");
+        for (k = 0; k < ch->s->nlisteners; k++) {
+            close(ch->s->listeners[k].fd);
+            ch->s->listeners[k].fd = -1;
+        }
+    }
+    ch->stop_ms = wait > 0 ? empm__after(b->now_ms, wait) : EMPM__NEVER;
+    empm__store(&ch->stopping, before | (orders & (EMPM__ORDER_STOP |
+                                                   EMPM__ORDER_GRACEFUL)));
+    empm__store(&ch->score->stopping, ch->stopping);
+    empm__tell_parent(ch, 'q');
+    empm__fence();               /* a worker that parks after this sees it */
+    empm__sweep(ch, b, EMPM__READY_STOP, 0, 0);
+    if (orders & EMPM__ORDER_STOP)
+        empm__sweep(ch, b, EMPM__READY_TIMEOUT, 1, 0);
+}
+
+static void empm__abort_all(empm__child *ch, empm__batch *b)
+{
+    if (!(ch->stopping & EMPM__ORDER_STOP)) {
+        empm__begin_stop(ch, b, EMPM__ORDER_STOP);
+        return;
+    }
+    ch->stop_ms = EMPM__NEVER;
+    empm__store(&ch->abort, 1u);
+    empm__fence();
+    empm__sweep(ch, b, EMPM__READY_TIMEOUT, 0, 1);
+}
+
+/* --- one round ------------------------------------------------------------ */
+
+static void empm__drain_inbox(empm__child *ch, empm__batch *b)
+{
+    uint32_t i = __atomic_exchange_n(&ch->poller.inbox, EMPM__NIL,
+                                     __ATOMIC_ACQUIRE);
+    while (i != EMPM__NIL) {
+        empm__conn *c = empm__conn_at(&ch->slab, i);
+        const uint32_t next = empm__load(&c->inbox_next);  /* before POSTED goes */
+        const uint32_t w = __atomic_fetch_and(
+            &c->word, ~(uint32_t)EMPM__POSTED, __ATOMIC_ACQ_REL);
+        if (!c->in_use)
+            ;                        /* a late hint */
+        else if (w & EMPM__RETIRED)
+            empm__record_free(ch, i);
+        else {
+            const uint32_t deadline = empm__load(&c->deadline_ms);
+            if (deadline != EMPM__NEVER)
+                empm__wheel_hasten(&ch->wheel, &ch->slab, i, deadline);
+            if (empm__take(ch, i, 0, b->now_ms))
+                empm__batch_add(ch, b, i);
+        }
+        i = next;
+    }
+}
+
+static void empm__expire(empm__child *ch, empm__batch *b)
+{
+    const uint32_t now = b->now_ms;
+    uint32_t i;
+    if (empm__load(&ch->score->idle_workers) > 0)
+        ch->no_idle_ms = EMPM__NEVER;
+    else if (ch->no_idle_ms == EMPM__NEVER)
+        ch->no_idle_ms = empm__after(now, 0);
+    while ((i = empm__wheel_due(&ch->wheel, &ch->slab, now)) != EMPM__NIL) {
+        empm__conn *c = empm__conn_at(&ch->slab, i);
+        const uint32_t w = empm__load_acq(&c->word);
+        const uint32_t deadline = empm__load(&c->deadline_ms);
+        if (w & EMPM__OWNED) {
+            empm__wheel_move(&ch->wheel, &ch->slab, i,
+                             empm__after(now, ch->horizon_ms));
+        } else if (deadline == EMPM__NEVER || empm__until(deadline, now) > 0) {
+            empm__wheel_move(&ch->wheel, &ch->slab, i, deadline);
+        } else if (!(w & EMPM__IDLE) && ch->no_idle_ms != EMPM__NEVER &&
+                   empm__until(now, ch->no_idle_ms) < 1000) {
+            /* it owes an answer and nobody can give it: one second more */
+            empm__wheel_move(&ch->wheel, &ch->slab, i, empm__after(now, 1000));
+        } else {
+            const int stuck = ch->no_idle_ms != EMPM__NEVER;
+            empm__wheel_move(&ch->wheel, &ch->slab, i,
+                             empm__after(now, ch->horizon_ms));
+            if (empm__take(ch, i, EMPM__READY_TIMEOUT, now)) {
+                empm__bump(&ch->score->expired, 1u);
+                empm__end_taken(ch, b, i, stuck);
+            }
+        }
+    }
+}
+
+/* The batch goes to the queue; the gate closes when nobody has had time for a
+ * while. Apache's formula: queued < (1 + factor) * idle. */
+static void empm__push_batch(empm__child *ch, empm__batch *b)
+{
+    empm__queue *q = &ch->queue;
+    empm__sleeper *wake = NULL, *second = NULL;
+    uint32_t idle;
+    int old, close_gate = 0, was_idle;
+    pthread_mutex_lock(&q->lock);
+    was_idle = q->idle_count + q->searching > 0;
+    if (b->count > 0) {
+        if (q->tail == EMPM__NIL)
+            q->head = b->head;
+        else
+            empm__conn_at(&ch->slab, q->tail)->queue_next = b->head;
+        q->tail = b->tail;
+        q->count += b->count;
+        q->pushed += b->count;
+    }
+    /* "the oldest job is over 1 ms old", without a clock per job: when all that
+     * had been pushed at the mark is popped, the mark moves to now */
+    if ((int32_t)(q->popped - q->mark) >= 0) {
+        q->mark = q->pushed;
+        q->mark_us = b->now_us;
+    }
+    old = q->count > 0 && b->now_us - q->mark_us > 1000;
+    wake = empm__queue_rouse_locked(q, 1);
+    if (old || q->count > 8)
+        second = empm__queue_rouse_locked(q, 2);
+    idle = q->idle_count + q->searching;
+    if (idle > 0 &&
+        q->count < (1 + ch->cfg->async_request_worker_factor) * idle)
+        ch->full_batches = 0;
+    else if (++ch->full_batches >= 2 && old && ch->paused == 0)
+        close_gate = q->gate_closed = 1;
+    empm__queue_publish_locked(q);
+    pthread_mutex_unlock(&q->lock);
+    if (wake != NULL)
+        empm__unpark(&wake->parker);
+    if (second != NULL)
+        empm__unpark(&second->parker);
+    if (close_gate)
+        empm__pause(ch, EMPM__PAUSE_GATE, b->now_ms, "");
+    /* the parent wants to know when few are left, at most ten times a second */
+    if ((idle < empm__load(&ch->score->spare_share)) != ch->told_few &&
+        empm__until(ch->tell_ms, b->now_ms) <= 0) {
+        ch->told_few = !ch->told_few;
+        ch->tell_ms = empm__after(b->now_ms, 100);
+        empm__tell_parent(ch, 'i');
+    }
+    /* the workers first: events then come in batches, see FIGURES of README */
+    if (b->count > 0 && was_idle)
+        empm__yield(&ch->yielder);
+}
+
+static int empm__poll_timeout(const empm__child *ch, uint32_t now_ms)
+{
+    uint32_t at = EMPM__NEVER;
+    int wait = empm__wheel_wait(&ch->wheel, now_ms), t;
+    if (ch->paused & (EMPM__PAUSE_FDS | EMPM__PAUSE_FULL))
+        at = ch->retry_ms;
+    at = empm__earlier(at, ch->stop_ms);
+    if (at != EMPM__NEVER) {
+        t = empm__until(at, now_ms);
+        t = t > 0 ? t : 0;
+        if (wait < 0 || t < wait)
+            wait = t;
+    }
+    return wait;
+}
+
+static void empm__round(empm__child *ch, empm__event *events)
+{
+    empm__batch b;
+    uint32_t orders;
+    int n, i, timeout;
+    b.head = b.tail = EMPM__NIL;
+    b.count = 0;
+    b.now_us = empm__now_us();
+    b.now_ms = empm__us_to_ms(b.now_us);
+    orders = __atomic_exchange_n(&ch->poller.orders, 0u, __ATOMIC_ACQUIRE);
+    empm__drain_inbox(ch, &b);
+    if (orders & (EMPM__ORDER_STOP | EMPM__ORDER_GRACEFUL))
+        empm__begin_stop(ch, &b, orders);
+    if (orders & EMPM__ORDER_GATE)
+        empm__unpause(ch, EMPM__PAUSE_GATE, b.now_ms);
+    if (ch->stopping && ch->slab.in_use == 0)
+        return;
+    timeout = b.count > 0 ? 0 : empm__poll_timeout(ch, b.now_ms);
+    n = empm__poller_wait(&ch->poller, timeout, events);
+    b.now_us = empm__now_us();
+    b.now_ms = empm__us_to_ms(b.now_us);
+    for (i = 0; i < n; i++) {
+        const empm__event *e = &events[i];
+        empm__conn *c;
+        if (e->index == EMPM__EVENT_WAKE) {
+            empm__wake_fd_drain(ch->poller.wake_fd[0]);
+            continue;
+        }
+        if (e->index >= EMPM__EVENT_LISTENER)
+            continue;                /* below, after the old ones */
+        c = empm__conn_at(&ch->slab, e->index);
+        if (!c->in_use || c->gen != e->gen)
+            continue;                /* of a descriptor that is closed here */
+        if (empm__take(ch, e->index, e->ready, b.now_ms))
+            empm__batch_add(ch, &b, e->index);
+    }
+    empm__expire(ch, &b);
+    if (ch->stop_ms != EMPM__NEVER && empm__until(ch->stop_ms, b.now_ms) <= 0)
+        empm__abort_all(ch, &b);
+    if ((ch->paused & (EMPM__PAUSE_FDS | EMPM__PAUSE_FULL)) &&
+        empm__until(ch->retry_ms, b.now_ms) <= 0)
+        empm__unpause(ch, EMPM__PAUSE_FDS | EMPM__PAUSE_FULL, b.now_ms);
+    for (i = 0; i < n; i++)
+        if (events[i].index >= EMPM__EVENT_LISTENER &&
+            events[i].index != EMPM__EVENT_WAKE && ch->paused == 0)
+            empm__accept_some(ch, (int)(events[i].index - EMPM__EVENT_LISTENER),
+                              16, b.now_ms);
+    if (ch->cfg->max_connections_per_child > 0 && ch->s->parent_fd >= 0 &&
+        !ch->stopping && empm__load(&ch->score->accepted) - ch->accepted_before >=
+                             (uint32_t)ch->cfg->max_connections_per_child)
+        empm__order(&ch->poller, EMPM__ORDER_GRACEFUL);
+    empm__push_batch(ch, &b);
+}
+
+static void *empm__listener_main(void *arg)
+{
+    empm__child *ch = (empm__child *)arg;
+    empm__event events[EMPM__BATCH];
+    int i;
+    empm__listen_set(ch, 1);
+    while (!(ch->stopping && ch->slab.in_use == 0))
+        empm__round(ch, events);
+    empm__queue_close(&ch->queue);
+    for (i = 0; i < ch->started; i++)
+        pthread_join(ch->workers[i].thread, NULL);
+    pthread_mutex_lock(&ch->done_lock);
+    ch->done = 1;
+    pthread_cond_broadcast(&ch->done_cond);
+    pthread_mutex_unlock(&ch->done_lock);
+    i = empm__load_acq(&ch->done_fd);
+    if (i >= 0) {
+        ssize_t r = write(i, "d", 1);
+        (void)r;
+    }
+    return NULL;
+}
+
+/* --- the engine's beginning and end --------------------------------------- */
+
+/* The shortest wait that the settings allow decides the horizon; half of it, so
+ * that a worker's clock may be a little behind the listener's. */
+static uint32_t empm__horizon(const empm_config *cfg)
+{
+    const int waits[] = { cfg->timeout_ms, cfg->keep_alive_timeout_ms,
+                          cfg->header_timeout_ms, cfg->body_timeout_ms,
+                          cfg->linger_timeout_ms, cfg->linger_short_ms };
+    int h = 2000;
+    size_t i;
+    for (i = 0; i < EMPM__COUNT(waits); i++)
+        if (waits[i] > 0 && waits[i] < h)
+            h = waits[i];
+    return (uint32_t)(h / 2 > 32 ? h / 2 : 32);
+}
+
+/* What the descriptors allow, less what the rest of the process needs. */
+static uint32_t empm__connection_limit(const empm_config *cfg)
+{
+    struct rlimit r;
+    long most = 1024, reserve = 32 + EMPM_MAX_LISTEN + cfg->threads_per_child * 2;
+    if (getrlimit(RLIMIT_NOFILE, &r) == 0)
+        most = r.rlim_cur > 1000000 ? 1000000 : (long)r.rlim_cur;
+    most = most > reserve * 2 ? most - reserve : most / 2;
+    if (cfg->max_open_connections > 0 && cfg->max_open_connections < most)
+        most = cfg->max_open_connections;
+    return most > 1 ? (uint32_t)most : 1;
+}
+
+static void empm__child_free(empm__child *ch)
+{
+    if (ch->workers != NULL && ch->poller.slab != NULL)
+        empm__poller_free(&ch->poller);
+    if (ch->slab.chunks != NULL)
+        empm__slab_free(&ch->slab);
+    empm__pages_free(ch->pool.free);
+    ch->pool.free = NULL;
+    EMPM_FREE(ch->workers);
+    EMPM_FREE(ch->sleepers);
+    ch->workers = NULL;
+    ch->sleepers = NULL;
+    pthread_mutex_destroy(&ch->queue.lock);
+    pthread_mutex_destroy(&ch->pool.lock);
+    pthread_mutex_destroy(&ch->done_lock);
+    pthread_cond_destroy(&ch->done_cond);
+}
+
+static int empm__child_init(empm__child *ch, empm_server *s, int slot)
+{
+    const empm_config *cfg = s->cfg;
+    const int n = cfg->threads_per_child;
+    pthread_condattr_t attr;
+    int i;
+    memset(ch, 0, sizeof *ch);
+    ch->s = s;
+    ch->cfg = cfg;
+    ch->slot = slot;
+    ch->done_fd = -1;
+    ch->score = empm__score_at(&s->score, slot);
+    /* what the slot's last tenant left: gauges go, totals stay */
+    memset(ch->score->unparked, 0, sizeof ch->score->unparked);
+    ch->score->created = ch->score->connections = ch->score->paused = 0;
+    ch->score->idle_workers = ch->score->queued = 0;
+    ch->accepted_before = ch->score->accepted;
+    ch->horizon_ms = empm__horizon(cfg);
+    ch->tell_ms = empm__now_ms();
+    ch->stop_ms = ch->retry_ms = ch->no_idle_ms = ch->pause_log_ms = EMPM__NEVER;
+    ch->pool.most = (size_t)(cfg->max_mem_free / EMPM_PAGE_BYTES);
+    pthread_mutex_init(&ch->pool.lock, NULL);
+    pthread_mutex_init(&ch->done_lock, NULL);
+    pthread_condattr_init(&attr);
+#if !defined(__APPLE__)
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+#endif
+    pthread_cond_init(&ch->done_cond, &attr);
+    pthread_condattr_destroy(&attr);
+    empm__wheel_init(&ch->wheel, empm__now_ms());
+    ch->sleepers = (empm__sleeper *)EMPM_MALLOC((size_t)n *
+                                                sizeof *ch->sleepers);
+    ch->workers = (empm__worker *)EMPM_MALLOC((size_t)n * sizeof *ch->workers);
+    if (ch->sleepers == NULL || ch->workers == NULL ||
+        empm__slab_init(&ch->slab, empm__connection_limit(cfg),
+                        (uint32_t)getpid() * 2654435761u) < 0)
+        return EMPM_ENOMEM;
+    memset(ch->sleepers, 0, (size_t)n * sizeof *ch->sleepers);
+    memset(ch->workers, 0, (size_t)n * sizeof *ch->workers);
+    for (i = 0; i < n; i++) {
+        empm__worker *w = &ch->workers[i];
+        empm__parker_init(&ch->sleepers[i].parker);
+        w->child = ch;
+        w->s = s;
+        w->cfg = cfg;
+        w->number = (uint32_t)i;
+        w->date_s = -1;
+        w->score = empm__score_worker_at(&s->score, slot, i);
+        memset(w->score->parked, 0, sizeof w->score->parked);
+        w->score->status = 'S';
+    }
+    empm__queue_init(&ch->queue, &ch->slab, ch->sleepers, ch->score);
+    return empm__poller_init(&ch->poller, &ch->slab);
+}
+
+/* Starts the threads, with all signals blocked in them. On failure none runs. */
+static int empm__child_start(empm__child *ch)
+{
+    const empm_config *cfg = ch->cfg;
+    pthread_attr_t attr;
+    sigset_t all, old;
+    int i, r = 0;
+    pthread_attr_init(&attr);
+    if (cfg->thread_stack_size > 0 &&
+        pthread_attr_setstacksize(&attr, (size_t)cfg->thread_stack_size) != 0)
+        empm__log(cfg, EMPM_LOG_WARN, "ThreadStackSize of %d is not possible",
+                  cfg->thread_stack_size);
+    sigfillset(&all);
+    sigdelset(&all, SIGSEGV);        /* faults stay the thread's own */
+    sigdelset(&all, SIGBUS);
+    sigdelset(&all, SIGILL);
+    sigdelset(&all, SIGFPE);
+    sigdelset(&all, SIGABRT);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    for (i = 0; i < cfg->threads_per_child && r == 0; i++) {
+        r = pthread_create(&ch->workers[i].thread, &attr, empm__worker_main,
+                           &ch->workers[i]);
+        ch->started += r == 0;
+    }
+    if (r == 0)
+        r = pthread_create(&ch->listener, &attr, empm__listener_main, ch);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    pthread_attr_destroy(&attr);
+    if (r == 0) {
+        empm__store(&ch->score->stopping, 0u);
+        empm__store(&ch->score->healthy, 1u);
+        return EMPM_OK;
+    }
+    empm__log(cfg, EMPM_LOG_ERROR, "cannot start %d threads: %s",
+              cfg->threads_per_child + 1, strerror(r));
+    empm__queue_close(&ch->queue);
+    for (i = 0; i < ch->started; i++)
+        pthread_join(ch->workers[i].thread, NULL);
+    return EMPM_ESYS;
+}
+
+/* Waits for the listener's end, at most timeout_ms (-1: for ever). */
+static int empm__child_wait(empm__child *ch, int timeout_ms)
+{
+    struct timespec until;
+    int r = 0, done;
+    clock_gettime(
+#if !defined(__APPLE__)
+        CLOCK_MONOTONIC,
+#else
+        CLOCK_REALTIME,
+#endif
+        &until);
+    until.tv_sec += timeout_ms / 1000;
+    until.tv_nsec += timeout_ms % 1000 * 1000000L;
+    if (until.tv_nsec >= 1000000000L) {
+        until.tv_sec++;
+        until.tv_nsec -= 1000000000L;
+    }
+    pthread_mutex_lock(&ch->done_lock);
+    while (!ch->done && r == 0)
+        r = timeout_ms < 0 ? pthread_cond_wait(&ch->done_cond, &ch->done_lock)
+                           : pthread_cond_timedwait(&ch->done_cond,
+                                                    &ch->done_lock, &until);
+    done = ch->done;
+    pthread_mutex_unlock(&ch->done_lock);
+    if (!done)
+        return EMPM_ETIMEDOUT;
+    if (!ch->joined) {
+        ch->joined = 1;
+        pthread_join(ch->listener, NULL);
+        empm__store(&ch->score->healthy, 0u);
+    }
+    return EMPM_OK;
+}
+
+EMPM_API int empm_resume(empm_server *s, empm_ticket ticket)
+{
+    empm__child *ch = &s->child;
+    const uint32_t i = (uint32_t)ticket, serial = (uint32_t)(ticket >> 32);
+    if (serial == 0 || i >= empm__load_acq(&ch->slab.made))
+        return EMPM_EGONE;
+    switch (empm__conn_resume(empm__conn_at(&ch->slab, i), serial)) {
+    case 0:
+        return EMPM_EGONE;
+    case 2:
+        empm__post(&ch->poller, i);
+        empm__wake(&ch->poller);
+    }
+    return EMPM_OK;
+}
+
+/* ---------------------------------------------------------------------------
+ * >>listen -- listen strings become sockets
+ * ------------------------------------------------------------------------- */
+
+/* The value of "name=" among the options behind a listen string, or NULL. */
+static const char *empm__listen_option(const char *options, const char *name)
+{
+    const size_t n = strlen(name);
+    while (*options != '\0') {
+        options += strspn(options, " \t");
+        if (strncmp(options, name, n) == 0 &&
+            (options[n] == '=' || options[n] == ' ' || options[n] == '\0'))
+            return options + n + (options[n] == '=');
+        options += strcspn(options, " \t");
+    }
+    return NULL;
+}
+
+static int empm__listen_port(int fd)
+{
+    struct sockaddr_storage a;
+    socklen_t n = sizeof a;
+    memset(&a, 0, sizeof a);
+    if (getsockname(fd, (struct sockaddr *)&a, &n) < 0)
+        return 0;
+    if (a.ss_family == AF_INET)
+        return ntohs(((struct sockaddr_in *)(void *)&a)->sin_port);
+    if (a.ss_family == AF_INET6)
+        return ntohs(((struct sockaddr_in6 *)(void *)&a)->sin6_port);
+    return 0;
+}
+
+static int empm__listen_unix(empm__listener *l, const char *path, size_t n,
+                             const char *options)
+{
+    struct sockaddr_un a;
+    struct stat st;
+    const char *mode = empm__listen_option(options, "mode");
+    int fd, probe;
+    memset(&a, 0, sizeof a);
+    a.sun_family = AF_UNIX;
+    if (n == 0 || n >= sizeof a.sun_path || n >= sizeof l->path) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    memcpy(a.sun_path, path, n);
+    fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    if (fd < 0)
+        return -1;
+    /* A socket file that nobody listens on is left over from a crash */
+    if (lstat(a.sun_path, &st) == 0 && S_ISSOCK(st.st_mode) &&
+        (probe = socket(AF_UNIX, SOCK_STREAM, 0)) >= 0) {
+        if (connect(probe, (struct sockaddr *)&a, sizeof a) < 0 &&
+            errno == ECONNREFUSED)
+            unlink(a.sun_path);
+        close(probe);
+    }
+#if defined(__linux__)
+    if (mode != NULL)                /* before it can be seen */
+        fchmod(fd, (mode_t)strtoul(mode, NULL, 8));
+#endif
+    if (bind(fd, (struct sockaddr *)&a, sizeof a) < 0) {
+        const int saved = errno;
+        close(fd);
+        errno = saved;
+        return -1;
+    }
+    memcpy(l->path, path, n);
+    l->path[n] = '\0';
+    if (mode != NULL)
+        chmod(l->path, (mode_t)strtoul(mode, NULL, 8));
+    return fd;
+}
+
+static int empm__listen_tcp(const empm_config *cfg, const char *host,
+                            const char *port, int v6only, const char **why)
+{
+    struct addrinfo hints, *list = NULL, *a;
+    const int on = 1, off = 0;
+    int fd = -1, r, saved = 0, pass;
+    memset(&hints, 0, sizeof hints);
+    hints.ai_socktype = SOCK_STREAM;
+    hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV;
+    r = getaddrinfo(host, port, &hints, &list);
+    if (r != 0) {
+        *why = gai_strerror(r);
+        return -1;
+    }
+    /* Without a host: one IPv6 socket for both, IPv4 alone where there is none */
+    for (pass = 0; pass < 2 && fd < 0; pass++)
+        for (a = list; a != NULL && fd < 0; a = a->ai_next) {
+            if (host == NULL && (a->ai_family == AF_INET6) != (pass == 0))
+                continue;
+            fd = socket(a->ai_family, SOCK_STREAM, 0);
+            if (fd < 0) {
+                saved = errno;
+                continue;
+            }
+            setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+            if (a->ai_family == AF_INET6)
+                setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY,
+                           v6only || host != NULL ? &on : &off, sizeof on);
+            /* accepted sockets inherit these on Linux */
+            setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+            setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+            if (cfg->send_buffer_size > 0)
+                setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &cfg->send_buffer_size,
+                           sizeof cfg->send_buffer_size);
+            if (cfg->receive_buffer_size > 0)
+                setsockopt(fd, SOL_SOCKET, SO_RCVBUF,
+                           &cfg->receive_buffer_size,
+                           sizeof cfg->receive_buffer_size);
+            if (bind(fd, a->ai_addr, a->ai_addrlen) < 0) {
+                saved = errno;
+                close(fd);
+                fd = -1;
+            }
+        }
+    freeaddrinfo(list);
+    errno = saved;
+    return fd;
+}
+
+/* Opens one listen string. Says what is wrong and returns an error. */
+static int empm__listen_open(empm__listener *l, const char *text,
+                             const empm_config *cfg, empm__report *rep)
+{
+    const size_t n = strcspn(text, " \t");
+    const char *options = text + n, *why = NULL;
+    char host[256];
+    int fd = -1;
+    memset(l, 0, sizeof *l);
+    l->fd = -1;
+    l->text = text;
+    errno = EINVAL;
+    if (strncmp(text, "unix:", 5) == 0) {
+        fd = empm__listen_unix(l, text + 5, n - 5, options);
+    } else if (strncmp(text, "fd:", 3) == 0) {
+        const int64_t v = empm__parse_u63(text + 3, n - 3);
+        int is = 0;
+        socklen_t len = sizeof is;
+        if (v >= 0 && v <= INT_MAX &&
+            getsockopt((int)v, SOL_SOCKET, SO_ACCEPTCONN, &is, &len) == 0)
+            fd = is ? (int)v : -1;
+        why = fd < 0 ? "is not a listening socket" : NULL;
+    } else if (n < sizeof host) {
+        char *h = host, *colon;
+        const char *port = host;
+        memcpy(host, text, n);
+        host[n] = '\0';
+        colon = strrchr(host, ':');
+        if (colon != NULL && colon[1] != ']' && strchr(colon, ']') == NULL) {
+            *colon = '\0';
+            port = colon + 1;
+            if (*h == '[' && colon > h && colon[-1] == ']') {
+                colon[-1] = '\0';
+                h++;
+            }
+        } else
+            h = NULL;
+        if (h != NULL && (*h == '\0' || strcmp(h, "*") == 0))
+            h = NULL;
+        if (empm__parse_u63(port, strlen(port)) < 0 ||
+            empm__parse_u63(port, strlen(port)) > 65535)
+            why = "wants a port from 0 to 65535";
+        else
+            fd = empm__listen_tcp(cfg, h, port,
+                                  empm__listen_option(options, "v6only") != NULL,
+                                  &why);
+    }
+    if (fd >= 0 && (empm__fd_flags(fd, 1) < 0 ||
+                    (strncmp(text, "fd:", 3) != 0 &&
+                     listen(fd, cfg->listen_backlog) < 0))) {
+        const int saved = errno;
+        close(fd);
+        errno = saved;
+        fd = -1;
+    }
+    if (fd < 0) {
+        empm__say(rep, EMPM_LOG_ERROR, "Listen %s: %s", text,
+                  why != NULL ? why : strerror(errno));
+        return EMPM_ESYS;
+    }
+    l->fd = fd;
+    l->port = empm__listen_port(fd);
+    return EMPM_OK;
+}
+
+/* ---------------------------------------------------------------------------
+ * >>server -- what is made before the first thread or process, and its end
+ * ------------------------------------------------------------------------- */
+
+/* The part of the check that needs more than numbers: paths, routes. */
+static void empm__check_rest(const empm_config *cfg, empm__report *rep)
+{
+    empm__chars chars;
+    empm__routes routes;
+    struct stat st;
+    size_t i, k;
+    empm__chars_init(&chars);
+    if (cfg->routes == NULL)
+        empm__say(rep, EMPM_LOG_ERROR, "no routes");
+    if (empm__routes_init(&routes, cfg->routes, &chars, rep) != EMPM_ENOMEM)
+        empm__routes_free(&routes);
+    for (i = 0; cfg->routes != NULL && cfg->routes[i].kind != EMPM__ROUTE_END;
+         i++) {
+        const char *dir = cfg->routes[i].root;
+        if (cfg->routes[i].kind != EMPM__ROUTE_FILES)
+            continue;
+        dir = dir != NULL ? dir : cfg->document_root;
+        if (stat(dir, &st) < 0 || !S_ISDIR(st.st_mode))
+            empm__say(rep, EMPM_LOG_ERROR, "DocumentRoot %s: %s", dir,
+                      strerror(stat(dir, &st) < 0 ? errno : ENOTDIR));
+    }
+    if (stat(cfg->spool_directory, &st) < 0 || !S_ISDIR(st.st_mode))
+        empm__say(rep, EMPM_LOG_ERROR, "SpoolDirectory %s is not a directory",
+                  cfg->spool_directory);
+    for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++)
+        for (k = 0; k < i; k++)
+            if (strcmp(cfg->listen[i], cfg->listen[k]) == 0 &&
+                strstr(cfg->listen[i], ":0") == NULL)
+                empm__say(rep, EMPM_LOG_ERROR, "Listen %s is given twice",
+                          cfg->listen[i]);
+}
+
+EMPM_API int empm_check(empm_config *cfg,
+                        void (*say)(enum empm_log_level, const char *, void *),
+                        void *user)
+{
+    empm__report rep;
+    rep.say = say;
+    rep.user = user;
+    rep.errors = 0;
+    empm__check_numbers(cfg, &rep);
+    empm__check_rest(cfg, &rep);
+    return rep.errors;
+}
+
+static void empm__report_to_log(enum empm_log_level level, const char *line,
+                                void *user)
+{
+    empm__log((const empm_config *)user, level, "%s", line);
+}
+
+static void empm__server_free(empm_server *s)
+{
+    int k;
+    for (k = 0; k < s->nlisteners; k++) {
+        if (s->listeners[k].fd >= 0)
+            close(s->listeners[k].fd);
+        if (s->listeners[k].path[0] != '\0' && s->owner == getpid())
+            unlink(s->listeners[k].path);
+    }
+    if (s->spool_dir >= 0)
+        close(s->spool_dir);
+    empm__routes_free(&s->routes);
+    empm__score_free(&s->score);
+    EMPM_FREE(s);
+}
+
+/* Everything up to the first thread. `shared`: children will be forked. */
+static int empm__server_new(empm_config *cfg, int shared, empm_server **out)
+{
+    empm_server *s;
+    empm__report rep;
+    int r = EMPM_EINVAL, i;
+    *out = NULL;
+    rep.say = empm__report_to_log;
+    rep.user = cfg;
+    rep.errors = 0;
+    if (empm_check(cfg, rep.say, rep.user) > 0)
+        return EMPM_EINVAL;
+    s = (empm_server *)EMPM_MALLOC(sizeof *s);
+    if (s == NULL)
+        return EMPM_ENOMEM;
+    memset(s, 0, sizeof *s);
+    s->cfg = cfg;
+    s->parent_fd = s->spool_dir = -1;
+    s->owner = getpid();
+    empm__chars_init(&s->chars);
+    if ((r = empm__routes_init(&s->routes, cfg->routes, &s->chars, &rep)) < 0)
+        goto done;
+    r = empm__score_init(&s->score, shared ? cfg->server_limit * 2 : 1,
+                         shared ? cfg->thread_limit : cfg->threads_per_child,
+                         shared);
+    if (r < 0)
+        goto done;
+    r = EMPM_ESYS;
+    s->spool_dir = open(cfg->spool_directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (s->spool_dir < 0)
+        goto done;
+    for (i = 0; i < (int)s->routes.n; i++) {
+        empm__route *route = &s->routes.list[i];
+        if (route->user->kind != EMPM__ROUTE_FILES)
+            continue;
+#ifndef EVENTMPM_NO_FILES
+        route->handler = empm__serve_files;
+        route->root_fd = open(route->user->root != NULL ? route->user->root
+                                                        : cfg->document_root,
+                              O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (route->root_fd < 0)
+            goto done;
+#else
+        empm__say(&rep, EMPM_LOG_ERROR, "route \"%s\": built without files",
+                  route->user->pattern);
+        goto done;
+#endif
+    }
+    if (cfg->listen[0] == NULL)
+        cfg->listen[0] = "8080";
+    for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++) {
+        r = empm__listen_open(&s->listeners[i], cfg->listen[i], cfg, &rep);
+        if (r < 0)
+            goto done;
+        s->nlisteners++;
+    }
+    r = EMPM_OK;
+done:
+    if (r < 0)
+        empm__server_free(s);
+    else
+        *out = s;
+    return r;
+}
+
+EMPM_API int empm_port(const empm_server *s, int i)
+{
+    return i >= 0 && i < s->nlisteners ? s->listeners[i].port : -1;
+}
+
+/* The engine, in this process, in scoreboard slot `slot`. */
+static int empm__engine_start(empm_server *s, int slot)
+{
+    int r = empm__child_init(&s->child, s, slot);
+    if (r == EMPM_OK && s->cfg->on_child_start != NULL &&
+        s->cfg->on_child_start(s, s->cfg->user) != 0)
+        r = EMPM_ESYS;
+    if (r == EMPM_OK)
+        r = empm__child_start(&s->child);
+    if (r < 0)
+        empm__child_free(&s->child);
+    else
+        s->child_ready = 1;
+    return r;
+}
+
+EMPM_API int empm_start(empm_config *cfg, empm_server **out)
+{
+    empm_server *s;
+    int r = empm__server_new(cfg, 0, &s);
+    *out = NULL;
+    if (r < 0)
+        return r;
+    if ((r = empm__engine_start(s, 0)) < 0) {
+        empm__server_free(s);
+        return r;
+    }
+    *out = s;
+    return EMPM_OK;
+}
+
+EMPM_API void empm_stop(empm_server *s)
+{
+    empm__order(&s->child.poller, EMPM__ORDER_STOP);
+}
+
+EMPM_API void empm_stop_graceful(empm_server *s)
+{
+    empm__order(&s->child.poller, EMPM__ORDER_GRACEFUL);
+}
+
+EMPM_API int empm_wait(empm_server *s, int timeout_ms)
+{
+    const int joined = s->child.joined;
+    const int r = empm__child_wait(&s->child, timeout_ms);
+    if (r == EMPM_OK && !joined && s->cfg->on_child_stop != NULL)
+        s->cfg->on_child_stop(s, s->cfg->user);
+    return r;
+}
+
+EMPM_API void empm_free(empm_server *s)
+{
+    if (s == NULL)
+        return;
+    if (s->child_ready) {
+        if (!s->child.joined) {
+            empm_stop(s);
+            empm_wait(s, -1);
+        }
+        empm__child_free(&s->child);
+    }
+    empm__server_free(s);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>run -- signals, and the engine in the foreground
+ *
+ * A signal handler needs something at file scope: the write end of one pipe, and
+ * only empm_run() uses it. Everything else of this file has no such state.
+ * ------------------------------------------------------------------------- */
+
+static int empm__signal_fd = -1;
+
+static void empm__on_signal(int sig)
+{
+    const unsigned char byte = (unsigned char)sig;
+    const int saved = errno;
+    ssize_t r = write(empm__signal_fd, &byte, 1);
+    (void)r;                         /* full: there is enough to read */
+    errno = saved;
+}
+
+static const int empm__signals[] = { SIGTERM, SIGINT, SIGWINCH, SIGCHLD,
+                                     SIGPIPE };
+
+typedef struct empm__signal_set {
+    int              fd[2];
+    struct sigaction old[EMPM__COUNT(empm__signals)];
+    int              taken;
+} empm__signal_set;
+
+/* Graceful stop is WINCH as with Apache, but not where a terminal sends it. */
+static int empm__has_terminal(void)
+{
+    return isatty(0) || isatty(1) || isatty(2);
+}
+
+static int empm__signals_take(empm__signal_set *set)
+{
+    struct sigaction sa;
+    size_t i;
+    set->taken = 0;
+    if (empm__pipe(set->fd, 1) < 0)
+        return EMPM_ESYS;
+    empm__signal_fd = set->fd[1];
+    for (i = 0; i < EMPM__COUNT(empm__signals); i++) {
+        const int sig = empm__signals[i];
+        memset(&sa, 0, sizeof sa);
+        sigemptyset(&sa.sa_mask);
+        sa.sa_flags = SA_RESTART;
+        sa.sa_handler = empm__on_signal;
+        if (sig == SIGPIPE || (sig == SIGWINCH && empm__has_terminal()))
+            sa.sa_handler = SIG_IGN;
+        sigaction(sig, &sa, &set->old[i]);
+    }
+    set->taken = 1;
+    return EMPM_OK;
+}
+
+static void empm__signals_restore(empm__signal_set *set)
+{
+    size_t i;
+    for (i = 0; set->taken && i < EMPM__COUNT(empm__signals); i++)
+        sigaction(empm__signals[i], &set->old[i], NULL);
+    if (set->taken) {
+        close(set->fd[0]);
+        close(set->fd[1]);
+    }
+    empm__signal_fd = -1;
+    set->taken = 0;
+}
+
+/* The log of empm_run() and empm_main(): one write() per line, to stderr. */
+static void empm__log_stderr(enum empm_log_level level, const char *line,
+                             void *user)
+{
+    char text[1200], date[30];
+    int n;
+    ssize_t r;
+    (void)user;
+    empm__format_date(date, (int64_t)time(NULL));
+    n = snprintf(text, sizeof text, "[%s] [%s] [pid %ld] %s\n", date,
+                 empm__level_name(level), (long)getpid(), line);
+    r = write(2, text, empm__min((size_t)n, sizeof text - 1));
+    (void)r;
+}
+
+/* Waits for bytes on fds[0..n) (-1 is skipped), at most `ms`, and returns the
+ * first one that is there: its number, with the byte (0: end of file) in *byte;
+ * -1: none. */
+static int empm__next_byte(const int *fds, int n, int64_t ms,
+                           unsigned char *byte)
+{
+    struct pollfd p[4];
+    int i;
+    for (i = 0; i < n; i++) {
+        p[i].fd = fds[i];
+        p[i].events = POLLIN;
+        p[i].revents = 0;
+    }
+    if (poll(p, (nfds_t)n, ms < 0 ? -1 : ms > 60000 ? 60000 : (int)ms) <= 0)
+        return -1;
+    for (i = 0; i < n; i++)
+        if (p[i].revents != 0) {
+            const ssize_t r = read(fds[i], byte, 1);
+            if (r < 0)
+                continue;
+            if (r == 0)
+                *byte = 0;
+            return i;
+        }
+    return -1;
+}
+
+/* The main thread of a process that serves: takes orders until the engine has
+ * ended. `control`: the parent's pipe, or -1. Returns EMPM_OK. */
+static int empm__attend(empm_server *s, int signal_fd, int control)
+{
+    const empm_config *cfg = s->cfg;
+    int done[2], stopping = 0;
+    uint64_t kill_us = 0;
+    if (empm__pipe(done, 1) < 0)
+        return EMPM_ESYS;
+    empm__store_rel(&s->child.done_fd, done[1]);
+    if (empm_wait(s, 0) != EMPM_OK)
+        for (;;) {
+            int fds[3], k;
+            int64_t left = -1;
+            unsigned char byte = 0;
+            fds[0] = done[0];
+            fds[1] = signal_fd;
+            fds[2] = control;
+            if (kill_us != 0) {
+                left = ((int64_t)kill_us - (int64_t)empm__now_us()) / 1000;
+                if (left <= 0) {
+                    empm__log(cfg, EMPM_LOG_ERROR,
+                              "handlers still run after StopTimeout: giving up");
+                    _exit(0);
+                }
+            }
+            k = empm__next_byte(fds, 3, left, &byte);
+            if (k == 0)
+                break;
+            if (k == 2 && byte == 0) {   /* the parent has died */
+                control = -1;
+                kill_us = empm__now_us() + 1000000u;
+                empm_stop(s);
+                stopping = 2;
+            } else if ((k == 1 && (byte == SIGTERM || byte == SIGINT)) ||
+                       (k == 2 && byte == '$')) {
+                if (stopping == 2 && control < 0) {
+                    empm__log(cfg, EMPM_LOG_NOTICE, "asked twice: exit now");
+                    _exit(0);
+                }
+                empm_stop(s);
+                if (kill_us == 0)
+                    kill_us = empm__now_us() +
+                              ((uint64_t)cfg->stop_timeout_ms + 1000u) * 1000u;
+                stopping = 2;
+            } else if ((k == 1 && byte == SIGWINCH) || (k == 2 && byte == '!')) {
+                empm_stop_graceful(s);
+                if (cfg->graceful_shutdown_timeout_ms > 0 && kill_us == 0)
+                    kill_us = empm__now_us() +
+                              ((uint64_t)cfg->graceful_shutdown_timeout_ms +
+                               (uint64_t)cfg->stop_timeout_ms + 1000u) * 1000u;
+            }
+        }
+    empm_wait(s, -1);
+    close(done[0]);
+    close(done[1]);
+    return EMPM_OK;
+}
+
+#ifndef EVENTMPM_NO_FORK
+
+/* ---------------------------------------------------------------------------
+ * >>parent -- children: started, counted, replaced
+ *
+ * Single-threaded, serves nobody, and sleeps until something happens: a signal,
+ * a byte from a child ('h' healthy, 'i' its idle count crossed its share, 'q' it
+ * leaves, 'p' it pauses), or a deadline. It keeps its own table of pids and
+ * believes no child: counts from the scoreboard are clamped, and nothing else is
+ * read from there.
+ *
+ * Growth and shrinking are Apache's: fewer idle workers than MinSpareThreads
+ * start 1, 2, 4 ... 32 children a second, more than MaxSpareThreads end one.
+ * While it does so it ticks once a second; ten quiet ticks later it sleeps.
+ * ------------------------------------------------------------------------- */
+
+typedef struct empm__kid {
+    pid_t    pid;                    /* 0: the slot is free */
+    int      control;                /* write end; its closing is our death */
+    int      healthy, leaving;
+    uint64_t born_us;
+} empm__kid;
+
+typedef struct empm__parent {
+    empm_server *s;
+    empm_config *cfg;
+    empm__kid   *kids;
+    int          slots;
+    int          target;             /* how many should serve */
+    int          rate;               /* children per tick: 1, 2, 4 ... 32 */
+    int          quick_deaths;       /* in a row */
+    int          ever_healthy;
+    int          quiet_ticks;
+    int          stopping;
+    uint64_t     tick_us, spawn_us, kill_us;  /* 0: none */
+    int          pipe[2];            /* from the children */
+    empm__signal_set signals;
+} empm__parent;
+
+static int empm__kids_serving(const empm__parent *p)
+{
+    int i, n = 0;
+    for (i = 0; i < p->slots; i++)
+        n += p->kids[i].pid != 0 && !p->kids[i].leaving;
+    return n;
+}
+
+static int empm__kids_alive(const empm__parent *p)
+{
+    int i, n = 0;
+    for (i = 0; i < p->slots; i++)
+        n += p->kids[i].pid != 0;
+    return n;
+}
+
+/* Each child speaks up when fewer than this many of its workers are idle. */
+static void empm__share_out(empm__parent *p)
+{
+    const int n = empm__kids_serving(p);
+    int i;
+    for (i = 0; i < p->slots && n > 0; i++)
+        empm__store(&empm__score_at(&p->s->score, i)->spare_share,
+                    (uint32_t)((p->cfg->min_spare_threads + n - 1) / n));
+}
+
+/* The whole life of a child process. */
+static void empm__kid_main(empm__parent *p, int slot, int control)
+{
+    empm_server *s = p->s;
+    empm__signal_set own;
+    int i, r;
+    for (i = 0; i < p->slots; i++)   /* siblings must see our parent's death */
+        if (p->kids[i].pid != 0 || i == slot)
+            if (p->kids[i].control >= 0)
+                close(p->kids[i].control);
+    close(p->pipe[0]);
+    close(p->signals.fd[0]);
+    close(p->signals.fd[1]);
+    if (empm__signals_take(&own) < 0)
+        _exit(1);
+    signal(SIGINT, SIG_IGN);         /* the terminal's: the parent decides */
+    signal(SIGWINCH, SIG_IGN);
+    signal(SIGCHLD, SIG_DFL);
+    s->parent_fd = p->pipe[1];
+    s->owner = 0;                    /* unlinks nothing */
+    EMPM_FREE(p->kids);
+    if (empm__engine_start(s, slot) < 0)
+        _exit(7);                    /* Apache's "sick" */
+    empm__tell_parent(&s->child, 'h');
+    r = empm__attend(s, own.fd[0], control);
+    empm__child_free(&s->child);
+    empm__server_free(s);
+    _exit(r < 0 ? 1 : 0);
+}
+
+static int empm__kid_start(empm__parent *p)
+{
+    int slot, control[2];
+    pid_t pid;
+    empm__kid *kid;
+    for (slot = 0; slot < p->slots && p->kids[slot].pid != 0; slot++)
+        ;
+    if (slot == p->slots || empm__pipe(control, 0) < 0)
+        return EMPM_ESYS;
+    kid = &p->kids[slot];
+    kid->control = control[1];
+    empm__store(&empm__score_at(&p->s->score, slot)->healthy, 0u);
+    pid = fork();
+    if (pid == 0) {
+        close(control[1]);
+        kid->control = -1;
+        empm__kid_main(p, slot, control[0]);
+    }
+    close(control[0]);
+    if (pid < 0) {
+        empm__log(p->cfg, EMPM_LOG_ALERT, "cannot fork: %s", strerror(errno));
+        close(control[1]);
+        return EMPM_ESYS;
+    }
+    kid->pid = pid;
+    kid->healthy = kid->leaving = 0;
+    kid->born_us = empm__now_us();
+    empm__log(p->cfg, EMPM_LOG_INFO, "child %ld started in slot %d", (long)pid,
+              slot);
+    return EMPM_OK;
+}
+
+/* Sends an order; a child that is told to go counts no longer. */
+static void empm__kid_tell(empm__kid *kid, char order)
+{
+    ssize_t r = write(kid->control, &order, 1);
+    (void)r;
+    kid->leaving = 1;
+}
+
+static void empm__kids_tell(empm__parent *p, char order)
+{
+    int i;
+    for (i = 0; i < p->slots; i++)
+        if (p->kids[i].pid != 0)
+            empm__kid_tell(&p->kids[i], order);
+}
+
+/* Starts what is missing; children that die young are started more slowly. */
+static void empm__kids_replace(empm__parent *p)
+{
+    const uint64_t now = empm__now_us();
+    int missing = p->target - empm__kids_serving(p);
+    if (p->stopping || missing <= 0)
+        return;
+    if (p->spawn_us > now)
+        return;
+    p->spawn_us = 0;
+    while (missing-- > 0)
+        if (empm__kid_start(p) < 0) {
+            p->spawn_us = now + 1000000u;
+            break;
+        }
+    empm__share_out(p);
+}
+
+static void empm__kid_died(empm__parent *p, int slot, int status)
+{
+    empm__kid *kid = &p->kids[slot];
+    empm__score_child *score = empm__score_at(&p->s->score, slot);
+    const uint64_t now = empm__now_us();
+    const int sig = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+    const int asked = kid->leaving || p->stopping;
+    int t;
+    if (sig != 0)
+        empm__log(p->cfg, asked && sig == SIGKILL ? EMPM_LOG_WARN
+                                                  : EMPM_LOG_ERROR,
+                  "child %ld exit signal %s (%d)%s", (long)kid->pid,
+                  strsignal(sig), sig,
+#ifdef WCOREDUMP
+                  WCOREDUMP(status) ? ", core dumped" :
+#endif
+                  "");
+    else
+        empm__log(p->cfg, asked || WEXITSTATUS(status) == 0 ? EMPM_LOG_INFO
+                                                            : EMPM_LOG_ERROR,
+                  "child %ld exited with status %d", (long)kid->pid,
+                  WEXITSTATUS(status));
+    if (!asked && now - kid->born_us < 1000000u) {
+        /* three may die young, then it takes 0.1, 0.2 ... 12.8 s */
+        if (++p->quick_deaths > 3)
+            p->spawn_us = now + (100000u << (p->quick_deaths < 11
+                                                 ? p->quick_deaths - 4 : 7));
+    } else if (!asked)
+        p->quick_deaths = 0;
+    close(kid->control);
+    memset(kid, 0, sizeof *kid);
+    kid->control = -1;
+    empm__store(&score->healthy, 0u);
+    empm__store(&score->idle_workers, 0u);
+    for (t = 0; t < p->s->score.threads; t++)
+        empm__store(&empm__score_worker_at(&p->s->score, slot, t)->status,
+                    (uint32_t)'.');
+}
+
+static void empm__reap(empm__parent *p)
+{
+    int status, i;
+    pid_t pid;
+    /* by pid: other children of this process are not ours to reap */
+    for (i = 0; i < p->slots; i++) {
+        if (p->kids[i].pid == 0)
+            continue;
+        pid = waitpid(p->kids[i].pid, &status, WNOHANG);
+        if (pid == p->kids[i].pid || (pid < 0 && errno == ECHILD))
+            empm__kid_died(p, i, pid < 0 ? 0 : status);
+    }
+}
+
+/* One look at the idle workers of all children. */
+static void empm__maintain(empm__parent *p)
+{
+    const empm_config *cfg = p->cfg;
+    const int most = cfg->max_request_workers / cfg->threads_per_child;
+    const uint64_t now = empm__now_us();
+    int i, idle = 0, starting = 0, victim = -1;
+    uint32_t fewest = 0;
+    if (p->stopping || cfg->processes > 0)
+        return;
+    for (i = 0; i < p->slots; i++) {
+        const empm__score_child *score = empm__score_at(&p->s->score, i);
+        uint32_t n, conns;
+        if (p->kids[i].pid == 0 || p->kids[i].leaving)
+            continue;
+        if (!p->kids[i].healthy) {
+            starting++;
+            continue;
+        }
+        n = empm__load(&score->idle_workers);
+        idle += (int)(n < (uint32_t)cfg->threads_per_child
+                          ? n : (uint32_t)cfg->threads_per_child);
+        conns = empm__load(&score->connections);
+        if (victim < 0 || conns < fewest) {
+            victim = i;
+            fewest = conns;
+        }
+    }
+    idle += starting * cfg->threads_per_child;
+    p->tick_us = now + 1000000u;
+    if (idle < cfg->min_spare_threads && p->target < most) {
+        p->target = p->target + p->rate < most ? p->target + p->rate : most;
+        empm__log(cfg, p->rate >= 8 ? EMPM_LOG_NOTICE : EMPM_LOG_INFO,
+                  "%d idle workers, %d children from now on", idle, p->target);
+        p->rate = p->rate < 32 ? p->rate * 2 : 32;
+        p->quiet_ticks = 0;
+        empm__kids_replace(p);
+    } else if (idle > cfg->max_spare_threads && victim >= 0 && p->target > 1) {
+        p->target--;
+        p->rate = 1;
+        p->quiet_ticks = 0;
+        empm__kid_tell(&p->kids[victim], '!');
+        empm__share_out(p);
+    } else {
+        p->rate = 1;
+        if (idle < cfg->min_spare_threads && p->quiet_ticks == 0)
+            empm__log(cfg, EMPM_LOG_ERROR, "%d idle workers left, and "
+                      "MaxRequestWorkers of %d is reached", idle,
+                      cfg->max_request_workers);
+        if (++p->quiet_ticks >= 10)
+            p->tick_us = 0;          /* until a child speaks up */
+    }
+}
+
+/* A byte from a child: who, we do not ask; the scoreboard tells. */
+static void empm__heard(empm__parent *p, unsigned char what)
+{
+    int i;
+    for (i = 0; i < p->slots; i++) {
+        const empm__score_child *score = empm__score_at(&p->s->score, i);
+        if (p->kids[i].pid == 0)
+            continue;
+        if (empm__load(&score->healthy) && !p->kids[i].healthy) {
+            p->kids[i].healthy = 1;
+            p->ever_healthy = 1;
+        }
+        if (empm__load(&score->stopping) && !p->kids[i].leaving)
+            p->kids[i].leaving = 1;  /* MaxConnectionsPerChild */
+    }
+    if (what == 'i' && p->tick_us == 0) {
+        p->quiet_ticks = 0;
+        p->tick_us = empm__now_us();
+    }
+}
+
+static void empm__parent_stop(empm__parent *p, int graceful)
+{
+    const empm_config *cfg = p->cfg;
+    const int64_t wait = graceful
+        ? cfg->graceful_shutdown_timeout_ms == 0
+              ? 0 : (int64_t)cfg->graceful_shutdown_timeout_ms +
+                        cfg->stop_timeout_ms + 2000
+        : (int64_t)cfg->stop_timeout_ms + 2000;
+    int i;
+    if (p->stopping >= 3)
+        return;
+    p->stopping = p->stopping == 2 ? 3 : graceful ? 1 : 2;
+    if (p->stopping == 3) {          /* asked twice */
+        for (i = 0; i < p->slots; i++)
+            if (p->kids[i].pid != 0)
+                kill(p->kids[i].pid, SIGKILL);
+        return;
+    }
+    empm__kids_tell(p, graceful ? '!' : '$');
+    for (i = 0; i < p->s->nlisteners; i++)
+        if (p->s->listeners[i].fd >= 0) {
+            close(p->s->listeners[i].fd);
+            p->s->listeners[i].fd = -1;
+        }
+    p->kill_us = wait > 0 ? empm__now_us() + (uint64_t)wait * 1000u : 0;
+}
+
+static void empm__parent_loop(empm__parent *p)
+{
+    int fds[2], k, i;
+    fds[0] = p->signals.fd[0];
+    fds[1] = p->pipe[0];
+    for (;;) {
+        const uint64_t now = empm__now_us();
+        uint64_t at = p->tick_us;
+        unsigned char byte = 0;
+        empm__reap(p);
+        if (p->stopping && empm__kids_alive(p) == 0)
+            return;
+        if (!p->ever_healthy && p->quick_deaths >= 3) {
+            empm__log(p->cfg, EMPM_LOG_EMERG,
+                      "no child has ever become healthy: giving up");
+            p->quick_deaths = 0;
+            empm__parent_stop(p, 0);
+        }
+        if (p->kill_us != 0 && p->kill_us <= now) {
+            p->kill_us = 0;
+            for (i = 0; i < p->slots; i++)
+                if (p->kids[i].pid != 0)
+                    kill(p->kids[i].pid, SIGKILL);
+        }
+        empm__kids_replace(p);
+        if (p->tick_us != 0 && p->tick_us <= now)
+            empm__maintain(p);
+        at = p->tick_us;
+        if (p->spawn_us != 0 && (at == 0 || p->spawn_us < at))
+            at = p->spawn_us;
+        if (p->kill_us != 0 && (at == 0 || p->kill_us < at))
+            at = p->kill_us;
+        k = empm__next_byte(fds, 2, at == 0 ? -1
+                                    : at <= now ? 0
+                                    : (int64_t)(at - now + 999) / 1000, &byte);
+        if (k == 1)
+            empm__heard(p, byte);
+        else if (k == 0 && (byte == SIGTERM || byte == SIGINT))
+            empm__parent_stop(p, 0);
+        else if (k == 0 && byte == SIGWINCH && !p->stopping)
+            empm__parent_stop(p, 1);
+    }
+}
+
+/* Forks the children and looks after them until the server is stopped. */
+static int empm__parent_run(empm_server *s)
+{
+    empm__parent p;
+    int i, r = EMPM_OK;
+    memset(&p, 0, sizeof p);
+    p.s = s;
+    p.cfg = s->cfg;
+    p.slots = s->score.slots;
+    p.target = s->cfg->start_servers;
+    p.rate = 1;
+    p.tick_us = empm__now_us() + 1000000u;
+    p.kids = (empm__kid *)EMPM_MALLOC((size_t)p.slots * sizeof *p.kids);
+    if (p.kids == NULL)
+        return EMPM_ENOMEM;
+    memset(p.kids, 0, (size_t)p.slots * sizeof *p.kids);
+    for (i = 0; i < p.slots; i++)
+        p.kids[i].control = -1;
+    if (empm__pipe(p.pipe, 1) < 0)
+        r = EMPM_ESYS;
+    else if ((r = empm__signals_take(&p.signals)) == EMPM_OK) {
+        empm__parent_loop(&p);
+        empm__signals_restore(&p.signals);
+    }
+    if (r == EMPM_OK && !p.ever_healthy)
+        r = EMPM_ESYS;
+    close(p.pipe[0]);
+    close(p.pipe[1]);
+    EMPM_FREE(p.kids);
+    return r;
+}
+
+#endif /* EVENTMPM_NO_FORK */
+
+/* `hello`, if not NULL, is called once the server listens. */
+static int empm__run(empm_config *cfg, void (*hello)(const empm_server *))
+{
+    empm_server *s;
+    struct rlimit lim;
+    int r;
+#ifdef EVENTMPM_NO_FORK
+    const int forks = 0;
+#else
+    const int forks = cfg->processes != 0;
+#endif
+    if (cfg->log == NULL)
+        cfg->log = empm__log_stderr;
+    if (getrlimit(RLIMIT_NOFILE, &lim) == 0 && lim.rlim_cur < lim.rlim_max) {
+        lim.rlim_cur = lim.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &lim);
+    }
+    if ((r = empm__server_new(cfg, forks, &s)) < 0)
+        return r;
+    if (hello != NULL)
+        hello(s);
+#ifndef EVENTMPM_NO_FORK
+    if (forks)
+        r = empm__parent_run(s);
+    else
+#endif
+    {
+        empm__signal_set signals;
+        r = empm__signals_take(&signals);
+        if (r == EMPM_OK && (r = empm__engine_start(s, 0)) == EMPM_OK) {
+            r = empm__attend(s, signals.fd[0], -1);
+            empm__child_free(&s->child);
+        }
+        empm__signals_restore(&signals);
+    }
+    empm__server_free(s);
+    return r;
+}
+
+EMPM_API int empm_run(empm_config *cfg)
+{
+    return empm__run(cfg, NULL);
+}
+
+#ifndef EVENTMPM_NO_MAIN
+
+/* ---------------------------------------------------------------------------
+ * >>main -- a command line as httpd has it
+ * ------------------------------------------------------------------------- */
+
+static void empm__hello(const empm_server *s)
+{
+    int i;
+    for (i = 0; i < s->nlisteners; i++) {
+        const empm__listener *l = &s->listeners[i];
+        if (l->port > 0 && strpbrk(l->text, ":") == NULL)
+            printf("Serving %s at http://127.0.0.1:%d/\n",
+                   s->cfg->document_root, l->port);
+        else if (l->port > 0 && strncmp(l->text, "fd:", 3) != 0)
+            printf("Serving %s at http://%.*s:%d/\n", s->cfg->document_root,
+                   (int)(strrchr(l->text, ':') - l->text), l->text, l->port);
+        else
+            printf("Serving %s at %s\n", s->cfg->document_root, l->text);
+    }
+    printf("Ctrl-C stops it.\n");
+    fflush(stdout);
+}
+
+static void empm__usage(const char *name)
+{
+    printf("usage: %s [options] [DIR]\n"
+           "  DIR                    what to serve: DocumentRoot, default .\n"
+           "  -p PORT                the same as -c \"Listen PORT\"\n"
+           "  -c \"Directive value\"   sets a directive, any number of times\n"
+           "  -X                     one process, no forking (debugging)\n"
+           "  -t                     checks the settings and exits\n"
+           "  -V, -v                 prints version and build, and exits\n"
+           "  -h                     this text\n"
+           "directives and their defaults: see empm_config in eventmpm.h\n",
+           name);
+}
+
+static void empm__version(void)
+{
+    printf("Server version: eventmpm/%s\nServer MPM:     event\n"
+           "  threaded:     yes (fixed thread count)\n"
+           "  forked:       %s\n"
+           "  poller:       %s\n", EMPM_VERSION,
+#ifdef EVENTMPM_NO_FORK
+           "no",
+#else
+           "yes (variable process count)",
+#endif
+           EMPM__EPOLL ? "epoll" : "poll");
+}
+
+static void empm__say_stderr(enum empm_log_level level, const char *line,
+                             void *user)
+{
+    fprintf(stderr, "%s: %s: %s\n", (const char *)user,
+            empm__level_name(level), line);
+}
+
+/* Splits "Directive value" and sets it. 0, or what main() shall return. */
+static int empm__set_line(empm_config *cfg, const char *name, const char *line)
+{
+    char directive[64], err[256];
+    const size_t n = strcspn(line, " \t");
+    const char *value = line + n + strspn(line + n, " \t");
+    if (n >= sizeof directive || *value == '\0') {
+        fprintf(stderr, "%s: \"%s\": wants \"Directive value\"\n", name, line);
+        return 1;
+    }
+    memcpy(directive, line, n);
+    directive[n] = '\0';
+    if (empm_set(cfg, directive, value, err, sizeof err) < 0) {
+        fprintf(stderr, "%s: %s\n", name, err);
+        return 1;
+    }
+    return 0;
+}
+
+EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
+{
+    const char *name = argc > 0 ? argv[0] : "server";
+    int test = 0, bad = 0, c, r;
+    optind = 1;
+    while ((c = getopt(argc, argv, "hp:c:XtVv")) != -1)
+        switch (c) {
+        case 'h':
+            empm__usage(name);
+            empm_config_free(cfg);
+            return 0;
+        case 'V': case 'v':
+            empm__version();
+            empm_config_free(cfg);
+            return 0;
+        case 'p':
+            bad |= empm_set(cfg, "Listen", optarg, NULL, 0) < 0;
+            break;
+        case 'c':
+            bad |= empm__set_line(cfg, name, optarg);
+            break;
+        case 'X':
+            cfg->processes = 0;
+            break;
+        case 't':
+            test = 1;
+            break;
+        default:
+            bad = 1;
+        }
+    if (optind < argc)
+        cfg->document_root = argv[optind++];
+    if (bad || optind < argc) {
+        fprintf(stderr, "%s -h tells what can be given\n", name);
+        empm_config_free(cfg);
+        return 1;
+    }
+    if (test) {
+        r = empm_check(cfg, empm__say_stderr, argv[0]);
+        if (r == 0)
+            fprintf(stderr, "Syntax OK\n");
+        empm_config_free(cfg);
+        return r == 0 ? 0 : 1;
+    }
+    r = empm__run(cfg, empm__hello);
+    empm_config_free(cfg);
+    return r == EMPM_OK ? 0 : 1;
+}
+
+#endif /* EVENTMPM_NO_MAIN */
+
+#endif /* EVENTMPM_IMPLEMENTED */
+#endif /* EVENTMPM_IMPLEMENTATION */
+
+/* ===========================================================================
+ * HISTORY
+ *   0.1.0  2026-11  the event-MPM engine and HTTP/1.1
+ *
+ * LICENCE: choose one.
+ * ---------------------------------------------------------------------------
+ * A. Public domain (Unlicense, see unlicense.org)
+ *
+ * This is free and unencumbered software released into the public domain.
+ *
+ * Anyone is free to copy, modify, publish, use, compile, sell, or distribute
+ * this software, either in source code form or as a compiled binary, for any
+ * purpose, commercial or non-commercial, and by any means.
+ *
+ * In jurisdictions that recognize copyright laws, the author or authors of this
+ * software dedicate any and all copyright interest in the software to the public
+ * domain. We make this dedication for the benefit of the public at large and to
+ * the detriment of our heirs and successors. We intend this dedication to be an
+ * overt act of relinquishment in perpetuity of all present and future rights to
+ * this software under copyright law.
+ *
+ * THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
+ * IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY,
+ * FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE
+ * AUTHORS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN
+ * ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION
+ * WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+ * ---------------------------------------------------------------------------
+ * B. MIT License
+ *
+ * Copyright (c) 2026 the eventmpm.h authors
+ *
+ * Permission is hereby granted, free of charge, to any person obtaining a copy
+ * of this software and associated documentation files (the "Software"), to deal
+ * in the Software without restriction, including without limitation the rights
+ * to use, copy, modify, merge, publish, distribute, sublicense, and/or sell
+ * copies of the Software, and to permit persons to whom the Software is
+ * furnished to do so, subject to the following conditions:
+ *
+ * The above copyright notice and this permission notice shall be included in all
+ * copies or substantial portions of the Software.
+ *
+ * THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
+ * IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY,
+ * FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE
+ * AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER
+ * LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
+ * OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE
+ * SOFTWARE.
+ * ======================================================================== */
