@@ -220,7 +220,7 @@ typedef struct empm_route {
     empm_handler    *handler;     /* runs when the whole request is here */
     void            *user;        /* given to the functions of this route */
     empm_handler    *on_head;     /* before any body is read: EMPM_OK to go on,
-                                     a status to refuse; or NULL */
+                                     a status or a whole answer to refuse */
     empm_body_piece *on_body;     /* gets the body piece by piece as it arrives,
                                      nothing is kept; EMPM_OK to go on, a status
                                      to refuse; or NULL: the body is whole */
@@ -446,7 +446,8 @@ EMPM_API int empm_status(empm_request *req, int status);
 /* Sets (replaces) or adds a field.
  *   name, value  copied. Refused (EMPM_EINVAL): a name that is no token; a value
  *                with CR, LF, NUL or another control; Transfer-Encoding,
- *                Connection, Trailer and Upgrade, which are the server's.
+ *                Connection, Keep-Alive, Trailer, Upgrade, Date and Server,
+ *                which are the server's.
  *                "Content-Length" declares the length of the body.
  *   returns      EMPM_OK, EMPM_EINVAL, EMPM_EMISUSE, EMPM_EFULL (the head would
  *                exceed a page), EMPM_ENOMEM
@@ -528,7 +529,8 @@ EMPM_API void *empm_alloc(empm_request *req, size_t n);
 EMPM_API int   empm_defer(empm_request *req, empm_cleanup *fn, void *p);
 
 /* For handlers that fork() and exec(): call it in the new process before exec,
- * it unblocks the signals that workers block. Async-signal-safe. */
+ * it restores the signals that workers block or a child ignores.
+ * Async-signal-safe. */
 EMPM_API void empm_after_fork(void);
 
 /* A handler: the state of the server as plain text. */
@@ -655,7 +657,17 @@ EMPM__ASSERT_STATIC(EMPM_PAGE_BYTES >= 4096, page_too_small);
 #define empm__load_acq(p)     __atomic_load_n((p), __ATOMIC_ACQUIRE)
 #define empm__store(p, v)     __atomic_store_n((p), (v), __ATOMIC_RELAXED)
 #define empm__store_rel(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
-#define empm__fence()         __atomic_thread_fence(__ATOMIC_SEQ_CST)
+#if defined(__SANITIZE_THREAD__)
+/* ThreadSanitizer knows no fences; an exchange in our own stack is one, too, on
+ * every machine that it runs on */
+static void empm__fence(void)
+{
+    uint32_t x = 0;
+    (void)__atomic_exchange_n(&x, 1u, __ATOMIC_SEQ_CST);
+}
+#else
+#  define empm__fence()       __atomic_thread_fence(__ATOMIC_SEQ_CST)
+#endif
 
 /* A counter that one thread writes and anybody reads. */
 #define empm__bump(p, n)      empm__store((p), empm__load(p) + (n))
@@ -1162,11 +1174,11 @@ static const empm__directive empm__directives[] = {
     EMPM__SET("GracefulShutdownTimeout", graceful_shutdown_timeout_ms, MS, 0,
               INT_MAX),
     EMPM__SET("StopTimeout", stop_timeout_ms, MS, 1, INT_MAX),
-    EMPM__SET("LimitRequestLine", limit_request_line, INT, 64, 1 << 20),
-    EMPM__SET("LimitRequestFieldSize", limit_request_field_size, INT, 64,
+    EMPM__SET("LimitRequestLine", limit_request_line, INT, 16, 1 << 20),
+    EMPM__SET("LimitRequestFieldSize", limit_request_field_size, INT, 16,
               1 << 20),
     EMPM__SET("LimitRequestFields", limit_request_fields, INT, 1, 32767),
-    EMPM__SET("LimitRequestHead", limit_request_head, INT, 256, 1 << 24),
+    EMPM__SET("LimitRequestHead", limit_request_head, INT, 64, 1 << 24),
     EMPM__SET("LimitRequestBody", limit_request_body, I64, 0, INT64_MAX),
     EMPM__SET("LimitBodyInMemory", limit_body_in_memory, I64, 0, 1 << 30),
     EMPM__SET("MaxBodyMemory", max_body_memory, I64, 0, INT64_MAX),
@@ -1408,6 +1420,7 @@ typedef struct empm__report {
     void (*say)(enum empm_log_level, const char *, void *);
     void  *user;
     int    errors;
+    int    result;                 /* EMPM_EINVAL or EMPM_ENOMEM after an error */
 } empm__report;
 
 static void empm__say(empm__report *r, enum empm_log_level level,
@@ -1421,8 +1434,10 @@ static void empm__say(empm__report *r, enum empm_log_level level,
     va_start(ap, fmt);
     vsnprintf(line, sizeof line, fmt, ap);
     va_end(ap);
-    if (level <= EMPM_LOG_ERROR)
+    if (level <= EMPM_LOG_ERROR) {
         r->errors++;
+        r->result = r->result == EMPM_ENOMEM ? r->result : EMPM_EINVAL;
+    }
     if (r->say != NULL)
         r->say(level, line, r->user);
 }
@@ -1441,6 +1456,35 @@ static void empm__clamp(empm__report *r, const char *name, int *v, int min,
 static void empm__check_numbers(empm_config *cfg, empm__report *r)
 {
     int children;
+    size_t i;
+    for (i = 0; i < EMPM__COUNT(empm__directives); i++) {
+        const empm__directive *d = &empm__directives[i];
+        const char *at = (const char *)cfg + d->offset;
+        int64_t v;
+        int small;
+        if (d->kind == EMPM__KIND_I64)
+            memcpy(&v, at, sizeof v);
+        else if (d->kind == EMPM__KIND_INT || d->kind == EMPM__KIND_MS ||
+                 d->kind == EMPM__KIND_BOOL || d->kind == EMPM__KIND_LEVEL) {
+            memcpy(&small, at, sizeof small);
+            v = small;
+        } else
+            continue;
+        if (v < d->min || v > d->max)
+            empm__say(r, EMPM_LOG_ERROR, "%s of %lld is out of range", d->name,
+                      (long long)v);
+    }
+    if (cfg->header_timeout_ms < 0 || cfg->header_timeout_max_ms < 0 ||
+        cfg->header_min_rate < 0 || cfg->body_timeout_ms < 0 ||
+        cfg->body_timeout_max_ms < 0 || cfg->body_min_rate < 0)
+        empm__say(r, EMPM_LOG_ERROR, "RequestReadTimeout is out of range");
+    for (i = 0; cfg->server_field[i] != '\0'; i++)
+        if (i == 80 || !(empm__char_class((unsigned char)cfg->server_field[i]) &
+                         EMPM__VCHAR)) {
+            empm__say(r, EMPM_LOG_ERROR, "ServerField is no field value of at "
+                      "most 80 bytes");
+            break;
+        }
     empm__clamp(r, "ServerLimit", &cfg->server_limit, 1, 20000);
     empm__clamp(r, "ThreadLimit", &cfg->thread_limit, 1, 100000);
     empm__clamp(r, "ThreadsPerChild", &cfg->threads_per_child, 1,
@@ -1477,7 +1521,7 @@ static void empm__check_numbers(empm_config *cfg, empm__report *r)
     empm__clamp(r, "StartServers", &cfg->start_servers, 1, INT_MAX);
     if (cfg->start_servers > children)
         cfg->start_servers = children;
-    empm__clamp(r, "MinSpareThreads", &cfg->min_spare_threads, 1, INT_MAX);
+    empm__clamp(r, "MinSpareThreads", &cfg->min_spare_threads, 1, 1 << 24);
     if (cfg->max_spare_threads <
         cfg->min_spare_threads + cfg->threads_per_child)
         cfg->max_spare_threads =
@@ -1625,7 +1669,7 @@ enum {
     EMPM__READY_ALL     = 0x1ffu << 3,
     EMPM__STICKY        = (1u << 5) | (1u << 6),
     EMPM__WANT_SHIFT    = 9,
-    EMPM__IDLE    = 1u << 21,    /* owes nobody an answer: may just be closed */
+    EMPM__IDLE    = 1u << 21,    /* nothing is under way: a stop closes it */
     EMPM__KEEP    = 1u << 22,    /* waits in KEEPALIVE: may be culled */
     EMPM__GEN_SHIFT = 23
 };
@@ -1866,8 +1910,10 @@ static void empm__slab_put(empm__slab *sl, uint32_t i)
 #define EMPM__SLOTS   4096u
 #define EMPM__SLOT_MS 16u
 
+#define EMPM__DUE     1u               /* a place: in the list of those due */
+
 typedef struct empm__wheel {
-    uint32_t heads[EMPM__SLOTS];
+    uint32_t heads[EMPM__SLOTS + 1];   /* the last one: due, not looked at yet */
     uint64_t used[EMPM__SLOTS / 64];   /* one bit per slot with records */
     uint64_t words;                    /* one bit per word of used */
     uint32_t cursor;                   /* ms, a multiple of SLOT_MS: done up to */
@@ -1877,14 +1923,14 @@ static void empm__wheel_init(empm__wheel *wh, uint32_t now_ms)
 {
     size_t i;
     memset(wh, 0, sizeof *wh);
-    for (i = 0; i < EMPM__SLOTS; i++)
+    for (i = 0; i <= EMPM__SLOTS; i++)
         wh->heads[i] = EMPM__NIL;
     wh->cursor = now_ms & ~(EMPM__SLOT_MS - 1);
 }
 
 static uint32_t empm__wheel_slot(uint32_t ms)
 {
-    return ms / EMPM__SLOT_MS % EMPM__SLOTS;
+    return ms == EMPM__DUE ? EMPM__SLOTS : ms / EMPM__SLOT_MS % EMPM__SLOTS;
 }
 
 static void empm__wheel_remove(empm__wheel *wh, empm__slab *sl, uint32_t i)
@@ -1897,7 +1943,8 @@ static void empm__wheel_remove(empm__wheel *wh, empm__slab *sl, uint32_t i)
         empm__conn_at(sl, c->wheel_next)->wheel_prev = c->wheel_prev;
     if (c->wheel_prev != EMPM__NIL)
         empm__conn_at(sl, c->wheel_prev)->wheel_next = c->wheel_next;
-    else if ((wh->heads[slot] = c->wheel_next) == EMPM__NIL) {
+    else if ((wh->heads[slot] = c->wheel_next) == EMPM__NIL &&
+             slot < EMPM__SLOTS) {
         wh->used[slot / 64] &= ~((uint64_t)1 << slot % 64);
         if (wh->used[slot / 64] == 0)
             wh->words &= ~((uint64_t)1 << slot / 64);
@@ -1905,14 +1952,30 @@ static void empm__wheel_remove(empm__wheel *wh, empm__slab *sl, uint32_t i)
     c->place = EMPM__NEVER;
 }
 
+static void empm__wheel_insert(empm__wheel *wh, empm__slab *sl, uint32_t i,
+                               uint32_t place)
+{
+    empm__conn *c = empm__conn_at(sl, i);
+    const uint32_t slot = empm__wheel_slot(place);
+    c->place = place;
+    c->wheel_prev = EMPM__NIL;
+    c->wheel_next = wh->heads[slot];
+    if (c->wheel_next != EMPM__NIL)
+        empm__conn_at(sl, c->wheel_next)->wheel_prev = i;
+    wh->heads[slot] = i;
+    if (slot < EMPM__SLOTS) {
+        wh->used[slot / 64] |= (uint64_t)1 << slot % 64;
+        wh->words |= (uint64_t)1 << slot / 64;
+    }
+}
+
 /* Puts record i where it is looked at no earlier than at_ms (rounded up to a
- * slot), or at most one turn from now. */
+ * slot), or at most one turn from the cursor. */
 static void empm__wheel_move(empm__wheel *wh, empm__slab *sl, uint32_t i,
                              uint32_t at_ms)
 {
-    empm__conn *c = empm__conn_at(sl, i);
-    uint32_t place = (at_ms + EMPM__SLOT_MS - 1) & ~(EMPM__SLOT_MS - 1), slot;
-    int32_t ahead = empm__until(place, wh->cursor);
+    uint32_t place = (at_ms + EMPM__SLOT_MS - 1) & ~(EMPM__SLOT_MS - 1);
+    const int32_t ahead = empm__until(place, wh->cursor);
     if (at_ms == EMPM__NEVER || ahead > (int32_t)(EMPM__SLOTS * EMPM__SLOT_MS -
                                                   EMPM__SLOT_MS))
         place = wh->cursor + (EMPM__SLOTS - 1) * EMPM__SLOT_MS;
@@ -1920,18 +1983,10 @@ static void empm__wheel_move(empm__wheel *wh, empm__slab *sl, uint32_t i,
         place = wh->cursor + EMPM__SLOT_MS;
     if (place == EMPM__NEVER)
         place = EMPM__SLOT_MS;           /* one slot late, once in 49 days */
-    if (place == c->place)
+    if (place == empm__conn_at(sl, i)->place)
         return;
     empm__wheel_remove(wh, sl, i);
-    slot = empm__wheel_slot(place);
-    c->place = place;
-    c->wheel_prev = EMPM__NIL;
-    c->wheel_next = wh->heads[slot];
-    if (c->wheel_next != EMPM__NIL)
-        empm__conn_at(sl, c->wheel_next)->wheel_prev = i;
-    wh->heads[slot] = i;
-    wh->used[slot / 64] |= (uint64_t)1 << slot % 64;
-    wh->words |= (uint64_t)1 << slot / 64;
+    empm__wheel_insert(wh, sl, i, place);
 }
 
 /* Makes sure that record i is looked at by at_ms at the latest. */
@@ -1939,7 +1994,8 @@ static void empm__wheel_hasten(empm__wheel *wh, empm__slab *sl, uint32_t i,
                                uint32_t at_ms)
 {
     const empm__conn *c = empm__conn_at(sl, i);
-    if (c->place == EMPM__NEVER || empm__until(c->place, at_ms) > 0)
+    if (c->place == EMPM__NEVER ||
+        (c->place != EMPM__DUE && empm__until(c->place, at_ms) > 0))
         empm__wheel_move(wh, sl, i, at_ms);
 }
 
@@ -1971,24 +2027,32 @@ static int empm__wheel_wait(const empm__wheel *wh, uint32_t now_ms)
     return ms > 0 ? ms : 0;
 }
 
-/* The next record whose place has come, unlinked; NIL: none is left, and the
- * cursor stands at now. Call it until then. */
-static uint32_t empm__wheel_due(empm__wheel *wh, empm__slab *sl,
+/* Moves the cursor to now; what stood before it is due. The clock only goes
+ * forward, so the difference is taken as it is: it may be weeks. */
+static void empm__wheel_advance(empm__wheel *wh, empm__slab *sl,
                                 uint32_t now_ms)
 {
     const uint32_t now = now_ms & ~(EMPM__SLOT_MS - 1);
-    int32_t due = empm__until(now, wh->cursor) / (int32_t)EMPM__SLOT_MS;
-    uint32_t n = empm__wheel_next(wh, empm__wheel_slot(wh->cursor)), i;
-    if (due <= 0)
-        return EMPM__NIL;
-    if (n == 0 || n > (uint32_t)due) {
-        wh->cursor = now;
-        return EMPM__NIL;
+    uint32_t due = (now - wh->cursor) / EMPM__SLOT_MS, n;
+    uint32_t slot = empm__wheel_slot(wh->cursor);
+    while ((n = empm__wheel_next(wh, slot)) != 0 && n <= due) {
+        due -= n;
+        slot = (slot + n) % EMPM__SLOTS;
+        while (wh->heads[slot] != EMPM__NIL) {
+            const uint32_t i = wh->heads[slot];
+            empm__wheel_remove(wh, sl, i);
+            empm__wheel_insert(wh, sl, i, EMPM__DUE);
+        }
     }
-    i = wh->heads[(empm__wheel_slot(wh->cursor) + n) % EMPM__SLOTS];
-    /* The slots before it are empty; its own stays due until it is, too. A
-     * record that is put back now goes behind the slot of `now`, never here. */
-    empm__wheel_remove(wh, sl, i);
+    wh->cursor = now;
+}
+
+/* The next record that is due, unlinked; NIL: none is left. */
+static uint32_t empm__wheel_due(empm__wheel *wh, empm__slab *sl)
+{
+    const uint32_t i = wh->heads[EMPM__SLOTS];
+    if (i != EMPM__NIL)
+        empm__wheel_remove(wh, sl, i);
     return i;
 }
 
@@ -2215,6 +2279,7 @@ static uint32_t empm__queue_pop(empm__queue *q, uint32_t me, empm__yielder *y,
  * ------------------------------------------------------------------------- */
 
 #define EMPM__BATCH 256
+#define EMPM__ACCEPTS (EMPM__EPOLL ? 16 : 1)  /* per round; poll() wakes all */
 #define EMPM__EVENT_LISTENER 0xfffff000u   /* index: + number of the listener */
 #define EMPM__EVENT_WAKE     0xffffffffu
 
@@ -2781,6 +2846,7 @@ static int empm__routes_init(empm__routes *t, const empm_route *user,
     t->text = text = (char *)EMPM_MALLOC(bytes);
     if (!t->list || !t->nodes || !t->segs || !t->text) {
         empm__routes_free(t);
+        rep->result = EMPM_ENOMEM;
         empm__say(rep, EMPM_LOG_ERROR, "no memory for the routes");
         return EMPM_ENOMEM;
     }
@@ -2921,7 +2987,7 @@ static empm__route *empm__route_search(const empm__routes *t, uint32_t at,
 typedef struct empm__page {
     struct empm__page *next;
     uint32_t           start, end;     /* what is in use of the data after it */
-} empm__page;
+} __attribute__((aligned(16))) empm__page;
 
 #define EMPM__PAGE_ROOM ((uint32_t)(EMPM_PAGE_BYTES - sizeof(empm__page)))
 #define EMPM__PAGE_CACHE 8             /* pages that a worker keeps */
@@ -2955,6 +3021,7 @@ typedef struct empm__worker {          /* its thread alone, unless noted */
     /* the turn: what this connection has used in a row */
     uint32_t            turn_requests, turn_bytes;
     uint64_t            turn_start_us, turn_us;   /* turn_us: the last look */
+    uint32_t            turn_began;    /* atomic: of turn_start_us, for others */
 } empm__worker;
 
 typedef struct empm__child {
@@ -2980,7 +3047,7 @@ typedef struct empm__child {
     uint32_t            accepts;       /* since the last rotation */
     uint32_t            accepted_before; /* by the slot's last tenants */
     uint32_t            full_batches;  /* in a row without room */
-    uint32_t            retry_ms, stop_ms, no_idle_ms, pause_log_ms;
+    uint32_t            retry_ms, stop_ms, pause_log_ms;
     uint32_t            tell_ms;
     int                 told_few;      /* the parent knows of few idle workers */
     int                 listening;     /* sockets registered */
@@ -3180,7 +3247,7 @@ static int empm__host_valid(const empm__chars *t, const char *s, size_t n)
     } else
         while (i < n && (t->of[(unsigned char)s[i]] & EMPM__HOST))
             i++;
-    if (i < n && s[i] != ':')
+    if (i < n && (s[i] != ':' || i == 0))
         return 0;
     for (i += i < n; i < n; i++)
         if (!empm__is_digit((unsigned char)s[i]))
@@ -3637,14 +3704,15 @@ struct empm_request {             /* owner: whoever owns the connection */
     empm__conn   *c;
     char         *in;             /* input: in_start..in_end is not used yet */
     uint32_t      in_cap, in_start, in_end;
-    int           in_big;         /* `in` was allocated, not in the page */
+    empm__page   *in_big;         /* what `in` is part of, NULL: of our page */
     empm__page   *out, *out_last; /* to be sent, in order */
     size_t        out_bytes;
     int           file_fd;        /* then this file, from file_at to file_end */
     int           file_spool;     /* it is the response's overflow */
     int64_t       file_at, file_end;
-    int           unacked;        /* when the write deadline was set; -1 none */
-    uint32_t      write_deadline;
+    int64_t       sent;           /* bytes given to the socket */
+    int64_t       acked;          /* of them, at the start of the wait to write */
+    uint32_t      write_deadline; /* NEVER: not waiting to write */
 
     /* the request: all below is cleared between requests */
     uint32_t      start_ms;       /* of the head or body; EMPM__NEVER: not yet */
@@ -3653,6 +3721,8 @@ struct empm_request {             /* owner: whoever owns the connection */
     char         *arena_at, *arena_end;
     empm__page   *arena_pages, *arena_big;
     empm__defer  *defers;
+    char         *text;           /* what head's offsets count from: `in` when
+                                     the head was complete, and it stays */
     empm__head    head;
     empm__head    trailers;
     empm__route  *route;
@@ -3679,11 +3749,12 @@ struct empm_request {             /* owner: whoever owns the connection */
     int           status;
     int           answered;       /* status, body, file or producer was set */
     int           close;          /* after this answer */
+    int           last_asked;     /* the client said so */
     int           linger;         /* unread input is possible */
     int           failed;         /* EMPM_E*: abort instead of finishing */
     int           chunk_out;      /* transfer coding of the response */
     int           no_body;        /* HEAD, 204, 304 */
-    int           calling;        /* a user's function is running */
+    int           calling;        /* 1: handler or wake function, 2: another */
     int64_t       declared;       /* Content-Length, or -1 */
     int64_t       written;        /* body bytes accepted so far */
     char         *fields;         /* "Name: value\r\n"... of the response */
@@ -3718,11 +3789,11 @@ EMPM__ASSERT_STATIC(sizeof(empm_request) + EMPM__ARENA + 512 <=
 
 static void empm__request_clear(empm_request *req)
 {
-    char *arena = (char *)(req + 1);
+    char *arena = (char *)(req + 1) + (16 - sizeof *req % 16) % 16;
     memset(&req->start_ms, 0, offsetof(empm_request, path) -
                                   offsetof(empm_request, start_ms));
     req->arena_at = arena;
-    req->arena_end = arena + EMPM__ARENA;
+    req->arena_end = (char *)(req + 1) + EMPM__ARENA;
     req->body_fd = -1;
     req->declared = -1;
     req->status = 200;
@@ -3746,7 +3817,6 @@ static empm_request *empm__borrow(empm__worker *w, empm__conn *c)
     req->in = (char *)(req + 1) + EMPM__ARENA;
     req->in_cap = (uint32_t)((char *)p + EMPM_PAGE_BYTES - req->in);
     req->file_fd = -1;
-    req->unacked = -1;
     empm__request_clear(req);
     c->req = req;
     return req;
@@ -3796,8 +3866,7 @@ static void empm__flight_end(empm__worker *w, empm__conn *c)
     if (req->file_fd >= 0)
         close(req->file_fd);
     empm__unreserve(&w->child->pool.spool_bytes, req->response_spooled);
-    if (req->in_big)
-        EMPM_FREE(req->in);
+    EMPM_FREE(req->in_big);
     c->req = NULL;
     empm__page_put(w, (empm__page *)(void *)req - 1);
 }
@@ -3839,8 +3908,10 @@ EMPM_API void *empm_alloc(empm_request *req, size_t n)
 
 EMPM_API int empm_defer(empm_request *req, empm_cleanup *fn, void *p)
 {
-    empm__defer *d = (empm__defer *)empm_alloc(req, sizeof *d);
-    if (d == NULL)
+    empm__defer *d;
+    if (fn == NULL)
+        return EMPM_EINVAL;
+    if ((d = (empm__defer *)empm_alloc(req, sizeof *d)) == NULL)
         return EMPM_ENOMEM;
     d->fn = fn;
     d->p = p;
@@ -3873,45 +3944,65 @@ static int empm__fields_grow(empm__head *h, empm_request *req)
     return 1;
 }
 
-/* Makes room for `need` more bytes of input. Offsets stay right: what is before
- * in_start is only dropped between requests. 0: more than `most` in all, or no
- * memory. */
-static int empm__in_room(empm_request *req, uint32_t need, uint32_t most)
+/* Moves a head that is not complete yet to the front of `in`. */
+static void empm__in_shift(empm_request *req)
 {
-    uint32_t cap = req->in_cap;
-    char *big;
-    if (req->head.start == req->head.line && req->head.phase == 0 &&
-        req->in_start == req->head.start && req->in_start > 0) {
-        memmove(req->in, req->in + req->in_start, req->in_end - req->in_start);
-        req->in_end -= req->in_start;
-        req->head.scanned -= req->in_start;
-        req->in_start = req->head.start = req->head.line = 0;
+    empm__head *h = &req->head;
+    const uint32_t by = req->in_start;
+    uint32_t i;
+    memmove(req->in, req->in + by, req->in_end - by);
+    req->in_start = 0;
+    req->in_end -= by;
+    h->line -= by;
+    h->scanned -= by;
+    h->start -= by;
+    h->method -= by;
+    h->target -= by;
+    h->path -= by;
+    h->query -= by;
+    h->host -= by;
+    for (i = 0; i < h->nfields; i++) {
+        h->fields[i].name -= by;
+        h->fields[i].value -= by;
     }
-    if (req->in_cap - req->in_end >= need)
+}
+
+/* Makes room for more input. All positions are offsets, so `in` may move, but
+ * once the head is complete the user may hold pointers into it: then the old one
+ * stays until the request's end. 0: it would be more than `most` bytes, or there
+ * is no memory. */
+static int empm__in_room(empm_request *req, uint32_t most)
+{
+    const uint32_t cap = req->in_cap < most / 2 ? req->in_cap * 2 : most;
+    empm__page *big, *old = req->in_big;
+    if (req->in_end < req->in_cap)
         return 1;
-    while (cap - req->in_end < need && cap < most)
-        cap = cap * 2 < most ? cap * 2 : most;
-    if (cap - req->in_end < need)
+    if (req->in_cap >= most)
         return 0;
-    big = (char *)(req->in_big ? EMPM_REALLOC(req->in, cap) : EMPM_MALLOC(cap));
+    big = (empm__page *)EMPM_MALLOC(sizeof *big + cap);
     if (big == NULL)
         return 0;
-    if (!req->in_big)
-        memcpy(big, req->in, req->in_end);
-    req->in = big;
+    memcpy(big + 1, req->in, req->in_end);
+    if (old != NULL && req->text == NULL)
+        EMPM_FREE(old);
+    else if (old != NULL) {
+        old->next = req->arena_big;
+        req->arena_big = old;
+    }
+    req->in = (char *)(big + 1);
     req->in_cap = cap;
-    req->in_big = 1;
+    req->in_big = big;
     return 1;
 }
 
 EMPM_API const char *empm_method(const empm_request *req)
 {
-    return req->in + req->head.method;
+    return req->text + req->head.method;
 }
 
 EMPM_API const char *empm_target(const empm_request *req)
 {
-    return req->in + req->head.target;
+    return req->text + req->head.target;
 }
 
 EMPM_API const char *empm_path(const empm_request *req)
@@ -3921,7 +4012,7 @@ EMPM_API const char *empm_path(const empm_request *req)
 
 EMPM_API const char *empm_query_string(const empm_request *req)
 {
-    return req->in + req->head.query;
+    return req->text + req->head.query;
 }
 
 EMPM_API int empm_minor_version(const empm_request *req)
@@ -3929,26 +4020,27 @@ EMPM_API int empm_minor_version(const empm_request *req)
     return req->head.minor;
 }
 
-static const char *empm__field_find(const empm_request *req,
-                                    const empm__head *h, const char *name)
+static const char *empm__field_find(const char *text, const empm__head *h,
+                                    const char *name)
 {
     const size_t n = strlen(name);
     uint32_t i;
     for (i = 0; i < h->nfields; i++)
         if (h->fields[i].name_len == n &&
-            empm__same(req->in + h->fields[i].name, n, name, n))
-            return req->in + h->fields[i].value;
+            empm__same(text + h->fields[i].name, n, name, n))
+            return text + h->fields[i].value;
     return NULL;
 }
 
 EMPM_API const char *empm_header(const empm_request *req, const char *name)
 {
-    return empm__field_find(req, &req->head, name);
+    return empm__field_find(req->text, &req->head, name);
 }
 
 EMPM_API const char *empm_trailer(const empm_request *req, const char *name)
 {
-    return empm__field_find(req, &req->trailers, name);
+    return req->body_open ? NULL
+                          : empm__field_find(req->in, &req->trailers, name);
 }
 
 EMPM_API int empm_header_at(const empm_request *req, int i, const char **name,
@@ -3956,8 +4048,8 @@ EMPM_API int empm_header_at(const empm_request *req, int i, const char **name,
 {
     if (i < 0 || (uint32_t)i >= req->head.nfields)
         return EMPM_EINVAL;
-    *name = req->in + req->head.fields[i].name;
-    *value = req->in + req->head.fields[i].value;
+    *name = req->text + req->head.fields[i].name;
+    *value = req->text + req->head.fields[i].value;
     return EMPM_OK;
 }
 
@@ -3999,26 +4091,40 @@ EMPM_API const char *empm_path_value(const empm_request *req, const char *name)
     return NULL;
 }
 
+/* Is `key` of n bytes, decoded, the same as name? Nothing is allocated for the
+ * many keys that are not. */
+static int empm__key_is(const char *key, size_t n, const char *name)
+{
+    size_t i;
+    for (i = 0; i < n; i++, name++) {
+        char ch = key[i] == '+' ? ' ' : key[i];
+        if (ch == '%' && n - i >= 3 && empm__hex((unsigned char)key[i + 1]) >= 0 &&
+            empm__hex((unsigned char)key[i + 2]) >= 0) {
+            ch = (char)(empm__hex((unsigned char)key[i + 1]) * 16 +
+                        empm__hex((unsigned char)key[i + 2]));
+            i += 2;
+        }
+        if (*name == '\0' || *name != ch)
+            return 0;
+    }
+    return *name == '\0';
+}
+
 /* name=value&name=value: the first value of `name`, decoded. */
 static const char *empm__pair_find(empm_request *req, const char *s, size_t len,
                                    const char *name)
 {
     const char *end = s + len;
-    const size_t n = strlen(name);
     while (s < end) {
         const char *amp = (const char *)memchr(s, '&', (size_t)(end - s));
         const char *stop = amp != NULL ? amp : end;
         const char *eq = (const char *)memchr(s, '=', (size_t)(stop - s));
         const char *key_end = eq != NULL ? eq : stop;
-        char *key = empm__strndup(req, s, (size_t)(key_end - s)), *value;
-        if (key == NULL)
-            return NULL;
-        if (empm__decode(key, s, (size_t)(key_end - s), 1) == (long)n &&
-            memcmp(key, name, n) == 0) {
-            s = eq != NULL ? eq + 1 : stop;
-            value = empm__strndup(req, s, (size_t)(stop - s));
-            if (value != NULL && empm__decode(value, s, (size_t)(stop - s), 1) <
-                                     0)
+        if (empm__key_is(s, (size_t)(key_end - s), name)) {
+            const char *from = eq != NULL ? eq + 1 : stop;
+            char *value = empm__strndup(req, from, (size_t)(stop - from));
+            if (value != NULL &&
+                empm__decode(value, from, (size_t)(stop - from), 1) < 0)
                 value = NULL;
             return value;
         }
@@ -4049,8 +4155,8 @@ EMPM_API const char *empm_cookie(empm_request *req, const char *name)
     uint32_t i;
     for (i = 0; i < req->head.nfields; i++) {
         const empm__field *f = &req->head.fields[i];
-        const char *s = req->in + f->value;
-        if (!empm__same(req->in + f->name, f->name_len, "cookie", 6))
+        const char *s = req->text + f->value;
+        if (!empm__same(req->text + f->name, f->name_len, "cookie", 6))
             continue;
         while (*s != '\0') {
             size_t len = strcspn(s, ";");
@@ -4076,7 +4182,7 @@ EMPM_API char *empm_body(empm_request *req, size_t *len)
 {
     static char empty[1];          /* never written: it has no bytes */
     if (len != NULL)
-        *len = req->body_len;
+        *len = req->body != NULL ? req->body_len : 0;
     return req->body != NULL ? req->body : empty;
 }
 
@@ -4118,8 +4224,17 @@ EMPM_API empm_server *empm_server_of(const empm_request *req)
 
 EMPM_API int empm_should_stop(const empm_request *req)
 {
-    const uint32_t word = empm__load(&req->c->word);
+    uint32_t word = empm__load(&req->c->word);
     int bits = 0;
+#if !EMPM__EPOLL
+    struct pollfd p;               /* nobody watches a connection that runs */
+    p.fd = req->c->fd;
+    p.events = EMPM__POLLRDHUP;
+    p.revents = 0;
+    if (poll(&p, 1, 0) > 0)
+        word |= (p.revents & EMPM__POLLRDHUP ? EMPM__READY_RDHUP : 0u) |
+                (p.revents & (POLLHUP | POLLERR) ? EMPM__READY_HUP : 0u);
+#endif
     if (word & EMPM__READY_RDHUP)
         bits |= EMPM_STOP_HALF_CLOSED;
     if (word & EMPM__READY_HUP)
@@ -4282,6 +4397,7 @@ static int empm__flush(empm_request *req)
             continue;
         }
         w->turn_bytes += (uint32_t)n;
+        req->sent += n;
         empm__bump(&w->score->bytes, (uint64_t)n);
         if (req->out == NULL)
             continue;
@@ -4476,6 +4592,10 @@ static int empm__commit(empm_request *req, int whole)
     size_t n;
     empm__page *p = req->body_out;
     req->answer = EMPM__COMMITTED;
+    if (empm__load(&req->w->child->stopping))
+        req->close = 1;
+    if (req->status == 204 || req->status == 304)
+        req->no_body = 1;
     if (whole && length < 0)
         length = req->written;
     if (length < 0 && !req->no_body) {
@@ -4541,8 +4661,11 @@ EMPM_API int empm_status(empm_request *req, int status)
 /* Removes the response's field `name`, if it is there. */
 static void empm__field_remove(empm_request *req, const char *name, size_t n)
 {
-    char *at = req->fields, *end = at + req->fields_len;
-    while (at != NULL && at < end) {
+    char *at = req->fields, *end;
+    if (at == NULL)
+        return;
+    end = at + req->fields_len;
+    while (at < end) {
         char *next = (char *)memchr(at, '\n', (size_t)(end - at)) + 1;
         if ((size_t)(next - at) > n && at[n] == ':' &&
             empm__same(at, n, name, n)) {
@@ -4551,17 +4674,21 @@ static void empm__field_remove(empm_request *req, const char *name, size_t n)
         } else
             at = next;
     }
-    req->fields_len = req->fields != NULL ? (uint32_t)(end - req->fields) : 0;
+    req->fields_len = (uint32_t)(end - req->fields);
 }
 
 static int empm__add_field(empm_request *req, const char *name,
                            const char *value, int replace)
 {
     static const char *const ours[] = { "transfer-encoding", "connection",
-                                        "trailer", "upgrade", "keep-alive" };
+                                        "trailer", "upgrade", "keep-alive",
+                                        "date", "server" };
     const empm__chars *t = &req->w->s->chars;
-    const size_t n = strlen(name), v = strlen(value), need = n + v + 4;
+    const size_t n = name != NULL ? strlen(name) : 0;
+    const size_t v = value != NULL ? strlen(value) : 0, need = n + v + 4;
     size_t i;
+    if (value == NULL)
+        return EMPM_EINVAL;
     if (req->answer != EMPM__OPEN) {
         empm__complain(req, "field set after the head was sent");
         return EMPM_EMISUSE;
@@ -4576,8 +4703,10 @@ static int empm__add_field(empm_request *req, const char *name,
             return EMPM_EINVAL;
     if (empm__same(name, n, "content-length", 14)) {
         const int64_t len = empm__parse_u63(value, v);
-        if (len < 0)
+        if (len < req->written) {    /* no number, or too late for it */
+            empm__complain(req, "bad Content-Length refused");
             return EMPM_EINVAL;
+        }
         req->declared = len;
         return EMPM_OK;
     }
@@ -4659,6 +4788,8 @@ EMPM_API int empm_write(empm_request *req, const void *data, size_t len)
     int r = empm__may_write(req);
     if (r < 0)
         return r;
+    if (data == NULL && len > 0)
+        return EMPM_EINVAL;
     req->answered = 1;
     if (req->declared >= 0 &&
         (int64_t)len > req->declared - req->written) {
@@ -4666,8 +4797,7 @@ EMPM_API int empm_write(empm_request *req, const void *data, size_t len)
         return EMPM_EMISUSE;
     }
     req->written += (int64_t)len;
-    if (req->no_body || (req->answer == EMPM__OPEN &&
-                         (req->status == 204 || req->status == 304)))
+    if (req->no_body)
         return EMPM_OK;
     while (len > 0) {
         empm__page *p = empm__body_room(req);
@@ -4738,10 +4868,10 @@ EMPM_API int empm_flush(empm_request *req)
 EMPM_API int empm_stream(empm_request *req, int64_t length, empm_producer *fn,
                          void *user)
 {
-    int r = empm__may_write(req);
+    int r = fn == NULL ? EMPM_EINVAL : empm__may_write(req);
     if (r < 0)
         return r;
-    if (req->answer != EMPM__OPEN || req->written > 0 || fn == NULL) {
+    if (req->answer != EMPM__OPEN || req->written > 0) {
         empm__complain(req, "empm_stream() after the body has begun");
         return EMPM_EMISUSE;
     }
@@ -4765,7 +4895,7 @@ static int empm__produce(empm_request *req)
     cap = EMPM__PAGE_ROOM - EMPM__TAIL_ROOM - p->end;
     if (req->declared >= 0 && (int64_t)cap > req->declared - req->written)
         cap = (size_t)(req->declared - req->written);
-    req->calling = 1;
+    req->calling = 2;
     n = cap > 0 ? req->producer(req, empm__page_data(p) + p->end, cap,
                                 req->producer_user) : 0;
     req->calling = 0;
@@ -4785,12 +4915,23 @@ static int empm__produce(empm_request *req)
     return empm__emit_body(req);
 }
 
+/* Closes the file behind the response: it is sent, or never will be. */
+static void empm__file_drop(empm_request *req)
+{
+    if (req->file_fd >= 0)
+        close(req->file_fd);
+    req->file_fd = -1;
+    req->file_spool = 0;
+    req->file_at = req->file_end = 0;
+    empm__unreserve(&req->w->child->pool.spool_bytes, req->response_spooled);
+    req->response_spooled = 0;
+}
+
 /* Ends the response after the handler returned `rc`. Afterwards it is complete,
  * or a producer goes on in WRITE, or req->failed says why it must be aborted. */
 static void empm__finish(empm_request *req, int rc)
 {
-    const int64_t file = req->file_fd >= 0 && !req->file_spool
-                             ? req->file_end - req->file_at : -1;
+    int64_t file;
     if (req->body_open)             /* nobody has read it: it cannot go on */
         req->close = req->linger = 1;
     if (rc < 0 || rc == EMPM_SUSPENDED || rc > 599 || (rc > 1 && rc < 200)) {
@@ -4801,28 +4942,27 @@ static void empm__finish(empm_request *req, int rc)
         rc = 500;
     }
     if (rc != EMPM_OK) {
-        if (req->answer == EMPM__OPEN && req->written == 0 && file < 0 &&
-            req->producer == NULL) {
+        if (req->answer == EMPM__OPEN) {
+            /* with the body that was written, or a line of text; a file or a
+             * producer that was to be the answer is none any more */
             req->status = rc;
-            if (rc >= 400 && !req->failed) {
+            req->producer = NULL;
+            empm__file_drop(req);
+            if (rc >= 400 && req->written == 0 && !req->failed) {
                 req->declared = -1;
-                if (req->has_type) {
-                    empm__field_remove(req, "content-type", 12);
-                    req->has_type = 0;
-                }
+                empm__field_remove(req, "content-type", 12);
+                req->has_type = 0;
                 empm_printf(req, "%d %s\n", rc, empm__reason(rc));
             }
-        } else if (req->answer == EMPM__OPEN && file < 0 && !req->producer)
-            req->status = rc;       /* with the body that was written */
-        else if (rc >= 500)
+        } else if (rc >= 500)
             empm__fail(req, EMPM_EMISUSE, "failed in the middle of its answer");
         else
             empm__complain(req, "returned a status after its answer");
     }
-    if (req->status == 204 || req->status == 304)
-        req->no_body = 1;
     if (req->failed)
         return;
+    file = req->file_fd >= 0 && !req->file_spool ? req->file_end - req->file_at
+                                                 : -1;
     if (file >= 0) {
         req->declared = file;
         if (empm__commit(req, 0) < 0)
@@ -4861,7 +5001,6 @@ static void empm__finish(empm_request *req, int rc)
 /* The reply that the server gives by itself. */
 static void empm__answer_status(empm_request *req, int status)
 {
-    req->answer = EMPM__OPEN;
     if (status == 503)
         empm__add_field(req, "Retry-After", "1", 1);
     empm__finish(req, status);
@@ -5007,16 +5146,19 @@ static ssize_t empm__recv(empm__worker *w, empm__conn *c, void *buf, size_t n)
 /* What is wrong is the client's: answer, take no more, close. */
 static enum empm__state empm__refuse(empm_request *req, int status)
 {
+    const empm__head *h = &req->head;
     req->close = req->linger = 1;
-    if (req->head.phase == EMPM__REQUEST_LINE ||
-        req->head.target_len == 0) {    /* nothing in it can be named */
+    req->no_body = h->method_len == 4 &&
+                   memcmp(req->in + h->method, "HEAD", 4) == 0;
+    if (h->target_len == 0)              /* not even the version is known */
         req->head.minor = 1;
-        req->no_body = 0;
-    }
     if (status == 408)
         req->c->flags |= EMPM__F_SHORT;
     req->body_open = 0;
-    empm__answer_status(req, status);
+    if (req->answer != EMPM__OPEN)       /* on_head or on_body has begun one */
+        empm__fail(req, EMPM_EMISUSE, "refused after its answer had begun");
+    else
+        empm__answer_status(req, status);
     return EMPM__WRITE;
 }
 
@@ -5043,15 +5185,21 @@ static void empm__wait_in(empm__wait *wait, uint32_t deadline_ms)
     wait->deadline_ms = deadline_ms;
 }
 
+/* How much of what was sent the client has acknowledged; where nobody knows,
+ * what was sent. */
+static int64_t empm__acked(const empm_request *req)
+{
+    const int unacked = empm__unacked(req->c->fd);
+    return req->sent - (unacked > 0 ? unacked : 0);
+}
+
 /* Sets what it takes to wait for room to write. */
 static int empm__wait_out(empm__worker *w, empm_request *req, empm__wait *wait)
 {
     if (empm__poller_want_out(&w->child->poller, req->c, w->index) < 0)
         return EMPM_ESYS;
-    if (req->unacked < 0) {
-        req->unacked = empm__unacked(req->c->fd);
-        if (req->unacked < 0)
-            req->unacked = 0;
+    if (req->write_deadline == EMPM__NEVER) {
+        req->acked = empm__acked(req);
         req->write_deadline = empm__after(empm__clock(w), w->cfg->timeout_ms);
     }
     wait->want |= EMPM__WANT(EMPM__READY_OUT);
@@ -5059,16 +5207,25 @@ static int empm__wait_out(empm__worker *w, empm_request *req, empm__wait *wait)
     return EMPM_OK;
 }
 
-/* A write deadline is due: has the client taken anything since? EPOLLOUT alone
- * would not tell, there can be a megabyte between two of its edges. */
-static int empm__write_progress(empm__worker *w, empm_request *req)
+/* Is it too late for what waits to be written? A due deadline moves on if the
+ * client has taken anything since: EPOLLOUT alone would not tell, there can be
+ * a megabyte between two of its edges. */
+static int empm__write_late(empm__worker *w, empm_request *req)
 {
-    const int now = empm__unacked(req->c->fd);
-    if (now < 0 || now >= req->unacked)
+    int64_t now;
+    if (req->write_deadline == EMPM__NEVER ||
+        !empm__late(req->write_deadline, empm__clock(w)))
         return 0;
-    req->unacked = now;
+    now = empm__acked(req);
+    if (now <= req->acked) {
+        empm__bump(&w->score->timeouts, 1u);
+        empm__log(w->cfg, EMPM_LOG_INFO, "%s takes nothing for Timeout of "
+                  "%d ms: dropped", empm_peer(req), w->cfg->timeout_ms);
+        return 1;
+    }
+    req->acked = now;
     req->write_deadline = empm__after(w->now_ms, w->cfg->timeout_ms);
-    return 1;
+    return 0;
 }
 
 /* --- routing: the head is complete and well-formed ------------------------ */
@@ -5163,6 +5320,20 @@ static int empm__find_route(empm_request *req)
     if (status != 0)
         return status;
     req->route = empm__route_search(t, 0, &req->path, 0, m, NULL);
+    if (req->route == NULL ||
+        req->route->segs[req->route->nsegs - 1].kind == EMPM__SEG_REST) {
+        /* "/a" where "/a/" is a pattern of its own */
+        empm__path *p = &req->path;
+        if (p->n < EMPM_PATH_SEGMENTS && p->len[p->n - 1] > 0) {
+            const empm__route *below;
+            p->seg[p->n] = p->seg[p->n - 1] + p->len[p->n - 1];
+            p->len[p->n++] = 0;
+            below = empm__route_search(t, 0, p, 0, m, NULL);
+            if (below != NULL && below->nsegs == p->n)
+                return empm__slash_redirect(req);
+            p->n--;
+        }
+    }
     if (req->route != NULL)
         return 0;
     if (t->n > sizeof small && (seen = (unsigned char *)empm_alloc(req, t->n)) ==
@@ -5178,12 +5349,6 @@ static int empm__find_route(empm_request *req)
             req->answered = 1;
             return 200;
         }
-    if (req->path.n < EMPM_PATH_SEGMENTS && req->path.len[req->path.n - 1] > 0) {
-        req->path.seg[req->path.n] = decoded + h->path_len;
-        req->path.len[req->path.n++] = 0;
-        if (empm__route_search(t, 0, &req->path, 0, m, NULL) != NULL)
-            return empm__slash_redirect(req);
-    }
     return 404;
 }
 
@@ -5197,10 +5362,12 @@ static enum empm__state empm__head_complete(empm__worker *w, empm__conn *c,
     const int64_t length = h->flags & EMPM__H_CHUNKED ? -1
                            : h->length > 0 ? h->length : 0;
     req->in_start = h->line;
+    req->text = req->in;                 /* it stays where it is from here */
     req->no_body = strcmp(req->in + h->method, "HEAD") == 0;
-    req->close = h->minor == 0 ? !(h->flags & EMPM__H_KEEP)
-                               : (h->flags & EMPM__H_CLOSE) != 0;
-    if ((h->flags & EMPM__H_CLOSE) || !cfg->keep_alive ||
+    req->close = (h->flags & EMPM__H_CLOSE) != 0 ||
+                 (h->minor == 0 && !(h->flags & EMPM__H_KEEP));
+    req->last_asked = req->close;        /* it will not send another one */
+    if (!cfg->keep_alive ||
         (cfg->max_keep_alive_requests > 0 &&
          c->requests + 1 >= (uint32_t)cfg->max_keep_alive_requests) ||
         empm__load(&w->child->stopping))
@@ -5221,11 +5388,13 @@ static enum empm__state empm__head_complete(empm__worker *w, empm__conn *c,
         else if (req->body_limit > 0 && length > req->body_limit)
             status = 413;
         else if (u->on_head != NULL) {
-            req->calling = 1;
+            req->calling = 2;            /* it cannot suspend */
             i = u->on_head(req, u->user);
             req->calling = 0;
-            if (i != EMPM_OK)
-                status = i < 0 ? 500 : i;
+            if (i != EMPM_OK || req->answered) {
+                empm__finish(req, i);    /* it has answered, or refused */
+                return EMPM__WRITE;
+            }
         }
     }
     if (status == 0)
@@ -5265,13 +5434,15 @@ static enum empm__state empm__do_read_head(empm__worker *w, empm__conn *c,
             return EMPM__WRITE;          /* earlier answers before we wait */
         if (c->flags & EMPM__F_DRAINED)
             break;
-        if (!empm__in_room(req, 1, (uint32_t)cfg->limit_request_head + 4096))
+        if (req->in_end == req->in_cap && req->in_start > 0)
+            empm__in_shift(req);
+        if (!empm__in_room(req, (uint32_t)cfg->limit_request_head + 4096))
             return empm__refuse(req, 431);
         n = empm__recv(w, c, req->in + req->in_end, req->in_cap - req->in_end);
         if (n == -1)
             break;
         if (n <= 0) {
-            if (n == 0 && req->in_end > req->in_start)
+            if (n == 0 && req->in_end > req->head.start)
                 return empm__refuse(req, 400);   /* RFC 9112 8 */
             return EMPM__CLOSED;
         }
@@ -5386,7 +5557,7 @@ static int empm__body_put(empm__worker *w, empm_request *req, const char *data,
     if (req->body_mode == EMPM__BODY_PIECES) {
         const empm_route *u = req->route->user;
         req->body_len += n;
-        req->calling = 1;
+        req->calling = 2;
         status = u->on_body(req, data, n, u->user);
         req->calling = 0;
         return status == 0 || (status >= 200 && status <= 599) ? status : 500;
@@ -5543,7 +5714,16 @@ static ssize_t empm__body_recv(empm__worker *w, empm__conn *c,
         else
             req->body_left -= n;
     } else {
-        if (!empm__in_room(req, 1, (uint32_t)w->cfg->limit_request_head + 4096))
+        /* what is left of the framing moves up; trailers stay where they are */
+        if (req->in_end == req->in_cap && req->in_start > floor &&
+            req->chunked.phase != EMPM__CHUNK_TRAILER) {
+            memmove(req->in + floor, req->in + req->in_start,
+                    req->in_end - req->in_start);
+            req->in_end -= req->in_start - floor;
+            req->in_start = floor;
+        }
+        if (!empm__in_room(req, floor + (uint32_t)w->cfg->limit_request_head +
+                                    4096))
             return 431;
         n = empm__recv(w, c, req->in + req->in_end, req->in_cap - req->in_end);
         if (n <= 0)
@@ -5573,8 +5753,13 @@ static enum empm__state empm__do_read_body(empm__worker *w, empm__conn *c,
             return EMPM__HANDLE;
         if (status != 0)
             return empm__refuse(req, status);
-        if (req->out != NULL && empm__flush(req) < 0)
-            return EMPM__CLOSED;         /* 100 Continue, earlier answers */
+        if (req->out != NULL) {          /* 100 Continue, earlier answers */
+            const int r = empm__flush(req);
+            if (r < 0 || (r == 0 && empm__write_late(w, req)))
+                return EMPM__CLOSED;
+            if (r == 1)
+                req->write_deadline = EMPM__NEVER;
+        }
         if (c->flags & EMPM__F_DRAINED)
             break;
         if (w->turn_bytes >= EMPM_TURN_BYTES) {
@@ -5614,7 +5799,7 @@ static enum empm__state empm__do_read_body(empm__worker *w, empm__conn *c,
 EMPM_API empm_ticket empm_suspend(empm_request *req, int timeout_ms,
                                   empm_wake *fn, void *user)
 {
-    if (fn == NULL || timeout_ms <= 0 || !req->calling || req->suspended ||
+    if (fn == NULL || timeout_ms <= 0 || req->calling != 1 || req->suspended ||
         req->failed || req->answer == EMPM__COMPLETE || req->producer != NULL ||
         (req->file_fd >= 0 && !req->file_spool) ||
         empm__conn_noted(req->c, EMPM__READY_HUP) ||
@@ -5712,17 +5897,16 @@ static enum empm__state empm__do_suspended(empm__worker *w, empm__conn *c,
             empm__fail(req, EMPM_ECLOSED, "");
         pending = r == 0;
         if (r == 1)
-            req->unacked = -1;
+            req->write_deadline = EMPM__NEVER;
         if (r == 2) {
             c->why = (uint16_t)why;
             wait->turn_over = 1;
             return EMPM__SUSPENDED;
         }
     }
-    now = empm__clock(w);
-    if (pending && req->unacked >= 0 && empm__late(req->write_deadline, now) &&
-        !empm__write_progress(w, req))
+    if (pending && empm__write_late(w, req))
         empm__fail(req, EMPM_ECLOSED, "");
+    now = empm__clock(w);
     if (why & EMPM__READY_RESUME)
         req->wake_why = EMPM_RESUMED;
     else if (req->failed || empm__conn_noted(c, EMPM__READY_HUP))
@@ -5748,6 +5932,9 @@ EMPM_API void empm_after_fork(void)
 {
     sigset_t none;
     sigemptyset(&none);
+    signal(SIGPIPE, SIG_DFL);
+    signal(SIGINT, SIG_DFL);
+    signal(SIGWINCH, SIG_DFL);
     sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
@@ -5769,6 +5956,8 @@ static enum empm__state empm__give_up(empm_request *req)
 {
     const int framed = req->answer == EMPM__OPEN || req->chunk_out ||
                        req->declared >= 0;
+    if (req->answer == EMPM__OPEN)
+        empm__file_drop(req);
     if (req->failed == EMPM_ECLOSED || empm__flush(req) != 1 || !framed)
         return empm__abort(req->c);
     return EMPM__CLOSED;
@@ -5786,6 +5975,7 @@ static void empm__turn_begin(empm__worker *w)
 {
     w->turn_requests = w->turn_bytes = 0;
     w->turn_start_us = w->turn_us = empm__now_us();
+    empm__store(&w->turn_began, (uint32_t)w->turn_us);
     w->now_ms = empm__us_to_ms(w->turn_us);
 }
 
@@ -5796,14 +5986,22 @@ static enum empm__state empm__written(empm__worker *w, empm__conn *c,
     const empm_config *cfg = w->cfg;
     const int more = req->in_end > req->in_start;
     if (req->close || req->body_open) {
-        const int linger = req->linger || req->body_open || more;
+        int linger = req->linger || req->body_open || more, unread = 0;
+        if (!linger && !req->last_asked) {
+            /* we close, not the client: its next request may be under way; in
+             * a stop we wait only if it is here */
+            c->flags |= EMPM__F_SHORT;
+            linger = !empm__load(&w->child->stopping) ||
+                     (ioctl(c->fd, FIONREAD, &unread) == 0 && unread > 0);
+        }
         empm__flight_end(w, c);
         if (!linger)
             return EMPM__CLOSED;
         empm__transport_of(c)->finish(c);
         c->requests = 0;                 /* from here: KiB dropped */
         empm__store(&c->deadline_ms,
-                    empm__after(empm__clock(w), c->flags & EMPM__F_SHORT
+                    empm__after(empm__clock(w), c->flags & EMPM__F_SHORT ||
+                                                        empm__closing_idle(w)
                                                     ? cfg->linger_short_ms
                                                     : cfg->linger_timeout_ms));
         return EMPM__LINGER;
@@ -5841,31 +6039,24 @@ static enum empm__state empm__do_write(empm__worker *w, empm__conn *c,
             return EMPM__WRITE;
         }
         if (r == 0) {
-            if (req->unacked >= 0 &&
-                empm__late(req->write_deadline, empm__clock(w)) &&
-                !empm__write_progress(w, req)) {
-                empm__bump(&w->score->timeouts, 1u);
+            if (empm__write_late(w, req))
                 return empm__abort(c);
-            }
             wait->want = 0;
             wait->deadline_ms = EMPM__NEVER;
             return empm__wait_out(w, req, wait) < 0 ? EMPM__CLOSED
                                                     : EMPM__WRITE;
         }
-        req->unacked = -1;
+        req->write_deadline = EMPM__NEVER;
         if (req->answer == EMPM__COMMITTED) {
             if ((r = empm__produce(req)) < 0)
                 empm__fail(req, r, "the producer has failed");
-            continue;
+            w->turn_us = empm__now_us();
+            if (w->turn_us - w->turn_start_us < EMPM_TURN_US || req->failed)
+                continue;
+            wait->turn_over = 1;
+            return EMPM__WRITE;
         }
-        if (req->file_fd >= 0) {
-            close(req->file_fd);
-            req->file_fd = -1;
-            req->file_spool = 0;
-            req->file_at = req->file_end = 0;
-            empm__unreserve(&w->child->pool.spool_bytes, req->response_spooled);
-            req->response_spooled = 0;
-        }
+        empm__file_drop(req);
         if (req->answer == EMPM__OPEN) { /* flushed between two requests */
             return EMPM__READ_HEAD;
         }
@@ -5924,11 +6115,9 @@ static enum empm__state empm__do_linger(empm__worker *w, empm__conn *c,
             return EMPM__LINGER;
         }
     }
-    if (scratch == NULL || empm__late(deadline, empm__clock(w)) ||
-        empm__closing_idle(w))
+    if (scratch == NULL || empm__late(deadline, empm__clock(w)))
         return EMPM__CLOSED;
     empm__wait_in(wait, deadline);
-    wait->want |= EMPM__IDLE;
     return EMPM__LINGER;
 }
 
@@ -5957,27 +6146,23 @@ static int empm__conn_release(empm__worker *w, empm__conn *c,
                               const empm__wait *wait)
 {
     empm__child *ch = w->child;
-    const uint32_t i = w->index;
+    const uint32_t i = w->index, deadline = wait->deadline_ms;
     uint32_t *parked = &w->score->parked[c->state];
-    int soon;
-    empm__store(&c->deadline_ms, wait->deadline_ms);
-    /* less than the horizon left: its place on the wheel may be too late */
-    soon = wait->deadline_ms != EMPM__NEVER &&
-           empm__until(wait->deadline_ms, w->now_ms) <
-               (int32_t)ch->horizon_ms;
-    if (soon)
-        empm__post(&ch->poller, i);
+    empm__store(&c->deadline_ms, deadline);
     empm__bump(parked, 1u);
     if (!empm__conn_give(c, wait->want)) {
         empm__bump(parked, (uint32_t)-1);
         return 0;
     }
-#if !EMPM__EPOLL
-    empm__post(&ch->poller, i);          /* a hint: no longer ours, but no harm */
-    soon = 1;
-#endif
-    if (soon)
+    /* Not ours any more, but a hint does no harm. While we had it, its place
+     * moved to at most a horizon from then: that is too late if less is left.
+     * The clock is read now, not before: see `time` in the model. */
+    if (!EMPM__EPOLL ||
+        (deadline != EMPM__NEVER && empm__until(deadline, empm__now_ms()) <
+                                        (int32_t)ch->horizon_ms)) {
+        empm__post(&ch->poller, i);
         empm__wake(&ch->poller);
+    }
     return 1;
 }
 
@@ -6013,14 +6198,14 @@ static void empm__conn_run(empm__worker *w, uint32_t index)
         }
         if (next != (enum empm__state)c->state) {
             empm__conn_enter(w, c, next);
+        } else if (empm__load(&ch->abort)) {
+            empm__conn_enter(w, c, EMPM__CLOSED);
         } else if (wait.turn_over) {
             if (empm__queue_length(&ch->queue) > 0) {
                 empm__queue_push(&ch->queue, index);
                 return;
             }
             empm__turn_begin(w);
-        } else if (empm__load(&ch->abort)) {
-            empm__conn_enter(w, c, EMPM__CLOSED);
         } else if (empm__conn_release(w, c, &wait)) {
             return;
         } else {
@@ -6283,11 +6468,13 @@ static int empm__send_fd(empm_request *req, int fd, const struct stat *st,
         close(fd);
         if (n != to - from)
             return 500;
+        req->declared = -1;
         p->end += (uint32_t)n;
         req->body_out_bytes += (size_t)n;
         req->written += n;
         return EMPM_OK;
     }
+    req->declared = -1;              /* the file's length is the length */
     req->file_fd = fd;
     req->file_spool = 0;
     req->file_at = from;
@@ -6298,7 +6485,7 @@ static int empm__send_fd(empm_request *req, int fd, const struct stat *st,
 EMPM_API int empm_send_file(empm_request *req, const char *path)
 {
     struct stat st;
-    int r = empm__may_write(req), fd;
+    int r = path == NULL ? EMPM_EINVAL : empm__may_write(req), fd;
     if (r < 0)
         return r;
     if (req->answer != EMPM__OPEN || req->written > 0) {
@@ -6649,16 +6836,21 @@ static void empm__admit(empm__child *ch, int fd, int k, uint32_t now_ms)
 static void empm__accept_some(empm__child *ch, int k, int most, uint32_t now_ms)
 {
     const empm__listener *l = &ch->s->listeners[k];
+    int accepted = 0;
     while (most-- > 0 && (ch->paused & ~(uint32_t)EMPM__PAUSE_STOP) == 0) {
         int fd;
-        if (ch->slab.in_use >= ch->slab.limit &&
-            empm__cull(ch, 1, now_ms) == 0) {
-            empm__pause(ch, EMPM__PAUSE_FULL, now_ms,
-                        "MaxOpenConnections is reached");
-            return;
+        if (ch->slab.in_use >= ch->slab.limit) {
+            if (accepted)
+                return;              /* is there another one? the poller knows */
+            if (empm__cull(ch, 1, now_ms) == 0) {
+                empm__pause(ch, EMPM__PAUSE_FULL, now_ms,
+                            "MaxOpenConnections is reached");
+                return;
+            }
         }
         fd = empm__accept(l->fd);
         if (fd >= 0) {
+            accepted = 1;
             empm__admit(ch, fd, k, now_ms);
             if (++ch->accepts >= 16 && ch->listening) {
                 /* last in the queue of who is woken: siblings get their share */
@@ -6686,6 +6878,24 @@ static void empm__accept_some(empm__child *ch, int k, int most, uint32_t now_ms)
             continue;
         }
     }
+}
+
+/* Is every worker in its turn for over `us`, so in a handler that takes its time?
+ * `shut` then also shuts the gate: what comes now waits in the backlog, where a
+ * sibling can take it. */
+static int empm__all_busy(empm__child *ch, uint64_t now_us, int us, int shut)
+{
+    empm__queue *q = &ch->queue;
+    int blocked, i;
+    pthread_mutex_lock(&q->lock);
+    blocked = q->idle_count + q->searching == 0;
+    for (i = 0; i < ch->started && blocked; i++)
+        blocked = (int32_t)((uint32_t)now_us -
+                            empm__load(&ch->workers[i].turn_began)) > us;
+    if (blocked && shut)
+        q->gate_closed = 1;
+    pthread_mutex_unlock(&q->lock);
+    return blocked;
 }
 
 /* Ends a pause; what came meanwhile is accepted at once, since nobody may be
@@ -6740,7 +6950,8 @@ static void empm__begin_stop(empm__child *ch, empm__batch *b, uint32_t orders)
         /* connections that have been accepted by the kernel are ours, too */
         ch->paused = 0;
         for (k = 0; k < ch->s->nlisteners; k++)
-            empm__accept_some(ch, k, EMPM__BATCH, b->now_ms);
+            empm__accept_some(ch, k, cfg->listen_backlog + EMPM__BATCH,
+                              b->now_ms);
         empm__pause(ch, EMPM__PAUSE_STOP, b->now_ms, "");
         for (k = 0; k < ch->s->nlisteners; k++) {
             close(ch->s->listeners[k].fd);
@@ -6800,11 +7011,9 @@ static void empm__expire(empm__child *ch, empm__batch *b)
 {
     const uint32_t now = b->now_ms;
     uint32_t i;
-    if (empm__load(&ch->score->idle_workers) > 0)
-        ch->no_idle_ms = EMPM__NEVER;
-    else if (ch->no_idle_ms == EMPM__NEVER)
-        ch->no_idle_ms = empm__after(now, 0);
-    while ((i = empm__wheel_due(&ch->wheel, &ch->slab, now)) != EMPM__NIL) {
+    int stuck = -1;                  /* not asked yet */
+    empm__wheel_advance(&ch->wheel, &ch->slab, now);
+    while ((i = empm__wheel_due(&ch->wheel, &ch->slab)) != EMPM__NIL) {
         empm__conn *c = empm__conn_at(&ch->slab, i);
         const uint32_t w = empm__load_acq(&c->word);
         const uint32_t deadline = empm__load(&c->deadline_ms);
@@ -6813,12 +7022,9 @@ static void empm__expire(empm__child *ch, empm__batch *b)
                              empm__after(now, ch->horizon_ms));
         } else if (deadline == EMPM__NEVER || empm__until(deadline, now) > 0) {
             empm__wheel_move(&ch->wheel, &ch->slab, i, deadline);
-        } else if (!(w & EMPM__IDLE) && ch->no_idle_ms != EMPM__NEVER &&
-                   empm__until(now, ch->no_idle_ms) < 1000) {
-            /* it owes an answer and nobody can give it: one second more */
-            empm__wheel_move(&ch->wheel, &ch->slab, i, empm__after(now, 1000));
         } else {
-            const int stuck = ch->no_idle_ms != EMPM__NEVER;
+            if (stuck < 0)
+                stuck = empm__all_busy(ch, b->now_us, 1000000, 0);
             empm__wheel_move(&ch->wheel, &ch->slab, i,
                              empm__after(now, ch->horizon_ms));
             if (empm__take(ch, i, EMPM__READY_TIMEOUT, now)) {
@@ -6943,10 +7149,14 @@ static void empm__round(empm__child *ch, empm__event *events)
         empm__until(ch->retry_ms, b.now_ms) <= 0)
         empm__unpause(ch, EMPM__PAUSE_FDS | EMPM__PAUSE_FULL, b.now_ms);
     for (i = 0; i < n; i++)
-        if (events[i].index >= EMPM__EVENT_LISTENER &&
-            events[i].index != EMPM__EVENT_WAKE && ch->paused == 0)
+        if (events[i].index < EMPM__EVENT_LISTENER ||
+            events[i].index == EMPM__EVENT_WAKE || ch->paused != 0)
+            continue;
+        else if (empm__all_busy(ch, b.now_us, EMPM_TURN_US, 1))
+            empm__pause(ch, EMPM__PAUSE_GATE, b.now_ms, "");
+        else
             empm__accept_some(ch, (int)(events[i].index - EMPM__EVENT_LISTENER),
-                              16, b.now_ms);
+                              EMPM__ACCEPTS, b.now_ms);
     if (ch->cfg->max_connections_per_child > 0 && ch->s->parent_fd >= 0 &&
         !ch->stopping && empm__load(&ch->score->accepted) - ch->accepted_before >=
                              (uint32_t)ch->cfg->max_connections_per_child)
@@ -7044,7 +7254,7 @@ static int empm__child_init(empm__child *ch, empm_server *s, int slot)
     ch->accepted_before = ch->score->accepted;
     ch->horizon_ms = empm__horizon(cfg);
     ch->tell_ms = empm__now_ms();
-    ch->stop_ms = ch->retry_ms = ch->no_idle_ms = ch->pause_log_ms = EMPM__NEVER;
+    ch->stop_ms = ch->retry_ms = ch->pause_log_ms = EMPM__NEVER;
     ch->pool.most = (size_t)(cfg->max_mem_free / EMPM_PAGE_BYTES);
     pthread_mutex_init(&ch->pool.lock, NULL);
     pthread_mutex_init(&ch->done_lock, NULL);
@@ -7176,16 +7386,76 @@ EMPM_API int empm_resume(empm_server *s, empm_ticket ticket)
  * >>listen -- listen strings become sockets
  * ------------------------------------------------------------------------- */
 
-/* The value of "name=" among the options behind a listen string, or NULL. */
-static const char *empm__listen_option(const char *options, const char *name)
+enum empm__listen_kind { EMPM__LISTEN_TCP, EMPM__LISTEN_UNIX, EMPM__LISTEN_FD };
+
+typedef struct empm__listen_spec {   /* a listen string, taken apart */
+    enum empm__listen_kind kind;
+    char   host[256];                /* or the path; "" for all addresses */
+    char   port[8];
+    int    fd;
+    int    v6only;
+    long   mode;                     /* of a unix socket, -1: the umask's */
+} empm__listen_spec;
+
+/* Takes `text` apart. Returns NULL or what is wrong with it. */
+static const char *empm__listen_parse(empm__listen_spec *l, const char *text)
 {
-    const size_t n = strlen(name);
-    while (*options != '\0') {
-        options += strspn(options, " \t");
-        if (strncmp(options, name, n) == 0 &&
-            (options[n] == '=' || options[n] == ' ' || options[n] == '\0'))
-            return options + n + (options[n] == '=');
-        options += strcspn(options, " \t");
+    size_t n = strcspn(text, " \t");
+    const char *o = text + n;
+    char *colon;
+    int64_t v;
+    memset(l, 0, sizeof *l);
+    l->mode = -1;
+    if (n >= sizeof l->host || n == 0)
+        return "is no address";
+    memcpy(l->host, text, n);
+    if (strncmp(text, "unix:", 5) == 0) {
+        l->kind = EMPM__LISTEN_UNIX;
+        memmove(l->host, l->host + 5, n - 4);
+        if (n == 5)
+            return "wants a path";
+    } else if (strncmp(text, "fd:", 3) == 0) {
+        l->kind = EMPM__LISTEN_FD;
+        v = empm__parse_u63(text + 3, n - 3);
+        if (v < 0 || v > INT_MAX)
+            return "wants the number of a descriptor";
+        l->fd = (int)v;
+    } else {
+        l->kind = EMPM__LISTEN_TCP;
+        colon = strrchr(l->host, ':');
+        if (colon != NULL && strchr(colon, ']') != NULL)
+            return "wants a port";
+        snprintf(l->port, sizeof l->port, "%.7s",
+                 colon != NULL ? colon + 1 : l->host);
+        v = empm__parse_u63(l->port, strlen(l->port));
+        if (v < 0 || v > 65535)
+            return "wants a port from 0 to 65535";
+        if (colon == NULL)
+            colon = l->host;
+        *colon = '\0';
+        if (l->host[0] == '[') {
+            if (colon[-1] != ']')
+                return "wants [address]:port";
+            colon[-1] = '\0';
+            memmove(l->host, l->host + 1, strlen(l->host));
+        } else if (strchr(l->host, ':') != NULL)
+            return "wants brackets around an IPv6 address";
+        if (strcmp(l->host, "*") == 0)
+            l->host[0] = '\0';
+    }
+    while (*(o += strspn(o, " \t")) != '\0') {
+        char *end;
+        n = strcspn(o, " \t");
+        if (l->kind == EMPM__LISTEN_TCP && n == 6 && memcmp(o, "v6only", 6) == 0)
+            l->v6only = 1;
+        else if (l->kind == EMPM__LISTEN_UNIX && n > 5 &&
+                 memcmp(o, "mode=", 5) == 0) {
+            l->mode = strtol(o + 5, &end, 8);
+            if (end != o + n || l->mode < 0 || l->mode > 0777)
+                return "wants mode= as up to three octal digits";
+        } else
+            return "has an option that is not known here";
+        o += n;
     }
     return NULL;
 }
@@ -7204,20 +7474,19 @@ static int empm__listen_port(int fd)
     return 0;
 }
 
-static int empm__listen_unix(empm__listener *l, const char *path, size_t n,
-                             const char *options)
+static int empm__listen_unix(empm__listener *l, const empm__listen_spec *spec)
 {
+    const size_t n = strlen(spec->host);
     struct sockaddr_un a;
     struct stat st;
-    const char *mode = empm__listen_option(options, "mode");
     int fd, probe;
     memset(&a, 0, sizeof a);
     a.sun_family = AF_UNIX;
-    if (n == 0 || n >= sizeof a.sun_path || n >= sizeof l->path) {
+    if (n >= sizeof a.sun_path || n >= sizeof l->path) {
         errno = ENAMETOOLONG;
         return -1;
     }
-    memcpy(a.sun_path, path, n);
+    memcpy(a.sun_path, spec->host, n);
     fd = socket(AF_UNIX, SOCK_STREAM, 0);
     if (fd < 0)
         return -1;
@@ -7230,8 +7499,8 @@ static int empm__listen_unix(empm__listener *l, const char *path, size_t n,
         close(probe);
     }
 #if defined(__linux__)
-    if (mode != NULL)                /* before it can be seen */
-        fchmod(fd, (mode_t)strtoul(mode, NULL, 8));
+    if (spec->mode >= 0)             /* before it can be seen */
+        fchmod(fd, (mode_t)spec->mode);
 #endif
     if (bind(fd, (struct sockaddr *)&a, sizeof a) < 0) {
         const int saved = errno;
@@ -7239,10 +7508,9 @@ static int empm__listen_unix(empm__listener *l, const char *path, size_t n,
         errno = saved;
         return -1;
     }
-    memcpy(l->path, path, n);
-    l->path[n] = '\0';
-    if (mode != NULL)
-        chmod(l->path, (mode_t)strtoul(mode, NULL, 8));
+    memcpy(l->path, spec->host, n + 1);
+    if (spec->mode >= 0)
+        chmod(l->path, (mode_t)spec->mode);
     return fd;
 }
 
@@ -7272,8 +7540,8 @@ static int empm__listen_tcp(const empm_config *cfg, const char *host,
             }
             setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
             if (a->ai_family == AF_INET6)
-                setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY,
-                           v6only || host != NULL ? &on : &off, sizeof on);
+                setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, v6only ? &on : &off,
+                           sizeof on);
             /* accepted sockets inherit these on Linux */
             setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
             setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
@@ -7299,51 +7567,30 @@ static int empm__listen_tcp(const empm_config *cfg, const char *host,
 static int empm__listen_open(empm__listener *l, const char *text,
                              const empm_config *cfg, empm__report *rep)
 {
-    const size_t n = strcspn(text, " \t");
-    const char *options = text + n, *why = NULL;
-    char host[256];
+    empm__listen_spec spec;
+    const char *why = empm__listen_parse(&spec, text);
     int fd = -1;
     memset(l, 0, sizeof *l);
     l->fd = -1;
     l->text = text;
-    errno = EINVAL;
-    if (strncmp(text, "unix:", 5) == 0) {
-        fd = empm__listen_unix(l, text + 5, n - 5, options);
-    } else if (strncmp(text, "fd:", 3) == 0) {
-        const int64_t v = empm__parse_u63(text + 3, n - 3);
+    if (why != NULL) {
+        empm__say(rep, EMPM_LOG_ERROR, "Listen %s: %s", text, why);
+        return EMPM_EINVAL;
+    }
+    if (spec.kind == EMPM__LISTEN_UNIX) {
+        fd = empm__listen_unix(l, &spec);
+    } else if (spec.kind == EMPM__LISTEN_FD) {
         int is = 0;
         socklen_t len = sizeof is;
-        if (v >= 0 && v <= INT_MAX &&
-            getsockopt((int)v, SOL_SOCKET, SO_ACCEPTCONN, &is, &len) == 0)
-            fd = is ? (int)v : -1;
-        why = fd < 0 ? "is not a listening socket" : NULL;
-    } else if (n < sizeof host) {
-        char *h = host, *colon;
-        const char *port = host;
-        memcpy(host, text, n);
-        host[n] = '\0';
-        colon = strrchr(host, ':');
-        if (colon != NULL && colon[1] != ']' && strchr(colon, ']') == NULL) {
-            *colon = '\0';
-            port = colon + 1;
-            if (*h == '[' && colon > h && colon[-1] == ']') {
-                colon[-1] = '\0';
-                h++;
-            }
-        } else
-            h = NULL;
-        if (h != NULL && (*h == '\0' || strcmp(h, "*") == 0))
-            h = NULL;
-        if (empm__parse_u63(port, strlen(port)) < 0 ||
-            empm__parse_u63(port, strlen(port)) > 65535)
-            why = "wants a port from 0 to 65535";
+        if (getsockopt(spec.fd, SOL_SOCKET, SO_ACCEPTCONN, &is, &len) == 0 && is)
+            fd = spec.fd;
         else
-            fd = empm__listen_tcp(cfg, h, port,
-                                  empm__listen_option(options, "v6only") != NULL,
-                                  &why);
-    }
+            why = "is not a listening socket";
+    } else
+        fd = empm__listen_tcp(cfg, spec.host[0] ? spec.host : NULL, spec.port,
+                              spec.v6only, &why);
     if (fd >= 0 && (empm__fd_flags(fd, 1) < 0 ||
-                    (strncmp(text, "fd:", 3) != 0 &&
+                    (spec.kind != EMPM__LISTEN_FD &&
                      listen(fd, cfg->listen_backlog) < 0))) {
         const int saved = errno;
         close(fd);
@@ -7389,12 +7636,26 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
     if (stat(cfg->spool_directory, &st) < 0 || !S_ISDIR(st.st_mode))
         empm__say(rep, EMPM_LOG_ERROR, "SpoolDirectory %s is not a directory",
                   cfg->spool_directory);
-    for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++)
+    for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++) {
+        empm__listen_spec spec;
+        const char *why = empm__listen_parse(&spec, cfg->listen[i]);
+        if (why != NULL)
+            empm__say(rep, EMPM_LOG_ERROR, "Listen %s: %s", cfg->listen[i], why);
         for (k = 0; k < i; k++)
             if (strcmp(cfg->listen[i], cfg->listen[k]) == 0 &&
                 strstr(cfg->listen[i], ":0") == NULL)
                 empm__say(rep, EMPM_LOG_ERROR, "Listen %s is given twice",
                           cfg->listen[i]);
+    }
+}
+
+static int empm__check(empm_config *cfg, empm__report *rep)
+{
+    rep->errors = 0;
+    rep->result = EMPM_OK;
+    empm__check_numbers(cfg, rep);
+    empm__check_rest(cfg, rep);
+    return rep->result;
 }
 
 EMPM_API int empm_check(empm_config *cfg,
@@ -7404,9 +7665,7 @@ EMPM_API int empm_check(empm_config *cfg,
     empm__report rep;
     rep.say = say;
     rep.user = user;
-    rep.errors = 0;
-    empm__check_numbers(cfg, &rep);
-    empm__check_rest(cfg, &rep);
+    empm__check(cfg, &rep);
     return rep.errors;
 }
 
@@ -7437,13 +7696,12 @@ static int empm__server_new(empm_config *cfg, int shared, empm_server **out)
 {
     empm_server *s;
     empm__report rep;
-    int r = EMPM_EINVAL, i;
+    int r, i;
     *out = NULL;
     rep.say = empm__report_to_log;
     rep.user = cfg;
-    rep.errors = 0;
-    if (empm_check(cfg, rep.say, rep.user) > 0)
-        return EMPM_EINVAL;
+    if ((r = empm__check(cfg, &rep)) < 0)
+        return r;
     s = (empm_server *)EMPM_MALLOC(sizeof *s);
     if (s == NULL)
         return EMPM_ENOMEM;
@@ -7590,6 +7848,7 @@ static const int empm__signals[] = { SIGTERM, SIGINT, SIGWINCH, SIGCHLD,
 typedef struct empm__signal_set {
     int              fd[2];
     struct sigaction old[EMPM__COUNT(empm__signals)];
+    sigset_t         old_mask;
     int              taken;
 } empm__signal_set;
 
@@ -7602,11 +7861,13 @@ static int empm__has_terminal(void)
 static int empm__signals_take(empm__signal_set *set)
 {
     struct sigaction sa;
+    sigset_t ours;
     size_t i;
     set->taken = 0;
     if (empm__pipe(set->fd, 1) < 0)
         return EMPM_ESYS;
     empm__signal_fd = set->fd[1];
+    sigemptyset(&ours);
     for (i = 0; i < EMPM__COUNT(empm__signals); i++) {
         const int sig = empm__signals[i];
         memset(&sa, 0, sizeof sa);
@@ -7616,7 +7877,9 @@ static int empm__signals_take(empm__signal_set *set)
         if (sig == SIGPIPE || (sig == SIGWINCH && empm__has_terminal()))
             sa.sa_handler = SIG_IGN;
         sigaction(sig, &sa, &set->old[i]);
+        sigaddset(&ours, sig);
     }
+    sigprocmask(SIG_UNBLOCK, &ours, &set->old_mask);  /* inherited, perhaps */
     set->taken = 1;
     return EMPM_OK;
 }
@@ -7627,6 +7890,7 @@ static void empm__signals_restore(empm__signal_set *set)
     for (i = 0; set->taken && i < EMPM__COUNT(empm__signals); i++)
         sigaction(empm__signals[i], &set->old[i], NULL);
     if (set->taken) {
+        sigprocmask(SIG_SETMASK, &set->old_mask, NULL);
         close(set->fd[0]);
         close(set->fd[1]);
     }
@@ -7842,6 +8106,7 @@ static int empm__kid_start(empm__parent *p)
     kid = &p->kids[slot];
     kid->control = control[1];
     empm__store(&empm__score_at(&p->s->score, slot)->healthy, 0u);
+    empm__store(&empm__score_at(&p->s->score, slot)->stopping, 0u);
     pid = fork();
     if (pid == 0) {
         close(control[1]);
@@ -7957,6 +8222,7 @@ static void empm__maintain(empm__parent *p)
     const uint64_t now = empm__now_us();
     int i, idle = 0, starting = 0, victim = -1;
     uint32_t fewest = 0;
+    p->tick_us = 0;
     if (p->stopping || cfg->processes > 0)
         return;
     for (i = 0; i < p->slots; i++) {

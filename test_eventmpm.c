@@ -1,0 +1,7538 @@
+/* test_eventmpm.c - the tests of eventmpm.h: from inside and over real sockets
+ *
+ *     cc -g test_eventmpm.c -o test && ./test          everything but the long
+ *     ./test conn files.range                          what these words pick
+ *     ./test -l                                        the names
+ *     ./test long                                      the long ones
+ *     ./test all -v                                    all, each with its time
+ *     ./test -d conn.keep_alive                        with the server's log
+ *
+ * One binary has one poller: build a second one with -DEVENTMPM_POLL. A test
+ * that says LIVE runs twice, against the engine as threads of this process and
+ * (its name ends in "+fork") against a forked server.
+ *
+ * `grep -n '^ \* >>' test_eventmpm.c` prints the contents.
+ */
+#include <stddef.h>
+
+/* The allocator of the header under test: counts, and fails when told to. */
+static void *test_malloc(size_t n);
+static void *test_realloc(void *p, size_t n);
+static void  test_free(void *p);
+#define EMPM_MALLOC(n)     test_malloc(n)
+#define EMPM_REALLOC(p, n) test_realloc(p, n)
+#define EMPM_FREE(p)       test_free(p)
+
+#define EVENTMPM_IMPLEMENTATION
+#include "eventmpm.h"
+
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+#include <sys/types.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+#ifdef __linux__
+#  include <sys/prctl.h>
+#endif
+
+/* ---------------------------------------------------------------------------
+ * >>harness -- tests that register themselves, checks that go on
+ *
+ * Everything runs in one process, so that sanitizers see it. The watchdog is a
+ * process of its own: it works when this one spins, and it adds no thread
+ * (TSan allows no fork with threads around). After each test the harness holds
+ * what every test promises: no descriptor, thread, child process or allocation
+ * of the header is left over.
+ * ------------------------------------------------------------------------- */
+
+enum { T_PLAIN = 0, T_LIVE = 1, T_LONG = 2 };
+
+typedef struct test {
+    const char  *section, *name;
+    void       (*fn)(void);
+    int          flags;
+    struct test *next;
+} test;
+
+static test  *tests_first, **tests_last = &tests_first;
+static int    g_forked;             /* the fixture's mode in this run */
+static int    g_failures;           /* of the running test; atomic */
+static int    g_printed;            /* failures shown of this test; atomic */
+static int    g_verbose;
+static int    g_show_log;           /* print what the servers log */
+static int    g_slow = 1;           /* times are this much longer here */
+static char   g_context[256];       /* the row of the table in hand */
+static const char *g_skip;          /* why the running test was skipped */
+static char   g_tmp[256];           /* our directory, removed at the end */
+
+static void test_add(test *t, const char *section, const char *name, int flags,
+                     void (*fn)(void))
+{
+    t->section = section;
+    t->name = name;
+    t->flags = flags;
+    t->fn = fn;
+    *tests_last = t;
+    tests_last = &t->next;
+}
+
+#define TEST_WITH(section, name, flags)                                       \
+    static void t_##section##_##name(void);                                   \
+    static test e_##section##_##name;                                         \
+    __attribute__((constructor)) static void r_##section##_##name(void)       \
+    {                                                                         \
+        test_add(&e_##section##_##name, #section, #name, flags,               \
+                 t_##section##_##name);                                       \
+    }                                                                         \
+    static void t_##section##_##name(void)
+
+#define TEST(section, name)      TEST_WITH(section, name, T_PLAIN)
+#define LIVE(section, name)      TEST_WITH(section, name, T_LIVE)
+#define LONG(section, name)      TEST_WITH(section, name, T_LONG)
+
+#define SKIP(why) do { g_skip = why; return; } while (0)
+
+static void fail(const char *file, int line, const char *fmt, ...)
+    EMPM__PRINTF(3, 4);
+static void fail(const char *file, int line, const char *fmt, ...)
+{
+    va_list ap;
+
+    __atomic_add_fetch(&g_failures, 1, __ATOMIC_RELAXED);
+    if (__atomic_add_fetch(&g_printed, 1, __ATOMIC_RELAXED) > 20)
+        return;
+    flockfile(stdout);
+    printf("%s:%d: ", file, line);
+    va_start(ap, fmt);
+    vprintf(fmt, ap);
+    va_end(ap);
+    if (g_context[0] != 0)
+        printf("  [%s]", g_context);
+    printf("\n");
+    funlockfile(stdout);
+}
+
+static void context(const char *fmt, ...) EMPM__PRINTF(1, 2);
+static void context(const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(g_context, sizeof g_context, fmt, ap);
+    va_end(ap);
+}
+
+static int check_int(const char *file, int line, const char *what, long long got,
+                     long long want)
+{
+    if (got == want)
+        return 1;
+    fail(file, line, "%s is %lld, not %lld", what, got, want);
+    return 0;
+}
+
+static int check_str(const char *file, int line, const char *what,
+                     const char *got, const char *want)
+{
+    if (got != NULL && want != NULL && strcmp(got, want) == 0)
+        return 1;
+    fail(file, line, "%s is \"%.200s\", not \"%.200s\"", what,
+         got ? got : "(null)", want ? want : "(null)");
+    return 0;
+}
+
+static int check_true(const char *file, int line, const char *what, int ok)
+{
+    if (!ok)
+        fail(file, line, "not so: %s", what);
+    return ok;
+}
+
+/* Between lo and hi, for times: prints all three. */
+static int check_in(const char *file, int line, const char *what, long long got,
+                    long long lo, long long hi)
+{
+    if (got >= lo && got <= hi)
+        return 1;
+    fail(file, line, "%s is %lld, not from %lld to %lld", what, got, lo, hi);
+    return 0;
+}
+
+#define CHECK(cond)          check_true(__FILE__, __LINE__, #cond, (cond) ? 1 : 0)
+#define CHECK_INT(got, want) check_int(__FILE__, __LINE__, #got, \
+                                       (long long)(got), (long long)(want))
+#define CHECK_STR(got, want) check_str(__FILE__, __LINE__, #got, got, want)
+#define CHECK_IN(got, lo, hi) check_in(__FILE__, __LINE__, #got, \
+                                       (long long)(got), (long long)(lo), \
+                                       (long long)(hi))
+
+static uint64_t now_ms(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000u + (uint64_t)t.tv_nsec / 1000000u;
+}
+
+/* A step of bounded polling, and the handlers' way to be slow. */
+static void nap(int ms)
+{
+    poll(NULL, 0, ms);
+}
+
+/* What should happen soon: looked at until it has or `ms` (scaled) is over. */
+#define CHECK_SOON(cond, ms)                                                  \
+    do {                                                                      \
+        uint64_t soon_end = now_ms() + (uint64_t)(ms) * (uint64_t)g_slow;     \
+        int soon_ok;                                                          \
+        while (!(soon_ok = (cond) ? 1 : 0) && now_ms() < soon_end)            \
+            nap(1);                                                           \
+        check_true(__FILE__, __LINE__, #cond " (in time)", soon_ok);          \
+    } while (0)
+
+/* Upper bounds. At once: no timeout of the server can have been involved. */
+#define SCALED(ms)  ((ms) * g_slow)
+#define AT_ONCE     SCALED(400)
+#define PATIENCE    SCALED(8000)
+
+static int get_int(int *p) { return __atomic_load_n(p, __ATOMIC_ACQUIRE); }
+static void set_int(int *p, int v) { __atomic_store_n(p, v, __ATOMIC_RELEASE); }
+static int add_int(int *p, int v)
+{
+    return __atomic_add_fetch(p, v, __ATOMIC_ACQ_REL);
+}
+
+/* --- the allocator ------------------------------------------------------- */
+
+static int a_calls;                 /* mallocs and reallocs so far */
+static int a_live;                  /* blocks not yet freed */
+static int a_fail_at;               /* > 0: the so many-th call from now fails */
+static int a_failed;                /* calls that were made to fail */
+
+static int alloc_fails(void)
+{
+    add_int(&a_calls, 1);
+    if (get_int(&a_fail_at) > 0 && add_int(&a_fail_at, -1) == 0) {
+        add_int(&a_failed, 1);
+        return 1;
+    }
+    return 0;
+}
+
+static void *test_malloc(size_t n)
+{
+    void *p;
+
+    if (alloc_fails())
+        return NULL;
+    p = malloc(n);
+    if (p != NULL)
+        add_int(&a_live, 1);
+    return p;
+}
+
+static void *test_realloc(void *p, size_t n)
+{
+    void *q;
+
+    if (alloc_fails())
+        return NULL;
+    q = realloc(p, n);
+    if (q != NULL && p == NULL)
+        add_int(&a_live, 1);
+    return q;
+}
+
+static void test_free(void *p)
+{
+    if (p != NULL)
+        add_int(&a_live, -1);
+    free(p);
+}
+
+/* --- text that grows ----------------------------------------------------- */
+
+typedef struct str {
+    char  *p;
+    size_t n, cap;
+} str;
+
+static void str_add(str *s, const void *data, size_t n)
+{
+    if (s->n + n + 1 > s->cap) {
+        size_t cap = (s->n + n + 1) * 2;
+        char *p = (char *)realloc(s->p, cap);
+        if (p == NULL)
+            abort();
+        s->p = p;
+        s->cap = cap;
+    }
+    if (n != 0)
+        memcpy(s->p + s->n, data, n);
+    s->n += n;
+    s->p[s->n] = 0;
+}
+
+static void str_addf(str *s, const char *fmt, ...) EMPM__PRINTF(2, 3);
+static void str_addf(str *s, const char *fmt, ...)
+{
+    char line[4096];
+    va_list ap;
+    int n;
+
+    va_start(ap, fmt);
+    n = vsnprintf(line, sizeof line, fmt, ap);
+    va_end(ap);
+    if (n > 0)
+        str_add(s, line, (size_t)n < sizeof line ? (size_t)n : sizeof line - 1);
+}
+
+static void str_fill(str *s, char ch, size_t n)
+{
+    while (n-- != 0)
+        str_add(s, &ch, 1);
+}
+
+static void str_free(str *s)
+{
+    free(s->p);
+    memset(s, 0, sizeof *s);
+}
+
+/* --- what the system says about a process -------------------------------- */
+
+static int count_dir(const char *path)
+{
+    DIR *d = opendir(path);
+    struct dirent *e;
+    int n = 0;
+
+    if (d == NULL)
+        return -1;
+    while ((e = readdir(d)) != NULL)
+        if (e->d_name[0] != '.')
+            n++;
+    closedir(d);
+    return n;
+}
+
+static int open_fds(void) { return count_dir("/proc/self/fd"); }
+static int threads_now(void) { return count_dir("/proc/self/task"); }
+
+/* Fields of /proc/PID/stat after the name: 0 state, 1 ppid, 11 utime, 12 stime */
+static int proc_stat(long pid, long long *field, int n)
+{
+    char path[64], text[1024], *p;
+    FILE *f;
+    size_t got;
+    int i;
+
+    snprintf(path, sizeof path, "/proc/%ld/stat", pid);
+    f = fopen(path, "r");
+    if (f == NULL)
+        return -1;
+    got = fread(text, 1, sizeof text - 1, f);
+    fclose(f);
+    text[got] = 0;
+    p = strrchr(text, ')');
+    if (p == NULL || p[1] == 0)
+        return -1;
+    p += 2;
+    field[0] = (unsigned char)*p;
+    p++;
+    for (i = 1; i < n; i++)
+        field[i] = strtoll(p, &p, 10);
+    return 0;
+}
+
+/* The live children of `pid`, at most max; -1: this system cannot tell. */
+static int children_of(long pid, long *out, int max)
+{
+    DIR *d = opendir("/proc");
+    struct dirent *e;
+    int n = 0;
+
+    if (d == NULL)
+        return -1;
+    while ((e = readdir(d)) != NULL) {
+        char *end;
+        long p = strtol(e->d_name, &end, 10);
+        long long st[2];
+        if (p <= 0 || *end != 0 || proc_stat(p, st, 2) != 0)
+            continue;
+        if (st[1] == pid && st[0] != 'Z' && n < max)
+            out[n++] = p;
+    }
+    closedir(d);
+    return n;
+}
+
+static long long cpu_ms_of(long pid)
+{
+    long long st[13];
+
+    if (proc_stat(pid, st, 13) != 0)
+        return 0;
+    return (st[11] + st[12]) * 1000 / sysconf(_SC_CLK_TCK);
+}
+
+static long long own_cpu_ms(void)
+{
+    struct rusage u;
+
+    getrusage(RUSAGE_SELF, &u);
+    return (long long)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1000 +
+           (u.ru_utime.tv_usec + u.ru_stime.tv_usec) / 1000;
+}
+
+/* Context switches that the threads of `pid` asked for: its wake-ups. */
+static long long wakeups_of(long pid)
+{
+    char path[512], line[256];
+    long long sum = 0;
+    struct dirent *e;
+    DIR *d;
+
+    snprintf(path, sizeof path, "/proc/%ld/task", pid);
+    d = opendir(path);
+    if (d == NULL)
+        return -1;
+    while ((e = readdir(d)) != NULL) {
+        FILE *f;
+        if (e->d_name[0] == '.')
+            continue;
+        snprintf(path, sizeof path, "/proc/%ld/task/%.20s/status", pid,
+                 e->d_name);
+        f = fopen(path, "r");
+        while (f != NULL && fgets(line, sizeof line, f) != NULL)
+            if (strncmp(line, "voluntary_ctxt_switches:", 24) == 0)
+                sum += strtoll(line + 24, NULL, 10);
+        if (f != NULL)
+            fclose(f);
+    }
+    closedir(d);
+    return sum;
+}
+
+static void remove_tree(const char *path)
+{
+    struct stat st;
+
+    if (lstat(path, &st) != 0)
+        return;
+    if (S_ISDIR(st.st_mode)) {
+        DIR *d = opendir(path);
+        struct dirent *e;
+        while (d != NULL && (e = readdir(d)) != NULL) {
+            char below[1024];
+            if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
+                continue;
+            snprintf(below, sizeof below, "%s/%s", path, e->d_name);
+            remove_tree(below);
+        }
+        if (d != NULL)
+            closedir(d);
+        rmdir(path);
+    } else {
+        unlink(path);
+    }
+}
+
+static const char *tmp_path(char *out, size_t n, const char *name)
+{
+    snprintf(out, n, "%s/%s", g_tmp, name);
+    return out;
+}
+
+static int write_file(const char *path, const void *data, size_t n)
+{
+    FILE *f = fopen(path, "wb");
+    size_t put;
+
+    if (f == NULL)
+        return -1;
+    put = fwrite(data, 1, n, f);
+    return fclose(f) == 0 && put == n ? 0 : -1;
+}
+
+/* --- the watchdog -------------------------------------------------------- */
+
+typedef struct watch {
+    int  ms;                        /* 0: nothing is running */
+    char name[124];
+} watch;
+
+static int g_watch_fd = -1;
+
+static void watchdog_main(int fd, pid_t ward)
+{
+    watch w;
+
+    memset(&w, 0, sizeof w);
+    for (;;) {
+        struct pollfd p;
+        int n;
+        p.fd = fd;
+        p.events = POLLIN;
+        p.revents = 0;
+        n = poll(&p, 1, w.ms > 0 ? w.ms : -1);
+        if (n == 0) {
+            char line[256];
+            int len = snprintf(line, sizeof line,
+                               "\nWATCHDOG: %s runs for %d ms: aborted\n",
+                               w.name, w.ms);
+            if (len > 0 && write(1, line, (size_t)len) < 0)
+                len = 0;
+            kill(ward, SIGABRT);
+            nap(3000);
+            kill(ward, SIGKILL);
+            _exit(1);
+        }
+        if (n > 0 && read(fd, &w, sizeof w) != (ssize_t)sizeof w)
+            _exit(0);
+    }
+}
+
+static void watchdog_start(void)
+{
+    int p[2];
+    pid_t ward = getpid(), pid;
+
+    if (getenv("EMPM_TEST_NO_WATCHDOG") != NULL || pipe(p) != 0)
+        return;
+    pid = fork();
+    if (pid == 0) {
+        close(p[1]);
+        signal(SIGINT, SIG_IGN);    /* ours ends with the pipe */
+        watchdog_main(p[0], ward);
+    }
+    close(p[0]);
+    g_watch_fd = p[1];
+    fcntl(g_watch_fd, F_SETFD, FD_CLOEXEC);
+}
+
+static void watchdog_set(const char *name, int ms)
+{
+    watch w;
+
+    memset(&w, 0, sizeof w);
+    w.ms = ms;
+    snprintf(w.name, sizeof w.name, "%s", name);
+    if (g_watch_fd >= 0 && write(g_watch_fd, &w, sizeof w) != (ssize_t)sizeof w)
+        g_watch_fd = -1;
+}
+
+/* ---------------------------------------------------------------------------
+ * >>client -- a small HTTP client that trusts nobody
+ *
+ * It takes what the server sends apart as strictly as the server should take
+ * the client's requests; whatever is wrong with any reply of any test is a
+ * failed check. Every wait has a deadline.
+ * ------------------------------------------------------------------------- */
+
+enum { CL_FIN = 1, CL_RESET = 2, CL_TIMEOUT = 3, CL_DATA = 4 };
+
+typedef struct client {
+    int     fd;
+    int     end;                    /* 0, CL_FIN, CL_RESET */
+    int     patience;               /* ms that reading a reply may take */
+    int     send_failed;
+    str     in;                     /* received, not used yet */
+    /* the last reply */
+    int     status, minor;
+    int     complete;               /* the body is all there */
+    int     chunked;
+    int     closes;                 /* says Connection: close */
+    int64_t declared;               /* Content-Length, or -1 */
+    str     head, body, trailer;
+    char    value[1024];            /* what cl_header() found */
+} client;
+
+static void cl_init(client *c)
+{
+    memset(c, 0, sizeof *c);
+    c->fd = -1;
+    c->patience = PATIENCE;
+}
+
+static void cl_close(client *c)
+{
+    if (c->fd >= 0)
+        close(c->fd);
+    str_free(&c->in);
+    str_free(&c->head);
+    str_free(&c->body);
+    str_free(&c->trailer);
+    cl_init(c);
+}
+
+/* Closes with a reset, as a client that crashes or has lost patience. */
+static void cl_reset(client *c)
+{
+    struct linger l;
+
+    l.l_onoff = 1;
+    l.l_linger = 0;
+    if (c->fd >= 0)
+        setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &l, sizeof l);
+    cl_close(c);
+}
+
+static int cl_connect_port(client *c, int port, int rcvbuf)
+{
+    struct sockaddr_in a;
+    int one = 1;
+
+    cl_init(c);
+    memset(&a, 0, sizeof a);
+    a.sin_family = AF_INET;
+    a.sin_port = htons((uint16_t)port);
+    a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    c->fd = socket(AF_INET, SOCK_STREAM, 0);
+    if (c->fd < 0)
+        return -1;
+    fcntl(c->fd, F_SETFD, FD_CLOEXEC);
+    if (rcvbuf > 0)
+        setsockopt(c->fd, SOL_SOCKET, SO_RCVBUF, &rcvbuf, sizeof rcvbuf);
+    setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    if (connect(c->fd, (struct sockaddr *)&a, sizeof a) != 0) {
+        close(c->fd);
+        c->fd = -1;
+        return -1;
+    }
+    return 0;
+}
+
+/* Sends all of it; gives up when the peer refuses or takes nothing. */
+static int cl_send(client *c, const void *data, size_t n)
+{
+    const char *p = (const char *)data;
+    uint64_t end = now_ms() + (uint64_t)c->patience;
+
+    while (n != 0) {
+        ssize_t k = send(c->fd, p, n, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (k > 0) {
+            p += k;
+            n -= (size_t)k;
+            continue;
+        }
+        if (k < 0 && (errno == EAGAIN || errno == EWOULDBLOCK) &&
+            now_ms() < end) {
+            struct pollfd w;
+            w.fd = c->fd;
+            w.events = POLLOUT;
+            w.revents = 0;
+            poll(&w, 1, 50);
+            continue;
+        }
+        if (k < 0 && errno == EINTR)
+            continue;
+        c->send_failed = 1;
+        return -1;
+    }
+    return 0;
+}
+
+static int cl_puts(client *c, const char *text)
+{
+    return cl_send(c, text, strlen(text));
+}
+
+static int cl_printf(client *c, const char *fmt, ...) EMPM__PRINTF(2, 3);
+static int cl_printf(client *c, const char *fmt, ...)
+{
+    char text[4096];
+    va_list ap;
+    int n;
+
+    va_start(ap, fmt);
+    n = vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    return n < 0 || (size_t)n >= sizeof text ? -1 : cl_send(c, text, (size_t)n);
+}
+
+static void cl_shut(client *c)
+{
+    shutdown(c->fd, SHUT_WR);
+}
+
+/* The bytes and the FIN in one segment, where the system lets us. */
+static void cl_send_fin(client *c, const void *data, size_t n)
+{
+#ifdef TCP_CORK
+    int on = 1;
+    setsockopt(c->fd, IPPROTO_TCP, TCP_CORK, &on, sizeof on);
+#endif
+    cl_send(c, data, n);
+    cl_shut(c);
+}
+
+/* Waits for more input. Returns > 0, 0 at the end (see c->end), -1: too late. */
+static int cl_fill(client *c, uint64_t end)
+{
+    char buf[65536];
+
+    for (;;) {
+        struct pollfd w;
+        ssize_t k;
+        uint64_t now;
+        if (c->end != 0)
+            return 0;
+        k = recv(c->fd, buf, sizeof buf, MSG_DONTWAIT);
+        if (k > 0) {
+            str_add(&c->in, buf, (size_t)k);
+            return 1;
+        }
+        if (k == 0) {
+            c->end = CL_FIN;
+            return 0;
+        }
+        if (errno == EINTR)
+            continue;
+        if (errno != EAGAIN && errno != EWOULDBLOCK) {
+            c->end = CL_RESET;
+            return 0;
+        }
+        now = now_ms();
+        if (now >= end)
+            return -1;
+        w.fd = c->fd;
+        w.events = POLLIN;
+        w.revents = 0;
+        poll(&w, 1, (int)(end - now));
+    }
+}
+
+static void str_drop(str *s, size_t n)
+{
+    memmove(s->p, s->p + n, s->n - n);
+    s->n -= n;
+    s->p[s->n] = 0;
+}
+
+static size_t find_bytes(const str *s, const char *what, size_t n)
+{
+    size_t i;
+
+    for (i = 0; i + n <= s->n; i++)
+        if (s->p[i] == what[0] && memcmp(s->p + i, what, n) == 0)
+            return i;
+    return (size_t)-1;
+}
+
+/* One line of the chunked coding, without its CRLF. */
+static int cl_line(client *c, char *out, size_t cap, uint64_t end)
+{
+    for (;;) {
+        size_t at = find_bytes(&c->in, "\r\n", 2);
+        if (at != (size_t)-1) {
+            if (at >= cap)
+                return -1;
+            memcpy(out, c->in.p, at);
+            out[at] = 0;
+            str_drop(&c->in, at + 2);
+            return 0;
+        }
+        if (cl_fill(c, end) <= 0)
+            return -1;
+    }
+}
+
+/* Moves n bytes of input to the body. */
+static int cl_body(client *c, size_t n, uint64_t end)
+{
+    while (n != 0) {
+        size_t k = c->in.n < n ? c->in.n : n;
+        if (k == 0) {
+            if (cl_fill(c, end) <= 0)
+                return -1;
+            continue;
+        }
+        str_add(&c->body, c->in.p, k);
+        str_drop(&c->in, k);
+        n -= k;
+    }
+    return 0;
+}
+
+static int is_token(const char *p, size_t n)
+{
+    size_t i;
+
+    for (i = 0; i < n; i++) {
+        unsigned char ch = (unsigned char)p[i];
+        if (ch <= 32 || ch >= 127 || strchr("()<>@,;:\\\"/[]?={}", ch) != NULL)
+            return 0;
+    }
+    return n != 0;
+}
+
+/* The i-th field called `name` in the reply's head, or NULL. */
+static const char *cl_header_nth(client *c, const char *name, int i)
+{
+    const char *p = c->head.p;
+    size_t n = strlen(name);
+
+    if (p == NULL)
+        return NULL;
+    while ((p = strstr(p, "\r\n")) != NULL) {
+        const char *e;
+        p += 2;
+        if (strncasecmp(p, name, n) != 0 || p[n] != ':')
+            continue;
+        if (i-- > 0)
+            continue;
+        p += n + 1;
+        while (*p == ' ' || *p == '\t')
+            p++;
+        e = strstr(p, "\r\n");
+        if (e == NULL || (size_t)(e - p) >= sizeof c->value)
+            return NULL;
+        memcpy(c->value, p, (size_t)(e - p));
+        c->value[e - p] = 0;
+        return c->value;
+    }
+    return NULL;
+}
+
+static const char *cl_header(client *c, const char *name)
+{
+    return cl_header_nth(c, name, 0);
+}
+
+static int has_word(const char *list, const char *word)
+{
+    size_t n = strlen(word);
+    const char *p = list;
+
+    while (p != NULL && *p != 0) {
+        while (*p == ' ' || *p == ',')
+            p++;
+        if (strncasecmp(p, word, n) == 0 &&
+            (p[n] == 0 || p[n] == ',' || p[n] == ' '))
+            return 1;
+        p = strchr(p, ',');
+    }
+    return 0;
+}
+
+/* What must be right in every head that the server sends; NULL: it is. */
+static const char *cl_head_fault(client *c)
+{
+    const char *p = c->head.p, *e;
+    const char *v;
+
+    if (strlen(c->head.p) != c->head.n)
+        return "NUL in the head";
+    if (strncmp(p, "HTTP/1.1 ", 9) != 0)
+        return "not an HTTP/1.1 status line";
+    if (strspn(p + 9, "0123456789") != 3 || p[12] != ' ')
+        return "no status of three digits";
+    p = strstr(p, "\r\n") + 2;
+    while (strncmp(p, "\r\n", 2) != 0) {
+        const char *colon;
+        e = strstr(p, "\r\n");
+        colon = (const char *)memchr(p, ':', (size_t)(e - p));
+        if (colon == NULL || !is_token(p, (size_t)(colon - p)))
+            return "a field without a proper name";
+        for (v = colon + 1; v < e; v++)
+            if (((unsigned char)*v < 32 && *v != '\t') || *v == 127)
+                return "a control character in a field";
+        p = e + 2;
+    }
+    if (cl_header_nth(c, "Content-Length", 1) != NULL)
+        return "two Content-Length";
+    if (cl_header_nth(c, "Transfer-Encoding", 1) != NULL)
+        return "two Transfer-Encoding";
+    if (cl_header_nth(c, "Date", 1) != NULL)
+        return "two Date";
+    if (cl_header(c, "Transfer-Encoding") != NULL) {
+        if (strcmp(c->value, "chunked") != 0)
+            return "a transfer coding other than chunked";
+        if (cl_header(c, "Content-Length") != NULL)
+            return "chunked and Content-Length";
+        if (c->status < 200 || c->status == 204)
+            return "a transfer coding with 1xx or 204";
+    }
+    if (c->status < 200 || c->status == 204) {
+        if (cl_header(c, "Content-Length") != NULL)
+            return "Content-Length with 1xx or 204";
+    }
+    if (c->status >= 200 && (cl_header(c, "Date") == NULL ||
+                             strlen(c->value) != 29 ||
+                             strcmp(c->value + 26, "GMT") != 0))
+        return "no proper Date";
+    return NULL;
+}
+
+/* Reads one reply (an interim one counts). Returns its status; 0: the peer has
+ * closed instead; -1: nothing whole in time, or nonsense. c->complete tells
+ * whether the body was all there. */
+static int cl_reply_with(client *c, int no_body)
+{
+    uint64_t end = now_ms() + (uint64_t)c->patience;
+    const char *fault;
+    size_t at;
+
+    c->status = c->complete = c->chunked = c->closes = 0;
+    c->declared = -1;
+    c->head.n = c->body.n = c->trailer.n = 0;
+    str_add(&c->body, "", 0);
+    str_add(&c->head, "", 0);
+    str_add(&c->trailer, "", 0);
+    while ((at = find_bytes(&c->in, "\r\n\r\n", 4)) == (size_t)-1) {
+        int k = cl_fill(c, end);
+        if (k < 0)
+            return -1;
+        if (k == 0) {
+            if (c->in.n != 0 && c->end == CL_FIN)
+                fail(__FILE__, __LINE__, "half a head, then the end: %.200s",
+                     c->in.p);
+            return c->in.n == 0 ? 0 : -1;
+        }
+    }
+    str_add(&c->head, c->in.p, at + 4);
+    str_drop(&c->in, at + 4);
+    if (c->head.n > 12)
+        c->status = (int)strtol(c->head.p + 9, NULL, 10);
+    c->minor = c->head.p[7] - '0';
+    fault = cl_head_fault(c);
+    if (fault != NULL) {
+        fail(__FILE__, __LINE__, "%s in the reply\n%.400s", fault, c->head.p);
+        return -1;
+    }
+    if (cl_header(c, "Connection") != NULL)
+        c->closes = has_word(c->value, "close");
+    if (cl_header(c, "Content-Length") != NULL)
+        c->declared = strtoll(c->value, NULL, 10);
+    c->chunked = cl_header(c, "Transfer-Encoding") != NULL;
+
+    if (no_body || c->status < 200 || c->status == 204 || c->status == 304) {
+        c->complete = 1;
+    } else if (c->chunked) {
+        char line[8192], *stop;
+        for (;;) {
+            unsigned long k;
+            if (cl_line(c, line, sizeof line, end) != 0)
+                return c->status;
+            k = strtoul(line, &stop, 16);
+            if (stop == line || *stop != 0) {
+                fail(__FILE__, __LINE__, "chunk size \"%.40s\"", line);
+                return -1;
+            }
+            if (k == 0)
+                break;
+            if (cl_body(c, k, end) != 0 ||
+                cl_line(c, line, sizeof line, end) != 0)
+                return c->status;
+            if (line[0] != 0) {
+                fail(__FILE__, __LINE__, "no CRLF after a chunk");
+                return -1;
+            }
+        }
+        for (;;) {
+            if (cl_line(c, line, sizeof line, end) != 0)
+                return c->status;
+            if (line[0] == 0)
+                break;
+            str_addf(&c->trailer, "%s\r\n", line);
+        }
+        c->complete = 1;
+    } else if (c->declared >= 0) {
+        c->complete = cl_body(c, (size_t)c->declared, end) == 0;
+    } else {
+        if (!c->closes)
+            fail(__FILE__, __LINE__, "a body without length or close: %.200s",
+                 c->head.p);
+        while (cl_fill(c, end) > 0) {
+            str_add(&c->body, c->in.p, c->in.n);
+            c->in.n = 0;
+        }
+        str_add(&c->body, c->in.p, c->in.n);
+        c->in.n = 0;
+        c->complete = c->end == CL_FIN;
+    }
+    return c->status;
+}
+
+static int cl_reply(client *c)
+{
+    return cl_reply_with(c, 0);
+}
+
+/* How the connection ends: CL_FIN, CL_RESET; CL_TIMEOUT: it does not within ms;
+ * CL_DATA: more bytes come first. */
+static int cl_end(client *c, int ms)
+{
+    if (c->in.n != 0)
+        return CL_DATA;
+    if (c->end != 0)
+        return c->end;
+    switch (cl_fill(c, now_ms() + (uint64_t)ms)) {
+    case 0:  return c->end;
+    case 1:  return CL_DATA;
+    default: return CL_TIMEOUT;
+    }
+}
+
+/* The same, but drops what still comes. */
+static int cl_drain(client *c, int ms)
+{
+    uint64_t end = now_ms() + (uint64_t)ms;
+
+    c->in.n = 0;
+    while (c->end == 0) {
+        if (cl_fill(c, end) < 0)
+            return CL_TIMEOUT;
+        c->in.n = 0;
+    }
+    return c->end;
+}
+
+#define CHECK_FIN(c)  CHECK_INT(cl_end(c, AT_ONCE), CL_FIN)
+#define CHECK_OPEN(c) CHECK_INT(cl_end(c, 20), CL_TIMEOUT)
+
+/* Wait for input without taking it; 1: there is some (or the end). */
+static int cl_readable(client *c, int ms)
+{
+    struct pollfd w;
+
+    w.fd = c->fd;
+    w.events = POLLIN;
+    w.revents = 0;
+    return c->in.n != 0 || poll(&w, 1, ms) > 0;
+}
+
+/* Bytes that anyone can make and check: none looks like its neighbours. */
+static char pattern(int64_t i)
+{
+    return (char)('!' + (i * 7 + i / 83 + i / 4099) % 90);
+}
+
+static void pattern_fill(char *p, size_t n, int64_t from)
+{
+    size_t i;
+
+    for (i = 0; i < n; i++)
+        p[i] = pattern(from + (int64_t)i);
+}
+
+/* -1 if the n bytes are the pattern from `from`, else the first that is not */
+static int64_t pattern_fault(const char *p, size_t n, int64_t from)
+{
+    size_t i;
+
+    for (i = 0; i < n; i++)
+        if (p[i] != pattern(from + (int64_t)i))
+            return (int64_t)i;
+    return -1;
+}
+
+static uint32_t sum_more(uint32_t h, const void *data, size_t n)
+{
+    const unsigned char *p = (const unsigned char *)data;
+
+    while (n-- != 0)
+        h = (h ^ *p++) * 16777619u;
+    return h;
+}
+
+/* ---------------------------------------------------------------------------
+ * >>handlers -- what the servers under test serve
+ *
+ * What handlers leave behind for the tests lies in shared memory, so that it is
+ * the same in both modes.
+ * ------------------------------------------------------------------------- */
+
+#define SLOTS 2048
+
+typedef struct slot {
+    empm_ticket ticket;             /* under shm->lock */
+    int         why;                /* of the last wake */
+    int         wakes;
+    int         pieces, seen;       /* of a streamed body: calls, bytes */
+    size_t      bytes;              /* the same and its sum, for handlers only */
+    uint32_t    sum;
+} slot;
+
+typedef struct shared {
+    int  lock;
+    int  hits;                      /* POST /hit */
+    int  heads;                     /* calls of on_head */
+    int  cleanups;                  /* of empm_defer() */
+    int  order;                     /* what they ran in: digits */
+    int  meeting;                   /* GET /meet */
+    int  gate;                      /* GET /gate ends when it is not 0 */
+    int  at_gate;                   /* how many wait there */
+    int  child_starts, child_stops, thread_starts, thread_stops;
+    int  rc[8];                     /* what the misused calls returned */
+    slot slots[SLOTS];
+} shared;
+
+static shared *shm;
+static empm_server *g_server;       /* for the signal handler's empm_stop() */
+
+static void shm_lock(void)
+{
+    int zero = 0;
+
+    while (!__atomic_compare_exchange_n(&shm->lock, &zero, 1, 0,
+                                        __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) {
+        zero = 0;
+        sched_yield();
+    }
+}
+
+static void shm_unlock(void)
+{
+    set_int(&shm->lock, 0);
+}
+
+static empm_ticket get_ticket(int i)
+{
+    empm_ticket t;
+
+    shm_lock();
+    t = shm->slots[i].ticket;
+    shm_unlock();
+    return t;
+}
+
+static long query_long(empm_request *req, const char *name, long otherwise)
+{
+    const char *v = empm_query(req, name);
+
+    return v != NULL ? strtol(v, NULL, 10) : otherwise;
+}
+
+static slot *query_slot(empm_request *req)
+{
+    const char *v = empm_query(req, "slot");
+
+    return &shm->slots[v != NULL ? strtol(v, NULL, 10) % SLOTS : 0];
+}
+
+static int h_hello(empm_request *req, void *user)
+{
+    const char *name = empm_path_value(req, "name");
+
+    (void)user;
+    empm_printf(req, "Hello, %s!\n", name != NULL ? name : "world");
+    return EMPM_OK;
+}
+
+/* Says which pattern has won. */
+static int h_route(empm_request *req, void *user)
+{
+    const char *x = empm_path_value(req, "x"), *y = empm_path_value(req, "y");
+
+    empm_printf(req, "%s x=%s y=%s", (const char *)user, x ? x : "-",
+                y ? y : "-");
+    return EMPM_OK;
+}
+
+static int h_hit(empm_request *req, void *user)
+{
+    (void)user;
+    empm_printf(req, "hit %d\n", add_int(&shm->hits, 1));
+    return EMPM_OK;
+}
+
+static int h_pid(empm_request *req, void *user)
+{
+    (void)user;
+    empm_printf(req, "%ld", (long)getpid());
+    return EMPM_OK;
+}
+
+static int h_echo(empm_request *req, void *user)
+{
+    size_t n;
+    const char *body = empm_body(req, &n);
+    const char *type = empm_header(req, "Content-Type");
+
+    (void)user;
+    empm_set_header(req, "Content-Type",
+                    type != NULL ? type : "application/octet-stream");
+    empm_write(req, body, n);
+    return EMPM_OK;
+}
+
+/* Length and sum of a whole body; writes all over it, as the header allows. */
+static int h_sum(empm_request *req, void *user)
+{
+    size_t n = 99;
+    char *body = empm_body(req, &n);
+    uint32_t sum = sum_more(2166136261u, body, n);
+    int ended = body[n] == 0;
+    const char *t = empm_trailer(req, "X-Trailer");
+
+    (void)user;
+    memset(body, 'x', n);
+    empm_printf(req, "bytes=%lu sum=%lx nul=%d trailer=%s", (unsigned long)n,
+                (unsigned long)sum, ended, t != NULL ? t : "-");
+    return EMPM_OK;
+}
+
+static int p_count(empm_request *req, const void *data, size_t len, void *user)
+{
+    slot *s = query_slot(req);
+
+    (void)user;
+    shm_lock();                     /* slots may be shared between requests */
+    if (add_int(&s->pieces, 1) == 1)
+        s->sum = 2166136261u;
+    s->bytes += len;
+    s->sum = sum_more(s->sum, data, len);
+    add_int(&s->seen, (int)len);
+    shm_unlock();
+    if (query_long(req, "refuse", -1) >= 0 &&
+        get_int(&s->seen) >= query_long(req, "refuse", 0))
+        return 403;
+    return EMPM_OK;
+}
+
+static int h_count(empm_request *req, void *user)
+{
+    slot *s = query_slot(req);
+    size_t bytes;
+    uint32_t sum;
+
+    (void)user;
+    shm_lock();
+    bytes = s->bytes;
+    sum = s->sum;
+    shm_unlock();
+    empm_printf(req, "bytes=%lu sum=%lx", (unsigned long)bytes,
+                (unsigned long)sum);
+    return EMPM_OK;
+}
+
+/* Answers while the question still comes. */
+static int p_echo(empm_request *req, const void *data, size_t len, void *user)
+{
+    (void)user;
+    return empm_write(req, data, len) == EMPM_OK ? EMPM_OK : 500;
+}
+
+static int h_end(empm_request *req, void *user)
+{
+    (void)user;
+    return empm_write(req, "", 0);
+}
+
+static int on_head_auth(empm_request *req, void *user)
+{
+    (void)user;
+    add_int(&shm->heads, 1);
+    if (empm_header(req, "Authorization") != NULL)
+        return EMPM_OK;
+    empm_set_header(req, "WWW-Authenticate", "Basic realm=\"test\"");
+    return 401;
+}
+
+static int h_dump(empm_request *req, void *user)
+{
+    const char *name, *value;
+    int i;
+
+    (void)user;
+    empm_printf(req, "method=%s\ntarget=%s\npath=%s\nquery=%s\nminor=%d\n",
+                empm_method(req), empm_target(req), empm_path(req),
+                empm_query_string(req), empm_minor_version(req));
+    empm_printf(req, "scheme=%s\npeer=%s\n", empm_scheme(req), empm_peer(req));
+    for (i = 0; empm_header_at(req, i, &name, &value) == EMPM_OK; i++)
+        empm_printf(req, "h %s=%s\n", name, value);
+    value = empm_query(req, "q");
+    empm_printf(req, "q=%s\n", value != NULL ? value : "(none)");
+    value = empm_form(req, "f");
+    empm_printf(req, "f=%s\n", value != NULL ? value : "(none)");
+    value = empm_cookie(req, "c");
+    empm_printf(req, "c=%s\n", value != NULL ? value : "(none)");
+    value = empm_header(req, "x-twice");
+    empm_printf(req, "twice=%s\n", value != NULL ? value : "(none)");
+    return EMPM_OK;
+}
+
+static int h_sleep(empm_request *req, void *user)
+{
+    (void)user;
+    nap((int)query_long(req, "ms", 100));
+    empm_printf(req, "slept\n");
+    return EMPM_OK;
+}
+
+/* 200 once `n` of these run at the same time: proves that so many workers are
+ * free, whoever else is connected. */
+static int h_meet(empm_request *req, void *user)
+{
+    int n = (int)query_long(req, "n", 2);
+    uint64_t end = now_ms() + (uint64_t)SCALED(query_long(req, "ms", 4000));
+
+    (void)user;
+    add_int(&shm->meeting, 1);
+    while (get_int(&shm->meeting) < n && now_ms() < end)
+        nap(1);
+    if (get_int(&shm->meeting) < n)
+        return 503;
+    empm_printf(req, "met\n");
+    return EMPM_OK;
+}
+
+static int h_gate(empm_request *req, void *user)
+{
+    uint64_t end = now_ms() + 30000;
+
+    (void)user;
+    add_int(&shm->at_gate, 1);
+    while (!get_int(&shm->gate) && now_ms() < end)
+        nap(1);
+    add_int(&shm->at_gate, -1);
+    empm_printf(req, "through\n");
+    return EMPM_OK;
+}
+
+/* Runs until there is a reason to stop, and notes it. */
+static int h_until_stop(empm_request *req, void *user)
+{
+    uint64_t end = now_ms() + (uint64_t)SCALED(5000);
+    int bits;
+
+    (void)user;
+    add_int(&shm->at_gate, 1);
+    while ((bits = empm_should_stop(req)) == 0 && now_ms() < end)
+        nap(1);
+    set_int(&shm->rc[0], bits);
+    add_int(&shm->at_gate, -1);
+    empm_printf(req, "bits=%d\n", bits);
+    return EMPM_OK;
+}
+
+/* The sanitizers shall let it: they have their own way with signals. */
+__attribute__((no_sanitize("undefined"), no_sanitize("address")))
+static int h_crash(empm_request *req, void *user)
+{
+    int *volatile nowhere = NULL;
+
+    (void)req;
+    (void)user;
+    signal(SIGSEGV, SIG_DFL);
+    *(volatile int *)nowhere = 1;
+    return EMPM_OK;
+}
+
+/* Leaves a process behind that holds a copy of the client's socket. */
+static int h_fork(empm_request *req, void *user)
+{
+    pid_t pid = fork();
+
+    (void)user;
+    if (pid == 0) {
+        empm_after_fork();
+        nap(300);
+        _exit(0);
+    }
+    set_int(&shm->rc[0], (int)pid);
+    empm_printf(req, "forked\n");
+    return EMPM_OK;
+}
+
+static int h_stop(empm_request *req, void *user)
+{
+    (void)user;
+    empm_stop(empm_server_of(req));
+    empm_printf(req, "stopping\n");
+    return EMPM_OK;
+}
+
+static int h_status(empm_request *req, void *user)
+{
+    (void)user;
+    return (int)query_long(req, "code", 200);
+}
+
+/* A wake that tells why, and as the query says waits again. */
+static int w_parked(empm_request *req, enum empm_why why, void *user)
+{
+    slot *s = (slot *)user;
+    const char *how = empm_query(req, "how");
+
+    set_int(&s->why, (int)why);
+    add_int(&s->wakes, 1);
+    if (how != NULL && strcmp(how, "hold") == 0 && why == EMPM_HALF_CLOSED)
+        return EMPM_SUSPENDED;
+    if (how != NULL && strcmp(how, "again") == 0 && get_int(&s->wakes) < 3) {
+        empm_ticket t = empm_suspend(req, (int)query_long(req, "ms", 20000),
+                                     w_parked, s);
+        if (t == 0)
+            return 500;
+        shm_lock();
+        s->ticket = t;
+        shm_unlock();
+        return EMPM_SUSPENDED;
+    }
+    empm_printf(req, "why=%d wakes=%d slot=%ld\n", (int)why, get_int(&s->wakes),
+                query_long(req, "slot", 0));
+    return EMPM_OK;
+}
+
+static int h_park(empm_request *req, void *user)
+{
+    slot *s = query_slot(req);
+    const char *how = empm_query(req, "how");
+    empm_ticket t = empm_suspend(req, (int)query_long(req, "ms", 20000),
+                                 w_parked, s);
+
+    (void)user;
+    if (t == 0)
+        return 500;
+    if (how != NULL && strcmp(how, "flush") == 0) {
+        empm_printf(req, "wait...\n");
+        empm_flush(req);
+    }
+    shm_lock();
+    s->ticket = t;
+    shm_unlock();
+    if (how != NULL && strcmp(how, "now") == 0)
+        empm_resume(empm_server_of(req), t);
+    return EMPM_SUSPENDED;
+}
+
+static int h_unpark(empm_request *req, void *user)
+{
+    int i = (int)query_long(req, "slot", 0);
+    int rc = empm_resume(empm_server_of(req), get_ticket(i));
+
+    (void)user;
+    empm_printf(req, "%d", rc);
+    return EMPM_OK;
+}
+
+/* Server-sent events: n of them, the time-out of the suspension is the clock. */
+static int w_event(empm_request *req, enum empm_why why, void *user)
+{
+    long *left = (long *)user;
+
+    if (why != EMPM_TIMEOUT)
+        return EMPM_OK;
+    empm_printf(req, "data: %ld\n\n", *left);
+    if (--*left == 0)
+        return EMPM_OK;
+    if (empm_suspend(req, 10, w_event, left) == 0)
+        return 500;
+    return EMPM_SUSPENDED;
+}
+
+static int h_events(empm_request *req, void *user)
+{
+    long *left = (long *)empm_alloc(req, sizeof *left);
+
+    (void)user;
+    if (left == NULL)
+        return 500;
+    *left = query_long(req, "n", 3);
+    empm_set_header(req, "Content-Type", "text/event-stream");
+    if (empm_suspend(req, 10, w_event, left) == 0)
+        return 500;
+    return EMPM_SUSPENDED;
+}
+
+static void d_count(void *p)
+{
+    (void)p;
+    add_int(&shm->cleanups, 1);
+}
+
+static void d_digit(void *p)
+{
+    int digit = *(int *)p;
+
+    set_int(&shm->order, get_int(&shm->order) * 10 + digit);
+}
+
+typedef struct production {
+    int64_t at, end;
+    long    how;                    /* 0 whole, -1 abort at the end */
+} production;
+
+static long produce(empm_request *req, void *buf, size_t cap, void *user)
+{
+    production *p = (production *)user;
+    int64_t n = p->end - p->at;
+
+    (void)req;
+    if (n == 0)
+        return p->how;
+    if (n > (int64_t)cap)
+        n = (int64_t)cap;
+    pattern_fill((char *)buf, (size_t)n, p->at);
+    p->at += n;
+    return (long)n;
+}
+
+static int h_produce(empm_request *req, void *user)
+{
+    production *p = (production *)empm_alloc(req, sizeof *p);
+
+    (void)user;
+    if (p == NULL)
+        return 500;
+    p->at = 0;
+    p->end = query_long(req, "bytes", 100000);
+    p->how = query_long(req, "how", 0);
+    if (empm_defer(req, d_count, NULL) != EMPM_OK)
+        return 500;
+    set_int(&shm->rc[0], empm_stream(req, query_long(req, "declare", -1),
+                                     produce, p));
+    return EMPM_OK;
+}
+
+/* Writes `bytes` in pieces, all of it before it returns. */
+static int h_big(empm_request *req, void *user)
+{
+    char buf[16384];
+    int64_t n = query_long(req, "bytes", 100000), at = 0;
+    size_t piece = (size_t)query_long(req, "piece", 16384) % (sizeof buf + 1);
+    const char *declare = empm_query(req, "declare");
+    int rc = EMPM_OK;
+
+    (void)user;
+    if (declare != NULL)
+        empm_set_header(req, "Content-Length", declare);
+    if (empm_defer(req, d_count, NULL) != EMPM_OK)
+        return 500;
+    while (at < n && rc == EMPM_OK) {
+        size_t k = n - at < (int64_t)piece ? (size_t)(n - at) : piece;
+        pattern_fill(buf, k, at);
+        rc = empm_write(req, buf, k);
+        at += (int64_t)k;
+    }
+    set_int(&shm->rc[0], rc);
+    if (n == 0)
+        empm_write(req, "", 0);
+    return EMPM_OK;
+}
+
+static int h_file(empm_request *req, void *user)
+{
+    char path[512];
+    const char *name = empm_path_value(req, "name");
+    int rc;
+
+    (void)user;
+    if (strchr(name, '/') != NULL)
+        return 404;
+    snprintf(path, sizeof path, "%s/www/%s", g_tmp, name);
+    rc = empm_send_file(req, path);
+    set_int(&shm->rc[0], rc);
+    return rc == EMPM_OK ? EMPM_OK : 404;
+}
+
+static int h_alloc(empm_request *req, void *user)
+{
+    int *digits = (int *)empm_alloc(req, 4 * sizeof *digits);
+    int i;
+
+    (void)user;
+    if (digits == NULL)
+        return 500;
+    for (i = 0; i < 4; i++) {
+        char *p = (char *)empm_alloc(req, (size_t)(i * 5000 + 1));
+        if (p == NULL || ((uintptr_t)p & (sizeof(void *) - 1)) != 0)
+            return 500;
+        memset(p, i, (size_t)(i * 5000 + 1));
+        digits[i] = i + 1;
+        empm_defer(req, d_digit, &digits[i]);
+    }
+    empm_printf(req, "ok");
+    return query_long(req, "fail", 0) != 0 ? EMPM_ENOMEM : EMPM_OK;
+}
+
+static int h_headers(empm_request *req, void *user)
+{
+    (void)user;
+    empm_status(req, 201);
+    empm_set_header(req, "X-One", "replaced");
+    empm_set_header(req, "x-one", "1");
+    empm_add_header(req, "X-Two", "a");
+    empm_add_header(req, "X-Two", "b");
+    empm_set_header(req, "X-Empty", "");
+    empm_printf(req, "created");
+    return EMPM_OK;
+}
+
+static int h_thread(empm_request *req, void *user)
+{
+    int *d = (int *)empm_thread_data(req);
+
+    (void)user;
+    empm_printf(req, "%d", d != NULL ? *d : -1);
+    return EMPM_OK;
+}
+
+/* Every way to be wrong. */
+static int h_misuse(empm_request *req, void *user)
+{
+    const char *how = empm_query(req, "how");
+    char nul[3];
+
+    (void)user;
+    memcpy(nul, "a\0b", 3);
+    if (how == NULL || strcmp(how, "nothing") == 0)
+        return EMPM_OK;
+    if (strcmp(how, "short") == 0) {
+        empm_set_header(req, "Content-Length", "100");
+        empm_printf(req, "0123456789");
+        return EMPM_OK;
+    }
+    if (strcmp(how, "short-flushed") == 0) {
+        empm_set_header(req, "Content-Length", "100");
+        empm_printf(req, "0123456789");
+        empm_flush(req);
+        return EMPM_OK;
+    }
+    if (strcmp(how, "long") == 0) {
+        empm_set_header(req, "Content-Length", "5");
+        set_int(&shm->rc[0], empm_printf(req, "0123456789"));
+        return EMPM_OK;
+    }
+    if (strcmp(how, "full-then-more") == 0) {
+        empm_set_header(req, "Content-Length", "5");
+        set_int(&shm->rc[0], empm_printf(req, "01234"));
+        set_int(&shm->rc[1], empm_printf(req, "5"));
+        return EMPM_OK;
+    }
+    if (strcmp(how, "twice") == 0) {
+        production *p = (production *)empm_alloc(req, sizeof *p);
+        if (p == NULL)
+            return 500;
+        p->at = p->how = 0;
+        p->end = 10;
+        set_int(&shm->rc[0], empm_stream(req, 10, produce, p));
+        set_int(&shm->rc[1], empm_stream(req, 10, produce, p));
+        set_int(&shm->rc[2], empm_printf(req, "more"));
+        return EMPM_OK;
+    }
+    if (strcmp(how, "headers") == 0) {
+        set_int(&shm->rc[0], empm_set_header(req, "X-A", "a\r\nX-B: b"));
+        set_int(&shm->rc[1], empm_add_header(req, "X-A", "a\nb"));
+        set_int(&shm->rc[2], empm_set_header(req, "X A", "a"));
+        set_int(&shm->rc[3], empm_set_header(req, "", "a"));
+        set_int(&shm->rc[4], empm_set_header(req, "X-A\r\nX-B", "a"));
+        set_int(&shm->rc[5], empm_set_header(req, "Transfer-Encoding", "gzip"));
+        set_int(&shm->rc[6], empm_set_header(req, "Connection", "close"));
+        set_int(&shm->rc[7], empm_set_header(req, "Content-Length", "-5"));
+        empm_printf(req, "fine");
+        return EMPM_OK;
+    }
+    if (strcmp(how, "late") == 0) {
+        empm_printf(req, "first ");
+        empm_flush(req);
+        set_int(&shm->rc[0], empm_status(req, 404));
+        set_int(&shm->rc[1], empm_set_header(req, "X-Late", "1"));
+        set_int(&shm->rc[2], empm_printf(req, "second"));
+        return EMPM_OK;
+    }
+    if (strcmp(how, "status") == 0) {
+        set_int(&shm->rc[0], empm_status(req, 99));
+        set_int(&shm->rc[1], empm_status(req, 600));
+        set_int(&shm->rc[2], empm_status(req, 100));
+        empm_printf(req, "fine");
+        return EMPM_OK;
+    }
+    if (strcmp(how, "204") == 0) {
+        empm_status(req, 204);
+        set_int(&shm->rc[0], empm_printf(req, "no body here"));
+        return EMPM_OK;
+    }
+    if (strcmp(how, "304") == 0) {
+        empm_status(req, 304);
+        set_int(&shm->rc[0], empm_printf(req, "no body here"));
+        return EMPM_OK;
+    }
+    if (strcmp(how, "no-suspend") == 0)
+        return EMPM_SUSPENDED;
+    if (strcmp(how, "suspend-ok") == 0) {
+        slot *s = query_slot(req);
+        shm_lock();
+        s->ticket = empm_suspend(req, 60000, w_parked, s);
+        shm_unlock();
+        empm_printf(req, "not suspended after all");
+        return EMPM_OK;
+    }
+    if (strcmp(how, "suspend-twice") == 0) {
+        slot *s = query_slot(req);
+        empm_ticket a = empm_suspend(req, 50, w_parked, s);
+        empm_ticket b = empm_suspend(req, 50, w_parked, s);
+        set_int(&shm->rc[0], a != 0);
+        set_int(&shm->rc[1], b != 0);
+        return EMPM_SUSPENDED;
+    }
+    if (strcmp(how, "suspend-bad") == 0) {
+        slot *s = query_slot(req);
+        set_int(&shm->rc[0], empm_suspend(req, 0, w_parked, s) != 0);
+        set_int(&shm->rc[1], empm_suspend(req, -5, w_parked, s) != 0);
+        set_int(&shm->rc[2], empm_suspend(req, 50, NULL, s) != 0);
+        empm_printf(req, "fine");
+        return EMPM_OK;
+    }
+    if (strcmp(how, "error") == 0)
+        return EMPM_ESYS;
+    if (strcmp(how, "null") == 0) {
+        set_int(&shm->rc[0], empm_write(req, NULL, 0));
+        set_int(&shm->rc[1], empm_set_header(req, NULL, "x"));
+        set_int(&shm->rc[2], empm_set_header(req, "X-Null", NULL));
+        set_int(&shm->rc[3], empm_send_file(req, NULL));
+        set_int(&shm->rc[4], empm_stream(req, 5, NULL, NULL));
+        set_int(&shm->rc[5], empm_defer(req, NULL, NULL));
+        empm_printf(req, "fine");
+        return EMPM_OK;
+    }
+    if (strcmp(how, "big-header") == 0) {
+        char big[9000];
+        int i;
+        memset(big, 'x', sizeof big);
+        big[sizeof big - 1] = 0;
+        set_int(&shm->rc[0], empm_set_header(req, "X-Big", big));
+        big[200] = 0;
+        for (i = 0; i < 100; i++)
+            set_int(&shm->rc[1], empm_add_header(req, "X-Many", big));
+        empm_printf(req, "fine");
+        return EMPM_OK;
+    }
+    return (int)query_long(req, "return", 500);
+}
+
+static const empm_route routes[] = {
+    EMPM_ROUTE("GET /hello",         h_hello,      NULL),
+    EMPM_ROUTE("GET /hello/{name}",  h_hello,      NULL),
+    EMPM_ROUTE("POST /hit",          h_hit,        NULL),
+    EMPM_ROUTE("GET /pid",           h_pid,        NULL),
+    EMPM_ROUTE("POST /echo",         h_echo,       NULL),
+    EMPM_ROUTE("PUT /echo",          h_echo,       NULL),
+    EMPM_ROUTE("POST /sum",          h_sum,        NULL),
+    EMPM_ROUTE_WITH("POST /sum-any", h_sum,        NULL, NULL, NULL, 0, 0, 0),
+    EMPM_ROUTE_WITH("POST /sum-100", h_sum,        NULL, NULL, NULL, 100, 0, 0),
+    EMPM_ROUTE_WITH("POST /count",   h_count,      NULL, NULL, p_count, 0, 0, 0),
+    EMPM_ROUTE_WITH("POST /piped",   h_end,        NULL, NULL, p_echo, 0, 0, 0),
+    EMPM_ROUTE_WITH("POST /private", h_hit,        NULL, on_head_auth, NULL,
+                    0, 0, 0),
+    EMPM_ROUTE("/dump/{x}",          h_dump,       NULL),
+    EMPM_ROUTE("GET /sleep",         h_sleep,      NULL),
+    EMPM_ROUTE("GET /meet",          h_meet,       NULL),
+    EMPM_ROUTE_WITH("GET /one",      h_meet,       NULL, NULL, NULL, -1, 0, 1),
+    EMPM_ROUTE("GET /gate",          h_gate,       NULL),
+    EMPM_ROUTE("GET /until-stop",    h_until_stop, NULL),
+    EMPM_ROUTE_WITH("GET /deadline", h_until_stop, NULL, NULL, NULL, -1, 100, 0),
+    EMPM_ROUTE("GET /crash",         h_crash,      NULL),
+    EMPM_ROUTE("GET /fork",          h_fork,       NULL),
+    EMPM_ROUTE("GET /stop",          h_stop,       NULL),
+    EMPM_ROUTE("GET /status",        h_status,     NULL),
+    EMPM_ROUTE("GET /park",          h_park,       NULL),
+    EMPM_ROUTE("GET /unpark",        h_unpark,     NULL),
+    EMPM_ROUTE("GET /events",        h_events,     NULL),
+    EMPM_ROUTE("GET /produce",       h_produce,    NULL),
+    EMPM_ROUTE("GET /big",           h_big,        NULL),
+    EMPM_ROUTE("GET /file/{name}",   h_file,       NULL),
+    EMPM_ROUTE("GET /alloc",         h_alloc,      NULL),
+    EMPM_ROUTE("GET /headers",       h_headers,    NULL),
+    EMPM_ROUTE("GET /thread",        h_thread,     NULL),
+    EMPM_ROUTE("GET /misuse",        h_misuse,     NULL),
+    EMPM_ROUTE("GET /server-status", empm_status_page, NULL),
+    EMPM_ROUTE("GET /tree/",         h_hello,      NULL),
+    EMPM_ROUTES_END
+};
+
+/* ---------------------------------------------------------------------------
+ * >>fixture -- a server to test, in either mode
+ *
+ * fx_init(), change f.cfg, fx_up(), test, fx_down(). fx_down() checks that the
+ * server stops, leaves no process behind and has not upset a sanitizer.
+ * ------------------------------------------------------------------------- */
+
+typedef struct fixture {
+    empm_config  cfg;
+    empm_server *s;                 /* in-process */
+    int          forked;
+    pid_t        pid;               /* forked: the parent */
+    int          port;
+    int          deaths_ok;         /* children may die in this test */
+    int          log_fd, err_fd;
+    int          status;            /* forked: of the parent, once it has ended */
+    void       (*in_child)(void);   /* forked: before empm_run() */
+    char         listen0[32];
+    char         www[300];
+} fixture;
+
+static void fx_log(enum empm_log_level level, const char *line, void *user)
+{
+    const fixture *f = (const fixture *)user;
+    char text[1024];
+    int n = snprintf(text, sizeof text, "%d %s\n", (int)level, line);
+
+    if (n > 0 && write(f->log_fd, text, (size_t)n < sizeof text ?
+                       (size_t)n : sizeof text - 1) < 0)
+        return;
+}
+
+static int fx_child_start(empm_server *s, void *user)
+{
+    (void)s;
+    (void)user;
+    add_int(&shm->child_starts, 1);
+    return 0;
+}
+
+static int unlinked_file(void)
+{
+    char path[512];
+    int fd;
+
+    fd = open(tmp_path(path, sizeof path, "log"), O_RDWR | O_CREAT | O_APPEND,
+              0600);
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
+    unlink(path);
+    return fd;
+}
+
+static void fx_init(fixture *f)
+{
+    memset(f, 0, sizeof *f);
+    memset(shm, 0, sizeof *shm);
+    f->cfg = empm_defaults();
+    f->forked = g_forked;
+    f->log_fd = unlinked_file();
+    f->err_fd = unlinked_file();
+    snprintf(f->www, sizeof f->www, "%s/www", g_tmp);
+    f->cfg.routes = routes;
+    f->cfg.user = f;
+    f->cfg.listen[0] = "127.0.0.1:0";
+    f->cfg.document_root = f->www;
+    f->cfg.spool_directory = g_tmp;
+    f->cfg.processes = g_forked ? 1 : 0;
+    f->cfg.threads_per_child = 4;
+    f->cfg.linger_short_ms = 200;   /* our clients seldom close at once */
+    f->cfg.log = fx_log;
+    f->cfg.log_level = EMPM_LOG_INFO;
+    f->cfg.on_child_start = fx_child_start;
+}
+
+static void fx_init_forked(fixture *f, int processes)
+{
+    fx_init(f);
+    f->forked = 1;
+    f->cfg.processes = processes;
+}
+
+/* The whole file, NUL-terminated; the caller frees. */
+static char *slurp(int fd)
+{
+    struct stat st;
+    char *p;
+    ssize_t n;
+
+    if (fstat(fd, &st) != 0)
+        st.st_size = 0;
+    p = (char *)malloc((size_t)st.st_size + 1);
+    if (p == NULL)
+        abort();
+    n = pread(fd, p, (size_t)st.st_size, 0);
+    p[n > 0 ? n : 0] = 0;
+    return p;
+}
+
+static int fx_log_has(const fixture *f, const char *what)
+{
+    char *log = slurp(f->log_fd);
+    int has = strstr(log, what) != NULL;
+
+    free(log);
+    return has;
+}
+
+static int fx_log_lines(const fixture *f, const char *what)
+{
+    char *log = slurp(f->log_fd), *p = log;
+    int n = 0;
+
+    while ((p = strstr(p, what)) != NULL) {
+        n++;
+        p = strchr(p, '\n') ? strchr(p, '\n') : p + strlen(p);
+    }
+    free(log);
+    return n;
+}
+
+static const int fx_signals[] = { SIGTERM, SIGINT, SIGWINCH, SIGCHLD, SIGPIPE };
+
+static void fx_serve(fixture *f)
+{
+    struct sigaction was[5], is;
+    struct rlimit no_core;
+    size_t i;
+    int rc;
+
+    setpgid(0, 0);
+#ifdef __linux__
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+#endif
+    no_core.rlim_cur = no_core.rlim_max = 0;
+    setrlimit(RLIMIT_CORE, &no_core);
+    close(0);                       /* no terminal: WINCH shall stop it */
+    open("/dev/null", O_RDWR);
+    dup2(0, 1);
+    dup2(f->err_fd, 2);
+    for (i = 0; i < 5; i++)
+        sigaction(fx_signals[i], NULL, &was[i]);
+    if (f->in_child != NULL)
+        f->in_child();
+    rc = empm_run(&f->cfg);
+    for (i = 0; i < 5; i++) {
+        sigaction(fx_signals[i], NULL, &is);
+        if (is.sa_handler != was[i].sa_handler)
+            _exit(4);               /* a disposition is not restored */
+    }
+    if (get_int(&a_live) != 0)
+        _exit(3);                   /* memory is not freed */
+    _exit(rc == EMPM_OK ? 0 : 1);
+}
+
+static int listening_socket(int *port)
+{
+    struct sockaddr_in a;
+    socklen_t n = sizeof a;
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+    memset(&a, 0, sizeof a);
+    a.sin_family = AF_INET;
+    a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof a) != 0 ||
+        listen(fd, 511) != 0 ||
+        getsockname(fd, (struct sockaddr *)&a, &n) != 0) {
+        if (fd >= 0)
+            close(fd);
+        return -1;
+    }
+    *port = ntohs(a.sin_port);
+    return fd;
+}
+
+static void fx_close_files(fixture *f)
+{
+    if (g_show_log) {
+        char *log = slurp(f->log_fd), *err = slurp(f->err_fd);
+        printf("%s%s", log, err);
+        free(log);
+        free(err);
+    }
+    close(f->log_fd);
+    close(f->err_fd);
+    empm_config_free(&f->cfg);
+}
+
+/* Returns 1 if the server is up; else the failure is counted. */
+static int fx_up(fixture *f)
+{
+    if (f->forked) {
+        int fd = listening_socket(&f->port);
+        if (!CHECK(fd >= 0)) {
+            fx_close_files(f);
+            return 0;
+        }
+        snprintf(f->listen0, sizeof f->listen0, "fd:%d", fd);
+        f->cfg.listen[0] = f->listen0;
+        fflush(NULL);
+        f->pid = fork();
+        if (f->pid == 0)
+            fx_serve(f);
+        setpgid(f->pid, f->pid);
+        close(fd);
+        return 1;
+    }
+    if (!CHECK_INT(empm_start(&f->cfg, &f->s), EMPM_OK)) {
+        char *log = slurp(f->log_fd);
+        printf("%s", log);
+        free(log);
+        fx_close_files(f);
+        return 0;
+    }
+    f->port = empm_port(f->s, 0);
+    CHECK(f->port > 0);
+    return 1;
+}
+
+/* Waits for the forked parent's end. Returns 1 if it came in time. */
+static int fx_wait(fixture *f, int ms)
+{
+    uint64_t end = now_ms() + (uint64_t)ms;
+    pid_t got;
+
+    if (f->pid == 0)
+        return 1;
+    while ((got = waitpid(f->pid, &f->status, WNOHANG)) == 0 && now_ms() < end)
+        nap(1);
+    if (got != f->pid)
+        return 0;
+    return 1;
+}
+
+/* Reaps what is left of the server's process group; 0: somebody stays. */
+static int fx_reap(fixture *f, pid_t group, int ms)
+{
+    uint64_t end = now_ms() + (uint64_t)ms;
+
+    (void)f;
+    for (;;) {
+        int st;
+        pid_t got = waitpid(-group, &st, WNOHANG);
+        if (got > 0)
+            continue;
+        if (kill(-group, 0) != 0 && errno == ESRCH)
+            return 1;
+        if (now_ms() >= end)
+            return 0;
+        nap(1);
+    }
+}
+
+static void fx_down(fixture *f)
+{
+    if (f->forked) {
+        static const char *const bad[] = {
+            "ERROR: AddressSanitizer", "ThreadSanitizer", "runtime error",
+            "LeakSanitizer", "Assertion", NULL
+        };
+        char *err;
+        int i;
+        pid_t group = f->pid;
+        if (f->pid > 0) {
+            kill(f->pid, SIGTERM);
+            if (!CHECK(fx_wait(f, PATIENCE)))
+                kill(-group, SIGKILL);
+            else if (!CHECK(WIFEXITED(f->status) &&
+                            WEXITSTATUS(f->status) == 0))
+                printf("the parent's status is 0x%x (1: empm_run failed, "
+                       "3: leak, 4: signals not restored)\n",
+                       (unsigned)f->status);
+            if (!CHECK(fx_reap(f, group, SCALED(3000)))) {
+                kill(-group, SIGKILL);
+                fx_reap(f, group, 1000);
+            }
+        }
+        err = slurp(f->err_fd);
+        for (i = 0; bad[i] != NULL; i++)
+            if (strstr(err, bad[i]) != NULL) {
+                fail(__FILE__, __LINE__, "the server said:\n%s", err);
+                break;
+            }
+        free(err);
+        if (!f->deaths_ok && f->cfg.processes >= 0)
+            CHECK_IN(get_int(&shm->child_starts), 0,
+                     f->cfg.processes > 0 ? f->cfg.processes : 1);
+    } else if (f->s != NULL) {
+        empm_stop(f->s);
+        if (!CHECK_INT(empm_wait(f->s, PATIENCE), EMPM_OK)) {
+            char *log = slurp(f->log_fd);
+            printf("%s", log);
+            free(log);
+        }
+        empm_free(f->s);
+    }
+    fx_close_files(f);
+}
+
+/* --- short ways to ask --------------------------------------------------- */
+
+static int cl_open(client *c, const fixture *f)
+{
+    if (cl_connect_port(c, f->port, 0) == 0)
+        return 0;
+    fail(__FILE__, __LINE__, "connect: %s", strerror(errno));
+    return -1;
+}
+
+static int ask_n(const fixture *f, client *c, const void *raw, size_t n)
+{
+    if (cl_open(c, f) != 0)
+        return -1;
+    cl_send(c, raw, n);
+    return cl_reply(c);
+}
+
+static int ask(const fixture *f, client *c, const char *raw)
+{
+    return ask_n(f, c, raw, strlen(raw));
+}
+
+/* GET on a new connection that is closed again; the status. */
+static int get_status(const fixture *f, const char *target)
+{
+    client c;
+    int status;
+
+    if (cl_connect_port(&c, f->port, 0) != 0)
+        return -2;
+    cl_printf(&c, "GET %s HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+              target);
+    status = cl_reply(&c);
+    cl_close(&c);
+    return status;
+}
+
+/* A number of the status page, or -1. */
+static long status_number(const fixture *f, const char *name)
+{
+    client c;
+    long n = -1;
+    const char *p;
+
+    if (ask(f, &c, "GET /server-status HTTP/1.1\r\nHost: a\r\n\r\n") == 200 &&
+        (p = strstr(c.body.p, name)) != NULL && p[strlen(name)] == ':')
+        n = strtol(p + strlen(name) + 1, NULL, 10);
+    cl_close(&c);
+    return n;
+}
+
+/* GET on an open connection. */
+static int cl_get(client *c, const char *target)
+{
+    cl_printf(c, "GET %s HTTP/1.1\r\nHost: a\r\n\r\n", target);
+    return cl_reply(c);
+}
+
+/* The next request on `c` is answered as it should: nothing is out of step. */
+static void check_in_step(client *c)
+{
+    if (CHECK_INT(cl_get(c, "/hello/again"), 200))
+        CHECK_STR(c->body.p, "Hello, again!\n");
+}
+
+/* ---------------------------------------------------------------------------
+ * >>config -- defaults, directives, what cannot be
+ * ------------------------------------------------------------------------- */
+
+static int g_said[8];               /* lines per level */
+
+static void say(enum empm_log_level level, const char *line, void *user)
+{
+    (void)user;
+    CHECK(line != NULL && line[0] != 0 && strchr(line, '\n') == NULL);
+    g_said[level & 7]++;
+}
+
+TEST(config, defaults_are_apaches)
+{
+    empm_config cfg = empm_defaults();
+
+    CHECK_INT(cfg.start_servers, 3);
+    CHECK_INT(cfg.server_limit, 16);
+    CHECK_INT(cfg.threads_per_child, 25);
+    CHECK_INT(cfg.thread_limit, 64);
+    CHECK_INT(cfg.max_request_workers, 400);
+    CHECK_INT(cfg.min_spare_threads, 75);
+    CHECK_INT(cfg.max_spare_threads, 250);
+    CHECK_INT(cfg.timeout_ms, 60000);
+    CHECK_INT(cfg.keep_alive_timeout_ms, 5000);
+    CHECK_INT(cfg.max_keep_alive_requests, 100);
+    CHECK_INT(cfg.header_timeout_ms, 20000);
+    CHECK_INT(cfg.header_timeout_max_ms, 40000);
+    CHECK_INT(cfg.limit_request_line, 8190);
+    CHECK_INT(cfg.limit_request_fields, 100);
+    CHECK_INT(cfg.limit_request_field_size, 8190);
+    CHECK_INT(cfg.limit_request_body, 1 << 20);
+    cfg.routes = routes;
+    memset(g_said, 0, sizeof g_said);
+    CHECK_INT(empm_check(&cfg, say, NULL), 0);
+    CHECK_INT(g_said[EMPM_LOG_ERROR], 0);
+    empm_config_free(&cfg);
+}
+
+TEST(config, directives)
+{
+    static const struct { const char *name, *value; int ok; } rows[] = {
+        { "KeepAliveTimeout",     "7",              EMPM_OK },
+        { "KeepAliveTimeout",     "100ms",          EMPM_OK },
+        { "KeepAliveTimeout",     "abc",            EMPM_EINVAL },
+        { "KeepAliveTimeout",     "-1",             EMPM_EINVAL },
+        { "KeepAliveTimeout",     "",               EMPM_EINVAL },
+        { "KeepAliveTimeout",     "99999999999999", EMPM_EINVAL },
+        { "Timeout",              "30",             EMPM_OK },
+        { "ThreadsPerChild",      "8",              EMPM_OK },
+        { "ThreadsPerChild",      "8x",             EMPM_EINVAL },
+        { "ThreadLimit",          "64",             EMPM_OK },
+        { "StartServers",         "2",              EMPM_OK },
+        { "ServerLimit",          "4",              EMPM_OK },
+        { "MaxRequestWorkers",    "32",             EMPM_OK },
+        { "MinSpareThreads",      "8",              EMPM_OK },
+        { "MaxSpareThreads",      "24",             EMPM_OK },
+        { "MaxConnectionsPerChild", "1000",         EMPM_OK },
+        { "AsyncRequestWorkerFactor", "1.5",        EMPM_OK },
+        { "AsyncRequestWorkerFactor", "x",          EMPM_EINVAL },
+        { "KeepAlive",            "Off",            EMPM_OK },
+        { "KeepAlive",            "On",             EMPM_OK },
+        { "KeepAlive",            "maybe",          EMPM_EINVAL },
+        { "MaxKeepAliveRequests", "0",              EMPM_OK },
+        { "LimitRequestLine",     "4096",           EMPM_OK },
+        { "LimitRequestFields",   "50",             EMPM_OK },
+        { "LimitRequestFieldSize", "4096",          EMPM_OK },
+        { "LimitRequestBody",     "0",              EMPM_OK },
+        { "ListenBacklog",        "128",            EMPM_OK },
+        { "SendBufferSize",       "65536",          EMPM_OK },
+        { "ReceiveBufferSize",    "65536",          EMPM_OK },
+        { "RequestReadTimeout",   "header=10-20,MinRate=500 body=10,MinRate=500",
+                                                    EMPM_OK },
+        { "RequestReadTimeout",   "header=x",       EMPM_EINVAL },
+        { "Listen",               "127.0.0.1:0",    EMPM_OK },
+        { "DocumentRoot",         "/tmp",           EMPM_OK },
+        { "NoSuchDirective",      "1",              EMPM_EINVAL },
+        { "",                     "1",              EMPM_EINVAL }
+    };
+    empm_config cfg = empm_defaults();
+    size_t i;
+
+    for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char err[128];
+        memset(err, 'x', sizeof err);
+        context("%s %s", rows[i].name, rows[i].value);
+        CHECK_INT(empm_set(&cfg, rows[i].name, rows[i].value, err, sizeof err),
+                  rows[i].ok);
+        if (rows[i].ok != EMPM_OK)
+            CHECK(memchr(err, 0, sizeof err) != NULL && err[0] != 0);
+    }
+    context("%s", "");
+    CHECK_INT(cfg.keep_alive_timeout_ms, 100);
+    CHECK_INT(cfg.timeout_ms, 30000);
+    CHECK_INT(cfg.threads_per_child, 8);
+    CHECK_INT(cfg.keep_alive, 1);
+    CHECK_INT(cfg.max_keep_alive_requests, 0);
+    CHECK_INT(cfg.limit_request_body, 0);
+    CHECK_INT(cfg.header_timeout_ms, 10000);
+    CHECK_INT(cfg.header_timeout_max_ms, 20000);
+    CHECK_STR(cfg.listen[0], "127.0.0.1:0");
+    CHECK_STR(cfg.document_root, "/tmp");
+    CHECK(cfg.async_request_worker_factor > 1.49 &&
+          cfg.async_request_worker_factor < 1.51);
+    empm_config_free(&cfg);
+}
+
+TEST(config, messages_fit)           /* whatever room they are given */
+{
+    empm_config cfg = empm_defaults();
+    char err[8];
+    char *big = (char *)malloc(100000);
+    size_t n;
+
+    for (n = 0; n <= sizeof err; n++) {
+        memset(err, 'x', sizeof err);
+        CHECK_INT(empm_set(&cfg, "NoSuchDirective", "1", n ? err : NULL, n),
+                  EMPM_EINVAL);
+        if (n != 0)
+            CHECK(memchr(err, 0, n) != NULL);
+        if (n < sizeof err)
+            CHECK_INT(err[n], 'x');
+    }
+    if (big != NULL) {
+        memset(big, '9', 99999);
+        big[99999] = 0;
+        CHECK_INT(empm_set(&cfg, "Timeout", big, err, sizeof err), EMPM_EINVAL);
+        CHECK_INT(empm_set(&cfg, big, "1", err, sizeof err), EMPM_EINVAL);
+    }
+    free(big);
+    empm_config_free(&cfg);
+}
+
+TEST(config, check_says_every_error)
+{
+    static const empm_route bad[] = {
+        EMPM_ROUTE("GET no-slash", h_hello, NULL),
+        EMPM_ROUTE("GET /{",       h_hello, NULL),
+        EMPM_ROUTES_END
+    };
+    empm_config cfg = empm_defaults();
+    int errors;
+
+    cfg.routes = bad;
+    cfg.spool_directory = "/no/such/directory";
+    cfg.async_request_worker_factor = 0;
+    cfg.listen[0] = "no such:thing:at all";
+    memset(g_said, 0, sizeof g_said);
+    errors = empm_check(&cfg, say, NULL);
+    CHECK_IN(errors, 5, 9);
+    CHECK_INT(g_said[EMPM_LOG_ERROR], errors);
+    CHECK_INT(empm_check(&cfg, NULL, NULL), errors);
+    cfg = empm_defaults();          /* what Apache clamps */
+    cfg.routes = routes;
+    cfg.threads_per_child = -1;
+    cfg.max_request_workers = 0;
+    memset(g_said, 0, sizeof g_said);
+    CHECK_INT(empm_check(&cfg, say, NULL), 0);
+    CHECK(g_said[EMPM_LOG_WARN] >= 2);
+    CHECK_INT(cfg.threads_per_child, 1);
+    cfg = empm_defaults();
+    CHECK(empm_check(&cfg, NULL, NULL) > 0);    /* no routes */
+}
+
+/* Whatever stands in a field: refused, or the server works. */
+TEST(config, odd_numbers)
+{
+    static const int values[] = { -1, 0, 1, 2147483647, -2147483647 - 1 };
+    empm_config probe = empm_defaults();
+    int *const ints[] = {
+        &probe.start_servers, &probe.server_limit, &probe.threads_per_child,
+        &probe.thread_limit, &probe.max_request_workers,
+        &probe.min_spare_threads, &probe.max_spare_threads,
+        &probe.max_connections_per_child, &probe.max_open_connections,
+        &probe.thread_stack_size, &probe.listen_backlog,
+        &probe.send_buffer_size, &probe.receive_buffer_size,
+        &probe.timeout_ms, &probe.keep_alive, &probe.keep_alive_timeout_ms,
+        &probe.max_keep_alive_requests, &probe.header_timeout_ms,
+        &probe.header_timeout_max_ms, &probe.header_min_rate,
+        &probe.body_timeout_ms, &probe.body_timeout_max_ms,
+        &probe.body_min_rate, &probe.linger_timeout_ms,
+        &probe.linger_short_ms, &probe.graceful_shutdown_timeout_ms,
+        &probe.stop_timeout_ms, &probe.limit_request_line,
+        &probe.limit_request_field_size, &probe.limit_request_fields,
+        &probe.limit_request_head, &probe.log_level
+    };
+    static const char *const names[] = {
+        "start_servers", "server_limit", "threads_per_child", "thread_limit",
+        "max_request_workers", "min_spare_threads", "max_spare_threads",
+        "max_connections_per_child", "max_open_connections",
+        "thread_stack_size", "listen_backlog", "send_buffer_size",
+        "receive_buffer_size", "timeout_ms", "keep_alive",
+        "keep_alive_timeout_ms", "max_keep_alive_requests",
+        "header_timeout_ms", "header_timeout_max_ms", "header_min_rate",
+        "body_timeout_ms", "body_timeout_max_ms", "body_min_rate",
+        "linger_timeout_ms", "linger_short_ms",
+        "graceful_shutdown_timeout_ms", "stop_timeout_ms",
+        "limit_request_line", "limit_request_field_size",
+        "limit_request_fields", "limit_request_head", "log_level"
+    };
+    size_t i, k;
+
+    for (i = 0; i < sizeof ints / sizeof ints[0]; i++)
+        for (k = 0; k < 5; k++) {
+            fixture f;
+            client c;
+            size_t at = (size_t)((char *)ints[i] - (char *)&probe);
+            int rc, status;
+            context("%s = %d", names[i], values[k]);
+            fx_init(&f);
+            memcpy((char *)&f.cfg + at, &values[k], sizeof values[k]);
+            rc = empm_start(&f.cfg, &f.s);
+            if (rc != EMPM_OK) {
+                CHECK_IN(rc, EMPM_ESYS, EMPM_EINVAL);
+                CHECK(f.s == NULL);
+                fx_close_files(&f);
+                continue;
+            }
+            f.port = empm_port(f.s, 0);
+            cl_connect_port(&c, f.port, 0);
+            c.patience = SCALED(2000);
+            cl_puts(&c, "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n");
+            status = cl_reply(&c);  /* a limit or a time of 0 or 1 may bite */
+            CHECK(status == 200 || status == 414 || status == 431 ||
+                  status == 408 || (status == 0 && values[k] >= 0 &&
+                                    values[k] <= 1));
+            cl_close(&c);
+            fx_down(&f);
+        }
+    context("%s", "");
+}
+
+TEST(config, start_refuses_nonsense)
+{
+    static const char *const listens[] = {
+        "127.0.0.1:99999", "127.0.0.1:-1", "127.0.0.1:", "x y z", "fd:99999",
+        "fd:", "fd:x", "unix:", "300.1.1.1:80", "[::1:80", "127.0.0.1:0 bogus",
+        "unix:/no/such/directory/x.sock", "127.0.0.1:80x"
+    };
+    size_t i;
+
+    for (i = 0; i < sizeof listens / sizeof listens[0]; i++) {
+        fixture f;
+        context("listen \"%s\"", listens[i]);
+        fx_init(&f);
+        f.cfg.listen[0] = listens[i];
+        CHECK(empm_start(&f.cfg, &f.s) < 0);
+        CHECK(f.s == NULL);
+        if (f.s != NULL)
+            fx_down(&f);
+        else
+            fx_close_files(&f);
+    }
+}
+
+TEST(config, port_in_use)
+{
+    fixture f, g;
+    char listen[64];
+
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    fx_init(&g);
+    snprintf(listen, sizeof listen, "127.0.0.1:%d", f.port);
+    g.cfg.listen[0] = listen;
+    CHECK_INT(empm_start(&g.cfg, &g.s), EMPM_ESYS);
+    CHECK(fx_log_has(&g, listen) || fx_log_has(&g, "in use"));
+    fx_close_files(&g);
+    fx_down(&f);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>listen -- sockets of every kind
+ * ------------------------------------------------------------------------- */
+
+static int connect_unix(client *c, const char *path)
+{
+    struct sockaddr_un a;
+
+    cl_init(c);
+    memset(&a, 0, sizeof a);
+    a.sun_family = AF_UNIX;
+    snprintf(a.sun_path, sizeof a.sun_path, "%s", path);
+    c->fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    if (c->fd >= 0 && connect(c->fd, (struct sockaddr *)&a, sizeof a) != 0) {
+        close(c->fd);
+        c->fd = -1;
+    }
+    return c->fd >= 0 ? 0 : -1;
+}
+
+static int connect_6(client *c, int port)
+{
+    struct sockaddr_in6 a;
+
+    cl_init(c);
+    memset(&a, 0, sizeof a);
+    a.sin6_family = AF_INET6;
+    a.sin6_port = htons((uint16_t)port);
+    a.sin6_addr = in6addr_loopback;
+    c->fd = socket(AF_INET6, SOCK_STREAM, 0);
+    if (c->fd >= 0 && connect(c->fd, (struct sockaddr *)&a, sizeof a) != 0) {
+        close(c->fd);
+        c->fd = -1;
+    }
+    return c->fd >= 0 ? 0 : -1;
+}
+
+static int have_ipv6(void)
+{
+    struct sockaddr_in6 a;
+    int fd = socket(AF_INET6, SOCK_STREAM, 0), ok;
+
+    memset(&a, 0, sizeof a);
+    a.sin6_family = AF_INET6;
+    a.sin6_addr = in6addr_loopback;
+    ok = fd >= 0 && bind(fd, (struct sockaddr *)&a, sizeof a) == 0;
+    if (fd >= 0)
+        close(fd);
+    return ok;
+}
+
+TEST(listen, several_sockets_and_their_ports)
+{
+    fixture f;
+    client c;
+    int i;
+
+    fx_init(&f);
+    for (i = 0; i < 5; i++)
+        f.cfg.listen[i] = "127.0.0.1:0";
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < 5; i++) {
+        CHECK(empm_port(f.s, i) > 0);
+        if (CHECK_INT(cl_connect_port(&c, empm_port(f.s, i), 0), 0)) {
+            check_in_step(&c);
+            cl_close(&c);
+        }
+    }
+    CHECK_INT(empm_port(f.s, 5), -1);
+    CHECK_INT(empm_port(f.s, -1), -1);
+    fx_down(&f);
+}
+
+TEST(listen, ipv6_and_dual)
+{
+    static const char *const how[] = { "[::1]:0", "[::]:0", "[::]:0 v6only",
+                                       "0", "localhost:0" };
+    static const int four[] = { 0, 1, 0, 1, -1 }, six[] = { 1, 1, 1, 1, -1 };
+    size_t i;
+
+    if (!have_ipv6())
+        SKIP("no IPv6 here");
+    for (i = 0; i < 5; i++) {
+        fixture f;
+        client c;
+        int v4, v6;
+        context("listen %s", how[i]);
+        fx_init(&f);
+        f.cfg.listen[0] = how[i];
+        if (!fx_up(&f))
+            continue;
+        v4 = cl_connect_port(&c, f.port, 0) == 0;
+        if (v4)
+            check_in_step(&c);
+        cl_close(&c);
+        v6 = connect_6(&c, f.port) == 0;
+        if (v6) {
+            check_in_step(&c);
+            CHECK_INT(cl_get(&c, "/dump/x"), 200);
+            CHECK(strstr(c.body.p, "peer=[::1]:") != NULL);
+        }
+        cl_close(&c);
+        if (four[i] >= 0) {
+            CHECK_INT(v4, four[i]);
+            CHECK_INT(v6, six[i]);
+        } else {
+            CHECK(v4 || v6);
+        }
+        fx_down(&f);
+    }
+}
+
+TEST(listen, unix_socket)
+{
+    fixture f;
+    client c;
+    struct stat st;
+    char path[300], spec[340];
+    int round;
+
+    tmp_path(path, sizeof path, "s");
+    snprintf(spec, sizeof spec, "unix:%s mode=640", path);
+    for (round = 0; round < 2; round++) {
+        fx_init(&f);
+        f.cfg.listen[0] = spec;
+        if (!CHECK_INT(empm_start(&f.cfg, &f.s), EMPM_OK)) {
+            fx_close_files(&f);
+            return;
+        }
+        CHECK_INT(empm_port(f.s, 0), 0);
+        CHECK(stat(path, &st) == 0 && S_ISSOCK(st.st_mode));
+        CHECK_INT(st.st_mode & 0777, 0640);
+        if (CHECK_INT(connect_unix(&c, path), 0)) {
+            check_in_step(&c);
+            CHECK_INT(cl_get(&c, "/dump/x"), 200);
+            CHECK(strstr(c.body.p, "peer=") != NULL);
+            cl_puts(&c, "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n");
+            cl_shut(&c);
+            CHECK_INT(cl_reply(&c), 200);
+            CHECK_FIN(&c);
+        }
+        cl_close(&c);
+        fx_down(&f);
+    }
+    /* a stale socket, left by a server that was killed, is in nobody's way */
+    unlink(path);
+    {
+        struct sockaddr_un a;
+        int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+        memset(&a, 0, sizeof a);
+        a.sun_family = AF_UNIX;
+        snprintf(a.sun_path, sizeof a.sun_path, "%s", path);
+        CHECK_INT(bind(fd, (struct sockaddr *)&a, sizeof a), 0);
+        close(fd);
+    }
+    fx_init(&f);
+    f.cfg.listen[0] = spec;
+    CHECK_INT(empm_start(&f.cfg, &f.s), EMPM_OK);
+    if (f.s != NULL && CHECK_INT(connect_unix(&c, path), 0))
+        check_in_step(&c);
+    cl_close(&c);
+    fx_down(&f);
+    /* but a file that is no socket is not removed */
+    unlink(path);
+    write_file(path, "precious", 8);
+    fx_init(&f);
+    f.cfg.listen[0] = spec;
+    CHECK(empm_start(&f.cfg, &f.s) < 0);
+    if (f.s != NULL)
+        fx_down(&f);
+    else
+        fx_close_files(&f);
+    CHECK(stat(path, &st) == 0 && S_ISREG(st.st_mode) && st.st_size == 8);
+    unlink(path);
+}
+
+TEST(listen, inherited_descriptor)
+{
+    fixture f;
+    char spec[32];
+    int port, fd = listening_socket(&port);
+
+    fx_init(&f);
+    snprintf(spec, sizeof spec, "fd:%d", fd);
+    f.cfg.listen[0] = spec;
+    if (CHECK_INT(empm_start(&f.cfg, &f.s), EMPM_OK)) {
+        f.port = empm_port(f.s, 0);
+        CHECK_INT(f.port, port);
+        CHECK_INT(get_status(&f, "/hello"), 200);
+    }
+    fx_down(&f);
+    if (fcntl(fd, F_GETFD) != -1)   /* ours again, or closed: either is right */
+        close(fd);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>server -- starting and stopping
+ * ------------------------------------------------------------------------- */
+
+TEST(server, start_and_stop_many_times)
+{
+    int i;
+
+    for (i = 0; i < 30; i++) {
+        fixture f;
+        fx_init(&f);
+        if (!fx_up(&f))
+            return;
+        if (i % 3 != 0)
+            CHECK_INT(get_status(&f, "/hello"), 200);
+        if (i % 3 == 2) {
+            empm_free(f.s);         /* stops and waits itself */
+            f.s = NULL;
+        }
+        fx_down(&f);
+    }
+    empm_free(NULL);
+}
+
+TEST(server, stop_is_idempotent)
+{
+    fixture f;
+
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(get_status(&f, "/hello"), 200);
+    empm_stop(f.s);
+    empm_stop(f.s);
+    empm_stop_graceful(f.s);
+    CHECK_INT(empm_wait(f.s, PATIENCE), EMPM_OK);
+    CHECK_INT(empm_wait(f.s, 0), EMPM_OK);
+    empm_stop(f.s);
+    CHECK_INT(get_status(&f, "/hello"), -2);    /* refused */
+    fx_down(&f);
+}
+
+TEST(server, several_at_once)
+{
+    fixture f[4];
+    int i, up = 0;
+
+    for (i = 0; i < 4; i++) {
+        fx_init(&f[i]);
+        if (!fx_up(&f[i]))
+            break;
+        up++;
+    }
+    for (i = 0; i < up; i++)
+        CHECK_INT(get_status(&f[i], "/hello"), 200);
+    if (up == 4) {
+        fx_down(&f[1]);
+        CHECK_INT(get_status(&f[0], "/hello"), 200);
+        CHECK_INT(get_status(&f[2], "/hello"), 200);
+        CHECK_INT(get_status(&f[3], "/hello"), 200);
+        up = 0;
+        fx_down(&f[0]);
+        fx_down(&f[3]);
+        fx_down(&f[2]);
+    }
+    for (i = 0; i < up; i++)
+        fx_down(&f[i]);
+}
+
+#define PARKED 1000
+
+TEST(server, stops_fast_with_parked_connections)
+{
+    static client c[PARKED];
+    fixture f;
+    uint64_t t0;
+    int i, n = 0;
+    struct rlimit r;
+
+    getrlimit(RLIMIT_NOFILE, &r);
+    if (r.rlim_cur < PARKED * 2 + 200)
+        SKIP("not enough descriptors allowed");
+    fx_init(&f);
+    f.cfg.keep_alive_timeout_ms = 60000;
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < PARKED; i++) {
+        if (cl_open(&c[i], &f) != 0)
+            break;
+        cl_puts(&c[i], "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n");
+        n++;
+    }
+    for (i = 0; i < n; i++)
+        CHECK_INT(cl_reply(&c[i]), 200);
+    t0 = now_ms();
+    empm_stop(f.s);
+    CHECK_INT(empm_wait(f.s, PATIENCE), EMPM_OK);
+    CHECK_IN(now_ms() - t0, 0, SCALED(50));
+    for (i = 0; i < n; i++) {
+        if (i < 20 || i > n - 20)
+            CHECK_FIN(&c[i]);
+        cl_close(&c[i]);
+    }
+    fx_down(&f);
+}
+
+TEST(server, stop_before_anything_is_quick)
+{
+    fixture f;
+    uint64_t t0;
+
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    t0 = now_ms();
+    empm_stop(f.s);
+    CHECK_INT(empm_wait(f.s, PATIENCE), EMPM_OK);
+    CHECK_IN(now_ms() - t0, 0, SCALED(50));
+    fx_down(&f);
+}
+
+static void stop_on_signal(int sig)
+{
+    (void)sig;
+    empm_stop(g_server);
+}
+
+TEST(server, stop_from_a_signal_handler)
+{
+    struct sigaction sa, old;
+    fixture f;
+
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(get_status(&f, "/hello"), 200);
+    g_server = f.s;
+    memset(&sa, 0, sizeof sa);
+    sa.sa_handler = stop_on_signal;
+    sigaction(SIGUSR2, &sa, &old);
+    kill(getpid(), SIGUSR2);        /* the workers block it: it comes to us */
+    CHECK_INT(empm_wait(f.s, PATIENCE), EMPM_OK);
+    sigaction(SIGUSR2, &old, NULL);
+    fx_down(&f);
+}
+
+TEST(server, stop_from_a_handler)
+{
+    fixture f;
+    client c;
+
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(ask(&f, &c, "GET /stop HTTP/1.1\r\nHost: a\r\n\r\n"), 200);
+    CHECK_STR(c.body.p, "stopping\n");
+    CHECK_FIN(&c);
+    cl_close(&c);
+    CHECK_INT(empm_wait(f.s, PATIENCE), EMPM_OK);
+    fx_down(&f);
+}
+
+TEST(server, stop_lets_running_requests_end)
+{
+    fixture f;
+    client c;
+
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    cl_puts(&c, "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_SOON(get_int(&shm->at_gate) == 1, 3000);
+    empm_stop(f.s);
+    CHECK_INT(empm_wait(f.s, 50), EMPM_ETIMEDOUT);
+    set_int(&shm->gate, 1);
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_STR(c.body.p, "through\n");
+    CHECK_INT(c.closes, 1);
+    CHECK_FIN(&c);
+    CHECK_INT(empm_wait(f.s, PATIENCE), EMPM_OK);
+    cl_close(&c);
+    fx_down(&f);
+}
+
+TEST(server, stop_has_a_deadline_for_clients)
+{
+    fixture f;
+    client c, d, e;
+    uint64_t t0;
+
+    fx_init(&f);
+    f.cfg.stop_timeout_ms = 200;
+    f.cfg.send_buffer_size = 16384;
+    if (!fx_up(&f))
+        return;
+    cl_connect_port(&c, f.port, 4096);      /* reads nothing */
+    cl_puts(&c, "GET /big?bytes=3000000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    cl_open(&d, &f);                        /* half a head */
+    cl_puts(&d, "GET /hello HTTP/1.1\r\nHo");
+    cl_open(&e, &f);                        /* half a body */
+    cl_puts(&e, "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx");
+    CHECK(cl_readable(&c, PATIENCE));
+    t0 = now_ms();
+    empm_stop(f.s);
+    CHECK_INT(empm_wait(f.s, PATIENCE), EMPM_OK);
+    CHECK_IN(now_ms() - t0, 0, 200 + SCALED(1000));
+    cl_close(&c);
+    cl_close(&d);
+    cl_close(&e);
+    fx_down(&f);
+}
+
+TEST(server, graceful_stop_closes_no_idle_connection)
+{
+    fixture f;
+    client idle, lazy, busy;
+
+    fx_init(&f);
+    f.cfg.keep_alive_timeout_ms = SCALED(600);
+    if (!fx_up(&f))
+        return;
+    cl_open(&idle, &f);
+    check_in_step(&idle);
+    cl_open(&lazy, &f);
+    check_in_step(&lazy);
+    cl_open(&busy, &f);
+    cl_puts(&busy, "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_SOON(get_int(&shm->at_gate) == 1, 3000);
+    empm_stop_graceful(f.s);
+    CHECK_SOON(get_status(&f, "/hello") == -2, 2000);   /* nobody new */
+    CHECK_OPEN(&idle);
+    CHECK_INT(cl_get(&idle, "/hello"), 200);
+    CHECK_INT(idle.closes, 1);
+    CHECK_FIN(&idle);
+    set_int(&shm->gate, 1);
+    CHECK_INT(cl_reply(&busy), 200);
+    CHECK_INT(busy.closes, 1);
+    CHECK_FIN(&busy);
+    CHECK_INT(cl_end(&lazy, PATIENCE), CL_FIN);         /* by its own timeout */
+    CHECK_INT(empm_wait(f.s, PATIENCE), EMPM_OK);
+    cl_close(&idle);
+    cl_close(&lazy);
+    cl_close(&busy);
+    fx_down(&f);
+}
+
+TEST(server, linger_does_not_delay_a_stop)   /* 2.4.49 */
+{
+    int graceful;
+
+    for (graceful = 0; graceful < 2; graceful++) {
+        fixture f;
+        client c;
+        uint64_t t0;
+        context("graceful %d", graceful);
+        fx_init(&f);
+        if (!fx_up(&f))
+            return;
+        /* refused, and never closed by the client */
+        CHECK_INT(ask(&f, &c, "POST /echo HTTP/1.1\r\nHost: a\r\n"
+                      "Content-Length: 99999999\r\n\r\nhello"), 413);
+        t0 = now_ms();
+        if (graceful)
+            empm_stop_graceful(f.s);
+        else
+            empm_stop(f.s);
+        CHECK_INT(empm_wait(f.s, PATIENCE), EMPM_OK);
+        CHECK_IN(now_ms() - t0, 0, 200 + SCALED(500));
+        cl_close(&c);
+        fx_down(&f);
+    }
+    context("%s", "");
+}
+
+TEST(server, graceful_stop_has_a_deadline)
+{
+    fixture f;
+    client idle;
+    uint64_t t0;
+
+    fx_init(&f);
+    f.cfg.keep_alive_timeout_ms = 60000;
+    f.cfg.graceful_shutdown_timeout_ms = 200;
+    if (!fx_up(&f))
+        return;
+    cl_open(&idle, &f);
+    check_in_step(&idle);
+    t0 = now_ms();
+    empm_stop_graceful(f.s);
+    CHECK_INT(empm_wait(f.s, PATIENCE), EMPM_OK);
+    CHECK_IN(now_ms() - t0, 190, 200 + SCALED(1500));
+    cl_close(&idle);
+    fx_down(&f);
+}
+
+TEST(server, touches_nothing_of_the_process)
+{
+    static const int sigs[] = { SIGPIPE, SIGCHLD, SIGTERM, SIGINT, SIGHUP,
+                                SIGUSR1, SIGUSR2, SIGALRM };
+    struct sigaction before[8], after;
+    sigset_t mask0, mask1;
+    struct rlimit r0, r1;
+    char cwd0[512], cwd1[512];
+    mode_t um0, um1;
+    fixture f;
+    size_t i;
+    int j;
+
+    for (i = 0; i < 8; i++)
+        sigaction(sigs[i], NULL, &before[i]);
+    sigemptyset(&mask0);
+    sigemptyset(&mask1);
+    pthread_sigmask(SIG_SETMASK, NULL, &mask0);
+    getrlimit(RLIMIT_NOFILE, &r0);
+    um0 = umask(022);
+    umask(um0);
+    CHECK(getcwd(cwd0, sizeof cwd0) != NULL);
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(get_status(&f, "/hello"), 200);
+    for (i = 0; i < 8; i++) {
+        sigaction(sigs[i], NULL, &after);
+        CHECK(after.sa_handler == before[i].sa_handler);
+    }
+    pthread_sigmask(SIG_SETMASK, NULL, &mask1);
+    for (j = 1; j < 32; j++)
+        CHECK_INT(sigismember(&mask1, j), sigismember(&mask0, j));
+    getrlimit(RLIMIT_NOFILE, &r1);
+    um1 = umask(022);
+    umask(um1);
+    CHECK(getcwd(cwd1, sizeof cwd1) != NULL);
+    CHECK(r0.rlim_cur == r1.rlim_cur && um0 == um1);
+    CHECK_STR(cwd1, cwd0);
+    fx_down(&f);
+}
+
+static int hk_thread_start(empm_server *s, void **data, void *user)
+{
+    static int numbers[64];
+    int i = add_int(&shm->thread_starts, 1);
+
+    (void)s;
+    (void)user;
+    numbers[i % 64] = i;
+    *data = &numbers[i % 64];
+    return 0;
+}
+
+static void hk_thread_stop(empm_server *s, void *data, void *user)
+{
+    (void)s;
+    (void)user;
+    CHECK(data != NULL);
+    add_int(&shm->thread_stops, 1);
+}
+
+static void hk_child_stop(empm_server *s, void *user)
+{
+    (void)s;
+    (void)user;
+    add_int(&shm->child_stops, 1);
+}
+
+LIVE(server, hooks)
+{
+    fixture f;
+    client c;
+
+    fx_init(&f);
+    f.cfg.on_child_stop = hk_child_stop;
+    f.cfg.on_thread_start = hk_thread_start;
+    f.cfg.on_thread_stop = hk_thread_stop;
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(ask(&f, &c, "GET /thread HTTP/1.1\r\nHost: a\r\n\r\n"), 200);
+    CHECK_IN(strtol(c.body.p, NULL, 10), 1, 4);
+    cl_close(&c);
+    fx_down(&f);
+    CHECK_INT(get_int(&shm->thread_starts), 4);
+    CHECK_INT(get_int(&shm->thread_stops), 4);
+    CHECK_INT(get_int(&shm->child_starts), 1);
+    CHECK_INT(get_int(&shm->child_stops), 1);
+}
+
+static int hk_give_up(empm_server *s, void *user)
+{
+    fx_child_start(s, user);
+    return 1;
+}
+
+TEST(server, child_hook_may_give_up)
+{
+    fixture f;
+
+    fx_init(&f);
+    f.cfg.on_child_start = hk_give_up;
+    CHECK(empm_start(&f.cfg, &f.s) < 0);
+    CHECK(f.s == NULL);
+    fx_close_files(&f);
+}
+
+typedef struct hammer {
+    pthread_t thread;
+    int       port;
+    int      *stop;
+    int       asked, good;
+} hammer;
+
+static void *hammer_run(void *arg)
+{
+    hammer *h = (hammer *)arg;
+
+    while (!get_int(h->stop)) {
+        client c;
+        int i;
+        if (cl_connect_port(&c, h->port, 0) != 0) {
+            nap(1);
+            continue;
+        }
+        for (i = 0; i < 20 && !get_int(h->stop); i++) {
+            h->asked++;
+            if (cl_get(&c, "/hello/again") != 200)
+                break;
+            h->good++;
+        }
+        cl_close(&c);
+    }
+    return NULL;
+}
+
+static void hammers_start(hammer *h, int n, int port, int *stop)
+{
+    int i;
+
+    set_int(stop, 0);
+    for (i = 0; i < n; i++) {
+        memset(&h[i], 0, sizeof h[i]);
+        h[i].port = port;
+        h[i].stop = stop;
+        pthread_create(&h[i].thread, NULL, hammer_run, &h[i]);
+    }
+}
+
+static int hammers_stop(hammer *h, int n, int *stop)
+{
+    int i, good = 0;
+
+    set_int(stop, 1);
+    for (i = 0; i < n; i++) {
+        pthread_join(h[i].thread, NULL);
+        good += h[i].good;
+    }
+    return good;
+}
+
+TEST(server, stop_under_load)        /* PR 56960, 65769: listener-worker deadlock */
+{
+    hammer h[4];
+    int stop, round;
+
+    for (round = 0; round < 10; round++) {
+        fixture f;
+        fx_init(&f);
+        f.cfg.threads_per_child = 1 + round % 4;
+        if (!fx_up(&f))
+            return;
+        hammers_start(h, 4, f.port, &stop);
+        CHECK_SOON(fx_log_has(&f, "x") || get_status(&f, "/hello") == 200, 2000);
+        nap(round);
+        empm_stop(f.s);
+        if (round & 1)
+            empm_stop_graceful(f.s);
+        CHECK_INT(empm_wait(f.s, PATIENCE), EMPM_OK);
+        hammers_stop(h, 4, &stop);
+        fx_down(&f);
+    }
+}
+
+/* ---------------------------------------------------------------------------
+ * >>head -- the grammar, as tables of input and outcome
+ *
+ * Every row is fed whole, byte by byte, and in two pieces at several points
+ * (`long`: at every point). What is refused gets its status, Connection: close
+ * and a clean FIN; after what is accepted the connection is in step.
+ * ------------------------------------------------------------------------- */
+
+typedef struct row {
+    const char *what;               /* item of PEERS.md 3c, or the RFC's word */
+    const char *in;
+    size_t      len;
+    int         want, or_else;      /* either status is right */
+} row;
+
+#define ROW(what, in, want, or_else) { what, in, sizeof in - 1, want, or_else }
+#define GET1  "GET /hello HTTP/1.1\r\nHost: a\r\n"
+#define POST1 "POST /echo HTTP/1.1\r\nHost: a\r\n"
+#define CHUNK POST1 "Transfer-Encoding: chunked\r\n\r\n"
+#define CL(v) POST1 "Content-Length: " v "\r\n\r\nhello"
+#define TE(v) POST1 "Transfer-Encoding:" v "\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+
+static const row head_rows[] = {
+    ROW("plain", GET1 "\r\n", 200, 0),
+    ROW("CRLF before the request", "\r\n" GET1 "\r\n", 200, 0),
+    ROW("OWS around a value", GET1 "X: \t v \t \r\n\r\n", 200, 0),
+    ROW("empty value", GET1 "X:\r\n\r\n", 200, 0),
+    ROW("all token characters", GET1 "!#$%&'*+-.^_`|~09azAZ: v\r\n\r\n", 200, 0),
+    ROW("obs-text in a value", GET1 "X: \xc3\xa9\r\n\r\n", 200, 400),
+    ROW("any case", "GET /hello HTTP/1.1\r\nhOST: a\r\ncONNECTION: KEEP-alive\r\n"
+        "\r\n", 200, 0),
+    ROW("query", "GET /hello?a=b&c=%20?/: HTTP/1.1\r\nHost: a\r\n\r\n", 200, 0),
+    ROW("percent", "GET /%68ello HTTP/1.1\r\nHost: a\r\n\r\n", 200, 0),
+    ROW("host and port", "GET /hello HTTP/1.1\r\nHost: a.example:8080\r\n\r\n",
+        200, 0),
+    ROW("host v6", "GET /hello HTTP/1.1\r\nHost: [::1]:80\r\n\r\n", 200, 0),
+
+    ROW("1 no token: space inside", GET1 "X Y: v\r\n\r\n", 400, 0),
+    ROW("1 no token: tab", GET1 "X\t: v\r\n\r\n", 400, 0),
+    ROW("1 no token: @", GET1 "X@: v\r\n\r\n", 400, 0),
+    ROW("1 no token: (", GET1 "X(: v\r\n\r\n", 400, 0),
+    ROW("1 no token: quote", GET1 "\"X\": v\r\n\r\n", 400, 0),
+    ROW("1 no token: /", GET1 "X/Y: v\r\n\r\n", 400, 0),
+    ROW("1 no token: control", GET1 "X\x01: v\r\n\r\n", 400, 0),
+    ROW("1 no token: DEL", GET1 "X\x7f: v\r\n\r\n", 400, 0),
+    ROW("1 non-ASCII name", GET1 "X\xe9: v\r\n\r\n", 400, 0),
+    ROW("1 empty name", GET1 ": v\r\n\r\n", 400, 0),
+    ROW("1 space before the colon", GET1 "X : v\r\n\r\n", 400, 0),
+    ROW("1 space before the colon of a length", POST1
+        "Content-Length : 5\r\n\r\nhello", 400, 0),
+    ROW("1 no colon", GET1 "XYZ\r\n\r\n", 400, 0),
+    ROW("1 first field is indented", "GET /hello HTTP/1.1\r\n Host: a\r\n\r\n",
+        400, 0),
+    ROW("2 bare CR as line end", GET1 "X: v\rY: w\r\n\r\n", 400, 0),
+    ROW("2 bare CR after the request line",
+        "GET /hello HTTP/1.1\rHost: a\r\n\r\n", 400, 0),
+    ROW("2 CR CR LF", GET1 "X: v\r\r\n\r\n", 400, 0),
+    ROW("2 bare LF as line end", GET1 "X: v\nY: w\r\n\r\n", 400, 0),
+    ROW("2 bare LF inside OWS", GET1 "X: \nv\r\n\r\n", 400, 0),
+    ROW("2 LF after a field", GET1 "X: v\n\r\n", 400, 0),
+    ROW("2 the head ends with LF", GET1 "X: v\r\n\n", 400, 0),
+    ROW("2 all lines end with LF", "GET /hello HTTP/1.1\nHost: a\n\n", 400, 0),
+    ROW("2 CR at the end of a value", GET1 "X: v\r \r\n\r\n", 400, 0),
+    ROW("2 NUL in a value", GET1 "X: a\0b\r\n\r\n", 400, 0),
+    ROW("2 NUL in a name", GET1 "X\0: a\r\n\r\n", 400, 0),
+    ROW("2 NUL in the Host", "GET /hello HTTP/1.1\r\nHost: a\0b\r\n\r\n", 400, 0),
+    ROW("2 control in a value", GET1 "X: a\x01" "b\r\n\r\n", 400, 0),
+    ROW("2 DEL in a value", GET1 "X: a\x7f" "b\r\n\r\n", 400, 0),
+    ROW("2 VT in a value", GET1 "X: a\x0b" "b\r\n\r\n", 400, 0),
+    ROW("2 the head ends with CR LF CR X", GET1 "\rX\r\n\r\n", 400, 0),
+    ROW("3 colon at once", GET1 ":\r\n\r\n", 400, 0),
+    ROW("4 obs-fold", GET1 "X: a\r\n b\r\n\r\n", 400, 0),
+    ROW("4 obs-fold by tab", GET1 "X: a\r\n\tb\r\n\r\n", 400, 0),
+    ROW("4 name over two lines", GET1 "X\r\nY: a\r\n\r\n", 400, 0),
+    ROW("4 colon on the next line", GET1 "X\r\n: a\r\n\r\n", 400, 0),
+
+    ROW("neither length nor coding: no body", POST1 "\r\n", 200, 411),
+    ROW("5 length 0", POST1 "Content-Length: 0\r\n\r\n", 200, 0),
+    ROW("5 length", CL("5"), 200, 0),
+    ROW("5 length, leading zeros", CL("005"), 200, 400),
+    ROW("5 empty length", CL(""), 400, 0),
+    ROW("5 +", CL("+5"), 400, 0),
+    ROW("5 -", CL("-5"), 400, 0),
+    ROW("5 -48", CL("-48"), 400, 0),
+    ROW("5 -0", CL("-0"), 400, 0),
+    ROW("5 hex", CL("0x5"), 400, 0),
+    ROW("5 underscore", CL("0_5"), 400, 0),
+    ROW("5 trailing letter", CL("5Z"), 400, 0),
+    ROW("5 fraction", CL("5.0"), 400, 0),
+    ROW("5 inner space", CL("5 5"), 400, 0),
+    ROW("5 quoted", CL("\"5\""), 400, 0),
+    ROW("5 list", CL("5, 5"), 400, 0),
+    ROW("5 list, other", CL("5, 6"), 400, 0),
+    ROW("5 comma", CL("5,"), 400, 0),
+    ROW("5 two lines", POST1 "Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
+        400, 0),
+    ROW("5 two lines, other", POST1 "Content-Length: 5\r\nContent-Length: 6\r\n"
+        "\r\nhello!", 400, 0),
+    ROW("5 2^31", CL("2147483648"), 413, 400),
+    ROW("5 2^32+5", CL("4294967301"), 413, 400),
+    ROW("5 2^63-1", CL("9223372036854775807"), 413, 400),
+    ROW("5 2^63", CL("9223372036854775808"), 400, 413),
+    ROW("5 2^64+5", CL("18446744073709551621"), 400, 413),
+    ROW("5 huge", CL("99999999999999999999999999999999999999999999"), 400, 413),
+    ROW("5 NUL", CL("5\0"), 400, 0),
+
+    ROW("7 chunked", TE(" chunked"), 200, 0),
+    ROW("7 chunked, any case", TE("\tChUnKeD "), 200, 0),
+    ROW("7 empty", TE(""), 400, 501),
+    ROW("7 ,chunked", TE(" ,chunked"), 400, 501),
+    ROW("7 chunked,", TE(" chunked,"), 400, 501),
+    ROW("7 chunked twice", TE(" chunked, chunked"), 400, 501),
+    ROW("7 chunked twice, two lines", POST1 "Transfer-Encoding: chunked\r\n"
+        "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", 400, 501),
+    ROW("7 two lines", POST1 "Transfer-Encoding: gzip\r\n"
+        "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", 501, 400),
+    ROW("7 xchunked", TE(" xchunked"), 501, 400),
+    ROW("7 unknown", TE(" x"), 501, 400),
+    ROW("7 gzip", TE(" gzip"), 501, 400),
+    ROW("7 gzip, chunked", TE(" gzip, chunked"), 501, 0),
+    ROW("7 chunked, gzip", TE(" chunked, gzip"), 501, 400),
+    ROW("7 identity", TE(" identity"), 501, 400),
+    ROW("7 chunked, identity", TE(" chunked, identity"), 501, 400),
+    ROW("7 parameter", TE(" chunked;q=1"), 501, 400),
+    ROW("7 quoted", TE(" \"chunked\""), 501, 400),
+    ROW("7 VT before", TE(" \x0b" "chunked"), 400, 501),
+    ROW("7 NBSP before", TE(" \xa0" "chunked"), 400, 501),
+    ROW("7 NBSP after", TE(" chunked\xa0"), 400, 501),
+    ROW("7 underscore", POST1 "Transfer_Encoding: chunked\r\n\r\n", 200, 400),
+    ROW("7 with a length", POST1 "Content-Length: 5\r\n"
+        "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, 0),
+    ROW("7 with a length, other order", POST1 "Transfer-Encoding: chunked\r\n"
+        "Content-Length: 5\r\n\r\n0\r\n\r\n", 400, 0),
+    ROW("7 on HTTP/1.0", "POST /echo HTTP/1.0\r\nHost: a\r\n"
+        "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", 400, 0),
+
+    ROW("8 HTTP/1.1x", "GET /hello HTTP/1.1x\r\nHost: a\r\n\r\n", 400, 505),
+    ROW("8 HTTP/1.10", "GET /hello HTTP/1.10\r\nHost: a\r\n\r\n", 400, 505),
+    ROW("8 HTTP/11", "GET /hello HTTP/11\r\nHost: a\r\n\r\n", 400, 505),
+    ROW("8 HTTP/01.1", "GET /hello HTTP/01.1\r\nHost: a\r\n\r\n", 400, 505),
+    ROW("8 HTTP/1.", "GET /hello HTTP/1.\r\nHost: a\r\n\r\n", 400, 505),
+    ROW("8 HTTP/1", "GET /hello HTTP/1\r\nHost: a\r\n\r\n", 400, 505),
+    ROW("8 HTTP/.1", "GET /hello HTTP/.1\r\nHost: a\r\n\r\n", 400, 505),
+    ROW("8 HTTP/257.1", "GET /hello HTTP/257.1\r\nHost: a\r\n\r\n", 400, 505),
+    ROW("8 HTTP/1.257", "GET /hello HTTP/1.257\r\nHost: a\r\n\r\n", 400, 505),
+    ROW("8 HTTP/2.0", "GET /hello HTTP/2.0\r\nHost: a\r\n\r\n", 505, 0),
+    ROW("8 HTTP/3.1", "GET /hello HTTP/3.1\r\nHost: a\r\n\r\n", 505, 0),
+    ROW("8 HTTP/0.9", "GET /hello HTTP/0.9\r\n\r\n", 505, 400),
+    ROW("8 the real HTTP/0.9", "GET /hello\r\n\r\n", 400, 505),
+    ROW("8 http/1.1", "GET /hello http/1.1\r\nHost: a\r\n\r\n", 400, 505),
+    ROW("8 HTTPS/1.1", "GET /hello HTTPS/1.1\r\nHost: a\r\n\r\n", 400, 505),
+    ROW("8 no slash", "GET /hello HTTP 1.1\r\nHost: a\r\n\r\n", 400, 505),
+    ROW("8 the HTTP/2 preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, 400),
+
+    ROW("9 LF as separator", "GET\n/hello\nHTTP/1.1\r\nHost: a\r\n\r\n", 400, 0),
+    ROW("9 tab as separator", "GET\t/hello\tHTTP/1.1\r\nHost: a\r\n\r\n", 400, 0),
+    ROW("9 two spaces", "GET  /hello HTTP/1.1\r\nHost: a\r\n\r\n", 400, 0),
+    ROW("9 two spaces later", "GET /hello  HTTP/1.1\r\nHost: a\r\n\r\n", 400, 505),
+    ROW("9 space at the end", "GET /hello HTTP/1.1 \r\nHost: a\r\n\r\n", 400, 505),
+    ROW("9 space first", " GET /hello HTTP/1.1\r\nHost: a\r\n\r\n", 400, 0),
+    ROW("9 space in the target", "GET /hel lo HTTP/1.1\r\nHost: a\r\n\r\n",
+        400, 505),
+    ROW("9 no target", "GET HTTP/1.1\r\nHost: a\r\n\r\n", 400, 0),
+    ROW("9 empty target", "GET  HTTP/1.1\r\nHost: a\r\n\r\n", 400, 0),
+    ROW("9 relative target", "GET hello HTTP/1.1\r\nHost: a\r\n\r\n", 400, 0),
+    ROW("9 * with GET", "GET * HTTP/1.1\r\nHost: a\r\n\r\n", 400, 0),
+    ROW("9 fragment", "GET /hello#x HTTP/1.1\r\nHost: a\r\n\r\n", 400, 0),
+    ROW("9 NUL in the target", "GET /hel\0lo HTTP/1.1\r\nHost: a\r\n\r\n", 400, 0),
+    ROW("9 control in the target", "GET /hel\x01lo HTTP/1.1\r\nHost: a\r\n\r\n",
+        400, 0),
+    ROW("9 non-ASCII target", "GET /h\xc3\xa9llo HTTP/1.1\r\nHost: a\r\n\r\n",
+        400, 0),
+    ROW("9 bad percent", "GET /hello%zz HTTP/1.1\r\nHost: a\r\n\r\n", 400, 0),
+    ROW("9 short percent", "GET /hello% HTTP/1.1\r\nHost: a\r\n\r\n", 400, 0),
+    ROW("9 short percent 2", "GET /hello%4 HTTP/1.1\r\nHost: a\r\n\r\n", 400, 0),
+    ROW("9 %00", "GET /hello/%00 HTTP/1.1\r\nHost: a\r\n\r\n", 400, 404),
+    ROW("9 method is no token", "G(T /hello HTTP/1.1\r\nHost: a\r\n\r\n", 400, 0),
+    ROW("9 no method", "/hello HTTP/1.1\r\nHost: a\r\n\r\n", 400, 0),
+    ROW("9 control in the method", "G\x01T /hello HTTP/1.1\r\nHost: a\r\n\r\n",
+        400, 0),
+    ROW("9 missing Host", "GET /hello HTTP/1.1\r\n\r\n", 400, 0),
+    ROW("9 two Host", "GET /hello HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400, 0),
+    ROW("9 two Host, other", "GET /hello HTTP/1.1\r\nHost: a\r\nX: y\r\n"
+        "host: b\r\n\r\n", 400, 0),
+    ROW("9 Host with a space", "GET /hello HTTP/1.1\r\nHost: a b\r\n\r\n", 400, 0),
+    ROW("9 Host with /", "GET /hello HTTP/1.1\r\nHost: a/b\r\n\r\n", 400, 0),
+    ROW("9 Host with @", "GET /hello HTTP/1.1\r\nHost: a@b\r\n\r\n", 400, 0),
+    ROW("9 Host with two ports", "GET /hello HTTP/1.1\r\nHost: a:1:2\r\n\r\n",
+        400, 0),
+    ROW("9 Host with a bad port", "GET /hello HTTP/1.1\r\nHost: a:x\r\n\r\n",
+        400, 0),
+    ROW("9 Host list", "GET /hello HTTP/1.1\r\nHost: a, b\r\n\r\n", 400, 0),
+    ROW("absolute-form", "GET http://b/hello HTTP/1.1\r\nHost: a\r\n\r\n", 200, 0),
+    ROW("absolute-form, port, case", "GET HTTP://b:80/hello?x HTTP/1.1\r\n"
+        "Host: a\r\n\r\n", 200, 0),
+    ROW("absolute-form, no host", "GET http:///hello HTTP/1.1\r\nHost: a\r\n\r\n",
+        400, 0),
+    ROW("absolute-form, user", "GET http://u@b/hello HTTP/1.1\r\nHost: a\r\n\r\n",
+        400, 0),
+    ROW("absolute-form, scheme", "GET ftp://b/hello HTTP/1.1\r\nHost: a\r\n\r\n",
+        400, 0),
+    ROW("absolute-form without Host", "GET http://b/hello HTTP/1.1\r\n\r\n",
+        400, 0),
+    ROW("HTTP/1.0 without Host", "GET /hello HTTP/1.0\r\n\r\n", 200, 0),
+    ROW("HTTP/1.0 with two Host", "GET /hello HTTP/1.0\r\nHost: a\r\nHost: b\r\n"
+        "\r\n", 400, 0),
+
+    ROW("unknown method", "BREW /hello HTTP/1.1\r\nHost: a\r\n\r\n", 501, 0),
+    ROW("long unknown method", "ABCDEFGHIJKLMNOPQRSTUVWXYZABCDEFGHIJKLMNOPQRST "
+        "/hello HTTP/1.1\r\nHost: a\r\n\r\n", 501, 400),
+    ROW("lower-case method", "get /hello HTTP/1.1\r\nHost: a\r\n\r\n", 501, 400),
+    ROW("CONNECT", "CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n", 501, 405),
+    ROW("other expectation", POST1 "Expect: x\r\nContent-Length: 5\r\n\r\nhello",
+        417, 0),
+    ROW("TLS hello", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\x11\x22\x33\x44"
+        "\x55\x66\x77\x88\x99\xaa\xbb\xcc\r\n\r\n", 400, 0),
+    ROW("SSH", "SSH-2.0-OpenSSH_9.2\r\n", 400, 0),
+    ROW("SMTP", "EHLO a\r\n", 400, 0),
+    ROW("garbage", "\xff\xfe\xfd\r\n\r\n", 400, 0)
+};
+
+static const row body_rows[] = {
+    ROW("chunks", CHUNK "5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n", 200, 0),
+    ROW("hex, both cases", CHUNK "a\r\n0123456789\r\nB\r\n0123456789a\r\n0\r\n\r\n",
+        200, 0),
+    ROW("leading zeros", CHUNK "0005\r\nhello\r\n0\r\n\r\n", 200, 0),
+    ROW("extension", CHUNK "5;a=b;c\r\nhello\r\n0;d\r\n\r\n", 200, 0),
+    ROW("quoted extension", CHUNK "5;a=\"b;c \\\" d\"\r\nhello\r\n0\r\n\r\n",
+        200, 0),
+    ROW("no data", CHUNK "0\r\n\r\n", 200, 0),
+    ROW("trailer", CHUNK "5\r\nhello\r\n0\r\nX-Trailer: v\r\nY: \r\n\r\n", 200, 0),
+
+    ROW("6 empty size", CHUNK "\r\nhello\r\n0\r\n\r\n", 400, 0),
+    ROW("6 size is only an extension", CHUNK ";a\r\nhello\r\n0\r\n\r\n", 400, 0),
+    ROW("6 0x", CHUNK "0x5\r\nhello\r\n0\r\n\r\n", 400, 0),
+    ROW("6 +", CHUNK "+5\r\nhello\r\n0\r\n\r\n", 400, 0),
+    ROW("6 -", CHUNK "-5\r\nhello\r\n0\r\n\r\n", 400, 0),
+    ROW("6 -0", CHUNK "-0\r\n\r\n", 400, 0),
+    ROW("6 _", CHUNK "0_5\r\nhello\r\n0\r\n\r\n", 400, 0),
+    ROW("6 garbage after", CHUNK "5x\r\nhello\r\n0\r\n\r\n", 400, 0),
+    ROW("6 garbage after a space", CHUNK "5 x\r\nhello\r\n0\r\n\r\n", 400, 0),
+    ROW("6 inner space", CHUNK "0 5\r\nhello\r\n0\r\n\r\n", 400, 0),
+    ROW("6 space before", CHUNK " 5\r\nhello\r\n0\r\n\r\n", 400, 0),
+    ROW("6 space after", CHUNK "5 \r\nhello\r\n0\r\n\r\n", 400, 0),
+    ROW("6 tab after", CHUNK "5\t\r\nhello\r\n0\r\n\r\n", 400, 0),
+    ROW("6 2^64+5", CHUNK "10000000000000005\r\nhello\r\n0\r\n\r\n", 400, 413),
+    ROW("6 2^64-1", CHUNK "ffffffffffffffff\r\nhello\r\n0\r\n\r\n", 400, 413),
+    ROW("6 2^63", CHUNK "8000000000000000\r\nhello\r\n0\r\n\r\n", 400, 413),
+    ROW("6 2^63-1", CHUNK "7fffffffffffffff\r\nhello\r\n0\r\n\r\n", 413, 400),
+    ROW("6 2^32+5", CHUNK "100000005\r\nhello\r\n0\r\n\r\n", 413, 400),
+    ROW("6 larger than the limit", CHUNK "200000\r\nhello\r\n0\r\n\r\n", 413, 0),
+    ROW("6 CR only", CHUNK "5\rhello\r\n0\r\n\r\n", 400, 0),
+    ROW("6 LF only", CHUNK "5\nhello\r\n0\r\n\r\n", 400, 0),
+    ROW("6 CR CR LF", CHUNK "5\r\r\nhello\r\n0\r\n\r\n", 400, 0),
+    ROW("6 NUL", CHUNK "5\0\r\nhello\r\n0\r\n\r\n", 400, 0),
+    ROW("6 LF in an extension", CHUNK "5;a\nb\r\nhello\r\n0\r\n\r\n", 400, 0),
+    ROW("6 CR in an extension", CHUNK "5;a\rb\r\nhello\r\n0\r\n\r\n", 400, 0),
+    ROW("6 NUL in an extension", CHUNK "5;a\0b\r\nhello\r\n0\r\n\r\n", 400, 0),
+    ROW("6 LF after the data", CHUNK "5\r\nhello\n0\r\n\r\n", 400, 0),
+    ROW("6 XX after the data", CHUNK "5\r\nhelloXX0\r\n\r\n", 400, 0),
+    ROW("6 CR X after the data", CHUNK "5\r\nhello\rX0\r\n\r\n", 400, 0),
+    ROW("6 CR LF XX after the data", CHUNK "5\r\nhello\r\nXX\r\n0\r\n\r\n", 400, 0),
+    ROW("6 longer than its size", CHUNK "5\r\nhello!\r\n0\r\n\r\n", 400, 0),
+    ROW("6 shorter than its size", CHUNK "6\r\nhello\r\n0\r\n\r\n", 400, 0),
+    ROW("6 LF after the last chunk", CHUNK "5\r\nhello\r\n0\n\n", 400, 0),
+    ROW("6 the trailer ends with LF", CHUNK "0\r\n\n", 400, 0),
+    ROW("6 the trailer ends with CR X", CHUNK "0\r\n\rX\r\n\r\n", 400, 0),
+    ROW("trailer: no colon", CHUNK "0\r\nabc\r\n\r\n", 400, 0),
+    ROW("trailer: bad name", CHUNK "0\r\na b: c\r\n\r\n", 400, 0),
+    ROW("trailer: fold", CHUNK "0\r\na: b\r\n c\r\n\r\n", 400, 0),
+    ROW("trailer: NUL", CHUNK "0\r\na: b\0c\r\n\r\n", 400, 0),
+    ROW("trailer: LF", CHUNK "0\r\na: b\nc: d\r\n\r\n", 400, 0),
+    ROW("trailer: Content-Length", CHUNK "0\r\nContent-Length: 5\r\n\r\n", 400, 0),
+    ROW("trailer: Transfer-Encoding", CHUNK "0\r\nTransfer-Encoding: chunked\r\n"
+        "\r\n", 400, 0),
+    ROW("trailer: Host", CHUNK "0\r\nHost: b\r\n\r\n", 400, 0),
+    ROW("trailer: Authorization", CHUNK "0\r\nAuthorization: b\r\n\r\n", 400, 0)
+};
+
+/* Feeds a row in pieces: [0,cut), [cut,len); cut 0: byte by byte. */
+static void feed_row(const fixture *f, const row *r, size_t cut)
+{
+    client c;
+    size_t i;
+    int status;
+
+    if (cl_open(&c, f) != 0)
+        return;
+    if (cut == 0) {
+        for (i = 0; i < r->len; i++)
+            cl_send(&c, r->in + i, 1);
+    } else {
+        cl_send(&c, r->in, cut);
+        if (cut < r->len) {
+            cl_readable(&c, 1);     /* a moment for the server to meet the cut */
+            cl_send(&c, r->in + cut, r->len - cut);
+        }
+    }
+    status = cl_reply(&c);
+    if (status != r->want && (r->or_else == 0 || status != r->or_else))
+        fail(__FILE__, __LINE__, "\"%s\" cut at %lu: %d, not %d", r->what,
+             (unsigned long)cut, status, r->want);
+    CHECK(status <= 0 || c.complete);
+    if (status == 200) {
+        if (strncmp(c.head.p, "HTTP/1.1", 8) == 0 && !c.closes)
+            check_in_step(&c);
+    } else if (status > 0 && status != 417 && status != 501 && status != 404) {
+        CHECK_INT(c.closes, 1);
+        CHECK_FIN(&c);
+    } else if (status > 0 && c.closes) {
+        CHECK_FIN(&c);
+    }
+    cl_close(&c);
+}
+
+static void feed_table(const row *rows, size_t n, int every)
+{
+    fixture f;
+    size_t i, cut;
+
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < n && get_int(&g_failures) < 40; i++) {
+        const row *r = &rows[i];
+        context("%s", r->what);
+        feed_row(&f, r, r->len);
+        feed_row(&f, r, 0);
+        if (every) {
+            for (cut = 1; cut < r->len; cut++)
+                feed_row(&f, r, cut);
+            continue;
+        }
+        feed_row(&f, r, r->len - 1);
+        if (r->len > 3)
+            feed_row(&f, r, r->len - 3);
+        if (r->len > 40)
+            feed_row(&f, r, r->len / 2 + i % 11);
+    }
+    context("%s", "");
+    CHECK_INT(get_status(&f, "/hello"), 200);
+    fx_down(&f);
+}
+
+#define ROWS(table) table, sizeof table / sizeof table[0]
+
+TEST(head, grammar)             { feed_table(ROWS(head_rows), 0); }
+TEST(body, grammar)             { feed_table(ROWS(body_rows), 0); }
+LONG(head, grammar_every_cut)   { feed_table(ROWS(head_rows), 1); }
+LONG(body, grammar_every_cut)   { feed_table(ROWS(body_rows), 1); }
+
+/* A table of requests that differ only in how long something is. */
+TEST(head, limits)
+{
+    fixture f;
+    client c;
+    str s;
+    int i;
+
+    memset(&s, 0, sizeof s);
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < 2; i++) {           /* the line: 8190 */
+        context("line %d", i);
+        s.n = 0;
+        str_addf(&s, "GET /hello?");
+        str_fill(&s, 'a', i ? 8300 : 8100);
+        str_addf(&s, " HTTP/1.1\r\nHost: a\r\n\r\n");
+        CHECK_INT(ask_n(&f, &c, s.p, s.n), i ? 414 : 200);
+        if (i)
+            CHECK_FIN(&c);
+        cl_close(&c);
+    }
+    s.n = 0;                            /* found before its end */
+    str_addf(&s, "GET /");
+    str_fill(&s, 'a', 9000);
+    context("line without an end");
+    CHECK_INT(ask_n(&f, &c, s.p, s.n), 414);
+    CHECK_FIN(&c);
+    cl_close(&c);
+    for (i = 0; i < 2; i++) {           /* one field: 8190 */
+        context("field %d", i);
+        s.n = 0;
+        str_addf(&s, GET1 "X: ");
+        str_fill(&s, 'a', i ? 8300 : 8100);
+        str_addf(&s, "\r\n\r\n");
+        CHECK_INT(ask_n(&f, &c, s.p, s.n), i ? 431 : 200);
+        if (i)
+            CHECK_FIN(&c);
+        else
+            check_in_step(&c);
+        cl_close(&c);
+    }
+    for (i = 0; i < 2; i++) {           /* their number: 100 */
+        int j;
+        context("fields %d", i);
+        s.n = 0;
+        str_addf(&s, GET1);
+        for (j = 0; j < (i ? 102 : 99); j++)
+            str_addf(&s, "X%d: y\r\n", j);
+        str_addf(&s, "\r\n");
+        CHECK_INT(ask_n(&f, &c, s.p, s.n), i ? 431 : 200);
+        if (i)
+            CHECK_FIN(&c);
+        else
+            check_in_step(&c);
+        cl_close(&c);
+    }
+    for (i = 0; i < 2; i++) {           /* all of it: 65536 */
+        int j;
+        context("head %d", i);
+        s.n = 0;
+        str_addf(&s, GET1);
+        for (j = 0; j < (i ? 9 : 7); j++) {
+            str_addf(&s, "X: ");
+            str_fill(&s, 'a', 8000);
+            str_addf(&s, "\r\n");
+        }
+        str_addf(&s, "\r\n");
+        CHECK_INT(ask_n(&f, &c, s.p, s.n), i ? 431 : 200);
+        if (i)
+            CHECK_FIN(&c);
+        else
+            check_in_step(&c);
+        cl_close(&c);
+    }
+    context("segments");
+    s.n = 0;                            /* EMPM_PATH_SEGMENTS */
+    str_addf(&s, "GET ");
+    for (i = 0; i < 200; i++)
+        str_addf(&s, "/a");
+    str_addf(&s, " HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_INT(ask_n(&f, &c, s.p, s.n), 414);
+    cl_close(&c);
+    context("chunk extension");
+    s.n = 0;
+    str_addf(&s, CHUNK "5;");
+    str_fill(&s, 'a', 100000);
+    CHECK_INT(ask_n(&f, &c, s.p, s.n) / 100, 4);
+    CHECK_FIN(&c);
+    cl_close(&c);
+    context("trailers");
+    s.n = 0;
+    str_addf(&s, CHUNK "0\r\n");
+    for (i = 0; i < 5000; i++)
+        str_addf(&s, "X-Something-%d: y\r\n", i);
+    str_addf(&s, "\r\n");
+    CHECK_INT(ask_n(&f, &c, s.p, s.n) / 100, 4);
+    CHECK_FIN(&c);
+    cl_close(&c);
+    context("empty lines first");
+    s.n = 0;                            /* not for ever */
+    for (i = 0; i < 40000; i++)
+        str_addf(&s, "\r\n");
+    i = ask_n(&f, &c, s.p, s.n);
+    CHECK(i / 100 == 4 || (i == 0 && c.end == CL_FIN));
+    cl_close(&c);
+    context("%s", "");
+    str_free(&s);
+    fx_down(&f);
+}
+
+TEST(head, limits_are_settings)
+{
+    fixture f;
+    client c;
+
+    fx_init(&f);
+    f.cfg.limit_request_line = 64;
+    f.cfg.limit_request_field_size = 70;
+    f.cfg.limit_request_fields = 3;
+    f.cfg.limit_request_body = 10;
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(ask(&f, &c, "GET /hello?0123456789012345678901234567890123456789"
+                          "012345 HTTP/1.1\r\nHost: a\r\n\r\n"), 414);
+    cl_close(&c);
+    CHECK_INT(ask(&f, &c, GET1 "X: 0123456789012345678901234567890123456789"
+                          "012345678901234567890123456789\r\n\r\n"), 431);
+    cl_close(&c);
+    CHECK_INT(ask(&f, &c, GET1 "A: 1\r\nB: 2\r\n\r\n"), 200);
+    cl_close(&c);
+    CHECK_INT(ask(&f, &c, GET1 "A: 1\r\nB: 2\r\nC: 3\r\n\r\n"), 431);
+    cl_close(&c);
+    CHECK_INT(ask(&f, &c, POST1 "Content-Length: 10\r\n\r\n0123456789"), 200);
+    cl_close(&c);
+    CHECK_INT(ask(&f, &c, POST1 "Content-Length: 11\r\n\r\n0123456789a"), 413);
+    cl_close(&c);
+    CHECK_INT(ask(&f, &c, CHUNK "6\r\n012345\r\n5\r\n67890\r\n0\r\n\r\n"), 413);
+    CHECK_FIN(&c);
+    cl_close(&c);
+    fx_down(&f);
+}
+
+TEST(head, not_http_is_refused_at_once)  /* not after the head's time-out */
+{
+    static const row rows[] = {
+        ROW("TLS client hello", "\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03",
+            400, 0),
+        ROW("HTTP/2 preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0",
+            505, 400),
+        ROW("NULs", "\0\0\0\0\0\0\0\0", 400, 0)
+    };
+    fixture f;
+    size_t i;
+
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < 3; i++) {
+        client c;
+        uint64_t t0 = now_ms();
+        int status;
+        context("%s", rows[i].what);
+        cl_open(&c, &f);
+        c.patience = AT_ONCE;
+        cl_send(&c, rows[i].in, rows[i].len);
+        status = cl_reply(&c);
+        CHECK(status == rows[i].want || (rows[i].or_else != 0 &&
+                                         status == rows[i].or_else));
+        CHECK_FIN(&c);
+        CHECK_IN(now_ms() - t0, 0, AT_ONCE);
+        cl_close(&c);
+    }
+    fx_down(&f);
+}
+
+LIVE(head, http_1_0)
+{
+    fixture f;
+    client c;
+
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(ask(&f, &c, "GET /hello HTTP/1.0\r\n\r\n"), 200);
+    CHECK_INT(c.declared, 14);
+    CHECK_FIN(&c);
+    cl_close(&c);
+    CHECK_INT(ask(&f, &c, "GET /hello HTTP/1.0\r\nConnection: Keep-Alive\r\n"
+                          "\r\n"), 200);
+    CHECK(has_word(cl_header(&c, "Connection"), "keep-alive"));
+    CHECK_INT(c.declared, 14);
+    check_in_step(&c);
+    cl_close(&c);
+    /* no length known: the end is the close, never chunked */
+    CHECK_INT(ask(&f, &c, "GET /produce?bytes=200000 HTTP/1.0\r\n"
+                          "Connection: keep-alive\r\n\r\n"), 200);
+    CHECK_INT(c.chunked, 0);
+    CHECK_INT(c.closes, 1);
+    CHECK_INT(c.body.n, 200000);
+    CHECK_INT(c.complete, 1);
+    CHECK_INT(pattern_fault(c.body.p, c.body.n, 0), -1);
+    cl_close(&c);
+    CHECK_INT(ask(&f, &c, "GET /big?bytes=300000 HTTP/1.0\r\n\r\n"), 200);
+    CHECK_INT(c.chunked, 0);
+    CHECK_INT(c.body.n, 300000);
+    cl_close(&c);
+    /* 1.0 has no expectations: no interim reply */
+    CHECK_INT(ask(&f, &c, "POST /echo HTTP/1.0\r\nExpect: 100-continue\r\n"
+                          "Content-Length: 5\r\n\r\nhello"), 200);
+    CHECK_STR(c.body.p, "hello");
+    cl_close(&c);
+    fx_down(&f);
+}
+
+LIVE(head, methods)
+{
+    fixture f;
+    client c;
+    const char *allow;
+
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    cl_puts(&c, "HEAD /hello HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_INT(cl_reply_with(&c, 1), 200);
+    CHECK_INT(c.declared, 14);
+    check_in_step(&c);
+    cl_puts(&c, "HEAD /produce?bytes=100000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_INT(cl_reply_with(&c, 1), 200);
+    check_in_step(&c);
+    cl_puts(&c, "HEAD /big?bytes=400000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_INT(cl_reply_with(&c, 1), 200);
+    check_in_step(&c);
+    cl_puts(&c, "HEAD /no/such HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_INT(cl_reply_with(&c, 1), 404);
+    if (!c.closes)
+        check_in_step(&c);
+    cl_close(&c);
+
+    CHECK_INT(ask(&f, &c, "DELETE /hello HTTP/1.1\r\nHost: a\r\n\r\n"), 405);
+    allow = cl_header(&c, "Allow");
+    CHECK(allow != NULL && has_word(allow, "GET") && has_word(allow, "HEAD"));
+    CHECK(allow != NULL && !has_word(allow, "POST"));
+    cl_close(&c);
+    CHECK_INT(ask(&f, &c, "GET /echo HTTP/1.1\r\nHost: a\r\n\r\n"), 405);
+    allow = cl_header(&c, "Allow");
+    CHECK(allow != NULL && has_word(allow, "POST") && has_word(allow, "PUT"));
+    CHECK(allow != NULL && !has_word(allow, "GET"));
+    cl_close(&c);
+    CHECK_INT(ask(&f, &c, "OPTIONS /echo HTTP/1.1\r\nHost: a\r\n\r\n") / 100, 2);
+    allow = cl_header(&c, "Allow");
+    CHECK(allow != NULL && has_word(allow, "POST") && has_word(allow, "OPTIONS"));
+    check_in_step(&c);
+    cl_close(&c);
+    CHECK_INT(ask(&f, &c, "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n") / 100, 2);
+    check_in_step(&c);
+    cl_close(&c);
+    CHECK_INT(ask(&f, &c, "OPTIONS /nothing HTTP/1.1\r\nHost: a\r\n\r\n"), 404);
+    cl_close(&c);
+    ask(&f, &c, "TRACE /hello HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK(c.status == 501 || c.status == 405);
+    cl_close(&c);
+    CHECK_INT(ask(&f, &c, "DELETE /dump/x HTTP/1.1\r\nHost: a\r\n\r\n"), 200);
+    CHECK(strstr(c.body.p, "method=DELETE\n") != NULL);
+    cl_close(&c);
+    fx_down(&f);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>route -- Go 1.22's patterns
+ * ------------------------------------------------------------------------- */
+
+static char r_a[] = "a", r_b[] = "b", r_c[] = "c", r_d[] = "d", r_e[] = "e",
+            r_f[] = "f", r_g[] = "g";
+
+TEST(route, most_specific_wins)
+{
+    static const empm_route table[] = {
+        EMPM_ROUTE("GET /r/{x...}",     h_route, r_a),
+        EMPM_ROUTE("GET /r/{x}",        h_route, r_b),
+        EMPM_ROUTE("GET /r/one",        h_route, r_c),
+        EMPM_ROUTE("POST /r/one",       h_route, r_d),
+        EMPM_ROUTE("GET /r/{x}/two",    h_route, r_e),
+        EMPM_ROUTE("GET /r/{x}/{y}/z",  h_route, r_f),
+        EMPM_ROUTE("GET /q/{$}",        h_route, r_g),
+        EMPM_ROUTE("GET /t/",           h_route, r_a),
+        EMPM_ROUTE("GET /u",            h_route, r_b),
+        EMPM_ROUTES_END
+    };
+    static const struct { const char *ask, *want; int status; } rows[] = {
+        { "GET /r/one",        "c x=- y=-",           200 },
+        { "POST /r/one",       "d x=- y=-",           200 },
+        { "GET /r/other",      "b x=other y=-",       200 },
+        { "GET /r/%6fne",      "c x=- y=-",           200 },
+        { "GET /r/a%2Fb",      "b x=a/b y=-",         200 },
+        { "GET /r/a+b",        "b x=a+b y=-",         200 },
+        { "GET /r/%25",        "b x=% y=-",           200 },
+        { "GET /r/k/two",      "e x=k y=-",           200 },
+        { "GET /r/k/v/z",      "f x=k y=v",           200 },
+        { "GET /r/k/v/w",      "a x=k/v/w y=-",       200 },
+        { "GET /r/k%2Fv/w",    "a x=k%2Fv/w y=-",     200 },
+        { "GET /r/k%20v/w",    "a x=k v/w y=-",       200 },
+        { "GET /r/",           "a x= y=-",            200 },
+        { "GET /q/",           "g x=- y=-",           200 },
+        { "GET /q/x",          NULL,                  404 },
+        { "GET /t/",           "a x=- y=-",           200 },
+        { "GET /t/x/y",        "a x=- y=-",           200 },
+        { "GET /t/?q=/x",      "a x=- y=-",           200 },
+        { "GET /u",            "b x=- y=-",           200 },
+        { "GET /u/",           NULL,                  404 },
+        { "GET /U",            NULL,                  404 },
+        { "GET /",             NULL,                  404 },
+        { "POST /r/other",     NULL,                  405 },
+        { "GET /t",            NULL,                  0 /* a redirect */ }
+    };
+    fixture f;
+    client c;
+    size_t i;
+
+    fx_init(&f);
+    f.cfg.routes = table;
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        int status;
+        context("%s", rows[i].ask);
+        cl_open(&c, &f);
+        cl_printf(&c, "%s HTTP/1.1\r\nHost: a\r\n\r\n", rows[i].ask);
+        status = cl_reply(&c);
+        if (rows[i].status != 0)
+            CHECK_INT(status, rows[i].status);
+        else
+            CHECK(status == 301 || status == 308 || status == 307);
+        if (rows[i].want != NULL)
+            CHECK_STR(c.body.p, rows[i].want);
+        cl_close(&c);
+    }
+    context("%s", "");
+    fx_down(&f);
+}
+
+LIVE(route, slash_redirect_is_relative)   /* no Host in it: CVE-2019-16645 */
+{
+    fixture f;
+    client c;
+    const char *to;
+
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(ask(&f, &c, "GET /tree?a=b&c HTTP/1.1\r\nHost: evil\r\n\r\n") / 100,
+              3);
+    to = cl_header(&c, "Location");
+    CHECK(to != NULL && strstr(to, "evil") == NULL);
+    CHECK(to != NULL && strstr(to, "tree/?a=b&c") != NULL);
+    if (!c.closes)
+        check_in_step(&c);
+    cl_close(&c);
+    /* not into a response splitter, not to another host */
+    CHECK_INT(ask(&f, &c, "GET //tree HTTP/1.1\r\nHost: a\r\n\r\n") / 100 == 5, 0);
+    to = cl_header(&c, "Location");
+    CHECK(to == NULL || strncmp(to, "//", 2) != 0);
+    cl_close(&c);
+    fx_down(&f);
+}
+
+static int route_rc(const char *a, const char *b)
+{
+    empm_route table[3];
+    const empm_route end[] = { EMPM_ROUTES_END };
+    fixture f;
+    int rc;
+
+    memset(table, 0, sizeof table);
+    table[0].pattern = a;
+    table[0].handler = h_hello;
+    table[0].limit_body = -1;
+    table[0].kind = EMPM__ROUTE_HANDLER;
+    table[1] = table[0];
+    table[1].pattern = b;
+    if (b == NULL)
+        table[1] = end[0];
+    table[2] = end[0];
+    fx_init(&f);
+    f.cfg.routes = table;
+    rc = empm_start(&f.cfg, &f.s);
+    if (rc == EMPM_OK)
+        fx_down(&f);
+    else
+        fx_close_files(&f);
+    return rc;
+}
+
+TEST(route, conflicts_are_found_at_start)
+{
+    static const struct { const char *a, *b; int rc; } rows[] = {
+        { "GET /a/{x}",    "GET /a/{y}",       EMPM_EINVAL },
+        { "GET /a",        "GET /a",           EMPM_EINVAL },
+        { "GET /{x}/b",    "GET /a/{y}",       EMPM_EINVAL },
+        { "GET /a/{x...}", "GET /a/",          EMPM_EINVAL },
+        { "/a/b",          "GET /a/{x}",       EMPM_EINVAL },
+        { "GET /a/{x}",    "POST /a/{y}",      EMPM_OK },
+        { "GET /a/{x}",    "GET /a/b",         EMPM_OK },
+        { "GET /a/{x}",    "/a/{y}",           EMPM_OK },
+        { "GET /a/",       "GET /a/{$}",       EMPM_OK },
+        { "GET /a/",       "GET /a",           EMPM_OK },
+        { "GET /",         "GET /{x}",         EMPM_OK },
+        { "GET a",         NULL,               EMPM_EINVAL },
+        { "GET /{",        NULL,               EMPM_EINVAL },
+        { "GET /{}",       NULL,               EMPM_EINVAL },
+        { "GET /{x}y",     NULL,               EMPM_EINVAL },
+        { "GET /{x...}/y", NULL,               EMPM_EINVAL },
+        { "GET /{$}/y",    NULL,               EMPM_EINVAL },
+        { "GET /{x}/{x}",  NULL,               EMPM_EINVAL },
+        { "G T /x",        NULL,               EMPM_EINVAL },
+        { "",              NULL,               EMPM_EINVAL },
+        { "GET",           NULL,               EMPM_EINVAL }
+    };
+    size_t i;
+
+    for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        context("%s | %s", rows[i].a, rows[i].b ? rows[i].b : "-");
+        CHECK_INT(route_rc(rows[i].a, rows[i].b), rows[i].rc);
+    }
+}
+
+LIVE(route, on_head_comes_before_the_body)
+{
+    fixture f;
+    client c;
+
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    /* refused without 100, without a byte of the body */
+    CHECK_INT(ask(&f, &c, "POST /private HTTP/1.1\r\nHost: a\r\n"
+                  "Expect: 100-continue\r\nContent-Length: 100000\r\n\r\n"), 401);
+    CHECK_STR(cl_header(&c, "WWW-Authenticate"), "Basic realm=\"test\"");
+    cl_close(&c);
+    CHECK_INT(ask(&f, &c, "POST /private HTTP/1.1\r\nHost: a\r\n"
+                  "Content-Length: 100000\r\n\r\n"), 401);
+    CHECK_INT(c.closes, 1);
+    CHECK_FIN(&c);
+    cl_close(&c);
+    CHECK_INT(get_int(&shm->heads), 2);
+    CHECK_INT(get_int(&shm->hits), 0);
+    CHECK_INT(ask(&f, &c, "POST /private HTTP/1.1\r\nHost: a\r\n"
+                  "Authorization: x\r\nContent-Length: 5\r\n\r\nhello"), 200);
+    check_in_step(&c);
+    cl_close(&c);
+    CHECK_INT(get_int(&shm->heads), 3);
+    CHECK_INT(get_int(&shm->hits), 1);
+    fx_down(&f);
+}
+
+LIVE(route, limits_of_a_route)
+{
+    fixture f;
+    client a, b, c;
+    str s;
+
+    memset(&s, 0, sizeof s);
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    str_addf(&s, "POST /sum-100 HTTP/1.1\r\nHost: a\r\nContent-Length: 101\r\n\r\n");
+    str_fill(&s, 'x', 101);
+    CHECK_INT(ask_n(&f, &c, s.p, s.n), 413);
+    cl_close(&c);
+    s.n = 0;
+    str_addf(&s, "POST /sum-100 HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n");
+    str_fill(&s, 'x', 100);
+    CHECK_INT(ask_n(&f, &c, s.p, s.n), 200);
+    cl_close(&c);
+    str_free(&s);
+
+    /* max_workers 1: the second is 503 while the first runs, not after it */
+    cl_open(&a, &f);
+    cl_puts(&a, "GET /one?n=2&ms=1500 HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_SOON(get_int(&shm->meeting) == 1, 3000);
+    cl_open(&b, &f);
+    CHECK_INT(cl_get(&b, "/one?n=2"), 503);
+    cl_close(&b);
+    add_int(&shm->meeting, 1);
+    CHECK_INT(cl_reply(&a), 200);
+    CHECK_INT(cl_get(&a, "/one?n=1"), 200);
+    cl_close(&a);
+    CHECK_INT(ask(&f, &c, "GET /deadline HTTP/1.1\r\nHost: a\r\n\r\n"), 200);
+    CHECK(get_int(&shm->rc[0]) & EMPM_STOP_DEADLINE);
+    cl_close(&c);
+    fx_down(&f);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>request -- what handlers see
+ * ------------------------------------------------------------------------- */
+
+LIVE(request, accessors)
+{
+    static const char *const lines[] = {
+        "method=POST\n", "target=/dump/a%20b?q=1%2B2+3&q=no&r\n",
+        "path=/dump/a%20b\n", "query=q=1%2B2+3&q=no&r\n", "minor=1\n",
+        "scheme=http\n", "peer=127.0.0.1:", "h Host=a\n", "h X-Twice=first\n",
+        "h x-twice=second\n", "q=1+2 3\n", "f=v&w\n", "c=cookie value\n",
+        "twice=first\n"
+    };
+    static const char body[] = "e=1&f=v%26w&g";
+    fixture f;
+    client c;
+    size_t i;
+
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    cl_printf(&c, "POST /dump/a%%20b?q=1%%2B2+3&q=no&r HTTP/1.1\r\nHost: a\r\n"
+              "X-Twice: \t first \t\r\nx-twice: second\r\nX-Remote-Addr: 1.2.3.4\r\n"
+              "Cookie: b=0; c=cookie value; d=2\r\n"
+              "Content-Type: application/x-www-form-urlencoded\r\n"
+              "Content-Length: %d\r\n\r\n%s", (int)sizeof body - 1, body);
+    CHECK_INT(cl_reply(&c), 200);
+    for (i = 0; i < sizeof lines / sizeof lines[0]; i++)
+        if (strstr(c.body.p, lines[i]) == NULL)
+            fail(__FILE__, __LINE__, "no \"%s\" in\n%s", lines[i], c.body.p);
+    CHECK_INT(cl_get(&c, "/dump/x"), 200);
+    CHECK(strstr(c.body.p, "q=(none)\nf=(none)\nc=(none)\n") != NULL);
+    CHECK(strstr(c.body.p, "query=\n") != NULL);
+    cl_puts(&c, "GET http://other:80/dump/y?q=z HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK(strstr(c.body.p, "path=/dump/y\n") != NULL);
+    CHECK(strstr(c.body.p, "q=z\n") != NULL);
+    cl_close(&c);
+    fx_down(&f);
+}
+
+TEST(request, memory_and_defer)
+{
+    fixture f;
+    client c;
+
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(ask(&f, &c, "GET /alloc HTTP/1.1\r\nHost: a\r\n\r\n"), 200);
+    CHECK_SOON(get_int(&shm->order) == 4321, 2000);
+    set_int(&shm->order, 0);
+    CHECK_INT(cl_get(&c, "/alloc?fail=1"), 500);
+    CHECK_SOON(get_int(&shm->order) == 4321, 2000);
+    cl_close(&c);
+    fx_down(&f);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>body -- in memory, spooled, streamed, refused
+ * ------------------------------------------------------------------------- */
+
+/* A POST with n bytes of the pattern: with a length (chunk 0) or in chunks. */
+static void put_post(str *s, const char *target, size_t n, size_t chunk,
+                     const char *fields)
+{
+    char *p = (char *)malloc(n + 1);
+    size_t at;
+
+    if (p == NULL)
+        abort();
+    pattern_fill(p, n, 0);
+    str_addf(s, "POST %s HTTP/1.1\r\nHost: a\r\n%s", target, fields);
+    if (chunk == 0) {
+        str_addf(s, "Content-Length: %lu\r\n\r\n", (unsigned long)n);
+        str_add(s, p, n);
+    } else {
+        str_addf(s, "Transfer-Encoding: chunked\r\n\r\n");
+        for (at = 0; at < n; at += chunk) {
+            size_t k = n - at < chunk ? n - at : chunk;
+            str_addf(s, "%lx%s\r\n", (unsigned long)k, chunk >= 1000 && at % 3 ? ";x=\"y\"" : "");
+            str_add(s, p + at, k);
+            str_addf(s, "\r\n");
+        }
+        str_addf(s, "0\r\nX-Trailer: end\r\n\r\n");
+    }
+    free(p);
+}
+
+static uint32_t pattern_sum(size_t n)
+{
+    uint32_t h = 2166136261u;
+    size_t i;
+
+    for (i = 0; i < n; i++) {
+        char ch = pattern((int64_t)i);
+        h = sum_more(h, &ch, 1);
+    }
+    return h;
+}
+
+static void check_sum_reply(client *c, size_t n, int whole, int chunked)
+{
+    char want[128];
+
+    CHECK_INT(c->status, 200);
+    snprintf(want, sizeof want, "bytes=%lu sum=%lx%s%s", (unsigned long)n,
+             (unsigned long)pattern_sum(n), whole ? " nul=1 trailer=" : "",
+             !whole ? "" : chunked ? "end" : "-");
+    CHECK_STR(c->body.p, want);
+}
+
+LIVE(body, sizes_in_memory_and_spooled)
+{
+    static const size_t sizes[] = { 0, 1, 2, 100, 4095, 4096, 8000, 8191, 8192,
+                                    8193, 16384, 65535, 65536, 65537, 200000,
+                                    (1 << 20) - 1, 1 << 20, 3000000 };
+    static const size_t chunks[] = { 0, 7, 1000, 8192, 100000 };
+    fixture f;
+    client c;
+    size_t i, j;
+
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    for (i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
+        for (j = 0; j < 5; j++) {
+            str s;
+            if (chunks[j] == 7 && sizes[i] > 70000)
+                continue;
+            context("%lu bytes, chunk %lu", (unsigned long)sizes[i],
+                    (unsigned long)chunks[j]);
+            memset(&s, 0, sizeof s);
+            put_post(&s, "/sum-any", sizes[i], chunks[j], "");
+            cl_send(&c, s.p, s.n);
+            str_free(&s);
+            cl_reply(&c);
+            check_sum_reply(&c, sizes[i], 1, chunks[j] != 0);
+            if (c.closes || c.end != 0) {
+                cl_close(&c);
+                cl_open(&c, &f);
+            }
+        }
+    cl_close(&c);
+    context("%s", "");
+    fx_down(&f);
+}
+
+LIVE(body, streamed_piece_by_piece)
+{
+    static const size_t sizes[] = { 0, 1, 5000, 100000, 2000000 };
+    fixture f;
+    client c;
+    size_t i;
+    int chunked;
+
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    for (i = 0; i < 5; i++)
+        for (chunked = 0; chunked < 2; chunked++) {
+            char target[64];
+            str s;
+            int slot_no = (int)i * 2 + chunked + 1;
+            if (sizes[i] == 0)
+                continue;
+            context("%lu bytes, %d", (unsigned long)sizes[i], chunked);
+            memset(&s, 0, sizeof s);
+            snprintf(target, sizeof target, "/count?slot=%d", slot_no);
+            put_post(&s, target, sizes[i], chunked ? 3000 : 0, "");
+            cl_send(&c, s.p, s.n);
+            str_free(&s);
+            cl_reply(&c);
+            check_sum_reply(&c, sizes[i], 0, chunked);
+        }
+    check_in_step(&c);
+    /* it is called while the rest has not even been sent */
+    cl_puts(&c, "POST /count?slot=50 HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n"
+                "\r\nhello");
+    CHECK_SOON(get_int(&shm->slots[50].seen) == 5, 2000);
+    cl_puts(&c, "world");
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK(get_int(&shm->slots[50].pieces) >= 2);
+    /* no body, no piece */
+    cl_puts(&c, "POST /count?slot=51 HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n"
+                "\r\n");
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_INT(get_int(&shm->slots[51].pieces), 0);
+    cl_close(&c);
+    context("%s", "");
+    fx_down(&f);
+}
+
+LIVE(body, streamed_body_may_be_refused)
+{
+    fixture f;
+    client c;
+    str s;
+
+    memset(&s, 0, sizeof s);
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    put_post(&s, "/count?slot=1&refuse=100000", 3000000, 0, "");
+    cl_open(&c, &f);
+    CHECK_INT(cl_send(&c, s.p, s.n), 0);
+    CHECK_INT(cl_reply(&c), 403);
+    CHECK_INT(c.closes, 1);
+    CHECK_FIN(&c);
+    cl_close(&c);
+    str_free(&s);
+    fx_down(&f);
+}
+
+LIVE(body, answered_while_it_arrives)
+{
+    fixture f;
+    client c;
+    str s;
+
+    memset(&s, 0, sizeof s);
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    put_post(&s, "/piped", 50000, 0, "");
+    CHECK_INT(ask_n(&f, &c, s.p, s.n), 200);
+    CHECK_INT(c.body.n, 50000);
+    CHECK_INT(c.complete, 1);
+    CHECK_INT(pattern_fault(c.body.p, c.body.n, 0), -1);
+    check_in_step(&c);
+    cl_close(&c);
+    s.n = 0;
+    put_post(&s, "/piped", 1000000, 5000, "");
+    CHECK_INT(ask_n(&f, &c, s.p, s.n), 200);
+    CHECK_INT(c.body.n, 1000000);
+    CHECK_INT(pattern_fault(c.body.p, c.body.n, 0), -1);
+    cl_close(&c);
+    str_free(&s);
+    fx_down(&f);
+}
+
+LIVE(body, dribbled)                 /* byte by byte gives the same result */
+{
+    fixture f;
+    client c;
+    str s;
+    size_t i;
+
+    memset(&s, 0, sizeof s);
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    put_post(&s, "/sum", 300, 0, "");
+    put_post(&s, "/sum", 300, 13, "");
+    put_post(&s, "/count?slot=1", 300, 13, "");
+    str_addf(&s, "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n");
+    cl_open(&c, &f);
+    for (i = 0; i < s.n; i++)
+        if (cl_send(&c, s.p + i, 1) != 0)
+            break;
+    cl_reply(&c);
+    check_sum_reply(&c, 300, 1, 0);
+    cl_reply(&c);
+    check_sum_reply(&c, 300, 1, 1);
+    cl_reply(&c);
+    check_sum_reply(&c, 300, 0, 1);
+    CHECK_INT(cl_reply(&c), 200);
+    cl_close(&c);
+    str_free(&s);
+    fx_down(&f);
+}
+
+LIVE(body, expect_100_continue)
+{
+    fixture f;
+    client c;
+
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(ask(&f, &c, POST1 "Expect: 100-continue\r\nContent-Length: 5\r\n"
+                  "\r\n"), 100);
+    CHECK_OPEN(&c);
+    cl_puts(&c, "hello");
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_STR(c.body.p, "hello");
+    check_in_step(&c);
+    cl_puts(&c, POST1 "expect: 100-Continue\r\nTransfer-Encoding: chunked\r\n\r\n");
+    CHECK_INT(cl_reply(&c), 100);
+    cl_puts(&c, "5\r\nhello\r\n0\r\n\r\n");
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_STR(c.body.p, "hello");
+    /* streamed routes too */
+    cl_puts(&c, "POST /count?slot=1 HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n"
+                "Expect: 100-continue\r\n\r\n");
+    CHECK_INT(cl_reply(&c), 100);
+    cl_puts(&c, "hello");
+    CHECK_INT(cl_reply(&c), 200);
+    /* no body, nothing to continue with */
+    cl_puts(&c, POST1 "Expect: 100-continue\r\nContent-Length: 0\r\n\r\n");
+    CHECK_INT(cl_reply(&c), 200);
+    check_in_step(&c);
+    /* the body is here already: an interim reply is not needed, and harmless */
+    cl_puts(&c, POST1 "Expect: 100-continue\r\nContent-Length: 5\r\n\r\nhello");
+    if (cl_reply(&c) == 100)
+        cl_reply(&c);
+    CHECK_INT(c.status, 200);
+    check_in_step(&c);
+    cl_close(&c);
+    /* never before a refusal */
+    CHECK_INT(ask(&f, &c, POST1 "Expect: 100-continue\r\n"
+                  "Content-Length: 999999999\r\n\r\n"), 413);
+    CHECK_INT(c.closes, 1);
+    cl_close(&c);
+    CHECK_INT(ask(&f, &c, "POST /nothing HTTP/1.1\r\nHost: a\r\n"
+                  "Expect: 100-continue\r\nContent-Length: 5\r\n\r\n"), 404);
+    cl_close(&c);
+    CHECK_INT(ask(&f, &c, "POST /hello HTTP/1.1\r\nHost: a\r\n"
+                  "Expect: 100-continue\r\nContent-Length: 5\r\n\r\n"), 405);
+    cl_close(&c);
+    fx_down(&f);
+}
+
+LIVE(body, refused_requests_do_not_execute_their_body)
+{
+    fixture f;
+    client c;
+
+    /* the body of a request that is not wanted looks like a request */
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    cl_puts(&c, "POST /nothing HTTP/1.1\r\nHost: a\r\nContent-Length: 60\r\n\r\n"
+                "POST /hit HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
+                "POST /hit HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
+    CHECK_INT(cl_reply(&c), 404);
+    cl_drain(&c, 50);
+    CHECK_IN(get_int(&shm->hits), 0, 1);
+    cl_close(&c);
+    fx_down(&f);
+}
+
+/* Asks until it is not 503: a quota is given back just after the reply. */
+static int ask_again(const fixture *f, const str *s)
+{
+    uint64_t end = now_ms() + (uint64_t)SCALED(1000);
+    int status;
+
+    do {
+        client c;
+        status = ask_n(f, &c, s->p, s->n);
+        cl_close(&c);
+    } while (status == 503 && now_ms() < end);
+    return status;
+}
+
+LIVE(body, quotas_of_the_child)
+{
+    fixture f;
+    client a, b, c;
+    str s;
+
+    memset(&s, 0, sizeof s);
+    fx_init(&f);
+    f.cfg.limit_body_in_memory = 65536;
+    f.cfg.max_body_memory = 100000;
+    f.cfg.max_spool_bytes = 500000;
+    if (!fx_up(&f))
+        return;
+    /* two bodies of 60,000 do not fit into 100,000 */
+    cl_open(&a, &f);
+    put_post(&s, "/sum", 60000, 0, "");
+    cl_send(&a, s.p, s.n - 1);
+    cl_open(&b, &f);
+    CHECK(!cl_readable(&a, SCALED(30)));
+    cl_send(&b, s.p, s.n);
+    CHECK_INT(cl_reply(&b), 503);
+    cl_close(&b);
+    cl_send(&a, s.p + s.n - 1, 1);
+    CHECK_INT(cl_reply(&a), 200);
+    cl_close(&a);
+    CHECK_INT(ask_again(&f, &s), 200);          /* given back */
+    s.n = 0;
+    put_post(&s, "/sum-any", 600000, 0, "");
+    CHECK_INT(ask_n(&f, &c, s.p, s.n), 503);
+    CHECK_FIN(&c);
+    cl_close(&c);
+    s.n = 0;
+    put_post(&s, "/sum-any", 400000, 0, "");
+    CHECK_INT(ask_again(&f, &s), 200);
+    CHECK_INT(ask_again(&f, &s), 200);
+    s.n = 0;
+    put_post(&s, "/sum-any", 600000, 1000, "");
+    CHECK_INT(ask_n(&f, &c, s.p, s.n), 503);
+    cl_close(&c);
+    str_free(&s);
+    fx_down(&f);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>response -- what comes back
+ * ------------------------------------------------------------------------- */
+
+LIVE(response, framing_by_length)
+{
+    static const struct { long bytes; int chunked; } rows[] = {
+        { 0, 0 }, { 1, 0 }, { 8000, 0 }, { 30000, 0 }, { 65000, 0 },
+        { 70000, 1 }, { 200000, 1 }, { 5000000, 1 }
+    };
+    fixture f;
+    client c;
+    size_t i;
+
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char target[64];
+        context("%ld bytes", rows[i].bytes);
+        snprintf(target, sizeof target, "/big?bytes=%ld", rows[i].bytes);
+        CHECK_INT(cl_get(&c, target), 200);
+        CHECK_INT(c.chunked, rows[i].chunked);
+        CHECK_INT(c.complete, 1);
+        CHECK_INT(c.body.n, rows[i].bytes);
+        CHECK_INT(pattern_fault(c.body.p, c.body.n, 0), -1);
+        if (!rows[i].chunked)
+            CHECK_INT(c.declared, rows[i].bytes);
+    }
+    context("%s", "");
+    CHECK_INT(cl_get(&c, "/big?bytes=100&piece=1"), 200);
+    CHECK_INT(c.declared, 100);
+    CHECK_INT(cl_get(&c, "/big?bytes=300000&declare=300000"), 200);
+    CHECK_INT(c.declared, 300000);
+    CHECK_INT(pattern_fault(c.body.p, c.body.n, 0), -1);
+    check_in_step(&c);
+    cl_close(&c);
+    CHECK_SOON(get_int(&shm->cleanups) == 10, 2000);
+    fx_down(&f);
+}
+
+LIVE(response, producers)
+{
+    fixture f;
+    client c;
+
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    CHECK_INT(cl_get(&c, "/produce?bytes=100000"), 200);
+    CHECK_INT(c.chunked, 1);
+    CHECK_INT(c.body.n, 100000);
+    CHECK_INT(pattern_fault(c.body.p, c.body.n, 0), -1);
+    CHECK_INT(cl_get(&c, "/produce?bytes=7000000&declare=7000000"), 200);
+    CHECK_INT(c.declared, 7000000);
+    CHECK_INT(c.complete, 1);
+    CHECK_INT(pattern_fault(c.body.p, c.body.n, 0), -1);
+    CHECK_INT(cl_get(&c, "/produce?bytes=0"), 200);
+    CHECK_INT(c.body.n, 0);
+    CHECK_INT(cl_get(&c, "/produce?bytes=0&declare=0"), 200);
+    CHECK_INT(cl_get(&c, "/produce?bytes=1"), 200);
+    CHECK_STR(c.body.p, "!");
+    check_in_step(&c);
+    CHECK_SOON(get_int(&shm->cleanups) == 5, 2000);
+    /* an abort is seen: no final chunk, and the connection ends */
+    CHECK_INT(cl_get(&c, "/produce?bytes=100000&how=-1"), 200);
+    CHECK_INT(c.complete, 0);
+    CHECK(c.end != 0);
+    cl_close(&c);
+    /* shorter than declared */
+    cl_open(&c, &f);
+    CHECK_INT(cl_get(&c, "/produce?bytes=100000&declare=100001"), 200);
+    CHECK_INT(c.complete, 0);
+    CHECK(c.end != 0);
+    cl_close(&c);
+    /* longer: never asked for more than declared */
+    cl_open(&c, &f);
+    CHECK_INT(cl_get(&c, "/produce?bytes=100001&declare=100000"), 200);
+    CHECK_INT(c.body.n, 100000);
+    if (cl_end(&c, 20) == CL_TIMEOUT)
+        check_in_step(&c);
+    cl_close(&c);
+    CHECK_SOON(get_int(&shm->cleanups) == 8, 2000);
+    fx_down(&f);
+}
+
+LIVE(response, headers)
+{
+    fixture f;
+    client c;
+
+    fx_init(&f);
+    f.cfg.server_field = "";
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(ask(&f, &c, "GET /headers HTTP/1.1\r\nHost: a\r\n\r\n"), 201);
+    CHECK_STR(cl_header(&c, "X-One"), "1");
+    CHECK(cl_header_nth(&c, "X-One", 1) == NULL);
+    CHECK_STR(cl_header_nth(&c, "X-Two", 0), "a");
+    CHECK_STR(cl_header_nth(&c, "X-Two", 1), "b");
+    CHECK_STR(cl_header(&c, "X-Empty"), "");
+    CHECK(cl_header(&c, "Server") == NULL);
+    CHECK(cl_header(&c, "Content-Type") != NULL);
+    check_in_step(&c);
+    cl_close(&c);
+    fx_down(&f);
+}
+
+LIVE(response, statuses)
+{
+    static const int codes[] = { 200, 201, 202, 204, 206, 301, 304, 400, 403, 404,
+                                 409, 418, 429, 500, 501, 503, 599 };
+    fixture f;
+    client c;
+    size_t i;
+
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    for (i = 0; i < sizeof codes / sizeof codes[0]; i++) {
+        char target[64];
+        context("%d", codes[i]);
+        snprintf(target, sizeof target, "/status?code=%d", codes[i]);
+        CHECK_INT(cl_get(&c, target), codes[i]);
+        if (codes[i] == 204 || codes[i] == 304)
+            CHECK_INT(c.in.n, 0);
+        if (c.closes) {
+            cl_close(&c);
+            cl_open(&c, &f);
+        }
+        check_in_step(&c);
+    }
+    context("%s", "");
+    CHECK_INT(cl_get(&c, "/status?code=600"), 500);
+    if (c.closes) {
+        cl_close(&c);
+        cl_open(&c, &f);
+    }
+    CHECK_INT(cl_get(&c, "/status?code=42"), 500);
+    cl_close(&c);
+    CHECK_INT(get_status(&f, "/server-status"), 200);
+    fx_down(&f);
+}
+
+LIVE(response, spool_limit_aborts)   /* never cut short in silence */
+{
+    fixture f;
+    client c;
+
+    fx_init(&f);
+    f.cfg.limit_response_spool = 200000;
+    f.cfg.send_buffer_size = 16384;
+    if (!fx_up(&f))
+        return;
+    cl_connect_port(&c, f.port, 8192);
+    cl_puts(&c, "GET /big?bytes=20000000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_SOON(get_int(&shm->cleanups) == 1, 4000);
+    CHECK_INT(get_int(&shm->rc[0]), EMPM_EFULL);
+    cl_reply(&c);
+    CHECK_INT(c.complete, 0);
+    CHECK(c.end != 0);
+    CHECK(fx_log_has(&f, "pool"));
+    cl_close(&c);
+    CHECK_INT(get_status(&f, "/hello"), 200);
+    fx_down(&f);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>misuse -- wrong handlers have defined results
+ * ------------------------------------------------------------------------- */
+
+static int misuse(const fixture *f, client *c, const char *how)
+{
+    char text[200];
+
+    context("%s", how);
+    memset(shm->rc, 0, sizeof shm->rc);
+    snprintf(text, sizeof text, "GET /misuse?slot=7&how=%s HTTP/1.1\r\nHost: a\r\n"
+             "\r\n", how);
+    return ask(f, c, text);
+}
+
+LIVE(misuse, is_defined)
+{
+    fixture f;
+    client c;
+    int status, i;
+
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+
+    CHECK_INT(misuse(&f, &c, "nothing"), 500);
+    if (!c.closes)
+        check_in_step(&c);
+    cl_close(&c);
+    CHECK(fx_log_has(&f, "/misuse") || fx_log_lines(&f, "answer") > 0);
+
+    status = misuse(&f, &c, "short");           /* declared 100, wrote 10 */
+    CHECK(status == 500 || !c.complete);
+    CHECK(status == 500 || c.end != 0);
+    cl_close(&c);
+    status = misuse(&f, &c, "short-flushed");
+    CHECK(!c.complete);
+    CHECK(c.end != 0);
+    cl_close(&c);
+
+    status = misuse(&f, &c, "long");            /* declared 5, wrote 10 */
+    CHECK_INT(get_int(&shm->rc[0]), EMPM_EMISUSE);
+    CHECK(c.body.n <= 5 || status == 500);
+    if (c.end == 0 && !c.closes)
+        check_in_step(&c);
+    cl_close(&c);
+    status = misuse(&f, &c, "full-then-more");
+    CHECK_INT(get_int(&shm->rc[0]), EMPM_OK);
+    CHECK_INT(get_int(&shm->rc[1]), EMPM_EMISUSE);
+    CHECK(status == 500 || strcmp(c.body.p, "01234") == 0 || !c.complete);
+    cl_close(&c);
+
+    CHECK_INT(misuse(&f, &c, "twice"), 200);
+    CHECK_INT(get_int(&shm->rc[0]), EMPM_OK);
+    CHECK_INT(get_int(&shm->rc[1]), EMPM_EMISUSE);
+    CHECK_INT(get_int(&shm->rc[2]), EMPM_EMISUSE);
+    CHECK_INT(c.body.n, 10);
+    CHECK_INT(pattern_fault(c.body.p, c.body.n, 0), -1);
+    check_in_step(&c);
+    cl_close(&c);
+
+    CHECK_INT(misuse(&f, &c, "headers"), 200);
+    for (i = 0; i < 8; i++) {
+        context("headers %d", i);
+        CHECK_INT(get_int(&shm->rc[i]), EMPM_EINVAL);
+    }
+    CHECK_STR(c.body.p, "fine");
+    CHECK(cl_header(&c, "X-A") == NULL && cl_header(&c, "X-B") == NULL);
+    check_in_step(&c);
+    cl_close(&c);
+
+    CHECK_INT(misuse(&f, &c, "late"), 200);
+    CHECK_INT(get_int(&shm->rc[0]), EMPM_EMISUSE);
+    CHECK_INT(get_int(&shm->rc[1]), EMPM_EMISUSE);
+    CHECK_INT(get_int(&shm->rc[2]), EMPM_OK);
+    CHECK_STR(c.body.p, "first second");
+    CHECK(cl_header(&c, "X-Late") == NULL);
+    check_in_step(&c);
+    cl_close(&c);
+
+    CHECK_INT(misuse(&f, &c, "status"), 200);
+    for (i = 0; i < 3; i++)
+        CHECK_INT(get_int(&shm->rc[i]), EMPM_EINVAL);
+    cl_close(&c);
+
+    CHECK_INT(misuse(&f, &c, "204"), 204);      /* its body goes nowhere */
+    CHECK_INT(c.in.n, 0);
+    check_in_step(&c);
+    cl_close(&c);
+    CHECK_INT(misuse(&f, &c, "304"), 304);
+    check_in_step(&c);
+    cl_close(&c);
+
+    CHECK_INT(misuse(&f, &c, "no-suspend"), 500);
+    cl_close(&c);
+    status = misuse(&f, &c, "suspend-ok");      /* whatever: but not for ever */
+    CHECK(status != -1);
+    CHECK(empm_resume != NULL);
+    if (!f.forked)
+        CHECK_SOON(empm_resume(f.s, get_ticket(7)) == EMPM_EGONE, 2000);
+    CHECK_IN(get_int(&shm->slots[7].wakes), 0, 1);
+    cl_close(&c);
+    status = misuse(&f, &c, "suspend-twice");
+    CHECK_INT(get_int(&shm->rc[0]), 1);
+    CHECK_INT(get_int(&shm->rc[1]), 0);
+    CHECK_INT(status, 200);
+    CHECK(strncmp(c.body.p, "why=2 ", 6) == 0);
+    cl_close(&c);
+    CHECK_INT(misuse(&f, &c, "suspend-bad"), 200);
+    for (i = 0; i < 3; i++)
+        CHECK_INT(get_int(&shm->rc[i]), 0);
+    CHECK_STR(c.body.p, "fine");
+    cl_close(&c);
+
+    CHECK_INT(misuse(&f, &c, "error"), 500);
+    cl_close(&c);
+    CHECK_INT(misuse(&f, &c, "x&return=-77"), 500);
+    cl_close(&c);
+    CHECK_INT(misuse(&f, &c, "x&return=700"), 500);
+    cl_close(&c);
+    CHECK_INT(misuse(&f, &c, "x&return=100"), 500);
+    cl_close(&c);
+
+    CHECK_INT(misuse(&f, &c, "big-header"), 200);
+    CHECK_INT(get_int(&shm->rc[0]), EMPM_EFULL);
+    CHECK_INT(get_int(&shm->rc[1]), EMPM_EFULL);
+    CHECK_STR(c.body.p, "fine");
+    check_in_step(&c);
+    cl_close(&c);
+    context("%s", "");
+    CHECK_INT(get_status(&f, "/hello"), 200);
+    fx_down(&f);
+}
+
+TEST(misuse, null_pointers)          /* forked: a crash must not be ours */
+{
+    fixture f;
+    client c;
+    int i;
+
+    fx_init_forked(&f, 1);
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(misuse(&f, &c, "null"), 200);
+    CHECK_INT(get_int(&shm->rc[0]), EMPM_OK);
+    for (i = 1; i < 6; i++) {
+        context("null %d", i);
+        CHECK_INT(get_int(&shm->rc[i]), EMPM_EINVAL);
+    }
+    cl_close(&c);
+    context("%s", "");
+    fx_down(&f);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>conn -- keep-alive, pipelining, half-closed clients
+ * ------------------------------------------------------------------------- */
+
+LIVE(conn, keep_alive)
+{
+    fixture f;
+    client c;
+    int i;
+
+    fx_init(&f);
+    f.cfg.max_keep_alive_requests = 5;
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    for (i = 1; i <= 5; i++) {
+        CHECK_INT(cl_get(&c, "/hello"), 200);
+        CHECK_INT(c.closes, i == 5);
+    }
+    CHECK_FIN(&c);
+    cl_close(&c);
+    CHECK_INT(ask(&f, &c, GET1 "Connection: close\r\n\r\n"), 200);
+    CHECK_INT(c.closes, 1);
+    CHECK_FIN(&c);
+    cl_close(&c);
+    CHECK_INT(ask(&f, &c, GET1 "Connection: x, CLOSE\r\n\r\n"), 200);
+    CHECK_FIN(&c);
+    cl_close(&c);
+    CHECK_INT(ask(&f, &c, GET1 "Connection: closed\r\n\r\n"), 200);
+    check_in_step(&c);
+    cl_close(&c);
+    fx_down(&f);
+}
+
+LIVE(conn, keep_alive_off)
+{
+    fixture f;
+    client c;
+
+    fx_init(&f);
+    f.cfg.keep_alive = 0;
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(ask(&f, &c, GET1 "\r\n"), 200);
+    CHECK_INT(c.closes, 1);
+    CHECK_FIN(&c);
+    cl_close(&c);
+    fx_down(&f);
+}
+
+LIVE(conn, many_requests_on_one)
+{
+    fixture f;
+    client c;
+    int i;
+
+    fx_init(&f);
+    f.cfg.max_keep_alive_requests = 0;
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    for (i = 0; i < 500 && get_int(&g_failures) == 0; i++)
+        check_in_step(&c);
+    cl_close(&c);
+    fx_down(&f);
+}
+
+LIVE(conn, pipelining_in_order)
+{
+    fixture f;
+    client c;
+    str s;
+    int i;
+
+    memset(&s, 0, sizeof s);
+    fx_init(&f);
+    f.cfg.max_keep_alive_requests = 0;
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < 300; i++) {
+        if (i % 7 == 3) {
+            str_addf(&s, "POST /echo HTTP/1.1\r\nHost: a\r\n"
+                     "Content-Length: %d\r\n\r\n%03d", 3, i);
+        } else if (i % 7 == 5) {
+            str_addf(&s, "POST /echo HTTP/1.1\r\nHost: a\r\n"
+                     "Transfer-Encoding: chunked\r\n\r\n1\r\n%d\r\n2;x\r\n%02d\r\n"
+                     "0\r\n\r\n", i / 100, i % 100);
+        } else if (i % 50 == 10) {
+            str_addf(&s, "GET /big?bytes=100000 HTTP/1.1\r\nHost: a\r\n\r\n");
+        } else {
+            str_addf(&s, "GET /hello/%d HTTP/1.1\r\nHost: a\r\n\r\n", i);
+        }
+    }
+    cl_open(&c, &f);
+    cl_send(&c, s.p, s.n);
+    for (i = 0; i < 300 && get_int(&g_failures) == 0; i++) {
+        char want[64];
+        context("reply %d", i);
+        CHECK_INT(cl_reply(&c), 200);
+        if (i % 7 == 3 || i % 7 == 5)
+            snprintf(want, sizeof want, "%03d", i);
+        else
+            snprintf(want, sizeof want, "Hello, %d!\n", i);
+        if (i % 7 != 3 && i % 7 != 5 && i % 50 == 10)
+            CHECK_INT(c.body.n, 100000);
+        else
+            CHECK_STR(c.body.p, want);
+    }
+    CHECK_OPEN(&c);
+    cl_close(&c);
+    context("%s", "");
+    str_free(&s);
+    fx_down(&f);
+}
+
+LIVE(conn, body_after_length_0_is_the_next_request)   /* 3c, 11 */
+{
+    fixture f;
+    client c;
+
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    cl_puts(&c, POST1 "Content-Length: 0\r\n\r\n" GET1 "\r\n");
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_INT(c.body.n, 0);
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_STR(c.body.p, "Hello, world!\n");
+    cl_close(&c);
+    fx_down(&f);
+}
+
+LIVE(conn, error_after_good_requests)                 /* 3c, 10 and 12 */
+{
+    static const char *const bad[] = {
+        "GET /hello HTTP/1.1\r\n\r\n",
+        "GET /hello HTTP/1.1\r\nHost: a\r\nX : y\r\n\r\n",
+        POST1 "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        POST1 "Transfer-Encoding: chunked\r\n\r\nx\r\n\r\n",
+        POST1 "Transfer-Encoding: x\r\n\r\n",
+        POST1 "Content-Length: 99999999\r\n\r\n",
+        "\x16\x03\x01"
+    };
+    fixture f;
+    size_t i;
+
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        client c;
+        str s;
+        context("%s", bad[i]);
+        memset(&s, 0, sizeof s);
+        str_addf(&s, GET1 "\r\n" "GET /big?bytes=50000 HTTP/1.1\r\nHost: a\r\n\r\n");
+        str_addf(&s, "%s", bad[i]);
+        str_addf(&s, "POST /hit HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
+        CHECK_INT(ask_n(&f, &c, s.p, s.n), 200);
+        CHECK_INT(cl_reply(&c), 200);
+        CHECK_INT(c.body.n, 50000);
+        CHECK_IN(cl_reply(&c), 400, 505);
+        CHECK_INT(c.closes, 1);
+        CHECK_FIN(&c);
+        cl_close(&c);
+        str_free(&s);
+    }
+    CHECK_INT(get_int(&shm->hits), 0);
+    context("%s", "");
+    fx_down(&f);
+}
+
+LIVE(conn, nothing_is_executed_after_a_close)
+{
+    static const char *const closers[] = {
+        GET1 "Connection: close\r\n\r\n", "GET /hello HTTP/1.0\r\n\r\n"
+    };
+    fixture f;
+    int i;
+
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < 2; i++) {
+        client c;
+        str s;
+        memset(&s, 0, sizeof s);
+        str_addf(&s, "%sPOST /hit HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n"
+                 "\r\n", closers[i]);
+        CHECK_INT(ask_n(&f, &c, s.p, s.n), 200);
+        CHECK_FIN(&c);              /* and no reset: it had unread input */
+        cl_close(&c);
+        str_free(&s);
+    }
+    CHECK_INT(get_int(&shm->hits), 0);
+    fx_down(&f);
+}
+
+TEST(conn, a_handler_may_fork)       /* its copy of the socket does no harm */
+{
+    fixture f;
+    client c;
+    long long cpu0;
+    int status;
+
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(ask(&f, &c, "GET /fork HTTP/1.1\r\nHost: a\r\nConnection: close"
+                          "\r\n\r\n"), 200);
+    CHECK_STR(c.body.p, "forked\n");
+    cl_puts(&c, "this goes to nobody");
+    cl_shut(&c);
+    cpu0 = own_cpu_ms();
+    CHECK_INT(get_status(&f, "/hello"), 200);
+    nap(100);
+    cl_reset(&c);
+    nap(50);
+    CHECK_INT(get_status(&f, "/hello"), 200);
+    CHECK_IN(own_cpu_ms() - cpu0, 0, SCALED(80));
+    waitpid((pid_t)get_int(&shm->rc[0]), &status, 0);
+    fx_down(&f);
+}
+
+/* Each row: what is sent, in two parts; the FIN comes in the last one's segment,
+ * the second part once the first has had its effect. */
+LIVE(conn, half_closed_clients_are_answered_at_once)
+{
+    static const struct {
+        const char *what, *first, *last;
+        int replies;                /* to the last part */
+        int status;                 /* of the last reply */
+    } rows[] = {
+        { "a request",        NULL, GET1 "\r\n", 1, 200 },
+        { "a second request", GET1 "\r\n", GET1 "\r\n", 1, 200 },
+        { "three at once",    NULL, GET1 "\r\n" GET1 "\r\n" GET1 "\r\n", 3, 200 },
+        { "the end of a head", "GET /hello HTTP/1.1\r\nHo", "st: a\r\n\r\n", 1,
+          200 },
+        { "a body",           NULL, CL("5"), 1, 200 },
+        { "the rest of a body", POST1 "Content-Length: 10\r\n\r\nhello", "world", 1,
+          200 },
+        { "the rest of chunks", CHUNK "5\r\nhel", "lo\r\n0\r\n\r\n", 1, 200 },
+        { "a streamed body", "POST /count?slot=1 HTTP/1.1\r\nHost: a\r\n"
+          "Content-Length: 10\r\n\r\nhello", "world", 1, 200 },
+        { "a large reply",    NULL, "GET /big?bytes=3000000 HTTP/1.1\r\nHost: a\r\n"
+          "\r\n", 1, 200 },
+        { "a producer",       NULL, "GET /produce?bytes=3000000 HTTP/1.1\r\n"
+          "Host: a\r\n\r\n", 1, 200 },
+        { "HTTP/1.0",         NULL, "GET /hello HTTP/1.0\r\n\r\n", 1, 200 },
+        { "a bad request",    NULL, "GET /hello\r\n\r\n", 1, 400 },
+        { "too large",        NULL, POST1 "Content-Length: 99999999\r\n\r\n", 1,
+          413 },
+        { "nothing",          NULL, "", 0, 0 },
+        { "nothing more",     GET1 "\r\n", "", 0, 0 },
+        { "half a head",      NULL, "GET /hello HTTP/1.1\r\nHo", -1, 400 },
+        { "half a head, later", "GET /hello HTTP/1.1\r\nHo", "st", -1, 400 },
+        { "half a head, then nothing", "GET /hello HTTP/1.1\r\nHo", "", -1, 400 },
+        { "half a body",      NULL, POST1 "Content-Length: 10\r\n\r\nhello", -1,
+          400 },
+        { "half a body, later", POST1 "Content-Length: 10\r\n\r\nhello", "wo", -1,
+          400 },
+        { "half a body, then nothing", POST1 "Content-Length: 10\r\n\r\nhello", "",
+          -1, 400 },
+        { "half a chunk",     CHUNK "5\r\nhel", "l", -1, 400 },
+        { "half a streamed body", "POST /count?slot=2 HTTP/1.1\r\nHost: a\r\n"
+          "Content-Length: 10\r\n\r\nhello", "", -1, 400 },
+        { "no body after 100", POST1 "Expect: 100-continue\r\n"
+          "Content-Length: 5\r\n\r\n", "", -1, 400 }
+    };
+    fixture f;
+    size_t i;
+
+    fx_init(&f);
+    f.cfg.keep_alive_timeout_ms = 60000;
+    f.cfg.header_timeout_ms = f.cfg.header_timeout_max_ms = 60000;
+    f.cfg.body_timeout_ms = 60000;
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        client c;
+        int k, status = 0;
+        uint64_t t0;
+        context("%s", rows[i].what);
+        cl_open(&c, &f);
+        c.patience = PATIENCE;
+        if (rows[i].first != NULL) {
+            cl_puts(&c, rows[i].first);
+            if (strncmp(rows[i].first, GET1 "\r\n", sizeof GET1) == 0)
+                CHECK_INT(cl_reply(&c), 200);
+            else if (strstr(rows[i].first, "100-continue") != NULL)
+                CHECK_INT(cl_reply(&c), 100);
+            else
+                cl_readable(&c, 5);
+        }
+        t0 = now_ms();
+        cl_send_fin(&c, rows[i].last, strlen(rows[i].last));
+        if (rows[i].replies >= 0) {
+            for (k = 0; k < rows[i].replies; k++) {
+                status = cl_reply(&c);
+                CHECK_INT(c.complete, 1);
+            }
+            CHECK_INT(status, rows[i].status);
+        } else {                    /* refused, or closed without a word */
+            status = cl_reply(&c);
+            CHECK(status == 0 || status == rows[i].status);
+        }
+        CHECK_FIN(&c);
+        CHECK_IN(now_ms() - t0, 0, AT_ONCE);
+        cl_close(&c);
+    }
+    context("%s", "");
+    fx_down(&f);
+}
+
+LIVE(conn, fin_while_the_handler_runs)
+{
+    fixture f;
+    client c;
+
+    fx_init(&f);
+    f.cfg.keep_alive_timeout_ms = 60000;
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    cl_puts(&c, "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_SOON(get_int(&shm->at_gate) == 1, 3000);
+    cl_shut(&c);
+    CHECK_OPEN(&c);
+    set_int(&shm->gate, 1);
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_STR(c.body.p, "through\n");
+    CHECK_FIN(&c);
+    cl_close(&c);
+    /* and when a second request waits behind the first */
+    set_int(&shm->gate, 0);
+    cl_open(&c, &f);
+    cl_puts(&c, "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_SOON(get_int(&shm->at_gate) == 1, 3000);
+    cl_send_fin(&c, GET1 "\r\n", sizeof GET1 + 1);
+    set_int(&shm->gate, 1);
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_STR(c.body.p, "Hello, world!\n");
+    CHECK_FIN(&c);
+    cl_close(&c);
+    fx_down(&f);
+}
+
+LIVE(conn, fin_while_a_slow_reader_reads)
+{
+    fixture f;
+    client c;
+    long long cpu0;
+
+    fx_init(&f);
+    f.cfg.send_buffer_size = 16384;
+    if (!fx_up(&f))
+        return;
+    cl_connect_port(&c, f.port, 8192);
+    cl_puts(&c, "GET /produce?bytes=2000000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK(cl_readable(&c, PATIENCE));
+    cl_shut(&c);
+    cpu0 = own_cpu_ms();
+    nap(200);                       /* nobody may spin on the half-closed socket */
+    if (!f.forked)
+        CHECK_IN(own_cpu_ms() - cpu0, 0, SCALED(80));
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_INT(c.body.n, 2000000);
+    CHECK_INT(c.complete, 1);
+    CHECK_FIN(&c);
+    cl_close(&c);
+    fx_down(&f);
+}
+
+LIVE(conn, resets_are_survived)      /* and raise no SIGPIPE in this process */
+{
+    static const char *const asks[] = {
+        "GET /big?bytes=3000000 HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /produce?bytes=3000000 HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /file/big.bin HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /park?slot=3 HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /sleep?ms=2 HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /hello HTTP/1.1\r\nHo",
+        POST1 "Content-Length: 100\r\n\r\nhello",
+        GET1 "\r\n" GET1 "\r\n" GET1 "\r\n",
+        ""
+    };
+    fixture f;
+    int i;
+
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < 180; i++) {
+        client c;
+        if (cl_open(&c, &f) != 0)
+            break;
+        cl_puts(&c, asks[i % 9]);
+        if (i % 2)
+            cl_readable(&c, 1);
+        cl_reset(&c);
+    }
+    CHECK_INT(get_status(&f, "/hello"), 200);
+    fx_down(&f);
+}
+
+TEST(conn, descriptors_above_1024)   /* FD_SETSIZE is nobody's limit here */
+{
+    static int spare[1200];
+    fixture f;
+    int i, n = 0;
+
+    for (i = 0; i < 1200; i++) {
+        spare[i] = open("/dev/null", O_RDONLY | O_CLOEXEC);
+        if (spare[i] >= 0)
+            n++;
+    }
+    fx_init(&f);
+    if (n == 1200 && fx_up(&f)) {
+        client c;
+        CHECK_INT(get_status(&f, "/hello"), 200);
+        CHECK_INT(ask(&f, &c, CL("5")), 200);
+        CHECK(c.fd > 1024);
+        cl_close(&c);
+        fx_down(&f);
+    } else {
+        fx_close_files(&f);
+    }
+    for (i = 0; i < 1200; i++)
+        if (spare[i] >= 0)
+            close(spare[i]);
+    if (n < 1200)
+        SKIP("not enough descriptors allowed");
+}
+
+/* ---------------------------------------------------------------------------
+ * >>time -- every wait ends, never early
+ * ------------------------------------------------------------------------- */
+
+/* Sets all the timeouts that are not under test out of the way. */
+static void long_times(fixture *f)
+{
+    f->cfg.timeout_ms = 60000;
+    f->cfg.keep_alive_timeout_ms = 60000;
+    f->cfg.header_timeout_ms = f->cfg.header_timeout_max_ms = 60000;
+    f->cfg.body_timeout_ms = 60000;
+}
+
+#define LATE SCALED(700)             /* by so much a time-out may be late */
+
+LIVE(time, head)
+{
+    fixture f;
+    client c, d, e;
+    uint64_t t0;
+
+    fx_init(&f);
+    long_times(&f);
+    f.cfg.header_timeout_ms = f.cfg.header_timeout_max_ms = 300;
+    f.cfg.header_min_rate = 0;
+    if (!fx_up(&f))
+        return;
+    t0 = now_ms();
+    cl_open(&c, &f);
+    cl_puts(&c, "GET /hello HTTP/1.1\r\nHo");
+    cl_open(&d, &f);                /* not a byte: closed without a word */
+    cl_open(&e, &f);                /* a second head after a good request */
+    check_in_step(&e);
+    cl_puts(&e, "GET /he");
+    CHECK_INT(cl_reply(&c), 408);
+    CHECK_IN(now_ms() - t0, 290, 300 + LATE);
+    CHECK_INT(c.closes, 1);
+    CHECK_FIN(&c);
+    CHECK_INT(cl_end(&d, LATE), CL_FIN);
+    CHECK_INT(cl_reply(&e), 408);
+    cl_close(&c);
+    cl_close(&d);
+    cl_close(&e);
+    fx_down(&f);
+}
+
+LIVE(time, head_rate_extends_up_to_the_maximum)
+{
+    fixture f;
+    client slow, fast;
+    uint64_t t0, now;
+    int slow_ended = 0, slow_ms = 0;
+
+    fx_init(&f);
+    long_times(&f);
+    f.cfg.header_timeout_ms = 200;
+    f.cfg.header_timeout_max_ms = 700;
+    f.cfg.header_min_rate = 500;
+    if (!fx_up(&f))
+        return;
+    t0 = now_ms();
+    cl_open(&slow, &f);
+    cl_open(&fast, &f);
+    cl_puts(&slow, "GET /hello HTTP/1.1\r\nX: ");   /* 24 bytes: 48 ms more */
+    cl_puts(&fast, "GET /hello HTTP/1.1\r\nX: ");
+    for (;;) {                       /* 20 bytes/s and 1000 bytes/s */
+        now = now_ms();
+        if (!slow_ended) {
+            if (cl_readable(&slow, 0)) {
+                slow_ended = 1;
+                slow_ms = (int)(now - t0);
+            } else {
+                cl_puts(&slow, "x");
+            }
+        }
+        if (cl_readable(&fast, 50) || now - t0 > 5000)
+            break;
+        cl_puts(&fast, "0123456789012345678901234567890123456789012345678");
+    }
+    CHECK_IN(now_ms() - t0, 690, 700 + LATE);
+    CHECK_INT(cl_reply(&fast), 408);
+    CHECK_IN(slow_ms, 240, 240 + LATE);
+    CHECK_INT(cl_reply(&slow), 408);
+    cl_close(&slow);
+    cl_close(&fast);
+    fx_down(&f);
+}
+
+LIVE(time, body)
+{
+    fixture f;
+    client c, d, e;
+    uint64_t t0;
+    int i;
+
+    fx_init(&f);
+    long_times(&f);
+    f.cfg.body_timeout_ms = 300;
+    f.cfg.body_min_rate = 500;
+    if (!fx_up(&f))
+        return;
+    t0 = now_ms();
+    cl_open(&c, &f);
+    cl_puts(&c, POST1 "Content-Length: 10\r\n\r\nhello");
+    cl_open(&d, &f);
+    cl_puts(&d, CHUNK "5\r\nhel");
+    cl_open(&e, &f);                 /* keeps the rate, so it may go on */
+    cl_puts(&e, "POST /sum HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n");
+    for (i = 0; i < 10; i++) {
+        char piece[100];
+        memset(piece, 'x', sizeof piece);
+        cl_send(&e, piece, sizeof piece);
+        nap(50);
+    }
+    CHECK_INT(cl_reply(&c), 408);
+    CHECK_IN(now_ms() - t0, 300, 500 + LATE);
+    CHECK_FIN(&c);
+    CHECK_INT(cl_reply(&d), 408);
+    CHECK_INT(cl_reply(&e), 200);
+    cl_close(&c);
+    cl_close(&d);
+    cl_close(&e);
+    fx_down(&f);
+}
+
+LIVE(time, keep_alive)
+{
+    fixture f;
+    client c;
+    uint64_t t0;
+    int i;
+
+    fx_init(&f);
+    long_times(&f);
+    f.cfg.keep_alive_timeout_ms = 300;
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    for (i = 0; i < 4; i++) {        /* each request starts it anew */
+        check_in_step(&c);
+        nap(i == 3 ? 0 : 150);
+    }
+    t0 = now_ms();
+    CHECK_INT(cl_end(&c, 300 + LATE), CL_FIN);
+    CHECK_IN(now_ms() - t0, 280, 300 + LATE);
+    cl_close(&c);
+    fx_down(&f);
+}
+
+TEST(time, no_descriptor_stays_after_a_timeout)
+{
+    fixture f;
+    client c, d, e;
+    int fds;
+
+    /* clients that never close: the server does, after its short linger */
+    fx_init(&f);
+    long_times(&f);
+    f.cfg.header_timeout_ms = f.cfg.header_timeout_max_ms = 100;
+    f.cfg.keep_alive_timeout_ms = 100;
+    f.cfg.linger_timeout_ms = 200;
+    f.cfg.linger_short_ms = 100;
+    if (!fx_up(&f))
+        return;
+    fds = open_fds();
+    cl_open(&c, &f);
+    cl_puts(&c, "GET /");
+    cl_open(&d, &f);
+    check_in_step(&d);
+    cl_open(&e, &f);
+    cl_puts(&e, "GET /hello\r\n\r\n" GET1 "\r\n");
+    CHECK_SOON(open_fds() == fds + 3, 3000);
+    CHECK_INT(cl_reply(&c), 408);
+    CHECK_INT(cl_reply(&e), 400);
+    cl_close(&c);
+    cl_close(&d);
+    cl_close(&e);
+    fx_down(&f);
+}
+
+LIVE(time, steady_slow_readers_are_kept)
+{
+    enum { N = 6 };
+    static const char *const targets[] = {
+        "/produce?bytes=400000", "/big?bytes=400000", "/file/big.bin"
+    };
+    fixture f;
+    client c[N];
+    size_t got[N];
+    char buf[4096];
+    uint64_t end;
+    int i;
+
+    fx_init(&f);
+    long_times(&f);
+    f.cfg.timeout_ms = SCALED(500);
+    f.cfg.send_buffer_size = 16384;
+    if (!fx_up(&f))
+        return;
+    memset(got, 0, sizeof got);
+    for (i = 0; i < N; i++) {
+        cl_connect_port(&c[i], f.port, 8192);
+        cl_printf(&c[i], "GET %s HTTP/1.1\r\nHost: a\r\n\r\n", targets[i % 3]);
+    }
+    /* 2 KiB every 50 ms, much longer than Timeout */
+    for (end = now_ms() + (uint64_t)SCALED(1800); now_ms() < end; nap(50))
+        for (i = 0; i < N; i++) {
+            ssize_t k = recv(c[i].fd, buf, 2048, MSG_DONTWAIT);
+            if (k > 0) {
+                str_add(&c[i].in, buf, (size_t)k);
+                got[i] += (size_t)k;
+            }
+            if (k == 0 || (k < 0 && errno != EAGAIN && errno != EWOULDBLOCK))
+                fail(__FILE__, __LINE__, "%s dropped after %lu bytes",
+                     targets[i % 3], (unsigned long)got[i]);
+        }
+    for (i = 0; i < N; i++) {
+        context("%s", targets[i % 3]);
+        CHECK_INT(cl_reply(&c[i]), 200);
+        CHECK_INT(c[i].complete, 1);
+        CHECK(c[i].body.n == 400000 || i % 3 == 2);
+        CHECK_INT(pattern_fault(c[i].body.p, c[i].body.n, 0), -1);
+        cl_close(&c[i]);
+    }
+    context("%s", "");
+    fx_down(&f);
+}
+
+LIVE(time, stuck_readers_are_dropped)
+{
+    static const char *const targets[] = {
+        "/produce?bytes=9000000", "/big?bytes=9000000"
+    };
+    fixture f;
+    client c[2];
+    uint64_t t0;
+    int i;
+
+    fx_init(&f);
+    long_times(&f);
+    f.cfg.timeout_ms = 400;
+    f.cfg.send_buffer_size = 16384;
+    if (!fx_up(&f))
+        return;
+    t0 = now_ms();
+    for (i = 0; i < 2; i++) {
+        cl_connect_port(&c[i], f.port, 8192);
+        cl_printf(&c[i], "GET %s HTTP/1.1\r\nHost: a\r\n\r\n", targets[i]);
+    }
+    /* the requests' ends are what one can see of it */
+    CHECK_SOON(get_int(&shm->cleanups) == 2, 6000);
+    CHECK_IN(now_ms() - t0, 390, 800 + 2 * LATE);
+    for (i = 0; i < 2; i++) {
+        cl_reply(&c[i]);
+        CHECK_INT(c[i].complete, 0);
+        CHECK(c[i].end != 0);
+        cl_close(&c[i]);
+    }
+    fx_down(&f);
+}
+
+LIVE(time, idle_costs_nothing)
+{
+    enum { N = 50 };
+    fixture f;
+    client c[N];
+    long kids[8], pid;
+    long long cpu0, wake0;
+    int i;
+
+    fx_init(&f);
+    long_times(&f);
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < N; i++) {
+        char target[64];
+        cl_open(&c[i], &f);
+        switch (i % 4) {
+        case 0: check_in_step(&c[i]); break;
+        case 1: cl_puts(&c[i], "GET /hel"); break;
+        case 2: cl_puts(&c[i], POST1 "Content-Length: 10\r\n\r\nhello"); break;
+        default:
+            snprintf(target, sizeof target, "/park?slot=%d&how=hold", i);
+            cl_printf(&c[i], "GET %s HTTP/1.1\r\nHost: a\r\n\r\n", target);
+            CHECK_SOON(get_ticket(i) != 0, 2000);
+            if (i % 8 == 7)
+                cl_shut(&c[i]);     /* HALF_CLOSED, and goes on waiting */
+        }
+    }
+    nap(SCALED(150));               /* let it settle */
+    pid = (long)getpid();
+    if (f.forked) {
+        if (children_of(f.pid, kids, 8) != 1)
+            kids[0] = f.pid;
+        pid = kids[0];
+    }
+    cpu0 = cpu_ms_of(pid);
+    wake0 = wakeups_of(pid);
+    nap(600);
+    CHECK_IN(cpu_ms_of(pid) - cpu0, 0, 30 + SCALED(20));
+    if (g_slow == 1)                /* our own nap is one of them */
+        CHECK_IN(wakeups_of(pid) - wake0, 0, 6);
+    for (i = 0; i < N; i++)
+        cl_close(&c[i]);
+    fx_down(&f);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>linger -- refusals arrive, whatever the client still sends
+ * ------------------------------------------------------------------------- */
+
+LIVE(linger, refusal_while_10_mb_arrive)
+{
+    static const char *const heads[] = {
+        POST1 "Content-Length: 10000000\r\n\r\n",               /* 413 */
+        CHUNK "989680\r\n",                                     /* 413 */
+        "POST /private HTTP/1.1\r\nHost: a\r\nContent-Length: 10000000\r\n\r\n",
+        POST1 "Transfer-Encoding: x\r\n\r\n",                   /* 501 */
+        POST1 "Content-Length: 1\r\nContent-Length: 2\r\n\r\n"  /* 400 */
+    };
+    static const int want[] = { 413, 413, 401, 501, 400 };
+    fixture f;
+    char *big = (char *)malloc(10000000);
+    int i;
+
+    fx_init(&f);
+    if (big != NULL && fx_up(&f)) {
+        memset(big, 'x', 10000000);
+        for (i = 0; i < 5; i++) {
+            client c;
+            context("%s", heads[i]);
+            cl_open(&c, &f);
+            cl_puts(&c, heads[i]);
+            CHECK_INT(cl_send(&c, big, 10000000), 0);
+            CHECK_INT(cl_reply(&c), want[i]);
+            CHECK_INT(c.complete, 1);
+            CHECK_INT(c.closes, 1);
+            CHECK_FIN(&c);
+            cl_close(&c);
+        }
+        context("%s", "");
+        fx_down(&f);
+    }
+    free(big);
+}
+
+LIVE(linger, is_bounded_in_bytes)
+{
+    fixture f;
+    client c;
+    char block[65536];
+    size_t sent = 0;
+
+    fx_init(&f);
+    f.cfg.limit_linger_bytes = 1 << 20;
+    if (!fx_up(&f))
+        return;
+    memset(block, 'x', sizeof block);
+    cl_open(&c, &f);
+    c.patience = SCALED(2000);
+    cl_puts(&c, POST1 "Content-Length: 2000000000\r\n\r\n");
+    while (sent < 100000000 && cl_send(&c, block, sizeof block) == 0)
+        sent += sizeof block;
+    CHECK_IN(sent, 1 << 19, 60000000);
+    cl_close(&c);
+    CHECK_INT(get_status(&f, "/hello"), 200);
+    fx_down(&f);
+}
+
+TEST(linger, plain_close_when_nothing_is_unread)   /* no lingering record */
+{
+    fixture f;
+    client c[50];
+    int i, fds;
+
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    fds = open_fds();
+    for (i = 0; i < 50; i++) {
+        CHECK_INT(ask(&f, &c[i], GET1 "Connection: close\r\n\r\n"), 200);
+        CHECK_FIN(&c[i]);
+    }
+    /* only our ends are still open although none of us has closed */
+    CHECK_SOON(open_fds() <= fds + 50, 1000);
+    for (i = 0; i < 50; i++)
+        cl_close(&c[i]);
+    fx_down(&f);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>suspend -- waiting without a worker; tickets
+ * ------------------------------------------------------------------------- */
+
+LIVE(suspend, every_reason)
+{
+    fixture f;
+    client c, d;
+    uint64_t t0;
+
+    fx_init(&f);
+    long_times(&f);
+    if (!fx_up(&f))
+        return;
+    cl_open(&d, &f);
+    cl_open(&c, &f);
+    /* resumed */
+    cl_puts(&c, "GET /park?slot=1 HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_SOON(get_ticket(1) != 0, 2000);
+    CHECK_OPEN(&c);
+    CHECK_INT(cl_get(&d, "/unpark?slot=1"), 200);
+    CHECK_STR(d.body.p, "0");
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_STR(c.body.p, "why=1 wakes=1 slot=1\n");
+    CHECK_INT(cl_get(&d, "/unpark?slot=1"), 200);
+    CHECK_STR(d.body.p, "-5");      /* EMPM_EGONE */
+    check_in_step(&c);
+    /* resumed before the handler has returned */
+    CHECK_INT(cl_get(&c, "/park?slot=2&how=now"), 200);
+    CHECK_STR(c.body.p, "why=1 wakes=1 slot=2\n");
+    /* timed out, not early */
+    t0 = now_ms();
+    CHECK_INT(cl_get(&c, "/park?slot=3&ms=120"), 200);
+    CHECK_STR(c.body.p, "why=2 wakes=1 slot=3\n");
+    CHECK_IN(now_ms() - t0, 120, 120 + LATE);
+    CHECK_INT(cl_get(&d, "/unpark?slot=3"), 200);
+    CHECK_STR(d.body.p, "-5");
+    /* again and again */
+    t0 = now_ms();
+    CHECK_INT(cl_get(&c, "/park?slot=4&ms=50&how=again"), 200);
+    CHECK_STR(c.body.p, "why=2 wakes=3 slot=4\n");
+    CHECK_IN(now_ms() - t0, 150, 150 + LATE);
+    /* what is written before is sent while it waits */
+    cl_puts(&c, "GET /park?slot=5&how=flush HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_SOON(get_ticket(5) != 0, 2000);
+    CHECK_INT(cl_readable(&c, 2000), 1);
+    CHECK_INT(cl_get(&d, "/unpark?slot=5"), 200);
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_STR(c.body.p, "wait...\nwhy=1 wakes=1 slot=5\n");
+    /* what is pipelined behind waits, too */
+    cl_puts(&c, "GET /park?slot=6&ms=60 HTTP/1.1\r\nHost: a\r\n\r\n" GET1 "\r\n");
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_STR(c.body.p, "why=2 wakes=1 slot=6\n");
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_STR(c.body.p, "Hello, world!\n");
+    /* half-closed: told, answers */
+    cl_puts(&c, "GET /park?slot=7 HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_SOON(get_ticket(7) != 0, 2000);
+    t0 = now_ms();
+    cl_shut(&c);
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_STR(c.body.p, "why=3 wakes=1 slot=7\n");
+    CHECK_FIN(&c);
+    CHECK_IN(now_ms() - t0, 0, AT_ONCE);
+    cl_close(&c);
+    /* half-closed with the request itself; holds on, and is resumed */
+    cl_open(&c, &f);
+    cl_send_fin(&c, "GET /park?slot=8&how=hold HTTP/1.1\r\nHost: a\r\n\r\n", 47);
+    CHECK_SOON(get_int(&shm->slots[8].wakes) == 1, 2000);
+    CHECK_INT(get_int(&shm->slots[8].why), EMPM_HALF_CLOSED);
+    CHECK_OPEN(&c);
+    CHECK_INT(cl_get(&d, "/unpark?slot=8"), 200);
+    CHECK_STR(d.body.p, "0");
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_STR(c.body.p, "why=1 wakes=2 slot=8\n");
+    CHECK_FIN(&c);
+    cl_close(&c);
+    /* gone */
+    cl_open(&c, &f);
+    cl_puts(&c, "GET /park?slot=9 HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_SOON(get_ticket(9) != 0, 2000);
+    cl_reset(&c);
+    CHECK_SOON(get_int(&shm->slots[9].wakes) == 1, 2000);
+    CHECK_INT(get_int(&shm->slots[9].why), EMPM_GONE);
+    CHECK_INT(cl_get(&d, "/unpark?slot=9"), 200);
+    CHECK_STR(d.body.p, "-5");
+    cl_close(&d);
+    fx_down(&f);
+}
+
+LIVE(suspend, stopping)
+{
+    fixture f;
+    client c;
+
+    fx_init(&f);
+    long_times(&f);
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    cl_puts(&c, "GET /park?slot=1 HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_SOON(get_ticket(1) != 0, 2000);
+    if (f.forked)
+        kill(f.pid, SIGTERM);
+    else
+        empm_stop(f.s);
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_STR(c.body.p, "why=5 wakes=1 slot=1\n");
+    CHECK_INT(c.closes, 1);
+    CHECK_FIN(&c);
+    if (!f.forked) {
+        CHECK_INT(empm_wait(f.s, PATIENCE), EMPM_OK);
+        CHECK_INT(empm_resume(f.s, get_ticket(1)), EMPM_EGONE);
+    }
+    cl_close(&c);
+    fx_down(&f);
+    CHECK_INT(get_int(&shm->slots[1].wakes), 1);
+}
+
+LIVE(suspend, server_sent_events)
+{
+    fixture f;
+    client c;
+
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    CHECK_INT(cl_get(&c, "/events?n=5"), 200);
+    CHECK_STR(cl_header(&c, "Content-Type"), "text/event-stream");
+    CHECK_INT(c.chunked, 1);
+    CHECK_STR(c.body.p, "data: 5\n\ndata: 4\n\ndata: 3\n\ndata: 2\n\ndata: 1\n\n");
+    check_in_step(&c);
+    cl_close(&c);
+    fx_down(&f);
+}
+
+TEST(suspend, hundreds_hold_no_worker)
+{
+    enum { N = 300 };
+    static client c[N];
+    fixture f;
+    int i;
+
+    fx_init(&f);
+    long_times(&f);
+    f.cfg.threads_per_child = 2;
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < N; i++) {
+        cl_open(&c[i], &f);
+        cl_printf(&c[i], "GET /park?slot=%d HTTP/1.1\r\nHost: a\r\n\r\n", i);
+    }
+    for (i = 0; i < N; i++)
+        CHECK_SOON(get_ticket(i) != 0, 4000);
+    CHECK_INT(get_status(&f, "/hello"), 200);
+    for (i = 0; i < N; i++)
+        CHECK_INT(empm_resume(f.s, get_ticket(i)), EMPM_OK);
+    for (i = 0; i < N; i++) {
+        char want[64];
+        snprintf(want, sizeof want, "why=1 wakes=1 slot=%d\n", i);
+        CHECK_INT(cl_reply(&c[i]), 200);
+        CHECK_STR(c[i].body.p, want);
+        cl_close(&c[i]);
+    }
+    for (i = 0; i < N; i++)
+        CHECK_INT(empm_resume(f.s, get_ticket(i)), EMPM_EGONE);
+    CHECK_INT(empm_resume(f.s, 0), EMPM_EGONE);
+    CHECK_INT(empm_resume(f.s, ~(empm_ticket)0), EMPM_EGONE);
+    CHECK_INT(empm_resume(f.s, 1), EMPM_EGONE);
+    CHECK_INT(empm_resume(f.s, get_ticket(0) + 1), EMPM_EGONE);
+    fx_down(&f);
+}
+
+typedef struct resumer {
+    pthread_t    thread;
+    empm_server *s;
+    int         *stop;
+    unsigned     seed;
+    int          n;
+} resumer;
+
+static void *resumer_run(void *arg)
+{
+    resumer *r = (resumer *)arg;
+
+    while (!get_int(r->stop)) {
+        empm_ticket t;
+        r->seed = r->seed * 1103515245u + 12345u;
+        t = get_ticket((int)(r->seed >> 16) % 16);
+        if (r->seed & 0x800)        /* a stale or a wrong one */
+            t -= (r->seed >> 12) & 3;
+        empm_resume(r->s, t);
+        r->n++;
+        if (r->n % 64 == 0)
+            nap(1);
+    }
+    return NULL;
+}
+
+/* Eight threads resume stale tickets while requests time out: no stranger's
+ * request is touched, every wake comes once. */
+TEST(suspend, stale_tickets_from_eight_threads)
+{
+    enum { N = 16, ROUNDS = 60 };
+    fixture f;
+    client c[N];
+    resumer r[8];
+    int i, round, stop = 0;
+
+    fx_init(&f);
+    long_times(&f);
+    f.cfg.max_keep_alive_requests = 7;      /* so that records are reused */
+    if (!fx_up(&f))
+        return;
+    memset(r, 0, sizeof r);
+    for (i = 0; i < 8; i++) {
+        r[i].s = f.s;
+        r[i].stop = &stop;
+        r[i].seed = (unsigned)i * 7919u + 1u;
+        pthread_create(&r[i].thread, NULL, resumer_run, &r[i]);
+    }
+    for (i = 0; i < N; i++)
+        cl_init(&c[i]);
+    for (round = 0; round < ROUNDS && get_int(&g_failures) < 5; round++) {
+        for (i = 0; i < N; i++) {
+            if (c[i].fd < 0 || c[i].closes) {
+                cl_close(&c[i]);
+                cl_open(&c[i], &f);
+            }
+            set_int(&shm->slots[i].wakes, 0);
+            cl_printf(&c[i], "GET /park?slot=%d&ms=%d HTTP/1.1\r\nHost: a\r\n\r\n",
+                      i, 1 + (round + i) % 9);
+        }
+        for (i = 0; i < N; i++) {
+            char one[64], two[64];
+            context("round %d, slot %d", round, i);
+            CHECK_INT(cl_reply(&c[i]), 200);
+            snprintf(one, sizeof one, "why=1 wakes=1 slot=%d\n", i);
+            snprintf(two, sizeof two, "why=2 wakes=1 slot=%d\n", i);
+            if (strcmp(c[i].body.p, one) != 0)
+                CHECK_STR(c[i].body.p, two);
+        }
+    }
+    context("%s", "");
+    set_int(&stop, 1);
+    for (i = 0; i < 8; i++)
+        pthread_join(r[i].thread, NULL);
+    for (i = 0; i < N; i++)
+        cl_close(&c[i]);
+    fx_down(&f);
+}
+
+LIVE(suspend, should_stop)
+{
+    fixture f;
+    client c;
+
+    fx_init(&f);
+    long_times(&f);
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    cl_puts(&c, "GET /until-stop HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_SOON(get_int(&shm->at_gate) == 1, 3000);
+    cl_shut(&c);
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_INT(get_int(&shm->rc[0]), EMPM_STOP_HALF_CLOSED);
+    cl_close(&c);
+    cl_open(&c, &f);
+    cl_puts(&c, "GET /until-stop HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_SOON(get_int(&shm->at_gate) == 1, 3000);
+    set_int(&shm->rc[0], 0);
+    cl_reset(&c);
+    CHECK_SOON(get_int(&shm->rc[0]) != 0, 3000);
+    CHECK(get_int(&shm->rc[0]) & EMPM_STOP_GONE);
+    CHECK_SOON(get_int(&shm->at_gate) == 0, 3000);
+    set_int(&shm->rc[0], 0);
+    CHECK_INT(ask(&f, &c, "GET /deadline HTTP/1.1\r\nHost: a\r\n\r\n"), 200);
+    CHECK_INT(get_int(&shm->rc[0]), EMPM_STOP_DEADLINE);
+    cl_close(&c);
+    cl_open(&c, &f);
+    set_int(&shm->rc[0], 0);
+    cl_puts(&c, "GET /until-stop HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_SOON(get_int(&shm->at_gate) == 1, 3000);
+    if (f.forked)
+        kill(f.pid, SIGTERM);
+    else
+        empm_stop(f.s);
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_INT(get_int(&shm->rc[0]), EMPM_STOP_STOPPING);
+    cl_close(&c);
+    fx_down(&f);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>files -- below the root, nowhere else
+ * ------------------------------------------------------------------------- */
+
+static void make_tree(void)
+{
+    char path[512], *big;
+    static const struct { const char *name, *data; } files[] = {
+        { "www/index.html", "<p>index" }, { "www/a.txt", "0123456789" },
+        { "www/empty.txt", "" }, { "www/b.css", "b{}" }, { "www/c.js", "c" },
+        { "www/d.json", "{}" }, { "www/e.png", "png" }, { "www/f.svg", "<svg/>" },
+        { "www/g.unknown", "?" }, { "www/sp ace.txt", "space" },
+        { "www/per%cent.txt", "percent" }, { "www/.secret", "dot" },
+        { "www/H.HTML", "upper" }, { "www/noext", "none" },
+        { "www/sub/index.html", "sub index" }, { "www/sub/x.txt", "sub x" },
+        { "www/sub/.hidden/y.txt", "hidden" }, { "www/bare/z.txt", "z" },
+        { "outside.txt", "outside" }, { "www-twin/secret.txt", "twin" }
+    };
+    static const char *const dirs[] = { "www", "www/sub", "www/sub/.hidden",
+                                        "www/bare", "www-twin" };
+    size_t i;
+
+    for (i = 0; i < sizeof dirs / sizeof dirs[0]; i++)
+        mkdir(tmp_path(path, sizeof path, dirs[i]), 0755);
+    for (i = 0; i < sizeof files / sizeof files[0]; i++)
+        write_file(tmp_path(path, sizeof path, files[i].name), files[i].data,
+                   strlen(files[i].data));
+    big = (char *)malloc(300000);
+    if (big != NULL) {
+        pattern_fill(big, 300000, 0);
+        write_file(tmp_path(path, sizeof path, "www/big.bin"), big, 300000);
+        free(big);
+    }
+    CHECK_INT(symlink("../outside.txt", tmp_path(path, sizeof path,
+                                                 "www/link-out.txt")), 0);
+    CHECK_INT(symlink("..", tmp_path(path, sizeof path, "www/dir-out")), 0);
+    CHECK_INT(symlink("/etc", tmp_path(path, sizeof path, "www/etc")), 0);
+    CHECK_INT(mkfifo(tmp_path(path, sizeof path, "www/fifo"), 0644), 0);
+}
+
+static const empm_route file_routes[] = {
+    EMPM_ROUTE("GET /hello/{name}", h_hello, NULL),
+    EMPM_ROUTE("GET /hello",        h_hello, NULL),
+    EMPM_FILES("GET /",             NULL),
+    EMPM_ROUTES_END
+};
+
+static int files_up(fixture *f)
+{
+    fx_init(f);
+    f->cfg.routes = file_routes;
+    return fx_up(f);
+}
+
+LIVE(files, names)
+{
+    static const struct { const char *target; int status; const char *body;
+                          const char *type; } rows[] = {
+        { "/",                  200, "<p>index",   "text/html" },
+        { "/index.html",        200, "<p>index",   "text/html" },
+        { "/a.txt",             200, "0123456789", "text/plain" },
+        { "/a.txt?query",       200, "0123456789", "text/plain" },
+        { "/a%2etxt",           200, "0123456789", "text/plain" },
+        { "/empty.txt",         200, "",           "text/plain" },
+        { "/b.css",             200, "b{}",        "text/css" },
+        { "/c.js",              200, "c",          "text/javascript" },
+        { "/d.json",            200, "{}",         "application/json" },
+        { "/e.png",             200, "png",        "image/png" },
+        { "/f.svg",             200, "<svg/>",     "image/svg+xml" },
+        { "/g.unknown",         200, "?",          NULL },
+        { "/H.HTML",            200, "upper",      "text/html" },
+        { "/noext",             200, "none",       NULL },
+        { "/sp%20ace.txt",      200, "space",      "text/plain" },
+        { "/per%25cent.txt",    200, "percent",    "text/plain" },
+        { "/sub/",              200, "sub index",  "text/html" },
+        { "/sub/x.txt",         200, "sub x",      "text/plain" },
+        { "/bare/z.txt",        200, "z",          "text/plain" },
+        { "/nothing.txt",       404, NULL,         NULL },
+        { "/sub/nothing",       404, NULL,         NULL },
+        { "/nothing/x",         404, NULL,         NULL },
+        { "/a.txt/",            404, NULL,         NULL },
+        { "/a.txt/x",           404, NULL,         NULL },
+        { "/A.TXT",             404, NULL,         NULL },
+        { "/per%2525cent.txt",  404, NULL,         NULL },  /* decoded once */
+        { "/fifo",              0,   NULL,         NULL },
+        { "/bare/",             0,   NULL,         NULL },
+        /* T1: nothing outside, whatever it is called */
+        { "/../outside.txt",    0,   NULL,         NULL },
+        { "/sub/../a.txt",      -1,  NULL,         NULL },
+        { "/sub/../../outside.txt", 0, NULL,       NULL },
+        { "/..",                0,   NULL,         NULL },
+        { "/../",               0,   NULL,         NULL },
+        { "/../www/a.txt",      0,   NULL,         NULL },
+        { "/../www-twin/secret.txt", 0, NULL,      NULL },
+        { "/%2e%2e/outside.txt", 0,  NULL,         NULL },
+        { "/.%2e/outside.txt",  0,   NULL,         NULL },
+        { "/%2E./outside.txt",  0,   NULL,         NULL },
+        { "/..%2foutside.txt",  0,   NULL,         NULL },
+        { "/%2e%2e%2foutside.txt", 0, NULL,        NULL },
+        { "/sub%2fx.txt",       0,   NULL,         NULL },
+        { "/sub%2Fx.txt",       0,   NULL,         NULL },
+        { "/sub%5cx.txt",       0,   NULL,         NULL },
+        { "/..%5coutside.txt",  0,   NULL,         NULL },
+        { "/..\\outside.txt",   0,   NULL,         NULL },
+        { "/a.txt%00",          0,   NULL,         NULL },
+        { "/a.txt%00.html",     0,   NULL,         NULL },
+        { "/%00",               0,   NULL,         NULL },
+        { "/%252e%252e/outside.txt", 0, NULL,      NULL },
+        { "/%c0%ae%c0%ae/outside.txt", 0, NULL,    NULL },
+        { "//a.txt",            -1,  NULL,         NULL },
+        { "//etc/passwd",       0,   NULL,         NULL },
+        { "/sub//x.txt",        -1,  NULL,         NULL },
+        { "/./a.txt",           -1,  NULL,         NULL },
+        { "/.",                 -1,  NULL,         NULL },
+        { "/.secret",           0,   NULL,         NULL },
+        { "/%2esecret",         0,   NULL,         NULL },
+        { "/sub/.hidden/y.txt", 0,   NULL,         NULL },
+        { "/link-out.txt",      0,   NULL,         NULL },
+        { "/dir-out/outside.txt", 0, NULL,         NULL },
+        { "/etc/passwd",        0,   NULL,         NULL },
+        { "/a.txt::$DATA",      0,   NULL,         NULL },
+        { "/a.txt%20",          0,   NULL,         NULL },
+        { "/a.txt.",            0,   NULL,         NULL }
+    };
+    fixture f;
+    size_t i;
+
+    if (!files_up(&f))
+        return;
+    for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        client c;
+        int status;
+        context("%s", rows[i].target);
+        cl_open(&c, &f);
+        status = cl_get(&c, rows[i].target);
+        if (rows[i].status == 0)            /* refused, one way or another */
+            CHECK(status == 400 || status == 403 || status == 404);
+        else if (rows[i].status < 0)        /* refused, or the clean path */
+            CHECK((status >= 300 && status < 500) || status == 200);
+        else
+            CHECK_INT(status, rows[i].status);
+        CHECK(strstr(c.body.p, "outside") == NULL || status == 404);
+        CHECK(strstr(c.body.p, "root:") == NULL);
+        if (rows[i].body != NULL)
+            CHECK_STR(c.body.p, rows[i].body);
+        if (rows[i].type != NULL) {
+            const char *type = cl_header(&c, "Content-Type");
+            CHECK(type != NULL && strncmp(type, rows[i].type,
+                                          strlen(rows[i].type)) == 0);
+        }
+        if (status == 200 && rows[i].status == 200) {
+            CHECK_INT(c.declared, strlen(rows[i].body));
+            check_in_step(&c);
+        }
+        cl_close(&c);
+    }
+    context("%s", "");
+    fx_down(&f);
+}
+
+LIVE(files, directories_and_methods)
+{
+    fixture f;
+    client c;
+    const char *to;
+
+    if (!files_up(&f))
+        return;
+    CHECK_INT(ask(&f, &c, "GET /sub?q=1 HTTP/1.1\r\nHost: evil\r\n\r\n") / 100, 3);
+    to = cl_header(&c, "Location");
+    CHECK(to != NULL && strstr(to, "evil") == NULL);
+    CHECK(to != NULL && strstr(to, "sub/") != NULL);
+    cl_close(&c);
+    cl_open(&c, &f);
+    cl_puts(&c, "HEAD /big.bin HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_INT(cl_reply_with(&c, 1), 200);
+    CHECK_INT(c.declared, 300000);
+    check_in_step(&c);
+    CHECK_INT(cl_get(&c, "/big.bin"), 200);
+    CHECK_INT(c.body.n, 300000);
+    CHECK_INT(pattern_fault(c.body.p, c.body.n, 0), -1);
+    check_in_step(&c);
+    cl_close(&c);
+    CHECK_INT(ask(&f, &c, "POST /a.txt HTTP/1.1\r\nHost: a\r\nContent-Length: 0"
+                          "\r\n\r\n"), 405);
+    cl_close(&c);
+    CHECK_INT(ask(&f, &c, "DELETE /a.txt HTTP/1.1\r\nHost: a\r\n\r\n"), 405);
+    cl_close(&c);
+    fx_down(&f);
+}
+
+LIVE(files, conditions)
+{
+    fixture f;
+    client c;
+    char etag[128], date[64];
+    static const struct { const char *fmt; int status; } rows[] = {
+        { "If-None-Match: %s\r\n",                                304 },
+        { "If-None-Match: *\r\n",                                 304 },
+        { "If-None-Match: \"other\", %s\r\n",                     304 },
+        { "If-None-Match: W/%s\r\n",                              304 },
+        { "If-None-Match: \"other\"\r\n",                         200 },
+        { "If-None-Match: \"other\"\r\nIf-Modified-Since: %s\r\n", 200 },
+        { "If-None-Match: garbage\r\n",                           200 },
+        { "If-Modified-Since: Sat, 01 Jan 2000 00:00:00 GMT\r\n", 200 },
+        { "If-Modified-Since: Fri, 01 Jan 2100 00:00:00 GMT\r\n", -1 },
+        { "If-Modified-Since: garbage\r\n",                       200 },
+        { "If-Match: %s\r\n",                                     200 },
+        { "If-Match: *\r\n",                                      200 },
+        { "If-Match: \"other\"\r\n",                              412 },
+        { "If-Unmodified-Since: Sat, 01 Jan 2000 00:00:00 GMT\r\n", 412 },
+        { "If-Unmodified-Since: Fri, 01 Jan 2100 00:00:00 GMT\r\n", 200 }
+    };
+    size_t i;
+
+    if (!files_up(&f))
+        return;
+    cl_open(&c, &f);
+    CHECK_INT(cl_get(&c, "/a.txt"), 200);
+    if (!CHECK(cl_header(&c, "ETag") != NULL) || !CHECK(c.value[0] == '"')) {
+        cl_close(&c);
+        fx_down(&f);
+        return;
+    }
+    snprintf(etag, sizeof etag, "%.100s", c.value);
+    CHECK(cl_header(&c, "Last-Modified") != NULL);
+    snprintf(date, sizeof date, "%.60s", c.value);
+    CHECK_INT(strlen(date), 29);
+    for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char fields[512], *at;
+        const char *put = strstr(rows[i].fmt, "Since: %s") ? date : etag;
+        context("%s", rows[i].fmt);
+        snprintf(fields, sizeof fields, "%s", rows[i].fmt);
+        at = strstr(fields, "%s");
+        if (at != NULL)
+            snprintf(at, sizeof fields - (size_t)(at - fields), "%s%s", put,
+                     strstr(rows[i].fmt, "%s") + 2);
+        cl_printf(&c, "GET /a.txt HTTP/1.1\r\nHost: a\r\n%s\r\n", fields);
+        cl_reply(&c);
+        if (rows[i].status > 0)
+            CHECK_INT(c.status, rows[i].status);
+        else
+            CHECK(c.status == 200 || c.status == 304);
+        if (c.status == 304) {
+            CHECK_STR(cl_header(&c, "ETag"), etag);
+            CHECK(cl_header(&c, "Content-Length") == NULL || c.declared == 10);
+        }
+        if (c.closes) {
+            cl_close(&c);
+            cl_open(&c, &f);
+        }
+        check_in_step(&c);
+    }
+    cl_printf(&c, "GET /a.txt HTTP/1.1\r\nHost: a\r\nIf-Modified-Since: %s\r\n\r\n",
+              date);
+    CHECK_INT(cl_reply(&c), 304);
+    check_in_step(&c);
+    cl_close(&c);
+    context("%s", "");
+    fx_down(&f);
+}
+
+LIVE(files, ranges)
+{
+    static const struct { const char *range; int status; const char *body;
+                          const char *content_range; } rows[] = {
+        { "bytes=0-0",     206, "0",          "bytes 0-0/10" },
+        { "bytes=0-9",     206, "0123456789", "bytes 0-9/10" },
+        { "bytes=0-",      206, "0123456789", "bytes 0-9/10" },
+        { "bytes=9-9",     206, "9",          "bytes 9-9/10" },
+        { "bytes=3-5",     206, "345",        "bytes 3-5/10" },
+        { "bytes=8-100",   206, "89",         "bytes 8-9/10" },
+        { "bytes=5-",      206, "56789",      "bytes 5-9/10" },
+        { "bytes=-1",      206, "9",          "bytes 9-9/10" },
+        { "bytes=-3",      206, "789",        "bytes 7-9/10" },
+        { "bytes=-100",    206, "0123456789", "bytes 0-9/10" },
+        { "bytes=1-99999999999999999999999", 206, "123456789", "bytes 1-9/10" },
+        { "bytes=10-",     416, NULL,         "bytes */10" },
+        { "bytes=10-20",   416, NULL,         "bytes */10" },
+        { "bytes=-0",      416, NULL,         "bytes */10" },
+        { "bytes=18446744073709551616-", 416, NULL, "bytes */10" },
+        { "bytes=0-0,2-3", 200, "0123456789", NULL },
+        { "bytes=5-3",     200, "0123456789", NULL },
+        { "bytes=x",       200, "0123456789", NULL },
+        { "bytes=",        200, "0123456789", NULL },
+        { "bytes=-",       200, "0123456789", NULL },
+        { "bytes=+1-2",    200, "0123456789", NULL },
+        { "bytes=1-2x",    200, "0123456789", NULL },
+        { "bytes=--1",     200, "0123456789", NULL },
+        { "lines=1-2",     200, "0123456789", NULL },
+        { "1-2",           200, "0123456789", NULL }
+    };
+    fixture f;
+    client c;
+    char etag[128], date[64];
+    size_t i;
+
+    if (!files_up(&f))
+        return;
+    cl_open(&c, &f);
+    for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        context("%s", rows[i].range);
+        cl_printf(&c, "GET /a.txt HTTP/1.1\r\nHost: a\r\nRange: %s\r\n\r\n",
+                  rows[i].range);
+        CHECK_INT(cl_reply(&c), rows[i].status);
+        if (rows[i].body != NULL)
+            CHECK_STR(c.body.p, rows[i].body);
+        if (rows[i].content_range != NULL)
+            CHECK_STR(cl_header(&c, "Content-Range"), rows[i].content_range);
+        else
+            CHECK(cl_header(&c, "Content-Range") == NULL);
+        if (c.closes) {
+            cl_close(&c);
+            cl_open(&c, &f);
+        }
+    }
+    context("%s", "");
+    check_in_step(&c);
+    CHECK_INT(cl_get(&c, "/a.txt"), 200);
+    snprintf(etag, sizeof etag, "%.100s", cl_header(&c, "ETag") ? c.value : "-");
+    snprintf(date, sizeof date, "%.60s", cl_header(&c, "Last-Modified") ?
+             c.value : "-");
+    cl_printf(&c, "GET /a.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=1-2\r\n"
+              "If-Range: %s\r\n\r\n", etag);
+    cl_reply(&c);                   /* a weak one does not match */
+    CHECK_INT(c.status, etag[0] == 'W' ? 200 : 206);
+    cl_puts(&c, "GET /a.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=1-2\r\n"
+                "If-Range: \"other\"\r\n\r\n");
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_STR(c.body.p, "0123456789");
+    cl_puts(&c, "GET /a.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=1-2\r\n"
+                "If-Range: Sat, 01 Jan 2000 00:00:00 GMT\r\n\r\n");
+    CHECK_INT(cl_reply(&c), 200);
+    cl_puts(&c, "GET /big.bin HTTP/1.1\r\nHost: a\r\nRange: bytes=100001-250000\r\n"
+                "\r\n");
+    CHECK_INT(cl_reply(&c), 206);
+    CHECK_INT(c.body.n, 150000);
+    CHECK_INT(pattern_fault(c.body.p, c.body.n, 100001), -1);
+    cl_puts(&c, "HEAD /a.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=1-2\r\n\r\n");
+    cl_reply_with(&c, 1);
+    CHECK(c.status == 200 || c.status == 206);
+    cl_puts(&c, "GET /empty.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=0-\r\n\r\n");
+    cl_reply(&c);
+    CHECK(c.status == 416 || c.status == 200);
+    if (c.closes) {
+        cl_close(&c);
+        cl_open(&c, &f);
+    }
+    check_in_step(&c);
+    cl_close(&c);
+    fx_down(&f);
+}
+
+LIVE(files, send_file_from_a_handler)
+{
+    fixture f;
+    client c;
+
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    CHECK_INT(cl_get(&c, "/file/a.txt"), 200);
+    CHECK_STR(c.body.p, "0123456789");
+    CHECK_INT(cl_get(&c, "/file/empty.txt"), 200);
+    CHECK_INT(c.declared, 0);
+    CHECK_INT(cl_get(&c, "/file/big.bin"), 200);
+    CHECK_INT(pattern_fault(c.body.p, c.body.n, 0), -1);
+    cl_puts(&c, "GET /file/a.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=2-3\r\n\r\n");
+    CHECK_INT(cl_reply(&c), 206);
+    CHECK_STR(c.body.p, "23");
+    CHECK_INT(cl_get(&c, "/file/nothing"), 404);
+    CHECK_INT(get_int(&shm->rc[0]), EMPM_EINVAL);
+    CHECK_INT(cl_get(&c, "/file/sub"), 404);        /* no regular file */
+    CHECK_INT(get_int(&shm->rc[0]), EMPM_EINVAL);
+    CHECK_INT(cl_get(&c, "/file/fifo"), 404);       /* and never waits for one */
+    check_in_step(&c);
+    cl_close(&c);
+    fx_down(&f);
+}
+
+LIVE(files, truncated_while_it_is_sent)
+{
+    fixture f;
+    client c;
+    char path[512], *big = (char *)calloc(1, 8000000);
+
+    if (big == NULL || !files_up(&f)) {
+        free(big);
+        return;
+    }
+    write_file(tmp_path(path, sizeof path, "www/shrinks.bin"), big, 8000000);
+    free(big);
+    cl_connect_port(&c, f.port, 16384);
+    cl_puts(&c, "GET /shrinks.bin HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK(cl_readable(&c, PATIENCE));
+    CHECK_INT(truncate(path, 1000), 0);
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_INT(c.complete, 0);
+    CHECK(c.end != 0);
+    cl_close(&c);
+    CHECK_INT(get_status(&f, "/a.txt"), 200);
+    unlink(path);
+    fx_down(&f);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>load -- slow clients, greedy clients, all workers busy
+ * ------------------------------------------------------------------------- */
+
+/* All four workers are free: they meet. */
+static void check_four_workers_free(const fixture *f)
+{
+    client c[4];
+    uint64_t t0 = now_ms();
+    int i;
+
+    set_int(&shm->meeting, 0);
+    for (i = 0; i < 4; i++) {
+        cl_open(&c[i], f);
+        cl_puts(&c[i], "GET /meet?n=4 HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    for (i = 0; i < 4; i++) {
+        CHECK_INT(cl_reply(&c[i]), 200);
+        cl_close(&c[i]);
+    }
+    CHECK_IN(now_ms() - t0, 0, SCALED(1500));
+}
+
+LIVE(load, slow_clients_hold_no_worker)
+{
+    enum { N = 240 };
+    static client c[N];
+    fixture f;
+    int i;
+
+    fx_init(&f);
+    long_times(&f);
+    f.cfg.send_buffer_size = 16384;
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < N; i++) {
+        cl_connect_port(&c[i], f.port, 8192);
+        switch (i % 12) {
+        case 0:  cl_puts(&c[i], "GET /hel"); break;
+        case 1:  cl_puts(&c[i], POST1 "Content-Length: 99\r\n\r\nhello"); break;
+        case 2:  cl_puts(&c[i], CHUNK "5\r\nhel"); break;
+        case 3:  cl_puts(&c[i], "POST /sum-any HTTP/1.1\r\nHost: a\r\n"
+                         "Content-Length: 900000\r\n\r\nhello"); break;
+        case 4:  cl_puts(&c[i], "POST /count?slot=1 HTTP/1.1\r\nHost: a\r\n"
+                         "Content-Length: 99\r\n\r\nhello"); break;
+        case 5:  cl_puts(&c[i], "GET /big?bytes=900000 HTTP/1.1\r\nHost: a\r\n"
+                         "\r\n"); break;
+        case 6:  cl_puts(&c[i], "GET /produce?bytes=900000 HTTP/1.1\r\n"
+                         "Host: a\r\n\r\n"); break;
+        case 7:  cl_puts(&c[i], "GET /file/big.bin HTTP/1.1\r\nHost: a\r\n\r\n");
+                 break;
+        case 8:  cl_puts(&c[i], "GET /park?slot=2 HTTP/1.1\r\nHost: a\r\n\r\n");
+                 break;
+        case 9:  cl_puts(&c[i], GET1 "\r\n"); break;
+        case 10: cl_puts(&c[i], POST1 "Content-Length: 99999999\r\n\r\nhello");
+                 break;
+        default: break;             /* says nothing at all */
+        }
+    }
+    check_four_workers_free(&f);
+    CHECK_SOON(status_number(&f, "BusyWorkers") == 1, 2000);    /* this one */
+    CHECK_SOON(status_number(&f, "IdleWorkers") == 3, 2000);
+    CHECK_INT(status_number(&f, "ConnsSuspended"), N / 12);
+    CHECK_INT(status_number(&f, "ConnsReadBody"), N / 12 * 4);
+    CHECK_IN(status_number(&f, "ConnsReadHead"), N / 12 * 2, N / 12 * 2 + 8);
+    for (i = 0; i < N; i++)         /* a bit more of the same */
+        if (i % 12 < 5)
+            cl_puts(&c[i], "X");
+    check_four_workers_free(&f);
+    for (i = 0; i < N; i++)
+        cl_close(&c[i]);
+    CHECK_INT(get_status(&f, "/hello"), 200);
+    fx_down(&f);
+}
+
+typedef struct greedy {
+    pthread_t thread;
+    int       port, rc;
+    int      *stop;
+    long long replies;
+} greedy;
+
+/* Sends requests without end, reads replies, never lets the pipe run dry. */
+static void *greedy_run(void *arg)
+{
+    greedy *g = (greedy *)arg;
+    client c;
+    str s;
+    size_t at = 0;
+    char buf[65536];
+    int i;
+
+    memset(&s, 0, sizeof s);
+    for (i = 0; i < 200; i++)
+        str_addf(&s, GET1 "\r\n");
+    if (cl_connect_port(&c, g->port, 0) != 0) {
+        str_free(&s);
+        return NULL;
+    }
+    while (!get_int(g->stop)) {
+        struct pollfd w;
+        ssize_t k;
+        w.fd = c.fd;
+        w.events = POLLIN | POLLOUT;
+        w.revents = 0;
+        poll(&w, 1, 50);
+        if (w.revents & POLLIN) {
+            k = recv(c.fd, buf, sizeof buf, MSG_DONTWAIT);
+            if (k == 0)
+                break;
+            if (k > 0)
+                g->replies += k;
+        }
+        if (w.revents & POLLOUT) {
+            k = send(c.fd, s.p + at, s.n - at, MSG_DONTWAIT | MSG_NOSIGNAL);
+            if (k > 0)
+                at = (at + (size_t)k) % s.n;
+        }
+    }
+    cl_close(&c);
+    str_free(&s);
+    return NULL;
+}
+
+TEST(load, endless_pipeliners_starve_nobody)
+{
+    enum { N = 4 };
+    greedy g[N];
+    fixture f;
+    int i, stop = 0;
+
+    fx_init(&f);
+    f.cfg.threads_per_child = N;
+    f.cfg.max_keep_alive_requests = 0;
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < N; i++) {
+        memset(&g[i], 0, sizeof g[i]);
+        g[i].port = f.port;
+        g[i].stop = &stop;
+        pthread_create(&g[i].thread, NULL, greedy_run, &g[i]);
+    }
+    nap(100);
+    for (i = 0; i < 20; i++) {
+        uint64_t t0 = now_ms();
+        CHECK_INT(get_status(&f, "/hello"), 200);
+        CHECK_IN(now_ms() - t0, 0, SCALED(500));
+    }
+    set_int(&stop, 1);
+    for (i = 0; i < N; i++) {
+        pthread_join(g[i].thread, NULL);
+        CHECK(g[i].replies > 10000);
+    }
+    fx_down(&f);
+}
+
+TEST(load, idle_connections_end_while_all_workers_sleep)
+{
+    enum { N = 30 };
+    fixture f;
+    client idle[N], busy[4], fresh[5];
+    int i;
+
+    fx_init(&f);
+    long_times(&f);
+    f.cfg.keep_alive_timeout_ms = SCALED(300);
+    f.cfg.header_timeout_ms = f.cfg.header_timeout_max_ms = SCALED(400);
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < N; i++) {
+        cl_open(&idle[i], &f);
+        if (i % 3 != 0)
+            check_in_step(&idle[i]);
+    }
+    for (i = 0; i < 4; i++) {
+        cl_open(&busy[i], &f);
+        cl_puts(&busy[i], "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    CHECK_SOON(get_int(&shm->at_gate) == 4, 4000);
+    for (i = 0; i < 5; i++) {
+        cl_open(&fresh[i], &f);     /* wait in the backlog, or in the queue */
+        cl_puts(&fresh[i], GET1 "\r\n");
+    }
+    for (i = 0; i < N; i++) {
+        context("idle %d", i);
+        CHECK_INT(cl_end(&idle[i], SCALED(3000)), CL_FIN);
+        cl_close(&idle[i]);
+    }
+    context("%s", "");
+    CHECK_INT(get_int(&shm->at_gate), 4);
+    CHECK(!cl_readable(&fresh[0], 0));
+    set_int(&shm->gate, 1);
+    for (i = 0; i < 4; i++) {
+        CHECK_INT(cl_reply(&busy[i]), 200);
+        cl_close(&busy[i]);
+    }
+    for (i = 0; i < 5; i++) {       /* nothing accepted or queued is lost */
+        CHECK_INT(cl_reply(&fresh[i]), 200);
+        cl_close(&fresh[i]);
+    }
+    fx_down(&f);
+}
+
+LIVE(load, max_open_connections)
+{
+    enum { N = 60 };
+    fixture f;
+    client c[N];
+    int i, fin = 0;
+
+    fx_init(&f);
+    long_times(&f);
+    f.cfg.max_open_connections = 20;
+    if (!fx_up(&f))
+        return;
+    /* the idle ones that are nearest to their end make room: all are served */
+    for (i = 0; i < N; i++) {
+        cl_open(&c[i], &f);
+        check_in_step(&c[i]);
+    }
+    nap(SCALED(50));
+    for (i = 0; i < N; i++)
+        if (cl_end(&c[i], 0) == CL_FIN)
+            fin++;
+    CHECK_IN(fin, N - 20, N - 15);
+    for (i = 0; i < N; i++)
+        CHECK(c[i].end != CL_RESET);
+    check_in_step(&c[N - 1]);
+    for (i = 0; i < N; i++)
+        cl_close(&c[i]);
+    fx_down(&f);
+}
+
+LIVE(load, many_clients)
+{
+    enum { N = 4 };
+    hammer h[N];
+    fixture f;
+    int stop, good;
+
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    hammers_start(h, N, f.port, &stop);
+    nap(300);
+    good = hammers_stop(h, N, &stop);
+    CHECK(good > 100);
+    fx_down(&f);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>memory -- none per request; none is no catastrophe
+ * ------------------------------------------------------------------------- */
+
+TEST(memory, steady_state_allocates_nothing)
+{
+    fixture f;
+    client c;
+    int i, before, fresh;
+
+    fx_init(&f);
+    f.cfg.max_keep_alive_requests = 0;
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    for (i = 0; i < 200; i++) {
+        cl_get(&c, "/hello/again");
+        cl_puts(&c, CL("5"));
+        cl_reply(&c);
+    }
+    before = get_int(&a_calls);
+    for (i = 0; i < 1000; i++) {
+        cl_get(&c, "/hello/again");
+        cl_puts(&c, CL("5"));
+        cl_reply(&c);
+    }
+    CHECK_INT(get_int(&a_calls) - before, 0);
+    for (i = 0; i < 50; i++)
+        cl_get(&c, "/big?bytes=30000");
+    before = get_int(&a_calls);
+    for (i = 0; i < 100; i++)
+        cl_get(&c, "/big?bytes=30000");
+    CHECK_INT(get_int(&a_calls) - before, 0);
+    cl_close(&c);
+    for (i = 0; i < 20; i++)
+        get_status(&f, "/hello");
+    fresh = get_int(&a_calls);
+    for (i = 0; i < 200; i++)
+        CHECK_INT(get_status(&f, "/hello"), 200);
+    CHECK_INT(get_int(&a_calls) - fresh, 0);
+    fx_down(&f);
+}
+
+TEST(memory, start_survives_each_failing_allocation)
+{
+    int k, refused = 0;
+
+    for (k = 1; k < 500; k++) {
+        fixture f;
+        int rc, hit;
+        context("allocation %d", k);
+        fx_init(&f);
+        set_int(&a_fail_at, k);
+        rc = empm_start(&f.cfg, &f.s);
+        hit = get_int(&a_fail_at) <= 0;
+        set_int(&a_fail_at, 0);
+        if (rc == EMPM_OK) {
+            f.port = empm_port(f.s, 0);
+            CHECK_INT(get_status(&f, "/hello"), 200);
+            fx_down(&f);
+        } else {
+            CHECK_INT(rc, EMPM_ENOMEM);
+            CHECK(f.s == NULL);
+            refused++;
+            fx_close_files(&f);
+        }
+        CHECK_INT(get_int(&a_live), 0);
+        if (!hit || get_int(&g_failures) > 5)
+            break;
+    }
+    context("%s", "");
+    CHECK(k < 500);
+    CHECK(refused > 0);
+}
+
+/* One of everything; what comes back does not matter, that it ends does. */
+static void battery(fixture *f)
+{
+    static const char *const asks[] = {
+        GET1 "\r\n" GET1 "Connection: close\r\n\r\n",
+        CL("5"),
+        CHUNK "5;a=b\r\nhello\r\n0\r\nX-Trailer: y\r\n\r\n",
+        "POST /dump/x?q=1 HTTP/1.1\r\nHost: a\r\nCookie: c=d\r\n"
+        "Content-Type: application/x-www-form-urlencoded\r\n"
+        "Content-Length: 3\r\n\r\nf=g",
+        "GET /big?bytes=300000 HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /produce?bytes=100000 HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /park?slot=1&ms=5 HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /events?n=2 HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /file/big.bin HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /alloc HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /headers HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /nothing HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /server-status HTTP/1.1\r\nHost: a\r\n\r\n",
+        "POST /count?slot=2 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
+        "GET /hello\r\n\r\n"
+    };
+    size_t i;
+    str s;
+
+    memset(&s, 0, sizeof s);
+    put_post(&s, "/sum-any", 200000, 0, "");
+    for (i = 0; i <= sizeof asks / sizeof asks[0]; i++) {
+        client c;
+        if (cl_open(&c, f) != 0)
+            break;
+        if (i == sizeof asks / sizeof asks[0])
+            cl_send(&c, s.p, s.n);
+        else
+            cl_puts(&c, asks[i]);
+        cl_shut(&c);
+        if (cl_drain(&c, SCALED(3000)) == CL_TIMEOUT)
+            fail(__FILE__, __LINE__, "no end: %.60s", i < 15 ? asks[i] : "post");
+        cl_close(&c);
+    }
+    str_free(&s);
+}
+
+static void fail_each_allocation(int step, int max)
+{
+    int k;
+
+    for (k = 1; k < max; k += step) {
+        fixture f;
+        int hit, failures = get_int(&g_failures);
+        context("allocation %d", k);
+        fx_init(&f);
+        f.cfg.threads_per_child = 2;
+        f.cfg.max_mem_free = 0;     /* so that there is more that can fail */
+        if (!fx_up(&f))
+            return;
+        set_int(&a_fail_at, k);
+        battery(&f);
+        hit = get_int(&a_fail_at) <= 0;
+        set_int(&a_fail_at, 0);
+        CHECK_INT(get_status(&f, "/hello"), 200);
+        CHECK_INT(get_status(&f, "/big?bytes=100000"), 200);
+        fx_down(&f);
+        CHECK_INT(get_int(&a_live), 0);
+        if (!hit || get_int(&g_failures) > failures + 5)
+            break;
+    }
+    context("%s", "");
+}
+
+TEST(memory, requests_survive_failing_allocations) { fail_each_allocation(5, 200); }
+LONG(memory, requests_survive_each_failing_allocation)
+{
+    fail_each_allocation(1, 2000);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>process -- parent and children
+ * ------------------------------------------------------------------------- */
+
+static int wait_children(fixture *f, int n, long *kids, int ms)
+{
+    uint64_t end = now_ms() + (uint64_t)ms;
+    int got;
+
+    while ((got = children_of(f->pid, kids, 16)) != n && got >= 0 &&
+           now_ms() < end)
+        nap(1);
+    return got;
+}
+
+static long ask_pid(const fixture *f)
+{
+    client c;
+    long pid = -1;
+
+    if (cl_connect_port(&c, f->port, 0) != 0)
+        return -2;
+    cl_puts(&c, "GET /pid HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    if (cl_reply(&c) == 200)
+        pid = strtol(c.body.p, NULL, 10);
+    cl_close(&c);
+    return pid;
+}
+
+static int is_among(long pid, const long *kids, int n)
+{
+    while (n-- > 0)
+        if (kids[n] == pid)
+            return 1;
+    return 0;
+}
+
+TEST(process, crash_costs_one_child)
+{
+    fixture f;
+    client c, other;
+    long kids[16], after[16];
+    uint64_t t0;
+    int i, n;
+
+    fx_init_forked(&f, 2);
+    f.deaths_ok = 1;
+    long_times(&f);
+    if (!fx_up(&f))
+        return;
+    if (wait_children(&f, 2, kids, PATIENCE) < 0) {
+        fx_down(&f);
+        SKIP("no /proc to see children in");
+    }
+    CHECK_SOON(get_int(&shm->child_starts) == 2, 4000);
+    for (i = 0; i < 4; i++) {
+        char number[32];
+        long victim;
+        context("crash %d", i);
+        /* two connections to different children */
+        cl_open(&other, &f);
+        CHECK_INT(cl_get(&other, "/pid"), 200);
+        victim = 0;
+        for (n = 0; n < 500; n++) {
+            cl_open(&c, &f);
+            CHECK_INT(cl_get(&c, "/pid"), 200);
+            victim = strtol(c.body.p, NULL, 10);
+            if (victim != strtol(other.body.p, NULL, 10))
+                break;
+            cl_close(&c);
+        }
+        if (n == 500) {             /* the other child gets nothing here */
+            cl_close(&other);
+            fail(__FILE__, __LINE__, "one child has got everything");
+            break;
+        }
+        cl_puts(&c, "GET /crash HTTP/1.1\r\nHost: a\r\n\r\n");
+        CHECK_INT(cl_reply(&c), 0);
+        CHECK(c.end != 0);
+        t0 = now_ms();
+        cl_close(&c);
+        CHECK_INT(get_status(&f, "/hello"), 200);   /* the other one serves */
+        check_in_step(&other);                      /* and keeps its clients */
+        while ((n = wait_children(&f, 2, after, SCALED(1000))) == 2 &&
+               is_among(victim, after, n) && now_ms() - t0 < 5000)
+            nap(1);
+        CHECK_INT(n, 2);
+        CHECK_IN(now_ms() - t0, 0, 20 + SCALED(150));
+        snprintf(number, sizeof number, "%ld", victim);
+        CHECK_SOON(fx_log_has(&f, number), 1000);
+        cl_close(&other);
+        CHECK_SOON(get_int(&shm->child_starts) == 3 + i, 3000);
+    }
+    context("%s", "");
+    CHECK(fx_log_has(&f, "11") || fx_log_has(&f, "egmentation"));
+    fx_down(&f);
+}
+
+TEST(process, killed_child_is_replaced)   /* 2.4.54 */
+{
+    fixture f;
+    long kids[16], after[16];
+    int n;
+
+    fx_init_forked(&f, 1);
+    f.deaths_ok = 1;
+    if (!fx_up(&f))
+        return;
+    if (wait_children(&f, 1, kids, PATIENCE) != 1) {
+        fx_down(&f);
+        SKIP("no /proc to see children in");
+    }
+    CHECK_INT(get_status(&f, "/hello"), 200);
+    kill((pid_t)kids[0], SIGKILL);
+    CHECK_INT(get_status(&f, "/hello"), 200);   /* waits in the backlog */
+    n = wait_children(&f, 1, after, PATIENCE);
+    CHECK_INT(n, 1);
+    CHECK(n == 1 && after[0] != kids[0]);
+    fx_down(&f);
+}
+
+static int hk_die(empm_server *s, void *user)
+{
+    fx_child_start(s, user);
+    return 1;
+}
+
+TEST(process, children_that_die_at_once_are_throttled)
+{
+    fixture f;
+
+    fx_init_forked(&f, 2);
+    f.deaths_ok = 1;
+    f.cfg.on_child_start = hk_die;
+    if (!fx_up(&f))
+        return;
+    fx_wait(&f, 1000);              /* it may give up, and say so */
+    CHECK_IN(get_int(&shm->child_starts), 1, 60);
+    CHECK(fx_log_has(&f, "exited"));
+    if (f.status != 0 && fx_reap(&f, f.pid, SCALED(1000)))
+        f.pid = 0;
+    fx_down(&f);
+}
+
+TEST(process, children_leave_when_the_parent_is_killed)
+{
+    fixture f;
+    client c, idle;
+    long kids[16];
+    int n, i;
+    pid_t group;
+
+    fx_init_forked(&f, 2);
+    long_times(&f);
+    if (!fx_up(&f))
+        return;
+    n = wait_children(&f, 2, kids, PATIENCE);
+    if (n < 0) {
+        fx_down(&f);
+        SKIP("no /proc to see children in");
+    }
+    CHECK_INT(n, 2);
+    cl_open(&idle, &f);
+    check_in_step(&idle);
+    cl_open(&c, &f);
+    cl_puts(&c, "GET /sleep?ms=300 HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK(!cl_readable(&c, 50));
+    group = f.pid;
+    kill(f.pid, SIGKILL);
+    CHECK(fx_wait(&f, PATIENCE));
+    f.pid = 0;
+    CHECK_INT(cl_reply(&c), 200);   /* what runs is finished */
+    CHECK_STR(c.body.p, "slept\n");
+    if (!CHECK(fx_reap(&f, group, SCALED(4000))))
+        kill(-group, SIGKILL);
+    fx_reap(&f, group, 500);
+    for (i = 0; i < n; i++)
+        CHECK(kill((pid_t)kids[i], 0) != 0);
+    cl_close(&c);
+    cl_close(&idle);
+    fx_down(&f);
+}
+
+TEST(process, stop_signals)
+{
+    static const int sigs[] = { SIGTERM, SIGINT, SIGWINCH };
+    int i;
+
+    for (i = 0; i < 3; i++) {
+        fixture f;
+        client running, idle;
+        uint64_t t0;
+        context("signal %d", sigs[i]);
+        fx_init_forked(&f, 2);
+        long_times(&f);
+        f.cfg.keep_alive_timeout_ms = 800;
+        if (!fx_up(&f))
+            return;
+        cl_open(&idle, &f);
+        check_in_step(&idle);
+        cl_open(&running, &f);
+        cl_puts(&running, "GET /sleep?ms=250 HTTP/1.1\r\nHost: a\r\n\r\n");
+        CHECK(!cl_readable(&running, 60));
+        t0 = now_ms();
+        kill(f.pid, sigs[i]);
+        if (sigs[i] == SIGWINCH)
+            CHECK_OPEN(&idle);
+        else
+            CHECK_INT(cl_end(&idle, SCALED(250)), CL_FIN);
+        CHECK_INT(cl_reply(&running), 200);
+        CHECK_STR(running.body.p, "slept\n");
+        CHECK_INT(running.closes, 1);
+        CHECK_FIN(&running);
+        CHECK(fx_wait(&f, PATIENCE));
+        CHECK(WIFEXITED(f.status) && WEXITSTATUS(f.status) == 0);
+        CHECK_IN(now_ms() - t0, 0, 900 + SCALED(1000));
+        CHECK_INT(get_status(&f, "/hello"), -2);
+        if (fx_reap(&f, f.pid, SCALED(1000)))
+            f.pid = 0;
+        cl_close(&idle);
+        cl_close(&running);
+        fx_down(&f);
+    }
+    context("%s", "");
+}
+
+TEST(process, stop_is_fast_with_parked_connections)
+{
+    enum { N = 300 };
+    static client c[N];
+    fixture f;
+    uint64_t t0;
+    int i;
+
+    fx_init_forked(&f, 2);
+    long_times(&f);
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < N; i++) {
+        cl_open(&c[i], &f);
+        cl_puts(&c[i], GET1 "\r\n");
+    }
+    for (i = 0; i < N; i++)
+        CHECK_INT(cl_reply(&c[i]), 200);
+    t0 = now_ms();
+    kill(f.pid, SIGTERM);
+    CHECK(fx_wait(&f, PATIENCE));
+    CHECK_IN(now_ms() - t0, 0, SCALED(250));
+    for (i = 0; i < N; i++)
+        cl_close(&c[i]);
+    if (fx_reap(&f, f.pid, SCALED(1000)))
+        f.pid = 0;
+    fx_down(&f);
+}
+
+TEST(process, connections_are_spread)
+{
+    enum { N = 200 };
+    static client c[N];
+    fixture f;
+    long kids[16];
+    int i, first = 0, n;
+
+    fx_init_forked(&f, 2);
+    long_times(&f);
+    if (!fx_up(&f))
+        return;
+    n = wait_children(&f, 2, kids, PATIENCE);
+    for (i = 0; i < 200 && n == 2; i++) {       /* both are up */
+        long pid = ask_pid(&f);
+        first |= pid == kids[0] ? 1 : pid == kids[1] ? 2 : 0;
+        if (first == 3)
+            break;
+    }
+    if (n == 2)
+        CHECK_INT(first, 3);
+    first = 0;
+    for (i = 0; i < N; i++) {
+        cl_open(&c[i], &f);
+        cl_puts(&c[i], "GET /pid HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    for (i = 0; i < N; i++) {
+        CHECK_INT(cl_reply(&c[i]), 200);
+        if (n == 2 && strtol(c[i].body.p, NULL, 10) == kids[0])
+            first++;
+        cl_close(&c[i]);
+    }
+    if (n == 2)
+        CHECK_IN(first, N / 10, N - N / 10);
+    fx_down(&f);
+}
+
+TEST(process, max_connections_per_child)  /* 65592: the account stays right */
+{
+    fixture f;
+    long pids[64], kids[16];
+    int i, n = 0;
+
+    fx_init_forked(&f, 1);
+    f.deaths_ok = 1;
+    f.cfg.max_connections_per_child = 5;
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < 40; i++) {
+        long pid = ask_pid(&f);
+        CHECK(pid > 0);
+        if (n < 64 && !is_among(pid, pids, n))
+            pids[n++] = pid;
+    }
+    CHECK_IN(n, 4, 10);
+    CHECK_SOON(children_of(f.pid, kids, 16) <= 1, 3000);
+    fx_down(&f);
+}
+
+TEST(process, spare_threads)
+{
+    enum { N = 4 };
+    fixture f;
+    client c[N];
+    long kids[16];
+    int i;
+
+    fx_init_forked(&f, -1);
+    long_times(&f);
+    f.cfg.start_servers = 1;
+    f.cfg.server_limit = 4;
+    f.cfg.threads_per_child = 2;
+    f.cfg.max_request_workers = 8;
+    f.cfg.min_spare_threads = 2;
+    f.cfg.max_spare_threads = 4;
+    if (!fx_up(&f))
+        return;
+    if (wait_children(&f, 1, kids, PATIENCE) != 1) {
+        fx_down(&f);
+        SKIP("no /proc to see children in");
+    }
+    CHECK_INT(get_status(&f, "/hello"), 200);
+    for (i = 0; i < N; i++) {       /* more than one child can take */
+        cl_open(&c[i], &f);
+        cl_puts(&c[i], "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
+        CHECK_SOON(get_int(&shm->at_gate) == i + 1, 6000);
+        nap(SCALED(20));            /* it takes 1 ms to know oneself blocked */
+    }
+    CHECK_IN(children_of(f.pid, kids, 16), 2, 4);
+    CHECK_INT(get_status(&f, "/hello"), 200);
+    set_int(&shm->gate, 1);
+    for (i = 0; i < N; i++) {
+        CHECK_INT(cl_reply(&c[i]), 200);
+        cl_close(&c[i]);
+    }
+    /* and the surplus goes again */
+    CHECK_SOON(children_of(f.pid, kids, 16) <= 2, 8000);
+    CHECK_INT(get_status(&f, "/hello"), 200);
+    fx_down(&f);
+}
+
+static void few_descriptors(void)
+{
+    struct rlimit r;
+
+    r.rlim_cur = r.rlim_max = 64;
+    setrlimit(RLIMIT_NOFILE, &r);
+}
+
+static void descriptors_run_out(int processes, int max_open)
+{
+    enum { N = 200 };
+    static client c[N];
+    fixture f;
+    long kids[16], pid;
+    long long cpu0;
+    int i, n;
+
+    fx_init_forked(&f, processes);
+    f.in_child = few_descriptors;
+    long_times(&f);
+    f.cfg.max_open_connections = max_open;
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(get_status(&f, "/hello"), 200);
+    for (i = 0; i < N; i++) {
+        cl_open(&c[i], &f);
+        if (i % 2)
+            cl_puts(&c[i], "GET /hello HTTP/1.1\r\nHo");
+        else
+            cl_puts(&c[i], GET1 "\r\n");
+    }
+    nap(SCALED(200));
+    pid = f.pid;
+    n = processes > 0 ? children_of(f.pid, kids, 16) : 0;
+    if (n > 0)
+        pid = kids[0];
+    cpu0 = cpu_ms_of(pid) + cpu_ms_of(f.pid);
+    nap(700);
+    CHECK_IN(cpu_ms_of(pid) + cpu_ms_of(f.pid) - cpu0, 0, 60 + SCALED(40));
+    for (i = 0; i < N; i++)
+        cl_close(&c[i]);
+    for (i = 0; i < 10; i++)
+        CHECK_INT(get_status(&f, "/hello"), 200);
+    fx_down(&f);
+}
+
+TEST(process, descriptors_run_out)
+{
+    context("one child");
+    descriptors_run_out(1, 0);
+    context("one child, no bound of its own");
+    descriptors_run_out(1, 5000);
+    context("no child");
+    descriptors_run_out(0, 0);
+    context("%s", "");
+}
+
+TEST(process, resting_server_is_silent)   /* 57399: no periodic wake-up */
+{
+    fixture f;
+    client c[10];
+    long who[16];
+    long long before[16], cpu = 0, sum = 0;
+    int i, n;
+
+    fx_init_forked(&f, 2);
+    long_times(&f);
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < 10; i++) {
+        cl_open(&c[i], &f);
+        check_in_step(&c[i]);
+    }
+    nap(1500);
+    n = children_of(f.pid, who, 15);
+    if (n >= 0)
+        who[n++] = f.pid;
+    for (i = 0; i < n; i++)
+        before[i] = wakeups_of(who[i]) + cpu_ms_of(who[i]);
+    nap(1200);
+    for (i = 0; i < n; i++) {
+        sum += wakeups_of(who[i]) + cpu_ms_of(who[i]) - before[i];
+        cpu += cpu_ms_of(who[i]);
+    }
+    if (n > 0 && g_slow == 1)
+        CHECK_IN(sum, 0, 2);
+    CHECK_IN(cpu, 0, SCALED(500));
+    for (i = 0; i < 10; i++)
+        cl_close(&c[i]);
+    fx_down(&f);
+}
+
+/* Private memory of a process in bytes. */
+static long long memory_of(long pid)
+{
+    char path[64], line[256];
+    long long sum = 0;
+    FILE *f;
+
+    snprintf(path, sizeof path, "/proc/%ld/smaps_rollup", pid);
+    f = fopen(path, "r");
+    if (f == NULL)
+        return -1;
+    while (fgets(line, sizeof line, f) != NULL)
+        if (strncmp(line, "Private_Dirty:", 14) == 0)
+            sum += strtoll(line + 14, NULL, 10) * 1024;
+    fclose(f);
+    return sum;
+}
+
+TEST(process, idle_connections_are_cheap)    /* at most 300 bytes each */
+{
+#ifdef EVENTMPM_POLL
+    enum { N = 1500 };              /* each look is at all of them */
+#else
+    enum { N = 6000 };
+#endif
+    static client c[N];
+    struct rlimit r;
+    fixture f;
+    long kids[4];
+    long long before = 0, after = 0;
+    int i;
+
+    getrlimit(RLIMIT_NOFILE, &r);
+    if (r.rlim_cur < N + 200)
+        SKIP("not enough descriptors allowed");
+    if (g_slow > 1)
+        SKIP("a sanitizer's memory says nothing");
+    fx_init_forked(&f, 1);
+    long_times(&f);
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < N; i++) {
+        if (cl_connect_port(&c[i], f.port, 0) != 0)
+            break;
+        CHECK_INT(cl_get(&c[i], "/hello"), 200);
+        str_free(&c[i].in);
+        str_free(&c[i].head);
+        str_free(&c[i].body);
+        str_free(&c[i].trailer);
+        if (i == N / 3 && children_of(f.pid, kids, 4) == 1)
+            before = memory_of(kids[0]);
+    }
+    CHECK_INT(i, N);
+    after = memory_of(kids[0]);
+    if (before > 0)
+        CHECK_IN((after - before) / (N - N / 3), 0, 300);
+    while (i-- > 0)
+        cl_close(&c[i]);
+    CHECK_INT(get_status(&f, "/hello"), 200);
+    fx_down(&f);
+}
+
+TEST(process, run_without_children)  /* processes = 0 in the foreground */
+{
+    fixture f;
+    client c;
+    long kids[4];
+    int i;
+
+    for (i = 0; i < 2; i++) {
+        fx_init_forked(&f, 0);
+        if (!fx_up(&f))
+            return;
+        CHECK_INT(ask(&f, &c, GET1 "\r\n"), 200);
+        CHECK_IN(children_of(f.pid, kids, 4), -1, 0);
+        kill(f.pid, i ? SIGWINCH : SIGINT);
+        cl_puts(&c, GET1 "\r\n");
+        cl_drain(&c, PATIENCE);
+        CHECK(fx_wait(&f, PATIENCE));
+        CHECK(WIFEXITED(f.status) && WEXITSTATUS(f.status) == 0);
+        f.pid = 0;
+        cl_close(&c);
+        fx_down(&f);
+    }
+}
+
+TEST(process, spool_on_a_full_disk)  /* here: a limit of the process */
+{
+    fixture f;
+    client c;
+    str s;
+
+    (void)c;
+    memset(&s, 0, sizeof s);
+    fx_init_forked(&f, 1);
+    f.cfg.spool_directory = "/dev/full/x";
+    f.in_child = NULL;
+    fx_close_files(&f);             /* a directory that is none: refused, not ... */
+    fx_init(&f);
+    f.cfg.spool_directory = "/no/such/directory";
+    if (empm_start(&f.cfg, &f.s) == EMPM_OK) {      /* ... or 5xx when needed */
+        f.port = empm_port(f.s, 0);
+        put_post(&s, "/sum-any", 300000, 0, "");
+        CHECK_INT(ask_n(&f, &c, s.p, s.n) / 100, 5);
+        CHECK_FIN(&c);
+        cl_close(&c);
+        CHECK_INT(get_status(&f, "/hello"), 200);
+        str_free(&s);
+        fx_down(&f);
+    } else {
+        CHECK(f.s == NULL);
+        fx_close_files(&f);
+    }
+}
+
+/* --- the command line ---------------------------------------------------- */
+
+typedef struct spoken {
+    int  status;
+    char text[8192];
+} spoken;
+
+/* Runs empm_main() in a new process and collects what it says. */
+static spoken run_main(int argc, const char *const *args)
+{
+    spoken s;
+    char *argv[16];
+    int fd = unlinked_file(), i;
+    pid_t pid;
+    ssize_t n;
+    uint64_t end;
+
+    memset(&s, 0, sizeof s);
+    for (i = 0; i < argc && i < 15; i++)
+        argv[i] = strdup(args[i]);
+    argv[i] = NULL;
+    fflush(NULL);
+    pid = fork();
+    if (pid == 0) {
+        empm_config cfg = empm_defaults();
+        cfg.routes = routes;
+        cfg.listen[0] = "127.0.0.1:0";
+        dup2(fd, 1);
+        dup2(fd, 2);
+        i = empm_main(&cfg, argc, argv);
+        fflush(NULL);
+        _exit(i);
+    }
+    end = now_ms() + (uint64_t)PATIENCE;
+    while (waitpid(pid, &s.status, WNOHANG) == 0) {
+        if (now_ms() > end) {
+            fail(__FILE__, __LINE__, "empm_main does not return");
+            kill(pid, SIGKILL);
+            waitpid(pid, &s.status, 0);
+            break;
+        }
+        nap(1);
+    }
+    n = pread(fd, s.text, sizeof s.text - 1, 0);
+    s.text[n > 0 ? n : 0] = 0;
+    close(fd);
+    for (i = 0; argv[i] != NULL; i++)
+        free(argv[i]);
+    return s;
+}
+
+TEST(process, command_line)
+{
+    static const char *const version[] = { "prog", "-V" };
+    static const char *const help[] = { "prog", "-h" };
+    static const char *const test_ok[] = { "prog", "-t", "-c", "Timeout 5" };
+    static const char *const test_bad[] = { "prog", "-t", "-c", "Timeout x" };
+    static const char *const unknown[] = { "prog", "--no-such-option" };
+    static const char *const bad_directive[] = { "prog", "-c", "Nope 1" };
+    spoken s;
+
+    s = run_main(2, version);
+    CHECK(WIFEXITED(s.status) && WEXITSTATUS(s.status) == 0);
+    CHECK(strstr(s.text, "event") != NULL && strstr(s.text, "MPM") != NULL);
+    s = run_main(2, help);
+    CHECK(WIFEXITED(s.status) && WEXITSTATUS(s.status) == 0);
+    CHECK(strstr(s.text, "-c") != NULL);
+    s = run_main(4, test_ok);
+    CHECK(WIFEXITED(s.status) && WEXITSTATUS(s.status) == 0);
+    s = run_main(4, test_bad);
+    CHECK(WIFEXITED(s.status) && WEXITSTATUS(s.status) != 0);
+    CHECK(strstr(s.text, "Timeout") != NULL);
+    s = run_main(2, unknown);
+    CHECK(WIFEXITED(s.status) && WEXITSTATUS(s.status) != 0);
+    s = run_main(3, bad_directive);
+    CHECK(WIFEXITED(s.status) && WEXITSTATUS(s.status) != 0);
+    CHECK(strstr(s.text, "Nope") != NULL);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>clients -- the real ones, where they are installed
+ * ------------------------------------------------------------------------- */
+
+static int installed(const char *program)
+{
+    char cmd[200];
+
+    snprintf(cmd, sizeof cmd, "command -v %s >/dev/null 2>&1", program);
+    return system(cmd) == 0;
+}
+
+/* Runs a command with the server's URL in it; its output is in `out`. */
+static int shell(char *out, size_t n, const char *fmt, ...) EMPM__PRINTF(3, 4);
+static int shell(char *out, size_t n, const char *fmt, ...)
+{
+    char cmd[1500], path[400], whole[2000];
+    va_list ap;
+    int rc, fd;
+    ssize_t got = 0;
+
+    va_start(ap, fmt);
+    vsnprintf(cmd, sizeof cmd, fmt, ap);
+    va_end(ap);
+    tmp_path(path, sizeof path, "out");
+    snprintf(whole, sizeof whole, "(%s) >%s 2>&1", cmd, path);
+    rc = system(whole);
+    fd = open(path, O_RDONLY);
+    if (fd >= 0) {
+        got = read(fd, out, n - 1);
+        close(fd);
+    }
+    out[got > 0 ? got : 0] = 0;
+    unlink(path);
+    return WIFEXITED(rc) ? WEXITSTATUS(rc) : -1;
+}
+
+TEST(clients, curl)
+{
+    fixture f;
+    char out[4096], path[400], *big;
+
+    if (!installed("curl"))
+        SKIP("curl is not installed");
+    fx_init_forked(&f, 1);
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(shell(out, sizeof out, "curl -sS -m 20 http://127.0.0.1:%d/hello "
+                    "http://127.0.0.1:%d/hello/two", f.port, f.port), 0);
+    CHECK_STR(out, "Hello, world!\nHello, two!\n");
+    CHECK_INT(shell(out, sizeof out, "curl -sS -m 20 --http1.0 "
+                    "http://127.0.0.1:%d/hello", f.port), 0);
+    CHECK_STR(out, "Hello, world!\n");
+    CHECK_INT(shell(out, sizeof out, "curl -sS -m 20 --http1.0 "
+                    "http://127.0.0.1:%d/produce?bytes=1000000 | wc -c", f.port),
+              0);
+    CHECK_INT(strtol(out, NULL, 10), 1000000);
+    CHECK_INT(shell(out, sizeof out, "curl -sS -m 20 -I "
+                    "http://127.0.0.1:%d/hello", f.port), 0);
+    CHECK(strncmp(out, "HTTP/1.1 200", 12) == 0);
+    big = (char *)malloc(10000000);
+    if (big != NULL) {
+        char want[64];
+        pattern_fill(big, 10000000, 0);
+        write_file(tmp_path(path, sizeof path, "upload"), big, 10000000);
+        free(big);
+        snprintf(want, sizeof want, "bytes=10000000 sum=%lx nul=1 trailer=-",
+                 (unsigned long)pattern_sum(10000000));
+        CHECK_INT(shell(out, sizeof out, "curl -sS -m 30 --data-binary @%s "
+                        "http://127.0.0.1:%d/sum-any", path, f.port), 0);
+        CHECK_STR(out, want);
+        CHECK_INT(shell(out, sizeof out, "curl -sS -m 30 -T %s -X POST "
+                        "-H 'Transfer-Encoding: chunked' "
+                        "http://127.0.0.1:%d/sum-any", path, f.port), 0);
+        CHECK_STR(out, want);
+        CHECK_INT(shell(out, sizeof out, "curl -sS -m 30 -o /dev/null "
+                        "-w '%%{http_code}' --data-binary @%s "
+                        "http://127.0.0.1:%d/echo", path, f.port), 0);
+        CHECK_STR(out, "413");
+        unlink(path);
+    }
+    CHECK_INT(shell(out, sizeof out, "curl -sS -m 20 -L -o /dev/null "
+                    "-w '%%{http_code}' http://127.0.0.1:%d/tree", f.port), 0);
+    CHECK_STR(out, "200");
+    fx_down(&f);
+}
+
+TEST(clients, ab)
+{
+    fixture f;
+    char out[8192];
+    const char *p;
+
+    if (!installed("ab"))
+        SKIP("ab is not installed");
+    fx_init_forked(&f, 1);
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(shell(out, sizeof out, "ab -q -k -n 2000 -c 20 "
+                    "http://127.0.0.1:%d/hello", f.port), 0);
+    p = strstr(out, "Complete requests:");
+    CHECK(p != NULL && strtol(p + 18, NULL, 10) == 2000);
+    p = strstr(out, "Failed requests:");
+    CHECK(p != NULL && strtol(p + 16, NULL, 10) == 0);
+    p = strstr(out, "Keep-Alive requests:");
+    CHECK(p != NULL && strtol(p + 20, NULL, 10) > 1900);
+    CHECK(strstr(out, "Non-2xx") == NULL);
+    CHECK_INT(shell(out, sizeof out, "ab -q -n 500 -c 20 "
+                    "http://127.0.0.1:%d/hello", f.port), 0);
+    p = strstr(out, "Failed requests:");
+    CHECK(p != NULL && strtol(p + 16, NULL, 10) == 0);
+    fx_down(&f);
+}
+
+TEST(clients, wrk)
+{
+    fixture f;
+    char out[8192];
+
+    if (!installed("wrk"))
+        SKIP("wrk is not installed");
+    fx_init_forked(&f, 1);
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(shell(out, sizeof out, "wrk -t1 -c32 -d1s http://127.0.0.1:%d/hello",
+                    f.port), 0);
+    CHECK(strstr(out, "Socket errors") == NULL);
+    CHECK(strstr(out, "Non-2xx") == NULL);
+    CHECK(strstr(out, "requests in") != NULL);
+    fx_down(&f);
+}
+
+TEST(clients, nc)
+{
+    fixture f;
+    char out[4096];
+
+    if (!installed("nc"))
+        SKIP("nc is not installed");
+    fx_init_forked(&f, 1);
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(shell(out, sizeof out, "printf 'GET /hello HTTP/1.1\\r\\nHost: a\\r\\n"
+                    "\\r\\n' | timeout 20 nc -N 127.0.0.1 %d", f.port), 0);
+    CHECK(strstr(out, "\r\n\r\nHello, world!\n") != NULL);
+    fx_down(&f);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>main -- picks, runs, counts
+ * ------------------------------------------------------------------------- */
+
+static int g_passed, g_failed, g_skipped;
+
+static void *do_nothing(void *arg)
+{
+    return arg;
+}
+
+/* What every test promises to leave as it was. */
+static void check_leftovers(int fds, int threads, int live)
+{
+    int st;
+    long kids[16];
+    int n, i;
+
+    if (fds >= 0) {
+        CHECK_SOON(open_fds() <= fds, 1000);
+        if (open_fds() > fds)
+            CHECK_INT(open_fds(), fds);
+    }
+    if (threads >= 0)
+        CHECK_SOON(threads_now() <= threads, 1000);
+    CHECK_INT(get_int(&a_live), live);
+    while (waitpid(-1, &st, WNOHANG) > 0)
+        continue;
+    n = children_of((long)getpid(), kids, 16);
+    for (i = 0; i < n; i++)
+        if (n > (g_watch_fd >= 0)) {
+            fail(__FILE__, __LINE__, "process %ld is still there", kids[i]);
+        }
+}
+
+static void run_one(const test *t, int forked)
+{
+    char name[128];
+    int fds = open_fds(), threads = threads_now(), live = get_int(&a_live);
+    uint64_t t0 = now_ms();
+
+    snprintf(name, sizeof name, "%s.%s%s", t->section, t->name,
+             forked ? "+fork" : "");
+    g_forked = forked;
+    g_skip = NULL;
+    g_context[0] = 0;
+    set_int(&g_failures, 0);
+    set_int(&g_printed, 0);
+    memset(shm, 0, sizeof *shm);
+    watchdog_set(name, (t->flags & T_LONG ? 300000 : 60000) *
+                       (g_slow > 1 ? 3 : 1));
+    t->fn();
+    g_context[0] = 0;
+    if (g_skip == NULL)
+        check_leftovers(fds, threads, live);
+    watchdog_set("", 0);
+    set_int(&a_live, 0);
+    if (get_int(&g_failures) != 0) {
+        printf("FAILED  %s (%d checks, %d ms)\n", name, get_int(&g_failures),
+               (int)(now_ms() - t0));
+        g_failed++;
+    } else if (g_skip != NULL) {
+        printf("skipped %s: %s\n", name, g_skip);
+        g_skipped++;
+    } else {
+        if (g_verbose)
+            printf("ok      %s (%d ms)\n", name, (int)(now_ms() - t0));
+        g_passed++;
+    }
+    fflush(stdout);
+}
+
+static int is_slow_here(void)
+{
+    const char *p = getenv("EMPM_TEST_SLOW");
+
+    if (p != NULL)
+        return (int)strtol(p, NULL, 10);
+    p = getenv("LD_PRELOAD");
+    if (p != NULL && strstr(p, "vgpreload") != NULL)
+        return 20;
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+    return 4;
+#elif defined(__has_feature)
+#  if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer)
+    return 4;
+#  endif
+#endif
+    return 1;
+}
+
+int main(int argc, char **argv)
+{
+    const test *t;
+    struct rlimit r;
+    const char *base = getenv("TMPDIR");
+    int i, list = 0, with_long = 0, words = 0, forked;
+
+    setvbuf(stdout, NULL, _IOLBF, 8192);
+    for (i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "-l") == 0)
+            list = 1;
+        else if (strcmp(argv[i], "-v") == 0)
+            g_verbose = 1;
+        else if (strcmp(argv[i], "-d") == 0)
+            g_show_log = 1;
+        else if (strcmp(argv[i], "--long") == 0 || strcmp(argv[i], "all") == 0)
+            with_long = 1;
+        else if (argv[i][0] == '-') {
+            fprintf(stderr, "usage: %s [-l] [-v] [-d] [--long] [long | part of a name "
+                    "...]\n", argv[0]);
+            return 2;
+        } else {
+            words++;
+        }
+    }
+    g_slow = is_slow_here();
+    if (!list) {
+        watchdog_start();
+#if defined(__linux__) && defined(PR_SET_CHILD_SUBREAPER)
+        prctl(PR_SET_CHILD_SUBREAPER, 1);   /* so that we see orphans */
+#endif
+        if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur < r.rlim_max) {
+            r.rlim_cur = r.rlim_max < 20000 ? r.rlim_max : 20000;
+            setrlimit(RLIMIT_NOFILE, &r);
+        }
+        shm = (shared *)mmap(NULL, sizeof *shm, PROT_READ | PROT_WRITE,
+                             MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        snprintf(g_tmp, sizeof g_tmp, "%.200s/empm-test-XXXXXX",
+                 base != NULL && base[0] == '/' ? base : "/tmp");
+        if (shm == (shared *)MAP_FAILED || mkdtemp(g_tmp) == NULL) {
+            perror("cannot set up");
+            return 2;
+        }
+        make_tree();
+        {                           /* a sanitizer's own thread begins here */
+            pthread_t th;
+            if (pthread_create(&th, NULL, do_nothing, NULL) == 0)
+                pthread_join(th, NULL);
+        }
+    }
+    for (t = tests_first; t != NULL; t = t->next)
+        for (forked = 0; forked <= ((t->flags & T_LIVE) != 0); forked++) {
+            char name[128];
+            int picked = words == 0 && (!(t->flags & T_LONG) || with_long);
+            snprintf(name, sizeof name, "%s.%s%s", t->section, t->name,
+                     forked ? "+fork" : "");
+            for (i = 1; i < argc; i++)
+                if (argv[i][0] != '-' && strcmp(argv[i], "all") != 0 &&
+                    (strstr(name, argv[i]) != NULL ||
+                     (strcmp(argv[i], "long") == 0 && (t->flags & T_LONG))))
+                    picked = 1;
+            if (words != 0 && with_long && words == 1 && argc > 1)
+                for (i = 1; i < argc; i++)
+                    if (strcmp(argv[i], "all") == 0)
+                        picked = 1;
+            if (!picked || (forked && getenv("NOFORK")))
+                continue;
+            if (list)
+                printf("%s%s\n", name, t->flags & T_LONG ? "  (long)" : "");
+            else
+                run_one(t, forked);
+        }
+    if (list)
+        return 0;
+    remove_tree(g_tmp);
+    munmap(shm, sizeof *shm);
+    printf("%d passed, %d failed, %d skipped\n", g_passed, g_failed, g_skipped);
+    return g_failed != 0;
+}
