@@ -3039,6 +3039,7 @@ typedef struct empm__child {
     uint32_t            horizon_ms;    /* H of >>wheel; fixed */
     uint32_t            stopping;      /* atomic: 0, EMPM__ORDER_STOP or
                                           EMPM__ORDER_GRACEFUL, or both */
+    uint32_t            linger_until;  /* atomic: a stop's limit, or NEVER */
     uint32_t            abort;         /* atomic: waiting is over for everyone */
     uint32_t            want_retired;  /* atomic: a freed record wakes */
     /* the listener only */
@@ -3047,8 +3048,8 @@ typedef struct empm__child {
     uint32_t            accepts;       /* since the last rotation */
     uint32_t            accepted_before; /* by the slot's last tenants */
     uint32_t            full_batches;  /* in a row without room */
-    uint32_t            retry_ms, stop_ms, pause_log_ms;
-    uint32_t            tell_ms;
+    uint32_t            retry_ms, stop_ms;
+    uint64_t            pause_log_us, tell_us; /* not again before */
     int                 told_few;      /* the parent knows of few idle workers */
     int                 listening;     /* sockets registered */
     empm__yielder       yielder;
@@ -6000,8 +6001,7 @@ static enum empm__state empm__written(empm__worker *w, empm__conn *c,
         empm__transport_of(c)->finish(c);
         c->requests = 0;                 /* from here: KiB dropped */
         empm__store(&c->deadline_ms,
-                    empm__after(empm__clock(w), c->flags & EMPM__F_SHORT ||
-                                                        empm__closing_idle(w)
+                    empm__after(empm__clock(w), c->flags & EMPM__F_SHORT
                                                     ? cfg->linger_short_ms
                                                     : cfg->linger_timeout_ms));
         return EMPM__LINGER;
@@ -6099,7 +6099,9 @@ static enum empm__state empm__do_keepalive(empm__worker *w, empm__conn *c,
 static enum empm__state empm__do_linger(empm__worker *w, empm__conn *c,
                                         empm__wait *wait)
 {
-    const uint32_t deadline = empm__load(&c->deadline_ms);
+    /* a stop ends it after LingerTimeoutShort, whenever it began */
+    const uint32_t deadline = empm__earlier(empm__load(&c->deadline_ms),
+                                            empm__load(&w->child->linger_until));
     char *scratch = empm__scratch(w);
     while (scratch != NULL && !(c->flags & EMPM__F_DRAINED)) {
         const ssize_t n = empm__recv(w, c, scratch, EMPM__SCRATCH);
@@ -6118,6 +6120,7 @@ static enum empm__state empm__do_linger(empm__worker *w, empm__conn *c,
     if (scratch == NULL || empm__late(deadline, empm__clock(w)))
         return EMPM__CLOSED;
     empm__wait_in(wait, deadline);
+    wait->want |= EMPM__WANT(EMPM__READY_STOP);
     return EMPM__LINGER;
 }
 
@@ -6746,9 +6749,8 @@ static void empm__pause(empm__child *ch, uint32_t why, uint32_t now_ms,
     if (why & (EMPM__PAUSE_FDS | EMPM__PAUSE_FULL)) {
         ch->retry_ms = empm__after(now_ms, 100);
         empm__store(&ch->want_retired, 1u);
-        if (ch->pause_log_ms == EMPM__NEVER ||
-            empm__until(ch->pause_log_ms, now_ms) <= 0) {
-            ch->pause_log_ms = empm__after(now_ms, 60000);
+        if (empm__now_us() >= ch->pause_log_us) {
+            ch->pause_log_us = empm__now_us() + 60000000u;
             empm__log(ch->cfg, EMPM_LOG_ERROR,
                       "accepting pauses with %u connections open: %s",
                       ch->slab.in_use, reason);
@@ -6920,7 +6922,8 @@ static void empm__unpause(empm__child *ch, uint32_t why, uint32_t now_ms)
 
 /* --- stopping ------------------------------------------------------------- */
 
-/* Offers `ready` to every record in use; those that are taken shall end. */
+/* Offers `ready` to every record in use: READY_STOP tells those that listen for
+ * it; those that are taken by READY_TIMEOUT shall end. */
 static void empm__sweep(empm__child *ch, empm__batch *b, uint32_t ready,
                         int only_idle, int force)
 {
@@ -6930,7 +6933,11 @@ static void empm__sweep(empm__child *ch, empm__batch *b, uint32_t ready,
         const uint32_t w = empm__load(&c->word);
         if (!c->in_use || (only_idle && !(w & (EMPM__IDLE | EMPM__OWNED))))
             continue;
-        if (empm__take(ch, i, ready, b->now_ms))
+        if (!empm__take(ch, i, ready, b->now_ms))
+            continue;
+        if (ready == EMPM__READY_STOP)
+            empm__batch_add(ch, b, i);
+        else
             empm__end_taken(ch, b, i, force);
     }
 }
@@ -6959,6 +6966,9 @@ static void empm__begin_stop(empm__child *ch, empm__batch *b, uint32_t orders)
         }
     }
     ch->stop_ms = wait > 0 ? empm__after(b->now_ms, wait) : EMPM__NEVER;
+    if (before == 0)
+        empm__store(&ch->linger_until,
+                    empm__after(b->now_ms, cfg->linger_short_ms));
     empm__store(&ch->stopping, before | (orders & (EMPM__ORDER_STOP |
                                                    EMPM__ORDER_GRACEFUL)));
     empm__store(&ch->score->stopping, ch->stopping);
@@ -7080,9 +7090,9 @@ static void empm__push_batch(empm__child *ch, empm__batch *b)
         empm__pause(ch, EMPM__PAUSE_GATE, b->now_ms, "");
     /* the parent wants to know when few are left, at most ten times a second */
     if ((idle < empm__load(&ch->score->spare_share)) != ch->told_few &&
-        empm__until(ch->tell_ms, b->now_ms) <= 0) {
+        b->now_us >= ch->tell_us) {
         ch->told_few = !ch->told_few;
-        ch->tell_ms = empm__after(b->now_ms, 100);
+        ch->tell_us = b->now_us + 100000u;
         empm__tell_parent(ch, 'i');
     }
     /* the workers first: events then come in batches, see FIGURES of README */
@@ -7253,8 +7263,8 @@ static int empm__child_init(empm__child *ch, empm_server *s, int slot)
     ch->score->idle_workers = ch->score->queued = 0;
     ch->accepted_before = ch->score->accepted;
     ch->horizon_ms = empm__horizon(cfg);
-    ch->tell_ms = empm__now_ms();
-    ch->stop_ms = ch->retry_ms = ch->pause_log_ms = EMPM__NEVER;
+    ch->linger_until = EMPM__NEVER;
+    ch->stop_ms = ch->retry_ms = EMPM__NEVER;
     ch->pool.most = (size_t)(cfg->max_mem_free / EMPM_PAGE_BYTES);
     pthread_mutex_init(&ch->pool.lock, NULL);
     pthread_mutex_init(&ch->done_lock, NULL);
@@ -8065,7 +8075,8 @@ static void empm__share_out(empm__parent *p)
 }
 
 /* The whole life of a child process. */
-static void empm__kid_main(empm__parent *p, int slot, int control)
+static void empm__kid_main(empm__parent *p, int slot, int control,
+                           const sigset_t *mask)
 {
     empm_server *s = p->s;
     empm__signal_set own;
@@ -8082,6 +8093,7 @@ static void empm__kid_main(empm__parent *p, int slot, int control)
     signal(SIGINT, SIG_IGN);         /* the terminal's: the parent decides */
     signal(SIGWINCH, SIG_IGN);
     signal(SIGCHLD, SIG_DFL);
+    sigprocmask(SIG_SETMASK, mask, NULL);
     s->parent_fd = p->pipe[1];
     s->owner = 0;                    /* unlinks nothing */
     EMPM_FREE(p->kids);
@@ -8098,6 +8110,7 @@ static int empm__kid_start(empm__parent *p)
 {
     int slot, control[2];
     pid_t pid;
+    sigset_t all, old;
     empm__kid *kid;
     for (slot = 0; slot < p->slots && p->kids[slot].pid != 0; slot++)
         ;
@@ -8107,12 +8120,15 @@ static int empm__kid_start(empm__parent *p)
     kid->control = control[1];
     empm__store(&empm__score_at(&p->s->score, slot)->healthy, 0u);
     empm__store(&empm__score_at(&p->s->score, slot)->stopping, 0u);
+    sigfillset(&all);                /* until the child has handlers of its own */
+    sigprocmask(SIG_SETMASK, &all, &old);
     pid = fork();
     if (pid == 0) {
         close(control[1]);
         kid->control = -1;
-        empm__kid_main(p, slot, control[0]);
+        empm__kid_main(p, slot, control[0], &old);
     }
+    sigprocmask(SIG_SETMASK, &old, NULL);
     close(control[0]);
     if (pid < 0) {
         empm__log(p->cfg, EMPM_LOG_ALERT, "cannot fork: %s", strerror(errno));
@@ -8220,7 +8236,7 @@ static void empm__maintain(empm__parent *p)
     const empm_config *cfg = p->cfg;
     const int most = cfg->max_request_workers / cfg->threads_per_child;
     const uint64_t now = empm__now_us();
-    int i, idle = 0, starting = 0, victim = -1;
+    int i, idle = 0, starting = 0, below = 0, victim = -1;
     uint32_t fewest = 0;
     p->tick_us = 0;
     if (p->stopping || cfg->processes > 0)
@@ -8237,6 +8253,7 @@ static void empm__maintain(empm__parent *p)
         n = empm__load(&score->idle_workers);
         idle += (int)(n < (uint32_t)cfg->threads_per_child
                           ? n : (uint32_t)cfg->threads_per_child);
+        below |= n < score->spare_share;
         conns = empm__load(&score->connections);
         if (victim < 0 || conns < fewest) {
             victim = i;
@@ -8264,7 +8281,7 @@ static void empm__maintain(empm__parent *p)
             empm__log(cfg, EMPM_LOG_ERROR, "%d idle workers left, and "
                       "MaxRequestWorkers of %d is reached", idle,
                       cfg->max_request_workers);
-        if (++p->quiet_ticks >= 10)
+        if (++p->quiet_ticks >= 10 && !below)
             p->tick_us = 0;          /* until a child speaks up */
     }
 }
