@@ -559,7 +559,8 @@ EMPM_API int empm_status_page(empm_request *req, void *user);
  *   memory                               pages, arenas, spool files
  *   route head body                      HTTP in
  *   request response                     what a handler holds
- *   conn                                 the life of a connection
+ *   steps dispatch reading handling writing conn
+ *                                        the life of a connection
  *   files status                         two handlers
  *   child listen parent main             threads, sockets, processes
  *
@@ -1028,7 +1029,9 @@ static int64_t empm__parse_date(const char *s)
     for (mon = 0; mon < 12; mon++)
         if (memcmp(empm__months + mon * 3, name, 3) == 0)
             break;
-    if (mon == 12 || d < 1 || d > 31 || h > 23 || mi > 59 || sec > 60 ||
+    if (mon == 12 || d < 1 || d > 31 - (mon == 3 || mon == 5 || mon == 8 ||
+                                         mon == 10) ||
+        (mon == 1 && d > 28 + (y % 4 == 0 && (y % 100 != 0 || y % 400 == 0))) || h > 23 || mi > 59 || sec > 60 ||
         h < 0 || mi < 0 || sec < 0 || y < 1)
         return -1;
     yy = y - (mon < 2);
@@ -1160,7 +1163,7 @@ static const empm__directive empm__directives[] = {
               0),
     EMPM__SET("MaxOpenConnections", max_open_connections, INT, 0, 10000000),
     EMPM__SET("ThreadStackSize", thread_stack_size, INT, 0, INT_MAX),
-    EMPM__SET("ListenBacklog", listen_backlog, INT, 1, INT_MAX),
+    EMPM__SET("ListenBacklog", listen_backlog, INT, 1, 1 << 20),
     EMPM__SET("SendBufferSize", send_buffer_size, INT, 0, INT_MAX),
     EMPM__SET("ReceiveBufferSize", receive_buffer_size, INT, 0, INT_MAX),
     EMPM__SET("MaxMemFree", max_mem_free, I64, 0, INT64_MAX),
@@ -1478,6 +1481,12 @@ static void empm__check_numbers(empm_config *cfg, empm__report *r)
         cfg->header_min_rate < 0 || cfg->body_timeout_ms < 0 ||
         cfg->body_timeout_max_ms < 0 || cfg->body_min_rate < 0)
         empm__say(r, EMPM_LOG_ERROR, "RequestReadTimeout is out of range");
+    if (cfg->server_field == NULL)
+        cfg->server_field = "";
+    if (cfg->document_root == NULL)
+        cfg->document_root = ".";
+    if (cfg->spool_directory == NULL)
+        cfg->spool_directory = "/tmp";
     for (i = 0; cfg->server_field[i] != '\0'; i++)
         if (i == 80 || !(empm__char_class((unsigned char)cfg->server_field[i]) &
                          EMPM__VCHAR)) {
@@ -2083,7 +2092,9 @@ typedef struct empm__queue {
     uint32_t        searching;             /* how many: 0, 1, sometimes 2 */
     uint32_t        mark;                  /* `pushed` at mark_us; listener */
     uint64_t        mark_us;
-    int             gate_closed;           /* tell the listener who goes idle */
+    uint32_t        gate_closed;           /* atomic: tell the listener when a
+                                              worker has time */
+    uint32_t        gate_mark;             /* `pushed` when it closed */
     int             closed;
     empm__score_child *score;
 } empm__queue;
@@ -2128,6 +2139,24 @@ static uint32_t empm__queue_pop_locked(empm__queue *q)
     q->count--;
     q->popped++;
     return i;
+}
+
+/* Nobody has time: the listener stops accepting. */
+static void empm__gate_close_locked(empm__queue *q)
+{
+    q->gate_mark = q->pushed;
+    empm__store(&q->gate_closed, 1u);
+}
+
+/* May it open again, as a worker is idle, or has done all that was waiting when
+ * it closed? Else those outside would wait for ever beside a queue that the
+ * ones inside keep full. */
+static int empm__gate_open_locked(empm__queue *q, int idle)
+{
+    if (!q->gate_closed || (!idle && (int32_t)(q->popped - q->gate_mark) <= 0))
+        return 0;
+    empm__store(&q->gate_closed, 0u);
+    return 1;
 }
 
 /* Picks the sleeper to wake, NULL: none is needed or there is none. */
@@ -2219,10 +2248,13 @@ static uint32_t empm__queue_pop(empm__queue *q, uint32_t me, empm__yielder *y,
                 q->searching--;
             }
             wake = empm__queue_rouse_locked(q, 1);
+            gate = empm__gate_open_locked(q, 0);
             empm__queue_publish_locked(q);
             pthread_mutex_unlock(&q->lock);
             if (wake != NULL)
                 empm__unpark(&wake->parker);
+            if (gate)
+                open_gate(arg);
             return i;
         }
         if (looks < 2 && (self->searching || q->searching == 0)) {
@@ -2231,8 +2263,7 @@ static uint32_t empm__queue_pop(empm__queue *q, uint32_t me, empm__yielder *y,
                 q->searching++;
             }
             empm__queue_publish_locked(q);
-            gate = q->gate_closed;
-            q->gate_closed = 0;
+            gate = empm__gate_open_locked(q, 1);
             pthread_mutex_unlock(&q->lock);
             if (gate)
                 open_gate(arg);
@@ -2247,8 +2278,7 @@ static uint32_t empm__queue_pop(empm__queue *q, uint32_t me, empm__yielder *y,
         self->next = q->idle_top;
         q->idle_top = me;
         q->idle_count++;
-        gate = q->gate_closed;
-        q->gate_closed = 0;
+        gate = empm__gate_open_locked(q, 1);
         empm__queue_publish_locked(q);
         pthread_mutex_unlock(&q->lock);
         if (gate)
@@ -3021,7 +3051,8 @@ typedef struct empm__worker {          /* its thread alone, unless noted */
     /* the turn: what this connection has used in a row */
     uint32_t            turn_requests, turn_bytes;
     uint64_t            turn_start_us, turn_us;   /* turn_us: the last look */
-    uint32_t            turn_began;    /* atomic: of turn_start_us, for others */
+    uint32_t            turn_began;    /* atomic: in ms, for others; NEVER: no
+                                          turn is on */
 } empm__worker;
 
 typedef struct empm__child {
@@ -4441,6 +4472,14 @@ static int empm__emit(empm_request *req, empm__page *p)
         }
     }
     if (req->out_bytes < EMPM_RESPONSE_BUFFER && req->file_at == req->file_end) {
+        /* copying a few bytes beats another piece, and bounds the memory of a
+         * handler that flushes often */
+        if (req->out_last != NULL && n <= EMPM__PAGE_ROOM - req->out_last->end) {
+            const int r = empm__out_copy(req, empm__page_data(p) + p->start,
+                                         (size_t)n);
+            empm__page_put(w, p);
+            return r;
+        }
         empm__out_link(req, p);
         return EMPM_OK;
     }
@@ -4618,19 +4657,8 @@ static int empm__commit(empm_request *req, int whole)
         memcpy(empm__page_data(p) + p->start, head, n);
         return empm__emit_body(req);
     }
-    if (empm__out_copy(req, head, n) < 0)
-        return EMPM_ENOMEM;
-    /* Behind other answers: copying a few bytes beats another piece */
-    if (p != NULL && p->next == NULL && !req->chunk_out && req->out_last &&
-        p->end - p->start <= EMPM__PAGE_ROOM - req->out_last->end) {
-        int r = empm__out_copy(req, empm__page_data(p) + p->start,
-                               p->end - p->start);
-        empm__page_put(req->w, p);
-        req->body_out = req->body_out_last = NULL;
-        req->body_out_bytes = 0;
-        return r;
-    }
-    return empm__emit_body(req);
+    return empm__out_copy(req, head, n) < 0 ? EMPM_ENOMEM
+                                            : empm__emit_body(req);
 }
 
 /* May the handler still add to its answer? */
@@ -4928,6 +4956,36 @@ static void empm__file_drop(empm_request *req)
     req->response_spooled = 0;
 }
 
+/* Takes back an answer by file or producer of which nothing was sent. */
+static void empm__answer_drop(empm_request *req)
+{
+    static const char *const fields[] = { "etag", "last-modified",
+                                          "accept-ranges", "content-range" };
+    size_t i;
+    req->producer = NULL;
+    if (req->file_fd < 0)
+        return;
+    empm__file_drop(req);
+    for (i = 0; i < EMPM__COUNT(fields); i++)
+        empm__field_remove(req, fields[i], strlen(fields[i]));
+}
+
+/* A small file travels with its head, in one send(). */
+static int empm__file_inline(empm_request *req, size_t n)
+{
+    empm__page *p = empm__body_room(req);
+    const ssize_t got = p == NULL ? -1
+                                  : pread(req->file_fd,
+                                          empm__page_data(p) + p->end, n,
+                                          (off_t)req->file_at);
+    if (got != (ssize_t)n)
+        return EMPM_ESYS;
+    p->end += (uint32_t)n;
+    req->written = (int64_t)n;
+    empm__file_drop(req);
+    return empm__commit(req, 1);
+}
+
 /* Ends the response after the handler returned `rc`. Afterwards it is complete,
  * or a producer goes on in WRITE, or req->failed says why it must be aborted. */
 static void empm__finish(empm_request *req, int rc)
@@ -4947,8 +5005,8 @@ static void empm__finish(empm_request *req, int rc)
             /* with the body that was written, or a line of text; a file or a
              * producer that was to be the answer is none any more */
             req->status = rc;
-            req->producer = NULL;
-            empm__file_drop(req);
+            if (rc >= 400)
+                empm__answer_drop(req);
             if (rc >= 400 && req->written == 0 && !req->failed) {
                 req->declared = -1;
                 empm__field_remove(req, "content-type", 12);
@@ -4964,10 +5022,16 @@ static void empm__finish(empm_request *req, int rc)
         return;
     file = req->file_fd >= 0 && !req->file_spool ? req->file_end - req->file_at
                                                  : -1;
+    if (req->status == 204 || req->status == 304)
+        req->no_body = 1;
     if (file >= 0) {
+        const int small = !req->no_body &&
+                          file <= EMPM__PAGE_ROOM - EMPM__HEAD_ROOM -
+                                      EMPM__TAIL_ROOM;
         req->declared = file;
-        if (empm__commit(req, 0) < 0)
-            empm__fail(req, EMPM_ENOMEM, "no memory for the response");
+        if ((small ? empm__file_inline(req, (size_t)file)
+                   : empm__commit(req, 0)) < 0)
+            empm__fail(req, EMPM_ESYS, "cannot read the file");
         if (req->no_body)
             req->file_at = req->file_end;
         req->answer = EMPM__COMPLETE;
@@ -5008,47 +5072,13 @@ static void empm__answer_status(empm_request *req, int status)
 }
 
 /* ---------------------------------------------------------------------------
- * >>conn -- the life of a connection
+ * >>steps -- what the steps of a connection share
  *
- *                        accept (listener)
- *                           |
- *                           v
- *      +---------------  HANDSHAKE  (TLS only)
- *      |                    |
- *      |                    v
- *      |   +---------->  READ_HEAD  ---- bad or late: 400 408 414 431 ... --+
- *      |   |                |  \----- no body ----+                         |
- *      |   |                v                     |                         |
- *      |   |             READ_BODY -- refused, too large, late: 4xx --------+
- *      |   |                |                     |                         |
- *      |   |                v                     v                         |
- *      |   |             HANDLE  <----- resumed, timed out ---- SUSPENDED   |
- *      |   |                |  \-------- suspended ----------->  ^          |
- *      |   |                v                                               |
- *      |   |             WRITE   <------------------------------------------+
- *      |   |              |     \
- *      |   |              |      \ unread input is possible
- *      |   |              v       v
- *      |   +-- next -- KEEPALIVE  LINGER  (FIN sent, reading and dropping)
- *      |                  |         |
- *      +---- failed ------+----->  CLOSED
+ * A step is one state's work, empm__do_...(). It returns the state to go to; its
+ * own state means "I must wait", and `wait` says for what and until when. The
+ * picture that they make together is in >>conn.
  *
- *   from       to         by                   when
- *   READ_HEAD  READ_BODY  empm__do_read_head   head acceptable, a body follows
- *   READ_HEAD  HANDLE     empm__do_read_head   head acceptable, no body
- *   READ_HEAD  WRITE      empm__do_read_head   refused; or earlier answers wait
- *   READ_BODY  HANDLE     empm__do_read_body   body complete
- *   READ_BODY  WRITE      empm__do_read_body   refused
- *   HANDLE     SUSPENDED  empm__do_handle      the handler said so
- *   HANDLE     WRITE      empm__do_handle      answered
- *   SUSPENDED  HANDLE     empm__do_suspended   a reason to wake up
- *   WRITE      READ_HEAD  empm__do_write       pipelined input is in hand
- *   WRITE      KEEPALIVE  empm__do_write       all sent, nothing in hand
- *   WRITE      LINGER     empm__do_write       closing, unread input possible
- *   KEEPALIVE  READ_HEAD  empm__do_keepalive   bytes have arrived
- *   any        CLOSED     its own step         failed, late, or done
- *
- * runs on   a worker that owns the connection
+ * runs on   a worker that owns the connection, all up to >>conn
  * ------------------------------------------------------------------------- */
 
 /* What a step leaves for the release: what to wait for, and until when. */
@@ -5057,44 +5087,6 @@ typedef struct empm__wait {
     uint32_t deadline_ms;
     int      turn_over;            /* not waiting: others first */
 } empm__wait;
-
-static int empm__transition_ok(int from, int to)
-{
-    static const uint16_t table[EMPM__STATES] = {
-        /* HANDSHAKE */ 1 << EMPM__READ_HEAD,
-        /* READ_HEAD */ 1 << EMPM__READ_BODY | 1 << EMPM__HANDLE |
-                        1 << EMPM__WRITE,
-        /* READ_BODY */ 1 << EMPM__HANDLE | 1 << EMPM__WRITE,
-        /* HANDLE    */ 1 << EMPM__SUSPENDED | 1 << EMPM__WRITE,
-        /* SUSPENDED */ 1 << EMPM__HANDLE,
-        /* WRITE     */ 1 << EMPM__READ_HEAD | 1 << EMPM__KEEPALIVE |
-                        1 << EMPM__LINGER,
-        /* KEEPALIVE */ 1 << EMPM__READ_HEAD,
-        /* LINGER    */ 0,
-        /* CLOSED    */ 0
-    };
-    return to == EMPM__CLOSED || (table[from] >> to & 1);
-}
-
-#ifndef EMPM__ON_TRANSITION        /* the tests listen here */
-#  define EMPM__ON_TRANSITION(from, to) (void)0
-#endif
-
-/* The one place that sets c->state.
- * New state? Also: the picture, the tables, empm__conn_run, empm__letters. */
-static void empm__conn_enter(empm__worker *w, empm__conn *c,
-                             enum empm__state to)
-{
-    static const char empm__letters[] = "RRRWWWKC_";
-    EMPM__ON_TRANSITION((int)c->state, (int)to);
-    if (!empm__transition_ok((int)c->state, (int)to)) {
-        empm__log(w->cfg, EMPM_LOG_CRIT, "no way from state %d to %d",
-                  (int)c->state, (int)to);
-        to = EMPM__CLOSED;
-    }
-    c->state = (uint8_t)to;
-    empm__store(&w->score->status, (uint32_t)empm__letters[to]);
-}
 
 static uint32_t empm__clock(empm__worker *w)
 {
@@ -5229,7 +5221,25 @@ static int empm__write_late(empm__worker *w, empm_request *req)
     return 0;
 }
 
-/* --- routing: the head is complete and well-formed ------------------------ */
+/* Has this connection had its share? 16 requests, 1 MiB, 1 ms. */
+static int empm__turn_over(const empm__worker *w)
+{
+    return w->turn_requests >= EMPM_TURN_REQUESTS ||
+           w->turn_bytes >= EMPM_TURN_BYTES ||
+           w->turn_us - w->turn_start_us >= EMPM_TURN_US;
+}
+
+static void empm__turn_begin(empm__worker *w)
+{
+    w->turn_requests = w->turn_bytes = 0;
+    w->turn_start_us = w->turn_us = empm__now_us();
+    w->now_ms = empm__us_to_ms(w->turn_us);
+    empm__store(&w->turn_began, empm__after(w->now_ms, 0));
+}
+
+/* ---------------------------------------------------------------------------
+ * >>dispatch -- the head is complete: who answers, and may it come in?
+ * ------------------------------------------------------------------------- */
 
 static int empm__method_known(const empm__routes *t, const char *m)
 {
@@ -5262,17 +5272,18 @@ static void empm__allow(empm_request *req, const unsigned char *seen)
             if ((seen == NULL || seen[k]) &&
                 strcmp(m, t->list[k].method) == 0)
                 break;
-        if (k < i || *m == '\0' || strlen(m) > 40 ||
-            at + strlen(m) + 30 > list + sizeof list)
+        if (k < i || *m == '\0' || strcmp(m, "OPTIONS") == 0 ||
+            strlen(m) + 24 > (size_t)(list + sizeof list - at))
             continue;
-        at += snprintf(at, 48, "%s%s", at == list ? "" : ", ", m);
-        if (strcmp(m, "GET") == 0)
-            at += snprintf(at, 48, ", HEAD");
+        at += snprintf(at, (size_t)(list + sizeof list - at), "%s%s%s",
+                       at == list ? "" : ", ", m,
+                       strcmp(m, "GET") == 0 ? ", HEAD" : "");
     }
     if (any)
         snprintf(list, sizeof list, "GET, HEAD, POST, PUT, PATCH, DELETE");
     at = list + strlen(list);
-    snprintf(at, 48, "%sOPTIONS", at == list ? "" : ", ");
+    snprintf(at, (size_t)(list + sizeof list - at), "%sOPTIONS",
+             at == list ? "" : ", ");
     empm_set_header(req, "Allow", list);
 }
 
@@ -5287,7 +5298,9 @@ static int empm__slash_redirect(empm_request *req)
         return 503;
     /* "./": a last segment with ':' would read as a scheme */
     snprintf(to, n, "./%s/%s%s", last, *q ? "?" : "", q);
-    empm_set_header(req, "Location", strchr(last, ':') != NULL ? to : to + 2);
+    if (empm_set_header(req, "Location",
+                        strchr(last, ':') != NULL ? to : to + 2) < 0)
+        return 414;
     return req->no_body || strcmp(empm_method(req), "GET") == 0 ? 301 : 308;
 }
 
@@ -5392,7 +5405,8 @@ static enum empm__state empm__head_complete(empm__worker *w, empm__conn *c,
             req->calling = 2;            /* it cannot suspend */
             i = u->on_head(req, u->user);
             req->calling = 0;
-            if (i != EMPM_OK || req->answered) {
+            if (i != EMPM_OK || req->written > 0 || req->producer != NULL ||
+                req->file_fd >= 0 || req->answer != EMPM__OPEN) {
                 empm__finish(req, i);    /* it has answered, or refused */
                 return EMPM__WRITE;
             }
@@ -5412,6 +5426,15 @@ static enum empm__state empm__head_complete(empm__worker *w, empm__conn *c,
     empm__finish(req, status);
     return EMPM__WRITE;
 }
+
+/* ---------------------------------------------------------------------------
+ * >>reading -- the steps READ_HEAD and READ_BODY
+ *
+ * A body is kept where it costs least: in place behind its head, in a page, in
+ * memory up to limit_body_in_memory, in an unlinked file that is mapped; or it is
+ * given to on_body piece by piece. Data goes straight to where it belongs, only
+ * framing passes through `in`.
+ * ------------------------------------------------------------------------- */
 
 static enum empm__state empm__do_read_head(empm__worker *w, empm__conn *c,
                                            empm__wait *wait)
@@ -5475,8 +5498,6 @@ static enum empm__state empm__do_read_head(empm__worker *w, empm__conn *c,
     empm__wait_in(wait, deadline);
     return EMPM__READ_HEAD;
 }
-
-/* --- the body ------------------------------------------------------------- */
 
 /* Memory for `need` bytes and a NUL, or over to a file. 0, or the status. */
 static int empm__body_room_for(empm__worker *w, empm_request *req, size_t need)
@@ -5685,11 +5706,12 @@ static ssize_t empm__body_recv(empm__worker *w, empm__conn *c,
                                empm_request *req, int64_t direct)
 {
     const uint32_t floor = req->head.line;
+    const int trailers = req->trailers.nfields > 0;
+    const uint32_t kept = trailers ? req->trailers.fields[0].name : floor;
     ssize_t n;
     /* framing that has been dealt with gives way; trailers must stay */
     if (req->body_mode != EMPM__BODY_IN_PLACE &&
-        req->in_start == req->in_end &&
-        req->chunked.phase != EMPM__CHUNK_TRAILER)
+        req->in_start == req->in_end && !trailers)
         req->in_start = req->in_end = floor;
     if (direct > (int64_t)(req->in_cap - req->in_end)) {
         char *to = empm__scratch(w);
@@ -5716,14 +5738,13 @@ static ssize_t empm__body_recv(empm__worker *w, empm__conn *c,
             req->body_left -= n;
     } else {
         /* what is left of the framing moves up; trailers stay where they are */
-        if (req->in_end == req->in_cap && req->in_start > floor &&
-            req->chunked.phase != EMPM__CHUNK_TRAILER) {
+        if (req->in_end == req->in_cap && req->in_start > floor && !trailers) {
             memmove(req->in + floor, req->in + req->in_start,
                     req->in_end - req->in_start);
             req->in_end -= req->in_start - floor;
             req->in_start = floor;
         }
-        if (!empm__in_room(req, floor + (uint32_t)w->cfg->limit_request_head +
+        if (!empm__in_room(req, kept + (uint32_t)w->cfg->limit_request_head +
                                     4096))
             return 431;
         n = empm__recv(w, c, req->in + req->in_end, req->in_cap - req->in_end);
@@ -5795,7 +5816,9 @@ static enum empm__state empm__do_read_body(empm__worker *w, empm__conn *c,
     return EMPM__READ_BODY;
 }
 
-/* --- the handler ---------------------------------------------------------- */
+/* ---------------------------------------------------------------------------
+ * >>handling -- the steps HANDLE and SUSPENDED
+ * ------------------------------------------------------------------------- */
 
 EMPM_API empm_ticket empm_suspend(empm_request *req, int timeout_ms,
                                   empm_wake *fn, void *user)
@@ -5939,7 +5962,9 @@ EMPM_API void empm_after_fork(void)
     sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-/* --- the way out ---------------------------------------------------------- */
+/* ---------------------------------------------------------------------------
+ * >>writing -- the steps WRITE, KEEPALIVE and LINGER
+ * ------------------------------------------------------------------------- */
 
 /* Closes so that the client learns that the answer is not whole. */
 static enum empm__state empm__abort(empm__conn *c)
@@ -5962,22 +5987,6 @@ static enum empm__state empm__give_up(empm_request *req)
     if (req->failed == EMPM_ECLOSED || empm__flush(req) != 1 || !framed)
         return empm__abort(req->c);
     return EMPM__CLOSED;
-}
-
-/* Has this connection had its share? 16 requests, 1 MiB, 1 ms. */
-static int empm__turn_over(const empm__worker *w)
-{
-    return w->turn_requests >= EMPM_TURN_REQUESTS ||
-           w->turn_bytes >= EMPM_TURN_BYTES ||
-           w->turn_us - w->turn_start_us >= EMPM_TURN_US;
-}
-
-static void empm__turn_begin(empm__worker *w)
-{
-    w->turn_requests = w->turn_bytes = 0;
-    w->turn_start_us = w->turn_us = empm__now_us();
-    empm__store(&w->turn_began, (uint32_t)w->turn_us);
-    w->now_ms = empm__us_to_ms(w->turn_us);
 }
 
 /* All is sent. Where does it go from here? */
@@ -6117,11 +6126,94 @@ static enum empm__state empm__do_linger(empm__worker *w, empm__conn *c,
             return EMPM__LINGER;
         }
     }
-    if (scratch == NULL || empm__late(deadline, empm__clock(w)))
-        return EMPM__CLOSED;
+    if (scratch == NULL || empm__late(deadline, empm__clock(w)) ||
+        (empm__load(&w->child->stopping) && empm__unacked(c->fd) == 0))
+        return EMPM__CLOSED;             /* late, or a stop and it has arrived */
     empm__wait_in(wait, deadline);
     wait->want |= EMPM__WANT(EMPM__READY_STOP);
     return EMPM__LINGER;
+}
+
+/* ---------------------------------------------------------------------------
+ * >>conn -- the life of a connection
+ *
+ *                        accept (listener)
+ *                           |
+ *                           v
+ *      +---------------  HANDSHAKE  (TLS only)
+ *      |                    |
+ *      |                    v
+ *      |   +---------->  READ_HEAD  ---- bad or late: 400 408 414 431 ... --+
+ *      |   |                |  \----- no body ----+                         |
+ *      |   |                v                     |                         |
+ *      |   |             READ_BODY -- refused, too large, late: 4xx --------+
+ *      |   |                |                     |                         |
+ *      |   |                v                     v                         |
+ *      |   |             HANDLE  <----- resumed, timed out ---- SUSPENDED   |
+ *      |   |                |  \-------- suspended ----------->  ^          |
+ *      |   |                v                                               |
+ *      |   |             WRITE   <------------------------------------------+
+ *      |   |              |     \
+ *      |   |              |      \ unread input is possible
+ *      |   |              v       v
+ *      |   +-- next -- KEEPALIVE  LINGER  (FIN sent, reading and dropping)
+ *      |                  |         |
+ *      +---- failed ------+----->  CLOSED
+ *
+ *   from       to         by                   when
+ *   READ_HEAD  READ_BODY  empm__do_read_head   head acceptable, a body follows
+ *   READ_HEAD  HANDLE     empm__do_read_head   head acceptable, no body
+ *   READ_HEAD  WRITE      empm__do_read_head   refused; or earlier answers wait
+ *   READ_BODY  HANDLE     empm__do_read_body   body complete
+ *   READ_BODY  WRITE      empm__do_read_body   refused
+ *   HANDLE     SUSPENDED  empm__do_handle      the handler said so
+ *   HANDLE     WRITE      empm__do_handle      answered
+ *   SUSPENDED  HANDLE     empm__do_suspended   a reason to wake up
+ *   WRITE      READ_HEAD  empm__do_write       pipelined input is in hand
+ *   WRITE      KEEPALIVE  empm__do_write       all sent, nothing in hand
+ *   WRITE      LINGER     empm__do_write       closing, unread input possible
+ *   KEEPALIVE  READ_HEAD  empm__do_keepalive   bytes have arrived
+ *   any        CLOSED     its own step         failed, late, or done
+ *
+ * runs on   a worker that owns the connection
+ * ------------------------------------------------------------------------- */
+
+static int empm__transition_ok(int from, int to)
+{
+    static const uint16_t table[EMPM__STATES] = {
+        /* HANDSHAKE */ 1 << EMPM__READ_HEAD,
+        /* READ_HEAD */ 1 << EMPM__READ_BODY | 1 << EMPM__HANDLE |
+                        1 << EMPM__WRITE,
+        /* READ_BODY */ 1 << EMPM__HANDLE | 1 << EMPM__WRITE,
+        /* HANDLE    */ 1 << EMPM__SUSPENDED | 1 << EMPM__WRITE,
+        /* SUSPENDED */ 1 << EMPM__HANDLE,
+        /* WRITE     */ 1 << EMPM__READ_HEAD | 1 << EMPM__KEEPALIVE |
+                        1 << EMPM__LINGER,
+        /* KEEPALIVE */ 1 << EMPM__READ_HEAD,
+        /* LINGER    */ 0,
+        /* CLOSED    */ 0
+    };
+    return to == EMPM__CLOSED || (table[from] >> to & 1);
+}
+
+#ifndef EMPM__ON_TRANSITION        /* the tests listen here */
+#  define EMPM__ON_TRANSITION(from, to) (void)0
+#endif
+
+/* The one place that sets c->state.
+ * New state? Also: the picture, the tables, empm__conn_run, empm__letters. */
+static void empm__conn_enter(empm__worker *w, empm__conn *c,
+                             enum empm__state to)
+{
+    static const char empm__letters[] = "RRRWWWKC_";
+    EMPM__ON_TRANSITION((int)c->state, (int)to);
+    if (!empm__transition_ok((int)c->state, (int)to)) {
+        empm__log(w->cfg, EMPM_LOG_CRIT, "no way from state %d to %d",
+                  (int)c->state, (int)to);
+        to = EMPM__CLOSED;
+    }
+    c->state = (uint8_t)to;
+    empm__store(&w->score->status, (uint32_t)empm__letters[to]);
 }
 
 /* The connection's end, as far as a worker goes: the listener frees the record. */
@@ -6184,8 +6276,16 @@ static void empm__conn_run(empm__worker *w, uint32_t index)
     if (c->req != NULL)
         c->req->w = w;
     c->flags &= (uint8_t)~EMPM__F_DRAINED;
-    if (c->flags & EMPM__F_CLOSED)
-        empm__conn_enter(w, c, EMPM__CLOSED);
+    if (c->flags & EMPM__F_CLOSED) {
+        if (c->state == EMPM__SUSPENDED) {   /* its function is still owed */
+            empm__pages_put(w, c->req->out);
+            c->req->out = c->req->out_last = NULL;
+            c->req->failed = EMPM_ECLOSED;
+            c->req->wake_why = EMPM_GONE;
+            empm__conn_enter(w, c, EMPM__HANDLE);
+        } else
+            empm__conn_enter(w, c, EMPM__CLOSED);
+    }
     for (;;) {
         enum empm__state next = EMPM__CLOSED;
         empm__wait wait = { 0, EMPM__NEVER, 0 };
@@ -6204,7 +6304,8 @@ static void empm__conn_run(empm__worker *w, uint32_t index)
         } else if (empm__load(&ch->abort)) {
             empm__conn_enter(w, c, EMPM__CLOSED);
         } else if (wait.turn_over) {
-            if (empm__queue_length(&ch->queue) > 0) {
+            if (empm__queue_length(&ch->queue) > 0 ||
+                empm__load(&ch->queue.gate_closed)) {
                 empm__queue_push(&ch->queue, index);
                 return;
             }
@@ -6234,6 +6335,7 @@ static void *empm__worker_main(void *arg)
     while ((i = empm__queue_pop(&w->child->queue, w->number, &w->yielder,
                                 empm__open_gate, w->child)) != EMPM__NIL) {
         empm__conn_run(w, i);
+        empm__store(&w->turn_began, EMPM__NEVER);
         empm__store(&w->score->status, (uint32_t)'_');
     }
     if (cfg->on_thread_stop != NULL)
@@ -6336,15 +6438,15 @@ static int empm__open_beneath(int root, const char *path)
     }
 }
 
-/* Is `tag` in the list of an If-Match or If-None-Match field? */
-static int empm__etag_listed(const char *list, const char *tag)
+/* Is `tag` in the list of an If-None-Match field or, `strong`, of an If-Match? */
+static int empm__etag_listed(const char *list, const char *tag, int strong)
 {
     const char *item;
     size_t n;
     while (empm__list_next(&list, &item, &n)) {
         if (n == 1 && *item == '*')
             return 1;
-        if (n > 2 && item[0] == 'W' && item[1] == '/') {
+        if (n > 2 && item[0] == 'W' && item[1] == '/' && !strong) {
             item += 2;
             n -= 2;
         }
@@ -6361,13 +6463,13 @@ static int empm__conditions(const empm_request *req, const char *tag,
     const char *v = empm_header(req, "If-Match");
     int64_t t;
     if (v != NULL) {
-        if (!empm__etag_listed(v, tag))
+        if (!empm__etag_listed(v, tag, 1))
             return 412;
     } else if ((v = empm_header(req, "If-Unmodified-Since")) != NULL &&
                (t = empm__parse_date(v)) >= 0 && mtime > t)
         return 412;
     if ((v = empm_header(req, "If-None-Match")) != NULL)
-        return empm__etag_listed(v, tag) ? 304 : 0;
+        return empm__etag_listed(v, tag, 0) ? 304 : 0;
     if ((v = empm_header(req, "If-Modified-Since")) != NULL &&
         (t = empm__parse_date(v)) >= 0 && mtime <= t)
         return 304;
@@ -6395,6 +6497,8 @@ static int empm__range(const empm_request *req, const char *tag,
     if (dash == NULL)
         return 0;
     end = dash + 1 + strcspn(dash + 1, " \t");
+    if (end[strspn(end, " \t")] != '\0')
+        return 0;
     a = dash > v ? empm__parse_u63(v, (size_t)(dash - v)) : 0;
     b = end > dash + 1 ? empm__parse_u63(dash + 1, (size_t)(end - dash - 1))
                        : INT64_MAX - 1;
@@ -6438,13 +6542,15 @@ static int empm__send_fd(empm_request *req, int fd, const struct stat *st,
     empm__format_date(modified, (int64_t)st->st_mtime);
     empm_set_header(req, "ETag", tag);
     empm_set_header(req, "Last-Modified", modified);
-    status = empm__conditions(req, tag, (int64_t)st->st_mtime);
+    status = req->status == 200              /* RFC 9110 13.2.1 */
+                 ? empm__conditions(req, tag, (int64_t)st->st_mtime) : 0;
     if (status != 0) {
         close(fd);
         return status;
     }
     empm_set_header(req, "Accept-Ranges", "bytes");
-    r = empm__range(req, tag, modified, size, &from, &to);
+    r = req->status == 200
+            ? empm__range(req, tag, modified, size, &from, &to) : 0;
     if (r != 0) {
         if (r < 0)
             snprintf(text, sizeof text, "bytes */%lld", (long long)size);
@@ -6461,24 +6567,7 @@ static int empm__send_fd(empm_request *req, int fd, const struct stat *st,
     if (!req->has_type)
         empm_set_header(req, "Content-Type", empm__mime_type(name));
     req->answered = 1;
-    /* A small file travels with its head; a large one by sendfile() */
-    if (to - from <= EMPM__PAGE_ROOM - EMPM__HEAD_ROOM - EMPM__TAIL_ROOM &&
-        !req->no_body && to > from) {
-        empm__page *p = empm__body_room(req);
-        const int64_t n = p == NULL ? -1
-                                    : pread(fd, empm__page_data(p) + p->end,
-                                            (size_t)(to - from), (off_t)from);
-        close(fd);
-        if (n != to - from)
-            return 500;
-        req->declared = -1;
-        p->end += (uint32_t)n;
-        req->body_out_bytes += (size_t)n;
-        req->written += n;
-        return EMPM_OK;
-    }
-    req->declared = -1;              /* the file's length is the length */
-    req->file_fd = fd;
+    req->file_fd = fd;               /* its length is the answer's */
     req->file_spool = 0;
     req->file_at = from;
     req->file_end = to;
@@ -6518,6 +6607,10 @@ static int empm__serve_files(empm_request *req, void *user)
     (void)user;
     if (path == NULL)
         return 503;
+    if (strcmp(empm_method(req), "GET") != 0 && !req->no_body) {
+        empm_set_header(req, "Allow", "GET, HEAD, OPTIONS");
+        return 405;
+    }
     for (i = first; i < req->path.n; i++) {
         const char *seg = req->path.seg[i];
         const size_t n = req->path.len[i];
@@ -6710,6 +6803,7 @@ static void empm__end_taken(empm__child *ch, empm__batch *b, uint32_t i,
         return;
     if (force) {
         close(c->fd);
+        c->fd = -1;                      /* its number may soon be another's */
         c->flags |= EMPM__F_CLOSED;
         empm__bump(&ch->score->forced, 1u);
     }
@@ -6842,8 +6936,11 @@ static void empm__accept_some(empm__child *ch, int k, int most, uint32_t now_ms)
     while (most-- > 0 && (ch->paused & ~(uint32_t)EMPM__PAUSE_STOP) == 0) {
         int fd;
         if (ch->slab.in_use >= ch->slab.limit) {
-            if (accepted)
-                return;              /* is there another one? the poller knows */
+            struct pollfd p;         /* is somebody there at all? */
+            p.fd = l->fd;
+            p.events = POLLIN;
+            if (accepted || poll(&p, 1, 0) <= 0)
+                return;
             if (empm__cull(ch, 1, now_ms) == 0) {
                 empm__pause(ch, EMPM__PAUSE_FULL, now_ms,
                             "MaxOpenConnections is reached");
@@ -6882,22 +6979,22 @@ static void empm__accept_some(empm__child *ch, int k, int most, uint32_t now_ms)
     }
 }
 
-/* Is every worker in its turn for over `us`, so in a handler that takes its time?
- * `shut` then also shuts the gate: what comes now waits in the backlog, where a
- * sibling can take it. */
-static int empm__all_busy(empm__child *ch, uint64_t now_us, int us, int shut)
+/* Is every worker in its turn for over `ms`, so in a handler that takes its time?
+ * `shut` then also closes the gate. */
+static int empm__all_busy(empm__child *ch, uint32_t now_ms, int ms, int shut)
 {
     empm__queue *q = &ch->queue;
-    int blocked, i;
+    int busy, i;
     pthread_mutex_lock(&q->lock);
-    blocked = q->idle_count + q->searching == 0;
-    for (i = 0; i < ch->started && blocked; i++)
-        blocked = (int32_t)((uint32_t)now_us -
-                            empm__load(&ch->workers[i].turn_began)) > us;
-    if (blocked && shut)
-        q->gate_closed = 1;
+    busy = q->idle_count + q->searching == 0;
+    for (i = 0; i < ch->started && busy; i++) {
+        const uint32_t began = empm__load(&ch->workers[i].turn_began);
+        busy = began != EMPM__NEVER && empm__until(now_ms, began) > ms;
+    }
+    if (busy && shut)
+        empm__gate_close_locked(q);
     pthread_mutex_unlock(&q->lock);
-    return blocked;
+    return busy;
 }
 
 /* Ends a pause; what came meanwhile is accepted at once, since nobody may be
@@ -7034,7 +7131,7 @@ static void empm__expire(empm__child *ch, empm__batch *b)
             empm__wheel_move(&ch->wheel, &ch->slab, i, deadline);
         } else {
             if (stuck < 0)
-                stuck = empm__all_busy(ch, b->now_us, 1000000, 0);
+                stuck = empm__all_busy(ch, now, 1000, 0);
             empm__wheel_move(&ch->wheel, &ch->slab, i,
                              empm__after(now, ch->horizon_ms));
             if (empm__take(ch, i, EMPM__READY_TIMEOUT, now)) {
@@ -7078,8 +7175,10 @@ static void empm__push_batch(empm__child *ch, empm__batch *b)
     if (idle > 0 &&
         q->count < (1 + ch->cfg->async_request_worker_factor) * idle)
         ch->full_batches = 0;
-    else if (++ch->full_batches >= 2 && old && ch->paused == 0)
-        close_gate = q->gate_closed = 1;
+    else if (++ch->full_batches >= 2 && old && ch->paused == 0) {
+        close_gate = 1;
+        empm__gate_close_locked(q);
+    }
     empm__queue_publish_locked(q);
     pthread_mutex_unlock(&q->lock);
     if (wake != NULL)
@@ -7106,6 +7205,9 @@ static int empm__poll_timeout(const empm__child *ch, uint32_t now_ms)
     int wait = empm__wheel_wait(&ch->wheel, now_ms), t;
     if (ch->paused & (EMPM__PAUSE_FDS | EMPM__PAUSE_FULL))
         at = ch->retry_ms;
+    if (ch->paused == 0 && empm__load(&ch->score->idle_workers) <=
+                               empm__load(&ch->score->queued))
+        at = empm__after(now_ms, 2);  /* to close the gate in time */
     at = empm__earlier(at, ch->stop_ms);
     if (at != EMPM__NEVER) {
         t = empm__until(at, now_ms);
@@ -7159,12 +7261,8 @@ static void empm__round(empm__child *ch, empm__event *events)
         empm__until(ch->retry_ms, b.now_ms) <= 0)
         empm__unpause(ch, EMPM__PAUSE_FDS | EMPM__PAUSE_FULL, b.now_ms);
     for (i = 0; i < n; i++)
-        if (events[i].index < EMPM__EVENT_LISTENER ||
-            events[i].index == EMPM__EVENT_WAKE || ch->paused != 0)
-            continue;
-        else if (empm__all_busy(ch, b.now_us, EMPM_TURN_US, 1))
-            empm__pause(ch, EMPM__PAUSE_GATE, b.now_ms, "");
-        else
+        if (events[i].index >= EMPM__EVENT_LISTENER &&
+            events[i].index != EMPM__EVENT_WAKE && ch->paused == 0)
             empm__accept_some(ch, (int)(events[i].index - EMPM__EVENT_LISTENER),
                               EMPM__ACCEPTS, b.now_ms);
     if (ch->cfg->max_connections_per_child > 0 && ch->s->parent_fd >= 0 &&
@@ -7172,6 +7270,11 @@ static void empm__round(empm__child *ch, empm__event *events)
                              (uint32_t)ch->cfg->max_connections_per_child)
         empm__order(&ch->poller, EMPM__ORDER_GRACEFUL);
     empm__push_batch(ch, &b);
+    /* Blocked workers: the gate closes before somebody comes, since an event that
+     * is declined would wake no sibling (EPOLLEXCLUSIVE) */
+    if (ch->paused == 0 && empm__load(&ch->score->idle_workers) == 0 &&
+        empm__all_busy(ch, b.now_ms, 1, 1))
+        empm__pause(ch, EMPM__PAUSE_GATE, b.now_ms, "");
 }
 
 static void *empm__listener_main(void *arg)
@@ -7435,8 +7538,9 @@ static const char *empm__listen_parse(empm__listen_spec *l, const char *text)
         colon = strrchr(l->host, ':');
         if (colon != NULL && strchr(colon, ']') != NULL)
             return "wants a port";
-        snprintf(l->port, sizeof l->port, "%.7s",
-                 colon != NULL ? colon + 1 : l->host);
+        if (snprintf(l->port, sizeof l->port, "%.7s",
+                     colon != NULL ? colon + 1 : l->host) > 5)
+            return "wants a port from 0 to 65535";
         v = empm__parse_u63(l->port, strlen(l->port));
         if (v < 0 || v > 65535)
             return "wants a port from 0 to 65535";
