@@ -2113,7 +2113,8 @@ static int empm__queue_init(empm__queue *q, empm__slab *sl, empm__sleeper *sp,
 static void empm__queue_publish_locked(empm__queue *q)
 {
     empm__store(&q->score->idle_workers, q->idle_count + q->searching);
-    empm__store(&q->score->queued, q->count);
+    /* release: who reads this first sees no older idle_workers */
+    empm__store_rel(&q->score->queued, q->count);
 }
 
 static void empm__queue_push_locked(empm__queue *q, uint32_t i)
@@ -2257,7 +2258,7 @@ static uint32_t empm__queue_pop(empm__queue *q, uint32_t me, empm__yielder *y,
                 open_gate(arg);
             return i;
         }
-        if (looks < 2 && (self->searching || q->searching == 0)) {
+        if (looks < 2 && q->popped != 0 && (self->searching || q->searching == 0)) {
             if (!self->searching) {
                 self->searching = 1;
                 q->searching++;
@@ -4305,7 +4306,7 @@ static ssize_t empm__plain_send(empm__conn *c, const struct iovec *v, int n,
         return send(c->fd, v->iov_base, v->iov_len, flags);
     memset(&m, 0, sizeof m);
     m.msg_iov = (struct iovec *)(uintptr_t)v;
-    m.msg_iovlen = (unsigned)n;
+    m.msg_iovlen = (__typeof__(m.msg_iovlen))n;
     return sendmsg(c->fd, &m, flags);
 }
 
@@ -7194,7 +7195,7 @@ static void empm__push_batch(empm__child *ch, empm__batch *b)
         ch->tell_us = b->now_us + 100000u;
         empm__tell_parent(ch, 'i');
     }
-    /* the workers first: events then come in batches, see FIGURES of README */
+    /* the workers first: the next wait then finds a batch of events, and not one */
     if (b->count > 0 && was_idle)
         empm__yield(&ch->yielder);
 }
@@ -7202,11 +7203,11 @@ static void empm__push_batch(empm__child *ch, empm__batch *b)
 static int empm__poll_timeout(const empm__child *ch, uint32_t now_ms)
 {
     uint32_t at = EMPM__NEVER;
+    const uint32_t queued = empm__load_acq(&ch->score->queued);
     int wait = empm__wheel_wait(&ch->wheel, now_ms), t;
     if (ch->paused & (EMPM__PAUSE_FDS | EMPM__PAUSE_FULL))
         at = ch->retry_ms;
-    if (ch->paused == 0 && empm__load(&ch->score->idle_workers) <=
-                               empm__load(&ch->score->queued))
+    if (ch->paused == 0 && empm__load(&ch->score->idle_workers) <= queued)
         at = empm__after(now_ms, 2);  /* to close the gate in time */
     at = empm__earlier(at, ch->stop_ms);
     if (at != EMPM__NEVER) {
