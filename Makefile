@@ -92,12 +92,20 @@ test-tsan: build/test_tsan
 	$(call show,tsan,TSAN_OPTIONS=die_after_fork=0 build/test_tsan $(TESTS))
 	$(call count,tsan)
 
+define VALGRIND
+command -v valgrind >/dev/null || {
+    echo "skipped: no valgrind"
+    echo "0 passed, 0 failed, 1 skipped"
+    exit 0
+}
+valgrind -q --error-exitcode=9 --fair-sched=yes --leak-check=full \
+    --show-leak-kinds=definite --errors-for-leak-kinds=definite \
+    build/test_epoll $(TESTS)
+endef
+export VALGRIND
+
 test-valgrind: build/test_epoll
-	$(call show,valgrind,if command -v valgrind >/dev/null; then \
-	    valgrind -q --error-exitcode=9 --leak-check=full --fair-sched=yes \
-	        build/test_epoll $(TESTS); \
-	else echo "valgrind is not installed"; \
-	    echo "0 passed, 0 failed, 1 skipped"; fi)
+	$(call show,valgrind,sh -c "$$VALGRIND")
 	$(call count,valgrind)
 
 build/test_epoll: test_eventmpm.c eventmpm.h | build

@@ -1005,43 +1005,6 @@ static void empm__format_date(char to[30], int64_t t)
              (unsigned)rest % 60);
 }
 
-/* Reads the same form back (the two obsolete ones too); -1 if it is none. */
-static int64_t empm__parse_date(const char *s)
-{
-    int d, y, h, mi, sec, mon, n = 0;
-    char name[4];
-    int64_t days, yy, era, yoe, doy;
-    const char *comma = strchr(s, ',');
-    if (comma != NULL) {
-        if (sscanf(comma, ", %2d %3s %4d %2d:%2d:%2d GMT%n", &d, name, &y, &h,
-                   &mi, &sec, &n) != 6 &&
-            (sscanf(comma, ", %2d-%3s-%2d %2d:%2d:%2d GMT%n", &d, name, &y, &h,
-                    &mi, &sec, &n) != 6))
-            return -1;
-        s = comma;
-        if (y < 100)
-            y += y < 70 ? 2000 : 1900;
-    } else if (sscanf(s, "%*3s %3s %2d %2d:%2d:%2d %4d%n", name, &d, &h, &mi,
-                      &sec, &y, &n) != 6)
-        return -1;
-    if (n == 0 || s[n] != '\0')
-        return -1;
-    for (mon = 0; mon < 12; mon++)
-        if (memcmp(empm__months + mon * 3, name, 3) == 0)
-            break;
-    if (mon == 12 || d < 1 || d > 31 - (mon == 3 || mon == 5 || mon == 8 ||
-                                         mon == 10) ||
-        (mon == 1 && d > 28 + (y % 4 == 0 && (y % 100 != 0 || y % 400 == 0))) || h > 23 || mi > 59 || sec > 60 ||
-        h < 0 || mi < 0 || sec < 0 || y < 1)
-        return -1;
-    yy = y - (mon < 2);
-    era = yy / 400;
-    yoe = yy - era * 400;
-    doy = (153 * (mon < 2 ? mon + 10 : mon - 2) + 2) / 5 + d - 1;
-    days = era * 146097 + yoe * 365 + yoe / 4 - yoe / 100 + doy - 719468;
-    return days * 86400 + h * 3600 + mi * 60 + sec;
-}
-
 /* Character classes of the grammar, as bits of one table. */
 enum {
     EMPM__TCHAR  = 1,     /* RFC 9110 5.6.2: in a token */
@@ -4265,8 +4228,9 @@ EMPM_API int empm_should_stop(const empm_request *req)
     p.events = EMPM__POLLRDHUP;
     p.revents = 0;
     if (poll(&p, 1, 0) > 0)
-        word |= (p.revents & EMPM__POLLRDHUP ? EMPM__READY_RDHUP : 0u) |
-                (p.revents & (POLLHUP | POLLERR) ? EMPM__READY_HUP : 0u);
+        word |= (p.revents & EMPM__POLLRDHUP ? (uint32_t)EMPM__READY_RDHUP : 0u) |
+                (p.revents & (POLLHUP | POLLERR) ? (uint32_t)EMPM__READY_HUP
+                                                 : 0u);
 #endif
     if (word & EMPM__READY_RDHUP)
         bits |= EMPM_STOP_HALF_CLOSED;
@@ -6437,6 +6401,43 @@ static int empm__open_beneath(int root, const char *path)
         dir = fd;
         path += n + 1;
     }
+}
+
+/* Reads the three forms of RFC 9110 5.6.7; -1: it is none of them. */
+static int64_t empm__parse_date(const char *s)
+{
+    int d, y, h, mi, sec, mon, n = 0;
+    char name[4];
+    int64_t days, yy, era, yoe, doy;
+    const char *comma = strchr(s, ',');
+    if (comma != NULL) {
+        if (sscanf(comma, ", %2d %3s %4d %2d:%2d:%2d GMT%n", &d, name, &y, &h,
+                   &mi, &sec, &n) != 6 &&
+            (sscanf(comma, ", %2d-%3s-%2d %2d:%2d:%2d GMT%n", &d, name, &y, &h,
+                    &mi, &sec, &n) != 6))
+            return -1;
+        s = comma;
+        if (y < 100)
+            y += y < 70 ? 2000 : 1900;
+    } else if (sscanf(s, "%*3s %3s %2d %2d:%2d:%2d %4d%n", name, &d, &h, &mi,
+                      &sec, &y, &n) != 6)
+        return -1;
+    if (n == 0 || s[n] != '\0')
+        return -1;
+    for (mon = 0; mon < 12; mon++)
+        if (memcmp(empm__months + mon * 3, name, 3) == 0)
+            break;
+    if (mon == 12 || d < 1 || d > 31 - (mon == 3 || mon == 5 || mon == 8 ||
+                                         mon == 10) ||
+        (mon == 1 && d > 28 + (y % 4 == 0 && (y % 100 != 0 || y % 400 == 0))) || h > 23 || mi > 59 || sec > 60 ||
+        h < 0 || mi < 0 || sec < 0 || y < 1)
+        return -1;
+    yy = y - (mon < 2);
+    era = yy / 400;
+    yoe = yy - era * 400;
+    doy = (153 * (mon < 2 ? mon + 10 : mon - 2) + 2) / 5 + d - 1;
+    days = era * 146097 + yoe * 365 + yoe / 4 - yoe / 100 + doy - 719468;
+    return days * 86400 + h * 3600 + mi * 60 + sec;
 }
 
 /* Is `tag` in the list of an If-None-Match field or, `strong`, of an If-Match? */
