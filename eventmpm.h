@@ -556,13 +556,14 @@ EMPM_API int empm_status_page(empm_request *req, void *user);
  *
  *   platform tools config log score      what a server stands on
  *   handover wheel queue poller          how a connection changes hands
- *   memory                               pages, arenas, spool files
- *   route head body                      HTTP in
+ *   route memory                         patterns; pages, workers, the child
+ *   head body                            HTTP in
  *   request response                     what a handler holds
  *   steps dispatch reading handling writing conn
  *                                        the life of a connection
  *   files status                         two handlers
- *   child listen parent main             threads, sockets, processes
+ *   child listen server                  threads, sockets, the engine
+ *   run parent main                      signals, processes, a command line
  *
  * Threads of a child: one listener (>>child), threads_per_child workers
  * (>>conn), and the main thread, which waits for orders. Locks, in the order in
@@ -1613,7 +1614,8 @@ static empm__score_worker *empm__score_worker_at(const empm__score *sb,
  *            noted meanwhile; then the owner goes on.
  *   post     anybody: "look at this record", a hint. POSTED admits it once to
  *            the inbox; the reason is in the word (RETIRED, RESUME) or in the
- *            deadline. Posting a record that has been reused is harmless.
+ *            deadline. Posting a record that has been reused is harmless, so
+ *            a worker may post one that it has just released.
  *   resume   any thread: notes RESUME if the ticket's generation is the word's.
  *
  * Acquire on take, release on release: what the owner wrote is seen by the next.
@@ -6721,8 +6723,9 @@ EMPM_API int empm_status_page(empm_request *req, void *user)
  * It never reads, writes or parses, takes no lock that a worker holds for long,
  * and runs no user code. What owes nobody an answer (KEEPALIVE, LINGER, READ_HEAD
  * without a byte) it closes itself, so that descriptors come back even when all
- * workers are stuck; after one second without an idle worker it closes the
- * descriptors of the others too, and a worker cleans up when there is one.
+ * workers are stuck. When every one of them has been busy with the same turn for
+ * over a second, it closes the descriptors of the others too, as they fall due,
+ * and a worker cleans up when there is one.
  * ------------------------------------------------------------------------- */
 
 enum {                               /* why the child does not accept */

@@ -3792,7 +3792,7 @@ TEST(memory, steady_state_allocates_nothing)
 {
     fixture f;
     client c;
-    int i, before, fresh;
+    int i, round, before, fresh = -1;
 
     fx_init(&f);
     f.cfg.max_keep_alive_requests = 0;
@@ -3818,12 +3818,15 @@ TEST(memory, steady_state_allocates_nothing)
         cl_get(&c, "/big?bytes=30000");
     CHECK_INT(get_int(&a_calls) - before, 0);
     cl_close(&c);
-    for (i = 0; i < 20; i++)
-        get_status(&f, "/hello");
-    fresh = get_int(&a_calls);
-    for (i = 0; i < 200; i++)
-        CHECK_INT(get_status(&f, "/hello"), 200);
-    CHECK_INT(get_int(&a_calls) - fresh, 0);
+    /* new connections, too; where a closed one's memory comes back late, the
+     * first rounds may still need some */
+    for (round = 0; round < 5 && fresh != 0; round++) {
+        before = get_int(&a_calls);
+        for (i = 0; i < 100; i++)
+            CHECK_INT(get_status(&f, "/hello"), 200);
+        fresh = get_int(&a_calls) - before;
+    }
+    CHECK_INT(fresh, 0);
     fx_down(&f);
 }
 
@@ -6123,7 +6126,7 @@ LIVE(time, body)
 
     fx_init(&f);
     long_times(&f);
-    f.cfg.body_timeout_ms = 300;
+    f.cfg.body_timeout_ms = 500;
     f.cfg.body_min_rate = 500;
     if (!fx_up(&f))
         return;
@@ -6141,7 +6144,7 @@ LIVE(time, body)
         nap(50);
     }
     CHECK_INT(cl_reply(&c), 408);
-    CHECK_IN(now_ms() - t0, 300, 500 + LATE);
+    CHECK_IN(now_ms() - t0, 500, 700 + LATE);
     CHECK_FIN(&c);
     CHECK_INT(cl_reply(&d), 408);
     CHECK_INT(cl_reply(&e), 200);
@@ -6160,17 +6163,17 @@ LIVE(time, keep_alive)
 
     fx_init(&f);
     long_times(&f);
-    f.cfg.keep_alive_timeout_ms = 300;
+    f.cfg.keep_alive_timeout_ms = 600;
     if (!fx_up(&f))
         return;
     cl_open(&c, &f);
     for (i = 0; i < 4; i++) {        /* each request starts it anew */
         check_in_step(&c);
-        nap(i == 3 ? 0 : 150);
+        nap(i == 3 ? 0 : 250);
     }
     t0 = now_ms();
-    CHECK_INT(cl_end(&c, 300 + LATE), CL_FIN);
-    CHECK_IN(now_ms() - t0, 280, 300 + LATE);
+    CHECK_INT(cl_end(&c, 600 + LATE), CL_FIN);
+    CHECK_IN(now_ms() - t0, 580, 600 + LATE);
     cl_close(&c);
     fx_down(&f);
 }
@@ -8207,7 +8210,7 @@ TEST(process, stop_signals)
         cl_open(&idle, &f);
         check_in_step(&idle);
         cl_open(&running, &f);
-        cl_puts(&running, "GET /sleep?ms=250 HTTP/1.1\r\nHost: a\r\n\r\n");
+        cl_puts(&running, "GET /sleep?ms=400 HTTP/1.1\r\nHost: a\r\n\r\n");
         CHECK(!cl_readable(&running, 60));
         t0 = now_ms();
         kill(f.pid, sigs[i]);
