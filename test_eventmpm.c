@@ -3788,45 +3788,51 @@ TEST(route, conflicts_and_nonsense_are_refused_at_start)
  * >>memory -- none per request; none is no catastrophe
  * ------------------------------------------------------------------------- */
 
+/* One round of requests of each kind; how many allocations it needed. */
+static int allocations_of(const fixture *f, int kind)
+{
+    client c;
+    int i, before;
+
+    cl_open(&c, f);
+    before = get_int(&a_calls);
+    for (i = 0; i < 200; i++) {
+        if (kind == 0) {
+            CHECK_INT(cl_get(&c, "/hello/again"), 200);
+        } else if (kind == 1) {
+            cl_puts(&c, CL("5"));
+            CHECK_INT(cl_reply(&c), 200);
+        } else if (kind == 2) {
+            CHECK_INT(cl_get(&c, "/big?bytes=30000"), 200);
+        } else {
+            CHECK_INT(get_status(f, "/hello"), 200);    /* a new connection */
+        }
+    }
+    i = get_int(&a_calls) - before;
+    cl_close(&c);
+    return i;
+}
+
 TEST(memory, steady_state_allocates_nothing)
 {
+    static const char *const kinds[] = { "GET", "POST", "30 kB", "connections" };
     fixture f;
-    client c;
-    int i, round, before, fresh = -1;
+    int kind, round, needed;
 
     fx_init(&f);
     f.cfg.max_keep_alive_requests = 0;
     if (!fx_up(&f))
         return;
-    cl_open(&c, &f);
-    for (i = 0; i < 200; i++) {
-        cl_get(&c, "/hello/again");
-        cl_puts(&c, CL("5"));
-        cl_reply(&c);
+    /* the first rounds fill the pools; on a busy machine, where workers overlap
+     * as they do not otherwise, a later one may still find a new maximum */
+    for (kind = 0; kind < 4; kind++) {
+        context("%s", kinds[kind]);
+        needed = 1;
+        for (round = 0; round < 8 && needed != 0; round++)
+            needed = allocations_of(&f, kind);
+        CHECK_INT(needed, 0);
     }
-    before = get_int(&a_calls);
-    for (i = 0; i < 1000; i++) {
-        cl_get(&c, "/hello/again");
-        cl_puts(&c, CL("5"));
-        cl_reply(&c);
-    }
-    CHECK_INT(get_int(&a_calls) - before, 0);
-    for (i = 0; i < 50; i++)
-        cl_get(&c, "/big?bytes=30000");
-    before = get_int(&a_calls);
-    for (i = 0; i < 100; i++)
-        cl_get(&c, "/big?bytes=30000");
-    CHECK_INT(get_int(&a_calls) - before, 0);
-    cl_close(&c);
-    /* new connections, too; where a closed one's memory comes back late, the
-     * first rounds may still need some */
-    for (round = 0; round < 5 && fresh != 0; round++) {
-        before = get_int(&a_calls);
-        for (i = 0; i < 100; i++)
-            CHECK_INT(get_status(&f, "/hello"), 200);
-        fresh = get_int(&a_calls) - before;
-    }
-    CHECK_INT(fresh, 0);
+    no_context();
     fx_down(&f);
 }
 
