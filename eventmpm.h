@@ -194,7 +194,7 @@ enum {
     EMPM_STOP_HALF_CLOSED = 1,
     EMPM_STOP_GONE        = 2,
     EMPM_STOP_DEADLINE    = 4,
-    EMPM_STOP_STOPPING    = 8
+    EMPM_STOP_STOPPING    = 8      /* a plain stop; a graceful one waits */
 };
 
 enum empm_log_level {      /* as syslog and Apache have them */
@@ -354,8 +354,8 @@ EMPM_API void empm_config_free(empm_config *cfg);
 EMPM_API int empm_main(empm_config *cfg, int argc, char **argv);
 
 /* Runs the server in the foreground: forks the children (unless processes is 0)
- * and serves until TERM or INT (stop; twice: at once) or WINCH (graceful stop;
- * ignored where a terminal is attached) arrives. Takes over those signals, CHLD
+ * and serves until TERM or INT (stop; again after a second: at once) or WINCH
+ * (graceful stop; ignored where a terminal is attached) arrives. Takes over those signals, CHLD
  * and PIPE while it runs, and restores them.
  *   returns   EMPM_OK after a stop, or why it could not start
  */
@@ -430,6 +430,13 @@ EMPM_API char *empm_body(empm_request *req, size_t *len);
 EMPM_API const char  *empm_peer(empm_request *req);   /* "192.0.2.1:4711", ... */
 EMPM_API const char  *empm_scheme(const empm_request *req);      /* "http" */
 EMPM_API empm_server *empm_server_of(const empm_request *req);
+
+/* A pointer of yours that goes with the request, from on_head to on_body to the
+ * handler and its wake functions; NULL until it is set. */
+EMPM_API void         empm_set_data(empm_request *req, void *data);
+EMPM_API void        *empm_data(const empm_request *req);
+
+/* What on_thread_start() has set for this worker. */
 EMPM_API void        *empm_thread_data(const empm_request *req);
 
 /* ---------------------------------------------------------------------------
@@ -3725,6 +3732,7 @@ struct empm_request {             /* owner: whoever owns the connection */
     empm__head    trailers;
     empm__route  *route;
     char         *path_text;
+    void         *data;           /* the user's, empm_set_data() */
     char         *peer;
     uint32_t      deadline_ms;    /* the route's, for empm_should_stop() */
     /* its body */
@@ -4210,6 +4218,16 @@ EMPM_API const char *empm_peer(empm_request *req)
     return req->peer != NULL ? req->peer : "unknown";
 }
 
+EMPM_API void empm_set_data(empm_request *req, void *data)
+{
+    req->data = data;
+}
+
+EMPM_API void *empm_data(const empm_request *req)
+{
+    return req->data;
+}
+
 EMPM_API void *empm_thread_data(const empm_request *req)
 {
     return req->w->thread_data;
@@ -4241,7 +4259,7 @@ EMPM_API int empm_should_stop(const empm_request *req)
     if (req->deadline_ms != EMPM__NEVER &&
         empm__until(req->deadline_ms, empm__now_ms()) <= 0)
         bits |= EMPM_STOP_DEADLINE;
-    if (empm__load(&req->w->child->stopping))
+    if (empm__load(&req->w->child->stopping) & EMPM__ORDER_STOP)
         bits |= EMPM_STOP_STOPPING;
     return bits;
 }
@@ -8065,7 +8083,7 @@ static int empm__attend(empm_server *s, int signal_fd, int control)
 {
     const empm_config *cfg = s->cfg;
     int done[2], stopping = 0;
-    uint64_t kill_us = 0;
+    uint64_t kill_us = 0, twice_us = 0;
     if (empm__pipe(done, 1) < 0)
         return EMPM_ESYS;
     empm__store_rel(&s->child.done_fd, done[1]);
@@ -8095,11 +8113,14 @@ static int empm__attend(empm_server *s, int signal_fd, int control)
                 stopping = 2;
             } else if ((k == 1 && (byte == SIGTERM || byte == SIGINT)) ||
                        (k == 2 && byte == '$')) {
-                if (stopping == 2 && control < 0) {
+                if (stopping == 2 && control < 0 &&
+                    empm__now_us() >= twice_us) {
                     empm__log(cfg, EMPM_LOG_NOTICE, "asked twice: exit now");
                     _exit(0);
                 }
                 empm_stop(s);
+                if (stopping != 2)
+                    twice_us = empm__now_us() + 1000000u;
                 if (kill_us == 0)
                     kill_us = empm__now_us() +
                               ((uint64_t)cfg->stop_timeout_ms + 1000u) * 1000u;
@@ -8153,6 +8174,7 @@ typedef struct empm__parent {
     int          quiet_ticks;
     int          stopping;
     uint64_t     tick_us, spawn_us, kill_us;  /* 0: none */
+    uint64_t     twice_us;           /* from here on a second stop is meant */
     int          pipe[2];            /* from the children */
     empm__signal_set signals;
 } empm__parent;
@@ -8386,9 +8408,9 @@ static void empm__maintain(empm__parent *p)
         empm__share_out(p);
     } else {
         p->rate = 1;
-        if (idle < cfg->min_spare_threads && p->quiet_ticks == 0)
-            empm__log(cfg, EMPM_LOG_ERROR, "%d idle workers left, and "
-                      "MaxRequestWorkers of %d is reached", idle,
+        if (idle == 0 && p->target >= most && p->quiet_ticks == 0)
+            empm__log(cfg, EMPM_LOG_ERROR, "all workers are busy, and "
+                      "MaxRequestWorkers of %d is reached",
                       cfg->max_request_workers);
         if (++p->quiet_ticks >= 10 && !below)
             p->tick_us = 0;          /* until a child speaks up */
@@ -8425,8 +8447,10 @@ static void empm__parent_stop(empm__parent *p, int graceful)
                         cfg->stop_timeout_ms + 2000
         : (int64_t)cfg->stop_timeout_ms + 2000;
     int i;
-    if (p->stopping >= 3)
-        return;
+    if (p->stopping >= 3 ||
+        (p->stopping == 2 && empm__now_us() < p->twice_us))
+        return;                      /* `timeout` and make both pass one on */
+    p->twice_us = empm__now_us() + 1000000u;
     p->stopping = p->stopping == 2 ? 3 : graceful ? 1 : 2;
     if (p->stopping == 3) {          /* asked twice */
         for (i = 0; i < p->slots; i++)

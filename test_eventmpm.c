@@ -1734,7 +1734,36 @@ static int h_misuse(empm_request *req, void *user)
     return (int)query_long(req, "return", 500);
 }
 
+/* Counts in memory of the request's own, which on_head has made. */
+static int data_head(empm_request *req, void *user)
+{
+    long *n = (long *)empm_alloc(req, sizeof *n);
+
+    (void)user;
+    if (n == NULL || empm_data(req) != NULL)
+        return 500;
+    *n = 0;
+    empm_set_data(req, n);
+    return EMPM_OK;
+}
+
+static int data_body(empm_request *req, const void *data, size_t len, void *user)
+{
+    (void)data;
+    (void)user;
+    *(long *)empm_data(req) += (long)len;
+    return EMPM_OK;
+}
+
+static int data_end(empm_request *req, void *user)
+{
+    (void)user;
+    return empm_printf(req, "%ld", *(long *)empm_data(req));
+}
+
 static const empm_route routes[] = {
+    EMPM_ROUTE_WITH("POST /data",    data_end,     NULL, data_head, data_body,
+                    0, 0, 0),
     EMPM_ROUTE("GET /hello",         h_hello,      NULL),
     EMPM_ROUTE("GET /hello/{name}",  h_hello,      NULL),
     EMPM_ROUTE("POST /hit",          h_hit,        NULL),
@@ -4905,6 +4934,34 @@ LIVE(body, streamed_piece_by_piece)
     CHECK_INT(get_int(&shm->slots[51].pieces), 0);
     cl_close(&c);
     no_context();
+    fx_down(&f);
+}
+
+LIVE(body, data_goes_with_the_request)       /* and not with the next one */
+{
+    fixture f;
+    client c;
+    char text[32];
+    int i, n;
+
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    for (i = 0; i < 3; i++) {
+        n = 40000 * (i + 1);
+        {
+            str s;
+            memset(&s, 0, sizeof s);
+            put_post(&s, "/data", (size_t)n, i == 1 ? 1000 : 0, "");
+            cl_send(&c, s.p, s.n);
+            str_free(&s);
+        }
+        CHECK_INT(cl_reply(&c), 200);
+        snprintf(text, sizeof text, "%d", n);
+        CHECK_STR(c.body.p, text);
+    }
+    cl_close(&c);
     fx_down(&f);
 }
 
