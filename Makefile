@@ -9,6 +9,8 @@
 #   make test-valgrind  ... under valgrind's memcheck
 #   make test-headers   compile the header in every dialect, switch by switch
 #   make test-model     check the model of the hand-over with spin
+#   make bench          measure this server and the floor, under two minutes
+#   make compare        ... and nginx, Apache, lighttpd, h2o where installed
 #   make install        PREFIX=/usr/local, DESTDIR=
 #   make clean
 #
@@ -217,6 +219,17 @@ test-model: | build
 	$(call show,model,sh -c "$$MODEL")
 	$(call count,model)
 
+# --- figures ----------------------------------------------------------------
+
+build/bench: bench.c eventmpm.h | build
+	$(CC) $(CPPFLAGS) $(CFLAGS) -pthread $(LDFLAGS) -o $@ bench.c $(LDLIBS)
+
+bench: build/bench
+	build/bench
+
+compare: build/bench
+	build/bench --compare
+
 # --- the rest ---------------------------------------------------------------
 
 install:
@@ -228,4 +241,4 @@ clean:
 	rm -rf build
 
 .PHONY: all run test test-long test-asan test-ubsan test-tsan test-valgrind \
-        test-headers test-model install clean
+        test-headers test-model bench compare install clean
