@@ -1324,7 +1324,6 @@ static void *generator_run(void *arg)
     load *l = g->l;
     struct epoll_event ev[BATCH];
     uint64_t last_tick = 0;
-    pin_to_half(1);
     while (at_load(&l->phase) != ENDING) {
         int i, n;
         const uint64_t now = now_ns();
@@ -1633,7 +1632,6 @@ static void *crowd_run(void *arg)
     uint64_t start;
     uint32_t turn = 0;
     int i, alive = 0;
-    pin_to_half(1);
     for (i = 0; i < w->n && !at_load(&w->stop); i++) {
         struct timespec nap = { 0, 5000000 };
         w->fds[i] = crowd_enter(w);
@@ -3959,8 +3957,8 @@ static double wrk_rate(const server *s, const char *path, int connections,
 
 /* Rounds of three, in turns: wrk, this in wrk's manner, this as it is. wrk has
  * two epoll_ctl() calls more per request and parses every head; where the
- * processors are the limit, that is a difference in requests/s, and no error. The CPU per
- * request says what the ratio is on a quiet machine without idle time. */
+ * processors are the limit, that is a difference in requests/s, and no error of
+ * either. The CPU per request says how large it is without noise. */
 static void check_wrk(const server *s, const char *path, int connections)
 {
     static const char *const who[] = { "wrk", "in its manner", "plain" };
@@ -4269,6 +4267,7 @@ int main(int argc, char **argv)
     for (n = 0; n < COUNT(signals); n++)
         sigaction(signals[n], &sa, NULL);
     prctl(PR_SET_CHILD_SUBREAPER, 1);
+    pin_to_half(1);                    /* our threads and wrk inherit it */
     atexit(clean_up);
     describe_machine();
     if (opt.url != NULL)
