@@ -49,10 +49,6 @@
 #ifndef _GNU_SOURCE
 #  define _GNU_SOURCE 1
 #endif
-#ifdef BENCH_NO_YIELD                   /* to see what the yields are worth */
-#  include <sched.h>
-#  define sched_yield() 0
-#endif
 #define EVENTMPM_IMPLEMENTATION
 #include "eventmpm.h"
 
@@ -3584,14 +3580,13 @@ typedef struct taker {                 /* a thread that takes jobs */
     empm__queue  *q;
     uint32_t      me;
     uint64_t     *taken;               /* atomic */
-    empm__yielder y;
     pthread_t     thread;
 } taker;
 
 static void *taker_run(void *arg)
 {
     taker *t = (taker *)arg;
-    while (empm__queue_pop(t->q, t->me, &t->y, no_gate, NULL) != EMPM__NIL)
+    while (empm__queue_pop(t->q, t->me, no_gate, no_gate, NULL) != EMPM__NIL)
         __atomic_add_fetch(t->taken, 1, __ATOMIC_RELEASE);
     return NULL;
 }
@@ -3602,7 +3597,6 @@ static void micro_queue(void)
     static empm__score_child score;
     empm__sleeper sleepers[TAKERS];
     taker takers[TAKERS];
-    empm__yielder y;
     empm__queue q;
     empm__slab sl;
     uint32_t *order, i;
@@ -3610,7 +3604,6 @@ static void micro_queue(void)
     double best = 1e18;
     size_t k;
     int run, random;
-    memset(&y, 0, sizeof y);
     memset(sleepers, 0, sizeof sleepers);
     memset(takers, 0, sizeof takers);
     printf("\nqueue: one push and one pop, uncontended\n");
@@ -3619,7 +3612,7 @@ static void micro_queue(void)
         const uint32_t n = sizes[k];
         memset(&sl, 0, sizeof sl);
         micro_slab(&sl, n, &order);
-        if (empm__queue_init(&q, &sl, sleepers, &score) != EMPM_OK)
+        if (empm__queue_init(&q, &sl, sleepers, TAKERS, 1, &score) != EMPM_OK)
             die("out of memory");
         for (run = 0; run < RUNS * 2; run++) {
             const uint32_t again = 1000000 / n;
@@ -3630,7 +3623,7 @@ static void micro_queue(void)
                 for (i = 0; i < n; i++)
                     empm__queue_push(&q, random ? order[i] : i);
                 for (i = 0; i < n; i++)
-                    empm__queue_pop(&q, 0, &y, no_gate, NULL);
+                    empm__queue_pop(&q, 0, no_gate, no_gate, NULL);
             }
             ns[random] = lesser(ns[random],
                               (double)(now_ns() - t) / (double)(n * again));
@@ -3641,8 +3634,6 @@ static void micro_queue(void)
         if (k + 1 < COUNT(sizes))
             empm__slab_free(&sl);
     }
-    for (i = 0; i < TAKERS; i++)
-        empm__parker_init(&sleepers[i].parker);
     for (i = 0; i < TAKERS; i++) {
         takers[i].q = &q;
         takers[i].me = i;
@@ -3658,7 +3649,7 @@ static void micro_queue(void)
                 empm__queue_push(&q, i);
             given += JOBS;
             while (__atomic_load_n(&taken, __ATOMIC_ACQUIRE) != given)
-                empm__yield(&y);
+                sched_yield();
         }
         best = lesser(best, (double)(now_ns() - t) / (2000.0 * JOBS));
     }

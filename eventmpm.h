@@ -572,10 +572,12 @@ EMPM_API int empm_status_page(empm_request *req, void *user);
  *   child listen server                  threads, sockets, the engine
  *   run parent main                      signals, processes, a command line
  *
- * Threads of a child: one listener (>>child), threads_per_child workers
- * (>>conn), and the main thread, which waits for orders. Locks, in the order in
- * which they may be taken; none is held over a user's function or over a call
- * that can wait:
+ * Threads of a child: threads_per_child workers (>>conn), of which one that has
+ * nothing to do is the listener (>>child); the standby, which is it when none is
+ * free; and the main thread, which waits for orders. "The listener" is a role,
+ * and what belongs to it passes on with the role, under queue.lock. Locks, in the
+ * order in which they may be taken; none is held over a user's function or over
+ * a call that can wait:
  *
  *   queue.lock   the run queue and the idle stack; a few stores long
  *   pool.lock    spare pages of the child; a few stores long
@@ -713,6 +715,18 @@ static uint32_t empm__after(uint32_t now_ms, int64_t wait_ms)
     return t == EMPM__NEVER ? 1u : t;
 }
 
+/* How many processors this process may use. */
+static uint32_t empm__processors(void)
+{
+    long n = sysconf(_SC_NPROCESSORS_ONLN);
+#if defined(__linux__) && defined(CPU_COUNT)
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0)
+        n = CPU_COUNT(&set);
+#endif
+    return n > 0 ? (uint32_t)n : 1;
+}
+
 /* Milliseconds from now to t; negative once it is past. */
 static int32_t empm__until(uint32_t t, uint32_t now_ms)
 {
@@ -745,22 +759,42 @@ static void empm__parker_init(empm__parker *p)
 #endif
 }
 
-static void empm__park(empm__parker *p)
+/* Sleeps until woken, or for about `ms` (-1: no limit). 1: woken. */
+static int empm__park(empm__parker *p, int ms)
 {
 #if defined(__linux__)
 #  ifdef SYS_futex
     const long futex = SYS_futex;
+    struct { long s, ns; } limit;            /* what this call expects */
 #  else
     const long futex = SYS_futex_time64;
+    struct { int64_t s, ns; } limit;
 #  endif
+    limit.s = ms / 1000;
+    limit.ns = ms % 1000 * 1000000;
     while (!__atomic_exchange_n(&p->awake, 0u, __ATOMIC_ACQUIRE))
-        syscall(futex, &p->awake, 128 /* WAIT | PRIVATE */, 0, NULL, NULL, 0);
+        if (syscall(futex, &p->awake, 128 /* WAIT | PRIVATE */, 0,
+                    ms < 0 ? NULL : &limit, NULL, 0) < 0 && errno == ETIMEDOUT)
+            return (int)__atomic_exchange_n(&p->awake, 0u, __ATOMIC_ACQUIRE);
+    return 1;
 #else
+    struct timespec until;
+    int r = 0, woken;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += ms / 1000;
+    until.tv_nsec += ms % 1000 * 1000000L;
+    if (until.tv_nsec >= 1000000000L) {
+        until.tv_sec++;
+        until.tv_nsec -= 1000000000L;
+    }
     pthread_mutex_lock(&p->lock);
-    while (!p->awake)
-        pthread_cond_wait(&p->cond, &p->lock);
+    while (!p->awake && r == 0)
+        r = ms < 0 ? pthread_cond_wait(&p->cond, &p->lock)
+                   : pthread_cond_timedwait(&p->cond, &p->lock, &until);
+    woken = (int)p->awake;
     p->awake = 0;
     pthread_mutex_unlock(&p->lock);
+    return woken;
 #endif
 }
 
@@ -2038,30 +2072,57 @@ static uint32_t empm__wheel_due(empm__wheel *wh, empm__slab *sl)
 }
 
 /* ---------------------------------------------------------------------------
- * >>queue -- ready connections, and the workers that wait for one
+ * >>queue -- ready connections, who runs them, and who listens meanwhile
  *
- * A connection is in it at most once, so a push cannot fail. Wake-ups are frugal,
- * since a wake-up costs more than a small request: idle workers form a stack
- * (last in, first out: warm caches, long sleeps), each sleeps on its own futex,
- * and at most one is "searching" (woken or yielding, not yet at work). While one
- * searches nobody wakes another; a worker that takes a job and leaves more behind
- * wakes the next, so blocking handlers still spread over all of them.
+ * A connection is in it at most once, so a push cannot fail. Waking a thread costs
+ * as much as a small request, so it is done only when it must be:
+ *
+ *   listening  is a role, not a thread: a worker that finds the queue empty takes
+ *              it, waits for events, pushes what came, gives the role back and
+ *              runs the first job itself. So a request costs one wake-up at rest
+ *              and none in a busy server, where events gather by themselves.
+ *   running    is a worker with a job that seems to be quick; it will be back in
+ *              a moment, so nobody is woken for what is left in the queue, unless
+ *              it is much and there are more processors. Before a handler that
+ *              has taken long before, a worker leaves the running ones.
+ *   nobody     runs, and there are jobs or nobody listens: an idle worker is
+ *              woken, last in, first out: warm caches, long sleeps. Few are
+ *              "searching" (woken, not yet at work) at a time: one, or four
+ *              when jobs wait behind slow handlers.
+ *   standby    the child's own thread. It listens when no worker can, and while
+ *              others run it looks every millisecond whether one that seemed
+ *              to be quick is stuck; that worker does not count as running then.
+ *              While somebody listens it sleeps without limit.
  * ------------------------------------------------------------------------- */
 
 typedef struct empm__sleeper {     /* a worker, as the queue sees it */
     empm__parker parker;
     uint32_t     next;             /* in the idle stack; lock */
     int          searching;        /* lock */
+    int          running;          /* lock */
 } empm__sleeper;
+
+enum { EMPM__NOBODY = -1, EMPM__STANDBY = -2 };      /* or a worker's number */
+enum { EMPM__AWAKE, EMPM__DOZES, EMPM__SLEEPS };     /* the standby */
+
+#define EMPM__BACKLOG   8u         /* jobs per running worker that deserve one
+                                      more, if there is a processor for it */
+#define EMPM__SEARCHERS 4u         /* at most, when nobody runs */
 
 typedef struct empm__queue {
     pthread_mutex_t lock;          /* guards all that follows */
     empm__slab     *slab;
     empm__sleeper  *sleepers;      /* fixed */
+    uint32_t        nsleepers;     /* fixed */
+    uint32_t        enough;        /* fixed: running workers, by processors */
     uint32_t        head, tail, count;
     uint32_t        pushed, popped;        /* totals, they wrap */
     uint32_t        idle_top, idle_count;
-    uint32_t        searching;             /* how many: 0, 1, sometimes 2 */
+    uint32_t        searching;             /* how many: 0, 1, sometimes more */
+    uint32_t        running;
+    int             listening;             /* who: a number, NOBODY, STANDBY */
+    int             standby_state;
+    empm__parker    standby;
     uint32_t        mark;                  /* `pushed` at mark_us; listener */
     uint64_t        mark_us;
     uint32_t        gate_closed;           /* atomic: tell the listener when a
@@ -2072,19 +2133,33 @@ typedef struct empm__queue {
 } empm__queue;
 
 static int empm__queue_init(empm__queue *q, empm__slab *sl, empm__sleeper *sp,
+                            uint32_t n, uint32_t enough,
                             empm__score_child *score)
 {
+    uint32_t i;
     memset(q, 0, sizeof *q);
     q->slab = sl;
     q->sleepers = sp;
+    q->nsleepers = n;
+    q->enough = enough;
     q->head = q->tail = q->idle_top = EMPM__NIL;
+    q->listening = EMPM__STANDBY;
     q->score = score;
+    empm__parker_init(&q->standby);
+    for (i = 0; i < n; i++)
+        empm__parker_init(&sp[i].parker);
     return pthread_mutex_init(&q->lock, NULL) == 0 ? EMPM_OK : EMPM_ENOMEM;
+}
+
+/* Workers that have nothing to do, the one that listens among them. */
+static uint32_t empm__queue_idle_locked(const empm__queue *q)
+{
+    return q->idle_count + q->searching + (q->listening >= 0);
 }
 
 static void empm__queue_publish_locked(empm__queue *q)
 {
-    empm__store(&q->score->idle_workers, q->idle_count + q->searching);
+    empm__store(&q->score->idle_workers, empm__queue_idle_locked(q));
     /* release: who reads this first sees no older idle_workers */
     empm__store_rel(&q->score->queued, q->count);
 }
@@ -2132,31 +2207,45 @@ static int empm__gate_open_locked(empm__queue *q, int idle)
     return 1;
 }
 
-/* Picks the sleeper to wake, NULL: none is needed or there is none. */
-static empm__sleeper *empm__queue_rouse_locked(empm__queue *q, uint32_t most)
+/* The end of every change: wakes whom it takes, and no more. `most` workers may
+ * be searching then. */
+static void empm__queue_unlock(empm__queue *q, uint32_t most)
 {
-    empm__sleeper *sp;
-    if (q->count == 0 || q->idle_count == 0 || q->searching >= most)
-        return NULL;
-    sp = &q->sleepers[q->idle_top];
-    q->idle_top = sp->next;
-    q->idle_count--;
-    sp->searching = 1;
-    q->searching++;
-    return sp;
+    empm__parker *wake[EMPM__SEARCHERS + 1];
+    const int nobody = q->listening == EMPM__NOBODY;
+    uint32_t want = 0, n = 0;
+    if (q->running == 0 || most > 1)
+        want = (uint32_t)empm__min(q->count, most);
+    else if (q->count > q->running * EMPM__BACKLOG && q->running < q->enough)
+        want = 1;
+    if (q->running == 0 && nobody && want == 0)
+        want = 1;
+    while (q->searching < want && q->idle_count > 0 && n < EMPM__SEARCHERS) {
+        empm__sleeper *sp = &q->sleepers[q->idle_top];
+        q->idle_top = sp->next;
+        q->idle_count--;
+        sp->searching = 1;
+        q->searching++;
+        wake[n++] = &sp->parker;
+    }
+    if (nobody && q->standby_state != EMPM__AWAKE &&
+        (q->standby_state == EMPM__SLEEPS ||
+         q->running + q->searching + q->idle_count == 0)) {
+        q->standby_state = EMPM__AWAKE;
+        wake[n++] = &q->standby;
+    }
+    empm__queue_publish_locked(q);
+    pthread_mutex_unlock(&q->lock);
+    while (n > 0)
+        empm__unpark(wake[--n]);
 }
 
 /* Adds one job from a worker (its turn is over). */
 static void empm__queue_push(empm__queue *q, uint32_t i)
 {
-    empm__sleeper *wake;
     pthread_mutex_lock(&q->lock);
     empm__queue_push_locked(q, i);
-    wake = empm__queue_rouse_locked(q, 1);
-    empm__queue_publish_locked(q);
-    pthread_mutex_unlock(&q->lock);
-    if (wake != NULL)
-        empm__unpark(&wake->parker);
+    empm__queue_unlock(q, 1);
 }
 
 static uint32_t empm__queue_length(empm__queue *q)
@@ -2173,92 +2262,107 @@ static void empm__queue_close(empm__queue *q)
         empm__unpark(&q->sleepers[i].parker);
     q->idle_top = EMPM__NIL;
     q->idle_count = 0;
+    empm__unpark(&q->standby);
     pthread_mutex_unlock(&q->lock);
 }
 
-/* Yielding makes the hand-over free beside cheap handlers and costs milliseconds
- * beside busy processes; so each thread times its own and stops for a while
- * after three in a row that took over 2 ms. */
-typedef struct empm__yielder {
-    uint64_t off_until_us;
-    uint32_t off_ms;
-    int      slow;
-} empm__yielder;
-
-static void empm__yield(empm__yielder *y)
+static void empm__queue_stop_running_locked(empm__queue *q, uint32_t me)
 {
-    uint64_t before = empm__now_us(), after;
-    if (before < y->off_until_us)
-        return;
-    sched_yield();
-    after = empm__now_us();
-    if (after - before < 2000) {
-        y->slow = 0;
-        if (y->off_ms > 100)
-            y->off_ms /= 2;
-    } else if (++y->slow >= 3) {
-        y->slow = 0;
-        y->off_ms = y->off_ms == 0 ? 100 : y->off_ms < 3200 ? y->off_ms * 2
-                                                            : 3200;
-        y->off_until_us = after + y->off_ms * 1000u;
+    empm__sleeper *self = &q->sleepers[me];
+    q->running -= (uint32_t)self->running;
+    self->running = 0;
+}
+
+/* Worker `me` is about to do what may take long: others take over. */
+static void empm__queue_leave(empm__queue *q, uint32_t me)
+{
+    pthread_mutex_lock(&q->lock);
+    empm__queue_stop_running_locked(q, me);
+    empm__queue_unlock(q, q->running == 0 ? EMPM__SEARCHERS : 1);
+}
+
+/* The next job for worker `me`, who listens or sleeps until there is one; NIL:
+ * the queue is closed. `listen` has to give the role back; `open_gate` is called
+ * when the listener waits for an idle worker. */
+static uint32_t empm__queue_pop(empm__queue *q, uint32_t me,
+                                void (*listen)(void *),
+                                void (*open_gate)(void *), void *arg)
+{
+    empm__sleeper *self = &q->sleepers[me];
+    for (;;) {
+        uint32_t i;
+        int gate, done, listens;
+        pthread_mutex_lock(&q->lock);
+        empm__queue_stop_running_locked(q, me);
+        q->searching -= (uint32_t)self->searching;
+        self->searching = 0;
+        i = empm__queue_pop_locked(q);
+        done = i != EMPM__NIL || q->closed;
+        gate = empm__gate_open_locked(q, !done);
+        listens = !done && q->listening == EMPM__NOBODY;
+        if (done) {
+            self->running = 1;
+            q->running++;
+        } else if (listens) {
+            q->listening = (int)me;
+        } else {
+            self->next = q->idle_top;
+            q->idle_top = me;
+            q->idle_count++;
+        }
+        empm__queue_unlock(q, 1);
+        if (gate)
+            open_gate(arg);
+        if (done)
+            return i;
+        if (listens)
+            listen(arg);
+        else
+            empm__park(&self->parker, -1);
     }
 }
 
-/* The next job for worker `me`, who sleeps until there is one; NIL: the queue
- * is closed. `open_gate` is set when the listener waits for an idle worker. */
-static uint32_t empm__queue_pop(empm__queue *q, uint32_t me, empm__yielder *y,
-                                void (*open_gate)(void *), void *arg)
+/* The listener's round is over: what it took goes to the queue, with its role.
+ * A worker will run the first job itself. */
+static void empm__queue_end_round_locked(empm__queue *q)
 {
-    empm__sleeper *self = &q->sleepers[me], *wake;
-    int looks = 0, gate;
-    for (;;) {
-        uint32_t i;
-        pthread_mutex_lock(&q->lock);
-        i = empm__queue_pop_locked(q);
-        if (i != EMPM__NIL || q->closed) {
-            if (self->searching) {
-                self->searching = 0;
-                q->searching--;
-            }
-            wake = empm__queue_rouse_locked(q, 1);
-            gate = empm__gate_open_locked(q, 0);
-            empm__queue_publish_locked(q);
+    if (q->listening >= 0) {
+        q->sleepers[q->listening].searching = 1;
+        q->searching++;
+    }
+    q->listening = EMPM__NOBODY;
+}
+
+/* The standby's life. `listen` as above. */
+static void empm__queue_stand_by(empm__queue *q, void (*listen)(void *),
+                                 void *arg)
+{
+    pthread_mutex_lock(&q->lock);
+    while (!q->closed) {
+        const uint32_t popped = q->popped;
+        int quiet, woken;
+        if (q->listening == EMPM__NOBODY &&
+            q->running + q->searching + q->idle_count == 0)
+            q->listening = EMPM__STANDBY;
+        if (q->listening == EMPM__STANDBY) {
             pthread_mutex_unlock(&q->lock);
-            if (wake != NULL)
-                empm__unpark(&wake->parker);
-            if (gate)
-                open_gate(arg);
-            return i;
-        }
-        if (looks < 2 && q->popped != 0 && (self->searching || q->searching == 0)) {
-            if (!self->searching) {
-                self->searching = 1;
-                q->searching++;
-            }
-            empm__queue_publish_locked(q);
-            gate = empm__gate_open_locked(q, 1);
-            pthread_mutex_unlock(&q->lock);
-            if (gate)
-                open_gate(arg);
-            looks++;
-            empm__yield(y);
+            listen(arg);
+            pthread_mutex_lock(&q->lock);
             continue;
         }
-        if (self->searching) {
-            self->searching = 0;
-            q->searching--;
+        quiet = q->listening != EMPM__NOBODY;
+        q->standby_state = quiet ? EMPM__SLEEPS : EMPM__DOZES;
+        empm__queue_unlock(q, 1);
+        woken = empm__park(&q->standby, quiet ? -1 : 1);
+        pthread_mutex_lock(&q->lock);
+        q->standby_state = EMPM__AWAKE;
+        if (!woken && q->popped == popped && q->listening == EMPM__NOBODY) {
+            uint32_t i;                  /* who runs, has not been quick */
+            for (i = 0; i < q->nsleepers; i++)
+                empm__queue_stop_running_locked(q, i);
         }
-        self->next = q->idle_top;
-        q->idle_top = me;
-        q->idle_count++;
-        gate = empm__gate_open_locked(q, 1);
-        empm__queue_publish_locked(q);
-        pthread_mutex_unlock(&q->lock);
-        if (gate)
-            open_gate(arg);
-        empm__park(&self->parker);
-        looks = 0;
     }
+    pthread_mutex_unlock(&q->lock);
 }
 
 /* ---------------------------------------------------------------------------
@@ -3016,7 +3120,6 @@ typedef struct empm__worker {          /* its thread alone, unless noted */
     int                 pages_count;
     char               *scratch;       /* EMPM__SCRATCH bytes, made when needed */
     void               *thread_data;   /* on_thread_start's */
-    empm__yielder       yielder;
     uint32_t            now_ms;        /* the last look at the clock */
     int64_t             date_s;        /* what `date` shows */
     uint32_t            date_len;
@@ -3046,8 +3149,9 @@ typedef struct empm__child {
     uint32_t            linger_until;  /* atomic: a stop's limit, or NEVER */
     uint32_t            abort;         /* atomic: waiting is over for everyone */
     uint32_t            want_retired;  /* atomic: a freed record wakes */
+    pthread_t           standby;
     /* the listener only */
-    pthread_t           listener;
+    empm__event         events[EMPM__BATCH];
     uint32_t            paused;        /* why it does not accept: EMPM__PAUSE_* */
     uint32_t            accepts;       /* since the last rotation */
     uint32_t            accepted_before; /* by the slot's last tenants */
@@ -3056,7 +3160,6 @@ typedef struct empm__child {
     uint64_t            pause_log_us, tell_us; /* not again before */
     int                 told_few;      /* the parent knows of few idle workers */
     int                 listening;     /* sockets registered */
-    empm__yielder       yielder;
     /* the end */
     pthread_mutex_t     done_lock;     /* guards done */
     pthread_cond_t      done_cond;
@@ -5857,6 +5960,8 @@ static enum empm__state empm__do_handle(empm__worker *w, empm__conn *c)
         empm__answer_status(req, 503);
         return EMPM__WRITE;
     }
+    if (empm__load(&r->quick) < 4)
+        empm__queue_leave(&w->child->queue, w->number);
     before = w->turn_us;
     req->calling = 1;
     if (first)
@@ -6308,6 +6413,8 @@ static void empm__open_gate(void *arg)
     empm__order(&((empm__child *)arg)->poller, EMPM__ORDER_GATE);
 }
 
+static void empm__listen(void *arg);
+
 static void *empm__worker_main(void *arg)
 {
     empm__worker *w = (empm__worker *)arg;
@@ -6317,7 +6424,7 @@ static void *empm__worker_main(void *arg)
         cfg->on_thread_start(w->s, &w->thread_data, cfg->user) != 0)
         empm__log(cfg, EMPM_LOG_ERROR, "on_thread_start has failed");
     empm__store(&w->score->status, (uint32_t)'_');
-    while ((i = empm__queue_pop(&w->child->queue, w->number, &w->yielder,
+    while ((i = empm__queue_pop(&w->child->queue, w->number, empm__listen,
                                 empm__open_gate, w->child)) != EMPM__NIL) {
         empm__conn_run(w, i);
         empm__store(&w->turn_began, EMPM__NEVER);
@@ -6736,7 +6843,7 @@ EMPM_API int empm_status_page(empm_request *req, void *user)
  *
  * One round of the listener: orders and inbox; wait; each event is offered to its
  * record; due deadlines; new connections; all that was taken goes to the queue
- * under one lock; then it yields once, so that the next wait finds a batch.
+ * under one lock, and the role is free.
  *
  * It never reads, writes or parses, takes no lock that a worker holds for long,
  * and runs no user code. What owes nobody an answer (KEEPALIVE, LINGER, READ_HEAD
@@ -7009,7 +7116,7 @@ static int empm__all_busy(empm__child *ch, uint32_t now_ms, int ms, int shut)
     empm__queue *q = &ch->queue;
     int busy, i;
     pthread_mutex_lock(&q->lock);
-    busy = q->idle_count + q->searching == 0;
+    busy = empm__queue_idle_locked(q) == 0;
     for (i = 0; i < ch->started && busy; i++) {
         const uint32_t began = empm__load(&ch->workers[i].turn_began);
         busy = began != EMPM__NEVER && empm__until(now_ms, began) > ms;
@@ -7165,16 +7272,15 @@ static void empm__expire(empm__child *ch, empm__batch *b)
     }
 }
 
-/* The batch goes to the queue; the gate closes when nobody has had time for a
- * while. Apache's formula: queued < (1 + factor) * idle. */
-static void empm__push_batch(empm__child *ch, empm__batch *b)
+/* The batch goes to the queue, and the role is given back if there is work: 1.
+ * The gate closes when nobody has had time for a while. Apache's formula:
+ * queued < (1 + factor) * idle. */
+static int empm__end_round(empm__child *ch, empm__batch *b)
 {
     empm__queue *q = &ch->queue;
-    empm__sleeper *wake = NULL, *second = NULL;
     uint32_t idle;
-    int old, close_gate = 0, was_idle;
+    int old, close_gate = 0, given;
     pthread_mutex_lock(&q->lock);
-    was_idle = q->idle_count + q->searching > 0;
     if (b->count > 0) {
         if (q->tail == EMPM__NIL)
             q->head = b->head;
@@ -7191,10 +7297,7 @@ static void empm__push_batch(empm__child *ch, empm__batch *b)
         q->mark_us = b->now_us;
     }
     old = q->count > 0 && b->now_us - q->mark_us > 1000;
-    wake = empm__queue_rouse_locked(q, 1);
-    if (old || q->count > 8)
-        second = empm__queue_rouse_locked(q, 2);
-    idle = q->idle_count + q->searching;
+    idle = empm__queue_idle_locked(q);
     if (idle > 0 &&
         q->count < (1 + ch->cfg->async_request_worker_factor) * idle)
         ch->full_batches = 0;
@@ -7202,13 +7305,11 @@ static void empm__push_batch(empm__child *ch, empm__batch *b)
         close_gate = 1;
         empm__gate_close_locked(q);
     }
-    empm__queue_publish_locked(q);
     pthread_mutex_unlock(&q->lock);
-    if (wake != NULL)
-        empm__unpark(&wake->parker);
-    if (second != NULL)
-        empm__unpark(&second->parker);
-    if (close_gate)
+    /* Blocked workers: the gate closes before somebody comes, since an event that
+     * is declined would wake no sibling (EPOLLEXCLUSIVE) */
+    if (close_gate || (idle == 0 && ch->paused == 0 &&
+                       empm__all_busy(ch, b->now_ms, 1, 1)))
         empm__pause(ch, EMPM__PAUSE_GATE, b->now_ms, "");
     /* the parent wants to know when few are left, at most ten times a second */
     if ((idle < empm__load(&ch->score->spare_share)) != ch->told_few &&
@@ -7217,9 +7318,13 @@ static void empm__push_batch(empm__child *ch, empm__batch *b)
         ch->tell_us = b->now_us + 100000u;
         empm__tell_parent(ch, 'i');
     }
-    /* the workers first: the next wait then finds a batch of events, and not one */
-    if (b->count > 0 && was_idle)
-        empm__yield(&ch->yielder);
+    /* all that is the listener's has been done */
+    pthread_mutex_lock(&q->lock);
+    given = q->count > 0;
+    if (given)
+        empm__queue_end_round_locked(q);
+    empm__queue_unlock(q, old ? 2 : 1);
+    return given;
 }
 
 static int empm__poll_timeout(const empm__child *ch, uint32_t now_ms)
@@ -7241,8 +7346,10 @@ static int empm__poll_timeout(const empm__child *ch, uint32_t now_ms)
     return wait;
 }
 
-static void empm__round(empm__child *ch, empm__event *events)
+/* 1: the role has been given back. */
+static int empm__round(empm__child *ch)
 {
+    empm__event *events = ch->events;
     empm__batch b;
     uint32_t orders;
     int n, i, timeout;
@@ -7257,7 +7364,7 @@ static void empm__round(empm__child *ch, empm__event *events)
     if (orders & EMPM__ORDER_GATE)
         empm__unpause(ch, EMPM__PAUSE_GATE, b.now_ms);
     if (ch->stopping && ch->slab.in_use == 0)
-        return;
+        return 0;
     timeout = b.count > 0 ? 0 : empm__poll_timeout(ch, b.now_ms);
     n = empm__poller_wait(&ch->poller, timeout, events);
     b.now_us = empm__now_us();
@@ -7292,23 +7399,27 @@ static void empm__round(empm__child *ch, empm__event *events)
         !ch->stopping && empm__load(&ch->score->accepted) - ch->accepted_before >=
                              (uint32_t)ch->cfg->max_connections_per_child)
         empm__order(&ch->poller, EMPM__ORDER_GRACEFUL);
-    empm__push_batch(ch, &b);
-    /* Blocked workers: the gate closes before somebody comes, since an event that
-     * is declined would wake no sibling (EPOLLEXCLUSIVE) */
-    if (ch->paused == 0 && empm__load(&ch->score->idle_workers) == 0 &&
-        empm__all_busy(ch, b.now_ms, 1, 1))
-        empm__pause(ch, EMPM__PAUSE_GATE, b.now_ms, "");
+    return empm__end_round(ch, &b);
 }
 
-static void *empm__listener_main(void *arg)
+/* The listener's role, until a round has something to do for workers, or the
+ * end has come. */
+static void empm__listen(void *arg)
 {
     empm__child *ch = (empm__child *)arg;
-    empm__event events[EMPM__BATCH];
+    while (!empm__round(ch))
+        if (ch->stopping && ch->slab.in_use == 0) {
+            empm__queue_close(&ch->queue);
+            return;
+        }
+}
+
+static void *empm__standby_main(void *arg)
+{
+    empm__child *ch = (empm__child *)arg;
     int i;
-    empm__listen_set(ch, 1);
-    while (!(ch->stopping && ch->slab.in_use == 0))
-        empm__round(ch, events);
-    empm__queue_close(&ch->queue);
+    empm__listen_set(ch, 1);             /* the role is ours at first */
+    empm__queue_stand_by(&ch->queue, empm__listen, ch);
     for (i = 0; i < ch->started; i++)
         pthread_join(ch->workers[i].thread, NULL);
     pthread_mutex_lock(&ch->done_lock);
@@ -7412,7 +7523,6 @@ static int empm__child_init(empm__child *ch, empm_server *s, int slot)
     memset(ch->workers, 0, (size_t)n * sizeof *ch->workers);
     for (i = 0; i < n; i++) {
         empm__worker *w = &ch->workers[i];
-        empm__parker_init(&ch->sleepers[i].parker);
         w->child = ch;
         w->s = s;
         w->cfg = cfg;
@@ -7422,7 +7532,9 @@ static int empm__child_init(empm__child *ch, empm_server *s, int slot)
         memset(w->score->parked, 0, sizeof w->score->parked);
         w->score->status = 'S';
     }
-    empm__queue_init(&ch->queue, &ch->slab, ch->sleepers, ch->score);
+    empm__queue_init(&ch->queue, &ch->slab, ch->sleepers, (uint32_t)n,
+                     empm__processors() / (uint32_t)cfg->start_servers,
+                     ch->score);
     return empm__poller_init(&ch->poller, &ch->slab);
 }
 
@@ -7451,7 +7563,7 @@ static int empm__child_start(empm__child *ch)
         ch->started += r == 0;
     }
     if (r == 0)
-        r = pthread_create(&ch->listener, &attr, empm__listener_main, ch);
+        r = pthread_create(&ch->standby, &attr, empm__standby_main, ch);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     pthread_attr_destroy(&attr);
     if (r == 0) {
@@ -7496,7 +7608,7 @@ static int empm__child_wait(empm__child *ch, int timeout_ms)
         return EMPM_ETIMEDOUT;
     if (!ch->joined) {
         ch->joined = 1;
-        pthread_join(ch->listener, NULL);
+        pthread_join(ch->standby, NULL);
         empm__store(&ch->score->healthy, 0u);
     }
     return EMPM_OK;

@@ -2680,6 +2680,8 @@ TEST(config, directives_as_apache_spells_them)
  * listener without a free record.  TIME: clock and wheel; else the deadline is
  * due at any moment, once (NODUE: never).
  *
+ * QUEUE: another model, of who listens and who is woken; see there.
+ *
  * Not here: EPOLLOUT (as IN), STOP and the gate (as RESUME and the inbox).
  *
  * Rules, by number: 1 offer, 2 release, 3 clear before I/O, 4 post, 5 drain the
@@ -2729,6 +2731,9 @@ TEST(config, directives_as_apache_spells_them)
  *   HUP_NOT_CLEARED         livelock: a soft error's HUP
  *   WANT_RDHUP_AGAIN        livelock: RDHUP is sticky
  *   PAUSED_TOO_LATE         LAZY: paused is set before sleeping
+ *   NOBODY_LISTENS          QUEUE: who leaves wakes somebody to listen
+ *   STANDBY_NOT_WOKEN       QUEUE: the listener's end wakes the standby
+ *   NO_TICK                 QUEUE: who is stuck does not count as running
  *
  * What make test-model runs, and what has to come out (FAIL: spin finds it):
  *
@@ -2780,6 +2785,12 @@ TEST(config, directives_as_apache_spells_them)
  *   FAIL live -DMUT_HUP_NOT_CLEARED -DRESET
  *   FAIL live -DMUT_WANT_RDHUP_AGAIN -DSUSPEND
  *   FAIL safe -DMUT_PAUSED_TOO_LATE -DLAZY
+ *   ok   safe -DQUEUE
+ *   ok   safe -DQUEUE -DJOBS=4 -DWORKERS=1
+ *   ok   safe -DQUEUE -DJOBS=2 -DWORKERS=3
+ *   FAIL safe -DQUEUE -DMUT_NOBODY_LISTENS
+ *   FAIL safe -DQUEUE -DMUT_STANDBY_NOT_WOKEN
+ *   FAIL safe -DQUEUE -DMUT_NO_TICK
  */
 #ifndef N
 #define N 1
@@ -2818,6 +2829,154 @@ TEST(config, directives_as_apache_spells_them)
 #define CAT(a, b)         CAT_2(a, b)
 #define WHEN(x, ...)      CAT(ONLY_, ON(x))(__VA_ARGS__)
 #define UNLESS(x, ...)    CAT(BUT_, ON(x))(__VA_ARGS__)
+
+#ifdef QUEUE
+/* --------------------------------------------------------------------------
+ * Who listens, who is woken.  A model of >>queue: JOBS events come, WORKERS
+ * workers and the standby deal with them, handlers are quick, or known to be
+ * slow, or slow by surprise; a slow one may never end. A critical section is one
+ * step, the epoll set is a counter, `tick` is the standby's millisecond.
+ *
+ *   Q1  no job is lost        quiet: nothing waits while a worker is free
+ *   Q2  somebody listens      quiet: and it is not a worker in a handler
+ *   Q3  rest is rest          quiet: the standby sleeps without limit, or listens
+ * -------------------------------------------------------------------------- */
+#ifndef WORKERS
+#define WORKERS 2
+#endif
+#ifndef JOBS
+#define JOBS 3
+#endif
+#define EARLY   1                   /* ticks that come at any time */
+#define TICKS   6                   /* ticks that come when all else is quiet */
+#define NOBODY  0                   /* else: 1 to WORKERS, or STANDBY */
+#define STANDBY (WORKERS + 1)
+#define T_AWAKE 0
+#define T_DOZES 1
+#define T_SLEEPS 2
+
+byte events, came, queued, listening = STANDBY, state = T_AWAKE;
+byte idle, searching, running, stuck, ticks, early;
+bool popped, is_idle[STANDBY + 1], seeks[STANDBY + 1], runs[STANDBY + 1];
+bool woken[STANDBY + 1];
+
+#define NO_ONE_RUNS (running + searching + idle == 0)
+
+inline unlock_queue(most)           /* empm__queue_unlock(); in a d_step */
+{
+    need = 0;
+    IF(running == 0 || most > 1, need = (queued < most -> queued : most));
+    IF(running == 0 && listening == NOBODY && need == 0 &&
+       !ON(MUT_NOBODY_LISTENS), need = 1);
+    k = 1;
+    do
+    :: k <= WORKERS ->
+        IF(is_idle[k] && searching < need,
+           is_idle[k] = 0; idle--; seeks[k] = 1; searching++; woken[k] = 1);
+        k++
+    :: else -> break
+    od;
+    IF(listening == NOBODY && state != T_AWAKE &&
+       ((state == T_SLEEPS && !ON(MUT_STANDBY_NOT_WOKEN)) || NO_ONE_RUNS),
+       state = T_AWAKE; woken[STANDBY] = 1);
+    k = 0; need = 0
+}
+
+inline stop_running(who)
+{
+    IF(runs[who], runs[who] = 0; running--)
+}
+
+inline round(me)                    /* empm__listen() */
+{
+    d_step { events > 0 -> queued = queued + events; events = 0;
+        IF(me != STANDBY, seeks[me] = 1; searching++);
+        listening = NOBODY;
+        unlock_queue(1) }
+}
+
+proctype Worker(byte me)
+{
+    byte got, k, need;
+look:
+    skip; d_step { stop_running(me);
+        IF(seeks[me], seeks[me] = 0; searching--);
+        if
+        :: queued > 0 -> queued--; popped = 1; got = 1; runs[me] = 1; running++
+        :: queued == 0 && listening == NOBODY -> listening = me; got = 2
+        :: else -> is_idle[me] = 1; idle++; got = 0
+        fi;
+        unlock_queue(1) }
+    if
+    :: got == 0 -> d_step { woken[me] -> woken[me] = 0 }
+    :: got == 2 -> round(me)
+    :: got == 1 ->
+        if
+        :: skip                     /* quick */
+        :: d_step { queued > 0 -> queued++; unlock_queue(1) }  /* turn over */
+        :: goto stall               /* slow by surprise */
+        :: skip ->                  /* known to be slow */
+            d_step { stop_running(me);
+                unlock_queue((running == 0 -> 4 : 1)) }
+            if :: skip :: goto stall fi
+        fi
+    fi;
+    goto look;
+stall:
+    stuck++;
+    false
+}
+
+proctype Standby()
+{
+    byte quiet, k, need;
+    do
+    :: d_step { popped = 0;
+        IF(listening == NOBODY && NO_ONE_RUNS, listening = STANDBY);
+        quiet = 2;
+        IF(listening != STANDBY,
+           quiet = (listening != NOBODY);
+           state = (quiet -> T_SLEEPS : T_DOZES);
+           unlock_queue(1)) }
+        if
+        :: quiet == 2 -> round(STANDBY)
+        :: else ->
+            if
+            :: d_step { woken[STANDBY] -> woken[STANDBY] = 0;
+                state = T_AWAKE }
+            :: quiet == 0 && early < EARLY -> early++; goto tick
+            :: quiet == 0 && timeout && ticks < TICKS -> ticks++;
+tick:           skip; d_step { woken[STANDBY] = 0; state = T_AWAKE;
+                    IF(!popped && listening == NOBODY && !ON(MUT_NO_TICK),
+                       k = 1;
+                       do
+                       :: k <= WORKERS -> stop_running(k); k++
+                       :: else -> break
+                       od; k = 0) }
+            fi
+        fi
+    od
+}
+
+init
+{
+    byte n;
+    atomic {
+        n = 1;
+        do :: n <= WORKERS -> run Worker(n); n++ :: else -> break od;
+        run Standby()
+    }
+    do
+    :: came < JOBS -> atomic { came++; events++ }
+    :: came == JOBS && timeout && (state != T_DOZES || ticks == TICKS) ->
+        assert(events == 0);                                /* Q1, Q2 */
+        assert(queued == 0 || stuck == WORKERS);            /* Q1 */
+        assert(listening != NOBODY);                        /* Q2 */
+        assert(state == T_SLEEPS || listening == STANDBY);  /* Q3 */
+        break
+    od
+}
+#else
 
 /* The word.  WANT_x is READY_x << 5; TIMEOUT and HUP are always wanted. */
 #define OWNED   1
@@ -3195,6 +3354,7 @@ init
         WHEN(SUSPEND, run Resumer();)
     }
 }
+#endif /* QUEUE */
 #endif /* >>model end */
 
 /* ---------------------------------------------------------------------------
@@ -3406,7 +3566,6 @@ typedef struct queue_rig {
 typedef struct queue_thread {
     queue_rig    *rig;
     uint32_t      number;
-    empm__yielder yielder;
 } queue_thread;
 
 static void queue_no_gate(void *arg) { (void)arg; }
@@ -3415,7 +3574,7 @@ static void *queue_worker(void *arg)
 {
     queue_thread *t = (queue_thread *)arg;
     uint32_t i;
-    while ((i = empm__queue_pop(&t->rig->q, t->number, &t->yielder,
+    while ((i = empm__queue_pop(&t->rig->q, t->number, queue_no_gate,
                                 queue_no_gate, NULL)) != EMPM__NIL) {
         __atomic_fetch_add(&t->rig->done[i], 1u, __ATOMIC_RELEASE);
         __atomic_fetch_add(&t->rig->total, 1u, __ATOMIC_RELEASE);
@@ -3435,9 +3594,7 @@ TEST(queue, every_job_runs_once_and_the_queue_rests)
     empm__slab_init(&r->slab, 64, 1);
     for (i = 0; i < 64; i++)
         empm__slab_get(&r->slab);
-    for (i = 0; i < QUEUE_THREADS; i++)
-        empm__parker_init(&r->sleepers[i].parker);
-    empm__queue_init(&r->q, &r->slab, r->sleepers, &r->score);
+    empm__queue_init(&r->q, &r->slab, r->sleepers, QUEUE_THREADS, 2, &r->score);
     for (i = 0; i < QUEUE_THREADS; i++) {
         t[i].rig = r;
         t[i].number = i;
