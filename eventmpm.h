@@ -1083,13 +1083,31 @@ static void empm__chars_init(empm__chars *t)
         t->of[i] = (unsigned char)empm__char_class(i);
 }
 
-/* Are all n bytes of the class? */
+/* Eight bytes at once: is one of them below `n` (at most 128), or equal to it?
+ * Whichever it is, and in any order of bytes. */
+#define EMPM__EACH(byte)     (UINT64_C(0x0101010101010101) * (byte))
+#define EMPM__ANY_BELOW(w, n) (((w) - EMPM__EACH(n)) & ~(w) & EMPM__EACH(0x80))
+#define EMPM__ANY_IS(w, n)   EMPM__ANY_BELOW((w) ^ EMPM__EACH(n), 1)
+
+/* Are all n bytes of the class? Values and targets are long, and so are looked
+ * at by the word; a word with anything special is left to the table. */
 static int empm__all(const empm__chars *t, const char *s, size_t n,
                      unsigned bits)
 {
-    size_t i;
     unsigned all = bits;
-    for (i = 0; i < n; i++)
+    size_t i = 0;
+    uint64_t w;
+    if (bits & (EMPM__VCHAR | EMPM__TARGET))
+        for (; i + sizeof w <= n; i += sizeof w) {
+            memcpy(&w, s + i, sizeof w);
+            if (EMPM__ANY_IS(w, 127) |
+                (bits == EMPM__VCHAR
+                     ? EMPM__ANY_BELOW(w, 32)
+                     : EMPM__ANY_BELOW(w, 33) | EMPM__ANY_IS(w, '#') |
+                           (w & EMPM__EACH(0x80))))
+                break;
+        }
+    for (; i < n; i++)
         all &= t->of[(unsigned char)s[i]];
     return all == bits;
 }
@@ -2100,6 +2118,7 @@ typedef struct empm__sleeper {     /* a worker, as the queue sees it */
     uint32_t     next;             /* in the idle stack; lock */
     int          searching;        /* lock */
     int          running;          /* lock */
+    uint32_t    *quick;            /* atomic: its route's, as the route itself */
 } empm__sleeper;
 
 enum { EMPM__NOBODY = -1, EMPM__STANDBY = -2 };      /* or a worker's number */
@@ -2146,8 +2165,10 @@ static int empm__queue_init(empm__queue *q, empm__slab *sl, empm__sleeper *sp,
     q->listening = EMPM__STANDBY;
     q->score = score;
     empm__parker_init(&q->standby);
-    for (i = 0; i < n; i++)
+    for (i = 0; i < n; i++) {
+        memset(&sp[i], 0, sizeof sp[i]);
         empm__parker_init(&sp[i].parker);
+    }
     return pthread_mutex_init(&q->lock, NULL) == 0 ? EMPM_OK : EMPM_ENOMEM;
 }
 
@@ -2337,6 +2358,7 @@ static void empm__queue_end_round_locked(empm__queue *q)
 static void empm__queue_stand_by(empm__queue *q, void (*listen)(void *),
                                  void *arg)
 {
+    uint32_t most = 1;
     pthread_mutex_lock(&q->lock);
     while (!q->closed) {
         const uint32_t popped = q->popped;
@@ -2352,14 +2374,20 @@ static void empm__queue_stand_by(empm__queue *q, void (*listen)(void *),
         }
         quiet = q->listening != EMPM__NOBODY;
         q->standby_state = quiet ? EMPM__SLEEPS : EMPM__DOZES;
-        empm__queue_unlock(q, 1);
+        empm__queue_unlock(q, most);
+        most = 1;
         woken = empm__park(&q->standby, quiet ? -1 : 1);
         pthread_mutex_lock(&q->lock);
         q->standby_state = EMPM__AWAKE;
         if (!woken && q->popped == popped && q->listening == EMPM__NOBODY) {
-            uint32_t i;                  /* who runs, has not been quick */
-            for (i = 0; i < q->nsleepers; i++)
+            uint32_t i;              /* who runs is stuck, and the next may be */
+            for (i = 0; i < q->nsleepers; i++) {
+                uint32_t *quick = empm__load(&q->sleepers[i].quick);
+                if (q->sleepers[i].running && quick != NULL)
+                    empm__store(quick, 0u);
                 empm__queue_stop_running_locked(q, i);
+            }
+            most = EMPM__SEARCHERS;
         }
     }
     pthread_mutex_unlock(&q->lock);
@@ -3425,9 +3453,11 @@ static int empm__list_next(const char **s, const char **item, size_t *n)
     const char *p = *s;
     if (*p == '\0')
         return 0;
-    p += strspn(p, " \t");
+    while (*p == ' ' || *p == '\t')
+        p++;
     *item = p;
-    p += strcspn(p, ",");
+    while (*p != '\0' && *p != ',')
+        p++;
     *n = (size_t)(p - *item);
     while (*n > 0 && ((*item)[*n - 1] == ' ' || (*item)[*n - 1] == '\t'))
         --*n;
@@ -5335,7 +5365,7 @@ static int empm__method_known(const empm__routes *t, const char *m)
                                          "OPTIONS", "PATCH" };
     size_t i;
     for (i = 0; i < EMPM__COUNT(known); i++)
-        if (strcmp(m, known[i]) == 0)
+        if (*m == *known[i] && strcmp(m, known[i]) == 0)
             return 1;
     for (i = 0; i < t->n; i++)
         if (strcmp(m, t->list[i].method) == 0)
@@ -5962,6 +5992,8 @@ static enum empm__state empm__do_handle(empm__worker *w, empm__conn *c)
     }
     if (empm__load(&r->quick) < 4)
         empm__queue_leave(&w->child->queue, w->number);
+    else
+        empm__store(&w->child->sleepers[w->number].quick, &r->quick);
     before = w->turn_us;
     req->calling = 1;
     if (first)
@@ -6341,10 +6373,12 @@ static int empm__conn_release(empm__worker *w, empm__conn *c,
     }
     /* Not ours any more, but a hint does no harm. While we had it, its place
      * moved to at most a horizon from then: that is too late if less is left.
-     * The clock is read now, not before: see `time` in the model. */
+     * The clock is read now, not before: see `time` in the model. (Two horizons
+     * left when we last looked are one at least, or we stood still for longer.) */
     if (!EMPM__EPOLL ||
-        (deadline != EMPM__NEVER && empm__until(deadline, empm__now_ms()) <
-                                        (int32_t)ch->horizon_ms)) {
+        (deadline != EMPM__NEVER &&
+         empm__until(deadline, w->now_ms) < 2 * (int32_t)ch->horizon_ms &&
+         empm__until(deadline, empm__now_ms()) < (int32_t)ch->horizon_ms)) {
         empm__post(&ch->poller, i);
         empm__wake(&ch->poller);
     }
@@ -7519,7 +7553,6 @@ static int empm__child_init(empm__child *ch, empm_server *s, int slot)
         empm__slab_init(&ch->slab, empm__connection_limit(cfg),
                         (uint32_t)getpid() * 2654435761u) < 0)
         return EMPM_ENOMEM;
-    memset(ch->sleepers, 0, (size_t)n * sizeof *ch->sleepers);
     memset(ch->workers, 0, (size_t)n * sizeof *ch->workers);
     for (i = 0; i < n; i++) {
         empm__worker *w = &ch->workers[i];
