@@ -2095,10 +2095,10 @@ static uint32_t empm__wheel_due(empm__wheel *wh, empm__slab *sl)
  * A connection is in it at most once, so a push cannot fail. Waking a thread costs
  * as much as a small request, so it is done only when it must be:
  *
- *   listening  is a role, not a thread: a worker that finds the queue empty takes
- *              it, waits for events, pushes what came, gives the role back and
- *              runs the first job itself. So a request costs one wake-up at rest
- *              and none in a busy server, where events gather by themselves.
+ *   listening  is a role, not a thread: a worker that finds all taken that came
+ *              before takes it, waits for events, pushes what came, gives the
+ *              role back and runs the first job itself. So a request costs one
+ *              wake-up at rest and none in a busy server, where events gather.
  *   running    is a worker with a job that seems to be quick; it will be back in
  *              a moment, so nobody is woken for what is left in the queue, unless
  *              it is much and there are more processors. Before a handler that
@@ -2139,7 +2139,8 @@ typedef struct empm__queue {
     uint32_t        idle_top, idle_count;
     uint32_t        searching;             /* how many: 0, 1, sometimes more */
     uint32_t        running;
-    int             listening;             /* who: a number, NOBODY, STANDBY */
+    int             listening;             /* atomic: a number, NOBODY, STANDBY */
+    uint32_t        listened;              /* `pushed` when a round ended */
     int             standby_state;
     empm__parker    standby;
     uint32_t        mark;                  /* `pushed` at mark_us; listener */
@@ -2317,15 +2318,18 @@ static uint32_t empm__queue_pop(empm__queue *q, uint32_t me,
         empm__queue_stop_running_locked(q, me);
         q->searching -= (uint32_t)self->searching;
         self->searching = 0;
-        i = empm__queue_pop_locked(q);
+        /* all that came with the last round is taken: what is in the queue now
+         * has had a turn, and those outside none */
+        listens = q->listening == EMPM__NOBODY && !q->closed &&
+                  (int32_t)(q->popped - q->listened) >= 0;
+        i = listens ? EMPM__NIL : empm__queue_pop_locked(q);
         done = i != EMPM__NIL || q->closed;
-        gate = empm__gate_open_locked(q, !done);
-        listens = !done && q->listening == EMPM__NOBODY;
+        gate = empm__gate_open_locked(q, !done && q->count == 0);
         if (done) {
             self->running = 1;
             q->running++;
         } else if (listens) {
-            q->listening = (int)me;
+            empm__store(&q->listening, (int)me);
         } else {
             self->next = q->idle_top;
             q->idle_top = me;
@@ -2351,7 +2355,8 @@ static void empm__queue_end_round_locked(empm__queue *q)
         q->sleepers[q->listening].searching = 1;
         q->searching++;
     }
-    q->listening = EMPM__NOBODY;
+    empm__store(&q->listening, EMPM__NOBODY);
+    q->listened = q->pushed;
 }
 
 /* The standby's life. `listen` as above. */
@@ -2365,7 +2370,7 @@ static void empm__queue_stand_by(empm__queue *q, void (*listen)(void *),
         int quiet, woken;
         if (q->listening == EMPM__NOBODY &&
             q->running + q->searching + q->idle_count == 0)
-            q->listening = EMPM__STANDBY;
+            empm__store(&q->listening, EMPM__STANDBY);
         if (q->listening == EMPM__STANDBY) {
             pthread_mutex_unlock(&q->lock);
             listen(arg);
@@ -6429,7 +6434,8 @@ static void empm__conn_run(empm__worker *w, uint32_t index)
             empm__conn_enter(w, c, EMPM__CLOSED);
         } else if (wait.turn_over) {
             if (empm__queue_length(&ch->queue) > 0 ||
-                empm__load(&ch->queue.gate_closed)) {
+                empm__load(&ch->queue.gate_closed) ||
+                empm__load(&ch->queue.listening) == EMPM__NOBODY) {
                 empm__queue_push(&ch->queue, index);
                 return;
             }
@@ -7366,6 +7372,8 @@ static int empm__poll_timeout(const empm__child *ch, uint32_t now_ms)
     uint32_t at = EMPM__NEVER;
     const uint32_t queued = empm__load_acq(&ch->score->queued);
     int wait = empm__wheel_wait(&ch->wheel, now_ms), t;
+    if (queued > 0 && ch->queue.listening >= 0)
+        return 0;                    /* a worker who only looks */
     if (ch->paused & (EMPM__PAUSE_FDS | EMPM__PAUSE_FULL))
         at = ch->retry_ms;
     if (ch->paused == 0 && empm__load(&ch->score->idle_workers) <= queued)

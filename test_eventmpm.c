@@ -2733,6 +2733,7 @@ TEST(config, directives_as_apache_spells_them)
  *   PAUSED_TOO_LATE         LAZY: paused is set before sleeping
  *   NOBODY_LISTENS          QUEUE: who leaves wakes somebody to listen
  *   STANDBY_NOT_WOKEN       QUEUE: the listener's end wakes the standby
+ *   EMPTY_FIRST             QUEUE: listen when the batch is taken, not the queue
  *   NO_TICK                 QUEUE: who is stuck does not count as running
  *
  * What make test-model runs, and what has to come out (FAIL: spin finds it):
@@ -2791,6 +2792,7 @@ TEST(config, directives_as_apache_spells_them)
  *   FAIL safe -DQUEUE -DMUT_NOBODY_LISTENS
  *   FAIL safe -DQUEUE -DMUT_STANDBY_NOT_WOKEN
  *   FAIL safe -DQUEUE -DMUT_NO_TICK
+ *   FAIL safe -DQUEUE -DMUT_EMPTY_FIRST
  */
 #ifndef N
 #define N 1
@@ -2840,6 +2842,7 @@ TEST(config, directives_as_apache_spells_them)
  *   Q1  no job is lost        quiet: nothing waits while a worker is free
  *   Q2  somebody listens      quiet: and it is not a worker in a handler
  *   Q3  rest is rest          quiet: the standby sleeps without limit, or listens
+ *   Q4  the queue may be full all the time: still somebody listens in between
  * -------------------------------------------------------------------------- */
 #ifndef WORKERS
 #define WORKERS 2
@@ -2856,7 +2859,7 @@ TEST(config, directives_as_apache_spells_them)
 #define T_SLEEPS 2
 
 byte events, came, queued, listening = STANDBY, state = T_AWAKE;
-byte idle, searching, running, stuck, ticks, early;
+byte idle, searching, running, stuck, ticks, early, batch, waited;
 bool popped, is_idle[STANDBY + 1], seeks[STANDBY + 1], runs[STANDBY + 1];
 bool woken[STANDBY + 1];
 
@@ -2889,7 +2892,8 @@ inline stop_running(who)
 
 inline round(me)                    /* empm__listen() */
 {
-    d_step { events > 0 -> queued = queued + events; events = 0;
+    d_step { (events > 0 || (me != STANDBY && queued > 0)) ->
+        queued = queued + events; events = 0; batch = queued; waited = 0;
         IF(me != STANDBY, seeks[me] = 1; searching++);
         listening = NOBODY;
         unlock_queue(1) }
@@ -2902,9 +2906,17 @@ look:
     skip; d_step { stop_running(me);
         IF(seeks[me], seeks[me] = 0; searching--);
         if
-        :: queued > 0 -> queued--; popped = 1; got = 1; runs[me] = 1; running++
-        :: queued == 0 && listening == NOBODY -> listening = me; got = 2
-        :: else -> is_idle[me] = 1; idle++; got = 0
+        :: listening == NOBODY && (batch == 0 || queued == 0) &&
+           !(ON(MUT_EMPTY_FIRST) && queued > 0) -> listening = me; got = 2
+        :: else ->
+            if
+            :: queued > 0 -> queued--; popped = 1; got = 1; runs[me] = 1;
+                running++;
+                IF(batch > 0, batch--);
+                IF(events > 0 && listening == NOBODY, waited++);
+                assert(waited <= JOBS + WORKERS)            /* Q4 */
+            :: else -> is_idle[me] = 1; idle++; got = 0
+            fi
         fi;
         unlock_queue(1) }
     if
@@ -2913,7 +2925,8 @@ look:
     :: got == 1 ->
         if
         :: skip                     /* quick */
-        :: d_step { queued > 0 -> queued++; unlock_queue(1) }  /* turn over */
+        :: d_step { (queued > 0 || listening == NOBODY) ->     /* turn over */
+            queued++; unlock_queue(1) }
         :: goto stall               /* slow by surprise */
         :: skip ->                  /* known to be slow */
             d_step { stop_running(me);
@@ -7467,13 +7480,13 @@ static void *greedy_run(void *arg)
 
 TEST(load, endless_pipeliners_starve_nobody)
 {
-    enum { N = 4 };
+    enum { WORKERS = 4, N = 7 };   /* the queue is never empty */
     greedy g[N];
     fixture f;
     int i, stop = 0;
 
     fx_init(&f);
-    f.cfg.threads_per_child = N;
+    f.cfg.threads_per_child = WORKERS;
     f.cfg.max_keep_alive_requests = 0;
     if (!fx_up(&f))
         return;
