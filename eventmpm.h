@@ -277,6 +277,7 @@ typedef struct empm_config {
     int    send_buffer_size;           /* bytes, 0: the system's */
     int    receive_buffer_size;        /* bytes, 0: the system's */
     int64_t max_mem_free;              /* idle buffers kept per child: 2 MiB */
+    int    open_file_cache;            /* files kept per child: 64; 0: none */
 
     /* time, in milliseconds; directives take seconds, or 100ms */
     int    timeout_ms;                 /* no progress in writing: 60000 */
@@ -581,6 +582,7 @@ EMPM_API int empm_status_page(empm_request *req, void *user);
  *
  *   queue.lock   the run queue and the idle stack; a few stores long
  *   pool.lock    spare pages of the child; a few stores long
+ *   files.lock   files that are kept; a few stores long
  *   child.done_lock   who waits for the end
  *
  * The one call that goes up: a worker that gives a record back (>>handover) may
@@ -1190,6 +1192,7 @@ static const empm__directive empm__directives[] = {
     EMPM__SET("SendBufferSize", send_buffer_size, INT, 0, INT_MAX),
     EMPM__SET("ReceiveBufferSize", receive_buffer_size, INT, 0, INT_MAX),
     EMPM__SET("MaxMemFree", max_mem_free, I64, 0, INT64_MAX),
+    EMPM__SET("OpenFileCache", open_file_cache, INT, 0, 4096),
     EMPM__SET("Timeout", timeout_ms, MS, 1, INT_MAX),
     EMPM__SET("KeepAlive", keep_alive, BOOL, 0, 1),
     EMPM__SET("KeepAliveTimeout", keep_alive_timeout_ms, MS, 1, INT_MAX),
@@ -1232,6 +1235,7 @@ EMPM_API empm_config empm_defaults(void)
     cfg.async_request_worker_factor = 2.0;
     cfg.listen_backlog = 511;
     cfg.max_mem_free = 2 << 20;
+    cfg.open_file_cache = 64;
     cfg.timeout_ms = 60000;
     cfg.keep_alive = 1;
     cfg.keep_alive_timeout_ms = 5000;
@@ -2447,7 +2451,7 @@ typedef struct empm__poller {
 
 enum {
     EMPM__ORDER_STOP = 1, EMPM__ORDER_GRACEFUL = 2, EMPM__ORDER_GATE = 4,
-    EMPM__ORDER_ABORT = 8
+    EMPM__ORDER_ABORT = 8, EMPM__ORDER_LOOK = 16       /* at the times anew */
 };
 
 /* Makes the listener look: at the inbox, at its orders. Async-signal-safe. */
@@ -3164,6 +3168,33 @@ typedef struct empm__worker {          /* its thread alone, unless noted */
                                           turn is on */
 } empm__worker;
 
+#define EMPM__HEAD_ROOM 640       /* kept free before a body, for the head */
+#define EMPM__CHUNK_ROOM 16       /* ... for a chunk's size */
+#define EMPM__TAIL_ROOM 8         /* ... for CRLF, or CRLF 0 CRLF CRLF */
+#define EMPM__FILE_SMALL (EMPM__PAGE_ROOM - EMPM__HEAD_ROOM - EMPM__TAIL_ROOM)
+
+/* A file that answers are made of, shared by those that do and the child's cache. */
+typedef struct empm__file {
+    uint32_t    refs;                  /* atomic; all else is fixed but used_ms */
+    uint32_t    used_ms;               /* atomic: when last asked for */
+    int         fd;                    /* -1: `bytes` is all of it */
+    int         root_fd;               /* where `path` begins */
+    uint64_t    is[5];                 /* device, inode, size, mtime, ctime */
+    int64_t     modified_s;
+    const char *type;
+    char       *path, *bytes;          /* behind the struct; bytes may be NULL */
+    char        modified[30], tag[40];
+    uint16_t    validators, fields_len;
+    char        fields[256];           /* of the head; the validators first */
+} empm__file;
+
+typedef struct empm__files {           /* by a hash of the path */
+    pthread_mutex_t lock;              /* guards the slots */
+    empm__file    **slots;             /* NULL: none are kept */
+    uint32_t        n;
+    uint32_t        due_ms;            /* atomic: for the listener; or NEVER */
+} empm__files;
+
 typedef struct empm__child {
     empm_server        *s;
     const empm_config  *cfg;
@@ -3174,6 +3205,7 @@ typedef struct empm__child {
     empm__queue         queue;
     empm__poller        poller;
     empm__pool          pool;
+    empm__files         files;
     empm__worker       *workers;
     empm__sleeper      *sleepers;
     uint32_t            horizon_ms;    /* H of >>wheel; fixed */
@@ -3231,6 +3263,15 @@ typedef struct empm__transport {
     ssize_t (*file)(empm__conn *c, int fd, int64_t *off, size_t n);
     void    (*finish)(empm__conn *c);  /* no more will be sent: FIN */
 } empm__transport;
+
+static void empm__file_unref(empm__file *f)
+{
+    if (f == NULL || __atomic_sub_fetch(&f->refs, 1u, __ATOMIC_ACQ_REL) > 0)
+        return;
+    if (f->fd >= 0)
+        close(f->fd);
+    EMPM_FREE(f);
+}
 
 static empm__page *empm__page_get(empm__worker *w)
 {
@@ -3850,8 +3891,9 @@ struct empm_request {             /* owner: whoever owns the connection */
     empm__page   *in_big;         /* what `in` is part of, NULL: of our page */
     empm__page   *out, *out_last; /* to be sent, in order */
     size_t        out_bytes;
-    int           file_fd;        /* then this file, from file_at to file_end */
-    int           file_spool;     /* it is the response's overflow */
+    empm__file   *file;           /* the answer is, or comes from, a file */
+    int           file_fd;        /* what follows `out`, from file_at to file_end:
+                                     the file's, or the response's overflow */
     int64_t       file_at, file_end;
     int64_t       sent;           /* bytes given to the socket */
     int64_t       acked;          /* of them, at the start of the wait to write */
@@ -3923,9 +3965,6 @@ struct empm_request {             /* owner: whoever owns the connection */
 };
 
 #define EMPM__ARENA 1024
-#define EMPM__HEAD_ROOM 640       /* kept free before a body, for the head */
-#define EMPM__CHUNK_ROOM 16       /* ... for a chunk's size */
-#define EMPM__TAIL_ROOM 8         /* ... for CRLF, or CRLF 0 CRLF CRLF */
 
 EMPM__ASSERT_STATIC(sizeof(empm_request) + EMPM__ARENA + 512 <=
                     EMPM_PAGE_BYTES - sizeof(empm__page),
@@ -3964,6 +4003,20 @@ static empm_request *empm__borrow(empm__worker *w, empm__conn *c)
     empm__request_clear(req);
     c->req = req;
     return req;
+}
+
+/* Closes the file behind the response: it is sent, or never will be. */
+static void empm__file_drop(empm_request *req)
+{
+    if (req->file != NULL)
+        empm__file_unref(req->file);
+    else if (req->file_fd >= 0)
+        close(req->file_fd);
+    req->file = NULL;
+    req->file_fd = -1;
+    req->file_at = req->file_end = 0;
+    empm__unreserve(&req->w->child->pool.spool_bytes, req->response_spooled);
+    req->response_spooled = 0;
 }
 
 /* Ends the request: the user's cleanups run, its memory goes back. The flight
@@ -4007,9 +4060,7 @@ static void empm__flight_end(empm__worker *w, empm__conn *c)
     req->w = w;
     empm__request_end(req);
     empm__pages_put(w, req->out);
-    if (req->file_fd >= 0)
-        close(req->file_fd);
-    empm__unreserve(&w->child->pool.spool_bytes, req->response_spooled);
+    empm__file_drop(req);
     EMPM_FREE(req->in_big);
     c->req = NULL;
     empm__page_put(w, (empm__page *)(void *)req - 1);
@@ -4568,7 +4619,7 @@ static int empm__flush(empm_request *req)
         else
             req->out->start += (uint32_t)n;
     }
-    if (req->file_spool && req->file_end > 0 && req->answer != EMPM__COMPLETE) {
+    if (req->file == NULL && req->file_end > 0 && req->answer != EMPM__COMPLETE) {
         /* the overflow is drained: begin it anew */
         if (ftruncate(req->file_fd, 0) == 0) {
             empm__unreserve(&w->child->pool.spool_bytes, req->response_spooled);
@@ -4588,7 +4639,6 @@ static int empm__emit(empm_request *req, empm__page *p)
     int64_t done = 0;
     if (req->out_bytes >= EMPM_RESPONSE_BUFFER && req->file_fd < 0) {
         req->file_fd = empm__unnamed_file(w->s->spool_dir);
-        req->file_spool = 1;
         if (req->file_fd < 0) {
             empm__page_put(w, p);
             return EMPM_ESYS;
@@ -4790,7 +4840,7 @@ static int empm__may_write(empm_request *req)
     if (req->failed)
         return req->failed;
     if (req->answer == EMPM__COMPLETE || req->producer != NULL ||
-        (req->file_fd >= 0 && !req->file_spool)) {
+        req->file != NULL) {
         empm__complain(req, "the answer is complete already");
         return EMPM_EMISUSE;
     }
@@ -4829,6 +4879,25 @@ static void empm__field_remove(empm_request *req, const char *name, size_t n)
     req->fields_len = (uint32_t)(end - req->fields);
 }
 
+/* Room for `need` bytes behind the response's fields. */
+static int empm__fields_reserve(empm_request *req, size_t need)
+{
+    if (need > EMPM__FIELDS_MAX - req->fields_len)
+        return EMPM_EFULL;
+    if (req->fields_len + need > req->fields_cap) {
+        const size_t cap = empm__min((req->fields_len + need) * 2 + 128,
+                                     EMPM__FIELDS_MAX);
+        char *more = (char *)empm_alloc(req, cap);
+        if (more == NULL)
+            return EMPM_ENOMEM;
+        if (req->fields_len > 0)
+            memcpy(more, req->fields, req->fields_len);
+        req->fields = more;
+        req->fields_cap = (uint32_t)cap;
+    }
+    return EMPM_OK;
+}
+
 static int empm__add_field(empm_request *req, const char *name,
                            const char *value, int replace)
 {
@@ -4839,6 +4908,7 @@ static int empm__add_field(empm_request *req, const char *name,
     const size_t n = name != NULL ? strlen(name) : 0;
     const size_t v = value != NULL ? strlen(value) : 0, need = n + v + 4;
     size_t i;
+    int r;
     if (value == NULL)
         return EMPM_EINVAL;
     if (req->answer != EMPM__OPEN) {
@@ -4862,21 +4932,10 @@ static int empm__add_field(empm_request *req, const char *name,
         req->declared = len;
         return EMPM_OK;
     }
-    if (need > EMPM__FIELDS_MAX - req->fields_len)
-        return EMPM_EFULL;
     if (replace)
         empm__field_remove(req, name, n);
-    if (req->fields_len + need > req->fields_cap) {
-        const size_t cap = empm__min((req->fields_len + need) * 2 + 128,
-                                     EMPM__FIELDS_MAX);
-        char *more = (char *)empm_alloc(req, cap);
-        if (more == NULL)
-            return EMPM_ENOMEM;
-        if (req->fields_len > 0)
-            memcpy(more, req->fields, req->fields_len);
-        req->fields = more;
-        req->fields_cap = (uint32_t)cap;
-    }
+    if ((r = empm__fields_reserve(req, need)) < 0)
+        return r;
     {
         char *at = req->fields + req->fields_len;
         at = empm__add(at, name, n);
@@ -5067,18 +5126,6 @@ static int empm__produce(empm_request *req)
     return empm__emit_body(req);
 }
 
-/* Closes the file behind the response: it is sent, or never will be. */
-static void empm__file_drop(empm_request *req)
-{
-    if (req->file_fd >= 0)
-        close(req->file_fd);
-    req->file_fd = -1;
-    req->file_spool = 0;
-    req->file_at = req->file_end = 0;
-    empm__unreserve(&req->w->child->pool.spool_bytes, req->response_spooled);
-    req->response_spooled = 0;
-}
-
 /* Takes back an answer by file or producer of which nothing was sent. */
 static void empm__answer_drop(empm_request *req)
 {
@@ -5086,7 +5133,7 @@ static void empm__answer_drop(empm_request *req)
                                           "accept-ranges", "content-range" };
     size_t i;
     req->producer = NULL;
-    if (req->file_fd < 0)
+    if (req->file == NULL)
         return;
     empm__file_drop(req);
     for (i = 0; i < EMPM__COUNT(fields); i++)
@@ -5097,11 +5144,13 @@ static void empm__answer_drop(empm_request *req)
 static int empm__file_inline(empm_request *req, size_t n)
 {
     empm__page *p = empm__body_room(req);
-    const ssize_t got = p == NULL ? -1
-                                  : pread(req->file_fd,
-                                          empm__page_data(p) + p->end, n,
-                                          (off_t)req->file_at);
-    if (got != (ssize_t)n)
+    const empm__file *f = req->file;
+    if (p == NULL)
+        return EMPM_ENOMEM;
+    if (f->bytes != NULL)
+        memcpy(empm__page_data(p) + p->end, f->bytes + req->file_at, n);
+    else if (pread(f->fd, empm__page_data(p) + p->end, n,
+                   (off_t)req->file_at) != (ssize_t)n)
         return EMPM_ESYS;
     p->end += (uint32_t)n;
     req->written = (int64_t)n;
@@ -5143,14 +5192,11 @@ static void empm__finish(empm_request *req, int rc)
     }
     if (req->failed)
         return;
-    file = req->file_fd >= 0 && !req->file_spool ? req->file_end - req->file_at
-                                                 : -1;
+    file = req->file != NULL ? req->file_end - req->file_at : -1;
     if (req->status == 204 || req->status == 304)
         req->no_body = 1;
     if (file >= 0) {
-        const int small = !req->no_body &&
-                          file <= EMPM__PAGE_ROOM - EMPM__HEAD_ROOM -
-                                      EMPM__TAIL_ROOM;
+        const int small = !req->no_body && file <= EMPM__FILE_SMALL;
         req->declared = file;
         if ((small ? empm__file_inline(req, (size_t)file)
                    : empm__commit(req, 0)) < 0)
@@ -5529,7 +5575,7 @@ static enum empm__state empm__head_complete(empm__worker *w, empm__conn *c,
             i = u->on_head(req, u->user);
             req->calling = 0;
             if (i != EMPM_OK || req->written > 0 || req->producer != NULL ||
-                req->file_fd >= 0 || req->answer != EMPM__OPEN) {
+                req->file != NULL || req->answer != EMPM__OPEN) {
                 empm__finish(req, i);    /* it has answered, or refused */
                 return EMPM__WRITE;
             }
@@ -5948,7 +5994,7 @@ EMPM_API empm_ticket empm_suspend(empm_request *req, int timeout_ms,
 {
     if (fn == NULL || timeout_ms <= 0 || req->calling != 1 || req->suspended ||
         req->failed || req->answer == EMPM__COMPLETE || req->producer != NULL ||
-        (req->file_fd >= 0 && !req->file_spool) ||
+        req->file != NULL ||
         empm__conn_noted(req->c, EMPM__READY_HUP) ||
         empm__load(&req->w->child->stopping))
         return 0;
@@ -6162,6 +6208,7 @@ static enum empm__state empm__do_write(empm__worker *w, empm__conn *c,
             return empm__give_up(req);
         if (req->answer == EMPM__COMPLETE && !req->close && !req->body_open &&
             req->in_end > req->in_start && req->file_fd < 0 &&
+            req->file == NULL &&
             req->out_bytes < EMPM__PAGE_ROOM &&
             !empm__turn_over(w)) {
             empm__request_next(req);     /* its answer joins this one */
@@ -6693,33 +6740,213 @@ static int empm__range(const empm_request *req, const char *tag,
     return 1;
 }
 
-/* Answers with an open regular file, which it takes over. */
-static int empm__send_fd(empm_request *req, int fd, const struct stat *st,
-                         const char *name)
-{
-    char tag[64], modified[30], text[96];
-    const int64_t size = (int64_t)st->st_size;
-    int64_t from = 0, to = size;
-    int status, r;
-#if defined(__linux__)
-    const unsigned long ns = (unsigned long)st->st_mtim.tv_nsec;
-#else
-    const unsigned long ns = 0;
+/* --- files that are kept -------------------------------------------------- */
+
+#ifndef EMPM__FILE_REST_S          /* the tests have no time for this */
+#  define EMPM__FILE_REST_S  3       /* a file must have rested so long */
+#  define EMPM__FILE_KEEP_MS 10000   /* and is kept so long after its last use */
 #endif
-    snprintf(tag, sizeof tag, "\"%llx-%llx\"", (unsigned long long)size,
-             (unsigned long long)st->st_mtime * 1000000000ull + ns);
-    empm__format_date(modified, (int64_t)st->st_mtime);
-    empm_set_header(req, "ETag", tag);
-    empm_set_header(req, "Last-Modified", modified);
-    status = req->status == 200              /* RFC 9110 13.2.1 */
-                 ? empm__conditions(req, tag, (int64_t)st->st_mtime) : 0;
-    if (status != 0) {
+
+/* What tells whether a file is still the one that it was. */
+static void empm__file_identity(uint64_t is[5], const struct stat *st)
+{
+#if defined(__linux__)
+    const long m = st->st_mtim.tv_nsec, c = st->st_ctim.tv_nsec;
+#else
+    const long m = 0, c = 0;
+#endif
+    is[0] = (uint64_t)st->st_dev;
+    is[1] = (uint64_t)st->st_ino;
+    is[2] = (uint64_t)st->st_size;
+    is[3] = (uint64_t)st->st_mtime * 1000000000u + (uint64_t)m;
+    is[4] = (uint64_t)st->st_ctime * 1000000000u + (uint64_t)c;
+}
+
+/* Makes an answer's file of the open regular file `fd`, which it takes over. */
+static empm__file *empm__file_make(int fd, const struct stat *st, int root_fd,
+                                   const char *path)
+{
+    const size_t n = strlen(path) + 1;
+    const size_t small = st->st_size <= (off_t)EMPM__FILE_SMALL
+                             ? (size_t)st->st_size : 0;
+    empm__file *f = (empm__file *)EMPM_MALLOC(sizeof *f + n + small);
+    if (f == NULL) {
         close(fd);
+        return NULL;
+    }
+    f->refs = 1;
+    f->fd = fd;
+    f->root_fd = root_fd;
+    f->modified_s = (int64_t)st->st_mtime;
+    empm__file_identity(f->is, st);
+    f->path = (char *)(f + 1);
+    memcpy(f->path, path, n);
+    f->type = empm__mime_type(path);
+    snprintf(f->tag, sizeof f->tag, "\"%llx-%llx\"",
+             (unsigned long long)f->is[2], (unsigned long long)f->is[3]);
+    empm__format_date(f->modified, f->modified_s);
+    f->validators = (uint16_t)snprintf(f->fields, sizeof f->fields,
+                                       "ETag: %s\r\nLast-Modified: %s\r\n",
+                                       f->tag, f->modified);
+    f->fields_len = (uint16_t)(f->validators +
+        snprintf(f->fields + f->validators, sizeof f->fields - f->validators,
+                 "Accept-Ranges: bytes\r\nContent-Type: %s\r\n", f->type));
+    f->bytes = f->path + n;
+    if (small == 0 || pread(fd, f->bytes, small, 0) != (ssize_t)small)
+        f->bytes = NULL;               /* large, or it is just changing */
+    else {
+        close(fd);
+        f->fd = -1;
+    }
+    return f;
+}
+
+static empm__file **empm__file_slot(empm__files *c, int root_fd,
+                                    const char *path)
+{
+    uint32_t h = 2166136261u ^ (uint32_t)root_fd;
+    for (; *path != '\0'; path++)
+        h = (h ^ (unsigned char)*path) * 16777619u;
+    return &c->slots[h % c->n];
+}
+
+/* Replaces what is in the slot, if it is `old`. */
+static void empm__file_swap(empm__files *c, empm__file **slot, empm__file *old,
+                            empm__file *f)
+{
+    int same;
+    pthread_mutex_lock(&c->lock);
+    same = *slot == old;
+    if (same)
+        *slot = f;
+    pthread_mutex_unlock(&c->lock);
+    empm__file_unref(same ? old : f);
+}
+
+/* The listener closes what nobody has asked for lately. */
+static void empm__files_expire(empm__files *c, uint32_t now_ms, int all)
+{
+    uint32_t i, due = EMPM__NEVER;
+    empm__store(&c->due_ms, EMPM__NEVER);
+    for (i = 0; i < c->n; i++) {
+        empm__file *old = NULL;
+        pthread_mutex_lock(&c->lock);
+        if (c->slots[i] != NULL) {
+            const uint32_t end = empm__after(empm__load(&c->slots[i]->used_ms),
+                                             EMPM__FILE_KEEP_MS);
+            if (all || empm__until(end, now_ms) <= 0) {
+                old = c->slots[i];
+                c->slots[i] = NULL;
+            } else
+                due = empm__earlier(due, end);
+        }
+        pthread_mutex_unlock(&c->lock);
+        empm__file_unref(old);
+    }
+    if (due != EMPM__NEVER)
+        empm__store(&c->due_ms, due);
+}
+
+/* Opens the file `path` below root_fd, or finds it in the cache: a file that has
+ * been opened before is asked only whether it is still the same one, which costs
+ * a fourth. Its name, its inode and its times decide, so nothing that changes is
+ * served as it was; one that has changed within the last seconds, whose times
+ * may not tell, is not kept. NULL: *status says why (1: a directory). */
+static empm__file *empm__file_open(empm_request *req, int root_fd,
+                                   const char *path, int *status)
+{
+    empm__child *ch = req->w->child;
+    empm__files *c = &ch->files;
+    empm__file *f = NULL, **slot = NULL;
+    struct stat st;
+    int fd;
+    if (c->n > 0) {
+        slot = empm__file_slot(c, root_fd, path);
+        pthread_mutex_lock(&c->lock);
+        if (*slot != NULL && (*slot)->root_fd == root_fd &&
+            strcmp((*slot)->path, path) == 0) {
+            f = *slot;
+            __atomic_add_fetch(&f->refs, 1u, __ATOMIC_RELAXED);
+        }
+        pthread_mutex_unlock(&c->lock);
+    }
+    if (f != NULL) {
+        uint64_t is[5];
+        if (fstatat(root_fd, path, &st, 0) == 0) {
+            empm__file_identity(is, &st);
+            if (memcmp(is, f->is, sizeof is) == 0) {
+                empm__store(&f->used_ms, req->w->now_ms);
+                return f;
+            }
+        }
+        empm__file_swap(c, slot, f, NULL);
+        empm__file_unref(f);
+    }
+    fd = empm__open_beneath(root_fd, path);
+    if (fd < 0) {
+        *status = errno == EMFILE || errno == ENFILE || errno == ENOMEM ? 503
+                : errno == EACCES ? 403 : 404;
+        return NULL;
+    }
+    if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
+        *status = S_ISDIR(st.st_mode) ? 1 : 404;
+        close(fd);
+        return NULL;
+    }
+    f = empm__file_make(fd, &st, root_fd, path);
+    if (f == NULL) {
+        *status = 503;
+        return NULL;
+    }
+    if (slot != NULL && (f->bytes != NULL || f->is[2] > EMPM__FILE_SMALL)) {
+        const int64_t before = (int64_t)time(NULL) - EMPM__FILE_REST_S;
+        if ((int64_t)st.st_mtime < before && (int64_t)st.st_ctime < before) {
+            empm__file *old;
+            f->used_ms = req->w->now_ms;
+            f->refs = 2;
+            pthread_mutex_lock(&c->lock);
+            old = *slot;
+            *slot = f;
+            pthread_mutex_unlock(&c->lock);
+            empm__file_unref(old);
+            if (empm__load(&c->due_ms) == EMPM__NEVER) {
+                empm__store(&c->due_ms, empm__after(f->used_ms,
+                                                    EMPM__FILE_KEEP_MS));
+                empm__order(&ch->poller, EMPM__ORDER_LOOK);
+            }
+        }
+    }
+    return f;
+}
+
+/* Answers with the file, whose reference it takes over. */
+static int empm__send_file(empm_request *req, empm__file *f)
+{
+    char text[96];
+    const int64_t size = (int64_t)f->is[2];
+    int64_t from = 0, to = size;
+    int status, r, plain = req->fields_len == 0 && !req->has_type &&
+                           empm__fields_reserve(req, f->fields_len) == EMPM_OK;
+    if (plain) {                     /* the usual case, ready-made */
+        memcpy(req->fields, f->fields, f->fields_len);
+        req->fields_len = f->validators;
+    } else {
+        empm_set_header(req, "ETag", f->tag);
+        empm_set_header(req, "Last-Modified", f->modified);
+    }
+    status = req->status == 200              /* RFC 9110 13.2.1 */
+                 ? empm__conditions(req, f->tag, f->modified_s) : 0;
+    if (status != 0) {
+        empm__file_unref(f);
         return status;
     }
-    empm_set_header(req, "Accept-Ranges", "bytes");
+    if (plain) {
+        req->fields_len = f->fields_len;
+        req->has_type = 1;
+    } else
+        empm_set_header(req, "Accept-Ranges", "bytes");
     r = req->status == 200
-            ? empm__range(req, tag, modified, size, &from, &to) : 0;
+            ? empm__range(req, f->tag, f->modified, size, &from, &to) : 0;
     if (r != 0) {
         if (r < 0)
             snprintf(text, sizeof text, "bytes */%lld", (long long)size);
@@ -6728,16 +6955,16 @@ static int empm__send_fd(empm_request *req, int fd, const struct stat *st,
                      (long long)to - 1, (long long)size);
         empm_set_header(req, "Content-Range", text);
         if (r < 0) {
-            close(fd);
+            empm__file_unref(f);
             return 416;
         }
         empm_status(req, 206);
     }
     if (!req->has_type)
-        empm_set_header(req, "Content-Type", empm__mime_type(name));
+        empm_set_header(req, "Content-Type", f->type);
     req->answered = 1;
-    req->file_fd = fd;               /* its length is the answer's */
-    req->file_spool = 0;
+    req->file = f;                   /* its length is the answer's */
+    req->file_fd = f->fd;
     req->file_at = from;
     req->file_end = to;
     return EMPM_OK;
@@ -6746,6 +6973,7 @@ static int empm__send_fd(empm_request *req, int fd, const struct stat *st,
 EMPM_API int empm_send_file(empm_request *req, const char *path)
 {
     struct stat st;
+    empm__file *f;
     int r = path == NULL ? EMPM_EINVAL : empm__may_write(req), fd;
     if (r < 0)
         return r;
@@ -6759,7 +6987,10 @@ EMPM_API int empm_send_file(empm_request *req, const char *path)
             close(fd);
         return EMPM_EINVAL;
     }
-    r = empm__send_fd(req, fd, &st, path);
+    f = empm__file_make(fd, &st, -1, path);
+    if (f == NULL)
+        return EMPM_ENOMEM;
+    r = empm__send_file(req, f);
     if (r > 0)
         empm_status(req, r);
     return EMPM_OK;
@@ -6770,9 +7001,9 @@ static int empm__serve_files(empm_request *req, void *user)
 {
     const empm__route *r = req->route;
     const int first = r->nsegs - 1;
-    struct stat st;
     char *path = (char *)empm_alloc(req, req->head.path_len + 16), *at = path;
-    int i, fd, is_dir = 0;
+    empm__file *f;
+    int i, is_dir = 0, status;
     (void)user;
     if (path == NULL)
         return 503;
@@ -6799,16 +7030,10 @@ static int empm__serve_files(empm_request *req, void *user)
     else
         at--;                        /* its last slash; there is a segment */
     *at = '\0';
-    fd = empm__open_beneath(r->root_fd, path);
-    if (fd < 0)
-        return errno == EMFILE || errno == ENFILE || errno == ENOMEM ? 503
-             : errno == EACCES ? 403 : 404;
-    if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
-        const int dir = S_ISDIR(st.st_mode) && !is_dir;
-        close(fd);
-        return dir ? empm__slash_redirect(req) : 404;
-    }
-    return empm__send_fd(req, fd, &st, path);
+    f = empm__file_open(req, r->root_fd, path, &status);
+    if (f == NULL)
+        return status != 1 ? status : is_dir ? 404 : empm__slash_redirect(req);
+    return empm__send_file(req, f);
 }
 
 #endif /* EVENTMPM_NO_FILES */
@@ -7379,6 +7604,7 @@ static int empm__poll_timeout(const empm__child *ch, uint32_t now_ms)
     if (ch->paused == 0 && empm__load(&ch->score->idle_workers) <= queued)
         at = empm__after(now_ms, 2);  /* to close the gate in time */
     at = empm__earlier(at, ch->stop_ms);
+    at = empm__earlier(at, empm__load(&ch->files.due_ms));
     if (at != EMPM__NEVER) {
         t = empm__until(at, now_ms);
         t = t > 0 ? t : 0;
@@ -7427,6 +7653,10 @@ static int empm__round(empm__child *ch)
             empm__batch_add(ch, &b, e->index);
     }
     empm__expire(ch, &b);
+#ifndef EVENTMPM_NO_FILES
+    if (empm__late(empm__load(&ch->files.due_ms), b.now_ms))
+        empm__files_expire(&ch->files, b.now_ms, 0);
+#endif
     if (ch->stop_ms != EMPM__NEVER && empm__until(ch->stop_ms, b.now_ms) <= 0)
         empm__abort_all(ch, &b);
     if ((ch->paused & (EMPM__PAUSE_FDS | EMPM__PAUSE_FULL)) &&
@@ -7497,7 +7727,9 @@ static uint32_t empm__horizon(const empm_config *cfg)
 static uint32_t empm__connection_limit(const empm_config *cfg)
 {
     struct rlimit r;
-    long most = 1024, reserve = 32 + EMPM_MAX_LISTEN + cfg->threads_per_child * 2;
+    long most = 1024, reserve = 32 + EMPM_MAX_LISTEN +
+                                cfg->threads_per_child * 2 +
+                                cfg->open_file_cache;
     if (getrlimit(RLIMIT_NOFILE, &r) == 0)
         most = r.rlim_cur > 1000000 ? 1000000 : (long)r.rlim_cur;
     most = most > reserve * 2 ? most - reserve : most / 2;
@@ -7512,6 +7744,11 @@ static void empm__child_free(empm__child *ch)
         empm__poller_free(&ch->poller);
     if (ch->slab.chunks != NULL)
         empm__slab_free(&ch->slab);
+#ifndef EVENTMPM_NO_FILES
+    empm__files_expire(&ch->files, 0, 1);
+    EMPM_FREE(ch->files.slots);
+    pthread_mutex_destroy(&ch->files.lock);
+#endif
     empm__pages_free(ch->pool.free);
     ch->pool.free = NULL;
     EMPM_FREE(ch->workers);
@@ -7546,6 +7783,10 @@ static int empm__child_init(empm__child *ch, empm_server *s, int slot)
     ch->stop_ms = ch->retry_ms = EMPM__NEVER;
     ch->pool.most = (size_t)(cfg->max_mem_free / EMPM_PAGE_BYTES);
     pthread_mutex_init(&ch->pool.lock, NULL);
+    ch->files.due_ms = EMPM__NEVER;
+#ifndef EVENTMPM_NO_FILES
+    pthread_mutex_init(&ch->files.lock, NULL);
+#endif
     pthread_mutex_init(&ch->done_lock, NULL);
     pthread_condattr_init(&attr);
 #if !defined(__APPLE__)
@@ -7557,6 +7798,14 @@ static int empm__child_init(empm__child *ch, empm_server *s, int slot)
     ch->sleepers = (empm__sleeper *)EMPM_MALLOC((size_t)n *
                                                 sizeof *ch->sleepers);
     ch->workers = (empm__worker *)EMPM_MALLOC((size_t)n * sizeof *ch->workers);
+#ifndef EVENTMPM_NO_FILES
+    ch->files.slots = (empm__file **)EMPM_MALLOC(
+        ((size_t)cfg->open_file_cache + 1) * sizeof *ch->files.slots);
+    if (ch->files.slots == NULL)
+        return EMPM_ENOMEM;
+    ch->files.n = (uint32_t)cfg->open_file_cache;
+    memset(ch->files.slots, 0, ch->files.n * sizeof *ch->files.slots);
+#endif
     if (ch->sleepers == NULL || ch->workers == NULL ||
         empm__slab_init(&ch->slab, empm__connection_limit(cfg),
                         (uint32_t)getpid() * 2654435761u) < 0)

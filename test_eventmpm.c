@@ -23,6 +23,10 @@ static void  test_free(void *p);
 #define EMPM_REALLOC(p, n) test_realloc(p, n)
 #define EMPM_FREE(p)       test_free(p)
 
+/* Files are kept at once, and for half a second. */
+#define EMPM__FILE_REST_S  -5
+#define EMPM__FILE_KEEP_MS 500
+
 #define EVENTMPM_IMPLEMENTATION
 #include "eventmpm.h"
 
@@ -7351,6 +7355,102 @@ LIVE(files, truncated_while_it_is_sent)
     cl_close(&c);
     CHECK_INT(get_status(&f, "/a.txt"), 200);
     unlink(path);
+    fx_down(&f);
+}
+
+/* A file that is kept is never served as it was: whatever happens to its name. */
+LIVE(files, kept_and_changed)
+{
+    fixture f;
+    client c;
+    char path[512], other[512], *big = (char *)malloc(300000);
+    int i;
+
+    if (big == NULL || !files_up(&f)) {
+        free(big);
+        return;
+    }
+    tmp_path(path, sizeof path, "www/kept.txt");
+    tmp_path(other, sizeof other, "www/kept.new");
+    write_file(path, "one", 3);
+    cl_open(&c, &f);
+    for (i = 0; i < 3; i++) {
+        CHECK_INT(cl_get(&c, "/kept.txt"), 200);
+        CHECK_STR(c.body.p, "one");
+    }
+    write_file(path, "two", 3);                     /* in place, same size */
+    CHECK_INT(cl_get(&c, "/kept.txt"), 200);
+    CHECK_STR(c.body.p, "two");
+    write_file(other, "six", 3);                    /* renamed over it */
+    CHECK_INT(rename(other, path), 0);
+    CHECK_INT(cl_get(&c, "/kept.txt"), 200);
+    CHECK_STR(c.body.p, "six");
+    write_file(path, "longer", 6);
+    CHECK_INT(cl_get(&c, "/kept.txt"), 200);
+    CHECK_STR(c.body.p, "longer");
+    cl_puts(&c, "GET /kept.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=1-3\r\n\r\n");
+    CHECK_INT(cl_reply(&c), 206);
+    CHECK_STR(c.body.p, "ong");
+    cl_puts(&c, "HEAD /kept.txt HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_INT(cl_reply_with(&c, 1), 200);
+    CHECK_INT(c.declared, 6);
+    pattern_fill(big, 300000, 7);                   /* now it is sent from its fd */
+    write_file(path, big, 300000);
+    for (i = 0; i < 3; i++) {
+        CHECK_INT(cl_get(&c, "/kept.txt"), 200);
+        CHECK_INT(pattern_fault(c.body.p, c.body.n, 7), -1);
+    }
+    pattern_fill(big, 300000, 9);
+    write_file(other, big, 300000);
+    CHECK_INT(rename(other, path), 0);
+    CHECK_INT(cl_get(&c, "/kept.txt"), 200);
+    CHECK_INT(pattern_fault(c.body.p, c.body.n, 9), -1);
+    CHECK_INT(unlink(path), 0);
+    CHECK_INT(cl_get(&c, "/kept.txt"), 404);
+    CHECK_INT(mkdir(path, 0755), 0);
+    CHECK_INT(cl_get(&c, "/kept.txt"), 301);
+    CHECK_INT(rmdir(path), 0);
+    check_in_step(&c);
+    cl_close(&c);
+    free(big);
+    fx_down(&f);
+}
+
+/* ... and what nobody asks for any more is closed, without a request. */
+TEST(files, kept_are_closed_at_rest)
+{
+    fixture f;
+    client c;
+    int fds;
+
+    fx_init(&f);
+    f.cfg.routes = file_routes;
+    f.cfg.keep_alive_timeout_ms = 60000;
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    CHECK_INT(cl_get(&c, "/hello"), 200);
+    fds = open_fds();
+    CHECK_INT(cl_get(&c, "/big.bin"), 200);
+    CHECK_INT(open_fds(), fds + 1);
+    CHECK_INT(cl_get(&c, "/big.bin"), 200);
+    CHECK_INT(open_fds(), fds + 1);
+    CHECK_INT(cl_get(&c, "/a.txt"), 200);           /* is kept in memory */
+    CHECK_INT(open_fds(), fds + 1);
+    CHECK_SOON(open_fds() == fds, 2000);
+    cl_close(&c);
+    fx_down(&f);
+
+    fx_init(&f);
+    f.cfg.routes = file_routes;
+    f.cfg.open_file_cache = 0;
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    CHECK_INT(cl_get(&c, "/big.bin"), 200);
+    CHECK_INT(cl_get(&c, "/big.bin"), 200);
+    CHECK_INT(pattern_fault(c.body.p, c.body.n, 0), -1);
+    cl_close(&c);
     fx_down(&f);
 }
 
