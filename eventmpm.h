@@ -2114,7 +2114,7 @@ static uint32_t empm__wheel_due(empm__wheel *wh, empm__slab *sl)
  *   standby    the child's own thread. It listens when no worker can, and while
  *              others run it looks every millisecond whether one that seemed
  *              to be quick is stuck; that worker does not count as running then.
- *              While somebody listens it sleeps without limit.
+ *              When there is nothing to run it sleeps without limit.
  * ------------------------------------------------------------------------- */
 
 typedef struct empm__sleeper {     /* a worker, as the queue sees it */
@@ -2367,10 +2367,9 @@ static void empm__queue_end_round_locked(empm__queue *q)
 static void empm__queue_stand_by(empm__queue *q, void (*listen)(void *),
                                  void *arg)
 {
-    uint32_t most = 1;
+    uint32_t most = 1, popped = 0;
     pthread_mutex_lock(&q->lock);
     while (!q->closed) {
-        const uint32_t popped = q->popped;
         int quiet, woken;
         if (q->listening == EMPM__NOBODY &&
             q->running + q->searching + q->idle_count == 0)
@@ -2381,7 +2380,9 @@ static void empm__queue_stand_by(empm__queue *q, void (*listen)(void *),
             pthread_mutex_lock(&q->lock);
             continue;
         }
-        quiet = q->listening != EMPM__NOBODY;
+        /* in a busy server one tick after another is cheaper than waking us */
+        quiet = q->listening != EMPM__NOBODY && q->popped == popped;
+        popped = q->popped;
         q->standby_state = quiet ? EMPM__SLEEPS : EMPM__DOZES;
         empm__queue_unlock(q, most);
         most = 1;

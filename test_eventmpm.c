@@ -2948,11 +2948,12 @@ proctype Standby()
 {
     byte quiet, k, need;
     do
-    :: d_step { popped = 0;
+    :: d_step {
         IF(listening == NOBODY && NO_ONE_RUNS, listening = STANDBY);
         quiet = 2;
         IF(listening != STANDBY,
-           quiet = (listening != NOBODY);
+           quiet = (listening != NOBODY && !popped);
+           popped = 0;
            state = (quiet -> T_SLEEPS : T_DOZES);
            unlock_queue(1)) }
         if
