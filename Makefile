@@ -228,7 +228,7 @@ bench: build/bench
 	build/bench
 
 compare: build/bench
-	build/bench --compare
+	build/bench --compare --json build/bench.json --plot build/bench.svg
 
 # --- the rest ---------------------------------------------------------------
 

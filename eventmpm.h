@@ -38,12 +38,14 @@
  * CONCEPTS
  *
  *   processes   A parent owns the listening sockets and serves nobody. It forks
- *               children; each runs one listener thread and threads_per_child
- *               workers. A child that dies is replaced in milliseconds; the
- *               other children do not notice. processes = 0 runs the same
- *               engine as threads of the calling process instead.
+ *               children; each is a listener and threads_per_child workers. A
+ *               child that dies is replaced in milliseconds; the other children
+ *               do not notice. processes = 0 runs the same engine as threads of
+ *               the calling process instead.
  *   listener    Accepts, waits, times out and hands over. It never reads from a
- *               client, never parses, never runs your code.
+ *               client, never parses, never runs your code. A role: a worker
+ *               that has nothing to do plays it, or, while they are all busy, a
+ *               thread that does nothing else.
  *   worker      Runs a connection until it would have to wait for the network,
  *               then gives it back. Your handler runs here and may block:
  *               query a database, read a file, sleep.
