@@ -2132,6 +2132,7 @@ enum { EMPM__AWAKE, EMPM__DOZES, EMPM__SLEEPS };     /* the standby */
 
 #define EMPM__BACKLOG   8u         /* jobs per running worker that deserve one
                                       more, if there is a processor for it */
+#define EMPM__LISTEN_EACH 32u      /* jobs, then somebody looks for new ones */
 #define EMPM__SEARCHERS 4u         /* at most, when nobody runs */
 
 typedef struct empm__queue {
@@ -2147,6 +2148,7 @@ typedef struct empm__queue {
     uint32_t        running;
     int             listening;             /* atomic: a number, NOBODY, STANDBY */
     uint32_t        listened;              /* `pushed` when a round ended */
+    uint32_t        listened_at;           /* `popped` then */
     int             standby_state;
     empm__parker    standby;
     uint32_t        mark;                  /* `pushed` at mark_us; listener */
@@ -2299,6 +2301,7 @@ static void empm__queue_stop_running_locked(empm__queue *q, uint32_t me)
     empm__sleeper *self = &q->sleepers[me];
     q->running -= (uint32_t)self->running;
     self->running = 0;
+    empm__store(&self->quick, (uint32_t *)NULL);
 }
 
 /* Worker `me` is about to do what may take long: others take over. */
@@ -2325,9 +2328,10 @@ static uint32_t empm__queue_pop(empm__queue *q, uint32_t me,
         q->searching -= (uint32_t)self->searching;
         self->searching = 0;
         /* all that came with the last round is taken: what is in the queue now
-         * has had a turn, and those outside none */
+         * has had a turn, and those outside none; or it has been a while */
         listens = q->listening == EMPM__NOBODY && !q->closed &&
-                  (int32_t)(q->popped - q->listened) >= 0;
+                  ((int32_t)(q->popped - q->listened) >= 0 ||
+                   q->popped - q->listened_at >= EMPM__LISTEN_EACH);
         i = listens ? EMPM__NIL : empm__queue_pop_locked(q);
         done = i != EMPM__NIL || q->closed;
         gate = empm__gate_open_locked(q, !done && q->count == 0);
@@ -2363,6 +2367,7 @@ static void empm__queue_end_round_locked(empm__queue *q)
     }
     empm__store(&q->listening, EMPM__NOBODY);
     q->listened = q->pushed;
+    q->listened_at = q->popped;
 }
 
 /* The standby's life. `listen` as above. */
@@ -2395,7 +2400,7 @@ static void empm__queue_stand_by(empm__queue *q, void (*listen)(void *),
             uint32_t i;              /* who runs is stuck, and the next may be */
             for (i = 0; i < q->nsleepers; i++) {
                 uint32_t *quick = empm__load(&q->sleepers[i].quick);
-                if (q->sleepers[i].running && quick != NULL)
+                if (quick != NULL)
                     empm__store(quick, 0u);
                 empm__queue_stop_running_locked(q, i);
             }
@@ -2811,9 +2816,14 @@ typedef struct empm__route {     /* one row of the user's table */
     int         nsegs;
     uint32_t    next_at_node;    /* another method, same pattern */
     uint32_t    running;         /* atomic: workers in its handler */
-    uint32_t    quick;           /* atomic: runs under 1 ms in a row */
+    uint32_t    quick;           /* atomic: its credit, see EMPM__QUICK */
     int         root_fd;         /* EMPM_FILES, else -1 */
 } empm__route;
+
+/* A handler that takes under 100 us earns credit, up to 16; a slower one costs 4,
+ * since it may have been the processor's fault, and over 1 ms all of it. With
+ * less than EMPM__QUICK a worker takes leave before it calls it. */
+#define EMPM__QUICK 4u
 
 typedef struct empm__node {
     empm__seg   seg;
@@ -3174,6 +3184,11 @@ typedef struct empm__worker {          /* its thread alone, unless noted */
 #define EMPM__HEAD_ROOM 640       /* kept free before a body, for the head */
 #define EMPM__CHUNK_ROOM 16       /* ... for a chunk's size */
 #define EMPM__TAIL_ROOM 8         /* ... for CRLF, or CRLF 0 CRLF CRLF */
+#if defined(O_PATH)
+#  define EMPM__O_PATH O_PATH
+#elif defined(__linux__)             /* <fcntl.h> hides it without _GNU_SOURCE */
+#  define EMPM__O_PATH 010000000
+#endif
 #define EMPM__FILE_SMALL (EMPM__PAGE_ROOM - EMPM__HEAD_ROOM - EMPM__TAIL_ROOM)
 
 /* A file that answers are made of, shared by those that do and the child's cache. */
@@ -5202,8 +5217,10 @@ static void empm__finish(empm_request *req, int rc)
         const int small = !req->no_body && file <= EMPM__FILE_SMALL;
         req->declared = file;
         if ((small ? empm__file_inline(req, (size_t)file)
-                   : empm__commit(req, 0)) < 0)
+                   : empm__commit(req, 0)) < 0) {
             empm__fail(req, EMPM_ESYS, "cannot read the file");
+            empm__file_drop(req);
+        }
         if (req->no_body)
             req->file_at = req->file_end;
         req->answer = EMPM__COMPLETE;
@@ -6032,10 +6049,12 @@ static enum empm__state empm__do_handle(empm__worker *w, empm__conn *c)
     empm__route *r = req->route;
     const empm_route *u = r->user;
     uint64_t before, after;
+    uint32_t credit;
     int rc, first = req->wake_why == 0;
     /* Answers of earlier requests must not wait for a handler that may block;
      * one that has been quick so far may go first, and they go out together */
-    if (req->out != NULL && empm__load(&r->quick) < 4 && empm__flush(req) < 0)
+    if (req->out != NULL && empm__load(&r->quick) < EMPM__QUICK &&
+        empm__flush(req) < 0)
         return EMPM__CLOSED;
     if (u->max_workers > 0 &&
         __atomic_add_fetch(&r->running, 1u, __ATOMIC_RELAXED) >
@@ -6044,7 +6063,7 @@ static enum empm__state empm__do_handle(empm__worker *w, empm__conn *c)
         empm__answer_status(req, 503);
         return EMPM__WRITE;
     }
-    if (empm__load(&r->quick) < 4)
+    if (empm__load(&r->quick) < EMPM__QUICK)
         empm__queue_leave(&w->child->queue, w->number);
     else
         empm__store(&w->child->sleepers[w->number].quick, &r->quick);
@@ -6075,10 +6094,12 @@ static enum empm__state empm__do_handle(empm__worker *w, empm__conn *c)
     after = empm__now_us();
     w->now_ms = empm__us_to_ms(after);
     w->turn_us = after;
-    if (after - before > 1000)
-        empm__store(&r->quick, 0u);
-    else if (empm__load(&r->quick) < 4)
-        empm__bump(&r->quick, 1u);
+    credit = empm__load(&r->quick);
+    if (after - before > 100)
+        empm__store(&r->quick, after - before > 1000 || credit < 4 ? 0
+                                                                   : credit - 4);
+    else if (credit < 16)
+        empm__store(&r->quick, credit + 1);
     w->turn_requests++;
     return empm__handled(req, rc);
 }
@@ -6579,9 +6600,9 @@ static const char *empm__mime_type(const char *name)
 }
 
 /* Opens `path` below the directory `root`; -1 with errno. */
-static int empm__open_beneath(int root, const char *path)
+static int empm__open_beneath(int root, const char *path, int more)
 {
-    const int flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
+    const int flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | more;
     char name[256];
     int dir = root, fd = -1;
 #if defined(__linux__)
@@ -6772,6 +6793,7 @@ static empm__file *empm__file_make(int fd, const struct stat *st, int root_fd,
     const size_t n = strlen(path) + 1;
     const size_t small = st->st_size <= (off_t)EMPM__FILE_SMALL
                              ? (size_t)st->st_size : 0;
+    ssize_t got = 0;
     empm__file *f = (empm__file *)EMPM_MALLOC(sizeof *f + n + small);
     if (f == NULL) {
         close(fd);
@@ -6785,22 +6807,28 @@ static empm__file *empm__file_make(int fd, const struct stat *st, int root_fd,
     f->path = (char *)(f + 1);
     memcpy(f->path, path, n);
     f->type = empm__mime_type(path);
+    empm__format_date(f->modified, f->modified_s);
+    f->bytes = NULL;
+    if (small > 0) {
+        f->bytes = f->path + n;
+        got = pread(fd, f->bytes, small, 0);
+        if (got < 0) {
+            close(fd);
+            EMPM_FREE(f);
+            return NULL;
+        }
+        f->is[2] = (uint64_t)got;      /* of /sys, or of what just shrinks: less */
+        close(fd);
+        f->fd = -1;
+    }
     snprintf(f->tag, sizeof f->tag, "\"%llx-%llx\"",
              (unsigned long long)f->is[2], (unsigned long long)f->is[3]);
-    empm__format_date(f->modified, f->modified_s);
     f->validators = (uint16_t)snprintf(f->fields, sizeof f->fields,
                                        "ETag: %s\r\nLast-Modified: %s\r\n",
                                        f->tag, f->modified);
     f->fields_len = (uint16_t)(f->validators +
         snprintf(f->fields + f->validators, sizeof f->fields - f->validators,
                  "Accept-Ranges: bytes\r\nContent-Type: %s\r\n", f->type));
-    f->bytes = f->path + n;
-    if (small == 0 || pread(fd, f->bytes, small, 0) != (ssize_t)small)
-        f->bytes = NULL;               /* large, or it is just changing */
-    else {
-        close(fd);
-        f->fd = -1;
-    }
     return f;
 }
 
@@ -6850,11 +6878,35 @@ static void empm__files_expire(empm__files *c, uint32_t now_ms, int all)
         empm__store(&c->due_ms, due);
 }
 
+/* Is `f` still what its path leads to? The way there must stay below the root as
+ * well: a directory on it may have become a symbolic link. */
+static int empm__file_same(const empm__file *f)
+{
+    struct stat st;
+    uint64_t is[5];
+    int r = -1;
+    if (strchr(f->path, '/') == NULL)    /* a link is another inode */
+        r = fstatat(f->root_fd, f->path, &st, AT_SYMLINK_NOFOLLOW);
+#ifdef EMPM__O_PATH
+    else {
+        const int fd = empm__open_beneath(f->root_fd, f->path, EMPM__O_PATH);
+        if (fd >= 0) {
+            r = fstat(fd, &st);
+            close(fd);
+        }
+    }
+#endif
+    if (r < 0)
+        return 0;
+    empm__file_identity(is, &st);
+    return memcmp(is, f->is, sizeof is) == 0;
+}
+
 /* Opens the file `path` below root_fd, or finds it in the cache: a file that has
- * been opened before is asked only whether it is still the same one, which costs
- * a fourth. Its name, its inode and its times decide, so nothing that changes is
- * served as it was; one that has changed within the last seconds, whose times
- * may not tell, is not kept. NULL: *status says why (1: a directory). */
+ * been opened before is asked only whether it is still the same one. Its name,
+ * its inode and its times decide, so what has been written since is served; one
+ * that has changed within the last seconds, whose times may not tell, is not
+ * kept. NULL: *status says why (1: a directory). */
 static empm__file *empm__file_open(empm_request *req, int root_fd,
                                    const char *path, int *status)
 {
@@ -6874,18 +6926,14 @@ static empm__file *empm__file_open(empm_request *req, int root_fd,
         pthread_mutex_unlock(&c->lock);
     }
     if (f != NULL) {
-        uint64_t is[5];
-        if (fstatat(root_fd, path, &st, 0) == 0) {
-            empm__file_identity(is, &st);
-            if (memcmp(is, f->is, sizeof is) == 0) {
-                empm__store(&f->used_ms, req->w->now_ms);
-                return f;
-            }
+        if (empm__file_same(f)) {
+            empm__store(&f->used_ms, req->w->now_ms);
+            return f;
         }
         empm__file_swap(c, slot, f, NULL);
         empm__file_unref(f);
     }
-    fd = empm__open_beneath(root_fd, path);
+    fd = empm__open_beneath(root_fd, path, 0);
     if (fd < 0) {
         *status = errno == EMFILE || errno == ENFILE || errno == ENOMEM ? 503
                 : errno == EACCES ? 403 : 404;
@@ -6901,7 +6949,7 @@ static empm__file *empm__file_open(empm_request *req, int root_fd,
         *status = 503;
         return NULL;
     }
-    if (slot != NULL && (f->bytes != NULL || f->is[2] > EMPM__FILE_SMALL)) {
+    if (slot != NULL && f->is[2] == (uint64_t)st.st_size && st.st_size > 0) {
         const int64_t before = (int64_t)time(NULL) - EMPM__FILE_REST_S;
         if ((int64_t)st.st_mtime < before && (int64_t)st.st_ctime < before) {
             empm__file *old;
@@ -6958,6 +7006,8 @@ static int empm__send_file(empm_request *req, empm__file *f)
                      (long long)to - 1, (long long)size);
         empm_set_header(req, "Content-Range", text);
         if (r < 0) {
+            empm__field_remove(req, "content-type", 12);
+            req->has_type = 0;
             empm__file_unref(f);
             return 416;
         }

@@ -7417,6 +7417,60 @@ LIVE(files, kept_and_changed)
     fx_down(&f);
 }
 
+/* A file of which less can be read than its size says has a head all the same. */
+LIVE(files, shorter_than_its_size)
+{
+    static const char name[] = "/sys/kernel/mm/transparent_hugepage/enabled";
+    static const empm_route routes[] = {
+        EMPM_FILES("GET /sys/", "/sys"), EMPM_ROUTES_END
+    };
+    fixture f;
+    client c;
+
+    if (access(name, R_OK) != 0)
+        return;
+    fx_init(&f);
+    f.cfg.routes = routes;
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    CHECK_INT(cl_get(&c, name), 200);
+    CHECK(strstr(c.body.p, "never") != NULL);
+    CHECK_INT(cl_get(&c, name), 200);
+    cl_close(&c);
+    fx_down(&f);
+}
+
+/* A kept file is out of reach as soon as its directory is, though the inode and
+ * all its times stay the same. */
+LIVE(files, kept_and_moved_out)
+{
+    fixture f;
+    client c;
+    char dir[512], out[512], file[512];
+
+    if (!files_up(&f))
+        return;
+    tmp_path(dir, sizeof dir, "www/moves");
+    tmp_path(out, sizeof out, "moved-out");
+    CHECK_INT(mkdir(dir, 0755), 0);
+    write_file(tmp_path(file, sizeof file, "www/moves/a.txt"), "secret", 6);
+    cl_open(&c, &f);
+    CHECK_INT(cl_get(&c, "/moves/a.txt"), 200);
+    CHECK_INT(cl_get(&c, "/moves/a.txt"), 200);
+    CHECK_INT(rename(dir, out), 0);
+    CHECK_INT(cl_get(&c, "/moves/a.txt"), 404);
+    CHECK_INT(symlink(out, dir), 0);
+    CHECK_INT(cl_get(&c, "/moves/a.txt"), 404);
+    CHECK_INT(unlink(dir), 0);
+    CHECK_INT(rename(out, dir), 0);
+    CHECK_INT(cl_get(&c, "/moves/a.txt"), 200);
+    CHECK_INT(unlink(file), 0);
+    CHECK_INT(rmdir(dir), 0);
+    cl_close(&c);
+    fx_down(&f);
+}
+
 /* ... and what nobody asks for any more is closed, without a request. */
 TEST(files, kept_are_closed_at_rest)
 {
