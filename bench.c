@@ -52,6 +52,7 @@
 #define EVENTMPM_IMPLEMENTATION
 #include "eventmpm.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
@@ -201,9 +202,12 @@ static int compare_doubles(const void *a, const void *b)
 static double median_of(const double *v, int n)
 {
     double s[MAX_ROUNDS];
+    int i, all = n;
+    for (i = n = 0; i < all; i++)
+        if (!isnan(v[i]))
+            s[n++] = v[i];
     if (n == 0)
         return NAN;
-    memcpy(s, v, (size_t)n * sizeof *s);
     qsort(s, (size_t)n, sizeof *s, compare_doubles);
     return n % 2 ? s[n / 2] : (s[n / 2 - 1] + s[n / 2]) / 2;
 }
@@ -483,10 +487,10 @@ static void pin_to_half(int upper)
 /* Starts a program (argv ends with NULL) with its output in a file. */
 static pid_t spawn(const char *const *argv, const char *log)
 {
-    char *args[64];
+    char *args[32 + 2 * MAX_SETTINGS];
     pid_t pid;
     int i, n = 0, fd;
-    while (argv[n] != NULL && n < 63)
+    while (argv[n] != NULL && n < (int)COUNT(args) - 1)
         n++;
     memcpy(args, argv, (size_t)n * sizeof *args);
     args[n] = NULL;
@@ -568,15 +572,21 @@ static int remove_one(const char *path, const struct stat *st, int type,
     return 0;
 }
 
+static tree inherited;                 /* children that were there before us */
+
 static void clean_up(void)
 {
     tree t;
-    int i;
+    int i, k;
     for (i = 0; i < MAX_KIDS; i++)
         if (kids[i] != 0)
             end_process(kids[i], SIGTERM);
     tree_of(getpid(), &t);
     for (i = 1; i < t.n; i++) {        /* orphans that came to us */
+        for (k = 0; k < inherited.n && inherited.pid[k] != t.pid[i]; k++)
+            ;
+        if (k < inherited.n)
+            continue;
         kill(t.pid[i], SIGKILL);
         waitpid(t.pid[i], NULL, 0);
     }
@@ -591,7 +601,7 @@ static void on_signal(int sig)
     if (interrupted && sig != SIGALRM) {
         for (i = 0; i < MAX_KIDS; i++)
             if (kids[i] != 0)
-                kill(kids[i], SIGKILL);
+                kill(-kids[i], SIGKILL);   /* each leads a group of its own */
         _exit(128 + sig);
     }
     interrupted = sig;
@@ -648,22 +658,31 @@ static int parse_head(const char *p, size_t n, reply_head *h)
                                                (size_t)(end - line));
         if (eol == NULL)
             return -1;
-        if (field_is(line, eol, "content-length", &v))
-            h->length = strtoll(v, NULL, 10);
-        else if (field_is(line, eol, "transfer-encoding", &v))
+        if (field_is(line, eol, "content-length", &v)) {
+            char *stop;
+            h->length = strtoll(v, &stop, 10);
+            if (stop == v || h->length < 0 || strchr(" \t\r", *stop) == NULL)
+                return -1;
+        } else if (field_is(line, eol, "transfer-encoding", &v))
             h->chunked = 1;
         else if (field_is(line, eol, "connection", &v)) {
-            if (strncasecmp(v, "close", 5) == 0)
-                h->closing = 1;
-            else if (strncasecmp(v, "keep-alive", 10) == 0)
-                kept = 1;
+            while (v < eol) {          /* a list */
+                if (strncasecmp(v, "close", 5) == 0)
+                    h->closing = 1;
+                else if (strncasecmp(v, "keep-alive", 10) == 0)
+                    kept = 1;
+                while (v < eol && *v != ',')
+                    v++;
+                while (v < eol && strchr(", \t", *v) != NULL)
+                    v++;
+            }
         }
         line = eol + 2;
     }
     if (kept)
         h->closing = 0;
     if (h->status == 204 || h->status == 304 || h->status < 200)
-        h->length = 0;
+        h->length = h->chunked = 0;
     if (h->length < 0 && !h->chunked)
         h->closing = 1;
     return h->status >= 100 && h->status < 600 ? 1 : -1;
@@ -786,6 +805,9 @@ static void target_local(target *t, int port)
 enum { WARMING, MEASURING, MEASURED, ENDING };
 enum { CLOSED, OPENING, SENDING, WAITING, FREE };
 enum { IN_HEAD, IN_BODY, IN_SIZE, IN_CHUNK, IN_CHUNK_END, IN_TRAILER, IN_REST };
+
+#define SIZE_BEGUN ((int64_t)1 << 60)  /* conn.left IN_SIZE: a digit was seen */
+#define SIZE_OVER  ((int64_t)1 << 61)  /* ... and the last one */
 enum { E_CONNECT, E_CLOSED, E_STATUS, E_TIMEOUT, E_MALFORMED, ERRORS };
 
 static const char *const error_names[ERRORS] = {
@@ -1141,21 +1163,28 @@ static int conn_take(generator *g, conn *c, const char *p, const char *end)
         } else if (c->reading == IN_SIZE) {
             const int ch = *p++;
             if (ch == '\n') {          /* in a trailer: the line's length */
-                c->left &= ((int64_t)1 << 60) - 1;
+                if (!(c->left & SIZE_BEGUN))
+                    goto malformed;
+                c->left &= SIZE_BEGUN - 1;
                 c->reading = c->left > 0 ? IN_CHUNK : IN_TRAILER;
-            } else if (c->left >> 60 != 0)
-                continue;              /* bit 60: the digits are over */
-            else if (ch >= '0' && ch <= '9')
-                c->left = c->left * 16 + (ch - '0');
-            else if ((ch | 32) >= 'a' && (ch | 32) <= 'f')
-                c->left = c->left * 16 + ((ch | 32) - 'a' + 10);
+            } else if (c->left & SIZE_OVER)
+                continue;
+            else if (isxdigit(ch)) {
+                if ((c->left & (SIZE_BEGUN - 1)) >> 52)
+                    goto malformed;
+                c->left = (c->left & (SIZE_BEGUN - 1)) * 16 + SIZE_BEGUN +
+                          (ch <= '9' ? ch - '0' : (ch | 32) - 'a' + 10);
+            } else if (c->left & SIZE_BEGUN)
+                c->left |= SIZE_OVER;
             else
-                c->left |= (int64_t)1 << 60;
+                goto malformed;
         } else if (c->reading == IN_CHUNK_END) {
-            if (*p++ == '\n') {
+            const int ch = *p++;
+            if (ch == '\n') {
                 c->reading = IN_SIZE;
                 c->left = 0;
-            }
+            } else if (ch != '\r')
+                goto malformed;
         } else {                       /* IN_TRAILER: up to an empty line */
             const int ch = *p++;
             if (ch == '\n' && c->left == 0) {
@@ -1168,6 +1197,7 @@ static int conn_take(generator *g, conn *c, const char *p, const char *end)
         }
     }
     if (p < end) {                    /* not HTTP, or more than was asked for */
+malformed:
         c->pending += c->pending == 0;
         conn_fail(g, c, E_MALFORMED);
         return 0;
@@ -1285,11 +1315,11 @@ static void generator_tick(generator *g)
         /* what hangs all the time would not be seen at all */
         for (i = 0; phase == MEASURED && i < g->n; i++) {
             const conn *c = &g->conns[i];
+            const int late = now - c->since_ns >= patience;
             if (c->pending > 0 && l->spec.rate <= 0 &&
-                (c->since_ns <= g->measuring_ns ||
-                 c->since_ns + 1000000000u < now)) {
+                (late || c->since_ns <= g->measuring_ns)) {
                 record(g, c, now - c->start_ns);
-                bump(&g->count.errors[E_TIMEOUT], 1u);
+                bump(&g->count.errors[E_TIMEOUT], (uint32_t)late);
             }
         }
         g->phase = phase;
@@ -1981,6 +2011,7 @@ static void write_config(const server *s, const char *conf)
             "events { worker_connections %ld; }\n"
             "http {\n"
             "    access_log off; sendfile on; tcp_nopush on;\n"
+            "    open_file_cache max=64 inactive=60s;\n"   /* as all others */
             "    default_type text/plain;\n"
             "    keepalive_requests 1000000000; keepalive_timeout 60;\n"
             "    client_body_temp_path %s/n1; proxy_temp_path %s/n2;\n"
@@ -2436,7 +2467,7 @@ static double ratio_of(int sc, int sv, int to, const char *metric)
     if (a == NULL || b == NULL || a == b)
         return NAN;
     for (i = 0; i < a->n && i < b->n; i++)
-        if (b->v[i] > 0)
+        if (b->v[i] > 0 && isfinite(b->v[i]) && isfinite(a->v[i]))
             v[n++] = a->v[i] / b->v[i];
     return median_of(v, n);
 }
@@ -2492,7 +2523,7 @@ static void scene_load(int sc, server *s)
     load_spec spec = load_defaults(&s->at, w->path, w->connections);
     spec.pipeline = w->pipeline;
     spec.close = w->close;
-    spec.rate = opt.rate;
+    spec.rate = w->pipeline > 1 || w->close ? 0 : opt.rate;
     spec.expect = strcmp(w->path, "/4k.bin") == 0     ? 4096
                   : strcmp(w->path, "/100k.bin") == 0 ? 102400
                   : strcmp(w->path, "/10m.bin") == 0
@@ -3080,7 +3111,7 @@ static void print_scene(int sc)
 static void print_end(double seconds)
 {
     double worst = 0;
-    int i, k, n = 0, many = 0;
+    int i, k, n = 0, many = 0, told = 0;
     for (i = 0; i < nstore; i++)
         if (strcmp(store[i].metric, "others") == 0)
             for (k = 0; k < store[i].n; k++) {
@@ -3091,7 +3122,7 @@ static void print_end(double seconds)
     printf("\n");
     for (i = 0; i < SERVERS; i++)
         if (servers[i].in_use && servers[i].reply_bytes > 0)
-            printf("%s%s %d", i == THIS ? "bytes of a hello reply: " : ", ",
+            printf("%s%s %d", told++ ? ", " : "bytes of a hello reply: ",
                    servers[i].name, servers[i].reply_bytes);
     printf("\n%.0f s in all.", seconds);
     if (n > 0)
@@ -3122,9 +3153,11 @@ static void json_number(FILE *f, double v)
         fprintf(f, "%.6g", v);
 }
 
+static FILE *json_out;                 /* for "-": the tables go to stderr */
+
 static void write_json(const char *path)
 {
-    FILE *f = strcmp(path, "-") == 0 ? stdout : fopen(path, "w");
+    FILE *f = strcmp(path, "-") == 0 ? json_out : fopen(path, "w");
     const char *comma = "";
     int i, k;
     if (f == NULL)
@@ -3170,7 +3203,7 @@ static void write_json(const char *path)
         comma = ",";
     }
     fputs("\n  ]\n}\n", f);
-    if (f != stdout && fclose(f) != 0)
+    if (fclose(f) != 0)
         die("%s: %s", path, strerror(errno));
 }
 
@@ -3368,7 +3401,7 @@ static void write_url_json(const char *path, const figures *f)
         { "server_cpu_us", opt.pid > 0 ? f->cpu_us : NAN },
         { "client_cpu_us", f->client_us }
     };
-    FILE *out = strcmp(path, "-") == 0 ? stdout : fopen(path, "w");
+    FILE *out = strcmp(path, "-") == 0 ? json_out : fopen(path, "w");
     size_t i;
     if (out == NULL)
         die("%s: %s", path, strerror(errno));
@@ -3382,8 +3415,8 @@ static void write_url_json(const char *path, const figures *f)
         fprintf(out, ",\n  \"errors: %s\": %" PRIu64, error_names[i],
                 f->errors[i]);
     fputs(" }\n", out);
-    if (out != stdout)
-        fclose(out);
+    if (fclose(out) != 0)
+        die("%s: %s", path, strerror(errno));
 }
 
 static int measure_url(void)
@@ -4126,9 +4159,10 @@ static void play(int sc)
         for (i = 0; i < n; i++) {
             server *s = &servers[who[r % 2 ? n - 1 - i : i]];
             steps_done++;
-            if (is_gone(s->pid))
+            if (is_gone(s->pid)) {
                 printf("%s has died and is started again.\n", s->name);
-            else if (w->kind == IDLE && r > 0)
+                server_stop(s);
+            } else if (w->kind == IDLE && r > 0)
                 server_stop(s);       /* the last crowd's memory is still his */
             if (is_gone(s->pid) && !server_start(s, w->close))
                 continue;
@@ -4182,10 +4216,8 @@ static void parse_options(int argc, char **argv)
         for (k = 0; k < COUNT(options); k++)
             if (strcmp(options[k].name, argv[i]) == 0)
                 break;
-        if (k == COUNT(options)) {
-            fputs(usage, stderr);
-            exit(2);
-        }
+        if (k == COUNT(options))
+            die("%s: no such option, see --help", argv[i]);
         if (options[k].takes == 'f') {
             *(int *)options[k].to = 1;
             continue;
@@ -4193,8 +4225,12 @@ static void parse_options(int argc, char **argv)
         if (++i == argc)
             die("%s needs a value", argv[i - 1]);
         if (options[k].takes == 'i')
-            *(int *)options[k].to = (int)strtol(argv[i], &end, 10);
-        else if (options[k].takes == 'd')
+        {
+            const long v = strtol(argv[i], &end, 10);
+            if (v < 0 || v > 100000000)
+                die("%s %s: makes no sense", argv[i - 1], argv[i]);
+            *(int *)options[k].to = (int)v;
+        } else if (options[k].takes == 'd')
             *(double *)options[k].to = strtod(argv[i], &end);
         else if (options[k].takes == 's')
             *(const char **)options[k].to = argv[i];
@@ -4202,6 +4238,9 @@ static void parse_options(int argc, char **argv)
             die("too many --set");
         else
             opt.set[opt.nset++] = argv[i];
+        if (options[k].takes == 'd' && !(*(double *)options[k].to >= 0 &&
+                                         *(double *)options[k].to <= 1e7))
+            die("%s %s: makes no sense", argv[i - 1], argv[i]);
         if (strchr("id", options[k].takes) != NULL &&
             (*end != '\0' || end == argv[i]))
             die("%s wants a number, not '%s'", argv[i - 1], argv[i]);
@@ -4210,6 +4249,9 @@ static void parse_options(int argc, char **argv)
         const char *is = strchr(against, '=');
         if (is == NULL || (size_t)(is - against) >= sizeof opt.against_name)
             die("--against NAME=FILE");
+        if (strspn(against, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+                            "0123456789._-") != (size_t)(is - against))
+            die("--against NAME=FILE: letters, digits, . _ - only");
         memcpy(opt.against_name, against, (size_t)(is - against));
         opt.against_binary = is + 1;
     }
@@ -4217,9 +4259,11 @@ static void parse_options(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    static const int signals[] = { SIGINT, SIGTERM, SIGHUP, SIGALRM };
+    static const int signals[] = { SIGINT, SIGTERM, SIGQUIT, SIGHUP,
+                                   SIGALRM };
     const uint64_t began = now_ns();
     struct sigaction sa;
+    const char *word;
     size_t n;
     int i, count;
     opt.processes = 2;
@@ -4229,6 +4273,19 @@ int main(int argc, char **argv)
     opt.connections = 64;
     opt.pipeline = 1;
     parse_options(argc, argv);
+    tree_of(getpid(), &inherited);
+    if (opt.json != NULL && strcmp(opt.json, "-") == 0 &&
+        ((i = dup(1)) < 0 || dup2(2, 1) < 0 ||
+         (json_out = fdopen(i, "w")) == NULL))
+        die("--json -: %s", strerror(errno));
+    for (word = opt.scenes; word != NULL && *word != '\0';
+         word += strcspn(word, ","), word += *word == ',') {
+        for (i = 0; i < SCENES; i++)
+            if (strncmp(word, scenes[i].name, strcspn(word, ",")) == 0)
+                break;
+        if (i == SCENES)
+            die("--scenes %s: no such scene, see --list", word);
+    }
     if (opt.threads <= 0)
         opt.threads = opt.pin && sysconf(_SC_NPROCESSORS_ONLN) <= 3 ? 1 : 2;
     if (opt.rounds <= 0)
@@ -4239,7 +4296,7 @@ int main(int argc, char **argv)
         opt.seconds = opt.url != NULL ? 5 : opt.compare ? 2 : 1;
     if (opt.processes < 1 || opt.workers < 1 || opt.connections < 1 ||
         opt.pipeline < 1 || opt.pipeline > 1000 || opt.crowd < 300 ||
-        opt.rate < 0)
+        opt.timeout_ms < 1)
         die("a number makes no sense");
     if (only_help) {
         fputs(usage, stdout);
