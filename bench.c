@@ -456,15 +456,18 @@ static cpu cpu_of(const tree *t)
     return c;
 }
 
-/* What all processors of the machine have done so far, in nanoseconds. */
-static double cpu_of_machine(void)
+/* What all processors of the machine have done so far, in nanoseconds; and how
+ * long they stood still because a hypervisor had others to run. */
+static double cpu_of_machine(double *stolen)
 {
     char text[4096];
-    double user, nice_, sys, idle, iowait, irq, soft;
+    double user, nice_, sys, idle, iowait, irq, soft, steal;
+    *stolen = 0;
     if (slurp("/proc/stat", text, sizeof text) < 0 ||
-        sscanf(text, "cpu %lf %lf %lf %lf %lf %lf %lf", &user, &nice_, &sys,
-               &idle, &iowait, &irq, &soft) != 7)
+        sscanf(text, "cpu %lf %lf %lf %lf %lf %lf %lf %lf", &user, &nice_, &sys,
+               &idle, &iowait, &irq, &soft, &steal) != 8)
         return 0;
+    *stolen = steal * 1e9 / (double)sysconf(_SC_CLK_TCK);
     return (user + nice_ + sys + irq + soft) * 1e9 /
            (double)sysconf(_SC_CLK_TCK);
 }
@@ -1508,7 +1511,7 @@ static void load_measure(load *l, double seconds, const tree *of, figures *f)
 {
     counts a, b, last;
     cpu ca = { 0, 0, 0 }, cb = { 0, 0, 0 };
-    double ma, mb, pa, pb, per;
+    double ma, mb, pa, pb, per, stolen;
     uint64_t from, to;
     int i;
     if (l->spec.rate > 0) {
@@ -1524,7 +1527,7 @@ static void load_measure(load *l, double seconds, const tree *of, figures *f)
     if (of != NULL)
         ca = cpu_of(of);
     pa = (double)clock_ns(CLOCK_PROCESS_CPUTIME_ID);
-    ma = cpu_of_machine();
+    ma = cpu_of_machine(&stolen);
     sleep_until(l->spec.rate > 0 ? l->window_to
                                  : from + (uint64_t)(seconds * 1e9));
     to = now_ns();
@@ -1532,7 +1535,7 @@ static void load_measure(load *l, double seconds, const tree *of, figures *f)
     if (of != NULL)
         cb = cpu_of(of);
     pb = (double)clock_ns(CLOCK_PROCESS_CPUTIME_ID);
-    mb = cpu_of_machine();
+    mb = cpu_of_machine(&stolen);
     if (l->spec.rate > 0)              /* bounded by drain()'s patience */
         for (i = 0; i < l->spec.threads; i++)
             while (!at_load(&l->gens[i].drained))
@@ -3108,9 +3111,9 @@ static void print_scene(int sc)
     fflush(stdout);
 }
 
-static void print_end(double seconds)
+static void print_end(double seconds, double stolen_before)
 {
-    double worst = 0;
+    double worst = 0, stolen;
     int i, k, n = 0, many = 0, told = 0;
     for (i = 0; i < nstore; i++)
         if (strcmp(store[i].metric, "others") == 0)
@@ -3128,7 +3131,9 @@ static void print_end(double seconds)
     if (n > 0)
         printf(" Other programs used more than a tenth of a processor in %d of "
                "%d measurements (at most %.2f).", many, n, worst);
-    printf("\n");
+    cpu_of_machine(&stolen);
+    printf(" The hypervisor took %.1f %% of a processor.\n",
+           (stolen - stolen_before) / seconds / 1e7);
     if (many * 10 > n)
         printf("NOTE: too much else was running: differences may be noise.\n");
 }
@@ -4264,8 +4269,10 @@ int main(int argc, char **argv)
     const uint64_t began = now_ns();
     struct sigaction sa;
     const char *word;
+    double stolen;
     size_t n;
     int i, count;
+    cpu_of_machine(&stolen);
     opt.processes = 2;
     opt.workers = 32;
     opt.timeout_ms = 5000;
@@ -4349,7 +4356,7 @@ int main(int argc, char **argv)
             play(i);
     if (opt.scenes == NULL)
         micro();
-    print_end((double)(now_ns() - began) / 1e9);
+    print_end((double)(now_ns() - began) / 1e9, stolen);
     if (opt.json != NULL)
         write_json(opt.json);
     if (opt.plot != NULL)
