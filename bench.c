@@ -41,7 +41,8 @@
  *               age); reply malformed or of the wrong length. None of these is
  *               a request in requests/s.
  *   others      The CPU that neither the server nor this program used: where it
- *               is not small, the figures are noise. The last lines tell.
+ *               is not small, the figures are noise. The last lines tell, and
+ *               what a hypervisor took.
  *
  * `grep -n '^ \* >>' bench.c` prints the contents. Public domain or MIT, as
  * eventmpm.h is.
@@ -4096,7 +4097,8 @@ static const char usage[] =
     "  --rate N          open loop: N requests per second, due at fixed times\n"
     "  --timeout MS      a reply that takes longer is an error: 5000\n"
     "  --crowd N         idle connections: 15000, fewer if descriptors lack\n"
-    "  --json FILE       all rounds of everything (-: standard output)\n"
+    "  --json FILE       all rounds of everything (-: standard output; the tables\n"
+    "                    then go to standard error)\n"
     "  --plot FILE.svg   the comparison, drawn\n"
     "\n"
     "with --url:\n"

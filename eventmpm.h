@@ -2124,7 +2124,8 @@ typedef struct empm__sleeper {     /* a worker, as the queue sees it */
     uint32_t     next;             /* in the idle stack; lock */
     int          searching;        /* lock */
     int          running;          /* lock */
-    uint32_t    *quick;            /* atomic: its route's, as the route itself */
+    uint32_t    *quick;            /* atomic: the credit of the handler that it
+                                      is in, NULL: of none that has any */
 } empm__sleeper;
 
 enum { EMPM__NOBODY = -1, EMPM__STANDBY = -2 };      /* or a worker's number */
@@ -2296,6 +2297,7 @@ static void empm__queue_close(empm__queue *q)
     pthread_mutex_unlock(&q->lock);
 }
 
+/* Worker `me` is back, or leaves, or is stuck. */
 static void empm__queue_stop_running_locked(empm__queue *q, uint32_t me)
 {
     empm__sleeper *self = &q->sleepers[me];
@@ -3181,16 +3183,6 @@ typedef struct empm__worker {          /* its thread alone, unless noted */
                                           turn is on */
 } empm__worker;
 
-#define EMPM__HEAD_ROOM 640       /* kept free before a body, for the head */
-#define EMPM__CHUNK_ROOM 16       /* ... for a chunk's size */
-#define EMPM__TAIL_ROOM 8         /* ... for CRLF, or CRLF 0 CRLF CRLF */
-#if defined(O_PATH)
-#  define EMPM__O_PATH O_PATH
-#elif defined(__linux__)             /* <fcntl.h> hides it without _GNU_SOURCE */
-#  define EMPM__O_PATH 010000000
-#endif
-#define EMPM__FILE_SMALL (EMPM__PAGE_ROOM - EMPM__HEAD_ROOM - EMPM__TAIL_ROOM)
-
 /* A file that answers are made of, shared by those that do and the child's cache. */
 typedef struct empm__file {
     uint32_t    refs;                  /* atomic; all else is fixed but used_ms */
@@ -3983,6 +3975,10 @@ struct empm_request {             /* owner: whoever owns the connection */
 };
 
 #define EMPM__ARENA 1024
+#define EMPM__HEAD_ROOM 640       /* kept free before a body, for the head */
+#define EMPM__CHUNK_ROOM 16       /* ... for a chunk's size */
+#define EMPM__TAIL_ROOM 8         /* ... for CRLF, or CRLF 0 CRLF CRLF */
+#define EMPM__FILE_SMALL (EMPM__PAGE_ROOM - EMPM__HEAD_ROOM - EMPM__TAIL_ROOM)
 
 EMPM__ASSERT_STATIC(sizeof(empm_request) + EMPM__ARENA + 512 <=
                     EMPM_PAGE_BYTES - sizeof(empm__page),
@@ -6771,6 +6767,12 @@ static int empm__range(const empm_request *req, const char *tag,
 #  define EMPM__FILE_KEEP_MS 10000   /* and is kept so long after its last use */
 #endif
 
+#if defined(O_PATH)
+#  define EMPM__O_PATH O_PATH
+#elif defined(__linux__)             /* <fcntl.h> hides it without _GNU_SOURCE */
+#  define EMPM__O_PATH 010000000
+#endif
+
 /* What tells whether a file is still the one that it was. */
 static void empm__file_identity(uint64_t is[5], const struct stat *st)
 {
@@ -7160,8 +7162,8 @@ EMPM_API int empm_status_page(empm_request *req, void *user)
  * >>child -- the listener, and the engine of one process
  *
  * One round of the listener: orders and inbox; wait; each event is offered to its
- * record; due deadlines; new connections; all that was taken goes to the queue
- * under one lock, and the role is free.
+ * record; due deadlines and files; new connections; all that was taken goes to the
+ * queue under one lock; if there is work for somebody, the role is given back.
  *
  * It never reads, writes or parses, takes no lock that a worker holds for long,
  * and runs no user code. What owes nobody an answer (KEEPALIVE, LINGER, READ_HEAD
