@@ -116,10 +116,13 @@
  *   EVENTMPM_NO_FILES        without static files (EMPM_FILES)
  *   EVENTMPM_NO_STATUS       without the status page
  *   EVENTMPM_NO_FORK         without the parent: threads of the caller only
+ *   EVENTMPM_NO_CONFIG_FILES without empm_load() and -f
  *   EVENTMPM_NO_MAIN         without empm_main and its command line
  * ------------------------------------------------------------------------- */
 
 #define EMPM_VERSION "0.1.0"
+#define EMPM__VERSION_MAJOR "0"
+#define EMPM__VERSION_MINOR "0.1"
 
 #ifndef EMPM_API
 #  define EMPM_API extern
@@ -135,6 +138,9 @@
 
 #ifndef EMPM_MAX_LISTEN
 #  define EMPM_MAX_LISTEN 16        /* listening sockets */
+#endif
+#ifndef EMPM_MAX_LIST
+#  define EMPM_MAX_LIST 16          /* CustomLog, LogFormat, ... : of each */
 #endif
 #ifndef EMPM_PAGE_BYTES
 #  define EMPM_PAGE_BYTES 8192      /* unit of all buffers in flight; >= 4096 */
@@ -259,7 +265,39 @@ typedef struct empm_config {
     const char *listen[EMPM_MAX_LISTEN]; /* NULL ends; none at all: "8080" */
     const char *document_root;         /* "." */
     const char *spool_directory;       /* large bodies, unlinked: "/tmp" */
-    const char *server_field;          /* value of Server, "" for none */
+    const char *server_field;          /* value of Server, "" for none
+                                          [also ServerTokens] */
+    const char *server_name;           /* NULL: what the host calls itself */
+    const char *server_root;           /* where relative names of files in a
+                                          configuration begin: NULL, as is */
+    int         strict;                /* what would be corrected is an error: 0 */
+
+    /* a whole program: empm_run() and empm_main() only */
+    const char *pid_file;              /* NULL: none */
+    const char *user_name;             /* [User] who serves, if started as root;
+                                          "#1000" is a number */
+    const char *group_name;            /* [Group] NULL: the user's */
+    const char *chroot_dir;            /* NULL; paths above count from outside */
+    const char *core_dump_directory;   /* NULL: where it was started */
+    int    graceful_stop_signal;       /* beside WINCH: SIGQUIT; 0: none */
+
+    /* logs */
+    const char *error_log;             /* a file, "syslog[:facility]", "stderr";
+                                          NULL: stderr */
+    const char *log_format[EMPM_MAX_LIST]; /* "format nickname"; common and
+                                          combined are there */
+    const char *custom_log[EMPM_MAX_LIST]; /* "file format-or-nickname" */
+    int         extended_status;       /* times and requests in the status: 1 */
+
+    /* who is in front */
+    const char *remote_ip_header;      /* such as X-Forwarded-For; NULL: none */
+    const char *remote_ip_trusted_proxy[EMPM_MAX_LIST]; /* addresses, networks,
+                                          several per string; believed in
+                                          remote_ip_header and on "proxy"
+                                          listeners, where none means all */
+    int         max_connections_per_peer; /* in a child; 0: no limit */
+
+    int64_t     shared_store_size;     /* bytes for empm_store_*: 0, none */
 
     /* processes and threads */
     int    processes;                  /* -1 by the spare limits, 0 none: threads
@@ -295,6 +333,14 @@ typedef struct empm_config {
     int    linger_timeout_ms;          /* 30000 */
     int    linger_short_ms;            /* after a time-out: 2000 */
     int    graceful_shutdown_timeout_ms; /* 0: no limit */
+    int    graceful_shutdown_delay_ms; /* health is 503, all else goes on: 0 */
+    int    graceful_restart_timeout_ms; /* for the old children: 600000; 0: none */
+    int    start_timeout_ms;           /* for the new ones to be healthy: 30000 */
+    int    watchdog_interval_ms;       /* a child that misses three pings is
+                                          replaced: 10000; 0: off */
+    int    stuck_worker_timeout_ms;    /* a handler that takes longer is logged:
+                                          0, off */
+    int    stuck_worker_replace;       /* ... and its child replaced: 0 */
     int    stop_timeout_ms;            /* a plain stop waits so long: 5000 */
 
     /* limits, in bytes */
@@ -315,7 +361,11 @@ typedef struct empm_config {
     int  (*on_thread_start)(empm_server *s, void **thread_data, void *user);
     void (*on_thread_stop)(empm_server *s, void *thread_data, void *user);
 
-    /* where messages go: a line without its newline; any thread. NULL: stderr
+    /* before new children are started with this config (>>parent): first in a
+     * process that only tries it, then in the parent. Not 0: the old ones stay */
+    int  (*on_reload)(struct empm_config *cfg, void *user);
+
+    /* where messages go: a line without its newline; any thread. NULL: ErrorLog
      * under empm_main() and empm_run(), nowhere under empm_start() */
     void (*log)(enum empm_log_level level, const char *line, void *user);
     int  log_level;                    /* EMPM_LOG_WARN */
@@ -340,6 +390,24 @@ EMPM_API empm_config empm_defaults(void);
  */
 EMPM_API int empm_set(empm_config *cfg, const char *directive,
                       const char *value, char *err, size_t n);
+
+/* Reads a file in Apache's syntax: a directive and its value per line, '#' in
+ * front of a comment, '\' before the end of a line that goes on, quotes around
+ * what has spaces, ${NAME} from the environment, Include and IncludeOptional of a
+ * file, a folder or a pattern, <IfModule>. Each Listen, CustomLog, LogFormat and
+ * RemoteIPTrustedProxy adds to those of the same file; what cfg had of them
+ * before is replaced.
+ *
+ *   err, n    gets the first message, "file:line: what is wrong"
+ *   returns   EMPM_OK; EMPM_EINVAL, then some directives may have been set
+ */
+EMPM_API int empm_load(empm_config *cfg, const char *path, char *err, size_t n);
+
+/* Bytes that the server takes if every child serves as many connections as it
+ * may, each with the longest head and a full buffer, and every thread uses all
+ * of its stack; empm_check() should have been called. What handlers allocate by
+ * themselves, and the kernel's own buffers, come on top. */
+EMPM_API int64_t empm_memory_estimate(const empm_config *cfg);
 
 /* Checks all of it: what Apache clamps is clamped with a warning, what makes no
  * sense is an error. Says everything that is wrong, one line each, by way of
@@ -608,6 +676,7 @@ EMPM_API int empm_status_page(empm_request *req, void *user);
 #include <time.h>
 #include <unistd.h>
 #include <arpa/inet.h>
+#include <glob.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -1120,24 +1189,31 @@ static int empm__all(const empm__chars *t, const char *s, size_t n,
  * >>log -- one way for every message
  * ------------------------------------------------------------------------- */
 
-static void empm__log(const empm_config *cfg, enum empm_log_level level,
-                      const char *fmt, ...) EMPM__PRINTF(3, 4);
+/* Text that came from a client must not forge a line or drive a terminal. */
+static void empm__tame(char *line)
+{
+    for (; *line != '\0'; line++)
+        if ((unsigned char)*line < 32 || (unsigned char)*line == 127)
+            *line = '?';
+}
 
 static void empm__log(const empm_config *cfg, enum empm_log_level level,
-                      const char *fmt, ...)
+                      int code, const char *fmt, ...) EMPM__PRINTF(4, 5);
+
+/* `code` is the message's number in the table of the manual. */
+static void empm__log(const empm_config *cfg, enum empm_log_level level,
+                      int code, const char *fmt, ...)
 {
     char line[1024];
     va_list ap;
     size_t i;
     if (cfg->log == NULL || (int)level > cfg->log_level)
         return;
+    i = (size_t)snprintf(line, 16, "EMPM%04d: ", code);
     va_start(ap, fmt);
-    vsnprintf(line, sizeof line, fmt, ap);
+    vsnprintf(line + i, sizeof line - i, fmt, ap);
     va_end(ap);
-    /* Text that came from a client must not forge a line or drive a terminal */
-    for (i = 0; line[i] != '\0'; i++)
-        if ((unsigned char)line[i] < 32 || (unsigned char)line[i] == 127)
-            line[i] = '?';
+    empm__tame(line);
     cfg->log(level, line, cfg->user);
 }
 
@@ -1154,8 +1230,9 @@ static const char *empm__level_name(enum empm_log_level level)
 
 enum empm__kind {
     EMPM__KIND_INT, EMPM__KIND_MS, EMPM__KIND_I64, EMPM__KIND_BOOL,
-    EMPM__KIND_REAL, EMPM__KIND_TEXT, EMPM__KIND_LISTEN, EMPM__KIND_READ,
-    EMPM__KIND_LEVEL
+    EMPM__KIND_REAL, EMPM__KIND_TEXT, EMPM__KIND_LIST, EMPM__KIND_READ,
+    EMPM__KIND_LEVEL, EMPM__KIND_KB, EMPM__KIND_TOKENS, EMPM__KIND_SIGNAL,
+    EMPM__KIND_STUCK
 };
 
 typedef struct empm__directive {
@@ -1169,10 +1246,30 @@ typedef struct empm__directive {
     { name, offsetof(empm_config, field), EMPM__KIND_##kind, min, max }
 
 static const empm__directive empm__directives[] = {
-    EMPM__SET("Listen", listen, LISTEN, 0, 0),
+    EMPM__SET("Listen", listen, LIST, 0, EMPM_MAX_LISTEN),
     EMPM__SET("DocumentRoot", document_root, TEXT, 0, 0),
     EMPM__SET("SpoolDirectory", spool_directory, TEXT, 0, 0),
     EMPM__SET("ServerField", server_field, TEXT, 0, 0),
+    EMPM__SET("ServerTokens", server_field, TOKENS, 0, 0),
+    EMPM__SET("ServerName", server_name, TEXT, 0, 0),
+    EMPM__SET("ServerRoot", server_root, TEXT, 0, 0),
+    EMPM__SET("Strict", strict, BOOL, 0, 1),
+    EMPM__SET("PidFile", pid_file, TEXT, 0, 0),
+    EMPM__SET("User", user_name, TEXT, 0, 0),
+    EMPM__SET("Group", group_name, TEXT, 0, 0),
+    EMPM__SET("ChrootDir", chroot_dir, TEXT, 0, 0),
+    EMPM__SET("CoreDumpDirectory", core_dump_directory, TEXT, 0, 0),
+    EMPM__SET("GracefulStopSignal", graceful_stop_signal, SIGNAL, 0, 64),
+    EMPM__SET("ErrorLog", error_log, TEXT, 0, 0),
+    EMPM__SET("LogFormat", log_format, LIST, 0, EMPM_MAX_LIST),
+    EMPM__SET("CustomLog", custom_log, LIST, 0, EMPM_MAX_LIST),
+    EMPM__SET("ExtendedStatus", extended_status, BOOL, 0, 1),
+    EMPM__SET("RemoteIPHeader", remote_ip_header, TEXT, 0, 0),
+    EMPM__SET("RemoteIPTrustedProxy", remote_ip_trusted_proxy, LIST, 0,
+              EMPM_MAX_LIST),
+    EMPM__SET("MaxConnectionsPerPeer", max_connections_per_peer, INT, 0,
+              INT_MAX),
+    EMPM__SET("SharedStoreSize", shared_store_size, I64, 0, INT64_MAX),
     EMPM__SET("Processes", processes, INT, -1, 20000),
     EMPM__SET("StartServers", start_servers, INT, INT_MIN, INT_MAX),
     EMPM__SET("ServerLimit", server_limit, INT, INT_MIN, INT_MAX),
@@ -1193,7 +1290,7 @@ static const empm__directive empm__directives[] = {
     EMPM__SET("ListenBacklog", listen_backlog, INT, 1, 1 << 20),
     EMPM__SET("SendBufferSize", send_buffer_size, INT, 0, INT_MAX),
     EMPM__SET("ReceiveBufferSize", receive_buffer_size, INT, 0, INT_MAX),
-    EMPM__SET("MaxMemFree", max_mem_free, I64, 0, INT64_MAX),
+    EMPM__SET("MaxMemFree", max_mem_free, KB, 0, INT64_MAX / 1024),
     EMPM__SET("OpenFileCache", open_file_cache, INT, 0, 4096),
     EMPM__SET("Timeout", timeout_ms, MS, 1, INT_MAX),
     EMPM__SET("KeepAlive", keep_alive, BOOL, 0, 1),
@@ -1204,6 +1301,13 @@ static const empm__directive empm__directives[] = {
     EMPM__SET("LingerTimeoutShort", linger_short_ms, MS, 1, INT_MAX),
     EMPM__SET("GracefulShutdownTimeout", graceful_shutdown_timeout_ms, MS, 0,
               INT_MAX),
+    EMPM__SET("GracefulShutdownDelay", graceful_shutdown_delay_ms, MS, 0,
+              INT_MAX),
+    EMPM__SET("GracefulRestartTimeout", graceful_restart_timeout_ms, MS, 0,
+              INT_MAX),
+    EMPM__SET("StartTimeout", start_timeout_ms, MS, 1, INT_MAX),
+    EMPM__SET("WatchdogInterval", watchdog_interval_ms, MS, 0, INT_MAX),
+    EMPM__SET("StuckWorkerTimeout", stuck_worker_timeout_ms, STUCK, 0, INT_MAX),
     EMPM__SET("StopTimeout", stop_timeout_ms, MS, 1, INT_MAX),
     EMPM__SET("LimitRequestLine", limit_request_line, INT, 16, 1 << 20),
     EMPM__SET("LimitRequestFieldSize", limit_request_field_size, INT, 16,
@@ -1250,6 +1354,11 @@ EMPM_API empm_config empm_defaults(void)
     cfg.linger_timeout_ms = 30000;
     cfg.linger_short_ms = 2000;
     cfg.stop_timeout_ms = 5000;
+    cfg.graceful_restart_timeout_ms = 600000;
+    cfg.start_timeout_ms = 30000;
+    cfg.watchdog_interval_ms = 10000;
+    cfg.graceful_stop_signal = SIGQUIT;
+    cfg.extended_status = 1;
     cfg.limit_request_line = 8190;
     cfg.limit_request_field_size = 8190;
     cfg.limit_request_fields = 100;
@@ -1359,92 +1468,262 @@ static const char *empm__set_read_timeout(empm_config *cfg, const char *s)
     return NULL;
 }
 
-/* Stores one value; returns NULL or what is wrong with it. */
-static const char *empm__set_value(empm_config *cfg, const empm__directive *d,
-                                   const char *value)
+/* The next word of a line: up to a space, or what stands in quotes, where '\'
+ * goes before a quote or another '\'. 1, or 0: there is none; -1: a quote is
+ * never closed, or the word is too long. */
+static int empm__word(const char **line, char *to, size_t cap)
 {
-    char *at = (char *)cfg + d->offset;
-    size_t len = strlen(value), i;
-    int64_t v;
+    const char *p = *line + strspn(*line, " \t");
+    char quote = '\0';
+    size_t n = 0;
+    if (*p == '\0') {
+        *line = p;
+        return 0;
+    }
+    if (*p == '"' || *p == '\'')
+        quote = *p++;
+    while (*p != '\0' && (quote ? *p != quote : *p != ' ' && *p != '\t')) {
+        if (quote && p[0] == '\\' && (p[1] == '\\' || p[1] == quote))
+            p++;
+        if (n + 1 >= cap)
+            return -1;
+        to[n++] = *p++;
+    }
+    to[n] = '\0';
+    if (quote && *p++ != quote)
+        return -1;
+    *line = p;
+    return 1;
+}
+
+/* SIGQUIT, QUIT or 3; "none" is 0. -1: no signal that could be meant. */
+static int empm__parse_signal(const char *s)
+{
+    static const struct { const char *name; int sig; } names[] = {
+        { "none", 0 }, { "QUIT", SIGQUIT }, { "USR2", SIGUSR2 },
+        { "ALRM", SIGALRM }, { "WINCH", SIGWINCH },
+#ifdef SIGPWR
+        { "PWR", SIGPWR },
+#endif
+        { "IO", SIGIO }, { "URG", SIGURG }
+    };
+    int64_t n = empm__parse_u63(s, strlen(s));
+    size_t i;
+    if (strncasecmp(s, "SIG", 3) == 0)
+        s += 3;
+    for (i = 0; i < EMPM__COUNT(names); i++)
+        if (strcasecmp(s, names[i].name) == 0 || n == names[i].sig)
+            return names[i].sig;
+    return -1;
+}
+
+/* ServerTokens: what Server tells of us. */
+static const char *empm__tokens(const char *value)
+{
+    static const char *const names[][2] = {
+        { "Prod", "eventmpm" }, { "ProductOnly", "eventmpm" },
+        { "Major", "eventmpm/" EMPM__VERSION_MAJOR },
+        { "Minor", "eventmpm/" EMPM__VERSION_MINOR },
+        { "Min", "eventmpm/" EMPM_VERSION },
+        { "Minimal", "eventmpm/" EMPM_VERSION },
+        { "OS", "eventmpm/" EMPM_VERSION " (Unix)" },
+        { "Full", "eventmpm/" EMPM_VERSION " (Unix)" }
+    };
+    size_t i;
+    for (i = 0; i < EMPM__COUNT(names); i++)
+        if (strcasecmp(value, names[i][0]) == 0)
+            return names[i][1];
+    return NULL;
+}
+
+/* Stores one value; returns NULL or what is wrong with it. `replace`: a list
+ * begins anew. */
+static const char *empm__set_value(empm_config *cfg, const empm__directive *d,
+                                   const char *value, int replace)
+{
+    char *at = (char *)cfg + d->offset, word[1024];
+    const char *rest = value, **list, *text;
+    int64_t v = 0;
+    int i, r;
+    if (d->kind == EMPM__KIND_LIST) {
+        list = (const char **)(void *)at;
+        for (i = 0; replace && i < d->max; i++)
+            list[i] = NULL;
+        for (i = 0; i < d->max && list[i] != NULL; i++)
+            ;
+        if (*value == '\0')
+            return "wants a value";
+        if (i == d->max)
+            return "is given more often than there is room for";
+        return (list[i] = empm__config_keep(cfg, value)) != NULL
+                   ? NULL : "out of memory";
+    }
+    if (d->kind == EMPM__KIND_READ)
+        return *value != '\0' ? empm__set_read_timeout(cfg, value)
+                              : "wants a value";
+    word[0] = '\0';
+    if ((r = empm__word(&rest, word, sizeof word)) < 0)
+        return "has a quote that is not closed, or is too long";
+    if (r == 0 && d->kind != EMPM__KIND_TEXT)
+        return "wants a value";
     switch (d->kind) {
     case EMPM__KIND_TEXT:
-        if ((value = empm__config_keep(cfg, value)) == NULL)
+    case EMPM__KIND_TOKENS:
+        text = d->kind == EMPM__KIND_TEXT ? word : empm__tokens(word);
+        if (text == NULL)
+            return "must be Prod, Major, Minor, Min, OS or Full";
+        if (rest[strspn(rest, " \t")] != '\0')
+            return "takes one argument: quotes go around what has spaces";
+        if ((text = empm__config_keep(cfg, text)) == NULL)
             return "out of memory";
-        memcpy(at, &value, sizeof value);
+        memcpy(at, &text, sizeof text);
         return NULL;
-    case EMPM__KIND_LISTEN:
-        for (i = 0; i < EMPM_MAX_LISTEN; i++)
-            if (cfg->listen[i] == NULL)
-                break;
-        if (i == EMPM_MAX_LISTEN)
-            return "is given more than EMPM_MAX_LISTEN times";
-        if ((cfg->listen[i] = empm__config_keep(cfg, value)) == NULL)
-            return "out of memory";
-        return NULL;
-    case EMPM__KIND_READ:
-        return empm__set_read_timeout(cfg, value);
     case EMPM__KIND_REAL: {
         char *end;
-        double x = strtod(value, &end);
-        if (end == value || *end != '\0')
-            return "is not a number";
+        double x = strtod(word, &end);
+        if (end == word || *end != '\0')
+            return "error parsing value: it is not a number";
         if (!(x > 0 && x < 1e6))
             return "must be a positive number";
         memcpy(at, &x, sizeof x);
-        return NULL;
+        v = d->min;
+        break;
     }
     case EMPM__KIND_BOOL:
-        if (strcasecmp(value, "on") != 0 && strcasecmp(value, "off") != 0)
+        if (strcasecmp(word, "on") != 0 && strcasecmp(word, "off") != 0)
             return "must be On or Off";
-        v = strcasecmp(value, "on") == 0;
+        v = strcasecmp(word, "on") == 0;
         break;
     case EMPM__KIND_LEVEL:
         for (v = 0; v <= EMPM_LOG_DEBUG; v++)
-            if (strcasecmp(value,
+            if (strcasecmp(word,
                            empm__level_name((enum empm_log_level)v)) == 0)
                 break;
+        if (v > EMPM_LOG_DEBUG && strncasecmp(word, "trace", 5) == 0)
+            v = EMPM_LOG_DEBUG;
         if (v > EMPM_LOG_DEBUG)
             return "must be emerg, alert, crit, error, warn, notice, info or "
                    "debug";
         break;
+    case EMPM__KIND_SIGNAL:
+        if ((v = empm__parse_signal(word)) < 0)
+            return "must be none, QUIT, ALRM, IO, PWR, URG or WINCH";
+        break;
     case EMPM__KIND_MS:
-        v = empm__parse_ms(value, len);
+    case EMPM__KIND_STUCK:
+        v = empm__parse_ms(word, strlen(word));
         if (v < 0)
             return "is not a time (5, 100ms, 1min)";
+        if (d->kind == EMPM__KIND_STUCK) {
+            r = empm__word(&rest, word, sizeof word);
+            if (r < 0 || (r > 0 && strcasecmp(word, "replace") != 0))
+                return "takes a time and perhaps: replace";
+            cfg->stuck_worker_replace = r;
+        }
         break;
     default:
-        v = *value == '-' ? -empm__parse_u63(value + 1, len - 1)
-                          : empm__parse_u63(value, len);
-        if ((*value == '-') ? v > 0 : v < 0)
+        v = word[0] == '-' ? -empm__parse_u63(word + 1, strlen(word) - 1)
+                           : empm__parse_u63(word, strlen(word));
+        if (word[0] == '-' ? v > 0 : v < 0)
             return "is not a whole number";
         break;
     }
+    if (rest[strspn(rest, " \t")] != '\0' && d->kind != EMPM__KIND_LEVEL)
+        return "takes one argument";
+    if (d->kind == EMPM__KIND_REAL)
+        return NULL;
     if (v < d->min || v > d->max)
         return "is out of range";
-    if (d->kind == EMPM__KIND_I64)
+    if (d->kind == EMPM__KIND_I64 || d->kind == EMPM__KIND_KB) {
+        if (d->kind == EMPM__KIND_KB)
+            v *= 1024;
         memcpy(at, &v, sizeof v);
-    else {
+    } else {
         int small = (int)v;
         memcpy(at, &small, sizeof small);
     }
     return NULL;
 }
 
+/* Directives of Apache's that have no meaning here: accepted, so that its files
+ * load, and said. */
+static const char *const empm__meaningless[] = {
+    "AcceptErrorsNonFatal", "AcceptFilter", "AsyncFilter", "EnableExceptionHook",
+    "EnableMMAP", "EnableSendfile", "FlushMaxPipelined", "FlushMaxThreshold",
+    "HostnameLookups", "LimitInternalRecursion", "ListenCoresBucketsRatio",
+    "LoadModule", "MaxRanges", "Mutex", "ScoreBoardFile", "ServerAdmin",
+    "ServerSignature", "TraceEnable", "UseCanonicalName"
+};
+
+static const empm__directive *empm__directive_find(const char *name)
+{
+    size_t i;
+    for (i = 0; i < EMPM__COUNT(empm__directives); i++)
+        if (strcasecmp(name, empm__directives[i].name) == 0)
+            return &empm__directives[i];
+    return NULL;
+}
+
+/* How many letters have to be changed, added or taken away; at most 99. */
+static size_t empm__distance(const char *a, const char *b)
+{
+    size_t row[48], n = strlen(b), i, k;
+    if (n >= EMPM__COUNT(row))
+        return 99;
+    for (k = 0; k <= n; k++)
+        row[k] = k;
+    for (i = 0; a[i] != '\0'; i++) {
+        size_t corner = row[0], above;
+        row[0] = i + 1;
+        for (k = 1; k <= n; k++) {
+            above = row[k];
+            row[k] = empm__min(empm__min(row[k - 1], above) + 1,
+                               corner + (empm__lower((unsigned char)a[i]) !=
+                                         empm__lower((unsigned char)b[k - 1])));
+            corner = above;
+        }
+    }
+    return row[n];
+}
+
+static const char *empm__nearest(const char *name)
+{
+    const char *best = NULL;
+    size_t least = strlen(name) / 3 + 2, i;
+    for (i = 0; i < EMPM__COUNT(empm__directives); i++) {
+        const size_t d = empm__distance(name, empm__directives[i].name);
+        if (d < least) {
+            least = d;
+            best = empm__directives[i].name;
+        }
+    }
+    return best;
+}
+
 EMPM_API int empm_set(empm_config *cfg, const char *directive,
                       const char *value, char *err, size_t n)
 {
-    const char *why = "is not a directive";
-    size_t i;
-    for (i = 0; i < EMPM__COUNT(empm__directives); i++)
-        if (strcasecmp(directive, empm__directives[i].name) == 0) {
-            why = empm__set_value(cfg, &empm__directives[i], value);
-            break;
-        }
+    const empm__directive *d = empm__directive_find(directive);
+    const char *why = d != NULL ? empm__set_value(cfg, d, value, 0)
+                                : "is not a directive", *near = NULL;
     if (why == NULL)
         return EMPM_OK;
+    if (d == NULL)
+        near = empm__nearest(directive);
     if (err != NULL && n > 0)
-        snprintf(err, n, "%s %s: %s", directive, value, why);
+        snprintf(err, n, "%s %s: %s%s%s%s", directive, value, why,
+                 near != NULL ? ", perhaps " : "", near != NULL ? near : "",
+                 near != NULL ? "?" : "");
     return strcmp(why, "out of memory") == 0 ? EMPM_ENOMEM : EMPM_EINVAL;
+}
+
+/* A name of a file as a configuration gives it: relative to ServerRoot. */
+static const char *empm__path_of(const empm_config *cfg, const char *name,
+                                 char *to, size_t n)
+{
+    if (name[0] == '/' || cfg->server_root == NULL)
+        return name;
+    return snprintf(to, n, "%s/%s", cfg->server_root, name) < (int)n ? to : name;
 }
 
 /* What empm_check() says, and how often it was an error. */
@@ -1455,17 +1734,19 @@ typedef struct empm__report {
     int    result;                 /* EMPM_EINVAL or EMPM_ENOMEM after an error */
 } empm__report;
 
-static void empm__say(empm__report *r, enum empm_log_level level,
-                      const char *fmt, ...) EMPM__PRINTF(3, 4);
+static void empm__say(empm__report *r, enum empm_log_level level, int code,
+                      const char *fmt, ...) EMPM__PRINTF(4, 5);
 
-static void empm__say(empm__report *r, enum empm_log_level level,
+static void empm__say(empm__report *r, enum empm_log_level level, int code,
                       const char *fmt, ...)
 {
-    char line[512];
+    char line[1024];
     va_list ap;
+    const size_t n = (size_t)snprintf(line, 16, "EMPM%04d: ", code);
     va_start(ap, fmt);
-    vsnprintf(line, sizeof line, fmt, ap);
+    vsnprintf(line + n, sizeof line - n, fmt, ap);
     va_end(ap);
+    empm__tame(line);
     if (level <= EMPM_LOG_ERROR) {
         r->errors++;
         r->result = r->result == EMPM_ENOMEM ? r->result : EMPM_EINVAL;
@@ -1474,13 +1755,311 @@ static void empm__say(empm__report *r, enum empm_log_level level,
         r->say(level, line, r->user);
 }
 
-static void empm__clamp(empm__report *r, const char *name, int *v, int min,
-                        int max)
+/* --- files ---------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_CONFIG_FILES
+
+#define EMPM__CONFIG_LINE 8192         /* bytes, with the lines that go on */
+#define EMPM__CONFIG_DEPTH 16          /* Include within Include */
+
+typedef struct empm__loader {
+    empm_config  *cfg;
+    empm__report *rep;
+    uint64_t      lists;               /* those that this file has begun */
+    int           depth;
+    const char   *path;                /* where we are */
+    long          line;
+} empm__loader;
+
+static void empm__load_file(empm__loader *l, const char *path);
+
+/* One line of text: reads on after '\'. 0: the end; -1: it is too long. */
+static int empm__load_line(FILE *f, char *text, long *line)
+{
+    size_t n = 0;
+    for (;;) {
+        if (fgets(text + n, (int)(EMPM__CONFIG_LINE - n), f) == NULL)
+            return n > 0;
+        n += strlen(text + n);
+        if (n == 0 || text[n - 1] != '\n')
+            return feof(f) ? 1 : -1;
+        ++*line;
+        text[--n] = '\0';
+        if (n > 0 && text[n - 1] == '\r')
+            text[--n] = '\0';
+        if (n == 0 || text[n - 1] != '\\')
+            return 1;
+        text[--n] = '\0';
+    }
+}
+
+/* Puts ${NAME} in from the environment; what is not there stays as it is. */
+static int empm__load_expand(empm__loader *l, const char *from, char *to)
+{
+    size_t n = 0;
+    while (*from != '\0') {
+        const char *end = strncmp(from, "${", 2) == 0 ? strchr(from, '}') : NULL;
+        const char *value = NULL;
+        char name[128];
+        if (end != NULL && (size_t)(end - from) - 2 < sizeof name) {
+            memcpy(name, from + 2, (size_t)(end - from) - 2);
+            name[end - from - 2] = '\0';
+            value = getenv(name);
+            if (value == NULL)
+                empm__say(l->rep, EMPM_LOG_WARN, 111,
+                          "%s:%ld: ${%s} is not set", l->path, l->line, name);
+        }
+        if (n + (value != NULL ? strlen(value) : 1) >= EMPM__CONFIG_LINE)
+            return -1;
+        if (value != NULL) {
+            memcpy(to + n, value, strlen(value));
+            n += strlen(value);
+            from = end + 1;
+        } else
+            to[n++] = *from++;
+    }
+    to[n] = '\0';
+    return 0;
+}
+
+/* Include: a file, all files of a folder, or what a pattern matches, by name. */
+static void empm__load_include(empm__loader *l, const char *args, int optional)
+{
+    char word[1024], path[1200], pattern[1300];
+    const empm__loader here = *l;
+    struct stat st;
+    glob_t found;
+    size_t i;
+    if (empm__word(&args, word, sizeof word) != 1 || *args != '\0') {
+        empm__say(l->rep, EMPM_LOG_ERROR, 5120, "%s:%ld: Include takes one "
+                  "file, folder or pattern", l->path, l->line);
+        return;
+    }
+    snprintf(pattern, sizeof pattern, "%s",
+             empm__path_of(l->cfg, word, path, sizeof path));
+    if (stat(pattern, &st) == 0 && S_ISDIR(st.st_mode))
+        strcat(pattern, "/*");           /* word is shorter than pattern */
+    if (glob(pattern, 0, NULL, &found) != 0) {
+        if (!optional)
+            empm__say(l->rep, EMPM_LOG_ERROR, 5120, "%s:%ld: Include %s: "
+                      "there is no such file", l->path, l->line, word);
+        return;
+    }
+    for (i = 0; i < found.gl_pathc; i++)
+        if (stat(found.gl_pathv[i], &st) != 0 || !S_ISDIR(st.st_mode)) {
+            empm__load_file(l, found.gl_pathv[i]);
+            l->path = here.path;
+            l->line = here.line;
+        }
+    globfree(&found);
+}
+
+static void empm__load_directive(empm__loader *l, const char *name,
+                                 const char *value)
+{
+    static const char *const old[][2] = {
+        { "MaxClients", "MaxRequestWorkers" },
+        { "MaxRequestsPerChild", "MaxConnectionsPerChild" }
+    };
+    const empm__directive *d = empm__directive_find(name);
+    const char *why, *near;
+    uint64_t bit;
+    size_t i;
+    if (strcasecmp(name, "Include") == 0 ||
+        strcasecmp(name, "IncludeOptional") == 0) {
+        empm__load_include(l, value, name[7] != '\0');
+        return;
+    }
+    for (i = 0; i < EMPM__COUNT(empm__meaningless); i++)
+        if (strcasecmp(name, empm__meaningless[i]) == 0) {
+            empm__say(l->rep, EMPM_LOG_INFO, 5121, "%s:%ld: %s has no meaning "
+                      "here and is ignored", l->path, l->line, name);
+            return;
+        }
+    if (d == NULL) {
+        near = empm__nearest(name);
+        empm__say(l->rep, EMPM_LOG_ERROR, 5122, "%s:%ld: Invalid command '%s', "
+                  "%s%s%s", l->path, l->line, name,
+                  near != NULL ? "perhaps '" : "no directive is called like that",
+                  near != NULL ? near : "", near != NULL ? "' is meant" : "");
+        return;
+    }
+    for (i = 0; i < EMPM__COUNT(old); i++)
+        if (strcasecmp(name, old[i][0]) == 0)
+            empm__say(l->rep, EMPM_LOG_INFO, i == 0 ? 521 : 545,
+                      "%s:%ld: %s is deprecated, use %s", l->path, l->line,
+                      old[i][0], old[i][1]);
+    bit = UINT64_C(1) << (d - empm__directives) % 64;
+    why = empm__set_value(l->cfg, d, value, d->kind == EMPM__KIND_LIST &&
+                                                !(l->lists & bit));
+    if (d->kind == EMPM__KIND_LIST)
+        l->lists |= bit;
+    if (why != NULL)
+        empm__say(l->rep, EMPM_LOG_ERROR, 5123, "%s:%ld: %s %s: %s", l->path,
+                  l->line, d->name, value, why);
+}
+
+/* Is what <IfModule> names part of this server? */
+static int empm__has_module(const char *name)
+{
+    static const char *const ours[] = {
+        "core", "event", "http", "log_config", "mpm_event", "remoteip",
+        "reqtimeout", "status", "unixd"
+    };
+    char buf[64];
+    size_t n, i;
+    if (strncmp(name, "mod_", 4) == 0)
+        name += 4;
+    n = strlen(name);
+    if (n > 2 && strcmp(name + n - 2, ".c") == 0)
+        n -= 2;
+    else if (n > 7 && strcmp(name + n - 7, "_module") == 0)
+        n -= 7;
+    snprintf(buf, sizeof buf, "%.*s", (int)empm__min(n, 60), name);
+    if (strncmp(buf, "http_core", 9) == 0)
+        return 1;
+    for (i = 0; i < EMPM__COUNT(ours); i++)
+        if (strcmp(buf, ours[i]) == 0)
+            return 1;
+    return 0;
+}
+
+/* All of one file into the config, with its sections. */
+static void empm__load_text(empm__loader *l, FILE *f, char *raw, char *text)
+{
+    int open = 0, skip = 0, r;         /* sections; from which on they are out */
+    while ((r = empm__load_line(f, raw, &l->line)) != 0) {
+        const char *p = raw + strspn(raw, " \t");
+        char name[64];
+        size_t n;
+        if (r < 0 || (*p != '#' && empm__load_expand(l, p, text) < 0)) {
+            empm__say(l->rep, EMPM_LOG_ERROR, 5124, "%s:%ld: a line of more "
+                      "than %d bytes", l->path, l->line + 1,
+                      EMPM__CONFIG_LINE - 1);
+            return;
+        }
+        if (*p == '#' || *p == '\0')
+            continue;
+        p = text;
+        for (n = strlen(text); n > 0 && (text[n - 1] == ' ' ||
+                                         text[n - 1] == '\t'); n--)
+            text[n - 1] = '\0';
+        n = strcspn(p, " \t");
+        snprintf(name, sizeof name, "%.*s", (int)empm__min(n, 63), p);
+        p += n + strspn(p + n, " \t");
+        if (strcasecmp(name, "<IfModule") == 0 && strchr(p, '>') != NULL) {
+            char module[64];
+            const int no = *p == '!';
+            snprintf(module, sizeof module, "%.*s",
+                     (int)empm__min(strcspn(p + no, "> "), 63), p + no);
+            open++;
+            if (skip == 0 && empm__has_module(module) == no)
+                skip = open;
+        } else if (strcasecmp(name, "</IfModule>") == 0) {
+            if (open == 0)
+                empm__say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: </IfModule> "
+                          "without <IfModule>", l->path, l->line);
+            if (skip == open)
+                skip = 0;
+            open -= open > 0;
+        } else if (skip != 0)
+            continue;
+        else if (name[0] == '<')
+            empm__say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: section %s is not "
+                      "known here", l->path, l->line, name);
+        else
+            empm__load_directive(l, name, p);
+    }
+    if (open > 0)
+        empm__say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: <IfModule> is never "
+                  "closed", l->path, l->line);
+}
+
+static void empm__load_file(empm__loader *l, const char *path)
+{
+    FILE *f = NULL;
+    char *text = (char *)EMPM_MALLOC(2 * EMPM__CONFIG_LINE);
+    if (text == NULL) {
+        l->rep->result = EMPM_ENOMEM;
+        empm__say(l->rep, EMPM_LOG_ERROR, 5104, "%s: no memory", path);
+    } else if (l->depth == EMPM__CONFIG_DEPTH)
+        empm__say(l->rep, EMPM_LOG_ERROR, 5120, "%s:%ld: Include is nested "
+                  "more than %d deep", l->path, l->line, EMPM__CONFIG_DEPTH);
+    else if ((f = fopen(path, "re")) == NULL)
+        empm__say(l->rep, EMPM_LOG_ERROR, 5120, "%s: %s", path, strerror(errno));
+    if (f != NULL) {
+        l->path = path;
+        l->line = 0;
+        l->depth++;
+        empm__load_text(l, f, text, text + EMPM__CONFIG_LINE);
+        if (ferror(f))
+            empm__say(l->rep, EMPM_LOG_ERROR, 5120, "%s: %s", path,
+                      strerror(errno));
+        l->depth--;
+        fclose(f);
+    }
+    EMPM_FREE(text);
+}
+
+static void empm__config_load(empm_config *cfg, const char *path,
+                              empm__report *rep)
+{
+    empm__loader l;
+    memset(&l, 0, sizeof l);
+    l.cfg = cfg;
+    l.rep = rep;
+    l.path = path;
+    empm__load_file(&l, path);
+}
+
+typedef struct empm__first {           /* keeps the first error */
+    char  *err;
+    size_t n;
+} empm__first;
+
+static void empm__say_first(enum empm_log_level level, const char *line,
+                            void *user)
+{
+    empm__first *f = (empm__first *)user;
+    if (level <= EMPM_LOG_ERROR && f->n > 0) {
+        snprintf(f->err, f->n, "%s", line);
+        f->n = 0;
+    }
+}
+
+EMPM_API int empm_load(empm_config *cfg, const char *path, char *err, size_t n)
+{
+    empm__first first;
+    empm__report rep;
+    first.err = err;
+    first.n = err != NULL ? n : 0;
+    memset(&rep, 0, sizeof rep);
+    rep.say = empm__say_first;
+    rep.user = &first;
+    empm__config_load(cfg, path, &rep);
+    return rep.result;
+}
+
+#endif /* EVENTMPM_NO_CONFIG_FILES */
+
+/* --- the rules ------------------------------------------------------------ */
+
+/* What is corrected is a warning, or under Strict an error. */
+static enum empm_log_level empm__corrected(const empm_config *cfg)
+{
+    return cfg->strict ? EMPM_LOG_ERROR : EMPM_LOG_WARN;
+}
+
+/* low, high: the messages' codes. */
+static void empm__clamp(const empm_config *cfg, empm__report *r, int low,
+                        int high, const char *name, int *v, int min, int max)
 {
     int to = *v < min ? min : *v > max ? max : *v;
     if (to != *v)
-        empm__say(r, EMPM_LOG_WARN, "%s of %d is out of range, using %d", name,
-                  *v, to);
+        empm__say(r, empm__corrected(cfg), to == min ? low : high,
+                  "%s of %d is %s the %s of %d, using that", name, *v,
+                  to == min ? "below" : "above",
+                  to == min ? "minimum" : "limit", to);
     *v = to;
 }
 
@@ -1494,22 +2073,24 @@ static void empm__check_numbers(empm_config *cfg, empm__report *r)
         const char *at = (const char *)cfg + d->offset;
         int64_t v;
         int small;
-        if (d->kind == EMPM__KIND_I64)
+        if (d->kind == EMPM__KIND_I64 || d->kind == EMPM__KIND_KB)
             memcpy(&v, at, sizeof v);
         else if (d->kind == EMPM__KIND_INT || d->kind == EMPM__KIND_MS ||
-                 d->kind == EMPM__KIND_BOOL || d->kind == EMPM__KIND_LEVEL) {
+                 d->kind == EMPM__KIND_BOOL || d->kind == EMPM__KIND_LEVEL ||
+                 d->kind == EMPM__KIND_STUCK || d->kind == EMPM__KIND_SIGNAL) {
             memcpy(&small, at, sizeof small);
             v = small;
         } else
             continue;
-        if (v < d->min || v > d->max)
-            empm__say(r, EMPM_LOG_ERROR, "%s of %lld is out of range", d->name,
+        if (v < d->min ||
+            (d->kind == EMPM__KIND_KB ? v / 1024 : v) > d->max)
+            empm__say(r, EMPM_LOG_ERROR, 5101, "%s of %lld is out of range", d->name,
                       (long long)v);
     }
     if (cfg->header_timeout_ms < 0 || cfg->header_timeout_max_ms < 0 ||
         cfg->header_min_rate < 0 || cfg->body_timeout_ms < 0 ||
         cfg->body_timeout_max_ms < 0 || cfg->body_min_rate < 0)
-        empm__say(r, EMPM_LOG_ERROR, "RequestReadTimeout is out of range");
+        empm__say(r, EMPM_LOG_ERROR, 5101, "RequestReadTimeout is out of range");
     if (cfg->server_field == NULL)
         cfg->server_field = "";
     if (cfg->document_root == NULL)
@@ -1519,14 +2100,21 @@ static void empm__check_numbers(empm_config *cfg, empm__report *r)
     for (i = 0; cfg->server_field[i] != '\0'; i++)
         if (i == 80 || !(empm__char_class((unsigned char)cfg->server_field[i]) &
                          EMPM__VCHAR)) {
-            empm__say(r, EMPM_LOG_ERROR, "ServerField is no field value of at "
+            empm__say(r, EMPM_LOG_ERROR, 5102, "ServerField is no field value of at "
                       "most 80 bytes");
             break;
         }
-    empm__clamp(r, "ServerLimit", &cfg->server_limit, 1, 20000);
-    empm__clamp(r, "ThreadLimit", &cfg->thread_limit, 1, 100000);
-    empm__clamp(r, "ThreadsPerChild", &cfg->threads_per_child, 1,
-                cfg->thread_limit);
+    empm__clamp(cfg, r, 499, 497, "ServerLimit", &cfg->server_limit, 1, 20000);
+    empm__clamp(cfg, r, 504, 502, "ThreadLimit", &cfg->thread_limit, 1, 100000);
+    if (cfg->threads_per_child > cfg->thread_limit)
+        empm__say(r, empm__corrected(cfg), 507,
+                  "ThreadsPerChild of %d is above ThreadLimit of %d, using "
+                  "that: raise ThreadLimit", cfg->threads_per_child,
+                  cfg->thread_limit);
+    if (cfg->threads_per_child > cfg->thread_limit)
+        cfg->threads_per_child = cfg->thread_limit;
+    empm__clamp(cfg, r, 509, 509, "ThreadsPerChild", &cfg->threads_per_child, 1,
+                INT_MAX);
     if (cfg->processes > cfg->server_limit)
         cfg->server_limit = cfg->processes;
     if (cfg->processes >= 0) {      /* exactly so many, whatever is idle */
@@ -1535,12 +2123,11 @@ static void empm__check_numbers(empm_config *cfg, empm__report *r)
         cfg->min_spare_threads = 1;
         cfg->max_spare_threads = INT_MAX;
     }
-    if (cfg->max_request_workers < cfg->threads_per_child)
-        empm__clamp(r, "MaxRequestWorkers", &cfg->max_request_workers,
-                    cfg->threads_per_child, INT_MAX);
+    empm__clamp(cfg, r, 511, 511, "MaxRequestWorkers", &cfg->max_request_workers,
+                cfg->threads_per_child, INT_MAX);
     children = cfg->max_request_workers / cfg->threads_per_child;
     if (cfg->max_request_workers % cfg->threads_per_child != 0) {
-        empm__say(r, EMPM_LOG_WARN,
+        empm__say(r, empm__corrected(cfg), 513,
                   "MaxRequestWorkers of %d is not a multiple of "
                   "ThreadsPerChild of %d, using %d (%d servers)",
                   cfg->max_request_workers, cfg->threads_per_child,
@@ -1548,7 +2135,7 @@ static void empm__check_numbers(empm_config *cfg, empm__report *r)
         cfg->max_request_workers = children * cfg->threads_per_child;
     }
     if (children > cfg->server_limit) {
-        empm__say(r, EMPM_LOG_WARN,
+        empm__say(r, empm__corrected(cfg), 515,
                   "MaxRequestWorkers of %d needs %d servers, more than "
                   "ServerLimit of %d: using %d workers",
                   cfg->max_request_workers, children, cfg->server_limit,
@@ -1556,19 +2143,37 @@ static void empm__check_numbers(empm_config *cfg, empm__report *r)
         children = cfg->server_limit;
         cfg->max_request_workers = children * cfg->threads_per_child;
     }
-    empm__clamp(r, "StartServers", &cfg->start_servers, 1, INT_MAX);
-    if (cfg->start_servers > children)
+    empm__clamp(cfg, r, 517, 517, "StartServers", &cfg->start_servers, 1,
+                INT_MAX);
+    if (cfg->start_servers > children) {     /* Apache does these in silence */
+        empm__say(r, EMPM_LOG_INFO, 5110, "StartServers of %d is above what "
+                  "MaxRequestWorkers allows, using %d", cfg->start_servers,
+                  children);
         cfg->start_servers = children;
-    empm__clamp(r, "MinSpareThreads", &cfg->min_spare_threads, 1, 1 << 24);
+    }
+    empm__clamp(cfg, r, 519, 519, "MinSpareThreads", &cfg->min_spare_threads, 1,
+                1 << 24);
     if (cfg->max_spare_threads <
-        cfg->min_spare_threads + cfg->threads_per_child)
-        cfg->max_spare_threads =
-            cfg->min_spare_threads + cfg->threads_per_child;
+        cfg->min_spare_threads + cfg->threads_per_child) {
+        empm__say(r, EMPM_LOG_INFO, 5111, "MaxSpareThreads of %d is below "
+                  "MinSpareThreads + ThreadsPerChild, using %d",
+                  cfg->max_spare_threads,
+                  cfg->min_spare_threads + cfg->threads_per_child);
+        cfg->max_spare_threads = cfg->min_spare_threads +
+                                 cfg->threads_per_child;
+    }
+    for (i = 0; i < 2; i++) {
+        int *v = i == 0 ? &cfg->send_buffer_size : &cfg->receive_buffer_size;
+        if (*v != 0)
+            empm__clamp(cfg, r, 5112, 5112, i == 0 ? "SendBufferSize"
+                                                   : "ReceiveBufferSize",
+                        v, 512, INT_MAX);
+    }
     if (!(cfg->async_request_worker_factor > 0))
-        empm__say(r, EMPM_LOG_ERROR,
+        empm__say(r, EMPM_LOG_ERROR, 5101,
                   "AsyncRequestWorkerFactor must be a positive number");
     if (cfg->limit_request_head < cfg->limit_request_line / 2)
-        empm__say(r, EMPM_LOG_WARN, "LimitRequestHead of %d is less than "
+        empm__say(r, EMPM_LOG_WARN, 5103, "LimitRequestHead of %d is less than "
                   "LimitRequestLine of %d allows", cfg->limit_request_head,
                   cfg->limit_request_line);
 }
@@ -1576,11 +2181,12 @@ static void empm__check_numbers(empm_config *cfg, empm__report *r)
 /* ---------------------------------------------------------------------------
  * >>score -- counters that every process can read
  *
- * One page-aligned area per child, in memory shared before the first fork; only
- * that child writes it, and within it each counter has one writer, so nothing
- * here is locked or added to atomically. Connections by state need no common
- * counter either: a worker counts what it parks, the listener what it takes
- * back, and the difference is what waits. The parent believes none of it.
+ * Shared before the first fork: a part that only the parent writes, then one
+ * page-aligned area per child, which only that child writes (its siblings map it
+ * read-only). Within an area each counter has one writer, so nothing here is
+ * locked or added to atomically. Connections by state need no common counter
+ * either: a worker counts what it parks, the listener what it takes back, and
+ * the difference is what waits. The parent believes none of it.
  * ------------------------------------------------------------------------- */
 
 enum empm__state {
@@ -1589,40 +2195,81 @@ enum empm__state {
     EMPM__STATES
 };
 
+/* Who is at the other end: asked once per connection, or told by a proxy. Stands
+ * beside its record (>>handover), and is owned with it. */
+typedef struct empm__peer {
+    uint8_t  family;             /* EMPM__PEER_* */
+    uint8_t  proxied;            /* a PROXY header has said so */
+    uint16_t port;
+    uint8_t  addr[16];           /* network order; the first 4 for IPv4 */
+} empm__peer;
+
+enum { EMPM__PEER_UNASKED, EMPM__PEER_UNKNOWN, EMPM__PEER_UNIX,
+       EMPM__PEER_IPV4 = 4, EMPM__PEER_IPV6 = 6 };
+
+#define EMPM__SCORE_REQUEST 96             /* bytes of the request line */
+#define EMPM__SCORE_HOST    32             /* ... of Host */
+
 typedef struct empm__score_worker {        /* written by that worker alone */
     uint32_t status;                       /* Apache's letter: _ R W K C . */
     uint32_t parked[EMPM__STATES];         /* wrap: only differences count */
     uint32_t timeouts;
     uint64_t accesses, bytes;
-} empm__score_worker;
-
-EMPM__ASSERT_STATIC(sizeof(empm__score_worker) == 64 || sizeof(void *) < 8,
-                    one_cache_line_per_worker);
+    /* the request in hand, or the last one; texts end with NUL or are full */
+    uint64_t duration_us;                  /* of all requests, added up */
+    uint64_t began_us;                     /* empm__now_us(), 0: never */
+    uint64_t accesses_before;              /* by the slot's last tenants */
+    uint32_t took_us;                      /* the last request */
+    uint32_t of_connection;                /* requests of this connection */
+    size_t   peer[(sizeof(empm__peer) + sizeof(size_t) - 1) / sizeof(size_t)];
+    size_t   request[EMPM__SCORE_REQUEST / sizeof(size_t)];
+    size_t   host[EMPM__SCORE_HOST / sizeof(size_t)];
+} __attribute__((aligned(64))) empm__score_worker;
 
 typedef struct empm__score_child {
-    uint32_t generation;                   /* the parent, before the fork */
-    uint32_t spare_share;                  /* the parent: its MinSpareThreads */
     uint32_t healthy, stopping;            /* the child's main thread */
+    uint32_t pongs;                        /* the listener: answers to pings */
     /* the listener */
     uint32_t unparked[EMPM__STATES], created;   /* created: of state READ_HEAD */
     uint32_t connections, accepted, paused, culled, expired, forced;
+    uint32_t refused;                      /* MaxConnectionsPerPeer */
     /* whoever holds the queue's lock */
     uint32_t idle_workers, queued;
+    uint32_t waited_us;                    /* the longest wait of a job lately */
 } empm__score_child;
+
+typedef struct empm__score_slot {          /* written by the parent alone */
+    uint32_t pid;                          /* 0: nobody is here */
+    uint32_t generation;
+    uint32_t leaving;                      /* has been told to go */
+    uint32_t spare_share;                  /* its MinSpareThreads */
+    uint32_t admin;                        /* serves admin listeners only */
+} empm__score_slot;
+
+typedef struct empm__score_server {        /* written by the parent alone */
+    uint32_t generation;                   /* the one that serves */
+    uint32_t draining;                     /* health says 503 */
+    uint32_t reloads, failed_reloads, died; /* died: children that nobody asked */
+    int64_t  started_s, restarted_s;       /* time() of start, of last reload */
+    uint64_t started_us;                   /* empm__now_us() of the start */
+} empm__score_server;
 
 typedef struct empm__score {
     unsigned char *mem;
-    size_t         bytes, child_bytes;
+    size_t         bytes, head_bytes, child_bytes;
     int            slots, threads;
     int            shared;                 /* mmap()ed: fork shares it */
 } empm__score;
 
 static int empm__score_init(empm__score *sb, int slots, int threads, int shared)
 {
-    size_t one = sizeof(empm__score_child) + 64 +
-                 (size_t)threads * sizeof(empm__score_worker);
-    sb->child_bytes = (one + 4095) & ~(size_t)4095;
-    sb->bytes = sb->child_bytes * (size_t)slots;
+    const size_t page = 4096 - 1;
+    const size_t head = 256 + (size_t)slots * sizeof(empm__score_slot);
+    const size_t one = sizeof(empm__score_child) + 64 +
+                       (size_t)threads * sizeof(empm__score_worker);
+    sb->head_bytes = (head + page) & ~page;
+    sb->child_bytes = (one + page) & ~page;
+    sb->bytes = sb->head_bytes + sb->child_bytes * (size_t)slots;
     sb->slots = slots;
     sb->threads = threads;
     sb->shared = shared;
@@ -1644,9 +2291,21 @@ static void empm__score_free(empm__score *sb)
     sb->mem = NULL;
 }
 
+EMPM__ASSERT_STATIC(sizeof(empm__score_server) <= 256, it_has_256_bytes);
+
+static empm__score_server *empm__score_server_at(const empm__score *sb)
+{
+    return (empm__score_server *)(void *)sb->mem;
+}
+
+static empm__score_slot *empm__score_slot_at(const empm__score *sb, int slot)
+{
+    return (empm__score_slot *)(void *)(sb->mem + 256) + slot;
+}
+
 static empm__score_child *empm__score_at(const empm__score *sb, int slot)
 {
-    return (empm__score_child *)(void *)(sb->mem +
+    return (empm__score_child *)(void *)(sb->mem + sb->head_bytes +
                                          (size_t)slot * sb->child_bytes);
 }
 
@@ -1654,9 +2313,36 @@ static empm__score_worker *empm__score_worker_at(const empm__score *sb,
                                                  int slot, int w)
 {
     const size_t head = (sizeof(empm__score_child) + 63) & ~(size_t)63;
-    return (empm__score_worker *)(void *)(sb->mem +
+    return (empm__score_worker *)(void *)(sb->mem + sb->head_bytes +
                                           (size_t)slot * sb->child_bytes +
                                           head) + w;
+}
+
+/* Text and addresses that others may read while they change: word by word, at
+ * worst a mixture. `n` bytes of `to` in all; what `from` lacks becomes NUL. */
+static void empm__score_put(size_t *to, size_t n, const void *from, size_t len)
+{
+    const char *p = (const char *)from;
+    size_t i, word;
+    for (i = 0; i < n; i += sizeof word, to++) {
+        word = 0;
+        if (i + sizeof word <= len)
+            memcpy(&word, p + i, sizeof word);
+        else if (i < len)
+            memcpy(&word, p + i, len - i);
+        empm__store(to, word);
+        if (i >= len)
+            break;
+    }
+}
+
+static void empm__score_get(void *to, const size_t *from, size_t n)
+{
+    size_t i, word;
+    for (i = 0; i < n; i += sizeof word, from++) {
+        word = empm__load(from);
+        memcpy((char *)to + i, &word, empm__min(sizeof word, n - i));
+    }
 }
 
 /* ---------------------------------------------------------------------------
@@ -1743,7 +2429,8 @@ typedef struct empm__conn {
 #endif
 } empm__conn;
 
-EMPM__ASSERT_STATIC(sizeof(empm__conn) <= 128, idle_connections_must_be_small);
+EMPM__ASSERT_STATIC(sizeof(empm__conn) + sizeof(empm__peer) <= 128,
+                    idle_connections_must_be_small);
 #if EMPM__EPOLL && __SIZEOF_POINTER__ == 8
 EMPM__ASSERT_STATIC(sizeof(empm__conn) == 64, one_cache_line_per_connection);
 #endif
@@ -1850,6 +2537,8 @@ static int empm__conn_resume(empm__conn *c, uint32_t serial)
 /* The slabs. Chunks are made by the listener and live as long as the child;
  * empm__conn_at() may be called with any index by any thread. */
 #define EMPM__CHUNK 1024u
+#define EMPM__CHUNK_BYTES (EMPM__CHUNK * (sizeof(empm__conn) + \
+                                          sizeof(empm__peer)))
 
 typedef struct empm__slab {
     empm__conn **chunks;         /* atomic pointers, fixed number of them */
@@ -1878,7 +2567,7 @@ static void empm__slab_free(empm__slab *sl)
 {
     uint32_t i;
     for (i = 0; i < sl->made; i += EMPM__CHUNK)
-        munmap(sl->chunks[i / EMPM__CHUNK], EMPM__CHUNK * sizeof(empm__conn));
+        munmap(sl->chunks[i / EMPM__CHUNK], EMPM__CHUNK_BYTES);
     EMPM_FREE(sl->chunks);
     sl->chunks = NULL;
 }
@@ -1886,6 +2575,12 @@ static void empm__slab_free(empm__slab *sl)
 static empm__conn *empm__conn_at(const empm__slab *sl, uint32_t i)
 {
     return empm__load_acq(&sl->chunks[i / EMPM__CHUNK]) + i % EMPM__CHUNK;
+}
+
+static empm__peer *empm__peer_at(const empm__slab *sl, uint32_t i)
+{
+    empm__conn *chunk = empm__load_acq(&sl->chunks[i / EMPM__CHUNK]);
+    return (empm__peer *)(void *)(chunk + EMPM__CHUNK) + i % EMPM__CHUNK;
 }
 
 /* A free record, or NIL: the limit is reached or there is no memory. */
@@ -1898,7 +2593,7 @@ static uint32_t empm__slab_get(empm__slab *sl)
         void *mem;
         if (n == 0)
             return EMPM__NIL;
-        mem = mmap(NULL, EMPM__CHUNK * sizeof(empm__conn),
+        mem = mmap(NULL, EMPM__CHUNK_BYTES,
                    PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (mem == MAP_FAILED)
             return EMPM__NIL;
@@ -3006,7 +3701,7 @@ static int empm__routes_init(empm__routes *t, const empm_route *user,
     if (!t->list || !t->nodes || !t->segs || !t->text) {
         empm__routes_free(t);
         rep->result = EMPM_ENOMEM;
-        empm__say(rep, EMPM_LOG_ERROR, "no memory for the routes");
+        empm__say(rep, EMPM_LOG_ERROR, 5104, "no memory for the routes");
         return EMPM_ENOMEM;
     }
     memset(t->nodes, 0, sizeof *t->nodes);
@@ -3023,24 +3718,24 @@ static int empm__routes_init(empm__routes *t, const empm_route *user,
         t->n = (uint32_t)i + 1;
         memcpy(text, user[i].pattern, strlen(user[i].pattern) + 1);
         if ((why = empm__route_parse(r, text, chars)) != NULL) {
-            empm__say(rep, EMPM_LOG_ERROR, "route \"%s\": %s", user[i].pattern,
+            empm__say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": %s", user[i].pattern,
                       why);
             r->nsegs = 0;
             continue;
         }
         if (user[i].kind == EMPM__ROUTE_HANDLER && user[i].handler == NULL)
-            empm__say(rep, EMPM_LOG_ERROR, "route \"%s\": has no handler",
+            empm__say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": has no handler",
                       user[i].pattern);
         if (user[i].kind == EMPM__ROUTE_FILES &&
             r->segs[r->nsegs - 1].kind != EMPM__SEG_REST)
-            empm__say(rep, EMPM_LOG_ERROR, "route \"%s\": files need a pattern "
+            empm__say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": files need a pattern "
                       "that ends with '/' or {name...}", user[i].pattern);
         text += strlen(user[i].pattern) + 1;
         seg += r->nsegs;
         for (k = 0; k < i; k++) {
             int rel = t->list[k].nsegs ? empm__route_compare(r, &t->list[k]) : 4;
             if (rel == 0 || rel == 3)
-                empm__say(rep, EMPM_LOG_ERROR,
+                empm__say(rep, EMPM_LOG_ERROR, 5105,
                           "routes \"%s\" and \"%s\" serve the same requests "
                           "and neither is more specific", user[k].pattern,
                           user[i].pattern);
@@ -3210,6 +3905,10 @@ typedef struct empm__child {
     const empm_config  *cfg;
     empm__score_child  *score;
     int                 slot;          /* in the scoreboard */
+    int                 nworkers;      /* fixed: ThreadsPerChild, or 1 */
+    const empm__routes *routes;        /* fixed */
+    int                 admin;         /* fixed: serves the admin listeners, and
+                                          the other engines serve the rest */
     empm__slab          slab;          /* the listener makes and frees */
     empm__wheel         wheel;         /* the listener only */
     empm__queue         queue;
@@ -3246,6 +3945,8 @@ typedef struct empm__listener {       /* fixed once the server has started */
     int         fd;
     int         port;              /* 0: none (unix) */
     const char *text;              /* the listen string */
+    int         admin;             /* status only, by a thread of its own */
+    int         proxy;             /* connections begin with a PROXY header */
     char        path[108];         /* of a unix socket that we made, or "" */
 } empm__listener;
 
@@ -3259,7 +3960,10 @@ struct empm_server {
     int             spool_dir;     /* descriptor of SpoolDirectory */
     pid_t           owner;         /* who unlinks what it made */
     uint32_t        started_s;
+    empm__routes    admin_routes;  /* what admin listeners offer */
     empm__child     child;         /* the engine of this process */
+    empm__child    *admin;         /* a second one, for the admin listeners of a
+                                      process without parent; or NULL */
     int             child_ready;   /* it has been initialised */
     int             parent_fd;     /* a child tells the parent; or -1 */
 };
@@ -4004,7 +4708,7 @@ static empm_request *empm__borrow(empm__worker *w, empm__conn *c)
     empm__page *p = empm__page_get(w);
     empm_request *req;
     if (p == NULL) {
-        empm__log(w->cfg, EMPM_LOG_ERROR, "no memory for a request");
+        empm__log(w->cfg, EMPM_LOG_ERROR, 5001, "no memory for a request");
         return NULL;
     }
     req = (empm_request *)(void *)(p + 1);
@@ -4395,29 +5099,66 @@ EMPM_API char *empm_body(empm_request *req, size_t *len)
     return req->body != NULL ? req->body : empty;
 }
 
-EMPM_API const char *empm_peer(empm_request *req)
+/* The peer of the connection that `req` came by, asked once. */
+static const empm__peer *empm__peer_of(empm_request *req)
 {
+    empm__peer *p = empm__peer_at(&req->w->child->slab, req->w->index);
     struct sockaddr_storage a;
     socklen_t n = sizeof a;
-    char host[64] = "unknown", text[96];
-    if (req->peer != NULL)
-        return req->peer;
+    if (p->family != EMPM__PEER_UNASKED)
+        return p;
+    memset(p, 0, sizeof *p);
     memset(&a, 0, sizeof a);
-    if (getpeername(req->c->fd, (struct sockaddr *)&a, &n) == 0) {
-        if (a.ss_family == AF_INET) {
-            const struct sockaddr_in *v4 = (const struct sockaddr_in *)(void *)&a;
-            inet_ntop(AF_INET, &v4->sin_addr, host, sizeof host);
-            snprintf(text, sizeof text, "%s:%d", host, ntohs(v4->sin_port));
-        } else if (a.ss_family == AF_INET6) {
-            const struct sockaddr_in6 *v6 =
-                (const struct sockaddr_in6 *)(void *)&a;
-            inet_ntop(AF_INET6, &v6->sin6_addr, host, sizeof host);
-            snprintf(text, sizeof text, "[%s]:%d", host, ntohs(v6->sin6_port));
-        } else
-            snprintf(text, sizeof text, "unix:");
+    p->family = EMPM__PEER_UNKNOWN;
+    if (getpeername(req->c->fd, (struct sockaddr *)&a, &n) < 0)
+        return p;
+    if (a.ss_family == AF_INET) {
+        const struct sockaddr_in *v4 = (const struct sockaddr_in *)(void *)&a;
+        p->family = EMPM__PEER_IPV4;
+        p->port = ntohs(v4->sin_port);
+        memcpy(p->addr, &v4->sin_addr, 4);
+    } else if (a.ss_family == AF_INET6) {
+        const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)(void *)&a;
+        p->port = ntohs(v6->sin6_port);
+        p->family = EMPM__PEER_IPV6;
+        memcpy(p->addr, &v6->sin6_addr, 16);
+        if (IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr)) {
+            p->family = EMPM__PEER_IPV4;
+            memmove(p->addr, p->addr + 12, 4);
+            memset(p->addr + 4, 0, 12);
+        }
     } else
-        snprintf(text, sizeof text, "%s", host);
-    req->peer = empm__strndup(req, text, strlen(text));
+        p->family = EMPM__PEER_UNIX;
+    return p;
+}
+
+/* "192.0.2.1:4711", "[2001:db8::1]:4711", "unix:", "unknown"; without the port
+ * and brackets if `port` is 0. */
+static char *empm__peer_text(const empm__peer *p, int port, char *to, size_t n)
+{
+    char host[64] = "";
+    if (p->family == EMPM__PEER_IPV4)
+        inet_ntop(AF_INET, p->addr, host, sizeof host);
+    else if (p->family == EMPM__PEER_IPV6)
+        inet_ntop(AF_INET6, p->addr, host, sizeof host);
+    if (host[0] == '\0')
+        snprintf(to, n, "%s", p->family == EMPM__PEER_UNIX ? "unix:"
+                                                           : "unknown");
+    else if (!port)
+        snprintf(to, n, "%s", host);
+    else
+        snprintf(to, n, p->family == EMPM__PEER_IPV6 ? "[%s]:%u" : "%s:%u",
+                 host, (unsigned)p->port);
+    return to;
+}
+
+EMPM_API const char *empm_peer(empm_request *req)
+{
+    char text[96];
+    if (req->peer == NULL) {
+        empm__peer_text(empm__peer_of(req), 1, text, sizeof text);
+        req->peer = empm__strndup(req, text, strlen(text));
+    }
     return req->peer != NULL ? req->peer : "unknown";
 }
 
@@ -4527,7 +5268,7 @@ EMPM_API const char *empm_scheme(const empm_request *req)
 static void empm__complain(empm_request *req, const char *what)
 {
     const int named = req->path_text != NULL;    /* then all is NUL-terminated */
-    empm__log(req->w->cfg, EMPM_LOG_ERROR, "%s %.200s from %s: %s",
+    empm__log(req->w->cfg, EMPM_LOG_ERROR, 5002, "%s %.200s from %s: %s",
               named ? empm_method(req) : "-",
               named ? req->path_text : "-", empm_peer(req), what);
 }
@@ -5397,7 +6138,7 @@ static int empm__write_late(empm__worker *w, empm_request *req)
     now = empm__acked(req);
     if (now <= req->acked) {
         empm__bump(&w->score->timeouts, 1u);
-        empm__log(w->cfg, EMPM_LOG_INFO, "%s takes nothing for Timeout of "
+        empm__log(w->cfg, EMPM_LOG_INFO, 5003, "%s takes nothing for Timeout of "
                   "%d ms: dropped", empm_peer(req), w->cfg->timeout_ms);
         return 1;
     }
@@ -5443,7 +6184,7 @@ static int empm__method_known(const empm__routes *t, const char *m)
 /* The Allow field: of the routes marked in `seen`, or of all. */
 static void empm__allow(empm_request *req, const unsigned char *seen)
 {
-    const empm__routes *t = &req->w->s->routes;
+    const empm__routes *t = req->w->child->routes;
     char list[512] = "", *at = list;
     uint32_t i, k;
     int any = 0;
@@ -5492,7 +6233,7 @@ static int empm__slash_redirect(empm_request *req)
 /* Finds the route. 0: req->route is set; else the status to answer with. */
 static int empm__find_route(empm_request *req)
 {
-    const empm__routes *t = &req->w->s->routes;
+    const empm__routes *t = req->w->child->routes;
     const char *m = empm_method(req);
     empm__head *h = &req->head;
     unsigned char small[64], *seen = small;
@@ -5719,7 +6460,7 @@ static int empm__body_room_for(empm__worker *w, empm_request *req, size_t need)
     }
     req->body_fd = empm__unnamed_file(w->s->spool_dir);
     if (req->body_fd < 0) {
-        empm__log(cfg, EMPM_LOG_ERROR, "SpoolDirectory %s: %s",
+        empm__log(cfg, EMPM_LOG_ERROR, 5004, "SpoolDirectory %s: %s",
                   cfg->spool_directory, strerror(errno));
         return errno == ENOSPC ? 507 : 503;
     }
@@ -5732,7 +6473,7 @@ static int empm__body_spool(empm__worker *w, empm_request *req,
 {
     if (!empm__reserve(&w->child->pool.spool_bytes, (int64_t)n,
                        w->cfg->max_spool_bytes)) {
-        empm__log(w->cfg, EMPM_LOG_ERROR, "MaxSpoolBytes is reached");
+        empm__log(w->cfg, EMPM_LOG_ERROR, 5005, "MaxSpoolBytes is reached");
         return 503;
     }
     req->body_spooled += (int64_t)n;
@@ -5741,7 +6482,7 @@ static int empm__body_spool(empm__worker *w, empm_request *req,
         if (r < 0 && errno == EINTR)
             continue;
         if (r <= 0) {
-            empm__log(w->cfg, EMPM_LOG_ERROR, "SpoolDirectory %s: %s",
+            empm__log(w->cfg, EMPM_LOG_ERROR, 5004, "SpoolDirectory %s: %s",
                       w->cfg->spool_directory, strerror(errno));
             return 507;
         }
@@ -6402,7 +7143,7 @@ static void empm__conn_enter(empm__worker *w, empm__conn *c,
     static const char empm__letters[] = "RRRWWWKC_";
     EMPM__ON_TRANSITION((int)c->state, (int)to);
     if (!empm__transition_ok((int)c->state, (int)to)) {
-        empm__log(w->cfg, EMPM_LOG_CRIT, "no way from state %d to %d",
+        empm__log(w->cfg, EMPM_LOG_CRIT, 5006, "no way from state %d to %d",
                   (int)c->state, (int)to);
         to = EMPM__CLOSED;
     }
@@ -6527,9 +7268,9 @@ static void *empm__worker_main(void *arg)
     empm__worker *w = (empm__worker *)arg;
     const empm_config *cfg = w->cfg;
     uint32_t i;
-    if (cfg->on_thread_start != NULL &&
+    if (cfg->on_thread_start != NULL && !w->child->admin &&
         cfg->on_thread_start(w->s, &w->thread_data, cfg->user) != 0)
-        empm__log(cfg, EMPM_LOG_ERROR, "on_thread_start has failed");
+        empm__log(cfg, EMPM_LOG_ERROR, 5007, "on_thread_start has failed");
     empm__store(&w->score->status, (uint32_t)'_');
     while ((i = empm__queue_pop(&w->child->queue, w->number, empm__listen,
                                 empm__open_gate, w->child)) != EMPM__NIL) {
@@ -6537,7 +7278,7 @@ static void *empm__worker_main(void *arg)
         empm__store(&w->turn_began, EMPM__NEVER);
         empm__store(&w->score->status, (uint32_t)'_');
     }
-    if (cfg->on_thread_stop != NULL)
+    if (cfg->on_thread_stop != NULL && !w->child->admin)
         cfg->on_thread_stop(w->s, w->thread_data, cfg->user);
     empm__store(&w->score->status, (uint32_t)'.');
     empm__pages_free(w->pages);
@@ -7156,6 +7897,13 @@ EMPM_API int empm_status_page(empm_request *req, void *user)
     return EMPM_OK;
 }
 
+/* What an admin listener offers. */
+static const empm_route empm__admin_routes[] = {
+    EMPM_ROUTE("GET /{$}",           empm_status_page, NULL),
+    EMPM_ROUTE("GET /server-status", empm_status_page, NULL),
+    EMPM_ROUTES_END
+};
+
 #endif /* EVENTMPM_NO_STATUS */
 
 /* ---------------------------------------------------------------------------
@@ -7262,6 +8010,13 @@ static void empm__end_taken(empm__child *ch, empm__batch *b, uint32_t i,
 
 /* --- accepting ------------------------------------------------------------ */
 
+/* Admin listeners belong to one engine, the others to the others. */
+static int empm__listens_to(const empm__child *ch, int k)
+{
+    return ch->s->listeners[k].fd >= 0 &&
+           ch->s->listeners[k].admin == ch->admin;
+}
+
 static void empm__listen_set(empm__child *ch, int on)
 {
     int k;
@@ -7269,9 +8024,10 @@ static void empm__listen_set(empm__child *ch, int on)
         return;
     ch->listening = on;
     for (k = 0; k < ch->s->nlisteners; k++)
-        if (empm__poller_listen(&ch->poller, ch->s->listeners[k].fd,
+        if (empm__listens_to(ch, k) &&
+            empm__poller_listen(&ch->poller, ch->s->listeners[k].fd,
                                 (uint32_t)k, on) < 0 && on)
-            empm__log(ch->cfg, EMPM_LOG_ERROR, "cannot listen on %s: %s",
+            empm__log(ch->cfg, EMPM_LOG_ERROR, 5008, "cannot listen on %s: %s",
                       ch->s->listeners[k].text, strerror(errno));
 }
 
@@ -7295,7 +8051,7 @@ static void empm__pause(empm__child *ch, uint32_t why, uint32_t now_ms,
         empm__store(&ch->want_retired, 1u);
         if (empm__now_us() >= ch->pause_log_us) {
             ch->pause_log_us = empm__now_us() + 60000000u;
-            empm__log(ch->cfg, EMPM_LOG_ERROR,
+            empm__log(ch->cfg, EMPM_LOG_ERROR, 5009,
                       "accepting pauses with %u connections open: %s",
                       ch->slab.in_use, reason);
             empm__tell_parent(ch, 'p');
@@ -7353,6 +8109,7 @@ static void empm__admit(empm__child *ch, int fd, int k, uint32_t now_ms)
     c->listener = (uint8_t)k;
     c->in_use = 1;
     c->place = EMPM__NEVER;
+    empm__peer_at(&ch->slab, i)->family = EMPM__PEER_UNASKED;
     if (c->serial == 0)
         c->serial = 1;
     empm__store(&c->deadline_ms,
@@ -7462,7 +8219,8 @@ static void empm__unpause(empm__child *ch, uint32_t why, uint32_t now_ms)
     ch->retry_ms = EMPM__NEVER;
     ch->full_batches = 0;
     for (k = 0; k < ch->s->nlisteners; k++)
-        empm__accept_some(ch, k, EMPM__BATCH, now_ms);
+        if (empm__listens_to(ch, k))
+            empm__accept_some(ch, k, EMPM__BATCH, now_ms);
     if (ch->paused == 0)
         empm__listen_set(ch, 1);
 }
@@ -7504,13 +8262,15 @@ static void empm__begin_stop(empm__child *ch, empm__batch *b, uint32_t orders)
         /* connections that have been accepted by the kernel are ours, too */
         ch->paused = 0;
         for (k = 0; k < ch->s->nlisteners; k++)
-            empm__accept_some(ch, k, cfg->listen_backlog + EMPM__BATCH,
-                              b->now_ms);
+            if (empm__listens_to(ch, k))
+                empm__accept_some(ch, k, cfg->listen_backlog + EMPM__BATCH,
+                                  b->now_ms);
         empm__pause(ch, EMPM__PAUSE_STOP, b->now_ms, "");
-        for (k = 0; k < ch->s->nlisteners; k++) {
-            close(ch->s->listeners[k].fd);
-            ch->s->listeners[k].fd = -1;
-        }
+        for (k = 0; k < ch->s->nlisteners; k++)
+            if (empm__listens_to(ch, k)) {
+                close(ch->s->listeners[k].fd);
+                ch->s->listeners[k].fd = -1;
+            }
     }
     ch->stop_ms = wait > 0 ? empm__after(b->now_ms, wait) : EMPM__NEVER;
     if (before == 0)
@@ -7632,7 +8392,9 @@ static int empm__end_round(empm__child *ch, empm__batch *b)
                        empm__all_busy(ch, b->now_ms, 1, 1)))
         empm__pause(ch, EMPM__PAUSE_GATE, b->now_ms, "");
     /* the parent wants to know when few are left, at most ten times a second */
-    if ((idle < empm__load(&ch->score->spare_share)) != ch->told_few &&
+    if ((idle < empm__load(&empm__score_slot_at(&ch->s->score,
+                                                ch->slot)->spare_share)) !=
+            ch->told_few &&
         b->now_us >= ch->tell_us) {
         ch->told_few = !ch->told_few;
         ch->tell_us = b->now_us + 100000u;
@@ -7816,16 +8578,20 @@ static void empm__child_free(empm__child *ch)
     pthread_cond_destroy(&ch->done_cond);
 }
 
-static int empm__child_init(empm__child *ch, empm_server *s, int slot)
+static int empm__child_init(empm__child *ch, empm_server *s, int slot,
+                            int admin)
 {
     const empm_config *cfg = s->cfg;
-    const int n = cfg->threads_per_child;
+    const int n = admin ? 1 : cfg->threads_per_child;
     pthread_condattr_t attr;
     int i;
     memset(ch, 0, sizeof *ch);
     ch->s = s;
     ch->cfg = cfg;
     ch->slot = slot;
+    ch->nworkers = n;
+    ch->admin = admin;
+    ch->routes = admin ? &s->admin_routes : &s->routes;
     ch->done_fd = -1;
     ch->score = empm__score_at(&s->score, slot);
     /* what the slot's last tenant left: gauges go, totals stay */
@@ -7893,7 +8659,7 @@ static int empm__child_start(empm__child *ch)
     pthread_attr_init(&attr);
     if (cfg->thread_stack_size > 0 &&
         pthread_attr_setstacksize(&attr, (size_t)cfg->thread_stack_size) != 0)
-        empm__log(cfg, EMPM_LOG_WARN, "ThreadStackSize of %d is not possible",
+        empm__log(cfg, EMPM_LOG_WARN, 2436, "ThreadStackSize of %d is not possible",
                   cfg->thread_stack_size);
     sigfillset(&all);
     sigdelset(&all, SIGSEGV);        /* faults stay the thread's own */
@@ -7902,7 +8668,7 @@ static int empm__child_start(empm__child *ch)
     sigdelset(&all, SIGFPE);
     sigdelset(&all, SIGABRT);
     pthread_sigmask(SIG_SETMASK, &all, &old);
-    for (i = 0; i < cfg->threads_per_child && r == 0; i++) {
+    for (i = 0; i < ch->nworkers && r == 0; i++) {
         r = pthread_create(&ch->workers[i].thread, &attr, empm__worker_main,
                            &ch->workers[i]);
         ch->started += r == 0;
@@ -7916,8 +8682,8 @@ static int empm__child_start(empm__child *ch)
         empm__store(&ch->score->healthy, 1u);
         return EMPM_OK;
     }
-    empm__log(cfg, EMPM_LOG_ERROR, "cannot start %d threads: %s",
-              cfg->threads_per_child + 1, strerror(r));
+    empm__log(cfg, EMPM_LOG_ERROR, 5011, "cannot start %d threads: %s",
+              ch->nworkers + 1, strerror(r));
     empm__queue_close(&ch->queue);
     for (i = 0; i < ch->started; i++)
         pthread_join(ch->workers[i].thread, NULL);
@@ -7986,7 +8752,7 @@ typedef struct empm__listen_spec {   /* a listen string, taken apart */
     char   host[256];                /* or the path; "" for all addresses */
     char   port[8];
     int    fd;
-    int    v6only;
+    int    v6only, admin, proxy;
     long   mode;                     /* of a unix socket, -1: the umask's */
 } empm__listen_spec;
 
@@ -8042,6 +8808,10 @@ static const char *empm__listen_parse(empm__listen_spec *l, const char *text)
         n = strcspn(o, " \t");
         if (l->kind == EMPM__LISTEN_TCP && n == 6 && memcmp(o, "v6only", 6) == 0)
             l->v6only = 1;
+        else if (n == 5 && memcmp(o, "admin", 5) == 0)
+            l->admin = 1;
+        else if (n == 5 && memcmp(o, "proxy", 5) == 0)
+            l->proxy = 1;
         else if (l->kind == EMPM__LISTEN_UNIX && n > 5 &&
                  memcmp(o, "mode=", 5) == 0) {
             l->mode = strtol(o + 5, &end, 8);
@@ -8168,7 +8938,7 @@ static int empm__listen_open(empm__listener *l, const char *text,
     l->fd = -1;
     l->text = text;
     if (why != NULL) {
-        empm__say(rep, EMPM_LOG_ERROR, "Listen %s: %s", text, why);
+        empm__say(rep, EMPM_LOG_ERROR, 5108, "Listen %s: %s", text, why);
         return EMPM_EINVAL;
     }
     if (spec.kind == EMPM__LISTEN_UNIX) {
@@ -8192,11 +8962,13 @@ static int empm__listen_open(empm__listener *l, const char *text,
         fd = -1;
     }
     if (fd < 0) {
-        empm__say(rep, EMPM_LOG_ERROR, "Listen %s: %s", text,
+        empm__say(rep, EMPM_LOG_ERROR, 72, "Listen %s: %s", text,
                   why != NULL ? why : strerror(errno));
         return EMPM_ESYS;
     }
     l->fd = fd;
+    l->admin = spec.admin;
+    l->proxy = spec.proxy;
     l->port = empm__listen_port(fd);
     return EMPM_OK;
 }
@@ -8214,7 +8986,7 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
     size_t i, k;
     empm__chars_init(&chars);
     if (cfg->routes == NULL)
-        empm__say(rep, EMPM_LOG_ERROR, "no routes");
+        empm__say(rep, EMPM_LOG_ERROR, 5105, "no routes");
     if (empm__routes_init(&routes, cfg->routes, &chars, rep) != EMPM_ENOMEM)
         empm__routes_free(&routes);
     for (i = 0; cfg->routes != NULL && cfg->routes[i].kind != EMPM__ROUTE_END;
@@ -8224,21 +8996,26 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
             continue;
         dir = dir != NULL ? dir : cfg->document_root;
         if (stat(dir, &st) < 0 || !S_ISDIR(st.st_mode))
-            empm__say(rep, EMPM_LOG_ERROR, "DocumentRoot %s: %s", dir,
+            empm__say(rep, EMPM_LOG_ERROR, 5106, "DocumentRoot %s: %s", dir,
                       strerror(stat(dir, &st) < 0 ? errno : ENOTDIR));
     }
     if (stat(cfg->spool_directory, &st) < 0 || !S_ISDIR(st.st_mode))
-        empm__say(rep, EMPM_LOG_ERROR, "SpoolDirectory %s is not a directory",
+        empm__say(rep, EMPM_LOG_ERROR, 5107, "SpoolDirectory %s is not a directory",
                   cfg->spool_directory);
     for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++) {
         empm__listen_spec spec;
         const char *why = empm__listen_parse(&spec, cfg->listen[i]);
+#ifdef EVENTMPM_NO_STATUS
+        if (why == NULL && spec.admin)
+            why = "admin needs the status page, built without it";
+#endif
         if (why != NULL)
-            empm__say(rep, EMPM_LOG_ERROR, "Listen %s: %s", cfg->listen[i], why);
+            empm__say(rep, EMPM_LOG_ERROR, 5108, "Listen %s: %s",
+                      cfg->listen[i], why);
         for (k = 0; k < i; k++)
             if (strcmp(cfg->listen[i], cfg->listen[k]) == 0 &&
                 strstr(cfg->listen[i], ":0") == NULL)
-                empm__say(rep, EMPM_LOG_ERROR, "Listen %s is given twice",
+                empm__say(rep, EMPM_LOG_ERROR, 5109, "Listen %s is given twice",
                           cfg->listen[i]);
     }
 }
@@ -8266,7 +9043,9 @@ EMPM_API int empm_check(empm_config *cfg,
 static void empm__report_to_log(enum empm_log_level level, const char *line,
                                 void *user)
 {
-    empm__log((const empm_config *)user, level, "%s", line);
+    const empm_config *cfg = (const empm_config *)user;
+    if (cfg->log != NULL && (int)level <= cfg->log_level)
+        cfg->log(level, line, cfg->user);
 }
 
 static void empm__server_free(empm_server *s)
@@ -8281,6 +9060,7 @@ static void empm__server_free(empm_server *s)
     if (s->spool_dir >= 0)
         close(s->spool_dir);
     empm__routes_free(&s->routes);
+    empm__routes_free(&s->admin_routes);
     empm__score_free(&s->score);
     EMPM_FREE(s);
 }
@@ -8306,11 +9086,19 @@ static int empm__server_new(empm_config *cfg, int shared, empm_server **out)
     empm__chars_init(&s->chars);
     if ((r = empm__routes_init(&s->routes, cfg->routes, &s->chars, &rep)) < 0)
         goto done;
-    r = empm__score_init(&s->score, shared ? cfg->server_limit * 2 : 1,
+    r = empm__score_init(&s->score, shared ? cfg->server_limit * 2 : 2,
                          shared ? cfg->thread_limit : cfg->threads_per_child,
                          shared);
     if (r < 0)
         goto done;
+    empm__score_server_at(&s->score)->started_us = empm__now_us();
+    empm__score_server_at(&s->score)->started_s =
+        empm__score_server_at(&s->score)->restarted_s = (int64_t)time(NULL);
+#ifndef EVENTMPM_NO_STATUS
+    r = empm__routes_init(&s->admin_routes, empm__admin_routes, &s->chars, &rep);
+    if (r < 0)
+        goto done;
+#endif
     r = EMPM_ESYS;
     s->spool_dir = open(cfg->spool_directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (s->spool_dir < 0)
@@ -8327,7 +9115,7 @@ static int empm__server_new(empm_config *cfg, int shared, empm_server **out)
         if (route->root_fd < 0)
             goto done;
 #else
-        empm__say(&rep, EMPM_LOG_ERROR, "route \"%s\": built without files",
+        empm__say(&rep, EMPM_LOG_ERROR, 5105, "route \"%s\": built without files",
                   route->user->pattern);
         goto done;
 #endif
@@ -8354,20 +9142,70 @@ EMPM_API int empm_port(const empm_server *s, int i)
     return i >= 0 && i < s->nlisteners ? s->listeners[i].port : -1;
 }
 
-/* The engine, in this process, in scoreboard slot `slot`. */
-static int empm__engine_start(empm_server *s, int slot)
+static int empm__has_admin(const empm_server *s)
 {
-    int r = empm__child_init(&s->child, s, slot);
-    if (r == EMPM_OK && s->cfg->on_child_start != NULL &&
+    int k, n = 0;
+    for (k = 0; k < s->nlisteners; k++)
+        n += s->listeners[k].admin;
+    return n > 0;
+}
+
+static int empm__engine_new(empm_server *s, empm__child *ch, int slot, int admin)
+{
+    empm__score_slot *at = empm__score_slot_at(&s->score, slot);
+    int r;
+    if (s->parent_fd < 0) {          /* else the parent has done it */
+        at->pid = (uint32_t)getpid();
+        at->admin = (uint32_t)admin;
+    }
+    r = empm__child_init(ch, s, slot, admin);
+    if (r == EMPM_OK && !admin && s->cfg->on_child_start != NULL &&
         s->cfg->on_child_start(s, s->cfg->user) != 0)
         r = EMPM_ESYS;
     if (r == EMPM_OK)
-        r = empm__child_start(&s->child);
+        r = empm__child_start(ch);
     if (r < 0)
-        empm__child_free(&s->child);
-    else
-        s->child_ready = 1;
+        empm__child_free(ch);
     return r;
+}
+
+/* The engine, in this process, in scoreboard slot `slot`. Without a parent there
+ * is a second one for the admin listeners. */
+static int empm__engine_start(empm_server *s, int slot, int admin)
+{
+    int r;
+    if (s->parent_fd < 0 && empm__has_admin(s)) {
+        s->admin = (empm__child *)EMPM_MALLOC(sizeof *s->admin);
+        if (s->admin == NULL)
+            return EMPM_ENOMEM;
+        if ((r = empm__engine_new(s, s->admin, slot + 1, 1)) < 0) {
+            EMPM_FREE(s->admin);
+            s->admin = NULL;
+            return r;
+        }
+    }
+    r = empm__engine_new(s, &s->child, slot, admin);
+    s->child_ready = r == EMPM_OK;
+    if (r < 0 && s->admin != NULL) {
+        empm__order(&s->admin->poller, EMPM__ORDER_STOP);
+        empm__child_wait(s->admin, -1);
+        empm__child_free(s->admin);
+        EMPM_FREE(s->admin);
+        s->admin = NULL;
+    }
+    return r;
+}
+
+/* After its end, which empm_wait() has seen. */
+static void empm__engine_free(empm_server *s)
+{
+    if (s->child_ready)
+        empm__child_free(&s->child);
+    if (s->admin != NULL)
+        empm__child_free(s->admin);
+    EMPM_FREE(s->admin);
+    s->admin = NULL;
+    s->child_ready = 0;
 }
 
 EMPM_API int empm_start(empm_config *cfg, empm_server **out)
@@ -8377,7 +9215,7 @@ EMPM_API int empm_start(empm_config *cfg, empm_server **out)
     *out = NULL;
     if (r < 0)
         return r;
-    if ((r = empm__engine_start(s, 0)) < 0) {
+    if ((r = empm__engine_start(s, 0, 0)) < 0) {
         empm__server_free(s);
         return r;
     }
@@ -8399,7 +9237,12 @@ EMPM_API int empm_wait(empm_server *s, int timeout_ms)
 {
     const int joined = s->child.joined;
     const int r = empm__child_wait(&s->child, timeout_ms);
-    if (r == EMPM_OK && !joined && s->cfg->on_child_stop != NULL)
+    if (r == EMPM_OK && s->admin != NULL) {  /* it tells how it goes to the end */
+        empm__order(&s->admin->poller, EMPM__ORDER_STOP);
+        empm__child_wait(s->admin, -1);
+    }
+    if (r == EMPM_OK && !joined && !s->child.admin &&
+        s->cfg->on_child_stop != NULL)
         s->cfg->on_child_stop(s, s->cfg->user);
     return r;
 }
@@ -8409,11 +9252,11 @@ EMPM_API void empm_free(empm_server *s)
     if (s == NULL)
         return;
     if (s->child_ready) {
-        if (!s->child.joined) {
+        if (!s->child.joined || s->admin != NULL) {
             empm_stop(s);
             empm_wait(s, -1);
         }
-        empm__child_free(&s->child);
+        empm__engine_free(s);
     }
     empm__server_free(s);
 }
@@ -8555,7 +9398,7 @@ static int empm__attend(empm_server *s, int signal_fd, int control)
             if (kill_us != 0) {
                 left = ((int64_t)kill_us - (int64_t)empm__now_us()) / 1000;
                 if (left <= 0) {
-                    empm__log(cfg, EMPM_LOG_ERROR,
+                    empm__log(cfg, EMPM_LOG_ERROR, 5012,
                               "handlers still run after StopTimeout: giving up");
                     _exit(0);
                 }
@@ -8572,7 +9415,7 @@ static int empm__attend(empm_server *s, int signal_fd, int control)
                        (k == 2 && byte == '$')) {
                 if (stopping == 2 && control < 0 &&
                     empm__now_us() >= twice_us) {
-                    empm__log(cfg, EMPM_LOG_NOTICE, "asked twice: exit now");
+                    empm__log(cfg, EMPM_LOG_NOTICE, 5013, "asked twice: exit now");
                     _exit(0);
                 }
                 empm_stop(s);
@@ -8658,7 +9501,7 @@ static void empm__share_out(empm__parent *p)
     const int n = empm__kids_serving(p);
     int i;
     for (i = 0; i < p->slots && n > 0; i++)
-        empm__store(&empm__score_at(&p->s->score, i)->spare_share,
+        empm__store(&empm__score_slot_at(&p->s->score, i)->spare_share,
                     (uint32_t)((p->cfg->min_spare_threads + n - 1) / n));
 }
 
@@ -8685,11 +9528,11 @@ static void empm__kid_main(empm__parent *p, int slot, int control,
     s->parent_fd = p->pipe[1];
     s->owner = 0;                    /* unlinks nothing */
     EMPM_FREE(p->kids);
-    if (empm__engine_start(s, slot) < 0)
+    if (empm__engine_start(s, slot, 0) < 0)
         _exit(7);                    /* Apache's "sick" */
     empm__tell_parent(&s->child, 'h');
     r = empm__attend(s, own.fd[0], control);
-    empm__child_free(&s->child);
+    empm__engine_free(s);
     empm__server_free(s);
     _exit(r < 0 ? 1 : 0);
 }
@@ -8719,14 +9562,14 @@ static int empm__kid_start(empm__parent *p)
     sigprocmask(SIG_SETMASK, &old, NULL);
     close(control[0]);
     if (pid < 0) {
-        empm__log(p->cfg, EMPM_LOG_ALERT, "cannot fork: %s", strerror(errno));
+        empm__log(p->cfg, EMPM_LOG_ALERT, 481, "cannot fork: %s", strerror(errno));
         close(control[1]);
         return EMPM_ESYS;
     }
     kid->pid = pid;
     kid->healthy = kid->leaving = 0;
     kid->born_us = empm__now_us();
-    empm__log(p->cfg, EMPM_LOG_INFO, "child %ld started in slot %d", (long)pid,
+    empm__log(p->cfg, EMPM_LOG_INFO, 5014, "child %ld started in slot %d", (long)pid,
               slot);
     return EMPM_OK;
 }
@@ -8775,7 +9618,7 @@ static void empm__kid_died(empm__parent *p, int slot, int status)
     int t;
     if (sig != 0)
         empm__log(p->cfg, asked && sig == SIGKILL ? EMPM_LOG_WARN
-                                                  : EMPM_LOG_ERROR,
+                                                  : EMPM_LOG_ERROR, 52,
                   "child %ld exit signal %s (%d)%s", (long)kid->pid,
                   strsignal(sig), sig,
 #ifdef WCOREDUMP
@@ -8785,7 +9628,7 @@ static void empm__kid_died(empm__parent *p, int slot, int status)
     else
         empm__log(p->cfg, asked || WEXITSTATUS(status) == 0 ? EMPM_LOG_INFO
                                                             : EMPM_LOG_ERROR,
-                  "child %ld exited with status %d", (long)kid->pid,
+                  5015, "child %ld exited with status %d", (long)kid->pid,
                   WEXITSTATUS(status));
     if (!asked && now - kid->born_us < 1000000u) {
         /* three may die young, then it takes 0.1, 0.2 ... 12.8 s */
@@ -8841,7 +9684,7 @@ static void empm__maintain(empm__parent *p)
         n = empm__load(&score->idle_workers);
         idle += (int)(n < (uint32_t)cfg->threads_per_child
                           ? n : (uint32_t)cfg->threads_per_child);
-        below |= n < score->spare_share;
+        below |= n < empm__score_slot_at(&p->s->score, i)->spare_share;
         conns = empm__load(&score->connections);
         if (victim < 0 || conns < fewest) {
             victim = i;
@@ -8852,7 +9695,7 @@ static void empm__maintain(empm__parent *p)
     p->tick_us = now + 1000000u;
     if (idle < cfg->min_spare_threads && p->target < most) {
         p->target = p->target + p->rate < most ? p->target + p->rate : most;
-        empm__log(cfg, p->rate >= 8 ? EMPM_LOG_NOTICE : EMPM_LOG_INFO,
+        empm__log(cfg, p->rate >= 8 ? EMPM_LOG_NOTICE : EMPM_LOG_INFO, 486,
                   "%d idle workers, %d children from now on", idle, p->target);
         p->rate = p->rate < 32 ? p->rate * 2 : 32;
         p->quiet_ticks = 0;
@@ -8866,7 +9709,7 @@ static void empm__maintain(empm__parent *p)
     } else {
         p->rate = 1;
         if (idle == 0 && p->target >= most && p->quiet_ticks == 0)
-            empm__log(cfg, EMPM_LOG_ERROR, "all workers are busy, and "
+            empm__log(cfg, EMPM_LOG_ERROR, 484, "all workers are busy, and "
                       "MaxRequestWorkers of %d is reached",
                       cfg->max_request_workers);
         if (++p->quiet_ticks >= 10 && !below)
@@ -8937,7 +9780,7 @@ static void empm__parent_loop(empm__parent *p)
         if (p->stopping && empm__kids_alive(p) == 0)
             return;
         if (!p->ever_healthy && p->quick_deaths >= 3) {
-            empm__log(p->cfg, EMPM_LOG_EMERG,
+            empm__log(p->cfg, EMPM_LOG_EMERG, 2324,
                       "no child has ever become healthy: giving up");
             p->quick_deaths = 0;
             empm__parent_stop(p, 0);
@@ -9031,9 +9874,9 @@ static int empm__run(empm_config *cfg, void (*hello)(const empm_server *))
     {
         empm__signal_set signals;
         r = empm__signals_take(&signals);
-        if (r == EMPM_OK && (r = empm__engine_start(s, 0)) == EMPM_OK) {
+        if (r == EMPM_OK && (r = empm__engine_start(s, 0, 0)) == EMPM_OK) {
             r = empm__attend(s, signals.fd[0], -1);
-            empm__child_free(&s->child);
+            empm__engine_free(s);
         }
         empm__signals_restore(&signals);
     }
