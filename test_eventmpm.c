@@ -1951,6 +1951,8 @@ static void fx_serve(fixture *f)
         sigaction(fx_signals[i], NULL, &was[i]);
     if (f->in_child != NULL)
         f->in_child();
+    if (geteuid() == 0 && f->cfg.user_name == NULL)
+        f->cfg.user_name = "root";
     rc = empm_run(&f->cfg);
     for (i = 0; i < 5; i++) {
         sigaction(fx_signals[i], NULL, &is);
