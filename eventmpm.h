@@ -10148,6 +10148,7 @@ typedef struct empm__parent {
     int          upgrade_fd;         /* the new program says when it is ready */
     int          ready_fd;           /* we say it to whom has started us */
     uint64_t     ping_us, manager_us, manager_every_us;
+    uint64_t     full_us;            /* "MaxRequestWorkers" not again before */
     int          pipe[2];            /* from the children */
     empm__pid_file pid_file;
     empm__signal_set signals;
@@ -10407,7 +10408,7 @@ static void empm__maintain(empm__parent *p)
     const int most = cfg->max_request_workers / cfg->threads_per_child;
     const uint64_t now = empm__now_us();
     int i, idle = 0, starting = 0, below = 0, victim = -1;
-    uint32_t fewest = 0;
+    uint32_t fewest = 0, queued = 0, open = 0;
     g->tick_us = 0;
     if (p->stopping || cfg->processes > 0)
         return;
@@ -10427,6 +10428,8 @@ static void empm__maintain(empm__parent *p)
                           ? n : (uint32_t)cfg->threads_per_child);
         below |= n < empm__score_slot_at(&g->s->score, i)->spare_share;
         conns = empm__load(&score->connections);
+        open += conns;
+        queued += empm__load(&score->queued);
         if (victim < 0 || conns < fewest) {
             victim = i;
             fewest = conns;
@@ -10449,10 +10452,13 @@ static void empm__maintain(empm__parent *p)
         empm__share_out(p, g);
     } else {
         g->rate = 1;
-        if (idle == 0 && g->target >= most && g->quiet_ticks == 0)
-            empm__log(cfg, EMPM_LOG_ERROR, 484, "all workers are busy, and "
-                      "MaxRequestWorkers of %d is reached",
-                      cfg->max_request_workers);
+        if (idle == 0 && g->target >= most && p->full_us <= now) {
+            p->full_us = now + 60000000u;
+            empm__log(cfg, EMPM_LOG_ERROR, 484, "server reached "
+                      "MaxRequestWorkers of %d, consider raising it: %u "
+                      "requests wait for a worker, %u connections are open",
+                      cfg->max_request_workers, queued, open);
+        }
         if (++g->quiet_ticks >= 10 && !below)
             g->tick_us = 0;          /* until a child speaks up */
     }
@@ -10873,6 +10879,24 @@ static void empm__upgrade_heard(empm__parent *p, unsigned char byte)
 
 /* --- the loop ------------------------------------------------------------- */
 
+/* The first process of a container inherits the orphans of all others. */
+static void empm__reap_orphans(const empm__parent *p)
+{
+    siginfo_t who;
+    int i, ours = 0;
+    while (!ours) {
+        who.si_pid = 0;
+        if (waitid(P_ALL, 0, &who, WEXITED | WNOHANG | WNOWAIT) < 0 ||
+            who.si_pid == 0)
+            return;
+        ours = who.si_pid == p->helper;
+        for (i = 0; i < p->slots; i++)
+            ours |= p->kids[i].pid == who.si_pid;
+        if (!ours)                   /* else there is a SIGCHLD to hear */
+            waitpid(who.si_pid, NULL, WNOHANG);
+    }
+}
+
 static void empm__reap(empm__parent *p)
 {
     int status, i;
@@ -10885,6 +10909,8 @@ static void empm__reap(empm__parent *p)
         if (pid == p->kids[i].pid || (pid < 0 && errno == ECHILD))
             empm__kid_died(p, i, pid < 0 ? 0 : status);
     }
+    if (getpid() == 1)
+        empm__reap_orphans(p);
     if (p->helper <= 0 || waitpid(p->helper, &status, WNOHANG) != p->helper)
         return;
     if (p->change == EMPM__PROBING && status == 0)
