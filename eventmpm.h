@@ -115,6 +115,7 @@
  *   EVENTMPM_POLL            use poll() even where epoll exists
  *   EVENTMPM_NO_FILES        without static files (EMPM_FILES)
  *   EVENTMPM_NO_STATUS       without the status page
+ *   EVENTMPM_NO_PROXY        without PROXY headers and RemoteIPHeader
  *   EVENTMPM_NO_FORK         without the parent: threads of the caller only
  *   EVENTMPM_NO_CONFIG_FILES without empm_load() and -f
  *   EVENTMPM_NO_MAIN         without empm_main and its command line
@@ -258,7 +259,8 @@ enum { EMPM__ROUTE_END, EMPM__ROUTE_HANDLER, EMPM__ROUTE_FILES };
  *
  * Listen strings: "8080" (all addresses), "127.0.0.1:8080", "[::1]:8080",
  * "localhost:0" (0: any free port, empm_port() tells), "unix:/run/a.sock
- * mode=660", "fd:3" (an inherited listening socket). "v6only" may follow. */
+ * mode=660", "fd:3" (an inherited listening socket). "v6only" may follow; and
+ * "proxy": each connection begins with a PROXY header, version 1 or 2. */
 typedef struct empm_config {
     const empm_route *routes;          /* ends with EMPM_ROUTES_END */
     void       *user;                  /* given to the hooks */
@@ -294,8 +296,11 @@ typedef struct empm_config {
     const char *remote_ip_trusted_proxy[EMPM_MAX_LIST]; /* addresses, networks,
                                           several per string; believed in
                                           remote_ip_header and on "proxy"
-                                          listeners, where none means all */
-    int         max_connections_per_peer; /* in a child; 0: no limit */
+                                          listeners, where none means all;
+                                          unix sockets are in any case */
+    int         max_connections_per_peer; /* in a child, of one IPv4 address or
+                                          IPv6 /64; more are closed at once; not
+                                          on "proxy" listeners. 0: no limit */
 
     int64_t     shared_store_size;     /* bytes for empm_store_*: 0, none */
 
@@ -499,6 +504,10 @@ EMPM_API char *empm_body(empm_request *req, size_t *len);
 
 /* What the server knows, never what the client claims. */
 EMPM_API const char  *empm_peer(empm_request *req);   /* "192.0.2.1:4711", ... */
+
+/* The address alone, "192.0.2.1". If the peer is one of RemoteIPTrustedProxy, it
+ * is whom RemoteIPHeader names: from its right end, the first that is not. */
+EMPM_API const char  *empm_client(empm_request *req);
 EMPM_API const char  *empm_scheme(const empm_request *req);      /* "http" */
 EMPM_API empm_server *empm_server_of(const empm_request *req);
 
@@ -614,6 +623,10 @@ EMPM_API void empm_after_fork(void);
 /* A handler: the state of the server as plain text. */
 EMPM_API int empm_status_page(empm_request *req, void *user);
 
+/* A handler, for a balancer: 200 "OK", or 503 "draining" once the server is on
+ * its way out. */
+EMPM_API int empm_health_page(empm_request *req, void *user);
+
 #ifdef __cplusplus
 }
 #endif
@@ -634,12 +647,13 @@ EMPM_API int empm_status_page(empm_request *req, void *user);
  *
  *   platform tools config log score      what a server stands on
  *   handover wheel queue poller          how a connection changes hands
- *   route memory                         patterns; pages, workers, the child
+ *   route peer proxy                     patterns; who is there, who is believed
+ *   memory                               pages, workers, the child
  *   head body                            HTTP in
  *   request response                     what a handler holds
  *   steps dispatch reading handling writing conn
  *                                        the life of a connection
- *   files status                         two handlers
+ *   files health status                  three handlers
  *   child listen server                  threads, sockets, the engine
  *   run parent main                      signals, processes, a command line
  *
@@ -906,13 +920,15 @@ static int empm__fd_flags(int fd, int nonblocking)
     return fl < 0 ? -1 : fcntl(fd, F_SETFL, fl | O_NONBLOCK);
 }
 
-static int empm__accept(int fd)
+/* `from`, unless it is NULL, gets the peer's address. */
+static int empm__accept(int fd, struct sockaddr_storage *from)
 {
+    socklen_t n = sizeof *from, *len = from != NULL ? &n : NULL;
 #if defined(__linux__) && defined(SYS_accept4)
-    return (int)syscall(SYS_accept4, fd, NULL, NULL,
+    return (int)syscall(SYS_accept4, fd, from, len,
                         SOCK_NONBLOCK | SOCK_CLOEXEC);
 #else
-    int c = accept(fd, NULL, NULL);
+    int c = accept(fd, (struct sockaddr *)from, len);
     int on = 1;
     if (c >= 0 && empm__fd_flags(c, 1) < 0) {
         close(c);
@@ -1221,6 +1237,15 @@ static void empm__log(const empm_config *cfg, enum empm_log_level level,
     va_end(ap);
     empm__tame(line);
     cfg->log(level, line, cfg->user);
+}
+
+/* May a message that clients can cause be said again? One in ten seconds. */
+static int empm__log_due(uint32_t *last_ms, uint32_t now_ms)
+{
+    uint32_t last = empm__load(last_ms);
+    return (last == EMPM__NEVER || now_ms - last >= 10000) &&
+           __atomic_compare_exchange_n(last_ms, &last, empm__after(now_ms, 0), 0,
+                                       __ATOMIC_RELAXED, __ATOMIC_RELAXED);
 }
 
 static const char *empm__level_name(enum empm_log_level level)
@@ -2220,6 +2245,7 @@ typedef struct empm__score_worker {        /* written by that worker alone */
     uint32_t status;                       /* Apache's letter: _ R W K C . */
     uint32_t parked[EMPM__STATES];         /* wrap: only differences count */
     uint32_t timeouts;
+    uint32_t proxy_refused;                /* PROXY headers, or who sent them */
     uint64_t accesses, bytes;
     /* the request in hand, or the last one; texts end with NUL or are full */
     uint64_t duration_us;                  /* of all requests, added up */
@@ -3836,6 +3862,399 @@ static empm__route *empm__route_search(const empm__routes *t, uint32_t at,
 }
 
 /* ---------------------------------------------------------------------------
+ * >>peer -- addresses, and how many connections each has
+ *
+ * An address comes from a socket, a PROXY header, a field or the configuration;
+ * IPv4 inside IPv6 is IPv4 for all of them.
+ *
+ * The table for MaxConnectionsPerPeer has a slot for each address that has a
+ * connection (IPv6: its /64, which is what one customer gets), open addressing
+ * and room for twice as many as there can be.
+ *
+ * runs on   the table: the listener, nobody else
+ * ------------------------------------------------------------------------- */
+
+static void empm__peer_set(empm__peer *p, int family, const void *addr,
+                           unsigned port)
+{
+    static const unsigned char mapped[12] = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+                                              0xff, 0xff };
+    const unsigned char *a = (const unsigned char *)addr;
+    memset(p, 0, sizeof *p);
+    if (family == EMPM__PEER_IPV6 && memcmp(a, mapped, sizeof mapped) == 0) {
+        family = EMPM__PEER_IPV4;
+        a += sizeof mapped;
+    }
+    p->family = (uint8_t)family;
+    p->port = (uint16_t)port;
+    if (family == EMPM__PEER_IPV4 || family == EMPM__PEER_IPV6)
+        memcpy(p->addr, a, family == EMPM__PEER_IPV4 ? 4 : 16);
+}
+
+static void empm__peer_from(empm__peer *p, const struct sockaddr_storage *a)
+{
+    const struct sockaddr_in *v4 = (const struct sockaddr_in *)(const void *)a;
+    const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)(const void *)a;
+    if (a->ss_family == AF_INET)
+        empm__peer_set(p, EMPM__PEER_IPV4, &v4->sin_addr, ntohs(v4->sin_port));
+    else if (a->ss_family == AF_INET6)
+        empm__peer_set(p, EMPM__PEER_IPV6, &v6->sin6_addr, ntohs(v6->sin6_port));
+    else
+        empm__peer_set(p, EMPM__PEER_UNIX, NULL, 0);
+}
+
+/* What has no address is not counted. */
+static int empm__peer_counts(const empm__peer *p)
+{
+    return p->family == EMPM__PEER_IPV4 || p->family == EMPM__PEER_IPV6;
+}
+
+typedef struct empm__count {
+    uint64_t peer;
+    uint32_t open;               /* 0: the slot is free */
+} empm__count;
+
+typedef struct empm__counts {
+    empm__count *slots;          /* NULL: nobody counts */
+    uint32_t     mask;
+    uint64_t     seed;           /* nobody outside knows who shares a slot */
+} empm__counts;
+
+static size_t empm__counts_bytes(const empm__counts *t)
+{
+    return ((size_t)t->mask + 1) * sizeof *t->slots;
+}
+
+/* For at most `most` connections; pages that nobody needs are never touched. */
+static int empm__counts_init(empm__counts *t, uint32_t most)
+{
+    void *mem;
+    for (t->mask = 15; t->mask / 2 < most; t->mask = t->mask * 2 + 1)
+        ;
+    t->seed = (empm__now_us() * UINT64_C(0x9e3779b97f4a7c15) +
+               (uint64_t)getpid() * UINT64_C(0xbf58476d1ce4e5b9)) | 1;
+    mem = mmap(NULL, empm__counts_bytes(t), PROT_READ | PROT_WRITE,
+               MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mem == MAP_FAILED)
+        return EMPM_ENOMEM;
+    t->slots = (empm__count *)mem;
+    return EMPM_OK;
+}
+
+static void empm__counts_free(empm__counts *t)
+{
+    if (t->slots != NULL)
+        munmap(t->slots, empm__counts_bytes(t));
+    t->slots = NULL;
+}
+
+static uint64_t empm__counts_key(const empm__peer *p)
+{
+    uint64_t key = 0;
+    int i;
+    if (p->family == EMPM__PEER_IPV4)
+        key = UINT64_C(0xffffffff);      /* ffff:ffff::/32 is nobody's */
+    for (i = 0; i < (p->family == EMPM__PEER_IPV4 ? 4 : 8); i++)
+        key = key << 8 | p->addr[i];
+    return key;
+}
+
+static uint32_t empm__counts_home(const empm__counts *t, uint64_t key)
+{
+    key = (key ^ key >> 32) * t->seed;
+    return (uint32_t)(key >> 32) & t->mask;
+}
+
+/* Where `key` is, or would be. */
+static uint32_t empm__counts_find(const empm__counts *t, uint64_t key)
+{
+    uint32_t i = empm__counts_home(t, key);
+    while (t->slots[i].open > 0 && t->slots[i].peer != key)
+        i = (i + 1) & t->mask;
+    return i;
+}
+
+/* One connection more. 0: it has `most` already. */
+static int empm__counts_add(empm__counts *t, const empm__peer *p, int most)
+{
+    const uint64_t key = empm__counts_key(p);
+    empm__count *n = &t->slots[empm__counts_find(t, key)];
+    if (!empm__peer_counts(p))
+        return 1;
+    if (n->open >= (uint32_t)most)
+        return 0;
+    n->peer = key;
+    n->open++;
+    return 1;
+}
+
+static void empm__counts_drop(empm__counts *t, const empm__peer *p)
+{
+    uint32_t i = empm__counts_find(t, empm__counts_key(p)), k;
+    if (!empm__peer_counts(p) || --t->slots[i].open > 0)
+        return;
+    /* those behind that would not be found past the hole move into it */
+    for (k = (i + 1) & t->mask; t->slots[k].open > 0; k = (k + 1) & t->mask) {
+        const uint32_t home = empm__counts_home(t, t->slots[k].peer);
+        if (((k - home) & t->mask) >= ((k - i) & t->mask)) {
+            t->slots[i] = t->slots[k];
+            i = k;
+        }
+    }
+    t->slots[i].open = 0;
+}
+
+#ifndef EVENTMPM_NO_PROXY
+
+/* ---------------------------------------------------------------------------
+ * >>proxy -- who stands in front, and whether it is believed
+ *
+ * A PROXY header is the first thing on a connection, before TLS and HTTP; it
+ * says who the peer is. A field such as X-Forwarded-For is part of a request, and
+ * may be written by anybody: each proxy appends whom it has seen, so it is read
+ * from the right, as long as those who wrote are in RemoteIPTrustedProxy.
+ *
+ *   v1   PROXY TCP4 192.0.2.1 198.51.100.7 4711 80 CRLF
+ *   v2   signature | 2, command | family, protocol | length | addresses | TLVs
+ *        12          1            1                  2        12, 36 or 216
+ *
+ * source    HAProxy, "The PROXY protocol", versions 1 and 2
+ * ------------------------------------------------------------------------- */
+
+typedef struct empm__net {
+    uint8_t family, bits;
+    uint8_t addr[16];
+} empm__net;
+
+typedef struct empm__nets {
+    empm__net *list;
+    size_t     n;
+} empm__nets;
+
+/* An address and nothing else; `family` 0: either. 0: it is none, and *p is as
+ * it was. */
+static int empm__peer_parse(empm__peer *p, int family, const char *s, size_t n)
+{
+    char text[INET6_ADDRSTRLEN];
+    unsigned char addr[16];
+    if (n >= sizeof text)
+        return 0;
+    memcpy(text, s, n);
+    text[n] = '\0';
+    if (family != EMPM__PEER_IPV6 && inet_pton(AF_INET, text, addr) == 1)
+        family = EMPM__PEER_IPV4;
+    else if (family != EMPM__PEER_IPV4 && inet_pton(AF_INET6, text, addr) == 1)
+        family = EMPM__PEER_IPV6;
+    else
+        return 0;
+    empm__peer_set(p, family, addr, 0);
+    return 1;
+}
+
+/* "192.0.2.0/24", or an address, which is a network of one. */
+static int empm__net_parse(empm__net *net, const char *s, size_t n)
+{
+    const char *slash = (const char *)memchr(s, '/', n);
+    const size_t len = slash != NULL ? (size_t)(slash - s) : n;
+    empm__peer p;
+    int64_t bits, all;
+    if (!empm__peer_parse(&p, 0, s, len))
+        return 0;
+    all = p.family == EMPM__PEER_IPV4 ? 32 : 128;
+    bits = slash != NULL ? empm__parse_u63(slash + 1, n - len - 1) : all;
+    if (slash != NULL && p.family == EMPM__PEER_IPV4 &&
+        memchr(s, ':', len) != NULL)
+        bits -= 96;                      /* it was written inside IPv6 */
+    if (bits < 0 || bits > all)
+        return 0;
+    net->family = p.family;
+    net->bits = (uint8_t)bits;
+    memcpy(net->addr, p.addr, sizeof net->addr);
+    return 1;
+}
+
+static void empm__nets_free(empm__nets *t)
+{
+    EMPM_FREE(t->list);
+    t->list = NULL;
+}
+
+/* All of RemoteIPTrustedProxy. */
+static int empm__nets_init(empm__nets *t, const empm_config *cfg,
+                           empm__report *rep)
+{
+    size_t most = 0, n;
+    int i;
+    memset(t, 0, sizeof *t);
+    for (i = 0; i < EMPM_MAX_LIST && cfg->remote_ip_trusted_proxy[i]; i++)
+        most += strlen(cfg->remote_ip_trusted_proxy[i]) / 2 + 1;
+    if (most == 0)
+        return EMPM_OK;
+    t->list = (empm__net *)EMPM_MALLOC(most * sizeof *t->list);
+    if (t->list == NULL)
+        return EMPM_ENOMEM;
+    for (i = 0; i < EMPM_MAX_LIST && cfg->remote_ip_trusted_proxy[i]; i++) {
+        const char *s = cfg->remote_ip_trusted_proxy[i];
+        for (; *(s += strspn(s, " \t,")) != '\0'; s += n) {
+            n = strcspn(s, " \t,");
+            if (empm__net_parse(&t->list[t->n], s, n))
+                t->n++;
+            else
+                empm__say(rep, EMPM_LOG_ERROR, 5301, "RemoteIPTrustedProxy %.*s: "
+                          "neither an address nor a network such as 10.0.0.0/8",
+                          (int)empm__min(n, 100), s);
+        }
+    }
+    return EMPM_OK;
+}
+
+static int empm__trusted(const empm__nets *t, const empm__peer *p)
+{
+    size_t i;
+    for (i = 0; i < t->n; i++) {
+        const empm__net *net = &t->list[i];
+        const int whole = net->bits / 8, rest = net->bits % 8;
+        if (net->family == p->family &&
+            memcmp(net->addr, p->addr, (size_t)whole) == 0 &&
+            (rest == 0 ||
+             (net->addr[whole] ^ p->addr[whole]) >> (8 - rest) == 0))
+            return 1;
+    }
+    return p->family == EMPM__PEER_UNIX;
+}
+
+/* An address in a field: also "192.0.2.1:80", "[2001:db8::1]", "[...]:80". */
+static int empm__node_parse(empm__peer *p, const char *s, size_t n)
+{
+    const int bracket = n > 0 && *s == '[';
+    const char *end = (const char *)memchr(s, bracket ? ']' : ':', n);
+    const char *port = end != NULL ? end + bracket : s + n;
+    const size_t left = (size_t)(s + n - port);
+    int64_t v = 0;
+    if (bracket && end == NULL)
+        return 0;
+    if (!bracket && left > 0 && memchr(port + 1, ':', left - 1) != NULL)
+        return empm__peer_parse(p, EMPM__PEER_IPV6, s, n);
+    if (left > 0)
+        v = *port == ':' ? empm__parse_u63(port + 1, left - 1) : -1;
+    if (v < 0 || v > 65535)
+        return 0;
+    return empm__peer_parse(p, bracket ? EMPM__PEER_IPV6 : EMPM__PEER_IPV4,
+                            s + bracket, (size_t)(port - s) -
+                                             2 * (size_t)bracket);
+}
+
+/* One field's value, from right to left: *p becomes whom *p has named, while it
+ * is trusted. 0: that is the client; 1: the field before this one may go on. */
+static int empm__forwarded(const empm__nets *t, empm__peer *p, const char *s)
+{
+    const char *at = s + strlen(s);
+    for (;;) {
+        const char *end = at, *from;
+        while (at > s && at[-1] != ',')
+            at--;
+        from = at + strspn(at, " \t");
+        while (end > from && (end[-1] == ' ' || end[-1] == '\t'))
+            end--;
+        if (from < end && (!empm__trusted(t, p) ||
+                           !empm__node_parse(p, from, (size_t)(end - from))))
+            return 0;
+        if (at == s)
+            return 1;
+        at--;                            /* over the comma */
+    }
+}
+
+/* "TCP4 192.0.2.1 198.51.100.7 4711 80", or TCP6, or UNKNOWN and whatever. */
+static int empm__proxy_line(empm__peer *p, const char *s, size_t n)
+{
+    const char *at[5], *end = s + n;
+    size_t len[5];
+    int64_t port = 0;
+    empm__peer to;
+    int i, family;
+    for (i = 0; i < 5; i++) {
+        const char *sp = s != NULL ? (const char *)memchr(s, ' ',
+                                                          (size_t)(end - s))
+                                   : NULL;
+        at[i] = s;
+        len[i] = s == NULL ? 0 : (size_t)((sp != NULL ? sp : end) - s);
+        s = sp != NULL ? sp + 1 : NULL;
+    }
+    if (len[0] == 7 && memcmp(at[0], "UNKNOWN", 7) == 0)
+        return 1;
+    if (len[0] != 4 || s != NULL || at[4] == NULL ||
+        (memcmp(at[0], "TCP4", 4) != 0 && memcmp(at[0], "TCP6", 4) != 0))
+        return 0;
+    for (i = 4; i >= 3; i--) {           /* the client's is the last */
+        port = empm__parse_u63(at[i], len[i]);
+        if (port < 0 || port > 65535 || (len[i] > 1 && *at[i] == '0'))
+            return 0;
+    }
+    family = at[0][3] - '0';
+    if (!empm__peer_parse(&to, family, at[2], len[2]) ||
+        !empm__peer_parse(p, family, at[1], len[1]))
+        return 0;
+    p->port = (uint16_t)port;
+    p->proxied = 1;
+    return 1;
+}
+
+/* Looks at the n bytes that a connection begins with. > 0: a header of so many
+ * bytes, maybe more than n (the rest tells nothing and is to be skipped), and *p
+ * is the peer, or as it was if the header names none; 0: more is needed, which n
+ * of 232 never is; -1: this is no PROXY header. */
+static int32_t empm__proxy_parse(empm__peer *p, const char *s, size_t n)
+{
+    static const char line[] = "PROXY ";
+    static const char signature[] = "\r\n\r\n\0\r\nQUIT\n";
+    static const unsigned need[] = { 0, 12, 36, 216 };   /* by family */
+    const unsigned char *u = (const unsigned char *)s;
+    unsigned family, protocol, len;
+    size_t i;
+    if (n == 0)
+        return 0;
+    if (*s == 'P') {
+        if (memcmp(s, line, empm__min(n, 6)) != 0)
+            return -1;
+        for (i = 6; i < n && i < 106 && s[i] != '\r'; i++)
+            if (u[i] < ' ')
+                return -1;
+        if (i + 1 >= n && i < 106)
+            return 0;
+        return i < 106 && s[i + 1] == '\n' && empm__proxy_line(p, s + 6, i - 6)
+                   ? (int32_t)i + 2 : -1;
+    }
+    if (memcmp(s, signature, empm__min(n, 12)) != 0 ||
+        (n > 12 && (u[12] & 0xfe) != 0x20))
+        return -1;
+    if (n < 16)
+        return 0;
+    family = u[13] >> 4;
+    protocol = u[13] & 15;
+    len = (unsigned)u[14] << 8 | u[15];
+    if (u[12] == 0x20)                   /* LOCAL: the proxy speaks for itself */
+        return (int32_t)(16 + len);
+    if (family > 3 || protocol > 2 || len < need[family])
+        return -1;
+    if (n < 16 + need[family])
+        return 0;
+    if (family == 0 || protocol == 0)    /* it does not know */
+        return (int32_t)(16 + len);
+    if (family == 3)
+        empm__peer_set(p, EMPM__PEER_UNIX, NULL, 0);
+    else {
+        const unsigned char *port = u + 16 + (family == 1 ? 8 : 32);
+        empm__peer_set(p, family == 1 ? EMPM__PEER_IPV4 : EMPM__PEER_IPV6,
+                       s + 16, (unsigned)port[0] << 8 | port[1]);
+    }
+    p->proxied = 1;
+    return (int32_t)(16 + len);
+}
+
+#endif /* EVENTMPM_NO_PROXY */
+
+/* ---------------------------------------------------------------------------
  * >>memory -- pages, arenas, and what a worker and a child are
  *
  * Everything in flight is made of pages of one size: the request and its head,
@@ -3943,6 +4362,10 @@ typedef struct empm__child {
     uint64_t            pause_log_us, tell_us; /* not again before */
     int                 told_few;      /* the parent knows of few idle workers */
     int                 listening;     /* sockets registered */
+    empm__counts        counts;        /* MaxConnectionsPerPeer */
+    uint32_t            refused_log_ms;
+    /* any worker */
+    uint32_t            proxy_log_ms;  /* atomic: the last message */
     /* the end */
     pthread_mutex_t     done_lock;     /* guards done */
     pthread_cond_t      done_cond;
@@ -3971,6 +4394,9 @@ struct empm_server {
     int             borrows;       /* the scoreboard is another server's */
     uint32_t        generation;
     empm__routes    admin_routes;  /* what admin listeners offer */
+#ifndef EVENTMPM_NO_PROXY
+    empm__nets      trusted;       /* RemoteIPTrustedProxy */
+#endif
     empm__child     child;         /* the engine of this process */
     empm__child    *admin;         /* a second one, for the admin listeners of a
                                       process without parent; or NULL */
@@ -4637,7 +5063,7 @@ struct empm_request {             /* owner: whoever owns the connection */
     empm__route  *route;
     char         *path_text;
     void         *data;           /* the user's, empm_set_data() */
-    char         *peer;
+    char         *peer, *client;
     uint32_t      deadline_ms;    /* the route's, for empm_should_stop() */
     /* its body */
     int           body_mode;
@@ -5117,28 +5543,11 @@ static const empm__peer *empm__peer_of(empm_request *req)
     socklen_t n = sizeof a;
     if (p->family != EMPM__PEER_UNASKED)
         return p;
-    memset(p, 0, sizeof *p);
     memset(&a, 0, sizeof a);
-    p->family = EMPM__PEER_UNKNOWN;
-    if (getpeername(req->c->fd, (struct sockaddr *)&a, &n) < 0)
-        return p;
-    if (a.ss_family == AF_INET) {
-        const struct sockaddr_in *v4 = (const struct sockaddr_in *)(void *)&a;
-        p->family = EMPM__PEER_IPV4;
-        p->port = ntohs(v4->sin_port);
-        memcpy(p->addr, &v4->sin_addr, 4);
-    } else if (a.ss_family == AF_INET6) {
-        const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)(void *)&a;
-        p->port = ntohs(v6->sin6_port);
-        p->family = EMPM__PEER_IPV6;
-        memcpy(p->addr, &v6->sin6_addr, 16);
-        if (IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr)) {
-            p->family = EMPM__PEER_IPV4;
-            memmove(p->addr, p->addr + 12, 4);
-            memset(p->addr + 4, 0, 12);
-        }
-    } else
-        p->family = EMPM__PEER_UNIX;
+    if (getpeername(req->c->fd, (struct sockaddr *)&a, &n) == 0)
+        empm__peer_from(p, &a);
+    else
+        empm__peer_set(p, EMPM__PEER_UNKNOWN, NULL, 0);
     return p;
 }
 
@@ -5170,6 +5579,28 @@ EMPM_API const char *empm_peer(empm_request *req)
         req->peer = empm__strndup(req, text, strlen(text));
     }
     return req->peer != NULL ? req->peer : "unknown";
+}
+
+EMPM_API const char *empm_client(empm_request *req)
+{
+    char text[96];
+    if (req->client == NULL) {
+        empm__peer p = *empm__peer_of(req);
+#ifndef EVENTMPM_NO_PROXY
+        const char *name = req->w->cfg->remote_ip_header;
+        uint32_t i = name != NULL ? req->head.nfields : 0;
+        while (i-- > 0) {
+            const empm__field *f = &req->head.fields[i];
+            if (empm__same(req->text + f->name, f->name_len, name,
+                           strlen(name)) &&
+                !empm__forwarded(&req->w->s->trusted, &p, req->text + f->value))
+                break;
+        }
+#endif
+        empm__peer_text(&p, 0, text, sizeof text);
+        req->client = empm__strndup(req, text, strlen(text));
+    }
+    return req->client != NULL ? req->client : "unknown";
 }
 
 EMPM_API void empm_set_data(empm_request *req, void *data)
@@ -6364,13 +6795,82 @@ static enum empm__state empm__head_complete(empm__worker *w, empm__conn *c,
 }
 
 /* ---------------------------------------------------------------------------
- * >>reading -- the steps READ_HEAD and READ_BODY
+ * >>reading -- the steps HANDSHAKE, READ_HEAD and READ_BODY
  *
  * A body is kept where it costs least: in place behind its head, in a page, in
  * memory up to limit_body_in_memory, in an unlinked file that is mapped; or it is
  * given to on_body piece by piece. Data goes straight to where it belongs, only
  * framing passes through `in`.
  * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_PROXY
+
+static enum empm__state empm__proxy_refuse(empm__worker *w, empm_request *req,
+                                           int code, const char *why)
+{
+    empm__bump(&w->score->proxy_refused, 1u);
+    if (empm__log_due(&w->child->proxy_log_ms, empm__clock(w)))
+        empm__log(w->cfg, EMPM_LOG_WARN, code, "%s on Listen %s: %s; closed",
+                  empm_peer(req), w->s->listeners[req->c->listener].text, why);
+    return EMPM__CLOSED;
+}
+
+/* The PROXY header, by the deadline that was set at accept. What has come behind
+ * it stays in `in`, for whoever is next: TLS, or the head. */
+static enum empm__state empm__do_handshake(empm__worker *w, empm__conn *c,
+                                           empm__wait *wait)
+{
+    const uint32_t deadline = empm__load(&c->deadline_ms);
+    const empm__nets *trusted = &w->s->trusted;
+    empm_request *req = c->req;
+    if (req == NULL && (req = empm__borrow(w, c)) == NULL)
+        return EMPM__CLOSED;
+    for (;;) {
+        ssize_t n;
+        if (req->body_left == 0 && req->in_end > 0) {
+            if (trusted->n > 0 && !empm__trusted(trusted, empm__peer_of(req)))
+                return empm__proxy_refuse(w, req, 5305,
+                                          "not in RemoteIPTrustedProxy");
+            req->body_left = empm__proxy_parse(
+                empm__peer_at(&w->child->slab, w->index), req->in, req->in_end);
+            if (req->body_left < 0)
+                return empm__proxy_refuse(w, req, 5304, "no PROXY header");
+        }
+        if (req->body_left > 0) {        /* of the header; TLVs are skipped */
+            req->in_start = (uint32_t)empm__min((size_t)req->body_left,
+                                                req->in_end);
+            req->body_left -= req->in_start;
+            if (req->body_left == 0) {
+                empm__request_clear(req);
+                return EMPM__READ_HEAD;
+            }
+            req->in_start = req->in_end = 0;
+        }
+        if (c->flags & EMPM__F_DRAINED)
+            break;
+        n = empm__recv(w, c, req->in + req->in_end, req->in_cap - req->in_end);
+        if (n == -1)
+            break;
+        if (n <= 0)
+            return req->in_end > 0 || req->body_left > 0
+                       ? empm__proxy_refuse(w, req, 5304, "the PROXY header is cut")
+                       : EMPM__CLOSED;
+        req->in_end += (uint32_t)n;
+    }
+    empm__wait_in(wait, deadline);
+    if (req->in_end == 0 && req->body_left == 0) {       /* not a byte yet */
+        empm__flight_end(w, c);
+        if (empm__late(deadline, empm__clock(w)) || empm__closing_idle(w))
+            return EMPM__CLOSED;
+        wait->want |= EMPM__IDLE;
+    } else if (empm__late(deadline, empm__clock(w))) {
+        empm__bump(&w->score->timeouts, 1u);
+        return empm__proxy_refuse(w, req, 5304, "the PROXY header takes too long");
+    }
+    return EMPM__HANDSHAKE;
+}
+
+#endif /* EVENTMPM_NO_PROXY */
 
 static enum empm__state empm__do_read_head(empm__worker *w, empm__conn *c,
                                            empm__wait *wait)
@@ -7090,7 +7590,7 @@ static enum empm__state empm__do_linger(empm__worker *w, empm__conn *c,
  *                        accept (listener)
  *                           |
  *                           v
- *      +---------------  HANDSHAKE  (TLS only)
+ *      +---------------  HANDSHAKE  (Listen ... proxy: its header)
  *      |                    |
  *      |                    v
  *      |   +---------->  READ_HEAD  ---- bad or late: 400 408 414 431 ... --+
@@ -7111,6 +7611,7 @@ static enum empm__state empm__do_linger(empm__worker *w, empm__conn *c,
  *      +---- failed ------+----->  CLOSED
  *
  *   from       to         by                   when
+ *   HANDSHAKE  READ_HEAD  empm__do_handshake   the PROXY header is complete
  *   READ_HEAD  READ_BODY  empm__do_read_head   head acceptable, a body follows
  *   READ_HEAD  HANDLE     empm__do_read_head   head acceptable, no body
  *   READ_HEAD  WRITE      empm__do_read_head   refused; or earlier answers wait
@@ -7242,6 +7743,9 @@ static void empm__conn_run(empm__worker *w, uint32_t index)
         enum empm__state next = EMPM__CLOSED;
         empm__wait wait = { 0, EMPM__NEVER, 0 };
         switch (c->state) {
+#ifndef EVENTMPM_NO_PROXY
+        case EMPM__HANDSHAKE: next = empm__do_handshake(w, c, &wait);  break;
+#endif
         case EMPM__READ_HEAD: next = empm__do_read_head(w, c, &wait);  break;
         case EMPM__READ_BODY: next = empm__do_read_body(w, c, &wait);  break;
         case EMPM__HANDLE:    next = empm__do_handle(w, c);            break;
@@ -7849,6 +8353,22 @@ static int empm__serve_files(empm_request *req, void *user)
 
 #endif /* EVENTMPM_NO_FILES */
 
+/* ---------------------------------------------------------------------------
+ * >>health -- may a balancer send more?
+ * ------------------------------------------------------------------------- */
+
+EMPM_API int empm_health_page(empm_request *req, void *user)
+{
+    empm_server *s = req->w->s;
+    (void)user;
+    empm_set_header(req, "Cache-Control", "no-store");
+    if (!empm__load(&empm__score_server_at(&s->score)->draining) &&
+        !empm__load(&s->child.stopping))
+        return empm_write(req, "OK\n", 3);
+    empm_status(req, 503);           /* no Retry-After: it will not be back */
+    return empm_write(req, "draining\n", 9);
+}
+
 #ifndef EVENTMPM_NO_STATUS
 
 /* ---------------------------------------------------------------------------
@@ -7916,6 +8436,7 @@ EMPM_API int empm_status_page(empm_request *req, void *user)
 static const empm_route empm__admin_routes[] = {
     EMPM_ROUTE("GET /{$}",           empm_status_page, NULL),
     EMPM_ROUTE("GET /server-status", empm_status_page, NULL),
+    EMPM_ROUTE("GET /health",        empm_health_page, NULL),
     EMPM_ROUTES_END
 };
 
@@ -7929,8 +8450,8 @@ static const empm_route empm__admin_routes[] = {
  * queue under one lock; if there is work for somebody, the role is given back.
  *
  * It never reads, writes or parses, takes no lock that a worker holds for long,
- * and runs no user code. What owes nobody an answer (KEEPALIVE, LINGER, READ_HEAD
- * without a byte) it closes itself, so that descriptors come back even when all
+ * and runs no user code. What owes nobody an answer (KEEPALIVE, LINGER, HANDSHAKE
+ * and READ_HEAD without a byte) it closes itself, so that descriptors come back even when all
  * workers are stuck. When every one of them has been busy with the same turn for
  * over a second, it closes the descriptors of the others too, as they fall due,
  * and a worker cleans up when there is one.
@@ -7978,12 +8499,21 @@ static int empm__take(empm__child *ch, uint32_t i, uint32_t ready,
     return 1;
 }
 
+/* Does MaxConnectionsPerPeer hold for listening socket k? A proxy has as many
+ * connections as it has clients. */
+static int empm__limits_peers(const empm__child *ch, int k)
+{
+    return ch->counts.slots != NULL && !ch->s->listeners[k].proxy;
+}
+
 /* Frees a record that is closed and owned. POSTED stays: it may be in the inbox,
  * where it will be found free, or in use again, and do no harm. */
 static void empm__record_free(empm__child *ch, uint32_t i)
 {
     empm__conn *c = empm__conn_at(&ch->slab, i);
     empm__wheel_remove(&ch->wheel, &ch->slab, i);
+    if (empm__limits_peers(ch, c->listener))
+        empm__counts_drop(&ch->counts, empm__peer_at(&ch->slab, i));
     c->gen++;
     c->in_use = 0;
     empm__slab_put(&ch->slab, i);
@@ -7999,7 +8529,7 @@ static int empm__close_idle(empm__child *ch, uint32_t i)
     empm__conn *c = empm__conn_at(&ch->slab, i);
     if (c->req != NULL || c->transport != NULL ||
         (c->state != EMPM__KEEPALIVE && c->state != EMPM__LINGER &&
-         c->state != EMPM__READ_HEAD))
+         c->state != EMPM__READ_HEAD && c->state != EMPM__HANDSHAKE))
         return 0;
     close(c->fd);
     empm__record_free(ch, i);
@@ -8101,17 +8631,37 @@ static uint32_t empm__cull(empm__child *ch, uint32_t want, uint32_t now_ms)
     return done;
 }
 
-/* Makes a record of a new descriptor and begins to wait for its first byte. */
-static void empm__admit(empm__child *ch, int fd, int k, uint32_t now_ms)
+/* Makes a record of a new descriptor and begins to wait for its first byte. `from`
+ * is its address, NULL: MaxConnectionsPerPeer does not ask. */
+static void empm__admit(empm__child *ch, int fd, int k,
+                        const struct sockaddr_storage *from, uint32_t now_ms)
 {
     const empm_config *cfg = ch->cfg;
     const uint32_t i = empm__slab_get(&ch->slab);
     empm__conn *c;
+    empm__peer *p;
     uint32_t w, n;
     if (i == EMPM__NIL) {
         close(fd);
         empm__pause(ch, EMPM__PAUSE_FDS, now_ms, "no memory");
         return;
+    }
+    p = empm__peer_at(&ch->slab, i);
+    p->family = EMPM__PEER_UNASKED;
+    if (from != NULL) {
+        empm__peer_from(p, from);
+        if (!empm__counts_add(&ch->counts, p, cfg->max_connections_per_peer)) {
+            char text[96];
+            close(fd);
+            empm__slab_put(&ch->slab, i);
+            empm__bump(&ch->score->refused, 1u);
+            if (empm__log_due(&ch->refused_log_ms, now_ms))
+                empm__log(cfg, EMPM_LOG_WARN, 5306, "%s has as many connections "
+                          "as MaxConnectionsPerPeer of %d allows: refused",
+                          empm__peer_text(p, 0, text, sizeof text),
+                          cfg->max_connections_per_peer);
+            return;
+        }
     }
     c = empm__conn_at(&ch->slab, i);
     c->fd = fd;
@@ -8120,11 +8670,10 @@ static void empm__admit(empm__child *ch, int fd, int k, uint32_t now_ms)
     c->flags = 0;
     c->req = NULL;
     c->transport = NULL;
-    c->state = EMPM__READ_HEAD;
+    c->state = ch->s->listeners[k].proxy ? EMPM__HANDSHAKE : EMPM__READ_HEAD;
     c->listener = (uint8_t)k;
     c->in_use = 1;
     c->place = EMPM__NEVER;
-    empm__peer_at(&ch->slab, i)->family = EMPM__PEER_UNASKED;
     if (c->serial == 0)
         c->serial = 1;
     empm__store(&c->deadline_ms,
@@ -8138,7 +8687,10 @@ static void empm__admit(empm__child *ch, int fd, int k, uint32_t now_ms)
             EMPM__WANT_ALWAYS | EMPM__WANT(EMPM__READY_IN);
     while (!__atomic_compare_exchange_n(&c->word, &w, n, 1, __ATOMIC_ACQ_REL,
                                         __ATOMIC_RELAXED));
-    empm__bump(&ch->score->created, 1u);
+    if (c->state == EMPM__READ_HEAD)
+        empm__bump(&ch->score->created, 1u);
+    else                             /* only differences count */
+        empm__bump(&ch->score->unparked[EMPM__HANDSHAKE], (uint32_t)-1);
     empm__bump(&ch->score->accepted, 1u);
     if (empm__poller_add(&ch->poller, c, i) < 0) {
         if (empm__take(ch, i, EMPM__READY_TIMEOUT, now_ms))
@@ -8154,6 +8706,7 @@ static void empm__admit(empm__child *ch, int fd, int k, uint32_t now_ms)
 static void empm__accept_some(empm__child *ch, int k, int most, uint32_t now_ms)
 {
     const empm__listener *l = &ch->s->listeners[k];
+    struct sockaddr_storage a, *from = empm__limits_peers(ch, k) ? &a : NULL;
     int accepted = 0;
     while (most-- > 0 && (ch->paused & ~(uint32_t)EMPM__PAUSE_STOP) == 0) {
         int fd;
@@ -8169,10 +8722,11 @@ static void empm__accept_some(empm__child *ch, int k, int most, uint32_t now_ms)
                 return;
             }
         }
-        fd = empm__accept(l->fd);
+        a.ss_family = AF_UNSPEC;
+        fd = empm__accept(l->fd, from);
         if (fd >= 0) {
             accepted = 1;
-            empm__admit(ch, fd, k, now_ms);
+            empm__admit(ch, fd, k, from, now_ms);
             if (++ch->accepts >= 16 && ch->listening) {
                 /* last in the queue of who is woken: siblings get their share */
                 ch->accepts = 0;
@@ -8580,6 +9134,7 @@ static void empm__child_free(empm__child *ch)
         empm__poller_free(&ch->poller);
     if (ch->slab.chunks != NULL)
         empm__slab_free(&ch->slab);
+    empm__counts_free(&ch->counts);
 #ifndef EVENTMPM_NO_FILES
     empm__files_expire(&ch->files, 0, 1);
     EMPM_FREE(ch->files.slots);
@@ -8649,7 +9204,9 @@ static int empm__child_init(empm__child *ch, empm_server *s, int slot,
 #endif
     if (ch->sleepers == NULL || ch->workers == NULL ||
         empm__slab_init(&ch->slab, empm__connection_limit(cfg),
-                        (uint32_t)getpid() * 2654435761u) < 0)
+                        (uint32_t)getpid() * 2654435761u) < 0 ||
+        (cfg->max_connections_per_peer > 0 && !admin &&
+         empm__counts_init(&ch->counts, ch->slab.limit) < 0))
         return EMPM_ENOMEM;
     memset(ch->workers, 0, (size_t)n * sizeof *ch->workers);
     for (i = 0; i < n; i++) {
@@ -9157,6 +9714,9 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
     struct stat st;
     char path[1200];
     size_t i, k;
+#ifndef EVENTMPM_NO_PROXY
+    empm__nets nets;
+#endif
     empm__chars_init(&chars);
     if (cfg->routes == NULL)
         empm__say(rep, EMPM_LOG_ERROR, 5105, "no routes");
@@ -9176,12 +9736,30 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
     if (stat(cfg->spool_directory, &st) < 0 || !S_ISDIR(st.st_mode))
         empm__say(rep, EMPM_LOG_ERROR, 5107, "SpoolDirectory %s is not a directory",
                   cfg->spool_directory);
+#ifndef EVENTMPM_NO_PROXY
+    if (empm__nets_init(&nets, cfg, rep) == EMPM_OK)
+        empm__nets_free(&nets);
+    if (cfg->remote_ip_header != NULL &&
+        (*cfg->remote_ip_header == '\0' ||
+         !empm__all(&chars, cfg->remote_ip_header, strlen(cfg->remote_ip_header),
+                    EMPM__TCHAR)))
+        empm__say(rep, EMPM_LOG_ERROR, 5302, "RemoteIPHeader %s is not the name "
+                  "of a field", cfg->remote_ip_header);
+#else
+    if (cfg->remote_ip_header != NULL || cfg->remote_ip_trusted_proxy[0] != NULL)
+        empm__say(rep, EMPM_LOG_ERROR, 5303, "RemoteIPHeader and "
+                  "RemoteIPTrustedProxy: built without them");
+#endif
     for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++) {
         empm__listen_spec spec;
         const char *why = empm__listen_parse(&spec, cfg->listen[i]);
 #ifdef EVENTMPM_NO_STATUS
         if (why == NULL && spec.admin)
             why = "admin needs the status page, built without it";
+#endif
+#ifdef EVENTMPM_NO_PROXY
+        if (why == NULL && spec.proxy)
+            why = "proxy: built without it";
 #endif
         if (why != NULL)
             empm__say(rep, EMPM_LOG_ERROR, 5108, "Listen %s: %s",
@@ -9401,6 +9979,9 @@ static void empm__server_free(empm_server *s)
         close(s->spool_dir);
     empm__routes_free(&s->routes);
     empm__routes_free(&s->admin_routes);
+#ifndef EVENTMPM_NO_PROXY
+    empm__nets_free(&s->trusted);
+#endif
     if (!s->borrows)
         empm__score_free(&s->score);
     EMPM_FREE(s);
@@ -9455,6 +10036,10 @@ static int empm__server_new(empm_config *cfg, int shared,
     empm__chars_init(&s->chars);
     if ((r = empm__routes_init(&s->routes, cfg->routes, &s->chars, &rep)) < 0)
         goto done;
+#ifndef EVENTMPM_NO_PROXY
+    if ((r = empm__nets_init(&s->trusted, cfg, &rep)) < 0)
+        goto done;
+#endif
 #ifndef EVENTMPM_NO_STATUS
     r = empm__routes_init(&s->admin_routes, empm__admin_routes, &s->chars, &rep);
     if (r < 0)
