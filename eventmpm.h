@@ -64,6 +64,11 @@
  *   HEAD too. OPTIONS, 404, 405 with Allow and the redirect from /a to /a/ come
  *   by themselves.
  *
+ * BEHIND A PROXY  Listen "8080 proxy" takes the client's address from the PROXY
+ *   header of a balancer, RemoteIPHeader from a field such as X-Forwarded-For: of
+ *   those in RemoteIPTrustedProxy only. empm_client() is that address, and
+ *   empm_health_page() tells a balancer when to send no more.
+ *
  * WHICH THREAD MAY CALL WHAT
  *   with an empm_request *     the worker that runs the handler, nobody else;
  *                              the pointer is dead once the handler returns

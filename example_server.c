@@ -12,6 +12,7 @@
  *     curl -N 'localhost:8080/events?count=5'         server-sent events
  *     curl -u demo:demo -d @FILE localhost:8080/private/echo   with a password
  *     curl localhost:8080/server-status               how the server is
+ *     curl localhost:8080/health                      for a balancer
  *
  * -h lists the options. Public domain or MIT, as eventmpm.h is.
  */
@@ -199,6 +200,7 @@ int main(int argc, char **argv)
         EMPM_ROUTE("GET /stream",        stream,           NULL),
         EMPM_ROUTE("GET /events",        events,           NULL),
         EMPM_ROUTE("GET /server-status", empm_status_page, NULL),
+        EMPM_ROUTE("GET /health",        empm_health_page, NULL),
         EMPM_ROUTE_WITH("POST /private/echo", echo, password,
                         members_only, NULL, 32 << 20, 0, 0),
         EMPM_FILES("GET /", NULL),       /* the DIR of the command line */

@@ -1189,6 +1189,13 @@ static int h_pid(empm_request *req, void *user)
     return EMPM_OK;
 }
 
+static int h_who(empm_request *req, void *user)
+{
+    (void)user;
+    empm_printf(req, "%s %s", empm_peer(req), empm_client(req));
+    return EMPM_OK;
+}
+
 static int h_echo(empm_request *req, void *user)
 {
     size_t n;
@@ -1781,6 +1788,8 @@ static const empm_route routes[] = {
     EMPM_ROUTE("GET /hello/{name}",  h_hello,      NULL),
     EMPM_ROUTE("POST /hit",          h_hit,        NULL),
     EMPM_ROUTE("GET /pid",           h_pid,        NULL),
+    EMPM_ROUTE("GET /who",           h_who,        NULL),
+    EMPM_ROUTE("GET /health",        empm_health_page, NULL),
     EMPM_ROUTE("POST /echo",         h_echo,       NULL),
     EMPM_ROUTE("PUT /echo",          h_echo,       NULL),
     EMPM_ROUTE("POST /sum",          h_sum,        NULL),
@@ -1835,6 +1844,7 @@ typedef struct fixture {
     int          status;            /* forked: of the parent, once it has ended */
     void       (*in_child)(void);   /* forked: before empm_run() */
     char         listen0[32];
+    const char  *options;           /* of the Listen, such as " proxy" */
     char         www[300];
 } fixture;
 
@@ -1881,6 +1891,7 @@ static void fx_init(fixture *f)
     f->cfg.routes = routes;
     f->cfg.user = f;
     f->cfg.listen[0] = "127.0.0.1:0";
+    f->options = "";
     f->cfg.document_root = f->www;
     f->cfg.spool_directory = g_tmp;
     f->cfg.processes = g_forked ? 1 : 0;
@@ -2015,7 +2026,7 @@ static int fx_up(fixture *f)
             fx_close_files(f);
             return 0;
         }
-        snprintf(f->listen0, sizeof f->listen0, "fd:%d", fd);
+        snprintf(f->listen0, sizeof f->listen0, "fd:%d%s", fd, f->options);
         f->cfg.listen[0] = f->listen0;
         fflush(NULL);
         f->pid = fork();
@@ -2024,6 +2035,10 @@ static int fx_up(fixture *f)
         setpgid(f->pid, f->pid);
         close(fd);
         return 1;
+    }
+    if (f->options[0] != 0) {
+        snprintf(f->listen0, sizeof f->listen0, "127.0.0.1:0%s", f->options);
+        f->cfg.listen[0] = f->listen0;
     }
     if (!CHECK_INT(empm_start(&f->cfg, &f->s), EMPM_OK)) {
         char *log = slurp(f->log_fd);
@@ -4000,6 +4015,826 @@ TEST(route, conflicts_and_nonsense_are_refused_at_start)
 }
 
 /* ---------------------------------------------------------------------------
+ * >>peer -- addresses, and how many connections each has
+ * ------------------------------------------------------------------------- */
+
+static void peer_of(empm__peer *p, const char *text)
+{
+    if (strcmp(text, "unix:") == 0)
+        empm__peer_set(p, EMPM__PEER_UNIX, NULL, 0);
+    else
+        CHECK(empm__peer_parse(p, 0, text, strlen(text)));
+}
+
+static const char *peer_text(const empm__peer *p)
+{
+    static char text[96];
+
+    return empm__peer_text(p, 0, text, sizeof text);
+}
+
+TEST(peer, who_counts_as_one)               /* IPv6: customers have a /64 */
+{
+    static const struct { const char *a, *b; int same; } rows[] = {
+        { "192.0.2.1", "192.0.2.1", 1 }, { "192.0.2.1", "192.0.2.2", 0 },
+        { "192.0.2.1", "::ffff:192.0.2.1", 1 }, { "2001:db8::1", "2001:db8::2", 1 },
+        { "2001:db8::1", "2001:db8:0:0:ffff::", 1 },
+        { "2001:db8::1", "2001:db8:0:1::1", 0 }, { "::1", "0.0.0.0", 0 },
+        { "::1", "::", 1 }, { "::c000:201:0:0:0:1", "192.0.2.1", 0 }
+    };
+    size_t i;
+
+    for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        empm__peer a, b;
+        context("%s %s", rows[i].a, rows[i].b);
+        peer_of(&a, rows[i].a);
+        peer_of(&b, rows[i].b);
+        CHECK_INT(empm__counts_key(&a) == empm__counts_key(&b), rows[i].same);
+    }
+}
+
+TEST(peer, counts_against_the_naive_truth)
+{
+    enum { PEERS = 40, MOST = 64 };
+    empm__counts t;
+    empm__peer p[PEERS], nobody;
+    int open[PEERS], all = 0, i, step;
+    uint32_t seed = 1;
+
+    memset(&t, 0, sizeof t);
+    memset(open, 0, sizeof open);
+    CHECK_INT(empm__counts_init(&t, MOST), EMPM_OK);
+    empm__peer_set(&nobody, EMPM__PEER_UNIX, NULL, 0);
+    for (i = 0; i < PEERS; i++) {
+        unsigned char addr[16];
+        memset(addr, 0, sizeof addr);
+        addr[i % 2 ? 7 : 3] = (unsigned char)(i / 2);
+        empm__peer_set(&p[i], i % 2 ? EMPM__PEER_IPV6 : EMPM__PEER_IPV4, addr, 1);
+    }
+    for (step = 0; step < 200000; step++) {
+        seed = seed * 1664525u + 1013904223u;
+        i = (int)(seed >> 8) % PEERS;
+        if (seed >> 31 && all < MOST) {
+            if (!CHECK_INT(empm__counts_add(&t, &p[i], 3), open[i] < 3))
+                break;
+            all += open[i] < 3;
+            open[i] += open[i] < 3;
+        } else if (open[i] > 0) {
+            empm__counts_drop(&t, &p[i]);
+            open[i]--;
+            all--;
+        }
+        if (step % 1000 == 0) {      /* another table: another order */
+            int k, found = 0;
+            for (k = 0; k < PEERS; k++)
+                if (!CHECK_INT(t.slots[empm__counts_find(
+                        &t, empm__counts_key(&p[k]))].open, open[k]))
+                    return;
+            for (k = 0; k <= (int)t.mask; k++)
+                found += (int)t.slots[k].open;
+            CHECK_INT(found, all);
+        }
+        CHECK(empm__counts_add(&t, &nobody, 0));
+        empm__counts_drop(&t, &nobody);
+    }
+    empm__counts_free(&t);
+}
+
+/* Connects from another address of the loopback network. */
+static int connect_from(client *c, const fixture *f, const char *from)
+{
+    struct sockaddr_in a;
+
+    cl_init(c);
+    memset(&a, 0, sizeof a);
+    a.sin_family = AF_INET;
+    inet_pton(AF_INET, from, &a.sin_addr);
+    c->fd = socket(AF_INET, SOCK_STREAM, 0);
+    if (c->fd < 0 || bind(c->fd, (struct sockaddr *)&a, sizeof a) != 0)
+        return -1;
+    a.sin_port = htons((uint16_t)f->port);
+    a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    return connect(c->fd, (struct sockaddr *)&a, sizeof a);
+}
+
+LIVE(peer, nobody_takes_more_than_a_share)
+{
+    fixture f;
+    client c[5], d;
+    int i;
+
+    fx_init(&f);
+    long_times(&f);
+    f.cfg.max_connections_per_peer = 4;
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < 4; i++) {
+        cl_open(&c[i], &f);
+        check_in_step(&c[i]);
+    }
+    for (i = 0; i < 50; i++) {           /* over it: closed, no word, no spin */
+        cl_open(&c[4], &f);
+        CHECK_INT(cl_end(&c[4], PATIENCE), CL_FIN);
+        cl_close(&c[4]);
+    }
+    CHECK_INT(fx_log_lines(&f, "EMPM5306: 127.0.0.1 "), 1);
+    if (!f.forked)
+        CHECK_INT(empm__load(&f.s->child.score->refused), 50);
+    if (CHECK_INT(connect_from(&d, &f, "127.0.0.2"), 0))
+        check_in_step(&d);               /* somebody else is not affected */
+    for (i = 0; i < 4; i++)
+        check_in_step(&c[i]);
+    cl_close(&c[2]);                     /* what is closed may come again */
+    for (i = 0; i < 2000; i++) {
+        int ok;
+        cl_open(&c[2], &f);
+        ok = cl_get(&c[2], "/hello") == 200;
+        if (ok)
+            break;
+        cl_close(&c[2]);
+        nap(1);
+    }
+    check_in_step(&c[2]);
+    for (i = 0; i < 4; i++)
+        cl_close(&c[i]);
+    cl_close(&d);
+    fx_down(&f);
+}
+
+TEST(peer, every_end_of_a_connection_returns_its_place)
+{
+    fixture f;
+    client c;
+    int i;
+
+    fx_init(&f);
+    f.cfg.max_connections_per_peer = 50;
+    f.cfg.keep_alive_timeout_ms = 30;
+    f.cfg.header_timeout_ms = f.cfg.header_timeout_max_ms = 30;
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < 200; i++) {
+        if (i % 20 == 0)                 /* not all at a time */
+            CHECK_SOON(empm__load(&f.s->child.score->connections) < 20, 3000);
+        cl_open(&c, &f);
+        switch (i % 5) {
+        case 0: cl_get(&c, "/hello");                        break;
+        case 1: cl_puts(&c, "GET /h");                       break;
+        case 2: cl_puts(&c, "nonsense\r\n\r\n");             break;
+        case 3: cl_get(&c, "/hello"); cl_reset(&c);          break;
+        }
+        if (i % 5 != 3 && i % 2)
+            cl_drain(&c, PATIENCE);
+        cl_close(&c);
+    }
+    CHECK_SOON(empm__load(&f.s->child.score->connections) == 0, 5000);
+    CHECK_INT(empm__load(&f.s->child.score->refused), 0);
+    fx_down(&f);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>proxy -- headers, lists of the trusted, who the client is
+ * ------------------------------------------------------------------------- */
+
+static char *guarded(size_t n);
+static void guarded_free(char *p, size_t n);
+static int connect_unix(client *c, const char *path);
+
+#define SIG "\r\n\r\n\0\r\nQUIT\n"
+#define V4  "\xc0\0\2\1\xc6\x33\x64\7\x12\x67\0\x50"
+#define A6  "\x20\1\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0"
+#define V6  A6 "\1" A6 "\2\x12\x67\0\x50"
+#define M4  "\0\0\0\0\0\0\0\0\0\0\xff\xff\xc0\0\2\1" A6 "\2\x12\x67\0\x50"
+#define X54 "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
+#define U216 X54 X54 X54 X54
+
+typedef struct proxy_row {
+    const char *what, *in;
+    size_t      len;
+    long        want;               /* the header's length; -1: bad; 0: more */
+    const char *peer;               /* "": it names none */
+} proxy_row;
+
+#define PROXY(what, in, want, peer) { what, in, sizeof in - 1, want, peer }
+static const proxy_row proxy_rows[] = {
+    PROXY("v1", "PROXY TCP4 192.0.2.1 198.51.100.7 4711 80\r\nGET", 43,
+          "192.0.2.1:4711"),
+    PROXY("v1 IPv6", "PROXY TCP6 2001:db8::1 ::1 4711 80\r\n", 36,
+          "[2001:db8::1]:4711"),
+    PROXY("v1 mapped", "PROXY TCP6 ::ffff:192.0.2.1 ::1 4711 80\r\n", 41,
+          "192.0.2.1:4711"),
+    PROXY("v1 longest", "PROXY TCP6 ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff "
+          "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff 65535 65535\r\n", 104,
+          "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535"),
+    PROXY("v1 port 0", "PROXY TCP4 1.2.3.4 5.6.7.8 0 0\r\n", 32, "1.2.3.4:0"),
+    PROXY("v1 UNKNOWN", "PROXY UNKNOWN\r\n", 15, ""),
+    PROXY("v1 UNKNOWN with a rest", "PROXY UNKNOWN a:b whatever 1 2 3 4\r\n", 36,
+          ""),
+    PROXY("v1 UNKNOWN of 107", "PROXY UNKNOWN " X54 "xxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
+          "xxxxxxxx\r\n", 107, ""),
+    PROXY("v1 of 108", "PROXY UNKNOWN " X54 "xxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
+          "xxxxxxxxx\r\n", -1, ""),
+    PROXY("v1 no end", "PROXY UNKNOWN " X54 X54 X54, -1, ""),
+    PROXY("v1 cut", "PROXY TCP4 192.0.2.1 198.51.100.7 4711 80\r", 0, ""),
+    PROXY("v1 bare LF", "PROXY TCP4 192.0.2.1 198.51.100.7 4711 80\n", -1, ""),
+    PROXY("v1 bare CR", "PROXY TCP4 192.0.2.1 198.51.100.7 4711 80\rX", -1, ""),
+    PROXY("v1 CR CR LF", "PROXY UNKNOWN\r\r\n", -1, ""),
+    PROXY("v1 NUL", "PROXY TCP4 192.0.2.1\0 198.51.100.7 4711 80\r\n", -1, ""),
+    PROXY("v1 two spaces", "PROXY TCP4  192.0.2.1 198.51.100.7 4711 80\r\n", -1,
+          ""),
+    PROXY("v1 space at the end", "PROXY TCP4 1.2.3.4 5.6.7.8 4711 80 \r\n", -1, ""),
+    PROXY("v1 tab", "PROXY TCP4 1.2.3.4\t5.6.7.8 4711 80\r\n", -1, ""),
+    PROXY("v1 too few", "PROXY TCP4 1.2.3.4 5.6.7.8 4711\r\n", -1, ""),
+    PROXY("v1 too many", "PROXY TCP4 1.2.3.4 5.6.7.8 4711 80 1\r\n", -1, ""),
+    PROXY("v1 nothing", "PROXY \r\n", -1, ""),
+    PROXY("v1 no family", "PROXY TCP5 1.2.3.4 5.6.7.8 4711 80\r\n", -1, ""),
+    PROXY("v1 lower case", "proxy TCP4 1.2.3.4 5.6.7.8 4711 80\r\n", -1, ""),
+    PROXY("v1 UDP", "PROXY UDP4 1.2.3.4 5.6.7.8 4711 80\r\n", -1, ""),
+    PROXY("v1 UNKNOWNS", "PROXY UNKNOWNS\r\n", -1, ""),
+    PROXY("v1 wrong family", "PROXY TCP4 2001:db8::1 ::1 4711 80\r\n", -1, ""),
+    PROXY("v1 wrong family 6", "PROXY TCP6 1.2.3.4 5.6.7.8 4711 80\r\n", -1, ""),
+    PROXY("v1 mixed", "PROXY TCP4 1.2.3.4 ::1 4711 80\r\n", -1, ""),
+    PROXY("v1 short address", "PROXY TCP4 1.2.3 5.6.7.8 4711 80\r\n", -1, ""),
+    PROXY("v1 octal", "PROXY TCP4 01.2.3.4 5.6.7.8 4711 80\r\n", -1, ""),
+    PROXY("v1 256", "PROXY TCP4 1.2.3.256 5.6.7.8 4711 80\r\n", -1, ""),
+    PROXY("v1 scope", "PROXY TCP6 fe80::1%lo ::1 4711 80\r\n", -1, ""),
+    PROXY("v1 brackets", "PROXY TCP6 [::1] [::1] 4711 80\r\n", -1, ""),
+    PROXY("v1 host", "PROXY TCP4 localhost 5.6.7.8 4711 80\r\n", -1, ""),
+    PROXY("v1 port", "PROXY TCP4 1.2.3.4 5.6.7.8 65536 80\r\n", -1, ""),
+    PROXY("v1 port 2", "PROXY TCP4 1.2.3.4 5.6.7.8 4711 99999999\r\n", -1, ""),
+    PROXY("v1 port -", "PROXY TCP4 1.2.3.4 5.6.7.8 -1 80\r\n", -1, ""),
+    PROXY("v1 port 080", "PROXY TCP4 1.2.3.4 5.6.7.8 4711 080\r\n", -1, ""),
+    PROXY("v1 no port", "PROXY TCP4 1.2.3.4 5.6.7.8  80\r\n", -1, ""),
+    PROXY("PUT", "PUT / HTTP/1.1\r\n\r\n", -1, ""),
+    PROXY("GET", "GET / HTTP/1.1\r\n\r\n", -1, ""),
+    PROXY("TLS", "\x16\3\1\2\0\1\0\1", -1, ""),
+    PROXY("CRLF", "\r\nGET / HTTP/1.1\r\n\r\n", -1, ""),
+
+    PROXY("v2", SIG "\x21\x11\0\x0c" V4 "GET", 28, "192.0.2.1:4711"),
+    PROXY("v2 IPv6", SIG "\x21\x21\0\x24" V6, 52, "[2001:db8::1]:4711"),
+    PROXY("v2 mapped", SIG "\x21\x21\0\x24" M4, 52, "192.0.2.1:4711"),
+    PROXY("v2 DGRAM", SIG "\x21\x12\0\x0c" V4, 28, "192.0.2.1:4711"),
+    PROXY("v2 unix", SIG "\x21\x31\0\xd8" U216, 232, "unix:"),
+    PROXY("v2 TLV", SIG "\x21\x11\0\x11" V4 "\4\0\2ab", 33, "192.0.2.1:4711"),
+    PROXY("v2 TLVs still to come", SIG "\x21\x11\xff\xff" V4 "\4", 65551,
+          "192.0.2.1:4711"),
+    PROXY("v2 LOCAL", SIG "\x20\0\0\0", 16, ""),
+    PROXY("v2 LOCAL with an address", SIG "\x20\x11\0\x0c" V4, 28, ""),
+    PROXY("v2 LOCAL with anything", SIG "\x20\xff\0\3abc", 19, ""),
+    PROXY("v2 UNSPEC", SIG "\x21\0\0\0", 16, ""),
+    PROXY("v2 UNSPEC with TLVs", SIG "\x21\0\0\5\4\0\2ab", 21, ""),
+    PROXY("v2 UNSPEC protocol", SIG "\x21\x10\0\x0c" V4, 28, ""),
+    PROXY("v2 UNSPEC family", SIG "\x21\1\0\0", 16, ""),
+    PROXY("v2 cut", SIG "\x21\x11\0\x0c" "\xc0\0\2\1\xc6\x33\x64\7\x12\x67\0", 0,
+          ""),
+    PROXY("v2 cut length", SIG "\x21\x11\0", 0, ""),
+    PROXY("v2 too short", SIG "\x21\x11\0\x0b" V4, -1, ""),
+    PROXY("v2 no address", SIG "\x21\x11\0\0" V4, -1, ""),
+    PROXY("v2 too short for IPv6", SIG "\x21\x21\0\x0c" V4, -1, ""),
+    PROXY("v2 too short for IPv6 by one", SIG "\x21\x21\0\x23" V6, -1, ""),
+    PROXY("v2 too short for unix", SIG "\x21\x31\0\xd7" U216, -1, ""),
+    PROXY("v2 family", SIG "\x21\x41\0\x0c" V4, -1, ""),
+    PROXY("v2 protocol", SIG "\x21\x13\0\x0c" V4, -1, ""),
+    PROXY("v2 version 1", SIG "\x11\x11\0\x0c" V4, -1, ""),
+    PROXY("v2 version 3", SIG "\x31\x11\0\x0c" V4, -1, ""),
+    PROXY("v2 command", SIG "\x22\x11\0\x0c" V4, -1, ""),
+    PROXY("v2 signature", "\r\n\r\n\0\r\nQUIT\r" "\x21\x11\0\x0c" V4, -1, "")
+};
+#define PROXY_ROWS (sizeof proxy_rows / sizeof proxy_rows[0])
+
+/* The verdict on in[0..n), its last byte before a page that nobody may touch. */
+static long proxy_verdict(const char *in, size_t n, empm__peer *p)
+{
+    char *m = guarded(n);
+    long r;
+
+    memcpy(m, in, n);
+    memset(p, 0, sizeof *p);
+    r = empm__proxy_parse(p, m, n);
+    guarded_free(m, n);
+    return r;
+}
+
+/* What is decided of a part stays decided; returns the verdict on all of it. */
+static long proxy_every_part(const char *in, size_t n, empm__peer *p)
+{
+    long r, first = 0;
+    size_t k;
+
+    for (k = 1; k <= n; k++) {
+        r = proxy_verdict(in, k, p);
+        if (first == 0)
+            first = r;
+        if (r != first) {
+            fail(__FILE__, __LINE__, "%ld at %lu, %ld before", r,
+                 (unsigned long)k, first);
+            break;
+        }
+        if (r <= 0 && p->family != EMPM__PEER_UNASKED)
+            fail(__FILE__, __LINE__, "a peer of a header that is not there");
+    }
+    return first;
+}
+
+TEST(proxy, grammar)                /* every prefix is every cut: it is pure */
+{
+    char text[96];
+    empm__peer p;
+    size_t i;
+
+    for (i = 0; i < PROXY_ROWS; i++) {
+        const proxy_row *r = &proxy_rows[i];
+        context("%s", r->what);
+        CHECK_INT(proxy_every_part(r->in, r->len, &p), r->want);
+        if (r->want > 0 && r->peer[0] != 0)
+            CHECK_STR(empm__peer_text(&p, 1, text, sizeof text), r->peer);
+        else
+            CHECK_INT(p.family, EMPM__PEER_UNASKED);
+        CHECK_INT(p.proxied, r->want > 0 && r->peer[0] != 0);
+    }
+}
+
+TEST(proxy, mutations)              /* nothing is read that is not there */
+{
+    uint32_t seed = 12345;
+    int round;
+
+    for (round = 0; round < 3000; round++) {
+        const proxy_row *r = &proxy_rows[(unsigned)round % PROXY_ROWS];
+        char in[300];
+        empm__peer p;
+        size_t n = r->len, k, times;
+        long got;
+        memcpy(in, r->in, n);
+        for (times = 1 + (unsigned)round / 7 % 3; times > 0; times--) {
+            seed = seed * 1664525u + 1013904223u;
+            k = (seed >> 8) % n;
+            switch (seed >> 30) {
+            case 0: in[k] = (char)(seed >> 16);              break;
+            case 1: in[k] = (char)(in[k] ^ 1 << seed / 65536 % 8); break;
+            case 2: n = k + 1;                               break;
+            case 3: memmove(in + k, in + k + 1, n - k - 1);
+                    n -= n > 1;                              break;
+            }
+        }
+        context("%s, round %d", r->what, round);
+        got = round % 10 == 0 ? proxy_every_part(in, n, &p)
+                              : proxy_verdict(in, n, &p);
+        CHECK_IN(got, -1, 65551);
+        if (got > 0 && in[0] == 'P')
+            CHECK(got <= 107 && (size_t)got <= n && in[got - 1] == '\n');
+        if (got > 0 && p.family != EMPM__PEER_UNASKED)
+            CHECK(p.proxied);
+    }
+}
+
+TEST(proxy, networks)
+{
+    static const struct { const char *list, *in, *out; } good[] = {
+        { "192.0.2.1", "192.0.2.1", "192.0.2.2" },
+        { "10.0.0.0/8", "10.255.0.1", "11.0.0.0" },
+        { "10.1.2.3/8", "10.9.9.9", "9.0.0.0" },
+        { "192.0.2.128/25", "192.0.2.129", "192.0.2.127" },
+        { "192.0.2.64/26", "192.0.2.127", "192.0.2.128" },
+        { "0.0.0.0/0", "8.8.8.8", "2001:db8::1" },
+        { "::/0", "2001:db8::1", "8.8.8.8" },
+        { "2001:db8::/33", "2001:db8:7fff::1", "2001:db8:8000::1" },
+        { "2001:db8::1", "2001:db8::1", "2001:db8::2" },
+        { "::ffff:10.0.0.0/104", "10.1.1.1", "11.1.1.1" },
+        { "::ffff:10.0.0.1", "10.0.0.1", "10.0.0.2" },
+        { " 192.0.2.1,\t2001:db8::/32 , 10.0.0.0/8 ", "10.1.1.1", "192.0.2.2" },
+        { "", "unix:", "192.0.2.1" }
+    };
+    static const char *const bad[] = {
+        "a", "192.0.2", "192.0.2.1/33", "192.0.2.1/", "192.0.2.1/-1", "::1/129",
+        "192.0.2.1/8x", "192.0.2.1:80", "[::1]", "::ffff:10.0.0.0/95",
+        "192.0.2.0/255.255.255.0", "10.0.0.0/8 x", "/8", "192.0.2.0/24/8"
+    };
+    size_t i;
+
+    for (i = 0; i < sizeof good / sizeof good[0]; i++) {
+        empm_config cfg = empm_defaults();
+        empm__report rep;
+        empm__nets t;
+        empm__peer p;
+        context("%s", good[i].list);
+        memset(&rep, 0, sizeof rep);
+        cfg.remote_ip_trusted_proxy[0] = good[i].list;
+        CHECK_INT(empm__nets_init(&t, &cfg, &rep), EMPM_OK);
+        CHECK_INT(rep.errors, 0);
+        peer_of(&p, good[i].in);
+        CHECK(empm__trusted(&t, &p));
+        peer_of(&p, good[i].out);
+        CHECK(!empm__trusted(&t, &p));
+        empm__nets_free(&t);
+    }
+    for (i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        fixture f;
+        context("%s", bad[i]);
+        fx_init(&f);
+        f.cfg.remote_ip_trusted_proxy[0] = bad[i];
+        CHECK_INT(empm_start(&f.cfg, &f.s), EMPM_EINVAL);
+        CHECK(fx_log_has(&f, "EMPM5301: RemoteIPTrustedProxy "));
+        fx_close_files(&f);
+    }
+    {
+        fixture f;
+        context("RemoteIPHeader");
+        fx_init(&f);
+        f.cfg.remote_ip_header = "X Forwarded";
+        CHECK_INT(empm_start(&f.cfg, &f.s), EMPM_EINVAL);
+        CHECK(fx_log_has(&f, "EMPM5302: "));
+        fx_close_files(&f);
+    }
+}
+
+TEST(proxy, forwarded_for)
+{
+    static const struct { const char *peer, *value, *client; } rows[] = {
+        { "10.0.0.1", "192.0.2.1", "192.0.2.1" },
+        { "192.0.2.9", "192.0.2.1", "192.0.2.9" },       /* anybody */
+        { "10.0.0.1", "192.0.2.1, 192.0.2.2", "192.0.2.2" },  /* forged left */
+        { "10.0.0.1", "192.0.2.1, 10.0.0.3,10.0.0.2", "192.0.2.1" },
+        { "10.0.0.1", "10.0.0.3, 10.0.0.2", "10.0.0.3" },
+        { "10.0.0.1", "2001:db8::1, 10.0.0.2", "2001:db8::1" },
+        { "10.0.0.1", "  192.0.2.1\t,\t10.0.0.2  ", "192.0.2.1" },
+        { "10.0.0.1", "192.0.2.1,, ,10.0.0.2,", "192.0.2.1" },
+        { "10.0.0.1", "192.0.2.1:4711", "192.0.2.1" },
+        { "10.0.0.1", "[2001:db8::1]", "2001:db8::1" },
+        { "10.0.0.1", "[2001:db8::1]:80", "2001:db8::1" },
+        { "10.0.0.1", "::ffff:192.0.2.1", "192.0.2.1" },
+        { "10.0.0.1", "192.0.2.1, ::ffff:10.0.0.2", "192.0.2.1" },
+        { "10.0.0.1", "192.0.2.1, unknown", "10.0.0.1" },
+        { "10.0.0.1", "192.0.2.1, x, 10.0.0.2", "10.0.0.2" },
+        { "10.0.0.1", "192.0.2.1, unix:", "10.0.0.1" },
+        { "10.0.0.1", "192.0.2.256", "10.0.0.1" },
+        { "10.0.0.1", "192.0.2.1:", "10.0.0.1" },
+        { "10.0.0.1", "192.0.2.1:65536", "10.0.0.1" },
+        { "10.0.0.1", "[192.0.2.1]", "10.0.0.1" },
+        { "10.0.0.1", "[2001:db8::1", "10.0.0.1" },
+        { "10.0.0.1", "[2001:db8::1]80", "10.0.0.1" },
+        { "10.0.0.1", "[]", "10.0.0.1" },
+        { "10.0.0.1", "[", "10.0.0.1" },
+        { "10.0.0.1", ":", "10.0.0.1" },
+        { "10.0.0.1", "\"192.0.2.1\"", "10.0.0.1" },
+        { "10.0.0.1", "192.0.2.1 192.0.2.2", "10.0.0.1" },
+        { "10.0.0.1", "1111111111111111111111111111111111111111111111111111",
+          "10.0.0.1" },
+        { "10.0.0.1", "", "10.0.0.1" },
+        { "10.0.0.1", ",", "10.0.0.1" },
+        { "unix:", "192.0.2.1", "192.0.2.1" },
+        { "2001:db8:1::1", "192.0.2.1", "192.0.2.1" }
+    };
+    empm_config cfg = empm_defaults();
+    empm__report rep;
+    empm__nets t;
+    size_t i;
+
+    memset(&rep, 0, sizeof rep);
+    cfg.remote_ip_trusted_proxy[0] = "10.0.0.0/8";
+    cfg.remote_ip_trusted_proxy[1] = "2001:db8:1::/48";
+    CHECK_INT(empm__nets_init(&t, &cfg, &rep), EMPM_OK);
+    for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        empm__peer p;
+        context("%s: %s", rows[i].peer, rows[i].value);
+        peer_of(&p, rows[i].peer);
+        empm__forwarded(&t, &p, rows[i].value);
+        CHECK_STR(peer_text(&p), rows[i].client);
+    }
+    empm__nets_free(&t);
+}
+
+/* Who asks? "peer client", the peer's port replaced by P if it is the socket's. */
+static const char *who(client *c, const char *fields)
+{
+    static char text[200];
+    char *at;
+
+    cl_printf(c, "GET /who HTTP/1.1\r\nHost: a\r\n%s\r\n", fields);
+    if (cl_reply(c) != 200)
+        return "no answer";
+    snprintf(text, sizeof text, "%s", c->body.p);
+    if (strncmp(text, "127.0.0.1:", 10) == 0 && (at = strchr(text, ' ')) != NULL)
+        memmove(text + 10, at, strlen(at) + 1);
+    return text;
+}
+
+LIVE(proxy, forwarded_for_over_the_wire)
+{
+    int trusted;
+
+    for (trusted = 0; trusted < 2; trusted++) {
+        fixture f;
+        client c;
+        fx_init(&f);
+        f.cfg.remote_ip_header = "X-Forwarded-For";
+        if (trusted)
+            f.cfg.remote_ip_trusted_proxy[0] = "127.0.0.0/8 10.0.0.0/8";
+        if (!fx_up(&f))
+            return;
+        cl_open(&c, &f);
+        CHECK_STR(who(&c, ""), "127.0.0.1: 127.0.0.1");
+        CHECK_STR(who(&c, "X-Forwarded-For: 192.0.2.1\r\n"),
+                  trusted ? "127.0.0.1: 192.0.2.1" : "127.0.0.1: 127.0.0.1");
+        CHECK_STR(who(&c, "x-FORWARDED-for: 192.0.2.7, 192.0.2.1\r\n"
+                      "X-Other: 192.0.2.8\r\nX-Forwarded-For: 10.0.0.1,\r\n"),
+                  trusted ? "127.0.0.1: 192.0.2.1" : "127.0.0.1: 127.0.0.1");
+        CHECK_STR(who(&c, "X-Forwarded-For: 192.0.2.1\r\n"
+                      "X-Forwarded-For: what?\r\n"), "127.0.0.1: 127.0.0.1");
+        CHECK_STR(who(&c, ""), "127.0.0.1: 127.0.0.1");
+        cl_close(&c);
+        fx_down(&f);
+    }
+}
+
+#define P1 "PROXY TCP4 192.0.2.1 198.51.100.7 4711 80\r\n"
+#define WHO "GET /who HTTP/1.1\r\nHost: a\r\n\r\n"
+
+static int proxied_up(fixture *f)
+{
+    fx_init(f);
+    f->options = " proxy";
+    return fx_up(f);
+}
+
+LIVE(proxy, header_then_requests)
+{
+    static const char v2[] = SIG "\x21\x21\0\x24" V6 WHO WHO;
+    fixture f;
+    client c;
+    size_t cut;
+    int i;
+
+    if (!proxied_up(&f))
+        return;
+    cl_open(&c, &f);                    /* all of it in one segment */
+    cl_puts(&c, P1 WHO WHO);
+    for (i = 0; i < 2; i++) {
+        CHECK_INT(cl_reply(&c), 200);
+        CHECK_STR(c.body.p, "192.0.2.1:4711 192.0.2.1");
+    }
+    CHECK_STR(who(&c, ""), "192.0.2.1:4711 192.0.2.1");
+    cl_puts(&c, P1);                    /* only once, and only first */
+    CHECK_INT(cl_reply(&c), 400);
+    cl_close(&c);
+    cl_open(&c, &f);
+    for (cut = 0; cut + 1 < sizeof v2; cut++)
+        cl_send(&c, v2 + cut, 1);
+    for (i = 0; i < 2; i++) {
+        CHECK_INT(cl_reply(&c), 200);
+        CHECK_STR(c.body.p, "[2001:db8::1]:4711 2001:db8::1");
+    }
+    cl_close(&c);
+    for (cut = 1; cut < 56; cut++) {    /* at every point of the header */
+        context("cut at %lu", (unsigned long)cut);
+        cl_open(&c, &f);
+        cl_send(&c, v2, cut);
+        cl_readable(&c, 1);
+        cl_send(&c, v2 + cut, sizeof v2 - 1 - cut);
+        CHECK_INT(cl_reply(&c), 200);
+        CHECK_STR(c.body.p, "[2001:db8::1]:4711 2001:db8::1");
+        cl_close(&c);
+    }
+    no_context();
+    cl_open(&c, &f);                    /* LOCAL, UNSPEC: a balancer's own checks */
+    cl_send(&c, SIG "\x20\0\0\0" , 16);
+    CHECK_STR(who(&c, ""), "127.0.0.1: 127.0.0.1");
+    cl_close(&c);
+    cl_open(&c, &f);
+    cl_send(&c, SIG "\x21\0\0\5\4\0\2ab", 21);
+    CHECK_STR(who(&c, ""), "127.0.0.1: 127.0.0.1");
+    cl_close(&c);
+    cl_open(&c, &f);
+    cl_puts(&c, "PROXY UNKNOWN\r\n");
+    CHECK_STR(who(&c, ""), "127.0.0.1: 127.0.0.1");
+    cl_close(&c);
+    cl_open(&c, &f);
+    cl_send(&c, SIG "\x21\x31\0\xd8" U216, 232);
+    CHECK_STR(who(&c, ""), "unix: unix:");
+    cl_close(&c);
+    fx_down(&f);
+}
+
+LIVE(proxy, long_tlvs)              /* more than a buffer: skipped as they come */
+{
+    static const size_t sizes[] = { 5000, 6000, 60000, 65535 - 12 };
+    fixture f;
+    client c;
+    size_t i, k;
+    str s;
+
+    memset(&s, 0, sizeof s);
+    if (!proxied_up(&f))
+        return;
+    for (i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        const unsigned len = (unsigned)sizes[i] + 12;
+        char head[16];
+        context("%lu", (unsigned long)sizes[i]);
+        memcpy(head, SIG "\x21\x11", 14);
+        head[14] = (char)(len >> 8);
+        head[15] = (char)len;
+        s.n = 0;
+        str_add(&s, head, 16);
+        str_add(&s, V4, 12);
+        str_fill(&s, 'G', sizes[i]);
+        str_addf(&s, WHO WHO);
+        for (k = 0; k < 2; k++) {
+            size_t at = 0;
+            cl_open(&c, &f);
+            if (k == 1)                 /* in pieces, with pauses */
+                for (; at + 20000 < s.n; at += 20000) {
+                    cl_send(&c, s.p + at, 20000);
+                    nap(2);
+                }
+            cl_send(&c, s.p + at, s.n - at);
+            CHECK_INT(cl_reply(&c), 200);
+            CHECK_STR(c.body.p, "192.0.2.1:4711 192.0.2.1");
+            CHECK_INT(cl_reply(&c), 200);
+            CHECK_STR(who(&c, ""), "192.0.2.1:4711 192.0.2.1");
+            cl_close(&c);
+        }
+    }
+    str_free(&s);
+    fx_down(&f);
+}
+
+LIVE(proxy, without_a_header_no_answer)
+{
+    static const char *const in[] = {
+        "GET /who HTTP/1.1\r\nHost: a\r\n\r\n", "PROXY\r\n", "PROXY TCP4 x\r\n",
+        "\r\n\r\nGET", "x"
+    };
+    fixture f;
+    client c;
+    size_t i;
+
+    if (!proxied_up(&f))
+        return;
+    for (i = 0; i < 20; i++) {
+        cl_open(&c, &f);
+        cl_puts(&c, in[i % 5]);
+        CHECK_IN(cl_drain(&c, PATIENCE), CL_FIN, CL_RESET);
+        CHECK_INT(c.in.n, 0);
+        cl_close(&c);
+    }
+    cl_open(&c, &f);                    /* cut, and no more to come */
+    cl_puts(&c, "PROXY TCP4 192.0.2.1 ");
+    cl_shut(&c);
+    CHECK_FIN(&c);
+    cl_close(&c);
+    cl_open(&c, &f);                    /* somebody looks whether we are there */
+    cl_shut(&c);
+    CHECK_FIN(&c);
+    cl_close(&c);
+    CHECK_INT(fx_log_lines(&f, "EMPM530"), 1);
+    CHECK(fx_log_has(&f, "EMPM5304: 127.0.0.1:"));
+    if (!f.forked) {
+        uint32_t refused = 0;
+        int k;
+        for (k = 0; k < f.s->child.nworkers; k++)
+            refused += empm__load(&f.s->child.workers[k].score->proxy_refused);
+        CHECK_INT(refused, 21);
+    }
+    fx_down(&f);
+}
+
+LIVE(proxy, a_slow_header_holds_no_worker_and_ends_in_time)
+{
+    fixture f;
+    client c[20], d;
+    uint64_t t0;
+    int i, round;
+
+    fx_init(&f);
+    long_times(&f);
+    f.options = " proxy";
+    f.cfg.threads_per_child = 1;
+    f.cfg.header_timeout_ms = 600;
+    if (!fx_up(&f))
+        return;
+    t0 = now_ms();
+    for (i = 0; i < 20; i++)
+        cl_open(&c[i], &f);             /* c[0] to c[9] never send a byte */
+    for (round = 0; round < 5; round++) {
+        for (i = 10; i < 20; i++)
+            cl_send(&c[i], P1 + round, 1);
+        cl_open(&d, &f);
+        cl_puts(&d, P1);
+        CHECK_STR(who(&d, ""), "192.0.2.1:4711 192.0.2.1");
+        cl_close(&d);
+        nap(20);
+    }
+    CHECK(now_ms() - t0 < 600);
+    for (i = 0; i < 20; i++) {
+        CHECK_IN(cl_drain(&c[i], PATIENCE), CL_FIN, CL_RESET);
+        CHECK_INT(c[i].in.n, 0);
+        CHECK_IN(now_ms() - t0, 580, 600 + SCALED(700));
+        cl_close(&c[i]);
+    }
+    cl_open(&d, &f);
+    cl_puts(&d, P1);
+    CHECK_STR(who(&d, ""), "192.0.2.1:4711 192.0.2.1");
+    cl_close(&d);
+    fx_down(&f);
+}
+
+LIVE(proxy, only_from_trusted_peers)
+{
+    fixture f;
+    client c;
+    int trusted;
+
+    for (trusted = 0; trusted < 2; trusted++) {
+        fx_init(&f);
+        f.options = " proxy";
+        f.cfg.remote_ip_header = "X-Forwarded-For";
+        f.cfg.remote_ip_trusted_proxy[0] = trusted ? "127.0.0.1, 10.0.0.0/8"
+                                                   : "127.0.0.2/32 10.0.0.0/8";
+        if (!fx_up(&f))
+            return;
+        cl_open(&c, &f);
+        cl_puts(&c, P1 WHO);
+        if (trusted) {
+            CHECK_INT(cl_reply(&c), 200);
+            CHECK_STR(c.body.p, "192.0.2.1:4711 192.0.2.1");
+            /* the field is the client's own word now */
+            CHECK_STR(who(&c, "X-Forwarded-For: 203.0.113.9\r\n"),
+                      "192.0.2.1:4711 192.0.2.1");
+            cl_close(&c);
+            cl_open(&c, &f);            /* two proxies, the first by its field */
+            cl_puts(&c, "PROXY TCP4 10.0.0.1 198.51.100.7 4711 80\r\n");
+            CHECK_STR(who(&c, "X-Forwarded-For: 203.0.113.9\r\n"),
+                      "10.0.0.1:4711 203.0.113.9");
+        } else {
+            CHECK_IN(cl_drain(&c, PATIENCE), CL_FIN, CL_RESET);
+            CHECK_INT(c.in.n, 0);
+            CHECK(fx_log_has(&f, "EMPM5305: 127.0.0.1:"));
+        }
+        cl_close(&c);
+        fx_down(&f);
+    }
+}
+
+TEST(proxy, a_proxy_may_have_many_connections)
+{
+    fixture f;
+    client c[6];
+    char path[300], listen[340];
+    int i, by_unix;
+
+    fx_init(&f);
+    f.options = " proxy";
+    snprintf(listen, sizeof listen, "unix:%s proxy",
+             tmp_path(path, sizeof path, "p.sock"));
+    f.cfg.listen[1] = listen;
+    f.cfg.remote_ip_trusted_proxy[0] = "127.0.0.1";
+    f.cfg.max_connections_per_peer = 2;
+    if (!fx_up(&f))
+        return;
+    for (by_unix = 0; by_unix < 2; by_unix++) {
+        for (i = 0; i < 6; i++) {        /* a unix socket is always trusted */
+            if (by_unix)
+                CHECK_INT(connect_unix(&c[i], path), 0);
+            else
+                cl_open(&c[i], &f);
+            cl_puts(&c[i], P1);
+            CHECK_STR(who(&c[i], ""), "192.0.2.1:4711 192.0.2.1");
+        }
+        for (i = 0; i < 6; i++)
+            cl_close(&c[i]);
+    }
+    CHECK_INT(empm__load(&f.s->child.score->refused), 0);
+    fx_down(&f);
+}
+
+TEST(proxy, a_stop_ends_those_who_wait)
+{
+    fixture f;
+    client c, d;
+    uint64_t t0;
+
+    fx_init(&f);
+    long_times(&f);
+    f.options = " proxy";
+    f.cfg.stop_timeout_ms = 300;
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    cl_open(&d, &f);
+    cl_puts(&d, "PROXY TCP4 ");
+    CHECK_SOON(empm__load(&f.s->child.score->connections) == 2, 2000);
+    nap(10);
+    t0 = now_ms();
+    empm_stop(f.s);
+    CHECK_INT(cl_end(&c, AT_ONCE), CL_FIN);
+    CHECK_IN(cl_end(&d, PATIENCE), CL_FIN, CL_RESET);
+    CHECK_IN(now_ms() - t0, 0, 300 + SCALED(700));
+    cl_close(&c);
+    cl_close(&d);
+    fx_down(&f);
+}
+
+/* ---------------------------------------------------------------------------
  * >>memory -- none per request; none is no catastrophe
  * ------------------------------------------------------------------------- */
 
@@ -4060,6 +4895,8 @@ TEST(memory, start_survives_each_failing_allocation)
         int rc, hit;
         context("allocation %d", k);
         fx_init(&f);
+        f.cfg.remote_ip_trusted_proxy[0] = "192.0.2.0/24";
+        f.cfg.max_connections_per_peer = 100;
         set_int(&a_fail_at, k);
         rc = empm_start(&f.cfg, &f.s);
         hit = get_int(&a_fail_at) <= 0;
@@ -7521,6 +8358,45 @@ TEST(files, kept_are_closed_at_rest)
 }
 
 /* ---------------------------------------------------------------------------
+ * >>health -- may a balancer send more?
+ * ------------------------------------------------------------------------- */
+
+TEST(health, says_when_to_go_elsewhere)
+{
+    fixture f;
+    client c, d;
+
+    fx_init(&f);
+    f.cfg.listen[1] = "127.0.0.1:0 admin";
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    CHECK_INT(cl_get(&c, "/health"), 200);
+    CHECK_STR(c.body.p, "OK\n");
+    CHECK_STR(cl_header(&c, "Cache-Control"), "no-store");
+    CHECK_INT(cl_connect_port(&d, empm_port(f.s, 1), 0), 0);
+    CHECK_INT(cl_get(&d, "/health"), 200);
+    empm__store(&empm__score_server_at(&f.s->score)->draining, 1u);
+    CHECK_INT(cl_get(&c, "/health"), 503);
+    CHECK_STR(c.body.p, "draining\n");
+    CHECK_STR(cl_header(&c, "Cache-Control"), "no-store");
+    CHECK(cl_header(&c, "Retry-After") == NULL);
+    CHECK_INT(c.closes, 0);             /* all else goes on */
+    CHECK_INT(cl_get(&d, "/health"), 503);
+    check_in_step(&c);
+    empm__store(&empm__score_server_at(&f.s->score)->draining, 0u);
+    CHECK_INT(cl_get(&c, "/health"), 200);
+    empm_stop_graceful(f.s);
+    CHECK_SOON(empm__load(&f.s->child.stopping) != 0, 2000);
+    CHECK_INT(cl_get(&d, "/health"), 503);
+    CHECK_INT(cl_get(&c, "/health"), 503);
+    CHECK_INT(c.closes, 1);
+    cl_close(&c);
+    cl_close(&d);
+    fx_down(&f);
+}
+
+/* ---------------------------------------------------------------------------
  * >>load -- slow clients, greedy clients, all workers busy
  * ------------------------------------------------------------------------- */
 
@@ -10081,6 +10957,184 @@ TEST(clients, nc)
                     "\\r\\n' | timeout 20 nc -N 127.0.0.1 %d", f.port), 0);
     CHECK(strstr(out, "\r\n\r\nHello, world!\n") != NULL);
     fx_down(&f);
+}
+
+TEST(clients, curl_haproxy_protocol)
+{
+    fixture f;
+    char out[4096];
+
+    if (!installed("curl"))
+        SKIP("curl is not installed");
+    fx_init_forked(&f, 1);
+    f.options = " proxy";
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(shell(out, sizeof out, "curl -sS -m 20 --haproxy-protocol "
+                    "http://127.0.0.1:%d/who http://127.0.0.1:%d/hello", f.port,
+                    f.port), 0);
+    CHECK(strncmp(out, "127.0.0.1:", 10) == 0);
+    CHECK(strstr(out, " 127.0.0.1Hello, world!\n") != NULL);
+    CHECK_INT(shell(out, sizeof out, "curl -sS -m 20 http://127.0.0.1:%d/who",
+                    f.port) != 0, 1);    /* without: no answer */
+    fx_down(&f);
+}
+
+/* Clients that count what fails, over connections that last a while. */
+typedef struct visitor {
+    pthread_t thread;
+    int       port, good, failed;
+    int      *stop;
+} visitor;
+
+static void *visitor_run(void *arg)
+{
+    visitor *v = (visitor *)arg;
+
+    while (!get_int(v->stop)) {
+        client c;
+        int i, status = 200;
+        if (cl_connect_port(&c, v->port, 0) != 0) {
+            add_int(&v->failed, 1);
+            continue;
+        }
+        for (i = 0; i < 50 && status == 200 && !get_int(v->stop); i++) {
+            if (i % 4 != 3)
+                status = cl_get(&c, "/hello");
+            else {                       /* nobody may repeat this one */
+                cl_puts(&c, "POST /echo HTTP/1.1\r\nHost: a\r\n"
+                        "Content-Length: 5\r\n\r\nhello");
+                status = cl_reply(&c);
+            }
+            add_int(status == 200 ? &v->good : &v->failed, 1);
+            if (c.closes)
+                break;
+            nap(i % 4);
+        }
+        cl_close(&c);
+    }
+    return NULL;
+}
+
+/* README.md has this configuration with names and times for the real world. */
+static pid_t haproxy_start(int fd, const fixture *node, int nodes)
+{
+    char path[400], text[4000];
+    int n, i;
+    pid_t pid;
+
+    n = snprintf(text, sizeof text,
+        "defaults\n"
+        "    mode http\n"
+        "    timeout connect 2s\n"
+        "    timeout client 10s\n"
+        "    timeout server 10s\n"
+        "    timeout http-request 10s\n"
+        "    timeout http-keep-alive 5s\n"
+        "    retries 3\n"
+        "    option redispatch 1\n"
+        "    retry-on conn-failure empty-response\n"
+        "frontend www\n"
+        "    bind fd@%d\n"
+        "    default_backend nodes\n"
+        "backend nodes\n"
+        "    balance leastconn\n"
+        "    http-request disable-l7-retry unless METH_GET\n"
+        "    option httpchk GET /health\n"
+        "    default-server check inter 200ms fall 2 rise 1 send-proxy-v2\n", fd);
+    for (i = 0; i < nodes; i++)
+        n += snprintf(text + n, sizeof text - (size_t)n,
+                      "    server node%d 127.0.0.1:%d\n", i, node[i].port);
+    write_file(tmp_path(path, sizeof path, "haproxy.cfg"), text, (size_t)n);
+    pid = fork();
+    if (pid == 0) {
+#ifdef __linux__
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+#endif
+        if (!g_show_log)
+            dup2(open("/dev/null", O_RDWR), 2);
+        execlp("haproxy", "haproxy", "-q", "-db", "-f", path, (char *)NULL);
+        execl("/usr/sbin/haproxy", "haproxy", "-q", "-db", "-f", path,
+              (char *)NULL);
+        _exit(127);
+    }
+    return pid;
+}
+
+static void visitors(visitor *v, int n, int *good, int *failed)
+{
+    int i;
+
+    for (i = *good = *failed = 0; i < n; i++) {
+        *good += get_int(&v[i].good);
+        *failed += get_int(&v[i].failed);
+    }
+}
+
+TEST(clients, haproxy_loses_nothing)
+{
+    enum { NODES = 3, VISITORS = 8 };
+    fixture f[NODES];
+    visitor v[VISITORS];
+    client c;
+    int fd, port = 0, stop = 0, good, failed, before, i, st;
+    pid_t haproxy, group;
+
+    if (!installed("haproxy") && access("/usr/sbin/haproxy", X_OK) != 0)
+        SKIP("haproxy is not installed");
+    for (i = 0; i < NODES; i++) {
+        fx_init_forked(&f[i], 1);
+        f[i].options = " proxy";
+        f[i].cfg.keep_alive_timeout_ms = 300;   /* idle ones go all the time */
+        if (!fx_up(&f[i]))
+            return;
+    }
+    fd = listening_socket(&port);
+    haproxy = haproxy_start(fd, f, NODES);
+    close(fd);
+    CHECK_INT(cl_connect_port(&c, port, 0), 0);
+    CHECK_INT(cl_get(&c, "/who"), 200);  /* our address, as haproxy has seen it */
+    CHECK(strncmp(c.body.p, "127.0.0.1:", 10) == 0);
+    cl_close(&c);
+
+    memset(v, 0, sizeof v);
+    for (i = 0; i < VISITORS; i++) {
+        v[i].port = port;
+        v[i].stop = &stop;
+        pthread_create(&v[i].thread, NULL, visitor_run, &v[i]);
+    }
+    nap(500);
+    kill(f[0].pid, SIGWINCH);            /* a node goes: nobody notices */
+    CHECK(fx_wait(&f[0], PATIENCE));
+    CHECK(WIFEXITED(f[0].status) && WEXITSTATUS(f[0].status) == 0);
+    f[0].pid = 0;
+    nap(500);
+    visitors(v, VISITORS, &good, &failed);
+    CHECK(good > 200);
+    CHECK_INT(failed, 0);
+
+    group = f[1].pid;                    /* a node dies: those it had may fail */
+    kill(-group, SIGKILL);
+    waitpid(group, &st, 0);
+    CHECK(fx_reap(&f[1], group, SCALED(3000)));
+    f[1].pid = 0;
+    nap(1000);
+    visitors(v, VISITORS, &before, &failed);
+    CHECK_IN(failed, 0, VISITORS);
+    st = failed;
+    nap(500);                            /* from then on, none */
+    visitors(v, VISITORS, &good, &failed);
+    CHECK(good > before + 50);
+    CHECK_INT(failed, st);
+
+    set_int(&stop, 1);
+    for (i = 0; i < VISITORS; i++)
+        pthread_join(v[i].thread, NULL);
+    kill(haproxy, SIGTERM);
+    CHECK_INT(waitpid(haproxy, &st, 0), haproxy);
+    f[0].deaths_ok = f[1].deaths_ok = f[2].deaths_ok = 1;
+    for (i = 0; i < NODES; i++)
+        fx_down(&f[i]);
 }
 
 /* ---------------------------------------------------------------------------
