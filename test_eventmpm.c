@@ -4807,6 +4807,31 @@ TEST(proxy, a_proxy_may_have_many_connections)
     fx_down(&f);
 }
 
+TEST(proxy, the_listener_closes_those_without_a_byte)
+{
+    fixture f;
+    client c, d;
+
+    fx_init(&f);
+    long_times(&f);
+    f.options = " proxy";
+    f.cfg.threads_per_child = 1;
+    f.cfg.header_timeout_ms = 400;
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    CHECK_SOON(empm__load(&f.s->child.score->connections) == 1, 2000);
+    cl_open(&d, &f);
+    cl_puts(&d, P1 "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_SOON(get_int(&shm->at_gate) == 1, 2000);
+    CHECK_INT(cl_end(&c, PATIENCE), CL_FIN);     /* no worker is free */
+    set_int(&shm->gate, 1);
+    CHECK_INT(cl_reply(&d), 200);
+    cl_close(&c);
+    cl_close(&d);
+    fx_down(&f);
+}
+
 TEST(proxy, a_stop_ends_those_who_wait)
 {
     fixture f;
