@@ -65,9 +65,9 @@
  *   by themselves.
  *
  * BEHIND A PROXY  Listen "8080 proxy" takes the client's address from the PROXY
- *   header of a balancer, RemoteIPHeader from a field such as X-Forwarded-For: of
- *   those in RemoteIPTrustedProxy only. empm_client() is that address, and
- *   empm_health_page() tells a balancer when to send no more.
+ *   header of a balancer, RemoteIPHeader from a field such as X-Forwarded-For;
+ *   both of those in RemoteIPTrustedProxy only. empm_client() is that address,
+ *   and empm_health_page() tells a balancer when to send no more.
  *
  * WHICH THREAD MAY CALL WHAT
  *   with an empm_request *     the worker that runs the handler, nobody else;
@@ -510,8 +510,8 @@ EMPM_API char *empm_body(empm_request *req, size_t *len);
 /* What the server knows, never what the client claims. */
 EMPM_API const char  *empm_peer(empm_request *req);   /* "192.0.2.1:4711", ... */
 
-/* The address alone, "192.0.2.1". If the peer is one of RemoteIPTrustedProxy, it
- * is whom RemoteIPHeader names: from its right end, the first that is not. */
+/* The address alone, "192.0.2.1". If the peer is one of RemoteIPTrustedProxy,
+ * whom RemoteIPHeader names: from its right end, the first that is not. */
 EMPM_API const char  *empm_client(empm_request *req);
 EMPM_API const char  *empm_scheme(const empm_request *req);      /* "http" */
 EMPM_API empm_server *empm_server_of(const empm_request *req);
@@ -652,7 +652,7 @@ EMPM_API int empm_health_page(empm_request *req, void *user);
  *
  *   platform tools config log score      what a server stands on
  *   handover wheel queue poller          how a connection changes hands
- *   route peer proxy                     patterns; who is there, who is believed
+ *   route peer proxy                     patterns; who is there, is it believed
  *   memory                               pages, workers, the child
  *   head body                            HTTP in
  *   request response                     what a handler holds
@@ -1248,9 +1248,10 @@ static void empm__log(const empm_config *cfg, enum empm_log_level level,
 static int empm__log_due(uint32_t *last_ms, uint32_t now_ms)
 {
     uint32_t last = empm__load(last_ms);
+    const uint32_t now = empm__after(now_ms, 0);
     return (last == EMPM__NEVER || now_ms - last >= 10000) &&
-           __atomic_compare_exchange_n(last_ms, &last, empm__after(now_ms, 0), 0,
-                                       __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+           __atomic_compare_exchange_n(last_ms, &last, now, 0, __ATOMIC_RELAXED,
+                                       __ATOMIC_RELAXED);
 }
 
 static const char *empm__level_name(enum empm_log_level level)
@@ -3898,12 +3899,14 @@ static void empm__peer_set(empm__peer *p, int family, const void *addr,
 
 static void empm__peer_from(empm__peer *p, const struct sockaddr_storage *a)
 {
-    const struct sockaddr_in *v4 = (const struct sockaddr_in *)(const void *)a;
-    const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)(const void *)a;
+    const void *any = a;
+    const struct sockaddr_in *v4 = (const struct sockaddr_in *)any;
+    const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)any;
     if (a->ss_family == AF_INET)
         empm__peer_set(p, EMPM__PEER_IPV4, &v4->sin_addr, ntohs(v4->sin_port));
     else if (a->ss_family == AF_INET6)
-        empm__peer_set(p, EMPM__PEER_IPV6, &v6->sin6_addr, ntohs(v6->sin6_port));
+        empm__peer_set(p, EMPM__PEER_IPV6, &v6->sin6_addr,
+                       ntohs(v6->sin6_port));
     else
         empm__peer_set(p, EMPM__PEER_UNIX, NULL, 0);
 }
@@ -4015,9 +4018,9 @@ static void empm__counts_drop(empm__counts *t, const empm__peer *p)
  * >>proxy -- who stands in front, and whether it is believed
  *
  * A PROXY header is the first thing on a connection, before TLS and HTTP; it
- * says who the peer is. A field such as X-Forwarded-For is part of a request, and
- * may be written by anybody: each proxy appends whom it has seen, so it is read
- * from the right, as long as those who wrote are in RemoteIPTrustedProxy.
+ * says who the peer is. A field such as X-Forwarded-For is part of a request,
+ * and may be written by anybody: each proxy appends whom it has seen, so it is
+ * read from the right, as long as those who wrote are in RemoteIPTrustedProxy.
  *
  *   v1   PROXY TCP4 192.0.2.1 198.51.100.7 4711 80 CRLF
  *   v2   signature | 2, command | family, protocol | length | addresses | TLVs
@@ -4105,9 +4108,9 @@ static int empm__nets_init(empm__nets *t, const empm_config *cfg,
             if (empm__net_parse(&t->list[t->n], s, n))
                 t->n++;
             else
-                empm__say(rep, EMPM_LOG_ERROR, 5301, "RemoteIPTrustedProxy %.*s: "
-                          "neither an address nor a network such as 10.0.0.0/8",
-                          (int)empm__min(n, 100), s);
+                empm__say(rep, EMPM_LOG_ERROR, 5301, "RemoteIPTrustedProxy "
+                          "%.*s: neither an address nor a network such as "
+                          "10.0.0.0/8", (int)empm__min(n, 100), s);
         }
     }
     return EMPM_OK;
@@ -4206,9 +4209,9 @@ static int empm__proxy_line(empm__peer *p, const char *s, size_t n)
 }
 
 /* Looks at the n bytes that a connection begins with. > 0: a header of so many
- * bytes, maybe more than n (the rest tells nothing and is to be skipped), and *p
- * is the peer, or as it was if the header names none; 0: more is needed, which n
- * of 232 never is; -1: this is no PROXY header. */
+ * bytes, maybe more than n (the rest tells nothing and is to be skipped), and
+ * *p is the peer, or as it was if the header names none; 0: more is needed,
+ * but never than 232; -1: this is no PROXY header. */
 static int32_t empm__proxy_parse(empm__peer *p, const char *s, size_t n)
 {
     static const char line[] = "PROXY ";
@@ -4238,7 +4241,7 @@ static int32_t empm__proxy_parse(empm__peer *p, const char *s, size_t n)
     family = u[13] >> 4;
     protocol = u[13] & 15;
     len = (unsigned)u[14] << 8 | u[15];
-    if (u[12] == 0x20)                   /* LOCAL: the proxy speaks for itself */
+    if (u[12] == 0x20)                   /* LOCAL: it speaks for itself */
         return (int32_t)(16 + len);
     if (family > 3 || protocol > 2 || len < need[family])
         return -1;
@@ -6810,18 +6813,20 @@ static enum empm__state empm__head_complete(empm__worker *w, empm__conn *c,
 
 #ifndef EVENTMPM_NO_PROXY
 
+/* Logs who is really there, and closes. */
 static enum empm__state empm__proxy_refuse(empm__worker *w, empm_request *req,
                                            int code, const char *why)
 {
     empm__bump(&w->score->proxy_refused, 1u);
+    empm__peer_at(&w->child->slab, w->index)->family = EMPM__PEER_UNASKED;
     if (empm__log_due(&w->child->proxy_log_ms, empm__clock(w)))
         empm__log(w->cfg, EMPM_LOG_WARN, code, "%s on Listen %s: %s; closed",
                   empm_peer(req), w->s->listeners[req->c->listener].text, why);
     return EMPM__CLOSED;
 }
 
-/* The PROXY header, by the deadline that was set at accept. What has come behind
- * it stays in `in`, for whoever is next: TLS, or the head. */
+/* The PROXY header, by the deadline that was set at accept. What has come
+ * behind it stays in `in`, for whoever is next: TLS, or the head. */
 static enum empm__state empm__do_handshake(empm__worker *w, empm__conn *c,
                                            empm__wait *wait)
 {
@@ -6858,7 +6863,7 @@ static enum empm__state empm__do_handshake(empm__worker *w, empm__conn *c,
             break;
         if (n <= 0)
             return req->in_end > 0 || req->body_left > 0
-                       ? empm__proxy_refuse(w, req, 5304, "the PROXY header is cut")
+                       ? empm__proxy_refuse(w, req, 5304, "half a PROXY header")
                        : EMPM__CLOSED;
         req->in_end += (uint32_t)n;
     }
@@ -6870,7 +6875,7 @@ static enum empm__state empm__do_handshake(empm__worker *w, empm__conn *c,
         wait->want |= EMPM__IDLE;
     } else if (empm__late(deadline, empm__clock(w))) {
         empm__bump(&w->score->timeouts, 1u);
-        return empm__proxy_refuse(w, req, 5304, "the PROXY header takes too long");
+        return empm__proxy_refuse(w, req, 5304, "the PROXY header is late");
     }
     return EMPM__HANDSHAKE;
 }
@@ -8367,8 +8372,9 @@ EMPM_API int empm_health_page(empm_request *req, void *user)
     empm_server *s = req->w->s;
     (void)user;
     empm_set_header(req, "Cache-Control", "no-store");
+    /* a child may leave and the server stay, unless there is no parent */
     if (!empm__load(&empm__score_server_at(&s->score)->draining) &&
-        !empm__load(&s->child.stopping))
+        (s->parent_fd >= 0 || !empm__load(&s->child.stopping)))
         return empm_write(req, "OK\n", 3);
     empm_status(req, 503);           /* no Retry-After: it will not be back */
     return empm_write(req, "draining\n", 9);
@@ -8455,11 +8461,11 @@ static const empm_route empm__admin_routes[] = {
  * queue under one lock; if there is work for somebody, the role is given back.
  *
  * It never reads, writes or parses, takes no lock that a worker holds for long,
- * and runs no user code. What owes nobody an answer (KEEPALIVE, LINGER, HANDSHAKE
- * and READ_HEAD without a byte) it closes itself, so that descriptors come back even when all
- * workers are stuck. When every one of them has been busy with the same turn for
- * over a second, it closes the descriptors of the others too, as they fall due,
- * and a worker cleans up when there is one.
+ * and runs no user code. What owes nobody an answer (KEEPALIVE, LINGER, and
+ * HANDSHAKE and READ_HEAD without a byte) it closes itself, so that descriptors
+ * come back even when all workers are stuck. When every one of them has been
+ * busy with the same turn for over a second, it closes the descriptors of the
+ * others too, as they fall due, and a worker cleans up when there is one.
  * ------------------------------------------------------------------------- */
 
 enum {                               /* why the child does not accept */
@@ -8636,8 +8642,8 @@ static uint32_t empm__cull(empm__child *ch, uint32_t want, uint32_t now_ms)
     return done;
 }
 
-/* Makes a record of a new descriptor and begins to wait for its first byte. `from`
- * is its address, NULL: MaxConnectionsPerPeer does not ask. */
+/* Makes a record of a new descriptor and begins to wait for its first byte.
+ * `from` is the peer's address; NULL: MaxConnectionsPerPeer does not ask. */
 static void empm__admit(empm__child *ch, int fd, int k,
                         const struct sockaddr_storage *from, uint32_t now_ms)
 {
@@ -8661,8 +8667,9 @@ static void empm__admit(empm__child *ch, int fd, int k,
             empm__slab_put(&ch->slab, i);
             empm__bump(&ch->score->refused, 1u);
             if (empm__log_due(&ch->refused_log_ms, now_ms))
-                empm__log(cfg, EMPM_LOG_WARN, 5306, "%s has as many connections "
-                          "as MaxConnectionsPerPeer of %d allows: refused",
+                empm__log(cfg, EMPM_LOG_WARN, 5306, "%s has as many "
+                          "connections as MaxConnectionsPerPeer of %d allows: "
+                          "refused",
                           empm__peer_text(p, 0, text, sizeof text),
                           cfg->max_connections_per_peer);
             return;
@@ -9719,6 +9726,7 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
     struct stat st;
     char path[1200];
     size_t i, k;
+    const char *header = cfg->remote_ip_header;
 #ifndef EVENTMPM_NO_PROXY
     empm__nets nets;
 #endif
@@ -9744,14 +9752,13 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
 #ifndef EVENTMPM_NO_PROXY
     if (empm__nets_init(&nets, cfg, rep) == EMPM_OK)
         empm__nets_free(&nets);
-    if (cfg->remote_ip_header != NULL &&
-        (*cfg->remote_ip_header == '\0' ||
-         !empm__all(&chars, cfg->remote_ip_header, strlen(cfg->remote_ip_header),
-                    EMPM__TCHAR)))
-        empm__say(rep, EMPM_LOG_ERROR, 5302, "RemoteIPHeader %s is not the name "
-                  "of a field", cfg->remote_ip_header);
+    if (header != NULL && (*header == '\0' ||
+                           !empm__all(&chars, header, strlen(header),
+                                      EMPM__TCHAR)))
+        empm__say(rep, EMPM_LOG_ERROR, 5302, "RemoteIPHeader %s is not the "
+                  "name of a field", header);
 #else
-    if (cfg->remote_ip_header != NULL || cfg->remote_ip_trusted_proxy[0] != NULL)
+    if (header != NULL || cfg->remote_ip_trusted_proxy[0] != NULL)
         empm__say(rep, EMPM_LOG_ERROR, 5303, "RemoteIPHeader and "
                   "RemoteIPTrustedProxy: built without them");
 #endif
