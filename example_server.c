@@ -11,6 +11,7 @@
  *     curl 'localhost:8080/stream?bytes=1000000'      a response of any length
  *     curl -N 'localhost:8080/events?count=5'         server-sent events
  *     curl -u demo:demo -d @FILE localhost:8080/private/echo   with a password
+ *     curl localhost:8080/visits                      one count of all children
  *     curl localhost:8080/server-status               how the server is
  *
  * -h lists the options. Public domain or MIT, as eventmpm.h is.
@@ -190,6 +191,21 @@ static int members_only(empm_request *req, void *user)
     return 401;
 }
 
+/* ---------------------------------------------------------------------------
+ * GET /visits -- children share no variables, but they share the store
+ * ------------------------------------------------------------------------- */
+
+static int visits(empm_request *req, void *user)
+{
+    int64_t n;
+
+    (void)user;
+    if (empm_store_add(empm_server_of(req), "visits", 6, 1, 0, &n) != EMPM_OK)
+        return 503;
+    empm_printf(req, "visit %ld\n", (long)n);
+    return EMPM_OK;
+}
+
 int main(int argc, char **argv)
 {
     static const empm_route routes[] = {
@@ -198,6 +214,7 @@ int main(int argc, char **argv)
         EMPM_ROUTE("GET /sleep",         nap,              NULL),
         EMPM_ROUTE("GET /stream",        stream,           NULL),
         EMPM_ROUTE("GET /events",        events,           NULL),
+        EMPM_ROUTE("GET /visits",        visits,           NULL),
         EMPM_ROUTE("GET /server-status", empm_status_page, NULL),
         EMPM_ROUTE_WITH("POST /private/echo", echo, password,
                         members_only, NULL, 32 << 20, 0, 0),
@@ -207,5 +224,6 @@ int main(int argc, char **argv)
     empm_config cfg = empm_defaults();
 
     cfg.routes = routes;
+    cfg.shared_store_size = 64 << 10;    /* -c "SharedStoreSize ..." changes it */
     return empm_main(&cfg, argc, argv);  /* until ^C, or kill -TERM */
 }
