@@ -79,9 +79,9 @@
  *   that moment. Nothing the user passes in is kept unless the comment says so.
  *
  * SHARED STORE  Children share no variables; empm_store_*() is for the few that
- *   they must: counters, rate limits, sessions. Entries are small and can expire,
- *   a call takes a fraction of a microsecond, and a child that is killed in one
- *   leaves the old value or the new one. shared_store_size makes it.
+ *   they must: counters, rate limits, sessions. Entries are small and can
+ *   expire, a call takes a fraction of a microsecond, and a child that dies in
+ *   one leaves the old value or the new one. shared_store_size makes it.
  *
  * MISUSE is defined, never a crash: no answer is a 500, a body shorter than its
  *   declared length aborts the connection, a second answer and writes after the
@@ -627,11 +627,11 @@ EMPM_API int empm_status_page(empm_request *req, void *user);
 /* ---------------------------------------------------------------------------
  * >>calls-store -- small values that all children share
  *
- * Each entry takes EMPM_STORE_ITEM (512) of shared_store_size bytes, for its key
- * and its value together: 1 MiB holds 1,900 of them, but keys are spread by
- * chance, so that the first EMPM_EFULL can come from four fifths of that on. Kept
- * through graceful restarts, gone with the server. A child that dies in a call
- * leaves the old value or the new one, never anything else.
+ * An entry takes EMPM_STORE_ITEM (512) of shared_store_size bytes, for key and
+ * value together: 1 MiB holds 1,900 of them. Keys are spread by chance, so the
+ * first EMPM_EFULL can come from four fifths of that on. Kept through graceful
+ * restarts, gone with the server. A child that dies in a call leaves the old
+ * value or the new one, never anything else.
  *
  *   key, key_len  any bytes, at least one
  *   ttl_ms        the entry expires after that; 0: never. When there is no room
@@ -1103,7 +1103,8 @@ static int empm__shared_lock_init(pthread_mutex_t *m)
 }
 
 /* EMPM_OK, EMPM__ORPHANED, or EMPM_ETIMEDOUT after a second. Tries and naps:
- * pthread_mutex_timedlock(), where it exists, goes by a clock that can be set. */
+ * the clock of pthread_mutex_timedlock() can be set, and not all systems have
+ * that call. */
 static int empm__shared_lock(pthread_mutex_t *m)
 {
     struct timespec rest = { 0, 1000 };
@@ -4243,9 +4244,9 @@ static void empm__unreserve(int64_t *used, int64_t n)
  *     replace    the link to the old slot leads to the new one, its next copied
  *     remove     the link to the slot becomes its next
  *
- * Before that byte nothing has happened, after it all has: what heads[] leads to
- * is whole at every instant. Only the free list can be wrong after a death; the
- * next holder learns of it from the lock, and makes a new one of all that
+ * Before that byte nothing has happened, after it all has: what heads[] leads
+ * to is whole at every instant. Only the free list can be wrong after a death;
+ * the next holder learns of it from the lock, and makes a new one of all that
  * heads[] does not lead to. The last free slot is kept for replacing.
  *
  * A process dies between two instructions, and then those before it count and
@@ -4268,7 +4269,7 @@ typedef struct empm__kv_slot {
 } empm__kv_slot;
 
 typedef struct empm__kv_shard {
-    pthread_mutex_t lock;              /* guards the shard; for 50 ns, or 1 us to
+    pthread_mutex_t lock;              /* guards the shard: 50 ns, or 1 us to
                                           mend it or to find who has to go */
     uint64_t        version;           /* the last one given */
     uint8_t         heads[256], free;
@@ -4344,8 +4345,8 @@ static unsigned char *empm__kv_data(const empm__kv *kv, empm__kv_shard *sh,
     return (unsigned char *)(sh + 1) + (size_t)(slot - 1) * kv->room;
 }
 
-/* Changes what heads[] leads to, after all that stands above the call and before
- * all below it. */
+/* Changes what heads[] leads to, after all that stands above the call and
+ * before all below it. */
 static void empm__kv_link(uint8_t *link, uint8_t to)
 {
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
