@@ -1978,6 +1978,8 @@ static void fx_serve(fixture *f)
         sigaction(fx_signals[i], NULL, &was[i]);
     if (f->in_child != NULL)
         f->in_child();
+    if (geteuid() == 0 && f->cfg.user_name == NULL)
+        f->cfg.user_name = "root";
     rc = empm_run(&f->cfg);
     for (i = 0; i < 5; i++) {
         sigaction(fx_signals[i], NULL, &is);
@@ -4947,6 +4949,18 @@ TEST(store, stopped_holder_costs_a_second_not_the_server)
 
 /* --- in a server ---------------------------------------------------------- */
 
+static long ask_visits(const fixture *f)
+{
+    client c;
+    long n = -1;
+
+    if (ask(f, &c, "GET /visits HTTP/1.1\r\nHost: a\r\n\r\n") == 200 &&
+        strncmp(c.body.p, "visit ", 6) == 0)
+        n = strtol(c.body.p + 6, NULL, 10);
+    cl_close(&c);
+    return n;
+}
+
 LIVE(store, visits_are_exact_over_all_children)
 {
     enum { VISITS = 150 };
@@ -4962,17 +4976,39 @@ LIVE(store, visits_are_exact_over_all_children)
         return;
     memset(seen, 0, sizeof seen);
     for (i = 0; i < VISITS; i++) {
-        client c;
-        long n;
-        CHECK_INT(ask(&f, &c, "GET /visits HTTP/1.1\r\nHost: a\r\n\r\n"), 200);
-        n = strncmp(c.body.p, "visit ", 6) == 0 ? strtol(c.body.p + 6, NULL, 10)
-                                                : 0;
+        long n = ask_visits(&f);
         if (CHECK_IN(n, 1, VISITS))
             CHECK_INT(seen[n]++, 0);
-        cl_close(&c);
     }
     if (f.forked)
         CHECK_INT(get_int(&shm->rc[0]), 1);  /* more than one child */
+    fx_down(&f);
+}
+
+TEST(store, outlives_graceful_restarts_and_crashes)
+{
+    fixture f;
+    long n = 0, kids[16];
+    int round;
+
+    fx_init_forked(&f, 2);
+    f.deaths_ok = 1;
+    f.cfg.shared_store_size = 16 << 10;
+    if (!fx_up(&f))
+        return;
+    for (round = 1; round <= 3; round++) {
+        int starts;
+        CHECK_INT(ask_visits(&f), ++n);
+        starts = get_int(&shm->child_starts);
+        kill(f.pid, SIGUSR1);
+        CHECK_SOON(get_int(&shm->child_starts) >= starts + 2, 3000);
+        CHECK_INT(ask_visits(&f), ++n);      /* old or new, who knows */
+        CHECK_SOON(children_of(f.pid, kids, 16) == 2, 3000);
+        CHECK_INT(ask_visits(&f), ++n);
+        kill((pid_t)kids[0], SIGKILL);
+        CHECK_SOON(get_int(&shm->child_starts) >= starts + 3, 3000);
+        CHECK_INT(ask_visits(&f), ++n);
+    }
     fx_down(&f);
 }
 
