@@ -629,10 +629,11 @@ EMPM_API int empm_status_page(empm_request *req, void *user);
  *
  * An entry takes EMPM_STORE_ITEM (512) of shared_store_size bytes, for key and
  * value together: 1 MiB holds 1,900 of them. Keys are spread by chance, so the
- * first EMPM_EFULL can come from four fifths of that on. Kept through graceful
- * restarts, gone with the parent. A child that dies in a call leaves the old
- * value or the new one, never anything else.
+ * first EMPM_EFULL can come from four fifths of that on. Outlives restarts of
+ * children, not the parent. A child that dies in a call leaves the old value or
+ * the new one, never anything else.
  *
+ *   s             a handler has it from empm_server_of()
  *   key, key_len  any bytes, at least one
  *   ttl_ms        the entry expires after that; 0: never. When there is no room
  *                 for a new one, the entry next to expire is dropped early; one
