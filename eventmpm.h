@@ -10729,7 +10729,8 @@ typedef struct empm__kid {
     int      control;                /* write end; its closing is our death */
     int      healthy, leaving, admin;
     uint32_t generation;
-    uint64_t born_us, kill_us;       /* 0: not yet */
+    uint64_t born_us;
+    uint64_t stop_us, kill_us;       /* its drain, or it, has to end then; or 0 */
     uint32_t pongs;                  /* that it has answered */
     int      missed;                 /* pings in a row that it has not */
 } empm__kid;
@@ -10758,6 +10759,7 @@ typedef struct empm__parent {
     int          upgrade_fd;         /* the new program says when it is ready */
     int          ready_fd;           /* we say it to whom has started us */
     uint64_t     ping_us, manager_us, manager_every_us;
+    uint64_t     full_us;            /* "MaxRequestWorkers" not again before */
     int          pipe[2];            /* from the children */
     empm__pid_file pid_file;
     empm__signal_set signals;
@@ -11017,7 +11019,7 @@ static void empm__maintain(empm__parent *p)
     const int most = cfg->max_request_workers / cfg->threads_per_child;
     const uint64_t now = empm__now_us();
     int i, idle = 0, starting = 0, below = 0, victim = -1;
-    uint32_t fewest = 0;
+    uint32_t fewest = 0, queued = 0, open = 0;
     g->tick_us = 0;
     if (p->stopping || cfg->processes > 0)
         return;
@@ -11037,6 +11039,8 @@ static void empm__maintain(empm__parent *p)
                           ? n : (uint32_t)cfg->threads_per_child);
         below |= n < empm__score_slot_at(&g->s->score, i)->spare_share;
         conns = empm__load(&score->connections);
+        open += conns;
+        queued += empm__load(&score->queued);
         if (victim < 0 || conns < fewest) {
             victim = i;
             fewest = conns;
@@ -11059,10 +11063,13 @@ static void empm__maintain(empm__parent *p)
         empm__share_out(p, g);
     } else {
         g->rate = 1;
-        if (idle == 0 && g->target >= most && g->quiet_ticks == 0)
-            empm__log(cfg, EMPM_LOG_ERROR, 484, "all workers are busy, and "
-                      "MaxRequestWorkers of %d is reached",
-                      cfg->max_request_workers);
+        if (idle == 0 && g->target >= most && p->full_us <= now) {
+            p->full_us = now + 60000000u;
+            empm__log(cfg, EMPM_LOG_ERROR, 484, "server reached "
+                      "MaxRequestWorkers of %d, consider raising it: %u "
+                      "requests wait for a worker, %u connections are open",
+                      cfg->max_request_workers, queued, open);
+        }
         if (++g->quiet_ticks >= 10 && !below)
             g->tick_us = 0;          /* until a child speaks up */
     }
@@ -11331,9 +11338,9 @@ static void empm__reload_begin(empm__parent *p)
     p->change = EMPM__AWAITING;
     p->change_us = 0;
     for (i = 0; i < p->slots; i++)
-        if (p->kids[i].pid != 0 &&
+        if (p->kids[i].pid != 0 && p->kids[i].stop_us == 0 &&
             p->kids[i].generation < p->now.s->generation)
-            empm__kid_tell(p, i, '$', until);
+            p->kids[i].stop_us = until;
 }
 
 static void empm__reload_start(empm__parent *p)
@@ -11483,6 +11490,24 @@ static void empm__upgrade_heard(empm__parent *p, unsigned char byte)
 
 /* --- the loop ------------------------------------------------------------- */
 
+/* The first process of a container inherits the orphans of all others. */
+static void empm__reap_orphans(const empm__parent *p)
+{
+    siginfo_t who;
+    int i, ours = 0;
+    while (!ours) {
+        who.si_pid = 0;
+        if (waitid(P_ALL, 0, &who, WEXITED | WNOHANG | WNOWAIT) < 0 ||
+            who.si_pid == 0)
+            return;
+        ours = who.si_pid == p->helper;
+        for (i = 0; i < p->slots; i++)
+            ours |= p->kids[i].pid == who.si_pid;
+        if (!ours)                   /* else there is a SIGCHLD to hear */
+            waitpid(who.si_pid, NULL, WNOHANG);
+    }
+}
+
 static void empm__reap(empm__parent *p)
 {
     int status, i;
@@ -11495,6 +11520,8 @@ static void empm__reap(empm__parent *p)
         if (pid == p->kids[i].pid || (pid < 0 && errno == ECHILD))
             empm__kid_died(p, i, pid < 0 ? 0 : status);
     }
+    if (getpid() == 1)
+        empm__reap_orphans(p);
     if (p->helper <= 0 || waitpid(p->helper, &status, WNOHANG) != p->helper)
         return;
     if (p->change == EMPM__PROBING && status == 0)
@@ -11576,6 +11603,12 @@ static void empm__signalled(empm__parent *p, int sig)
         p->again = sig;
 }
 
+/* Of two times, of which 0 is none. */
+static uint64_t empm__sooner(uint64_t a, uint64_t b)
+{
+    return a == 0 || (b != 0 && b < a) ? b : a;
+}
+
 /* What is due is done; returns when the next thing will be (0: nothing is). */
 static uint64_t empm__parent_chores(empm__parent *p)
 {
@@ -11610,17 +11643,21 @@ static uint64_t empm__parent_chores(empm__parent *p)
     }
     if (p->delay_us != 0 && now >= p->delay_us)
         empm__parent_stop(p, '!');
-    for (i = 0; i < p->slots; i++)
-        if (p->kids[i].pid != 0 && p->kids[i].kill_us != 0) {
-            if (now >= p->kids[i].kill_us) {
-                empm__log(p->now.cfg, EMPM_LOG_ERROR, 46, "child %ld did not "
-                          "exit in time, sending SIGKILL",
-                          (long)p->kids[i].pid);
-                kill(p->kids[i].pid, SIGKILL);
-                p->kids[i].kill_us = 0;
-            } else if (at == 0 || p->kids[i].kill_us < at)
-                at = p->kids[i].kill_us;
+    for (i = 0; i < p->slots; i++) {
+        empm__kid *kid = &p->kids[i];
+        if (kid->pid != 0 && kid->stop_us != 0 && now >= kid->stop_us) {
+            kid->stop_us = UINT64_MAX;
+            empm__kid_tell(p, i, '$', now + 1000000u);
         }
+        if (kid->pid != 0 && kid->kill_us != 0 && now >= kid->kill_us) {
+            empm__log(p->now.cfg, EMPM_LOG_ERROR, 46, "child %ld did not exit "
+                      "in time, sending SIGKILL", (long)kid->pid);
+            kill(kid->pid, SIGKILL);
+            kid->kill_us = 0;
+        }
+        at = empm__sooner(at, kid->stop_us == UINT64_MAX ? 0 : kid->stop_us);
+        at = empm__sooner(at, kid->kill_us);
+    }
     empm__kids_replace(p, &p->now);
     empm__kids_replace(p, &p->next);
     if (p->now.tick_us != 0 && p->now.tick_us <= now)
@@ -11636,8 +11673,7 @@ static uint64_t empm__parent_chores(empm__parent *p)
                                    p->next.spawn_us, p->change_us, p->delay_us,
                                    p->ping_us, p->manager_us };
         for (i = 0; i < (int)EMPM__COUNT(times); i++)
-            if (times[i] != 0 && (at == 0 || times[i] < at))
-                at = times[i];
+            at = empm__sooner(at, times[i]);
     }
     return at;
 }
@@ -11668,12 +11704,13 @@ static void empm__parent_loop(empm__parent *p)
     }
 }
 
-/* Forks the children and looks after them until the server is stopped. Takes the
+/* Forks the children and looks after them until the server is stopped. Frees the
  * configuration and the server. `ready_fd`: gets a byte once all is well; or
  * -1. */
 static int empm__parent_run(const empm__source *source, empm_config *cfg,
                             empm_server *s, int ready_fd,
-                            const empm__pid_file *pid_file)
+                            const empm__pid_file *pid_file,
+                            const empm__signal_set *signals)
 {
     const char *every = getenv("WATCHDOG_USEC"), *pid = getenv("WATCHDOG_PID");
     empm__parent p;
@@ -11689,6 +11726,7 @@ static int empm__parent_run(const empm__source *source, empm_config *cfg,
     p.pid_file = *pid_file;
     p.ready_fd = ready_fd;
     p.upgrade_fd = -1;
+    p.signals = *signals;
     if (cfg->watchdog_interval_ms > 0)
         p.ping_us = empm__now_us() +
                     (uint64_t)cfg->watchdog_interval_ms * 1000u;
@@ -11707,11 +11745,7 @@ static int empm__parent_run(const empm__source *source, empm_config *cfg,
     if (r == EMPM_OK && empm__pipe(p.pipe, 1) < 0)
         r = EMPM_ESYS;
     else if (r == EMPM_OK) {
-        r = empm__signals_take(&p.signals, cfg->graceful_stop_signal);
-        if (r == EMPM_OK) {
-            empm__parent_loop(&p);
-            empm__signals_restore(&p.signals);
-        }
+        empm__parent_loop(&p);
         close(p.pipe[0]);
         close(p.pipe[1]);
     }
@@ -11747,6 +11781,7 @@ static int empm__run(const empm__source *source,
     empm_config *cfg;
     empm__report rep;
     empm__pid_file pid_file;
+    empm__signal_set signals;
     struct rlimit lim;
     char path[1200], line[512];
     long pid;
@@ -11772,6 +11807,8 @@ static int empm__run(const empm__source *source,
         lim.rlim_cur = lim.rlim_max;
         setrlimit(RLIMIT_NOFILE, &lim);
     }
+    if ((r = empm__signals_take(&signals, cfg->graceful_stop_signal)) < 0)
+        goto done;
     r = EMPM_EINVAL;
     if (geteuid() == 0 && cfg->user_name == NULL) {
         empm__log(cfg, EMPM_LOG_EMERG, 5031, "started as root: User says who "
@@ -11798,26 +11835,24 @@ static int empm__run(const empm__source *source,
     if (hello != NULL)
         hello(s);
 #ifndef EVENTMPM_NO_FORK
-    if (forks)
-        return empm__parent_run(source, cfg, s, ready_fd, &pid_file);
-#endif
-    {
-        empm__signal_set signals;
-        r = empm__signals_take(&signals, cfg->graceful_stop_signal);
-        if (r == EMPM_OK && (r = empm__become(cfg)) == EMPM_OK &&
-            (r = empm__engine_start(s, 0, 0)) == EMPM_OK) {
-            if (ready_fd >= 0 && write(ready_fd, "R", 1) == 1) {
-                close(ready_fd);
-                ready_fd = -1;
-            }
-            empm__notify("READY=1\nMAINPID=%ld\nSTATUS=Serving",
-                         (long)getpid());
-            r = empm__attend(s, signals.fd[0], -1);
-            empm__engine_free(s);
-        }
+    if (forks) {
+        r = empm__parent_run(source, cfg, s, ready_fd, &pid_file, &signals);
         empm__signals_restore(&signals);
+        return r;
+    }
+#endif
+    if ((r = empm__become(cfg)) == EMPM_OK &&
+        (r = empm__engine_start(s, 0, 0)) == EMPM_OK) {
+        if (ready_fd >= 0 && write(ready_fd, "R", 1) == 1) {
+            close(ready_fd);
+            ready_fd = -1;
+        }
+        empm__notify("READY=1\nMAINPID=%ld\nSTATUS=Serving", (long)getpid());
+        r = empm__attend(s, signals.fd[0], -1);
+        empm__engine_free(s);
     }
 done:
+    empm__signals_restore(&signals);
     empm__pid_drop(&pid_file, 1);
     if (ready_fd >= 0)
         close(ready_fd);

@@ -1157,6 +1157,15 @@ static int h_hello(empm_request *req, void *user)
     return EMPM_OK;
 }
 
+static int h_cwd(empm_request *req, void *user)
+{
+    char path[1024];
+
+    (void)user;
+    empm_printf(req, "%s", getcwd(path, sizeof path) != NULL ? path : "?");
+    return EMPM_OK;
+}
+
 /* Says which pattern has won. */
 static int h_route(empm_request *req, void *user)
 {
@@ -9941,6 +9950,891 @@ TEST(process, command_line)
 }
 
 /* ---------------------------------------------------------------------------
+ * >>operate -- reload, upgrade, watchdog, service managers
+ * ------------------------------------------------------------------------- */
+
+/* --- requests all the while ---------------------------------------------- */
+
+typedef struct asker {
+    pthread_t th;
+    int       port, stop, done, failed;
+    char      why[160];
+} asker;
+
+/* One keep-alive client after the other: a reply that is not 200, a connection
+ * that is refused or ends without notice, is a failure. */
+static void *asker_main(void *arg)
+{
+    asker *a = (asker *)arg;
+    client c;
+    int open = 0, rc = 200;
+
+    while (!get_int(&a->stop) && !get_int(&a->failed)) {
+        if (!open && cl_connect_port(&c, a->port, 0) != 0) {
+            snprintf(a->why, sizeof a->why, "connect: %s", strerror(errno));
+            set_int(&a->failed, 1);
+            return NULL;
+        }
+        open = 1;
+        rc = cl_get(&c, "/hello");
+        if (rc != 200) {
+            snprintf(a->why, sizeof a->why, "reply %d, end %d, after %d", rc,
+                     c.end, get_int(&a->done));
+            set_int(&a->failed, 1);
+        }
+        add_int(&a->done, 1);
+        if (c.closes || rc != 200) {
+            cl_close(&c);
+            open = 0;
+        }
+    }
+    if (open)
+        cl_close(&c);
+    return NULL;
+}
+
+static void askers_start(asker *a, int n, int port)
+{
+    int i;
+
+    memset(a, 0, (size_t)n * sizeof *a);
+    for (i = 0; i < n; i++) {
+        a[i].port = port;
+        pthread_create(&a[i].th, NULL, asker_main, &a[i]);
+    }
+}
+
+static void askers_stop(asker *a, int n)
+{
+    int i;
+
+    for (i = 0; i < n; i++) {
+        set_int(&a[i].stop, 1);
+        pthread_join(a[i].th, NULL);
+        if (a[i].failed)
+            fail(__FILE__, __LINE__, "client %d: %s", i, a[i].why);
+        CHECK(a[i].done > 0);
+    }
+}
+
+/* --- reload -------------------------------------------------------------- */
+
+static int serves(const fixture *f, int generation)
+{
+    char line[64];
+
+    snprintf(line, sizeof line, "generation %d serves", generation);
+    return fx_log_has(f, line);
+}
+
+static void reload_to(fixture *f, int sig, int generation)
+{
+    kill(f->pid, sig);
+    CHECK_SOON(serves(f, generation), 8000);
+}
+
+TEST(operate, graceful_restarts_lose_nothing)
+{
+    enum { N = 6, RELOADS = 20 };
+    asker a[N];
+    fixture f;
+    long kids[16], after[16];
+    int i;
+
+    fx_init_forked(&f, 2);
+    f.deaths_ok = 1;
+    f.cfg.max_keep_alive_requests = 0;
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+    wait_children(&f, 2, kids, PATIENCE);
+    askers_start(a, N, f.port);
+    for (i = 1; i <= RELOADS / g_slow + 1; i++)
+        reload_to(&f, SIGUSR1, i);
+    askers_stop(a, N);
+    CHECK_SOON(fx_log_lines(&f, "has ended: its log files") == i - 1, 8000);
+    wait_children(&f, 2, after, PATIENCE);
+    CHECK(!is_among(after[0], kids, 2) && !is_among(after[1], kids, 2));
+    fx_down(&f);
+}
+
+TEST(operate, graceful_restart_closes_no_idle_connection)   /* 43359 */
+{
+    fixture f;
+    client idle, sleeper;
+
+    fx_init_forked(&f, 2);
+    f.deaths_ok = 1;
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+    cl_open(&idle, &f);
+    check_in_step(&idle);
+    cl_open(&sleeper, &f);
+    cl_puts(&sleeper, "GET /sleep?ms=500 HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK(!cl_readable(&sleeper, 50));
+    reload_to(&f, SIGUSR1, 1);
+    CHECK_OPEN(&idle);
+    CHECK_INT(cl_get(&idle, "/hello"), 200);    /* the old generation's last */
+    CHECK_INT(idle.closes, 1);
+    CHECK_INT(cl_reply(&sleeper), 200);
+    CHECK_SOON(fx_log_has(&f, "generation 0 has ended"), 4000);
+    cl_close(&idle);
+    cl_close(&sleeper);
+    fx_down(&f);
+}
+
+/* What the next reload meets: shm->rc[0]. */
+enum { RELOAD_OK, RELOAD_REFUSED, RELOAD_CRASHES, RELOAD_HANGS,
+       RELOAD_BAD_LISTEN, RELOAD_BAD_NUMBER, RELOAD_SICK, RELOAD_LIMITS };
+
+static int hk_reload(empm_config *cfg, void *user)
+{
+    (void)user;
+    switch (get_int(&shm->rc[0])) {
+    case RELOAD_REFUSED:
+        return EMPM_EINVAL;
+    case RELOAD_CRASHES:
+        signal(SIGSEGV, SIG_DFL);
+        raise(SIGSEGV);
+        break;
+    case RELOAD_HANGS:
+        for (;;)
+            pause();
+    case RELOAD_BAD_LISTEN:
+        cfg->listen[1] = "192.0.2.1:80";         /* not an address of ours */
+        break;
+    case RELOAD_BAD_NUMBER:
+        cfg->timeout_ms = -1;
+        break;
+    case RELOAD_LIMITS:
+        cfg->server_limit = 40;
+        cfg->thread_limit = 128;
+        break;
+    default:
+        break;
+    }
+    return EMPM_OK;
+}
+
+static int hk_sick(empm_server *s, void *user)
+{
+    fx_child_start(s, user);
+    return get_int(&shm->rc[0]) == RELOAD_SICK;
+}
+
+TEST(operate, failed_reload_changes_nothing)
+{
+    static const struct { int what; const char *log; } rows[] = {
+        { RELOAD_REFUSED,    "on_reload has refused" },
+        { RELOAD_CRASHES,    "crashes or hangs" },
+        { RELOAD_HANGS,      "crashes or hangs" },
+        { RELOAD_BAD_LISTEN, "192.0.2.1:80: " },
+        { RELOAD_BAD_NUMBER, "Timeout of -1 is out of range" },
+        { RELOAD_SICK,       "does not become healthy" }
+    };
+    fixture f;
+    long kids[16], after[16];
+    size_t i;
+
+    fx_init_forked(&f, 2);
+    f.deaths_ok = 1;
+    f.cfg.start_timeout_ms = SCALED(700);
+    f.cfg.on_reload = hk_reload;
+    f.cfg.on_child_start = hk_sick;
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+    wait_children(&f, 2, kids, PATIENCE);
+    for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        context("%s", rows[i].log);
+        set_int(&shm->rc[0], rows[i].what);
+        kill(f.pid, SIGUSR1);
+        CHECK_SOON(fx_log_lines(&f, "the generation that serves goes on") ==
+                   (int)i + 1, 8000);
+        CHECK(fx_log_has(&f, rows[i].log));
+        CHECK_INT(wait_children(&f, 2, after, PATIENCE), 2);
+        CHECK(is_among(after[0], kids, 2) && is_among(after[1], kids, 2));
+        CHECK_INT(get_status(&f, "/hello"), 200);
+    }
+    no_context();
+    CHECK(!serves(&f, 1));
+    set_int(&shm->rc[0], RELOAD_LIMITS);         /* 53555: they stay */
+    reload_to(&f, SIGUSR1, 1);
+    CHECK(fx_log_has(&f, "EMPM0501") && fx_log_has(&f, "EMPM0506"));
+    CHECK_INT(get_status(&f, "/hello"), 200);
+    fx_down(&f);
+}
+
+TEST(operate, signals_while_a_reload_is_under_way)   /* 60487, 64533 */
+{
+    fixture f;
+    int i;
+
+    fx_init_forked(&f, 2);
+    f.deaths_ok = 1;
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM5042"), 4000);    /* no child yet */
+    for (i = 0; i < 40; i++) {
+        kill(f.pid, i % 3 == 0 ? SIGHUP : SIGUSR1);
+        nap(7);
+    }
+    CHECK_SOON(serves(&f, 2), 8000);
+    CHECK_INT(get_status(&f, "/hello"), 200);
+    kill(f.pid, SIGUSR1);            /* and a stop in the middle of one */
+    nap(5);
+    fx_down(&f);
+}
+
+static char g_second[64], g_third[64];
+
+static int hk_listen(empm_config *cfg, void *user)
+{
+    (void)user;
+    cfg->listen[1] = get_int(&shm->rc[0]) == 1 ? g_second
+                   : get_int(&shm->rc[0]) == 2 ? g_third : NULL;
+    return EMPM_OK;
+}
+
+static int is_open(int port)
+{
+    client c;
+    const int ok = cl_connect_port(&c, port, 0) == 0;
+
+    if (ok)
+        cl_close(&c);
+    return ok;
+}
+
+TEST(operate, reload_adds_and_removes_sockets)
+{
+    fixture f;
+    asker a[2];
+    int port, fd = listening_socket(&port);
+
+    close(fd);
+    fx_init_forked(&f, 1);
+    f.deaths_ok = 1;
+    f.cfg.on_reload = hk_listen;
+    snprintf(g_second, sizeof g_second, "127.0.0.1:%d", port);
+    snprintf(g_third, sizeof g_third, "0.0.0.0:%d", port);
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+    CHECK(!is_open(port));
+    askers_start(a, 2, f.port);
+    set_int(&shm->rc[0], 1);
+    reload_to(&f, SIGUSR1, 1);
+    CHECK(is_open(port));
+    set_int(&shm->rc[0], 2);         /* cannot be bound beside the old one */
+    kill(f.pid, SIGUSR1);
+    CHECK_SOON(fx_log_has(&f, "stop and start"), 4000);
+    CHECK(is_open(port));
+    set_int(&shm->rc[0], 0);
+    reload_to(&f, SIGUSR1, 2);
+    CHECK_SOON(!is_open(port), 2000);
+    set_int(&shm->rc[0], 2);         /* now it is free */
+    reload_to(&f, SIGUSR1, 3);
+    CHECK(is_open(port));
+    askers_stop(a, 2);
+    fx_down(&f);
+}
+
+TEST(operate, restart_stops_what_runs)
+{
+    fixture f;
+    client c;
+    uint64_t t0;
+
+    fx_init_forked(&f, 1);
+    f.deaths_ok = 1;
+    f.cfg.stop_timeout_ms = 200;
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+    cl_open(&c, &f);
+    cl_puts(&c, "GET /sleep?ms=20000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK(!cl_readable(&c, 50));
+    t0 = now_ms();
+    reload_to(&f, SIGHUP, 1);
+    CHECK(cl_end(&c, SCALED(5000)) != CL_TIMEOUT);
+    CHECK_IN(now_ms() - t0, 0, SCALED(4000));
+    CHECK_INT(get_status(&f, "/hello"), 200);
+    cl_close(&c);
+    fx_down(&f);
+}
+
+TEST(operate, a_drain_has_its_end)   /* a9: old generations for ever */
+{
+    fixture f;
+    client c;
+    uint64_t t0;
+
+    fx_init_forked(&f, 1);
+    f.deaths_ok = 1;
+    f.cfg.graceful_restart_timeout_ms = 300;
+    f.cfg.stop_timeout_ms = 100;
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+    cl_open(&c, &f);
+    cl_puts(&c, "GET /sleep?ms=30000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK(!cl_readable(&c, 50));
+    t0 = now_ms();
+    reload_to(&f, SIGUSR1, 1);
+    CHECK_SOON(fx_log_has(&f, "generation 0 has ended"), 8000);
+    CHECK_IN(now_ms() - t0, 300, 2700 + SCALED(1500));
+    CHECK(cl_end(&c, SCALED(1000)) != CL_TIMEOUT);
+    cl_close(&c);
+    fx_down(&f);
+}
+
+TEST(operate, next_reload_clips_the_drain)
+{
+    fixture f;
+    client c;
+    uint64_t t0;
+
+    fx_init_forked(&f, 1);
+    f.deaths_ok = 1;
+    f.cfg.graceful_restart_timeout_ms = 0;       /* no limit */
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+    cl_open(&c, &f);
+    cl_puts(&c, "GET /sleep?ms=30000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK(!cl_readable(&c, 50));
+    reload_to(&f, SIGUSR1, 1);
+    t0 = now_ms();
+    CHECK_INT(get_status(&f, "/hello"), 200);
+    reload_to(&f, SIGUSR1, 2);
+    CHECK_IN(now_ms() - t0, 1500, 2000 + SCALED(2000));
+    CHECK(cl_end(&c, SCALED(1000)) != CL_TIMEOUT);
+    cl_close(&c);
+    fx_down(&f);
+}
+
+TEST(operate, graceful_stop_may_wait_for_balancers)
+{
+    fixture f;
+    uint64_t t0;
+
+    fx_init_forked(&f, 1);
+    f.cfg.graceful_shutdown_delay_ms = SCALED(400);
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+    t0 = now_ms();
+    kill(f.pid, SIGQUIT);
+    CHECK_SOON(fx_log_has(&f, "EMPM0492"), 1000);
+    CHECK_INT(get_status(&f, "/hello"), 200);    /* all goes on */
+    CHECK(fx_wait(&f, PATIENCE));
+    CHECK_IN(now_ms() - t0, (uint64_t)SCALED(400), (uint64_t)SCALED(2500));
+    if (fx_reap(&f, f.pid, SCALED(1000)))
+        f.pid = 0;
+    fx_down(&f);
+}
+
+/* --- the watchdog -------------------------------------------------------- */
+
+TEST(operate, stopped_child_is_replaced)
+{
+    fixture f;
+    long kids[16], after[16];
+    uint64_t t0;
+    int n;
+
+    fx_init_forked(&f, 2);
+    f.deaths_ok = 1;
+    f.cfg.watchdog_interval_ms = SCALED(100);
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+    if (wait_children(&f, 2, kids, PATIENCE) != 2) {
+        fx_down(&f);
+        SKIP("no /proc to see children in");
+    }
+    nap(SCALED(500));                /* nobody is killed who answers */
+    CHECK_INT(wait_children(&f, 2, after, PATIENCE), 2);
+    CHECK(is_among(after[0], kids, 2) && is_among(after[1], kids, 2));
+    t0 = now_ms();
+    kill((pid_t)kids[0], SIGSTOP);
+    CHECK_SOON(fx_log_has(&f, "EMPM5038"), 4000);
+    CHECK_IN(now_ms() - t0, SCALED(200), SCALED(1500));
+    do
+        n = wait_children(&f, 2, after, PATIENCE);
+    while (n == 2 && is_among(kids[0], after, 2) &&
+           now_ms() - t0 < (uint64_t)PATIENCE);
+    CHECK(n == 2 && !is_among(kids[0], after, 2));
+    CHECK_INT(get_status(&f, "/hello"), 200);
+    fx_down(&f);
+}
+
+TEST(operate, suspended_machine_kills_nobody)
+{
+    fixture f;
+    long kids[16], after[16];
+    int i;
+
+    fx_init_forked(&f, 2);
+    f.cfg.watchdog_interval_ms = SCALED(100);
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+    if (wait_children(&f, 2, kids, PATIENCE) != 2) {
+        fx_down(&f);
+        SKIP("no /proc to see children in");
+    }
+    for (i = 0; i < 3; i++) {
+        kill(-f.pid, SIGSTOP);
+        nap(SCALED(700));
+        kill(-f.pid, SIGCONT);
+        nap(SCALED(250));
+    }
+    CHECK_INT(wait_children(&f, 2, after, PATIENCE), 2);
+    CHECK(is_among(after[0], kids, 2) && is_among(after[1], kids, 2));
+    CHECK(!fx_log_has(&f, "EMPM5038"));
+    CHECK_INT(get_status(&f, "/hello"), 200);
+    fx_down(&f);
+}
+
+/* --- whole programs ------------------------------------------------------ */
+
+#ifdef __linux__
+
+/* This very program, started anew as a server: see main(). */
+typedef struct program {
+    pid_t pid;                       /* as it was started */
+    int   port;
+    int   err_fd;
+    char  exe[400], conf[400], pid_file[400];
+} program;
+
+static void program_init(program *p, const char *more)
+{
+    char self[400], text[2000];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    int fd = listening_socket(&p->port);
+
+    close(fd);
+    self[n > 0 ? n : 0] = 0;
+    p->pid = 0;
+    p->err_fd = unlinked_file();
+    tmp_path(p->exe, sizeof p->exe, "program");
+    unlink(p->exe);
+    CHECK_INT(symlink(self, p->exe), 0);
+    tmp_path(p->conf, sizeof p->conf, "program.conf");
+    tmp_path(p->pid_file, sizeof p->pid_file, "program.pid");
+    unlink(p->pid_file);
+    n = snprintf(text, sizeof text,
+                 "%sListen 127.0.0.1:%d\nPidFile %s\nProcesses 2\n"
+                 "ThreadsPerChild 4\nLogLevel info\nDocumentRoot %s\n%s\n",
+                 geteuid() == 0 ? "User root\n" : "", p->port, p->pid_file,
+                 g_tmp, more);
+    CHECK_INT(write_file(p->conf, text, (size_t)n), 0);
+}
+
+/* Runs it with these arguments (NULL ends, at most 8) after -f CONF. */
+static pid_t program_exec(const program *p, const char *const *args,
+                          void (*before)(void))
+{
+    char *argv[12];
+    int i, n = 0;
+    pid_t pid;
+
+    argv[n++] = (char *)(uintptr_t)p->exe;
+    argv[n++] = (char *)(uintptr_t)"-f";
+    argv[n++] = (char *)(uintptr_t)p->conf;
+    for (i = 0; args != NULL && args[i] != NULL && i < 8; i++)
+        argv[n++] = (char *)(uintptr_t)args[i];
+    argv[n] = NULL;
+    fflush(NULL);
+    pid = fork();
+    if (pid != 0)
+        return pid;
+    close(0);
+    open("/dev/null", O_RDWR);
+    dup2(p->err_fd, 1);
+    dup2(p->err_fd, 2);
+    setenv("EMPM_TEST_PROGRAM", "1", 1);
+    if (before != NULL)
+        before();
+    execv(p->exe, argv);
+    _exit(127);
+}
+
+static int program_said(const program *p, const char *what)
+{
+    char *text = slurp(p->err_fd);
+    const int has = strstr(text, what) != NULL;
+
+    free(text);
+    return has;
+}
+
+static int wait_for_exit(pid_t pid)
+{
+    uint64_t end = now_ms() + (uint64_t)PATIENCE;
+    int status = -1;
+
+    while (waitpid(pid, &status, WNOHANG) == 0)
+        if (now_ms() > end) {
+            kill(pid, SIGKILL);
+            waitpid(pid, &status, 0);
+            return -1;
+        } else
+            nap(1);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+}
+
+static long pid_in(const program *p)
+{
+    char text[32] = "";
+    int fd = open(p->pid_file, O_RDONLY);
+    ssize_t n = fd >= 0 ? read(fd, text, sizeof text - 1) : 0;
+
+    if (fd >= 0)
+        close(fd);
+    text[n > 0 ? n : 0] = 0;
+    return strtol(text, NULL, 10);
+}
+
+static int program_get(const program *p, const char *target)
+{
+    client c;
+    int rc = -2;
+
+    if (cl_connect_port(&c, p->port, 0) == 0) {
+        rc = cl_get(&c, target);
+        cl_close(&c);
+    }
+    return rc;
+}
+
+static int program_up(program *p, void (*before)(void))
+{
+    p->pid = program_exec(p, NULL, before);
+    CHECK_SOON(pid_in(p) > 0 && program_get(p, "/hello") == 200, 8000);
+    return pid_in(p) > 0;
+}
+
+static void program_show(program *p)
+{
+    char *text = slurp(p->err_fd);
+
+    if (g_show_log)
+        printf("%s", text);
+    if (strstr(text, "Sanitizer") != NULL || strstr(text, "runtime error"))
+        fail(__FILE__, __LINE__, "the program said:\n%s", text);
+    free(text);
+}
+
+static int nobody_left(void)
+{
+    long kids[16];
+
+    while (waitpid(-1, NULL, WNOHANG) > 0)
+        continue;
+    return children_of((long)getpid(), kids, 16) <= (g_watch_fd >= 0);
+}
+
+static void program_down(program *p)
+{
+    long pid = pid_in(p);
+
+    if (pid > 0)
+        kill((pid_t)pid, SIGTERM);
+    if (p->pid > 0)
+        CHECK_INT(wait_for_exit(p->pid), 0);
+    CHECK_SOON(pid_in(p) == 0, 8000);
+    CHECK_SOON(program_get(p, "/hello") == -2, 4000);
+    program_show(p);
+    close(p->err_fd);
+    CHECK_SOON(nobody_left(), 4000); /* upgrades: we are a subreaper */
+    unlink(p->exe);
+    unlink(p->conf);
+}
+
+TEST(operate, upgrades_lose_nothing)
+{
+    enum { N = 4 };
+    asker a[N];
+    program p;
+    char self[400];
+    ssize_t n;
+    long before, now;
+    int i;
+
+    program_init(&p, "MaxKeepAliveRequests 0");
+    if (program_up(&p, NULL)) {
+        askers_start(a, N, p.port);
+        for (i = 0; i < 3; i++) {
+            context("upgrade %d", i);
+            before = pid_in(&p);
+            kill((pid_t)before, SIGUSR2);
+            CHECK_SOON((now = pid_in(&p)) != before && now > 0, 8000);
+            CHECK_SOON(kill((pid_t)before, 0) != 0 ||
+                       waitpid((pid_t)before, NULL, WNOHANG) != 0, 8000);
+        }
+        no_context();
+        p.pid = p.pid == (pid_t)pid_in(&p) ? p.pid : 0;
+        /* a program that does not start: the old one goes on */
+        n = readlink(p.exe, self, sizeof self - 1);
+        self[n > 0 ? n : 0] = 0;
+        unlink(p.exe);
+        CHECK_INT(symlink("/bin/false", p.exe), 0);
+        before = pid_in(&p);
+        kill((pid_t)before, SIGUSR2);
+        CHECK_SOON(program_said(&p, "the new program has ended"), 8000);
+        CHECK_INT(program_get(&p, "/hello"), 200);
+        CHECK_INT(pid_in(&p), before);
+        unlink(p.exe);
+        CHECK_INT(symlink(self, p.exe), 0);
+        kill((pid_t)before, SIGUSR2);
+        CHECK_SOON((now = pid_in(&p)) != before && now > 0, 8000);
+        askers_stop(a, N);
+    }
+    program_down(&p);
+}
+
+TEST(operate, pid_file)
+{
+    static const char *const start[] = { "-k", "start", NULL };
+    static const char *const stop[] = { "-k", "stop", NULL };
+    static const char *const graceful[] = { "-k", "graceful", NULL };
+    program p;
+    long pid;
+
+    program_init(&p, "");
+    CHECK_INT(wait_for_exit(program_exec(&p, stop, NULL)), 0);
+    CHECK(program_said(&p, "(no pid file) not running"));
+    /* what is left of a crash, with the pid of somebody else: no obstacle */
+    CHECK_INT(write_file(p.pid_file, "1\n", 2), 0);
+    CHECK_INT(wait_for_exit(program_exec(&p, stop, NULL)), 0);
+    CHECK(program_said(&p, "(pid 1?) not running"));
+    CHECK_INT(wait_for_exit(program_exec(&p, start, NULL)), 0);
+    CHECK_INT(program_get(&p, "/hello"), 200);   /* it serves by then */
+    pid = pid_in(&p);
+    CHECK(pid > 1);
+    CHECK_INT(wait_for_exit(program_exec(&p, start, NULL)), 0);
+    CHECK(program_said(&p, "already running"));
+    CHECK_INT(wait_for_exit(program_exec(&p, NULL, NULL)), 1);
+    CHECK(program_said(&p, "EMPM5041"));
+    CHECK_INT(wait_for_exit(program_exec(&p, graceful, NULL)), 0);
+    CHECK_SOON(program_said(&p, "SIGUSR1") || pid_in(&p) == pid, 4000);
+    kill((pid_t)pid, SIGKILL);                   /* a crash */
+    CHECK_SOON(program_get(&p, "/hello") == -2, 4000);
+    CHECK_INT(wait_for_exit(program_exec(&p, start, NULL)), 0);
+    CHECK(pid_in(&p) > 1 && pid_in(&p) != pid);
+    CHECK_INT(wait_for_exit(program_exec(&p, stop, NULL)), 0);
+    CHECK_SOON(pid_in(&p) == 0, 8000);
+    program_down(&p);
+}
+
+TEST(operate, bad_file_is_refused_and_the_old_one_stays)
+{
+    static const char *const graceful[] = { "-k", "graceful", NULL };
+    program p;
+    char *text;
+    int fd;
+
+    program_init(&p, "");
+    if (program_up(&p, NULL)) {
+        fd = open(p.conf, O_WRONLY | O_APPEND);
+        CHECK(write(fd, "KepAliveTimeout 3\n", 18) == 18);
+        close(fd);
+        CHECK_INT(wait_for_exit(program_exec(&p, graceful, NULL)), 1);
+        text = slurp(p.err_fd);
+        CHECK(strstr(text, "perhaps 'KeepAliveTimeout'") != NULL);
+        CHECK(strstr(text, "SIGUSR1") == NULL);  /* no signal was sent */
+        free(text);
+        kill((pid_t)pid_in(&p), SIGUSR1);        /* and if it is */
+        CHECK_SOON(program_said(&p, "the generation that serves goes on"), 4000);
+        CHECK_INT(program_get(&p, "/hello"), 200);
+    }
+    program_down(&p);
+}
+
+/* --- service managers ---------------------------------------------------- */
+
+static int g_manager = -1;
+static char g_manager_path[100];
+
+static void manager_env(void)
+{
+    setenv("NOTIFY_SOCKET", g_manager_path, 1);
+    setenv("WATCHDOG_USEC", "200000", 1);
+}
+
+/* Waits for a datagram that has this in it. */
+static int manager_hears(const char *what)
+{
+    uint64_t end = now_ms() + (uint64_t)PATIENCE;
+    char text[600];
+
+    while (now_ms() < end) {
+        ssize_t n = recv(g_manager, text, sizeof text - 1, MSG_DONTWAIT);
+        if (n <= 0) {
+            nap(1);
+            continue;
+        }
+        text[n] = 0;
+        if (strstr(text, what) != NULL)
+            return 1;
+    }
+    return 0;
+}
+
+TEST(operate, tells_the_service_manager)
+{
+    struct sockaddr_un a;
+    program p;
+    char main_pid[40];
+    long pid;
+
+    snprintf(g_manager_path, sizeof g_manager_path, "/tmp/empm-notify-%ld",
+             (long)getpid());
+    memset(&a, 0, sizeof a);
+    a.sun_family = AF_UNIX;
+    snprintf(a.sun_path, sizeof a.sun_path, "%s", g_manager_path);
+    unlink(g_manager_path);
+    g_manager = socket(AF_UNIX, SOCK_DGRAM, 0);
+    CHECK_INT(bind(g_manager, (struct sockaddr *)&a, sizeof a), 0);
+    program_init(&p, "");
+    if (program_up(&p, manager_env)) {
+        CHECK(manager_hears("READY=1\nMAINPID="));
+        CHECK(manager_hears("WATCHDOG=1"));
+        CHECK(manager_hears("WATCHDOG=1"));
+        pid = pid_in(&p);
+        kill((pid_t)pid, SIGUSR1);
+        CHECK(manager_hears("RELOADING=1\nMONOTONIC_USEC="));
+        CHECK(manager_hears("READY=1"));
+        kill((pid_t)pid, SIGUSR2);
+        CHECK_SOON(pid_in(&p) != pid && pid_in(&p) > 0, 8000);
+        snprintf(main_pid, sizeof main_pid, "MAINPID=%ld\n", pid_in(&p));
+        CHECK(manager_hears(main_pid));
+        kill((pid_t)pid_in(&p), SIGTERM);
+        CHECK(manager_hears("STOPPING=1"));
+    }
+    program_down(&p);
+    close(g_manager);
+    unlink(g_manager_path);
+}
+
+static int g_passed_fd[2];
+
+static void pass_sockets(void)
+{
+    char pid[32];
+
+    dup2(g_passed_fd[0], 13);        /* out of the way of each other */
+    dup2(g_passed_fd[1], 14);
+    dup2(13, 3);
+    dup2(14, 4);
+    snprintf(pid, sizeof pid, "%ld", (long)getpid());
+    setenv("LISTEN_PID", pid, 1);
+    setenv("LISTEN_FDS", "2", 1);
+    setenv("LISTEN_FDNAMES", "other:web", 1);
+}
+
+TEST(operate, takes_sockets_by_name)
+{
+    program p;
+    char text[600];
+    int port[2], fd;
+
+    program_init(&p, "");
+    g_passed_fd[0] = listening_socket(&port[0]);
+    g_passed_fd[1] = listening_socket(&port[1]);
+    snprintf(text, sizeof text, "\nListen systemd:web\n");
+    fd = open(p.conf, O_WRONLY | O_APPEND);
+    CHECK(write(fd, text, strlen(text)) > 0);
+    close(fd);
+    p.pid = program_exec(&p, NULL, pass_sockets);
+    close(g_passed_fd[0]);
+    close(g_passed_fd[1]);
+    CHECK_SOON(program_get(&p, "/hello") == 200, 8000);
+    fd = p.port;
+    p.port = port[1];
+    CHECK_SOON(program_get(&p, "/hello") == 200, 4000);
+    CHECK_SOON(program_said(&p, "EMPM0489"), 8000);
+    kill((pid_t)pid_in(&p), SIGUSR1);    /* a reload keeps it */
+    CHECK_SOON(program_said(&p, "generation 1 serves"), 8000);
+    CHECK_INT(program_get(&p, "/hello"), 200);
+    p.port = fd;
+    program_down(&p);
+    program_init(&p, "Listen systemd:web");      /* nobody passes one */
+    CHECK_INT(wait_for_exit(program_exec(&p, NULL, NULL)), 1);
+    CHECK(program_said(&p, "no socket of that name"));
+    program_show(&p);
+    close(p.err_fd);
+}
+
+/* --- privileges ---------------------------------------------------------- */
+
+/* The line of /proc/PID/status that begins with `name`. */
+static void status_line(long pid, const char *name, char *out, size_t n)
+{
+    char path[64], line[256];
+    FILE *f;
+
+    out[0] = 0;
+    snprintf(path, sizeof path, "/proc/%ld/status", pid);
+    f = fopen(path, "r");
+    while (f != NULL && fgets(line, sizeof line, f) != NULL)
+        if (strncmp(line, name, strlen(name)) == 0)
+            snprintf(out, n, "%s", line);
+    if (f != NULL)
+        fclose(f);
+}
+
+TEST(operate, children_give_root_up)
+{
+    program p;
+    client c;
+    char line[200], more[500];
+    long kids[16], pid;
+
+    if (geteuid() != 0)
+        SKIP("not root");
+    chmod(g_tmp, 0755);
+    snprintf(more, sizeof more, "User nobody\nChrootDir %s\n", g_tmp);
+    program_init(&p, more);
+    if (program_up(&p, NULL)) {
+        pid = pid_in(&p);
+        CHECK_INT(children_of(pid, kids, 16), 2);
+        status_line(kids[0], "Uid:", line, sizeof line);
+        CHECK(strstr(line, "\t0") == NULL && strlen(line) > 10);
+        status_line(kids[0], "Gid:", line, sizeof line);
+        CHECK(strstr(line, "\t0") == NULL);
+        status_line(kids[0], "Groups:", line, sizeof line);
+        CHECK(strstr(line, "\t0 ") == NULL);
+        status_line(kids[0], "NoNewPrivs:", line, sizeof line);
+        CHECK(strstr(line, "1") != NULL);
+        status_line(pid, "Uid:", line, sizeof line);
+        CHECK(strstr(line, "\t0") != NULL);
+        CHECK_INT(cl_connect_port(&c, p.port, 0), 0);
+        CHECK_INT(cl_get(&c, "/cwd"), 200);
+        CHECK_STR(c.body.p, "/");                /* and it is the new one */
+        cl_close(&c);
+    }
+    program_down(&p);
+    program_init(&p, "");                        /* root, and not told so */
+    CHECK_INT(write_file(p.conf, "Processes 1\n", 12), 0);
+    CHECK_INT(wait_for_exit(program_exec(&p, NULL, NULL)), 1);
+    CHECK(program_said(&p, "EMPM5031"));
+    close(p.err_fd);
+    program_init(&p, "User nobody-of-that-name");
+    CHECK_INT(wait_for_exit(program_exec(&p, NULL, NULL)), 1);
+    CHECK(program_said(&p, "EMPM0543"));
+    close(p.err_fd);
+    chmod(g_tmp, 0700);
+}
+
+#endif /* __linux__ */
+
+/* ---------------------------------------------------------------------------
  * >>clients -- the real ones, where they are installed
  * ------------------------------------------------------------------------- */
 
@@ -10191,6 +11085,21 @@ static int is_picked(const test *t, const char *name, int argc, char **argv)
     return 0;
 }
 
+/* A server for >>operate, with its options. */
+static int program_main(int argc, char **argv)
+{
+    static const empm_route program_routes[] = {
+        EMPM_ROUTE("GET /hello", h_hello, NULL),
+        EMPM_ROUTE("GET /cwd",   h_cwd,   NULL),
+        EMPM_ROUTES_END
+    };
+    empm_config cfg = empm_defaults();
+
+    shm = (shared *)calloc(1, sizeof *shm);
+    cfg.routes = program_routes;
+    return empm_main(&cfg, argc, argv);
+}
+
 int main(int argc, char **argv)
 {
     const test *t;
@@ -10198,6 +11107,8 @@ int main(int argc, char **argv)
     const char *base = getenv("TMPDIR");
     int i, list = 0, with_long = 0, words = 0, forked;
 
+    if (getenv("EMPM_TEST_PROGRAM") != NULL)     /* see >>operate */
+        return program_main(argc, argv);
     setvbuf(stdout, NULL, _IOLBF, 8192);
     for (i = 1; i < argc; i++) {
         if (strcmp(argv[i], "-l") == 0)
