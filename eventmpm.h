@@ -83,6 +83,11 @@
  *   all its suspensions). empm_alloc() lives as long; empm_defer() calls you at
  *   that moment. Nothing the user passes in is kept unless the comment says so.
  *
+ * SHARED STORE  Children share no variables; empm_store_*() is for the few that
+ *   they must: counters, rate limits, sessions. Entries are small and can
+ *   expire, a call takes a fraction of a microsecond, and a child that dies in
+ *   one leaves the old value or the new one. shared_store_size makes it.
+ *
  * MISUSE is defined, never a crash: no answer is a 500, a body shorter than its
  *   declared length aborts the connection, a second answer and writes after the
  *   end are refused with EMPM_EMISUSE; each leaves one line in the log.
@@ -121,6 +126,7 @@
  *   EVENTMPM_NO_FILES        without static files (EMPM_FILES)
  *   EVENTMPM_NO_STATUS       without the status page
  *   EVENTMPM_NO_PROXY        without PROXY headers and RemoteIPHeader
+ *   EVENTMPM_NO_STORE        without the shared store (empm_store_*)
  *   EVENTMPM_NO_FORK         without the parent: threads of the caller only
  *   EVENTMPM_NO_CONFIG_FILES without empm_load() and -f
  *   EVENTMPM_NO_MAIN         without empm_main and its command line
@@ -156,6 +162,9 @@
 #endif
 #ifndef EMPM_PATH_SEGMENTS
 #  define EMPM_PATH_SEGMENTS 64     /* segments in a path; more are 414 */
+#endif
+#ifndef EMPM_STORE_ITEM
+#  define EMPM_STORE_ITEM 512       /* a key and its value in empm_store_*() */
 #endif
 #ifndef EMPM_TURN_REQUESTS
 #  define EMPM_TURN_REQUESTS 16     /* requests, bytes and time that one */
@@ -307,7 +316,8 @@ typedef struct empm_config {
                                           IPv6 /64; more are closed at once; not
                                           on "proxy" listeners. 0: no limit */
 
-    int64_t     shared_store_size;     /* bytes for empm_store_*: 0, none */
+    int64_t     shared_store_size;     /* bytes for empm_store_*(), at least 10
+                                          KiB: 0, none */
 
     /* processes and threads */
     int    processes;                  /* -1 by the spare limits, 0 none: threads
@@ -632,6 +642,62 @@ EMPM_API int empm_status_page(empm_request *req, void *user);
  * its way out. */
 EMPM_API int empm_health_page(empm_request *req, void *user);
 
+/* ---------------------------------------------------------------------------
+ * >>calls-store -- small values that all children share
+ *
+ * An entry takes EMPM_STORE_ITEM (512) of shared_store_size bytes, for key and
+ * value together: 1 MiB holds 1,900 of them. Keys are spread by chance, so the
+ * first EMPM_EFULL can come from four fifths of that on. Outlives restarts of
+ * children, not the parent. A child that dies in a call leaves the old value or
+ * the new one, never anything else.
+ *
+ *   s             a handler has it from empm_server_of()
+ *   key, key_len  any bytes, at least one
+ *   ttl_ms        the entry expires after that; 0: never. When there is no room
+ *                 for a new one, the entry next to expire is dropped early; one
+ *                 that never expires is never dropped
+ *   returns       EMPM_OK, or else nothing has changed:
+ *                 EMPM_EGONE      there is no such entry
+ *                 EMPM_EFULL      no room, and nothing that could be dropped
+ *                 EMPM_EINVAL     no key, too long with its value, ttl_ms < 0
+ *                 EMPM_ETIMEDOUT  a child that is stopped in the middle of a
+ *                                 call has held the lock for a second
+ *                 EMPM_EMISUSE    shared_store_size is 0
+ *   thread        any
+ *   blocks        for a microsecond or so while others are at it
+ * ------------------------------------------------------------------------- */
+
+/* Copies the value of up to cap bytes and tells its length and its version,
+ * which no other value of the key has (len and version may be NULL).
+ *   returns   also EMPM_EFULL: it is longer than cap; nothing is copied, but
+ *             len and version are set
+ */
+EMPM_API int empm_store_get(empm_server *s, const void *key, size_t key_len,
+                            void *value, size_t cap, size_t *len,
+                            uint64_t *version);
+
+/* Sets the value, whatever it was. */
+EMPM_API int empm_store_put(empm_server *s, const void *key, size_t key_len,
+                            const void *value, size_t len, int64_t ttl_ms);
+
+/* Sets the value if it still has that version; version 0: if there is none.
+ *   returns   EMPM_EGONE: somebody was faster: get again, decide again
+ */
+EMPM_API int empm_store_cas(empm_server *s, const void *key, size_t key_len,
+                            uint64_t version, const void *value, size_t len,
+                            int64_t ttl_ms);
+
+EMPM_API int empm_store_delete(empm_server *s, const void *key, size_t key_len);
+
+/* Adds to a counter: a value that is an int64_t, from 0 if it is not there.
+ *   ttl_ms    counts from its first add; later ones do not move its end
+ *   result    gets the sum; may be NULL
+ *   returns   also EMPM_EINVAL: the value has another length, or the sum would
+ *             not fit
+ */
+EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
+                            int64_t delta, int64_t ttl_ms, int64_t *result);
+
 #ifdef __cplusplus
 }
 #endif
@@ -653,7 +719,8 @@ EMPM_API int empm_health_page(empm_request *req, void *user);
  *   platform tools config log score      what a server stands on
  *   handover wheel queue poller          how a connection changes hands
  *   route peer proxy                     patterns; who is there, is it believed
- *   memory                               pages, workers, the child
+ *   memory store                         pages, workers, the child; what children
+ *                                        share
  *   head body                            HTTP in
  *   request response                     what a handler holds
  *   steps dispatch reading handling writing conn
@@ -673,6 +740,7 @@ EMPM_API int empm_health_page(empm_request *req, void *user);
  *   pool.lock    spare pages of the child; a few stores long
  *   files.lock   files that are kept; a few stores long
  *   child.done_lock   who waits for the end
+ *   shard.lock   a part of the shared store, with no other; of all processes
  *
  * The one call that goes up: a worker that gives a record back (>>handover) may
  * have to wake the listener; that is all of empm__wake(), in >>poller.
@@ -1015,6 +1083,87 @@ static int empm__unnamed_file(int dir)
     }
     return fd;
 }
+
+#ifndef EVENTMPM_NO_STORE
+/* Fills in n bytes that nobody can guess. */
+static void empm__random(void *to, size_t n)
+{
+    const int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
+    const ssize_t got = fd >= 0 ? read(fd, to, n) : -1;
+    size_t i;
+    if (fd >= 0)
+        close(fd);
+    if (got == (ssize_t)n)
+        return;
+    for (i = 0; i < n; i++) {       /* better than a constant */
+        struct timespec t;
+        clock_gettime(CLOCK_REALTIME, &t);
+        ((unsigned char *)to)[i] = (unsigned char)(t.tv_nsec >> i % 8 ^
+                                                   getpid());
+    }
+}
+
+/* A lock in memory that processes share. Who gets it after its holder has died
+ * is told so (ORPHANED), mends what it guards and says that it is mended. A
+ * system that cannot tell lets everybody time out. */
+#define EMPM__ORPHANED 1
+#if defined(__linux__) || defined(PTHREAD_MUTEX_ROBUST)
+#  define EMPM__ROBUST 1
+#else
+#  define EMPM__ROBUST 0
+#endif
+
+static int empm__shared_lock_init(pthread_mutex_t *m)
+{
+    pthread_mutexattr_t a;
+    int r = pthread_mutexattr_init(&a);
+    if (r != 0)
+        return EMPM_ESYS;
+    r = pthread_mutexattr_setpshared(&a, PTHREAD_PROCESS_SHARED);
+#if EMPM__ROBUST
+    if (r == 0)
+        r = pthread_mutexattr_setrobust(&a, PTHREAD_MUTEX_ROBUST);
+#endif
+    if (r == 0)
+        r = pthread_mutex_init(m, &a);
+    pthread_mutexattr_destroy(&a);
+    return r == 0 ? EMPM_OK : EMPM_ESYS;
+}
+
+/* EMPM_OK, EMPM__ORPHANED, or EMPM_ETIMEDOUT after a second. Tries and naps:
+ * the clock of pthread_mutex_timedlock() can be set, and not all systems have
+ * that call. */
+static int empm__shared_lock(pthread_mutex_t *m)
+{
+    struct timespec rest = { 0, 1000 };
+    uint64_t until = 0;
+    int r, tries = 0;
+    while ((r = pthread_mutex_trylock(m)) == EBUSY) {
+        if (++tries < 64) {
+            if (tries > 16)
+                sched_yield();
+            continue;
+        }
+        if (until == 0)
+            until = empm__now_us() + 1000000u;
+        else if (empm__now_us() > until)
+            return EMPM_ETIMEDOUT;
+        nanosleep(&rest, NULL);
+        if (rest.tv_nsec < 1000000)
+            rest.tv_nsec *= 2;
+    }
+    return r == 0 ? EMPM_OK : r == EOWNERDEAD ? EMPM__ORPHANED : EMPM_ESYS;
+}
+
+static void empm__shared_lock_mended(pthread_mutex_t *m)
+{
+#if EMPM__ROBUST
+    pthread_mutex_consistent(m);
+#else
+    (void)m;
+#endif
+}
+#endif /* EVENTMPM_NO_STORE */
 
 static int empm__would_block(int e)
 {
@@ -4399,7 +4548,8 @@ struct empm_server {
     int             nlisteners;
     int             spool_dir;     /* descriptor of SpoolDirectory */
     pid_t           owner;         /* who unlinks what it made */
-    int             borrows;       /* the scoreboard is another server's */
+    struct empm__kv *store;        /* SharedStoreSize; NULL: none (>>store) */
+    int             borrows;       /* score and store are another server's */
     uint32_t        generation;
     empm__routes    admin_routes;  /* what admin listeners offer */
 #ifndef EVENTMPM_NO_PROXY
@@ -4521,6 +4671,434 @@ static void empm__unreserve(int64_t *used, int64_t n)
     if (n != 0)
         __atomic_sub_fetch(used, n, __ATOMIC_RELAXED);
 }
+
+#ifndef EVENTMPM_NO_STORE
+/* ---------------------------------------------------------------------------
+ * >>store -- keys and values in memory that processes share
+ *
+ * The memory is cut into shards, each with a lock, a hash table and up to 255
+ * slots. Hashes are keyed: clients choose keys.
+ *
+ *     heads[h]   7 -> 12 -> 0          0 is no slot
+ *     free       3 ->  9 -> 0
+ *
+ * Who holds a lock can be killed at any instruction. So a write fills a free
+ * slot, where nobody looks, and then takes effect by the store of one byte:
+ *
+ *     insert     the head becomes the new slot, whose next is the old head
+ *     replace    the link to the old slot leads to the new one, its next copied
+ *     remove     the link to the slot becomes its next
+ *
+ * Before that byte nothing has happened, after it all has: what heads[] leads
+ * to is whole at every instant. Only the free list can be wrong after a death;
+ * the next holder learns of it from the lock, and makes a new one of all that
+ * heads[] does not lead to. The last free slot is kept for replacing.
+ *
+ * A process dies between two instructions, and then those before it count and
+ * those after it do not, however the processor has ordered its stores; so it is
+ * only the compiler that has to keep them in order (empm__kv_link).
+ *
+ * runs on   any thread of any process
+ * source    J.-P. Aumasson, D. J. Bernstein, "SipHash: a fast short-input PRF"
+ * ------------------------------------------------------------------------- */
+
+#define EMPM__KV_SLOTS 255             /* of a shard: a number is a byte */
+
+typedef struct empm__kv_slot {
+    uint64_t version;                  /* no other write has had it */
+    uint64_t expires_ms;               /* there until that one is over, never
+                                          early; 0: for ever */
+    uint32_t hash;
+    uint16_t key_len, len;
+    uint8_t  next;
+} empm__kv_slot;
+
+typedef struct empm__kv_shard {
+    pthread_mutex_t lock;              /* guards the shard: 50 ns, or 1 us to
+                                          mend it or to find who has to go */
+    uint64_t        version;           /* the last one given */
+    uint8_t         heads[256], free;
+    empm__kv_slot   slots[EMPM__KV_SLOTS + 1];   /* what 0 has is not used */
+} __attribute__((aligned(64))) empm__kv_shard;   /* then its keys and values */
+
+typedef struct empm__kv {              /* fixed; the shards follow */
+    uint64_t seed[2];
+    size_t   bytes, shard_bytes;
+    uint32_t shards, slots;            /* slots: of each shard */
+    uint32_t room;                     /* for a key and its value */
+} __attribute__((aligned(64))) empm__kv;
+
+/* The least memory: two slots, one of which is the last free one. */
+#define EMPM__KV_LEAST(room) \
+    (sizeof(empm__kv) + sizeof(empm__kv_shard) + 64 + 2 * (size_t)(room))
+
+EMPM__ASSERT_STATIC(EMPM_STORE_ITEM >= 64 && EMPM_STORE_ITEM <= 65535,
+                    store_item_does_not_fit);
+
+/* SipHash-2-4. */
+#define EMPM__ROTATE(x, n) ((x) << (n) | (x) >> (64 - (n)))
+static void empm__sip_rounds(uint64_t v[4], int n)
+{
+    for (; n > 0; n--) {
+        v[0] += v[1];
+        v[2] += v[3];
+        v[1] = EMPM__ROTATE(v[1], 13) ^ v[0];
+        v[3] = EMPM__ROTATE(v[3], 16) ^ v[2];
+        v[0] = EMPM__ROTATE(v[0], 32) + v[3];
+        v[2] += v[1];
+        v[1] = EMPM__ROTATE(v[1], 17) ^ v[2];
+        v[3] = EMPM__ROTATE(v[3], 21) ^ v[0];
+        v[2] = EMPM__ROTATE(v[2], 32);
+    }
+}
+
+static uint64_t empm__sip_hash(const uint64_t seed[2], const void *data,
+                               size_t len)
+{
+    const unsigned char *p = (const unsigned char *)data;
+    uint64_t v[4], word;
+    size_t left = len, n, i;
+    v[0] = seed[0] ^ UINT64_C(0x736f6d6570736575);
+    v[1] = seed[1] ^ UINT64_C(0x646f72616e646f6d);
+    v[2] = seed[0] ^ UINT64_C(0x6c7967656e657261);
+    v[3] = seed[1] ^ UINT64_C(0x7465646279746573);
+    do {
+        n = empm__min(left, 8);
+        word = n < 8 ? (uint64_t)len << 56 : 0;   /* the last, always there */
+        for (i = 0; i < n; i++)
+            word |= (uint64_t)p[i] << 8 * i;
+        v[3] ^= word;
+        empm__sip_rounds(v, 2);
+        v[0] ^= word;
+        p += n;
+        left -= n;
+    } while (n == 8);
+    v[2] ^= 0xff;
+    empm__sip_rounds(v, 4);
+    return v[0] ^ v[1] ^ v[2] ^ v[3];
+}
+
+static empm__kv_shard *empm__kv_shard_at(empm__kv *kv, uint32_t i)
+{
+    return (empm__kv_shard *)(void *)((unsigned char *)(kv + 1) +
+                                      i * kv->shard_bytes);
+}
+
+static unsigned char *empm__kv_data(const empm__kv *kv, empm__kv_shard *sh,
+                                    uint8_t slot)
+{
+    return (unsigned char *)(sh + 1) + (size_t)(slot - 1) * kv->room;
+}
+
+/* Changes what heads[] leads to, after all that stands above the call and
+ * before all below it. */
+static void empm__kv_link(uint8_t *link, uint8_t to)
+{
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    empm__store(link, to);
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+}
+
+/* `slot` is not in a chain any more. */
+static void empm__kv_drop(empm__kv_shard *sh, uint8_t slot)
+{
+    sh->slots[slot].next = sh->free;
+    sh->free = slot;
+}
+
+static void empm__kv_remove(empm__kv_shard *sh, uint8_t *link)
+{
+    const uint8_t slot = *link;
+    empm__kv_link(link, sh->slots[slot].next);
+    empm__kv_drop(sh, slot);
+}
+
+/* Brings a shard in order, a new one or one whose lock's holder has died. */
+static void empm__kv_mend(const empm__kv *kv, empm__kv_shard *sh)
+{
+    uint8_t used[256];
+    uint32_t i;
+    memset(used, 0, sizeof used);
+    for (i = 0; i < 256; i++) {
+        uint8_t slot = sh->heads[i];
+        for (; slot != 0; slot = sh->slots[slot].next)
+            used[slot] = 1;
+    }
+    sh->free = 0;
+    for (i = kv->slots; i > 0; i--)
+        if (!used[i])
+            empm__kv_drop(sh, (uint8_t)i);
+    sh->version |= 0xffffffff;   /* half of it may be stored: past them all */
+}
+
+/* Makes room: who is nearest to the end has to go, who has none stays. */
+static int empm__kv_evict(empm__kv_shard *sh)
+{
+    uint8_t *victim = NULL, *link;
+    uint64_t first = UINT64_MAX;
+    uint32_t i;
+    for (i = 0; i < 256; i++)
+        for (link = &sh->heads[i]; *link != 0; link = &sh->slots[*link].next) {
+            const uint64_t end = sh->slots[*link].expires_ms;
+            if (end != 0 && end < first) {
+                first = end;
+                victim = link;
+            }
+        }
+    if (victim == NULL)
+        return EMPM_EFULL;
+    empm__kv_remove(sh, victim);
+    return EMPM_OK;
+}
+
+/* A key's place. A good empm__kv_open() leaves the shard locked. */
+typedef struct empm__kv_at {
+    empm__kv       *kv;
+    empm__kv_shard *sh;
+    const void     *key;
+    size_t          key_len;
+    uint32_t        hash;
+    uint8_t        *link;              /* to its slot, or its chain's end */
+    empm__kv_slot  *slot;              /* NULL: absent, or it has expired */
+    unsigned char  *value;
+} empm__kv_at;
+
+static int empm__kv_open(empm__kv_at *at, empm__kv *kv, const void *key,
+                         size_t key_len, uint64_t now_ms)
+{
+    empm__kv_shard *sh;
+    uint64_t hash;
+    int r;
+    if (kv == NULL)
+        return EMPM_EMISUSE;
+    if (key_len == 0 || key_len > kv->room)
+        return EMPM_EINVAL;
+    hash = empm__sip_hash(kv->seed, key, key_len);
+    sh = empm__kv_shard_at(kv, (uint32_t)((hash >> 32) * kv->shards >> 32));
+    if ((r = empm__shared_lock(&sh->lock)) < 0)
+        return r;
+    if (r == EMPM__ORPHANED) {
+        empm__kv_mend(kv, sh);
+        empm__shared_lock_mended(&sh->lock);
+    }
+    at->kv = kv;
+    at->sh = sh;
+    at->key = key;
+    at->key_len = key_len;
+    at->hash = (uint32_t)hash;
+    at->slot = NULL;
+    for (at->link = &sh->heads[hash & 255]; *at->link != 0;
+         at->link = &sh->slots[*at->link].next) {
+        empm__kv_slot *s = &sh->slots[*at->link];
+        unsigned char *data = empm__kv_data(kv, sh, *at->link);
+        if (s->hash != at->hash || s->key_len != key_len ||
+            memcmp(data, key, key_len) != 0)
+            continue;
+        at->value = data + key_len;
+        if (s->expires_ms == 0 || now_ms <= s->expires_ms)
+            at->slot = s;
+        break;
+    }
+    return EMPM_OK;
+}
+
+static int empm__kv_write(empm__kv_at *at, const void *value, size_t len,
+                          uint64_t expires_ms)
+{
+    empm__kv_shard *sh = at->sh;
+    uint8_t *link = at->link, old = *link, slot;
+    empm__kv_slot *s;
+    unsigned char *data;
+    if (len > at->kv->room - at->key_len)
+        return EMPM_EINVAL;
+    if (old == 0) {
+        if (sh->slots[sh->free].next == 0 && empm__kv_evict(sh) < 0)
+            return EMPM_EFULL;
+        link = &sh->heads[at->hash & 255];
+    }
+    slot = sh->free;
+    s = &sh->slots[slot];
+    sh->free = s->next;
+    s->version = ++sh->version;
+    s->expires_ms = expires_ms;
+    s->hash = at->hash;
+    s->key_len = (uint16_t)at->key_len;
+    s->len = (uint16_t)len;
+    s->next = old != 0 ? sh->slots[old].next : *link;
+    data = empm__kv_data(at->kv, sh, slot);
+    memcpy(data, at->key, at->key_len);
+    if (len > 0)
+        memcpy(data + at->key_len, value, len);
+    empm__kv_link(link, slot);
+    if (old != 0)
+        empm__kv_drop(sh, old);
+    return EMPM_OK;
+}
+
+static int empm__kv_get(empm__kv *kv, const void *key, size_t key_len,
+                        void *value, size_t cap, size_t *len, uint64_t *version,
+                        uint64_t now_ms)
+{
+    empm__kv_at at;
+    int r = empm__kv_open(&at, kv, key, key_len, now_ms);
+    if (r < 0)
+        return r;
+    if (at.slot == NULL) {
+        r = EMPM_EGONE;
+    } else {
+        if (len != NULL)
+            *len = at.slot->len;
+        if (version != NULL)
+            *version = at.slot->version;
+        if (at.slot->len > cap)
+            r = EMPM_EFULL;
+        else if (at.slot->len > 0)
+            memcpy(value, at.value, at.slot->len);
+    }
+    pthread_mutex_unlock(&at.sh->lock);
+    return r;
+}
+
+/* if_version: NULL: whatever is there; 0: only if nothing is; or only that. */
+static int empm__kv_put(empm__kv *kv, const void *key, size_t key_len,
+                        const uint64_t *if_version, const void *value,
+                        size_t len, int64_t ttl_ms, uint64_t now_ms)
+{
+    empm__kv_at at;
+    const uint64_t expires_ms = ttl_ms == 0 ? 0 : now_ms + (uint64_t)ttl_ms;
+    int r = ttl_ms < 0 ? EMPM_EINVAL
+                       : empm__kv_open(&at, kv, key, key_len, now_ms);
+    if (r < 0)
+        return r;
+    if (if_version != NULL &&
+        *if_version != (at.slot != NULL ? at.slot->version : 0))
+        r = EMPM_EGONE;
+    else
+        r = empm__kv_write(&at, value, len, expires_ms);
+    pthread_mutex_unlock(&at.sh->lock);
+    return r;
+}
+
+static int empm__kv_delete(empm__kv *kv, const void *key, size_t key_len,
+                           uint64_t now_ms)
+{
+    empm__kv_at at;
+    int r = empm__kv_open(&at, kv, key, key_len, now_ms);
+    if (r < 0)
+        return r;
+    r = at.slot != NULL ? EMPM_OK : EMPM_EGONE;
+    if (*at.link != 0)
+        empm__kv_remove(at.sh, at.link);
+    pthread_mutex_unlock(&at.sh->lock);
+    return r;
+}
+
+static int empm__kv_add(empm__kv *kv, const void *key, size_t key_len,
+                        int64_t delta, int64_t ttl_ms, int64_t *result,
+                        uint64_t now_ms)
+{
+    empm__kv_at at;
+    int64_t n = 0;
+    uint64_t expires_ms = ttl_ms == 0 ? 0 : now_ms + (uint64_t)ttl_ms;
+    int r = ttl_ms < 0 ? EMPM_EINVAL
+                       : empm__kv_open(&at, kv, key, key_len, now_ms);
+    if (r < 0)
+        return r;
+    if (at.slot != NULL && at.slot->len == sizeof n) {
+        memcpy(&n, at.value, sizeof n);
+        expires_ms = at.slot->expires_ms;
+    } else if (at.slot != NULL) {
+        r = EMPM_EINVAL;
+    }
+    if (delta > 0 ? n > INT64_MAX - delta : n < INT64_MIN - delta)
+        r = EMPM_EINVAL;
+    if (r == EMPM_OK) {
+        n += delta;
+        r = empm__kv_write(&at, &n, sizeof n, expires_ms);
+    }
+    if (r == EMPM_OK && result != NULL)
+        *result = n;
+    pthread_mutex_unlock(&at.sh->lock);
+    return r;
+}
+
+/* A store for the processes to come, in `bytes`; `room` for each key with its
+ * value, 64 to 65535. */
+static int empm__kv_new(empm__kv **out, size_t bytes, uint32_t room)
+{
+    const size_t most = sizeof(empm__kv_shard) + EMPM__KV_SLOTS * (size_t)room;
+    empm__kv *kv = (empm__kv *)mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                                    MAP_ANONYMOUS | MAP_SHARED, -1, 0);
+    uint32_t i;
+    if ((void *)kv == MAP_FAILED)
+        return EMPM_ENOMEM;
+    empm__random(kv->seed, sizeof kv->seed);
+    kv->bytes = bytes;
+    kv->room = room;
+    kv->shards = (uint32_t)((bytes - sizeof *kv + most - 1) / most);
+    kv->shard_bytes = (bytes - sizeof *kv) / kv->shards & ~(size_t)63;
+    kv->slots = (uint32_t)empm__min(
+        (kv->shard_bytes - sizeof(empm__kv_shard)) / room, EMPM__KV_SLOTS);
+    for (i = 0; i < kv->shards; i++) {
+        empm__kv_shard *sh = empm__kv_shard_at(kv, i);
+        if (empm__shared_lock_init(&sh->lock) < 0) {
+            munmap(kv, bytes);
+            return EMPM_ESYS;
+        }
+        empm__kv_mend(kv, sh);
+    }
+    *out = kv;
+    return EMPM_OK;
+}
+
+static void empm__kv_free(empm__kv *kv)
+{
+    if (kv != NULL)
+        munmap(kv, kv->bytes);
+}
+
+/* --- the server's own ----------------------------------------------------- */
+
+static uint64_t empm__store_now_ms(void)
+{
+    return empm__now_us() / 1000u;
+}
+
+EMPM_API int empm_store_get(empm_server *s, const void *key, size_t key_len,
+                            void *value, size_t cap, size_t *len,
+                            uint64_t *version)
+{
+    return empm__kv_get(s->store, key, key_len, value, cap, len, version,
+                        empm__store_now_ms());
+}
+
+EMPM_API int empm_store_put(empm_server *s, const void *key, size_t key_len,
+                            const void *value, size_t len, int64_t ttl_ms)
+{
+    return empm__kv_put(s->store, key, key_len, NULL, value, len, ttl_ms,
+                        empm__store_now_ms());
+}
+
+EMPM_API int empm_store_cas(empm_server *s, const void *key, size_t key_len,
+                            uint64_t version, const void *value, size_t len,
+                            int64_t ttl_ms)
+{
+    return empm__kv_put(s->store, key, key_len, &version, value, len, ttl_ms,
+                        empm__store_now_ms());
+}
+
+EMPM_API int empm_store_delete(empm_server *s, const void *key, size_t key_len)
+{
+    return empm__kv_delete(s->store, key, key_len, empm__store_now_ms());
+}
+
+EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
+                            int64_t delta, int64_t ttl_ms, int64_t *result)
+{
+    return empm__kv_add(s->store, key, key_len, delta, ttl_ms, result,
+                        empm__store_now_ms());
+}
+#endif /* EVENTMPM_NO_STORE */
 
 /* ---------------------------------------------------------------------------
  * >>head -- request line and fields, strictly
@@ -9762,6 +10340,19 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
         empm__say(rep, EMPM_LOG_ERROR, 5303, "RemoteIPHeader and "
                   "RemoteIPTrustedProxy: built without them");
 #endif
+#ifdef EVENTMPM_NO_STORE
+    if (cfg->shared_store_size > 0)
+        empm__say(rep, EMPM_LOG_ERROR, 5501,
+                  "SharedStoreSize: built without the store");
+#else
+    if (cfg->shared_store_size > 0 &&
+        ((uint64_t)cfg->shared_store_size < EMPM__KV_LEAST(EMPM_STORE_ITEM) ||
+         (uint64_t)cfg->shared_store_size > SIZE_MAX / 2))
+        empm__say(rep, EMPM_LOG_ERROR, 5500, "SharedStoreSize must be from %lu "
+                  "to %lu, or 0 for none",
+                  (unsigned long)EMPM__KV_LEAST(EMPM_STORE_ITEM),
+                  (unsigned long)(SIZE_MAX / 2));
+#endif
     for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++) {
         empm__listen_spec spec;
         const char *why = empm__listen_parse(&spec, cfg->listen[i]);
@@ -9994,12 +10585,16 @@ static void empm__server_free(empm_server *s)
 #ifndef EVENTMPM_NO_PROXY
     empm__nets_free(&s->trusted);
 #endif
-    if (!s->borrows)
+    if (!s->borrows) {
         empm__score_free(&s->score);
+#ifndef EVENTMPM_NO_STORE
+        empm__kv_free(s->store);
+#endif
+    }
     EMPM_FREE(s);
 }
 
-/* What cannot change while the scoreboard lives stays as it was. */
+/* What cannot change while scoreboard and store live stays as it was. */
 static void empm__keep_limits(empm_config *cfg, const empm_config *old,
                               empm__report *rep)
 {
@@ -10011,8 +10606,14 @@ static void empm__keep_limits(empm_config *cfg, const empm_config *old,
         empm__say(rep, EMPM_LOG_WARN, 506, "changing ThreadLimit to %d from %d "
                   "needs a restart: ignored", cfg->thread_limit,
                   old->thread_limit);
+    if (cfg->shared_store_size != old->shared_store_size)
+        empm__say(rep, EMPM_LOG_WARN, 5503, "changing SharedStoreSize to %lld "
+                  "from %lld needs a restart: ignored",
+                  (long long)cfg->shared_store_size,
+                  (long long)old->shared_store_size);
     cfg->server_limit = old->server_limit;
     cfg->thread_limit = old->thread_limit;
+    cfg->shared_store_size = old->shared_store_size;
     if (cfg->processes > cfg->server_limit)
         cfg->processes = cfg->server_limit;
     empm__check_numbers(cfg, rep);
@@ -10059,6 +10660,7 @@ static int empm__server_new(empm_config *cfg, int shared,
 #endif
     if (old != NULL) {
         s->score = old->score;
+        s->store = old->store;
         s->borrows = 1;
         s->generation = old->generation + 1;
     } else {
@@ -10071,6 +10673,15 @@ static int empm__server_new(empm_config *cfg, int shared,
         empm__score_server_at(&s->score)->started_us = empm__now_us();
         empm__score_server_at(&s->score)->started_s =
             empm__score_server_at(&s->score)->restarted_s = (int64_t)time(NULL);
+#ifndef EVENTMPM_NO_STORE
+        if (cfg->shared_store_size > 0 &&
+            (r = empm__kv_new(&s->store, (size_t)cfg->shared_store_size,
+                              EMPM_STORE_ITEM)) < 0) {
+            empm__say(&rep, EMPM_LOG_ERROR, 5502, "SharedStoreSize: no memory "
+                      "of that size to share");
+            goto done;
+        }
+#endif
     }
     r = EMPM_ESYS;
     s->spool_dir = open(cfg->spool_directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

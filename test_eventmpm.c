@@ -56,6 +56,7 @@ static void  test_free(void *p);
 #include <unistd.h>
 #ifdef __linux__
 #  include <sys/prctl.h>
+#  include <sys/ptrace.h>
 #endif
 
 /* ---------------------------------------------------------------------------
@@ -1373,6 +1374,31 @@ static int h_crash(empm_request *req, void *user)
 }
 
 /* Leaves a process behind that holds a copy of the client's socket. */
+/* "visit N", or what each call says where there is no store. rc[0] is 1 once a
+ * second process has answered. */
+static int h_visits(empm_request *req, void *user)
+{
+    empm_server *s = empm_server_of(req);
+    const int me = (int)getpid();
+    int64_t n = 0;
+    int none = 0;
+
+    (void)user;
+    if (empm_store_add(s, "visits", 6, 1, 0, &n) == EMPM_OK) {
+        if (!__atomic_compare_exchange_n(&shm->rc[1], &none, me, 0,
+                                         __ATOMIC_RELAXED, __ATOMIC_RELAXED) &&
+            none != me)
+            set_int(&shm->rc[0], 1);
+        return empm_printf(req, "visit %ld\n", (long)n);
+    }
+    return empm_printf(req, "%d %d %d %d %d\n",
+                       empm_store_add(s, "visits", 6, 1, 0, &n),
+                       empm_store_get(s, "a", 1, &n, sizeof n, NULL, NULL),
+                       empm_store_put(s, "a", 1, &n, sizeof n, 0),
+                       empm_store_cas(s, "a", 1, 0, &n, sizeof n, 0),
+                       empm_store_delete(s, "a", 1));
+}
+
 static int h_fork(empm_request *req, void *user)
 {
     pid_t pid = fork();
@@ -1790,6 +1816,7 @@ static const empm_route routes[] = {
     EMPM_ROUTE("GET /pid",           h_pid,        NULL),
     EMPM_ROUTE("GET /who",           h_who,        NULL),
     EMPM_ROUTE("GET /health",        empm_health_page, NULL),
+    EMPM_ROUTE("GET /visits",        h_visits,     NULL),
     EMPM_ROUTE("POST /echo",         h_echo,       NULL),
     EMPM_ROUTE("PUT /echo",          h_echo,       NULL),
     EMPM_ROUTE("POST /sum",          h_sum,        NULL),
@@ -5026,6 +5053,878 @@ TEST(memory, requests_survive_failing_allocations) { fail_each_allocation(5, 200
 LONG(memory, requests_survive_each_failing_allocation)
 {
     fail_each_allocation(1, 2000);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>store -- old or new, whoever dies when
+ * ------------------------------------------------------------------------- */
+
+/* 16 KiB are one shard: what is full, and who has to go, is exact. */
+#define KV_BYTES 16384
+
+static empm__kv *kv_new(void)
+{
+    empm__kv *kv = NULL;
+
+    CHECK_INT(empm__kv_new(&kv, KV_BYTES, 512), EMPM_OK);
+    return kv;
+}
+
+/* Is every slot in a chain, or free, once? Returns how many are in a chain. */
+static int kv_check(empm__kv *kv, empm__kv_shard *sh)
+{
+    uint32_t h, seen[256], used = 0, unused = 0;
+    uint8_t i;
+
+    memset(seen, 0, sizeof seen);
+    for (h = 0; h < 256; h++)
+        for (i = sh->heads[h]; i != 0 && seen[i]++ == 0;
+             i = sh->slots[i].next)
+            used++;
+    for (i = sh->free; i != 0 && seen[i]++ == 0;
+         i = sh->slots[i].next)
+        unused++;
+    CHECK_INT(used + unused, kv->slots);
+    CHECK(unused > 0);
+    return (int)used;
+}
+
+TEST(store, hash_is_siphash)         /* the vectors of its authors' program */
+{
+    static const struct { size_t len; uint64_t hash; } cases[] = {
+        { 0, UINT64_C(0x726fdb47dd0e0e31) }, { 8, UINT64_C(0x93f5f5799a932462) },
+        { 15, UINT64_C(0xa129ca6149be45e5) }
+    };
+    const uint64_t seed[2] = { UINT64_C(0x0706050403020100),
+                               UINT64_C(0x0f0e0d0c0b0a0908) };
+    unsigned char in[16];
+    size_t i;
+
+    for (i = 0; i < sizeof in; i++)
+        in[i] = (unsigned char)i;
+    for (i = 0; i < EMPM__COUNT(cases); i++)
+        CHECK(empm__sip_hash(seed, in, cases[i].len) == cases[i].hash);
+}
+
+TEST(store, calls_and_their_results)
+{
+    enum { GET, PUT, NEW, DEL, ADD };
+    /* `at` is the time; the result, and for GET the value, for ADD the sum */
+    static const struct {
+        int op; const char *key, *value; int64_t n, ttl; uint64_t at; int r;
+    } cases[] = {
+        { GET, "a", "",  0, 0, 1, EMPM_EGONE },   { DEL, "a", "", 0, 0, 1, EMPM_EGONE },
+        { PUT, "a", "1", 0, 0, 1, EMPM_OK },      { GET, "a", "1", 0, 0, 1, EMPM_OK },
+        { PUT, "a", "22", 0, 0, 1, EMPM_OK },     { GET, "a", "22", 0, 0, 1, EMPM_OK },
+        { PUT, "a", "", 0, 0, 1, EMPM_OK },       { GET, "a", "", 0, 0, 1, EMPM_OK },
+        { NEW, "a", "3", 0, 0, 1, EMPM_EGONE },   { GET, "a", "", 0, 0, 1, EMPM_OK },
+        { DEL, "a", "", 0, 0, 1, EMPM_OK },       { GET, "a", "", 0, 0, 1, EMPM_EGONE },
+        { NEW, "a", "3", 0, 0, 1, EMPM_OK },      { GET, "a", "3", 0, 0, 1, EMPM_OK },
+        { GET, "", "", 0, 0, 1, EMPM_EINVAL },    { PUT, "", "1", 0, 0, 1, EMPM_EINVAL },
+        { DEL, "", "", 0, 0, 1, EMPM_EINVAL },    { ADD, "", "", 1, 0, 1, EMPM_EINVAL },
+        { PUT, "a", "4", 0, -1, 1, EMPM_EINVAL }, { ADD, "n", "", 1, -1, 1, EMPM_EINVAL },
+        { GET, "a", "3", 0, 0, 1, EMPM_OK },
+        /* counters; one without a limit has no end */
+        { ADD, "n", "", 0, 0, 1, EMPM_OK },       { ADD, "n", "", 5, 0, 1, EMPM_OK },
+        { ADD, "n", "", -7, 50, 1, EMPM_OK },     { ADD, "n", "", 2, 0, 99, EMPM_OK },
+        { ADD, "n", "", INT64_MAX, 0, 1, EMPM_OK }, { ADD, "n", "", 1, 0, 1, EMPM_EINVAL },
+        { ADD, "n", "", INT64_MIN, 0, 1, EMPM_OK }, { ADD, "n", "", INT64_MIN, 0, 1, EMPM_EINVAL },
+        { ADD, "n", "", 1, 0, 1, EMPM_OK },       { ADD, "a", "", 1, 0, 1, EMPM_EINVAL },
+        /* expiry: never early, and nothing is there after it */
+        { PUT, "e", "5", 0, 10, 100, EMPM_OK },   { GET, "e", "5", 0, 0, 110, EMPM_OK },
+        { NEW, "e", "6", 0, 0, 110, EMPM_EGONE }, { GET, "e", "", 0, 0, 111, EMPM_EGONE },
+        { DEL, "e", "", 0, 0, 111, EMPM_EGONE },  { GET, "e", "", 0, 0, 110, EMPM_EGONE },
+        { PUT, "e", "7", 0, 10, 100, EMPM_OK },   { NEW, "e", "8", 0, 5, 111, EMPM_OK },
+        { GET, "e", "8", 0, 0, 116, EMPM_OK },    { PUT, "e", "9", 0, 0, 117, EMPM_OK },
+        { GET, "e", "9", 0, 0, UINT64_MAX, EMPM_OK },
+        { PUT, "f", "1", 0, INT64_MAX, 100, EMPM_OK }, { GET, "f", "1", 0, 0, UINT64_MAX / 2, EMPM_OK },
+        /* a counter's end is that of its first add */
+        { ADD, "m", "", 3, 10, 100, EMPM_OK },    { ADD, "m", "", 3, 10, 109, EMPM_OK },
+        { ADD, "m", "", 4, 10, 111, EMPM_OK },    { ADD, "m", "", 1, 0, 121, EMPM_OK },
+        { ADD, "m", "", 1, 0, 999, EMPM_OK }
+    };
+    static const int64_t sums[] = {
+        0, 5, -2, 0, INT64_MAX, -1, 0, 3, 6, 4, 5, 1
+    };
+    empm__kv *kv = kv_new();
+    const uint64_t none = 0;
+    size_t i, k = 0, len;
+    char got[8];
+    int64_t sum;
+
+    for (i = 0; kv != NULL && i < EMPM__COUNT(cases); i++) {
+        const char *key = cases[i].key, *value = cases[i].value;
+        const uint64_t at = cases[i].at;
+        int r = 0;
+        context("row %d", (int)i);
+        switch (cases[i].op) {
+        case GET:
+            len = 99;
+            r = empm__kv_get(kv, key, strlen(key), got, sizeof got, &len, NULL, at);
+            if (r == EMPM_OK)
+                CHECK(len == strlen(value) && memcmp(got, value, len) == 0);
+            break;
+        case PUT:
+            r = empm__kv_put(kv, key, strlen(key), NULL, value, strlen(value),
+                             cases[i].ttl, at);
+            break;
+        case NEW:
+            r = empm__kv_put(kv, key, strlen(key), &none, value, strlen(value),
+                             cases[i].ttl, at);
+            break;
+        case DEL:
+            r = empm__kv_delete(kv, key, strlen(key), at);
+            break;
+        case ADD:
+            r = empm__kv_add(kv, key, strlen(key), cases[i].n, cases[i].ttl, &sum,
+                             at);
+            if (r == EMPM_OK && CHECK(k < EMPM__COUNT(sums)))
+                CHECK_INT(sum, sums[k++]);
+            break;
+        }
+        CHECK_INT(r, cases[i].r);
+        kv_check(kv, empm__kv_shard_at(kv, 0));
+    }
+    no_context();
+    empm__kv_free(kv);
+}
+
+TEST(store, lengths_and_versions)
+{
+    empm__kv *kv = kv_new();
+    char in[513], out[513];
+    size_t len;
+    uint64_t first, second, none = 0;
+
+    if (kv == NULL)
+        return;
+    memset(in, 'x', sizeof in);
+    CHECK_INT(empm__kv_put(kv, in, 512, NULL, NULL, 0, 0, 1), EMPM_OK);
+    CHECK_INT(empm__kv_put(kv, in, 512, NULL, in, 1, 0, 1), EMPM_EINVAL);
+    CHECK_INT(empm__kv_put(kv, in, 513, NULL, NULL, 0, 0, 1), EMPM_EINVAL);
+    CHECK_INT(empm__kv_put(kv, in, 1, NULL, in, 511, 0, 1), EMPM_OK);
+    CHECK_INT(empm__kv_put(kv, in, 1, NULL, in, 512, 0, 1), EMPM_EINVAL);
+    CHECK_INT(empm__kv_put(kv, in, 1, NULL, in, (size_t)-1, 0, 1), EMPM_EINVAL);
+    CHECK_INT(empm__kv_add(kv, in, 505, 1, 0, NULL, 1), EMPM_EINVAL);
+    CHECK_INT(empm__kv_add(kv, in, 504, 1, 0, NULL, 1), EMPM_OK);
+    CHECK_INT(empm__kv_get(kv, in, 1, out, 510, &len, &first, 1), EMPM_EFULL);
+    CHECK_INT(len, 511);
+    CHECK_INT(empm__kv_get(kv, in, 1, NULL, 0, NULL, NULL, 1), EMPM_EFULL);
+    CHECK_INT(empm__kv_get(kv, in, 1, out, 511, &len, &second, 1), EMPM_OK);
+    CHECK(len == 511 && memcmp(in, out, len) == 0 && first == second);
+    CHECK_INT(empm__kv_get(kv, in, 512, out, 0, &len, NULL, 1), EMPM_OK);
+    CHECK_INT(len, 0);
+    /* every write has a version of its own, also after a delete */
+    CHECK_INT(empm__kv_put(kv, in, 1, &first, "b", 1, 0, 1), EMPM_OK);
+    CHECK_INT(empm__kv_put(kv, in, 1, &first, "c", 1, 0, 1), EMPM_EGONE);
+    CHECK_INT(empm__kv_get(kv, in, 1, out, 1, &len, &second, 1), EMPM_OK);
+    CHECK(out[0] == 'b' && first != second && first != 0 && second != 0);
+    CHECK_INT(empm__kv_delete(kv, in, 1, 1), EMPM_OK);
+    CHECK_INT(empm__kv_put(kv, in, 1, &second, "d", 1, 0, 1), EMPM_EGONE);
+    CHECK_INT(empm__kv_put(kv, in, 1, &none, "b", 1, 0, 1), EMPM_OK);
+    CHECK_INT(empm__kv_put(kv, in, 1, &second, "d", 1, 0, 1), EMPM_EGONE);
+    empm__kv_free(kv);
+}
+
+TEST(store, versions_never_come_back)        /* though 32 bits store halves */
+{
+    static const uint64_t torn[] = {         /* by the step after the first */
+        UINT64_C(0x5ffffffff), UINT64_C(0x600000000), UINT64_C(0x500000000),
+        UINT64_C(0x6ffffffff)
+    };
+    empm__kv *kv = kv_new();
+    uint64_t version;
+    size_t i;
+
+    for (i = 0; kv != NULL && i < EMPM__COUNT(torn); i++) {
+        empm__kv_shard *sh = empm__kv_shard_at(kv, 0);
+        sh->version = torn[i];
+        empm__kv_mend(kv, sh);
+        CHECK_INT(empm__kv_put(kv, "a", 1, NULL, "1", 1, 0, 1), EMPM_OK);
+        CHECK_INT(empm__kv_get(kv, "a", 1, NULL, 0, NULL, &version, 1), EMPM_EFULL);
+        CHECK(version > torn[0]);
+    }
+    empm__kv_free(kv);
+}
+
+TEST(store, every_size_uses_its_memory_and_no_more)
+{
+    size_t bytes;
+    uint32_t room, k;
+
+    for (room = 64; room < 3000; room = room * 3 + 1)
+        for (bytes = EMPM__KV_LEAST(room); bytes < 3000000; bytes += bytes / 7 + 1) {
+            empm__kv *kv = NULL;
+            size_t end;
+            context("%lu bytes, %lu each", (unsigned long)bytes,
+                    (unsigned long)room);
+            if (!CHECK_INT(empm__kv_new(&kv, bytes, room), EMPM_OK))
+                break;
+            end = (size_t)(empm__kv_data(kv, empm__kv_shard_at(kv, kv->shards - 1),
+                                         (uint8_t)kv->slots) -
+                           (unsigned char *)kv) + room;
+            CHECK(end <= bytes);
+            CHECK(kv->slots >= 2 && kv->slots <= EMPM__KV_SLOTS);
+            if (room >= 512 && bytes > 64000)
+                CHECK((size_t)kv->shards * kv->slots * room > bytes * 4 / 5);
+            for (k = 0; empm__kv_put(kv, &k, sizeof k, NULL, NULL, 0, 0, 1) ==
+                        EMPM_OK; k++)
+                CHECK(k < kv->shards * kv->slots);
+            CHECK(k >= kv->shards * (kv->slots - 1) / 3);
+            empm__kv_free(kv);
+        }
+    no_context();
+}
+
+TEST(store, full_of_what_never_expires)      /* nothing is dropped then */
+{
+    empm__kv *kv = kv_new();
+    int k, n;
+    size_t len;
+
+    if (kv == NULL)
+        return;
+    for (n = 0; empm__kv_put(kv, &n, sizeof n, NULL, &n, sizeof n, 0, 1) ==
+                EMPM_OK; n++)
+        continue;
+    CHECK_INT(n, kv->slots - 1);
+    CHECK_INT(empm__kv_put(kv, &n, sizeof n, NULL, &n, sizeof n, 5, 1),
+              EMPM_EFULL);
+    CHECK_INT(empm__kv_add(kv, &n, sizeof n, 1, 0, NULL, 1), EMPM_EFULL);
+    for (k = 0; k < n; k++) {        /* what is there can be set all the same */
+        int value = -1;
+        CHECK_INT(empm__kv_get(kv, &k, sizeof k, &value, sizeof value, &len, NULL,
+                               1), EMPM_OK);
+        CHECK_INT(value, k);
+        CHECK_INT(empm__kv_put(kv, &k, sizeof k, NULL, "new", 3, 100 + k, 1),
+                  EMPM_OK);
+    }
+    k = 7;
+    CHECK_INT(empm__kv_delete(kv, &k, sizeof k, 1), EMPM_OK);
+    CHECK_INT(empm__kv_put(kv, &n, sizeof n, NULL, &n, sizeof n, 0, 1), EMPM_OK);
+    /* now there are some that can go: the nearest to its end does */
+    n++;
+    CHECK_INT(empm__kv_put(kv, &n, sizeof n, NULL, &n, sizeof n, 0, 1), EMPM_OK);
+    for (k = 0; k <= n; k++)
+        CHECK_INT(empm__kv_get(kv, &k, sizeof k, NULL, 0, NULL, NULL, 1) ==
+                  EMPM_EGONE, k == 0 || k == 7);
+    empm__kv_free(kv);
+}
+
+/* --- against a plain array ------------------------------------------------ */
+
+#define MODEL_KEYS 24                /* more than there is room for */
+
+typedef struct model_entry {
+    int      is;
+    uint64_t version, expires;
+    size_t   len;
+    char     value[64];
+} model_entry;
+
+static uint32_t model_random(uint32_t *seed, uint32_t below)
+{
+    *seed = *seed * 1664525u + 1013904223u;
+    return (*seed >> 8) % below;
+}
+
+TEST(store, does_what_a_plain_array_does)
+{
+    static model_entry m[MODEL_KEYS];
+    empm__kv *kv = kv_new();
+    uint32_t seed = 4711, step;
+    uint64_t now = 1000, last = 0;
+
+    memset(m, 0, sizeof m);
+    for (step = 0; kv != NULL && step < 60000 && get_int(&g_failures) < 5; step++) {
+        const uint32_t k = model_random(&seed, MODEL_KEYS);
+        const uint32_t op = model_random(&seed, 8);
+        model_entry *e = &m[k], new_one;
+        const int there = e->is && (e->expires == 0 || now <= e->expires);
+        int64_t ttl = 0, n = 0, sum = 0;
+        size_t len, i;
+        uint64_t version = 0;
+        char key[8], got[64];
+        int want = EMPM_OK, r, writes = 0;
+
+        context("step %d, op %d", (int)step, (int)op);
+        snprintf(key, sizeof key, "key%d", (int)k);
+        if (model_random(&seed, 4) != 0) {   /* ends differ: who goes is clear */
+            int again = 1;
+            while (again) {
+                ttl = 1 + (int64_t)model_random(&seed, 400);
+                for (again = 0, i = 0; i < MODEL_KEYS; i++)
+                    again |= m[i].is && m[i].expires == now + (uint64_t)ttl;
+            }
+        }
+        memset(&new_one, 0, sizeof new_one);
+        new_one.is = 1;
+        new_one.expires = ttl == 0 ? 0 : now + (uint64_t)ttl;
+        new_one.len = model_random(&seed, 64);
+        memset(new_one.value, (int)(step & 127), new_one.len);
+        switch (op) {
+        case 0: case 1: case 2:
+            r = empm__kv_put(kv, key, strlen(key), NULL, new_one.value,
+                             new_one.len, ttl, now);
+            writes = 1;
+            break;
+        case 3: case 4:              /* with the right version, or another */
+            version = there && op == 3 ? e->version : model_random(&seed, 2);
+            r = empm__kv_put(kv, key, strlen(key), &version, new_one.value,
+                             new_one.len, ttl, now);
+            writes = version == (there ? e->version : 0);
+            want = writes ? EMPM_OK : EMPM_EGONE;
+            break;
+        case 5:
+            r = empm__kv_delete(kv, key, strlen(key), now);
+            want = there ? EMPM_OK : EMPM_EGONE;
+            e->is = 0;
+            break;
+        case 6:
+            r = empm__kv_add(kv, key, strlen(key), (int64_t)k + 1, ttl, &sum, now);
+            writes = !there || e->len == sizeof n;
+            want = writes ? EMPM_OK : EMPM_EINVAL;
+            if (there && writes) {
+                memcpy(&n, e->value, sizeof n);
+                new_one.expires = e->expires;
+            }
+            n = (int64_t)((uint64_t)n + k + 1);
+            if (n < (int64_t)k + 1 && there)     /* random bytes: no matter */
+                n = sum;
+            memcpy(new_one.value, &n, sizeof n);
+            new_one.len = sizeof n;
+            break;
+        default:
+            r = EMPM_OK;
+            now += model_random(&seed, 30);
+            break;
+        }
+        if (writes && !e->is) {              /* is there room, or who goes? */
+            int used = 0, victim = -1;
+            for (i = 0; i < MODEL_KEYS; i++) {
+                used += m[i].is;
+                if (m[i].is && m[i].expires != 0 &&
+                    (victim < 0 || m[i].expires < m[victim].expires))
+                    victim = (int)i;
+            }
+            if (used == (int)kv->slots - 1 && victim < 0) {
+                want = EMPM_EFULL;
+                writes = 0;
+            } else if (used == (int)kv->slots - 1) {
+                m[victim].is = 0;
+            }
+        }
+        CHECK_INT(r, want);
+        if (writes)
+            *e = new_one;
+        if (writes && op == 6)
+            CHECK_INT(sum, n);
+        for (i = 0; i < MODEL_KEYS; i++) {
+            const int is = m[i].is && (m[i].expires == 0 || now <= m[i].expires);
+            snprintf(key, sizeof key, "key%d", (int)i);
+            r = empm__kv_get(kv, key, strlen(key), got, sizeof got, &len, &version,
+                             now);
+            CHECK_INT(r, is ? EMPM_OK : EMPM_EGONE);
+            if (!is || r != EMPM_OK)
+                continue;
+            CHECK(len == m[i].len && memcmp(got, m[i].value, len) == 0);
+            if (&m[i] == e && writes) {
+                CHECK(version > last);
+                last = e->version = version;
+            }
+            CHECK(version == m[i].version);
+        }
+        kv_check(kv, empm__kv_shard_at(kv, 0));
+    }
+    no_context();
+    empm__kv_free(kv);
+}
+
+/* --- many at once --------------------------------------------------------- */
+
+#define CROWD_PROCESSES 3
+#define CROWD_THREADS   3
+#define CROWD_ROUNDS    2000
+
+static empm__kv *crowd_kv;
+
+/* Adds to "added", and to "swapped" the hard way, CROWD_ROUNDS times. */
+static void *crowd_member(void *arg)
+{
+    int i, *bad = (int *)arg;
+
+    for (i = 0; i < CROWD_ROUNDS; i++) {
+        int64_t n;
+        uint64_t version;
+        int r;
+        if (empm__kv_add(crowd_kv, "added", 5, 1, 0, NULL, 1) != EMPM_OK)
+            add_int(bad, 1);
+        do {
+            n = 0;
+            version = 0;
+            r = empm__kv_get(crowd_kv, "swapped", 7, &n, sizeof n, NULL, &version,
+                             1);
+            if (r == EMPM_OK || r == EMPM_EGONE) {
+                n++;
+                r = empm__kv_put(crowd_kv, "swapped", 7, &version, &n, sizeof n, 0,
+                                 1);
+            }
+        } while (r == EMPM_EGONE);
+        if (r != EMPM_OK)
+            add_int(bad, 1);
+    }
+    return NULL;
+}
+
+TEST(store, sums_are_exact_over_processes_and_threads)
+{
+    pid_t pid[CROWD_PROCESSES];
+    int64_t n = 0;
+    int i, k, st;
+
+    crowd_kv = kv_new();
+    if (crowd_kv == NULL)
+        return;
+    fflush(NULL);
+    for (i = 0; i < CROWD_PROCESSES; i++)
+        if ((pid[i] = fork()) == 0) {
+            pthread_t t[CROWD_THREADS];
+            int bad = 0;
+            for (k = 0; k < CROWD_THREADS; k++)
+                if (pthread_create(&t[k], NULL, crowd_member, &bad) != 0)
+                    _exit(2);
+            for (k = 0; k < CROWD_THREADS; k++)
+                pthread_join(t[k], NULL);
+            _exit(get_int(&bad) != 0);
+        }
+    for (i = 0; i < CROWD_PROCESSES; i++) {
+        CHECK(pid[i] > 0 && waitpid(pid[i], &st, 0) == pid[i]);
+        CHECK(WIFEXITED(st) && WEXITSTATUS(st) == 0);
+    }
+    CHECK_INT(empm__kv_add(crowd_kv, "added", 5, 0, 0, &n, 1), EMPM_OK);
+    CHECK_INT(n, CROWD_PROCESSES * CROWD_THREADS * CROWD_ROUNDS);
+    CHECK_INT(empm__kv_add(crowd_kv, "swapped", 7, 0, 0, &n, 1), EMPM_OK);
+    CHECK_INT(n, CROWD_PROCESSES * CROWD_THREADS * CROWD_ROUNDS);
+    empm__kv_free(crowd_kv);
+}
+
+/* --- death ---------------------------------------------------------------- */
+
+#if defined(__linux__)
+/* The keys of the tests below, and what they have before and after. */
+typedef struct dying {
+    const char *what;
+    const char *before[16], *after[16];  /* "key=value", NULL ends */
+} dying;
+
+static void dying_get(empm__kv *kv, const char *entry, char *got, size_t n)
+{
+    const size_t key_len = (size_t)(strchr(entry, '=') - entry);
+    size_t len = 0;
+    char value[400];
+    int r = empm__kv_get(kv, entry, key_len, value, sizeof value, &len, NULL, 100);
+
+    if (r != EMPM_OK)
+        snprintf(got, n, "%.*s=(%d)", (int)key_len, entry, r);
+    else
+        snprintf(got, n, "%.*s=%.*s", (int)key_len, entry, (int)len, value);
+}
+
+static int dying_is(empm__kv *kv, const char *const *entries)
+{
+    char got[500];
+    int i;
+
+    for (i = 0; entries[i] != NULL; i++) {
+        dying_get(kv, entries[i], got, sizeof got);
+        if (strcmp(got, entries[i]) != 0)
+            return 0;
+    }
+    return 1;
+}
+
+/* The process is stopped before each single instruction of a call, and what a
+ * death would leave there, copied, is mended and looked at. */
+static void die_everywhere(int op)
+{
+    static const dying cases[] = {
+        { "insert", { "a=1", "b=2", "new=(-5)", NULL },
+                    { "a=1", "b=2", "new=value", NULL } },
+        { "replace", { "a=1", "b=2", NULL }, { "a=value", "b=2", NULL } },
+        { "remove", { "a=1", "b=2", NULL }, { "a=(-5)", "b=2", NULL } },
+        { "count", { "a=1", "n=12345678", NULL }, { "a=1", "n=22345678", NULL } },
+        { "evict", { "a=1", "b=2", "old=3", "new=(-5)", NULL },
+                   { "a=1", "b=2", "old=(-5)", "new=value", NULL } }
+    };
+    empm__kv *kv = kv_new(), *copy = kv_new();
+    const dying *d = &cases[op];
+    int i, st, steps = 0, held = 0, was_new = 0, middle = 0;
+    pid_t pid;
+
+    if (kv == NULL || copy == NULL)
+        return;
+    context("%s", d->what);
+    empm__kv_put(kv, "a", 1, NULL, "1", 1, 0, 100);
+    empm__kv_put(kv, "b", 1, NULL, "2", 1, 0, 100);
+    empm__kv_put(kv, "old", 3, NULL, "3", 1, 50, 100);
+    empm__kv_put(kv, "n", 1, NULL, "12345678", 8, 0, 100);
+    for (i = 0; op == 4 && i < 40; i++)      /* until there is room for none */
+        if (kv_check(kv, empm__kv_shard_at(kv, 0)) < (int)kv->slots - 1)
+            empm__kv_put(kv, &i, sizeof i, NULL, "x", 1, 60, 100);
+    pid = fork();
+    if (pid == 0) {
+        int64_t one = 0;
+        memcpy(&one, "\1", 1);
+        if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) < 0)
+            _exit(1);
+        raise(SIGSTOP);
+        if (op == 2)
+            empm__kv_delete(kv, "a", 1, 100);
+        else if (op == 3)
+            empm__kv_add(kv, "n", 1, one, 0, NULL, 100);
+        else
+            empm__kv_put(kv, op == 1 ? "a" : "new", op == 1 ? 1 : 3, NULL, "value",
+                         5, 0, 100);
+        _exit(0);
+    }
+    for (; waitpid(pid, &st, 0) == pid && WIFSTOPPED(st) && steps < 500000 &&
+           get_int(&g_failures) == 0; ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL)) {
+        empm__kv_shard *sh = empm__kv_shard_at(copy, 0);
+        int is_old, is_new;
+        if (steps++ % g_slow != 0)           /* a sanitizer has many more */
+            continue;
+        memcpy(copy, kv, KV_BYTES);
+        if (pthread_mutex_trylock(&sh->lock) == 0) {
+            pthread_mutex_unlock(&sh->lock);
+        } else {                             /* as the next holder finds it */
+            held++;
+            memset(&sh->lock, 0, sizeof sh->lock);
+            empm__shared_lock_init(&sh->lock);
+            empm__kv_mend(copy, sh);
+        }
+        kv_check(copy, sh);
+        is_old = dying_is(copy, d->before);
+        is_new = dying_is(copy, d->after);
+        if (!is_old && !is_new && op == 4)   /* to go and to come are two steps */
+            middle++;
+        else
+            CHECK(is_old != is_new);
+        CHECK(!is_old || !was_new);
+        was_new |= is_new;
+        CHECK_INT(empm__kv_put(copy, "a", 1, NULL, "4", 1, 0, 100), EMPM_OK);
+    }
+    if (WIFSTOPPED(st)) {
+        kill(pid, SIGKILL);
+        waitpid(pid, &st, 0);
+    }
+    if (steps == 0) {
+        g_skip = "no ptrace() here";
+    } else if (CHECK(WIFEXITED(st) && WEXITSTATUS(st) == 0)) {
+        CHECK(held > 20 && was_new);
+        CHECK(dying_is(kv, d->after));
+    }
+    if (g_verbose)
+        printf("%s: %d instructions, %d with the lock, %d between\n", d->what,
+               steps, held, middle);
+    no_context();
+    empm__kv_free(kv);
+    empm__kv_free(copy);
+}
+
+TEST(store, whole_before_and_after_each_instruction)
+{
+    int op;
+
+    if (g_slow >= 8)
+        SKIP("no ptrace() under valgrind");
+    for (op = 0; op < 5 && g_skip == NULL && get_int(&g_failures) == 0; op++)
+        die_everywhere(op);
+}
+#endif
+
+#if EMPM__ROBUST
+#define DOOMEDS     3
+#define DOOMED_KEYS 16
+
+/* What each writer was about to do, and what it has done. */
+typedef struct doomed {
+    uint32_t begun[DOOMED_KEYS], done[DOOMED_KEYS];
+    int64_t  adds_begun, adds_done;
+} doomed;
+
+typedef struct doomed_value {
+    uint32_t seq, len, sum;
+    char     bytes[400];
+} doomed_value;
+
+static uint32_t doomed_fill(doomed_value *v, uint32_t seq)
+{
+    v->seq = seq;
+    v->len = seq * 7 % sizeof v->bytes;
+    memset(v->bytes, (int)(seq & 255), v->len);
+    v->sum = sum_more(seq, v->bytes, v->len);
+    return (uint32_t)(offsetof(doomed_value, bytes)) + v->len;
+}
+
+/* Writes for ever: its own keys, its own counter, the common one. */
+static void doomed_run(empm__kv *kv, doomed *all, int me)
+{
+    doomed *v = &all[me];
+    doomed_value value;
+    uint32_t i, seed = (uint32_t)getpid();
+    char key[16], own[8];
+
+    snprintf(own, sizeof own, "own%d", me);
+    for (;;) {
+        const uint32_t k = model_random(&seed, DOOMED_KEYS);
+        const uint32_t n = doomed_fill(&value, v->done[k] + 1);
+        snprintf(key, sizeof key, "w%d-%d", me, (int)k);
+        empm__store_rel(&v->begun[k], value.seq);
+        if (empm__kv_put(kv, key, strlen(key), NULL, &value, n, 0, 1) != EMPM_OK)
+            _exit(1);
+        empm__store_rel(&v->done[k], value.seq);
+        v->adds_begun++;
+        __atomic_signal_fence(__ATOMIC_SEQ_CST);
+        if (empm__kv_add(kv, own, strlen(own), 1, 0, NULL, 1) != EMPM_OK ||
+            empm__kv_add(kv, "all", 3, 1, 0, NULL, 1) != EMPM_OK)
+            _exit(1);
+        __atomic_signal_fence(__ATOMIC_SEQ_CST);
+        v->adds_done++;
+        /* come and go, so that there is always somebody to evict */
+        i = model_random(&seed, 1000);
+        if (empm__kv_put(kv, &i, sizeof i, NULL, "x", 1, 1000 + (int64_t)i, 1) !=
+            EMPM_OK)
+            _exit(1);
+        empm__kv_delete(kv, &i, sizeof i, 1);
+    }
+}
+
+/* All that writer `me` has is as it was left or as it was about to be. Its count
+ * is set right, as it may be one behind. */
+static void doomed_check(empm__kv *kv, doomed *v, int me, int64_t *slack)
+{
+    doomed_value value, want;
+    size_t len;
+    uint32_t k;
+    int64_t n = 0;
+    char key[16];
+
+    for (k = 0; k < DOOMED_KEYS; k++) {
+        int r;
+        snprintf(key, sizeof key, "w%d-%d", me, (int)k);
+        r = empm__kv_get(kv, key, strlen(key), &value, sizeof value, &len, NULL, 1);
+        if (v->done[k] == 0 && r == EMPM_EGONE)
+            continue;
+        if (!CHECK_INT(r, EMPM_OK))
+            continue;
+        CHECK_IN(value.seq, v->done[k], v->begun[k]);
+        CHECK_INT(doomed_fill(&want, value.seq), len);
+        CHECK(memcmp(&want, &value, len) == 0);
+        v->done[k] = v->begun[k] = value.seq;
+    }
+    snprintf(key, sizeof key, "own%d", me);
+    CHECK_INT(empm__kv_add(kv, key, strlen(key), 0, 0, &n, 1), EMPM_OK);
+    CHECK_IN(n, v->adds_done, v->adds_begun);
+    *slack += v->adds_begun - v->adds_done;
+    v->adds_done = v->adds_begun = n;
+}
+
+TEST(store, writers_killed_at_any_moment)
+{
+    doomed *all = (doomed *)mmap(NULL, sizeof *all * DOOMEDS,
+                                 PROT_READ | PROT_WRITE,
+                                 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    pid_t pid[DOOMEDS] = { 0, 0, 0 };
+    empm__kv *kv = NULL;
+    uint64_t end = now_ms() + 2500;
+    int64_t common = 0, before = 0, slack = 0, own = 0;
+    uint32_t seed = 99, s;
+    int i, st, kills = 0, orphaned = 0;
+
+    /* one shard: everybody wants the same lock */
+    CHECK_INT(empm__kv_new(&kv, 48000, 512), EMPM_OK);
+    if (kv == NULL || all == (doomed *)MAP_FAILED)
+        return;
+    CHECK_INT(kv->shards, 1);
+    fflush(NULL);
+    while (now_ms() < end && get_int(&g_failures) < 5) {
+        struct timespec t = { 0, 0 };
+        const uint32_t who = model_random(&seed, DOOMEDS);
+        for (i = 0; i < DOOMEDS; i++)
+            if (pid[i] == 0 && (pid[i] = fork()) == 0)
+                doomed_run(kv, all, i);
+        t.tv_nsec = (long)model_random(&seed, 3000000);
+        nanosleep(&t, NULL);
+        kill(pid[who], SIGKILL);
+        CHECK(waitpid(pid[who], &st, 0) == pid[who]);
+        CHECK(WIFSIGNALED(st));              /* no call of its own has failed */
+        pid[who] = 0;
+        kills++;
+        s = (uint32_t)(empm__kv_shard_at(kv, 0)->version >> 32);
+        orphaned = (int)s;                   /* each mending takes the next */
+        doomed_check(kv, &all[who], (int)who, &slack);
+        CHECK_INT(empm__kv_add(kv, "all", 3, 0, 0, &common, 1), EMPM_OK);
+        CHECK(common >= before);
+        before = common;
+    }
+    for (i = 0; i < DOOMEDS; i++)
+        if (pid[i] != 0) {
+            kill(pid[i], SIGKILL);
+            waitpid(pid[i], &st, 0);
+            doomed_check(kv, &all[i], i, &slack);
+        }
+    for (i = 0; i < DOOMEDS; i++)
+        own += all[i].adds_done;
+    CHECK_INT(empm__kv_add(kv, "all", 3, 0, 0, &common, 1), EMPM_OK);
+    CHECK_IN(common, own - slack, own + slack);
+    kv_check(kv, empm__kv_shard_at(kv, 0));
+    CHECK(kills > 50 / g_slow);
+    if (g_verbose)
+        printf("%d killed, %d with the lock; %lld adds\n", kills, orphaned - 1,
+               (long long)common);
+    munmap(all, sizeof *all * DOOMEDS);
+    empm__kv_free(kv);
+}
+
+TEST(store, stopped_holder_costs_a_second_not_the_server)
+{
+    empm__kv *kv = kv_new();
+    empm__kv_at at;
+    pid_t pid;
+    uint64_t t0;
+    int64_t n = 0;
+    int st;
+
+    if (kv == NULL)
+        return;
+    empm__kv_add(kv, "n", 1, 41, 0, NULL, 1);
+    pid = fork();
+    if (pid == 0) {
+        empm__kv_open(&at, kv, "n", 1, 1);
+        raise(SIGSTOP);
+        pthread_mutex_unlock(&at.sh->lock);
+        for (;;) {
+            empm__kv_open(&at, kv, "n", 1, 1);
+            raise(SIGSTOP);
+        }
+    }
+    CHECK(waitpid(pid, &st, WUNTRACED) == pid && WIFSTOPPED(st));
+    t0 = now_ms();
+    CHECK_INT(empm__kv_add(kv, "n", 1, 1, 0, &n, 1), EMPM_ETIMEDOUT);
+    CHECK_IN(now_ms() - t0, 999, SCALED(2000));
+    kill(pid, SIGCONT);              /* it goes on, and so do we, */
+    CHECK(waitpid(pid, &st, WUNTRACED) == pid && WIFSTOPPED(st));
+    kill(pid, SIGKILL);              /* and so when it is killed */
+    CHECK(waitpid(pid, &st, 0) == pid);
+    t0 = now_ms();
+    CHECK_INT(empm__kv_add(kv, "n", 1, 1, 0, &n, 1), EMPM_OK);
+    CHECK_INT(n, 42);
+    CHECK_IN(now_ms() - t0, 0, AT_ONCE);
+    CHECK_INT(empm__kv_get(kv, "n", 1, &n, sizeof n, NULL, NULL, 1), EMPM_OK);
+    empm__kv_free(kv);
+}
+#endif
+
+/* --- in a server ---------------------------------------------------------- */
+
+static long ask_visits(const fixture *f)
+{
+    client c;
+    long n = -1;
+
+    if (ask(f, &c, "GET /visits HTTP/1.1\r\nHost: a\r\n\r\n") == 200 &&
+        strncmp(c.body.p, "visit ", 6) == 0)
+        n = strtol(c.body.p + 6, NULL, 10);
+    cl_close(&c);
+    return n;
+}
+
+LIVE(store, visits_are_exact_over_all_children)
+{
+    enum { VISITS = 150 };
+    static char seen[VISITS + 1];
+    fixture f;
+    int i;
+
+    fx_init(&f);
+    f.cfg.shared_store_size = 64 << 10;
+    if (f.forked)
+        f.cfg.processes = 3;
+    if (!fx_up(&f))
+        return;
+    memset(seen, 0, sizeof seen);
+    for (i = 0; i < VISITS; i++) {
+        long n = ask_visits(&f);
+        if (CHECK_IN(n, 1, VISITS))
+            CHECK_INT(seen[n]++, 0);
+    }
+    if (f.forked)
+        CHECK_INT(get_int(&shm->rc[0]), 1);  /* more than one child */
+    fx_down(&f);
+}
+
+TEST(store, outlives_graceful_restarts_and_crashes)
+{
+    fixture f;
+    long n = 0, kids[16];
+    int round;
+
+    fx_init_forked(&f, 2);
+    f.deaths_ok = 1;
+    f.cfg.shared_store_size = 16 << 10;
+    if (!fx_up(&f))
+        return;
+    for (round = 1; round <= 3; round++) {
+        int starts;
+        CHECK_INT(ask_visits(&f), ++n);
+        starts = get_int(&shm->child_starts);
+        kill(f.pid, SIGUSR1);
+        CHECK_SOON(get_int(&shm->child_starts) >= starts + 2, 3000);
+        CHECK_INT(ask_visits(&f), ++n);      /* old or new, who knows */
+        CHECK_SOON(children_of(f.pid, kids, 16) == 2, 3000);
+        CHECK_INT(ask_visits(&f), ++n);
+        kill((pid_t)kids[0], SIGKILL);
+        CHECK_SOON(get_int(&shm->child_starts) >= starts + 3, 3000);
+        CHECK_INT(ask_visits(&f), ++n);
+    }
+    fx_down(&f);
+}
+
+LIVE(store, without_a_size_is_misuse)
+{
+    fixture f;
+    client c;
+
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(ask(&f, &c, "GET /visits HTTP/1.1\r\nHost: a\r\n\r\n"), 200);
+    CHECK_STR(c.body.p, "-6 -6 -6 -6 -6\n");
+    cl_close(&c);
+    fx_down(&f);
+}
+
+TEST(store, size_is_checked)
+{
+    static const struct { int64_t bytes; int errors; } cases[] = {
+        { 0, 0 }, { 1, 1 }, { 4096, 1 },
+        { (int64_t)EMPM__KV_LEAST(EMPM_STORE_ITEM) - 1, 1 },
+        { (int64_t)EMPM__KV_LEAST(EMPM_STORE_ITEM), 0 }, { 10240, 0 },
+        { INT64_MAX, sizeof(size_t) < 8 }
+    };
+    size_t i;
+    fixture f;
+
+    fx_init(&f);
+    for (i = 0; i < EMPM__COUNT(cases); i++) {
+        context("%lld", (long long)cases[i].bytes);
+        f.cfg.shared_store_size = cases[i].bytes;
+        CHECK_INT(empm_check(&f.cfg, NULL, NULL), cases[i].errors);
+    }
+    no_context();
+    CHECK(empm_start(&f.cfg, &f.s) < 0);     /* more than there is */
+    CHECK(fx_log_has(&f, sizeof(size_t) < 8 ? "EMPM5500" : "EMPM5502"));
+    fx_close_files(&f);
 }
 
 /* ---------------------------------------------------------------------------
@@ -10830,6 +11729,7 @@ TEST(operate, children_give_root_up)
     program_init(&p, more);
     if (program_up(&p, NULL)) {
         pid = pid_in(&p);
+        CHECK_SOON(program_said(&p, "EMPM0489"), 4000);
         CHECK_INT(children_of(pid, kids, 16), 2);
         status_line(kids[0], "Uid:", line, sizeof line);
         CHECK(strstr(line, "\t0") == NULL && strlen(line) > 10);
