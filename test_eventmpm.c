@@ -11325,6 +11325,49 @@ TEST(operate, suspended_machine_kills_nobody)
     fx_down(&f);
 }
 
+TEST(operate, stuck_workers_are_named)
+{
+    int replace;
+
+    for (replace = 0; replace < 2; replace++) {
+        fixture f;
+        client c;
+        char line[64];
+        long kids[16], after[16];
+        int n;
+        context("replace %d", replace);
+        fx_init_forked(&f, 1);
+        f.deaths_ok = 1;
+        f.cfg.watchdog_interval_ms = SCALED(100);
+        f.cfg.stuck_worker_timeout_ms = SCALED(200);
+        f.cfg.stuck_worker_replace = replace;
+        if (!fx_up(&f))
+            return;
+        CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+        n = wait_children(&f, 1, kids, PATIENCE);
+        CHECK_INT(get_status(&f, "/sleep?ms=1"), 200);
+        cl_open(&c, &f);
+        snprintf(line, sizeof line, "GET /sleep?ms=%d HTTP/1.1\r\nHost: a\r\n\r\n",
+                 SCALED(1000));
+        cl_puts(&c, line);
+        CHECK_INT(cl_reply(&c), 200);            /* it may end, all the same */
+        CHECK_INT(fx_log_lines(&f, "EMPM5037"), 1);
+        CHECK(fx_log_has(&f, "\"GET /sleep?ms="));
+        CHECK(fx_log_has(&f, " from 127.0.0.1:"));
+        CHECK_INT(get_status(&f, "/hello"), 200);
+        if (n == 1 && replace) {
+            CHECK_SOON(children_of(f.pid, after, 16) == 1 &&
+                       after[0] != kids[0], 4000);
+        } else if (n == 1) {
+            CHECK_INT(wait_children(&f, 1, after, PATIENCE), 1);
+            CHECK_INT(after[0], kids[0]);
+        }
+        cl_close(&c);
+        fx_down(&f);
+    }
+    no_context();
+}
+
 /* --- whole programs ------------------------------------------------------ */
 
 #ifdef __linux__
