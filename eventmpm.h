@@ -85,6 +85,77 @@
  * LIMITS  HTTP/1.1 and 1.0 over TCP and unix sockets. Linux first (epoll); any
  *   POSIX through poll(). Every limit is a field below with its default and the
  *   status that a client gets.
+ *
+ * ACCESS LOG  CustomLog "file format": a format, or the name of a LogFormat;
+ *   common, combined, combinedio, vhost_combined, referer and agent are there.
+ *     %h %a  client's address       %{c}a  the connection's    %A  the server's
+ *     %l %u  -                      %t %{strftime}t, or sec, msec, usec,
+ *     %r  request line                 msec_frac, usec_frac; end: before it
+ *     %m %U %q %H  its method, path (as sent), query, protocol
+ *     %s %>s  status; 499 if the client left before there was one
+ *     %b %B  bytes of body (0: - or 0)      %I %O %S  bytes in, out, both
+ *     %D  microseconds              %T %{ms}T %{us}T  seconds, or ...
+ *     %X  X aborted, + kept alive, - closed  %k  requests before it on this one
+ *     %v %V  ServerName, or what Host says  %p %{remote}p  ports
+ *     %P %{tid}P  process, worker   %{Field}i %{Field}o %{name}C  in, out, cookie
+ *   %400,501{User-Agent}i or %!200,304... : only with these statuses, or others.
+ *   A line is in the file half a second after its request has ended.
+ *
+ * MESSAGES  "EMPM0484: ..." in the error log. Numbers below 5000 are Apache's AH
+ *   numbers for the same thing.
+ *   0052  a child was killed by a signal, or has crashed; it is replaced
+ *   0072  Listen: the address is in use, or not ours
+ *   0091  ErrorLog cannot be opened
+ *   0111  ${NAME} in a configuration is not in the environment
+ *   0481  no child can be forked: see the limits of processes and memory
+ *   0484  all workers are busy: MaxRequestWorkers may be too low
+ *   0486  more children are started, as few workers are idle
+ *   0497  ServerLimit is too high                  0499  ... is too low
+ *   0502  ThreadLimit is too high                  0504  ... is too low
+ *   0507  ThreadsPerChild is above ThreadLimit     0509  ... is too low
+ *   0511  MaxRequestWorkers is below ThreadsPerChild
+ *   0513  ... is no multiple of ThreadsPerChild    0515  ... needs ServerLimit
+ *   0517  StartServers is too low                  0519  MinSpareThreads is
+ *   0521  MaxClients is called MaxRequestWorkers now
+ *   0545  MaxRequestsPerChild is called MaxConnectionsPerChild now
+ *   0646  a CustomLog cannot be written: a full disk; lines are lost
+ *   0649  a CustomLog cannot be opened
+ *   2324  children die before they serve: giving up
+ *   2436  ThreadStackSize is not possible here
+ *   5001  no memory for a request: the connection is closed
+ *   5002  a handler misuses its request, or its answer cannot be finished
+ *   5003  a client takes nothing for Timeout: dropped
+ *   5004  SpoolDirectory cannot be written: a full disk
+ *   5005  MaxSpoolBytes is reached: clients get 503
+ *   5006  a state that cannot be: please report it
+ *   5007  on_thread_start has failed
+ *   5008  a listening socket cannot be watched
+ *   5009  accepting pauses: no descriptors, or MaxOpenConnections
+ *   5011  threads cannot be started
+ *   5012  handlers outlast StopTimeout: the process ends under them
+ *   5013  asked to stop twice: the process ends at once
+ *   5014  a child has started                      5015  ... has ended
+ *   5101  a setting is out of range
+ *   5102  ServerField or ServerTokens is no field value
+ *   5103  LimitRequestHead is small beside LimitRequestLine
+ *   5104  no memory at start
+ *   5105  a route makes no sense, or two of them conflict
+ *   5106  DocumentRoot is no directory             5107  SpoolDirectory is none
+ *   5108  Listen makes no sense, or cannot be had  5109  ... is given twice
+ *   5110  StartServers is above what MaxRequestWorkers allows
+ *   5111  MaxSpareThreads is too close to MinSpareThreads
+ *   5112  SendBufferSize or ReceiveBufferSize is too small
+ *   5120  Include, or the configuration itself: no such file, or nested too deep
+ *   5121  a directive of Apache's has no meaning here
+ *   5122  a directive is not known                 5123  ... has a bad value
+ *   5124  a line of the configuration is too long
+ *   5125  <IfModule> is not closed or not opened, or a section is not known
+ *   5400  CustomLog or LogFormat makes no sense
+ *   5401  ... has a format that cannot be
+ *   5402  ErrorLog is no file, stderr or syslog:facility
+ *   5403  no memory for a line of a CustomLog
+ *   Of each number that load can repeat, a child writes ten lines a minute (of
+ *   those about itself, one), and then says how many were left out.
  * ======================================================================== */
 
 #ifndef EVENTMPM_H
@@ -285,9 +356,8 @@ typedef struct empm_config {
     /* logs */
     const char *error_log;             /* a file, "syslog[:facility]", "stderr";
                                           NULL: stderr */
-    const char *log_format[EMPM_MAX_LIST]; /* "format nickname"; common and
-                                          combined are there */
-    const char *custom_log[EMPM_MAX_LIST]; /* "file format-or-nickname" */
+    const char *log_format[EMPM_MAX_LIST]; /* "format" nickname */
+    const char *custom_log[EMPM_MAX_LIST]; /* file nickname, or file "format" */
     int         extended_status;       /* times and requests in the status: 1 */
 
     /* who is in front */

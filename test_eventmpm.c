@@ -2665,6 +2665,255 @@ TEST(config, directives_as_apache_spells_them)
     empm_config_free(&cfg);
 }
 
+/* ---------------------------------------------------------------------------
+ * >>log -- every message has a number, a shape and a limit
+ * ------------------------------------------------------------------------- */
+
+/* A file of this test's, read whole; the caller frees. */
+static char *slurp_path(const char *path)
+{
+    int fd = open(path, O_RDONLY);
+    char *text = slurp(fd);
+
+    if (fd >= 0)
+        close(fd);
+    return text;
+}
+
+static int lines_in(const char *text)
+{
+    int n = 0;
+
+    for (; *text != 0; text++)
+        n += *text == '\n';
+    return n;
+}
+
+/* Does text match? In the pattern '#' is digits, '*' anything but a line's end
+ * up to the byte after it. */
+static int like(const char *text, const char *pattern)
+{
+    for (; *pattern != 0; pattern++) {
+        if (*pattern == '#') {
+            if (!empm__is_digit((unsigned char)*text))
+                return 0;
+            while (empm__is_digit((unsigned char)*text))
+                text++;
+        } else if (*pattern == '*') {
+            while (*text != 0 && *text != '\n' && *text != pattern[1])
+                text++;
+        } else if (*text++ != *pattern)
+            return 0;
+    }
+    return *text == 0;
+}
+
+static void mark_codes(unsigned char *marks, unsigned char bit, const char *from,
+                       const char *to)
+{
+    for (; from < to; from++) {
+        size_t n = strspn(from, "0123456789");
+        if (n > 0) {
+            long code = strtol(from, NULL, 10);
+            if (code >= 20 && code < 10000 && n <= 4)
+                marks[code] |= bit;
+            from += n;
+        }
+    }
+}
+
+TEST(log, table_of_codes)            /* in the manual: each once, none too many */
+{
+    static const char *const calls[] = {
+        "empm__log(", "empm__log_child(", "empm__log_worker(", "empm__log_req(",
+        "empm__say(", "empm__clamp("
+    };
+    unsigned char marks[10000];      /* 1: in the table, 2: in a call, 4: a number */
+    char *text = slurp_path("eventmpm.h"), *p, *end, *code;
+    int last = -1, i;
+    size_t k;
+
+    memset(marks, 0, sizeof marks);
+    p = strstr(text, " * MESSAGES ");
+    code = strstr(text, "#ifdef EVENTMPM_IMPLEMENTATION\n");
+    if (!CHECK(p != NULL && code != NULL && p < code)) {
+        free(text);
+        return;
+    }
+    end = strstr(p, "===");
+    for (; p < end; p = strchr(p, '\n') + 1) {
+        char *at = p, *stop = strchr(p, '\n');
+        for (; at + 6 < stop; at++)      /* two spaces, number, two spaces */
+            if (at[0] == ' ' && at[1] == ' ' && strspn(at + 2, "0123456789") == 4 &&
+                at[6] == ' ' && at[7] == ' ') {
+                i = (int)strtol(at + 2, NULL, 10);
+                if (i <= last)
+                    fail(__FILE__, __LINE__, "%04d stands behind %04d", i, last);
+                last = i;
+                marks[i] |= 1;
+            }
+    }
+    for (k = 0; k < EMPM__COUNT(calls); k++)
+        for (p = code; (p = strstr(p, calls[k])) != NULL; p += strlen(calls[k]))
+            mark_codes(marks, 2, p, p + strcspn(p, "\";{"));
+    mark_codes(marks, 4, code, text + strlen(text));
+    for (i = 0; i < 10000; i++) {
+        if ((marks[i] & 3) == 2)
+            fail(__FILE__, __LINE__, "%04d is logged and not in the table", i);
+        if ((marks[i] & 5) == 1)
+            fail(__FILE__, __LINE__, "%04d is in the table and never logged", i);
+    }
+    CHECK(last > 5000);
+    free(text);
+}
+
+TEST(log, a_line_is_one_write_in_apaches_shape)
+{
+    empm_config cfg = empm_defaults();
+    char path[300], longer[2000], *text;
+
+    memset(longer, 'x', sizeof longer);
+    longer[sizeof longer - 1] = 0;
+    tmp_path(path, sizeof path, "error.log");
+    cfg.log = empm__log_stderr;
+    cfg.log_target = empm__log_file(path);
+    if (!CHECK(cfg.log_target > 2))
+        return;
+    empm__log(&cfg, EMPM_LOG_ERROR, 484, "busy: %d", 7);
+    text = slurp_path(path);
+    if (!CHECK(like(text, "[* * # #:#:#.# #] [mpm_event:error] [pid #:tid -] "
+                    "EMPM0484: busy: 7\n") ||
+               like(text, "[* *  # #:#:#.# #] [mpm_event:error] [pid #:tid -] "
+                    "EMPM0484: busy: 7\n")))
+        printf("%s", text);
+    CHECK_INT(strcspn(strchr(text, '.') + 1, " "), 6);      /* microseconds */
+    free(text);
+    empm__log(&cfg, EMPM_LOG_DEBUG, 484, "below LogLevel");
+    empm__log(&cfg, EMPM_LOG_WARN, 1, "%s", "a\nb\033[31mc\177");
+    empm__log(&cfg, EMPM_LOG_WARN, 1, "%s", longer);
+    text = slurp_path(path);
+    CHECK_INT(lines_in(text), 3);
+    CHECK(strstr(text, "EMPM0001: a?b?[31mc?\n") != NULL);
+    CHECK(strchr(text, '\033') == NULL);
+    CHECK(text[strlen(text) - 1] == '\n');
+    free(text);
+    close(cfg.log_target);
+    unlink(path);
+}
+
+TEST(log, targets)
+{
+    static const struct { const char *name; int facility; } cases[] = {
+        { "syslog", LOG_LOCAL7 }, { "syslog:user", LOG_USER },
+        { "syslog:LOCAL3", LOG_LOCAL3 }, { "syslog:kern", LOG_KERN },
+        { "syslog:loud", -1 }, { "syslogs", -2 }, { "logs/error_log", -2 },
+        { "stderr", -2 }
+    };
+    empm_config cfg = empm_defaults();
+    size_t i;
+
+    cfg.routes = routes;
+    for (i = 0; i < EMPM__COUNT(cases); i++) {
+        context("%s", cases[i].name);
+        CHECK_INT(empm__log_facility(cases[i].name), cases[i].facility);
+        cfg.error_log = cases[i].name;
+        CHECK_INT(empm_check(&cfg, say, NULL), cases[i].facility == -1);
+    }
+    no_context();
+    cfg.error_log = "|rotatelogs x";
+    CHECK_INT(empm_check(&cfg, say, NULL), 1);
+}
+
+TEST(log, error_log_is_a_file)       /* below ServerRoot, 0640, from the start on */
+{
+    fixture f;
+    char path[300], *text = NULL;
+    struct stat st;
+    mode_t mask = umask(0);
+
+    fx_init_forked(&f, 1);
+    f.cfg.log = NULL;
+    f.cfg.log_level = EMPM_LOG_INFO;
+    f.cfg.server_root = g_tmp;
+    f.cfg.error_log = "error_log";
+    tmp_path(path, sizeof path, "error_log");
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(get_status(&f, "/misuse?how=nothing"), 500);
+    text = slurp_path(path);
+    CHECK(strstr(text, "] [client 127.0.0.1:") != NULL);
+    CHECK(strstr(text, "] EMPM5002: GET /misuse: gave no answer\n") != NULL);
+    CHECK(strstr(text, ":tid -] EMPM5002") == NULL);       /* a worker said it */
+    CHECK(strstr(text, " [mpm_event:info] ") != NULL);      /* and the parent */
+    free(text);
+    CHECK_INT(stat(path, &st), 0);
+    CHECK_INT(st.st_mode & 07777, 0640);
+    fx_down(&f);
+    unlink(path);
+    umask(mask);
+}
+
+LIVE(log, callbacks_get_client_number_and_text)
+{
+    fixture f;
+
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(get_status(&f, "/misuse?how=nothing"), 500);
+    CHECK_SOON(fx_log_has(&f, "3 [client 127.0.0.1:"), 1000);
+    CHECK(fx_log_has(&f, "] EMPM5002: GET /misuse: gave no answer\n"));
+    fx_down(&f);
+}
+
+LIVE(log, load_does_not_fill_it)     /* ten of a kind, then a count of the rest */
+{
+    fixture f;
+    int i;
+
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < 50; i++)
+        CHECK_INT(get_status(&f, "/misuse?how=nothing"), 500);
+    CHECK_SOON(fx_log_lines(&f, "gave no answer") == 10, 1000);
+    nap(20);
+    CHECK_INT(fx_log_lines(&f, "gave no answer"), 10);
+    if (!f.forked) {
+        empm_stop(f.s);
+        CHECK_INT(empm_wait(f.s, PATIENCE), EMPM_OK);
+        CHECK(fx_log_has(&f, "EMPM5002: 40 more of these were left out"));
+    }
+    fx_down(&f);
+}
+
+TEST(log, limits_are_per_number_and_minute)
+{
+    static empm__log_limit limits[EMPM__LOG_CODES];
+    fixture f;
+    uint32_t i, n = 0;
+
+    fx_init(&f);
+    memset(limits, 0, sizeof limits);
+    for (i = 0; i < 100; i++)
+        n += (uint32_t)empm__log_may(&f.cfg, limits, EMPM_LOG_ERROR, 5003, 10);
+    CHECK_INT(n, 10);
+    CHECK_INT(empm__log_may(&f.cfg, limits, EMPM_LOG_ERROR, 5009, 1), 1);
+    CHECK_INT(empm__log_may(&f.cfg, limits, EMPM_LOG_ERROR, 5009, 1), 0);
+    CHECK(!fx_log_has(&f, "left out"));
+    limits[0].began_ms -= EMPM__LOG_WINDOW_MS - 1000;      /* 59 s later */
+    CHECK_INT(empm__log_may(&f.cfg, limits, EMPM_LOG_ERROR, 5003, 10), 0);
+    limits[0].began_ms -= 1000;
+    CHECK_INT(empm__log_may(&f.cfg, limits, EMPM_LOG_ERROR, 5003, 10), 1);
+    CHECK(fx_log_has(&f, "EMPM5003: 91 more of these were left out"));
+    CHECK_INT(empm__log_may(&f.cfg, limits, EMPM_LOG_ERROR, 5009, 1), 0);
+    for (i = 0; i < EMPM__LOG_CODES; i++)      /* a full table limits no more */
+        empm__log_may(&f.cfg, limits, EMPM_LOG_ERROR, 6000 + (int)i, 1);
+    CHECK_INT(empm__log_may(&f.cfg, limits, EMPM_LOG_ERROR, 7000, 1), 1);
+    CHECK_INT(empm__log_may(&f.cfg, limits, EMPM_LOG_ERROR, 7000, 1), 1);
+    fx_close_files(&f);
+}
+
 #if 0 /* >>model -- the hand-over, for spin: make test-model */
 /*
  * handover.pml: who owns a connection.  A model of >>handover for spin.
