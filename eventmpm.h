@@ -6370,7 +6370,7 @@ static void empm__answer_status(empm_request *req, int status)
  * listener is told that moment and makes it a chore for the next free worker, or
  * for the standby. So it does not matter what keeps the worker that wrote a line:
  * sleep, a handler that has always been quick, a client. A crash loses what half
- * a second has gathered.
+ * a second has gathered; lines of different workers are not in order.
  *
  * What came from the client is escaped as Apache does it (\n \t \" \\ \xhh), so
  * that nobody can forge a line or drive a terminal.
@@ -6379,7 +6379,9 @@ static void empm__answer_status(empm_request *req, int status)
  * source    mod_log_config, mod_logio
  * ------------------------------------------------------------------------- */
 
-#define EMPM__LINES_MS 500
+#ifndef EMPM__LINES_MS
+#  define EMPM__LINES_MS 500
+#endif
 #define EMPM__ITEM_ROOM 64u          /* that any item fits in, cut if need be */
 #define EMPM__ITEM_SPARE 24          /* ... of which text leaves some for a cut */
 #define EMPM__ITEM_STATUSES 8
