@@ -6503,6 +6503,41 @@ LIVE(access, long_lines_are_cut_and_stay_whole)
     unlink(path);
 }
 
+LIVE(access, a_line_that_fits_a_page_is_never_cut)   /* wherever it begins */
+{
+    fixture f;
+    client c;
+    char path[300], *text;
+    const char *p;
+    record r;
+    str s;
+    int i;
+
+    fx_init(&f);
+    f.cfg.threads_per_child = 1;
+    log_to(&f, path, sizeof path, "combined");
+    if (!fx_up(&f))
+        return;
+    memset(&s, 0, sizeof s);
+    str_addf(&s, "GET /hello HTTP/1.1\r\nHost: a\r\nReferer: ");
+    str_fill(&s, 'r', 3000);
+    str_addf(&s, "\r\n\r\n");
+    if (cl_open(&c, &f) == 0)
+        for (i = 0; i < 9; i++) {
+            cl_send(&c, s.p, s.n);
+            CHECK_INT(cl_reply(&c), 200);
+        }
+    cl_close(&c);
+    str_free(&s);
+    text = log_lines(path, 9, 1500);
+    for (p = text; p != NULL && *p != 0;)
+        if (CHECK((p = combined(p, &r)) != NULL))
+            CHECK_INT(r.referer_n, 3000);
+    free(text);
+    fx_down(&f);
+    unlink(path);
+}
+
 LIVE(access, a_full_disk_is_counted_and_serving_goes_on)
 {
     fixture f;
