@@ -97,12 +97,12 @@
  *     %D  microseconds              %T %{ms}T %{us}T  seconds, or ...
  *     %X  X aborted, + kept alive, - closed  %k  requests before it on this one
  *     %v %V  ServerName, or what Host says  %p %{remote}p  ports
- *     %P %{tid}P  process, worker   %{Field}i %{Field}o %{name}C  in, out, cookie
- *   %400,501{User-Agent}i or %!200,304... : only with these statuses, or others.
+ *     %P %{tid}P process, worker  %{Field}i %{Field}o %{name}C  fields, cookie
+ *   %400,501{User-Agent}i or %!200,304... : only with these statuses, others.
  *   A line is in the file half a second after its request has ended.
  *
- * MESSAGES  "EMPM0484: ..." in the error log. Numbers below 5000 are Apache's AH
- *   numbers for the same thing.
+ * MESSAGES  "EMPM0484: ..." in the error log. Numbers below 5000 are those that
+ *   Apache (AH00484) gives to the same thing.
  *   0052  a child was killed by a signal, or has crashed; it is replaced
  *   0072  Listen: the address is in use, or not ours
  *   0091  ErrorLog cannot be opened
@@ -145,7 +145,7 @@
  *   5110  StartServers is above what MaxRequestWorkers allows
  *   5111  MaxSpareThreads is too close to MinSpareThreads
  *   5112  SendBufferSize or ReceiveBufferSize is too small
- *   5120  Include, or the configuration itself: no such file, or nested too deep
+ *   5120  Include, or the configuration: no such file, or nested too deep
  *   5121  a directive of Apache's has no meaning here
  *   5122  a directive is not known                 5123  ... has a bad value
  *   5124  a line of the configuration is too long
@@ -436,7 +436,7 @@ typedef struct empm_config {
      * process that only tries it, then in the parent. Not 0: the old ones stay */
     int  (*on_reload)(struct empm_config *cfg, void *user);
 
-    /* where messages go: a line without its newline and date, "EMPM5003: ..." or
+    /* where messages go: a line without newline and date, "EMPM5011: ..." or
      * "[client 192.0.2.1:4711] EMPM5002: ..."; any thread. NULL: ErrorLog under
      * empm_main() and empm_run(), nowhere under empm_start() */
     void (*log)(enum empm_log_level level, const char *line, void *user);
@@ -1351,8 +1351,9 @@ static void empm__log_write(int to, enum empm_log_level level, long tid,
         snprintf(who, sizeof who, "%ld", tid);
     clock_gettime(CLOCK_REALTIME, &now);
     localtime_r(&now.tv_sec, &tm);
-    n = (size_t)snprintf(text, sizeof text, "[%.3s %.3s %02d %02d:%02d:%02d.%06ld"
-                         " %d] [mpm_event:%s] [pid %ld:tid %s] %s\n",
+    n = (size_t)snprintf(text, sizeof text,
+                         "[%.3s %.3s %02d %02d:%02d:%02d.%06ld %d] "
+                         "[mpm_event:%s] [pid %ld:tid %s] %s\n",
                          empm__days + tm.tm_wday * 3,
                          empm__months + tm.tm_mon * 3, tm.tm_mday, tm.tm_hour,
                          tm.tm_min, tm.tm_sec, now.tv_nsec / 1000,
@@ -1364,8 +1365,8 @@ static void empm__log_write(int to, enum empm_log_level level, long tid,
     (void)r;
 }
 
-/* What stands in cfg->log under empm_main() and empm_run(). Messages of a server
- * go from there to its ErrorLog; who calls it by hand means stderr. */
+/* What stands in cfg->log under empm_main() and empm_run(): it means ErrorLog
+ * to the functions below; who calls it by itself means stderr. */
 static void empm__log_stderr(enum empm_log_level level, const char *line,
                              void *user)
 {
@@ -1433,12 +1434,12 @@ typedef struct empm__log_limit {     /* of one code; all atomic */
     uint32_t left_out;               /* and not yet told */
 } empm__log_limit;
 
-static void empm__log_left_out(const empm_config *cfg, enum empm_log_level level,
-                               int code, uint32_t n)
+static void empm__log_left_out(const empm_config *cfg,
+                               enum empm_log_level level, int code, uint32_t n)
 {
     char line[64];
-    snprintf(line, sizeof line, "EMPM%04d: %u more of these were left out", code,
-             (unsigned)n);
+    snprintf(line, sizeof line, "EMPM%04d: %u more of these were left out",
+             code, (unsigned)n);
     if (n > 0)
         empm__log_line(cfg, level, -1, line);
 }
@@ -1453,8 +1454,9 @@ static int empm__log_may(const empm_config *cfg, empm__log_limit *limits,
     uint32_t i, was;
     for (i = 0; l == NULL && i < EMPM__LOG_CODES; i++) {
         was = 0;
-        if (__atomic_compare_exchange_n(&limits[i].code, &was, (uint32_t)code, 0,
-                                        __ATOMIC_RELAXED, __ATOMIC_RELAXED) ||
+        if (__atomic_compare_exchange_n(&limits[i].code, &was, (uint32_t)code,
+                                        0, __ATOMIC_RELAXED,
+                                        __ATOMIC_RELAXED) ||
             was == (uint32_t)code)
             l = &limits[i];
     }
@@ -1463,8 +1465,8 @@ static int empm__log_may(const empm_config *cfg, empm__log_limit *limits,
     was = empm__load(&l->began_ms);
     if ((was == EMPM__NEVER ||
          empm__until(was, now) <= -EMPM__LOG_WINDOW_MS) &&
-        __atomic_compare_exchange_n(&l->began_ms, &was, now, 0, __ATOMIC_RELAXED,
-                                    __ATOMIC_RELAXED)) {
+        __atomic_compare_exchange_n(&l->began_ms, &was, now, 0,
+                                    __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
         empm__store(&l->count, 0u);
         empm__log_left_out(cfg, level, code,
                            __atomic_exchange_n(&l->left_out, 0u,
@@ -3065,6 +3067,9 @@ static uint32_t empm__wheel_due(empm__wheel *wh, empm__slab *sl)
  *              others run it looks every millisecond whether one that seemed
  *              to be quick is stuck; that worker does not count as running then.
  *              When there is nothing to run it sleeps without limit.
+ *   a chore    is work that may wait for a disk (>>access): who listens when it
+ *              falls due gives the role back, and the next worker does it; or
+ *              the standby, if it has been listening.
  * ------------------------------------------------------------------------- */
 
 typedef struct empm__sleeper {     /* a worker, as the queue sees it */
@@ -3077,7 +3082,7 @@ typedef struct empm__sleeper {     /* a worker, as the queue sees it */
 } empm__sleeper;
 
 enum { EMPM__NOBODY = -1, EMPM__STANDBY = -2 };      /* or a worker's number */
-#define EMPM__CHORE 0xfffffffeu    /* a job of the child's, not of a connection */
+#define EMPM__CHORE 0xfffffffeu    /* a job of the child's, no connection's */
 enum { EMPM__AWAKE, EMPM__DOZES, EMPM__SLEEPS };     /* the standby */
 
 #define EMPM__BACKLOG   8u         /* jobs per running worker that deserve one
@@ -4144,8 +4149,8 @@ typedef struct empm__worker {          /* its thread alone, unless noted */
     char                date[160];     /* "Date: ...\r\nServer: ...\r\n" */
     empm__page         *lines[EMPM_MAX_LIST]; /* atomic, for each access log */
     empm__stamp         stamp;         /* the last time that one showed */
-    int64_t             wall_us;       /* what the wall's clock is ahead of ... */
-    uint64_t            wall_at_us;    /* ... the other, seen then */
+    int64_t             wall_us;       /* the date's clock is so far ahead of */
+    uint64_t            wall_at_us;    /* empm__now_us(), as seen then */
     /* the turn: what this connection has used in a row */
     uint32_t            turn_requests, turn_bytes;
     uint64_t            turn_start_us, turn_us;   /* turn_us: the last look */
@@ -4191,8 +4196,8 @@ typedef struct empm__child {
     empm__pool          pool;
     empm__files         files;
     empm__log_limit     log_limits[EMPM__LOG_CODES];
-    uint32_t            lines_due_ms;  /* atomic: when the access logs' lines have
-                                          to be written; or NEVER */
+    uint32_t            lines_due_ms;  /* atomic: when the lines of access logs
+                                          have to be written; or NEVER */
     long                pid;
     empm__worker       *workers;
     empm__sleeper      *sleepers;
@@ -4259,12 +4264,12 @@ typedef struct empm__transport {
     void    (*finish)(empm__conn *c);  /* no more will be sent: FIN */
 } empm__transport;
 
-static void empm__log_child(empm__child *ch, enum empm_log_level level, int code,
-                            const char *fmt, ...) EMPM__PRINTF(4, 5);
+static void empm__log_child(empm__child *ch, enum empm_log_level level,
+                            int code, const char *fmt, ...) EMPM__PRINTF(4, 5);
 
 /* What concerns the whole child: one line a minute. */
-static void empm__log_child(empm__child *ch, enum empm_log_level level, int code,
-                            const char *fmt, ...)
+static void empm__log_child(empm__child *ch, enum empm_log_level level,
+                            int code, const char *fmt, ...)
 {
     va_list ap;
     if (!empm__log_wanted(ch->cfg, level) ||
@@ -4275,11 +4280,11 @@ static void empm__log_child(empm__child *ch, enum empm_log_level level, int code
     va_end(ap);
 }
 
-static void empm__log_worker(empm__worker *w, enum empm_log_level level, int code,
-                             const char *fmt, ...) EMPM__PRINTF(4, 5);
+static void empm__log_worker(empm__worker *w, enum empm_log_level level,
+                             int code, const char *fmt, ...) EMPM__PRINTF(4, 5);
 
-static void empm__log_worker(empm__worker *w, enum empm_log_level level, int code,
-                             const char *fmt, ...)
+static void empm__log_worker(empm__worker *w, enum empm_log_level level,
+                             int code, const char *fmt, ...)
 {
     va_list ap;
     if (!empm__log_wanted(w->cfg, level) ||
@@ -5498,11 +5503,11 @@ static const empm__peer *empm__client_of(empm_request *req)
     return empm__peer_of(req);
 }
 
-static void empm__log_req(empm_request *req, enum empm_log_level level, int code,
-                          const char *fmt, ...) EMPM__PRINTF(4, 5);
+static void empm__log_req(empm_request *req, enum empm_log_level level,
+                          int code, const char *fmt, ...) EMPM__PRINTF(4, 5);
 
-static void empm__log_req(empm_request *req, enum empm_log_level level, int code,
-                          const char *fmt, ...)
+static void empm__log_req(empm_request *req, enum empm_log_level level,
+                          int code, const char *fmt, ...)
 {
     empm__worker *w = req->w;
     char client[96];
@@ -6358,19 +6363,19 @@ static void empm__answer_status(empm_request *req, int status)
 /* ---------------------------------------------------------------------------
  * >>access -- CustomLog: a line for each request
  *
- * A format is compiled into items at start; a request runs through them and its
- * line comes into being where it will be written from: a page that its worker
- * keeps for each log. Nothing is allocated, nothing printed with printf(), and no
- * system call is made but one write() for a page of lines.
+ * A format is compiled into items at start; a request runs through them and
+ * its line comes into being where it will be written from: a page that its
+ * worker keeps for each log. Nothing is allocated or printed with printf(), and
+ * no system call is made but one write() for a page of lines.
  *
- * A page is in its place (worker.lines), or somebody has taken it: the worker to
- * add a line, or who collects. Taking is one atomic exchange, so that nobody ever
- * waits for a write(): a worker that finds none there takes a new one. A page is
- * written when it is full, and all of them half a second after the first line: the
- * listener is told that moment and makes it a chore for the next free worker, or
- * for the standby. So it does not matter what keeps the worker that wrote a line:
- * sleep, a handler that has always been quick, a client. A crash loses what half
- * a second has gathered; lines of different workers are not in order.
+ * A page is in its place (worker.lines), or somebody has taken it: the worker,
+ * to add a line, or who collects. Taking is one atomic exchange, so nobody ever
+ * waits for a write(): a worker that finds none there takes a new one. A page
+ * is written when it is full, and all are half a second after the first line: the
+ * listener is told that moment and makes it a chore for the next free worker or
+ * for the standby. So it does not matter what keeps the worker that made a line
+ * (sleep, a handler that has always been quick, a client). A crash loses what
+ * half a second has gathered; lines of different workers are not in order.
  *
  * What came from the client is escaped as Apache does it (\n \t \" \\ \xhh), so
  * that nobody can forge a line or drive a terminal.
@@ -6383,18 +6388,18 @@ static void empm__answer_status(empm_request *req, int status)
 #  define EMPM__LINES_MS 500
 #endif
 #define EMPM__ITEM_ROOM 64u          /* that any item fits in, cut if need be */
-#define EMPM__ITEM_SPARE 24          /* ... of which text leaves some for a cut */
+#define EMPM__ITEM_SPARE 24          /* ... of which text leaves so much */
 #define EMPM__ITEM_STATUSES 8
 
 typedef struct empm__item {
     char        letter;              /* NUL: text as it stands */
-    char        unit;                /* of what is in braces, where it is a word */
+    char        unit;                /* for what is in braces (empm__units) */
     uint8_t     at_end;              /* %{end:...}t */
     uint8_t     negated, nonly;
     uint16_t    only[EMPM__ITEM_STATUSES];
     uint32_t    len;
     uint32_t    tail;                /* room that the items after it need */
-    const char *text;                /* the text, or what is in braces; or NULL */
+    const char *text;                /* itself, or what is in braces; or NULL */
 } empm__item;
 
 typedef struct empm__access_log {
@@ -6424,7 +6429,7 @@ static const struct { char letter, unit; char word[12]; } empm__units[] = {
     { 't', 'M', "msec_frac" }, { 't', 'U', "usec_frac" }
 };
 
-/* One item, after its '%': "!200,304{Referer}i". Returns NULL or what is wrong. */
+/* One item after its '%': "!200,304{X}i". Returns NULL or what is wrong. */
 static const char *empm__item_parse(empm__item *it, const char **format,
                                     char **text)
 {
@@ -6527,7 +6532,7 @@ typedef struct empm__facts {
     int           aborted;
     int           cut;               /* something had no room */
     int           status;
-    int64_t       sent, body, got;   /* bytes: on the wire, of the body; taken */
+    int64_t       sent, body, got;   /* bytes on the wire, of the body; taken */
     uint64_t      end_us;
 } empm__facts;
 
@@ -6648,20 +6653,19 @@ static char *empm__put_local(char *at, const empm_request *req)
     return EMPM__ADD(at, "-");
 }
 
-/* The request line as it came; of a head that makes no sense, its first line. */
+/* The request line as it came; of a head that makes no sense its first line. */
 static char *empm__put_line(empm__facts *f, char *at, const char *end)
 {
     const empm__head *h = &f->req->head;
-    const char *s = f->in + h->start;
-    size_t n = f->req->text != NULL ? h->target + h->target_len + 9 - h->start
-                                    : f->req->in_end - h->start;
     if (f->req->text == NULL) {
-        const char *lf = (const char *)memchr(s, '\n', n);
+        const char *s = f->in + h->start, *lf;
+        size_t n = f->req->in_end - h->start;
+        lf = (const char *)memchr(s, '\n', n);
         n = lf != NULL ? (size_t)(lf - s) : n;
         n -= n > 0 && s[n - 1] == '\r';
         return empm__put(f, at, end, n > 0 ? s : NULL, n);
     }
-    /* its first two words end with a NUL by now */
+    /* its first two words end with a NUL by now; "HTTP/1.x" is left */
     at = empm__put(f, at, end, f->in + h->method, h->method_len);
     *at++ = ' ';
     at = empm__put(f, at, end, f->in + h->target, h->target_len);
@@ -6737,7 +6741,8 @@ static char *empm__put_field(empm__facts *f, char *at, const char *end,
     const size_t n = strlen(name);
     while (s < stop) {
         const char *lf = (const char *)memchr(s, '\n', (size_t)(stop - s));
-        if ((size_t)(lf - s) > n + 2 && s[n] == ':' && empm__same(s, n, name, n))
+        if ((size_t)(lf - s) > n + 2 && s[n] == ':' &&
+            empm__same(s, n, name, n))
             return empm__put(f, at, end, s + n + 2,
                              (size_t)(lf - s) - n - 3);      /* ": ", CR */
         s = lf + 1;
@@ -6810,9 +6815,9 @@ static char *empm__item_put(empm__facts *f, const empm__item *it, char *at,
         *at++ = f->aborted ? 'X' : req->close ? '-' : '+';
         return at;
     case 'p':
-        return empm__put_number(at, it->unit == 'r'
-                                        ? empm__peer_of(req)->port
-                                        : w->s->listeners[req->c->listener].port);
+        return empm__put_number(
+            at, it->unit == 'r' ? empm__peer_of(req)->port
+                                : w->s->listeners[req->c->listener].port);
     case 'k': return empm__put_number(at, req->c->requests);
     case 'P': return empm__put_number(at, it->unit == 't' ? (int64_t)w->number
                                                           : w->child->pid);
@@ -6829,7 +6834,8 @@ static char *empm__item_put(empm__facts *f, const empm__item *it, char *at,
         return empm__put(f, at, end, known ? f->in + h->method : NULL,
                          h->method_len);
     case 'U':                            /* as it was sent, unlike Apache */
-        return empm__put(f, at, end, known ? f->in + h->path : NULL, h->path_len);
+        return empm__put(f, at, end, known ? f->in + h->path : NULL,
+                         h->path_len);
     case 'q':
         if (!known)
             break;
@@ -6846,8 +6852,9 @@ static char *empm__item_put(empm__facts *f, const empm__item *it, char *at,
 
 /* --- lines and pages ------------------------------------------------------ */
 
-/* Writes a page of lines; it is empty then. No lock is held and nobody waits. */
-static void empm__lines_save(empm__child *ch, empm__access_log *l, empm__page *p)
+/* Writes a page of lines; it is empty then. No lock is held meanwhile. */
+static void empm__lines_save(empm__child *ch, empm__access_log *l,
+                             empm__page *p)
 {
     const char *s = empm__page_data(p), *end = s + p->end;
     uint32_t lost = 0;
@@ -6932,7 +6939,7 @@ static int empm__line_put(empm__facts *f, const empm__access_log *l,
     return 1;
 }
 
-/* The request is over: its line into each log. `aborted`: not as it should be. */
+/* The request is over: its line into each log. `aborted`: too early. */
 static void empm__access(empm_request *req, int aborted)
 {
     empm__worker *w = req->w;
@@ -6957,9 +6964,10 @@ static void empm__access(empm_request *req, int aborted)
             empm__line_put(&f, &a->of[k], p);
         }
         /* who has collected meanwhile may have brought the old one back */
-        empm__page_put(w, __atomic_exchange_n(&w->lines[k], p, __ATOMIC_SEQ_CST));
+        empm__page_put(w, __atomic_exchange_n(&w->lines[k], p,
+                                              __ATOMIC_SEQ_CST));
     }
-    /* seq_cst, as in empm__lines_collect: it finds the page, or we find NEVER */
+    /* seq_cst, as in empm__lines_collect: it sees the page, or we see NEVER */
     if (__atomic_load_n(&ch->lines_due_ms, __ATOMIC_SEQ_CST) == EMPM__NEVER &&
         __atomic_compare_exchange_n(&ch->lines_due_ms, &never,
                                     empm__after(empm__now_ms(), EMPM__LINES_MS),
@@ -6969,8 +6977,8 @@ static void empm__access(empm_request *req, int aborted)
 
 /* --- directives ----------------------------------------------------------- */
 
-/* The format called `name`, or NULL: the last LogFormat of that name, or one that
- * Apache's own configuration has. */
+/* The format called `name`, or NULL: the last LogFormat of that name, or one of
+ * those that Apache's own configuration has. */
 static const char *empm__format_named(const empm_config *cfg, const char *name,
                                       char *buf, size_t n)
 {
@@ -7007,12 +7015,15 @@ static int empm__format_say(empm__access_log *l, const char *directive,
     const char *why = empm__format_compile(l, format, &at);
     if (why == NULL)
         return EMPM_OK;
-    if (format[at] == '%')
+    if (l->items == NULL)
+        rep->result = EMPM_ENOMEM;
+    if (format[at] == '%' && l->items != NULL)
         empm__say(rep, EMPM_LOG_ERROR, 5401, "%s: \"%.12s\" at byte %u of the "
                   "format %s", directive, format + at, (unsigned)at + 1, why);
     else
-        empm__say(rep, EMPM_LOG_ERROR, 5401, "%s: the format %s", directive, why);
-    return EMPM_EINVAL;
+        empm__say(rep, EMPM_LOG_ERROR, 5401, "%s: the format %s", directive,
+                  why);
+    return rep->result;
 }
 
 /* CustomLog "file format": compiles the format; file goes to `file`. */
@@ -7022,7 +7033,8 @@ static int empm__access_parse(const empm_config *cfg, const char *text,
 {
     char word[1024], named[1024], extra[2];
     const char *p = text, *format = word, *why = NULL;
-    if (empm__word(&p, file, n) != 1 || empm__word(&p, word, sizeof word) != 1 ||
+    if (empm__word(&p, file, n) != 1 ||
+        empm__word(&p, word, sizeof word) != 1 ||
         empm__word(&p, extra, sizeof extra) != 0)
         why = "takes a file and a format, in quotes where there are spaces";
     else if (*file == '|')
@@ -7048,8 +7060,8 @@ static void empm__access_check(const empm_config *cfg, empm__report *rep)
         if (p != NULL && (empm__word(&p, word, sizeof word) != 1 ||
                           empm__word(&p, nickname, sizeof nickname) != 1 ||
                           p[strspn(p, " \t")] != '\0'))
-            empm__say(rep, EMPM_LOG_ERROR, 5400, "LogFormat %.300s: takes a format "
-                      "in quotes and a nickname", cfg->log_format[i]);
+            empm__say(rep, EMPM_LOG_ERROR, 5400, "LogFormat %.300s: takes a "
+                      "format in quotes and a nickname", cfg->log_format[i]);
         else if (p != NULL)
             empm__format_say(&l, "LogFormat", word, rep);
         EMPM_FREE(l.items);
@@ -9211,7 +9223,7 @@ static void empm__pause(empm__child *ch, uint32_t why, uint32_t now_ms,
         }
         idle = empm__load(&ch->score->idle_workers);
         empm__log_child(ch, EMPM_LOG_ERROR, 5009, "accepting pauses: %s (%u "
-                        "connections open, %u queued, %u workers busy, %u idle)",
+                        "connections, %u queued, %u workers busy, %u idle)",
                         reason, ch->slab.in_use, empm__load(&ch->score->queued),
                         (uint32_t)ch->nworkers - idle, idle);
     }
@@ -10184,8 +10196,8 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
                   cfg->spool_directory);
     if (cfg->error_log != NULL && (*cfg->error_log == '|' ||
                                    empm__log_facility(cfg->error_log) == -1))
-        empm__say(rep, EMPM_LOG_ERROR, 5402, "ErrorLog %s: is no file, stderr or "
-                  "syslog:facility", cfg->error_log);
+        empm__say(rep, EMPM_LOG_ERROR, 5402, "ErrorLog %s: is no file, stderr "
+                  "or syslog:facility", cfg->error_log);
 #ifndef EVENTMPM_NO_ACCESS_LOG
     empm__access_check(cfg, rep);
 #endif

@@ -2711,8 +2711,8 @@ static int like(const char *text, const char *pattern)
     return *text == 0;
 }
 
-static void mark_codes(unsigned char *marks, unsigned char bit, const char *from,
-                       const char *to)
+static void mark_codes(unsigned char *marks, unsigned char bit,
+                       const char *from, const char *to)
 {
     for (; from < to; from++) {
         size_t n = strspn(from, "0123456789");
@@ -2725,13 +2725,13 @@ static void mark_codes(unsigned char *marks, unsigned char bit, const char *from
     }
 }
 
-TEST(log, table_of_codes)            /* in the manual: each once, none too many */
+TEST(log, table_of_codes)            /* in the manual: all, each once */
 {
     static const char *const calls[] = {
         "empm__log(", "empm__log_child(", "empm__log_worker(", "empm__log_req(",
         "empm__say(", "empm__clamp("
     };
-    unsigned char marks[10000];      /* 1: in the table, 2: in a call, 4: a number */
+    unsigned char marks[10000];      /* 1: in the table, 2: called, 4: a number */
     char *text = slurp_path("eventmpm.h"), *p, *end, *code;
     int last = -1, i;
     size_t k;
@@ -2747,8 +2747,8 @@ TEST(log, table_of_codes)            /* in the manual: each once, none too many 
     for (; p < end; p = strchr(p, '\n') + 1) {
         char *at = p, *stop = strchr(p, '\n');
         for (; at + 6 < stop; at++)      /* two spaces, number, two spaces */
-            if (at[0] == ' ' && at[1] == ' ' && strspn(at + 2, "0123456789") == 4 &&
-                at[6] == ' ' && at[7] == ' ') {
+            if (at[0] == ' ' && at[1] == ' ' &&
+                strspn(at + 2, "0123456789") == 4 && at[6] == ' ' && at[7] == ' ') {
                 i = (int)strtol(at + 2, NULL, 10);
                 if (i <= last)
                     fail(__FILE__, __LINE__, "%04d stands behind %04d", i, last);
@@ -2827,7 +2827,7 @@ TEST(log, targets)
     CHECK_INT(empm_check(&cfg, say, NULL), 1);
 }
 
-TEST(log, error_log_is_a_file)       /* below ServerRoot, 0640, from the start on */
+TEST(log, error_log_is_a_file)       /* below ServerRoot, 0640 */
 {
     fixture f;
     char path[300], *text = NULL;
@@ -2869,7 +2869,7 @@ LIVE(log, callbacks_get_client_number_and_text)
     fx_down(&f);
 }
 
-LIVE(log, load_does_not_fill_it)     /* ten of a kind, then a count of the rest */
+LIVE(log, load_does_not_fill_it)     /* ten of a kind, then how many more */
 {
     fixture f;
     int i;
@@ -6134,8 +6134,9 @@ LIVE(access, every_letter)
         { "%{y}C %{z}C", "2 -", "- -" }, { "100%%", "100%", NULL },
         { "%404{X-Field}i %!404s %!200s %200,204s", "- 200 - 200", NULL }
     };
-    static const char get[] = "GET /hello/you?q=1 HTTP/1.1\r\nHost: a.test:80\r\n"
-                              "X-Field: in \"quotes\"\r\nCookie: x=1; y=2\r\n\r\n";
+    static const char get[] = "GET /hello/you?q=1 HTTP/1.1\r\n"
+                              "Host: a.test:80\r\nX-Field: in \"quotes\"\r\n"
+                              "Cookie: x=1; y=2\r\n\r\n";
     static const char post[] = "POST /echo HTTP/1.1\r\nHost: a.test\r\n"
                                "Connection: close\r\nContent-Length: 0\r\n\r\n";
     fixture f;
@@ -6191,10 +6192,15 @@ LIVE(access, every_letter)
 
 LIVE(access, hostile_requests_make_one_record_each)
 {
-    static const struct { const char *raw; size_t n; int status; const char *line; }
-    cases[] = {
+    static const struct {
+        const char *raw;
+        size_t      n;
+        int         status;
+        const char *line;
+    } cases[] = {
 #define RAW(text, status, line) { text, sizeof text - 1, status, line }
-        RAW("GET /a\"b\\c HTTP/1.1\r\nHost: a\r\n\r\n", 404, "GET /a\"b\\c HTTP/1.1"),
+        RAW("GET /a\"b\\c HTTP/1.1\r\nHost: a\r\n\r\n", 404,
+            "GET /a\"b\\c HTTP/1.1"),
         RAW("GET /\033[31mred HTTP/1.1\r\nHost: a\r\n\r\n", 400,
             "GET /\033[31mred HTTP/1.1"),
         RAW("GET /\r HTTP/1.1\r\nHost: a\r\n\r\n", 400, "GET /\r HTTP/1.1"),
@@ -6402,9 +6408,9 @@ LIVE(access, pipelined_requests_have_their_own_bytes)
     unlink(path);
 }
 
-/* Whatever the worker does next, and however many there are: a quick handler that
- * does not return, a slow one, nothing at all. */
-LIVE(access, written_soon)           /* here: within 0.15 s, not half a second */
+/* Whatever the worker does next, and however many there are: nothing at all, a
+ * quick handler that does not return, a slow one. */
+LIVE(access, written_soon)           /* here 0.15 s, not half a second */
 {
     int workers, i, how;
 
@@ -6561,7 +6567,30 @@ LIVE(access, a_full_disk_is_counted_and_serving_goes_on)
     fx_down(&f);
 }
 
-TEST(access, half_a_line_does_not_spoil_the_next)    /* the disk has room again */
+TEST(access, start_survives_failing_allocations)     /* and leaves nothing */
+{
+    fixture f;
+    char path[300];
+    int at, r = EMPM_ENOMEM;
+
+    for (at = 1; at < 100 && r != EMPM_OK; at++) {
+        fx_init(&f);
+        log_to(&f, path, sizeof path, "combined");
+        f.cfg.custom_log[1] = "/dev/null \"%h %{X}i\"";
+        set_int(&a_failed, 0);
+        set_int(&a_fail_at, at);
+        r = empm_start(&f.cfg, &f.s);
+        set_int(&a_fail_at, 0);
+        CHECK(r == EMPM_ENOMEM || (r == EMPM_OK && get_int(&a_failed) == 0));
+        if (r != EMPM_OK)
+            f.s = NULL;
+        fx_down(&f);
+        unlink(path);
+    }
+    CHECK_IN(at, 10, 99);
+}
+
+TEST(access, half_a_line_does_not_spoil_the_next)    /* on a full disk */
 {
     static empm__child ch;
     static empm__score_child score;
