@@ -167,7 +167,8 @@ awk -v failed="$$(grep -c '^FAILED' output)" '
 endef
 export HEADERS
 SWITCHES = EVENTMPM_POLL EVENTMPM_NO_FILES EVENTMPM_NO_STATUS \
-           EVENTMPM_NO_FORK EVENTMPM_NO_MAIN EVENTMPM_NO_ACCESS_LOG
+           EVENTMPM_NO_FORK EVENTMPM_NO_MAIN EVENTMPM_NO_PROXY \
+           EVENTMPM_NO_ACCESS_LOG
 
 test-headers: | build
 	$(call show,headers,sh -c "$$HEADERS")

@@ -1895,6 +1895,7 @@ static int serve_this(int port, const char *dir)
     snprintf(listen_on, sizeof listen_on, "127.0.0.1:%d", port);
     cfg.routes = routes;
     cfg.listen[0] = listen_on;
+    cfg.user_name = geteuid() == 0 ? "root" : NULL;
     cfg.document_root = dir;
     cfg.processes = opt.processes;
     cfg.threads_per_child = opt.workers;

@@ -64,6 +64,11 @@
  *   HEAD too. OPTIONS, 404, 405 with Allow and the redirect from /a to /a/ come
  *   by themselves.
  *
+ * BEHIND A PROXY  Listen "8080 proxy" takes the client's address from the PROXY
+ *   header of a balancer, RemoteIPHeader from a field such as X-Forwarded-For;
+ *   both of those in RemoteIPTrustedProxy only. empm_client() is that address,
+ *   and empm_health_page() tells a balancer when to send no more.
+ *
  * WHICH THREAD MAY CALL WHAT
  *   with an empm_request *     the worker that runs the handler, nobody else;
  *                              the pointer is dead once the handler returns
@@ -103,6 +108,8 @@
  *
  * MESSAGES  "EMPM0484: ..." in the error log. Numbers below 5000 are those that
  *   Apache (AH00484) gives to the same thing.
+ *   0046  a child did not end in time and was killed
+ *   0051  a child was killed by a signal, or has crashed, and dumped core
  *   0052  a child was killed by a signal, or has crashed; it is replaced
  *   0072  Listen: the address is in use, or not ours
  *   0091  ErrorLog cannot be opened
@@ -110,13 +117,22 @@
  *   0481  no child can be forked: see the limits of processes and memory
  *   0484  all workers are busy: MaxRequestWorkers may be too low
  *   0486  more children are started, as few workers are idle
+ *   0489  the server, or its next generation, serves
+ *   0491  stopping
+ *   0492  stopping gracefully
+ *   0493  restarting gracefully, or at once
+ *   0494  restarting at once
  *   0497  ServerLimit is too high                  0499  ... is too low
+ *   0501  ServerLimit cannot change while running
  *   0502  ThreadLimit is too high                  0504  ... is too low
+ *   0506  ThreadLimit cannot change while running
  *   0507  ThreadsPerChild is above ThreadLimit     0509  ... is too low
  *   0511  MaxRequestWorkers is below ThreadsPerChild
  *   0513  ... is no multiple of ThreadsPerChild    0515  ... needs ServerLimit
  *   0517  StartServers is too low                  0519  MinSpareThreads is
  *   0521  MaxClients is called MaxRequestWorkers now
+ *   0543  User is not known here
+ *   0544  Group is not known here, or stands without User
  *   0545  MaxRequestsPerChild is called MaxConnectionsPerChild now
  *   0646  a CustomLog cannot be written: a full disk; lines are lost
  *   0649  a CustomLog cannot be opened
@@ -135,6 +151,18 @@
  *   5012  handlers outlast StopTimeout: the process ends under them
  *   5013  asked to stop twice: the process ends at once
  *   5014  a child has started                      5015  ... has ended
+ *   5030  a process without children cannot be reloaded or upgraded
+ *   5031  started as root, and no User says who shall serve
+ *   5032  a reload was refused: the old configuration goes on
+ *   5034  an old generation has ended: its log files are free
+ *   5035  User, Group or ChrootDir cannot be had
+ *   5036  PidFile cannot be written
+ *   5037  a handler takes longer than StuckWorkerTimeout
+ *   5038  a child has not answered its watchdog and was killed
+ *   5039  an upgrade cannot be started
+ *   5040  an upgrade: who starts, who serves
+ *   5041  PidFile names a server that runs
+ *   5042  the settings that are in force
  *   5101  a setting is out of range
  *   5102  ServerField or ServerTokens is no field value
  *   5103  LimitRequestHead is small beside LimitRequestLine
@@ -145,11 +173,24 @@
  *   5110  StartServers is above what MaxRequestWorkers allows
  *   5111  MaxSpareThreads is too close to MinSpareThreads
  *   5112  SendBufferSize or ReceiveBufferSize is too small
+ *   5113  one Listen serves IPv4 for another, too
+ *   5114  Listen overlaps with a socket in use
  *   5120  Include, or the configuration: no such file, or nested too deep
  *   5121  a directive of Apache's has no meaning here
  *   5122  a directive is not known                 5123  ... has a bad value
  *   5124  a line of the configuration is too long
  *   5125  <IfModule> is not closed or not opened, or a section is not known
+ *   5130  MaxOpenConnections needs more descriptors
+ *   5131  the stacks of all threads may take more than there is
+ *   5132  ListenBacklog is above what the system allows
+ *   5133  more threads than the system allows
+ *   5134  a directory that is set does not exist
+ *   5301  RemoteIPTrustedProxy is no address and no network
+ *   5302  RemoteIPHeader is no name of a field
+ *   5303  RemoteIPHeader: built without it
+ *   5304  a proxy sent no PROXY header, or a bad one
+ *   5305  a PROXY header came from who is not trusted
+ *   5306  MaxConnectionsPerPeer is reached: refused
  *   5400  CustomLog or LogFormat makes no sense
  *   5401  ... has a format that cannot be
  *   5402  ErrorLog is no file, stderr or syslog:facility
@@ -187,6 +228,7 @@
  *   EVENTMPM_NO_FILES        without static files (EMPM_FILES)
  *   EVENTMPM_NO_STATUS       without the status page
  *   EVENTMPM_NO_ACCESS_LOG   without CustomLog
+ *   EVENTMPM_NO_PROXY        without PROXY headers and RemoteIPHeader
  *   EVENTMPM_NO_FORK         without the parent: threads of the caller only
  *   EVENTMPM_NO_CONFIG_FILES without empm_load() and -f
  *   EVENTMPM_NO_MAIN         without empm_main and its command line
@@ -330,7 +372,8 @@ enum { EMPM__ROUTE_END, EMPM__ROUTE_HANDLER, EMPM__ROUTE_FILES };
  *
  * Listen strings: "8080" (all addresses), "127.0.0.1:8080", "[::1]:8080",
  * "localhost:0" (0: any free port, empm_port() tells), "unix:/run/a.sock
- * mode=660", "fd:3" (an inherited listening socket). "v6only" may follow. */
+ * mode=660", "fd:3" (an inherited listening socket). "v6only" may follow; and
+ * "proxy": each connection begins with a PROXY header, version 1 or 2. */
 typedef struct empm_config {
     const empm_route *routes;          /* ends with EMPM_ROUTES_END */
     void       *user;                  /* given to the hooks */
@@ -365,8 +408,11 @@ typedef struct empm_config {
     const char *remote_ip_trusted_proxy[EMPM_MAX_LIST]; /* addresses, networks,
                                           several per string; believed in
                                           remote_ip_header and on "proxy"
-                                          listeners, where none means all */
-    int         max_connections_per_peer; /* in a child; 0: no limit */
+                                          listeners, where none means all;
+                                          unix sockets are in any case */
+    int         max_connections_per_peer; /* in a child, of one IPv4 address or
+                                          IPv6 /64; more are closed at once; not
+                                          on "proxy" listeners. 0: no limit */
 
     int64_t     shared_store_size;     /* bytes for empm_store_*: 0, none */
 
@@ -572,6 +618,10 @@ EMPM_API char *empm_body(empm_request *req, size_t *len);
 
 /* What the server knows, never what the client claims. */
 EMPM_API const char  *empm_peer(empm_request *req);   /* "192.0.2.1:4711", ... */
+
+/* The address alone, "192.0.2.1". If the peer is one of RemoteIPTrustedProxy,
+ * whom RemoteIPHeader names: from its right end, the first that is not. */
+EMPM_API const char  *empm_client(empm_request *req);
 EMPM_API const char  *empm_scheme(const empm_request *req);      /* "http" */
 EMPM_API empm_server *empm_server_of(const empm_request *req);
 
@@ -687,6 +737,10 @@ EMPM_API void empm_after_fork(void);
 /* A handler: the state of the server as plain text. */
 EMPM_API int empm_status_page(empm_request *req, void *user);
 
+/* A handler, for a balancer: 200 "OK", or 503 "draining" once the server is on
+ * its way out. */
+EMPM_API int empm_health_page(empm_request *req, void *user);
+
 #ifdef __cplusplus
 }
 #endif
@@ -707,12 +761,13 @@ EMPM_API int empm_status_page(empm_request *req, void *user);
  *
  *   platform tools config log score      what a server stands on
  *   handover wheel queue poller          how a connection changes hands
- *   route memory                         patterns; pages, workers, the child
+ *   route peer proxy                     patterns; who is there, is it believed
+ *   memory                               pages, workers, the child
  *   head body                            HTTP in
  *   request response access              what a handler holds; who came
  *   steps dispatch reading handling writing conn
  *                                        the life of a connection
- *   files status                         two handlers
+ *   files health status                  three handlers
  *   child listen server                  threads, sockets, the engine
  *   run parent main                      signals, processes, a command line
  *
@@ -750,12 +805,18 @@ EMPM_API int empm_status_page(empm_request *req, void *user);
 #include <unistd.h>
 #include <arpa/inet.h>
 #include <glob.h>
+#include <grp.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <pwd.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#ifdef __linux__
+#  include <sys/prctl.h>
+#endif
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -974,13 +1035,15 @@ static int empm__fd_flags(int fd, int nonblocking)
     return fl < 0 ? -1 : fcntl(fd, F_SETFL, fl | O_NONBLOCK);
 }
 
-static int empm__accept(int fd)
+/* `from`, unless it is NULL, gets the peer's address. */
+static int empm__accept(int fd, struct sockaddr_storage *from)
 {
+    socklen_t n = sizeof *from, *len = from != NULL ? &n : NULL;
 #if defined(__linux__) && defined(SYS_accept4)
-    return (int)syscall(SYS_accept4, fd, NULL, NULL,
+    return (int)syscall(SYS_accept4, fd, from, len,
                         SOCK_NONBLOCK | SOCK_CLOEXEC);
 #else
-    int c = accept(fd, NULL, NULL);
+    int c = accept(fd, (struct sockaddr *)from, len);
     int on = 1;
     if (c >= 0 && empm__fd_flags(c, 1) < 0) {
         close(c);
@@ -2468,6 +2531,7 @@ typedef struct empm__score_worker {        /* written by that worker alone */
     uint32_t status;                       /* Apache's letter: _ R W K C . */
     uint32_t parked[EMPM__STATES];         /* wrap: only differences count */
     uint32_t timeouts;
+    uint32_t proxy_refused;                /* PROXY headers, or who sent them */
     uint64_t accesses, bytes;
     /* the request in hand, or the last one; texts end with NUL or are full */
     uint64_t duration_us;                  /* of all requests, added up */
@@ -3425,7 +3489,8 @@ typedef struct empm__poller {
 
 enum {
     EMPM__ORDER_STOP = 1, EMPM__ORDER_GRACEFUL = 2, EMPM__ORDER_GATE = 4,
-    EMPM__ORDER_ABORT = 8, EMPM__ORDER_LOOK = 16       /* at the times anew */
+    EMPM__ORDER_ABORT = 8, EMPM__ORDER_LOOK = 16,      /* at the times anew */
+    EMPM__ORDER_PING = 32
 };
 
 /* Makes the listener look: at the inbox, at its orders. Async-signal-safe. */
@@ -4098,6 +4163,401 @@ static empm__route *empm__route_search(const empm__routes *t, uint32_t at,
 }
 
 /* ---------------------------------------------------------------------------
+ * >>peer -- addresses, and how many connections each has
+ *
+ * An address comes from a socket, a PROXY header, a field or the configuration;
+ * IPv4 inside IPv6 is IPv4 for all of them.
+ *
+ * The table for MaxConnectionsPerPeer has a slot for each address that has a
+ * connection (IPv6: its /64, which is what one customer gets), open addressing
+ * and room for twice as many as there can be.
+ *
+ * runs on   the table: the listener, nobody else
+ * ------------------------------------------------------------------------- */
+
+static void empm__peer_set(empm__peer *p, int family, const void *addr,
+                           unsigned port)
+{
+    static const unsigned char mapped[12] = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+                                              0xff, 0xff };
+    const unsigned char *a = (const unsigned char *)addr;
+    memset(p, 0, sizeof *p);
+    if (family == EMPM__PEER_IPV6 && memcmp(a, mapped, sizeof mapped) == 0) {
+        family = EMPM__PEER_IPV4;
+        a += sizeof mapped;
+    }
+    p->family = (uint8_t)family;
+    p->port = (uint16_t)port;
+    if (family == EMPM__PEER_IPV4 || family == EMPM__PEER_IPV6)
+        memcpy(p->addr, a, family == EMPM__PEER_IPV4 ? 4 : 16);
+}
+
+static void empm__peer_from(empm__peer *p, const struct sockaddr_storage *a)
+{
+    const void *any = a;
+    const struct sockaddr_in *v4 = (const struct sockaddr_in *)any;
+    const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)any;
+    if (a->ss_family == AF_INET)
+        empm__peer_set(p, EMPM__PEER_IPV4, &v4->sin_addr, ntohs(v4->sin_port));
+    else if (a->ss_family == AF_INET6)
+        empm__peer_set(p, EMPM__PEER_IPV6, &v6->sin6_addr,
+                       ntohs(v6->sin6_port));
+    else
+        empm__peer_set(p, EMPM__PEER_UNIX, NULL, 0);
+}
+
+/* What has no address is not counted. */
+static int empm__peer_counts(const empm__peer *p)
+{
+    return p->family == EMPM__PEER_IPV4 || p->family == EMPM__PEER_IPV6;
+}
+
+typedef struct empm__count {
+    uint64_t peer;
+    uint32_t open;               /* 0: the slot is free */
+} empm__count;
+
+typedef struct empm__counts {
+    empm__count *slots;          /* NULL: nobody counts */
+    uint32_t     mask;
+    uint64_t     seed;           /* nobody outside knows who shares a slot */
+} empm__counts;
+
+static size_t empm__counts_bytes(const empm__counts *t)
+{
+    return ((size_t)t->mask + 1) * sizeof *t->slots;
+}
+
+/* For at most `most` connections; pages that nobody needs are never touched. */
+static int empm__counts_init(empm__counts *t, uint32_t most)
+{
+    void *mem;
+    for (t->mask = 15; t->mask / 2 < most; t->mask = t->mask * 2 + 1)
+        ;
+    t->seed = (empm__now_us() * UINT64_C(0x9e3779b97f4a7c15) +
+               (uint64_t)getpid() * UINT64_C(0xbf58476d1ce4e5b9)) | 1;
+    mem = mmap(NULL, empm__counts_bytes(t), PROT_READ | PROT_WRITE,
+               MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mem == MAP_FAILED)
+        return EMPM_ENOMEM;
+    t->slots = (empm__count *)mem;
+    return EMPM_OK;
+}
+
+static void empm__counts_free(empm__counts *t)
+{
+    if (t->slots != NULL)
+        munmap(t->slots, empm__counts_bytes(t));
+    t->slots = NULL;
+}
+
+static uint64_t empm__counts_key(const empm__peer *p)
+{
+    uint64_t key = 0;
+    int i;
+    if (p->family == EMPM__PEER_IPV4)
+        key = UINT64_C(0xffffffff);      /* ffff:ffff::/32 is nobody's */
+    for (i = 0; i < (p->family == EMPM__PEER_IPV4 ? 4 : 8); i++)
+        key = key << 8 | p->addr[i];
+    return key;
+}
+
+static uint32_t empm__counts_home(const empm__counts *t, uint64_t key)
+{
+    key = (key ^ key >> 32) * t->seed;
+    return (uint32_t)(key >> 32) & t->mask;
+}
+
+/* Where `key` is, or would be. */
+static uint32_t empm__counts_find(const empm__counts *t, uint64_t key)
+{
+    uint32_t i = empm__counts_home(t, key);
+    while (t->slots[i].open > 0 && t->slots[i].peer != key)
+        i = (i + 1) & t->mask;
+    return i;
+}
+
+/* One connection more. 0: it has `most` already. */
+static int empm__counts_add(empm__counts *t, const empm__peer *p, int most)
+{
+    const uint64_t key = empm__counts_key(p);
+    empm__count *n = &t->slots[empm__counts_find(t, key)];
+    if (!empm__peer_counts(p))
+        return 1;
+    if (n->open >= (uint32_t)most)
+        return 0;
+    n->peer = key;
+    n->open++;
+    return 1;
+}
+
+static void empm__counts_drop(empm__counts *t, const empm__peer *p)
+{
+    uint32_t i = empm__counts_find(t, empm__counts_key(p)), k;
+    if (!empm__peer_counts(p) || --t->slots[i].open > 0)
+        return;
+    /* those behind that would not be found past the hole move into it */
+    for (k = (i + 1) & t->mask; t->slots[k].open > 0; k = (k + 1) & t->mask) {
+        const uint32_t home = empm__counts_home(t, t->slots[k].peer);
+        if (((k - home) & t->mask) >= ((k - i) & t->mask)) {
+            t->slots[i] = t->slots[k];
+            i = k;
+        }
+    }
+    t->slots[i].open = 0;
+}
+
+#ifndef EVENTMPM_NO_PROXY
+
+/* ---------------------------------------------------------------------------
+ * >>proxy -- who stands in front, and whether it is believed
+ *
+ * A PROXY header is the first thing on a connection, before TLS and HTTP; it
+ * says who the peer is. A field such as X-Forwarded-For is part of a request,
+ * and may be written by anybody: each proxy appends whom it has seen, so it is
+ * read from the right, as long as those who wrote are in RemoteIPTrustedProxy.
+ *
+ *   v1   PROXY TCP4 192.0.2.1 198.51.100.7 4711 80 CRLF
+ *   v2   signature | 2, command | family, protocol | length | addresses | TLVs
+ *        12          1            1                  2        12, 36 or 216
+ *
+ * source    HAProxy, "The PROXY protocol", versions 1 and 2
+ * ------------------------------------------------------------------------- */
+
+typedef struct empm__net {
+    uint8_t family, bits;
+    uint8_t addr[16];
+} empm__net;
+
+typedef struct empm__nets {
+    empm__net *list;
+    size_t     n;
+} empm__nets;
+
+/* An address and nothing else; `family` 0: either. 0: it is none, and *p is as
+ * it was. */
+static int empm__peer_parse(empm__peer *p, int family, const char *s, size_t n)
+{
+    char text[INET6_ADDRSTRLEN];
+    unsigned char addr[16];
+    if (n >= sizeof text)
+        return 0;
+    memcpy(text, s, n);
+    text[n] = '\0';
+    if (family != EMPM__PEER_IPV6 && inet_pton(AF_INET, text, addr) == 1)
+        family = EMPM__PEER_IPV4;
+    else if (family != EMPM__PEER_IPV4 && inet_pton(AF_INET6, text, addr) == 1)
+        family = EMPM__PEER_IPV6;
+    else
+        return 0;
+    empm__peer_set(p, family, addr, 0);
+    return 1;
+}
+
+/* "192.0.2.0/24", or an address, which is a network of one. */
+static int empm__net_parse(empm__net *net, const char *s, size_t n)
+{
+    const char *slash = (const char *)memchr(s, '/', n);
+    const size_t len = slash != NULL ? (size_t)(slash - s) : n;
+    empm__peer p;
+    int64_t bits, all;
+    if (!empm__peer_parse(&p, 0, s, len))
+        return 0;
+    all = p.family == EMPM__PEER_IPV4 ? 32 : 128;
+    bits = slash != NULL ? empm__parse_u63(slash + 1, n - len - 1) : all;
+    if (slash != NULL && p.family == EMPM__PEER_IPV4 &&
+        memchr(s, ':', len) != NULL)
+        bits -= 96;                      /* it was written inside IPv6 */
+    if (bits < 0 || bits > all)
+        return 0;
+    net->family = p.family;
+    net->bits = (uint8_t)bits;
+    memcpy(net->addr, p.addr, sizeof net->addr);
+    return 1;
+}
+
+static void empm__nets_free(empm__nets *t)
+{
+    EMPM_FREE(t->list);
+    t->list = NULL;
+}
+
+/* All of RemoteIPTrustedProxy. */
+static int empm__nets_init(empm__nets *t, const empm_config *cfg,
+                           empm__report *rep)
+{
+    size_t most = 0, n;
+    int i;
+    memset(t, 0, sizeof *t);
+    for (i = 0; i < EMPM_MAX_LIST && cfg->remote_ip_trusted_proxy[i]; i++)
+        most += strlen(cfg->remote_ip_trusted_proxy[i]) / 2 + 1;
+    if (most == 0)
+        return EMPM_OK;
+    t->list = (empm__net *)EMPM_MALLOC(most * sizeof *t->list);
+    if (t->list == NULL)
+        return EMPM_ENOMEM;
+    for (i = 0; i < EMPM_MAX_LIST && cfg->remote_ip_trusted_proxy[i]; i++) {
+        const char *s = cfg->remote_ip_trusted_proxy[i];
+        for (; *(s += strspn(s, " \t,")) != '\0'; s += n) {
+            n = strcspn(s, " \t,");
+            if (empm__net_parse(&t->list[t->n], s, n))
+                t->n++;
+            else
+                empm__say(rep, EMPM_LOG_ERROR, 5301, "RemoteIPTrustedProxy "
+                          "%.*s: neither an address nor a network such as "
+                          "10.0.0.0/8", (int)empm__min(n, 100), s);
+        }
+    }
+    return EMPM_OK;
+}
+
+static int empm__trusted(const empm__nets *t, const empm__peer *p)
+{
+    size_t i;
+    for (i = 0; i < t->n; i++) {
+        const empm__net *net = &t->list[i];
+        const int whole = net->bits / 8, rest = net->bits % 8;
+        if (net->family == p->family &&
+            memcmp(net->addr, p->addr, (size_t)whole) == 0 &&
+            (rest == 0 ||
+             (net->addr[whole] ^ p->addr[whole]) >> (8 - rest) == 0))
+            return 1;
+    }
+    return p->family == EMPM__PEER_UNIX;
+}
+
+/* An address in a field: also "192.0.2.1:80", "[2001:db8::1]", "[...]:80". */
+static int empm__node_parse(empm__peer *p, const char *s, size_t n)
+{
+    const int bracket = n > 0 && *s == '[';
+    const char *end = (const char *)memchr(s, bracket ? ']' : ':', n);
+    const char *port = end != NULL ? end + bracket : s + n;
+    const size_t left = (size_t)(s + n - port);
+    int64_t v = 0;
+    if (bracket && end == NULL)
+        return 0;
+    if (!bracket && left > 0 && memchr(port + 1, ':', left - 1) != NULL)
+        return empm__peer_parse(p, EMPM__PEER_IPV6, s, n);
+    if (left > 0)
+        v = *port == ':' ? empm__parse_u63(port + 1, left - 1) : -1;
+    if (v < 0 || v > 65535)
+        return 0;
+    return empm__peer_parse(p, bracket ? EMPM__PEER_IPV6 : EMPM__PEER_IPV4,
+                            s + bracket, (size_t)(port - s) -
+                                             2 * (size_t)bracket);
+}
+
+/* One field's value, from right to left: *p becomes whom *p has named, while it
+ * is trusted. 0: that is the client; 1: the field before this one may go on. */
+static int empm__forwarded(const empm__nets *t, empm__peer *p, const char *s)
+{
+    const char *at = s + strlen(s);
+    for (;;) {
+        const char *end = at, *from;
+        while (at > s && at[-1] != ',')
+            at--;
+        from = at + strspn(at, " \t");
+        while (end > from && (end[-1] == ' ' || end[-1] == '\t'))
+            end--;
+        if (from < end && (!empm__trusted(t, p) ||
+                           !empm__node_parse(p, from, (size_t)(end - from))))
+            return 0;
+        if (at == s)
+            return 1;
+        at--;                            /* over the comma */
+    }
+}
+
+/* "TCP4 192.0.2.1 198.51.100.7 4711 80", or TCP6, or UNKNOWN and whatever. */
+static int empm__proxy_line(empm__peer *p, const char *s, size_t n)
+{
+    const char *at[5], *end = s + n;
+    size_t len[5];
+    int64_t port = 0;
+    empm__peer to;
+    int i, family;
+    for (i = 0; i < 5; i++) {
+        const char *sp = s != NULL ? (const char *)memchr(s, ' ',
+                                                          (size_t)(end - s))
+                                   : NULL;
+        at[i] = s;
+        len[i] = s == NULL ? 0 : (size_t)((sp != NULL ? sp : end) - s);
+        s = sp != NULL ? sp + 1 : NULL;
+    }
+    if (len[0] == 7 && memcmp(at[0], "UNKNOWN", 7) == 0)
+        return 1;
+    if (len[0] != 4 || s != NULL || at[4] == NULL ||
+        (memcmp(at[0], "TCP4", 4) != 0 && memcmp(at[0], "TCP6", 4) != 0))
+        return 0;
+    for (i = 4; i >= 3; i--) {           /* the client's is the last */
+        port = empm__parse_u63(at[i], len[i]);
+        if (port < 0 || port > 65535 || (len[i] > 1 && *at[i] == '0'))
+            return 0;
+    }
+    family = at[0][3] - '0';
+    if (!empm__peer_parse(&to, family, at[2], len[2]) ||
+        !empm__peer_parse(p, family, at[1], len[1]))
+        return 0;
+    p->port = (uint16_t)port;
+    p->proxied = 1;
+    return 1;
+}
+
+/* Looks at the n bytes that a connection begins with. > 0: a header of so many
+ * bytes, maybe more than n (the rest tells nothing and is to be skipped), and
+ * *p is the peer, or as it was if the header names none; 0: more is needed,
+ * but never than 232; -1: this is no PROXY header. */
+static int32_t empm__proxy_parse(empm__peer *p, const char *s, size_t n)
+{
+    static const char line[] = "PROXY ";
+    static const char signature[] = "\r\n\r\n\0\r\nQUIT\n";
+    static const unsigned need[] = { 0, 12, 36, 216 };   /* by family */
+    const unsigned char *u = (const unsigned char *)s;
+    unsigned family, protocol, len;
+    size_t i;
+    if (n == 0)
+        return 0;
+    if (*s == 'P') {
+        if (memcmp(s, line, empm__min(n, 6)) != 0)
+            return -1;
+        for (i = 6; i < n && i < 106 && s[i] != '\r'; i++)
+            if (u[i] < ' ')
+                return -1;
+        if (i + 1 >= n && i < 106)
+            return 0;
+        return i < 106 && s[i + 1] == '\n' && empm__proxy_line(p, s + 6, i - 6)
+                   ? (int32_t)i + 2 : -1;
+    }
+    if (memcmp(s, signature, empm__min(n, 12)) != 0 ||
+        (n > 12 && (u[12] & 0xfe) != 0x20))
+        return -1;
+    if (n < 16)
+        return 0;
+    family = u[13] >> 4;
+    protocol = u[13] & 15;
+    len = (unsigned)u[14] << 8 | u[15];
+    if (u[12] == 0x20)                   /* LOCAL: it speaks for itself */
+        return (int32_t)(16 + len);
+    if (family > 3 || protocol > 2 || len < need[family])
+        return -1;
+    if (n < 16 + need[family])
+        return 0;
+    if (family == 0 || protocol == 0)    /* it does not know */
+        return (int32_t)(16 + len);
+    if (family == 3)
+        empm__peer_set(p, EMPM__PEER_UNIX, NULL, 0);
+    else {
+        const unsigned char *port = u + 16 + (family == 1 ? 8 : 32);
+        empm__peer_set(p, family == 1 ? EMPM__PEER_IPV4 : EMPM__PEER_IPV6,
+                       s + 16, (unsigned)port[0] << 8 | port[1]);
+    }
+    p->proxied = 1;
+    return (int32_t)(16 + len);
+}
+
+#endif /* EVENTMPM_NO_PROXY */
+
+/* ---------------------------------------------------------------------------
  * >>memory -- pages, arenas, and what a worker and a child are
  *
  * Everything in flight is made of pages of one size: the request and its head,
@@ -4204,6 +4664,8 @@ typedef struct empm__child {
     uint32_t            horizon_ms;    /* H of >>wheel; fixed */
     uint32_t            stopping;      /* atomic: 0, EMPM__ORDER_STOP or
                                           EMPM__ORDER_GRACEFUL, or both */
+    int                 drain_ms;      /* atomic: a graceful stop may take so
+                                          long; 0: no limit */
     uint32_t            linger_until;  /* atomic: a stop's limit, or NEVER */
     uint32_t            abort;         /* atomic: waiting is over for everyone */
     uint32_t            want_retired;  /* atomic: a freed record wakes */
@@ -4218,6 +4680,7 @@ typedef struct empm__child {
     uint64_t            tell_pause_us, tell_us; /* not again before */
     int                 told_few;      /* the parent knows of few idle workers */
     int                 listening;     /* sockets registered */
+    empm__counts        counts;        /* MaxConnectionsPerPeer */
     /* the end */
     pthread_mutex_t     done_lock;     /* guards done */
     pthread_cond_t      done_cond;
@@ -4243,8 +4706,12 @@ struct empm_server {
     int             nlisteners;
     int             spool_dir;     /* descriptor of SpoolDirectory */
     pid_t           owner;         /* who unlinks what it made */
-    uint32_t        started_s;
+    int             borrows;       /* the scoreboard is another server's */
+    uint32_t        generation;
     empm__routes    admin_routes;  /* what admin listeners offer */
+#ifndef EVENTMPM_NO_PROXY
+    empm__nets      trusted;       /* RemoteIPTrustedProxy */
+#endif
     empm__child     child;         /* the engine of this process */
     empm__child    *admin;         /* a second one, for the admin listeners of a
                                       process without parent; or NULL */
@@ -4960,7 +5427,7 @@ struct empm_request {             /* owner: whoever owns the connection */
     empm__route  *route;
     char         *path_text;
     void         *data;           /* the user's, empm_set_data() */
-    char         *peer;
+    char         *peer, *client;
     uint32_t      deadline_ms;    /* the route's, for empm_should_stop() */
     /* its body */
     int           body_mode;
@@ -5442,28 +5909,11 @@ static const empm__peer *empm__peer_of(empm_request *req)
     socklen_t n = sizeof a;
     if (p->family != EMPM__PEER_UNASKED)
         return p;
-    memset(p, 0, sizeof *p);
     memset(&a, 0, sizeof a);
-    p->family = EMPM__PEER_UNKNOWN;
-    if (getpeername(req->c->fd, (struct sockaddr *)&a, &n) < 0)
-        return p;
-    if (a.ss_family == AF_INET) {
-        const struct sockaddr_in *v4 = (const struct sockaddr_in *)(void *)&a;
-        p->family = EMPM__PEER_IPV4;
-        p->port = ntohs(v4->sin_port);
-        memcpy(p->addr, &v4->sin_addr, 4);
-    } else if (a.ss_family == AF_INET6) {
-        const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)(void *)&a;
-        p->port = ntohs(v6->sin6_port);
-        p->family = EMPM__PEER_IPV6;
-        memcpy(p->addr, &v6->sin6_addr, 16);
-        if (IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr)) {
-            p->family = EMPM__PEER_IPV4;
-            memmove(p->addr, p->addr + 12, 4);
-            memset(p->addr + 4, 0, 12);
-        }
-    } else
-        p->family = EMPM__PEER_UNIX;
+    if (getpeername(req->c->fd, (struct sockaddr *)&a, &n) == 0)
+        empm__peer_from(p, &a);
+    else
+        empm__peer_set(p, EMPM__PEER_UNKNOWN, NULL, 0);
     return p;
 }
 
@@ -5497,10 +5947,21 @@ EMPM_API const char *empm_peer(empm_request *req)
     return req->peer != NULL ? req->peer : "unknown";
 }
 
-/* Whom the logs call the client. */
-static const empm__peer *empm__client_of(empm_request *req)
+/* The client, as far as it is believed: the peer, or whom it speaks for. */
+static empm__peer empm__client_of(empm_request *req)
 {
-    return empm__peer_of(req);
+    empm__peer p = *empm__peer_of(req);
+#ifndef EVENTMPM_NO_PROXY
+    const char *name = req->w->cfg->remote_ip_header;
+    uint32_t i = name != NULL && req->text != NULL ? req->head.nfields : 0;
+    while (i-- > 0) {
+        const empm__field *f = &req->head.fields[i];
+        if (empm__same(req->text + f->name, f->name_len, name, strlen(name)) &&
+            !empm__forwarded(&req->w->s->trusted, &p, req->text + f->value))
+            break;
+    }
+#endif
+    return p;
 }
 
 static void empm__log_req(empm_request *req, enum empm_log_level level,
@@ -5511,15 +5972,28 @@ static void empm__log_req(empm_request *req, enum empm_log_level level,
 {
     empm__worker *w = req->w;
     char client[96];
+    empm__peer p;
     va_list ap;
     if (!empm__log_wanted(w->cfg, level) ||
         !empm__log_may(w->cfg, w->child->log_limits, level, code,
                        EMPM__LOG_MOST))
         return;
-    empm__peer_text(empm__client_of(req), 1, client, sizeof client);
+    p = empm__client_of(req);
+    empm__peer_text(&p, p.port != 0, client, sizeof client);
     va_start(ap, fmt);
     empm__log_v(w->cfg, level, code, (long)w->number, client, fmt, ap);
     va_end(ap);
+}
+
+EMPM_API const char *empm_client(empm_request *req)
+{
+    char text[96];
+    if (req->client == NULL) {
+        const empm__peer p = empm__client_of(req);
+        empm__peer_text(&p, 0, text, sizeof text);
+        req->client = empm__strndup(req, text, strlen(text));
+    }
+    return req->client != NULL ? req->client : "unknown";
 }
 
 EMPM_API void empm_set_data(empm_request *req, void *data)
@@ -6787,6 +7261,7 @@ static char *empm__item_put(empm__facts *f, const empm__item *it, char *at,
     const uint64_t took = req->began_us != 0 ? f->end_us - req->began_us : 0;
     const int known = h->target_len > 0;     /* the request line made sense */
     const char *s = NULL;
+    empm__peer p;
     size_t n = 0;
     int i, named = it->nonly == 0;
     if (it->letter == '\0')
@@ -6796,9 +7271,9 @@ static char *empm__item_put(empm__facts *f, const empm__item *it, char *at,
     if (it->nonly > 0 && named == it->negated)
         return EMPM__ADD(at, "-");
     switch (it->letter) {
-    case 'h': return empm__put_peer(at, empm__client_of(req));
-    case 'a': return empm__put_peer(at, it->unit == 'c' ? empm__peer_of(req)
-                                                        : empm__client_of(req));
+    case 'h': case 'a':
+        p = it->unit == 'c' ? *empm__peer_of(req) : empm__client_of(req);
+        return empm__put_peer(at, &p);
     case 'A': return empm__put_local(at, req);
     case 't': return empm__put_time(f, it, at);
     case 'r': return empm__put_line(f, at, end);
@@ -7494,13 +7969,83 @@ static enum empm__state empm__head_complete(empm__worker *w, empm__conn *c,
 }
 
 /* ---------------------------------------------------------------------------
- * >>reading -- the steps READ_HEAD and READ_BODY
+ * >>reading -- the steps HANDSHAKE, READ_HEAD and READ_BODY
  *
  * A body is kept where it costs least: in place behind its head, in a page, in
  * memory up to limit_body_in_memory, in an unlinked file that is mapped; or it is
  * given to on_body piece by piece. Data goes straight to where it belongs, only
  * framing passes through `in`.
  * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_PROXY
+
+/* Logs who is really there, and closes. */
+static enum empm__state empm__proxy_refuse(empm__worker *w, empm_request *req,
+                                           int code, const char *why)
+{
+    empm__bump(&w->score->proxy_refused, 1u);
+    empm__peer_at(&w->child->slab, w->index)->family = EMPM__PEER_UNASKED;
+    empm__log_req(req, EMPM_LOG_WARN, code, "on Listen %s: %s; closed",
+                  w->s->listeners[req->c->listener].text, why);
+    return EMPM__CLOSED;
+}
+
+/* The PROXY header, by the deadline that was set at accept. What has come
+ * behind it stays in `in`, for whoever is next: TLS, or the head. */
+static enum empm__state empm__do_handshake(empm__worker *w, empm__conn *c,
+                                           empm__wait *wait)
+{
+    const uint32_t deadline = empm__load(&c->deadline_ms);
+    const empm__nets *trusted = &w->s->trusted;
+    empm_request *req = c->req;
+    if (req == NULL && (req = empm__borrow(w, c)) == NULL)
+        return EMPM__CLOSED;
+    for (;;) {
+        ssize_t n;
+        if (req->body_left == 0 && req->in_end > 0) {
+            if (trusted->n > 0 && !empm__trusted(trusted, empm__peer_of(req)))
+                return empm__proxy_refuse(w, req, 5305,
+                                          "not in RemoteIPTrustedProxy");
+            req->body_left = empm__proxy_parse(
+                empm__peer_at(&w->child->slab, w->index), req->in, req->in_end);
+            if (req->body_left < 0)
+                return empm__proxy_refuse(w, req, 5304, "no PROXY header");
+        }
+        if (req->body_left > 0) {        /* of the header; TLVs are skipped */
+            req->in_start = (uint32_t)empm__min((size_t)req->body_left,
+                                                req->in_end);
+            req->body_left -= req->in_start;
+            if (req->body_left == 0) {
+                empm__request_clear(req);
+                return EMPM__READ_HEAD;
+            }
+            req->in_start = req->in_end = 0;
+        }
+        if (c->flags & EMPM__F_DRAINED)
+            break;
+        n = empm__recv(w, c, req->in + req->in_end, req->in_cap - req->in_end);
+        if (n == -1)
+            break;
+        if (n <= 0)
+            return req->in_end > 0 || req->body_left > 0
+                       ? empm__proxy_refuse(w, req, 5304, "half a PROXY header")
+                       : EMPM__CLOSED;
+        req->in_end += (uint32_t)n;
+    }
+    empm__wait_in(wait, deadline);
+    if (req->in_end == 0 && req->body_left == 0) {       /* not a byte yet */
+        empm__flight_end(w, c);
+        if (empm__late(deadline, empm__clock(w)) || empm__closing_idle(w))
+            return EMPM__CLOSED;
+        wait->want |= EMPM__IDLE;
+    } else if (empm__late(deadline, empm__clock(w))) {
+        empm__bump(&w->score->timeouts, 1u);
+        return empm__proxy_refuse(w, req, 5304, "the PROXY header is late");
+    }
+    return EMPM__HANDSHAKE;
+}
+
+#endif /* EVENTMPM_NO_PROXY */
 
 static enum empm__state empm__do_read_head(empm__worker *w, empm__conn *c,
                                            empm__wait *wait)
@@ -8039,8 +8584,13 @@ EMPM_API void empm_after_fork(void)
     sigset_t none;
     sigemptyset(&none);
     signal(SIGPIPE, SIG_DFL);
+    signal(SIGXFSZ, SIG_DFL);
     signal(SIGINT, SIG_DFL);
+    signal(SIGQUIT, SIG_DFL);
     signal(SIGWINCH, SIG_DFL);
+    signal(SIGHUP, SIG_DFL);
+    signal(SIGUSR1, SIG_DFL);
+    signal(SIGUSR2, SIG_DFL);
     sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
@@ -8225,7 +8775,7 @@ static enum empm__state empm__do_linger(empm__worker *w, empm__conn *c,
  *                        accept (listener)
  *                           |
  *                           v
- *      +---------------  HANDSHAKE  (TLS only)
+ *      +---------------  HANDSHAKE  (Listen ... proxy: its header)
  *      |                    |
  *      |                    v
  *      |   +---------->  READ_HEAD  ---- bad or late: 400 408 414 431 ... --+
@@ -8246,6 +8796,7 @@ static enum empm__state empm__do_linger(empm__worker *w, empm__conn *c,
  *      +---- failed ------+----->  CLOSED
  *
  *   from       to         by                   when
+ *   HANDSHAKE  READ_HEAD  empm__do_handshake   the PROXY header is complete
  *   READ_HEAD  READ_BODY  empm__do_read_head   head acceptable, a body follows
  *   READ_HEAD  HANDLE     empm__do_read_head   head acceptable, no body
  *   READ_HEAD  WRITE      empm__do_read_head   refused; or earlier answers wait
@@ -8381,6 +8932,9 @@ static void empm__conn_run(empm__worker *w, uint32_t index)
         enum empm__state next = EMPM__CLOSED;
         empm__wait wait = { 0, EMPM__NEVER, 0 };
         switch (c->state) {
+#ifndef EVENTMPM_NO_PROXY
+        case EMPM__HANDSHAKE: next = empm__do_handshake(w, c, &wait);  break;
+#endif
         case EMPM__READ_HEAD: next = empm__do_read_head(w, c, &wait);  break;
         case EMPM__READ_BODY: next = empm__do_read_body(w, c, &wait);  break;
         case EMPM__HANDLE:    next = empm__do_handle(w, c);            break;
@@ -9001,6 +9555,23 @@ static int empm__serve_files(empm_request *req, void *user)
 
 #endif /* EVENTMPM_NO_FILES */
 
+/* ---------------------------------------------------------------------------
+ * >>health -- may a balancer send more?
+ * ------------------------------------------------------------------------- */
+
+EMPM_API int empm_health_page(empm_request *req, void *user)
+{
+    empm_server *s = req->w->s;
+    (void)user;
+    empm_set_header(req, "Cache-Control", "no-store");
+    /* a child may leave and the server stay, unless there is no parent */
+    if (!empm__load(&empm__score_server_at(&s->score)->draining) &&
+        (s->parent_fd >= 0 || !empm__load(&s->child.stopping)))
+        return empm_write(req, "OK\n", 3);
+    empm_status(req, 503);           /* no Retry-After: it will not be back */
+    return empm_write(req, "draining\n", 9);
+}
+
 #ifndef EVENTMPM_NO_STATUS
 
 /* ---------------------------------------------------------------------------
@@ -9068,6 +9639,7 @@ EMPM_API int empm_status_page(empm_request *req, void *user)
 static const empm_route empm__admin_routes[] = {
     EMPM_ROUTE("GET /{$}",           empm_status_page, NULL),
     EMPM_ROUTE("GET /server-status", empm_status_page, NULL),
+    EMPM_ROUTE("GET /health",        empm_health_page, NULL),
     EMPM_ROUTES_END
 };
 
@@ -9081,11 +9653,11 @@ static const empm_route empm__admin_routes[] = {
  * queue under one lock; if there is work for somebody, the role is given back.
  *
  * It never reads, writes or parses, takes no lock that a worker holds for long,
- * and runs no user code. What owes nobody an answer (KEEPALIVE, LINGER, READ_HEAD
- * without a byte) it closes itself, so that descriptors come back even when all
- * workers are stuck. When every one of them has been busy with the same turn for
- * over a second, it closes the descriptors of the others too, as they fall due,
- * and a worker cleans up when there is one.
+ * and runs no user code. What owes nobody an answer (KEEPALIVE, LINGER, and
+ * HANDSHAKE and READ_HEAD without a byte) it closes itself, so that descriptors
+ * come back even when all workers are stuck. When every one of them has been
+ * busy with the same turn for over a second, it closes the descriptors of the
+ * others too, as they fall due, and a worker cleans up when there is one.
  * ------------------------------------------------------------------------- */
 
 enum {                               /* why the child does not accept */
@@ -9130,12 +9702,21 @@ static int empm__take(empm__child *ch, uint32_t i, uint32_t ready,
     return 1;
 }
 
+/* Does MaxConnectionsPerPeer hold for listening socket k? A proxy has as many
+ * connections as it has clients. */
+static int empm__limits_peers(const empm__child *ch, int k)
+{
+    return ch->counts.slots != NULL && !ch->s->listeners[k].proxy;
+}
+
 /* Frees a record that is closed and owned. POSTED stays: it may be in the inbox,
  * where it will be found free, or in use again, and do no harm. */
 static void empm__record_free(empm__child *ch, uint32_t i)
 {
     empm__conn *c = empm__conn_at(&ch->slab, i);
     empm__wheel_remove(&ch->wheel, &ch->slab, i);
+    if (empm__limits_peers(ch, c->listener))
+        empm__counts_drop(&ch->counts, empm__peer_at(&ch->slab, i));
     c->gen++;
     c->in_use = 0;
     empm__slab_put(&ch->slab, i);
@@ -9151,7 +9732,7 @@ static int empm__close_idle(empm__child *ch, uint32_t i)
     empm__conn *c = empm__conn_at(&ch->slab, i);
     if (c->req != NULL || c->transport != NULL ||
         (c->state != EMPM__KEEPALIVE && c->state != EMPM__LINGER &&
-         c->state != EMPM__READ_HEAD))
+         c->state != EMPM__READ_HEAD && c->state != EMPM__HANDSHAKE))
         return 0;
     close(c->fd);
     empm__record_free(ch, i);
@@ -9256,17 +9837,36 @@ static uint32_t empm__cull(empm__child *ch, uint32_t want, uint32_t now_ms)
     return done;
 }
 
-/* Makes a record of a new descriptor and begins to wait for its first byte. */
-static void empm__admit(empm__child *ch, int fd, int k, uint32_t now_ms)
+/* Makes a record of a new descriptor and begins to wait for its first byte.
+ * `from` is the peer's address; NULL: MaxConnectionsPerPeer does not ask. */
+static void empm__admit(empm__child *ch, int fd, int k,
+                        const struct sockaddr_storage *from, uint32_t now_ms)
 {
     const empm_config *cfg = ch->cfg;
     const uint32_t i = empm__slab_get(&ch->slab);
     empm__conn *c;
+    empm__peer *p;
     uint32_t w, n;
     if (i == EMPM__NIL) {
         close(fd);
         empm__pause(ch, EMPM__PAUSE_FDS, now_ms, "no memory");
         return;
+    }
+    p = empm__peer_at(&ch->slab, i);
+    p->family = EMPM__PEER_UNASKED;
+    if (from != NULL) {
+        empm__peer_from(p, from);
+        if (!empm__counts_add(&ch->counts, p, cfg->max_connections_per_peer)) {
+            char text[96];
+            close(fd);
+            empm__slab_put(&ch->slab, i);
+            empm__bump(&ch->score->refused, 1u);
+            empm__log_child(ch, EMPM_LOG_WARN, 5306, "%s has as many "
+                            "connections as MaxConnectionsPerPeer of %d allows: "
+                            "refused", empm__peer_text(p, 0, text, sizeof text),
+                            cfg->max_connections_per_peer);
+            return;
+        }
     }
     c = empm__conn_at(&ch->slab, i);
     c->fd = fd;
@@ -9275,11 +9875,10 @@ static void empm__admit(empm__child *ch, int fd, int k, uint32_t now_ms)
     c->flags = 0;
     c->req = NULL;
     c->transport = NULL;
-    c->state = EMPM__READ_HEAD;
+    c->state = ch->s->listeners[k].proxy ? EMPM__HANDSHAKE : EMPM__READ_HEAD;
     c->listener = (uint8_t)k;
     c->in_use = 1;
     c->place = EMPM__NEVER;
-    empm__peer_at(&ch->slab, i)->family = EMPM__PEER_UNASKED;
     if (c->serial == 0)
         c->serial = 1;
     empm__store(&c->deadline_ms,
@@ -9293,7 +9892,10 @@ static void empm__admit(empm__child *ch, int fd, int k, uint32_t now_ms)
             EMPM__WANT_ALWAYS | EMPM__WANT(EMPM__READY_IN);
     while (!__atomic_compare_exchange_n(&c->word, &w, n, 1, __ATOMIC_ACQ_REL,
                                         __ATOMIC_RELAXED));
-    empm__bump(&ch->score->created, 1u);
+    if (c->state == EMPM__READ_HEAD)
+        empm__bump(&ch->score->created, 1u);
+    else                             /* only differences count */
+        empm__bump(&ch->score->unparked[EMPM__HANDSHAKE], (uint32_t)-1);
     empm__bump(&ch->score->accepted, 1u);
     if (empm__poller_add(&ch->poller, c, i) < 0) {
         if (empm__take(ch, i, EMPM__READY_TIMEOUT, now_ms))
@@ -9309,6 +9911,7 @@ static void empm__admit(empm__child *ch, int fd, int k, uint32_t now_ms)
 static void empm__accept_some(empm__child *ch, int k, int most, uint32_t now_ms)
 {
     const empm__listener *l = &ch->s->listeners[k];
+    struct sockaddr_storage a, *from = empm__limits_peers(ch, k) ? &a : NULL;
     int accepted = 0;
     while (most-- > 0 && (ch->paused & ~(uint32_t)EMPM__PAUSE_STOP) == 0) {
         int fd;
@@ -9324,10 +9927,11 @@ static void empm__accept_some(empm__child *ch, int k, int most, uint32_t now_ms)
                 return;
             }
         }
-        fd = empm__accept(l->fd);
+        a.ss_family = AF_UNSPEC;
+        fd = empm__accept(l->fd, from);
         if (fd >= 0) {
             accepted = 1;
-            empm__admit(ch, fd, k, now_ms);
+            empm__admit(ch, fd, k, from, now_ms);
             if (++ch->accepts >= 16 && ch->listening) {
                 /* last in the queue of who is woken: siblings get their share */
                 ch->accepts = 0;
@@ -9425,7 +10029,7 @@ static void empm__begin_stop(empm__child *ch, empm__batch *b, uint32_t orders)
     if (!(before & EMPM__ORDER_STOP) && (orders & EMPM__ORDER_STOP))
         wait = cfg->stop_timeout_ms;
     else if (before == 0)
-        wait = cfg->graceful_shutdown_timeout_ms;
+        wait = empm__load(&ch->drain_ms);
     else
         return;
     if (before == 0) {
@@ -9619,6 +10223,8 @@ static int empm__round(empm__child *ch)
     empm__drain_inbox(ch, &b);
     if (orders & (EMPM__ORDER_STOP | EMPM__ORDER_GRACEFUL))
         empm__begin_stop(ch, &b, orders);
+    if (orders & EMPM__ORDER_PING)
+        empm__bump(&ch->score->pongs, 1u);
     if (orders & EMPM__ORDER_GATE)
         empm__unpause(ch, EMPM__PAUSE_GATE, b.now_ms);
     if (ch->stopping && ch->slab.in_use == 0)
@@ -9659,8 +10265,10 @@ static int empm__round(empm__child *ch)
                               EMPM__ACCEPTS, b.now_ms);
     if (ch->cfg->max_connections_per_child > 0 && ch->s->parent_fd >= 0 &&
         !ch->stopping && empm__load(&ch->score->accepted) - ch->accepted_before >=
-                             (uint32_t)ch->cfg->max_connections_per_child)
+                             (uint32_t)ch->cfg->max_connections_per_child) {
+        empm__store(&ch->drain_ms, ch->cfg->graceful_restart_timeout_ms);
         empm__order(&ch->poller, EMPM__ORDER_GRACEFUL);
+    }
     return empm__end_round(ch, &b);
 }
 
@@ -9752,6 +10360,7 @@ static void empm__child_free(empm__child *ch)
         empm__poller_free(&ch->poller);
     if (ch->slab.chunks != NULL)
         empm__slab_free(&ch->slab);
+    empm__counts_free(&ch->counts);
 #ifndef EVENTMPM_NO_FILES
     empm__files_expire(&ch->files, 0, 1);
     EMPM_FREE(ch->files.slots);
@@ -9792,6 +10401,7 @@ static int empm__child_init(empm__child *ch, empm_server *s, int slot,
     ch->accepted_before = ch->score->accepted;
     ch->horizon_ms = empm__horizon(cfg);
     ch->linger_until = EMPM__NEVER;
+    ch->drain_ms = cfg->graceful_shutdown_timeout_ms;
     ch->stop_ms = ch->retry_ms = EMPM__NEVER;
     ch->pool.most = (size_t)(cfg->max_mem_free / EMPM_PAGE_BYTES);
     pthread_mutex_init(&ch->pool.lock, NULL);
@@ -9821,7 +10431,9 @@ static int empm__child_init(empm__child *ch, empm_server *s, int slot,
 #endif
     if (ch->sleepers == NULL || ch->workers == NULL ||
         empm__slab_init(&ch->slab, empm__connection_limit(cfg),
-                        (uint32_t)getpid() * 2654435761u) < 0)
+                        (uint32_t)getpid() * 2654435761u) < 0 ||
+        (cfg->max_connections_per_peer > 0 && !admin &&
+         empm__counts_init(&ch->counts, ch->slab.limit) < 0))
         return EMPM_ENOMEM;
     memset(ch->workers, 0, (size_t)n * sizeof *ch->workers);
     for (i = 0; i < n; i++) {
@@ -9937,11 +10549,12 @@ EMPM_API int empm_resume(empm_server *s, empm_ticket ticket)
  * >>listen -- listen strings become sockets
  * ------------------------------------------------------------------------- */
 
-enum empm__listen_kind { EMPM__LISTEN_TCP, EMPM__LISTEN_UNIX, EMPM__LISTEN_FD };
+enum empm__listen_kind { EMPM__LISTEN_TCP, EMPM__LISTEN_UNIX, EMPM__LISTEN_FD,
+                         EMPM__LISTEN_SYSTEMD };
 
 typedef struct empm__listen_spec {   /* a listen string, taken apart */
     enum empm__listen_kind kind;
-    char   host[256];                /* or the path; "" for all addresses */
+    char   host[256];                /* or path, or name; "": all addresses */
     char   port[8];
     int    fd;
     int    v6only, admin, proxy;
@@ -9971,6 +10584,11 @@ static const char *empm__listen_parse(empm__listen_spec *l, const char *text)
         if (v < 0 || v > INT_MAX)
             return "wants the number of a descriptor";
         l->fd = (int)v;
+    } else if (strncmp(text, "systemd:", 8) == 0) {
+        l->kind = EMPM__LISTEN_SYSTEMD;
+        memmove(l->host, l->host + 8, n - 7);
+        if (n == 8)
+            return "wants the name of a socket";
     } else {
         l->kind = EMPM__LISTEN_TCP;
         colon = strrchr(l->host, ':');
@@ -10014,6 +10632,75 @@ static const char *empm__listen_parse(empm__listen_spec *l, const char *text)
         o += n;
     }
     return NULL;
+}
+
+/* Do both mean the same socket, whatever their options? */
+static int empm__listen_same(const empm__listen_spec *a,
+                             const empm__listen_spec *b)
+{
+    return a->kind == b->kind && a->fd == b->fd && a->v6only == b->v6only &&
+           strcmp(a->host, b->host) == 0 && strcmp(a->port, b->port) == 0;
+}
+
+/* All addresses of a port: of IPv4 only, or, unless v6only, of both. */
+static int empm__listen_any(const empm__listen_spec *l, int both)
+{
+    if (l->kind != EMPM__LISTEN_TCP || l->v6only || strcmp(l->port, "0") == 0)
+        return 0;
+    return both ? l->host[0] == '\0' || strcmp(l->host, "::") == 0
+                : strcmp(l->host, "0.0.0.0") == 0;
+}
+
+/* --- inherited sockets ---------------------------------------------------- */
+
+/* Listening sockets that another program has opened for this one, in the way of
+ * systemd: descriptors from 3 on, with names between colons. An upgrade passes
+ * ours on with their listen strings as names, where ':' and '%' are escaped. */
+typedef struct empm__heritage {
+    const struct empm_server *old;   /* or those of this server; or NULL */
+    int         count;
+    const char *names;
+    uint64_t    taken;               /* bits */
+} empm__heritage;
+
+#define EMPM__HERITAGE_FD 3
+#define EMPM__HERITAGE_MAX 64
+
+/* What the environment offers to this process. */
+static void empm__heritage_env(empm__heritage *h)
+{
+    const char *pid = getenv("LISTEN_PID"), *n = getenv("LISTEN_FDS");
+    memset(h, 0, sizeof *h);
+    if (pid == NULL || n == NULL || strtol(pid, NULL, 10) != (long)getpid())
+        return;
+    h->count = (int)strtol(n, NULL, 10);
+    if (h->count < 0 || h->count > EMPM__HERITAGE_MAX)
+        h->count = 0;
+    h->names = getenv("LISTEN_FDNAMES");
+}
+
+/* The name of the i-th. */
+static void empm__heritage_name(const empm__heritage *h, int i, char *to,
+                                size_t n)
+{
+    const char *p = h->names != NULL ? h->names : "";
+    while (i-- > 0) {
+        p += strcspn(p, ":");
+        p += *p == ':';
+    }
+    if (empm__decode(to, p, empm__min(strcspn(p, ":"), n - 1), 0) < 0)
+        to[0] = '\0';
+}
+
+static void empm__heritage_escape(char *to, size_t n, const char *text)
+{
+    size_t k = 0;
+    for (; *text != '\0' && k + 4 < n; text++)
+        if (*text == ':' || *text == '%')
+            k += (size_t)snprintf(to + k, n - k, "%%%02X", (unsigned)*text);
+        else
+            to[k++] = *text;
+    to[k] = '\0';
 }
 
 static int empm__listen_port(int fd)
@@ -10119,26 +10806,102 @@ static int empm__listen_tcp(const empm_config *cfg, const char *host,
     return fd;
 }
 
-/* Opens one listen string. Says what is wrong and returns an error. */
-static int empm__listen_open(empm__listener *l, const char *text,
-                             const empm_config *cfg, empm__report *rep)
+static int empm__is_listening(int fd)
 {
-    empm__listen_spec spec;
-    const char *why = empm__listen_parse(&spec, text);
-    int fd = -1;
+    int is = 0;
+    socklen_t len = sizeof is;
+    return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &is, &len) == 0 && is;
+}
+
+/* One more of s->listeners: the descriptor is the server's. */
+static void empm__listen_add(empm_server *s, const empm__listen_spec *spec,
+                             const char *text, int fd)
+{
+    empm__listener *l = &s->listeners[s->nlisteners++];
     memset(l, 0, sizeof *l);
-    l->fd = -1;
     l->text = text;
+    l->fd = fd;
+    l->admin = spec->admin;
+    l->proxy = spec->proxy;
+    l->port = empm__listen_port(fd);
+}
+
+/* A descriptor for what `spec` means, from those that are there: a duplicate of
+ * ours, or one of the environment's; each is given once. -1: none (left). */
+static int empm__heritage_find(empm__heritage *h, const empm__listen_spec *spec)
+{
+    const int n = h->old != NULL ? h->old->nlisteners : h->count;
+    int i, fd;
+    for (i = 0; i < n; i++) {
+        empm__listen_spec other;
+        char name[300];
+        const char *text = name;
+        if (h->taken >> i & 1)
+            continue;
+        if (h->old != NULL)
+            text = h->old->listeners[i].text;
+        else
+            empm__heritage_name(h, i, name, sizeof name);
+        if (spec->kind == EMPM__LISTEN_SYSTEMD && h->old == NULL) {
+            if (strcmp(name, spec->host) != 0)
+                continue;
+        } else if (empm__listen_parse(&other, text) != NULL ||
+                   !empm__listen_same(spec, &other))
+            continue;
+        fd = h->old != NULL ? h->old->listeners[i].fd : EMPM__HERITAGE_FD + i;
+        if (!empm__is_listening(fd))
+            continue;
+        h->taken |= UINT64_C(1) << i;
+        return h->old != NULL ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : fd;
+    }
+    return -1;
+}
+
+/* Opens one listen string, or takes over what is open. Says what is wrong and
+ * returns an error. */
+static int empm__listen_open(empm_server *s, const char *text,
+                             empm__heritage *heritage, empm__report *rep)
+{
+    const empm_config *cfg = s->cfg;
+    empm__listen_spec spec, other;
+    empm__listener made;
+    const char *why = empm__listen_parse(&spec, text);
+    int fd = -1, found = 0, k;
     if (why != NULL) {
         empm__say(rep, EMPM_LOG_ERROR, 5108, "Listen %s: %s", text, why);
         return EMPM_EINVAL;
     }
-    if (spec.kind == EMPM__LISTEN_UNIX) {
-        fd = empm__listen_unix(l, &spec);
+    for (k = 0; empm__listen_any(&spec, 0) && cfg->listen[k] != NULL &&
+                k < EMPM_MAX_LISTEN; k++)
+        if (empm__listen_parse(&other, cfg->listen[k]) == NULL &&
+            empm__listen_any(&other, 1) && strcmp(spec.port, other.port) == 0) {
+            empm__say(rep, EMPM_LOG_INFO, 5113, "Listen %s: Listen %s serves "
+                      "IPv4, too", text, cfg->listen[k]);
+            return EMPM_OK;
+        }
+    while (s->nlisteners < EMPM_MAX_LISTEN &&
+           (fd = empm__heritage_find(heritage, &spec)) >= 0) {
+        if (empm__fd_flags(fd, 1) < 0)
+            break;
+        empm__listen_add(s, &spec, text, fd);
+        if (spec.kind == EMPM__LISTEN_UNIX && heritage->old == NULL)
+            snprintf(s->listeners[s->nlisteners - 1].path, sizeof made.path,
+                     "%.107s", spec.host);
+        found++;
+        if (spec.kind != EMPM__LISTEN_SYSTEMD)
+            break;                       /* a name may stand for several */
+    }
+    if (found > 0)
+        return EMPM_OK;
+    memset(&made, 0, sizeof made);
+    if (s->nlisteners == EMPM_MAX_LISTEN)
+        why = "more than EMPM_MAX_LISTEN sockets";
+    else if (spec.kind == EMPM__LISTEN_SYSTEMD)
+        why = "no socket of that name has been passed";
+    else if (spec.kind == EMPM__LISTEN_UNIX) {
+        fd = empm__listen_unix(&made, &spec);
     } else if (spec.kind == EMPM__LISTEN_FD) {
-        int is = 0;
-        socklen_t len = sizeof is;
-        if (getsockopt(spec.fd, SOL_SOCKET, SO_ACCEPTCONN, &is, &len) == 0 && is)
+        if (empm__is_listening(spec.fd))
             fd = spec.fd;
         else
             why = "is not a listening socket";
@@ -10154,14 +10917,15 @@ static int empm__listen_open(empm__listener *l, const char *text,
         fd = -1;
     }
     if (fd < 0) {
-        empm__say(rep, EMPM_LOG_ERROR, 72, "Listen %s: %s", text,
-                  why != NULL ? why : strerror(errno));
+        empm__say(rep, EMPM_LOG_ERROR, 72, "Listen %s: %s%s", text,
+                  why != NULL ? why : strerror(errno),
+                  why == NULL && errno == EADDRINUSE && heritage->old != NULL
+                      ? ": where it overlaps the old Listen, a reload cannot "
+                        "do it: stop and start" : "");
         return EMPM_ESYS;
     }
-    l->fd = fd;
-    l->admin = spec.admin;
-    l->proxy = spec.proxy;
-    l->port = empm__listen_port(fd);
+    empm__listen_add(s, &spec, text, fd);
+    memcpy(s->listeners[s->nlisteners - 1].path, made.path, sizeof made.path);
     return EMPM_OK;
 }
 
@@ -10175,7 +10939,12 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
     empm__chars chars;
     empm__routes routes;
     struct stat st;
+    char path[1200];
     size_t i, k;
+    const char *header = cfg->remote_ip_header;
+#ifndef EVENTMPM_NO_PROXY
+    empm__nets nets;
+#endif
     empm__chars_init(&chars);
     if (cfg->routes == NULL)
         empm__say(rep, EMPM_LOG_ERROR, 5105, "no routes");
@@ -10186,7 +10955,8 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
         const char *dir = cfg->routes[i].root;
         if (cfg->routes[i].kind != EMPM__ROUTE_FILES)
             continue;
-        dir = dir != NULL ? dir : cfg->document_root;
+        dir = dir != NULL ? dir : empm__path_of(cfg, cfg->document_root, path,
+                                                sizeof path);
         if (stat(dir, &st) < 0 || !S_ISDIR(st.st_mode))
             empm__say(rep, EMPM_LOG_ERROR, 5106, "DocumentRoot %s: %s", dir,
                       strerror(stat(dir, &st) < 0 ? errno : ENOTDIR));
@@ -10201,12 +10971,29 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
 #ifndef EVENTMPM_NO_ACCESS_LOG
     empm__access_check(cfg, rep);
 #endif
+#ifndef EVENTMPM_NO_PROXY
+    if (empm__nets_init(&nets, cfg, rep) == EMPM_OK)
+        empm__nets_free(&nets);
+    if (header != NULL && (*header == '\0' ||
+                           !empm__all(&chars, header, strlen(header),
+                                      EMPM__TCHAR)))
+        empm__say(rep, EMPM_LOG_ERROR, 5302, "RemoteIPHeader %s is not the "
+                  "name of a field", header);
+#else
+    if (header != NULL || cfg->remote_ip_trusted_proxy[0] != NULL)
+        empm__say(rep, EMPM_LOG_ERROR, 5303, "RemoteIPHeader and "
+                  "RemoteIPTrustedProxy: built without them");
+#endif
     for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++) {
         empm__listen_spec spec;
         const char *why = empm__listen_parse(&spec, cfg->listen[i]);
 #ifdef EVENTMPM_NO_STATUS
         if (why == NULL && spec.admin)
             why = "admin needs the status page, built without it";
+#endif
+#ifdef EVENTMPM_NO_PROXY
+        if (why == NULL && spec.proxy)
+            why = "proxy: built without it";
 #endif
         if (why != NULL)
             empm__say(rep, EMPM_LOG_ERROR, 5108, "Listen %s: %s",
@@ -10219,12 +11006,178 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
     }
 }
 
+/* The first number in a file of the system's, or -1. */
+static int64_t empm__number_in(const char *path)
+{
+    char text[32];
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    const ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text);
+    if (fd >= 0)
+        close(fd);
+    return n <= 0 ? -1 : empm__parse_u63(text, empm__min(
+                             (size_t)n, strspn(text, "0123456789")));
+}
+
+static int empm__most_children(const empm_config *cfg)
+{
+    return cfg->processes == 0 ? 1
+                               : cfg->max_request_workers /
+                                     cfg->threads_per_child;
+}
+
+/* What the stacks of all threads may take. */
+static int64_t empm__stacks(const empm_config *cfg)
+{
+    struct rlimit r;
+    int64_t stack = cfg->thread_stack_size;
+    if (stack == 0)
+        stack = getrlimit(RLIMIT_STACK, &r) == 0 && r.rlim_cur != RLIM_INFINITY
+                    ? (int64_t)r.rlim_cur : 8 << 20;
+    return (int64_t)empm__most_children(cfg) * (cfg->threads_per_child + 1) *
+           stack;
+}
+
+EMPM_API int64_t empm_memory_estimate(const empm_config *cfg)
+{
+    const int64_t connection =
+        (int64_t)(sizeof(empm__conn) + sizeof(empm__peer)) + EMPM_PAGE_BYTES +
+        cfg->limit_request_head + EMPM_RESPONSE_BUFFER;
+    const int64_t child =
+        (int64_t)empm__connection_limit(cfg) * connection +
+        cfg->max_body_memory + cfg->max_mem_free +
+        (int64_t)cfg->threads_per_child *
+            (EMPM__SCRATCH + EMPM__PAGE_CACHE * EMPM_PAGE_BYTES);
+    return empm__most_children(cfg) * child + empm__stacks(cfg) +
+           cfg->shared_store_size;
+}
+
+/* The settings in force, on one line. */
+static void empm__settings(const empm_config *cfg, char *to, size_t n)
+{
+    char keep[64] = "off";
+    if (cfg->keep_alive)
+        snprintf(keep, sizeof keep, "%d ms", cfg->keep_alive_timeout_ms);
+    snprintf(to, n, "%d to %d children of %d workers, %u connections each; "
+             "Timeout %d ms, KeepAlive %s; worst-case memory %lld MiB, %lld MiB "
+             "of it stacks",
+             cfg->processes == 0 ? 1 : cfg->start_servers,
+             empm__most_children(cfg), cfg->threads_per_child,
+             (unsigned)empm__connection_limit(cfg), cfg->timeout_ms, keep,
+             (long long)(empm_memory_estimate(cfg) >> 20),
+             (long long)(empm__stacks(cfg) >> 20));
+}
+
+/* Do the system's limits allow what the settings ask for? None of this is known
+ * to be fatal, so it is said and not refused. */
+static void empm__check_system(const empm_config *cfg, empm__report *rep)
+{
+    const long pages = sysconf(_SC_PHYS_PAGES);
+    const int64_t threads = (int64_t)empm__most_children(cfg) *
+                            (cfg->threads_per_child + 2);
+    int64_t memory = pages > 0 ? (int64_t)pages * sysconf(_SC_PAGESIZE) : -1;
+    int64_t limit = empm__number_in("/sys/fs/cgroup/memory.max");
+    struct rlimit r;
+    if (limit > 0 && (memory < 0 || limit < memory))
+        memory = limit;
+    if (memory > 0 && empm__stacks(cfg) > memory)
+        empm__say(rep, EMPM_LOG_WARN, 5131, "the stacks of %lld threads may "
+                  "take %lld MiB, there are %lld: lower ThreadStackSize or "
+                  "MaxRequestWorkers", (long long)threads,
+                  (long long)(empm__stacks(cfg) >> 20),
+                  (long long)(memory >> 20));
+    if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_max != RLIM_INFINITY &&
+        (int64_t)r.rlim_max < (int64_t)cfg->max_open_connections + 32 +
+                                  EMPM_MAX_LISTEN + cfg->open_file_cache +
+                                  2 * cfg->threads_per_child)
+        empm__say(rep, EMPM_LOG_WARN, 5130, "MaxOpenConnections of %d needs "
+                  "more descriptors than RLIMIT_NOFILE of %llu: %u connections "
+                  "in a child", cfg->max_open_connections,
+                  (unsigned long long)r.rlim_max,
+                  (unsigned)empm__connection_limit(cfg));
+    limit = empm__number_in("/proc/sys/net/core/somaxconn");
+    if (limit > 0 && limit < cfg->listen_backlog)
+        empm__say(rep, EMPM_LOG_WARN, 5132, "ListenBacklog of %d is above "
+                  "net.core.somaxconn of %lld, which holds",
+                  cfg->listen_backlog, (long long)limit);
+    limit = empm__number_in("/sys/fs/cgroup/pids.max");
+    if (limit > 0 && limit < threads)
+        empm__say(rep, EMPM_LOG_WARN, 5133, "%lld threads are more than "
+                  "pids.max of this cgroup, %lld", (long long)threads,
+                  (long long)limit);
+#ifdef RLIMIT_NPROC
+    if (geteuid() != 0 && getrlimit(RLIMIT_NPROC, &r) == 0 &&
+        r.rlim_cur != RLIM_INFINITY && (int64_t)r.rlim_cur < threads)
+        empm__say(rep, EMPM_LOG_WARN, 5133, "%lld threads are more than "
+                  "RLIMIT_NPROC of %llu", (long long)threads,
+                  (unsigned long long)r.rlim_cur);
+#endif
+}
+
+/* Whom to become: 0, or EMPM_EINVAL if it is nobody who exists. `id` is a name or
+ * "#number"; *gid gets the user's group. */
+static int empm__find_user(const char *id, uid_t *uid, gid_t *gid)
+{
+    const int64_t n = id[0] == '#' ? empm__parse_u63(id + 1, strlen(id + 1)) : -1;
+    const struct passwd *p = n >= 0 ? getpwuid((uid_t)n) : getpwnam(id);
+    if (n < 0 && p == NULL)
+        return EMPM_EINVAL;
+    *uid = p != NULL ? p->pw_uid : (uid_t)n;
+    *gid = p != NULL ? p->pw_gid : (gid_t)n;
+    return EMPM_OK;
+}
+
+static int empm__find_group(const char *id, gid_t *gid)
+{
+    const int64_t n = id[0] == '#' ? empm__parse_u63(id + 1, strlen(id + 1)) : -1;
+    const struct group *g = n >= 0 ? NULL : getgrnam(id);
+    if (n < 0 && g == NULL)
+        return EMPM_EINVAL;
+    *gid = n >= 0 ? (gid_t)n : g->gr_gid;
+    return EMPM_OK;
+}
+
+/* Names that only a whole program uses. */
+static void empm__check_names(const empm_config *cfg, empm__report *rep)
+{
+    const char *dirs[2][2];
+    char path[1200];
+    struct stat st;
+    uid_t uid;
+    gid_t gid;
+    int i;
+    dirs[0][0] = "ChrootDir";
+    dirs[0][1] = cfg->chroot_dir;
+    dirs[1][0] = "CoreDumpDirectory";
+    dirs[1][1] = cfg->core_dump_directory;
+    for (i = 0; i < 2; i++)
+        if (dirs[i][1] != NULL &&
+            (stat(empm__path_of(cfg, dirs[i][1], path, sizeof path), &st) < 0 ||
+             !S_ISDIR(st.st_mode)))
+            empm__say(rep, EMPM_LOG_ERROR, 5134, "%s %s does not exist or is "
+                      "not a directory", dirs[i][0], dirs[i][1]);
+    if (cfg->user_name != NULL &&
+        empm__find_user(cfg->user_name, &uid, &gid) < 0)
+        empm__say(rep, EMPM_LOG_ERROR, 543, "bad user name %s",
+                  cfg->user_name);
+    if (cfg->group_name != NULL && empm__find_group(cfg->group_name, &gid) < 0)
+        empm__say(rep, EMPM_LOG_ERROR, 544, "bad group name %s",
+                  cfg->group_name);
+    if (cfg->group_name != NULL && cfg->user_name == NULL)
+        empm__say(rep, EMPM_LOG_ERROR, 544, "Group without User");
+    if (cfg->chroot_dir != NULL && cfg->user_name == NULL)
+        empm__say(rep, EMPM_LOG_ERROR, 5134, "ChrootDir without User: root "
+                  "walks out of it");
+}
+
 static int empm__check(empm_config *cfg, empm__report *rep)
 {
     rep->errors = 0;
     rep->result = EMPM_OK;
     empm__check_numbers(cfg, rep);
     empm__check_rest(cfg, rep);
+    empm__check_names(cfg, rep);
+    if (rep->errors == 0)
+        empm__check_system(cfg, rep);
     return rep->result;
 }
 
@@ -10292,21 +11245,53 @@ static void empm__server_free(empm_server *s)
     }
     empm__routes_free(&s->routes);
     empm__routes_free(&s->admin_routes);
-    empm__score_free(&s->score);
+#ifndef EVENTMPM_NO_PROXY
+    empm__nets_free(&s->trusted);
+#endif
+    if (!s->borrows)
+        empm__score_free(&s->score);
     EMPM_FREE(s);
 }
 
-/* Everything up to the first thread. `shared`: children will be forked. */
-static int empm__server_new(empm_config *cfg, int shared, empm_server **out)
+/* What cannot change while the scoreboard lives stays as it was. */
+static void empm__keep_limits(empm_config *cfg, const empm_config *old,
+                              empm__report *rep)
+{
+    if (cfg->server_limit != old->server_limit)
+        empm__say(rep, EMPM_LOG_WARN, 501, "changing ServerLimit to %d from %d "
+                  "needs a restart: ignored", cfg->server_limit,
+                  old->server_limit);
+    if (cfg->thread_limit != old->thread_limit)
+        empm__say(rep, EMPM_LOG_WARN, 506, "changing ThreadLimit to %d from %d "
+                  "needs a restart: ignored", cfg->thread_limit,
+                  old->thread_limit);
+    cfg->server_limit = old->server_limit;
+    cfg->thread_limit = old->thread_limit;
+    if (cfg->processes > cfg->server_limit)
+        cfg->processes = cfg->server_limit;
+    empm__check_numbers(cfg, rep);
+}
+
+/* Everything up to the first thread. `shared`: children will be forked. `old`:
+ * the server whose sockets and scoreboard the new one shares, or NULL. */
+static int empm__server_new(empm_config *cfg, int shared,
+                            const empm_server *old, empm_server **out)
 {
     empm_server *s;
     empm__report rep;
+    empm__heritage heritage;
     int r, i;
     *out = NULL;
+    memset(&rep, 0, sizeof rep);
     rep.say = empm__report_to_log;
     rep.user = cfg;
     if ((r = empm__check(cfg, &rep)) < 0)
         return r;
+    if (old != NULL) {
+        empm__keep_limits(cfg, old->cfg, &rep);
+        if (rep.result < 0)
+            return rep.result;
+    }
     s = (empm_server *)EMPM_MALLOC(sizeof *s);
     if (s == NULL)
         return EMPM_ENOMEM;
@@ -10326,19 +11311,30 @@ static int empm__server_new(empm_config *cfg, int shared, empm_server **out)
 #endif
     if ((r = empm__routes_init(&s->routes, cfg->routes, &s->chars, &rep)) < 0)
         goto done;
-    r = empm__score_init(&s->score, shared ? cfg->server_limit * 2 : 2,
-                         shared ? cfg->thread_limit : cfg->threads_per_child,
-                         shared);
-    if (r < 0)
+#ifndef EVENTMPM_NO_PROXY
+    if ((r = empm__nets_init(&s->trusted, cfg, &rep)) < 0)
         goto done;
-    empm__score_server_at(&s->score)->started_us = empm__now_us();
-    empm__score_server_at(&s->score)->started_s =
-        empm__score_server_at(&s->score)->restarted_s = (int64_t)time(NULL);
+#endif
 #ifndef EVENTMPM_NO_STATUS
     r = empm__routes_init(&s->admin_routes, empm__admin_routes, &s->chars, &rep);
     if (r < 0)
         goto done;
 #endif
+    if (old != NULL) {
+        s->score = old->score;
+        s->borrows = 1;
+        s->generation = old->generation + 1;
+    } else {
+        /* two generations, each with an admin child */
+        r = empm__score_init(&s->score, shared ? cfg->server_limit * 2 + 2 : 2,
+                             shared ? cfg->thread_limit : cfg->threads_per_child,
+                             shared);
+        if (r < 0)
+            goto done;
+        empm__score_server_at(&s->score)->started_us = empm__now_us();
+        empm__score_server_at(&s->score)->started_s =
+            empm__score_server_at(&s->score)->restarted_s = (int64_t)time(NULL);
+    }
     r = EMPM_ESYS;
     s->spool_dir = open(cfg->spool_directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (s->spool_dir < 0)
@@ -10348,10 +11344,15 @@ static int empm__server_new(empm_config *cfg, int shared, empm_server **out)
         if (route->user->kind != EMPM__ROUTE_FILES)
             continue;
 #ifndef EVENTMPM_NO_FILES
-        route->handler = empm__serve_files;
-        route->root_fd = open(route->user->root != NULL ? route->user->root
-                                                        : cfg->document_root,
-                              O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        {
+            char path[1200];
+            const char *dir = route->user->root != NULL
+                                  ? route->user->root
+                                  : empm__path_of(cfg, cfg->document_root, path,
+                                                  sizeof path);
+            route->handler = empm__serve_files;
+            route->root_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        }
         if (route->root_fd < 0)
             goto done;
 #else
@@ -10360,13 +11361,14 @@ static int empm__server_new(empm_config *cfg, int shared, empm_server **out)
         goto done;
 #endif
     }
+    empm__heritage_env(&heritage);
+    heritage.old = old;
     if (cfg->listen[0] == NULL)
         cfg->listen[0] = "8080";
     for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++) {
-        r = empm__listen_open(&s->listeners[i], cfg->listen[i], cfg, &rep);
+        r = empm__listen_open(s, cfg->listen[i], &heritage, &rep);
         if (r < 0)
             goto done;
-        s->nlisteners++;
     }
     r = EMPM_OK;
 done:
@@ -10451,7 +11453,7 @@ static void empm__engine_free(empm_server *s)
 EMPM_API int empm_start(empm_config *cfg, empm_server **out)
 {
     empm_server *s;
-    int r = empm__server_new(cfg, 0, &s);
+    int r = empm__server_new(cfg, 0, NULL, &s);
     *out = NULL;
     if (r < 0)
         return r;
@@ -10520,14 +11522,22 @@ static void empm__on_signal(int sig)
 }
 
 static const int empm__signals[] = { SIGTERM, SIGINT, SIGWINCH, SIGCHLD,
-                                     SIGPIPE };
+                                     SIGPIPE, SIGXFSZ, SIGHUP, SIGUSR1,
+                                     SIGUSR2 };
+#define EMPM__SIGNALS EMPM__COUNT(empm__signals)
 
 typedef struct empm__signal_set {
     int              fd[2];
-    struct sigaction old[EMPM__COUNT(empm__signals)];
+    int              second;         /* GracefulStopSignal, or 0 */
+    struct sigaction old[EMPM__SIGNALS + 1];
     sigset_t         old_mask;
     int              taken;
 } empm__signal_set;
+
+static int empm__signal_at(const empm__signal_set *set, size_t i)
+{
+    return i < EMPM__SIGNALS ? empm__signals[i] : set->second;
+}
 
 /* Graceful stop is WINCH as with Apache, but not where a terminal sends it. */
 static int empm__has_terminal(void)
@@ -10535,23 +11545,25 @@ static int empm__has_terminal(void)
     return isatty(0) || isatty(1) || isatty(2);
 }
 
-static int empm__signals_take(empm__signal_set *set)
+static int empm__signals_take(empm__signal_set *set, int second)
 {
     struct sigaction sa;
     sigset_t ours;
     size_t i;
     set->taken = 0;
+    set->second = second;
     if (empm__pipe(set->fd, 1) < 0)
         return EMPM_ESYS;
     empm__signal_fd = set->fd[1];
     sigemptyset(&ours);
-    for (i = 0; i < EMPM__COUNT(empm__signals); i++) {
-        const int sig = empm__signals[i];
+    for (i = 0; i < EMPM__SIGNALS + (second > 0); i++) {
+        const int sig = empm__signal_at(set, i);
         memset(&sa, 0, sizeof sa);
         sigemptyset(&sa.sa_mask);
         sa.sa_flags = SA_RESTART;
         sa.sa_handler = empm__on_signal;
-        if (sig == SIGPIPE || (sig == SIGWINCH && empm__has_terminal()))
+        if (sig == SIGPIPE || sig == SIGXFSZ ||
+            (sig == SIGWINCH && sig != second && empm__has_terminal()))
             sa.sa_handler = SIG_IGN;
         sigaction(sig, &sa, &set->old[i]);
         sigaddset(&ours, sig);
@@ -10564,8 +11576,8 @@ static int empm__signals_take(empm__signal_set *set)
 static void empm__signals_restore(empm__signal_set *set)
 {
     size_t i;
-    for (i = 0; set->taken && i < EMPM__COUNT(empm__signals); i++)
-        sigaction(empm__signals[i], &set->old[i], NULL);
+    for (i = 0; set->taken && i < EMPM__SIGNALS + (set->second > 0); i++)
+        sigaction(empm__signal_at(set, i), &set->old[i], NULL);
     if (set->taken) {
         sigprocmask(SIG_SETMASK, &set->old_mask, NULL);
         close(set->fd[0]);
@@ -10574,6 +11586,47 @@ static void empm__signals_restore(empm__signal_set *set)
     empm__signal_fd = -1;
     set->taken = 0;
 }
+
+typedef struct empm__source {        /* where configurations come from */
+    const empm_config *base;         /* what the program has set */
+    /* the rest of it, on top: a file, a command line. NULL: nothing. Returns
+     * EMPM_OK, or an error that `rep` has said */
+    int  (*apply)(empm_config *cfg, const struct empm__source *from,
+                  empm__report *rep);
+    int    argc;
+    char **argv;                     /* NULL: no upgrades */
+    int    detached;                 /* -k start: nobody reads what it says */
+} empm__source;
+
+static void empm__say_stderr(enum empm_log_level level, const char *line,
+                             void *user)
+{
+    if (level <= EMPM_LOG_WARN)
+        fprintf(stderr, "%s: %s: %s\n", user != NULL ? (const char *)user
+                                                     : "eventmpm",
+                empm__level_name(level), line);
+}
+
+/* Reads the configuration. What is wrong goes to `rep`. */
+static empm_config *empm__config_new(const empm__source *from,
+                                     empm__report *rep)
+{
+    empm_config *cfg = (empm_config *)EMPM_MALLOC(sizeof *cfg);
+    if (cfg == NULL) {
+        empm__say(rep, EMPM_LOG_ERROR, 5104, "no memory");
+        return NULL;
+    }
+    *cfg = *from->base;
+    cfg->arena = NULL;               /* the base keeps what is its own */
+    if (from->apply == NULL || from->apply(cfg, from, rep) == EMPM_OK)
+        return cfg;
+    empm_config_free(cfg);
+    EMPM_FREE(cfg);
+    return NULL;
+}
+
+/* Exit statuses of children, as Apache has them. */
+enum { EMPM__EXIT_SICK = 7, EMPM__EXIT_FATAL = 15 };
 
 /* Waits for bytes on fds[0..n) (-1 is skipped), at most `ms`, and returns the
  * first one that is there: its number, with the byte (0: end of file) in *byte;
@@ -10602,33 +11655,90 @@ static int empm__next_byte(const int *fds, int n, int64_t ms,
     return -1;
 }
 
+/* Tells the service manager (sd_notify's protocol: a datagram of NAME=value
+ * lines), if there is one. */
+static void empm__notify(const char *fmt, ...) EMPM__PRINTF(1, 2);
+
+static void empm__notify(const char *fmt, ...)
+{
+    const char *path = getenv("NOTIFY_SOCKET");
+    struct sockaddr_un a;
+    char text[512];
+    size_t n;
+    va_list ap;
+    int fd;
+    if (path == NULL || (path[0] != '/' && path[0] != '@') ||
+        (n = strlen(path)) >= sizeof a.sun_path)
+        return;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    memset(&a, 0, sizeof a);
+    a.sun_family = AF_UNIX;
+    memcpy(a.sun_path, path, n);
+    if (path[0] == '@')              /* Linux: not in the file system */
+        a.sun_path[0] = '\0';
+    fd = socket(AF_UNIX, SOCK_DGRAM, 0);
+    if (fd < 0)
+        return;
+    if (empm__fd_flags(fd, 1) == 0)  /* a manager that does not read is no */
+        sendto(fd, text, strlen(text), MSG_NOSIGNAL,   /* reason to wait */
+               (struct sockaddr *)&a,
+               (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n));
+    close(fd);
+}
+
+/* What a drain may take: 0 is no limit. */
+static int empm__drain_ms(const empm_config *cfg, int restart)
+{
+    return restart ? cfg->graceful_restart_timeout_ms
+                   : cfg->graceful_shutdown_timeout_ms;
+}
+
+/* Until when a process that drains, or stops, has to be gone. */
+static uint64_t empm__deadline_us(const empm_config *cfg, int drains,
+                                  int drain_ms, uint32_t grace_ms)
+{
+    if (drains && drain_ms == 0)
+        return 0;
+    return empm__now_us() + ((uint64_t)(drains ? drain_ms : 0) +
+                             (uint64_t)cfg->stop_timeout_ms + grace_ms) * 1000u;
+}
+
 /* The main thread of a process that serves: takes orders until the engine has
  * ended. `control`: the parent's pipe, or -1. Returns EMPM_OK. */
 static int empm__attend(empm_server *s, int signal_fd, int control)
 {
     const empm_config *cfg = s->cfg;
+    const int alone = control < 0;
     int done[2], stopping = 0;
-    uint64_t kill_us = 0, twice_us = 0;
+    uint64_t kill_us = 0, twice_us = 0, delay_us = 0;
     if (empm__pipe(done, 1) < 0)
         return EMPM_ESYS;
     empm__store_rel(&s->child.done_fd, done[1]);
-    if (empm_wait(s, 0) != EMPM_OK)
+    if (empm__child_wait(&s->child, 0) != EMPM_OK)
         for (;;) {
-            int fds[3], k;
+            int fds[3], k, order = 0;
             int64_t left = -1;
+            uint64_t at = kill_us;
             unsigned char byte = 0;
             fds[0] = done[0];
             fds[1] = signal_fd;
             fds[2] = control;
-            if (kill_us != 0) {
-                left = ((int64_t)kill_us - (int64_t)empm__now_us()) / 1000;
-                if (left <= 0) {
+            if (delay_us != 0 && (at == 0 || delay_us < at))
+                at = delay_us;
+            if (at != 0 && (left = ((int64_t)at - (int64_t)empm__now_us() +
+                                    999) / 1000) <= 0) {
+                if (at == kill_us) {
                     empm__log(cfg, EMPM_LOG_ERROR, 5012,
                               "handlers still run after StopTimeout: giving up");
                     _exit(0);
                 }
-            }
-            k = empm__next_byte(fds, 3, left, &byte);
+                delay_us = 0;
+                order = '!';
+                k = -1;
+            } else
+                k = empm__next_byte(fds, 3, left, &byte);
             if (k == 0)
                 break;
             if (k == 2 && byte == 0) {   /* the parent has died */
@@ -10636,27 +11746,49 @@ static int empm__attend(empm_server *s, int signal_fd, int control)
                 kill_us = empm__now_us() + 1000000u;
                 empm_stop(s);
                 stopping = 2;
-            } else if ((k == 1 && (byte == SIGTERM || byte == SIGINT)) ||
-                       (k == 2 && byte == '$')) {
+            } else if (k == 2)
+                order = byte;
+            else if (k == 1 && (byte == SIGTERM || byte == SIGINT))
+                order = '$';
+            else if (k == 1 && (byte == SIGWINCH ||
+                                byte == cfg->graceful_stop_signal)) {
+                order = delay_us != 0 || stopping ? 0 : '!';
+                if (order && cfg->graceful_shutdown_delay_ms > 0 && alone) {
+                    empm__store(&empm__score_server_at(&s->score)->draining, 1u);
+                    delay_us = empm__now_us() +
+                               (uint64_t)cfg->graceful_shutdown_delay_ms * 1000u;
+                    order = 0;
+                }
+            } else if (k == 1 && alone && (byte == SIGHUP || byte == SIGUSR1 ||
+                                           byte == SIGUSR2))
+                empm__log(cfg, EMPM_LOG_WARN, 5030, "a process without children "
+                          "cannot be reloaded or upgraded: ignored");
+            if (order == 'w')            /* is the listener alive? */
+                empm__order(&s->child.poller, EMPM__ORDER_PING);
+            else if (order == '$') {
                 if (stopping == 2 && control < 0 &&
                     empm__now_us() >= twice_us) {
-                    empm__log(cfg, EMPM_LOG_NOTICE, 5013, "asked twice: exit now");
+                    empm__log(cfg, EMPM_LOG_NOTICE, 5013,
+                              "asked twice: exit now");
                     _exit(0);
                 }
                 empm_stop(s);
-                if (stopping != 2)
+                if (stopping != 2) {
                     twice_us = empm__now_us() + 1000000u;
-                if (kill_us == 0)
-                    kill_us = empm__now_us() +
-                              ((uint64_t)cfg->stop_timeout_ms + 1000u) * 1000u;
+                    kill_us = empm__deadline_us(cfg, 0, 0, 1000);
+                }
                 stopping = 2;
-            } else if ((k == 1 && byte == SIGWINCH) || (k == 2 && byte == '!')) {
+            } else if ((order == '!' || order == 'r') && !stopping) {
+                const int ms = empm__drain_ms(cfg, order == 'r');
+                empm__store(&s->child.drain_ms, ms);
+                if (alone)
+                    empm__store(&empm__score_server_at(&s->score)->draining, 1u);
                 empm_stop_graceful(s);
-                if (cfg->graceful_shutdown_timeout_ms > 0 && kill_us == 0)
-                    kill_us = empm__now_us() +
-                              ((uint64_t)cfg->graceful_shutdown_timeout_ms +
-                               (uint64_t)cfg->stop_timeout_ms + 1000u) * 1000u;
+                kill_us = empm__deadline_us(cfg, 1, ms, 1000);
+                stopping = 1;
             }
+            if (alone && stopping)
+                empm__notify("STOPPING=1");
         }
     empm_wait(s, -1);
     close(done[0]);
@@ -10664,10 +11796,127 @@ static int empm__attend(empm_server *s, int signal_fd, int control)
     return EMPM_OK;
 }
 
+/* --- whom to be ----------------------------------------------------------- */
+
+/* Gives up what root has that a process which serves does not need. Every step
+ * is verified: a server that believes to have dropped root and has not is worse
+ * than none. */
+static int empm__become(const empm_config *cfg)
+{
+    const char *failed = NULL;
+    char path[1200];
+    uid_t uid = 0;
+    gid_t gid = 0;
+    if (cfg->core_dump_directory != NULL &&
+        chdir(empm__path_of(cfg, cfg->core_dump_directory, path,
+                            sizeof path)) < 0)
+        failed = "chdir to CoreDumpDirectory";
+    if (failed == NULL && cfg->user_name != NULL && geteuid() == 0) {
+        if (empm__find_user(cfg->user_name, &uid, &gid) < 0 ||
+            (cfg->group_name != NULL &&
+             empm__find_group(cfg->group_name, &gid) < 0))
+            failed = "looking up User and Group";
+        /* the groups before the chroot, in which there may be no /etc/group */
+        else if ((cfg->user_name[0] == '#' ? setgroups(0, NULL)
+                                           : initgroups(cfg->user_name, gid)) < 0)
+            failed = "setgroups";
+        else if (cfg->chroot_dir != NULL &&
+                 (chroot(empm__path_of(cfg, cfg->chroot_dir, path,
+                                       sizeof path)) < 0 || chdir("/") < 0))
+            failed = "chroot";
+        else if (setgid(gid) < 0)
+            failed = "setgid";
+        else if (setuid(uid) < 0)
+            failed = "setuid";
+        else if (uid != 0 && (setuid(0) == 0 || geteuid() != uid ||
+                              getegid() != gid)) {
+            failed = "leaving root";
+            errno = EPERM;
+        }
+#ifdef __linux__
+        /* nothing that is executed from here on can win more back */
+        else if (uid != 0 && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+            failed = "no_new_privs";
+#endif
+    }
+#ifdef __linux__
+    if (failed == NULL && cfg->core_dump_directory != NULL)
+        prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);   /* setuid() has cleared it */
+#endif
+    if (failed == NULL)
+        return EMPM_OK;
+    empm__log(cfg, EMPM_LOG_ALERT, 5035, "User, Group, ChrootDir: %s: %s",
+              failed, strerror(errno));
+    return EMPM_ESYS;
+}
+
+/* --- the pid file --------------------------------------------------------- */
+
+/* Who is alive holds a lock on it: a file that is left over from a crash, or
+ * another program with that pid, is no obstacle. */
+typedef struct empm__pid_file {
+    int  fd;                         /* -1: none */
+    char path[1200];
+} empm__pid_file;
+
+/* The pid that the file names (0: none), and whether that server runs. */
+static int empm__pid_read(const char *path, long *pid)
+{
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    char text[32];
+    ssize_t n;
+    int runs;
+    *pid = 0;
+    if (fd < 0)
+        return 0;
+    n = read(fd, text, sizeof text - 1);
+    text[n > 0 ? n : 0] = '\0';
+    *pid = strtol(text, NULL, 10);
+    runs = flock(fd, LOCK_SH | LOCK_NB) < 0 && empm__would_block(errno) &&
+           *pid > 0;
+    close(fd);
+    return runs;
+}
+
+/* A new file in place of the old one; readers see one or the other. */
+static int empm__pid_write(const empm_config *cfg, empm__pid_file *f)
+{
+    char name[1240], text[32];
+    const char *path = empm__path_of(cfg, cfg->pid_file, f->path,
+                                     sizeof f->path);
+    const int n = snprintf(text, sizeof text, "%ld\n", (long)getpid());
+    snprintf(name, sizeof name, "%s.%ld", path, (long)getpid());
+    unlink(name);
+    f->fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW,
+                 0644);
+    if (f->fd >= 0 && write(f->fd, text, (size_t)n) == n &&
+        flock(f->fd, LOCK_EX | LOCK_NB) == 0 && rename(name, path) == 0) {
+        if (path != f->path)
+            snprintf(f->path, sizeof f->path, "%s", path);
+        return EMPM_OK;
+    }
+    empm__log(cfg, EMPM_LOG_ERROR, 5036, "PidFile %s: %s", path,
+              strerror(errno));
+    if (f->fd >= 0)
+        close(f->fd);
+    unlink(name);
+    f->fd = -1;
+    return EMPM_ESYS;
+}
+
+static void empm__pid_drop(empm__pid_file *f, int remove)
+{
+    if (f->fd >= 0 && remove)
+        unlink(f->path);
+    if (f->fd >= 0)
+        close(f->fd);
+    f->fd = -1;
+}
+
 #ifndef EVENTMPM_NO_FORK
 
 /* ---------------------------------------------------------------------------
- * >>parent -- children: started, counted, replaced
+ * >>parent -- children: started, counted, replaced; generations of them
  *
  * Single-threaded, serves nobody, and sleeps until something happens: a signal,
  * a byte from a child ('h' healthy, 'i' its idle count crossed its share, 'q' it
@@ -10678,83 +11927,176 @@ static int empm__attend(empm_server *s, int signal_fd, int control)
  * Growth and shrinking are Apache's: fewer idle workers than MinSpareThreads
  * start 1, 2, 4 ... 32 children a second, more than MaxSpareThreads end one.
  * While it does so it ticks once a second; ten quiet ticks later it sleeps.
+ *
+ * A reload (HUP, USR1) makes a new generation of children from a new reading of
+ * the configuration:
+ *
+ *   probe    a process that reads, checks and opens everything, and ends. User
+ *            code may crash there: the parent must not die. If it fails, a log
+ *            line says why, and that was all.
+ *   wait     for the generation that drains from the reload before: it gets 2 s
+ *            more. So two generations are the most, and the scoreboard has room.
+ *   next     the new children, on the same sockets. Are they not healthy within
+ *            StartTimeout they are killed, and that was all.
+ *   commit   the old ones drain: they accept no more, close no idle connection
+ *            (its client may just be sending a request), answer with
+ *            "Connection: close", and end within GracefulRestartTimeout.
+ *
+ * An upgrade (USR2) starts the program anew, with the listening sockets, and when
+ * that is ready this one drains. What is asked for while one of these is under
+ * way is done after it.
  * ------------------------------------------------------------------------- */
 
-typedef struct empm__kid {
-    pid_t    pid;                    /* 0: the slot is free */
-    int      control;                /* write end; its closing is our death */
-    int      healthy, leaving;
-    uint64_t born_us;
-} empm__kid;
-
-typedef struct empm__parent {
+typedef struct empm__gen {           /* children that share a configuration */
+    empm_config *cfg;                /* NULL: there is none */
     empm_server *s;
-    empm_config *cfg;
-    empm__kid   *kids;
-    int          slots;
     int          target;             /* how many should serve */
     int          rate;               /* children per tick: 1, 2, 4 ... 32 */
     int          quick_deaths;       /* in a row */
     int          ever_healthy;
     int          quiet_ticks;
-    int          stopping;
-    uint64_t     tick_us, spawn_us, kill_us;  /* 0: none */
+    uint64_t     tick_us, spawn_us;  /* 0: none */
+} empm__gen;
+
+typedef struct empm__kid {
+    pid_t    pid;                    /* 0: the slot is free */
+    int      control;                /* write end; its closing is our death */
+    int      healthy, leaving, admin;
+    uint32_t generation;
+    uint64_t born_us;
+    uint64_t stop_us, kill_us;       /* its drain, or it, has to end then; or 0 */
+    uint32_t pongs;                  /* that it has answered */
+    int      missed;                 /* pings in a row that it has not */
+} empm__kid;
+
+enum empm__change {                   /* of a reload or an upgrade */
+    EMPM__NO_CHANGE, EMPM__PROBING, EMPM__AWAITING, EMPM__STARTING,
+    EMPM__UPGRADING
+};
+
+typedef struct empm__parent {
+    const empm__source *source;
+    empm__gen    now, next;          /* next: not healthy yet */
+    empm__kid   *kids;
+    int          slots;
+    int          ready;              /* the first generation was healthy once */
+    int          stopping;           /* 1 drains, 2 stops, 3 at once */
+    int          restarts;           /* that stop is for an upgrade */
+    uint64_t     delay_us;           /* GracefulShutdownDelay ends; 0: none */
     uint64_t     twice_us;           /* from here on a second stop is meant */
+    /* what is under way, and when it must be over */
+    enum empm__change change;
+    int          hard;               /* HUP: the old ones stop, not drain */
+    int          again;              /* the next one asked for: its signal */
+    pid_t        helper;             /* the probe, or the new program */
+    uint64_t     change_us;
+    int          upgrade_fd;         /* the new program says when it is ready */
+    int          ready_fd;           /* we say it to whom has started us */
+    uint64_t     ping_us, manager_us, manager_every_us;
+    uint64_t     full_us;            /* "MaxRequestWorkers" not again before */
     int          pipe[2];            /* from the children */
+    empm__pid_file pid_file;
     empm__signal_set signals;
 } empm__parent;
 
-static int empm__kids_serving(const empm__parent *p)
+static empm__score_server *empm__board(const empm__parent *p)
+{
+    return empm__score_server_at(&p->now.s->score);
+}
+
+/* --- children ------------------------------------------------------------- */
+
+/* Those of a generation that serve (`admin`: on admin listeners). */
+static int empm__kids_serving(const empm__parent *p, const empm__gen *g,
+                              int admin, int healthy)
 {
     int i, n = 0;
     for (i = 0; i < p->slots; i++)
-        n += p->kids[i].pid != 0 && !p->kids[i].leaving;
+        n += p->kids[i].pid != 0 && !p->kids[i].leaving &&
+             p->kids[i].generation == g->s->generation &&
+             p->kids[i].admin == admin && (!healthy || p->kids[i].healthy);
     return n;
 }
 
-static int empm__kids_alive(const empm__parent *p)
+static int empm__kids_alive(const empm__parent *p, int old_only)
 {
     int i, n = 0;
     for (i = 0; i < p->slots; i++)
-        n += p->kids[i].pid != 0;
+        n += p->kids[i].pid != 0 &&
+             (!old_only || p->kids[i].generation < p->now.s->generation);
     return n;
+}
+
+/* All that a generation begins with have been healthy. */
+static int empm__gen_ready(const empm__parent *p, const empm__gen *g)
+{
+    return empm__kids_serving(p, g, 0, 1) >= g->target &&
+           empm__kids_serving(p, g, 1, 1) >= empm__has_admin(g->s);
 }
 
 /* Each child speaks up when fewer than this many of its workers are idle. */
-static void empm__share_out(empm__parent *p)
+static void empm__share_out(empm__parent *p, empm__gen *g)
 {
-    const int n = empm__kids_serving(p);
+    const int n = empm__kids_serving(p, g, 0, 0);
     int i;
     for (i = 0; i < p->slots && n > 0; i++)
-        empm__store(&empm__score_slot_at(&p->s->score, i)->spare_share,
-                    (uint32_t)((p->cfg->min_spare_threads + n - 1) / n));
+        if (p->kids[i].generation == g->s->generation)
+            empm__store(&empm__score_slot_at(&g->s->score, i)->spare_share,
+                        (uint32_t)((g->cfg->min_spare_threads + n - 1) / n));
 }
 
-/* The whole life of a child process. */
-static void empm__kid_main(empm__parent *p, int slot, int control,
-                           const sigset_t *mask)
+/* Closes what a forked process has inherited and must not hold: pipes to
+ * siblings, who have to see our parent's death. */
+static void empm__forget_kids(empm__parent *p)
 {
-    empm_server *s = p->s;
-    empm__signal_set own;
-    int i, r;
-    for (i = 0; i < p->slots; i++)   /* siblings must see our parent's death */
-        if (p->kids[i].pid != 0 || i == slot)
-            if (p->kids[i].control >= 0)
-                close(p->kids[i].control);
+    int i;
+    for (i = 0; i < p->slots; i++)
+        if (p->kids[i].control >= 0)
+            close(p->kids[i].control);
+    EMPM_FREE(p->kids);
     close(p->pipe[0]);
     close(p->signals.fd[0]);
     close(p->signals.fd[1]);
-    if (empm__signals_take(&own) < 0)
+    if (p->upgrade_fd >= 0)
+        close(p->upgrade_fd);
+    if (p->ready_fd >= 0)
+        close(p->ready_fd);
+    empm__pid_drop(&p->pid_file, 0);
+}
+
+/* The whole life of a child process. */
+static void empm__kid_main(empm__parent *p, empm__gen *g, int slot, int admin,
+                           int control, const sigset_t *mask)
+{
+    empm__gen *other = g == &p->now ? &p->next : &p->now;
+    empm_server *s = g->s;
+    empm__signal_set own;
+    size_t k;
+    int r;
+    empm__forget_kids(p);
+    if (empm__signals_take(&own, g->cfg->graceful_stop_signal) < 0)
         _exit(1);
-    signal(SIGINT, SIG_IGN);         /* the terminal's: the parent decides */
-    signal(SIGWINCH, SIG_IGN);
-    signal(SIGCHLD, SIG_DFL);
+    for (k = 0; k < EMPM__SIGNALS + 1; k++) {  /* the parent decides on these */
+        const int sig = empm__signal_at(&own, k);
+        if (sig > 0 && sig != SIGTERM)
+            signal(sig, sig == SIGCHLD ? SIG_DFL : SIG_IGN);
+    }
     sigprocmask(SIG_SETMASK, mask, NULL);
     s->parent_fd = p->pipe[1];
     s->owner = 0;                    /* unlinks nothing */
-    EMPM_FREE(p->kids);
-    if (empm__engine_start(s, slot, 0) < 0)
-        _exit(7);                    /* Apache's "sick" */
+    if (other->s != NULL) {          /* its sockets, its files */
+        other->s->owner = 0;
+        other->s->borrows = 1;
+        empm__server_free(other->s);
+    }
+    /* what is not ours to write cannot be written, not even by accident */
+    mprotect(s->score.mem, s->score.bytes, PROT_READ);
+    mprotect((void *)empm__score_at(&s->score, slot), s->score.child_bytes,
+             PROT_READ | PROT_WRITE);
+    if (empm__become(g->cfg) < 0)
+        _exit(EMPM__EXIT_FATAL);
+    if (empm__engine_start(s, slot, admin) < 0)
+        _exit(EMPM__EXIT_SICK);
     empm__tell_parent(&s->child, 'h');
     r = empm__attend(s, own.fd[0], control);
     empm__engine_free(s);
@@ -10762,8 +12104,9 @@ static void empm__kid_main(empm__parent *p, int slot, int control,
     _exit(r < 0 ? 1 : 0);
 }
 
-static int empm__kid_start(empm__parent *p)
+static int empm__kid_start(empm__parent *p, empm__gen *g, int admin)
 {
+    empm__score_slot *at;
     int slot, control[2];
     pid_t pid;
     sigset_t all, old;
@@ -10773,103 +12116,630 @@ static int empm__kid_start(empm__parent *p)
     if (slot == p->slots || empm__pipe(control, 0) < 0)
         return EMPM_ESYS;
     kid = &p->kids[slot];
-    kid->control = control[1];
-    empm__store(&empm__score_at(&p->s->score, slot)->healthy, 0u);
-    empm__store(&empm__score_at(&p->s->score, slot)->stopping, 0u);
+    at = empm__score_slot_at(&g->s->score, slot);
+    empm__store(&empm__score_at(&g->s->score, slot)->healthy, 0u);
+    empm__store(&empm__score_at(&g->s->score, slot)->stopping, 0u);
+    empm__store(&at->leaving, 0u);
+    empm__store(&at->admin, (uint32_t)admin);
+    empm__store(&at->generation, g->s->generation);
     sigfillset(&all);                /* until the child has handlers of its own */
     sigprocmask(SIG_SETMASK, &all, &old);
     pid = fork();
     if (pid == 0) {
         close(control[1]);
-        kid->control = -1;
-        empm__kid_main(p, slot, control[0], &old);
+        empm__kid_main(p, g, slot, admin, control[0], &old);
     }
     sigprocmask(SIG_SETMASK, &old, NULL);
     close(control[0]);
     if (pid < 0) {
-        empm__log(p->cfg, EMPM_LOG_ALERT, 481, "cannot fork: %s", strerror(errno));
+        empm__log(g->cfg, EMPM_LOG_ALERT, 481, "cannot fork: %s",
+                  strerror(errno));
         close(control[1]);
         return EMPM_ESYS;
     }
+    memset(kid, 0, sizeof *kid);
+    kid->control = control[1];
     kid->pid = pid;
-    kid->healthy = kid->leaving = 0;
+    kid->admin = admin;
+    kid->generation = g->s->generation;
     kid->born_us = empm__now_us();
-    empm__log(p->cfg, EMPM_LOG_INFO, 5014, "child %ld started in slot %d", (long)pid,
-              slot);
+    kid->pongs = empm__load(&empm__score_at(&g->s->score, slot)->pongs);
+    empm__store(&at->pid, (uint32_t)pid);
+    empm__log(g->cfg, EMPM_LOG_INFO, 5014, "child %ld of generation %u started "
+              "in slot %d", (long)pid, (unsigned)kid->generation, slot);
     return EMPM_OK;
 }
 
-/* Sends an order; a child that is told to go counts no longer. */
-static void empm__kid_tell(empm__kid *kid, char order)
+/* Sends an order ('$' stop, '!' drain for a stop, 'r' drain for a restart); a
+ * child that is told to go counts no longer. kill_us: when it has to be gone. */
+static void empm__kid_tell(empm__parent *p, int slot, char order,
+                           uint64_t kill_us)
 {
+    empm__kid *kid = &p->kids[slot];
     ssize_t r = write(kid->control, &order, 1);
     (void)r;
     kid->leaving = 1;
+    if (kid->kill_us == 0 || (kill_us != 0 && kill_us < kid->kill_us))
+        kid->kill_us = kill_us;
+    empm__store(&empm__score_slot_at(&p->now.s->score, slot)->leaving, 1u);
 }
 
-static void empm__kids_tell(empm__parent *p, char order)
+/* When a child has to be gone that gets this order now. */
+static uint64_t empm__kid_deadline(const empm__gen *g, char order)
 {
-    int i;
-    for (i = 0; i < p->slots; i++)
-        if (p->kids[i].pid != 0)
-            empm__kid_tell(&p->kids[i], order);
+    return empm__deadline_us(g->cfg, order != '$',
+                             empm__drain_ms(g->cfg, order == 'r'), 2000);
 }
 
 /* Starts what is missing; children that die young are started more slowly. */
-static void empm__kids_replace(empm__parent *p)
+static void empm__kids_replace(empm__parent *p, empm__gen *g)
 {
     const uint64_t now = empm__now_us();
-    int missing = p->target - empm__kids_serving(p);
-    if (p->stopping || missing <= 0)
+    int missing, k;
+    if (g->s == NULL || p->stopping || g->spawn_us > now)
         return;
-    if (p->spawn_us > now)
-        return;
-    p->spawn_us = 0;
-    while (missing-- > 0)
-        if (empm__kid_start(p) < 0) {
-            p->spawn_us = now + 1000000u;
-            break;
-        }
-    empm__share_out(p);
+    g->spawn_us = 0;
+    for (k = 0; k < 2; k++) {        /* 1: the child for admin listeners */
+        missing = (k ? empm__has_admin(g->s) : g->target) -
+                  empm__kids_serving(p, g, k, 0);
+        for (; missing > 0; missing--)
+            if (empm__kid_start(p, g, k) < 0) {
+                g->spawn_us = now + 1000000u;
+                break;
+            }
+    }
+    empm__share_out(p, g);
 }
 
 static void empm__kid_died(empm__parent *p, int slot, int status)
 {
     empm__kid *kid = &p->kids[slot];
-    empm__score_child *score = empm__score_at(&p->s->score, slot);
+    const empm__score *sb = &p->now.s->score;
+    empm__score_child *score = empm__score_at(sb, slot);
+    empm__gen *g = p->next.s != NULL &&
+                   kid->generation == p->next.s->generation ? &p->next : &p->now;
     const uint64_t now = empm__now_us();
     const int sig = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
     const int asked = kid->leaving || p->stopping;
+    const int was_old = kid->generation < p->now.s->generation;
+    const uint32_t generation = kid->generation;
     int t;
-    if (sig != 0)
-        empm__log(p->cfg, asked && sig == SIGKILL ? EMPM_LOG_WARN
-                                                  : EMPM_LOG_ERROR, 52,
-                  "child %ld exit signal %s (%d)%s", (long)kid->pid,
-                  strsignal(sig), sig,
+    if (sig != 0) {
 #ifdef WCOREDUMP
-                  WCOREDUMP(status) ? ", core dumped" :
+        const int core = WCOREDUMP(status);
+#else
+        const int core = 0;
 #endif
-                  "");
-    else
-        empm__log(p->cfg, asked || WEXITSTATUS(status) == 0 ? EMPM_LOG_INFO
+        empm__log(g->cfg, asked && sig == SIGKILL ? EMPM_LOG_WARN
+                                                  : EMPM_LOG_ERROR,
+                  core ? 51 : 52, "child %ld exit signal %s (%d)%s",
+                  (long)kid->pid, strsignal(sig), sig,
+                  core ? ", core dumped" : "");
+    } else
+        empm__log(g->cfg, asked || WEXITSTATUS(status) == 0 ? EMPM_LOG_INFO
                                                             : EMPM_LOG_ERROR,
                   5015, "child %ld exited with status %d", (long)kid->pid,
                   WEXITSTATUS(status));
+    if (!asked)
+        empm__bump(&empm__board(p)->died, 1u);
     if (!asked && now - kid->born_us < 1000000u) {
         /* three may die young, then it takes 0.1, 0.2 ... 12.8 s */
-        if (++p->quick_deaths > 3)
-            p->spawn_us = now + (100000u << (p->quick_deaths < 11
-                                                 ? p->quick_deaths - 4 : 7));
+        if (++g->quick_deaths > 3)
+            g->spawn_us = now + (100000u << (g->quick_deaths < 11
+                                                 ? g->quick_deaths - 4 : 7));
+        if (sig == 0 && WEXITSTATUS(status) == EMPM__EXIT_FATAL)
+            g->quick_deaths = 99;
     } else if (!asked)
-        p->quick_deaths = 0;
+        g->quick_deaths = 0;
     close(kid->control);
     memset(kid, 0, sizeof *kid);
     kid->control = -1;
+    empm__store(&empm__score_slot_at(sb, slot)->pid, 0u);
     empm__store(&score->healthy, 0u);
     empm__store(&score->idle_workers, 0u);
-    for (t = 0; t < p->s->score.threads; t++)
-        empm__store(&empm__score_worker_at(&p->s->score, slot, t)->status,
+    for (t = 0; t < sb->threads; t++)
+        empm__store(&empm__score_worker_at(sb, slot, t)->status,
                     (uint32_t)'.');
+    if (was_old && empm__kids_alive(p, 1) == 0)
+        empm__log(p->now.cfg, EMPM_LOG_NOTICE, 5034, "generation %u has ended: "
+                  "its log files are free", (unsigned)generation);
+}
+
+/* One look at the idle workers of all children. */
+static void empm__maintain(empm__parent *p)
+{
+    empm__gen *g = &p->now;
+    const empm_config *cfg = g->cfg;
+    const int most = cfg->max_request_workers / cfg->threads_per_child;
+    const uint64_t now = empm__now_us();
+    int i, idle = 0, starting = 0, below = 0, victim = -1;
+    uint32_t fewest = 0, queued = 0, open = 0;
+    g->tick_us = 0;
+    if (p->stopping || cfg->processes > 0)
+        return;
+    for (i = 0; i < p->slots; i++) {
+        const empm__score_child *score = empm__score_at(&g->s->score, i);
+        const empm__kid *kid = &p->kids[i];
+        uint32_t n, conns;
+        if (kid->pid == 0 || kid->leaving || kid->admin ||
+            kid->generation != g->s->generation)
+            continue;
+        if (!kid->healthy) {
+            starting++;
+            continue;
+        }
+        n = empm__load(&score->idle_workers);
+        idle += (int)(n < (uint32_t)cfg->threads_per_child
+                          ? n : (uint32_t)cfg->threads_per_child);
+        below |= n < empm__score_slot_at(&g->s->score, i)->spare_share;
+        conns = empm__load(&score->connections);
+        open += conns;
+        queued += empm__load(&score->queued);
+        if (victim < 0 || conns < fewest) {
+            victim = i;
+            fewest = conns;
+        }
+    }
+    idle += starting * cfg->threads_per_child;
+    g->tick_us = now + 1000000u;
+    if (idle < cfg->min_spare_threads && g->target < most) {
+        g->target = g->target + g->rate < most ? g->target + g->rate : most;
+        empm__log(cfg, g->rate >= 8 ? EMPM_LOG_NOTICE : EMPM_LOG_INFO, 486,
+                  "%d idle workers, %d children from now on", idle, g->target);
+        g->rate = g->rate < 32 ? g->rate * 2 : 32;
+        g->quiet_ticks = 0;
+        empm__kids_replace(p, g);
+    } else if (idle > cfg->max_spare_threads && victim >= 0 && g->target > 1) {
+        g->target--;
+        g->rate = 1;
+        g->quiet_ticks = 0;
+        empm__kid_tell(p, victim, 'r', empm__kid_deadline(g, 'r'));
+        empm__share_out(p, g);
+    } else {
+        g->rate = 1;
+        if (idle == 0 && g->target >= most && p->full_us <= now) {
+            p->full_us = now + 60000000u;
+            empm__log(cfg, EMPM_LOG_ERROR, 484, "server reached "
+                      "MaxRequestWorkers of %d, consider raising it: %u "
+                      "requests wait for a worker, %u connections are open",
+                      cfg->max_request_workers, queued, open);
+        }
+        if (++g->quiet_ticks >= 10 && !below)
+            g->tick_us = 0;          /* until a child speaks up */
+    }
+}
+
+/* --- the watchdog --------------------------------------------------------- */
+
+/* Is a debugger at work in that process? Then it may stand still. */
+static int empm__is_traced(pid_t pid)
+{
+    char path[64], text[2048];
+    const char *at;
+    ssize_t n;
+    int fd;
+    snprintf(path, sizeof path, "/proc/%ld/status", (long)pid);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    if (fd >= 0)
+        close(fd);
+    text[n > 0 ? n : 0] = '\0';
+    at = strstr(text, "TracerPid:");
+    return at != NULL && strtol(at + 10, NULL, 10) != 0;
+}
+
+/* Says which requests take longer than StuckWorkerTimeout, once each. */
+static void empm__look_for_stuck(empm__parent *p, int slot, uint64_t since_us,
+                                 uint64_t now)
+{
+    const empm_config *cfg = p->now.cfg;
+    const uint64_t most = (uint64_t)cfg->stuck_worker_timeout_ms * 1000u;
+    int t, stuck = 0;
+    for (t = 0; t < p->now.s->score.threads && most > 0; t++) {
+        const empm__score_worker *w =
+            empm__score_worker_at(&p->now.s->score, slot, t);
+        const uint64_t began = empm__load(&w->began_us);
+        char request[EMPM__SCORE_REQUEST + 1], who[96];
+        empm__peer peer;
+        if (empm__load(&w->status) != 'W' || began == 0 || now < began + most ||
+            since_us > began + most)
+            continue;                /* or it has been said */
+        empm__score_get(request, w->request, EMPM__SCORE_REQUEST);
+        request[EMPM__SCORE_REQUEST] = '\0';
+        empm__score_get(&peer, w->peer, sizeof peer);
+        empm__log(cfg, EMPM_LOG_WARN, 5037, "worker %d of child %ld has been "
+                  "busy for %llu s with \"%s\" from %s", t,
+                  (long)p->kids[slot].pid,
+                  (unsigned long long)((now - began) / 1000000u), request,
+                  empm__peer_text(&peer, 1, who, sizeof who));
+        stuck = 1;
+    }
+    if (stuck && cfg->stuck_worker_replace && !p->kids[slot].leaving)
+        empm__kid_tell(p, slot, 'r', empm__kid_deadline(&p->now, 'r'));
+}
+
+/* Every WatchdogInterval: a child whose main thread and listener have not
+ * answered three pings is killed, and so replaced. SIGKILL: TERM does not reach
+ * a process that is stopped. */
+static void empm__watch(empm__parent *p)
+{
+    const uint64_t every = (uint64_t)p->now.cfg->watchdog_interval_ms * 1000u;
+    const uint64_t now = empm__now_us();
+    /* We are late ourselves: the machine was suspended, or is overloaded */
+    const int late = now - p->ping_us > every / 2;
+    int i, busy = 0, idle = 0;
+    p->ping_us = every > 0 ? now + every : 0;
+    for (i = 0; i < p->slots; i++) {
+        empm__kid *kid = &p->kids[i];
+        const uint32_t pongs =
+            empm__load(&empm__score_at(&p->now.s->score, i)->pongs);
+        ssize_t r;
+        if (kid->pid == 0 || !kid->healthy)
+            continue;
+        kid->missed = pongs != kid->pongs || late ? 0 : kid->missed + 1;
+        kid->pongs = pongs;
+        if (kid->missed >= 3 && !empm__is_traced(kid->pid)) {
+            empm__log(p->now.cfg, EMPM_LOG_ERROR, 5038, "child %ld has not "
+                      "answered for three times WatchdogInterval: killed",
+                      (long)kid->pid);
+            kid->missed = 0;
+            kill(kid->pid, SIGKILL);
+            continue;
+        }
+        r = write(kid->control, "w", 1);
+        (void)r;
+        empm__look_for_stuck(p, i, now - every, now);
+        if (!kid->admin && kid->generation == p->now.s->generation) {
+            const int n = (int)empm__min(
+                empm__load(&empm__score_at(&p->now.s->score, i)->idle_workers),
+                (size_t)p->now.cfg->threads_per_child);
+            idle += n;
+            busy += p->now.cfg->threads_per_child - n;
+        }
+    }
+    empm__notify("STATUS=Serving: %d busy, %d idle workers", busy, idle);
+}
+
+/* --- stopping ------------------------------------------------------------- */
+
+static void empm__change_end(empm__parent *p)
+{
+    p->change = EMPM__NO_CHANGE;
+    p->change_us = 0;
+    p->helper = 0;
+    if (p->upgrade_fd >= 0)
+        close(p->upgrade_fd);
+    p->upgrade_fd = -1;
+}
+
+/* The generation that was to be next is not. */
+static void empm__next_drop(empm__parent *p)
+{
+    int i;
+    if (p->next.s == NULL)
+        return;
+    for (i = 0; i < p->slots; i++)
+        if (p->kids[i].pid != 0 &&
+            p->kids[i].generation == p->next.s->generation) {
+            p->kids[i].leaving = 1;
+            kill(p->kids[i].pid, SIGKILL);
+        }
+    empm__server_free(p->next.s);
+    empm_config_free(p->next.cfg);
+    EMPM_FREE(p->next.cfg);
+    memset(&p->next, 0, sizeof p->next);
+}
+
+/* '!' drains, 'r' drains for an upgrade, '$' stops. */
+static void empm__parent_stop(empm__parent *p, char order)
+{
+    const uint64_t now = empm__now_us();
+    int i;
+    if (p->stopping >= 3 || (p->stopping == 1 && order != '$') ||
+        (p->stopping == 2 && now < p->twice_us))
+        return;                      /* `timeout` and make both pass one on */
+    p->delay_us = 0;
+    empm__store(&empm__board(p)->draining, 1u);
+    if (p->stopping == 2) {          /* asked twice */
+        p->stopping = 3;
+        for (i = 0; i < p->slots; i++)
+            if (p->kids[i].pid != 0)
+                kill(p->kids[i].pid, SIGKILL);
+        return;
+    }
+    if (p->helper > 0 && order != 'r')
+        kill(p->helper, p->change == EMPM__UPGRADING ? SIGTERM : SIGKILL);
+    empm__next_drop(p);
+    if (p->change != EMPM__UPGRADING)
+        empm__change_end(p);
+    p->twice_us = now + 1000000u;
+    p->stopping = order == '$' ? 2 : 1;
+    if (!p->restarts)                /* else the new one speaks */
+        empm__notify("STOPPING=1");
+    for (i = 0; i < p->slots; i++)
+        if (p->kids[i].pid != 0)
+            empm__kid_tell(p, i, order, empm__kid_deadline(&p->now, order));
+    for (i = 0; i < p->now.s->nlisteners; i++)
+        if (p->now.s->listeners[i].fd >= 0) {
+            close(p->now.s->listeners[i].fd);
+            p->now.s->listeners[i].fd = -1;
+        }
+}
+
+/* Health is 503 for a while, so that a balancer looks elsewhere; then it ends. */
+static void empm__parent_stop_softly(empm__parent *p)
+{
+    const int ms = p->now.cfg->graceful_shutdown_delay_ms;
+    if (p->stopping || p->delay_us != 0)
+        return;
+    empm__log(p->now.cfg, EMPM_LOG_NOTICE, 492,
+              "caught a signal for a graceful stop");
+    empm__store(&empm__board(p)->draining, 1u);
+    if (ms == 0)
+        empm__parent_stop(p, '!');
+    else
+        p->delay_us = empm__now_us() + (uint64_t)ms * 1000u;
+}
+
+/* --- generations ---------------------------------------------------------- */
+
+/* A new generation, without children yet. */
+static int empm__gen_new(empm__parent *p, empm__gen *g)
+{
+    empm__report rep;
+    memset(g, 0, sizeof *g);
+    memset(&rep, 0, sizeof rep);
+    rep.say = empm__report_to_log;
+    rep.user = p->now.cfg;
+    g->cfg = empm__config_new(p->source, &rep);
+    if (g->cfg == NULL)
+        return EMPM_EINVAL;
+    if (g->cfg->log == NULL)
+        g->cfg->log = empm__log_stderr;
+    if (g->cfg->on_reload == NULL ||
+        g->cfg->on_reload(g->cfg, g->cfg->user) == EMPM_OK) {
+        if (empm__server_new(g->cfg, 1, p->now.s, &g->s) == EMPM_OK) {
+            const int serving = empm__kids_serving(p, &p->now, 0, 0);
+            const int most = empm__most_children(g->cfg);
+            g->target = g->cfg->start_servers > serving
+                            ? g->cfg->start_servers
+                            : serving < most ? serving : most;
+            g->rate = 1;
+            return EMPM_OK;
+        }
+    } else
+        empm__log(p->now.cfg, EMPM_LOG_ERROR, 5032, "on_reload has refused");
+    empm_config_free(g->cfg);
+    EMPM_FREE(g->cfg);
+    memset(g, 0, sizeof *g);
+    return EMPM_EINVAL;
+}
+
+/* The reload has failed, or has ended; there may be another one to do. */
+static void empm__reload_end(empm__parent *p, const char *failed)
+{
+    empm__change_end(p);
+    if (failed != NULL) {
+        empm__bump(&empm__board(p)->failed_reloads, 1u);
+        empm__log(p->now.cfg, EMPM_LOG_ERROR, 5032, "%s: the generation that "
+                  "serves goes on", failed);
+    }
+    empm__notify("READY=1\nSTATUS=%s", failed != NULL ? failed : "Serving");
+}
+
+static void empm__reload(empm__parent *p, int sig)
+{
+    sigset_t all, old;
+    empm__log(p->now.cfg, EMPM_LOG_NOTICE, sig == SIGHUP ? 494 : 493,
+              sig == SIGHUP ? "SIGHUP received: restarting"
+                            : "SIGUSR1 received: graceful restart");
+    empm__notify("RELOADING=1\nMONOTONIC_USEC=%llu\n"
+                 "STATUS=Reading configuration",
+                 (unsigned long long)empm__now_us());
+    p->hard = sig == SIGHUP;
+    p->change = EMPM__PROBING;
+    p->change_us = empm__now_us() +
+                  (uint64_t)p->now.cfg->start_timeout_ms * 1000u;
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, &old);
+    p->helper = fork();
+    if (p->helper == 0) {
+        empm__gen g;
+        size_t k;
+        empm__forget_kids(p);
+        p->kids = NULL;
+        p->slots = 0;
+        for (k = 0; k < EMPM__SIGNALS + (p->signals.second > 0); k++)
+            signal(empm__signal_at(&p->signals, k), SIG_DFL);
+        alarm((unsigned)p->now.cfg->start_timeout_ms / 1000u + 2u);
+        sigprocmask(SIG_SETMASK, &old, NULL);
+        if (empm__gen_new(p, &g) < 0)
+            _exit(1);
+        empm__server_free(g.s);
+        _exit(0);
+    }
+    sigprocmask(SIG_SETMASK, &old, NULL);
+    if (p->helper < 0)
+        empm__reload_end(p, "cannot fork");
+}
+
+/* The probe was content: make room, and when there is, begin. */
+static void empm__reload_begin(empm__parent *p)
+{
+    const uint64_t until = empm__now_us() + 2000000u;
+    int i;
+    p->helper = 0;
+    p->change = EMPM__AWAITING;
+    p->change_us = 0;
+    for (i = 0; i < p->slots; i++)
+        if (p->kids[i].pid != 0 && p->kids[i].stop_us == 0 &&
+            p->kids[i].generation < p->now.s->generation)
+            p->kids[i].stop_us = until;
+}
+
+static void empm__reload_start(empm__parent *p)
+{
+    if (empm__gen_new(p, &p->next) < 0) {
+        empm__reload_end(p, "the new generation cannot be made");
+        return;
+    }
+    p->change = EMPM__STARTING;
+    p->change_us = empm__now_us() +
+                  (uint64_t)p->now.cfg->start_timeout_ms * 1000u;
+    empm__kids_replace(p, &p->next);
+}
+
+/* The new generation is healthy: the old one drains. */
+static void empm__reload_commit(empm__parent *p)
+{
+    const char order = p->hard ? '$' : 'r';
+    const uint64_t kill_us = empm__kid_deadline(&p->now, order);
+    empm__gen old = p->now;
+    int i, k;
+    for (i = 0; i < p->slots; i++)
+        if (p->kids[i].pid != 0 &&
+            p->kids[i].generation <= old.s->generation)
+            empm__kid_tell(p, i, order, kill_us);
+    p->now = p->next;
+    memset(&p->next, 0, sizeof p->next);
+    p->now.ever_healthy = 1;
+    p->now.tick_us = empm__now_us() + 1000000u;
+    /* what is shared is the new one's, and so are the files of sockets */
+    p->now.s->borrows = 0;
+    old.s->borrows = 1;
+    for (i = 0; i < old.s->nlisteners; i++)
+        for (k = 0; k < p->now.s->nlisteners; k++) {
+            empm__listener *from = &old.s->listeners[i];
+            empm__listener *to = &p->now.s->listeners[k];
+            const size_t n = strlen(from->path);
+            if (n > 0 && strncmp(to->text, "unix:", 5) == 0 &&
+                strcspn(to->text + 5, " \t") == n &&
+                memcmp(to->text + 5, from->path, n) == 0) {
+                memcpy(to->path, from->path, sizeof to->path);
+                from->path[0] = '\0';
+            }
+        }
+    empm__server_free(old.s);
+    empm_config_free(old.cfg);
+    EMPM_FREE(old.cfg);
+    empm__board(p)->generation = p->now.s->generation;
+    empm__board(p)->reloads++;
+    empm__board(p)->restarted_s = (int64_t)time(NULL);
+    p->ping_us = p->now.cfg->watchdog_interval_ms > 0
+                     ? empm__now_us() +
+                           (uint64_t)p->now.cfg->watchdog_interval_ms * 1000u
+                     : 0;
+    empm__log(p->now.cfg, EMPM_LOG_NOTICE, 489, "generation %u serves: resuming "
+              "normal operations", (unsigned)p->now.s->generation);
+    empm__reload_end(p, NULL);
+}
+
+/* --- upgrade -------------------------------------------------------------- */
+
+/* In the forked process: the sockets from descriptor 3 on, and the program. */
+static void empm__exec_new(empm__parent *p, int ready)
+{
+    const empm_server *s = p->now.s;
+    char names[EMPM_MAX_LISTEN * 320] = "", one[320], number[32];
+    int fds[EMPM_MAX_LISTEN + 1], i, n = s->nlisteners;
+    for (i = 0; i <= n; i++) {       /* first out of the way, then into place */
+        fds[i] = fcntl(i < n ? s->listeners[i].fd : ready, F_DUPFD_CLOEXEC,
+                       EMPM__HERITAGE_FD + EMPM_MAX_LISTEN + 1);
+        if (fds[i] < 0)
+            _exit(126);
+    }
+    for (i = 0; i <= n; i++)
+        if (dup2(fds[i], EMPM__HERITAGE_FD + i) < 0)
+            _exit(126);
+    for (i = 0; i < n; i++) {
+        const char *text = s->listeners[i].text;
+        if (strncmp(text, "systemd:", 8) == 0)
+            text += 8;
+        empm__heritage_escape(one, sizeof one, text);
+        one[strcspn(one, " \t")] = '\0';     /* the address without options */
+        strcat(names, i > 0 ? ":" : "");
+        strcat(names, one);
+    }
+    snprintf(number, sizeof number, "%d", n);
+    setenv("LISTEN_FDS", number, 1);
+    setenv("LISTEN_FDNAMES", names, 1);
+    snprintf(number, sizeof number, "%ld", (long)getpid());
+    setenv("LISTEN_PID", number, 1);
+    snprintf(number, sizeof number, "%d", EMPM__HERITAGE_FD + n);
+    setenv("EMPM_READY_FD", number, 1);
+    execvp(p->source->argv[0], p->source->argv);
+    empm__log(p->now.cfg, EMPM_LOG_ERROR, 5039, "cannot start %s: %s",
+              p->source->argv[0], strerror(errno));
+    _exit(127);
+}
+
+static void empm__upgrade(empm__parent *p)
+{
+    int fd[2];
+    sigset_t all, old;
+    if (p->source->argv == NULL || empm__pipe(fd, 1) < 0) {
+        empm__log(p->now.cfg, EMPM_LOG_ERROR, 5039, "SIGUSR2: an upgrade needs "
+                  "empm_main(): ignored");
+        return;
+    }
+    empm__log(p->now.cfg, EMPM_LOG_NOTICE, 5040, "SIGUSR2 received: starting %s "
+              "with the listening sockets", p->source->argv[0]);
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, &old);
+    p->helper = fork();
+    if (p->helper == 0) {
+        size_t k;
+        for (k = 0; k < EMPM__SIGNALS + (p->signals.second > 0); k++)
+            signal(empm__signal_at(&p->signals, k), SIG_DFL);
+        sigprocmask(SIG_SETMASK, &p->signals.old_mask, NULL);
+        empm__exec_new(p, fd[1]);
+    }
+    sigprocmask(SIG_SETMASK, &old, NULL);
+    close(fd[1]);
+    if (p->helper < 0) {
+        close(fd[0]);
+        empm__reload_end(p, "cannot fork");
+        return;
+    }
+    p->change = EMPM__UPGRADING;
+    p->upgrade_fd = fd[0];
+    p->change_us = empm__now_us() +
+                  (uint64_t)p->now.cfg->start_timeout_ms * 1000u;
+}
+
+/* A byte: the new program serves. The end of file: it never will. */
+static void empm__upgrade_heard(empm__parent *p, unsigned char byte)
+{
+    close(p->upgrade_fd);
+    p->upgrade_fd = -1;
+    if (byte != 'R')
+        return;                      /* its end is reaped in a moment */
+    empm__log(p->now.cfg, EMPM_LOG_NOTICE, 5040, "pid %ld serves now: this one "
+              "drains", (long)p->helper);
+    empm__change_end(p);
+    p->restarts = 1;
+    p->now.s->owner = 0;             /* what has a name is the new one's */
+    empm__parent_stop(p, 'r');
+}
+
+/* --- the loop ------------------------------------------------------------- */
+
+/* The first process of a container inherits the orphans of all others. */
+static void empm__reap_orphans(const empm__parent *p)
+{
+    siginfo_t who;
+    int i, ours = 0;
+    while (!ours) {
+        who.si_pid = 0;
+        if (waitid(P_ALL, 0, &who, WEXITED | WNOHANG | WNOWAIT) < 0 ||
+            who.si_pid == 0)
+            return;
+        ours = who.si_pid == p->helper;
+        for (i = 0; i < p->slots; i++)
+            ours |= p->kids[i].pid == who.si_pid;
+        if (!ours)                   /* else there is a SIGCHLD to hear */
+            waitpid(who.si_pid, NULL, WNOHANG);
+    }
 }
 
 static void empm__reap(empm__parent *p)
@@ -10884,61 +12754,45 @@ static void empm__reap(empm__parent *p)
         if (pid == p->kids[i].pid || (pid < 0 && errno == ECHILD))
             empm__kid_died(p, i, pid < 0 ? 0 : status);
     }
+    if (getpid() == 1)
+        empm__reap_orphans(p);
+    if (p->helper <= 0 || waitpid(p->helper, &status, WNOHANG) != p->helper)
+        return;
+    if (p->change == EMPM__PROBING && status == 0)
+        empm__reload_begin(p);
+    else if (p->change == EMPM__PROBING)
+        empm__reload_end(p, WIFSIGNALED(status)
+                                ? "the new configuration crashes or hangs"
+                                : "the new configuration is not usable");
+    else
+        empm__reload_end(p, "the new program has ended");
 }
 
-/* One look at the idle workers of all children. */
-static void empm__maintain(empm__parent *p)
+/* All of the first generation are healthy: whoever waits for us may know. */
+static void empm__parent_ready(empm__parent *p)
 {
-    const empm_config *cfg = p->cfg;
-    const int most = cfg->max_request_workers / cfg->threads_per_child;
-    const uint64_t now = empm__now_us();
-    int i, idle = 0, starting = 0, below = 0, victim = -1;
-    uint32_t fewest = 0;
-    p->tick_us = 0;
-    if (p->stopping || cfg->processes > 0)
-        return;
-    for (i = 0; i < p->slots; i++) {
-        const empm__score_child *score = empm__score_at(&p->s->score, i);
-        uint32_t n, conns;
-        if (p->kids[i].pid == 0 || p->kids[i].leaving)
-            continue;
-        if (!p->kids[i].healthy) {
-            starting++;
-            continue;
-        }
-        n = empm__load(&score->idle_workers);
-        idle += (int)(n < (uint32_t)cfg->threads_per_child
-                          ? n : (uint32_t)cfg->threads_per_child);
-        below |= n < empm__score_slot_at(&p->s->score, i)->spare_share;
-        conns = empm__load(&score->connections);
-        if (victim < 0 || conns < fewest) {
-            victim = i;
-            fewest = conns;
-        }
+    p->ready = 1;
+    /* an upgrade takes the pid file over now, when it will not fail any more */
+    if (p->now.cfg->pid_file != NULL && p->pid_file.fd < 0)
+        empm__pid_write(p->now.cfg, &p->pid_file);
+    empm__log(p->now.cfg, EMPM_LOG_NOTICE, 489, "eventmpm/%s configured -- "
+              "resuming normal operations", EMPM_VERSION);
+    empm__notify("READY=1\nMAINPID=%ld\nSTATUS=Serving", (long)getpid());
+    if (p->ready_fd >= 0) {
+        ssize_t r = write(p->ready_fd, "R", 1);
+        (void)r;
+        close(p->ready_fd);
+        p->ready_fd = -1;
     }
-    idle += starting * cfg->threads_per_child;
-    p->tick_us = now + 1000000u;
-    if (idle < cfg->min_spare_threads && p->target < most) {
-        p->target = p->target + p->rate < most ? p->target + p->rate : most;
-        empm__log(cfg, p->rate >= 8 ? EMPM_LOG_NOTICE : EMPM_LOG_INFO, 486,
-                  "%d idle workers, %d children from now on", idle, p->target);
-        p->rate = p->rate < 32 ? p->rate * 2 : 32;
-        p->quiet_ticks = 0;
-        empm__kids_replace(p);
-    } else if (idle > cfg->max_spare_threads && victim >= 0 && p->target > 1) {
-        p->target--;
-        p->rate = 1;
-        p->quiet_ticks = 0;
-        empm__kid_tell(&p->kids[victim], '!');
-        empm__share_out(p);
-    } else {
-        p->rate = 1;
-        if (idle == 0 && p->target >= most && p->quiet_ticks == 0)
-            empm__log(cfg, EMPM_LOG_ERROR, 484, "all workers are busy, and "
-                      "MaxRequestWorkers of %d is reached",
-                      cfg->max_request_workers);
-        if (++p->quiet_ticks >= 10 && !below)
-            p->tick_us = 0;          /* until a child speaks up */
+    if (p->source->detached) {
+        const int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+        const char *log = p->now.cfg->error_log;
+        if (fd >= 0) {
+            dup2(fd, 1);
+            if (log == NULL || strcmp(log, "stderr") != 0)
+                dup2(fd, 2);
+            close(fd);
+        }
     }
 }
 
@@ -10947,171 +12801,308 @@ static void empm__heard(empm__parent *p, unsigned char what)
 {
     int i;
     for (i = 0; i < p->slots; i++) {
-        const empm__score_child *score = empm__score_at(&p->s->score, i);
+        const empm__score_child *score = empm__score_at(&p->now.s->score, i);
         if (p->kids[i].pid == 0)
             continue;
         if (empm__load(&score->healthy) && !p->kids[i].healthy) {
             p->kids[i].healthy = 1;
-            p->ever_healthy = 1;
+            if (p->kids[i].generation == p->now.s->generation)
+                p->now.ever_healthy = 1;
         }
-        if (empm__load(&score->stopping) && !p->kids[i].leaving)
+        if (empm__load(&score->stopping) && !p->kids[i].leaving) {
             p->kids[i].leaving = 1;  /* MaxConnectionsPerChild */
+            p->kids[i].kill_us = empm__kid_deadline(&p->now, 'r');
+        }
     }
-    if (what == 'i' && p->tick_us == 0) {
-        p->quiet_ticks = 0;
-        p->tick_us = empm__now_us();
+    if (!p->ready && !p->stopping && empm__gen_ready(p, &p->now))
+        empm__parent_ready(p);
+    if (p->change == EMPM__STARTING && empm__gen_ready(p, &p->next))
+        empm__reload_commit(p);
+    if (what == 'i' && p->now.tick_us == 0) {
+        p->now.quiet_ticks = 0;
+        p->now.tick_us = empm__now_us();
     }
 }
 
-static void empm__parent_stop(empm__parent *p, int graceful)
+static void empm__signalled(empm__parent *p, int sig)
 {
-    const empm_config *cfg = p->cfg;
-    const int64_t wait = graceful
-        ? cfg->graceful_shutdown_timeout_ms == 0
-              ? 0 : (int64_t)cfg->graceful_shutdown_timeout_ms +
-                        cfg->stop_timeout_ms + 2000
-        : (int64_t)cfg->stop_timeout_ms + 2000;
+    if (sig == SIGTERM || sig == SIGINT) {
+        if (!p->stopping)
+            empm__log(p->now.cfg, EMPM_LOG_NOTICE, 491, "caught %s, shutting "
+                      "down", sig == SIGTERM ? "SIGTERM" : "SIGINT");
+        empm__parent_stop(p, '$');
+    } else if (sig == SIGWINCH || sig == p->signals.second)
+        empm__parent_stop_softly(p);
+    else if (sig == SIGHUP || sig == SIGUSR1 || sig == SIGUSR2)
+        p->again = sig;
+}
+
+/* Of two times, of which 0 is none. */
+static uint64_t empm__sooner(uint64_t a, uint64_t b)
+{
+    return a == 0 || (b != 0 && b < a) ? b : a;
+}
+
+/* What is due is done; returns when the next thing will be (0: nothing is). */
+static uint64_t empm__parent_chores(empm__parent *p)
+{
+    const uint64_t now = empm__now_us();
+    uint64_t at = 0;
     int i;
-    if (p->stopping >= 3 ||
-        (p->stopping == 2 && empm__now_us() < p->twice_us))
-        return;                      /* `timeout` and make both pass one on */
-    p->twice_us = empm__now_us() + 1000000u;
-    p->stopping = p->stopping == 2 ? 3 : graceful ? 1 : 2;
-    if (p->stopping == 3) {          /* asked twice */
-        for (i = 0; i < p->slots; i++)
-            if (p->kids[i].pid != 0)
-                kill(p->kids[i].pid, SIGKILL);
-        return;
+    if (!p->now.ever_healthy && p->now.quick_deaths >= 3 && !p->stopping) {
+        empm__log(p->now.cfg, EMPM_LOG_EMERG, 2324,
+                  "no child has ever become healthy: giving up");
+        p->now.quick_deaths = 0;
+        empm__parent_stop(p, '$');
     }
-    empm__kids_tell(p, graceful ? '!' : '$');
-    for (i = 0; i < p->s->nlisteners; i++)
-        if (p->s->listeners[i].fd >= 0) {
-            close(p->s->listeners[i].fd);
-            p->s->listeners[i].fd = -1;
+    if (p->change == EMPM__STARTING &&
+        (now >= p->change_us || p->next.quick_deaths >= 3)) {
+        empm__next_drop(p);
+        empm__reload_end(p, "the new generation does not become healthy");
+    }
+    if (p->change == EMPM__AWAITING && empm__kids_alive(p, 1) == 0)
+        empm__reload_start(p);
+    if (p->change_us != 0 && now >= p->change_us && p->helper > 0) {
+        kill(p->helper, SIGKILL);    /* reaped, and said, there */
+        p->change_us = 0;
+    }
+    if (p->again != 0 && p->change == EMPM__NO_CHANGE && p->ready && !p->stopping &&
+        p->delay_us == 0) {
+        const int sig = p->again;
+        p->again = 0;
+        if (sig == SIGUSR2)
+            empm__upgrade(p);
+        else
+            empm__reload(p, sig);
+    }
+    if (p->delay_us != 0 && now >= p->delay_us)
+        empm__parent_stop(p, '!');
+    for (i = 0; i < p->slots; i++) {
+        empm__kid *kid = &p->kids[i];
+        if (kid->pid != 0 && kid->stop_us != 0 && now >= kid->stop_us) {
+            kid->stop_us = UINT64_MAX;
+            empm__kid_tell(p, i, '$', now + 1000000u);
         }
-    p->kill_us = wait > 0 ? empm__now_us() + (uint64_t)wait * 1000u : 0;
+        if (kid->pid != 0 && kid->kill_us != 0 && now >= kid->kill_us) {
+            empm__log(p->now.cfg, EMPM_LOG_ERROR, 46, "child %ld did not exit "
+                      "in time, sending SIGKILL", (long)kid->pid);
+            kill(kid->pid, SIGKILL);
+            kid->kill_us = 0;
+        }
+        at = empm__sooner(at, kid->stop_us == UINT64_MAX ? 0 : kid->stop_us);
+        at = empm__sooner(at, kid->kill_us);
+    }
+    empm__kids_replace(p, &p->now);
+    empm__kids_replace(p, &p->next);
+    if (p->now.tick_us != 0 && p->now.tick_us <= now)
+        empm__maintain(p);
+    if (p->ping_us != 0 && p->ping_us <= now)
+        empm__watch(p);
+    if (p->manager_us != 0 && p->manager_us <= now) {
+        p->manager_us = now + p->manager_every_us;
+        empm__notify("WATCHDOG=1");
+    }
+    {
+        const uint64_t times[] = { p->now.tick_us, p->now.spawn_us,
+                                   p->next.spawn_us, p->change_us, p->delay_us,
+                                   p->ping_us, p->manager_us };
+        for (i = 0; i < (int)EMPM__COUNT(times); i++)
+            at = empm__sooner(at, times[i]);
+    }
+    return at;
 }
 
 static void empm__parent_loop(empm__parent *p)
 {
-    int fds[2], k, i;
-    fds[0] = p->signals.fd[0];
-    fds[1] = p->pipe[0];
     for (;;) {
-        const uint64_t now = empm__now_us();
-        uint64_t at = p->tick_us;
+        int fds[3], k;
+        uint64_t at, now;
         unsigned char byte = 0;
         empm__reap(p);
-        if (p->stopping && empm__kids_alive(p) == 0)
+        if (p->stopping && empm__kids_alive(p, 0) == 0)
             return;
-        if (!p->ever_healthy && p->quick_deaths >= 3) {
-            empm__log(p->cfg, EMPM_LOG_EMERG, 2324,
-                      "no child has ever become healthy: giving up");
-            p->quick_deaths = 0;
-            empm__parent_stop(p, 0);
-        }
-        if (p->kill_us != 0 && p->kill_us <= now) {
-            p->kill_us = 0;
-            for (i = 0; i < p->slots; i++)
-                if (p->kids[i].pid != 0)
-                    kill(p->kids[i].pid, SIGKILL);
-        }
-        empm__kids_replace(p);
-        if (p->tick_us != 0 && p->tick_us <= now)
-            empm__maintain(p);
-        at = p->tick_us;
-        if (p->spawn_us != 0 && (at == 0 || p->spawn_us < at))
-            at = p->spawn_us;
-        if (p->kill_us != 0 && (at == 0 || p->kill_us < at))
-            at = p->kill_us;
-        k = empm__next_byte(fds, 2, at == 0 ? -1
+        at = empm__parent_chores(p);
+        now = empm__now_us();
+        fds[0] = p->signals.fd[0];
+        fds[1] = p->pipe[0];
+        fds[2] = p->upgrade_fd;
+        k = empm__next_byte(fds, 3, at == 0 ? -1
                                     : at <= now ? 0
                                     : (int64_t)(at - now + 999) / 1000, &byte);
         if (k == 1)
             empm__heard(p, byte);
-        else if (k == 0 && (byte == SIGTERM || byte == SIGINT))
-            empm__parent_stop(p, 0);
-        else if (k == 0 && byte == SIGWINCH && !p->stopping)
-            empm__parent_stop(p, 1);
+        else if (k == 0)
+            empm__signalled(p, byte);
+        else if (k == 2)
+            empm__upgrade_heard(p, byte);
     }
 }
 
-/* Forks the children and looks after them until the server is stopped. */
-static int empm__parent_run(empm_server *s)
+/* Forks the children and looks after them until the server is stopped. Frees the
+ * configuration and the server. `ready_fd`: gets a byte once all is well; or
+ * -1. */
+static int empm__parent_run(const empm__source *source, empm_config *cfg,
+                            empm_server *s, int ready_fd,
+                            const empm__pid_file *pid_file,
+                            const empm__signal_set *signals)
 {
+    const char *every = getenv("WATCHDOG_USEC"), *pid = getenv("WATCHDOG_PID");
     empm__parent p;
     int i, r = EMPM_OK;
     memset(&p, 0, sizeof p);
-    p.s = s;
-    p.cfg = s->cfg;
+    p.source = source;
+    p.now.cfg = cfg;
+    p.now.s = s;
+    p.now.target = cfg->start_servers;
+    p.now.rate = 1;
+    p.now.tick_us = empm__now_us() + 1000000u;
     p.slots = s->score.slots;
-    p.target = s->cfg->start_servers;
-    p.rate = 1;
-    p.tick_us = empm__now_us() + 1000000u;
+    p.pid_file = *pid_file;
+    p.ready_fd = ready_fd;
+    p.upgrade_fd = -1;
+    p.signals = *signals;
+    if (cfg->watchdog_interval_ms > 0)
+        p.ping_us = empm__now_us() +
+                    (uint64_t)cfg->watchdog_interval_ms * 1000u;
+    if (every != NULL &&
+        (pid == NULL || strtol(pid, NULL, 10) == (long)getpid())) {
+        p.manager_every_us = (uint64_t)strtoull(every, NULL, 10) / 2;
+        p.manager_us = p.manager_every_us > 0 ? empm__now_us() : 0;
+    }
     p.kids = (empm__kid *)EMPM_MALLOC((size_t)p.slots * sizeof *p.kids);
     if (p.kids == NULL)
-        return EMPM_ENOMEM;
-    memset(p.kids, 0, (size_t)p.slots * sizeof *p.kids);
-    for (i = 0; i < p.slots; i++)
+        r = EMPM_ENOMEM;
+    for (i = 0; r == EMPM_OK && i < p.slots; i++) {
+        memset(&p.kids[i], 0, sizeof p.kids[i]);
         p.kids[i].control = -1;
-    if (empm__pipe(p.pipe, 1) < 0)
-        r = EMPM_ESYS;
-    else if ((r = empm__signals_take(&p.signals)) == EMPM_OK) {
-        empm__parent_loop(&p);
-        empm__signals_restore(&p.signals);
     }
-    if (r == EMPM_OK && !p.ever_healthy)
+    if (r == EMPM_OK && empm__pipe(p.pipe, 1) < 0)
         r = EMPM_ESYS;
-    close(p.pipe[0]);
-    close(p.pipe[1]);
+    else if (r == EMPM_OK) {
+        empm__parent_loop(&p);
+        close(p.pipe[0]);
+        close(p.pipe[1]);
+    }
+    if (r == EMPM_OK && !p.now.ever_healthy)
+        r = EMPM_ESYS;
+    if (p.ready_fd >= 0)
+        close(p.ready_fd);
+    empm__pid_drop(&p.pid_file, !p.restarts);
     EMPM_FREE(p.kids);
+    empm__server_free(p.now.s);
+    empm_config_free(p.now.cfg);
+    EMPM_FREE(p.now.cfg);
     return r;
 }
 
 #endif /* EVENTMPM_NO_FORK */
 
-/* `hello`, if not NULL, is called once the server listens. */
-static int empm__run(empm_config *cfg, void (*hello)(const empm_server *))
+/* What the program has been started with by an older one of it, or by -k start:
+ * a descriptor that gets a byte once all is well. */
+static int empm__ready_fd(void)
 {
-    empm_server *s;
+    const char *text = getenv("EMPM_READY_FD");
+    const int fd = text != NULL ? atoi(text) : -1;
+    unsetenv("EMPM_READY_FD");
+    return fd > 2 && empm__fd_flags(fd, 1) == 0 ? fd : -1;
+}
+
+/* `hello`, if not NULL, is called once the server listens. */
+static int empm__run(const empm__source *source,
+                     void (*hello)(const empm_server *))
+{
+    empm_server *s = NULL;
+    empm_config *cfg;
+    empm__report rep;
+    empm__pid_file pid_file;
+    empm__signal_set signals;
     struct rlimit lim;
-    int r;
+    char path[1200], line[512];
+    long pid;
+    int r, ready_fd = empm__ready_fd();
+    const int upgrades = ready_fd >= 0 && getenv("LISTEN_FDS") != NULL;
 #ifdef EVENTMPM_NO_FORK
     const int forks = 0;
 #else
-    const int forks = cfg->processes != 0;
+    int forks;
 #endif
+    pid_file.fd = -1;
+    memset(&rep, 0, sizeof rep);
+    rep.say = empm__say_stderr;
+    rep.user = source->argv != NULL ? source->argv[0] : NULL;
+    if ((cfg = empm__config_new(source, &rep)) == NULL)
+        return EMPM_EINVAL;
     if (cfg->log == NULL)
         cfg->log = empm__log_stderr;
+#ifndef EVENTMPM_NO_FORK
+    forks = cfg->processes != 0;
+#endif
     if (getrlimit(RLIMIT_NOFILE, &lim) == 0 && lim.rlim_cur < lim.rlim_max) {
         lim.rlim_cur = lim.rlim_max;
         setrlimit(RLIMIT_NOFILE, &lim);
     }
-    if ((r = empm__server_new(cfg, forks, &s)) < 0)
-        return r;
+    if ((r = empm__signals_take(&signals, cfg->graceful_stop_signal)) < 0)
+        goto done;
+    r = EMPM_EINVAL;
+    if (geteuid() == 0 && cfg->user_name == NULL) {
+        empm__log(cfg, EMPM_LOG_EMERG, 5031, "started as root: User says who "
+                  "shall serve (\"User root\", if it must be root)");
+        goto done;
+    }
+    if (cfg->pid_file != NULL && !upgrades &&
+        empm__pid_read(empm__path_of(cfg, cfg->pid_file, path, sizeof path),
+                       &pid)) {
+        empm__log(cfg, EMPM_LOG_EMERG, 5041, "PidFile %s: already running, "
+                  "pid %ld", cfg->pid_file, pid);
+        goto done;
+    }
+    if ((r = empm__server_new(cfg, forks, NULL, &s)) < 0)
+        goto done;
+    unsetenv("LISTEN_PID");          /* not for what handlers start */
+    unsetenv("LISTEN_FDS");
+    unsetenv("LISTEN_FDNAMES");
+    if (cfg->pid_file != NULL && !upgrades &&
+        (r = empm__pid_write(cfg, &pid_file)) < 0)
+        goto done;
+    empm__settings(cfg, line, sizeof line);
+    empm__log(cfg, EMPM_LOG_NOTICE, 5042, "%s", line);
     if (hello != NULL)
         hello(s);
 #ifndef EVENTMPM_NO_FORK
-    if (forks)
-        r = empm__parent_run(s);
-    else
-#endif
-    {
-        empm__signal_set signals;
-        r = empm__signals_take(&signals);
-        if (r == EMPM_OK && (r = empm__engine_start(s, 0, 0)) == EMPM_OK) {
-            r = empm__attend(s, signals.fd[0], -1);
-            empm__engine_free(s);
-        }
+    if (forks) {
+        r = empm__parent_run(source, cfg, s, ready_fd, &pid_file, &signals);
         empm__signals_restore(&signals);
+        return r;
     }
-    empm__server_free(s);
+#endif
+    if ((r = empm__become(cfg)) == EMPM_OK &&
+        (r = empm__engine_start(s, 0, 0)) == EMPM_OK) {
+        if (ready_fd >= 0 && write(ready_fd, "R", 1) == 1) {
+            close(ready_fd);
+            ready_fd = -1;
+        }
+        empm__notify("READY=1\nMAINPID=%ld\nSTATUS=Serving", (long)getpid());
+        r = empm__attend(s, signals.fd[0], -1);
+        empm__engine_free(s);
+    }
+done:
+    empm__signals_restore(&signals);
+    empm__pid_drop(&pid_file, 1);
+    if (ready_fd >= 0)
+        close(ready_fd);
+    if (s != NULL)
+        empm__server_free(s);
+    empm_config_free(cfg);
+    EMPM_FREE(cfg);
     return r;
 }
 
 EMPM_API int empm_run(empm_config *cfg)
 {
-    return empm__run(cfg, NULL);
+    empm__source source;
+    memset(&source, 0, sizeof source);
+    source.base = cfg;
+    return empm__run(&source, NULL);
 }
 
 #ifndef EVENTMPM_NO_MAIN
@@ -11143,11 +13134,21 @@ static void empm__usage(const char *name)
     printf("usage: %s [options] [DIR]\n"
            "  DIR                    what to serve: DocumentRoot, default .\n"
            "  -p PORT                the same as -c \"Listen PORT\"\n"
-           "  -c \"Directive value\"   sets a directive, any number of times\n"
+           "  -a ADDRESS:PORT        status for you, whatever the workers do: the\n"
+           "                         same as a further \"Listen ADDRESS:PORT admin\"\n"
+           "  -f FILE                directives, in Apache's syntax\n"
+           "  -c \"Directive value\"   sets a directive, any number of times, after\n"
+           "                         those of the file\n"
+           "  -k start|stop|restart|graceful|graceful-stop\n"
+           "                         starts in the background, or sends a signal to\n"
+           "                         the server that PidFile names\n"
            "  -X                     one process, no forking (debugging)\n"
            "  -t                     checks the settings and exits\n"
            "  -V, -v                 prints version and build, and exits\n"
            "  -h                     this text\n"
+           "signals: TERM, INT stop, WINCH (without a terminal), QUIT stop\n"
+           "  gracefully; HUP, USR1 read the configuration again (HUP drops running\n"
+           "  requests); USR2 starts the program anew and hands over to it\n"
            "directives and their defaults: see empm_config in eventmpm.h\n",
            name);
 }
@@ -11166,79 +13167,311 @@ static void empm__version(void)
            EMPM__EPOLL ? "epoll" : "poll");
 }
 
-static void empm__say_stderr(enum empm_log_level level, const char *line,
-                             void *user)
+/* Sets "Directive value" of the command line; `lists`: those begun there. */
+static int empm__set_line(empm_config *cfg, const char *line, uint64_t *lists,
+                          empm__report *rep)
+{
+    const size_t n = strcspn(line, " \t");
+    const char *value = line + n + strspn(line + n, " \t"), *why, *near;
+    const empm__directive *d;
+    char name[64];
+    uint64_t bit;
+    snprintf(name, sizeof name, "%.*s", (int)empm__min(n, 63), line);
+    if ((d = empm__directive_find(name)) == NULL) {
+        near = empm__nearest(name);
+        empm__say(rep, EMPM_LOG_ERROR, 5122, "\"%s\" is not a directive%s%s%s",
+                  name, near != NULL ? ", perhaps " : "",
+                  near != NULL ? near : "", near != NULL ? "?" : "");
+        return EMPM_EINVAL;
+    }
+    bit = UINT64_C(1) << (d - empm__directives) % 64;
+    why = empm__set_value(cfg, d, value, d->kind == EMPM__KIND_LIST &&
+                                             !(*lists & bit));
+    *lists |= d->kind == EMPM__KIND_LIST ? bit : 0;
+    if (why != NULL)
+        empm__say(rep, EMPM_LOG_ERROR, 5123, "%s %s: %s", name, value, why);
+    return why != NULL ? EMPM_EINVAL : EMPM_OK;
+}
+
+static const char empm__options[] = "hp:a:f:c:k:XtVv";
+
+/* The configuration of a command line: its file, then its directives, and the
+ * admin listeners on top. */
+static int empm__apply(empm_config *cfg, const empm__source *from,
+                       empm__report *rep)
+{
+    uint64_t lists = 0;
+    char line[1024];
+    int c, pass;
+    for (pass = 0; pass < 3; pass++) {
+        optind = 1;
+#if defined(__GLIBC__)
+        optind = 0;                  /* so that it begins anew */
+#endif
+        while ((c = getopt(from->argc, from->argv, empm__options)) != -1) {
+            line[0] = '\0';
+#ifndef EVENTMPM_NO_CONFIG_FILES
+            if (c == 'f' && pass == 0)
+                empm__config_load(cfg, optarg, rep);
+#endif
+            if (c == 'X' && pass == 1)
+                cfg->processes = 0;
+            if (c == 'p' && pass == 1)
+                snprintf(line, sizeof line, "Listen %s", optarg);
+            if (c == 'c' && pass == 1)
+                snprintf(line, sizeof line, "%s", optarg);
+            if (c == 'a' && pass == 2) {
+                if (cfg->listen[0] == NULL)
+                    cfg->listen[0] = "8080";
+                snprintf(line, sizeof line, "Listen %s admin", optarg);
+                lists = ~UINT64_C(0);
+            }
+            if (line[0] != '\0' && empm__set_line(cfg, line, &lists, rep) < 0)
+                rep->result = EMPM_EINVAL;
+        }
+    }
+    if (optind < from->argc)
+        cfg->document_root = from->argv[optind];
+    return rep->result;
+}
+
+/* --- -t ------------------------------------------------------------------- */
+
+static void empm__say_all(enum empm_log_level level, const char *line,
+                          void *user)
 {
     fprintf(stderr, "%s: %s: %s\n", (const char *)user,
             empm__level_name(level), line);
 }
 
-/* Splits "Directive value" and sets it. 0, or what main() shall return. */
-static int empm__set_line(empm_config *cfg, const char *name, const char *line)
+/* Is exactly this address among the listening sockets of the system? */
+static int empm__is_bound(const struct sockaddr *a)
 {
-    char directive[64], err[256];
-    const size_t n = strcspn(line, " \t");
-    const char *value = line + n + strspn(line + n, " \t");
-    if (n >= sizeof directive || *value == '\0') {
-        fprintf(stderr, "%s: \"%s\": wants \"Directive value\"\n", name, line);
+    static const char *const tables[] = { "/proc/net/tcp", "/proc/net/tcp6" };
+    const int v6 = a->sa_family == AF_INET6;
+    char want[48], line[512];
+    uint32_t words[4];
+    uint16_t port;
+    int i, n = 0, found = 0;
+    FILE *f;
+    if (v6) {
+        const struct sockaddr_in6 *to = (const struct sockaddr_in6 *)(const void *)a;
+        memcpy(words, &to->sin6_addr, 16);
+        port = to->sin6_port;
+    } else {
+        const struct sockaddr_in *to = (const struct sockaddr_in *)(const void *)a;
+        memcpy(words, &to->sin_addr, 4);
+        port = to->sin_port;
+    }
+    for (i = 0; i < (v6 ? 4 : 1); i++)
+        n += snprintf(want + n, sizeof want - (size_t)n, "%08X", words[i]);
+    snprintf(want + n, sizeof want - (size_t)n, ":%04X ", ntohs(port));
+    if ((f = fopen(tables[v6], "re")) == NULL)
+        return 0;
+    while (fgets(line, sizeof line, f) != NULL)
+        found |= strstr(line, want) != NULL && strstr(line, " 0A ") != NULL;
+    fclose(f);
+    return found;
+}
+
+/* Could a running server that reads this configuration have this socket? What it
+ * has it takes over; what only overlaps with that it cannot bind. */
+static void empm__try_listen(const empm_config *cfg, const char *text,
+                             empm__report *rep)
+{
+    empm__listen_spec spec;
+    struct addrinfo hints, *list = NULL, *a;
+    const char *why = NULL;
+    int fd, bound = 0;
+    if (empm__listen_parse(&spec, text) != NULL || spec.kind != EMPM__LISTEN_TCP)
+        return;
+    fd = empm__listen_tcp(cfg, spec.host[0] ? spec.host : NULL, spec.port,
+                          spec.v6only, &why);
+    if (fd >= 0)
+        close(fd);
+    if (fd >= 0 || why != NULL || errno != EADDRINUSE)
+        return;                      /* or the start will say it */
+    memset(&hints, 0, sizeof hints);
+    hints.ai_socktype = SOCK_STREAM;
+    hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV;
+    if (getaddrinfo(spec.host[0] ? spec.host : NULL, spec.port, &hints,
+                    &list) != 0)
+        return;
+    for (a = list; a != NULL; a = a->ai_next)
+        bound |= empm__is_bound(a->ai_addr);
+    freeaddrinfo(list);
+    if (!bound)
+        empm__say(rep, EMPM_LOG_WARN, 5114, "Listen %s overlaps with a socket "
+                  "that is in use: if that is this server's, a reload cannot "
+                  "do it: stop and start", text);
+}
+
+static int empm__test(const char *name, const empm__source *source)
+{
+    empm__report rep;
+    empm_config *cfg;
+    char line[512];
+    struct rlimit lim;
+    int r = EMPM_EINVAL;
+    memset(&rep, 0, sizeof rep);
+    rep.say = empm__say_all;
+    rep.user = (void *)(uintptr_t)name;
+    if (getrlimit(RLIMIT_NOFILE, &lim) == 0 && lim.rlim_cur < lim.rlim_max) {
+        lim.rlim_cur = lim.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &lim);
+    }
+    if ((cfg = empm__config_new(source, &rep)) == NULL)
+        return r;
+    if ((r = empm__check(cfg, &rep)) == EMPM_OK) {
+        int i;
+        for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++)
+            empm__try_listen(cfg, cfg->listen[i], &rep);
+        empm__settings(cfg, line, sizeof line);
+        fprintf(stderr, "%s: %s\nSyntax OK\n", name, line);
+    }
+    empm_config_free(cfg);
+    EMPM_FREE(cfg);
+    return r;
+}
+
+/* --- -k ------------------------------------------------------------------- */
+
+/* Goes on in the background; the foreground waits until it serves. Returns -1
+ * there where it goes on, else what main() shall return. */
+static int empm__detach(void)
+{
+    char text[32];
+    int fd[2], null;
+    pid_t pid;
+    if (pipe(fd) < 0)
+        return 1;
+    fflush(NULL);
+    pid = fork();
+    if (pid != 0) {
+        char byte = 0;
+        ssize_t n;
+        close(fd[1]);
+        do
+            n = pid > 0 ? read(fd[0], &byte, 1) : 0;
+        while (n < 0 && errno == EINTR);
+        return n == 1 && byte == 'R' ? 0 : 1;
+    }
+    close(fd[0]);
+    setsid();
+    null = open("/dev/null", O_RDONLY);
+    if (null > 0) {
+        dup2(null, 0);
+        close(null);
+    }
+    snprintf(text, sizeof text, "%d", fd[1]);
+    setenv("EMPM_READY_FD", text, 1);
+    return -1;
+}
+
+/* Carries out -k. Returns -1 if the server is to be started now, else what main()
+ * shall return. */
+static int empm__control(const char *name, const char *what,
+                         const empm__source *source)
+{
+    static const struct { const char *what; int sig; } orders[] = {
+        { "start", 0 }, { "stop", SIGTERM }, { "restart", SIGHUP },
+        { "graceful", SIGUSR1 }, { "graceful-stop", SIGWINCH }
+    };
+    const char *base = strrchr(name, '/') != NULL ? strrchr(name, '/') + 1 : name;
+    empm__report rep;
+    empm_config *cfg;
+    char path[1200];
+    long pid = 0;
+    int runs = 0, sig = -1, r = 1;
+    size_t i;
+    for (i = 0; i < EMPM__COUNT(orders); i++)
+        if (strcmp(what, orders[i].what) == 0)
+            sig = orders[i].sig;
+    if (sig < 0) {
+        fprintf(stderr, "%s: -k takes start, stop, restart, graceful or "
+                "graceful-stop\n", name);
         return 1;
     }
-    memcpy(directive, line, n);
-    directive[n] = '\0';
-    if (empm_set(cfg, directive, value, err, sizeof err) < 0) {
-        fprintf(stderr, "%s: %s\n", name, err);
+    memset(&rep, 0, sizeof rep);
+    rep.say = empm__say_stderr;
+    rep.user = (void *)(uintptr_t)name;
+    if ((cfg = empm__config_new(source, &rep)) == NULL)
         return 1;
+    if (cfg->pid_file == NULL)
+        fprintf(stderr, "%s: -k needs PidFile\n", name);
+    else if (empm__check(cfg, &rep) == EMPM_OK || sig == SIGTERM) {
+        runs = empm__pid_read(empm__path_of(cfg, cfg->pid_file, path,
+                                            sizeof path), &pid);
+        if (sig == SIGWINCH && cfg->graceful_stop_signal > 0)
+            sig = cfg->graceful_stop_signal;  /* heard with a terminal, too */
+        r = 0;
+        if (runs && sig == 0)
+            printf("%s (pid %ld) already running\n", base, pid);
+        else if (runs && kill((pid_t)pid, sig) < 0) {
+            fprintf(stderr, "%s: sending signal to server: %s\n", base,
+                    strerror(errno));
+            r = 1;
+        } else if (!runs && (sig == SIGHUP || sig == SIGUSR1)) {
+            printf("%s not running, trying to start\n", base);
+            r = -1;
+        } else if (!runs && sig == 0)
+            r = -1;
+        else if (!runs && pid == 0)
+            printf("%s (no pid file) not running\n", base);
+        else if (!runs)
+            printf("%s (pid %ld?) not running\n", base, pid);
     }
-    return 0;
+    empm_config_free(cfg);
+    EMPM_FREE(cfg);
+    return r;
 }
 
 EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
 {
-    const char *name = argc > 0 ? argv[0] : "server";
-    int test = 0, bad = 0, c, r;
+    const char *name = argc > 0 ? argv[0] : "server", *control = NULL;
+    empm__source source;
+    int test = 0, bad = 0, c, r = -1;
+    memset(&source, 0, sizeof source);
+    source.base = cfg;
+    source.apply = empm__apply;
+    source.argc = argc;
+    source.argv = argv;
     optind = 1;
-    while ((c = getopt(argc, argv, "hp:c:XtVv")) != -1)
+    while ((c = getopt(argc, argv, empm__options)) != -1)
         switch (c) {
         case 'h':
             empm__usage(name);
-            empm_config_free(cfg);
-            return 0;
+            r = 0;
+            break;
         case 'V': case 'v':
             empm__version();
-            empm_config_free(cfg);
-            return 0;
-        case 'p':
-            bad |= empm_set(cfg, "Listen", optarg, NULL, 0) < 0;
+            r = 0;
             break;
-        case 'c':
-            bad |= empm__set_line(cfg, name, optarg);
-            break;
-        case 'X':
-            cfg->processes = 0;
+        case 'k':
+            control = optarg;
             break;
         case 't':
             test = 1;
             break;
-        default:
+        case '?':
             bad = 1;
         }
-    if (optind < argc)
-        cfg->document_root = argv[optind++];
-    if (bad || optind < argc) {
+    if (r < 0 && (bad || optind + 1 < argc)) {
         fprintf(stderr, "%s -h tells what can be given\n", name);
-        empm_config_free(cfg);
-        return 1;
+        r = 1;
+    } else if (r < 0 && test)
+        r = empm__test(name, &source) == EMPM_OK ? 0 : 1;
+    else if (r < 0 && control != NULL && getenv("EMPM_READY_FD") == NULL) {
+        r = empm__control(name, control, &source);
+        if (r < 0)
+            r = empm__detach();
+        source.detached = r < 0;
     }
-    if (test) {
-        r = empm_check(cfg, empm__say_stderr, argv[0]);
-        if (r == 0)
-            fprintf(stderr, "Syntax OK\n");
-        empm_config_free(cfg);
-        return r == 0 ? 0 : 1;
-    }
-    r = empm__run(cfg, empm__hello);
+    if (r < 0)
+        r = empm__run(&source, source.detached ? NULL : empm__hello) == EMPM_OK
+                ? 0 : 1;
     empm_config_free(cfg);
-    return r == EMPM_OK ? 0 : 1;
+    return r;
 }
 
 #endif /* EVENTMPM_NO_MAIN */

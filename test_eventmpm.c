@@ -1159,6 +1159,15 @@ static int h_hello(empm_request *req, void *user)
     return EMPM_OK;
 }
 
+static int h_cwd(empm_request *req, void *user)
+{
+    char path[1024];
+
+    (void)user;
+    empm_printf(req, "%s", getcwd(path, sizeof path) != NULL ? path : "?");
+    return EMPM_OK;
+}
+
 /* Says which pattern has won. */
 static int h_route(empm_request *req, void *user)
 {
@@ -1180,6 +1189,13 @@ static int h_pid(empm_request *req, void *user)
 {
     (void)user;
     empm_printf(req, "%ld", (long)getpid());
+    return EMPM_OK;
+}
+
+static int h_who(empm_request *req, void *user)
+{
+    (void)user;
+    empm_printf(req, "%s %s", empm_peer(req), empm_client(req));
     return EMPM_OK;
 }
 
@@ -1775,6 +1791,8 @@ static const empm_route routes[] = {
     EMPM_ROUTE("GET /hello/{name}",  h_hello,      NULL),
     EMPM_ROUTE("POST /hit",          h_hit,        NULL),
     EMPM_ROUTE("GET /pid",           h_pid,        NULL),
+    EMPM_ROUTE("GET /who",           h_who,        NULL),
+    EMPM_ROUTE("GET /health",        empm_health_page, NULL),
     EMPM_ROUTE("POST /echo",         h_echo,       NULL),
     EMPM_ROUTE("PUT /echo",          h_echo,       NULL),
     EMPM_ROUTE("POST /sum",          h_sum,        NULL),
@@ -1829,6 +1847,7 @@ typedef struct fixture {
     int          status;            /* forked: of the parent, once it has ended */
     void       (*in_child)(void);   /* forked: before empm_run() */
     char         listen0[32];
+    const char  *options;           /* of the Listen, such as " proxy" */
     char         www[300];
 } fixture;
 
@@ -1875,6 +1894,7 @@ static void fx_init(fixture *f)
     f->cfg.routes = routes;
     f->cfg.user = f;
     f->cfg.listen[0] = "127.0.0.1:0";
+    f->options = "";
     f->cfg.document_root = f->www;
     f->cfg.spool_directory = g_tmp;
     f->cfg.processes = g_forked ? 1 : 0;
@@ -1954,6 +1974,8 @@ static void fx_serve(fixture *f)
         sigaction(fx_signals[i], NULL, &was[i]);
     if (f->in_child != NULL)
         f->in_child();
+    if (geteuid() == 0 && f->cfg.user_name == NULL)
+        f->cfg.user_name = "root";
     rc = empm_run(&f->cfg);
     for (i = 0; i < 5; i++) {
         sigaction(fx_signals[i], NULL, &is);
@@ -2007,7 +2029,7 @@ static int fx_up(fixture *f)
             fx_close_files(f);
             return 0;
         }
-        snprintf(f->listen0, sizeof f->listen0, "fd:%d", fd);
+        snprintf(f->listen0, sizeof f->listen0, "fd:%d%s", fd, f->options);
         f->cfg.listen[0] = f->listen0;
         fflush(NULL);
         f->pid = fork();
@@ -2016,6 +2038,10 @@ static int fx_up(fixture *f)
         setpgid(f->pid, f->pid);
         close(fd);
         return 1;
+    }
+    if (f->options[0] != 0) {
+        snprintf(f->listen0, sizeof f->listen0, "127.0.0.1:0%s", f->options);
+        f->cfg.listen[0] = f->listen0;
     }
     if (!CHECK_INT(empm_start(&f->cfg, &f->s), EMPM_OK)) {
         char *log = slurp(f->log_fd);
@@ -2729,7 +2755,7 @@ TEST(log, table_of_codes)            /* in the manual: all, each once */
 {
     static const char *const calls[] = {
         "empm__log(", "empm__log_child(", "empm__log_worker(", "empm__log_req(",
-        "empm__say(", "empm__clamp("
+        "empm__say(", "empm__clamp(", "empm__proxy_refuse("
     };
     unsigned char marks[10000];      /* 1: in the table, 2: called, 4: a number */
     char *text = slurp_path("eventmpm.h"), *p, *end, *code;
@@ -4241,6 +4267,859 @@ TEST(route, conflicts_and_nonsense_are_refused_at_start)
 }
 
 /* ---------------------------------------------------------------------------
+ * >>peer -- addresses, and how many connections each has
+ * ------------------------------------------------------------------------- */
+
+static void peer_of(empm__peer *p, const char *text)
+{
+    if (strcmp(text, "unix:") == 0)
+        empm__peer_set(p, EMPM__PEER_UNIX, NULL, 0);
+    else
+        CHECK(empm__peer_parse(p, 0, text, strlen(text)));
+}
+
+static const char *peer_text(const empm__peer *p)
+{
+    static char text[96];
+
+    return empm__peer_text(p, 0, text, sizeof text);
+}
+
+TEST(peer, who_counts_as_one)               /* IPv6: customers have a /64 */
+{
+    static const struct { const char *a, *b; int same; } rows[] = {
+        { "192.0.2.1", "192.0.2.1", 1 }, { "192.0.2.1", "192.0.2.2", 0 },
+        { "192.0.2.1", "::ffff:192.0.2.1", 1 }, { "2001:db8::1", "2001:db8::2", 1 },
+        { "2001:db8::1", "2001:db8:0:0:ffff::", 1 },
+        { "2001:db8::1", "2001:db8:0:1::1", 0 }, { "::1", "0.0.0.0", 0 },
+        { "::1", "::", 1 }, { "::c000:201:0:0:0:1", "192.0.2.1", 0 }
+    };
+    size_t i;
+
+    for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        empm__peer a, b;
+        context("%s %s", rows[i].a, rows[i].b);
+        peer_of(&a, rows[i].a);
+        peer_of(&b, rows[i].b);
+        CHECK_INT(empm__counts_key(&a) == empm__counts_key(&b), rows[i].same);
+    }
+}
+
+TEST(peer, counts_against_the_naive_truth)
+{
+    enum { PEERS = 40, MOST = 64 };
+    empm__counts t;
+    empm__peer p[PEERS], nobody;
+    int open[PEERS], all = 0, i, step;
+    uint32_t seed = 1;
+
+    memset(&t, 0, sizeof t);
+    memset(open, 0, sizeof open);
+    CHECK_INT(empm__counts_init(&t, MOST), EMPM_OK);
+    empm__peer_set(&nobody, EMPM__PEER_UNIX, NULL, 0);
+    for (i = 0; i < PEERS; i++) {
+        unsigned char addr[16];
+        memset(addr, 0, sizeof addr);
+        addr[i % 2 ? 7 : 3] = (unsigned char)(i / 2);
+        empm__peer_set(&p[i], i % 2 ? EMPM__PEER_IPV6 : EMPM__PEER_IPV4, addr, 1);
+    }
+    for (step = 0; step < 200000; step++) {
+        seed = seed * 1664525u + 1013904223u;
+        i = (int)(seed >> 8) % PEERS;
+        if (seed >> 31 && all < MOST) {
+            if (!CHECK_INT(empm__counts_add(&t, &p[i], 3), open[i] < 3))
+                break;
+            all += open[i] < 3;
+            open[i] += open[i] < 3;
+        } else if (open[i] > 0) {
+            empm__counts_drop(&t, &p[i]);
+            open[i]--;
+            all--;
+        }
+        if (step % 1000 == 0) {      /* another table: another order */
+            int k, found = 0;
+            for (k = 0; k < PEERS; k++)
+                if (!CHECK_INT(t.slots[empm__counts_find(
+                        &t, empm__counts_key(&p[k]))].open, open[k]))
+                    return;
+            for (k = 0; k <= (int)t.mask; k++)
+                found += (int)t.slots[k].open;
+            CHECK_INT(found, all);
+        }
+        CHECK(empm__counts_add(&t, &nobody, 0));
+        empm__counts_drop(&t, &nobody);
+    }
+    empm__counts_free(&t);
+}
+
+/* Connects from another address of the loopback network. */
+static int connect_from(client *c, const fixture *f, const char *from)
+{
+    struct sockaddr_in a;
+
+    cl_init(c);
+    memset(&a, 0, sizeof a);
+    a.sin_family = AF_INET;
+    inet_pton(AF_INET, from, &a.sin_addr);
+    c->fd = socket(AF_INET, SOCK_STREAM, 0);
+    if (c->fd < 0 || bind(c->fd, (struct sockaddr *)&a, sizeof a) != 0)
+        return -1;
+    a.sin_port = htons((uint16_t)f->port);
+    a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    return connect(c->fd, (struct sockaddr *)&a, sizeof a);
+}
+
+LIVE(peer, nobody_takes_more_than_a_share)
+{
+    fixture f;
+    client c[5], d;
+    int i;
+
+    fx_init(&f);
+    long_times(&f);
+    f.cfg.max_connections_per_peer = 4;
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < 4; i++) {
+        cl_open(&c[i], &f);
+        check_in_step(&c[i]);
+    }
+    for (i = 0; i < 50; i++) {           /* over it: closed, no word, no spin */
+        cl_open(&c[4], &f);
+        CHECK_INT(cl_end(&c[4], PATIENCE), CL_FIN);
+        cl_close(&c[4]);
+    }
+    CHECK_INT(fx_log_lines(&f, "EMPM5306: 127.0.0.1 "), 1);
+    if (!f.forked)
+        CHECK_INT(empm__load(&f.s->child.score->refused), 50);
+    if (CHECK_INT(connect_from(&d, &f, "127.0.0.2"), 0))
+        check_in_step(&d);               /* somebody else is not affected */
+    for (i = 0; i < 4; i++)
+        check_in_step(&c[i]);
+    cl_close(&c[2]);                     /* what is closed may come again */
+    for (i = 0; i < 2000; i++) {
+        int ok;
+        cl_open(&c[2], &f);
+        ok = cl_get(&c[2], "/hello") == 200;
+        if (ok)
+            break;
+        cl_close(&c[2]);
+        nap(1);
+    }
+    check_in_step(&c[2]);
+    for (i = 0; i < 4; i++)
+        cl_close(&c[i]);
+    cl_close(&d);
+    fx_down(&f);
+}
+
+TEST(peer, every_end_of_a_connection_returns_its_place)
+{
+    fixture f;
+    client c;
+    int i;
+
+    fx_init(&f);
+    f.cfg.max_connections_per_peer = 50;
+    f.cfg.keep_alive_timeout_ms = 30;
+    f.cfg.header_timeout_ms = f.cfg.header_timeout_max_ms = 30;
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < 200; i++) {
+        if (i % 20 == 0)                 /* not all at a time */
+            CHECK_SOON(empm__load(&f.s->child.score->connections) < 20, 3000);
+        cl_open(&c, &f);
+        switch (i % 5) {
+        case 0: cl_get(&c, "/hello");                        break;
+        case 1: cl_puts(&c, "GET /h");                       break;
+        case 2: cl_puts(&c, "nonsense\r\n\r\n");             break;
+        case 3: cl_get(&c, "/hello"); cl_reset(&c);          break;
+        }
+        if (i % 5 != 3 && i % 2)
+            cl_drain(&c, PATIENCE);
+        cl_close(&c);
+    }
+    CHECK_SOON(empm__load(&f.s->child.score->connections) == 0, 5000);
+    CHECK_INT(empm__load(&f.s->child.score->refused), 0);
+    fx_down(&f);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>proxy -- headers, lists of the trusted, who the client is
+ * ------------------------------------------------------------------------- */
+
+static char *guarded(size_t n);
+static void guarded_free(char *p, size_t n);
+static int connect_unix(client *c, const char *path);
+
+#define SIG "\r\n\r\n\0\r\nQUIT\n"
+#define V4  "\xc0\0\2\1\xc6\x33\x64\7\x12\x67\0\x50"
+#define A6  "\x20\1\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0"
+#define V6  A6 "\1" A6 "\2\x12\x67\0\x50"
+#define M4  "\0\0\0\0\0\0\0\0\0\0\xff\xff\xc0\0\2\1" A6 "\2\x12\x67\0\x50"
+#define X54 "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
+#define U216 X54 X54 X54 X54
+
+typedef struct proxy_row {
+    const char *what, *in;
+    size_t      len;
+    long        want;               /* the header's length; -1: bad; 0: more */
+    const char *peer;               /* "": it names none */
+} proxy_row;
+
+#define PROXY(what, in, want, peer) { what, in, sizeof in - 1, want, peer }
+static const proxy_row proxy_rows[] = {
+    PROXY("v1", "PROXY TCP4 192.0.2.1 198.51.100.7 4711 80\r\nGET", 43,
+          "192.0.2.1:4711"),
+    PROXY("v1 IPv6", "PROXY TCP6 2001:db8::1 ::1 4711 80\r\n", 36,
+          "[2001:db8::1]:4711"),
+    PROXY("v1 mapped", "PROXY TCP6 ::ffff:192.0.2.1 ::1 4711 80\r\n", 41,
+          "192.0.2.1:4711"),
+    PROXY("v1 longest", "PROXY TCP6 ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff "
+          "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff 65535 65535\r\n", 104,
+          "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535"),
+    PROXY("v1 port 0", "PROXY TCP4 1.2.3.4 5.6.7.8 0 0\r\n", 32, "1.2.3.4:0"),
+    PROXY("v1 UNKNOWN", "PROXY UNKNOWN\r\n", 15, ""),
+    PROXY("v1 UNKNOWN with a rest", "PROXY UNKNOWN a:b whatever 1 2 3 4\r\n", 36,
+          ""),
+    PROXY("v1 UNKNOWN of 107", "PROXY UNKNOWN " X54 "xxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
+          "xxxxxxxx\r\n", 107, ""),
+    PROXY("v1 of 108", "PROXY UNKNOWN " X54 "xxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
+          "xxxxxxxxx\r\n", -1, ""),
+    PROXY("v1 no end", "PROXY UNKNOWN " X54 X54 X54, -1, ""),
+    PROXY("v1 cut", "PROXY TCP4 192.0.2.1 198.51.100.7 4711 80\r", 0, ""),
+    PROXY("v1 bare LF", "PROXY TCP4 192.0.2.1 198.51.100.7 4711 80\n", -1, ""),
+    PROXY("v1 bare CR", "PROXY TCP4 192.0.2.1 198.51.100.7 4711 80\rX", -1, ""),
+    PROXY("v1 CR CR LF", "PROXY UNKNOWN\r\r\n", -1, ""),
+    PROXY("v1 NUL", "PROXY TCP4 192.0.2.1\0 198.51.100.7 4711 80\r\n", -1, ""),
+    PROXY("v1 two spaces", "PROXY TCP4  192.0.2.1 198.51.100.7 4711 80\r\n", -1,
+          ""),
+    PROXY("v1 space at the end", "PROXY TCP4 1.2.3.4 5.6.7.8 4711 80 \r\n", -1, ""),
+    PROXY("v1 tab", "PROXY TCP4 1.2.3.4\t5.6.7.8 4711 80\r\n", -1, ""),
+    PROXY("v1 too few", "PROXY TCP4 1.2.3.4 5.6.7.8 4711\r\n", -1, ""),
+    PROXY("v1 too many", "PROXY TCP4 1.2.3.4 5.6.7.8 4711 80 1\r\n", -1, ""),
+    PROXY("v1 nothing", "PROXY \r\n", -1, ""),
+    PROXY("v1 no family", "PROXY TCP5 1.2.3.4 5.6.7.8 4711 80\r\n", -1, ""),
+    PROXY("v1 lower case", "proxy TCP4 1.2.3.4 5.6.7.8 4711 80\r\n", -1, ""),
+    PROXY("v1 UDP", "PROXY UDP4 1.2.3.4 5.6.7.8 4711 80\r\n", -1, ""),
+    PROXY("v1 UNKNOWNS", "PROXY UNKNOWNS\r\n", -1, ""),
+    PROXY("v1 wrong family", "PROXY TCP4 2001:db8::1 ::1 4711 80\r\n", -1, ""),
+    PROXY("v1 wrong family 6", "PROXY TCP6 1.2.3.4 5.6.7.8 4711 80\r\n", -1, ""),
+    PROXY("v1 mixed", "PROXY TCP4 1.2.3.4 ::1 4711 80\r\n", -1, ""),
+    PROXY("v1 short address", "PROXY TCP4 1.2.3 5.6.7.8 4711 80\r\n", -1, ""),
+    PROXY("v1 octal", "PROXY TCP4 01.2.3.4 5.6.7.8 4711 80\r\n", -1, ""),
+    PROXY("v1 256", "PROXY TCP4 1.2.3.256 5.6.7.8 4711 80\r\n", -1, ""),
+    PROXY("v1 scope", "PROXY TCP6 fe80::1%lo ::1 4711 80\r\n", -1, ""),
+    PROXY("v1 brackets", "PROXY TCP6 [::1] [::1] 4711 80\r\n", -1, ""),
+    PROXY("v1 host", "PROXY TCP4 localhost 5.6.7.8 4711 80\r\n", -1, ""),
+    PROXY("v1 port", "PROXY TCP4 1.2.3.4 5.6.7.8 65536 80\r\n", -1, ""),
+    PROXY("v1 port 2", "PROXY TCP4 1.2.3.4 5.6.7.8 4711 99999999\r\n", -1, ""),
+    PROXY("v1 port -", "PROXY TCP4 1.2.3.4 5.6.7.8 -1 80\r\n", -1, ""),
+    PROXY("v1 port 080", "PROXY TCP4 1.2.3.4 5.6.7.8 4711 080\r\n", -1, ""),
+    PROXY("v1 no port", "PROXY TCP4 1.2.3.4 5.6.7.8  80\r\n", -1, ""),
+    PROXY("PUT", "PUT / HTTP/1.1\r\n\r\n", -1, ""),
+    PROXY("GET", "GET / HTTP/1.1\r\n\r\n", -1, ""),
+    PROXY("TLS", "\x16\3\1\2\0\1\0\1", -1, ""),
+    PROXY("CRLF", "\r\nGET / HTTP/1.1\r\n\r\n", -1, ""),
+
+    PROXY("v2", SIG "\x21\x11\0\x0c" V4 "GET", 28, "192.0.2.1:4711"),
+    PROXY("v2 IPv6", SIG "\x21\x21\0\x24" V6, 52, "[2001:db8::1]:4711"),
+    PROXY("v2 mapped", SIG "\x21\x21\0\x24" M4, 52, "192.0.2.1:4711"),
+    PROXY("v2 DGRAM", SIG "\x21\x12\0\x0c" V4, 28, "192.0.2.1:4711"),
+    PROXY("v2 unix", SIG "\x21\x31\0\xd8" U216, 232, "unix:"),
+    PROXY("v2 TLV", SIG "\x21\x11\0\x11" V4 "\4\0\2ab", 33, "192.0.2.1:4711"),
+    PROXY("v2 TLVs still to come", SIG "\x21\x11\xff\xff" V4 "\4", 65551,
+          "192.0.2.1:4711"),
+    PROXY("v2 LOCAL", SIG "\x20\0\0\0", 16, ""),
+    PROXY("v2 LOCAL with an address", SIG "\x20\x11\0\x0c" V4, 28, ""),
+    PROXY("v2 LOCAL with anything", SIG "\x20\xff\0\3abc", 19, ""),
+    PROXY("v2 UNSPEC", SIG "\x21\0\0\0", 16, ""),
+    PROXY("v2 UNSPEC with TLVs", SIG "\x21\0\0\5\4\0\2ab", 21, ""),
+    PROXY("v2 UNSPEC protocol", SIG "\x21\x10\0\x0c" V4, 28, ""),
+    PROXY("v2 UNSPEC family", SIG "\x21\1\0\0", 16, ""),
+    PROXY("v2 cut", SIG "\x21\x11\0\x0c" "\xc0\0\2\1\xc6\x33\x64\7\x12\x67\0", 0,
+          ""),
+    PROXY("v2 cut length", SIG "\x21\x11\0", 0, ""),
+    PROXY("v2 too short", SIG "\x21\x11\0\x0b" V4, -1, ""),
+    PROXY("v2 no address", SIG "\x21\x11\0\0" V4, -1, ""),
+    PROXY("v2 too short for IPv6", SIG "\x21\x21\0\x0c" V4, -1, ""),
+    PROXY("v2 too short for IPv6 by one", SIG "\x21\x21\0\x23" V6, -1, ""),
+    PROXY("v2 too short for unix", SIG "\x21\x31\0\xd7" U216, -1, ""),
+    PROXY("v2 family", SIG "\x21\x41\0\x0c" V4, -1, ""),
+    PROXY("v2 protocol", SIG "\x21\x13\0\x0c" V4, -1, ""),
+    PROXY("v2 version 1", SIG "\x11\x11\0\x0c" V4, -1, ""),
+    PROXY("v2 version 3", SIG "\x31\x11\0\x0c" V4, -1, ""),
+    PROXY("v2 command", SIG "\x22\x11\0\x0c" V4, -1, ""),
+    PROXY("v2 signature", "\r\n\r\n\0\r\nQUIT\r" "\x21\x11\0\x0c" V4, -1, "")
+};
+#define PROXY_ROWS (sizeof proxy_rows / sizeof proxy_rows[0])
+
+/* The verdict on in[0..n), its last byte before a page that nobody may touch. */
+static long proxy_verdict(const char *in, size_t n, empm__peer *p)
+{
+    char *m = guarded(n);
+    long r;
+
+    memcpy(m, in, n);
+    memset(p, 0, sizeof *p);
+    r = empm__proxy_parse(p, m, n);
+    guarded_free(m, n);
+    return r;
+}
+
+/* What is decided of a part stays decided; returns the verdict on all of it. */
+static long proxy_every_part(const char *in, size_t n, empm__peer *p)
+{
+    long r, first = 0;
+    size_t k;
+
+    for (k = 1; k <= n; k++) {
+        r = proxy_verdict(in, k, p);
+        if (first == 0)
+            first = r;
+        if (r != first) {
+            fail(__FILE__, __LINE__, "%ld at %lu, %ld before", r,
+                 (unsigned long)k, first);
+            break;
+        }
+        if (r <= 0 && p->family != EMPM__PEER_UNASKED)
+            fail(__FILE__, __LINE__, "a peer of a header that is not there");
+    }
+    return first;
+}
+
+TEST(proxy, grammar)                /* every prefix is every cut: it is pure */
+{
+    char text[96];
+    empm__peer p;
+    size_t i;
+
+    for (i = 0; i < PROXY_ROWS; i++) {
+        const proxy_row *r = &proxy_rows[i];
+        context("%s", r->what);
+        CHECK_INT(proxy_every_part(r->in, r->len, &p), r->want);
+        if (r->want > 0 && r->peer[0] != 0)
+            CHECK_STR(empm__peer_text(&p, 1, text, sizeof text), r->peer);
+        else
+            CHECK_INT(p.family, EMPM__PEER_UNASKED);
+        CHECK_INT(p.proxied, r->want > 0 && r->peer[0] != 0);
+    }
+}
+
+TEST(proxy, mutations)              /* nothing is read that is not there */
+{
+    uint32_t seed = 12345;
+    int round;
+
+    for (round = 0; round < 3000; round++) {
+        const proxy_row *r = &proxy_rows[(unsigned)round % PROXY_ROWS];
+        char in[300];
+        empm__peer p;
+        size_t n = r->len, k, times;
+        long got;
+        memcpy(in, r->in, n);
+        for (times = 1 + (unsigned)round / 7 % 3; times > 0; times--) {
+            seed = seed * 1664525u + 1013904223u;
+            k = (seed >> 8) % n;
+            switch (seed >> 30) {
+            case 0: in[k] = (char)(seed >> 16);              break;
+            case 1: in[k] = (char)(in[k] ^ 1 << seed / 65536 % 8); break;
+            case 2: n = k + 1;                               break;
+            case 3: memmove(in + k, in + k + 1, n - k - 1);
+                    n -= n > 1;                              break;
+            }
+        }
+        context("%s, round %d", r->what, round);
+        got = round % 10 == 0 ? proxy_every_part(in, n, &p)
+                              : proxy_verdict(in, n, &p);
+        CHECK_IN(got, -1, 65551);
+        if (got > 0 && in[0] == 'P')
+            CHECK(got <= 107 && (size_t)got <= n && in[got - 1] == '\n');
+        if (got > 0 && p.family != EMPM__PEER_UNASKED)
+            CHECK(p.proxied);
+    }
+}
+
+TEST(proxy, networks)
+{
+    static const struct { const char *list, *in, *out; } good[] = {
+        { "192.0.2.1", "192.0.2.1", "192.0.2.2" },
+        { "10.0.0.0/8", "10.255.0.1", "11.0.0.0" },
+        { "10.1.2.3/8", "10.9.9.9", "9.0.0.0" },
+        { "192.0.2.128/25", "192.0.2.129", "192.0.2.127" },
+        { "192.0.2.64/26", "192.0.2.127", "192.0.2.128" },
+        { "0.0.0.0/0", "8.8.8.8", "2001:db8::1" },
+        { "::/0", "2001:db8::1", "8.8.8.8" },
+        { "2001:db8::/33", "2001:db8:7fff::1", "2001:db8:8000::1" },
+        { "2001:db8::1", "2001:db8::1", "2001:db8::2" },
+        { "::ffff:10.0.0.0/104", "10.1.1.1", "11.1.1.1" },
+        { "::ffff:10.0.0.1", "10.0.0.1", "10.0.0.2" },
+        { " 192.0.2.1,\t2001:db8::/32 , 10.0.0.0/8 ", "10.1.1.1", "192.0.2.2" },
+        { "", "unix:", "192.0.2.1" }
+    };
+    static const char *const bad[] = {
+        "a", "192.0.2", "192.0.2.1/33", "192.0.2.1/", "192.0.2.1/-1", "::1/129",
+        "192.0.2.1/8x", "192.0.2.1:80", "[::1]", "::ffff:10.0.0.0/95",
+        "192.0.2.0/255.255.255.0", "10.0.0.0/8 x", "/8", "192.0.2.0/24/8"
+    };
+    size_t i;
+
+    for (i = 0; i < sizeof good / sizeof good[0]; i++) {
+        empm_config cfg = empm_defaults();
+        empm__report rep;
+        empm__nets t;
+        empm__peer p;
+        context("%s", good[i].list);
+        memset(&rep, 0, sizeof rep);
+        cfg.remote_ip_trusted_proxy[0] = good[i].list;
+        CHECK_INT(empm__nets_init(&t, &cfg, &rep), EMPM_OK);
+        CHECK_INT(rep.errors, 0);
+        peer_of(&p, good[i].in);
+        CHECK(empm__trusted(&t, &p));
+        peer_of(&p, good[i].out);
+        CHECK(!empm__trusted(&t, &p));
+        empm__nets_free(&t);
+    }
+    for (i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        fixture f;
+        context("%s", bad[i]);
+        fx_init(&f);
+        f.cfg.remote_ip_trusted_proxy[0] = bad[i];
+        CHECK_INT(empm_start(&f.cfg, &f.s), EMPM_EINVAL);
+        CHECK(fx_log_has(&f, "EMPM5301: RemoteIPTrustedProxy "));
+        fx_close_files(&f);
+    }
+    {
+        fixture f;
+        context("RemoteIPHeader");
+        fx_init(&f);
+        f.cfg.remote_ip_header = "X Forwarded";
+        CHECK_INT(empm_start(&f.cfg, &f.s), EMPM_EINVAL);
+        CHECK(fx_log_has(&f, "EMPM5302: "));
+        fx_close_files(&f);
+    }
+}
+
+TEST(proxy, forwarded_for)
+{
+    static const struct { const char *peer, *value, *client; } rows[] = {
+        { "10.0.0.1", "192.0.2.1", "192.0.2.1" },
+        { "192.0.2.9", "192.0.2.1", "192.0.2.9" },       /* anybody */
+        { "10.0.0.1", "192.0.2.1, 192.0.2.2", "192.0.2.2" },  /* forged left */
+        { "10.0.0.1", "192.0.2.1, 10.0.0.3,10.0.0.2", "192.0.2.1" },
+        { "10.0.0.1", "10.0.0.3, 10.0.0.2", "10.0.0.3" },
+        { "10.0.0.1", "2001:db8::1, 10.0.0.2", "2001:db8::1" },
+        { "10.0.0.1", "  192.0.2.1\t,\t10.0.0.2  ", "192.0.2.1" },
+        { "10.0.0.1", "192.0.2.1,, ,10.0.0.2,", "192.0.2.1" },
+        { "10.0.0.1", "192.0.2.1:4711", "192.0.2.1" },
+        { "10.0.0.1", "[2001:db8::1]", "2001:db8::1" },
+        { "10.0.0.1", "[2001:db8::1]:80", "2001:db8::1" },
+        { "10.0.0.1", "::ffff:192.0.2.1", "192.0.2.1" },
+        { "10.0.0.1", "192.0.2.1, ::ffff:10.0.0.2", "192.0.2.1" },
+        { "10.0.0.1", "192.0.2.1, unknown", "10.0.0.1" },
+        { "10.0.0.1", "192.0.2.1, x, 10.0.0.2", "10.0.0.2" },
+        { "10.0.0.1", "192.0.2.1, unix:", "10.0.0.1" },
+        { "10.0.0.1", "192.0.2.256", "10.0.0.1" },
+        { "10.0.0.1", "192.0.2.1:", "10.0.0.1" },
+        { "10.0.0.1", "192.0.2.1:65536", "10.0.0.1" },
+        { "10.0.0.1", "[192.0.2.1]", "10.0.0.1" },
+        { "10.0.0.1", "[2001:db8::1", "10.0.0.1" },
+        { "10.0.0.1", "[2001:db8::1]80", "10.0.0.1" },
+        { "10.0.0.1", "[]", "10.0.0.1" },
+        { "10.0.0.1", "[", "10.0.0.1" },
+        { "10.0.0.1", ":", "10.0.0.1" },
+        { "10.0.0.1", "\"192.0.2.1\"", "10.0.0.1" },
+        { "10.0.0.1", "192.0.2.1 192.0.2.2", "10.0.0.1" },
+        { "10.0.0.1", "1111111111111111111111111111111111111111111111111111",
+          "10.0.0.1" },
+        { "10.0.0.1", "", "10.0.0.1" },
+        { "10.0.0.1", ",", "10.0.0.1" },
+        { "unix:", "192.0.2.1", "192.0.2.1" },
+        { "2001:db8:1::1", "192.0.2.1", "192.0.2.1" }
+    };
+    empm_config cfg = empm_defaults();
+    empm__report rep;
+    empm__nets t;
+    size_t i;
+
+    memset(&rep, 0, sizeof rep);
+    cfg.remote_ip_trusted_proxy[0] = "10.0.0.0/8";
+    cfg.remote_ip_trusted_proxy[1] = "2001:db8:1::/48";
+    CHECK_INT(empm__nets_init(&t, &cfg, &rep), EMPM_OK);
+    for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        empm__peer p;
+        context("%s: %s", rows[i].peer, rows[i].value);
+        peer_of(&p, rows[i].peer);
+        empm__forwarded(&t, &p, rows[i].value);
+        CHECK_STR(peer_text(&p), rows[i].client);
+    }
+    empm__nets_free(&t);
+}
+
+/* Who asks? "peer client", the peer's port replaced by P if it is the socket's. */
+static const char *who(client *c, const char *fields)
+{
+    static char text[200];
+    char *at;
+
+    cl_printf(c, "GET /who HTTP/1.1\r\nHost: a\r\n%s\r\n", fields);
+    if (cl_reply(c) != 200)
+        return "no answer";
+    snprintf(text, sizeof text, "%s", c->body.p);
+    if (strncmp(text, "127.0.0.1:", 10) == 0 && (at = strchr(text, ' ')) != NULL)
+        memmove(text + 10, at, strlen(at) + 1);
+    return text;
+}
+
+LIVE(proxy, forwarded_for_over_the_wire)
+{
+    int trusted;
+
+    for (trusted = 0; trusted < 2; trusted++) {
+        fixture f;
+        client c;
+        fx_init(&f);
+        f.cfg.remote_ip_header = "X-Forwarded-For";
+        if (trusted)
+            f.cfg.remote_ip_trusted_proxy[0] = "127.0.0.0/8 10.0.0.0/8";
+        if (!fx_up(&f))
+            return;
+        cl_open(&c, &f);
+        CHECK_STR(who(&c, ""), "127.0.0.1: 127.0.0.1");
+        CHECK_STR(who(&c, "X-Forwarded-For: 192.0.2.1\r\n"),
+                  trusted ? "127.0.0.1: 192.0.2.1" : "127.0.0.1: 127.0.0.1");
+        CHECK_STR(who(&c, "x-FORWARDED-for: 192.0.2.7, 192.0.2.1\r\n"
+                      "X-Other: 192.0.2.8\r\nX-Forwarded-For: 10.0.0.1,\r\n"),
+                  trusted ? "127.0.0.1: 192.0.2.1" : "127.0.0.1: 127.0.0.1");
+        CHECK_STR(who(&c, "X-Forwarded-For: 192.0.2.1\r\n"
+                      "X-Forwarded-For: what?\r\n"), "127.0.0.1: 127.0.0.1");
+        CHECK_STR(who(&c, ""), "127.0.0.1: 127.0.0.1");
+        cl_close(&c);
+        fx_down(&f);
+    }
+}
+
+#define P1 "PROXY TCP4 192.0.2.1 198.51.100.7 4711 80\r\n"
+#define WHO "GET /who HTTP/1.1\r\nHost: a\r\n\r\n"
+
+static int proxied_up(fixture *f)
+{
+    fx_init(f);
+    f->options = " proxy";
+    return fx_up(f);
+}
+
+LIVE(proxy, header_then_requests)
+{
+    static const char v2[] = SIG "\x21\x21\0\x24" V6 WHO WHO;
+    fixture f;
+    client c;
+    size_t cut;
+    int i;
+
+    if (!proxied_up(&f))
+        return;
+    cl_open(&c, &f);                    /* all of it in one segment */
+    cl_puts(&c, P1 WHO WHO);
+    for (i = 0; i < 2; i++) {
+        CHECK_INT(cl_reply(&c), 200);
+        CHECK_STR(c.body.p, "192.0.2.1:4711 192.0.2.1");
+    }
+    CHECK_STR(who(&c, ""), "192.0.2.1:4711 192.0.2.1");
+    cl_puts(&c, P1);                    /* only once, and only first */
+    CHECK_INT(cl_reply(&c), 400);
+    cl_close(&c);
+    cl_open(&c, &f);
+    for (cut = 0; cut + 1 < sizeof v2; cut++)
+        cl_send(&c, v2 + cut, 1);
+    for (i = 0; i < 2; i++) {
+        CHECK_INT(cl_reply(&c), 200);
+        CHECK_STR(c.body.p, "[2001:db8::1]:4711 2001:db8::1");
+    }
+    cl_close(&c);
+    for (cut = 1; cut < 56; cut++) {    /* at every point of the header */
+        context("cut at %lu", (unsigned long)cut);
+        cl_open(&c, &f);
+        cl_send(&c, v2, cut);
+        cl_readable(&c, 1);
+        cl_send(&c, v2 + cut, sizeof v2 - 1 - cut);
+        CHECK_INT(cl_reply(&c), 200);
+        CHECK_STR(c.body.p, "[2001:db8::1]:4711 2001:db8::1");
+        cl_close(&c);
+    }
+    no_context();
+    cl_open(&c, &f);                    /* LOCAL, UNSPEC: a balancer's own checks */
+    cl_send(&c, SIG "\x20\0\0\0" , 16);
+    CHECK_STR(who(&c, ""), "127.0.0.1: 127.0.0.1");
+    cl_close(&c);
+    cl_open(&c, &f);
+    cl_send(&c, SIG "\x21\0\0\5\4\0\2ab", 21);
+    CHECK_STR(who(&c, ""), "127.0.0.1: 127.0.0.1");
+    cl_close(&c);
+    cl_open(&c, &f);
+    cl_puts(&c, "PROXY UNKNOWN\r\n");
+    CHECK_STR(who(&c, ""), "127.0.0.1: 127.0.0.1");
+    cl_close(&c);
+    cl_open(&c, &f);
+    cl_send(&c, SIG "\x21\x31\0\xd8" U216, 232);
+    CHECK_STR(who(&c, ""), "unix: unix:");
+    cl_close(&c);
+    fx_down(&f);
+}
+
+LIVE(proxy, long_tlvs)              /* more than a buffer: skipped as they come */
+{
+    static const size_t sizes[] = { 5000, 6000, 60000, 65535 - 12 };
+    fixture f;
+    client c;
+    size_t i, k;
+    str s;
+
+    memset(&s, 0, sizeof s);
+    if (!proxied_up(&f))
+        return;
+    cl_open(&c, &f);                    /* the log believes no half a header */
+    cl_send(&c, SIG "\x21\x11\0\x11" V4, 28);
+    nap(5);
+    cl_shut(&c);
+    CHECK_IN(cl_drain(&c, PATIENCE), CL_FIN, CL_RESET);
+    CHECK_INT(fx_log_lines(&f, "] EMPM5304: "), 1);
+    cl_close(&c);
+    for (i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        const unsigned len = (unsigned)sizes[i] + 12;
+        char head[16];
+        context("%lu", (unsigned long)sizes[i]);
+        memcpy(head, SIG "\x21\x11", 14);
+        head[14] = (char)(len >> 8);
+        head[15] = (char)len;
+        s.n = 0;
+        str_add(&s, head, 16);
+        str_add(&s, V4, 12);
+        str_fill(&s, 'G', sizes[i]);
+        str_addf(&s, WHO WHO);
+        for (k = 0; k < 2; k++) {
+            size_t at = 0;
+            cl_open(&c, &f);
+            if (k == 1)                 /* in pieces, with pauses */
+                for (; at + 20000 < s.n; at += 20000) {
+                    cl_send(&c, s.p + at, 20000);
+                    nap(2);
+                }
+            cl_send(&c, s.p + at, s.n - at);
+            CHECK_INT(cl_reply(&c), 200);
+            CHECK_STR(c.body.p, "192.0.2.1:4711 192.0.2.1");
+            CHECK_INT(cl_reply(&c), 200);
+            CHECK_STR(who(&c, ""), "192.0.2.1:4711 192.0.2.1");
+            cl_close(&c);
+        }
+    }
+    str_free(&s);
+    fx_down(&f);
+}
+
+LIVE(proxy, without_a_header_no_answer)
+{
+    static const char *const in[] = {
+        "GET /who HTTP/1.1\r\nHost: a\r\n\r\n", "PROXY\r\n", "PROXY TCP4 x\r\n",
+        "\r\n\r\nGET", "x"
+    };
+    fixture f;
+    client c;
+    size_t i;
+
+    if (!proxied_up(&f))
+        return;
+    for (i = 0; i < 20; i++) {
+        cl_open(&c, &f);
+        cl_puts(&c, in[i % 5]);
+        CHECK_IN(cl_drain(&c, PATIENCE), CL_FIN, CL_RESET);
+        CHECK_INT(c.in.n, 0);
+        cl_close(&c);
+    }
+    cl_open(&c, &f);                    /* cut, and no more to come */
+    cl_puts(&c, "PROXY TCP4 192.0.2.1 ");
+    cl_shut(&c);
+    CHECK_FIN(&c);
+    cl_close(&c);
+    cl_open(&c, &f);                    /* somebody looks whether we are there */
+    cl_shut(&c);
+    CHECK_FIN(&c);
+    cl_close(&c);
+    CHECK_INT(fx_log_lines(&f, "[client 127.0.0.1:"), 10);
+    CHECK(fx_log_has(&f, "] EMPM5304: on Listen "));
+    if (!f.forked) {
+        uint32_t refused = 0;
+        int k;
+        for (k = 0; k < f.s->child.nworkers; k++)
+            refused += empm__load(&f.s->child.workers[k].score->proxy_refused);
+        CHECK_INT(refused, 21);
+    }
+    fx_down(&f);
+}
+
+LIVE(proxy, a_slow_header_holds_no_worker_and_ends_in_time)
+{
+    fixture f;
+    client c[20], d;
+    uint64_t t0;
+    int i, round;
+
+    fx_init(&f);
+    long_times(&f);
+    f.options = " proxy";
+    f.cfg.threads_per_child = 1;
+    f.cfg.header_timeout_ms = 600;
+    if (!fx_up(&f))
+        return;
+    t0 = now_ms();
+    for (i = 0; i < 20; i++)
+        cl_open(&c[i], &f);             /* c[0] to c[9] never send a byte */
+    for (round = 0; round < 5; round++) {
+        for (i = 10; i < 20; i++)
+            cl_send(&c[i], P1 + round, 1);
+        cl_open(&d, &f);
+        cl_puts(&d, P1);
+        CHECK_STR(who(&d, ""), "192.0.2.1:4711 192.0.2.1");
+        cl_close(&d);
+        nap(20);
+    }
+    CHECK(now_ms() - t0 < 600);
+    for (i = 0; i < 20; i++) {
+        CHECK_IN(cl_drain(&c[i], PATIENCE), CL_FIN, CL_RESET);
+        CHECK_INT(c[i].in.n, 0);
+        CHECK_IN(now_ms() - t0, 580, 600 + SCALED(700));
+        cl_close(&c[i]);
+    }
+    cl_open(&d, &f);
+    cl_puts(&d, P1);
+    CHECK_STR(who(&d, ""), "192.0.2.1:4711 192.0.2.1");
+    cl_close(&d);
+    fx_down(&f);
+}
+
+LIVE(proxy, only_from_trusted_peers)
+{
+    fixture f;
+    client c;
+    int trusted;
+
+    for (trusted = 0; trusted < 2; trusted++) {
+        fx_init(&f);
+        f.options = " proxy";
+        f.cfg.remote_ip_header = "X-Forwarded-For";
+        f.cfg.remote_ip_trusted_proxy[0] = trusted ? "127.0.0.1, 10.0.0.0/8"
+                                                   : "127.0.0.2/32 10.0.0.0/8";
+        if (!fx_up(&f))
+            return;
+        cl_open(&c, &f);
+        cl_puts(&c, P1 WHO);
+        if (trusted) {
+            CHECK_INT(cl_reply(&c), 200);
+            CHECK_STR(c.body.p, "192.0.2.1:4711 192.0.2.1");
+            /* the field is the client's own word now */
+            CHECK_STR(who(&c, "X-Forwarded-For: 203.0.113.9\r\n"),
+                      "192.0.2.1:4711 192.0.2.1");
+            cl_close(&c);
+            cl_open(&c, &f);            /* two proxies, the first by its field */
+            cl_puts(&c, "PROXY TCP4 10.0.0.1 198.51.100.7 4711 80\r\n");
+            CHECK_STR(who(&c, "X-Forwarded-For: 203.0.113.9\r\n"),
+                      "10.0.0.1:4711 203.0.113.9");
+        } else {
+            CHECK_IN(cl_drain(&c, PATIENCE), CL_FIN, CL_RESET);
+            CHECK_INT(c.in.n, 0);
+            CHECK(fx_log_has(&f, "[client 127.0.0.1:"));
+            CHECK(fx_log_has(&f, "] EMPM5305: "));
+        }
+        cl_close(&c);
+        fx_down(&f);
+    }
+}
+
+TEST(proxy, a_proxy_may_have_many_connections)
+{
+    fixture f;
+    client c[6];
+    char path[300], listen[340];
+    int i, by_unix;
+
+    fx_init(&f);
+    f.options = " proxy";
+    snprintf(listen, sizeof listen, "unix:%s proxy",
+             tmp_path(path, sizeof path, "p.sock"));
+    f.cfg.listen[1] = listen;
+    f.cfg.remote_ip_trusted_proxy[0] = "127.0.0.1";
+    f.cfg.max_connections_per_peer = 2;
+    if (!fx_up(&f))
+        return;
+    for (by_unix = 0; by_unix < 2; by_unix++) {
+        for (i = 0; i < 6; i++) {        /* a unix socket is always trusted */
+            if (by_unix)
+                CHECK_INT(connect_unix(&c[i], path), 0);
+            else
+                cl_open(&c[i], &f);
+            cl_puts(&c[i], P1);
+            CHECK_STR(who(&c[i], ""), "192.0.2.1:4711 192.0.2.1");
+        }
+        for (i = 0; i < 6; i++)
+            cl_close(&c[i]);
+    }
+    CHECK_INT(empm__load(&f.s->child.score->refused), 0);
+    fx_down(&f);
+}
+
+TEST(proxy, the_listener_closes_those_without_a_byte)
+{
+    fixture f;
+    client c, d;
+
+    fx_init(&f);
+    long_times(&f);
+    f.options = " proxy";
+    f.cfg.threads_per_child = 1;
+    f.cfg.header_timeout_ms = 400;
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    CHECK_SOON(empm__load(&f.s->child.score->connections) == 1, 2000);
+    cl_open(&d, &f);
+    cl_puts(&d, P1 "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_SOON(get_int(&shm->at_gate) == 1, 2000);
+    CHECK_INT(cl_end(&c, PATIENCE), CL_FIN);     /* no worker is free */
+    set_int(&shm->gate, 1);
+    CHECK_INT(cl_reply(&d), 200);
+    cl_close(&c);
+    cl_close(&d);
+    fx_down(&f);
+}
+
+TEST(proxy, a_stop_ends_those_who_wait)
+{
+    fixture f;
+    client c, d;
+    uint64_t t0;
+
+    fx_init(&f);
+    long_times(&f);
+    f.options = " proxy";
+    f.cfg.stop_timeout_ms = 300;
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    cl_open(&d, &f);
+    cl_puts(&d, "PROXY TCP4 ");
+    CHECK_SOON(empm__load(&f.s->child.score->connections) == 2, 2000);
+    nap(10);
+    t0 = now_ms();
+    empm_stop(f.s);
+    CHECK_INT(cl_end(&c, AT_ONCE), CL_FIN);
+    CHECK_IN(cl_end(&d, PATIENCE), CL_FIN, CL_RESET);
+    CHECK_IN(now_ms() - t0, 0, 300 + SCALED(700));
+    cl_close(&c);
+    cl_close(&d);
+    fx_down(&f);
+}
+
+/* ---------------------------------------------------------------------------
  * >>memory -- none per request; none is no catastrophe
  * ------------------------------------------------------------------------- */
 
@@ -4301,6 +5180,8 @@ TEST(memory, start_survives_each_failing_allocation)
         int rc, hit;
         context("allocation %d", k);
         fx_init(&f);
+        f.cfg.remote_ip_trusted_proxy[0] = "192.0.2.0/24";
+        f.cfg.max_connections_per_peer = 100;
         set_int(&a_fail_at, k);
         rc = empm_start(&f.cfg, &f.s);
         hit = get_int(&a_fail_at) <= 0;
@@ -6450,6 +7331,27 @@ LIVE(access, written_soon)           /* here 0.15 s, not half a second */
         }
 }
 
+LIVE(access, names_the_client_behind_a_trusted_proxy)
+{
+    fixture f;
+    client c;
+    char path[300], *text;
+
+    fx_init(&f);
+    f.cfg.remote_ip_header = "X-Forwarded-For";
+    f.cfg.remote_ip_trusted_proxy[0] = "127.0.0.1";
+    log_to(&f, path, sizeof path, "\"%h %a %{c}a\"");
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(ask(&f, &c, GET1 "X-Forwarded-For: 203.0.113.9\r\n\r\n"), 200);
+    cl_close(&c);
+    text = log_lines(path, 1, 1500);
+    CHECK_STR(text, "203.0.113.9 203.0.113.9 127.0.0.1\n");
+    free(text);
+    fx_down(&f);
+    unlink(path);
+}
+
 TEST(access, all_is_written_at_the_end)
 {
     fixture f;
@@ -8459,6 +9361,63 @@ TEST(files, kept_are_closed_at_rest)
 }
 
 /* ---------------------------------------------------------------------------
+ * >>health -- may a balancer send more?
+ * ------------------------------------------------------------------------- */
+
+TEST(health, says_when_to_go_elsewhere)
+{
+    fixture f;
+    client c, d;
+
+    fx_init(&f);
+    f.cfg.listen[1] = "127.0.0.1:0 admin";
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    CHECK_INT(cl_get(&c, "/health"), 200);
+    CHECK_STR(c.body.p, "OK\n");
+    CHECK_STR(cl_header(&c, "Cache-Control"), "no-store");
+    CHECK_INT(cl_connect_port(&d, empm_port(f.s, 1), 0), 0);
+    CHECK_INT(cl_get(&d, "/health"), 200);
+    empm__store(&empm__score_server_at(&f.s->score)->draining, 1u);
+    CHECK_INT(cl_get(&c, "/health"), 503);
+    CHECK_STR(c.body.p, "draining\n");
+    CHECK_STR(cl_header(&c, "Cache-Control"), "no-store");
+    CHECK(cl_header(&c, "Retry-After") == NULL);
+    CHECK_INT(c.closes, 0);             /* all else goes on */
+    CHECK_INT(cl_get(&d, "/health"), 503);
+    check_in_step(&c);
+    empm__store(&empm__score_server_at(&f.s->score)->draining, 0u);
+    CHECK_INT(cl_get(&c, "/health"), 200);
+    empm_stop_graceful(f.s);
+    CHECK_SOON(empm__load(&f.s->child.stopping) != 0, 2000);
+    CHECK_INT(cl_get(&d, "/health"), 503);
+    CHECK_INT(cl_get(&c, "/health"), 503);
+    CHECK_INT(c.closes, 1);
+    cl_close(&c);
+    cl_close(&d);
+    fx_down(&f);
+}
+
+TEST(health, a_child_may_leave_and_the_server_stay)
+{
+    fixture f;
+    client c;
+
+    fx_init_forked(&f, 1);
+    f.deaths_ok = 1;
+    f.cfg.max_connections_per_child = 1;
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    CHECK_INT(cl_get(&c, "/health"), 200);
+    CHECK_STR(c.body.p, "OK\n");
+    CHECK_INT(c.closes, 1);              /* that child is on its way out */
+    cl_close(&c);
+    fx_down(&f);
+}
+
+/* ---------------------------------------------------------------------------
  * >>load -- slow clients, greedy clients, all workers busy
  * ------------------------------------------------------------------------- */
 
@@ -9989,6 +10948,891 @@ TEST(process, command_line)
 }
 
 /* ---------------------------------------------------------------------------
+ * >>operate -- reload, upgrade, watchdog, service managers
+ * ------------------------------------------------------------------------- */
+
+/* --- requests all the while ---------------------------------------------- */
+
+typedef struct asker {
+    pthread_t th;
+    int       port, stop, done, failed;
+    char      why[160];
+} asker;
+
+/* One keep-alive client after the other: a reply that is not 200, a connection
+ * that is refused or ends without notice, is a failure. */
+static void *asker_main(void *arg)
+{
+    asker *a = (asker *)arg;
+    client c;
+    int open = 0, rc = 200;
+
+    while (!get_int(&a->stop) && !get_int(&a->failed)) {
+        if (!open && cl_connect_port(&c, a->port, 0) != 0) {
+            snprintf(a->why, sizeof a->why, "connect: %s", strerror(errno));
+            set_int(&a->failed, 1);
+            return NULL;
+        }
+        open = 1;
+        rc = cl_get(&c, "/hello");
+        if (rc != 200) {
+            snprintf(a->why, sizeof a->why, "reply %d, end %d, after %d", rc,
+                     c.end, get_int(&a->done));
+            set_int(&a->failed, 1);
+        }
+        add_int(&a->done, 1);
+        if (c.closes || rc != 200) {
+            cl_close(&c);
+            open = 0;
+        }
+    }
+    if (open)
+        cl_close(&c);
+    return NULL;
+}
+
+static void askers_start(asker *a, int n, int port)
+{
+    int i;
+
+    memset(a, 0, (size_t)n * sizeof *a);
+    for (i = 0; i < n; i++) {
+        a[i].port = port;
+        pthread_create(&a[i].th, NULL, asker_main, &a[i]);
+    }
+}
+
+static void askers_stop(asker *a, int n)
+{
+    int i;
+
+    for (i = 0; i < n; i++) {
+        set_int(&a[i].stop, 1);
+        pthread_join(a[i].th, NULL);
+        if (a[i].failed)
+            fail(__FILE__, __LINE__, "client %d: %s", i, a[i].why);
+        CHECK(a[i].done > 0);
+    }
+}
+
+/* --- reload -------------------------------------------------------------- */
+
+static int serves(const fixture *f, int generation)
+{
+    char line[64];
+
+    snprintf(line, sizeof line, "generation %d serves", generation);
+    return fx_log_has(f, line);
+}
+
+static void reload_to(fixture *f, int sig, int generation)
+{
+    kill(f->pid, sig);
+    CHECK_SOON(serves(f, generation), 8000);
+}
+
+TEST(operate, graceful_restarts_lose_nothing)
+{
+    enum { N = 6, RELOADS = 20 };
+    asker a[N];
+    fixture f;
+    long kids[16], after[16];
+    int i;
+
+    fx_init_forked(&f, 2);
+    f.deaths_ok = 1;
+    f.cfg.max_keep_alive_requests = 0;
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+    wait_children(&f, 2, kids, PATIENCE);
+    askers_start(a, N, f.port);
+    for (i = 1; i <= RELOADS / g_slow + 1; i++)
+        reload_to(&f, SIGUSR1, i);
+    askers_stop(a, N);
+    CHECK_SOON(fx_log_lines(&f, "has ended: its log files") == i - 1, 8000);
+    wait_children(&f, 2, after, PATIENCE);
+    CHECK(!is_among(after[0], kids, 2) && !is_among(after[1], kids, 2));
+    fx_down(&f);
+}
+
+TEST(operate, graceful_restart_closes_no_idle_connection)   /* 43359 */
+{
+    fixture f;
+    client idle, sleeper;
+
+    fx_init_forked(&f, 2);
+    f.deaths_ok = 1;
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+    cl_open(&idle, &f);
+    check_in_step(&idle);
+    cl_open(&sleeper, &f);
+    cl_puts(&sleeper, "GET /sleep?ms=500 HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK(!cl_readable(&sleeper, 50));
+    reload_to(&f, SIGUSR1, 1);
+    CHECK_OPEN(&idle);
+    CHECK_INT(cl_get(&idle, "/hello"), 200);    /* the old generation's last */
+    CHECK_INT(idle.closes, 1);
+    CHECK_INT(cl_reply(&sleeper), 200);
+    CHECK_SOON(fx_log_has(&f, "generation 0 has ended"), 4000);
+    cl_close(&idle);
+    cl_close(&sleeper);
+    fx_down(&f);
+}
+
+/* What the next reload meets: shm->rc[0]. */
+enum { RELOAD_OK, RELOAD_REFUSED, RELOAD_CRASHES, RELOAD_HANGS,
+       RELOAD_BAD_LISTEN, RELOAD_BAD_NUMBER, RELOAD_SICK, RELOAD_LIMITS };
+
+static int hk_reload(empm_config *cfg, void *user)
+{
+    (void)user;
+    switch (get_int(&shm->rc[0])) {
+    case RELOAD_REFUSED:
+        return EMPM_EINVAL;
+    case RELOAD_CRASHES:
+        signal(SIGSEGV, SIG_DFL);
+        raise(SIGSEGV);
+        break;
+    case RELOAD_HANGS:
+        for (;;)
+            pause();
+    case RELOAD_BAD_LISTEN:
+        cfg->listen[1] = "192.0.2.1:80";         /* not an address of ours */
+        break;
+    case RELOAD_BAD_NUMBER:
+        cfg->timeout_ms = -1;
+        break;
+    case RELOAD_LIMITS:
+        cfg->server_limit = 40;
+        cfg->thread_limit = 128;
+        break;
+    default:
+        break;
+    }
+    return EMPM_OK;
+}
+
+static int hk_sick(empm_server *s, void *user)
+{
+    fx_child_start(s, user);
+    return get_int(&shm->rc[0]) == RELOAD_SICK;
+}
+
+TEST(operate, failed_reload_changes_nothing)
+{
+    static const struct { int what; const char *log; } rows[] = {
+        { RELOAD_REFUSED,    "on_reload has refused" },
+        { RELOAD_CRASHES,    "crashes or hangs" },
+        { RELOAD_HANGS,      "crashes or hangs" },
+        { RELOAD_BAD_LISTEN, "192.0.2.1:80: " },
+        { RELOAD_BAD_NUMBER, "Timeout of -1 is out of range" },
+        { RELOAD_SICK,       "does not become healthy" }
+    };
+    fixture f;
+    long kids[16], after[16];
+    size_t i;
+
+    fx_init_forked(&f, 2);
+    f.deaths_ok = 1;
+    f.cfg.start_timeout_ms = SCALED(700);
+    f.cfg.on_reload = hk_reload;
+    f.cfg.on_child_start = hk_sick;
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+    wait_children(&f, 2, kids, PATIENCE);
+    for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        context("%s", rows[i].log);
+        set_int(&shm->rc[0], rows[i].what);
+        kill(f.pid, SIGUSR1);
+        CHECK_SOON(fx_log_lines(&f, "the generation that serves goes on") ==
+                   (int)i + 1, 8000);
+        CHECK(fx_log_has(&f, rows[i].log));
+        CHECK_INT(wait_children(&f, 2, after, PATIENCE), 2);
+        CHECK(is_among(after[0], kids, 2) && is_among(after[1], kids, 2));
+        CHECK_INT(get_status(&f, "/hello"), 200);
+    }
+    no_context();
+    CHECK(!serves(&f, 1));
+    set_int(&shm->rc[0], RELOAD_LIMITS);         /* 53555: they stay */
+    reload_to(&f, SIGUSR1, 1);
+    CHECK(fx_log_has(&f, "EMPM0501") && fx_log_has(&f, "EMPM0506"));
+    CHECK_INT(get_status(&f, "/hello"), 200);
+    fx_down(&f);
+}
+
+TEST(operate, signals_while_a_reload_is_under_way)   /* 60487, 64533 */
+{
+    fixture f;
+    int i;
+
+    fx_init_forked(&f, 2);
+    f.deaths_ok = 1;
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM5042"), 4000);    /* no child yet */
+    for (i = 0; i < 40; i++) {
+        kill(f.pid, i % 3 == 0 ? SIGHUP : SIGUSR1);
+        nap(7);
+    }
+    CHECK_SOON(serves(&f, 2), 8000);
+    CHECK_INT(get_status(&f, "/hello"), 200);
+    kill(f.pid, SIGUSR1);            /* and a stop in the middle of one */
+    nap(5);
+    fx_down(&f);
+}
+
+static char g_second[64], g_third[64];
+
+static int hk_listen(empm_config *cfg, void *user)
+{
+    (void)user;
+    cfg->listen[1] = get_int(&shm->rc[0]) == 1 ? g_second
+                   : get_int(&shm->rc[0]) == 2 ? g_third : NULL;
+    return EMPM_OK;
+}
+
+static int is_open(int port)
+{
+    client c;
+    const int ok = cl_connect_port(&c, port, 0) == 0;
+
+    if (ok)
+        cl_close(&c);
+    return ok;
+}
+
+TEST(operate, reload_adds_and_removes_sockets)
+{
+    fixture f;
+    asker a[2];
+    int port, fd = listening_socket(&port);
+
+    close(fd);
+    fx_init_forked(&f, 1);
+    f.deaths_ok = 1;
+    f.cfg.on_reload = hk_listen;
+    snprintf(g_second, sizeof g_second, "127.0.0.1:%d", port);
+    snprintf(g_third, sizeof g_third, "0.0.0.0:%d", port);
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+    CHECK(!is_open(port));
+    askers_start(a, 2, f.port);
+    set_int(&shm->rc[0], 1);
+    reload_to(&f, SIGUSR1, 1);
+    CHECK(is_open(port));
+    set_int(&shm->rc[0], 2);         /* cannot be bound beside the old one */
+    kill(f.pid, SIGUSR1);
+    CHECK_SOON(fx_log_has(&f, "stop and start"), 4000);
+    CHECK(is_open(port));
+    set_int(&shm->rc[0], 0);
+    reload_to(&f, SIGUSR1, 2);
+    CHECK_SOON(!is_open(port), 2000);
+    set_int(&shm->rc[0], 2);         /* now it is free */
+    reload_to(&f, SIGUSR1, 3);
+    CHECK(is_open(port));
+    askers_stop(a, 2);
+    fx_down(&f);
+}
+
+TEST(operate, restart_stops_what_runs)
+{
+    fixture f;
+    client c;
+    uint64_t t0;
+
+    fx_init_forked(&f, 1);
+    f.deaths_ok = 1;
+    f.cfg.stop_timeout_ms = 200;
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+    cl_open(&c, &f);
+    cl_puts(&c, "GET /sleep?ms=20000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK(!cl_readable(&c, 50));
+    t0 = now_ms();
+    reload_to(&f, SIGHUP, 1);
+    CHECK(cl_end(&c, SCALED(5000)) != CL_TIMEOUT);
+    CHECK_IN(now_ms() - t0, 0, SCALED(4000));
+    CHECK_INT(get_status(&f, "/hello"), 200);
+    cl_close(&c);
+    fx_down(&f);
+}
+
+TEST(operate, a_drain_has_its_end)   /* a9: old generations for ever */
+{
+    fixture f;
+    client c;
+    uint64_t t0;
+
+    fx_init_forked(&f, 1);
+    f.deaths_ok = 1;
+    f.cfg.graceful_restart_timeout_ms = 300;
+    f.cfg.stop_timeout_ms = 100;
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+    cl_open(&c, &f);
+    cl_puts(&c, "GET /sleep?ms=30000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK(!cl_readable(&c, 50));
+    t0 = now_ms();
+    reload_to(&f, SIGUSR1, 1);
+    CHECK_SOON(fx_log_has(&f, "generation 0 has ended"), 8000);
+    CHECK_IN(now_ms() - t0, 300, 2700 + SCALED(1500));
+    CHECK(cl_end(&c, SCALED(1000)) != CL_TIMEOUT);
+    cl_close(&c);
+    fx_down(&f);
+}
+
+TEST(operate, next_reload_clips_the_drain)
+{
+    fixture f;
+    client c;
+    uint64_t t0;
+
+    fx_init_forked(&f, 1);
+    f.deaths_ok = 1;
+    f.cfg.graceful_restart_timeout_ms = 0;       /* no limit */
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+    cl_open(&c, &f);
+    cl_puts(&c, "GET /sleep?ms=30000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK(!cl_readable(&c, 50));
+    reload_to(&f, SIGUSR1, 1);
+    t0 = now_ms();
+    CHECK_INT(get_status(&f, "/hello"), 200);
+    reload_to(&f, SIGUSR1, 2);
+    CHECK_IN(now_ms() - t0, 1500, 2000 + SCALED(2000));
+    CHECK(cl_end(&c, SCALED(1000)) != CL_TIMEOUT);
+    cl_close(&c);
+    fx_down(&f);
+}
+
+TEST(operate, graceful_stop_may_wait_for_balancers)
+{
+    fixture f;
+    uint64_t t0;
+
+    fx_init_forked(&f, 1);
+    f.cfg.graceful_shutdown_delay_ms = SCALED(400);
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+    t0 = now_ms();
+    kill(f.pid, SIGQUIT);
+    CHECK_SOON(fx_log_has(&f, "EMPM0492"), 1000);
+    CHECK_INT(get_status(&f, "/hello"), 200);    /* all goes on */
+    CHECK(fx_wait(&f, PATIENCE));
+    CHECK_IN(now_ms() - t0, (uint64_t)SCALED(400), (uint64_t)SCALED(2500));
+    if (fx_reap(&f, f.pid, SCALED(1000)))
+        f.pid = 0;
+    fx_down(&f);
+}
+
+/* --- the watchdog -------------------------------------------------------- */
+
+TEST(operate, stopped_child_is_replaced)
+{
+    fixture f;
+    long kids[16], after[16];
+    uint64_t t0;
+    int n;
+
+    fx_init_forked(&f, 2);
+    f.deaths_ok = 1;
+    f.cfg.watchdog_interval_ms = SCALED(100);
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+    if (wait_children(&f, 2, kids, PATIENCE) != 2) {
+        fx_down(&f);
+        SKIP("no /proc to see children in");
+    }
+    nap(SCALED(500));                /* nobody is killed who answers */
+    CHECK_INT(wait_children(&f, 2, after, PATIENCE), 2);
+    CHECK(is_among(after[0], kids, 2) && is_among(after[1], kids, 2));
+    t0 = now_ms();
+    kill((pid_t)kids[0], SIGSTOP);
+    CHECK_SOON(fx_log_has(&f, "EMPM5038"), 4000);
+    CHECK_IN(now_ms() - t0, SCALED(200), SCALED(1500));
+    do
+        n = wait_children(&f, 2, after, PATIENCE);
+    while (n == 2 && is_among(kids[0], after, 2) &&
+           now_ms() - t0 < (uint64_t)PATIENCE);
+    CHECK(n == 2 && !is_among(kids[0], after, 2));
+    CHECK_INT(get_status(&f, "/hello"), 200);
+    fx_down(&f);
+}
+
+TEST(operate, suspended_machine_kills_nobody)
+{
+    fixture f;
+    long kids[16], after[16];
+    int i;
+
+    fx_init_forked(&f, 2);
+    f.cfg.watchdog_interval_ms = SCALED(100);
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+    if (wait_children(&f, 2, kids, PATIENCE) != 2) {
+        fx_down(&f);
+        SKIP("no /proc to see children in");
+    }
+    for (i = 0; i < 3; i++) {
+        kill(-f.pid, SIGSTOP);
+        nap(SCALED(700));
+        kill(-f.pid, SIGCONT);
+        nap(SCALED(250));
+    }
+    CHECK_INT(wait_children(&f, 2, after, PATIENCE), 2);
+    CHECK(is_among(after[0], kids, 2) && is_among(after[1], kids, 2));
+    CHECK(!fx_log_has(&f, "EMPM5038"));
+    CHECK_INT(get_status(&f, "/hello"), 200);
+    fx_down(&f);
+}
+
+/* --- whole programs ------------------------------------------------------ */
+
+#ifdef __linux__
+
+/* This very program, started anew as a server: see main(). */
+typedef struct program {
+    pid_t pid;                       /* as it was started */
+    int   port;
+    int   err_fd;
+    char  exe[400], conf[400], pid_file[400];
+} program;
+
+static void program_init(program *p, const char *more)
+{
+    char self[400], text[2000];
+    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    int fd = listening_socket(&p->port);
+
+    close(fd);
+    self[n > 0 ? n : 0] = 0;
+    p->pid = 0;
+    p->err_fd = unlinked_file();
+    tmp_path(p->exe, sizeof p->exe, "program");
+    unlink(p->exe);
+    CHECK_INT(symlink(self, p->exe), 0);
+    tmp_path(p->conf, sizeof p->conf, "program.conf");
+    tmp_path(p->pid_file, sizeof p->pid_file, "program.pid");
+    unlink(p->pid_file);
+    n = snprintf(text, sizeof text,
+                 "%sListen 127.0.0.1:%d\nPidFile %s\nProcesses 2\n"
+                 "ThreadsPerChild 4\nLogLevel info\nDocumentRoot %s\n%s\n",
+                 geteuid() == 0 ? "User root\n" : "", p->port, p->pid_file,
+                 g_tmp, more);
+    CHECK_INT(write_file(p->conf, text, (size_t)n), 0);
+}
+
+/* Runs it with these arguments (NULL ends, at most 8) after -f CONF. */
+static pid_t program_exec(const program *p, const char *const *args,
+                          void (*before)(void))
+{
+    char *argv[12];
+    int i, n = 0;
+    pid_t pid;
+
+    argv[n++] = (char *)(uintptr_t)p->exe;
+    argv[n++] = (char *)(uintptr_t)"-f";
+    argv[n++] = (char *)(uintptr_t)p->conf;
+    for (i = 0; args != NULL && args[i] != NULL && i < 8; i++)
+        argv[n++] = (char *)(uintptr_t)args[i];
+    argv[n] = NULL;
+    fflush(NULL);
+    pid = fork();
+    if (pid != 0)
+        return pid;
+    close(0);
+    open("/dev/null", O_RDWR);
+    dup2(p->err_fd, 1);
+    dup2(p->err_fd, 2);
+    setenv("EMPM_TEST_PROGRAM", "1", 1);
+    if (before != NULL)
+        before();
+    execv(p->exe, argv);
+    _exit(127);
+}
+
+static int program_said(const program *p, const char *what)
+{
+    char *text = slurp(p->err_fd);
+    const int has = strstr(text, what) != NULL;
+
+    free(text);
+    return has;
+}
+
+static int wait_for_exit(pid_t pid)
+{
+    uint64_t end = now_ms() + (uint64_t)PATIENCE;
+    int status = -1;
+
+    while (waitpid(pid, &status, WNOHANG) == 0)
+        if (now_ms() > end) {
+            kill(pid, SIGKILL);
+            waitpid(pid, &status, 0);
+            return -1;
+        } else
+            nap(1);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+}
+
+static long pid_in(const program *p)
+{
+    char text[32] = "";
+    int fd = open(p->pid_file, O_RDONLY);
+    ssize_t n = fd >= 0 ? read(fd, text, sizeof text - 1) : 0;
+
+    if (fd >= 0)
+        close(fd);
+    text[n > 0 ? n : 0] = 0;
+    return strtol(text, NULL, 10);
+}
+
+static int program_get(const program *p, const char *target)
+{
+    client c;
+    int rc = -2;
+
+    if (cl_connect_port(&c, p->port, 0) == 0) {
+        rc = cl_get(&c, target);
+        cl_close(&c);
+    }
+    return rc;
+}
+
+static int program_up(program *p, void (*before)(void))
+{
+    p->pid = program_exec(p, NULL, before);
+    CHECK_SOON(pid_in(p) > 0 && program_get(p, "/hello") == 200, 8000);
+    return pid_in(p) > 0;
+}
+
+static void program_show(program *p)
+{
+    char *text = slurp(p->err_fd);
+
+    if (g_show_log)
+        printf("%s", text);
+    if (strstr(text, "Sanitizer") != NULL || strstr(text, "runtime error"))
+        fail(__FILE__, __LINE__, "the program said:\n%s", text);
+    free(text);
+}
+
+static int nobody_left(void)
+{
+    long kids[16];
+
+    while (waitpid(-1, NULL, WNOHANG) > 0)
+        continue;
+    return children_of((long)getpid(), kids, 16) <= (g_watch_fd >= 0);
+}
+
+static void program_down(program *p)
+{
+    long pid = pid_in(p);
+
+    if (pid > 0)
+        kill((pid_t)pid, SIGTERM);
+    if (p->pid > 0)
+        CHECK_INT(wait_for_exit(p->pid), 0);
+    CHECK_SOON(pid_in(p) == 0, 8000);
+    CHECK_SOON(program_get(p, "/hello") == -2, 4000);
+    program_show(p);
+    close(p->err_fd);
+    CHECK_SOON(nobody_left(), 4000); /* upgrades: we are a subreaper */
+    unlink(p->exe);
+    unlink(p->conf);
+}
+
+TEST(operate, upgrades_lose_nothing)
+{
+    enum { N = 4 };
+    asker a[N];
+    program p;
+    char self[400];
+    ssize_t n;
+    long before, now;
+    int i;
+
+    program_init(&p, "MaxKeepAliveRequests 0");
+    if (program_up(&p, NULL)) {
+        askers_start(a, N, p.port);
+        for (i = 0; i < 3; i++) {
+            context("upgrade %d", i);
+            before = pid_in(&p);
+            kill((pid_t)before, SIGUSR2);
+            CHECK_SOON((now = pid_in(&p)) != before && now > 0, 8000);
+            CHECK_SOON(kill((pid_t)before, 0) != 0 ||
+                       waitpid((pid_t)before, NULL, WNOHANG) != 0, 8000);
+        }
+        no_context();
+        p.pid = p.pid == (pid_t)pid_in(&p) ? p.pid : 0;
+        /* a program that does not start: the old one goes on */
+        n = readlink(p.exe, self, sizeof self - 1);
+        self[n > 0 ? n : 0] = 0;
+        unlink(p.exe);
+        CHECK_INT(symlink("/bin/false", p.exe), 0);
+        before = pid_in(&p);
+        kill((pid_t)before, SIGUSR2);
+        CHECK_SOON(program_said(&p, "the new program has ended"), 8000);
+        CHECK_INT(program_get(&p, "/hello"), 200);
+        CHECK_INT(pid_in(&p), before);
+        unlink(p.exe);
+        CHECK_INT(symlink(self, p.exe), 0);
+        kill((pid_t)before, SIGUSR2);
+        CHECK_SOON((now = pid_in(&p)) != before && now > 0, 8000);
+        askers_stop(a, N);
+    }
+    program_down(&p);
+}
+
+TEST(operate, pid_file)
+{
+    static const char *const start[] = { "-k", "start", NULL };
+    static const char *const stop[] = { "-k", "stop", NULL };
+    static const char *const graceful[] = { "-k", "graceful", NULL };
+    program p;
+    long pid;
+
+    program_init(&p, "");
+    CHECK_INT(wait_for_exit(program_exec(&p, stop, NULL)), 0);
+    CHECK(program_said(&p, "(no pid file) not running"));
+    /* what is left of a crash, with the pid of somebody else: no obstacle */
+    CHECK_INT(write_file(p.pid_file, "1\n", 2), 0);
+    CHECK_INT(wait_for_exit(program_exec(&p, stop, NULL)), 0);
+    CHECK(program_said(&p, "(pid 1?) not running"));
+    CHECK_INT(wait_for_exit(program_exec(&p, start, NULL)), 0);
+    CHECK_INT(program_get(&p, "/hello"), 200);   /* it serves by then */
+    pid = pid_in(&p);
+    CHECK(pid > 1);
+    CHECK_INT(wait_for_exit(program_exec(&p, start, NULL)), 0);
+    CHECK(program_said(&p, "already running"));
+    CHECK_INT(wait_for_exit(program_exec(&p, NULL, NULL)), 1);
+    CHECK(program_said(&p, "EMPM5041"));
+    CHECK_INT(wait_for_exit(program_exec(&p, graceful, NULL)), 0);
+    CHECK_SOON(program_said(&p, "SIGUSR1") || pid_in(&p) == pid, 4000);
+    kill((pid_t)pid, SIGKILL);                   /* a crash */
+    CHECK_SOON(program_get(&p, "/hello") == -2, 4000);
+    CHECK_INT(wait_for_exit(program_exec(&p, start, NULL)), 0);
+    CHECK(pid_in(&p) > 1 && pid_in(&p) != pid);
+    CHECK_INT(wait_for_exit(program_exec(&p, stop, NULL)), 0);
+    CHECK_SOON(pid_in(&p) == 0, 8000);
+    program_down(&p);
+}
+
+TEST(operate, bad_file_is_refused_and_the_old_one_stays)
+{
+    static const char *const graceful[] = { "-k", "graceful", NULL };
+    program p;
+    char *text;
+    int fd;
+
+    program_init(&p, "");
+    if (program_up(&p, NULL)) {
+        fd = open(p.conf, O_WRONLY | O_APPEND);
+        CHECK(write(fd, "KepAliveTimeout 3\n", 18) == 18);
+        close(fd);
+        CHECK_INT(wait_for_exit(program_exec(&p, graceful, NULL)), 1);
+        text = slurp(p.err_fd);
+        CHECK(strstr(text, "perhaps 'KeepAliveTimeout'") != NULL);
+        CHECK(strstr(text, "SIGUSR1") == NULL);  /* no signal was sent */
+        free(text);
+        kill((pid_t)pid_in(&p), SIGUSR1);        /* and if it is */
+        CHECK_SOON(program_said(&p, "the generation that serves goes on"), 4000);
+        CHECK_INT(program_get(&p, "/hello"), 200);
+    }
+    program_down(&p);
+}
+
+/* --- service managers ---------------------------------------------------- */
+
+static int g_manager = -1;
+static char g_manager_path[100];
+
+static void manager_env(void)
+{
+    setenv("NOTIFY_SOCKET", g_manager_path, 1);
+    setenv("WATCHDOG_USEC", "200000", 1);
+}
+
+/* Waits for a datagram that has this in it. */
+static int manager_hears(const char *what)
+{
+    uint64_t end = now_ms() + (uint64_t)PATIENCE;
+    char text[600];
+
+    while (now_ms() < end) {
+        ssize_t n = recv(g_manager, text, sizeof text - 1, MSG_DONTWAIT);
+        if (n <= 0) {
+            nap(1);
+            continue;
+        }
+        text[n] = 0;
+        if (strstr(text, what) != NULL)
+            return 1;
+    }
+    return 0;
+}
+
+TEST(operate, tells_the_service_manager)
+{
+    struct sockaddr_un a;
+    program p;
+    char main_pid[40];
+    long pid;
+
+    snprintf(g_manager_path, sizeof g_manager_path, "/tmp/empm-notify-%ld",
+             (long)getpid());
+    memset(&a, 0, sizeof a);
+    a.sun_family = AF_UNIX;
+    snprintf(a.sun_path, sizeof a.sun_path, "%s", g_manager_path);
+    unlink(g_manager_path);
+    g_manager = socket(AF_UNIX, SOCK_DGRAM, 0);
+    CHECK_INT(bind(g_manager, (struct sockaddr *)&a, sizeof a), 0);
+    program_init(&p, "");
+    if (program_up(&p, manager_env)) {
+        CHECK(manager_hears("READY=1\nMAINPID="));
+        CHECK(manager_hears("WATCHDOG=1"));
+        CHECK(manager_hears("WATCHDOG=1"));
+        pid = pid_in(&p);
+        kill((pid_t)pid, SIGUSR1);
+        CHECK(manager_hears("RELOADING=1\nMONOTONIC_USEC="));
+        CHECK(manager_hears("READY=1"));
+        kill((pid_t)pid, SIGUSR2);
+        CHECK_SOON(pid_in(&p) != pid && pid_in(&p) > 0, 8000);
+        snprintf(main_pid, sizeof main_pid, "MAINPID=%ld\n", pid_in(&p));
+        CHECK(manager_hears(main_pid));
+        kill((pid_t)pid_in(&p), SIGTERM);
+        CHECK(manager_hears("STOPPING=1"));
+    }
+    program_down(&p);
+    close(g_manager);
+    unlink(g_manager_path);
+}
+
+static int g_passed_fd[2];
+
+static void pass_sockets(void)
+{
+    char pid[32];
+
+    dup2(g_passed_fd[0], 13);        /* out of the way of each other */
+    dup2(g_passed_fd[1], 14);
+    dup2(13, 3);
+    dup2(14, 4);
+    snprintf(pid, sizeof pid, "%ld", (long)getpid());
+    setenv("LISTEN_PID", pid, 1);
+    setenv("LISTEN_FDS", "2", 1);
+    setenv("LISTEN_FDNAMES", "other:web", 1);
+}
+
+TEST(operate, takes_sockets_by_name)
+{
+    program p;
+    char text[600];
+    int port[2], fd;
+
+    program_init(&p, "");
+    g_passed_fd[0] = listening_socket(&port[0]);
+    g_passed_fd[1] = listening_socket(&port[1]);
+    snprintf(text, sizeof text, "\nListen systemd:web\n");
+    fd = open(p.conf, O_WRONLY | O_APPEND);
+    CHECK(write(fd, text, strlen(text)) > 0);
+    close(fd);
+    p.pid = program_exec(&p, NULL, pass_sockets);
+    close(g_passed_fd[0]);
+    close(g_passed_fd[1]);
+    CHECK_SOON(program_get(&p, "/hello") == 200, 8000);
+    fd = p.port;
+    p.port = port[1];
+    CHECK_SOON(program_get(&p, "/hello") == 200, 4000);
+    CHECK_SOON(program_said(&p, "EMPM0489"), 8000);
+    kill((pid_t)pid_in(&p), SIGUSR1);    /* a reload keeps it */
+    CHECK_SOON(program_said(&p, "generation 1 serves"), 8000);
+    CHECK_INT(program_get(&p, "/hello"), 200);
+    p.port = fd;
+    program_down(&p);
+    program_init(&p, "Listen systemd:web");      /* nobody passes one */
+    CHECK_INT(wait_for_exit(program_exec(&p, NULL, NULL)), 1);
+    CHECK(program_said(&p, "no socket of that name"));
+    program_show(&p);
+    close(p.err_fd);
+}
+
+/* --- privileges ---------------------------------------------------------- */
+
+/* The line of /proc/PID/status that begins with `name`. */
+static void status_line(long pid, const char *name, char *out, size_t n)
+{
+    char path[64], line[256];
+    FILE *f;
+
+    out[0] = 0;
+    snprintf(path, sizeof path, "/proc/%ld/status", pid);
+    f = fopen(path, "r");
+    while (f != NULL && fgets(line, sizeof line, f) != NULL)
+        if (strncmp(line, name, strlen(name)) == 0)
+            snprintf(out, n, "%s", line);
+    if (f != NULL)
+        fclose(f);
+}
+
+TEST(operate, children_give_root_up)
+{
+    program p;
+    client c;
+    char line[200], more[500];
+    long kids[16], pid;
+
+    if (geteuid() != 0)
+        SKIP("not root");
+    chmod(g_tmp, 0755);
+    snprintf(more, sizeof more, "User nobody\nChrootDir %s\n", g_tmp);
+    program_init(&p, more);
+    if (program_up(&p, NULL)) {
+        pid = pid_in(&p);
+        CHECK_INT(children_of(pid, kids, 16), 2);
+        status_line(kids[0], "Uid:", line, sizeof line);
+        CHECK(strstr(line, "\t0") == NULL && strlen(line) > 10);
+        status_line(kids[0], "Gid:", line, sizeof line);
+        CHECK(strstr(line, "\t0") == NULL);
+        status_line(kids[0], "Groups:", line, sizeof line);
+        CHECK(strstr(line, "\t0 ") == NULL);
+        status_line(kids[0], "NoNewPrivs:", line, sizeof line);
+        CHECK(strstr(line, "1") != NULL);
+        status_line(pid, "Uid:", line, sizeof line);
+        CHECK(strstr(line, "\t0") != NULL);
+        CHECK_INT(cl_connect_port(&c, p.port, 0), 0);
+        CHECK_INT(cl_get(&c, "/cwd"), 200);
+        CHECK_STR(c.body.p, "/");                /* and it is the new one */
+        cl_close(&c);
+    }
+    program_down(&p);
+    program_init(&p, "");                        /* root, and not told so */
+    CHECK_INT(write_file(p.conf, "Processes 1\n", 12), 0);
+    CHECK_INT(wait_for_exit(program_exec(&p, NULL, NULL)), 1);
+    CHECK(program_said(&p, "EMPM5031"));
+    close(p.err_fd);
+    program_init(&p, "User nobody-of-that-name");
+    CHECK_INT(wait_for_exit(program_exec(&p, NULL, NULL)), 1);
+    CHECK(program_said(&p, "EMPM0543"));
+    close(p.err_fd);
+    chmod(g_tmp, 0700);
+}
+
+#endif /* __linux__ */
+
+/* ---------------------------------------------------------------------------
  * >>clients -- the real ones, where they are installed
  * ------------------------------------------------------------------------- */
 
@@ -10163,6 +12007,188 @@ TEST(clients, goaccess)             /* reads the access log */
     unlink(path);
 }
 
+TEST(clients, curl_haproxy_protocol)
+{
+    fixture f;
+    char out[4096];
+
+    if (!installed("curl"))
+        SKIP("curl is not installed");
+    fx_init_forked(&f, 1);
+    f.options = " proxy";
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(shell(out, sizeof out, "curl -sS -m 20 --haproxy-protocol "
+                    "http://127.0.0.1:%d/who http://127.0.0.1:%d/hello", f.port,
+                    f.port), 0);
+    CHECK(strncmp(out, "127.0.0.1:", 10) == 0);
+    CHECK(strstr(out, " 127.0.0.1Hello, world!\n") != NULL);
+    CHECK_INT(shell(out, sizeof out, "curl -sS -m 20 http://127.0.0.1:%d/who",
+                    f.port) != 0, 1);    /* without: no answer */
+    fx_down(&f);
+}
+
+/* Clients that count what fails, over connections that last a while. */
+typedef struct visitor {
+    pthread_t thread;
+    int       port, good, failed;
+    int      *stop;
+} visitor;
+
+static void *visitor_run(void *arg)
+{
+    visitor *v = (visitor *)arg;
+
+    while (!get_int(v->stop)) {
+        client c;
+        int i, status = 200;
+        if (cl_connect_port(&c, v->port, 0) != 0) {
+            add_int(&v->failed, 1);
+            continue;
+        }
+        for (i = 0; i < 50 && status == 200 && !get_int(v->stop); i++) {
+            if (i % 4 != 3)
+                status = cl_get(&c, "/hello");
+            else {                       /* nobody may repeat this one */
+                cl_puts(&c, "POST /echo HTTP/1.1\r\nHost: a\r\n"
+                        "Content-Length: 5\r\n\r\nhello");
+                status = cl_reply(&c);
+            }
+            add_int(status == 200 ? &v->good : &v->failed, 1);
+            if (c.closes)
+                break;
+            nap(i % 4);
+        }
+        cl_close(&c);
+    }
+    return NULL;
+}
+
+/* README.md has this configuration with names and times for the real world. */
+static pid_t haproxy_start(int fd, const fixture *node, int nodes)
+{
+    char path[400], text[4000];
+    int n, i;
+    pid_t pid;
+
+    n = snprintf(text, sizeof text,
+        "defaults\n"
+        "    mode http\n"
+        "    timeout connect 2s\n"
+        "    timeout client 10s\n"
+        "    timeout server 10s\n"
+        "    timeout http-request 10s\n"
+        "    timeout http-keep-alive 5s\n"
+        "    retries 3\n"
+        "    option redispatch 1\n"
+        "    retry-on conn-failure empty-response\n"
+        "frontend www\n"
+        "    bind fd@%d\n"
+        "    default_backend nodes\n"
+        "backend nodes\n"
+        "    balance leastconn\n"
+        "    http-request disable-l7-retry unless METH_GET\n"
+        "    option httpchk GET /health\n"
+        "    default-server check inter 200ms fall 2 rise 1 send-proxy-v2\n", fd);
+    for (i = 0; i < nodes; i++)
+        n += snprintf(text + n, sizeof text - (size_t)n,
+                      "    server node%d 127.0.0.1:%d\n", i, node[i].port);
+    write_file(tmp_path(path, sizeof path, "haproxy.cfg"), text, (size_t)n);
+    pid = fork();
+    if (pid == 0) {
+#ifdef __linux__
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+#endif
+        if (!g_show_log)
+            dup2(open("/dev/null", O_RDWR), 2);
+        execlp("haproxy", "haproxy", "-q", "-db", "-f", path, (char *)NULL);
+        execl("/usr/sbin/haproxy", "haproxy", "-q", "-db", "-f", path,
+              (char *)NULL);
+        _exit(127);
+    }
+    return pid;
+}
+
+static void visitors(visitor *v, int n, int *good, int *failed)
+{
+    int i;
+
+    for (i = *good = *failed = 0; i < n; i++) {
+        *good += get_int(&v[i].good);
+        *failed += get_int(&v[i].failed);
+    }
+}
+
+TEST(clients, haproxy_loses_nothing)
+{
+    enum { NODES = 4, VISITORS = 8 };
+    fixture f[NODES];
+    visitor v[VISITORS];
+    client c;
+    int fd, port = 0, stop = 0, good, failed, before, i, st;
+    pid_t haproxy, group;
+
+    if (!installed("haproxy") && access("/usr/sbin/haproxy", X_OK) != 0)
+        SKIP("haproxy is not installed");
+    for (i = 0; i < NODES; i++) {
+        fx_init_forked(&f[i], 1);
+        f[i].options = " proxy";
+        f[i].cfg.keep_alive_timeout_ms = 300;   /* idle ones go all the time */
+        f[i].cfg.graceful_shutdown_delay_ms = i == 0 ? 600 : 0;
+        if (!fx_up(&f[i]))
+            return;
+    }
+    fd = listening_socket(&port);
+    haproxy = haproxy_start(fd, f, NODES);
+    close(fd);
+    CHECK_INT(cl_connect_port(&c, port, 0), 0);
+    CHECK_INT(cl_get(&c, "/who"), 200);  /* our address, as haproxy has seen it */
+    CHECK(strncmp(c.body.p, "127.0.0.1:", 10) == 0);
+    cl_close(&c);
+
+    memset(v, 0, sizeof v);
+    for (i = 0; i < VISITORS; i++) {
+        v[i].port = port;
+        v[i].stop = &stop;
+        pthread_create(&v[i].thread, NULL, visitor_run, &v[i]);
+    }
+    nap(500);
+    for (i = 0; i < 2; i++) {            /* nodes go: nobody notices */
+        kill(f[i].pid, SIGQUIT);
+        CHECK(fx_wait(&f[i], PATIENCE));
+        CHECK(WIFEXITED(f[i].status) && WEXITSTATUS(f[i].status) == 0);
+        f[i].pid = 0;
+        nap(300);
+        visitors(v, VISITORS, &good, &failed);
+        CHECK(good > 100);
+        CHECK_INT(failed, 0);
+    }
+
+    group = f[2].pid;                    /* a node dies: those it had may fail */
+    kill(-group, SIGKILL);
+    waitpid(group, &st, 0);
+    CHECK(fx_reap(&f[2], group, SCALED(3000)));
+    f[2].pid = 0;
+    nap(1000);
+    visitors(v, VISITORS, &before, &failed);
+    CHECK_IN(failed, 0, VISITORS);
+    st = failed;
+    nap(500);                            /* from then on, none */
+    visitors(v, VISITORS, &good, &failed);
+    CHECK(good > before + 50);
+    CHECK_INT(failed, st);
+
+    set_int(&stop, 1);
+    for (i = 0; i < VISITORS; i++)
+        pthread_join(v[i].thread, NULL);
+    kill(haproxy, SIGTERM);
+    CHECK_INT(waitpid(haproxy, &st, 0), haproxy);
+    for (i = 0; i < NODES; i++) {
+        f[i].deaths_ok = 1;              /* the count is of all nodes */
+        fx_down(&f[i]);
+    }
+}
+
 /* ---------------------------------------------------------------------------
  * >>main -- picks, runs, counts
  * ------------------------------------------------------------------------- */
@@ -10266,6 +12292,21 @@ static int is_picked(const test *t, const char *name, int argc, char **argv)
     return 0;
 }
 
+/* A server for >>operate, with its options. */
+static int program_main(int argc, char **argv)
+{
+    static const empm_route program_routes[] = {
+        EMPM_ROUTE("GET /hello", h_hello, NULL),
+        EMPM_ROUTE("GET /cwd",   h_cwd,   NULL),
+        EMPM_ROUTES_END
+    };
+    empm_config cfg = empm_defaults();
+
+    shm = (shared *)calloc(1, sizeof *shm);
+    cfg.routes = program_routes;
+    return empm_main(&cfg, argc, argv);
+}
+
 int main(int argc, char **argv)
 {
     const test *t;
@@ -10273,6 +12314,8 @@ int main(int argc, char **argv)
     const char *base = getenv("TMPDIR");
     int i, list = 0, with_long = 0, words = 0, forked;
 
+    if (getenv("EMPM_TEST_PROGRAM") != NULL)     /* see >>operate */
+        return program_main(argc, argv);
     setvbuf(stdout, NULL, _IOLBF, 8192);
     for (i = 1; i < argc; i++) {
         if (strcmp(argv[i], "-l") == 0)
