@@ -200,6 +200,10 @@
  *   5401  ... has a format that cannot be
  *   5402  ErrorLog is no file, stderr or syslog:facility
  *   5403  no memory for a line of a CustomLog
+ *   5500  SharedStoreSize is too small or too large
+ *   5501  ... but the server is built without the store
+ *   5502  no memory for the shared store
+ *   5503  SharedStoreSize cannot change in a reload
  *   Of each number that load can repeat, a child writes ten lines a minute (of
  *   those about itself, one), and then says how many were left out.
  * ======================================================================== */
