@@ -2163,7 +2163,7 @@ static long status_number(const fixture *f, const char *name)
     long n = -1;
     const char *p;
 
-    if (ask(f, &c, "GET /server-status HTTP/1.1\r\nHost: a\r\n\r\n") == 200 &&
+    if (ask(f, &c, "GET /server-status?auto HTTP/1.1\r\nHost: a\r\n\r\n") == 200 &&
         (p = strstr(c.body.p, name)) != NULL && p[strlen(name)] == ':')
         n = strtol(p + strlen(name) + 1, NULL, 10);
     cl_close(&c);
@@ -7582,9 +7582,9 @@ LIVE(load, slow_clients_hold_no_worker)
     check_four_workers_free(&f);
     CHECK_SOON(status_number(&f, "BusyWorkers") == 1, 2000);    /* this one */
     CHECK_SOON(status_number(&f, "IdleWorkers") == 3, 2000);
-    CHECK_INT(status_number(&f, "ConnsSuspended"), N / 12);
-    CHECK_INT(status_number(&f, "ConnsReadBody"), N / 12 * 4);
-    CHECK_IN(status_number(&f, "ConnsReadHead"), N / 12 * 2, N / 12 * 2 + 8);
+    CHECK_INT(status_number(&f, "ConnsAsyncSuspended"), N / 12);
+    CHECK_INT(status_number(&f, "ConnsAsyncReadBody"), N / 12 * 4);
+    CHECK_IN(status_number(&f, "ConnsAsyncReadHead"), N / 12 * 2, N / 12 * 2 + 8);
     for (i = 0; i < N; i++)         /* a bit more of the same */
         if (i % 12 < 5)
             cl_puts(&c[i], "X");
