@@ -8011,19 +8011,23 @@ static void empm__name_alone(const empm_config *cfg, char *to, size_t n)
 static void empm__see_cpu(const empm_server *s, empm__seen *seen)
 {
     const pid_t parent = s->parent_fd >= 0 ? getppid() : getpid();
-    uint64_t of[4], *all = seen->cpu_us;
+    uint64_t before[4], of[4], *all = seen->cpu_us;
     int i, k, again = 3;
     empm__cpu_us(parent, of);
     do {
         memcpy(all, of, sizeof of);
-        for (i = 0; s->parent_fd >= 0 && i < seen->nchildren; i++) {
-            empm__cpu_us((pid_t)seen->children[i].pid, of);
+        memcpy(before, of, sizeof of);
+        for (i = 0; s->parent_fd >= 0 && i < s->score.slots; i++) {
+            const uint32_t pid =
+                empm__load(&empm__score_slot_at(&s->score, i)->pid);
+            if (pid == 0)
+                continue;
+            empm__cpu_us((pid_t)pid, of);
             for (k = 0; k < 4; k++)
                 all[2 + k % 2] += of[k];
         }
         empm__cpu_us(parent, of);
-    } while (all[0] > 0 && seen->nchildren > 0 && again-- > 0 &&
-             (of[2] > all[2] || of[3] > all[3]));
+    } while (memcmp(of + 2, before + 2, 2 * sizeof *of) != 0 && again-- > 0);
     for (k = 0; k < 4; k++)
         seen->cpu_all_us += all[k];
 }
@@ -8133,8 +8137,7 @@ static empm__seen *empm__see(empm_request *req)
     size_t n = 0, i;
     int slot, k;
     for (slot = 0; slot < s->score.slots; slot++)
-        n += empm__load(&empm__score_slot_at(&s->score, slot)->pid) != 0 ||
-             empm__load(&empm__score_at(&s->score, slot)->healthy) != 0;
+        n += empm__load(&empm__score_slot_at(&s->score, slot)->pid) != 0;
     if (seen == NULL)
         return NULL;
     memset(seen, 0, sizeof *seen);
@@ -8159,12 +8162,8 @@ static empm__seen *empm__see(empm_request *req)
     for (slot = 0; slot < s->score.slots; slot++) {
         const empm__score_slot *at = empm__score_slot_at(&s->score, slot);
         empm__seen_child *to = &seen->children[seen->nchildren];
-        if (empm__load(&at->admin))
-            continue;
         empm__see_totals(s, seen, slot);
-        /* a child may be healthy before its parent has written its number */
-        if ((empm__load(&at->pid) == 0 &&
-             !empm__load(&empm__score_at(&s->score, slot)->healthy)) ||
+        if (empm__load(&at->pid) == 0 || empm__load(&at->admin) ||
             seen->nchildren == (int)n)
             continue;
         memset(to, 0, sizeof *to);
