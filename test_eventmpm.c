@@ -7995,8 +7995,10 @@ TEST(status, a_scoreboard_gone_mad_is_shown_harmlessly)
     if (!fx_up(&f))
         return;
     CHECK_INT(get_status(&f, "/hello"), 200);
-    w = empm__score_worker_at(&f.s->score, 0, 0);   /* idle workers: the page */
-    ch = empm__score_at(&f.s->score, 0);            /* is served by the last */
+    w = empm__score_worker_at(&f.s->score, 1, 0);   /* nobody else's slot */
+    ch = empm__score_at(&f.s->score, 1);
+    empm__store(&empm__score_slot_at(&f.s->score, 1)->pid, 4711u);
+    empm__store(&ch->accepted, 1u);
     empm__score_put(w->request, sizeof w->request, bad, EMPM__SCORE_REQUEST);
     empm__score_put(w->host, sizeof w->host, bad, EMPM__SCORE_HOST);
     memset((void *)w->peer, 0xee, sizeof w->peer);
@@ -8010,7 +8012,8 @@ TEST(status, a_scoreboard_gone_mad_is_shown_harmlessly)
     check_auto(text, 1);
     CHECK_INT(auto_number(text, "ConnsAsyncWriting"), 0);
     CHECK_INT(auto_number(text, "ConnsAsyncKeepAlive"), 0);
-    CHECK(strstr(text, "\nScoreboard: .") != NULL);
+    CHECK(strstr(text, "\nScoreboard: ") != NULL &&
+          strncmp(strstr(text, "\nScoreboard: ") + 17, "....\n", 5) == 0);
     free(text);
     text = status_page(&f, "/server-status?json", "application/json");
     check_json(text);
@@ -8027,8 +8030,6 @@ TEST(status, a_scoreboard_gone_mad_is_shown_harmlessly)
                        "text/plain; version=0.0.4; charset=utf-8");
     check_prometheus(text);
     free(text);
-    empm__store(&w->status, (uint32_t)'_');
-    empm__bump(&w->parked[EMPM__WRITE], 0x80000000u);
     fx_down(&f);
 }
 
@@ -8160,11 +8161,10 @@ TEST(status, thousands_of_slots_fit_into_a_line)
     f.cfg.max_spare_threads = 200;
     if (!fx_up(&f))
         return;
+    CHECK_SOON(status_number(&f, "IdleWorkers") == 63, 4000);
     text = status_auto(&f);
     check_auto(text, 1);
     CHECK_INT(auto_number(text, "ScoreboardScale"), 2);
-    CHECK_INT(auto_number(text, "BusyWorkers") +
-              auto_number(text, "IdleWorkers"), 64);
     CHECK(strstr(text, "\nScoreboard: ") != NULL);
     CHECK_IN(strcspn(strstr(text, "\nScoreboard: ") + 13, "\n"), 64000, 64003);
     free(text);
