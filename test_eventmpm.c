@@ -7875,10 +7875,10 @@ LIVE(status, totals_are_the_requests_made)
                   i % 5 == 0 ? 404 : 200);
     CHECK_INT(before, 0);
     CHECK_SOON(status_number(&f, "Total Accesses") > before + N, 2000);
-    text = status_auto(&f);
-    CHECK_IN(auto_number(text, "Total Accesses"), N + 2, N + 40);
+    text = status_auto(&f);             /* the last may be under way, and this */
+    CHECK_IN(auto_number(text, "Total Accesses"), N + 1, N + 40);
     CHECK_IN(auto_number(text, "Total Accesses") -
-             auto_number(text, "ConnsAccepted"), -1, 0);
+             auto_number(text, "ConnsAccepted"), -2, 0);
     free(text);
     fx_down(&f);
 }
