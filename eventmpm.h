@@ -7959,7 +7959,7 @@ static const char *const empm__worker_states[] = {
 
 typedef struct empm__seen_worker {
     int      child, number;            /* child: its place in the list */
-    char     letter;
+    char     letter, doing;            /* letter: what is shown, G perhaps */
     uint64_t accesses, accesses_child; /* of the slot, of this child */
     uint64_t bytes, duration_us, since_us;
     uint32_t took_us, of_connection;
@@ -8093,7 +8093,8 @@ static void empm__see_child(const empm_server *s, empm__seen *seen,
         empm__see_worker(w, now_us, sw);
         sw->child = seen->nchildren;
         sw->number = t;
-        sw->letter = at == NULL ? '.' : to->leaving ? 'G' : letter;
+        sw->doing = at != NULL ? letter : '.';
+        sw->letter = at != NULL && to->leaving ? 'G' : sw->doing;
         if (at != NULL)
             to->by_letter[to->leaving ? EMPM__LETTERS - 1
                                       : (size_t)(at - empm__worker_letters)]++;
@@ -8578,12 +8579,12 @@ static const char empm__page_style[] =
     "background:var(--bg);color:var(--ink);font:15px/1.5 system-ui,sans-serif}"
     "h1{font-size:1.35rem;margin:0}h2{font-size:1rem;margin:2rem 0 .6rem}"
     "p{margin:.25rem 0}a{color:var(--bar)}.s{color:var(--soft)}"
-    "nav a{margin-right:1rem;white-space:nowrap}"
+    "nav{display:flex;flex-wrap:wrap;gap:0 1rem}"
     ".k{display:grid;grid-template-columns:repeat(auto-fit,minmax(7.4rem,1fr));"
     "gap:.6rem;margin-top:1.2rem}"
     ".k div,.m,.t,.n{background:var(--card);border:1px solid var(--line);"
-    "border-radius:.6rem;padding:.7rem .9rem}"
-    ".k b{display:block;font-size:1.3rem;line-height:1.4;white-space:nowrap;"
+    "border-radius:.6rem;padding:.7rem .8rem}"
+    ".k b{display:block;font-size:1.25rem;line-height:1.4;white-space:nowrap;"
     "font-weight:600;"
     "font-variant-numeric:tabular-nums}.k span,.l{font-size:.82rem;"
     "color:var(--soft)}"
@@ -8721,8 +8722,7 @@ static void empm__put_slowest(empm_request *req, const empm__seen *seen)
         top = NULL;
         for (i = 0; i < seen->all.nworkers; i++) {
             const empm__seen_worker *w = &seen->workers[i];
-            if ((w->letter == 'W' || w->letter == 'G') &&
-                w->since_us >= 100000 &&
+            if (w->doing == 'W' && w->since_us >= 100000 &&
                 (last == NULL || w->since_us < last->since_us ||
                  (w->since_us == last->since_us && w > last)) &&
                 (top == NULL || w->since_us > top->since_us))
@@ -8757,7 +8757,7 @@ static void empm__put_workers(empm_request *req, const empm__seen *seen)
     for (i = 0; i < seen->all.nworkers; i++) {
         const empm__seen_worker *w = &seen->workers[i];
         const empm__seen_child *ch = &seen->children[w->child];
-        if (w->letter == '.' || (w->accesses == 0 && w->letter == '_'))
+        if (w->doing == '.' || (w->accesses == 0 && w->doing == '_'))
             continue;
         empm_printf(req, "<tr><td class=x>%d-%u<td>%u<td class=x>%u/%llu/%llu"
                     "<td class=%c><b>%c</b>", ch->slot, ch->generation, ch->pid,
@@ -8850,19 +8850,19 @@ static void empm__put_html(empm_request *req, const empm__seen *seen)
     text[empm__format_u64(text, seen->all.connections)] = '\0';
     empm__put_card(req, text, "connections");
     text[empm__format_u64(text, seen->all.queued)] = '\0';
-    empm__put_card(req, text, "waiting for one");
+    empm__put_card(req, text, "in the queue");
     text[empm__format_u64(text, seen->accesses)] = '\0';
     empm__put_card(req, text, "requests");
     empm__put_card(req, empm__quotient(text, seen->accesses * 1000000u,
                                        seen->uptime_us, 1),
-                   "requests/s on average");
+                   "requests/s (mean)");
     empm__put_card(req, empm__time_text(text, seen->accesses > 0
                                                   ? seen->duration_us /
                                                         seen->accesses : 0),
                    "per request");
     empm__put_card(req, empm__bytes_text(text, seen->bytes), "sent");
     empm__quotient(text, seen->cpu_all_us * 100, seen->uptime_us, 1);
-    empm__put_card(req, strcat(text, " %"), "processor on average");
+    empm__put_card(req, strcat(text, " %"), "processor (mean)");
     empm__put_card(req, empm__quotient(text, seen->load_percent[0], 100, 2),
                    "load of the host");
     empm_printf(req, "</div>\n");

@@ -8056,6 +8056,10 @@ TEST(status, a_leaving_child_is_graceful)
     CHECK_INT(auto_number(text, "Stopping"), 1);
     CHECK_INT(auto_number(text, "Processes"), 1);
     free(text);
+    nap(150);                               /* who is idle is not slow */
+    text = status_page(&f, "/server-status", "text/html; charset=utf-8");
+    CHECK(strstr(text, "None takes longer") != NULL);
+    free(text);
     cl_close(&c);
     fx_down(&f);
 }
