@@ -82,6 +82,11 @@
  *   declared length aborts the connection, a second answer and writes after the
  *   end are refused with EMPM_EMISUSE; each leaves one line in the log.
  *
+ * STATUS  empm_status_page as a route's handler, or Listen "127.0.0.1:9000 admin",
+ *   which answers when every worker is busy: a page for people, and for programs
+ *   ?auto (as Apache's mod_status has it, so what reads that reads this), ?json
+ *   and ?prometheus.
+ *
  * LIMITS  HTTP/1.1 and 1.0 over TCP and unix sockets. Linux first (epoll); any
  *   POSIX through poll(). Every limit is a field below with its default and the
  *   status that a client gets.
@@ -2287,8 +2292,9 @@ typedef struct empm__score_child {
     uint32_t pongs;                        /* the listener: answers to pings */
     /* the listener */
     uint32_t unparked[EMPM__STATES], created;   /* created: of state READ_HEAD */
-    uint32_t connections, accepted, paused, culled, expired, forced;
+    uint32_t connections, paused, culled, expired, forced;
     uint32_t refused;                      /* MaxConnectionsPerPeer */
+    uint64_t accepted;
     /* whoever holds the queue's lock */
     uint32_t idle_workers, queued;
     uint32_t waits_since_ms;               /* about: the oldest job in the queue */
@@ -3991,7 +3997,7 @@ typedef struct empm__child {
     empm__event         events[EMPM__BATCH];
     uint32_t            paused;        /* why it does not accept: EMPM__PAUSE_* */
     uint32_t            accepts;       /* since the last rotation */
-    uint32_t            accepted_before; /* by the slot's last tenants */
+    uint64_t            accepted_before; /* by the slot's last tenants */
     uint32_t            full_batches;  /* in a row without room */
     uint32_t            retry_ms, stop_ms;
     uint64_t            pause_log_us, tell_us; /* not again before */
@@ -7950,12 +7956,16 @@ static int empm__serve_files(empm_request *req, void *user)
  *           is; Prometheus' text format 0.0.4; RFC 8259 (JSON)
  * ------------------------------------------------------------------------- */
 
+/* What a worker does: places in by_letter, in order. */
+enum { EMPM__SEEN_IDLE, EMPM__SEEN_STARTING, EMPM__SEEN_READING,
+       EMPM__SEEN_WORKING, EMPM__SEEN_KEEPALIVE, EMPM__SEEN_CLOSING,
+       EMPM__SEEN_GRACEFUL, EMPM__LETTERS };
 static const char empm__worker_letters[] = "_SRWKCG";
-static const char *const empm__worker_states[] = {
+static const char *const empm__worker_states[EMPM__LETTERS] = {
     "idle", "starting", "reading", "working", "keepalive", "closing", "graceful"
 };
+
 #define EMPM__LLU(n) ((unsigned long long)(n))
-#define EMPM__LETTERS (sizeof empm__worker_letters - 1)
 
 typedef struct empm__seen_worker {
     int      child, number;            /* child: its place in the list */
@@ -8070,8 +8080,8 @@ static void empm__see_child(const empm_server *s, empm__seen *seen,
     to->queued = empm__load(&ch->queued);
     to->first = (int)seen->all.nworkers;
     if (to->queued > 0) {
-        const int32_t ms = -empm__until(empm__load(&ch->waits_since_ms),
-                                        empm__us_to_ms(now_us));
+        const int32_t ms = empm__until(empm__us_to_ms(now_us),
+                                       empm__load(&ch->waits_since_ms));
         if (ms > 0 && (uint64_t)ms * 1000u > seen->wait_us)
             seen->wait_us = (uint64_t)ms * 1000u;
     }
@@ -8094,10 +8104,11 @@ static void empm__see_child(const empm_server *s, empm__seen *seen,
         sw->child = seen->nchildren;
         sw->number = t;
         sw->doing = at != NULL ? letter : '.';
-        sw->letter = at != NULL && to->leaving ? 'G' : sw->doing;
+        if (at != NULL && to->leaving)
+            at = &empm__worker_letters[EMPM__SEEN_GRACEFUL];
         if (at != NULL)
-            to->by_letter[to->leaving ? EMPM__LETTERS - 1
-                                      : (size_t)(at - empm__worker_letters)]++;
+            to->by_letter[at - empm__worker_letters]++;
+        sw->letter = at != NULL ? *at : '.';
         to->nworkers++;
         seen->all.nworkers++;
     }
@@ -8106,7 +8117,8 @@ static void empm__see_child(const empm_server *s, empm__seen *seen,
         to->by_state[k] = (int32_t)by_state[k] > 0 ? by_state[k] : 0;
 }
 
-/* Totals stay in their slots, whoever serves there, so they never go back. */
+/* Totals stay in their slots, whoever serves there (on admin listeners, too), so
+ * they never go back. */
 static void empm__see_totals(const empm_server *s, empm__seen *seen, int slot)
 {
     const empm__score_child *ch = empm__score_at(&s->score, slot);
@@ -8193,11 +8205,10 @@ static empm__seen *empm__see(empm_request *req)
     return seen;
 }
 
-/* Everything but the idle ones: Apache counts so. */
 static uint64_t empm__busy(const empm__seen_child *ch)
 {
-    return ch->by_letter[2] + ch->by_letter[3] + ch->by_letter[4] +
-           ch->by_letter[5];
+    return ch->by_letter[EMPM__SEEN_READING] + ch->by_letter[EMPM__SEEN_WORKING] +
+           ch->by_letter[EMPM__SEEN_KEEPALIVE] + ch->by_letter[EMPM__SEEN_CLOSING];
 }
 
 /* a / b with so many decimals; 0 if b is. */
@@ -8254,8 +8265,8 @@ typedef struct empm__figure {
     { name, NULL, NULL, key, 1, 0, offsetof(empm__seen, field), help }
 #define EMPM__SECONDS(name, key, counter, field, help) \
     { name, NULL, NULL, key, counter, 1, offsetof(empm__seen, field), help }
-#define EMPM__WORKERS(k, help) \
-    { "workers", "state", NULL, NULL, 0, 0, \
+#define EMPM__WORKERS(value, k, help) \
+    { "workers", "state", value, NULL, 0, 0, \
       offsetof(empm__seen, all.by_letter[k]), help }
 #define EMPM__CONNS(value, key, state, help) \
     { "connections", "state", value, key, 0, 0, \
@@ -8281,9 +8292,13 @@ static const empm__figure empm__figures[] = {
                 "Children that do not accept just now"),
     EMPM__COUNTER("children_died_total", "ChildrenDied", died,
                   "Children that ended unasked"),
-    EMPM__WORKERS(0, "Worker threads by what they do"),
-    EMPM__WORKERS(1, NULL), EMPM__WORKERS(2, NULL), EMPM__WORKERS(3, NULL),
-    EMPM__WORKERS(4, NULL), EMPM__WORKERS(5, NULL), EMPM__WORKERS(6, NULL),
+    EMPM__WORKERS("idle", EMPM__SEEN_IDLE, "Worker threads by what they do"),
+    EMPM__WORKERS("starting", EMPM__SEEN_STARTING, NULL),
+    EMPM__WORKERS("reading", EMPM__SEEN_READING, NULL),
+    EMPM__WORKERS("working", EMPM__SEEN_WORKING, NULL),
+    EMPM__WORKERS("keepalive", EMPM__SEEN_KEEPALIVE, NULL),
+    EMPM__WORKERS("closing", EMPM__SEEN_CLOSING, NULL),
+    EMPM__WORKERS("graceful", EMPM__SEEN_GRACEFUL, NULL),
     EMPM__GAUGE("open_connections", NULL, all.connections, "Open connections"),
     EMPM__CONNS("read_head", "ConnsAsyncReadHead", EMPM__READ_HEAD,
                 "Connections that wait without a worker, by what for"),
@@ -8318,15 +8333,6 @@ static const empm__figure empm__figures[] = {
     EMPM__CPU("children_system", 3, NULL)
 };
 
-static const char *empm__figure_label(const empm__figure *f)
-{
-    return f->value != NULL
-               ? f->value
-               : empm__worker_states[(f->offset -
-                                      offsetof(empm__seen, all.by_letter)) /
-                                     sizeof(uint64_t)];
-}
-
 static const char *empm__figure_text(const empm__seen *seen,
                                      const empm__figure *f, char to[40])
 {
@@ -8357,7 +8363,7 @@ static void empm__put_prometheus(empm_request *req, const empm__seen *seen)
         before = f->name;
         empm_printf(req, "eventmpm_%s", f->name);
         if (f->label != NULL)
-            empm_printf(req, "{%s=\"%s\"}", f->label, empm__figure_label(f));
+            empm_printf(req, "{%s=\"%s\"}", f->label, f->value);
         empm_printf(req, " %s\n", empm__figure_text(seen, f, text));
     }
 }
@@ -8380,8 +8386,7 @@ static void empm__put_json(empm_request *req, const empm__seen *seen)
             empm_printf(req, ",\n\"%s\":%s", f->name,
                         f->label != NULL ? "{" : "");
         if (f->label != NULL)
-            empm_printf(req, "%s\"%s\":", first ? "" : ",",
-                        empm__figure_label(f));
+            empm_printf(req, "%s\"%s\":", first ? "" : ",", f->value);
         empm_printf(req, "%s%s", empm__figure_text(seen, f, text),
                     f->label != NULL && last ? "}" : "");
     }
@@ -8547,7 +8552,7 @@ static void empm__put_auto(empm_request *req, const empm__seen *seen)
     empm_printf(req, "BusyWorkers: %llu\nGracefulWorkers: %llu\n"
                 "IdleWorkers: %llu\nProcesses: %d\nStopping: %llu\n"
                 "ConnsTotal: %llu\n", EMPM__LLU(empm__busy(all)),
-                EMPM__LLU(all->by_letter[6]), EMPM__LLU(all->by_letter[0]),
+                EMPM__LLU(all->by_letter[EMPM__SEEN_GRACEFUL]), EMPM__LLU(all->by_letter[EMPM__SEEN_IDLE]),
                 seen->nchildren, EMPM__LLU(seen->stopping),
                 EMPM__LLU(all->connections));
     empm_printf(req, "ConnsAsyncWaitIO: %llu\nConnsAsyncWriting: %llu\n"
@@ -8686,7 +8691,7 @@ static void empm__put_process(empm_request *req, const empm__seen *seen,
                     seen->nchildren, EMPM__LLU(seen->stopping),
                     EMPM__LLU(ch->connections));
     empm_printf(req, "<td>%llu<td>%llu<td>%llu", EMPM__LLU(empm__busy(ch)),
-                EMPM__LLU(ch->by_letter[6]), EMPM__LLU(ch->by_letter[0]));
+                EMPM__LLU(ch->by_letter[EMPM__SEEN_GRACEFUL]), EMPM__LLU(ch->by_letter[EMPM__SEEN_IDLE]));
     for (k = EMPM__READ_HEAD; k <= EMPM__LINGER; k++)
         if (k != EMPM__HANDLE)         /* never without a worker */
             empm_printf(req, "<td>%llu", EMPM__LLU(ch->by_state[k]));
@@ -8786,7 +8791,7 @@ static void empm__put_workers(empm_request *req, const empm__seen *seen)
 static void empm__put_hints(empm_request *req, const empm__seen *seen)
 {
     const uint64_t busy = empm__busy(&seen->all);
-    const uint64_t idle = seen->all.by_letter[0];
+    const uint64_t idle = seen->all.by_letter[EMPM__SEEN_IDLE];
     uint64_t stuck = 0;
     char text[40];
     size_t i;
@@ -8845,7 +8850,7 @@ static void empm__put_html(empm_request *req, const empm__seen *seen)
     snprintf(text, sizeof text, "%llu / %llu",
              EMPM__LLU(empm__busy(&seen->all)),
              EMPM__LLU(empm__busy(&seen->all) +
-                                  seen->all.by_letter[0]));
+                                  seen->all.by_letter[EMPM__SEEN_IDLE]));
     empm__put_card(req, text, "workers busy");
     text[empm__format_u64(text, seen->all.connections)] = '\0';
     empm__put_card(req, text, "connections");
