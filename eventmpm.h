@@ -8207,8 +8207,11 @@ static empm__seen *empm__see(empm_request *req)
 
 static uint64_t empm__busy(const empm__seen_child *ch)
 {
-    return ch->by_letter[EMPM__SEEN_READING] + ch->by_letter[EMPM__SEEN_WORKING] +
-           ch->by_letter[EMPM__SEEN_KEEPALIVE] + ch->by_letter[EMPM__SEEN_CLOSING];
+    uint64_t n = 0;
+    int k;
+    for (k = EMPM__SEEN_READING; k <= EMPM__SEEN_CLOSING; k++)
+        n += ch->by_letter[k];
+    return n;
 }
 
 /* a / b with so many decimals; 0 if b is. */
@@ -8406,8 +8409,7 @@ static void empm__put_json(empm_request *req, const empm__seen *seen)
                     EMPM__LLU(ch->connections), EMPM__LLU(ch->queued));
         for (i = 0; i < EMPM__LETTERS; i++)
             empm_printf(req, "%s\"%s\":%llu", i > 0 ? "," : "",
-                        empm__worker_states[i],
-                        EMPM__LLU(ch->by_letter[i]));
+                        empm__worker_states[i], EMPM__LLU(ch->by_letter[i]));
         empm_printf(req, "}}");
     }
     empm_printf(req, "],\n\"threads\":[");
@@ -8491,9 +8493,11 @@ static void empm__put_scoreboard(empm_request *req, const empm__seen *seen)
             k += here;
         }
     else {
-        for (i = 0; i < EMPM__LETTERS; i++)
-            for (n = 0; n < seen->all.by_letter[i]; n += scale, total -= scale)
+        for (i = 0; i < EMPM__LETTERS; i++) {
+            for (n = 0; n < seen->all.by_letter[i]; n += scale)
                 empm_write(req, &empm__worker_letters[i], 1);
+            total -= (size_t)seen->all.by_letter[i];
+        }
         for (n = 0; n < total; n += scale)
             empm_write(req, ".", 1);
     }
@@ -8503,12 +8507,12 @@ static void empm__put_scoreboard(empm_request *req, const empm__seen *seen)
 static void empm__put_auto(empm_request *req, const empm__seen *seen)
 {
     const empm__seen_child *all = &seen->all;
+    static const char *const cpu[] = { "User", "System", "ChildrenUser",
+                                       "ChildrenSystem" };
     const uint64_t up_s = seen->uptime_us / 1000000u;
     char text[128];
     size_t i;
     int k;
-    static const char *const cpu[] = { "User", "System", "ChildrenUser",
-                                       "ChildrenSystem" };
     empm_set_header(req, "Content-Type", "text/plain; charset=ISO-8859-1");
     empm_printf(req, "%s\nServerVersion: eventmpm/%s (Unix)\nServerMPM: event\n"
                 "Server Built: %s\n", seen->name, EMPM_VERSION,
@@ -8533,7 +8537,8 @@ static void empm__put_auto(empm_request *req, const empm__seen *seen)
                         empm__quotient(text, seen->cpu_us[i], 1000000u, 2));
         if (seen->cpu_all_us > 0)
             empm_printf(req, "CPULoad: %s\n",
-                        empm__quotient(text, seen->cpu_all_us * 100, seen->uptime_us, 4));
+                        empm__quotient(text, seen->cpu_all_us * 100,
+                                       seen->uptime_us, 4));
         empm_printf(req, "Uptime: %llu\n", EMPM__LLU(up_s));
         if (up_s > 0) {
             empm_printf(req, "ReqPerSec: %s\n",
@@ -8552,14 +8557,14 @@ static void empm__put_auto(empm_request *req, const empm__seen *seen)
     empm_printf(req, "BusyWorkers: %llu\nGracefulWorkers: %llu\n"
                 "IdleWorkers: %llu\nProcesses: %d\nStopping: %llu\n"
                 "ConnsTotal: %llu\n", EMPM__LLU(empm__busy(all)),
-                EMPM__LLU(all->by_letter[EMPM__SEEN_GRACEFUL]), EMPM__LLU(all->by_letter[EMPM__SEEN_IDLE]),
-                seen->nchildren, EMPM__LLU(seen->stopping),
-                EMPM__LLU(all->connections));
+                EMPM__LLU(all->by_letter[EMPM__SEEN_GRACEFUL]),
+                EMPM__LLU(all->by_letter[EMPM__SEEN_IDLE]), seen->nchildren,
+                EMPM__LLU(seen->stopping), EMPM__LLU(all->connections));
     empm_printf(req, "ConnsAsyncWaitIO: %llu\nConnsAsyncWriting: %llu\n"
                 "ConnsAsyncKeepAlive: %llu\nConnsAsyncClosing: %llu\n",
                 EMPM__LLU(all->by_state[EMPM__HANDSHAKE] +
-                                     all->by_state[EMPM__READ_HEAD] +
-                                     all->by_state[EMPM__READ_BODY]),
+                          all->by_state[EMPM__READ_HEAD] +
+                          all->by_state[EMPM__READ_BODY]),
                 EMPM__LLU(all->by_state[EMPM__WRITE]),
                 EMPM__LLU(all->by_state[EMPM__KEEPALIVE]),
                 EMPM__LLU(all->by_state[EMPM__LINGER]));
@@ -8589,10 +8594,9 @@ static const char empm__page_style[] =
     "gap:.6rem;margin-top:1.2rem}"
     ".k div,.m,.t,.n{background:var(--card);border:1px solid var(--line);"
     "border-radius:.6rem;padding:.7rem .8rem}"
-    ".k b{display:block;font-size:1.25rem;line-height:1.4;white-space:nowrap;"
-    "font-weight:600;"
-    "font-variant-numeric:tabular-nums}.k span,.l{font-size:.82rem;"
-    "color:var(--soft)}"
+    ".k b{display:block;font-size:1.25rem;line-height:1.4;font-weight:600;"
+    "white-space:nowrap;font-variant-numeric:tabular-nums}"
+    ".k span,.l{font-size:.82rem;color:var(--soft)}"
     ".n{background:var(--warn);margin-top:1rem}"
     ".m pre{margin:0;font:600 1rem/1.35 ui-monospace,Menlo,Consolas,monospace;"
     "letter-spacing:.22em;white-space:pre-wrap;overflow-wrap:anywhere}"
@@ -8660,7 +8664,7 @@ static void empm__put_map(empm_request *req, const empm__seen *seen)
         empm_printf(req, "<pre><i>%u</i>", ch->pid);
         for (i = 0; i < ch->nworkers; i += n) {
             const char letter = w[i].letter;
-            empm_printf(req, letter == '.' ? "<b>" : "<b class=%c>", letter);
+            empm_printf(req, "<b class=%c>", letter);
             for (n = 0; i + n < ch->nworkers && w[i + n].letter == letter; n++)
                 empm_write(req, &letter, 1);
             empm_printf(req, "</b>");
@@ -8691,7 +8695,8 @@ static void empm__put_process(empm_request *req, const empm__seen *seen,
                     seen->nchildren, EMPM__LLU(seen->stopping),
                     EMPM__LLU(ch->connections));
     empm_printf(req, "<td>%llu<td>%llu<td>%llu", EMPM__LLU(empm__busy(ch)),
-                EMPM__LLU(ch->by_letter[EMPM__SEEN_GRACEFUL]), EMPM__LLU(ch->by_letter[EMPM__SEEN_IDLE]));
+                EMPM__LLU(ch->by_letter[EMPM__SEEN_GRACEFUL]),
+                EMPM__LLU(ch->by_letter[EMPM__SEEN_IDLE]));
     for (k = EMPM__READ_HEAD; k <= EMPM__LINGER; k++)
         if (k != EMPM__HANDLE)         /* never without a worker */
             empm_printf(req, "<td>%llu", EMPM__LLU(ch->by_state[k]));
