@@ -64,6 +64,11 @@
  *   HEAD too. OPTIONS, 404, 405 with Allow and the redirect from /a to /a/ come
  *   by themselves.
  *
+ * BEHIND A PROXY  Listen "8080 proxy" takes the client's address from the PROXY
+ *   header of a balancer, RemoteIPHeader from a field such as X-Forwarded-For;
+ *   both of those in RemoteIPTrustedProxy only. empm_client() is that address,
+ *   and empm_health_page() tells a balancer when to send no more.
+ *
  * WHICH THREAD MAY CALL WHAT
  *   with an empm_request *     the worker that runs the handler, nobody else;
  *                              the pointer is dead once the handler returns
@@ -77,6 +82,11 @@
  * MEMORY  Strings of a request live until its handler is done for good (through
  *   all its suspensions). empm_alloc() lives as long; empm_defer() calls you at
  *   that moment. Nothing the user passes in is kept unless the comment says so.
+ *
+ * SHARED STORE  Children share no variables; empm_store_*() is for the few that
+ *   they must: counters, rate limits, sessions. Entries are small and can
+ *   expire, a call takes a fraction of a microsecond, and a child that dies in
+ *   one leaves the old value or the new one. shared_store_size makes it.
  *
  * MISUSE is defined, never a crash: no answer is a 500, a body shorter than its
  *   declared length aborts the connection, a second answer and writes after the
@@ -120,6 +130,8 @@
  *   EVENTMPM_POLL            use poll() even where epoll exists
  *   EVENTMPM_NO_FILES        without static files (EMPM_FILES)
  *   EVENTMPM_NO_STATUS       without the status page
+ *   EVENTMPM_NO_PROXY        without PROXY headers and RemoteIPHeader
+ *   EVENTMPM_NO_STORE        without the shared store (empm_store_*)
  *   EVENTMPM_NO_FORK         without the parent: threads of the caller only
  *   EVENTMPM_NO_CONFIG_FILES without empm_load() and -f
  *   EVENTMPM_NO_MAIN         without empm_main and its command line
@@ -155,6 +167,9 @@
 #endif
 #ifndef EMPM_PATH_SEGMENTS
 #  define EMPM_PATH_SEGMENTS 64     /* segments in a path; more are 414 */
+#endif
+#ifndef EMPM_STORE_ITEM
+#  define EMPM_STORE_ITEM 512       /* a key and its value in empm_store_*() */
 #endif
 #ifndef EMPM_TURN_REQUESTS
 #  define EMPM_TURN_REQUESTS 16     /* requests, bytes and time that one */
@@ -266,7 +281,8 @@ enum { EMPM__ROUTE_END, EMPM__ROUTE_HANDLER, EMPM__ROUTE_FILES };
  *
  * Listen strings: "8080" (all addresses), "127.0.0.1:8080", "[::1]:8080",
  * "localhost:0" (0: any free port, empm_port() tells), "unix:/run/a.sock
- * mode=660", "fd:3" (an inherited listening socket). "v6only" may follow. */
+ * mode=660", "fd:3" (an inherited listening socket). "v6only" may follow; and
+ * "proxy": each connection begins with a PROXY header, version 1 or 2. */
 typedef struct empm_config {
     const empm_route *routes;          /* ends with EMPM_ROUTES_END */
     void       *user;                  /* given to the hooks */
@@ -302,10 +318,14 @@ typedef struct empm_config {
     const char *remote_ip_trusted_proxy[EMPM_MAX_LIST]; /* addresses, networks,
                                           several per string; believed in
                                           remote_ip_header and on "proxy"
-                                          listeners, where none means all */
-    int         max_connections_per_peer; /* in a child; 0: no limit */
+                                          listeners, where none means all;
+                                          unix sockets are in any case */
+    int         max_connections_per_peer; /* in a child, of one IPv4 address or
+                                          IPv6 /64; more are closed at once; not
+                                          on "proxy" listeners. 0: no limit */
 
-    int64_t     shared_store_size;     /* bytes for empm_store_*: 0, none */
+    int64_t     shared_store_size;     /* bytes for empm_store_*(), at least 10
+                                          KiB: 0, none */
 
     /* processes and threads */
     int    processes;                  /* -1 by the spare limits, 0 none: threads
@@ -507,6 +527,10 @@ EMPM_API char *empm_body(empm_request *req, size_t *len);
 
 /* What the server knows, never what the client claims. */
 EMPM_API const char  *empm_peer(empm_request *req);   /* "192.0.2.1:4711", ... */
+
+/* The address alone, "192.0.2.1". If the peer is one of RemoteIPTrustedProxy,
+ * whom RemoteIPHeader names: from its right end, the first that is not. */
+EMPM_API const char  *empm_client(empm_request *req);
 EMPM_API const char  *empm_scheme(const empm_request *req);      /* "http" */
 EMPM_API empm_server *empm_server_of(const empm_request *req);
 
@@ -628,6 +652,66 @@ EMPM_API void empm_after_fork(void);
  */
 EMPM_API int empm_status_page(empm_request *req, void *user);
 
+/* A handler, for a balancer: 200 "OK", or 503 "draining" once the server is on
+ * its way out. */
+EMPM_API int empm_health_page(empm_request *req, void *user);
+
+/* ---------------------------------------------------------------------------
+ * >>calls-store -- small values that all children share
+ *
+ * An entry takes EMPM_STORE_ITEM (512) of shared_store_size bytes, for key and
+ * value together: 1 MiB holds 1,900 of them. Keys are spread by chance, so the
+ * first EMPM_EFULL can come from four fifths of that on. Outlives restarts of
+ * children, not the parent. A child that dies in a call leaves the old value or
+ * the new one, never anything else.
+ *
+ *   s             a handler has it from empm_server_of()
+ *   key, key_len  any bytes, at least one
+ *   ttl_ms        the entry expires after that; 0: never. When there is no room
+ *                 for a new one, the entry next to expire is dropped early; one
+ *                 that never expires is never dropped
+ *   returns       EMPM_OK, or else nothing has changed:
+ *                 EMPM_EGONE      there is no such entry
+ *                 EMPM_EFULL      no room, and nothing that could be dropped
+ *                 EMPM_EINVAL     no key, too long with its value, ttl_ms < 0
+ *                 EMPM_ETIMEDOUT  a child that is stopped in the middle of a
+ *                                 call has held the lock for a second
+ *                 EMPM_EMISUSE    shared_store_size is 0
+ *   thread        any
+ *   blocks        for a microsecond or so while others are at it
+ * ------------------------------------------------------------------------- */
+
+/* Copies the value of up to cap bytes and tells its length and its version,
+ * which no other value of the key has (len and version may be NULL).
+ *   returns   also EMPM_EFULL: it is longer than cap; nothing is copied, but
+ *             len and version are set
+ */
+EMPM_API int empm_store_get(empm_server *s, const void *key, size_t key_len,
+                            void *value, size_t cap, size_t *len,
+                            uint64_t *version);
+
+/* Sets the value, whatever it was. */
+EMPM_API int empm_store_put(empm_server *s, const void *key, size_t key_len,
+                            const void *value, size_t len, int64_t ttl_ms);
+
+/* Sets the value if it still has that version; version 0: if there is none.
+ *   returns   EMPM_EGONE: somebody was faster: get again, decide again
+ */
+EMPM_API int empm_store_cas(empm_server *s, const void *key, size_t key_len,
+                            uint64_t version, const void *value, size_t len,
+                            int64_t ttl_ms);
+
+EMPM_API int empm_store_delete(empm_server *s, const void *key, size_t key_len);
+
+/* Adds to a counter: a value that is an int64_t, from 0 if it is not there.
+ *   ttl_ms    counts from its first add; later ones do not move its end
+ *   result    gets the sum; may be NULL
+ *   returns   also EMPM_EINVAL: the value has another length, or the sum would
+ *             not fit
+ */
+EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
+                            int64_t delta, int64_t ttl_ms, int64_t *result);
+
 #ifdef __cplusplus
 }
 #endif
@@ -648,12 +732,14 @@ EMPM_API int empm_status_page(empm_request *req, void *user);
  *
  *   platform tools config log score      what a server stands on
  *   handover wheel queue poller          how a connection changes hands
- *   route memory                         patterns; pages, workers, the child
+ *   route peer proxy                     patterns; who is there, is it believed
+ *   memory store                         pages, workers, the child; what children
+ *                                        share
  *   head body                            HTTP in
  *   request response                     what a handler holds
  *   steps dispatch reading handling writing conn
  *                                        the life of a connection
- *   files status                         two handlers
+ *   files health status                  three handlers
  *   child listen server                  threads, sockets, the engine
  *   run parent main                      signals, processes, a command line
  *
@@ -668,6 +754,7 @@ EMPM_API int empm_status_page(empm_request *req, void *user);
  *   pool.lock    spare pages of the child; a few stores long
  *   files.lock   files that are kept; a few stores long
  *   child.done_lock   who waits for the end
+ *   shard.lock   a part of the shared store, with no other; of all processes
  *
  * The one call that goes up: a worker that gives a record back (>>handover) may
  * have to wake the listener; that is all of empm__wake(), in >>poller.
@@ -961,13 +1048,15 @@ static int empm__fd_flags(int fd, int nonblocking)
     return fl < 0 ? -1 : fcntl(fd, F_SETFL, fl | O_NONBLOCK);
 }
 
-static int empm__accept(int fd)
+/* `from`, unless it is NULL, gets the peer's address. */
+static int empm__accept(int fd, struct sockaddr_storage *from)
 {
+    socklen_t n = sizeof *from, *len = from != NULL ? &n : NULL;
 #if defined(__linux__) && defined(SYS_accept4)
-    return (int)syscall(SYS_accept4, fd, NULL, NULL,
+    return (int)syscall(SYS_accept4, fd, from, len,
                         SOCK_NONBLOCK | SOCK_CLOEXEC);
 #else
-    int c = accept(fd, NULL, NULL);
+    int c = accept(fd, (struct sockaddr *)from, len);
     int on = 1;
     if (c >= 0 && empm__fd_flags(c, 1) < 0) {
         close(c);
@@ -1049,6 +1138,87 @@ static int empm__unnamed_file(int dir)
     }
     return fd;
 }
+
+#ifndef EVENTMPM_NO_STORE
+/* Fills in n bytes that nobody can guess. */
+static void empm__random(void *to, size_t n)
+{
+    const int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
+    const ssize_t got = fd >= 0 ? read(fd, to, n) : -1;
+    size_t i;
+    if (fd >= 0)
+        close(fd);
+    if (got == (ssize_t)n)
+        return;
+    for (i = 0; i < n; i++) {       /* better than a constant */
+        struct timespec t;
+        clock_gettime(CLOCK_REALTIME, &t);
+        ((unsigned char *)to)[i] = (unsigned char)(t.tv_nsec >> i % 8 ^
+                                                   getpid());
+    }
+}
+
+/* A lock in memory that processes share. Who gets it after its holder has died
+ * is told so (ORPHANED), mends what it guards and says that it is mended. A
+ * system that cannot tell lets everybody time out. */
+#define EMPM__ORPHANED 1
+#if defined(__linux__) || defined(PTHREAD_MUTEX_ROBUST)
+#  define EMPM__ROBUST 1
+#else
+#  define EMPM__ROBUST 0
+#endif
+
+static int empm__shared_lock_init(pthread_mutex_t *m)
+{
+    pthread_mutexattr_t a;
+    int r = pthread_mutexattr_init(&a);
+    if (r != 0)
+        return EMPM_ESYS;
+    r = pthread_mutexattr_setpshared(&a, PTHREAD_PROCESS_SHARED);
+#if EMPM__ROBUST
+    if (r == 0)
+        r = pthread_mutexattr_setrobust(&a, PTHREAD_MUTEX_ROBUST);
+#endif
+    if (r == 0)
+        r = pthread_mutex_init(m, &a);
+    pthread_mutexattr_destroy(&a);
+    return r == 0 ? EMPM_OK : EMPM_ESYS;
+}
+
+/* EMPM_OK, EMPM__ORPHANED, or EMPM_ETIMEDOUT after a second. Tries and naps:
+ * the clock of pthread_mutex_timedlock() can be set, and not all systems have
+ * that call. */
+static int empm__shared_lock(pthread_mutex_t *m)
+{
+    struct timespec rest = { 0, 1000 };
+    uint64_t until = 0;
+    int r, tries = 0;
+    while ((r = pthread_mutex_trylock(m)) == EBUSY) {
+        if (++tries < 64) {
+            if (tries > 16)
+                sched_yield();
+            continue;
+        }
+        if (until == 0)
+            until = empm__now_us() + 1000000u;
+        else if (empm__now_us() > until)
+            return EMPM_ETIMEDOUT;
+        nanosleep(&rest, NULL);
+        if (rest.tv_nsec < 1000000)
+            rest.tv_nsec *= 2;
+    }
+    return r == 0 ? EMPM_OK : r == EOWNERDEAD ? EMPM__ORPHANED : EMPM_ESYS;
+}
+
+static void empm__shared_lock_mended(pthread_mutex_t *m)
+{
+#if EMPM__ROBUST
+    pthread_mutex_consistent(m);
+#else
+    (void)m;
+#endif
+}
+#endif /* EVENTMPM_NO_STORE */
 
 static int empm__would_block(int e)
 {
@@ -1276,6 +1446,16 @@ static void empm__log(const empm_config *cfg, enum empm_log_level level,
     va_end(ap);
     empm__tame(line);
     cfg->log(level, line, cfg->user);
+}
+
+/* May a message that clients can cause be said again? One in ten seconds. */
+static int empm__log_due(uint32_t *last_ms, uint32_t now_ms)
+{
+    uint32_t last = empm__load(last_ms);
+    const uint32_t now = empm__after(now_ms, 0);
+    return (last == EMPM__NEVER || now_ms - last >= 10000) &&
+           __atomic_compare_exchange_n(last_ms, &last, now, 0, __ATOMIC_RELAXED,
+                                       __ATOMIC_RELAXED);
 }
 
 static const char *empm__level_name(enum empm_log_level level)
@@ -2275,14 +2455,15 @@ typedef struct empm__score_worker {        /* written by that worker alone */
     uint32_t status;                       /* Apache's letter: _ R W K C . */
     uint32_t parked[EMPM__STATES];         /* wrap: only differences count */
     uint32_t timeouts;
+    uint32_t proxy_refused;                /* PROXY headers, or who sent them */
     uint64_t accesses, bytes;
     uint64_t duration_us;                  /* of all requests, added up */
     uint64_t accesses_before;              /* by the slot's last tenants */
-    uint64_t began_us;                     /* what it does or did last; 0: never */
+    uint64_t began_us;                     /* the turn or request; 0: never */
     uint32_t took_us;                      /* the last request */
     /* ExtendedStatus: the request in hand, or the last one */
     uint32_t of_connection;                /* its number on the connection */
-    size_t   peer[(sizeof(empm__peer) + sizeof(size_t) - 1) / sizeof(size_t)];
+    size_t   client[(sizeof(empm__peer) + sizeof(size_t) - 1) / sizeof(size_t)];
     size_t   request[EMPM__SCORE_REQUEST / sizeof(size_t)]; /* NUL for SP */
     size_t   host[EMPM__SCORE_HOST / sizeof(size_t)];
 } __attribute__((aligned(64))) empm__score_worker;
@@ -2400,7 +2581,7 @@ static void empm__score_put(size_t *to, size_t n, const void *from, size_t len)
         empm__store(to, 0);
 }
 
-#ifndef EVENTMPM_NO_STATUS
+#if !defined(EVENTMPM_NO_STATUS) || !defined(EVENTMPM_NO_FORK)
 static void empm__score_get(void *to, const size_t *from, size_t n)
 {
     size_t i, word;
@@ -2408,6 +2589,21 @@ static void empm__score_get(void *to, const size_t *from, size_t n)
         word = empm__load(from);
         memcpy((char *)to + i, &word, empm__min(sizeof word, n - i));
     }
+}
+
+/* The request line, in which the parser has put one NUL for each SP. */
+static void empm__score_line(const empm__score_worker *w,
+                             char to[EMPM__SCORE_REQUEST + 1])
+{
+    size_t i;
+    empm__score_get(to, w->request, EMPM__SCORE_REQUEST);
+    to[EMPM__SCORE_REQUEST] = '\0';
+    for (i = 0; i < EMPM__SCORE_REQUEST; i++)
+        if (to[i] == '\0') {
+            if (to[i + 1] == '\0')
+                break;
+            to[i] = ' ';
+        }
 }
 #endif
 
@@ -3896,6 +4092,401 @@ static empm__route *empm__route_search(const empm__routes *t, uint32_t at,
 }
 
 /* ---------------------------------------------------------------------------
+ * >>peer -- addresses, and how many connections each has
+ *
+ * An address comes from a socket, a PROXY header, a field or the configuration;
+ * IPv4 inside IPv6 is IPv4 for all of them.
+ *
+ * The table for MaxConnectionsPerPeer has a slot for each address that has a
+ * connection (IPv6: its /64, which is what one customer gets), open addressing
+ * and room for twice as many as there can be.
+ *
+ * runs on   the table: the listener, nobody else
+ * ------------------------------------------------------------------------- */
+
+static void empm__peer_set(empm__peer *p, int family, const void *addr,
+                           unsigned port)
+{
+    static const unsigned char mapped[12] = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+                                              0xff, 0xff };
+    const unsigned char *a = (const unsigned char *)addr;
+    memset(p, 0, sizeof *p);
+    if (family == EMPM__PEER_IPV6 && memcmp(a, mapped, sizeof mapped) == 0) {
+        family = EMPM__PEER_IPV4;
+        a += sizeof mapped;
+    }
+    p->family = (uint8_t)family;
+    p->port = (uint16_t)port;
+    if (family == EMPM__PEER_IPV4 || family == EMPM__PEER_IPV6)
+        memcpy(p->addr, a, family == EMPM__PEER_IPV4 ? 4 : 16);
+}
+
+static void empm__peer_from(empm__peer *p, const struct sockaddr_storage *a)
+{
+    const void *any = a;
+    const struct sockaddr_in *v4 = (const struct sockaddr_in *)any;
+    const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)any;
+    if (a->ss_family == AF_INET)
+        empm__peer_set(p, EMPM__PEER_IPV4, &v4->sin_addr, ntohs(v4->sin_port));
+    else if (a->ss_family == AF_INET6)
+        empm__peer_set(p, EMPM__PEER_IPV6, &v6->sin6_addr,
+                       ntohs(v6->sin6_port));
+    else
+        empm__peer_set(p, EMPM__PEER_UNIX, NULL, 0);
+}
+
+/* What has no address is not counted. */
+static int empm__peer_counts(const empm__peer *p)
+{
+    return p->family == EMPM__PEER_IPV4 || p->family == EMPM__PEER_IPV6;
+}
+
+typedef struct empm__count {
+    uint64_t peer;
+    uint32_t open;               /* 0: the slot is free */
+} empm__count;
+
+typedef struct empm__counts {
+    empm__count *slots;          /* NULL: nobody counts */
+    uint32_t     mask;
+    uint64_t     seed;           /* nobody outside knows who shares a slot */
+} empm__counts;
+
+static size_t empm__counts_bytes(const empm__counts *t)
+{
+    return ((size_t)t->mask + 1) * sizeof *t->slots;
+}
+
+/* For at most `most` connections; pages that nobody needs are never touched. */
+static int empm__counts_init(empm__counts *t, uint32_t most)
+{
+    void *mem;
+    for (t->mask = 15; t->mask / 2 < most; t->mask = t->mask * 2 + 1)
+        ;
+    t->seed = (empm__now_us() * UINT64_C(0x9e3779b97f4a7c15) +
+               (uint64_t)getpid() * UINT64_C(0xbf58476d1ce4e5b9)) | 1;
+    mem = mmap(NULL, empm__counts_bytes(t), PROT_READ | PROT_WRITE,
+               MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mem == MAP_FAILED)
+        return EMPM_ENOMEM;
+    t->slots = (empm__count *)mem;
+    return EMPM_OK;
+}
+
+static void empm__counts_free(empm__counts *t)
+{
+    if (t->slots != NULL)
+        munmap(t->slots, empm__counts_bytes(t));
+    t->slots = NULL;
+}
+
+static uint64_t empm__counts_key(const empm__peer *p)
+{
+    uint64_t key = 0;
+    int i;
+    if (p->family == EMPM__PEER_IPV4)
+        key = UINT64_C(0xffffffff);      /* ffff:ffff::/32 is nobody's */
+    for (i = 0; i < (p->family == EMPM__PEER_IPV4 ? 4 : 8); i++)
+        key = key << 8 | p->addr[i];
+    return key;
+}
+
+static uint32_t empm__counts_home(const empm__counts *t, uint64_t key)
+{
+    key = (key ^ key >> 32) * t->seed;
+    return (uint32_t)(key >> 32) & t->mask;
+}
+
+/* Where `key` is, or would be. */
+static uint32_t empm__counts_find(const empm__counts *t, uint64_t key)
+{
+    uint32_t i = empm__counts_home(t, key);
+    while (t->slots[i].open > 0 && t->slots[i].peer != key)
+        i = (i + 1) & t->mask;
+    return i;
+}
+
+/* One connection more. 0: it has `most` already. */
+static int empm__counts_add(empm__counts *t, const empm__peer *p, int most)
+{
+    const uint64_t key = empm__counts_key(p);
+    empm__count *n = &t->slots[empm__counts_find(t, key)];
+    if (!empm__peer_counts(p))
+        return 1;
+    if (n->open >= (uint32_t)most)
+        return 0;
+    n->peer = key;
+    n->open++;
+    return 1;
+}
+
+static void empm__counts_drop(empm__counts *t, const empm__peer *p)
+{
+    uint32_t i = empm__counts_find(t, empm__counts_key(p)), k;
+    if (!empm__peer_counts(p) || --t->slots[i].open > 0)
+        return;
+    /* those behind that would not be found past the hole move into it */
+    for (k = (i + 1) & t->mask; t->slots[k].open > 0; k = (k + 1) & t->mask) {
+        const uint32_t home = empm__counts_home(t, t->slots[k].peer);
+        if (((k - home) & t->mask) >= ((k - i) & t->mask)) {
+            t->slots[i] = t->slots[k];
+            i = k;
+        }
+    }
+    t->slots[i].open = 0;
+}
+
+#ifndef EVENTMPM_NO_PROXY
+
+/* ---------------------------------------------------------------------------
+ * >>proxy -- who stands in front, and whether it is believed
+ *
+ * A PROXY header is the first thing on a connection, before TLS and HTTP; it
+ * says who the peer is. A field such as X-Forwarded-For is part of a request,
+ * and may be written by anybody: each proxy appends whom it has seen, so it is
+ * read from the right, as long as those who wrote are in RemoteIPTrustedProxy.
+ *
+ *   v1   PROXY TCP4 192.0.2.1 198.51.100.7 4711 80 CRLF
+ *   v2   signature | 2, command | family, protocol | length | addresses | TLVs
+ *        12          1            1                  2        12, 36 or 216
+ *
+ * source    HAProxy, "The PROXY protocol", versions 1 and 2
+ * ------------------------------------------------------------------------- */
+
+typedef struct empm__net {
+    uint8_t family, bits;
+    uint8_t addr[16];
+} empm__net;
+
+typedef struct empm__nets {
+    empm__net *list;
+    size_t     n;
+} empm__nets;
+
+/* An address and nothing else; `family` 0: either. 0: it is none, and *p is as
+ * it was. */
+static int empm__peer_parse(empm__peer *p, int family, const char *s, size_t n)
+{
+    char text[INET6_ADDRSTRLEN];
+    unsigned char addr[16];
+    if (n >= sizeof text)
+        return 0;
+    memcpy(text, s, n);
+    text[n] = '\0';
+    if (family != EMPM__PEER_IPV6 && inet_pton(AF_INET, text, addr) == 1)
+        family = EMPM__PEER_IPV4;
+    else if (family != EMPM__PEER_IPV4 && inet_pton(AF_INET6, text, addr) == 1)
+        family = EMPM__PEER_IPV6;
+    else
+        return 0;
+    empm__peer_set(p, family, addr, 0);
+    return 1;
+}
+
+/* "192.0.2.0/24", or an address, which is a network of one. */
+static int empm__net_parse(empm__net *net, const char *s, size_t n)
+{
+    const char *slash = (const char *)memchr(s, '/', n);
+    const size_t len = slash != NULL ? (size_t)(slash - s) : n;
+    empm__peer p;
+    int64_t bits, all;
+    if (!empm__peer_parse(&p, 0, s, len))
+        return 0;
+    all = p.family == EMPM__PEER_IPV4 ? 32 : 128;
+    bits = slash != NULL ? empm__parse_u63(slash + 1, n - len - 1) : all;
+    if (slash != NULL && p.family == EMPM__PEER_IPV4 &&
+        memchr(s, ':', len) != NULL)
+        bits -= 96;                      /* it was written inside IPv6 */
+    if (bits < 0 || bits > all)
+        return 0;
+    net->family = p.family;
+    net->bits = (uint8_t)bits;
+    memcpy(net->addr, p.addr, sizeof net->addr);
+    return 1;
+}
+
+static void empm__nets_free(empm__nets *t)
+{
+    EMPM_FREE(t->list);
+    t->list = NULL;
+}
+
+/* All of RemoteIPTrustedProxy. */
+static int empm__nets_init(empm__nets *t, const empm_config *cfg,
+                           empm__report *rep)
+{
+    size_t most = 0, n;
+    int i;
+    memset(t, 0, sizeof *t);
+    for (i = 0; i < EMPM_MAX_LIST && cfg->remote_ip_trusted_proxy[i]; i++)
+        most += strlen(cfg->remote_ip_trusted_proxy[i]) / 2 + 1;
+    if (most == 0)
+        return EMPM_OK;
+    t->list = (empm__net *)EMPM_MALLOC(most * sizeof *t->list);
+    if (t->list == NULL)
+        return EMPM_ENOMEM;
+    for (i = 0; i < EMPM_MAX_LIST && cfg->remote_ip_trusted_proxy[i]; i++) {
+        const char *s = cfg->remote_ip_trusted_proxy[i];
+        for (; *(s += strspn(s, " \t,")) != '\0'; s += n) {
+            n = strcspn(s, " \t,");
+            if (empm__net_parse(&t->list[t->n], s, n))
+                t->n++;
+            else
+                empm__say(rep, EMPM_LOG_ERROR, 5301, "RemoteIPTrustedProxy "
+                          "%.*s: neither an address nor a network such as "
+                          "10.0.0.0/8", (int)empm__min(n, 100), s);
+        }
+    }
+    return EMPM_OK;
+}
+
+static int empm__trusted(const empm__nets *t, const empm__peer *p)
+{
+    size_t i;
+    for (i = 0; i < t->n; i++) {
+        const empm__net *net = &t->list[i];
+        const int whole = net->bits / 8, rest = net->bits % 8;
+        if (net->family == p->family &&
+            memcmp(net->addr, p->addr, (size_t)whole) == 0 &&
+            (rest == 0 ||
+             (net->addr[whole] ^ p->addr[whole]) >> (8 - rest) == 0))
+            return 1;
+    }
+    return p->family == EMPM__PEER_UNIX;
+}
+
+/* An address in a field: also "192.0.2.1:80", "[2001:db8::1]", "[...]:80". */
+static int empm__node_parse(empm__peer *p, const char *s, size_t n)
+{
+    const int bracket = n > 0 && *s == '[';
+    const char *end = (const char *)memchr(s, bracket ? ']' : ':', n);
+    const char *port = end != NULL ? end + bracket : s + n;
+    const size_t left = (size_t)(s + n - port);
+    int64_t v = 0;
+    if (bracket && end == NULL)
+        return 0;
+    if (!bracket && left > 0 && memchr(port + 1, ':', left - 1) != NULL)
+        return empm__peer_parse(p, EMPM__PEER_IPV6, s, n);
+    if (left > 0)
+        v = *port == ':' ? empm__parse_u63(port + 1, left - 1) : -1;
+    if (v < 0 || v > 65535)
+        return 0;
+    return empm__peer_parse(p, bracket ? EMPM__PEER_IPV6 : EMPM__PEER_IPV4,
+                            s + bracket, (size_t)(port - s) -
+                                             2 * (size_t)bracket);
+}
+
+/* One field's value, from right to left: *p becomes whom *p has named, while it
+ * is trusted. 0: that is the client; 1: the field before this one may go on. */
+static int empm__forwarded(const empm__nets *t, empm__peer *p, const char *s)
+{
+    const char *at = s + strlen(s);
+    for (;;) {
+        const char *end = at, *from;
+        while (at > s && at[-1] != ',')
+            at--;
+        from = at + strspn(at, " \t");
+        while (end > from && (end[-1] == ' ' || end[-1] == '\t'))
+            end--;
+        if (from < end && (!empm__trusted(t, p) ||
+                           !empm__node_parse(p, from, (size_t)(end - from))))
+            return 0;
+        if (at == s)
+            return 1;
+        at--;                            /* over the comma */
+    }
+}
+
+/* "TCP4 192.0.2.1 198.51.100.7 4711 80", or TCP6, or UNKNOWN and whatever. */
+static int empm__proxy_line(empm__peer *p, const char *s, size_t n)
+{
+    const char *at[5], *end = s + n;
+    size_t len[5];
+    int64_t port = 0;
+    empm__peer to;
+    int i, family;
+    for (i = 0; i < 5; i++) {
+        const char *sp = s != NULL ? (const char *)memchr(s, ' ',
+                                                          (size_t)(end - s))
+                                   : NULL;
+        at[i] = s;
+        len[i] = s == NULL ? 0 : (size_t)((sp != NULL ? sp : end) - s);
+        s = sp != NULL ? sp + 1 : NULL;
+    }
+    if (len[0] == 7 && memcmp(at[0], "UNKNOWN", 7) == 0)
+        return 1;
+    if (len[0] != 4 || s != NULL || at[4] == NULL ||
+        (memcmp(at[0], "TCP4", 4) != 0 && memcmp(at[0], "TCP6", 4) != 0))
+        return 0;
+    for (i = 4; i >= 3; i--) {           /* the client's is the last */
+        port = empm__parse_u63(at[i], len[i]);
+        if (port < 0 || port > 65535 || (len[i] > 1 && *at[i] == '0'))
+            return 0;
+    }
+    family = at[0][3] - '0';
+    if (!empm__peer_parse(&to, family, at[2], len[2]) ||
+        !empm__peer_parse(p, family, at[1], len[1]))
+        return 0;
+    p->port = (uint16_t)port;
+    p->proxied = 1;
+    return 1;
+}
+
+/* Looks at the n bytes that a connection begins with. > 0: a header of so many
+ * bytes, maybe more than n (the rest tells nothing and is to be skipped), and
+ * *p is the peer, or as it was if the header names none; 0: more is needed,
+ * but never than 232; -1: this is no PROXY header. */
+static int32_t empm__proxy_parse(empm__peer *p, const char *s, size_t n)
+{
+    static const char line[] = "PROXY ";
+    static const char signature[] = "\r\n\r\n\0\r\nQUIT\n";
+    static const unsigned need[] = { 0, 12, 36, 216 };   /* by family */
+    const unsigned char *u = (const unsigned char *)s;
+    unsigned family, protocol, len;
+    size_t i;
+    if (n == 0)
+        return 0;
+    if (*s == 'P') {
+        if (memcmp(s, line, empm__min(n, 6)) != 0)
+            return -1;
+        for (i = 6; i < n && i < 106 && s[i] != '\r'; i++)
+            if (u[i] < ' ')
+                return -1;
+        if (i + 1 >= n && i < 106)
+            return 0;
+        return i < 106 && s[i + 1] == '\n' && empm__proxy_line(p, s + 6, i - 6)
+                   ? (int32_t)i + 2 : -1;
+    }
+    if (memcmp(s, signature, empm__min(n, 12)) != 0 ||
+        (n > 12 && (u[12] & 0xfe) != 0x20))
+        return -1;
+    if (n < 16)
+        return 0;
+    family = u[13] >> 4;
+    protocol = u[13] & 15;
+    len = (unsigned)u[14] << 8 | u[15];
+    if (u[12] == 0x20)                   /* LOCAL: it speaks for itself */
+        return (int32_t)(16 + len);
+    if (family > 3 || protocol > 2 || len < need[family])
+        return -1;
+    if (n < 16 + need[family])
+        return 0;
+    if (family == 0 || protocol == 0)    /* it does not know */
+        return (int32_t)(16 + len);
+    if (family == 3)
+        empm__peer_set(p, EMPM__PEER_UNIX, NULL, 0);
+    else {
+        const unsigned char *port = u + 16 + (family == 1 ? 8 : 32);
+        empm__peer_set(p, family == 1 ? EMPM__PEER_IPV4 : EMPM__PEER_IPV6,
+                       s + 16, (unsigned)port[0] << 8 | port[1]);
+    }
+    p->proxied = 1;
+    return (int32_t)(16 + len);
+}
+
+#endif /* EVENTMPM_NO_PROXY */
+
+/* ---------------------------------------------------------------------------
  * >>memory -- pages, arenas, and what a worker and a child are
  *
  * Everything in flight is made of pages of one size: the request and its head,
@@ -4003,6 +4594,10 @@ typedef struct empm__child {
     uint64_t            pause_log_us, tell_us; /* not again before */
     int                 told_few;      /* the parent knows of few idle workers */
     int                 listening;     /* sockets registered */
+    empm__counts        counts;        /* MaxConnectionsPerPeer */
+    uint32_t            refused_log_ms;
+    /* any worker */
+    uint32_t            proxy_log_ms;  /* atomic: the last message */
     /* the end */
     pthread_mutex_t     done_lock;     /* guards done */
     pthread_cond_t      done_cond;
@@ -4028,9 +4623,13 @@ struct empm_server {
     int             nlisteners;
     int             spool_dir;     /* descriptor of SpoolDirectory */
     pid_t           owner;         /* who unlinks what it made */
-    int             borrows;       /* the scoreboard is another server's */
+    struct empm__kv *store;        /* SharedStoreSize; NULL: none (>>store) */
+    int             borrows;       /* score and store are another server's */
     uint32_t        generation;
     empm__routes    admin_routes;  /* what admin listeners offer */
+#ifndef EVENTMPM_NO_PROXY
+    empm__nets      trusted;       /* RemoteIPTrustedProxy */
+#endif
     empm__child     child;         /* the engine of this process */
     empm__child    *admin;         /* a second one, for the admin listeners of a
                                       process without parent; or NULL */
@@ -4147,6 +4746,434 @@ static void empm__unreserve(int64_t *used, int64_t n)
     if (n != 0)
         __atomic_sub_fetch(used, n, __ATOMIC_RELAXED);
 }
+
+#ifndef EVENTMPM_NO_STORE
+/* ---------------------------------------------------------------------------
+ * >>store -- keys and values in memory that processes share
+ *
+ * The memory is cut into shards, each with a lock, a hash table and up to 255
+ * slots. Hashes are keyed: clients choose keys.
+ *
+ *     heads[h]   7 -> 12 -> 0          0 is no slot
+ *     free       3 ->  9 -> 0
+ *
+ * Who holds a lock can be killed at any instruction. So a write fills a free
+ * slot, where nobody looks, and then takes effect by the store of one byte:
+ *
+ *     insert     the head becomes the new slot, whose next is the old head
+ *     replace    the link to the old slot leads to the new one, its next copied
+ *     remove     the link to the slot becomes its next
+ *
+ * Before that byte nothing has happened, after it all has: what heads[] leads
+ * to is whole at every instant. Only the free list can be wrong after a death;
+ * the next holder learns of it from the lock, and makes a new one of all that
+ * heads[] does not lead to. The last free slot is kept for replacing.
+ *
+ * A process dies between two instructions, and then those before it count and
+ * those after it do not, however the processor has ordered its stores; so it is
+ * only the compiler that has to keep them in order (empm__kv_link).
+ *
+ * runs on   any thread of any process
+ * source    J.-P. Aumasson, D. J. Bernstein, "SipHash: a fast short-input PRF"
+ * ------------------------------------------------------------------------- */
+
+#define EMPM__KV_SLOTS 255             /* of a shard: a number is a byte */
+
+typedef struct empm__kv_slot {
+    uint64_t version;                  /* no other write has had it */
+    uint64_t expires_ms;               /* there until that one is over, never
+                                          early; 0: for ever */
+    uint32_t hash;
+    uint16_t key_len, len;
+    uint8_t  next;
+} empm__kv_slot;
+
+typedef struct empm__kv_shard {
+    pthread_mutex_t lock;              /* guards the shard: 50 ns, or 1 us to
+                                          mend it or to find who has to go */
+    uint64_t        version;           /* the last one given */
+    uint8_t         heads[256], free;
+    empm__kv_slot   slots[EMPM__KV_SLOTS + 1];   /* what 0 has is not used */
+} __attribute__((aligned(64))) empm__kv_shard;   /* then its keys and values */
+
+typedef struct empm__kv {              /* fixed; the shards follow */
+    uint64_t seed[2];
+    size_t   bytes, shard_bytes;
+    uint32_t shards, slots;            /* slots: of each shard */
+    uint32_t room;                     /* for a key and its value */
+} __attribute__((aligned(64))) empm__kv;
+
+/* The least memory: two slots, one of which is the last free one. */
+#define EMPM__KV_LEAST(room) \
+    (sizeof(empm__kv) + sizeof(empm__kv_shard) + 64 + 2 * (size_t)(room))
+
+EMPM__ASSERT_STATIC(EMPM_STORE_ITEM >= 64 && EMPM_STORE_ITEM <= 65535,
+                    store_item_does_not_fit);
+
+/* SipHash-2-4. */
+#define EMPM__ROTATE(x, n) ((x) << (n) | (x) >> (64 - (n)))
+static void empm__sip_rounds(uint64_t v[4], int n)
+{
+    for (; n > 0; n--) {
+        v[0] += v[1];
+        v[2] += v[3];
+        v[1] = EMPM__ROTATE(v[1], 13) ^ v[0];
+        v[3] = EMPM__ROTATE(v[3], 16) ^ v[2];
+        v[0] = EMPM__ROTATE(v[0], 32) + v[3];
+        v[2] += v[1];
+        v[1] = EMPM__ROTATE(v[1], 17) ^ v[2];
+        v[3] = EMPM__ROTATE(v[3], 21) ^ v[0];
+        v[2] = EMPM__ROTATE(v[2], 32);
+    }
+}
+
+static uint64_t empm__sip_hash(const uint64_t seed[2], const void *data,
+                               size_t len)
+{
+    const unsigned char *p = (const unsigned char *)data;
+    uint64_t v[4], word;
+    size_t left = len, n, i;
+    v[0] = seed[0] ^ UINT64_C(0x736f6d6570736575);
+    v[1] = seed[1] ^ UINT64_C(0x646f72616e646f6d);
+    v[2] = seed[0] ^ UINT64_C(0x6c7967656e657261);
+    v[3] = seed[1] ^ UINT64_C(0x7465646279746573);
+    do {
+        n = empm__min(left, 8);
+        word = n < 8 ? (uint64_t)len << 56 : 0;   /* the last, always there */
+        for (i = 0; i < n; i++)
+            word |= (uint64_t)p[i] << 8 * i;
+        v[3] ^= word;
+        empm__sip_rounds(v, 2);
+        v[0] ^= word;
+        p += n;
+        left -= n;
+    } while (n == 8);
+    v[2] ^= 0xff;
+    empm__sip_rounds(v, 4);
+    return v[0] ^ v[1] ^ v[2] ^ v[3];
+}
+
+static empm__kv_shard *empm__kv_shard_at(empm__kv *kv, uint32_t i)
+{
+    return (empm__kv_shard *)(void *)((unsigned char *)(kv + 1) +
+                                      i * kv->shard_bytes);
+}
+
+static unsigned char *empm__kv_data(const empm__kv *kv, empm__kv_shard *sh,
+                                    uint8_t slot)
+{
+    return (unsigned char *)(sh + 1) + (size_t)(slot - 1) * kv->room;
+}
+
+/* Changes what heads[] leads to, after all that stands above the call and
+ * before all below it. */
+static void empm__kv_link(uint8_t *link, uint8_t to)
+{
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    empm__store(link, to);
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+}
+
+/* `slot` is not in a chain any more. */
+static void empm__kv_drop(empm__kv_shard *sh, uint8_t slot)
+{
+    sh->slots[slot].next = sh->free;
+    sh->free = slot;
+}
+
+static void empm__kv_remove(empm__kv_shard *sh, uint8_t *link)
+{
+    const uint8_t slot = *link;
+    empm__kv_link(link, sh->slots[slot].next);
+    empm__kv_drop(sh, slot);
+}
+
+/* Brings a shard in order, a new one or one whose lock's holder has died. */
+static void empm__kv_mend(const empm__kv *kv, empm__kv_shard *sh)
+{
+    uint8_t used[256];
+    uint32_t i;
+    memset(used, 0, sizeof used);
+    for (i = 0; i < 256; i++) {
+        uint8_t slot = sh->heads[i];
+        for (; slot != 0; slot = sh->slots[slot].next)
+            used[slot] = 1;
+    }
+    sh->free = 0;
+    for (i = kv->slots; i > 0; i--)
+        if (!used[i])
+            empm__kv_drop(sh, (uint8_t)i);
+    sh->version |= 0xffffffff;   /* half of it may be stored: past them all */
+}
+
+/* Makes room: who is nearest to the end has to go, who has none stays. */
+static int empm__kv_evict(empm__kv_shard *sh)
+{
+    uint8_t *victim = NULL, *link;
+    uint64_t first = UINT64_MAX;
+    uint32_t i;
+    for (i = 0; i < 256; i++)
+        for (link = &sh->heads[i]; *link != 0; link = &sh->slots[*link].next) {
+            const uint64_t end = sh->slots[*link].expires_ms;
+            if (end != 0 && end < first) {
+                first = end;
+                victim = link;
+            }
+        }
+    if (victim == NULL)
+        return EMPM_EFULL;
+    empm__kv_remove(sh, victim);
+    return EMPM_OK;
+}
+
+/* A key's place. A good empm__kv_open() leaves the shard locked. */
+typedef struct empm__kv_at {
+    empm__kv       *kv;
+    empm__kv_shard *sh;
+    const void     *key;
+    size_t          key_len;
+    uint32_t        hash;
+    uint8_t        *link;              /* to its slot, or its chain's end */
+    empm__kv_slot  *slot;              /* NULL: absent, or it has expired */
+    unsigned char  *value;
+} empm__kv_at;
+
+static int empm__kv_open(empm__kv_at *at, empm__kv *kv, const void *key,
+                         size_t key_len, uint64_t now_ms)
+{
+    empm__kv_shard *sh;
+    uint64_t hash;
+    int r;
+    if (kv == NULL)
+        return EMPM_EMISUSE;
+    if (key_len == 0 || key_len > kv->room)
+        return EMPM_EINVAL;
+    hash = empm__sip_hash(kv->seed, key, key_len);
+    sh = empm__kv_shard_at(kv, (uint32_t)((hash >> 32) * kv->shards >> 32));
+    if ((r = empm__shared_lock(&sh->lock)) < 0)
+        return r;
+    if (r == EMPM__ORPHANED) {
+        empm__kv_mend(kv, sh);
+        empm__shared_lock_mended(&sh->lock);
+    }
+    at->kv = kv;
+    at->sh = sh;
+    at->key = key;
+    at->key_len = key_len;
+    at->hash = (uint32_t)hash;
+    at->slot = NULL;
+    for (at->link = &sh->heads[hash & 255]; *at->link != 0;
+         at->link = &sh->slots[*at->link].next) {
+        empm__kv_slot *s = &sh->slots[*at->link];
+        unsigned char *data = empm__kv_data(kv, sh, *at->link);
+        if (s->hash != at->hash || s->key_len != key_len ||
+            memcmp(data, key, key_len) != 0)
+            continue;
+        at->value = data + key_len;
+        if (s->expires_ms == 0 || now_ms <= s->expires_ms)
+            at->slot = s;
+        break;
+    }
+    return EMPM_OK;
+}
+
+static int empm__kv_write(empm__kv_at *at, const void *value, size_t len,
+                          uint64_t expires_ms)
+{
+    empm__kv_shard *sh = at->sh;
+    uint8_t *link = at->link, old = *link, slot;
+    empm__kv_slot *s;
+    unsigned char *data;
+    if (len > at->kv->room - at->key_len)
+        return EMPM_EINVAL;
+    if (old == 0) {
+        if (sh->slots[sh->free].next == 0 && empm__kv_evict(sh) < 0)
+            return EMPM_EFULL;
+        link = &sh->heads[at->hash & 255];
+    }
+    slot = sh->free;
+    s = &sh->slots[slot];
+    sh->free = s->next;
+    s->version = ++sh->version;
+    s->expires_ms = expires_ms;
+    s->hash = at->hash;
+    s->key_len = (uint16_t)at->key_len;
+    s->len = (uint16_t)len;
+    s->next = old != 0 ? sh->slots[old].next : *link;
+    data = empm__kv_data(at->kv, sh, slot);
+    memcpy(data, at->key, at->key_len);
+    if (len > 0)
+        memcpy(data + at->key_len, value, len);
+    empm__kv_link(link, slot);
+    if (old != 0)
+        empm__kv_drop(sh, old);
+    return EMPM_OK;
+}
+
+static int empm__kv_get(empm__kv *kv, const void *key, size_t key_len,
+                        void *value, size_t cap, size_t *len, uint64_t *version,
+                        uint64_t now_ms)
+{
+    empm__kv_at at;
+    int r = empm__kv_open(&at, kv, key, key_len, now_ms);
+    if (r < 0)
+        return r;
+    if (at.slot == NULL) {
+        r = EMPM_EGONE;
+    } else {
+        if (len != NULL)
+            *len = at.slot->len;
+        if (version != NULL)
+            *version = at.slot->version;
+        if (at.slot->len > cap)
+            r = EMPM_EFULL;
+        else if (at.slot->len > 0)
+            memcpy(value, at.value, at.slot->len);
+    }
+    pthread_mutex_unlock(&at.sh->lock);
+    return r;
+}
+
+/* if_version: NULL: whatever is there; 0: only if nothing is; or only that. */
+static int empm__kv_put(empm__kv *kv, const void *key, size_t key_len,
+                        const uint64_t *if_version, const void *value,
+                        size_t len, int64_t ttl_ms, uint64_t now_ms)
+{
+    empm__kv_at at;
+    const uint64_t expires_ms = ttl_ms == 0 ? 0 : now_ms + (uint64_t)ttl_ms;
+    int r = ttl_ms < 0 ? EMPM_EINVAL
+                       : empm__kv_open(&at, kv, key, key_len, now_ms);
+    if (r < 0)
+        return r;
+    if (if_version != NULL &&
+        *if_version != (at.slot != NULL ? at.slot->version : 0))
+        r = EMPM_EGONE;
+    else
+        r = empm__kv_write(&at, value, len, expires_ms);
+    pthread_mutex_unlock(&at.sh->lock);
+    return r;
+}
+
+static int empm__kv_delete(empm__kv *kv, const void *key, size_t key_len,
+                           uint64_t now_ms)
+{
+    empm__kv_at at;
+    int r = empm__kv_open(&at, kv, key, key_len, now_ms);
+    if (r < 0)
+        return r;
+    r = at.slot != NULL ? EMPM_OK : EMPM_EGONE;
+    if (*at.link != 0)
+        empm__kv_remove(at.sh, at.link);
+    pthread_mutex_unlock(&at.sh->lock);
+    return r;
+}
+
+static int empm__kv_add(empm__kv *kv, const void *key, size_t key_len,
+                        int64_t delta, int64_t ttl_ms, int64_t *result,
+                        uint64_t now_ms)
+{
+    empm__kv_at at;
+    int64_t n = 0;
+    uint64_t expires_ms = ttl_ms == 0 ? 0 : now_ms + (uint64_t)ttl_ms;
+    int r = ttl_ms < 0 ? EMPM_EINVAL
+                       : empm__kv_open(&at, kv, key, key_len, now_ms);
+    if (r < 0)
+        return r;
+    if (at.slot != NULL && at.slot->len == sizeof n) {
+        memcpy(&n, at.value, sizeof n);
+        expires_ms = at.slot->expires_ms;
+    } else if (at.slot != NULL) {
+        r = EMPM_EINVAL;
+    }
+    if (delta > 0 ? n > INT64_MAX - delta : n < INT64_MIN - delta)
+        r = EMPM_EINVAL;
+    if (r == EMPM_OK) {
+        n += delta;
+        r = empm__kv_write(&at, &n, sizeof n, expires_ms);
+    }
+    if (r == EMPM_OK && result != NULL)
+        *result = n;
+    pthread_mutex_unlock(&at.sh->lock);
+    return r;
+}
+
+/* A store for the processes to come, in `bytes`; `room` for each key with its
+ * value, 64 to 65535. */
+static int empm__kv_new(empm__kv **out, size_t bytes, uint32_t room)
+{
+    const size_t most = sizeof(empm__kv_shard) + EMPM__KV_SLOTS * (size_t)room;
+    empm__kv *kv = (empm__kv *)mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                                    MAP_ANONYMOUS | MAP_SHARED, -1, 0);
+    uint32_t i;
+    if ((void *)kv == MAP_FAILED)
+        return EMPM_ENOMEM;
+    empm__random(kv->seed, sizeof kv->seed);
+    kv->bytes = bytes;
+    kv->room = room;
+    kv->shards = (uint32_t)((bytes - sizeof *kv + most - 1) / most);
+    kv->shard_bytes = (bytes - sizeof *kv) / kv->shards & ~(size_t)63;
+    kv->slots = (uint32_t)empm__min(
+        (kv->shard_bytes - sizeof(empm__kv_shard)) / room, EMPM__KV_SLOTS);
+    for (i = 0; i < kv->shards; i++) {
+        empm__kv_shard *sh = empm__kv_shard_at(kv, i);
+        if (empm__shared_lock_init(&sh->lock) < 0) {
+            munmap(kv, bytes);
+            return EMPM_ESYS;
+        }
+        empm__kv_mend(kv, sh);
+    }
+    *out = kv;
+    return EMPM_OK;
+}
+
+static void empm__kv_free(empm__kv *kv)
+{
+    if (kv != NULL)
+        munmap(kv, kv->bytes);
+}
+
+/* --- the server's own ----------------------------------------------------- */
+
+static uint64_t empm__store_now_ms(void)
+{
+    return empm__now_us() / 1000u;
+}
+
+EMPM_API int empm_store_get(empm_server *s, const void *key, size_t key_len,
+                            void *value, size_t cap, size_t *len,
+                            uint64_t *version)
+{
+    return empm__kv_get(s->store, key, key_len, value, cap, len, version,
+                        empm__store_now_ms());
+}
+
+EMPM_API int empm_store_put(empm_server *s, const void *key, size_t key_len,
+                            const void *value, size_t len, int64_t ttl_ms)
+{
+    return empm__kv_put(s->store, key, key_len, NULL, value, len, ttl_ms,
+                        empm__store_now_ms());
+}
+
+EMPM_API int empm_store_cas(empm_server *s, const void *key, size_t key_len,
+                            uint64_t version, const void *value, size_t len,
+                            int64_t ttl_ms)
+{
+    return empm__kv_put(s->store, key, key_len, &version, value, len, ttl_ms,
+                        empm__store_now_ms());
+}
+
+EMPM_API int empm_store_delete(empm_server *s, const void *key, size_t key_len)
+{
+    return empm__kv_delete(s->store, key, key_len, empm__store_now_ms());
+}
+
+EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
+                            int64_t delta, int64_t ttl_ms, int64_t *result)
+{
+    return empm__kv_add(s->store, key, key_len, delta, ttl_ms, result,
+                        empm__store_now_ms());
+}
+#endif /* EVENTMPM_NO_STORE */
 
 /* ---------------------------------------------------------------------------
  * >>head -- request line and fields, strictly
@@ -4698,7 +5725,7 @@ struct empm_request {             /* owner: whoever owns the connection */
     empm__route  *route;
     char         *path_text;
     void         *data;           /* the user's, empm_set_data() */
-    char         *peer;
+    char         *peer, *client;
     uint32_t      deadline_ms;    /* the route's, for empm_should_stop() */
     /* its body */
     int           body_mode;
@@ -5182,28 +6209,11 @@ static const empm__peer *empm__peer_of(empm_request *req)
     socklen_t n = sizeof a;
     if (p->family != EMPM__PEER_UNASKED)
         return p;
-    memset(p, 0, sizeof *p);
     memset(&a, 0, sizeof a);
-    p->family = EMPM__PEER_UNKNOWN;
-    if (getpeername(req->c->fd, (struct sockaddr *)&a, &n) < 0)
-        return p;
-    if (a.ss_family == AF_INET) {
-        const struct sockaddr_in *v4 = (const struct sockaddr_in *)(void *)&a;
-        p->family = EMPM__PEER_IPV4;
-        p->port = ntohs(v4->sin_port);
-        memcpy(p->addr, &v4->sin_addr, 4);
-    } else if (a.ss_family == AF_INET6) {
-        const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)(void *)&a;
-        p->port = ntohs(v6->sin6_port);
-        p->family = EMPM__PEER_IPV6;
-        memcpy(p->addr, &v6->sin6_addr, 16);
-        if (IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr)) {
-            p->family = EMPM__PEER_IPV4;
-            memmove(p->addr, p->addr + 12, 4);
-            memset(p->addr + 4, 0, 12);
-        }
-    } else
-        p->family = EMPM__PEER_UNIX;
+    if (getpeername(req->c->fd, (struct sockaddr *)&a, &n) == 0)
+        empm__peer_from(p, &a);
+    else
+        empm__peer_set(p, EMPM__PEER_UNKNOWN, NULL, 0);
     return p;
 }
 
@@ -5237,22 +6247,50 @@ EMPM_API const char *empm_peer(empm_request *req)
     return req->peer != NULL ? req->peer : "unknown";
 }
 
+/* Whom the request is from: the peer, or whom trusted proxies name. */
+static empm__peer empm__client_of(empm_request *req)
+{
+    empm__peer p = *empm__peer_of(req);
+#ifndef EVENTMPM_NO_PROXY
+    const char *name = req->w->cfg->remote_ip_header;
+    uint32_t i = name != NULL ? req->head.nfields : 0;
+    while (i-- > 0) {
+        const empm__field *f = &req->head.fields[i];
+        if (empm__same(req->text + f->name, f->name_len, name, strlen(name)) &&
+            !empm__forwarded(&req->w->s->trusted, &p, req->text + f->value))
+            break;
+    }
+#endif
+    return p;
+}
+
+EMPM_API const char *empm_client(empm_request *req)
+{
+    char text[96];
+    if (req->client == NULL) {
+        const empm__peer p = empm__client_of(req);
+        empm__peer_text(&p, 0, text, sizeof text);
+        req->client = empm__strndup(req, text, strlen(text));
+    }
+    return req->client != NULL ? req->client : "unknown";
+}
+
 /* Lets others see what this worker works for: a request whose head is complete. */
 static void empm__score_request(empm__worker *w, empm_request *req)
 {
     empm__score_worker *sc = w->score;
     const empm__head *h = &req->head;
-    empm__store(&sc->began_us, req->began_us);
+    empm__peer client;
     if (!w->cfg->extended_status)
         return;
+    client = empm__client_of(req);
     empm__store(&sc->of_connection, req->c->requests + 1);
     empm__score_put(sc->request, sizeof sc->request, req->text + h->method,
                     empm__min(h->method_len + 1 + h->target_len + 9,
                               EMPM__SCORE_REQUEST - 1));
     empm__score_put(sc->host, sizeof sc->host, req->text + h->host,
                     empm__min(h->host_len, EMPM__SCORE_HOST - 1));
-    empm__score_put(sc->peer, sizeof sc->peer, empm__peer_of(req),
-                    sizeof(empm__peer));
+    empm__score_put(sc->client, sizeof sc->client, &client, sizeof client);
 }
 
 EMPM_API void empm_set_data(empm_request *req, void *data)
@@ -6254,6 +7292,7 @@ static void empm__turn_begin(empm__worker *w)
     w->turn_start_us = w->turn_us = empm__now_us();
     w->now_ms = empm__us_to_ms(w->turn_us);
     empm__store(&w->turn_began, empm__after(w->now_ms, 0));
+    empm__store(&w->score->began_us, w->turn_us);
 }
 
 /* ---------------------------------------------------------------------------
@@ -6397,6 +7436,7 @@ static enum empm__state empm__head_complete(empm__worker *w, empm__conn *c,
     req->in_start = h->line;
     req->text = req->in;                 /* it stays where it is from here */
     req->began_us = w->turn_us;
+    empm__store(&w->score->began_us, w->turn_us);
     empm__score_request(w, req);
     req->no_body = strcmp(req->in + h->method, "HEAD") == 0;
     req->close = (h->flags & EMPM__H_CLOSE) != 0 ||
@@ -6449,13 +7489,84 @@ static enum empm__state empm__head_complete(empm__worker *w, empm__conn *c,
 }
 
 /* ---------------------------------------------------------------------------
- * >>reading -- the steps READ_HEAD and READ_BODY
+ * >>reading -- the steps HANDSHAKE, READ_HEAD and READ_BODY
  *
  * A body is kept where it costs least: in place behind its head, in a page, in
  * memory up to limit_body_in_memory, in an unlinked file that is mapped; or it is
  * given to on_body piece by piece. Data goes straight to where it belongs, only
  * framing passes through `in`.
  * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_PROXY
+
+/* Logs who is really there, and closes. */
+static enum empm__state empm__proxy_refuse(empm__worker *w, empm_request *req,
+                                           int code, const char *why)
+{
+    empm__bump(&w->score->proxy_refused, 1u);
+    empm__peer_at(&w->child->slab, w->index)->family = EMPM__PEER_UNASKED;
+    if (empm__log_due(&w->child->proxy_log_ms, empm__clock(w)))
+        empm__log(w->cfg, EMPM_LOG_WARN, code, "%s on Listen %s: %s; closed",
+                  empm_peer(req), w->s->listeners[req->c->listener].text, why);
+    return EMPM__CLOSED;
+}
+
+/* The PROXY header, by the deadline that was set at accept. What has come
+ * behind it stays in `in`, for whoever is next: TLS, or the head. */
+static enum empm__state empm__do_handshake(empm__worker *w, empm__conn *c,
+                                           empm__wait *wait)
+{
+    const uint32_t deadline = empm__load(&c->deadline_ms);
+    const empm__nets *trusted = &w->s->trusted;
+    empm_request *req = c->req;
+    if (req == NULL && (req = empm__borrow(w, c)) == NULL)
+        return EMPM__CLOSED;
+    for (;;) {
+        ssize_t n;
+        if (req->body_left == 0 && req->in_end > 0) {
+            if (trusted->n > 0 && !empm__trusted(trusted, empm__peer_of(req)))
+                return empm__proxy_refuse(w, req, 5305,
+                                          "not in RemoteIPTrustedProxy");
+            req->body_left = empm__proxy_parse(
+                empm__peer_at(&w->child->slab, w->index), req->in, req->in_end);
+            if (req->body_left < 0)
+                return empm__proxy_refuse(w, req, 5304, "no PROXY header");
+        }
+        if (req->body_left > 0) {        /* of the header; TLVs are skipped */
+            req->in_start = (uint32_t)empm__min((size_t)req->body_left,
+                                                req->in_end);
+            req->body_left -= req->in_start;
+            if (req->body_left == 0) {
+                empm__request_clear(req);
+                return EMPM__READ_HEAD;
+            }
+            req->in_start = req->in_end = 0;
+        }
+        if (c->flags & EMPM__F_DRAINED)
+            break;
+        n = empm__recv(w, c, req->in + req->in_end, req->in_cap - req->in_end);
+        if (n == -1)
+            break;
+        if (n <= 0)
+            return req->in_end > 0 || req->body_left > 0
+                       ? empm__proxy_refuse(w, req, 5304, "half a PROXY header")
+                       : EMPM__CLOSED;
+        req->in_end += (uint32_t)n;
+    }
+    empm__wait_in(wait, deadline);
+    if (req->in_end == 0 && req->body_left == 0) {       /* not a byte yet */
+        empm__flight_end(w, c);
+        if (empm__late(deadline, empm__clock(w)) || empm__closing_idle(w))
+            return EMPM__CLOSED;
+        wait->want |= EMPM__IDLE;
+    } else if (empm__late(deadline, empm__clock(w))) {
+        empm__bump(&w->score->timeouts, 1u);
+        return empm__proxy_refuse(w, req, 5304, "the PROXY header is late");
+    }
+    return EMPM__HANDSHAKE;
+}
+
+#endif /* EVENTMPM_NO_PROXY */
 
 static enum empm__state empm__do_read_head(empm__worker *w, empm__conn *c,
                                            empm__wait *wait)
@@ -7175,7 +8286,7 @@ static enum empm__state empm__do_linger(empm__worker *w, empm__conn *c,
  *                        accept (listener)
  *                           |
  *                           v
- *      +---------------  HANDSHAKE  (TLS only)
+ *      +---------------  HANDSHAKE  (Listen ... proxy: its header)
  *      |                    |
  *      |                    v
  *      |   +---------->  READ_HEAD  ---- bad or late: 400 408 414 431 ... --+
@@ -7196,6 +8307,7 @@ static enum empm__state empm__do_linger(empm__worker *w, empm__conn *c,
  *      +---- failed ------+----->  CLOSED
  *
  *   from       to         by                   when
+ *   HANDSHAKE  READ_HEAD  empm__do_handshake   the PROXY header is complete
  *   READ_HEAD  READ_BODY  empm__do_read_head   head acceptable, a body follows
  *   READ_HEAD  HANDLE     empm__do_read_head   head acceptable, no body
  *   READ_HEAD  WRITE      empm__do_read_head   refused; or earlier answers wait
@@ -7318,8 +8430,6 @@ static void empm__conn_run(empm__worker *w, uint32_t index)
     empm__store(&w->score->status, (uint32_t)empm__letters[c->state]);
     if (c->req != NULL && c->req->began_us != 0)
         empm__score_request(w, c->req);
-    else
-        empm__store(&w->score->began_us, w->turn_us);
     c->flags &= (uint8_t)~EMPM__F_DRAINED;
     if (c->flags & EMPM__F_CLOSED) {
         if (c->state == EMPM__SUSPENDED) {   /* its function is still owed */
@@ -7335,6 +8445,9 @@ static void empm__conn_run(empm__worker *w, uint32_t index)
         enum empm__state next = EMPM__CLOSED;
         empm__wait wait = { 0, EMPM__NEVER, 0 };
         switch (c->state) {
+#ifndef EVENTMPM_NO_PROXY
+        case EMPM__HANDSHAKE: next = empm__do_handshake(w, c, &wait);  break;
+#endif
         case EMPM__READ_HEAD: next = empm__do_read_head(w, c, &wait);  break;
         case EMPM__READ_BODY: next = empm__do_read_body(w, c, &wait);  break;
         case EMPM__HANDLE:    next = empm__do_handle(w, c);            break;
@@ -7942,6 +9055,23 @@ static int empm__serve_files(empm_request *req, void *user)
 
 #endif /* EVENTMPM_NO_FILES */
 
+/* ---------------------------------------------------------------------------
+ * >>health -- may a balancer send more?
+ * ------------------------------------------------------------------------- */
+
+EMPM_API int empm_health_page(empm_request *req, void *user)
+{
+    empm_server *s = req->w->s;
+    (void)user;
+    empm_set_header(req, "Cache-Control", "no-store");
+    /* a child may leave and the server stay, unless there is no parent */
+    if (!empm__load(&empm__score_server_at(&s->score)->draining) &&
+        (s->parent_fd >= 0 || !empm__load(&s->child.stopping)))
+        return empm_write(req, "OK\n", 3);
+    empm_status(req, 503);           /* no Retry-After: it will not be back */
+    return empm_write(req, "draining\n", 9);
+}
+
 #ifndef EVENTMPM_NO_STATUS
 
 /* ---------------------------------------------------------------------------
@@ -7973,8 +9103,8 @@ typedef struct empm__seen_worker {
     uint64_t accesses, accesses_child; /* of the slot, of this child */
     uint64_t bytes, duration_us, since_us;
     uint32_t took_us, of_connection;
-    char     peer[64];
-    char     request[EMPM__SCORE_REQUEST + 2], host[EMPM__SCORE_HOST + 1];
+    char     client[64];
+    char     request[EMPM__SCORE_REQUEST + 1], host[EMPM__SCORE_HOST + 1];
 } empm__seen_worker;
 
 typedef struct empm__seen_child {      /* or all of them */
@@ -7992,7 +9122,8 @@ typedef struct empm__seen {
     uint64_t serving, stopping;        /* children */
     uint64_t accesses, bytes, duration_us, wait_us, load_percent[3];
     uint64_t cpu_us[4], cpu_all_us;
-    uint64_t accepted, refused, timeouts, culled, expired, forced;
+    uint64_t accepted, refused, proxy_refused, timeouts, culled, expired;
+    uint64_t forced;
     empm__seen_child   all, *children;
     empm__seen_worker *workers;        /* all.nworkers */
 } empm__seen;
@@ -8046,8 +9177,7 @@ static void empm__see_worker(const empm__score_worker *w, uint64_t now_us,
                              empm__seen_worker *to)
 {
     const uint64_t began = empm__load(&w->began_us);
-    empm__peer peer;
-    size_t i;
+    empm__peer client;
     to->accesses = empm__load(&w->accesses);
     to->accesses_child = to->accesses - empm__load(&w->accesses_before);
     to->bytes = empm__load(&w->bytes);
@@ -8055,16 +9185,11 @@ static void empm__see_worker(const empm__score_worker *w, uint64_t now_us,
     to->took_us = empm__load(&w->took_us);
     to->of_connection = empm__load(&w->of_connection);
     to->since_us = began != 0 && began < now_us ? now_us - began : 0;
-    empm__score_get(&peer, w->peer, sizeof peer);
-    empm__peer_text(&peer, 0, to->peer, sizeof to->peer);
+    empm__score_get(&client, w->client, sizeof client);
+    empm__peer_text(&client, 0, to->client, sizeof to->client);
     empm__score_get(to->host, w->host, EMPM__SCORE_HOST);
-    empm__score_get(to->request, w->request, EMPM__SCORE_REQUEST);
-    to->host[EMPM__SCORE_HOST] = to->request[EMPM__SCORE_REQUEST] = '\0';
-    to->request[EMPM__SCORE_REQUEST + 1] = '\0';
-    /* the parser has put one NUL for each SP of the line */
-    for (i = 0; to->request[i] != '\0' || to->request[i + 1] != '\0'; i++)
-        if (to->request[i] == '\0')
-            to->request[i] = ' ';
+    to->host[EMPM__SCORE_HOST] = '\0';
+    empm__score_line(w, to->request);
 }
 
 static void empm__see_child(const empm_server *s, empm__seen *seen,
@@ -8136,6 +9261,7 @@ static void empm__see_totals(const empm_server *s, empm__seen *seen, int slot)
         seen->bytes += empm__load(&w->bytes);
         seen->duration_us += empm__load(&w->duration_us);
         seen->timeouts += empm__load(&w->timeouts);
+        seen->proxy_refused += empm__load(&w->proxy_refused);
     }
 }
 
@@ -8318,6 +9444,8 @@ static const empm__figure empm__figures[] = {
                   "Connections accepted"),
     EMPM__COUNTER("refused_connections_total", "ConnsRefused", refused,
                   "Connections refused for MaxConnectionsPerPeer"),
+    EMPM__COUNTER("refused_proxies_total", "ProxiesRefused", proxy_refused,
+                  "Bad PROXY headers, or from nobody who is trusted"),
     EMPM__COUNTER("culled_connections_total", "ConnsCulled", culled,
                   "Idle connections closed to make room"),
     EMPM__COUNTER("expired_connections_total", "ConnsExpired", expired,
@@ -8428,7 +9556,7 @@ static void empm__put_json(empm_request *req, const empm__seen *seen)
                     empm__quotient(text, w->took_us, 1000000u, 6));
         empm_printf(req, ",\"request_seconds\":%s,\"client\":\"",
                     empm__quotient(text, w->duration_us, 1000000u, 6));
-        empm__put_text(req, w->peer, 1);
+        empm__put_text(req, w->client, 1);
         empm_printf(req, "\",\"host\":\"");
         empm__put_text(req, w->host, 1);
         empm_printf(req, "\",\"request\":\"");
@@ -8749,7 +9877,7 @@ static void empm__put_slowest(empm_request *req, const empm__seen *seen)
         empm_printf(req, "<td class=x>");
         empm__put_text(req, top->host, 0);
         empm_printf(req, "<td class=x>");
-        empm__put_text(req, top->peer, 0);
+        empm__put_text(req, top->client, 0);
         empm_printf(req, "<td>%u\n", seen->children[top->child].pid);
     }
     empm_printf(req, rows > 0 ? "</table></div>\n"
@@ -8779,7 +9907,7 @@ static void empm__put_workers(empm_request *req, const empm__seen *seen)
         empm_printf(req, "<td>%llu<td>%s<td class=x>",
                     EMPM__LLU(w->duration_us / 1000),
                     empm__bytes_text(text, w->bytes));
-        empm__put_text(req, w->peer, 0);
+        empm__put_text(req, w->client, 0);
         empm_printf(req, "<td class=x>");
         empm__put_text(req, w->host, 0);
         empm_printf(req, "<td class=x>");
@@ -8916,6 +10044,7 @@ static const empm_route empm__admin_routes[] = {
     EMPM_ROUTE("GET /{$}",           empm_status_page, NULL),
     EMPM_ROUTE("GET /server-status", empm_status_page, NULL),
     EMPM_ROUTE("GET /metrics",       empm_status_page, EMPM_TEXT("prometheus")),
+    EMPM_ROUTE("GET /health",        empm_health_page, NULL),
     EMPM_ROUTES_END
 };
 
@@ -8929,11 +10058,11 @@ static const empm_route empm__admin_routes[] = {
  * queue under one lock; if there is work for somebody, the role is given back.
  *
  * It never reads, writes or parses, takes no lock that a worker holds for long,
- * and runs no user code. What owes nobody an answer (KEEPALIVE, LINGER, READ_HEAD
- * without a byte) it closes itself, so that descriptors come back even when all
- * workers are stuck. When every one of them has been busy with the same turn for
- * over a second, it closes the descriptors of the others too, as they fall due,
- * and a worker cleans up when there is one.
+ * and runs no user code. What owes nobody an answer (KEEPALIVE, LINGER, and
+ * HANDSHAKE and READ_HEAD without a byte) it closes itself, so that descriptors
+ * come back even when all workers are stuck. When every one of them has been
+ * busy with the same turn for over a second, it closes the descriptors of the
+ * others too, as they fall due, and a worker cleans up when there is one.
  * ------------------------------------------------------------------------- */
 
 enum {                               /* why the child does not accept */
@@ -8978,12 +10107,21 @@ static int empm__take(empm__child *ch, uint32_t i, uint32_t ready,
     return 1;
 }
 
+/* Does MaxConnectionsPerPeer hold for listening socket k? A proxy has as many
+ * connections as it has clients. */
+static int empm__limits_peers(const empm__child *ch, int k)
+{
+    return ch->counts.slots != NULL && !ch->s->listeners[k].proxy;
+}
+
 /* Frees a record that is closed and owned. POSTED stays: it may be in the inbox,
  * where it will be found free, or in use again, and do no harm. */
 static void empm__record_free(empm__child *ch, uint32_t i)
 {
     empm__conn *c = empm__conn_at(&ch->slab, i);
     empm__wheel_remove(&ch->wheel, &ch->slab, i);
+    if (empm__limits_peers(ch, c->listener))
+        empm__counts_drop(&ch->counts, empm__peer_at(&ch->slab, i));
     c->gen++;
     c->in_use = 0;
     empm__slab_put(&ch->slab, i);
@@ -8999,7 +10137,7 @@ static int empm__close_idle(empm__child *ch, uint32_t i)
     empm__conn *c = empm__conn_at(&ch->slab, i);
     if (c->req != NULL || c->transport != NULL ||
         (c->state != EMPM__KEEPALIVE && c->state != EMPM__LINGER &&
-         c->state != EMPM__READ_HEAD))
+         c->state != EMPM__READ_HEAD && c->state != EMPM__HANDSHAKE))
         return 0;
     close(c->fd);
     empm__record_free(ch, i);
@@ -9101,17 +10239,38 @@ static uint32_t empm__cull(empm__child *ch, uint32_t want, uint32_t now_ms)
     return done;
 }
 
-/* Makes a record of a new descriptor and begins to wait for its first byte. */
-static void empm__admit(empm__child *ch, int fd, int k, uint32_t now_ms)
+/* Makes a record of a new descriptor and begins to wait for its first byte.
+ * `from` is the peer's address; NULL: MaxConnectionsPerPeer does not ask. */
+static void empm__admit(empm__child *ch, int fd, int k,
+                        const struct sockaddr_storage *from, uint32_t now_ms)
 {
     const empm_config *cfg = ch->cfg;
     const uint32_t i = empm__slab_get(&ch->slab);
     empm__conn *c;
+    empm__peer *p;
     uint32_t w, n;
     if (i == EMPM__NIL) {
         close(fd);
         empm__pause(ch, EMPM__PAUSE_FDS, now_ms, "no memory");
         return;
+    }
+    p = empm__peer_at(&ch->slab, i);
+    p->family = EMPM__PEER_UNASKED;
+    if (from != NULL) {
+        empm__peer_from(p, from);
+        if (!empm__counts_add(&ch->counts, p, cfg->max_connections_per_peer)) {
+            char text[96];
+            close(fd);
+            empm__slab_put(&ch->slab, i);
+            empm__bump(&ch->score->refused, 1u);
+            if (empm__log_due(&ch->refused_log_ms, now_ms))
+                empm__log(cfg, EMPM_LOG_WARN, 5306, "%s has as many "
+                          "connections as MaxConnectionsPerPeer of %d allows: "
+                          "refused",
+                          empm__peer_text(p, 0, text, sizeof text),
+                          cfg->max_connections_per_peer);
+            return;
+        }
     }
     c = empm__conn_at(&ch->slab, i);
     c->fd = fd;
@@ -9120,11 +10279,10 @@ static void empm__admit(empm__child *ch, int fd, int k, uint32_t now_ms)
     c->flags = 0;
     c->req = NULL;
     c->transport = NULL;
-    c->state = EMPM__READ_HEAD;
+    c->state = ch->s->listeners[k].proxy ? EMPM__HANDSHAKE : EMPM__READ_HEAD;
     c->listener = (uint8_t)k;
     c->in_use = 1;
     c->place = EMPM__NEVER;
-    empm__peer_at(&ch->slab, i)->family = EMPM__PEER_UNASKED;
     if (c->serial == 0)
         c->serial = 1;
     empm__store(&c->deadline_ms,
@@ -9138,7 +10296,10 @@ static void empm__admit(empm__child *ch, int fd, int k, uint32_t now_ms)
             EMPM__WANT_ALWAYS | EMPM__WANT(EMPM__READY_IN);
     while (!__atomic_compare_exchange_n(&c->word, &w, n, 1, __ATOMIC_ACQ_REL,
                                         __ATOMIC_RELAXED));
-    empm__bump(&ch->score->created, 1u);
+    if (c->state == EMPM__READ_HEAD)
+        empm__bump(&ch->score->created, 1u);
+    else                             /* only differences count */
+        empm__bump(&ch->score->unparked[EMPM__HANDSHAKE], (uint32_t)-1);
     empm__bump(&ch->score->accepted, 1u);
     if (empm__poller_add(&ch->poller, c, i) < 0) {
         if (empm__take(ch, i, EMPM__READY_TIMEOUT, now_ms))
@@ -9154,6 +10315,7 @@ static void empm__admit(empm__child *ch, int fd, int k, uint32_t now_ms)
 static void empm__accept_some(empm__child *ch, int k, int most, uint32_t now_ms)
 {
     const empm__listener *l = &ch->s->listeners[k];
+    struct sockaddr_storage a, *from = empm__limits_peers(ch, k) ? &a : NULL;
     int accepted = 0;
     while (most-- > 0 && (ch->paused & ~(uint32_t)EMPM__PAUSE_STOP) == 0) {
         int fd;
@@ -9169,10 +10331,11 @@ static void empm__accept_some(empm__child *ch, int k, int most, uint32_t now_ms)
                 return;
             }
         }
-        fd = empm__accept(l->fd);
+        a.ss_family = AF_UNSPEC;
+        fd = empm__accept(l->fd, from);
         if (fd >= 0) {
             accepted = 1;
-            empm__admit(ch, fd, k, now_ms);
+            empm__admit(ch, fd, k, from, now_ms);
             if (++ch->accepts >= 16 && ch->listening) {
                 /* last in the queue of who is woken: siblings get their share */
                 ch->accepts = 0;
@@ -9581,6 +10744,7 @@ static void empm__child_free(empm__child *ch)
         empm__poller_free(&ch->poller);
     if (ch->slab.chunks != NULL)
         empm__slab_free(&ch->slab);
+    empm__counts_free(&ch->counts);
 #ifndef EVENTMPM_NO_FILES
     empm__files_expire(&ch->files, 0, 1);
     EMPM_FREE(ch->files.slots);
@@ -9650,7 +10814,9 @@ static int empm__child_init(empm__child *ch, empm_server *s, int slot,
 #endif
     if (ch->sleepers == NULL || ch->workers == NULL ||
         empm__slab_init(&ch->slab, empm__connection_limit(cfg),
-                        (uint32_t)getpid() * 2654435761u) < 0)
+                        (uint32_t)getpid() * 2654435761u) < 0 ||
+        (cfg->max_connections_per_peer > 0 && !admin &&
+         empm__counts_init(&ch->counts, ch->slab.limit) < 0))
         return EMPM_ENOMEM;
     memset(ch->workers, 0, (size_t)n * sizeof *ch->workers);
     for (i = 0; i < n; i++) {
@@ -10159,6 +11325,10 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
     struct stat st;
     char path[1200];
     size_t i, k;
+    const char *header = cfg->remote_ip_header;
+#ifndef EVENTMPM_NO_PROXY
+    empm__nets nets;
+#endif
     empm__chars_init(&chars);
     if (cfg->routes == NULL)
         empm__say(rep, EMPM_LOG_ERROR, 5105, "no routes");
@@ -10178,12 +11348,42 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
     if (stat(cfg->spool_directory, &st) < 0 || !S_ISDIR(st.st_mode))
         empm__say(rep, EMPM_LOG_ERROR, 5107, "SpoolDirectory %s is not a directory",
                   cfg->spool_directory);
+#ifndef EVENTMPM_NO_PROXY
+    if (empm__nets_init(&nets, cfg, rep) == EMPM_OK)
+        empm__nets_free(&nets);
+    if (header != NULL && (*header == '\0' ||
+                           !empm__all(&chars, header, strlen(header),
+                                      EMPM__TCHAR)))
+        empm__say(rep, EMPM_LOG_ERROR, 5302, "RemoteIPHeader %s is not the "
+                  "name of a field", header);
+#else
+    if (header != NULL || cfg->remote_ip_trusted_proxy[0] != NULL)
+        empm__say(rep, EMPM_LOG_ERROR, 5303, "RemoteIPHeader and "
+                  "RemoteIPTrustedProxy: built without them");
+#endif
+#ifdef EVENTMPM_NO_STORE
+    if (cfg->shared_store_size > 0)
+        empm__say(rep, EMPM_LOG_ERROR, 5501,
+                  "SharedStoreSize: built without the store");
+#else
+    if (cfg->shared_store_size > 0 &&
+        ((uint64_t)cfg->shared_store_size < EMPM__KV_LEAST(EMPM_STORE_ITEM) ||
+         (uint64_t)cfg->shared_store_size > SIZE_MAX / 2))
+        empm__say(rep, EMPM_LOG_ERROR, 5500, "SharedStoreSize must be from %lu "
+                  "to %lu, or 0 for none",
+                  (unsigned long)EMPM__KV_LEAST(EMPM_STORE_ITEM),
+                  (unsigned long)(SIZE_MAX / 2));
+#endif
     for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++) {
         empm__listen_spec spec;
         const char *why = empm__listen_parse(&spec, cfg->listen[i]);
 #ifdef EVENTMPM_NO_STATUS
         if (why == NULL && spec.admin)
             why = "admin needs the status page, built without it";
+#endif
+#ifdef EVENTMPM_NO_PROXY
+        if (why == NULL && spec.proxy)
+            why = "proxy: built without it";
 #endif
         if (why != NULL)
             empm__say(rep, EMPM_LOG_ERROR, 5108, "Listen %s: %s",
@@ -10403,12 +11603,19 @@ static void empm__server_free(empm_server *s)
         close(s->spool_dir);
     empm__routes_free(&s->routes);
     empm__routes_free(&s->admin_routes);
-    if (!s->borrows)
+#ifndef EVENTMPM_NO_PROXY
+    empm__nets_free(&s->trusted);
+#endif
+    if (!s->borrows) {
         empm__score_free(&s->score);
+#ifndef EVENTMPM_NO_STORE
+        empm__kv_free(s->store);
+#endif
+    }
     EMPM_FREE(s);
 }
 
-/* What cannot change while the scoreboard lives stays as it was. */
+/* What cannot change while scoreboard and store live stays as it was. */
 static void empm__keep_limits(empm_config *cfg, const empm_config *old,
                               empm__report *rep)
 {
@@ -10420,8 +11627,14 @@ static void empm__keep_limits(empm_config *cfg, const empm_config *old,
         empm__say(rep, EMPM_LOG_WARN, 506, "changing ThreadLimit to %d from %d "
                   "needs a restart: ignored", cfg->thread_limit,
                   old->thread_limit);
+    if (cfg->shared_store_size != old->shared_store_size)
+        empm__say(rep, EMPM_LOG_WARN, 5503, "changing SharedStoreSize to %lld "
+                  "from %lld needs a restart: ignored",
+                  (long long)cfg->shared_store_size,
+                  (long long)old->shared_store_size);
     cfg->server_limit = old->server_limit;
     cfg->thread_limit = old->thread_limit;
+    cfg->shared_store_size = old->shared_store_size;
     if (cfg->processes > cfg->server_limit)
         cfg->processes = cfg->server_limit;
     empm__check_numbers(cfg, rep);
@@ -10457,6 +11670,10 @@ static int empm__server_new(empm_config *cfg, int shared,
     empm__chars_init(&s->chars);
     if ((r = empm__routes_init(&s->routes, cfg->routes, &s->chars, &rep)) < 0)
         goto done;
+#ifndef EVENTMPM_NO_PROXY
+    if ((r = empm__nets_init(&s->trusted, cfg, &rep)) < 0)
+        goto done;
+#endif
 #ifndef EVENTMPM_NO_STATUS
     r = empm__routes_init(&s->admin_routes, empm__admin_routes, &s->chars, &rep);
     if (r < 0)
@@ -10464,6 +11681,7 @@ static int empm__server_new(empm_config *cfg, int shared,
 #endif
     if (old != NULL) {
         s->score = old->score;
+        s->store = old->store;
         s->borrows = 1;
         s->generation = old->generation + 1;
     } else {
@@ -10476,6 +11694,15 @@ static int empm__server_new(empm_config *cfg, int shared,
         empm__score_server_at(&s->score)->started_us = empm__now_us();
         empm__score_server_at(&s->score)->started_s =
             empm__score_server_at(&s->score)->restarted_s = (int64_t)time(NULL);
+#ifndef EVENTMPM_NO_STORE
+        if (cfg->shared_store_size > 0 &&
+            (r = empm__kv_new(&s->store, (size_t)cfg->shared_store_size,
+                              EMPM_STORE_ITEM)) < 0) {
+            empm__say(&rep, EMPM_LOG_ERROR, 5502, "SharedStoreSize: no memory "
+                      "of that size to share");
+            goto done;
+        }
+#endif
     }
     r = EMPM_ESYS;
     s->spool_dir = open(cfg->spool_directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -11501,14 +12728,13 @@ static void empm__look_for_stuck(empm__parent *p, int slot, uint64_t since_us,
         if (empm__load(&w->status) != 'W' || began == 0 || now < began + most ||
             since_us > began + most)
             continue;                /* or it has been said */
-        empm__score_get(request, w->request, EMPM__SCORE_REQUEST);
-        request[EMPM__SCORE_REQUEST] = '\0';
-        empm__score_get(&peer, w->peer, sizeof peer);
+        empm__score_line(w, request);
+        empm__score_get(&peer, w->client, sizeof peer);
         empm__log(cfg, EMPM_LOG_WARN, 5037, "worker %d of child %ld has been "
                   "busy for %llu s with \"%s\" from %s", t,
                   (long)p->kids[slot].pid,
                   (unsigned long long)((now - began) / 1000000u), request,
-                  empm__peer_text(&peer, 1, who, sizeof who));
+                  empm__peer_text(&peer, peer.port != 0, who, sizeof who));
         stuck = 1;
     }
     if (stuck && cfg->stuck_worker_replace && !p->kids[slot].leaving)

@@ -56,6 +56,7 @@ static void  test_free(void *p);
 #include <unistd.h>
 #ifdef __linux__
 #  include <sys/prctl.h>
+#  include <sys/ptrace.h>
 #endif
 
 /* ---------------------------------------------------------------------------
@@ -1189,6 +1190,13 @@ static int h_pid(empm_request *req, void *user)
     return EMPM_OK;
 }
 
+static int h_who(empm_request *req, void *user)
+{
+    (void)user;
+    empm_printf(req, "%s %s", empm_peer(req), empm_client(req));
+    return EMPM_OK;
+}
+
 static int h_echo(empm_request *req, void *user)
 {
     size_t n;
@@ -1366,6 +1374,31 @@ static int h_crash(empm_request *req, void *user)
 }
 
 /* Leaves a process behind that holds a copy of the client's socket. */
+/* "visit N", or what each call says where there is no store. rc[0] is 1 once a
+ * second process has answered. */
+static int h_visits(empm_request *req, void *user)
+{
+    empm_server *s = empm_server_of(req);
+    const int me = (int)getpid();
+    int64_t n = 0;
+    int none = 0;
+
+    (void)user;
+    if (empm_store_add(s, "visits", 6, 1, 0, &n) == EMPM_OK) {
+        if (!__atomic_compare_exchange_n(&shm->rc[1], &none, me, 0,
+                                         __ATOMIC_RELAXED, __ATOMIC_RELAXED) &&
+            none != me)
+            set_int(&shm->rc[0], 1);
+        return empm_printf(req, "visit %ld\n", (long)n);
+    }
+    return empm_printf(req, "%d %d %d %d %d\n",
+                       empm_store_add(s, "visits", 6, 1, 0, &n),
+                       empm_store_get(s, "a", 1, &n, sizeof n, NULL, NULL),
+                       empm_store_put(s, "a", 1, &n, sizeof n, 0),
+                       empm_store_cas(s, "a", 1, 0, &n, sizeof n, 0),
+                       empm_store_delete(s, "a", 1));
+}
+
 static int h_fork(empm_request *req, void *user)
 {
     pid_t pid = fork();
@@ -1781,6 +1814,9 @@ static const empm_route routes[] = {
     EMPM_ROUTE("GET /hello/{name}",  h_hello,      NULL),
     EMPM_ROUTE("POST /hit",          h_hit,        NULL),
     EMPM_ROUTE("GET /pid",           h_pid,        NULL),
+    EMPM_ROUTE("GET /who",           h_who,        NULL),
+    EMPM_ROUTE("GET /health",        empm_health_page, NULL),
+    EMPM_ROUTE("GET /visits",        h_visits,     NULL),
     EMPM_ROUTE("POST /echo",         h_echo,       NULL),
     EMPM_ROUTE("PUT /echo",          h_echo,       NULL),
     EMPM_ROUTE("POST /sum",          h_sum,        NULL),
@@ -1835,6 +1871,7 @@ typedef struct fixture {
     int          status;            /* forked: of the parent, once it has ended */
     void       (*in_child)(void);   /* forked: before empm_run() */
     char         listen0[32];
+    const char  *options;           /* of the Listen, such as " proxy" */
     char         www[300];
 } fixture;
 
@@ -1881,6 +1918,7 @@ static void fx_init(fixture *f)
     f->cfg.routes = routes;
     f->cfg.user = f;
     f->cfg.listen[0] = "127.0.0.1:0";
+    f->options = "";
     f->cfg.document_root = f->www;
     f->cfg.spool_directory = g_tmp;
     f->cfg.processes = g_forked ? 1 : 0;
@@ -2015,7 +2053,7 @@ static int fx_up(fixture *f)
             fx_close_files(f);
             return 0;
         }
-        snprintf(f->listen0, sizeof f->listen0, "fd:%d", fd);
+        snprintf(f->listen0, sizeof f->listen0, "fd:%d%s", fd, f->options);
         f->cfg.listen[0] = f->listen0;
         fflush(NULL);
         f->pid = fork();
@@ -2024,6 +2062,10 @@ static int fx_up(fixture *f)
         setpgid(f->pid, f->pid);
         close(fd);
         return 1;
+    }
+    if (f->options[0] != 0) {
+        snprintf(f->listen0, sizeof f->listen0, "127.0.0.1:0%s", f->options);
+        f->cfg.listen[0] = f->listen0;
     }
     if (!CHECK_INT(empm_start(&f->cfg, &f->s), EMPM_OK)) {
         char *log = slurp(f->log_fd);
@@ -4001,6 +4043,858 @@ TEST(route, conflicts_and_nonsense_are_refused_at_start)
 }
 
 /* ---------------------------------------------------------------------------
+ * >>peer -- addresses, and how many connections each has
+ * ------------------------------------------------------------------------- */
+
+static void peer_of(empm__peer *p, const char *text)
+{
+    if (strcmp(text, "unix:") == 0)
+        empm__peer_set(p, EMPM__PEER_UNIX, NULL, 0);
+    else
+        CHECK(empm__peer_parse(p, 0, text, strlen(text)));
+}
+
+static const char *peer_text(const empm__peer *p)
+{
+    static char text[96];
+
+    return empm__peer_text(p, 0, text, sizeof text);
+}
+
+TEST(peer, who_counts_as_one)               /* IPv6: customers have a /64 */
+{
+    static const struct { const char *a, *b; int same; } rows[] = {
+        { "192.0.2.1", "192.0.2.1", 1 }, { "192.0.2.1", "192.0.2.2", 0 },
+        { "192.0.2.1", "::ffff:192.0.2.1", 1 }, { "2001:db8::1", "2001:db8::2", 1 },
+        { "2001:db8::1", "2001:db8:0:0:ffff::", 1 },
+        { "2001:db8::1", "2001:db8:0:1::1", 0 }, { "::1", "0.0.0.0", 0 },
+        { "::1", "::", 1 }, { "::c000:201:0:0:0:1", "192.0.2.1", 0 }
+    };
+    size_t i;
+
+    for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        empm__peer a, b;
+        context("%s %s", rows[i].a, rows[i].b);
+        peer_of(&a, rows[i].a);
+        peer_of(&b, rows[i].b);
+        CHECK_INT(empm__counts_key(&a) == empm__counts_key(&b), rows[i].same);
+    }
+}
+
+TEST(peer, counts_against_the_naive_truth)
+{
+    enum { PEERS = 40, MOST = 64 };
+    empm__counts t;
+    empm__peer p[PEERS], nobody;
+    int open[PEERS], all = 0, i, step;
+    uint32_t seed = 1;
+
+    memset(&t, 0, sizeof t);
+    memset(open, 0, sizeof open);
+    CHECK_INT(empm__counts_init(&t, MOST), EMPM_OK);
+    empm__peer_set(&nobody, EMPM__PEER_UNIX, NULL, 0);
+    for (i = 0; i < PEERS; i++) {
+        unsigned char addr[16];
+        memset(addr, 0, sizeof addr);
+        addr[i % 2 ? 7 : 3] = (unsigned char)(i / 2);
+        empm__peer_set(&p[i], i % 2 ? EMPM__PEER_IPV6 : EMPM__PEER_IPV4, addr, 1);
+    }
+    for (step = 0; step < 200000; step++) {
+        seed = seed * 1664525u + 1013904223u;
+        i = (int)(seed >> 8) % PEERS;
+        if (seed >> 31 && all < MOST) {
+            if (!CHECK_INT(empm__counts_add(&t, &p[i], 3), open[i] < 3))
+                break;
+            all += open[i] < 3;
+            open[i] += open[i] < 3;
+        } else if (open[i] > 0) {
+            empm__counts_drop(&t, &p[i]);
+            open[i]--;
+            all--;
+        }
+        if (step % 1000 == 0) {      /* another table: another order */
+            int k, found = 0;
+            for (k = 0; k < PEERS; k++)
+                if (!CHECK_INT(t.slots[empm__counts_find(
+                        &t, empm__counts_key(&p[k]))].open, open[k]))
+                    return;
+            for (k = 0; k <= (int)t.mask; k++)
+                found += (int)t.slots[k].open;
+            CHECK_INT(found, all);
+        }
+        CHECK(empm__counts_add(&t, &nobody, 0));
+        empm__counts_drop(&t, &nobody);
+    }
+    empm__counts_free(&t);
+}
+
+/* Connects from another address of the loopback network. */
+static int connect_from(client *c, const fixture *f, const char *from)
+{
+    struct sockaddr_in a;
+
+    cl_init(c);
+    memset(&a, 0, sizeof a);
+    a.sin_family = AF_INET;
+    inet_pton(AF_INET, from, &a.sin_addr);
+    c->fd = socket(AF_INET, SOCK_STREAM, 0);
+    if (c->fd < 0 || bind(c->fd, (struct sockaddr *)&a, sizeof a) != 0)
+        return -1;
+    a.sin_port = htons((uint16_t)f->port);
+    a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    return connect(c->fd, (struct sockaddr *)&a, sizeof a);
+}
+
+LIVE(peer, nobody_takes_more_than_a_share)
+{
+    fixture f;
+    client c[5], d;
+    int i;
+
+    fx_init(&f);
+    long_times(&f);
+    f.cfg.max_connections_per_peer = 4;
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < 4; i++) {
+        cl_open(&c[i], &f);
+        check_in_step(&c[i]);
+    }
+    for (i = 0; i < 50; i++) {           /* over it: closed, no word, no spin */
+        cl_open(&c[4], &f);
+        CHECK_INT(cl_end(&c[4], PATIENCE), CL_FIN);
+        cl_close(&c[4]);
+    }
+    CHECK_INT(fx_log_lines(&f, "EMPM5306: 127.0.0.1 "), 1);
+    if (!f.forked)
+        CHECK_INT(empm__load(&f.s->child.score->refused), 50);
+    if (CHECK_INT(connect_from(&d, &f, "127.0.0.2"), 0))
+        check_in_step(&d);               /* somebody else is not affected */
+    for (i = 0; i < 4; i++)
+        check_in_step(&c[i]);
+    cl_close(&c[2]);                     /* what is closed may come again */
+    for (i = 0; i < 2000; i++) {
+        int ok;
+        cl_open(&c[2], &f);
+        ok = cl_get(&c[2], "/hello") == 200;
+        if (ok)
+            break;
+        cl_close(&c[2]);
+        nap(1);
+    }
+    check_in_step(&c[2]);
+    for (i = 0; i < 4; i++)
+        cl_close(&c[i]);
+    cl_close(&d);
+    fx_down(&f);
+}
+
+TEST(peer, every_end_of_a_connection_returns_its_place)
+{
+    fixture f;
+    client c;
+    int i;
+
+    fx_init(&f);
+    f.cfg.max_connections_per_peer = 50;
+    f.cfg.keep_alive_timeout_ms = 30;
+    f.cfg.header_timeout_ms = f.cfg.header_timeout_max_ms = 30;
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < 200; i++) {
+        if (i % 20 == 0)                 /* not all at a time */
+            CHECK_SOON(empm__load(&f.s->child.score->connections) < 20, 3000);
+        cl_open(&c, &f);
+        switch (i % 5) {
+        case 0: cl_get(&c, "/hello");                        break;
+        case 1: cl_puts(&c, "GET /h");                       break;
+        case 2: cl_puts(&c, "nonsense\r\n\r\n");             break;
+        case 3: cl_get(&c, "/hello"); cl_reset(&c);          break;
+        }
+        if (i % 5 != 3 && i % 2)
+            cl_drain(&c, PATIENCE);
+        cl_close(&c);
+    }
+    CHECK_SOON(empm__load(&f.s->child.score->connections) == 0, 5000);
+    CHECK_INT(empm__load(&f.s->child.score->refused), 0);
+    fx_down(&f);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>proxy -- headers, lists of the trusted, who the client is
+ * ------------------------------------------------------------------------- */
+
+static char *guarded(size_t n);
+static void guarded_free(char *p, size_t n);
+static int connect_unix(client *c, const char *path);
+
+#define SIG "\r\n\r\n\0\r\nQUIT\n"
+#define V4  "\xc0\0\2\1\xc6\x33\x64\7\x12\x67\0\x50"
+#define A6  "\x20\1\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0"
+#define V6  A6 "\1" A6 "\2\x12\x67\0\x50"
+#define M4  "\0\0\0\0\0\0\0\0\0\0\xff\xff\xc0\0\2\1" A6 "\2\x12\x67\0\x50"
+#define X54 "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
+#define U216 X54 X54 X54 X54
+
+typedef struct proxy_row {
+    const char *what, *in;
+    size_t      len;
+    long        want;               /* the header's length; -1: bad; 0: more */
+    const char *peer;               /* "": it names none */
+} proxy_row;
+
+#define PROXY(what, in, want, peer) { what, in, sizeof in - 1, want, peer }
+static const proxy_row proxy_rows[] = {
+    PROXY("v1", "PROXY TCP4 192.0.2.1 198.51.100.7 4711 80\r\nGET", 43,
+          "192.0.2.1:4711"),
+    PROXY("v1 IPv6", "PROXY TCP6 2001:db8::1 ::1 4711 80\r\n", 36,
+          "[2001:db8::1]:4711"),
+    PROXY("v1 mapped", "PROXY TCP6 ::ffff:192.0.2.1 ::1 4711 80\r\n", 41,
+          "192.0.2.1:4711"),
+    PROXY("v1 longest", "PROXY TCP6 ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff "
+          "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff 65535 65535\r\n", 104,
+          "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535"),
+    PROXY("v1 port 0", "PROXY TCP4 1.2.3.4 5.6.7.8 0 0\r\n", 32, "1.2.3.4:0"),
+    PROXY("v1 UNKNOWN", "PROXY UNKNOWN\r\n", 15, ""),
+    PROXY("v1 UNKNOWN with a rest", "PROXY UNKNOWN a:b whatever 1 2 3 4\r\n", 36,
+          ""),
+    PROXY("v1 UNKNOWN of 107", "PROXY UNKNOWN " X54 "xxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
+          "xxxxxxxx\r\n", 107, ""),
+    PROXY("v1 of 108", "PROXY UNKNOWN " X54 "xxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
+          "xxxxxxxxx\r\n", -1, ""),
+    PROXY("v1 no end", "PROXY UNKNOWN " X54 X54 X54, -1, ""),
+    PROXY("v1 cut", "PROXY TCP4 192.0.2.1 198.51.100.7 4711 80\r", 0, ""),
+    PROXY("v1 bare LF", "PROXY TCP4 192.0.2.1 198.51.100.7 4711 80\n", -1, ""),
+    PROXY("v1 bare CR", "PROXY TCP4 192.0.2.1 198.51.100.7 4711 80\rX", -1, ""),
+    PROXY("v1 CR CR LF", "PROXY UNKNOWN\r\r\n", -1, ""),
+    PROXY("v1 NUL", "PROXY TCP4 192.0.2.1\0 198.51.100.7 4711 80\r\n", -1, ""),
+    PROXY("v1 two spaces", "PROXY TCP4  192.0.2.1 198.51.100.7 4711 80\r\n", -1,
+          ""),
+    PROXY("v1 space at the end", "PROXY TCP4 1.2.3.4 5.6.7.8 4711 80 \r\n", -1, ""),
+    PROXY("v1 tab", "PROXY TCP4 1.2.3.4\t5.6.7.8 4711 80\r\n", -1, ""),
+    PROXY("v1 too few", "PROXY TCP4 1.2.3.4 5.6.7.8 4711\r\n", -1, ""),
+    PROXY("v1 too many", "PROXY TCP4 1.2.3.4 5.6.7.8 4711 80 1\r\n", -1, ""),
+    PROXY("v1 nothing", "PROXY \r\n", -1, ""),
+    PROXY("v1 no family", "PROXY TCP5 1.2.3.4 5.6.7.8 4711 80\r\n", -1, ""),
+    PROXY("v1 lower case", "proxy TCP4 1.2.3.4 5.6.7.8 4711 80\r\n", -1, ""),
+    PROXY("v1 UDP", "PROXY UDP4 1.2.3.4 5.6.7.8 4711 80\r\n", -1, ""),
+    PROXY("v1 UNKNOWNS", "PROXY UNKNOWNS\r\n", -1, ""),
+    PROXY("v1 wrong family", "PROXY TCP4 2001:db8::1 ::1 4711 80\r\n", -1, ""),
+    PROXY("v1 wrong family 6", "PROXY TCP6 1.2.3.4 5.6.7.8 4711 80\r\n", -1, ""),
+    PROXY("v1 mixed", "PROXY TCP4 1.2.3.4 ::1 4711 80\r\n", -1, ""),
+    PROXY("v1 short address", "PROXY TCP4 1.2.3 5.6.7.8 4711 80\r\n", -1, ""),
+    PROXY("v1 octal", "PROXY TCP4 01.2.3.4 5.6.7.8 4711 80\r\n", -1, ""),
+    PROXY("v1 256", "PROXY TCP4 1.2.3.256 5.6.7.8 4711 80\r\n", -1, ""),
+    PROXY("v1 scope", "PROXY TCP6 fe80::1%lo ::1 4711 80\r\n", -1, ""),
+    PROXY("v1 brackets", "PROXY TCP6 [::1] [::1] 4711 80\r\n", -1, ""),
+    PROXY("v1 host", "PROXY TCP4 localhost 5.6.7.8 4711 80\r\n", -1, ""),
+    PROXY("v1 port", "PROXY TCP4 1.2.3.4 5.6.7.8 65536 80\r\n", -1, ""),
+    PROXY("v1 port 2", "PROXY TCP4 1.2.3.4 5.6.7.8 4711 99999999\r\n", -1, ""),
+    PROXY("v1 port -", "PROXY TCP4 1.2.3.4 5.6.7.8 -1 80\r\n", -1, ""),
+    PROXY("v1 port 080", "PROXY TCP4 1.2.3.4 5.6.7.8 4711 080\r\n", -1, ""),
+    PROXY("v1 no port", "PROXY TCP4 1.2.3.4 5.6.7.8  80\r\n", -1, ""),
+    PROXY("PUT", "PUT / HTTP/1.1\r\n\r\n", -1, ""),
+    PROXY("GET", "GET / HTTP/1.1\r\n\r\n", -1, ""),
+    PROXY("TLS", "\x16\3\1\2\0\1\0\1", -1, ""),
+    PROXY("CRLF", "\r\nGET / HTTP/1.1\r\n\r\n", -1, ""),
+
+    PROXY("v2", SIG "\x21\x11\0\x0c" V4 "GET", 28, "192.0.2.1:4711"),
+    PROXY("v2 IPv6", SIG "\x21\x21\0\x24" V6, 52, "[2001:db8::1]:4711"),
+    PROXY("v2 mapped", SIG "\x21\x21\0\x24" M4, 52, "192.0.2.1:4711"),
+    PROXY("v2 DGRAM", SIG "\x21\x12\0\x0c" V4, 28, "192.0.2.1:4711"),
+    PROXY("v2 unix", SIG "\x21\x31\0\xd8" U216, 232, "unix:"),
+    PROXY("v2 TLV", SIG "\x21\x11\0\x11" V4 "\4\0\2ab", 33, "192.0.2.1:4711"),
+    PROXY("v2 TLVs still to come", SIG "\x21\x11\xff\xff" V4 "\4", 65551,
+          "192.0.2.1:4711"),
+    PROXY("v2 LOCAL", SIG "\x20\0\0\0", 16, ""),
+    PROXY("v2 LOCAL with an address", SIG "\x20\x11\0\x0c" V4, 28, ""),
+    PROXY("v2 LOCAL with anything", SIG "\x20\xff\0\3abc", 19, ""),
+    PROXY("v2 UNSPEC", SIG "\x21\0\0\0", 16, ""),
+    PROXY("v2 UNSPEC with TLVs", SIG "\x21\0\0\5\4\0\2ab", 21, ""),
+    PROXY("v2 UNSPEC protocol", SIG "\x21\x10\0\x0c" V4, 28, ""),
+    PROXY("v2 UNSPEC family", SIG "\x21\1\0\0", 16, ""),
+    PROXY("v2 cut", SIG "\x21\x11\0\x0c" "\xc0\0\2\1\xc6\x33\x64\7\x12\x67\0", 0,
+          ""),
+    PROXY("v2 cut length", SIG "\x21\x11\0", 0, ""),
+    PROXY("v2 too short", SIG "\x21\x11\0\x0b" V4, -1, ""),
+    PROXY("v2 no address", SIG "\x21\x11\0\0" V4, -1, ""),
+    PROXY("v2 too short for IPv6", SIG "\x21\x21\0\x0c" V4, -1, ""),
+    PROXY("v2 too short for IPv6 by one", SIG "\x21\x21\0\x23" V6, -1, ""),
+    PROXY("v2 too short for unix", SIG "\x21\x31\0\xd7" U216, -1, ""),
+    PROXY("v2 family", SIG "\x21\x41\0\x0c" V4, -1, ""),
+    PROXY("v2 protocol", SIG "\x21\x13\0\x0c" V4, -1, ""),
+    PROXY("v2 version 1", SIG "\x11\x11\0\x0c" V4, -1, ""),
+    PROXY("v2 version 3", SIG "\x31\x11\0\x0c" V4, -1, ""),
+    PROXY("v2 command", SIG "\x22\x11\0\x0c" V4, -1, ""),
+    PROXY("v2 signature", "\r\n\r\n\0\r\nQUIT\r" "\x21\x11\0\x0c" V4, -1, "")
+};
+#define PROXY_ROWS (sizeof proxy_rows / sizeof proxy_rows[0])
+
+/* The verdict on in[0..n), its last byte before a page that nobody may touch. */
+static long proxy_verdict(const char *in, size_t n, empm__peer *p)
+{
+    char *m = guarded(n);
+    long r;
+
+    memcpy(m, in, n);
+    memset(p, 0, sizeof *p);
+    r = empm__proxy_parse(p, m, n);
+    guarded_free(m, n);
+    return r;
+}
+
+/* What is decided of a part stays decided; returns the verdict on all of it. */
+static long proxy_every_part(const char *in, size_t n, empm__peer *p)
+{
+    long r, first = 0;
+    size_t k;
+
+    for (k = 1; k <= n; k++) {
+        r = proxy_verdict(in, k, p);
+        if (first == 0)
+            first = r;
+        if (r != first) {
+            fail(__FILE__, __LINE__, "%ld at %lu, %ld before", r,
+                 (unsigned long)k, first);
+            break;
+        }
+        if (r <= 0 && p->family != EMPM__PEER_UNASKED)
+            fail(__FILE__, __LINE__, "a peer of a header that is not there");
+    }
+    return first;
+}
+
+TEST(proxy, grammar)                /* every prefix is every cut: it is pure */
+{
+    char text[96];
+    empm__peer p;
+    size_t i;
+
+    for (i = 0; i < PROXY_ROWS; i++) {
+        const proxy_row *r = &proxy_rows[i];
+        context("%s", r->what);
+        CHECK_INT(proxy_every_part(r->in, r->len, &p), r->want);
+        if (r->want > 0 && r->peer[0] != 0)
+            CHECK_STR(empm__peer_text(&p, 1, text, sizeof text), r->peer);
+        else
+            CHECK_INT(p.family, EMPM__PEER_UNASKED);
+        CHECK_INT(p.proxied, r->want > 0 && r->peer[0] != 0);
+    }
+}
+
+TEST(proxy, mutations)              /* nothing is read that is not there */
+{
+    uint32_t seed = 12345;
+    int round;
+
+    for (round = 0; round < 3000; round++) {
+        const proxy_row *r = &proxy_rows[(unsigned)round % PROXY_ROWS];
+        char in[300];
+        empm__peer p;
+        size_t n = r->len, k, times;
+        long got;
+        memcpy(in, r->in, n);
+        for (times = 1 + (unsigned)round / 7 % 3; times > 0; times--) {
+            seed = seed * 1664525u + 1013904223u;
+            k = (seed >> 8) % n;
+            switch (seed >> 30) {
+            case 0: in[k] = (char)(seed >> 16);              break;
+            case 1: in[k] = (char)(in[k] ^ 1 << seed / 65536 % 8); break;
+            case 2: n = k + 1;                               break;
+            case 3: memmove(in + k, in + k + 1, n - k - 1);
+                    n -= n > 1;                              break;
+            }
+        }
+        context("%s, round %d", r->what, round);
+        got = round % 10 == 0 ? proxy_every_part(in, n, &p)
+                              : proxy_verdict(in, n, &p);
+        CHECK_IN(got, -1, 65551);
+        if (got > 0 && in[0] == 'P')
+            CHECK(got <= 107 && (size_t)got <= n && in[got - 1] == '\n');
+        if (got > 0 && p.family != EMPM__PEER_UNASKED)
+            CHECK(p.proxied);
+    }
+}
+
+TEST(proxy, networks)
+{
+    static const struct { const char *list, *in, *out; } good[] = {
+        { "192.0.2.1", "192.0.2.1", "192.0.2.2" },
+        { "10.0.0.0/8", "10.255.0.1", "11.0.0.0" },
+        { "10.1.2.3/8", "10.9.9.9", "9.0.0.0" },
+        { "192.0.2.128/25", "192.0.2.129", "192.0.2.127" },
+        { "192.0.2.64/26", "192.0.2.127", "192.0.2.128" },
+        { "0.0.0.0/0", "8.8.8.8", "2001:db8::1" },
+        { "::/0", "2001:db8::1", "8.8.8.8" },
+        { "2001:db8::/33", "2001:db8:7fff::1", "2001:db8:8000::1" },
+        { "2001:db8::1", "2001:db8::1", "2001:db8::2" },
+        { "::ffff:10.0.0.0/104", "10.1.1.1", "11.1.1.1" },
+        { "::ffff:10.0.0.1", "10.0.0.1", "10.0.0.2" },
+        { " 192.0.2.1,\t2001:db8::/32 , 10.0.0.0/8 ", "10.1.1.1", "192.0.2.2" },
+        { "", "unix:", "192.0.2.1" }
+    };
+    static const char *const bad[] = {
+        "a", "192.0.2", "192.0.2.1/33", "192.0.2.1/", "192.0.2.1/-1", "::1/129",
+        "192.0.2.1/8x", "192.0.2.1:80", "[::1]", "::ffff:10.0.0.0/95",
+        "192.0.2.0/255.255.255.0", "10.0.0.0/8 x", "/8", "192.0.2.0/24/8"
+    };
+    size_t i;
+
+    for (i = 0; i < sizeof good / sizeof good[0]; i++) {
+        empm_config cfg = empm_defaults();
+        empm__report rep;
+        empm__nets t;
+        empm__peer p;
+        context("%s", good[i].list);
+        memset(&rep, 0, sizeof rep);
+        cfg.remote_ip_trusted_proxy[0] = good[i].list;
+        CHECK_INT(empm__nets_init(&t, &cfg, &rep), EMPM_OK);
+        CHECK_INT(rep.errors, 0);
+        peer_of(&p, good[i].in);
+        CHECK(empm__trusted(&t, &p));
+        peer_of(&p, good[i].out);
+        CHECK(!empm__trusted(&t, &p));
+        empm__nets_free(&t);
+    }
+    for (i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        fixture f;
+        context("%s", bad[i]);
+        fx_init(&f);
+        f.cfg.remote_ip_trusted_proxy[0] = bad[i];
+        CHECK_INT(empm_start(&f.cfg, &f.s), EMPM_EINVAL);
+        CHECK(fx_log_has(&f, "EMPM5301: RemoteIPTrustedProxy "));
+        fx_close_files(&f);
+    }
+    {
+        fixture f;
+        context("RemoteIPHeader");
+        fx_init(&f);
+        f.cfg.remote_ip_header = "X Forwarded";
+        CHECK_INT(empm_start(&f.cfg, &f.s), EMPM_EINVAL);
+        CHECK(fx_log_has(&f, "EMPM5302: "));
+        fx_close_files(&f);
+    }
+}
+
+TEST(proxy, forwarded_for)
+{
+    static const struct { const char *peer, *value, *client; } rows[] = {
+        { "10.0.0.1", "192.0.2.1", "192.0.2.1" },
+        { "192.0.2.9", "192.0.2.1", "192.0.2.9" },       /* anybody */
+        { "10.0.0.1", "192.0.2.1, 192.0.2.2", "192.0.2.2" },  /* forged left */
+        { "10.0.0.1", "192.0.2.1, 10.0.0.3,10.0.0.2", "192.0.2.1" },
+        { "10.0.0.1", "10.0.0.3, 10.0.0.2", "10.0.0.3" },
+        { "10.0.0.1", "2001:db8::1, 10.0.0.2", "2001:db8::1" },
+        { "10.0.0.1", "  192.0.2.1\t,\t10.0.0.2  ", "192.0.2.1" },
+        { "10.0.0.1", "192.0.2.1,, ,10.0.0.2,", "192.0.2.1" },
+        { "10.0.0.1", "192.0.2.1:4711", "192.0.2.1" },
+        { "10.0.0.1", "[2001:db8::1]", "2001:db8::1" },
+        { "10.0.0.1", "[2001:db8::1]:80", "2001:db8::1" },
+        { "10.0.0.1", "::ffff:192.0.2.1", "192.0.2.1" },
+        { "10.0.0.1", "192.0.2.1, ::ffff:10.0.0.2", "192.0.2.1" },
+        { "10.0.0.1", "192.0.2.1, unknown", "10.0.0.1" },
+        { "10.0.0.1", "192.0.2.1, x, 10.0.0.2", "10.0.0.2" },
+        { "10.0.0.1", "192.0.2.1, unix:", "10.0.0.1" },
+        { "10.0.0.1", "192.0.2.256", "10.0.0.1" },
+        { "10.0.0.1", "192.0.2.1:", "10.0.0.1" },
+        { "10.0.0.1", "192.0.2.1:65536", "10.0.0.1" },
+        { "10.0.0.1", "[192.0.2.1]", "10.0.0.1" },
+        { "10.0.0.1", "[2001:db8::1", "10.0.0.1" },
+        { "10.0.0.1", "[2001:db8::1]80", "10.0.0.1" },
+        { "10.0.0.1", "[]", "10.0.0.1" },
+        { "10.0.0.1", "[", "10.0.0.1" },
+        { "10.0.0.1", ":", "10.0.0.1" },
+        { "10.0.0.1", "\"192.0.2.1\"", "10.0.0.1" },
+        { "10.0.0.1", "192.0.2.1 192.0.2.2", "10.0.0.1" },
+        { "10.0.0.1", "1111111111111111111111111111111111111111111111111111",
+          "10.0.0.1" },
+        { "10.0.0.1", "", "10.0.0.1" },
+        { "10.0.0.1", ",", "10.0.0.1" },
+        { "unix:", "192.0.2.1", "192.0.2.1" },
+        { "2001:db8:1::1", "192.0.2.1", "192.0.2.1" }
+    };
+    empm_config cfg = empm_defaults();
+    empm__report rep;
+    empm__nets t;
+    size_t i;
+
+    memset(&rep, 0, sizeof rep);
+    cfg.remote_ip_trusted_proxy[0] = "10.0.0.0/8";
+    cfg.remote_ip_trusted_proxy[1] = "2001:db8:1::/48";
+    CHECK_INT(empm__nets_init(&t, &cfg, &rep), EMPM_OK);
+    for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        empm__peer p;
+        context("%s: %s", rows[i].peer, rows[i].value);
+        peer_of(&p, rows[i].peer);
+        empm__forwarded(&t, &p, rows[i].value);
+        CHECK_STR(peer_text(&p), rows[i].client);
+    }
+    empm__nets_free(&t);
+}
+
+/* Who asks? "peer client", the peer's port replaced by P if it is the socket's. */
+static const char *who(client *c, const char *fields)
+{
+    static char text[200];
+    char *at;
+
+    cl_printf(c, "GET /who HTTP/1.1\r\nHost: a\r\n%s\r\n", fields);
+    if (cl_reply(c) != 200)
+        return "no answer";
+    snprintf(text, sizeof text, "%s", c->body.p);
+    if (strncmp(text, "127.0.0.1:", 10) == 0 && (at = strchr(text, ' ')) != NULL)
+        memmove(text + 10, at, strlen(at) + 1);
+    return text;
+}
+
+LIVE(proxy, forwarded_for_over_the_wire)
+{
+    int trusted;
+
+    for (trusted = 0; trusted < 2; trusted++) {
+        fixture f;
+        client c;
+        fx_init(&f);
+        f.cfg.remote_ip_header = "X-Forwarded-For";
+        if (trusted)
+            f.cfg.remote_ip_trusted_proxy[0] = "127.0.0.0/8 10.0.0.0/8";
+        if (!fx_up(&f))
+            return;
+        cl_open(&c, &f);
+        CHECK_STR(who(&c, ""), "127.0.0.1: 127.0.0.1");
+        CHECK_STR(who(&c, "X-Forwarded-For: 192.0.2.1\r\n"),
+                  trusted ? "127.0.0.1: 192.0.2.1" : "127.0.0.1: 127.0.0.1");
+        CHECK_STR(who(&c, "x-FORWARDED-for: 192.0.2.7, 192.0.2.1\r\n"
+                      "X-Other: 192.0.2.8\r\nX-Forwarded-For: 10.0.0.1,\r\n"),
+                  trusted ? "127.0.0.1: 192.0.2.1" : "127.0.0.1: 127.0.0.1");
+        CHECK_STR(who(&c, "X-Forwarded-For: 192.0.2.1\r\n"
+                      "X-Forwarded-For: what?\r\n"), "127.0.0.1: 127.0.0.1");
+        CHECK_STR(who(&c, ""), "127.0.0.1: 127.0.0.1");
+        cl_close(&c);
+        fx_down(&f);
+    }
+}
+
+#define P1 "PROXY TCP4 192.0.2.1 198.51.100.7 4711 80\r\n"
+#define WHO "GET /who HTTP/1.1\r\nHost: a\r\n\r\n"
+
+static int proxied_up(fixture *f)
+{
+    fx_init(f);
+    f->options = " proxy";
+    return fx_up(f);
+}
+
+LIVE(proxy, header_then_requests)
+{
+    static const char v2[] = SIG "\x21\x21\0\x24" V6 WHO WHO;
+    fixture f;
+    client c;
+    size_t cut;
+    int i;
+
+    if (!proxied_up(&f))
+        return;
+    cl_open(&c, &f);                    /* all of it in one segment */
+    cl_puts(&c, P1 WHO WHO);
+    for (i = 0; i < 2; i++) {
+        CHECK_INT(cl_reply(&c), 200);
+        CHECK_STR(c.body.p, "192.0.2.1:4711 192.0.2.1");
+    }
+    CHECK_STR(who(&c, ""), "192.0.2.1:4711 192.0.2.1");
+    cl_puts(&c, P1);                    /* only once, and only first */
+    CHECK_INT(cl_reply(&c), 400);
+    cl_close(&c);
+    cl_open(&c, &f);
+    for (cut = 0; cut + 1 < sizeof v2; cut++)
+        cl_send(&c, v2 + cut, 1);
+    for (i = 0; i < 2; i++) {
+        CHECK_INT(cl_reply(&c), 200);
+        CHECK_STR(c.body.p, "[2001:db8::1]:4711 2001:db8::1");
+    }
+    cl_close(&c);
+    for (cut = 1; cut < 56; cut++) {    /* at every point of the header */
+        context("cut at %lu", (unsigned long)cut);
+        cl_open(&c, &f);
+        cl_send(&c, v2, cut);
+        cl_readable(&c, 1);
+        cl_send(&c, v2 + cut, sizeof v2 - 1 - cut);
+        CHECK_INT(cl_reply(&c), 200);
+        CHECK_STR(c.body.p, "[2001:db8::1]:4711 2001:db8::1");
+        cl_close(&c);
+    }
+    no_context();
+    cl_open(&c, &f);                    /* LOCAL, UNSPEC: a balancer's own checks */
+    cl_send(&c, SIG "\x20\0\0\0" , 16);
+    CHECK_STR(who(&c, ""), "127.0.0.1: 127.0.0.1");
+    cl_close(&c);
+    cl_open(&c, &f);
+    cl_send(&c, SIG "\x21\0\0\5\4\0\2ab", 21);
+    CHECK_STR(who(&c, ""), "127.0.0.1: 127.0.0.1");
+    cl_close(&c);
+    cl_open(&c, &f);
+    cl_puts(&c, "PROXY UNKNOWN\r\n");
+    CHECK_STR(who(&c, ""), "127.0.0.1: 127.0.0.1");
+    cl_close(&c);
+    cl_open(&c, &f);
+    cl_send(&c, SIG "\x21\x31\0\xd8" U216, 232);
+    CHECK_STR(who(&c, ""), "unix: unix:");
+    cl_close(&c);
+    fx_down(&f);
+}
+
+LIVE(proxy, long_tlvs)              /* more than a buffer: skipped as they come */
+{
+    static const size_t sizes[] = { 5000, 6000, 60000, 65535 - 12 };
+    fixture f;
+    client c;
+    size_t i, k;
+    str s;
+
+    memset(&s, 0, sizeof s);
+    if (!proxied_up(&f))
+        return;
+    cl_open(&c, &f);                    /* the log believes no half a header */
+    cl_send(&c, SIG "\x21\x11\0\x11" V4, 28);
+    nap(5);
+    cl_shut(&c);
+    CHECK_IN(cl_drain(&c, PATIENCE), CL_FIN, CL_RESET);
+    CHECK_INT(fx_log_lines(&f, "EMPM5304: 127.0.0.1:"), 1);
+    cl_close(&c);
+    for (i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        const unsigned len = (unsigned)sizes[i] + 12;
+        char head[16];
+        context("%lu", (unsigned long)sizes[i]);
+        memcpy(head, SIG "\x21\x11", 14);
+        head[14] = (char)(len >> 8);
+        head[15] = (char)len;
+        s.n = 0;
+        str_add(&s, head, 16);
+        str_add(&s, V4, 12);
+        str_fill(&s, 'G', sizes[i]);
+        str_addf(&s, WHO WHO);
+        for (k = 0; k < 2; k++) {
+            size_t at = 0;
+            cl_open(&c, &f);
+            if (k == 1)                 /* in pieces, with pauses */
+                for (; at + 20000 < s.n; at += 20000) {
+                    cl_send(&c, s.p + at, 20000);
+                    nap(2);
+                }
+            cl_send(&c, s.p + at, s.n - at);
+            CHECK_INT(cl_reply(&c), 200);
+            CHECK_STR(c.body.p, "192.0.2.1:4711 192.0.2.1");
+            CHECK_INT(cl_reply(&c), 200);
+            CHECK_STR(who(&c, ""), "192.0.2.1:4711 192.0.2.1");
+            cl_close(&c);
+        }
+    }
+    str_free(&s);
+    fx_down(&f);
+}
+
+LIVE(proxy, without_a_header_no_answer)
+{
+    static const char *const in[] = {
+        "GET /who HTTP/1.1\r\nHost: a\r\n\r\n", "PROXY\r\n", "PROXY TCP4 x\r\n",
+        "\r\n\r\nGET", "x"
+    };
+    fixture f;
+    client c;
+    size_t i;
+
+    if (!proxied_up(&f))
+        return;
+    for (i = 0; i < 20; i++) {
+        cl_open(&c, &f);
+        cl_puts(&c, in[i % 5]);
+        CHECK_IN(cl_drain(&c, PATIENCE), CL_FIN, CL_RESET);
+        CHECK_INT(c.in.n, 0);
+        cl_close(&c);
+    }
+    cl_open(&c, &f);                    /* cut, and no more to come */
+    cl_puts(&c, "PROXY TCP4 192.0.2.1 ");
+    cl_shut(&c);
+    CHECK_FIN(&c);
+    cl_close(&c);
+    cl_open(&c, &f);                    /* somebody looks whether we are there */
+    cl_shut(&c);
+    CHECK_FIN(&c);
+    cl_close(&c);
+    CHECK_INT(fx_log_lines(&f, "EMPM530"), 1);
+    CHECK(fx_log_has(&f, "EMPM5304: 127.0.0.1:"));
+    if (!f.forked) {
+        uint32_t refused = 0;
+        int k;
+        for (k = 0; k < f.s->child.nworkers; k++)
+            refused += empm__load(&f.s->child.workers[k].score->proxy_refused);
+        CHECK_INT(refused, 21);
+    }
+    fx_down(&f);
+}
+
+LIVE(proxy, a_slow_header_holds_no_worker_and_ends_in_time)
+{
+    fixture f;
+    client c[20], d;
+    uint64_t t0;
+    int i, round;
+
+    fx_init(&f);
+    long_times(&f);
+    f.options = " proxy";
+    f.cfg.threads_per_child = 1;
+    f.cfg.header_timeout_ms = 600;
+    if (!fx_up(&f))
+        return;
+    t0 = now_ms();
+    for (i = 0; i < 20; i++)
+        cl_open(&c[i], &f);             /* c[0] to c[9] never send a byte */
+    for (round = 0; round < 5; round++) {
+        for (i = 10; i < 20; i++)
+            cl_send(&c[i], P1 + round, 1);
+        cl_open(&d, &f);
+        cl_puts(&d, P1);
+        CHECK_STR(who(&d, ""), "192.0.2.1:4711 192.0.2.1");
+        cl_close(&d);
+        nap(20);
+    }
+    CHECK(now_ms() - t0 < 600);
+    for (i = 0; i < 20; i++) {
+        CHECK_IN(cl_drain(&c[i], PATIENCE), CL_FIN, CL_RESET);
+        CHECK_INT(c[i].in.n, 0);
+        CHECK_IN(now_ms() - t0, 580, 600 + SCALED(700));
+        cl_close(&c[i]);
+    }
+    cl_open(&d, &f);
+    cl_puts(&d, P1);
+    CHECK_STR(who(&d, ""), "192.0.2.1:4711 192.0.2.1");
+    cl_close(&d);
+    fx_down(&f);
+}
+
+LIVE(proxy, only_from_trusted_peers)
+{
+    fixture f;
+    client c;
+    int trusted;
+
+    for (trusted = 0; trusted < 2; trusted++) {
+        fx_init(&f);
+        f.options = " proxy";
+        f.cfg.remote_ip_header = "X-Forwarded-For";
+        f.cfg.remote_ip_trusted_proxy[0] = trusted ? "127.0.0.1, 10.0.0.0/8"
+                                                   : "127.0.0.2/32 10.0.0.0/8";
+        if (!fx_up(&f))
+            return;
+        cl_open(&c, &f);
+        cl_puts(&c, P1 WHO);
+        if (trusted) {
+            CHECK_INT(cl_reply(&c), 200);
+            CHECK_STR(c.body.p, "192.0.2.1:4711 192.0.2.1");
+            /* the field is the client's own word now */
+            CHECK_STR(who(&c, "X-Forwarded-For: 203.0.113.9\r\n"),
+                      "192.0.2.1:4711 192.0.2.1");
+            cl_close(&c);
+            cl_open(&c, &f);            /* two proxies, the first by its field */
+            cl_puts(&c, "PROXY TCP4 10.0.0.1 198.51.100.7 4711 80\r\n");
+            CHECK_STR(who(&c, "X-Forwarded-For: 203.0.113.9\r\n"),
+                      "10.0.0.1:4711 203.0.113.9");
+        } else {
+            CHECK_IN(cl_drain(&c, PATIENCE), CL_FIN, CL_RESET);
+            CHECK_INT(c.in.n, 0);
+            CHECK(fx_log_has(&f, "EMPM5305: 127.0.0.1:"));
+        }
+        cl_close(&c);
+        fx_down(&f);
+    }
+}
+
+TEST(proxy, a_proxy_may_have_many_connections)
+{
+    fixture f;
+    client c[6];
+    char path[300], listen[340];
+    int i, by_unix;
+
+    fx_init(&f);
+    f.options = " proxy";
+    snprintf(listen, sizeof listen, "unix:%s proxy",
+             tmp_path(path, sizeof path, "p.sock"));
+    f.cfg.listen[1] = listen;
+    f.cfg.remote_ip_trusted_proxy[0] = "127.0.0.1";
+    f.cfg.max_connections_per_peer = 2;
+    if (!fx_up(&f))
+        return;
+    for (by_unix = 0; by_unix < 2; by_unix++) {
+        for (i = 0; i < 6; i++) {        /* a unix socket is always trusted */
+            if (by_unix)
+                CHECK_INT(connect_unix(&c[i], path), 0);
+            else
+                cl_open(&c[i], &f);
+            cl_puts(&c[i], P1);
+            CHECK_STR(who(&c[i], ""), "192.0.2.1:4711 192.0.2.1");
+        }
+        for (i = 0; i < 6; i++)
+            cl_close(&c[i]);
+    }
+    CHECK_INT(empm__load(&f.s->child.score->refused), 0);
+    fx_down(&f);
+}
+
+TEST(proxy, the_listener_closes_those_without_a_byte)
+{
+    fixture f;
+    client c, d;
+
+    fx_init(&f);
+    long_times(&f);
+    f.options = " proxy";
+    f.cfg.threads_per_child = 1;
+    f.cfg.header_timeout_ms = 400;
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    CHECK_SOON(empm__load(&f.s->child.score->connections) == 1, 2000);
+    cl_open(&d, &f);
+    cl_puts(&d, P1 "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_SOON(get_int(&shm->at_gate) == 1, 2000);
+    CHECK_INT(cl_end(&c, PATIENCE), CL_FIN);     /* no worker is free */
+    set_int(&shm->gate, 1);
+    CHECK_INT(cl_reply(&d), 200);
+    cl_close(&c);
+    cl_close(&d);
+    fx_down(&f);
+}
+
+TEST(proxy, a_stop_ends_those_who_wait)
+{
+    fixture f;
+    client c, d;
+    uint64_t t0;
+
+    fx_init(&f);
+    long_times(&f);
+    f.options = " proxy";
+    f.cfg.stop_timeout_ms = 300;
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    cl_open(&d, &f);
+    cl_puts(&d, "PROXY TCP4 ");
+    CHECK_SOON(empm__load(&f.s->child.score->connections) == 2, 2000);
+    nap(10);
+    t0 = now_ms();
+    empm_stop(f.s);
+    CHECK_INT(cl_end(&c, AT_ONCE), CL_FIN);
+    CHECK_IN(cl_end(&d, PATIENCE), CL_FIN, CL_RESET);
+    CHECK_IN(now_ms() - t0, 0, 300 + SCALED(700));
+    cl_close(&c);
+    cl_close(&d);
+    fx_down(&f);
+}
+
+/* ---------------------------------------------------------------------------
  * >>memory -- none per request; none is no catastrophe
  * ------------------------------------------------------------------------- */
 
@@ -4061,6 +4955,8 @@ TEST(memory, start_survives_each_failing_allocation)
         int rc, hit;
         context("allocation %d", k);
         fx_init(&f);
+        f.cfg.remote_ip_trusted_proxy[0] = "192.0.2.0/24";
+        f.cfg.max_connections_per_peer = 100;
         set_int(&a_fail_at, k);
         rc = empm_start(&f.cfg, &f.s);
         hit = get_int(&a_fail_at) <= 0;
@@ -4158,6 +5054,878 @@ TEST(memory, requests_survive_failing_allocations) { fail_each_allocation(5, 200
 LONG(memory, requests_survive_each_failing_allocation)
 {
     fail_each_allocation(1, 2000);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>store -- old or new, whoever dies when
+ * ------------------------------------------------------------------------- */
+
+/* 16 KiB are one shard: what is full, and who has to go, is exact. */
+#define KV_BYTES 16384
+
+static empm__kv *kv_new(void)
+{
+    empm__kv *kv = NULL;
+
+    CHECK_INT(empm__kv_new(&kv, KV_BYTES, 512), EMPM_OK);
+    return kv;
+}
+
+/* Is every slot in a chain, or free, once? Returns how many are in a chain. */
+static int kv_check(empm__kv *kv, empm__kv_shard *sh)
+{
+    uint32_t h, seen[256], used = 0, unused = 0;
+    uint8_t i;
+
+    memset(seen, 0, sizeof seen);
+    for (h = 0; h < 256; h++)
+        for (i = sh->heads[h]; i != 0 && seen[i]++ == 0;
+             i = sh->slots[i].next)
+            used++;
+    for (i = sh->free; i != 0 && seen[i]++ == 0;
+         i = sh->slots[i].next)
+        unused++;
+    CHECK_INT(used + unused, kv->slots);
+    CHECK(unused > 0);
+    return (int)used;
+}
+
+TEST(store, hash_is_siphash)         /* the vectors of its authors' program */
+{
+    static const struct { size_t len; uint64_t hash; } cases[] = {
+        { 0, UINT64_C(0x726fdb47dd0e0e31) }, { 8, UINT64_C(0x93f5f5799a932462) },
+        { 15, UINT64_C(0xa129ca6149be45e5) }
+    };
+    const uint64_t seed[2] = { UINT64_C(0x0706050403020100),
+                               UINT64_C(0x0f0e0d0c0b0a0908) };
+    unsigned char in[16];
+    size_t i;
+
+    for (i = 0; i < sizeof in; i++)
+        in[i] = (unsigned char)i;
+    for (i = 0; i < EMPM__COUNT(cases); i++)
+        CHECK(empm__sip_hash(seed, in, cases[i].len) == cases[i].hash);
+}
+
+TEST(store, calls_and_their_results)
+{
+    enum { GET, PUT, NEW, DEL, ADD };
+    /* `at` is the time; the result, and for GET the value, for ADD the sum */
+    static const struct {
+        int op; const char *key, *value; int64_t n, ttl; uint64_t at; int r;
+    } cases[] = {
+        { GET, "a", "",  0, 0, 1, EMPM_EGONE },   { DEL, "a", "", 0, 0, 1, EMPM_EGONE },
+        { PUT, "a", "1", 0, 0, 1, EMPM_OK },      { GET, "a", "1", 0, 0, 1, EMPM_OK },
+        { PUT, "a", "22", 0, 0, 1, EMPM_OK },     { GET, "a", "22", 0, 0, 1, EMPM_OK },
+        { PUT, "a", "", 0, 0, 1, EMPM_OK },       { GET, "a", "", 0, 0, 1, EMPM_OK },
+        { NEW, "a", "3", 0, 0, 1, EMPM_EGONE },   { GET, "a", "", 0, 0, 1, EMPM_OK },
+        { DEL, "a", "", 0, 0, 1, EMPM_OK },       { GET, "a", "", 0, 0, 1, EMPM_EGONE },
+        { NEW, "a", "3", 0, 0, 1, EMPM_OK },      { GET, "a", "3", 0, 0, 1, EMPM_OK },
+        { GET, "", "", 0, 0, 1, EMPM_EINVAL },    { PUT, "", "1", 0, 0, 1, EMPM_EINVAL },
+        { DEL, "", "", 0, 0, 1, EMPM_EINVAL },    { ADD, "", "", 1, 0, 1, EMPM_EINVAL },
+        { PUT, "a", "4", 0, -1, 1, EMPM_EINVAL }, { ADD, "n", "", 1, -1, 1, EMPM_EINVAL },
+        { GET, "a", "3", 0, 0, 1, EMPM_OK },
+        /* counters; one without a limit has no end */
+        { ADD, "n", "", 0, 0, 1, EMPM_OK },       { ADD, "n", "", 5, 0, 1, EMPM_OK },
+        { ADD, "n", "", -7, 50, 1, EMPM_OK },     { ADD, "n", "", 2, 0, 99, EMPM_OK },
+        { ADD, "n", "", INT64_MAX, 0, 1, EMPM_OK }, { ADD, "n", "", 1, 0, 1, EMPM_EINVAL },
+        { ADD, "n", "", INT64_MIN, 0, 1, EMPM_OK }, { ADD, "n", "", INT64_MIN, 0, 1, EMPM_EINVAL },
+        { ADD, "n", "", 1, 0, 1, EMPM_OK },       { ADD, "a", "", 1, 0, 1, EMPM_EINVAL },
+        /* expiry: never early, and nothing is there after it */
+        { PUT, "e", "5", 0, 10, 100, EMPM_OK },   { GET, "e", "5", 0, 0, 110, EMPM_OK },
+        { NEW, "e", "6", 0, 0, 110, EMPM_EGONE }, { GET, "e", "", 0, 0, 111, EMPM_EGONE },
+        { DEL, "e", "", 0, 0, 111, EMPM_EGONE },  { GET, "e", "", 0, 0, 110, EMPM_EGONE },
+        { PUT, "e", "7", 0, 10, 100, EMPM_OK },   { NEW, "e", "8", 0, 5, 111, EMPM_OK },
+        { GET, "e", "8", 0, 0, 116, EMPM_OK },    { PUT, "e", "9", 0, 0, 117, EMPM_OK },
+        { GET, "e", "9", 0, 0, UINT64_MAX, EMPM_OK },
+        { PUT, "f", "1", 0, INT64_MAX, 100, EMPM_OK }, { GET, "f", "1", 0, 0, UINT64_MAX / 2, EMPM_OK },
+        /* a counter's end is that of its first add */
+        { ADD, "m", "", 3, 10, 100, EMPM_OK },    { ADD, "m", "", 3, 10, 109, EMPM_OK },
+        { ADD, "m", "", 4, 10, 111, EMPM_OK },    { ADD, "m", "", 1, 0, 121, EMPM_OK },
+        { ADD, "m", "", 1, 0, 999, EMPM_OK }
+    };
+    static const int64_t sums[] = {
+        0, 5, -2, 0, INT64_MAX, -1, 0, 3, 6, 4, 5, 1
+    };
+    empm__kv *kv = kv_new();
+    const uint64_t none = 0;
+    size_t i, k = 0, len;
+    char got[8];
+    int64_t sum;
+
+    for (i = 0; kv != NULL && i < EMPM__COUNT(cases); i++) {
+        const char *key = cases[i].key, *value = cases[i].value;
+        const uint64_t at = cases[i].at;
+        int r = 0;
+        context("row %d", (int)i);
+        switch (cases[i].op) {
+        case GET:
+            len = 99;
+            r = empm__kv_get(kv, key, strlen(key), got, sizeof got, &len, NULL, at);
+            if (r == EMPM_OK)
+                CHECK(len == strlen(value) && memcmp(got, value, len) == 0);
+            break;
+        case PUT:
+            r = empm__kv_put(kv, key, strlen(key), NULL, value, strlen(value),
+                             cases[i].ttl, at);
+            break;
+        case NEW:
+            r = empm__kv_put(kv, key, strlen(key), &none, value, strlen(value),
+                             cases[i].ttl, at);
+            break;
+        case DEL:
+            r = empm__kv_delete(kv, key, strlen(key), at);
+            break;
+        case ADD:
+            r = empm__kv_add(kv, key, strlen(key), cases[i].n, cases[i].ttl, &sum,
+                             at);
+            if (r == EMPM_OK && CHECK(k < EMPM__COUNT(sums)))
+                CHECK_INT(sum, sums[k++]);
+            break;
+        }
+        CHECK_INT(r, cases[i].r);
+        kv_check(kv, empm__kv_shard_at(kv, 0));
+    }
+    no_context();
+    empm__kv_free(kv);
+}
+
+TEST(store, lengths_and_versions)
+{
+    empm__kv *kv = kv_new();
+    char in[513], out[513];
+    size_t len;
+    uint64_t first, second, none = 0;
+
+    if (kv == NULL)
+        return;
+    memset(in, 'x', sizeof in);
+    CHECK_INT(empm__kv_put(kv, in, 512, NULL, NULL, 0, 0, 1), EMPM_OK);
+    CHECK_INT(empm__kv_put(kv, in, 512, NULL, in, 1, 0, 1), EMPM_EINVAL);
+    CHECK_INT(empm__kv_put(kv, in, 513, NULL, NULL, 0, 0, 1), EMPM_EINVAL);
+    CHECK_INT(empm__kv_put(kv, in, 1, NULL, in, 511, 0, 1), EMPM_OK);
+    CHECK_INT(empm__kv_put(kv, in, 1, NULL, in, 512, 0, 1), EMPM_EINVAL);
+    CHECK_INT(empm__kv_put(kv, in, 1, NULL, in, (size_t)-1, 0, 1), EMPM_EINVAL);
+    CHECK_INT(empm__kv_add(kv, in, 505, 1, 0, NULL, 1), EMPM_EINVAL);
+    CHECK_INT(empm__kv_add(kv, in, 504, 1, 0, NULL, 1), EMPM_OK);
+    CHECK_INT(empm__kv_get(kv, in, 1, out, 510, &len, &first, 1), EMPM_EFULL);
+    CHECK_INT(len, 511);
+    CHECK_INT(empm__kv_get(kv, in, 1, NULL, 0, NULL, NULL, 1), EMPM_EFULL);
+    CHECK_INT(empm__kv_get(kv, in, 1, out, 511, &len, &second, 1), EMPM_OK);
+    CHECK(len == 511 && memcmp(in, out, len) == 0 && first == second);
+    CHECK_INT(empm__kv_get(kv, in, 512, out, 0, &len, NULL, 1), EMPM_OK);
+    CHECK_INT(len, 0);
+    /* every write has a version of its own, also after a delete */
+    CHECK_INT(empm__kv_put(kv, in, 1, &first, "b", 1, 0, 1), EMPM_OK);
+    CHECK_INT(empm__kv_put(kv, in, 1, &first, "c", 1, 0, 1), EMPM_EGONE);
+    CHECK_INT(empm__kv_get(kv, in, 1, out, 1, &len, &second, 1), EMPM_OK);
+    CHECK(out[0] == 'b' && first != second && first != 0 && second != 0);
+    CHECK_INT(empm__kv_delete(kv, in, 1, 1), EMPM_OK);
+    CHECK_INT(empm__kv_put(kv, in, 1, &second, "d", 1, 0, 1), EMPM_EGONE);
+    CHECK_INT(empm__kv_put(kv, in, 1, &none, "b", 1, 0, 1), EMPM_OK);
+    CHECK_INT(empm__kv_put(kv, in, 1, &second, "d", 1, 0, 1), EMPM_EGONE);
+    empm__kv_free(kv);
+}
+
+TEST(store, versions_never_come_back)        /* though 32 bits store halves */
+{
+    static const uint64_t torn[] = {         /* by the step after the first */
+        UINT64_C(0x5ffffffff), UINT64_C(0x600000000), UINT64_C(0x500000000),
+        UINT64_C(0x6ffffffff)
+    };
+    empm__kv *kv = kv_new();
+    uint64_t version;
+    size_t i;
+
+    for (i = 0; kv != NULL && i < EMPM__COUNT(torn); i++) {
+        empm__kv_shard *sh = empm__kv_shard_at(kv, 0);
+        sh->version = torn[i];
+        empm__kv_mend(kv, sh);
+        CHECK_INT(empm__kv_put(kv, "a", 1, NULL, "1", 1, 0, 1), EMPM_OK);
+        CHECK_INT(empm__kv_get(kv, "a", 1, NULL, 0, NULL, &version, 1), EMPM_EFULL);
+        CHECK(version > torn[0]);
+    }
+    empm__kv_free(kv);
+}
+
+TEST(store, every_size_uses_its_memory_and_no_more)
+{
+    size_t bytes;
+    uint32_t room, k;
+
+    for (room = 64; room < 3000; room = room * 3 + 1)
+        for (bytes = EMPM__KV_LEAST(room); bytes < 3000000; bytes += bytes / 7 + 1) {
+            empm__kv *kv = NULL;
+            size_t end;
+            context("%lu bytes, %lu each", (unsigned long)bytes,
+                    (unsigned long)room);
+            if (!CHECK_INT(empm__kv_new(&kv, bytes, room), EMPM_OK))
+                break;
+            end = (size_t)(empm__kv_data(kv, empm__kv_shard_at(kv, kv->shards - 1),
+                                         (uint8_t)kv->slots) -
+                           (unsigned char *)kv) + room;
+            CHECK(end <= bytes);
+            CHECK(kv->slots >= 2 && kv->slots <= EMPM__KV_SLOTS);
+            if (room >= 512 && bytes > 64000)
+                CHECK((size_t)kv->shards * kv->slots * room > bytes * 4 / 5);
+            for (k = 0; empm__kv_put(kv, &k, sizeof k, NULL, NULL, 0, 0, 1) ==
+                        EMPM_OK; k++)
+                CHECK(k < kv->shards * kv->slots);
+            CHECK(k >= kv->shards * (kv->slots - 1) / 3);
+            empm__kv_free(kv);
+        }
+    no_context();
+}
+
+TEST(store, full_of_what_never_expires)      /* nothing is dropped then */
+{
+    empm__kv *kv = kv_new();
+    int k, n;
+    size_t len;
+
+    if (kv == NULL)
+        return;
+    for (n = 0; empm__kv_put(kv, &n, sizeof n, NULL, &n, sizeof n, 0, 1) ==
+                EMPM_OK; n++)
+        continue;
+    CHECK_INT(n, kv->slots - 1);
+    CHECK_INT(empm__kv_put(kv, &n, sizeof n, NULL, &n, sizeof n, 5, 1),
+              EMPM_EFULL);
+    CHECK_INT(empm__kv_add(kv, &n, sizeof n, 1, 0, NULL, 1), EMPM_EFULL);
+    for (k = 0; k < n; k++) {        /* what is there can be set all the same */
+        int value = -1;
+        CHECK_INT(empm__kv_get(kv, &k, sizeof k, &value, sizeof value, &len, NULL,
+                               1), EMPM_OK);
+        CHECK_INT(value, k);
+        CHECK_INT(empm__kv_put(kv, &k, sizeof k, NULL, "new", 3, 100 + k, 1),
+                  EMPM_OK);
+    }
+    k = 7;
+    CHECK_INT(empm__kv_delete(kv, &k, sizeof k, 1), EMPM_OK);
+    CHECK_INT(empm__kv_put(kv, &n, sizeof n, NULL, &n, sizeof n, 0, 1), EMPM_OK);
+    /* now there are some that can go: the nearest to its end does */
+    n++;
+    CHECK_INT(empm__kv_put(kv, &n, sizeof n, NULL, &n, sizeof n, 0, 1), EMPM_OK);
+    for (k = 0; k <= n; k++)
+        CHECK_INT(empm__kv_get(kv, &k, sizeof k, NULL, 0, NULL, NULL, 1) ==
+                  EMPM_EGONE, k == 0 || k == 7);
+    empm__kv_free(kv);
+}
+
+/* --- against a plain array ------------------------------------------------ */
+
+#define MODEL_KEYS 24                /* more than there is room for */
+
+typedef struct model_entry {
+    int      is;
+    uint64_t version, expires;
+    size_t   len;
+    char     value[64];
+} model_entry;
+
+static uint32_t model_random(uint32_t *seed, uint32_t below)
+{
+    *seed = *seed * 1664525u + 1013904223u;
+    return (*seed >> 8) % below;
+}
+
+TEST(store, does_what_a_plain_array_does)
+{
+    static model_entry m[MODEL_KEYS];
+    empm__kv *kv = kv_new();
+    uint32_t seed = 4711, step;
+    uint64_t now = 1000, last = 0;
+
+    memset(m, 0, sizeof m);
+    for (step = 0; kv != NULL && step < 60000 && get_int(&g_failures) < 5; step++) {
+        const uint32_t k = model_random(&seed, MODEL_KEYS);
+        const uint32_t op = model_random(&seed, 8);
+        model_entry *e = &m[k], new_one;
+        const int there = e->is && (e->expires == 0 || now <= e->expires);
+        int64_t ttl = 0, n = 0, sum = 0;
+        size_t len, i;
+        uint64_t version = 0;
+        char key[8], got[64];
+        int want = EMPM_OK, r, writes = 0;
+
+        context("step %d, op %d", (int)step, (int)op);
+        snprintf(key, sizeof key, "key%d", (int)k);
+        if (model_random(&seed, 4) != 0) {   /* ends differ: who goes is clear */
+            int again = 1;
+            while (again) {
+                ttl = 1 + (int64_t)model_random(&seed, 400);
+                for (again = 0, i = 0; i < MODEL_KEYS; i++)
+                    again |= m[i].is && m[i].expires == now + (uint64_t)ttl;
+            }
+        }
+        memset(&new_one, 0, sizeof new_one);
+        new_one.is = 1;
+        new_one.expires = ttl == 0 ? 0 : now + (uint64_t)ttl;
+        new_one.len = model_random(&seed, 64);
+        memset(new_one.value, (int)(step & 127), new_one.len);
+        switch (op) {
+        case 0: case 1: case 2:
+            r = empm__kv_put(kv, key, strlen(key), NULL, new_one.value,
+                             new_one.len, ttl, now);
+            writes = 1;
+            break;
+        case 3: case 4:              /* with the right version, or another */
+            version = there && op == 3 ? e->version : model_random(&seed, 2);
+            r = empm__kv_put(kv, key, strlen(key), &version, new_one.value,
+                             new_one.len, ttl, now);
+            writes = version == (there ? e->version : 0);
+            want = writes ? EMPM_OK : EMPM_EGONE;
+            break;
+        case 5:
+            r = empm__kv_delete(kv, key, strlen(key), now);
+            want = there ? EMPM_OK : EMPM_EGONE;
+            e->is = 0;
+            break;
+        case 6:
+            r = empm__kv_add(kv, key, strlen(key), (int64_t)k + 1, ttl, &sum, now);
+            writes = !there || e->len == sizeof n;
+            want = writes ? EMPM_OK : EMPM_EINVAL;
+            if (there && writes) {
+                memcpy(&n, e->value, sizeof n);
+                new_one.expires = e->expires;
+            }
+            n = (int64_t)((uint64_t)n + k + 1);
+            if (n < (int64_t)k + 1 && there)     /* random bytes: no matter */
+                n = sum;
+            memcpy(new_one.value, &n, sizeof n);
+            new_one.len = sizeof n;
+            break;
+        default:
+            r = EMPM_OK;
+            now += model_random(&seed, 30);
+            break;
+        }
+        if (writes && !e->is) {              /* is there room, or who goes? */
+            int used = 0, victim = -1;
+            for (i = 0; i < MODEL_KEYS; i++) {
+                used += m[i].is;
+                if (m[i].is && m[i].expires != 0 &&
+                    (victim < 0 || m[i].expires < m[victim].expires))
+                    victim = (int)i;
+            }
+            if (used == (int)kv->slots - 1 && victim < 0) {
+                want = EMPM_EFULL;
+                writes = 0;
+            } else if (used == (int)kv->slots - 1) {
+                m[victim].is = 0;
+            }
+        }
+        CHECK_INT(r, want);
+        if (writes)
+            *e = new_one;
+        if (writes && op == 6)
+            CHECK_INT(sum, n);
+        for (i = 0; i < MODEL_KEYS; i++) {
+            const int is = m[i].is && (m[i].expires == 0 || now <= m[i].expires);
+            snprintf(key, sizeof key, "key%d", (int)i);
+            r = empm__kv_get(kv, key, strlen(key), got, sizeof got, &len, &version,
+                             now);
+            CHECK_INT(r, is ? EMPM_OK : EMPM_EGONE);
+            if (!is || r != EMPM_OK)
+                continue;
+            CHECK(len == m[i].len && memcmp(got, m[i].value, len) == 0);
+            if (&m[i] == e && writes) {
+                CHECK(version > last);
+                last = e->version = version;
+            }
+            CHECK(version == m[i].version);
+        }
+        kv_check(kv, empm__kv_shard_at(kv, 0));
+    }
+    no_context();
+    empm__kv_free(kv);
+}
+
+/* --- many at once --------------------------------------------------------- */
+
+#define CROWD_PROCESSES 3
+#define CROWD_THREADS   3
+#define CROWD_ROUNDS    2000
+
+static empm__kv *crowd_kv;
+
+/* Adds to "added", and to "swapped" the hard way, CROWD_ROUNDS times. */
+static void *crowd_member(void *arg)
+{
+    int i, *bad = (int *)arg;
+
+    for (i = 0; i < CROWD_ROUNDS; i++) {
+        int64_t n;
+        uint64_t version;
+        int r;
+        if (empm__kv_add(crowd_kv, "added", 5, 1, 0, NULL, 1) != EMPM_OK)
+            add_int(bad, 1);
+        do {
+            n = 0;
+            version = 0;
+            r = empm__kv_get(crowd_kv, "swapped", 7, &n, sizeof n, NULL, &version,
+                             1);
+            if (r == EMPM_OK || r == EMPM_EGONE) {
+                n++;
+                r = empm__kv_put(crowd_kv, "swapped", 7, &version, &n, sizeof n, 0,
+                                 1);
+            }
+        } while (r == EMPM_EGONE);
+        if (r != EMPM_OK)
+            add_int(bad, 1);
+    }
+    return NULL;
+}
+
+TEST(store, sums_are_exact_over_processes_and_threads)
+{
+    pid_t pid[CROWD_PROCESSES];
+    int64_t n = 0;
+    int i, k, st;
+
+    crowd_kv = kv_new();
+    if (crowd_kv == NULL)
+        return;
+    fflush(NULL);
+    for (i = 0; i < CROWD_PROCESSES; i++)
+        if ((pid[i] = fork()) == 0) {
+            pthread_t t[CROWD_THREADS];
+            int bad = 0;
+            for (k = 0; k < CROWD_THREADS; k++)
+                if (pthread_create(&t[k], NULL, crowd_member, &bad) != 0)
+                    _exit(2);
+            for (k = 0; k < CROWD_THREADS; k++)
+                pthread_join(t[k], NULL);
+            _exit(get_int(&bad) != 0);
+        }
+    for (i = 0; i < CROWD_PROCESSES; i++) {
+        CHECK(pid[i] > 0 && waitpid(pid[i], &st, 0) == pid[i]);
+        CHECK(WIFEXITED(st) && WEXITSTATUS(st) == 0);
+    }
+    CHECK_INT(empm__kv_add(crowd_kv, "added", 5, 0, 0, &n, 1), EMPM_OK);
+    CHECK_INT(n, CROWD_PROCESSES * CROWD_THREADS * CROWD_ROUNDS);
+    CHECK_INT(empm__kv_add(crowd_kv, "swapped", 7, 0, 0, &n, 1), EMPM_OK);
+    CHECK_INT(n, CROWD_PROCESSES * CROWD_THREADS * CROWD_ROUNDS);
+    empm__kv_free(crowd_kv);
+}
+
+/* --- death ---------------------------------------------------------------- */
+
+#if defined(__linux__)
+/* The keys of the tests below, and what they have before and after. */
+typedef struct dying {
+    const char *what;
+    const char *before[16], *after[16];  /* "key=value", NULL ends */
+} dying;
+
+static void dying_get(empm__kv *kv, const char *entry, char *got, size_t n)
+{
+    const size_t key_len = (size_t)(strchr(entry, '=') - entry);
+    size_t len = 0;
+    char value[400];
+    int r = empm__kv_get(kv, entry, key_len, value, sizeof value, &len, NULL, 100);
+
+    if (r != EMPM_OK)
+        snprintf(got, n, "%.*s=(%d)", (int)key_len, entry, r);
+    else
+        snprintf(got, n, "%.*s=%.*s", (int)key_len, entry, (int)len, value);
+}
+
+static int dying_is(empm__kv *kv, const char *const *entries)
+{
+    char got[500];
+    int i;
+
+    for (i = 0; entries[i] != NULL; i++) {
+        dying_get(kv, entries[i], got, sizeof got);
+        if (strcmp(got, entries[i]) != 0)
+            return 0;
+    }
+    return 1;
+}
+
+/* The process is stopped before each single instruction of a call, and what a
+ * death would leave there, copied, is mended and looked at. */
+static void die_everywhere(int op)
+{
+    static const dying cases[] = {
+        { "insert", { "a=1", "b=2", "new=(-5)", NULL },
+                    { "a=1", "b=2", "new=value", NULL } },
+        { "replace", { "a=1", "b=2", NULL }, { "a=value", "b=2", NULL } },
+        { "remove", { "a=1", "b=2", NULL }, { "a=(-5)", "b=2", NULL } },
+        { "count", { "a=1", "n=12345678", NULL }, { "a=1", "n=22345678", NULL } },
+        { "evict", { "a=1", "b=2", "old=3", "new=(-5)", NULL },
+                   { "a=1", "b=2", "old=(-5)", "new=value", NULL } }
+    };
+    empm__kv *kv = kv_new(), *copy = kv_new();
+    const dying *d = &cases[op];
+    int i, st, steps = 0, held = 0, was_new = 0, middle = 0;
+    pid_t pid;
+
+    if (kv == NULL || copy == NULL)
+        return;
+    context("%s", d->what);
+    empm__kv_put(kv, "a", 1, NULL, "1", 1, 0, 100);
+    empm__kv_put(kv, "b", 1, NULL, "2", 1, 0, 100);
+    empm__kv_put(kv, "old", 3, NULL, "3", 1, 50, 100);
+    empm__kv_put(kv, "n", 1, NULL, "12345678", 8, 0, 100);
+    for (i = 0; op == 4 && i < 40; i++)      /* until there is room for none */
+        if (kv_check(kv, empm__kv_shard_at(kv, 0)) < (int)kv->slots - 1)
+            empm__kv_put(kv, &i, sizeof i, NULL, "x", 1, 60, 100);
+    pid = fork();
+    if (pid == 0) {
+        int64_t one = 0;
+        memcpy(&one, "\1", 1);
+        if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) < 0)
+            _exit(1);
+        raise(SIGSTOP);
+        if (op == 2)
+            empm__kv_delete(kv, "a", 1, 100);
+        else if (op == 3)
+            empm__kv_add(kv, "n", 1, one, 0, NULL, 100);
+        else
+            empm__kv_put(kv, op == 1 ? "a" : "new", op == 1 ? 1 : 3, NULL, "value",
+                         5, 0, 100);
+        _exit(0);
+    }
+    for (; waitpid(pid, &st, 0) == pid && WIFSTOPPED(st) && steps < 500000 &&
+           get_int(&g_failures) == 0; ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL)) {
+        empm__kv_shard *sh = empm__kv_shard_at(copy, 0);
+        int is_old, is_new;
+        if (steps++ % g_slow != 0)           /* a sanitizer has many more */
+            continue;
+        memcpy(copy, kv, KV_BYTES);
+        if (pthread_mutex_trylock(&sh->lock) == 0) {
+            pthread_mutex_unlock(&sh->lock);
+        } else {                             /* as the next holder finds it */
+            held++;
+            memset(&sh->lock, 0, sizeof sh->lock);
+            empm__shared_lock_init(&sh->lock);
+            empm__kv_mend(copy, sh);
+        }
+        kv_check(copy, sh);
+        is_old = dying_is(copy, d->before);
+        is_new = dying_is(copy, d->after);
+        if (!is_old && !is_new && op == 4)   /* to go and to come are two steps */
+            middle++;
+        else
+            CHECK(is_old != is_new);
+        CHECK(!is_old || !was_new);
+        was_new |= is_new;
+        CHECK_INT(empm__kv_put(copy, "a", 1, NULL, "4", 1, 0, 100), EMPM_OK);
+    }
+    if (WIFSTOPPED(st)) {
+        kill(pid, SIGKILL);
+        waitpid(pid, &st, 0);
+    }
+    if (steps == 0) {
+        g_skip = "no ptrace() here";
+    } else if (CHECK(WIFEXITED(st) && WEXITSTATUS(st) == 0)) {
+        CHECK(held > 20 && was_new);
+        CHECK(dying_is(kv, d->after));
+    }
+    if (g_verbose)
+        printf("%s: %d instructions, %d with the lock, %d between\n", d->what,
+               steps, held, middle);
+    no_context();
+    empm__kv_free(kv);
+    empm__kv_free(copy);
+}
+
+TEST(store, whole_before_and_after_each_instruction)
+{
+    int op;
+
+    if (g_slow >= 8)
+        SKIP("no ptrace() under valgrind");
+    for (op = 0; op < 5 && g_skip == NULL && get_int(&g_failures) == 0; op++)
+        die_everywhere(op);
+}
+#endif
+
+#if EMPM__ROBUST
+#define DOOMEDS     3
+#define DOOMED_KEYS 16
+
+/* What each writer was about to do, and what it has done. */
+typedef struct doomed {
+    uint32_t begun[DOOMED_KEYS], done[DOOMED_KEYS];
+    int64_t  adds_begun, adds_done;
+} doomed;
+
+typedef struct doomed_value {
+    uint32_t seq, len, sum;
+    char     bytes[400];
+} doomed_value;
+
+static uint32_t doomed_fill(doomed_value *v, uint32_t seq)
+{
+    v->seq = seq;
+    v->len = seq * 7 % sizeof v->bytes;
+    memset(v->bytes, (int)(seq & 255), v->len);
+    v->sum = sum_more(seq, v->bytes, v->len);
+    return (uint32_t)(offsetof(doomed_value, bytes)) + v->len;
+}
+
+/* Writes for ever: its own keys, its own counter, the common one. */
+static void doomed_run(empm__kv *kv, doomed *all, int me)
+{
+    doomed *v = &all[me];
+    doomed_value value;
+    uint32_t i, seed = (uint32_t)getpid();
+    char key[16], own[8];
+
+    snprintf(own, sizeof own, "own%d", me);
+    for (;;) {
+        const uint32_t k = model_random(&seed, DOOMED_KEYS);
+        const uint32_t n = doomed_fill(&value, v->done[k] + 1);
+        snprintf(key, sizeof key, "w%d-%d", me, (int)k);
+        empm__store_rel(&v->begun[k], value.seq);
+        if (empm__kv_put(kv, key, strlen(key), NULL, &value, n, 0, 1) != EMPM_OK)
+            _exit(1);
+        empm__store_rel(&v->done[k], value.seq);
+        v->adds_begun++;
+        __atomic_signal_fence(__ATOMIC_SEQ_CST);
+        if (empm__kv_add(kv, own, strlen(own), 1, 0, NULL, 1) != EMPM_OK ||
+            empm__kv_add(kv, "all", 3, 1, 0, NULL, 1) != EMPM_OK)
+            _exit(1);
+        __atomic_signal_fence(__ATOMIC_SEQ_CST);
+        v->adds_done++;
+        /* come and go, so that there is always somebody to evict */
+        i = model_random(&seed, 1000);
+        if (empm__kv_put(kv, &i, sizeof i, NULL, "x", 1, 1000 + (int64_t)i, 1) !=
+            EMPM_OK)
+            _exit(1);
+        empm__kv_delete(kv, &i, sizeof i, 1);
+    }
+}
+
+/* All that writer `me` has is as it was left or as it was about to be. Its count
+ * is set right, as it may be one behind. */
+static void doomed_check(empm__kv *kv, doomed *v, int me, int64_t *slack)
+{
+    doomed_value value, want;
+    size_t len;
+    uint32_t k;
+    int64_t n = 0;
+    char key[16];
+
+    for (k = 0; k < DOOMED_KEYS; k++) {
+        int r;
+        snprintf(key, sizeof key, "w%d-%d", me, (int)k);
+        r = empm__kv_get(kv, key, strlen(key), &value, sizeof value, &len, NULL, 1);
+        if (v->done[k] == 0 && r == EMPM_EGONE)
+            continue;
+        if (!CHECK_INT(r, EMPM_OK))
+            continue;
+        CHECK_IN(value.seq, v->done[k], v->begun[k]);
+        CHECK_INT(doomed_fill(&want, value.seq), len);
+        CHECK(memcmp(&want, &value, len) == 0);
+        v->done[k] = v->begun[k] = value.seq;
+    }
+    snprintf(key, sizeof key, "own%d", me);
+    CHECK_INT(empm__kv_add(kv, key, strlen(key), 0, 0, &n, 1), EMPM_OK);
+    CHECK_IN(n, v->adds_done, v->adds_begun);
+    *slack += v->adds_begun - v->adds_done;
+    v->adds_done = v->adds_begun = n;
+}
+
+TEST(store, writers_killed_at_any_moment)
+{
+    doomed *all = (doomed *)mmap(NULL, sizeof *all * DOOMEDS,
+                                 PROT_READ | PROT_WRITE,
+                                 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    pid_t pid[DOOMEDS] = { 0, 0, 0 };
+    empm__kv *kv = NULL;
+    uint64_t end = now_ms() + 2500;
+    int64_t common = 0, before = 0, slack = 0, own = 0;
+    uint32_t seed = 99, s;
+    int i, st, kills = 0, orphaned = 0;
+
+    /* one shard: everybody wants the same lock */
+    CHECK_INT(empm__kv_new(&kv, 48000, 512), EMPM_OK);
+    if (kv == NULL || all == (doomed *)MAP_FAILED)
+        return;
+    CHECK_INT(kv->shards, 1);
+    fflush(NULL);
+    while (now_ms() < end && get_int(&g_failures) < 5) {
+        struct timespec t = { 0, 0 };
+        const uint32_t who = model_random(&seed, DOOMEDS);
+        for (i = 0; i < DOOMEDS; i++)
+            if (pid[i] == 0 && (pid[i] = fork()) == 0)
+                doomed_run(kv, all, i);
+        t.tv_nsec = (long)model_random(&seed, 3000000);
+        nanosleep(&t, NULL);
+        kill(pid[who], SIGKILL);
+        CHECK(waitpid(pid[who], &st, 0) == pid[who]);
+        CHECK(WIFSIGNALED(st));              /* no call of its own has failed */
+        pid[who] = 0;
+        kills++;
+        s = (uint32_t)(empm__kv_shard_at(kv, 0)->version >> 32);
+        orphaned = (int)s;                   /* each mending takes the next */
+        doomed_check(kv, &all[who], (int)who, &slack);
+        CHECK_INT(empm__kv_add(kv, "all", 3, 0, 0, &common, 1), EMPM_OK);
+        CHECK(common >= before);
+        before = common;
+    }
+    for (i = 0; i < DOOMEDS; i++)
+        if (pid[i] != 0) {
+            kill(pid[i], SIGKILL);
+            waitpid(pid[i], &st, 0);
+            doomed_check(kv, &all[i], i, &slack);
+        }
+    for (i = 0; i < DOOMEDS; i++)
+        own += all[i].adds_done;
+    CHECK_INT(empm__kv_add(kv, "all", 3, 0, 0, &common, 1), EMPM_OK);
+    CHECK_IN(common, own - slack, own + slack);
+    kv_check(kv, empm__kv_shard_at(kv, 0));
+    CHECK(kills > 50 / g_slow);
+    if (g_verbose)
+        printf("%d killed, %d with the lock; %lld adds\n", kills, orphaned - 1,
+               (long long)common);
+    munmap(all, sizeof *all * DOOMEDS);
+    empm__kv_free(kv);
+}
+
+TEST(store, stopped_holder_costs_a_second_not_the_server)
+{
+    empm__kv *kv = kv_new();
+    empm__kv_at at;
+    pid_t pid;
+    uint64_t t0;
+    int64_t n = 0;
+    int st;
+
+    if (kv == NULL)
+        return;
+    empm__kv_add(kv, "n", 1, 41, 0, NULL, 1);
+    pid = fork();
+    if (pid == 0) {
+        empm__kv_open(&at, kv, "n", 1, 1);
+        raise(SIGSTOP);
+        pthread_mutex_unlock(&at.sh->lock);
+        for (;;) {
+            empm__kv_open(&at, kv, "n", 1, 1);
+            raise(SIGSTOP);
+        }
+    }
+    CHECK(waitpid(pid, &st, WUNTRACED) == pid && WIFSTOPPED(st));
+    t0 = now_ms();
+    CHECK_INT(empm__kv_add(kv, "n", 1, 1, 0, &n, 1), EMPM_ETIMEDOUT);
+    CHECK_IN(now_ms() - t0, 999, SCALED(2000));
+    kill(pid, SIGCONT);              /* it goes on, and so do we, */
+    CHECK(waitpid(pid, &st, WUNTRACED) == pid && WIFSTOPPED(st));
+    kill(pid, SIGKILL);              /* and so when it is killed */
+    CHECK(waitpid(pid, &st, 0) == pid);
+    t0 = now_ms();
+    CHECK_INT(empm__kv_add(kv, "n", 1, 1, 0, &n, 1), EMPM_OK);
+    CHECK_INT(n, 42);
+    CHECK_IN(now_ms() - t0, 0, AT_ONCE);
+    CHECK_INT(empm__kv_get(kv, "n", 1, &n, sizeof n, NULL, NULL, 1), EMPM_OK);
+    empm__kv_free(kv);
+}
+#endif
+
+/* --- in a server ---------------------------------------------------------- */
+
+static long ask_visits(const fixture *f)
+{
+    client c;
+    long n = -1;
+
+    if (ask(f, &c, "GET /visits HTTP/1.1\r\nHost: a\r\n\r\n") == 200 &&
+        strncmp(c.body.p, "visit ", 6) == 0)
+        n = strtol(c.body.p + 6, NULL, 10);
+    cl_close(&c);
+    return n;
+}
+
+LIVE(store, visits_are_exact_over_all_children)
+{
+    enum { VISITS = 150 };
+    static char seen[VISITS + 1];
+    fixture f;
+    int i;
+
+    fx_init(&f);
+    f.cfg.shared_store_size = 64 << 10;
+    if (f.forked)
+        f.cfg.processes = 3;
+    if (!fx_up(&f))
+        return;
+    memset(seen, 0, sizeof seen);
+    for (i = 0; i < VISITS; i++) {
+        long n = ask_visits(&f);
+        if (CHECK_IN(n, 1, VISITS))
+            CHECK_INT(seen[n]++, 0);
+    }
+    if (f.forked)
+        CHECK_INT(get_int(&shm->rc[0]), 1);  /* more than one child */
+    fx_down(&f);
+}
+
+TEST(store, outlives_graceful_restarts_and_crashes)
+{
+    fixture f;
+    long n = 0, kids[16];
+    int round;
+
+    fx_init_forked(&f, 2);
+    f.deaths_ok = 1;
+    f.cfg.shared_store_size = 16 << 10;
+    if (!fx_up(&f))
+        return;
+    for (round = 1; round <= 3; round++) {
+        int starts;
+        CHECK_INT(ask_visits(&f), ++n);
+        starts = get_int(&shm->child_starts);
+        kill(f.pid, SIGUSR1);
+        CHECK_SOON(get_int(&shm->child_starts) >= starts + 2, 3000);
+        CHECK_INT(ask_visits(&f), ++n);      /* old or new, who knows */
+        CHECK_SOON(children_of(f.pid, kids, 16) == 2, 3000);
+        CHECK_INT(ask_visits(&f), ++n);
+        kill((pid_t)kids[0], SIGKILL);
+        CHECK_SOON(get_int(&shm->child_starts) >= starts + 3, 3000);
+        CHECK_INT(ask_visits(&f), ++n);
+    }
+    fx_down(&f);
+}
+
+LIVE(store, without_a_size_is_misuse)
+{
+    fixture f;
+    client c;
+
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(ask(&f, &c, "GET /visits HTTP/1.1\r\nHost: a\r\n\r\n"), 200);
+    CHECK_STR(c.body.p, "-6 -6 -6 -6 -6\n");
+    cl_close(&c);
+    fx_down(&f);
+}
+
+TEST(store, size_is_checked)
+{
+    static const struct { int64_t bytes; int errors; } cases[] = {
+        { 0, 0 }, { 1, 1 }, { 4096, 1 },
+        { (int64_t)EMPM__KV_LEAST(EMPM_STORE_ITEM) - 1, 1 },
+        { (int64_t)EMPM__KV_LEAST(EMPM_STORE_ITEM), 0 }, { 10240, 0 },
+        { INT64_MAX, sizeof(size_t) < 8 }
+    };
+    size_t i;
+    fixture f;
+
+    fx_init(&f);
+    for (i = 0; i < EMPM__COUNT(cases); i++) {
+        context("%lld", (long long)cases[i].bytes);
+        f.cfg.shared_store_size = cases[i].bytes;
+        CHECK_INT(empm_check(&f.cfg, NULL, NULL), cases[i].errors);
+    }
+    no_context();
+    CHECK(empm_start(&f.cfg, &f.s) < 0);     /* more than there is */
+    CHECK(fx_log_has(&f, sizeof(size_t) < 8 ? "EMPM5500" : "EMPM5502"));
+    fx_close_files(&f);
 }
 
 /* ---------------------------------------------------------------------------
@@ -8001,7 +9769,7 @@ TEST(status, a_scoreboard_gone_mad_is_shown_harmlessly)
     empm__store(&ch->accepted, 1u);
     empm__score_put(w->request, sizeof w->request, bad, EMPM__SCORE_REQUEST);
     empm__score_put(w->host, sizeof w->host, bad, EMPM__SCORE_HOST);
-    memset((void *)w->peer, 0xee, sizeof w->peer);
+    memset((void *)w->client, 0xee, sizeof w->client);
     empm__bump(&w->accesses, 1u);
     empm__store(&w->began_us, UINT64_MAX);
     empm__store(&w->status, 0xffffff41u);           /* 'A', and more */
@@ -8233,6 +10001,63 @@ LIVE(status, admin_answers_while_all_workers_are_blocked)
     set_int(&shm->gate, 1);
     for (i = 0; i < N; i++)
         cl_close(&c[i]);
+    fx_down(&f);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>health -- may a balancer send more?
+ * ------------------------------------------------------------------------- */
+
+TEST(health, says_when_to_go_elsewhere)
+{
+    fixture f;
+    client c, d;
+
+    fx_init(&f);
+    f.cfg.listen[1] = "127.0.0.1:0 admin";
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    CHECK_INT(cl_get(&c, "/health"), 200);
+    CHECK_STR(c.body.p, "OK\n");
+    CHECK_STR(cl_header(&c, "Cache-Control"), "no-store");
+    CHECK_INT(cl_connect_port(&d, empm_port(f.s, 1), 0), 0);
+    CHECK_INT(cl_get(&d, "/health"), 200);
+    empm__store(&empm__score_server_at(&f.s->score)->draining, 1u);
+    CHECK_INT(cl_get(&c, "/health"), 503);
+    CHECK_STR(c.body.p, "draining\n");
+    CHECK_STR(cl_header(&c, "Cache-Control"), "no-store");
+    CHECK(cl_header(&c, "Retry-After") == NULL);
+    CHECK_INT(c.closes, 0);             /* all else goes on */
+    CHECK_INT(cl_get(&d, "/health"), 503);
+    check_in_step(&c);
+    empm__store(&empm__score_server_at(&f.s->score)->draining, 0u);
+    CHECK_INT(cl_get(&c, "/health"), 200);
+    empm_stop_graceful(f.s);
+    CHECK_SOON(empm__load(&f.s->child.stopping) != 0, 2000);
+    CHECK_INT(cl_get(&d, "/health"), 503);
+    CHECK_INT(cl_get(&c, "/health"), 503);
+    CHECK_INT(c.closes, 1);
+    cl_close(&c);
+    cl_close(&d);
+    fx_down(&f);
+}
+
+TEST(health, a_child_may_leave_and_the_server_stay)
+{
+    fixture f;
+    client c;
+
+    fx_init_forked(&f, 1);
+    f.deaths_ok = 1;
+    f.cfg.max_connections_per_child = 1;
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    CHECK_INT(cl_get(&c, "/health"), 200);
+    CHECK_STR(c.body.p, "OK\n");
+    CHECK_INT(c.closes, 1);              /* that child is on its way out */
+    cl_close(&c);
     fx_down(&f);
 }
 
@@ -10620,6 +12445,7 @@ TEST(operate, children_give_root_up)
     program_init(&p, more);
     if (program_up(&p, NULL)) {
         pid = pid_in(&p);
+        CHECK_SOON(program_said(&p, "EMPM0489"), 4000);
         CHECK_INT(children_of(pid, kids, 16), 2);
         status_line(kids[0], "Uid:", line, sizeof line);
         CHECK(strstr(line, "\t0") == NULL && strlen(line) > 10);
@@ -10797,6 +12623,188 @@ TEST(clients, nc)
                     "\\r\\n' | timeout 20 nc -N 127.0.0.1 %d", f.port), 0);
     CHECK(strstr(out, "\r\n\r\nHello, world!\n") != NULL);
     fx_down(&f);
+}
+
+TEST(clients, curl_haproxy_protocol)
+{
+    fixture f;
+    char out[4096];
+
+    if (!installed("curl"))
+        SKIP("curl is not installed");
+    fx_init_forked(&f, 1);
+    f.options = " proxy";
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(shell(out, sizeof out, "curl -sS -m 20 --haproxy-protocol "
+                    "http://127.0.0.1:%d/who http://127.0.0.1:%d/hello", f.port,
+                    f.port), 0);
+    CHECK(strncmp(out, "127.0.0.1:", 10) == 0);
+    CHECK(strstr(out, " 127.0.0.1Hello, world!\n") != NULL);
+    CHECK_INT(shell(out, sizeof out, "curl -sS -m 20 http://127.0.0.1:%d/who",
+                    f.port) != 0, 1);    /* without: no answer */
+    fx_down(&f);
+}
+
+/* Clients that count what fails, over connections that last a while. */
+typedef struct visitor {
+    pthread_t thread;
+    int       port, good, failed;
+    int      *stop;
+} visitor;
+
+static void *visitor_run(void *arg)
+{
+    visitor *v = (visitor *)arg;
+
+    while (!get_int(v->stop)) {
+        client c;
+        int i, status = 200;
+        if (cl_connect_port(&c, v->port, 0) != 0) {
+            add_int(&v->failed, 1);
+            continue;
+        }
+        for (i = 0; i < 50 && status == 200 && !get_int(v->stop); i++) {
+            if (i % 4 != 3)
+                status = cl_get(&c, "/hello");
+            else {                       /* nobody may repeat this one */
+                cl_puts(&c, "POST /echo HTTP/1.1\r\nHost: a\r\n"
+                        "Content-Length: 5\r\n\r\nhello");
+                status = cl_reply(&c);
+            }
+            add_int(status == 200 ? &v->good : &v->failed, 1);
+            if (c.closes)
+                break;
+            nap(i % 4);
+        }
+        cl_close(&c);
+    }
+    return NULL;
+}
+
+/* README.md has this configuration with names and times for the real world. */
+static pid_t haproxy_start(int fd, const fixture *node, int nodes)
+{
+    char path[400], text[4000];
+    int n, i;
+    pid_t pid;
+
+    n = snprintf(text, sizeof text,
+        "defaults\n"
+        "    mode http\n"
+        "    timeout connect 2s\n"
+        "    timeout client 10s\n"
+        "    timeout server 10s\n"
+        "    timeout http-request 10s\n"
+        "    timeout http-keep-alive 5s\n"
+        "    retries 3\n"
+        "    option redispatch 1\n"
+        "    retry-on conn-failure empty-response\n"
+        "frontend www\n"
+        "    bind fd@%d\n"
+        "    default_backend nodes\n"
+        "backend nodes\n"
+        "    balance leastconn\n"
+        "    http-request disable-l7-retry unless METH_GET\n"
+        "    option httpchk GET /health\n"
+        "    default-server check inter 200ms fall 2 rise 1 send-proxy-v2\n", fd);
+    for (i = 0; i < nodes; i++)
+        n += snprintf(text + n, sizeof text - (size_t)n,
+                      "    server node%d 127.0.0.1:%d\n", i, node[i].port);
+    write_file(tmp_path(path, sizeof path, "haproxy.cfg"), text, (size_t)n);
+    pid = fork();
+    if (pid == 0) {
+#ifdef __linux__
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+#endif
+        if (!g_show_log)
+            dup2(open("/dev/null", O_RDWR), 2);
+        execlp("haproxy", "haproxy", "-q", "-db", "-f", path, (char *)NULL);
+        execl("/usr/sbin/haproxy", "haproxy", "-q", "-db", "-f", path,
+              (char *)NULL);
+        _exit(127);
+    }
+    return pid;
+}
+
+static void visitors(visitor *v, int n, int *good, int *failed)
+{
+    int i;
+
+    for (i = *good = *failed = 0; i < n; i++) {
+        *good += get_int(&v[i].good);
+        *failed += get_int(&v[i].failed);
+    }
+}
+
+TEST(clients, haproxy_loses_nothing)
+{
+    enum { NODES = 4, VISITORS = 8 };
+    fixture f[NODES];
+    visitor v[VISITORS];
+    client c;
+    int fd, port = 0, stop = 0, good, failed, before, i, st;
+    pid_t haproxy, group;
+
+    if (!installed("haproxy") && access("/usr/sbin/haproxy", X_OK) != 0)
+        SKIP("haproxy is not installed");
+    for (i = 0; i < NODES; i++) {
+        fx_init_forked(&f[i], 1);
+        f[i].options = " proxy";
+        f[i].cfg.keep_alive_timeout_ms = 300;   /* idle ones go all the time */
+        f[i].cfg.graceful_shutdown_delay_ms = i == 0 ? 600 : 0;
+        if (!fx_up(&f[i]))
+            return;
+    }
+    fd = listening_socket(&port);
+    haproxy = haproxy_start(fd, f, NODES);
+    close(fd);
+    CHECK_INT(cl_connect_port(&c, port, 0), 0);
+    CHECK_INT(cl_get(&c, "/who"), 200);  /* our address, as haproxy has seen it */
+    CHECK(strncmp(c.body.p, "127.0.0.1:", 10) == 0);
+    cl_close(&c);
+
+    memset(v, 0, sizeof v);
+    for (i = 0; i < VISITORS; i++) {
+        v[i].port = port;
+        v[i].stop = &stop;
+        pthread_create(&v[i].thread, NULL, visitor_run, &v[i]);
+    }
+    nap(500);
+    for (i = 0; i < 2; i++) {            /* nodes go: nobody notices */
+        kill(f[i].pid, SIGQUIT);
+        CHECK(fx_wait(&f[i], PATIENCE));
+        CHECK(WIFEXITED(f[i].status) && WEXITSTATUS(f[i].status) == 0);
+        f[i].pid = 0;
+        nap(300);
+        visitors(v, VISITORS, &good, &failed);
+        CHECK(good > 100);
+        CHECK_INT(failed, 0);
+    }
+
+    group = f[2].pid;                    /* a node dies: those it had may fail */
+    kill(-group, SIGKILL);
+    waitpid(group, &st, 0);
+    CHECK(fx_reap(&f[2], group, SCALED(3000)));
+    f[2].pid = 0;
+    nap(1000);
+    visitors(v, VISITORS, &before, &failed);
+    CHECK_IN(failed, 0, VISITORS);
+    st = failed;
+    nap(500);                            /* from then on, none */
+    visitors(v, VISITORS, &good, &failed);
+    CHECK(good > before + 50);
+    CHECK_INT(failed, st);
+
+    set_int(&stop, 1);
+    for (i = 0; i < VISITORS; i++)
+        pthread_join(v[i].thread, NULL);
+    kill(haproxy, SIGTERM);
+    CHECK_INT(waitpid(haproxy, &st, 0), haproxy);
+    for (i = 0; i < NODES; i++) {
+        f[i].deaths_ok = 1;              /* the count is of all nodes */
+        fx_down(&f[i]);
+    }
 }
 
 /* ---------------------------------------------------------------------------
