@@ -92,6 +92,11 @@
  *   declared length aborts the connection, a second answer and writes after the
  *   end are refused with EMPM_EMISUSE; each leaves one line in the log.
  *
+ * STATUS  empm_status_page as a route's handler, or Listen "127.0.0.1:9000 admin",
+ *   which answers when every worker is busy: a page for people, and for programs
+ *   ?auto (as Apache's mod_status has it, so what reads that reads this), ?json
+ *   and ?prometheus.
+ *
  * LIMITS  HTTP/1.1 and 1.0 over TCP and unix sockets. Linux first (epoll); any
  *   POSIX through poll(). Every limit is a field below with its default and the
  *   status that a client gets.
@@ -378,6 +383,9 @@ enum { EMPM__ROUTE_END, EMPM__ROUTE_HANDLER, EMPM__ROUTE_FILES };
     { pattern, NULL, NULL, NULL, NULL, dir, -1, 0, 0, EMPM__ROUTE_FILES }
 #define EMPM_ROUTES_END \
     { NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, EMPM__ROUTE_END }
+
+/* A text as the `user` of a route, in both languages. */
+#define EMPM_TEXT(text) ((void *)(uintptr_t)(text))
 
 /* Everything that can be set. Get one from empm_defaults(), change fields or
  * call empm_set(), and leave it in place while the server lives. In brackets:
@@ -748,7 +756,13 @@ EMPM_API int   empm_defer(empm_request *req, empm_cleanup *fn, void *p);
  * Async-signal-safe. */
 EMPM_API void empm_after_fork(void);
 
-/* A handler: the state of the server as plain text. */
+/* A handler, for GET: the state of the server, whichever process is asked. It is
+ * a page for people, or by the query for programs: ?auto is what Apache's
+ * mod_status says there, ?json has everything, ?prometheus is text 0.0.4. For
+ * people: ?refresh=N comes again by itself, ?notable leaves out the workers.
+ *   user      NULL, or what comes without a query: EMPM_TEXT("auto"), "json",
+ *             "prometheus". Ask no stranger in: it shows addresses and requests.
+ */
 EMPM_API int empm_status_page(empm_request *req, void *user);
 
 /* A handler, for a balancer: 200 "OK", or 503 "draining" once the server is on
@@ -1019,6 +1033,47 @@ static uint32_t empm__earlier(uint32_t a, uint32_t b)
         return a == EMPM__NEVER ? b : a;
     return (int32_t)(a - b) < 0 ? a : b;
 }
+
+#ifndef EVENTMPM_NO_STATUS
+/* Microseconds of processor time that the process has used: user, system, and
+ * the same of children that it has waited for. 0 where nobody tells. */
+static void empm__cpu_us(pid_t pid, uint64_t us[4])
+{
+    memset(us, 0, 4 * sizeof *us);
+    if (pid == getpid()) {
+        struct rusage r[2];
+        int i;
+        getrusage(RUSAGE_SELF, &r[0]);
+        getrusage(RUSAGE_CHILDREN, &r[1]);
+        for (i = 0; i < 4; i++) {
+            const struct timeval *t = i % 2 == 0 ? &r[i / 2].ru_utime
+                                                 : &r[i / 2].ru_stime;
+            us[i] = (uint64_t)t->tv_sec * 1000000u + (uint64_t)t->tv_usec;
+        }
+    }
+#if defined(__linux__)
+    else {
+        char text[512], *at;
+        unsigned long ticks[4];
+        const uint64_t tick_us = 1000000u / (uint64_t)sysconf(_SC_CLK_TCK);
+        ssize_t n = -1;
+        int i, fd;
+        snprintf(text, sizeof text, "/proc/%ld/stat", (long)pid);
+        if ((fd = open(text, O_RDONLY | O_CLOEXEC)) >= 0) {
+            n = read(fd, text, sizeof text - 1);
+            close(fd);
+        }
+        text[n > 0 ? n : 0] = '\0';
+        at = strrchr(text, ')');     /* the name before it may be anything */
+        if (at != NULL &&
+            sscanf(at, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u "
+                   "%lu %lu %lu %lu", ticks, ticks + 1, ticks + 2, ticks + 3) == 4)
+            for (i = 0; i < 4; i++)
+                us[i] = ticks[i] * tick_us;
+    }
+#endif
+}
+#endif
 
 /* Where one thread sleeps until another one wakes it: a private futex, or a
  * condition variable. One wake-up is remembered. */
@@ -2686,14 +2741,14 @@ typedef struct empm__score_worker {        /* written by that worker alone */
     uint32_t timeouts;
     uint32_t proxy_refused;                /* PROXY headers, or who sent them */
     uint64_t accesses, bytes;
-    /* the request in hand, or the last one; texts end with NUL or are full */
     uint64_t duration_us;                  /* of all requests, added up */
-    uint64_t began_us;                     /* empm__now_us(), 0: never */
     uint64_t accesses_before;              /* by the slot's last tenants */
+    uint64_t began_us;                     /* the turn or request; 0: never */
     uint32_t took_us;                      /* the last request */
-    uint32_t of_connection;                /* requests of this connection */
-    size_t   peer[(sizeof(empm__peer) + sizeof(size_t) - 1) / sizeof(size_t)];
-    size_t   request[EMPM__SCORE_REQUEST / sizeof(size_t)];
+    /* ExtendedStatus: the request in hand, or the last one */
+    uint32_t of_connection;                /* its number on the connection */
+    size_t   client[(sizeof(empm__peer) + sizeof(size_t) - 1) / sizeof(size_t)];
+    size_t   request[EMPM__SCORE_REQUEST / sizeof(size_t)]; /* NUL for SP */
     size_t   host[EMPM__SCORE_HOST / sizeof(size_t)];
 } __attribute__((aligned(64))) empm__score_worker;
 
@@ -2702,12 +2757,13 @@ typedef struct empm__score_child {
     uint32_t pongs;                        /* the listener: answers to pings */
     /* the listener */
     uint32_t unparked[EMPM__STATES], created;   /* created: of state READ_HEAD */
-    uint32_t connections, accepted, paused, culled, expired, forced;
+    uint32_t connections, paused, culled, expired, forced;
     uint32_t refused;                      /* MaxConnectionsPerPeer */
     uint32_t unlogged;                     /* access log; added to atomically */
+    uint64_t accepted;
     /* whoever holds the queue's lock */
     uint32_t idle_workers, queued;
-    uint32_t waited_us;                    /* the longest wait of a job lately */
+    uint32_t waits_since_ms;               /* about: the oldest job in the queue */
 } empm__score_child;
 
 typedef struct empm__score_slot {          /* written by the parent alone */
@@ -2791,23 +2847,26 @@ static empm__score_worker *empm__score_worker_at(const empm__score *sb,
 }
 
 /* Text and addresses that others may read while they change: word by word, at
- * worst a mixture. `n` bytes of `to` in all; what `from` lacks becomes NUL. */
+ * worst a mixture. `n` bytes of `to` in all; a word of NUL follows what is
+ * shorter. */
 static void empm__score_put(size_t *to, size_t n, const void *from, size_t len)
 {
     const char *p = (const char *)from;
-    size_t i, word;
-    for (i = 0; i < n; i += sizeof word, to++) {
-        word = 0;
-        if (i + sizeof word <= len)
-            memcpy(&word, p + i, sizeof word);
-        else if (i < len)
-            memcpy(&word, p + i, len - i);
-        empm__store(to, word);
-        if (i >= len)
-            break;
+    size_t word, *end = to + n / sizeof word;
+    for (; len >= sizeof word && to < end; len -= sizeof word, p += sizeof word) {
+        memcpy(&word, p, sizeof word);
+        empm__store(to++, word);
     }
+    if (to < end) {
+        word = 0;
+        memcpy(&word, p, len);
+        empm__store(to++, word);
+    }
+    if (to < end)
+        empm__store(to, 0);
 }
 
+#if !defined(EVENTMPM_NO_STATUS) || !defined(EVENTMPM_NO_FORK)
 static void empm__score_get(void *to, const size_t *from, size_t n)
 {
     size_t i, word;
@@ -2816,6 +2875,22 @@ static void empm__score_get(void *to, const size_t *from, size_t n)
         memcpy((char *)to + i, &word, empm__min(sizeof word, n - i));
     }
 }
+
+/* The request line, in which the parser has put one NUL for each SP. */
+static void empm__score_line(const empm__score_worker *w,
+                             char to[EMPM__SCORE_REQUEST + 1])
+{
+    size_t i;
+    empm__score_get(to, w->request, EMPM__SCORE_REQUEST);
+    to[EMPM__SCORE_REQUEST] = '\0';
+    for (i = 0; i < EMPM__SCORE_REQUEST; i++)
+        if (to[i] == '\0') {
+            if (to[i + 1] == '\0')
+                break;
+            to[i] = ' ';
+        }
+}
+#endif
 
 /* ---------------------------------------------------------------------------
  * >>handover -- one word that says who owns a connection
@@ -4827,7 +4902,7 @@ typedef struct empm__child {
     empm__event         events[EMPM__BATCH];
     uint32_t            paused;        /* why it does not accept: EMPM__PAUSE_* */
     uint32_t            accepts;       /* since the last rotation */
-    uint32_t            accepted_before; /* by the slot's last tenants */
+    uint64_t            accepted_before; /* by the slot's last tenants */
     uint32_t            full_batches;  /* in a row without room */
     uint32_t            retry_ms, stop_ms;
     uint64_t            tell_pause_us, tell_us; /* not again before */
@@ -5999,6 +6074,7 @@ struct empm_request {             /* owner: whoever owns the connection */
     int64_t       sent_before, got_before;  /* the flight's, for earlier ones */
     uint32_t      last_byte_ms;
     int64_t       received;       /* bytes of the head or body so far */
+    uint64_t      handled_us;     /* the head was complete; 0: it is not yet */
     char         *arena_at, *arena_end;
     empm__page   *arena_pages, *arena_big;
     empm__defer  *defers;
@@ -6148,7 +6224,11 @@ static void empm__request_end(empm_request *req)
     empm__pages_put(w, req->arena_pages);
     empm__pages_free(req->arena_big);
     if (req->answer != EMPM__OPEN) {
+        const uint64_t took = req->handled_us != 0 ? w->turn_us - req->handled_us : 0;
         empm__bump(&w->score->accesses, 1u);
+        empm__bump(&w->score->duration_us, took);
+        empm__store(&w->score->took_us,
+                    took < UINT32_MAX ? (uint32_t)took : UINT32_MAX);
         req->c->requests++;
     }
 }
@@ -6576,6 +6656,24 @@ EMPM_API const char *empm_client(empm_request *req)
         req->client = empm__strndup(req, text, strlen(text));
     }
     return req->client != NULL ? req->client : "unknown";
+}
+
+/* Lets others see what this worker works for: a request whose head is complete. */
+static void empm__score_request(empm__worker *w, empm_request *req)
+{
+    empm__score_worker *sc = w->score;
+    const empm__head *h = &req->head;
+    empm__peer client;
+    if (!w->cfg->extended_status)
+        return;
+    client = empm__client_of(req);
+    empm__store(&sc->of_connection, req->c->requests + 1);
+    empm__score_put(sc->request, sizeof sc->request, req->text + h->method,
+                    empm__min(h->method_len + 1 + h->target_len + 9,
+                              EMPM__SCORE_REQUEST - 1));
+    empm__score_put(sc->host, sizeof sc->host, req->text + h->host,
+                    empm__min(h->host_len, EMPM__SCORE_HOST - 1));
+    empm__score_put(sc->client, sizeof sc->client, &client, sizeof client);
 }
 
 EMPM_API void empm_set_data(empm_request *req, void *data)
@@ -8358,6 +8456,7 @@ static void empm__turn_begin(empm__worker *w)
     w->turn_start_us = w->turn_us = empm__now_us();
     w->now_ms = empm__us_to_ms(w->turn_us);
     empm__store(&w->turn_began, empm__after(w->now_ms, 0));
+    empm__store(&w->score->began_us, w->turn_us);
 }
 
 /* ---------------------------------------------------------------------------
@@ -8500,6 +8599,9 @@ static enum empm__state empm__head_complete(empm__worker *w, empm__conn *c,
                            : h->length > 0 ? h->length : 0;
     req->in_start = h->line;
     req->text = req->in;                 /* it stays where it is from here */
+    req->handled_us = w->turn_us;
+    empm__store(&w->score->began_us, w->turn_us);
+    empm__score_request(w, req);
     req->no_body = strcmp(req->in + h->method, "HEAD") == 0;
     req->close = (h->flags & EMPM__H_CLOSE) != 0 ||
                  (h->minor == 0 && !(h->flags & EMPM__H_KEEP));
@@ -9418,12 +9520,15 @@ static int empm__transition_ok(int from, int to)
 #  define EMPM__ON_TRANSITION(from, to) (void)0
 #endif
 
+/* What the scoreboard shows of a worker that runs a connection. */
+static const char empm__letters[] = "RRRWWWKCC";
+EMPM__ASSERT_STATIC(sizeof empm__letters == EMPM__STATES + 1, a_letter_each);
+
 /* The one place that sets c->state.
  * New state? Also: the picture, the tables, empm__conn_run, empm__letters. */
 static void empm__conn_enter(empm__worker *w, empm__conn *c,
                              enum empm__state to)
 {
-    static const char empm__letters[] = "RRRWWWKC_";
     EMPM__ON_TRANSITION((int)c->state, (int)to);
     if (!empm__transition_ok((int)c->state, (int)to)) {
         empm__log_worker(w, EMPM_LOG_CRIT, 5006, "no way from state %d to %d",
@@ -9499,6 +9604,9 @@ static void empm__conn_run(empm__worker *w, uint32_t index)
     empm__turn_begin(w);
     if (c->req != NULL)
         c->req->w = w;
+    empm__store(&w->score->status, (uint32_t)empm__letters[c->state]);
+    if (c->req != NULL && c->req->handled_us != 0)
+        empm__score_request(w, c->req);
     c->flags &= (uint8_t)~EMPM__F_DRAINED;
     if (c->flags & EMPM__F_CLOSED) {
         if (c->state == EMPM__SUSPENDED) {   /* its function is still owed */
@@ -10157,63 +10265,967 @@ EMPM_API int empm_health_page(empm_request *req, void *user)
 #ifndef EVENTMPM_NO_STATUS
 
 /* ---------------------------------------------------------------------------
- * >>status -- the scoreboard as text
+ * >>status -- the scoreboard for people and for programs
+ *
+ * One function looks at the scoreboard, whose areas belong to processes that
+ * may have gone mad: what it takes from there is clamped, ends with NUL, and is
+ * only shown. Four writers then say what it has seen. Numbers never pass through
+ * printf's %f or %g, which are a matter of locale.
+ *
+ * source    Apache's mod_status for ?auto, whose readers want each line as it
+ *           is; Prometheus' text format 0.0.4; RFC 8259 (JSON)
  * ------------------------------------------------------------------------- */
+
+/* What a worker does: places in by_letter, in order. */
+enum { EMPM__SEEN_IDLE, EMPM__SEEN_STARTING, EMPM__SEEN_READING,
+       EMPM__SEEN_WORKING, EMPM__SEEN_KEEPALIVE, EMPM__SEEN_CLOSING,
+       EMPM__SEEN_GRACEFUL, EMPM__LETTERS };
+static const char empm__worker_letters[] = "_SRWKCG";
+static const char *const empm__worker_states[EMPM__LETTERS] = {
+    "idle", "starting", "reading", "working", "keepalive", "closing", "graceful"
+};
+
+#define EMPM__LLU(n) ((unsigned long long)(n))
+
+typedef struct empm__seen_worker {
+    int      child, number;            /* child: its place in the list */
+    char     letter, doing;            /* letter: what is shown, G perhaps */
+    uint64_t accesses, accesses_child; /* of the slot, of this child */
+    uint64_t bytes, duration_us, since_us;
+    uint32_t took_us, of_connection;
+    char     client[64];
+    char     request[EMPM__SCORE_REQUEST + 1], host[EMPM__SCORE_HOST + 1];
+} empm__seen_worker;
+
+typedef struct empm__seen_child {      /* or all of them */
+    int      slot, leaving, first;     /* first: of its workers, in the list */
+    uint32_t pid, generation;
+    uint64_t paused, connections, queued, nworkers;
+    uint64_t by_state[EMPM__STATES], by_letter[EMPM__LETTERS];
+} empm__seen_child;
+
+typedef struct empm__seen {
+    char     name[256];
+    int      slots, nchildren;         /* slots: that the limits allow */
+    uint64_t now_s, started_s, restarted_s, uptime_us;
+    uint64_t generation, reloads, failed_reloads, died;
+    uint64_t serving, stopping;        /* children */
+    uint64_t accesses, bytes, duration_us, wait_us, load_percent[3];
+    uint64_t cpu_us[4], cpu_all_us;
+    uint64_t accepted, refused, proxy_refused, timeouts, culled, expired;
+    uint64_t forced;
+    empm__seen_child   all, *children;
+    empm__seen_worker *workers;        /* all.nworkers */
+} empm__seen;
+
+/* The name alone of "[scheme://]name[:port]", or what the host calls itself. */
+static void empm__name_alone(const empm_config *cfg, char *to, size_t n)
+{
+    const char *name = cfg->server_name, *end;
+    to[0] = to[n - 1] = '\0';
+    if (name == NULL) {
+        if (gethostname(to, n - 1) < 0 || to[0] == '\0')
+            snprintf(to, n, "localhost");
+    } else {
+        end = strstr(name, "://");
+        name = end != NULL ? end + 3 : name;
+        snprintf(to, n, "%.*s",
+                 (int)strcspn(name, name[0] == '[' ? "]/" : ":/"),
+                 name + (name[0] == '['));
+    }
+    empm__tame(to);
+}
+
+/* Of all processes: the parent's own, then its children's, dead or alive. None
+ * goes back when a child dies and its time becomes the parent's, so look again
+ * if one does just now. */
+static void empm__see_cpu(const empm_server *s, empm__seen *seen)
+{
+    const pid_t parent = s->parent_fd >= 0 ? getppid() : getpid();
+    uint64_t before[4], of[4], *all = seen->cpu_us;
+    int i, k, again = 3;
+    empm__cpu_us(parent, of);
+    do {
+        memcpy(all, of, sizeof of);
+        memcpy(before, of, sizeof of);
+        for (i = 0; s->parent_fd >= 0 && i < s->score.slots; i++) {
+            const uint32_t pid =
+                empm__load(&empm__score_slot_at(&s->score, i)->pid);
+            if (pid == 0)
+                continue;
+            empm__cpu_us((pid_t)pid, of);
+            for (k = 0; k < 4; k++)
+                all[2 + k % 2] += of[k];
+        }
+        empm__cpu_us(parent, of);
+    } while (memcmp(of + 2, before + 2, 2 * sizeof *of) != 0 && again-- > 0);
+    for (k = 0; k < 4; k++)
+        seen->cpu_all_us += all[k];
+}
+
+static void empm__see_worker(const empm__score_worker *w, uint64_t now_us,
+                             empm__seen_worker *to)
+{
+    const uint64_t began = empm__load(&w->began_us);
+    empm__peer client;
+    to->accesses = empm__load(&w->accesses);
+    to->accesses_child = to->accesses - empm__load(&w->accesses_before);
+    to->bytes = empm__load(&w->bytes);
+    to->duration_us = empm__load(&w->duration_us);
+    to->took_us = empm__load(&w->took_us);
+    to->of_connection = empm__load(&w->of_connection);
+    to->since_us = began != 0 && began < now_us ? now_us - began : 0;
+    empm__score_get(&client, w->client, sizeof client);
+    empm__peer_text(&client, 0, to->client, sizeof to->client);
+    empm__score_get(to->host, w->host, EMPM__SCORE_HOST);
+    to->host[EMPM__SCORE_HOST] = '\0';
+    empm__score_line(w, to->request);
+}
+
+static void empm__see_child(const empm_server *s, empm__seen *seen,
+                            empm__seen_child *to)
+{
+    const empm__score_child *ch = empm__score_at(&s->score, to->slot);
+    const uint64_t now_us = empm__now_us();
+    uint32_t by_state[EMPM__STATES];
+    int t, k;
+    to->leaving |= empm__load(&ch->stopping) != 0;
+    to->paused = empm__load(&ch->paused) != 0;
+    to->connections = empm__load(&ch->connections);
+    to->queued = empm__load(&ch->queued);
+    to->first = (int)seen->all.nworkers;
+    if (to->queued > 0) {
+        const int32_t ms = empm__until(empm__us_to_ms(now_us),
+                                       empm__load(&ch->waits_since_ms));
+        if (ms > 0 && (uint64_t)ms * 1000u > seen->wait_us)
+            seen->wait_us = (uint64_t)ms * 1000u;
+    }
+    for (k = 0; k < EMPM__STATES; k++)
+        by_state[k] = 0u - empm__load(&ch->unparked[k]);
+    by_state[EMPM__READ_HEAD] += empm__load(&ch->created);
+    for (t = 0; t < s->score.threads; t++) {
+        const empm__score_worker *w =
+            empm__score_worker_at(&s->score, to->slot, t);
+        const char letter = (char)empm__load(&w->status);
+        const char *at = letter != '\0' ? strchr(empm__worker_letters, letter)
+                                        : NULL;
+        empm__seen_worker *sw = &seen->workers[seen->all.nworkers];
+        for (k = 0; k < EMPM__STATES; k++)
+            by_state[k] += empm__load(&w->parked[k]);
+        if (at == NULL && t >= s->cfg->threads_per_child)
+            continue;
+        memset(sw, 0, sizeof *sw);
+        empm__see_worker(w, now_us, sw);
+        sw->child = seen->nchildren;
+        sw->number = t;
+        sw->doing = at != NULL ? letter : '.';
+        if (at != NULL && to->leaving)
+            at = &empm__worker_letters[EMPM__SEEN_GRACEFUL];
+        if (at != NULL)
+            to->by_letter[at - empm__worker_letters]++;
+        sw->letter = at != NULL ? *at : '.';
+        to->nworkers++;
+        seen->all.nworkers++;
+    }
+    /* differences of counters that others write meanwhile */
+    for (k = 0; k < EMPM__STATES; k++)
+        to->by_state[k] = (int32_t)by_state[k] > 0 ? by_state[k] : 0;
+}
+
+/* Totals stay in their slots, whoever serves there (on admin listeners, too), so
+ * they never go back. */
+static void empm__see_totals(const empm_server *s, empm__seen *seen, int slot)
+{
+    const empm__score_child *ch = empm__score_at(&s->score, slot);
+    int t;
+    seen->accepted += empm__load(&ch->accepted);
+    seen->refused += empm__load(&ch->refused);
+    seen->culled += empm__load(&ch->culled);
+    seen->expired += empm__load(&ch->expired);
+    seen->forced += empm__load(&ch->forced);
+    if (empm__load(&ch->accepted) == 0)
+        return;                        /* a slot that was never used */
+    for (t = 0; t < s->score.threads; t++) {
+        const empm__score_worker *w = empm__score_worker_at(&s->score, slot, t);
+        seen->accesses += empm__load(&w->accesses);
+        seen->bytes += empm__load(&w->bytes);
+        seen->duration_us += empm__load(&w->duration_us);
+        seen->timeouts += empm__load(&w->timeouts);
+        seen->proxy_refused += empm__load(&w->proxy_refused);
+    }
+}
+
+/* A look at everything, in memory of the request's; NULL: there is none. */
+static empm__seen *empm__see(empm_request *req)
+{
+    const empm_server *s = req->w->s;
+    const empm_config *cfg = s->cfg;
+    const empm__score_server *sv = empm__score_server_at(&s->score);
+    empm__seen *seen = (empm__seen *)empm_alloc(req, sizeof *seen);
+    double load[3];
+    size_t n = 0, i;
+    int slot, k;
+    for (slot = 0; slot < s->score.slots; slot++)
+        n += empm__load(&empm__score_slot_at(&s->score, slot)->pid) != 0;
+    if (seen == NULL)
+        return NULL;
+    memset(seen, 0, sizeof *seen);
+    seen->children = (empm__seen_child *)empm_alloc(
+        req, (n + 1) * sizeof *seen->children);
+    seen->workers = (empm__seen_worker *)empm_alloc(
+        req, (n * (size_t)s->score.threads + 1) * sizeof *seen->workers);
+    if (seen->children == NULL || seen->workers == NULL)
+        return NULL;
+    empm__name_alone(cfg, seen->name, sizeof seen->name);
+    seen->now_s = (uint64_t)time(NULL);
+    seen->started_s = (uint64_t)sv->started_s;
+    seen->restarted_s = (uint64_t)sv->restarted_s;
+    seen->uptime_us = empm__now_us() - sv->started_us;
+    seen->generation = empm__load(&sv->generation);
+    seen->reloads = empm__load(&sv->reloads);
+    seen->failed_reloads = empm__load(&sv->failed_reloads);
+    seen->died = empm__load(&sv->died);
+    seen->slots = s->parent_fd < 0 ? 1 : cfg->processes > 0
+                      ? cfg->processes
+                      : cfg->max_request_workers / cfg->threads_per_child;
+    for (slot = 0; slot < s->score.slots; slot++) {
+        const empm__score_slot *at = empm__score_slot_at(&s->score, slot);
+        empm__seen_child *to = &seen->children[seen->nchildren];
+        empm__see_totals(s, seen, slot);
+        if (empm__load(&at->pid) == 0 || empm__load(&at->admin) ||
+            seen->nchildren == (int)n)
+            continue;
+        memset(to, 0, sizeof *to);
+        to->slot = slot;
+        to->pid = empm__load(&at->pid);
+        to->generation = empm__load(&at->generation);
+        to->leaving = empm__load(&at->leaving) != 0;
+        empm__see_child(s, seen, to);
+        seen->nchildren++;
+        if (to->leaving)
+            seen->stopping++;
+        else
+            seen->serving++;
+        seen->all.paused += to->paused;
+        seen->all.connections += to->connections;
+        seen->all.queued += to->queued;
+        for (k = 0; k < EMPM__STATES; k++)
+            seen->all.by_state[k] += to->by_state[k];
+        for (i = 0; i < EMPM__LETTERS; i++)
+            seen->all.by_letter[i] += to->by_letter[i];
+    }
+    empm__see_cpu(s, seen);
+    if (getloadavg(load, 3) == 3)
+        for (k = 0; k < 3; k++)
+            seen->load_percent[k] = (uint64_t)(load[k] * 100 + 0.5);
+    return seen;
+}
+
+static uint64_t empm__busy(const empm__seen_child *ch)
+{
+    uint64_t n = 0;
+    int k;
+    for (k = EMPM__SEEN_READING; k <= EMPM__SEEN_CLOSING; k++)
+        n += ch->by_letter[k];
+    return n;
+}
+
+/* a / b with so many decimals; 0 if b is. */
+static const char *empm__quotient(char to[40], uint64_t a, uint64_t b,
+                                  int digits)
+{
+    static const unsigned ten[] = { 1, 10, 100, 1000, 10000, 100000, 1000000 };
+    if (b == 0) {
+        a = 0;
+        b = 1;
+    }
+    snprintf(to, 40, digits > 0 ? "%llu.%0*llu" : "%llu",
+             EMPM__LLU(a / b), digits, EMPM__LLU(a % b * ten[digits] / b));
+    return to;
+}
+
+/* Text that came from a client, or from a scoreboard that anything has written
+ * to, in a JSON string or in HTML. Bytes above ASCII may be no UTF-8. */
+static void empm__put_text(empm_request *req, const char *s, int json)
+{
+    const char *from = s;
+    char code[16];
+    for (;; s++) {
+        const unsigned ch = (unsigned char)*s;
+        if (ch >= 32 && ch < 127 && strchr("\"\\<>&'", (int)ch) == NULL)
+            continue;
+        empm_write(req, from, (size_t)(s - from));
+        if (ch == 0)
+            return;
+        if (json)
+            empm_printf(req, "\\u%04x", ch);
+        else {
+            snprintf(code, sizeof code, ch < 32 || ch > 126 ? "\\x%02x" : "&#%u;",
+                     ch);
+            empm_write(req, code, strlen(code));
+        }
+        from = s + 1;
+    }
+}
+
+/* --- figures: what ?json and ?prometheus say, and ?auto beyond Apache ----- */
+
+typedef struct empm__figure {
+    const char *name, *label, *value;  /* as in name{label="value"} */
+    const char *key;                   /* in ?auto, or NULL */
+    int         counter, seconds;      /* seconds: kept in microseconds */
+    size_t      offset;
+    const char *help;                  /* of the first with this name */
+} empm__figure;
+
+#define EMPM__GAUGE(name, key, field, help) \
+    { name, NULL, NULL, key, 0, 0, offsetof(empm__seen, field), help }
+#define EMPM__COUNTER(name, key, field, help) \
+    { name, NULL, NULL, key, 1, 0, offsetof(empm__seen, field), help }
+#define EMPM__SECONDS(name, key, counter, field, help) \
+    { name, NULL, NULL, key, counter, 1, offsetof(empm__seen, field), help }
+#define EMPM__WORKERS(value, k, help) \
+    { "workers", "state", value, NULL, 0, 0, \
+      offsetof(empm__seen, all.by_letter[k]), help }
+#define EMPM__CONNS(value, key, state, help) \
+    { "connections", "state", value, key, 0, 0, \
+      offsetof(empm__seen, all.by_state[state]), help }
+#define EMPM__CPU(value, k, help) \
+    { "cpu_seconds_total", "mode", value, NULL, 1, 1, \
+      offsetof(empm__seen, cpu_us[k]), help }
+
+static const empm__figure empm__figures[] = {
+    EMPM__GAUGE("start_time_seconds", NULL, started_s,
+                "When the server was started, Unix time"),
+    EMPM__SECONDS("uptime_seconds", NULL, 0, uptime_us, "Time since then"),
+    EMPM__GAUGE("generation", NULL, generation, "Of the children that serve"),
+    EMPM__COUNTER("reloads_total", "Reloads", reloads,
+                  "Configurations that were taken over"),
+    EMPM__COUNTER("failed_reloads_total", "ReloadsFailed", failed_reloads,
+                  "Configurations that were refused"),
+    { "children", "state", "serving", NULL, 0, 0, offsetof(empm__seen, serving),
+      "Processes that serve, by state" },
+    { "children", "state", "stopping", NULL, 0, 0,
+      offsetof(empm__seen, stopping), NULL },
+    EMPM__GAUGE("children_not_accepting", "ChildrenNotAccepting", all.paused,
+                "Children that do not accept just now"),
+    EMPM__COUNTER("children_died_total", "ChildrenDied", died,
+                  "Children that ended unasked"),
+    EMPM__WORKERS("idle", EMPM__SEEN_IDLE, "Worker threads by what they do"),
+    EMPM__WORKERS("starting", EMPM__SEEN_STARTING, NULL),
+    EMPM__WORKERS("reading", EMPM__SEEN_READING, NULL),
+    EMPM__WORKERS("working", EMPM__SEEN_WORKING, NULL),
+    EMPM__WORKERS("keepalive", EMPM__SEEN_KEEPALIVE, NULL),
+    EMPM__WORKERS("closing", EMPM__SEEN_CLOSING, NULL),
+    EMPM__WORKERS("graceful", EMPM__SEEN_GRACEFUL, NULL),
+    EMPM__GAUGE("open_connections", NULL, all.connections, "Open connections"),
+    EMPM__CONNS("read_head", "ConnsAsyncReadHead", EMPM__READ_HEAD,
+                "Connections that wait without a worker, by what for"),
+    EMPM__CONNS("read_body", "ConnsAsyncReadBody", EMPM__READ_BODY, NULL),
+    EMPM__CONNS("suspended", "ConnsAsyncSuspended", EMPM__SUSPENDED, NULL),
+    EMPM__CONNS("write", NULL, EMPM__WRITE, NULL),
+    EMPM__CONNS("keepalive", NULL, EMPM__KEEPALIVE, NULL),
+    EMPM__CONNS("closing", NULL, EMPM__LINGER, NULL),
+    EMPM__GAUGE("queue_length", "QueueLength", all.queued,
+                "Connections that are ready and wait for a worker"),
+    EMPM__SECONDS("queue_wait_seconds", "QueueWait", 0, wait_us,
+                  "How long the oldest of them has waited, about"),
+    EMPM__COUNTER("accepted_connections_total", "ConnsAccepted", accepted,
+                  "Connections accepted"),
+    EMPM__COUNTER("refused_connections_total", "ConnsRefused", refused,
+                  "Connections refused for MaxConnectionsPerPeer"),
+    EMPM__COUNTER("refused_proxies_total", "ProxiesRefused", proxy_refused,
+                  "Bad PROXY headers, or from nobody who is trusted"),
+    EMPM__COUNTER("culled_connections_total", "ConnsCulled", culled,
+                  "Idle connections closed to make room"),
+    EMPM__COUNTER("expired_connections_total", "ConnsExpired", expired,
+                  "Deadlines that were reached, idle connections included"),
+    EMPM__COUNTER("forced_connections_total", "ConnsForced", forced,
+                  "Connections closed late while every worker was stuck"),
+    EMPM__COUNTER("timeouts_total", "Timeouts", timeouts,
+                  "Clients that were too slow in a request or a response"),
+    EMPM__COUNTER("requests_total", NULL, accesses, "Requests answered"),
+    EMPM__SECONDS("request_seconds_total", NULL, 1, duration_us,
+                  "Time from the head of a request to the end of its response"),
+    EMPM__COUNTER("sent_bytes_total", NULL, bytes, "Bytes sent"),
+    EMPM__CPU("user", 0, "Processor time: of the parent, or of all if there is "
+              "none, and of its children"),
+    EMPM__CPU("system", 1, NULL), EMPM__CPU("children_user", 2, NULL),
+    EMPM__CPU("children_system", 3, NULL)
+};
+
+static const char *empm__figure_text(const empm__seen *seen,
+                                     const empm__figure *f, char to[40])
+{
+    uint64_t v;
+    memcpy(&v, (const char *)seen + f->offset, sizeof v);
+    if (f->seconds)
+        return empm__quotient(to, v, 1000000u, 6);
+    to[empm__format_u64(to, v)] = '\0';
+    return to;
+}
+
+static void empm__put_prometheus(empm_request *req, const empm__seen *seen)
+{
+    const char *before = "";
+    char text[40];
+    size_t i;
+    empm_set_header(req, "Content-Type",
+                    "text/plain; version=0.0.4; charset=utf-8");
+    empm_printf(req, "# HELP eventmpm_info The version\n"
+                "# TYPE eventmpm_info gauge\n"
+                "eventmpm_info{version=\"%s\"} 1\n", EMPM_VERSION);
+    for (i = 0; i < EMPM__COUNT(empm__figures); i++) {
+        const empm__figure *f = &empm__figures[i];
+        if (strcmp(f->name, before) != 0)
+            empm_printf(req, "# HELP eventmpm_%s %s\n# TYPE eventmpm_%s %s\n",
+                        f->name, f->help, f->name,
+                        f->counter ? "counter" : "gauge");
+        before = f->name;
+        empm_printf(req, "eventmpm_%s", f->name);
+        if (f->label != NULL)
+            empm_printf(req, "{%s=\"%s\"}", f->label, f->value);
+        empm_printf(req, " %s\n", empm__figure_text(seen, f, text));
+    }
+}
+
+static void empm__put_json(empm_request *req, const empm__seen *seen)
+{
+    char text[40];
+    size_t i;
+    int k;
+    empm_set_header(req, "Content-Type", "application/json");
+    empm_printf(req, "{\"server\":\"");
+    empm__put_text(req, seen->name, 1);
+    empm_printf(req, "\",\"version\":\"%s\"", EMPM_VERSION);
+    for (i = 0; i < EMPM__COUNT(empm__figures); i++) {
+        const empm__figure *f = &empm__figures[i];
+        const int first = i == 0 || strcmp(f[-1].name, f->name) != 0;
+        const int last = i + 1 == EMPM__COUNT(empm__figures) ||
+                         strcmp(f[1].name, f->name) != 0;
+        if (first)
+            empm_printf(req, ",\n\"%s\":%s", f->name,
+                        f->label != NULL ? "{" : "");
+        if (f->label != NULL)
+            empm_printf(req, "%s\"%s\":", first ? "" : ",", f->value);
+        empm_printf(req, "%s%s", empm__figure_text(seen, f, text),
+                    f->label != NULL && last ? "}" : "");
+    }
+    empm_printf(req, ",\n\"load\":[");
+    for (i = 0; i < 3; i++)
+        empm_printf(req, "%s%s", i > 0 ? "," : "",
+                    empm__quotient(text, seen->load_percent[i], 100, 2));
+    empm_printf(req, "],\n\"processes\":[");
+    for (k = 0; k < seen->nchildren; k++) {
+        const empm__seen_child *ch = &seen->children[k];
+        empm_printf(req, "%s\n{\"slot\":%d,\"pid\":%u,\"generation\":%u,"
+                    "\"stopping\":%s,\"accepting\":%s,\"open_connections\":%llu,"
+                    "\"queue_length\":%llu,\"workers\":{", k > 0 ? "," : "",
+                    ch->slot, ch->pid, ch->generation,
+                    ch->leaving ? "true" : "false",
+                    ch->paused || ch->leaving ? "false" : "true",
+                    EMPM__LLU(ch->connections), EMPM__LLU(ch->queued));
+        for (i = 0; i < EMPM__LETTERS; i++)
+            empm_printf(req, "%s\"%s\":%llu", i > 0 ? "," : "",
+                        empm__worker_states[i], EMPM__LLU(ch->by_letter[i]));
+        empm_printf(req, "}}");
+    }
+    empm_printf(req, "],\n\"threads\":[");
+    for (i = 0; i < seen->all.nworkers; i++) {
+        const empm__seen_worker *w = &seen->workers[i];
+        empm_printf(req, "%s\n{\"slot\":%d,\"number\":%d,\"state\":\"%c\","
+                    "\"accesses\":%llu,\"accesses_child\":%llu,"
+                    "\"accesses_connection\":%u,\"sent_bytes\":%llu",
+                    i > 0 ? "," : "", seen->children[w->child].slot, w->number,
+                    w->letter, EMPM__LLU(w->accesses),
+                    EMPM__LLU(w->accesses_child), w->of_connection,
+                    EMPM__LLU(w->bytes));
+        empm_printf(req, ",\"since_seconds\":%s",
+                    empm__quotient(text, w->since_us, 1000000u, 6));
+        empm_printf(req, ",\"last_request_seconds\":%s",
+                    empm__quotient(text, w->took_us, 1000000u, 6));
+        empm_printf(req, ",\"request_seconds\":%s,\"client\":\"",
+                    empm__quotient(text, w->duration_us, 1000000u, 6));
+        empm__put_text(req, w->client, 1);
+        empm_printf(req, "\",\"host\":\"");
+        empm__put_text(req, w->host, 1);
+        empm_printf(req, "\",\"request\":\"");
+        empm__put_text(req, w->request, 1);
+        empm_printf(req, "\"}");
+    }
+    empm_printf(req, "]}\n");
+}
+
+/* --- ?auto: the lines of mod_status, in its order ------------------------- */
+
+#define EMPM__SCOREBOARD_MOST 65000    /* readers take lines below 64 KiB */
+
+static void empm__put_date(empm_request *req, const char *key, uint64_t t)
+{
+    static const char *const days[] = { "Sunday", "Monday", "Tuesday",
+                                        "Wednesday", "Thursday", "Friday",
+                                        "Saturday" };
+    char d[30];
+    empm__format_date(d, (int64_t)t);
+    empm_printf(req, "%s: %s, %.2s-%.3s-%.4s %s\n", key,
+                days[(t / 86400 + 4) % 7], d + 5, d + 8, d + 12, d + 17);
+}
+
+/* "2 days 1 hour 5 seconds" */
+static const char *empm__prose(char *to, size_t n, uint64_t s)
+{
+    static const char *const names[] = { "day", "hour", "minute", "second" };
+    static const unsigned unit[] = { 86400, 3600, 60, 1 };
+    size_t at = 0, i;
+    for (i = 0; i < 4; i++) {
+        const uint64_t k = s / unit[i];
+        s %= unit[i];
+        if (at < n && (k > 0 || (i == 3 && at == 0)))
+            at += (size_t)snprintf(to + at, n - at, "%s%llu %s%s",
+                                   at > 0 ? " " : "", EMPM__LLU(k),
+                                   names[i], k == 1 ? "" : "s");
+    }
+    return to;
+}
+
+/* One letter per worker, in the order of the slots; if that is more than readers
+ * take, each letter once for every `scale` workers that have it. */
+static void empm__put_scoreboard(empm_request *req, const empm__seen *seen)
+{
+    const size_t each = (size_t)req->w->cfg->threads_per_child;
+    size_t empty = (size_t)seen->slots, total, scale, n, i;
+    int slot, k;
+    for (k = 0; k < seen->nchildren; k++)
+        empty -= seen->children[k].slot < seen->slots;
+    total = (size_t)seen->all.nworkers + empty * each;
+    scale = total / EMPM__SCOREBOARD_MOST + 1;
+    empm_printf(req, "Scoreboard: ");
+    if (scale == 1)
+        for (slot = k = 0; slot < seen->slots || k < seen->nchildren; slot++) {
+            const empm__seen_child *ch = &seen->children[k];
+            const int here = k < seen->nchildren && ch->slot == slot;
+            n = here ? (size_t)ch->nworkers : slot < seen->slots ? each : 0;
+            for (i = 0; i < n; i++)
+                empm_write(req, here ? &seen->workers[(size_t)ch->first + i]
+                                            .letter : ".", 1);
+            k += here;
+        }
+    else {
+        for (i = 0; i < EMPM__LETTERS; i++) {
+            for (n = 0; n < seen->all.by_letter[i]; n += scale)
+                empm_write(req, &empm__worker_letters[i], 1);
+            total -= (size_t)seen->all.by_letter[i];
+        }
+        for (n = 0; n < total; n += scale)
+            empm_write(req, ".", 1);
+    }
+    empm_printf(req, "\nScoreboardScale: %u\n", (unsigned)scale);
+}
+
+static void empm__put_auto(empm_request *req, const empm__seen *seen)
+{
+    const empm__seen_child *all = &seen->all;
+    static const char *const cpu[] = { "User", "System", "ChildrenUser",
+                                       "ChildrenSystem" };
+    const uint64_t up_s = seen->uptime_us / 1000000u;
+    char text[128];
+    size_t i;
+    int k;
+    empm_set_header(req, "Content-Type", "text/plain; charset=ISO-8859-1");
+    empm_printf(req, "%s\nServerVersion: eventmpm/%s (Unix)\nServerMPM: event\n"
+                "Server Built: %s\n", seen->name, EMPM_VERSION,
+                __DATE__ " " __TIME__);
+    empm__put_date(req, "CurrentTime", seen->now_s);
+    empm__put_date(req, "RestartTime", seen->restarted_s);
+    empm_printf(req, "ParentServerConfigGeneration: %llu\n"
+                "ParentServerMPMGeneration: %llu\nServerUptimeSeconds: %llu\n"
+                "ServerUptime: %s\n", EMPM__LLU(seen->reloads + 1),
+                EMPM__LLU(seen->generation), EMPM__LLU(up_s),
+                empm__prose(text, sizeof text, up_s));
+    for (k = 0; k < 3; k++)
+        empm_printf(req, "Load%s: %s\n", k == 0 ? "1" : k == 1 ? "5" : "15",
+                    empm__quotient(text, seen->load_percent[k], 100, 2));
+    if (req->w->cfg->extended_status) {
+        empm_printf(req, "Total Accesses: %llu\nTotal kBytes: %llu\n"
+                    "Total Duration: %llu\n", EMPM__LLU(seen->accesses),
+                    EMPM__LLU(seen->bytes / 1024),
+                    EMPM__LLU(seen->duration_us / 1000));
+        for (i = 0; i < 4; i++)
+            empm_printf(req, "CPU%s: %s\n", cpu[i],
+                        empm__quotient(text, seen->cpu_us[i], 1000000u, 2));
+        if (seen->cpu_all_us > 0)
+            empm_printf(req, "CPULoad: %s\n",
+                        empm__quotient(text, seen->cpu_all_us * 100,
+                                       seen->uptime_us, 4));
+        empm_printf(req, "Uptime: %llu\n", EMPM__LLU(up_s));
+        if (up_s > 0) {
+            empm_printf(req, "ReqPerSec: %s\n",
+                        empm__quotient(text, seen->accesses, up_s, 3));
+            empm_printf(req, "BytesPerSec: %s\n",
+                        empm__quotient(text, seen->bytes, up_s, 3));
+        }
+        if (seen->accesses > 0) {
+            empm_printf(req, "BytesPerReq: %s\n",
+                        empm__quotient(text, seen->bytes, seen->accesses, 3));
+            empm_printf(req, "DurationPerReq: %s\n",
+                        empm__quotient(text, seen->duration_us,
+                                       seen->accesses * 1000, 3));
+        }
+    }
+    empm_printf(req, "BusyWorkers: %llu\nGracefulWorkers: %llu\n"
+                "IdleWorkers: %llu\nProcesses: %d\nStopping: %llu\n"
+                "ConnsTotal: %llu\n", EMPM__LLU(empm__busy(all)),
+                EMPM__LLU(all->by_letter[EMPM__SEEN_GRACEFUL]),
+                EMPM__LLU(all->by_letter[EMPM__SEEN_IDLE]), seen->nchildren,
+                EMPM__LLU(seen->stopping), EMPM__LLU(all->connections));
+    empm_printf(req, "ConnsAsyncWaitIO: %llu\nConnsAsyncWriting: %llu\n"
+                "ConnsAsyncKeepAlive: %llu\nConnsAsyncClosing: %llu\n",
+                EMPM__LLU(all->by_state[EMPM__HANDSHAKE] +
+                          all->by_state[EMPM__READ_HEAD] +
+                          all->by_state[EMPM__READ_BODY]),
+                EMPM__LLU(all->by_state[EMPM__WRITE]),
+                EMPM__LLU(all->by_state[EMPM__KEEPALIVE]),
+                EMPM__LLU(all->by_state[EMPM__LINGER]));
+    empm__put_scoreboard(req, seen);
+    for (i = 0; i < EMPM__COUNT(empm__figures); i++)
+        if (empm__figures[i].key != NULL)
+            empm_printf(req, "%s: %s\n", empm__figures[i].key,
+                        empm__figure_text(seen, &empm__figures[i], text));
+}
+
+/* --- the page ------------------------------------------------------------- */
+
+static const char empm__page_style[] =
+    ":root{color-scheme:light dark;--bg:#f6f7f9;--card:#fff;--ink:#1b1f24;"
+    "--soft:#667080;--line:#dfe3e8;--warn:#fff3d6;--bar:#3b7dd8;--idle:#a9b2bd;"
+    "--S:#0e8f9c;--R:#2f6fdb;--W:#d9730d;--K:#3d9a50;--C:#8a5bd1;--G:#d23b5e}"
+    "@media(prefers-color-scheme:dark){:root{--bg:#14171b;--card:#1d2127;"
+    "--ink:#e4e8ee;--soft:#96a1b0;--line:#313842;--warn:#40340f;--bar:#5c9bf0;"
+    "--idle:#5a6572;--S:#3cc3d1;--R:#6ea3ff;--W:#ffa04d;--K:#67cf7d;--C:#b591f5;"
+    "--G:#ff7593}}"
+    "*{box-sizing:border-box}body{margin:0 auto;padding:1.25rem;max-width:76rem;"
+    "background:var(--bg);color:var(--ink);font:15px/1.5 system-ui,sans-serif}"
+    "h1{font-size:1.35rem;margin:0}h2{font-size:1rem;margin:2rem 0 .6rem}"
+    "p{margin:.25rem 0}a{color:var(--bar)}.s{color:var(--soft)}"
+    "nav{display:flex;flex-wrap:wrap;gap:0 1rem}"
+    ".k{display:grid;grid-template-columns:repeat(auto-fit,minmax(7.4rem,1fr));"
+    "gap:.6rem;margin-top:1.2rem}"
+    ".k div,.m,.t,.n{background:var(--card);border:1px solid var(--line);"
+    "border-radius:.6rem;padding:.7rem .8rem}"
+    ".k b{display:block;font-size:1.25rem;line-height:1.4;font-weight:600;"
+    "white-space:nowrap;font-variant-numeric:tabular-nums}"
+    ".k span,.l{font-size:.82rem;color:var(--soft)}"
+    ".n{background:var(--warn);margin-top:1rem}"
+    ".m pre{margin:0;font:600 1rem/1.35 ui-monospace,Menlo,Consolas,monospace;"
+    "letter-spacing:.22em;white-space:pre-wrap;overflow-wrap:anywhere}"
+    ".m i{font-style:normal;font-weight:400;letter-spacing:0;color:var(--soft);"
+    "font-size:.8rem;display:inline-block;min-width:5.5rem}"
+    ".l{display:flex;flex-wrap:wrap;gap:.2rem 1.2rem;margin-top:.6rem}"
+    ".l b{font-family:ui-monospace,Menlo,Consolas,monospace}"
+    "._{color:var(--idle)}.S{color:var(--S)}.R{color:var(--R)}.W{color:var(--W)}"
+    ".K{color:var(--K)}.C{color:var(--C)}.G{color:var(--G)}"
+    ".t{padding:0;overflow-x:auto}table{border-collapse:collapse;width:100%;"
+    "font-size:.86rem;font-variant-numeric:tabular-nums}"
+    "th,td{padding:.38rem .7rem;text-align:right;white-space:nowrap;"
+    "border-top:1px solid var(--line)}thead th{border-top:0;color:var(--soft);"
+    "font-weight:500}tfoot td{font-weight:600}"
+    "th[colspan]{text-align:center}.x{text-align:left}"
+    "td b,td.x{font-family:ui-monospace,Menlo,Consolas,monospace;"
+    "font-size:.8rem}";
+
+static const char *empm__time_text(char to[40], uint64_t us)
+{
+    const uint64_t s = us / 1000000u;
+    if (us < 1000)
+        snprintf(to, 40, "%u \xc2\xb5s", (unsigned)us);
+    else if (s < 1)
+        snprintf(to, 40, "%u ms", (unsigned)(us / 1000));
+    else if (s < 100)
+        snprintf(to, 40, "%u.%u s", (unsigned)s, (unsigned)(us / 100000 % 10));
+    else if (s < 3600)
+        snprintf(to, 40, "%u min %u s", (unsigned)s / 60, (unsigned)s % 60);
+    else if (s < 86400)
+        snprintf(to, 40, "%u h %u min", (unsigned)s / 3600,
+                 (unsigned)s / 60 % 60);
+    else
+        snprintf(to, 40, "%llu d %u h", EMPM__LLU(s / 86400),
+                 (unsigned)(s / 3600 % 24));
+    return to;
+}
+
+static const char *empm__bytes_text(char to[40], uint64_t n)
+{
+    static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB" };
+    uint64_t by = 1;
+    size_t k = 0;
+    while (n / by >= 1000 && k + 1 < EMPM__COUNT(units)) {
+        by *= 1024;
+        k++;
+    }
+    empm__quotient(to, n, by, k > 0 && n / by < 100);
+    strcat(to, " ");
+    return strcat(to, units[k]);
+}
+
+static void empm__put_map(empm_request *req, const empm__seen *seen)
+{
+    static const char *const says[] = {
+        "waiting", "starting", "reading", "in a handler or sending",
+        "keep-alive", "closing", "finishing before its process ends"
+    };
+    int k;
+    size_t i, n;
+    empm_printf(req, "<h2>Workers</h2>\n<div class=m>");
+    for (k = 0; k < seen->nchildren; k++) {
+        const empm__seen_child *ch = &seen->children[k];
+        const empm__seen_worker *w = &seen->workers[ch->first];
+        empm_printf(req, "<pre><i>%u</i>", ch->pid);
+        for (i = 0; i < ch->nworkers; i += n) {
+            const char letter = w[i].letter;
+            empm_printf(req, "<b class=%c>", letter);
+            for (n = 0; i + n < ch->nworkers && w[i + n].letter == letter; n++)
+                empm_write(req, &letter, 1);
+            empm_printf(req, "</b>");
+        }
+        empm_printf(req, "</pre>\n");
+    }
+    empm_printf(req, "<div class=l>");
+    for (i = 0; i < EMPM__LETTERS; i++)
+        empm_printf(req, "<span><b class=%c>%c</b> %s: %llu</span>\n",
+                    empm__worker_letters[i], empm__worker_letters[i], says[i],
+                    EMPM__LLU(seen->all.by_letter[i]));
+    empm_printf(req, "</div></div>\n");
+}
+
+static void empm__put_process(empm_request *req, const empm__seen *seen,
+                              const empm__seen_child *ch)
+{
+    int k;
+    if (ch != &seen->all)
+        empm_printf(req, "<tr><td>%d<td>%u<td>%s<td>%llu<td>%s", ch->slot,
+                    ch->pid, !ch->leaving ? "no"
+                             : ch->generation != (uint32_t)seen->generation
+                                 ? "yes (old gen)" : "yes",
+                    EMPM__LLU(ch->connections),
+                    ch->paused || ch->leaving ? "no" : "yes");
+    else
+        empm_printf(req, "<tr><td>Sum<td>%d<td>%llu<td>%llu<td>",
+                    seen->nchildren, EMPM__LLU(seen->stopping),
+                    EMPM__LLU(ch->connections));
+    empm_printf(req, "<td>%llu<td>%llu<td>%llu", EMPM__LLU(empm__busy(ch)),
+                EMPM__LLU(ch->by_letter[EMPM__SEEN_GRACEFUL]),
+                EMPM__LLU(ch->by_letter[EMPM__SEEN_IDLE]));
+    for (k = EMPM__READ_HEAD; k <= EMPM__LINGER; k++)
+        if (k != EMPM__HANDLE)         /* never without a worker */
+            empm_printf(req, "<td>%llu", EMPM__LLU(ch->by_state[k]));
+    empm_printf(req, "\n");
+}
+
+static void empm__put_processes(empm_request *req, const empm__seen *seen)
+{
+    int k;
+    empm_printf(req, "<h2>Processes and connections</h2>\n<div class=t><table>"
+                "<thead><tr><th rowspan=2>Slot<th rowspan=2>PID<th rowspan=2>"
+                "Stopping<th colspan=2>Connections<th colspan=3>Threads"
+                "<th colspan=6>Waiting connections\n<tr><th>total<th>accepting"
+                "<th>busy<th>graceful<th>idle<th>head<th>body<th>suspended"
+                "<th>writing<th>keep-alive<th>closing<tbody>\n");
+    for (k = 0; k < seen->nchildren; k++)
+        empm__put_process(req, seen, &seen->children[k]);
+    empm_printf(req, "<tfoot>");
+    empm__put_process(req, seen, &seen->all);
+    empm_printf(req, "</table></div>\n");
+}
+
+/* Those that have been at work for longest: a slow one is seen at a glance. */
+static void empm__put_slowest(empm_request *req, const empm__seen *seen)
+{
+    const empm__seen_worker *top = NULL, *last;
+    char text[40];
+    int rows = 0;
+    size_t i;
+    empm_printf(req, "<h2>Slowest requests now</h2>\n");
+    while (rows < 10) {
+        last = top;
+        top = NULL;
+        for (i = 0; i < seen->all.nworkers; i++) {
+            const empm__seen_worker *w = &seen->workers[i];
+            if (w->doing == 'W' && w->since_us >= 100000 &&
+                (last == NULL || w->since_us < last->since_us ||
+                 (w->since_us == last->since_us && w > last)) &&
+                (top == NULL || w->since_us > top->since_us))
+                top = w;
+        }
+        if (top == NULL)
+            break;
+        empm_printf(req, "%s<tr><td>%s<td class=x>",
+                    rows++ == 0 ? "<div class=t><table><thead><tr><th>For"
+                                  "<th class=x>Request<th class=x>Host"
+                                  "<th class=x>Client<th>PID<tbody>\n" : "",
+                    empm__time_text(text, top->since_us));
+        empm__put_text(req, top->request, 0);
+        empm_printf(req, "<td class=x>");
+        empm__put_text(req, top->host, 0);
+        empm_printf(req, "<td class=x>");
+        empm__put_text(req, top->client, 0);
+        empm_printf(req, "<td>%u\n", seen->children[top->child].pid);
+    }
+    empm_printf(req, rows > 0 ? "</table></div>\n"
+                              : "<p class=s>None takes longer than 0.1 s.</p>\n");
+}
+
+static void empm__put_workers(empm_request *req, const empm__seen *seen)
+{
+    char text[40];
+    size_t i;
+    empm_printf(req, "<h2>Requests by worker</h2>\n<div class=t><table><thead>"
+                "<tr><th class=x>Srv<th>PID<th class=x>Acc<th>M<th>SS<th>Req"
+                "<th>Dur<th>Sent<th class=x>Client<th class=x>VHost"
+                "<th class=x>Request<tbody>\n");
+    for (i = 0; i < seen->all.nworkers; i++) {
+        const empm__seen_worker *w = &seen->workers[i];
+        const empm__seen_child *ch = &seen->children[w->child];
+        if (w->doing == '.' || (w->accesses == 0 && w->doing == '_'))
+            continue;
+        empm_printf(req, "<tr><td class=x>%d-%u<td>%u<td class=x>%u/%llu/%llu"
+                    "<td class=%c><b>%c</b>", ch->slot, ch->generation, ch->pid,
+                    w->of_connection, EMPM__LLU(w->accesses_child),
+                    EMPM__LLU(w->accesses), w->letter, w->letter);
+        empm_printf(req, "<td>%llu<td>%u",
+                    EMPM__LLU(w->since_us / 1000000u),
+                    w->took_us / 1000);
+        empm_printf(req, "<td>%llu<td>%s<td class=x>",
+                    EMPM__LLU(w->duration_us / 1000),
+                    empm__bytes_text(text, w->bytes));
+        empm__put_text(req, w->client, 0);
+        empm_printf(req, "<td class=x>");
+        empm__put_text(req, w->host, 0);
+        empm_printf(req, "<td class=x>");
+        empm__put_text(req, w->request, 0);
+        empm_printf(req, "\n");
+    }
+    empm_printf(req, "</table></div>\n<p class=s>Srv: slot and generation. Acc: "
+                "requests of this connection, of this process, of this slot. "
+                "SS: seconds since the request began. Req, Dur: the last request "
+                "and all of them, in milliseconds.</p>\n");
+}
+
+/* What an operator should hear first. */
+static void empm__put_hints(empm_request *req, const empm__seen *seen)
+{
+    const uint64_t busy = empm__busy(&seen->all);
+    const uint64_t idle = seen->all.by_letter[EMPM__SEEN_IDLE];
+    uint64_t stuck = 0;
+    char text[40];
+    size_t i;
+    for (i = 0; i < seen->all.nworkers; i++)
+        stuck += seen->workers[i].letter == 'W' &&
+                 seen->workers[i].since_us > 5000000u;
+    if (idle == 0 && busy > 0)
+        empm_printf(req, "<div class=n>All %llu workers are busy: %llu ready "
+                    "connections wait for one, the oldest for %s.</div>\n",
+                    EMPM__LLU(busy), EMPM__LLU(seen->all.queued),
+                    empm__time_text(text, seen->wait_us));
+    if (stuck > 0 && stuck * 2 >= busy + idle)
+        empm_printf(req, "<div class=n>%llu of %llu workers have been at one "
+                    "request for more than 5 s. What do their handlers wait for? "
+                    "More workers (ThreadsPerChild) help only if that can "
+                    "take more at once.</div>\n", EMPM__LLU(stuck),
+                    EMPM__LLU(busy + idle));
+}
+
+static void empm__put_card(empm_request *req, const char *value,
+                           const char *what)
+{
+    empm_printf(req, "<div><b>%s</b><span>%s</span></div>\n", value, what);
+}
+
+static void empm__put_html(empm_request *req, const empm__seen *seen)
+{
+    const char *refresh = empm_query(req, "refresh");
+    char text[40], date[30];
+    empm_set_header(req, "Content-Type", "text/html; charset=utf-8");
+    empm_set_header(req, "Content-Security-Policy",
+                    "default-src 'none'; style-src 'unsafe-inline'");
+    if (refresh != NULL) {
+        const int64_t s = empm__parse_u63(refresh, strlen(refresh));
+        snprintf(text, sizeof text, "%d", s > 0 && s < 86400 ? (int)s : 10);
+        empm_set_header(req, "Refresh", text);
+    }
+    empm_printf(req, "<!DOCTYPE html><html lang=en><meta charset=utf-8>"
+                "<meta name=viewport content=\"width=device-width,"
+                "initial-scale=1\"><title>");
+    empm__put_text(req, seen->name, 0);
+    empm_printf(req, ": server status</title><style>");
+    empm_write(req, empm__page_style, sizeof empm__page_style - 1);
+    empm_printf(req, "</style>\n<h1>");
+    empm__put_text(req, seen->name, 0);
+    empm__format_date(date, (int64_t)seen->now_s);
+    empm_printf(req, "</h1>\n<p class=s>eventmpm %s, up %s, %s</p>\n",
+                EMPM_VERSION, empm__time_text(text, seen->uptime_us), date);
+    empm_printf(req, "<nav>%s<a href=\"?html&amp;notable\">without requests</a>"
+                "<a href=\"?auto\">text</a><a href=\"?json\">JSON</a>"
+                "<a href=\"?prometheus\">Prometheus</a></nav>\n",
+                refresh != NULL ? "<a href=\"?html\">stop refreshing</a>"
+                                : "<a href=\"?html&amp;refresh\">refresh</a>");
+    empm__put_hints(req, seen);
+    empm_printf(req, "<div class=k>");
+    snprintf(text, sizeof text, "%llu / %llu",
+             EMPM__LLU(empm__busy(&seen->all)),
+             EMPM__LLU(empm__busy(&seen->all) +
+                                  seen->all.by_letter[EMPM__SEEN_IDLE]));
+    empm__put_card(req, text, "workers busy");
+    text[empm__format_u64(text, seen->all.connections)] = '\0';
+    empm__put_card(req, text, "connections");
+    text[empm__format_u64(text, seen->all.queued)] = '\0';
+    empm__put_card(req, text, "in the queue");
+    text[empm__format_u64(text, seen->accesses)] = '\0';
+    empm__put_card(req, text, "requests");
+    empm__put_card(req, empm__quotient(text, seen->accesses * 1000000u,
+                                       seen->uptime_us, 1),
+                   "requests/s (mean)");
+    empm__put_card(req, empm__time_text(text, seen->accesses > 0
+                                                  ? seen->duration_us /
+                                                        seen->accesses : 0),
+                   "per request");
+    empm__put_card(req, empm__bytes_text(text, seen->bytes), "sent");
+    empm__quotient(text, seen->cpu_all_us * 100, seen->uptime_us, 1);
+    empm__put_card(req, strcat(text, " %"), "processor (mean)");
+    empm__put_card(req, empm__quotient(text, seen->load_percent[0], 100, 2),
+                   "load of the host");
+    empm_printf(req, "</div>\n");
+    empm__put_map(req, seen);
+    empm__put_slowest(req, seen);
+    empm__put_processes(req, seen);
+    if (req->w->cfg->extended_status && empm_query(req, "notable") == NULL)
+        empm__put_workers(req, seen);
+}
 
 EMPM_API int empm_status_page(empm_request *req, void *user)
 {
-    static const char *const names[EMPM__STATES] = {
-        "Handshake", "ReadHead", "ReadBody", "Handle", "Suspended", "Writing",
-        "KeepAlive", "Closing", "Closed"
-    };
-    empm_server *s = req->w->s;
-    uint32_t by_state[EMPM__STATES], busy = 0, idle = 0, queued = 0, accepted = 0;
-    uint32_t timeouts = 0, culled = 0, expired = 0, forced = 0, procs = 0;
-    uint64_t accesses = 0, bytes = 0;
-    int slot, k, t;
-    (void)user;
-    memset(by_state, 0, sizeof by_state);
-    for (slot = 0; slot < s->score.slots; slot++) {
-        const empm__score_child *ch = empm__score_at(&s->score, slot);
-        const int healthy = empm__load(&ch->healthy) != 0;
-        procs += (uint32_t)healthy;
-        accepted += empm__load(&ch->accepted);
-        culled += empm__load(&ch->culled);
-        expired += empm__load(&ch->expired);
-        forced += empm__load(&ch->forced);
-        if (healthy) {
-            idle += empm__load(&ch->idle_workers);
-            queued += empm__load(&ch->queued);
-            by_state[EMPM__READ_HEAD] += empm__load(&ch->created);
-            for (k = 0; k < EMPM__STATES; k++)
-                by_state[k] -= empm__load(&ch->unparked[k]);
-        }
-        for (t = 0; t < s->score.threads; t++) {
-            const empm__score_worker *w =
-                empm__score_worker_at(&s->score, slot, t);
-            const uint32_t letter = empm__load(&w->status);
-            accesses += empm__load(&w->accesses);
-            bytes += empm__load(&w->bytes);
-            timeouts += empm__load(&w->timeouts);
-            if (!healthy || letter == 0 || letter == '.')
-                continue;
-            busy += letter != '_';
-            for (k = 0; k < EMPM__STATES; k++)
-                by_state[k] += empm__load(&w->parked[k]);
-        }
+    static const struct {
+        const char *name;
+        void      (*put)(empm_request *, const empm__seen *);
+    } formats[] = { { "html", empm__put_html }, { "auto", empm__put_auto },
+                    { "json", empm__put_json },
+                    { "prometheus", empm__put_prometheus } };
+    const char *name = (const char *)user;
+    const empm__seen *seen;
+    size_t i, pick = 0;
+    if (strcmp(empm_method(req), "GET") != 0 && !req->no_body) {
+        empm_set_header(req, "Allow", "GET, HEAD");
+        return 405;
     }
+    for (i = 0; i < EMPM__COUNT(formats); i++)
+        if (name != NULL && strcmp(name, formats[i].name) == 0)
+            pick = i;
+    for (i = 0; i < EMPM__COUNT(formats); i++)
+        if (empm_query(req, formats[i].name) != NULL)
+            pick = i;
+    if ((seen = empm__see(req)) == NULL)
+        return 503;
     empm_set_header(req, "Cache-Control", "no-store");
-    empm_printf(req, "ServerVersion: eventmpm/%s (Unix)\nServerMPM: event\n"
-                "Processes: %u\nBusyWorkers: %u\nIdleWorkers: %u\n",
-                EMPM_VERSION, procs, busy, idle);
-    empm_printf(req, "Queued: %u\nAccepted: %u\nTotal Accesses: %llu\n"
-                "Total kBytes: %llu\nTimeouts: %u\nExpired: %u\nCulled: %u\n"
-                "Forced: %u\n", queued, accepted, (unsigned long long)accesses,
-                (unsigned long long)bytes / 1024, timeouts, expired, culled,
-                forced);
-    for (k = 0; k < EMPM__CLOSED; k++)
-        if (k != EMPM__HANDSHAKE && k != EMPM__HANDLE)
-            empm_printf(req, "Conns%s: %u\n", names[k], by_state[k]);
+    formats[pick].put(req, seen);
     return EMPM_OK;
 }
 
@@ -10221,6 +11233,7 @@ EMPM_API int empm_status_page(empm_request *req, void *user)
 static const empm_route empm__admin_routes[] = {
     EMPM_ROUTE("GET /{$}",           empm_status_page, NULL),
     EMPM_ROUTE("GET /server-status", empm_status_page, NULL),
+    EMPM_ROUTE("GET /metrics",       empm_status_page, EMPM_TEXT("prometheus")),
     EMPM_ROUTE("GET /health",        empm_health_page, NULL),
     EMPM_ROUTES_END
 };
@@ -10731,6 +11744,7 @@ static int empm__end_round(empm__child *ch, empm__batch *b)
     if ((int32_t)(q->popped - q->mark) >= 0) {
         q->mark = q->pushed;
         q->mark_us = b->now_us;
+        empm__store(&ch->score->waits_since_ms, b->now_ms);
     }
     old = q->count > 0 && b->now_us - q->mark_us > 1000;
     idle = empm__queue_idle_locked(q);
@@ -11027,6 +12041,7 @@ static int empm__child_init(empm__child *ch, empm_server *s, int slot,
         w->date_s = -1;
         w->score = empm__score_worker_at(&s->score, slot, i);
         memset(w->score->parked, 0, sizeof w->score->parked);
+        w->score->accesses_before = w->score->accesses;
         w->score->status = 'S';
     }
     empm__queue_init(&ch->queue, &ch->slab, ch->sleepers, (uint32_t)n,
@@ -12959,14 +13974,13 @@ static void empm__look_for_stuck(empm__parent *p, int slot, uint64_t since_us,
         if (empm__load(&w->status) != 'W' || began == 0 || now < began + most ||
             since_us > began + most)
             continue;                /* or it has been said */
-        empm__score_get(request, w->request, EMPM__SCORE_REQUEST);
-        request[EMPM__SCORE_REQUEST] = '\0';
-        empm__score_get(&peer, w->peer, sizeof peer);
+        empm__score_line(w, request);
+        empm__score_get(&peer, w->client, sizeof peer);
         empm__log(cfg, EMPM_LOG_WARN, 5037, "worker %d of child %ld has been "
                   "busy for %llu s with \"%s\" from %s", t,
                   (long)p->kids[slot].pid,
                   (unsigned long long)((now - began) / 1000000u), request,
-                  empm__peer_text(&peer, 1, who, sizeof who));
+                  empm__peer_text(&peer, peer.port != 0, who, sizeof who));
         stuck = 1;
     }
     if (stuck && cfg->stuck_worker_replace && !p->kids[slot].leaving)

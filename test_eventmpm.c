@@ -2208,7 +2208,8 @@ static long status_number(const fixture *f, const char *name)
     long n = -1;
     const char *p;
 
-    if (ask(f, &c, "GET /server-status HTTP/1.1\r\nHost: a\r\n\r\n") == 200 &&
+    if (ask(f, &c, "GET /server-status?auto HTTP/1.1\r\nHost: a\r\n"
+            "\r\n") == 200 &&
         (p = strstr(c.body.p, name)) != NULL && p[strlen(name)] == ':')
         n = strtol(p + strlen(name) + 1, NULL, 10);
     cl_close(&c);
@@ -10260,6 +10261,725 @@ TEST(files, kept_are_closed_at_rest)
 }
 
 /* ---------------------------------------------------------------------------
+ * >>status -- the scoreboard for people and for programs
+ * ------------------------------------------------------------------------- */
+
+static int any_status(empm_request *req, void *user)    /* a route of any kind */
+{
+    return empm_status_page(req, user);
+}
+
+static const empm_route status_routes[] = {
+    EMPM_ROUTE("GET /hello",         h_hello,          NULL),
+    EMPM_ROUTE("GET /gate",          h_gate,           NULL),
+    EMPM_ROUTE("GET /crash",         h_crash,          NULL),
+    EMPM_ROUTE("GET /park",          h_park,           NULL),
+    EMPM_ROUTE("GET /server-status", empm_status_page, NULL),
+    EMPM_ROUTE("GET /metrics",       empm_status_page, EMPM_TEXT("prometheus")),
+    EMPM_ROUTE("GET /auto",          empm_status_page, EMPM_TEXT("auto")),
+    EMPM_ROUTE("/any",               any_status,       EMPM_TEXT("json")),
+    EMPM_ROUTES_END
+};
+
+static void status_init(fixture *f)
+{
+    fx_init(f);
+    f->cfg.routes = status_routes;
+    f->cfg.server_name = "https://www.example.com:8443";
+    f->cfg.extended_status = 1;
+}
+
+/* The page at `target`; the caller frees. */
+static char *status_page(const fixture *f, const char *target, const char *type)
+{
+    client c;
+    char *text = NULL;
+
+    if (cl_open(&c, f) == 0 && CHECK_INT(cl_get(&c, target), 200)) {
+        CHECK_STR(cl_header(&c, "Content-Type"), type);
+        CHECK_STR(cl_header(&c, "Cache-Control"), "no-store");
+        text = strdup(c.body.p);
+    }
+    cl_close(&c);
+    return text != NULL ? text : strdup("");
+}
+
+static char *status_auto(const fixture *f)
+{
+    return status_page(f, "/server-status?auto",
+                       "text/plain; charset=ISO-8859-1");
+}
+
+/* The value of a line "key: value", or -1. */
+static double auto_number(const char *text, const char *key)
+{
+    char line[64];
+    const char *at;
+
+    snprintf(line, sizeof line, "\n%s: ", key);
+    at = strstr(text, line);
+    return at != NULL ? strtod(at + strlen(line), NULL) : -1;
+}
+
+/* What scrapers rely on: which lines, in which order, and what is in them.
+ * n: digits; f: digits and perhaps a fraction; t: text; s: the scoreboard.
+ * '?': may be missing; 'x': is there with ExtendedStatus. */
+static const struct auto_line {
+    const char *key, *kind;
+} auto_lines[] = {
+    { "ServerVersion", "t" }, { "ServerMPM", "t" }, { "Server Built", "t" },
+    { "CurrentTime", "t" }, { "RestartTime", "t" },
+    { "ParentServerConfigGeneration", "n" }, { "ParentServerMPMGeneration", "n" },
+    { "ServerUptimeSeconds", "n" }, { "ServerUptime", "t" }, { "Load1", "f" },
+    { "Load5", "f" }, { "Load15", "f" }, { "Total Accesses", "nx" },
+    { "Total kBytes", "nx" }, { "Total Duration", "nx" }, { "CPUUser", "fx" },
+    { "CPUSystem", "fx" }, { "CPUChildrenUser", "fx" },
+    { "CPUChildrenSystem", "fx" }, { "CPULoad", "fx?" }, { "Uptime", "nx" },
+    { "ReqPerSec", "fx?" }, { "BytesPerSec", "fx?" }, { "BytesPerReq", "fx?" },
+    { "DurationPerReq", "fx?" }, { "BusyWorkers", "n" },
+    { "GracefulWorkers", "n" }, { "IdleWorkers", "n" }, { "Processes", "n" },
+    { "Stopping", "n" }, { "ConnsTotal", "n" }, { "ConnsAsyncWaitIO", "n" },
+    { "ConnsAsyncWriting", "n" }, { "ConnsAsyncKeepAlive", "n" },
+    { "ConnsAsyncClosing", "n" }, { "Scoreboard", "s" }
+};
+
+static int is_number(const char *s, int fraction)
+{
+    const size_t n = strspn(s, "0123456789");
+
+    if (n == 0 || s[n] == 0)
+        return n > 0;
+    return fraction && s[n] == '.' && s[n + 1] != 0 &&
+           strspn(s + n + 1, "0123456789") == strlen(s + n + 1);
+}
+
+/* Holds a page against the contract. Returns the number of lines. */
+static int check_auto(const char *text, int extended)
+{
+    char *copy = strdup(text), *save = NULL, *line = strtok_r(copy, "\n", &save);
+    char *seen[200];
+    size_t next = 0, n = 0, k;
+
+    CHECK(text[0] != 0 && text[strlen(text) - 1] == '\n');
+    CHECK_STR(line, "www.example.com");
+    while ((line = strtok_r(NULL, "\n", &save)) != NULL && n < 200) {
+        char *value = strstr(line, ": ");
+        const char *kind = "f";             /* our own: numbers all */
+        context("%.40s", line);
+        if (!CHECK(value != NULL))
+            break;
+        *value = 0;
+        value += 2;
+        for (k = 0; k < n; k++)
+            if (strcmp(seen[k], line) == 0)
+                fail(__FILE__, __LINE__, "%s is there twice", line);
+        seen[n++] = line;
+        while (next < sizeof auto_lines / sizeof auto_lines[0] &&
+               strcmp(line, auto_lines[next].key) != 0) {
+            if (strchr(auto_lines[next].kind, '?') == NULL &&
+                (extended || strchr(auto_lines[next].kind, 'x') == NULL))
+                fail(__FILE__, __LINE__, "%s is not where it should be",
+                     auto_lines[next].key);
+            next++;
+        }
+        if (next < sizeof auto_lines / sizeof auto_lines[0]) {
+            kind = auto_lines[next++].kind;
+            CHECK(extended || strchr(kind, 'x') == NULL);
+        }
+        if (*kind == 'n' || *kind == 'f')
+            CHECK(is_number(value, *kind == 'f'));
+        if (*kind == 's')
+            CHECK(strspn(value, "_SRWKDCLGI.") == strlen(value) &&
+                  strlen(value) > 0 && strlen(value) < 65536 - 12);
+        CHECK(strlen(line) + strlen(value) < 65536);
+        if (next == sizeof auto_lines / sizeof auto_lines[0] && *kind == 's')
+            next++;                         /* from here: our own */
+    }
+    no_context();
+    CHECK(next > sizeof auto_lines / sizeof auto_lines[0]);
+    free(copy);
+    return (int)n;
+}
+
+/* --- a strict reader of JSON: the end of the value, or NULL ---------------- */
+
+static const char *json_value(const char *s, int depth);
+
+static const char *json_space(const char *s)
+{
+    return s + strspn(s, " \t\r\n");
+}
+
+static const char *json_string(const char *s)
+{
+    if (*s++ != '"')
+        return NULL;
+    for (; *s != '"'; s++) {
+        if ((unsigned char)*s < 32 || (unsigned char)*s > 126)
+            return NULL;                    /* ours is ASCII */
+        if (*s == '\\') {
+            if (*++s == 'u') {
+                if (strspn(s + 1, "0123456789abcdef") < 4)
+                    return NULL;
+                s += 4;
+            } else if (*s == 0 || strchr("\"\\/bfnrt", *s) == NULL)
+                return NULL;
+        }
+    }
+    return s + 1;
+}
+
+static const char *json_list(const char *s, int depth)
+{
+    const char end = *s == '{' ? '}' : ']';
+    const int keys = *s == '{';
+
+    s = json_space(s + 1);
+    if (*s == end)
+        return s + 1;
+    for (;;) {
+        if (keys) {
+            s = json_string(s);
+            if (s == NULL || *(s = json_space(s)) != ':')
+                return NULL;
+            s++;
+        }
+        s = json_value(json_space(s), depth + 1);
+        if (s == NULL)
+            return NULL;
+        s = json_space(s);
+        if (*s == end)
+            return s + 1;
+        if (*s != ',')
+            return NULL;
+        s = json_space(s + 1);
+    }
+}
+
+static const char *json_value(const char *s, int depth)
+{
+    size_t n;
+
+    if (*s == '"')
+        return json_string(s);
+    if (*s == '{' || *s == '[')
+        return depth < 10 ? json_list(s, depth) : NULL;
+    if (strncmp(s, "true", 4) == 0 || strncmp(s, "null", 4) == 0)
+        return s + 4;
+    if (strncmp(s, "false", 5) == 0)
+        return s + 5;
+    n = strspn(s, "0123456789");
+    if (n == 0 || (n > 1 && *s == '0'))
+        return NULL;
+    s += n;
+    if (*s == '.') {
+        n = strspn(s + 1, "0123456789");
+        if (n == 0)
+            return NULL;
+        s += n + 1;
+    }
+    return s;
+}
+
+static void check_json(const char *text)
+{
+    const char *end = *text == '{' ? json_value(text, 0) : NULL;
+
+    CHECK(end != NULL && *json_space(end) == 0);
+}
+
+/* --- and of Prometheus' text, as promtool would read it -------------------- */
+
+static void check_prometheus(const char *text)
+{
+    static const char name_bytes[] = "abcdefghijklmnopqrstuvwxyz_0123456789";
+    char *copy = strdup(text), *save = NULL, *line;
+    char helped[80] = "", typed[80] = "", *series[300], *types[100];
+    int counter = 0, n = 0, ntypes = 0, k;
+
+    CHECK(text[0] != 0 && text[strlen(text) - 1] == '\n');
+    for (line = strtok_r(copy, "\n", &save); line != NULL;
+         line = strtok_r(NULL, "\n", &save)) {
+        size_t len;
+        context("%.60s", line);
+        if (strncmp(line, "# HELP ", 7) == 0) {
+            CHECK(sscanf(line + 7, "%79s", helped) == 1);
+            CHECK(strlen(line) > 8 + strlen(helped));
+            continue;
+        }
+        if (strncmp(line, "# TYPE ", 7) == 0) {
+            char type[20] = "";
+            CHECK(sscanf(line + 7, "%79s %19s", typed, type) == 2);
+            CHECK_STR(typed, helped);
+            counter = strcmp(type, "counter") == 0;
+            CHECK(counter || strcmp(type, "gauge") == 0);
+            len = strlen(typed);
+            CHECK(counter == (len > 6 && strcmp(typed + len - 6, "_total") == 0));
+            for (k = 0; k < ntypes; k++)
+                CHECK(strcmp(types[k], line) != 0);
+            if (CHECK(ntypes < 100))
+                types[ntypes++] = line;
+            continue;
+        }
+        len = strspn(line, name_bytes);
+        CHECK(len == strlen(typed) && strncmp(line, typed, len) == 0);
+        CHECK(strncmp(line, "eventmpm_", 9) == 0);
+        if (line[len] == '{') {
+            size_t label = strspn(line + len + 1, name_bytes), value;
+            CHECK(label > 0 && strncmp(line + len + 1 + label, "=\"", 2) == 0);
+            len += 1 + label + 2;
+            value = strcspn(line + len, "\"\\");
+            CHECK(value > 0 && strncmp(line + len + value, "\"}", 2) == 0);
+            len += value + 2;
+        }
+        if (!CHECK(line[len] == ' '))
+            continue;
+        line[len] = 0;
+        CHECK(is_number(line + len + 1, 1));
+        for (k = 0; k < n; k++)
+            CHECK(strcmp(series[k], line) != 0);
+        if (CHECK(n < 300))
+            series[n++] = line;
+    }
+    no_context();
+    CHECK(n > 20);
+    free(copy);
+}
+
+/* ?auto is read by Telegraf, apache_exporter, Datadog, Netdata, collectd ... */
+LIVE(status, auto_is_what_scrapers_of_apache_read)
+{
+    enum { N = 20 };
+    fixture f;
+    client c;
+    char *text;
+    int i;
+
+    status_init(&f);
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    for (i = 0; i < N; i++)
+        CHECK_INT(cl_get(&c, "/hello"), 200);
+    CHECK_SOON(status_number(&f, "ConnsAsyncKeepAlive") == 1, 2000);
+    nap(1100);                              /* so that there are rates */
+    CHECK_INT(cl_get(&c, "/nothing"), 404);
+    text = status_auto(&f);
+    CHECK(check_auto(text, 1) > 36);
+    CHECK(strstr(text, "\nServerVersion: eventmpm/" EMPM_VERSION " (Unix)\n"
+                       "ServerMPM: event\nServer Built: ") != NULL);
+    CHECK(auto_number(text, "Total Accesses") >= N + 1);
+    CHECK(auto_number(text, "ReqPerSec") > 0);
+    CHECK(auto_number(text, "BytesPerReq") > 100);
+    CHECK(auto_number(text, "Uptime") >= 1);
+    CHECK(auto_number(text, "CPULoad") >= 0 || f.forked);
+    CHECK_INT(auto_number(text, "BusyWorkers"), 1);
+    CHECK_INT(auto_number(text, "IdleWorkers"), 3);
+    CHECK_INT(auto_number(text, "Processes"), 1);
+    CHECK_INT(auto_number(text, "ConnsTotal"), 2);
+    CHECK(strstr(text, "\nScoreboard: ") != NULL &&
+          strcspn(strstr(text, "\nScoreboard: ") + 13, "\n") == 4);
+    free(text);
+    cl_close(&c);
+    fx_down(&f);
+
+    status_init(&f);
+    f.cfg.extended_status = 0;
+    if (!fx_up(&f))
+        return;
+    text = status_auto(&f);
+    check_auto(text, 0);
+    free(text);
+    text = status_page(&f, "/server-status?json", "application/json");
+    CHECK(strstr(text, "GET /") == NULL && strstr(text, "127.0.0.1") == NULL);
+    free(text);
+    fx_down(&f);
+}
+
+/* Every request is counted, once, whoever has answered it. */
+LIVE(status, totals_are_the_requests_made)
+{
+    enum { N = 50 };
+    fixture f;
+    char *text;
+    long before;
+    int i;
+
+    status_init(&f);
+    if (!fx_up(&f))
+        return;
+    before = status_number(&f, "Total Accesses");
+    for (i = 0; i < N; i++)
+        CHECK_INT(get_status(&f, i % 5 == 0 ? "/nothing" : "/hello"),
+                  i % 5 == 0 ? 404 : 200);
+    CHECK_INT(before, 0);
+    CHECK_SOON(status_number(&f, "Total Accesses") > before + N, 2000);
+    text = status_auto(&f);             /* the last may be under way, and this */
+    CHECK_IN(auto_number(text, "Total Accesses"), N + 1, N + 40);
+    CHECK_IN(auto_number(text, "Total Accesses") -
+             auto_number(text, "ConnsAccepted"), -2, 0);
+    free(text);
+    fx_down(&f);
+}
+
+LIVE(status, every_format_is_strict)
+{
+    fixture f;
+    client c[3];
+    char *text;
+    int i;
+
+    status_init(&f);
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < 3; i++) {
+        cl_open(&c[i], &f);
+        cl_puts(&c[i], i == 0 ? "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n" :
+                       i == 1 ? "GET /park?slot=1 HTTP/1.1\r\nHost: a\r\n\r\n" :
+                                "GET /he");
+    }
+    CHECK_SOON(get_int(&shm->at_gate) == 1, 4000);
+    CHECK_SOON(status_number(&f, "ConnsAsyncSuspended") == 1, 2000);
+    CHECK_SOON(status_number(&f, "ConnsAsyncReadHead") == 1, 2000);
+    text = status_page(&f, "/metrics",
+                       "text/plain; version=0.0.4; charset=utf-8");
+    check_prometheus(text);
+    CHECK(strstr(text, "\neventmpm_workers{state=\"working\"} ") != NULL);
+    CHECK(strstr(text, "\neventmpm_connections{state=\"suspended\"} 1\n") != NULL);
+    free(text);
+    text = status_page(&f, "/any", "application/json");
+    check_json(text);
+    CHECK(strstr(text, "\"request\":\"GET /gate HTTP/1.1\"") != NULL);
+    CHECK(strstr(text, "\"client\":\"127.0.0.1\"") != NULL);
+    free(text);
+    text = status_page(&f, "/auto", "text/plain; charset=ISO-8859-1");
+    check_auto(text, 1);
+    free(text);
+    text = status_page(&f, "/auto?html&notable", "text/html; charset=utf-8");
+    CHECK(strstr(text, "<h2>Slowest") != NULL);
+    CHECK(strstr(text, "<h2>Requests by worker") == NULL);
+    free(text);
+    text = status_page(&f, "/server-status", "text/html; charset=utf-8");
+    CHECK(strstr(text, "<h2>Requests by worker") != NULL);
+    CHECK(strstr(text, "://") == NULL);     /* nothing from elsewhere */
+    free(text);
+    set_int(&shm->gate, 1);
+    for (i = 0; i < 3; i++)
+        cl_close(&c[i]);
+    cl_open(&c[0], &f);
+    CHECK_INT(cl_get(&c[0], "/server-status?refresh"), 200);
+    CHECK_STR(cl_header(&c[0], "Refresh"), "10");
+    CHECK_INT(cl_get(&c[0], "/server-status?refresh=3&notable"), 200);
+    CHECK_STR(cl_header(&c[0], "Refresh"), "3");
+    CHECK_INT(cl_get(&c[0], "/server-status?refresh=-1%0d%0aX"), 200);
+    CHECK_STR(cl_header(&c[0], "Refresh"), "10");
+    cl_puts(&c[0], "POST /any HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
+    CHECK_INT(cl_reply(&c[0]), 405);
+    CHECK_STR(cl_header(&c[0], "Allow"), "GET, HEAD");
+    cl_close(&c[0]);
+    fx_down(&f);
+}
+
+/* What a client sends is shown, and does nothing. */
+LIVE(status, hostile_requests_are_shown_harmlessly)
+{
+    static const char *const pages[] = {
+        "/server-status", "/server-status?json", "/auto", "/metrics"
+    };
+    fixture f;
+    client c;
+    size_t i;
+
+    status_init(&f);
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    cl_puts(&c, "GET /gate?<script>alert('1')</script>&\"\\ HTTP/1.1\r\n"
+                "Host: a'b.example\r\n\r\n");
+    CHECK_SOON(get_int(&shm->at_gate) == 1, 4000);
+    for (i = 0; i < 4; i++) {
+        client p;
+        context("%s", pages[i]);
+        cl_open(&p, &f);
+        CHECK_INT(cl_get(&p, pages[i]), 200);
+        CHECK(strstr(p.body.p, "<script") == NULL);
+        CHECK(strstr(p.body.p, "alert('") == NULL);
+        if (i == 0)
+            CHECK(strstr(p.body.p, "GET /gate?&#60;script&#62;alert(&#39;1&#39;)"
+                         "&#60;/script&#62;&#38;&#34;&#92; HTTP/1.1") != NULL);
+        if (i == 1) {
+            check_json(p.body.p);
+            CHECK(strstr(p.body.p, "/gate?\\u003cscript\\u003ealert(") != NULL);
+        }
+        cl_close(&p);
+    }
+    no_context();
+    set_int(&shm->gate, 1);
+    cl_close(&c);
+    fx_down(&f);
+}
+
+/* A child's memory may hold anything. */
+TEST(status, a_scoreboard_gone_mad_is_shown_harmlessly)
+{
+    static const char bad[] = "\r\nX: y\033[2J<b>\"'&\\\377\300\001GET / HTTP/1.1"
+                              "0123456789012345678901234567890123456789012345678"
+                              "901234567890123456789";
+    fixture f;
+    empm__score_worker *w;
+    empm__score_child *ch;
+    char *text;
+
+    status_init(&f);
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(get_status(&f, "/hello"), 200);
+    w = empm__score_worker_at(&f.s->score, 1, 0);   /* nobody else's slot */
+    ch = empm__score_at(&f.s->score, 1);
+    empm__store(&empm__score_slot_at(&f.s->score, 1)->pid, 4711u);
+    empm__store(&ch->accepted, 1u);
+    empm__score_put(w->request, sizeof w->request, bad, EMPM__SCORE_REQUEST);
+    empm__score_put(w->host, sizeof w->host, bad, EMPM__SCORE_HOST);
+    memset((void *)w->client, 0xee, sizeof w->client);
+    empm__bump(&w->accesses, 1u);
+    empm__store(&w->began_us, UINT64_MAX);
+    empm__store(&w->status, 0xffffff41u);           /* 'A', and more */
+    empm__bump(&w->parked[EMPM__WRITE], 0x80000000u);
+    empm__bump(&ch->unparked[EMPM__KEEPALIVE], 7u);
+    empm__store(&ch->queued, 1u);
+    text = status_auto(&f);
+    check_auto(text, 1);
+    CHECK_INT(auto_number(text, "ConnsAsyncWriting"), 0);
+    CHECK_INT(auto_number(text, "ConnsAsyncKeepAlive"), 0);
+    CHECK(strstr(text, "\nScoreboard: ") != NULL &&
+          strncmp(strstr(text, "\nScoreboard: ") + 17, "....\n", 5) == 0);
+    free(text);
+    text = status_page(&f, "/server-status?json", "application/json");
+    check_json(text);
+    CHECK(strstr(text, "\\u000d\\u000aX: y\\u001b[2J\\u003cb\\u003e\\u0022\\u0027"
+                       "\\u0026\\u005c\\u00ff\\u00c0\\u0001GET / HTTP") != NULL);
+    free(text);
+    empm__store(&w->status, (uint32_t)'W');
+    text = status_page(&f, "/server-status", "text/html; charset=utf-8");
+    CHECK(strstr(text, "\\x0d\\x0aX: y\\x1b[2J&#60;b&#62;&#34;&#39;&#38;&#92;"
+                       "\\xff\\xc0\\x01GET / HTTP") != NULL);
+    CHECK(strchr(text, '\033') == NULL && strchr(text, '\r') == NULL);
+    free(text);
+    text = status_page(&f, "/metrics",
+                       "text/plain; version=0.0.4; charset=utf-8");
+    check_prometheus(text);
+    free(text);
+    fx_down(&f);
+}
+
+/* G: a child that leaves serves nobody new, so its workers are neither busy nor
+ * idle. */
+TEST(status, a_leaving_child_is_graceful)
+{
+    fixture f;
+    client c;
+    char *text;
+
+    status_init(&f);
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    CHECK_INT(cl_get(&c, "/hello"), 200);
+    empm__store(&empm__score_slot_at(&f.s->score, 0)->leaving, 1u);
+    text = status_auto(&f);
+    check_auto(text, 1);
+    CHECK(strstr(text, "\nScoreboard: GGGG\n") != NULL);
+    CHECK_INT(auto_number(text, "GracefulWorkers"), 4);
+    CHECK_INT(auto_number(text, "BusyWorkers"), 0);
+    CHECK_INT(auto_number(text, "IdleWorkers"), 0);
+    CHECK_INT(auto_number(text, "Stopping"), 1);
+    CHECK_INT(auto_number(text, "Processes"), 1);
+    free(text);
+    nap(150);                               /* who is idle is not slow */
+    text = status_page(&f, "/server-status", "text/html; charset=utf-8");
+    CHECK(strstr(text, "None takes longer") != NULL);
+    free(text);
+    cl_close(&c);
+    fx_down(&f);
+}
+
+/* A worker's record is about the request that it works for, wherever that has
+ * been before: the head on one worker, the end on another. */
+LIVE(status, a_request_is_seen_on_the_worker_that_has_it)
+{
+    fixture f;
+    client c[3];
+    char *text;
+
+    status_init(&f);
+    f.cfg.threads_per_child = 2;
+    if (!fx_up(&f))
+        return;
+    cl_open(&c[0], &f);
+    CHECK_INT(cl_get(&c[0], "/hello"), 200);
+    CHECK_INT(cl_get(&c[0], "/hello"), 200);
+    cl_puts(&c[0], "GET /gate?third HTTP/1.1\r\nHost: one.example\r\n\r\n");
+    CHECK_SOON(get_int(&shm->at_gate) == 1, 4000);
+    nap(150);
+    text = status_page(&f, "/server-status?json", "application/json");
+    CHECK(strstr(text, "\"host\":\"one.example\","
+                       "\"request\":\"GET /gate?third HTTP/1.1\"") != NULL);
+    CHECK(strstr(text, "\"accesses_connection\":3,") != NULL);
+    free(text);
+    text = status_page(&f, "/server-status?html", "text/html; charset=utf-8");
+    CHECK(strstr(text, " ms<td class=x>GET /gate?third HTTP/1.1") != NULL);
+    free(text);
+    set_int(&shm->gate, 1);
+    CHECK_INT(cl_reply(&c[0]), 200);
+    text = status_auto(&f);
+    CHECK_IN(auto_number(text, "Total Duration"), 150, SCALED(4000));
+    free(text);
+    cl_close(&c[0]);
+    fx_down(&f);
+}
+
+#if !defined(EVENTMPM_NO_FORK)
+/* The totals of a dead child stay in its slot. */
+TEST(status, counters_never_go_back)
+{
+    static const char *const keys[] = {
+        "Total Accesses", "Total kBytes", "Total Duration", "ConnsAccepted",
+        "CPUUser", "CPUSystem", "CPUChildrenUser", "CPUChildrenSystem", "Uptime",
+        "ChildrenDied"
+    };
+    fixture f;
+    char *before, *text;
+    size_t i;
+    int k;
+
+    status_init(&f);
+    fx_close_files(&f);
+    fx_init_forked(&f, 2);
+    f.cfg.routes = status_routes;
+    f.cfg.server_name = "www.example.com";
+    f.deaths_ok = 1;
+    if (!fx_up(&f))
+        return;
+    for (k = 0; k < 200; k++)
+        CHECK_INT(get_status(&f, "/hello"), 200);
+    CHECK_SOON(status_number(&f, "Processes") == 2, 4000);
+    before = status_auto(&f);
+    check_auto(before, 1);
+    for (k = 1; k <= 4; k++) {
+        CHECK(get_status(&f, "/crash") != 200);
+        CHECK_SOON(status_number(&f, "ChildrenDied") == k, 4000);
+        text = status_auto(&f);
+        check_auto(text, 1);
+        for (i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+            context("%s", keys[i]);
+            CHECK(auto_number(text, keys[i]) >= auto_number(before, keys[i]));
+        }
+        no_context();
+        free(before);
+        before = text;
+    }
+    CHECK(auto_number(before, "Total Accesses") >= 200);
+    for (k = 0; k < 500 && auto_number(before, "CPULoad") <= 0; k++) {
+        free(before);                   /* the kernel's tick is 10 ms */
+        before = status_auto(&f);
+    }
+    CHECK(auto_number(before, "CPUChildrenUser") +
+          auto_number(before, "CPUChildrenSystem") > 0);
+    free(before);
+    fx_down(&f);
+}
+
+/* Lines that readers take end below 64 KiB: one letter stands for several. */
+TEST(status, thousands_of_slots_fit_into_a_line)
+{
+    fixture f;
+    char *text;
+
+    status_init(&f);
+    fx_close_files(&f);
+    fx_init_forked(&f, -1);
+    f.cfg.routes = status_routes;
+    f.cfg.server_name = "www.example.com";
+    f.cfg.start_servers = 1;
+    f.cfg.server_limit = 2000;
+    f.cfg.threads_per_child = f.cfg.thread_limit = 64;
+    f.cfg.max_request_workers = 128000;
+    f.cfg.min_spare_threads = 1;
+    f.cfg.max_spare_threads = 200;
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(status_number(&f, "IdleWorkers") == 63, 4000);
+    text = status_auto(&f);
+    check_auto(text, 1);
+    CHECK_INT(auto_number(text, "ScoreboardScale"), 2);
+    CHECK(strstr(text, "\nScoreboard: ") != NULL);
+    CHECK_IN(strcspn(strstr(text, "\nScoreboard: ") + 13, "\n"), 64000, 64003);
+    free(text);
+    text = status_page(&f, "/server-status?json", "application/json");
+    check_json(text);
+    free(text);
+    text = status_page(&f, "/server-status", "text/html; charset=utf-8");
+    free(text);
+    fx_down(&f);
+}
+#endif
+
+/* Who looks after the server can look when nobody else is served. */
+LIVE(status, admin_answers_while_all_workers_are_blocked)
+{
+    enum { N = 10 };
+    fixture f;
+    client c[N], a;
+    char listen1[40];
+    int i, admin_port = 0, fd = -1;
+
+    status_init(&f);
+    f.cfg.listen[1] = "127.0.0.1:0 admin";
+    if (f.forked) {
+        fd = listening_socket(&admin_port);
+        snprintf(listen1, sizeof listen1, "fd:%d admin", fd);
+        f.cfg.listen[1] = listen1;
+    }
+    i = fx_up(&f);
+    if (fd >= 0)
+        close(fd);
+    if (!i)
+        return;
+    if (!f.forked)
+        admin_port = empm_port(f.s, 1);
+    CHECK_INT(get_status(&f, "/hello"), 200);
+    for (i = 0; i < N; i++) {
+        cl_open(&c[i], &f);
+        cl_puts(&c[i], "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    CHECK_SOON(get_int(&shm->at_gate) == 4, 4000);
+    if (CHECK(cl_connect_port(&a, admin_port, 0) == 0)) {
+        CHECK_INT(cl_get(&a, "/server-status?auto"), 200);  /* it is up */
+        for (i = 0; i < 5; i++) {
+            const uint64_t t0 = now_ms();
+            CHECK_INT(cl_get(&a, i < 4 ? "/server-status?auto" : "/"), 200);
+            CHECK_IN(now_ms() - t0, 0, SCALED(100));
+            if (i < 4) {
+                check_auto(a.body.p, 1);
+                CHECK_INT(auto_number(a.body.p, "BusyWorkers"), 4);
+                CHECK_INT(auto_number(a.body.p, "IdleWorkers"), 0);
+                CHECK_INT(auto_number(a.body.p, "Processes"), 1);
+                CHECK(strstr(a.body.p, "\nScoreboard: WWWW\n") != NULL);
+            } else
+                CHECK(strstr(a.body.p, "All 4 workers are busy") != NULL);
+        }
+        CHECK_INT(cl_get(&a, "/metrics"), 200);
+        check_prometheus(a.body.p);
+        CHECK_INT(cl_get(&a, "/hello"), 404);
+        cl_close(&a);
+    }
+    set_int(&shm->gate, 1);
+    for (i = 0; i < N; i++)
+        cl_close(&c[i]);
+    fx_down(&f);
+}
+
+/* ---------------------------------------------------------------------------
  * >>health -- may a balancer send more?
  * ------------------------------------------------------------------------- */
 
@@ -10378,9 +11098,9 @@ LIVE(load, slow_clients_hold_no_worker)
     check_four_workers_free(&f);
     CHECK_SOON(status_number(&f, "BusyWorkers") == 1, 2000);    /* this one */
     CHECK_SOON(status_number(&f, "IdleWorkers") == 3, 2000);
-    CHECK_INT(status_number(&f, "ConnsSuspended"), N / 12);
-    CHECK_INT(status_number(&f, "ConnsReadBody"), N / 12 * 4);
-    CHECK_IN(status_number(&f, "ConnsReadHead"), N / 12 * 2, N / 12 * 2 + 8);
+    CHECK_INT(status_number(&f, "ConnsAsyncSuspended"), N / 12);
+    CHECK_INT(status_number(&f, "ConnsAsyncReadBody"), N / 12 * 4);
+    CHECK_IN(status_number(&f, "ConnsAsyncReadHead"), N / 12 * 2, N / 12 * 2 + 8);
     for (i = 0; i < N; i++)         /* a bit more of the same */
         if (i % 12 < 5)
             cl_puts(&c[i], "X");
