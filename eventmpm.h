@@ -100,6 +100,117 @@
  * LIMITS  HTTP/1.1 and 1.0 over TCP and unix sockets. Linux first (epoll); any
  *   POSIX through poll(). Every limit is a field below with its default and the
  *   status that a client gets.
+ *
+ * ACCESS LOG  CustomLog "file format": a format, or the name of a LogFormat;
+ *   common, combined, combinedio, vhost_combined, referer and agent are there.
+ *     %h %a  client's address       %{c}a  the connection's    %A  the server's
+ *     %l %u  -                      %t %{strftime}t, or sec, msec, usec,
+ *     %r  request line                 msec_frac, usec_frac; end: before it
+ *     %m %U %q %H  its method, path (as sent), query, protocol
+ *     %s %>s  status; 499 if the client left before there was one
+ *     %b %B  bytes of body (0: - or 0)      %I %O %S  bytes in, out, both
+ *     %D  microseconds              %T %{ms}T %{us}T  seconds, or ...
+ *     %X  X aborted, + kept alive, - closed  %k  requests before it on this one
+ *     %v %V  ServerName, or what Host says  %p %{remote}p  ports
+ *     %P %{tid}P process, worker  %{Field}i %{Field}o %{name}C  fields, cookie
+ *   %400,501{User-Agent}i or %!200,304... : only with these statuses, others.
+ *   A line is in the file half a second after its request has ended.
+ *
+ * MESSAGES  "EMPM0484: ..." in the error log. Numbers below 5000 are those that
+ *   Apache (AH00484) gives to the same thing.
+ *   0046  a child did not end in time and was killed
+ *   0051  a child was killed by a signal, or has crashed, and dumped core
+ *   0052  a child was killed by a signal, or has crashed; it is replaced
+ *   0072  Listen: the address is in use, or not ours
+ *   0091  ErrorLog cannot be opened
+ *   0111  ${NAME} in a configuration is not in the environment
+ *   0481  no child can be forked: see the limits of processes and memory
+ *   0484  all workers are busy: MaxRequestWorkers may be too low
+ *   0486  more children are started, as few workers are idle
+ *   0489  the server, or its next generation, serves
+ *   0491  stopping
+ *   0492  stopping gracefully
+ *   0493  restarting gracefully, or at once
+ *   0494  restarting at once
+ *   0497  ServerLimit is too high                  0499  ... is too low
+ *   0501  ServerLimit cannot change while running
+ *   0502  ThreadLimit is too high                  0504  ... is too low
+ *   0506  ThreadLimit cannot change while running
+ *   0507  ThreadsPerChild is above ThreadLimit     0509  ... is too low
+ *   0511  MaxRequestWorkers is below ThreadsPerChild
+ *   0513  ... is no multiple of ThreadsPerChild    0515  ... needs ServerLimit
+ *   0517  StartServers is too low                  0519  MinSpareThreads is
+ *   0521  MaxClients is called MaxRequestWorkers now
+ *   0543  User is not known here
+ *   0544  Group is not known here, or stands without User
+ *   0545  MaxRequestsPerChild is called MaxConnectionsPerChild now
+ *   0646  a CustomLog cannot be written: a full disk; lines are lost
+ *   0649  a CustomLog cannot be opened
+ *   2324  children die before they serve: giving up
+ *   2436  ThreadStackSize is not possible here
+ *   5001  no memory for a request: the connection is closed
+ *   5002  a handler misuses its request, or its answer cannot be finished
+ *   5003  a client takes nothing for Timeout: dropped
+ *   5004  SpoolDirectory cannot be written: a full disk
+ *   5005  MaxSpoolBytes is reached: clients get 503
+ *   5006  a state that cannot be: please report it
+ *   5007  on_thread_start has failed
+ *   5008  a listening socket cannot be watched
+ *   5009  accepting pauses: no descriptors, or MaxOpenConnections
+ *   5011  threads cannot be started
+ *   5012  handlers outlast StopTimeout: the process ends under them
+ *   5013  asked to stop twice: the process ends at once
+ *   5014  a child has started                      5015  ... has ended
+ *   5030  a process without children cannot be reloaded or upgraded
+ *   5031  started as root, and no User says who shall serve
+ *   5032  a reload was refused: the old configuration goes on
+ *   5034  an old generation has ended: its log files are free
+ *   5035  User, Group or ChrootDir cannot be had
+ *   5036  PidFile cannot be written
+ *   5037  a handler takes longer than StuckWorkerTimeout
+ *   5038  a child has not answered its watchdog and was killed
+ *   5039  an upgrade cannot be started
+ *   5040  an upgrade: who starts, who serves
+ *   5041  PidFile names a server that runs
+ *   5042  the settings that are in force
+ *   5101  a setting is out of range
+ *   5102  ServerField or ServerTokens is no field value
+ *   5103  LimitRequestHead is small beside LimitRequestLine
+ *   5104  no memory at start
+ *   5105  a route makes no sense, or two of them conflict
+ *   5106  DocumentRoot is no directory             5107  SpoolDirectory is none
+ *   5108  Listen makes no sense, or cannot be had  5109  ... is given twice
+ *   5110  StartServers is above what MaxRequestWorkers allows
+ *   5111  MaxSpareThreads is too close to MinSpareThreads
+ *   5112  SendBufferSize or ReceiveBufferSize is too small
+ *   5113  one Listen serves IPv4 for another, too
+ *   5114  Listen overlaps with a socket in use
+ *   5120  Include, or the configuration: no such file, or nested too deep
+ *   5121  a directive of Apache's has no meaning here
+ *   5122  a directive is not known                 5123  ... has a bad value
+ *   5124  a line of the configuration is too long
+ *   5125  <IfModule> is not closed or not opened, or a section is not known
+ *   5130  MaxOpenConnections needs more descriptors
+ *   5131  the stacks of all threads may take more than there is
+ *   5132  ListenBacklog is above what the system allows
+ *   5133  more threads than the system allows
+ *   5134  a directory that is set does not exist
+ *   5301  RemoteIPTrustedProxy is no address and no network
+ *   5302  RemoteIPHeader is no name of a field
+ *   5303  RemoteIPHeader: built without it
+ *   5304  a proxy sent no PROXY header, or a bad one
+ *   5305  a PROXY header came from who is not trusted
+ *   5306  MaxConnectionsPerPeer is reached: refused
+ *   5400  CustomLog or LogFormat makes no sense
+ *   5401  ... has a format that cannot be
+ *   5402  ErrorLog is no file, stderr or syslog:facility
+ *   5403  no memory for a line of a CustomLog
+ *   5500  SharedStoreSize is too small or too large
+ *   5501  ... but the server is built without the store
+ *   5502  no memory for the shared store
+ *   5503  SharedStoreSize cannot change in a reload
+ *   Of each number that load can repeat, a child writes ten lines a minute (of
+ *   those about itself, one), and then says how many were left out.
  * ======================================================================== */
 
 #ifndef EVENTMPM_H
@@ -130,6 +241,7 @@
  *   EVENTMPM_POLL            use poll() even where epoll exists
  *   EVENTMPM_NO_FILES        without static files (EMPM_FILES)
  *   EVENTMPM_NO_STATUS       without the status page
+ *   EVENTMPM_NO_ACCESS_LOG   without CustomLog
  *   EVENTMPM_NO_PROXY        without PROXY headers and RemoteIPHeader
  *   EVENTMPM_NO_STORE        without the shared store (empm_store_*)
  *   EVENTMPM_NO_FORK         without the parent: threads of the caller only
@@ -308,9 +420,8 @@ typedef struct empm_config {
     /* logs */
     const char *error_log;             /* a file, "syslog[:facility]", "stderr";
                                           NULL: stderr */
-    const char *log_format[EMPM_MAX_LIST]; /* "format nickname"; common and
-                                          combined are there */
-    const char *custom_log[EMPM_MAX_LIST]; /* "file format-or-nickname" */
+    const char *log_format[EMPM_MAX_LIST]; /* "format" nickname */
+    const char *custom_log[EMPM_MAX_LIST]; /* file nickname, or file "format" */
     int         extended_status;       /* times and requests in the status: 1 */
 
     /* who is in front */
@@ -393,12 +504,14 @@ typedef struct empm_config {
      * process that only tries it, then in the parent. Not 0: the old ones stay */
     int  (*on_reload)(struct empm_config *cfg, void *user);
 
-    /* where messages go: a line without its newline; any thread. NULL: ErrorLog
-     * under empm_main() and empm_run(), nowhere under empm_start() */
+    /* where messages go: a line without newline and date, "EMPM5011: ..." or
+     * "[client 192.0.2.1:4711] EMPM5002: ..."; any thread. NULL: ErrorLog under
+     * empm_main() and empm_run(), nowhere under empm_start() */
     void (*log)(enum empm_log_level level, const char *line, void *user);
     int  log_level;                    /* EMPM_LOG_WARN */
 
     void *arena;                       /* strings that empm_set() copied */
+    int   log_target;                  /* what ErrorLog has become (>>log) */
 } empm_config;
 
 /* ---------------------------------------------------------------------------
@@ -736,7 +849,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   memory store                         pages, workers, the child; what children
  *                                        share
  *   head body                            HTTP in
- *   request response                     what a handler holds
+ *   request response access              what a handler holds; who came
  *   steps dispatch reading handling writing conn
  *                                        the life of a connection
  *   files health status                  three handlers
@@ -797,6 +910,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
 #include <sys/uio.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <syslog.h>
 
 #if defined(__GLIBC__) && !defined(__USE_MISC)
 #  error "eventmpm.h: include it before other headers, or compile with -std=gnu99, or define _DEFAULT_SOURCE"
@@ -1418,6 +1532,20 @@ static int empm__all(const empm__chars *t, const char *s, size_t n,
 
 /* ---------------------------------------------------------------------------
  * >>log -- one way for every message
+ *
+ *     [Sun Nov 22 14:00:00.123456 2026] [mpm_event:error] [pid 12:tid 3]
+ *     [client 192.0.2.1:4711] EMPM5002: GET /x: gave no answer
+ *
+ * is one line, and one write(). The number stays as it is, and stands in the
+ * table of the manual. A callback (empm_config.log) gets the second half only.
+ *
+ *   empm__log          who needs nothing but a config
+ *   empm__log_child    the listener              \
+ *   empm__log_worker   a worker                   } in >>memory and >>request:
+ *   empm__log_req      ... with a request        /  these are limited
+ *
+ * What load can repeat must not fill the disk: of each number a child writes a
+ * few lines a minute, and counts the others in a line that comes with the next.
  * ------------------------------------------------------------------------- */
 
 /* Text that came from a client must not forge a line or drive a terminal. */
@@ -1428,6 +1556,127 @@ static void empm__tame(char *line)
             *line = '?';
 }
 
+static const char *empm__level_name(enum empm_log_level level)
+{
+    static const char *const names[] = { "emerg", "alert", "crit", "error",
+                                         "warn", "notice", "info", "debug" };
+    return (size_t)level < EMPM__COUNT(names) ? names[level] : "?";
+}
+
+/* The facility that "syslog" or "syslog:local3" names; -1: none, -2: it is not
+ * syslog that is meant. Apache's default is local7. */
+static int empm__log_facility(const char *target)
+{
+    static const struct { char name[12]; int facility; } list[] = {
+        { "", LOG_LOCAL7 }, { "auth", LOG_AUTH }, { "cron", LOG_CRON },
+        { "daemon", LOG_DAEMON }, { "kern", LOG_KERN }, { "lpr", LOG_LPR },
+        { "mail", LOG_MAIL }, { "news", LOG_NEWS }, { "syslog", LOG_SYSLOG },
+        { "user", LOG_USER }, { "uucp", LOG_UUCP }, { "local0", LOG_LOCAL0 },
+        { "local1", LOG_LOCAL1 }, { "local2", LOG_LOCAL2 },
+        { "local3", LOG_LOCAL3 }, { "local4", LOG_LOCAL4 },
+        { "local5", LOG_LOCAL5 }, { "local6", LOG_LOCAL6 },
+        { "local7", LOG_LOCAL7 }
+    };
+    size_t i;
+    if (strncmp(target, "syslog", 6) != 0 ||
+        (target[6] != '\0' && target[6] != ':'))
+        return -2;
+    for (i = 0; i < EMPM__COUNT(list); i++)
+        if (strcasecmp(target + 6 + (target[6] == ':'), list[i].name) == 0)
+            return list[i].facility;
+    return -1;
+}
+
+/* Opens a log to append to, never as one of the first three descriptors. */
+static int empm__log_file(const char *path)
+{
+    const int std = strcmp(path, "/dev/stdout") == 0 ? 1
+                  : strcmp(path, "/dev/stderr") == 0 ? 2 : -1;
+    int fd = std, high;
+    if (std < 0 && (fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_NOCTTY |
+                                        O_CLOEXEC, 0640)) < 0)
+        return -1;
+    if (fd > 2)
+        return fd;
+    high = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    if (std < 0)
+        close(fd);
+    return high;
+}
+
+/* One line of the error log. `to` is 0 for stderr, a descriptor, or ~facility
+ * of syslog, which has a date of its own; `tid` a worker's number, or -1. */
+static void empm__log_write(int to, enum empm_log_level level, long tid,
+                            const char *line)
+{
+    char text[1280], who[24] = "-";
+    struct timespec now;
+    struct tm tm;
+    size_t n;
+    ssize_t r;
+    if (to < 0) {
+        syslog(~to | (int)level, "%s", line);
+        return;
+    }
+    if (tid >= 0)
+        snprintf(who, sizeof who, "%ld", tid);
+    clock_gettime(CLOCK_REALTIME, &now);
+    localtime_r(&now.tv_sec, &tm);
+    n = (size_t)snprintf(text, sizeof text,
+                         "[%.3s %.3s %02d %02d:%02d:%02d.%06ld %d] "
+                         "[mpm_event:%s] [pid %ld:tid %s] %s\n",
+                         empm__days + tm.tm_wday * 3,
+                         empm__months + tm.tm_mon * 3, tm.tm_mday, tm.tm_hour,
+                         tm.tm_min, tm.tm_sec, now.tv_nsec / 1000,
+                         tm.tm_year + 1900, empm__level_name(level),
+                         (long)getpid(), who, line);
+    n = empm__min(n, sizeof text - 1);
+    text[n - 1] = '\n';
+    r = write(to > 0 ? to : 2, text, n);
+    (void)r;
+}
+
+/* What stands in cfg->log under empm_main() and empm_run(): it means ErrorLog
+ * to the functions below; who calls it by itself means stderr. */
+static void empm__log_stderr(enum empm_log_level level, const char *line,
+                             void *user)
+{
+    (void)user;
+    empm__log_write(0, level, -1, line);
+}
+
+static int empm__log_wanted(const empm_config *cfg, enum empm_log_level level)
+{
+    return cfg->log != NULL && (int)level <= cfg->log_level;
+}
+
+static void empm__log_line(const empm_config *cfg, enum empm_log_level level,
+                           long tid, const char *line)
+{
+    if (cfg->log == empm__log_stderr)
+        empm__log_write(cfg->log_target, level, tid, line);
+    else
+        cfg->log(level, line, cfg->user);
+}
+
+static void empm__log_v(const empm_config *cfg, enum empm_log_level level,
+                        int code, long tid, const char *client, const char *fmt,
+                        va_list ap) EMPM__PRINTF(6, 0);
+
+static void empm__log_v(const empm_config *cfg, enum empm_log_level level,
+                        int code, long tid, const char *client, const char *fmt,
+                        va_list ap)
+{
+    char line[1024];
+    size_t n = 0;
+    if (client != NULL)
+        n = (size_t)snprintf(line, 128, "[client %.100s] ", client);
+    n += (size_t)snprintf(line + n, 16, "EMPM%04d: ", code);
+    vsnprintf(line + n, sizeof line - n, fmt, ap);
+    empm__tame(line);
+    empm__log_line(cfg, level, tid, line);
+}
+
 static void empm__log(const empm_config *cfg, enum empm_log_level level,
                       int code, const char *fmt, ...) EMPM__PRINTF(4, 5);
 
@@ -1435,34 +1684,69 @@ static void empm__log(const empm_config *cfg, enum empm_log_level level,
 static void empm__log(const empm_config *cfg, enum empm_log_level level,
                       int code, const char *fmt, ...)
 {
-    char line[1024];
     va_list ap;
-    size_t i;
-    if (cfg->log == NULL || (int)level > cfg->log_level)
+    if (!empm__log_wanted(cfg, level))
         return;
-    i = (size_t)snprintf(line, 16, "EMPM%04d: ", code);
     va_start(ap, fmt);
-    vsnprintf(line + i, sizeof line - i, fmt, ap);
+    empm__log_v(cfg, level, code, -1, NULL, fmt, ap);
     va_end(ap);
-    empm__tame(line);
-    cfg->log(level, line, cfg->user);
 }
 
-/* May a message that clients can cause be said again? One in ten seconds. */
-static int empm__log_due(uint32_t *last_ms, uint32_t now_ms)
+#define EMPM__LOG_CODES 64u          /* that one child limits; others are not */
+#define EMPM__LOG_MOST  10u          /* lines of one code in a window */
+#ifndef EMPM__LOG_WINDOW_MS
+#  define EMPM__LOG_WINDOW_MS 60000
+#endif
+
+typedef struct empm__log_limit {     /* of one code; all atomic */
+    uint32_t code;                   /* 0: free */
+    uint32_t began_ms;               /* of the window */
+    uint32_t count;                  /* lines in it so far, or left out */
+    uint32_t left_out;               /* and not yet told */
+} empm__log_limit;
+
+static void empm__log_left_out(const empm_config *cfg,
+                               enum empm_log_level level, int code, uint32_t n)
 {
-    uint32_t last = empm__load(last_ms);
-    const uint32_t now = empm__after(now_ms, 0);
-    return (last == EMPM__NEVER || now_ms - last >= 10000) &&
-           __atomic_compare_exchange_n(last_ms, &last, now, 0, __ATOMIC_RELAXED,
-                                       __ATOMIC_RELAXED);
+    char line[64];
+    snprintf(line, sizeof line, "EMPM%04d: %u more of these were left out",
+             code, (unsigned)n);
+    if (n > 0)
+        empm__log_line(cfg, level, -1, line);
 }
 
-static const char *empm__level_name(enum empm_log_level level)
+/* May one more line with this code be written? Threads that meet at the turn of
+ * a window may write a line more or less. */
+static int empm__log_may(const empm_config *cfg, empm__log_limit *limits,
+                         enum empm_log_level level, int code, uint32_t most)
 {
-    static const char *const names[] = { "emerg", "alert", "crit", "error",
-                                         "warn", "notice", "info", "debug" };
-    return (size_t)level < EMPM__COUNT(names) ? names[level] : "?";
+    const uint32_t now = empm__after(empm__now_ms(), 0);
+    empm__log_limit *l = NULL;
+    uint32_t i, was;
+    for (i = 0; l == NULL && i < EMPM__LOG_CODES; i++) {
+        was = 0;
+        if (__atomic_compare_exchange_n(&limits[i].code, &was, (uint32_t)code,
+                                        0, __ATOMIC_RELAXED,
+                                        __ATOMIC_RELAXED) ||
+            was == (uint32_t)code)
+            l = &limits[i];
+    }
+    if (l == NULL)
+        return 1;
+    was = empm__load(&l->began_ms);
+    if ((was == EMPM__NEVER ||
+         empm__until(was, now) <= -EMPM__LOG_WINDOW_MS) &&
+        __atomic_compare_exchange_n(&l->began_ms, &was, now, 0,
+                                    __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+        empm__store(&l->count, 0u);
+        empm__log_left_out(cfg, level, code,
+                           __atomic_exchange_n(&l->left_out, 0u,
+                                               __ATOMIC_RELAXED));
+    }
+    if (__atomic_fetch_add(&l->count, 1u, __ATOMIC_RELAXED) < most)
+        return 1;
+    __atomic_fetch_add(&l->left_out, 1u, __ATOMIC_RELAXED);
+    return 0;
 }
 
 /* ---------------------------------------------------------------------------
@@ -2476,6 +2760,7 @@ typedef struct empm__score_child {
     uint32_t connections, paused, culled, expired, forced;
     uint32_t refused;                      /* MaxConnectionsPerPeer */
     uint64_t accepted;
+    uint32_t unlogged;                     /* access log; added to atomically */
     /* whoever holds the queue's lock */
     uint32_t idle_workers, queued;
     uint32_t waits_since_ms;               /* about: the oldest job in the queue */
@@ -3074,6 +3359,9 @@ static uint32_t empm__wheel_due(empm__wheel *wh, empm__slab *sl)
  *              others run it looks every millisecond whether one that seemed
  *              to be quick is stuck; that worker does not count as running then.
  *              When there is nothing to run it sleeps without limit.
+ *   a chore    is work that may wait for a disk (>>access): who listens when it
+ *              falls due gives the role back, and the next worker does it; or
+ *              the standby, if it has been listening.
  * ------------------------------------------------------------------------- */
 
 typedef struct empm__sleeper {     /* a worker, as the queue sees it */
@@ -3086,6 +3374,7 @@ typedef struct empm__sleeper {     /* a worker, as the queue sees it */
 } empm__sleeper;
 
 enum { EMPM__NOBODY = -1, EMPM__STANDBY = -2 };      /* or a worker's number */
+#define EMPM__CHORE 0xfffffffeu    /* a job of the child's, no connection's */
 enum { EMPM__AWAKE, EMPM__DOZES, EMPM__SLEEPS };     /* the standby */
 
 #define EMPM__BACKLOG   8u         /* jobs per running worker that deserve one
@@ -3114,6 +3403,7 @@ typedef struct empm__queue {
     uint32_t        gate_closed;           /* atomic: tell the listener when a
                                               worker has time */
     uint32_t        gate_mark;             /* `pushed` when it closed */
+    int             chore;                 /* one is to be done: EMPM__CHORE */
     int             closed;
     empm__score_child *score;
 } empm__queue;
@@ -3271,6 +3561,14 @@ static void empm__queue_leave(empm__queue *q, uint32_t me)
     empm__queue_unlock(q, q->running == 0 ? EMPM__SEARCHERS : 1);
 }
 
+/* Is there a chore to be done? Whom it is given to has to do it. */
+static int empm__queue_chore_locked(empm__queue *q)
+{
+    const int chore = q->chore;
+    q->chore = 0;
+    return chore;
+}
+
 /* The next job for worker `me`, who listens or sleeps until there is one; NIL:
  * the queue is closed. `listen` has to give the role back; `open_gate` is called
  * when the listener waits for an idle worker. */
@@ -3288,10 +3586,11 @@ static uint32_t empm__queue_pop(empm__queue *q, uint32_t me,
         self->searching = 0;
         /* all that came with the last round is taken: what is in the queue now
          * has had a turn, and those outside none; or it has been a while */
-        listens = q->listening == EMPM__NOBODY && !q->closed &&
+        listens = q->listening == EMPM__NOBODY && !q->closed && !q->chore &&
                   ((int32_t)(q->popped - q->listened) >= 0 ||
                    q->popped - q->listened_at >= EMPM__LISTEN_EACH);
-        i = listens ? EMPM__NIL : empm__queue_pop_locked(q);
+        i = empm__queue_chore_locked(q) ? EMPM__CHORE
+            : listens ? EMPM__NIL : empm__queue_pop_locked(q);
         done = i != EMPM__NIL || q->closed;
         gate = empm__gate_open_locked(q, !done && q->count == 0);
         if (done) {
@@ -4513,6 +4812,13 @@ typedef struct empm__pool {
     int64_t         spool_bytes;       /* atomic; bytes in unlinked files */
 } empm__pool;
 
+typedef struct empm__stamp {           /* a second, as some format shows it */
+    const char *format;
+    int64_t     second;
+    size_t      len;
+    char        text[64];
+} empm__stamp;
+
 typedef struct empm__worker {          /* its thread alone, unless noted */
     struct empm__child *child;
     empm_server        *s;
@@ -4529,6 +4835,10 @@ typedef struct empm__worker {          /* its thread alone, unless noted */
     int64_t             date_s;        /* what `date` shows */
     uint32_t            date_len;
     char                date[160];     /* "Date: ...\r\nServer: ...\r\n" */
+    empm__page         *lines[EMPM_MAX_LIST]; /* atomic, for each access log */
+    empm__stamp         stamp;         /* the last time that one showed */
+    int64_t             wall_us;       /* the date's clock is so far ahead of */
+    uint64_t            wall_at_us;    /* empm__now_us(), as seen then */
     /* the turn: what this connection has used in a row */
     uint32_t            turn_requests, turn_bytes;
     uint64_t            turn_start_us, turn_us;   /* turn_us: the last look */
@@ -4573,6 +4883,10 @@ typedef struct empm__child {
     empm__poller        poller;
     empm__pool          pool;
     empm__files         files;
+    empm__log_limit     log_limits[EMPM__LOG_CODES];
+    uint32_t            lines_due_ms;  /* atomic: when the lines of access logs
+                                          have to be written; or NEVER */
+    long                pid;
     empm__worker       *workers;
     empm__sleeper      *sleepers;
     uint32_t            horizon_ms;    /* H of >>wheel; fixed */
@@ -4591,13 +4905,10 @@ typedef struct empm__child {
     uint64_t            accepted_before; /* by the slot's last tenants */
     uint32_t            full_batches;  /* in a row without room */
     uint32_t            retry_ms, stop_ms;
-    uint64_t            pause_log_us, tell_us; /* not again before */
+    uint64_t            tell_pause_us, tell_us; /* not again before */
     int                 told_few;      /* the parent knows of few idle workers */
     int                 listening;     /* sockets registered */
     empm__counts        counts;        /* MaxConnectionsPerPeer */
-    uint32_t            refused_log_ms;
-    /* any worker */
-    uint32_t            proxy_log_ms;  /* atomic: the last message */
     /* the end */
     pthread_mutex_t     done_lock;     /* guards done */
     pthread_cond_t      done_cond;
@@ -4635,6 +4946,8 @@ struct empm_server {
                                       process without parent; or NULL */
     int             child_ready;   /* it has been initialised */
     int             parent_fd;     /* a child tells the parent; or -1 */
+    int             log_target;    /* of cfg, when this server opened it */
+    struct empm__access_logs *access;   /* CustomLog; NULL: none */
 };
 
 /* The protocol of bytes: plain sockets now, TLS later. All calls are
@@ -4646,6 +4959,49 @@ typedef struct empm__transport {
     ssize_t (*file)(empm__conn *c, int fd, int64_t *off, size_t n);
     void    (*finish)(empm__conn *c);  /* no more will be sent: FIN */
 } empm__transport;
+
+static void empm__log_child(empm__child *ch, enum empm_log_level level,
+                            int code, const char *fmt, ...) EMPM__PRINTF(4, 5);
+
+/* What concerns the whole child: one line a minute. */
+static void empm__log_child(empm__child *ch, enum empm_log_level level,
+                            int code, const char *fmt, ...)
+{
+    va_list ap;
+    if (!empm__log_wanted(ch->cfg, level) ||
+        !empm__log_may(ch->cfg, ch->log_limits, level, code, 1))
+        return;
+    va_start(ap, fmt);
+    empm__log_v(ch->cfg, level, code, -1, NULL, fmt, ap);
+    va_end(ap);
+}
+
+static void empm__log_worker(empm__worker *w, enum empm_log_level level,
+                             int code, const char *fmt, ...) EMPM__PRINTF(4, 5);
+
+static void empm__log_worker(empm__worker *w, enum empm_log_level level,
+                             int code, const char *fmt, ...)
+{
+    va_list ap;
+    if (!empm__log_wanted(w->cfg, level) ||
+        !empm__log_may(w->cfg, w->child->log_limits, level, code,
+                       EMPM__LOG_MOST))
+        return;
+    va_start(ap, fmt);
+    empm__log_v(w->cfg, level, code, (long)w->number, NULL, fmt, ap);
+    va_end(ap);
+}
+
+/* The end: what has been left out and not told. */
+static void empm__log_rest(empm__child *ch)
+{
+    uint32_t i;
+    for (i = 0; i < EMPM__LOG_CODES && ch->log_limits[i].code != 0; i++)
+        if (empm__log_wanted(ch->cfg, EMPM_LOG_NOTICE))
+            empm__log_left_out(ch->cfg, EMPM_LOG_NOTICE,
+                               (int)ch->log_limits[i].code,
+                               ch->log_limits[i].left_out);
+}
 
 static void empm__file_unref(empm__file *f)
 {
@@ -5707,14 +6063,18 @@ struct empm_request {             /* owner: whoever owns the connection */
                                      the file's, or the response's overflow */
     int64_t       file_at, file_end;
     int64_t       sent;           /* bytes given to the socket */
+    int64_t       got;            /* bytes taken from it */
     int64_t       acked;          /* of them, at the start of the wait to write */
     uint32_t      write_deadline; /* NEVER: not waiting to write */
 
     /* the request: all below is cleared between requests */
     uint32_t      start_ms;       /* of the head or body; EMPM__NEVER: not yet */
+    uint32_t      head_out;       /* bytes of the response's head */
+    uint64_t      began_us;       /* when its first byte was seen; 0: not yet */
+    int64_t       sent_before, got_before;  /* the flight's, for earlier ones */
     uint32_t      last_byte_ms;
     int64_t       received;       /* bytes of the head or body so far */
-    uint64_t      began_us;       /* the head was complete; 0: it is not yet */
+    uint64_t      head_us;        /* the head was complete; 0: it is not yet */
     char         *arena_at, *arena_end;
     empm__page   *arena_pages, *arena_big;
     empm__defer  *defers;
@@ -5796,6 +6156,8 @@ static void empm__request_clear(empm_request *req)
     req->body_fd = -1;
     req->declared = -1;
     req->status = 200;
+    req->sent_before = req->sent + (int64_t)req->out_bytes;
+    req->got_before = req->got - (int64_t)(req->in_end - req->in_start);
     empm__head_init(&req->head, req->inline_fields, EMPM__INLINE_FIELDS,
                     req->in_start);
 }
@@ -5806,7 +6168,7 @@ static empm_request *empm__borrow(empm__worker *w, empm__conn *c)
     empm__page *p = empm__page_get(w);
     empm_request *req;
     if (p == NULL) {
-        empm__log(w->cfg, EMPM_LOG_ERROR, 5001, "no memory for a request");
+        empm__log_worker(w, EMPM_LOG_ERROR, 5001, "no memory for a request");
         return NULL;
     }
     req = (empm_request *)(void *)(p + 1);
@@ -5862,7 +6224,7 @@ static void empm__request_end(empm_request *req)
     empm__pages_put(w, req->arena_pages);
     empm__pages_free(req->arena_big);
     if (req->answer != EMPM__OPEN) {
-        const uint64_t took = req->began_us != 0 ? w->turn_us - req->began_us : 0;
+        const uint64_t took = req->head_us != 0 ? w->turn_us - req->head_us : 0;
         empm__bump(&w->score->accesses, 1u);
         empm__bump(&w->score->duration_us, took);
         empm__store(&w->score->took_us,
@@ -6247,13 +6609,13 @@ EMPM_API const char *empm_peer(empm_request *req)
     return req->peer != NULL ? req->peer : "unknown";
 }
 
-/* Whom the request is from: the peer, or whom trusted proxies name. */
+/* The client, as far as it is believed: the peer, or whom it speaks for. */
 static empm__peer empm__client_of(empm_request *req)
 {
     empm__peer p = *empm__peer_of(req);
 #ifndef EVENTMPM_NO_PROXY
     const char *name = req->w->cfg->remote_ip_header;
-    uint32_t i = name != NULL ? req->head.nfields : 0;
+    uint32_t i = name != NULL && req->text != NULL ? req->head.nfields : 0;
     while (i-- > 0) {
         const empm__field *f = &req->head.fields[i];
         if (empm__same(req->text + f->name, f->name_len, name, strlen(name)) &&
@@ -6262,6 +6624,27 @@ static empm__peer empm__client_of(empm_request *req)
     }
 #endif
     return p;
+}
+
+static void empm__log_req(empm_request *req, enum empm_log_level level,
+                          int code, const char *fmt, ...) EMPM__PRINTF(4, 5);
+
+static void empm__log_req(empm_request *req, enum empm_log_level level,
+                          int code, const char *fmt, ...)
+{
+    empm__worker *w = req->w;
+    char client[96];
+    empm__peer p;
+    va_list ap;
+    if (!empm__log_wanted(w->cfg, level) ||
+        !empm__log_may(w->cfg, w->child->log_limits, level, code,
+                       EMPM__LOG_MOST))
+        return;
+    p = empm__client_of(req);
+    empm__peer_text(&p, p.port != 0, client, sizeof client);
+    va_start(ap, fmt);
+    empm__log_v(w->cfg, level, code, (long)w->number, client, fmt, ap);
+    va_end(ap);
 }
 
 EMPM_API const char *empm_client(empm_request *req)
@@ -6399,9 +6782,9 @@ EMPM_API const char *empm_scheme(const empm_request *req)
 static void empm__complain(empm_request *req, const char *what)
 {
     const int named = req->path_text != NULL;    /* then all is NUL-terminated */
-    empm__log(req->w->cfg, EMPM_LOG_ERROR, 5002, "%s %.200s from %s: %s",
-              named ? empm_method(req) : "-",
-              named ? req->path_text : "-", empm_peer(req), what);
+    empm__log_req(req, EMPM_LOG_ERROR, 5002, "%s %.200s: %s",
+                  named ? empm_method(req) : "-",
+                  named ? req->path_text : "-", what);
 }
 
 /* The response cannot be finished: remember why, say it once. */
@@ -6704,6 +7087,7 @@ static int empm__commit(empm_request *req, int whole)
             req->close = 1;         /* HTTP/1.0: the end of the connection */
     }
     n = empm__head_write(req, head, length);
+    req->head_out = (uint32_t)n;
     if (req->no_body) {
         empm__pages_put(req->w, p);
         req->body_out = req->body_out_last = NULL;
@@ -7128,6 +7512,784 @@ static void empm__answer_status(empm_request *req, int status)
     empm__finish(req, status);
 }
 
+#ifndef EVENTMPM_NO_ACCESS_LOG
+
+/* ---------------------------------------------------------------------------
+ * >>access -- CustomLog: a line for each request
+ *
+ * A format is compiled into items at start; a request runs through them and
+ * its line comes into being where it will be written from: a page that its
+ * worker keeps for each log. Nothing is allocated or printed with printf(), and
+ * no system call is made but one write() for a page of lines.
+ *
+ * A page is in its place (worker.lines), or somebody has taken it: the worker,
+ * to add a line, or who collects. Taking is one atomic exchange, so nobody ever
+ * waits for a write(): a worker that finds none there takes a new one. A page
+ * is written when it is full, and all are half a second after the first line: the
+ * listener is told that moment and makes it a chore for the next free worker or
+ * for the standby. So it does not matter what keeps the worker that made a line
+ * (sleep, a handler that has always been quick, a client). A crash loses what
+ * half a second has gathered; lines of different workers are not in order.
+ *
+ * What came from the client is escaped as Apache does it (\n \t \" \\ \xhh), so
+ * that nobody can forge a line or drive a terminal.
+ *
+ * runs on   the worker that owns the connection; collecting, on any thread
+ * source    mod_log_config, mod_logio
+ * ------------------------------------------------------------------------- */
+
+#ifndef EMPM__LINES_MS
+#  define EMPM__LINES_MS 500
+#endif
+#define EMPM__ITEM_ROOM 64u          /* that any item fits in, cut if need be */
+#define EMPM__ITEM_SPARE 24          /* ... of which text leaves so much */
+#define EMPM__ITEM_STATUSES 8
+
+typedef struct empm__item {
+    char        letter;              /* NUL: text as it stands */
+    char        unit;                /* for what is in braces (empm__units) */
+    uint8_t     at_end;              /* %{end:...}t */
+    uint8_t     negated, nonly;
+    uint16_t    only[EMPM__ITEM_STATUSES];
+    uint32_t    len;
+    uint32_t    tail;                /* room that the items after it need */
+    const char *text;                /* itself, or what is in braces; or NULL */
+} empm__item;
+
+typedef struct empm__access_log {
+    int         fd;
+    int         owner;               /* closes fd; others share it */
+    uint32_t    torn;                /* atomic: the file ends within a line */
+    uint32_t    nitems, least;       /* least: room for the shortest line */
+    empm__item *items;
+    char        name[1024];
+} empm__access_log;
+
+typedef struct empm__access_logs {
+    uint32_t         n;
+    char             host[256];      /* %v */
+    empm__access_log of[EMPM_MAX_LIST];
+} empm__access_logs;
+
+/* --- formats -------------------------------------------------------------- */
+
+/* What may stand in braces, of letters where not everything may. */
+static const struct { char letter, unit; char word[12]; } empm__units[] = {
+    { 'T', 's', "s" }, { 'T', 'm', "ms" }, { 'T', 'u', "us" },
+    { 'p', 'c', "canonical" }, { 'p', 'c', "local" }, { 'p', 'r', "remote" },
+    { 'P', 'p', "pid" }, { 'P', 't', "tid" }, { 'P', 't', "hextid" },
+    { 'a', 'c', "c" },
+    { 't', 's', "sec" }, { 't', 'm', "msec" }, { 't', 'u', "usec" },
+    { 't', 'M', "msec_frac" }, { 't', 'U', "usec_frac" }
+};
+
+/* One item after its '%': "!200,304{X}i". Returns NULL or what is wrong. */
+static const char *empm__item_parse(empm__item *it, const char **format,
+                                    char **text)
+{
+    const char *p = *format;
+    size_t i, n;
+    for (;; p++)
+        if (*p == '!')
+            it->negated = 1;
+        else if (empm__is_digit((unsigned char)*p)) {
+            n = strspn(p, "0123456789");
+            if (n != 3 || it->nonly == EMPM__ITEM_STATUSES)
+                return "wants statuses of three digits, eight at most";
+            it->only[it->nonly++] = (uint16_t)empm__parse_u63(p, n);
+            p += n - 1;
+        } else if (*p == '{') {
+            n = strcspn(++p, "}");
+            if (p[n] == '\0')
+                return "has a brace that is not closed";
+            it->text = (const char *)memcpy(*text, p, n);
+            (*text)[n] = '\0';
+            *text += n + 1;
+            p += n;
+        } else if (*p != '<' && *p != '>' && *p != ',')
+            break;
+    it->letter = *p;
+    *format = p + 1;
+    if (*p == '\0' || strchr("hlutrsbBDTXvVpmUqHaAkPLIOSioC", *p) == NULL)
+        return "is not known";
+    if (strchr("ioC", *p) != NULL)
+        return it->text != NULL && *it->text != '\0' ? NULL : "wants a {name}";
+    if (it->text == NULL)
+        return NULL;
+    if (*p == 't' && strncmp(it->text, "begin:", 6) == 0)
+        it->text += 6;
+    else if (*p == 't' && strncmp(it->text, "end:", 4) == 0) {
+        it->text += 4;
+        it->at_end = 1;
+    }
+    for (i = 0; i < EMPM__COUNT(empm__units); i++)
+        if (empm__units[i].letter == *p &&
+            strcmp(empm__units[i].word, it->text) == 0)
+            it->unit = empm__units[i].unit;
+    if (*p == 't' && *it->text == '\0')
+        it->text = NULL;
+    return it->unit != 0 || *p == 't' ? NULL
+                                      : "takes no such word in braces";
+}
+
+/* Compiles the format `f`. Returns NULL, or what is wrong with the item that
+ * begins at *at. */
+static const char *empm__format_compile(empm__access_log *l, const char *f,
+                                        size_t *at)
+{
+    const size_t most = strlen(f) + 1;
+    const char *p = f, *why;
+    empm__item *it;
+    uint32_t tail = 1;               /* the newline */
+    char *text;
+    *at = 0;
+    l->nitems = 0;
+    l->items = (empm__item *)EMPM_MALLOC(most * (sizeof *it + 1));
+    if (l->items == NULL)
+        return "no memory";
+    text = (char *)(l->items + most);
+    while (*p != '\0') {
+        it = &l->items[l->nitems++];
+        memset(it, 0, sizeof *it);
+        if (*p == '%' && p[1] != '%') {
+            *at = (size_t)(p++ - f);
+            if ((why = empm__item_parse(it, &p, &text)) != NULL)
+                return why;
+            continue;
+        }
+        it->text = text;
+        while (*p != '\0' && (*p != '%' || p[1] == '%')) {
+            if (*p == '%')
+                p++;
+            if (p[0] == '\\' && (p[1] == 't' || p[1] == 'n'))
+                *text++ = *++p == 't' ? '\t' : '\n';
+            else
+                *text++ = *p;
+            p++;
+        }
+        it->len = (uint32_t)(text - it->text);
+    }
+    *at = 0;
+    for (it = l->items + l->nitems; it-- > l->items;) {
+        it->tail = tail;
+        tail += it->letter == '\0' ? it->len : EMPM__ITEM_ROOM;
+    }
+    l->least = tail;
+    return tail <= EMPM__PAGE_ROOM / 2 ? NULL : "is too long";
+}
+
+/* --- what a request has to show ------------------------------------------- */
+
+typedef struct empm__facts {
+    empm_request *req;
+    const char   *in;                /* what the head's offsets count from */
+    int           aborted;
+    int           cut;               /* something had no room */
+    int           status;
+    int64_t       sent, body, got;   /* bytes on the wire, of the body; taken */
+    uint64_t      end_us;
+} empm__facts;
+
+static void empm__facts_of(empm__facts *f, empm_request *req, int aborted)
+{
+    const int64_t whole = req->declared > req->written ? req->declared
+                                                       : req->written;
+    memset(f, 0, sizeof *f);
+    f->req = req;
+    f->in = req->text != NULL ? req->text : req->in;
+    f->aborted = aborted;
+    f->end_us = req->w->turn_us;
+    /* nothing was sent: the client has gone before, or it is our fault */
+    f->status = req->answer != EMPM__OPEN ? req->status
+              : req->failed && req->failed != EMPM_ECLOSED ? 500 : 499;
+    /* a pipelined answer that leaves with the next one counts as sent */
+    f->sent = req->sent - req->sent_before +
+              (aborted ? 0 : (int64_t)req->out_bytes);
+    if (f->sent < 0)
+        f->sent = 0;
+    f->body = f->sent - (int64_t)req->head_out;
+    if (f->body > whole)
+        f->body = whole;
+    if (f->body < 0 || req->no_body)
+        f->body = 0;
+    f->got = req->got - req->got_before -    /* the rest is the next one's */
+             (req->close ? 0 : (int64_t)(req->in_end - req->in_start));
+}
+
+/* Text of any length, escaped; NULL is "-". What has no room is cut, with "..."
+ * to say so. */
+static char *empm__put(empm__facts *f, char *at, const char *end, const char *s,
+                       size_t n)
+{
+    if (s == NULL)
+        return EMPM__ADD(at, "-");
+    while (n > 0) {
+        const unsigned char ch = (unsigned char)*s;
+        const char *named;
+        uint64_t word;
+        if (end - at < EMPM__ITEM_SPARE) {
+            f->cut = 1;
+            return EMPM__ADD(at, "...");
+        }
+        if (n >= sizeof word) {
+            memcpy(&word, s, sizeof word);
+            if (!((word & EMPM__EACH(0x80)) | EMPM__ANY_BELOW(word, 32) |
+                  EMPM__ANY_IS(word, 127) | EMPM__ANY_IS(word, '"') |
+                  EMPM__ANY_IS(word, '\\'))) {
+                at = empm__add(at, s, sizeof word);
+                s += sizeof word;
+                n -= sizeof word;
+                continue;
+            }
+        }
+        if (ch >= 32 && ch < 127 && ch != '"' && ch != '\\')
+            *at++ = (char)ch;
+        else {
+            static const char from[] = "\b\n\r\t\v\"\\", to[] = "bnrtv\"\\";
+            *at++ = '\\';
+            if (ch != 0 && (named = strchr(from, ch)) != NULL)
+                *at++ = to[named - from];
+            else {
+                *at++ = 'x';
+                *at++ = "0123456789abcdef"[ch >> 4];
+                *at++ = "0123456789abcdef"[ch & 15];
+            }
+        }
+        s++;
+        n--;
+    }
+    return at;
+}
+
+static char *empm__put_string(empm__facts *f, char *at, const char *end,
+                              const char *s)
+{
+    return empm__put(f, at, end, s, s != NULL ? strlen(s) : 0);
+}
+
+static char *empm__put_number(char *at, int64_t v)
+{
+    return at + empm__format_u64(at, v > 0 ? (uint64_t)v : 0);
+}
+
+static char *empm__put_peer(char *at, const empm__peer *p)
+{
+    int i;
+    if (p->family == EMPM__PEER_IPV4) {
+        for (i = 0; i < 4; i++) {
+            at += empm__format_u64(at, p->addr[i]);
+            *at++ = '.';
+        }
+        return at - 1;
+    }
+    if (p->family == EMPM__PEER_IPV6 &&
+        inet_ntop(AF_INET6, p->addr, at, EMPM__ITEM_ROOM) != NULL)
+        return at + strlen(at);
+    return EMPM__ADD(at, "-");
+}
+
+/* %A asks the kernel each time. */
+static char *empm__put_local(char *at, const empm_request *req)
+{
+    struct sockaddr_storage a;
+    socklen_t n = sizeof a;
+    memset(&a, 0, sizeof a);
+    if (getsockname(req->c->fd, (struct sockaddr *)&a, &n) == 0 &&
+        (a.ss_family == AF_INET
+             ? inet_ntop(AF_INET, &((struct sockaddr_in *)(void *)&a)->sin_addr,
+                         at, EMPM__ITEM_ROOM)
+         : a.ss_family == AF_INET6
+             ? inet_ntop(AF_INET6,
+                         &((struct sockaddr_in6 *)(void *)&a)->sin6_addr, at,
+                         EMPM__ITEM_ROOM)
+             : NULL) != NULL)
+        return at + strlen(at);
+    return EMPM__ADD(at, "-");
+}
+
+/* The request line as it came; of a head that makes no sense its first line. */
+static char *empm__put_line(empm__facts *f, char *at, const char *end)
+{
+    const empm__head *h = &f->req->head;
+    if (f->req->text == NULL) {
+        const char *s = f->in + h->start, *lf;
+        size_t n = f->req->in_end - h->start;
+        lf = (const char *)memchr(s, '\n', n);
+        n = lf != NULL ? (size_t)(lf - s) : n;
+        n -= n > 0 && s[n - 1] == '\r';
+        return empm__put(f, at, end, n > 0 ? s : NULL, n);
+    }
+    /* its first two words end with a NUL by now; "HTTP/1.x" is left */
+    at = empm__put(f, at, end, f->in + h->method, h->method_len);
+    *at++ = ' ';
+    at = empm__put(f, at, end, f->in + h->target, h->target_len);
+    *at++ = ' ';
+    return empm__put(f, at, end, f->in + h->target + h->target_len + 1, 8);
+}
+
+static int64_t empm__wall_us(empm__worker *w, uint64_t us)
+{
+    if (w->turn_us - w->wall_at_us >= 1000000u) {
+        struct timespec t;
+        clock_gettime(CLOCK_REALTIME, &t);
+        w->wall_us = (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000 -
+                     (int64_t)empm__now_us();
+        w->wall_at_us = w->turn_us;
+    }
+    return w->wall_us + (int64_t)us;
+}
+
+/* %t in Apache's way, or as strftime() has it; made anew once a second. */
+static char *empm__put_second(empm__worker *w, char *at, const char *format,
+                              int64_t second)
+{
+    empm__stamp *st = &w->stamp;
+    if (st->len == 0 || st->second != second || st->format != format) {
+        const time_t t = (time_t)second;
+        struct tm here, utc;
+        int ahead;
+        localtime_r(&t, &here);
+        gmtime_r(&t, &utc);
+        ahead = here.tm_year != utc.tm_year ? here.tm_year - utc.tm_year
+                                            : here.tm_yday - utc.tm_yday;
+        ahead = (ahead * 24 + here.tm_hour - utc.tm_hour) * 60 + here.tm_min -
+                utc.tm_min;
+        st->second = second;
+        st->format = format;
+        st->len = format != NULL
+            ? strftime(st->text, sizeof st->text, format, &here)
+            : (size_t)snprintf(st->text, sizeof st->text,
+                               "[%02d/%.3s/%d:%02d:%02d:%02d %c%02d%02d]",
+                               here.tm_mday, empm__months + here.tm_mon * 3,
+                               here.tm_year + 1900, here.tm_hour, here.tm_min,
+                               here.tm_sec, ahead < 0 ? '-' : '+',
+                               abs(ahead) / 60, abs(ahead) % 60);
+    }
+    return empm__add(at, st->text, empm__min(st->len, sizeof st->text - 1));
+}
+
+static char *empm__put_time(empm__facts *f, const empm__item *it, char *at)
+{
+    empm__worker *w = f->req->w;
+    const int64_t us = empm__wall_us(w, it->at_end || f->req->began_us == 0
+                                            ? f->end_us : f->req->began_us);
+    int64_t part = us % 1000000, tenth = 100000;
+    switch (it->unit) {
+    case 's': return empm__put_number(at, us / 1000000);
+    case 'm': return empm__put_number(at, us / 1000);
+    case 'u': return empm__put_number(at, us);
+    case 'M': case 'U':
+        for (; tenth >= (it->unit == 'M' ? 1000 : 1); tenth /= 10)
+            *at++ = (char)('0' + part / tenth % 10);
+        return at;
+    }
+    return empm__put_second(w, at, it->text, us / 1000000);
+}
+
+/* A field of the response: those that were set, and what every head has. */
+static char *empm__put_field(empm__facts *f, char *at, const char *end,
+                             const char *name)
+{
+    const empm_request *req = f->req;
+    const char *s = req->fields, *stop = s + req->fields_len;
+    const size_t n = strlen(name);
+    while (s < stop) {
+        const char *lf = (const char *)memchr(s, '\n', (size_t)(stop - s));
+        if ((size_t)(lf - s) > n + 2 && s[n] == ':' &&
+            empm__same(s, n, name, n))
+            return empm__put(f, at, end, s + n + 2,
+                             (size_t)(lf - s) - n - 3);      /* ": ", CR */
+        s = lf + 1;
+    }
+    if (strcasecmp(name, "Server") == 0 && *req->w->cfg->server_field != '\0')
+        return empm__put_string(f, at, end, req->w->cfg->server_field);
+    if (strcasecmp(name, "Content-Type") == 0 && !req->has_type && f->body > 0)
+        return EMPM__ADD(at, "text/plain; charset=utf-8");
+    if (strcasecmp(name, "Content-Length") == 0 && !req->chunk_out &&
+        req->status != 204 && req->status != 304)
+        return empm__put_number(at, req->declared >= 0 ? req->declared
+                                                       : req->written);
+    return EMPM__ADD(at, "-");
+}
+
+static const char *empm__server_name(const empm__facts *f, size_t *n, int given)
+{
+    const empm_server *s = f->req->w->s;
+    const empm__head *h = &f->req->head;
+    const char *host = f->in + h->host;
+    *n = h->host_len;
+    if (!given || h->host_len == 0) {
+        *n = strlen(s->access->host);
+        return s->access->host;
+    }
+    while (*n > 0 && empm__is_digit((unsigned char)host[*n - 1]))
+        --*n;                        /* without its port */
+    if (*n > 0 && host[*n - 1] == ':')
+        --*n;
+    else
+        *n = h->host_len;
+    return host;
+}
+
+/* Runs one item. There is room for EMPM__ITEM_ROOM bytes at least. */
+static char *empm__item_put(empm__facts *f, const empm__item *it, char *at,
+                            const char *end)
+{
+    empm_request *req = f->req;
+    empm__worker *w = req->w;
+    const empm__head *h = &req->head;
+    const uint64_t took = req->began_us != 0 ? f->end_us - req->began_us : 0;
+    const int known = h->target_len > 0;     /* the request line made sense */
+    const char *s = NULL;
+    empm__peer p;
+    size_t n = 0;
+    int i, named = it->nonly == 0;
+    if (it->letter == '\0')
+        return empm__add(at, it->text, it->len);
+    for (i = 0; i < it->nonly; i++)
+        named |= it->only[i] == f->status;
+    if (it->nonly > 0 && named == it->negated)
+        return EMPM__ADD(at, "-");
+    switch (it->letter) {
+    case 'h': case 'a':
+        p = it->unit == 'c' ? *empm__peer_of(req) : empm__client_of(req);
+        return empm__put_peer(at, &p);
+    case 'A': return empm__put_local(at, req);
+    case 't': return empm__put_time(f, it, at);
+    case 'r': return empm__put_line(f, at, end);
+    case 's': return empm__put_number(at, f->status);
+    case 'b':
+        return f->body > 0 ? empm__put_number(at, f->body) : EMPM__ADD(at, "-");
+    case 'B': return empm__put_number(at, f->body);
+    case 'D': return empm__put_number(at, (int64_t)took);
+    case 'T':
+        return empm__put_number(at, (int64_t)(it->unit == 'u' ? took
+                                              : it->unit == 'm' ? took / 1000
+                                              : took / 1000000));
+    case 'X':
+        *at++ = f->aborted ? 'X' : req->close ? '-' : '+';
+        return at;
+    case 'p':
+        return empm__put_number(
+            at, it->unit == 'r' ? empm__peer_of(req)->port
+                                : w->s->listeners[req->c->listener].port);
+    case 'k': return empm__put_number(at, req->c->requests);
+    case 'P': return empm__put_number(at, it->unit == 't' ? (int64_t)w->number
+                                                          : w->child->pid);
+    case 'I': return empm__put_number(at, f->got);
+    case 'O': return empm__put_number(at, f->sent);
+    case 'S': return empm__put_number(at, f->got + f->sent);
+    case 'o': return empm__put_field(f, at, end, it->text);
+    case 'i': s = empm__field_find(f->in, h, it->text); break;
+    case 'C': s = req->text != NULL ? empm_cookie(req, it->text) : NULL; break;
+    case 'v': case 'V':
+        s = empm__server_name(f, &n, it->letter == 'V');
+        return empm__put(f, at, end, s, n);
+    case 'm':
+        return empm__put(f, at, end, known ? f->in + h->method : NULL,
+                         h->method_len);
+    case 'U':                            /* as it was sent, unlike Apache */
+        return empm__put(f, at, end, known ? f->in + h->path : NULL,
+                         h->path_len);
+    case 'q':
+        if (!known)
+            break;
+        n = h->target + h->target_len - h->query;
+        if (n > 0)
+            *at++ = '?';
+        return empm__put(f, at, end, f->in + h->query, n);
+    case 'H':
+        return known ? empm__add(at, h->minor ? "HTTP/1.1" : "HTTP/1.0", 8)
+                     : EMPM__ADD(at, "-");
+    }
+    return empm__put_string(f, at, end, s);  /* l, u, L: nobody knows */
+}
+
+/* --- lines and pages ------------------------------------------------------ */
+
+/* Writes a page of lines; it is empty then. No lock is held meanwhile. */
+static void empm__lines_save(empm__child *ch, empm__access_log *l,
+                             empm__page *p)
+{
+    const char *s = empm__page_data(p), *end = s + p->end;
+    uint32_t lost = 0;
+    p->end = 0;
+    /* a full disk has taken half a line: the next must not become part of it */
+    if (empm__load(&l->torn) && write(l->fd, "\n", 1) == 1)
+        empm__store(&l->torn, 0u);
+    while (s < end) {
+        const ssize_t r = write(l->fd, s, (size_t)(end - s));
+        if (r > 0)
+            s += r;
+        else if (r == 0 || errno != EINTR)
+            break;
+    }
+    if (s == end)
+        return;
+    if (s > empm__page_data(p) && s[-1] != '\n')
+        empm__store(&l->torn, 1u);
+    empm__log_child(ch, EMPM_LOG_ERROR, 646, "CustomLog %s: %s; its lines are "
+                    "lost (%u before these)", l->name, strerror(errno),
+                    empm__load(&ch->score->unlogged));
+    for (; s < end; s++)
+        lost += *s == '\n';
+    __atomic_fetch_add(&ch->score->unlogged, lost, __ATOMIC_RELAXED);
+}
+
+/* Writes what all workers have gathered, each page as it is found. A page goes
+ * back to its place, unless there is a new one. */
+static void empm__lines_collect(empm__child *ch)
+{
+    empm__access_logs *a = ch->s->access;
+    uint32_t k;
+    int i;
+    if (a == NULL)
+        return;
+    /* first: a line that comes later makes it due again */
+    __atomic_store_n(&ch->lines_due_ms, EMPM__NEVER, __ATOMIC_SEQ_CST);
+    for (i = 0; i < ch->nworkers; i++)
+        for (k = 0; k < a->n; k++) {
+            empm__page **place = &ch->workers[i].lines[k], *none = NULL;
+            empm__page *p = __atomic_exchange_n(place, none, __ATOMIC_SEQ_CST);
+            if (p == NULL)
+                continue;
+            if (p->end > 0)
+                empm__lines_save(ch, &a->of[k], p);
+            if (!__atomic_compare_exchange_n(place, &none, p, 0,
+                                             __ATOMIC_ACQ_REL,
+                                             __ATOMIC_RELAXED))
+                EMPM_FREE(p);
+        }
+}
+
+/* The end: no worker runs any more. */
+static void empm__lines_end(empm__child *ch)
+{
+    uint32_t k;
+    int i;
+    empm__lines_collect(ch);
+    for (i = 0; i < ch->nworkers; i++)
+        for (k = 0; k < EMPM_MAX_LIST; k++) {
+            EMPM_FREE(ch->workers[i].lines[k]);
+            ch->workers[i].lines[k] = NULL;
+        }
+}
+
+/* The line of one log into the page, or not: 0, it does not fit. */
+static int empm__line_put(empm__facts *f, const empm__access_log *l,
+                          empm__page *p)
+{
+    char *at = empm__page_data(p) + p->end;
+    const char *end = empm__page_data(p) + EMPM__PAGE_ROOM;
+    uint32_t i;
+    f->cut = 0;
+    if ((size_t)(end - at) < l->least)
+        return 0;
+    for (i = 0; i < l->nitems; i++)
+        at = empm__item_put(f, &l->items[i], at, end - l->items[i].tail);
+    *at++ = '\n';
+    if (f->cut && p->end > 0)
+        return 0;                    /* alone in a page there is more room */
+    p->end = (uint32_t)(at - empm__page_data(p));
+    return 1;
+}
+
+/* The request is over: its line into each log. `aborted`: too early. */
+static void empm__access(empm_request *req, int aborted)
+{
+    empm__worker *w = req->w;
+    empm__child *ch = w->child;
+    empm__access_logs *a = w->s->access;
+    empm__facts f;
+    uint32_t k, never = EMPM__NEVER;
+    if (a == NULL || (req->answer == EMPM__OPEN && req->text == NULL))
+        return;                      /* none, or not even a request */
+    empm__facts_of(&f, req, aborted);
+    for (k = 0; k < a->n; k++) {
+        empm__page *p = __atomic_exchange_n(&w->lines[k], (empm__page *)NULL,
+                                            __ATOMIC_ACQUIRE);
+        if (p == NULL && (p = empm__page_get(w)) == NULL) {
+            __atomic_fetch_add(&ch->score->unlogged, 1u, __ATOMIC_RELAXED);
+            empm__log_worker(w, EMPM_LOG_ERROR, 5403, "no memory for a line of "
+                             "CustomLog %s", a->of[k].name);
+            continue;
+        }
+        if (!empm__line_put(&f, &a->of[k], p)) {
+            empm__lines_save(ch, &a->of[k], p);
+            empm__line_put(&f, &a->of[k], p);
+        }
+        /* who has collected meanwhile may have brought the old one back */
+        empm__page_put(w, __atomic_exchange_n(&w->lines[k], p,
+                                              __ATOMIC_SEQ_CST));
+    }
+    /* seq_cst, as in empm__lines_collect: it sees the page, or we see NEVER */
+    if (__atomic_load_n(&ch->lines_due_ms, __ATOMIC_SEQ_CST) == EMPM__NEVER &&
+        __atomic_compare_exchange_n(&ch->lines_due_ms, &never,
+                                    empm__after(empm__now_ms(), EMPM__LINES_MS),
+                                    0, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
+        empm__order(&ch->poller, EMPM__ORDER_LOOK);
+}
+
+/* --- directives ----------------------------------------------------------- */
+
+/* The format called `name`, or NULL: the last LogFormat of that name, or one of
+ * those that Apache's own configuration has. */
+static const char *empm__format_named(const empm_config *cfg, const char *name,
+                                      char *buf, size_t n)
+{
+    static const char *const ours[][2] = {
+        { "common", "%h %l %u %t \"%r\" %>s %b" },
+        { "combined", "%h %l %u %t \"%r\" %>s %b \"%{Referer}i\" "
+                      "\"%{User-Agent}i\"" },
+        { "combinedio", "%h %l %u %t \"%r\" %>s %b \"%{Referer}i\" "
+                        "\"%{User-Agent}i\" %I %O" },
+        { "vhost_combined", "%v:%p %h %l %u %t \"%r\" %>s %O \"%{Referer}i\" "
+                            "\"%{User-Agent}i\"" },
+        { "referer", "%{Referer}i -> %U" },
+        { "agent", "%{User-Agent}i" }
+    };
+    char nickname[64];
+    size_t i;
+    for (i = EMPM_MAX_LIST; i-- > 0;) {
+        const char *p = cfg->log_format[i];
+        if (p != NULL && empm__word(&p, buf, n) == 1 &&
+            empm__word(&p, nickname, sizeof nickname) == 1 &&
+            strcmp(nickname, name) == 0)
+            return buf;
+    }
+    for (i = 0; i < EMPM__COUNT(ours); i++)
+        if (strcmp(ours[i][0], name) == 0)
+            return ours[i][1];
+    return NULL;
+}
+
+static int empm__format_say(empm__access_log *l, const char *directive,
+                            const char *format, empm__report *rep)
+{
+    size_t at;
+    const char *why = empm__format_compile(l, format, &at);
+    if (why == NULL)
+        return EMPM_OK;
+    if (l->items == NULL)
+        rep->result = EMPM_ENOMEM;
+    if (format[at] == '%' && l->items != NULL)
+        empm__say(rep, EMPM_LOG_ERROR, 5401, "%s: \"%.12s\" at byte %u of the "
+                  "format %s", directive, format + at, (unsigned)at + 1, why);
+    else
+        empm__say(rep, EMPM_LOG_ERROR, 5401, "%s: the format %s", directive,
+                  why);
+    return rep->result;
+}
+
+/* CustomLog "file format": compiles the format; file goes to `file`. */
+static int empm__access_parse(const empm_config *cfg, const char *text,
+                              empm__access_log *l, char *file, size_t n,
+                              empm__report *rep)
+{
+    char word[1024], named[1024], extra[2];
+    const char *p = text, *format = word, *why = NULL;
+    if (empm__word(&p, file, n) != 1 ||
+        empm__word(&p, word, sizeof word) != 1 ||
+        empm__word(&p, extra, sizeof extra) != 0)
+        why = "takes a file and a format, in quotes where there are spaces";
+    else if (*file == '|')
+        why = "writes to files only";
+    else if (strchr(word, '%') == NULL &&
+             (format = empm__format_named(cfg, word, named, sizeof named)) ==
+                 NULL)
+        why = "no LogFormat is called like that";
+    if (why == NULL)
+        return empm__format_say(l, "CustomLog", format, rep);
+    empm__say(rep, EMPM_LOG_ERROR, 5400, "CustomLog %.300s: %s", text, why);
+    return EMPM_EINVAL;
+}
+
+static void empm__access_check(const empm_config *cfg, empm__report *rep)
+{
+    empm__access_log l;
+    char word[1024], nickname[64];
+    size_t i;
+    for (i = 0; i < EMPM_MAX_LIST; i++) {
+        const char *p = cfg->log_format[i];
+        l.items = NULL;
+        if (p != NULL && (empm__word(&p, word, sizeof word) != 1 ||
+                          empm__word(&p, nickname, sizeof nickname) != 1 ||
+                          p[strspn(p, " \t")] != '\0'))
+            empm__say(rep, EMPM_LOG_ERROR, 5400, "LogFormat %.300s: takes a "
+                      "format in quotes and a nickname", cfg->log_format[i]);
+        else if (p != NULL)
+            empm__format_say(&l, "LogFormat", word, rep);
+        EMPM_FREE(l.items);
+        l.items = NULL;
+        if (cfg->custom_log[i] != NULL)
+            empm__access_parse(cfg, cfg->custom_log[i], &l, word, sizeof word,
+                               rep);
+        EMPM_FREE(l.items);
+    }
+}
+
+static void empm__access_free(empm__access_logs *a)
+{
+    uint32_t k;
+    for (k = 0; a != NULL && k < a->n; k++) {
+        if (a->of[k].owner)
+            close(a->of[k].fd);
+        EMPM_FREE(a->of[k].items);
+    }
+    EMPM_FREE(a);
+}
+
+/* Opens all access logs; a file that is named twice, once. */
+static int empm__access_open(const empm_config *cfg, empm__access_logs **out,
+                             empm__report *rep)
+{
+    char file[1024], path[1200];
+    empm__access_logs *a;
+    uint32_t i, k;
+    int r = EMPM_OK;
+    if (cfg->custom_log[0] == NULL)
+        return EMPM_OK;
+    if ((a = (empm__access_logs *)EMPM_MALLOC(sizeof *a)) == NULL)
+        return EMPM_ENOMEM;
+    memset(a, 0, sizeof *a);
+    if (cfg->server_name != NULL)
+        snprintf(a->host, sizeof a->host, "%s", cfg->server_name);
+    else if (gethostname(a->host, sizeof a->host - 1) != 0)
+        snprintf(a->host, sizeof a->host, "localhost");
+    for (i = 0; i < EMPM_MAX_LIST && cfg->custom_log[i] != NULL; i++) {
+        empm__access_log *l = &a->of[i];
+        a->n = i + 1;
+        if ((r = empm__access_parse(cfg, cfg->custom_log[i], l, file,
+                                    sizeof file, rep)) < 0)
+            break;
+        snprintf(l->name, sizeof l->name, "%s", file);
+        for (k = 0; k < i && strcmp(a->of[k].name, l->name) != 0; k++)
+            ;
+        if (k < i)
+            l->fd = a->of[k].fd;
+        else if ((l->fd = empm__log_file(empm__path_of(cfg, file, path,
+                                                       sizeof path))) >= 0)
+            l->owner = 1;
+        else {
+            empm__say(rep, EMPM_LOG_ERROR, 649, "cannot open CustomLog %s: %s",
+                      file, strerror(errno));
+            r = EMPM_ESYS;
+            break;
+        }
+    }
+    if (r < 0)
+        empm__access_free(a);
+    else
+        *out = a;
+    return r;
+}
+
+#else
+
+#define empm__access(req, aborted) ((void)0)
+
+#endif /* EVENTMPM_NO_ACCESS_LOG */
+
 /* ---------------------------------------------------------------------------
  * >>steps -- what the steps of a connection share
  *
@@ -7173,6 +8335,8 @@ static ssize_t empm__recv(empm__worker *w, empm__conn *c, void *buf, size_t n)
         r = empm__transport_of(c)->recv(c, buf, n);
         if (r > 0) {
             w->turn_bytes += (uint32_t)r;
+            if (c->req != NULL)
+                c->req->got += r;
             if ((size_t)r < n &&
                 !empm__conn_noted(c, EMPM__READY_RDHUP | EMPM__READY_HUP))
                 c->flags |= EMPM__F_DRAINED;
@@ -7269,8 +8433,8 @@ static int empm__write_late(empm__worker *w, empm_request *req)
     now = empm__acked(req);
     if (now <= req->acked) {
         empm__bump(&w->score->timeouts, 1u);
-        empm__log(w->cfg, EMPM_LOG_INFO, 5003, "%s takes nothing for Timeout of "
-                  "%d ms: dropped", empm_peer(req), w->cfg->timeout_ms);
+        empm__log_req(req, EMPM_LOG_INFO, 5003, "takes nothing for Timeout of "
+                      "%d ms: dropped", w->cfg->timeout_ms);
         return 1;
     }
     req->acked = now;
@@ -7435,7 +8599,7 @@ static enum empm__state empm__head_complete(empm__worker *w, empm__conn *c,
                            : h->length > 0 ? h->length : 0;
     req->in_start = h->line;
     req->text = req->in;                 /* it stays where it is from here */
-    req->began_us = w->turn_us;
+    req->head_us = w->turn_us;
     empm__store(&w->score->began_us, w->turn_us);
     empm__score_request(w, req);
     req->no_body = strcmp(req->in + h->method, "HEAD") == 0;
@@ -7505,9 +8669,8 @@ static enum empm__state empm__proxy_refuse(empm__worker *w, empm_request *req,
 {
     empm__bump(&w->score->proxy_refused, 1u);
     empm__peer_at(&w->child->slab, w->index)->family = EMPM__PEER_UNASKED;
-    if (empm__log_due(&w->child->proxy_log_ms, empm__clock(w)))
-        empm__log(w->cfg, EMPM_LOG_WARN, code, "%s on Listen %s: %s; closed",
-                  empm_peer(req), w->s->listeners[req->c->listener].text, why);
+    empm__log_req(req, EMPM_LOG_WARN, code, "on Listen %s: %s; closed",
+                  w->s->listeners[req->c->listener].text, why);
     return EMPM__CLOSED;
 }
 
@@ -7578,7 +8741,13 @@ static enum empm__state empm__do_read_head(empm__worker *w, empm__conn *c,
         return EMPM__CLOSED;
     for (;;) {
         ssize_t n;
-        int r = req->in_end > req->in_start
+        int r;
+        if (req->began_us == 0 && req->in_end > req->in_start) {
+            req->began_us = w->turn_us;
+            if (w->s->access != NULL)    /* nobody can ask after a reset */
+                empm__peer_of(req);
+        }
+        r = req->in_end > req->in_start
                     ? empm__head_parse(&req->head, cfg, &w->s->chars, req,
                                        req->in, req->in_end)
                     : 0;
@@ -7666,9 +8835,10 @@ static int empm__body_room_for(empm__worker *w, empm_request *req, size_t need)
     }
     req->body_fd = empm__unnamed_file(w->s->spool_dir);
     if (req->body_fd < 0) {
-        empm__log(cfg, EMPM_LOG_ERROR, 5004, "SpoolDirectory %s: %s",
-                  cfg->spool_directory, strerror(errno));
-        return errno == ENOSPC ? 507 : 503;
+        const int full = errno == ENOSPC;
+        empm__log_req(req, EMPM_LOG_ERROR, 5004, "SpoolDirectory %s: %s",
+                      cfg->spool_directory, strerror(errno));
+        return full ? 507 : 503;
     }
     req->body_mode = EMPM__BODY_SPOOL;
     return -1;                       /* what is in memory has to follow */
@@ -7679,7 +8849,8 @@ static int empm__body_spool(empm__worker *w, empm_request *req,
 {
     if (!empm__reserve(&w->child->pool.spool_bytes, (int64_t)n,
                        w->cfg->max_spool_bytes)) {
-        empm__log(w->cfg, EMPM_LOG_ERROR, 5005, "MaxSpoolBytes is reached");
+        empm__log_req(req, EMPM_LOG_ERROR, 5005, "MaxSpoolBytes of %lld is "
+                      "reached", (long long)w->cfg->max_spool_bytes);
         return 503;
     }
     req->body_spooled += (int64_t)n;
@@ -7688,8 +8859,8 @@ static int empm__body_spool(empm__worker *w, empm_request *req,
         if (r < 0 && errno == EINTR)
             continue;
         if (r <= 0) {
-            empm__log(w->cfg, EMPM_LOG_ERROR, 5004, "SpoolDirectory %s: %s",
-                      w->cfg->spool_directory, strerror(errno));
+            empm__log_req(req, EMPM_LOG_ERROR, 5004, "SpoolDirectory %s: %s",
+                          w->cfg->spool_directory, strerror(errno));
             return 507;
         }
         req->body_len += (size_t)r;
@@ -8140,6 +9311,7 @@ static enum empm__state empm__written(empm__worker *w, empm__conn *c,
 {
     const empm_config *cfg = w->cfg;
     const int more = req->in_end > req->in_start;
+    empm__access(req, 0);
     if (req->close || req->body_open) {
         int linger = req->linger || req->body_open || more, unread = 0;
         if (!linger && !req->last_asked) {
@@ -8183,6 +9355,7 @@ static enum empm__state empm__do_write(empm__worker *w, empm__conn *c,
             req->file == NULL &&
             req->out_bytes < EMPM__PAGE_ROOM &&
             !empm__turn_over(w)) {
+            empm__access(req, 0);
             empm__request_next(req);     /* its answer joins this one */
             return EMPM__READ_HEAD;
         }
@@ -8358,8 +9531,8 @@ static void empm__conn_enter(empm__worker *w, empm__conn *c,
 {
     EMPM__ON_TRANSITION((int)c->state, (int)to);
     if (!empm__transition_ok((int)c->state, (int)to)) {
-        empm__log(w->cfg, EMPM_LOG_CRIT, 5006, "no way from state %d to %d",
-                  (int)c->state, (int)to);
+        empm__log_worker(w, EMPM_LOG_CRIT, 5006, "no way from state %d to %d",
+                         (int)c->state, (int)to);
         to = EMPM__CLOSED;
     }
     c->state = (uint8_t)to;
@@ -8371,6 +9544,10 @@ static void empm__conn_retire(empm__worker *w, empm__conn *c)
 {
     empm__child *ch = w->child;
     const uint32_t i = w->index;
+    if (c->req != NULL) {
+        c->req->w = w;
+        empm__access(c->req, 1);
+    }
     empm__flight_end(w, c);
     empm__conn_next_serial(c);           /* all tickets are stale from here */
     if (!(c->flags & EMPM__F_CLOSED))
@@ -8428,7 +9605,7 @@ static void empm__conn_run(empm__worker *w, uint32_t index)
     if (c->req != NULL)
         c->req->w = w;
     empm__store(&w->score->status, (uint32_t)empm__letters[c->state]);
-    if (c->req != NULL && c->req->began_us != 0)
+    if (c->req != NULL && c->req->head_us != 0)
         empm__score_request(w, c->req);
     c->flags &= (uint8_t)~EMPM__F_DRAINED;
     if (c->flags & EMPM__F_CLOSED) {
@@ -8477,6 +9654,15 @@ static void empm__conn_run(empm__worker *w, uint32_t index)
     }
 }
 
+/* What falls due now and then and may wait for a disk. */
+static void empm__chore(empm__child *ch)
+{
+#ifndef EVENTMPM_NO_ACCESS_LOG
+    empm__lines_collect(ch);
+#endif
+    (void)ch;
+}
+
 static void empm__open_gate(void *arg)
 {
     empm__order(&((empm__child *)arg)->poller, EMPM__ORDER_GATE);
@@ -8491,10 +9677,14 @@ static void *empm__worker_main(void *arg)
     uint32_t i;
     if (cfg->on_thread_start != NULL && !w->child->admin &&
         cfg->on_thread_start(w->s, &w->thread_data, cfg->user) != 0)
-        empm__log(cfg, EMPM_LOG_ERROR, 5007, "on_thread_start has failed");
+        empm__log_worker(w, EMPM_LOG_ERROR, 5007, "on_thread_start has failed");
     empm__store(&w->score->status, (uint32_t)'_');
     while ((i = empm__queue_pop(&w->child->queue, w->number, empm__listen,
                                 empm__open_gate, w->child)) != EMPM__NIL) {
+        if (i == EMPM__CHORE) {
+            empm__chore(w->child);
+            continue;
+        }
         empm__conn_run(w, i);
         empm__store(&w->turn_began, EMPM__NEVER);
         empm__store(&w->score->status, (uint32_t)'_');
@@ -10180,8 +11370,8 @@ static void empm__listen_set(empm__child *ch, int on)
         if (empm__listens_to(ch, k) &&
             empm__poller_listen(&ch->poller, ch->s->listeners[k].fd,
                                 (uint32_t)k, on) < 0 && on)
-            empm__log(ch->cfg, EMPM_LOG_ERROR, 5008, "cannot listen on %s: %s",
-                      ch->s->listeners[k].text, strerror(errno));
+            empm__log_child(ch, EMPM_LOG_ERROR, 5008, "cannot listen on %s: %s",
+                            ch->s->listeners[k].text, strerror(errno));
 }
 
 /* Tells the parent that something has changed; one byte, never waits. */
@@ -10196,19 +11386,22 @@ static void empm__tell_parent(empm__child *ch, char what)
 static void empm__pause(empm__child *ch, uint32_t why, uint32_t now_ms,
                         const char *reason)
 {
+    uint32_t idle;
     ch->paused |= why;
     empm__store(&ch->score->paused, ch->paused);
     empm__listen_set(ch, 0);
     if (why & (EMPM__PAUSE_FDS | EMPM__PAUSE_FULL)) {
         ch->retry_ms = empm__after(now_ms, 100);
         empm__store(&ch->want_retired, 1u);
-        if (empm__now_us() >= ch->pause_log_us) {
-            ch->pause_log_us = empm__now_us() + 60000000u;
-            empm__log(ch->cfg, EMPM_LOG_ERROR, 5009,
-                      "accepting pauses with %u connections open: %s",
-                      ch->slab.in_use, reason);
+        if (empm__now_us() >= ch->tell_pause_us) {
+            ch->tell_pause_us = empm__now_us() + 60000000u;
             empm__tell_parent(ch, 'p');
         }
+        idle = empm__load(&ch->score->idle_workers);
+        empm__log_child(ch, EMPM_LOG_ERROR, 5009, "accepting pauses: %s (%u "
+                        "connections, %u queued, %u workers busy, %u idle)",
+                        reason, ch->slab.in_use, empm__load(&ch->score->queued),
+                        (uint32_t)ch->nworkers - idle, idle);
     }
 }
 
@@ -10263,12 +11456,10 @@ static void empm__admit(empm__child *ch, int fd, int k,
             close(fd);
             empm__slab_put(&ch->slab, i);
             empm__bump(&ch->score->refused, 1u);
-            if (empm__log_due(&ch->refused_log_ms, now_ms))
-                empm__log(cfg, EMPM_LOG_WARN, 5306, "%s has as many "
-                          "connections as MaxConnectionsPerPeer of %d allows: "
-                          "refused",
-                          empm__peer_text(p, 0, text, sizeof text),
-                          cfg->max_connections_per_peer);
+            empm__log_child(ch, EMPM_LOG_WARN, 5306, "%s has as many "
+                            "connections as MaxConnectionsPerPeer of %d allows: "
+                            "refused", empm__peer_text(p, 0, text, sizeof text),
+                            cfg->max_connections_per_peer);
             return;
         }
     }
@@ -10581,7 +11772,9 @@ static int empm__end_round(empm__child *ch, empm__batch *b)
     }
     /* all that is the listener's has been done */
     pthread_mutex_lock(&q->lock);
-    given = q->count > 0;
+    if (empm__late(empm__load(&ch->lines_due_ms), b->now_ms))
+        q->chore = 1;
+    given = q->count > 0 || q->chore;
     if (given)
         empm__queue_end_round_locked(q);
     empm__queue_unlock(q, old ? 2 : 1);
@@ -10601,6 +11794,7 @@ static int empm__poll_timeout(const empm__child *ch, uint32_t now_ms)
         at = empm__after(now_ms, 2);  /* to close the gate in time */
     at = empm__earlier(at, ch->stop_ms);
     at = empm__earlier(at, empm__load(&ch->files.due_ms));
+    at = empm__earlier(at, empm__load(&ch->lines_due_ms));
     if (at != EMPM__NEVER) {
         t = empm__until(at, now_ms);
         t = t > 0 ? t : 0;
@@ -10686,14 +11880,32 @@ static void empm__listen(void *arg)
         }
 }
 
+/* The same for the standby, who has it because no worker is free: so a chore is
+ * his. Meanwhile nobody listens, unless a worker comes back. */
+static void empm__listen_standby(void *arg)
+{
+    empm__child *ch = (empm__child *)arg;
+    int chore;
+    empm__listen(arg);
+    pthread_mutex_lock(&ch->queue.lock);
+    chore = empm__queue_chore_locked(&ch->queue);
+    pthread_mutex_unlock(&ch->queue.lock);
+    if (chore)
+        empm__chore(ch);
+}
+
 static void *empm__standby_main(void *arg)
 {
     empm__child *ch = (empm__child *)arg;
     int i;
     empm__listen_set(ch, 1);             /* the role is ours at first */
-    empm__queue_stand_by(&ch->queue, empm__listen, ch);
+    empm__queue_stand_by(&ch->queue, empm__listen_standby, ch);
     for (i = 0; i < ch->started; i++)
         pthread_join(ch->workers[i].thread, NULL);
+#ifndef EVENTMPM_NO_ACCESS_LOG
+    empm__lines_end(ch);
+#endif
+    empm__log_rest(ch);
     pthread_mutex_lock(&ch->done_lock);
     ch->done = 1;
     pthread_cond_broadcast(&ch->done_cond);
@@ -10789,7 +12001,8 @@ static int empm__child_init(empm__child *ch, empm_server *s, int slot,
     ch->stop_ms = ch->retry_ms = EMPM__NEVER;
     ch->pool.most = (size_t)(cfg->max_mem_free / EMPM_PAGE_BYTES);
     pthread_mutex_init(&ch->pool.lock, NULL);
-    ch->files.due_ms = EMPM__NEVER;
+    ch->files.due_ms = ch->lines_due_ms = EMPM__NEVER;
+    ch->pid = (long)getpid();
 #ifndef EVENTMPM_NO_FILES
     pthread_mutex_init(&ch->files.lock, NULL);
 #endif
@@ -11348,6 +12561,13 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
     if (stat(cfg->spool_directory, &st) < 0 || !S_ISDIR(st.st_mode))
         empm__say(rep, EMPM_LOG_ERROR, 5107, "SpoolDirectory %s is not a directory",
                   cfg->spool_directory);
+    if (cfg->error_log != NULL && (*cfg->error_log == '|' ||
+                                   empm__log_facility(cfg->error_log) == -1))
+        empm__say(rep, EMPM_LOG_ERROR, 5402, "ErrorLog %s: is no file, stderr "
+                  "or syslog:facility", cfg->error_log);
+#ifndef EVENTMPM_NO_ACCESS_LOG
+    empm__access_check(cfg, rep);
+#endif
 #ifndef EVENTMPM_NO_PROXY
     if (empm__nets_init(&nets, cfg, rep) == EMPM_OK)
         empm__nets_free(&nets);
@@ -11586,8 +12806,32 @@ static void empm__report_to_log(enum empm_log_level level, const char *line,
                                 void *user)
 {
     const empm_config *cfg = (const empm_config *)user;
-    if (cfg->log != NULL && (int)level <= cfg->log_level)
-        cfg->log(level, line, cfg->user);
+    if (empm__log_wanted(cfg, level))
+        empm__log_line(cfg, level, -1, line);
+}
+
+/* Opens the ErrorLog; messages go there from now on. */
+static int empm__log_open(empm_config *cfg, empm__report *rep)
+{
+    const char *name = cfg->error_log;
+    char path[1200];
+    int to = 0, facility;
+    if (name == NULL || strcmp(name, "stderr") == 0)
+        ;
+    else if ((facility = empm__log_facility(name)) >= 0) {
+        openlog("eventmpm", LOG_PID | LOG_NDELAY, facility);
+        to = ~facility;
+    } else {
+        to = empm__log_file(empm__path_of(cfg, name, path, sizeof path));
+        if (to < 0) {
+            empm__say(rep, EMPM_LOG_ERROR, 91, "cannot open ErrorLog %s: %s",
+                      name, strerror(errno));
+            return EMPM_ESYS;
+        }
+    }
+    tzset();                         /* before a chroot hides its files */
+    cfg->log_target = to;
+    return EMPM_OK;
 }
 
 static void empm__server_free(empm_server *s)
@@ -11601,6 +12845,14 @@ static void empm__server_free(empm_server *s)
     }
     if (s->spool_dir >= 0)
         close(s->spool_dir);
+#ifndef EVENTMPM_NO_ACCESS_LOG
+    empm__access_free(s->access);
+#endif
+    if (s->log_target > 0) {
+        if (s->cfg->log_target == s->log_target)
+            s->cfg->log_target = 0;
+        close(s->log_target);
+    }
     empm__routes_free(&s->routes);
     empm__routes_free(&s->admin_routes);
 #ifndef EVENTMPM_NO_PROXY
@@ -11668,6 +12920,15 @@ static int empm__server_new(empm_config *cfg, int shared,
     s->parent_fd = s->spool_dir = -1;
     s->owner = getpid();
     empm__chars_init(&s->chars);
+    if (cfg->log == empm__log_stderr) {
+        if ((r = empm__log_open(cfg, &rep)) < 0)
+            goto done;
+        s->log_target = cfg->log_target;
+    }
+#ifndef EVENTMPM_NO_ACCESS_LOG
+    if ((r = empm__access_open(cfg, &s->access, &rep)) < 0)
+        goto done;
+#endif
     if ((r = empm__routes_init(&s->routes, cfg->routes, &s->chars, &rep)) < 0)
         goto done;
 #ifndef EVENTMPM_NO_PROXY
@@ -11954,21 +13215,6 @@ static void empm__signals_restore(empm__signal_set *set)
     }
     empm__signal_fd = -1;
     set->taken = 0;
-}
-
-/* The log of empm_run() and empm_main(): one write() per line, to stderr. */
-static void empm__log_stderr(enum empm_log_level level, const char *line,
-                             void *user)
-{
-    char text[1200], date[30];
-    int n;
-    ssize_t r;
-    (void)user;
-    empm__format_date(date, (int64_t)time(NULL));
-    n = snprintf(text, sizeof text, "[%s] [%s] [pid %ld] %s\n", date,
-                 empm__level_name(level), (long)getpid(), line);
-    r = write(2, text, empm__min((size_t)n, sizeof text - 1));
-    (void)r;
 }
 
 typedef struct empm__source {        /* where configurations come from */

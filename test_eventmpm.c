@@ -27,6 +27,9 @@ static void  test_free(void *p);
 #define EMPM__FILE_REST_S  -5
 #define EMPM__FILE_KEEP_MS 500
 
+/* Lines of an access log gather for so long. */
+#define EMPM__LINES_MS 150
+
 #define EVENTMPM_IMPLEMENTATION
 #include "eventmpm.h"
 
@@ -2719,6 +2722,255 @@ TEST(config, directives_as_apache_spells_them)
     empm_config_free(&cfg);
 }
 
+/* ---------------------------------------------------------------------------
+ * >>log -- every message has a number, a shape and a limit
+ * ------------------------------------------------------------------------- */
+
+/* A file of this test's, read whole; the caller frees. */
+static char *slurp_path(const char *path)
+{
+    int fd = open(path, O_RDONLY);
+    char *text = slurp(fd);
+
+    if (fd >= 0)
+        close(fd);
+    return text;
+}
+
+static int lines_in(const char *text)
+{
+    int n = 0;
+
+    for (; *text != 0; text++)
+        n += *text == '\n';
+    return n;
+}
+
+/* Does text match? In the pattern '#' is digits, '*' anything but a line's end
+ * up to the byte after it. */
+static int like(const char *text, const char *pattern)
+{
+    for (; *pattern != 0; pattern++) {
+        if (*pattern == '#') {
+            if (!empm__is_digit((unsigned char)*text))
+                return 0;
+            while (empm__is_digit((unsigned char)*text))
+                text++;
+        } else if (*pattern == '*') {
+            while (*text != 0 && *text != '\n' && *text != pattern[1])
+                text++;
+        } else if (*text++ != *pattern)
+            return 0;
+    }
+    return *text == 0;
+}
+
+static void mark_codes(unsigned char *marks, unsigned char bit,
+                       const char *from, const char *to)
+{
+    for (; from < to; from++) {
+        size_t n = strspn(from, "0123456789");
+        if (n > 0) {
+            long code = strtol(from, NULL, 10);
+            if (code >= 20 && code < 10000 && n <= 4)
+                marks[code] |= bit;
+            from += n;
+        }
+    }
+}
+
+TEST(log, table_of_codes)            /* in the manual: all, each once */
+{
+    static const char *const calls[] = {
+        "empm__log(", "empm__log_child(", "empm__log_worker(", "empm__log_req(",
+        "empm__say(", "empm__clamp(", "empm__proxy_refuse("
+    };
+    unsigned char marks[10000];      /* 1: in the table, 2: called, 4: a number */
+    char *text = slurp_path("eventmpm.h"), *p, *end, *code;
+    int last = -1, i;
+    size_t k;
+
+    memset(marks, 0, sizeof marks);
+    p = strstr(text, " * MESSAGES ");
+    code = strstr(text, "#ifdef EVENTMPM_IMPLEMENTATION\n");
+    if (!CHECK(p != NULL && code != NULL && p < code)) {
+        free(text);
+        return;
+    }
+    end = strstr(p, "===");
+    for (; p < end; p = strchr(p, '\n') + 1) {
+        char *at = p, *stop = strchr(p, '\n');
+        for (; at + 6 < stop; at++)      /* two spaces, number, two spaces */
+            if (at[0] == ' ' && at[1] == ' ' &&
+                strspn(at + 2, "0123456789") == 4 && at[6] == ' ' && at[7] == ' ') {
+                i = (int)strtol(at + 2, NULL, 10);
+                if (i <= last)
+                    fail(__FILE__, __LINE__, "%04d stands behind %04d", i, last);
+                last = i;
+                marks[i] |= 1;
+            }
+    }
+    for (k = 0; k < EMPM__COUNT(calls); k++)
+        for (p = code; (p = strstr(p, calls[k])) != NULL; p += strlen(calls[k]))
+            mark_codes(marks, 2, p, p + strcspn(p, "\";{"));
+    mark_codes(marks, 4, code, text + strlen(text));
+    for (i = 0; i < 10000; i++) {
+        if ((marks[i] & 3) == 2)
+            fail(__FILE__, __LINE__, "%04d is logged and not in the table", i);
+        if ((marks[i] & 5) == 1)
+            fail(__FILE__, __LINE__, "%04d is in the table and never logged", i);
+    }
+    CHECK(last > 5000);
+    free(text);
+}
+
+TEST(log, a_line_is_one_write_in_apaches_shape)
+{
+    empm_config cfg = empm_defaults();
+    char path[300], longer[2000], *text;
+
+    memset(longer, 'x', sizeof longer);
+    longer[sizeof longer - 1] = 0;
+    tmp_path(path, sizeof path, "error.log");
+    cfg.log = empm__log_stderr;
+    cfg.log_target = empm__log_file(path);
+    if (!CHECK(cfg.log_target > 2))
+        return;
+    empm__log(&cfg, EMPM_LOG_ERROR, 484, "busy: %d", 7);
+    text = slurp_path(path);
+    if (!CHECK(like(text, "[* * # #:#:#.# #] [mpm_event:error] [pid #:tid -] "
+                    "EMPM0484: busy: 7\n") ||
+               like(text, "[* *  # #:#:#.# #] [mpm_event:error] [pid #:tid -] "
+                    "EMPM0484: busy: 7\n")))
+        printf("%s", text);
+    CHECK_INT(strcspn(strchr(text, '.') + 1, " "), 6);      /* microseconds */
+    free(text);
+    empm__log(&cfg, EMPM_LOG_DEBUG, 484, "below LogLevel");
+    empm__log(&cfg, EMPM_LOG_WARN, 1, "%s", "a\nb\033[31mc\177");
+    empm__log(&cfg, EMPM_LOG_WARN, 1, "%s", longer);
+    text = slurp_path(path);
+    CHECK_INT(lines_in(text), 3);
+    CHECK(strstr(text, "EMPM0001: a?b?[31mc?\n") != NULL);
+    CHECK(strchr(text, '\033') == NULL);
+    CHECK(text[strlen(text) - 1] == '\n');
+    free(text);
+    close(cfg.log_target);
+    unlink(path);
+}
+
+TEST(log, targets)
+{
+    static const struct { const char *name; int facility; } cases[] = {
+        { "syslog", LOG_LOCAL7 }, { "syslog:user", LOG_USER },
+        { "syslog:LOCAL3", LOG_LOCAL3 }, { "syslog:kern", LOG_KERN },
+        { "syslog:loud", -1 }, { "syslogs", -2 }, { "logs/error_log", -2 },
+        { "stderr", -2 }
+    };
+    empm_config cfg = empm_defaults();
+    size_t i;
+
+    cfg.routes = routes;
+    for (i = 0; i < EMPM__COUNT(cases); i++) {
+        context("%s", cases[i].name);
+        CHECK_INT(empm__log_facility(cases[i].name), cases[i].facility);
+        cfg.error_log = cases[i].name;
+        CHECK_INT(empm_check(&cfg, say, NULL), cases[i].facility == -1);
+    }
+    no_context();
+    cfg.error_log = "|rotatelogs x";
+    CHECK_INT(empm_check(&cfg, say, NULL), 1);
+}
+
+TEST(log, error_log_is_a_file)       /* below ServerRoot, 0640 */
+{
+    fixture f;
+    char path[300], *text = NULL;
+    struct stat st;
+    mode_t mask = umask(0);
+
+    fx_init_forked(&f, 1);
+    f.cfg.log = NULL;
+    f.cfg.log_level = EMPM_LOG_INFO;
+    f.cfg.server_root = g_tmp;
+    f.cfg.error_log = "error_log";
+    tmp_path(path, sizeof path, "error_log");
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(get_status(&f, "/misuse?how=nothing"), 500);
+    text = slurp_path(path);
+    CHECK(strstr(text, "] [client 127.0.0.1:") != NULL);
+    CHECK(strstr(text, "] EMPM5002: GET /misuse: gave no answer\n") != NULL);
+    CHECK(strstr(text, ":tid -] EMPM5002") == NULL);       /* a worker said it */
+    CHECK(strstr(text, " [mpm_event:info] ") != NULL);      /* and the parent */
+    free(text);
+    CHECK_INT(stat(path, &st), 0);
+    CHECK_INT(st.st_mode & 07777, 0640);
+    fx_down(&f);
+    unlink(path);
+    umask(mask);
+}
+
+LIVE(log, callbacks_get_client_number_and_text)
+{
+    fixture f;
+
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(get_status(&f, "/misuse?how=nothing"), 500);
+    CHECK_SOON(fx_log_has(&f, "3 [client 127.0.0.1:"), 1000);
+    CHECK(fx_log_has(&f, "] EMPM5002: GET /misuse: gave no answer\n"));
+    fx_down(&f);
+}
+
+LIVE(log, load_does_not_fill_it)     /* ten of a kind, then how many more */
+{
+    fixture f;
+    int i;
+
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < 50; i++)
+        CHECK_INT(get_status(&f, "/misuse?how=nothing"), 500);
+    CHECK_SOON(fx_log_lines(&f, "gave no answer") == 10, 1000);
+    nap(20);
+    CHECK_INT(fx_log_lines(&f, "gave no answer"), 10);
+    if (!f.forked) {
+        empm_stop(f.s);
+        CHECK_INT(empm_wait(f.s, PATIENCE), EMPM_OK);
+        CHECK(fx_log_has(&f, "EMPM5002: 40 more of these were left out"));
+    }
+    fx_down(&f);
+}
+
+TEST(log, limits_are_per_number_and_minute)
+{
+    static empm__log_limit limits[EMPM__LOG_CODES];
+    fixture f;
+    uint32_t i, n = 0;
+
+    fx_init(&f);
+    memset(limits, 0, sizeof limits);
+    for (i = 0; i < 100; i++)
+        n += (uint32_t)empm__log_may(&f.cfg, limits, EMPM_LOG_ERROR, 5003, 10);
+    CHECK_INT(n, 10);
+    CHECK_INT(empm__log_may(&f.cfg, limits, EMPM_LOG_ERROR, 5009, 1), 1);
+    CHECK_INT(empm__log_may(&f.cfg, limits, EMPM_LOG_ERROR, 5009, 1), 0);
+    CHECK(!fx_log_has(&f, "left out"));
+    limits[0].began_ms -= EMPM__LOG_WINDOW_MS - 1000;      /* 59 s later */
+    CHECK_INT(empm__log_may(&f.cfg, limits, EMPM_LOG_ERROR, 5003, 10), 0);
+    limits[0].began_ms -= 1000;
+    CHECK_INT(empm__log_may(&f.cfg, limits, EMPM_LOG_ERROR, 5003, 10), 1);
+    CHECK(fx_log_has(&f, "EMPM5003: 91 more of these were left out"));
+    CHECK_INT(empm__log_may(&f.cfg, limits, EMPM_LOG_ERROR, 5009, 1), 0);
+    for (i = 0; i < EMPM__LOG_CODES; i++)      /* a full table limits no more */
+        empm__log_may(&f.cfg, limits, EMPM_LOG_ERROR, 6000 + (int)i, 1);
+    CHECK_INT(empm__log_may(&f.cfg, limits, EMPM_LOG_ERROR, 7000, 1), 1);
+    CHECK_INT(empm__log_may(&f.cfg, limits, EMPM_LOG_ERROR, 7000, 1), 1);
+    fx_close_files(&f);
+}
+
 #if 0 /* >>model -- the hand-over, for spin: make test-model */
 /*
  * handover.pml: who owns a connection.  A model of >>handover for spin.
@@ -4659,7 +4911,7 @@ LIVE(proxy, long_tlvs)              /* more than a buffer: skipped as they come 
     nap(5);
     cl_shut(&c);
     CHECK_IN(cl_drain(&c, PATIENCE), CL_FIN, CL_RESET);
-    CHECK_INT(fx_log_lines(&f, "EMPM5304: 127.0.0.1:"), 1);
+    CHECK_INT(fx_log_lines(&f, "] EMPM5304: "), 1);
     cl_close(&c);
     for (i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         const unsigned len = (unsigned)sizes[i] + 12;
@@ -4721,8 +4973,8 @@ LIVE(proxy, without_a_header_no_answer)
     cl_shut(&c);
     CHECK_FIN(&c);
     cl_close(&c);
-    CHECK_INT(fx_log_lines(&f, "EMPM530"), 1);
-    CHECK(fx_log_has(&f, "EMPM5304: 127.0.0.1:"));
+    CHECK_INT(fx_log_lines(&f, "[client 127.0.0.1:"), 10);
+    CHECK(fx_log_has(&f, "] EMPM5304: on Listen "));
     if (!f.forked) {
         uint32_t refused = 0;
         int k;
@@ -4803,7 +5055,8 @@ LIVE(proxy, only_from_trusted_peers)
         } else {
             CHECK_IN(cl_drain(&c, PATIENCE), CL_FIN, CL_RESET);
             CHECK_INT(c.in.n, 0);
-            CHECK(fx_log_has(&f, "EMPM5305: 127.0.0.1:"));
+            CHECK(fx_log_has(&f, "[client 127.0.0.1:"));
+            CHECK(fx_log_has(&f, "] EMPM5305: "));
         }
         cl_close(&c);
         fx_down(&f);
@@ -7465,6 +7718,724 @@ LIVE(response, spool_limit_aborts)   /* never cut short in silence */
     cl_close(&c);
     CHECK_INT(get_status(&f, "/hello"), 200);
     fx_down(&f);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>access -- a record per request, whatever the client sends
+ * ------------------------------------------------------------------------- */
+
+/* Gives the server one access log; returns its path. */
+static const char *log_to(fixture *f, char *path, size_t n, const char *format)
+{
+    static char values[EMPM_MAX_LIST][1500];     /* of one fixture at a time */
+    static int number;
+    char name[32];
+    int i = 0;
+
+    while (f->cfg.custom_log[i] != NULL)
+        i++;
+    snprintf(name, sizeof name, "access.%d", number++);
+    tmp_path(path, n, name);
+    snprintf(values[i], sizeof values[i], "%s %s", path, format);
+    f->cfg.custom_log[i] = values[i];
+    return path;
+}
+
+/* What the log says once it has n lines; the caller frees. */
+static char *log_lines(const char *path, int n, int ms)
+{
+    uint64_t end = now_ms() + (uint64_t)SCALED(ms);
+    char *text = slurp_path(path);
+
+    while (lines_in(text) < n && now_ms() < end) {
+        free(text);
+        nap(2);
+        text = slurp_path(path);
+    }
+    CHECK_INT(lines_in(text), n);
+    return text;
+}
+
+/* Takes back what escaping has done; NULL: that was no escape. */
+static char *unescaped(const char *s, size_t n, size_t *len)
+{
+    static const char from[] = "bnrtv\"\\", to[] = "\b\n\r\t\v\"\\";
+    char *out = (char *)malloc(n + 1), *at = out;
+    size_t i;
+
+    for (i = 0; out != NULL && i < n; i++) {
+        const char *named;
+        if ((unsigned char)s[i] < 32 || (unsigned char)s[i] > 126)
+            break;
+        if (s[i] != '\\') {
+            *at++ = s[i];
+        } else if (i + 3 < n && s[i + 1] == 'x' && empm__hex(s[i + 2]) >= 0 &&
+                   empm__hex(s[i + 3]) >= 0) {
+            *at++ = (char)(empm__hex(s[i + 2]) * 16 + empm__hex(s[i + 3]));
+            i += 3;
+        } else if (i + 1 < n && (named = strchr(from, s[i + 1])) != NULL) {
+            *at++ = to[named - from];
+            i++;
+        } else
+            break;
+    }
+    *len = (size_t)(at - out);
+    if (out != NULL && i < n) {
+        free(out);
+        return NULL;
+    }
+    return out;
+}
+
+typedef struct record {
+    const char *line, *referer, *agent;          /* within the quotes */
+    size_t      line_n, referer_n, agent_n;
+    int         status;
+    long        bytes;                           /* -1: "-" */
+} record;
+
+static const char *quoted(const char *p, const char **s, size_t *n)
+{
+    if (p == NULL || *p++ != '"')
+        return NULL;
+    *s = p;
+    while (*p != '"') {
+        if (*p == '\n' || *p == 0)
+            return NULL;
+        p += *p == '\\' ? 2 : 1;
+    }
+    *n = (size_t)(p - *s);
+    return p + 1;
+}
+
+/* One line of combined, strictly. Returns the next line, or NULL. */
+static const char *combined(const char *p, record *r)
+{
+    static const char time[] = "[99/Aaa/9999:99:99:99 s9999] ";
+    size_t i, n = strspn(p, "0123456789abcdef.:");
+    char *end;
+
+    if (n < 2 || strncmp(p + n, " - - ", 5) != 0)
+        return NULL;
+    p += n + 5;
+    for (i = 0; time[i] != 0; i++, p++)
+        if (time[i] == '9' ? !empm__is_digit(*p)
+            : time[i] == 'A' ? *p < 'A' || *p > 'Z'
+            : time[i] == 'a' ? *p < 'a' || *p > 'z'
+            : time[i] == 's' ? *p != '+' && *p != '-' : *p != time[i])
+            return NULL;
+    p = quoted(p, &r->line, &r->line_n);
+    if (p == NULL || strspn(p + 1, "0123456789") != 3)
+        return NULL;
+    r->status = (int)strtol(p + 1, NULL, 10);
+    p += 4;
+    if (*p++ != ' ')
+        return NULL;
+    r->bytes = -1;
+    if (*p == '-')
+        p++;
+    else {
+        r->bytes = strtol(p, &end, 10);
+        if (end == p || r->bytes == 0)
+            return NULL;
+        p = end;
+    }
+    if (*p != ' ' || (p = quoted(p + 1, &r->referer, &r->referer_n)) == NULL ||
+        *p != ' ' || (p = quoted(p + 1, &r->agent, &r->agent_n)) == NULL ||
+        *p != '\n')
+        return NULL;
+    return p + 1;
+}
+
+TEST(access, formats_are_checked)    /* with the place of what is wrong */
+{
+    static const struct { const char *custom, *says; } cases[] = {
+        { "a.log common", NULL }, { "a.log combined", NULL },
+        { "a.log vhost_combined", NULL }, { "a.log mine", NULL },
+        { "\"with space.log\" \"%h \\\"%r\\\" %%\"", NULL },
+        { "/dev/stdout %h", NULL }, { "a.log %>s%<s%!200s%400,501>s", NULL },
+        { "a.log %{begin:sec}t%{end:%Y}t%{ms}T%{remote}p%{tid}P%{c}a", NULL },
+        { "a.log", "takes a file and a format" },
+        { "a.log common env=x", "takes a file and a format" },
+        { "a.log \"%h", "takes a file and a format" },
+        { "a.log nonesuch", "no LogFormat" }, { "|cat common", "files only" },
+        { "a.log \"%h %J\"", "\"%J\" at byte 4 of the format is not known" },
+        { "a.log \"%h %\"", "at byte 4 of the format is not known" },
+        { "a.log %i", "wants a {name}" }, { "a.log %{}o", "wants a {name}" },
+        { "a.log %{x", "brace" }, { "a.log %{min}T", "no such word" },
+        { "a.log %{x}h", "no such word" }, { "a.log %20s", "three digits" },
+        { "a.log %2000s", "three digits" },
+        { "a.log %1,2s", "three digits" },
+        { "a.log %100,101,102,103,104,105,106,107,108s", "eight" }
+    };
+    fixture f;
+    size_t i;
+
+    for (i = 0; i < EMPM__COUNT(cases); i++) {
+        char *log;
+        fx_init(&f);
+        context("%s", cases[i].custom);
+        CHECK_INT(empm_set(&f.cfg, "LogFormat", "\"%h %t\" mine", NULL, 0), 0);
+        CHECK_INT(empm_set(&f.cfg, "CustomLog", cases[i].custom, NULL, 0), 0);
+        CHECK_INT(empm_check(&f.cfg, fx_log, &f), cases[i].says != NULL);
+        log = slurp(f.log_fd);
+        if (cases[i].says != NULL && !CHECK(strstr(log, cases[i].says) != NULL))
+            printf("%s", log);
+        CHECK((strstr(log, "EMPM540") != NULL) == (cases[i].says != NULL));
+        free(log);
+        fx_close_files(&f);
+    }
+    no_context();
+    fx_init(&f);
+    empm_set(&f.cfg, "LogFormat", "%h", NULL, 0);
+    empm_set(&f.cfg, "LogFormat", "\"%h %Y\" x", NULL, 0);
+    CHECK_INT(empm_check(&f.cfg, fx_log, &f), 2);
+    fx_close_files(&f);
+}
+
+LIVE(access, every_letter)
+{
+    static const struct { const char *item, *get, *post; } cases[] = {
+        { "%h %l %u %a %{c}a", "127.0.0.1 - - 127.0.0.1 127.0.0.1", NULL },
+        { "%A %v %V %p", "127.0.0.1 www.test a.test #", NULL },
+        { "%{remote}p %{local}p", "# #", NULL },
+        { "%t", "[#/*/#:#:#:# +#]", NULL }, { "%{%Y}t", "#", NULL },
+        { "%{sec}t %{end:msec}t %{usec}t", "# # #", NULL },
+        { "%{msec_frac}t %{usec_frac}t", "# #", NULL },
+        { "%r", "GET /hello/you?q=1 HTTP/1.1", "POST /echo HTTP/1.1" },
+        { "%s %>s %<s", "200 200 200", NULL },
+        { "%b %B", "12 12", "- 0" },
+        { "%m %U %q %H", "GET /hello/you ?q=1 HTTP/1.1",
+          "POST /echo  HTTP/1.1" },
+        { "%D %T %{ms}T %{us}T", "# 0 # #", NULL },
+        { "%k %X", "0 +", "1 -" }, { "%P %{tid}P %L", "# # -", NULL },
+        { "%{X-Field}i %{none}i", "in \\\"quotes\\\" -", "- -" },
+        { "%{Content-Type}o", "text/plain; charset=utf-8", "*" },
+        { "%{Content-Length}o %{Server}o", "12 eventmpm", "0 eventmpm" },
+        { "%{y}C %{z}C", "2 -", "- -" }, { "100%%", "100%", NULL },
+        { "%404{X-Field}i %!404s %!200s %200,204s", "- 200 - 200", NULL }
+    };
+    static const char get[] = "GET /hello/you?q=1 HTTP/1.1\r\n"
+                              "Host: a.test:80\r\nX-Field: in \"quotes\"\r\n"
+                              "Cookie: x=1; y=2\r\n\r\n";
+    static const char post[] = "POST /echo HTTP/1.1\r\nHost: a.test\r\n"
+                               "Connection: close\r\nContent-Length: 0\r\n\r\n";
+    fixture f;
+    client c;
+    char path[EMPM_MAX_LIST][300], format[300], *text;
+    size_t i, k;
+    long in = 0, out = 0, all = 0;
+
+    for (i = 0; i < EMPM__COUNT(cases) + 1; i += EMPM_MAX_LIST - 1) {
+        fx_init(&f);
+        f.cfg.server_name = "www.test";
+        f.cfg.threads_per_child = 1; /* else the lines may change places */
+        for (k = i; k < EMPM__COUNT(cases) && k < i + EMPM_MAX_LIST - 1; k++) {
+            snprintf(format, sizeof format, "\"%s\"", cases[k].item);
+            log_to(&f, path[k - i], sizeof path[0], format);
+        }
+        log_to(&f, path[EMPM_MAX_LIST - 1], sizeof path[0], "\"%I %O %S\"");
+        if (!fx_up(&f))
+            return;
+        if (cl_open(&c, &f) == 0) {
+            cl_puts(&c, get);
+            CHECK_INT(cl_reply(&c), 200);
+            out = (long)c.head.n + (long)c.body.n;
+            cl_puts(&c, post);
+            CHECK_INT(cl_reply(&c), 200);
+        }
+        cl_close(&c);
+        for (k = i; k < EMPM__COUNT(cases) && k < i + EMPM_MAX_LIST - 1; k++) {
+            char *second;
+            text = log_lines(path[k - i], 2, 1500);
+            second = strchr(text, '\n');
+            context("%s: %s", cases[k].item, text);
+            if (second != NULL) {
+                *second++ = 0;
+                second[strcspn(second, "\n")] = 0;
+                CHECK(like(text, cases[k].get));
+                CHECK(cases[k].post == NULL || like(second, cases[k].post));
+            }
+            no_context();
+            free(text);
+            unlink(path[k - i]);
+        }
+        text = log_lines(path[EMPM_MAX_LIST - 1], 2, 1500);
+        CHECK_INT(sscanf(text, "%ld %ld %ld", &in, &out, &all), 3);
+        CHECK_INT(in, sizeof get - 1);
+        CHECK_INT(all, in + out);
+        CHECK_IN(out, 100, 300);
+        free(text);
+        unlink(path[EMPM_MAX_LIST - 1]);
+        fx_down(&f);
+    }
+}
+
+LIVE(access, hostile_requests_make_one_record_each)
+{
+    static const struct {
+        const char *raw;
+        size_t      n;
+        int         status;
+        const char *line;
+    } cases[] = {
+#define RAW(text, status, line) { text, sizeof text - 1, status, line }
+        RAW("GET /a\"b\\c HTTP/1.1\r\nHost: a\r\n\r\n", 404,
+            "GET /a\"b\\c HTTP/1.1"),
+        RAW("GET /\033[31mred HTTP/1.1\r\nHost: a\r\n\r\n", 400,
+            "GET /\033[31mred HTTP/1.1"),
+        RAW("GET /\r HTTP/1.1\r\nHost: a\r\n\r\n", 400, "GET /\r HTTP/1.1"),
+        RAW("GET /x\" 200 5 \"-\" \"forged\nHost: a\r\n\r\n", 400,
+            "GET /x\" 200 5 \"-\" \"forged"),
+        RAW("GET /\xc3\xa4\xff\x80 HTTP/1.1\r\nHost: a\r\n\r\n", 400,
+            "GET /\xc3\xa4\xff\x80 HTTP/1.1"),
+        RAW("GET /\x7f\t\v\b HTTP/1.1\r\n\r\n", 400, "GET /\x7f\t\v\b HTTP/1.1"),
+        RAW("\x16\x03\x01\x02\x01\n", 400, "\x16\x03\x01\x02\x01"),
+        RAW("GET / HTTP/1.1\r\n\r\n", 400, "GET / HTTP/1.1"),
+        RAW("GET / HTTP/1.1\r\nHost: a\r\nX: \033]0;x\007\r\n\r\n", 400,
+            "GET / HTTP/1.1"),
+        RAW("BREW /pot HTTP/1.1\r\nHost: a\r\n\r\n", 501, "BREW /pot HTTP/1.1"),
+        RAW("GET /%0a%1b%22 HTTP/1.1\r\nHost: a\r\n\r\n", 404,
+            "GET /%0a%1b%22 HTTP/1.1"),
+        RAW("GET http://a/hello HTTP/1.1\r\nHost: a\r\n\r\n", 200,
+            "GET http://a/hello HTTP/1.1"),
+        RAW("GET /hello HTTP/1.1\r\nHost: a\r\nUser-Agent: \"\\x\" \xff\r\n"
+            "Referer: \\\"\t\\\r\n\r\n", 200, "GET /hello HTTP/1.1")
+    };
+    fixture f;
+    client c;
+    char path[300], *text, *back;
+    const char *p;
+    size_t i, n;
+    record r;
+
+    fx_init(&f);
+    f.cfg.threads_per_child = 1;     /* so that they come in this order */
+    log_to(&f, path, sizeof path, "combined");
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < EMPM__COUNT(cases); i++) {
+        ask_n(&f, &c, cases[i].raw, cases[i].n);
+        cl_close(&c);
+    }
+    text = log_lines(path, (int)EMPM__COUNT(cases), 1500);
+    for (i = 0, p = text; i < EMPM__COUNT(cases); i++) {
+        context("%s", cases[i].line);
+        if (!CHECK((p = combined(p, &r)) != NULL)) {
+            printf("%s", text);
+            break;
+        }
+        CHECK_INT(r.status, cases[i].status);
+        back = unescaped(r.line, r.line_n, &n);
+        CHECK(back != NULL && n == strlen(cases[i].line) &&
+              memcmp(back, cases[i].line, n) == 0);
+        free(back);
+    }
+    no_context();
+    if (p != NULL) {                 /* fields of the last one */
+        CHECK_INT(*p, 0);
+        back = unescaped(r.agent, r.agent_n, &n);
+        CHECK(back != NULL && n == 6 && memcmp(back, "\"\\x\" \xff", 6) == 0);
+        free(back);
+        back = unescaped(r.referer, r.referer_n, &n);
+        CHECK(back != NULL && n == 4 && memcmp(back, "\\\"\t\\", 4) == 0);
+        free(back);
+    }
+    free(text);
+    fx_down(&f);
+    unlink(path);
+}
+
+LIVE(access, refusals_are_records_and_empty_connections_none)
+{
+    fixture f;
+    client c;
+    char path[300], *text;
+    str s;
+
+    fx_init(&f);
+    f.cfg.header_timeout_ms = 300;
+    f.cfg.header_timeout_max_ms = 0;
+    f.cfg.limit_request_line = 1000;
+    f.cfg.threads_per_child = 1;
+    log_to(&f, path, sizeof path, "\"%s %m %{Host}i %X\"");
+    if (!fx_up(&f))
+        return;
+    if (cl_open(&c, &f) == 0)        /* says nothing */
+        cl_close(&c);
+    CHECK_INT(ask(&f, &c, "GET / HTTP/1.1\r\nHost: early\r\nX"), 408);
+    cl_close(&c);
+    memset(&s, 0, sizeof s);
+    str_addf(&s, "GET /");
+    str_fill(&s, 'a', 2000);
+    CHECK_INT(ask_n(&f, &c, s.p, s.n), 414);
+    cl_close(&c);
+    str_free(&s);
+    CHECK_INT(ask(&f, &c, POST1 "Content-Length: 99999999\r\n\r\n"), 413);
+    cl_close(&c);
+    text = log_lines(path, 3, 1500);
+    CHECK_STR(text, "408 GET early -\n414 - - -\n413 POST a -\n");
+    free(text);
+    fx_down(&f);
+    unlink(path);
+}
+
+LIVE(access, aborted_transfers)      /* X, and what was really sent */
+{
+    fixture f;
+    client c;
+    char path[300], *text, x = 0, y = 0;
+    long status = 0, sent = 0, body = 0;
+
+    fx_init(&f);
+    long_times(&f);
+    f.cfg.threads_per_child = 1;
+    log_to(&f, path, sizeof path, "\"%s %X %O %B\"");
+    if (!fx_up(&f))
+        return;
+    if (cl_connect_port(&c, f.port, 4096) == 0) {
+        cl_puts(&c, "GET /produce?bytes=50000000&declare=50000000 HTTP/1.1\r\n"
+                    "Host: a\r\n\r\n");
+        CHECK(cl_readable(&c, 2000));
+        nap(50);
+        cl_reset(&c);
+    }
+    text = log_lines(path, 1, 3000);
+    CHECK_INT(sscanf(text, "%ld %c %ld %ld", &status, &x, &sent, &body), 4);
+    CHECK_INT(status, 200);
+    CHECK_INT(x, 'X');
+    CHECK_IN(sent, 1000, 20000000);
+    CHECK_IN(sent - body, 100, 300);
+    free(text);
+    if (cl_open(&c, &f) == 0) {      /* a request that never gets whole */
+        cl_puts(&c, POST1 "Content-Length: 100\r\n\r\n0123456789");
+        nap(50);
+        cl_reset(&c);
+    }
+    text = log_lines(path, 2, 3000);
+    CHECK_INT(sscanf(strchr(text, '\n') + 1, "%ld %c %ld %ld", &status, &y, &sent,
+                     &body), 4);
+    CHECK_INT(status, 499);
+    CHECK_INT(y, 'X');
+    CHECK_INT(sent, 0);
+    free(text);
+    fx_down(&f);
+    unlink(path);
+}
+
+LIVE(access, lines_are_whole_and_complete)   /* and in two logs of one file */
+{
+    enum { N = 8 };
+    fixture f;
+    hammer h[N];
+    char path[300], other[320], *text;
+    const char *p, *next;
+    int stop, i, good = 0, lines = 0;
+    record r;
+
+    fx_init(&f);
+    f.cfg.max_keep_alive_requests = 0;
+    log_to(&f, path, sizeof path, "combined");
+    snprintf(other, sizeof other, "%s combined", path);
+    f.cfg.custom_log[1] = other;
+    if (!fx_up(&f))
+        return;
+    hammers_start(h, N, f.port, &stop);
+    nap(SCALED(400));
+    hammers_stop(h, N, &stop);
+    for (i = 0; i < N; i++)
+        good += h[i].good;
+    CHECK(good > 100);
+    text = log_lines(path, 2 * good, 3000);
+    for (p = text; *p != 0; p = next, lines++) {
+        next = combined(p, &r);
+        if (!CHECK(next != NULL)) {
+            printf("%.200s\n", p);
+            break;
+        }
+        if (r.status != 200 || r.line_n != strlen("GET /hello/again HTTP/1.1"))
+            CHECK_STR("another request", p);
+    }
+    CHECK_INT(lines, 2 * good);
+    free(text);
+    fx_down(&f);
+    unlink(path);
+}
+
+LIVE(access, pipelined_requests_have_their_own_bytes)
+{
+    fixture f;
+    client c;
+    char path[300], *text;
+    int i;
+
+    fx_init(&f);
+    f.cfg.threads_per_child = 1;
+    log_to(&f, path, sizeof path, "\"%U %B %I %k\"");
+    if (!fx_up(&f))
+        return;
+    if (cl_open(&c, &f) == 0) {
+        cl_puts(&c, "GET /hello/1 HTTP/1.1\r\nHost: a\r\n\r\n"
+                    "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n"
+                    "01234GET /hello/333 HTTP/1.1\r\nHost: a\r\n\r\n");
+        for (i = 0; i < 3; i++)
+            CHECK_INT(cl_reply(&c), 200);
+        cl_close(&c);
+    }
+    text = log_lines(path, 3, 1500);
+    CHECK_STR(text, "/hello/1 10 34 0\n/echo 5 56 1\n/hello/333 12 36 2\n");
+    free(text);
+    fx_down(&f);
+    unlink(path);
+}
+
+/* Whatever the worker does next, and however many there are: nothing at all, a
+ * quick handler that does not return, a slow one. */
+LIVE(access, written_soon)           /* here 0.15 s, not half a second */
+{
+    int workers, i, how;
+
+    for (workers = 1; workers <= 3; workers += 2)
+        for (how = 0; how < 3; how++) {
+            fixture f;
+            client c, d;
+            char path[300], *text;
+            uint64_t began;
+            fx_init(&f);
+            f.cfg.threads_per_child = workers;
+            log_to(&f, path, sizeof path, "%U");
+            if (!fx_up(&f))
+                return;
+            context("%d workers, %d", workers, how);
+            if (cl_open(&c, &f) == 0 && cl_open(&d, &f) == 0) {
+                for (i = 0; i < 24; i++)         /* it is known to be quick */
+                    CHECK_INT(cl_get(&c, "/sleep?ms=0"), 200);
+                free(log_lines(path, 24, 1000));
+                began = now_ms();
+                if (how == 0)
+                    CHECK_INT(cl_get(&c, "/hello"), 200);
+                else
+                    cl_printf(&c, "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n"
+                              "GET %s HTTP/1.1\r\nHost: a\r\n\r\n",
+                              how == 1 ? "/sleep?ms=800" : "/meet?n=9&ms=800");
+                text = log_lines(path, 25, 3000);
+                CHECK_IN(now_ms() - began, 0, SCALED(400));
+                CHECK(strstr(text, "/hello\n") != NULL);
+                free(text);
+                cl_close(&d);
+            }
+            cl_close(&c);
+            no_context();
+            fx_down(&f);
+            unlink(path);
+        }
+}
+
+LIVE(access, names_the_client_behind_a_trusted_proxy)
+{
+    fixture f;
+    client c;
+    char path[300], *text;
+
+    fx_init(&f);
+    f.cfg.remote_ip_header = "X-Forwarded-For";
+    f.cfg.remote_ip_trusted_proxy[0] = "127.0.0.1";
+    log_to(&f, path, sizeof path, "\"%h %a %{c}a\"");
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(ask(&f, &c, GET1 "X-Forwarded-For: 203.0.113.9\r\n\r\n"), 200);
+    cl_close(&c);
+    text = log_lines(path, 1, 1500);
+    CHECK_STR(text, "203.0.113.9 203.0.113.9 127.0.0.1\n");
+    free(text);
+    fx_down(&f);
+    unlink(path);
+}
+
+TEST(access, all_is_written_at_the_end)
+{
+    fixture f;
+    char path[300], *text;
+    int i;
+
+    fx_init(&f);
+    log_to(&f, path, sizeof path, "\"%s %U\"");
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < 5; i++)
+        CHECK_INT(get_status(&f, "/hello"), 200);
+    fx_down(&f);
+    text = slurp_path(path);
+    CHECK_INT(lines_in(text), 5);
+    free(text);
+    unlink(path);
+}
+
+LIVE(access, long_lines_are_cut_and_stay_whole)
+{
+    fixture f;
+    client c;
+    char path[300], *text;
+    const char *p;
+    record r;
+    str s;
+    int i;
+
+    fx_init(&f);
+    log_to(&f, path, sizeof path, "combined");
+    if (!fx_up(&f))
+        return;
+    memset(&s, 0, sizeof s);
+    str_addf(&s, "GET /hello?");
+    str_fill(&s, '"', 5000);
+    str_addf(&s, " HTTP/1.1\r\nHost: a\r\nReferer: ");
+    str_fill(&s, 'r', 7000);
+    str_addf(&s, "\r\nUser-Agent: ");
+    str_fill(&s, 'u', 7000);
+    str_addf(&s, "\r\n\r\n");
+    for (i = 0; i < 3; i++) {
+        CHECK_INT(get_status(&f, "/hello"), 200);
+        CHECK_INT(ask_n(&f, &c, s.p, s.n), 200);
+        cl_close(&c);
+    }
+    str_free(&s);
+    text = log_lines(path, 6, 1500);
+    for (p = text, i = 0; p != NULL && *p != 0; i++)
+        if (CHECK((p = combined(p, &r)) != NULL) && r.agent_n > 1) {
+            CHECK(r.line_n > 4000 && r.agent_n >= 3);
+            CHECK(memcmp(r.agent + r.agent_n - 3, "...", 3) == 0);
+        }
+    CHECK_INT(i, 6);
+    free(text);
+    fx_down(&f);
+    unlink(path);
+}
+
+LIVE(access, a_line_that_fits_a_page_is_never_cut)   /* wherever it begins */
+{
+    fixture f;
+    client c;
+    char path[300], *text;
+    const char *p;
+    record r;
+    str s;
+    int i;
+
+    fx_init(&f);
+    f.cfg.threads_per_child = 1;
+    log_to(&f, path, sizeof path, "combined");
+    if (!fx_up(&f))
+        return;
+    memset(&s, 0, sizeof s);
+    str_addf(&s, "GET /hello HTTP/1.1\r\nHost: a\r\nReferer: ");
+    str_fill(&s, 'r', 3000);
+    str_addf(&s, "\r\n\r\n");
+    if (cl_open(&c, &f) == 0)
+        for (i = 0; i < 9; i++) {
+            cl_send(&c, s.p, s.n);
+            CHECK_INT(cl_reply(&c), 200);
+        }
+    cl_close(&c);
+    str_free(&s);
+    text = log_lines(path, 9, 1500);
+    for (p = text; p != NULL && *p != 0;)
+        if (CHECK((p = combined(p, &r)) != NULL))
+            CHECK_INT(r.referer_n, 3000);
+    free(text);
+    fx_down(&f);
+    unlink(path);
+}
+
+LIVE(access, a_full_disk_is_counted_and_serving_goes_on)
+{
+    fixture f;
+    int i;
+
+    if (access("/dev/full", W_OK) != 0)
+        SKIP("there is no /dev/full");
+    fx_init(&f);
+    f.cfg.custom_log[0] = "/dev/full combined";
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < 3; i++)
+        CHECK_INT(get_status(&f, "/hello"), 200);
+    CHECK_SOON(fx_log_has(&f, "EMPM0646: CustomLog /dev/full: "), 1500);
+    CHECK_INT(get_status(&f, "/hello"), 200);
+    nap(SCALED(2 * EMPM__LINES_MS));
+    CHECK_INT(get_status(&f, "/hello"), 200);
+    CHECK_INT(fx_log_lines(&f, "EMPM0646"), 1);
+    if (!f.forked)
+        CHECK_IN(empm__load(&f.s->child.score->unlogged), 4, 5);
+    fx_down(&f);
+}
+
+TEST(access, start_survives_failing_allocations)     /* and leaves nothing */
+{
+    fixture f;
+    char path[300];
+    int at, r = EMPM_ENOMEM;
+
+    for (at = 1; at < 100 && r != EMPM_OK; at++) {
+        fx_init(&f);
+        log_to(&f, path, sizeof path, "combined");
+        f.cfg.custom_log[1] = "/dev/null \"%h %{X}i\"";
+        set_int(&a_failed, 0);
+        set_int(&a_fail_at, at);
+        r = empm_start(&f.cfg, &f.s);
+        set_int(&a_fail_at, 0);
+        CHECK(r == EMPM_ENOMEM || (r == EMPM_OK && get_int(&a_failed) == 0));
+        if (r != EMPM_OK)
+            f.s = NULL;
+        fx_down(&f);
+        unlink(path);
+    }
+    CHECK_IN(at, 10, 99);
+}
+
+TEST(access, half_a_line_does_not_spoil_the_next)    /* on a full disk */
+{
+    static empm__child ch;
+    static empm__score_child score;
+    static empm_server server;
+    struct rlimit was, small;
+    struct sigaction ignore, old;
+    empm__access_log l;
+    empm__page *p = (empm__page *)calloc(1, EMPM_PAGE_BYTES);
+    empm_config cfg = empm_defaults();
+    char path[300], *text;
+
+    memset(&l, 0, sizeof l);
+    memset(&ch, 0, sizeof ch);
+    memset(&score, 0, sizeof score);
+    memset(&ignore, 0, sizeof ignore);
+    ignore.sa_handler = SIG_IGN;
+    ch.cfg = &cfg;
+    ch.score = &score;
+    ch.s = &server;
+    tmp_path(path, sizeof path, "small");
+    l.fd = empm__log_file(path);
+    getrlimit(RLIMIT_FSIZE, &was);
+    small = was;
+    small.rlim_cur = 10;
+    fflush(NULL);
+    sigaction(SIGXFSZ, &ignore, &old);
+    setrlimit(RLIMIT_FSIZE, &small);
+    memcpy(empm__page_data(p), "first\nsecond\n", 13);
+    p->end = 13;
+    empm__lines_save(&ch, &l, p);
+    setrlimit(RLIMIT_FSIZE, &was);
+    sigaction(SIGXFSZ, &old, NULL);
+    CHECK_INT(p->end, 0);
+    CHECK_INT(score.unlogged, 1);
+    memcpy(empm__page_data(p), "third\n", 6);
+    p->end = 6;
+    empm__lines_save(&ch, &l, p);
+    text = slurp_path(path);
+    CHECK_STR(text, "first\nseco\nthird\n");
+    free(text);
+    free(p);
+    close(l.fd);
+    unlink(path);
 }
 
 /* ---------------------------------------------------------------------------
@@ -12043,6 +13014,49 @@ TEST(operate, suspended_machine_kills_nobody)
     fx_down(&f);
 }
 
+TEST(operate, stuck_workers_are_named)
+{
+    int replace;
+
+    for (replace = 0; replace < 2; replace++) {
+        fixture f;
+        client c;
+        char line[64];
+        long kids[16], after[16];
+        int n;
+        context("replace %d", replace);
+        fx_init_forked(&f, 1);
+        f.deaths_ok = 1;
+        f.cfg.watchdog_interval_ms = SCALED(100);
+        f.cfg.stuck_worker_timeout_ms = SCALED(200);
+        f.cfg.stuck_worker_replace = replace;
+        if (!fx_up(&f))
+            return;
+        CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+        n = wait_children(&f, 1, kids, PATIENCE);
+        CHECK_INT(get_status(&f, "/sleep?ms=1"), 200);
+        cl_open(&c, &f);
+        snprintf(line, sizeof line, "GET /sleep?ms=%d HTTP/1.1\r\nHost: a\r\n\r\n",
+                 SCALED(1000));
+        cl_puts(&c, line);
+        CHECK_INT(cl_reply(&c), 200);            /* it may end, all the same */
+        CHECK_INT(fx_log_lines(&f, "EMPM5037"), 1);
+        CHECK(fx_log_has(&f, "\"GET /sleep?ms="));
+        CHECK(fx_log_has(&f, " from 127.0.0.1:"));
+        CHECK_INT(get_status(&f, "/hello"), 200);
+        if (n == 1 && replace) {
+            CHECK_SOON(children_of(f.pid, after, 16) == 1 &&
+                       after[0] != kids[0], 4000);
+        } else if (n == 1) {
+            CHECK_INT(wait_children(&f, 1, after, PATIENCE), 1);
+            CHECK_INT(after[0], kids[0]);
+        }
+        cl_close(&c);
+        fx_down(&f);
+    }
+    no_context();
+}
+
 /* --- whole programs ------------------------------------------------------ */
 
 #ifdef __linux__
@@ -12625,6 +13639,33 @@ TEST(clients, nc)
                     "\\r\\n' | timeout 20 nc -N 127.0.0.1 %d", f.port), 0);
     CHECK(strstr(out, "\r\n\r\nHello, world!\n") != NULL);
     fx_down(&f);
+}
+
+TEST(clients, goaccess)             /* reads the access log */
+{
+    fixture f;
+    client c;
+    char path[300], out[65536], *at;
+
+    if (!installed("goaccess"))
+        SKIP("goaccess is not installed");
+    fx_init(&f);
+    log_to(&f, path, sizeof path, "combined");
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(get_status(&f, "/hello?a=\"b\""), 200);
+    CHECK_INT(get_status(&f, "/nothing"), 404);
+    CHECK_INT(ask(&f, &c, "GET /x HTTP/1.1\r\n\r\n"), 400);
+    cl_close(&c);
+    fx_down(&f);
+    CHECK_INT(shell(out, sizeof out, "goaccess %s --log-format=COMBINED -o json "
+                    "--no-progress 2>/dev/null; cat %s.json 2>/dev/null", path,
+                    path), 1);
+    at = strstr(out, "\"valid_requests\":");
+    CHECK(at != NULL && strtol(at + 17, NULL, 10) == 3);
+    at = strstr(out, "\"failed_requests\":");
+    CHECK(at != NULL && strtol(at + 18, NULL, 10) == 0);
+    unlink(path);
 }
 
 TEST(clients, curl_haproxy_protocol)
