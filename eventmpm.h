@@ -2759,7 +2759,7 @@ typedef struct empm__score_child {
     uint32_t unparked[EMPM__STATES], created;   /* created: of state READ_HEAD */
     uint32_t connections, paused, culled, expired, forced;
     uint32_t refused;                      /* MaxConnectionsPerPeer */
-    uint64_t accepted;
+    uint64_t accepted __attribute__((aligned(8)));
     uint32_t unlogged;                     /* access log; added to atomically */
     /* whoever holds the queue's lock */
     uint32_t idle_workers, queued;
