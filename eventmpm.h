@@ -2759,8 +2759,8 @@ typedef struct empm__score_child {
     uint32_t unparked[EMPM__STATES], created;   /* created: of state READ_HEAD */
     uint32_t connections, paused, culled, expired, forced;
     uint32_t refused;                      /* MaxConnectionsPerPeer */
+    uint64_t accepted __attribute__((aligned(8)));
     uint32_t unlogged;                     /* access log; added to atomically */
-    uint64_t accepted;
     /* whoever holds the queue's lock */
     uint32_t idle_workers, queued;
     uint32_t waits_since_ms;               /* about: the oldest job in the queue */
@@ -6074,7 +6074,7 @@ struct empm_request {             /* owner: whoever owns the connection */
     int64_t       sent_before, got_before;  /* the flight's, for earlier ones */
     uint32_t      last_byte_ms;
     int64_t       received;       /* bytes of the head or body so far */
-    uint64_t      handled_us;     /* the head was complete; 0: it is not yet */
+    uint64_t      head_us;        /* the head was complete; 0: it is not yet */
     char         *arena_at, *arena_end;
     empm__page   *arena_pages, *arena_big;
     empm__defer  *defers;
@@ -6224,7 +6224,7 @@ static void empm__request_end(empm_request *req)
     empm__pages_put(w, req->arena_pages);
     empm__pages_free(req->arena_big);
     if (req->answer != EMPM__OPEN) {
-        const uint64_t took = req->handled_us != 0 ? w->turn_us - req->handled_us : 0;
+        const uint64_t took = req->head_us != 0 ? w->turn_us - req->head_us : 0;
         empm__bump(&w->score->accesses, 1u);
         empm__bump(&w->score->duration_us, took);
         empm__store(&w->score->took_us,
@@ -8599,7 +8599,7 @@ static enum empm__state empm__head_complete(empm__worker *w, empm__conn *c,
                            : h->length > 0 ? h->length : 0;
     req->in_start = h->line;
     req->text = req->in;                 /* it stays where it is from here */
-    req->handled_us = w->turn_us;
+    req->head_us = w->turn_us;
     empm__store(&w->score->began_us, w->turn_us);
     empm__score_request(w, req);
     req->no_body = strcmp(req->in + h->method, "HEAD") == 0;
@@ -9605,7 +9605,7 @@ static void empm__conn_run(empm__worker *w, uint32_t index)
     if (c->req != NULL)
         c->req->w = w;
     empm__store(&w->score->status, (uint32_t)empm__letters[c->state]);
-    if (c->req != NULL && c->req->handled_us != 0)
+    if (c->req != NULL && c->req->head_us != 0)
         empm__score_request(w, c->req);
     c->flags &= (uint8_t)~EMPM__F_DRAINED;
     if (c->flags & EMPM__F_CLOSED) {

@@ -10831,9 +10831,7 @@ LIVE(status, a_request_is_seen_on_the_worker_that_has_it)
     free(text);
     set_int(&shm->gate, 1);
     CHECK_INT(cl_reply(&c[0]), 200);
-    text = status_auto(&f);
-    CHECK_IN(auto_number(text, "Total Duration"), 150, SCALED(4000));
-    free(text);
+    CHECK_SOON(status_number(&f, "Total Duration") >= 150, 2000);
     cl_close(&c[0]);
     fx_down(&f);
 }
@@ -10879,12 +10877,12 @@ TEST(status, counters_never_go_back)
         before = text;
     }
     CHECK(auto_number(before, "Total Accesses") >= 200);
-    for (k = 0; k < 500 && auto_number(before, "CPULoad") <= 0; k++) {
+    for (k = 0; k < 1000 && auto_number(before, "CPUChildrenUser") +
+                            auto_number(before, "CPUChildrenSystem") <= 0; k++) {
         free(before);                   /* the kernel's tick is 10 ms */
         before = status_auto(&f);
     }
-    CHECK(auto_number(before, "CPUChildrenUser") +
-          auto_number(before, "CPUChildrenSystem") > 0);
+    CHECK(k < 1000 && auto_number(before, "CPULoad") > 0);
     free(before);
     fx_down(&f);
 }
