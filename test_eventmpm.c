@@ -44,6 +44,7 @@ static void  test_free(void *p);
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -10847,6 +10848,52 @@ TEST(listen, ipv6_and_dual)
     }
 }
 
+/* Two Listen, one socket: IPv6 goes first, whatever the order (listen.c of
+ * httpd), and both addresses are served. */
+TEST(listen, both_wildcards_in_either_order)
+{
+    static const struct { const char *one, *two; int sockets; } rows[] = {
+        { "0.0.0.0:%d", "[::]:%d", 1 }, { "[::]:%d", "0.0.0.0:%d", 1 },
+        { "0.0.0.0:%d", "%d", 1 }, { "%d", "0.0.0.0:%d", 1 },
+        { "*:%d", "0.0.0.0:%d admin", 1 },
+        { "0.0.0.0:%d", "[::]:%d v6only", 2 },
+        { "[::]:%d v6only", "0.0.0.0:%d", 2 }
+    };
+    size_t i;
+
+    if (!have_ipv6())
+        SKIP("no IPv6 here");
+    for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        fixture f;
+        client c;
+        char text[2][64];
+        int k, port, fd = listening_socket(&port);
+        close(fd);
+        context("%s, then %s", rows[i].one, rows[i].two);
+        for (k = 0; k < 2; k++) {
+            const char *how = k == 0 ? rows[i].one : rows[i].two,
+                       *at = strstr(how, "%d");
+            snprintf(text[k], sizeof text[k], "%.*s%d%s", (int)(at - how), how,
+                     port, at + 2);
+        }
+        fx_init(&f);
+        f.cfg.listen[0] = text[0];
+        f.cfg.listen[1] = text[1];
+        if (!fx_up(&f))
+            continue;
+        CHECK_INT(f.s->nlisteners, rows[i].sockets);
+        CHECK_INT(fx_log_has(&f, "EMPM5113"), rows[i].sockets == 1);
+        if (CHECK_INT(cl_connect_port(&c, port, 0), 0))
+            check_in_step(&c);
+        cl_close(&c);
+        if (CHECK_INT(connect_6(&c, port), 0))
+            check_in_step(&c);
+        cl_close(&c);
+        fx_down(&f);
+    }
+    no_context();
+}
+
 TEST(listen, unix_socket)
 {
     fixture f;
@@ -12004,6 +12051,241 @@ TEST(process, command_line)
     s = run_main(3, bad_directive);
     CHECK(WIFEXITED(s.status) && WEXITSTATUS(s.status) != 0);
     CHECK(strstr(s.text, "Nope") != NULL);
+}
+
+/* The same for "a|b|c", with NUL between the words of argv. */
+static spoken run_words(const char *fmt, ...) EMPM__PRINTF(1, 2);
+static spoken run_words(const char *fmt, ...)
+{
+    const char *args[15];
+    char words[2000], *p = words;
+    va_list ap;
+    int n = 0;
+
+    va_start(ap, fmt);
+    vsnprintf(words, sizeof words, fmt, ap);
+    va_end(ap);
+    args[n++] = "bin/prog";
+    while (p != NULL && n < 15) {
+        args[n++] = p;
+        if ((p = strchr(p, '|')) != NULL)
+            *p++ = 0;
+    }
+    return run_main(n, args);
+}
+
+static int said(const spoken *s, const char *what)
+{
+    return strstr(s->text, what) != NULL;
+}
+
+#define CHECK_EXIT(s, want) \
+    CHECK_INT(WIFEXITED((s).status) ? WEXITSTATUS((s).status) : -1, want)
+
+TEST(process, test_of_the_settings)          /* -t */
+{
+    static const struct { const char *words; int status; const char *says; }
+    rows[] = {
+        { "-t", 0, "3 to 16 children of 25 workers" },
+        { "-t|-X", 0, "1 to 1 children of 25 workers" },
+        { "-X|-t|-c|ThreadsPerChild 2|-c|KeepAlive Off", 0,
+          "1 to 1 children of 2 workers" },
+        { "-t|-c|KeepAlive Off|-c|MaxOpenConnections 77", 0,
+          "77 connections each; Timeout 60000 ms, KeepAlive off; worst-case "
+          "memory " },
+        { "-t|-c|MaxRequestWorkers 50", 0, "2 to 2 children of 25 workers" },
+        { "-t|-c|MaxRequestWorkers 399", 0, "bin/prog: warn: EMPM0513: " },
+        { "-t|-c|Strict On|-c|MaxRequestWorkers 399", 1, "error: EMPM0513: " },
+        { "-t|-c|MaxRequestWorkers 399|-c|strict on", 1, "error: EMPM0513: " },
+        { "-t|-c|MaxClients 50", 0, "info: EMPM0521: MaxClients is deprecated" },
+        { "-t|-c|EnableMMAP Off", 0, "info: EMPM5121: EnableMMAP has no" },
+        { "-t|-c|Timeout x", 1, "EMPM5123: Timeout x: is not a time" },
+        { "-t|-c|Timeout", 1, "EMPM5123: Timeout : wants a value" },
+        { "-t|-c|", 1, "EMPM5122: Invalid command ''" },
+        { "-t|-c|KepAlive On", 1, "perhaps 'KeepAlive' is meant" },
+        { "-t|-c|Listen 127.0.0.1:x", 1, "EMPM5108: " },
+        { "-t|-p|99999", 1, "EMPM5108: " }, { "-t|-a|x", 1, "EMPM5108: " },
+        { "-t|-c|SpoolDirectory /no/such/place", 1, "EMPM5107: " },
+        { "-t|-c|User no-such-user-at-all", 1, "EMPM0543: bad user name" },
+        { "-t|-f|/no/such/file", 1, "EMPM5120: /no/such/file: No such file" },
+        { "-t|-f|FILE", 1, "x.conf:2: Invalid command 'Nope'" },
+        { "-t|a|b", 1, "-h tells" }, { "-t|-f", 1, "-h tells" },
+        { "-t|-c", 1, "-h tells" }
+    };
+    char path[400];
+    spoken s;
+    size_t i;
+
+    tmp_path(path, sizeof path, "x.conf");
+    CHECK_INT(conf_write("x.conf", "Timeout 5\nNope\nTimeout x\n", 25), 0);
+    for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        context("%s", rows[i].words);
+        if (strcmp(rows[i].words, "-t|-f|FILE") == 0)
+            s = run_words("-t|-f|%s", path);
+        else
+            s = run_words("%s", rows[i].words);
+        CHECK_EXIT(s, rows[i].status);
+        CHECK_INT(said(&s, "Syntax OK\n"), rows[i].status == 0);
+        CHECK(said(&s, rows[i].says));
+        if (strcmp(rows[i].words, "-t|-f|FILE") == 0)
+            CHECK(said(&s, "x.conf:3: Timeout x"));   /* all of them */
+    }
+    no_context();
+}
+
+/* What is ours already a reload takes over; what only overlaps, it cannot. */
+TEST(process, test_of_sockets_in_use)
+{
+    int port, i, fd = listening_socket(&port);
+    spoken s;
+    const struct { const char *listen; int overlaps; } rows[] = {
+        { "127.0.0.1:%d", 0 }, { "%d", 1 }, { "0.0.0.0:%d", 1 },
+        { "127.0.0.2:%d", 0 }, { "unix:/tmp/x.%d", 0 }
+    };
+
+    if (access("/proc/net/tcp", R_OK) != 0) {
+        close(fd);
+        SKIP("no /proc/net/tcp");
+    }
+    for (i = 0; i < 5; i++) {
+        char listen[64];
+        snprintf(listen, sizeof listen, "%.*s%d",
+                 (int)(strstr(rows[i].listen, "%d") - rows[i].listen),
+                 rows[i].listen, port);
+        context("%s", listen);
+        s = run_words("-t|-c|Listen %s", listen);
+        CHECK_EXIT(s, 0);
+        CHECK_INT(said(&s, "warn: EMPM5114: "), rows[i].overlaps);
+    }
+    no_context();
+    close(fd);
+    if (have_ipv6()) {              /* [::] serves 0.0.0.0: both can stay */
+        fixture f;
+        fx_init(&f);
+        f.cfg.listen[0] = "[::]:0";
+        if (fx_up(&f)) {
+            s = run_words("-t|-c|Listen [::]:%d|-c|Listen 0.0.0.0:%d", f.port,
+                          f.port);
+            CHECK_EXIT(s, 0);
+            CHECK(!said(&s, "EMPM5114"));
+            s = run_words("-t|-c|Listen 0.0.0.0:%d", f.port);
+            CHECK(said(&s, "EMPM5114"));
+            fx_down(&f);
+        }
+    }
+}
+
+/* A process that has the pid file as a server has it, and counts its signals in
+ * shm->rc[]. */
+static pid_t pose_as_server(const char *path)
+{
+    sigset_t all;
+    char text[32];
+    int n, fd;
+    pid_t pid;
+
+    set_int(&shm->rc[0], 0);
+    fflush(NULL);
+    pid = fork();
+    if (pid != 0) {
+        CHECK_SOON(get_int(&shm->rc[0]) == 1, 4000);
+        return pid;
+    }
+    sigfillset(&all);
+    sigprocmask(SIG_BLOCK, &all, NULL);
+    fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+    n = snprintf(text, sizeof text, "%ld\n", (long)getpid());
+    if (flock(fd, LOCK_EX) != 0 || write(fd, text, (size_t)n) != n)
+        _exit(1);
+    set_int(&shm->rc[0], 1);
+    for (;;)
+        if (sigwait(&all, &n) == 0) {
+            if (n == SIGALRM)
+                _exit(0);
+            set_int(&shm->rc[1], n);
+        }
+}
+
+TEST(process, control)                       /* -k, with httpd's words */
+{
+    static const struct { const char *word; int sig; const char *says; }
+    running[] = {
+        { "start", 0, "prog (pid %ld) already running\n" },
+        { "stop", SIGTERM, "" }, { "restart", SIGHUP, "" },
+        { "graceful", SIGUSR1, "" }, { "graceful-stop", SIGQUIT, "" },
+        { "graceful-stop|-c|GracefulStopSignal none", SIGWINCH, "" },
+        { "graceful-stop|-c|GracefulStopSignal IO", SIGIO, "" },
+        { "stop|-c|SpoolDirectory /no/such/place", SIGTERM, "" }
+    }, stopped[] = {
+        { "stop", 0, "not running\n" }, { "graceful-stop", 0, "not running\n" },
+        { "start", 1, "" },
+        { "restart", 1, "prog not running, trying to start\n" },
+        { "graceful", 1, "prog not running, trying to start\n" }
+    };
+    static const char *const refused[] = {
+        "graceful|-c|SpoolDirectory /no/such/place", "graceful|-c|Nope 1",
+        "restart|-c|Timeout x", "restart|-f|/no/such/file", "start|-c|Nope 1",
+        "graceful-stop|-c|Listen x", "stop|-c|Nope 1", "halt", "", "Stop"
+    };
+    char path[400], want[100];
+    spoken s;
+    size_t i, k;
+    int port, busy = listening_socket(&port);
+    pid_t pid;
+
+    tmp_path(path, sizeof path, "prog.pid");
+    unlink(path);
+    s = run_words("-k|stop");
+    CHECK_EXIT(s, 1);
+    CHECK(said(&s, "-k needs PidFile\n"));
+    for (k = 0; k < 2; k++) {       /* without a pid file; with a stale one */
+        snprintf(want, sizeof want, "%s", k == 0 ? "prog (no pid file) "
+                                                 : "prog (pid 4711?) ");
+        for (i = 0; i < sizeof stopped / sizeof stopped[0]; i++) {
+            context("%s, stopped %d", stopped[i].word, (int)k);
+            if (k == 1)
+                CHECK_INT(write_file(path, "4711\n", 5), 0);
+            /* to start it must fail: the port is in use */
+            s = run_words("-k|%s|-c|PidFile %s|-c|User root|-p|127.0.0.1:%d",
+                          stopped[i].word, path, port);
+            CHECK_EXIT(s, stopped[i].sig);
+            CHECK(said(&s, stopped[i].says));
+            CHECK_INT(said(&s, want), stopped[i].sig == 0);
+            CHECK_INT(said(&s, "EMPM0072"), stopped[i].sig != 0);
+        }
+    }
+    while (waitpid(-1, NULL, WNOHANG) > 0)
+        continue;                   /* those that have tried */
+    pid = pose_as_server(path);
+    for (i = 0; i < sizeof running / sizeof running[0]; i++) {
+        context("%s, running", running[i].word);
+        set_int(&shm->rc[1], 0);
+        s = run_words("-k|%s|-c|PidFile %s", running[i].word, path);
+        CHECK_EXIT(s, 0);
+        if (running[i].sig != 0)
+            CHECK_SOON(get_int(&shm->rc[1]) == running[i].sig, 2000);
+        CHECK_INT(get_int(&shm->rc[1]), running[i].sig);
+        snprintf(want, sizeof want, "prog (pid %ld) already running\n",
+                 (long)pid);
+        CHECK_INT(said(&s, want), running[i].says[0] != 0);
+    }
+    set_int(&shm->rc[1], 0);
+    for (i = 0; i < sizeof refused / sizeof refused[0]; i++) {
+        context("%s, running", refused[i]);
+        s = run_words("-k|%s|-c|PidFile %s", refused[i], path);
+        CHECK_EXIT(s, 1);
+        CHECK(s.text[0] != 0);
+    }
+    no_context();
+    s = run_words("-k|start|-t|-c|PidFile %s", path);     /* -t goes first */
+    CHECK_EXIT(s, 0);
+    CHECK(said(&s, "Syntax OK"));
+    nap(20);
+    CHECK_INT(get_int(&shm->rc[1]), 0);
+    kill(pid, SIGALRM);
+    CHECK_INT(waitpid(pid, NULL, 0), pid);
+    close(busy);
+    unlink(path);
 }
 
 /* ---------------------------------------------------------------------------
