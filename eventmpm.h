@@ -55,7 +55,22 @@
  *               bytes and its socket.
  *
  * CONFIGURATION  Fields of empm_config are Apache's directives in snake case and
- *   mean what they mean there; empm_set() and -c take Apache's own spelling.
+ *   mean what they mean there; empm_set(), -c and files take Apache's own
+ *   spelling, so that an mpm_event.conf loads as it is:
+ *
+ *     # a comment has a line of its own; a '\' at the end of one continues it
+ *     Listen           127.0.0.1:8080
+ *     Listen           "unix:/run/${NAME}.sock"     from the environment
+ *     KeepAliveTimeout 100ms                        a bare number: seconds
+ *     Include          conf.d                       a file, folder or pattern
+ *
+ *   Later beats earlier: the defaults, what the program sets, the file (-f), the
+ *   command line. Listen, CustomLog, LogFormat and RemoteIPTrustedProxy are lists:
+ *   those of one file, or of one command line, add up and replace what was there
+ *   before. Numbers that Apache corrects are corrected and said, or, under
+ *   "Strict On", refused; -t tells all of it, and the settings that come out. A
+ *   reload (USR1, HUP) reads everything again on top of what the program sets;
+ *   ServerLimit and ThreadLimit stay as the program was started with.
  *
  * ROUTES  "[METHOD ]/path": literal segments, {name} for one segment, {name...}
  *   for the rest, a trailing "/" for everything below, {$} for exactly the
@@ -286,7 +301,8 @@ typedef struct empm_config {
     const char *server_name;           /* NULL: what the host calls itself */
     const char *server_root;           /* where relative names of files in a
                                           configuration begin: NULL, as is */
-    int         strict;                /* what would be corrected is an error: 0 */
+    int         strict;                /* a number that is corrected with a
+                                          warning is an error: 0 */
 
     /* a whole program: empm_run() and empm_main() only */
     const char *pid_file;              /* NULL: none */
@@ -405,21 +421,23 @@ EMPM_API empm_config empm_defaults(void);
  *   value     copied
  *   err, n    gets a message of at most n - 1 bytes when the result is not
  *             EMPM_OK; may be NULL, 0
- *   returns   EMPM_OK, EMPM_EINVAL (unknown name, bad value), EMPM_ENOMEM
- *   note      after the first call the config must not be copied
+ *   returns   EMPM_OK (also for what Apache knows and has no meaning here),
+ *             EMPM_EINVAL (unknown name, bad value), EMPM_ENOMEM
+ *   note      lists get one more; after the first call the config must not be
+ *             copied
  */
 EMPM_API int empm_set(empm_config *cfg, const char *directive,
                       const char *value, char *err, size_t n);
 
 /* Reads a file in Apache's syntax: a directive and its value per line, '#' in
- * front of a comment, '\' before the end of a line that goes on, quotes around
+ * front of a line of comment, '\' before the end of a line that goes on, quotes around
  * what has spaces, ${NAME} from the environment, Include and IncludeOptional of a
  * file, a folder or a pattern, <IfModule>. Each Listen, CustomLog, LogFormat and
  * RemoteIPTrustedProxy adds to those of the same file; what cfg had of them
  * before is replaced.
  *
  *   err, n    gets the first message, "file:line: what is wrong"
- *   returns   EMPM_OK; EMPM_EINVAL, then some directives may have been set
+ *   returns   EMPM_OK; EMPM_EINVAL, EMPM_ENOMEM: some may have been set
  */
 EMPM_API int empm_load(empm_config *cfg, const char *path, char *err, size_t n);
 
