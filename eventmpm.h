@@ -1905,11 +1905,12 @@ static const char *empm__nearest(const char *name)
     return best;
 }
 
-/* A name of a file as a configuration gives it: relative to ServerRoot. */
+/* A name of a file as a configuration gives it: relative to ServerRoot; but ".",
+ * the default DocumentRoot, must not become the folder of the configuration. */
 static const char *empm__path_of(const empm_config *cfg, const char *name,
                                  char *to, size_t n)
 {
-    if (name[0] == '/' || cfg->server_root == NULL)
+    if (name[0] == '/' || strcmp(name, ".") == 0 || cfg->server_root == NULL)
         return name;
     return snprintf(to, n, "%s/%s", cfg->server_root, name) < (int)n ? to : name;
 }
@@ -10409,7 +10410,8 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
             empm__say(rep, EMPM_LOG_ERROR, 5106, "DocumentRoot %s: %s", dir,
                       strerror(stat(dir, &st) < 0 ? errno : ENOTDIR));
     }
-    if (stat(cfg->spool_directory, &st) < 0 || !S_ISDIR(st.st_mode))
+    if (stat(empm__path_of(cfg, cfg->spool_directory, path, sizeof path),
+             &st) < 0 || !S_ISDIR(st.st_mode))
         empm__say(rep, EMPM_LOG_ERROR, 5107, "SpoolDirectory %s is not a directory",
                   cfg->spool_directory);
 #ifndef EVENTMPM_NO_PROXY
@@ -10697,6 +10699,7 @@ static int empm__server_new(empm_config *cfg, int shared,
     empm_server *s;
     empm__report rep;
     empm__heritage heritage;
+    char path[1200];
     int r, i;
     *out = NULL;
     memset(&rep, 0, sizeof rep);
@@ -10749,7 +10752,9 @@ static int empm__server_new(empm_config *cfg, int shared,
 #endif
     }
     r = EMPM_ESYS;
-    s->spool_dir = open(cfg->spool_directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    s->spool_dir = open(empm__path_of(cfg, cfg->spool_directory, path,
+                                      sizeof path),
+                        O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (s->spool_dir < 0)
         goto done;
     for (i = 0; i < (int)s->routes.n; i++) {
@@ -10758,7 +10763,6 @@ static int empm__server_new(empm_config *cfg, int shared,
             continue;
 #ifndef EVENTMPM_NO_FILES
         {
-            char path[1200];
             const char *dir = route->user->root != NULL
                                   ? route->user->root
                                   : empm__path_of(cfg, cfg->document_root, path,
@@ -12614,7 +12618,7 @@ static int empm__apply(empm_config *cfg, const empm__source *from,
                        empm__report *rep)
 {
     uint64_t lists = 0;
-    char line[1024];
+    char line[1024], *dir;
     int c, pass;
     for (pass = 0; pass < 3; pass++) {
         optind = 1;
@@ -12646,8 +12650,16 @@ static int empm__apply(empm_config *cfg, const empm__source *from,
             }
         }
     }
-    if (optind < from->argc)
+    if (optind < from->argc) {       /* relative to where we are */
         cfg->document_root = from->argv[optind];
+        if (cfg->server_root != NULL &&
+            (dir = realpath(from->argv[optind], NULL)) != NULL) {
+            cfg->document_root = empm__config_keep(cfg, dir);
+            free(dir);
+            if (cfg->document_root == NULL)
+                rep->result = EMPM_ENOMEM;
+        }
+    }
     return rep->result;
 }
 

@@ -2954,6 +2954,10 @@ TEST(config, what_is_refused)
         { "Listen 0.0.0.0:8080\nListen [::]:8080", 0 },
         { "Listen 8080 sideways", 5108 },
         { "SpoolDirectory /no/such/place", 5107 },
+        { "SpoolDirectory null\nServerRoot /dev", 5107 },
+        { "ServerRoot /usr\nSpoolDirectory bin\nDocumentRoot bin\n"
+          "CoreDumpDirectory bin", 0 },
+        { "ServerRoot /usr\nDocumentRoot no/such", 5106 },
         { "DocumentRoot /no/such/place", 5106 },
         { "DocumentRoot /dev/null", 5106 },
         { "ChrootDir /no/such/place\nUser root", 5134 },
@@ -3387,6 +3391,8 @@ TEST(config, grammar_of_files)
           0 },
         { "<IfModule ssl_module>\n<IfModule core.c>\nServerName a\n</IfModule>\n"
           "ServerName b\n</IfModule>", NULL, 0, 0, 0 },
+        { "<IfModule ssl_module>\n<IfModule ssl_module>\n</IfModule>\n"
+          "ServerName b\n</IfModule>", NULL, 0, 0, 0 },
         { "<IfModule core.c>\n<IfModule ssl_module>\nServerName a\n</IfModule>\n"
           "ServerName b\n</IfModule>", "b", 0, 0, 0 },
         { "<IfModule core.c>\nServerName a\n", "a", 1, 5125, 2 },
@@ -3553,6 +3559,10 @@ TEST(config, includes)
              "Include bad.conf\nNope 2\n", g_tmp);
     CHECK_INT(conf_load(&cfg, text), EMPM_EINVAL);
     CHECK_STR(cfg.server_name, "a");
+    CHECK_STR(empm__path_of(&cfg, "/a/b", path, sizeof path), "/a/b");
+    CHECK_STR(empm__path_of(&cfg, ".", path, sizeof path), ".");
+    CHECK(strncmp(empm__path_of(&cfg, "a/b", path, sizeof path), g_tmp,
+                  strlen(g_tmp)) == 0);
     CHECK_INT(heard(EMPM_LOG_ERROR, 5122), 2);
     CHECK(strstr(g_heard.p, "/bad.conf:3: ") != NULL);
     CHECK(strstr(g_heard.p, "/x.conf:4: ") != NULL);
@@ -3621,6 +3631,10 @@ TEST(config, precedence)
         { { "prog", "-p", "31", "/dir" }, 10, 10, "31", "/dir" },
         { { "prog", "-f", "FILE", "-a", "41", "/dir" }, 20, 20, "21 22 41 admin",
           "/dir" },
+        { { "prog", "-c", "ServerRoot /usr", "/tmp/../dev" }, 10, 10, "11 12",
+          "/dev" },
+        { { "prog", "-c", "ServerRoot /usr", "/no/such" }, 10, 10, "11 12",
+          "/no/such" },
         { { "prog", "-a", "41", "-p", "31" }, 10, 10, "31 41 admin", "/program" }
     };
     char path[400];
