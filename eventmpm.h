@@ -70,7 +70,7 @@
  *   before. Numbers that Apache corrects are corrected and said, or, under
  *   "Strict On", refused; -t tells all of it, and the settings that come out. A
  *   reload (USR1, HUP) reads everything again on top of what the program sets;
- *   ServerLimit and ThreadLimit stay as the program was started with.
+ *   ServerLimit, ThreadLimit and SharedStoreSize stay as they were at its start.
  *
  * ROUTES  "[METHOD ]/path": literal segments, {name} for one segment, {name...}
  *   for the rest, a trailing "/" for everything below, {$} for exactly the

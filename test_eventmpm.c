@@ -2914,6 +2914,7 @@ TEST(config, limits_stay_with_the_scoreboard)
           64, 640, 64 },
         { "ThreadLimit 8\nThreadsPerChild 25", 506, 16, 64, 400, 25 },
         { "Processes 30", 501, 16, 64, 400, 25 },
+        { "SharedStoreSize 1048576", 5503, 16, 64, 400, 25 },
         { "ThreadsPerChild 50\nMaxRequestWorkers 800", 0, 16, 64, 800, 50 }
     };
     empm_config old = empm_defaults();
@@ -2931,6 +2932,8 @@ TEST(config, limits_stay_with_the_scoreboard)
         CHECK_INT(empm__check(&cfg, &old, &rep), EMPM_OK);
         CHECK_INT(heard(EMPM_LOG_WARN, 501), rows[i].code == 501);
         CHECK_INT(heard(EMPM_LOG_WARN, 506), rows[i].code == 506);
+        CHECK_INT(heard(EMPM_LOG_WARN, 5503), rows[i].code == 5503);
+        CHECK_INT(cfg.shared_store_size, 0);
         CHECK_INT(cfg.server_limit, rows[i].servers);
         CHECK_INT(cfg.thread_limit, rows[i].threads);
         CHECK_INT(cfg.max_request_workers, rows[i].workers);
