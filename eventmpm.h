@@ -64,13 +64,14 @@
  *     KeepAliveTimeout 100ms                        a bare number: seconds
  *     Include          conf.d                       a file, folder or pattern
  *
- *   Later beats earlier: the defaults, what the program sets, the file (-f), the
- *   command line. Listen, CustomLog, LogFormat and RemoteIPTrustedProxy are lists:
- *   those of one file, or of one command line, add up and replace what was there
- *   before. Numbers that Apache corrects are corrected and said, or, under
- *   "Strict On", refused; -t tells all of it, and the settings that come out. A
- *   reload (USR1, HUP) reads everything again on top of what the program sets;
- *   ServerLimit, ThreadLimit and SharedStoreSize stay as they were at its start.
+ *   Later beats earlier: the defaults, what the program sets, the file (-f),
+ *   the command line. Listen, CustomLog, LogFormat and RemoteIPTrustedProxy
+ *   are lists: those of one file, or of one command line, add up and replace
+ *   what was there before. Numbers that Apache corrects are corrected and
+ *   said, or, under "Strict On", refused; -t tells all of it, and the settings
+ *   that come out. A reload (USR1, HUP) reads everything again on top of what
+ *   the program sets; ServerLimit, ThreadLimit and SharedStoreSize stay as
+ *   they were at its start.
  *
  * ROUTES  "[METHOD ]/path": literal segments, {name} for one segment, {name...}
  *   for the rest, a trailing "/" for everything below, {$} for exactly the
@@ -430,11 +431,11 @@ EMPM_API int empm_set(empm_config *cfg, const char *directive,
                       const char *value, char *err, size_t n);
 
 /* Reads a file in Apache's syntax: a directive and its value per line, '#' in
- * front of a line of comment, '\' before the end of a line that goes on, quotes around
- * what has spaces, ${NAME} from the environment, Include and IncludeOptional of a
- * file, a folder or a pattern, <IfModule>. Each Listen, CustomLog, LogFormat and
- * RemoteIPTrustedProxy adds to those of the same file; what cfg had of them
- * before is replaced.
+ * front of a line of comment, '\' before the end of a line that goes on, quotes
+ * around what has spaces, ${NAME} from the environment, Include and
+ * IncludeOptional of a file, a folder or a pattern, <IfModule>. Each Listen,
+ * CustomLog, LogFormat and RemoteIPTrustedProxy adds to those of the same file;
+ * what cfg had of them before is replaced.
  *
  *   err, n    gets the first message, "file:line: what is wrong"
  *   returns   EMPM_OK; EMPM_EINVAL, EMPM_ENOMEM: some may have been set
@@ -1905,8 +1906,8 @@ static const char *empm__nearest(const char *name)
     return best;
 }
 
-/* A name of a file as a configuration gives it: relative to ServerRoot; but ".",
- * the default DocumentRoot, must not become the folder of the configuration. */
+/* A name of a file as a configuration gives it: relative to ServerRoot; but
+ * ".", the default DocumentRoot, must not become the configuration's folder. */
 static const char *empm__path_of(const empm_config *cfg, const char *name,
                                  char *to, size_t n)
 {
@@ -1969,8 +1970,8 @@ static void empm__first_init(empm__report *rep, empm__first *f, char *err,
     rep->user = f;
 }
 
-/* Sets one directive, wherever it stands: `where` is "file:line: " or "". `lists`:
- * a bit for each list that has begun here; another one begins anew. */
+/* Sets one directive, wherever it stands: `where` is "file:line: " or "".
+ * `lists`: a bit for each list that has begun here; another one begins anew. */
 static void empm__set_directive(empm_config *cfg, const char *where,
                                 const char *name, const char *value,
                                 uint64_t *lists, empm__report *rep)
@@ -1993,14 +1994,15 @@ static void empm__set_directive(empm_config *cfg, const char *where,
         near = empm__nearest(name);
         empm__say(rep, EMPM_LOG_ERROR, 5122, "%sInvalid command '%s', %s%s%s",
                   where, name, near != NULL ? "perhaps '"
-                                            : "no directive is called like that",
+                                            : "which no directive is called",
                   near != NULL ? near : "", near != NULL ? "' is meant" : "");
         return;
     }
     for (i = 0; i < EMPM__COUNT(old); i++)
         if (strcasecmp(name, old[i][0]) == 0)
             empm__say(rep, EMPM_LOG_INFO, i == 0 ? 521 : 545,
-                      "%s%s is deprecated, use %s", where, old[i][0], old[i][1]);
+                      "%s%s is deprecated, use %s", where, old[i][0],
+                      old[i][1]);
     bit = d->kind == EMPM__KIND_LIST
               ? UINT64_C(1) << (d - empm__directives) % 64 : 0;
     why = empm__set_value(cfg, d, value, !(*lists & bit));
@@ -2041,13 +2043,13 @@ typedef struct empm__loader {
 
 static void empm__load_file(empm__loader *l, const char *path);
 
-/* One line of text: reads on after '\'. 0: the end; -1: it is too long, or has a
- * NUL. *line: the last one that was begun. */
+/* One line of text: reads on after '\'. 0: the end; -1: it is too long, or has
+ * a NUL. *line: the last one that was begun. */
 static int empm__load_line(FILE *f, char *text, long *line)
 {
     size_t n = 0;
-    int c, begins = 1;
-    for (;;) {
+    int c = 0, r = 1, begins = 1;
+    while (r > 0) {
         c = getc(f);
         *line += begins && c != EOF;
         begins = c == '\n';
@@ -2059,12 +2061,12 @@ static int empm__load_line(FILE *f, char *text, long *line)
             if (c == EOF)
                 break;
         } else if (c == '\0' || n + 1 == EMPM__CONFIG_LINE)
-            return -1;
+            r = -1;
         else
             text[n++] = (char)c;
     }
     text[n] = '\0';
-    return c != EOF || n > 0;
+    return r < 0 ? r : c != EOF || n > 0;
 }
 
 /* Puts ${NAME} in from the environment; what is not there stays as it is. */
@@ -10573,7 +10575,8 @@ static void empm__check_system(const empm_config *cfg, empm__report *rep)
 /* The number of "#number", or -1: it is a name, or no id of this system. */
 static int64_t empm__parse_id(const char *id)
 {
-    const int64_t n = id[0] == '#' ? empm__parse_u63(id + 1, strlen(id + 1)) : -1;
+    const int64_t n = id[0] != '#' ? -1
+                                   : empm__parse_u63(id + 1, strlen(id + 1));
     return n < UINT32_MAX ? n : -1;    /* that one is "no id" */
 }
 
@@ -12606,8 +12609,8 @@ static void empm__set_line(empm_config *cfg, const char *line, uint64_t *lists,
     const size_t n = strcspn(line, " \t");
     char name[64];
     snprintf(name, sizeof name, "%.*s", (int)empm__min(n, 63), line);
-    empm__set_directive(cfg, "", name, line + n + strspn(line + n, " \t"), lists,
-                        rep);
+    empm__set_directive(cfg, "", name, line + n + strspn(line + n, " \t"),
+                        lists, rep);
 }
 
 static const char empm__options[] = "hp:a:f:c:k:XtVv";
