@@ -108,9 +108,125 @@
  *   declared length aborts the connection, a second answer and writes after the
  *   end are refused with EMPM_EMISUSE; each leaves one line in the log.
  *
+ * STATUS  empm_status_page as a route's handler, or Listen "127.0.0.1:9000 admin",
+ *   which answers when every worker is busy: a page for people, and for programs
+ *   ?auto (as Apache's mod_status has it, so what reads that reads this), ?json
+ *   and ?prometheus.
+ *
  * LIMITS  HTTP/1.1 and 1.0 over TCP and unix sockets. Linux first (epoll); any
  *   POSIX through poll(). Every limit is a field below with its default and the
  *   status that a client gets.
+ *
+ * ACCESS LOG  CustomLog "file format": a format, or the name of a LogFormat;
+ *   common, combined, combinedio, vhost_combined, referer and agent are there.
+ *     %h %a  client's address       %{c}a  the connection's    %A  the server's
+ *     %l %u  -                      %t %{strftime}t, or sec, msec, usec,
+ *     %r  request line                 msec_frac, usec_frac; end: before it
+ *     %m %U %q %H  its method, path (as sent), query, protocol
+ *     %s %>s  status; 499 if the client left before there was one
+ *     %b %B  bytes of body (0: - or 0)      %I %O %S  bytes in, out, both
+ *     %D  microseconds              %T %{ms}T %{us}T  seconds, or ...
+ *     %X  X aborted, + kept alive, - closed  %k  requests before it on this one
+ *     %v %V  ServerName, or what Host says  %p %{remote}p  ports
+ *     %P %{tid}P process, worker  %{Field}i %{Field}o %{name}C  fields, cookie
+ *   %400,501{User-Agent}i or %!200,304... : only with these statuses, others.
+ *   A line is in the file half a second after its request has ended.
+ *
+ * MESSAGES  "EMPM0484: ..." in the error log. Numbers below 5000 are those that
+ *   Apache (AH00484) gives to the same thing.
+ *   0046  a child did not end in time and was killed
+ *   0051  a child was killed by a signal, or has crashed, and dumped core
+ *   0052  a child was killed by a signal, or has crashed; it is replaced
+ *   0072  Listen: the address is in use, or not ours
+ *   0091  ErrorLog cannot be opened
+ *   0111  ${NAME} in a configuration is not in the environment
+ *   0481  no child can be forked: see the limits of processes and memory
+ *   0484  all workers are busy: MaxRequestWorkers may be too low
+ *   0486  more children are started, as few workers are idle
+ *   0489  the server, or its next generation, serves
+ *   0491  stopping
+ *   0492  stopping gracefully
+ *   0493  restarting gracefully, or at once
+ *   0494  restarting at once
+ *   0497  ServerLimit is too high                  0499  ... is too low
+ *   0501  ServerLimit cannot change while running
+ *   0502  ThreadLimit is too high                  0504  ... is too low
+ *   0506  ThreadLimit cannot change while running
+ *   0507  ThreadsPerChild is above ThreadLimit     0509  ... is too low
+ *   0511  MaxRequestWorkers is below ThreadsPerChild
+ *   0513  ... is no multiple of ThreadsPerChild    0515  ... needs ServerLimit
+ *   0517  StartServers is too low                  0519  MinSpareThreads is
+ *   0521  MaxClients is called MaxRequestWorkers now
+ *   0543  User is not known here
+ *   0544  Group is not known here, or stands without User
+ *   0545  MaxRequestsPerChild is called MaxConnectionsPerChild now
+ *   0646  a CustomLog cannot be written: a full disk; lines are lost
+ *   0649  a CustomLog cannot be opened
+ *   2324  children die before they serve: giving up
+ *   2436  ThreadStackSize is not possible here
+ *   5001  no memory for a request: the connection is closed
+ *   5002  a handler misuses its request, or its answer cannot be finished
+ *   5003  a client takes nothing for Timeout: dropped
+ *   5004  SpoolDirectory cannot be written: a full disk
+ *   5005  MaxSpoolBytes is reached: clients get 503
+ *   5006  a state that cannot be: please report it
+ *   5007  on_thread_start has failed
+ *   5008  a listening socket cannot be watched
+ *   5009  accepting pauses: no descriptors, or MaxOpenConnections
+ *   5011  threads cannot be started
+ *   5012  handlers outlast StopTimeout: the process ends under them
+ *   5013  asked to stop twice: the process ends at once
+ *   5014  a child has started                      5015  ... has ended
+ *   5030  a process without children cannot be reloaded or upgraded
+ *   5031  started as root, and no User says who shall serve
+ *   5032  a reload was refused: the old configuration goes on
+ *   5034  an old generation has ended: its log files are free
+ *   5035  User, Group or ChrootDir cannot be had
+ *   5036  PidFile cannot be written
+ *   5037  a handler takes longer than StuckWorkerTimeout
+ *   5038  a child has not answered its watchdog and was killed
+ *   5039  an upgrade cannot be started
+ *   5040  an upgrade: who starts, who serves
+ *   5041  PidFile names a server that runs
+ *   5042  the settings that are in force
+ *   5101  a setting is out of range
+ *   5102  ServerField or ServerTokens is no field value
+ *   5103  LimitRequestHead is small beside LimitRequestLine
+ *   5104  no memory at start
+ *   5105  a route makes no sense, or two of them conflict
+ *   5106  DocumentRoot is no directory             5107  SpoolDirectory is none
+ *   5108  Listen makes no sense, or cannot be had  5109  ... is given twice
+ *   5110  StartServers is above what MaxRequestWorkers allows
+ *   5111  MaxSpareThreads is too close to MinSpareThreads
+ *   5112  SendBufferSize or ReceiveBufferSize is too small
+ *   5113  one Listen serves IPv4 for another, too
+ *   5114  Listen overlaps with a socket in use
+ *   5120  Include, or the configuration: no such file, or nested too deep
+ *   5121  a directive of Apache's has no meaning here
+ *   5122  a directive is not known                 5123  ... has a bad value
+ *   5124  a line of the configuration is too long
+ *   5125  <IfModule> is not closed or not opened, or a section is not known
+ *   5130  MaxOpenConnections needs more descriptors
+ *   5131  the stacks of all threads may take more than there is
+ *   5132  ListenBacklog is above what the system allows
+ *   5133  more threads than the system allows
+ *   5134  a directory that is set does not exist
+ *   5301  RemoteIPTrustedProxy is no address and no network
+ *   5302  RemoteIPHeader is no name of a field
+ *   5303  RemoteIPHeader: built without it
+ *   5304  a proxy sent no PROXY header, or a bad one
+ *   5305  a PROXY header came from who is not trusted
+ *   5306  MaxConnectionsPerPeer is reached: refused
+ *   5400  CustomLog or LogFormat makes no sense
+ *   5401  ... has a format that cannot be
+ *   5402  ErrorLog is no file, stderr or syslog:facility
+ *   5403  no memory for a line of a CustomLog
+ *   5500  SharedStoreSize is too small or too large
+ *   5501  ... but the server is built without the store
+ *   5502  no memory for the shared store
+ *   5503  SharedStoreSize cannot change in a reload
+ *   Of each number that load can repeat, a child writes ten lines a minute (of
+ *   those about itself, one), and then says how many were left out.
  * ======================================================================== */
 
 #ifndef EVENTMPM_H
@@ -141,6 +257,7 @@
  *   EVENTMPM_POLL            use poll() even where epoll exists
  *   EVENTMPM_NO_FILES        without static files (EMPM_FILES)
  *   EVENTMPM_NO_STATUS       without the status page
+ *   EVENTMPM_NO_ACCESS_LOG   without CustomLog
  *   EVENTMPM_NO_PROXY        without PROXY headers and RemoteIPHeader
  *   EVENTMPM_NO_STORE        without the shared store (empm_store_*)
  *   EVENTMPM_NO_FORK         without the parent: threads of the caller only
@@ -283,6 +400,9 @@ enum { EMPM__ROUTE_END, EMPM__ROUTE_HANDLER, EMPM__ROUTE_FILES };
 #define EMPM_ROUTES_END \
     { NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, EMPM__ROUTE_END }
 
+/* A text as the `user` of a route, in both languages. */
+#define EMPM_TEXT(text) ((void *)(uintptr_t)(text))
+
 /* Everything that can be set. Get one from empm_defaults(), change fields or
  * call empm_set(), and leave it in place while the server lives. In brackets:
  * the directive where its name differs by more than its spelling.
@@ -317,9 +437,8 @@ typedef struct empm_config {
     /* logs */
     const char *error_log;             /* a file, "syslog[:facility]", "stderr";
                                           NULL: stderr */
-    const char *log_format[EMPM_MAX_LIST]; /* "format nickname"; common and
-                                          combined are there */
-    const char *custom_log[EMPM_MAX_LIST]; /* "file format-or-nickname" */
+    const char *log_format[EMPM_MAX_LIST]; /* "format" nickname */
+    const char *custom_log[EMPM_MAX_LIST]; /* file nickname, or file "format" */
     int         extended_status;       /* times and requests in the status: 1 */
 
     /* who is in front */
@@ -402,12 +521,14 @@ typedef struct empm_config {
      * process that only tries it, then in the parent. Not 0: the old ones stay */
     int  (*on_reload)(struct empm_config *cfg, void *user);
 
-    /* where messages go: a line without its newline; any thread. NULL: ErrorLog
-     * under empm_main() and empm_run(), nowhere under empm_start() */
+    /* where messages go: a line without newline and date, "EMPM5011: ..." or
+     * "[client 192.0.2.1:4711] EMPM5002: ..."; any thread. NULL: ErrorLog under
+     * empm_main() and empm_run(), nowhere under empm_start() */
     void (*log)(enum empm_log_level level, const char *line, void *user);
     int  log_level;                    /* EMPM_LOG_WARN */
 
     void *arena;                       /* strings that empm_set() copied */
+    int   log_target;                  /* what ErrorLog has become (>>log) */
 } empm_config;
 
 /* ---------------------------------------------------------------------------
@@ -654,7 +775,13 @@ EMPM_API int   empm_defer(empm_request *req, empm_cleanup *fn, void *p);
  * Async-signal-safe. */
 EMPM_API void empm_after_fork(void);
 
-/* A handler: the state of the server as plain text. */
+/* A handler, for GET: the state of the server, whichever process is asked. It is
+ * a page for people, or by the query for programs: ?auto is what Apache's
+ * mod_status says there, ?json has everything, ?prometheus is text 0.0.4. For
+ * people: ?refresh=N comes again by itself, ?notable leaves out the workers.
+ *   user      NULL, or what comes without a query: EMPM_TEXT("auto"), "json",
+ *             "prometheus". Ask no stranger in: it shows addresses and requests.
+ */
 EMPM_API int empm_status_page(empm_request *req, void *user);
 
 /* A handler, for a balancer: 200 "OK", or 503 "draining" once the server is on
@@ -741,7 +868,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   memory store                         pages, workers, the child; what children
  *                                        share
  *   head body                            HTTP in
- *   request response                     what a handler holds
+ *   request response access              what a handler holds; who came
  *   steps dispatch reading handling writing conn
  *                                        the life of a connection
  *   files health status                  three handlers
@@ -802,6 +929,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
 #include <sys/uio.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <syslog.h>
 
 #if defined(__GLIBC__) && !defined(__USE_MISC)
 #  error "eventmpm.h: include it before other headers, or compile with -std=gnu99, or define _DEFAULT_SOURCE"
@@ -924,6 +1052,47 @@ static uint32_t empm__earlier(uint32_t a, uint32_t b)
         return a == EMPM__NEVER ? b : a;
     return (int32_t)(a - b) < 0 ? a : b;
 }
+
+#ifndef EVENTMPM_NO_STATUS
+/* Microseconds of processor time that the process has used: user, system, and
+ * the same of children that it has waited for. 0 where nobody tells. */
+static void empm__cpu_us(pid_t pid, uint64_t us[4])
+{
+    memset(us, 0, 4 * sizeof *us);
+    if (pid == getpid()) {
+        struct rusage r[2];
+        int i;
+        getrusage(RUSAGE_SELF, &r[0]);
+        getrusage(RUSAGE_CHILDREN, &r[1]);
+        for (i = 0; i < 4; i++) {
+            const struct timeval *t = i % 2 == 0 ? &r[i / 2].ru_utime
+                                                 : &r[i / 2].ru_stime;
+            us[i] = (uint64_t)t->tv_sec * 1000000u + (uint64_t)t->tv_usec;
+        }
+    }
+#if defined(__linux__)
+    else {
+        char text[512], *at;
+        unsigned long ticks[4];
+        const uint64_t tick_us = 1000000u / (uint64_t)sysconf(_SC_CLK_TCK);
+        ssize_t n = -1;
+        int i, fd;
+        snprintf(text, sizeof text, "/proc/%ld/stat", (long)pid);
+        if ((fd = open(text, O_RDONLY | O_CLOEXEC)) >= 0) {
+            n = read(fd, text, sizeof text - 1);
+            close(fd);
+        }
+        text[n > 0 ? n : 0] = '\0';
+        at = strrchr(text, ')');     /* the name before it may be anything */
+        if (at != NULL &&
+            sscanf(at, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u "
+                   "%lu %lu %lu %lu", ticks, ticks + 1, ticks + 2, ticks + 3) == 4)
+            for (i = 0; i < 4; i++)
+                us[i] = ticks[i] * tick_us;
+    }
+#endif
+}
+#endif
 
 /* Where one thread sleeps until another one wakes it: a private futex, or a
  * condition variable. One wake-up is remembered. */
@@ -1382,6 +1551,20 @@ static int empm__all(const empm__chars *t, const char *s, size_t n,
 
 /* ---------------------------------------------------------------------------
  * >>log -- one way for every message
+ *
+ *     [Sun Nov 22 14:00:00.123456 2026] [mpm_event:error] [pid 12:tid 3]
+ *     [client 192.0.2.1:4711] EMPM5002: GET /x: gave no answer
+ *
+ * is one line, and one write(). The number stays as it is, and stands in the
+ * table of the manual. A callback (empm_config.log) gets the second half only.
+ *
+ *   empm__log          who needs nothing but a config
+ *   empm__log_child    the listener              \
+ *   empm__log_worker   a worker                   } in >>memory and >>request:
+ *   empm__log_req      ... with a request        /  these are limited
+ *
+ * What load can repeat must not fill the disk: of each number a child writes a
+ * few lines a minute, and counts the others in a line that comes with the next.
  * ------------------------------------------------------------------------- */
 
 /* Text that came from a client must not forge a line or drive a terminal. */
@@ -1392,6 +1575,127 @@ static void empm__tame(char *line)
             *line = '?';
 }
 
+static const char *empm__level_name(enum empm_log_level level)
+{
+    static const char *const names[] = { "emerg", "alert", "crit", "error",
+                                         "warn", "notice", "info", "debug" };
+    return (size_t)level < EMPM__COUNT(names) ? names[level] : "?";
+}
+
+/* The facility that "syslog" or "syslog:local3" names; -1: none, -2: it is not
+ * syslog that is meant. Apache's default is local7. */
+static int empm__log_facility(const char *target)
+{
+    static const struct { char name[12]; int facility; } list[] = {
+        { "", LOG_LOCAL7 }, { "auth", LOG_AUTH }, { "cron", LOG_CRON },
+        { "daemon", LOG_DAEMON }, { "kern", LOG_KERN }, { "lpr", LOG_LPR },
+        { "mail", LOG_MAIL }, { "news", LOG_NEWS }, { "syslog", LOG_SYSLOG },
+        { "user", LOG_USER }, { "uucp", LOG_UUCP }, { "local0", LOG_LOCAL0 },
+        { "local1", LOG_LOCAL1 }, { "local2", LOG_LOCAL2 },
+        { "local3", LOG_LOCAL3 }, { "local4", LOG_LOCAL4 },
+        { "local5", LOG_LOCAL5 }, { "local6", LOG_LOCAL6 },
+        { "local7", LOG_LOCAL7 }
+    };
+    size_t i;
+    if (strncmp(target, "syslog", 6) != 0 ||
+        (target[6] != '\0' && target[6] != ':'))
+        return -2;
+    for (i = 0; i < EMPM__COUNT(list); i++)
+        if (strcasecmp(target + 6 + (target[6] == ':'), list[i].name) == 0)
+            return list[i].facility;
+    return -1;
+}
+
+/* Opens a log to append to, never as one of the first three descriptors. */
+static int empm__log_file(const char *path)
+{
+    const int std = strcmp(path, "/dev/stdout") == 0 ? 1
+                  : strcmp(path, "/dev/stderr") == 0 ? 2 : -1;
+    int fd = std, high;
+    if (std < 0 && (fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_NOCTTY |
+                                        O_CLOEXEC, 0640)) < 0)
+        return -1;
+    if (fd > 2)
+        return fd;
+    high = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    if (std < 0)
+        close(fd);
+    return high;
+}
+
+/* One line of the error log. `to` is 0 for stderr, a descriptor, or ~facility
+ * of syslog, which has a date of its own; `tid` a worker's number, or -1. */
+static void empm__log_write(int to, enum empm_log_level level, long tid,
+                            const char *line)
+{
+    char text[1280], who[24] = "-";
+    struct timespec now;
+    struct tm tm;
+    size_t n;
+    ssize_t r;
+    if (to < 0) {
+        syslog(~to | (int)level, "%s", line);
+        return;
+    }
+    if (tid >= 0)
+        snprintf(who, sizeof who, "%ld", tid);
+    clock_gettime(CLOCK_REALTIME, &now);
+    localtime_r(&now.tv_sec, &tm);
+    n = (size_t)snprintf(text, sizeof text,
+                         "[%.3s %.3s %02d %02d:%02d:%02d.%06ld %d] "
+                         "[mpm_event:%s] [pid %ld:tid %s] %s\n",
+                         empm__days + tm.tm_wday * 3,
+                         empm__months + tm.tm_mon * 3, tm.tm_mday, tm.tm_hour,
+                         tm.tm_min, tm.tm_sec, now.tv_nsec / 1000,
+                         tm.tm_year + 1900, empm__level_name(level),
+                         (long)getpid(), who, line);
+    n = empm__min(n, sizeof text - 1);
+    text[n - 1] = '\n';
+    r = write(to > 0 ? to : 2, text, n);
+    (void)r;
+}
+
+/* What stands in cfg->log under empm_main() and empm_run(): it means ErrorLog
+ * to the functions below; who calls it by itself means stderr. */
+static void empm__log_stderr(enum empm_log_level level, const char *line,
+                             void *user)
+{
+    (void)user;
+    empm__log_write(0, level, -1, line);
+}
+
+static int empm__log_wanted(const empm_config *cfg, enum empm_log_level level)
+{
+    return cfg->log != NULL && (int)level <= cfg->log_level;
+}
+
+static void empm__log_line(const empm_config *cfg, enum empm_log_level level,
+                           long tid, const char *line)
+{
+    if (cfg->log == empm__log_stderr)
+        empm__log_write(cfg->log_target, level, tid, line);
+    else
+        cfg->log(level, line, cfg->user);
+}
+
+static void empm__log_v(const empm_config *cfg, enum empm_log_level level,
+                        int code, long tid, const char *client, const char *fmt,
+                        va_list ap) EMPM__PRINTF(6, 0);
+
+static void empm__log_v(const empm_config *cfg, enum empm_log_level level,
+                        int code, long tid, const char *client, const char *fmt,
+                        va_list ap)
+{
+    char line[1024];
+    size_t n = 0;
+    if (client != NULL)
+        n = (size_t)snprintf(line, 128, "[client %.100s] ", client);
+    n += (size_t)snprintf(line + n, 16, "EMPM%04d: ", code);
+    vsnprintf(line + n, sizeof line - n, fmt, ap);
+    empm__tame(line);
+    empm__log_line(cfg, level, tid, line);
+}
+
 static void empm__log(const empm_config *cfg, enum empm_log_level level,
                       int code, const char *fmt, ...) EMPM__PRINTF(4, 5);
 
@@ -1399,34 +1703,69 @@ static void empm__log(const empm_config *cfg, enum empm_log_level level,
 static void empm__log(const empm_config *cfg, enum empm_log_level level,
                       int code, const char *fmt, ...)
 {
-    char line[1024];
     va_list ap;
-    size_t i;
-    if (cfg->log == NULL || (int)level > cfg->log_level)
+    if (!empm__log_wanted(cfg, level))
         return;
-    i = (size_t)snprintf(line, 16, "EMPM%04d: ", code);
     va_start(ap, fmt);
-    vsnprintf(line + i, sizeof line - i, fmt, ap);
+    empm__log_v(cfg, level, code, -1, NULL, fmt, ap);
     va_end(ap);
-    empm__tame(line);
-    cfg->log(level, line, cfg->user);
 }
 
-/* May a message that clients can cause be said again? One in ten seconds. */
-static int empm__log_due(uint32_t *last_ms, uint32_t now_ms)
+#define EMPM__LOG_CODES 64u          /* that one child limits; others are not */
+#define EMPM__LOG_MOST  10u          /* lines of one code in a window */
+#ifndef EMPM__LOG_WINDOW_MS
+#  define EMPM__LOG_WINDOW_MS 60000
+#endif
+
+typedef struct empm__log_limit {     /* of one code; all atomic */
+    uint32_t code;                   /* 0: free */
+    uint32_t began_ms;               /* of the window */
+    uint32_t count;                  /* lines in it so far, or left out */
+    uint32_t left_out;               /* and not yet told */
+} empm__log_limit;
+
+static void empm__log_left_out(const empm_config *cfg,
+                               enum empm_log_level level, int code, uint32_t n)
 {
-    uint32_t last = empm__load(last_ms);
-    const uint32_t now = empm__after(now_ms, 0);
-    return (last == EMPM__NEVER || now_ms - last >= 10000) &&
-           __atomic_compare_exchange_n(last_ms, &last, now, 0, __ATOMIC_RELAXED,
-                                       __ATOMIC_RELAXED);
+    char line[64];
+    snprintf(line, sizeof line, "EMPM%04d: %u more of these were left out",
+             code, (unsigned)n);
+    if (n > 0)
+        empm__log_line(cfg, level, -1, line);
 }
 
-static const char *empm__level_name(enum empm_log_level level)
+/* May one more line with this code be written? Threads that meet at the turn of
+ * a window may write a line more or less. */
+static int empm__log_may(const empm_config *cfg, empm__log_limit *limits,
+                         enum empm_log_level level, int code, uint32_t most)
 {
-    static const char *const names[] = { "emerg", "alert", "crit", "error",
-                                         "warn", "notice", "info", "debug" };
-    return (size_t)level < EMPM__COUNT(names) ? names[level] : "?";
+    const uint32_t now = empm__after(empm__now_ms(), 0);
+    empm__log_limit *l = NULL;
+    uint32_t i, was;
+    for (i = 0; l == NULL && i < EMPM__LOG_CODES; i++) {
+        was = 0;
+        if (__atomic_compare_exchange_n(&limits[i].code, &was, (uint32_t)code,
+                                        0, __ATOMIC_RELAXED,
+                                        __ATOMIC_RELAXED) ||
+            was == (uint32_t)code)
+            l = &limits[i];
+    }
+    if (l == NULL)
+        return 1;
+    was = empm__load(&l->began_ms);
+    if ((was == EMPM__NEVER ||
+         empm__until(was, now) <= -EMPM__LOG_WINDOW_MS) &&
+        __atomic_compare_exchange_n(&l->began_ms, &was, now, 0,
+                                    __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+        empm__store(&l->count, 0u);
+        empm__log_left_out(cfg, level, code,
+                           __atomic_exchange_n(&l->left_out, 0u,
+                                               __ATOMIC_RELAXED));
+    }
+    if (__atomic_fetch_add(&l->count, 1u, __ATOMIC_RELAXED) < most)
+        return 1;
+    __atomic_fetch_add(&l->left_out, 1u, __ATOMIC_RELAXED);
+    return 0;
 }
 
 /* ---------------------------------------------------------------------------
@@ -2478,14 +2817,14 @@ typedef struct empm__score_worker {        /* written by that worker alone */
     uint32_t timeouts;
     uint32_t proxy_refused;                /* PROXY headers, or who sent them */
     uint64_t accesses, bytes;
-    /* the request in hand, or the last one; texts end with NUL or are full */
     uint64_t duration_us;                  /* of all requests, added up */
-    uint64_t began_us;                     /* empm__now_us(), 0: never */
     uint64_t accesses_before;              /* by the slot's last tenants */
+    uint64_t began_us;                     /* the turn or request; 0: never */
     uint32_t took_us;                      /* the last request */
-    uint32_t of_connection;                /* requests of this connection */
-    size_t   peer[(sizeof(empm__peer) + sizeof(size_t) - 1) / sizeof(size_t)];
-    size_t   request[EMPM__SCORE_REQUEST / sizeof(size_t)];
+    /* ExtendedStatus: the request in hand, or the last one */
+    uint32_t of_connection;                /* its number on the connection */
+    size_t   client[(sizeof(empm__peer) + sizeof(size_t) - 1) / sizeof(size_t)];
+    size_t   request[EMPM__SCORE_REQUEST / sizeof(size_t)]; /* NUL for SP */
     size_t   host[EMPM__SCORE_HOST / sizeof(size_t)];
 } __attribute__((aligned(64))) empm__score_worker;
 
@@ -2494,11 +2833,13 @@ typedef struct empm__score_child {
     uint32_t pongs;                        /* the listener: answers to pings */
     /* the listener */
     uint32_t unparked[EMPM__STATES], created;   /* created: of state READ_HEAD */
-    uint32_t connections, accepted, paused, culled, expired, forced;
+    uint32_t connections, paused, culled, expired, forced;
     uint32_t refused;                      /* MaxConnectionsPerPeer */
+    uint32_t unlogged;                     /* access log; added to atomically */
+    uint64_t accepted;
     /* whoever holds the queue's lock */
     uint32_t idle_workers, queued;
-    uint32_t waited_us;                    /* the longest wait of a job lately */
+    uint32_t waits_since_ms;               /* about: the oldest job in the queue */
 } empm__score_child;
 
 typedef struct empm__score_slot {          /* written by the parent alone */
@@ -2582,23 +2923,26 @@ static empm__score_worker *empm__score_worker_at(const empm__score *sb,
 }
 
 /* Text and addresses that others may read while they change: word by word, at
- * worst a mixture. `n` bytes of `to` in all; what `from` lacks becomes NUL. */
+ * worst a mixture. `n` bytes of `to` in all; a word of NUL follows what is
+ * shorter. */
 static void empm__score_put(size_t *to, size_t n, const void *from, size_t len)
 {
     const char *p = (const char *)from;
-    size_t i, word;
-    for (i = 0; i < n; i += sizeof word, to++) {
-        word = 0;
-        if (i + sizeof word <= len)
-            memcpy(&word, p + i, sizeof word);
-        else if (i < len)
-            memcpy(&word, p + i, len - i);
-        empm__store(to, word);
-        if (i >= len)
-            break;
+    size_t word, *end = to + n / sizeof word;
+    for (; len >= sizeof word && to < end; len -= sizeof word, p += sizeof word) {
+        memcpy(&word, p, sizeof word);
+        empm__store(to++, word);
     }
+    if (to < end) {
+        word = 0;
+        memcpy(&word, p, len);
+        empm__store(to++, word);
+    }
+    if (to < end)
+        empm__store(to, 0);
 }
 
+#if !defined(EVENTMPM_NO_STATUS) || !defined(EVENTMPM_NO_FORK)
 static void empm__score_get(void *to, const size_t *from, size_t n)
 {
     size_t i, word;
@@ -2607,6 +2951,22 @@ static void empm__score_get(void *to, const size_t *from, size_t n)
         memcpy((char *)to + i, &word, empm__min(sizeof word, n - i));
     }
 }
+
+/* The request line, in which the parser has put one NUL for each SP. */
+static void empm__score_line(const empm__score_worker *w,
+                             char to[EMPM__SCORE_REQUEST + 1])
+{
+    size_t i;
+    empm__score_get(to, w->request, EMPM__SCORE_REQUEST);
+    to[EMPM__SCORE_REQUEST] = '\0';
+    for (i = 0; i < EMPM__SCORE_REQUEST; i++)
+        if (to[i] == '\0') {
+            if (to[i + 1] == '\0')
+                break;
+            to[i] = ' ';
+        }
+}
+#endif
 
 /* ---------------------------------------------------------------------------
  * >>handover -- one word that says who owns a connection
@@ -3075,6 +3435,9 @@ static uint32_t empm__wheel_due(empm__wheel *wh, empm__slab *sl)
  *              others run it looks every millisecond whether one that seemed
  *              to be quick is stuck; that worker does not count as running then.
  *              When there is nothing to run it sleeps without limit.
+ *   a chore    is work that may wait for a disk (>>access): who listens when it
+ *              falls due gives the role back, and the next worker does it; or
+ *              the standby, if it has been listening.
  * ------------------------------------------------------------------------- */
 
 typedef struct empm__sleeper {     /* a worker, as the queue sees it */
@@ -3087,6 +3450,7 @@ typedef struct empm__sleeper {     /* a worker, as the queue sees it */
 } empm__sleeper;
 
 enum { EMPM__NOBODY = -1, EMPM__STANDBY = -2 };      /* or a worker's number */
+#define EMPM__CHORE 0xfffffffeu    /* a job of the child's, no connection's */
 enum { EMPM__AWAKE, EMPM__DOZES, EMPM__SLEEPS };     /* the standby */
 
 #define EMPM__BACKLOG   8u         /* jobs per running worker that deserve one
@@ -3115,6 +3479,7 @@ typedef struct empm__queue {
     uint32_t        gate_closed;           /* atomic: tell the listener when a
                                               worker has time */
     uint32_t        gate_mark;             /* `pushed` when it closed */
+    int             chore;                 /* one is to be done: EMPM__CHORE */
     int             closed;
     empm__score_child *score;
 } empm__queue;
@@ -3272,6 +3637,14 @@ static void empm__queue_leave(empm__queue *q, uint32_t me)
     empm__queue_unlock(q, q->running == 0 ? EMPM__SEARCHERS : 1);
 }
 
+/* Is there a chore to be done? Whom it is given to has to do it. */
+static int empm__queue_chore_locked(empm__queue *q)
+{
+    const int chore = q->chore;
+    q->chore = 0;
+    return chore;
+}
+
 /* The next job for worker `me`, who listens or sleeps until there is one; NIL:
  * the queue is closed. `listen` has to give the role back; `open_gate` is called
  * when the listener waits for an idle worker. */
@@ -3289,10 +3662,11 @@ static uint32_t empm__queue_pop(empm__queue *q, uint32_t me,
         self->searching = 0;
         /* all that came with the last round is taken: what is in the queue now
          * has had a turn, and those outside none; or it has been a while */
-        listens = q->listening == EMPM__NOBODY && !q->closed &&
+        listens = q->listening == EMPM__NOBODY && !q->closed && !q->chore &&
                   ((int32_t)(q->popped - q->listened) >= 0 ||
                    q->popped - q->listened_at >= EMPM__LISTEN_EACH);
-        i = listens ? EMPM__NIL : empm__queue_pop_locked(q);
+        i = empm__queue_chore_locked(q) ? EMPM__CHORE
+            : listens ? EMPM__NIL : empm__queue_pop_locked(q);
         done = i != EMPM__NIL || q->closed;
         gate = empm__gate_open_locked(q, !done && q->count == 0);
         if (done) {
@@ -4514,6 +4888,13 @@ typedef struct empm__pool {
     int64_t         spool_bytes;       /* atomic; bytes in unlinked files */
 } empm__pool;
 
+typedef struct empm__stamp {           /* a second, as some format shows it */
+    const char *format;
+    int64_t     second;
+    size_t      len;
+    char        text[64];
+} empm__stamp;
+
 typedef struct empm__worker {          /* its thread alone, unless noted */
     struct empm__child *child;
     empm_server        *s;
@@ -4530,6 +4911,10 @@ typedef struct empm__worker {          /* its thread alone, unless noted */
     int64_t             date_s;        /* what `date` shows */
     uint32_t            date_len;
     char                date[160];     /* "Date: ...\r\nServer: ...\r\n" */
+    empm__page         *lines[EMPM_MAX_LIST]; /* atomic, for each access log */
+    empm__stamp         stamp;         /* the last time that one showed */
+    int64_t             wall_us;       /* the date's clock is so far ahead of */
+    uint64_t            wall_at_us;    /* empm__now_us(), as seen then */
     /* the turn: what this connection has used in a row */
     uint32_t            turn_requests, turn_bytes;
     uint64_t            turn_start_us, turn_us;   /* turn_us: the last look */
@@ -4574,6 +4959,10 @@ typedef struct empm__child {
     empm__poller        poller;
     empm__pool          pool;
     empm__files         files;
+    empm__log_limit     log_limits[EMPM__LOG_CODES];
+    uint32_t            lines_due_ms;  /* atomic: when the lines of access logs
+                                          have to be written; or NEVER */
+    long                pid;
     empm__worker       *workers;
     empm__sleeper      *sleepers;
     uint32_t            horizon_ms;    /* H of >>wheel; fixed */
@@ -4589,16 +4978,13 @@ typedef struct empm__child {
     empm__event         events[EMPM__BATCH];
     uint32_t            paused;        /* why it does not accept: EMPM__PAUSE_* */
     uint32_t            accepts;       /* since the last rotation */
-    uint32_t            accepted_before; /* by the slot's last tenants */
+    uint64_t            accepted_before; /* by the slot's last tenants */
     uint32_t            full_batches;  /* in a row without room */
     uint32_t            retry_ms, stop_ms;
-    uint64_t            pause_log_us, tell_us; /* not again before */
+    uint64_t            tell_pause_us, tell_us; /* not again before */
     int                 told_few;      /* the parent knows of few idle workers */
     int                 listening;     /* sockets registered */
     empm__counts        counts;        /* MaxConnectionsPerPeer */
-    uint32_t            refused_log_ms;
-    /* any worker */
-    uint32_t            proxy_log_ms;  /* atomic: the last message */
     /* the end */
     pthread_mutex_t     done_lock;     /* guards done */
     pthread_cond_t      done_cond;
@@ -4636,6 +5022,8 @@ struct empm_server {
                                       process without parent; or NULL */
     int             child_ready;   /* it has been initialised */
     int             parent_fd;     /* a child tells the parent; or -1 */
+    int             log_target;    /* of cfg, when this server opened it */
+    struct empm__access_logs *access;   /* CustomLog; NULL: none */
 };
 
 /* The protocol of bytes: plain sockets now, TLS later. All calls are
@@ -4647,6 +5035,49 @@ typedef struct empm__transport {
     ssize_t (*file)(empm__conn *c, int fd, int64_t *off, size_t n);
     void    (*finish)(empm__conn *c);  /* no more will be sent: FIN */
 } empm__transport;
+
+static void empm__log_child(empm__child *ch, enum empm_log_level level,
+                            int code, const char *fmt, ...) EMPM__PRINTF(4, 5);
+
+/* What concerns the whole child: one line a minute. */
+static void empm__log_child(empm__child *ch, enum empm_log_level level,
+                            int code, const char *fmt, ...)
+{
+    va_list ap;
+    if (!empm__log_wanted(ch->cfg, level) ||
+        !empm__log_may(ch->cfg, ch->log_limits, level, code, 1))
+        return;
+    va_start(ap, fmt);
+    empm__log_v(ch->cfg, level, code, -1, NULL, fmt, ap);
+    va_end(ap);
+}
+
+static void empm__log_worker(empm__worker *w, enum empm_log_level level,
+                             int code, const char *fmt, ...) EMPM__PRINTF(4, 5);
+
+static void empm__log_worker(empm__worker *w, enum empm_log_level level,
+                             int code, const char *fmt, ...)
+{
+    va_list ap;
+    if (!empm__log_wanted(w->cfg, level) ||
+        !empm__log_may(w->cfg, w->child->log_limits, level, code,
+                       EMPM__LOG_MOST))
+        return;
+    va_start(ap, fmt);
+    empm__log_v(w->cfg, level, code, (long)w->number, NULL, fmt, ap);
+    va_end(ap);
+}
+
+/* The end: what has been left out and not told. */
+static void empm__log_rest(empm__child *ch)
+{
+    uint32_t i;
+    for (i = 0; i < EMPM__LOG_CODES && ch->log_limits[i].code != 0; i++)
+        if (empm__log_wanted(ch->cfg, EMPM_LOG_NOTICE))
+            empm__log_left_out(ch->cfg, EMPM_LOG_NOTICE,
+                               (int)ch->log_limits[i].code,
+                               ch->log_limits[i].left_out);
+}
 
 static void empm__file_unref(empm__file *f)
 {
@@ -5708,13 +6139,18 @@ struct empm_request {             /* owner: whoever owns the connection */
                                      the file's, or the response's overflow */
     int64_t       file_at, file_end;
     int64_t       sent;           /* bytes given to the socket */
+    int64_t       got;            /* bytes taken from it */
     int64_t       acked;          /* of them, at the start of the wait to write */
     uint32_t      write_deadline; /* NEVER: not waiting to write */
 
     /* the request: all below is cleared between requests */
     uint32_t      start_ms;       /* of the head or body; EMPM__NEVER: not yet */
+    uint32_t      head_out;       /* bytes of the response's head */
+    uint64_t      began_us;       /* when its first byte was seen; 0: not yet */
+    int64_t       sent_before, got_before;  /* the flight's, for earlier ones */
     uint32_t      last_byte_ms;
     int64_t       received;       /* bytes of the head or body so far */
+    uint64_t      handled_us;     /* the head was complete; 0: it is not yet */
     char         *arena_at, *arena_end;
     empm__page   *arena_pages, *arena_big;
     empm__defer  *defers;
@@ -5796,6 +6232,8 @@ static void empm__request_clear(empm_request *req)
     req->body_fd = -1;
     req->declared = -1;
     req->status = 200;
+    req->sent_before = req->sent + (int64_t)req->out_bytes;
+    req->got_before = req->got - (int64_t)(req->in_end - req->in_start);
     empm__head_init(&req->head, req->inline_fields, EMPM__INLINE_FIELDS,
                     req->in_start);
 }
@@ -5806,7 +6244,7 @@ static empm_request *empm__borrow(empm__worker *w, empm__conn *c)
     empm__page *p = empm__page_get(w);
     empm_request *req;
     if (p == NULL) {
-        empm__log(w->cfg, EMPM_LOG_ERROR, 5001, "no memory for a request");
+        empm__log_worker(w, EMPM_LOG_ERROR, 5001, "no memory for a request");
         return NULL;
     }
     req = (empm_request *)(void *)(p + 1);
@@ -5862,7 +6300,11 @@ static void empm__request_end(empm_request *req)
     empm__pages_put(w, req->arena_pages);
     empm__pages_free(req->arena_big);
     if (req->answer != EMPM__OPEN) {
+        const uint64_t took = req->handled_us != 0 ? w->turn_us - req->handled_us : 0;
         empm__bump(&w->score->accesses, 1u);
+        empm__bump(&w->score->duration_us, took);
+        empm__store(&w->score->took_us,
+                    took < UINT32_MAX ? (uint32_t)took : UINT32_MAX);
         req->c->requests++;
     }
 }
@@ -6243,26 +6685,71 @@ EMPM_API const char *empm_peer(empm_request *req)
     return req->peer != NULL ? req->peer : "unknown";
 }
 
+/* The client, as far as it is believed: the peer, or whom it speaks for. */
+static empm__peer empm__client_of(empm_request *req)
+{
+    empm__peer p = *empm__peer_of(req);
+#ifndef EVENTMPM_NO_PROXY
+    const char *name = req->w->cfg->remote_ip_header;
+    uint32_t i = name != NULL && req->text != NULL ? req->head.nfields : 0;
+    while (i-- > 0) {
+        const empm__field *f = &req->head.fields[i];
+        if (empm__same(req->text + f->name, f->name_len, name, strlen(name)) &&
+            !empm__forwarded(&req->w->s->trusted, &p, req->text + f->value))
+            break;
+    }
+#endif
+    return p;
+}
+
+static void empm__log_req(empm_request *req, enum empm_log_level level,
+                          int code, const char *fmt, ...) EMPM__PRINTF(4, 5);
+
+static void empm__log_req(empm_request *req, enum empm_log_level level,
+                          int code, const char *fmt, ...)
+{
+    empm__worker *w = req->w;
+    char client[96];
+    empm__peer p;
+    va_list ap;
+    if (!empm__log_wanted(w->cfg, level) ||
+        !empm__log_may(w->cfg, w->child->log_limits, level, code,
+                       EMPM__LOG_MOST))
+        return;
+    p = empm__client_of(req);
+    empm__peer_text(&p, p.port != 0, client, sizeof client);
+    va_start(ap, fmt);
+    empm__log_v(w->cfg, level, code, (long)w->number, client, fmt, ap);
+    va_end(ap);
+}
+
 EMPM_API const char *empm_client(empm_request *req)
 {
     char text[96];
     if (req->client == NULL) {
-        empm__peer p = *empm__peer_of(req);
-#ifndef EVENTMPM_NO_PROXY
-        const char *name = req->w->cfg->remote_ip_header;
-        uint32_t i = name != NULL ? req->head.nfields : 0;
-        while (i-- > 0) {
-            const empm__field *f = &req->head.fields[i];
-            if (empm__same(req->text + f->name, f->name_len, name,
-                           strlen(name)) &&
-                !empm__forwarded(&req->w->s->trusted, &p, req->text + f->value))
-                break;
-        }
-#endif
+        const empm__peer p = empm__client_of(req);
         empm__peer_text(&p, 0, text, sizeof text);
         req->client = empm__strndup(req, text, strlen(text));
     }
     return req->client != NULL ? req->client : "unknown";
+}
+
+/* Lets others see what this worker works for: a request whose head is complete. */
+static void empm__score_request(empm__worker *w, empm_request *req)
+{
+    empm__score_worker *sc = w->score;
+    const empm__head *h = &req->head;
+    empm__peer client;
+    if (!w->cfg->extended_status)
+        return;
+    client = empm__client_of(req);
+    empm__store(&sc->of_connection, req->c->requests + 1);
+    empm__score_put(sc->request, sizeof sc->request, req->text + h->method,
+                    empm__min(h->method_len + 1 + h->target_len + 9,
+                              EMPM__SCORE_REQUEST - 1));
+    empm__score_put(sc->host, sizeof sc->host, req->text + h->host,
+                    empm__min(h->host_len, EMPM__SCORE_HOST - 1));
+    empm__score_put(sc->client, sizeof sc->client, &client, sizeof client);
 }
 
 EMPM_API void empm_set_data(empm_request *req, void *data)
@@ -6371,9 +6858,9 @@ EMPM_API const char *empm_scheme(const empm_request *req)
 static void empm__complain(empm_request *req, const char *what)
 {
     const int named = req->path_text != NULL;    /* then all is NUL-terminated */
-    empm__log(req->w->cfg, EMPM_LOG_ERROR, 5002, "%s %.200s from %s: %s",
-              named ? empm_method(req) : "-",
-              named ? req->path_text : "-", empm_peer(req), what);
+    empm__log_req(req, EMPM_LOG_ERROR, 5002, "%s %.200s: %s",
+                  named ? empm_method(req) : "-",
+                  named ? req->path_text : "-", what);
 }
 
 /* The response cannot be finished: remember why, say it once. */
@@ -6676,6 +7163,7 @@ static int empm__commit(empm_request *req, int whole)
             req->close = 1;         /* HTTP/1.0: the end of the connection */
     }
     n = empm__head_write(req, head, length);
+    req->head_out = (uint32_t)n;
     if (req->no_body) {
         empm__pages_put(req->w, p);
         req->body_out = req->body_out_last = NULL;
@@ -7100,6 +7588,784 @@ static void empm__answer_status(empm_request *req, int status)
     empm__finish(req, status);
 }
 
+#ifndef EVENTMPM_NO_ACCESS_LOG
+
+/* ---------------------------------------------------------------------------
+ * >>access -- CustomLog: a line for each request
+ *
+ * A format is compiled into items at start; a request runs through them and
+ * its line comes into being where it will be written from: a page that its
+ * worker keeps for each log. Nothing is allocated or printed with printf(), and
+ * no system call is made but one write() for a page of lines.
+ *
+ * A page is in its place (worker.lines), or somebody has taken it: the worker,
+ * to add a line, or who collects. Taking is one atomic exchange, so nobody ever
+ * waits for a write(): a worker that finds none there takes a new one. A page
+ * is written when it is full, and all are half a second after the first line: the
+ * listener is told that moment and makes it a chore for the next free worker or
+ * for the standby. So it does not matter what keeps the worker that made a line
+ * (sleep, a handler that has always been quick, a client). A crash loses what
+ * half a second has gathered; lines of different workers are not in order.
+ *
+ * What came from the client is escaped as Apache does it (\n \t \" \\ \xhh), so
+ * that nobody can forge a line or drive a terminal.
+ *
+ * runs on   the worker that owns the connection; collecting, on any thread
+ * source    mod_log_config, mod_logio
+ * ------------------------------------------------------------------------- */
+
+#ifndef EMPM__LINES_MS
+#  define EMPM__LINES_MS 500
+#endif
+#define EMPM__ITEM_ROOM 64u          /* that any item fits in, cut if need be */
+#define EMPM__ITEM_SPARE 24          /* ... of which text leaves so much */
+#define EMPM__ITEM_STATUSES 8
+
+typedef struct empm__item {
+    char        letter;              /* NUL: text as it stands */
+    char        unit;                /* for what is in braces (empm__units) */
+    uint8_t     at_end;              /* %{end:...}t */
+    uint8_t     negated, nonly;
+    uint16_t    only[EMPM__ITEM_STATUSES];
+    uint32_t    len;
+    uint32_t    tail;                /* room that the items after it need */
+    const char *text;                /* itself, or what is in braces; or NULL */
+} empm__item;
+
+typedef struct empm__access_log {
+    int         fd;
+    int         owner;               /* closes fd; others share it */
+    uint32_t    torn;                /* atomic: the file ends within a line */
+    uint32_t    nitems, least;       /* least: room for the shortest line */
+    empm__item *items;
+    char        name[1024];
+} empm__access_log;
+
+typedef struct empm__access_logs {
+    uint32_t         n;
+    char             host[256];      /* %v */
+    empm__access_log of[EMPM_MAX_LIST];
+} empm__access_logs;
+
+/* --- formats -------------------------------------------------------------- */
+
+/* What may stand in braces, of letters where not everything may. */
+static const struct { char letter, unit; char word[12]; } empm__units[] = {
+    { 'T', 's', "s" }, { 'T', 'm', "ms" }, { 'T', 'u', "us" },
+    { 'p', 'c', "canonical" }, { 'p', 'c', "local" }, { 'p', 'r', "remote" },
+    { 'P', 'p', "pid" }, { 'P', 't', "tid" }, { 'P', 't', "hextid" },
+    { 'a', 'c', "c" },
+    { 't', 's', "sec" }, { 't', 'm', "msec" }, { 't', 'u', "usec" },
+    { 't', 'M', "msec_frac" }, { 't', 'U', "usec_frac" }
+};
+
+/* One item after its '%': "!200,304{X}i". Returns NULL or what is wrong. */
+static const char *empm__item_parse(empm__item *it, const char **format,
+                                    char **text)
+{
+    const char *p = *format;
+    size_t i, n;
+    for (;; p++)
+        if (*p == '!')
+            it->negated = 1;
+        else if (empm__is_digit((unsigned char)*p)) {
+            n = strspn(p, "0123456789");
+            if (n != 3 || it->nonly == EMPM__ITEM_STATUSES)
+                return "wants statuses of three digits, eight at most";
+            it->only[it->nonly++] = (uint16_t)empm__parse_u63(p, n);
+            p += n - 1;
+        } else if (*p == '{') {
+            n = strcspn(++p, "}");
+            if (p[n] == '\0')
+                return "has a brace that is not closed";
+            it->text = (const char *)memcpy(*text, p, n);
+            (*text)[n] = '\0';
+            *text += n + 1;
+            p += n;
+        } else if (*p != '<' && *p != '>' && *p != ',')
+            break;
+    it->letter = *p;
+    *format = p + 1;
+    if (*p == '\0' || strchr("hlutrsbBDTXvVpmUqHaAkPLIOSioC", *p) == NULL)
+        return "is not known";
+    if (strchr("ioC", *p) != NULL)
+        return it->text != NULL && *it->text != '\0' ? NULL : "wants a {name}";
+    if (it->text == NULL)
+        return NULL;
+    if (*p == 't' && strncmp(it->text, "begin:", 6) == 0)
+        it->text += 6;
+    else if (*p == 't' && strncmp(it->text, "end:", 4) == 0) {
+        it->text += 4;
+        it->at_end = 1;
+    }
+    for (i = 0; i < EMPM__COUNT(empm__units); i++)
+        if (empm__units[i].letter == *p &&
+            strcmp(empm__units[i].word, it->text) == 0)
+            it->unit = empm__units[i].unit;
+    if (*p == 't' && *it->text == '\0')
+        it->text = NULL;
+    return it->unit != 0 || *p == 't' ? NULL
+                                      : "takes no such word in braces";
+}
+
+/* Compiles the format `f`. Returns NULL, or what is wrong with the item that
+ * begins at *at. */
+static const char *empm__format_compile(empm__access_log *l, const char *f,
+                                        size_t *at)
+{
+    const size_t most = strlen(f) + 1;
+    const char *p = f, *why;
+    empm__item *it;
+    uint32_t tail = 1;               /* the newline */
+    char *text;
+    *at = 0;
+    l->nitems = 0;
+    l->items = (empm__item *)EMPM_MALLOC(most * (sizeof *it + 1));
+    if (l->items == NULL)
+        return "no memory";
+    text = (char *)(l->items + most);
+    while (*p != '\0') {
+        it = &l->items[l->nitems++];
+        memset(it, 0, sizeof *it);
+        if (*p == '%' && p[1] != '%') {
+            *at = (size_t)(p++ - f);
+            if ((why = empm__item_parse(it, &p, &text)) != NULL)
+                return why;
+            continue;
+        }
+        it->text = text;
+        while (*p != '\0' && (*p != '%' || p[1] == '%')) {
+            if (*p == '%')
+                p++;
+            if (p[0] == '\\' && (p[1] == 't' || p[1] == 'n'))
+                *text++ = *++p == 't' ? '\t' : '\n';
+            else
+                *text++ = *p;
+            p++;
+        }
+        it->len = (uint32_t)(text - it->text);
+    }
+    *at = 0;
+    for (it = l->items + l->nitems; it-- > l->items;) {
+        it->tail = tail;
+        tail += it->letter == '\0' ? it->len : EMPM__ITEM_ROOM;
+    }
+    l->least = tail;
+    return tail <= EMPM__PAGE_ROOM / 2 ? NULL : "is too long";
+}
+
+/* --- what a request has to show ------------------------------------------- */
+
+typedef struct empm__facts {
+    empm_request *req;
+    const char   *in;                /* what the head's offsets count from */
+    int           aborted;
+    int           cut;               /* something had no room */
+    int           status;
+    int64_t       sent, body, got;   /* bytes on the wire, of the body; taken */
+    uint64_t      end_us;
+} empm__facts;
+
+static void empm__facts_of(empm__facts *f, empm_request *req, int aborted)
+{
+    const int64_t whole = req->declared > req->written ? req->declared
+                                                       : req->written;
+    memset(f, 0, sizeof *f);
+    f->req = req;
+    f->in = req->text != NULL ? req->text : req->in;
+    f->aborted = aborted;
+    f->end_us = req->w->turn_us;
+    /* nothing was sent: the client has gone before, or it is our fault */
+    f->status = req->answer != EMPM__OPEN ? req->status
+              : req->failed && req->failed != EMPM_ECLOSED ? 500 : 499;
+    /* a pipelined answer that leaves with the next one counts as sent */
+    f->sent = req->sent - req->sent_before +
+              (aborted ? 0 : (int64_t)req->out_bytes);
+    if (f->sent < 0)
+        f->sent = 0;
+    f->body = f->sent - (int64_t)req->head_out;
+    if (f->body > whole)
+        f->body = whole;
+    if (f->body < 0 || req->no_body)
+        f->body = 0;
+    f->got = req->got - req->got_before -    /* the rest is the next one's */
+             (req->close ? 0 : (int64_t)(req->in_end - req->in_start));
+}
+
+/* Text of any length, escaped; NULL is "-". What has no room is cut, with "..."
+ * to say so. */
+static char *empm__put(empm__facts *f, char *at, const char *end, const char *s,
+                       size_t n)
+{
+    if (s == NULL)
+        return EMPM__ADD(at, "-");
+    while (n > 0) {
+        const unsigned char ch = (unsigned char)*s;
+        const char *named;
+        uint64_t word;
+        if (end - at < EMPM__ITEM_SPARE) {
+            f->cut = 1;
+            return EMPM__ADD(at, "...");
+        }
+        if (n >= sizeof word) {
+            memcpy(&word, s, sizeof word);
+            if (!((word & EMPM__EACH(0x80)) | EMPM__ANY_BELOW(word, 32) |
+                  EMPM__ANY_IS(word, 127) | EMPM__ANY_IS(word, '"') |
+                  EMPM__ANY_IS(word, '\\'))) {
+                at = empm__add(at, s, sizeof word);
+                s += sizeof word;
+                n -= sizeof word;
+                continue;
+            }
+        }
+        if (ch >= 32 && ch < 127 && ch != '"' && ch != '\\')
+            *at++ = (char)ch;
+        else {
+            static const char from[] = "\b\n\r\t\v\"\\", to[] = "bnrtv\"\\";
+            *at++ = '\\';
+            if (ch != 0 && (named = strchr(from, ch)) != NULL)
+                *at++ = to[named - from];
+            else {
+                *at++ = 'x';
+                *at++ = "0123456789abcdef"[ch >> 4];
+                *at++ = "0123456789abcdef"[ch & 15];
+            }
+        }
+        s++;
+        n--;
+    }
+    return at;
+}
+
+static char *empm__put_string(empm__facts *f, char *at, const char *end,
+                              const char *s)
+{
+    return empm__put(f, at, end, s, s != NULL ? strlen(s) : 0);
+}
+
+static char *empm__put_number(char *at, int64_t v)
+{
+    return at + empm__format_u64(at, v > 0 ? (uint64_t)v : 0);
+}
+
+static char *empm__put_peer(char *at, const empm__peer *p)
+{
+    int i;
+    if (p->family == EMPM__PEER_IPV4) {
+        for (i = 0; i < 4; i++) {
+            at += empm__format_u64(at, p->addr[i]);
+            *at++ = '.';
+        }
+        return at - 1;
+    }
+    if (p->family == EMPM__PEER_IPV6 &&
+        inet_ntop(AF_INET6, p->addr, at, EMPM__ITEM_ROOM) != NULL)
+        return at + strlen(at);
+    return EMPM__ADD(at, "-");
+}
+
+/* %A asks the kernel each time. */
+static char *empm__put_local(char *at, const empm_request *req)
+{
+    struct sockaddr_storage a;
+    socklen_t n = sizeof a;
+    memset(&a, 0, sizeof a);
+    if (getsockname(req->c->fd, (struct sockaddr *)&a, &n) == 0 &&
+        (a.ss_family == AF_INET
+             ? inet_ntop(AF_INET, &((struct sockaddr_in *)(void *)&a)->sin_addr,
+                         at, EMPM__ITEM_ROOM)
+         : a.ss_family == AF_INET6
+             ? inet_ntop(AF_INET6,
+                         &((struct sockaddr_in6 *)(void *)&a)->sin6_addr, at,
+                         EMPM__ITEM_ROOM)
+             : NULL) != NULL)
+        return at + strlen(at);
+    return EMPM__ADD(at, "-");
+}
+
+/* The request line as it came; of a head that makes no sense its first line. */
+static char *empm__put_line(empm__facts *f, char *at, const char *end)
+{
+    const empm__head *h = &f->req->head;
+    if (f->req->text == NULL) {
+        const char *s = f->in + h->start, *lf;
+        size_t n = f->req->in_end - h->start;
+        lf = (const char *)memchr(s, '\n', n);
+        n = lf != NULL ? (size_t)(lf - s) : n;
+        n -= n > 0 && s[n - 1] == '\r';
+        return empm__put(f, at, end, n > 0 ? s : NULL, n);
+    }
+    /* its first two words end with a NUL by now; "HTTP/1.x" is left */
+    at = empm__put(f, at, end, f->in + h->method, h->method_len);
+    *at++ = ' ';
+    at = empm__put(f, at, end, f->in + h->target, h->target_len);
+    *at++ = ' ';
+    return empm__put(f, at, end, f->in + h->target + h->target_len + 1, 8);
+}
+
+static int64_t empm__wall_us(empm__worker *w, uint64_t us)
+{
+    if (w->turn_us - w->wall_at_us >= 1000000u) {
+        struct timespec t;
+        clock_gettime(CLOCK_REALTIME, &t);
+        w->wall_us = (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000 -
+                     (int64_t)empm__now_us();
+        w->wall_at_us = w->turn_us;
+    }
+    return w->wall_us + (int64_t)us;
+}
+
+/* %t in Apache's way, or as strftime() has it; made anew once a second. */
+static char *empm__put_second(empm__worker *w, char *at, const char *format,
+                              int64_t second)
+{
+    empm__stamp *st = &w->stamp;
+    if (st->len == 0 || st->second != second || st->format != format) {
+        const time_t t = (time_t)second;
+        struct tm here, utc;
+        int ahead;
+        localtime_r(&t, &here);
+        gmtime_r(&t, &utc);
+        ahead = here.tm_year != utc.tm_year ? here.tm_year - utc.tm_year
+                                            : here.tm_yday - utc.tm_yday;
+        ahead = (ahead * 24 + here.tm_hour - utc.tm_hour) * 60 + here.tm_min -
+                utc.tm_min;
+        st->second = second;
+        st->format = format;
+        st->len = format != NULL
+            ? strftime(st->text, sizeof st->text, format, &here)
+            : (size_t)snprintf(st->text, sizeof st->text,
+                               "[%02d/%.3s/%d:%02d:%02d:%02d %c%02d%02d]",
+                               here.tm_mday, empm__months + here.tm_mon * 3,
+                               here.tm_year + 1900, here.tm_hour, here.tm_min,
+                               here.tm_sec, ahead < 0 ? '-' : '+',
+                               abs(ahead) / 60, abs(ahead) % 60);
+    }
+    return empm__add(at, st->text, empm__min(st->len, sizeof st->text - 1));
+}
+
+static char *empm__put_time(empm__facts *f, const empm__item *it, char *at)
+{
+    empm__worker *w = f->req->w;
+    const int64_t us = empm__wall_us(w, it->at_end || f->req->began_us == 0
+                                            ? f->end_us : f->req->began_us);
+    int64_t part = us % 1000000, tenth = 100000;
+    switch (it->unit) {
+    case 's': return empm__put_number(at, us / 1000000);
+    case 'm': return empm__put_number(at, us / 1000);
+    case 'u': return empm__put_number(at, us);
+    case 'M': case 'U':
+        for (; tenth >= (it->unit == 'M' ? 1000 : 1); tenth /= 10)
+            *at++ = (char)('0' + part / tenth % 10);
+        return at;
+    }
+    return empm__put_second(w, at, it->text, us / 1000000);
+}
+
+/* A field of the response: those that were set, and what every head has. */
+static char *empm__put_field(empm__facts *f, char *at, const char *end,
+                             const char *name)
+{
+    const empm_request *req = f->req;
+    const char *s = req->fields, *stop = s + req->fields_len;
+    const size_t n = strlen(name);
+    while (s < stop) {
+        const char *lf = (const char *)memchr(s, '\n', (size_t)(stop - s));
+        if ((size_t)(lf - s) > n + 2 && s[n] == ':' &&
+            empm__same(s, n, name, n))
+            return empm__put(f, at, end, s + n + 2,
+                             (size_t)(lf - s) - n - 3);      /* ": ", CR */
+        s = lf + 1;
+    }
+    if (strcasecmp(name, "Server") == 0 && *req->w->cfg->server_field != '\0')
+        return empm__put_string(f, at, end, req->w->cfg->server_field);
+    if (strcasecmp(name, "Content-Type") == 0 && !req->has_type && f->body > 0)
+        return EMPM__ADD(at, "text/plain; charset=utf-8");
+    if (strcasecmp(name, "Content-Length") == 0 && !req->chunk_out &&
+        req->status != 204 && req->status != 304)
+        return empm__put_number(at, req->declared >= 0 ? req->declared
+                                                       : req->written);
+    return EMPM__ADD(at, "-");
+}
+
+static const char *empm__server_name(const empm__facts *f, size_t *n, int given)
+{
+    const empm_server *s = f->req->w->s;
+    const empm__head *h = &f->req->head;
+    const char *host = f->in + h->host;
+    *n = h->host_len;
+    if (!given || h->host_len == 0) {
+        *n = strlen(s->access->host);
+        return s->access->host;
+    }
+    while (*n > 0 && empm__is_digit((unsigned char)host[*n - 1]))
+        --*n;                        /* without its port */
+    if (*n > 0 && host[*n - 1] == ':')
+        --*n;
+    else
+        *n = h->host_len;
+    return host;
+}
+
+/* Runs one item. There is room for EMPM__ITEM_ROOM bytes at least. */
+static char *empm__item_put(empm__facts *f, const empm__item *it, char *at,
+                            const char *end)
+{
+    empm_request *req = f->req;
+    empm__worker *w = req->w;
+    const empm__head *h = &req->head;
+    const uint64_t took = req->began_us != 0 ? f->end_us - req->began_us : 0;
+    const int known = h->target_len > 0;     /* the request line made sense */
+    const char *s = NULL;
+    empm__peer p;
+    size_t n = 0;
+    int i, named = it->nonly == 0;
+    if (it->letter == '\0')
+        return empm__add(at, it->text, it->len);
+    for (i = 0; i < it->nonly; i++)
+        named |= it->only[i] == f->status;
+    if (it->nonly > 0 && named == it->negated)
+        return EMPM__ADD(at, "-");
+    switch (it->letter) {
+    case 'h': case 'a':
+        p = it->unit == 'c' ? *empm__peer_of(req) : empm__client_of(req);
+        return empm__put_peer(at, &p);
+    case 'A': return empm__put_local(at, req);
+    case 't': return empm__put_time(f, it, at);
+    case 'r': return empm__put_line(f, at, end);
+    case 's': return empm__put_number(at, f->status);
+    case 'b':
+        return f->body > 0 ? empm__put_number(at, f->body) : EMPM__ADD(at, "-");
+    case 'B': return empm__put_number(at, f->body);
+    case 'D': return empm__put_number(at, (int64_t)took);
+    case 'T':
+        return empm__put_number(at, (int64_t)(it->unit == 'u' ? took
+                                              : it->unit == 'm' ? took / 1000
+                                              : took / 1000000));
+    case 'X':
+        *at++ = f->aborted ? 'X' : req->close ? '-' : '+';
+        return at;
+    case 'p':
+        return empm__put_number(
+            at, it->unit == 'r' ? empm__peer_of(req)->port
+                                : w->s->listeners[req->c->listener].port);
+    case 'k': return empm__put_number(at, req->c->requests);
+    case 'P': return empm__put_number(at, it->unit == 't' ? (int64_t)w->number
+                                                          : w->child->pid);
+    case 'I': return empm__put_number(at, f->got);
+    case 'O': return empm__put_number(at, f->sent);
+    case 'S': return empm__put_number(at, f->got + f->sent);
+    case 'o': return empm__put_field(f, at, end, it->text);
+    case 'i': s = empm__field_find(f->in, h, it->text); break;
+    case 'C': s = req->text != NULL ? empm_cookie(req, it->text) : NULL; break;
+    case 'v': case 'V':
+        s = empm__server_name(f, &n, it->letter == 'V');
+        return empm__put(f, at, end, s, n);
+    case 'm':
+        return empm__put(f, at, end, known ? f->in + h->method : NULL,
+                         h->method_len);
+    case 'U':                            /* as it was sent, unlike Apache */
+        return empm__put(f, at, end, known ? f->in + h->path : NULL,
+                         h->path_len);
+    case 'q':
+        if (!known)
+            break;
+        n = h->target + h->target_len - h->query;
+        if (n > 0)
+            *at++ = '?';
+        return empm__put(f, at, end, f->in + h->query, n);
+    case 'H':
+        return known ? empm__add(at, h->minor ? "HTTP/1.1" : "HTTP/1.0", 8)
+                     : EMPM__ADD(at, "-");
+    }
+    return empm__put_string(f, at, end, s);  /* l, u, L: nobody knows */
+}
+
+/* --- lines and pages ------------------------------------------------------ */
+
+/* Writes a page of lines; it is empty then. No lock is held meanwhile. */
+static void empm__lines_save(empm__child *ch, empm__access_log *l,
+                             empm__page *p)
+{
+    const char *s = empm__page_data(p), *end = s + p->end;
+    uint32_t lost = 0;
+    p->end = 0;
+    /* a full disk has taken half a line: the next must not become part of it */
+    if (empm__load(&l->torn) && write(l->fd, "\n", 1) == 1)
+        empm__store(&l->torn, 0u);
+    while (s < end) {
+        const ssize_t r = write(l->fd, s, (size_t)(end - s));
+        if (r > 0)
+            s += r;
+        else if (r == 0 || errno != EINTR)
+            break;
+    }
+    if (s == end)
+        return;
+    if (s > empm__page_data(p) && s[-1] != '\n')
+        empm__store(&l->torn, 1u);
+    empm__log_child(ch, EMPM_LOG_ERROR, 646, "CustomLog %s: %s; its lines are "
+                    "lost (%u before these)", l->name, strerror(errno),
+                    empm__load(&ch->score->unlogged));
+    for (; s < end; s++)
+        lost += *s == '\n';
+    __atomic_fetch_add(&ch->score->unlogged, lost, __ATOMIC_RELAXED);
+}
+
+/* Writes what all workers have gathered, each page as it is found. A page goes
+ * back to its place, unless there is a new one. */
+static void empm__lines_collect(empm__child *ch)
+{
+    empm__access_logs *a = ch->s->access;
+    uint32_t k;
+    int i;
+    if (a == NULL)
+        return;
+    /* first: a line that comes later makes it due again */
+    __atomic_store_n(&ch->lines_due_ms, EMPM__NEVER, __ATOMIC_SEQ_CST);
+    for (i = 0; i < ch->nworkers; i++)
+        for (k = 0; k < a->n; k++) {
+            empm__page **place = &ch->workers[i].lines[k], *none = NULL;
+            empm__page *p = __atomic_exchange_n(place, none, __ATOMIC_SEQ_CST);
+            if (p == NULL)
+                continue;
+            if (p->end > 0)
+                empm__lines_save(ch, &a->of[k], p);
+            if (!__atomic_compare_exchange_n(place, &none, p, 0,
+                                             __ATOMIC_ACQ_REL,
+                                             __ATOMIC_RELAXED))
+                EMPM_FREE(p);
+        }
+}
+
+/* The end: no worker runs any more. */
+static void empm__lines_end(empm__child *ch)
+{
+    uint32_t k;
+    int i;
+    empm__lines_collect(ch);
+    for (i = 0; i < ch->nworkers; i++)
+        for (k = 0; k < EMPM_MAX_LIST; k++) {
+            EMPM_FREE(ch->workers[i].lines[k]);
+            ch->workers[i].lines[k] = NULL;
+        }
+}
+
+/* The line of one log into the page, or not: 0, it does not fit. */
+static int empm__line_put(empm__facts *f, const empm__access_log *l,
+                          empm__page *p)
+{
+    char *at = empm__page_data(p) + p->end;
+    const char *end = empm__page_data(p) + EMPM__PAGE_ROOM;
+    uint32_t i;
+    f->cut = 0;
+    if ((size_t)(end - at) < l->least)
+        return 0;
+    for (i = 0; i < l->nitems; i++)
+        at = empm__item_put(f, &l->items[i], at, end - l->items[i].tail);
+    *at++ = '\n';
+    if (f->cut && p->end > 0)
+        return 0;                    /* alone in a page there is more room */
+    p->end = (uint32_t)(at - empm__page_data(p));
+    return 1;
+}
+
+/* The request is over: its line into each log. `aborted`: too early. */
+static void empm__access(empm_request *req, int aborted)
+{
+    empm__worker *w = req->w;
+    empm__child *ch = w->child;
+    empm__access_logs *a = w->s->access;
+    empm__facts f;
+    uint32_t k, never = EMPM__NEVER;
+    if (a == NULL || (req->answer == EMPM__OPEN && req->text == NULL))
+        return;                      /* none, or not even a request */
+    empm__facts_of(&f, req, aborted);
+    for (k = 0; k < a->n; k++) {
+        empm__page *p = __atomic_exchange_n(&w->lines[k], (empm__page *)NULL,
+                                            __ATOMIC_ACQUIRE);
+        if (p == NULL && (p = empm__page_get(w)) == NULL) {
+            __atomic_fetch_add(&ch->score->unlogged, 1u, __ATOMIC_RELAXED);
+            empm__log_worker(w, EMPM_LOG_ERROR, 5403, "no memory for a line of "
+                             "CustomLog %s", a->of[k].name);
+            continue;
+        }
+        if (!empm__line_put(&f, &a->of[k], p)) {
+            empm__lines_save(ch, &a->of[k], p);
+            empm__line_put(&f, &a->of[k], p);
+        }
+        /* who has collected meanwhile may have brought the old one back */
+        empm__page_put(w, __atomic_exchange_n(&w->lines[k], p,
+                                              __ATOMIC_SEQ_CST));
+    }
+    /* seq_cst, as in empm__lines_collect: it sees the page, or we see NEVER */
+    if (__atomic_load_n(&ch->lines_due_ms, __ATOMIC_SEQ_CST) == EMPM__NEVER &&
+        __atomic_compare_exchange_n(&ch->lines_due_ms, &never,
+                                    empm__after(empm__now_ms(), EMPM__LINES_MS),
+                                    0, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
+        empm__order(&ch->poller, EMPM__ORDER_LOOK);
+}
+
+/* --- directives ----------------------------------------------------------- */
+
+/* The format called `name`, or NULL: the last LogFormat of that name, or one of
+ * those that Apache's own configuration has. */
+static const char *empm__format_named(const empm_config *cfg, const char *name,
+                                      char *buf, size_t n)
+{
+    static const char *const ours[][2] = {
+        { "common", "%h %l %u %t \"%r\" %>s %b" },
+        { "combined", "%h %l %u %t \"%r\" %>s %b \"%{Referer}i\" "
+                      "\"%{User-Agent}i\"" },
+        { "combinedio", "%h %l %u %t \"%r\" %>s %b \"%{Referer}i\" "
+                        "\"%{User-Agent}i\" %I %O" },
+        { "vhost_combined", "%v:%p %h %l %u %t \"%r\" %>s %O \"%{Referer}i\" "
+                            "\"%{User-Agent}i\"" },
+        { "referer", "%{Referer}i -> %U" },
+        { "agent", "%{User-Agent}i" }
+    };
+    char nickname[64];
+    size_t i;
+    for (i = EMPM_MAX_LIST; i-- > 0;) {
+        const char *p = cfg->log_format[i];
+        if (p != NULL && empm__word(&p, buf, n) == 1 &&
+            empm__word(&p, nickname, sizeof nickname) == 1 &&
+            strcmp(nickname, name) == 0)
+            return buf;
+    }
+    for (i = 0; i < EMPM__COUNT(ours); i++)
+        if (strcmp(ours[i][0], name) == 0)
+            return ours[i][1];
+    return NULL;
+}
+
+static int empm__format_say(empm__access_log *l, const char *directive,
+                            const char *format, empm__report *rep)
+{
+    size_t at;
+    const char *why = empm__format_compile(l, format, &at);
+    if (why == NULL)
+        return EMPM_OK;
+    if (l->items == NULL)
+        rep->result = EMPM_ENOMEM;
+    if (format[at] == '%' && l->items != NULL)
+        empm__say(rep, EMPM_LOG_ERROR, 5401, "%s: \"%.12s\" at byte %u of the "
+                  "format %s", directive, format + at, (unsigned)at + 1, why);
+    else
+        empm__say(rep, EMPM_LOG_ERROR, 5401, "%s: the format %s", directive,
+                  why);
+    return rep->result;
+}
+
+/* CustomLog "file format": compiles the format; file goes to `file`. */
+static int empm__access_parse(const empm_config *cfg, const char *text,
+                              empm__access_log *l, char *file, size_t n,
+                              empm__report *rep)
+{
+    char word[1024], named[1024], extra[2];
+    const char *p = text, *format = word, *why = NULL;
+    if (empm__word(&p, file, n) != 1 ||
+        empm__word(&p, word, sizeof word) != 1 ||
+        empm__word(&p, extra, sizeof extra) != 0)
+        why = "takes a file and a format, in quotes where there are spaces";
+    else if (*file == '|')
+        why = "writes to files only";
+    else if (strchr(word, '%') == NULL &&
+             (format = empm__format_named(cfg, word, named, sizeof named)) ==
+                 NULL)
+        why = "no LogFormat is called like that";
+    if (why == NULL)
+        return empm__format_say(l, "CustomLog", format, rep);
+    empm__say(rep, EMPM_LOG_ERROR, 5400, "CustomLog %.300s: %s", text, why);
+    return EMPM_EINVAL;
+}
+
+static void empm__access_check(const empm_config *cfg, empm__report *rep)
+{
+    empm__access_log l;
+    char word[1024], nickname[64];
+    size_t i;
+    for (i = 0; i < EMPM_MAX_LIST; i++) {
+        const char *p = cfg->log_format[i];
+        l.items = NULL;
+        if (p != NULL && (empm__word(&p, word, sizeof word) != 1 ||
+                          empm__word(&p, nickname, sizeof nickname) != 1 ||
+                          p[strspn(p, " \t")] != '\0'))
+            empm__say(rep, EMPM_LOG_ERROR, 5400, "LogFormat %.300s: takes a "
+                      "format in quotes and a nickname", cfg->log_format[i]);
+        else if (p != NULL)
+            empm__format_say(&l, "LogFormat", word, rep);
+        EMPM_FREE(l.items);
+        l.items = NULL;
+        if (cfg->custom_log[i] != NULL)
+            empm__access_parse(cfg, cfg->custom_log[i], &l, word, sizeof word,
+                               rep);
+        EMPM_FREE(l.items);
+    }
+}
+
+static void empm__access_free(empm__access_logs *a)
+{
+    uint32_t k;
+    for (k = 0; a != NULL && k < a->n; k++) {
+        if (a->of[k].owner)
+            close(a->of[k].fd);
+        EMPM_FREE(a->of[k].items);
+    }
+    EMPM_FREE(a);
+}
+
+/* Opens all access logs; a file that is named twice, once. */
+static int empm__access_open(const empm_config *cfg, empm__access_logs **out,
+                             empm__report *rep)
+{
+    char file[1024], path[1200];
+    empm__access_logs *a;
+    uint32_t i, k;
+    int r = EMPM_OK;
+    if (cfg->custom_log[0] == NULL)
+        return EMPM_OK;
+    if ((a = (empm__access_logs *)EMPM_MALLOC(sizeof *a)) == NULL)
+        return EMPM_ENOMEM;
+    memset(a, 0, sizeof *a);
+    if (cfg->server_name != NULL)
+        snprintf(a->host, sizeof a->host, "%s", cfg->server_name);
+    else if (gethostname(a->host, sizeof a->host - 1) != 0)
+        snprintf(a->host, sizeof a->host, "localhost");
+    for (i = 0; i < EMPM_MAX_LIST && cfg->custom_log[i] != NULL; i++) {
+        empm__access_log *l = &a->of[i];
+        a->n = i + 1;
+        if ((r = empm__access_parse(cfg, cfg->custom_log[i], l, file,
+                                    sizeof file, rep)) < 0)
+            break;
+        snprintf(l->name, sizeof l->name, "%s", file);
+        for (k = 0; k < i && strcmp(a->of[k].name, l->name) != 0; k++)
+            ;
+        if (k < i)
+            l->fd = a->of[k].fd;
+        else if ((l->fd = empm__log_file(empm__path_of(cfg, file, path,
+                                                       sizeof path))) >= 0)
+            l->owner = 1;
+        else {
+            empm__say(rep, EMPM_LOG_ERROR, 649, "cannot open CustomLog %s: %s",
+                      file, strerror(errno));
+            r = EMPM_ESYS;
+            break;
+        }
+    }
+    if (r < 0)
+        empm__access_free(a);
+    else
+        *out = a;
+    return r;
+}
+
+#else
+
+#define empm__access(req, aborted) ((void)0)
+
+#endif /* EVENTMPM_NO_ACCESS_LOG */
+
 /* ---------------------------------------------------------------------------
  * >>steps -- what the steps of a connection share
  *
@@ -7145,6 +8411,8 @@ static ssize_t empm__recv(empm__worker *w, empm__conn *c, void *buf, size_t n)
         r = empm__transport_of(c)->recv(c, buf, n);
         if (r > 0) {
             w->turn_bytes += (uint32_t)r;
+            if (c->req != NULL)
+                c->req->got += r;
             if ((size_t)r < n &&
                 !empm__conn_noted(c, EMPM__READY_RDHUP | EMPM__READY_HUP))
                 c->flags |= EMPM__F_DRAINED;
@@ -7241,8 +8509,8 @@ static int empm__write_late(empm__worker *w, empm_request *req)
     now = empm__acked(req);
     if (now <= req->acked) {
         empm__bump(&w->score->timeouts, 1u);
-        empm__log(w->cfg, EMPM_LOG_INFO, 5003, "%s takes nothing for Timeout of "
-                  "%d ms: dropped", empm_peer(req), w->cfg->timeout_ms);
+        empm__log_req(req, EMPM_LOG_INFO, 5003, "takes nothing for Timeout of "
+                      "%d ms: dropped", w->cfg->timeout_ms);
         return 1;
     }
     req->acked = now;
@@ -7264,6 +8532,7 @@ static void empm__turn_begin(empm__worker *w)
     w->turn_start_us = w->turn_us = empm__now_us();
     w->now_ms = empm__us_to_ms(w->turn_us);
     empm__store(&w->turn_began, empm__after(w->now_ms, 0));
+    empm__store(&w->score->began_us, w->turn_us);
 }
 
 /* ---------------------------------------------------------------------------
@@ -7406,6 +8675,9 @@ static enum empm__state empm__head_complete(empm__worker *w, empm__conn *c,
                            : h->length > 0 ? h->length : 0;
     req->in_start = h->line;
     req->text = req->in;                 /* it stays where it is from here */
+    req->handled_us = w->turn_us;
+    empm__store(&w->score->began_us, w->turn_us);
+    empm__score_request(w, req);
     req->no_body = strcmp(req->in + h->method, "HEAD") == 0;
     req->close = (h->flags & EMPM__H_CLOSE) != 0 ||
                  (h->minor == 0 && !(h->flags & EMPM__H_KEEP));
@@ -7473,9 +8745,8 @@ static enum empm__state empm__proxy_refuse(empm__worker *w, empm_request *req,
 {
     empm__bump(&w->score->proxy_refused, 1u);
     empm__peer_at(&w->child->slab, w->index)->family = EMPM__PEER_UNASKED;
-    if (empm__log_due(&w->child->proxy_log_ms, empm__clock(w)))
-        empm__log(w->cfg, EMPM_LOG_WARN, code, "%s on Listen %s: %s; closed",
-                  empm_peer(req), w->s->listeners[req->c->listener].text, why);
+    empm__log_req(req, EMPM_LOG_WARN, code, "on Listen %s: %s; closed",
+                  w->s->listeners[req->c->listener].text, why);
     return EMPM__CLOSED;
 }
 
@@ -7546,7 +8817,13 @@ static enum empm__state empm__do_read_head(empm__worker *w, empm__conn *c,
         return EMPM__CLOSED;
     for (;;) {
         ssize_t n;
-        int r = req->in_end > req->in_start
+        int r;
+        if (req->began_us == 0 && req->in_end > req->in_start) {
+            req->began_us = w->turn_us;
+            if (w->s->access != NULL)    /* nobody can ask after a reset */
+                empm__peer_of(req);
+        }
+        r = req->in_end > req->in_start
                     ? empm__head_parse(&req->head, cfg, &w->s->chars, req,
                                        req->in, req->in_end)
                     : 0;
@@ -7634,9 +8911,10 @@ static int empm__body_room_for(empm__worker *w, empm_request *req, size_t need)
     }
     req->body_fd = empm__unnamed_file(w->s->spool_dir);
     if (req->body_fd < 0) {
-        empm__log(cfg, EMPM_LOG_ERROR, 5004, "SpoolDirectory %s: %s",
-                  cfg->spool_directory, strerror(errno));
-        return errno == ENOSPC ? 507 : 503;
+        const int full = errno == ENOSPC;
+        empm__log_req(req, EMPM_LOG_ERROR, 5004, "SpoolDirectory %s: %s",
+                      cfg->spool_directory, strerror(errno));
+        return full ? 507 : 503;
     }
     req->body_mode = EMPM__BODY_SPOOL;
     return -1;                       /* what is in memory has to follow */
@@ -7647,7 +8925,8 @@ static int empm__body_spool(empm__worker *w, empm_request *req,
 {
     if (!empm__reserve(&w->child->pool.spool_bytes, (int64_t)n,
                        w->cfg->max_spool_bytes)) {
-        empm__log(w->cfg, EMPM_LOG_ERROR, 5005, "MaxSpoolBytes is reached");
+        empm__log_req(req, EMPM_LOG_ERROR, 5005, "MaxSpoolBytes of %lld is "
+                      "reached", (long long)w->cfg->max_spool_bytes);
         return 503;
     }
     req->body_spooled += (int64_t)n;
@@ -7656,8 +8935,8 @@ static int empm__body_spool(empm__worker *w, empm_request *req,
         if (r < 0 && errno == EINTR)
             continue;
         if (r <= 0) {
-            empm__log(w->cfg, EMPM_LOG_ERROR, 5004, "SpoolDirectory %s: %s",
-                      w->cfg->spool_directory, strerror(errno));
+            empm__log_req(req, EMPM_LOG_ERROR, 5004, "SpoolDirectory %s: %s",
+                          w->cfg->spool_directory, strerror(errno));
             return 507;
         }
         req->body_len += (size_t)r;
@@ -8108,6 +9387,7 @@ static enum empm__state empm__written(empm__worker *w, empm__conn *c,
 {
     const empm_config *cfg = w->cfg;
     const int more = req->in_end > req->in_start;
+    empm__access(req, 0);
     if (req->close || req->body_open) {
         int linger = req->linger || req->body_open || more, unread = 0;
         if (!linger && !req->last_asked) {
@@ -8151,6 +9431,7 @@ static enum empm__state empm__do_write(empm__worker *w, empm__conn *c,
             req->file == NULL &&
             req->out_bytes < EMPM__PAGE_ROOM &&
             !empm__turn_over(w)) {
+            empm__access(req, 0);
             empm__request_next(req);     /* its answer joins this one */
             return EMPM__READ_HEAD;
         }
@@ -8315,16 +9596,19 @@ static int empm__transition_ok(int from, int to)
 #  define EMPM__ON_TRANSITION(from, to) (void)0
 #endif
 
+/* What the scoreboard shows of a worker that runs a connection. */
+static const char empm__letters[] = "RRRWWWKCC";
+EMPM__ASSERT_STATIC(sizeof empm__letters == EMPM__STATES + 1, a_letter_each);
+
 /* The one place that sets c->state.
  * New state? Also: the picture, the tables, empm__conn_run, empm__letters. */
 static void empm__conn_enter(empm__worker *w, empm__conn *c,
                              enum empm__state to)
 {
-    static const char empm__letters[] = "RRRWWWKC_";
     EMPM__ON_TRANSITION((int)c->state, (int)to);
     if (!empm__transition_ok((int)c->state, (int)to)) {
-        empm__log(w->cfg, EMPM_LOG_CRIT, 5006, "no way from state %d to %d",
-                  (int)c->state, (int)to);
+        empm__log_worker(w, EMPM_LOG_CRIT, 5006, "no way from state %d to %d",
+                         (int)c->state, (int)to);
         to = EMPM__CLOSED;
     }
     c->state = (uint8_t)to;
@@ -8336,6 +9620,10 @@ static void empm__conn_retire(empm__worker *w, empm__conn *c)
 {
     empm__child *ch = w->child;
     const uint32_t i = w->index;
+    if (c->req != NULL) {
+        c->req->w = w;
+        empm__access(c->req, 1);
+    }
     empm__flight_end(w, c);
     empm__conn_next_serial(c);           /* all tickets are stale from here */
     if (!(c->flags & EMPM__F_CLOSED))
@@ -8392,6 +9680,9 @@ static void empm__conn_run(empm__worker *w, uint32_t index)
     empm__turn_begin(w);
     if (c->req != NULL)
         c->req->w = w;
+    empm__store(&w->score->status, (uint32_t)empm__letters[c->state]);
+    if (c->req != NULL && c->req->handled_us != 0)
+        empm__score_request(w, c->req);
     c->flags &= (uint8_t)~EMPM__F_DRAINED;
     if (c->flags & EMPM__F_CLOSED) {
         if (c->state == EMPM__SUSPENDED) {   /* its function is still owed */
@@ -8439,6 +9730,15 @@ static void empm__conn_run(empm__worker *w, uint32_t index)
     }
 }
 
+/* What falls due now and then and may wait for a disk. */
+static void empm__chore(empm__child *ch)
+{
+#ifndef EVENTMPM_NO_ACCESS_LOG
+    empm__lines_collect(ch);
+#endif
+    (void)ch;
+}
+
 static void empm__open_gate(void *arg)
 {
     empm__order(&((empm__child *)arg)->poller, EMPM__ORDER_GATE);
@@ -8453,10 +9753,14 @@ static void *empm__worker_main(void *arg)
     uint32_t i;
     if (cfg->on_thread_start != NULL && !w->child->admin &&
         cfg->on_thread_start(w->s, &w->thread_data, cfg->user) != 0)
-        empm__log(cfg, EMPM_LOG_ERROR, 5007, "on_thread_start has failed");
+        empm__log_worker(w, EMPM_LOG_ERROR, 5007, "on_thread_start has failed");
     empm__store(&w->score->status, (uint32_t)'_');
     while ((i = empm__queue_pop(&w->child->queue, w->number, empm__listen,
                                 empm__open_gate, w->child)) != EMPM__NIL) {
+        if (i == EMPM__CHORE) {
+            empm__chore(w->child);
+            continue;
+        }
         empm__conn_run(w, i);
         empm__store(&w->turn_began, EMPM__NEVER);
         empm__store(&w->score->status, (uint32_t)'_');
@@ -9037,63 +10341,967 @@ EMPM_API int empm_health_page(empm_request *req, void *user)
 #ifndef EVENTMPM_NO_STATUS
 
 /* ---------------------------------------------------------------------------
- * >>status -- the scoreboard as text
+ * >>status -- the scoreboard for people and for programs
+ *
+ * One function looks at the scoreboard, whose areas belong to processes that
+ * may have gone mad: what it takes from there is clamped, ends with NUL, and is
+ * only shown. Four writers then say what it has seen. Numbers never pass through
+ * printf's %f or %g, which are a matter of locale.
+ *
+ * source    Apache's mod_status for ?auto, whose readers want each line as it
+ *           is; Prometheus' text format 0.0.4; RFC 8259 (JSON)
  * ------------------------------------------------------------------------- */
+
+/* What a worker does: places in by_letter, in order. */
+enum { EMPM__SEEN_IDLE, EMPM__SEEN_STARTING, EMPM__SEEN_READING,
+       EMPM__SEEN_WORKING, EMPM__SEEN_KEEPALIVE, EMPM__SEEN_CLOSING,
+       EMPM__SEEN_GRACEFUL, EMPM__LETTERS };
+static const char empm__worker_letters[] = "_SRWKCG";
+static const char *const empm__worker_states[EMPM__LETTERS] = {
+    "idle", "starting", "reading", "working", "keepalive", "closing", "graceful"
+};
+
+#define EMPM__LLU(n) ((unsigned long long)(n))
+
+typedef struct empm__seen_worker {
+    int      child, number;            /* child: its place in the list */
+    char     letter, doing;            /* letter: what is shown, G perhaps */
+    uint64_t accesses, accesses_child; /* of the slot, of this child */
+    uint64_t bytes, duration_us, since_us;
+    uint32_t took_us, of_connection;
+    char     client[64];
+    char     request[EMPM__SCORE_REQUEST + 1], host[EMPM__SCORE_HOST + 1];
+} empm__seen_worker;
+
+typedef struct empm__seen_child {      /* or all of them */
+    int      slot, leaving, first;     /* first: of its workers, in the list */
+    uint32_t pid, generation;
+    uint64_t paused, connections, queued, nworkers;
+    uint64_t by_state[EMPM__STATES], by_letter[EMPM__LETTERS];
+} empm__seen_child;
+
+typedef struct empm__seen {
+    char     name[256];
+    int      slots, nchildren;         /* slots: that the limits allow */
+    uint64_t now_s, started_s, restarted_s, uptime_us;
+    uint64_t generation, reloads, failed_reloads, died;
+    uint64_t serving, stopping;        /* children */
+    uint64_t accesses, bytes, duration_us, wait_us, load_percent[3];
+    uint64_t cpu_us[4], cpu_all_us;
+    uint64_t accepted, refused, proxy_refused, timeouts, culled, expired;
+    uint64_t forced;
+    empm__seen_child   all, *children;
+    empm__seen_worker *workers;        /* all.nworkers */
+} empm__seen;
+
+/* The name alone of "[scheme://]name[:port]", or what the host calls itself. */
+static void empm__name_alone(const empm_config *cfg, char *to, size_t n)
+{
+    const char *name = cfg->server_name, *end;
+    to[0] = to[n - 1] = '\0';
+    if (name == NULL) {
+        if (gethostname(to, n - 1) < 0 || to[0] == '\0')
+            snprintf(to, n, "localhost");
+    } else {
+        end = strstr(name, "://");
+        name = end != NULL ? end + 3 : name;
+        snprintf(to, n, "%.*s",
+                 (int)strcspn(name, name[0] == '[' ? "]/" : ":/"),
+                 name + (name[0] == '['));
+    }
+    empm__tame(to);
+}
+
+/* Of all processes: the parent's own, then its children's, dead or alive. None
+ * goes back when a child dies and its time becomes the parent's, so look again
+ * if one does just now. */
+static void empm__see_cpu(const empm_server *s, empm__seen *seen)
+{
+    const pid_t parent = s->parent_fd >= 0 ? getppid() : getpid();
+    uint64_t before[4], of[4], *all = seen->cpu_us;
+    int i, k, again = 3;
+    empm__cpu_us(parent, of);
+    do {
+        memcpy(all, of, sizeof of);
+        memcpy(before, of, sizeof of);
+        for (i = 0; s->parent_fd >= 0 && i < s->score.slots; i++) {
+            const uint32_t pid =
+                empm__load(&empm__score_slot_at(&s->score, i)->pid);
+            if (pid == 0)
+                continue;
+            empm__cpu_us((pid_t)pid, of);
+            for (k = 0; k < 4; k++)
+                all[2 + k % 2] += of[k];
+        }
+        empm__cpu_us(parent, of);
+    } while (memcmp(of + 2, before + 2, 2 * sizeof *of) != 0 && again-- > 0);
+    for (k = 0; k < 4; k++)
+        seen->cpu_all_us += all[k];
+}
+
+static void empm__see_worker(const empm__score_worker *w, uint64_t now_us,
+                             empm__seen_worker *to)
+{
+    const uint64_t began = empm__load(&w->began_us);
+    empm__peer client;
+    to->accesses = empm__load(&w->accesses);
+    to->accesses_child = to->accesses - empm__load(&w->accesses_before);
+    to->bytes = empm__load(&w->bytes);
+    to->duration_us = empm__load(&w->duration_us);
+    to->took_us = empm__load(&w->took_us);
+    to->of_connection = empm__load(&w->of_connection);
+    to->since_us = began != 0 && began < now_us ? now_us - began : 0;
+    empm__score_get(&client, w->client, sizeof client);
+    empm__peer_text(&client, 0, to->client, sizeof to->client);
+    empm__score_get(to->host, w->host, EMPM__SCORE_HOST);
+    to->host[EMPM__SCORE_HOST] = '\0';
+    empm__score_line(w, to->request);
+}
+
+static void empm__see_child(const empm_server *s, empm__seen *seen,
+                            empm__seen_child *to)
+{
+    const empm__score_child *ch = empm__score_at(&s->score, to->slot);
+    const uint64_t now_us = empm__now_us();
+    uint32_t by_state[EMPM__STATES];
+    int t, k;
+    to->leaving |= empm__load(&ch->stopping) != 0;
+    to->paused = empm__load(&ch->paused) != 0;
+    to->connections = empm__load(&ch->connections);
+    to->queued = empm__load(&ch->queued);
+    to->first = (int)seen->all.nworkers;
+    if (to->queued > 0) {
+        const int32_t ms = empm__until(empm__us_to_ms(now_us),
+                                       empm__load(&ch->waits_since_ms));
+        if (ms > 0 && (uint64_t)ms * 1000u > seen->wait_us)
+            seen->wait_us = (uint64_t)ms * 1000u;
+    }
+    for (k = 0; k < EMPM__STATES; k++)
+        by_state[k] = 0u - empm__load(&ch->unparked[k]);
+    by_state[EMPM__READ_HEAD] += empm__load(&ch->created);
+    for (t = 0; t < s->score.threads; t++) {
+        const empm__score_worker *w =
+            empm__score_worker_at(&s->score, to->slot, t);
+        const char letter = (char)empm__load(&w->status);
+        const char *at = letter != '\0' ? strchr(empm__worker_letters, letter)
+                                        : NULL;
+        empm__seen_worker *sw = &seen->workers[seen->all.nworkers];
+        for (k = 0; k < EMPM__STATES; k++)
+            by_state[k] += empm__load(&w->parked[k]);
+        if (at == NULL && t >= s->cfg->threads_per_child)
+            continue;
+        memset(sw, 0, sizeof *sw);
+        empm__see_worker(w, now_us, sw);
+        sw->child = seen->nchildren;
+        sw->number = t;
+        sw->doing = at != NULL ? letter : '.';
+        if (at != NULL && to->leaving)
+            at = &empm__worker_letters[EMPM__SEEN_GRACEFUL];
+        if (at != NULL)
+            to->by_letter[at - empm__worker_letters]++;
+        sw->letter = at != NULL ? *at : '.';
+        to->nworkers++;
+        seen->all.nworkers++;
+    }
+    /* differences of counters that others write meanwhile */
+    for (k = 0; k < EMPM__STATES; k++)
+        to->by_state[k] = (int32_t)by_state[k] > 0 ? by_state[k] : 0;
+}
+
+/* Totals stay in their slots, whoever serves there (on admin listeners, too), so
+ * they never go back. */
+static void empm__see_totals(const empm_server *s, empm__seen *seen, int slot)
+{
+    const empm__score_child *ch = empm__score_at(&s->score, slot);
+    int t;
+    seen->accepted += empm__load(&ch->accepted);
+    seen->refused += empm__load(&ch->refused);
+    seen->culled += empm__load(&ch->culled);
+    seen->expired += empm__load(&ch->expired);
+    seen->forced += empm__load(&ch->forced);
+    if (empm__load(&ch->accepted) == 0)
+        return;                        /* a slot that was never used */
+    for (t = 0; t < s->score.threads; t++) {
+        const empm__score_worker *w = empm__score_worker_at(&s->score, slot, t);
+        seen->accesses += empm__load(&w->accesses);
+        seen->bytes += empm__load(&w->bytes);
+        seen->duration_us += empm__load(&w->duration_us);
+        seen->timeouts += empm__load(&w->timeouts);
+        seen->proxy_refused += empm__load(&w->proxy_refused);
+    }
+}
+
+/* A look at everything, in memory of the request's; NULL: there is none. */
+static empm__seen *empm__see(empm_request *req)
+{
+    const empm_server *s = req->w->s;
+    const empm_config *cfg = s->cfg;
+    const empm__score_server *sv = empm__score_server_at(&s->score);
+    empm__seen *seen = (empm__seen *)empm_alloc(req, sizeof *seen);
+    double load[3];
+    size_t n = 0, i;
+    int slot, k;
+    for (slot = 0; slot < s->score.slots; slot++)
+        n += empm__load(&empm__score_slot_at(&s->score, slot)->pid) != 0;
+    if (seen == NULL)
+        return NULL;
+    memset(seen, 0, sizeof *seen);
+    seen->children = (empm__seen_child *)empm_alloc(
+        req, (n + 1) * sizeof *seen->children);
+    seen->workers = (empm__seen_worker *)empm_alloc(
+        req, (n * (size_t)s->score.threads + 1) * sizeof *seen->workers);
+    if (seen->children == NULL || seen->workers == NULL)
+        return NULL;
+    empm__name_alone(cfg, seen->name, sizeof seen->name);
+    seen->now_s = (uint64_t)time(NULL);
+    seen->started_s = (uint64_t)sv->started_s;
+    seen->restarted_s = (uint64_t)sv->restarted_s;
+    seen->uptime_us = empm__now_us() - sv->started_us;
+    seen->generation = empm__load(&sv->generation);
+    seen->reloads = empm__load(&sv->reloads);
+    seen->failed_reloads = empm__load(&sv->failed_reloads);
+    seen->died = empm__load(&sv->died);
+    seen->slots = s->parent_fd < 0 ? 1 : cfg->processes > 0
+                      ? cfg->processes
+                      : cfg->max_request_workers / cfg->threads_per_child;
+    for (slot = 0; slot < s->score.slots; slot++) {
+        const empm__score_slot *at = empm__score_slot_at(&s->score, slot);
+        empm__seen_child *to = &seen->children[seen->nchildren];
+        empm__see_totals(s, seen, slot);
+        if (empm__load(&at->pid) == 0 || empm__load(&at->admin) ||
+            seen->nchildren == (int)n)
+            continue;
+        memset(to, 0, sizeof *to);
+        to->slot = slot;
+        to->pid = empm__load(&at->pid);
+        to->generation = empm__load(&at->generation);
+        to->leaving = empm__load(&at->leaving) != 0;
+        empm__see_child(s, seen, to);
+        seen->nchildren++;
+        if (to->leaving)
+            seen->stopping++;
+        else
+            seen->serving++;
+        seen->all.paused += to->paused;
+        seen->all.connections += to->connections;
+        seen->all.queued += to->queued;
+        for (k = 0; k < EMPM__STATES; k++)
+            seen->all.by_state[k] += to->by_state[k];
+        for (i = 0; i < EMPM__LETTERS; i++)
+            seen->all.by_letter[i] += to->by_letter[i];
+    }
+    empm__see_cpu(s, seen);
+    if (getloadavg(load, 3) == 3)
+        for (k = 0; k < 3; k++)
+            seen->load_percent[k] = (uint64_t)(load[k] * 100 + 0.5);
+    return seen;
+}
+
+static uint64_t empm__busy(const empm__seen_child *ch)
+{
+    uint64_t n = 0;
+    int k;
+    for (k = EMPM__SEEN_READING; k <= EMPM__SEEN_CLOSING; k++)
+        n += ch->by_letter[k];
+    return n;
+}
+
+/* a / b with so many decimals; 0 if b is. */
+static const char *empm__quotient(char to[40], uint64_t a, uint64_t b,
+                                  int digits)
+{
+    static const unsigned ten[] = { 1, 10, 100, 1000, 10000, 100000, 1000000 };
+    if (b == 0) {
+        a = 0;
+        b = 1;
+    }
+    snprintf(to, 40, digits > 0 ? "%llu.%0*llu" : "%llu",
+             EMPM__LLU(a / b), digits, EMPM__LLU(a % b * ten[digits] / b));
+    return to;
+}
+
+/* Text that came from a client, or from a scoreboard that anything has written
+ * to, in a JSON string or in HTML. Bytes above ASCII may be no UTF-8. */
+static void empm__put_text(empm_request *req, const char *s, int json)
+{
+    const char *from = s;
+    char code[16];
+    for (;; s++) {
+        const unsigned ch = (unsigned char)*s;
+        if (ch >= 32 && ch < 127 && strchr("\"\\<>&'", (int)ch) == NULL)
+            continue;
+        empm_write(req, from, (size_t)(s - from));
+        if (ch == 0)
+            return;
+        if (json)
+            empm_printf(req, "\\u%04x", ch);
+        else {
+            snprintf(code, sizeof code, ch < 32 || ch > 126 ? "\\x%02x" : "&#%u;",
+                     ch);
+            empm_write(req, code, strlen(code));
+        }
+        from = s + 1;
+    }
+}
+
+/* --- figures: what ?json and ?prometheus say, and ?auto beyond Apache ----- */
+
+typedef struct empm__figure {
+    const char *name, *label, *value;  /* as in name{label="value"} */
+    const char *key;                   /* in ?auto, or NULL */
+    int         counter, seconds;      /* seconds: kept in microseconds */
+    size_t      offset;
+    const char *help;                  /* of the first with this name */
+} empm__figure;
+
+#define EMPM__GAUGE(name, key, field, help) \
+    { name, NULL, NULL, key, 0, 0, offsetof(empm__seen, field), help }
+#define EMPM__COUNTER(name, key, field, help) \
+    { name, NULL, NULL, key, 1, 0, offsetof(empm__seen, field), help }
+#define EMPM__SECONDS(name, key, counter, field, help) \
+    { name, NULL, NULL, key, counter, 1, offsetof(empm__seen, field), help }
+#define EMPM__WORKERS(value, k, help) \
+    { "workers", "state", value, NULL, 0, 0, \
+      offsetof(empm__seen, all.by_letter[k]), help }
+#define EMPM__CONNS(value, key, state, help) \
+    { "connections", "state", value, key, 0, 0, \
+      offsetof(empm__seen, all.by_state[state]), help }
+#define EMPM__CPU(value, k, help) \
+    { "cpu_seconds_total", "mode", value, NULL, 1, 1, \
+      offsetof(empm__seen, cpu_us[k]), help }
+
+static const empm__figure empm__figures[] = {
+    EMPM__GAUGE("start_time_seconds", NULL, started_s,
+                "When the server was started, Unix time"),
+    EMPM__SECONDS("uptime_seconds", NULL, 0, uptime_us, "Time since then"),
+    EMPM__GAUGE("generation", NULL, generation, "Of the children that serve"),
+    EMPM__COUNTER("reloads_total", "Reloads", reloads,
+                  "Configurations that were taken over"),
+    EMPM__COUNTER("failed_reloads_total", "ReloadsFailed", failed_reloads,
+                  "Configurations that were refused"),
+    { "children", "state", "serving", NULL, 0, 0, offsetof(empm__seen, serving),
+      "Processes that serve, by state" },
+    { "children", "state", "stopping", NULL, 0, 0,
+      offsetof(empm__seen, stopping), NULL },
+    EMPM__GAUGE("children_not_accepting", "ChildrenNotAccepting", all.paused,
+                "Children that do not accept just now"),
+    EMPM__COUNTER("children_died_total", "ChildrenDied", died,
+                  "Children that ended unasked"),
+    EMPM__WORKERS("idle", EMPM__SEEN_IDLE, "Worker threads by what they do"),
+    EMPM__WORKERS("starting", EMPM__SEEN_STARTING, NULL),
+    EMPM__WORKERS("reading", EMPM__SEEN_READING, NULL),
+    EMPM__WORKERS("working", EMPM__SEEN_WORKING, NULL),
+    EMPM__WORKERS("keepalive", EMPM__SEEN_KEEPALIVE, NULL),
+    EMPM__WORKERS("closing", EMPM__SEEN_CLOSING, NULL),
+    EMPM__WORKERS("graceful", EMPM__SEEN_GRACEFUL, NULL),
+    EMPM__GAUGE("open_connections", NULL, all.connections, "Open connections"),
+    EMPM__CONNS("read_head", "ConnsAsyncReadHead", EMPM__READ_HEAD,
+                "Connections that wait without a worker, by what for"),
+    EMPM__CONNS("read_body", "ConnsAsyncReadBody", EMPM__READ_BODY, NULL),
+    EMPM__CONNS("suspended", "ConnsAsyncSuspended", EMPM__SUSPENDED, NULL),
+    EMPM__CONNS("write", NULL, EMPM__WRITE, NULL),
+    EMPM__CONNS("keepalive", NULL, EMPM__KEEPALIVE, NULL),
+    EMPM__CONNS("closing", NULL, EMPM__LINGER, NULL),
+    EMPM__GAUGE("queue_length", "QueueLength", all.queued,
+                "Connections that are ready and wait for a worker"),
+    EMPM__SECONDS("queue_wait_seconds", "QueueWait", 0, wait_us,
+                  "How long the oldest of them has waited, about"),
+    EMPM__COUNTER("accepted_connections_total", "ConnsAccepted", accepted,
+                  "Connections accepted"),
+    EMPM__COUNTER("refused_connections_total", "ConnsRefused", refused,
+                  "Connections refused for MaxConnectionsPerPeer"),
+    EMPM__COUNTER("refused_proxies_total", "ProxiesRefused", proxy_refused,
+                  "Bad PROXY headers, or from nobody who is trusted"),
+    EMPM__COUNTER("culled_connections_total", "ConnsCulled", culled,
+                  "Idle connections closed to make room"),
+    EMPM__COUNTER("expired_connections_total", "ConnsExpired", expired,
+                  "Deadlines that were reached, idle connections included"),
+    EMPM__COUNTER("forced_connections_total", "ConnsForced", forced,
+                  "Connections closed late while every worker was stuck"),
+    EMPM__COUNTER("timeouts_total", "Timeouts", timeouts,
+                  "Clients that were too slow in a request or a response"),
+    EMPM__COUNTER("requests_total", NULL, accesses, "Requests answered"),
+    EMPM__SECONDS("request_seconds_total", NULL, 1, duration_us,
+                  "Time from the head of a request to the end of its response"),
+    EMPM__COUNTER("sent_bytes_total", NULL, bytes, "Bytes sent"),
+    EMPM__CPU("user", 0, "Processor time: of the parent, or of all if there is "
+              "none, and of its children"),
+    EMPM__CPU("system", 1, NULL), EMPM__CPU("children_user", 2, NULL),
+    EMPM__CPU("children_system", 3, NULL)
+};
+
+static const char *empm__figure_text(const empm__seen *seen,
+                                     const empm__figure *f, char to[40])
+{
+    uint64_t v;
+    memcpy(&v, (const char *)seen + f->offset, sizeof v);
+    if (f->seconds)
+        return empm__quotient(to, v, 1000000u, 6);
+    to[empm__format_u64(to, v)] = '\0';
+    return to;
+}
+
+static void empm__put_prometheus(empm_request *req, const empm__seen *seen)
+{
+    const char *before = "";
+    char text[40];
+    size_t i;
+    empm_set_header(req, "Content-Type",
+                    "text/plain; version=0.0.4; charset=utf-8");
+    empm_printf(req, "# HELP eventmpm_info The version\n"
+                "# TYPE eventmpm_info gauge\n"
+                "eventmpm_info{version=\"%s\"} 1\n", EMPM_VERSION);
+    for (i = 0; i < EMPM__COUNT(empm__figures); i++) {
+        const empm__figure *f = &empm__figures[i];
+        if (strcmp(f->name, before) != 0)
+            empm_printf(req, "# HELP eventmpm_%s %s\n# TYPE eventmpm_%s %s\n",
+                        f->name, f->help, f->name,
+                        f->counter ? "counter" : "gauge");
+        before = f->name;
+        empm_printf(req, "eventmpm_%s", f->name);
+        if (f->label != NULL)
+            empm_printf(req, "{%s=\"%s\"}", f->label, f->value);
+        empm_printf(req, " %s\n", empm__figure_text(seen, f, text));
+    }
+}
+
+static void empm__put_json(empm_request *req, const empm__seen *seen)
+{
+    char text[40];
+    size_t i;
+    int k;
+    empm_set_header(req, "Content-Type", "application/json");
+    empm_printf(req, "{\"server\":\"");
+    empm__put_text(req, seen->name, 1);
+    empm_printf(req, "\",\"version\":\"%s\"", EMPM_VERSION);
+    for (i = 0; i < EMPM__COUNT(empm__figures); i++) {
+        const empm__figure *f = &empm__figures[i];
+        const int first = i == 0 || strcmp(f[-1].name, f->name) != 0;
+        const int last = i + 1 == EMPM__COUNT(empm__figures) ||
+                         strcmp(f[1].name, f->name) != 0;
+        if (first)
+            empm_printf(req, ",\n\"%s\":%s", f->name,
+                        f->label != NULL ? "{" : "");
+        if (f->label != NULL)
+            empm_printf(req, "%s\"%s\":", first ? "" : ",", f->value);
+        empm_printf(req, "%s%s", empm__figure_text(seen, f, text),
+                    f->label != NULL && last ? "}" : "");
+    }
+    empm_printf(req, ",\n\"load\":[");
+    for (i = 0; i < 3; i++)
+        empm_printf(req, "%s%s", i > 0 ? "," : "",
+                    empm__quotient(text, seen->load_percent[i], 100, 2));
+    empm_printf(req, "],\n\"processes\":[");
+    for (k = 0; k < seen->nchildren; k++) {
+        const empm__seen_child *ch = &seen->children[k];
+        empm_printf(req, "%s\n{\"slot\":%d,\"pid\":%u,\"generation\":%u,"
+                    "\"stopping\":%s,\"accepting\":%s,\"open_connections\":%llu,"
+                    "\"queue_length\":%llu,\"workers\":{", k > 0 ? "," : "",
+                    ch->slot, ch->pid, ch->generation,
+                    ch->leaving ? "true" : "false",
+                    ch->paused || ch->leaving ? "false" : "true",
+                    EMPM__LLU(ch->connections), EMPM__LLU(ch->queued));
+        for (i = 0; i < EMPM__LETTERS; i++)
+            empm_printf(req, "%s\"%s\":%llu", i > 0 ? "," : "",
+                        empm__worker_states[i], EMPM__LLU(ch->by_letter[i]));
+        empm_printf(req, "}}");
+    }
+    empm_printf(req, "],\n\"threads\":[");
+    for (i = 0; i < seen->all.nworkers; i++) {
+        const empm__seen_worker *w = &seen->workers[i];
+        empm_printf(req, "%s\n{\"slot\":%d,\"number\":%d,\"state\":\"%c\","
+                    "\"accesses\":%llu,\"accesses_child\":%llu,"
+                    "\"accesses_connection\":%u,\"sent_bytes\":%llu",
+                    i > 0 ? "," : "", seen->children[w->child].slot, w->number,
+                    w->letter, EMPM__LLU(w->accesses),
+                    EMPM__LLU(w->accesses_child), w->of_connection,
+                    EMPM__LLU(w->bytes));
+        empm_printf(req, ",\"since_seconds\":%s",
+                    empm__quotient(text, w->since_us, 1000000u, 6));
+        empm_printf(req, ",\"last_request_seconds\":%s",
+                    empm__quotient(text, w->took_us, 1000000u, 6));
+        empm_printf(req, ",\"request_seconds\":%s,\"client\":\"",
+                    empm__quotient(text, w->duration_us, 1000000u, 6));
+        empm__put_text(req, w->client, 1);
+        empm_printf(req, "\",\"host\":\"");
+        empm__put_text(req, w->host, 1);
+        empm_printf(req, "\",\"request\":\"");
+        empm__put_text(req, w->request, 1);
+        empm_printf(req, "\"}");
+    }
+    empm_printf(req, "]}\n");
+}
+
+/* --- ?auto: the lines of mod_status, in its order ------------------------- */
+
+#define EMPM__SCOREBOARD_MOST 65000    /* readers take lines below 64 KiB */
+
+static void empm__put_date(empm_request *req, const char *key, uint64_t t)
+{
+    static const char *const days[] = { "Sunday", "Monday", "Tuesday",
+                                        "Wednesday", "Thursday", "Friday",
+                                        "Saturday" };
+    char d[30];
+    empm__format_date(d, (int64_t)t);
+    empm_printf(req, "%s: %s, %.2s-%.3s-%.4s %s\n", key,
+                days[(t / 86400 + 4) % 7], d + 5, d + 8, d + 12, d + 17);
+}
+
+/* "2 days 1 hour 5 seconds" */
+static const char *empm__prose(char *to, size_t n, uint64_t s)
+{
+    static const char *const names[] = { "day", "hour", "minute", "second" };
+    static const unsigned unit[] = { 86400, 3600, 60, 1 };
+    size_t at = 0, i;
+    for (i = 0; i < 4; i++) {
+        const uint64_t k = s / unit[i];
+        s %= unit[i];
+        if (at < n && (k > 0 || (i == 3 && at == 0)))
+            at += (size_t)snprintf(to + at, n - at, "%s%llu %s%s",
+                                   at > 0 ? " " : "", EMPM__LLU(k),
+                                   names[i], k == 1 ? "" : "s");
+    }
+    return to;
+}
+
+/* One letter per worker, in the order of the slots; if that is more than readers
+ * take, each letter once for every `scale` workers that have it. */
+static void empm__put_scoreboard(empm_request *req, const empm__seen *seen)
+{
+    const size_t each = (size_t)req->w->cfg->threads_per_child;
+    size_t empty = (size_t)seen->slots, total, scale, n, i;
+    int slot, k;
+    for (k = 0; k < seen->nchildren; k++)
+        empty -= seen->children[k].slot < seen->slots;
+    total = (size_t)seen->all.nworkers + empty * each;
+    scale = total / EMPM__SCOREBOARD_MOST + 1;
+    empm_printf(req, "Scoreboard: ");
+    if (scale == 1)
+        for (slot = k = 0; slot < seen->slots || k < seen->nchildren; slot++) {
+            const empm__seen_child *ch = &seen->children[k];
+            const int here = k < seen->nchildren && ch->slot == slot;
+            n = here ? (size_t)ch->nworkers : slot < seen->slots ? each : 0;
+            for (i = 0; i < n; i++)
+                empm_write(req, here ? &seen->workers[(size_t)ch->first + i]
+                                            .letter : ".", 1);
+            k += here;
+        }
+    else {
+        for (i = 0; i < EMPM__LETTERS; i++) {
+            for (n = 0; n < seen->all.by_letter[i]; n += scale)
+                empm_write(req, &empm__worker_letters[i], 1);
+            total -= (size_t)seen->all.by_letter[i];
+        }
+        for (n = 0; n < total; n += scale)
+            empm_write(req, ".", 1);
+    }
+    empm_printf(req, "\nScoreboardScale: %u\n", (unsigned)scale);
+}
+
+static void empm__put_auto(empm_request *req, const empm__seen *seen)
+{
+    const empm__seen_child *all = &seen->all;
+    static const char *const cpu[] = { "User", "System", "ChildrenUser",
+                                       "ChildrenSystem" };
+    const uint64_t up_s = seen->uptime_us / 1000000u;
+    char text[128];
+    size_t i;
+    int k;
+    empm_set_header(req, "Content-Type", "text/plain; charset=ISO-8859-1");
+    empm_printf(req, "%s\nServerVersion: eventmpm/%s (Unix)\nServerMPM: event\n"
+                "Server Built: %s\n", seen->name, EMPM_VERSION,
+                __DATE__ " " __TIME__);
+    empm__put_date(req, "CurrentTime", seen->now_s);
+    empm__put_date(req, "RestartTime", seen->restarted_s);
+    empm_printf(req, "ParentServerConfigGeneration: %llu\n"
+                "ParentServerMPMGeneration: %llu\nServerUptimeSeconds: %llu\n"
+                "ServerUptime: %s\n", EMPM__LLU(seen->reloads + 1),
+                EMPM__LLU(seen->generation), EMPM__LLU(up_s),
+                empm__prose(text, sizeof text, up_s));
+    for (k = 0; k < 3; k++)
+        empm_printf(req, "Load%s: %s\n", k == 0 ? "1" : k == 1 ? "5" : "15",
+                    empm__quotient(text, seen->load_percent[k], 100, 2));
+    if (req->w->cfg->extended_status) {
+        empm_printf(req, "Total Accesses: %llu\nTotal kBytes: %llu\n"
+                    "Total Duration: %llu\n", EMPM__LLU(seen->accesses),
+                    EMPM__LLU(seen->bytes / 1024),
+                    EMPM__LLU(seen->duration_us / 1000));
+        for (i = 0; i < 4; i++)
+            empm_printf(req, "CPU%s: %s\n", cpu[i],
+                        empm__quotient(text, seen->cpu_us[i], 1000000u, 2));
+        if (seen->cpu_all_us > 0)
+            empm_printf(req, "CPULoad: %s\n",
+                        empm__quotient(text, seen->cpu_all_us * 100,
+                                       seen->uptime_us, 4));
+        empm_printf(req, "Uptime: %llu\n", EMPM__LLU(up_s));
+        if (up_s > 0) {
+            empm_printf(req, "ReqPerSec: %s\n",
+                        empm__quotient(text, seen->accesses, up_s, 3));
+            empm_printf(req, "BytesPerSec: %s\n",
+                        empm__quotient(text, seen->bytes, up_s, 3));
+        }
+        if (seen->accesses > 0) {
+            empm_printf(req, "BytesPerReq: %s\n",
+                        empm__quotient(text, seen->bytes, seen->accesses, 3));
+            empm_printf(req, "DurationPerReq: %s\n",
+                        empm__quotient(text, seen->duration_us,
+                                       seen->accesses * 1000, 3));
+        }
+    }
+    empm_printf(req, "BusyWorkers: %llu\nGracefulWorkers: %llu\n"
+                "IdleWorkers: %llu\nProcesses: %d\nStopping: %llu\n"
+                "ConnsTotal: %llu\n", EMPM__LLU(empm__busy(all)),
+                EMPM__LLU(all->by_letter[EMPM__SEEN_GRACEFUL]),
+                EMPM__LLU(all->by_letter[EMPM__SEEN_IDLE]), seen->nchildren,
+                EMPM__LLU(seen->stopping), EMPM__LLU(all->connections));
+    empm_printf(req, "ConnsAsyncWaitIO: %llu\nConnsAsyncWriting: %llu\n"
+                "ConnsAsyncKeepAlive: %llu\nConnsAsyncClosing: %llu\n",
+                EMPM__LLU(all->by_state[EMPM__HANDSHAKE] +
+                          all->by_state[EMPM__READ_HEAD] +
+                          all->by_state[EMPM__READ_BODY]),
+                EMPM__LLU(all->by_state[EMPM__WRITE]),
+                EMPM__LLU(all->by_state[EMPM__KEEPALIVE]),
+                EMPM__LLU(all->by_state[EMPM__LINGER]));
+    empm__put_scoreboard(req, seen);
+    for (i = 0; i < EMPM__COUNT(empm__figures); i++)
+        if (empm__figures[i].key != NULL)
+            empm_printf(req, "%s: %s\n", empm__figures[i].key,
+                        empm__figure_text(seen, &empm__figures[i], text));
+}
+
+/* --- the page ------------------------------------------------------------- */
+
+static const char empm__page_style[] =
+    ":root{color-scheme:light dark;--bg:#f6f7f9;--card:#fff;--ink:#1b1f24;"
+    "--soft:#667080;--line:#dfe3e8;--warn:#fff3d6;--bar:#3b7dd8;--idle:#a9b2bd;"
+    "--S:#0e8f9c;--R:#2f6fdb;--W:#d9730d;--K:#3d9a50;--C:#8a5bd1;--G:#d23b5e}"
+    "@media(prefers-color-scheme:dark){:root{--bg:#14171b;--card:#1d2127;"
+    "--ink:#e4e8ee;--soft:#96a1b0;--line:#313842;--warn:#40340f;--bar:#5c9bf0;"
+    "--idle:#5a6572;--S:#3cc3d1;--R:#6ea3ff;--W:#ffa04d;--K:#67cf7d;--C:#b591f5;"
+    "--G:#ff7593}}"
+    "*{box-sizing:border-box}body{margin:0 auto;padding:1.25rem;max-width:76rem;"
+    "background:var(--bg);color:var(--ink);font:15px/1.5 system-ui,sans-serif}"
+    "h1{font-size:1.35rem;margin:0}h2{font-size:1rem;margin:2rem 0 .6rem}"
+    "p{margin:.25rem 0}a{color:var(--bar)}.s{color:var(--soft)}"
+    "nav{display:flex;flex-wrap:wrap;gap:0 1rem}"
+    ".k{display:grid;grid-template-columns:repeat(auto-fit,minmax(7.4rem,1fr));"
+    "gap:.6rem;margin-top:1.2rem}"
+    ".k div,.m,.t,.n{background:var(--card);border:1px solid var(--line);"
+    "border-radius:.6rem;padding:.7rem .8rem}"
+    ".k b{display:block;font-size:1.25rem;line-height:1.4;font-weight:600;"
+    "white-space:nowrap;font-variant-numeric:tabular-nums}"
+    ".k span,.l{font-size:.82rem;color:var(--soft)}"
+    ".n{background:var(--warn);margin-top:1rem}"
+    ".m pre{margin:0;font:600 1rem/1.35 ui-monospace,Menlo,Consolas,monospace;"
+    "letter-spacing:.22em;white-space:pre-wrap;overflow-wrap:anywhere}"
+    ".m i{font-style:normal;font-weight:400;letter-spacing:0;color:var(--soft);"
+    "font-size:.8rem;display:inline-block;min-width:5.5rem}"
+    ".l{display:flex;flex-wrap:wrap;gap:.2rem 1.2rem;margin-top:.6rem}"
+    ".l b{font-family:ui-monospace,Menlo,Consolas,monospace}"
+    "._{color:var(--idle)}.S{color:var(--S)}.R{color:var(--R)}.W{color:var(--W)}"
+    ".K{color:var(--K)}.C{color:var(--C)}.G{color:var(--G)}"
+    ".t{padding:0;overflow-x:auto}table{border-collapse:collapse;width:100%;"
+    "font-size:.86rem;font-variant-numeric:tabular-nums}"
+    "th,td{padding:.38rem .7rem;text-align:right;white-space:nowrap;"
+    "border-top:1px solid var(--line)}thead th{border-top:0;color:var(--soft);"
+    "font-weight:500}tfoot td{font-weight:600}"
+    "th[colspan]{text-align:center}.x{text-align:left}"
+    "td b,td.x{font-family:ui-monospace,Menlo,Consolas,monospace;"
+    "font-size:.8rem}";
+
+static const char *empm__time_text(char to[40], uint64_t us)
+{
+    const uint64_t s = us / 1000000u;
+    if (us < 1000)
+        snprintf(to, 40, "%u \xc2\xb5s", (unsigned)us);
+    else if (s < 1)
+        snprintf(to, 40, "%u ms", (unsigned)(us / 1000));
+    else if (s < 100)
+        snprintf(to, 40, "%u.%u s", (unsigned)s, (unsigned)(us / 100000 % 10));
+    else if (s < 3600)
+        snprintf(to, 40, "%u min %u s", (unsigned)s / 60, (unsigned)s % 60);
+    else if (s < 86400)
+        snprintf(to, 40, "%u h %u min", (unsigned)s / 3600,
+                 (unsigned)s / 60 % 60);
+    else
+        snprintf(to, 40, "%llu d %u h", EMPM__LLU(s / 86400),
+                 (unsigned)(s / 3600 % 24));
+    return to;
+}
+
+static const char *empm__bytes_text(char to[40], uint64_t n)
+{
+    static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB" };
+    uint64_t by = 1;
+    size_t k = 0;
+    while (n / by >= 1000 && k + 1 < EMPM__COUNT(units)) {
+        by *= 1024;
+        k++;
+    }
+    empm__quotient(to, n, by, k > 0 && n / by < 100);
+    strcat(to, " ");
+    return strcat(to, units[k]);
+}
+
+static void empm__put_map(empm_request *req, const empm__seen *seen)
+{
+    static const char *const says[] = {
+        "waiting", "starting", "reading", "in a handler or sending",
+        "keep-alive", "closing", "finishing before its process ends"
+    };
+    int k;
+    size_t i, n;
+    empm_printf(req, "<h2>Workers</h2>\n<div class=m>");
+    for (k = 0; k < seen->nchildren; k++) {
+        const empm__seen_child *ch = &seen->children[k];
+        const empm__seen_worker *w = &seen->workers[ch->first];
+        empm_printf(req, "<pre><i>%u</i>", ch->pid);
+        for (i = 0; i < ch->nworkers; i += n) {
+            const char letter = w[i].letter;
+            empm_printf(req, "<b class=%c>", letter);
+            for (n = 0; i + n < ch->nworkers && w[i + n].letter == letter; n++)
+                empm_write(req, &letter, 1);
+            empm_printf(req, "</b>");
+        }
+        empm_printf(req, "</pre>\n");
+    }
+    empm_printf(req, "<div class=l>");
+    for (i = 0; i < EMPM__LETTERS; i++)
+        empm_printf(req, "<span><b class=%c>%c</b> %s: %llu</span>\n",
+                    empm__worker_letters[i], empm__worker_letters[i], says[i],
+                    EMPM__LLU(seen->all.by_letter[i]));
+    empm_printf(req, "</div></div>\n");
+}
+
+static void empm__put_process(empm_request *req, const empm__seen *seen,
+                              const empm__seen_child *ch)
+{
+    int k;
+    if (ch != &seen->all)
+        empm_printf(req, "<tr><td>%d<td>%u<td>%s<td>%llu<td>%s", ch->slot,
+                    ch->pid, !ch->leaving ? "no"
+                             : ch->generation != (uint32_t)seen->generation
+                                 ? "yes (old gen)" : "yes",
+                    EMPM__LLU(ch->connections),
+                    ch->paused || ch->leaving ? "no" : "yes");
+    else
+        empm_printf(req, "<tr><td>Sum<td>%d<td>%llu<td>%llu<td>",
+                    seen->nchildren, EMPM__LLU(seen->stopping),
+                    EMPM__LLU(ch->connections));
+    empm_printf(req, "<td>%llu<td>%llu<td>%llu", EMPM__LLU(empm__busy(ch)),
+                EMPM__LLU(ch->by_letter[EMPM__SEEN_GRACEFUL]),
+                EMPM__LLU(ch->by_letter[EMPM__SEEN_IDLE]));
+    for (k = EMPM__READ_HEAD; k <= EMPM__LINGER; k++)
+        if (k != EMPM__HANDLE)         /* never without a worker */
+            empm_printf(req, "<td>%llu", EMPM__LLU(ch->by_state[k]));
+    empm_printf(req, "\n");
+}
+
+static void empm__put_processes(empm_request *req, const empm__seen *seen)
+{
+    int k;
+    empm_printf(req, "<h2>Processes and connections</h2>\n<div class=t><table>"
+                "<thead><tr><th rowspan=2>Slot<th rowspan=2>PID<th rowspan=2>"
+                "Stopping<th colspan=2>Connections<th colspan=3>Threads"
+                "<th colspan=6>Waiting connections\n<tr><th>total<th>accepting"
+                "<th>busy<th>graceful<th>idle<th>head<th>body<th>suspended"
+                "<th>writing<th>keep-alive<th>closing<tbody>\n");
+    for (k = 0; k < seen->nchildren; k++)
+        empm__put_process(req, seen, &seen->children[k]);
+    empm_printf(req, "<tfoot>");
+    empm__put_process(req, seen, &seen->all);
+    empm_printf(req, "</table></div>\n");
+}
+
+/* Those that have been at work for longest: a slow one is seen at a glance. */
+static void empm__put_slowest(empm_request *req, const empm__seen *seen)
+{
+    const empm__seen_worker *top = NULL, *last;
+    char text[40];
+    int rows = 0;
+    size_t i;
+    empm_printf(req, "<h2>Slowest requests now</h2>\n");
+    while (rows < 10) {
+        last = top;
+        top = NULL;
+        for (i = 0; i < seen->all.nworkers; i++) {
+            const empm__seen_worker *w = &seen->workers[i];
+            if (w->doing == 'W' && w->since_us >= 100000 &&
+                (last == NULL || w->since_us < last->since_us ||
+                 (w->since_us == last->since_us && w > last)) &&
+                (top == NULL || w->since_us > top->since_us))
+                top = w;
+        }
+        if (top == NULL)
+            break;
+        empm_printf(req, "%s<tr><td>%s<td class=x>",
+                    rows++ == 0 ? "<div class=t><table><thead><tr><th>For"
+                                  "<th class=x>Request<th class=x>Host"
+                                  "<th class=x>Client<th>PID<tbody>\n" : "",
+                    empm__time_text(text, top->since_us));
+        empm__put_text(req, top->request, 0);
+        empm_printf(req, "<td class=x>");
+        empm__put_text(req, top->host, 0);
+        empm_printf(req, "<td class=x>");
+        empm__put_text(req, top->client, 0);
+        empm_printf(req, "<td>%u\n", seen->children[top->child].pid);
+    }
+    empm_printf(req, rows > 0 ? "</table></div>\n"
+                              : "<p class=s>None takes longer than 0.1 s.</p>\n");
+}
+
+static void empm__put_workers(empm_request *req, const empm__seen *seen)
+{
+    char text[40];
+    size_t i;
+    empm_printf(req, "<h2>Requests by worker</h2>\n<div class=t><table><thead>"
+                "<tr><th class=x>Srv<th>PID<th class=x>Acc<th>M<th>SS<th>Req"
+                "<th>Dur<th>Sent<th class=x>Client<th class=x>VHost"
+                "<th class=x>Request<tbody>\n");
+    for (i = 0; i < seen->all.nworkers; i++) {
+        const empm__seen_worker *w = &seen->workers[i];
+        const empm__seen_child *ch = &seen->children[w->child];
+        if (w->doing == '.' || (w->accesses == 0 && w->doing == '_'))
+            continue;
+        empm_printf(req, "<tr><td class=x>%d-%u<td>%u<td class=x>%u/%llu/%llu"
+                    "<td class=%c><b>%c</b>", ch->slot, ch->generation, ch->pid,
+                    w->of_connection, EMPM__LLU(w->accesses_child),
+                    EMPM__LLU(w->accesses), w->letter, w->letter);
+        empm_printf(req, "<td>%llu<td>%u",
+                    EMPM__LLU(w->since_us / 1000000u),
+                    w->took_us / 1000);
+        empm_printf(req, "<td>%llu<td>%s<td class=x>",
+                    EMPM__LLU(w->duration_us / 1000),
+                    empm__bytes_text(text, w->bytes));
+        empm__put_text(req, w->client, 0);
+        empm_printf(req, "<td class=x>");
+        empm__put_text(req, w->host, 0);
+        empm_printf(req, "<td class=x>");
+        empm__put_text(req, w->request, 0);
+        empm_printf(req, "\n");
+    }
+    empm_printf(req, "</table></div>\n<p class=s>Srv: slot and generation. Acc: "
+                "requests of this connection, of this process, of this slot. "
+                "SS: seconds since the request began. Req, Dur: the last request "
+                "and all of them, in milliseconds.</p>\n");
+}
+
+/* What an operator should hear first. */
+static void empm__put_hints(empm_request *req, const empm__seen *seen)
+{
+    const uint64_t busy = empm__busy(&seen->all);
+    const uint64_t idle = seen->all.by_letter[EMPM__SEEN_IDLE];
+    uint64_t stuck = 0;
+    char text[40];
+    size_t i;
+    for (i = 0; i < seen->all.nworkers; i++)
+        stuck += seen->workers[i].letter == 'W' &&
+                 seen->workers[i].since_us > 5000000u;
+    if (idle == 0 && busy > 0)
+        empm_printf(req, "<div class=n>All %llu workers are busy: %llu ready "
+                    "connections wait for one, the oldest for %s.</div>\n",
+                    EMPM__LLU(busy), EMPM__LLU(seen->all.queued),
+                    empm__time_text(text, seen->wait_us));
+    if (stuck > 0 && stuck * 2 >= busy + idle)
+        empm_printf(req, "<div class=n>%llu of %llu workers have been at one "
+                    "request for more than 5 s. What do their handlers wait for? "
+                    "More workers (ThreadsPerChild) help only if that can "
+                    "take more at once.</div>\n", EMPM__LLU(stuck),
+                    EMPM__LLU(busy + idle));
+}
+
+static void empm__put_card(empm_request *req, const char *value,
+                           const char *what)
+{
+    empm_printf(req, "<div><b>%s</b><span>%s</span></div>\n", value, what);
+}
+
+static void empm__put_html(empm_request *req, const empm__seen *seen)
+{
+    const char *refresh = empm_query(req, "refresh");
+    char text[40], date[30];
+    empm_set_header(req, "Content-Type", "text/html; charset=utf-8");
+    empm_set_header(req, "Content-Security-Policy",
+                    "default-src 'none'; style-src 'unsafe-inline'");
+    if (refresh != NULL) {
+        const int64_t s = empm__parse_u63(refresh, strlen(refresh));
+        snprintf(text, sizeof text, "%d", s > 0 && s < 86400 ? (int)s : 10);
+        empm_set_header(req, "Refresh", text);
+    }
+    empm_printf(req, "<!DOCTYPE html><html lang=en><meta charset=utf-8>"
+                "<meta name=viewport content=\"width=device-width,"
+                "initial-scale=1\"><title>");
+    empm__put_text(req, seen->name, 0);
+    empm_printf(req, ": server status</title><style>");
+    empm_write(req, empm__page_style, sizeof empm__page_style - 1);
+    empm_printf(req, "</style>\n<h1>");
+    empm__put_text(req, seen->name, 0);
+    empm__format_date(date, (int64_t)seen->now_s);
+    empm_printf(req, "</h1>\n<p class=s>eventmpm %s, up %s, %s</p>\n",
+                EMPM_VERSION, empm__time_text(text, seen->uptime_us), date);
+    empm_printf(req, "<nav>%s<a href=\"?html&amp;notable\">without requests</a>"
+                "<a href=\"?auto\">text</a><a href=\"?json\">JSON</a>"
+                "<a href=\"?prometheus\">Prometheus</a></nav>\n",
+                refresh != NULL ? "<a href=\"?html\">stop refreshing</a>"
+                                : "<a href=\"?html&amp;refresh\">refresh</a>");
+    empm__put_hints(req, seen);
+    empm_printf(req, "<div class=k>");
+    snprintf(text, sizeof text, "%llu / %llu",
+             EMPM__LLU(empm__busy(&seen->all)),
+             EMPM__LLU(empm__busy(&seen->all) +
+                                  seen->all.by_letter[EMPM__SEEN_IDLE]));
+    empm__put_card(req, text, "workers busy");
+    text[empm__format_u64(text, seen->all.connections)] = '\0';
+    empm__put_card(req, text, "connections");
+    text[empm__format_u64(text, seen->all.queued)] = '\0';
+    empm__put_card(req, text, "in the queue");
+    text[empm__format_u64(text, seen->accesses)] = '\0';
+    empm__put_card(req, text, "requests");
+    empm__put_card(req, empm__quotient(text, seen->accesses * 1000000u,
+                                       seen->uptime_us, 1),
+                   "requests/s (mean)");
+    empm__put_card(req, empm__time_text(text, seen->accesses > 0
+                                                  ? seen->duration_us /
+                                                        seen->accesses : 0),
+                   "per request");
+    empm__put_card(req, empm__bytes_text(text, seen->bytes), "sent");
+    empm__quotient(text, seen->cpu_all_us * 100, seen->uptime_us, 1);
+    empm__put_card(req, strcat(text, " %"), "processor (mean)");
+    empm__put_card(req, empm__quotient(text, seen->load_percent[0], 100, 2),
+                   "load of the host");
+    empm_printf(req, "</div>\n");
+    empm__put_map(req, seen);
+    empm__put_slowest(req, seen);
+    empm__put_processes(req, seen);
+    if (req->w->cfg->extended_status && empm_query(req, "notable") == NULL)
+        empm__put_workers(req, seen);
+}
 
 EMPM_API int empm_status_page(empm_request *req, void *user)
 {
-    static const char *const names[EMPM__STATES] = {
-        "Handshake", "ReadHead", "ReadBody", "Handle", "Suspended", "Writing",
-        "KeepAlive", "Closing", "Closed"
-    };
-    empm_server *s = req->w->s;
-    uint32_t by_state[EMPM__STATES], busy = 0, idle = 0, queued = 0, accepted = 0;
-    uint32_t timeouts = 0, culled = 0, expired = 0, forced = 0, procs = 0;
-    uint64_t accesses = 0, bytes = 0;
-    int slot, k, t;
-    (void)user;
-    memset(by_state, 0, sizeof by_state);
-    for (slot = 0; slot < s->score.slots; slot++) {
-        const empm__score_child *ch = empm__score_at(&s->score, slot);
-        const int healthy = empm__load(&ch->healthy) != 0;
-        procs += (uint32_t)healthy;
-        accepted += empm__load(&ch->accepted);
-        culled += empm__load(&ch->culled);
-        expired += empm__load(&ch->expired);
-        forced += empm__load(&ch->forced);
-        if (healthy) {
-            idle += empm__load(&ch->idle_workers);
-            queued += empm__load(&ch->queued);
-            by_state[EMPM__READ_HEAD] += empm__load(&ch->created);
-            for (k = 0; k < EMPM__STATES; k++)
-                by_state[k] -= empm__load(&ch->unparked[k]);
-        }
-        for (t = 0; t < s->score.threads; t++) {
-            const empm__score_worker *w =
-                empm__score_worker_at(&s->score, slot, t);
-            const uint32_t letter = empm__load(&w->status);
-            accesses += empm__load(&w->accesses);
-            bytes += empm__load(&w->bytes);
-            timeouts += empm__load(&w->timeouts);
-            if (!healthy || letter == 0 || letter == '.')
-                continue;
-            busy += letter != '_';
-            for (k = 0; k < EMPM__STATES; k++)
-                by_state[k] += empm__load(&w->parked[k]);
-        }
+    static const struct {
+        const char *name;
+        void      (*put)(empm_request *, const empm__seen *);
+    } formats[] = { { "html", empm__put_html }, { "auto", empm__put_auto },
+                    { "json", empm__put_json },
+                    { "prometheus", empm__put_prometheus } };
+    const char *name = (const char *)user;
+    const empm__seen *seen;
+    size_t i, pick = 0;
+    if (strcmp(empm_method(req), "GET") != 0 && !req->no_body) {
+        empm_set_header(req, "Allow", "GET, HEAD");
+        return 405;
     }
+    for (i = 0; i < EMPM__COUNT(formats); i++)
+        if (name != NULL && strcmp(name, formats[i].name) == 0)
+            pick = i;
+    for (i = 0; i < EMPM__COUNT(formats); i++)
+        if (empm_query(req, formats[i].name) != NULL)
+            pick = i;
+    if ((seen = empm__see(req)) == NULL)
+        return 503;
     empm_set_header(req, "Cache-Control", "no-store");
-    empm_printf(req, "ServerVersion: eventmpm/%s (Unix)\nServerMPM: event\n"
-                "Processes: %u\nBusyWorkers: %u\nIdleWorkers: %u\n",
-                EMPM_VERSION, procs, busy, idle);
-    empm_printf(req, "Queued: %u\nAccepted: %u\nTotal Accesses: %llu\n"
-                "Total kBytes: %llu\nTimeouts: %u\nExpired: %u\nCulled: %u\n"
-                "Forced: %u\n", queued, accepted, (unsigned long long)accesses,
-                (unsigned long long)bytes / 1024, timeouts, expired, culled,
-                forced);
-    for (k = 0; k < EMPM__CLOSED; k++)
-        if (k != EMPM__HANDSHAKE && k != EMPM__HANDLE)
-            empm_printf(req, "Conns%s: %u\n", names[k], by_state[k]);
+    formats[pick].put(req, seen);
     return EMPM_OK;
 }
 
@@ -9101,6 +11309,7 @@ EMPM_API int empm_status_page(empm_request *req, void *user)
 static const empm_route empm__admin_routes[] = {
     EMPM_ROUTE("GET /{$}",           empm_status_page, NULL),
     EMPM_ROUTE("GET /server-status", empm_status_page, NULL),
+    EMPM_ROUTE("GET /metrics",       empm_status_page, EMPM_TEXT("prometheus")),
     EMPM_ROUTE("GET /health",        empm_health_page, NULL),
     EMPM_ROUTES_END
 };
@@ -9237,8 +11446,8 @@ static void empm__listen_set(empm__child *ch, int on)
         if (empm__listens_to(ch, k) &&
             empm__poller_listen(&ch->poller, ch->s->listeners[k].fd,
                                 (uint32_t)k, on) < 0 && on)
-            empm__log(ch->cfg, EMPM_LOG_ERROR, 5008, "cannot listen on %s: %s",
-                      ch->s->listeners[k].text, strerror(errno));
+            empm__log_child(ch, EMPM_LOG_ERROR, 5008, "cannot listen on %s: %s",
+                            ch->s->listeners[k].text, strerror(errno));
 }
 
 /* Tells the parent that something has changed; one byte, never waits. */
@@ -9253,19 +11462,22 @@ static void empm__tell_parent(empm__child *ch, char what)
 static void empm__pause(empm__child *ch, uint32_t why, uint32_t now_ms,
                         const char *reason)
 {
+    uint32_t idle;
     ch->paused |= why;
     empm__store(&ch->score->paused, ch->paused);
     empm__listen_set(ch, 0);
     if (why & (EMPM__PAUSE_FDS | EMPM__PAUSE_FULL)) {
         ch->retry_ms = empm__after(now_ms, 100);
         empm__store(&ch->want_retired, 1u);
-        if (empm__now_us() >= ch->pause_log_us) {
-            ch->pause_log_us = empm__now_us() + 60000000u;
-            empm__log(ch->cfg, EMPM_LOG_ERROR, 5009,
-                      "accepting pauses with %u connections open: %s",
-                      ch->slab.in_use, reason);
+        if (empm__now_us() >= ch->tell_pause_us) {
+            ch->tell_pause_us = empm__now_us() + 60000000u;
             empm__tell_parent(ch, 'p');
         }
+        idle = empm__load(&ch->score->idle_workers);
+        empm__log_child(ch, EMPM_LOG_ERROR, 5009, "accepting pauses: %s (%u "
+                        "connections, %u queued, %u workers busy, %u idle)",
+                        reason, ch->slab.in_use, empm__load(&ch->score->queued),
+                        (uint32_t)ch->nworkers - idle, idle);
     }
 }
 
@@ -9320,12 +11532,10 @@ static void empm__admit(empm__child *ch, int fd, int k,
             close(fd);
             empm__slab_put(&ch->slab, i);
             empm__bump(&ch->score->refused, 1u);
-            if (empm__log_due(&ch->refused_log_ms, now_ms))
-                empm__log(cfg, EMPM_LOG_WARN, 5306, "%s has as many "
-                          "connections as MaxConnectionsPerPeer of %d allows: "
-                          "refused",
-                          empm__peer_text(p, 0, text, sizeof text),
-                          cfg->max_connections_per_peer);
+            empm__log_child(ch, EMPM_LOG_WARN, 5306, "%s has as many "
+                            "connections as MaxConnectionsPerPeer of %d allows: "
+                            "refused", empm__peer_text(p, 0, text, sizeof text),
+                            cfg->max_connections_per_peer);
             return;
         }
     }
@@ -9610,6 +11820,7 @@ static int empm__end_round(empm__child *ch, empm__batch *b)
     if ((int32_t)(q->popped - q->mark) >= 0) {
         q->mark = q->pushed;
         q->mark_us = b->now_us;
+        empm__store(&ch->score->waits_since_ms, b->now_ms);
     }
     old = q->count > 0 && b->now_us - q->mark_us > 1000;
     idle = empm__queue_idle_locked(q);
@@ -9637,7 +11848,9 @@ static int empm__end_round(empm__child *ch, empm__batch *b)
     }
     /* all that is the listener's has been done */
     pthread_mutex_lock(&q->lock);
-    given = q->count > 0;
+    if (empm__late(empm__load(&ch->lines_due_ms), b->now_ms))
+        q->chore = 1;
+    given = q->count > 0 || q->chore;
     if (given)
         empm__queue_end_round_locked(q);
     empm__queue_unlock(q, old ? 2 : 1);
@@ -9657,6 +11870,7 @@ static int empm__poll_timeout(const empm__child *ch, uint32_t now_ms)
         at = empm__after(now_ms, 2);  /* to close the gate in time */
     at = empm__earlier(at, ch->stop_ms);
     at = empm__earlier(at, empm__load(&ch->files.due_ms));
+    at = empm__earlier(at, empm__load(&ch->lines_due_ms));
     if (at != EMPM__NEVER) {
         t = empm__until(at, now_ms);
         t = t > 0 ? t : 0;
@@ -9742,14 +11956,32 @@ static void empm__listen(void *arg)
         }
 }
 
+/* The same for the standby, who has it because no worker is free: so a chore is
+ * his. Meanwhile nobody listens, unless a worker comes back. */
+static void empm__listen_standby(void *arg)
+{
+    empm__child *ch = (empm__child *)arg;
+    int chore;
+    empm__listen(arg);
+    pthread_mutex_lock(&ch->queue.lock);
+    chore = empm__queue_chore_locked(&ch->queue);
+    pthread_mutex_unlock(&ch->queue.lock);
+    if (chore)
+        empm__chore(ch);
+}
+
 static void *empm__standby_main(void *arg)
 {
     empm__child *ch = (empm__child *)arg;
     int i;
     empm__listen_set(ch, 1);             /* the role is ours at first */
-    empm__queue_stand_by(&ch->queue, empm__listen, ch);
+    empm__queue_stand_by(&ch->queue, empm__listen_standby, ch);
     for (i = 0; i < ch->started; i++)
         pthread_join(ch->workers[i].thread, NULL);
+#ifndef EVENTMPM_NO_ACCESS_LOG
+    empm__lines_end(ch);
+#endif
+    empm__log_rest(ch);
     pthread_mutex_lock(&ch->done_lock);
     ch->done = 1;
     pthread_cond_broadcast(&ch->done_cond);
@@ -9845,7 +12077,8 @@ static int empm__child_init(empm__child *ch, empm_server *s, int slot,
     ch->stop_ms = ch->retry_ms = EMPM__NEVER;
     ch->pool.most = (size_t)(cfg->max_mem_free / EMPM_PAGE_BYTES);
     pthread_mutex_init(&ch->pool.lock, NULL);
-    ch->files.due_ms = EMPM__NEVER;
+    ch->files.due_ms = ch->lines_due_ms = EMPM__NEVER;
+    ch->pid = (long)getpid();
 #ifndef EVENTMPM_NO_FILES
     pthread_mutex_init(&ch->files.lock, NULL);
 #endif
@@ -9884,6 +12117,7 @@ static int empm__child_init(empm__child *ch, empm_server *s, int slot,
         w->date_s = -1;
         w->score = empm__score_worker_at(&s->score, slot, i);
         memset(w->score->parked, 0, sizeof w->score->parked);
+        w->score->accesses_before = w->score->accesses;
         w->score->status = 'S';
     }
     empm__queue_init(&ch->queue, &ch->slab, ch->sleepers, (uint32_t)n,
@@ -10416,6 +12650,13 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
              &st) < 0 || !S_ISDIR(st.st_mode))
         empm__say(rep, EMPM_LOG_ERROR, 5107, "SpoolDirectory %s is not a directory",
                   cfg->spool_directory);
+    if (cfg->error_log != NULL && (*cfg->error_log == '|' ||
+                                   empm__log_facility(cfg->error_log) == -1))
+        empm__say(rep, EMPM_LOG_ERROR, 5402, "ErrorLog %s: is no file, stderr "
+                  "or syslog:facility", cfg->error_log);
+#ifndef EVENTMPM_NO_ACCESS_LOG
+    empm__access_check(cfg, rep);
+#endif
 #ifndef EVENTMPM_NO_PROXY
     if (empm__nets_init(&nets, cfg, rep) == EMPM_OK)
         empm__nets_free(&nets);
@@ -10665,8 +12906,32 @@ static void empm__report_to_log(enum empm_log_level level, const char *line,
                                 void *user)
 {
     const empm_config *cfg = (const empm_config *)user;
-    if (cfg->log != NULL && (int)level <= cfg->log_level)
-        cfg->log(level, line, cfg->user);
+    if (empm__log_wanted(cfg, level))
+        empm__log_line(cfg, level, -1, line);
+}
+
+/* Opens the ErrorLog; messages go there from now on. */
+static int empm__log_open(empm_config *cfg, empm__report *rep)
+{
+    const char *name = cfg->error_log;
+    char path[1200];
+    int to = 0, facility;
+    if (name == NULL || strcmp(name, "stderr") == 0)
+        ;
+    else if ((facility = empm__log_facility(name)) >= 0) {
+        openlog("eventmpm", LOG_PID | LOG_NDELAY, facility);
+        to = ~facility;
+    } else {
+        to = empm__log_file(empm__path_of(cfg, name, path, sizeof path));
+        if (to < 0) {
+            empm__say(rep, EMPM_LOG_ERROR, 91, "cannot open ErrorLog %s: %s",
+                      name, strerror(errno));
+            return EMPM_ESYS;
+        }
+    }
+    tzset();                         /* before a chroot hides its files */
+    cfg->log_target = to;
+    return EMPM_OK;
 }
 
 static void empm__server_free(empm_server *s)
@@ -10680,6 +12945,14 @@ static void empm__server_free(empm_server *s)
     }
     if (s->spool_dir >= 0)
         close(s->spool_dir);
+#ifndef EVENTMPM_NO_ACCESS_LOG
+    empm__access_free(s->access);
+#endif
+    if (s->log_target > 0) {
+        if (s->cfg->log_target == s->log_target)
+            s->cfg->log_target = 0;
+        close(s->log_target);
+    }
     empm__routes_free(&s->routes);
     empm__routes_free(&s->admin_routes);
 #ifndef EVENTMPM_NO_PROXY
@@ -10718,6 +12991,15 @@ static int empm__server_new(empm_config *cfg, int shared,
     s->parent_fd = s->spool_dir = -1;
     s->owner = getpid();
     empm__chars_init(&s->chars);
+    if (cfg->log == empm__log_stderr) {
+        if ((r = empm__log_open(cfg, &rep)) < 0)
+            goto done;
+        s->log_target = cfg->log_target;
+    }
+#ifndef EVENTMPM_NO_ACCESS_LOG
+    if ((r = empm__access_open(cfg, &s->access, &rep)) < 0)
+        goto done;
+#endif
     if ((r = empm__routes_init(&s->routes, cfg->routes, &s->chars, &rep)) < 0)
         goto done;
 #ifndef EVENTMPM_NO_PROXY
@@ -11005,21 +13287,6 @@ static void empm__signals_restore(empm__signal_set *set)
     }
     empm__signal_fd = -1;
     set->taken = 0;
-}
-
-/* The log of empm_run() and empm_main(): one write() per line, to stderr. */
-static void empm__log_stderr(enum empm_log_level level, const char *line,
-                             void *user)
-{
-    char text[1200], date[30];
-    int n;
-    ssize_t r;
-    (void)user;
-    empm__format_date(date, (int64_t)time(NULL));
-    n = snprintf(text, sizeof text, "[%s] [%s] [pid %ld] %s\n", date,
-                 empm__level_name(level), (long)getpid(), line);
-    r = write(2, text, empm__min((size_t)n, sizeof text - 1));
-    (void)r;
 }
 
 typedef struct empm__source {        /* where configurations come from */
@@ -11779,14 +14046,13 @@ static void empm__look_for_stuck(empm__parent *p, int slot, uint64_t since_us,
         if (empm__load(&w->status) != 'W' || began == 0 || now < began + most ||
             since_us > began + most)
             continue;                /* or it has been said */
-        empm__score_get(request, w->request, EMPM__SCORE_REQUEST);
-        request[EMPM__SCORE_REQUEST] = '\0';
-        empm__score_get(&peer, w->peer, sizeof peer);
+        empm__score_line(w, request);
+        empm__score_get(&peer, w->client, sizeof peer);
         empm__log(cfg, EMPM_LOG_WARN, 5037, "worker %d of child %ld has been "
                   "busy for %llu s with \"%s\" from %s", t,
                   (long)p->kids[slot].pid,
                   (unsigned long long)((now - began) / 1000000u), request,
-                  empm__peer_text(&peer, 1, who, sizeof who));
+                  empm__peer_text(&peer, peer.port != 0, who, sizeof who));
         stuck = 1;
     }
     if (stuck && cfg->stuck_worker_replace && !p->kids[slot].leaving)

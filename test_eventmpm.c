@@ -27,6 +27,9 @@ static void  test_free(void *p);
 #define EMPM__FILE_REST_S  -5
 #define EMPM__FILE_KEEP_MS 500
 
+/* Lines of an access log gather for so long. */
+#define EMPM__LINES_MS 150
+
 #define EVENTMPM_IMPLEMENTATION
 #include "eventmpm.h"
 
@@ -2206,7 +2209,8 @@ static long status_number(const fixture *f, const char *name)
     long n = -1;
     const char *p;
 
-    if (ask(f, &c, "GET /server-status HTTP/1.1\r\nHost: a\r\n\r\n") == 200 &&
+    if (ask(f, &c, "GET /server-status?auto HTTP/1.1\r\nHost: a\r\n"
+            "\r\n") == 200 &&
         (p = strstr(c.body.p, name)) != NULL && p[strlen(name)] == ':')
         n = strtol(p + strlen(name) + 1, NULL, 10);
     cl_close(&c);
@@ -3865,6 +3869,255 @@ TEST(config, load_survives_each_failing_allocation)
     no_context();
     CHECK(k > 1 && k < 100);
     str_free(&g_heard);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>log -- every message has a number, a shape and a limit
+ * ------------------------------------------------------------------------- */
+
+/* A file of this test's, read whole; the caller frees. */
+static char *slurp_path(const char *path)
+{
+    int fd = open(path, O_RDONLY);
+    char *text = slurp(fd);
+
+    if (fd >= 0)
+        close(fd);
+    return text;
+}
+
+static int lines_in(const char *text)
+{
+    int n = 0;
+
+    for (; *text != 0; text++)
+        n += *text == '\n';
+    return n;
+}
+
+/* Does text match? In the pattern '#' is digits, '*' anything but a line's end
+ * up to the byte after it. */
+static int like(const char *text, const char *pattern)
+{
+    for (; *pattern != 0; pattern++) {
+        if (*pattern == '#') {
+            if (!empm__is_digit((unsigned char)*text))
+                return 0;
+            while (empm__is_digit((unsigned char)*text))
+                text++;
+        } else if (*pattern == '*') {
+            while (*text != 0 && *text != '\n' && *text != pattern[1])
+                text++;
+        } else if (*text++ != *pattern)
+            return 0;
+    }
+    return *text == 0;
+}
+
+static void mark_codes(unsigned char *marks, unsigned char bit,
+                       const char *from, const char *to)
+{
+    for (; from < to; from++) {
+        size_t n = strspn(from, "0123456789");
+        if (n > 0) {
+            long code = strtol(from, NULL, 10);
+            if (code >= 20 && code < 10000 && n <= 4)
+                marks[code] |= bit;
+            from += n;
+        }
+    }
+}
+
+TEST(log, table_of_codes)            /* in the manual: all, each once */
+{
+    static const char *const calls[] = {
+        "empm__log(", "empm__log_child(", "empm__log_worker(", "empm__log_req(",
+        "empm__say(", "empm__clamp(", "empm__proxy_refuse("
+    };
+    unsigned char marks[10000];      /* 1: in the table, 2: called, 4: a number */
+    char *text = slurp_path("eventmpm.h"), *p, *end, *code;
+    int last = -1, i;
+    size_t k;
+
+    memset(marks, 0, sizeof marks);
+    p = strstr(text, " * MESSAGES ");
+    code = strstr(text, "#ifdef EVENTMPM_IMPLEMENTATION\n");
+    if (!CHECK(p != NULL && code != NULL && p < code)) {
+        free(text);
+        return;
+    }
+    end = strstr(p, "===");
+    for (; p < end; p = strchr(p, '\n') + 1) {
+        char *at = p, *stop = strchr(p, '\n');
+        for (; at + 6 < stop; at++)      /* two spaces, number, two spaces */
+            if (at[0] == ' ' && at[1] == ' ' &&
+                strspn(at + 2, "0123456789") == 4 && at[6] == ' ' && at[7] == ' ') {
+                i = (int)strtol(at + 2, NULL, 10);
+                if (i <= last)
+                    fail(__FILE__, __LINE__, "%04d stands behind %04d", i, last);
+                last = i;
+                marks[i] |= 1;
+            }
+    }
+    for (k = 0; k < EMPM__COUNT(calls); k++)
+        for (p = code; (p = strstr(p, calls[k])) != NULL; p += strlen(calls[k]))
+            mark_codes(marks, 2, p, p + strcspn(p, "\";{"));
+    mark_codes(marks, 4, code, text + strlen(text));
+    for (i = 0; i < 10000; i++) {
+        if ((marks[i] & 3) == 2)
+            fail(__FILE__, __LINE__, "%04d is logged and not in the table", i);
+        if ((marks[i] & 5) == 1)
+            fail(__FILE__, __LINE__, "%04d is in the table and never logged", i);
+    }
+    CHECK(last > 5000);
+    free(text);
+}
+
+TEST(log, a_line_is_one_write_in_apaches_shape)
+{
+    empm_config cfg = empm_defaults();
+    char path[300], longer[2000], *text;
+
+    memset(longer, 'x', sizeof longer);
+    longer[sizeof longer - 1] = 0;
+    tmp_path(path, sizeof path, "error.log");
+    cfg.log = empm__log_stderr;
+    cfg.log_target = empm__log_file(path);
+    if (!CHECK(cfg.log_target > 2))
+        return;
+    empm__log(&cfg, EMPM_LOG_ERROR, 484, "busy: %d", 7);
+    text = slurp_path(path);
+    if (!CHECK(like(text, "[* * # #:#:#.# #] [mpm_event:error] [pid #:tid -] "
+                    "EMPM0484: busy: 7\n") ||
+               like(text, "[* *  # #:#:#.# #] [mpm_event:error] [pid #:tid -] "
+                    "EMPM0484: busy: 7\n")))
+        printf("%s", text);
+    CHECK_INT(strcspn(strchr(text, '.') + 1, " "), 6);      /* microseconds */
+    free(text);
+    empm__log(&cfg, EMPM_LOG_DEBUG, 484, "below LogLevel");
+    empm__log(&cfg, EMPM_LOG_WARN, 1, "%s", "a\nb\033[31mc\177");
+    empm__log(&cfg, EMPM_LOG_WARN, 1, "%s", longer);
+    text = slurp_path(path);
+    CHECK_INT(lines_in(text), 3);
+    CHECK(strstr(text, "EMPM0001: a?b?[31mc?\n") != NULL);
+    CHECK(strchr(text, '\033') == NULL);
+    CHECK(text[strlen(text) - 1] == '\n');
+    free(text);
+    close(cfg.log_target);
+    unlink(path);
+}
+
+TEST(log, targets)
+{
+    static const struct { const char *name; int facility; } cases[] = {
+        { "syslog", LOG_LOCAL7 }, { "syslog:user", LOG_USER },
+        { "syslog:LOCAL3", LOG_LOCAL3 }, { "syslog:kern", LOG_KERN },
+        { "syslog:loud", -1 }, { "syslogs", -2 }, { "logs/error_log", -2 },
+        { "stderr", -2 }
+    };
+    empm_config cfg = empm_defaults();
+    size_t i;
+
+    cfg.routes = routes;
+    for (i = 0; i < EMPM__COUNT(cases); i++) {
+        context("%s", cases[i].name);
+        CHECK_INT(empm__log_facility(cases[i].name), cases[i].facility);
+        cfg.error_log = cases[i].name;
+        CHECK_INT(empm_check(&cfg, say, NULL), cases[i].facility == -1);
+    }
+    no_context();
+    cfg.error_log = "|rotatelogs x";
+    CHECK_INT(empm_check(&cfg, say, NULL), 1);
+}
+
+TEST(log, error_log_is_a_file)       /* below ServerRoot, 0640 */
+{
+    fixture f;
+    char path[300], *text = NULL;
+    struct stat st;
+    mode_t mask = umask(0);
+
+    fx_init_forked(&f, 1);
+    f.cfg.log = NULL;
+    f.cfg.log_level = EMPM_LOG_INFO;
+    f.cfg.server_root = g_tmp;
+    f.cfg.error_log = "error_log";
+    tmp_path(path, sizeof path, "error_log");
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(get_status(&f, "/misuse?how=nothing"), 500);
+    text = slurp_path(path);
+    CHECK(strstr(text, "] [client 127.0.0.1:") != NULL);
+    CHECK(strstr(text, "] EMPM5002: GET /misuse: gave no answer\n") != NULL);
+    CHECK(strstr(text, ":tid -] EMPM5002") == NULL);       /* a worker said it */
+    CHECK(strstr(text, " [mpm_event:info] ") != NULL);      /* and the parent */
+    free(text);
+    CHECK_INT(stat(path, &st), 0);
+    CHECK_INT(st.st_mode & 07777, 0640);
+    fx_down(&f);
+    unlink(path);
+    umask(mask);
+}
+
+LIVE(log, callbacks_get_client_number_and_text)
+{
+    fixture f;
+
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(get_status(&f, "/misuse?how=nothing"), 500);
+    CHECK_SOON(fx_log_has(&f, "3 [client 127.0.0.1:"), 1000);
+    CHECK(fx_log_has(&f, "] EMPM5002: GET /misuse: gave no answer\n"));
+    fx_down(&f);
+}
+
+LIVE(log, load_does_not_fill_it)     /* ten of a kind, then how many more */
+{
+    fixture f;
+    int i;
+
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < 50; i++)
+        CHECK_INT(get_status(&f, "/misuse?how=nothing"), 500);
+    CHECK_SOON(fx_log_lines(&f, "gave no answer") == 10, 1000);
+    nap(20);
+    CHECK_INT(fx_log_lines(&f, "gave no answer"), 10);
+    if (!f.forked) {
+        empm_stop(f.s);
+        CHECK_INT(empm_wait(f.s, PATIENCE), EMPM_OK);
+        CHECK(fx_log_has(&f, "EMPM5002: 40 more of these were left out"));
+    }
+    fx_down(&f);
+}
+
+TEST(log, limits_are_per_number_and_minute)
+{
+    static empm__log_limit limits[EMPM__LOG_CODES];
+    fixture f;
+    uint32_t i, n = 0;
+
+    fx_init(&f);
+    memset(limits, 0, sizeof limits);
+    for (i = 0; i < 100; i++)
+        n += (uint32_t)empm__log_may(&f.cfg, limits, EMPM_LOG_ERROR, 5003, 10);
+    CHECK_INT(n, 10);
+    CHECK_INT(empm__log_may(&f.cfg, limits, EMPM_LOG_ERROR, 5009, 1), 1);
+    CHECK_INT(empm__log_may(&f.cfg, limits, EMPM_LOG_ERROR, 5009, 1), 0);
+    CHECK(!fx_log_has(&f, "left out"));
+    limits[0].began_ms -= EMPM__LOG_WINDOW_MS - 1000;      /* 59 s later */
+    CHECK_INT(empm__log_may(&f.cfg, limits, EMPM_LOG_ERROR, 5003, 10), 0);
+    limits[0].began_ms -= 1000;
+    CHECK_INT(empm__log_may(&f.cfg, limits, EMPM_LOG_ERROR, 5003, 10), 1);
+    CHECK(fx_log_has(&f, "EMPM5003: 91 more of these were left out"));
+    CHECK_INT(empm__log_may(&f.cfg, limits, EMPM_LOG_ERROR, 5009, 1), 0);
+    for (i = 0; i < EMPM__LOG_CODES; i++)      /* a full table limits no more */
+        empm__log_may(&f.cfg, limits, EMPM_LOG_ERROR, 6000 + (int)i, 1);
+    CHECK_INT(empm__log_may(&f.cfg, limits, EMPM_LOG_ERROR, 7000, 1), 1);
+    CHECK_INT(empm__log_may(&f.cfg, limits, EMPM_LOG_ERROR, 7000, 1), 1);
+    fx_close_files(&f);
 }
 
 #if 0 /* >>model -- the hand-over, for spin: make test-model */
@@ -5807,7 +6060,7 @@ LIVE(proxy, long_tlvs)              /* more than a buffer: skipped as they come 
     nap(5);
     cl_shut(&c);
     CHECK_IN(cl_drain(&c, PATIENCE), CL_FIN, CL_RESET);
-    CHECK_INT(fx_log_lines(&f, "EMPM5304: 127.0.0.1:"), 1);
+    CHECK_INT(fx_log_lines(&f, "] EMPM5304: "), 1);
     cl_close(&c);
     for (i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         const unsigned len = (unsigned)sizes[i] + 12;
@@ -5869,8 +6122,8 @@ LIVE(proxy, without_a_header_no_answer)
     cl_shut(&c);
     CHECK_FIN(&c);
     cl_close(&c);
-    CHECK_INT(fx_log_lines(&f, "EMPM530"), 1);
-    CHECK(fx_log_has(&f, "EMPM5304: 127.0.0.1:"));
+    CHECK_INT(fx_log_lines(&f, "[client 127.0.0.1:"), 10);
+    CHECK(fx_log_has(&f, "] EMPM5304: on Listen "));
     if (!f.forked) {
         uint32_t refused = 0;
         int k;
@@ -5951,7 +6204,8 @@ LIVE(proxy, only_from_trusted_peers)
         } else {
             CHECK_IN(cl_drain(&c, PATIENCE), CL_FIN, CL_RESET);
             CHECK_INT(c.in.n, 0);
-            CHECK(fx_log_has(&f, "EMPM5305: 127.0.0.1:"));
+            CHECK(fx_log_has(&f, "[client 127.0.0.1:"));
+            CHECK(fx_log_has(&f, "] EMPM5305: "));
         }
         cl_close(&c);
         fx_down(&f);
@@ -8616,6 +8870,724 @@ LIVE(response, spool_limit_aborts)   /* never cut short in silence */
 }
 
 /* ---------------------------------------------------------------------------
+ * >>access -- a record per request, whatever the client sends
+ * ------------------------------------------------------------------------- */
+
+/* Gives the server one access log; returns its path. */
+static const char *log_to(fixture *f, char *path, size_t n, const char *format)
+{
+    static char values[EMPM_MAX_LIST][1500];     /* of one fixture at a time */
+    static int number;
+    char name[32];
+    int i = 0;
+
+    while (f->cfg.custom_log[i] != NULL)
+        i++;
+    snprintf(name, sizeof name, "access.%d", number++);
+    tmp_path(path, n, name);
+    snprintf(values[i], sizeof values[i], "%s %s", path, format);
+    f->cfg.custom_log[i] = values[i];
+    return path;
+}
+
+/* What the log says once it has n lines; the caller frees. */
+static char *log_lines(const char *path, int n, int ms)
+{
+    uint64_t end = now_ms() + (uint64_t)SCALED(ms);
+    char *text = slurp_path(path);
+
+    while (lines_in(text) < n && now_ms() < end) {
+        free(text);
+        nap(2);
+        text = slurp_path(path);
+    }
+    CHECK_INT(lines_in(text), n);
+    return text;
+}
+
+/* Takes back what escaping has done; NULL: that was no escape. */
+static char *unescaped(const char *s, size_t n, size_t *len)
+{
+    static const char from[] = "bnrtv\"\\", to[] = "\b\n\r\t\v\"\\";
+    char *out = (char *)malloc(n + 1), *at = out;
+    size_t i;
+
+    for (i = 0; out != NULL && i < n; i++) {
+        const char *named;
+        if ((unsigned char)s[i] < 32 || (unsigned char)s[i] > 126)
+            break;
+        if (s[i] != '\\') {
+            *at++ = s[i];
+        } else if (i + 3 < n && s[i + 1] == 'x' && empm__hex(s[i + 2]) >= 0 &&
+                   empm__hex(s[i + 3]) >= 0) {
+            *at++ = (char)(empm__hex(s[i + 2]) * 16 + empm__hex(s[i + 3]));
+            i += 3;
+        } else if (i + 1 < n && (named = strchr(from, s[i + 1])) != NULL) {
+            *at++ = to[named - from];
+            i++;
+        } else
+            break;
+    }
+    *len = (size_t)(at - out);
+    if (out != NULL && i < n) {
+        free(out);
+        return NULL;
+    }
+    return out;
+}
+
+typedef struct record {
+    const char *line, *referer, *agent;          /* within the quotes */
+    size_t      line_n, referer_n, agent_n;
+    int         status;
+    long        bytes;                           /* -1: "-" */
+} record;
+
+static const char *quoted(const char *p, const char **s, size_t *n)
+{
+    if (p == NULL || *p++ != '"')
+        return NULL;
+    *s = p;
+    while (*p != '"') {
+        if (*p == '\n' || *p == 0)
+            return NULL;
+        p += *p == '\\' ? 2 : 1;
+    }
+    *n = (size_t)(p - *s);
+    return p + 1;
+}
+
+/* One line of combined, strictly. Returns the next line, or NULL. */
+static const char *combined(const char *p, record *r)
+{
+    static const char time[] = "[99/Aaa/9999:99:99:99 s9999] ";
+    size_t i, n = strspn(p, "0123456789abcdef.:");
+    char *end;
+
+    if (n < 2 || strncmp(p + n, " - - ", 5) != 0)
+        return NULL;
+    p += n + 5;
+    for (i = 0; time[i] != 0; i++, p++)
+        if (time[i] == '9' ? !empm__is_digit(*p)
+            : time[i] == 'A' ? *p < 'A' || *p > 'Z'
+            : time[i] == 'a' ? *p < 'a' || *p > 'z'
+            : time[i] == 's' ? *p != '+' && *p != '-' : *p != time[i])
+            return NULL;
+    p = quoted(p, &r->line, &r->line_n);
+    if (p == NULL || strspn(p + 1, "0123456789") != 3)
+        return NULL;
+    r->status = (int)strtol(p + 1, NULL, 10);
+    p += 4;
+    if (*p++ != ' ')
+        return NULL;
+    r->bytes = -1;
+    if (*p == '-')
+        p++;
+    else {
+        r->bytes = strtol(p, &end, 10);
+        if (end == p || r->bytes == 0)
+            return NULL;
+        p = end;
+    }
+    if (*p != ' ' || (p = quoted(p + 1, &r->referer, &r->referer_n)) == NULL ||
+        *p != ' ' || (p = quoted(p + 1, &r->agent, &r->agent_n)) == NULL ||
+        *p != '\n')
+        return NULL;
+    return p + 1;
+}
+
+TEST(access, formats_are_checked)    /* with the place of what is wrong */
+{
+    static const struct { const char *custom, *says; } cases[] = {
+        { "a.log common", NULL }, { "a.log combined", NULL },
+        { "a.log vhost_combined", NULL }, { "a.log mine", NULL },
+        { "\"with space.log\" \"%h \\\"%r\\\" %%\"", NULL },
+        { "/dev/stdout %h", NULL }, { "a.log %>s%<s%!200s%400,501>s", NULL },
+        { "a.log %{begin:sec}t%{end:%Y}t%{ms}T%{remote}p%{tid}P%{c}a", NULL },
+        { "a.log", "takes a file and a format" },
+        { "a.log common env=x", "takes a file and a format" },
+        { "a.log \"%h", "takes a file and a format" },
+        { "a.log nonesuch", "no LogFormat" }, { "|cat common", "files only" },
+        { "a.log \"%h %J\"", "\"%J\" at byte 4 of the format is not known" },
+        { "a.log \"%h %\"", "at byte 4 of the format is not known" },
+        { "a.log %i", "wants a {name}" }, { "a.log %{}o", "wants a {name}" },
+        { "a.log %{x", "brace" }, { "a.log %{min}T", "no such word" },
+        { "a.log %{x}h", "no such word" }, { "a.log %20s", "three digits" },
+        { "a.log %2000s", "three digits" },
+        { "a.log %1,2s", "three digits" },
+        { "a.log %100,101,102,103,104,105,106,107,108s", "eight" }
+    };
+    fixture f;
+    size_t i;
+
+    for (i = 0; i < EMPM__COUNT(cases); i++) {
+        char *log;
+        fx_init(&f);
+        context("%s", cases[i].custom);
+        CHECK_INT(empm_set(&f.cfg, "LogFormat", "\"%h %t\" mine", NULL, 0), 0);
+        CHECK_INT(empm_set(&f.cfg, "CustomLog", cases[i].custom, NULL, 0), 0);
+        CHECK_INT(empm_check(&f.cfg, fx_log, &f), cases[i].says != NULL);
+        log = slurp(f.log_fd);
+        if (cases[i].says != NULL && !CHECK(strstr(log, cases[i].says) != NULL))
+            printf("%s", log);
+        CHECK((strstr(log, "EMPM540") != NULL) == (cases[i].says != NULL));
+        free(log);
+        fx_close_files(&f);
+    }
+    no_context();
+    fx_init(&f);
+    empm_set(&f.cfg, "LogFormat", "%h", NULL, 0);
+    empm_set(&f.cfg, "LogFormat", "\"%h %Y\" x", NULL, 0);
+    CHECK_INT(empm_check(&f.cfg, fx_log, &f), 2);
+    fx_close_files(&f);
+}
+
+LIVE(access, every_letter)
+{
+    static const struct { const char *item, *get, *post; } cases[] = {
+        { "%h %l %u %a %{c}a", "127.0.0.1 - - 127.0.0.1 127.0.0.1", NULL },
+        { "%A %v %V %p", "127.0.0.1 www.test a.test #", NULL },
+        { "%{remote}p %{local}p", "# #", NULL },
+        { "%t", "[#/*/#:#:#:# +#]", NULL }, { "%{%Y}t", "#", NULL },
+        { "%{sec}t %{end:msec}t %{usec}t", "# # #", NULL },
+        { "%{msec_frac}t %{usec_frac}t", "# #", NULL },
+        { "%r", "GET /hello/you?q=1 HTTP/1.1", "POST /echo HTTP/1.1" },
+        { "%s %>s %<s", "200 200 200", NULL },
+        { "%b %B", "12 12", "- 0" },
+        { "%m %U %q %H", "GET /hello/you ?q=1 HTTP/1.1",
+          "POST /echo  HTTP/1.1" },
+        { "%D %T %{ms}T %{us}T", "# 0 # #", NULL },
+        { "%k %X", "0 +", "1 -" }, { "%P %{tid}P %L", "# # -", NULL },
+        { "%{X-Field}i %{none}i", "in \\\"quotes\\\" -", "- -" },
+        { "%{Content-Type}o", "text/plain; charset=utf-8", "*" },
+        { "%{Content-Length}o %{Server}o", "12 eventmpm", "0 eventmpm" },
+        { "%{y}C %{z}C", "2 -", "- -" }, { "100%%", "100%", NULL },
+        { "%404{X-Field}i %!404s %!200s %200,204s", "- 200 - 200", NULL }
+    };
+    static const char get[] = "GET /hello/you?q=1 HTTP/1.1\r\n"
+                              "Host: a.test:80\r\nX-Field: in \"quotes\"\r\n"
+                              "Cookie: x=1; y=2\r\n\r\n";
+    static const char post[] = "POST /echo HTTP/1.1\r\nHost: a.test\r\n"
+                               "Connection: close\r\nContent-Length: 0\r\n\r\n";
+    fixture f;
+    client c;
+    char path[EMPM_MAX_LIST][300], format[300], *text;
+    size_t i, k;
+    long in = 0, out = 0, all = 0;
+
+    for (i = 0; i < EMPM__COUNT(cases) + 1; i += EMPM_MAX_LIST - 1) {
+        fx_init(&f);
+        f.cfg.server_name = "www.test";
+        f.cfg.threads_per_child = 1; /* else the lines may change places */
+        for (k = i; k < EMPM__COUNT(cases) && k < i + EMPM_MAX_LIST - 1; k++) {
+            snprintf(format, sizeof format, "\"%s\"", cases[k].item);
+            log_to(&f, path[k - i], sizeof path[0], format);
+        }
+        log_to(&f, path[EMPM_MAX_LIST - 1], sizeof path[0], "\"%I %O %S\"");
+        if (!fx_up(&f))
+            return;
+        if (cl_open(&c, &f) == 0) {
+            cl_puts(&c, get);
+            CHECK_INT(cl_reply(&c), 200);
+            out = (long)c.head.n + (long)c.body.n;
+            cl_puts(&c, post);
+            CHECK_INT(cl_reply(&c), 200);
+        }
+        cl_close(&c);
+        for (k = i; k < EMPM__COUNT(cases) && k < i + EMPM_MAX_LIST - 1; k++) {
+            char *second;
+            text = log_lines(path[k - i], 2, 1500);
+            second = strchr(text, '\n');
+            context("%s: %s", cases[k].item, text);
+            if (second != NULL) {
+                *second++ = 0;
+                second[strcspn(second, "\n")] = 0;
+                CHECK(like(text, cases[k].get));
+                CHECK(cases[k].post == NULL || like(second, cases[k].post));
+            }
+            no_context();
+            free(text);
+            unlink(path[k - i]);
+        }
+        text = log_lines(path[EMPM_MAX_LIST - 1], 2, 1500);
+        CHECK_INT(sscanf(text, "%ld %ld %ld", &in, &out, &all), 3);
+        CHECK_INT(in, sizeof get - 1);
+        CHECK_INT(all, in + out);
+        CHECK_IN(out, 100, 300);
+        free(text);
+        unlink(path[EMPM_MAX_LIST - 1]);
+        fx_down(&f);
+    }
+}
+
+LIVE(access, hostile_requests_make_one_record_each)
+{
+    static const struct {
+        const char *raw;
+        size_t      n;
+        int         status;
+        const char *line;
+    } cases[] = {
+#define RAW(text, status, line) { text, sizeof text - 1, status, line }
+        RAW("GET /a\"b\\c HTTP/1.1\r\nHost: a\r\n\r\n", 404,
+            "GET /a\"b\\c HTTP/1.1"),
+        RAW("GET /\033[31mred HTTP/1.1\r\nHost: a\r\n\r\n", 400,
+            "GET /\033[31mred HTTP/1.1"),
+        RAW("GET /\r HTTP/1.1\r\nHost: a\r\n\r\n", 400, "GET /\r HTTP/1.1"),
+        RAW("GET /x\" 200 5 \"-\" \"forged\nHost: a\r\n\r\n", 400,
+            "GET /x\" 200 5 \"-\" \"forged"),
+        RAW("GET /\xc3\xa4\xff\x80 HTTP/1.1\r\nHost: a\r\n\r\n", 400,
+            "GET /\xc3\xa4\xff\x80 HTTP/1.1"),
+        RAW("GET /\x7f\t\v\b HTTP/1.1\r\n\r\n", 400, "GET /\x7f\t\v\b HTTP/1.1"),
+        RAW("\x16\x03\x01\x02\x01\n", 400, "\x16\x03\x01\x02\x01"),
+        RAW("GET / HTTP/1.1\r\n\r\n", 400, "GET / HTTP/1.1"),
+        RAW("GET / HTTP/1.1\r\nHost: a\r\nX: \033]0;x\007\r\n\r\n", 400,
+            "GET / HTTP/1.1"),
+        RAW("BREW /pot HTTP/1.1\r\nHost: a\r\n\r\n", 501, "BREW /pot HTTP/1.1"),
+        RAW("GET /%0a%1b%22 HTTP/1.1\r\nHost: a\r\n\r\n", 404,
+            "GET /%0a%1b%22 HTTP/1.1"),
+        RAW("GET http://a/hello HTTP/1.1\r\nHost: a\r\n\r\n", 200,
+            "GET http://a/hello HTTP/1.1"),
+        RAW("GET /hello HTTP/1.1\r\nHost: a\r\nUser-Agent: \"\\x\" \xff\r\n"
+            "Referer: \\\"\t\\\r\n\r\n", 200, "GET /hello HTTP/1.1")
+    };
+    fixture f;
+    client c;
+    char path[300], *text, *back;
+    const char *p;
+    size_t i, n;
+    record r;
+
+    fx_init(&f);
+    f.cfg.threads_per_child = 1;     /* so that they come in this order */
+    log_to(&f, path, sizeof path, "combined");
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < EMPM__COUNT(cases); i++) {
+        ask_n(&f, &c, cases[i].raw, cases[i].n);
+        cl_close(&c);
+    }
+    text = log_lines(path, (int)EMPM__COUNT(cases), 1500);
+    for (i = 0, p = text; i < EMPM__COUNT(cases); i++) {
+        context("%s", cases[i].line);
+        if (!CHECK((p = combined(p, &r)) != NULL)) {
+            printf("%s", text);
+            break;
+        }
+        CHECK_INT(r.status, cases[i].status);
+        back = unescaped(r.line, r.line_n, &n);
+        CHECK(back != NULL && n == strlen(cases[i].line) &&
+              memcmp(back, cases[i].line, n) == 0);
+        free(back);
+    }
+    no_context();
+    if (p != NULL) {                 /* fields of the last one */
+        CHECK_INT(*p, 0);
+        back = unescaped(r.agent, r.agent_n, &n);
+        CHECK(back != NULL && n == 6 && memcmp(back, "\"\\x\" \xff", 6) == 0);
+        free(back);
+        back = unescaped(r.referer, r.referer_n, &n);
+        CHECK(back != NULL && n == 4 && memcmp(back, "\\\"\t\\", 4) == 0);
+        free(back);
+    }
+    free(text);
+    fx_down(&f);
+    unlink(path);
+}
+
+LIVE(access, refusals_are_records_and_empty_connections_none)
+{
+    fixture f;
+    client c;
+    char path[300], *text;
+    str s;
+
+    fx_init(&f);
+    f.cfg.header_timeout_ms = 300;
+    f.cfg.header_timeout_max_ms = 0;
+    f.cfg.limit_request_line = 1000;
+    f.cfg.threads_per_child = 1;
+    log_to(&f, path, sizeof path, "\"%s %m %{Host}i %X\"");
+    if (!fx_up(&f))
+        return;
+    if (cl_open(&c, &f) == 0)        /* says nothing */
+        cl_close(&c);
+    CHECK_INT(ask(&f, &c, "GET / HTTP/1.1\r\nHost: early\r\nX"), 408);
+    cl_close(&c);
+    memset(&s, 0, sizeof s);
+    str_addf(&s, "GET /");
+    str_fill(&s, 'a', 2000);
+    CHECK_INT(ask_n(&f, &c, s.p, s.n), 414);
+    cl_close(&c);
+    str_free(&s);
+    CHECK_INT(ask(&f, &c, POST1 "Content-Length: 99999999\r\n\r\n"), 413);
+    cl_close(&c);
+    text = log_lines(path, 3, 1500);
+    CHECK_STR(text, "408 GET early -\n414 - - -\n413 POST a -\n");
+    free(text);
+    fx_down(&f);
+    unlink(path);
+}
+
+LIVE(access, aborted_transfers)      /* X, and what was really sent */
+{
+    fixture f;
+    client c;
+    char path[300], *text, x = 0, y = 0;
+    long status = 0, sent = 0, body = 0;
+
+    fx_init(&f);
+    long_times(&f);
+    f.cfg.threads_per_child = 1;
+    log_to(&f, path, sizeof path, "\"%s %X %O %B\"");
+    if (!fx_up(&f))
+        return;
+    if (cl_connect_port(&c, f.port, 4096) == 0) {
+        cl_puts(&c, "GET /produce?bytes=50000000&declare=50000000 HTTP/1.1\r\n"
+                    "Host: a\r\n\r\n");
+        CHECK(cl_readable(&c, 2000));
+        nap(50);
+        cl_reset(&c);
+    }
+    text = log_lines(path, 1, 3000);
+    CHECK_INT(sscanf(text, "%ld %c %ld %ld", &status, &x, &sent, &body), 4);
+    CHECK_INT(status, 200);
+    CHECK_INT(x, 'X');
+    CHECK_IN(sent, 1000, 20000000);
+    CHECK_IN(sent - body, 100, 300);
+    free(text);
+    if (cl_open(&c, &f) == 0) {      /* a request that never gets whole */
+        cl_puts(&c, POST1 "Content-Length: 100\r\n\r\n0123456789");
+        nap(50);
+        cl_reset(&c);
+    }
+    text = log_lines(path, 2, 3000);
+    CHECK_INT(sscanf(strchr(text, '\n') + 1, "%ld %c %ld %ld", &status, &y, &sent,
+                     &body), 4);
+    CHECK_INT(status, 499);
+    CHECK_INT(y, 'X');
+    CHECK_INT(sent, 0);
+    free(text);
+    fx_down(&f);
+    unlink(path);
+}
+
+LIVE(access, lines_are_whole_and_complete)   /* and in two logs of one file */
+{
+    enum { N = 8 };
+    fixture f;
+    hammer h[N];
+    char path[300], other[320], *text;
+    const char *p, *next;
+    int stop, i, good = 0, lines = 0;
+    record r;
+
+    fx_init(&f);
+    f.cfg.max_keep_alive_requests = 0;
+    log_to(&f, path, sizeof path, "combined");
+    snprintf(other, sizeof other, "%s combined", path);
+    f.cfg.custom_log[1] = other;
+    if (!fx_up(&f))
+        return;
+    hammers_start(h, N, f.port, &stop);
+    nap(SCALED(400));
+    hammers_stop(h, N, &stop);
+    for (i = 0; i < N; i++)
+        good += h[i].good;
+    CHECK(good > 100);
+    text = log_lines(path, 2 * good, 3000);
+    for (p = text; *p != 0; p = next, lines++) {
+        next = combined(p, &r);
+        if (!CHECK(next != NULL)) {
+            printf("%.200s\n", p);
+            break;
+        }
+        if (r.status != 200 || r.line_n != strlen("GET /hello/again HTTP/1.1"))
+            CHECK_STR("another request", p);
+    }
+    CHECK_INT(lines, 2 * good);
+    free(text);
+    fx_down(&f);
+    unlink(path);
+}
+
+LIVE(access, pipelined_requests_have_their_own_bytes)
+{
+    fixture f;
+    client c;
+    char path[300], *text;
+    int i;
+
+    fx_init(&f);
+    f.cfg.threads_per_child = 1;
+    log_to(&f, path, sizeof path, "\"%U %B %I %k\"");
+    if (!fx_up(&f))
+        return;
+    if (cl_open(&c, &f) == 0) {
+        cl_puts(&c, "GET /hello/1 HTTP/1.1\r\nHost: a\r\n\r\n"
+                    "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n"
+                    "01234GET /hello/333 HTTP/1.1\r\nHost: a\r\n\r\n");
+        for (i = 0; i < 3; i++)
+            CHECK_INT(cl_reply(&c), 200);
+        cl_close(&c);
+    }
+    text = log_lines(path, 3, 1500);
+    CHECK_STR(text, "/hello/1 10 34 0\n/echo 5 56 1\n/hello/333 12 36 2\n");
+    free(text);
+    fx_down(&f);
+    unlink(path);
+}
+
+/* Whatever the worker does next, and however many there are: nothing at all, a
+ * quick handler that does not return, a slow one. */
+LIVE(access, written_soon)           /* here 0.15 s, not half a second */
+{
+    int workers, i, how;
+
+    for (workers = 1; workers <= 3; workers += 2)
+        for (how = 0; how < 3; how++) {
+            fixture f;
+            client c, d;
+            char path[300], *text;
+            uint64_t began;
+            fx_init(&f);
+            f.cfg.threads_per_child = workers;
+            log_to(&f, path, sizeof path, "%U");
+            if (!fx_up(&f))
+                return;
+            context("%d workers, %d", workers, how);
+            if (cl_open(&c, &f) == 0 && cl_open(&d, &f) == 0) {
+                for (i = 0; i < 24; i++)         /* it is known to be quick */
+                    CHECK_INT(cl_get(&c, "/sleep?ms=0"), 200);
+                free(log_lines(path, 24, 1000));
+                began = now_ms();
+                if (how == 0)
+                    CHECK_INT(cl_get(&c, "/hello"), 200);
+                else
+                    cl_printf(&c, "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n"
+                              "GET %s HTTP/1.1\r\nHost: a\r\n\r\n",
+                              how == 1 ? "/sleep?ms=800" : "/meet?n=9&ms=800");
+                text = log_lines(path, 25, 3000);
+                CHECK_IN(now_ms() - began, 0, SCALED(400));
+                CHECK(strstr(text, "/hello\n") != NULL);
+                free(text);
+                cl_close(&d);
+            }
+            cl_close(&c);
+            no_context();
+            fx_down(&f);
+            unlink(path);
+        }
+}
+
+LIVE(access, names_the_client_behind_a_trusted_proxy)
+{
+    fixture f;
+    client c;
+    char path[300], *text;
+
+    fx_init(&f);
+    f.cfg.remote_ip_header = "X-Forwarded-For";
+    f.cfg.remote_ip_trusted_proxy[0] = "127.0.0.1";
+    log_to(&f, path, sizeof path, "\"%h %a %{c}a\"");
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(ask(&f, &c, GET1 "X-Forwarded-For: 203.0.113.9\r\n\r\n"), 200);
+    cl_close(&c);
+    text = log_lines(path, 1, 1500);
+    CHECK_STR(text, "203.0.113.9 203.0.113.9 127.0.0.1\n");
+    free(text);
+    fx_down(&f);
+    unlink(path);
+}
+
+TEST(access, all_is_written_at_the_end)
+{
+    fixture f;
+    char path[300], *text;
+    int i;
+
+    fx_init(&f);
+    log_to(&f, path, sizeof path, "\"%s %U\"");
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < 5; i++)
+        CHECK_INT(get_status(&f, "/hello"), 200);
+    fx_down(&f);
+    text = slurp_path(path);
+    CHECK_INT(lines_in(text), 5);
+    free(text);
+    unlink(path);
+}
+
+LIVE(access, long_lines_are_cut_and_stay_whole)
+{
+    fixture f;
+    client c;
+    char path[300], *text;
+    const char *p;
+    record r;
+    str s;
+    int i;
+
+    fx_init(&f);
+    log_to(&f, path, sizeof path, "combined");
+    if (!fx_up(&f))
+        return;
+    memset(&s, 0, sizeof s);
+    str_addf(&s, "GET /hello?");
+    str_fill(&s, '"', 5000);
+    str_addf(&s, " HTTP/1.1\r\nHost: a\r\nReferer: ");
+    str_fill(&s, 'r', 7000);
+    str_addf(&s, "\r\nUser-Agent: ");
+    str_fill(&s, 'u', 7000);
+    str_addf(&s, "\r\n\r\n");
+    for (i = 0; i < 3; i++) {
+        CHECK_INT(get_status(&f, "/hello"), 200);
+        CHECK_INT(ask_n(&f, &c, s.p, s.n), 200);
+        cl_close(&c);
+    }
+    str_free(&s);
+    text = log_lines(path, 6, 1500);
+    for (p = text, i = 0; p != NULL && *p != 0; i++)
+        if (CHECK((p = combined(p, &r)) != NULL) && r.agent_n > 1) {
+            CHECK(r.line_n > 4000 && r.agent_n >= 3);
+            CHECK(memcmp(r.agent + r.agent_n - 3, "...", 3) == 0);
+        }
+    CHECK_INT(i, 6);
+    free(text);
+    fx_down(&f);
+    unlink(path);
+}
+
+LIVE(access, a_line_that_fits_a_page_is_never_cut)   /* wherever it begins */
+{
+    fixture f;
+    client c;
+    char path[300], *text;
+    const char *p;
+    record r;
+    str s;
+    int i;
+
+    fx_init(&f);
+    f.cfg.threads_per_child = 1;
+    log_to(&f, path, sizeof path, "combined");
+    if (!fx_up(&f))
+        return;
+    memset(&s, 0, sizeof s);
+    str_addf(&s, "GET /hello HTTP/1.1\r\nHost: a\r\nReferer: ");
+    str_fill(&s, 'r', 3000);
+    str_addf(&s, "\r\n\r\n");
+    if (cl_open(&c, &f) == 0)
+        for (i = 0; i < 9; i++) {
+            cl_send(&c, s.p, s.n);
+            CHECK_INT(cl_reply(&c), 200);
+        }
+    cl_close(&c);
+    str_free(&s);
+    text = log_lines(path, 9, 1500);
+    for (p = text; p != NULL && *p != 0;)
+        if (CHECK((p = combined(p, &r)) != NULL))
+            CHECK_INT(r.referer_n, 3000);
+    free(text);
+    fx_down(&f);
+    unlink(path);
+}
+
+LIVE(access, a_full_disk_is_counted_and_serving_goes_on)
+{
+    fixture f;
+    int i;
+
+    if (access("/dev/full", W_OK) != 0)
+        SKIP("there is no /dev/full");
+    fx_init(&f);
+    f.cfg.custom_log[0] = "/dev/full combined";
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < 3; i++)
+        CHECK_INT(get_status(&f, "/hello"), 200);
+    CHECK_SOON(fx_log_has(&f, "EMPM0646: CustomLog /dev/full: "), 1500);
+    CHECK_INT(get_status(&f, "/hello"), 200);
+    nap(SCALED(2 * EMPM__LINES_MS));
+    CHECK_INT(get_status(&f, "/hello"), 200);
+    CHECK_INT(fx_log_lines(&f, "EMPM0646"), 1);
+    if (!f.forked)
+        CHECK_IN(empm__load(&f.s->child.score->unlogged), 4, 5);
+    fx_down(&f);
+}
+
+TEST(access, start_survives_failing_allocations)     /* and leaves nothing */
+{
+    fixture f;
+    char path[300];
+    int at, r = EMPM_ENOMEM;
+
+    for (at = 1; at < 100 && r != EMPM_OK; at++) {
+        fx_init(&f);
+        log_to(&f, path, sizeof path, "combined");
+        f.cfg.custom_log[1] = "/dev/null \"%h %{X}i\"";
+        set_int(&a_failed, 0);
+        set_int(&a_fail_at, at);
+        r = empm_start(&f.cfg, &f.s);
+        set_int(&a_fail_at, 0);
+        CHECK(r == EMPM_ENOMEM || (r == EMPM_OK && get_int(&a_failed) == 0));
+        if (r != EMPM_OK)
+            f.s = NULL;
+        fx_down(&f);
+        unlink(path);
+    }
+    CHECK_IN(at, 10, 99);
+}
+
+TEST(access, half_a_line_does_not_spoil_the_next)    /* on a full disk */
+{
+    static empm__child ch;
+    static empm__score_child score;
+    static empm_server server;
+    struct rlimit was, small;
+    struct sigaction ignore, old;
+    empm__access_log l;
+    empm__page *p = (empm__page *)calloc(1, EMPM_PAGE_BYTES);
+    empm_config cfg = empm_defaults();
+    char path[300], *text;
+
+    memset(&l, 0, sizeof l);
+    memset(&ch, 0, sizeof ch);
+    memset(&score, 0, sizeof score);
+    memset(&ignore, 0, sizeof ignore);
+    ignore.sa_handler = SIG_IGN;
+    ch.cfg = &cfg;
+    ch.score = &score;
+    ch.s = &server;
+    tmp_path(path, sizeof path, "small");
+    l.fd = empm__log_file(path);
+    getrlimit(RLIMIT_FSIZE, &was);
+    small = was;
+    small.rlim_cur = 10;
+    fflush(NULL);
+    sigaction(SIGXFSZ, &ignore, &old);
+    setrlimit(RLIMIT_FSIZE, &small);
+    memcpy(empm__page_data(p), "first\nsecond\n", 13);
+    p->end = 13;
+    empm__lines_save(&ch, &l, p);
+    setrlimit(RLIMIT_FSIZE, &was);
+    sigaction(SIGXFSZ, &old, NULL);
+    CHECK_INT(p->end, 0);
+    CHECK_INT(score.unlogged, 1);
+    memcpy(empm__page_data(p), "third\n", 6);
+    p->end = 6;
+    empm__lines_save(&ch, &l, p);
+    text = slurp_path(path);
+    CHECK_STR(text, "first\nseco\nthird\n");
+    free(text);
+    free(p);
+    close(l.fd);
+    unlink(path);
+}
+
+/* ---------------------------------------------------------------------------
  * >>misuse -- wrong handlers have defined results
  * ------------------------------------------------------------------------- */
 
@@ -10438,6 +11410,725 @@ TEST(files, kept_are_closed_at_rest)
 }
 
 /* ---------------------------------------------------------------------------
+ * >>status -- the scoreboard for people and for programs
+ * ------------------------------------------------------------------------- */
+
+static int any_status(empm_request *req, void *user)    /* a route of any kind */
+{
+    return empm_status_page(req, user);
+}
+
+static const empm_route status_routes[] = {
+    EMPM_ROUTE("GET /hello",         h_hello,          NULL),
+    EMPM_ROUTE("GET /gate",          h_gate,           NULL),
+    EMPM_ROUTE("GET /crash",         h_crash,          NULL),
+    EMPM_ROUTE("GET /park",          h_park,           NULL),
+    EMPM_ROUTE("GET /server-status", empm_status_page, NULL),
+    EMPM_ROUTE("GET /metrics",       empm_status_page, EMPM_TEXT("prometheus")),
+    EMPM_ROUTE("GET /auto",          empm_status_page, EMPM_TEXT("auto")),
+    EMPM_ROUTE("/any",               any_status,       EMPM_TEXT("json")),
+    EMPM_ROUTES_END
+};
+
+static void status_init(fixture *f)
+{
+    fx_init(f);
+    f->cfg.routes = status_routes;
+    f->cfg.server_name = "https://www.example.com:8443";
+    f->cfg.extended_status = 1;
+}
+
+/* The page at `target`; the caller frees. */
+static char *status_page(const fixture *f, const char *target, const char *type)
+{
+    client c;
+    char *text = NULL;
+
+    if (cl_open(&c, f) == 0 && CHECK_INT(cl_get(&c, target), 200)) {
+        CHECK_STR(cl_header(&c, "Content-Type"), type);
+        CHECK_STR(cl_header(&c, "Cache-Control"), "no-store");
+        text = strdup(c.body.p);
+    }
+    cl_close(&c);
+    return text != NULL ? text : strdup("");
+}
+
+static char *status_auto(const fixture *f)
+{
+    return status_page(f, "/server-status?auto",
+                       "text/plain; charset=ISO-8859-1");
+}
+
+/* The value of a line "key: value", or -1. */
+static double auto_number(const char *text, const char *key)
+{
+    char line[64];
+    const char *at;
+
+    snprintf(line, sizeof line, "\n%s: ", key);
+    at = strstr(text, line);
+    return at != NULL ? strtod(at + strlen(line), NULL) : -1;
+}
+
+/* What scrapers rely on: which lines, in which order, and what is in them.
+ * n: digits; f: digits and perhaps a fraction; t: text; s: the scoreboard.
+ * '?': may be missing; 'x': is there with ExtendedStatus. */
+static const struct auto_line {
+    const char *key, *kind;
+} auto_lines[] = {
+    { "ServerVersion", "t" }, { "ServerMPM", "t" }, { "Server Built", "t" },
+    { "CurrentTime", "t" }, { "RestartTime", "t" },
+    { "ParentServerConfigGeneration", "n" }, { "ParentServerMPMGeneration", "n" },
+    { "ServerUptimeSeconds", "n" }, { "ServerUptime", "t" }, { "Load1", "f" },
+    { "Load5", "f" }, { "Load15", "f" }, { "Total Accesses", "nx" },
+    { "Total kBytes", "nx" }, { "Total Duration", "nx" }, { "CPUUser", "fx" },
+    { "CPUSystem", "fx" }, { "CPUChildrenUser", "fx" },
+    { "CPUChildrenSystem", "fx" }, { "CPULoad", "fx?" }, { "Uptime", "nx" },
+    { "ReqPerSec", "fx?" }, { "BytesPerSec", "fx?" }, { "BytesPerReq", "fx?" },
+    { "DurationPerReq", "fx?" }, { "BusyWorkers", "n" },
+    { "GracefulWorkers", "n" }, { "IdleWorkers", "n" }, { "Processes", "n" },
+    { "Stopping", "n" }, { "ConnsTotal", "n" }, { "ConnsAsyncWaitIO", "n" },
+    { "ConnsAsyncWriting", "n" }, { "ConnsAsyncKeepAlive", "n" },
+    { "ConnsAsyncClosing", "n" }, { "Scoreboard", "s" }
+};
+
+static int is_number(const char *s, int fraction)
+{
+    const size_t n = strspn(s, "0123456789");
+
+    if (n == 0 || s[n] == 0)
+        return n > 0;
+    return fraction && s[n] == '.' && s[n + 1] != 0 &&
+           strspn(s + n + 1, "0123456789") == strlen(s + n + 1);
+}
+
+/* Holds a page against the contract. Returns the number of lines. */
+static int check_auto(const char *text, int extended)
+{
+    char *copy = strdup(text), *save = NULL, *line = strtok_r(copy, "\n", &save);
+    char *seen[200];
+    size_t next = 0, n = 0, k;
+
+    CHECK(text[0] != 0 && text[strlen(text) - 1] == '\n');
+    CHECK_STR(line, "www.example.com");
+    while ((line = strtok_r(NULL, "\n", &save)) != NULL && n < 200) {
+        char *value = strstr(line, ": ");
+        const char *kind = "f";             /* our own: numbers all */
+        context("%.40s", line);
+        if (!CHECK(value != NULL))
+            break;
+        *value = 0;
+        value += 2;
+        for (k = 0; k < n; k++)
+            if (strcmp(seen[k], line) == 0)
+                fail(__FILE__, __LINE__, "%s is there twice", line);
+        seen[n++] = line;
+        while (next < sizeof auto_lines / sizeof auto_lines[0] &&
+               strcmp(line, auto_lines[next].key) != 0) {
+            if (strchr(auto_lines[next].kind, '?') == NULL &&
+                (extended || strchr(auto_lines[next].kind, 'x') == NULL))
+                fail(__FILE__, __LINE__, "%s is not where it should be",
+                     auto_lines[next].key);
+            next++;
+        }
+        if (next < sizeof auto_lines / sizeof auto_lines[0]) {
+            kind = auto_lines[next++].kind;
+            CHECK(extended || strchr(kind, 'x') == NULL);
+        }
+        if (*kind == 'n' || *kind == 'f')
+            CHECK(is_number(value, *kind == 'f'));
+        if (*kind == 's')
+            CHECK(strspn(value, "_SRWKDCLGI.") == strlen(value) &&
+                  strlen(value) > 0 && strlen(value) < 65536 - 12);
+        CHECK(strlen(line) + strlen(value) < 65536);
+        if (next == sizeof auto_lines / sizeof auto_lines[0] && *kind == 's')
+            next++;                         /* from here: our own */
+    }
+    no_context();
+    CHECK(next > sizeof auto_lines / sizeof auto_lines[0]);
+    free(copy);
+    return (int)n;
+}
+
+/* --- a strict reader of JSON: the end of the value, or NULL ---------------- */
+
+static const char *json_value(const char *s, int depth);
+
+static const char *json_space(const char *s)
+{
+    return s + strspn(s, " \t\r\n");
+}
+
+static const char *json_string(const char *s)
+{
+    if (*s++ != '"')
+        return NULL;
+    for (; *s != '"'; s++) {
+        if ((unsigned char)*s < 32 || (unsigned char)*s > 126)
+            return NULL;                    /* ours is ASCII */
+        if (*s == '\\') {
+            if (*++s == 'u') {
+                if (strspn(s + 1, "0123456789abcdef") < 4)
+                    return NULL;
+                s += 4;
+            } else if (*s == 0 || strchr("\"\\/bfnrt", *s) == NULL)
+                return NULL;
+        }
+    }
+    return s + 1;
+}
+
+static const char *json_list(const char *s, int depth)
+{
+    const char end = *s == '{' ? '}' : ']';
+    const int keys = *s == '{';
+
+    s = json_space(s + 1);
+    if (*s == end)
+        return s + 1;
+    for (;;) {
+        if (keys) {
+            s = json_string(s);
+            if (s == NULL || *(s = json_space(s)) != ':')
+                return NULL;
+            s++;
+        }
+        s = json_value(json_space(s), depth + 1);
+        if (s == NULL)
+            return NULL;
+        s = json_space(s);
+        if (*s == end)
+            return s + 1;
+        if (*s != ',')
+            return NULL;
+        s = json_space(s + 1);
+    }
+}
+
+static const char *json_value(const char *s, int depth)
+{
+    size_t n;
+
+    if (*s == '"')
+        return json_string(s);
+    if (*s == '{' || *s == '[')
+        return depth < 10 ? json_list(s, depth) : NULL;
+    if (strncmp(s, "true", 4) == 0 || strncmp(s, "null", 4) == 0)
+        return s + 4;
+    if (strncmp(s, "false", 5) == 0)
+        return s + 5;
+    n = strspn(s, "0123456789");
+    if (n == 0 || (n > 1 && *s == '0'))
+        return NULL;
+    s += n;
+    if (*s == '.') {
+        n = strspn(s + 1, "0123456789");
+        if (n == 0)
+            return NULL;
+        s += n + 1;
+    }
+    return s;
+}
+
+static void check_json(const char *text)
+{
+    const char *end = *text == '{' ? json_value(text, 0) : NULL;
+
+    CHECK(end != NULL && *json_space(end) == 0);
+}
+
+/* --- and of Prometheus' text, as promtool would read it -------------------- */
+
+static void check_prometheus(const char *text)
+{
+    static const char name_bytes[] = "abcdefghijklmnopqrstuvwxyz_0123456789";
+    char *copy = strdup(text), *save = NULL, *line;
+    char helped[80] = "", typed[80] = "", *series[300], *types[100];
+    int counter = 0, n = 0, ntypes = 0, k;
+
+    CHECK(text[0] != 0 && text[strlen(text) - 1] == '\n');
+    for (line = strtok_r(copy, "\n", &save); line != NULL;
+         line = strtok_r(NULL, "\n", &save)) {
+        size_t len;
+        context("%.60s", line);
+        if (strncmp(line, "# HELP ", 7) == 0) {
+            CHECK(sscanf(line + 7, "%79s", helped) == 1);
+            CHECK(strlen(line) > 8 + strlen(helped));
+            continue;
+        }
+        if (strncmp(line, "# TYPE ", 7) == 0) {
+            char type[20] = "";
+            CHECK(sscanf(line + 7, "%79s %19s", typed, type) == 2);
+            CHECK_STR(typed, helped);
+            counter = strcmp(type, "counter") == 0;
+            CHECK(counter || strcmp(type, "gauge") == 0);
+            len = strlen(typed);
+            CHECK(counter == (len > 6 && strcmp(typed + len - 6, "_total") == 0));
+            for (k = 0; k < ntypes; k++)
+                CHECK(strcmp(types[k], line) != 0);
+            if (CHECK(ntypes < 100))
+                types[ntypes++] = line;
+            continue;
+        }
+        len = strspn(line, name_bytes);
+        CHECK(len == strlen(typed) && strncmp(line, typed, len) == 0);
+        CHECK(strncmp(line, "eventmpm_", 9) == 0);
+        if (line[len] == '{') {
+            size_t label = strspn(line + len + 1, name_bytes), value;
+            CHECK(label > 0 && strncmp(line + len + 1 + label, "=\"", 2) == 0);
+            len += 1 + label + 2;
+            value = strcspn(line + len, "\"\\");
+            CHECK(value > 0 && strncmp(line + len + value, "\"}", 2) == 0);
+            len += value + 2;
+        }
+        if (!CHECK(line[len] == ' '))
+            continue;
+        line[len] = 0;
+        CHECK(is_number(line + len + 1, 1));
+        for (k = 0; k < n; k++)
+            CHECK(strcmp(series[k], line) != 0);
+        if (CHECK(n < 300))
+            series[n++] = line;
+    }
+    no_context();
+    CHECK(n > 20);
+    free(copy);
+}
+
+/* ?auto is read by Telegraf, apache_exporter, Datadog, Netdata, collectd ... */
+LIVE(status, auto_is_what_scrapers_of_apache_read)
+{
+    enum { N = 20 };
+    fixture f;
+    client c;
+    char *text;
+    int i;
+
+    status_init(&f);
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    for (i = 0; i < N; i++)
+        CHECK_INT(cl_get(&c, "/hello"), 200);
+    CHECK_SOON(status_number(&f, "ConnsAsyncKeepAlive") == 1, 2000);
+    nap(1100);                              /* so that there are rates */
+    CHECK_INT(cl_get(&c, "/nothing"), 404);
+    text = status_auto(&f);
+    CHECK(check_auto(text, 1) > 36);
+    CHECK(strstr(text, "\nServerVersion: eventmpm/" EMPM_VERSION " (Unix)\n"
+                       "ServerMPM: event\nServer Built: ") != NULL);
+    CHECK(auto_number(text, "Total Accesses") >= N + 1);
+    CHECK(auto_number(text, "ReqPerSec") > 0);
+    CHECK(auto_number(text, "BytesPerReq") > 100);
+    CHECK(auto_number(text, "Uptime") >= 1);
+    CHECK(auto_number(text, "CPULoad") >= 0 || f.forked);
+    CHECK_INT(auto_number(text, "BusyWorkers"), 1);
+    CHECK_INT(auto_number(text, "IdleWorkers"), 3);
+    CHECK_INT(auto_number(text, "Processes"), 1);
+    CHECK_INT(auto_number(text, "ConnsTotal"), 2);
+    CHECK(strstr(text, "\nScoreboard: ") != NULL &&
+          strcspn(strstr(text, "\nScoreboard: ") + 13, "\n") == 4);
+    free(text);
+    cl_close(&c);
+    fx_down(&f);
+
+    status_init(&f);
+    f.cfg.extended_status = 0;
+    if (!fx_up(&f))
+        return;
+    text = status_auto(&f);
+    check_auto(text, 0);
+    free(text);
+    text = status_page(&f, "/server-status?json", "application/json");
+    CHECK(strstr(text, "GET /") == NULL && strstr(text, "127.0.0.1") == NULL);
+    free(text);
+    fx_down(&f);
+}
+
+/* Every request is counted, once, whoever has answered it. */
+LIVE(status, totals_are_the_requests_made)
+{
+    enum { N = 50 };
+    fixture f;
+    char *text;
+    long before;
+    int i;
+
+    status_init(&f);
+    if (!fx_up(&f))
+        return;
+    before = status_number(&f, "Total Accesses");
+    for (i = 0; i < N; i++)
+        CHECK_INT(get_status(&f, i % 5 == 0 ? "/nothing" : "/hello"),
+                  i % 5 == 0 ? 404 : 200);
+    CHECK_INT(before, 0);
+    CHECK_SOON(status_number(&f, "Total Accesses") > before + N, 2000);
+    text = status_auto(&f);             /* the last may be under way, and this */
+    CHECK_IN(auto_number(text, "Total Accesses"), N + 1, N + 40);
+    CHECK_IN(auto_number(text, "Total Accesses") -
+             auto_number(text, "ConnsAccepted"), -2, 0);
+    free(text);
+    fx_down(&f);
+}
+
+LIVE(status, every_format_is_strict)
+{
+    fixture f;
+    client c[3];
+    char *text;
+    int i;
+
+    status_init(&f);
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < 3; i++) {
+        cl_open(&c[i], &f);
+        cl_puts(&c[i], i == 0 ? "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n" :
+                       i == 1 ? "GET /park?slot=1 HTTP/1.1\r\nHost: a\r\n\r\n" :
+                                "GET /he");
+    }
+    CHECK_SOON(get_int(&shm->at_gate) == 1, 4000);
+    CHECK_SOON(status_number(&f, "ConnsAsyncSuspended") == 1, 2000);
+    CHECK_SOON(status_number(&f, "ConnsAsyncReadHead") == 1, 2000);
+    text = status_page(&f, "/metrics",
+                       "text/plain; version=0.0.4; charset=utf-8");
+    check_prometheus(text);
+    CHECK(strstr(text, "\neventmpm_workers{state=\"working\"} ") != NULL);
+    CHECK(strstr(text, "\neventmpm_connections{state=\"suspended\"} 1\n") != NULL);
+    free(text);
+    text = status_page(&f, "/any", "application/json");
+    check_json(text);
+    CHECK(strstr(text, "\"request\":\"GET /gate HTTP/1.1\"") != NULL);
+    CHECK(strstr(text, "\"client\":\"127.0.0.1\"") != NULL);
+    free(text);
+    text = status_page(&f, "/auto", "text/plain; charset=ISO-8859-1");
+    check_auto(text, 1);
+    free(text);
+    text = status_page(&f, "/auto?html&notable", "text/html; charset=utf-8");
+    CHECK(strstr(text, "<h2>Slowest") != NULL);
+    CHECK(strstr(text, "<h2>Requests by worker") == NULL);
+    free(text);
+    text = status_page(&f, "/server-status", "text/html; charset=utf-8");
+    CHECK(strstr(text, "<h2>Requests by worker") != NULL);
+    CHECK(strstr(text, "://") == NULL);     /* nothing from elsewhere */
+    free(text);
+    set_int(&shm->gate, 1);
+    for (i = 0; i < 3; i++)
+        cl_close(&c[i]);
+    cl_open(&c[0], &f);
+    CHECK_INT(cl_get(&c[0], "/server-status?refresh"), 200);
+    CHECK_STR(cl_header(&c[0], "Refresh"), "10");
+    CHECK_INT(cl_get(&c[0], "/server-status?refresh=3&notable"), 200);
+    CHECK_STR(cl_header(&c[0], "Refresh"), "3");
+    CHECK_INT(cl_get(&c[0], "/server-status?refresh=-1%0d%0aX"), 200);
+    CHECK_STR(cl_header(&c[0], "Refresh"), "10");
+    cl_puts(&c[0], "POST /any HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
+    CHECK_INT(cl_reply(&c[0]), 405);
+    CHECK_STR(cl_header(&c[0], "Allow"), "GET, HEAD");
+    cl_close(&c[0]);
+    fx_down(&f);
+}
+
+/* What a client sends is shown, and does nothing. */
+LIVE(status, hostile_requests_are_shown_harmlessly)
+{
+    static const char *const pages[] = {
+        "/server-status", "/server-status?json", "/auto", "/metrics"
+    };
+    fixture f;
+    client c;
+    size_t i;
+
+    status_init(&f);
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    cl_puts(&c, "GET /gate?<script>alert('1')</script>&\"\\ HTTP/1.1\r\n"
+                "Host: a'b.example\r\n\r\n");
+    CHECK_SOON(get_int(&shm->at_gate) == 1, 4000);
+    for (i = 0; i < 4; i++) {
+        client p;
+        context("%s", pages[i]);
+        cl_open(&p, &f);
+        CHECK_INT(cl_get(&p, pages[i]), 200);
+        CHECK(strstr(p.body.p, "<script") == NULL);
+        CHECK(strstr(p.body.p, "alert('") == NULL);
+        if (i == 0)
+            CHECK(strstr(p.body.p, "GET /gate?&#60;script&#62;alert(&#39;1&#39;)"
+                         "&#60;/script&#62;&#38;&#34;&#92; HTTP/1.1") != NULL);
+        if (i == 1) {
+            check_json(p.body.p);
+            CHECK(strstr(p.body.p, "/gate?\\u003cscript\\u003ealert(") != NULL);
+        }
+        cl_close(&p);
+    }
+    no_context();
+    set_int(&shm->gate, 1);
+    cl_close(&c);
+    fx_down(&f);
+}
+
+/* A child's memory may hold anything. */
+TEST(status, a_scoreboard_gone_mad_is_shown_harmlessly)
+{
+    static const char bad[] = "\r\nX: y\033[2J<b>\"'&\\\377\300\001GET / HTTP/1.1"
+                              "0123456789012345678901234567890123456789012345678"
+                              "901234567890123456789";
+    fixture f;
+    empm__score_worker *w;
+    empm__score_child *ch;
+    char *text;
+
+    status_init(&f);
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(get_status(&f, "/hello"), 200);
+    w = empm__score_worker_at(&f.s->score, 1, 0);   /* nobody else's slot */
+    ch = empm__score_at(&f.s->score, 1);
+    empm__store(&empm__score_slot_at(&f.s->score, 1)->pid, 4711u);
+    empm__store(&ch->accepted, 1u);
+    empm__score_put(w->request, sizeof w->request, bad, EMPM__SCORE_REQUEST);
+    empm__score_put(w->host, sizeof w->host, bad, EMPM__SCORE_HOST);
+    memset((void *)w->client, 0xee, sizeof w->client);
+    empm__bump(&w->accesses, 1u);
+    empm__store(&w->began_us, UINT64_MAX);
+    empm__store(&w->status, 0xffffff41u);           /* 'A', and more */
+    empm__bump(&w->parked[EMPM__WRITE], 0x80000000u);
+    empm__bump(&ch->unparked[EMPM__KEEPALIVE], 7u);
+    empm__store(&ch->queued, 1u);
+    text = status_auto(&f);
+    check_auto(text, 1);
+    CHECK_INT(auto_number(text, "ConnsAsyncWriting"), 0);
+    CHECK_INT(auto_number(text, "ConnsAsyncKeepAlive"), 0);
+    CHECK(strstr(text, "\nScoreboard: ") != NULL &&
+          strncmp(strstr(text, "\nScoreboard: ") + 17, "....\n", 5) == 0);
+    free(text);
+    text = status_page(&f, "/server-status?json", "application/json");
+    check_json(text);
+    CHECK(strstr(text, "\\u000d\\u000aX: y\\u001b[2J\\u003cb\\u003e\\u0022\\u0027"
+                       "\\u0026\\u005c\\u00ff\\u00c0\\u0001GET / HTTP") != NULL);
+    free(text);
+    empm__store(&w->status, (uint32_t)'W');
+    text = status_page(&f, "/server-status", "text/html; charset=utf-8");
+    CHECK(strstr(text, "\\x0d\\x0aX: y\\x1b[2J&#60;b&#62;&#34;&#39;&#38;&#92;"
+                       "\\xff\\xc0\\x01GET / HTTP") != NULL);
+    CHECK(strchr(text, '\033') == NULL && strchr(text, '\r') == NULL);
+    free(text);
+    text = status_page(&f, "/metrics",
+                       "text/plain; version=0.0.4; charset=utf-8");
+    check_prometheus(text);
+    free(text);
+    fx_down(&f);
+}
+
+/* G: a child that leaves serves nobody new, so its workers are neither busy nor
+ * idle. */
+TEST(status, a_leaving_child_is_graceful)
+{
+    fixture f;
+    client c;
+    char *text;
+
+    status_init(&f);
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    CHECK_INT(cl_get(&c, "/hello"), 200);
+    empm__store(&empm__score_slot_at(&f.s->score, 0)->leaving, 1u);
+    text = status_auto(&f);
+    check_auto(text, 1);
+    CHECK(strstr(text, "\nScoreboard: GGGG\n") != NULL);
+    CHECK_INT(auto_number(text, "GracefulWorkers"), 4);
+    CHECK_INT(auto_number(text, "BusyWorkers"), 0);
+    CHECK_INT(auto_number(text, "IdleWorkers"), 0);
+    CHECK_INT(auto_number(text, "Stopping"), 1);
+    CHECK_INT(auto_number(text, "Processes"), 1);
+    free(text);
+    nap(150);                               /* who is idle is not slow */
+    text = status_page(&f, "/server-status", "text/html; charset=utf-8");
+    CHECK(strstr(text, "None takes longer") != NULL);
+    free(text);
+    cl_close(&c);
+    fx_down(&f);
+}
+
+/* A worker's record is about the request that it works for, wherever that has
+ * been before: the head on one worker, the end on another. */
+LIVE(status, a_request_is_seen_on_the_worker_that_has_it)
+{
+    fixture f;
+    client c[3];
+    char *text;
+
+    status_init(&f);
+    f.cfg.threads_per_child = 2;
+    if (!fx_up(&f))
+        return;
+    cl_open(&c[0], &f);
+    CHECK_INT(cl_get(&c[0], "/hello"), 200);
+    CHECK_INT(cl_get(&c[0], "/hello"), 200);
+    cl_puts(&c[0], "GET /gate?third HTTP/1.1\r\nHost: one.example\r\n\r\n");
+    CHECK_SOON(get_int(&shm->at_gate) == 1, 4000);
+    nap(150);
+    text = status_page(&f, "/server-status?json", "application/json");
+    CHECK(strstr(text, "\"host\":\"one.example\","
+                       "\"request\":\"GET /gate?third HTTP/1.1\"") != NULL);
+    CHECK(strstr(text, "\"accesses_connection\":3,") != NULL);
+    free(text);
+    text = status_page(&f, "/server-status?html", "text/html; charset=utf-8");
+    CHECK(strstr(text, " ms<td class=x>GET /gate?third HTTP/1.1") != NULL);
+    free(text);
+    set_int(&shm->gate, 1);
+    CHECK_INT(cl_reply(&c[0]), 200);
+    text = status_auto(&f);
+    CHECK_IN(auto_number(text, "Total Duration"), 150, SCALED(4000));
+    free(text);
+    cl_close(&c[0]);
+    fx_down(&f);
+}
+
+#if !defined(EVENTMPM_NO_FORK)
+/* The totals of a dead child stay in its slot. */
+TEST(status, counters_never_go_back)
+{
+    static const char *const keys[] = {
+        "Total Accesses", "Total kBytes", "Total Duration", "ConnsAccepted",
+        "CPUUser", "CPUSystem", "CPUChildrenUser", "CPUChildrenSystem", "Uptime",
+        "ChildrenDied"
+    };
+    fixture f;
+    char *before, *text;
+    size_t i;
+    int k;
+
+    status_init(&f);
+    fx_close_files(&f);
+    fx_init_forked(&f, 2);
+    f.cfg.routes = status_routes;
+    f.cfg.server_name = "www.example.com";
+    f.deaths_ok = 1;
+    if (!fx_up(&f))
+        return;
+    for (k = 0; k < 200; k++)
+        CHECK_INT(get_status(&f, "/hello"), 200);
+    CHECK_SOON(status_number(&f, "Processes") == 2, 4000);
+    before = status_auto(&f);
+    check_auto(before, 1);
+    for (k = 1; k <= 4; k++) {
+        CHECK(get_status(&f, "/crash") != 200);
+        CHECK_SOON(status_number(&f, "ChildrenDied") == k, 4000);
+        text = status_auto(&f);
+        check_auto(text, 1);
+        for (i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+            context("%s", keys[i]);
+            CHECK(auto_number(text, keys[i]) >= auto_number(before, keys[i]));
+        }
+        no_context();
+        free(before);
+        before = text;
+    }
+    CHECK(auto_number(before, "Total Accesses") >= 200);
+    for (k = 0; k < 500 && auto_number(before, "CPULoad") <= 0; k++) {
+        free(before);                   /* the kernel's tick is 10 ms */
+        before = status_auto(&f);
+    }
+    CHECK(auto_number(before, "CPUChildrenUser") +
+          auto_number(before, "CPUChildrenSystem") > 0);
+    free(before);
+    fx_down(&f);
+}
+
+/* Lines that readers take end below 64 KiB: one letter stands for several. */
+TEST(status, thousands_of_slots_fit_into_a_line)
+{
+    fixture f;
+    char *text;
+
+    status_init(&f);
+    fx_close_files(&f);
+    fx_init_forked(&f, -1);
+    f.cfg.routes = status_routes;
+    f.cfg.server_name = "www.example.com";
+    f.cfg.start_servers = 1;
+    f.cfg.server_limit = 2000;
+    f.cfg.threads_per_child = f.cfg.thread_limit = 64;
+    f.cfg.max_request_workers = 128000;
+    f.cfg.min_spare_threads = 1;
+    f.cfg.max_spare_threads = 200;
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(status_number(&f, "IdleWorkers") == 63, 4000);
+    text = status_auto(&f);
+    check_auto(text, 1);
+    CHECK_INT(auto_number(text, "ScoreboardScale"), 2);
+    CHECK(strstr(text, "\nScoreboard: ") != NULL);
+    CHECK_IN(strcspn(strstr(text, "\nScoreboard: ") + 13, "\n"), 64000, 64003);
+    free(text);
+    text = status_page(&f, "/server-status?json", "application/json");
+    check_json(text);
+    free(text);
+    text = status_page(&f, "/server-status", "text/html; charset=utf-8");
+    free(text);
+    fx_down(&f);
+}
+#endif
+
+/* Who looks after the server can look when nobody else is served. */
+LIVE(status, admin_answers_while_all_workers_are_blocked)
+{
+    enum { N = 10 };
+    fixture f;
+    client c[N], a;
+    char listen1[40];
+    int i, admin_port = 0, fd = -1;
+
+    status_init(&f);
+    f.cfg.listen[1] = "127.0.0.1:0 admin";
+    if (f.forked) {
+        fd = listening_socket(&admin_port);
+        snprintf(listen1, sizeof listen1, "fd:%d admin", fd);
+        f.cfg.listen[1] = listen1;
+    }
+    i = fx_up(&f);
+    if (fd >= 0)
+        close(fd);
+    if (!i)
+        return;
+    if (!f.forked)
+        admin_port = empm_port(f.s, 1);
+    CHECK_INT(get_status(&f, "/hello"), 200);
+    for (i = 0; i < N; i++) {
+        cl_open(&c[i], &f);
+        cl_puts(&c[i], "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    CHECK_SOON(get_int(&shm->at_gate) == 4, 4000);
+    if (CHECK(cl_connect_port(&a, admin_port, 0) == 0)) {
+        CHECK_INT(cl_get(&a, "/server-status?auto"), 200);  /* it is up */
+        for (i = 0; i < 5; i++) {
+            const uint64_t t0 = now_ms();
+            CHECK_INT(cl_get(&a, i < 4 ? "/server-status?auto" : "/"), 200);
+            CHECK_IN(now_ms() - t0, 0, SCALED(100));
+            if (i < 4) {
+                check_auto(a.body.p, 1);
+                CHECK_INT(auto_number(a.body.p, "BusyWorkers"), 4);
+                CHECK_INT(auto_number(a.body.p, "IdleWorkers"), 0);
+                CHECK_INT(auto_number(a.body.p, "Processes"), 1);
+                CHECK(strstr(a.body.p, "\nScoreboard: WWWW\n") != NULL);
+            } else
+                CHECK(strstr(a.body.p, "All 4 workers are busy") != NULL);
+        }
+        CHECK_INT(cl_get(&a, "/metrics"), 200);
+        check_prometheus(a.body.p);
+        CHECK_INT(cl_get(&a, "/hello"), 404);
+        cl_close(&a);
+    }
+    set_int(&shm->gate, 1);
+    for (i = 0; i < N; i++)
+        cl_close(&c[i]);
+    fx_down(&f);
+}
+
+/* ---------------------------------------------------------------------------
  * >>health -- may a balancer send more?
  * ------------------------------------------------------------------------- */
 
@@ -10556,9 +12247,9 @@ LIVE(load, slow_clients_hold_no_worker)
     check_four_workers_free(&f);
     CHECK_SOON(status_number(&f, "BusyWorkers") == 1, 2000);    /* this one */
     CHECK_SOON(status_number(&f, "IdleWorkers") == 3, 2000);
-    CHECK_INT(status_number(&f, "ConnsSuspended"), N / 12);
-    CHECK_INT(status_number(&f, "ConnsReadBody"), N / 12 * 4);
-    CHECK_IN(status_number(&f, "ConnsReadHead"), N / 12 * 2, N / 12 * 2 + 8);
+    CHECK_INT(status_number(&f, "ConnsAsyncSuspended"), N / 12);
+    CHECK_INT(status_number(&f, "ConnsAsyncReadBody"), N / 12 * 4);
+    CHECK_IN(status_number(&f, "ConnsAsyncReadHead"), N / 12 * 2, N / 12 * 2 + 8);
     for (i = 0; i < N; i++)         /* a bit more of the same */
         if (i % 12 < 5)
             cl_puts(&c[i], "X");
@@ -12755,6 +14446,49 @@ TEST(operate, suspended_machine_kills_nobody)
     fx_down(&f);
 }
 
+TEST(operate, stuck_workers_are_named)
+{
+    int replace;
+
+    for (replace = 0; replace < 2; replace++) {
+        fixture f;
+        client c;
+        char line[64];
+        long kids[16], after[16];
+        int n;
+        context("replace %d", replace);
+        fx_init_forked(&f, 1);
+        f.deaths_ok = 1;
+        f.cfg.watchdog_interval_ms = SCALED(100);
+        f.cfg.stuck_worker_timeout_ms = SCALED(200);
+        f.cfg.stuck_worker_replace = replace;
+        if (!fx_up(&f))
+            return;
+        CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+        n = wait_children(&f, 1, kids, PATIENCE);
+        CHECK_INT(get_status(&f, "/sleep?ms=1"), 200);
+        cl_open(&c, &f);
+        snprintf(line, sizeof line, "GET /sleep?ms=%d HTTP/1.1\r\nHost: a\r\n\r\n",
+                 SCALED(1000));
+        cl_puts(&c, line);
+        CHECK_INT(cl_reply(&c), 200);            /* it may end, all the same */
+        CHECK_INT(fx_log_lines(&f, "EMPM5037"), 1);
+        CHECK(fx_log_has(&f, "\"GET /sleep?ms="));
+        CHECK(fx_log_has(&f, " from 127.0.0.1:"));
+        CHECK_INT(get_status(&f, "/hello"), 200);
+        if (n == 1 && replace) {
+            CHECK_SOON(children_of(f.pid, after, 16) == 1 &&
+                       after[0] != kids[0], 4000);
+        } else if (n == 1) {
+            CHECK_INT(wait_children(&f, 1, after, PATIENCE), 1);
+            CHECK_INT(after[0], kids[0]);
+        }
+        cl_close(&c);
+        fx_down(&f);
+    }
+    no_context();
+}
+
 /* --- whole programs ------------------------------------------------------ */
 
 #ifdef __linux__
@@ -13337,6 +15071,33 @@ TEST(clients, nc)
                     "\\r\\n' | timeout 20 nc -N 127.0.0.1 %d", f.port), 0);
     CHECK(strstr(out, "\r\n\r\nHello, world!\n") != NULL);
     fx_down(&f);
+}
+
+TEST(clients, goaccess)             /* reads the access log */
+{
+    fixture f;
+    client c;
+    char path[300], out[65536], *at;
+
+    if (!installed("goaccess"))
+        SKIP("goaccess is not installed");
+    fx_init(&f);
+    log_to(&f, path, sizeof path, "combined");
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(get_status(&f, "/hello?a=\"b\""), 200);
+    CHECK_INT(get_status(&f, "/nothing"), 404);
+    CHECK_INT(ask(&f, &c, "GET /x HTTP/1.1\r\n\r\n"), 400);
+    cl_close(&c);
+    fx_down(&f);
+    CHECK_INT(shell(out, sizeof out, "goaccess %s --log-format=COMBINED -o json "
+                    "--no-progress 2>/dev/null; cat %s.json 2>/dev/null", path,
+                    path), 1);
+    at = strstr(out, "\"valid_requests\":");
+    CHECK(at != NULL && strtol(at + 17, NULL, 10) == 3);
+    at = strstr(out, "\"failed_requests\":");
+    CHECK(at != NULL && strtol(at + 18, NULL, 10) == 0);
+    unlink(path);
 }
 
 TEST(clients, curl_haproxy_protocol)
