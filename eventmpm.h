@@ -55,7 +55,23 @@
  *               bytes and its socket.
  *
  * CONFIGURATION  Fields of empm_config are Apache's directives in snake case and
- *   mean what they mean there; empm_set() and -c take Apache's own spelling.
+ *   mean what they mean there; empm_set(), -c and files take Apache's own
+ *   spelling, so that an mpm_event.conf loads as it is:
+ *
+ *     # a comment has a line of its own; a '\' at the end of one continues it
+ *     Listen           127.0.0.1:8080
+ *     Listen           "unix:/run/${NAME}.sock"     from the environment
+ *     KeepAliveTimeout 100ms                        a bare number: seconds
+ *     Include          conf.d                       a file, folder or pattern
+ *
+ *   Later beats earlier: the defaults, what the program sets, the file (-f),
+ *   the command line. Listen, CustomLog, LogFormat and RemoteIPTrustedProxy
+ *   are lists: those of one file, or of one command line, add up and replace
+ *   what was there before. Numbers that Apache corrects are corrected and
+ *   said, or, under "Strict On", refused; -t tells all of it, and the settings
+ *   that come out. A reload (USR1, HUP) reads everything again on top of what
+ *   the program sets; ServerLimit, ThreadLimit and SharedStoreSize stay as
+ *   they were at its start.
  *
  * ROUTES  "[METHOD ]/path": literal segments, {name} for one segment, {name...}
  *   for the rest, a trailing "/" for everything below, {$} for exactly the
@@ -406,7 +422,8 @@ typedef struct empm_config {
     const char *server_name;           /* NULL: what the host calls itself */
     const char *server_root;           /* where relative names of files in a
                                           configuration begin: NULL, as is */
-    int         strict;                /* what would be corrected is an error: 0 */
+    int         strict;                /* a number that is corrected with a
+                                          warning is an error: 0 */
 
     /* a whole program: empm_run() and empm_main() only */
     const char *pid_file;              /* NULL: none */
@@ -526,21 +543,23 @@ EMPM_API empm_config empm_defaults(void);
  *   value     copied
  *   err, n    gets a message of at most n - 1 bytes when the result is not
  *             EMPM_OK; may be NULL, 0
- *   returns   EMPM_OK, EMPM_EINVAL (unknown name, bad value), EMPM_ENOMEM
- *   note      after the first call the config must not be copied
+ *   returns   EMPM_OK (also for what Apache knows and has no meaning here),
+ *             EMPM_EINVAL (unknown name, bad value), EMPM_ENOMEM
+ *   note      lists get one more; after the first call the config must not be
+ *             copied
  */
 EMPM_API int empm_set(empm_config *cfg, const char *directive,
                       const char *value, char *err, size_t n);
 
 /* Reads a file in Apache's syntax: a directive and its value per line, '#' in
- * front of a comment, '\' before the end of a line that goes on, quotes around
- * what has spaces, ${NAME} from the environment, Include and IncludeOptional of a
- * file, a folder or a pattern, <IfModule>. Each Listen, CustomLog, LogFormat and
- * RemoteIPTrustedProxy adds to those of the same file; what cfg had of them
- * before is replaced.
+ * front of a line of comment, '\' before the end of a line that goes on, quotes
+ * around what has spaces, ${NAME} from the environment, Include and
+ * IncludeOptional of a file, a folder or a pattern, <IfModule>. Each Listen,
+ * CustomLog, LogFormat and RemoteIPTrustedProxy adds to those of the same file;
+ * what cfg had of them before is replaced.
  *
  *   err, n    gets the first message, "file:line: what is wrong"
- *   returns   EMPM_OK; EMPM_EINVAL, then some directives may have been set
+ *   returns   EMPM_OK; EMPM_EINVAL, EMPM_ENOMEM: some may have been set
  */
 EMPM_API int empm_load(empm_config *cfg, const char *path, char *err, size_t n);
 
@@ -1941,22 +1960,21 @@ static int64_t empm__parse_ms(const char *s, size_t n)
     return -1;
 }
 
-/* "header=20-40,MinRate=500 body=20,MinRate=500", mod_reqtimeout's syntax.
- * Returns NULL or what is wrong. */
+/* "header=20-40,MinRate=500 body=20,MinRate=500", mod_reqtimeout's syntax; its
+ * handshake= is taken and has no meaning yet. Returns NULL or what is wrong. */
 static const char *empm__set_read_timeout(empm_config *cfg, const char *s)
 {
+    static const char *const stages[] = { "header=", "body=", "handshake=" };
     while (*s != '\0') {
         int64_t first, last = 0, rate = 0;
-        int header;
-        size_t n;
+        size_t n, stage;
         s += strspn(s, " \t");
-        if (strncmp(s, "header=", 7) == 0)
-            header = 1;
-        else if (strncmp(s, "body=", 5) == 0)
-            header = 0;
-        else
+        for (stage = 0; stage < EMPM__COUNT(stages); stage++)
+            if (strncasecmp(s, stages[stage], strlen(stages[stage])) == 0)
+                break;
+        if (stage == EMPM__COUNT(stages))
             return "wants header=N[-M][,MinRate=R] or body=...";
-        s += header ? 7 : 5;
+        s += strlen(stages[stage]);
         n = strcspn(s, "-, \t");
         if ((first = empm__parse_ms(s, n)) < 0)
             return "is not a time";
@@ -1980,11 +1998,11 @@ static const char *empm__set_read_timeout(empm_config *cfg, const char *s)
         } else if (last > 0)
             return "has a range without MinRate";
         s += strspn(s, " \t");
-        if (header) {
+        if (stage == 0) {
             cfg->header_timeout_ms = (int)first;
             cfg->header_timeout_max_ms = (int)last;
             cfg->header_min_rate = (int)rate;
-        } else {
+        } else if (stage == 1) {
             cfg->body_timeout_ms = (int)first;
             cfg->body_timeout_max_ms = (int)last;
             cfg->body_min_rate = (int)rate;
@@ -2061,6 +2079,8 @@ static const char *empm__tokens(const char *value)
     return NULL;
 }
 
+static const char empm__no_memory[] = "out of memory";
+
 /* Stores one value; returns NULL or what is wrong with it. `replace`: a list
  * begins anew. */
 static const char *empm__set_value(empm_config *cfg, const empm__directive *d,
@@ -2081,7 +2101,7 @@ static const char *empm__set_value(empm_config *cfg, const empm__directive *d,
         if (i == d->max)
             return "is given more often than there is room for";
         return (list[i] = empm__config_keep(cfg, value)) != NULL
-                   ? NULL : "out of memory";
+                   ? NULL : empm__no_memory;
     }
     if (d->kind == EMPM__KIND_READ)
         return *value != '\0' ? empm__set_read_timeout(cfg, value)
@@ -2100,7 +2120,7 @@ static const char *empm__set_value(empm_config *cfg, const empm__directive *d,
         if (rest[strspn(rest, " \t")] != '\0')
             return "takes one argument: quotes go around what has spaces";
         if ((text = empm__config_keep(cfg, text)) == NULL)
-            return "out of memory";
+            return empm__no_memory;
         memcpy(at, &text, sizeof text);
         return NULL;
     case EMPM__KIND_REAL: {
@@ -2193,7 +2213,7 @@ static const empm__directive *empm__directive_find(const char *name)
 static size_t empm__distance(const char *a, const char *b)
 {
     size_t row[48], n = strlen(b), i, k;
-    if (n >= EMPM__COUNT(row))
+    if (n >= EMPM__COUNT(row) || strlen(a) >= EMPM__COUNT(row))
         return 99;
     for (k = 0; k <= n; k++)
         row[k] = k;
@@ -2225,28 +2245,12 @@ static const char *empm__nearest(const char *name)
     return best;
 }
 
-EMPM_API int empm_set(empm_config *cfg, const char *directive,
-                      const char *value, char *err, size_t n)
-{
-    const empm__directive *d = empm__directive_find(directive);
-    const char *why = d != NULL ? empm__set_value(cfg, d, value, 0)
-                                : "is not a directive", *near = NULL;
-    if (why == NULL)
-        return EMPM_OK;
-    if (d == NULL)
-        near = empm__nearest(directive);
-    if (err != NULL && n > 0)
-        snprintf(err, n, "%s %s: %s%s%s%s", directive, value, why,
-                 near != NULL ? ", perhaps " : "", near != NULL ? near : "",
-                 near != NULL ? "?" : "");
-    return strcmp(why, "out of memory") == 0 ? EMPM_ENOMEM : EMPM_EINVAL;
-}
-
-/* A name of a file as a configuration gives it: relative to ServerRoot. */
+/* A name of a file as a configuration gives it: relative to ServerRoot; but
+ * ".", the default DocumentRoot, must not become the configuration's folder. */
 static const char *empm__path_of(const empm_config *cfg, const char *name,
                                  char *to, size_t n)
 {
-    if (name[0] == '/' || cfg->server_root == NULL)
+    if (name[0] == '/' || strcmp(name, ".") == 0 || cfg->server_root == NULL)
         return name;
     return snprintf(to, n, "%s/%s", cfg->server_root, name) < (int)n ? to : name;
 }
@@ -2280,6 +2284,86 @@ static void empm__say(empm__report *r, enum empm_log_level level, int code,
         r->say(level, line, r->user);
 }
 
+typedef struct empm__first {           /* keeps the first error */
+    char  *err;
+    size_t n;
+} empm__first;
+
+static void empm__say_first(enum empm_log_level level, const char *line,
+                            void *user)
+{
+    empm__first *f = (empm__first *)user;
+    if (level <= EMPM_LOG_ERROR && f->n > 0) {
+        snprintf(f->err, f->n, "%s", line);
+        f->n = 0;
+    }
+}
+
+static void empm__first_init(empm__report *rep, empm__first *f, char *err,
+                             size_t n)
+{
+    f->err = err;
+    f->n = err != NULL ? n : 0;
+    memset(rep, 0, sizeof *rep);
+    rep->say = empm__say_first;
+    rep->user = f;
+}
+
+/* Sets one directive, wherever it stands: `where` is "file:line: " or "".
+ * `lists`: a bit for each list that has begun here; another one begins anew. */
+static void empm__set_directive(empm_config *cfg, const char *where,
+                                const char *name, const char *value,
+                                uint64_t *lists, empm__report *rep)
+{
+    static const char *const old[][2] = {
+        { "MaxClients", "MaxRequestWorkers" },
+        { "MaxRequestsPerChild", "MaxConnectionsPerChild" }
+    };
+    const empm__directive *d = empm__directive_find(name);
+    const char *why, *near;
+    uint64_t bit;
+    size_t i;
+    for (i = 0; i < EMPM__COUNT(empm__meaningless); i++)
+        if (strcasecmp(name, empm__meaningless[i]) == 0) {
+            empm__say(rep, EMPM_LOG_INFO, 5121, "%s%s has no meaning here and "
+                      "is ignored", where, name);
+            return;
+        }
+    if (d == NULL) {
+        near = empm__nearest(name);
+        empm__say(rep, EMPM_LOG_ERROR, 5122, "%sInvalid command '%s', %s%s%s",
+                  where, name, near != NULL ? "perhaps '"
+                                            : "which no directive is called",
+                  near != NULL ? near : "", near != NULL ? "' is meant" : "");
+        return;
+    }
+    for (i = 0; i < EMPM__COUNT(old); i++)
+        if (strcasecmp(name, old[i][0]) == 0)
+            empm__say(rep, EMPM_LOG_INFO, i == 0 ? 521 : 545,
+                      "%s%s is deprecated, use %s", where, old[i][0],
+                      old[i][1]);
+    bit = d->kind == EMPM__KIND_LIST
+              ? UINT64_C(1) << (d - empm__directives) % 64 : 0;
+    why = empm__set_value(cfg, d, value, !(*lists & bit));
+    *lists |= bit;
+    if (why == empm__no_memory)
+        rep->result = EMPM_ENOMEM;
+    if (why != NULL)
+        empm__say(rep, EMPM_LOG_ERROR, 5123, "%s%s %s: %s", where, d->name,
+                  value, why);
+}
+
+EMPM_API int empm_set(empm_config *cfg, const char *directive,
+                      const char *value, char *err, size_t n)
+{
+    uint64_t lists = ~UINT64_C(0);     /* one more of each */
+    empm__first first;
+    empm__report rep;
+    empm__first_init(&rep, &first, err, n);
+    empm__set_directive(cfg, "", directive, value, &lists, &rep);
+    return rep.result;
+}
+
 /* --- files ---------------------------------------------------------------- */
 
 #ifndef EVENTMPM_NO_CONFIG_FILES
@@ -2291,31 +2375,37 @@ typedef struct empm__loader {
     empm_config  *cfg;
     empm__report *rep;
     uint64_t      lists;               /* those that this file has begun */
-    int           depth;
+    int           depth, stop;         /* stop: includes go round in circles */
     const char   *path;                /* where we are */
     long          line;
 } empm__loader;
 
 static void empm__load_file(empm__loader *l, const char *path);
 
-/* One line of text: reads on after '\'. 0: the end; -1: it is too long. */
+/* One line of text: reads on after '\'. 0: the end; -1: it is too long, or has
+ * a NUL. *line: the last one that was begun. */
 static int empm__load_line(FILE *f, char *text, long *line)
 {
     size_t n = 0;
-    for (;;) {
-        if (fgets(text + n, (int)(EMPM__CONFIG_LINE - n), f) == NULL)
-            return n > 0;
-        n += strlen(text + n);
-        if (n == 0 || text[n - 1] != '\n')
-            return feof(f) ? 1 : -1;
-        ++*line;
-        text[--n] = '\0';
-        if (n > 0 && text[n - 1] == '\r')
-            text[--n] = '\0';
-        if (n == 0 || text[n - 1] != '\\')
-            return 1;
-        text[--n] = '\0';
+    int c = 0, r = 1, begins = 1;
+    while (r > 0) {
+        c = getc(f);
+        *line += begins && c != EOF;
+        begins = c == '\n';
+        if (c == '\n' || c == EOF) {
+            n -= n > 0 && text[n - 1] == '\r';
+            if (n == 0 || text[n - 1] != '\\')
+                break;
+            n--;
+            if (c == EOF)
+                break;
+        } else if (c == '\0' || n + 1 == EMPM__CONFIG_LINE)
+            r = -1;
+        else
+            text[n++] = (char)c;
     }
+    text[n] = '\0';
+    return r < 0 ? r : c != EOF || n > 0;
 }
 
 /* Puts ${NAME} in from the environment; what is not there stays as it is. */
@@ -2355,6 +2445,7 @@ static void empm__load_include(empm__loader *l, const char *args, int optional)
     struct stat st;
     glob_t found;
     size_t i;
+    int r;
     if (empm__word(&args, word, sizeof word) != 1 || *args != '\0') {
         empm__say(l->rep, EMPM_LOG_ERROR, 5120, "%s:%ld: Include takes one "
                   "file, folder or pattern", l->path, l->line);
@@ -2362,15 +2453,19 @@ static void empm__load_include(empm__loader *l, const char *args, int optional)
     }
     snprintf(pattern, sizeof pattern, "%s",
              empm__path_of(l->cfg, word, path, sizeof path));
-    if (stat(pattern, &st) == 0 && S_ISDIR(st.st_mode))
-        strcat(pattern, "/*");           /* word is shorter than pattern */
-    if (glob(pattern, 0, NULL, &found) != 0) {
-        if (!optional)
-            empm__say(l->rep, EMPM_LOG_ERROR, 5120, "%s:%ld: Include %s: "
-                      "there is no such file", l->path, l->line, word);
+    if (stat(pattern, &st) == 0 && S_ISDIR(st.st_mode)) {
+        strcat(pattern, "/*");           /* path is shorter than pattern */
+        optional = 1;                    /* an empty folder is no error */
+    }
+    r = glob(pattern, 0, NULL, &found);
+    if (r != 0) {
+        if (!optional || r != GLOB_NOMATCH)
+            empm__say(l->rep, EMPM_LOG_ERROR, 5120, "%s:%ld: Include %s: %s",
+                      l->path, l->line, word, r == GLOB_NOMATCH
+                          ? "there is no such file" : "it cannot be read");
         return;
     }
-    for (i = 0; i < found.gl_pathc; i++)
+    for (i = 0; i < found.gl_pathc && !l->stop; i++)
         if (stat(found.gl_pathv[i], &st) != 0 || !S_ISDIR(st.st_mode)) {
             empm__load_file(l, found.gl_pathv[i]);
             l->path = here.path;
@@ -2382,46 +2477,14 @@ static void empm__load_include(empm__loader *l, const char *args, int optional)
 static void empm__load_directive(empm__loader *l, const char *name,
                                  const char *value)
 {
-    static const char *const old[][2] = {
-        { "MaxClients", "MaxRequestWorkers" },
-        { "MaxRequestsPerChild", "MaxConnectionsPerChild" }
-    };
-    const empm__directive *d = empm__directive_find(name);
-    const char *why, *near;
-    uint64_t bit;
-    size_t i;
+    char where[1024];
     if (strcasecmp(name, "Include") == 0 ||
         strcasecmp(name, "IncludeOptional") == 0) {
         empm__load_include(l, value, name[7] != '\0');
         return;
     }
-    for (i = 0; i < EMPM__COUNT(empm__meaningless); i++)
-        if (strcasecmp(name, empm__meaningless[i]) == 0) {
-            empm__say(l->rep, EMPM_LOG_INFO, 5121, "%s:%ld: %s has no meaning "
-                      "here and is ignored", l->path, l->line, name);
-            return;
-        }
-    if (d == NULL) {
-        near = empm__nearest(name);
-        empm__say(l->rep, EMPM_LOG_ERROR, 5122, "%s:%ld: Invalid command '%s', "
-                  "%s%s%s", l->path, l->line, name,
-                  near != NULL ? "perhaps '" : "no directive is called like that",
-                  near != NULL ? near : "", near != NULL ? "' is meant" : "");
-        return;
-    }
-    for (i = 0; i < EMPM__COUNT(old); i++)
-        if (strcasecmp(name, old[i][0]) == 0)
-            empm__say(l->rep, EMPM_LOG_INFO, i == 0 ? 521 : 545,
-                      "%s:%ld: %s is deprecated, use %s", l->path, l->line,
-                      old[i][0], old[i][1]);
-    bit = UINT64_C(1) << (d - empm__directives) % 64;
-    why = empm__set_value(l->cfg, d, value, d->kind == EMPM__KIND_LIST &&
-                                                !(l->lists & bit));
-    if (d->kind == EMPM__KIND_LIST)
-        l->lists |= bit;
-    if (why != NULL)
-        empm__say(l->rep, EMPM_LOG_ERROR, 5123, "%s:%ld: %s %s: %s", l->path,
-                  l->line, d->name, value, why);
+    snprintf(where, sizeof where, "%.960s:%ld: ", l->path, l->line);
+    empm__set_directive(l->cfg, where, name, value, &l->lists, l->rep);
 }
 
 /* Is what <IfModule> names part of this server? */
@@ -2453,22 +2516,23 @@ static int empm__has_module(const char *name)
 static void empm__load_text(empm__loader *l, FILE *f, char *raw, char *text)
 {
     int open = 0, skip = 0, r;         /* sections; from which on they are out */
-    while ((r = empm__load_line(f, raw, &l->line)) != 0) {
-        const char *p = raw + strspn(raw, " \t");
+    while (!l->stop && (r = empm__load_line(f, raw, &l->line)) != 0) {
+        char *p = raw + strspn(raw, " \t");
         char name[64];
         size_t n;
-        if (r < 0 || (*p != '#' && empm__load_expand(l, p, text) < 0)) {
+        if (r > 0 && *p == '#')
+            continue;
+        if (r < 0 || (skip == 0 && empm__load_expand(l, p, text) < 0)) {
             empm__say(l->rep, EMPM_LOG_ERROR, 5124, "%s:%ld: a line of more "
-                      "than %d bytes", l->path, l->line + 1,
+                      "than %d bytes, or with a NUL", l->path, l->line,
                       EMPM__CONFIG_LINE - 1);
             return;
         }
-        if (*p == '#' || *p == '\0')
+        p = skip == 0 ? text + strspn(text, " \t") : p;
+        for (n = strlen(p); n > 0 && (p[n - 1] == ' ' || p[n - 1] == '\t'); n--)
+            p[n - 1] = '\0';
+        if (*p == '\0')
             continue;
-        p = text;
-        for (n = strlen(text); n > 0 && (text[n - 1] == ' ' ||
-                                         text[n - 1] == '\t'); n--)
-            text[n - 1] = '\0';
         n = strcspn(p, " \t");
         snprintf(name, sizeof name, "%.*s", (int)empm__min(n, 63), p);
         p += n + strspn(p + n, " \t");
@@ -2495,7 +2559,7 @@ static void empm__load_text(empm__loader *l, FILE *f, char *raw, char *text)
         else
             empm__load_directive(l, name, p);
     }
-    if (open > 0)
+    if (open > 0 && !l->stop)
         empm__say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: <IfModule> is never "
                   "closed", l->path, l->line);
 }
@@ -2507,10 +2571,11 @@ static void empm__load_file(empm__loader *l, const char *path)
     if (text == NULL) {
         l->rep->result = EMPM_ENOMEM;
         empm__say(l->rep, EMPM_LOG_ERROR, 5104, "%s: no memory", path);
-    } else if (l->depth == EMPM__CONFIG_DEPTH)
+    } else if (l->depth == EMPM__CONFIG_DEPTH) {
         empm__say(l->rep, EMPM_LOG_ERROR, 5120, "%s:%ld: Include is nested "
                   "more than %d deep", l->path, l->line, EMPM__CONFIG_DEPTH);
-    else if ((f = fopen(path, "re")) == NULL)
+        l->stop = 1;
+    } else if ((f = fopen(path, "re")) == NULL)
         empm__say(l->rep, EMPM_LOG_ERROR, 5120, "%s: %s", path, strerror(errno));
     if (f != NULL) {
         l->path = path;
@@ -2537,30 +2602,11 @@ static void empm__config_load(empm_config *cfg, const char *path,
     empm__load_file(&l, path);
 }
 
-typedef struct empm__first {           /* keeps the first error */
-    char  *err;
-    size_t n;
-} empm__first;
-
-static void empm__say_first(enum empm_log_level level, const char *line,
-                            void *user)
-{
-    empm__first *f = (empm__first *)user;
-    if (level <= EMPM_LOG_ERROR && f->n > 0) {
-        snprintf(f->err, f->n, "%s", line);
-        f->n = 0;
-    }
-}
-
 EMPM_API int empm_load(empm_config *cfg, const char *path, char *err, size_t n)
 {
     empm__first first;
     empm__report rep;
-    first.err = err;
-    first.n = err != NULL ? n : 0;
-    memset(&rep, 0, sizeof rep);
-    rep.say = empm__say_first;
-    rep.user = &first;
+    empm__first_init(&rep, &first, err, n);
     empm__config_load(cfg, path, &rep);
     return rep.result;
 }
@@ -2588,10 +2634,36 @@ static void empm__clamp(const empm_config *cfg, empm__report *r, int low,
     *v = to;
 }
 
-/* The rules of Apache's event MPM, in its order: what it corrects, we correct. */
-static void empm__check_numbers(empm_config *cfg, empm__report *r)
+/* What cannot change while scoreboard and store live stays as it was. */
+static void empm__keep_limits(empm_config *cfg, const empm_config *old,
+                              empm__report *r)
 {
-    int children;
+    if (cfg->server_limit != old->server_limit)
+        empm__say(r, EMPM_LOG_WARN, 501, "changing ServerLimit to %d from %d "
+                  "needs a restart: ignored", cfg->server_limit,
+                  old->server_limit);
+    if (cfg->thread_limit != old->thread_limit)
+        empm__say(r, EMPM_LOG_WARN, 506, "changing ThreadLimit to %d from %d "
+                  "needs a restart: ignored", cfg->thread_limit,
+                  old->thread_limit);
+    if (cfg->shared_store_size != old->shared_store_size)
+        empm__say(r, EMPM_LOG_WARN, 5503, "changing SharedStoreSize to %lld "
+                  "from %lld needs a restart: ignored",
+                  (long long)cfg->shared_store_size,
+                  (long long)old->shared_store_size);
+    cfg->server_limit = old->server_limit;
+    cfg->thread_limit = old->thread_limit;
+    cfg->shared_store_size = old->shared_store_size;
+    if (cfg->processes > cfg->server_limit)
+        cfg->processes = cfg->server_limit;
+}
+
+/* The rules of Apache's event MPM, in its order: what it corrects, we correct.
+ * `old`: what runs with this scoreboard, or NULL. */
+static void empm__check_numbers(empm_config *cfg, const empm_config *old,
+                                empm__report *r)
+{
+    int children, odd = 0;
     size_t i;
     for (i = 0; i < EMPM__COUNT(empm__directives); i++) {
         const empm__directive *d = &empm__directives[i];
@@ -2608,9 +2680,11 @@ static void empm__check_numbers(empm_config *cfg, empm__report *r)
         } else
             continue;
         if (v < d->min ||
-            (d->kind == EMPM__KIND_KB ? v / 1024 : v) > d->max)
+            (d->kind == EMPM__KIND_KB ? v / 1024 : v) > d->max) {
             empm__say(r, EMPM_LOG_ERROR, 5101, "%s of %lld is out of range", d->name,
                       (long long)v);
+            odd |= d->offset == offsetof(empm_config, processes);
+        }
     }
     if (cfg->header_timeout_ms < 0 || cfg->header_timeout_max_ms < 0 ||
         cfg->header_min_rate < 0 || cfg->body_timeout_ms < 0 ||
@@ -2631,6 +2705,10 @@ static void empm__check_numbers(empm_config *cfg, empm__report *r)
         }
     empm__clamp(cfg, r, 499, 497, "ServerLimit", &cfg->server_limit, 1, 20000);
     empm__clamp(cfg, r, 504, 502, "ThreadLimit", &cfg->thread_limit, 1, 100000);
+    if (!odd && cfg->processes > cfg->server_limit)
+        cfg->server_limit = cfg->processes;
+    if (old != NULL)
+        empm__keep_limits(cfg, old, r);
     if (cfg->threads_per_child > cfg->thread_limit)
         empm__say(r, empm__corrected(cfg), 507,
                   "ThreadsPerChild of %d is above ThreadLimit of %d, using "
@@ -2640,9 +2718,7 @@ static void empm__check_numbers(empm_config *cfg, empm__report *r)
         cfg->threads_per_child = cfg->thread_limit;
     empm__clamp(cfg, r, 509, 509, "ThreadsPerChild", &cfg->threads_per_child, 1,
                 INT_MAX);
-    if (cfg->processes > cfg->server_limit)
-        cfg->server_limit = cfg->processes;
-    if (cfg->processes >= 0) {      /* exactly so many, whatever is idle */
+    if (!odd && cfg->processes >= 0) {   /* exactly so many, whatever is idle */
         cfg->start_servers = cfg->processes > 0 ? cfg->processes : 1;
         cfg->max_request_workers = cfg->start_servers * cfg->threads_per_child;
         cfg->min_spare_threads = 1;
@@ -2697,7 +2773,7 @@ static void empm__check_numbers(empm_config *cfg, empm__report *r)
     if (!(cfg->async_request_worker_factor > 0))
         empm__say(r, EMPM_LOG_ERROR, 5101,
                   "AsyncRequestWorkerFactor must be a positive number");
-    if (cfg->limit_request_head < cfg->limit_request_line / 2)
+    if (cfg->limit_request_head < cfg->limit_request_line)
         empm__say(r, EMPM_LOG_WARN, 5103, "LimitRequestHead of %d is less than "
                   "LimitRequestLine of %d allows", cfg->limit_request_head,
                   cfg->limit_request_line);
@@ -12197,6 +12273,7 @@ static const char *empm__listen_parse(empm__listen_spec *l, const char *text)
         v = empm__parse_u63(l->port, strlen(l->port));
         if (v < 0 || v > 65535)
             return "wants a port from 0 to 65535";
+        snprintf(l->port, sizeof l->port, "%d", (int)v);
         if (colon == NULL)
             colon = l->host;
         *colon = '\0';
@@ -12246,6 +12323,20 @@ static int empm__listen_any(const empm__listen_spec *l, int both)
         return 0;
     return both ? l->host[0] == '\0' || strcmp(l->host, "::") == 0
                 : strcmp(l->host, "0.0.0.0") == 0;
+}
+
+/* Which Listen has one socket for both and so makes `l` needless? -1: none. */
+static int empm__listen_covered(const empm_config *cfg,
+                                const empm__listen_spec *l)
+{
+    empm__listen_spec other;
+    int k;
+    for (k = 0; empm__listen_any(l, 0) && k < EMPM_MAX_LISTEN &&
+                cfg->listen[k] != NULL; k++)
+        if (empm__listen_parse(&other, cfg->listen[k]) == NULL &&
+            empm__listen_any(&other, 1) && strcmp(l->port, other.port) == 0)
+            return k;
+    return -1;
 }
 
 /* --- inherited sockets ---------------------------------------------------- */
@@ -12460,7 +12551,7 @@ static int empm__listen_open(empm_server *s, const char *text,
                              empm__heritage *heritage, empm__report *rep)
 {
     const empm_config *cfg = s->cfg;
-    empm__listen_spec spec, other;
+    empm__listen_spec spec;
     empm__listener made;
     const char *why = empm__listen_parse(&spec, text);
     int fd = -1, found = 0, k;
@@ -12468,14 +12559,11 @@ static int empm__listen_open(empm_server *s, const char *text,
         empm__say(rep, EMPM_LOG_ERROR, 5108, "Listen %s: %s", text, why);
         return EMPM_EINVAL;
     }
-    for (k = 0; empm__listen_any(&spec, 0) && cfg->listen[k] != NULL &&
-                k < EMPM_MAX_LISTEN; k++)
-        if (empm__listen_parse(&other, cfg->listen[k]) == NULL &&
-            empm__listen_any(&other, 1) && strcmp(spec.port, other.port) == 0) {
-            empm__say(rep, EMPM_LOG_INFO, 5113, "Listen %s: Listen %s serves "
-                      "IPv4, too", text, cfg->listen[k]);
-            return EMPM_OK;
-        }
+    if ((k = empm__listen_covered(cfg, &spec)) >= 0) {
+        empm__say(rep, EMPM_LOG_INFO, 5113, "Listen %s: Listen %s serves "
+                  "IPv4, too", text, cfg->listen[k]);
+        return EMPM_OK;
+    }
     while (s->nlisteners < EMPM_MAX_LISTEN &&
            (fd = empm__heritage_find(heritage, &spec)) >= 0) {
         if (empm__fd_flags(fd, 1) < 0)
@@ -12558,7 +12646,8 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
             empm__say(rep, EMPM_LOG_ERROR, 5106, "DocumentRoot %s: %s", dir,
                       strerror(stat(dir, &st) < 0 ? errno : ENOTDIR));
     }
-    if (stat(cfg->spool_directory, &st) < 0 || !S_ISDIR(st.st_mode))
+    if (stat(empm__path_of(cfg, cfg->spool_directory, path, sizeof path),
+             &st) < 0 || !S_ISDIR(st.st_mode))
         empm__say(rep, EMPM_LOG_ERROR, 5107, "SpoolDirectory %s is not a directory",
                   cfg->spool_directory);
     if (cfg->error_log != NULL && (*cfg->error_log == '|' ||
@@ -12595,7 +12684,7 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
                   (unsigned long)(SIZE_MAX / 2));
 #endif
     for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++) {
-        empm__listen_spec spec;
+        empm__listen_spec spec, other;
         const char *why = empm__listen_parse(&spec, cfg->listen[i]);
 #ifdef EVENTMPM_NO_STATUS
         if (why == NULL && spec.admin)
@@ -12608,9 +12697,9 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
         if (why != NULL)
             empm__say(rep, EMPM_LOG_ERROR, 5108, "Listen %s: %s",
                       cfg->listen[i], why);
-        for (k = 0; k < i; k++)
-            if (strcmp(cfg->listen[i], cfg->listen[k]) == 0 &&
-                strstr(cfg->listen[i], ":0") == NULL)
+        for (k = 0; why == NULL && k < i; k++)
+            if (empm__listen_parse(&other, cfg->listen[k]) == NULL &&
+                empm__listen_same(&spec, &other) && strcmp(spec.port, "0") != 0)
                 empm__say(rep, EMPM_LOG_ERROR, 5109, "Listen %s is given twice",
                           cfg->listen[i]);
     }
@@ -12621,11 +12710,11 @@ static int64_t empm__number_in(const char *path)
 {
     char text[32];
     const int fd = open(path, O_RDONLY | O_CLOEXEC);
-    const ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text);
+    const ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
     if (fd >= 0)
         close(fd);
-    return n <= 0 ? -1 : empm__parse_u63(text, empm__min(
-                             (size_t)n, strspn(text, "0123456789")));
+    text[n > 0 ? n : 0] = '\0';
+    return empm__parse_u63(text, strspn(text, "0123456789"));
 }
 
 static int empm__most_children(const empm_config *cfg)
@@ -12636,29 +12725,30 @@ static int empm__most_children(const empm_config *cfg)
 }
 
 /* What the stacks of all threads may take. */
-static int64_t empm__stacks(const empm_config *cfg)
+static double empm__stacks(const empm_config *cfg)
 {
     struct rlimit r;
-    int64_t stack = cfg->thread_stack_size;
-    if (stack == 0)
+    double stack = cfg->thread_stack_size;
+    if (cfg->thread_stack_size == 0)
         stack = getrlimit(RLIMIT_STACK, &r) == 0 && r.rlim_cur != RLIM_INFINITY
-                    ? (int64_t)r.rlim_cur : 8 << 20;
-    return (int64_t)empm__most_children(cfg) * (cfg->threads_per_child + 1) *
+                    ? (double)r.rlim_cur : 8 << 20;
+    return (double)empm__most_children(cfg) * (cfg->threads_per_child + 1) *
            stack;
 }
 
 EMPM_API int64_t empm_memory_estimate(const empm_config *cfg)
 {
-    const int64_t connection =
-        (int64_t)(sizeof(empm__conn) + sizeof(empm__peer)) + EMPM_PAGE_BYTES +
+    const double connection =
+        (double)(sizeof(empm__conn) + sizeof(empm__peer)) + EMPM_PAGE_BYTES +
         cfg->limit_request_head + EMPM_RESPONSE_BUFFER;
-    const int64_t child =
-        (int64_t)empm__connection_limit(cfg) * connection +
-        cfg->max_body_memory + cfg->max_mem_free +
-        (int64_t)cfg->threads_per_child *
+    const double child =
+        (double)empm__connection_limit(cfg) * connection +
+        (double)cfg->max_body_memory + (double)cfg->max_mem_free +
+        (double)cfg->threads_per_child *
             (EMPM__SCRATCH + EMPM__PAGE_CACHE * EMPM_PAGE_BYTES);
-    return empm__most_children(cfg) * child + empm__stacks(cfg) +
-           cfg->shared_store_size;
+    const double all = empm__most_children(cfg) * child + empm__stacks(cfg) +
+                       (double)cfg->shared_store_size;
+    return all < 9e18 ? (int64_t)all : INT64_MAX;
 }
 
 /* The settings in force, on one line. */
@@ -12674,7 +12764,7 @@ static void empm__settings(const empm_config *cfg, char *to, size_t n)
              empm__most_children(cfg), cfg->threads_per_child,
              (unsigned)empm__connection_limit(cfg), cfg->timeout_ms, keep,
              (long long)(empm_memory_estimate(cfg) >> 20),
-             (long long)(empm__stacks(cfg) >> 20));
+             (long long)(empm__stacks(cfg) / (1 << 20)));
 }
 
 /* Do the system's limits allow what the settings ask for? None of this is known
@@ -12689,11 +12779,11 @@ static void empm__check_system(const empm_config *cfg, empm__report *rep)
     struct rlimit r;
     if (limit > 0 && (memory < 0 || limit < memory))
         memory = limit;
-    if (memory > 0 && empm__stacks(cfg) > memory)
+    if (memory > 0 && empm__stacks(cfg) > (double)memory)
         empm__say(rep, EMPM_LOG_WARN, 5131, "the stacks of %lld threads may "
                   "take %lld MiB, there are %lld: lower ThreadStackSize or "
                   "MaxRequestWorkers", (long long)threads,
-                  (long long)(empm__stacks(cfg) >> 20),
+                  (long long)(empm__stacks(cfg) / (1 << 20)),
                   (long long)(memory >> 20));
     if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_max != RLIM_INFINITY &&
         (int64_t)r.rlim_max < (int64_t)cfg->max_open_connections + 32 +
@@ -12723,11 +12813,19 @@ static void empm__check_system(const empm_config *cfg, empm__report *rep)
 #endif
 }
 
+/* The number of "#number", or -1: it is a name, or no id of this system. */
+static int64_t empm__parse_id(const char *id)
+{
+    const int64_t n = id[0] != '#' ? -1
+                                   : empm__parse_u63(id + 1, strlen(id + 1));
+    return n < UINT32_MAX ? n : -1;    /* that one is "no id" */
+}
+
 /* Whom to become: 0, or EMPM_EINVAL if it is nobody who exists. `id` is a name or
  * "#number"; *gid gets the user's group. */
 static int empm__find_user(const char *id, uid_t *uid, gid_t *gid)
 {
-    const int64_t n = id[0] == '#' ? empm__parse_u63(id + 1, strlen(id + 1)) : -1;
+    const int64_t n = empm__parse_id(id);
     const struct passwd *p = n >= 0 ? getpwuid((uid_t)n) : getpwnam(id);
     if (n < 0 && p == NULL)
         return EMPM_EINVAL;
@@ -12738,7 +12836,7 @@ static int empm__find_user(const char *id, uid_t *uid, gid_t *gid)
 
 static int empm__find_group(const char *id, gid_t *gid)
 {
-    const int64_t n = id[0] == '#' ? empm__parse_u63(id + 1, strlen(id + 1)) : -1;
+    const int64_t n = empm__parse_id(id);
     const struct group *g = n >= 0 ? NULL : getgrnam(id);
     if (n < 0 && g == NULL)
         return EMPM_EINVAL;
@@ -12779,11 +12877,13 @@ static void empm__check_names(const empm_config *cfg, empm__report *rep)
                   "walks out of it");
 }
 
-static int empm__check(empm_config *cfg, empm__report *rep)
+/* `old`: what runs, if this is to follow it; or NULL. */
+static int empm__check(empm_config *cfg, const empm_config *old,
+                       empm__report *rep)
 {
     rep->errors = 0;
     rep->result = EMPM_OK;
-    empm__check_numbers(cfg, rep);
+    empm__check_numbers(cfg, old, rep);
     empm__check_rest(cfg, rep);
     empm__check_names(cfg, rep);
     if (rep->errors == 0)
@@ -12798,7 +12898,7 @@ EMPM_API int empm_check(empm_config *cfg,
     empm__report rep;
     rep.say = say;
     rep.user = user;
-    empm__check(cfg, &rep);
+    empm__check(cfg, NULL, &rep);
     return rep.errors;
 }
 
@@ -12867,31 +12967,6 @@ static void empm__server_free(empm_server *s)
     EMPM_FREE(s);
 }
 
-/* What cannot change while scoreboard and store live stays as it was. */
-static void empm__keep_limits(empm_config *cfg, const empm_config *old,
-                              empm__report *rep)
-{
-    if (cfg->server_limit != old->server_limit)
-        empm__say(rep, EMPM_LOG_WARN, 501, "changing ServerLimit to %d from %d "
-                  "needs a restart: ignored", cfg->server_limit,
-                  old->server_limit);
-    if (cfg->thread_limit != old->thread_limit)
-        empm__say(rep, EMPM_LOG_WARN, 506, "changing ThreadLimit to %d from %d "
-                  "needs a restart: ignored", cfg->thread_limit,
-                  old->thread_limit);
-    if (cfg->shared_store_size != old->shared_store_size)
-        empm__say(rep, EMPM_LOG_WARN, 5503, "changing SharedStoreSize to %lld "
-                  "from %lld needs a restart: ignored",
-                  (long long)cfg->shared_store_size,
-                  (long long)old->shared_store_size);
-    cfg->server_limit = old->server_limit;
-    cfg->thread_limit = old->thread_limit;
-    cfg->shared_store_size = old->shared_store_size;
-    if (cfg->processes > cfg->server_limit)
-        cfg->processes = cfg->server_limit;
-    empm__check_numbers(cfg, rep);
-}
-
 /* Everything up to the first thread. `shared`: children will be forked. `old`:
  * the server whose sockets and scoreboard the new one shares, or NULL. */
 static int empm__server_new(empm_config *cfg, int shared,
@@ -12900,18 +12975,14 @@ static int empm__server_new(empm_config *cfg, int shared,
     empm_server *s;
     empm__report rep;
     empm__heritage heritage;
+    char path[1200];
     int r, i;
     *out = NULL;
     memset(&rep, 0, sizeof rep);
     rep.say = empm__report_to_log;
     rep.user = cfg;
-    if ((r = empm__check(cfg, &rep)) < 0)
+    if ((r = empm__check(cfg, old != NULL ? old->cfg : NULL, &rep)) < 0)
         return r;
-    if (old != NULL) {
-        empm__keep_limits(cfg, old->cfg, &rep);
-        if (rep.result < 0)
-            return rep.result;
-    }
     s = (empm_server *)EMPM_MALLOC(sizeof *s);
     if (s == NULL)
         return EMPM_ENOMEM;
@@ -12966,7 +13037,9 @@ static int empm__server_new(empm_config *cfg, int shared,
 #endif
     }
     r = EMPM_ESYS;
-    s->spool_dir = open(cfg->spool_directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    s->spool_dir = open(empm__path_of(cfg, cfg->spool_directory, path,
+                                      sizeof path),
+                        O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (s->spool_dir < 0)
         goto done;
     for (i = 0; i < (int)s->routes.n; i++) {
@@ -12975,7 +13048,6 @@ static int empm__server_new(empm_config *cfg, int shared,
             continue;
 #ifndef EVENTMPM_NO_FILES
         {
-            char path[1200];
             const char *dir = route->user->root != NULL
                                   ? route->user->root
                                   : empm__path_of(cfg, cfg->document_root, path,
@@ -14797,29 +14869,14 @@ static void empm__version(void)
 }
 
 /* Sets "Directive value" of the command line; `lists`: those begun there. */
-static int empm__set_line(empm_config *cfg, const char *line, uint64_t *lists,
-                          empm__report *rep)
+static void empm__set_line(empm_config *cfg, const char *line, uint64_t *lists,
+                           empm__report *rep)
 {
     const size_t n = strcspn(line, " \t");
-    const char *value = line + n + strspn(line + n, " \t"), *why, *near;
-    const empm__directive *d;
     char name[64];
-    uint64_t bit;
     snprintf(name, sizeof name, "%.*s", (int)empm__min(n, 63), line);
-    if ((d = empm__directive_find(name)) == NULL) {
-        near = empm__nearest(name);
-        empm__say(rep, EMPM_LOG_ERROR, 5122, "\"%s\" is not a directive%s%s%s",
-                  name, near != NULL ? ", perhaps " : "",
-                  near != NULL ? near : "", near != NULL ? "?" : "");
-        return EMPM_EINVAL;
-    }
-    bit = UINT64_C(1) << (d - empm__directives) % 64;
-    why = empm__set_value(cfg, d, value, d->kind == EMPM__KIND_LIST &&
-                                             !(*lists & bit));
-    *lists |= d->kind == EMPM__KIND_LIST ? bit : 0;
-    if (why != NULL)
-        empm__say(rep, EMPM_LOG_ERROR, 5123, "%s %s: %s", name, value, why);
-    return why != NULL ? EMPM_EINVAL : EMPM_OK;
+    empm__set_directive(cfg, "", name, line + n + strspn(line + n, " \t"),
+                        lists, rep);
 }
 
 static const char empm__options[] = "hp:a:f:c:k:XtVv";
@@ -14830,7 +14887,7 @@ static int empm__apply(empm_config *cfg, const empm__source *from,
                        empm__report *rep)
 {
     uint64_t lists = 0;
-    char line[1024];
+    char line[1024], *dir;
     int c, pass;
     for (pass = 0; pass < 3; pass++) {
         optind = 1;
@@ -14838,29 +14895,40 @@ static int empm__apply(empm_config *cfg, const empm__source *from,
         optind = 0;                  /* so that it begins anew */
 #endif
         while ((c = getopt(from->argc, from->argv, empm__options)) != -1) {
-            line[0] = '\0';
-#ifndef EVENTMPM_NO_CONFIG_FILES
             if (c == 'f' && pass == 0)
+#ifndef EVENTMPM_NO_CONFIG_FILES
                 empm__config_load(cfg, optarg, rep);
+#else
+                empm__say(rep, EMPM_LOG_ERROR, 5120, "-f %s: built without "
+                          "files of directives", optarg);
 #endif
             if (c == 'X' && pass == 1)
                 cfg->processes = 0;
-            if (c == 'p' && pass == 1)
-                snprintf(line, sizeof line, "Listen %s", optarg);
             if (c == 'c' && pass == 1)
-                snprintf(line, sizeof line, "%s", optarg);
+                empm__set_line(cfg, optarg, &lists, rep);
+            if (c == 'p' && pass == 1) {
+                snprintf(line, sizeof line, "Listen %s", optarg);
+                empm__set_line(cfg, line, &lists, rep);
+            }
             if (c == 'a' && pass == 2) {
                 if (cfg->listen[0] == NULL)
                     cfg->listen[0] = "8080";
                 snprintf(line, sizeof line, "Listen %s admin", optarg);
                 lists = ~UINT64_C(0);
+                empm__set_line(cfg, line, &lists, rep);
             }
-            if (line[0] != '\0' && empm__set_line(cfg, line, &lists, rep) < 0)
-                rep->result = EMPM_EINVAL;
         }
     }
-    if (optind < from->argc)
+    if (optind < from->argc) {       /* relative to where we are */
         cfg->document_root = from->argv[optind];
+        if (cfg->server_root != NULL &&
+            (dir = realpath(from->argv[optind], NULL)) != NULL) {
+            cfg->document_root = empm__config_keep(cfg, dir);
+            free(dir);
+            if (cfg->document_root == NULL)
+                rep->result = EMPM_ENOMEM;
+        }
+    }
     return rep->result;
 }
 
@@ -14912,7 +14980,8 @@ static void empm__try_listen(const empm_config *cfg, const char *text,
     struct addrinfo hints, *list = NULL, *a;
     const char *why = NULL;
     int fd, bound = 0;
-    if (empm__listen_parse(&spec, text) != NULL || spec.kind != EMPM__LISTEN_TCP)
+    if (empm__listen_parse(&spec, text) != NULL ||
+        spec.kind != EMPM__LISTEN_TCP || empm__listen_covered(cfg, &spec) >= 0)
         return;
     fd = empm__listen_tcp(cfg, spec.host[0] ? spec.host : NULL, spec.port,
                           spec.v6only, &why);
@@ -14951,7 +15020,7 @@ static int empm__test(const char *name, const empm__source *source)
     }
     if ((cfg = empm__config_new(source, &rep)) == NULL)
         return r;
-    if ((r = empm__check(cfg, &rep)) == EMPM_OK) {
+    if ((r = empm__check(cfg, NULL, &rep)) == EMPM_OK) {
         int i;
         for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++)
             empm__try_listen(cfg, cfg->listen[i], &rep);
@@ -15028,7 +15097,7 @@ static int empm__control(const char *name, const char *what,
         return 1;
     if (cfg->pid_file == NULL)
         fprintf(stderr, "%s: -k needs PidFile\n", name);
-    else if (empm__check(cfg, &rep) == EMPM_OK || sig == SIGTERM) {
+    else if (empm__check(cfg, NULL, &rep) == EMPM_OK || sig == SIGTERM) {
         runs = empm__pid_read(empm__path_of(cfg, cfg->pid_file, path,
                                             sizeof path), &pid);
         if (sig == SIGWINCH && cfg->graceful_stop_signal > 0)

@@ -47,6 +47,7 @@ static void  test_free(void *p);
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -2720,6 +2721,1154 @@ TEST(config, directives_as_apache_spells_them)
     CHECK_INT(cfg.body_timeout_ms, 5000);
     CHECK_INT(cfg.body_min_rate, 0);
     empm_config_free(&cfg);
+}
+
+/* --- what is said, and files --------------------------------------------- */
+
+static str g_heard;                 /* "level EMPMnnnn: text" a line */
+
+static void hear(enum empm_log_level level, const char *line, void *user)
+{
+    (void)user;
+    CHECK(strchr(line, '\n') == NULL && strncmp(line, "EMPM", 4) == 0);
+    str_addf(&g_heard, "%d %s\n", (int)level, line);
+}
+
+static empm__report hearing(void)
+{
+    empm__report rep;
+
+    memset(&rep, 0, sizeof rep);
+    rep.say = hear;
+    str_free(&g_heard);
+    str_addf(&g_heard, "\n");
+    return rep;
+}
+
+/* How many lines of this level were heard; code 0: with any code. */
+static int heard(int level, int code)
+{
+    char want[32];
+    const char *p = g_heard.p;
+    int n = 0;
+
+    snprintf(want, sizeof want, code != 0 ? "\n%d EMPM%04d: " : "\n%d ", level,
+             code);
+    for (; (p = strstr(p, want)) != NULL; p++)
+        n++;
+    return n;
+}
+
+static int conf_write(const char *name, const char *text, size_t n)
+{
+    char path[400];
+
+    unlink(tmp_path(path, sizeof path, name));  /* truncating waits for disks */
+    return write_file(path, text, n);
+}
+
+/* Loads `text` as g_tmp/x.conf; what is said is heard. */
+static int conf_load_n(empm_config *cfg, const char *text, size_t n)
+{
+    char path[400];
+    empm__report rep = hearing();
+
+    CHECK_INT(conf_write("x.conf", text, n), 0);
+    empm__config_load(cfg, tmp_path(path, sizeof path, "x.conf"), &rep);
+    CHECK_INT(rep.errors, heard(EMPM_LOG_ERROR, 0));
+    CHECK_INT(rep.errors > 0, rep.result < 0);
+    return rep.result;
+}
+
+static int conf_load(empm_config *cfg, const char *text)
+{
+    return conf_load_n(cfg, text, strlen(text));
+}
+
+/* The field behind a directive, as text. */
+static const char *conf_value(const empm_config *cfg, const char *name)
+{
+    static char text[64];
+    const empm__directive *d = empm__directive_find(name);
+    const char *at = (const char *)cfg + (d != NULL ? d->offset : 0), *s;
+    int64_t v;
+    double x;
+    int i;
+
+    if (d == NULL)
+        return "no such directive";
+    switch (d->kind) {
+    case EMPM__KIND_TEXT: case EMPM__KIND_TOKENS: case EMPM__KIND_LIST:
+        memcpy(&s, at, sizeof s);
+        return s != NULL ? s : "(null)";
+    case EMPM__KIND_REAL:
+        memcpy(&x, at, sizeof x);
+        snprintf(text, sizeof text, "%g", x);
+        break;
+    case EMPM__KIND_I64: case EMPM__KIND_KB:
+        memcpy(&v, at, sizeof v);
+        snprintf(text, sizeof text, "%lld", (long long)v);
+        break;
+    default:
+        memcpy(&i, at, sizeof i);
+        snprintf(text, sizeof text, "%d", i);
+    }
+    return text;
+}
+
+/* Every rule of the event MPM's check_config(): what is corrected, and to what. */
+TEST(config, rules_are_apaches)
+{
+    static const struct {
+        const char *text, *name, *want;
+        int code, level;
+    } rows[] = {
+        { "ServerLimit 20001", "ServerLimit", "20000", 497, EMPM_LOG_WARN },
+        { "ServerLimit 0\nMaxRequestWorkers 25", "ServerLimit", "1", 499,
+          EMPM_LOG_WARN },
+        { "ServerLimit -7\nMaxRequestWorkers 25", "ServerLimit", "1", 499,
+          EMPM_LOG_WARN },
+        { "ThreadLimit 100001", "ThreadLimit", "100000", 502, EMPM_LOG_WARN },
+        { "ThreadLimit 0\nThreadsPerChild 1\nMaxRequestWorkers 16",
+          "ThreadLimit", "1", 504, EMPM_LOG_WARN },
+        { "ThreadsPerChild 65\nMaxRequestWorkers 640", "ThreadsPerChild", "64",
+          507, EMPM_LOG_WARN },
+        { "ThreadsPerChild 0\nMaxRequestWorkers 10", "ThreadsPerChild", "1",
+          509, EMPM_LOG_WARN },
+        { "MaxRequestWorkers 24", "MaxRequestWorkers", "25", 511,
+          EMPM_LOG_WARN },
+        { "MaxRequestWorkers 0", "MaxRequestWorkers", "25", 511,
+          EMPM_LOG_WARN },
+        { "MaxRequestWorkers 399", "MaxRequestWorkers", "375", 513,
+          EMPM_LOG_WARN },
+        { "MaxRequestWorkers 425", "MaxRequestWorkers", "400", 515,
+          EMPM_LOG_WARN },
+        { "ServerLimit 20\nMaxRequestWorkers 500", "MaxRequestWorkers", "500",
+          0, EMPM_LOG_WARN },
+        { "StartServers 0", "StartServers", "1", 517, EMPM_LOG_WARN },
+        { "MinSpareThreads 0", "MinSpareThreads", "1", 519, EMPM_LOG_WARN },
+        { "StartServers 17", "StartServers", "16", 5110, EMPM_LOG_INFO },
+        { "MaxSpareThreads 99", "MaxSpareThreads", "100", 5111, EMPM_LOG_INFO },
+        { "MaxSpareThreads -1", "MaxSpareThreads", "100", 5111, EMPM_LOG_INFO },
+        { "MaxClients 50", "MaxRequestWorkers", "50", 521, EMPM_LOG_INFO },
+        { "MaxRequestsPerChild 7", "MaxConnectionsPerChild", "7", 545,
+          EMPM_LOG_INFO },
+        /* ours */
+        { "SendBufferSize 100", "SendBufferSize", "512", 5112, EMPM_LOG_WARN },
+        { "ReceiveBufferSize 511", "ReceiveBufferSize", "512", 5112,
+          EMPM_LOG_WARN },
+        { "SendBufferSize 0", "SendBufferSize", "0", 0, EMPM_LOG_WARN },
+        { "ListenCoresBucketsRatio 8", "StartServers", "3", 5121,
+          EMPM_LOG_INFO },
+        { "Processes 20\nServerLimit 4", "ServerLimit", "20", 0, EMPM_LOG_WARN },
+        { "Processes 3", "MaxRequestWorkers", "75", 0, EMPM_LOG_WARN },
+        { "AsyncRequestWorkerFactor 0.5", "AsyncRequestWorkerFactor", "0.5", 0,
+          EMPM_LOG_WARN }
+    };
+    size_t i;
+    int strict;
+
+    for (i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        for (strict = 0; strict < 2; strict++) {
+            empm_config cfg = empm_defaults();
+            empm__report rep;
+            str text;
+            const int refused = strict && rows[i].code != 0 &&
+                                rows[i].level == EMPM_LOG_WARN;
+            context("%.60s, Strict %d", rows[i].text, strict);
+            memset(&text, 0, sizeof text);
+            str_addf(&text, "Strict %s\n%s\n", strict ? "On" : "Off",
+                     rows[i].text);
+            cfg.routes = routes;
+            CHECK_INT(conf_load(&cfg, text.p), EMPM_OK);
+            memset(&rep, 0, sizeof rep);
+            rep.say = hear;
+            CHECK_INT(empm__check(&cfg, NULL, &rep),
+                      refused ? EMPM_EINVAL : EMPM_OK);
+            CHECK_INT(rep.errors, refused);
+            CHECK_INT(heard(EMPM_LOG_ERROR, 0), refused);
+            CHECK_STR(conf_value(&cfg, rows[i].name), rows[i].want);
+            if (rows[i].code != 0)
+                CHECK_INT(heard(refused ? EMPM_LOG_ERROR : rows[i].level,
+                                rows[i].code), 1);
+            /* one rule at a time; and what is corrected stays so */
+            CHECK_INT(heard(EMPM_LOG_WARN, 0), !strict && rows[i].code != 0 &&
+                                               rows[i].level == EMPM_LOG_WARN);
+            rep = hearing();
+            CHECK_INT(empm__check(&cfg, NULL, &rep), EMPM_OK);
+            CHECK_INT(heard(EMPM_LOG_WARN, 0) + heard(EMPM_LOG_INFO, 0), 0);
+            str_free(&text);
+            empm_config_free(&cfg);
+        }
+    no_context();
+    str_free(&g_heard);
+}
+
+/* A reload cannot change what the scoreboard was made for (AH00501, 00506); all
+ * else is then held against what stays, as Apache has it. */
+TEST(config, limits_stay_with_the_scoreboard)
+{
+    static const struct {
+        const char *text;
+        int code, servers, threads, workers, per_child;
+    } rows[] = {
+        { "ServerLimit 32\nMaxRequestWorkers 800", 501, 16, 64, 400, 25 },
+        { "ServerLimit 4\nMaxRequestWorkers 400", 501, 16, 64, 400, 25 },
+        { "ThreadLimit 100\nThreadsPerChild 100\nMaxRequestWorkers 640", 506, 16,
+          64, 640, 64 },
+        { "ThreadLimit 8\nThreadsPerChild 25", 506, 16, 64, 400, 25 },
+        { "Processes 30", 501, 16, 64, 400, 25 },
+        { "SharedStoreSize 1048576", 5503, 16, 64, 400, 25 },
+        { "ThreadsPerChild 50\nMaxRequestWorkers 800", 0, 16, 64, 800, 50 }
+    };
+    empm_config old = empm_defaults();
+    size_t i;
+
+    old.routes = routes;
+    CHECK_INT(empm_check(&old, NULL, NULL), 0);
+    for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        empm_config cfg = empm_defaults();
+        empm__report rep;
+        context("%s", rows[i].text);
+        cfg.routes = routes;
+        CHECK_INT(conf_load(&cfg, rows[i].text), EMPM_OK);
+        rep = hearing();
+        CHECK_INT(empm__check(&cfg, &old, &rep), EMPM_OK);
+        CHECK_INT(heard(EMPM_LOG_WARN, 501), rows[i].code == 501);
+        CHECK_INT(heard(EMPM_LOG_WARN, 506), rows[i].code == 506);
+        CHECK_INT(heard(EMPM_LOG_WARN, 5503), rows[i].code == 5503);
+        CHECK_INT(cfg.shared_store_size, 0);
+        CHECK_INT(cfg.server_limit, rows[i].servers);
+        CHECK_INT(cfg.thread_limit, rows[i].threads);
+        CHECK_INT(cfg.max_request_workers, rows[i].workers);
+        CHECK_INT(cfg.threads_per_child, rows[i].per_child);
+        empm_config_free(&cfg);
+    }
+    no_context();
+    str_free(&g_heard);
+}
+
+/* What no correction can mend: each is one error with its own number. */
+TEST(config, what_is_refused)
+{
+    static const struct { const char *text; int code; } rows[] = {
+        { "Listen 8080\nListen 8080", 5109 },
+        { "Listen 8080\nListen *:8080 admin", 5109 },
+        { "Listen 127.0.0.1:80\nListen 127.0.0.1:080", 5109 },
+        { "Listen unix:/tmp/a:0\nListen unix:/tmp/a:0", 5109 },
+        { "Listen 0\nListen 0\nListen 127.0.0.1:0\nListen 127.0.0.1:0", 0 },
+        { "Listen 8080\nListen 127.0.0.1:8081", 0 },
+        { "Listen 0.0.0.0:8080\nListen [::]:8080", 0 },
+        { "Listen 8080 sideways", 5108 },
+        { "SpoolDirectory /no/such/place", 5107 },
+        { "SpoolDirectory null\nServerRoot /dev", 5107 },
+        { "ServerRoot /usr\nSpoolDirectory bin\nDocumentRoot bin\n"
+          "CoreDumpDirectory bin", 0 },
+        { "ServerRoot /usr\nDocumentRoot no/such", 5106 },
+        { "DocumentRoot /no/such/place", 5106 },
+        { "DocumentRoot /dev/null", 5106 },
+        { "ChrootDir /no/such/place\nUser root", 5134 },
+        { "ChrootDir /dev/null\nUser root", 5134 },
+        { "ChrootDir /", 5134 },
+        { "CoreDumpDirectory /dev/null", 5134 },
+        { "User no-such-user-at-all", 543 },
+        { "User \"#-1\"", 543 },
+        { "User \"#4294967296\"", 543 },         /* would be root */
+        { "User \"#4294967295\"", 543 },         /* would be nobody's number */
+        { "User \"#65534\"\nGroup no-such-group", 544 },
+        { "User \"#65534\"\nGroup \"#4294967296\"", 544 },
+        { "Group \"#65534\"", 544 },
+        { "User \"#65534\"\nGroup \"#65534\"", 0 },
+        { "ServerField a\x7f", 5102 }
+    };
+    static const empm_route files[] = {
+        EMPM_FILES("GET /", NULL), EMPM_ROUTES_END
+    };
+    size_t i;
+
+    for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        empm_config cfg = empm_defaults();
+        empm__report rep;
+        context("%s", rows[i].text);
+        cfg.routes = files;
+        CHECK_INT(conf_load(&cfg, rows[i].text), EMPM_OK);
+        rep = hearing();
+        CHECK_INT(empm__check(&cfg, NULL, &rep),
+                  rows[i].code != 0 ? EMPM_EINVAL : EMPM_OK);
+        CHECK_INT(rep.errors, rows[i].code != 0);
+        if (rows[i].code != 0)
+            CHECK_INT(heard(EMPM_LOG_ERROR, rows[i].code), 1);
+        empm_config_free(&cfg);
+    }
+    no_context();
+    {                               /* numbers so odd that sums of them overflow */
+        empm_config cfg = empm_defaults();
+        empm__report rep = hearing();
+        cfg.routes = routes;
+        cfg.processes = INT_MAX;
+        cfg.max_body_memory = cfg.shared_store_size = INT64_MAX;
+        CHECK_INT(empm__check(&cfg, NULL, &rep), EMPM_EINVAL);
+        CHECK_INT(heard(EMPM_LOG_ERROR, 5101), 1);
+        CHECK(empm_memory_estimate(&cfg) == INT64_MAX);
+    }
+    str_free(&g_heard);
+}
+
+/* What Apache does not look at. In a process of its own, which may lower limits. */
+TEST(config, the_systems_limits)
+{
+    int status;
+    pid_t pid;
+
+    fflush(NULL);
+    pid = fork();
+    if (pid == 0) {
+        empm_config cfg = empm_defaults();
+        empm__report rep = hearing();
+        struct rlimit r;
+        int64_t before;
+        cfg.routes = routes;
+        CHECK_INT(empm__check(&cfg, NULL, &rep), EMPM_OK);
+        before = empm_memory_estimate(&cfg);
+        cfg.thread_stack_size = 1 << 30;    /* 416 of them */
+        CHECK_INT(empm__check(&cfg, NULL, &rep), EMPM_OK);
+        CHECK(empm_memory_estimate(&cfg) > before);
+        CHECK(empm_memory_estimate(&cfg) > (INT64_C(416) << 30));
+        CHECK_INT(heard(EMPM_LOG_WARN, 5131), 1);
+        cfg.thread_stack_size = 65536;
+        cfg.listen_backlog = 1 << 20;
+        rep = hearing();
+        CHECK_INT(empm__check(&cfg, NULL, &rep), EMPM_OK);
+        CHECK_INT(heard(EMPM_LOG_WARN, 5131), 0);
+        if (empm__number_in("/proc/sys/net/core/somaxconn") < 1 << 20)
+            CHECK_INT(heard(EMPM_LOG_WARN, 5132),
+                      empm__number_in("/proc/sys/net/core/somaxconn") > 0);
+        cfg.listen_backlog = 1;
+        r.rlim_cur = r.rlim_max = 500;
+        if (setrlimit(RLIMIT_NOFILE, &r) == 0) {
+            cfg.max_open_connections = 100;
+            rep = hearing();
+            CHECK_INT(empm__check(&cfg, NULL, &rep), EMPM_OK);
+            CHECK_INT(heard(EMPM_LOG_WARN, 5130), 0);
+            cfg.max_open_connections = 490;
+            CHECK_INT(empm__check(&cfg, NULL, &rep), EMPM_OK);
+            CHECK_INT(heard(EMPM_LOG_WARN, 5130), 1);
+            CHECK(empm__connection_limit(&cfg) < 490);
+        }
+#ifdef RLIMIT_NPROC
+        r.rlim_cur = r.rlim_max = 100;
+        if (setrlimit(RLIMIT_NPROC, &r) == 0 &&
+            (geteuid() != 0 || setuid(65534) == 0)) {
+            rep = hearing();
+            CHECK_INT(empm__check(&cfg, NULL, &rep), EMPM_OK);
+            CHECK_IN(heard(EMPM_LOG_WARN, 5133), 1, 2);   /* and the cgroup's */
+            cfg.strict = 1;         /* nothing of this is corrected */
+            CHECK_INT(empm__check(&cfg, NULL, &rep), EMPM_OK);
+        }
+#endif
+        fflush(NULL);
+        _exit(get_int(&g_failures) != 0);
+    }
+    CHECK_INT(waitpid(pid, &status, 0), pid);
+    CHECK_INT(status, 0);
+    CHECK_INT(empm__number_in("/proc/sys/net/core/somaxconn/none"), -1);
+    CHECK_INT(empm__number_in("/dev/null"), -1);
+}
+
+/* Each directive, what it sets, and that there is none without a row here. */
+TEST(config, every_directive_from_a_file)
+{
+    static const struct { const char *name, *value, *want; } rows[] = {
+        { "Listen", "127.0.0.1:81 proxy", "127.0.0.1:81 proxy" },
+        { "DocumentRoot", "\"/srv/my files\"", "/srv/my files" },
+        { "SpoolDirectory", "/var/tmp", "/var/tmp" },
+        { "ServerField", "me", "me" }, { "ServerField", "\"\"", "" },
+        { "ServerTokens", "Prod", "eventmpm" },
+        { "ServerTokens", "min", "eventmpm/" EMPM_VERSION },
+        { "ServerTokens", "Full", "eventmpm/" EMPM_VERSION " (Unix)" },
+        { "ServerName", "www.example.com", "www.example.com" },
+        { "ServerRoot", "/etc/eventmpm", "/etc/eventmpm" },
+        { "Strict", "On", "1" }, { "PidFile", "run/a.pid", "run/a.pid" },
+        { "User", "www-data", "www-data" }, { "Group", "#33", "#33" },
+        { "ChrootDir", "/srv", "/srv" },
+        { "CoreDumpDirectory", "/var/crash", "/var/crash" },
+        { "GracefulStopSignal", "none", "0" },
+        { "ErrorLog", "syslog:local1", "syslog:local1" },
+        { "LogFormat", "\"%h %t\" short", "\"%h %t\" short" },
+        { "CustomLog", "logs/a.log common", "logs/a.log common" },
+        { "ExtendedStatus", "Off", "0" },
+        { "RemoteIPHeader", "X-Real-IP", "X-Real-IP" },
+        { "RemoteIPTrustedProxy", "10.0.0.0/8 ::1", "10.0.0.0/8 ::1" },
+        { "MaxConnectionsPerPeer", "20", "20" },
+        { "SharedStoreSize", "1048576", "1048576" },
+        { "Processes", "0", "0" }, { "StartServers", "2", "2" },
+        { "ServerLimit", "8", "8" }, { "ThreadsPerChild", "10", "10" },
+        { "ThreadLimit", "80", "80" }, { "MaxRequestWorkers", "70", "70" },
+        { "MaxClients", "70", "70" }, { "MinSpareThreads", "5", "5" },
+        { "MaxSpareThreads", "500", "500" },
+        { "MaxConnectionsPerChild", "9", "9" },
+        { "MaxRequestsPerChild", "9", "9" },
+        { "AsyncRequestWorkerFactor", "1.5", "1.5" },
+        { "MaxOpenConnections", "1000", "1000" },
+        { "ThreadStackSize", "262144", "262144" },
+        { "ListenBacklog", "100", "100" }, { "SendBufferSize", "4096", "4096" },
+        { "ReceiveBufferSize", "4096", "4096" },
+        { "MaxMemFree", "100", "102400" },           /* KB, as Apache has it */
+        { "MaxMemFree", "0", "0" }, { "OpenFileCache", "10", "10" },
+        { "Timeout", "5", "5000" }, { "Timeout", "100ms", "100" },
+        { "Timeout", "7s", "7000" }, { "Timeout", "2mi", "120000" },
+        { "Timeout", "1min", "60000" }, { "Timeout", "1h", "3600000" },
+        { "Timeout", "2147483", "2147483000" },
+        { "KeepAlive", "off", "0" }, { "KeepAliveTimeout", "100ms", "100" },
+        { "MaxKeepAliveRequests", "0", "0" },
+        { "RequestReadTimeout", "header=7", "7000" },
+        { "LingerTimeout", "3", "3000" }, { "LingerTimeoutShort", "3", "3000" },
+        { "GracefulShutdownTimeout", "3", "3000" },
+        { "GracefulShutdownDelay", "3", "3000" },
+        { "GracefulRestartTimeout", "0", "0" }, { "StartTimeout", "3", "3000" },
+        { "WatchdogInterval", "0", "0" }, { "StuckWorkerTimeout", "30", "30000" },
+        { "StopTimeout", "3", "3000" }, { "LimitRequestLine", "16", "16" },
+        { "LimitRequestFieldSize", "16", "16" },
+        { "LimitRequestFields", "1", "1" },
+        { "LimitRequestHead", "16384", "16384" },
+        { "LimitRequestBody", "0", "0" }, { "LimitBodyInMemory", "1", "1" },
+        { "MaxBodyMemory", "1", "1" },
+        { "MaxSpoolBytes", "9223372036854775807", "9223372036854775807" },
+        { "LimitResponseSpool", "1", "1" }, { "LimitLingerBytes", "1", "1" },
+        { "LogLevel", "debug", "7" }, { "LogLevel", "trace3 core:info", "7" },
+        { "LogLevel", "error", "3" }
+    };
+    empm_config cfg;
+    str all;
+    uint64_t lists = 0;
+    size_t i, k;
+
+    memset(&all, 0, sizeof all);
+    for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char line[200];
+        snprintf(line, sizeof line, "  %s\t%s \r\n", rows[i].name,
+                 rows[i].value);
+        str_addf(&all, "%s", line);
+        context("%s %s", rows[i].name, rows[i].value);
+        cfg = empm_defaults();
+        CHECK_INT(conf_load(&cfg, line), EMPM_OK);
+        CHECK_STR(conf_value(&cfg, rows[i].name), rows[i].want);
+        empm_config_free(&cfg);
+        cfg = empm_defaults();      /* and from the program */
+        CHECK_INT(empm_set(&cfg, rows[i].name, rows[i].value, NULL, 0), EMPM_OK);
+        CHECK_STR(conf_value(&cfg, rows[i].name), rows[i].want);
+        empm_config_free(&cfg);
+    }
+    no_context();
+    cfg = empm_defaults();
+    CHECK_INT(conf_load(&cfg, all.p), EMPM_OK);
+    CHECK_STR(cfg.remote_ip_header, "X-Real-IP");
+    empm_config_free(&cfg);
+    str_free(&all);
+    for (k = 0; k < EMPM__COUNT(empm__directives); k++) {
+        const empm__directive *d = &empm__directives[k];
+        for (i = 0; i < sizeof rows / sizeof rows[0]; i++)
+            if (strcmp(rows[i].name, d->name) == 0)
+                break;
+        if (i == sizeof rows / sizeof rows[0])
+            fail(__FILE__, __LINE__, "%s has no row here", d->name);
+        if (d->kind == EMPM__KIND_LIST) {           /* a bit for each list */
+            CHECK((lists >> k % 64 & 1) == 0);
+            lists |= UINT64_C(1) << k % 64;
+        }
+    }
+    cfg = empm_defaults();
+    CHECK_INT(conf_load(&cfg, "StuckWorkerTimeout 30 replace\n"
+                              "RequestReadTimeout handshake=5 HEADER=20-40,"
+                              "minrate=500\nRequestReadTimeout body=10,"
+                              "minrate=400"), EMPM_OK);
+    CHECK_INT(cfg.stuck_worker_replace, 1);
+    CHECK_INT(cfg.header_timeout_max_ms, 40000);
+    CHECK_INT(cfg.body_timeout_ms, 10000);
+    CHECK_INT(cfg.body_min_rate, 400);
+    CHECK_INT(conf_load(&cfg, "StuckWorkerTimeout 30"), EMPM_OK);
+    CHECK_INT(cfg.stuck_worker_replace, 0);
+    empm_config_free(&cfg);
+    str_free(&g_heard);
+}
+
+/* Whatever is wrong is said once, with file, line and name. */
+TEST(config, bad_values_of_every_directive)
+{
+    static const struct { enum empm__kind kind; const char *value; } rows[] = {
+        { EMPM__KIND_INT, "x" }, { EMPM__KIND_INT, "" }, { EMPM__KIND_INT, "1 2" },
+        { EMPM__KIND_INT, "1.5" }, { EMPM__KIND_INT, "-" },
+        { EMPM__KIND_INT, "2147483648" }, { EMPM__KIND_INT, "-2147483649" },
+        { EMPM__KIND_INT, "99999999999999999999" },
+        { EMPM__KIND_INT, "-99999999999999999999" }, { EMPM__KIND_INT, "\"1" },
+        { EMPM__KIND_MS, "soon" }, { EMPM__KIND_MS, "-1" }, { EMPM__KIND_MS, "" },
+        { EMPM__KIND_MS, "ms" }, { EMPM__KIND_MS, "2147484" },
+        { EMPM__KIND_MS, "5 s" }, { EMPM__KIND_MS, "1.5" },
+        { EMPM__KIND_STUCK, "30 perhaps" }, { EMPM__KIND_STUCK, "x" },
+        { EMPM__KIND_STUCK, "30 replace it" }, { EMPM__KIND_STUCK, "" },
+        { EMPM__KIND_I64, "9223372036854775808" }, { EMPM__KIND_I64, "-1" },
+        { EMPM__KIND_I64, "1k" }, { EMPM__KIND_I64, "" },
+        { EMPM__KIND_KB, "9223372036854775807" }, { EMPM__KIND_KB, "-1" },
+        { EMPM__KIND_KB, "2M" }, { EMPM__KIND_BOOL, "maybe" },
+        { EMPM__KIND_BOOL, "1" }, { EMPM__KIND_BOOL, "" },
+        { EMPM__KIND_BOOL, "On Off" }, { EMPM__KIND_REAL, "2x" },
+        { EMPM__KIND_REAL, "0" }, { EMPM__KIND_REAL, "-1" },
+        { EMPM__KIND_REAL, "nan" }, { EMPM__KIND_REAL, "inf" },
+        { EMPM__KIND_REAL, "" }, { EMPM__KIND_TEXT, "two words" },
+        { EMPM__KIND_TEXT, "\"never closed" }, { EMPM__KIND_TEXT, "'nor this\"" },
+        { EMPM__KIND_TEXT, "\"closed\" and more" },
+        { EMPM__KIND_TOKENS, "Everything" }, { EMPM__KIND_TOKENS, "" },
+        { EMPM__KIND_LIST, "" }, { EMPM__KIND_LEVEL, "loud" },
+        { EMPM__KIND_LEVEL, "" }, { EMPM__KIND_SIGNAL, "KILL" },
+        { EMPM__KIND_SIGNAL, "-3" }, { EMPM__KIND_SIGNAL, "99" },
+        { EMPM__KIND_READ, "" }, { EMPM__KIND_READ, "tail=1" },
+        { EMPM__KIND_READ, "header=" }, { EMPM__KIND_READ, "header=20-10" },
+        { EMPM__KIND_READ, "header=10-20" },
+        { EMPM__KIND_READ, "header=10-10,MinRate=1" },
+        { EMPM__KIND_READ, "header=10,MinRate=0" },
+        { EMPM__KIND_READ, "header=10,MinRate=x" },
+        { EMPM__KIND_READ, "header=10,Rate=1" },
+        { EMPM__KIND_READ, "header=10 body" }
+    };
+    size_t i, k;
+    char where[500], path[400];
+
+    snprintf(where, sizeof where, "EMPM5123: %s:3: ",
+             tmp_path(path, sizeof path, "x.conf"));
+    for (k = 0; k < EMPM__COUNT(empm__directives); k++) {
+        const empm__directive *d = &empm__directives[k];
+        int tried = 0;
+        for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+            empm_config cfg = empm_defaults();
+            char text[300], was[64];
+            if (rows[i].kind != d->kind)
+                continue;
+            tried++;
+            context("%s %s", d->name, rows[i].value);
+            snprintf(was, sizeof was, "%s", conf_value(&cfg, d->name));
+            snprintf(text, sizeof text, "# comment\n\n%s %s\nTimeout 7\n",
+                     d->name, rows[i].value);
+            CHECK_INT(conf_load(&cfg, text), EMPM_EINVAL);
+            CHECK_INT(heard(EMPM_LOG_ERROR, 5123), 1);
+            CHECK_INT(heard(EMPM_LOG_ERROR, 0), 1);
+            CHECK(strstr(g_heard.p, where) != NULL);
+            CHECK(strstr(g_heard.p, d->name) != NULL);
+            if (d->kind != EMPM__KIND_READ && strcmp(d->name, "Timeout") != 0)
+                CHECK_STR(conf_value(&cfg, d->name), was);
+            CHECK_INT(cfg.timeout_ms, 7000);        /* it goes on to the end */
+            empm_config_free(&cfg);
+        }
+        if (tried == 0)
+            fail(__FILE__, __LINE__, "no bad value for %s", d->name);
+    }
+    no_context();
+    str_free(&g_heard);
+}
+
+/* Debian's mpm_event.conf, and all that httpd's core, event MPM, mod_reqtimeout
+ * and mod_status know of what the manual of this kit covers. */
+TEST(config, files_of_apaches_load)
+{
+    static const char debian[] =
+        "# event MPM\n# StartServers: initial number of server processes\n"
+        "<IfModule mpm_event_module>\n\tStartServers\t\t 2\n"
+        "\tMinSpareThreads\t\t 25\n\tMaxSpareThreads\t\t 75\n"
+        "\tThreadLimit\t\t 64\n\tThreadsPerChild\t\t 25\n"
+        "\tMaxRequestWorkers\t  150\n\tMaxConnectionsPerChild   0\n"
+        "</IfModule>\n\n# vim: syntax=apache ts=4 sw=4 sts=4 sr noet\n";
+    static const char *const core[] = {
+        "StartServers 3", "ServerLimit 16", "ThreadLimit 64",
+        "ThreadsPerChild 25", "MaxRequestWorkers 400", "MinSpareThreads 75",
+        "MaxSpareThreads 250", "AsyncRequestWorkerFactor 2",
+        "MaxConnectionsPerChild 0", "GracefulShutdownTimeout 0",
+        "ListenBacklog 511", "SendBufferSize 0", "ReceiveBufferSize 0",
+        "ThreadStackSize 0", "MaxMemFree 2048", "PidFile logs/httpd.pid",
+        "CoreDumpDirectory /tmp", "User www-data", "Group www-data",
+        "ChrootDir /srv", "Timeout 60", "KeepAlive On", "KeepAliveTimeout 5",
+        "MaxKeepAliveRequests 100", "LimitRequestLine 8190",
+        "LimitRequestFieldSize 8190", "LimitRequestFields 100",
+        "LimitRequestBody 1073741824", "ServerTokens OS", "Listen 80",
+        "ExtendedStatus On", "ErrorLog ${APACHE_LOG_DIR}/error.log",
+        "LogLevel warn", "ServerName localhost", "ServerRoot \"/etc/apache2\"",
+        "DocumentRoot /var/www",
+        "RequestReadTimeout handshake=0 header=20-40,MinRate=500 "
+        "body=20,MinRate=500",
+        NULL,                       /* from here on without a meaning */
+        "ListenCoresBucketsRatio 0", "ScoreBoardFile logs/apache_runtime",
+        "EnableExceptionHook Off", "AcceptErrorsNonFatal Off",
+        "AsyncFilter request", "LimitInternalRecursion 10",
+        "FlushMaxThreshold 65535", "FlushMaxPipelined 4", "EnableSendfile Off",
+        "EnableMMAP On", "MaxRanges 200", "TraceEnable off",
+        "ServerSignature Off", "AcceptFilter http none",
+        "Mutex file:/var/lock default", "HostnameLookups Off",
+        "ServerAdmin webmaster@localhost", "UseCanonicalName Off",
+        "LoadModule mpm_event_module modules/mod_mpm_event.so"
+    };
+    static const char installed[] = "/etc/apache2/mods-available/mpm_event.conf";
+    empm_config cfg = empm_defaults();
+    empm__report rep;
+    size_t i;
+    int ours = 1;
+
+    CHECK_INT(conf_load(&cfg, debian), EMPM_OK);
+    CHECK_STR(g_heard.p, "\n");
+    CHECK_INT(cfg.start_servers, 2);
+    CHECK_INT(cfg.min_spare_threads, 25);
+    CHECK_INT(cfg.max_spare_threads, 75);
+    CHECK_INT(cfg.max_request_workers, 150);
+    cfg.routes = routes;
+    cfg.strict = 1;                 /* nothing in it needs a correction */
+    CHECK_INT(empm_check(&cfg, NULL, NULL), 0);
+    empm_config_free(&cfg);
+    setenv("APACHE_LOG_DIR", "/var/log/apache2", 1);
+    for (i = 0; i < sizeof core / sizeof core[0]; i++) {
+        if (core[i] == NULL) {
+            ours = 0;
+            continue;
+        }
+        context("%s", core[i]);
+        cfg = empm_defaults();
+        CHECK_INT(conf_load(&cfg, core[i]), EMPM_OK);
+        CHECK_INT(heard(EMPM_LOG_INFO, 5121), !ours);
+        CHECK_INT(heard(EMPM_LOG_WARN, 0), 0);
+        empm_config_free(&cfg);
+    }
+    no_context();
+    unsetenv("APACHE_LOG_DIR");
+    if (access(installed, R_OK) == 0) {
+        cfg = empm_defaults();
+        rep = hearing();
+        empm__config_load(&cfg, installed, &rep);
+        CHECK_INT(rep.result, EMPM_OK);
+        CHECK_STR(g_heard.p, "\n");
+        CHECK(cfg.max_request_workers != 400);
+        empm_config_free(&cfg);
+    }
+    str_free(&g_heard);
+}
+
+/* The syntax: what is set, how many errors there are, and the first one's line. */
+TEST(config, grammar_of_files)
+{
+    static const struct {
+        const char *text, *name;    /* ServerName afterwards, NULL: not set */
+        int errors, code, line;
+    } rows[] = {
+        { "", NULL, 0, 0, 0 }, { "\n\n  \n\t\n", NULL, 0, 0, 0 },
+        { "ServerName a", "a", 0, 0, 0 }, { "ServerName a\n", "a", 0, 0, 0 },
+        { "servername a", "a", 0, 0, 0 }, { "\t ServerName \t a \t ", "a", 0, 0, 0 },
+        { "ServerName a\r\n", "a", 0, 0, 0 }, { "ServerName a\r", "a", 0, 0, 0 },
+        { "# ServerName a\n", NULL, 0, 0, 0 },
+        { "  # ServerName a\n", NULL, 0, 0, 0 },
+        { "# ${UNSET_FOR_SURE}\nServerName b", "b", 0, 0, 0 },
+        { "# goes on \\\nServerName a\nServerName b", "b", 0, 0, 0 },
+        { "ServerName a # b", NULL, 1, 5123, 1 },
+        { "ServerName a#b", "a#b", 0, 0, 0 },
+        { "Server\\\nName \\\r\n  a\n", "a", 0, 0, 0 },
+        { "ServerName a\\", "a", 0, 0, 0 }, { "ServerName a\\\n", "a", 0, 0, 0 },
+        { "ServerName \\\na\nFoo 1", "a", 1, 5122, 3 },
+        { "ServerName a\\\nb\n", "ab", 0, 0, 0 }, { "\\", NULL, 0, 0, 0 },
+        { "\\\n\\\n\\", NULL, 0, 0, 0 }, { "\\\n\nFoo", NULL, 1, 5122, 3 },
+        { "ServerName \"a b\"", "a b", 0, 0, 0 },
+        { "ServerName 'a b'", "a b", 0, 0, 0 },
+        { "ServerName \"a 'b\"", "a 'b", 0, 0, 0 },
+        { "ServerName \"a \\\"b\\\" \\\\ \\n\"", "a \"b\" \\ \\n", 0, 0, 0 },
+        { "ServerName 'it\\'s'", "it's", 0, 0, 0 },
+        { "ServerName a\"b", "a\"b", 0, 0, 0 },
+        { "ServerName \"\"", "", 0, 0, 0 }, { "ServerName", "", 0, 0, 0 },
+        { "ServerName \"a", NULL, 1, 5123, 1 },
+        { "ServerName \"a\\\"", NULL, 1, 5123, 1 },
+        { "Foo\nBar 2\n", NULL, 2, 5122, 1 }, { "\n\nFoo 1", NULL, 1, 5122, 3 },
+        { "${EMPM_T} a", "a", 0, 0, 0 },
+        { "ServerName ${EMPM_V}", "v w", 1, 5123, 1 },
+        { "ServerName \"${EMPM_V}\"", "v w", 0, 0, 0 },
+        { "ServerName x${EMPM_T}y${EMPM_T}", "xServerNameyServerName", 0, 0, 0 },
+        { "ServerName ${UNSET_FOR_SURE}", "${UNSET_FOR_SURE}", 0, 111, 1 },
+        { "ServerName ${EMPM_T", "${EMPM_T", 0, 0, 0 },
+        { "ServerName $EMPM_T", "$EMPM_T", 0, 0, 0 },
+        { "ServerName ${}", "${}", 0, 111, 1 }, { "${EMPM_E}", NULL, 0, 0, 0 },
+        { "${EMPM_E} ServerName a", "a", 0, 0, 0 },
+        { "<IfModule mpm_event_module>\nServerName a\n</IfModule>", "a", 0, 0, 0 },
+        { "<IfModule event.c>\nServerName a\n</IfModule>", "a", 0, 0, 0 },
+        { "<ifmodule mod_reqtimeout.c >\nServerName a\n</ifmodule>", "a", 0, 0, 0 },
+        { "<IfModule ssl_module>\nServerName a\nFoo\n<Bar>\n${UNSET_FOR_SURE}\n"
+          "</IfModule>\nFoo", NULL, 1, 5122, 7 },
+        { "<IfModule !ssl_module>\nServerName a\n</IfModule>", "a", 0, 0, 0 },
+        { "<IfModule !mpm_event_module>\nServerName a\n</IfModule>", NULL, 0, 0,
+          0 },
+        { "<IfModule ssl_module>\n<IfModule core.c>\nServerName a\n</IfModule>\n"
+          "ServerName b\n</IfModule>", NULL, 0, 0, 0 },
+        { "<IfModule ssl_module>\n<IfModule ssl_module>\n</IfModule>\n"
+          "ServerName b\n</IfModule>", NULL, 0, 0, 0 },
+        { "<IfModule core.c>\n<IfModule ssl_module>\nServerName a\n</IfModule>\n"
+          "ServerName b\n</IfModule>", "b", 0, 0, 0 },
+        { "<IfModule core.c>\nServerName a\n", "a", 1, 5125, 2 },
+        { "<IfModule ssl_module>\nServerName a", NULL, 1, 5125, 2 },
+        { "ServerName a\n</IfModule>\nServerName b", "b", 1, 5125, 2 },
+        { "<IfModule core.c\nServerName a", "a", 1, 5125, 1 },
+        { "<IfModule>\nServerName a\n", "a", 1, 5125, 1 },
+        { "<Directory /srv>\nServerName a\n</Directory>", "a", 2, 5125, 1 },
+        { "<", NULL, 1, 5125, 1 }, { "Include", NULL, 1, 5120, 1 },
+        { "Include a b", NULL, 1, 5120, 1 },
+        { "\nInclude /no/such/file", NULL, 1, 5120, 2 },
+        { "IncludeOptional /no/such/file\nServerName a", "a", 0, 0, 0 },
+        { "IncludeOptional /no/such/*.conf\nServerName a", "a", 0, 0, 0 },
+        { "Include /no/such/*.conf\nServerName a", "a", 1, 5120, 1 }
+    };
+    size_t i;
+
+    setenv("EMPM_T", "ServerName", 1);
+    setenv("EMPM_V", "v w", 1);
+    setenv("EMPM_E", "", 1);
+    unsetenv("UNSET_FOR_SURE");
+    for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        empm_config cfg = empm_defaults();
+        const char *p;
+        int line = 0;
+        context("%s", rows[i].text);
+        CHECK_INT(conf_load(&cfg, rows[i].text),
+                  rows[i].errors ? EMPM_EINVAL : EMPM_OK);
+        CHECK_INT(heard(EMPM_LOG_ERROR, 0), rows[i].errors);
+        if (rows[i].code != 0) {
+            CHECK_INT(heard(rows[i].errors ? EMPM_LOG_ERROR : EMPM_LOG_WARN,
+                            rows[i].code), rows[i].errors ? rows[i].errors : 1);
+            p = strstr(g_heard.p, "x.conf:");
+            if (p != NULL)
+                line = (int)strtol(p + 7, NULL, 10);
+            CHECK_INT(line, rows[i].line);
+        }
+        if (rows[i].code == 0)
+            CHECK_STR(g_heard.p, "\n");
+        if (rows[i].errors == 0 || rows[i].code != 5123) {
+            if (rows[i].name == NULL)
+                CHECK(cfg.server_name == NULL);
+            else
+                CHECK_STR(cfg.server_name, rows[i].name);
+        }
+        empm_config_free(&cfg);
+    }
+    no_context();
+    unsetenv("EMPM_T");
+    unsetenv("EMPM_V");
+    unsetenv("EMPM_E");
+    str_free(&g_heard);
+}
+
+/* Nothing is cut in silence: not a line, not a value, not at a NUL. */
+TEST(config, lengths_and_nul_bytes)
+{
+    static const char *const nuls[] = { "Timeout 7\nTimeout 9@\n", "@",
+                                        "Timeout 9@", "@\nTimeout 9",
+                                        "Timeout 7\nTimeout 9 \\\n@\n" };
+    empm_config cfg;
+    str s;
+    int n;
+    size_t i;
+
+    memset(&s, 0, sizeof s);
+    for (n = EMPM__CONFIG_LINE - 2; n <= EMPM__CONFIG_LINE; n++) {
+        int way;                    /* in one line; in several; by a variable */
+        for (way = 0; way < 3; way++) {
+            const int fits = n < EMPM__CONFIG_LINE;
+            context("%d bytes, way %d", n, way);
+            str_free(&s);
+            str_addf(&s, way == 2 ? "Listen a${EMPM_L}" : "Listen a");
+            if (way == 2) {
+                str value;
+                memset(&value, 0, sizeof value);
+                str_fill(&value, 'b', (size_t)n - 8);
+                setenv("EMPM_L", value.p, 1);
+                str_free(&value);
+            } else {
+                str_fill(&s, 'b', (size_t)n / 2 - 8);
+                str_addf(&s, way == 1 ? "\\\n" : "");
+                str_fill(&s, 'b', (size_t)(n - n / 2));
+            }
+            str_addf(&s, "\nTimeout 9\n");
+            cfg = empm_defaults();
+            CHECK_INT(conf_load(&cfg, s.p), fits ? EMPM_OK : EMPM_EINVAL);
+            CHECK_INT(heard(EMPM_LOG_ERROR, 5124), !fits);
+            CHECK(fits || strstr(g_heard.p, way == 1 ? "x.conf:2:"
+                                                     : "x.conf:1:") != NULL);
+            if (fits)
+                CHECK_INT(strlen(cfg.listen[0]), n - 7);
+            empm_config_free(&cfg);
+        }
+    }
+    unsetenv("EMPM_L");
+    for (n = 1022; n <= 1025; n++) {        /* a word of up to 1023 bytes */
+        context("a value of %d bytes", n);
+        str_free(&s);
+        str_addf(&s, "ServerName ");
+        str_fill(&s, 'b', (size_t)n);
+        cfg = empm_defaults();
+        CHECK_INT(conf_load(&cfg, s.p), n < 1024 ? EMPM_OK : EMPM_EINVAL);
+        if (n < 1024)
+            CHECK_INT(strlen(cfg.server_name), n);
+        empm_config_free(&cfg);
+    }
+    for (i = 0; i < sizeof nuls / sizeof nuls[0]; i++) {
+        char *at;
+        context("NUL %d", (int)i);
+        str_free(&s);
+        str_addf(&s, "%s", nuls[i]);
+        for (at = s.p; (at = strchr(at, '@')) != NULL; )
+            *at = '\0';
+        cfg = empm_defaults();
+        CHECK_INT(conf_load_n(&cfg, s.p, s.n), EMPM_EINVAL);
+        CHECK_INT(heard(EMPM_LOG_ERROR, 5124), 1);
+        CHECK(cfg.timeout_ms != 9000);
+        empm_config_free(&cfg);
+    }
+    no_context();
+    str_free(&s);
+    str_free(&g_heard);
+}
+
+TEST(config, includes)
+{
+    char path[400], text[1000];
+    empm_config cfg = empm_defaults();
+    empm__report rep;
+    int i;
+
+    mkdir(tmp_path(path, sizeof path, "d"), 0700);
+    mkdir(tmp_path(path, sizeof path, "d/sub"), 0700);
+    mkdir(tmp_path(path, sizeof path, "empty"), 0700);
+    CHECK_INT(conf_write("d/20-b.conf", "ServerName b\nListen 2\n", 22), 0);
+    CHECK_INT(conf_write("d/10-a.conf", "ServerName a\nListen 1", 21), 0);
+    CHECK_INT(conf_write("d/30-c.txt", "ServerName c\nListen 3\n", 22), 0);
+    CHECK_INT(conf_write("bad.conf", "\n\nNope 1\n", 9), 0);
+
+    /* a file, a pattern, a folder: by name, and each list adds up */
+    snprintf(text, sizeof text, "Include %s/d/30-c.txt\n", g_tmp);
+    CHECK_INT(conf_load(&cfg, text), EMPM_OK);
+    CHECK_STR(cfg.server_name, "c");
+    CHECK_STR(cfg.listen[0], "3");
+    snprintf(text, sizeof text, "Listen 0\nInclude \"%s/d/*.conf\"\n", g_tmp);
+    CHECK_INT(conf_load(&cfg, text), EMPM_OK);
+    CHECK_STR(cfg.server_name, "b");
+    CHECK_STR(cfg.listen[0], "0");
+    CHECK_STR(cfg.listen[1], "1");
+    CHECK_STR(cfg.listen[2], "2");
+    CHECK(cfg.listen[3] == NULL);
+    snprintf(text, sizeof text, "IncludeOptional %s/d\nListen 4", g_tmp);
+    CHECK_INT(conf_load(&cfg, text), EMPM_OK);
+    CHECK_STR(cfg.server_name, "c");
+    CHECK_STR(cfg.listen[2], "3");
+    CHECK_STR(cfg.listen[3], "4");
+    CHECK(cfg.listen[4] == NULL);
+    snprintf(text, sizeof text, "Include %s/empty\n", g_tmp);
+    CHECK_INT(conf_load(&cfg, text), EMPM_OK);
+
+    /* relative to ServerRoot; both files tell their own place */
+    snprintf(text, sizeof text, "ServerRoot %s\nInclude d/10-a.conf\n"
+             "Include bad.conf\nNope 2\n", g_tmp);
+    CHECK_INT(conf_load(&cfg, text), EMPM_EINVAL);
+    CHECK_STR(cfg.server_name, "a");
+    CHECK_STR(empm__path_of(&cfg, "/a/b", path, sizeof path), "/a/b");
+    CHECK_STR(empm__path_of(&cfg, ".", path, sizeof path), ".");
+    CHECK(strncmp(empm__path_of(&cfg, "a/b", path, sizeof path), g_tmp,
+                  strlen(g_tmp)) == 0);
+    CHECK_INT(heard(EMPM_LOG_ERROR, 5122), 2);
+    CHECK(strstr(g_heard.p, "/bad.conf:3: ") != NULL);
+    CHECK(strstr(g_heard.p, "/x.conf:4: ") != NULL);
+
+    /* a file in itself, by each of its two doors: one error, at once */
+    snprintf(text, sizeof text, "Include %s/x.conf\nIncludeOptional %s/x.*\n",
+             g_tmp, g_tmp);
+    CHECK_INT(conf_load(&cfg, text), EMPM_EINVAL);
+    CHECK_INT(heard(EMPM_LOG_ERROR, 0), 1);
+    CHECK_INT(heard(EMPM_LOG_ERROR, 5120), 1);
+
+    /* so deep it may be, and no deeper */
+    for (i = 1; i <= EMPM__CONFIG_DEPTH + 1; i++) {
+        char name[32];
+        int n = snprintf(text, sizeof text, "Include %s/deep%d\n", g_tmp, i + 1);
+        snprintf(name, sizeof name, "deep%d", i);
+        CHECK_INT(conf_write(name, i == EMPM__CONFIG_DEPTH + 1 ? "Timeout 9"
+                                                               : text,
+                             i == EMPM__CONFIG_DEPTH + 1 ? 9 : (size_t)n), 0);
+    }
+    rep = hearing();
+    empm__config_load(&cfg, tmp_path(path, sizeof path, "deep2"), &rep);
+    CHECK_INT(rep.result, EMPM_OK);
+    CHECK_INT(cfg.timeout_ms, 9000);
+    rep = hearing();
+    empm__config_load(&cfg, tmp_path(path, sizeof path, "deep1"), &rep);
+    CHECK_INT(rep.result, EMPM_EINVAL);
+    CHECK_INT(heard(EMPM_LOG_ERROR, 5120), 1);
+
+    rep = hearing();                /* no file, and what is none */
+    empm__config_load(&cfg, "/no/such/file", &rep);
+    CHECK_INT(rep.result, EMPM_EINVAL);
+    CHECK(strstr(g_heard.p, "EMPM5120: /no/such/file: No such file") != NULL);
+    rep = hearing();
+    empm__config_load(&cfg, g_tmp, &rep);
+    CHECK_INT(rep.result, EMPM_EINVAL);
+    {
+        char err[100];
+        CHECK_INT(empm_load(&cfg, "/no/such/file", err, sizeof err), EMPM_EINVAL);
+        CHECK(strstr(err, "/no/such/file") != NULL);
+        CHECK_INT(empm_load(&cfg, tmp_path(path, sizeof path, "bad.conf"), err,
+                            sizeof err), EMPM_EINVAL);
+        CHECK(strstr(err, "bad.conf:3: ") != NULL);
+        CHECK_INT(empm_load(&cfg, path, NULL, 0), EMPM_EINVAL);
+    }
+    empm_config_free(&cfg);
+    str_free(&g_heard);
+}
+
+/* Defaults < program < file < command line; lists begin anew in each. */
+TEST(config, precedence)
+{
+    static const char file[] = "Timeout 20\nKeepAliveTimeout 20\nListen 21\n"
+                               "Listen 22\nDocumentRoot /file\n";
+    static const struct {
+        const char *args[8];
+        int timeout, keep;
+        const char *listen, *root;
+    } rows[] = {
+        { { "prog" }, 10, 10, "11 12", "/program" },
+        { { "prog", "-f", "FILE" }, 20, 20, "21 22", "/file" },
+        { { "prog", "-c", "Timeout 30" }, 30, 10, "11 12", "/program" },
+        { { "prog", "-c", "Timeout 30", "-f", "FILE" }, 30, 20, "21 22", "/file" },
+        { { "prog", "-c", "Listen 31", "-f", "FILE", "-p", "32" }, 20, 20,
+          "31 32", "/file" },
+        { { "prog", "-p", "31", "/dir" }, 10, 10, "31", "/dir" },
+        { { "prog", "-f", "FILE", "-a", "41", "/dir" }, 20, 20, "21 22 41 admin",
+          "/dir" },
+        { { "prog", "-c", "ServerRoot /usr", "/tmp/../dev" }, 10, 10, "11 12",
+          "/dev" },
+        { { "prog", "-c", "ServerRoot /usr", "/no/such" }, 10, 10, "11 12",
+          "/no/such" },
+        { { "prog", "-a", "41", "-p", "31" }, 10, 10, "31 41 admin", "/program" }
+    };
+    char path[400];
+    size_t i;
+
+    CHECK_INT(conf_write("x.conf", file, sizeof file - 1), 0);
+    tmp_path(path, sizeof path, "x.conf");
+    for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        empm_config base = empm_defaults(), *cfg;
+        empm__source from;
+        empm__report rep = hearing();
+        char *argv[9];
+        char list[100] = "";
+        int n, k;
+        for (n = 0; n < 8 && rows[i].args[n] != NULL; n++)
+            argv[n] = strdup(strcmp(rows[i].args[n], "FILE") == 0
+                                 ? path : rows[i].args[n]);
+        argv[n] = NULL;
+        context("row %d", (int)i);
+        base.timeout_ms = base.keep_alive_timeout_ms = 10000;
+        base.listen[0] = "11";
+        base.listen[1] = "12";
+        base.document_root = "/program";
+        memset(&from, 0, sizeof from);
+        from.base = &base;
+        from.apply = empm__apply;
+        from.argc = n;
+        from.argv = argv;
+        cfg = empm__config_new(&from, &rep);
+        if (CHECK(cfg != NULL)) {
+            for (k = 0; cfg->listen[k] != NULL; k++)
+                snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s",
+                         k > 0 ? " " : "", cfg->listen[k]);
+            CHECK_INT(cfg->timeout_ms, rows[i].timeout * 1000);
+            CHECK_INT(cfg->keep_alive_timeout_ms, rows[i].keep * 1000);
+            CHECK_STR(list, rows[i].listen);
+            CHECK_STR(cfg->document_root, rows[i].root);
+            empm_config_free(cfg);
+            EMPM_FREE(cfg);
+        }
+        CHECK_STR(base.listen[0], "11");
+        while (n-- > 0)
+            free(argv[n]);
+    }
+    no_context();
+    {                               /* as many as there is room for */
+        empm_config cfg = empm_defaults();
+        str s;
+        int k;
+        memset(&s, 0, sizeof s);
+        for (k = 0; k <= EMPM_MAX_LISTEN; k++)
+            str_addf(&s, "Listen %d\n", 8000 + k);
+        CHECK_INT(conf_load(&cfg, s.p), EMPM_EINVAL);
+        CHECK_INT(heard(EMPM_LOG_ERROR, 5123), 1);
+        CHECK(strstr(g_heard.p, "x.conf:17: Listen 8016") != NULL);
+        str_free(&s);
+        empm_config_free(&cfg);
+    }
+    str_free(&g_heard);
+}
+
+TEST(config, unknown_names_and_the_nearest)
+{
+    static const char *const rows[][2] = {
+        { "KepAliveTimeout", "KeepAliveTimeout" }, { "TimeOut", "" },
+        { "Timeot", "Timeout" }, { "keepalivetimeut", "KeepAliveTimeout" },
+        { "MaxRequestWorker", "MaxRequestWorkers" }, { "Lisen", "Listen" },
+        { "ThreadPerChild", "ThreadsPerChild" }, { "Usr", "User" },
+        { "Frobnicate", NULL }, { "x", NULL }, { "Qqqqqqqqqqqqqq", NULL },
+        { "RewriteEngine", NULL }
+    };
+    size_t i;
+
+    for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        empm_config cfg = empm_defaults();
+        char text[100], want[100], err[200] = "";
+        context("%s", rows[i][0]);
+        snprintf(text, sizeof text, "%s 1", rows[i][0]);
+        conf_load(&cfg, text);
+        empm_set(&cfg, rows[i][0], "1", err, sizeof err);
+        if (rows[i][1] == NULL) {
+            CHECK_INT(heard(EMPM_LOG_ERROR, 5122), 1);
+            CHECK(strstr(g_heard.p, "perhaps") == NULL);
+            CHECK(strstr(err, "perhaps") == NULL && err[0] != '\0');
+        } else if (rows[i][1][0] == '\0') {
+            CHECK_STR(g_heard.p, "\n");
+        } else {
+            snprintf(want, sizeof want, "Invalid command '%s', perhaps '%s' is "
+                     "meant", rows[i][0], rows[i][1]);
+            CHECK(strstr(g_heard.p, want) != NULL);
+            CHECK(strstr(err, want) != NULL);
+        }
+        empm_config_free(&cfg);
+    }
+    no_context();
+    str_free(&g_heard);
+}
+
+/* Whatever a file holds: no crash, and each error says where. */
+TEST(config, mutations_of_a_good_file)
+{
+    static const char good[] =
+        "# a file\nServerRoot \"/tmp\"\nListen 127.0.0.1:0 admin\nListen 8080\n"
+        "<IfModule mpm_event_module>\n  ThreadsPerChild 10\n"
+        "  <IfModule !ssl_module>\n    MaxRequestWorkers 40\n  </IfModule>\n"
+        "</IfModule>\nRequestReadTimeout header=20-40,MinRate=500 body=20\n"
+        "LogFormat \"%h \\\"%r\\\" %>s\" mine\nKeepAliveTimeout \\\n  100ms\n"
+        "User ${EMPM_USER}\nGracefulStopSignal QUIT\nServerTokens Prod\n"
+        "AsyncRequestWorkerFactor 1.5\nStuckWorkerTimeout 30 replace\n"
+        "LogLevel info\nMaxMemFree 2048\nKeepAlive On\nGroup '#33'\n";
+    static const char spice[] = "\n\r\\\"' \t#<>/!${}=,-.0123456789aZ\0\xff";
+    uint32_t seed = 12345;
+    char path[400];
+    int round, bad = 0;
+
+    tmp_path(path, sizeof path, "x.conf");
+    setenv("EMPM_USER", "www-data", 1);
+    for (round = 0; round < 4000 && get_int(&g_failures) < 5; round++) {
+        empm_config cfg = empm_defaults();
+        char text[2 * sizeof good];
+        const char *p;
+        size_t n = sizeof good - 1;
+        int cuts = round == 0 ? 0 : 1 + round % 4;
+        memcpy(text, good, n);
+        while (cuts-- > 0 && n > 0) {
+            size_t at, len;
+            seed = seed * 1664525u + 1013904223u;
+            at = (seed >> 8) % n;
+            len = 1 + (seed >> 4) % 12;
+            if (len > n - at)
+                len = n - at;
+            switch (seed >> 30) {
+            case 0:                 /* another byte */
+                text[at] = spice[(seed >> 3) % (sizeof spice - 1)];
+                break;
+            case 1:                 /* some out */
+                memmove(text + at, text + at + len, n - at - len);
+                n -= len;
+                break;
+            case 2:                 /* some twice */
+                if (n + len > sizeof text)
+                    break;
+                memmove(text + at + len, text + at, n - at);
+                n += len;
+                break;
+            default:                /* the end off */
+                if (seed >> 28 == 15)
+                    n = at;
+            }
+        }
+        context("round %d", round);
+        bad += conf_load_n(&cfg, text, n) < 0;
+        if (round == 0)
+            CHECK_STR(g_heard.p, "\n");
+        for (p = g_heard.p; (p = strstr(p, "\n3 EMPM")) != NULL; p++) {
+            const char *at = strstr(p, "x.conf:");
+            CHECK(at != NULL && at[7] >= '1' && at[7] <= '9');
+        }
+        cfg.routes = routes;
+        if (round % 8 == 0)
+            empm_check(&cfg, NULL, NULL);
+        empm_config_free(&cfg);
+    }
+    no_context();
+    CHECK_IN(bad, 500, 3900);
+    unsetenv("EMPM_USER");
+    str_free(&g_heard);
+}
+
+TEST(config, load_survives_each_failing_allocation)
+{
+    char path[400], text[600], err[200];
+    int k, n, failed = 0;
+
+    mkdir(tmp_path(path, sizeof path, "d"), 0700);
+    CHECK_INT(conf_write("d/10-a.conf", "Listen 1\nServerName a\n", 22), 0);
+    n = snprintf(text, sizeof text, "ServerName b\nInclude %s/d/10-a.conf\n"
+                 "CustomLog a b\nUser \"#33\"\nTimeout 7\nServerTokens Prod\n",
+                 g_tmp);
+    CHECK_INT(conf_write("x.conf", text, (size_t)n), 0);
+    tmp_path(path, sizeof path, "x.conf");
+    for (k = 1; k < 100; k++) {
+        empm_config cfg = empm_defaults();
+        int r, hit;
+        context("allocation %d", k);
+        err[0] = '\0';
+        set_int(&a_fail_at, k);
+        r = empm_load(&cfg, path, err, sizeof err);
+        hit = get_int(&a_fail_at) <= 0;
+        set_int(&a_fail_at, 0);
+        CHECK_INT(r, hit ? EMPM_ENOMEM : EMPM_OK);
+        CHECK(!hit || strstr(err, "memory") != NULL);
+        failed += hit;
+        empm_config_free(&cfg);
+        CHECK_INT(get_int(&a_live), 0);
+        if (!hit)
+            break;
+    }
+    CHECK_INT(failed, 8);           /* 2 files, 6 strings */
+    for (k = 1; k < 3; k++) {
+        empm_config cfg = empm_defaults();
+        context("empm_set, allocation %d", k);
+        set_int(&a_fail_at, k);
+        CHECK_INT(empm_set(&cfg, "Listen", "1", err, sizeof err),
+                  k == 1 ? EMPM_ENOMEM : EMPM_OK);
+        set_int(&a_fail_at, 0);
+        empm_config_free(&cfg);
+    }
+    for (k = 1; k < 100; k++) {     /* the check needs memory, too */
+        empm_config cfg = empm_defaults();
+        empm__report rep = hearing();
+        int r, hit;
+        context("check, allocation %d", k);
+        cfg.routes = routes;
+        set_int(&a_fail_at, k);
+        r = empm__check(&cfg, NULL, &rep);
+        hit = get_int(&a_fail_at) <= 0;
+        set_int(&a_fail_at, 0);
+        CHECK_INT(r, hit ? EMPM_ENOMEM : EMPM_OK);
+        CHECK_INT(rep.errors > 0, hit);
+        CHECK_INT(get_int(&a_live), 0);
+        if (!hit)
+            break;
+    }
+    no_context();
+    CHECK(k > 1 && k < 100);
+    str_free(&g_heard);
 }
 
 /* ---------------------------------------------------------------------------
@@ -11405,6 +12554,52 @@ TEST(listen, ipv6_and_dual)
     }
 }
 
+/* Two Listen, one socket: IPv6 goes first, whatever the order (listen.c of
+ * httpd), and both addresses are served. */
+TEST(listen, both_wildcards_in_either_order)
+{
+    static const struct { const char *one, *two; int sockets; } rows[] = {
+        { "0.0.0.0:%d", "[::]:%d", 1 }, { "[::]:%d", "0.0.0.0:%d", 1 },
+        { "0.0.0.0:%d", "%d", 1 }, { "%d", "0.0.0.0:%d", 1 },
+        { "*:%d", "0.0.0.0:%d admin", 1 },
+        { "0.0.0.0:%d", "[::]:%d v6only", 2 },
+        { "[::]:%d v6only", "0.0.0.0:%d", 2 }
+    };
+    size_t i;
+
+    if (!have_ipv6())
+        SKIP("no IPv6 here");
+    for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        fixture f;
+        client c;
+        char text[2][64];
+        int k, port, fd = listening_socket(&port);
+        close(fd);
+        context("%s, then %s", rows[i].one, rows[i].two);
+        for (k = 0; k < 2; k++) {
+            const char *how = k == 0 ? rows[i].one : rows[i].two,
+                       *at = strstr(how, "%d");
+            snprintf(text[k], sizeof text[k], "%.*s%d%s", (int)(at - how), how,
+                     port, at + 2);
+        }
+        fx_init(&f);
+        f.cfg.listen[0] = text[0];
+        f.cfg.listen[1] = text[1];
+        if (!fx_up(&f))
+            continue;
+        CHECK_INT(f.s->nlisteners, rows[i].sockets);
+        CHECK_INT(fx_log_has(&f, "EMPM5113"), rows[i].sockets == 1);
+        if (CHECK_INT(cl_connect_port(&c, port, 0), 0))
+            check_in_step(&c);
+        cl_close(&c);
+        if (CHECK_INT(connect_6(&c, port), 0))
+            check_in_step(&c);
+        cl_close(&c);
+        fx_down(&f);
+    }
+    no_context();
+}
+
 TEST(listen, unix_socket)
 {
     fixture f;
@@ -12562,6 +13757,241 @@ TEST(process, command_line)
     s = run_main(3, bad_directive);
     CHECK(WIFEXITED(s.status) && WEXITSTATUS(s.status) != 0);
     CHECK(strstr(s.text, "Nope") != NULL);
+}
+
+/* The same for "a|b|c", with NUL between the words of argv. */
+static spoken run_words(const char *fmt, ...) EMPM__PRINTF(1, 2);
+static spoken run_words(const char *fmt, ...)
+{
+    const char *args[15];
+    char words[2000], *p = words;
+    va_list ap;
+    int n = 0;
+
+    va_start(ap, fmt);
+    vsnprintf(words, sizeof words, fmt, ap);
+    va_end(ap);
+    args[n++] = "bin/prog";
+    while (p != NULL && n < 15) {
+        args[n++] = p;
+        if ((p = strchr(p, '|')) != NULL)
+            *p++ = 0;
+    }
+    return run_main(n, args);
+}
+
+static int said(const spoken *s, const char *what)
+{
+    return strstr(s->text, what) != NULL;
+}
+
+#define CHECK_EXIT(s, want) \
+    CHECK_INT(WIFEXITED((s).status) ? WEXITSTATUS((s).status) : -1, want)
+
+TEST(process, test_of_the_settings)          /* -t */
+{
+    static const struct { const char *words; int status; const char *says; }
+    rows[] = {
+        { "-t", 0, "3 to 16 children of 25 workers" },
+        { "-t|-X", 0, "1 to 1 children of 25 workers" },
+        { "-X|-t|-c|ThreadsPerChild 2|-c|KeepAlive Off", 0,
+          "1 to 1 children of 2 workers" },
+        { "-t|-c|KeepAlive Off|-c|MaxOpenConnections 77", 0,
+          "77 connections each; Timeout 60000 ms, KeepAlive off; worst-case "
+          "memory " },
+        { "-t|-c|MaxRequestWorkers 50", 0, "2 to 2 children of 25 workers" },
+        { "-t|-c|MaxRequestWorkers 399", 0, "bin/prog: warn: EMPM0513: " },
+        { "-t|-c|Strict On|-c|MaxRequestWorkers 399", 1, "error: EMPM0513: " },
+        { "-t|-c|MaxRequestWorkers 399|-c|strict on", 1, "error: EMPM0513: " },
+        { "-t|-c|MaxClients 50", 0, "info: EMPM0521: MaxClients is deprecated" },
+        { "-t|-c|EnableMMAP Off", 0, "info: EMPM5121: EnableMMAP has no" },
+        { "-t|-c|Timeout x", 1, "EMPM5123: Timeout x: is not a time" },
+        { "-t|-c|Timeout", 1, "EMPM5123: Timeout : wants a value" },
+        { "-t|-c|", 1, "EMPM5122: Invalid command ''" },
+        { "-t|-c|KepAlive On", 1, "perhaps 'KeepAlive' is meant" },
+        { "-t|-c|Listen 127.0.0.1:x", 1, "EMPM5108: " },
+        { "-t|-p|99999", 1, "EMPM5108: " }, { "-t|-a|x", 1, "EMPM5108: " },
+        { "-t|-c|SpoolDirectory /no/such/place", 1, "EMPM5107: " },
+        { "-t|-c|User no-such-user-at-all", 1, "EMPM0543: bad user name" },
+        { "-t|-f|/no/such/file", 1, "EMPM5120: /no/such/file: No such file" },
+        { "-t|-f|FILE", 1, "x.conf:2: Invalid command 'Nope'" },
+        { "-t|a|b", 1, "-h tells" }, { "-t|-f", 1, "-h tells" },
+        { "-t|-c", 1, "-h tells" }
+    };
+    char path[400];
+    spoken s;
+    size_t i;
+
+    tmp_path(path, sizeof path, "x.conf");
+    CHECK_INT(conf_write("x.conf", "Timeout 5\nNope\nTimeout x\n", 25), 0);
+    for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        context("%s", rows[i].words);
+        if (strcmp(rows[i].words, "-t|-f|FILE") == 0)
+            s = run_words("-t|-f|%s", path);
+        else
+            s = run_words("%s", rows[i].words);
+        CHECK_EXIT(s, rows[i].status);
+        CHECK_INT(said(&s, "Syntax OK\n"), rows[i].status == 0);
+        CHECK(said(&s, rows[i].says));
+        if (strcmp(rows[i].words, "-t|-f|FILE") == 0)
+            CHECK(said(&s, "x.conf:3: Timeout x"));   /* all of them */
+    }
+    no_context();
+}
+
+/* What is ours already a reload takes over; what only overlaps, it cannot. */
+TEST(process, test_of_sockets_in_use)
+{
+    int port, i, fd = listening_socket(&port);
+    spoken s;
+    const struct { const char *listen; int overlaps; } rows[] = {
+        { "127.0.0.1:%d", 0 }, { "%d", 1 }, { "0.0.0.0:%d", 1 },
+        { "127.0.0.2:%d", 0 }, { "unix:/tmp/x.%d", 0 }
+    };
+
+    if (access("/proc/net/tcp", R_OK) != 0) {
+        close(fd);
+        SKIP("no /proc/net/tcp");
+    }
+    for (i = 0; i < 5; i++) {
+        char listen[64];
+        snprintf(listen, sizeof listen, "%.*s%d",
+                 (int)(strstr(rows[i].listen, "%d") - rows[i].listen),
+                 rows[i].listen, port);
+        context("%s", listen);
+        s = run_words("-t|-c|Listen %s", listen);
+        CHECK_EXIT(s, 0);
+        CHECK_INT(said(&s, "warn: EMPM5114: "), rows[i].overlaps);
+    }
+    no_context();
+    close(fd);
+    if (have_ipv6()) {              /* [::] serves 0.0.0.0: both can stay */
+        fixture f;
+        fx_init(&f);
+        f.cfg.listen[0] = "[::]:0";
+        if (fx_up(&f)) {
+            s = run_words("-t|-c|Listen [::]:%d|-c|Listen 0.0.0.0:%d", f.port,
+                          f.port);
+            CHECK_EXIT(s, 0);
+            CHECK(!said(&s, "EMPM5114"));
+            s = run_words("-t|-c|Listen 0.0.0.0:%d", f.port);
+            CHECK(said(&s, "EMPM5114"));
+            fx_down(&f);
+        }
+    }
+}
+
+/* A process that has the pid file as a server has it, and counts its signals in
+ * shm->rc[]. */
+static pid_t pose_as_server(const char *path)
+{
+    sigset_t all;
+    char text[32];
+    int n, fd;
+    pid_t pid;
+
+    set_int(&shm->rc[0], 0);
+    fflush(NULL);
+    pid = fork();
+    if (pid != 0) {
+        CHECK_SOON(get_int(&shm->rc[0]) == 1, 4000);
+        return pid;
+    }
+    sigfillset(&all);
+    sigprocmask(SIG_BLOCK, &all, NULL);
+    fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+    n = snprintf(text, sizeof text, "%ld\n", (long)getpid());
+    if (flock(fd, LOCK_EX) != 0 || write(fd, text, (size_t)n) != n)
+        _exit(1);
+    set_int(&shm->rc[0], 1);
+    for (;;)
+        if (sigwait(&all, &n) == 0) {
+            if (n == SIGALRM)
+                _exit(0);
+            set_int(&shm->rc[1], n);
+        }
+}
+
+TEST(process, control)                       /* -k, with httpd's words */
+{
+    static const struct { const char *word; int sig; const char *says; }
+    running[] = {
+        { "start", 0, "prog (pid %ld) already running\n" },
+        { "stop", SIGTERM, "" }, { "restart", SIGHUP, "" },
+        { "graceful", SIGUSR1, "" }, { "graceful-stop", SIGQUIT, "" },
+        { "graceful-stop|-c|GracefulStopSignal none", SIGWINCH, "" },
+        { "graceful-stop|-c|GracefulStopSignal IO", SIGIO, "" },
+        { "stop|-c|SpoolDirectory /no/such/place", SIGTERM, "" }
+    }, stopped[] = {
+        { "stop", 0, "not running\n" }, { "graceful-stop", 0, "not running\n" },
+        { "start", 1, "" },
+        { "restart", 1, "prog not running, trying to start\n" },
+        { "graceful", 1, "prog not running, trying to start\n" }
+    };
+    static const char *const refused[] = {
+        "graceful|-c|SpoolDirectory /no/such/place", "graceful|-c|Nope 1",
+        "restart|-c|Timeout x", "restart|-f|/no/such/file", "start|-c|Nope 1",
+        "graceful-stop|-c|Listen x", "stop|-c|Nope 1", "halt", "", "Stop"
+    };
+    char path[400], want[100];
+    spoken s;
+    size_t i, k;
+    int port, busy = listening_socket(&port);
+    pid_t pid;
+
+    tmp_path(path, sizeof path, "prog.pid");
+    unlink(path);
+    s = run_words("-k|stop");
+    CHECK_EXIT(s, 1);
+    CHECK(said(&s, "-k needs PidFile\n"));
+    for (k = 0; k < 2; k++) {       /* without a pid file; with a stale one */
+        snprintf(want, sizeof want, "%s", k == 0 ? "prog (no pid file) "
+                                                 : "prog (pid 4711?) ");
+        for (i = 0; i < sizeof stopped / sizeof stopped[0]; i++) {
+            context("%s, stopped %d", stopped[i].word, (int)k);
+            if (k == 1)
+                CHECK_INT(write_file(path, "4711\n", 5), 0);
+            /* to start it must fail: the port is in use */
+            s = run_words("-k|%s|-c|PidFile %s|-c|User root|-p|127.0.0.1:%d",
+                          stopped[i].word, path, port);
+            CHECK_EXIT(s, stopped[i].sig);
+            CHECK(said(&s, stopped[i].says));
+            CHECK_INT(said(&s, want), stopped[i].sig == 0);
+            CHECK_INT(said(&s, "EMPM0072"), stopped[i].sig != 0);
+        }
+    }
+    while (waitpid(-1, NULL, WNOHANG) > 0)
+        continue;                   /* those that have tried */
+    pid = pose_as_server(path);
+    for (i = 0; i < sizeof running / sizeof running[0]; i++) {
+        context("%s, running", running[i].word);
+        set_int(&shm->rc[1], 0);
+        s = run_words("-k|%s|-c|PidFile %s", running[i].word, path);
+        CHECK_EXIT(s, 0);
+        if (running[i].sig != 0)
+            CHECK_SOON(get_int(&shm->rc[1]) == running[i].sig, 2000);
+        CHECK_INT(get_int(&shm->rc[1]), running[i].sig);
+        snprintf(want, sizeof want, "prog (pid %ld) already running\n",
+                 (long)pid);
+        CHECK_INT(said(&s, want), running[i].says[0] != 0);
+    }
+    set_int(&shm->rc[1], 0);
+    for (i = 0; i < sizeof refused / sizeof refused[0]; i++) {
+        context("%s, running", refused[i]);
+        s = run_words("-k|%s|-c|PidFile %s", refused[i], path);
+        CHECK_EXIT(s, 1);
+        CHECK(s.text[0] != 0);
+    }
+    no_context();
+    s = run_words("-k|start|-t|-c|PidFile %s", path);     /* -t goes first */
+    CHECK_EXIT(s, 0);
+    CHECK(said(&s, "Syntax OK"));
+    nap(20);
+    CHECK_INT(get_int(&shm->rc[1]), 0);
+    kill(pid, SIGALRM);
+    CHECK_INT(waitpid(pid, NULL, 0), pid);
+    close(busy);
+    unlink(path);
 }
 
 /* ---------------------------------------------------------------------------
