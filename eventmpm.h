@@ -12380,17 +12380,6 @@ static void empm__heritage_name(const empm__heritage *h, int i, char *to,
         to[0] = '\0';
 }
 
-static void empm__heritage_escape(char *to, size_t n, const char *text)
-{
-    size_t k = 0;
-    for (; *text != '\0' && k + 4 < n; text++)
-        if (*text == ':' || *text == '%')
-            k += (size_t)snprintf(to + k, n - k, "%%%02X", (unsigned)*text);
-        else
-            to[k++] = *text;
-    to[k] = '\0';
-}
-
 static int empm__listen_port(int fd)
 {
     struct sockaddr_storage a;
@@ -13684,6 +13673,7 @@ typedef struct empm__parent {
     int          ready;              /* the first generation was healthy once */
     int          stopping;           /* 1 drains, 2 stops, 3 at once */
     int          restarts;           /* that stop is for an upgrade */
+    int          gave_up;            /* ... or because no child can live */
     uint64_t     delay_us;           /* GracefulShutdownDelay ends; 0: none */
     uint64_t     twice_us;           /* from here on a second stop is meant */
     /* what is under way, and when it must be over */
@@ -14337,6 +14327,18 @@ static void empm__reload_commit(empm__parent *p)
 
 /* --- upgrade -------------------------------------------------------------- */
 
+/* A listen string as the name of a socket. */
+static void empm__heritage_escape(char *to, size_t n, const char *text)
+{
+    size_t k = 0;
+    for (; *text != '\0' && k + 4 < n; text++)
+        if (*text == ':' || *text == '%')
+            k += (size_t)snprintf(to + k, n - k, "%%%02X", (unsigned)*text);
+        else
+            to[k++] = *text;
+    to[k] = '\0';
+}
+
 /* In the forked process: the sockets from descriptor 3 on, and the program. */
 static void empm__exec_new(empm__parent *p, int ready)
 {
@@ -14554,6 +14556,7 @@ static uint64_t empm__parent_chores(empm__parent *p)
         empm__log(p->now.cfg, EMPM_LOG_EMERG, 2324,
                   "no child has ever become healthy: giving up");
         p->now.quick_deaths = 0;
+        p->gave_up = 1;
         empm__parent_stop(p, '$');
     }
     if (p->change == EMPM__STARTING &&
@@ -14684,7 +14687,7 @@ static int empm__parent_run(const empm__source *source, empm_config *cfg,
         close(p.pipe[0]);
         close(p.pipe[1]);
     }
-    if (r == EMPM_OK && !p.now.ever_healthy)
+    if (r == EMPM_OK && p.gave_up)
         r = EMPM_ESYS;
     if (p.ready_fd >= 0)
         close(p.ready_fd);
