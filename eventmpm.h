@@ -73,6 +73,20 @@
  *   the program sets; ServerLimit, ThreadLimit and SharedStoreSize stay as
  *   they were at its start.
  *
+ * OPERATION  of empm_main() and empm_run(), by signal or with -k:
+ *     USR1  graceful     new children with the configuration as it is now; once
+ *                        they are healthy the old ones drain: they accept no
+ *                        more, close no idle connection, and answer with
+ *                        "Connection: close"
+ *     HUP   restart      the same, but the old ones stop
+ *     USR2               the program anew, with the listening sockets; once it
+ *                        is healthy this one drains (empm_main() only)
+ *     TERM  stop         QUIT, WINCH: graceful-stop
+ *   What fails on the way leaves the old children as they were. on_reload may
+ *   change a new configuration, or refuse it. The parent pings its children
+ *   (watchdog_interval_ms), speaks systemd's protocols (readiness, reload,
+ *   watchdog, sockets), and stays root if it was started so; children do not.
+ *
  * ROUTES  "[METHOD ]/path": literal segments, {name} for one segment, {name...}
  *   for the rest, a trailing "/" for everything below, {$} for exactly the
  *   trailing slash. The most specific pattern wins, whatever the order; two
@@ -409,8 +423,10 @@ enum { EMPM__ROUTE_END, EMPM__ROUTE_HANDLER, EMPM__ROUTE_FILES };
  *
  * Listen strings: "8080" (all addresses), "127.0.0.1:8080", "[::1]:8080",
  * "localhost:0" (0: any free port, empm_port() tells), "unix:/run/a.sock
- * mode=660", "fd:3" (an inherited listening socket). "v6only" may follow; and
- * "proxy": each connection begins with a PROXY header, version 1 or 2. */
+ * mode=660", "fd:3" (an inherited listening socket), "systemd:web" (those that
+ * the service manager passes under that name). "v6only" may follow; "proxy": each
+ * connection begins with a PROXY header, version 1 or 2; "admin": status only,
+ * by an engine of its own, whatever the workers do. */
 typedef struct empm_config {
     const empm_route *routes;          /* ends with EMPM_ROUTES_END */
     void       *user;                  /* given to the hooks */
@@ -585,9 +601,11 @@ EMPM_API void empm_config_free(empm_config *cfg);
 EMPM_API int empm_main(empm_config *cfg, int argc, char **argv);
 
 /* Runs the server in the foreground: forks the children (unless processes is 0)
- * and serves until TERM or INT (stop; again after a second: at once) or WINCH
- * (graceful stop; ignored where a terminal is attached) arrives. Takes over those signals, CHLD
- * and PIPE while it runs, and restores them.
+ * and serves until TERM or INT (stop; again after a second: at once), WINCH or
+ * graceful_stop_signal (graceful stop; WINCH is ignored where a terminal is
+ * attached) arrives. HUP and USR1 reload, USR2 upgrades: see OPERATION. Takes
+ * over these signals, CHLD, PIPE and XFSZ while it runs, and restores them.
+ *   cfg       is read, not changed; as root it needs user_name
  *   returns   EMPM_OK after a stop, or why it could not start
  */
 EMPM_API int empm_run(empm_config *cfg);
@@ -2100,6 +2118,11 @@ static const char *empm__set_value(empm_config *cfg, const empm__directive *d,
             return "wants a value";
         if (i == d->max)
             return "is given more often than there is room for";
+        /* formats have quotes of their own; all else may have them around it */
+        if (d->offset != offsetof(empm_config, log_format) &&
+            d->offset != offsetof(empm_config, custom_log) &&
+            empm__word(&rest, word, sizeof word) == 1 && *rest == '\0')
+            value = word;
         return (list[i] = empm__config_keep(cfg, value)) != NULL
                    ? NULL : empm__no_memory;
     }
