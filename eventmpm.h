@@ -156,6 +156,7 @@
  *   0111  ${NAME} in a configuration is not in the environment
  *   0481  no child can be forked: see the limits of processes and memory
  *   0484  all workers are busy: MaxRequestWorkers may be too low
+ *   0485  no slot for a child: those that drain get 2 s more
  *   0486  more children are started, as few workers are idle
  *   0489  the server, or its next generation, serves
  *   0491  stopping
@@ -611,7 +612,8 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv);
 EMPM_API int empm_run(empm_config *cfg);
 
 /* Starts the engine as threads of this process and returns at once. Touches no
- * signal disposition, rlimit, umask or directory; several may live at a time.
+ * signal disposition, rlimit, umask or directory; several may live at a time. (A
+ * process that is forked meanwhile, as empm_run() does, keeps its sockets open.)
  *   cfg       must stay until empm_free()
  *   out       the server, or NULL
  *   returns   EMPM_OK, EMPM_EINVAL, EMPM_ENOMEM, EMPM_ESYS
@@ -2890,7 +2892,7 @@ typedef struct empm__score {
 
 static int empm__score_init(empm__score *sb, int slots, int threads, int shared)
 {
-    const size_t page = 4096 - 1;
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE) - 1;
     const size_t head = 256 + (size_t)slots * sizeof(empm__score_slot);
     const size_t one = sizeof(empm__score_child) + 64 +
                        (size_t)threads * sizeof(empm__score_worker);
@@ -9368,6 +9370,14 @@ EMPM_API void empm_after_fork(void)
     sigemptyset(&none);
     signal(SIGPIPE, SIG_DFL);
     signal(SIGXFSZ, SIG_DFL);
+    signal(SIGTERM, SIG_DFL);        /* its handler writes to our pipe */
+    signal(SIGCHLD, SIG_DFL);
+    signal(SIGALRM, SIG_DFL);        /* GracefulStopSignal may be one of these */
+    signal(SIGIO, SIG_DFL);
+    signal(SIGURG, SIG_DFL);
+#ifdef SIGPWR
+    signal(SIGPWR, SIG_DFL);
+#endif
     signal(SIGINT, SIG_DFL);
     signal(SIGQUIT, SIG_DFL);
     signal(SIGWINCH, SIG_DFL);
@@ -12506,6 +12516,22 @@ static int empm__listen_tcp(const empm_config *cfg, const char *host,
     return fd;
 }
 
+/* What may differ for sockets that were there before. */
+static void empm__listen_options(const empm_server *s)
+{
+    empm__listen_spec spec;
+    int k;
+    for (k = 0; k < s->nlisteners; k++) {
+        const empm__listener *l = &s->listeners[k];
+        if (empm__listen_parse(&spec, l->text) != NULL || l->fd < 0 ||
+            spec.kind == EMPM__LISTEN_FD || spec.kind == EMPM__LISTEN_SYSTEMD)
+            continue;
+        listen(l->fd, s->cfg->listen_backlog);
+        if (spec.kind == EMPM__LISTEN_UNIX && spec.mode >= 0)
+            chmod(spec.host, (mode_t)spec.mode);
+    }
+}
+
 static int empm__is_listening(int fd)
 {
     int is = 0;
@@ -13077,12 +13103,21 @@ static int empm__server_new(empm_config *cfg, int shared,
     }
     empm__heritage_env(&heritage);
     heritage.old = old;
+    if (old == NULL && heritage.count > 0)
+        s->owner = 0;                /* what has a name may be the old one's */
     if (cfg->listen[0] == NULL)
         cfg->listen[0] = "8080";
     for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++) {
         r = empm__listen_open(s, cfg->listen[i], &heritage, &rep);
         if (r < 0)
             goto done;
+    }
+    for (i = 0; old == NULL && shared && i < heritage.count; i++) {
+        int k, used = 0;             /* what nobody accepts from must not listen */
+        for (k = 0; k < s->nlisteners; k++)
+            used |= s->listeners[k].fd == EMPM__HERITAGE_FD + i;
+        if (!used && empm__is_listening(EMPM__HERITAGE_FD + i))
+            close(EMPM__HERITAGE_FD + i);
     }
     r = EMPM_OK;
 done:
@@ -13175,6 +13210,7 @@ EMPM_API int empm_start(empm_config *cfg, empm_server **out)
         empm__server_free(s);
         return r;
     }
+    s->owner = getpid();
     *out = s;
     return EMPM_OK;
 }
@@ -13564,7 +13600,39 @@ static int empm__become(const empm_config *cfg)
     return EMPM_ESYS;
 }
 
+/* Until a process watches for the death of its parent by itself, the system
+ * does: on, or off. */
+static void empm__die_with_parent(pid_t parent, int on)
+{
+#ifdef __linux__
+    prctl(PR_SET_PDEATHSIG, on ? SIGKILL : 0, 0, 0, 0);
+    if (on && getppid() != parent)
+        _exit(0);
+#else
+    (void)parent;
+    (void)on;
+#endif
+}
+
 /* --- the pid file --------------------------------------------------------- */
+
+/* The number after `name` in what Linux tells of a process; `none` elsewhere. */
+static uint64_t empm__process_status(long pid, const char *name, int base,
+                                     uint64_t none)
+{
+    char path[64], text[2048];
+    const char *at;
+    ssize_t n;
+    int fd;
+    snprintf(path, sizeof path, "/proc/%ld/status", pid);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    if (fd >= 0)
+        close(fd);
+    text[n > 0 ? n : 0] = '\0';
+    at = strstr(text, name);
+    return at != NULL ? strtoull(at + strlen(name), NULL, base) : none;
+}
 
 /* Who is alive holds a lock on it: a file that is left over from a crash, or
  * another program with that pid, is no obstacle. */
@@ -13690,6 +13758,7 @@ enum empm__change {                   /* of a reload or an upgrade */
 
 typedef struct empm__parent {
     const empm__source *source;
+    pid_t        pid;                /* this process */
     empm__gen    now, next;          /* next: not healthy yet */
     empm__kid   *kids;
     int          slots;
@@ -13779,6 +13848,19 @@ static void empm__forget_kids(empm__parent *p)
     empm__pid_drop(&p->pid_file, 0);
 }
 
+/* Nobody reads what a detached server says. */
+static void empm__quiet(const empm_config *cfg)
+{
+    const int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    const char *log = cfg->error_log;
+    if (fd >= 0) {
+        dup2(fd, 1);
+        if (log == NULL || strcmp(log, "stderr") != 0)
+            dup2(fd, 2);
+        close(fd);
+    }
+}
+
 /* The whole life of a child process. */
 static void empm__kid_main(empm__parent *p, empm__gen *g, int slot, int admin,
                            int control, const sigset_t *mask)
@@ -13810,8 +13892,12 @@ static void empm__kid_main(empm__parent *p, empm__gen *g, int slot, int admin,
              PROT_READ | PROT_WRITE);
     if (empm__become(g->cfg) < 0)
         _exit(EMPM__EXIT_FATAL);
+    empm__die_with_parent(p->pid, 1);   /* setuid() would have undone it */
     if (empm__engine_start(s, slot, admin) < 0)
         _exit(EMPM__EXIT_SICK);
+    empm__die_with_parent(p->pid, 0);
+    if (p->source->detached)
+        empm__quiet(g->cfg);
     empm__tell_parent(&s->child, 'h');
     r = empm__attend(s, own.fd[0], control);
     empm__engine_free(s);
@@ -13828,7 +13914,16 @@ static int empm__kid_start(empm__parent *p, empm__gen *g, int admin)
     empm__kid *kid;
     for (slot = 0; slot < p->slots && p->kids[slot].pid != 0; slot++)
         ;
-    if (slot == p->slots || empm__pipe(control, 0) < 0)
+    if (slot == p->slots) {          /* drains of single children fill it */
+        int k;
+        empm__log(g->cfg, EMPM_LOG_ERROR, 485, "scoreboard is full: children "
+                  "that drain get 2 s more");
+        for (k = 0; k < p->slots; k++)
+            if (p->kids[k].leaving && p->kids[k].stop_us == 0)
+                p->kids[k].stop_us = empm__now_us() + 2000000u;
+        return EMPM_ESYS;
+    }
+    if (empm__pipe(control, 0) < 0)
         return EMPM_ESYS;
     kid = &p->kids[slot];
     at = empm__score_slot_at(&g->s->score, slot);
@@ -14026,22 +14121,6 @@ static void empm__maintain(empm__parent *p)
 
 /* --- the watchdog --------------------------------------------------------- */
 
-/* Is a debugger at work in that process? Then it may stand still. */
-static int empm__is_traced(pid_t pid)
-{
-    char path[64], text[2048];
-    const char *at;
-    ssize_t n;
-    int fd;
-    snprintf(path, sizeof path, "/proc/%ld/status", (long)pid);
-    fd = open(path, O_RDONLY | O_CLOEXEC);
-    n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
-    if (fd >= 0)
-        close(fd);
-    text[n > 0 ? n : 0] = '\0';
-    at = strstr(text, "TracerPid:");
-    return at != NULL && strtol(at + 10, NULL, 10) != 0;
-}
 
 /* Says which requests take longer than StuckWorkerTimeout, once each. */
 static void empm__look_for_stuck(empm__parent *p, int slot, uint64_t since_us,
@@ -14092,7 +14171,8 @@ static void empm__watch(empm__parent *p)
             continue;
         kid->missed = pongs != kid->pongs || late ? 0 : kid->missed + 1;
         kid->pongs = pongs;
-        if (kid->missed >= 3 && !empm__is_traced(kid->pid)) {
+        if (kid->missed >= 3 &&      /* in a debugger it may stand still */
+            empm__process_status(kid->pid, "TracerPid:", 10, 0) == 0) {
             empm__log(p->now.cfg, EMPM_LOG_ERROR, 5038, "child %ld has not "
                       "answered for three times WatchdogInterval: killed",
                       (long)kid->pid);
@@ -14152,7 +14232,7 @@ static void empm__parent_stop(empm__parent *p, char order)
     if (p->stopping >= 3 || (p->stopping == 1 && order != '$') ||
         (p->stopping == 2 && now < p->twice_us))
         return;                      /* `timeout` and make both pass one on */
-    p->delay_us = 0;
+    p->delay_us = p->now.spawn_us = 0;
     empm__store(&empm__board(p)->draining, 1u);
     if (p->stopping == 2) {          /* asked twice */
         p->stopping = 3;
@@ -14189,6 +14269,8 @@ static void empm__parent_stop_softly(empm__parent *p)
     empm__log(p->now.cfg, EMPM_LOG_NOTICE, 492,
               "caught a signal for a graceful stop");
     empm__store(&empm__board(p)->draining, 1u);
+    if (p->change == EMPM__UPGRADING && p->helper > 0)
+        kill(p->helper, SIGTERM);    /* else it would serve on */
     if (ms == 0)
         empm__parent_stop(p, '!');
     else
@@ -14210,7 +14292,10 @@ static int empm__gen_new(empm__parent *p, empm__gen *g)
         return EMPM_EINVAL;
     if (g->cfg->log == NULL)
         g->cfg->log = empm__log_stderr;
-    if (g->cfg->on_reload == NULL ||
+    if (geteuid() == 0 && g->cfg->user_name == NULL)
+        empm__log(p->now.cfg, EMPM_LOG_ERROR, 5031, "User is gone from the "
+                  "configuration: root would serve");
+    else if (g->cfg->on_reload == NULL ||
         g->cfg->on_reload(g->cfg, g->cfg->user) == EMPM_OK) {
         if (empm__server_new(g->cfg, 1, p->now.s, &g->s) == EMPM_OK) {
             const int serving = empm__kids_serving(p, &p->now, 0, 0);
@@ -14265,7 +14350,7 @@ static void empm__reload(empm__parent *p, int sig)
         p->slots = 0;
         for (k = 0; k < EMPM__SIGNALS + (p->signals.second > 0); k++)
             signal(empm__signal_at(&p->signals, k), SIG_DFL);
-        alarm((unsigned)p->now.cfg->start_timeout_ms / 1000u + 2u);
+        empm__die_with_parent(p->pid, 1);
         sigprocmask(SIG_SETMASK, &old, NULL);
         if (empm__gen_new(p, &g) < 0)
             _exit(1);
@@ -14333,6 +14418,7 @@ static void empm__reload_commit(empm__parent *p)
                 from->path[0] = '\0';
             }
         }
+    empm__listen_options(p->now.s);
     empm__server_free(old.s);
     empm_config_free(old.cfg);
     EMPM_FREE(old.cfg);
@@ -14391,6 +14477,8 @@ static void empm__exec_new(empm__parent *p, int ready)
     setenv("LISTEN_FDNAMES", names, 1);
     snprintf(number, sizeof number, "%ld", (long)getpid());
     setenv("LISTEN_PID", number, 1);
+    if (getenv("WATCHDOG_PID") != NULL)
+        setenv("WATCHDOG_PID", number, 1);
     snprintf(number, sizeof number, "%d", EMPM__HERITAGE_FD + n);
     setenv("EMPM_READY_FD", number, 1);
     execvp(p->source->argv[0], p->source->argv);
@@ -14403,6 +14491,11 @@ static void empm__upgrade(empm__parent *p)
 {
     int fd[2];
     sigset_t all, old;
+    if (getpid() == 1) {             /* our end would be that of all */
+        empm__log(p->now.cfg, EMPM_LOG_ERROR, 5039, "SIGUSR2: process 1 cannot "
+                  "be replaced: ignored");
+        return;
+    }
     if (p->source->argv == NULL || empm__pipe(fd, 1) < 0) {
         empm__log(p->now.cfg, EMPM_LOG_ERROR, 5039, "SIGUSR2: an upgrade needs "
                   "empm_main(): ignored");
@@ -14498,6 +14591,8 @@ static void empm__reap(empm__parent *p)
 static void empm__parent_ready(empm__parent *p)
 {
     p->ready = 1;
+    p->now.s->owner = getpid();
+    empm__listen_options(p->now.s);
     /* an upgrade takes the pid file over now, when it will not fail any more */
     if (p->now.cfg->pid_file != NULL && p->pid_file.fd < 0)
         empm__pid_write(p->now.cfg, &p->pid_file);
@@ -14510,16 +14605,8 @@ static void empm__parent_ready(empm__parent *p)
         close(p->ready_fd);
         p->ready_fd = -1;
     }
-    if (p->source->detached) {
-        const int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
-        const char *log = p->now.cfg->error_log;
-        if (fd >= 0) {
-            dup2(fd, 1);
-            if (log == NULL || strcmp(log, "stderr") != 0)
-                dup2(fd, 2);
-            close(fd);
-        }
-    }
+    if (p->source->detached)
+        empm__quiet(p->now.cfg);
 }
 
 /* A byte from a child: who, we do not ask; the scoreboard tells. */
@@ -14559,8 +14646,9 @@ static void empm__signalled(empm__parent *p, int sig)
         empm__parent_stop(p, '$');
     } else if (sig == SIGWINCH || sig == p->signals.second)
         empm__parent_stop_softly(p);
-    else if (sig == SIGHUP || sig == SIGUSR1 || sig == SIGUSR2)
-        p->again = sig;
+    else if ((sig == SIGHUP || sig == SIGUSR1 || sig == SIGUSR2) &&
+             p->again != SIGUSR2 && (p->again != SIGHUP || sig == SIGUSR2))
+        p->again = sig;              /* the most that was asked for */
 }
 
 /* Of two times, of which 0 is none. */
@@ -14615,6 +14703,18 @@ static uint64_t empm__parent_chores(empm__parent *p)
                       "in time, sending SIGKILL", (long)kid->pid);
             kill(kid->pid, SIGKILL);
             kid->kill_us = 0;
+        }
+        if (kid->pid != 0 && !kid->healthy && !kid->leaving &&
+            kid->generation == p->now.s->generation) {
+            const uint64_t due = kid->born_us +
+                (uint64_t)p->now.cfg->start_timeout_ms * 1000u;
+            if (now >= due) {
+                empm__log(p->now.cfg, EMPM_LOG_ERROR, 46, "child %ld is not "
+                          "healthy in time, sending SIGKILL", (long)kid->pid);
+                kill(kid->pid, SIGKILL);
+                kid->born_us = now;  /* reaped in a moment */
+            } else
+                at = empm__sooner(at, due);
         }
         at = empm__sooner(at, kid->stop_us == UINT64_MAX ? 0 : kid->stop_us);
         at = empm__sooner(at, kid->kill_us);
@@ -14678,6 +14778,7 @@ static int empm__parent_run(const empm__source *source, empm_config *cfg,
     int i, r = EMPM_OK;
     memset(&p, 0, sizeof p);
     p.source = source;
+    p.pid = getpid();
     p.now.cfg = cfg;
     p.now.s = s;
     p.now.target = cfg->start_servers;
@@ -14734,6 +14835,17 @@ static int empm__ready_fd(void)
     return fd > 2 && empm__fd_flags(fd, 1) == 0 ? fd : -1;
 }
 
+/* Descriptors 0 to 2 are open: what we open must not become stderr. */
+static void empm__stdio(void)
+{
+    int fd;
+    do
+        fd = open("/dev/null", O_RDWR);
+    while (fd >= 0 && fd <= 2);
+    if (fd > 2)
+        close(fd);
+}
+
 /* `hello`, if not NULL, is called once the server listens. */
 static int empm__run(const empm__source *source,
                      void (*hello)(const empm_server *))
@@ -14754,6 +14866,7 @@ static int empm__run(const empm__source *source,
     int forks;
 #endif
     pid_file.fd = -1;
+    empm__stdio();
     memset(&rep, 0, sizeof rep);
     rep.say = empm__say_stderr;
     rep.user = source->argv != NULL ? source->argv[0] : NULL;
@@ -14804,6 +14917,7 @@ static int empm__run(const empm__source *source,
 #endif
     if ((r = empm__become(cfg)) == EMPM_OK &&
         (r = empm__engine_start(s, 0, 0)) == EMPM_OK) {
+        s->owner = getpid();
         if (ready_fd >= 0 && write(ready_fd, "R", 1) == 1) {
             close(ready_fd);
             ready_fd = -1;
@@ -15126,8 +15240,12 @@ static int empm__control(const char *name, const char *what,
     else if (empm__check(cfg, NULL, &rep) == EMPM_OK || sig == SIGTERM) {
         runs = empm__pid_read(empm__path_of(cfg, cfg->pid_file, path,
                                             sizeof path), &pid);
-        if (sig == SIGWINCH && cfg->graceful_stop_signal > 0)
-            sig = cfg->graceful_stop_signal;  /* heard with a terminal, too */
+        /* heard with a terminal, too; but the server that runs may have been
+         * started with another one, and this one would kill it */
+        if (sig == SIGWINCH && runs && cfg->graceful_stop_signal > 0 &&
+            (empm__process_status(pid, "SigCgt:", 16, ~UINT64_C(0)) >>
+                 (cfg->graceful_stop_signal - 1) & 1))
+            sig = cfg->graceful_stop_signal;
         r = 0;
         if (runs && sig == 0)
             printf("%s (pid %ld) already running\n", base, pid);
@@ -15155,6 +15273,7 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
     const char *name = argc > 0 ? argv[0] : "server", *control = NULL;
     empm__source source;
     int test = 0, bad = 0, c, r = -1;
+    empm__stdio();
     memset(&source, 0, sizeof source);
     source.base = cfg;
     source.apply = empm__apply;

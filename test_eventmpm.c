@@ -13636,6 +13636,7 @@ TEST(process, run_without_children)  /* processes = 0 in the foreground */
 
     for (i = 0; i < 2; i++) {
         fx_init_forked(&f, 0);
+        f.cfg.keep_alive_timeout_ms = 500;
         if (!fx_up(&f))
             return;
         CHECK_INT(ask(&f, &c, GET1 "\r\n"), 200);
@@ -13881,6 +13882,11 @@ TEST(process, test_of_sockets_in_use)
     }
 }
 
+static void pose_hears(int sig)
+{
+    (void)sig;
+}
+
 /* A process that has the pid file as a server has it, and counts its signals in
  * shm->rc[]. */
 static pid_t pose_as_server(const char *path)
@@ -13899,6 +13905,7 @@ static pid_t pose_as_server(const char *path)
     }
     sigfillset(&all);
     sigprocmask(SIG_BLOCK, &all, NULL);
+    signal(SIGQUIT, pose_hears);     /* GracefulStopSignal when it started */
     fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
     n = snprintf(text, sizeof text, "%ld\n", (long)getpid());
     if (flock(fd, LOCK_EX) != 0 || write(fd, text, (size_t)n) != n)
@@ -13920,7 +13927,7 @@ TEST(process, control)                       /* -k, with httpd's words */
         { "stop", SIGTERM, "" }, { "restart", SIGHUP, "" },
         { "graceful", SIGUSR1, "" }, { "graceful-stop", SIGQUIT, "" },
         { "graceful-stop|-c|GracefulStopSignal none", SIGWINCH, "" },
-        { "graceful-stop|-c|GracefulStopSignal IO", SIGIO, "" },
+        { "graceful-stop|-c|GracefulStopSignal IO", SIGWINCH, "" },
         { "stop|-c|SpoolDirectory /no/such/place", SIGTERM, "" }
     }, stopped[] = {
         { "stop", 0, "not running\n" }, { "graceful-stop", 0, "not running\n" },
@@ -14444,6 +14451,115 @@ TEST(operate, suspended_machine_kills_nobody)
     fx_down(&f);
 }
 
+TEST(operate, draining_children_make_room)   /* 53555 */
+{
+    enum { N = 5 };
+    fixture f;
+    client c[N];
+    int i;
+
+    fx_init_forked(&f, 1);
+    f.deaths_ok = 1;
+    f.cfg.server_limit = 1;
+    f.cfg.max_connections_per_child = 1;
+    f.cfg.stop_timeout_ms = 100;
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < N; i++) {        /* each takes a child with it */
+        cl_open(&c[i], &f);
+        cl_puts(&c[i], "GET /sleep?ms=30000 HTTP/1.1\r\nHost: a\r\n\r\n");
+        CHECK(!cl_readable(&c[i], 20));
+    }
+    CHECK_INT(get_status(&f, "/hello"), 200);
+    CHECK(fx_log_has(&f, "EMPM0485"));
+    for (i = 0; i < N; i++)
+        cl_close(&c[i]);
+    fx_down(&f);
+}
+
+static int hk_slow_start(empm_server *s, void *user)
+{
+    fx_child_start(s, user);
+    if (get_int(&shm->child_starts) > 1 && get_int(&shm->rc[1]) == 0) {
+        set_int(&shm->rc[1], 1);
+        nap(60000);
+    }
+    return 0;
+}
+
+TEST(operate, child_that_hangs_at_its_start_is_replaced)
+{
+    fixture f;
+    long kids[16];
+
+    fx_init_forked(&f, 1);
+    f.deaths_ok = 1;
+    f.cfg.start_timeout_ms = SCALED(600);
+    f.cfg.on_child_start = hk_slow_start;
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+    if (wait_children(&f, 1, kids, PATIENCE) == 1)
+        kill((pid_t)kids[0], SIGKILL);
+    CHECK_INT(get_status(&f, "/hello"), 200);
+    CHECK(fx_log_has(&f, "is not healthy in time"));
+    fx_down(&f);
+}
+
+/* Processor time of a process, in ticks. */
+static long ticks_of(long pid)
+{
+    char path[64], text[1024];
+    unsigned long user = 0, sys = 0;
+    const char *p;
+    FILE *in;
+    size_t n = 0;
+
+    snprintf(path, sizeof path, "/proc/%ld/stat", pid);
+    if ((in = fopen(path, "r")) != NULL) {
+        n = fread(text, 1, sizeof text - 1, in);
+        fclose(in);
+    }
+    text[n] = 0;
+    p = strrchr(text, ')');
+    if (p == NULL ||
+        sscanf(p + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu",
+               &user, &sys) != 2)
+        return -1;
+    return (long)(user + sys);
+}
+
+TEST(operate, parent_rests_while_it_stops)
+{
+    fixture f;
+    client c;
+    long kids[16], before;
+    int i;
+
+    fx_init_forked(&f, 2);
+    f.deaths_ok = 1;
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+    cl_open(&c, &f);
+    cl_puts(&c, "GET /sleep?ms=3000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK(!cl_readable(&c, 50));
+    for (i = 0; i < 6; i++) {        /* so many that they are throttled */
+        const int n = wait_children(&f, 2, kids, 200);
+        if (n > 0)                   /* the youngest */
+            kill((pid_t)kids[n - 1], SIGKILL);
+        nap(20);
+    }
+    kill(f.pid, SIGQUIT);
+    nap(200);
+    before = ticks_of(f.pid);
+    nap(600);
+    if (before >= 0)
+        CHECK_IN(ticks_of(f.pid) - before, 0, 10);
+    cl_close(&c);
+    fx_down(&f);
+}
+
 TEST(operate, stuck_workers_are_named)
 {
     int replace;
@@ -14683,6 +14799,117 @@ TEST(operate, upgrades_lose_nothing)
         CHECK_SOON((now = pid_in(&p)) != before && now > 0, 8000);
         askers_stop(a, N);
     }
+    program_down(&p);
+}
+
+static int is_socket(const char *path)
+{
+    struct sockaddr_un a;
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0), ok;
+
+    memset(&a, 0, sizeof a);
+    a.sun_family = AF_UNIX;
+    snprintf(a.sun_path, sizeof a.sun_path, "%s", path);
+    ok = connect(fd, (struct sockaddr *)&a, sizeof a) == 0;
+    close(fd);
+    return ok;
+}
+
+static void program_conf_add(const program *p, const char *text)
+{
+    int fd = open(p->conf, O_WRONLY | O_APPEND);
+
+    CHECK_INT(write(fd, text, strlen(text)), (long)strlen(text));
+    close(fd);
+}
+
+static void program_conf_drop(const program *p, const char *what)
+{
+    char text[4000], *at;
+    int fd = open(p->conf, O_RDONLY);
+    ssize_t n = read(fd, text, sizeof text - 1);
+
+    close(fd);
+    text[n > 0 ? n : 0] = 0;
+    if (CHECK((at = strstr(text, what)) != NULL)) {
+        memset(at, '#', 1);
+        CHECK_INT(write_file(p->conf, text, strlen(text)), 0);
+    }
+}
+
+TEST(operate, upgrades_keep_and_drop_sockets)
+{
+    program p;
+    char path[100], line[200];
+    int port, fd = listening_socket(&port);
+    struct stat st;
+    long before, now;
+
+    close(fd);
+    snprintf(path, sizeof path, "/tmp/empm-upgrade-%ld", (long)getpid());
+    snprintf(line, sizeof line, "Listen unix:%s mode=600\n#x\nListen "
+             "127.0.0.1:%d\n", path, port);
+    program_init(&p, line);
+    if (program_up(&p, NULL)) {
+        CHECK_SOON(program_said(&p, "EMPM0489"), 8000);
+        CHECK(is_open(port));
+        before = pid_in(&p);
+        /* an upgrade that cannot be leaves all as it was */
+        program_conf_add(&p, "Listen 192.0.2.1:80\n");
+        kill((pid_t)before, SIGUSR2);
+        CHECK_SOON(program_said(&p, "the new program has ended"), 8000);
+        CHECK(is_socket(path));
+        program_conf_drop(&p, "Listen 192.0.2.1");
+        /* a socket that it wants no more is closed, the others stay */
+        snprintf(line, sizeof line, "Listen 127.0.0.1:%d", port);
+        program_conf_drop(&p, line);
+        kill((pid_t)before, SIGUSR2);
+        CHECK_SOON((now = pid_in(&p)) != before && now > 0, 8000);
+        CHECK_SOON(!is_open(port), 8000);
+        CHECK(is_socket(path));
+        /* options of a kept socket change */
+        program_conf_drop(&p, "Listen unix:");
+        snprintf(line, sizeof line, "Listen unix:%s mode=666\n", path);
+        program_conf_add(&p, line);
+        kill((pid_t)pid_in(&p), SIGUSR1);
+        CHECK_SOON(stat(path, &st) == 0 && (st.st_mode & 0777) == 0666, 8000);
+        CHECK(is_socket(path));
+        if (geteuid() == 0) {        /* and root does not slip in */
+            program_conf_drop(&p, "User root");
+            kill((pid_t)pid_in(&p), SIGUSR1);
+            CHECK_SOON(program_said(&p, "root would serve"), 8000);
+            CHECK_INT(program_get(&p, "/hello"), 200);
+        }
+    }
+    p.pid = 0;
+    program_down(&p);
+    CHECK(stat(path, &st) != 0);
+}
+
+TEST(operate, detached_server_lets_go_of_the_terminal)
+{
+    static const char *const start[] = { "-k", "start", NULL };
+    program p;
+    int fd[2], kept;
+    char text[200];
+    pid_t pid;
+    uint64_t end = now_ms() + (uint64_t)PATIENCE;
+    ssize_t n = -1;
+
+    program_init(&p, "");
+    CHECK_INT(pipe(fd), 0);
+    fcntl(fd[1], F_SETFD, FD_CLOEXEC);
+    kept = p.err_fd;
+    p.err_fd = fd[1];
+    pid = program_exec(&p, start, NULL);
+    p.err_fd = kept;
+    close(fd[1]);
+    CHECK_INT(wait_for_exit(pid), 0);
+    fcntl(fd[0], F_SETFL, O_NONBLOCK);
+    while ((n = read(fd[0], text, sizeof text)) != 0 && now_ms() < end)
+        nap(1);
+    CHECK_INT(n, 0);                 /* nobody holds it any more */
+    close(fd[0]);
     program_down(&p);
 }
 
