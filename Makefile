@@ -3,8 +3,8 @@
 #   make run            serve the current directory (PORT=8080 DIR=.)
 #   make test           build and test, with epoll and with poll()
 #   make test-long      the same, with the tests that take minutes
-#   make test-asan      ... under AddressSanitizer and LeakSanitizer
-#   make test-ubsan     ... under UndefinedBehaviorSanitizer
+#   make test-asan      ... under AddressSanitizer, LeakSanitizer and
+#                       UndefinedBehaviorSanitizer
 #   make test-tsan      ... under ThreadSanitizer
 #   make test-valgrind  ... under valgrind's memcheck
 #   make test-headers   compile the header in every dialect, switch by switch
@@ -86,10 +86,6 @@ test-asan: build/test_asan
 	$(call show,asan,ASAN_OPTIONS=detect_stack_use_after_return=1 build/test_asan $(TESTS))
 	$(call count,asan)
 
-test-ubsan: build/test_ubsan
-	$(call show,ubsan,UBSAN_OPTIONS=print_stacktrace=1 build/test_ubsan $(TESTS))
-	$(call count,ubsan)
-
 test-tsan: build/test_tsan
 	$(call show,tsan,TSAN_OPTIONS=die_after_fork=0 build/test_tsan $(TESTS))
 	$(call count,tsan)
@@ -117,10 +113,8 @@ build/test_poll: test_eventmpm.c eventmpm.h | build
 	$(BUILD_TEST) -DEVENTMPM_POLL
 
 build/test_asan: test_eventmpm.c eventmpm.h | build
-	$(BUILD_TEST) -O1 -fsanitize=address -fno-omit-frame-pointer
-
-build/test_ubsan: test_eventmpm.c eventmpm.h | build
-	$(BUILD_TEST) -O1 -fsanitize=undefined -fno-sanitize-recover=all
+	$(BUILD_TEST) -O1 -fsanitize=address,undefined -fno-sanitize-recover=all \
+	              -fno-omit-frame-pointer
 
 build/test_tsan: test_eventmpm.c eventmpm.h | build
 	$(BUILD_TEST) -O1 -fsanitize=thread
@@ -241,5 +235,5 @@ install:
 clean:
 	rm -rf build
 
-.PHONY: all run test test-long test-asan test-ubsan test-tsan test-valgrind \
+.PHONY: all run test test-long test-asan test-tsan test-valgrind \
         test-headers test-model bench compare install clean
