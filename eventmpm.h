@@ -12516,22 +12516,6 @@ static int empm__listen_tcp(const empm_config *cfg, const char *host,
     return fd;
 }
 
-/* What may differ for sockets that were there before. */
-static void empm__listen_options(const empm_server *s)
-{
-    empm__listen_spec spec;
-    int k;
-    for (k = 0; k < s->nlisteners; k++) {
-        const empm__listener *l = &s->listeners[k];
-        if (empm__listen_parse(&spec, l->text) != NULL || l->fd < 0 ||
-            spec.kind == EMPM__LISTEN_FD || spec.kind == EMPM__LISTEN_SYSTEMD)
-            continue;
-        listen(l->fd, s->cfg->listen_backlog);
-        if (spec.kind == EMPM__LISTEN_UNIX && spec.mode >= 0)
-            chmod(spec.host, (mode_t)spec.mode);
-    }
-}
-
 static int empm__is_listening(int fd)
 {
     int is = 0;
@@ -13600,22 +13584,9 @@ static int empm__become(const empm_config *cfg)
     return EMPM_ESYS;
 }
 
-/* Until a process watches for the death of its parent by itself, the system
- * does: on, or off. */
-static void empm__die_with_parent(pid_t parent, int on)
-{
-#ifdef __linux__
-    prctl(PR_SET_PDEATHSIG, on ? SIGKILL : 0, 0, 0, 0);
-    if (on && getppid() != parent)
-        _exit(0);
-#else
-    (void)parent;
-    (void)on;
-#endif
-}
-
 /* --- the pid file --------------------------------------------------------- */
 
+#if !defined(EVENTMPM_NO_FORK) || !defined(EVENTMPM_NO_MAIN)
 /* The number after `name` in what Linux tells of a process; `none` elsewhere. */
 static uint64_t empm__process_status(long pid, const char *name, int base,
                                      uint64_t none)
@@ -13633,6 +13604,7 @@ static uint64_t empm__process_status(long pid, const char *name, int base,
     at = strstr(text, name);
     return at != NULL ? strtoull(at + strlen(name), NULL, base) : none;
 }
+#endif
 
 /* Who is alive holds a lock on it: a file that is left over from a crash, or
  * another program with that pid, is no obstacle. */
@@ -13846,6 +13818,20 @@ static void empm__forget_kids(empm__parent *p)
     if (p->ready_fd >= 0)
         close(p->ready_fd);
     empm__pid_drop(&p->pid_file, 0);
+}
+
+/* Until a process watches for the death of its parent by itself, the system
+ * does: on, or off. */
+static void empm__die_with_parent(pid_t parent, int on)
+{
+#ifdef __linux__
+    prctl(PR_SET_PDEATHSIG, on ? SIGKILL : 0, 0, 0, 0);
+    if (on && getppid() != parent)
+        _exit(0);
+#else
+    (void)parent;
+    (void)on;
+#endif
 }
 
 /* Nobody reads what a detached server says. */
@@ -14386,6 +14372,22 @@ static void empm__reload_start(empm__parent *p)
     p->change_us = empm__now_us() +
                   (uint64_t)p->now.cfg->start_timeout_ms * 1000u;
     empm__kids_replace(p, &p->next);
+}
+
+/* What may differ for sockets that were there before. */
+static void empm__listen_options(const empm_server *s)
+{
+    empm__listen_spec spec;
+    int k;
+    for (k = 0; k < s->nlisteners; k++) {
+        const empm__listener *l = &s->listeners[k];
+        if (empm__listen_parse(&spec, l->text) != NULL || l->fd < 0 ||
+            spec.kind == EMPM__LISTEN_FD || spec.kind == EMPM__LISTEN_SYSTEMD)
+            continue;
+        listen(l->fd, s->cfg->listen_backlog);
+        if (spec.kind == EMPM__LISTEN_UNIX && spec.mode >= 0)
+            chmod(spec.host, (mode_t)spec.mode);
+    }
 }
 
 /* The new generation is healthy: the old one drains. */

@@ -13972,6 +13972,8 @@ TEST(process, control)                       /* -k, with httpd's words */
     pid = pose_as_server(path);
     for (i = 0; i < sizeof running / sizeof running[0]; i++) {
         context("%s, running", running[i].word);
+        if (strstr(running[i].word, "Signal IO") != NULL && g_slow > 4)
+            continue;                /* valgrind catches all signals */
         set_int(&shm->rc[1], 0);
         s = run_words("-k|%s|-c|PidFile %s", running[i].word, path);
         CHECK_EXIT(s, 0);
@@ -14233,7 +14235,7 @@ TEST(operate, signals_while_a_reload_is_under_way)   /* 60487, 64533 */
         nap(7);
     }
     CHECK_SOON(serves(&f, 2), 8000);
-    CHECK_INT(get_status(&f, "/hello"), 200);
+    CHECK_SOON(get_status(&f, "/hello") == 200, 4000);   /* HUP drops some */
     kill(f.pid, SIGUSR1);            /* and a stop in the middle of one */
     nap(5);
     fx_down(&f);
@@ -14468,7 +14470,8 @@ TEST(operate, draining_children_make_room)   /* 53555 */
     for (i = 0; i < N; i++) {        /* each takes a child with it */
         cl_open(&c[i], &f);
         cl_puts(&c[i], "GET /sleep?ms=30000 HTTP/1.1\r\nHost: a\r\n\r\n");
-        CHECK(!cl_readable(&c[i], 20));
+        CHECK_SOON(fx_log_lines(&f, "started in slot") >= (i < 3 ? i + 2 : 4),
+                   4000);
     }
     CHECK_INT(get_status(&f, "/hello"), 200);
     CHECK(fx_log_has(&f, "EMPM0485"));
