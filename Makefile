@@ -149,6 +149,7 @@ for compiler in $(filter-out cc gcc clang,$(CC)) cc gcc clang 'gcc -m32' \
     done
     echo "$$compiler -x $$language ../../example_server.c"
 done >commands
+echo "$(CC) $(WARN) -pthread ../../bench.c" >>commands
 grep '^skipped' commands
 grep -v '^skipped' commands | xargs -P 2 -I @ sh -c \
     'object=$$(mktemp ./XXXXXX); @ -Werror -o $$object || echo "FAILED: @"; rm $$object' \
