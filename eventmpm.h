@@ -1595,6 +1595,26 @@ static void empm__tame(char *line)
             *line = '?';
 }
 
+#if !defined(EVENTMPM_NO_STATUS) || !defined(EVENTMPM_NO_ACCESS_LOG)
+/* The name alone of "[scheme://]name[:port]", or what the host calls itself. */
+static void empm__name_alone(const empm_config *cfg, char *to, size_t n)
+{
+    const char *name = cfg->server_name, *end;
+    to[0] = to[n - 1] = '\0';
+    if (name == NULL) {
+        if (gethostname(to, n - 1) < 0 || to[0] == '\0')
+            snprintf(to, n, "localhost");
+    } else {
+        end = strstr(name, "://");
+        name = end != NULL ? end + 3 : name;
+        snprintf(to, n, "%.*s",
+                 (int)strcspn(name, name[0] == '[' ? "]/" : ":/"),
+                 name + (name[0] == '['));
+    }
+    empm__tame(to);
+}
+#endif
+
 static const char *empm__level_name(enum empm_log_level level)
 {
     static const char *const names[] = { "emerg", "alert", "crit", "error",
@@ -1762,6 +1782,7 @@ static int empm__log_may(const empm_config *cfg, empm__log_limit *limits,
     const uint32_t now = empm__after(empm__now_ms(), 0);
     empm__log_limit *l = NULL;
     uint32_t i, was;
+    int32_t began;
     for (i = 0; l == NULL && i < EMPM__LOG_CODES; i++) {
         was = 0;
         if (__atomic_compare_exchange_n(&limits[i].code, &was, (uint32_t)code,
@@ -1773,8 +1794,9 @@ static int empm__log_may(const empm_config *cfg, empm__log_limit *limits,
     if (l == NULL)
         return 1;
     was = empm__load(&l->began_ms);
-    if ((was == EMPM__NEVER ||
-         empm__until(was, now) <= -EMPM__LOG_WINDOW_MS) &&
+    began = empm__until(was, now);   /* far ahead: so long ago that it wrapped */
+    if ((was == EMPM__NEVER || began <= -EMPM__LOG_WINDOW_MS ||
+         began > EMPM__LOG_WINDOW_MS) &&
         __atomic_compare_exchange_n(&l->began_ms, &was, now, 0,
                                     __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
         empm__store(&l->count, 0u);
@@ -2945,6 +2967,24 @@ static empm__score_worker *empm__score_worker_at(const empm__score *sb,
     return (empm__score_worker *)(void *)(sb->mem + sb->head_bytes +
                                           (size_t)slot * sb->child_bytes +
                                           head) + w;
+}
+
+/* Nobody is in the slot yet, or any more: gauges go, totals stay. Of all its
+ * workers: the next tenant may have fewer than the last one. */
+static void empm__score_gauges(const empm__score *sb, int slot)
+{
+    empm__score_child *ch = empm__score_at(sb, slot);
+    int t, k;
+    for (k = 0; k < EMPM__STATES; k++) {
+        empm__store(&ch->unparked[k], 0u);
+        for (t = 0; t < sb->threads; t++)
+            empm__store(&empm__score_worker_at(sb, slot, t)->parked[k], 0u);
+    }
+    empm__store(&ch->created, 0u);
+    empm__store(&ch->connections, 0u);
+    empm__store(&ch->paused, 0u);
+    empm__store(&ch->idle_workers, 0u);
+    empm__store(&ch->queued, 0u);
 }
 
 /* Text and addresses that others may read while they change: word by word, at
@@ -4987,6 +5027,7 @@ typedef struct empm__child {
     empm__log_limit     log_limits[EMPM__LOG_CODES];
     uint32_t            lines_due_ms;  /* atomic: when the lines of access logs
                                           have to be written; or NEVER */
+    uint32_t            collecting;    /* atomic: somebody is at it */
     long                pid;
     empm__worker       *workers;
     empm__sleeper      *sleepers;
@@ -5722,6 +5763,9 @@ static int empm__parse_request_line(empm__head *h, const empm__chars *t,
         !empm__all(t, s, (size_t)(sp - s), EMPM__TARGET))
         return 400;
     h->target_len = (uint32_t)(sp - s);
+    h->path = h->target;                /* all of it, until we know better */
+    h->path_len = h->target_len;
+    h->query = h->target + h->target_len;
     if (e - sp != 9 || memcmp(sp, " HTTP/", 6) != 0 ||
         !empm__is_digit((unsigned char)sp[6]) || sp[7] != '.' ||
         !empm__is_digit((unsigned char)sp[8]))
@@ -5729,7 +5773,6 @@ static int empm__parse_request_line(empm__head *h, const empm__chars *t,
     if (sp[6] != '1')
         return 505;
     h->minor = sp[8] == '0' ? 0 : 1;    /* RFC 9110 2.5: the highest we know */
-    h->path = h->target;
     if (*s == '*')
         return h->target_len == 1 && h->method_len == 7 &&
                        memcmp(in + h->method, "OPTIONS", 7) == 0 ? 0 : 400;
@@ -6187,6 +6230,7 @@ struct empm_request {             /* owner: whoever owns the connection */
     char         *path_text;
     void         *data;           /* the user's, empm_set_data() */
     char         *peer, *client;
+    empm__peer    client_is;      /* once asked for with the head complete */
     uint32_t      deadline_ms;    /* the route's, for empm_should_stop() */
     /* its body */
     int           body_mode;
@@ -6717,12 +6761,16 @@ static empm__peer empm__client_of(empm_request *req)
 #ifndef EVENTMPM_NO_PROXY
     const char *name = req->w->cfg->remote_ip_header;
     uint32_t i = name != NULL && req->text != NULL ? req->head.nfields : 0;
+    if (req->client_is.family != EMPM__PEER_UNASKED)
+        return req->client_is;       /* thousands of entries are read once */
     while (i-- > 0) {
         const empm__field *f = &req->head.fields[i];
         if (empm__same(req->text + f->name, f->name_len, name, strlen(name)) &&
             !empm__forwarded(&req->w->s->trusted, &p, req->text + f->value))
             break;
     }
+    if (req->text != NULL)
+        req->client_is = p;
 #endif
     return p;
 }
@@ -8090,6 +8138,10 @@ static char *empm__item_put(empm__facts *f, const empm__item *it, char *at,
         return empm__put(f, at, end, known ? f->in + h->method : NULL,
                          h->method_len);
     case 'U':                            /* as it was sent, unlike Apache */
+        if (req->text != NULL && h->path_len == 1 && f->in[h->path] != '*') {
+            *at++ = '/';                 /* "http://host" has none */
+            return at;
+        }
         return empm__put(f, at, end, known ? f->in + h->path : NULL,
                          h->path_len);
     case 'q':
@@ -8146,6 +8198,12 @@ static void empm__lines_collect(empm__child *ch)
     int i;
     if (a == NULL)
         return;
+    /* a disk that stands still shall have one of us, not one more each time */
+    if (__atomic_exchange_n(&ch->collecting, 1u, __ATOMIC_ACQ_REL)) {
+        empm__store(&ch->lines_due_ms,
+                    empm__after(empm__now_ms(), EMPM__LINES_MS));
+        return;
+    }
     /* first: a line that comes later makes it due again */
     __atomic_store_n(&ch->lines_due_ms, EMPM__NEVER, __ATOMIC_SEQ_CST);
     for (i = 0; i < ch->nworkers; i++)
@@ -8161,6 +8219,7 @@ static void empm__lines_collect(empm__child *ch)
                                              __ATOMIC_RELAXED))
                 EMPM_FREE(p);
         }
+    empm__store_rel(&ch->collecting, 0u);
 }
 
 /* The end: no worker runs any more. */
@@ -8353,10 +8412,7 @@ static int empm__access_open(const empm_config *cfg, empm__access_logs **out,
     if ((a = (empm__access_logs *)EMPM_MALLOC(sizeof *a)) == NULL)
         return EMPM_ENOMEM;
     memset(a, 0, sizeof *a);
-    if (cfg->server_name != NULL)
-        snprintf(a->host, sizeof a->host, "%s", cfg->server_name);
-    else if (gethostname(a->host, sizeof a->host - 1) != 0)
-        snprintf(a->host, sizeof a->host, "localhost");
+    empm__name_alone(cfg, a->host, sizeof a->host);
     for (i = 0; i < EMPM_MAX_LIST && cfg->custom_log[i] != NULL; i++) {
         empm__access_log *l = &a->of[i];
         a->n = i + 1;
@@ -9791,7 +9847,9 @@ static void *empm__worker_main(void *arg)
     while ((i = empm__queue_pop(&w->child->queue, w->number, empm__listen,
                                 empm__open_gate, w->child)) != EMPM__NIL) {
         if (i == EMPM__CHORE) {
-            empm__chore(w->child);
+            empm__store(&w->turn_began, empm__after(empm__now_ms(), 0));
+            empm__chore(w->child);   /* a disk may hold us: no time for others */
+            empm__store(&w->turn_began, EMPM__NEVER);
             continue;
         }
         empm__conn_run(w, i);
@@ -10427,24 +10485,6 @@ typedef struct empm__seen {
     empm__seen_worker *workers;        /* all.nworkers */
 } empm__seen;
 
-/* The name alone of "[scheme://]name[:port]", or what the host calls itself. */
-static void empm__name_alone(const empm_config *cfg, char *to, size_t n)
-{
-    const char *name = cfg->server_name, *end;
-    to[0] = to[n - 1] = '\0';
-    if (name == NULL) {
-        if (gethostname(to, n - 1) < 0 || to[0] == '\0')
-            snprintf(to, n, "localhost");
-    } else {
-        end = strstr(name, "://");
-        name = end != NULL ? end + 3 : name;
-        snprintf(to, n, "%.*s",
-                 (int)strcspn(name, name[0] == '[' ? "]/" : ":/"),
-                 name + (name[0] == '['));
-    }
-    empm__tame(to);
-}
-
 /* Of all processes: the parent's own, then its children's, dead or alive. None
  * goes back when a child dies and its time becomes the parent's, so look again
  * if one does just now. */
@@ -10728,8 +10768,9 @@ static const empm__figure empm__figures[] = {
     EMPM__WORKERS("closing", EMPM__SEEN_CLOSING, NULL),
     EMPM__WORKERS("graceful", EMPM__SEEN_GRACEFUL, NULL),
     EMPM__GAUGE("open_connections", NULL, all.connections, "Open connections"),
-    EMPM__CONNS("read_head", "ConnsAsyncReadHead", EMPM__READ_HEAD,
+    EMPM__CONNS("handshake", "ConnsAsyncHandshake", EMPM__HANDSHAKE,
                 "Connections that wait without a worker, by what for"),
+    EMPM__CONNS("read_head", "ConnsAsyncReadHead", EMPM__READ_HEAD, NULL),
     EMPM__CONNS("read_body", "ConnsAsyncReadBody", EMPM__READ_BODY, NULL),
     EMPM__CONNS("suspended", "ConnsAsyncSuspended", EMPM__SUSPENDED, NULL),
     EMPM__CONNS("write", NULL, EMPM__WRITE, NULL),
@@ -11124,7 +11165,7 @@ static void empm__put_process(empm_request *req, const empm__seen *seen,
     empm_printf(req, "<td>%llu<td>%llu<td>%llu", EMPM__LLU(empm__busy(ch)),
                 EMPM__LLU(ch->by_letter[EMPM__SEEN_GRACEFUL]),
                 EMPM__LLU(ch->by_letter[EMPM__SEEN_IDLE]));
-    for (k = EMPM__READ_HEAD; k <= EMPM__LINGER; k++)
+    for (k = EMPM__HANDSHAKE; k <= EMPM__LINGER; k++)
         if (k != EMPM__HANDLE)         /* never without a worker */
             empm_printf(req, "<td>%llu", EMPM__LLU(ch->by_state[k]));
     empm_printf(req, "\n");
@@ -11136,8 +11177,8 @@ static void empm__put_processes(empm_request *req, const empm__seen *seen)
     empm_printf(req, "<h2>Processes and connections</h2>\n<div class=t><table>"
                 "<thead><tr><th rowspan=2>Slot<th rowspan=2>PID<th rowspan=2>"
                 "Stopping<th colspan=2>Connections<th colspan=3>Threads"
-                "<th colspan=6>Waiting connections\n<tr><th>total<th>accepting"
-                "<th>busy<th>graceful<th>idle<th>head<th>body<th>suspended"
+                "<th colspan=7>Waiting connections\n<tr><th>total<th>accepting"
+                "<th>busy<th>graceful<th>idle<th>PROXY<th>head<th>body<th>suspended"
                 "<th>writing<th>keep-alive<th>closing<tbody>\n");
     for (k = 0; k < seen->nchildren; k++)
         empm__put_process(req, seen, &seen->children[k]);
@@ -11465,8 +11506,8 @@ static void empm__end_taken(empm__child *ch, empm__batch *b, uint32_t i,
 /* Admin listeners belong to one engine, the others to the others. */
 static int empm__listens_to(const empm__child *ch, int k)
 {
-    return ch->s->listeners[k].fd >= 0 &&
-           ch->s->listeners[k].admin == ch->admin;
+    return ch->s->listeners[k].admin == ch->admin &&
+           ch->s->listeners[k].fd >= 0;  /* the other engine's may change */
 }
 
 static void empm__listen_set(empm__child *ch, int on)
@@ -12100,10 +12141,8 @@ static int empm__child_init(empm__child *ch, empm_server *s, int slot,
     ch->done_fd = -1;
     ch->score = empm__score_at(&s->score, slot);
     /* what the slot's last tenant left: gauges go, totals stay */
-    memset(ch->score->unparked, 0, sizeof ch->score->unparked);
-    ch->score->created = ch->score->connections = ch->score->paused = 0;
-    ch->score->idle_workers = ch->score->queued = 0;
-    ch->accepted_before = ch->score->accepted;
+    empm__score_gauges(&s->score, slot);
+    ch->accepted_before = empm__load(&ch->score->accepted);
     ch->horizon_ms = empm__horizon(cfg);
     ch->linger_until = EMPM__NEVER;
     ch->drain_ms = cfg->graceful_shutdown_timeout_ms;
@@ -12149,9 +12188,9 @@ static int empm__child_init(empm__child *ch, empm_server *s, int slot,
         w->number = (uint32_t)i;
         w->date_s = -1;
         w->score = empm__score_worker_at(&s->score, slot, i);
-        memset(w->score->parked, 0, sizeof w->score->parked);
-        w->score->accesses_before = w->score->accesses;
-        w->score->status = 'S';
+        empm__store(&w->score->accesses_before,
+                    empm__load(&w->score->accesses));
+        empm__store(&w->score->status, (uint32_t)'S');
     }
     empm__queue_init(&ch->queue, &ch->slab, ch->sleepers, (uint32_t)n,
                      empm__processors() / (uint32_t)cfg->start_servers,
@@ -13130,8 +13169,8 @@ static int empm__engine_new(empm_server *s, empm__child *ch, int slot, int admin
     empm__score_slot *at = empm__score_slot_at(&s->score, slot);
     int r;
     if (s->parent_fd < 0) {          /* else the parent has done it */
-        at->pid = (uint32_t)getpid();
-        at->admin = (uint32_t)admin;
+        empm__store(&at->admin, (uint32_t)admin);
+        empm__store(&at->pid, (uint32_t)getpid());
     }
     r = empm__child_init(ch, s, slot, admin);
     if (r == EMPM_OK && !admin && s->cfg->on_child_start != NULL &&
@@ -13212,14 +13251,18 @@ EMPM_API void empm_stop_graceful(empm_server *s)
 EMPM_API int empm_wait(empm_server *s, int timeout_ms)
 {
     const int joined = s->child.joined;
-    const int r = empm__child_wait(&s->child, timeout_ms);
-    if (r == EMPM_OK && s->admin != NULL) {  /* it tells how it goes to the end */
-        empm__order(&s->admin->poller, EMPM__ORDER_STOP);
-        empm__child_wait(s->admin, -1);
-    }
+    const uint64_t began = empm__now_us();
+    int r = empm__child_wait(&s->child, timeout_ms);
     if (r == EMPM_OK && !joined && !s->child.admin &&
         s->cfg->on_child_stop != NULL)
         s->cfg->on_child_stop(s, s->cfg->user);
+    if (r == EMPM_OK && s->admin != NULL) {  /* it tells how it goes to the end */
+        const uint64_t ms = (empm__now_us() - began) / 1000u;
+        empm__order(&s->admin->poller, EMPM__ORDER_STOP);
+        if (timeout_ms > 0)
+            timeout_ms -= (int)empm__min((size_t)ms, (size_t)timeout_ms);
+        r = empm__child_wait(s->admin, timeout_ms);
+    }
     return r;
 }
 
@@ -14032,7 +14075,7 @@ static void empm__kid_died(empm__parent *p, int slot, int status)
     kid->control = -1;
     empm__store(&empm__score_slot_at(sb, slot)->pid, 0u);
     empm__store(&score->healthy, 0u);
-    empm__store(&score->idle_workers, 0u);
+    empm__score_gauges(sb, slot);    /* or they were shown of the next one */
     for (t = 0; t < sb->threads; t++)
         empm__store(&empm__score_worker_at(sb, slot, t)->status,
                     (uint32_t)'.');

@@ -4113,6 +4113,9 @@ TEST(log, limits_are_per_number_and_minute)
     CHECK_INT(empm__log_may(&f.cfg, limits, EMPM_LOG_ERROR, 5003, 10), 1);
     CHECK(fx_log_has(&f, "EMPM5003: 91 more of these were left out"));
     CHECK_INT(empm__log_may(&f.cfg, limits, EMPM_LOG_ERROR, 5009, 1), 0);
+    limits[1].began_ms += 0x70000000u;         /* 28 days later */
+    CHECK_INT(empm__log_may(&f.cfg, limits, EMPM_LOG_ERROR, 5009, 1), 1);
+    CHECK(fx_log_has(&f, "EMPM5009: 2 more of these were left out"));
     for (i = 0; i < EMPM__LOG_CODES; i++)      /* a full table limits no more */
         empm__log_may(&f.cfg, limits, EMPM_LOG_ERROR, 6000 + (int)i, 1);
     CHECK_INT(empm__log_may(&f.cfg, limits, EMPM_LOG_ERROR, 7000, 1), 1);
@@ -9541,6 +9544,91 @@ TEST(access, start_survives_failing_allocations)     /* and leaves nothing */
     CHECK_IN(at, 10, 99);
 }
 
+/* What has no path or no query, and what is refused before they are known. The
+ * last one is moved in its buffer before it is complete. */
+TEST(access, targets_without_path_or_query)
+{
+    static const struct { const char *request; int status; } list[] = {
+        { "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", 200 },
+        { "GET http://a HTTP/1.1\r\nHost: a\r\n\r\n", 404 },
+        { "GET http://a?x HTTP/1.1\r\nHost: a\r\n\r\n", 404 },
+        { "GET /hello?x HTTP/2.0\r\n\r\n", 505 }
+    };
+    fixture f;
+    client c;
+    char path[300], named[300], *text;
+    str s;
+    size_t i;
+
+    fx_init(&f);
+    log_to(&f, path, sizeof path, "\"%m %U%q %s\"");
+    log_to(&f, named, sizeof named, "\"%v\"");
+    f.cfg.server_name = "https://www.example.com:8443";
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < sizeof list / sizeof list[0]; i++) {
+        cl_open(&c, &f);
+        cl_puts(&c, list[i].request);
+        CHECK_INT(cl_reply(&c), list[i].status);
+        cl_close(&c);
+        free(log_lines(path, (int)i + 1, 2000));
+    }
+    memset(&s, 0, sizeof s);
+    str_addf(&s, "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n"
+                 "OPTIONS * HTTP/1.1\r\nHost: a\r\nX: ");
+    str_fill(&s, 'x', 7000);
+    str_addf(&s, "\r\nY: ");
+    str_fill(&s, 'y', 7000);
+    cl_open(&c, &f);
+    cl_send(&c, s.p, s.n);
+    CHECK_INT(cl_reply(&c), 200);
+    free(log_lines(path, 5, 2000));      /* workers' lines come in any order */
+    cl_puts(&c, "\r\n\r\n");
+    CHECK_INT(cl_reply(&c), 200);
+    cl_close(&c);
+    text = log_lines(path, 6, 2000);
+    CHECK_STR(text, "OPTIONS * 200\nGET / 404\nGET /?x 404\n"
+                    "GET /hello?x 505\nGET /hello 200\nOPTIONS * 200\n");
+    free(text);
+    text = log_lines(named, 6, 2000);
+    CHECK_INT(strncmp(text, "www.example.com\n", 16), 0);
+    free(text);
+    unlink(named);
+    free(s.p);
+    fx_down(&f);
+    unlink(path);
+}
+
+/* A log that takes nothing costs one worker, not one more each half second. */
+TEST(access, a_log_that_stands_still_keeps_one_worker)
+{
+    fixture f;
+    client c;
+    char path[300], page[4096];
+    int fd, i;
+
+    fx_init(&f);
+    log_to(&f, path, sizeof path, "%U");
+    if (mkfifo(path, 0600) < 0 || (fd = open(path, O_RDWR | O_NONBLOCK)) < 0)
+        return;
+    memset(page, 'x', sizeof page);
+    while (write(fd, page, sizeof page) > 0)
+        ;
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < 10; i++) {           /* there are four of them */
+        cl_open(&c, &f);
+        CHECK_INT(cl_get(&c, "/hello"), 200);
+        cl_close(&c);
+        nap(EMPM__LINES_MS);
+    }
+    while (read(fd, page, sizeof page) > 0)
+        ;
+    fx_down(&f);
+    close(fd);
+    unlink(path);
+}
+
 TEST(access, half_a_line_does_not_spoil_the_next)    /* on a full disk */
 {
     static empm__child ch;
@@ -11918,6 +12006,69 @@ TEST(status, a_scoreboard_gone_mad_is_shown_harmlessly)
                        "text/plain; version=0.0.4; charset=utf-8");
     check_prometheus(text);
     free(text);
+    fx_down(&f);
+}
+
+/* The next tenant of a slot may have fewer workers than the last one. */
+TEST(status, a_slot_is_empty_for_its_next_tenant)
+{
+    empm__score sb;
+    int t;
+
+    CHECK_INT(empm__score_init(&sb, 1, 8, 0), EMPM_OK);
+    for (t = 0; t < 8; t++)
+        empm__score_worker_at(&sb, 0, t)->parked[EMPM__KEEPALIVE] = 25;
+    empm__score_at(&sb, 0)->unparked[EMPM__KEEPALIVE] = 200;
+    empm__score_at(&sb, 0)->connections = 7;
+    empm__score_gauges(&sb, 0);
+    for (t = 0; t < 8; t++)
+        CHECK_INT(empm__score_worker_at(&sb, 0, t)->parked[EMPM__KEEPALIVE], 0);
+    CHECK_INT(empm__score_at(&sb, 0)->unparked[EMPM__KEEPALIVE], 0);
+    CHECK_INT(empm__score_at(&sb, 0)->connections, 0);
+    empm__score_free(&sb);
+}
+
+/* All who wait are in the states: those who owe a PROXY header, too. */
+TEST(status, who_owes_a_proxy_header_is_counted)
+{
+    fixture f;
+    client c;
+
+    status_init(&f);
+    f.cfg.listen[1] = "127.0.0.1:0 proxy";
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(cl_connect_port(&c, empm_port(f.s, 1), 0), 0);
+    CHECK_SOON(status_number(&f, "ConnsAsyncHandshake") == 1, 2000);
+    CHECK_INT(status_number(&f, "ConnsAsyncReadHead"), 0);
+    cl_close(&c);
+    CHECK_SOON(status_number(&f, "ConnsAsyncHandshake") == 0, 2000);
+    fx_down(&f);
+}
+
+/* empm_wait() waits as long as it was told, whoever is at the admin listener. */
+TEST(status, an_admin_client_does_not_hold_empm_wait)
+{
+    fixture f;
+    client c;
+    uint64_t began;
+
+    status_init(&f);
+    f.cfg.listen[1] = "127.0.0.1:0 admin";
+    f.cfg.stop_timeout_ms = 1500;
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(cl_connect_port(&c, empm_port(f.s, 1), 0), 0);
+    cl_puts(&c, "GET / HT");
+    nap(50);
+    began = now_ms();
+    empm_stop(f.s);
+    while (empm_wait(f.s, 100) == EMPM_ETIMEDOUT && now_ms() - began < 1000)
+        if (f.s->child.joined)
+            break;
+    CHECK(now_ms() - began < 1000);
+    CHECK_INT(empm_wait(f.s, -1), EMPM_OK);
+    cl_close(&c);
     fx_down(&f);
 }
 
