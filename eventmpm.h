@@ -13749,6 +13749,7 @@ typedef struct empm__parent {
     int          upgrade_fd;         /* the new program says when it is ready */
     int          ready_fd;           /* we say it to whom has started us */
     uint64_t     ping_us, manager_us, manager_every_us;
+    uint64_t     looked_us;          /* when empm__watch() did, last */
     uint64_t     full_us;            /* "MaxRequestWorkers" not again before */
     int          pipe[2];            /* from the children */
     empm__pid_file pid_file;
@@ -14051,7 +14052,7 @@ static void empm__maintain(empm__parent *p)
     int i, idle = 0, starting = 0, below = 0, victim = -1;
     uint32_t fewest = 0, queued = 0, open = 0;
     g->tick_us = 0;
-    if (p->stopping || cfg->processes > 0)
+    if (p->stopping)
         return;
     for (i = 0; i < p->slots; i++) {
         const empm__score_child *score = empm__score_at(&g->s->score, i);
@@ -14100,7 +14101,7 @@ static void empm__maintain(empm__parent *p)
                       "requests wait for a worker, %u connections are open",
                       cfg->max_request_workers, queued, open);
         }
-        if (++g->quiet_ticks >= 10 && !below)
+        if ((++g->quiet_ticks >= 10 || cfg->processes > 0) && !below)
             g->tick_us = 0;          /* until a child speaks up */
     }
 }
@@ -14143,11 +14144,12 @@ static void empm__look_for_stuck(empm__parent *p, int slot, uint64_t since_us,
 static void empm__watch(empm__parent *p)
 {
     const uint64_t every = (uint64_t)p->now.cfg->watchdog_interval_ms * 1000u;
-    const uint64_t now = empm__now_us();
+    const uint64_t now = empm__now_us(), last = p->looked_us;
     /* We are late ourselves: the machine was suspended, or is overloaded */
     const int late = now - p->ping_us > every / 2;
     int i, busy = 0, idle = 0;
     p->ping_us = every > 0 ? now + every : 0;
+    p->looked_us = now;
     for (i = 0; i < p->slots; i++) {
         empm__kid *kid = &p->kids[i];
         const uint32_t pongs =
@@ -14168,7 +14170,7 @@ static void empm__watch(empm__parent *p)
         }
         r = write(kid->control, "w", 1);
         (void)r;
-        empm__look_for_stuck(p, i, now - every, now);
+        empm__look_for_stuck(p, i, last, now);
         if (!kid->admin && kid->generation == p->now.s->generation) {
             const int n = (int)empm__min(
                 empm__load(&empm__score_at(&p->now.s->score, i)->idle_workers),
@@ -14222,6 +14224,8 @@ static void empm__parent_stop(empm__parent *p, char order)
     empm__store(&empm__board(p)->draining, 1u);
     if (p->stopping == 2) {          /* asked twice */
         p->stopping = 3;
+        empm__log(p->now.cfg, EMPM_LOG_NOTICE, 5013,
+                  "asked twice: children are killed");
         for (i = 0; i < p->slots; i++)
             if (p->kids[i].pid != 0)
                 kill(p->kids[i].pid, SIGKILL);

@@ -14563,6 +14563,27 @@ TEST(operate, parent_rests_while_it_stops)
     fx_down(&f);
 }
 
+/* Exactly N children are not more in number either, however busy they are. */
+TEST(operate, all_busy_is_said_of_exact_children)
+{
+    fixture f;
+    client c[5];
+    size_t i;
+
+    fx_init_forked(&f, 1);
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+    for (i = 0; i < 5; i++) {
+        cl_open(&c[i], &f);
+        cl_puts(&c[i], "GET /sleep?ms=2500 HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    CHECK_SOON(fx_log_has(&f, "EMPM0484"), 4000);
+    for (i = 0; i < 5; i++)
+        cl_close(&c[i]);
+    fx_down(&f);
+}
+
 TEST(operate, stuck_workers_are_named)
 {
     int replace;
