@@ -225,7 +225,7 @@
  *   5131  the stacks of all threads may take more than there is
  *   5132  ListenBacklog is above what the system allows
  *   5133  more threads than the system allows
- *   5134  a directory that is set does not exist
+ *   5134  a directory that is set, or that of a log or PidFile, does not exist
  *   5301  RemoteIPTrustedProxy is no address and no network
  *   5302  RemoteIPHeader is no name of a field
  *   5303  RemoteIPHeader: built without it
@@ -2100,6 +2100,7 @@ static const char *empm__tokens(const char *value)
 }
 
 static const char empm__no_memory[] = "out of memory";
+static const char empm__out_of_range[] = "is out of range";
 
 /* Stores one value; returns NULL or what is wrong with it. `replace`: a list
  * begins anew. */
@@ -2195,7 +2196,7 @@ static const char *empm__set_value(empm_config *cfg, const empm__directive *d,
         v = word[0] == '-' ? -empm__parse_u63(word + 1, strlen(word) - 1)
                            : empm__parse_u63(word, strlen(word));
         if (word[0] == '-' ? v > 0 : v < 0)
-            return "is not a whole number";
+            return "is not a whole number (and takes no unit)";
         break;
     }
     if (rest[strspn(rest, " \t")] != '\0' && d->kind != EMPM__KIND_LEVEL)
@@ -2203,7 +2204,7 @@ static const char *empm__set_value(empm_config *cfg, const empm__directive *d,
     if (d->kind == EMPM__KIND_REAL)
         return NULL;
     if (v < d->min || v > d->max)
-        return "is out of range";
+        return empm__out_of_range;
     if (d->kind == EMPM__KIND_I64 || d->kind == EMPM__KIND_KB) {
         if (d->kind == EMPM__KIND_KB)
             v *= 1024;
@@ -2373,7 +2374,12 @@ static void empm__set_directive(empm_config *cfg, const char *where,
     *lists |= bit;
     if (why == empm__no_memory)
         rep->result = EMPM_ENOMEM;
-    if (why != NULL)
+    if (why == empm__out_of_range)
+        empm__say(rep, EMPM_LOG_ERROR, 5123, "%s%s %s: must be from %lld to "
+                  "%lld%s", where, d->name, value, (long long)d->min,
+                  (long long)d->max, d->kind == EMPM__KIND_MS ||
+                                     d->kind == EMPM__KIND_STUCK ? " ms" : "");
+    else if (why != NULL)
         empm__say(rep, EMPM_LOG_ERROR, 5123, "%s%s %s: %s", where, d->name,
                   value, why);
 }
@@ -12169,8 +12175,8 @@ static int empm__child_start(empm__child *ch)
     pthread_attr_init(&attr);
     if (cfg->thread_stack_size > 0 &&
         pthread_attr_setstacksize(&attr, (size_t)cfg->thread_stack_size) != 0)
-        empm__log(cfg, EMPM_LOG_WARN, 2436, "ThreadStackSize of %d is not possible",
-                  cfg->thread_stack_size);
+        empm__log(cfg, EMPM_LOG_WARN, 2436, "ThreadStackSize of %d is not "
+                  "possible here: using the system's", cfg->thread_stack_size);
     sigfillset(&all);
     sigdelset(&all, SIGSEGV);        /* faults stay the thread's own */
     sigdelset(&all, SIGBUS);
@@ -12335,7 +12341,8 @@ static const char *empm__listen_parse(empm__listen_spec *l, const char *text)
             if (end != o + n || l->mode < 0 || l->mode > 0777)
                 return "wants mode= as up to three octal digits";
         } else
-            return "has an option that is not known here";
+            return "takes v6only, proxy, admin or (unix:) mode= and no "
+                   "other word";
         o += n;
     }
     return NULL;
@@ -14963,14 +14970,17 @@ static void empm__hello(const empm_server *s)
     int i;
     for (i = 0; i < s->nlisteners; i++) {
         const empm__listener *l = &s->listeners[i];
+        if (l->admin)
+            printf("Status at ");
+        else
+            printf("Serving %s at ", s->cfg->document_root);
         if (l->port > 0 && strpbrk(l->text, ":") == NULL)
-            printf("Serving %s at http://127.0.0.1:%d/\n",
-                   s->cfg->document_root, l->port);
+            printf("http://127.0.0.1:%d/\n", l->port);
         else if (l->port > 0 && strncmp(l->text, "fd:", 3) != 0)
-            printf("Serving %s at http://%.*s:%d/\n", s->cfg->document_root,
+            printf("http://%.*s:%d/\n",
                    (int)(strrchr(l->text, ':') - l->text), l->text, l->port);
         else
-            printf("Serving %s at %s\n", s->cfg->document_root, l->text);
+            printf("%s\n", l->text);
     }
     printf("Ctrl-C stops it.\n");
     fflush(stdout);
@@ -15150,6 +15160,40 @@ static void empm__try_listen(const empm_config *cfg, const char *text,
                   "do it: stop and start", text);
 }
 
+/* A file that the start makes needs a folder: the start would end without. */
+static void empm__try_folder(const empm_config *cfg, const char *directive,
+                             const char *name, empm__report *rep)
+{
+    char path[1200], *end;
+    const char *full = empm__path_of(cfg, name, path, sizeof path);
+    struct stat st;
+    if (full != path)
+        snprintf(path, sizeof path, "%s", full);
+    if ((end = strrchr(path, '/')) == NULL || end == path)
+        return;
+    *end = '\0';
+    if (stat(path, &st) < 0 ? errno == ENOENT || errno == ENOTDIR
+                            : !S_ISDIR(st.st_mode))
+        empm__say(rep, EMPM_LOG_ERROR, 5134, "%s %s: there is no directory %s",
+                  directive, name, path);
+}
+
+static void empm__try_folders(const empm_config *cfg, empm__report *rep)
+{
+    int i;
+    if (cfg->pid_file != NULL)
+        empm__try_folder(cfg, "PidFile", cfg->pid_file, rep);
+    if (cfg->error_log != NULL && strcmp(cfg->error_log, "stderr") != 0 &&
+        empm__log_facility(cfg->error_log) < 0)
+        empm__try_folder(cfg, "ErrorLog", cfg->error_log, rep);
+    for (i = 0; i < EMPM_MAX_LIST && cfg->custom_log[i] != NULL; i++) {
+        const char *rest = cfg->custom_log[i];
+        char file[1024];
+        if (empm__word(&rest, file, sizeof file) == 1)
+            empm__try_folder(cfg, "CustomLog", file, rep);
+    }
+}
+
 static int empm__test(const char *name, const empm__source *source)
 {
     empm__report rep;
@@ -15166,7 +15210,9 @@ static int empm__test(const char *name, const empm__source *source)
     }
     if ((cfg = empm__config_new(source, &rep)) == NULL)
         return r;
-    if ((r = empm__check(cfg, NULL, &rep)) == EMPM_OK) {
+    if (empm__check(cfg, NULL, &rep) == EMPM_OK)
+        empm__try_folders(cfg, &rep);
+    if ((r = rep.result) == EMPM_OK) {
         int i;
         for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++)
             empm__try_listen(cfg, cfg->listen[i], &rep);
