@@ -51,7 +51,7 @@
  *               query a database, read a file, sleep.
  *   connection  READ_HEAD, READ_BODY, HANDLE, WRITE, KEEPALIVE, SUSPENDED,
  *               LINGER, CLOSED: the picture stands in >>conn. A connection that
- *               waits, in whatever state, holds no worker; an idle one costs 64
+ *               waits, in whatever state, holds no worker; an idle one costs 84
  *               bytes and its socket.
  *
  * CONFIGURATION  Fields of empm_config are Apache's directives in snake case and
@@ -161,7 +161,7 @@
  *   0489  the server, or its next generation, serves
  *   0491  stopping
  *   0492  stopping gracefully
- *   0493  restarting gracefully, or at once
+ *   0493  restarting gracefully
  *   0494  restarting at once
  *   0497  ServerLimit is too high                  0499  ... is too low
  *   0501  ServerLimit cannot change while running
@@ -194,7 +194,7 @@
  *   5014  a child has started                      5015  ... has ended
  *   5030  a process without children cannot be reloaded or upgraded
  *   5031  started as root, and no User says who shall serve
- *   5032  a reload was refused: the old configuration goes on
+ *   5032  a reload or an upgrade has failed: those that serve go on
  *   5034  an old generation has ended: its log files are free
  *   5035  User, Group or ChrootDir cannot be had
  *   5036  PidFile cannot be written
@@ -511,8 +511,8 @@ typedef struct empm_config {
     int    start_timeout_ms;           /* for the new ones to be healthy: 30000 */
     int    watchdog_interval_ms;       /* a child that misses three pings is
                                           replaced: 10000; 0: off */
-    int    stuck_worker_timeout_ms;    /* a handler that takes longer is logged:
-                                          0, off */
+    int    stuck_worker_timeout_ms;    /* a handler that takes longer is logged
+                                          (looked for with each ping): 0, off */
     int    stuck_worker_replace;       /* ... and its child replaced: 0 */
     int    stop_timeout_ms;            /* a plain stop waits so long: 5000 */
 
@@ -698,8 +698,9 @@ EMPM_API void        *empm_thread_data(const empm_request *req);
  * >>calls-response -- how to answer
  *
  * The head is decided by the first of: the end of the handler, a suspension
- * after something was written, empm_flush(), or more than EMPM_RESPONSE_BUFFER bytes of body. Before that,
- * status and fields can be changed; after it they are EMPM_EMISUSE.
+ * after something was written, empm_flush(), or more than EMPM_RESPONSE_BUFFER
+ * bytes of body. Before that, status and fields can be changed; after it they
+ * are EMPM_EMISUSE.
  * ------------------------------------------------------------------------- */
 
 /* Sets the status, 200 to 599. 204 and 304 have no body. */
@@ -821,7 +822,8 @@ EMPM_API int empm_health_page(empm_request *req, void *user);
  *   key, key_len  any bytes, at least one
  *   ttl_ms        the entry expires after that; 0: never. When there is no room
  *                 for a new one, the entry next to expire is dropped early; one
- *                 that never expires is never dropped
+ *                 that never expires is never dropped. Strangers who choose
+ *                 keys can so drive out what expires: leave room for it
  *   returns       EMPM_OK, or else nothing has changed:
  *                 EMPM_EGONE      there is no such entry
  *                 EMPM_EFULL      no room, and nothing that could be dropped
@@ -882,7 +884,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *
  * Each section uses only those above it:
  *
- *   platform tools config log score      what a server stands on
+ *   platform tools log config score      what a server stands on
  *   handover wheel queue poller          how a connection changes hands
  *   route peer proxy                     patterns; who is there, is it believed
  *   memory store                         pages, workers, the child; what children
@@ -1958,8 +1960,7 @@ EMPM_API void empm_config_free(empm_config *cfg)
     }
 }
 
-/* "5" (seconds), "100ms", "1min" -> milliseconds; -1: not a time. Apache's
- * units, RFC-free. `unit` is what a bare number counts. */
+/* "5" (seconds), "100ms", "1min" -> milliseconds; -1: not a time. */
 static int64_t empm__parse_ms(const char *s, size_t n)
 {
     static const struct { char unit[4]; int64_t ms; } units[] = {
@@ -5027,7 +5028,7 @@ typedef struct empm__listener {       /* fixed once the server has started */
     int         fd;
     int         port;              /* 0: none (unix) */
     const char *text;              /* the listen string */
-    int         admin;             /* status only, by a thread of its own */
+    int         admin;             /* status only, by an engine of its own */
     int         proxy;             /* connections begin with a PROXY header */
     char        path[108];         /* of a unix socket that we made, or "" */
 } empm__listener;
@@ -15004,8 +15005,9 @@ static void empm__usage(const char *name)
            "  -V, -v                 prints version and build, and exits\n"
            "  -h                     this text\n"
            "signals: TERM, INT stop, WINCH (without a terminal), QUIT stop\n"
-           "  gracefully; HUP, USR1 read the configuration again (HUP drops running\n"
-           "  requests); USR2 starts the program anew and hands over to it\n"
+           "  gracefully; HUP, USR1 read the configuration again (HUP gives\n"
+           "  running requests StopTimeout); USR2 starts the program anew and hands\n"
+           "  over to it\n"
            "directives and their defaults: see empm_config in eventmpm.h\n",
            name);
 }
