@@ -51,7 +51,7 @@
  *               query a database, read a file, sleep.
  *   connection  READ_HEAD, READ_BODY, HANDLE, WRITE, KEEPALIVE, SUSPENDED,
  *               LINGER, CLOSED: the picture stands in >>conn. A connection that
- *               waits, in whatever state, holds no worker; an idle one costs 64
+ *               waits, in whatever state, holds no worker; an idle one costs 84
  *               bytes and its socket.
  *
  * CONFIGURATION  Fields of empm_config are Apache's directives in snake case and
@@ -161,7 +161,7 @@
  *   0489  the server, or its next generation, serves
  *   0491  stopping
  *   0492  stopping gracefully
- *   0493  restarting gracefully, or at once
+ *   0493  restarting gracefully
  *   0494  restarting at once
  *   0497  ServerLimit is too high                  0499  ... is too low
  *   0501  ServerLimit cannot change while running
@@ -194,7 +194,7 @@
  *   5014  a child has started                      5015  ... has ended
  *   5030  a process without children cannot be reloaded or upgraded
  *   5031  started as root, and no User says who shall serve
- *   5032  a reload was refused: the old configuration goes on
+ *   5032  a reload or an upgrade has failed: those that serve go on
  *   5034  an old generation has ended: its log files are free
  *   5035  User, Group or ChrootDir cannot be had
  *   5036  PidFile cannot be written
@@ -225,7 +225,7 @@
  *   5131  the stacks of all threads may take more than there is
  *   5132  ListenBacklog is above what the system allows
  *   5133  more threads than the system allows
- *   5134  a directory that is set does not exist
+ *   5134  a directory that is set, or that of a log or PidFile, does not exist
  *   5301  RemoteIPTrustedProxy is no address and no network
  *   5302  RemoteIPHeader is no name of a field
  *   5303  RemoteIPHeader: built without it
@@ -511,8 +511,8 @@ typedef struct empm_config {
     int    start_timeout_ms;           /* for the new ones to be healthy: 30000 */
     int    watchdog_interval_ms;       /* a child that misses three pings is
                                           replaced: 10000; 0: off */
-    int    stuck_worker_timeout_ms;    /* a handler that takes longer is logged:
-                                          0, off */
+    int    stuck_worker_timeout_ms;    /* a handler that takes longer is logged
+                                          (looked for with each ping): 0, off */
     int    stuck_worker_replace;       /* ... and its child replaced: 0 */
     int    stop_timeout_ms;            /* a plain stop waits so long: 5000 */
 
@@ -698,8 +698,9 @@ EMPM_API void        *empm_thread_data(const empm_request *req);
  * >>calls-response -- how to answer
  *
  * The head is decided by the first of: the end of the handler, a suspension
- * after something was written, empm_flush(), or more than EMPM_RESPONSE_BUFFER bytes of body. Before that,
- * status and fields can be changed; after it they are EMPM_EMISUSE.
+ * after something was written, empm_flush(), or more than EMPM_RESPONSE_BUFFER
+ * bytes of body. Before that, status and fields can be changed; after it they
+ * are EMPM_EMISUSE.
  * ------------------------------------------------------------------------- */
 
 /* Sets the status, 200 to 599. 204 and 304 have no body. */
@@ -821,7 +822,8 @@ EMPM_API int empm_health_page(empm_request *req, void *user);
  *   key, key_len  any bytes, at least one
  *   ttl_ms        the entry expires after that; 0: never. When there is no room
  *                 for a new one, the entry next to expire is dropped early; one
- *                 that never expires is never dropped
+ *                 that never expires is never dropped. Strangers who choose
+ *                 keys can so drive out what expires: leave room for it
  *   returns       EMPM_OK, or else nothing has changed:
  *                 EMPM_EGONE      there is no such entry
  *                 EMPM_EFULL      no room, and nothing that could be dropped
@@ -882,7 +884,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *
  * Each section uses only those above it:
  *
- *   platform tools config log score      what a server stands on
+ *   platform tools log config score      what a server stands on
  *   handover wheel queue poller          how a connection changes hands
  *   route peer proxy                     patterns; who is there, is it believed
  *   memory store                         pages, workers, the child; what children
@@ -1980,8 +1982,7 @@ EMPM_API void empm_config_free(empm_config *cfg)
     }
 }
 
-/* "5" (seconds), "100ms", "1min" -> milliseconds; -1: not a time. Apache's
- * units, RFC-free. `unit` is what a bare number counts. */
+/* "5" (seconds), "100ms", "1min" -> milliseconds; -1: not a time. */
 static int64_t empm__parse_ms(const char *s, size_t n)
 {
     static const struct { char unit[4]; int64_t ms; } units[] = {
@@ -2122,6 +2123,7 @@ static const char *empm__tokens(const char *value)
 }
 
 static const char empm__no_memory[] = "out of memory";
+static const char empm__out_of_range[] = "is out of range";
 
 /* Stores one value; returns NULL or what is wrong with it. `replace`: a list
  * begins anew. */
@@ -2217,7 +2219,7 @@ static const char *empm__set_value(empm_config *cfg, const empm__directive *d,
         v = word[0] == '-' ? -empm__parse_u63(word + 1, strlen(word) - 1)
                            : empm__parse_u63(word, strlen(word));
         if (word[0] == '-' ? v > 0 : v < 0)
-            return "is not a whole number";
+            return "is not a whole number (and takes no unit)";
         break;
     }
     if (rest[strspn(rest, " \t")] != '\0' && d->kind != EMPM__KIND_LEVEL)
@@ -2225,7 +2227,7 @@ static const char *empm__set_value(empm_config *cfg, const empm__directive *d,
     if (d->kind == EMPM__KIND_REAL)
         return NULL;
     if (v < d->min || v > d->max)
-        return "is out of range";
+        return empm__out_of_range;
     if (d->kind == EMPM__KIND_I64 || d->kind == EMPM__KIND_KB) {
         if (d->kind == EMPM__KIND_KB)
             v *= 1024;
@@ -2395,7 +2397,12 @@ static void empm__set_directive(empm_config *cfg, const char *where,
     *lists |= bit;
     if (why == empm__no_memory)
         rep->result = EMPM_ENOMEM;
-    if (why != NULL)
+    if (why == empm__out_of_range)
+        empm__say(rep, EMPM_LOG_ERROR, 5123, "%s%s %s: must be from %lld to "
+                  "%lld%s", where, d->name, value, (long long)d->min,
+                  (long long)d->max, d->kind == EMPM__KIND_MS ||
+                                     d->kind == EMPM__KIND_STUCK ? " ms" : "");
+    else if (why != NULL)
         empm__say(rep, EMPM_LOG_ERROR, 5123, "%s%s %s: %s", where, d->name,
                   value, why);
 }
@@ -5062,7 +5069,7 @@ typedef struct empm__listener {       /* fixed once the server has started */
     int         fd;
     int         port;              /* 0: none (unix) */
     const char *text;              /* the listen string */
-    int         admin;             /* status only, by a thread of its own */
+    int         admin;             /* status only, by an engine of its own */
     int         proxy;             /* connections begin with a PROXY header */
     char        path[108];         /* of a unix socket that we made, or "" */
 } empm__listener;
@@ -12208,8 +12215,8 @@ static int empm__child_start(empm__child *ch)
     pthread_attr_init(&attr);
     if (cfg->thread_stack_size > 0 &&
         pthread_attr_setstacksize(&attr, (size_t)cfg->thread_stack_size) != 0)
-        empm__log(cfg, EMPM_LOG_WARN, 2436, "ThreadStackSize of %d is not possible",
-                  cfg->thread_stack_size);
+        empm__log(cfg, EMPM_LOG_WARN, 2436, "ThreadStackSize of %d is not "
+                  "possible here: using the system's", cfg->thread_stack_size);
     sigfillset(&all);
     sigdelset(&all, SIGSEGV);        /* faults stay the thread's own */
     sigdelset(&all, SIGBUS);
@@ -12374,7 +12381,8 @@ static const char *empm__listen_parse(empm__listen_spec *l, const char *text)
             if (end != o + n || l->mode < 0 || l->mode > 0777)
                 return "wants mode= as up to three octal digits";
         } else
-            return "has an option that is not known here";
+            return "takes v6only, proxy, admin or (unix:) mode= and no "
+                   "other word";
         o += n;
     }
     return NULL;
@@ -13792,6 +13800,7 @@ typedef struct empm__parent {
     int          upgrade_fd;         /* the new program says when it is ready */
     int          ready_fd;           /* we say it to whom has started us */
     uint64_t     ping_us, manager_us, manager_every_us;
+    uint64_t     looked_us;          /* when empm__watch() did, last */
     uint64_t     full_us;            /* "MaxRequestWorkers" not again before */
     int          pipe[2];            /* from the children */
     empm__pid_file pid_file;
@@ -14094,7 +14103,7 @@ static void empm__maintain(empm__parent *p)
     int i, idle = 0, starting = 0, below = 0, victim = -1;
     uint32_t fewest = 0, queued = 0, open = 0;
     g->tick_us = 0;
-    if (p->stopping || cfg->processes > 0)
+    if (p->stopping)
         return;
     for (i = 0; i < p->slots; i++) {
         const empm__score_child *score = empm__score_at(&g->s->score, i);
@@ -14143,7 +14152,7 @@ static void empm__maintain(empm__parent *p)
                       "requests wait for a worker, %u connections are open",
                       cfg->max_request_workers, queued, open);
         }
-        if (++g->quiet_ticks >= 10 && !below)
+        if ((++g->quiet_ticks >= 10 || cfg->processes > 0) && !below)
             g->tick_us = 0;          /* until a child speaks up */
     }
 }
@@ -14186,11 +14195,12 @@ static void empm__look_for_stuck(empm__parent *p, int slot, uint64_t since_us,
 static void empm__watch(empm__parent *p)
 {
     const uint64_t every = (uint64_t)p->now.cfg->watchdog_interval_ms * 1000u;
-    const uint64_t now = empm__now_us();
+    const uint64_t now = empm__now_us(), last = p->looked_us;
     /* We are late ourselves: the machine was suspended, or is overloaded */
     const int late = now - p->ping_us > every / 2;
     int i, busy = 0, idle = 0;
     p->ping_us = every > 0 ? now + every : 0;
+    p->looked_us = now;
     for (i = 0; i < p->slots; i++) {
         empm__kid *kid = &p->kids[i];
         const uint32_t pongs =
@@ -14211,7 +14221,7 @@ static void empm__watch(empm__parent *p)
         }
         r = write(kid->control, "w", 1);
         (void)r;
-        empm__look_for_stuck(p, i, now - every, now);
+        empm__look_for_stuck(p, i, last, now);
         if (!kid->admin && kid->generation == p->now.s->generation) {
             const int n = (int)empm__min(
                 empm__load(&empm__score_at(&p->now.s->score, i)->idle_workers),
@@ -14265,6 +14275,8 @@ static void empm__parent_stop(empm__parent *p, char order)
     empm__store(&empm__board(p)->draining, 1u);
     if (p->stopping == 2) {          /* asked twice */
         p->stopping = 3;
+        empm__log(p->now.cfg, EMPM_LOG_NOTICE, 5013,
+                  "asked twice: children are killed");
         for (i = 0; i < p->slots; i++)
             if (p->kids[i].pid != 0)
                 kill(p->kids[i].pid, SIGKILL);
@@ -15002,14 +15014,17 @@ static void empm__hello(const empm_server *s)
     int i;
     for (i = 0; i < s->nlisteners; i++) {
         const empm__listener *l = &s->listeners[i];
+        if (l->admin)
+            printf("Status at ");
+        else
+            printf("Serving %s at ", s->cfg->document_root);
         if (l->port > 0 && strpbrk(l->text, ":") == NULL)
-            printf("Serving %s at http://127.0.0.1:%d/\n",
-                   s->cfg->document_root, l->port);
+            printf("http://127.0.0.1:%d/\n", l->port);
         else if (l->port > 0 && strncmp(l->text, "fd:", 3) != 0)
-            printf("Serving %s at http://%.*s:%d/\n", s->cfg->document_root,
+            printf("http://%.*s:%d/\n",
                    (int)(strrchr(l->text, ':') - l->text), l->text, l->port);
         else
-            printf("Serving %s at %s\n", s->cfg->document_root, l->text);
+            printf("%s\n", l->text);
     }
     printf("Ctrl-C stops it.\n");
     fflush(stdout);
@@ -15033,8 +15048,9 @@ static void empm__usage(const char *name)
            "  -V, -v                 prints version and build, and exits\n"
            "  -h                     this text\n"
            "signals: TERM, INT stop, WINCH (without a terminal), QUIT stop\n"
-           "  gracefully; HUP, USR1 read the configuration again (HUP drops running\n"
-           "  requests); USR2 starts the program anew and hands over to it\n"
+           "  gracefully; HUP, USR1 read the configuration again (HUP gives\n"
+           "  running requests StopTimeout); USR2 starts the program anew and hands\n"
+           "  over to it\n"
            "directives and their defaults: see empm_config in eventmpm.h\n",
            name);
 }
@@ -15189,6 +15205,40 @@ static void empm__try_listen(const empm_config *cfg, const char *text,
                   "do it: stop and start", text);
 }
 
+/* A file that the start makes needs a folder: the start would end without. */
+static void empm__try_folder(const empm_config *cfg, const char *directive,
+                             const char *name, empm__report *rep)
+{
+    char path[1200], *end;
+    const char *full = empm__path_of(cfg, name, path, sizeof path);
+    struct stat st;
+    if (full != path)
+        snprintf(path, sizeof path, "%s", full);
+    if ((end = strrchr(path, '/')) == NULL || end == path)
+        return;
+    *end = '\0';
+    if (stat(path, &st) < 0 ? errno == ENOENT || errno == ENOTDIR
+                            : !S_ISDIR(st.st_mode))
+        empm__say(rep, EMPM_LOG_ERROR, 5134, "%s %s: there is no directory %s",
+                  directive, name, path);
+}
+
+static void empm__try_folders(const empm_config *cfg, empm__report *rep)
+{
+    int i;
+    if (cfg->pid_file != NULL)
+        empm__try_folder(cfg, "PidFile", cfg->pid_file, rep);
+    if (cfg->error_log != NULL && strcmp(cfg->error_log, "stderr") != 0 &&
+        empm__log_facility(cfg->error_log) < 0)
+        empm__try_folder(cfg, "ErrorLog", cfg->error_log, rep);
+    for (i = 0; i < EMPM_MAX_LIST && cfg->custom_log[i] != NULL; i++) {
+        const char *rest = cfg->custom_log[i];
+        char file[1024];
+        if (empm__word(&rest, file, sizeof file) == 1)
+            empm__try_folder(cfg, "CustomLog", file, rep);
+    }
+}
+
 static int empm__test(const char *name, const empm__source *source)
 {
     empm__report rep;
@@ -15205,7 +15255,9 @@ static int empm__test(const char *name, const empm__source *source)
     }
     if ((cfg = empm__config_new(source, &rep)) == NULL)
         return r;
-    if ((r = empm__check(cfg, NULL, &rep)) == EMPM_OK) {
+    if (empm__check(cfg, NULL, &rep) == EMPM_OK)
+        empm__try_folders(cfg, &rep);
+    if ((r = rep.result) == EMPM_OK) {
         int i;
         for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++)
             empm__try_listen(cfg, cfg->listen[i], &rep);

@@ -13964,6 +13964,12 @@ TEST(process, test_of_the_settings)          /* -t */
         { "-t|-c|Listen 127.0.0.1:x", 1, "EMPM5108: " },
         { "-t|-p|99999", 1, "EMPM5108: " }, { "-t|-a|x", 1, "EMPM5108: " },
         { "-t|-c|SpoolDirectory /no/such/place", 1, "EMPM5107: " },
+        { "-t|-c|ErrorLog /no/such/place", 1, "EMPM5134: ErrorLog " },
+        { "-t|-c|PidFile such/place|-c|ServerRoot /no", 1, "/no/such\n" },
+        { "-t|-c|CustomLog \"/no/such/place\" common", 1, "EMPM5134: CustomLog" },
+        { "-t|-c|ErrorLog here|-c|CustomLog /there common", 0, "" },
+        { "-t|-c|ErrorLog syslog:local3", 0, "" },
+        { "-t|-c|Timeout 0", 1, "Timeout 0: must be from 1 to 2147483647 ms" },
         { "-t|-c|User no-such-user-at-all", 1, "EMPM0543: bad user name" },
         { "-t|-f|/no/such/file", 1, "EMPM5120: /no/such/file: No such file" },
         { "-t|-f|FILE", 1, "x.conf:2: Invalid command 'Nope'" },
@@ -14711,6 +14717,27 @@ TEST(operate, parent_rests_while_it_stops)
     if (before >= 0)
         CHECK_IN(ticks_of(f.pid) - before, 0, 10);
     cl_close(&c);
+    fx_down(&f);
+}
+
+/* Exactly N children are not more in number either, however busy they are. */
+TEST(operate, all_busy_is_said_of_exact_children)
+{
+    fixture f;
+    client c[5];
+    size_t i;
+
+    fx_init_forked(&f, 1);
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+    for (i = 0; i < 5; i++) {
+        cl_open(&c[i], &f);
+        cl_puts(&c[i], "GET /sleep?ms=2500 HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    CHECK_SOON(fx_log_has(&f, "EMPM0484"), 4000);
+    for (i = 0; i < 5; i++)
+        cl_close(&c[i]);
     fx_down(&f);
 }
 
