@@ -2735,15 +2735,16 @@ static void empm__check_numbers(empm_config *cfg, const empm_config *old,
             continue;
         if (v < d->min ||
             (d->kind == EMPM__KIND_KB ? v / 1024 : v) > d->max) {
-            empm__say(r, EMPM_LOG_ERROR, 5101, "%s of %lld is out of range", d->name,
-                      (long long)v);
+            empm__say(r, EMPM_LOG_ERROR, 5101, "%s of %lld is out of range",
+                      d->name, (long long)v);
             odd |= d->offset == offsetof(empm_config, processes);
         }
     }
     if (cfg->header_timeout_ms < 0 || cfg->header_timeout_max_ms < 0 ||
         cfg->header_min_rate < 0 || cfg->body_timeout_ms < 0 ||
         cfg->body_timeout_max_ms < 0 || cfg->body_min_rate < 0)
-        empm__say(r, EMPM_LOG_ERROR, 5101, "RequestReadTimeout is out of range");
+        empm__say(r, EMPM_LOG_ERROR, 5101,
+                  "RequestReadTimeout is out of range");
     if (cfg->server_field == NULL)
         cfg->server_field = "";
     if (cfg->document_root == NULL)
@@ -2753,8 +2754,8 @@ static void empm__check_numbers(empm_config *cfg, const empm_config *old,
     for (i = 0; cfg->server_field[i] != '\0'; i++)
         if (i == 80 || !(empm__char_class((unsigned char)cfg->server_field[i]) &
                          EMPM__VCHAR)) {
-            empm__say(r, EMPM_LOG_ERROR, 5102, "ServerField is no field value of at "
-                      "most 80 bytes");
+            empm__say(r, EMPM_LOG_ERROR, 5102, "ServerField is no field value "
+                      "of at most 80 bytes");
             break;
         }
     empm__clamp(cfg, r, 499, 497, "ServerLimit", &cfg->server_limit, 1, 20000);
@@ -4428,8 +4429,8 @@ static int empm__routes_init(empm__routes *t, const empm_route *user,
         t->n = (uint32_t)i + 1;
         memcpy(text, user[i].pattern, strlen(user[i].pattern) + 1);
         if ((why = empm__route_parse(r, text, chars)) != NULL) {
-            empm__say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": %s", user[i].pattern,
-                      why);
+            empm__say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": %s",
+                      user[i].pattern, why);
             r->nsegs = 0;
             continue;
         }
@@ -4438,8 +4439,8 @@ static int empm__routes_init(empm__routes *t, const empm_route *user,
                       user[i].pattern);
         if (user[i].kind == EMPM__ROUTE_FILES &&
             r->segs[r->nsegs - 1].kind != EMPM__SEG_REST)
-            empm__say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": files need a pattern "
-                      "that ends with '/' or {name...}", user[i].pattern);
+            empm__say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": files need a "
+                      "pattern that ends with '/' or {name...}", user[i].pattern);
         text += strlen(user[i].pattern) + 1;
         seg += r->nsegs;
         for (k = 0; k < i; k++) {
@@ -9989,8 +9990,9 @@ static int64_t empm__parse_date(const char *s)
             break;
     if (mon == 12 || d < 1 || d > 31 - (mon == 3 || mon == 5 || mon == 8 ||
                                          mon == 10) ||
-        (mon == 1 && d > 28 + (y % 4 == 0 && (y % 100 != 0 || y % 400 == 0))) || h > 23 || mi > 59 || sec > 60 ||
-        h < 0 || mi < 0 || sec < 0 || y < 1)
+        (mon == 1 &&
+         d > 28 + (y % 4 == 0 && (y % 100 != 0 || y % 400 == 0))) ||
+        h > 23 || mi > 59 || sec > 60 || h < 0 || mi < 0 || sec < 0 || y < 1)
         return -1;
     yy = y - (mon < 2);
     era = yy / 400;
@@ -12717,7 +12719,8 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
     }
     if (stat(empm__path_of(cfg, cfg->spool_directory, path, sizeof path),
              &st) < 0 || !S_ISDIR(st.st_mode))
-        empm__say(rep, EMPM_LOG_ERROR, 5107, "SpoolDirectory %s is not a directory",
+        empm__say(rep, EMPM_LOG_ERROR, 5107,
+                  "SpoolDirectory %s is not a directory",
                   cfg->spool_directory);
     if (cfg->error_log != NULL && (*cfg->error_log == '|' ||
                                    empm__log_facility(cfg->error_log) == -1))
@@ -14738,8 +14741,8 @@ static uint64_t empm__parent_chores(empm__parent *p)
         kill(p->helper, SIGKILL);    /* reaped, and said, there */
         p->change_us = 0;
     }
-    if (p->again != 0 && p->change == EMPM__NO_CHANGE && p->ready && !p->stopping &&
-        p->delay_us == 0) {
+    if (p->again != 0 && p->change == EMPM__NO_CHANGE && p->ready &&
+        !p->stopping && p->delay_us == 0) {
         const int sig = p->again;
         p->again = 0;
         if (sig == SIGUSR2)
@@ -15153,11 +15156,13 @@ static int empm__is_bound(const struct sockaddr *a)
     int i, n = 0, found = 0;
     FILE *f;
     if (v6) {
-        const struct sockaddr_in6 *to = (const struct sockaddr_in6 *)(const void *)a;
+        const struct sockaddr_in6 *to =
+            (const struct sockaddr_in6 *)(const void *)a;
         memcpy(words, &to->sin6_addr, 16);
         port = to->sin6_port;
     } else {
-        const struct sockaddr_in *to = (const struct sockaddr_in *)(const void *)a;
+        const struct sockaddr_in *to =
+            (const struct sockaddr_in *)(const void *)a;
         memcpy(words, &to->sin_addr, 4);
         port = to->sin_port;
     }
