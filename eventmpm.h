@@ -12226,6 +12226,8 @@ static int empm__child_start(empm__child *ch)
     sigdelset(&all, SIGFPE);
     sigdelset(&all, SIGABRT);
     pthread_sigmask(SIG_SETMASK, &all, &old);
+    /* now, not later: MaxConnectionsPerChild may stop it before we are done */
+    empm__store(&ch->score->stopping, 0u);
     for (i = 0; i < ch->nworkers && r == 0; i++) {
         r = pthread_create(&ch->workers[i].thread, &attr, empm__worker_main,
                            &ch->workers[i]);
@@ -12236,7 +12238,6 @@ static int empm__child_start(empm__child *ch)
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     pthread_attr_destroy(&attr);
     if (r == 0) {
-        empm__store(&ch->score->stopping, 0u);
         empm__store(&ch->score->healthy, 1u);
         return EMPM_OK;
     }
