@@ -3866,8 +3866,8 @@ typedef struct empm__poller {
 
 enum {
     EMPM__ORDER_STOP = 1, EMPM__ORDER_GRACEFUL = 2, EMPM__ORDER_GATE = 4,
-    EMPM__ORDER_ABORT = 8, EMPM__ORDER_LOOK = 16,      /* at the times anew */
-    EMPM__ORDER_PING = 32
+    EMPM__ORDER_LOOK = 8,                              /* at the times anew */
+    EMPM__ORDER_PING = 16
 };
 
 /* Makes the listener look: at the inbox, at its orders. Async-signal-safe. */
@@ -14558,8 +14558,9 @@ static void empm__upgrade(empm__parent *p)
         return;
     }
     if (p->source->argv == NULL || empm__pipe(fd, 1) < 0) {
-        empm__log(p->now.cfg, EMPM_LOG_ERROR, 5039, "SIGUSR2: an upgrade needs "
-                  "empm_main(): ignored");
+        empm__log(p->now.cfg, EMPM_LOG_ERROR, 5039, "SIGUSR2: %s: ignored",
+                  p->source->argv == NULL ? "an upgrade needs empm_main()"
+                                          : strerror(errno));
         return;
     }
     empm__log(p->now.cfg, EMPM_LOG_NOTICE, 5040, "SIGUSR2 received: starting %s "
