@@ -3121,6 +3121,7 @@ TEST(config, every_directive_from_a_file)
         { "Timeout", "2147483", "2147483000" },
         { "KeepAlive", "off", "0" }, { "KeepAliveTimeout", "100ms", "100" },
         { "MaxKeepAliveRequests", "0", "0" },
+        { "ResponseMinRate", "0", "0" }, { "ResponseMinRate", "9", "9" },
         { "RequestReadTimeout", "header=7", "7000" },
         { "LingerTimeout", "3", "3000" }, { "LingerTimeoutShort", "3", "3000" },
         { "GracefulShutdownTimeout", "3", "3000" },
