@@ -706,7 +706,8 @@ EMPM_API void        *empm_thread_data(const empm_request *req);
  * are EMPM_EMISUSE.
  * ------------------------------------------------------------------------- */
 
-/* Sets the status, 200 to 599. 204 and 304 have no body. */
+/* Sets the status, 200 to 599. 204, 205 and 304 have no body: what is written
+ * to one is dropped. */
 EMPM_API int empm_status(empm_request *req, int status);
 
 /* Sets (replaces) or adds a field.
@@ -7377,10 +7378,14 @@ static int empm__commit(empm_request *req, int whole)
     req->answer = EMPM__COMMITTED;
     if (empm__load(&req->w->child->stopping))
         req->close = 1;
+    if (req->body_open && req->body_mode == EMPM__BODY_NONE)
+        req->close = req->linger = 1; /* on_head answers: nobody will read it */
     if (whole && length < 0)
         length = req->written;
-    req->framing = req->head_only || empm__contentless(req->status)
-                                      ? EMPM__BODILESS
+    if (req->status == 205)          /* RFC 9110 15.3.6 */
+        length = 0;
+    req->framing = req->head_only || empm__contentless(req->status) ||
+                   req->status == 205 ? EMPM__BODILESS
                  : length >= 0        ? EMPM__BY_LENGTH
                  : req->head.minor > 0 ? EMPM__BY_CHUNKS : EMPM__BY_CLOSE;
     if (req->framing == EMPM__BY_CLOSE)
@@ -7760,7 +7765,8 @@ static void empm__finish(empm_request *req, int rc)
     if (rc != EMPM_OK && req->answer == EMPM__OPEN) {
         const int said = req->written > 0 || req->declared >= 0 ||
                          req->has_type || req->producer != NULL ||
-                         req->source != NULL || empm__contentless(rc);
+                         req->source != NULL || empm__contentless(rc) ||
+                         rc == 205;
         req->status = rc;
         if (rc >= 400 ? req->written == 0 : !said)
             empm__status_text(req, rc);
