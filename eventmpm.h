@@ -528,7 +528,8 @@ typedef struct empm_config {
     int64_t limit_body_in_memory;      /* longer ones are spooled: 64 KiB */
     int64_t max_body_memory;           /* per child: 64 MiB, else 503 */
     int64_t max_spool_bytes;           /* per child: 1 GiB, else 503 */
-    int64_t limit_response_spool;      /* one response: 64 MiB, else aborted */
+    int64_t limit_response_spool;      /* of one response, what waits for the
+                                          client: 64 MiB, else aborted */
     int64_t limit_linger_bytes;        /* 16 MiB */
 
     /* hooks, each NULL or called with `user` (thread hooks on the worker) */
@@ -729,9 +730,9 @@ EMPM_API int empm_add_header(empm_request *req, const char *name,
  *   data      len bytes, copied before the call returns; may be NULL if len is 0
  *   returns   EMPM_OK
  *             EMPM_ECLOSED  the peer is gone; later writes are cheap no-ops
- *             EMPM_EFULL    limit_response_spool is reached: the response will be
- *                           aborted, never cut short in silence; empm_stream()
- *                           has no such limit
+ *             EMPM_EFULL    more than limit_response_spool would wait for the
+ *                           client: the response will be aborted, never cut
+ *                           short in silence; empm_stream() has no such limit
  *             EMPM_EMISUSE  the answer is complete, or longer than declared
  *             EMPM_ENOMEM, EMPM_ESYS  likewise aborted
  *   blocks    never on the client: what the socket does not take is kept
@@ -742,12 +743,14 @@ EMPM_API int empm_printf(empm_request *req, const char *fmt, ...)
     EMPM__PRINTF(2, 3);
 EMPM_API int empm_vprintf(empm_request *req, const char *fmt, va_list ap);
 
-/* Sends what has been written so far. Never blocks. */
+/* Sends what has been written so far, as far as the socket takes it; the rest
+ * follows with the next call, a suspension or the handler's end. Never blocks. */
 EMPM_API int empm_flush(empm_request *req);
 
 /* Answers with the file: type from its name, Last-Modified, ETag, conditions
- * and a single range as RFC 9110 13 and 14 have them. Sent by the kernel, from
- * the listener's side of things: no worker is held.
+ * and a single range as RFC 9110 13 and 14 have them, if the status is 200 in
+ * the end. Sent by the kernel, from the listener's side of things: no worker is
+ * held. It leaves when the handler has ended, or the last of its suspensions.
  *   path      opened at once, symbolic links followed; never pass a client's
  *             text, use EMPM_FILES for that
  *   returns   EMPM_OK, EMPM_EINVAL (no such regular file), EMPM_EMISUSE
@@ -791,7 +794,8 @@ EMPM_API int empm_resume(empm_server *s, empm_ticket ticket);
 EMPM_API int empm_should_stop(const empm_request *req);
 
 /* Memory that lives as long as the request, aligned for any type; NULL if
- * there is none. empm_defer() calls fn(p) at the request's end, last first. */
+ * there is none. empm_defer() calls fn(p), last first, once no function of yours
+ * can see the request again, though the client may still take the answer. */
 EMPM_API void *empm_alloc(empm_request *req, size_t n);
 EMPM_API int   empm_defer(empm_request *req, empm_cleanup *fn, void *p);
 

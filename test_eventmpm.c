@@ -1576,6 +1576,7 @@ static int h_big(empm_request *req, void *user)
     size_t piece = (size_t)query_long(req, "piece", 16384) % (sizeof buf + 1);
     /* never further ahead of what a client says in shm->hits */
     const int64_t ahead = query_long(req, "ahead", 0);
+    const uint64_t end = now_ms() + PATIENCE;
     const char *declare = empm_query(req, "declare");
     int rc = EMPM_OK;
 
@@ -1589,7 +1590,7 @@ static int h_big(empm_request *req, void *user)
         pattern_fill(buf, k, at);
         rc = empm_write(req, buf, k);
         at += (int64_t)k;
-        while (ahead > 0 && at - get_int(&shm->hits) > ahead)
+        while (ahead > 0 && at - get_int(&shm->hits) > ahead && now_ms() < end)
             nap(1);
     }
     set_int(&shm->rc[0], rc);
@@ -11332,14 +11333,16 @@ LIVE(suspend, an_answer_to_half_closed_ends_the_ticket)
     if (!fx_up(&f))
         return;
     cl_open(&d, &f);
-    cl_open(&c, &f);
-    cl_puts(&c, "GET /script?slot=3&h=suspend.60000,wait&w=write.5.5,flush,nap.300 "
+    cl_connect_port(&c, f.port, 8192);       /* the answer takes its time */
+    cl_puts(&c, "GET /script?slot=3&h=defer,suspend.60000,wait&w=write.9000000 "
             "HTTP/1.1\r\nHost: a\r\n\r\n");
     CHECK_SOON(get_ticket(3) != 0, 2000);
     cl_shut(&c);
-    CHECK_INT(cl_reply(&c), 200);
+    CHECK_SOON(get_int(&shm->cleanups) == 1, 4000);
     CHECK_INT(cl_get(&d, "/unpark?slot=3"), 200);
     CHECK_STR(d.body.p, "-5");               /* EMPM_EGONE */
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_INT(c.body.n, 9000000);
     cl_close(&c);
     cl_close(&d);
     fx_down(&f);
