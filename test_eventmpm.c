@@ -10997,8 +10997,7 @@ LIVE(time, stuck_readers_are_dropped)
         cl_connect_port(&c[i], f.port, 8192);
         cl_printf(&c[i], "GET %s HTTP/1.1\r\nHost: a\r\n\r\n", targets[i]);
     }
-    /* the requests' ends are what one can see of it */
-    CHECK_SOON(get_int(&shm->cleanups) == 2, 6000);
+    CHECK_SOON(fx_log_lines(&f, "EMPM5003") == 2, 6000);
     CHECK_IN(now_ms() - t0, 390, 800 + 2 * LATE);
     for (i = 0; i < 2; i++) {
         cl_reply(&c[i]);
@@ -11280,9 +11279,9 @@ LIVE(suspend, told_whatever_fails)
 {
     static const struct { const char *script; int reset_ms, why; } rows[] = {
         /* the client goes while the handler still runs */
-        { "h=defer,suspend.60000,nap.150,write.200000,wait", 50, EMPM_GONE },
-        { "h=defer,suspend.60000,nap.150,write.60000,wait", 50, EMPM_GONE },
-        { "h=defer,suspend.60000,nap.150,wait", 50, EMPM_GONE },
+        { "h=defer,suspend.60000,nap.150,write.200000,wait", 1, EMPM_GONE },
+        { "h=defer,suspend.60000,nap.150,write.60000,wait", 1, EMPM_GONE },
+        { "h=defer,suspend.60000,nap.150,wait", 1, EMPM_GONE },
         /* there is no room for what it writes */
         { "h=defer,suspend.60000,write.9000000,wait", 0, EMPM_GONE },
         /* the client takes nothing, then goes: it waits, or is being called */
@@ -11307,6 +11306,7 @@ LIVE(suspend, told_whatever_fails)
         cl_printf(&c, "GET /script?slot=%d&%s HTTP/1.1\r\nHost: a\r\n\r\n",
                   (int)i, rows[i].script);
         if (rows[i].reset_ms > 0) {
+            CHECK_SOON(get_ticket((int)i) != 0, 4000);
             nap(rows[i].reset_ms);
             cl_reset(&c);
         }
