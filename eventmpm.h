@@ -480,7 +480,8 @@ typedef struct empm_config {
     int    threads_per_child;          /* 25 */
     int    thread_limit;               /* 64 */
     int    max_request_workers;        /* 400 */
-    int    min_spare_threads;          /* 75 */
+    int    min_spare_threads;          /* 75: all workers of start_servers, so
+                                          one that is busy starts a child */
     int    max_spare_threads;          /* 250 */
     int    max_connections_per_child;  /* 0: no limit */
     double async_request_worker_factor; /* 2.0 */
@@ -512,7 +513,8 @@ typedef struct empm_config {
     int    watchdog_interval_ms;       /* a child that misses three pings is
                                           replaced: 10000; 0: off */
     int    stuck_worker_timeout_ms;    /* a handler that takes longer is logged
-                                          (looked for with each ping): 0, off */
+                                          (looked for with each ping): 60000;
+                                          0: off */
     int    stuck_worker_replace;       /* ... and its child replaced: 0 */
     int    stop_timeout_ms;            /* a plain stop waits so long: 5000 */
 
@@ -1945,6 +1947,7 @@ EMPM_API empm_config empm_defaults(void)
     cfg.graceful_restart_timeout_ms = 600000;
     cfg.start_timeout_ms = 30000;
     cfg.watchdog_interval_ms = 10000;
+    cfg.stuck_worker_timeout_ms = 60000;
     cfg.graceful_stop_signal = SIGQUIT;
     cfg.extended_status = 1;
     cfg.limit_request_line = 8190;
@@ -7136,27 +7139,39 @@ static int empm__emit_body(empm_request *req)
     return r;
 }
 
+/* The phrase of every status from 200 on that IANA has registered. */
 static const char *empm__reason(int status)
 {
     static const struct { int status; const char *text; } list[] = {
         { 200, "OK" }, { 201, "Created" }, { 202, "Accepted" },
-        { 204, "No Content" }, { 206, "Partial Content" },
+        { 203, "Non-Authoritative Information" }, { 204, "No Content" },
+        { 205, "Reset Content" }, { 206, "Partial Content" },
+        { 207, "Multi-Status" }, { 208, "Already Reported" },
+        { 226, "IM Used" }, { 300, "Multiple Choices" },
         { 301, "Moved Permanently" }, { 302, "Found" }, { 303, "See Other" },
-        { 304, "Not Modified" }, { 307, "Temporary Redirect" },
-        { 308, "Permanent Redirect" }, { 400, "Bad Request" },
-        { 401, "Unauthorized" }, { 403, "Forbidden" }, { 404, "Not Found" },
-        { 405, "Method Not Allowed" }, { 406, "Not Acceptable" },
+        { 304, "Not Modified" }, { 305, "Use Proxy" },
+        { 307, "Temporary Redirect" }, { 308, "Permanent Redirect" },
+        { 400, "Bad Request" }, { 401, "Unauthorized" },
+        { 402, "Payment Required" }, { 403, "Forbidden" },
+        { 404, "Not Found" }, { 405, "Method Not Allowed" },
+        { 406, "Not Acceptable" }, { 407, "Proxy Authentication Required" },
         { 408, "Request Timeout" }, { 409, "Conflict" }, { 410, "Gone" },
         { 411, "Length Required" }, { 412, "Precondition Failed" },
         { 413, "Content Too Large" }, { 414, "URI Too Long" },
         { 415, "Unsupported Media Type" }, { 416, "Range Not Satisfiable" },
-        { 417, "Expectation Failed" }, { 422, "Unprocessable Content" },
-        { 426, "Upgrade Required" }, { 429, "Too Many Requests" },
+        { 417, "Expectation Failed" }, { 421, "Misdirected Request" },
+        { 422, "Unprocessable Content" }, { 423, "Locked" },
+        { 424, "Failed Dependency" }, { 425, "Too Early" },
+        { 426, "Upgrade Required" }, { 428, "Precondition Required" },
+        { 429, "Too Many Requests" },
         { 431, "Request Header Fields Too Large" },
+        { 451, "Unavailable For Legal Reasons" },
         { 500, "Internal Server Error" }, { 501, "Not Implemented" },
         { 502, "Bad Gateway" }, { 503, "Service Unavailable" },
         { 504, "Gateway Timeout" }, { 505, "HTTP Version Not Supported" },
-        { 507, "Insufficient Storage" }
+        { 506, "Variant Also Negotiates" }, { 507, "Insufficient Storage" },
+        { 508, "Loop Detected" }, { 510, "Not Extended" },
+        { 511, "Network Authentication Required" }
     };
     size_t i;
     for (i = 0; i < EMPM__COUNT(list); i++)
@@ -10991,9 +11006,10 @@ static void empm__put_auto(empm_request *req, const empm__seen *seen)
     size_t i;
     int k;
     empm_set_header(req, "Content-Type", "text/plain; charset=ISO-8859-1");
+    /* not __DATE__: the same source shall give the same program */
     empm_printf(req, "%s\nServerVersion: eventmpm/%s (Unix)\nServerMPM: event\n"
                 "Server Built: %s\n", seen->name, EMPM_VERSION,
-                __DATE__ " " __TIME__);
+                "compiler " __VERSION__);
     empm__put_date(req, "CurrentTime", seen->now_s);
     empm__put_date(req, "RestartTime", seen->restarted_s);
     empm_printf(req, "ParentServerConfigGeneration: %llu\n"

@@ -8872,6 +8872,41 @@ LIVE(response, spool_limit_aborts)   /* never cut short in silence */
     fx_down(&f);
 }
 
+TEST(response, every_registered_status_has_its_phrase)
+{
+    /* IANA's registry, from 200 on; 306 and 418 are "(Unused)" there */
+    static const int known[] = {
+        200, 201, 202, 203, 204, 205, 206, 207, 208, 226, 300, 301, 302, 303,
+        304, 305, 307, 308, 400, 401, 402, 403, 404, 405, 406, 407, 408, 409,
+        410, 411, 412, 413, 414, 415, 416, 417, 421, 422, 423, 424, 425, 426,
+        428, 429, 431, 451, 500, 501, 502, 503, 504, 505, 506, 507, 508, 510,
+        511
+    };
+    size_t i, at = 0;
+    int status;
+
+    for (i = 0; i < sizeof known / sizeof known[0]; i++) {
+        const char *text = empm__reason(known[i]);
+        context("%d", known[i]);
+        CHECK(strcmp(text, "Success") != 0 && strcmp(text, "Redirection") != 0 &&
+              strcmp(text, "Client Error") != 0 &&
+              strcmp(text, "Server Error") != 0);
+    }
+    for (status = 200; status <= 599; status++) {   /* a class for the others */
+        context("%d", status);
+        if (at < sizeof known / sizeof known[0] && status == known[at])
+            at++;
+        else
+            CHECK_STR(empm__reason(status),
+                      status < 300 ? "Success" : status < 400 ? "Redirection"
+                      : status < 500 ? "Client Error" : "Server Error");
+    }
+    no_context();
+    CHECK_STR(empm__reason(428), "Precondition Required");
+    CHECK_STR(empm__reason(451), "Unavailable For Legal Reasons");
+    CHECK_STR(empm__reason(511), "Network Authentication Required");
+}
+
 /* ---------------------------------------------------------------------------
  * >>access -- a record per request, whatever the client sends
  * ------------------------------------------------------------------------- */
@@ -11804,7 +11839,7 @@ LIVE(status, auto_is_what_scrapers_of_apache_read)
     text = status_auto(&f);
     CHECK(check_auto(text, 1) > 36);
     CHECK(strstr(text, "\nServerVersion: eventmpm/" EMPM_VERSION " (Unix)\n"
-                       "ServerMPM: event\nServer Built: ") != NULL);
+                       "ServerMPM: event\nServer Built: compiler ") != NULL);
     CHECK(auto_number(text, "Total Accesses") >= N + 1);
     CHECK(auto_number(text, "ReqPerSec") > 0);
     CHECK(auto_number(text, "BytesPerReq") > 100);
@@ -14739,6 +14774,14 @@ TEST(operate, all_busy_is_said_of_exact_children)
     for (i = 0; i < 5; i++)
         cl_close(&c[i]);
     fx_down(&f);
+}
+
+TEST(operate, stuck_workers_are_looked_for_by_default)   /* a loop is seen */
+{
+    const empm_config cfg = empm_defaults();
+
+    CHECK_IN(cfg.stuck_worker_timeout_ms, 1000, 300000);
+    CHECK_INT(cfg.stuck_worker_replace, 0);      /* it is said, no more */
 }
 
 TEST(operate, stuck_workers_are_named)
