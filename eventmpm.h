@@ -193,7 +193,7 @@
  *   5013  asked to stop twice: the process ends at once
  *   5014  a child has started                      5015  ... has ended
  *   5030  a process without children cannot be reloaded or upgraded
- *   5031  started as root, and no User says who shall serve
+ *   5031  started as root, and no User says who shall serve: nobody does
  *   5032  a reload or an upgrade has failed: those that serve go on
  *   5034  an old generation has ended: its log files are free
  *   5035  User, Group or ChrootDir cannot be had
@@ -204,6 +204,7 @@
  *   5040  an upgrade: who starts, who serves
  *   5041  PidFile names a server that runs
  *   5042  the settings that are in force
+ *   5043  the user who serves may not use a directory: what to type
  *   5101  a setting is out of range
  *   5102  ServerField or ServerTokens is no field value
  *   5103  LimitRequestHead is small beside LimitRequestLine
@@ -444,8 +445,9 @@ typedef struct empm_config {
 
     /* a whole program: empm_run() and empm_main() only */
     const char *pid_file;              /* NULL: none */
-    const char *user_name;             /* [User] who serves, if started as root;
-                                          "#1000" is a number */
+    const char *user_name;             /* [User] who serves, if started as root:
+                                          nobody; "#1000" is a number, "root" is
+                                          meant */
     const char *group_name;            /* [Group] NULL: the user's */
     const char *chroot_dir;            /* NULL; paths above count from outside */
     const char *core_dump_directory;   /* NULL: where it was started */
@@ -608,7 +610,7 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv);
  * graceful_stop_signal (graceful stop; WINCH is ignored where a terminal is
  * attached) arrives. HUP and USR1 reload, USR2 upgrades: see OPERATION. Takes
  * over these signals, CHLD, PIPE and XFSZ while it runs, and restores them.
- *   cfg       is read, not changed; as root it needs user_name
+ *   cfg       is read, not changed; root without user_name: nobody serves
  *   returns   EMPM_OK after a stop, or why it could not start
  */
 EMPM_API int empm_run(empm_config *cfg);
@@ -13603,6 +13605,116 @@ static int empm__attend(empm_server *s, int signal_fd, int control)
 
 /* --- whom to be ----------------------------------------------------------- */
 
+/* Root does not serve unless User says so: where it is started as root and there
+ * is none, nobody serves. Returns 1 then. An image may have no such name. */
+static int empm__default_user(empm_config *cfg)
+{
+    if (geteuid() != 0 || cfg->user_name != NULL)
+        return 0;
+    cfg->user_name = getpwnam("nobody") != NULL ? "nobody" : "#65534";
+    return 1;
+}
+
+#define EMPM__DEFAULT_USER "started as root without User: %s serves (\"User " \
+                           "root\", if it must be root)"
+
+static int empm__set_groups(const char *user, gid_t gid)
+{
+    return user[0] == '#' ? setgroups(0, NULL) : initgroups(user, gid);
+}
+
+#ifndef EVENTMPM_NO_FORK
+/* What a process that serves has to do with the directory `path`, and what comes
+ * of it if its user may not. */
+typedef struct empm__use {
+    const char *directive, *path;
+    int         mode;
+    const char *so;
+} empm__use;
+
+/* In a process of its own: becomes that user and writes the number of each use
+ * that is not granted then; 255: it cannot become that user. Directories are
+ * opened before, as the server does. */
+static void empm__try_uses(const empm_config *cfg, const empm__use *uses, int n,
+                           int to)
+{
+    uid_t uid;
+    gid_t gid;
+    int i, dirs[32];
+    for (i = 0; i < n; i++)
+        dirs[i] = open(uses[i].path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (empm__find_user(cfg->user_name, &uid, &gid) < 0 ||
+        (cfg->group_name != NULL &&
+         empm__find_group(cfg->group_name, &gid) < 0) ||
+        empm__set_groups(cfg->user_name, gid) < 0 || setgid(gid) < 0 ||
+        setuid(uid) < 0)
+        n = 0;
+    for (i = n > 0 ? 0 : -1; i < n; i++)
+        if (i < 0 || (dirs[i] >= 0 &&
+                      faccessat(dirs[i], ".", uses[i].mode, 0) < 0)) {
+            const unsigned char at = (unsigned char)i;
+            ssize_t r = write(to, &at, 1);
+            (void)r;
+        }
+}
+
+/* Says which directories the user who will serve cannot use, and what to type. */
+static void empm__check_uses(const empm_config *cfg, empm__report *rep)
+{
+    empm__use uses[32];
+    char root[1200], spool[1200];
+    int n = 0, fd[2];
+    size_t i;
+    unsigned char at;
+    pid_t pid;
+    if (geteuid() != 0 || cfg->user_name == NULL || empm__pipe(fd, 0) < 0)
+        return;
+    memset(uses, 0, sizeof uses);
+    uses[n].directive = "SpoolDirectory";
+    uses[n].path = empm__path_of(cfg, cfg->spool_directory, spool,
+                                 sizeof spool);
+    uses[n].mode = W_OK | X_OK;
+    uses[n++].so = "long bodies will be refused";
+    empm__path_of(cfg, cfg->document_root, root, sizeof root);
+    for (i = 0; cfg->routes[i].kind != EMPM__ROUTE_END && n < 32; i++)
+        if (cfg->routes[i].kind == EMPM__ROUTE_FILES) {
+            const char *dir = cfg->routes[i].root;
+            uses[n].directive = dir != NULL ? "EMPM_FILES" : "DocumentRoot";
+            uses[n].path = dir != NULL ? dir
+                                       : empm__path_of(cfg, cfg->document_root,
+                                                       root, sizeof root);
+            uses[n].mode = X_OK;
+            uses[n++].so = "no file will be found";
+        }
+    pid = fork();
+    if (pid == 0) {
+        empm__try_uses(cfg, uses, n, fd[1]);
+        _exit(0);
+    }
+    close(fd[1]);
+    while (pid > 0 && read(fd[0], &at, 1) == 1) {
+        const empm__use *use = &uses[at % 32];
+        const char *chmod = use->mode & W_OK ? "chmod o+wx" : "chmod -R o+rX";
+        struct stat st;
+        const struct passwd *p = at < n && stat(use->path, &st) == 0
+                                     ? getpwuid(st.st_uid) : NULL;
+        if (at >= n)
+            empm__say(rep, EMPM_LOG_ERROR, 5035, "User %s cannot be had here "
+                      "(\"User root\" stays who it is)", cfg->user_name);
+        else
+            empm__say(rep, EMPM_LOG_WARN, 5043, "%s %s: %s may not use it, %s: "
+                      "\"%s %s\", or \"User %s\", whose it is",
+                      use->directive, use->path, cfg->user_name, use->so, chmod,
+                      use->path, p != NULL ? p->pw_name : "root");
+    }
+    close(fd[0]);
+    while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+        ;
+}
+#else
+#define empm__check_uses(cfg, rep) ((void)0)
+#endif
+
 /* Gives up what root has that a process which serves does not need. Every step
  * is verified: a server that believes to have dropped root and has not is worse
  * than none. */
@@ -13622,9 +13734,8 @@ static int empm__become(const empm_config *cfg)
              empm__find_group(cfg->group_name, &gid) < 0))
             failed = "looking up User and Group";
         /* the groups before the chroot, in which there may be no /etc/group */
-        else if ((cfg->user_name[0] == '#' ? setgroups(0, NULL)
-                                           : initgroups(cfg->user_name, gid)) < 0)
-            failed = "setgroups";
+        else if (empm__set_groups(cfg->user_name, gid) < 0 && uid != 0)
+            failed = "setgroups";    /* (a namespace may deny it to its root) */
         else if (cfg->chroot_dir != NULL &&
                  (chroot(empm__path_of(cfg, cfg->chroot_dir, path,
                                        sizeof path)) < 0 || chdir("/") < 0))
@@ -13650,8 +13761,10 @@ static int empm__become(const empm_config *cfg)
 #endif
     if (failed == NULL)
         return EMPM_OK;
-    empm__log(cfg, EMPM_LOG_ALERT, 5035, "User, Group, ChrootDir: %s: %s",
-              failed, strerror(errno));
+    empm__log(cfg, EMPM_LOG_ALERT, 5035, "User, Group, ChrootDir: %s: %s%s",
+              failed, strerror(errno),
+              errno == EPERM && cfg->user_name != NULL
+                  ? " (\"User root\" stays who it is)" : "");
     return EMPM_ESYS;
 }
 
@@ -14353,11 +14466,9 @@ static int empm__gen_new(empm__parent *p, empm__gen *g)
         return EMPM_EINVAL;
     if (g->cfg->log == NULL)
         g->cfg->log = empm__log_stderr;
-    if (geteuid() == 0 && g->cfg->user_name == NULL)
-        empm__log(p->now.cfg, EMPM_LOG_ERROR, 5031, "User is gone from the "
-                  "configuration: root would serve");
-    else if (g->cfg->on_reload == NULL ||
+    if (g->cfg->on_reload == NULL ||
         g->cfg->on_reload(g->cfg, g->cfg->user) == EMPM_OK) {
+        empm__default_user(g->cfg);
         if (empm__server_new(g->cfg, 1, p->now.s, &g->s) == EMPM_OK) {
             const int serving = empm__kids_serving(p, &p->now, 0, 0);
             const int most = empm__most_children(g->cfg);
@@ -14936,7 +15047,7 @@ static int empm__run(const empm__source *source,
     struct rlimit lim;
     char path[1200], line[512];
     long pid;
-    int r, ready_fd = empm__ready_fd();
+    int r, defaulted, ready_fd = empm__ready_fd();
     const int upgrades = ready_fd >= 0 && getenv("LISTEN_FDS") != NULL;
 #ifdef EVENTMPM_NO_FORK
     const int forks = 0;
@@ -14962,11 +15073,7 @@ static int empm__run(const empm__source *source,
     if ((r = empm__signals_take(&signals, cfg->graceful_stop_signal)) < 0)
         goto done;
     r = EMPM_EINVAL;
-    if (geteuid() == 0 && cfg->user_name == NULL) {
-        empm__log(cfg, EMPM_LOG_EMERG, 5031, "started as root: User says who "
-                  "shall serve (\"User root\", if it must be root)");
-        goto done;
-    }
+    defaulted = empm__default_user(cfg);
     if (cfg->pid_file != NULL && !upgrades &&
         empm__pid_read(empm__path_of(cfg, cfg->pid_file, path, sizeof path),
                        &pid)) {
@@ -14981,6 +15088,14 @@ static int empm__run(const empm__source *source,
     unsetenv("LISTEN_FDNAMES");
     if (cfg->pid_file != NULL && !upgrades &&
         (r = empm__pid_write(cfg, &pid_file)) < 0)
+        goto done;
+    if (defaulted)
+        empm__log(cfg, EMPM_LOG_NOTICE, 5031, EMPM__DEFAULT_USER,
+                  cfg->user_name);
+    rep.say = empm__report_to_log;
+    rep.user = cfg;
+    empm__check_uses(cfg, &rep);
+    if ((r = rep.result) < 0)
         goto done;
     empm__settings(cfg, line, sizeof line);
     empm__log(cfg, EMPM_LOG_NOTICE, 5042, "%s", line);
@@ -15278,8 +15393,13 @@ static int empm__test(const char *name, const empm__source *source)
     }
     if ((cfg = empm__config_new(source, &rep)) == NULL)
         return r;
-    if (empm__check(cfg, NULL, &rep) == EMPM_OK)
+    if (empm__default_user(cfg))
+        empm__say(&rep, EMPM_LOG_NOTICE, 5031, EMPM__DEFAULT_USER,
+                  cfg->user_name);
+    if (empm__check(cfg, NULL, &rep) == EMPM_OK) {
         empm__try_folders(cfg, &rep);
+        empm__check_uses(cfg, &rep);
+    }
     if ((r = rep.result) == EMPM_OK) {
         int i;
         for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++)
@@ -15355,6 +15475,7 @@ static int empm__control(const char *name, const char *what,
     rep.user = (void *)(uintptr_t)name;
     if ((cfg = empm__config_new(source, &rep)) == NULL)
         return 1;
+    empm__default_user(cfg);
     if (cfg->pid_file == NULL)
         fprintf(stderr, "%s: -k needs PidFile\n", name);
     else if (empm__check(cfg, NULL, &rep) == EMPM_OK || sig == SIGTERM) {

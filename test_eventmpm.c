@@ -14984,6 +14984,36 @@ static void program_down(program *p)
     unlink(p->conf);
 }
 
+/* The line of /proc/PID/status that begins with `name`. */
+static void status_line(long pid, const char *name, char *out, size_t n)
+{
+    char path[64], line[256];
+    FILE *f;
+
+    out[0] = 0;
+    snprintf(path, sizeof path, "/proc/%ld/status", pid);
+    f = fopen(path, "r");
+    while (f != NULL && fgets(line, sizeof line, f) != NULL)
+        if (strncmp(line, name, strlen(name)) == 0)
+            snprintf(out, n, "%s", line);
+    if (f != NULL)
+        fclose(f);
+}
+
+/* Is root one of those that serve, the children of `parent`? */
+static int serves_as_root(long parent)
+{
+    char line[200];
+    long kids[16];
+    int i, n = children_of(parent, kids, 16), root = 0;
+
+    for (i = 0; i < n; i++) {
+        status_line(kids[i], "Uid:", line, sizeof line);
+        root |= line[0] != 0 && strstr(line, "\t0\t") != NULL;
+    }
+    return root;
+}
+
 TEST(operate, upgrades_lose_nothing)
 {
     enum { N = 4 };
@@ -15101,7 +15131,8 @@ TEST(operate, upgrades_keep_and_drop_sockets)
         if (geteuid() == 0) {        /* and root does not slip in */
             program_conf_drop(&p, "User root");
             kill((pid_t)pid_in(&p), SIGUSR1);
-            CHECK_SOON(program_said(&p, "root would serve"), 8000);
+            CHECK_SOON(program_said(&p, "generation 2 serves"), 8000);
+            CHECK_SOON(!serves_as_root(pid_in(&p)), 8000);
             CHECK_INT(program_get(&p, "/hello"), 200);
         }
     }
@@ -15312,22 +15343,6 @@ TEST(operate, takes_sockets_by_name)
 
 /* --- privileges ---------------------------------------------------------- */
 
-/* The line of /proc/PID/status that begins with `name`. */
-static void status_line(long pid, const char *name, char *out, size_t n)
-{
-    char path[64], line[256];
-    FILE *f;
-
-    out[0] = 0;
-    snprintf(path, sizeof path, "/proc/%ld/status", pid);
-    f = fopen(path, "r");
-    while (f != NULL && fgets(line, sizeof line, f) != NULL)
-        if (strncmp(line, name, strlen(name)) == 0)
-            snprintf(out, n, "%s", line);
-    if (f != NULL)
-        fclose(f);
-}
-
 TEST(operate, children_give_root_up)
 {
     program p;
@@ -15360,16 +15375,73 @@ TEST(operate, children_give_root_up)
         cl_close(&c);
     }
     program_down(&p);
-    program_init(&p, "");                        /* root, and not told so */
-    CHECK_INT(write_file(p.conf, "Processes 1\n", 12), 0);
-    CHECK_INT(wait_for_exit(program_exec(&p, NULL, NULL)), 1);
-    CHECK(program_said(&p, "EMPM5031"));
-    close(p.err_fd);
     program_init(&p, "User nobody-of-that-name");
     CHECK_INT(wait_for_exit(program_exec(&p, NULL, NULL)), 1);
     CHECK(program_said(&p, "EMPM0543"));
     close(p.err_fd);
     chmod(g_tmp, 0700);
+}
+
+/* `make run`, ./example_server and every container start as root and say
+ * nothing: that works, as nobody, and what nobody may not use is said. */
+TEST(operate, root_without_user_serves_as_nobody)
+{
+    static const char *const test[] = { "-t", NULL };
+    static const char *const alone[] = { "-X", NULL };
+    program p;
+    char line[200], dir[300], more[800];
+    int i;
+
+    if (geteuid() != 0)
+        SKIP("not root");
+    snprintf(dir, sizeof dir, "%s/closed", g_tmp);
+    mkdir(dir, 0700);
+    snprintf(more, sizeof more, "SpoolDirectory %s", dir);
+    for (i = 0; i < 2; i++) {        /* with children, and without */
+        context("%s", i ? "-X" : "children");
+        program_init(&p, more);
+        program_conf_drop(&p, "User root");
+        CHECK_INT(wait_for_exit(program_exec(&p, test, NULL)), 0);
+        CHECK(program_said(&p, "notice: EMPM5031"));
+        snprintf(line, sizeof line, "SpoolDirectory %s: nobody may not", dir);
+        CHECK(program_said(&p, line));
+        snprintf(line, sizeof line, "\"chmod o+wx %s\", or \"User root\"",
+                 dir);
+        CHECK(program_said(&p, line));
+        p.pid = program_exec(&p, i ? alone : NULL, NULL);
+        CHECK_SOON(pid_in(&p) > 0 && program_get(&p, "/hello") == 200, 8000);
+        CHECK_SOON(program_said(&p, "] EMPM5031: started as root without User"),
+                   8000);
+        CHECK(program_said(&p, "] EMPM5043: "));
+        if (i == 0) {
+            CHECK(!serves_as_root(pid_in(&p)));
+        } else {
+            status_line(pid_in(&p), "Uid:", line, sizeof line);
+            CHECK(strstr(line, "\t0\t") == NULL);
+        }
+        kill((pid_t)p.pid, SIGTERM);
+        CHECK_INT(wait_for_exit(p.pid), 0);
+        p.pid = 0;
+        unlink(p.pid_file);          /* nobody, alone, may not remove it */
+        program_down(&p);
+    }
+    no_context();
+    rmdir(dir);
+}
+
+TEST(operate, user_root_is_root)     /* it is meant where it is said */
+{
+    program p;
+
+    if (geteuid() != 0)
+        SKIP("not root");
+    program_init(&p, "");
+    if (program_up(&p, NULL)) {
+        CHECK_SOON(program_said(&p, "EMPM0489"), 8000);
+        CHECK(serves_as_root(pid_in(&p)));
+        CHECK(!program_said(&p, "EMPM5031"));
+    }
+    program_down(&p);
 }
 
 #endif /* __linux__ */
