@@ -185,7 +185,7 @@
  *   5004  SpoolDirectory cannot be written: a full disk
  *   5005  MaxSpoolBytes is reached: clients get 503
  *   5006  a state that cannot be: please report it
- *   5007  on_thread_start has failed
+ *   5007  on_child_start or on_thread_start has failed: the child gives up
  *   5008  a listening socket cannot be watched
  *   5009  accepting pauses: no descriptors, or MaxOpenConnections
  *   5011  threads cannot be started
@@ -532,8 +532,12 @@ typedef struct empm_config {
     int64_t limit_response_spool;      /* one response: 64 MiB, else aborted */
     int64_t limit_linger_bytes;        /* 16 MiB */
 
-    /* hooks, each NULL or called with `user` (thread hooks on the worker) */
-    int  (*on_child_start)(empm_server *s, void *user);   /* not 0: give up */
+    /* hooks, each NULL or called with `user` (thread hooks on the worker). A child
+     * serves nobody before all of its start hooks have returned 0. One that
+     * returns anything else ends the child, after the stop hooks of those that
+     * had returned 0: empm_start() is EMPM_ESYS then, a start of children is
+     * tried again and soon given up, a reload keeps the old children */
+    int  (*on_child_start)(empm_server *s, void *user);
     void (*on_child_stop)(empm_server *s, void *user);
     int  (*on_thread_start)(empm_server *s, void **thread_data, void *user);
     void (*on_thread_stop)(empm_server *s, void *thread_data, void *user);
@@ -5068,6 +5072,8 @@ typedef struct empm__child {
     pthread_mutex_t     done_lock;     /* guards done */
     pthread_cond_t      done_cond;
     int                 done, joined, started;
+    int                 begun, sick;   /* workers whose start hook has returned,
+                                          and not 0; under done_lock */
     int                 done_fd;       /* atomic: gets a byte at the end; or -1 */
 } empm__child;
 
@@ -9865,9 +9871,17 @@ static void *empm__worker_main(void *arg)
     empm__worker *w = (empm__worker *)arg;
     const empm_config *cfg = w->cfg;
     uint32_t i;
-    if (cfg->on_thread_start != NULL && !w->child->admin &&
-        cfg->on_thread_start(w->s, &w->thread_data, cfg->user) != 0)
-        empm__log_worker(w, EMPM_LOG_ERROR, 5007, "on_thread_start has failed");
+    int r = 0;
+    if (cfg->on_thread_start != NULL && !w->child->admin)
+        r = cfg->on_thread_start(w->s, &w->thread_data, cfg->user);
+    if (r != 0)
+        empm__log_worker(w, EMPM_LOG_ERROR, 5007, "on_thread_start has "
+                         "returned %d: the child gives up", r);
+    pthread_mutex_lock(&w->child->done_lock);
+    w->child->begun++;
+    w->child->sick += r != 0;
+    pthread_cond_broadcast(&w->child->done_cond);
+    pthread_mutex_unlock(&w->child->done_lock);
     empm__store(&w->score->status, (uint32_t)'_');
     while ((i = empm__queue_pop(&w->child->queue, w->number, empm__listen,
                                 empm__open_gate, w->child)) != EMPM__NIL) {
@@ -9881,7 +9895,7 @@ static void *empm__worker_main(void *arg)
         empm__store(&w->turn_began, EMPM__NEVER);
         empm__store(&w->score->status, (uint32_t)'_');
     }
-    if (cfg->on_thread_stop != NULL && !w->child->admin)
+    if (cfg->on_thread_stop != NULL && !w->child->admin && r == 0)
         cfg->on_thread_stop(w->s, w->thread_data, cfg->user);
     empm__store(&w->score->status, (uint32_t)'.');
     empm__pages_free(w->pages);
@@ -12251,16 +12265,22 @@ static int empm__child_start(empm__child *ch)
                            &ch->workers[i]);
         ch->started += r == 0;
     }
-    if (r == 0)
+    /* nobody listens before all of them can serve */
+    pthread_mutex_lock(&ch->done_lock);
+    while (ch->begun < ch->started)
+        pthread_cond_wait(&ch->done_cond, &ch->done_lock);
+    pthread_mutex_unlock(&ch->done_lock);
+    if (r == 0 && ch->sick == 0)
         r = pthread_create(&ch->standby, &attr, empm__standby_main, ch);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     pthread_attr_destroy(&attr);
-    if (r == 0) {
+    if (r == 0 && ch->sick == 0) {
         empm__store(&ch->score->healthy, 1u);
         return EMPM_OK;
     }
-    empm__log(cfg, EMPM_LOG_ERROR, 5011, "cannot start %d threads: %s",
-              ch->nworkers + 1, strerror(r));
+    if (r != 0)
+        empm__log(cfg, EMPM_LOG_ERROR, 5011, "cannot start %d threads: %s",
+                  ch->nworkers + 1, strerror(r));
     empm__queue_close(&ch->queue);
     for (i = 0; i < ch->started; i++)
         pthread_join(ch->workers[i].thread, NULL);
@@ -13197,17 +13217,24 @@ static int empm__has_admin(const empm_server *s)
 static int empm__engine_new(empm_server *s, empm__child *ch, int slot, int admin)
 {
     empm__score_slot *at = empm__score_slot_at(&s->score, slot);
-    int r;
+    const empm_config *cfg = s->cfg;
+    int r, rc = 0;
     if (s->parent_fd < 0) {          /* else the parent has done it */
         empm__store(&at->admin, (uint32_t)admin);
         empm__store(&at->pid, (uint32_t)getpid());
     }
     r = empm__child_init(ch, s, slot, admin);
-    if (r == EMPM_OK && !admin && s->cfg->on_child_start != NULL &&
-        s->cfg->on_child_start(s, s->cfg->user) != 0)
+    if (r == EMPM_OK && !admin && cfg->on_child_start != NULL)
+        rc = cfg->on_child_start(s, cfg->user);
+    if (rc != 0) {
+        empm__log(cfg, EMPM_LOG_ERROR, 5007, "on_child_start has returned %d: "
+                  "the child gives up", rc);
         r = EMPM_ESYS;
-    if (r == EMPM_OK)
+    } else if (r == EMPM_OK) {
         r = empm__child_start(ch);
+        if (r < 0 && !admin && cfg->on_child_stop != NULL)
+            cfg->on_child_stop(s, cfg->user);
+    }
     if (r < 0)
         empm__child_free(ch);
     return r;
@@ -14203,7 +14230,8 @@ static void empm__kid_died(empm__parent *p, int slot, int status)
                   WEXITSTATUS(status));
     if (!asked)
         empm__bump(&empm__board(p)->died, 1u);
-    if (!asked && now - kid->born_us < 1000000u) {
+    if (!asked && (now - kid->born_us < 1000000u ||
+                   (sig == 0 && WEXITSTATUS(status) == EMPM__EXIT_SICK))) {
         /* three may die young, then it takes 0.1, 0.2 ... 12.8 s */
         if (++g->quick_deaths > 3)
             g->spawn_us = now + (100000u << (g->quick_deaths < 11

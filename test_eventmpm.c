@@ -13279,6 +13279,62 @@ TEST(server, child_hook_may_give_up)
     fx_close_files(&f);
 }
 
+/* The third worker has no database, while shm->rc[0] says so; after a while. */
+static int hk_third_thread_fails(empm_server *s, void **data, void *user)
+{
+    const int number = hk_thread_start(s, data, user) == 0
+                           ? get_int(&shm->thread_starts) : 0;
+
+    if (get_int(&shm->rc[0]) == 0 || number < 3)
+        return 0;
+    nap(get_int(&shm->rc[1]));
+    add_int(&shm->rc[2], 1);
+    return -42;
+}
+
+TEST(server, thread_hook_may_give_up)    /* nobody serves without what it makes */
+{
+    fixture f;
+
+    fx_init(&f);
+    f.cfg.on_child_stop = hk_child_stop;
+    f.cfg.on_thread_start = hk_third_thread_fails;
+    f.cfg.on_thread_stop = hk_thread_stop;
+    set_int(&shm->rc[0], 1);
+    CHECK_INT(empm_start(&f.cfg, &f.s), EMPM_ESYS);
+    CHECK(f.s == NULL);
+    CHECK(fx_log_has(&f, "EMPM5007: on_thread_start has returned -42"));
+    CHECK_INT(get_int(&shm->thread_starts), 4);
+    CHECK(get_int(&shm->rc[2]) > 0);     /* who has begun well is ended as well */
+    CHECK_INT(get_int(&shm->thread_stops), 4 - get_int(&shm->rc[2]));
+    CHECK_INT(get_int(&shm->child_starts), 1);
+    CHECK_INT(get_int(&shm->child_stops), 1);
+    fx_close_files(&f);
+}
+
+TEST(server, nobody_is_served_before_the_hooks_are_done)
+{
+    fixture f;
+    client c;
+
+    fx_init_forked(&f, 1);
+    f.cfg.on_thread_start = hk_third_thread_fails;
+    f.deaths_ok = 1;
+    f.failure_ok = 1;
+    set_int(&shm->rc[0], 1);
+    set_int(&shm->rc[1], 100);
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    cl_puts(&c, GET1 "\r\n");
+    CHECK_INT(cl_reply(&c), 0);      /* never: the start is given up instead */
+    cl_close(&c);
+    CHECK(fx_wait(&f, PATIENCE));
+    CHECK(fx_log_has(&f, "EMPM5007: on_thread_start has returned -42"));
+    CHECK(fx_log_has(&f, "EMPM2324"));
+    fx_down(&f);
+}
+
 TEST(server, stop_under_load)        /* PR 56960, 65769: listener-worker deadlock */
 {
     hammer h[4];
@@ -14409,6 +14465,39 @@ TEST(operate, failed_reload_changes_nothing)
     reload_to(&f, SIGUSR1, 1);
     CHECK(fx_log_has(&f, "EMPM0501") && fx_log_has(&f, "EMPM0506"));
     CHECK_INT(get_status(&f, "/hello"), 200);
+    fx_down(&f);
+}
+
+TEST(operate, children_whose_threads_fail_replace_nobody)
+{
+    fixture f;
+    long kids[16], after[16];
+    int slow;
+
+    fx_init_forked(&f, 1);
+    f.deaths_ok = 1;
+    f.cfg.start_timeout_ms = 60000;  /* not what ends it */
+    f.cfg.on_thread_start = hk_third_thread_fails;
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 8000);
+    wait_children(&f, 1, kids, PATIENCE);
+    set_int(&shm->rc[0], 1);
+    for (slow = 0; slow < 2; slow++) {   /* a connection that times out, too */
+        context("slow %d", slow);
+        set_int(&shm->rc[1], slow * 1100);
+        kill(f.pid, SIGUSR1);
+        CHECK_SOON(fx_log_lines(&f, "the generation that serves goes on") ==
+                   slow + 1, 30000);
+        CHECK_INT(wait_children(&f, 1, after, PATIENCE), 1);
+        CHECK(is_among(after[0], kids, 1));
+        CHECK_INT(get_status(&f, "/hello"), 200);
+    }
+    no_context();
+    CHECK(!serves(&f, 1));
+    CHECK(fx_log_has(&f, "EMPM5007: on_thread_start has returned -42"));
+    set_int(&shm->rc[0], 0);
+    reload_to(&f, SIGUSR1, 1);       /* and when it can be done, it is */
     fx_down(&f);
 }
 
