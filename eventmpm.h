@@ -205,6 +205,7 @@
  *   5041  PidFile names a server that runs
  *   5042  the settings that are in force
  *   5043  the user who serves may not use a directory: what to type
+ *   5044  -k start without ErrorLog: nobody will read messages
  *   5101  a setting is out of range
  *   5102  ServerField or ServerTokens is no field value
  *   5103  LimitRequestHead is small beside LimitRequestLine
@@ -455,7 +456,8 @@ typedef struct empm_config {
 
     /* logs */
     const char *error_log;             /* a file, "syslog[:facility]", "stderr";
-                                          NULL: stderr */
+                                          NULL: see log. What children print on
+                                          stderr is in that file, too */
     const char *log_format[EMPM_MAX_LIST]; /* "format" nickname */
     const char *custom_log[EMPM_MAX_LIST]; /* file nickname, or file "format" */
     int         extended_status;       /* times and requests in the status: 1 */
@@ -547,13 +549,16 @@ typedef struct empm_config {
     int  (*on_reload)(struct empm_config *cfg, void *user);
 
     /* where messages go: a line without newline and date, "EMPM5011: ..." or
-     * "[client 192.0.2.1:4711] EMPM5002: ..."; any thread. NULL: ErrorLog under
-     * empm_main() and empm_run(), nowhere under empm_start() */
+     * "[client 192.0.2.1:4711] EMPM5002: ..."; any thread. NULL: error_log, or, if
+     * that is NULL as well, stderr under empm_main() and empm_run() and nowhere
+     * under empm_start(): set one of the two to learn why a start has failed */
     void (*log)(enum empm_log_level level, const char *line, void *user);
-    int  log_level;                    /* EMPM_LOG_WARN */
+    int  log_level;                    /* EMPM_LOG_WARN; notices (it serves, stops,
+                                          reloads) come in any case */
 
     void *arena;                       /* strings that empm_set() copied */
     int   log_target;                  /* what ErrorLog has become (>>log) */
+    int   log_echo;                    /* ... and stderr, until it serves */
 } empm_config;
 
 /* ---------------------------------------------------------------------------
@@ -798,6 +803,13 @@ EMPM_API int empm_should_stop(const empm_request *req);
  * there is none. empm_defer() calls fn(p) at the request's end, last first. */
 EMPM_API void *empm_alloc(empm_request *req, size_t n);
 EMPM_API int   empm_defer(empm_request *req, empm_cleanup *fn, void *p);
+
+/* Writes a line to the error log, for a handler: with the client's address, the
+ * worker and no number. LogLevel decides whether; no line is left out otherwise,
+ * so do not log what a stranger can ask for in a loop.
+ *   fmt       at most 900 bytes come out; controls become '?' */
+EMPM_API void empm_log(empm_request *req, enum empm_log_level level,
+                       const char *fmt, ...) EMPM__PRINTF(3, 4);
 
 /* For handlers that fork() and exec(): call it in the new process before exec,
  * it restores the signals that workers block or a child ignores.
@@ -1586,7 +1598,12 @@ static int empm__all(const empm__chars *t, const char *s, size_t n,
  *     [client 192.0.2.1:4711] EMPM5002: GET /x: gave no answer
  *
  * is one line, and one write(). The number stays as it is, and stands in the
- * table of the manual. A callback (empm_config.log) gets the second half only.
+ * table of the manual; a handler's own line has none. A callback
+ * (empm_config.log) gets the second half only.
+ *
+ * LogLevel decides what is written, except for notices: that the server serves,
+ * stops, reloads is in every log, as with Apache. Until the server serves, errors
+ * and warnings are on stderr as well, where whoever starts it looks.
  *
  *   empm__log          who needs nothing but a config
  *   empm__log_child    the listener              \
@@ -1716,16 +1733,20 @@ static void empm__log_stderr(enum empm_log_level level, const char *line,
 
 static int empm__log_wanted(const empm_config *cfg, enum empm_log_level level)
 {
-    return cfg->log != NULL && (int)level <= cfg->log_level;
+    return cfg->log != NULL && ((int)level <= cfg->log_level ||
+                                level == EMPM_LOG_NOTICE);
 }
 
 static void empm__log_line(const empm_config *cfg, enum empm_log_level level,
                            long tid, const char *line)
 {
-    if (cfg->log == empm__log_stderr)
-        empm__log_write(cfg->log_target, level, tid, line);
-    else
+    if (cfg->log != empm__log_stderr) {
         cfg->log(level, line, cfg->user);
+        return;
+    }
+    empm__log_write(cfg->log_target, level, tid, line);
+    if (cfg->log_echo && cfg->log_target != 0 && level <= EMPM_LOG_WARN)
+        empm__log_write(0, level, tid, line);
 }
 
 static void empm__log_v(const empm_config *cfg, enum empm_log_level level,
@@ -1740,7 +1761,8 @@ static void empm__log_v(const empm_config *cfg, enum empm_log_level level,
     size_t n = 0;
     if (client != NULL)
         n = (size_t)snprintf(line, 128, "[client %.100s] ", client);
-    n += (size_t)snprintf(line + n, 16, "EMPM%04d: ", code);
+    if (code != 0)
+        n += (size_t)snprintf(line + n, 16, "EMPM%04d: ", code);
     vsnprintf(line + n, sizeof line - n, fmt, ap);
     empm__tame(line);
     empm__log_line(cfg, level, tid, line);
@@ -1749,7 +1771,7 @@ static void empm__log_v(const empm_config *cfg, enum empm_log_level level,
 static void empm__log(const empm_config *cfg, enum empm_log_level level,
                       int code, const char *fmt, ...) EMPM__PRINTF(4, 5);
 
-/* `code` is the message's number in the table of the manual. */
+/* `code` is the message's number in the table of the manual; 0: it has none. */
 static void empm__log(const empm_config *cfg, enum empm_log_level level,
                       int code, const char *fmt, ...)
 {
@@ -5107,7 +5129,7 @@ struct empm_server {
                                       process without parent; or NULL */
     int             child_ready;   /* it has been initialised */
     int             parent_fd;     /* a child tells the parent; or -1 */
-    int             log_target;    /* of cfg, when this server opened it */
+    int             lends_log;     /* cfg->log is ours: empm_start(), ErrorLog */
     struct empm__access_logs *access;   /* CustomLog; NULL: none */
 };
 
@@ -6797,21 +6819,43 @@ static empm__peer empm__client_of(empm_request *req)
 static void empm__log_req(empm_request *req, enum empm_log_level level,
                           int code, const char *fmt, ...) EMPM__PRINTF(4, 5);
 
+static void empm__log_req_v(empm_request *req, enum empm_log_level level,
+                            int code, const char *fmt, va_list ap)
+    EMPM__PRINTF(4, 0);
+
+static void empm__log_req_v(empm_request *req, enum empm_log_level level,
+                            int code, const char *fmt, va_list ap)
+{
+    empm__worker *w = req->w;
+    const empm__peer p = empm__client_of(req);
+    char client[96];
+    empm__peer_text(&p, p.port != 0, client, sizeof client);
+    empm__log_v(w->cfg, level, code, (long)w->number, client, fmt, ap);
+}
+
 static void empm__log_req(empm_request *req, enum empm_log_level level,
                           int code, const char *fmt, ...)
 {
     empm__worker *w = req->w;
-    char client[96];
-    empm__peer p;
     va_list ap;
     if (!empm__log_wanted(w->cfg, level) ||
         !empm__log_may(w->cfg, w->child->log_limits, level, code,
                        EMPM__LOG_MOST))
         return;
-    p = empm__client_of(req);
-    empm__peer_text(&p, p.port != 0, client, sizeof client);
     va_start(ap, fmt);
-    empm__log_v(w->cfg, level, code, (long)w->number, client, fmt, ap);
+    empm__log_req_v(req, level, code, fmt, ap);
+    va_end(ap);
+}
+
+EMPM_API void empm_log(empm_request *req, enum empm_log_level level,
+                       const char *fmt, ...)
+{
+    const empm_config *cfg = req->w->cfg;
+    va_list ap;
+    if (cfg->log == NULL || (int)level < 0 || (int)level > cfg->log_level)
+        return;
+    va_start(ap, fmt);
+    empm__log_req_v(req, level, 0, fmt, ap);
     va_end(ap);
 }
 
@@ -11810,7 +11854,7 @@ static void empm__sweep(empm__child *ch, empm__batch *b, uint32_t ready,
 static void empm__begin_stop(empm__child *ch, empm__batch *b, uint32_t orders)
 {
     const empm_config *cfg = ch->cfg;
-    const uint32_t before = ch->stopping;
+    const uint32_t before = ch->stopping, now = orders & EMPM__ORDER_STOP;
     int k, wait;
     if (!(before & EMPM__ORDER_STOP) && (orders & EMPM__ORDER_STOP))
         wait = cfg->stop_timeout_ms;
@@ -11818,6 +11862,9 @@ static void empm__begin_stop(empm__child *ch, empm__batch *b, uint32_t orders)
         wait = empm__load(&ch->drain_ms);
     else
         return;
+    if (ch->s->parent_fd < 0 && !ch->admin)  /* else the parent has said it */
+        empm__log(cfg, EMPM_LOG_NOTICE, now ? 491 : 492,
+                  now ? "stopping" : "stopping gracefully");
     if (before == 0) {
         /* connections that have been accepted by the kernel are ours, too */
         ch->paused = 0;
@@ -13021,15 +13068,24 @@ static void empm__report_to_log(enum empm_log_level level, const char *line,
         empm__log_line(cfg, level, -1, line);
 }
 
-/* Opens the ErrorLog; messages go there from now on. */
+static int empm__same_file(int a, int b)
+{
+    struct stat x, y;
+    return fstat(a, &x) == 0 && fstat(b, &y) == 0 && x.st_dev == y.st_dev &&
+           x.st_ino == y.st_ino;
+}
+
+/* Opens the ErrorLog; messages go there from now on. What makes no sense as one
+ * is refused later, by the check. */
 static int empm__log_open(empm_config *cfg, empm__report *rep)
 {
     const char *name = cfg->error_log;
     char path[1200];
     int to = 0, facility;
-    if (name == NULL || strcmp(name, "stderr") == 0)
+    if (name == NULL || strcmp(name, "stderr") == 0 || *name == '|' ||
+        (facility = empm__log_facility(name)) == -1)
         ;
-    else if ((facility = empm__log_facility(name)) >= 0) {
+    else if (facility >= 0) {
         openlog("eventmpm", LOG_PID | LOG_NDELAY, facility);
         to = ~facility;
     } else {
@@ -13042,7 +13098,16 @@ static int empm__log_open(empm_config *cfg, empm__report *rep)
     }
     tzset();                         /* before a chroot hides its files */
     cfg->log_target = to;
+    if (to > 0 && cfg->log_echo)     /* it may be there already */
+        cfg->log_echo = !empm__same_file(to, 2);
     return EMPM_OK;
+}
+
+static void empm__log_close(empm_config *cfg)
+{
+    if (cfg->log == empm__log_stderr && cfg->log_target > 0)
+        close(cfg->log_target);
+    cfg->log_target = 0;
 }
 
 static void empm__server_free(empm_server *s)
@@ -13059,11 +13124,9 @@ static void empm__server_free(empm_server *s)
 #ifndef EVENTMPM_NO_ACCESS_LOG
     empm__access_free(s->access);
 #endif
-    if (s->log_target > 0) {
-        if (s->cfg->log_target == s->log_target)
-            s->cfg->log_target = 0;
-        close(s->log_target);
-    }
+    empm__log_close(s->cfg);
+    if (s->lends_log)
+        s->cfg->log = NULL;
     empm__routes_free(&s->routes);
     empm__routes_free(&s->admin_routes);
 #ifndef EVENTMPM_NO_PROXY
@@ -13079,46 +13142,46 @@ static void empm__server_free(empm_server *s)
 }
 
 /* Everything up to the first thread. `shared`: children will be forked. `old`:
- * the server whose sockets and scoreboard the new one shares, or NULL. */
+ * the server whose sockets and scoreboard the new one shares, or NULL. Opens the
+ * ErrorLog, unless that has been done; who fails leaves it closed. */
 static int empm__server_new(empm_config *cfg, int shared,
-                            const empm_server *old, empm_server **out)
+                            const empm_server *old, empm__report *rep,
+                            empm_server **out)
 {
-    empm_server *s;
-    empm__report rep;
+    empm_server *s = NULL;
     empm__heritage heritage;
     char path[1200];
-    int r, i;
+    int r = EMPM_OK, i;
     *out = NULL;
-    memset(&rep, 0, sizeof rep);
-    rep.say = empm__report_to_log;
-    rep.user = cfg;
-    if ((r = empm__check(cfg, old != NULL ? old->cfg : NULL, &rep)) < 0)
+    if (cfg->log == empm__log_stderr && cfg->log_target == 0)
+        r = empm__log_open(cfg, rep);
+    if (r == EMPM_OK)
+        r = empm__check(cfg, old != NULL ? old->cfg : NULL, rep);
+    if (r == EMPM_OK && (s = (empm_server *)EMPM_MALLOC(sizeof *s)) == NULL) {
+        r = EMPM_ENOMEM;
+        empm__say(rep, EMPM_LOG_ERROR, 5104, "no memory");
+    }
+    if (s == NULL) {
+        empm__log_close(cfg);
         return r;
-    s = (empm_server *)EMPM_MALLOC(sizeof *s);
-    if (s == NULL)
-        return EMPM_ENOMEM;
+    }
     memset(s, 0, sizeof *s);
     s->cfg = cfg;
     s->parent_fd = s->spool_dir = -1;
     s->owner = getpid();
     empm__chars_init(&s->chars);
-    if (cfg->log == empm__log_stderr) {
-        if ((r = empm__log_open(cfg, &rep)) < 0)
-            goto done;
-        s->log_target = cfg->log_target;
-    }
 #ifndef EVENTMPM_NO_ACCESS_LOG
-    if ((r = empm__access_open(cfg, &s->access, &rep)) < 0)
+    if ((r = empm__access_open(cfg, &s->access, rep)) < 0)
         goto done;
 #endif
-    if ((r = empm__routes_init(&s->routes, cfg->routes, &s->chars, &rep)) < 0)
+    if ((r = empm__routes_init(&s->routes, cfg->routes, &s->chars, rep)) < 0)
         goto done;
 #ifndef EVENTMPM_NO_PROXY
-    if ((r = empm__nets_init(&s->trusted, cfg, &rep)) < 0)
+    if ((r = empm__nets_init(&s->trusted, cfg, rep)) < 0)
         goto done;
 #endif
 #ifndef EVENTMPM_NO_STATUS
-    r = empm__routes_init(&s->admin_routes, empm__admin_routes, &s->chars, &rep);
+    r = empm__routes_init(&s->admin_routes, empm__admin_routes, &s->chars, rep);
     if (r < 0)
         goto done;
 #endif
@@ -13141,7 +13204,7 @@ static int empm__server_new(empm_config *cfg, int shared,
         if (cfg->shared_store_size > 0 &&
             (r = empm__kv_new(&s->store, (size_t)cfg->shared_store_size,
                               EMPM_STORE_ITEM)) < 0) {
-            empm__say(&rep, EMPM_LOG_ERROR, 5502, "SharedStoreSize: no memory "
+            empm__say(rep, EMPM_LOG_ERROR, 5502, "SharedStoreSize: no memory "
                       "of that size to share");
             goto done;
         }
@@ -13151,8 +13214,11 @@ static int empm__server_new(empm_config *cfg, int shared,
     s->spool_dir = open(empm__path_of(cfg, cfg->spool_directory, path,
                                       sizeof path),
                         O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (s->spool_dir < 0)
+    if (s->spool_dir < 0) {
+        empm__say(rep, EMPM_LOG_ERROR, 5107, "SpoolDirectory %s: %s",
+                  cfg->spool_directory, strerror(errno));
         goto done;
+    }
     for (i = 0; i < (int)s->routes.n; i++) {
         empm__route *route = &s->routes.list[i];
         if (route->user->kind != EMPM__ROUTE_FILES)
@@ -13165,11 +13231,14 @@ static int empm__server_new(empm_config *cfg, int shared,
                                                   sizeof path);
             route->handler = empm__serve_files;
             route->root_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+            if (route->root_fd < 0) {
+                empm__say(rep, EMPM_LOG_ERROR, 5106, "DocumentRoot %s: %s", dir,
+                          strerror(errno));
+                goto done;
+            }
         }
-        if (route->root_fd < 0)
-            goto done;
 #else
-        empm__say(&rep, EMPM_LOG_ERROR, 5105, "route \"%s\": built without files",
+        empm__say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": built without files",
                   route->user->pattern);
         goto done;
 #endif
@@ -13181,7 +13250,7 @@ static int empm__server_new(empm_config *cfg, int shared,
     if (cfg->listen[0] == NULL)
         cfg->listen[0] = "8080";
     for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++) {
-        r = empm__listen_open(s, cfg->listen[i], &heritage, &rep);
+        r = empm__listen_open(s, cfg->listen[i], &heritage, rep);
         if (r < 0)
             goto done;
     }
@@ -13194,6 +13263,8 @@ static int empm__server_new(empm_config *cfg, int shared,
     }
     r = EMPM_OK;
 done:
+    if (r == EMPM_ENOMEM)
+        empm__say(rep, EMPM_LOG_ERROR, 5104, "no memory");
     if (r < 0)
         empm__server_free(s);
     else
@@ -13279,18 +13350,35 @@ static void empm__engine_free(empm_server *s)
     s->child_ready = 0;
 }
 
+static void empm__log_serves(empm_config *cfg)
+{
+    cfg->log_echo = 0;
+    empm__log(cfg, EMPM_LOG_NOTICE, 489, "eventmpm/%s configured -- resuming "
+              "normal operations", EMPM_VERSION);
+}
+
 EMPM_API int empm_start(empm_config *cfg, empm_server **out)
 {
     empm_server *s;
-    int r = empm__server_new(cfg, 0, NULL, &s);
+    empm__report rep;
+    const int lends = cfg->log == NULL && cfg->error_log != NULL;
+    int r;
     *out = NULL;
-    if (r < 0)
-        return r;
-    if ((r = empm__engine_start(s, 0, 0)) < 0) {
+    if (lends)
+        cfg->log = empm__log_stderr;
+    memset(&rep, 0, sizeof rep);
+    rep.say = empm__report_to_log;
+    rep.user = cfg;
+    r = empm__server_new(cfg, 0, NULL, &rep, &s);
+    if (r == EMPM_OK && (r = empm__engine_start(s, 0, 0)) < 0)
         empm__server_free(s);
+    if (r < 0) {
+        cfg->log = lends ? NULL : cfg->log;
         return r;
     }
+    s->lends_log = lends;
     s->owner = getpid();
+    empm__log_serves(cfg);
     *out = s;
     return EMPM_OK;
 }
@@ -14046,7 +14134,14 @@ static void empm__die_with_parent(pid_t parent, int on)
 #endif
 }
 
-/* Nobody reads what a detached server says. */
+/* What is printed on stderr from now on is in the ErrorLog. */
+static void empm__stderr_to_log(const empm_config *cfg)
+{
+    if (cfg->log == empm__log_stderr && cfg->log_target > 0)
+        dup2(cfg->log_target, 2);
+}
+
+/* Nobody reads what a detached server says, unless there is an ErrorLog. */
 static void empm__quiet(const empm_config *cfg)
 {
     const int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -14057,6 +14152,7 @@ static void empm__quiet(const empm_config *cfg)
             dup2(fd, 2);
         close(fd);
     }
+    empm__stderr_to_log(cfg);
 }
 
 /* The whole life of a child process. */
@@ -14094,8 +14190,11 @@ static void empm__kid_main(empm__parent *p, empm__gen *g, int slot, int admin,
     if (empm__engine_start(s, slot, admin) < 0)
         _exit(EMPM__EXIT_SICK);
     empm__die_with_parent(p->pid, 0);
+    g->cfg->log_echo = 0;
     if (p->source->detached)
         empm__quiet(g->cfg);
+    else
+        empm__stderr_to_log(g->cfg);
     empm__tell_parent(&s->child, 'h');
     r = empm__attend(s, own.fd[0], control);
     empm__engine_free(s);
@@ -14481,13 +14580,22 @@ static void empm__parent_stop_softly(empm__parent *p)
 
 /* --- generations ---------------------------------------------------------- */
 
-/* A new generation, without children yet. */
-static int empm__gen_new(empm__parent *p, empm__gen *g)
+/* Only what stops a reload: its probe has said the rest. */
+static void empm__report_errors(enum empm_log_level level, const char *line,
+                                void *user)
+{
+    if (level <= EMPM_LOG_ERROR)
+        empm__report_to_log(level, line, user);
+}
+
+/* A new generation, without children yet. What is wrong with it is said in the
+ * log of the one that serves, what is corrected only by the probe. */
+static int empm__gen_new(empm__parent *p, empm__gen *g, int probe)
 {
     empm__report rep;
     memset(g, 0, sizeof *g);
     memset(&rep, 0, sizeof rep);
-    rep.say = empm__report_to_log;
+    rep.say = probe ? empm__report_to_log : empm__report_errors;
     rep.user = p->now.cfg;
     g->cfg = empm__config_new(p->source, &rep);
     if (g->cfg == NULL)
@@ -14497,7 +14605,7 @@ static int empm__gen_new(empm__parent *p, empm__gen *g)
     if (g->cfg->on_reload == NULL ||
         g->cfg->on_reload(g->cfg, g->cfg->user) == EMPM_OK) {
         empm__default_user(g->cfg);
-        if (empm__server_new(g->cfg, 1, p->now.s, &g->s) == EMPM_OK) {
+        if (empm__server_new(g->cfg, 1, p->now.s, &rep, &g->s) == EMPM_OK) {
             const int serving = empm__kids_serving(p, &p->now, 0, 0);
             const int most = empm__most_children(g->cfg);
             g->target = g->cfg->start_servers > serving
@@ -14552,7 +14660,7 @@ static void empm__reload(empm__parent *p, int sig)
             signal(empm__signal_at(&p->signals, k), SIG_DFL);
         empm__die_with_parent(p->pid, 1);
         sigprocmask(SIG_SETMASK, &old, NULL);
-        if (empm__gen_new(p, &g) < 0)
+        if (empm__gen_new(p, &g, 1) < 0)
             _exit(1);
         empm__server_free(g.s);
         _exit(0);
@@ -14578,7 +14686,7 @@ static void empm__reload_begin(empm__parent *p)
 
 static void empm__reload_start(empm__parent *p)
 {
-    if (empm__gen_new(p, &p->next) < 0) {
+    if (empm__gen_new(p, &p->next, 0) < 0) {
         empm__reload_end(p, "the new generation cannot be made");
         return;
     }
@@ -14641,6 +14749,8 @@ static void empm__reload_commit(empm__parent *p)
     empm__board(p)->generation = p->now.s->generation;
     empm__board(p)->reloads++;
     empm__board(p)->restarted_s = (int64_t)time(NULL);
+    if (p->source->detached)
+        empm__stderr_to_log(p->now.cfg);
     p->ping_us = p->now.cfg->watchdog_interval_ms > 0
                      ? empm__now_us() +
                            (uint64_t)p->now.cfg->watchdog_interval_ms * 1000u
@@ -14813,8 +14923,7 @@ static void empm__parent_ready(empm__parent *p)
     /* an upgrade takes the pid file over now, when it will not fail any more */
     if (p->now.cfg->pid_file != NULL && p->pid_file.fd < 0)
         empm__pid_write(p->now.cfg, &p->pid_file);
-    empm__log(p->now.cfg, EMPM_LOG_NOTICE, 489, "eventmpm/%s configured -- "
-              "resuming normal operations", EMPM_VERSION);
+    empm__log_serves(p->now.cfg);
     empm__notify("READY=1\nMAINPID=%ld\nSTATUS=Serving", (long)getpid());
     if (p->ready_fd >= 0) {
         ssize_t r = write(p->ready_fd, "R", 1);
@@ -15091,6 +15200,9 @@ static int empm__run(const empm__source *source,
         return EMPM_EINVAL;
     if (cfg->log == NULL)
         cfg->log = empm__log_stderr;
+    cfg->log_echo = 1;
+    rep.say = empm__report_to_log;
+    rep.user = cfg;
 #ifndef EVENTMPM_NO_FORK
     forks = cfg->processes != 0;
 #endif
@@ -15098,8 +15210,14 @@ static int empm__run(const empm__source *source,
         lim.rlim_cur = lim.rlim_max;
         setrlimit(RLIMIT_NOFILE, &lim);
     }
-    if ((r = empm__signals_take(&signals, cfg->graceful_stop_signal)) < 0)
+    if ((r = empm__signals_take(&signals, cfg->graceful_stop_signal)) < 0 ||
+        (cfg->log == empm__log_stderr &&
+         (r = empm__log_open(cfg, &rep)) < 0))
         goto done;
+    if (source->detached && cfg->log == empm__log_stderr &&
+        cfg->error_log == NULL)
+        empm__log(cfg, EMPM_LOG_WARN, 5044, "-k start without ErrorLog: what "
+                  "comes from here on is lost");
     r = EMPM_EINVAL;
     defaulted = empm__default_user(cfg);
     if (cfg->pid_file != NULL && !upgrades &&
@@ -15109,7 +15227,7 @@ static int empm__run(const empm__source *source,
                   "pid %ld", cfg->pid_file, pid);
         goto done;
     }
-    if ((r = empm__server_new(cfg, forks, NULL, &s)) < 0)
+    if ((r = empm__server_new(cfg, forks, NULL, &rep, &s)) < 0)
         goto done;
     unsetenv("LISTEN_PID");          /* not for what handlers start */
     unsetenv("LISTEN_FDS");
@@ -15120,8 +15238,6 @@ static int empm__run(const empm__source *source,
     if (defaulted)
         empm__log(cfg, EMPM_LOG_NOTICE, 5031, EMPM__DEFAULT_USER,
                   cfg->user_name);
-    rep.say = empm__report_to_log;
-    rep.user = cfg;
     empm__check_uses(cfg, &rep);
     if ((r = rep.result) < 0)
         goto done;
@@ -15143,6 +15259,7 @@ static int empm__run(const empm__source *source,
             close(ready_fd);
             ready_fd = -1;
         }
+        empm__log_serves(cfg);
         empm__notify("READY=1\nMAINPID=%ld\nSTATUS=Serving", (long)getpid());
         r = empm__attend(s, signals.fd[0], -1);
         empm__engine_free(s);
@@ -15154,6 +15271,8 @@ done:
         close(ready_fd);
     if (s != NULL)
         empm__server_free(s);
+    else
+        empm__log_close(cfg);
     empm_config_free(cfg);
     EMPM_FREE(cfg);
     return r;

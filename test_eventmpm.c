@@ -1161,6 +1161,18 @@ static int h_hello(empm_request *req, void *user)
     return EMPM_OK;
 }
 
+/* A handler's own lines, and what it prints on stderr. */
+static int h_log(empm_request *req, void *user)
+{
+    empm_log(req, EMPM_LOG_ERROR, "no price of %s:\nasked %d times", "tea", 3);
+    empm_log(req, EMPM_LOG_NOTICE, "a notice of a handler");
+    empm_log(req, EMPM_LOG_DEBUG, "%s", "a detail");
+    if (user != NULL)
+        fprintf(stderr, "grumble of %ld\n", (long)getpid());
+    empm_printf(req, "logged\n");
+    return EMPM_OK;
+}
+
 static int h_cwd(empm_request *req, void *user)
 {
     char path[1024];
@@ -1818,6 +1830,7 @@ static const empm_route routes[] = {
     EMPM_ROUTE("GET /hello/{name}",  h_hello,      NULL),
     EMPM_ROUTE("POST /hit",          h_hit,        NULL),
     EMPM_ROUTE("GET /pid",           h_pid,        NULL),
+    EMPM_ROUTE("GET /log",           h_log,        NULL),
     EMPM_ROUTE("GET /who",           h_who,        NULL),
     EMPM_ROUTE("GET /health",        empm_health_page, NULL),
     EMPM_ROUTE("GET /visits",        h_visits,     NULL),
@@ -4070,6 +4083,99 @@ LIVE(log, callbacks_get_client_number_and_text)
     CHECK_SOON(fx_log_has(&f, "3 [client 127.0.0.1:"), 1000);
     CHECK(fx_log_has(&f, "] EMPM5002: GET /misuse: gave no answer\n"));
     fx_down(&f);
+}
+
+LIVE(log, handlers_write_their_own_lines)    /* no number, but who and where */
+{
+    fixture f;
+
+    fx_init(&f);
+    f.cfg.log_level = EMPM_LOG_WARN;
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(get_status(&f, "/log"), 200);
+    CHECK(fx_log_has(&f, "3 [client 127.0.0.1:"));
+    CHECK(fx_log_has(&f, "] no price of tea:?asked 3 times\n"));
+    CHECK(!fx_log_has(&f, "a detail"));
+    CHECK(!fx_log_has(&f, "a notice of a handler"));    /* LogLevel decides */
+    CHECK(!fx_log_has(&f, "EMPM0000"));
+    fx_down(&f);
+}
+
+LIVE(log, what_the_server_does_is_said_at_any_level)
+{
+    fixture f;
+
+    fx_init(&f);
+    f.deaths_ok = 1;
+    f.cfg.log_level = EMPM_LOG_CRIT;
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "5 EMPM0489: eventmpm/" EMPM_VERSION
+                          " configured -- resuming normal operations"), 8000);
+    if (f.forked) {
+        kill(f.pid, SIGUSR1);
+        CHECK_SOON(fx_log_has(&f, "5 EMPM0489: generation 1 serves"), 8000);
+        CHECK(fx_log_has(&f, "5 EMPM0493: SIGUSR1 received"));
+        kill(f.pid, SIGTERM);
+        CHECK(fx_wait(&f, PATIENCE));
+        if (CHECK(fx_reap(&f, f.pid, SCALED(3000))))
+            f.pid = 0;
+    } else {
+        empm_stop(f.s);
+        CHECK_INT(empm_wait(f.s, PATIENCE), EMPM_OK);
+    }
+    CHECK(fx_log_has(&f, "5 EMPM0491: "));
+    fx_down(&f);
+}
+
+TEST(log, start_says_why_it_fails_where_it_is_asked_to)
+{
+    fixture f;
+    char path[300], *text;
+    int asked, kept = -1, said;
+
+    tmp_path(path, sizeof path, "error_log");
+    for (asked = 0; asked < 2; asked++) {        /* nowhere; ErrorLog */
+        context("ErrorLog %d", asked);
+        fx_init(&f);
+        f.cfg.log = NULL;
+        f.cfg.error_log = asked ? path : NULL;
+        f.cfg.listen[0] = "192.0.2.1:80";        /* no address of ours */
+        kept = dup(2);
+        said = unlinked_file();
+        dup2(said, 2);
+        CHECK(empm_start(&f.cfg, &f.s) < 0);
+        dup2(kept, 2);
+        close(kept);
+        text = slurp(said);
+        CHECK_STR(text, "");                     /* it prints nothing */
+        free(text);
+        close(said);
+        CHECK(f.cfg.log == NULL);
+        if (asked) {
+            text = slurp_path(path);
+            CHECK(strstr(text, "EMPM0072: Listen 192.0.2.1:80: ") != NULL);
+            free(text);
+        }
+        fx_close_files(&f);
+    }
+    no_context();
+    fx_init(&f);                                 /* and what it does later */
+    f.cfg.log = NULL;
+    f.cfg.error_log = path;
+    f.forked = 0;
+    if (fx_up(&f)) {
+        CHECK_INT(get_status(&f, "/misuse?how=nothing"), 500);
+        fx_down(&f);
+        CHECK(f.cfg.log == NULL);
+        text = slurp_path(path);
+        CHECK(strstr(text, "EMPM0489: ") != NULL);
+        CHECK(strstr(text, "EMPM5002: ") != NULL);
+        CHECK(strstr(text, "EMPM0491: ") != NULL);
+        free(text);
+    }
+    unlink(path);
 }
 
 LIVE(log, load_does_not_fill_it)     /* ten of a kind, then how many more */
@@ -15291,6 +15397,113 @@ TEST(operate, pid_file)
     program_down(&p);
 }
 
+static int file_has(const char *path, const char *what)
+{
+    char *text = slurp_path(path);
+    const int has = strstr(text, what) != NULL;
+
+    free(text);
+    return has;
+}
+
+static int lines_with(const char *path, const char *what)
+{
+    char *text = slurp_path(path), *p = text;
+    int n = 0;
+
+    for (; (p = strstr(p, what)) != NULL; p++)
+        n++;
+    free(text);
+    return n;
+}
+
+/* Whoever starts it looks at the terminal, whoever finds it down at the log. */
+TEST(operate, why_a_start_fails_is_in_both_places)
+{
+    static const struct { const char *line, *why; } rows[] = {
+        { "Listen 192.0.2.1:80",              "EMPM0072: Listen 192.0.2.1:80" },
+        { "SpoolDirectory /no/such",          "EMPM5107: SpoolDirectory /no" },
+        { "CustomLog /no/such/dir/log common", "EMPM0649: cannot open CustomLog" },
+        { "MaxRequestWorkers 7\nStrict On",  "EMPM0513: MaxRequestWorkers" }
+    };
+    static const char *const start[] = { "-k", "start", NULL };
+    program p;
+    char log[300], more[500];
+    size_t i;
+    int detached;
+
+    tmp_path(log, sizeof log, "failed.log");
+    for (i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        for (detached = 0; detached < 2; detached++) {
+            context("%s, %d", rows[i].line, detached);
+            unlink(log);
+            snprintf(more, sizeof more, "ErrorLog %s\nProcesses -1\n%s", log,
+                     rows[i].line);
+            program_init(&p, more);
+            CHECK_INT(wait_for_exit(program_exec(&p, detached ? start : NULL,
+                                                 NULL)), 1);
+            CHECK_SOON(nobody_left(), 4000);
+            CHECK(program_said(&p, rows[i].why));
+            if (!detached || i == 0 || i == 2)   /* -k checks, in front */
+                CHECK(file_has(log, rows[i].why));
+            program_show(&p);
+            close(p.err_fd);
+            unlink(p.exe);
+            unlink(p.conf);
+        }
+    no_context();
+    unlink(log);
+}
+
+/* After -k start nobody reads stderr: all of it is in the log, each once. */
+TEST(operate, a_detached_server_tells_its_log_everything)
+{
+    static const char *const start[] = { "-k", "start", NULL };
+    program p;
+    char log[300], more[500], line[64];
+    long pid;
+
+    tmp_path(log, sizeof log, "detached.log");
+    unlink(log);
+    snprintf(more, sizeof more, "ErrorLog %s\nLogLevel warn\nProcesses -1\n"
+             "StartServers 1\nMinSpareThreads 1\nMaxRequestWorkers 8", log);
+    program_init(&p, more);
+    CHECK_INT(wait_for_exit(program_exec(&p, start, NULL)), 0);
+    pid = pid_in(&p);
+    if (CHECK(pid > 1)) {
+        CHECK_INT(lines_with(log, "EMPM0489: "), 1);
+        CHECK_INT(program_get(&p, "/log"), 200);
+        CHECK(file_has(log, "] no price of tea"));
+        CHECK(file_has(log, "\ngrumble of "));   /* what a handler prints */
+        /* a reload that cannot be, and why */
+        program_conf_add(&p, "Listen 192.0.2.1:80\n");
+        kill((pid_t)pid, SIGUSR1);
+        CHECK_SOON(file_has(log, "the generation that serves goes on"), 8000);
+        CHECK_INT(lines_with(log, "EMPM0072: Listen 192.0.2.1:80"), 1);
+        /* an upgrade likewise: the new program says it */
+        kill((pid_t)pid, SIGUSR2);
+        CHECK_SOON(file_has(log, "the new program has ended"), 8000);
+        CHECK_INT(lines_with(log, "EMPM0072: Listen 192.0.2.1:80"), 2);
+        program_conf_drop(&p, "Listen 192.0.2.1");
+        program_conf_add(&p, "KepAlive On\n");
+        kill((pid_t)pid, SIGUSR1);
+        CHECK_SOON(file_has(log, "perhaps 'KeepAlive'"), 8000);
+        kill((pid_t)pid, SIGUSR2);
+        CHECK_SOON(lines_with(log, "perhaps 'KeepAlive'") == 2, 8000);
+        program_conf_drop(&p, "KepAlive On");
+        /* what is corrected */
+        program_conf_add(&p, "MaxRequestWorkers 7\n");
+        snprintf(line, sizeof line, "generation %d serves", 1);
+        kill((pid_t)pid, SIGUSR1);
+        CHECK_SOON(file_has(log, line), 8000);
+        CHECK_INT(lines_with(log, "EMPM0513: MaxRequestWorkers of 7"), 1);
+        CHECK_INT(program_get(&p, "/log"), 200);
+        CHECK_SOON(lines_with(log, "\ngrumble of ") == 2, 4000);
+    }
+    program_down(&p);
+    unlink(log);
+}
+
 TEST(operate, bad_file_is_refused_and_the_old_one_stays)
 {
     static const char *const graceful[] = { "-k", "graceful", NULL };
@@ -16001,6 +16214,7 @@ static int program_main(int argc, char **argv)
     static const empm_route program_routes[] = {
         EMPM_ROUTE("GET /hello", h_hello, NULL),
         EMPM_ROUTE("GET /cwd",   h_cwd,   NULL),
+        EMPM_ROUTE("GET /log",   h_log,   EMPM_TEXT("stderr")),
         EMPM_ROUTES_END
     };
     empm_config cfg = empm_defaults();
