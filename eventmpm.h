@@ -76,8 +76,9 @@
  * OPERATION  of empm_main() and empm_run(), by signal or with -k:
  *     USR1  graceful     new children with the configuration as it is now; once
  *                        they are healthy the old ones drain: they accept no
- *                        more, close no idle connection, and answer with
- *                        "Connection: close"
+ *                        more, close no idle connection, let suspended requests
+ *                        wait on, and answer with "Connection: close"; after
+ *                        GracefulRestartTimeout they stop
  *     HUP   restart      the same, but the old ones stop
  *     USR2               the program anew, with the listening sockets; once it
  *                        is healthy this one drains (empm_main() only)
@@ -359,7 +360,9 @@ enum empm_why {
     EMPM_TIMEOUT,          /* timeout_ms has passed */
     EMPM_HALF_CLOSED,      /* the client sends no more, but may still read */
     EMPM_GONE,             /* the client is gone: an answer reaches nobody */
-    EMPM_STOPPING          /* the server stops: answer now */
+    EMPM_STOPPING          /* the server stops: answer now. A graceful stop or
+                              reload comes to that only when its limit is
+                              reached: empm_draining() tells before */
 };
 
 /* Bits of empm_should_stop(). */
@@ -635,8 +638,9 @@ EMPM_API int empm_start(empm_config *cfg, empm_server **out);
 
 /* Asks the server to stop, and returns at once. empm_stop() closes what is idle,
  * lets running requests end for stop_timeout_ms, then drops what still waits for
- * a client. empm_stop_graceful() closes no idle connection: each next answer
- * carries "Connection: close", until graceful_shutdown_timeout_ms.
+ * a client. empm_stop_graceful() closes no idle connection and ends no suspension:
+ * each next answer carries "Connection: close"; after graceful_shutdown_timeout_ms
+ * (0: never) it becomes a plain stop.
  *   thread    any, a handler or a signal handler included; any number of times
  */
 EMPM_API void empm_stop(empm_server *s);
@@ -779,12 +783,14 @@ EMPM_API int empm_stream(empm_request *req, int64_t length, empm_producer *fn,
  *   timeout_ms  > 0, at most 24 days
  *   fn          called on a worker, once: when empm_resume() was called, when
  *               the time is over, when the client is gone, when the server
- *               stops. It returns what a handler returns and may suspend again.
+ *               stops (not gracefully: that waits). It returns what a handler
+ *               returns and may suspend again.
  *               One exception: after EMPM_HALF_CLOSED it may return
  *               EMPM_SUSPENDED without another call, to go on waiting with the
  *               same ticket.
  *   returns     the ticket for empm_resume(); 0: not possible here (no memory,
- *               already suspended, answer complete, or the client is gone)
+ *               already suspended, answer complete, the client is gone, or the
+ *               server stops at once)
  */
 EMPM_API empm_ticket empm_suspend(empm_request *req, int timeout_ms,
                                   empm_wake *fn, void *user);
@@ -798,6 +804,12 @@ EMPM_API int empm_resume(empm_server *s, empm_ticket ticket);
 
 /* Tells a handler that works for long why it might stop: EMPM_STOP_* bits. */
 EMPM_API int empm_should_stop(const empm_request *req);
+
+/* 1: this process is on its way out, gracefully or not, and accepts no more. What
+ * runs may go on; a stream without an end can choose a good moment for one, so
+ * that its client comes back to the new children.
+ *   thread    any */
+EMPM_API int empm_draining(const empm_server *s);
 
 /* Memory that lives as long as the request, aligned for any type; NULL if
  * there is none. empm_defer() calls fn(p) at the request's end, last first. */
@@ -8549,7 +8561,8 @@ static int empm__late(uint32_t deadline_ms, uint32_t now_ms)
     return deadline_ms != EMPM__NEVER && empm__until(deadline_ms, now_ms) <= 0;
 }
 
-/* Is the server asked to close what is idle? */
+/* Is the server asked to close what is idle, and to end suspensions? A graceful
+ * stop asks for neither, before its limit. */
 static int empm__closing_idle(const empm__worker *w)
 {
     return (empm__load(&w->child->stopping) & EMPM__ORDER_STOP) != 0;
@@ -9361,8 +9374,7 @@ EMPM_API empm_ticket empm_suspend(empm_request *req, int timeout_ms,
     if (fn == NULL || timeout_ms <= 0 || req->calling != 1 || req->suspended ||
         req->failed || req->answer == EMPM__COMPLETE || req->producer != NULL ||
         req->file != NULL ||
-        empm__conn_noted(req->c, EMPM__READY_HUP) ||
-        empm__load(&req->w->child->stopping))
+        empm__conn_noted(req->c, EMPM__READY_HUP) || empm__closing_idle(req->w))
         return 0;
     req->wake = fn;
     req->wake_user = user;
@@ -9478,7 +9490,7 @@ static enum empm__state empm__do_suspended(empm__worker *w, empm__conn *c,
         req->wake_why = EMPM_RESUMED;
     else if (req->failed || empm__conn_noted(c, EMPM__READY_HUP))
         req->wake_why = EMPM_GONE;
-    else if (empm__load(&w->child->stopping))
+    else if (empm__closing_idle(w))
         req->wake_why = EMPM_STOPPING;
     else if (empm__late(req->wake_deadline, now))
         req->wake_why = EMPM_TIMEOUT;
@@ -13391,6 +13403,11 @@ EMPM_API void empm_stop(empm_server *s)
 EMPM_API void empm_stop_graceful(empm_server *s)
 {
     empm__order(&s->child.poller, EMPM__ORDER_GRACEFUL);
+}
+
+EMPM_API int empm_draining(const empm_server *s)
+{
+    return empm__load(&s->child.stopping) != 0;
 }
 
 EMPM_API int empm_wait(empm_server *s, int timeout_ms)

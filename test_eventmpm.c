@@ -10906,6 +10906,85 @@ LIVE(suspend, stopping)
     CHECK_INT(get_int(&shm->slots[1].wakes), 1);
 }
 
+/* A graceful one waits: for times that pass, for whoever resumes, and for what
+ * suspends once more. */
+LIVE(suspend, a_graceful_stop_lets_them_wait)
+{
+    fixture f;
+    client c, again, d;
+
+    fx_init(&f);
+    long_times(&f);
+    if (!fx_up(&f))
+        return;
+    cl_open(&d, &f);
+    check_in_step(&d);
+    cl_open(&again, &f);
+    cl_puts(&again, "GET /park?slot=1&ms=200&how=again HTTP/1.1\r\nHost: a\r\n\r\n");
+    cl_open(&c, &f);
+    cl_puts(&c, "GET /park?slot=2 HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_SOON(get_ticket(1) != 0 && get_ticket(2) != 0, 4000);
+    if (f.forked) {
+        kill(f.pid, SIGWINCH);
+        CHECK_SOON(fx_log_has(&f, "EMPM0492"), 4000);
+    } else {
+        CHECK_INT(empm_draining(f.s), 0);
+        empm_stop_graceful(f.s);
+        CHECK_SOON(empm_draining(f.s), 4000);
+    }
+    CHECK_INT(cl_reply(&again), 200);
+    CHECK_STR(again.body.p, "why=2 wakes=3 slot=1\n");
+    CHECK_INT(again.closes, 1);
+    CHECK_OPEN(&c);
+    CHECK_INT(cl_get(&d, "/unpark?slot=2"), 200);
+    CHECK_STR(d.body.p, "0");
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_STR(c.body.p, "why=1 wakes=1 slot=2\n");
+    CHECK_INT(c.closes, 1);
+    cl_close(&c);
+    cl_close(&again);
+    cl_close(&d);
+    if (f.forked) {
+        CHECK(fx_wait(&f, PATIENCE));
+        if (CHECK(fx_reap(&f, f.pid, SCALED(3000))))
+            f.pid = 0;
+    } else {
+        CHECK_INT(empm_wait(f.s, PATIENCE), EMPM_OK);
+    }
+    fx_down(&f);
+}
+
+LIVE(suspend, a_drain_ends_them_at_its_limit)    /* and tells them why */
+{
+    fixture f;
+    client c;
+    uint64_t t0;
+
+    fx_init(&f);
+    long_times(&f);
+    f.cfg.graceful_shutdown_timeout_ms = 300;
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    cl_puts(&c, "GET /park?slot=1 HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_SOON(get_ticket(1) != 0, 4000);
+    t0 = now_ms();
+    if (f.forked)
+        kill(f.pid, SIGWINCH);
+    else
+        empm_stop_graceful(f.s);
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_STR(c.body.p, "why=5 wakes=1 slot=1\n");
+    CHECK_IN(now_ms() - t0, 300, 20000);
+    cl_close(&c);
+    if (f.forked) {
+        CHECK(fx_wait(&f, PATIENCE));
+        if (CHECK(fx_reap(&f, f.pid, SCALED(3000))))
+            f.pid = 0;
+    }
+    fx_down(&f);
+}
+
 LIVE(suspend, server_sent_events)
 {
     fixture f;
@@ -14489,6 +14568,40 @@ TEST(operate, graceful_restart_closes_no_idle_connection)   /* 43359 */
     CHECK_SOON(fx_log_has(&f, "generation 0 has ended"), 4000);
     cl_close(&idle);
     cl_close(&sleeper);
+    fx_down(&f);
+}
+
+TEST(operate, streams_outlive_a_reload)      /* all of them, to their end */
+{
+    enum { N = 30 };
+    static client c[N];
+    fixture f;
+    int i;
+
+    fx_init_forked(&f, 2);
+    f.deaths_ok = 1;
+    long_times(&f);
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 8000);
+    for (i = 0; i < N; i++) {
+        cl_open(&c[i], &f);
+        cl_puts(&c[i], "GET /events?n=60 HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    for (i = 0; i < N; i++)
+        CHECK_INT(cl_readable(&c[i], 8000), 1);
+    reload_to(&f, SIGUSR1, 1);
+    for (i = 0; i < N; i++) {
+        context("stream %d", i);
+        CHECK_INT(cl_reply(&c[i]), 200);
+        CHECK(strncmp(c[i].body.p, "data: 60\n\n", 10) == 0);
+        CHECK(c[i].body.n > 20 &&
+              strcmp(c[i].body.p + c[i].body.n - 18,
+                     "data: 2\n\ndata: 1\n\n") == 0);
+        cl_close(&c[i]);
+    }
+    no_context();
+    CHECK_SOON(fx_log_has(&f, "generation 0 has ended"), 8000);
     fx_down(&f);
 }
 
