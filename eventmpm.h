@@ -83,6 +83,9 @@
  *     USR2               the program anew, with the listening sockets; once it
  *                        is healthy this one drains (empm_main() only)
  *     TERM  stop         QUIT, WINCH: graceful-stop
+ *     URG   reopen       ErrorLog and CustomLogs anew, by name, for who has moved
+ *                        them away: nothing is restarted, no request waits. (To
+ *                        a process that does not know it this signal does nothing)
  *   What fails on the way leaves the old children as they were. on_reload may
  *   change a new configuration, or refuse it. The parent pings its children
  *   (watchdog_interval_ms), speaks systemd's protocols (readiness, reload,
@@ -207,6 +210,7 @@
  *   5042  the settings that are in force
  *   5043  the user who serves may not use a directory: what to type
  *   5044  -k start without ErrorLog: nobody will read messages
+ *   5045  the logs are opened anew
  *   5101  a setting is out of range
  *   5102  ServerField or ServerTokens is no field value
  *   5103  LimitRequestHead is small beside LimitRequestLine
@@ -620,7 +624,8 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv);
 /* Runs the server in the foreground: forks the children (unless processes is 0)
  * and serves until TERM or INT (stop; again after a second: at once), WINCH or
  * graceful_stop_signal (graceful stop; WINCH is ignored where a terminal is
- * attached) arrives. HUP and USR1 reload, USR2 upgrades: see OPERATION. Takes
+ * attached) arrives. HUP and USR1 reload, USR2 upgrades, URG opens the logs anew:
+ * see OPERATION. Takes
  * over these signals, CHLD, PIPE and XFSZ while it runs, and restores them.
  *   cfg       is read, not changed; root without user_name: nobody serves
  *   returns   EMPM_OK after a stop, or why it could not start
@@ -645,6 +650,14 @@ EMPM_API int empm_start(empm_config *cfg, empm_server **out);
  */
 EMPM_API void empm_stop(empm_server *s);
 EMPM_API void empm_stop_graceful(empm_server *s);
+
+/* Opens ErrorLog and the CustomLogs anew, by name, after they were moved away; for
+ * a server without children (the others are asked with SIGURG).
+ *   thread    any, but no signal handler
+ *   returns   EMPM_OK; EMPM_ESYS: one could not be opened and stays as it was; the
+ *             log says which
+ */
+EMPM_API int empm_reopen_logs(empm_server *s);
 
 /* Waits until the server has stopped, at most timeout_ms (-1: for ever).
  *   returns   EMPM_OK; EMPM_ETIMEDOUT: a handler is still running, call again
@@ -2134,7 +2147,7 @@ static int empm__parse_signal(const char *s)
 #ifdef SIGPWR
         { "PWR", SIGPWR },
 #endif
-        { "IO", SIGIO }, { "URG", SIGURG }
+        { "IO", SIGIO }
     };
     int64_t n = empm__parse_u63(s, strlen(s));
     size_t i;
@@ -13122,6 +13135,114 @@ static void empm__log_close(empm_config *cfg)
     cfg->log_target = 0;
 }
 
+/* --- logs that have been moved away --------------------------------------- */
+
+enum { EMPM__LOGS = EMPM_MAX_LIST + 1 };  /* of a server */
+
+/* Descriptors, and those that shall be in their place. Two generations may have
+ * logs; what a child gets is the same list, in other numbers: it has to find out
+ * which of its own are the same files. */
+typedef struct empm__swap {
+    int n;                             /* pairs */
+    int fd[2 * 2 * EMPM__LOGS];        /* from, to, from, to, ... */
+} empm__swap;
+
+/* Opens the log `name`, which `from` is so far. */
+static int empm__swap_log(const empm_server *s, empm__swap *w, int code,
+                          const char *directive, const char *name, int from)
+{
+    char path[1200];
+    const int to = empm__log_file(empm__path_of(s->cfg, name, path,
+                                                sizeof path));
+    if (to < 0) {
+        empm__log(s->cfg, EMPM_LOG_ERROR, code, "cannot open %s %s anew: %s: "
+                  "the old file stays in use", directive, name,
+                  strerror(errno));
+        return EMPM_ESYS;
+    }
+    w->fd[2 * w->n] = from;
+    w->fd[2 * w->n++ + 1] = to;
+    return EMPM_OK;
+}
+
+static int empm__swap_open(const empm_server *s, empm__swap *w)
+{
+    int r = EMPM_OK;
+#ifndef EVENTMPM_NO_ACCESS_LOG
+    uint32_t k;
+    for (k = 0; s->access != NULL && k < s->access->n; k++) {
+        const empm__access_log *l = &s->access->of[k];
+        if (l->owner &&
+            empm__swap_log(s, w, 649, "CustomLog", l->name, l->fd) < 0)
+            r = EMPM_ESYS;
+    }
+#endif
+    if (s->cfg->log == empm__log_stderr && s->cfg->log_target > 0 &&
+        empm__swap_log(s, w, 91, "ErrorLog", s->cfg->error_log,
+                       s->cfg->log_target) < 0)
+        r = EMPM_ESYS;
+    return r;
+}
+
+/* If `fd` is the file `is`, it becomes what `to` is. A write() that is under way
+ * meets one or the other. */
+static void empm__swap_one(int fd, const struct stat *is, int to)
+{
+    struct stat st;
+    if (fd < 0 || fstat(fd, &st) < 0 || st.st_dev != is->st_dev ||
+        st.st_ino != is->st_ino || dup2(to, fd) < 0)
+        return;
+    if (fd > 2)
+        empm__fd_flags(fd, 0);
+}
+
+/* Carries it out in the logs of `s`, and in stderr if that is one of them. */
+static void empm__swap_do(empm_server *s, const empm__swap *w)
+{
+    struct stat is;
+    int i;
+    for (i = 0; i < w->n; i++) {
+        const int to = w->fd[2 * i + 1];
+#ifndef EVENTMPM_NO_ACCESS_LOG
+        uint32_t k;
+#endif
+        if (fstat(w->fd[2 * i], &is) < 0)
+            continue;
+#ifndef EVENTMPM_NO_ACCESS_LOG
+        for (k = 0; s->access != NULL && k < s->access->n; k++)
+            if (s->access->of[k].owner) {
+                empm__swap_one(s->access->of[k].fd, &is, to);
+                empm__store(&s->access->of[k].torn, 0u);
+            }
+#endif
+        if (s->cfg->log == empm__log_stderr && s->cfg->log_target > 0)
+            empm__swap_one(s->cfg->log_target, &is, to);
+        empm__swap_one(2, &is, to);
+    }
+}
+
+/* `all`: both of each pair; else only what was opened for it. */
+static void empm__swap_close(empm__swap *w, int all)
+{
+    for (; w->n > 0; w->n--) {
+        close(w->fd[2 * w->n - 1]);
+        if (all)
+            close(w->fd[2 * w->n - 2]);
+    }
+}
+
+EMPM_API int empm_reopen_logs(empm_server *s)
+{
+    empm__swap w;
+    int r;
+    w.n = 0;
+    r = empm__swap_open(s, &w);
+    empm__swap_do(s, &w);
+    empm__swap_close(&w, 0);
+    empm__log(s->cfg, EMPM_LOG_NOTICE, 5045, "the logs are opened anew");
+    return r;
+}
+
 static void empm__server_free(empm_server *s)
 {
     int k;
@@ -13462,7 +13583,7 @@ static void empm__on_signal(int sig)
 
 static const int empm__signals[] = { SIGTERM, SIGINT, SIGWINCH, SIGCHLD,
                                      SIGPIPE, SIGXFSZ, SIGHUP, SIGUSR1,
-                                     SIGUSR2 };
+                                     SIGUSR2, SIGURG };
 #define EMPM__SIGNALS EMPM__COUNT(empm__signals)
 
 typedef struct empm__signal_set {
@@ -13567,11 +13688,51 @@ static empm_config *empm__config_new(const empm__source *from,
 /* Exit statuses of children, as Apache has them. */
 enum { EMPM__EXIT_SICK = 7, EMPM__EXIT_FATAL = 15 };
 
+/* A parent's order may bring descriptors along, which its child takes over: the
+ * pairs of an empm__swap; w->n is -1 if there is no room for them. */
+typedef union empm__pairs {
+    struct cmsghdr head;               /* for its alignment */
+    char           room[CMSG_SPACE(sizeof ((empm__swap *)0)->fd)];
+} empm__pairs;
+
+static ssize_t empm__order_read(int fd, unsigned char *byte, empm__swap *w)
+{
+    struct msghdr m;
+    struct iovec v;
+    empm__pairs pairs;
+    ssize_t r;
+    int i, n = 0;
+    v.iov_base = byte;
+    v.iov_len = 1;
+    memset(&m, 0, sizeof m);
+    m.msg_iov = &v;
+    m.msg_iovlen = 1;
+    m.msg_control = pairs.room;
+    m.msg_controllen = sizeof pairs.room;
+    r = recvmsg(fd, &m, 0);
+    if (r > 0 && m.msg_controllen >= CMSG_LEN(sizeof w->fd[0]) &&
+        pairs.head.cmsg_type == SCM_RIGHTS) {
+        const size_t got = empm__min(pairs.head.cmsg_len - CMSG_LEN(0),
+                                     sizeof w->fd);
+        memcpy(w->fd, CMSG_DATA(&pairs.head), got);
+        n = (int)(got / sizeof w->fd[0]);
+    }
+    for (i = 0; i < n; i++)
+        empm__fd_flags(w->fd[i], 0);
+    w->n = n / 2;
+    if (r > 0 && (m.msg_flags & MSG_CTRUNC)) {   /* no room for all of them */
+        while (n > 0)
+            close(w->fd[--n]);
+        w->n = -1;
+    }
+    return r;
+}
+
 /* Waits for bytes on fds[0..n) (-1 is skipped), at most `ms`, and returns the
  * first one that is there: its number, with the byte (0: end of file) in *byte;
- * -1: none. */
+ * -1: none. `w`: gets what an order on the last of fds brings along; or NULL. */
 static int empm__next_byte(const int *fds, int n, int64_t ms,
-                           unsigned char *byte)
+                           unsigned char *byte, empm__swap *w)
 {
     struct pollfd p[4];
     int i;
@@ -13584,7 +13745,9 @@ static int empm__next_byte(const int *fds, int n, int64_t ms,
         return -1;
     for (i = 0; i < n; i++)
         if (p[i].revents != 0) {
-            const ssize_t r = read(fds[i], byte, 1);
+            const ssize_t r = w != NULL && i == n - 1
+                                  ? empm__order_read(fds[i], byte, w)
+                                  : read(fds[i], byte, 1);
             if (r < 0)
                 continue;
             if (r == 0)
@@ -13661,6 +13824,7 @@ static int empm__attend(empm_server *s, int signal_fd, int control)
             int64_t left = -1;
             uint64_t at = kill_us;
             unsigned char byte = 0;
+            empm__swap logs;
             fds[0] = done[0];
             fds[1] = signal_fd;
             fds[2] = control;
@@ -13677,7 +13841,7 @@ static int empm__attend(empm_server *s, int signal_fd, int control)
                 order = '!';
                 k = -1;
             } else
-                k = empm__next_byte(fds, 3, left, &byte);
+                k = empm__next_byte(fds, 3, left, &byte, &logs);
             if (k == 0)
                 break;
             if (k == 2 && byte == 0) {   /* the parent has died */
@@ -13702,6 +13866,15 @@ static int empm__attend(empm_server *s, int signal_fd, int control)
                                            byte == SIGUSR2))
                 empm__log(cfg, EMPM_LOG_WARN, 5030, "a process without children "
                           "cannot be reloaded or upgraded: ignored");
+            else if (k == 1 && alone && byte == SIGURG)
+                empm_reopen_logs(s);
+            if (order == 'l') {
+                if (logs.n < 0)
+                    empm__log(cfg, EMPM_LOG_ERROR, 5045, "no descriptors for new "
+                              "logs: the old files stay in use");
+                empm__swap_do(s, &logs);
+                empm__swap_close(&logs, 1);
+            }
             if (order == 'w')            /* is the listener alive? */
                 empm__order(&s->child.poller, EMPM__ORDER_PING);
             else if (order == '$') {
@@ -14030,7 +14203,7 @@ typedef struct empm__gen {           /* children that share a configuration */
 
 typedef struct empm__kid {
     pid_t    pid;                    /* 0: the slot is free */
-    int      control;                /* write end; its closing is our death */
+    int      control;                /* our end; its closing is our death */
     int      healthy, leaving, admin;
     uint32_t generation;
     uint64_t born_us;
@@ -14237,8 +14410,10 @@ static int empm__kid_start(empm__parent *p, empm__gen *g, int admin)
                 p->kids[k].stop_us = empm__now_us() + 2000000u;
         return EMPM_ESYS;
     }
-    if (empm__pipe(control, 0) < 0)
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, control) < 0)
         return EMPM_ESYS;
+    empm__fd_flags(control[0], 0);
+    empm__fd_flags(control[1], 1);   /* who reads nothing does not hold us */
     kid = &p->kids[slot];
     at = empm__score_slot_at(&g->s->score, slot);
     empm__store(&empm__score_at(&g->s->score, slot)->healthy, 0u);
@@ -14777,6 +14952,46 @@ static void empm__reload_commit(empm__parent *p)
     empm__reload_end(p, NULL);
 }
 
+/* --- logs ----------------------------------------------------------------- */
+
+/* Opens the logs anew. Children may have no right to do so: they get ours. */
+static void empm__parent_reopen(empm__parent *p)
+{
+    struct msghdr m;
+    struct iovec v;
+    empm__pairs pairs;
+    empm__swap w;
+    size_t bytes;
+    int i;
+    w.n = 0;
+    empm__swap_open(p->now.s, &w);
+    if (p->next.s != NULL)
+        empm__swap_open(p->next.s, &w);
+    bytes = (size_t)w.n * 2 * sizeof w.fd[0];
+    memset(&m, 0, sizeof m);
+    memset(&pairs, 0, sizeof pairs);
+    v.iov_base = (void *)(uintptr_t)"l";
+    v.iov_len = 1;
+    m.msg_iov = &v;
+    m.msg_iovlen = 1;
+    m.msg_control = pairs.room;
+    m.msg_controllen = (socklen_t)CMSG_SPACE(bytes);
+    pairs.head.cmsg_level = SOL_SOCKET;
+    pairs.head.cmsg_type = SCM_RIGHTS;
+    pairs.head.cmsg_len = (socklen_t)CMSG_LEN(bytes);
+    memcpy(CMSG_DATA(&pairs.head), w.fd, bytes);
+    for (i = 0; i < p->slots && w.n > 0; i++)
+        if (p->kids[i].pid != 0 && sendmsg(p->kids[i].control, &m,
+                                           MSG_NOSIGNAL) < 0)
+            empm__log(p->now.cfg, EMPM_LOG_ERROR, 5045, "child %ld keeps its old "
+                      "logs: %s", (long)p->kids[i].pid, strerror(errno));
+    empm__swap_do(p->now.s, &w);
+    if (p->next.s != NULL)
+        empm__swap_do(p->next.s, &w);
+    empm__swap_close(&w, 0);
+    empm__log(p->now.cfg, EMPM_LOG_NOTICE, 5045, "the logs are opened anew");
+}
+
 /* --- upgrade -------------------------------------------------------------- */
 
 /* A listen string as the name of a socket. */
@@ -14987,7 +15202,9 @@ static void empm__signalled(empm__parent *p, int sig)
             empm__log(p->now.cfg, EMPM_LOG_NOTICE, 491, "caught %s, shutting "
                       "down", sig == SIGTERM ? "SIGTERM" : "SIGINT");
         empm__parent_stop(p, '$');
-    } else if (sig == SIGWINCH || sig == p->signals.second)
+    } else if (sig == SIGURG)
+        empm__parent_reopen(p);
+    else if (sig == SIGWINCH || sig == p->signals.second)
         empm__parent_stop_softly(p);
     else if ((sig == SIGHUP || sig == SIGUSR1 || sig == SIGUSR2) &&
              p->again != SIGUSR2 && (p->again != SIGHUP || sig == SIGUSR2))
@@ -15098,7 +15315,8 @@ static void empm__parent_loop(empm__parent *p)
         fds[2] = p->upgrade_fd;
         k = empm__next_byte(fds, 3, at == 0 ? -1
                                     : at <= now ? 0
-                                    : (int64_t)(at - now + 999) / 1000, &byte);
+                                    : (int64_t)(at - now + 999) / 1000, &byte,
+                            NULL);
         if (k == 1)
             empm__heard(p, byte);
         else if (k == 0)
@@ -15340,7 +15558,7 @@ static void empm__usage(const char *name)
            "  -f FILE                directives, in Apache's syntax\n"
            "  -c \"Directive value\"   sets a directive, any number of times, after\n"
            "                         those of the file\n"
-           "  -k start|stop|restart|graceful|graceful-stop\n"
+           "  -k start|stop|restart|graceful|graceful-stop|reopen\n"
            "                         starts in the background, or sends a signal to\n"
            "                         the server that PidFile names\n"
            "  -X                     one process, no forking (debugging)\n"
@@ -15350,7 +15568,7 @@ static void empm__usage(const char *name)
            "signals: TERM, INT stop, WINCH (without a terminal), QUIT stop\n"
            "  gracefully; HUP, USR1 read the configuration again (HUP gives\n"
            "  running requests StopTimeout); USR2 starts the program anew and hands\n"
-           "  over to it\n"
+           "  over to it; URG opens the logs anew\n"
            "directives and their defaults: see empm_config in eventmpm.h\n",
            name);
 }
@@ -15617,7 +15835,8 @@ static int empm__control(const char *name, const char *what,
 {
     static const struct { const char *what; int sig; } orders[] = {
         { "start", 0 }, { "stop", SIGTERM }, { "restart", SIGHUP },
-        { "graceful", SIGUSR1 }, { "graceful-stop", SIGWINCH }
+        { "graceful", SIGUSR1 }, { "graceful-stop", SIGWINCH },
+        { "reopen", SIGURG }
     };
     const char *base = strrchr(name, '/') != NULL ? strrchr(name, '/') + 1 : name;
     empm__report rep;
@@ -15630,8 +15849,8 @@ static int empm__control(const char *name, const char *what,
         if (strcmp(what, orders[i].what) == 0)
             sig = orders[i].sig;
     if (sig < 0) {
-        fprintf(stderr, "%s: -k takes start, stop, restart, graceful or "
-                "graceful-stop\n", name);
+        fprintf(stderr, "%s: -k takes start, stop, restart, graceful, "
+                "graceful-stop or reopen\n", name);
         return 1;
     }
     memset(&rep, 0, sizeof rep);
@@ -15642,7 +15861,8 @@ static int empm__control(const char *name, const char *what,
     empm__default_user(cfg);
     if (cfg->pid_file == NULL)
         fprintf(stderr, "%s: -k needs PidFile\n", name);
-    else if (empm__check(cfg, NULL, &rep) == EMPM_OK || sig == SIGTERM) {
+    else if (sig == SIGURG || empm__check(cfg, NULL, &rep) == EMPM_OK ||
+             sig == SIGTERM) {
         runs = empm__pid_read(empm__path_of(cfg, cfg->pid_file, path,
                                             sizeof path), &pid);
         /* heard with a terminal, too; but the server that runs may have been

@@ -15617,6 +15617,122 @@ TEST(operate, a_detached_server_tells_its_log_everything)
     unlink(log);
 }
 
+/* Has one of these processes that file open? */
+static int is_held(const long *pids, int n, const char *file)
+{
+    char dir[64], path[400], to[400];
+    int held = 0;
+
+    while (n-- > 0) {
+        DIR *d;
+        struct dirent *e;
+        snprintf(dir, sizeof dir, "/proc/%ld/fd", pids[n]);
+        d = opendir(dir);
+        while (d != NULL && (e = readdir(d)) != NULL) {
+            ssize_t len;
+            snprintf(path, sizeof path, "%s/%s", dir, e->d_name);
+            len = readlink(path, to, sizeof to - 1);
+            to[len > 0 ? len : 0] = 0;
+            held |= strcmp(to, file) == 0;
+        }
+        if (d != NULL)
+            closedir(d);
+    }
+    return held;
+}
+
+/* Rotated logs: moved away, and opened anew on demand. Children have no right to
+ * open them, one generation drains, and nothing ends for it. */
+TEST(operate, rotated_logs_are_opened_anew)
+{
+    static const char *const reopen[] = { "-k", "reopen", NULL };
+    program p;
+    client c;
+    char error[300], access[300], moved[310], accessed[310], more[900];
+    long kids[16], after[16], pid;
+    int n;
+
+    tmp_path(error, sizeof error, "rotated.error");
+    tmp_path(access, sizeof access, "rotated.access");
+    snprintf(moved, sizeof moved, "%s.1", error);
+    snprintf(accessed, sizeof accessed, "%s.1", access);
+    snprintf(more, sizeof more, "ErrorLog %s\nCustomLog %s common\n%s",
+             error, access, geteuid() == 0 ? "User nobody\n" : "");
+    program_init(&p, more);
+    if (program_up(&p, NULL)) {
+        pid = pid_in(&p);
+        CHECK_SOON(file_has(error, "EMPM0489: "), 8000);
+        /* a client of the old generation, which drains */
+        CHECK_INT(cl_connect_port(&c, p.port, 0), 0);
+        CHECK_INT(cl_get(&c, "/hello"), 200);
+        kill((pid_t)pid, SIGUSR1);
+        CHECK_SOON(file_has(error, "generation 1 serves"), 8000);
+        CHECK_SOON(file_has(access, "GET /hello"), 8000);
+        CHECK_SOON((n = children_of(pid, kids, 16)) == 3, 8000);
+        CHECK_INT(rename(error, moved), 0);
+        CHECK_INT(rename(access, accessed), 0);
+        CHECK(is_held(kids, n, moved) && is_held(kids, n, accessed));
+        CHECK_INT(wait_for_exit(program_exec(&p, reopen, NULL)), 0);
+        CHECK_SOON(file_has(error, "EMPM5045: the logs are opened anew"), 8000);
+        CHECK_SOON(program_get(&p, "/log") == 200 &&
+                   file_has(error, "] no price of tea"), 8000);
+        CHECK_SOON(file_has(error, "\ngrumble of "), 4000);
+        CHECK_SOON(file_has(access, "GET /log"), 8000);
+        CHECK(!file_has(accessed, "GET /log"));
+        CHECK(!file_has(moved, "EMPM5045"));
+        CHECK(children_of(pid, after, 16) == n && is_among(after[0], kids, n));
+        CHECK_SOON(!is_held(after, n, moved) && !is_held(after, n, accessed) &&
+                   !is_held(&pid, 1, moved), 8000);
+        CHECK_INT(cl_get(&c, "/log"), 200);
+        CHECK_INT(c.closes, 1);
+        CHECK_SOON(lines_with(error, "] no price of tea") >= 2, 4000);
+        CHECK_SOON(lines_with(access, "GET /log") >= 2, 8000);
+        CHECK(!file_has(moved, "no price of tea"));
+        cl_close(&c);
+        /* what cannot be opened stays as it is */
+        CHECK_INT(unlink(access), 0);
+        CHECK_INT(mkdir(access, 0700), 0);
+        kill((pid_t)pid, SIGURG);
+        CHECK_SOON(file_has(error, "EMPM0649: cannot open CustomLog"), 8000);
+        CHECK_INT(program_get(&p, "/hello"), 200);
+        rmdir(access);
+    }
+    program_down(&p);
+    unlink(error);
+    unlink(moved);
+    unlink(access);
+    unlink(accessed);
+}
+
+LIVE(operate, logs_are_opened_anew_without_children)
+{
+    fixture f;
+    char error[300], moved[310];
+
+    tmp_path(error, sizeof error, "alone.error");
+    snprintf(moved, sizeof moved, "%s.1", error);
+    fx_init(&f);
+    f.cfg.log = NULL;
+    f.cfg.error_log = error;
+    f.cfg.processes = 0;
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(get_status(&f, "/log"), 200);
+    CHECK_INT(lines_with(error, "] no price of tea"), 1);
+    CHECK_INT(rename(error, moved), 0);
+    if (f.forked)
+        kill(f.pid, SIGURG);
+    else
+        CHECK_INT(empm_reopen_logs(f.s), EMPM_OK);
+    CHECK_SOON(file_has(error, "EMPM5045: "), 8000);
+    CHECK_INT(get_status(&f, "/log"), 200);
+    CHECK_INT(lines_with(error, "] no price of tea"), 1);
+    CHECK_INT(lines_with(moved, "] no price of tea"), 1);
+    fx_down(&f);
+    unlink(error);
+    unlink(moved);
+}
+
 TEST(operate, bad_file_is_refused_and_the_old_one_stays)
 {
     static const char *const graceful[] = { "-k", "graceful", NULL };
