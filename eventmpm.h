@@ -542,10 +542,11 @@ typedef struct empm_config {
     int64_t limit_linger_bytes;        /* 16 MiB */
 
     /* hooks, each NULL or called with `user` (thread hooks on the worker). A child
-     * serves nobody before all of its start hooks have returned 0. One that
-     * returns anything else ends the child, after the stop hooks of those that
-     * had returned 0: empm_start() is EMPM_ESYS then, a start of children is
-     * tried again and soon given up, a reload keeps the old children */
+     * serves nobody before all of its start hooks have returned 0, and has
+     * start_timeout_ms for it. One that returns anything else ends the child,
+     * after the stop hooks of those that had returned 0: empm_start() is
+     * EMPM_ESYS then, a start of children is tried again and soon given up, a
+     * reload keeps the old children */
     int  (*on_child_start)(empm_server *s, void *user);
     void (*on_child_stop)(empm_server *s, void *user);
     int  (*on_thread_start)(empm_server *s, void **thread_data, void *user);
@@ -13808,7 +13809,7 @@ static uint64_t empm__deadline_us(const empm_config *cfg, int drains,
 }
 
 /* The main thread of a process that serves: takes orders until the engine has
- * ended. `control`: the parent's pipe, or -1. Returns EMPM_OK. */
+ * ended. `control`: the socket of the parent's orders, or -1. Returns EMPM_OK. */
 static int empm__attend(empm_server *s, int signal_fd, int control)
 {
     const empm_config *cfg = s->cfg;
@@ -13937,9 +13938,9 @@ typedef struct empm__use {
     const char *so;
 } empm__use;
 
-/* In a process of its own: becomes that user and writes the number of each use
- * that is not granted then; 255: it cannot become that user. Directories are
- * opened before, as the server does. */
+/* In a process of its own: becomes that user and writes the number, from 1 on, of
+ * each use that is not granted then; 255: it cannot become that user. Directories
+ * are opened before, as the server does. */
 static void empm__try_uses(const empm_config *cfg, const empm__use *uses, int n,
                            int to)
 {
@@ -13957,7 +13958,7 @@ static void empm__try_uses(const empm_config *cfg, const empm__use *uses, int n,
     for (i = n > 0 ? 0 : -1; i < n; i++)
         if (i < 0 || (dirs[i] >= 0 &&
                       faccessat(dirs[i], ".", uses[i].mode, 0) < 0)) {
-            const unsigned char at = (unsigned char)i;
+            const unsigned char at = (unsigned char)(i < 0 ? 255 : i + 1);
             ssize_t r = write(to, &at, 1);
             (void)r;
         }
@@ -13980,7 +13981,6 @@ static void empm__check_uses(const empm_config *cfg, empm__report *rep)
                                  sizeof spool);
     uses[n].mode = W_OK | X_OK;
     uses[n++].so = "long bodies will be refused";
-    empm__path_of(cfg, cfg->document_root, root, sizeof root);
     for (i = 0; cfg->routes[i].kind != EMPM__ROUTE_END && n < 32; i++)
         if (cfg->routes[i].kind == EMPM__ROUTE_FILES) {
             const char *dir = cfg->routes[i].root;
@@ -13997,22 +13997,32 @@ static void empm__check_uses(const empm_config *cfg, empm__report *rep)
         _exit(0);
     }
     close(fd[1]);
-    while (pid > 0 && read(fd[0], &at, 1) == 1) {
-        const empm__use *use = &uses[at % 32];
-        const char *chmod = use->mode & W_OK ? "chmod o+wx" : "chmod -R o+rX";
+    while (pid > 0) {
+        const empm__use *use;
+        const struct passwd *p;
         struct stat st;
-        const struct passwd *p = at < n && stat(use->path, &st) == 0
-                                     ? getpwuid(st.st_uid) : NULL;
-        if (at >= n)
+        errno = 0;
+        at = 0;
+        if (empm__next_byte(fd, 1, 5000, &at, NULL) < 0 && errno == EINTR)
+            continue;
+        if (at == 0)
+            break;                   /* that was all, or it takes too long */
+        if (at > n) {
             empm__say(rep, EMPM_LOG_ERROR, 5035, "User %s cannot be had here "
                       "(\"User root\" stays who it is)", cfg->user_name);
-        else
-            empm__say(rep, EMPM_LOG_WARN, 5043, "%s %s: %s may not use it, %s: "
-                      "\"%s %s\", or \"User %s\", whose it is",
-                      use->directive, use->path, cfg->user_name, use->so, chmod,
-                      use->path, p != NULL ? p->pw_name : "root");
+            continue;
+        }
+        use = &uses[at - 1];
+        p = stat(use->path, &st) == 0 ? getpwuid(st.st_uid) : NULL;
+        empm__say(rep, EMPM_LOG_WARN, 5043, "%s %s: %s may not use it, %s: "
+                  "\"%s %s\", or \"User %s\", whose it is", use->directive,
+                  use->path, cfg->user_name, use->so,
+                  use->mode & W_OK ? "chmod o+wx" : "chmod -R o+rX", use->path,
+                  p != NULL ? p->pw_name : "root");
     }
     close(fd[0]);
+    if (pid > 0)
+        kill(pid, SIGKILL);          /* it has ended, or hangs on a disk */
     while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR)
         ;
 }
@@ -14071,6 +14081,27 @@ static int empm__become(const empm_config *cfg)
               errno == EPERM && cfg->user_name != NULL
                   ? " (\"User root\" stays who it is)" : "");
     return EMPM_ESYS;
+}
+
+/* What is printed on stderr from now on is in the ErrorLog. */
+static void empm__stderr_to_log(const empm_config *cfg)
+{
+    if (cfg->log == empm__log_stderr && cfg->log_target > 0)
+        dup2(cfg->log_target, 2);
+}
+
+/* Nobody reads what a detached server says, unless there is an ErrorLog. */
+static void empm__quiet(const empm_config *cfg)
+{
+    const int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    const char *log = cfg->error_log;
+    if (fd >= 0) {
+        dup2(fd, 1);
+        if (log == NULL || strcmp(log, "stderr") != 0)
+            dup2(fd, 2);
+        close(fd);
+    }
+    empm__stderr_to_log(cfg);
 }
 
 /* --- the pid file --------------------------------------------------------- */
@@ -14322,27 +14353,6 @@ static void empm__die_with_parent(pid_t parent, int on)
     (void)parent;
     (void)on;
 #endif
-}
-
-/* What is printed on stderr from now on is in the ErrorLog. */
-static void empm__stderr_to_log(const empm_config *cfg)
-{
-    if (cfg->log == empm__log_stderr && cfg->log_target > 0)
-        dup2(cfg->log_target, 2);
-}
-
-/* Nobody reads what a detached server says, unless there is an ErrorLog. */
-static void empm__quiet(const empm_config *cfg)
-{
-    const int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
-    const char *log = cfg->error_log;
-    if (fd >= 0) {
-        dup2(fd, 1);
-        if (log == NULL || strcmp(log, "stderr") != 0)
-            dup2(fd, 2);
-        close(fd);
-    }
-    empm__stderr_to_log(cfg);
 }
 
 /* The whole life of a child process. */
@@ -15496,6 +15506,8 @@ static int empm__run(const empm__source *source,
         }
         empm__log_serves(cfg);
         empm__notify("READY=1\nMAINPID=%ld\nSTATUS=Serving", (long)getpid());
+        if (source->detached)
+            empm__quiet(cfg);
         r = empm__attend(s, signals.fd[0], -1);
         empm__engine_free(s);
     }
