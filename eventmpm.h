@@ -13911,18 +13911,38 @@ static int empm__attend(empm_server *s, int signal_fd, int control)
 
 /* --- whom to be ----------------------------------------------------------- */
 
-/* Root does not serve unless User says so: where it is started as root and there
- * is none, nobody serves. Returns 1 then. An image may have no such name. */
-static int empm__default_user(empm_config *cfg)
+/* Is there such a user? A user namespace may have root and nobody else. */
+static int empm__is_mapped(uid_t uid)
 {
-    if (geteuid() != 0 || cfg->user_name != NULL)
-        return 0;
-    cfg->user_name = getpwnam("nobody") != NULL ? "nobody" : "#65534";
-    return 1;
+    unsigned long first, outside, count;
+    FILE *f = fopen("/proc/self/uid_map", "re");
+    int found = f == NULL;
+    while (f != NULL && !found &&
+           fscanf(f, "%lu %lu %lu", &first, &outside, &count) == 3)
+        found = uid >= first && uid - first < count;
+    if (f != NULL)
+        fclose(f);
+    return found;
 }
 
-#define EMPM__DEFAULT_USER "started as root without User: %s serves (\"User " \
-                           "root\", if it must be root)"
+/* Root does not serve unless User says so: where it is started as root and there
+ * is none, nobody serves. Returns a remark for the notice, or NULL: User stays as
+ * it is. An image may have neither of the names. */
+static const char *empm__default_user(empm_config *cfg)
+{
+    const struct passwd *nobody;
+    if (geteuid() != 0 || cfg->user_name != NULL)
+        return NULL;
+    nobody = getpwnam("nobody");
+    if (empm__is_mapped(nobody != NULL ? nobody->pw_uid : 65534)) {
+        cfg->user_name = nobody != NULL ? "nobody" : "#65534";
+        return "\"User root\", if it must be root";
+    }
+    cfg->user_name = getpwnam("root") != NULL ? "root" : "#0";
+    return "this user namespace has nobody else";
+}
+
+#define EMPM__DEFAULT_USER "started as root without User: %s serves (%s)"
 
 static int empm__set_groups(const char *user, gid_t gid)
 {
@@ -13952,8 +13972,8 @@ static void empm__try_uses(const empm_config *cfg, const empm__use *uses, int n,
     if (empm__find_user(cfg->user_name, &uid, &gid) < 0 ||
         (cfg->group_name != NULL &&
          empm__find_group(cfg->group_name, &gid) < 0) ||
-        empm__set_groups(cfg->user_name, gid) < 0 || setgid(gid) < 0 ||
-        setuid(uid) < 0)
+        (empm__set_groups(cfg->user_name, gid) < 0 && uid != 0) ||
+        setgid(gid) < 0 || setuid(uid) < 0)
         n = 0;
     for (i = n > 0 ? 0 : -1; i < n; i++)
         if (i < 0 || (dirs[i] >= 0 &&
@@ -15429,7 +15449,8 @@ static int empm__run(const empm__source *source,
     struct rlimit lim;
     char path[1200], line[512];
     long pid;
-    int r, defaulted, ready_fd = empm__ready_fd();
+    const char *remark;
+    int r, ready_fd = empm__ready_fd();
     const int upgrades = ready_fd >= 0 && getenv("LISTEN_FDS") != NULL;
 #ifdef EVENTMPM_NO_FORK
     const int forks = 0;
@@ -15464,7 +15485,7 @@ static int empm__run(const empm__source *source,
         empm__log(cfg, EMPM_LOG_WARN, 5044, "-k start without ErrorLog: what "
                   "comes from here on is lost");
     r = EMPM_EINVAL;
-    defaulted = empm__default_user(cfg);
+    remark = empm__default_user(cfg);
     if (cfg->pid_file != NULL && !upgrades &&
         empm__pid_read(empm__path_of(cfg, cfg->pid_file, path, sizeof path),
                        &pid)) {
@@ -15480,9 +15501,9 @@ static int empm__run(const empm__source *source,
     if (cfg->pid_file != NULL && !upgrades &&
         (r = empm__pid_write(cfg, &pid_file)) < 0)
         goto done;
-    if (defaulted)
+    if (remark != NULL)
         empm__log(cfg, EMPM_LOG_NOTICE, 5031, EMPM__DEFAULT_USER,
-                  cfg->user_name);
+                  cfg->user_name, remark);
     empm__check_uses(cfg, &rep);
     if ((r = rep.result) < 0)
         goto done;
@@ -15775,6 +15796,7 @@ static int empm__test(const char *name, const empm__source *source)
 {
     empm__report rep;
     empm_config *cfg;
+    const char *remark;
     char line[512];
     struct rlimit lim;
     int r = EMPM_EINVAL;
@@ -15787,9 +15809,9 @@ static int empm__test(const char *name, const empm__source *source)
     }
     if ((cfg = empm__config_new(source, &rep)) == NULL)
         return r;
-    if (empm__default_user(cfg))
+    if ((remark = empm__default_user(cfg)) != NULL)
         empm__say(&rep, EMPM_LOG_NOTICE, 5031, EMPM__DEFAULT_USER,
-                  cfg->user_name);
+                  cfg->user_name, remark);
     if (empm__check(cfg, NULL, &rep) == EMPM_OK) {
         empm__try_folders(cfg, &rep);
         empm__check_uses(cfg, &rep);

@@ -15960,6 +15960,48 @@ TEST(operate, root_without_user_serves_as_nobody)
     rmdir(dir);
 }
 
+/* A namespace whose root is alone there; 0, or what could not be done. */
+static int alone_in_a_namespace(void)
+{
+    const long uid = (long)geteuid(), gid = (long)getegid();
+    char line[64];
+
+    if (syscall(SYS_unshare, 0x10000000) != 0)   /* CLONE_NEWUSER */
+        return 1;
+    write_file("/proc/self/setgroups", "deny", 4);
+    snprintf(line, sizeof line, "0 %ld 1\n", uid);
+    if (write_file("/proc/self/uid_map", line, strlen(line)) != 0)
+        return 2;
+    snprintf(line, sizeof line, "0 %ld 1\n", gid);
+    return write_file("/proc/self/gid_map", line, strlen(line)) != 0 ? 3 : 0;
+}
+
+static void enter_namespace(void)
+{
+    if (alone_in_a_namespace() != 0)
+        _exit(126);
+}
+
+TEST(operate, a_root_without_anybody_serves_itself)  /* sandboxes have such ones */
+{
+    program p;
+    pid_t pid = fork();
+
+    if (pid == 0)
+        _exit(alone_in_a_namespace());
+    if (wait_for_exit(pid) != 0)
+        SKIP("no user namespaces");
+    program_init(&p, "");
+    if (geteuid() == 0)
+        program_conf_drop(&p, "User root");
+    if (program_up(&p, enter_namespace)) {
+        CHECK(program_said(&p, "EMPM5031: started as root without User: root "
+                           "serves (this user namespace has nobody else)"));
+        CHECK_SOON(program_said(&p, "EMPM0489"), 8000);
+    }
+    program_down(&p);
+}
+
 TEST(operate, user_root_is_root)     /* it is meant where it is said */
 {
     program p;
