@@ -566,7 +566,7 @@ typedef struct empm_config {
 
     void *arena;                       /* strings that empm_set() copied */
     int   log_target;                  /* what ErrorLog has become (>>log) */
-    int   log_echo;                    /* ... and stderr, until it serves */
+    int   log_echo;                    /* atomic: and on stderr, until it serves */
 } empm_config;
 
 /* ---------------------------------------------------------------------------
@@ -1771,7 +1771,8 @@ static void empm__log_line(const empm_config *cfg, enum empm_log_level level,
         return;
     }
     empm__log_write(cfg->log_target, level, tid, line);
-    if (cfg->log_echo && cfg->log_target != 0 && level <= EMPM_LOG_WARN)
+    if (level <= EMPM_LOG_WARN && cfg->log_target != 0 &&
+        empm__load(&cfg->log_echo))
         empm__log_write(0, level, tid, line);
 }
 
@@ -13486,7 +13487,7 @@ static void empm__engine_free(empm_server *s)
 
 static void empm__log_serves(empm_config *cfg)
 {
-    cfg->log_echo = 0;
+    empm__store(&cfg->log_echo, 0);
     empm__log(cfg, EMPM_LOG_NOTICE, 489, "eventmpm/%s configured -- resuming "
               "normal operations", EMPM_VERSION);
 }
@@ -14410,7 +14411,7 @@ static void empm__kid_main(empm__parent *p, empm__gen *g, int slot, int admin,
     if (empm__engine_start(s, slot, admin) < 0)
         _exit(EMPM__EXIT_SICK);
     empm__die_with_parent(p->pid, 0);
-    g->cfg->log_echo = 0;
+    empm__store(&g->cfg->log_echo, 0);
     if (p->source->detached)
         empm__quiet(g->cfg);
     else
