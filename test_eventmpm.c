@@ -16509,6 +16509,7 @@ TEST(operate, root_without_user_serves_as_nobody)
         CHECK_SOON(program_said(&p, "] EMPM5031: started as root without User"),
                    8000);
         CHECK(program_said(&p, "] EMPM5043: "));
+        CHECK_SOON(program_said(&p, "EMPM0489"), 8000);  /* all have changed */
         if (i == 0) {
             CHECK(!serves_as_root(pid_in(&p)));
         } else {
