@@ -122,8 +122,9 @@
  *   expire, a call takes a fraction of a microsecond, and a child that dies in
  *   one leaves the old value or the new one. shared_store_size makes it.
  *
- * MISUSE is defined, never a crash: no answer is a 500, a body shorter than its
- *   declared length aborts the connection, a second answer and writes after the
+ * MISUSE is defined, never a crash: no answer is a 500, so is a body shorter than
+ *   its declared length, or the end of the connection if its head has left; a
+ *   second answer and writes after the
  *   end are refused with EMPM_EMISUSE; each leaves one line in the log.
  *
  * STATUS  empm_status_page as a route's handler, or Listen "127.0.0.1:9000 admin",
@@ -3203,8 +3204,20 @@ enum {
     EMPM__F_DRAINED   = 1,       /* the last read left nothing behind */
     EMPM__F_OUT_ARMED = 2,       /* EPOLLOUT is registered */
     EMPM__F_SHORT     = 4,       /* linger only briefly */
-    EMPM__F_CLOSED    = 8        /* the listener closed the descriptor */
+    EMPM__F_CLOSED    = 8,       /* the listener closed the descriptor */
+    EMPM__F_RESET     = 16       /* only a reset tells that an answer is cut */
 };
+
+static void empm__conn_close(empm__conn *c)
+{
+    if (c->flags & EMPM__F_RESET) {
+        struct linger rst;
+        rst.l_onoff = 1;
+        rst.l_linger = 0;
+        setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &rst, sizeof rst);
+    }
+    close(c->fd);
+}
 
 static uint32_t empm__wanted(uint32_t word)
 {
@@ -6517,6 +6530,8 @@ static void empm__flight_end(empm__worker *w, empm__conn *c)
     if (req == NULL)
         return;
     req->w = w;
+    if (req->answer != EMPM__COMPLETE && !req->failed)
+        req->failed = EMPM_ECLOSED;  /* a cleanup that writes reaches nobody */
     empm__request_end(req);
     while (req->out != NULL)
         empm__out_pop(req);
@@ -7184,22 +7199,37 @@ static void empm__out_sent(empm_request *req, int64_t n)
     }
 }
 
-/* Sends from the slice that is the first in the queue. */
+/* Sends from the slice that is the first in the queue. A file's own pages go to
+ * the socket; those of the overflow are copied, since the ring comes round to
+ * them before the client has acknowledged them. */
 static ssize_t empm__send_slice(empm_request *req)
 {
     const empm__page *p = req->out;
+    const empm__transport *tp = empm__transport_of(req->c);
     const int64_t ring = req->w->cfg->limit_response_spool;
     int64_t at = p->at, n = p->stop - at;
     ssize_t r;
-    if (p->file == NULL) {
+    if (n > EMPM_TURN_BYTES)
+        n = EMPM_TURN_BYTES;
+    if (p->file != NULL)
+        r = tp->file(req->c, p->file->fd, &at, (size_t)n);
+    else {
+        struct iovec v;
         at %= ring;
         if (n > ring - at)
             n = ring - at;
+        v.iov_base = empm__scratch(req->w);
+        v.iov_len = empm__min((size_t)n, EMPM__SCRATCH);
+        if (v.iov_base == NULL) {
+            empm__fail(req, EMPM_ENOMEM, "no memory for the response");
+            return 0;
+        }
+        r = pread(req->spool_fd, v.iov_base, v.iov_len, (off_t)at);
+        if (r > 0) {
+            v.iov_len = (size_t)r;
+            return tp->send(req->c, &v, 1, req->out_left > r);
+        }
     }
-    if (n > EMPM_TURN_BYTES)
-        n = EMPM_TURN_BYTES;
-    r = empm__transport_of(req->c)->file(
-        req->c, p->file != NULL ? p->file->fd : req->spool_fd, &at, (size_t)n);
     if (r == 0)
         empm__fail(req, EMPM_ESYS, "the file has become shorter");
     else if (r < 0 && (errno == EIO || errno == EINVAL || errno == EOVERFLOW))
@@ -7232,8 +7262,10 @@ static int empm__flush(empm_request *req)
     int again = 0;
     while (req->out != NULL) {
         ssize_t n;
-        if (w->turn_bytes >= EMPM_TURN_BYTES && req->calling == 0)
+        if (w->turn_bytes >= EMPM_TURN_BYTES && req->calling == 0) {
+            req->out_tried = 0;
             return 2;
+        }
         empm__conn_clear(c, EMPM__READY_OUT);
         n = req->out->start < req->out->end ? empm__send_pages(req)
                                             : empm__send_slice(req);
@@ -7315,8 +7347,8 @@ static int empm__emit(empm_request *req, empm__page *p)
     const char *data = empm__page_data(p) + p->start;
     const uint32_t n = p->end - p->start;
     int r;
-    if (last != NULL && (req->out_bytes >= EMPM_RESPONSE_BUFFER ||
-                         (empm__has_slice(last) && last->file == NULL)))
+    if (last != NULL && last->file == NULL &&
+        (req->out_bytes >= EMPM_RESPONSE_BUFFER || empm__has_slice(last)))
         r = empm__spool(req, data, n);
     else if (n <= empm__out_room(req))
         /* copying a few bytes beats another piece, and bounds the memory of a
@@ -7427,10 +7459,16 @@ static char *empm__add(char *at, const char *s, size_t n)
 }
 #define EMPM__ADD(at, literal) empm__add(at, literal, sizeof literal - 1)
 
-/* Has an answer with this status no body, and no length of one? */
-static int empm__contentless(int status)
+/* Has an answer with this status no Content-Length? RFC 9110 8.6. */
+static int empm__lengthless(int status)
 {
     return status == 204 || status == 304;
+}
+
+/* ... and no body? RFC 9110 6.4.1, 15.3.6. */
+static int empm__bodiless(const empm_request *req, int status)
+{
+    return req->head_only || empm__lengthless(status) || status == 205;
 }
 
 /* Writes the head; `length` -1: without Content-Length. At most
@@ -7445,9 +7483,9 @@ static size_t empm__head_write(empm_request *req, char *to, int64_t length)
     at = EMPM__ADD(at, "\r\n");
     empm__date_update(req->w);
     at = empm__add(at, req->w->date, req->w->date_len);
-    if (!req->has_type && !empm__contentless(req->status) && length != 0)
+    if (!req->has_type && !empm__lengthless(req->status) && length != 0)
         at = EMPM__ADD(at, "Content-Type: text/plain; charset=utf-8\r\n");
-    if (!empm__contentless(req->status) && length >= 0) {
+    if (!empm__lengthless(req->status) && length >= 0) {
         at = EMPM__ADD(at, "Content-Length: ");
         at += empm__format_u64(at, (uint64_t)length);
         at = EMPM__ADD(at, "\r\n");
@@ -7480,14 +7518,15 @@ static int empm__commit(empm_request *req, int whole)
         req->close = req->linger = 1; /* on_head answers: nobody will read it */
     if (whole && length < 0)
         length = req->written;
-    if (req->status == 205)          /* RFC 9110 15.3.6 */
+    if (req->status == 205)
         length = 0;
-    req->framing = req->head_only || empm__contentless(req->status) ||
-                   req->status == 205 ? EMPM__BODILESS
+    req->framing = empm__bodiless(req, req->status) ? EMPM__BODILESS
                  : length >= 0        ? EMPM__BY_LENGTH
                  : req->head.minor > 0 ? EMPM__BY_CHUNKS : EMPM__BY_CLOSE;
-    if (req->framing == EMPM__BY_CLOSE)
+    if (req->framing == EMPM__BY_CLOSE) {
         req->close = 1;
+        req->c->flags |= EMPM__F_RESET;  /* until all of it is sent */
+    }
     n = empm__head_write(req, head, length);
     req->head_out = (uint32_t)n;
     /* A small answer is one piece of memory, and so one send() */
@@ -7824,6 +7863,18 @@ static int empm__produce(empm_request *req)
     return empm__emit_body(req);
 }
 
+/* Forgets a body of which nothing has left. */
+static void empm__body_forget(empm_request *req)
+{
+    empm__pages_put(req->w, req->body_out);
+    req->body_out = req->body_out_last = NULL;
+    req->body_out_bytes = 0;
+    req->written = 0;
+    req->declared = -1;
+    req->producer = NULL;
+    empm__source_drop(req);
+}
+
 /* Makes the answer a line of text that names the status. What the handler has
  * said of another body, and whether that may be kept, does not hold for it. */
 static void empm__status_text(empm_request *req, int status)
@@ -7834,14 +7885,24 @@ static void empm__status_text(empm_request *req, int status)
         "accept-ranges", "etag", "last-modified", "cache-control", "expires"
     };
     size_t i;
-    empm__source_drop(req);
-    req->producer = NULL;
-    req->declared = -1;
+    empm__body_forget(req);
     req->status = status;
     for (i = 0; req->fields_len > 0 && i < EMPM__COUNT(fields); i++)
         empm__field_remove(req, fields[i], strlen(fields[i]));
     req->has_type = 0;
     empm_printf(req, "%d %s\n", status, empm__reason(status));
+}
+
+/* The answer cannot be what it was to be: 500 if nothing has left, else the end of
+ * the connection. */
+static void empm__cannot(empm_request *req, int error, const char *why)
+{
+    if (req->answer != EMPM__OPEN) {
+        empm__fail(req, error, why);
+        return;
+    }
+    empm__complain(req, why);
+    empm__status_text(req, 500);
 }
 
 /* Ends the response after the handler returned `rc`. Afterwards it is complete,
@@ -7863,7 +7924,7 @@ static void empm__finish(empm_request *req, int rc)
     if (rc != EMPM_OK && req->answer == EMPM__OPEN) {
         const int said = req->written > 0 || req->declared >= 0 ||
                          req->has_type || req->producer != NULL ||
-                         req->source != NULL || empm__contentless(rc) ||
+                         req->source != NULL || empm__lengthless(rc) ||
                          rc == 205;
         req->status = rc;
         if (rc >= 400 ? req->written == 0 : !said)
@@ -7873,7 +7934,7 @@ static void empm__finish(empm_request *req, int rc)
     else if (rc != EMPM_OK)
         empm__complain(req, "returned a status after its answer");
     if (req->source != NULL && !req->failed && req->source(req) < 0)
-        empm__fail(req, EMPM_ESYS, "the file cannot be read");
+        empm__cannot(req, EMPM_ESYS, "the file cannot be read");
     if (req->failed)
         return;
     if (req->producer != NULL) {
@@ -7884,9 +7945,10 @@ static void empm__finish(empm_request *req, int rc)
         return;
     }
     if (req->declared >= 0 && req->written < req->declared &&
-        !req->head_only && !empm__contentless(req->status)) {
-        empm__fail(req, EMPM_EMISUSE, "less body than was declared");
-        return;
+        !empm__bodiless(req, req->status)) {
+        empm__cannot(req, EMPM_EMISUSE, "less body than was declared");
+        if (req->failed)
+            return;
     }
     r = req->answer == EMPM__OPEN ? empm__commit(req, 1) : EMPM_OK;
     if (r < 0 || empm__end_body(req) < 0)
@@ -8296,7 +8358,7 @@ static char *empm__put_field(empm__facts *f, char *at, const char *end,
     if (strcasecmp(name, "Content-Type") == 0 && !req->has_type && f->body > 0)
         return EMPM__ADD(at, "text/plain; charset=utf-8");
     if (strcasecmp(name, "Content-Length") == 0 &&
-        req->framing != EMPM__BY_CHUNKS && !empm__contentless(req->status))
+        req->framing != EMPM__BY_CHUNKS && !empm__lengthless(req->status))
         return empm__put_number(at, req->declared >= 0 ? req->declared
                                                        : req->written);
     return EMPM__ADD(at, "-");
@@ -8772,9 +8834,11 @@ static enum empm__state empm__refuse(empm_request *req, int status)
         if (!req->failed)
             empm__log_req(req, EMPM_LOG_INFO, 5018, "%d after the answer has "
                           "begun: aborted", status);
-        empm__fail(req, EMPM_ECLOSED, "");
-    } else
+        req->failed = EMPM_EMISUSE;
+    } else {
+        empm__body_forget(req);
         empm__answer_status(req, status);
+    }
     return EMPM__WRITE;
 }
 
@@ -9470,7 +9534,7 @@ static enum empm__state empm__do_read_body(empm__worker *w, empm__conn *c,
     const empm_config *cfg = w->cfg;
     empm_request *req = c->req;
     uint32_t now, deadline;
-    int status;
+    int status, tried = 0;
     if (req->body_mode == EMPM__BODY_NONE &&
         (status = empm__body_begin(w, req)) != 0)
         return empm__refuse(req, status);
@@ -9482,12 +9546,20 @@ static enum empm__state empm__do_read_body(empm__worker *w, empm__conn *c,
             return EMPM__HANDLE;
         if (status != 0)
             return empm__refuse(req, status);
-        if (req->out != NULL) {          /* 100 Continue, earlier answers */
+        /* 100 Continue, earlier answers, what on_body says: unless the socket
+         * was full a moment ago */
+        if (req->out != NULL && (!tried || req->out_left != req->out_tried ||
+                                 empm__conn_noted(c, EMPM__READY_OUT))) {
             const int r = empm__flush(req);
+            tried = 1;
             if (r < 0 || (r == 0 && empm__write_late(w, req)))
                 return EMPM__CLOSED;
             if (r == 1)
                 req->write_deadline = EMPM__NEVER;
+            if (r == 2) {
+                wait->turn_over = 1;
+                return EMPM__READ_BODY;
+            }
         }
         if (c->flags & EMPM__F_DRAINED)
             break;
@@ -9708,20 +9780,7 @@ EMPM_API void empm_after_fork(void)
 /* Closes so that the client learns that the answer is not whole. */
 static enum empm__state empm__abort(empm__conn *c)
 {
-    struct linger rst;
-    rst.l_onoff = 1;
-    rst.l_linger = 0;
-    setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &rst, sizeof rst);
-    return EMPM__CLOSED;
-}
-
-/* The answer cannot be finished. What was before it still goes out; a length or
- * chunks tell the client that it is not whole, else a reset has to. */
-static enum empm__state empm__give_up(empm_request *req)
-{
-    if (req->failed == EMPM_ECLOSED || empm__flush(req) != 1 ||
-        req->framing == EMPM__BY_CLOSE)
-        return empm__abort(req->c);
+    c->flags |= EMPM__F_RESET;
     return EMPM__CLOSED;
 }
 
@@ -9731,7 +9790,15 @@ static enum empm__state empm__written(empm__worker *w, empm__conn *c,
 {
     const empm_config *cfg = w->cfg;
     const int more = req->in_end > req->in_start;
-    empm__access(req, 0);
+    empm__access(req, req->failed != 0);
+    if (req->failed)                 /* a length or chunks tell that it is not
+                                        whole, or a reset */
+        req->close = 1;
+    if (req->framing == EMPM__BY_CLOSE) {
+        if (req->failed)
+            return EMPM__CLOSED;
+        c->flags &= (uint8_t)~EMPM__F_RESET;
+    }
     if (req->close || req->body_open) {
         int linger = req->linger || req->body_open || more, unread = 0;
         if (!linger && !req->last_asked) {
@@ -9770,9 +9837,10 @@ static enum empm__state empm__do_write(empm__worker *w, empm__conn *c,
         int r;
         if (req->failed || req->answer == EMPM__COMPLETE)
             empm__request_release(req);
-        if (req->failed)
-            return empm__give_up(req);
-        if (req->answer == EMPM__COMPLETE && !req->close && !req->body_open &&
+        if (req->failed == EMPM_ECLOSED)
+            return empm__abort(c);
+        if (req->answer == EMPM__COMPLETE && !req->failed && !req->close &&
+            !req->body_open &&
             req->in_end > req->in_start && req->out_left < EMPM__PAGE_ROOM &&
             !empm__turn_over(w)) {
             empm__access(req, 0);
@@ -9795,6 +9863,8 @@ static enum empm__state empm__do_write(empm__worker *w, empm__conn *c,
                                                     : EMPM__WRITE;
         }
         req->write_deadline = EMPM__NEVER;
+        if (req->failed)                 /* what was before it has gone out */
+            return empm__written(w, c, req);
         if (req->answer == EMPM__STREAMING) {
             if ((r = empm__produce(req)) < 0)
                 empm__fail(req, r, "the producer has failed");
@@ -9970,7 +10040,7 @@ static void empm__conn_retire(empm__worker *w, empm__conn *c)
     empm__flight_end(w, c);
     empm__conn_next_serial(c);           /* all tickets are stale from here */
     if (!(c->flags & EMPM__F_CLOSED))
-        close(c->fd);
+        empm__conn_close(c);
     empm__bump(&w->score->parked[EMPM__CLOSED], 1u);
     __atomic_fetch_or(&c->word, (uint32_t)EMPM__RETIRED, __ATOMIC_ACQ_REL);
     empm__post(&ch->poller, i);
@@ -10625,13 +10695,13 @@ static int empm__file_answer(empm_request *req)
     if (!req->has_type)
         empm_set_header(req, "Content-Type", f->type);
     req->declared = req->written = to - from;
-    if (req->head_only || empm__contentless(req->status))
-        r = empm__commit(req, 0);
-    else if (to - from <= (int64_t)EMPM__FILE_SMALL) {
+    if (to - from <= (int64_t)EMPM__FILE_SMALL &&
+        !empm__bodiless(req, req->status)) {
         r = empm__file_inline(req, f, from, (size_t)(to - from));
         if (r == EMPM_OK)
             r = empm__commit(req, 0);
-    } else if ((r = empm__commit(req, 0)) == EMPM_OK) {
+    } else if ((r = empm__commit(req, 0)) == EMPM_OK &&
+               req->framing != EMPM__BODILESS) {
         empm__out_slice(req, f, from, to);
         req->file = NULL;            /* its reference is the queue's now */
     }
@@ -11781,7 +11851,7 @@ static int empm__close_idle(empm__child *ch, uint32_t i)
         (c->state != EMPM__KEEPALIVE && c->state != EMPM__LINGER &&
          c->state != EMPM__READ_HEAD && c->state != EMPM__HANDSHAKE))
         return 0;
-    close(c->fd);
+    empm__conn_close(c);
     empm__record_free(ch, i);
     return 1;
 }
@@ -11795,7 +11865,7 @@ static void empm__end_taken(empm__child *ch, empm__batch *b, uint32_t i,
     if (empm__close_idle(ch, i))
         return;
     if (force) {
-        close(c->fd);
+        empm__conn_close(c);
         c->fd = -1;                      /* its number may soon be another's */
         c->flags |= EMPM__F_CLOSED;
         empm__bump(&ch->score->forced, 1u);
