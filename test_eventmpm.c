@@ -9365,9 +9365,10 @@ LIVE(response, a_stop_cuts_nothing_in_silence)
     cl_connect_port(&c, f.port, 8192);
     cl_puts(&c, "GET /big?bytes=20000000 HTTP/1.0\r\n\r\n");
     CHECK_SOON(get_int(&shm->cleanups) == 1, 4000);
-    if (f.forked)
+    if (f.forked) {
         kill(f.pid, SIGTERM);
-    else {
+        CHECK_SOON(fx_log_has(&f, "EMPM5015"), PATIENCE);
+    } else {
         empm_stop(f.s);
         CHECK_INT(empm_wait(f.s, PATIENCE), EMPM_OK);
     }
