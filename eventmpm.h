@@ -91,8 +91,12 @@
  *   for the rest, a trailing "/" for everything below, {$} for exactly the
  *   trailing slash. The most specific pattern wins, whatever the order; two
  *   patterns of which neither is more specific are refused at start. GET serves
- *   HEAD too. OPTIONS, 404, 405 with Allow and the redirect from /a to /a/ come
- *   by themselves.
+ *   HEAD too, and a pattern without a method all there are, known here or not,
+ *   but CONNECT. OPTIONS, 404, 405 with Allow and the redirect from /a to /a/
+ *   come by themselves. Names are of letters, digits, '_' and '-'.
+ *     A path is made normal before it is matched: "/a/./b/../c//d" is "/a/c/d",
+ *   also where the dots are escaped, and empm_path() is that path; above the
+ *   root is 400. Logs have what was sent.
  *
  * BEHIND A PROXY  Listen "8080 proxy" takes the client's address from the PROXY
  *   header of a balancer, RemoteIPHeader from a field such as X-Forwarded-For;
@@ -1533,7 +1537,7 @@ enum {
     EMPM__TCHAR  = 1,     /* RFC 9110 5.6.2: in a token */
     EMPM__VCHAR  = 2,     /* in a field value: visible, SP, HTAB, obs-text */
     EMPM__TARGET = 4,     /* in a request target: visible, or above 0x7f */
-    EMPM__HOST   = 8      /* RFC 3986 3.2.2: in a reg-name or an address */
+    EMPM__HOST   = 8      /* RFC 3986 3.2.2: plain in a reg-name or an address */
 };
 
 static unsigned empm__char_class(unsigned ch)
@@ -1547,7 +1551,7 @@ static unsigned empm__char_class(unsigned ch)
         bits |= EMPM__VCHAR;
     if (ch > 32 && ch != 127)
         bits |= EMPM__TARGET;
-    if (alnum || (ch > 32 && ch < 127 && strchr("-._~!$&'()*+,;=%", (int)ch)))
+    if (alnum || (ch > 32 && ch < 127 && strchr("-._~!$&'()*+,;=", (int)ch)))
         bits |= EMPM__HOST;
     return bits;
 }
@@ -5841,10 +5845,12 @@ static int empm__host_valid(const empm__chars *t, const char *s, size_t n)
             return 0;
         i++;
     } else
-        for (; i < n && (t->of[(unsigned char)s[i]] & EMPM__HOST); i++)
-            if (s[i] == '%' && (n - i < 3 || empm__hex((unsigned char)s[i + 1]) < 0 ||
-                                empm__hex((unsigned char)s[i + 2]) < 0))
-                return 0;
+        for (; i < n; i++)
+            if (s[i] == '%' && n - i > 2 && empm__hex((unsigned char)s[i + 1]) >= 0 &&
+                empm__hex((unsigned char)s[i + 2]) >= 0)
+                i += 2;
+            else if (!(t->of[(unsigned char)s[i]] & EMPM__HOST))
+                break;
     if (i < n && (s[i] != ':' || i == 0))
         return 0;
     for (i += i < n; i < n; i++)
@@ -5924,9 +5930,11 @@ static int empm__parse_request_line(empm__head *h, const empm__chars *t,
 static int empm__list_next(const char **s, const char **item, size_t *n,
                            char escape)
 {
-    const char *p = *s + strspn(*s, " \t,"), *end = p;
+    const char *p = *s, *end;
     int quoted = 0;
-    *item = p;
+    while (*p == ' ' || *p == '\t' || *p == ',')
+        p++;
+    *item = end = p;
     for (; *p != '\0' && (quoted || *p != ','); p++) {
         if (*p == '"')
             quoted = !quoted;
@@ -9532,7 +9540,7 @@ static enum empm__state empm__do_read_body(empm__worker *w, empm__conn *c,
         if (n == -1)
             break;
         if (n == 0) {                    /* it may still read: RFC 9112 8 */
-            req->cut_short = 1;
+            req->cut_short = req->body_mode != EMPM__BODY_DROP;
             return empm__refuse(req, 400);
         }
         if (n < 0)
