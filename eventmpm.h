@@ -1449,6 +1449,13 @@ static int empm__hex(int ch)
     return ch >= 'a' && ch <= 'f' ? ch - 'a' + 10 : -1;
 }
 
+/* Do n bytes begin with "%" and two digits? */
+static int empm__is_escape(const char *s, size_t n)
+{
+    return n > 2 && *s == '%' && empm__hex((unsigned char)s[1]) >= 0 &&
+           empm__hex((unsigned char)s[2]) >= 0;
+}
+
 /* Decimal digits and nothing else. Returns -1 if it is not a number, -2 if it
  * does not fit. */
 static int64_t empm__parse_u63(const char *s, size_t n)
@@ -5846,8 +5853,7 @@ static int empm__host_valid(const empm__chars *t, const char *s, size_t n)
         i++;
     } else
         for (; i < n; i++)
-            if (s[i] == '%' && n - i > 2 && empm__hex((unsigned char)s[i + 1]) >= 0 &&
-                empm__hex((unsigned char)s[i + 2]) >= 0)
+            if (empm__is_escape(s + i, n - i))
                 i += 2;
             else if (!(t->of[(unsigned char)s[i]] & EMPM__HOST))
                 break;
@@ -6845,8 +6851,7 @@ static int empm__key_is(const char *key, size_t n, const char *name)
     size_t i;
     for (i = 0; i < n; i++, name++) {
         char ch = key[i] == '+' ? ' ' : key[i];
-        if (ch == '%' && n - i >= 3 && empm__hex((unsigned char)key[i + 1]) >= 0 &&
-            empm__hex((unsigned char)key[i + 2]) >= 0) {
+        if (empm__is_escape(key + i, n - i)) {
             ch = (char)(empm__hex((unsigned char)key[i + 1]) * 16 +
                         empm__hex((unsigned char)key[i + 2]));
             i += 2;
