@@ -12232,7 +12232,9 @@ LIVE(files, names)
         { "/bare/",             0,   NULL,         NULL },
         /* T1: nothing outside, whatever it is called */
         { "/../outside.txt",    0,   NULL,         NULL },
-        { "/sub/../a.txt",      -1,  NULL,         NULL },
+        { "/sub/../a.txt",      200, "0123456789", "text/plain" },
+        { "/./a.txt",           200, "0123456789", "text/plain" },
+        { "//sub//%2e./a.txt",  200, "0123456789", "text/plain" },
         { "/sub/../../outside.txt", 0, NULL,       NULL },
         { "/..",                0,   NULL,         NULL },
         { "/../",               0,   NULL,         NULL },
