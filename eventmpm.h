@@ -63,6 +63,8 @@
  *     Listen           "unix:/run/${NAME}.sock"     from the environment
  *     KeepAliveTimeout 100ms                        a bare number: seconds
  *     Include          conf.d                       a file, folder or pattern
+ *     Define           NAME web                     for ${NAME}; -D does, too
+ *     <IfDefine NAME>  and <IfModule>, <IfVersion>, <IfFile>, with ! before it
  *
  *   Later beats earlier: the defaults, what the program sets, the file (-f),
  *   the command line. Listen, CustomLog, LogFormat and RemoteIPTrustedProxy
@@ -218,9 +220,10 @@
  *   5114  Listen overlaps with a socket in use
  *   5120  Include, or the configuration: no such file, or nested too deep
  *   5121  a directive of Apache's has no meaning here
+ *   5126  a directive or section of Apache's is not here: what to do instead
  *   5122  a directive is not known                 5123  ... has a bad value
  *   5124  a line of the configuration is too long
- *   5125  <IfModule> is not closed or not opened, or a section is not known
+ *   5125  a section is not closed or not opened, not known, or no condition
  *   5130  MaxOpenConnections needs more descriptors
  *   5131  the stacks of all threads may take more than there is
  *   5132  ListenBacklog is above what the system allows
@@ -2241,13 +2244,125 @@ static const char *empm__set_value(empm_config *cfg, const empm__directive *d,
 
 /* Directives of Apache's that have no meaning here: accepted, so that its files
  * load, and said. */
-static const char *const empm__meaningless[] = {
-    "AcceptErrorsNonFatal", "AcceptFilter", "AsyncFilter", "EnableExceptionHook",
-    "EnableMMAP", "EnableSendfile", "FlushMaxPipelined", "FlushMaxThreshold",
-    "HostnameLookups", "LimitInternalRecursion", "ListenCoresBucketsRatio",
-    "LoadModule", "MaxRanges", "Mutex", "ScoreBoardFile", "ServerAdmin",
-    "ServerSignature", "TraceEnable", "UseCanonicalName"
+static const char empm__meaningless[] =
+    "AcceptErrorsNonFatal AcceptFilter AcceptMutex AccessFileName "
+    "AllowOverride AllowOverrideList AsyncFilter DefaultRuntimeDir "
+    "DefaultStateDir EnableExceptionHook EnableMMAP EnableSendfile "
+    "ErrorLogFormat FileETag FlushMaxPipelined FlushMaxThreshold "
+    "HostnameLookups HttpProtocolOptions LimitInternalRecursion "
+    "LimitXMLRequestBody ListenCoresBucketsRatio LoadFile LoadModule LockFile "
+    "LogIOTrackTTFB MaxRangeOverlaps MaxRangeReversals MaxRanges "
+    "MergeTrailers Mutex NameVirtualHost ReadBufferSize RegisterHttpMethod "
+    "ScoreBoardFile SeeRequestTail ServerAdmin ServerSignature TraceEnable "
+    "UseCanonicalName UseCanonicalPhysicalPort";
+
+/* Directives and sections of Apache's that mean something and are not here: to
+ * leave one out in silence could open what it closes, so each is an error that
+ * says what takes its place. "SSL*": all names that begin so. */
+static const struct { const char *names, *instead; } empm__apaches[] = {
+    { "MinSpareServers MaxSpareServers",
+      "this is the event MPM: MinSpareThreads, MaxSpareThreads" },
+    { "AssignUserID MaxThreads MaxThreadsPerChild NumServers StartThreads "
+      "ThreadsPerProcess",
+      "this is the event MPM: ThreadsPerChild, MaxRequestWorkers" },
+    { "SSL* MD* NSS* <MDomainSet",
+      "there is no TLS yet: put a proxy that has it in front of a "
+      "Listen \"127.0.0.1:8080 proxy\"" },
+    { "H2* Protocols ProtocolsHonorOrder",
+      "HTTP/1.1 is spoken: put a proxy that has HTTP/2 in front" },
+    { "Proxy* Balancer* AllowCONNECT NoProxy SetProxy* <Proxy <ProxyMatch",
+      "write a handler that asks the other server, or put a proxy in front" },
+    { "RemoteIPInternalProxy RemoteIPInternalProxyList "
+      "RemoteIPTrustedProxyList", "RemoteIPTrustedProxy names them" },
+    { "RemoteIPProxyProtocol RemoteIPProxyProtocolExceptions",
+      "the word proxy stands behind the port: Listen \"8080 proxy\"" },
+    { "RemoteIPProxiesHeader", "RemoteIPHeader is all there is" },
+    { "Rewrite* Redirect RedirectMatch RedirectPermanent RedirectRelative "
+      "RedirectTemp QualifyRedirectURL",
+      "write a route whose handler sets Location and returns 301" },
+    { "Alias AliasMatch AliasPreservePath UserDir",
+      "write a route: EMPM_FILES(\"GET /path/\", \"/folder\")" },
+    { "Action AddHandler CGI* ForceLanguagePriority Imap* Lua* Passenger* Perl* "
+      "RemoveHandler SSI* Script ScriptAlias ScriptAliasMatch ScriptInterpreter* "
+      "ScriptSock SetHandler SuexecUserGroup WSGI* XBitHack php_* php5_* "
+      "Dav* DBD* Session* ISAPI* <Perl",
+      "write a handler in C: EMPM_ROUTE(\"GET /path\", handler, NULL)" },
+    { "Header RequestHeader Expires* CookieDomain CookieExpires CookieName "
+      "CookieStyle CookieTracking MetaDir MetaFiles MetaSuffix",
+      "a handler calls empm_set_header()" },
+    { "ErrorDocument",
+      "a handler writes the text of its own errors after empm_status()" },
+    { "AddAlt AddAltBy* AddDescription AddIcon AddIconBy* DefaultIcon "
+      "HeaderName Index* Options ReadmeName",
+      "folders are not listed: write an index.html, or a handler" },
+    { "DirectoryIndex DirectoryCheckHandler DirectoryIndexRedirect",
+      "a folder shows its index.html" },
+    { "DirectorySlash", "/a is always redirected to the folder /a/" },
+    { "FallbackResource CheckSpelling CheckCaseOnly CheckBasenameMatch",
+      "EMPM_FILES_ELSE names a handler for what is no file" },
+    { "AddCharset AddDefaultCharset AddEncoding AddLanguage AddType "
+      "DefaultLanguage DefaultType ForceType LanguagePriority MimeMagicFile "
+      "ModMimeUsePathInfo MultiviewsMatch RemoveCharset RemoveEncoding "
+      "RemoveLanguage RemoveType TypesConfig CacheNegotiatedDocs",
+      "a handler sets Content-Type and calls empm_send_file()" },
+    { "Auth* Allow AllowMethods Anonymous* Deny LDAP* Order Require Satisfy "
+      "<AuthnProviderAlias <AuthzProviderAlias <RequireAll <RequireAny "
+      "<RequireNone", "a route's on_head says who may come in: see "
+      "members_only() in example_server.c" },
+    { "TransferLog", "CustomLog FILE common" },
+    { "BufferedLogs CookieLog ForensicLog GlobalLog LogMessage RewriteLog "
+      "RewriteLogLevel ScriptLog ScriptLogBuffer ScriptLogLength",
+      "CustomLog and ErrorLog are all the logs" },
+    { "BrowserMatch* PassEnv SetEnv SetEnvIf* UnsetEnv",
+      "a handler asks getenv() and empm_header()" },
+    { "Brotli* Buffer* Charset* Deflate* DumpIO* ExtFilter* Filter* InputSed "
+      "OutputSed Substitute* AddInputFilter AddOutputFilter "
+      "AddOutputFilterByType RemoveInputFilter RemoveOutputFilter "
+      "SetInputFilter SetOutputFilter",
+      "nothing changes what is sent: a handler can, or a proxy in front" },
+    { "Cache* Socache*", "put a cache in front" },
+    { "<VirtualHost ServerAlias ServerPath VirtualDocumentRoot* "
+      "VirtualScriptAlias*", "one host is served: its settings stand "
+      "outside of any section" },
+    { "<Directory <DirectoryMatch <Files <FilesMatch <Location <LocationMatch "
+      "<Limit <LimitExcept <If <ElseIf <Else",
+      "the program's routes say what is served, and to whom" },
+    { "RLimitCPU RLimitMEM RLimitNPROC",
+      "ulimit sets it before the start, or systemd's Limit...=" },
+    { "Macro <Macro Use UndefMacro <IfDirective <IfSection",
+      "Define, ${NAME}, <IfDefine> and Include are all there is" },
+    { "Define UnDefine Include IncludeOptional",
+      "it stands in a file, which -f names" },
+    { "AcceptPathInfo AllowEncodedSlashes CGIPassAuth ContentDigest KeptBodySize "
+      "MergeSlashes RegexDefaultOptions StrictHostCheck UnsafeAllow3F",
+      "there is one way here: leave it out" }
 };
+
+/* Is `name` one of `list`, whose names stand between spaces? */
+static int empm__listed(const char *list, const char *name)
+{
+    const size_t len = strlen(name);
+    for (;;) {
+        const size_t n = strcspn(list, " ");
+        if (list[n - 1] == '*' && len >= n - 1
+                ? empm__same(list, n - 1, name, n - 1)
+                : empm__same(list, n, name, len))
+            return 1;
+        if (list[n] == '\0')
+            return 0;
+        list += n + 1;
+    }
+}
+
+/* What takes the place of a directive, or "<Section", of Apache's, or NULL. */
+static const char *empm__instead_of(const char *name)
+{
+    size_t i;
+    for (i = 0; i < EMPM__COUNT(empm__apaches); i++)
+        if (empm__listed(empm__apaches[i].names, name))
+            return empm__apaches[i].instead;
+    return NULL;
+}
 
 static const empm__directive *empm__directive_find(const char *name)
 {
@@ -2372,12 +2487,16 @@ static void empm__set_directive(empm_config *cfg, const char *where,
     const char *why, *near;
     uint64_t bit;
     size_t i;
-    for (i = 0; i < EMPM__COUNT(empm__meaningless); i++)
-        if (strcasecmp(name, empm__meaningless[i]) == 0) {
-            empm__say(rep, EMPM_LOG_INFO, 5121, "%s%s has no meaning here and "
-                      "is ignored", where, name);
-            return;
-        }
+    if (d == NULL && empm__listed(empm__meaningless, name)) {
+        empm__say(rep, EMPM_LOG_INFO, 5121, "%s%s has no meaning here and is "
+                  "ignored", where, name);
+        return;
+    }
+    if (d == NULL && (why = empm__instead_of(name)) != NULL) {
+        empm__say(rep, EMPM_LOG_ERROR, 5126, "%s%s is Apache's and not here: "
+                  "%s", where, name, why);
+        return;
+    }
     if (d == NULL) {
         near = empm__nearest(name);
         empm__say(rep, EMPM_LOG_ERROR, 5122, "%sInvalid command '%s', %s%s%s",
@@ -2418,16 +2537,42 @@ EMPM_API int empm_set(empm_config *cfg, const char *directive,
     return rep.result;
 }
 
+/* What this server has of Apache's modules, as <IfModule>, -l and -M name it. */
+#if !defined(EVENTMPM_NO_CONFIG_FILES) || !defined(EVENTMPM_NO_MAIN)
+static const struct { const char *name, *file; } empm__modules[] = {
+    { "core", "core.c" }, { "http", "http_core.c" }, { "mpm_event", "event.c" },
+#ifndef EVENTMPM_NO_ACCESS_LOG
+    { "log_config", "mod_log_config.c" },
+#endif
+#ifndef EVENTMPM_NO_PROXY
+    { "remoteip", "mod_remoteip.c" },
+#endif
+#ifndef EVENTMPM_NO_STATUS
+    { "status", "mod_status.c" },
+#endif
+    { "reqtimeout", "mod_reqtimeout.c" }, { "unixd", "mod_unixd.c" },
+    { "version", "mod_version.c" }
+};
+#endif
+
 /* --- files ---------------------------------------------------------------- */
 
 #ifndef EVENTMPM_NO_CONFIG_FILES
 
 #define EMPM__CONFIG_LINE 8192         /* bytes, with the lines that go on */
 #define EMPM__CONFIG_DEPTH 16          /* Include within Include */
+#define EMPM__CONFIG_SECTIONS 32       /* <Section> within <Section> */
+#define EMPM__CONFIG_DEFINES 64        /* names at a time */
+#define EMPM__APACHE { 2, 4, 66 }      /* whose directives these are */
+
+typedef struct empm__defines {         /* of Define and -D, in the arena */
+    const char *text[EMPM__CONFIG_DEFINES];    /* "NAME" or "NAME=value" */
+} empm__defines;
 
 typedef struct empm__loader {
     empm_config  *cfg;
     empm__report *rep;
+    empm__defines *defines;
     uint64_t      lists;               /* those that this file has begun */
     int           depth, stop;         /* stop: includes go round in circles */
     const char   *path;                /* where we are */
@@ -2462,7 +2607,67 @@ static int empm__load_line(FILE *f, char *text, long *line)
     return r < 0 ? r : c != EOF || n > 0;
 }
 
-/* Puts ${NAME} in from the environment; what is not there stays as it is. */
+/* Which of the texts begins with this name? -1: none. */
+static int empm__define_find(const empm__defines *d, const char *name)
+{
+    const size_t n = strlen(name);
+    int i;
+    for (i = 0; i < EMPM__CONFIG_DEFINES; i++)
+        if (d->text[i] != NULL && strncmp(d->text[i], name, n) == 0 &&
+            (d->text[i][n] == '\0' || d->text[i][n] == '='))
+            return i;
+    return -1;
+}
+
+/* Keeps "NAME" or "NAME=value" in place of what NAME was. Returns NULL or what
+ * is wrong. */
+static const char *empm__define(empm_config *cfg, empm__defines *d,
+                                const char *text)
+{
+    char name[128];
+    const size_t n = strcspn(text, "=");
+    int i;
+    if (n == 0 || n >= sizeof name)
+        return "wants a name of at most 127 bytes";
+    memcpy(name, text, n);
+    name[n] = '\0';
+    i = empm__define_find(d, name);
+    if (i < 0)
+        for (i = 0; i < EMPM__CONFIG_DEFINES && d->text[i] != NULL; i++)
+            ;
+    if (i == EMPM__CONFIG_DEFINES)
+        return "is one name too many: 64 can be defined";
+    d->text[i] = empm__config_keep(cfg, text);
+    return d->text[i] != NULL ? NULL : empm__no_memory;
+}
+
+/* Define NAME [value], UnDefine NAME. */
+static void empm__load_define(empm__loader *l, const char *args, int undefine)
+{
+    char text[128 + EMPM__CONFIG_LINE];
+    const char *rest = args, *why = NULL;
+    int i = empm__word(&rest, text, 128), more = 0;
+    if (i == 1 && !undefine) {
+        const size_t n = strlen(text);
+        more = empm__word(&rest, text + n + 1, sizeof text - n - 1);
+        if (more == 1)
+            text[n] = '=';
+    }
+    if (i != 1 || more < 0 || rest[strspn(rest, " \t")] != '\0')
+        why = undefine ? "takes a name" : "takes a name and perhaps a value";
+    else if (!undefine)
+        why = empm__define(l->cfg, l->defines, text);
+    else if ((i = empm__define_find(l->defines, text)) >= 0)
+        l->defines->text[i] = NULL;
+    if (why == empm__no_memory)
+        l->rep->result = EMPM_ENOMEM;
+    if (why != NULL)
+        empm__say(l->rep, EMPM_LOG_ERROR, 5123, "%s:%ld: %s %s: %s", l->path,
+                  l->line, undefine ? "UnDefine" : "Define", args, why);
+}
+
+/* Puts ${NAME} in: what Define has said, or the environment; what is not there
+ * stays as it is. */
 static int empm__load_expand(empm__loader *l, const char *from, char *to)
 {
     size_t n = 0;
@@ -2470,13 +2675,19 @@ static int empm__load_expand(empm__loader *l, const char *from, char *to)
         const char *end = strncmp(from, "${", 2) == 0 ? strchr(from, '}') : NULL;
         const char *value = NULL;
         char name[128];
+        int i;
         if (end != NULL && (size_t)(end - from) - 2 < sizeof name) {
             memcpy(name, from + 2, (size_t)(end - from) - 2);
             name[end - from - 2] = '\0';
-            value = getenv(name);
+            i = empm__define_find(l->defines, name);
+            if (i >= 0 && l->defines->text[i][strlen(name)] == '=')
+                value = l->defines->text[i] + strlen(name) + 1;
+            else
+                value = getenv(name);
             if (value == NULL)
-                empm__say(l->rep, EMPM_LOG_WARN, 111,
-                          "%s:%ld: ${%s} is not set", l->path, l->line, name);
+                empm__say(l->rep, EMPM_LOG_WARN, 111, "%s:%ld: ${%s} is not "
+                          "set: Define it, or put it into the environment",
+                          l->path, l->line, name);
         }
         if (n + (value != NULL ? strlen(value) : 1) >= EMPM__CONFIG_LINE)
             return -1;
@@ -2514,9 +2725,12 @@ static void empm__load_include(empm__loader *l, const char *args, int optional)
     r = glob(pattern, 0, NULL, &found);
     if (r != 0) {
         if (!optional || r != GLOB_NOMATCH)
-            empm__say(l->rep, EMPM_LOG_ERROR, 5120, "%s:%ld: Include %s: %s",
+            empm__say(l->rep, EMPM_LOG_ERROR, 5120, "%s:%ld: Include %s: %s%s",
                       l->path, l->line, word, r == GLOB_NOMATCH
-                          ? "there is no such file" : "it cannot be read");
+                          ? "there is no such file" : "it cannot be read",
+                      word[0] != '/' && l->cfg->server_root == NULL
+                          ? ": say ServerRoot before it, the folder that it "
+                            "is in" : "");
         return;
     }
     for (i = 0; i < found.gl_pathc && !l->stop; i++)
@@ -2537,52 +2751,174 @@ static void empm__load_directive(empm__loader *l, const char *name,
         empm__load_include(l, value, name[7] != '\0');
         return;
     }
+    if (strcasecmp(name, "Define") == 0 || strcasecmp(name, "UnDefine") == 0) {
+        empm__load_define(l, value, empm__lower(name[0]) == 'u');
+        return;
+    }
     snprintf(where, sizeof where, "%.960s:%ld: ", l->path, l->line);
     empm__set_directive(l->cfg, where, name, value, &l->lists, l->rep);
 }
 
-/* Is what <IfModule> names part of this server? */
+/* --- sections ------------------------------------------------------------- */
+
+/* Is what <IfModule> names, by module or by file, part of this server? */
 static int empm__has_module(const char *name)
 {
-    static const char *const ours[] = {
-        "core", "event", "http", "log_config", "mpm_event", "remoteip",
-        "reqtimeout", "status", "unixd"
-    };
-    char buf[64];
-    size_t n, i;
-    if (strncmp(name, "mod_", 4) == 0)
-        name += 4;
-    n = strlen(name);
-    if (n > 2 && strcmp(name + n - 2, ".c") == 0)
-        n -= 2;
-    else if (n > 7 && strcmp(name + n - 7, "_module") == 0)
-        n -= 7;
-    snprintf(buf, sizeof buf, "%.*s", (int)empm__min(n, 60), name);
-    if (strncmp(buf, "http_core", 9) == 0)
-        return 1;
-    for (i = 0; i < EMPM__COUNT(ours); i++)
-        if (strcmp(buf, ours[i]) == 0)
+    const size_t n = strlen(name), end = sizeof "_module" - 1;
+    size_t i;
+    for (i = 0; i < EMPM__COUNT(empm__modules); i++) {
+        const char *ours = empm__modules[i].name;
+        if (strcmp(name, empm__modules[i].file) == 0 || strcmp(name, ours) == 0 ||
+            (n == strlen(ours) + end && strcmp(name + n - end, "_module") == 0 &&
+             strncmp(name, ours, n - end) == 0))
             return 1;
+    }
     return 0;
+}
+
+/* <IfVersion [operator] 2.4.1>: 1 or 0; -1: it makes no sense. */
+static int empm__version_is(const char *s)
+{
+    static const int ours[] = EMPM__APACHE;
+    const size_t n = strspn(s, "<=>");
+    const char *v = s + n + strspn(s + n, " \t");
+    const char first = *s;
+    const int same = n == 0 || s[n - 1] == '=';
+    int i, order = 0;
+    if (n > 2 || (n == 2 && s[1] != '='))
+        return -1;
+    for (i = 0; i < 3; i++) {
+        const size_t digits = strspn(v, "0123456789");
+        const int64_t want = *v != '\0' || i == 0 ? empm__parse_u63(v, digits)
+                                                  : 0;
+        if (want < 0)
+            return -1;
+        if (order == 0)
+            order = ours[i] < want ? -1 : ours[i] > want;
+        v += digits;
+        v += *v == '.' && i < 2 && empm__is_digit((unsigned char)v[1]);
+    }
+    if (*v != '\0')
+        return -1;
+    return order == 0 ? same : order < 0 ? first == '<' : first == '>';
+}
+
+/* Does the condition of a section hold? 1 or 0; -1: it makes no sense, -2: this
+ * is no section with a condition. */
+static int empm__load_holds(const empm__loader *l, const char *name,
+                            const char *arg)
+{
+    char path[1200];
+    const int no = *arg == '!';
+    int is;
+    arg += no;
+    if (strncasecmp(name, "<If", 3) != 0)
+        return -2;
+    if (strcasecmp(name + 3, "Module") == 0)
+        is = empm__has_module(arg);
+    else if (strcasecmp(name + 3, "Define") == 0)
+        is = empm__define_find(l->defines, arg) >= 0;
+    else if (strcasecmp(name + 3, "File") == 0)
+        is = access(empm__path_of(l->cfg, arg, path, sizeof path), F_OK) == 0;
+    else if (strcasecmp(name + 3, "Version") == 0)
+        is = empm__version_is(arg);
+    else
+        return -2;
+    return *arg == '\0' || is < 0 ? -1 : is ^ no;
+}
+
+typedef struct empm__sections {        /* of one file, those that are open */
+    int  open, skip;                   /* skip: the first that is left out; 0 */
+    char name[EMPM__CONFIG_SECTIONS][24];
+} empm__sections;
+
+/* "</Name>" closes the last of that name; what is open inside it is forgotten. */
+static void empm__load_close(empm__loader *l, empm__sections *o,
+                             const char *name)
+{
+    const size_t n = strcspn(name + 2, ">");
+    int i = o->open;
+    while (i > 0 && !empm__same(o->name[i - 1] + 1, strlen(o->name[i - 1]) - 1,
+                                name + 2, empm__min(n, 22)))
+        i--;
+    if (i == 0 && o->skip == 0)
+        empm__say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: %s without <%.*s>",
+                  l->path, l->line, name, (int)n, name + 2);
+    if (i == 0)
+        return;
+    if (i < o->open && o->skip == 0)
+        empm__say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: %s before %s> is "
+                  "closed", l->path, l->line, name, o->name[o->open - 1]);
+    o->open = i - 1;
+    if (o->skip > o->open)
+        o->skip = 0;
+}
+
+/* "<Name argument>". A section that is not known is left out, as if all that it
+ * holds were unknown, too. */
+static void empm__load_open(empm__loader *l, empm__sections *o, char *name,
+                            char *arg)
+{
+    char *last = *arg != '\0' ? arg : name;
+    size_t n = strlen(last);
+    const char *instead;
+    int holds = 0;
+    if (last[n - 1] == '>')
+        n--;
+    else if (o->skip == 0) {
+        empm__say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: %s wants a > at its "
+                  "end", l->path, l->line, name);
+        return;
+    }
+    while (n > 0 && (last[n - 1] == ' ' || last[n - 1] == '\t'))
+        n--;
+    last[n] = '\0';
+    if (o->open == EMPM__CONFIG_SECTIONS) {
+        empm__say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: %s> is the %dth "
+                  "section within others", l->path, l->line, name, o->open + 1);
+        l->stop = 1;
+        return;
+    }
+    if (o->skip == 0) {
+        holds = empm__load_holds(l, name, arg);
+        instead = holds == -2 ? empm__instead_of(name) : NULL;
+        if (holds == -1) {
+            empm__say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: %s %s> is no "
+                      "condition", l->path, l->line, name, arg);
+            if (*arg == '\0')
+                return;
+        } else if (instead != NULL)
+            empm__say(l->rep, EMPM_LOG_ERROR, 5126, "%s:%ld: %s> is Apache's "
+                      "and not here: %s (what is inside is left out)", l->path,
+                      l->line, name, instead);
+        else if (holds == -2)
+            empm__say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: section %s> is "
+                      "not known here", l->path, l->line, name);
+    }
+    snprintf(o->name[o->open++], sizeof o->name[0], "%.23s", name);
+    if (o->skip == 0 && holds != 1)
+        o->skip = o->open;
 }
 
 /* All of one file into the config, with its sections. */
 static void empm__load_text(empm__loader *l, FILE *f, char *raw, char *text)
 {
-    int open = 0, skip = 0, r;         /* sections; from which on they are out */
+    empm__sections o;
+    int r;
+    memset(&o, 0, sizeof o);
     while (!l->stop && (r = empm__load_line(f, raw, &l->line)) != 0) {
         char *p = raw + strspn(raw, " \t");
         char name[64];
         size_t n;
         if (r > 0 && *p == '#')
             continue;
-        if (r < 0 || (skip == 0 && empm__load_expand(l, p, text) < 0)) {
+        if (r < 0 || (o.skip == 0 && empm__load_expand(l, p, text) < 0)) {
             empm__say(l->rep, EMPM_LOG_ERROR, 5124, "%s:%ld: a line of more "
                       "than %d bytes, or with a NUL", l->path, l->line,
                       EMPM__CONFIG_LINE - 1);
             return;
         }
-        p = skip == 0 ? text + strspn(text, " \t") : p;
+        p = o.skip == 0 ? text + strspn(text, " \t") : p;
         for (n = strlen(p); n > 0 && (p[n - 1] == ' ' || p[n - 1] == '\t'); n--)
             p[n - 1] = '\0';
         if (*p == '\0')
@@ -2590,32 +2926,16 @@ static void empm__load_text(empm__loader *l, FILE *f, char *raw, char *text)
         n = strcspn(p, " \t");
         snprintf(name, sizeof name, "%.*s", (int)empm__min(n, 63), p);
         p += n + strspn(p + n, " \t");
-        if (strcasecmp(name, "<IfModule") == 0 && strchr(p, '>') != NULL) {
-            char module[64];
-            const int no = *p == '!';
-            snprintf(module, sizeof module, "%.*s",
-                     (int)empm__min(strcspn(p + no, "> "), 63), p + no);
-            open++;
-            if (skip == 0 && empm__has_module(module) == no)
-                skip = open;
-        } else if (strcasecmp(name, "</IfModule>") == 0) {
-            if (open == 0)
-                empm__say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: </IfModule> "
-                          "without <IfModule>", l->path, l->line);
-            if (skip == open)
-                skip = 0;
-            open -= open > 0;
-        } else if (skip != 0)
-            continue;
+        if (strncmp(name, "</", 2) == 0)
+            empm__load_close(l, &o, name);
         else if (name[0] == '<')
-            empm__say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: section %s is not "
-                      "known here", l->path, l->line, name);
-        else
+            empm__load_open(l, &o, name, p);
+        else if (o.skip == 0)
             empm__load_directive(l, name, p);
     }
-    if (open > 0 && !l->stop)
-        empm__say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: <IfModule> is never "
-                  "closed", l->path, l->line);
+    if (o.open > 0 && !l->stop)
+        empm__say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: %s> is never closed",
+                  l->path, l->line, o.name[o.open - 1]);
 }
 
 static void empm__load_file(empm__loader *l, const char *path)
@@ -2645,15 +2965,24 @@ static void empm__load_file(empm__loader *l, const char *path)
     EMPM_FREE(text);
 }
 
-static void empm__config_load(empm_config *cfg, const char *path,
-                              empm__report *rep)
+static void empm__config_load_with(empm_config *cfg, empm__defines *defines,
+                                   const char *path, empm__report *rep)
 {
     empm__loader l;
     memset(&l, 0, sizeof l);
     l.cfg = cfg;
     l.rep = rep;
+    l.defines = defines;
     l.path = path;
     empm__load_file(&l, path);
+}
+
+static void empm__config_load(empm_config *cfg, const char *path,
+                              empm__report *rep)
+{
+    empm__defines defines;
+    memset(&defines, 0, sizeof defines);
+    empm__config_load_with(cfg, &defines, path, rep);
 }
 
 EMPM_API int empm_load(empm_config *cfg, const char *path, char *err, size_t n)

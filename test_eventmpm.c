@@ -3276,6 +3276,19 @@ TEST(config, files_of_apaches_load)
         "\tThreadLimit\t\t 64\n\tThreadsPerChild\t\t 25\n"
         "\tMaxRequestWorkers\t  150\n\tMaxConnectionsPerChild   0\n"
         "</IfModule>\n\n# vim: syntax=apache ts=4 sw=4 sts=4 sr noet\n";
+    static const char shipped[] =        /* the shape of httpd-mpm.conf */
+        "<IfModule !mpm_netware_module>\n    PidFile \"logs/httpd.pid\"\n"
+        "</IfModule>\n<IfModule mpm_prefork_module>\n    StartServers 5\n"
+        "    MinSpareServers 5\n    MaxSpareServers 10\n</IfModule>\n"
+        "<IfModule mpm_worker_module>\n    StartServers 4\n</IfModule>\n"
+        "<IfModule mpm_event_module>\n    StartServers             3\n"
+        "    MinSpareThreads         75\n    MaxSpareThreads        250\n"
+        "    ThreadsPerChild         25\n    MaxRequestWorkers      400\n"
+        "    MaxConnectionsPerChild   0\n</IfModule>\n"
+        "<IfModule mpm_netware_module>\n    MaxThreads 2000\n</IfModule>\n"
+        "<IfModule !mpm_netware_module>\n    MaxMemFree            2048\n"
+        "</IfModule>\n<IfModule mpm_winnt_module>\n    ThreadsPerChild 150\n"
+        "</IfModule>\n";
     static const char *const core[] = {
         "StartServers 3", "ServerLimit 16", "ThreadLimit 64",
         "ThreadsPerChild 25", "MaxRequestWorkers 400", "MinSpareThreads 75",
@@ -3319,6 +3332,12 @@ TEST(config, files_of_apaches_load)
     cfg.routes = routes;
     cfg.strict = 1;                 /* nothing in it needs a correction */
     CHECK_INT(empm_check(&cfg, NULL, NULL), 0);
+    empm_config_free(&cfg);
+    CHECK_INT(conf_load(&cfg, shipped), EMPM_OK);
+    CHECK_STR(g_heard.p, "\n");
+    CHECK_INT(cfg.min_spare_threads, 75);
+    CHECK_INT(cfg.start_servers, 3);
+    CHECK_STR(cfg.pid_file, "logs/httpd.pid");
     empm_config_free(&cfg);
     setenv("APACHE_LOG_DIR", "/var/log/apache2", 1);
     for (i = 0; i < sizeof core / sizeof core[0]; i++) {
@@ -3407,7 +3426,44 @@ TEST(config, grammar_of_files)
         { "ServerName a\n</IfModule>\nServerName b", "b", 1, 5125, 2 },
         { "<IfModule core.c\nServerName a", "a", 1, 5125, 1 },
         { "<IfModule>\nServerName a\n", "a", 1, 5125, 1 },
-        { "<Directory /srv>\nServerName a\n</Directory>", "a", 2, 5125, 1 },
+        { "<Directory /srv>\nServerName a\n</Directory>\nServerName b", "b", 1,
+          5126, 1 },                /* what is for one folder is not for all */
+        { "<Bar x>\nServerName a\n<Directory /srv>\n</Directory>\n</Bar>", NULL,
+          1, 5125, 1 },
+        { "<VirtualHost *:80>\nServerName a\nServerAlias b\n</VirtualHost>", NULL,
+          1, 5126, 1 },
+        { "<Limit GET>\n</Limit>\n<Else>\n</Else>", NULL, 2, 5126, 1 },
+        { "<IfModule core.c>\n<Directory />\n</IfModule>\nServerName a", "a", 1,
+          5126, 2 },
+        { "<IfModule core.c>\n<IfModule !x>\n</IfDefine>\n</IfModule>\n"
+          "</IfModule>", NULL, 1, 5125, 3 },
+        { "Define A a\nServerName ${A}", "a", 0, 0, 0 },
+        { "define A \"a b\"\nServerName \"${A}\"", "a b", 0, 0, 0 },
+        { "Define A a\nDefine A b\nDefine AB c\nServerName ${A}", "b", 0, 0, 0 },
+        { "Define EMPM_T e\nServerName ${EMPM_T}", "e", 0, 0, 0 },
+        { "Define EMPM_T e\nUnDefine EMPM_T\nServerName ${EMPM_T}", "ServerName",
+          0, 0, 0 },
+        { "Define A\n<IfDefine A>\nServerName a\n</IfDefine>", "a", 0, 0, 0 },
+        { "Define A\n<IfDefine !A>\nServerName a\n</IfDefine>", NULL, 0, 0, 0 },
+        { "<IfDefine A>\nServerName a\nFoo\n</IfDefine>", NULL, 0, 0, 0 },
+        { "<IfDefine !A>\nServerName a\n</IfDefine>", "a", 0, 0, 0 },
+        { "Define A\nUnDefine A\n<IfDefine A>\nServerName a\n</IfDefine>", NULL,
+          0, 0, 0 },
+        { "Define", NULL, 1, 5123, 1 }, { "Define A b c", NULL, 1, 5123, 1 },
+        { "UnDefine A B", NULL, 1, 5123, 1 }, { "UnDefine A", NULL, 0, 0, 0 },
+        { "<IfVersion 2.4>\nServerName a\n</IfVersion>", NULL, 0, 0, 0 },
+        { "<IfVersion >= 2.4>\nServerName a\n</IfVersion>", "a", 0, 0, 0 },
+        { "<IfVersion >=2.4.1>\nServerName a\n</IfVersion>", "a", 0, 0, 0 },
+        { "<IfVersion < 2.4>\nServerName a\n</IfVersion>", NULL, 0, 0, 0 },
+        { "<IfVersion < 2.5 >\nServerName a\n</IfVersion>", "a", 0, 0, 0 },
+        { "<IfVersion !< 2.4>\nServerName a\n</IfVersion>", "a", 0, 0, 0 },
+        { "<IfVersion > 2.3.99>\nServerName a\n</IfVersion>", "a", 0, 0, 0 },
+        { "<IfVersion <= 2>\nServerName a\n</IfVersion>", NULL, 0, 0, 0 },
+        { "<IfVersion ~ ^2>\nServerName a\n</IfVersion>", NULL, 1, 5125, 1 },
+        { "<IfVersion 2.4.x>\nServerName a\n</IfVersion>", NULL, 1, 5125, 1 },
+        { "<IfVersion >>\n</IfVersion>", NULL, 1, 5125, 1 },
+        { "<IfFile /dev/null>\nServerName a\n</IfFile>", "a", 0, 0, 0 },
+        { "<IfFile /no/such/file>\nServerName a\n</IfFile>", NULL, 0, 0, 0 },
         { "<", NULL, 1, 5125, 1 }, { "Include", NULL, 1, 5120, 1 },
         { "Include a b", NULL, 1, 5120, 1 },
         { "\nInclude /no/such/file", NULL, 1, 5120, 2 },
@@ -3710,8 +3766,7 @@ TEST(config, unknown_names_and_the_nearest)
         { "Timeot", "Timeout" }, { "keepalivetimeut", "KeepAliveTimeout" },
         { "MaxRequestWorker", "MaxRequestWorkers" }, { "Lisen", "Listen" },
         { "ThreadPerChild", "ThreadsPerChild" }, { "Usr", "User" },
-        { "Frobnicate", NULL }, { "x", NULL }, { "Qqqqqqqqqqqqqq", NULL },
-        { "RewriteEngine", NULL }
+        { "Frobnicate", NULL }, { "x", NULL }, { "Qqqqqqqqqqqqqq", NULL }
     };
     size_t i;
 
@@ -3737,6 +3792,102 @@ TEST(config, unknown_names_and_the_nearest)
         empm_config_free(&cfg);
     }
     no_context();
+    str_free(&g_heard);
+}
+
+/* What Apache knows and this server has not is no typing error: it is said what
+ * takes its place, of every line and once. */
+TEST(config, apaches_names_say_what_to_do)
+{
+    static const char *const rows[][2] = {
+        { "MinSpareServers", "MinSpareThreads" }, { "maxspareservers", "event MPM" },
+        { "SSLEngine", "no TLS yet" }, { "ProxyPass", "proxy in front" },
+        { "RewriteEngine", "a route" }, { "Header", "empm_set_header" },
+        { "Alias", "EMPM_FILES" }, { "DirectoryIndex", "index.html" },
+        { "AddOutputFilterByType", "handler" }, { "AuthType", "on_head" },
+        { "Require", "on_head" }, { "TransferLog", "CustomLog" },
+        { "SetEnvIf", "getenv" }, { "ExpiresActive", "empm_set_header" },
+        { "Protocols", "HTTP/1.1" }, { "php_value", "handler" },
+        { "ErrorDocument", "handler" }, { "Define", "file" },
+        { "RemoteIPProxyProtocol", "8080 proxy" }
+    };
+    static const char *const typos[] = { "SS", "MinSpareServer", "Headers" };
+    size_t i, k;
+
+    for (i = 0; i < EMPM__COUNT(rows); i++) {
+        empm_config cfg = empm_defaults();
+        char err[300] = "";
+        context("%s", rows[i][0]);
+        CHECK_INT(empm_set(&cfg, rows[i][0], "x", err, sizeof err), EMPM_EINVAL);
+        CHECK(strncmp(err, "EMPM5126: ", 10) == 0);
+        CHECK(strstr(err, rows[i][0]) != NULL && strstr(err, rows[i][1]) != NULL);
+        CHECK(strstr(err, "perhaps") == NULL);
+        empm_config_free(&cfg);
+    }
+    for (i = 0; i < EMPM__COUNT(typos); i++) {
+        empm_config cfg = empm_defaults();
+        char err[300] = "";
+        context("%s", typos[i]);
+        CHECK_INT(empm_set(&cfg, typos[i], "x", err, sizeof err), EMPM_EINVAL);
+        CHECK(strncmp(err, "EMPM5122: ", 10) == 0);
+        empm_config_free(&cfg);
+    }
+    no_context();
+    /* the lists are well-formed, and none of them hides a directive */
+    for (i = 0; i < EMPM__COUNT(empm__directives); i++)
+        CHECK(!empm__listed(empm__meaningless, empm__directives[i].name));
+    for (i = 0; i < EMPM__COUNT(empm__apaches); i++) {
+        const char *p = empm__apaches[i].names;
+        CHECK(*p != ' ' && strstr(p, "  ") == NULL && p[strlen(p) - 1] != ' ');
+        for (k = 0; k < EMPM__COUNT(empm__directives); k++)
+            CHECK(!empm__listed(p, empm__directives[k].name) ||
+                  strcmp(empm__directives[k].name, "AddType") == 0);
+    }
+    {
+        empm_config cfg = empm_defaults();
+        conf_load(&cfg, "SSLEngine on\nMinSpareServers 5\nTimeout 7\nFoo\n"
+                        "<Location />\nRequire all denied\n</Location>\n");
+        CHECK_INT(heard(EMPM_LOG_ERROR, 5126), 3);
+        CHECK_INT(heard(EMPM_LOG_ERROR, 5122), 1);
+        CHECK(strstr(g_heard.p, "x.conf:5: <Location> ") != NULL);
+        CHECK_INT(cfg.timeout_ms, 7000);
+        empm_config_free(&cfg);
+    }
+    str_free(&g_heard);
+}
+
+/* As many as there is room for, one more is an error; one that is taken back
+ * makes room. */
+TEST(config, defines_have_a_limit)
+{
+    empm_config cfg = empm_defaults();
+    str text = { NULL, 0, 0 };
+    int i;
+
+    for (i = 0; i < EMPM__CONFIG_DEFINES; i++)
+        str_addf(&text, "Define N%d v%d\n", i, i);
+    str_addf(&text, "UnDefine N5\nDefine M m\nServerName ${M}${N63}\n");
+    CHECK_INT(conf_load(&cfg, text.p), EMPM_OK);
+    CHECK_STR(cfg.server_name, "mv63");
+    str_addf(&text, "Define P\n");
+    CHECK_INT(conf_load(&cfg, text.p), EMPM_EINVAL);
+    CHECK(strstr(g_heard.p, "64 can be defined") != NULL);
+    empm_config_free(&cfg);
+    text.n = 0;
+    for (i = 0; i < EMPM__CONFIG_SECTIONS; i++)
+        str_addf(&text, "<IfDefine !A>\n");
+    str_addf(&text, "ServerName deep\n");
+    for (i = 0; i < EMPM__CONFIG_SECTIONS; i++)
+        str_addf(&text, "</IfDefine>\n");
+    CHECK_INT(conf_load(&cfg, text.p), EMPM_OK);
+    CHECK_STR(cfg.server_name, "deep");
+    empm_config_free(&cfg);
+    for (text.n = 0, i = 0; i <= EMPM__CONFIG_SECTIONS; i++)
+        str_addf(&text, "<IfDefine A>\n");
+    CHECK_INT(conf_load(&cfg, text.p), EMPM_EINVAL);
+    CHECK_INT(heard(EMPM_LOG_ERROR, 5125), 1);
+    empm_config_free(&cfg);
+    str_free(&text);
     str_free(&g_heard);
 }
 
