@@ -94,7 +94,8 @@
  *   trailing slash. The most specific pattern wins, whatever the order; two
  *   patterns of which neither is more specific are refused at start. GET serves
  *   HEAD too. OPTIONS, 404, 405 with Allow and the redirect from /a to /a/ come
- *   by themselves.
+ *   by themselves. EMPM_FILES serves a folder; EMPM_FILES_ELSE calls a handler
+ *   where it has no file.
  *
  * BEHIND A PROXY  Listen "8080 proxy" takes the client's address from the PROXY
  *   header of a balancer, RemoteIPHeader from a field such as X-Forwarded-For;
@@ -156,6 +157,7 @@
  *   0072  Listen: the address is in use, or not ours
  *   0091  ErrorLog cannot be opened
  *   0111  ${NAME} in a configuration is not in the environment
+ *   0112  DocumentRoot, or the folder of EMPM_FILES, is no directory: 404
  *   0481  no child can be forked: see the limits of processes and memory
  *   0484  all workers are busy: MaxRequestWorkers may be too low
  *   0485  no slot for a child: those that drain get 2 s more
@@ -211,7 +213,7 @@
  *   5103  LimitRequestHead is small beside LimitRequestLine
  *   5104  no memory at start
  *   5105  a route makes no sense, or two of them conflict
- *   5106  DocumentRoot is no directory             5107  SpoolDirectory is none
+ *   5106  DocumentRoot cannot be opened            5107  SpoolDirectory is none
  *   5108  Listen makes no sense, or cannot be had  5109  ... is given twice
  *   5110  StartServers is above what MaxRequestWorkers allows
  *   5111  MaxSpareThreads is too close to MinSpareThreads
@@ -413,8 +415,10 @@ enum { EMPM__ROUTE_END, EMPM__ROUTE_HANDLER, EMPM__ROUTE_FILES };
                         timeout_ms, max_workers) \
     { pattern, handler, user, on_head, on_body, NULL, limit_body, timeout_ms, \
       max_workers, EMPM__ROUTE_HANDLER }
-#define EMPM_FILES(pattern, dir) \
-    { pattern, NULL, NULL, NULL, NULL, dir, -1, 0, 0, EMPM__ROUTE_FILES }
+#define EMPM_FILES(pattern, dir) EMPM_FILES_ELSE(pattern, dir, NULL, NULL)
+/* Files, and `handler` for each path below which there is none. */
+#define EMPM_FILES_ELSE(pattern, dir, handler, user) \
+    { pattern, handler, user, NULL, NULL, dir, -1, 0, 0, EMPM__ROUTE_FILES }
 #define EMPM_ROUTES_END \
     { NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, EMPM__ROUTE_END }
 
@@ -10748,6 +10752,13 @@ static int empm__serve_files(empm_request *req, void *user)
     return empm__send_file(req, f);
 }
 
+/* The handler of EMPM_FILES_ELSE. */
+static int empm__serve_files_else(empm_request *req, void *user)
+{
+    const int status = empm__serve_files(req, user);
+    return status == 404 ? req->route->user->handler(req, user) : status;
+}
+
 #endif /* EVENTMPM_NO_FILES */
 
 /* ---------------------------------------------------------------------------
@@ -12703,6 +12714,11 @@ static const char *empm__listen_parse(empm__listen_spec *l, const char *text)
         n = strcspn(o, " \t");
         if (l->kind == EMPM__LISTEN_TCP && n == 6 && memcmp(o, "v6only", 6) == 0)
             l->v6only = 1;
+        else if (empm__same(o, n, "http", 4))
+            ;                            /* Apache's name for what is spoken */
+        else if (empm__same(o, n, "https", 5))
+            return "there is no TLS yet: put a proxy that has it in front of a "
+                   "Listen \"127.0.0.1:8080 proxy\"";
         else if (n == 5 && memcmp(o, "admin", 5) == 0)
             l->admin = 1;
         else if (n == 5 && memcmp(o, "proxy", 5) == 0)
@@ -12713,7 +12729,7 @@ static const char *empm__listen_parse(empm__listen_spec *l, const char *text)
             if (end != o + n || l->mode < 0 || l->mode > 0777)
                 return "wants mode= as up to three octal digits";
         } else
-            return "takes v6only, proxy, admin or (unix:) mode= and no "
+            return "takes http, v6only, proxy, admin or (unix:) mode= and no "
                    "other word";
         o += n;
     }
@@ -12946,6 +12962,32 @@ static int empm__heritage_find(empm__heritage *h, const empm__listen_spec *spec)
     return -1;
 }
 
+/* What to do where a socket cannot be had. */
+static const char *empm__listen_advice(const empm__listen_spec *spec, int error,
+                                       int reload)
+{
+    switch (error) {
+    case EADDRINUSE:
+        return reload ? ": where it overlaps the old Listen, a reload cannot do "
+                        "it: stop and start"
+                      : ": stop the program that has it, or take another port, "
+                        "such as -p 8081";
+    case EACCES: case EPERM:
+        return spec->kind == EMPM__LISTEN_UNIX
+                   ? ": take a folder that you can write"
+                   : ": for a port below 1024 start as root, or take one above, "
+                     "such as -p 8080";
+    case EADDRNOTAVAIL:
+        return ": no address of this machine: leave it out to have all of them";
+    case EAFNOSUPPORT:
+        return ": this machine has no such addresses";
+    case ENOENT:
+        return ": make its folder first";
+    default:
+        return "";
+    }
+}
+
 /* Opens one listen string, or takes over what is open. Says what is wrong and
  * returns an error. */
 static int empm__listen_open(empm_server *s, const char *text,
@@ -13003,11 +13045,10 @@ static int empm__listen_open(empm_server *s, const char *text,
         fd = -1;
     }
     if (fd < 0) {
+        const int error = why == NULL ? errno : 0;
         empm__say(rep, EMPM_LOG_ERROR, 72, "Listen %s: %s%s", text,
-                  why != NULL ? why : strerror(errno),
-                  why == NULL && errno == EADDRINUSE && heritage->old != NULL
-                      ? ": where it overlaps the old Listen, a reload cannot "
-                        "do it: stop and start" : "");
+                  why != NULL ? why : strerror(error),
+                  empm__listen_advice(&spec, error, heritage->old != NULL));
         return EMPM_ESYS;
     }
     empm__listen_add(s, &spec, text, fd);
@@ -13043,15 +13084,20 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
             continue;
         dir = dir != NULL ? dir : empm__path_of(cfg, cfg->document_root, path,
                                                 sizeof path);
+        /* as with Apache, a warning: the other routes can be served */
         if (stat(dir, &st) < 0 || !S_ISDIR(st.st_mode))
-            empm__say(rep, EMPM_LOG_ERROR, 5106, "DocumentRoot %s: %s", dir,
-                      strerror(stat(dir, &st) < 0 ? errno : ENOTDIR));
+            empm__say(rep, empm__corrected(cfg), 112, "%s%s %s: %s: its files "
+                      "are 404 until it is there at a start",
+                      dir == cfg->routes[i].root ? cfg->routes[i].pattern : "",
+                      dir == cfg->routes[i].root ? ": the folder"
+                                                 : "DocumentRoot",
+                      dir, strerror(stat(dir, &st) < 0 ? errno : ENOTDIR));
     }
     if (stat(empm__path_of(cfg, cfg->spool_directory, path, sizeof path),
              &st) < 0 || !S_ISDIR(st.st_mode))
         empm__say(rep, EMPM_LOG_ERROR, 5107,
-                  "SpoolDirectory %s is not a directory",
-                  cfg->spool_directory);
+                  "SpoolDirectory %s is not a directory: make it, or name "
+                  "another: -c \"SpoolDirectory DIR\"", cfg->spool_directory);
     if (cfg->error_log != NULL && (*cfg->error_log == '|' ||
                                    empm__log_facility(cfg->error_log) == -1))
         empm__say(rep, EMPM_LOG_ERROR, 5402, "ErrorLog %s: is no file, stderr "
@@ -13454,11 +13500,17 @@ static int empm__server_new(empm_config *cfg, int shared,
                                   ? route->user->root
                                   : empm__path_of(cfg, cfg->document_root, path,
                                                   sizeof path);
-            route->handler = empm__serve_files;
+            route->handler = route->user->handler != NULL
+                                 ? empm__serve_files_else : empm__serve_files;
             route->root_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+            /* one that is not there has been warned of, and is 404 */
+            if (route->root_fd < 0 && errno != ENOENT && errno != ENOTDIR) {
+                empm__say(&rep, EMPM_LOG_ERROR, 5106, "%s: cannot open its "
+                          "folder %s: %s", route->user->pattern, dir,
+                          strerror(errno));
+                goto done;
+            }
         }
-        if (route->root_fd < 0)
-            goto done;
 #else
         empm__say(&rep, EMPM_LOG_ERROR, 5105, "route \"%s\": built without files",
                   route->user->pattern);
@@ -15343,6 +15395,16 @@ EMPM_API int empm_run(empm_config *cfg)
  * >>main -- a command line as httpd has it
  * ------------------------------------------------------------------------- */
 
+/* Does any route serve what is below DocumentRoot? */
+static int empm__serves_root(const empm_config *cfg)
+{
+    const empm_route *r = cfg->routes;
+    while (r != NULL && r->kind != EMPM__ROUTE_END &&
+           (r->kind != EMPM__ROUTE_FILES || r->root != NULL))
+        r++;
+    return r != NULL && r->kind == EMPM__ROUTE_FILES;
+}
+
 static void empm__hello(const empm_server *s)
 {
     int i;
@@ -15350,8 +15412,10 @@ static void empm__hello(const empm_server *s)
         const empm__listener *l = &s->listeners[i];
         if (l->admin)
             printf("Status at ");
-        else
+        else if (empm__serves_root(s->cfg))
             printf("Serving %s at ", s->cfg->document_root);
+        else
+            printf("Serving at ");
         if (l->port > 0 && strpbrk(l->text, ":") == NULL)
             printf("http://127.0.0.1:%d/\n", l->port);
         else if (l->port > 0 && strncmp(l->text, "fd:", 3) != 0)
@@ -15366,21 +15430,27 @@ static void empm__hello(const empm_server *s)
 
 static void empm__usage(const char *name)
 {
-    printf("usage: %s [options] [DIR]\n"
+    printf("usage: %s [options] [DIR] [PORT]\n"
            "  DIR                    what to serve: DocumentRoot, default .\n"
+           "  PORT, ADDRESS:PORT     the same as -p, default 8080\n"
            "  -p PORT                the same as -c \"Listen PORT\"\n"
            "  -a ADDRESS:PORT        status for you, whatever the workers do: the\n"
            "                         same as a further \"Listen ADDRESS:PORT admin\"\n"
            "  -f FILE                directives, in Apache's syntax\n"
+           "  -D NAME                what <IfDefine NAME> in it asks for\n"
            "  -c \"Directive value\"   sets a directive, any number of times, after\n"
            "                         those of the file\n"
-           "  -k start|stop|restart|graceful|graceful-stop\n"
+           "  -k start|stop|restart|graceful|graceful-stop|configtest\n"
            "                         starts in the background, or sends a signal to\n"
-           "                         the server that PidFile names\n"
+           "                         the server that PidFile names; the word alone\n"
+           "                         means the same\n"
            "  -X                     one process, no forking (debugging)\n"
-           "  -t                     checks the settings and exits\n"
-           "  -V, -v                 prints version and build, and exits\n"
-           "  -h                     this text\n"
+           "  -t, configtest         checks the settings and exits\n"
+           "  -S                     ... and prints what it listens to and its routes\n"
+           "  -L                     prints all directives, and exits\n"
+           "  -l, -M                 prints which of Apache's modules are in, and exits\n"
+           "  -V, -v, --version      prints version and build, and exits\n"
+           "  -h, --help             this text\n"
            "signals: TERM, INT stop, WINCH (without a terminal), QUIT stop\n"
            "  gracefully; HUP, USR1 read the configuration again (HUP gives\n"
            "  running requests StopTimeout); USR2 starts the program anew and hands\n"
@@ -15414,56 +15484,222 @@ static void empm__set_line(empm_config *cfg, const char *line, uint64_t *lists,
                         lists, rep);
 }
 
-static const char empm__options[] = "hp:a:f:c:k:XtVv";
+/* -l as httpd prints it, and -M as apachectl. */
+static void empm__print_modules(int files)
+{
+    size_t i;
+    printf(files ? "Compiled in modules:\n" : "Loaded Modules:\n");
+    for (i = 0; i < EMPM__COUNT(empm__modules); i++)
+        if (files)
+            printf("  %s\n", empm__modules[i].file);
+        else
+            printf(" %s_module (static)\n", empm__modules[i].name);
+}
+
+/* -L: what each directive takes. */
+static void empm__print_directives(void)
+{
+    static const struct { enum empm__kind kind; const char *takes; } kinds[] = {
+        { EMPM__KIND_INT, "a number" },
+        { EMPM__KIND_MS, "a time: 5 (seconds), 100ms, 1min" },
+        { EMPM__KIND_I64, "a number" }, { EMPM__KIND_BOOL, "On or Off" },
+        { EMPM__KIND_REAL, "a number such as 2.5" },
+        { EMPM__KIND_TEXT, "a text" },
+        { EMPM__KIND_LIST, "a text, any number of times" },
+        { EMPM__KIND_READ, "header=N-M,MinRate=R body=N,MinRate=R" },
+        { EMPM__KIND_LEVEL, "error, warn, notice, info or debug" },
+        { EMPM__KIND_KB, "a number of KiB" },
+        { EMPM__KIND_TOKENS, "Prod, Major, Minor, Min, OS or Full" },
+        { EMPM__KIND_SIGNAL, "a signal, or none" },
+        { EMPM__KIND_STUCK, "a time and perhaps: replace" }
+    };
+    size_t i, k;
+    for (i = 0; i < EMPM__COUNT(empm__directives); i++)
+        for (k = 0; k < EMPM__COUNT(kinds); k++)
+            if (kinds[k].kind == empm__directives[i].kind)
+                printf("%-28s%s\n", empm__directives[i].name, kinds[k].takes);
+}
+
+/* -S: what is listened to, what is served, and where the rest is. */
+static void empm__print_served(const empm_config *cfg)
+{
+    const char *const names[] = { "ServerRoot", "DocumentRoot", "ErrorLog",
+                                  "PidFile", "User", "Group" };
+    const char *values[6];
+    const empm_route *r;
+    int i;
+    for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++)
+        printf("Listen %s\n", cfg->listen[i]);
+    if (i == 0)
+        printf("Listen 8080\n");
+    for (r = cfg->routes; r != NULL && r->kind != EMPM__ROUTE_END; r++)
+        if (r->kind == EMPM__ROUTE_FILES)
+            printf("Route %s: files of %s\n", r->pattern,
+                   r->root != NULL ? r->root : "DocumentRoot");
+        else
+            printf("Route %s\n", r->pattern);
+    values[0] = cfg->server_root;
+    values[1] = cfg->document_root;
+    values[2] = cfg->error_log;
+    values[3] = cfg->pid_file;
+    values[4] = cfg->user_name;
+    values[5] = cfg->group_name;
+    for (i = 0; i < 6; i++)
+        if (values[i] != NULL)
+            printf("%s: \"%s\"\n", names[i], values[i]);
+}
+
+/* --- arguments ------------------------------------------------------------ */
+
+static const struct { const char *what; int sig; } empm__orders[] = {
+    { "start", 0 }, { "stop", SIGTERM }, { "restart", SIGHUP },
+    { "graceful", SIGUSR1 }, { "graceful-stop", SIGWINCH }
+};
+
+/* The signal of an order for -k, or -1. */
+static int empm__order_signal(const char *what)
+{
+    size_t i;
+    for (i = 0; i < EMPM__COUNT(empm__orders); i++)
+        if (strcmp(what, empm__orders[i].what) == 0)
+            return empm__orders[i].sig;
+    return -1;
+}
+
+typedef struct empm__args {          /* a command line, while it is read */
+    const empm__source *of;
+    int         at;                  /* the argument to read next */
+    const char *more;                /* or the next letter of "-tX" */
+    int         plain;               /* after "--" */
+    const char *value;               /* of the option */
+} empm__args;
+
+static void empm__args_begin(empm__args *a, const empm__source *of)
+{
+    memset(a, 0, sizeof *a);
+    a->of = of;
+    a->at = 1;
+}
+
+/* The option that an argument without a dash stands for; '.' is DIR, there or
+ * not. */
+static int empm__args_operand(const char *text)
+{
+    empm__listen_spec spec;
+    struct stat st;
+    if (*text != '\0' && text[strspn(text, "0123456789")] == '\0')
+        return 'p';
+    if (stat(text, &st) == 0 && S_ISDIR(st.st_mode))
+        return '.';
+    if (strchr(text, ':') != NULL && empm__listen_parse(&spec, text) == NULL)
+        return 'p';
+    return strcmp(text, "configtest") == 0 ? 't'
+           : empm__order_signal(text) >= 0 ? 'k' : '.';
+}
+
+/* The next option, and its value: 0: there is none left; '?': it is not known;
+ * ':': it lacks a value. Options and others come in any order. */
+static int empm__args_next(empm__args *a)
+{
+    static const char known[] = "a:c:D:f:hk:lLMp:StvVX";
+    const char *option;
+    if (a->more == NULL) {
+        if (a->at >= a->of->argc)
+            return 0;
+        a->value = a->of->argv[a->at++];
+        if (!a->plain && strcmp(a->value, "--") == 0) {
+            a->plain = 1;
+            return empm__args_next(a);
+        }
+        if (a->plain || a->value[0] != '-' || a->value[1] == '\0')
+            return empm__args_operand(a->value);
+        if (strcmp(a->value, "--help") == 0)
+            return 'h';
+        if (strcmp(a->value, "--version") == 0)
+            return 'V';
+        a->more = a->value + 1;
+    }
+    option = *a->more != ':' ? strchr(known, *a->more) : NULL;
+    if (option == NULL) {
+        a->more = NULL;
+        return '?';
+    }
+    a->more++;
+    if (option[1] != ':') {
+        a->more = *a->more != '\0' ? a->more : NULL;
+        return *option;
+    }
+    if (*a->more == '\0' && a->at >= a->of->argc)
+        return ':';
+    a->value = *a->more != '\0' ? a->more : a->of->argv[a->at++];
+    a->more = NULL;
+    return *option;
+}
 
 /* The configuration of a command line: its file, then its directives, and the
  * admin listeners on top. */
 static int empm__apply(empm_config *cfg, const empm__source *from,
                        empm__report *rep)
 {
+    static const char passes[4][4] = { "D", "f", "Xcp", "a." };
     uint64_t lists = 0;
     char line[1024], *dir;
-    int c, pass;
-    for (pass = 0; pass < 3; pass++) {
-        optind = 1;
-#if defined(__GLIBC__)
-        optind = 0;                  /* so that it begins anew */
-#endif
-        while ((c = getopt(from->argc, from->argv, empm__options)) != -1) {
-            if (c == 'f' && pass == 0)
+    empm__args a;
 #ifndef EVENTMPM_NO_CONFIG_FILES
-                empm__config_load(cfg, optarg, rep);
-#else
-                empm__say(rep, EMPM_LOG_ERROR, 5120, "-f %s: built without "
-                          "files of directives", optarg);
+    empm__defines defines;
+    const char *why;
+    memset(&defines, 0, sizeof defines);
 #endif
-            if (c == 'X' && pass == 1)
+    int c, pass;
+    for (pass = 0; pass < 4; pass++)
+        for (empm__args_begin(&a, from); (c = empm__args_next(&a)) != 0;) {
+            if (strchr(passes[pass], c) == NULL)
+                continue;
+            switch (c) {
+#ifndef EVENTMPM_NO_CONFIG_FILES
+            case 'D':
+                if ((why = empm__define(cfg, &defines, a.value)) != NULL)
+                    empm__say(rep, EMPM_LOG_ERROR, 5123, "-D %s: %s", a.value,
+                              why);
+                break;
+            case 'f':
+                empm__config_load_with(cfg, &defines, a.value, rep);
+                break;
+#else
+            case 'f':
+                empm__say(rep, EMPM_LOG_ERROR, 5120, "-f %s: built without "
+                          "files of directives", a.value);
+                break;
+#endif
+            case 'X':
                 cfg->processes = 0;
-            if (c == 'c' && pass == 1)
-                empm__set_line(cfg, optarg, &lists, rep);
-            if (c == 'p' && pass == 1) {
-                snprintf(line, sizeof line, "Listen %s", optarg);
+                break;
+            case 'c':
+                empm__set_line(cfg, a.value, &lists, rep);
+                break;
+            case 'p':
+                snprintf(line, sizeof line, "Listen %s", a.value);
                 empm__set_line(cfg, line, &lists, rep);
-            }
-            if (c == 'a' && pass == 2) {
+                break;
+            case '.':                /* relative to where we are */
+                cfg->document_root = a.value;
+                if (cfg->server_root != NULL &&
+                    (dir = realpath(a.value, NULL)) != NULL) {
+                    cfg->document_root = empm__config_keep(cfg, dir);
+                    free(dir);
+                    if (cfg->document_root == NULL)
+                        rep->result = EMPM_ENOMEM;
+                }
+                break;
+            case 'a':
                 if (cfg->listen[0] == NULL)
                     cfg->listen[0] = "8080";
-                snprintf(line, sizeof line, "Listen %s admin", optarg);
+                snprintf(line, sizeof line, "Listen %s admin", a.value);
                 lists = ~UINT64_C(0);
                 empm__set_line(cfg, line, &lists, rep);
+                break;
             }
         }
-    }
-    if (optind < from->argc) {       /* relative to where we are */
-        cfg->document_root = from->argv[optind];
-        if (cfg->server_root != NULL &&
-            (dir = realpath(from->argv[optind], NULL)) != NULL) {
-            cfg->document_root = empm__config_keep(cfg, dir);
-            free(dir);
-            if (cfg->document_root == NULL)
-                rep->result = EMPM_ENOMEM;
-        }
-    }
     return rep->result;
 }
 
@@ -15575,13 +15811,15 @@ static void empm__try_folders(const empm_config *cfg, empm__report *rep)
     }
 }
 
-static int empm__test(const char *name, const empm__source *source)
+/* Checks everything, so that one run tells all that is to be mended. `list`: also
+ * what is served (-S). */
+static int empm__test(const char *name, const empm__source *source, int list)
 {
     empm__report rep;
-    empm_config *cfg;
+    empm_config settings, *const cfg = &settings;
     char line[512];
     struct rlimit lim;
-    int r = EMPM_EINVAL;
+    int r;
     memset(&rep, 0, sizeof rep);
     rep.say = empm__say_all;
     rep.user = (void *)(uintptr_t)name;
@@ -15589,11 +15827,16 @@ static int empm__test(const char *name, const empm__source *source)
         lim.rlim_cur = lim.rlim_max;
         setrlimit(RLIMIT_NOFILE, &lim);
     }
-    if ((cfg = empm__config_new(source, &rep)) == NULL)
-        return r;
+    settings = *source->base;
+    settings.arena = NULL;
+    r = source->apply(cfg, source, &rep);
     if (empm__check(cfg, NULL, &rep) == EMPM_OK)
         empm__try_folders(cfg, &rep);
-    if ((r = rep.result) == EMPM_OK) {
+    if (r == EMPM_OK)
+        r = rep.result;
+    if (list)
+        empm__print_served(cfg);
+    if (r == EMPM_OK) {
         int i;
         for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++)
             empm__try_listen(cfg, cfg->listen[i], &rep);
@@ -15601,7 +15844,6 @@ static int empm__test(const char *name, const empm__source *source)
         fprintf(stderr, "%s: %s\nSyntax OK\n", name, line);
     }
     empm_config_free(cfg);
-    EMPM_FREE(cfg);
     return r;
 }
 
@@ -15644,23 +15886,15 @@ static int empm__detach(void)
 static int empm__control(const char *name, const char *what,
                          const empm__source *source)
 {
-    static const struct { const char *what; int sig; } orders[] = {
-        { "start", 0 }, { "stop", SIGTERM }, { "restart", SIGHUP },
-        { "graceful", SIGUSR1 }, { "graceful-stop", SIGWINCH }
-    };
     const char *base = strrchr(name, '/') != NULL ? strrchr(name, '/') + 1 : name;
     empm__report rep;
     empm_config *cfg;
     char path[1200];
     long pid = 0;
-    int runs = 0, sig = -1, r = 1;
-    size_t i;
-    for (i = 0; i < EMPM__COUNT(orders); i++)
-        if (strcmp(what, orders[i].what) == 0)
-            sig = orders[i].sig;
+    int runs = 0, sig = empm__order_signal(what), r = 1;
     if (sig < 0) {
-        fprintf(stderr, "%s: -k takes start, stop, restart, graceful or "
-                "graceful-stop\n", name);
+        fprintf(stderr, "%s: -k takes start, stop, restart, graceful, "
+                "graceful-stop or configtest\n", name);
         return 1;
     }
     memset(&rep, 0, sizeof rep);
@@ -15669,7 +15903,8 @@ static int empm__control(const char *name, const char *what,
     if ((cfg = empm__config_new(source, &rep)) == NULL)
         return 1;
     if (cfg->pid_file == NULL)
-        fprintf(stderr, "%s: -k needs PidFile\n", name);
+        fprintf(stderr, "%s: -k needs PidFile: -c \"PidFile FILE\", or a line "
+                "in the file of -f\n", name);
     else if (empm__check(cfg, NULL, &rep) == EMPM_OK || sig == SIGTERM) {
         runs = empm__pid_read(empm__path_of(cfg, cfg->pid_file, path,
                                             sizeof path), &pid);
@@ -15704,16 +15939,19 @@ static int empm__control(const char *name, const char *what,
 EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
 {
     const char *name = argc > 0 ? argv[0] : "server", *control = NULL;
+    const char *wrong = NULL;
     empm__source source;
-    int test = 0, bad = 0, c, r = -1;
+    struct stat st;
+    empm__args a;
+    int test = 0, list = 0, folders = 0, c, r = -1;
     empm__stdio();
     memset(&source, 0, sizeof source);
     source.base = cfg;
     source.apply = empm__apply;
     source.argc = argc;
     source.argv = argv;
-    optind = 1;
-    while ((c = getopt(argc, argv, empm__options)) != -1)
+    empm__args_begin(&a, &source);
+    while (r < 0 && wrong == NULL && (c = empm__args_next(&a)) != 0)
         switch (c) {
         case 'h':
             empm__usage(name);
@@ -15723,20 +15961,44 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
             empm__version();
             r = 0;
             break;
-        case 'k':
-            control = optarg;
+        case 'l': case 'M':
+            empm__print_modules(c == 'l');
+            r = 0;
             break;
-        case 't':
+        case 'L':
+            empm__print_directives();
+            r = 0;
+            break;
+        case 'k':
+            test |= strcmp(a.value, "configtest") == 0;
+            control = a.value;
+            break;
+        case 'S': case 't':
             test = 1;
+            list |= c == 'S';
+            break;
+        case '.':
+            if (stat(a.value, &st) < 0 || !S_ISDIR(st.st_mode))
+                wrong = "is no directory, no port and no ADDRESS:PORT";
+            else if (folders++ > 0)
+                wrong = "is a second directory, and one is served";
+            else if (!empm__serves_root(cfg))
+                wrong = "has no meaning: no route serves DocumentRoot";
+            break;
+        case ':':
+            wrong = "lacks what belongs to it";
             break;
         case '?':
-            bad = 1;
+            wrong = "is no option";
+            break;
         }
-    if (r < 0 && (bad || optind + 1 < argc)) {
-        fprintf(stderr, "%s -h tells what can be given\n", name);
+    if (r < 0 && wrong != NULL) {
+        fprintf(stderr, "%s: %s %s\n%s -h tells what can be given\n", name,
+                a.value, wrong, name);
         r = 1;
-    } else if (r < 0 && test)
-        r = empm__test(name, &source) == EMPM_OK ? 0 : 1;
+    }
+    if (r < 0 && test)
+        r = empm__test(name, &source, list) == EMPM_OK ? 0 : 1;
     else if (r < 0 && control != NULL && getenv("EMPM_READY_FD") == NULL) {
         r = empm__control(name, control, &source);
         if (r < 0)

@@ -2964,9 +2964,11 @@ TEST(config, what_is_refused)
         { "SpoolDirectory null\nServerRoot /dev", 5107 },
         { "ServerRoot /usr\nSpoolDirectory bin\nDocumentRoot bin\n"
           "CoreDumpDirectory bin", 0 },
-        { "ServerRoot /usr\nDocumentRoot no/such", 5106 },
-        { "DocumentRoot /no/such/place", 5106 },
-        { "DocumentRoot /dev/null", 5106 },
+        { "Strict On\nServerRoot /usr\nDocumentRoot no/such", 112 },
+        { "DocumentRoot /no/such/place\nStrict On", 112 },
+        { "DocumentRoot /dev/null\nStrict On", 112 },
+        { "Listen 8080 https", 5108 }, { "Listen 8080 http", 0 },
+        { "Listen 127.0.0.1:8080 HTTP proxy", 0 },
         { "ChrootDir /no/such/place\nUser root", 5134 },
         { "ChrootDir /dev/null\nUser root", 5134 },
         { "ChrootDir /", 5134 },
@@ -11610,6 +11612,43 @@ LIVE(files, kept_and_moved_out)
     fx_down(&f);
 }
 
+/* A folder that is not there is warned of, and is 404: the rest is served. Where
+ * there is no file, the route's own handler answers, and nowhere else. */
+LIVE(files, missing_root_and_else)
+{
+    static const empm_route routes[] = {
+        EMPM_ROUTE("GET /hello/{name}", h_hello, NULL),
+        EMPM_FILES("GET /none/", "./no-such-folder"),
+        EMPM_FILES_ELSE("GET /or/", "./no-such-folder", h_hello, NULL),
+        EMPM_FILES_ELSE("GET /", NULL, h_hello, NULL),
+        EMPM_ROUTES_END
+    };
+    fixture f;
+    client c;
+
+    fx_init(&f);
+    f.cfg.routes = routes;
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM0112: GET /none/: the folder "
+                              "./no-such-folder: No such file"), 1000);
+    cl_open(&c, &f);
+    CHECK_INT(cl_get(&c, "/none/"), 404);
+    CHECK_INT(cl_get(&c, "/none/a.txt"), 404);
+    CHECK_INT(cl_get(&c, "/or/a.txt"), 200);
+    CHECK_STR(c.body.p, "Hello, world!\n");
+    CHECK_INT(cl_get(&c, "/"), 200);             /* an index.html wins */
+    CHECK(strstr(c.body.p, "<p>index") == c.body.p);
+    CHECK_INT(cl_get(&c, "/sub"), 301);
+    CHECK_INT(cl_get(&c, "/nothing.txt"), 200);
+    CHECK_STR(c.body.p, "Hello, world!\n");
+    CHECK_INT(cl_get(&c, "/bare/"), 200);
+    CHECK_STR(c.body.p, "Hello, world!\n");
+    check_in_step(&c);
+    cl_close(&c);
+    fx_down(&f);
+}
+
 /* ... and what nobody asks for any more is closed, without a request. */
 TEST(files, kept_are_closed_at_rest)
 {
@@ -14146,6 +14185,84 @@ TEST(process, test_of_the_settings)          /* -t */
             CHECK(said(&s, "x.conf:3: Timeout x"));   /* all of them */
     }
     no_context();
+}
+
+/* As httpd has them; and what is no option means a port, a folder or an order, or
+ * is an error that says so. Options and others come in any order. */
+TEST(process, words_of_the_command_line)
+{
+    static const struct { const char *words; int status; const char *says; }
+    rows[] = {
+        { "--help", 0, "usage: " }, { "-h", 0, "-M  " },
+        { "--version", 0, "Server version: eventmpm/" },
+        { "-v", 0, "Server version: eventmpm/" },
+        { "-M", 0, " mpm_event_module (static)\n" },
+        { "-l", 0, "Compiled in modules:\n  core.c\n" },
+        { "-L", 0, "KeepAliveTimeout            a time: " },
+        { "-S", 0, "Listen 127.0.0.1:0\nRoute POST /data\n" },
+        { "configtest", 0, "Syntax OK\n" }, { "-k|configtest", 0, "Syntax OK\n" },
+        { "-kconfigtest", 0, "Syntax OK\n" },
+        { "-S|8085", 0, "Listen 8085\n" }, { "8085|-S", 0, "Listen 8085\n" },
+        { "-S|localhost:8085", 0, "Listen localhost:8085\n" },
+        { "-S|-p8085", 0, "Listen 8085\n" }, { "-SX|8085", 0, "1 to 1 child" },
+        { "-S|unix:/tmp/x.sock", 0, "Listen unix:/tmp/x.sock\n" },
+        { "-S|--|8085", 0, "Listen 8085\n" },
+        { "-S|8085|8086", 0, "Listen 8085\nListen 8086\n" },
+        { "-t|99999", 1, "Listen 99999: wants a port" },
+        { "8085x", 1, "8085x is no directory, no port" },
+        { "/no/such/folder", 1, "/no/such/folder is no directory" },
+        { "/dev/null", 1, "/dev/null is no directory" },
+        { "/dev", 1, "no route serves DocumentRoot" },
+        { "-Z", 1, "-Z is no option" }, { "--no", 1, "--no is no option" },
+        { "-t:", 1, "is no option" }, { "-p", 1, "-p lacks what" },
+        { "-t|-p", 1, "-h tells" }, { "stop", 1, "-k needs PidFile: -c \"Pid" },
+        { "-k|stopp", 1, "-k takes start, stop" }, { "-", 1, "- is no directory" },
+        { "", 1, " is no directory" },
+        { "-t|-c|Listen 8085 https", 1, "there is no TLS yet" },
+        { "-t|-c|Listen 8085 http", 0, "Syntax OK\n" },
+        { "-t|-c|SSLEngine on|-c|Nope|-c|User no-such-user-at-all", 1,
+          "EMPM0543" },                        /* at once: what is wrong, too */
+        { "-t|-f|FILE", 0, "KeepAlive 5000 ms" },
+        { "-t|-f|FILE|-D|Slow", 0, "KeepAlive 9000 ms" },
+        { "-t|-D|Slow|-f|FILE", 0, "KeepAlive 9000 ms" },
+        { "-t|-D|=|-f|FILE", 1, "-D =: wants a name" }
+    };
+    char path[400], words[600];
+    spoken s;
+    size_t i;
+
+    tmp_path(path, sizeof path, "x.conf");
+    CHECK_INT(conf_write("x.conf", "<IfDefine Slow>\nKeepAliveTimeout 9\n"
+                                   "</IfDefine>\n", 47), 0);
+    for (i = 0; i < EMPM__COUNT(rows); i++) {
+        const char *file = strstr(rows[i].words, "FILE");
+        context("%s", rows[i].words);
+        if (file != NULL)
+            snprintf(words, sizeof words, "%.*s%s%s",
+                     (int)(file - rows[i].words), rows[i].words, path, file + 4);
+        s = run_words("%s", file != NULL ? words : rows[i].words);
+        CHECK_EXIT(s, rows[i].status);
+        if (!CHECK(said(&s, rows[i].says)))
+            fprintf(stderr, "%s", s.text);
+    }
+    no_context();
+}
+
+/* What a start says that cannot have its socket names what to type. */
+TEST(process, sockets_that_cannot_be_had)
+{
+    int port, fd = listening_socket(&port);
+    spoken s = run_words("-X|-c|User root|127.0.0.1:%d", port);
+
+    CHECK_EXIT(s, 1);
+    CHECK(said(&s, "EMPM0072: Listen 127.0.0.1:") && said(&s, "such as -p 8081"));
+    close(fd);
+    s = run_words("-X|-c|User root|192.0.2.1:8085");
+    CHECK_EXIT(s, 1);
+    CHECK(said(&s, "no address of this machine"));
+    s = run_words("-X|-c|User root|unix:/no/such/folder/x.sock");
+    CHECK_EXIT(s, 1);
+    CHECK(said(&s, "make its folder first"));
 }
 
 /* What is ours already a reload takes over; what only overlaps, it cannot. */
