@@ -14375,7 +14375,7 @@ TEST(process, control)                       /* -k, with httpd's words */
     unlink(path);
     s = run_words("-k|stop");
     CHECK_EXIT(s, 1);
-    CHECK(said(&s, "-k needs PidFile\n"));
+    CHECK(said(&s, "-k needs PidFile: -c "));
     for (k = 0; k < 2; k++) {       /* without a pid file; with a stale one */
         snprintf(want, sizeof want, "%s", k == 0 ? "prog (no pid file) "
                                                  : "prog (pid 4711?) ");
