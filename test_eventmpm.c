@@ -15956,6 +15956,73 @@ TEST(clients, haproxy_loses_nothing)
     }
 }
 
+/* What README says to a newcomer is true, in a folder that holds nothing else:
+ * its program runs as it is printed, and the example shows what it has. */
+TEST(clients, first_two_minutes)
+{
+    static const char *const names[] = { "hello", "example_server" };
+    char dir[400], here[400], out[2000], path[512];
+    int i;
+
+    if (access("README.md", R_OK) != 0 || getcwd(here, sizeof here) == NULL ||
+        !installed("cc") || !installed("awk"))
+        SKIP("no sources here, no cc or no awk");
+    tmp_path(dir, sizeof dir, "newcomer");
+    CHECK_INT(mkdir(dir, 0755), 0);
+    if (!CHECK_INT(shell(out, sizeof out, "awk '/^```c$/ { f = 1; next } "
+                         "/^```$/ { if (f) exit } f' README.md >%s.c && cc -I. "
+                         "-o %s.hello %s.c && cc -I. -o %s.example_server "
+                         "example_server.c", dir, dir, dir, dir), 0)) {
+        fprintf(stderr, "%s", out);
+        return;
+    }
+    for (i = 0; i < 2; i++) {
+        char program[512], where[64];
+        client c;
+        pid_t pid;
+        int port, fd = listening_socket(&port), r = -1, status;
+        context("%s", names[i]);
+        snprintf(program, sizeof program, "%s.%s", dir, names[i]);
+        snprintf(where, sizeof where, "127.0.0.1:%d", port);
+        close(fd);
+        fflush(NULL);
+        pid = fork();
+        if (pid == 0) {
+            fd = open("/dev/null", O_RDWR);
+            dup2(fd, 1);
+            dup2(fd, 2);
+            if (chdir(dir) == 0)
+                execl(program, names[i], "-c", "User root", where, (char *)NULL);
+            _exit(127);
+        }
+        CHECK_SOON((r = cl_connect_port(&c, port, 0)) == 0, PATIENCE);
+        if (r == 0) {
+            CHECK_INT(cl_get(&c, "/hello/world"), 200);
+            CHECK_STR(c.body.p, "Hello, world!\n");
+            CHECK_INT(cl_get(&c, "/none"), 404);
+            CHECK_INT(cl_get(&c, "/"), i == 0 ? 404 : 200);
+            if (i == 1) {
+                CHECK(strstr(c.body.p, "<a href=\"/hello/world\">") != NULL);
+                CHECK(strstr(c.body.p, "<li>POST /echo\n") != NULL);
+                snprintf(path, sizeof path, "%s/index.html", dir);
+                write_file(path, "mine", 4);
+                CHECK_INT(cl_get(&c, "/"), 200);
+                CHECK_STR(c.body.p, "mine");
+                unlink(path);
+            }
+            cl_close(&c);
+        }
+        CHECK(pid > 0 && kill(pid, SIGINT) == 0);
+        CHECK_INT(waitpid(pid, &status, 0), pid);
+        CHECK_INT(WIFEXITED(status) ? WEXITSTATUS(status) : -1, 0);
+        unlink(program);
+    }
+    no_context();
+    snprintf(path, sizeof path, "%s.c", dir);
+    unlink(path);
+    CHECK_INT(rmdir(dir), 0);
+}
+
 /* ---------------------------------------------------------------------------
  * >>main -- picks, runs, counts
  * ------------------------------------------------------------------------- */
