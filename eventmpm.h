@@ -1989,6 +1989,33 @@ EMPM_API void empm_config_free(empm_config *cfg)
     }
 }
 
+/* ASCII alone, whatever setlocale() has been told: with Turkish rules TIMEOUT
+ * would be no Timeout, and with German ones 2.5 no number. */
+static int empm__equal(const char *a, const char *b)
+{
+    return empm__same(a, strlen(a), b, strlen(b));
+}
+
+static int empm__begins(const char *s, const char *with)
+{
+    const size_t n = strlen(with);
+    return strlen(s) >= n && empm__same(s, n, with, n);
+}
+
+/* "2" or "2.5"; -1: no such number. */
+static double empm__parse_real(const char *s)
+{
+    const size_t n = strspn(s, "0123456789");
+    const char *rest = s + n;
+    double v = 0, unit = 1;
+    for (; empm__is_digit((unsigned char)*s); s++)
+        v = v * 10 + (*s - '0');
+    if (*rest == '.')
+        for (rest++; empm__is_digit((unsigned char)*rest); rest++)
+            v += (*rest - '0') * (unit /= 10);
+    return *rest == '\0' && (n > 0 || unit < 1) ? v : -1;
+}
+
 /* "5" (seconds), "100ms", "1min" -> milliseconds; -1: not a time. */
 static int64_t empm__parse_ms(const char *s, size_t n)
 {
@@ -2020,7 +2047,7 @@ static const char *empm__set_read_timeout(empm_config *cfg, const char *s)
         size_t n, stage;
         s += strspn(s, " \t");
         for (stage = 0; stage < EMPM__COUNT(stages); stage++)
-            if (strncasecmp(s, stages[stage], strlen(stages[stage])) == 0)
+            if (empm__begins(s, stages[stage]))
                 break;
         if (stage == EMPM__COUNT(stages))
             return "wants header=N[-M][,MinRate=R] or body=...";
@@ -2038,7 +2065,7 @@ static const char *empm__set_read_timeout(empm_config *cfg, const char *s)
                 return "has a maximum that is not above the initial time";
         }
         if (*s == ',') {
-            if (strncasecmp(++s, "MinRate=", 8) != 0)
+            if (!empm__begins(++s, "MinRate="))
                 return "wants MinRate= after the comma";
             n = strcspn(s += 8, " \t");
             rate = empm__parse_u63(s, n);
@@ -2102,10 +2129,10 @@ static int empm__parse_signal(const char *s)
     };
     int64_t n = empm__parse_u63(s, strlen(s));
     size_t i;
-    if (strncasecmp(s, "SIG", 3) == 0)
+    if (empm__begins(s, "SIG"))
         s += 3;
     for (i = 0; i < EMPM__COUNT(names); i++)
-        if (strcasecmp(s, names[i].name) == 0 || n == names[i].sig)
+        if (empm__equal(s, names[i].name) || n == names[i].sig)
             return names[i].sig;
     return -1;
 }
@@ -2124,7 +2151,7 @@ static const char *empm__tokens(const char *value)
     };
     size_t i;
     for (i = 0; i < EMPM__COUNT(names); i++)
-        if (strcasecmp(value, names[i][0]) == 0)
+        if (empm__equal(value, names[i][0]))
             return names[i][1];
     return NULL;
 }
@@ -2180,27 +2207,24 @@ static const char *empm__set_value(empm_config *cfg, const empm__directive *d,
         memcpy(at, &text, sizeof text);
         return NULL;
     case EMPM__KIND_REAL: {
-        char *end;
-        double x = strtod(word, &end);
-        if (end == word || *end != '\0')
-            return "error parsing value: it is not a number";
+        const double x = empm__parse_real(word);
         if (!(x > 0 && x < 1e6))
-            return "must be a positive number";
+            return "must be a positive number, such as 2 or 2.5";
         memcpy(at, &x, sizeof x);
         v = d->min;
         break;
     }
     case EMPM__KIND_BOOL:
-        if (strcasecmp(word, "on") != 0 && strcasecmp(word, "off") != 0)
+        if (!empm__equal(word, "on") && !empm__equal(word, "off"))
             return "must be On or Off";
-        v = strcasecmp(word, "on") == 0;
+        v = empm__equal(word, "on");
         break;
     case EMPM__KIND_LEVEL:
         for (v = 0; v <= EMPM_LOG_DEBUG; v++)
-            if (strcasecmp(word,
-                           empm__level_name((enum empm_log_level)v)) == 0)
+            if (empm__equal(word,
+                           empm__level_name((enum empm_log_level)v)))
                 break;
-        if (v > EMPM_LOG_DEBUG && strncasecmp(word, "trace", 5) == 0)
+        if (v > EMPM_LOG_DEBUG && empm__begins(word, "trace"))
             v = EMPM_LOG_DEBUG;
         if (v > EMPM_LOG_DEBUG)
             return "must be emerg, alert, crit, error, warn, notice, info or "
@@ -2217,7 +2241,7 @@ static const char *empm__set_value(empm_config *cfg, const empm__directive *d,
             return "is not a time (5, 100ms, 1min)";
         if (d->kind == EMPM__KIND_STUCK) {
             r = empm__word(&rest, word, sizeof word);
-            if (r < 0 || (r > 0 && strcasecmp(word, "replace") != 0))
+            if (r < 0 || (r > 0 && !empm__equal(word, "replace")))
                 return "takes a time and perhaps: replace";
             cfg->stuck_worker_replace = r;
         }
@@ -2372,7 +2396,7 @@ static const empm__directive *empm__directive_find(const char *name)
 {
     size_t i;
     for (i = 0; i < EMPM__COUNT(empm__directives); i++)
-        if (strcasecmp(name, empm__directives[i].name) == 0)
+        if (empm__equal(name, empm__directives[i].name))
             return &empm__directives[i];
     return NULL;
 }
@@ -2510,7 +2534,7 @@ static void empm__set_directive(empm_config *cfg, const char *where,
         return;
     }
     for (i = 0; i < EMPM__COUNT(old); i++)
-        if (strcasecmp(name, old[i][0]) == 0)
+        if (empm__equal(name, old[i][0]))
             empm__say(rep, EMPM_LOG_INFO, i == 0 ? 521 : 545,
                       "%s%s is deprecated, use %s", where, old[i][0],
                       old[i][1]);
@@ -2750,12 +2774,12 @@ static void empm__load_directive(empm__loader *l, const char *name,
                                  const char *value)
 {
     char where[1024];
-    if (strcasecmp(name, "Include") == 0 ||
-        strcasecmp(name, "IncludeOptional") == 0) {
+    if (empm__equal(name, "Include") ||
+        empm__equal(name, "IncludeOptional")) {
         empm__load_include(l, value, name[7] != '\0');
         return;
     }
-    if (strcasecmp(name, "Define") == 0 || strcasecmp(name, "UnDefine") == 0) {
+    if (empm__equal(name, "Define") || empm__equal(name, "UnDefine")) {
         empm__load_define(l, value, empm__lower(name[0]) == 'u');
         return;
     }
@@ -2816,15 +2840,15 @@ static int empm__load_holds(const empm__loader *l, const char *name,
     const int no = *arg == '!';
     int is;
     arg += no;
-    if (strncasecmp(name, "<If", 3) != 0)
+    if (!empm__begins(name, "<If"))
         return -2;
-    if (strcasecmp(name + 3, "Module") == 0)
+    if (empm__equal(name + 3, "Module"))
         is = empm__has_module(arg);
-    else if (strcasecmp(name + 3, "Define") == 0)
+    else if (empm__equal(name + 3, "Define"))
         is = empm__define_find(l->defines, arg) >= 0;
-    else if (strcasecmp(name + 3, "File") == 0)
+    else if (empm__equal(name + 3, "File"))
         is = access(empm__path_of(l->cfg, arg, path, sizeof path), F_OK) == 0;
-    else if (strcasecmp(name + 3, "Version") == 0)
+    else if (empm__equal(name + 3, "Version"))
         is = empm__version_is(arg);
     else
         return -2;

@@ -37,6 +37,7 @@ static void  test_free(void *p);
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <locale.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -3856,6 +3857,45 @@ TEST(config, apaches_names_say_what_to_do)
         empm_config_free(&cfg);
     }
     str_free(&g_heard);
+}
+
+/* Directives read the same whatever a program has said to setlocale(): with
+ * Turkish rules I is no i, with German ones 2.5 is no number. */
+TEST(config, locales)
+{
+    static const char *const names[] = { "tr_TR", "de_DE" };
+    char cmd[600];
+    int i, n = 0;
+
+    setenv("LOCPATH", g_tmp, 1);
+    for (i = 0; i < 2; i++) {
+        empm_config cfg = empm_defaults();
+        snprintf(cmd, sizeof cmd, "localedef -i %s -f %s %s/%s >/dev/null 2>&1",
+                 names[i], i == 0 ? "ISO-8859-9" : "ISO-8859-1", g_tmp, names[i]);
+        if (system(cmd) == -1 || setlocale(LC_ALL, names[i]) == NULL)
+            continue;
+        context("%s", names[i]);
+        CHECK_INT(conf_load(&cfg, "TIMEOUT 7\nasyncrequestworkerfactor 2.5\n"
+                                  "<IFMODULE core.c>\nKEEPALIVETIMEOUT 9MIN\n"
+                                  "</ifmodule>\nLISTEN 80\nSSLVERIFYCLIENT x\n"
+                                  "HOSTNAMELOOKUPS Off\nLOGLEVEL INFO\n"),
+                  EMPM_EINVAL);
+        CHECK_INT(heard(EMPM_LOG_ERROR, 0), 1);
+        CHECK_INT(heard(EMPM_LOG_ERROR, 5126), 1);
+        CHECK_INT(heard(EMPM_LOG_INFO, 5121), 1);
+        CHECK_INT(cfg.timeout_ms, 7000);
+        CHECK_INT(cfg.keep_alive_timeout_ms, 540000);
+        CHECK(cfg.async_request_worker_factor > 2.4 &&
+              cfg.async_request_worker_factor < 2.6);
+        setlocale(LC_ALL, "C");
+        empm_config_free(&cfg);
+        n++;
+    }
+    no_context();
+    unsetenv("LOCPATH");
+    str_free(&g_heard);
+    if (n == 0)
+        SKIP("no localedef, or no sources of locales");
 }
 
 /* As many as there is room for, one more is an error; one that is taken back
