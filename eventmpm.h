@@ -15854,8 +15854,8 @@ static int empm__test(const char *name, const empm__source *source, int list)
     settings = *source->base;
     settings.arena = NULL;
     r = source->apply(cfg, source, &rep);
-    if (empm__check(cfg, NULL, &rep) == EMPM_OK)
-        empm__try_folders(cfg, &rep);
+    empm__check(cfg, NULL, &rep);
+    empm__try_folders(cfg, &rep);
     if (r == EMPM_OK)
         r = rep.result;
     if (list)

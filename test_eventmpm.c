@@ -14262,6 +14262,7 @@ TEST(process, words_of_the_command_line)
         { "-t|-c|Listen 8085 http", 0, "Syntax OK\n" },
         { "-t|-c|SSLEngine on|-c|Nope|-c|User no-such-user-at-all", 1,
           "EMPM0543" },                        /* at once: what is wrong, too */
+        { "-t|-c|Nope|-c|PidFile /no/such/place", 1, "EMPM5134" },
         { "-t|-f|FILE", 0, "KeepAlive 5000 ms" },
         { "-t|-f|FILE|-D|Slow", 0, "KeepAlive 9000 ms" },
         { "-t|-D|Slow|-f|FILE", 0, "KeepAlive 9000 ms" },
