@@ -63,6 +63,8 @@
  *     Listen           "unix:/run/${NAME}.sock"     from the environment
  *     KeepAliveTimeout 100ms                        a bare number: seconds
  *     Include          conf.d                       a file, folder or pattern
+ *     Define           NAME web                     for ${NAME}; -D does, too
+ *     <IfDefine NAME>  and <IfModule>, <IfVersion>, <IfFile>, with ! before it
  *
  *   Later beats earlier: the defaults, what the program sets, the file (-f),
  *   the command line. Listen, CustomLog, LogFormat and RemoteIPTrustedProxy
@@ -97,7 +99,8 @@
  *   patterns of which neither is more specific are refused at start. GET serves
  *   HEAD too, and a pattern without a method all there are, known here or not,
  *   but CONNECT. OPTIONS, 404, 405 with Allow and the redirect from /a to /a/
- *   come by themselves. Names are of letters, digits, '_' and '-'.
+ *   come by themselves. Names are of letters, digits, '_' and '-'. EMPM_FILES
+ *   serves a folder; EMPM_FILES_ELSE calls a handler where it has no file.
  *     A path is made normal before it is matched: "/a/./b/../c//d" is "/a/c/d",
  *   also where the dots are escaped, and empm_path() is that path; above the
  *   root is 400. Logs have what was sent.
@@ -164,6 +167,7 @@
  *   0072  Listen: the address is in use, or not ours
  *   0091  ErrorLog cannot be opened
  *   0111  ${NAME} in a configuration is not in the environment
+ *   0112  DocumentRoot, or the folder of EMPM_FILES, is no directory: 404
  *   0481  no child can be forked: see the limits of processes and memory
  *   0484  all workers are busy: MaxRequestWorkers may be too low
  *   0485  no slot for a child: those that drain get 2 s more
@@ -223,7 +227,7 @@
  *   5103  LimitRequestHead is small beside LimitRequestLine
  *   5104  no memory at start
  *   5105  a route makes no sense, or two of them conflict
- *   5106  DocumentRoot is no directory             5107  SpoolDirectory is none
+ *   5106  DocumentRoot cannot be opened            5107  SpoolDirectory is none
  *   5108  Listen makes no sense, or cannot be had  5109  ... is given twice
  *   5110  StartServers is above what MaxRequestWorkers allows
  *   5111  MaxSpareThreads is too close to MinSpareThreads
@@ -232,9 +236,10 @@
  *   5114  Listen overlaps with a socket in use
  *   5120  Include, or the configuration: no such file, or nested too deep
  *   5121  a directive of Apache's has no meaning here
+ *   5126  a directive or section of Apache's is not here: what to do instead
  *   5122  a directive is not known                 5123  ... has a bad value
  *   5124  a line of the configuration is too long
- *   5125  <IfModule> is not closed or not opened, or a section is not known
+ *   5125  a section is not closed or not opened, not known, or no condition
  *   5130  MaxOpenConnections needs more descriptors
  *   5131  the stacks of all threads may take more than there is
  *   5132  ListenBacklog is above what the system allows
@@ -430,8 +435,10 @@ enum { EMPM__ROUTE_END, EMPM__ROUTE_HANDLER, EMPM__ROUTE_FILES };
                         timeout_ms, max_workers) \
     { pattern, handler, user, on_head, on_body, NULL, limit_body, timeout_ms, \
       max_workers, EMPM__ROUTE_HANDLER }
-#define EMPM_FILES(pattern, dir) \
-    { pattern, NULL, NULL, NULL, NULL, dir, -1, 0, 0, EMPM__ROUTE_FILES }
+#define EMPM_FILES(pattern, dir) EMPM_FILES_ELSE(pattern, dir, NULL, NULL)
+/* Files, and `handler` for each path below which there is none. */
+#define EMPM_FILES_ELSE(pattern, dir, handler, user) \
+    { pattern, handler, user, NULL, NULL, dir, -1, 0, 0, EMPM__ROUTE_FILES }
 #define EMPM_ROUTES_END \
     { NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, EMPM__ROUTE_END }
 
@@ -2081,6 +2088,33 @@ EMPM_API void empm_config_free(empm_config *cfg)
     }
 }
 
+/* ASCII alone, whatever setlocale() has been told: with Turkish rules TIMEOUT
+ * would be no Timeout, and with German ones 2.5 no number. */
+static int empm__equal(const char *a, const char *b)
+{
+    return empm__same(a, strlen(a), b, strlen(b));
+}
+
+static int empm__begins(const char *s, const char *with)
+{
+    const size_t n = strlen(with);
+    return strlen(s) >= n && empm__same(s, n, with, n);
+}
+
+/* "2" or "2.5"; -1: no such number. */
+static double empm__parse_real(const char *s)
+{
+    const size_t n = strspn(s, "0123456789");
+    const char *rest = s + n;
+    double v = 0, unit = 1;
+    for (; empm__is_digit((unsigned char)*s); s++)
+        v = v * 10 + (*s - '0');
+    if (*rest == '.')
+        for (rest++; empm__is_digit((unsigned char)*rest); rest++)
+            v += (*rest - '0') * (unit /= 10);
+    return *rest == '\0' && (n > 0 || unit < 1) ? v : -1;
+}
+
 /* "5" (seconds), "100ms", "1min" -> milliseconds; -1: not a time. */
 static int64_t empm__parse_ms(const char *s, size_t n)
 {
@@ -2112,7 +2146,7 @@ static const char *empm__set_read_timeout(empm_config *cfg, const char *s)
         size_t n, stage;
         s += strspn(s, " \t");
         for (stage = 0; stage < EMPM__COUNT(stages); stage++)
-            if (strncasecmp(s, stages[stage], strlen(stages[stage])) == 0)
+            if (empm__begins(s, stages[stage]))
                 break;
         if (stage == EMPM__COUNT(stages))
             return "wants header=N[-M][,MinRate=R] or body=...";
@@ -2130,7 +2164,7 @@ static const char *empm__set_read_timeout(empm_config *cfg, const char *s)
                 return "has a maximum that is not above the initial time";
         }
         if (*s == ',') {
-            if (strncasecmp(++s, "MinRate=", 8) != 0)
+            if (!empm__begins(++s, "MinRate="))
                 return "wants MinRate= after the comma";
             n = strcspn(s += 8, " \t");
             rate = empm__parse_u63(s, n);
@@ -2194,10 +2228,10 @@ static int empm__parse_signal(const char *s)
     };
     int64_t n = empm__parse_u63(s, strlen(s));
     size_t i;
-    if (strncasecmp(s, "SIG", 3) == 0)
+    if (empm__begins(s, "SIG"))
         s += 3;
     for (i = 0; i < EMPM__COUNT(names); i++)
-        if (strcasecmp(s, names[i].name) == 0 || n == names[i].sig)
+        if (empm__equal(s, names[i].name) || n == names[i].sig)
             return names[i].sig;
     return -1;
 }
@@ -2216,7 +2250,7 @@ static const char *empm__tokens(const char *value)
     };
     size_t i;
     for (i = 0; i < EMPM__COUNT(names); i++)
-        if (strcasecmp(value, names[i][0]) == 0)
+        if (empm__equal(value, names[i][0]))
             return names[i][1];
     return NULL;
 }
@@ -2272,27 +2306,24 @@ static const char *empm__set_value(empm_config *cfg, const empm__directive *d,
         memcpy(at, &text, sizeof text);
         return NULL;
     case EMPM__KIND_REAL: {
-        char *end;
-        double x = strtod(word, &end);
-        if (end == word || *end != '\0')
-            return "error parsing value: it is not a number";
+        const double x = empm__parse_real(word);
         if (!(x > 0 && x < 1e6))
-            return "must be a positive number";
+            return "must be a positive number, such as 2 or 2.5";
         memcpy(at, &x, sizeof x);
         v = d->min;
         break;
     }
     case EMPM__KIND_BOOL:
-        if (strcasecmp(word, "on") != 0 && strcasecmp(word, "off") != 0)
+        if (!empm__equal(word, "on") && !empm__equal(word, "off"))
             return "must be On or Off";
-        v = strcasecmp(word, "on") == 0;
+        v = empm__equal(word, "on");
         break;
     case EMPM__KIND_LEVEL:
         for (v = 0; v <= EMPM_LOG_DEBUG; v++)
-            if (strcasecmp(word,
-                           empm__level_name((enum empm_log_level)v)) == 0)
+            if (empm__equal(word,
+                           empm__level_name((enum empm_log_level)v)))
                 break;
-        if (v > EMPM_LOG_DEBUG && strncasecmp(word, "trace", 5) == 0)
+        if (v > EMPM_LOG_DEBUG && empm__begins(word, "trace"))
             v = EMPM_LOG_DEBUG;
         if (v > EMPM_LOG_DEBUG)
             return "must be emerg, alert, crit, error, warn, notice, info or "
@@ -2309,7 +2340,7 @@ static const char *empm__set_value(empm_config *cfg, const empm__directive *d,
             return "is not a time (5, 100ms, 1min)";
         if (d->kind == EMPM__KIND_STUCK) {
             r = empm__word(&rest, word, sizeof word);
-            if (r < 0 || (r > 0 && strcasecmp(word, "replace") != 0))
+            if (r < 0 || (r > 0 && !empm__equal(word, "replace")))
                 return "takes a time and perhaps: replace";
             cfg->stuck_worker_replace = r;
         }
@@ -2340,19 +2371,131 @@ static const char *empm__set_value(empm_config *cfg, const empm__directive *d,
 
 /* Directives of Apache's that have no meaning here: accepted, so that its files
  * load, and said. */
-static const char *const empm__meaningless[] = {
-    "AcceptErrorsNonFatal", "AcceptFilter", "AsyncFilter", "EnableExceptionHook",
-    "EnableMMAP", "EnableSendfile", "FlushMaxPipelined", "FlushMaxThreshold",
-    "HostnameLookups", "LimitInternalRecursion", "ListenCoresBucketsRatio",
-    "LoadModule", "MaxRanges", "Mutex", "ScoreBoardFile", "ServerAdmin",
-    "ServerSignature", "TraceEnable", "UseCanonicalName"
+static const char empm__meaningless[] =
+    "AcceptErrorsNonFatal AcceptFilter AcceptMutex AccessFileName "
+    "AllowOverride AllowOverrideList AsyncFilter DefaultRuntimeDir "
+    "DefaultStateDir EnableExceptionHook EnableMMAP EnableSendfile "
+    "ErrorLogFormat FileETag FlushMaxPipelined FlushMaxThreshold "
+    "HostnameLookups HttpProtocolOptions LimitInternalRecursion "
+    "LimitXMLRequestBody ListenCoresBucketsRatio LoadFile LoadModule LockFile "
+    "LogIOTrackTTFB MaxRangeOverlaps MaxRangeReversals MaxRanges "
+    "MergeTrailers Mutex NameVirtualHost ReadBufferSize RegisterHttpMethod "
+    "ScoreBoardFile SeeRequestTail ServerAdmin ServerSignature TraceEnable "
+    "UseCanonicalName UseCanonicalPhysicalPort";
+
+/* Directives and sections of Apache's that mean something and are not here: to
+ * leave one out in silence could open what it closes, so each is an error that
+ * says what takes its place. "SSL*": all names that begin so. */
+static const struct { const char *names, *instead; } empm__apaches[] = {
+    { "MinSpareServers MaxSpareServers",
+      "this is the event MPM: MinSpareThreads, MaxSpareThreads" },
+    { "AssignUserID MaxThreads MaxThreadsPerChild NumServers StartThreads "
+      "ThreadsPerProcess",
+      "this is the event MPM: ThreadsPerChild, MaxRequestWorkers" },
+    { "SSL* MD* NSS* <MDomainSet",
+      "there is no TLS yet: put a proxy that has it in front of a "
+      "Listen \"127.0.0.1:8080 proxy\"" },
+    { "H2* Protocols ProtocolsHonorOrder",
+      "HTTP/1.1 is spoken: put a proxy that has HTTP/2 in front" },
+    { "Proxy* Balancer* AllowCONNECT NoProxy SetProxy* <Proxy <ProxyMatch",
+      "write a handler that asks the other server, or put a proxy in front" },
+    { "RemoteIPInternalProxy RemoteIPInternalProxyList "
+      "RemoteIPTrustedProxyList", "RemoteIPTrustedProxy names them" },
+    { "RemoteIPProxyProtocol RemoteIPProxyProtocolExceptions",
+      "the word proxy stands behind the port: Listen \"8080 proxy\"" },
+    { "RemoteIPProxiesHeader", "RemoteIPHeader is all there is" },
+    { "Rewrite* Redirect RedirectMatch RedirectPermanent RedirectRelative "
+      "RedirectTemp QualifyRedirectURL",
+      "write a route whose handler sets Location and returns 301" },
+    { "Alias AliasMatch AliasPreservePath UserDir",
+      "write a route: EMPM_FILES(\"GET /path/\", \"/folder\")" },
+    { "Action AddHandler CGI* ForceLanguagePriority Imap* Lua* Passenger* Perl* "
+      "RemoveHandler SSI* Script ScriptAlias ScriptAliasMatch ScriptInterpreter* "
+      "ScriptSock SetHandler SuexecUserGroup WSGI* XBitHack php_* php5_* "
+      "Dav* DBD* Session* ISAPI* <Perl",
+      "write a handler in C: EMPM_ROUTE(\"GET /path\", handler, NULL)" },
+    { "Header RequestHeader Expires* CookieDomain CookieExpires CookieName "
+      "CookieStyle CookieTracking MetaDir MetaFiles MetaSuffix",
+      "a handler calls empm_set_header()" },
+    { "ErrorDocument",
+      "a handler writes the text of its own errors after empm_status()" },
+    { "AddAlt AddAltBy* AddDescription AddIcon AddIconBy* DefaultIcon "
+      "HeaderName Index* Options ReadmeName",
+      "folders are not listed: write an index.html, or a handler" },
+    { "DirectoryIndex DirectoryCheckHandler DirectoryIndexRedirect",
+      "a folder shows its index.html" },
+    { "DirectorySlash", "/a is always redirected to the folder /a/" },
+    { "FallbackResource CheckSpelling CheckCaseOnly CheckBasenameMatch",
+      "EMPM_FILES_ELSE names a handler for what is no file" },
+    { "AddCharset AddDefaultCharset AddEncoding AddLanguage AddType "
+      "DefaultLanguage DefaultType ForceType LanguagePriority MimeMagicFile "
+      "ModMimeUsePathInfo MultiviewsMatch RemoveCharset RemoveEncoding "
+      "RemoveLanguage RemoveType TypesConfig CacheNegotiatedDocs",
+      "a handler sets Content-Type and calls empm_send_file()" },
+    { "Auth* Allow AllowMethods Anonymous* Deny LDAP* Order Require Satisfy "
+      "<AuthnProviderAlias <AuthzProviderAlias <RequireAll <RequireAny "
+      "<RequireNone", "a route's on_head says who may come in: see "
+      "members_only() in example_server.c" },
+    { "TransferLog", "CustomLog FILE common" },
+    { "BufferedLogs CookieLog ForensicLog GlobalLog LogMessage RewriteLog "
+      "RewriteLogLevel ScriptLog ScriptLogBuffer ScriptLogLength",
+      "CustomLog and ErrorLog are all the logs" },
+    { "BrowserMatch* PassEnv SetEnv SetEnvIf* UnsetEnv",
+      "a handler asks getenv() and empm_header()" },
+    { "Brotli* Buffer* Charset* Deflate* DumpIO* ExtFilter* Filter* InputSed "
+      "OutputSed Substitute* AddInputFilter AddOutputFilter "
+      "AddOutputFilterByType RemoveInputFilter RemoveOutputFilter "
+      "SetInputFilter SetOutputFilter",
+      "nothing changes what is sent: a handler can, or a proxy in front" },
+    { "Cache* Socache*", "put a cache in front" },
+    { "<VirtualHost ServerAlias ServerPath VirtualDocumentRoot* "
+      "VirtualScriptAlias*", "one host is served: its settings stand "
+      "outside of any section" },
+    { "<Directory <DirectoryMatch <Files <FilesMatch <Location <LocationMatch "
+      "<Limit <LimitExcept <If <ElseIf <Else",
+      "the program's routes say what is served, and to whom" },
+    { "RLimitCPU RLimitMEM RLimitNPROC",
+      "ulimit sets it before the start, or systemd's Limit...=" },
+    { "Macro <Macro Use UndefMacro <IfDirective <IfSection",
+      "Define, ${NAME}, <IfDefine> and Include are all there is" },
+    { "Define UnDefine Include IncludeOptional",
+      "it stands in a file, which -f names" },
+    { "AcceptPathInfo AllowEncodedSlashes CGIPassAuth ContentDigest KeptBodySize "
+      "MergeSlashes RegexDefaultOptions StrictHostCheck UnsafeAllow3F",
+      "there is one way here: leave it out" }
 };
+
+/* Is `name` one of `list`, whose names stand between spaces? */
+static int empm__listed(const char *list, const char *name)
+{
+    const size_t len = strlen(name);
+    for (;;) {
+        const size_t n = strcspn(list, " ");
+        if (list[n - 1] == '*' && len >= n - 1
+                ? empm__same(list, n - 1, name, n - 1)
+                : empm__same(list, n, name, len))
+            return 1;
+        if (list[n] == '\0')
+            return 0;
+        list += n + 1;
+    }
+}
+
+/* What takes the place of a directive, or "<Section", of Apache's, or NULL. */
+static const char *empm__instead_of(const char *name)
+{
+    size_t i;
+    for (i = 0; i < EMPM__COUNT(empm__apaches); i++)
+        if (empm__listed(empm__apaches[i].names, name))
+            return empm__apaches[i].instead;
+    return NULL;
+}
 
 static const empm__directive *empm__directive_find(const char *name)
 {
     size_t i;
     for (i = 0; i < EMPM__COUNT(empm__directives); i++)
-        if (strcasecmp(name, empm__directives[i].name) == 0)
+        if (empm__equal(name, empm__directives[i].name))
             return &empm__directives[i];
     return NULL;
 }
@@ -2471,12 +2614,16 @@ static void empm__set_directive(empm_config *cfg, const char *where,
     const char *why, *near;
     uint64_t bit;
     size_t i;
-    for (i = 0; i < EMPM__COUNT(empm__meaningless); i++)
-        if (strcasecmp(name, empm__meaningless[i]) == 0) {
-            empm__say(rep, EMPM_LOG_INFO, 5121, "%s%s has no meaning here and "
-                      "is ignored", where, name);
-            return;
-        }
+    if (d == NULL && empm__listed(empm__meaningless, name)) {
+        empm__say(rep, EMPM_LOG_INFO, 5121, "%s%s has no meaning here and is "
+                  "ignored", where, name);
+        return;
+    }
+    if (d == NULL && (why = empm__instead_of(name)) != NULL) {
+        empm__say(rep, EMPM_LOG_ERROR, 5126, "%s%s is Apache's and not here: "
+                  "%s", where, name, why);
+        return;
+    }
     if (d == NULL) {
         near = empm__nearest(name);
         empm__say(rep, EMPM_LOG_ERROR, 5122, "%sInvalid command '%s', %s%s%s",
@@ -2486,7 +2633,7 @@ static void empm__set_directive(empm_config *cfg, const char *where,
         return;
     }
     for (i = 0; i < EMPM__COUNT(old); i++)
-        if (strcasecmp(name, old[i][0]) == 0)
+        if (empm__equal(name, old[i][0]))
             empm__say(rep, EMPM_LOG_INFO, i == 0 ? 521 : 545,
                       "%s%s is deprecated, use %s", where, old[i][0],
                       old[i][1]);
@@ -2517,16 +2664,42 @@ EMPM_API int empm_set(empm_config *cfg, const char *directive,
     return rep.result;
 }
 
+/* What this server has of Apache's modules, as <IfModule>, -l and -M name it. */
+#if !defined(EVENTMPM_NO_CONFIG_FILES) || !defined(EVENTMPM_NO_MAIN)
+static const struct { const char *name, *file; } empm__modules[] = {
+    { "core", "core.c" }, { "http", "http_core.c" }, { "mpm_event", "event.c" },
+#ifndef EVENTMPM_NO_ACCESS_LOG
+    { "log_config", "mod_log_config.c" },
+#endif
+#ifndef EVENTMPM_NO_PROXY
+    { "remoteip", "mod_remoteip.c" },
+#endif
+#ifndef EVENTMPM_NO_STATUS
+    { "status", "mod_status.c" },
+#endif
+    { "reqtimeout", "mod_reqtimeout.c" }, { "unixd", "mod_unixd.c" },
+    { "version", "mod_version.c" }
+};
+#endif
+
 /* --- files ---------------------------------------------------------------- */
 
 #ifndef EVENTMPM_NO_CONFIG_FILES
 
 #define EMPM__CONFIG_LINE 8192         /* bytes, with the lines that go on */
 #define EMPM__CONFIG_DEPTH 16          /* Include within Include */
+#define EMPM__CONFIG_SECTIONS 32       /* <Section> within <Section> */
+#define EMPM__CONFIG_DEFINES 64        /* names at a time */
+#define EMPM__APACHE { 2, 4, 66 }      /* whose directives these are */
+
+typedef struct empm__defines {         /* of Define and -D, in the arena */
+    const char *text[EMPM__CONFIG_DEFINES];    /* "NAME" or "NAME=value" */
+} empm__defines;
 
 typedef struct empm__loader {
     empm_config  *cfg;
     empm__report *rep;
+    empm__defines *defines;
     uint64_t      lists;               /* those that this file has begun */
     int           depth, stop;         /* stop: includes go round in circles */
     const char   *path;                /* where we are */
@@ -2561,7 +2734,67 @@ static int empm__load_line(FILE *f, char *text, long *line)
     return r < 0 ? r : c != EOF || n > 0;
 }
 
-/* Puts ${NAME} in from the environment; what is not there stays as it is. */
+/* Which of the texts begins with this name? -1: none. */
+static int empm__define_find(const empm__defines *d, const char *name)
+{
+    const size_t n = strlen(name);
+    int i;
+    for (i = 0; i < EMPM__CONFIG_DEFINES; i++)
+        if (d->text[i] != NULL && strncmp(d->text[i], name, n) == 0 &&
+            (d->text[i][n] == '\0' || d->text[i][n] == '='))
+            return i;
+    return -1;
+}
+
+/* Keeps "NAME" or "NAME=value" in place of what NAME was. Returns NULL or what
+ * is wrong. */
+static const char *empm__define(empm_config *cfg, empm__defines *d,
+                                const char *text)
+{
+    char name[128];
+    const size_t n = strcspn(text, "=");
+    int i;
+    if (n == 0 || n >= sizeof name)
+        return "wants a name of at most 127 bytes";
+    memcpy(name, text, n);
+    name[n] = '\0';
+    i = empm__define_find(d, name);
+    if (i < 0)
+        for (i = 0; i < EMPM__CONFIG_DEFINES && d->text[i] != NULL; i++)
+            ;
+    if (i == EMPM__CONFIG_DEFINES)
+        return "is one name too many: 64 can be defined";
+    d->text[i] = empm__config_keep(cfg, text);
+    return d->text[i] != NULL ? NULL : empm__no_memory;
+}
+
+/* Define NAME [value], UnDefine NAME. */
+static void empm__load_define(empm__loader *l, const char *args, int undefine)
+{
+    char text[128 + EMPM__CONFIG_LINE];
+    const char *rest = args, *why = NULL;
+    int i = empm__word(&rest, text, 128), more = 0;
+    if (i == 1 && !undefine) {
+        const size_t n = strlen(text);
+        more = empm__word(&rest, text + n + 1, sizeof text - n - 1);
+        if (more == 1)
+            text[n] = '=';
+    }
+    if (i != 1 || more < 0 || rest[strspn(rest, " \t")] != '\0')
+        why = undefine ? "takes a name" : "takes a name and perhaps a value";
+    else if (!undefine)
+        why = empm__define(l->cfg, l->defines, text);
+    else if ((i = empm__define_find(l->defines, text)) >= 0)
+        l->defines->text[i] = NULL;
+    if (why == empm__no_memory)
+        l->rep->result = EMPM_ENOMEM;
+    if (why != NULL)
+        empm__say(l->rep, EMPM_LOG_ERROR, 5123, "%s:%ld: %s %s: %s", l->path,
+                  l->line, undefine ? "UnDefine" : "Define", args, why);
+}
+
+/* Puts ${NAME} in: what Define has said, or the environment; what is not there
+ * stays as it is. */
 static int empm__load_expand(empm__loader *l, const char *from, char *to)
 {
     size_t n = 0;
@@ -2569,13 +2802,19 @@ static int empm__load_expand(empm__loader *l, const char *from, char *to)
         const char *end = strncmp(from, "${", 2) == 0 ? strchr(from, '}') : NULL;
         const char *value = NULL;
         char name[128];
+        int i;
         if (end != NULL && (size_t)(end - from) - 2 < sizeof name) {
             memcpy(name, from + 2, (size_t)(end - from) - 2);
             name[end - from - 2] = '\0';
-            value = getenv(name);
+            i = empm__define_find(l->defines, name);
+            if (i >= 0 && l->defines->text[i][strlen(name)] == '=')
+                value = l->defines->text[i] + strlen(name) + 1;
+            else
+                value = getenv(name);
             if (value == NULL)
-                empm__say(l->rep, EMPM_LOG_WARN, 111,
-                          "%s:%ld: ${%s} is not set", l->path, l->line, name);
+                empm__say(l->rep, EMPM_LOG_WARN, 111, "%s:%ld: ${%s} is not "
+                          "set: Define it, or put it into the environment",
+                          l->path, l->line, name);
         }
         if (n + (value != NULL ? strlen(value) : 1) >= EMPM__CONFIG_LINE)
             return -1;
@@ -2613,9 +2852,12 @@ static void empm__load_include(empm__loader *l, const char *args, int optional)
     r = glob(pattern, 0, NULL, &found);
     if (r != 0) {
         if (!optional || r != GLOB_NOMATCH)
-            empm__say(l->rep, EMPM_LOG_ERROR, 5120, "%s:%ld: Include %s: %s",
+            empm__say(l->rep, EMPM_LOG_ERROR, 5120, "%s:%ld: Include %s: %s%s",
                       l->path, l->line, word, r == GLOB_NOMATCH
-                          ? "there is no such file" : "it cannot be read");
+                          ? "there is no such file" : "it cannot be read",
+                      word[0] != '/' && l->cfg->server_root == NULL
+                          ? ": say ServerRoot before it, the folder that it "
+                            "is in" : "");
         return;
     }
     for (i = 0; i < found.gl_pathc && !l->stop; i++)
@@ -2631,57 +2873,179 @@ static void empm__load_directive(empm__loader *l, const char *name,
                                  const char *value)
 {
     char where[1024];
-    if (strcasecmp(name, "Include") == 0 ||
-        strcasecmp(name, "IncludeOptional") == 0) {
+    if (empm__equal(name, "Include") ||
+        empm__equal(name, "IncludeOptional")) {
         empm__load_include(l, value, name[7] != '\0');
+        return;
+    }
+    if (empm__equal(name, "Define") || empm__equal(name, "UnDefine")) {
+        empm__load_define(l, value, empm__lower(name[0]) == 'u');
         return;
     }
     snprintf(where, sizeof where, "%.960s:%ld: ", l->path, l->line);
     empm__set_directive(l->cfg, where, name, value, &l->lists, l->rep);
 }
 
-/* Is what <IfModule> names part of this server? */
+/* --- sections ------------------------------------------------------------- */
+
+/* Is what <IfModule> names, by module or by file, part of this server? */
 static int empm__has_module(const char *name)
 {
-    static const char *const ours[] = {
-        "core", "event", "http", "log_config", "mpm_event", "remoteip",
-        "reqtimeout", "status", "unixd"
-    };
-    char buf[64];
-    size_t n, i;
-    if (strncmp(name, "mod_", 4) == 0)
-        name += 4;
-    n = strlen(name);
-    if (n > 2 && strcmp(name + n - 2, ".c") == 0)
-        n -= 2;
-    else if (n > 7 && strcmp(name + n - 7, "_module") == 0)
-        n -= 7;
-    snprintf(buf, sizeof buf, "%.*s", (int)empm__min(n, 60), name);
-    if (strncmp(buf, "http_core", 9) == 0)
-        return 1;
-    for (i = 0; i < EMPM__COUNT(ours); i++)
-        if (strcmp(buf, ours[i]) == 0)
+    const size_t n = strlen(name), end = sizeof "_module" - 1;
+    size_t i;
+    for (i = 0; i < EMPM__COUNT(empm__modules); i++) {
+        const char *ours = empm__modules[i].name;
+        if (strcmp(name, empm__modules[i].file) == 0 || strcmp(name, ours) == 0 ||
+            (n == strlen(ours) + end && strcmp(name + n - end, "_module") == 0 &&
+             strncmp(name, ours, n - end) == 0))
             return 1;
+    }
     return 0;
+}
+
+/* <IfVersion [operator] 2.4.1>: 1 or 0; -1: it makes no sense. */
+static int empm__version_is(const char *s)
+{
+    static const int ours[] = EMPM__APACHE;
+    const size_t n = strspn(s, "<=>");
+    const char *v = s + n + strspn(s + n, " \t");
+    const char first = *s;
+    const int same = n == 0 || s[n - 1] == '=';
+    int i, order = 0;
+    if (n > 2 || (n == 2 && s[1] != '='))
+        return -1;
+    for (i = 0; i < 3; i++) {
+        const size_t digits = strspn(v, "0123456789");
+        const int64_t want = *v != '\0' || i == 0 ? empm__parse_u63(v, digits)
+                                                  : 0;
+        if (want < 0)
+            return -1;
+        if (order == 0)
+            order = ours[i] < want ? -1 : ours[i] > want;
+        v += digits;
+        v += *v == '.' && i < 2 && empm__is_digit((unsigned char)v[1]);
+    }
+    if (*v != '\0')
+        return -1;
+    return order == 0 ? same : order < 0 ? first == '<' : first == '>';
+}
+
+/* Does the condition of a section hold? 1 or 0; -1: it makes no sense, -2: this
+ * is no section with a condition. */
+static int empm__load_holds(const empm__loader *l, const char *name,
+                            const char *arg)
+{
+    char path[1200];
+    const int no = *arg == '!';
+    int is;
+    arg += no;
+    if (!empm__begins(name, "<If"))
+        return -2;
+    if (empm__equal(name + 3, "Module"))
+        is = empm__has_module(arg);
+    else if (empm__equal(name + 3, "Define"))
+        is = empm__define_find(l->defines, arg) >= 0;
+    else if (empm__equal(name + 3, "File"))
+        is = access(empm__path_of(l->cfg, arg, path, sizeof path), F_OK) == 0;
+    else if (empm__equal(name + 3, "Version"))
+        is = empm__version_is(arg);
+    else
+        return -2;
+    return *arg == '\0' || is < 0 ? -1 : is ^ no;
+}
+
+typedef struct empm__sections {        /* of one file, those that are open */
+    int  open, skip;                   /* skip: the first that is left out; 0 */
+    char name[EMPM__CONFIG_SECTIONS][24];
+} empm__sections;
+
+/* "</Name>" closes the last of that name; what is open inside it is forgotten. */
+static void empm__load_close(empm__loader *l, empm__sections *o,
+                             const char *name)
+{
+    const size_t n = strcspn(name + 2, ">");
+    int i = o->open;
+    while (i > 0 && !empm__same(o->name[i - 1] + 1, strlen(o->name[i - 1]) - 1,
+                                name + 2, empm__min(n, 22)))
+        i--;
+    if (i == 0 && o->skip == 0)
+        empm__say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: %s without <%.*s>",
+                  l->path, l->line, name, (int)n, name + 2);
+    if (i == 0)
+        return;
+    if (i < o->open && o->skip == 0)
+        empm__say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: %s before %s> is "
+                  "closed", l->path, l->line, name, o->name[o->open - 1]);
+    o->open = i - 1;
+    if (o->skip > o->open)
+        o->skip = 0;
+}
+
+/* "<Name argument>". A section that is not known is left out, as if all that it
+ * holds were unknown, too. */
+static void empm__load_open(empm__loader *l, empm__sections *o, char *name,
+                            char *arg)
+{
+    char *last = *arg != '\0' ? arg : name;
+    size_t n = strlen(last);
+    const char *instead;
+    int holds = 0;
+    if (last[n - 1] == '>')
+        n--;
+    else if (o->skip == 0) {
+        empm__say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: %s wants a > at its "
+                  "end", l->path, l->line, name);
+        return;
+    }
+    while (n > 0 && (last[n - 1] == ' ' || last[n - 1] == '\t'))
+        n--;
+    last[n] = '\0';
+    if (o->open == EMPM__CONFIG_SECTIONS) {
+        empm__say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: %s> is the %dth "
+                  "section within others", l->path, l->line, name, o->open + 1);
+        l->stop = 1;
+        return;
+    }
+    if (o->skip == 0) {
+        holds = empm__load_holds(l, name, arg);
+        instead = holds == -2 ? empm__instead_of(name) : NULL;
+        if (holds == -1) {
+            empm__say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: %s %s> is no "
+                      "condition", l->path, l->line, name, arg);
+            if (*arg == '\0')
+                return;
+        } else if (instead != NULL)
+            empm__say(l->rep, EMPM_LOG_ERROR, 5126, "%s:%ld: %s> is Apache's "
+                      "and not here: %s (what is inside is left out)", l->path,
+                      l->line, name, instead);
+        else if (holds == -2)
+            empm__say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: section %s> is "
+                      "not known here", l->path, l->line, name);
+    }
+    snprintf(o->name[o->open++], sizeof o->name[0], "%.23s", name);
+    if (o->skip == 0 && holds != 1)
+        o->skip = o->open;
 }
 
 /* All of one file into the config, with its sections. */
 static void empm__load_text(empm__loader *l, FILE *f, char *raw, char *text)
 {
-    int open = 0, skip = 0, r;         /* sections; from which on they are out */
+    empm__sections o;
+    int r;
+    memset(&o, 0, sizeof o);
     while (!l->stop && (r = empm__load_line(f, raw, &l->line)) != 0) {
         char *p = raw + strspn(raw, " \t");
         char name[64];
         size_t n;
         if (r > 0 && *p == '#')
             continue;
-        if (r < 0 || (skip == 0 && empm__load_expand(l, p, text) < 0)) {
+        if (r < 0 || (o.skip == 0 && empm__load_expand(l, p, text) < 0)) {
             empm__say(l->rep, EMPM_LOG_ERROR, 5124, "%s:%ld: a line of more "
                       "than %d bytes, or with a NUL", l->path, l->line,
                       EMPM__CONFIG_LINE - 1);
             return;
         }
-        p = skip == 0 ? text + strspn(text, " \t") : p;
+        p = o.skip == 0 ? text + strspn(text, " \t") : p;
         for (n = strlen(p); n > 0 && (p[n - 1] == ' ' || p[n - 1] == '\t'); n--)
             p[n - 1] = '\0';
         if (*p == '\0')
@@ -2689,32 +3053,16 @@ static void empm__load_text(empm__loader *l, FILE *f, char *raw, char *text)
         n = strcspn(p, " \t");
         snprintf(name, sizeof name, "%.*s", (int)empm__min(n, 63), p);
         p += n + strspn(p + n, " \t");
-        if (strcasecmp(name, "<IfModule") == 0 && strchr(p, '>') != NULL) {
-            char module[64];
-            const int no = *p == '!';
-            snprintf(module, sizeof module, "%.*s",
-                     (int)empm__min(strcspn(p + no, "> "), 63), p + no);
-            open++;
-            if (skip == 0 && empm__has_module(module) == no)
-                skip = open;
-        } else if (strcasecmp(name, "</IfModule>") == 0) {
-            if (open == 0)
-                empm__say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: </IfModule> "
-                          "without <IfModule>", l->path, l->line);
-            if (skip == open)
-                skip = 0;
-            open -= open > 0;
-        } else if (skip != 0)
-            continue;
+        if (strncmp(name, "</", 2) == 0)
+            empm__load_close(l, &o, name);
         else if (name[0] == '<')
-            empm__say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: section %s is not "
-                      "known here", l->path, l->line, name);
-        else
+            empm__load_open(l, &o, name, p);
+        else if (o.skip == 0)
             empm__load_directive(l, name, p);
     }
-    if (open > 0 && !l->stop)
-        empm__say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: <IfModule> is never "
-                  "closed", l->path, l->line);
+    if (o.open > 0 && !l->stop)
+        empm__say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: %s> is never closed",
+                  l->path, l->line, o.name[o.open - 1]);
 }
 
 static void empm__load_file(empm__loader *l, const char *path)
@@ -2744,15 +3092,24 @@ static void empm__load_file(empm__loader *l, const char *path)
     EMPM_FREE(text);
 }
 
-static void empm__config_load(empm_config *cfg, const char *path,
-                              empm__report *rep)
+static void empm__config_load_with(empm_config *cfg, empm__defines *defines,
+                                   const char *path, empm__report *rep)
 {
     empm__loader l;
     memset(&l, 0, sizeof l);
     l.cfg = cfg;
     l.rep = rep;
+    l.defines = defines;
     l.path = path;
     empm__load_file(&l, path);
+}
+
+static void empm__config_load(empm_config *cfg, const char *path,
+                              empm__report *rep)
+{
+    empm__defines defines;
+    memset(&defines, 0, sizeof defines);
+    empm__config_load_with(cfg, &defines, path, rep);
 }
 
 EMPM_API int empm_load(empm_config *cfg, const char *path, char *err, size_t n)
@@ -11077,6 +11434,13 @@ static int empm__serve_files(empm_request *req, void *user)
     return empm__send_file(req, f);
 }
 
+/* The handler of EMPM_FILES_ELSE. */
+static int empm__serve_files_else(empm_request *req, void *user)
+{
+    const int status = empm__serve_files(req, user);
+    return status == 404 ? req->route->user->handler(req, user) : status;
+}
+
 #endif /* EVENTMPM_NO_FILES */
 
 /* ---------------------------------------------------------------------------
@@ -13042,6 +13406,11 @@ static const char *empm__listen_parse(empm__listen_spec *l, const char *text)
         n = strcspn(o, " \t");
         if (l->kind == EMPM__LISTEN_TCP && n == 6 && memcmp(o, "v6only", 6) == 0)
             l->v6only = 1;
+        else if (empm__same(o, n, "http", 4))
+            ;                            /* Apache's name for what is spoken */
+        else if (empm__same(o, n, "https", 5))
+            return "there is no TLS yet: put a proxy that has it in front of a "
+                   "Listen \"127.0.0.1:8080 proxy\"";
         else if (n == 5 && memcmp(o, "admin", 5) == 0)
             l->admin = 1;
         else if (n == 5 && memcmp(o, "proxy", 5) == 0)
@@ -13052,7 +13421,7 @@ static const char *empm__listen_parse(empm__listen_spec *l, const char *text)
             if (end != o + n || l->mode < 0 || l->mode > 0777)
                 return "wants mode= as up to three octal digits";
         } else
-            return "takes v6only, proxy, admin or (unix:) mode= and no "
+            return "takes http, v6only, proxy, admin or (unix:) mode= and no "
                    "other word";
         o += n;
     }
@@ -13285,6 +13654,32 @@ static int empm__heritage_find(empm__heritage *h, const empm__listen_spec *spec)
     return -1;
 }
 
+/* What to do where a socket cannot be had. */
+static const char *empm__listen_advice(const empm__listen_spec *spec, int error,
+                                       int reload)
+{
+    switch (error) {
+    case EADDRINUSE:
+        return reload ? ": where it overlaps the old Listen, a reload cannot do "
+                        "it: stop and start"
+                      : ": stop the program that has it, or take another port, "
+                        "such as -p 8081";
+    case EACCES: case EPERM:
+        return spec->kind == EMPM__LISTEN_UNIX
+                   ? ": take a folder that you can write"
+                   : ": for a port below 1024 start as root, or take one above, "
+                     "such as -p 8080";
+    case EADDRNOTAVAIL:
+        return ": no address of this machine: leave it out to have all of them";
+    case EAFNOSUPPORT:
+        return ": this machine has no such addresses";
+    case ENOENT:
+        return ": make its folder first";
+    default:
+        return "";
+    }
+}
+
 /* Opens one listen string, or takes over what is open. Says what is wrong and
  * returns an error. */
 static int empm__listen_open(empm_server *s, const char *text,
@@ -13342,11 +13737,10 @@ static int empm__listen_open(empm_server *s, const char *text,
         fd = -1;
     }
     if (fd < 0) {
+        const int error = why == NULL ? errno : 0;
         empm__say(rep, EMPM_LOG_ERROR, 72, "Listen %s: %s%s", text,
-                  why != NULL ? why : strerror(errno),
-                  why == NULL && errno == EADDRINUSE && heritage->old != NULL
-                      ? ": where it overlaps the old Listen, a reload cannot "
-                        "do it: stop and start" : "");
+                  why != NULL ? why : strerror(error),
+                  empm__listen_advice(&spec, error, heritage->old != NULL));
         return EMPM_ESYS;
     }
     empm__listen_add(s, &spec, text, fd);
@@ -13382,15 +13776,20 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
             continue;
         dir = dir != NULL ? dir : empm__path_of(cfg, cfg->document_root, path,
                                                 sizeof path);
+        /* as with Apache, a warning: the other routes can be served */
         if (stat(dir, &st) < 0 || !S_ISDIR(st.st_mode))
-            empm__say(rep, EMPM_LOG_ERROR, 5106, "DocumentRoot %s: %s", dir,
-                      strerror(stat(dir, &st) < 0 ? errno : ENOTDIR));
+            empm__say(rep, empm__corrected(cfg), 112, "%s%s %s: %s: its files "
+                      "are 404 until it is there at a start",
+                      dir == cfg->routes[i].root ? cfg->routes[i].pattern : "",
+                      dir == cfg->routes[i].root ? ": the folder"
+                                                 : "DocumentRoot",
+                      dir, strerror(stat(dir, &st) < 0 ? errno : ENOTDIR));
     }
     if (stat(empm__path_of(cfg, cfg->spool_directory, path, sizeof path),
              &st) < 0 || !S_ISDIR(st.st_mode))
         empm__say(rep, EMPM_LOG_ERROR, 5107,
-                  "SpoolDirectory %s is not a directory",
-                  cfg->spool_directory);
+                  "SpoolDirectory %s is not a directory: make it, or name "
+                  "another: -c \"SpoolDirectory DIR\"", cfg->spool_directory);
     if (cfg->error_log != NULL && (*cfg->error_log == '|' ||
                                    empm__log_facility(cfg->error_log) == -1))
         empm__say(rep, EMPM_LOG_ERROR, 5402, "ErrorLog %s: is no file, stderr "
@@ -13920,10 +14319,13 @@ static int empm__server_new(empm_config *cfg, int shared,
                                   ? route->user->root
                                   : empm__path_of(cfg, cfg->document_root, path,
                                                   sizeof path);
-            route->handler = empm__serve_files;
+            route->handler = route->user->handler != NULL
+                                 ? empm__serve_files_else : empm__serve_files;
             route->root_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-            if (route->root_fd < 0) {
-                empm__say(rep, EMPM_LOG_ERROR, 5106, "DocumentRoot %s: %s", dir,
+            /* one that is not there has been warned of, and is 404 */
+            if (route->root_fd < 0 && errno != ENOENT && errno != ENOTDIR) {
+                empm__say(rep, EMPM_LOG_ERROR, 5106, "%s: cannot open its "
+                          "folder %s: %s", route->user->pattern, dir,
                           strerror(errno));
                 goto done;
             }
@@ -16117,6 +16519,16 @@ EMPM_API int empm_run(empm_config *cfg)
  * >>main -- a command line as httpd has it
  * ------------------------------------------------------------------------- */
 
+/* Does any route serve what is below DocumentRoot? */
+static int empm__serves_root(const empm_config *cfg)
+{
+    const empm_route *r = cfg->routes;
+    while (r != NULL && r->kind != EMPM__ROUTE_END &&
+           (r->kind != EMPM__ROUTE_FILES || r->root != NULL))
+        r++;
+    return r != NULL && r->kind == EMPM__ROUTE_FILES;
+}
+
 static void empm__hello(const empm_server *s)
 {
     int i;
@@ -16124,8 +16536,10 @@ static void empm__hello(const empm_server *s)
         const empm__listener *l = &s->listeners[i];
         if (l->admin)
             printf("Status at ");
-        else
+        else if (empm__serves_root(s->cfg))
             printf("Serving %s at ", s->cfg->document_root);
+        else
+            printf("Serving at ");
         if (l->port > 0 && strpbrk(l->text, ":") == NULL)
             printf("http://127.0.0.1:%d/\n", l->port);
         else if (l->port > 0 && strncmp(l->text, "fd:", 3) != 0)
@@ -16140,21 +16554,27 @@ static void empm__hello(const empm_server *s)
 
 static void empm__usage(const char *name)
 {
-    printf("usage: %s [options] [DIR]\n"
+    printf("usage: %s [options] [DIR] [PORT]\n"
            "  DIR                    what to serve: DocumentRoot, default .\n"
+           "  PORT, ADDRESS:PORT     the same as -p, default 8080\n"
            "  -p PORT                the same as -c \"Listen PORT\"\n"
            "  -a ADDRESS:PORT        status for you, whatever the workers do: the\n"
            "                         same as a further \"Listen ADDRESS:PORT admin\"\n"
            "  -f FILE                directives, in Apache's syntax\n"
+           "  -D NAME                what <IfDefine NAME> in it asks for\n"
            "  -c \"Directive value\"   sets a directive, any number of times, after\n"
            "                         those of the file\n"
-           "  -k start|stop|restart|graceful|graceful-stop|reopen\n"
+           "  -k start|stop|restart|graceful|graceful-stop|reopen|configtest\n"
            "                         starts in the background, or sends a signal to\n"
-           "                         the server that PidFile names\n"
+           "                         the server that PidFile names; the word alone\n"
+           "                         means the same\n"
            "  -X                     one process, no forking (debugging)\n"
-           "  -t                     checks the settings and exits\n"
-           "  -V, -v                 prints version and build, and exits\n"
-           "  -h                     this text\n"
+           "  -t, configtest         checks the settings and exits\n"
+           "  -S                     ... and prints what it listens to and its routes\n"
+           "  -L                     prints all directives, and exits\n"
+           "  -l, -M                 prints which of Apache's modules are in, and exits\n"
+           "  -V, -v, --version      prints version and build, and exits\n"
+           "  -h, --help             this text\n"
            "signals: TERM, INT stop, WINCH (without a terminal), QUIT stop\n"
            "  gracefully; HUP, USR1 read the configuration again (HUP gives\n"
            "  running requests StopTimeout); USR2 starts the program anew and hands\n"
@@ -16188,56 +16608,223 @@ static void empm__set_line(empm_config *cfg, const char *line, uint64_t *lists,
                         lists, rep);
 }
 
-static const char empm__options[] = "hp:a:f:c:k:XtVv";
+/* -l as httpd prints it, and -M as apachectl. */
+static void empm__print_modules(int files)
+{
+    size_t i;
+    printf(files ? "Compiled in modules:\n" : "Loaded Modules:\n");
+    for (i = 0; i < EMPM__COUNT(empm__modules); i++)
+        if (files)
+            printf("  %s\n", empm__modules[i].file);
+        else
+            printf(" %s_module (static)\n", empm__modules[i].name);
+}
+
+/* -L: what each directive takes. */
+static void empm__print_directives(void)
+{
+    static const struct { enum empm__kind kind; const char *takes; } kinds[] = {
+        { EMPM__KIND_INT, "a number" },
+        { EMPM__KIND_MS, "a time: 5 (seconds), 100ms, 1min" },
+        { EMPM__KIND_I64, "a number" }, { EMPM__KIND_BOOL, "On or Off" },
+        { EMPM__KIND_REAL, "a number such as 2.5" },
+        { EMPM__KIND_TEXT, "a text" },
+        { EMPM__KIND_LIST, "a text, any number of times" },
+        { EMPM__KIND_READ, "header=N-M,MinRate=R body=N,MinRate=R" },
+        { EMPM__KIND_LEVEL, "error, warn, notice, info or debug" },
+        { EMPM__KIND_KB, "a number of KiB" },
+        { EMPM__KIND_TOKENS, "Prod, Major, Minor, Min, OS or Full" },
+        { EMPM__KIND_SIGNAL, "a signal, or none" },
+        { EMPM__KIND_STUCK, "a time and perhaps: replace" }
+    };
+    size_t i, k;
+    for (i = 0; i < EMPM__COUNT(empm__directives); i++)
+        for (k = 0; k < EMPM__COUNT(kinds); k++)
+            if (kinds[k].kind == empm__directives[i].kind)
+                printf("%-28s%s\n", empm__directives[i].name, kinds[k].takes);
+}
+
+/* -S: what is listened to, what is served, and where the rest is. */
+static void empm__print_served(const empm_config *cfg)
+{
+    const char *const names[] = { "ServerRoot", "DocumentRoot", "ErrorLog",
+                                  "PidFile", "User", "Group" };
+    const char *values[6];
+    const empm_route *r;
+    int i;
+    for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++)
+        printf("Listen %s\n", cfg->listen[i]);
+    if (i == 0)
+        printf("Listen 8080\n");
+    for (r = cfg->routes; r != NULL && r->kind != EMPM__ROUTE_END; r++)
+        if (r->kind == EMPM__ROUTE_FILES)
+            printf("Route %s: files of %s\n", r->pattern,
+                   r->root != NULL ? r->root : "DocumentRoot");
+        else
+            printf("Route %s\n", r->pattern);
+    values[0] = cfg->server_root;
+    values[1] = cfg->document_root;
+    values[2] = cfg->error_log;
+    values[3] = cfg->pid_file;
+    values[4] = cfg->user_name;
+    values[5] = cfg->group_name;
+    for (i = 0; i < 6; i++)
+        if (values[i] != NULL)
+            printf("%s: \"%s\"\n", names[i], values[i]);
+}
+
+/* --- arguments ------------------------------------------------------------ */
+
+static const struct { const char *what; int sig; } empm__orders[] = {
+    { "start", 0 }, { "stop", SIGTERM }, { "restart", SIGHUP },
+    { "graceful", SIGUSR1 }, { "graceful-stop", SIGWINCH },
+    { "reopen", SIGURG }
+};
+
+/* The signal of an order for -k, or -1. */
+static int empm__order_signal(const char *what)
+{
+    size_t i;
+    for (i = 0; i < EMPM__COUNT(empm__orders); i++)
+        if (strcmp(what, empm__orders[i].what) == 0)
+            return empm__orders[i].sig;
+    return -1;
+}
+
+typedef struct empm__args {          /* a command line, while it is read */
+    const empm__source *of;
+    int         at;                  /* the argument to read next */
+    const char *more;                /* or the next letter of "-tX" */
+    int         plain;               /* after "--" */
+    const char *value;               /* of the option */
+} empm__args;
+
+static void empm__args_begin(empm__args *a, const empm__source *of)
+{
+    memset(a, 0, sizeof *a);
+    a->of = of;
+    a->at = 1;
+}
+
+/* The option that an argument without a dash stands for; '.' is DIR, there or
+ * not. */
+static int empm__args_operand(const char *text)
+{
+    empm__listen_spec spec;
+    struct stat st;
+    if (*text != '\0' && text[strspn(text, "0123456789")] == '\0')
+        return 'p';
+    if (stat(text, &st) == 0 && S_ISDIR(st.st_mode))
+        return '.';
+    if (strchr(text, ':') != NULL && empm__listen_parse(&spec, text) == NULL)
+        return 'p';
+    return strcmp(text, "configtest") == 0 ? 't'
+           : empm__order_signal(text) >= 0 ? 'k' : '.';
+}
+
+/* The next option, and its value: 0: there is none left; '?': it is not known;
+ * ':': it lacks a value. Options and others come in any order. */
+static int empm__args_next(empm__args *a)
+{
+    static const char known[] = "a:c:D:f:hk:lLMp:StvVX";
+    const char *option;
+    if (a->more == NULL) {
+        if (a->at >= a->of->argc)
+            return 0;
+        a->value = a->of->argv[a->at++];
+        if (!a->plain && strcmp(a->value, "--") == 0) {
+            a->plain = 1;
+            return empm__args_next(a);
+        }
+        if (a->plain || a->value[0] != '-' || a->value[1] == '\0')
+            return empm__args_operand(a->value);
+        if (strcmp(a->value, "--help") == 0)
+            return 'h';
+        if (strcmp(a->value, "--version") == 0)
+            return 'V';
+        a->more = a->value + 1;
+    }
+    option = *a->more != ':' ? strchr(known, *a->more) : NULL;
+    if (option == NULL) {
+        a->more = NULL;
+        return '?';
+    }
+    a->more++;
+    if (option[1] != ':') {
+        a->more = *a->more != '\0' ? a->more : NULL;
+        return *option;
+    }
+    if (*a->more == '\0' && a->at >= a->of->argc)
+        return ':';
+    a->value = *a->more != '\0' ? a->more : a->of->argv[a->at++];
+    a->more = NULL;
+    return *option;
+}
 
 /* The configuration of a command line: its file, then its directives, and the
  * admin listeners on top. */
 static int empm__apply(empm_config *cfg, const empm__source *from,
                        empm__report *rep)
 {
+    static const char passes[4][4] = { "D", "f", "Xcp", "a." };
     uint64_t lists = 0;
     char line[1024], *dir;
-    int c, pass;
-    for (pass = 0; pass < 3; pass++) {
-        optind = 1;
-#if defined(__GLIBC__)
-        optind = 0;                  /* so that it begins anew */
-#endif
-        while ((c = getopt(from->argc, from->argv, empm__options)) != -1) {
-            if (c == 'f' && pass == 0)
+    empm__args a;
 #ifndef EVENTMPM_NO_CONFIG_FILES
-                empm__config_load(cfg, optarg, rep);
-#else
-                empm__say(rep, EMPM_LOG_ERROR, 5120, "-f %s: built without "
-                          "files of directives", optarg);
+    empm__defines defines;
+    const char *why;
+    memset(&defines, 0, sizeof defines);
 #endif
-            if (c == 'X' && pass == 1)
+    int c, pass;
+    for (pass = 0; pass < 4; pass++)
+        for (empm__args_begin(&a, from); (c = empm__args_next(&a)) != 0;) {
+            if (strchr(passes[pass], c) == NULL)
+                continue;
+            switch (c) {
+#ifndef EVENTMPM_NO_CONFIG_FILES
+            case 'D':
+                if ((why = empm__define(cfg, &defines, a.value)) != NULL)
+                    empm__say(rep, EMPM_LOG_ERROR, 5123, "-D %s: %s", a.value,
+                              why);
+                break;
+            case 'f':
+                empm__config_load_with(cfg, &defines, a.value, rep);
+                break;
+#else
+            case 'f':
+                empm__say(rep, EMPM_LOG_ERROR, 5120, "-f %s: built without "
+                          "files of directives", a.value);
+                break;
+#endif
+            case 'X':
                 cfg->processes = 0;
-            if (c == 'c' && pass == 1)
-                empm__set_line(cfg, optarg, &lists, rep);
-            if (c == 'p' && pass == 1) {
-                snprintf(line, sizeof line, "Listen %s", optarg);
+                break;
+            case 'c':
+                empm__set_line(cfg, a.value, &lists, rep);
+                break;
+            case 'p':
+                snprintf(line, sizeof line, "Listen %s", a.value);
                 empm__set_line(cfg, line, &lists, rep);
-            }
-            if (c == 'a' && pass == 2) {
+                break;
+            case '.':                /* relative to where we are */
+                cfg->document_root = a.value;
+                if (cfg->server_root != NULL &&
+                    (dir = realpath(a.value, NULL)) != NULL) {
+                    cfg->document_root = empm__config_keep(cfg, dir);
+                    free(dir);
+                    if (cfg->document_root == NULL)
+                        rep->result = EMPM_ENOMEM;
+                }
+                break;
+            case 'a':
                 if (cfg->listen[0] == NULL)
                     cfg->listen[0] = "8080";
-                snprintf(line, sizeof line, "Listen %s admin", optarg);
+                snprintf(line, sizeof line, "Listen %s admin", a.value);
                 lists = ~UINT64_C(0);
                 empm__set_line(cfg, line, &lists, rep);
+                break;
             }
         }
-    }
-    if (optind < from->argc) {       /* relative to where we are */
-        cfg->document_root = from->argv[optind];
-        if (cfg->server_root != NULL &&
-            (dir = realpath(from->argv[optind], NULL)) != NULL) {
-            cfg->document_root = empm__config_keep(cfg, dir);
-            free(dir);
-            if (cfg->document_root == NULL)
-                rep->result = EMPM_ENOMEM;
-        }
-    }
     return rep->result;
 }
 
@@ -16349,14 +16936,16 @@ static void empm__try_folders(const empm_config *cfg, empm__report *rep)
     }
 }
 
-static int empm__test(const char *name, const empm__source *source)
+/* Checks everything, so that one run tells all that is to be mended. `list`: also
+ * what is served (-S). */
+static int empm__test(const char *name, const empm__source *source, int list)
 {
     empm__report rep;
-    empm_config *cfg;
+    empm_config settings, *const cfg = &settings;
     const char *remark;
     char line[512];
     struct rlimit lim;
-    int r = EMPM_EINVAL;
+    int r;
     memset(&rep, 0, sizeof rep);
     rep.say = empm__say_all;
     rep.user = (void *)(uintptr_t)name;
@@ -16364,16 +16953,20 @@ static int empm__test(const char *name, const empm__source *source)
         lim.rlim_cur = lim.rlim_max;
         setrlimit(RLIMIT_NOFILE, &lim);
     }
-    if ((cfg = empm__config_new(source, &rep)) == NULL)
-        return r;
+    settings = *source->base;
+    settings.arena = NULL;
+    r = source->apply(cfg, source, &rep);
     if ((remark = empm__default_user(cfg)) != NULL)
         empm__say(&rep, EMPM_LOG_NOTICE, 5031, EMPM__DEFAULT_USER,
                   cfg->user_name, remark);
-    if (empm__check(cfg, NULL, &rep) == EMPM_OK) {
-        empm__try_folders(cfg, &rep);
-        empm__check_uses(cfg, &rep);
-    }
-    if ((r = rep.result) == EMPM_OK) {
+    empm__check(cfg, NULL, &rep);
+    empm__try_folders(cfg, &rep);
+    empm__check_uses(cfg, &rep);
+    if (r == EMPM_OK)
+        r = rep.result;
+    if (list)
+        empm__print_served(cfg);
+    if (r == EMPM_OK) {
         int i;
         for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++)
             empm__try_listen(cfg, cfg->listen[i], &rep);
@@ -16381,7 +16974,6 @@ static int empm__test(const char *name, const empm__source *source)
         fprintf(stderr, "%s: %s\nSyntax OK\n", name, line);
     }
     empm_config_free(cfg);
-    EMPM_FREE(cfg);
     return r;
 }
 
@@ -16424,24 +17016,15 @@ static int empm__detach(void)
 static int empm__control(const char *name, const char *what,
                          const empm__source *source)
 {
-    static const struct { const char *what; int sig; } orders[] = {
-        { "start", 0 }, { "stop", SIGTERM }, { "restart", SIGHUP },
-        { "graceful", SIGUSR1 }, { "graceful-stop", SIGWINCH },
-        { "reopen", SIGURG }
-    };
     const char *base = strrchr(name, '/') != NULL ? strrchr(name, '/') + 1 : name;
     empm__report rep;
     empm_config *cfg;
     char path[1200];
     long pid = 0;
-    int runs = 0, sig = -1, r = 1;
-    size_t i;
-    for (i = 0; i < EMPM__COUNT(orders); i++)
-        if (strcmp(what, orders[i].what) == 0)
-            sig = orders[i].sig;
+    int runs = 0, sig = empm__order_signal(what), r = 1;
     if (sig < 0) {
         fprintf(stderr, "%s: -k takes start, stop, restart, graceful, "
-                "graceful-stop or reopen\n", name);
+                "graceful-stop, reopen or configtest\n", name);
         return 1;
     }
     memset(&rep, 0, sizeof rep);
@@ -16451,7 +17034,8 @@ static int empm__control(const char *name, const char *what,
         return 1;
     empm__default_user(cfg);
     if (cfg->pid_file == NULL)
-        fprintf(stderr, "%s: -k needs PidFile\n", name);
+        fprintf(stderr, "%s: -k needs PidFile: -c \"PidFile FILE\", or a line "
+                "in the file of -f\n", name);
     else if (sig == SIGURG || empm__check(cfg, NULL, &rep) == EMPM_OK ||
              sig == SIGTERM) {
         runs = empm__pid_read(empm__path_of(cfg, cfg->pid_file, path,
@@ -16487,16 +17071,19 @@ static int empm__control(const char *name, const char *what,
 EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
 {
     const char *name = argc > 0 ? argv[0] : "server", *control = NULL;
+    const char *wrong = NULL;
     empm__source source;
-    int test = 0, bad = 0, c, r = -1;
+    struct stat st;
+    empm__args a;
+    int test = 0, list = 0, folders = 0, c, r = -1;
     empm__stdio();
     memset(&source, 0, sizeof source);
     source.base = cfg;
     source.apply = empm__apply;
     source.argc = argc;
     source.argv = argv;
-    optind = 1;
-    while ((c = getopt(argc, argv, empm__options)) != -1)
+    empm__args_begin(&a, &source);
+    while (r < 0 && wrong == NULL && (c = empm__args_next(&a)) != 0)
         switch (c) {
         case 'h':
             empm__usage(name);
@@ -16506,20 +17093,44 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
             empm__version();
             r = 0;
             break;
-        case 'k':
-            control = optarg;
+        case 'l': case 'M':
+            empm__print_modules(c == 'l');
+            r = 0;
             break;
-        case 't':
+        case 'L':
+            empm__print_directives();
+            r = 0;
+            break;
+        case 'k':
+            test |= strcmp(a.value, "configtest") == 0;
+            control = a.value;
+            break;
+        case 'S': case 't':
             test = 1;
+            list |= c == 'S';
+            break;
+        case '.':
+            if (stat(a.value, &st) < 0 || !S_ISDIR(st.st_mode))
+                wrong = "is no directory, no port and no ADDRESS:PORT";
+            else if (folders++ > 0)
+                wrong = "is a second directory, and one is served";
+            else if (!empm__serves_root(cfg))
+                wrong = "has no meaning: no route serves DocumentRoot";
+            break;
+        case ':':
+            wrong = "lacks what belongs to it";
             break;
         case '?':
-            bad = 1;
+            wrong = "is no option";
+            break;
         }
-    if (r < 0 && (bad || optind + 1 < argc)) {
-        fprintf(stderr, "%s -h tells what can be given\n", name);
+    if (r < 0 && wrong != NULL) {
+        fprintf(stderr, "%s: %s %s\n%s -h tells what can be given\n", name,
+                a.value, wrong, name);
         r = 1;
-    } else if (r < 0 && test)
-        r = empm__test(name, &source) == EMPM_OK ? 0 : 1;
+    }
+    if (r < 0 && test)
+        r = empm__test(name, &source, list) == EMPM_OK ? 0 : 1;
     else if (r < 0 && control != NULL && getenv("EMPM_READY_FD") == NULL) {
         r = empm__control(name, control, &source);
         if (r < 0)

@@ -37,6 +37,7 @@ static void  test_free(void *p);
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <locale.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -3114,9 +3115,11 @@ TEST(config, what_is_refused)
         { "SpoolDirectory null\nServerRoot /dev", 5107 },
         { "ServerRoot /usr\nSpoolDirectory bin\nDocumentRoot bin\n"
           "CoreDumpDirectory bin", 0 },
-        { "ServerRoot /usr\nDocumentRoot no/such", 5106 },
-        { "DocumentRoot /no/such/place", 5106 },
-        { "DocumentRoot /dev/null", 5106 },
+        { "Strict On\nServerRoot /usr\nDocumentRoot no/such", 112 },
+        { "DocumentRoot /no/such/place\nStrict On", 112 },
+        { "DocumentRoot /dev/null\nStrict On", 112 },
+        { "Listen 8080 https", 5108 }, { "Listen 8080 http", 0 },
+        { "Listen 127.0.0.1:8080 HTTP proxy", 0 },
         { "ChrootDir /no/such/place\nUser root", 5134 },
         { "ChrootDir /dev/null\nUser root", 5134 },
         { "ChrootDir /", 5134 },
@@ -3427,6 +3430,19 @@ TEST(config, files_of_apaches_load)
         "\tThreadLimit\t\t 64\n\tThreadsPerChild\t\t 25\n"
         "\tMaxRequestWorkers\t  150\n\tMaxConnectionsPerChild   0\n"
         "</IfModule>\n\n# vim: syntax=apache ts=4 sw=4 sts=4 sr noet\n";
+    static const char shipped[] =        /* the shape of httpd-mpm.conf */
+        "<IfModule !mpm_netware_module>\n    PidFile \"logs/httpd.pid\"\n"
+        "</IfModule>\n<IfModule mpm_prefork_module>\n    StartServers 5\n"
+        "    MinSpareServers 5\n    MaxSpareServers 10\n</IfModule>\n"
+        "<IfModule mpm_worker_module>\n    StartServers 4\n</IfModule>\n"
+        "<IfModule mpm_event_module>\n    StartServers             3\n"
+        "    MinSpareThreads         75\n    MaxSpareThreads        250\n"
+        "    ThreadsPerChild         25\n    MaxRequestWorkers      400\n"
+        "    MaxConnectionsPerChild   0\n</IfModule>\n"
+        "<IfModule mpm_netware_module>\n    MaxThreads 2000\n</IfModule>\n"
+        "<IfModule !mpm_netware_module>\n    MaxMemFree            2048\n"
+        "</IfModule>\n<IfModule mpm_winnt_module>\n    ThreadsPerChild 150\n"
+        "</IfModule>\n";
     static const char *const core[] = {
         "StartServers 3", "ServerLimit 16", "ThreadLimit 64",
         "ThreadsPerChild 25", "MaxRequestWorkers 400", "MinSpareThreads 75",
@@ -3470,6 +3486,12 @@ TEST(config, files_of_apaches_load)
     cfg.routes = routes;
     cfg.strict = 1;                 /* nothing in it needs a correction */
     CHECK_INT(empm_check(&cfg, NULL, NULL), 0);
+    empm_config_free(&cfg);
+    CHECK_INT(conf_load(&cfg, shipped), EMPM_OK);
+    CHECK_STR(g_heard.p, "\n");
+    CHECK_INT(cfg.min_spare_threads, 75);
+    CHECK_INT(cfg.start_servers, 3);
+    CHECK_STR(cfg.pid_file, "logs/httpd.pid");
     empm_config_free(&cfg);
     setenv("APACHE_LOG_DIR", "/var/log/apache2", 1);
     for (i = 0; i < sizeof core / sizeof core[0]; i++) {
@@ -3558,7 +3580,44 @@ TEST(config, grammar_of_files)
         { "ServerName a\n</IfModule>\nServerName b", "b", 1, 5125, 2 },
         { "<IfModule core.c\nServerName a", "a", 1, 5125, 1 },
         { "<IfModule>\nServerName a\n", "a", 1, 5125, 1 },
-        { "<Directory /srv>\nServerName a\n</Directory>", "a", 2, 5125, 1 },
+        { "<Directory /srv>\nServerName a\n</Directory>\nServerName b", "b", 1,
+          5126, 1 },                /* what is for one folder is not for all */
+        { "<Bar x>\nServerName a\n<Directory /srv>\n</Directory>\n</Bar>", NULL,
+          1, 5125, 1 },
+        { "<VirtualHost *:80>\nServerName a\nServerAlias b\n</VirtualHost>", NULL,
+          1, 5126, 1 },
+        { "<Limit GET>\n</Limit>\n<Else>\n</Else>", NULL, 2, 5126, 1 },
+        { "<IfModule core.c>\n<Directory />\n</IfModule>\nServerName a", "a", 1,
+          5126, 2 },
+        { "<IfModule core.c>\n<IfModule !x>\n</IfDefine>\n</IfModule>\n"
+          "</IfModule>", NULL, 1, 5125, 3 },
+        { "Define A a\nServerName ${A}", "a", 0, 0, 0 },
+        { "define A \"a b\"\nServerName \"${A}\"", "a b", 0, 0, 0 },
+        { "Define A a\nDefine A b\nDefine AB c\nServerName ${A}", "b", 0, 0, 0 },
+        { "Define EMPM_T e\nServerName ${EMPM_T}", "e", 0, 0, 0 },
+        { "Define EMPM_T e\nUnDefine EMPM_T\nServerName ${EMPM_T}", "ServerName",
+          0, 0, 0 },
+        { "Define A\n<IfDefine A>\nServerName a\n</IfDefine>", "a", 0, 0, 0 },
+        { "Define A\n<IfDefine !A>\nServerName a\n</IfDefine>", NULL, 0, 0, 0 },
+        { "<IfDefine A>\nServerName a\nFoo\n</IfDefine>", NULL, 0, 0, 0 },
+        { "<IfDefine !A>\nServerName a\n</IfDefine>", "a", 0, 0, 0 },
+        { "Define A\nUnDefine A\n<IfDefine A>\nServerName a\n</IfDefine>", NULL,
+          0, 0, 0 },
+        { "Define", NULL, 1, 5123, 1 }, { "Define A b c", NULL, 1, 5123, 1 },
+        { "UnDefine A B", NULL, 1, 5123, 1 }, { "UnDefine A", NULL, 0, 0, 0 },
+        { "<IfVersion 2.4>\nServerName a\n</IfVersion>", NULL, 0, 0, 0 },
+        { "<IfVersion >= 2.4>\nServerName a\n</IfVersion>", "a", 0, 0, 0 },
+        { "<IfVersion >=2.4.1>\nServerName a\n</IfVersion>", "a", 0, 0, 0 },
+        { "<IfVersion < 2.4>\nServerName a\n</IfVersion>", NULL, 0, 0, 0 },
+        { "<IfVersion < 2.5 >\nServerName a\n</IfVersion>", "a", 0, 0, 0 },
+        { "<IfVersion !< 2.4>\nServerName a\n</IfVersion>", "a", 0, 0, 0 },
+        { "<IfVersion > 2.3.99>\nServerName a\n</IfVersion>", "a", 0, 0, 0 },
+        { "<IfVersion <= 2>\nServerName a\n</IfVersion>", NULL, 0, 0, 0 },
+        { "<IfVersion ~ ^2>\nServerName a\n</IfVersion>", NULL, 1, 5125, 1 },
+        { "<IfVersion 2.4.x>\nServerName a\n</IfVersion>", NULL, 1, 5125, 1 },
+        { "<IfVersion >>\n</IfVersion>", NULL, 1, 5125, 1 },
+        { "<IfFile /dev/null>\nServerName a\n</IfFile>", "a", 0, 0, 0 },
+        { "<IfFile /no/such/file>\nServerName a\n</IfFile>", NULL, 0, 0, 0 },
         { "<", NULL, 1, 5125, 1 }, { "Include", NULL, 1, 5120, 1 },
         { "Include a b", NULL, 1, 5120, 1 },
         { "\nInclude /no/such/file", NULL, 1, 5120, 2 },
@@ -3861,8 +3920,7 @@ TEST(config, unknown_names_and_the_nearest)
         { "Timeot", "Timeout" }, { "keepalivetimeut", "KeepAliveTimeout" },
         { "MaxRequestWorker", "MaxRequestWorkers" }, { "Lisen", "Listen" },
         { "ThreadPerChild", "ThreadsPerChild" }, { "Usr", "User" },
-        { "Frobnicate", NULL }, { "x", NULL }, { "Qqqqqqqqqqqqqq", NULL },
-        { "RewriteEngine", NULL }
+        { "Frobnicate", NULL }, { "x", NULL }, { "Qqqqqqqqqqqqqq", NULL }
     };
     size_t i;
 
@@ -3888,6 +3946,141 @@ TEST(config, unknown_names_and_the_nearest)
         empm_config_free(&cfg);
     }
     no_context();
+    str_free(&g_heard);
+}
+
+/* What Apache knows and this server has not is no typing error: it is said what
+ * takes its place, of every line and once. */
+TEST(config, apaches_names_say_what_to_do)
+{
+    static const char *const rows[][2] = {
+        { "MinSpareServers", "MinSpareThreads" }, { "maxspareservers", "event MPM" },
+        { "SSLEngine", "no TLS yet" }, { "ProxyPass", "proxy in front" },
+        { "RewriteEngine", "a route" }, { "Header", "empm_set_header" },
+        { "Alias", "EMPM_FILES" }, { "DirectoryIndex", "index.html" },
+        { "AddOutputFilterByType", "handler" }, { "AuthType", "on_head" },
+        { "Require", "on_head" }, { "TransferLog", "CustomLog" },
+        { "SetEnvIf", "getenv" }, { "ExpiresActive", "empm_set_header" },
+        { "Protocols", "HTTP/1.1" }, { "php_value", "handler" },
+        { "ErrorDocument", "handler" }, { "Define", "file" },
+        { "RemoteIPProxyProtocol", "8080 proxy" }
+    };
+    static const char *const typos[] = { "SS", "MinSpareServer", "Headers" };
+    size_t i, k;
+
+    for (i = 0; i < EMPM__COUNT(rows); i++) {
+        empm_config cfg = empm_defaults();
+        char err[300] = "";
+        context("%s", rows[i][0]);
+        CHECK_INT(empm_set(&cfg, rows[i][0], "x", err, sizeof err), EMPM_EINVAL);
+        CHECK(strncmp(err, "EMPM5126: ", 10) == 0);
+        CHECK(strstr(err, rows[i][0]) != NULL && strstr(err, rows[i][1]) != NULL);
+        CHECK(strstr(err, "perhaps") == NULL);
+        empm_config_free(&cfg);
+    }
+    for (i = 0; i < EMPM__COUNT(typos); i++) {
+        empm_config cfg = empm_defaults();
+        char err[300] = "";
+        context("%s", typos[i]);
+        CHECK_INT(empm_set(&cfg, typos[i], "x", err, sizeof err), EMPM_EINVAL);
+        CHECK(strncmp(err, "EMPM5122: ", 10) == 0);
+        empm_config_free(&cfg);
+    }
+    no_context();
+    /* the lists are well-formed, and none of them hides a directive */
+    for (i = 0; i < EMPM__COUNT(empm__directives); i++)
+        CHECK(!empm__listed(empm__meaningless, empm__directives[i].name));
+    for (i = 0; i < EMPM__COUNT(empm__apaches); i++) {
+        const char *p = empm__apaches[i].names;
+        CHECK(*p != ' ' && strstr(p, "  ") == NULL && p[strlen(p) - 1] != ' ');
+        for (k = 0; k < EMPM__COUNT(empm__directives); k++)
+            CHECK(!empm__listed(p, empm__directives[k].name) ||
+                  strcmp(empm__directives[k].name, "AddType") == 0);
+    }
+    {
+        empm_config cfg = empm_defaults();
+        conf_load(&cfg, "SSLEngine on\nMinSpareServers 5\nTimeout 7\nFoo\n"
+                        "<Location />\nRequire all denied\n</Location>\n");
+        CHECK_INT(heard(EMPM_LOG_ERROR, 5126), 3);
+        CHECK_INT(heard(EMPM_LOG_ERROR, 5122), 1);
+        CHECK(strstr(g_heard.p, "x.conf:5: <Location> ") != NULL);
+        CHECK_INT(cfg.timeout_ms, 7000);
+        empm_config_free(&cfg);
+    }
+    str_free(&g_heard);
+}
+
+/* Directives read the same whatever a program has said to setlocale(): with
+ * Turkish rules I is no i, with German ones 2.5 is no number. */
+TEST(config, locales)
+{
+    static const char *const names[] = { "tr_TR", "de_DE" };
+    char cmd[600];
+    int i, n = 0;
+
+    setenv("LOCPATH", g_tmp, 1);
+    for (i = 0; i < 2; i++) {
+        empm_config cfg = empm_defaults();
+        snprintf(cmd, sizeof cmd, "localedef -i %s -f %s %s/%s >/dev/null 2>&1",
+                 names[i], i == 0 ? "ISO-8859-9" : "ISO-8859-1", g_tmp, names[i]);
+        if (system(cmd) == -1 || setlocale(LC_ALL, names[i]) == NULL)
+            continue;
+        context("%s", names[i]);
+        CHECK_INT(conf_load(&cfg, "TIMEOUT 7\nasyncrequestworkerfactor 2.5\n"
+                                  "<IFMODULE core.c>\nKEEPALIVETIMEOUT 9MIN\n"
+                                  "</ifmodule>\nLISTEN 80\nSSLVERIFYCLIENT x\n"
+                                  "HOSTNAMELOOKUPS Off\nLOGLEVEL INFO\n"),
+                  EMPM_EINVAL);
+        CHECK_INT(heard(EMPM_LOG_ERROR, 0), 1);
+        CHECK_INT(heard(EMPM_LOG_ERROR, 5126), 1);
+        CHECK_INT(heard(EMPM_LOG_INFO, 5121), 1);
+        CHECK_INT(cfg.timeout_ms, 7000);
+        CHECK_INT(cfg.keep_alive_timeout_ms, 540000);
+        CHECK(cfg.async_request_worker_factor > 2.4 &&
+              cfg.async_request_worker_factor < 2.6);
+        setlocale(LC_ALL, "C");
+        empm_config_free(&cfg);
+        n++;
+    }
+    no_context();
+    unsetenv("LOCPATH");
+    str_free(&g_heard);
+    if (n == 0)
+        SKIP("no localedef, or no sources of locales");
+}
+
+/* As many as there is room for, one more is an error; one that is taken back
+ * makes room. */
+TEST(config, defines_have_a_limit)
+{
+    empm_config cfg = empm_defaults();
+    str text = { NULL, 0, 0 };
+    int i;
+
+    for (i = 0; i < EMPM__CONFIG_DEFINES; i++)
+        str_addf(&text, "Define N%d v%d\n", i, i);
+    str_addf(&text, "UnDefine N5\nDefine M m\nServerName ${M}${N63}\n");
+    CHECK_INT(conf_load(&cfg, text.p), EMPM_OK);
+    CHECK_STR(cfg.server_name, "mv63");
+    str_addf(&text, "Define P\n");
+    CHECK_INT(conf_load(&cfg, text.p), EMPM_EINVAL);
+    CHECK(strstr(g_heard.p, "64 can be defined") != NULL);
+    empm_config_free(&cfg);
+    text.n = 0;
+    for (i = 0; i < EMPM__CONFIG_SECTIONS; i++)
+        str_addf(&text, "<IfDefine !A>\n");
+    str_addf(&text, "ServerName deep\n");
+    for (i = 0; i < EMPM__CONFIG_SECTIONS; i++)
+        str_addf(&text, "</IfDefine>\n");
+    CHECK_INT(conf_load(&cfg, text.p), EMPM_OK);
+    CHECK_STR(cfg.server_name, "deep");
+    empm_config_free(&cfg);
+    for (text.n = 0, i = 0; i <= EMPM__CONFIG_SECTIONS; i++)
+        str_addf(&text, "<IfDefine A>\n");
+    CHECK_INT(conf_load(&cfg, text.p), EMPM_EINVAL);
+    CHECK_INT(heard(EMPM_LOG_ERROR, 5125), 1);
+    empm_config_free(&cfg);
+    str_free(&text);
     str_free(&g_heard);
 }
 
@@ -13013,6 +13206,43 @@ LIVE(files, kept_and_moved_out)
     fx_down(&f);
 }
 
+/* A folder that is not there is warned of, and is 404: the rest is served. Where
+ * there is no file, the route's own handler answers, and nowhere else. */
+LIVE(files, missing_root_and_else)
+{
+    static const empm_route routes[] = {
+        EMPM_ROUTE("GET /hello/{name}", h_hello, NULL),
+        EMPM_FILES("GET /none/", "./no-such-folder"),
+        EMPM_FILES_ELSE("GET /or/", "./no-such-folder", h_hello, NULL),
+        EMPM_FILES_ELSE("GET /", NULL, h_hello, NULL),
+        EMPM_ROUTES_END
+    };
+    fixture f;
+    client c;
+
+    fx_init(&f);
+    f.cfg.routes = routes;
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM0112: GET /none/: the folder "
+                              "./no-such-folder: No such file"), 1000);
+    cl_open(&c, &f);
+    CHECK_INT(cl_get(&c, "/none/"), 404);
+    CHECK_INT(cl_get(&c, "/none/a.txt"), 404);
+    CHECK_INT(cl_get(&c, "/or/a.txt"), 200);
+    CHECK_STR(c.body.p, "Hello, world!\n");
+    CHECK_INT(cl_get(&c, "/"), 200);             /* an index.html wins */
+    CHECK(strstr(c.body.p, "<p>index") == c.body.p);
+    CHECK_INT(cl_get(&c, "/sub"), 301);
+    CHECK_INT(cl_get(&c, "/nothing.txt"), 200);
+    CHECK_STR(c.body.p, "Hello, world!\n");
+    CHECK_INT(cl_get(&c, "/bare/"), 200);
+    CHECK_STR(c.body.p, "Hello, world!\n");
+    check_in_step(&c);
+    cl_close(&c);
+    fx_down(&f);
+}
+
 /* ... and what nobody asks for any more is closed, without a request. */
 TEST(files, kept_are_closed_at_rest)
 {
@@ -15607,6 +15837,85 @@ TEST(process, test_of_the_settings)          /* -t */
     no_context();
 }
 
+/* As httpd has them; and what is no option means a port, a folder or an order, or
+ * is an error that says so. Options and others come in any order. */
+TEST(process, words_of_the_command_line)
+{
+    static const struct { const char *words; int status; const char *says; }
+    rows[] = {
+        { "--help", 0, "usage: " }, { "-h", 0, "-M  " },
+        { "--version", 0, "Server version: eventmpm/" },
+        { "-v", 0, "Server version: eventmpm/" },
+        { "-M", 0, " mpm_event_module (static)\n" },
+        { "-l", 0, "Compiled in modules:\n  core.c\n" },
+        { "-L", 0, "KeepAliveTimeout            a time: " },
+        { "-S", 0, "Listen 127.0.0.1:0\nRoute POST /data\n" },
+        { "configtest", 0, "Syntax OK\n" }, { "-k|configtest", 0, "Syntax OK\n" },
+        { "-kconfigtest", 0, "Syntax OK\n" },
+        { "-S|8085", 0, "Listen 8085\n" }, { "8085|-S", 0, "Listen 8085\n" },
+        { "-S|localhost:8085", 0, "Listen localhost:8085\n" },
+        { "-S|-p8085", 0, "Listen 8085\n" }, { "-SX|8085", 0, "1 to 1 child" },
+        { "-S|unix:/tmp/x.sock", 0, "Listen unix:/tmp/x.sock\n" },
+        { "-S|--|8085", 0, "Listen 8085\n" },
+        { "-S|8085|8086", 0, "Listen 8085\nListen 8086\n" },
+        { "-t|99999", 1, "Listen 99999: wants a port" },
+        { "8085x", 1, "8085x is no directory, no port" },
+        { "/no/such/folder", 1, "/no/such/folder is no directory" },
+        { "/dev/null", 1, "/dev/null is no directory" },
+        { "/dev", 1, "no route serves DocumentRoot" },
+        { "-Z", 1, "-Z is no option" }, { "--no", 1, "--no is no option" },
+        { "-t:", 1, "is no option" }, { "-p", 1, "-p lacks what" },
+        { "-t|-p", 1, "-h tells" }, { "stop", 1, "-k needs PidFile: -c \"Pid" },
+        { "-k|stopp", 1, "-k takes start, stop" }, { "-", 1, "- is no directory" },
+        { "", 1, " is no directory" },
+        { "-t|-c|Listen 8085 https", 1, "there is no TLS yet" },
+        { "-t|-c|Listen 8085 http", 0, "Syntax OK\n" },
+        { "-t|-c|SSLEngine on|-c|Nope|-c|User no-such-user-at-all", 1,
+          "EMPM0543" },                        /* at once: what is wrong, too */
+        { "-t|-c|Nope|-c|PidFile /no/such/place", 1, "EMPM5134" },
+        { "-t|-f|FILE", 0, "KeepAlive 5000 ms" },
+        { "-t|-f|FILE|-D|Slow", 0, "KeepAlive 9000 ms" },
+        { "-t|-D|Slow|-f|FILE", 0, "KeepAlive 9000 ms" },
+        { "-t|-D|=|-f|FILE", 1, "-D =: wants a name" }
+    };
+    char path[400], words[600];
+    spoken s;
+    size_t i;
+
+    tmp_path(path, sizeof path, "x.conf");
+    CHECK_INT(conf_write("x.conf", "<IfDefine Slow>\nKeepAliveTimeout 9\n"
+                                   "</IfDefine>\n", 47), 0);
+    for (i = 0; i < EMPM__COUNT(rows); i++) {
+        const char *file = strstr(rows[i].words, "FILE");
+        context("%s", rows[i].words);
+        if (file != NULL)
+            snprintf(words, sizeof words, "%.*s%s%s",
+                     (int)(file - rows[i].words), rows[i].words, path, file + 4);
+        s = run_words("%s", file != NULL ? words : rows[i].words);
+        CHECK_EXIT(s, rows[i].status);
+        if (!CHECK(said(&s, rows[i].says)))
+            fprintf(stderr, "%s", s.text);
+    }
+    no_context();
+}
+
+/* What a start says that cannot have its socket names what to type. */
+TEST(process, sockets_that_cannot_be_had)
+{
+    int port, fd = listening_socket(&port);
+    spoken s = run_words("-X|-c|User root|127.0.0.1:%d", port);
+
+    CHECK_EXIT(s, 1);
+    CHECK(said(&s, "EMPM0072: Listen 127.0.0.1:") && said(&s, "such as -p 8081"));
+    close(fd);
+    s = run_words("-X|-c|User root|192.0.2.1:8085");
+    CHECK_EXIT(s, 1);
+    CHECK(said(&s, "no address of this machine"));
+    s = run_words("-X|-c|User root|unix:/no/such/folder/x.sock");
+    CHECK_EXIT(s, 1);
+    CHECK(said(&s, "make its folder first"));
+}
+
 /* What is ours already a reload takes over; what only overlaps, it cannot. */
 TEST(process, test_of_sockets_in_use)
 {
@@ -15717,7 +16026,7 @@ TEST(process, control)                       /* -k, with httpd's words */
     unlink(path);
     s = run_words("-k|stop");
     CHECK_EXIT(s, 1);
-    CHECK(said(&s, "-k needs PidFile\n"));
+    CHECK(said(&s, "-k needs PidFile: -c "));
     for (k = 0; k < 2; k++) {       /* without a pid file; with a stale one */
         snprintf(want, sizeof want, "%s", k == 0 ? "prog (no pid file) "
                                                  : "prog (pid 4711?) ");
@@ -17709,6 +18018,73 @@ TEST(clients, haproxy_loses_nothing)
         f[i].deaths_ok = 1;              /* the count is of all nodes */
         fx_down(&f[i]);
     }
+}
+
+/* What README says to a newcomer is true, in a folder that holds nothing else:
+ * its program runs as it is printed, and the example shows what it has. */
+TEST(clients, first_two_minutes)
+{
+    static const char *const names[] = { "hello", "example_server" };
+    char dir[400], here[400], out[2000], path[512];
+    int i;
+
+    if (access("README.md", R_OK) != 0 || getcwd(here, sizeof here) == NULL ||
+        !installed("cc") || !installed("awk"))
+        SKIP("no sources here, no cc or no awk");
+    tmp_path(dir, sizeof dir, "newcomer");
+    CHECK_INT(mkdir(dir, 0755), 0);
+    if (!CHECK_INT(shell(out, sizeof out, "awk '/^```c$/ { f = 1; next } "
+                         "/^```$/ { if (f) exit } f' README.md >%s.c && cc -I. "
+                         "-o %s.hello %s.c && cc -I. -o %s.example_server "
+                         "example_server.c", dir, dir, dir, dir), 0)) {
+        fprintf(stderr, "%s", out);
+        return;
+    }
+    for (i = 0; i < 2; i++) {
+        char program[512], where[64];
+        client c;
+        pid_t pid;
+        int port, fd = listening_socket(&port), r = -1, status;
+        context("%s", names[i]);
+        snprintf(program, sizeof program, "%s.%s", dir, names[i]);
+        snprintf(where, sizeof where, "127.0.0.1:%d", port);
+        close(fd);
+        fflush(NULL);
+        pid = fork();
+        if (pid == 0) {
+            fd = open("/dev/null", O_RDWR);
+            dup2(fd, 1);
+            dup2(fd, 2);
+            if (chdir(dir) == 0)
+                execl(program, names[i], "-c", "User root", where, (char *)NULL);
+            _exit(127);
+        }
+        CHECK_SOON((r = cl_connect_port(&c, port, 0)) == 0, PATIENCE);
+        if (r == 0) {
+            CHECK_INT(cl_get(&c, "/hello/world"), 200);
+            CHECK_STR(c.body.p, "Hello, world!\n");
+            CHECK_INT(cl_get(&c, "/none"), 404);
+            CHECK_INT(cl_get(&c, "/"), i == 0 ? 404 : 200);
+            if (i == 1) {
+                CHECK(strstr(c.body.p, "<a href=\"/hello/world\">") != NULL);
+                CHECK(strstr(c.body.p, "<li>POST /echo\n") != NULL);
+                snprintf(path, sizeof path, "%s/index.html", dir);
+                write_file(path, "mine", 4);
+                CHECK_INT(cl_get(&c, "/"), 200);
+                CHECK_STR(c.body.p, "mine");
+                unlink(path);
+            }
+            cl_close(&c);
+        }
+        CHECK(pid > 0 && kill(pid, SIGINT) == 0);
+        CHECK_INT(waitpid(pid, &status, 0), pid);
+        CHECK_INT(WIFEXITED(status) ? WEXITSTATUS(status) : -1, 0);
+        unlink(program);
+    }
+    no_context();
+    snprintf(path, sizeof path, "%s.c", dir);
+    unlink(path);
+    CHECK_INT(rmdir(dir), 0);
 }
 
 /* ---------------------------------------------------------------------------
