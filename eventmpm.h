@@ -8674,19 +8674,50 @@ static void empm__allow(empm_request *req, const unsigned char *seen)
     empm_set_header(req, "Allow", list);
 }
 
-/* 301 or 308 from /a to /a/, relative, with the query. */
+/* Writes n bytes, and those as %XX that cannot stand in a segment of a path, RFC
+ * 3986 3.3, or, `query`, in a query that was sent. */
+static char *empm__percent(char *at, const empm__chars *t, const char *s,
+                           size_t n, int query)
+{
+    for (; n > 0; n--, s++) {
+        const unsigned ch = (unsigned char)*s;
+        if (query ? ch > ' ' && ch < 127
+                  : ((t->of[ch] & EMPM__HOST) && ch != '%') || ch == ':' ||
+                        ch == '@')
+            *at++ = *s;
+        else {
+            *at++ = '%';
+            *at++ = "0123456789ABCDEF"[ch >> 4];
+            *at++ = "0123456789ABCDEF"[ch & 15];
+        }
+    }
+    return at;
+}
+
+/* 301 or 308 from /a to /a/, with the query: a whole path, since some clients do
+ * not resolve a relative one. It is made of the decoded segments, none of them
+ * empty, so it cannot begin with "//" or "/\", which name another host. */
 static int empm__slash_redirect(empm_request *req)
 {
-    const char *path = req->path_text, *last = strrchr(path, '/') + 1;
+    const empm__path *p = &req->path;
     const char *q = empm_query_string(req);
-    const size_t n = strlen(last) + strlen(q) + 5;
-    char *to = (char *)empm_alloc(req, n);
-    if (to == NULL)
+    size_t n = 3 + 3 * strlen(q);
+    char *to, *at;
+    int i;
+    for (i = 0; i < p->n; i++)
+        n += 1 + 3 * (size_t)p->len[i];
+    if ((at = to = (char *)empm_alloc(req, n)) == NULL)
         return 503;
-    /* "./": a last segment with ':' would read as a scheme */
-    snprintf(to, n, "./%s/%s%s", last, *q ? "?" : "", q);
-    if (empm_set_header(req, "Location",
-                        strchr(last, ':') != NULL ? to : to + 2) < 0)
+    for (i = 0; i < p->n; i++)
+        if (p->len[i] > 0) {
+            *at++ = '/';
+            at = empm__percent(at, &req->w->s->chars, p->seg[i], p->len[i], 0);
+        }
+    *at++ = '/';
+    if (*q != '\0')
+        *at++ = '?';
+    *empm__percent(at, &req->w->s->chars, q, strlen(q), 1) = '\0';
+    if (empm_set_header(req, "Location", to) < 0)
         return 414;
     return req->no_body || strcmp(empm_method(req), "GET") == 0 ? 301 : 308;
 }
