@@ -181,7 +181,7 @@
  *   2436  ThreadStackSize is not possible here
  *   5001  no memory for a request: the connection is closed
  *   5002  a handler misuses its request, or its answer cannot be finished
- *   5003  a client takes nothing for Timeout: dropped
+ *   5003  a client takes nothing, or too little, for Timeout: dropped
  *   5004  SpoolDirectory cannot be written: a full disk
  *   5005  MaxSpoolBytes is reached: clients get 503
  *   5006  a state that cannot be: please report it
@@ -193,6 +193,7 @@
  *   5012  handlers outlast StopTimeout: the process ends under them
  *   5013  asked to stop twice: the process ends at once
  *   5014  a child has started                      5015  ... has ended
+ *   5018  a request goes wrong after its answer has begun
  *   5030  a process without children cannot be reloaded or upgraded
  *   5031  started as root, and no User says who shall serve
  *   5032  a reload or an upgrade has failed: those that serve go on
@@ -515,6 +516,8 @@ typedef struct empm_config {
 
     /* time, in milliseconds; directives take seconds, or 100ms */
     int    timeout_ms;                 /* no progress in writing: 60000 */
+    int    response_min_rate;          /* bytes/s, over each timeout_ms in which
+                                          a client is waited for: 100; 0: none */
     int    keep_alive;                 /* 1 */
     int    keep_alive_timeout_ms;      /* 5000 */
     int    max_keep_alive_requests;    /* 100; 0: no limit */
@@ -546,7 +549,8 @@ typedef struct empm_config {
     int64_t limit_body_in_memory;      /* longer ones are spooled: 64 KiB */
     int64_t max_body_memory;           /* per child: 64 MiB, else 503 */
     int64_t max_spool_bytes;           /* per child: 1 GiB, else 503 */
-    int64_t limit_response_spool;      /* one response: 64 MiB, else aborted */
+    int64_t limit_response_spool;      /* of one response, what waits for the
+                                          client: 64 MiB, else aborted */
     int64_t limit_linger_bytes;        /* 16 MiB */
 
     /* hooks, each NULL or called with `user` (thread hooks on the worker) */
@@ -724,7 +728,8 @@ EMPM_API void        *empm_thread_data(const empm_request *req);
  * are EMPM_EMISUSE.
  * ------------------------------------------------------------------------- */
 
-/* Sets the status, 200 to 599. 204 and 304 have no body. */
+/* Sets the status, 200 to 599. 204, 205 and 304 have no body: what is written
+ * to one is dropped. */
 EMPM_API int empm_status(empm_request *req, int status);
 
 /* Sets (replaces) or adds a field.
@@ -746,9 +751,9 @@ EMPM_API int empm_add_header(empm_request *req, const char *name,
  *   data      len bytes, copied before the call returns; may be NULL if len is 0
  *   returns   EMPM_OK
  *             EMPM_ECLOSED  the peer is gone; later writes are cheap no-ops
- *             EMPM_EFULL    limit_response_spool is reached: the response will be
- *                           aborted, never cut short in silence; empm_stream()
- *                           has no such limit
+ *             EMPM_EFULL    more than limit_response_spool would wait for the
+ *                           client: the response will be aborted, never cut
+ *                           short in silence; empm_stream() has no such limit
  *             EMPM_EMISUSE  the answer is complete, or longer than declared
  *             EMPM_ENOMEM, EMPM_ESYS  likewise aborted
  *   blocks    never on the client: what the socket does not take is kept
@@ -759,14 +764,17 @@ EMPM_API int empm_printf(empm_request *req, const char *fmt, ...)
     EMPM__PRINTF(2, 3);
 EMPM_API int empm_vprintf(empm_request *req, const char *fmt, va_list ap);
 
-/* Sends what has been written so far. Never blocks. */
+/* Sends what has been written so far, as far as the socket takes it; the rest
+ * follows with the next call, a suspension or the handler's end. Never blocks. */
 EMPM_API int empm_flush(empm_request *req);
 
 /* Answers with the file: type from its name (AddType), Last-Modified, ETag
  * (FileETag), conditions and ranges as RFC 9110 13 and 14 have them, several as
- * multipart/byteranges. Sent by the kernel, from the listener's side of things:
- * no worker is held. A file that claims to be empty and is not, as in /proc, is
- * read to its end and written, at most limit_response_spool bytes.
+ * multipart/byteranges, if the status is 200 in the end. Sent by the kernel, from
+ * the listener's side of things: no worker is held. It leaves when the handler
+ * has ended, or the last of its suspensions. A file that claims to be empty and
+ * is not, as in /proc, is read to its end and written at once, at most
+ * limit_response_spool bytes.
  *   path      opened at once, symbolic links followed; never pass a client's
  *             text, use EMPM_FILES for that
  *   returns   EMPM_OK, EMPM_EINVAL (no such regular file, or not for us),
@@ -811,7 +819,8 @@ EMPM_API int empm_resume(empm_server *s, empm_ticket ticket);
 EMPM_API int empm_should_stop(const empm_request *req);
 
 /* Memory that lives as long as the request, aligned for any type; NULL if
- * there is none. empm_defer() calls fn(p) at the request's end, last first. */
+ * there is none. empm_defer() calls fn(p), last first, once no function of yours
+ * can see the request again, though the client may still take the answer. */
 EMPM_API void *empm_alloc(empm_request *req, size_t n);
 EMPM_API int   empm_defer(empm_request *req, empm_cleanup *fn, void *p);
 
@@ -1907,6 +1916,7 @@ static const empm__directive empm__directives[] = {
     EMPM__SET("MaxMemFree", max_mem_free, KB, 0, INT64_MAX / 1024),
     EMPM__SET("OpenFileCache", open_file_cache, INT, 0, 4096),
     EMPM__SET("Timeout", timeout_ms, MS, 1, INT_MAX),
+    EMPM__SET("ResponseMinRate", response_min_rate, INT, 0, 1 << 20),
     EMPM__SET("KeepAlive", keep_alive, BOOL, 0, 1),
     EMPM__SET("KeepAliveTimeout", keep_alive_timeout_ms, MS, 1, INT_MAX),
     EMPM__SET("MaxKeepAliveRequests", max_keep_alive_requests, INT, 0, INT_MAX),
@@ -1983,6 +1993,7 @@ EMPM_API empm_config empm_defaults(void)
     cfg.max_body_memory = 64 << 20;
     cfg.max_spool_bytes = 1 << 30;
     cfg.limit_response_spool = 64 << 20;
+    cfg.response_min_rate = 100;
     cfg.limit_linger_bytes = 16 << 20;
     cfg.log_level = EMPM_LOG_WARN;
     return cfg;
@@ -4995,6 +5006,9 @@ static int32_t empm__proxy_parse(empm__peer *p, const char *s, size_t n)
 typedef struct empm__page {
     struct empm__page *next;
     uint32_t           start, end;     /* what is in use of the data after it */
+    /* in the queue of output: a slice, at..stop, of a file follows the data */
+    struct empm__file *file;           /* a reference; NULL: of the overflow */
+    int64_t            at, stop;       /* equal: there is no slice */
 } __attribute__((aligned(16))) empm__page;
 
 #define EMPM__PAGE_ROOM ((uint32_t)(EMPM_PAGE_BYTES - sizeof(empm__page)))
@@ -5231,6 +5245,8 @@ static empm__page *empm__page_get(empm__worker *w)
     if (p != NULL) {
         p->next = NULL;
         p->start = p->end = 0;
+        p->file = NULL;
+        p->at = p->stop = 0;
     }
     return p;
 }
@@ -6240,8 +6256,24 @@ enum empm__body_mode {
 
 enum empm__answer {               /* how far the response is */
     EMPM__OPEN,                   /* status and fields can still change */
-    EMPM__COMMITTED,              /* the head is decided, body may follow */
+    EMPM__COMMITTED,              /* the head is decided, the handler may add */
+    EMPM__STREAMING,              /* ... the producer adds */
     EMPM__COMPLETE                /* nothing can be added */
+};
+
+enum empm__framing {              /* where the response's body ends */
+    EMPM__UNFRAMED,               /* the head is not decided yet */
+    EMPM__BODILESS,               /* HEAD, 204, 304: there is none */
+    EMPM__BY_LENGTH, EMPM__BY_CHUNKS,
+    EMPM__BY_CLOSE                /* HTTP/1.0: the end of the connection */
+};
+
+enum empm__suspension {
+    EMPM__SUSP_NONE,
+    EMPM__SUSP_ARMED,             /* empm_suspend() was called, the handler runs */
+    EMPM__SUSP_WAITING,           /* it has returned EMPM_SUSPENDED: a call of
+                                     its function is owed from here */
+    EMPM__SUSP_DUE                /* ... and wake_why is the reason */
 };
 
 typedef struct empm__defer {
@@ -6249,6 +6281,9 @@ typedef struct empm__defer {
     void               *p;
     struct empm__defer *next;
 } empm__defer;
+
+/* An answer that waits for its status. 0, or EMPM_E*; it may commit the head. */
+typedef int empm__answerer(empm_request *req);
 
 struct empm_request {             /* owner: whoever owns the connection */
     /* the flight */
@@ -6258,11 +6293,12 @@ struct empm_request {             /* owner: whoever owns the connection */
     uint32_t      in_cap, in_start, in_end;
     empm__page   *in_big;         /* what `in` is part of, NULL: of our page */
     empm__page   *out, *out_last; /* to be sent, in order */
-    size_t        out_bytes;
-    empm__file   *file;           /* the answer is, or comes from, a file */
-    int           file_fd;        /* what follows `out`, from file_at to file_end:
-                                     the file's, or the response's overflow */
-    int64_t       file_at, file_end;
+    size_t        out_bytes;      /* of it, what is in memory */
+    int64_t       out_left;       /* all of it, with the slices of files */
+    int64_t       out_tried;      /* ... when the socket was full */
+    int           spool_fd;       /* the overflow: a ring in an unlinked file */
+    int64_t       spool_at, spool_end; /* in it, as bytes since it was empty */
+    int64_t       spooled;        /* its size, of pool.spool_bytes */
     int64_t       sent;           /* bytes given to the socket */
     int64_t       got;            /* bytes taken from it */
     int64_t       acked;          /* of them, at the start of the wait to write */
@@ -6312,8 +6348,8 @@ struct empm_request {             /* owner: whoever owns the connection */
     int           last_asked;     /* the client said so */
     int           linger;         /* unread input is possible */
     int           failed;         /* EMPM_E*: abort instead of finishing */
-    int           chunk_out;      /* transfer coding of the response */
-    int           no_body;        /* HEAD, 204, 304 */
+    int           framing;        /* enum empm__framing; empm__commit decides */
+    int           head_only;      /* the method is HEAD */
     int           calling;        /* 1: handler or wake function, 2: another */
     int64_t       declared;       /* Content-Length, or -1 */
     int64_t       written;        /* body bytes accepted so far */
@@ -6324,13 +6360,15 @@ struct empm_request {             /* owner: whoever owns the connection */
     size_t        body_out_bytes;
     empm_producer *producer;
     void         *producer_user;
-    int64_t       response_spooled;
+    empm__answerer *source;       /* makes the answer once its status is known:
+                                     of `file` */
+    empm__file   *file;
     /* a suspension */
     empm_wake    *wake;
     void         *wake_user;
     uint32_t      wake_deadline;
-    int           suspended;      /* empm_suspend() was called */
-    int           wake_why;       /* enum empm_why, 0: call the handler */
+    int           suspension;     /* enum empm__suspension */
+    int           wake_why;       /* enum empm_why */
     int           told_half;      /* HALF_CLOSED has been reported */
 
     /* not cleared */
@@ -6358,7 +6396,7 @@ static void empm__request_clear(empm_request *req)
     req->body_fd = -1;
     req->declared = -1;
     req->status = 200;
-    req->sent_before = req->sent + (int64_t)req->out_bytes;
+    req->sent_before = req->sent + req->out_left;
     req->got_before = req->got - (int64_t)(req->in_end - req->in_start);
     empm__head_init(&req->head, req->inline_fields, EMPM__INLINE_FIELDS,
                     req->in_start);
@@ -6379,32 +6417,47 @@ static empm_request *empm__borrow(empm__worker *w, empm__conn *c)
     req->c = c;
     req->in = (char *)(req + 1) + EMPM__ARENA;
     req->in_cap = (uint32_t)((char *)p + EMPM_PAGE_BYTES - req->in);
-    req->file_fd = -1;
+    req->spool_fd = -1;
     empm__request_clear(req);
     c->req = req;
     return req;
 }
 
-/* Closes the file behind the response: it is sent, or never will be. */
-static void empm__file_drop(empm_request *req)
+/* Takes the first page off the queue of output, with what is left of it. */
+static void empm__out_pop(empm_request *req)
 {
-    if (req->file != NULL)
-        empm__file_unref(req->file);
-    else if (req->file_fd >= 0)
-        close(req->file_fd);
-    req->file = NULL;
-    req->file_fd = -1;
-    req->file_at = req->file_end = 0;
-    empm__unreserve(&req->w->child->pool.spool_bytes, req->response_spooled);
-    req->response_spooled = 0;
+    empm__page *p = req->out;
+    req->out = p->next;
+    if (req->out == NULL)
+        req->out_last = NULL;
+    empm__file_unref(p->file);
+    empm__page_put(req->w, p);
 }
 
-/* Ends the request: the user's cleanups run, its memory goes back. The flight
- * (input that follows, output under way) stays. */
-static void empm__request_end(empm_request *req)
+/* The overflow is empty, or never will be sent. */
+static void empm__spool_close(empm_request *req)
 {
-    empm__worker *w = req->w;
-    empm__pool *pool = &w->child->pool;
+    if (req->spool_fd < 0)
+        return;
+    close(req->spool_fd);
+    empm__unreserve(&req->w->child->pool.spool_bytes, req->spooled);
+    req->spool_fd = -1;
+    req->spooled = req->spool_at = req->spool_end = 0;
+}
+
+/* Forgets the file that was to be the answer. */
+static void empm__source_drop(empm_request *req)
+{
+    empm__file_unref(req->file);
+    req->file = NULL;
+    req->source = NULL;
+}
+
+/* No function of the user's will see this request again: the cleanups run, and
+ * its body goes, even if a slow client still takes the answer. */
+static void empm__request_release(empm_request *req)
+{
+    empm__pool *pool = &req->w->child->pool;
     while (req->defers != NULL) {
         empm__defer *d = req->defers;
         req->defers = d->next;
@@ -6419,9 +6472,21 @@ static void empm__request_end(empm_request *req)
     }
     empm__unreserve(&pool->spool_bytes, req->body_spooled);
     empm__unreserve(&pool->body_memory, req->body_reserved);
-    if (req->body_page != NULL)
-        empm__page_put(w, req->body_page);
+    empm__page_put(req->w, req->body_page);
     EMPM_FREE(req->body_big);
+    req->body = req->body_nul = req->body_big = NULL;
+    req->body_page = NULL;
+    req->body_fd = -1;
+    req->body_spooled = req->body_reserved = 0;
+}
+
+/* Ends the request: its memory goes back. The flight (input that follows, output
+ * under way) stays. */
+static void empm__request_end(empm_request *req)
+{
+    empm__worker *w = req->w;
+    empm__request_release(req);
+    empm__source_drop(req);
     empm__pages_put(w, req->body_out);
     empm__pages_put(w, req->arena_pages);
     empm__pages_free(req->arena_big);
@@ -6443,8 +6508,9 @@ static void empm__flight_end(empm__worker *w, empm__conn *c)
         return;
     req->w = w;
     empm__request_end(req);
-    empm__pages_put(w, req->out);
-    empm__file_drop(req);
+    while (req->out != NULL)
+        empm__out_pop(req);
+    empm__spool_close(req);
     EMPM_FREE(req->in_big);
     c->req = NULL;
     empm__page_put(w, (empm__page *)(void *)req - 1);
@@ -6932,12 +6998,15 @@ EMPM_API int empm_should_stop(const empm_request *req)
  * >>response -- from a handler's words to bytes in order
  *
  * A body gathers in pages until its length is known or EMPM_RESPONSE_BUFFER is
- * exceeded; then the head is written before it ("commit") and framed pages go to
- * `out`, which the socket empties. What the socket does not take in time goes to
- * an unlinked file behind `out`, so a handler never waits for a client:
+ * exceeded; then empm__commit() decides, once, the head and where the body ends,
+ * and framed pages go to `out`: the queue that the socket empties, in order. A
+ * page of it can have a slice of a file behind its bytes: of the file that is the
+ * answer, or of the overflow. That is an unlinked file, used as a ring, which
+ * takes what the socket does not take in time, so that a handler never waits for
+ * a client.
  *
- *     body_out  --commit, frame-->  out  --send-->  socket
- *                          \--out is full--> file --sendfile--/
+ *     body_out --commit, frame--> out:  [head]--file  [bytes]  [bytes]--overflow
+ *                                       sent in this order --->
  * ------------------------------------------------------------------------- */
 
 static ssize_t empm__plain_recv(empm__conn *c, void *buf, size_t n)
@@ -7012,149 +7081,225 @@ static void empm__out_link(empm_request *req, empm__page *p)
         req->out = p;
     req->out_last = p;
     req->out_bytes += p->end - p->start;
+    req->out_left += p->end - p->start;
 }
 
-/* Appends bytes to `out`, behind the last page if they fit there. */
+static int empm__has_slice(const empm__page *p)
+{
+    return p->at < p->stop;
+}
+
+/* How many bytes the queue's last page can still take. */
+static uint32_t empm__out_room(const empm_request *req)
+{
+    const empm__page *p = req->out_last;
+    return p == NULL || empm__has_slice(p) ? 0 : EMPM__PAGE_ROOM - p->end;
+}
+
+/* Appends bytes to `out`, to its last page if they fit there. */
 static int empm__out_copy(empm_request *req, const char *data, size_t n)
 {
     while (n > 0) {
-        empm__page *p = req->out_last;
+        empm__page *p;
         size_t take;
-        if (p == NULL || p->end == EMPM__PAGE_ROOM) {
+        if (empm__out_room(req) == 0) {
             if ((p = empm__page_get(req->w)) == NULL)
                 return EMPM_ENOMEM;
             empm__out_link(req, p);
         }
+        p = req->out_last;
         take = empm__min(n, EMPM__PAGE_ROOM - p->end);
         memcpy(empm__page_data(p) + p->end, data, take);
         p->end += (uint32_t)take;
         req->out_bytes += take;
+        req->out_left += (int64_t)take;
         data += take;
         n -= take;
     }
     return EMPM_OK;
 }
 
-/* Sends what is ready. 1: all of it; 0: the socket is full; 2: the turn is over;
- * -1: the peer is gone, or the file has become shorter. */
+/* Hangs from..to of a file, of which it takes over a reference, behind the last
+ * page, which has no slice yet. */
+static void empm__out_slice(empm_request *req, empm__file *f, int64_t from,
+                            int64_t to)
+{
+    empm__page *p = req->out_last;
+    p->file = f;
+    p->at = from;
+    p->stop = to;
+    req->out_left += to - from;
+}
+
+/* n bytes of the queue have been sent. */
+static void empm__out_sent(empm_request *req, int64_t n)
+{
+    empm__page *p;
+    req->out_left -= n;
+    while ((p = req->out) != NULL) {
+        const int64_t bytes = n < p->end - p->start ? n : p->end - p->start;
+        const int64_t slice = n - bytes < p->stop - p->at ? n - bytes
+                                                          : p->stop - p->at;
+        p->start += (uint32_t)bytes;
+        req->out_bytes -= (size_t)bytes;
+        p->at += slice;
+        if (p->file == NULL)
+            req->spool_at += slice;
+        n -= bytes + slice;
+        if (p->start < p->end || empm__has_slice(p))
+            return;
+        empm__out_pop(req);
+    }
+}
+
+/* Sends from the slice that is the first in the queue. */
+static ssize_t empm__send_slice(empm_request *req)
+{
+    const empm__page *p = req->out;
+    const int64_t ring = req->w->cfg->limit_response_spool;
+    int64_t at = p->at, n = p->stop - at;
+    ssize_t r;
+    if (p->file == NULL) {
+        at %= ring;
+        if (n > ring - at)
+            n = ring - at;
+    }
+    if (n > EMPM_TURN_BYTES)
+        n = EMPM_TURN_BYTES;
+    r = empm__transport_of(req->c)->file(
+        req->c, p->file != NULL ? p->file->fd : req->spool_fd, &at, (size_t)n);
+    if (r == 0)
+        empm__fail(req, EMPM_ESYS, "the file has become shorter");
+    else if (r < 0 && (errno == EIO || errno == EINVAL || errno == EOVERFLOW))
+        empm__fail(req, EMPM_ESYS, "the file cannot be read");
+    return r;
+}
+
+/* Sends from the pages at the front of the queue, up to the first slice. */
+static ssize_t empm__send_pages(empm_request *req)
+{
+    struct iovec v[16];
+    const empm__page *p = req->out;
+    int k = 0, slice = 0;
+    while (p != NULL && k < 16 && !slice) {
+        v[k].iov_base = empm__page_data((empm__page *)(uintptr_t)p) + p->start;
+        v[k++].iov_len = p->end - p->start;
+        slice = empm__has_slice(p);
+        p = p->next;
+    }
+    return empm__transport_of(req->c)->send(req->c, v, k, p != NULL || slice);
+}
+
+/* Sends what is ready. 1: all of it; 0: the socket is full; 2: the turn is over,
+ * but not while a handler runs, whose worker is taken anyway; -1: the peer is
+ * gone, or a file cannot be read to its end. */
 static int empm__flush(empm_request *req)
 {
     empm__conn *c = req->c;
     empm__worker *w = req->w;
-    const empm__transport *tp = empm__transport_of(c);
     int again = 0;
-    while (req->out != NULL || req->file_at < req->file_end) {
+    while (req->out != NULL) {
         ssize_t n;
-        if (w->turn_bytes >= EMPM_TURN_BYTES)
+        if (w->turn_bytes >= EMPM_TURN_BYTES && req->calling == 0)
             return 2;
         empm__conn_clear(c, EMPM__READY_OUT);
-        if (req->out != NULL) {
-            struct iovec v[16];
-            int k = 0;
-            empm__page *p;
-            for (p = req->out; p != NULL && k < 16; p = p->next, k++) {
-                v[k].iov_base = empm__page_data(p) + p->start;
-                v[k].iov_len = p->end - p->start;
-            }
-            n = tp->send(c, v, k, p != NULL || req->file_at < req->file_end);
-        } else {
-            n = tp->file(c, req->file_fd, &req->file_at,
-                         empm__min((size_t)(req->file_end - req->file_at),
-                                   EMPM_TURN_BYTES));
-            if (n == 0) {
-                empm__fail(req, EMPM_ESYS, "the file has become shorter");
-                return -1;
-            }
-        }
+        n = req->out->start < req->out->end ? empm__send_pages(req)
+                                            : empm__send_slice(req);
+        if (n == 0)
+            return -1;
         if (n < 0) {
             if (errno == EINTR)
                 continue;
             if (!empm__would_block(errno))
                 return -1;
             /* A hang-up beside EAGAIN was not one: look once more, then wait */
-            if (!empm__conn_noted(c, EMPM__READY_HUP) || again++)
+            if (!empm__conn_noted(c, EMPM__READY_HUP) || again++) {
+                req->out_tried = req->out_left;
                 return 0;
+            }
             empm__conn_clear(c, EMPM__READY_HUP);
             continue;
         }
         w->turn_bytes += (uint32_t)n;
         req->sent += n;
         empm__bump(&w->score->bytes, (uint64_t)n);
-        if (req->out == NULL)
-            continue;
-        req->out_bytes -= (size_t)n;
-        while (req->out != NULL && (size_t)n >= req->out->end - req->out->start) {
-            empm__page *p = req->out;
-            n -= (ssize_t)(p->end - p->start);
-            req->out = p->next;
-            empm__page_put(w, p);
-        }
-        if (req->out == NULL)
-            req->out_last = NULL;
-        else
-            req->out->start += (uint32_t)n;
+        empm__out_sent(req, n);
     }
-    if (req->file == NULL && req->file_end > 0 && req->answer != EMPM__COMPLETE) {
+    req->out_tried = 0;
+    if (req->spooled > 0 && ftruncate(req->spool_fd, 0) == 0) {
         /* the overflow is drained: begin it anew */
-        if (ftruncate(req->file_fd, 0) == 0) {
-            empm__unreserve(&w->child->pool.spool_bytes, req->response_spooled);
-            req->response_spooled = 0;
-            req->file_at = req->file_end = 0;
-        }
+        empm__unreserve(&w->child->pool.spool_bytes, req->spooled);
+        req->spooled = req->spool_at = req->spool_end = 0;
     }
     return 1;
 }
 
-/* Takes one framed page: to `out`, or behind what has been spooled. */
-static int empm__emit(empm_request *req, empm__page *p)
+/* Appends to the overflow, whose slice is or becomes that of the last page. */
+static int empm__spool(empm_request *req, const char *data, int64_t n)
 {
     empm__worker *w = req->w;
-    const empm_config *cfg = w->cfg;
-    const int64_t n = p->end - p->start;
-    int64_t done = 0;
-    if (req->out_bytes >= EMPM_RESPONSE_BUFFER && req->file_fd < 0) {
-        req->file_fd = empm__unnamed_file(w->s->spool_dir);
-        if (req->file_fd < 0) {
-            empm__page_put(w, p);
+    const int64_t ring = w->cfg->limit_response_spool;
+    int64_t grown;
+    if (req->spool_fd < 0) {
+        req->spool_fd = empm__unnamed_file(w->s->spool_dir);
+        if (req->spool_fd < 0)
             return EMPM_ESYS;
-        }
     }
-    if (req->out_bytes < EMPM_RESPONSE_BUFFER && req->file_at == req->file_end) {
-        /* copying a few bytes beats another piece, and bounds the memory of a
-         * handler that flushes often */
-        if (req->out_last != NULL && n <= EMPM__PAGE_ROOM - req->out_last->end) {
-            const int r = empm__out_copy(req, empm__page_data(p) + p->start,
-                                         (size_t)n);
-            empm__page_put(w, p);
-            return r;
-        }
-        empm__out_link(req, p);
-        return EMPM_OK;
-    }
-    if (req->file_end + n > cfg->limit_response_spool ||
-        !empm__reserve(&w->child->pool.spool_bytes, n, cfg->max_spool_bytes)) {
-        empm__page_put(w, p);
+    if (n > ring - (req->spool_end - req->spool_at))
         return EMPM_EFULL;
+    grown = (req->spool_end + n < ring ? req->spool_end + n : ring) -
+            req->spooled;
+    if (grown > 0) {
+        if (!empm__reserve(&w->child->pool.spool_bytes, grown,
+                           w->cfg->max_spool_bytes))
+            return EMPM_EFULL;
+        req->spooled += grown;
     }
-    req->response_spooled += n;
-    while (done < n) {
-        ssize_t r = pwrite(req->file_fd,
-                           empm__page_data(p) + p->start + done,
-                           (size_t)(n - done), (off_t)(req->file_end + done));
+    if (!empm__has_slice(req->out_last))
+        empm__out_slice(req, NULL, req->spool_end, req->spool_end);
+    while (n > 0) {
+        const int64_t at = req->spool_end % ring;
+        const ssize_t r = pwrite(req->spool_fd, data,
+                                 (size_t)(n < ring - at ? n : ring - at),
+                                 (off_t)at);
         if (r < 0 && errno == EINTR)
             continue;
-        if (r <= 0) {
-            empm__page_put(w, p);
+        if (r <= 0)
             return EMPM_ESYS;
-        }
-        done += r;
+        req->spool_end += r;
+        req->out_last->stop += r;
+        req->out_left += r;
+        data += r;
+        n -= r;
     }
-    req->file_end += n;
-    empm__page_put(w, p);
     return EMPM_OK;
 }
 
-/* Frames the pages that have gathered and passes them on. */
+/* Takes one framed page: into the queue or, when that is long or has overflown
+ * already, to the overflow behind it. */
+static int empm__emit(empm_request *req, empm__page *p)
+{
+    const empm__page *last = req->out_last;
+    const char *data = empm__page_data(p) + p->start;
+    const uint32_t n = p->end - p->start;
+    int r;
+    if (last != NULL && (req->out_bytes >= EMPM_RESPONSE_BUFFER ||
+                         (empm__has_slice(last) && last->file == NULL)))
+        r = empm__spool(req, data, n);
+    else if (n <= empm__out_room(req))
+        /* copying a few bytes beats another piece, and bounds the memory of a
+         * handler that flushes often */
+        r = empm__out_copy(req, data, n);
+    else {
+        empm__out_link(req, p);
+        return EMPM_OK;
+    }
+    empm__page_put(req->w, p);
+    return r;
+}
+
+/* Frames the pages that have gathered and passes them on. The one way from
+ * body_out to out: an answer that has no body loses them here. */
 static int empm__emit_body(empm_request *req)
 {
     int r = EMPM_OK;
@@ -7162,11 +7307,11 @@ static int empm__emit_body(empm_request *req)
         empm__page *p = req->body_out;
         uint32_t n = p->end - p->start;
         req->body_out = p->next;
-        if (n == 0) {
+        if (n == 0 || req->framing == EMPM__BODILESS) {
             empm__page_put(req->w, p);
             continue;
         }
-        if (req->chunk_out) {
+        if (req->framing == EMPM__BY_CHUNKS) {
             char *data = empm__page_data(p);
             uint32_t v = n;
             data[--p->start] = '\n';
@@ -7238,6 +7383,12 @@ static char *empm__add(char *at, const char *s, size_t n)
 }
 #define EMPM__ADD(at, literal) empm__add(at, literal, sizeof literal - 1)
 
+/* Has an answer with this status no body, and no length of one? */
+static int empm__contentless(int status)
+{
+    return status == 204 || status == 304;
+}
+
 /* Writes the head; `length` -1: without Content-Length. At most
  * EMPM_PAGE_BYTES: fields_len is bounded by empm__add_field(). */
 static size_t empm__head_write(empm_request *req, char *to, int64_t length)
@@ -7250,14 +7401,13 @@ static size_t empm__head_write(empm_request *req, char *to, int64_t length)
     at = EMPM__ADD(at, "\r\n");
     empm__date_update(req->w);
     at = empm__add(at, req->w->date, req->w->date_len);
-    if (!req->has_type && req->status != 304 && req->status != 204 &&
-        length != 0)
+    if (!req->has_type && !empm__contentless(req->status) && length != 0)
         at = EMPM__ADD(at, "Content-Type: text/plain; charset=utf-8\r\n");
-    if (req->status != 204 && req->status != 304 && length >= 0) {
+    if (!empm__contentless(req->status) && length >= 0) {
         at = EMPM__ADD(at, "Content-Length: ");
         at += empm__format_u64(at, (uint64_t)length);
         at = EMPM__ADD(at, "\r\n");
-    } else if (req->chunk_out)
+    } else if (req->framing == EMPM__BY_CHUNKS)
         at = EMPM__ADD(at, "Transfer-Encoding: chunked\r\n");
     if (req->close)
         at = EMPM__ADD(at, "Connection: close\r\n");
@@ -7271,8 +7421,8 @@ static size_t empm__head_write(empm_request *req, char *to, int64_t length)
 
 #define EMPM__FIELDS_MAX (EMPM_PAGE_BYTES - 512)
 
-/* Decides the head and puts it, and what has gathered of the body, on its way.
- * `whole`: the body is complete, so its length is known. */
+/* Decides the head, and where the body ends, and puts it on its way with what has
+ * gathered. `whole`: the body is complete, so its length is known. */
 static int empm__commit(empm_request *req, int whole)
 {
     char head[EMPM_PAGE_BYTES];
@@ -7282,26 +7432,23 @@ static int empm__commit(empm_request *req, int whole)
     req->answer = EMPM__COMMITTED;
     if (empm__load(&req->w->child->stopping))
         req->close = 1;
-    if (req->status == 204 || req->status == 304)
-        req->no_body = 1;
+    if (req->body_open && req->body_mode == EMPM__BODY_NONE)
+        req->close = req->linger = 1; /* on_head answers: nobody will read it */
     if (whole && length < 0)
         length = req->written;
-    if (length < 0 && !req->no_body) {
-        if (req->head.minor > 0)
-            req->chunk_out = 1;
-        else
-            req->close = 1;         /* HTTP/1.0: the end of the connection */
-    }
+    if (req->status == 205)          /* RFC 9110 15.3.6 */
+        length = 0;
+    req->framing = req->head_only || empm__contentless(req->status) ||
+                   req->status == 205 ? EMPM__BODILESS
+                 : length >= 0        ? EMPM__BY_LENGTH
+                 : req->head.minor > 0 ? EMPM__BY_CHUNKS : EMPM__BY_CLOSE;
+    if (req->framing == EMPM__BY_CLOSE)
+        req->close = 1;
     n = empm__head_write(req, head, length);
     req->head_out = (uint32_t)n;
-    if (req->no_body) {
-        empm__pages_put(req->w, p);
-        req->body_out = req->body_out_last = NULL;
-        req->body_out_bytes = 0;
-        return empm__out_copy(req, head, n);
-    }
     /* A small answer is one piece of memory, and so one send() */
-    if (p != NULL && req->out == NULL && n <= p->start && !req->chunk_out) {
+    if (p != NULL && req->out == NULL && n <= p->start &&
+        req->framing == EMPM__BY_LENGTH) {
         p->start -= (uint32_t)n;
         memcpy(empm__page_data(p) + p->start, head, n);
         return empm__emit_body(req);
@@ -7310,13 +7457,28 @@ static int empm__commit(empm_request *req, int whole)
                                             : empm__emit_body(req);
 }
 
+/* The body is whole: what has gathered goes out, and the mark of its end. */
+static int empm__end_body(empm_request *req)
+{
+    int r = empm__emit_body(req);
+    if (r == EMPM_OK && req->framing == EMPM__BY_CHUNKS) {
+        empm__page *p = empm__page_get(req->w);
+        if (p == NULL)
+            return EMPM_ENOMEM;
+        p->end = 5;
+        memcpy(empm__page_data(p), "0\r\n\r\n", 5);
+        r = empm__emit(req, p);
+    }
+    return r;
+}
+
 /* May the handler still add to its answer? */
 static int empm__may_write(empm_request *req)
 {
     if (req->failed)
         return req->failed;
-    if (req->answer == EMPM__COMPLETE || req->producer != NULL ||
-        req->file != NULL) {
+    if (req->answer >= EMPM__STREAMING || req->producer != NULL ||
+        req->source != NULL) {
         empm__complain(req, "the answer is complete already");
         return EMPM_EMISUSE;
     }
@@ -7336,23 +7498,42 @@ EMPM_API int empm_status(empm_request *req, int status)
     return EMPM_OK;
 }
 
-/* Removes the response's field `name`, if it is there. */
+/* The first line `name: value` at or behind `at` among the response's fields, or
+ * NULL; *next is where the line after it begins. */
+static char *empm__field_line(const empm_request *req, char *at,
+                              const char *name, size_t n, char **next)
+{
+    char *end = req->fields + req->fields_len;
+    for (; at != NULL && at < end; at = *next) {
+        *next = (char *)memchr(at, '\n', (size_t)(end - at)) + 1;
+        if ((size_t)(*next - at) > n && at[n] == ':' &&
+            empm__same(at, n, name, n))
+            return at;
+    }
+    return NULL;
+}
+
+/* The bytes that the response's fields called `name` take. */
+static size_t empm__field_bytes(const empm_request *req, const char *name,
+                                size_t n)
+{
+    char *at = req->fields, *next;
+    size_t sum = 0;
+    while ((at = empm__field_line(req, at, name, n, &next)) != NULL) {
+        sum += (size_t)(next - at);
+        at = next;
+    }
+    return sum;
+}
+
+/* Removes them. */
 static void empm__field_remove(empm_request *req, const char *name, size_t n)
 {
-    char *at = req->fields, *end;
-    if (at == NULL)
-        return;
-    end = at + req->fields_len;
-    while (at < end) {
-        char *next = (char *)memchr(at, '\n', (size_t)(end - at)) + 1;
-        if ((size_t)(next - at) > n && at[n] == ':' &&
-            empm__same(at, n, name, n)) {
-            memmove(at, next, (size_t)(end - next));
-            end -= next - at;
-        } else
-            at = next;
+    char *at = req->fields, *next;
+    while ((at = empm__field_line(req, at, name, n, &next)) != NULL) {
+        memmove(at, next, (size_t)(req->fields + req->fields_len - next));
+        req->fields_len -= (uint32_t)(next - at);
     }
-    req->fields_len = (uint32_t)(end - req->fields);
 }
 
 /* Room for `need` bytes behind the response's fields. */
@@ -7383,7 +7564,7 @@ static int empm__add_field(empm_request *req, const char *name,
     const empm__chars *t = &req->w->s->chars;
     const size_t n = name != NULL ? strlen(name) : 0;
     const size_t v = value != NULL ? strlen(value) : 0, need = n + v + 4;
-    size_t i;
+    size_t i, old;
     int r;
     if (value == NULL)
         return EMPM_EINVAL;
@@ -7408,10 +7589,11 @@ static int empm__add_field(empm_request *req, const char *name,
         req->declared = len;
         return EMPM_OK;
     }
-    if (replace)
+    old = replace ? empm__field_bytes(req, name, n) : 0;
+    if (need > old && (r = empm__fields_reserve(req, need - old)) < 0)
+        return r;                    /* and what was there stays */
+    if (old > 0)
         empm__field_remove(req, name, n);
-    if ((r = empm__fields_reserve(req, need)) < 0)
-        return r;
     {
         char *at = req->fields + req->fields_len;
         at = empm__add(at, name, n);
@@ -7464,7 +7646,8 @@ static int empm__push_body(empm_request *req)
         empm__fail(req, r, r == EMPM_EFULL
                        ? "LimitResponseSpool or MaxSpoolBytes is reached"
                        : "no room for the response");
-    else if (req->out_bytes >= EMPM_RESPONSE_BUFFER / 2 && empm__flush(req) < 0)
+    else if (req->out_left - req->out_tried >= EMPM_RESPONSE_BUFFER / 2 &&
+             empm__flush(req) < 0)
         empm__fail(req, EMPM_ECLOSED, "");
     return req->failed;
 }
@@ -7484,9 +7667,7 @@ EMPM_API int empm_write(empm_request *req, const void *data, size_t len)
         return EMPM_EMISUSE;
     }
     req->written += (int64_t)len;
-    if (req->no_body)
-        return EMPM_OK;
-    while (len > 0) {
+    while (len > 0 && req->framing != EMPM__BODILESS) {
         empm__page *p = empm__body_room(req);
         size_t n;
         if (p == NULL) {
@@ -7593,54 +7774,41 @@ static int empm__produce(empm_request *req)
     if (n == 0) {
         if (req->declared >= 0 && req->written < req->declared)
             return EMPM_EMISUSE;
-        if (empm__emit_body(req) < 0 ||
-            (req->chunk_out && empm__out_copy(req, "0\r\n\r\n", 5) < 0))
-            return EMPM_ENOMEM;
         req->answer = EMPM__COMPLETE;
-        return EMPM_OK;
+        return empm__end_body(req);
     }
     return empm__emit_body(req);
 }
 
-/* Takes back an answer by file or producer of which nothing was sent. */
-static void empm__answer_drop(empm_request *req)
+/* Makes the answer a line of text that names the status. What the handler has
+ * said of another body, and whether that may be kept, does not hold for it. */
+static void empm__status_text(empm_request *req, int status)
 {
-    static const char *const fields[] = { "etag", "last-modified",
-                                          "accept-ranges", "content-range" };
+    static const char *const fields[] = {
+        "content-type", "content-encoding", "content-language",
+        "content-location", "content-disposition", "content-range",
+        "accept-ranges", "etag", "last-modified", "cache-control", "expires"
+    };
     size_t i;
+    empm__source_drop(req);
     req->producer = NULL;
-    if (req->file == NULL)
-        return;
-    empm__file_drop(req);
-    for (i = 0; i < EMPM__COUNT(fields); i++)
+    req->declared = -1;
+    req->status = status;
+    for (i = 0; req->fields_len > 0 && i < EMPM__COUNT(fields); i++)
         empm__field_remove(req, fields[i], strlen(fields[i]));
-}
-
-/* A small file travels with its head, in one send(). */
-static int empm__file_inline(empm_request *req, size_t n)
-{
-    empm__page *p = empm__body_room(req);
-    const empm__file *f = req->file;
-    if (p == NULL)
-        return EMPM_ENOMEM;
-    if (f->bytes != NULL)
-        memcpy(empm__page_data(p) + p->end, f->bytes + req->file_at, n);
-    else if (pread(f->fd, empm__page_data(p) + p->end, n,
-                   (off_t)req->file_at) != (ssize_t)n)
-        return EMPM_ESYS;
-    p->end += (uint32_t)n;
-    req->written = (int64_t)n;
-    empm__file_drop(req);
-    return empm__commit(req, 1);
+    req->has_type = 0;
+    empm_printf(req, "%d %s\n", status, empm__reason(status));
 }
 
 /* Ends the response after the handler returned `rc`. Afterwards it is complete,
  * or a producer goes on in WRITE, or req->failed says why it must be aborted. */
 static void empm__finish(empm_request *req, int rc)
 {
-    int64_t file;
+    int r;
     if (req->body_open)             /* nobody has read it: it cannot go on */
         req->close = req->linger = 1;
+    if (req->failed)                /* that has been said, or is the client's */
+        return;
     if (rc < 0 || rc == EMPM_SUSPENDED || rc > 599 || (rc > 1 && rc < 200)) {
         empm__complain(req, rc < 0 ? "has failed" : "returned what is no status");
         rc = 500;
@@ -7648,65 +7816,37 @@ static void empm__finish(empm_request *req, int rc)
         empm__complain(req, "gave no answer");
         rc = 500;
     }
-    if (rc != EMPM_OK) {
-        if (req->answer == EMPM__OPEN) {
-            /* with the body that was written, or a line of text; a file or a
-             * producer that was to be the answer is none any more */
-            req->status = rc;
-            if (rc >= 400)
-                empm__answer_drop(req);
-            if (rc >= 400 && req->written == 0 && !req->failed) {
-                req->declared = -1;
-                empm__field_remove(req, "content-type", 12);
-                req->has_type = 0;
-                empm_printf(req, "%d %s\n", rc, empm__reason(rc));
-            }
-        } else if (rc >= 500)
-            empm__fail(req, EMPM_EMISUSE, "failed in the middle of its answer");
-        else
-            empm__complain(req, "returned a status after its answer");
-    }
+    if (rc != EMPM_OK && req->answer == EMPM__OPEN) {
+        const int said = req->written > 0 || req->declared >= 0 ||
+                         req->has_type || req->producer != NULL ||
+                         req->source != NULL || empm__contentless(rc) ||
+                         rc == 205;
+        req->status = rc;
+        if (rc >= 400 ? req->written == 0 : !said)
+            empm__status_text(req, rc);
+    } else if (rc >= 500)
+        empm__fail(req, EMPM_EMISUSE, "failed in the middle of its answer");
+    else if (rc != EMPM_OK)
+        empm__complain(req, "returned a status after its answer");
+    if (req->source != NULL && !req->failed && req->source(req) < 0)
+        empm__fail(req, EMPM_ESYS, "the file cannot be read");
     if (req->failed)
         return;
-    file = req->file != NULL ? req->file_end - req->file_at : -1;
-    if (req->status == 204 || req->status == 304)
-        req->no_body = 1;
-    if (file >= 0) {
-        const int small = !req->no_body && file <= EMPM__FILE_SMALL;
-        req->declared = file;
-        if ((small ? empm__file_inline(req, (size_t)file)
-                   : empm__commit(req, 0)) < 0) {
-            empm__fail(req, EMPM_ESYS, "cannot read the file");
-            empm__file_drop(req);
-        }
-        if (req->no_body)
-            req->file_at = req->file_end;
-        req->answer = EMPM__COMPLETE;
-        return;
-    }
     if (req->producer != NULL) {
         if (empm__commit(req, 0) < 0)
             empm__fail(req, EMPM_ENOMEM, "no memory for the response");
-        if (req->no_body)
-            req->answer = EMPM__COMPLETE;
+        req->answer = req->framing == EMPM__BODILESS ? EMPM__COMPLETE
+                                                     : EMPM__STREAMING;
         return;
     }
-    if (req->declared >= 0 && req->written < req->declared && !req->no_body) {
+    if (req->declared >= 0 && req->written < req->declared &&
+        !req->head_only && !empm__contentless(req->status)) {
         empm__fail(req, EMPM_EMISUSE, "less body than was declared");
         return;
     }
-    if (req->answer == EMPM__OPEN ? empm__commit(req, 1) < 0
-                                  : empm__emit_body(req) < 0)
+    r = req->answer == EMPM__OPEN ? empm__commit(req, 1) : EMPM_OK;
+    if (r < 0 || empm__end_body(req) < 0)
         empm__fail(req, EMPM_EFULL, "no room for the response");
-    if (req->chunk_out) {
-        empm__page *p = empm__page_get(req->w);
-        if (p != NULL) {
-            p->end = 5;
-            memcpy(empm__page_data(p), "0\r\n\r\n", 5);
-        }
-        if (p == NULL || empm__emit(req, p) < 0)
-            empm__fail(req, EMPM_EFULL, "no room for the response");
-    }
     req->answer = EMPM__COMPLETE;
 }
 
@@ -7910,13 +8050,13 @@ static void empm__facts_of(empm__facts *f, empm_request *req, int aborted)
               : req->failed && req->failed != EMPM_ECLOSED ? 500 : 499;
     /* a pipelined answer that leaves with the next one counts as sent */
     f->sent = req->sent - req->sent_before +
-              (aborted ? 0 : (int64_t)req->out_bytes);
+              (aborted ? 0 : req->out_left);
     if (f->sent < 0)
         f->sent = 0;
     f->body = f->sent - (int64_t)req->head_out;
     if (f->body > whole)
         f->body = whole;
-    if (f->body < 0 || req->no_body)
+    if (f->body < 0 || req->framing == EMPM__BODILESS)
         f->body = 0;
     f->got = req->got - req->got_before -    /* the rest is the next one's */
              (req->close ? 0 : (int64_t)(req->in_end - req->in_start));
@@ -8111,8 +8251,8 @@ static char *empm__put_field(empm__facts *f, char *at, const char *end,
         return empm__put_string(f, at, end, req->w->cfg->server_field);
     if (strcasecmp(name, "Content-Type") == 0 && !req->has_type && f->body > 0)
         return EMPM__ADD(at, "text/plain; charset=utf-8");
-    if (strcasecmp(name, "Content-Length") == 0 && !req->chunk_out &&
-        req->status != 204 && req->status != 304)
+    if (strcasecmp(name, "Content-Length") == 0 &&
+        req->framing != EMPM__BY_CHUNKS && !empm__contentless(req->status))
         return empm__put_number(at, req->declared >= 0 ? req->declared
                                                        : req->written);
     return EMPM__ADD(at, "-");
@@ -8576,16 +8716,19 @@ static enum empm__state empm__refuse(empm_request *req, int status)
 {
     const empm__head *h = &req->head;
     req->close = req->linger = 1;
-    req->no_body = h->method_len == 4 &&
-                   memcmp(req->in + h->method, "HEAD", 4) == 0;
+    req->head_only = h->method_len == 4 &&
+                     memcmp(req->in + h->method, "HEAD", 4) == 0;
     if (h->target_len == 0)              /* not even the version is known */
         req->head.minor = 1;
     if (status == 408)
         req->c->flags |= EMPM__F_SHORT;
     req->body_open = 0;
-    if (req->answer != EMPM__OPEN)       /* on_head or on_body has begun one */
-        empm__fail(req, EMPM_EMISUSE, "refused after its answer had begun");
-    else
+    if (req->answer != EMPM__OPEN) {     /* on_head or on_body has begun one */
+        if (!req->failed)
+            empm__log_req(req, EMPM_LOG_INFO, 5018, "%d after the answer has "
+                          "begun: aborted", status);
+        empm__fail(req, EMPM_ECLOSED, "");
+    } else
         empm__answer_status(req, status);
     return EMPM__WRITE;
 }
@@ -8636,8 +8779,8 @@ static int empm__wait_out(empm__worker *w, empm_request *req, empm__wait *wait)
 }
 
 /* Is it too late for what waits to be written? A due deadline moves on if the
- * client has taken anything since: EPOLLOUT alone would not tell, there can be
- * a megabyte between two of its edges. */
+ * client has taken enough since, by ResponseMinRate: EPOLLOUT alone would not
+ * tell, there can be a megabyte between two of its edges. */
 static int empm__write_late(empm__worker *w, empm_request *req)
 {
     int64_t now;
@@ -8645,10 +8788,13 @@ static int empm__write_late(empm__worker *w, empm_request *req)
         !empm__late(req->write_deadline, empm__clock(w)))
         return 0;
     now = empm__acked(req);
-    if (now <= req->acked) {
+    if (now <= req->acked ||
+        now - req->acked < (int64_t)w->cfg->timeout_ms *
+                               w->cfg->response_min_rate / 1000) {
         empm__bump(&w->score->timeouts, 1u);
-        empm__log_req(req, EMPM_LOG_INFO, 5003, "takes nothing for Timeout of "
-                      "%d ms: dropped", w->cfg->timeout_ms);
+        empm__log_req(req, EMPM_LOG_INFO, 5003, "has taken %lld bytes in Timeout "
+                      "of %d ms: dropped", (long long)(now - req->acked),
+                      w->cfg->timeout_ms);
         return 1;
     }
     req->acked = now;
@@ -8768,7 +8914,7 @@ static int empm__slash_redirect(empm_request *req)
     *empm__percent(at, &req->w->s->chars, q, strlen(q), 1) = '\0';
     if (empm_set_header(req, "Location", to) < 0)
         return 414;
-    return req->no_body || strcmp(empm_method(req), "GET") == 0 ? 301 : 308;
+    return req->head_only || strcmp(empm_method(req), "GET") == 0 ? 301 : 308;
 }
 
 /* Finds the route. 0: req->route is set; else the status to answer with. */
@@ -8847,7 +8993,7 @@ static enum empm__state empm__head_complete(empm__worker *w, empm__conn *c,
     req->head_us = w->turn_us;
     empm__store(&w->score->began_us, w->turn_us);
     empm__score_request(w, req);
-    req->no_body = strcmp(req->in + h->method, "HEAD") == 0;
+    req->head_only = strcmp(req->in + h->method, "HEAD") == 0;
     req->close = (h->flags & EMPM__H_CLOSE) != 0 ||
                  (h->minor == 0 && !(h->flags & EMPM__H_KEEP));
     req->last_asked = req->close;        /* it will not send another one */
@@ -8875,8 +9021,7 @@ static enum empm__state empm__head_complete(empm__worker *w, empm__conn *c,
             req->calling = 2;            /* it cannot suspend */
             i = u->on_head(req, u->user);
             req->calling = 0;
-            if (i != EMPM_OK || req->written > 0 || req->producer != NULL ||
-                req->file != NULL || req->answer != EMPM__OPEN) {
+            if (i != EMPM_OK || req->answered) {
                 empm__finish(req, i);    /* it has answered, or refused */
                 return EMPM__WRITE;
             }
@@ -8893,7 +9038,7 @@ static enum empm__state empm__head_complete(empm__worker *w, empm__conn *c,
     }
     if (status == 503)
         empm_set_header(req, "Retry-After", "1");
-    empm__finish(req, status);
+    empm__finish(req, status == 200 ? EMPM_OK : status);
     return EMPM__WRITE;
 }
 
@@ -9000,7 +9145,7 @@ static enum empm__state empm__do_read_head(empm__worker *w, empm__conn *c,
             return empm__head_complete(w, c, req);
         if (r != 0)
             return empm__refuse(req, r);
-        if (req->out != NULL || req->file_at < req->file_end)
+        if (req->out != NULL)
             return EMPM__WRITE;          /* earlier answers before we wait */
         if (c->flags & EMPM__F_DRAINED)
             break;
@@ -9371,16 +9516,16 @@ static enum empm__state empm__do_read_body(empm__worker *w, empm__conn *c,
 EMPM_API empm_ticket empm_suspend(empm_request *req, int timeout_ms,
                                   empm_wake *fn, void *user)
 {
-    if (fn == NULL || timeout_ms <= 0 || req->calling != 1 || req->suspended ||
-        req->failed || req->answer == EMPM__COMPLETE || req->producer != NULL ||
-        req->file != NULL ||
-        empm__conn_noted(req->c, EMPM__READY_HUP) ||
+    if (fn == NULL || timeout_ms <= 0 || req->calling != 1 ||
+        req->suspension != EMPM__SUSP_NONE || req->failed ||
+        req->answer >= EMPM__STREAMING || req->producer != NULL ||
+        req->source != NULL || empm__conn_noted(req->c, EMPM__READY_HUP) ||
         empm__load(&req->w->child->stopping))
         return 0;
     req->wake = fn;
     req->wake_user = user;
     req->wake_deadline = empm__after(empm__clock(req->w), timeout_ms);
-    req->suspended = 1;
+    req->suspension = EMPM__SUSP_ARMED;
     empm__conn_next_serial(req->c);
     return (uint64_t)empm__load(&req->c->serial) << 32 | req->w->index;
 }
@@ -9388,18 +9533,42 @@ EMPM_API empm_ticket empm_suspend(empm_request *req, int timeout_ms,
 /* What a handler or a wake function has left behind. */
 static enum empm__state empm__handled(empm_request *req, int rc)
 {
-    if (rc == EMPM_SUSPENDED && req->suspended && !req->failed) {
+    if (req->suspension == EMPM__SUSP_ARMED && rc == EMPM_SUSPENDED) {
         req->answered = 1;
-        if (req->written > 0 && empm__push_body(req) < 0)
-            return EMPM__WRITE;          /* where a failure ends */
+        req->suspension = EMPM__SUSP_WAITING; /* whatever fails from here: it will be
+                                            told */
+        if (req->written > 0 && !req->failed)
+            empm__push_body(req);
         return EMPM__SUSPENDED;
     }
-    if (req->suspended) {                /* armed, but it has answered */
-        req->suspended = 0;
+    if (req->suspension == EMPM__SUSP_ARMED) {    /* but it has answered */
+        req->suspension = EMPM__SUSP_NONE;
         empm__conn_next_serial(req->c);
     }
     empm__finish(req, rc);
     return EMPM__WRITE;
+}
+
+/* Calls the function of a suspension with the reason that has been found. */
+static int empm__wake_call(empm_request *req)
+{
+    const enum empm_why why = (enum empm_why)req->wake_why;
+    const uint32_t serial = empm__load(&req->c->serial);
+    int rc;
+    req->suspension = EMPM__SUSP_NONE;
+    req->wake_why = 0;
+    if (why == EMPM_HALF_CLOSED)
+        req->told_half = 1;              /* the ticket may stay good */
+    else
+        empm__conn_next_serial(req->c);
+    rc = req->wake(req, why, req->wake_user);
+    if (why == EMPM_HALF_CLOSED && req->suspension == EMPM__SUSP_NONE) {
+        if (rc == EMPM_SUSPENDED)
+            req->suspension = EMPM__SUSP_ARMED;   /* as it was */
+        else if (empm__load(&req->c->serial) == serial)
+            empm__conn_next_serial(req->c);
+    }
+    return rc;
 }
 
 static enum empm__state empm__do_handle(empm__worker *w, empm__conn *c)
@@ -9409,12 +9578,16 @@ static enum empm__state empm__do_handle(empm__worker *w, empm__conn *c)
     const empm_route *u = r->user;
     uint64_t before, after;
     uint32_t credit;
-    int rc, first = req->wake_why == 0;
+    const int first = req->suspension != EMPM__SUSP_DUE;
+    int rc;
     /* Answers of earlier requests must not wait for a handler that may block;
      * one that has been quick so far may go first, and they go out together */
-    if (req->out != NULL && empm__load(&r->quick) < EMPM__QUICK &&
-        empm__flush(req) < 0)
-        return EMPM__CLOSED;
+    if (req->out != NULL && !req->failed &&
+        empm__load(&r->quick) < EMPM__QUICK && empm__flush(req) < 0) {
+        if (first)
+            return EMPM__CLOSED;
+        empm__fail(req, EMPM_ECLOSED, "");
+    }
     if (u->max_workers > 0 &&
         __atomic_add_fetch(&r->running, 1u, __ATOMIC_RELAXED) >
             (uint32_t)u->max_workers && first) {
@@ -9428,25 +9601,7 @@ static enum empm__state empm__do_handle(empm__worker *w, empm__conn *c)
         empm__store(&w->child->sleepers[w->number].quick, &r->quick);
     before = w->turn_us;
     req->calling = 1;
-    if (first)
-        rc = r->handler(req, u->user);
-    else {
-        const enum empm_why why = (enum empm_why)req->wake_why;
-        req->wake_why = 0;
-        if (why == EMPM_HALF_CLOSED) {   /* the ticket stays good */
-            const uint32_t serial = empm__load(&c->serial);
-            req->told_half = 1;
-            req->suspended = 0;
-            rc = req->wake(req, why, req->wake_user);
-            if (rc == EMPM_SUSPENDED && !req->suspended &&
-                empm__load(&c->serial) == serial)
-                req->suspended = 1;
-        } else {
-            req->suspended = 0;
-            empm__conn_next_serial(c);
-            rc = req->wake(req, why, req->wake_user);
-        }
-    }
+    rc = first ? r->handler(req, u->user) : empm__wake_call(req);
     req->calling = 0;
     if (u->max_workers > 0)
         __atomic_sub_fetch(&r->running, 1u, __ATOMIC_RELAXED);
@@ -9471,7 +9626,7 @@ static enum empm__state empm__do_suspended(empm__worker *w, empm__conn *c,
     uint32_t now;
     int pending = 0;
     c->why = 0;
-    if (req->out != NULL || req->file_at < req->file_end) {
+    if (req->out != NULL && !req->failed) {
         const int r = empm__flush(req);
         if (r < 0)
             empm__fail(req, EMPM_ECLOSED, "");
@@ -9497,15 +9652,16 @@ static enum empm__state empm__do_suspended(empm__worker *w, empm__conn *c,
         req->wake_why = EMPM_TIMEOUT;
     else if (!req->told_half && empm__conn_noted(c, EMPM__READY_RDHUP))
         req->wake_why = EMPM_HALF_CLOSED;
-    if (req->wake_why != 0)
-        return EMPM__HANDLE;
-    wait->want = EMPM__WANT(EMPM__READY_RESUME | EMPM__READY_STOP);
-    if (!req->told_half)
-        wait->want |= EMPM__WANT(EMPM__READY_RDHUP);
-    wait->deadline_ms = req->wake_deadline;
-    if (pending && empm__wait_out(w, req, wait) < 0)
-        return EMPM__CLOSED;
-    return EMPM__SUSPENDED;
+    if (req->wake_why == 0) {
+        wait->want = EMPM__WANT(EMPM__READY_RESUME | EMPM__READY_STOP);
+        if (!req->told_half)
+            wait->want |= EMPM__WANT(EMPM__READY_RDHUP);
+        wait->deadline_ms = req->wake_deadline;
+        return pending && empm__wait_out(w, req, wait) < 0 ? EMPM__CLOSED
+                                                           : EMPM__SUSPENDED;
+    }
+    req->suspension = EMPM__SUSP_DUE;
+    return EMPM__HANDLE;
 }
 
 EMPM_API void empm_after_fork(void)
@@ -9549,11 +9705,8 @@ static enum empm__state empm__abort(empm__conn *c)
  * chunks tell the client that it is not whole, else a reset has to. */
 static enum empm__state empm__give_up(empm_request *req)
 {
-    const int framed = req->answer == EMPM__OPEN || req->chunk_out ||
-                       req->declared >= 0;
-    if (req->answer == EMPM__OPEN)
-        empm__file_drop(req);
-    if (req->failed == EMPM_ECLOSED || empm__flush(req) != 1 || !framed)
+    if (req->failed == EMPM_ECLOSED || empm__flush(req) != 1 ||
+        req->framing == EMPM__BY_CLOSE)
         return empm__abort(req->c);
     return EMPM__CLOSED;
 }
@@ -9601,12 +9754,12 @@ static enum empm__state empm__do_write(empm__worker *w, empm__conn *c,
     empm_request *req = c->req;
     for (;;) {
         int r;
+        if (req->failed || req->answer == EMPM__COMPLETE)
+            empm__request_release(req);
         if (req->failed)
             return empm__give_up(req);
         if (req->answer == EMPM__COMPLETE && !req->close && !req->body_open &&
-            req->in_end > req->in_start && req->file_fd < 0 &&
-            req->file == NULL &&
-            req->out_bytes < EMPM__PAGE_ROOM &&
+            req->in_end > req->in_start && req->out_left < EMPM__PAGE_ROOM &&
             !empm__turn_over(w)) {
             empm__access(req, 0);
             empm__request_next(req);     /* its answer joins this one */
@@ -9628,7 +9781,7 @@ static enum empm__state empm__do_write(empm__worker *w, empm__conn *c,
                                                     : EMPM__WRITE;
         }
         req->write_deadline = EMPM__NEVER;
-        if (req->answer == EMPM__COMMITTED) {
+        if (req->answer == EMPM__STREAMING) {
             if ((r = empm__produce(req)) < 0)
                 empm__fail(req, r, "the producer has failed");
             w->turn_us = empm__now_us();
@@ -9637,10 +9790,9 @@ static enum empm__state empm__do_write(empm__worker *w, empm__conn *c,
             wait->turn_over = 1;
             return EMPM__WRITE;
         }
-        empm__file_drop(req);
-        if (req->answer == EMPM__OPEN) { /* flushed between two requests */
+        if (req->answer == EMPM__OPEN)   /* flushed between two requests */
             return EMPM__READ_HEAD;
-        }
+        empm__spool_close(req);
         if (empm__turn_over(w) && req->in_end > req->in_start && !req->close &&
             !req->body_open) {
             wait->turn_over = 1;
@@ -9815,6 +9967,19 @@ static void empm__conn_retire(empm__worker *w, empm__conn *c)
         empm__wake(&ch->poller);
 }
 
+/* The state of a connection that cannot go on: CLOSED, but a suspension that has
+ * begun is told first. The one way to the end, whatever has failed. */
+static enum empm__state empm__conn_end(empm__conn *c)
+{
+    empm_request *req = c->req;
+    if (req == NULL || req->suspension < EMPM__SUSP_WAITING)
+        return EMPM__CLOSED;
+    req->failed = EMPM_ECLOSED;
+    req->suspension = EMPM__SUSP_DUE;
+    req->wake_why = EMPM_GONE;
+    return EMPM__HANDLE;
+}
+
 /* Gives the connection to the listener; the one place that does. 0: what it
  * waits for has happened, go round again. 1: it must not be touched any more. */
 static int empm__conn_release(empm__worker *w, empm__conn *c,
@@ -9861,16 +10026,8 @@ static void empm__conn_run(empm__worker *w, uint32_t index)
     if (c->req != NULL && c->req->head_us != 0)
         empm__score_request(w, c->req);
     c->flags &= (uint8_t)~EMPM__F_DRAINED;
-    if (c->flags & EMPM__F_CLOSED) {
-        if (c->state == EMPM__SUSPENDED) {   /* its function is still owed */
-            empm__pages_put(w, c->req->out);
-            c->req->out = c->req->out_last = NULL;
-            c->req->failed = EMPM_ECLOSED;
-            c->req->wake_why = EMPM_GONE;
-            empm__conn_enter(w, c, EMPM__HANDLE);
-        } else
-            empm__conn_enter(w, c, EMPM__CLOSED);
-    }
+    if (c->flags & EMPM__F_CLOSED)
+        empm__conn_enter(w, c, empm__conn_end(c));
     for (;;) {
         enum empm__state next = EMPM__CLOSED;
         empm__wait wait = { 0, EMPM__NEVER, 0 };
@@ -9887,10 +10044,11 @@ static void empm__conn_run(empm__worker *w, uint32_t index)
         case EMPM__LINGER:    next = empm__do_linger(w, c, &wait);     break;
         case EMPM__CLOSED:    empm__conn_retire(w, c);                 return;
         }
+        if (next == EMPM__CLOSED ||
+            (next == (enum empm__state)c->state && empm__load(&ch->abort)))
+            next = empm__conn_end(c);
         if (next != (enum empm__state)c->state) {
             empm__conn_enter(w, c, next);
-        } else if (empm__load(&ch->abort)) {
-            empm__conn_enter(w, c, EMPM__CLOSED);
         } else if (wait.turn_over) {
             if (empm__queue_length(&ch->queue) > 0 ||
                 empm__load(&ch->queue.gate_closed) ||
@@ -10992,33 +11150,79 @@ static int empm__file_fields(empm_request *req, const empm__file *f, int verdict
     return bad;
 }
 
-/* Answers with the file, whose reference it takes over. */
-static int empm__send_file(empm_request *req, empm__file *f)
+/* A small file travels with its head, in one send(). */
+static int empm__file_inline(empm_request *req, const empm__file *f,
+                             int64_t from, size_t n)
+{
+    empm__page *p = empm__body_room(req);
+    if (p == NULL)
+        return EMPM_ENOMEM;
+    if (f->bytes != NULL)
+        memcpy(empm__page_data(p) + p->end, f->bytes + from, n);
+    else if (pread(f->fd, empm__page_data(p) + p->end, n, (off_t)from) !=
+             (ssize_t)n)
+        return EMPM_ESYS;
+    p->end += (uint32_t)n;
+    return EMPM_OK;
+}
+
+/* Makes the answer of req->file, now that its status is known. */
+static int empm__file_answer(empm_request *req)
 {
     empm__range r[EMPM_RANGES];
     empm__parts *parts = NULL;
-    int n, verdict = empm__file_judge(req, f, r, &n);
+    empm__file *f = req->file;
+    int64_t from = 0, to = (int64_t)f->is[2];
+    int n, result = EMPM_OK, verdict = empm__file_judge(req, f, r, &n);
+    req->file = NULL;                /* the reference is ours from here */
+    req->source = NULL;
     if (n > 1 && (parts = empm__parts_new(req, f, r, n)) == NULL)
         n = 0;
+    if (verdict >= 400)
+        empm__status_text(req, verdict);
     if (empm__file_fields(req, f, verdict, r, n, parts) < 0) {
         empm__complain(req, "no room for the fields of a file");
-        verdict = 500;
+        empm__status_text(req, verdict = 500);
     }
-    if (verdict != 0) {
-        if (parts == NULL)
-            empm__file_unref(f);
-        return verdict;
+    if (verdict == 304)
+        req->status = 304;
+    if (verdict == 0 && n > 0)
+        req->status = 206;
+    if (parts != NULL) {             /* the reference is theirs */
+        if (verdict == 0) {
+            req->producer = empm__parts_produce;
+            req->producer_user = parts;
+            req->declared = empm__parts_length(parts);
+        }
+        return EMPM_OK;
     }
-    if (n > 0)
-        empm_status(req, 206);
-    if (parts != NULL)
-        return empm_stream(req, empm__parts_length(parts), empm__parts_produce,
-                           parts);
+    if (n == 1) {
+        from = r->from;
+        to = r->to;
+    }
+    if (verdict == 0) {
+        const int silent = req->head_only || empm__contentless(req->status);
+        const int small = !silent && to - from <= (int64_t)EMPM__FILE_SMALL;
+        req->declared = req->written = to - from;
+        if (small)
+            result = empm__file_inline(req, f, from, (size_t)(to - from));
+        if (result == EMPM_OK)
+            result = empm__commit(req, 0);
+        if (result == EMPM_OK && !silent && !small) {
+            empm__out_slice(req, f, from, to);
+            return EMPM_OK;          /* the reference is the queue's */
+        }
+    }
+    empm__file_unref(f);
+    return result;
+}
+
+/* The file, whose reference is taken over, will be the answer. */
+static int empm__send_file(empm_request *req, empm__file *f)
+{
     req->answered = 1;
-    req->file = f;                   /* its length is the answer's */
-    req->file_fd = f->fd;
-    req->file_at = n > 0 ? r->from : 0;
-    req->file_end = n > 0 ? r->to : (int64_t)f->is[2];
+    req->file = f;
+    req->source = empm__file_answer;
     return EMPM_OK;
 }
 
@@ -11036,10 +11240,7 @@ EMPM_API int empm_send_file(empm_request *req, const char *path)
     f = empm__file_take(req, open(path, EMPM__O_READ), -1, path, &st, &r);
     if (f == NULL)
         return r == 0 ? EMPM_OK : r < 500 ? EMPM_EINVAL : EMPM_ESYS;
-    r = empm__send_file(req, f);
-    if (r > 0)
-        empm_status(req, r);
-    return EMPM_OK;
+    return empm__send_file(req, f);
 }
 
 /* The handler of EMPM_FILES. */
@@ -11056,8 +11257,7 @@ static int empm__serve_files(empm_request *req, void *user)
         return 503;
     if (strcmp(m, "GET") != 0 && strcmp(m, "HEAD") != 0) {
         empm_set_header(req, "Allow", "GET, HEAD, OPTIONS");
-        req->answered = 1;
-        return strcmp(m, "OPTIONS") == 0 ? 200 : 405;
+        return strcmp(m, "OPTIONS") == 0 ? empm_status(req, 200) : 405;
     }
     for (i = first; i < req->path.n; i++) {
         const char *seg = req->path.seg[i];
@@ -12036,7 +12236,7 @@ EMPM_API int empm_status_page(empm_request *req, void *user)
     const char *name = (const char *)user;
     const empm__seen *seen;
     size_t i, pick = 0;
-    if (strcmp(empm_method(req), "GET") != 0 && !req->no_body) {
+    if (strcmp(empm_method(req), "GET") != 0 && !req->head_only) {
         empm_set_header(req, "Allow", "GET, HEAD");
         return 405;
     }

@@ -1574,6 +1574,9 @@ static int h_big(empm_request *req, void *user)
     char buf[16384];
     int64_t n = query_long(req, "bytes", 100000), at = 0;
     size_t piece = (size_t)query_long(req, "piece", 16384) % (sizeof buf + 1);
+    /* never further ahead of what a client says in shm->hits */
+    const int64_t ahead = query_long(req, "ahead", 0);
+    const uint64_t end = now_ms() + PATIENCE;
     const char *declare = empm_query(req, "declare");
     int rc = EMPM_OK;
 
@@ -1587,6 +1590,8 @@ static int h_big(empm_request *req, void *user)
         pattern_fill(buf, k, at);
         rc = empm_write(req, buf, k);
         at += (int64_t)k;
+        while (ahead > 0 && at - get_int(&shm->hits) > ahead && now_ms() < end)
+            nap(1);
     }
     set_int(&shm->rc[0], rc);
     if (n == 0)
@@ -1774,7 +1779,12 @@ static int h_misuse(empm_request *req, void *user)
         int i;
         memset(big, 'x', sizeof big);
         big[sizeof big - 1] = 0;
+        empm_set_header(req, "X-Big", "small");
         set_int(&shm->rc[0], empm_set_header(req, "X-Big", big));
+        big[7000] = 0;               /* room for one, but not for two */
+        empm_set_header(req, "X-Fits", big);
+        empm_set_header(req, "X-Fits", big);
+        empm_set_header(req, "X-Fits", "again");
         big[200] = 0;
         for (i = 0; i < 100; i++)
             set_int(&shm->rc[1], empm_add_header(req, "X-Many", big));
@@ -1811,7 +1821,134 @@ static int data_end(empm_request *req, void *user)
     return empm_printf(req, "%ld", *(long *)empm_data(req));
 }
 
+/* --- what a request itself says shall be done ----------------------------- */
+
+/* The query has scripts: "h" for the handler, "w" for the function of its
+ * suspension, "o" for on_head, "b" for on_body. A script is steps "verb.value"
+ * between commas; what is written reads as answers that somebody has forged. */
+static int script_woken(empm_request *req, enum empm_why why, void *user);
+
+static void script_write(empm_request *req, long bytes, long piece)
+{
+    static const char forged[] = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"
+                                 "EVIL";
+    char text[65536];
+    size_t i;
+
+    for (i = 0; i < sizeof text; i++)
+        text[i] = forged[i % (sizeof forged - 1)];
+    for (; bytes > 0; bytes -= piece) {
+        const long n = bytes < piece ? bytes : piece;
+        if (empm_write(req, text, (size_t)n) < 0)
+            return;
+    }
+}
+
+static int script_step(empm_request *req, slot *s, const char *verb,
+                       const char *value)
+{
+    char path[512];
+    const char *eq;
+    empm_ticket t;
+
+    if (strcmp(verb, "status") == 0)
+        return empm_status(req, (int)strtol(value, NULL, 10));
+    if (strcmp(verb, "write") == 0) {        /* bytes, in pieces of so many */
+        const char *dot = strchr(value, '.');
+        script_write(req, strtol(value, NULL, 10),
+                     dot != NULL ? strtol(dot + 1, NULL, 10) : 65536);
+        return EMPM_OK;
+    }
+    if (strcmp(verb, "flush") == 0)
+        return empm_flush(req);
+    if (strcmp(verb, "file") == 0) {
+        snprintf(path, sizeof path, "%s/www/%s", g_tmp, value);
+        return empm_send_file(req, path);
+    }
+    if (strcmp(verb, "set") == 0 && (eq = strchr(value, ':')) != NULL) {
+        snprintf(path, sizeof path, "%.*s", (int)(eq - value), value);
+        return empm_set_header(req, path, eq + 1);
+    }
+    if (strcmp(verb, "nap") == 0) {
+        nap((int)strtol(value, NULL, 10));
+        return EMPM_OK;
+    }
+    if (strcmp(verb, "defer") == 0)
+        return empm_defer(req, d_count, NULL);
+    if (strcmp(verb, "suspend") == 0) {
+        t = empm_suspend(req, (int)strtol(value, NULL, 10), script_woken, s);
+        shm_lock();
+        s->ticket = t;
+        shm_unlock();
+        return t != 0 ? EMPM_OK : EMPM_EMISUSE;
+    }
+    fail(__FILE__, __LINE__, "no step \"%s\"", verb);
+    return EMPM_EINVAL;
+}
+
+/* Ends with "wait" (a suspension has begun), with "return.N", or with 0; a
+ * suspension that is not to be had ends it, too. */
+static int script(empm_request *req, const char *name)
+{
+    const char *text = empm_query(req, name);
+    slot *s = query_slot(req);
+
+    while (text != NULL && *text != '\0') {
+        char step[128], *dot;
+        const size_t n = strcspn(text, ",");
+        snprintf(step, sizeof step, "%.*s", (int)n, text);
+        text += n + (text[n] == ',');
+        dot = strchr(step, '.');
+        if (dot != NULL)
+            *dot++ = '\0';
+        if (strcmp(step, "return") == 0)
+            return (int)strtol(dot, NULL, 10);
+        if (strcmp(step, "wait") == 0) {
+            add_int(&s->pieces, 1);
+            return EMPM_SUSPENDED;
+        }
+        if (script_step(req, s, step, dot != NULL ? dot : "") < 0 &&
+            strcmp(step, "suspend") == 0)
+            return EMPM_OK;
+    }
+    return EMPM_OK;
+}
+
+static int script_woken(empm_request *req, enum empm_why why, void *user)
+{
+    slot *s = (slot *)user;
+
+    set_int(&s->why, (int)why);
+    add_int(&s->wakes, 1);
+    return script(req, "w");
+}
+
+static int script_run(empm_request *req, void *user)
+{
+    return script(req, (const char *)user);
+}
+
+static int script_body(empm_request *req, const void *data, size_t len,
+                       void *user)
+{
+    (void)data;
+    (void)len;
+    (void)user;
+    return script(req, "b");
+}
+
+static int script_head(empm_request *req, void *user)
+{
+    (void)user;
+    return script(req, "o");
+}
+
 static const empm_route routes[] = {
+    EMPM_ROUTE("GET /script",        script_run,   EMPM_TEXT("h")),
+    EMPM_ROUTE_WITH("POST /script",  script_run,   EMPM_TEXT("h"), script_head,
+                    script_body, 0, 0, 0),
+    EMPM_ROUTE_WITH("PUT /script",   script_run,   EMPM_TEXT("h"), script_head,
+                    NULL, 0, 0, 0),
     EMPM_ROUTE_WITH("POST /data",    data_end,     NULL, data_head, data_body,
                     0, 0, 0),
     EMPM_ROUTE("GET /hello",         h_hello,      NULL),
@@ -3185,6 +3322,7 @@ TEST(config, every_directive_from_a_file)
         { "Timeout", "2147483", "2147483000" },
         { "KeepAlive", "off", "0" }, { "KeepAliveTimeout", "100ms", "100" },
         { "MaxKeepAliveRequests", "0", "0" },
+        { "ResponseMinRate", "0", "0" }, { "ResponseMinRate", "9", "9" },
         { "RequestReadTimeout", "header=7", "7000" },
         { "LingerTimeout", "3", "3000" }, { "LingerTimeoutShort", "3", "3000" },
         { "GracefulShutdownTimeout", "3", "3000" },
@@ -8981,6 +9119,360 @@ LIVE(response, spool_limit_aborts)   /* never cut short in silence */
     fx_down(&f);
 }
 
+/* Nothing follows a head that has no body, however much the handler writes and
+ * whenever that leaves: it would be read as further answers. */
+LIVE(response, nothing_follows_a_head_without_body)
+{
+    static const char *const first[] = { "status.204", "status.205",
+                                         "status.304", "status.200" };
+    static const long pieces[] = { 1000, 4096, 8192, 10000, 50000, 65536 };
+    fixture f;
+    client c;
+    size_t i, k;
+
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    for (i = 0; i < sizeof first / sizeof first[0]; i++)
+        for (k = 0; k < sizeof pieces / sizeof pieces[0]; k++) {
+            const int head = strcmp(first[i], "status.200") == 0;
+            context("%s, pieces of %ld", first[i], pieces[k]);
+            cl_printf(&c, "%s /script?h=%s,write.200000.%ld,flush,write.100.100 "
+                      "HTTP/1.1\r\nHost: a\r\n\r\n", head ? "HEAD" : "GET",
+                      first[i], pieces[k]);
+            CHECK_INT(cl_reply_with(&c, head), strtol(first[i] + 7, NULL, 10));
+            CHECK_INT(c.body.n, 0);
+            CHECK_INT(c.closes, 0);
+            check_in_step(&c);
+            /* the status is known last */
+            if (head)
+                continue;
+            cl_printf(&c, "GET /script?h=write.60000.%ld,return.%s HTTP/1.1\r\n"
+                      "Host: a\r\n\r\n", pieces[k], first[i] + 7);
+            CHECK_INT(cl_reply(&c), strtol(first[i] + 7, NULL, 10));
+            CHECK_INT(c.body.n, 0);
+            check_in_step(&c);
+        }
+    no_context();
+    cl_close(&c);
+    fx_down(&f);
+}
+
+/* A file follows its head, and the answers before it. */
+LIVE(response, a_file_waits_for_its_head)
+{
+    fixture f;
+    client c;
+    int i;
+
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    CHECK_INT(cl_get(&c, "/script?h=suspend.30,file.big.bin,wait"), 200);
+    CHECK_INT(c.declared, 300000);
+    CHECK_INT(pattern_fault(c.body.p, c.body.n, 0), -1);
+    CHECK_INT(cl_get(&c, "/script?h=suspend.30,wait&w=file.big.bin"), 200);
+    CHECK_INT(c.body.n, 300000);
+    check_in_step(&c);
+    /* on_body has a file: an earlier answer is under way */
+    cl_puts(&c, GET1 "\r\nPOST /script?b=file.big.bin HTTP/1.1\r\nHost: a\r\n"
+            "Content-Length: 10\r\n\r\n12345");
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_STR(c.body.p, "Hello, world!\n");
+    CHECK_OPEN(&c);
+    cl_puts(&c, "67890");
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_INT(pattern_fault(c.body.p, c.body.n, 0), -1);
+    check_in_step(&c);
+    /* files and texts, pipelined, in order */
+    for (i = 0; i < 6; i++)
+        cl_puts(&c, i % 2 ? "GET /file/big.bin HTTP/1.1\r\nHost: a\r\n\r\n"
+                          : GET1 "\r\n");
+    for (i = 0; i < 6; i++) {
+        context("answer %d", i);
+        CHECK_INT(cl_reply(&c), 200);
+        CHECK_INT(c.body.n, i % 2 ? 300000 : 14);
+    }
+    no_context();
+    check_in_step(&c);
+    cl_close(&c);
+    fx_down(&f);
+}
+
+/* Conditions and ranges are judged when the status is final. RFC 9110 13.2.1. */
+LIVE(response, a_file_is_judged_by_the_final_status)
+{
+    static const struct { const char *script, *field; int status; long bytes; }
+    rows[] = {
+        { "file.a.txt", "Range: bytes=2-3", 206, 2 },
+        { "file.a.txt,return.200", "Range: bytes=2-3", 206, 2 },
+        { "return.200", "Range: bytes=2-3", 200, 7 },
+        { "file.a.txt,return.200", "If-Modified-Since: "
+          "Fri, 01 Jan 2100 00:00:00 GMT", 304, 0 },
+        { "file.a.txt,return.200", "If-Match: \"nothing\"", 412, 24 },
+        { "file.a.txt,return.200", "Range: bytes=50-", 416, 26 },
+        { "status.404,file.a.txt", "Range: bytes=2-3", 404, 10 },
+        { "file.a.txt,status.404", "If-Match: \"nothing\"", 404, 10 },
+        { "file.a.txt,return.404", "Range: bytes=2-3", 404, 14 },
+        { "file.big.bin,return.201", "Range: bytes=2-3", 201, 300000 },
+        { "file.a.txt,status.204", "Range: bytes=2-3", 204, 0 }
+    };
+    fixture f;
+    client c;
+    size_t i;
+
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        context("%s, %s", rows[i].script, rows[i].field);
+        cl_printf(&c, "GET /script?h=%s HTTP/1.1\r\nHost: a\r\n%s\r\n\r\n",
+                  rows[i].script, rows[i].field);
+        CHECK_INT(cl_reply(&c), rows[i].status);
+        CHECK_INT(c.body.n, rows[i].bytes);
+        CHECK_INT(cl_header(&c, "Content-Range") != NULL,
+                  rows[i].status == 206 || rows[i].status == 416);
+        check_in_step(&c);
+    }
+    no_context();
+    cl_close(&c);
+    fx_down(&f);
+}
+
+/* empm_flush() sends for as long as the socket takes it, and a long answer is
+ * limited by what waits, not by what has been sent. */
+LIVE(response, a_handler_sends_while_it_runs)
+{
+    fixture f;
+    client c;
+    uint64_t t0;
+
+    fx_init(&f);
+    long_times(&f);
+    f.cfg.limit_response_spool = 3000000;    /* a ring: it is passed often */
+    f.cfg.send_buffer_size = 65536;
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    t0 = now_ms();
+    cl_puts(&c, "GET /script?h=write.1500000,flush,nap.100,write.1500000,flush,"
+            "nap.100,flush,nap.100,flush,nap.1500 HTTP/1.1\r\nHost: a\r\n\r\n");
+    while (c.in.n < 1500000 && cl_fill(&c, now_ms() + PATIENCE) > 0)
+        ;
+    CHECK_IN(now_ms() - t0, 0, 1500);
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_INT(c.body.n, 3000000);
+    check_in_step(&c);
+    cl_close(&c);
+    cl_connect_port(&c, f.port, 65536);
+    cl_puts(&c, "GET /big?bytes=10000000&ahead=2000000 HTTP/1.1\r\n"
+            "Host: a\r\n\r\n");
+    while (c.in.n < 10000000 && cl_fill(&c, now_ms() + PATIENCE) > 0)
+        set_int(&shm->hits, (int)c.in.n);
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_INT(c.body.n, 10000000);
+    CHECK_INT(pattern_fault(c.body.p, c.body.n, 0), -1);
+    check_in_step(&c);
+    cl_close(&c);
+    fx_down(&f);
+}
+
+/* An answer of on_body leaves while the body still arrives, from memory and from
+ * the overflow: a client may wait for it. */
+LIVE(response, on_body_answers_before_the_rest_arrives)
+{
+    fixture f;
+    client c;
+
+    fx_init(&f);
+    long_times(&f);
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    cl_puts(&c, "POST /script?b=write.8000000 HTTP/1.1\r\nHost: a\r\n"
+            "Content-Length: 10\r\n\r\n12345");
+    nap(100);                        /* until the socket is full */
+    while (c.in.n < 8000000 && cl_fill(&c, now_ms() + PATIENCE) > 0)
+        ;
+    CHECK(c.in.n >= 8000000);
+    cl_puts(&c, "67890");
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_INT(c.body.n, 16000000);
+    check_in_step(&c);
+    cl_close(&c);
+    fx_down(&f);
+}
+
+/* Cleanups run when no function of the user's can see the request any more: not
+ * when a slow client has taken its answer. */
+LIVE(response, cleanups_do_not_wait_for_the_client)
+{
+    fixture f;
+    client c;
+
+    fx_init(&f);
+    long_times(&f);
+    if (!fx_up(&f))
+        return;
+    cl_connect_port(&c, f.port, 8192);
+    cl_puts(&c, "GET /script?h=defer,write.8000000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_SOON(get_int(&shm->cleanups) == 1, 4000);
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_INT(c.body.n, 8000000);
+    CHECK_INT(get_int(&shm->cleanups), 1);
+    check_in_step(&c);
+    cl_close(&c);
+    fx_down(&f);
+}
+
+/* A client that takes less than ResponseMinRate is dropped, though it takes a
+ * little all the time. */
+LIVE(response, min_rate)
+{
+    static const struct { int rate, whole; } rows[] = { { 400000, 0 }, { 0, 1 } };
+    fixture f;
+    client c;
+    size_t i;
+
+    for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        uint64_t end;
+        context("%d bytes/s", rows[i].rate);
+        fx_init(&f);
+        long_times(&f);
+        f.cfg.timeout_ms = 400;
+        f.cfg.response_min_rate = rows[i].rate;
+        f.cfg.send_buffer_size = 16384;
+        if (!fx_up(&f))
+            return;
+        cl_connect_port(&c, f.port, 8192);
+        cl_puts(&c, "GET /big?bytes=8000000 HTTP/1.1\r\nHost: a\r\n\r\n");
+        for (end = now_ms() + 1200; now_ms() < end;) {
+            char some[4000];
+            if (recv(c.fd, some, sizeof some, MSG_DONTWAIT) < 0 &&
+                errno == ECONNRESET)
+                c.end = CL_RESET;
+            nap(20);
+        }
+        CHECK_INT(fx_log_has(&f, "EMPM5003"), !rows[i].whole);
+        cl_close(&c);
+        fx_down(&f);
+    }
+    no_context();
+}
+
+/* The text that the server makes for a status is no longer what the handler has
+ * said of another body: a 404 is not gzip, and not kept for a year. */
+LIVE(response, a_made_answer_has_no_fields_of_another_body)
+{
+    static const char *const fields[] = { "Content-Encoding:gzip", "ETag:\"v1\"",
+                                          "Cache-Control:max-age=31536000",
+                                          "Content-Disposition:inline",
+                                          "Content-Type:image/png" };
+    fixture f;
+    client c;
+    size_t i;
+
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    for (i = 0; i < sizeof fields / sizeof fields[0]; i++) {
+        char name[64];
+        context("%s", fields[i]);
+        snprintf(name, sizeof name, "%.*s", (int)strcspn(fields[i], ":"),
+                 fields[i]);
+        cl_printf(&c, "GET /script?h=set.X-Kept:1,set.%s,return.404 HTTP/1.1\r\n"
+                  "Host: a\r\n\r\n", fields[i]);
+        CHECK_INT(cl_reply(&c), 404);
+        CHECK_STR(c.body.p, "404 Not Found\n");
+        CHECK_STR(cl_header(&c, "X-Kept"), "1");
+        if (strcmp(name, "Content-Type") == 0)
+            CHECK_STR(cl_header(&c, name), "text/plain; charset=utf-8");
+        else
+            CHECK(cl_header(&c, name) == NULL);
+        /* with a body of the handler's own they stay */
+        cl_printf(&c, "GET /script?h=set.%s,write.5.5,return.404 HTTP/1.1\r\n"
+                  "Host: a\r\n\r\n", fields[i]);
+        CHECK_INT(cl_reply(&c), 404);
+        CHECK_STR(cl_header(&c, name), strchr(fields[i], ':') + 1);
+    }
+    no_context();
+    /* a short text for every status that may have one */
+    CHECK_INT(cl_get(&c, "/script?h=return.201"), 201);
+    CHECK_STR(c.body.p, "201 Created\n");
+    CHECK_INT(cl_get(&c, "/script?h=set.Content-Type:a/b,return.200"), 200);
+    CHECK_INT(c.declared, 0);
+    cl_close(&c);
+    fx_down(&f);
+}
+
+/* A field that finds no room leaves the one that it was to replace. */
+LIVE(response, a_field_without_room_changes_nothing)
+{
+    fixture f;
+    client c;
+
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    CHECK_INT(cl_get(&c, "/misuse?how=big-header"), 200);
+    CHECK_INT(get_int(&shm->rc[0]), EMPM_EFULL);
+    CHECK_STR(cl_header(&c, "X-Big"), "small");
+    CHECK_STR(cl_header(&c, "X-Fits"), "again");
+    cl_close(&c);
+    fx_down(&f);
+}
+
+/* on_head that sets a status has answered, and its head tells the truth about
+ * the connection. */
+LIVE(response, on_head_answers)
+{
+    fixture f;
+    client c;
+
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(ask(&f, &c, "PUT /script?o=status.403&h=return.500 HTTP/1.1\r\n"
+                  "Host: a\r\n\r\n"), 403);
+    cl_close(&c);
+    CHECK_INT(ask(&f, &c, "PUT /script?o=flush HTTP/1.1\r\nHost: a\r\n"
+                  "Content-Length: 900000\r\n\r\n"), 200);
+    CHECK_INT(c.closes, 1);
+    CHECK_FIN(&c);
+    cl_close(&c);
+    fx_down(&f);
+}
+
+/* A client that leaves is no fault of the handler's. */
+LIVE(response, a_client_that_leaves_is_no_error)
+{
+    fixture f;
+    client c;
+
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    cl_puts(&c, "GET /script?h=defer,nap.200,write.200000,return.-3 HTTP/1.1\r\n"
+            "Host: a\r\n\r\n");
+    nap(50);
+    cl_reset(&c);
+    CHECK_SOON(get_int(&shm->cleanups) == 1, 4000);
+    cl_open(&c, &f);
+    cl_puts(&c, "POST /script?b=defer,flush HTTP/1.1\r\nHost: a\r\n"
+            "Content-Length: 100\r\n\r\nhalf");
+    CHECK(cl_readable(&c, PATIENCE));
+    cl_reset(&c);
+    CHECK_SOON(get_int(&shm->cleanups) == 2, 4000);
+    CHECK_INT(fx_log_has(&f, "EMPM5002"), 0);
+    fx_down(&f);
+}
+
 /* ---------------------------------------------------------------------------
  * >>access -- a record per request, whatever the client sends
  * ------------------------------------------------------------------------- */
@@ -10614,8 +11106,7 @@ LIVE(time, stuck_readers_are_dropped)
         cl_connect_port(&c[i], f.port, 8192);
         cl_printf(&c[i], "GET %s HTTP/1.1\r\nHost: a\r\n\r\n", targets[i]);
     }
-    /* the requests' ends are what one can see of it */
-    CHECK_SOON(get_int(&shm->cleanups) == 2, 6000);
+    CHECK_SOON(fx_log_lines(&f, "EMPM5003") == 2, 6000);
     CHECK_IN(now_ms() - t0, 390, 800 + 2 * LATE);
     for (i = 0; i < 2; i++) {
         cl_reply(&c[i]);
@@ -10889,6 +11380,80 @@ LIVE(suspend, server_sent_events)
     CHECK_STR(c.body.p, "data: 5\n\ndata: 4\n\ndata: 3\n\ndata: 2\n\ndata: 1\n\n");
     check_in_step(&c);
     cl_close(&c);
+    fx_down(&f);
+}
+
+/* A suspension that has begun gets its one call, whatever fails from there. */
+LIVE(suspend, told_whatever_fails)
+{
+    static const struct { const char *script; int reset_ms, why; } rows[] = {
+        /* the client goes while the handler still runs */
+        { "h=defer,suspend.60000,nap.150,write.200000,wait", 1, EMPM_GONE },
+        { "h=defer,suspend.60000,nap.150,write.60000,wait", 1, EMPM_GONE },
+        { "h=defer,suspend.60000,nap.150,wait", 1, EMPM_GONE },
+        /* there is no room for what it writes */
+        { "h=defer,suspend.60000,write.9000000,wait", 0, EMPM_GONE },
+        /* the client takes nothing, then goes: it waits, or is being called */
+        { "h=defer,write.1000000,suspend.60000,wait", 50, EMPM_GONE },
+        { "h=defer,write.65536,suspend.5,wait&w=nap.2,write.65536,suspend.5,wait",
+          700, 0 }
+    };
+    fixture f;
+    client c;
+    size_t i;
+
+    fx_init(&f);
+    long_times(&f);
+    f.cfg.limit_response_spool = 4000000;
+    f.cfg.log_level = EMPM_LOG_EMERG;
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        slot *s = &shm->slots[i];
+        context("row %d", (int)i);
+        cl_connect_port(&c, f.port, 8192);
+        cl_printf(&c, "GET /script?slot=%d&%s HTTP/1.1\r\nHost: a\r\n\r\n",
+                  (int)i, rows[i].script);
+        if (rows[i].reset_ms > 0) {
+            CHECK_SOON(get_ticket((int)i) != 0, 4000);
+            nap(rows[i].reset_ms);
+            cl_reset(&c);
+        }
+        CHECK_SOON(get_int(&shm->cleanups) == (int)i + 1, 5000);
+        CHECK(get_int(&s->pieces) > 0);
+        CHECK_INT(get_int(&s->wakes), get_int(&s->pieces));
+        if (rows[i].why != 0)
+            CHECK_INT(get_int(&s->why), rows[i].why);
+        cl_close(&c);
+    }
+    no_context();
+    fx_down(&f);
+}
+
+/* A ticket is stale once its function has been told of a half-closed client and
+ * has answered. */
+LIVE(suspend, an_answer_to_half_closed_ends_the_ticket)
+{
+    fixture f;
+    client c, d;
+
+    fx_init(&f);
+    long_times(&f);
+    if (!fx_up(&f))
+        return;
+    cl_open(&d, &f);
+    cl_connect_port(&c, f.port, 8192);       /* the answer takes its time */
+    cl_puts(&c, "GET /script?slot=3&h=defer,suspend.60000,wait&w=write.9000000 "
+            "HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_SOON(get_ticket(3) != 0, 2000);
+    cl_shut(&c);
+    CHECK_SOON(get_int(&shm->cleanups) == 1, 4000);
+    CHECK_INT(cl_get(&d, "/unpark?slot=3"), 200);
+    CHECK_STR(d.body.p, "-5");               /* EMPM_EGONE */
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_INT(c.body.n, 9000000);
+    cl_close(&c);
+    cl_close(&d);
     fx_down(&f);
 }
 
