@@ -11084,8 +11084,8 @@ static char *empm__answer_field(const empm_request *req, const char *name,
 }
 
 /* Parts for the n ranges, which take over the file; NULL, and they do not: there
- * is no memory, or the content is coded, or its type too long. The whole will do
- * as well. */
+ * is no memory, the content is coded, its type or itself too long. The whole will
+ * do as well. */
 static empm__parts *empm__parts_new(empm_request *req, empm__file *f,
                                     const empm__range *r, int n)
 {
@@ -11105,6 +11105,7 @@ static empm__parts *empm__parts_new(empm_request *req, empm__file *f,
              (unsigned long long)empm__scatter(
                  empm__now_us() + empm__scatter((uint64_t)(uintptr_t)p)));
     if (strlen(p->type) == EMPM__PART_TYPE ||
+        (int64_t)f->is[2] > INT64_MAX - (EMPM_RANGES + 1) * EMPM__PART_HEAD ||
         empm_defer(req, empm__parts_end, p) != EMPM_OK)
         return NULL;
     return p;

@@ -12446,7 +12446,6 @@ LIVE(files, without_a_size)
 LIVE(files, errors_have_their_status)
 {
     fixture f;
-    client c;
     char path[512], target[400];
 
     if (!files_up(&f))
@@ -12468,8 +12467,6 @@ LIVE(files, errors_have_their_status)
         unlink(path);
     }
     CHECK(!fx_log_has(&f, "EMPM5010"));
-    cl_init(&c);
-    cl_close(&c);
     fx_down(&f);
 }
 
