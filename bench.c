@@ -1880,6 +1880,14 @@ static int on_burn(empm_request *req, void *user)
     return empm_write(req, HELLO, sizeof HELLO - 1);
 }
 
+/* The table is what shall be read: that it starts and stops is no news. */
+static void only_trouble(enum empm_log_level level, const char *line, void *user)
+{
+    (void)user;
+    if (level <= EMPM_LOG_WARN)
+        fprintf(stderr, "%s\n", line);
+}
+
 static int serve_this(int port, const char *dir)
 {
     static const empm_route routes[] = {
@@ -1896,6 +1904,7 @@ static int serve_this(int port, const char *dir)
     cfg.routes = routes;
     cfg.listen[0] = listen_on;
     cfg.user_name = geteuid() == 0 ? "root" : NULL;
+    cfg.log = only_trouble;
     cfg.document_root = dir;
     cfg.processes = opt.processes;
     cfg.threads_per_child = opt.workers;

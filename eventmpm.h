@@ -76,12 +76,16 @@
  * OPERATION  of empm_main() and empm_run(), by signal or with -k:
  *     USR1  graceful     new children with the configuration as it is now; once
  *                        they are healthy the old ones drain: they accept no
- *                        more, close no idle connection, and answer with
- *                        "Connection: close"
+ *                        more, close no idle connection, let suspended requests
+ *                        wait on, and answer with "Connection: close"; after
+ *                        GracefulRestartTimeout they stop
  *     HUP   restart      the same, but the old ones stop
  *     USR2               the program anew, with the listening sockets; once it
  *                        is healthy this one drains (empm_main() only)
  *     TERM  stop         QUIT, WINCH: graceful-stop
+ *     URG   reopen       ErrorLog and CustomLogs anew, by name, for who has moved
+ *                        them away: nothing is restarted, no request waits. (To
+ *                        a process that does not know it this signal does nothing)
  *   What fails on the way leaves the old children as they were. on_reload may
  *   change a new configuration, or refuse it. The parent pings its children
  *   (watchdog_interval_ms), speaks systemd's protocols (readiness, reload,
@@ -185,7 +189,7 @@
  *   5004  SpoolDirectory cannot be written: a full disk
  *   5005  MaxSpoolBytes is reached: clients get 503
  *   5006  a state that cannot be: please report it
- *   5007  on_thread_start has failed
+ *   5007  on_child_start or on_thread_start has failed: the child gives up
  *   5008  a listening socket cannot be watched
  *   5009  accepting pauses: no descriptors, or MaxOpenConnections
  *   5010  a file cannot be opened or read: clients get 503, or 500
@@ -195,7 +199,7 @@
  *   5014  a child has started                      5015  ... has ended
  *   5018  a request goes wrong after its answer has begun
  *   5030  a process without children cannot be reloaded or upgraded
- *   5031  started as root, and no User says who shall serve
+ *   5031  started as root, and no User says who shall serve: nobody does
  *   5032  a reload or an upgrade has failed: those that serve go on
  *   5034  an old generation has ended: its log files are free
  *   5035  User, Group or ChrootDir cannot be had
@@ -206,6 +210,9 @@
  *   5040  an upgrade: who starts, who serves
  *   5041  PidFile names a server that runs
  *   5042  the settings that are in force
+ *   5043  the user who serves may not use a directory: what to type
+ *   5044  -k start without ErrorLog: nobody will read messages
+ *   5045  the logs are opened anew
  *   5101  a setting is out of range
  *   5102  ServerField or ServerTokens is no field value
  *   5103  LimitRequestHead is small beside LimitRequestLine
@@ -363,7 +370,9 @@ enum empm_why {
     EMPM_TIMEOUT,          /* timeout_ms has passed */
     EMPM_HALF_CLOSED,      /* the client sends no more, but may still read */
     EMPM_GONE,             /* the client is gone: an answer reaches nobody */
-    EMPM_STOPPING          /* the server stops: answer now */
+    EMPM_STOPPING          /* the server stops: answer now. A graceful stop or
+                              reload comes to that only when its limit is
+                              reached: empm_draining() tells before */
 };
 
 /* Bits of empm_should_stop(). */
@@ -466,8 +475,9 @@ typedef struct empm_config {
 
     /* a whole program: empm_run() and empm_main() only */
     const char *pid_file;              /* NULL: none */
-    const char *user_name;             /* [User] who serves, if started as root;
-                                          "#1000" is a number */
+    const char *user_name;             /* [User] who serves, if started as root:
+                                          nobody; "#1000" is a number, "root" is
+                                          meant */
     const char *group_name;            /* [Group] NULL: the user's */
     const char *chroot_dir;            /* NULL; paths above count from outside */
     const char *core_dump_directory;   /* NULL: where it was started */
@@ -475,7 +485,8 @@ typedef struct empm_config {
 
     /* logs */
     const char *error_log;             /* a file, "syslog[:facility]", "stderr";
-                                          NULL: stderr */
+                                          NULL: see log. What children print on
+                                          stderr is in that file, too */
     const char *log_format[EMPM_MAX_LIST]; /* "format" nickname */
     const char *custom_log[EMPM_MAX_LIST]; /* file nickname, or file "format" */
     int         extended_status;       /* times and requests in the status: 1 */
@@ -502,7 +513,8 @@ typedef struct empm_config {
     int    threads_per_child;          /* 25 */
     int    thread_limit;               /* 64 */
     int    max_request_workers;        /* 400 */
-    int    min_spare_threads;          /* 75 */
+    int    min_spare_threads;          /* 75: all workers of start_servers, so
+                                          one that is busy starts a child */
     int    max_spare_threads;          /* 250 */
     int    max_connections_per_child;  /* 0: no limit */
     double async_request_worker_factor; /* 2.0 */
@@ -536,7 +548,8 @@ typedef struct empm_config {
     int    watchdog_interval_ms;       /* a child that misses three pings is
                                           replaced: 10000; 0: off */
     int    stuck_worker_timeout_ms;    /* a handler that takes longer is logged
-                                          (looked for with each ping): 0, off */
+                                          (looked for with each ping): 60000;
+                                          0: off */
     int    stuck_worker_replace;       /* ... and its child replaced: 0 */
     int    stop_timeout_ms;            /* a plain stop waits so long: 5000 */
 
@@ -553,8 +566,13 @@ typedef struct empm_config {
                                           client: 64 MiB, else aborted */
     int64_t limit_linger_bytes;        /* 16 MiB */
 
-    /* hooks, each NULL or called with `user` (thread hooks on the worker) */
-    int  (*on_child_start)(empm_server *s, void *user);   /* not 0: give up */
+    /* hooks, each NULL or called with `user` (thread hooks on the worker). A child
+     * serves nobody before all of its start hooks have returned 0, and has
+     * start_timeout_ms for it. One that returns anything else ends the child,
+     * after the stop hooks of those that had returned 0: empm_start() is
+     * EMPM_ESYS then, a start of children is tried again and soon given up, a
+     * reload keeps the old children */
+    int  (*on_child_start)(empm_server *s, void *user);
     void (*on_child_stop)(empm_server *s, void *user);
     int  (*on_thread_start)(empm_server *s, void **thread_data, void *user);
     void (*on_thread_stop)(empm_server *s, void *thread_data, void *user);
@@ -564,13 +582,16 @@ typedef struct empm_config {
     int  (*on_reload)(struct empm_config *cfg, void *user);
 
     /* where messages go: a line without newline and date, "EMPM5011: ..." or
-     * "[client 192.0.2.1:4711] EMPM5002: ..."; any thread. NULL: ErrorLog under
-     * empm_main() and empm_run(), nowhere under empm_start() */
+     * "[client 192.0.2.1:4711] EMPM5002: ..."; any thread. NULL: error_log, or, if
+     * that is NULL as well, stderr under empm_main() and empm_run() and nowhere
+     * under empm_start(): set one of the two to learn why a start has failed */
     void (*log)(enum empm_log_level level, const char *line, void *user);
-    int  log_level;                    /* EMPM_LOG_WARN */
+    int  log_level;                    /* EMPM_LOG_WARN; notices (it serves, stops,
+                                          reloads) come in any case */
 
     void *arena;                       /* strings that empm_set() copied */
     int   log_target;                  /* what ErrorLog has become (>>log) */
+    int   log_echo;                    /* atomic: and on stderr, until it serves */
 } empm_config;
 
 /* ---------------------------------------------------------------------------
@@ -629,9 +650,10 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv);
 /* Runs the server in the foreground: forks the children (unless processes is 0)
  * and serves until TERM or INT (stop; again after a second: at once), WINCH or
  * graceful_stop_signal (graceful stop; WINCH is ignored where a terminal is
- * attached) arrives. HUP and USR1 reload, USR2 upgrades: see OPERATION. Takes
+ * attached) arrives. HUP and USR1 reload, USR2 upgrades, URG opens the logs anew:
+ * see OPERATION. Takes
  * over these signals, CHLD, PIPE and XFSZ while it runs, and restores them.
- *   cfg       is read, not changed; as root it needs user_name
+ *   cfg       is read, not changed; root without user_name: nobody serves
  *   returns   EMPM_OK after a stop, or why it could not start
  */
 EMPM_API int empm_run(empm_config *cfg);
@@ -647,12 +669,21 @@ EMPM_API int empm_start(empm_config *cfg, empm_server **out);
 
 /* Asks the server to stop, and returns at once. empm_stop() closes what is idle,
  * lets running requests end for stop_timeout_ms, then drops what still waits for
- * a client. empm_stop_graceful() closes no idle connection: each next answer
- * carries "Connection: close", until graceful_shutdown_timeout_ms.
+ * a client. empm_stop_graceful() closes no idle connection and ends no suspension:
+ * each next answer carries "Connection: close"; after graceful_shutdown_timeout_ms
+ * (0: never) it becomes a plain stop.
  *   thread    any, a handler or a signal handler included; any number of times
  */
 EMPM_API void empm_stop(empm_server *s);
 EMPM_API void empm_stop_graceful(empm_server *s);
+
+/* Opens ErrorLog and the CustomLogs anew, by name, after they were moved away; for
+ * a server without children (the others are asked with SIGURG).
+ *   thread    any, but no signal handler
+ *   returns   EMPM_OK; EMPM_ESYS: one could not be opened and stays as it was; the
+ *             log says which
+ */
+EMPM_API int empm_reopen_logs(empm_server *s);
 
 /* Waits until the server has stopped, at most timeout_ms (-1: for ever).
  *   returns   EMPM_OK; EMPM_ETIMEDOUT: a handler is still running, call again
@@ -798,12 +829,14 @@ EMPM_API int empm_stream(empm_request *req, int64_t length, empm_producer *fn,
  *   timeout_ms  > 0, at most 24 days
  *   fn          called on a worker, once: when empm_resume() was called, when
  *               the time is over, when the client is gone, when the server
- *               stops. It returns what a handler returns and may suspend again.
+ *               stops (not gracefully: that waits). It returns what a handler
+ *               returns and may suspend again.
  *               One exception: after EMPM_HALF_CLOSED it may return
  *               EMPM_SUSPENDED without another call, to go on waiting with the
  *               same ticket.
  *   returns     the ticket for empm_resume(); 0: not possible here (no memory,
- *               already suspended, answer complete, or the client is gone)
+ *               already suspended, answer complete, the client is gone, or the
+ *               server stops at once)
  */
 EMPM_API empm_ticket empm_suspend(empm_request *req, int timeout_ms,
                                   empm_wake *fn, void *user);
@@ -818,11 +851,24 @@ EMPM_API int empm_resume(empm_server *s, empm_ticket ticket);
 /* Tells a handler that works for long why it might stop: EMPM_STOP_* bits. */
 EMPM_API int empm_should_stop(const empm_request *req);
 
+/* 1: this process is on its way out, gracefully or not, and accepts no more. What
+ * runs may go on; a stream without an end can choose a good moment for one, so
+ * that its client comes back to the new children.
+ *   thread    any */
+EMPM_API int empm_draining(const empm_server *s);
+
 /* Memory that lives as long as the request, aligned for any type; NULL if
  * there is none. empm_defer() calls fn(p), last first, once no function of yours
  * can see the request again, though the client may still take the answer. */
 EMPM_API void *empm_alloc(empm_request *req, size_t n);
 EMPM_API int   empm_defer(empm_request *req, empm_cleanup *fn, void *p);
+
+/* Writes a line to the error log, for a handler: with the client's address, the
+ * worker and no number. LogLevel decides whether; no line is left out otherwise,
+ * so do not log what a stranger can ask for in a loop.
+ *   fmt       at most 900 bytes come out; controls become '?' */
+EMPM_API void empm_log(empm_request *req, enum empm_log_level level,
+                       const char *fmt, ...) EMPM__PRINTF(3, 4);
 
 /* For handlers that fork() and exec(): call it in the new process before exec,
  * it restores the signals that workers block or a child ignores.
@@ -1611,7 +1657,12 @@ static int empm__all(const empm__chars *t, const char *s, size_t n,
  *     [client 192.0.2.1:4711] EMPM5002: GET /x: gave no answer
  *
  * is one line, and one write(). The number stays as it is, and stands in the
- * table of the manual. A callback (empm_config.log) gets the second half only.
+ * table of the manual; a handler's own line has none. A callback
+ * (empm_config.log) gets the second half only.
+ *
+ * LogLevel decides what is written, except for notices: that the server serves,
+ * stops, reloads is in every log, as with Apache. Until the server serves, errors
+ * and warnings are on stderr as well, where whoever starts it looks.
  *
  *   empm__log          who needs nothing but a config
  *   empm__log_child    the listener              \
@@ -1741,16 +1792,21 @@ static void empm__log_stderr(enum empm_log_level level, const char *line,
 
 static int empm__log_wanted(const empm_config *cfg, enum empm_log_level level)
 {
-    return cfg->log != NULL && (int)level <= cfg->log_level;
+    return cfg->log != NULL && ((int)level <= cfg->log_level ||
+                                level == EMPM_LOG_NOTICE);
 }
 
 static void empm__log_line(const empm_config *cfg, enum empm_log_level level,
                            long tid, const char *line)
 {
-    if (cfg->log == empm__log_stderr)
-        empm__log_write(cfg->log_target, level, tid, line);
-    else
+    if (cfg->log != empm__log_stderr) {
         cfg->log(level, line, cfg->user);
+        return;
+    }
+    empm__log_write(cfg->log_target, level, tid, line);
+    if (level <= EMPM_LOG_WARN && cfg->log_target != 0 &&
+        empm__load(&cfg->log_echo))
+        empm__log_write(0, level, tid, line);
 }
 
 static void empm__log_v(const empm_config *cfg, enum empm_log_level level,
@@ -1765,7 +1821,8 @@ static void empm__log_v(const empm_config *cfg, enum empm_log_level level,
     size_t n = 0;
     if (client != NULL)
         n = (size_t)snprintf(line, 128, "[client %.100s] ", client);
-    n += (size_t)snprintf(line + n, 16, "EMPM%04d: ", code);
+    if (code != 0)
+        n += (size_t)snprintf(line + n, 16, "EMPM%04d: ", code);
     vsnprintf(line + n, sizeof line - n, fmt, ap);
     empm__tame(line);
     empm__log_line(cfg, level, tid, line);
@@ -1774,7 +1831,7 @@ static void empm__log_v(const empm_config *cfg, enum empm_log_level level,
 static void empm__log(const empm_config *cfg, enum empm_log_level level,
                       int code, const char *fmt, ...) EMPM__PRINTF(4, 5);
 
-/* `code` is the message's number in the table of the manual. */
+/* `code` is the message's number in the table of the manual; 0: it has none. */
 static void empm__log(const empm_config *cfg, enum empm_log_level level,
                       int code, const char *fmt, ...)
 {
@@ -1982,6 +2039,7 @@ EMPM_API empm_config empm_defaults(void)
     cfg.graceful_restart_timeout_ms = 600000;
     cfg.start_timeout_ms = 30000;
     cfg.watchdog_interval_ms = 10000;
+    cfg.stuck_worker_timeout_ms = 60000;
     cfg.graceful_stop_signal = SIGQUIT;
     cfg.extended_status = 1;
     cfg.limit_request_line = 8190;
@@ -2129,7 +2187,7 @@ static int empm__parse_signal(const char *s)
 #ifdef SIGPWR
         { "PWR", SIGPWR },
 #endif
-        { "IO", SIGIO }, { "URG", SIGURG }
+        { "IO", SIGIO }
     };
     int64_t n = empm__parse_u63(s, strlen(s));
     size_t i;
@@ -5125,6 +5183,8 @@ typedef struct empm__child {
     pthread_mutex_t     done_lock;     /* guards done */
     pthread_cond_t      done_cond;
     int                 done, joined, started;
+    int                 begun, sick;   /* workers whose start hook has returned,
+                                          and not 0; under done_lock */
     int                 done_fd;       /* atomic: gets a byte at the end; or -1 */
 } empm__child;
 
@@ -5159,7 +5219,7 @@ struct empm_server {
                                       process without parent; or NULL */
     int             child_ready;   /* it has been initialised */
     int             parent_fd;     /* a child tells the parent; or -1 */
-    int             log_target;    /* of cfg, when this server opened it */
+    int             lends_log;     /* cfg->log is ours: empm_start(), ErrorLog */
     struct empm__access_logs *access;   /* CustomLog; NULL: none */
 };
 
@@ -6901,21 +6961,43 @@ static empm__peer empm__client_of(empm_request *req)
 static void empm__log_req(empm_request *req, enum empm_log_level level,
                           int code, const char *fmt, ...) EMPM__PRINTF(4, 5);
 
+static void empm__log_req_v(empm_request *req, enum empm_log_level level,
+                            int code, const char *fmt, va_list ap)
+    EMPM__PRINTF(4, 0);
+
+static void empm__log_req_v(empm_request *req, enum empm_log_level level,
+                            int code, const char *fmt, va_list ap)
+{
+    empm__worker *w = req->w;
+    const empm__peer p = empm__client_of(req);
+    char client[96];
+    empm__peer_text(&p, p.port != 0, client, sizeof client);
+    empm__log_v(w->cfg, level, code, (long)w->number, client, fmt, ap);
+}
+
 static void empm__log_req(empm_request *req, enum empm_log_level level,
                           int code, const char *fmt, ...)
 {
     empm__worker *w = req->w;
-    char client[96];
-    empm__peer p;
     va_list ap;
     if (!empm__log_wanted(w->cfg, level) ||
         !empm__log_may(w->cfg, w->child->log_limits, level, code,
                        EMPM__LOG_MOST))
         return;
-    p = empm__client_of(req);
-    empm__peer_text(&p, p.port != 0, client, sizeof client);
     va_start(ap, fmt);
-    empm__log_v(w->cfg, level, code, (long)w->number, client, fmt, ap);
+    empm__log_req_v(req, level, code, fmt, ap);
+    va_end(ap);
+}
+
+EMPM_API void empm_log(empm_request *req, enum empm_log_level level,
+                       const char *fmt, ...)
+{
+    const empm_config *cfg = req->w->cfg;
+    va_list ap;
+    if (cfg->log == NULL || (int)level < 0 || (int)level > cfg->log_level)
+        return;
+    va_start(ap, fmt);
+    empm__log_req_v(req, level, 0, fmt, ap);
     va_end(ap);
 }
 
@@ -7330,27 +7412,39 @@ static int empm__emit_body(empm_request *req)
     return r;
 }
 
+/* The phrase of every status from 200 on that IANA has registered. */
 static const char *empm__reason(int status)
 {
     static const struct { int status; const char *text; } list[] = {
         { 200, "OK" }, { 201, "Created" }, { 202, "Accepted" },
-        { 204, "No Content" }, { 206, "Partial Content" },
+        { 203, "Non-Authoritative Information" }, { 204, "No Content" },
+        { 205, "Reset Content" }, { 206, "Partial Content" },
+        { 207, "Multi-Status" }, { 208, "Already Reported" },
+        { 226, "IM Used" }, { 300, "Multiple Choices" },
         { 301, "Moved Permanently" }, { 302, "Found" }, { 303, "See Other" },
-        { 304, "Not Modified" }, { 307, "Temporary Redirect" },
-        { 308, "Permanent Redirect" }, { 400, "Bad Request" },
-        { 401, "Unauthorized" }, { 403, "Forbidden" }, { 404, "Not Found" },
-        { 405, "Method Not Allowed" }, { 406, "Not Acceptable" },
+        { 304, "Not Modified" }, { 305, "Use Proxy" },
+        { 307, "Temporary Redirect" }, { 308, "Permanent Redirect" },
+        { 400, "Bad Request" }, { 401, "Unauthorized" },
+        { 402, "Payment Required" }, { 403, "Forbidden" },
+        { 404, "Not Found" }, { 405, "Method Not Allowed" },
+        { 406, "Not Acceptable" }, { 407, "Proxy Authentication Required" },
         { 408, "Request Timeout" }, { 409, "Conflict" }, { 410, "Gone" },
         { 411, "Length Required" }, { 412, "Precondition Failed" },
         { 413, "Content Too Large" }, { 414, "URI Too Long" },
         { 415, "Unsupported Media Type" }, { 416, "Range Not Satisfiable" },
-        { 417, "Expectation Failed" }, { 422, "Unprocessable Content" },
-        { 426, "Upgrade Required" }, { 429, "Too Many Requests" },
+        { 417, "Expectation Failed" }, { 421, "Misdirected Request" },
+        { 422, "Unprocessable Content" }, { 423, "Locked" },
+        { 424, "Failed Dependency" }, { 425, "Too Early" },
+        { 426, "Upgrade Required" }, { 428, "Precondition Required" },
+        { 429, "Too Many Requests" },
         { 431, "Request Header Fields Too Large" },
+        { 451, "Unavailable For Legal Reasons" },
         { 500, "Internal Server Error" }, { 501, "Not Implemented" },
         { 502, "Bad Gateway" }, { 503, "Service Unavailable" },
         { 504, "Gateway Timeout" }, { 505, "HTTP Version Not Supported" },
-        { 507, "Insufficient Storage" }
+        { 506, "Variant Also Negotiates" }, { 507, "Insufficient Storage" },
+        { 508, "Loop Detected" }, { 510, "Not Extended" },
+        { 511, "Network Authentication Required" }
     };
     size_t i;
     for (i = 0; i < EMPM__COUNT(list); i++)
@@ -8671,7 +8765,8 @@ static int empm__late(uint32_t deadline_ms, uint32_t now_ms)
     return deadline_ms != EMPM__NEVER && empm__until(deadline_ms, now_ms) <= 0;
 }
 
-/* Is the server asked to close what is idle? */
+/* Is the server asked to close what is idle, and to end suspensions? A graceful
+ * stop asks for neither, before its limit. */
 static int empm__closing_idle(const empm__worker *w)
 {
     return (empm__load(&w->child->stopping) & EMPM__ORDER_STOP) != 0;
@@ -9520,7 +9615,7 @@ EMPM_API empm_ticket empm_suspend(empm_request *req, int timeout_ms,
         req->suspension != EMPM__SUSP_NONE || req->failed ||
         req->answer >= EMPM__STREAMING || req->producer != NULL ||
         req->source != NULL || empm__conn_noted(req->c, EMPM__READY_HUP) ||
-        empm__load(&req->w->child->stopping))
+        empm__closing_idle(req->w))
         return 0;
     req->wake = fn;
     req->wake_user = user;
@@ -9646,7 +9741,7 @@ static enum empm__state empm__do_suspended(empm__worker *w, empm__conn *c,
         req->wake_why = EMPM_RESUMED;
     else if (req->failed || empm__conn_noted(c, EMPM__READY_HUP))
         req->wake_why = EMPM_GONE;
-    else if (empm__load(&w->child->stopping))
+    else if (empm__closing_idle(w))
         req->wake_why = EMPM_STOPPING;
     else if (empm__late(req->wake_deadline, now))
         req->wake_why = EMPM_TIMEOUT;
@@ -10086,9 +10181,17 @@ static void *empm__worker_main(void *arg)
     empm__worker *w = (empm__worker *)arg;
     const empm_config *cfg = w->cfg;
     uint32_t i;
-    if (cfg->on_thread_start != NULL && !w->child->admin &&
-        cfg->on_thread_start(w->s, &w->thread_data, cfg->user) != 0)
-        empm__log_worker(w, EMPM_LOG_ERROR, 5007, "on_thread_start has failed");
+    int r = 0;
+    if (cfg->on_thread_start != NULL && !w->child->admin)
+        r = cfg->on_thread_start(w->s, &w->thread_data, cfg->user);
+    if (r != 0)
+        empm__log_worker(w, EMPM_LOG_ERROR, 5007, "on_thread_start has "
+                         "returned %d: the child gives up", r);
+    pthread_mutex_lock(&w->child->done_lock);
+    w->child->begun++;
+    w->child->sick += r != 0;
+    pthread_cond_broadcast(&w->child->done_cond);
+    pthread_mutex_unlock(&w->child->done_lock);
     empm__store(&w->score->status, (uint32_t)'_');
     while ((i = empm__queue_pop(&w->child->queue, w->number, empm__listen,
                                 empm__open_gate, w->child)) != EMPM__NIL) {
@@ -10102,7 +10205,7 @@ static void *empm__worker_main(void *arg)
         empm__store(&w->turn_began, EMPM__NEVER);
         empm__store(&w->score->status, (uint32_t)'_');
     }
-    if (cfg->on_thread_stop != NULL && !w->child->admin)
+    if (cfg->on_thread_stop != NULL && !w->child->admin && r == 0)
         cfg->on_thread_stop(w->s, w->thread_data, cfg->user);
     empm__store(&w->score->status, (uint32_t)'.');
     empm__pages_free(w->pages);
@@ -11857,9 +11960,10 @@ static void empm__put_auto(empm_request *req, const empm__seen *seen)
     size_t i;
     int k;
     empm_set_header(req, "Content-Type", "text/plain; charset=ISO-8859-1");
+    /* not __DATE__: the same source shall give the same program */
     empm_printf(req, "%s\nServerVersion: eventmpm/%s (Unix)\nServerMPM: event\n"
                 "Server Built: %s\n", seen->name, EMPM_VERSION,
-                __DATE__ " " __TIME__);
+                "compiler " __VERSION__);
     empm__put_date(req, "CurrentTime", seen->now_s);
     empm__put_date(req, "RestartTime", seen->restarted_s);
     empm_printf(req, "ParentServerConfigGeneration: %llu\n"
@@ -12644,7 +12748,7 @@ static void empm__sweep(empm__child *ch, empm__batch *b, uint32_t ready,
 static void empm__begin_stop(empm__child *ch, empm__batch *b, uint32_t orders)
 {
     const empm_config *cfg = ch->cfg;
-    const uint32_t before = ch->stopping;
+    const uint32_t before = ch->stopping, now = orders & EMPM__ORDER_STOP;
     int k, wait;
     if (!(before & EMPM__ORDER_STOP) && (orders & EMPM__ORDER_STOP))
         wait = cfg->stop_timeout_ms;
@@ -12652,6 +12756,9 @@ static void empm__begin_stop(empm__child *ch, empm__batch *b, uint32_t orders)
         wait = empm__load(&ch->drain_ms);
     else
         return;
+    if (ch->s->parent_fd < 0 && !ch->admin)  /* else the parent has said it */
+        empm__log(cfg, EMPM_LOG_NOTICE, now ? 491 : 492,
+                  now ? "stopping" : "stopping gracefully");
     if (before == 0) {
         /* connections that have been accepted by the kernel are ours, too */
         ch->paused = 0;
@@ -13099,16 +13206,22 @@ static int empm__child_start(empm__child *ch)
                            &ch->workers[i]);
         ch->started += r == 0;
     }
-    if (r == 0)
+    /* nobody listens before all of them can serve */
+    pthread_mutex_lock(&ch->done_lock);
+    while (ch->begun < ch->started)
+        pthread_cond_wait(&ch->done_cond, &ch->done_lock);
+    pthread_mutex_unlock(&ch->done_lock);
+    if (r == 0 && ch->sick == 0)
         r = pthread_create(&ch->standby, &attr, empm__standby_main, ch);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     pthread_attr_destroy(&attr);
-    if (r == 0) {
+    if (r == 0 && ch->sick == 0) {
         empm__store(&ch->score->healthy, 1u);
         return EMPM_OK;
     }
-    empm__log(cfg, EMPM_LOG_ERROR, 5011, "cannot start %d threads: %s",
-              ch->nworkers + 1, strerror(r));
+    if (r != 0)
+        empm__log(cfg, EMPM_LOG_ERROR, 5011, "cannot start %d threads: %s",
+                  ch->nworkers + 1, strerror(r));
     empm__queue_close(&ch->queue);
     for (i = 0; i < ch->started; i++)
         pthread_join(ch->workers[i].thread, NULL);
@@ -13856,15 +13969,24 @@ static void empm__report_to_log(enum empm_log_level level, const char *line,
         empm__log_line(cfg, level, -1, line);
 }
 
-/* Opens the ErrorLog; messages go there from now on. */
+static int empm__same_file(int a, int b)
+{
+    struct stat x, y;
+    return fstat(a, &x) == 0 && fstat(b, &y) == 0 && x.st_dev == y.st_dev &&
+           x.st_ino == y.st_ino;
+}
+
+/* Opens the ErrorLog; messages go there from now on. What makes no sense as one
+ * is refused later, by the check. */
 static int empm__log_open(empm_config *cfg, empm__report *rep)
 {
     const char *name = cfg->error_log;
     char path[1200];
     int to = 0, facility;
-    if (name == NULL || strcmp(name, "stderr") == 0)
+    if (name == NULL || strcmp(name, "stderr") == 0 || *name == '|' ||
+        (facility = empm__log_facility(name)) == -1)
         ;
-    else if ((facility = empm__log_facility(name)) >= 0) {
+    else if (facility >= 0) {
         openlog("eventmpm", LOG_PID | LOG_NDELAY, facility);
         to = ~facility;
     } else {
@@ -13877,7 +13999,124 @@ static int empm__log_open(empm_config *cfg, empm__report *rep)
     }
     tzset();                         /* before a chroot hides its files */
     cfg->log_target = to;
+    if (to > 0 && cfg->log_echo)     /* it may be there already */
+        cfg->log_echo = !empm__same_file(to, 2);
     return EMPM_OK;
+}
+
+static void empm__log_close(empm_config *cfg)
+{
+    if (cfg->log == empm__log_stderr && cfg->log_target > 0)
+        close(cfg->log_target);
+    cfg->log_target = 0;
+}
+
+/* --- logs that have been moved away --------------------------------------- */
+
+enum { EMPM__LOGS = EMPM_MAX_LIST + 1 };  /* of a server */
+
+/* Descriptors, and those that shall be in their place. Two generations may have
+ * logs; what a child gets is the same list, in other numbers: it has to find out
+ * which of its own are the same files. */
+typedef struct empm__swap {
+    int n;                             /* pairs */
+    int fd[2 * 2 * EMPM__LOGS];        /* from, to, from, to, ... */
+} empm__swap;
+
+/* Opens the log `name`, which `from` is so far. */
+static int empm__swap_log(const empm_server *s, empm__swap *w, int code,
+                          const char *directive, const char *name, int from)
+{
+    char path[1200];
+    const int to = empm__log_file(empm__path_of(s->cfg, name, path,
+                                                sizeof path));
+    if (to < 0) {
+        empm__log(s->cfg, EMPM_LOG_ERROR, code, "cannot open %s %s anew: %s: "
+                  "the old file stays in use", directive, name,
+                  strerror(errno));
+        return EMPM_ESYS;
+    }
+    w->fd[2 * w->n] = from;
+    w->fd[2 * w->n++ + 1] = to;
+    return EMPM_OK;
+}
+
+static int empm__swap_open(const empm_server *s, empm__swap *w)
+{
+    int r = EMPM_OK;
+#ifndef EVENTMPM_NO_ACCESS_LOG
+    uint32_t k;
+    for (k = 0; s->access != NULL && k < s->access->n; k++) {
+        const empm__access_log *l = &s->access->of[k];
+        if (l->owner &&
+            empm__swap_log(s, w, 649, "CustomLog", l->name, l->fd) < 0)
+            r = EMPM_ESYS;
+    }
+#endif
+    if (s->cfg->log == empm__log_stderr && s->cfg->log_target > 0 &&
+        empm__swap_log(s, w, 91, "ErrorLog", s->cfg->error_log,
+                       s->cfg->log_target) < 0)
+        r = EMPM_ESYS;
+    return r;
+}
+
+/* If `fd` is the file `is`, it becomes what `to` is. A write() that is under way
+ * meets one or the other. */
+static void empm__swap_one(int fd, const struct stat *is, int to)
+{
+    struct stat st;
+    if (fd < 0 || fstat(fd, &st) < 0 || st.st_dev != is->st_dev ||
+        st.st_ino != is->st_ino || dup2(to, fd) < 0)
+        return;
+    if (fd > 2)
+        empm__fd_flags(fd, 0);
+}
+
+/* Carries it out in the logs of `s`, and in stderr if that is one of them. */
+static void empm__swap_do(empm_server *s, const empm__swap *w)
+{
+    struct stat is;
+    int i;
+    for (i = 0; i < w->n; i++) {
+        const int to = w->fd[2 * i + 1];
+#ifndef EVENTMPM_NO_ACCESS_LOG
+        uint32_t k;
+#endif
+        if (fstat(w->fd[2 * i], &is) < 0)
+            continue;
+#ifndef EVENTMPM_NO_ACCESS_LOG
+        for (k = 0; s->access != NULL && k < s->access->n; k++)
+            if (s->access->of[k].owner) {
+                empm__swap_one(s->access->of[k].fd, &is, to);
+                empm__store(&s->access->of[k].torn, 0u);
+            }
+#endif
+        if (s->cfg->log == empm__log_stderr && s->cfg->log_target > 0)
+            empm__swap_one(s->cfg->log_target, &is, to);
+        empm__swap_one(2, &is, to);
+    }
+}
+
+/* `all`: both of each pair; else only what was opened for it. */
+static void empm__swap_close(empm__swap *w, int all)
+{
+    for (; w->n > 0; w->n--) {
+        close(w->fd[2 * w->n - 1]);
+        if (all)
+            close(w->fd[2 * w->n - 2]);
+    }
+}
+
+EMPM_API int empm_reopen_logs(empm_server *s)
+{
+    empm__swap w;
+    int r;
+    w.n = 0;
+    r = empm__swap_open(s, &w);
+    empm__swap_do(s, &w);
+    empm__swap_close(&w, 0);
+    empm__log(s->cfg, EMPM_LOG_NOTICE, 5045, "the logs are opened anew");
+    return r;
 }
 
 static void empm__server_free(empm_server *s)
@@ -13894,11 +14133,9 @@ static void empm__server_free(empm_server *s)
 #ifndef EVENTMPM_NO_ACCESS_LOG
     empm__access_free(s->access);
 #endif
-    if (s->log_target > 0) {
-        if (s->cfg->log_target == s->log_target)
-            s->cfg->log_target = 0;
-        close(s->log_target);
-    }
+    empm__log_close(s->cfg);
+    if (s->lends_log)
+        s->cfg->log = NULL;
     empm__routes_free(&s->routes);
     empm__routes_free(&s->admin_routes);
 #ifndef EVENTMPM_NO_PROXY
@@ -13915,50 +14152,50 @@ static void empm__server_free(empm_server *s)
 }
 
 /* Everything up to the first thread. `shared`: children will be forked. `old`:
- * the server whose sockets and scoreboard the new one shares, or NULL. */
+ * the server whose sockets and scoreboard the new one shares, or NULL. Opens the
+ * ErrorLog, unless that has been done; who fails leaves it closed. */
 static int empm__server_new(empm_config *cfg, int shared,
-                            const empm_server *old, empm_server **out)
+                            const empm_server *old, empm__report *rep,
+                            empm_server **out)
 {
-    empm_server *s;
-    empm__report rep;
+    empm_server *s = NULL;
     empm__heritage heritage;
     char path[1200];
-    int r, i;
+    int r = EMPM_OK, i;
     *out = NULL;
-    memset(&rep, 0, sizeof rep);
-    rep.say = empm__report_to_log;
-    rep.user = cfg;
-    if ((r = empm__check(cfg, old != NULL ? old->cfg : NULL, &rep)) < 0)
+    if (cfg->log == empm__log_stderr && cfg->log_target == 0)
+        r = empm__log_open(cfg, rep);
+    if (r == EMPM_OK)
+        r = empm__check(cfg, old != NULL ? old->cfg : NULL, rep);
+    if (r == EMPM_OK && (s = (empm_server *)EMPM_MALLOC(sizeof *s)) == NULL) {
+        r = EMPM_ENOMEM;
+        empm__say(rep, EMPM_LOG_ERROR, 5104, "no memory");
+    }
+    if (s == NULL) {
+        empm__log_close(cfg);
         return r;
-    s = (empm_server *)EMPM_MALLOC(sizeof *s);
-    if (s == NULL)
-        return EMPM_ENOMEM;
+    }
     memset(s, 0, sizeof *s);
     s->cfg = cfg;
     s->parent_fd = s->spool_dir = -1;
     s->owner = getpid();
     empm__chars_init(&s->chars);
-    if (cfg->log == empm__log_stderr) {
-        if ((r = empm__log_open(cfg, &rep)) < 0)
-            goto done;
-        s->log_target = cfg->log_target;
-    }
 #ifndef EVENTMPM_NO_ACCESS_LOG
-    if ((r = empm__access_open(cfg, &s->access, &rep)) < 0)
+    if ((r = empm__access_open(cfg, &s->access, rep)) < 0)
         goto done;
 #endif
-    if ((r = empm__routes_init(&s->routes, cfg->routes, &s->chars, &rep)) < 0)
+    if ((r = empm__routes_init(&s->routes, cfg->routes, &s->chars, rep)) < 0)
         goto done;
 #ifndef EVENTMPM_NO_PROXY
-    if ((r = empm__nets_init(&s->trusted, cfg, &rep)) < 0)
+    if ((r = empm__nets_init(&s->trusted, cfg, rep)) < 0)
         goto done;
 #endif
 #ifndef EVENTMPM_NO_FILES
-    if ((r = empm__types_new(&s->types, cfg, &s->chars, &rep)) < 0)
+    if ((r = empm__types_new(&s->types, cfg, &s->chars, rep)) < 0)
         goto done;
 #endif
 #ifndef EVENTMPM_NO_STATUS
-    r = empm__routes_init(&s->admin_routes, empm__admin_routes, &s->chars, &rep);
+    r = empm__routes_init(&s->admin_routes, empm__admin_routes, &s->chars, rep);
     if (r < 0)
         goto done;
 #endif
@@ -13981,7 +14218,7 @@ static int empm__server_new(empm_config *cfg, int shared,
         if (cfg->shared_store_size > 0 &&
             (r = empm__kv_new(&s->store, (size_t)cfg->shared_store_size,
                               EMPM_STORE_ITEM)) < 0) {
-            empm__say(&rep, EMPM_LOG_ERROR, 5502, "SharedStoreSize: no memory "
+            empm__say(rep, EMPM_LOG_ERROR, 5502, "SharedStoreSize: no memory "
                       "of that size to share");
             goto done;
         }
@@ -13991,8 +14228,11 @@ static int empm__server_new(empm_config *cfg, int shared,
     s->spool_dir = open(empm__path_of(cfg, cfg->spool_directory, path,
                                       sizeof path),
                         O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (s->spool_dir < 0)
+    if (s->spool_dir < 0) {
+        empm__say(rep, EMPM_LOG_ERROR, 5107, "SpoolDirectory %s: %s",
+                  cfg->spool_directory, strerror(errno));
         goto done;
+    }
     for (i = 0; i < (int)s->routes.n; i++) {
         empm__route *route = &s->routes.list[i];
         if (route->user->kind != EMPM__ROUTE_FILES)
@@ -14005,11 +14245,14 @@ static int empm__server_new(empm_config *cfg, int shared,
                                                   sizeof path);
             route->handler = empm__serve_files;
             route->root_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+            if (route->root_fd < 0) {
+                empm__say(rep, EMPM_LOG_ERROR, 5106, "DocumentRoot %s: %s", dir,
+                          strerror(errno));
+                goto done;
+            }
         }
-        if (route->root_fd < 0)
-            goto done;
 #else
-        empm__say(&rep, EMPM_LOG_ERROR, 5105, "route \"%s\": built without files",
+        empm__say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": built without files",
                   route->user->pattern);
         goto done;
 #endif
@@ -14021,7 +14264,7 @@ static int empm__server_new(empm_config *cfg, int shared,
     if (cfg->listen[0] == NULL)
         cfg->listen[0] = "8080";
     for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++) {
-        r = empm__listen_open(s, cfg->listen[i], &heritage, &rep);
+        r = empm__listen_open(s, cfg->listen[i], &heritage, rep);
         if (r < 0)
             goto done;
     }
@@ -14034,6 +14277,8 @@ static int empm__server_new(empm_config *cfg, int shared,
     }
     r = EMPM_OK;
 done:
+    if (r == EMPM_ENOMEM)
+        empm__say(rep, EMPM_LOG_ERROR, 5104, "no memory");
     if (r < 0)
         empm__server_free(s);
     else
@@ -14057,17 +14302,24 @@ static int empm__has_admin(const empm_server *s)
 static int empm__engine_new(empm_server *s, empm__child *ch, int slot, int admin)
 {
     empm__score_slot *at = empm__score_slot_at(&s->score, slot);
-    int r;
+    const empm_config *cfg = s->cfg;
+    int r, rc = 0;
     if (s->parent_fd < 0) {          /* else the parent has done it */
         empm__store(&at->admin, (uint32_t)admin);
         empm__store(&at->pid, (uint32_t)getpid());
     }
     r = empm__child_init(ch, s, slot, admin);
-    if (r == EMPM_OK && !admin && s->cfg->on_child_start != NULL &&
-        s->cfg->on_child_start(s, s->cfg->user) != 0)
+    if (r == EMPM_OK && !admin && cfg->on_child_start != NULL)
+        rc = cfg->on_child_start(s, cfg->user);
+    if (rc != 0) {
+        empm__log(cfg, EMPM_LOG_ERROR, 5007, "on_child_start has returned %d: "
+                  "the child gives up", rc);
         r = EMPM_ESYS;
-    if (r == EMPM_OK)
+    } else if (r == EMPM_OK) {
         r = empm__child_start(ch);
+        if (r < 0 && !admin && cfg->on_child_stop != NULL)
+            cfg->on_child_stop(s, cfg->user);
+    }
     if (r < 0)
         empm__child_free(ch);
     return r;
@@ -14112,18 +14364,35 @@ static void empm__engine_free(empm_server *s)
     s->child_ready = 0;
 }
 
+static void empm__log_serves(empm_config *cfg)
+{
+    empm__store(&cfg->log_echo, 0);
+    empm__log(cfg, EMPM_LOG_NOTICE, 489, "eventmpm/%s configured -- resuming "
+              "normal operations", EMPM_VERSION);
+}
+
 EMPM_API int empm_start(empm_config *cfg, empm_server **out)
 {
     empm_server *s;
-    int r = empm__server_new(cfg, 0, NULL, &s);
+    empm__report rep;
+    const int lends = cfg->log == NULL && cfg->error_log != NULL;
+    int r;
     *out = NULL;
-    if (r < 0)
-        return r;
-    if ((r = empm__engine_start(s, 0, 0)) < 0) {
+    if (lends)
+        cfg->log = empm__log_stderr;
+    memset(&rep, 0, sizeof rep);
+    rep.say = empm__report_to_log;
+    rep.user = cfg;
+    r = empm__server_new(cfg, 0, NULL, &rep, &s);
+    if (r == EMPM_OK && (r = empm__engine_start(s, 0, 0)) < 0)
         empm__server_free(s);
+    if (r < 0) {
+        cfg->log = lends ? NULL : cfg->log;
         return r;
     }
+    s->lends_log = lends;
     s->owner = getpid();
+    empm__log_serves(cfg);
     *out = s;
     return EMPM_OK;
 }
@@ -14136,6 +14405,11 @@ EMPM_API void empm_stop(empm_server *s)
 EMPM_API void empm_stop_graceful(empm_server *s)
 {
     empm__order(&s->child.poller, EMPM__ORDER_GRACEFUL);
+}
+
+EMPM_API int empm_draining(const empm_server *s)
+{
+    return empm__load(&s->child.stopping) != 0;
 }
 
 EMPM_API int empm_wait(empm_server *s, int timeout_ms)
@@ -14190,7 +14464,7 @@ static void empm__on_signal(int sig)
 
 static const int empm__signals[] = { SIGTERM, SIGINT, SIGWINCH, SIGCHLD,
                                      SIGPIPE, SIGXFSZ, SIGHUP, SIGUSR1,
-                                     SIGUSR2 };
+                                     SIGUSR2, SIGURG };
 #define EMPM__SIGNALS EMPM__COUNT(empm__signals)
 
 typedef struct empm__signal_set {
@@ -14295,11 +14569,51 @@ static empm_config *empm__config_new(const empm__source *from,
 /* Exit statuses of children, as Apache has them. */
 enum { EMPM__EXIT_SICK = 7, EMPM__EXIT_FATAL = 15 };
 
+/* A parent's order may bring descriptors along, which its child takes over: the
+ * pairs of an empm__swap; w->n is -1 if there is no room for them. */
+typedef union empm__pairs {
+    struct cmsghdr head;               /* for its alignment */
+    char           room[CMSG_SPACE(sizeof ((empm__swap *)0)->fd)];
+} empm__pairs;
+
+static ssize_t empm__order_read(int fd, unsigned char *byte, empm__swap *w)
+{
+    struct msghdr m;
+    struct iovec v;
+    empm__pairs pairs;
+    ssize_t r;
+    int i, n = 0;
+    v.iov_base = byte;
+    v.iov_len = 1;
+    memset(&m, 0, sizeof m);
+    m.msg_iov = &v;
+    m.msg_iovlen = 1;
+    m.msg_control = pairs.room;
+    m.msg_controllen = sizeof pairs.room;
+    r = recvmsg(fd, &m, 0);
+    if (r > 0 && m.msg_controllen >= CMSG_LEN(sizeof w->fd[0]) &&
+        pairs.head.cmsg_type == SCM_RIGHTS) {
+        const size_t got = empm__min(pairs.head.cmsg_len - CMSG_LEN(0),
+                                     sizeof w->fd);
+        memcpy(w->fd, CMSG_DATA(&pairs.head), got);
+        n = (int)(got / sizeof w->fd[0]);
+    }
+    for (i = 0; i < n; i++)
+        empm__fd_flags(w->fd[i], 0);
+    w->n = n / 2;
+    if (r > 0 && (m.msg_flags & MSG_CTRUNC)) {   /* no room for all of them */
+        while (n > 0)
+            close(w->fd[--n]);
+        w->n = -1;
+    }
+    return r;
+}
+
 /* Waits for bytes on fds[0..n) (-1 is skipped), at most `ms`, and returns the
  * first one that is there: its number, with the byte (0: end of file) in *byte;
- * -1: none. */
+ * -1: none. `w`: gets what an order on the last of fds brings along; or NULL. */
 static int empm__next_byte(const int *fds, int n, int64_t ms,
-                           unsigned char *byte)
+                           unsigned char *byte, empm__swap *w)
 {
     struct pollfd p[4];
     int i;
@@ -14312,7 +14626,9 @@ static int empm__next_byte(const int *fds, int n, int64_t ms,
         return -1;
     for (i = 0; i < n; i++)
         if (p[i].revents != 0) {
-            const ssize_t r = read(fds[i], byte, 1);
+            const ssize_t r = w != NULL && i == n - 1
+                                  ? empm__order_read(fds[i], byte, w)
+                                  : read(fds[i], byte, 1);
             if (r < 0)
                 continue;
             if (r == 0)
@@ -14373,7 +14689,7 @@ static uint64_t empm__deadline_us(const empm_config *cfg, int drains,
 }
 
 /* The main thread of a process that serves: takes orders until the engine has
- * ended. `control`: the parent's pipe, or -1. Returns EMPM_OK. */
+ * ended. `control`: the socket of the parent's orders, or -1. Returns EMPM_OK. */
 static int empm__attend(empm_server *s, int signal_fd, int control)
 {
     const empm_config *cfg = s->cfg;
@@ -14389,6 +14705,7 @@ static int empm__attend(empm_server *s, int signal_fd, int control)
             int64_t left = -1;
             uint64_t at = kill_us;
             unsigned char byte = 0;
+            empm__swap logs;
             fds[0] = done[0];
             fds[1] = signal_fd;
             fds[2] = control;
@@ -14405,7 +14722,7 @@ static int empm__attend(empm_server *s, int signal_fd, int control)
                 order = '!';
                 k = -1;
             } else
-                k = empm__next_byte(fds, 3, left, &byte);
+                k = empm__next_byte(fds, 3, left, &byte, &logs);
             if (k == 0)
                 break;
             if (k == 2 && byte == 0) {   /* the parent has died */
@@ -14430,6 +14747,15 @@ static int empm__attend(empm_server *s, int signal_fd, int control)
                                            byte == SIGUSR2))
                 empm__log(cfg, EMPM_LOG_WARN, 5030, "a process without children "
                           "cannot be reloaded or upgraded: ignored");
+            else if (k == 1 && alone && byte == SIGURG)
+                empm_reopen_logs(s);
+            if (order == 'l') {
+                if (logs.n < 0)
+                    empm__log(cfg, EMPM_LOG_ERROR, 5045, "no descriptors for new "
+                              "logs: the old files stay in use");
+                empm__swap_do(s, &logs);
+                empm__swap_close(&logs, 1);
+            }
             if (order == 'w')            /* is the listener alive? */
                 empm__order(&s->child.poller, EMPM__ORDER_PING);
             else if (order == '$') {
@@ -14465,6 +14791,145 @@ static int empm__attend(empm_server *s, int signal_fd, int control)
 
 /* --- whom to be ----------------------------------------------------------- */
 
+/* Is there such a user? A user namespace may have root and nobody else. */
+static int empm__is_mapped(uid_t uid)
+{
+    unsigned long first, outside, count;
+    FILE *f = fopen("/proc/self/uid_map", "re");
+    int found = f == NULL;
+    while (f != NULL && !found &&
+           fscanf(f, "%lu %lu %lu", &first, &outside, &count) == 3)
+        found = uid >= first && uid - first < count;
+    if (f != NULL)
+        fclose(f);
+    return found;
+}
+
+/* Root does not serve unless User says so: where it is started as root and there
+ * is none, nobody serves. Returns a remark for the notice, or NULL: User stays as
+ * it is. An image may have neither of the names. */
+static const char *empm__default_user(empm_config *cfg)
+{
+    const struct passwd *nobody;
+    if (geteuid() != 0 || cfg->user_name != NULL)
+        return NULL;
+    nobody = getpwnam("nobody");
+    if (empm__is_mapped(nobody != NULL ? nobody->pw_uid : 65534)) {
+        cfg->user_name = nobody != NULL ? "nobody" : "#65534";
+        return "\"User root\", if it must be root";
+    }
+    cfg->user_name = getpwnam("root") != NULL ? "root" : "#0";
+    return "this user namespace has nobody else";
+}
+
+#define EMPM__DEFAULT_USER "started as root without User: %s serves (%s)"
+
+static int empm__set_groups(const char *user, gid_t gid)
+{
+    return user[0] == '#' ? setgroups(0, NULL) : initgroups(user, gid);
+}
+
+#ifndef EVENTMPM_NO_FORK
+/* What a process that serves has to do with the directory `path`, and what comes
+ * of it if its user may not. */
+typedef struct empm__use {
+    const char *directive, *path;
+    int         mode;
+    const char *so;
+} empm__use;
+
+/* In a process of its own: becomes that user and writes the number, from 1 on, of
+ * each use that is not granted then; 255: it cannot become that user. Directories
+ * are opened before, as the server does. */
+static void empm__try_uses(const empm_config *cfg, const empm__use *uses, int n,
+                           int to)
+{
+    uid_t uid;
+    gid_t gid;
+    int i, dirs[32];
+    for (i = 0; i < n; i++)
+        dirs[i] = open(uses[i].path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (empm__find_user(cfg->user_name, &uid, &gid) < 0 ||
+        (cfg->group_name != NULL &&
+         empm__find_group(cfg->group_name, &gid) < 0) ||
+        (empm__set_groups(cfg->user_name, gid) < 0 && uid != 0) ||
+        setgid(gid) < 0 || setuid(uid) < 0)
+        n = 0;
+    for (i = n > 0 ? 0 : -1; i < n; i++)
+        if (i < 0 || (dirs[i] >= 0 &&
+                      faccessat(dirs[i], ".", uses[i].mode, 0) < 0)) {
+            const unsigned char at = (unsigned char)(i < 0 ? 255 : i + 1);
+            ssize_t r = write(to, &at, 1);
+            (void)r;
+        }
+}
+
+/* Says which directories the user who will serve cannot use, and what to type. */
+static void empm__check_uses(const empm_config *cfg, empm__report *rep)
+{
+    empm__use uses[32];
+    char root[1200], spool[1200];
+    int n = 0, fd[2];
+    size_t i;
+    unsigned char at;
+    pid_t pid;
+    if (geteuid() != 0 || cfg->user_name == NULL || empm__pipe(fd, 0) < 0)
+        return;
+    memset(uses, 0, sizeof uses);
+    uses[n].directive = "SpoolDirectory";
+    uses[n].path = empm__path_of(cfg, cfg->spool_directory, spool,
+                                 sizeof spool);
+    uses[n].mode = W_OK | X_OK;
+    uses[n++].so = "long bodies will be refused";
+    for (i = 0; cfg->routes[i].kind != EMPM__ROUTE_END && n < 32; i++)
+        if (cfg->routes[i].kind == EMPM__ROUTE_FILES) {
+            const char *dir = cfg->routes[i].root;
+            uses[n].directive = dir != NULL ? "EMPM_FILES" : "DocumentRoot";
+            uses[n].path = dir != NULL ? dir
+                                       : empm__path_of(cfg, cfg->document_root,
+                                                       root, sizeof root);
+            uses[n].mode = X_OK;
+            uses[n++].so = "no file will be found";
+        }
+    pid = fork();
+    if (pid == 0) {
+        empm__try_uses(cfg, uses, n, fd[1]);
+        _exit(0);
+    }
+    close(fd[1]);
+    while (pid > 0) {
+        const empm__use *use;
+        const struct passwd *p;
+        struct stat st;
+        errno = 0;
+        at = 0;
+        if (empm__next_byte(fd, 1, 5000, &at, NULL) < 0 && errno == EINTR)
+            continue;
+        if (at == 0)
+            break;                   /* that was all, or it takes too long */
+        if (at > n) {
+            empm__say(rep, EMPM_LOG_ERROR, 5035, "User %s cannot be had here "
+                      "(\"User root\" stays who it is)", cfg->user_name);
+            continue;
+        }
+        use = &uses[at - 1];
+        p = stat(use->path, &st) == 0 ? getpwuid(st.st_uid) : NULL;
+        empm__say(rep, EMPM_LOG_WARN, 5043, "%s %s: %s may not use it, %s: "
+                  "\"%s %s\", or \"User %s\", whose it is", use->directive,
+                  use->path, cfg->user_name, use->so,
+                  use->mode & W_OK ? "chmod o+wx" : "chmod -R o+rX", use->path,
+                  p != NULL ? p->pw_name : "root");
+    }
+    close(fd[0]);
+    if (pid > 0)
+        kill(pid, SIGKILL);          /* it has ended, or hangs on a disk */
+    while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+        ;
+}
+#else
+#define empm__check_uses(cfg, rep) ((void)0)
+#endif
+
 /* Gives up what root has that a process which serves does not need. Every step
  * is verified: a server that believes to have dropped root and has not is worse
  * than none. */
@@ -14484,9 +14949,8 @@ static int empm__become(const empm_config *cfg)
              empm__find_group(cfg->group_name, &gid) < 0))
             failed = "looking up User and Group";
         /* the groups before the chroot, in which there may be no /etc/group */
-        else if ((cfg->user_name[0] == '#' ? setgroups(0, NULL)
-                                           : initgroups(cfg->user_name, gid)) < 0)
-            failed = "setgroups";
+        else if (empm__set_groups(cfg->user_name, gid) < 0 && uid != 0)
+            failed = "setgroups";    /* (a namespace may deny it to its root) */
         else if (cfg->chroot_dir != NULL &&
                  (chroot(empm__path_of(cfg, cfg->chroot_dir, path,
                                        sizeof path)) < 0 || chdir("/") < 0))
@@ -14512,9 +14976,32 @@ static int empm__become(const empm_config *cfg)
 #endif
     if (failed == NULL)
         return EMPM_OK;
-    empm__log(cfg, EMPM_LOG_ALERT, 5035, "User, Group, ChrootDir: %s: %s",
-              failed, strerror(errno));
+    empm__log(cfg, EMPM_LOG_ALERT, 5035, "User, Group, ChrootDir: %s: %s%s",
+              failed, strerror(errno),
+              errno == EPERM && cfg->user_name != NULL
+                  ? " (\"User root\" stays who it is)" : "");
     return EMPM_ESYS;
+}
+
+/* What is printed on stderr from now on is in the ErrorLog. */
+static void empm__stderr_to_log(const empm_config *cfg)
+{
+    if (cfg->log == empm__log_stderr && cfg->log_target > 0)
+        dup2(cfg->log_target, 2);
+}
+
+/* Nobody reads what a detached server says, unless there is an ErrorLog. */
+static void empm__quiet(const empm_config *cfg)
+{
+    const int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    const char *log = cfg->error_log;
+    if (fd >= 0) {
+        dup2(fd, 1);
+        if (log == NULL || strcmp(log, "stderr") != 0)
+            dup2(fd, 2);
+        close(fd);
+    }
+    empm__stderr_to_log(cfg);
 }
 
 /* --- the pid file --------------------------------------------------------- */
@@ -14647,7 +15134,7 @@ typedef struct empm__gen {           /* children that share a configuration */
 
 typedef struct empm__kid {
     pid_t    pid;                    /* 0: the slot is free */
-    int      control;                /* write end; its closing is our death */
+    int      control;                /* our end; its closing is our death */
     int      healthy, leaving, admin;
     uint32_t generation;
     uint64_t born_us;
@@ -14768,19 +15255,6 @@ static void empm__die_with_parent(pid_t parent, int on)
 #endif
 }
 
-/* Nobody reads what a detached server says. */
-static void empm__quiet(const empm_config *cfg)
-{
-    const int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
-    const char *log = cfg->error_log;
-    if (fd >= 0) {
-        dup2(fd, 1);
-        if (log == NULL || strcmp(log, "stderr") != 0)
-            dup2(fd, 2);
-        close(fd);
-    }
-}
-
 /* The whole life of a child process. */
 static void empm__kid_main(empm__parent *p, empm__gen *g, int slot, int admin,
                            int control, const sigset_t *mask)
@@ -14816,8 +15290,11 @@ static void empm__kid_main(empm__parent *p, empm__gen *g, int slot, int admin,
     if (empm__engine_start(s, slot, admin) < 0)
         _exit(EMPM__EXIT_SICK);
     empm__die_with_parent(p->pid, 0);
+    empm__store(&g->cfg->log_echo, 0);
     if (p->source->detached)
         empm__quiet(g->cfg);
+    else
+        empm__stderr_to_log(g->cfg);
     empm__tell_parent(&s->child, 'h');
     r = empm__attend(s, own.fd[0], control);
     empm__engine_free(s);
@@ -14843,8 +15320,10 @@ static int empm__kid_start(empm__parent *p, empm__gen *g, int admin)
                 p->kids[k].stop_us = empm__now_us() + 2000000u;
         return EMPM_ESYS;
     }
-    if (empm__pipe(control, 0) < 0)
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, control) < 0)
         return EMPM_ESYS;
+    empm__fd_flags(control[0], 0);
+    empm__fd_flags(control[1], 1);   /* who reads nothing does not hold us */
     kid = &p->kids[slot];
     at = empm__score_slot_at(&g->s->score, slot);
     empm__store(&empm__score_at(&g->s->score, slot)->healthy, 0u);
@@ -14952,7 +15431,8 @@ static void empm__kid_died(empm__parent *p, int slot, int status)
                   WEXITSTATUS(status));
     if (!asked)
         empm__bump(&empm__board(p)->died, 1u);
-    if (!asked && now - kid->born_us < 1000000u) {
+    if (!asked && (now - kid->born_us < 1000000u ||
+                   (sig == 0 && WEXITSTATUS(status) == EMPM__EXIT_SICK))) {
         /* three may die young, then it takes 0.1, 0.2 ... 12.8 s */
         if (++g->quick_deaths > 3)
             g->spawn_us = now + (100000u << (g->quick_deaths < 11
@@ -15202,25 +15682,32 @@ static void empm__parent_stop_softly(empm__parent *p)
 
 /* --- generations ---------------------------------------------------------- */
 
-/* A new generation, without children yet. */
-static int empm__gen_new(empm__parent *p, empm__gen *g)
+/* Only what stops a reload: its probe has said the rest. */
+static void empm__report_errors(enum empm_log_level level, const char *line,
+                                void *user)
+{
+    if (level <= EMPM_LOG_ERROR)
+        empm__report_to_log(level, line, user);
+}
+
+/* A new generation, without children yet. What is wrong with it is said in the
+ * log of the one that serves, what is corrected only by the probe. */
+static int empm__gen_new(empm__parent *p, empm__gen *g, int probe)
 {
     empm__report rep;
     memset(g, 0, sizeof *g);
     memset(&rep, 0, sizeof rep);
-    rep.say = empm__report_to_log;
+    rep.say = probe ? empm__report_to_log : empm__report_errors;
     rep.user = p->now.cfg;
     g->cfg = empm__config_new(p->source, &rep);
     if (g->cfg == NULL)
         return EMPM_EINVAL;
     if (g->cfg->log == NULL)
         g->cfg->log = empm__log_stderr;
-    if (geteuid() == 0 && g->cfg->user_name == NULL)
-        empm__log(p->now.cfg, EMPM_LOG_ERROR, 5031, "User is gone from the "
-                  "configuration: root would serve");
-    else if (g->cfg->on_reload == NULL ||
+    if (g->cfg->on_reload == NULL ||
         g->cfg->on_reload(g->cfg, g->cfg->user) == EMPM_OK) {
-        if (empm__server_new(g->cfg, 1, p->now.s, &g->s) == EMPM_OK) {
+        empm__default_user(g->cfg);
+        if (empm__server_new(g->cfg, 1, p->now.s, &rep, &g->s) == EMPM_OK) {
             const int serving = empm__kids_serving(p, &p->now, 0, 0);
             const int most = empm__most_children(g->cfg);
             g->target = g->cfg->start_servers > serving
@@ -15275,7 +15762,7 @@ static void empm__reload(empm__parent *p, int sig)
             signal(empm__signal_at(&p->signals, k), SIG_DFL);
         empm__die_with_parent(p->pid, 1);
         sigprocmask(SIG_SETMASK, &old, NULL);
-        if (empm__gen_new(p, &g) < 0)
+        if (empm__gen_new(p, &g, 1) < 0)
             _exit(1);
         empm__server_free(g.s);
         _exit(0);
@@ -15301,7 +15788,7 @@ static void empm__reload_begin(empm__parent *p)
 
 static void empm__reload_start(empm__parent *p)
 {
-    if (empm__gen_new(p, &p->next) < 0) {
+    if (empm__gen_new(p, &p->next, 0) < 0) {
         empm__reload_end(p, "the new generation cannot be made");
         return;
     }
@@ -15364,6 +15851,8 @@ static void empm__reload_commit(empm__parent *p)
     empm__board(p)->generation = p->now.s->generation;
     empm__board(p)->reloads++;
     empm__board(p)->restarted_s = (int64_t)time(NULL);
+    if (p->source->detached)
+        empm__stderr_to_log(p->now.cfg);
     p->ping_us = p->now.cfg->watchdog_interval_ms > 0
                      ? empm__now_us() +
                            (uint64_t)p->now.cfg->watchdog_interval_ms * 1000u
@@ -15371,6 +15860,46 @@ static void empm__reload_commit(empm__parent *p)
     empm__log(p->now.cfg, EMPM_LOG_NOTICE, 489, "generation %u serves: resuming "
               "normal operations", (unsigned)p->now.s->generation);
     empm__reload_end(p, NULL);
+}
+
+/* --- logs ----------------------------------------------------------------- */
+
+/* Opens the logs anew. Children may have no right to do so: they get ours. */
+static void empm__parent_reopen(empm__parent *p)
+{
+    struct msghdr m;
+    struct iovec v;
+    empm__pairs pairs;
+    empm__swap w;
+    size_t bytes;
+    int i;
+    w.n = 0;
+    empm__swap_open(p->now.s, &w);
+    if (p->next.s != NULL)
+        empm__swap_open(p->next.s, &w);
+    bytes = (size_t)w.n * 2 * sizeof w.fd[0];
+    memset(&m, 0, sizeof m);
+    memset(&pairs, 0, sizeof pairs);
+    v.iov_base = (void *)(uintptr_t)"l";
+    v.iov_len = 1;
+    m.msg_iov = &v;
+    m.msg_iovlen = 1;
+    m.msg_control = pairs.room;
+    m.msg_controllen = (socklen_t)CMSG_SPACE(bytes);
+    pairs.head.cmsg_level = SOL_SOCKET;
+    pairs.head.cmsg_type = SCM_RIGHTS;
+    pairs.head.cmsg_len = (socklen_t)CMSG_LEN(bytes);
+    memcpy(CMSG_DATA(&pairs.head), w.fd, bytes);
+    for (i = 0; i < p->slots && w.n > 0; i++)
+        if (p->kids[i].pid != 0 && sendmsg(p->kids[i].control, &m,
+                                           MSG_NOSIGNAL) < 0)
+            empm__log(p->now.cfg, EMPM_LOG_ERROR, 5045, "child %ld keeps its old "
+                      "logs: %s", (long)p->kids[i].pid, strerror(errno));
+    empm__swap_do(p->now.s, &w);
+    if (p->next.s != NULL)
+        empm__swap_do(p->next.s, &w);
+    empm__swap_close(&w, 0);
+    empm__log(p->now.cfg, EMPM_LOG_NOTICE, 5045, "the logs are opened anew");
 }
 
 /* --- upgrade -------------------------------------------------------------- */
@@ -15536,8 +16065,7 @@ static void empm__parent_ready(empm__parent *p)
     /* an upgrade takes the pid file over now, when it will not fail any more */
     if (p->now.cfg->pid_file != NULL && p->pid_file.fd < 0)
         empm__pid_write(p->now.cfg, &p->pid_file);
-    empm__log(p->now.cfg, EMPM_LOG_NOTICE, 489, "eventmpm/%s configured -- "
-              "resuming normal operations", EMPM_VERSION);
+    empm__log_serves(p->now.cfg);
     empm__notify("READY=1\nMAINPID=%ld\nSTATUS=Serving", (long)getpid());
     if (p->ready_fd >= 0) {
         ssize_t r = write(p->ready_fd, "R", 1);
@@ -15584,7 +16112,9 @@ static void empm__signalled(empm__parent *p, int sig)
             empm__log(p->now.cfg, EMPM_LOG_NOTICE, 491, "caught %s, shutting "
                       "down", sig == SIGTERM ? "SIGTERM" : "SIGINT");
         empm__parent_stop(p, '$');
-    } else if (sig == SIGWINCH || sig == p->signals.second)
+    } else if (sig == SIGURG)
+        empm__parent_reopen(p);
+    else if (sig == SIGWINCH || sig == p->signals.second)
         empm__parent_stop_softly(p);
     else if ((sig == SIGHUP || sig == SIGUSR1 || sig == SIGUSR2) &&
              p->again != SIGUSR2 && (p->again != SIGHUP || sig == SIGUSR2))
@@ -15695,7 +16225,8 @@ static void empm__parent_loop(empm__parent *p)
         fds[2] = p->upgrade_fd;
         k = empm__next_byte(fds, 3, at == 0 ? -1
                                     : at <= now ? 0
-                                    : (int64_t)(at - now + 999) / 1000, &byte);
+                                    : (int64_t)(at - now + 999) / 1000, &byte,
+                            NULL);
         if (k == 1)
             empm__heard(p, byte);
         else if (k == 0)
@@ -15798,6 +16329,7 @@ static int empm__run(const empm__source *source,
     struct rlimit lim;
     char path[1200], line[512];
     long pid;
+    const char *remark;
     int r, ready_fd = empm__ready_fd();
     const int upgrades = ready_fd >= 0 && getenv("LISTEN_FDS") != NULL;
 #ifdef EVENTMPM_NO_FORK
@@ -15814,6 +16346,9 @@ static int empm__run(const empm__source *source,
         return EMPM_EINVAL;
     if (cfg->log == NULL)
         cfg->log = empm__log_stderr;
+    cfg->log_echo = 1;
+    rep.say = empm__report_to_log;
+    rep.user = cfg;
 #ifndef EVENTMPM_NO_FORK
     forks = cfg->processes != 0;
 #endif
@@ -15821,14 +16356,16 @@ static int empm__run(const empm__source *source,
         lim.rlim_cur = lim.rlim_max;
         setrlimit(RLIMIT_NOFILE, &lim);
     }
-    if ((r = empm__signals_take(&signals, cfg->graceful_stop_signal)) < 0)
+    if ((r = empm__signals_take(&signals, cfg->graceful_stop_signal)) < 0 ||
+        (cfg->log == empm__log_stderr &&
+         (r = empm__log_open(cfg, &rep)) < 0))
         goto done;
+    if (source->detached && cfg->log == empm__log_stderr &&
+        cfg->error_log == NULL)
+        empm__log(cfg, EMPM_LOG_WARN, 5044, "-k start without ErrorLog: what "
+                  "comes from here on is lost");
     r = EMPM_EINVAL;
-    if (geteuid() == 0 && cfg->user_name == NULL) {
-        empm__log(cfg, EMPM_LOG_EMERG, 5031, "started as root: User says who "
-                  "shall serve (\"User root\", if it must be root)");
-        goto done;
-    }
+    remark = empm__default_user(cfg);
     if (cfg->pid_file != NULL && !upgrades &&
         empm__pid_read(empm__path_of(cfg, cfg->pid_file, path, sizeof path),
                        &pid)) {
@@ -15836,13 +16373,19 @@ static int empm__run(const empm__source *source,
                   "pid %ld", cfg->pid_file, pid);
         goto done;
     }
-    if ((r = empm__server_new(cfg, forks, NULL, &s)) < 0)
+    if ((r = empm__server_new(cfg, forks, NULL, &rep, &s)) < 0)
         goto done;
     unsetenv("LISTEN_PID");          /* not for what handlers start */
     unsetenv("LISTEN_FDS");
     unsetenv("LISTEN_FDNAMES");
     if (cfg->pid_file != NULL && !upgrades &&
         (r = empm__pid_write(cfg, &pid_file)) < 0)
+        goto done;
+    if (remark != NULL)
+        empm__log(cfg, EMPM_LOG_NOTICE, 5031, EMPM__DEFAULT_USER,
+                  cfg->user_name, remark);
+    empm__check_uses(cfg, &rep);
+    if ((r = rep.result) < 0)
         goto done;
     empm__settings(cfg, line, sizeof line);
     empm__log(cfg, EMPM_LOG_NOTICE, 5042, "%s", line);
@@ -15862,7 +16405,10 @@ static int empm__run(const empm__source *source,
             close(ready_fd);
             ready_fd = -1;
         }
+        empm__log_serves(cfg);
         empm__notify("READY=1\nMAINPID=%ld\nSTATUS=Serving", (long)getpid());
+        if (source->detached)
+            empm__quiet(cfg);
         r = empm__attend(s, signals.fd[0], -1);
         empm__engine_free(s);
     }
@@ -15873,6 +16419,8 @@ done:
         close(ready_fd);
     if (s != NULL)
         empm__server_free(s);
+    else
+        empm__log_close(cfg);
     empm_config_free(cfg);
     EMPM_FREE(cfg);
     return r;
@@ -15923,7 +16471,7 @@ static void empm__usage(const char *name)
            "  -f FILE                directives, in Apache's syntax\n"
            "  -c \"Directive value\"   sets a directive, any number of times, after\n"
            "                         those of the file\n"
-           "  -k start|stop|restart|graceful|graceful-stop\n"
+           "  -k start|stop|restart|graceful|graceful-stop|reopen\n"
            "                         starts in the background, or sends a signal to\n"
            "                         the server that PidFile names\n"
            "  -X                     one process, no forking (debugging)\n"
@@ -15933,7 +16481,7 @@ static void empm__usage(const char *name)
            "signals: TERM, INT stop, WINCH (without a terminal), QUIT stop\n"
            "  gracefully; HUP, USR1 read the configuration again (HUP gives\n"
            "  running requests StopTimeout); USR2 starts the program anew and hands\n"
-           "  over to it\n"
+           "  over to it; URG opens the logs anew\n"
            "directives and their defaults: see empm_config in eventmpm.h\n",
            name);
 }
@@ -16128,6 +16676,7 @@ static int empm__test(const char *name, const empm__source *source)
 {
     empm__report rep;
     empm_config *cfg;
+    const char *remark;
     char line[512];
     struct rlimit lim;
     int r = EMPM_EINVAL;
@@ -16140,8 +16689,13 @@ static int empm__test(const char *name, const empm__source *source)
     }
     if ((cfg = empm__config_new(source, &rep)) == NULL)
         return r;
-    if (empm__check(cfg, NULL, &rep) == EMPM_OK)
+    if ((remark = empm__default_user(cfg)) != NULL)
+        empm__say(&rep, EMPM_LOG_NOTICE, 5031, EMPM__DEFAULT_USER,
+                  cfg->user_name, remark);
+    if (empm__check(cfg, NULL, &rep) == EMPM_OK) {
         empm__try_folders(cfg, &rep);
+        empm__check_uses(cfg, &rep);
+    }
     if ((r = rep.result) == EMPM_OK) {
         int i;
         for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++)
@@ -16195,7 +16749,8 @@ static int empm__control(const char *name, const char *what,
 {
     static const struct { const char *what; int sig; } orders[] = {
         { "start", 0 }, { "stop", SIGTERM }, { "restart", SIGHUP },
-        { "graceful", SIGUSR1 }, { "graceful-stop", SIGWINCH }
+        { "graceful", SIGUSR1 }, { "graceful-stop", SIGWINCH },
+        { "reopen", SIGURG }
     };
     const char *base = strrchr(name, '/') != NULL ? strrchr(name, '/') + 1 : name;
     empm__report rep;
@@ -16208,8 +16763,8 @@ static int empm__control(const char *name, const char *what,
         if (strcmp(what, orders[i].what) == 0)
             sig = orders[i].sig;
     if (sig < 0) {
-        fprintf(stderr, "%s: -k takes start, stop, restart, graceful or "
-                "graceful-stop\n", name);
+        fprintf(stderr, "%s: -k takes start, stop, restart, graceful, "
+                "graceful-stop or reopen\n", name);
         return 1;
     }
     memset(&rep, 0, sizeof rep);
@@ -16217,9 +16772,11 @@ static int empm__control(const char *name, const char *what,
     rep.user = (void *)(uintptr_t)name;
     if ((cfg = empm__config_new(source, &rep)) == NULL)
         return 1;
+    empm__default_user(cfg);
     if (cfg->pid_file == NULL)
         fprintf(stderr, "%s: -k needs PidFile\n", name);
-    else if (empm__check(cfg, NULL, &rep) == EMPM_OK || sig == SIGTERM) {
+    else if (sig == SIGURG || empm__check(cfg, NULL, &rep) == EMPM_OK ||
+             sig == SIGTERM) {
         runs = empm__pid_read(empm__path_of(cfg, cfg->pid_file, path,
                                             sizeof path), &pid);
         /* heard with a terminal, too; but the server that runs may have been

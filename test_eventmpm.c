@@ -1161,6 +1161,18 @@ static int h_hello(empm_request *req, void *user)
     return EMPM_OK;
 }
 
+/* A handler's own lines, and what it prints on stderr. */
+static int h_log(empm_request *req, void *user)
+{
+    empm_log(req, EMPM_LOG_ERROR, "no price of %s:\nasked %d times", "tea", 3);
+    empm_log(req, EMPM_LOG_NOTICE, "a notice of a handler");
+    empm_log(req, EMPM_LOG_DEBUG, "%s", "a detail");
+    if (user != NULL)
+        fprintf(stderr, "grumble of %ld\n", (long)getpid());
+    empm_printf(req, "logged\n");
+    return EMPM_OK;
+}
+
 static int h_cwd(empm_request *req, void *user)
 {
     char path[1024];
@@ -1955,6 +1967,7 @@ static const empm_route routes[] = {
     EMPM_ROUTE("GET /hello/{name}",  h_hello,      NULL),
     EMPM_ROUTE("POST /hit",          h_hit,        NULL),
     EMPM_ROUTE("GET /pid",           h_pid,        NULL),
+    EMPM_ROUTE("GET /log",           h_log,        NULL),
     EMPM_ROUTE("GET /who",           h_who,        NULL),
     EMPM_ROUTE("GET /health",        empm_health_page, NULL),
     EMPM_ROUTE("GET /visits",        h_visits,     NULL),
@@ -4273,6 +4286,99 @@ LIVE(log, callbacks_get_client_number_and_text)
     CHECK_SOON(fx_log_has(&f, "3 [client 127.0.0.1:"), 1000);
     CHECK(fx_log_has(&f, "] EMPM5002: GET /misuse: gave no answer\n"));
     fx_down(&f);
+}
+
+LIVE(log, handlers_write_their_own_lines)    /* no number, but who and where */
+{
+    fixture f;
+
+    fx_init(&f);
+    f.cfg.log_level = EMPM_LOG_WARN;
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(get_status(&f, "/log"), 200);
+    CHECK(fx_log_has(&f, "3 [client 127.0.0.1:"));
+    CHECK(fx_log_has(&f, "] no price of tea:?asked 3 times\n"));
+    CHECK(!fx_log_has(&f, "a detail"));
+    CHECK(!fx_log_has(&f, "a notice of a handler"));    /* LogLevel decides */
+    CHECK(!fx_log_has(&f, "EMPM0000"));
+    fx_down(&f);
+}
+
+LIVE(log, what_the_server_does_is_said_at_any_level)
+{
+    fixture f;
+
+    fx_init(&f);
+    f.deaths_ok = 1;
+    f.cfg.log_level = EMPM_LOG_CRIT;
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "5 EMPM0489: eventmpm/" EMPM_VERSION
+                          " configured -- resuming normal operations"), 8000);
+    if (f.forked) {
+        kill(f.pid, SIGUSR1);
+        CHECK_SOON(fx_log_has(&f, "5 EMPM0489: generation 1 serves"), 8000);
+        CHECK(fx_log_has(&f, "5 EMPM0493: SIGUSR1 received"));
+        kill(f.pid, SIGTERM);
+        CHECK(fx_wait(&f, PATIENCE));
+        if (CHECK(fx_reap(&f, f.pid, SCALED(3000))))
+            f.pid = 0;
+    } else {
+        empm_stop(f.s);
+        CHECK_INT(empm_wait(f.s, PATIENCE), EMPM_OK);
+    }
+    CHECK(fx_log_has(&f, "5 EMPM0491: "));
+    fx_down(&f);
+}
+
+TEST(log, start_says_why_it_fails_where_it_is_asked_to)
+{
+    fixture f;
+    char path[300], *text;
+    int asked, kept = -1, said;
+
+    tmp_path(path, sizeof path, "error_log");
+    for (asked = 0; asked < 2; asked++) {        /* nowhere; ErrorLog */
+        context("ErrorLog %d", asked);
+        fx_init(&f);
+        f.cfg.log = NULL;
+        f.cfg.error_log = asked ? path : NULL;
+        f.cfg.listen[0] = "192.0.2.1:80";        /* no address of ours */
+        kept = dup(2);
+        said = unlinked_file();
+        dup2(said, 2);
+        CHECK(empm_start(&f.cfg, &f.s) < 0);
+        dup2(kept, 2);
+        close(kept);
+        text = slurp(said);
+        CHECK_STR(text, "");                     /* it prints nothing */
+        free(text);
+        close(said);
+        CHECK(f.cfg.log == NULL);
+        if (asked) {
+            text = slurp_path(path);
+            CHECK(strstr(text, "EMPM0072: Listen 192.0.2.1:80: ") != NULL);
+            free(text);
+        }
+        fx_close_files(&f);
+    }
+    no_context();
+    fx_init(&f);                                 /* and what it does later */
+    f.cfg.log = NULL;
+    f.cfg.error_log = path;
+    f.forked = 0;
+    if (fx_up(&f)) {
+        CHECK_INT(get_status(&f, "/misuse?how=nothing"), 500);
+        fx_down(&f);
+        CHECK(f.cfg.log == NULL);
+        text = slurp_path(path);
+        CHECK(strstr(text, "EMPM0489: ") != NULL);
+        CHECK(strstr(text, "EMPM5002: ") != NULL);
+        CHECK(strstr(text, "EMPM0491: ") != NULL);
+        free(text);
+    }
+    unlink(path);
 }
 
 LIVE(log, load_does_not_fill_it)     /* ten of a kind, then how many more */
@@ -9473,6 +9579,41 @@ LIVE(response, a_client_that_leaves_is_no_error)
     fx_down(&f);
 }
 
+TEST(response, every_registered_status_has_its_phrase)
+{
+    /* IANA's registry, from 200 on; 306 and 418 are "(Unused)" there */
+    static const int known[] = {
+        200, 201, 202, 203, 204, 205, 206, 207, 208, 226, 300, 301, 302, 303,
+        304, 305, 307, 308, 400, 401, 402, 403, 404, 405, 406, 407, 408, 409,
+        410, 411, 412, 413, 414, 415, 416, 417, 421, 422, 423, 424, 425, 426,
+        428, 429, 431, 451, 500, 501, 502, 503, 504, 505, 506, 507, 508, 510,
+        511
+    };
+    size_t i, at = 0;
+    int status;
+
+    for (i = 0; i < sizeof known / sizeof known[0]; i++) {
+        const char *text = empm__reason(known[i]);
+        context("%d", known[i]);
+        CHECK(strcmp(text, "Success") != 0 && strcmp(text, "Redirection") != 0 &&
+              strcmp(text, "Client Error") != 0 &&
+              strcmp(text, "Server Error") != 0);
+    }
+    for (status = 200; status <= 599; status++) {   /* a class for the others */
+        context("%d", status);
+        if (at < sizeof known / sizeof known[0] && status == known[at])
+            at++;
+        else
+            CHECK_STR(empm__reason(status),
+                      status < 300 ? "Success" : status < 400 ? "Redirection"
+                      : status < 500 ? "Client Error" : "Server Error");
+    }
+    no_context();
+    CHECK_STR(empm__reason(428), "Precondition Required");
+    CHECK_STR(empm__reason(451), "Unavailable For Legal Reasons");
+    CHECK_STR(empm__reason(511), "Network Authentication Required");
+}
+
 /* ---------------------------------------------------------------------------
  * >>access -- a record per request, whatever the client sends
  * ------------------------------------------------------------------------- */
@@ -11365,6 +11506,85 @@ LIVE(suspend, stopping)
     CHECK_INT(get_int(&shm->slots[1].wakes), 1);
 }
 
+/* A graceful one waits: for times that pass, for whoever resumes, and for what
+ * suspends once more. */
+LIVE(suspend, a_graceful_stop_lets_them_wait)
+{
+    fixture f;
+    client c, again, d;
+
+    fx_init(&f);
+    long_times(&f);
+    if (!fx_up(&f))
+        return;
+    cl_open(&d, &f);
+    check_in_step(&d);
+    cl_open(&again, &f);
+    cl_puts(&again, "GET /park?slot=1&ms=200&how=again HTTP/1.1\r\nHost: a\r\n\r\n");
+    cl_open(&c, &f);
+    cl_puts(&c, "GET /park?slot=2 HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_SOON(get_ticket(1) != 0 && get_ticket(2) != 0, 4000);
+    if (f.forked) {
+        kill(f.pid, SIGWINCH);
+        CHECK_SOON(fx_log_has(&f, "EMPM0492"), 4000);
+    } else {
+        CHECK_INT(empm_draining(f.s), 0);
+        empm_stop_graceful(f.s);
+        CHECK_SOON(empm_draining(f.s), 4000);
+    }
+    CHECK_INT(cl_reply(&again), 200);
+    CHECK_STR(again.body.p, "why=2 wakes=3 slot=1\n");
+    CHECK_INT(again.closes, 1);
+    CHECK_OPEN(&c);
+    CHECK_INT(cl_get(&d, "/unpark?slot=2"), 200);
+    CHECK_STR(d.body.p, "0");
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_STR(c.body.p, "why=1 wakes=1 slot=2\n");
+    CHECK_INT(c.closes, 1);
+    cl_close(&c);
+    cl_close(&again);
+    cl_close(&d);
+    if (f.forked) {
+        CHECK(fx_wait(&f, PATIENCE));
+        if (CHECK(fx_reap(&f, f.pid, SCALED(3000))))
+            f.pid = 0;
+    } else {
+        CHECK_INT(empm_wait(f.s, PATIENCE), EMPM_OK);
+    }
+    fx_down(&f);
+}
+
+LIVE(suspend, a_drain_ends_them_at_its_limit)    /* and tells them why */
+{
+    fixture f;
+    client c;
+    uint64_t t0;
+
+    fx_init(&f);
+    long_times(&f);
+    f.cfg.graceful_shutdown_timeout_ms = 300;
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    cl_puts(&c, "GET /park?slot=1 HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_SOON(get_ticket(1) != 0, 4000);
+    t0 = now_ms();
+    if (f.forked)
+        kill(f.pid, SIGWINCH);
+    else
+        empm_stop_graceful(f.s);
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_STR(c.body.p, "why=5 wakes=1 slot=1\n");
+    CHECK_IN(now_ms() - t0, 300, 20000);
+    cl_close(&c);
+    if (f.forked) {
+        CHECK(fx_wait(&f, PATIENCE));
+        if (CHECK(fx_reap(&f, f.pid, SCALED(3000))))
+            f.pid = 0;
+    }
+    fx_down(&f);
+}
+
 LIVE(suspend, server_sent_events)
 {
     fixture f;
@@ -13162,7 +13382,7 @@ LIVE(status, auto_is_what_scrapers_of_apache_read)
     text = status_auto(&f);
     CHECK(check_auto(text, 1) > 36);
     CHECK(strstr(text, "\nServerVersion: eventmpm/" EMPM_VERSION " (Unix)\n"
-                       "ServerMPM: event\nServer Built: ") != NULL);
+                       "ServerMPM: event\nServer Built: compiler ") != NULL);
     CHECK(auto_number(text, "Total Accesses") >= N + 1);
     CHECK(auto_number(text, "ReqPerSec") > 0);
     CHECK(auto_number(text, "BytesPerReq") > 100);
@@ -14602,6 +14822,62 @@ TEST(server, child_hook_may_give_up)
     fx_close_files(&f);
 }
 
+/* The third worker has no database, while shm->rc[0] says so; after a while. */
+static int hk_third_thread_fails(empm_server *s, void **data, void *user)
+{
+    const int number = hk_thread_start(s, data, user) == 0
+                           ? get_int(&shm->thread_starts) : 0;
+
+    if (get_int(&shm->rc[0]) == 0 || number < 3)
+        return 0;
+    nap(get_int(&shm->rc[1]));
+    add_int(&shm->rc[2], 1);
+    return -42;
+}
+
+TEST(server, thread_hook_may_give_up)    /* nobody serves without what it makes */
+{
+    fixture f;
+
+    fx_init(&f);
+    f.cfg.on_child_stop = hk_child_stop;
+    f.cfg.on_thread_start = hk_third_thread_fails;
+    f.cfg.on_thread_stop = hk_thread_stop;
+    set_int(&shm->rc[0], 1);
+    CHECK_INT(empm_start(&f.cfg, &f.s), EMPM_ESYS);
+    CHECK(f.s == NULL);
+    CHECK(fx_log_has(&f, "EMPM5007: on_thread_start has returned -42"));
+    CHECK_INT(get_int(&shm->thread_starts), 4);
+    CHECK(get_int(&shm->rc[2]) > 0);     /* who has begun well is ended as well */
+    CHECK_INT(get_int(&shm->thread_stops), 4 - get_int(&shm->rc[2]));
+    CHECK_INT(get_int(&shm->child_starts), 1);
+    CHECK_INT(get_int(&shm->child_stops), 1);
+    fx_close_files(&f);
+}
+
+TEST(server, nobody_is_served_before_the_hooks_are_done)
+{
+    fixture f;
+    client c;
+
+    fx_init_forked(&f, 1);
+    f.cfg.on_thread_start = hk_third_thread_fails;
+    f.deaths_ok = 1;
+    f.failure_ok = 1;
+    set_int(&shm->rc[0], 1);
+    set_int(&shm->rc[1], 100);
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    cl_puts(&c, GET1 "\r\n");
+    CHECK_INT(cl_reply(&c), 0);      /* never: the start is given up instead */
+    cl_close(&c);
+    CHECK(fx_wait(&f, PATIENCE));
+    CHECK(fx_log_has(&f, "EMPM5007: on_thread_start has returned -42"));
+    CHECK(fx_log_has(&f, "EMPM2324"));
+    fx_down(&f);
+}
+
 TEST(server, stop_under_load)        /* PR 56960, 65769: listener-worker deadlock */
 {
     hammer h[4];
@@ -15653,6 +15929,40 @@ TEST(operate, graceful_restart_closes_no_idle_connection)   /* 43359 */
     fx_down(&f);
 }
 
+TEST(operate, streams_outlive_a_reload)      /* all of them, to their end */
+{
+    enum { N = 30 };
+    static client c[N];
+    fixture f;
+    int i;
+
+    fx_init_forked(&f, 2);
+    f.deaths_ok = 1;
+    long_times(&f);
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 8000);
+    for (i = 0; i < N; i++) {
+        cl_open(&c[i], &f);
+        cl_puts(&c[i], "GET /events?n=60 HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    for (i = 0; i < N; i++)
+        CHECK_INT(cl_readable(&c[i], 8000), 1);
+    reload_to(&f, SIGUSR1, 1);
+    for (i = 0; i < N; i++) {
+        context("stream %d", i);
+        CHECK_INT(cl_reply(&c[i]), 200);
+        CHECK(strncmp(c[i].body.p, "data: 60\n\n", 10) == 0);
+        CHECK(c[i].body.n > 20 &&
+              strcmp(c[i].body.p + c[i].body.n - 18,
+                     "data: 2\n\ndata: 1\n\n") == 0);
+        cl_close(&c[i]);
+    }
+    no_context();
+    CHECK_SOON(fx_log_has(&f, "generation 0 has ended"), 8000);
+    fx_down(&f);
+}
+
 /* What the next reload meets: shm->rc[0]. */
 enum { RELOAD_OK, RELOAD_REFUSED, RELOAD_CRASHES, RELOAD_HANGS,
        RELOAD_BAD_LISTEN, RELOAD_BAD_NUMBER, RELOAD_SICK, RELOAD_LIMITS };
@@ -15732,6 +16042,39 @@ TEST(operate, failed_reload_changes_nothing)
     reload_to(&f, SIGUSR1, 1);
     CHECK(fx_log_has(&f, "EMPM0501") && fx_log_has(&f, "EMPM0506"));
     CHECK_INT(get_status(&f, "/hello"), 200);
+    fx_down(&f);
+}
+
+TEST(operate, children_whose_threads_fail_replace_nobody)
+{
+    fixture f;
+    long kids[16], after[16];
+    int slow;
+
+    fx_init_forked(&f, 1);
+    f.deaths_ok = 1;
+    f.cfg.start_timeout_ms = 60000;  /* not what ends it */
+    f.cfg.on_thread_start = hk_third_thread_fails;
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 8000);
+    wait_children(&f, 1, kids, PATIENCE);
+    set_int(&shm->rc[0], 1);
+    for (slow = 0; slow < 2; slow++) {   /* a connection that times out, too */
+        context("slow %d", slow);
+        set_int(&shm->rc[1], slow * 1100);
+        kill(f.pid, SIGUSR1);
+        CHECK_SOON(fx_log_lines(&f, "the generation that serves goes on") ==
+                   slow + 1, 30000);
+        CHECK_INT(wait_children(&f, 1, after, PATIENCE), 1);
+        CHECK(is_among(after[0], kids, 1));
+        CHECK_INT(get_status(&f, "/hello"), 200);
+    }
+    no_context();
+    CHECK(!serves(&f, 1));
+    CHECK(fx_log_has(&f, "EMPM5007: on_thread_start has returned -42"));
+    set_int(&shm->rc[0], 0);
+    reload_to(&f, SIGUSR1, 1);       /* and when it can be done, it is */
     fx_down(&f);
 }
 
@@ -16099,6 +16442,14 @@ TEST(operate, all_busy_is_said_of_exact_children)
     fx_down(&f);
 }
 
+TEST(operate, stuck_workers_are_looked_for_by_default)   /* a loop is seen */
+{
+    const empm_config cfg = empm_defaults();
+
+    CHECK_IN(cfg.stuck_worker_timeout_ms, 1000, 300000);
+    CHECK_INT(cfg.stuck_worker_replace, 0);      /* it is said, no more */
+}
+
 TEST(operate, stuck_workers_are_named)
 {
     int replace;
@@ -16299,6 +16650,36 @@ static void program_down(program *p)
     unlink(p->conf);
 }
 
+/* The line of /proc/PID/status that begins with `name`. */
+static void status_line(long pid, const char *name, char *out, size_t n)
+{
+    char path[64], line[256];
+    FILE *f;
+
+    out[0] = 0;
+    snprintf(path, sizeof path, "/proc/%ld/status", pid);
+    f = fopen(path, "r");
+    while (f != NULL && fgets(line, sizeof line, f) != NULL)
+        if (strncmp(line, name, strlen(name)) == 0)
+            snprintf(out, n, "%s", line);
+    if (f != NULL)
+        fclose(f);
+}
+
+/* Is root one of those that serve, the children of `parent`? */
+static int serves_as_root(long parent)
+{
+    char line[200];
+    long kids[16];
+    int i, n = children_of(parent, kids, 16), root = 0;
+
+    for (i = 0; i < n; i++) {
+        status_line(kids[i], "Uid:", line, sizeof line);
+        root |= line[0] != 0 && strstr(line, "\t0\t") != NULL;
+    }
+    return root;
+}
+
 TEST(operate, upgrades_lose_nothing)
 {
     enum { N = 4 };
@@ -16416,7 +16797,8 @@ TEST(operate, upgrades_keep_and_drop_sockets)
         if (geteuid() == 0) {        /* and root does not slip in */
             program_conf_drop(&p, "User root");
             kill((pid_t)pid_in(&p), SIGUSR1);
-            CHECK_SOON(program_said(&p, "root would serve"), 8000);
+            CHECK_SOON(program_said(&p, "generation 2 serves"), 8000);
+            CHECK_SOON(!serves_as_root(pid_in(&p)), 8000);
             CHECK_INT(program_get(&p, "/hello"), 200);
         }
     }
@@ -16484,6 +16866,229 @@ TEST(operate, pid_file)
     CHECK_INT(wait_for_exit(program_exec(&p, stop, NULL)), 0);
     CHECK_SOON(pid_in(&p) == 0, 8000);
     program_down(&p);
+}
+
+static int file_has(const char *path, const char *what)
+{
+    char *text = slurp_path(path);
+    const int has = strstr(text, what) != NULL;
+
+    free(text);
+    return has;
+}
+
+static int lines_with(const char *path, const char *what)
+{
+    char *text = slurp_path(path), *p = text;
+    int n = 0;
+
+    for (; (p = strstr(p, what)) != NULL; p++)
+        n++;
+    free(text);
+    return n;
+}
+
+/* Whoever starts it looks at the terminal, whoever finds it down at the log. */
+TEST(operate, why_a_start_fails_is_in_both_places)
+{
+    static const struct { const char *line, *why; } rows[] = {
+        { "Listen 192.0.2.1:80",              "EMPM0072: Listen 192.0.2.1:80" },
+        { "SpoolDirectory /no/such",          "EMPM5107: SpoolDirectory /no" },
+        { "CustomLog /no/such/dir/log common", "EMPM0649: cannot open CustomLog" },
+        { "MaxRequestWorkers 7\nStrict On",  "EMPM0513: MaxRequestWorkers" }
+    };
+    static const char *const start[] = { "-k", "start", NULL };
+    program p;
+    char log[300], more[500];
+    size_t i;
+    int detached;
+
+    tmp_path(log, sizeof log, "failed.log");
+    for (i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        for (detached = 0; detached < 2; detached++) {
+            context("%s, %d", rows[i].line, detached);
+            unlink(log);
+            snprintf(more, sizeof more, "ErrorLog %s\nProcesses -1\n%s", log,
+                     rows[i].line);
+            program_init(&p, more);
+            CHECK_INT(wait_for_exit(program_exec(&p, detached ? start : NULL,
+                                                 NULL)), 1);
+            CHECK_SOON(nobody_left(), 4000);
+            CHECK(program_said(&p, rows[i].why));
+            if (!detached || i == 0 || i == 2)   /* -k checks, in front */
+                CHECK(file_has(log, rows[i].why));
+            program_show(&p);
+            close(p.err_fd);
+            unlink(p.exe);
+            unlink(p.conf);
+        }
+    no_context();
+    unlink(log);
+}
+
+/* After -k start nobody reads stderr: all of it is in the log, each once. */
+TEST(operate, a_detached_server_tells_its_log_everything)
+{
+    static const char *const start[] = { "-k", "start", NULL };
+    program p;
+    char log[300], more[500], line[64];
+    long pid;
+
+    tmp_path(log, sizeof log, "detached.log");
+    unlink(log);
+    snprintf(more, sizeof more, "ErrorLog %s\nLogLevel warn\nProcesses -1\n"
+             "StartServers 1\nMinSpareThreads 1\nMaxRequestWorkers 8", log);
+    program_init(&p, more);
+    CHECK_INT(wait_for_exit(program_exec(&p, start, NULL)), 0);
+    pid = pid_in(&p);
+    if (CHECK(pid > 1)) {
+        CHECK_INT(lines_with(log, "EMPM0489: "), 1);
+        CHECK_INT(program_get(&p, "/log"), 200);
+        CHECK(file_has(log, "] no price of tea"));
+        CHECK(file_has(log, "\ngrumble of "));   /* what a handler prints */
+        /* a reload that cannot be, and why */
+        program_conf_add(&p, "Listen 192.0.2.1:80\n");
+        kill((pid_t)pid, SIGUSR1);
+        CHECK_SOON(file_has(log, "the generation that serves goes on"), 8000);
+        CHECK_INT(lines_with(log, "EMPM0072: Listen 192.0.2.1:80"), 1);
+        /* an upgrade likewise: the new program says it */
+        kill((pid_t)pid, SIGUSR2);
+        CHECK_SOON(file_has(log, "the new program has ended"), 8000);
+        CHECK_INT(lines_with(log, "EMPM0072: Listen 192.0.2.1:80"), 2);
+        program_conf_drop(&p, "Listen 192.0.2.1");
+        program_conf_add(&p, "KepAlive On\n");
+        kill((pid_t)pid, SIGUSR1);
+        CHECK_SOON(file_has(log, "perhaps 'KeepAlive'"), 8000);
+        kill((pid_t)pid, SIGUSR2);
+        CHECK_SOON(lines_with(log, "perhaps 'KeepAlive'") == 2, 8000);
+        program_conf_drop(&p, "KepAlive On");
+        /* what is corrected */
+        program_conf_add(&p, "MaxRequestWorkers 7\n");
+        snprintf(line, sizeof line, "generation %d serves", 1);
+        kill((pid_t)pid, SIGUSR1);
+        CHECK_SOON(file_has(log, line), 8000);
+        CHECK_INT(lines_with(log, "EMPM0513: MaxRequestWorkers of 7"), 1);
+        CHECK_INT(program_get(&p, "/log"), 200);
+        CHECK_SOON(lines_with(log, "\ngrumble of ") == 2, 4000);
+    }
+    program_down(&p);
+    unlink(log);
+}
+
+/* Has one of these processes that file open? */
+static int is_held(const long *pids, int n, const char *file)
+{
+    char dir[64], path[400], to[400];
+    int held = 0;
+
+    while (n-- > 0) {
+        DIR *d;
+        struct dirent *e;
+        snprintf(dir, sizeof dir, "/proc/%ld/fd", pids[n]);
+        d = opendir(dir);
+        while (d != NULL && (e = readdir(d)) != NULL) {
+            ssize_t len;
+            snprintf(path, sizeof path, "%s/%s", dir, e->d_name);
+            len = readlink(path, to, sizeof to - 1);
+            to[len > 0 ? len : 0] = 0;
+            held |= strcmp(to, file) == 0;
+        }
+        if (d != NULL)
+            closedir(d);
+    }
+    return held;
+}
+
+/* Rotated logs: moved away, and opened anew on demand. Children have no right to
+ * open them, one generation drains, and nothing ends for it. */
+TEST(operate, rotated_logs_are_opened_anew)
+{
+    static const char *const reopen[] = { "-k", "reopen", NULL };
+    program p;
+    client c;
+    char error[300], access[300], moved[310], accessed[310], more[900];
+    long kids[16], after[16], pid;
+    int n;
+
+    tmp_path(error, sizeof error, "rotated.error");
+    tmp_path(access, sizeof access, "rotated.access");
+    snprintf(moved, sizeof moved, "%s.1", error);
+    snprintf(accessed, sizeof accessed, "%s.1", access);
+    snprintf(more, sizeof more, "ErrorLog %s\nCustomLog %s common\n%s",
+             error, access, geteuid() == 0 ? "User nobody\n" : "");
+    program_init(&p, more);
+    if (program_up(&p, NULL)) {
+        pid = pid_in(&p);
+        CHECK_SOON(file_has(error, "EMPM0489: "), 8000);
+        /* a client of the old generation, which drains */
+        CHECK_INT(cl_connect_port(&c, p.port, 0), 0);
+        CHECK_INT(cl_get(&c, "/hello"), 200);
+        kill((pid_t)pid, SIGUSR1);
+        CHECK_SOON(file_has(error, "generation 1 serves"), 8000);
+        CHECK_SOON(file_has(access, "GET /hello"), 8000);
+        CHECK_SOON((n = children_of(pid, kids, 16)) == 3, 8000);
+        CHECK_INT(rename(error, moved), 0);
+        CHECK_INT(rename(access, accessed), 0);
+        CHECK(is_held(kids, n, moved) && is_held(kids, n, accessed));
+        CHECK_INT(wait_for_exit(program_exec(&p, reopen, NULL)), 0);
+        CHECK_SOON(file_has(error, "EMPM5045: the logs are opened anew"), 8000);
+        CHECK_SOON(program_get(&p, "/log") == 200 &&
+                   file_has(error, "] no price of tea"), 8000);
+        CHECK_SOON(file_has(error, "\ngrumble of "), 4000);
+        CHECK_SOON(file_has(access, "GET /log"), 8000);
+        CHECK(!file_has(accessed, "GET /log"));
+        CHECK(!file_has(moved, "EMPM5045"));
+        CHECK(children_of(pid, after, 16) == n && is_among(after[0], kids, n));
+        CHECK_SOON(!is_held(after, n, moved) && !is_held(after, n, accessed) &&
+                   !is_held(&pid, 1, moved), 8000);
+        CHECK_INT(cl_get(&c, "/log"), 200);
+        CHECK_INT(c.closes, 1);
+        CHECK_SOON(lines_with(error, "] no price of tea") >= 2, 4000);
+        CHECK_SOON(lines_with(access, "GET /log") >= 2, 8000);
+        CHECK(!file_has(moved, "no price of tea"));
+        cl_close(&c);
+        /* what cannot be opened stays as it is */
+        CHECK_INT(unlink(access), 0);
+        CHECK_INT(mkdir(access, 0700), 0);
+        kill((pid_t)pid, SIGURG);
+        CHECK_SOON(file_has(error, "EMPM0649: cannot open CustomLog"), 8000);
+        CHECK_INT(program_get(&p, "/hello"), 200);
+        rmdir(access);
+    }
+    program_down(&p);
+    unlink(error);
+    unlink(moved);
+    unlink(access);
+    unlink(accessed);
+}
+
+LIVE(operate, logs_are_opened_anew_without_children)
+{
+    fixture f;
+    char error[300], moved[310];
+
+    tmp_path(error, sizeof error, "alone.error");
+    snprintf(moved, sizeof moved, "%s.1", error);
+    fx_init(&f);
+    f.cfg.log = NULL;
+    f.cfg.error_log = error;
+    f.cfg.processes = 0;
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(get_status(&f, "/log"), 200);
+    CHECK_INT(lines_with(error, "] no price of tea"), 1);
+    CHECK_INT(rename(error, moved), 0);
+    if (f.forked)
+        kill(f.pid, SIGURG);
+    else
+        CHECK_INT(empm_reopen_logs(f.s), EMPM_OK);
+    CHECK_SOON(file_has(error, "EMPM5045: "), 8000);
+    CHECK_INT(get_status(&f, "/log"), 200);
+    CHECK_INT(lines_with(error, "] no price of tea"), 1);
+    CHECK_INT(lines_with(moved, "] no price of tea"), 1);
+    fx_down(&f);
+    unlink(error);
+    unlink(moved);
 }
 
 TEST(operate, bad_file_is_refused_and_the_old_one_stays)
@@ -16627,22 +17232,6 @@ TEST(operate, takes_sockets_by_name)
 
 /* --- privileges ---------------------------------------------------------- */
 
-/* The line of /proc/PID/status that begins with `name`. */
-static void status_line(long pid, const char *name, char *out, size_t n)
-{
-    char path[64], line[256];
-    FILE *f;
-
-    out[0] = 0;
-    snprintf(path, sizeof path, "/proc/%ld/status", pid);
-    f = fopen(path, "r");
-    while (f != NULL && fgets(line, sizeof line, f) != NULL)
-        if (strncmp(line, name, strlen(name)) == 0)
-            snprintf(out, n, "%s", line);
-    if (f != NULL)
-        fclose(f);
-}
-
 TEST(operate, children_give_root_up)
 {
     program p;
@@ -16675,16 +17264,116 @@ TEST(operate, children_give_root_up)
         cl_close(&c);
     }
     program_down(&p);
-    program_init(&p, "");                        /* root, and not told so */
-    CHECK_INT(write_file(p.conf, "Processes 1\n", 12), 0);
-    CHECK_INT(wait_for_exit(program_exec(&p, NULL, NULL)), 1);
-    CHECK(program_said(&p, "EMPM5031"));
-    close(p.err_fd);
     program_init(&p, "User nobody-of-that-name");
     CHECK_INT(wait_for_exit(program_exec(&p, NULL, NULL)), 1);
     CHECK(program_said(&p, "EMPM0543"));
     close(p.err_fd);
     chmod(g_tmp, 0700);
+}
+
+/* `make run`, ./example_server and every container start as root and say
+ * nothing: that works, as nobody, and what nobody may not use is said. */
+TEST(operate, root_without_user_serves_as_nobody)
+{
+    static const char *const test[] = { "-t", NULL };
+    static const char *const alone[] = { "-X", NULL };
+    program p;
+    char line[200], dir[300], more[800];
+    int i;
+
+    if (geteuid() != 0)
+        SKIP("not root");
+    snprintf(dir, sizeof dir, "%s/closed", g_tmp);
+    mkdir(dir, 0700);
+    snprintf(more, sizeof more, "SpoolDirectory %s", dir);
+    for (i = 0; i < 2; i++) {        /* with children, and without */
+        context("%s", i ? "-X" : "children");
+        program_init(&p, more);
+        program_conf_drop(&p, "User root");
+        CHECK_INT(wait_for_exit(program_exec(&p, test, NULL)), 0);
+        CHECK(program_said(&p, "notice: EMPM5031"));
+        snprintf(line, sizeof line, "SpoolDirectory %s: nobody may not", dir);
+        CHECK(program_said(&p, line));
+        snprintf(line, sizeof line, "\"chmod o+wx %s\", or \"User root\"",
+                 dir);
+        CHECK(program_said(&p, line));
+        p.pid = program_exec(&p, i ? alone : NULL, NULL);
+        CHECK_SOON(pid_in(&p) > 0 && program_get(&p, "/hello") == 200, 8000);
+        CHECK_SOON(program_said(&p, "] EMPM5031: started as root without User"),
+                   8000);
+        CHECK(program_said(&p, "] EMPM5043: "));
+        CHECK_SOON(program_said(&p, "EMPM0489"), 8000);  /* all have changed */
+        if (i == 0) {
+            CHECK(!serves_as_root(pid_in(&p)));
+        } else {
+            status_line(pid_in(&p), "Uid:", line, sizeof line);
+            CHECK(strstr(line, "\t0\t") == NULL);
+        }
+        kill((pid_t)p.pid, SIGTERM);
+        CHECK_INT(wait_for_exit(p.pid), 0);
+        p.pid = 0;
+        unlink(p.pid_file);          /* nobody, alone, may not remove it */
+        program_down(&p);
+    }
+    no_context();
+    rmdir(dir);
+}
+
+/* A namespace whose root is alone there; 0, or what could not be done. */
+static int alone_in_a_namespace(void)
+{
+    const long uid = (long)geteuid(), gid = (long)getegid();
+    char line[64];
+
+    if (syscall(SYS_unshare, 0x10000000) != 0)   /* CLONE_NEWUSER */
+        return 1;
+    write_file("/proc/self/setgroups", "deny", 4);
+    snprintf(line, sizeof line, "0 %ld 1\n", uid);
+    if (write_file("/proc/self/uid_map", line, strlen(line)) != 0)
+        return 2;
+    snprintf(line, sizeof line, "0 %ld 1\n", gid);
+    return write_file("/proc/self/gid_map", line, strlen(line)) != 0 ? 3 : 0;
+}
+
+static void enter_namespace(void)
+{
+    if (alone_in_a_namespace() != 0)
+        _exit(126);
+}
+
+TEST(operate, a_root_without_anybody_serves_itself)  /* sandboxes have such ones */
+{
+    program p;
+    pid_t pid = fork();
+
+    if (pid == 0)
+        _exit(alone_in_a_namespace());
+    if (wait_for_exit(pid) != 0)
+        SKIP("no user namespaces");
+    program_init(&p, "");
+    if (geteuid() == 0)
+        program_conf_drop(&p, "User root");
+    if (program_up(&p, enter_namespace)) {
+        CHECK(program_said(&p, "EMPM5031: started as root without User: root "
+                           "serves (this user namespace has nobody else)"));
+        CHECK_SOON(program_said(&p, "EMPM0489"), 8000);
+    }
+    program_down(&p);
+}
+
+TEST(operate, user_root_is_root)     /* it is meant where it is said */
+{
+    program p;
+
+    if (geteuid() != 0)
+        SKIP("not root");
+    program_init(&p, "");
+    if (program_up(&p, NULL)) {
+        CHECK_SOON(program_said(&p, "EMPM0489"), 8000);
+        CHECK(serves_as_root(pid_in(&p)));
+        CHECK(!program_said(&p, "EMPM5031"));
+    }
+    program_down(&p);
 }
 
 #endif /* __linux__ */
@@ -17220,6 +17909,7 @@ static int program_main(int argc, char **argv)
     static const empm_route program_routes[] = {
         EMPM_ROUTE("GET /hello", h_hello, NULL),
         EMPM_ROUTE("GET /cwd",   h_cwd,   NULL),
+        EMPM_ROUTE("GET /log",   h_log,   EMPM_TEXT("stderr")),
         EMPM_ROUTES_END
     };
     empm_config cfg = empm_defaults();
