@@ -95,8 +95,12 @@
  *   for the rest, a trailing "/" for everything below, {$} for exactly the
  *   trailing slash. The most specific pattern wins, whatever the order; two
  *   patterns of which neither is more specific are refused at start. GET serves
- *   HEAD too. OPTIONS, 404, 405 with Allow and the redirect from /a to /a/ come
- *   by themselves.
+ *   HEAD too, and a pattern without a method all there are, known here or not,
+ *   but CONNECT. OPTIONS, 404, 405 with Allow and the redirect from /a to /a/
+ *   come by themselves. Names are of letters, digits, '_' and '-'.
+ *     A path is made normal before it is matched: "/a/./b/../c//d" is "/a/c/d",
+ *   also where the dots are escaped, and empm_path() is that path; above the
+ *   root is 400. Logs have what was sent.
  *
  * BEHIND A PROXY  Listen "8080 proxy" takes the client's address from the PROXY
  *   header of a balancer, RemoteIPHeader from a field such as X-Forwarded-For;
@@ -122,8 +126,9 @@
  *   expire, a call takes a fraction of a microsecond, and a child that dies in
  *   one leaves the old value or the new one. shared_store_size makes it.
  *
- * MISUSE is defined, never a crash: no answer is a 500, a body shorter than its
- *   declared length aborts the connection, a second answer and writes after the
+ * MISUSE is defined, never a crash: no answer is a 500, so is a body shorter than
+ *   its declared length, or the end of the connection if its head has left; a
+ *   second answer and writes after the
  *   end are refused with EMPM_EMISUSE; each leaves one line in the log.
  *
  * STATUS  empm_status_page as a route's handler, or Listen "127.0.0.1:9000 admin",
@@ -141,7 +146,8 @@
  *     %l %u  -                      %t %{strftime}t, or sec, msec, usec,
  *     %r  request line                 msec_frac, usec_frac; end: before it
  *     %m %U %q %H  its method, path (as sent), query, protocol
- *     %s %>s  status; 499 if the client left before there was one
+ *     %s %>s  status; 499 if the client left before its request was whole, or
+ *             before there was one
  *     %b %B  bytes of body (0: - or 0)      %I %O %S  bytes in, out, both
  *     %D  microseconds              %T %{ms}T %{us}T  seconds, or ...
  *     %X  X aborted, + kept alive, - closed  %k  requests before it on this one
@@ -323,6 +329,10 @@
 #endif
 #ifndef EMPM_RANGES
 #  define EMPM_RANGES 32            /* in a Range field; more: the whole file */
+#endif
+#ifndef EMPM_DROP_BODY
+#  define EMPM_DROP_BODY 65536      /* of a body that nobody wants, such as that
+                                       of a 404; the connection ends at more */
 #endif
 #ifndef EMPM_STORE_ITEM
 #  define EMPM_STORE_ITEM 512       /* a key and its value in empm_store_*() */
@@ -564,7 +574,8 @@ typedef struct empm_config {
     int64_t max_spool_bytes;           /* per child: 1 GiB, else 503 */
     int64_t limit_response_spool;      /* of one response, what waits for the
                                           client: 64 MiB, else aborted */
-    int64_t limit_linger_bytes;        /* 16 MiB */
+    int64_t limit_linger_bytes;        /* 0: no limit but linger_timeout_ms,
+                                          which no client can prolong */
 
     /* hooks, each NULL or called with `user` (thread hooks on the worker). A child
      * serves nobody before all of its start hooks have returned 0, and has
@@ -705,13 +716,24 @@ EMPM_API int empm_port(const empm_server *s, int i);
 
 EMPM_API const char *empm_method(const empm_request *req);   /* "GET" */
 EMPM_API const char *empm_target(const empm_request *req);   /* as it was sent */
-EMPM_API const char *empm_path(const empm_request *req);     /* without query */
+EMPM_API const char *empm_path(const empm_request *req);     /* see below */
 EMPM_API const char *empm_query_string(const empm_request *req);  /* or "" */
 EMPM_API int         empm_minor_version(const empm_request *req); /* 1, 0 */
 
-/* The decoded value of {name} or {name...} in the route's pattern, or NULL. In
- * a {name...}, "%2F" stays as it was sent, so that "/" always divides. */
+/* empm_path() is what the route was found by, without the query: dot segments
+ * are resolved, "//" is "/", and escapes are as they were sent. What decides by
+ * the path asks for this one and never for empm_target().
+ *
+ * The decoded value of {name} or {name...} in the route's pattern, or NULL. A
+ * {name} is one segment, decoded whole: "..%2Fx" is "../x" here, so what becomes
+ * part of a file's name has to be looked through for '/' first. In a {name...}
+ * "%2F" and "%25" stay as they were sent, so that "/" always divides, and each
+ * piece gives its bytes when these two are decoded in it. */
 EMPM_API const char *empm_path_value(const empm_request *req, const char *name);
+
+/* The host that is asked for, with its port if one was sent: that of a target
+ * in absolute-form, else the field Host; "" if there is neither. */
+EMPM_API const char *empm_host(empm_request *req);
 
 /* The first field called `name` (case is ignored), or NULL. */
 EMPM_API const char *empm_header(const empm_request *req, const char *name);
@@ -720,13 +742,18 @@ EMPM_API const char *empm_header(const empm_request *req, const char *name);
 EMPM_API int empm_header_at(const empm_request *req, int i, const char **name,
                             const char **value);
 
-/* The same for the trailer fields of a chunked body, once it has been read. */
+/* The same for the trailer fields of a chunked body, once it has been read. Those
+ * that must not be there (Host, Content-Type, Authorization ...) are dropped. */
 EMPM_API const char *empm_trailer(const empm_request *req, const char *name);
 
 /* The first value of `name` in the query, in a urlencoded body, in the cookies:
- * decoded (cookies are taken as they are), or NULL if there is none. */
+ * decoded (cookies are taken as they are), or NULL if there is none. Decoding is
+ * strict: a value with half an escape, such as "100%", or with "%00" is NULL, and
+ * the _raw calls have it as it was sent. */
 EMPM_API const char *empm_query(empm_request *req, const char *name);
 EMPM_API const char *empm_form(empm_request *req, const char *name);
+EMPM_API const char *empm_query_raw(empm_request *req, const char *name);
+EMPM_API const char *empm_form_raw(empm_request *req, const char *name);
 EMPM_API const char *empm_cookie(empm_request *req, const char *name);
 
 /* The whole body, in one piece and with a NUL after it; "" if there is none.
@@ -1502,6 +1529,13 @@ static int empm__hex(int ch)
     return ch >= 'a' && ch <= 'f' ? ch - 'a' + 10 : -1;
 }
 
+/* Do n bytes begin with "%" and two digits? */
+static int empm__is_escape(const char *s, size_t n)
+{
+    return n > 2 && *s == '%' && empm__hex((unsigned char)s[1]) >= 0 &&
+           empm__hex((unsigned char)s[2]) >= 0;
+}
+
 /* Decimal digits and nothing else. Returns -1 if it is not a number, -2 if it
  * does not fit. */
 static int64_t empm__parse_u63(const char *s, size_t n)
@@ -1589,8 +1623,8 @@ static void empm__format_date(char to[30], int64_t t)
 enum {
     EMPM__TCHAR  = 1,     /* RFC 9110 5.6.2: in a token */
     EMPM__VCHAR  = 2,     /* in a field value: visible, SP, HTAB, obs-text */
-    EMPM__TARGET = 4,     /* in a request target: visible ASCII, no '#' */
-    EMPM__HOST   = 8      /* RFC 3986 3.2.2: in a reg-name or an address */
+    EMPM__TARGET = 4,     /* in a request target: visible, or above 0x7f */
+    EMPM__HOST   = 8      /* RFC 3986 3.2.2: plain in a reg-name or an address */
 };
 
 static unsigned empm__char_class(unsigned ch)
@@ -1602,9 +1636,9 @@ static unsigned empm__char_class(unsigned ch)
         bits |= EMPM__TCHAR;
     if (ch == 9 || (ch >= 32 && ch != 127))
         bits |= EMPM__VCHAR;
-    if (ch > 32 && ch < 127 && ch != '#')
+    if (ch > 32 && ch != 127)
         bits |= EMPM__TARGET;
-    if (alnum || (ch > 32 && ch < 127 && strchr("-._~!$&'()*+,;=%", (int)ch)))
+    if (alnum || (ch > 32 && ch < 127 && strchr("-._~!$&'()*+,;=", (int)ch)))
         bits |= EMPM__HOST;
     return bits;
 }
@@ -1639,10 +1673,7 @@ static int empm__all(const empm__chars *t, const char *s, size_t n,
         for (; i + sizeof w <= n; i += sizeof w) {
             memcpy(&w, s + i, sizeof w);
             if (EMPM__ANY_IS(w, 127) |
-                (bits == EMPM__VCHAR
-                     ? EMPM__ANY_BELOW(w, 32)
-                     : EMPM__ANY_BELOW(w, 33) | EMPM__ANY_IS(w, '#') |
-                           (w & EMPM__EACH(0x80))))
+                EMPM__ANY_BELOW(w, bits == EMPM__VCHAR ? 32u : 33u))
                 break;
         }
     for (; i < n; i++)
@@ -2052,7 +2083,7 @@ EMPM_API empm_config empm_defaults(void)
     cfg.max_spool_bytes = 1 << 30;
     cfg.limit_response_spool = 64 << 20;
     cfg.response_min_rate = 100;
-    cfg.limit_linger_bytes = 16 << 20;
+    cfg.limit_linger_bytes = 0;
     cfg.log_level = EMPM_LOG_WARN;
     return cfg;
 }
@@ -2972,10 +3003,12 @@ enum empm__state {
  * beside its record (>>handover), and is owned with it. */
 typedef struct empm__peer {
     uint8_t  family;             /* EMPM__PEER_* */
-    uint8_t  proxied;            /* a PROXY header has said so */
+    uint8_t  proxied;            /* EMPM__PROXIED_*: what a PROXY header said */
     uint16_t port;
     uint8_t  addr[16];           /* network order; the first 4 for IPv4 */
 } empm__peer;
+
+enum { EMPM__PROXIED_NOT, EMPM__PROXIED, EMPM__PROXIED_NAMELESS };
 
 enum { EMPM__PEER_UNASKED, EMPM__PEER_UNKNOWN, EMPM__PEER_UNIX,
        EMPM__PEER_IPV4 = 4, EMPM__PEER_IPV6 = 6 };
@@ -3252,8 +3285,20 @@ enum {
     EMPM__F_DRAINED   = 1,       /* the last read left nothing behind */
     EMPM__F_OUT_ARMED = 2,       /* EPOLLOUT is registered */
     EMPM__F_SHORT     = 4,       /* linger only briefly */
-    EMPM__F_CLOSED    = 8        /* the listener closed the descriptor */
+    EMPM__F_CLOSED    = 8,       /* the listener closed the descriptor */
+    EMPM__F_RESET     = 16       /* only a reset tells that an answer is cut */
 };
+
+static void empm__conn_close(empm__conn *c)
+{
+    if (c->flags & EMPM__F_RESET) {
+        struct linger rst;
+        rst.l_onoff = 1;
+        rst.l_linger = 0;
+        setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &rst, sizeof rst);
+    }
+    close(c->fd);
+}
 
 static uint32_t empm__wanted(uint32_t word)
 {
@@ -4365,6 +4410,19 @@ typedef struct empm__routes {
     char        *text;           /* copies of the patterns */
 } empm__routes;
 
+/* A row without a pattern reads as an empty one, which is refused. */
+static const char *empm__route_text(const empm_route *r)
+{
+    return r->pattern != NULL ? r->pattern : "";
+}
+
+static int empm__is_name(char ch)
+{
+    const int low = empm__lower(ch);
+    return (low >= 'a' && low <= 'z') || empm__is_digit(ch) || ch == '_' ||
+           ch == '-';
+}
+
 /* Splits a pattern in place. Returns NULL or what is wrong with it. */
 static const char *empm__route_parse(empm__route *r, char *s,
                                      const empm__chars *chars)
@@ -4377,6 +4435,8 @@ static const char *empm__route_parse(empm__route *r, char *s,
         r->method = s;
         if (!empm__all(chars, s, strlen(s), EMPM__TCHAR) || *s == '\0')
             return "the method is not a token";
+        if (strcmp(s, "CONNECT") == 0)
+            return "CONNECT names no path: that is for proxies";
         s = space + 1 + strspn(space + 1, " ");
     }
     if (*s != '/')
@@ -4401,15 +4461,18 @@ static const char *empm__route_parse(empm__route *r, char *s,
             seg->kind = EMPM__SEG_ONE;
             seg->text++;
             seg->len -= 2;
-            if (n > 5 && memcmp(s + n - 4, "...", 3) == 0) {
+            if (n >= 5 && memcmp(s + n - 4, "...", 3) == 0) {
                 seg->kind = EMPM__SEG_REST;
                 seg->len -= 3;
                 if (s[n] != '\0')
                     return "has {name...} before its end";
             }
-            if (seg->len == 0 ||
-                !empm__all(chars, seg->text, seg->len, EMPM__TCHAR))
-                return "has a wildcard without a proper name";
+            for (k = 0; k < seg->len; k++)     /* "{x..}" is a typing error */
+                if (!empm__is_name(seg->text[k]))
+                    break;
+            if (seg->len == 0 || k < seg->len)
+                return "has a wildcard whose name is not of letters, digits, "
+                       "'_' and '-'";
             for (k = 0; k + 1 < (size_t)r->nsegs; k++)
                 if (r->segs[k].kind != EMPM__SEG_TEXT &&
                     empm__same(r->segs[k].text, r->segs[k].len, seg->text,
@@ -4516,7 +4579,7 @@ static int empm__routes_init(empm__routes *t, const empm_route *user,
     int before = rep->errors;
     memset(t, 0, sizeof *t);
     for (; user != NULL && user[n].kind != EMPM__ROUTE_END; n++) {
-        const char *p = user[n].pattern;
+        const char *p = empm__route_text(&user[n]);
         bytes += strlen(p) + 1;
         for (; *p != '\0'; p++)
             segs += *p == '/';
@@ -4537,28 +4600,28 @@ static int empm__routes_init(empm__routes *t, const empm_route *user,
     t->nnodes = 1;
     for (i = 0; i < n; i++) {
         empm__route *r = &t->list[i];
-        const char *why;
+        const char *pattern = empm__route_text(&user[i]), *why;
         memset(r, 0, sizeof *r);
         r->user = &user[i];
         r->handler = user[i].handler;
         r->root_fd = -1;
         r->segs = seg;
         t->n = (uint32_t)i + 1;
-        memcpy(text, user[i].pattern, strlen(user[i].pattern) + 1);
+        memcpy(text, pattern, strlen(pattern) + 1);
         if ((why = empm__route_parse(r, text, chars)) != NULL) {
-            empm__say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": %s",
-                      user[i].pattern, why);
+            empm__say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\" in row %u: %s",
+                      pattern, (unsigned)i + 1, why);
             r->nsegs = 0;
             continue;
         }
         if (user[i].kind == EMPM__ROUTE_HANDLER && user[i].handler == NULL)
             empm__say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": has no handler",
-                      user[i].pattern);
+                      pattern);
         if (user[i].kind == EMPM__ROUTE_FILES &&
             r->segs[r->nsegs - 1].kind != EMPM__SEG_REST)
             empm__say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": files need a "
-                      "pattern that ends with '/' or {name...}", user[i].pattern);
-        text += strlen(user[i].pattern) + 1;
+                      "pattern that ends with '/' or {name...}", pattern);
+        text += strlen(pattern) + 1;
         seg += r->nsegs;
         for (k = 0; k < i; k++) {
             int rel = t->list[k].nsegs ? empm__route_compare(r, &t->list[k]) : 4;
@@ -4566,7 +4629,7 @@ static int empm__routes_init(empm__routes *t, const empm_route *user,
                 empm__say(rep, EMPM_LOG_ERROR, 5105,
                           "routes \"%s\" and \"%s\" serve the same requests "
                           "and neither is more specific", user[k].pattern,
-                          user[i].pattern);
+                          pattern);
         }
         empm__route_insert(t, (uint32_t)i);
     }
@@ -4593,29 +4656,51 @@ typedef struct empm__path {
 } empm__path;
 
 /* Cuts and decodes `path` of n bytes (it begins with '/') into `to`, n + 1
- * bytes. Returns 0, or the status of the refusal. */
-static int empm__path_split(empm__path *p, const char *path, size_t n, char *to)
+ * bytes, and makes it normal, in place and with a NUL behind it: an empty
+ * segment goes, "." goes, ".." takes the segment before it along (RFC 3986
+ * 5.2.4), and as the last one each of them leaves a slash. Whoever asks for a
+ * path, routes, files or handlers, sees what is left: what one of them judges is
+ * what another opens. Dots count when they are decoded, "%2e%2e" too; a "%2f" is
+ * no slash. Returns 0, or the status of the refusal: 400 above the root. */
+static int empm__path_split(empm__path *p, char *path, size_t n, char *to)
 {
-    size_t i = 0;
+    size_t i = 0, k = 0;             /* read up to here, kept up to here */
     p->n = 0;
+    if (n > 65535)
+        return 414;
     while (i < n) {
         const char *slash = (const char *)memchr(path + i + 1, '/', n - i - 1);
-        size_t end = slash != NULL ? (size_t)(slash - path) : n;
-        long len;
-        if (p->n == EMPM_PATH_SEGMENTS || n > 65535)
-            return 414;
-        len = empm__decode(to, path + i + 1, end - i - 1, 0);
+        const size_t end = slash != NULL ? (size_t)(slash - path) : n;
+        const char *raw = path + i + 1;
+        size_t bytes = end - i - 1;
+        long len = empm__decode(to, raw, bytes, 0);
+        i = end;
         if (len < 0)
             return 400;
-        if ((len == 1 && to[0] == '.') ||
-            (len == 2 && to[0] == '.' && to[1] == '.'))
-            return 400;              /* clients resolve these: RFC 3986 5.2.4 */
+        if (len <= 2 && memcmp(to, "..", (size_t)len) == 0) {
+            if (len == 2 && p->n-- == 0)
+                return 400;
+            if (len == 2) {
+                to = p->seg[p->n];
+                k = p->raw[p->n] - 1u;
+            }
+            if (end < n)
+                continue;
+            len = 0;                     /* the end of "/a/.", "/a/b/.." */
+            bytes = 0;
+            *to = '\0';
+        }
+        if (p->n == EMPM_PATH_SEGMENTS)
+            return 414;
+        path[k++] = '/';
+        memmove(path + k, raw, bytes);
         p->seg[p->n] = to;
         p->len[p->n] = (uint16_t)len;
-        p->raw[p->n++] = (uint16_t)(i + 1);
+        p->raw[p->n++] = (uint16_t)k;
+        k += bytes;
         to += len + 1;
-        i = end;
     }
+    path[k] = '\0';
     return 0;
 }
 
@@ -4905,9 +4990,12 @@ static int empm__nets_init(empm__nets *t, const empm_config *cfg,
     return EMPM_OK;
 }
 
+/* A proxy that speaks for a client without naming it lends it no trust. */
 static int empm__trusted(const empm__nets *t, const empm__peer *p)
 {
     size_t i;
+    if (p->proxied == EMPM__PROXIED_NAMELESS)
+        return 0;
     for (i = 0; i < t->n; i++) {
         const empm__net *net = &t->list[i];
         const int whole = net->bits / 8, rest = net->bits % 8;
@@ -4978,8 +5066,10 @@ static int empm__proxy_line(empm__peer *p, const char *s, size_t n)
         len[i] = s == NULL ? 0 : (size_t)((sp != NULL ? sp : end) - s);
         s = sp != NULL ? sp + 1 : NULL;
     }
-    if (len[0] == 7 && memcmp(at[0], "UNKNOWN", 7) == 0)
+    if (len[0] == 7 && memcmp(at[0], "UNKNOWN", 7) == 0) {
+        p->proxied = EMPM__PROXIED_NAMELESS;
         return 1;
+    }
     if (len[0] != 4 || s != NULL || at[4] == NULL ||
         (memcmp(at[0], "TCP4", 4) != 0 && memcmp(at[0], "TCP6", 4) != 0))
         return 0;
@@ -4993,7 +5083,7 @@ static int empm__proxy_line(empm__peer *p, const char *s, size_t n)
         !empm__peer_parse(p, family, at[1], len[1]))
         return 0;
     p->port = (uint16_t)port;
-    p->proxied = 1;
+    p->proxied = EMPM__PROXIED;
     return 1;
 }
 
@@ -5036,16 +5126,18 @@ static int32_t empm__proxy_parse(empm__peer *p, const char *s, size_t n)
         return -1;
     if (n < 16 + need[family])
         return 0;
+    p->proxied = EMPM__PROXIED_NAMELESS;
     if (family == 0 || protocol == 0)    /* it does not know */
         return (int32_t)(16 + len);
-    if (family == 3)
+    if (family == 3) {                   /* on its machine, not on ours */
         empm__peer_set(p, EMPM__PEER_UNIX, NULL, 0);
-    else {
+        p->proxied = EMPM__PROXIED_NAMELESS;
+    } else {
         const unsigned char *port = u + 16 + (family == 1 ? 8 : 32);
         empm__peer_set(p, family == 1 ? EMPM__PEER_IPV4 : EMPM__PEER_IPV6,
                        s + 16, (unsigned)port[0] << 8 | port[1]);
+        p->proxied = EMPM__PROXIED;
     }
-    p->proxied = 1;
     return (int32_t)(16 + len);
 }
 
@@ -5814,10 +5906,36 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  * gets the same verdict. Names and values stay where they are and get a NUL;
  * all positions are offsets from `in`, which may move when it grows.
  *
- * What is refused, and stays so because somebody's proxy reads it otherwise:
- * bare LF and bare CR, folded lines, space before the colon, empty or odd names,
- * controls in values; two of Host, Content-Length or Transfer-Encoding, or both
- * lengths; any Content-Length but plain digits; any coding but one "chunked".
+ *   refused                                because
+ *   bare LF, bare CR, NUL, controls        a proxy that ends lines elsewhere sees
+ *                                          other fields: smuggling
+ *   folded lines, space before the colon   so does one that drops or joins them
+ *   names that are no token, or empty      one that skips or repairs the line
+ *   Content-Length twice or a list, even   one takes the first, one the last
+ *     of equal values; signs, blanks, hex
+ *   Content-Length and Transfer-Encoding   CL.TE and TE.CL
+ *   Transfer-Encoding in HTTP/1.0, or      the body's end is a guess
+ *     without "chunked" as the last coding
+ *   "chunked" twice, quoted, with          one knows it, the other does not
+ *     parameters or odd blanks
+ *   Host twice, none in HTTP/1.1, or with  another site's answer in a cache; and
+ *     '@', '/', blanks, half an escape     links that lead elsewhere
+ *   blanks after a chunk's size, 0x, signs TERM.EXT: sizes that are read apart
+ *   a path above the root, half escapes    it would be repaired differently
+ *
+ *   taken                                  for
+ *   10 empty lines before a request        clients that end a POST with CRLF
+ *   bytes above 0x7f in the target         curl, PHP, Go and Java send queries
+ *                                          as they were typed
+ *   '#' and what follows: cut off          links, Python's http.client
+ *   dots, empty segments (>>route)         apt, Go, Java, Python, PHP, Node
+ *   zeros before a length (its value       senders with a fixed width; valid by
+ *     counts, and its bound)               RFC 9110 8.6
+ *   lists with empty elements, over        Expect: "", or twice; by RFC 9110 5.3
+ *     several fields, with quoted strings  and 5.6.1
+ *   blanks around ';' and '=' in chunks    RFC 9112 7.1.1 wants it
+ *   trailers that must not be: dropped     RFC 9110 6.5.1
+ *   HTTP/1.2 and above: as 1.1             RFC 9110 2.5
  *
  * source    RFC 9112 2 to 6, RFC 9110 5 and 7.2
  * ------------------------------------------------------------------------- */
@@ -5861,16 +5979,22 @@ static int empm__host_valid(const empm__chars *t, const char *s, size_t n)
 {
     size_t i = 0;
     if (n > 0 && s[0] == '[') {
-        for (i = 1; i < n && s[i] != ']'; i++)
-            if (empm__hex((unsigned char)s[i]) < 0 && s[i] != ':' &&
-                s[i] != '.')
-                return 0;
-        if (i == n || i < 3)
+        char text[INET6_ADDRSTRLEN];
+        unsigned char addr[16];
+        while (++i < n && s[i] != ']' && i < sizeof text)
+            text[i - 1] = s[i];
+        if (i == n || s[i] != ']')
+            return 0;
+        text[i - 1] = '\0';
+        if (inet_pton(AF_INET6, text, addr) != 1)
             return 0;
         i++;
     } else
-        while (i < n && (t->of[(unsigned char)s[i]] & EMPM__HOST))
-            i++;
+        for (; i < n; i++)
+            if (empm__is_escape(s + i, n - i))
+                i += 2;
+            else if (!(t->of[(unsigned char)s[i]] & EMPM__HOST))
+                break;
     if (i < n && (s[i] != ':' || i == 0))
         return 0;
     for (i += i < n; i < n; i++)
@@ -5892,8 +6016,15 @@ static int empm__parse_request_line(empm__head *h, const empm__chars *t,
     h->target = at + h->method_len + 1;
     s = sp + 1;
     sp = (const char *)memchr(s, ' ', (size_t)(e - s));
-    if (sp == NULL || sp == s ||
-        !empm__all(t, s, (size_t)(sp - s), EMPM__TARGET))
+    if (sp == NULL || !empm__all(t, s, (size_t)(sp - s), EMPM__TARGET))
+        return 400;
+    q = (const char *)memchr(s, '#', (size_t)(sp - s));
+    if (q != NULL) {                    /* the version moves up to the cut */
+        memmove(in + (q - in), sp, (size_t)(e - sp));
+        e -= sp - q;
+        sp = q;
+    }
+    if (sp == s)
         return 400;
     h->target_len = (uint32_t)(sp - s);
     h->path = h->target;                /* all of it, until we know better */
@@ -5906,6 +6037,8 @@ static int empm__parse_request_line(empm__head *h, const empm__chars *t,
     if (sp[6] != '1')
         return 505;
     h->minor = sp[8] == '0' ? 0 : 1;    /* RFC 9110 2.5: the highest we know */
+    if (h->method_len == 7 && memcmp(in + h->method, "CONNECT", 7) == 0)
+        return 501;                     /* for proxies, whatever its target */
     if (*s == '*')
         return h->target_len == 1 && h->method_len == 7 &&
                        memcmp(in + h->method, "OPTIONS", 7) == 0 ? 0 : 400;
@@ -5915,10 +6048,8 @@ static int empm__parse_request_line(empm__head *h, const empm__chars *t,
                                         strncasecmp(s, "https://", 8) == 0
                                     ? 8 : 0;
         size_t n;
-        if (skip == 0)                  /* CONNECT's form is for proxies */
-            return h->method_len == 7 &&
-                           memcmp(in + h->method, "CONNECT", 7) == 0 ? 501
-                                                                     : 400;
+        if (skip == 0)
+            return 400;
         for (n = skip; s + n < sp && s[n] != '/' && s[n] != '?'; n++)
             ;
         if (n == skip || !empm__host_valid(t, s + skip, n - skip))
@@ -5936,49 +6067,53 @@ static int empm__parse_request_line(empm__head *h, const empm__chars *t,
     return 0;
 }
 
-/* Walks a comma-separated list: the next element, trimmed. Returns 0 at the end
- * of the list. */
-static int empm__list_next(const char **s, const char **item, size_t *n)
+/* Walks a list as RFC 9110 5.6.1 has it: the next element, trimmed and never
+ * empty. A comma in a quoted string divides nothing; `escape` is the character
+ * that makes the next one of such a string plain: '\\', or 0 for entity tags,
+ * which know none. Returns 0 at the end of the list. */
+static int empm__list_next(const char **s, const char **item, size_t *n,
+                           char escape)
 {
-    const char *p = *s;
-    if (*p == '\0')
-        return 0;
-    while (*p == ' ' || *p == '\t')
+    const char *p = *s, *end;
+    int quoted = 0;
+    while (*p == ' ' || *p == '\t' || *p == ',')
         p++;
-    *item = p;
-    while (*p != '\0' && *p != ',')
-        p++;
-    *n = (size_t)(p - *item);
-    while (*n > 0 && ((*item)[*n - 1] == ' ' || (*item)[*n - 1] == '\t'))
-        --*n;
-    *s = *p == ',' ? p + 1 : p;
-    return 1;
+    *item = end = p;
+    for (; *p != '\0' && (quoted || *p != ','); p++) {
+        if (*p == '"')
+            quoted = !quoted;
+        else if (quoted && *p == escape && p[1] != '\0')
+            p++;
+        if (*p != ' ' && *p != '\t')
+            end = p + 1;
+    }
+    *n = (size_t)(end - *item);
+    *s = p;
+    return *n > 0;
 }
 
-/* Transfer-Encoding: one field, and in it "chunked" last and once; anything else
- * that is well-formed is a coding we do not have. RFC 9112 6.1. */
+/* Transfer-Encoding, of which there may be several: nothing may follow
+ * "chunked"; what else is well-formed is a coding that we do not have. */
 static int empm__parse_coding(empm__head *h, const empm__chars *t,
                               const char *value)
 {
-    const char *s = value, *item;
-    size_t n, len = strlen(value);
-    int chunked = 0;
-    if ((h->flags & EMPM__H_TE) || len == 0 || value[len - 1] == ',')
-        return 400;
+    const char *item;
+    size_t n, k;
     h->flags |= EMPM__H_TE;
-    while (empm__list_next(&s, &item, &n)) {
-        if (n == 0 || chunked)
+    while (empm__list_next(&value, &item, &n, '\\')) {
+        for (k = 0; k < n && (t->of[(unsigned char)item[k]] & EMPM__TCHAR); k++)
+            ;
+        if (k == 0 || (h->flags & EMPM__H_CHUNKED))
             return 400;
-        if (empm__same(item, n, "chunked", 7))
-            chunked = 1;
-        else if (!(t->of[(unsigned char)*item] & EMPM__TCHAR) ||
-                 (n >= 7 && empm__same(item, 7, "chunked", 7) &&
-                  !(t->of[(unsigned char)item[7]] & EMPM__TCHAR)))
+        if (k < n && item[k + strspn(item + k, " \t")] != ';')
             return 400;
-        else
+        if (!empm__same(item, k, "chunked", 7))
             h->flags |= EMPM__H_TE_ODD;
+        else if (k == n)
+            h->flags |= EMPM__H_CHUNKED;
+        else
+            return 400;                 /* it has no parameters, 9112 7.1 */
     }
-    h->flags |= EMPM__H_CHUNKED;
     return 0;
 }
 
@@ -5998,26 +6133,24 @@ static int empm__parse_known(empm__head *h, const empm__chars *t, const char *in
             h->host_len = (uint32_t)len;
         }
     } else if (empm__same(name, n, "connection", 10)) {
-        while (empm__list_next(&value, &item, &len)) {
+        while (empm__list_next(&value, &item, &len, '\\')) {
             if (empm__same(item, len, "close", 5))
                 h->flags |= EMPM__H_CLOSE;
             else if (empm__same(item, len, "keep-alive", 10))
                 h->flags |= EMPM__H_KEEP;
         }
     } else if (empm__same(name, n, "content-length", 14)) {
-        len = strlen(value);
-        if (h->length >= 0 || (len > 1 && value[0] == '0'))
+        if (h->length >= 0)
             return 400;
-        h->length = empm__parse_u63(value, len);
+        h->length = empm__parse_u63(value, strlen(value));
         if (h->length < 0)
             return 400;
     } else if (empm__same(name, n, "transfer-encoding", 17)) {
         return empm__parse_coding(h, t, value);
     } else if (empm__same(name, n, "expect", 6)) {
-        if (empm__same(value, strlen(value), "100-continue", 12))
-            h->flags |= EMPM__H_EXPECT;
-        else
-            h->flags |= EMPM__H_EXPECT_OTHER;
+        while (empm__list_next(&value, &item, &len, '\\'))
+            h->flags |= (uint32_t)(empm__same(item, len, "100-continue", 12)
+                                       ? EMPM__H_EXPECT : EMPM__H_EXPECT_OTHER);
     }
     return 0;
 }
@@ -6054,7 +6187,7 @@ static int empm__head_judge(const empm__head *h)
     if (h->minor > 0 && !(h->flags & EMPM__H_HOST))
         return 400;
     if (h->flags & EMPM__H_TE) {
-        if (h->minor == 0 || h->length >= 0)
+        if (h->minor == 0 || h->length >= 0 || !(h->flags & EMPM__H_CHUNKED))
             return 400;
         if (h->flags & EMPM__H_TE_ODD)
             return 501;
@@ -6151,7 +6284,7 @@ static void empm__head_init(empm__head *h, empm__field *fields, uint32_t max,
  *
  * A length is hexadecimal digits and nothing else; extensions are checked and
  * ignored; trailers are bounded like fields, and those that would change how
- * the message is read are refused. A fault is never skipped: 400 and close.
+ * the message is read are dropped. A fault is never skipped: 400 and close.
  *
  * source    RFC 9112 7.1, RFC 9110 6.5.1
  * ------------------------------------------------------------------------- */
@@ -6168,23 +6301,35 @@ typedef struct empm__chunked {
     int      phase;
     uint32_t scanned;              /* of the current line */
     uint32_t extra;                /* bytes of extensions so far */
+    uint32_t dropped;              /* trailers that must not be */
     uint64_t left;                 /* of the current chunk's data */
 } empm__chunked;
 
-/* chunk-ext = *( ";" token [ "=" ( token / quoted-string ) ] ) */
+/* Over blanks: nobody shall send them there, and all must take them. */
+static size_t empm__skip_bws(const char *s, size_t i, size_t n)
+{
+    while (i < n && (s[i] == ' ' || s[i] == '\t'))
+        i++;
+    return i;
+}
+
+/* chunk-ext = *( BWS ";" BWS token [ BWS "=" BWS ( token / quoted-string ) ] ) */
 static int empm__chunk_ext_valid(const empm__chars *t, const char *s, size_t n)
 {
     size_t i = 0, from;
     while (i < n) {
-        if (s[i++] != ';')
+        i = empm__skip_bws(s, i, n);
+        if (i == n || s[i] != ';')
             return 0;
-        for (from = i; i < n && (t->of[(unsigned char)s[i]] & EMPM__TCHAR);)
+        i = from = empm__skip_bws(s, i + 1, n);
+        while (i < n && (t->of[(unsigned char)s[i]] & EMPM__TCHAR))
             i++;
         if (i == from)
             return 0;
-        if (i == n || s[i] != '=')
+        from = empm__skip_bws(s, i, n);
+        if (from == n || s[from] != '=')
             continue;
-        from = ++i;
+        i = from = empm__skip_bws(s, from + 1, n);
         if (i < n && s[i] == '"') {
             for (i++; i < n && s[i] != '"'; i++) {
                 if (s[i] == '\\' && ++i == n)
@@ -6282,16 +6427,19 @@ static int empm__chunk_parse(empm__chunked *k, const empm_config *cfg,
             k->phase = EMPM__CHUNK_DONE;
         } else {
             empm__field *f;
-            if (trailers->nfields >= (uint32_t)cfg->limit_request_fields)
+            if (trailers->nfields + k->dropped >=
+                (uint32_t)cfg->limit_request_fields)
                 return 431;
             if (trailers->nfields == trailers->max_fields &&
                 !empm__fields_grow(trailers, req))
                 return 503;
             f = &trailers->fields[trailers->nfields];
-            if (empm__parse_field(f, t, in, from, from + len) != 0 ||
-                empm__trailer_forbidden(in + f->name, f->name_len))
+            if (empm__parse_field(f, t, in, from, from + len) != 0)
                 return 400;
-            trailers->nfields++;
+            if (empm__trailer_forbidden(in + f->name, f->name_len))
+                k->dropped++;
+            else
+                trailers->nfields++;
         }
     }
 }
@@ -6311,7 +6459,7 @@ static int empm__chunk_parse(empm__chunked *k, const empm_config *cfg,
 
 enum empm__body_mode {
     EMPM__BODY_NONE, EMPM__BODY_IN_PLACE, EMPM__BODY_MEMORY, EMPM__BODY_SPOOL,
-    EMPM__BODY_PIECES
+    EMPM__BODY_PIECES, EMPM__BODY_DROP
 };
 
 enum empm__answer {               /* how far the response is */
@@ -6341,6 +6489,8 @@ typedef struct empm__defer {
     void               *p;
     struct empm__defer *next;
 } empm__defer;
+
+struct empm__value;
 
 /* An answer that waits for its status. 0, or EMPM_E*; it may commit the head. */
 typedef int empm__answerer(empm_request *req);
@@ -6380,7 +6530,8 @@ struct empm_request {             /* owner: whoever owns the connection */
     empm__head    head;
     empm__head    trailers;
     empm__route  *route;
-    char         *path_text;
+    char         *path_text;      /* as empm_path() gives it */
+    struct empm__value *values;   /* decoded and copied so far */
     void         *data;           /* the user's, empm_set_data() */
     char         *peer, *client;
     empm__peer    client_is;      /* once asked for with the head complete */
@@ -6388,6 +6539,7 @@ struct empm_request {             /* owner: whoever owns the connection */
     /* its body */
     int           body_mode;
     int           body_open;      /* not all of it has been read */
+    int           cut_short;      /* the client has ended before its request */
     int64_t       body_left;      /* of Content-Length */
     int64_t       body_limit;
     empm__chunked chunked;
@@ -6567,6 +6719,8 @@ static void empm__flight_end(empm__worker *w, empm__conn *c)
     if (req == NULL)
         return;
     req->w = w;
+    if (req->answer != EMPM__COMPLETE && !req->failed)
+        req->failed = EMPM_ECLOSED;  /* a cleanup that writes reaches nobody */
     empm__request_end(req);
     while (req->out != NULL)
         empm__out_pop(req);
@@ -6725,6 +6879,20 @@ EMPM_API int empm_minor_version(const empm_request *req)
     return req->head.minor;
 }
 
+/* empm_path() for a log: what a terminal would not show is escaped. */
+static const char *empm__path_shown(const empm_request *req, char *to, size_t n)
+{
+    const char *s = req->path_text != NULL ? req->path_text : "-";
+    size_t k = 0;
+    for (; *s != '\0' && k + 5 < n; s++)
+        if ((unsigned char)*s < 127)
+            to[k++] = *s;
+        else
+            k += (size_t)snprintf(to + k, n - k, "\\x%02x", (unsigned char)*s);
+    to[k] = '\0';
+    return to;
+}
+
 static const char *empm__field_find(const char *text, const empm__head *h,
                                     const char *name)
 {
@@ -6736,6 +6904,34 @@ static const char *empm__field_find(const char *text, const empm__head *h,
             return text + h->fields[i].value;
     return NULL;
 }
+
+#ifndef EVENTMPM_NO_FILES
+/* A list over all fields called `name`, which read as one (RFC 9110 5.3). It
+ * begins with zeros; the rest is as empm__list_next() has it. */
+typedef struct empm__list {
+    const char *at;                /* what is left of a field, or NULL */
+    uint32_t    next;              /* the field to look at then */
+} empm__list;
+
+static int empm__list_item(empm__list *l, const empm_request *req,
+                           const char *name, char escape, const char **item,
+                           size_t *n)
+{
+    const empm__head *h = &req->head;
+    for (;;) {
+        if (l->at != NULL && empm__list_next(&l->at, item, n, escape))
+            return 1;
+        for (;; l->next++) {
+            if (l->next == h->nfields)
+                return 0;
+            if (empm__same(req->text + h->fields[l->next].name,
+                           h->fields[l->next].name_len, name, strlen(name)))
+                break;
+        }
+        l->at = req->text + h->fields[l->next++].value;
+    }
+}
+#endif
 
 EMPM_API const char *empm_header(const empm_request *req, const char *name)
 {
@@ -6758,42 +6954,84 @@ EMPM_API int empm_header_at(const empm_request *req, int i, const char **name,
     return EMPM_OK;
 }
 
-/* {name...}: the raw rest, decoded except for %2F. */
-static const char *empm__path_rest(const empm_request *req, int seg)
+/* A value that has been asked for. It is made once: a request may last for days
+ * and ask at every turn. */
+struct empm__value {
+    struct empm__value *next;
+    const char         *from;      /* where it stands as it was sent */
+    int                 how;       /* enum empm__how */
+    char               *text;      /* NULL: it cannot be decoded */
+};
+
+enum empm__how { EMPM__AS_SENT, EMPM__DECODED, EMPM__REST };
+
+/* The n bytes at `from`, with a NUL, `how` they are wanted; what the request
+ * was asked for before is found again. NULL: no memory, or a bad escape. */
+static char *empm__value_of(empm_request *req, const char *from, size_t n,
+                            enum empm__how how)
 {
-    const char *raw = req->path_text + req->path.raw[seg];
-    size_t n = req->head.path_len - req->path.raw[seg], i, k = 0;
-    /* the request is ours to allocate from, const or not: its arena is not */
-    char *to = empm__strndup(req->c->req, raw, n);
-    if (to == NULL)
+    struct empm__value *v = req->values;
+    size_t i, k = 0;
+    for (; v != NULL; v = v->next)
+        if (v->from == from && v->how == (int)how)
+            return v->text;
+    v = (struct empm__value *)empm_alloc(req, sizeof *v + n + 1);
+    if (v == NULL)
         return NULL;
-    for (i = 0; i < n; i++) {
-        if (raw[i] == '%' && !(raw[i + 1] == '2' &&
-                               empm__lower(raw[i + 2]) == 'f')) {
-            to[k++] = (char)(empm__hex((unsigned char)raw[i + 1]) * 16 +
-                             empm__hex((unsigned char)raw[i + 2]));
-            i += 2;
-        } else
-            to[k++] = raw[i];
-    }
-    to[k] = '\0';
-    return to;
+    v->next = req->values;
+    v->from = from;
+    v->how = (int)how;
+    v->text = (char *)(v + 1);
+    req->values = v;
+    if (how == EMPM__REST) {       /* escapes are sound; "%2f" and "%25" stay */
+        for (i = 0; i < n; i++) {
+            const int code = from[i] != '%' ? -1
+                             : empm__hex((unsigned char)from[i + 1]) * 16 +
+                                   empm__hex((unsigned char)from[i + 2]);
+            if (code < 0 || code == '/' || code == '%')
+                v->text[k++] = from[i];
+            else {
+                v->text[k++] = (char)code;
+                i += 2;
+            }
+        }
+        v->text[k] = '\0';
+    } else if (how == EMPM__AS_SENT) {
+        memcpy(v->text, from, n);
+        v->text[n] = '\0';
+    } else if (empm__decode(v->text, from, n, 1) < 0)
+        v->text = NULL;
+    return v->text;
 }
 
 EMPM_API const char *empm_path_value(const empm_request *req, const char *name)
 {
     const empm__route *r = req->route;
     const size_t n = strlen(name);
+    const char *raw;
     int i;
     for (i = 0; r != NULL && i < r->nsegs; i++) {
         const empm__seg *seg = &r->segs[i];
         if (seg->kind == EMPM__SEG_TEXT || seg->len != n ||
             memcmp(seg->text, name, n) != 0)
             continue;
-        return seg->kind == EMPM__SEG_ONE ? req->path.seg[i]
-                                          : empm__path_rest(req, i);
+        if (seg->kind == EMPM__SEG_ONE)
+            return req->path.seg[i];
+        /* the request is ours to allocate from, const or not */
+        raw = req->path_text + req->path.raw[i];
+        return empm__value_of(req->c->req, raw, strlen(raw), EMPM__REST);
     }
     return NULL;
+}
+
+EMPM_API const char *empm_host(empm_request *req)
+{
+    const empm__head *h = &req->head;
+    const char *host = req->text + h->host;
+    if (h->host_len == 0)
+        return "";
+    return h->flags & EMPM__H_ABSOLUTE
+               ? empm__value_of(req, host, h->host_len, EMPM__AS_SENT) : host;
 }
 
 /* Is `key` of n bytes, decoded, the same as name? Nothing is allocated for the
@@ -6803,8 +7041,7 @@ static int empm__key_is(const char *key, size_t n, const char *name)
     size_t i;
     for (i = 0; i < n; i++, name++) {
         char ch = key[i] == '+' ? ' ' : key[i];
-        if (ch == '%' && n - i >= 3 && empm__hex((unsigned char)key[i + 1]) >= 0 &&
-            empm__hex((unsigned char)key[i + 2]) >= 0) {
+        if (empm__is_escape(key + i, n - i)) {
             ch = (char)(empm__hex((unsigned char)key[i + 1]) * 16 +
                         empm__hex((unsigned char)key[i + 2]));
             i += 2;
@@ -6815,9 +7052,9 @@ static int empm__key_is(const char *key, size_t n, const char *name)
     return *name == '\0';
 }
 
-/* name=value&name=value: the first value of `name`, decoded. */
+/* name=value&name=value: the first value of `name`. */
 static const char *empm__pair_find(empm_request *req, const char *s, size_t len,
-                                   const char *name)
+                                   const char *name, enum empm__how how)
 {
     const char *end = s + len;
     while (s < end) {
@@ -6827,11 +7064,8 @@ static const char *empm__pair_find(empm_request *req, const char *s, size_t len,
         const char *key_end = eq != NULL ? eq : stop;
         if (empm__key_is(s, (size_t)(key_end - s), name)) {
             const char *from = eq != NULL ? eq + 1 : stop;
-            char *value = empm__strndup(req, from, (size_t)(stop - from));
-            if (value != NULL &&
-                empm__decode(value, from, (size_t)(stop - from), 1) < 0)
-                value = NULL;
-            return value;
+            return from == stop ? "" : empm__value_of(req, from,
+                                                      (size_t)(stop - from), how);
         }
         s = amp != NULL ? amp + 1 : end;
     }
@@ -6841,17 +7075,34 @@ static const char *empm__pair_find(empm_request *req, const char *s, size_t len,
 EMPM_API const char *empm_query(empm_request *req, const char *name)
 {
     const char *q = empm_query_string(req);
-    return empm__pair_find(req, q, strlen(q), name);
+    return empm__pair_find(req, q, strlen(q), name, EMPM__DECODED);
 }
 
-EMPM_API const char *empm_form(empm_request *req, const char *name)
+EMPM_API const char *empm_query_raw(empm_request *req, const char *name)
+{
+    const char *q = empm_query_string(req);
+    return empm__pair_find(req, q, strlen(q), name, EMPM__AS_SENT);
+}
+
+static const char *empm__form_find(empm_request *req, const char *name,
+                                   enum empm__how how)
 {
     static const char type[] = "application/x-www-form-urlencoded";
     const char *ct = empm_header(req, "Content-Type");
     if (ct == NULL || req->body == NULL ||
         !empm__same(ct, strcspn(ct, "; \t"), type, sizeof type - 1))
         return NULL;
-    return empm__pair_find(req, req->body, req->body_len, name);
+    return empm__pair_find(req, req->body, req->body_len, name, how);
+}
+
+EMPM_API const char *empm_form(empm_request *req, const char *name)
+{
+    return empm__form_find(req, name, EMPM__DECODED);
+}
+
+EMPM_API const char *empm_form_raw(empm_request *req, const char *name)
+{
+    return empm__form_find(req, name, EMPM__AS_SENT);
 }
 
 EMPM_API const char *empm_cookie(empm_request *req, const char *name)
@@ -6874,7 +7125,7 @@ EMPM_API const char *empm_cookie(empm_request *req, const char *name)
                     s++;
                     len -= 2;
                 }
-                return empm__strndup(req, s, len);
+                return empm__value_of(req, s, len, EMPM__AS_SENT);
             }
             s += len + (s[len] == ';');
             s += strspn(s, " \t");
@@ -7138,10 +7389,10 @@ EMPM_API const char *empm_scheme(const empm_request *req)
 
 static void empm__complain(empm_request *req, const char *what)
 {
-    const int named = req->path_text != NULL;    /* then all is NUL-terminated */
-    empm__log_req(req, EMPM_LOG_ERROR, 5002, "%s %.200s: %s",
-                  named ? empm_method(req) : "-",
-                  named ? req->path_text : "-", what);
+    char path[208];
+    empm__log_req(req, EMPM_LOG_ERROR, 5002, "%s %s: %s",
+                  req->path_text != NULL ? empm_method(req) : "-",
+                  empm__path_shown(req, path, sizeof path), what);
 }
 
 /* The response cannot be finished: remember why, say it once. */
@@ -7234,22 +7485,37 @@ static void empm__out_sent(empm_request *req, int64_t n)
     }
 }
 
-/* Sends from the slice that is the first in the queue. */
+/* Sends from the slice that is the first in the queue. A file's own pages go to
+ * the socket; those of the overflow are copied, since the ring comes round to
+ * them before the client has acknowledged them. */
 static ssize_t empm__send_slice(empm_request *req)
 {
     const empm__page *p = req->out;
+    const empm__transport *tp = empm__transport_of(req->c);
     const int64_t ring = req->w->cfg->limit_response_spool;
     int64_t at = p->at, n = p->stop - at;
     ssize_t r;
-    if (p->file == NULL) {
+    if (n > EMPM_TURN_BYTES)
+        n = EMPM_TURN_BYTES;
+    if (p->file != NULL)
+        r = tp->file(req->c, p->file->fd, &at, (size_t)n);
+    else {
+        struct iovec v;
         at %= ring;
         if (n > ring - at)
             n = ring - at;
+        v.iov_base = empm__scratch(req->w);
+        v.iov_len = empm__min((size_t)n, EMPM__SCRATCH);
+        if (v.iov_base == NULL) {
+            empm__fail(req, EMPM_ENOMEM, "no memory for the response");
+            return 0;
+        }
+        r = pread(req->spool_fd, v.iov_base, v.iov_len, (off_t)at);
+        if (r > 0) {
+            v.iov_len = (size_t)r;
+            return tp->send(req->c, &v, 1, req->out_left > r);
+        }
     }
-    if (n > EMPM_TURN_BYTES)
-        n = EMPM_TURN_BYTES;
-    r = empm__transport_of(req->c)->file(
-        req->c, p->file != NULL ? p->file->fd : req->spool_fd, &at, (size_t)n);
     if (r == 0)
         empm__fail(req, EMPM_ESYS, "the file has become shorter");
     else if (r < 0 && (errno == EIO || errno == EINVAL || errno == EOVERFLOW))
@@ -7282,8 +7548,10 @@ static int empm__flush(empm_request *req)
     int again = 0;
     while (req->out != NULL) {
         ssize_t n;
-        if (w->turn_bytes >= EMPM_TURN_BYTES && req->calling == 0)
+        if (w->turn_bytes >= EMPM_TURN_BYTES && req->calling == 0) {
+            req->out_tried = 0;
             return 2;
+        }
         empm__conn_clear(c, EMPM__READY_OUT);
         n = req->out->start < req->out->end ? empm__send_pages(req)
                                             : empm__send_slice(req);
@@ -7365,8 +7633,8 @@ static int empm__emit(empm_request *req, empm__page *p)
     const char *data = empm__page_data(p) + p->start;
     const uint32_t n = p->end - p->start;
     int r;
-    if (last != NULL && (req->out_bytes >= EMPM_RESPONSE_BUFFER ||
-                         (empm__has_slice(last) && last->file == NULL)))
+    if (last != NULL && last->file == NULL &&
+        (req->out_bytes >= EMPM_RESPONSE_BUFFER || empm__has_slice(last)))
         r = empm__spool(req, data, n);
     else if (n <= empm__out_room(req))
         /* copying a few bytes beats another piece, and bounds the memory of a
@@ -7477,14 +7745,35 @@ static char *empm__add(char *at, const char *s, size_t n)
 }
 #define EMPM__ADD(at, literal) empm__add(at, literal, sizeof literal - 1)
 
-/* Has an answer with this status no body, and no length of one? */
-static int empm__contentless(int status)
+/* Has an answer with this status no Content-Length? RFC 9110 8.6. */
+static int empm__lengthless(int status)
 {
     return status == 204 || status == 304;
 }
 
+/* ... and no body? RFC 9110 6.4.1, 15.3.6. */
+static int empm__bodiless(const empm_request *req, int status)
+{
+    return req->head_only || empm__lengthless(status) || status == 205;
+}
+
 /* Writes the head; `length` -1: without Content-Length. At most
  * EMPM_PAGE_BYTES: fields_len is bounded by empm__add_field(). */
+/* As Apache does, to a client that has asked for it: how long the connection
+ * waits for another request, and for how many. Node's pools go by it. */
+static char *empm__keep_alive_write(const empm_request *req, char *at)
+{
+    const empm_config *cfg = req->w->cfg;
+    at = EMPM__ADD(at, "Connection: keep-alive\r\nKeep-Alive: timeout=");
+    at += empm__format_u64(at, (uint64_t)cfg->keep_alive_timeout_ms / 1000);
+    if (cfg->max_keep_alive_requests > 0) {
+        at = EMPM__ADD(at, ", max=");
+        at += empm__format_u64(at, (uint64_t)cfg->max_keep_alive_requests - 1 -
+                                       req->c->requests);
+    }
+    return EMPM__ADD(at, "\r\n");
+}
+
 static size_t empm__head_write(empm_request *req, char *to, int64_t length)
 {
     const char *reason = empm__reason(req->status);
@@ -7495,9 +7784,9 @@ static size_t empm__head_write(empm_request *req, char *to, int64_t length)
     at = EMPM__ADD(at, "\r\n");
     empm__date_update(req->w);
     at = empm__add(at, req->w->date, req->w->date_len);
-    if (!req->has_type && !empm__contentless(req->status) && length != 0)
+    if (!req->has_type && !empm__lengthless(req->status) && length != 0)
         at = EMPM__ADD(at, "Content-Type: text/plain; charset=utf-8\r\n");
-    if (!empm__contentless(req->status) && length >= 0) {
+    if (!empm__lengthless(req->status) && length >= 0) {
         at = EMPM__ADD(at, "Content-Length: ");
         at += empm__format_u64(at, (uint64_t)length);
         at = EMPM__ADD(at, "\r\n");
@@ -7505,8 +7794,8 @@ static size_t empm__head_write(empm_request *req, char *to, int64_t length)
         at = EMPM__ADD(at, "Transfer-Encoding: chunked\r\n");
     if (req->close)
         at = EMPM__ADD(at, "Connection: close\r\n");
-    else if (req->head.minor == 0)
-        at = EMPM__ADD(at, "Connection: keep-alive\r\n");
+    else if (req->head.flags & EMPM__H_KEEP)
+        at = empm__keep_alive_write(req, at);
     if (req->fields_len > 0)
         at = empm__add(at, req->fields, req->fields_len);
     at = EMPM__ADD(at, "\r\n");
@@ -7530,14 +7819,15 @@ static int empm__commit(empm_request *req, int whole)
         req->close = req->linger = 1; /* on_head answers: nobody will read it */
     if (whole && length < 0)
         length = req->written;
-    if (req->status == 205)          /* RFC 9110 15.3.6 */
+    if (req->status == 205)
         length = 0;
-    req->framing = req->head_only || empm__contentless(req->status) ||
-                   req->status == 205 ? EMPM__BODILESS
+    req->framing = empm__bodiless(req, req->status) ? EMPM__BODILESS
                  : length >= 0        ? EMPM__BY_LENGTH
                  : req->head.minor > 0 ? EMPM__BY_CHUNKS : EMPM__BY_CLOSE;
-    if (req->framing == EMPM__BY_CLOSE)
+    if (req->framing == EMPM__BY_CLOSE) {
         req->close = 1;
+        req->c->flags |= EMPM__F_RESET;  /* until all of it is sent */
+    }
     n = empm__head_write(req, head, length);
     req->head_out = (uint32_t)n;
     /* A small answer is one piece of memory, and so one send() */
@@ -7874,6 +8164,18 @@ static int empm__produce(empm_request *req)
     return empm__emit_body(req);
 }
 
+/* Forgets a body of which nothing has left. */
+static void empm__body_forget(empm_request *req)
+{
+    empm__pages_put(req->w, req->body_out);
+    req->body_out = req->body_out_last = NULL;
+    req->body_out_bytes = 0;
+    req->written = 0;
+    req->declared = -1;
+    req->producer = NULL;
+    empm__source_drop(req);
+}
+
 /* Makes the answer a line of text that names the status. What the handler has
  * said of another body, and whether that may be kept, does not hold for it. */
 static void empm__status_text(empm_request *req, int status)
@@ -7884,14 +8186,24 @@ static void empm__status_text(empm_request *req, int status)
         "accept-ranges", "etag", "last-modified", "cache-control", "expires"
     };
     size_t i;
-    empm__source_drop(req);
-    req->producer = NULL;
-    req->declared = -1;
+    empm__body_forget(req);
     req->status = status;
     for (i = 0; req->fields_len > 0 && i < EMPM__COUNT(fields); i++)
         empm__field_remove(req, fields[i], strlen(fields[i]));
     req->has_type = 0;
     empm_printf(req, "%d %s\n", status, empm__reason(status));
+}
+
+/* The answer cannot be what it was to be: 500 if nothing has left, else the end of
+ * the connection. */
+static void empm__cannot(empm_request *req, int error, const char *why)
+{
+    if (req->answer != EMPM__OPEN) {
+        empm__fail(req, error, why);
+        return;
+    }
+    empm__complain(req, why);
+    empm__status_text(req, 500);
 }
 
 /* Ends the response after the handler returned `rc`. Afterwards it is complete,
@@ -7913,7 +8225,7 @@ static void empm__finish(empm_request *req, int rc)
     if (rc != EMPM_OK && req->answer == EMPM__OPEN) {
         const int said = req->written > 0 || req->declared >= 0 ||
                          req->has_type || req->producer != NULL ||
-                         req->source != NULL || empm__contentless(rc) ||
+                         req->source != NULL || empm__lengthless(rc) ||
                          rc == 205;
         req->status = rc;
         if (rc >= 400 ? req->written == 0 : !said)
@@ -7923,7 +8235,7 @@ static void empm__finish(empm_request *req, int rc)
     else if (rc != EMPM_OK)
         empm__complain(req, "returned a status after its answer");
     if (req->source != NULL && !req->failed && req->source(req) < 0)
-        empm__fail(req, EMPM_ESYS, "the file cannot be read");
+        empm__cannot(req, EMPM_ESYS, "the file cannot be read");
     if (req->failed)
         return;
     if (req->producer != NULL) {
@@ -7934,9 +8246,10 @@ static void empm__finish(empm_request *req, int rc)
         return;
     }
     if (req->declared >= 0 && req->written < req->declared &&
-        !req->head_only && !empm__contentless(req->status)) {
-        empm__fail(req, EMPM_EMISUSE, "less body than was declared");
-        return;
+        !empm__bodiless(req, req->status)) {
+        empm__cannot(req, EMPM_EMISUSE, "less body than was declared");
+        if (req->failed)
+            return;
     }
     r = req->answer == EMPM__OPEN ? empm__commit(req, 1) : EMPM_OK;
     if (r < 0 || empm__end_body(req) < 0)
@@ -8140,7 +8453,7 @@ static void empm__facts_of(empm__facts *f, empm_request *req, int aborted)
     f->aborted = aborted;
     f->end_us = req->w->turn_us;
     /* nothing was sent: the client has gone before, or it is our fault */
-    f->status = req->answer != EMPM__OPEN ? req->status
+    f->status = req->answer != EMPM__OPEN && !req->cut_short ? req->status
               : req->failed && req->failed != EMPM_ECLOSED ? 500 : 499;
     /* a pipelined answer that leaves with the next one counts as sent */
     f->sent = req->sent - req->sent_before +
@@ -8346,7 +8659,7 @@ static char *empm__put_field(empm__facts *f, char *at, const char *end,
     if (strcasecmp(name, "Content-Type") == 0 && !req->has_type && f->body > 0)
         return EMPM__ADD(at, "text/plain; charset=utf-8");
     if (strcasecmp(name, "Content-Length") == 0 &&
-        req->framing != EMPM__BY_CHUNKS && !empm__contentless(req->status))
+        req->framing != EMPM__BY_CHUNKS && !empm__lengthless(req->status))
         return empm__put_number(at, req->declared >= 0 ? req->declared
                                                        : req->written);
     return EMPM__ADD(at, "-");
@@ -8407,7 +8720,7 @@ static char *empm__item_put(empm__facts *f, const empm__item *it, char *at,
                                               : it->unit == 'm' ? took / 1000
                                               : took / 1000000));
     case 'X':
-        *at++ = f->aborted ? 'X' : req->close ? '-' : '+';
+        *at++ = f->aborted || req->cut_short ? 'X' : req->close ? '-' : '+';
         return at;
     case 'p':
         return empm__put_number(
@@ -8429,7 +8742,7 @@ static char *empm__item_put(empm__facts *f, const empm__item *it, char *at,
         return empm__put(f, at, end, known ? f->in + h->method : NULL,
                          h->method_len);
     case 'U':                            /* as it was sent, unlike Apache */
-        if (req->text != NULL && h->path_len == 1 && f->in[h->path] != '*') {
+        if (known && h->path_len == 0) {
             *at++ = '/';                 /* "http://host" has none */
             return at;
         }
@@ -8818,13 +9131,17 @@ static enum empm__state empm__refuse(empm_request *req, int status)
     if (status == 408)
         req->c->flags |= EMPM__F_SHORT;
     req->body_open = 0;
+    if (req->body_mode == EMPM__BODY_DROP)
+        return EMPM__WRITE;              /* it has its answer already */
     if (req->answer != EMPM__OPEN) {     /* on_head or on_body has begun one */
         if (!req->failed)
             empm__log_req(req, EMPM_LOG_INFO, 5018, "%d after the answer has "
                           "begun: aborted", status);
-        empm__fail(req, EMPM_ECLOSED, "");
-    } else
+        req->failed = EMPM_EMISUSE;
+    } else {
+        empm__body_forget(req);
         empm__answer_status(req, status);
+    }
     return EMPM__WRITE;
 }
 
@@ -9018,27 +9335,28 @@ static int empm__find_route(empm_request *req)
     const empm__routes *t = req->w->child->routes;
     const char *m = empm_method(req);
     empm__head *h = &req->head;
+    const int options = strcmp(m, "OPTIONS") == 0;
     unsigned char small[64], *seen = small;
     char *decoded;
     int status;
     uint32_t i;
-    if (!empm__method_known(t, m))
-        return 501;
-    if (req->in[h->target] == '*') {
+    /* OPTIONS of "*", or of "http://host" (RFC 9112 3.2.4): of all there is */
+    if (req->in[h->target] == '*' ||
+        (options && h->path_len == 0 && *empm_query_string(req) == '\0')) {
         req->path_text = empm__strndup(req, "*", 1);
         empm__allow(req, NULL);
         req->answered = 1;
         return 200;
     }
-    if (h->path_len == 0) {              /* "http://host" means its "/" */
+    if (h->path_len == 0)                /* "http://host" means its "/" */
         req->path_text = empm__strndup(req, "/", 1);
-        h->path_len = 1;
-    } else
+    else
         req->path_text = empm__strndup(req, req->in + h->path, h->path_len);
-    decoded = (char *)empm_alloc(req, h->path_len + 1);
+    decoded = (char *)empm_alloc(req, h->path_len + 2);
     if (req->path_text == NULL || decoded == NULL)
         return 503;
-    status = empm__path_split(&req->path, req->path_text, h->path_len, decoded);
+    status = empm__path_split(&req->path, req->path_text,
+                              strlen(req->path_text), decoded);
     if (status != 0)
         return status;
     req->route = empm__route_search(t, 0, &req->path, 0, m, NULL);
@@ -9066,12 +9384,32 @@ static int empm__find_route(empm_request *req)
     for (i = 0; i < t->n; i++)
         if (seen[i]) {
             empm__allow(req, seen);
-            if (strcmp(m, "OPTIONS") != 0)
-                return 405;
+            if (!options)
+                return empm__method_known(t, m) ? 405 : 501;
             req->answered = 1;
             return 200;
         }
-    return 404;
+    return empm__method_known(t, m) ? 404 : 501;
+}
+
+/* Answers before the body has come. A short one that is surely on its way is
+ * dropped as it arrives, and the connection stays (RFC 9112 9.3); a client that
+ * expects 100 Continue may well keep it. */
+static enum empm__state empm__answer_early(empm_request *req, int rc)
+{
+    const empm__head *h = &req->head;
+    const int waits = h->minor > 0 && req->in_end == req->in_start &&
+                      (h->flags & (EMPM__H_EXPECT | EMPM__H_EXPECT_OTHER)) != 0;
+    if (req->body_open && req->body_left <= EMPM_DROP_BODY && !waits &&
+        req->answer == EMPM__OPEN && req->producer == NULL &&
+        req->source == NULL) {
+        req->body_mode = EMPM__BODY_DROP;
+        req->body_limit = EMPM_DROP_BODY;
+        req->body_open = 0;
+    }
+    empm__finish(req, rc);
+    return req->body_mode == EMPM__BODY_DROP && !req->failed ? EMPM__READ_BODY
+                                                             : EMPM__WRITE;
 }
 
 /* The head is in: who answers, may it come in, is there a body to wait for? */
@@ -9116,25 +9454,17 @@ static enum empm__state empm__head_complete(empm__worker *w, empm__conn *c,
             req->calling = 2;            /* it cannot suspend */
             i = u->on_head(req, u->user);
             req->calling = 0;
-            if (i != EMPM_OK || req->answered) {
-                empm__finish(req, i);    /* it has answered, or refused */
-                return EMPM__WRITE;
-            }
+            if (i != EMPM_OK || req->answered)
+                return empm__answer_early(req, i);
         }
     }
     if (status == 0)
         return req->body_open ? EMPM__READ_BODY : EMPM__HANDLE;
-    if (status == 400 || status == 413 || status == 414 || status == 501)
+    if (status == 400 || status == 413 || status == 414)
         return empm__refuse(req, status);
-    /* The framing is sound: a body that is here already is skipped */
-    if (length > 0 && length <= (int64_t)(req->in_end - req->in_start)) {
-        req->in_start += (uint32_t)length;
-        req->body_open = 0;
-    }
     if (status == 503)
         empm_set_header(req, "Retry-After", "1");
-    empm__finish(req, status == 200 ? EMPM_OK : status);
-    return EMPM__WRITE;
+    return empm__answer_early(req, status == 200 ? EMPM_OK : status);
 }
 
 /* ---------------------------------------------------------------------------
@@ -9216,6 +9546,15 @@ static enum empm__state empm__do_handshake(empm__worker *w, empm__conn *c,
 
 #endif /* EVENTMPM_NO_PROXY */
 
+/* Is nothing here of a request but empty lines, which are none, or half of one? */
+static int empm__head_blank(const empm_request *req)
+{
+    const empm__head *h = &req->head;
+    const uint32_t n = req->in_end - h->start;
+    return h->phase == EMPM__REQUEST_LINE &&
+           (n == 0 || (n == 1 && req->in[h->start] == '\r'));
+}
+
 static enum empm__state empm__do_read_head(empm__worker *w, empm__conn *c,
                                            empm__wait *wait)
 {
@@ -9252,22 +9591,27 @@ static enum empm__state empm__do_read_head(empm__worker *w, empm__conn *c,
         if (n == -1)
             break;
         if (n <= 0) {
-            if (n == 0 && req->in_end > req->head.start)
+            if (n == 0 && !empm__head_blank(req)) {
+                req->cut_short = 1;
                 return empm__refuse(req, 400);   /* RFC 9112 8 */
+            }
             return EMPM__CLOSED;
         }
         req->in_end += (uint32_t)n;
         req->last_byte_ms = EMPM__NEVER;
     }
     now = empm__clock(w);
-    if (req->in_end == req->in_start) {          /* not a byte yet */
-        empm__flight_end(w, c);
+    if (empm__head_blank(req)) {                 /* still as idle as before */
+        const int half = req->in_end > req->head.start;
         deadline = empm__load(&c->deadline_ms);
         if (empm__late(deadline, now) || empm__closing_idle(w))
             return EMPM__CLOSED;
         empm__wait_in(wait, deadline);
+        if (half)
+            return EMPM__READ_HEAD;
+        empm__flight_end(w, c);
         wait->want |= EMPM__IDLE;
-        return EMPM__READ_HEAD;
+        return c->requests > 0 ? EMPM__KEEPALIVE : EMPM__READ_HEAD;
     }
     if (req->start_ms == EMPM__NEVER)
         req->start_ms = empm__after(now, 0);
@@ -9364,6 +9708,10 @@ static int empm__body_put(empm__worker *w, empm_request *req, const char *data,
     if (req->body_limit > 0 &&
         (int64_t)(req->body_len + n) > req->body_limit)
         return 413;
+    if (req->body_mode == EMPM__BODY_DROP) {
+        req->body_len += n;
+        return 0;
+    }
     if (req->body_mode == EMPM__BODY_PIECES) {
         const empm_route *u = req->route->user;
         req->body_len += n;
@@ -9400,7 +9748,7 @@ static int empm__body_begin(empm__worker *w, empm_request *req)
     const int64_t left = req->body_left;
     if (req->route->user->on_body != NULL)
         req->body_mode = EMPM__BODY_PIECES;
-    else if (left > 0 && req->in_start + left < req->in_cap)
+    else if (left > 0 && left < (int64_t)(req->in_cap - req->in_start))
         req->body_mode = EMPM__BODY_IN_PLACE;
     else {
         int status;
@@ -9551,7 +9899,7 @@ static enum empm__state empm__do_read_body(empm__worker *w, empm__conn *c,
     const empm_config *cfg = w->cfg;
     empm_request *req = c->req;
     uint32_t now, deadline;
-    int status;
+    int status, tried = 0;
     if (req->body_mode == EMPM__BODY_NONE &&
         (status = empm__body_begin(w, req)) != 0)
         return empm__refuse(req, status);
@@ -9560,15 +9908,24 @@ static enum empm__state empm__do_read_body(empm__worker *w, empm__conn *c,
         ssize_t n;
         status = empm__body_consume(w, req, &direct);
         if (status == 1 && (status = empm__body_end(req)) == 0)
-            return EMPM__HANDLE;
+            return req->body_mode == EMPM__BODY_DROP ? EMPM__WRITE
+                                                     : EMPM__HANDLE;
         if (status != 0)
             return empm__refuse(req, status);
-        if (req->out != NULL) {          /* 100 Continue, earlier answers */
+        /* 100 Continue, earlier answers, what on_body says: unless the socket
+         * was full a moment ago */
+        if (req->out != NULL && (!tried || req->out_left != req->out_tried ||
+                                 empm__conn_noted(c, EMPM__READY_OUT))) {
             const int r = empm__flush(req);
+            tried = 1;
             if (r < 0 || (r == 0 && empm__write_late(w, req)))
                 return EMPM__CLOSED;
             if (r == 1)
                 req->write_deadline = EMPM__NEVER;
+            if (r == 2) {
+                wait->turn_over = 1;
+                return EMPM__READ_BODY;
+            }
         }
         if (c->flags & EMPM__F_DRAINED)
             break;
@@ -9579,8 +9936,10 @@ static enum empm__state empm__do_read_body(empm__worker *w, empm__conn *c,
         n = empm__body_recv(w, c, req, direct);
         if (n == -1)
             break;
-        if (n == 0)
+        if (n == 0) {                    /* it may still read: RFC 9112 8 */
+            req->cut_short = req->body_mode != EMPM__BODY_DROP;
             return empm__refuse(req, 400);
+        }
         if (n < 0)
             return EMPM__CLOSED;
         if (n > 99)
@@ -9789,20 +10148,7 @@ EMPM_API void empm_after_fork(void)
 /* Closes so that the client learns that the answer is not whole. */
 static enum empm__state empm__abort(empm__conn *c)
 {
-    struct linger rst;
-    rst.l_onoff = 1;
-    rst.l_linger = 0;
-    setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &rst, sizeof rst);
-    return EMPM__CLOSED;
-}
-
-/* The answer cannot be finished. What was before it still goes out; a length or
- * chunks tell the client that it is not whole, else a reset has to. */
-static enum empm__state empm__give_up(empm_request *req)
-{
-    if (req->failed == EMPM_ECLOSED || empm__flush(req) != 1 ||
-        req->framing == EMPM__BY_CLOSE)
-        return empm__abort(req->c);
+    c->flags |= EMPM__F_RESET;
     return EMPM__CLOSED;
 }
 
@@ -9812,7 +10158,15 @@ static enum empm__state empm__written(empm__worker *w, empm__conn *c,
 {
     const empm_config *cfg = w->cfg;
     const int more = req->in_end > req->in_start;
-    empm__access(req, 0);
+    empm__access(req, req->failed != 0);
+    if (req->failed)                 /* a length or chunks tell that it is not
+                                        whole, or a reset */
+        req->close = 1;
+    if (req->framing == EMPM__BY_CLOSE) {
+        if (req->failed)
+            return EMPM__CLOSED;
+        c->flags &= (uint8_t)~EMPM__F_RESET;
+    }
     if (req->close || req->body_open) {
         int linger = req->linger || req->body_open || more, unread = 0;
         if (!linger && !req->last_asked) {
@@ -9833,13 +10187,13 @@ static enum empm__state empm__written(empm__worker *w, empm__conn *c,
                                                     : cfg->linger_timeout_ms));
         return EMPM__LINGER;
     }
-    if (more) {
+    empm__store(&c->deadline_ms,
+                empm__after(w->now_ms, cfg->keep_alive_timeout_ms));
+    if (more) {                          /* it may be an empty line only */
         empm__request_next(req);
         return EMPM__READ_HEAD;
     }
     empm__flight_end(w, c);
-    empm__store(&c->deadline_ms,
-                empm__after(w->now_ms, cfg->keep_alive_timeout_ms));
     return EMPM__KEEPALIVE;
 }
 
@@ -9851,12 +10205,15 @@ static enum empm__state empm__do_write(empm__worker *w, empm__conn *c,
         int r;
         if (req->failed || req->answer == EMPM__COMPLETE)
             empm__request_release(req);
-        if (req->failed)
-            return empm__give_up(req);
-        if (req->answer == EMPM__COMPLETE && !req->close && !req->body_open &&
+        if (req->failed == EMPM_ECLOSED)
+            return empm__abort(c);
+        if (req->answer == EMPM__COMPLETE && !req->failed && !req->close &&
+            !req->body_open &&
             req->in_end > req->in_start && req->out_left < EMPM__PAGE_ROOM &&
             !empm__turn_over(w)) {
             empm__access(req, 0);
+            empm__store(&c->deadline_ms,
+                        empm__after(w->now_ms, w->cfg->keep_alive_timeout_ms));
             empm__request_next(req);     /* its answer joins this one */
             return EMPM__READ_HEAD;
         }
@@ -9876,6 +10233,8 @@ static enum empm__state empm__do_write(empm__worker *w, empm__conn *c,
                                                     : EMPM__WRITE;
         }
         req->write_deadline = EMPM__NEVER;
+        if (req->failed)                 /* what was before it has gone out */
+            return empm__written(w, c, req);
         if (req->answer == EMPM__STREAMING) {
             if ((r = empm__produce(req)) < 0)
                 empm__fail(req, r, "the producer has failed");
@@ -9885,8 +10244,11 @@ static enum empm__state empm__do_write(empm__worker *w, empm__conn *c,
             wait->turn_over = 1;
             return EMPM__WRITE;
         }
-        if (req->answer == EMPM__OPEN)   /* flushed between two requests */
+        if (req->answer == EMPM__OPEN) { /* flushed between two requests */
+            empm__store(&c->deadline_ms,
+                        empm__after(w->now_ms, w->cfg->keep_alive_timeout_ms));
             return EMPM__READ_HEAD;
+        }
         empm__spool_close(req);
         if (empm__turn_over(w) && req->in_end > req->in_start && !req->close &&
             !req->body_open) {
@@ -9938,7 +10300,8 @@ static enum empm__state empm__do_linger(empm__worker *w, empm__conn *c,
         if (n <= 0)
             return EMPM__CLOSED;
         c->requests += (uint32_t)(n + 1023) / 1024;
-        if ((int64_t)c->requests * 1024 >= w->cfg->limit_linger_bytes)
+        if (w->cfg->limit_linger_bytes > 0 &&
+            (int64_t)c->requests * 1024 >= w->cfg->limit_linger_bytes)
             return EMPM__CLOSED;
         if (w->turn_bytes >= EMPM_TURN_BYTES) {
             wait->turn_over = 1;
@@ -9984,8 +10347,9 @@ static enum empm__state empm__do_linger(empm__worker *w, empm__conn *c,
  *   READ_HEAD  READ_BODY  empm__do_read_head   head acceptable, a body follows
  *   READ_HEAD  HANDLE     empm__do_read_head   head acceptable, no body
  *   READ_HEAD  WRITE      empm__do_read_head   refused; or earlier answers wait
+ *   READ_HEAD  KEEPALIVE  empm__do_read_head   only empty lines have come
  *   READ_BODY  HANDLE     empm__do_read_body   body complete
- *   READ_BODY  WRITE      empm__do_read_body   refused
+ *   READ_BODY  WRITE      empm__do_read_body   refused; or answered before
  *   HANDLE     SUSPENDED  empm__do_handle      the handler said so
  *   HANDLE     WRITE      empm__do_handle      answered
  *   SUSPENDED  HANDLE     empm__do_suspended   a reason to wake up
@@ -10003,7 +10367,7 @@ static int empm__transition_ok(int from, int to)
     static const uint16_t table[EMPM__STATES] = {
         /* HANDSHAKE */ 1 << EMPM__READ_HEAD,
         /* READ_HEAD */ 1 << EMPM__READ_BODY | 1 << EMPM__HANDLE |
-                        1 << EMPM__WRITE,
+                        1 << EMPM__WRITE | 1 << EMPM__KEEPALIVE,
         /* READ_BODY */ 1 << EMPM__HANDLE | 1 << EMPM__WRITE,
         /* HANDLE    */ 1 << EMPM__SUSPENDED | 1 << EMPM__WRITE,
         /* SUSPENDED */ 1 << EMPM__HANDLE,
@@ -10051,7 +10415,7 @@ static void empm__conn_retire(empm__worker *w, empm__conn *c)
     empm__flight_end(w, c);
     empm__conn_next_serial(c);           /* all tickets are stale from here */
     if (!(c->flags & EMPM__F_CLOSED))
-        close(c->fd);
+        empm__conn_close(c);
     empm__bump(&w->score->parked[EMPM__CLOSED], 1u);
     __atomic_fetch_or(&c->word, (uint32_t)EMPM__RETIRED, __ATOMIC_ACQ_REL);
     empm__post(&ch->poller, i);
@@ -10589,12 +10953,14 @@ static const char *empm__sole(const empm_request *req, const char *name)
     return found;
 }
 
-/* Is `tag` in the list of an If-None-Match field or, `strong`, of an If-Match? */
-static int empm__etag_listed(const char *list, const char *tag, int strong)
+/* Is `tag` in the If-None-Match fields or, `strong`, in the If-Match fields? */
+static int empm__etag_listed(const empm_request *req, const char *name,
+                             const char *tag, int strong)
 {
+    empm__list list = { NULL, 0 };
     const char *item;
     size_t n;
-    while (empm__list_next(&list, &item, &n)) {
+    while (empm__list_item(&list, req, name, 0, &item, &n)) {
         if (n == 1 && *item == '*')
             return 1;
         if (n > 2 && item[0] == 'W' && item[1] == '/' && !strong) {
@@ -10622,13 +10988,14 @@ static int empm__conditions(const empm_request *req, const empm__file *f)
     const int reads = strcmp(m, "GET") == 0 || strcmp(m, "HEAD") == 0;
     int64_t t;
     if (v != NULL) {
-        if (!empm__etag_listed(v, tag, 1))
+        if (!empm__etag_listed(req, "If-Match", tag, 1))
             return 412;
     } else if ((t = empm__date_in(req, "If-Unmodified-Since")) >= 0 &&
                f->modified_s > t)
         return 412;
     if ((v = empm_header(req, "If-None-Match")) != NULL)
-        return !empm__etag_listed(v, tag, 0) ? 0 : reads ? 304 : 412;
+        return !empm__etag_listed(req, "If-None-Match", tag, 0) ? 0
+               : reads ? 304 : 412;
     if (reads && (t = empm__date_in(req, "If-Modified-Since")) >= 0 &&
         f->modified_s <= t)
         return 304;
@@ -11305,7 +11672,7 @@ static int empm__file_answer(empm_request *req)
         to = r->to;
     }
     if (verdict == 0) {
-        const int silent = req->head_only || empm__contentless(req->status);
+        const int silent = empm__bodiless(req, req->status);
         const int small = !silent && to - from <= (int64_t)EMPM__FILE_SMALL;
         req->declared = req->written = to - from;
         if (small)
@@ -12458,7 +12825,7 @@ static int empm__close_idle(empm__child *ch, uint32_t i)
         (c->state != EMPM__KEEPALIVE && c->state != EMPM__LINGER &&
          c->state != EMPM__READ_HEAD && c->state != EMPM__HANDSHAKE))
         return 0;
-    close(c->fd);
+    empm__conn_close(c);
     empm__record_free(ch, i);
     return 1;
 }
@@ -12472,7 +12839,7 @@ static void empm__end_taken(empm__child *ch, empm__batch *b, uint32_t i,
     if (empm__close_idle(ch, i))
         return;
     if (force) {
-        close(c->fd);
+        empm__conn_close(c);
         c->fd = -1;                      /* its number may soon be another's */
         c->flags |= EMPM__F_CLOSED;
         empm__bump(&ch->score->forced, 1u);
