@@ -67,11 +67,11 @@
  *     <IfDefine NAME>  and <IfModule>, <IfVersion>, <IfFile>, with ! before it
  *
  *   Later beats earlier: the defaults, what the program sets, the file (-f),
- *   the command line. Listen, CustomLog, LogFormat and RemoteIPTrustedProxy
- *   are lists: those of one file, or of one command line, add up and replace
- *   what was there before. Numbers that Apache corrects are corrected and
- *   said, or, under "Strict On", refused; -t tells all of it, and the settings
- *   that come out. A reload (USR1, HUP) reads everything again on top of what
+ *   the command line. Listen, AddType, CustomLog, LogFormat and
+ *   RemoteIPTrustedProxy are lists: those of one file, or of one command line,
+ *   add up and replace what was there before. Numbers that Apache corrects are
+ *   corrected and said, or, under "Strict On", refused; -t tells all of it, and
+ *   the settings that come out. A reload (USR1, HUP) reads everything again on top of what
  *   the program sets; ServerLimit, ThreadLimit and SharedStoreSize stay as
  *   they were at its start.
  *
@@ -202,6 +202,7 @@
  *   5007  on_child_start or on_thread_start has failed: the child gives up
  *   5008  a listening socket cannot be watched
  *   5009  accepting pauses: no descriptors, or MaxOpenConnections
+ *   5010  a file cannot be opened or read: clients get 503, or 500
  *   5011  threads cannot be started
  *   5012  handlers outlast StopTimeout: the process ends under them
  *   5013  asked to stop twice: the process ends at once
@@ -234,6 +235,7 @@
  *   5112  SendBufferSize or ReceiveBufferSize is too small
  *   5113  one Listen serves IPv4 for another, too
  *   5114  Listen overlaps with a socket in use
+ *   5115  AddType makes no sense
  *   5120  Include, or the configuration: no such file, or nested too deep
  *   5121  a directive of Apache's has no meaning here
  *   5126  a directive or section of Apache's is not here: what to do instead
@@ -330,6 +332,9 @@
 #ifndef EMPM_PATH_SEGMENTS
 #  define EMPM_PATH_SEGMENTS 64     /* segments in a path; more are 414 */
 #endif
+#ifndef EMPM_RANGES
+#  define EMPM_RANGES 32            /* in a Range field; more: the whole file */
+#endif
 #ifndef EMPM_DROP_BODY
 #  define EMPM_DROP_BODY 65536      /* of a body that nobody wants, such as that
                                        of a 404; the connection ends at more */
@@ -391,6 +396,15 @@ enum {
     EMPM_STOP_GONE        = 2,
     EMPM_STOP_DEADLINE    = 4,
     EMPM_STOP_STOPPING    = 8      /* a plain stop; a graceful one waits */
+};
+
+/* Bits of file_etag. The inode comes with the time of its last change, which no
+ * program can set back as it can that of the content. */
+enum {
+    EMPM_ETAG_INODE = 1,
+    EMPM_ETAG_MTIME = 2,
+    EMPM_ETAG_SIZE  = 4,
+    EMPM_ETAG_ALL   = 7
 };
 
 enum empm_log_level {      /* as syslog and Apache have them */
@@ -460,6 +474,13 @@ typedef struct empm_config {
     void       *user;                  /* given to the hooks */
     const char *listen[EMPM_MAX_LISTEN]; /* NULL ends; none at all: "8080" */
     const char *document_root;         /* "." */
+    const char *add_type[EMPM_MAX_LIST]; /* media types of files by extension,
+                                          "video/x-matroska .mkv .mka", beside
+                                          and before those that are known */
+    int         file_etag;             /* what an ETag is made of, EMPM_ETAG_*:
+                                          all of it. Servers that share a
+                                          balancer and have copies of the same
+                                          files: MTime and Size only */
     const char *spool_directory;       /* large bodies, unlinked: "/tmp" */
     const char *server_field;          /* value of Server, "" for none
                                           [also ServerTokens] */
@@ -615,8 +636,8 @@ EMPM_API int empm_set(empm_config *cfg, const char *directive,
  * front of a line of comment, '\' before the end of a line that goes on, quotes
  * around what has spaces, ${NAME} from the environment, Include and
  * IncludeOptional of a file, a folder or a pattern, <IfModule>. Each Listen,
- * CustomLog, LogFormat and RemoteIPTrustedProxy adds to those of the same file;
- * what cfg had of them before is replaced.
+ * AddType, CustomLog, LogFormat and RemoteIPTrustedProxy adds to those of the
+ * same file; what cfg had of them before is replaced.
  *
  *   err, n    gets the first message, "file:line: what is wrong"
  *   returns   EMPM_OK; EMPM_EINVAL, EMPM_ENOMEM: some may have been set
@@ -812,13 +833,17 @@ EMPM_API int empm_vprintf(empm_request *req, const char *fmt, va_list ap);
  * follows with the next call, a suspension or the handler's end. Never blocks. */
 EMPM_API int empm_flush(empm_request *req);
 
-/* Answers with the file: type from its name, Last-Modified, ETag, conditions
- * and a single range as RFC 9110 13 and 14 have them, if the status is 200 in
- * the end. Sent by the kernel, from the listener's side of things: no worker is
- * held. It leaves when the handler has ended, or the last of its suspensions.
+/* Answers with the file: type from its name (AddType), Last-Modified, ETag
+ * (FileETag), conditions and ranges as RFC 9110 13 and 14 have them, several as
+ * multipart/byteranges, if the status is 200 in the end. Sent by the kernel, from
+ * the listener's side of things: no worker is held. It leaves when the handler
+ * has ended, or the last of its suspensions. A file that claims to be empty and
+ * is not, as in /proc, is read to its end and written at once, at most
+ * limit_response_spool bytes.
  *   path      opened at once, symbolic links followed; never pass a client's
  *             text, use EMPM_FILES for that
- *   returns   EMPM_OK, EMPM_EINVAL (no such regular file), EMPM_EMISUSE
+ *   returns   EMPM_OK, EMPM_EINVAL (no such regular file, or not for us),
+ *             EMPM_ESYS, EMPM_EMISUSE
  */
 EMPM_API int empm_send_file(empm_request *req, const char *path);
 
@@ -1923,7 +1948,7 @@ enum empm__kind {
     EMPM__KIND_INT, EMPM__KIND_MS, EMPM__KIND_I64, EMPM__KIND_BOOL,
     EMPM__KIND_REAL, EMPM__KIND_TEXT, EMPM__KIND_LIST, EMPM__KIND_READ,
     EMPM__KIND_LEVEL, EMPM__KIND_KB, EMPM__KIND_TOKENS, EMPM__KIND_SIGNAL,
-    EMPM__KIND_STUCK
+    EMPM__KIND_STUCK, EMPM__KIND_ETAG
 };
 
 typedef struct empm__directive {
@@ -1939,6 +1964,8 @@ typedef struct empm__directive {
 static const empm__directive empm__directives[] = {
     EMPM__SET("Listen", listen, LIST, 0, EMPM_MAX_LISTEN),
     EMPM__SET("DocumentRoot", document_root, TEXT, 0, 0),
+    EMPM__SET("AddType", add_type, LIST, 0, EMPM_MAX_LIST),
+    EMPM__SET("FileETag", file_etag, ETAG, 0, EMPM_ETAG_ALL),
     EMPM__SET("SpoolDirectory", spool_directory, TEXT, 0, 0),
     EMPM__SET("ServerField", server_field, TEXT, 0, 0),
     EMPM__SET("ServerTokens", server_field, TOKENS, 0, 0),
@@ -2020,6 +2047,7 @@ EMPM_API empm_config empm_defaults(void)
     empm_config cfg;
     memset(&cfg, 0, sizeof cfg);
     cfg.document_root = ".";
+    cfg.file_etag = EMPM_ETAG_ALL;
     cfg.spool_directory = "/tmp";
     cfg.server_field = "eventmpm";
     cfg.processes = -1;
@@ -2236,6 +2264,20 @@ static int empm__parse_signal(const char *s)
     return -1;
 }
 
+/* FileETag: a word as EMPM_ETAG_* bits; -1: it is none. */
+static int empm__parse_etag(const char *s)
+{
+    static const struct { const char *name; int bits; } names[] = {
+        { "None", 0 }, { "All", EMPM_ETAG_ALL }, { "INode", EMPM_ETAG_INODE },
+        { "MTime", EMPM_ETAG_MTIME }, { "Size", EMPM_ETAG_SIZE }
+    };
+    size_t i;
+    for (i = 0; i < EMPM__COUNT(names); i++)
+        if (empm__same(s, strlen(s), names[i].name, strlen(names[i].name)))
+            return names[i].bits;
+    return -1;
+}
+
 /* ServerTokens: what Server tells of us. */
 static const char *empm__tokens(const char *value)
 {
@@ -2332,6 +2374,13 @@ static const char *empm__set_value(empm_config *cfg, const empm__directive *d,
     case EMPM__KIND_SIGNAL:
         if ((v = empm__parse_signal(word)) < 0)
             return "must be none, QUIT, ALRM, IO, PWR, URG or WINCH";
+        break;
+    case EMPM__KIND_ETAG:
+        do {
+            if (r < 0 || (i = empm__parse_etag(word)) < 0)
+                return "must be None, All, or some of INode, MTime and Size";
+            v |= i;
+        } while ((r = empm__word(&rest, word, sizeof word)) != 0);
         break;
     case EMPM__KIND_MS:
     case EMPM__KIND_STUCK:
@@ -5525,7 +5574,7 @@ typedef struct empm__file {
     int64_t     modified_s;
     const char *type;
     char       *path, *bytes;          /* behind the struct; bytes may be NULL */
-    char        modified[30], tag[40];
+    char        modified[30], tag[40]; /* tag: "" if FileETag is None */
     uint16_t    validators, fields_len;
     char        fields[256];           /* of the head; the validators first */
 } empm__file;
@@ -5607,6 +5656,7 @@ struct empm_server {
     int             spool_dir;     /* descriptor of SpoolDirectory */
     pid_t           owner;         /* who unlinks what it made */
     struct empm__kv *store;        /* SharedStoreSize; NULL: none (>>store) */
+    struct empm__types *types;     /* AddType; NULL: none (>>files) */
     int             borrows;       /* score and store are another server's */
     uint32_t        generation;
     empm__routes    admin_routes;  /* what admin listeners offer */
@@ -9588,19 +9638,50 @@ static void empm__allow(empm_request *req, const unsigned char *seen)
     empm_set_header(req, "Allow", list);
 }
 
-/* 301 or 308 from /a to /a/, relative, with the query. */
+/* Writes n bytes, and those as %XX that cannot stand in a segment of a path, RFC
+ * 3986 3.3, or, `query`, in a query that was sent. */
+static char *empm__percent(char *at, const empm__chars *t, const char *s,
+                           size_t n, int query)
+{
+    for (; n > 0; n--, s++) {
+        const unsigned ch = (unsigned char)*s;
+        if (query ? ch > ' ' && ch < 127
+                  : ((t->of[ch] & EMPM__HOST) && ch != '%') || ch == ':' ||
+                        ch == '@')
+            *at++ = *s;
+        else {
+            *at++ = '%';
+            *at++ = "0123456789ABCDEF"[ch >> 4];
+            *at++ = "0123456789ABCDEF"[ch & 15];
+        }
+    }
+    return at;
+}
+
+/* 301 or 308 from /a to /a/, with the query: a whole path, since some clients do
+ * not resolve a relative one. It is made of the decoded segments, none of them
+ * empty, so it cannot begin with "//" or "/\", which name another host. */
 static int empm__slash_redirect(empm_request *req)
 {
-    const char *path = req->path_text, *last = strrchr(path, '/') + 1;
+    const empm__path *p = &req->path;
     const char *q = empm_query_string(req);
-    const size_t n = strlen(last) + strlen(q) + 5;
-    char *to = (char *)empm_alloc(req, n);
-    if (to == NULL)
+    size_t n = 3 + 3 * strlen(q);
+    char *to, *at;
+    int i;
+    for (i = 0; i < p->n; i++)
+        n += 1 + 3 * (size_t)p->len[i];
+    if ((at = to = (char *)empm_alloc(req, n)) == NULL)
         return 503;
-    /* "./": a last segment with ':' would read as a scheme */
-    snprintf(to, n, "./%s/%s%s", last, *q ? "?" : "", q);
-    if (empm_set_header(req, "Location",
-                        strchr(last, ':') != NULL ? to : to + 2) < 0)
+    for (i = 0; i < p->n; i++)
+        if (p->len[i] > 0) {
+            *at++ = '/';
+            at = empm__percent(at, &req->w->s->chars, p->seg[i], p->len[i], 0);
+        }
+    *at++ = '/';
+    if (*q != '\0')
+        *at++ = '?';
+    *empm__percent(at, &req->w->s->chars, q, strlen(q), 1) = '\0';
+    if (empm_set_header(req, "Location", to) < 0)
         return 414;
     return req->head_only || strcmp(empm_method(req), "GET") == 0 ? 301 : 308;
 }
@@ -10868,51 +10949,239 @@ static void *empm__worker_main(void *arg)
  * source    RFC 9110 8.8 (validators), 13 (conditions), 14 (ranges)
  * ------------------------------------------------------------------------- */
 
-static const char *empm__mime_type(const char *name)
+/* --- types ---------------------------------------------------------------- */
+
+typedef struct empm__type {
+    const char *ext, *type;          /* the extension in small letters */
+} empm__type;
+
+/* In the order of strcmp(). Text is UTF-8 here. */
+static const empm__type empm__types_known[] = {
+    { "7z", "application/x-7z-compressed" }, { "aac", "audio/aac" },
+    { "apk", "application/vnd.android.package-archive" },
+    { "apng", "image/apng" }, { "atom", "application/atom+xml" },
+    { "avi", "video/x-msvideo" }, { "avif", "image/avif" },
+    { "bmp", "image/bmp" }, { "br", "application/x-brotli" },
+    { "bz2", "application/x-bzip2" },
+    { "cjs", "text/javascript; charset=utf-8" },
+    { "css", "text/css; charset=utf-8" }, { "csv", "text/csv; charset=utf-8" },
+    { "deb", "application/vnd.debian.binary-package" },
+    { "dmg", "application/x-apple-diskimage" }, { "doc", "application/msword" },
+    { "docx", "application/vnd.openxmlformats-officedocument.wordprocessingml."
+            "document" },
+    { "eot", "application/vnd.ms-fontobject" },
+    { "epub", "application/epub+zip" },
+    { "exe", "application/vnd.microsoft.portable-executable" },
+    { "flac", "audio/flac" }, { "geojson", "application/geo+json" },
+    { "gif", "image/gif" }, { "glb", "model/gltf-binary" },
+    { "gltf", "model/gltf+json" }, { "gz", "application/gzip" },
+    { "heic", "image/heic" }, { "heif", "image/heif" },
+    { "htm", "text/html; charset=utf-8" },
+    { "html", "text/html; charset=utf-8" }, { "ico", "image/x-icon" },
+    { "ics", "text/calendar; charset=utf-8" },
+    { "iso", "application/x-iso9660-image" },
+    { "jar", "application/java-archive" }, { "jpeg", "image/jpeg" },
+    { "jpg", "image/jpeg" }, { "js", "text/javascript; charset=utf-8" },
+    { "json", "application/json" }, { "jsonl", "application/jsonl" },
+    { "jsonld", "application/ld+json" }, { "jxl", "image/jxl" },
+    { "log", "text/plain; charset=utf-8" },
+    { "m3u8", "application/vnd.apple.mpegurl" }, { "m4a", "audio/mp4" },
+    { "m4v", "video/mp4" }, { "map", "application/json" },
+    { "md", "text/markdown; charset=utf-8" }, { "mid", "audio/midi" },
+    { "mjs", "text/javascript; charset=utf-8" }, { "mka", "audio/matroska" },
+    { "mkv", "video/matroska" }, { "mov", "video/quicktime" },
+    { "mp3", "audio/mpeg" }, { "mp4", "video/mp4" },
+    { "mpd", "application/dash+xml" }, { "mpeg", "video/mpeg" },
+    { "mpg", "video/mpeg" }, { "ndjson", "application/x-ndjson" },
+    { "odp", "application/vnd.oasis.opendocument.presentation" },
+    { "ods", "application/vnd.oasis.opendocument.spreadsheet" },
+    { "odt", "application/vnd.oasis.opendocument.text" },
+    { "oga", "audio/ogg" }, { "ogg", "audio/ogg" }, { "ogv", "video/ogg" },
+    { "opus", "audio/ogg" }, { "otf", "font/otf" },
+    { "pdf", "application/pdf" }, { "png", "image/png" },
+    { "ppt", "application/vnd.ms-powerpoint" },
+    { "pptx", "application/vnd.openxmlformats-officedocument.presentationml."
+            "presentation" },
+    { "ps", "application/postscript" }, { "rar", "application/vnd.rar" },
+    { "rpm", "application/x-rpm" }, { "rss", "application/rss+xml" },
+    { "rtf", "application/rtf" }, { "srt", "application/x-subrip" },
+    { "svg", "image/svg+xml" }, { "tar", "application/x-tar" },
+    { "tgz", "application/gzip" }, { "tif", "image/tiff" },
+    { "tiff", "image/tiff" }, { "toml", "application/toml" },
+    { "torrent", "application/x-bittorrent" }, { "ts", "video/mp2t" },
+    { "tsv", "text/tab-separated-values; charset=utf-8" },
+    { "ttf", "font/ttf" }, { "ttml", "application/ttml+xml" },
+    { "txt", "text/plain; charset=utf-8" },
+    { "vcf", "text/vcard; charset=utf-8" },
+    { "vtt", "text/vtt; charset=utf-8" }, { "wasm", "application/wasm" },
+    { "wav", "audio/wav" }, { "weba", "audio/webm" }, { "webm", "video/webm" },
+    { "webmanifest", "application/manifest+json" }, { "webp", "image/webp" },
+    { "woff", "font/woff" }, { "woff2", "font/woff2" },
+    { "xht", "application/xhtml+xml" }, { "xhtml", "application/xhtml+xml" },
+    { "xls", "application/vnd.ms-excel" },
+    { "xlsx", "application/vnd.openxmlformats-officedocument.spreadsheetml."
+            "sheet" },
+    { "xml", "application/xml" }, { "xsl", "application/xslt+xml" },
+    { "xslt", "application/xslt+xml" }, { "xz", "application/x-xz" },
+    { "yaml", "application/yaml" }, { "yml", "application/yaml" },
+    { "zip", "application/zip" }, { "zst", "application/zstd" },
+    { "zsync", "application/x-zsync" }
+};
+
+struct empm__types {                 /* AddType, in the same order */
+    size_t      n;
+    empm__type *list;                /* behind the struct; then their texts */
+};
+
+/* The place of the extension in a list of n, or where it would stand. */
+static size_t empm__type_place(const empm__type *list, size_t n,
+                               const char *ext)
 {
-    static const char *const table[][2] = {
-        { "html", "text/html; charset=utf-8" },
-        { "htm", "text/html; charset=utf-8" },
-        { "css", "text/css; charset=utf-8" },
-        { "js", "text/javascript; charset=utf-8" },
-        { "mjs", "text/javascript; charset=utf-8" },
-        { "txt", "text/plain; charset=utf-8" },
-        { "md", "text/markdown; charset=utf-8" },
-        { "csv", "text/csv; charset=utf-8" },
-        { "xml", "application/xml" }, { "json", "application/json" },
-        { "map", "application/json" }, { "pdf", "application/pdf" },
-        { "wasm", "application/wasm" }, { "zip", "application/zip" },
-        { "gz", "application/gzip" }, { "tar", "application/x-tar" },
-        { "webmanifest", "application/manifest+json" },
-        { "png", "image/png" }, { "jpg", "image/jpeg" },
-        { "jpeg", "image/jpeg" }, { "gif", "image/gif" },
-        { "svg", "image/svg+xml" }, { "ico", "image/x-icon" },
-        { "webp", "image/webp" }, { "avif", "image/avif" },
-        { "woff", "font/woff" }, { "woff2", "font/woff2" },
-        { "ttf", "font/ttf" }, { "otf", "font/otf" },
-        { "mp3", "audio/mpeg" }, { "ogg", "audio/ogg" },
-        { "wav", "audio/wav" }, { "mp4", "video/mp4" },
-        { "webm", "video/webm" }
-    };
-    const char *slash = strrchr(name, '/');
-    const char *dot = strrchr(slash != NULL ? slash : name, '.');
-    size_t i;
-    for (i = 0; dot != NULL && i < EMPM__COUNT(table); i++)
-        if (strcasecmp(dot + 1, table[i][0]) == 0)
-            return table[i][1];
-    return "application/octet-stream";
+    size_t from = 0, to = n;
+    while (from < to) {
+        const size_t mid = from + (to - from) / 2;
+        const char *a = list[mid].ext, *b = ext;
+        while (*a != '\0' && *a == empm__lower((unsigned char)*b)) {
+            a++;
+            b++;
+        }
+        if ((unsigned char)*a < empm__lower((unsigned char)*b))
+            from = mid + 1;
+        else
+            to = mid;
+    }
+    return from;
 }
 
-/* Opens `path` below the directory `root`; -1 with errno. */
-static int empm__open_beneath(int root, const char *path, int more)
+static const char *empm__type_find(const empm__type *list, size_t n,
+                                   const char *ext)
 {
-    const int flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | more;
+    const size_t i = empm__type_place(list, n, ext);
+    return i < n && empm__same(list[i].ext, strlen(list[i].ext), ext,
+                               strlen(ext)) ? list[i].type : NULL;
+}
+
+/* What the name of a file says of its type. */
+static const char *empm__mime_type(const struct empm__types *own,
+                                   const char *name)
+{
+    const char *slash = strrchr(name, '/');
+    const char *dot = strrchr(slash != NULL ? slash : name, '.');
+    const char *type = NULL;
+    if (dot != NULL && own != NULL)
+        type = empm__type_find(own->list, own->n, dot + 1);
+    if (dot != NULL && type == NULL)
+        type = empm__type_find(empm__types_known,
+                               EMPM__COUNT(empm__types_known), dot + 1);
+    return type != NULL ? type : "application/octet-stream";
+}
+
+#define EMPM__TYPE_MAX 120           /* bytes; empm__file.fields has the room */
+
+/* One row of AddType, "type .ext ext ..."; its words are kept at *text, where
+ * there is room for them. Returns NULL or what is wrong. */
+static const char *empm__types_add(struct empm__types *t, const char *row,
+                                   const empm__chars *chars, char **text)
+{
+    const size_t room = strlen(row) + 2;
+    char *type = *text, *word = type;
+    const char *ext;
+    size_t i, k, n = 0;
+    int r = empm__word(&row, type, room);
+    if (r < 0)
+        return "has a quote that is not closed";
+    if (r == 0 || strchr(type, '/') == NULL || strlen(type) > EMPM__TYPE_MAX ||
+        !empm__all(chars, type, strlen(type), EMPM__VCHAR))
+        return "begins with a media type of at most 120 bytes, in quotes if it "
+               "has spaces";
+    for (;;) {
+        word += strlen(word) + 1;
+        r = empm__word(&row, word, room - (size_t)(word - type));
+        if (r <= 0)
+            break;
+        for (k = 0; word[k] != '\0'; k++)
+            word[k] = (char)empm__lower((unsigned char)word[k]);
+        ext = word + (*word == '.');
+        if (*ext == '\0' || strpbrk(ext, "./") != NULL)
+            return "has an extension that is empty or has a dot inside: it is "
+                   "what follows the last dot of a name";
+        i = empm__type_place(t->list, t->n, ext);
+        if (i == t->n || strcmp(t->list[i].ext, ext) != 0) {
+            memmove(t->list + i + 1, t->list + i,
+                    (t->n++ - i) * sizeof *t->list);
+            t->list[i].ext = ext;
+        }
+        t->list[i].type = type;      /* the last one counts */
+        n++;
+    }
+    *text = word;
+    return r == 0 && n > 0 ? NULL : "wants the extensions, such as .mkv, after "
+                                    "the type";
+}
+
+/* All of AddType; *out is NULL where there is none. */
+static int empm__types_new(struct empm__types **out, const empm_config *cfg,
+                           const empm__chars *chars, empm__report *rep)
+{
+    struct empm__types *t;
+    const char *why;
+    char *text;
+    size_t most = 0, bytes = 0;
+    int i;
+    *out = NULL;
+    for (i = 0; i < EMPM_MAX_LIST && cfg->add_type[i] != NULL; i++) {
+        most += strlen(cfg->add_type[i]) / 2 + 1;
+        bytes += strlen(cfg->add_type[i]) + 2;
+    }
+    if (i == 0)
+        return EMPM_OK;
+    t = (struct empm__types *)EMPM_MALLOC(sizeof *t + most * sizeof *t->list +
+                                          bytes);
+    if (t == NULL)
+        return EMPM_ENOMEM;
+    t->n = 0;
+    t->list = (empm__type *)(t + 1);
+    text = (char *)(t->list + most);
+    for (i = 0; i < EMPM_MAX_LIST && cfg->add_type[i] != NULL; i++)
+        if ((why = empm__types_add(t, cfg->add_type[i], chars, &text)) != NULL)
+            empm__say(rep, EMPM_LOG_ERROR, 5115, "AddType %.200s: %s",
+                      cfg->add_type[i], why);
+    *out = t;
+    return EMPM_OK;
+}
+
+/* --- opening -------------------------------------------------------------- */
+
+#if defined(O_PATH)
+#  define EMPM__O_PATH O_PATH
+#elif defined(__linux__)             /* <fcntl.h> hides it without _GNU_SOURCE */
+#  define EMPM__O_PATH 010000000
+#endif
+
+/* What open() adds by itself where a long has 32 bits, and a plain system call
+ * does not: files of 2 GiB and more. */
+#if defined(O_LARGEFILE)
+#  define EMPM__O_LARGEFILE O_LARGEFILE
+#elif defined(__O_LARGEFILE)
+#  define EMPM__O_LARGEFILE __O_LARGEFILE
+#else
+#  define EMPM__O_LARGEFILE 0
+#endif
+
+#define EMPM__O_READ (O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)
+
+/* Opens `path` below the directory `root`; -1 with errno. `flags`: EMPM__O_READ,
+ * or what goes with EMPM__O_PATH, which openat2() takes beside few others. */
+static int empm__open_beneath(int root, const char *path, int flags)
+{
     char name[256];
     int dir = root, fd = -1;
 #if defined(__linux__)
     struct { uint64_t flags, mode, resolve; } how;
     int tries = 0;
     how.flags = (uint64_t)flags;
+    if (flags == EMPM__O_READ)
+        how.flags |= EMPM__O_LARGEFILE;
     how.mode = 0;
     how.resolve = 0x08 | 0x02;       /* BENEATH, NO_MAGICLINKS */
     do
@@ -10945,42 +11214,100 @@ static int empm__open_beneath(int root, const char *path, int more)
     }
 }
 
-/* Reads the three forms of RFC 9110 5.6.7; -1: it is none of them. */
-static int64_t empm__parse_date(const char *s)
+/* --- conditions ----------------------------------------------------------- */
+
+/* The number of the name that begins at `s` in a table of names of three letters
+ * each, or -1. */
+static int empm__name_at(const char *names, const char *s)
 {
-    int d, y, h, mi, sec, mon, n = 0;
-    char name[4];
-    int64_t days, yy, era, yoe, doy;
-    const char *comma = strchr(s, ',');
-    if (comma != NULL) {
-        if (sscanf(comma, ", %2d %3s %4d %2d:%2d:%2d GMT%n", &d, name, &y, &h,
-                   &mi, &sec, &n) != 6 &&
-            (sscanf(comma, ", %2d-%3s-%2d %2d:%2d:%2d GMT%n", &d, name, &y, &h,
-                    &mi, &sec, &n) != 6))
-            return -1;
-        s = comma;
-        if (y < 100)
-            y += y < 70 ? 2000 : 1900;
-    } else if (sscanf(s, "%*3s %3s %2d %2d:%2d:%2d %4d%n", name, &d, &h, &mi,
-                      &sec, &y, &n) != 6)
+    int i;
+    for (i = 0; names[i * 3] != '\0'; i++)
+        if (strncmp(names + i * 3, s, 3) == 0)
+            return i;
+    return -1;
+}
+
+/* Reads `s` by a form: N is the day's name, short or long; b the month's; D, h,
+ * m, s, y have two digits (D perhaps one), Y four; anything else is itself. */
+static int empm__date_form(const char *s, const char *form, int64_t *v)
+{
+    for (; *form != '\0'; form++) {
+        const size_t want = *form == 'Y' ? 4 : 2;
+        size_t n = 0;
+        if (*form == 'N') {
+            if (empm__name_at(empm__days, s) < 0)
+                return 0;
+            while (empm__lower((unsigned char)s[n]) >= 'a' &&
+                   empm__lower((unsigned char)s[n]) <= 'z')
+                n++;
+        } else if (*form == 'b') {
+            if ((v['b'] = empm__name_at(empm__months, s)) < 0)
+                return 0;
+            n = 3;
+        } else if (strchr("DhmsyY", *form) != NULL) {
+            s += *form == 'D' && *s == ' ';
+            while (n < want && empm__is_digit((unsigned char)s[n]))
+                n++;
+            if (n != want && !(*form == 'D' && n == 1))
+                return 0;
+            v[(int)*form] = empm__parse_u63(s, n);
+        } else if (*s == *form)
+            n = 1;
+        else
+            return 0;
+        s += n;
+    }
+    return *s == '\0';
+}
+
+/* Days since 1970; months count from 0. */
+static int64_t empm__days_since(int64_t y, int64_t mon, int64_t d)
+{
+    const int64_t yy = y - (mon < 2), era = yy / 400, yoe = yy - era * 400;
+    const int64_t doy = (153 * (mon < 2 ? mon + 10 : mon - 2) + 2) / 5 + d - 1;
+    return era * 146097 + yoe * 365 + yoe / 4 - yoe / 100 + doy - 719468;
+}
+
+/* Reads the three forms of RFC 9110 5.6.7; -1: it is none of them. A year of two
+ * digits is the last one that is not more than 50 years after `now`. */
+static int64_t empm__parse_date(const char *s, int64_t now)
+{
+    int64_t v[128], y, mon, d;
+    memset(v, 0, sizeof v);
+    if (empm__date_form(s, "N, D-b-y h:m:s GMT", v)) {
+        y = 1900 + v['y'];
+        while (empm__days_since(y + 100, v['b'], v['D']) - now / 86400 <=
+               18262)
+            y += 100;
+    } else if (empm__date_form(s, "N, D b Y h:m:s GMT", v) ||
+               empm__date_form(s, "N b D h:m:s Y", v))
+        y = v['Y'];
+    else
         return -1;
-    if (n == 0 || s[n] != '\0')
+    mon = v['b'];
+    d = v['D'];
+    if (d < 1 ||
+        d > 31 - (mon == 3 || mon == 5 || mon == 8 || mon == 10) ||
+        (mon == 1 && d > 28 + (y % 4 == 0 && (y % 100 != 0 || y % 400 == 0))) ||
+        v['h'] > 23 || v['m'] > 59 || v['s'] > 60 || y < 1)
         return -1;
-    for (mon = 0; mon < 12; mon++)
-        if (memcmp(empm__months + mon * 3, name, 3) == 0)
-            break;
-    if (mon == 12 || d < 1 || d > 31 - (mon == 3 || mon == 5 || mon == 8 ||
-                                         mon == 10) ||
-        (mon == 1 &&
-         d > 28 + (y % 4 == 0 && (y % 100 != 0 || y % 400 == 0))) ||
-        h > 23 || mi > 59 || sec > 60 || h < 0 || mi < 0 || sec < 0 || y < 1)
-        return -1;
-    yy = y - (mon < 2);
-    era = yy / 400;
-    yoe = yy - era * 400;
-    doy = (153 * (mon < 2 ? mon + 10 : mon - 2) + 2) / 5 + d - 1;
-    days = era * 146097 + yoe * 365 + yoe / 4 - yoe / 100 + doy - 719468;
-    return days * 86400 + h * 3600 + mi * 60 + sec;
+    return empm__days_since(y, mon, d) * 86400 + v['h'] * 3600 + v['m'] * 60 +
+           v['s'];
+}
+
+/* A field that can be there once only: NULL if it is not there, and if it comes
+ * twice a text that means nothing in any of them. */
+static const char *empm__sole(const empm_request *req, const char *name)
+{
+    const char *found = NULL, *at, *value;
+    int i;
+    for (i = 0; empm_header_at(req, i, &at, &value) == EMPM_OK; i++)
+        if (empm__same(at, strlen(at), name, strlen(name))) {
+            if (found != NULL)
+                return "";
+            found = value;
+        }
+    return found;
 }
 
 /* Is `tag` in the If-None-Match fields or, `strong`, in the If-Match fields? */
@@ -11003,72 +11330,159 @@ static int empm__etag_listed(const empm_request *req, const char *name,
     return 0;
 }
 
-/* The preconditions, in the order of RFC 9110 13.2.2. 0: go on; 304 or 412. */
-static int empm__conditions(const empm_request *req, const char *tag,
-                            int64_t mtime)
+/* The date in such a field; -1: it is not there, or is none. */
+static int64_t empm__date_in(const empm_request *req, const char *name)
 {
-    const char *v = empm_header(req, "If-Match");
+    const char *v = empm__sole(req, name);
+    return v != NULL ? empm__parse_date(v, (int64_t)time(NULL)) : -1;
+}
+
+/* The preconditions, in the order of RFC 9110 13.2.2. 0: go on; 304 or 412. */
+static int empm__conditions(const empm_request *req, const empm__file *f)
+{
+    const char *m = empm_method(req), *v = empm_header(req, "If-Match");
+    const char *tag = *f->tag != '\0' ? f->tag : "\n";   /* like no other */
+    const int reads = strcmp(m, "GET") == 0 || strcmp(m, "HEAD") == 0;
     int64_t t;
     if (v != NULL) {
         if (!empm__etag_listed(req, "If-Match", tag, 1))
             return 412;
-    } else if ((v = empm_header(req, "If-Unmodified-Since")) != NULL &&
-               (t = empm__parse_date(v)) >= 0 && mtime > t)
+    } else if ((t = empm__date_in(req, "If-Unmodified-Since")) >= 0 &&
+               f->modified_s > t)
         return 412;
     if ((v = empm_header(req, "If-None-Match")) != NULL)
-        return empm__etag_listed(req, "If-None-Match", tag, 0) ? 304 : 0;
-    if ((v = empm_header(req, "If-Modified-Since")) != NULL &&
-        (t = empm__parse_date(v)) >= 0 && mtime <= t)
+        return !empm__etag_listed(req, "If-None-Match", tag, 0) ? 0
+               : reads ? 304 : 412;
+    if (reads && (t = empm__date_in(req, "If-Modified-Since")) >= 0 &&
+        f->modified_s <= t)
         return 304;
     return 0;
 }
 
-/* Reads "bytes=a-b", one range. 1: *from..*to (exclusive); 0: serve the whole
- * (none, malformed, several); -1: nothing of it exists, 416. */
-static int empm__range(const empm_request *req, const char *tag,
-                       const char *modified, int64_t size, int64_t *from,
-                       int64_t *to)
+/* May a range be taken of it? RFC 9110 13.1.5: only if If-Range names exactly
+ * this content. A weak tag never does, nor does a date whose second is not over:
+ * the content may change within it. */
+static int empm__if_range(const empm_request *req, const empm__file *f)
 {
-    const char *v = empm_header(req, "Range"), *cond, *dash, *end;
-    int64_t a, b;
-    if (v == NULL || strcmp(empm_method(req), "GET") != 0)
-        return 0;
-    cond = empm_header(req, "If-Range");
-    if (cond != NULL && strcmp(cond, tag) != 0 && strcmp(cond, modified) != 0)
-        return 0;
-    if (strncasecmp(v, "bytes=", 6) != 0 || strchr(v, ',') != NULL)
-        return 0;
-    v += 6;
-    v += strspn(v, " \t");
-    dash = strchr(v, '-');
-    if (dash == NULL)
-        return 0;
-    end = dash + 1 + strcspn(dash + 1, " \t");
-    if (end[strspn(end, " \t")] != '\0')
-        return 0;
-    a = dash > v ? empm__parse_u63(v, (size_t)(dash - v)) : 0;
-    b = end > dash + 1 ? empm__parse_u63(dash + 1, (size_t)(end - dash - 1))
-                       : INT64_MAX - 1;
-    if (b == -2)
-        b = INT64_MAX - 1;           /* more than can be: to the end */
-    if (a == -2)
-        return -1;
-    if (a < 0 || b < 0 || (dash == v && end == dash + 1))
-        return 0;
-    if (dash == v) {                 /* "-n": the last n bytes */
-        if (b == 0 || size == 0)
-            return -1;
-        *from = b < size ? size - b : 0;
-        *to = size;
+    const char *v = empm__sole(req, "If-Range");
+    int64_t t;
+    if (v == NULL)
         return 1;
-    }
-    if (b < a)
-        return 0;
-    if (a >= size)
+    if (*v == '"')
+        return strcmp(v, f->tag) == 0;
+    t = empm__date_in(req, "If-Range");
+    return t >= 0 && t == f->modified_s && t < (int64_t)time(NULL);
+}
+
+/* --- ranges --------------------------------------------------------------- */
+
+/* More ranges than these, or shapes that RFC 9110 14.2 warns of, get the whole
+ * file. A part costs some 120 bytes beside its content; zsync asks for 20 ranges
+ * of some blocks each, so small ones are counted apart. */
+#define EMPM__RANGES_SMALL 16        /* those below ... */
+#define EMPM__RANGE_SMALL  1024      /* ... so many bytes */
+#define EMPM__RANGES_ODD   2         /* overlapping; small and out of order */
+
+typedef struct empm__range {
+    int64_t from, to;                /* the first byte; the first one after */
+} empm__range;
+
+/* One range-spec of n bytes. 1: it is *r; 0: the file has nothing of it; -1: it
+ * is malformed. */
+static int empm__range_parse(const char *s, size_t n, int64_t size,
+                             empm__range *r)
+{
+    const char *dash = (const char *)memchr(s, '-', n);
+    size_t before, after;
+    int64_t a, b;
+    if (dash == NULL)
         return -1;
-    *from = a;
-    *to = b < size - 1 ? b + 1 : size;
-    return 1;
+    before = (size_t)(dash - s);
+    after = n - before - 1;
+    a = empm__parse_u63(s, before);      /* -1: no number; -2: more than is */
+    b = empm__parse_u63(dash + 1, after);
+    if ((before > 0 && a == -1) || (after > 0 && b == -1) || n == 1)
+        return -1;
+    if (b == -2)
+        b = INT64_MAX;
+    if (before == 0) {                   /* "-b": the last b bytes */
+        r->from = b < size ? size - b : 0;
+        r->to = size;
+        return b > 0;
+    }
+    if (a == -2)
+        a = INT64_MAX;
+    if (after > 0 && b < a)
+        return -1;
+    r->from = a;
+    r->to = after > 0 && b < size ? b + 1 : size;
+    return a < size;
+}
+
+/* Reads a Range field. Returns how many ranges it has put into r, which has room
+ * for EMPM_RANGES; 0: the whole file; -1: the file has nothing of them, 416. */
+static int empm__ranges(const char *s, int64_t size, empm__range *r)
+{
+    int64_t left = size;
+    int n = 0, specs = 0, small = 0, odd = 0, i, k;
+    if (strlen(s) < 6 || !empm__same(s, 6, "bytes=", 6))
+        return 0;
+    for (s += 6; *(s += strspn(s, " \t,")) != '\0';) {
+        const size_t whole = strcspn(s, ",");
+        size_t len = whole;
+        while (s[len - 1] == ' ' || s[len - 1] == '\t')
+            len--;
+        if (++specs > EMPM_RANGES ||
+            (i = empm__range_parse(s, len, size, &r[n])) < 0)
+            return 0;
+        n += i;
+        s += whole;
+    }
+    if (n == 0)
+        return specs > 0 ? -1 : 0;
+    for (i = 0; i < n; i++) {
+        const int64_t len = r[i].to - r[i].from;
+        int overlaps = 0;
+        for (k = 0; k < n; k++)
+            overlaps |= k != i && r[k].from < r[i].to && r[i].from < r[k].to;
+        if (len == 0 || len > left)      /* the last bytes of none; too much */
+            return 0;
+        left -= len;
+        small += len < EMPM__RANGE_SMALL;
+        odd += overlaps || (i > 0 && len < EMPM__RANGE_SMALL &&
+                            r[i].from < r[i - 1].from);
+    }
+    return small > EMPM__RANGES_SMALL || odd > EMPM__RANGES_ODD ? 0 : n;
+}
+
+static void empm__content_range(char *to, size_t cap, const empm__range *r,
+                                int64_t size)
+{
+    if (r == NULL)
+        snprintf(to, cap, "bytes */%lld", (long long)size);
+    else
+        snprintf(to, cap, "bytes %lld-%lld/%lld", (long long)r->from,
+                 (long long)r->to - 1, (long long)size);
+}
+
+/* What becomes of an answer by file: 0: it is sent, or *n ranges of it, as 206 (*n
+ * is 0: the whole); or else the status that is the answer, 304, 412 or 416. It
+ * changes nothing, and wants req->status as it will be. */
+static int empm__file_judge(const empm_request *req, const empm__file *f,
+                            empm__range *r, int *n)
+{
+    const char *range;
+    int status = req->status / 100 == 2 ? empm__conditions(req, f) : 0;
+    *n = 0;
+    if (status != 0 || req->status != 200 ||
+        strcmp(empm_method(req), "GET") != 0 ||    /* RFC 9110 14.2 */
+        (range = empm__sole(req, "Range")) == NULL || !empm__if_range(req, f))
+        return status;
+    *n = empm__ranges(range, (int64_t)f->is[2], r);
+    if (*n >= 0)
+        return 0;
+    *n = 0;
+    return 416;
 }
 
 /* --- files that are kept -------------------------------------------------- */
@@ -11076,12 +11490,6 @@ static int empm__range(const empm_request *req, const char *tag,
 #ifndef EMPM__FILE_REST_S          /* the tests have no time for this */
 #  define EMPM__FILE_REST_S  3       /* a file must have rested so long */
 #  define EMPM__FILE_KEEP_MS 10000   /* and is kept so long after its last use */
-#endif
-
-#if defined(O_PATH)
-#  define EMPM__O_PATH O_PATH
-#elif defined(__linux__)             /* <fcntl.h> hides it without _GNU_SOURCE */
-#  define EMPM__O_PATH 010000000
 #endif
 
 /* What tells whether a file is still the one that it was. */
@@ -11099,49 +11507,169 @@ static void empm__file_identity(uint64_t is[5], const struct stat *st)
     is[4] = (uint64_t)st->st_ctime * 1000000000u + (uint64_t)c;
 }
 
-/* Makes an answer's file of the open regular file `fd`, which it takes over. */
-static empm__file *empm__file_make(int fd, const struct stat *st, int root_fd,
+static uint64_t empm__scatter(uint64_t h)    /* every bit by every bit */
+{
+    h = (h ^ h >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+    h = (h ^ h >> 27) * UINT64_C(0x94d049bb133111eb);
+    return h ^ h >> 31;
+}
+
+/* The inode's number is a thing of ours, so it is not sent as it is. */
+static void empm__file_tag(empm__file *f, int of)
+{
+    uint64_t h = 0;
+    if (of & EMPM_ETAG_INODE)
+        h = empm__scatter(f->is[1] + empm__scatter(f->is[4]));
+    if (of & EMPM_ETAG_MTIME)
+        h = empm__scatter(h + f->is[3]);
+    f->tag[0] = '\0';
+    if (of != 0)
+        snprintf(f->tag, sizeof f->tag, "\"%llx-%llx\"",
+                 (unsigned long long)(of & EMPM_ETAG_SIZE ? f->is[2] : 0),
+                 (unsigned long long)h);
+}
+
+/* Makes an answer's file of the open regular file `fd`, which it takes over;
+ * NULL: errno says why. */
+static empm__file *empm__file_make(const empm__worker *w, int fd,
+                                   const struct stat *st, int root_fd,
                                    const char *path)
 {
     const size_t n = strlen(path) + 1;
     const size_t small = st->st_size <= (off_t)EMPM__FILE_SMALL
                              ? (size_t)st->st_size : 0;
-    ssize_t got = 0;
+    const int64_t now = (int64_t)time(NULL);
+    size_t got = 0;
+    ssize_t r = 1;
+    int at;
     empm__file *f = (empm__file *)EMPM_MALLOC(sizeof *f + n + small);
     if (f == NULL) {
         close(fd);
+        errno = ENOMEM;
         return NULL;
     }
     f->refs = 1;
     f->fd = fd;
     f->root_fd = root_fd;
     f->modified_s = (int64_t)st->st_mtime;
+    if (f->modified_s > now)         /* RFC 9110 8.8.2.1 */
+        f->modified_s = now;
     empm__file_identity(f->is, st);
     f->path = (char *)(f + 1);
     memcpy(f->path, path, n);
-    f->type = empm__mime_type(path);
+    f->type = empm__mime_type(w->s->types, path);
     empm__format_date(f->modified, f->modified_s);
     f->bytes = NULL;
     if (small > 0) {
         f->bytes = f->path + n;
-        got = pread(fd, f->bytes, small, 0);
-        if (got < 0) {
-            close(fd);
-            EMPM_FREE(f);
-            return NULL;
+        while (got < small && r != 0) {
+            r = pread(fd, f->bytes + got, small - got, (off_t)got);
+            if (r < 0 && errno == EINTR)
+                continue;
+            if (r < 0) {
+                const int why = errno;
+                empm__file_unref(f);
+                errno = why;
+                return NULL;
+            }
+            got += (size_t)r;
         }
-        f->is[2] = (uint64_t)got;      /* of /sys, or of what just shrinks: less */
+        f->is[2] = (uint64_t)got;      /* less in /sys, or as it just shrinks */
         close(fd);
         f->fd = -1;
     }
-    snprintf(f->tag, sizeof f->tag, "\"%llx-%llx\"",
-             (unsigned long long)f->is[2], (unsigned long long)f->is[3]);
-    f->validators = (uint16_t)snprintf(f->fields, sizeof f->fields,
-                                       "ETag: %s\r\nLast-Modified: %s\r\n",
-                                       f->tag, f->modified);
-    f->fields_len = (uint16_t)(f->validators +
-        snprintf(f->fields + f->validators, sizeof f->fields - f->validators,
-                 "Accept-Ranges: bytes\r\nContent-Type: %s\r\n", f->type));
+    empm__file_tag(f, w->cfg->file_etag);
+    at = snprintf(f->fields, sizeof f->fields, "%s%s%sLast-Modified: %s\r\n",
+                  *f->tag ? "ETag: " : "", f->tag, *f->tag ? "\r\n" : "",
+                  f->modified);
+    f->validators = (uint16_t)at;
+    at += snprintf(f->fields + at, sizeof f->fields - (size_t)at,
+                   "Accept-Ranges: bytes\r\nContent-Type: %s\r\n", f->type);
+    f->fields_len = (uint16_t)at;
+    return f;
+}
+
+/* Why a file cannot be opened or read, as a status. What is no fault of the
+ * request is logged. */
+static int empm__file_status(empm_request *req, const char *path, int error)
+{
+    switch (error) {
+    case EACCES:
+    case EPERM:
+        return 403;
+    case ENOENT:
+    case ENOTDIR:
+    case ELOOP:
+    case ENAMETOOLONG:
+    case EXDEV:                      /* it would leave the root */
+    case ENXIO:                      /* a socket */
+    case ENODEV:
+        return 404;
+    default:
+        break;
+    }
+    empm__log_req(req, EMPM_LOG_ERROR, 5010, "%.300s: %s", path,
+                  strerror(error));
+    return error == EMFILE || error == ENFILE || error == ENOMEM ||
+                   error == EAGAIN ? 503 : 500;
+}
+
+/* A file of /proc has bytes, whatever its size says, and no validators. They are
+ * written as a handler would, at most LimitResponseSpool of them; n bytes have
+ * been read already. Returns EMPM_OK or an error. */
+static int empm__send_unsized(empm_request *req, int fd, const char *path,
+                              char *buf, size_t cap, ssize_t n)
+{
+    const int64_t most = req->w->cfg->limit_response_spool;
+    int r = EMPM_OK;
+    if (!req->has_type)
+        r = empm_set_header(req, "Content-Type",
+                            empm__mime_type(req->w->s->types, path));
+    for (; n > 0 && r == EMPM_OK; n = read(fd, buf, cap)) {
+        r = empm_write(req, buf, (size_t)n);
+        if (r == EMPM_OK && req->written > most) {
+            empm__fail(req, EMPM_EFULL, "a file without a size is longer than "
+                                        "LimitResponseSpool");
+            r = EMPM_EFULL;
+        }
+    }
+    if (n < 0 && r == EMPM_OK) {
+        empm__fail(req, EMPM_ESYS, "a file without a size cannot be read");
+        r = EMPM_ESYS;
+    }
+    if (r == EMPM_OK)
+        req->declared = req->written;    /* that is all */
+    return r;
+}
+
+/* What becomes of `fd` (negative: see errno): an answer's file; or NULL, and
+ * *status is 1: a directory; 0: it is answered already; else the status for it. */
+static empm__file *empm__file_take(empm_request *req, int fd, int root_fd,
+                                   const char *path, struct stat *st,
+                                   int *status)
+{
+    empm__file *f = NULL;
+    char buf[4096];
+    ssize_t n = 0;
+    if (fd < 0 || fstat(fd, st) < 0)
+        *status = empm__file_status(req, path, errno);
+    else if (!S_ISREG(st->st_mode))
+        *status = S_ISDIR(st->st_mode) ? 1 : 404;
+    else if (st->st_size == 0 && (n = read(fd, buf, sizeof buf)) != 0) {
+        if (n < 0)
+            *status = empm__file_status(req, path, errno);
+        else {
+            n = empm__send_unsized(req, fd, path, buf, sizeof buf, n);
+            *status = n == EMPM_OK ? 0 : 500;
+        }
+    } else {
+        f = empm__file_make(req->w, fd, st, root_fd, path);
+        fd = -1;
+        if (f == NULL)
+            *status = empm__file_status(req, path, errno);
+    }
+    if (fd >= 0)
+        close(fd);
     return f;
 }
 
@@ -11202,7 +11730,8 @@ static int empm__file_same(const empm__file *f)
         r = fstatat(f->root_fd, f->path, &st, AT_SYMLINK_NOFOLLOW);
 #ifdef EMPM__O_PATH
     else {
-        const int fd = empm__open_beneath(f->root_fd, f->path, EMPM__O_PATH);
+        const int fd = empm__open_beneath(f->root_fd, f->path,
+                                          EMPM__O_PATH | O_CLOEXEC);
         if (fd >= 0) {
             r = fstat(fd, &st);
             close(fd);
@@ -11219,7 +11748,7 @@ static int empm__file_same(const empm__file *f)
  * been opened before is asked only whether it is still the same one. Its name,
  * its inode and its times decide, so what has been written since is served; one
  * that has changed within the last seconds, whose times may not tell, is not
- * kept. NULL: *status says why (1: a directory). */
+ * kept. NULL: *status as empm__file_take() has it. */
 static empm__file *empm__file_open(empm_request *req, int root_fd,
                                    const char *path, int *status)
 {
@@ -11246,22 +11775,10 @@ static empm__file *empm__file_open(empm_request *req, int root_fd,
         empm__file_swap(c, slot, f, NULL);
         empm__file_unref(f);
     }
-    fd = empm__open_beneath(root_fd, path, 0);
-    if (fd < 0) {
-        *status = errno == EMFILE || errno == ENFILE || errno == ENOMEM ? 503
-                : errno == EACCES ? 403 : 404;
+    fd = empm__open_beneath(root_fd, path, EMPM__O_READ);
+    f = empm__file_take(req, fd, root_fd, path, &st, status);
+    if (f == NULL)
         return NULL;
-    }
-    if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
-        *status = S_ISDIR(st.st_mode) ? 1 : 404;
-        close(fd);
-        return NULL;
-    }
-    f = empm__file_make(fd, &st, root_fd, path);
-    if (f == NULL) {
-        *status = 503;
-        return NULL;
-    }
     if (slot != NULL && f->is[2] == (uint64_t)st.st_size && st.st_size > 0) {
         const int64_t before = (int64_t)time(NULL) - EMPM__FILE_REST_S;
         if ((int64_t)st.st_mtime < before && (int64_t)st.st_ctime < before) {
@@ -11283,6 +11800,184 @@ static empm__file *empm__file_open(empm_request *req, int root_fd,
     return f;
 }
 
+/* --- several ranges ------------------------------------------------------- */
+
+/* RFC 9110 14.6: parts, each a head and a slice of the file, then an end. */
+typedef struct empm__parts {
+    empm__file *file;
+    const char *type;                /* of each part */
+    char        boundary[24];
+    int         n, at;               /* at n: the end */
+    int64_t     done;                /* of the part, with its head */
+    empm__range of[EMPM_RANGES];
+} empm__parts;
+
+#define EMPM__PART_HEAD 384          /* room for one, with a type of ... bytes */
+#define EMPM__PART_TYPE 200
+
+/* What stands before part i; before the n-th: the end. */
+static size_t empm__part_head(char to[EMPM__PART_HEAD], const empm__parts *p,
+                              int i)
+{
+    char range[96];
+    if (i == p->n)
+        return (size_t)snprintf(to, EMPM__PART_HEAD, "\r\n--%s--\r\n",
+                                p->boundary);
+    empm__content_range(range, sizeof range, &p->of[i],
+                        (int64_t)p->file->is[2]);
+    return (size_t)snprintf(to, EMPM__PART_HEAD, "\r\n--%s\r\nContent-Type: %s"
+                            "\r\nContent-Range: %s\r\n\r\n", p->boundary,
+                            p->type, range);
+}
+
+static int64_t empm__parts_length(const empm__parts *p)
+{
+    char head[EMPM__PART_HEAD];
+    int64_t sum = 0;
+    int i;
+    for (i = 0; i < p->n; i++)
+        sum += (int64_t)empm__part_head(head, p, i) +
+               (p->of[i].to - p->of[i].from);
+    return sum + (int64_t)empm__part_head(head, p, i);
+}
+
+/* The next bytes of all that; an empm_producer. */
+static long empm__parts_produce(empm_request *req, void *buf, size_t cap,
+                                void *user)
+{
+    empm__parts *p = (empm__parts *)user;
+    char head[EMPM__PART_HEAD], *to = (char *)buf;
+    size_t made = 0;
+    (void)req;
+    while (made < cap && p->at <= p->n) {
+        const int64_t n = (int64_t)empm__part_head(head, p, p->at);
+        const empm__range *r = &p->of[p->at % EMPM_RANGES];
+        int64_t left = n - p->done;
+        ssize_t got;
+        if (left <= 0 && p->at < p->n)
+            left += r->to - r->from;
+        if (left <= 0) {
+            p->at++;
+            p->done = 0;
+            continue;
+        }
+        if (left > (int64_t)(cap - made))
+            left = (int64_t)(cap - made);
+        got = (ssize_t)left;
+        if (p->done < n)
+            memcpy(to + made, head + p->done, (size_t)left);
+        else if (p->file->bytes != NULL)
+            memcpy(to + made, p->file->bytes + r->from + (p->done - n),
+                   (size_t)left);
+        else {
+            got = pread(p->file->fd, to + made, (size_t)left,
+                        (off_t)(r->from + (p->done - n)));
+            if (got < 0 && errno == EINTR)
+                continue;
+            if (got <= 0)
+                return EMPM_ESYS;        /* it has become shorter */
+        }
+        made += (size_t)got;
+        p->done += got;
+    }
+    return (long)made;
+}
+
+static void empm__parts_end(void *p)
+{
+    empm__file_unref(((empm__parts *)p)->file);
+}
+
+/* --- sending -------------------------------------------------------------- */
+
+/* The value of a field of the answer, as far as it fits into `to`; NULL: there
+ * is none. */
+static char *empm__answer_field(const empm_request *req, const char *name,
+                                char *to, size_t cap)
+{
+    const size_t n = strlen(name);
+    const char *at = req->fields, *end = at + req->fields_len;
+    while (at < end) {
+        const char *lf = (const char *)memchr(at, '\n', (size_t)(end - at));
+        if ((size_t)(lf - at) > n && at[n] == ':' &&
+            empm__same(at, n, name, n)) {
+            at += n + 2;
+            snprintf(to, cap, "%.*s", (int)(lf - 1 - at), at);
+            return to;
+        }
+        at = lf + 1;
+    }
+    return NULL;
+}
+
+/* Parts for the n ranges, which take over the file; NULL, and they do not: there
+ * is no memory, the content is coded, its type or itself too long. The whole will
+ * do as well. */
+static empm__parts *empm__parts_new(empm_request *req, empm__file *f,
+                                    const empm__range *r, int n)
+{
+    empm__parts *p = (empm__parts *)empm_alloc(req, sizeof *p);
+    char *type = (char *)empm_alloc(req, EMPM__PART_TYPE + 1);
+    if (p == NULL || type == NULL ||
+        empm__answer_field(req, "Content-Encoding", type, EMPM__PART_TYPE + 1))
+        return NULL;
+    memset(p, 0, sizeof *p);
+    memcpy(p->of, r, (size_t)n * sizeof *r);
+    p->n = n;
+    p->file = f;
+    p->type = empm__answer_field(req, "Content-Type", type, EMPM__PART_TYPE + 1);
+    if (p->type == NULL)
+        p->type = f->type;
+    snprintf(p->boundary, sizeof p->boundary, "%016llx",
+             (unsigned long long)empm__scatter(
+                 empm__now_us() + empm__scatter((uint64_t)(uintptr_t)p)));
+    if (strlen(p->type) == EMPM__PART_TYPE ||
+        (int64_t)f->is[2] > INT64_MAX - (EMPM_RANGES + 1) * EMPM__PART_HEAD ||
+        empm_defer(req, empm__parts_end, p) != EMPM_OK)
+        return NULL;
+    return p;
+}
+
+/* Sets the fields that go with a verdict of empm__file_judge(). */
+static int empm__file_fields(empm_request *req, const empm__file *f, int verdict,
+                             const empm__range *r, int n,
+                             const empm__parts *parts)
+{
+    char text[96];
+    int bad = 0;
+    if (verdict != 0) {              /* an answer without the file's content */
+        empm__field_remove(req, "content-type", 12);
+        req->has_type = 0;
+    }
+    if (req->fields_len == 0 && !req->has_type && parts == NULL &&
+        (verdict == 0 || verdict == 304) && req->status / 100 == 2 &&
+        (bad = empm__fields_reserve(req, f->fields_len)) == EMPM_OK) {
+        memcpy(req->fields, f->fields, f->fields_len);   /* the usual case */
+        req->fields_len = verdict == 0 ? f->fields_len : f->validators;
+        req->has_type = verdict == 0;
+    } else if (verdict == 0 || verdict == 304) {
+        if (req->status / 100 == 2) {
+            if (*f->tag != '\0')
+                bad |= empm_set_header(req, "ETag", f->tag);
+            bad |= empm_set_header(req, "Last-Modified", f->modified);
+            if (verdict == 0)
+                bad |= empm_set_header(req, "Accept-Ranges", "bytes");
+        }
+        snprintf(text, sizeof text, "multipart/byteranges; boundary=%s",
+                 parts != NULL ? parts->boundary : "");
+        if (parts != NULL)
+            bad |= empm_set_header(req, "Content-Type", text);
+        else if (verdict == 0 && !req->has_type)
+            bad |= empm_set_header(req, "Content-Type", f->type);
+    }
+    if (verdict == 416 || n == 1) {
+        empm__content_range(text, sizeof text, n == 1 ? r : NULL,
+                            (int64_t)f->is[2]);
+        bad |= empm_set_header(req, "Content-Range", text);
+    }
+    return bad;
+}
+
 /* A small file travels with its head, in one send(). */
 static int empm__file_inline(empm_request *req, const empm__file *f,
                              int64_t from, size_t n)
@@ -11299,67 +11994,55 @@ static int empm__file_inline(empm_request *req, const empm__file *f,
     return EMPM_OK;
 }
 
-/* Makes the answer of req->file, now that its status is known: conditions and
- * ranges are for 200 only, RFC 9110 13.2.1. */
+/* Makes the answer of req->file, now that its status is known. */
 static int empm__file_answer(empm_request *req)
 {
-    char text[96];
+    empm__range r[EMPM_RANGES];
+    empm__parts *parts = NULL;
     empm__file *f = req->file;
-    const int64_t size = (int64_t)f->is[2];
-    int64_t from = 0, to = size;
-    const int judged = req->status == 200;
-    int status, part, plain = req->fields_len == 0 && !req->has_type &&
-                              empm__fields_reserve(req, f->fields_len) ==
-                                  EMPM_OK;
-    int r;
-    if (plain) {                     /* the usual case, ready-made */
-        memcpy(req->fields, f->fields, f->fields_len);
-        req->fields_len = f->validators;
-    } else {
-        empm_set_header(req, "ETag", f->tag);
-        empm_set_header(req, "Last-Modified", f->modified);
+    int64_t from = 0, to = (int64_t)f->is[2];
+    int n, result = EMPM_OK, verdict = empm__file_judge(req, f, r, &n);
+    req->file = NULL;                /* the reference is ours from here */
+    req->source = NULL;
+    if (n > 1 && (parts = empm__parts_new(req, f, r, n)) == NULL)
+        n = 0;
+    if (verdict >= 400)
+        empm__status_text(req, verdict);
+    if (empm__file_fields(req, f, verdict, r, n, parts) < 0) {
+        empm__complain(req, "no room for the fields of a file");
+        empm__status_text(req, verdict = 500);
     }
-    status = judged ? empm__conditions(req, f->tag, f->modified_s) : 0;
-    if (status == 304)
+    if (verdict == 304)
         req->status = 304;
-    else if (status != 0)
-        empm__status_text(req, status);
-    if (status != 0) {
-        empm__source_drop(req);
+    if (verdict == 0 && n > 0)
+        req->status = 206;
+    if (parts != NULL) {             /* the reference is theirs */
+        if (verdict == 0) {
+            req->producer = empm__parts_produce;
+            req->producer_user = parts;
+            req->declared = empm__parts_length(parts);
+        }
         return EMPM_OK;
     }
-    if (plain) {
-        req->fields_len = f->fields_len;
-        req->has_type = 1;
-    } else
-        empm_set_header(req, "Accept-Ranges", "bytes");
-    part = judged ? empm__range(req, f->tag, f->modified, size, &from, &to) : 0;
-    if (part < 0) {
-        snprintf(text, sizeof text, "bytes */%lld", (long long)size);
-        empm__status_text(req, 416);
-        return empm_set_header(req, "Content-Range", text);
+    if (n == 1) {
+        from = r->from;
+        to = r->to;
     }
-    if (part > 0) {
-        snprintf(text, sizeof text, "bytes %lld-%lld/%lld", (long long)from,
-                 (long long)to - 1, (long long)size);
-        empm_set_header(req, "Content-Range", text);
-        req->status = 206;
+    if (verdict == 0) {
+        const int silent = empm__bodiless(req, req->status);
+        const int small = !silent && to - from <= (int64_t)EMPM__FILE_SMALL;
+        req->declared = req->written = to - from;
+        if (small)
+            result = empm__file_inline(req, f, from, (size_t)(to - from));
+        if (result == EMPM_OK)
+            result = empm__commit(req, 0);
+        if (result == EMPM_OK && !silent && !small) {
+            empm__out_slice(req, f, from, to);
+            return EMPM_OK;          /* the reference is the queue's */
+        }
     }
-    if (!req->has_type)
-        empm_set_header(req, "Content-Type", f->type);
-    req->declared = req->written = to - from;
-    if (to - from <= (int64_t)EMPM__FILE_SMALL &&
-        !empm__bodiless(req, req->status)) {
-        r = empm__file_inline(req, f, from, (size_t)(to - from));
-        if (r == EMPM_OK)
-            r = empm__commit(req, 0);
-    } else if ((r = empm__commit(req, 0)) == EMPM_OK &&
-               req->framing != EMPM__BODILESS) {
-        empm__out_slice(req, f, from, to);
-        req->file = NULL;            /* its reference is the queue's now */
-    }
-    empm__source_drop(req);
-    return r;
+    empm__file_unref(f);
+    return result;
 }
 
 /* The file, whose reference is taken over, will be the answer. */
@@ -11375,22 +12058,16 @@ EMPM_API int empm_send_file(empm_request *req, const char *path)
 {
     struct stat st;
     empm__file *f;
-    int r = path == NULL ? EMPM_EINVAL : empm__may_write(req), fd;
+    int r = path == NULL ? EMPM_EINVAL : empm__may_write(req);
     if (r < 0)
         return r;
     if (req->answer != EMPM__OPEN || req->written > 0) {
         empm__complain(req, "empm_send_file() after the body has begun");
         return EMPM_EMISUSE;
     }
-    fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
-        if (fd >= 0)
-            close(fd);
-        return EMPM_EINVAL;
-    }
-    f = empm__file_make(fd, &st, -1, path);
+    f = empm__file_take(req, open(path, EMPM__O_READ), -1, path, &st, &r);
     if (f == NULL)
-        return EMPM_ENOMEM;
+        return r == 0 ? EMPM_OK : r < 500 ? EMPM_EINVAL : EMPM_ESYS;
     return empm__send_file(req, f);
 }
 
@@ -11399,15 +12076,16 @@ static int empm__serve_files(empm_request *req, void *user)
 {
     const empm__route *r = req->route;
     const int first = r->nsegs - 1;
+    const char *m = empm_method(req);
     char *path = (char *)empm_alloc(req, req->head.path_len + 16), *at = path;
     empm__file *f;
     int i, is_dir = 0, status;
     (void)user;
     if (path == NULL)
         return 503;
-    if (strcmp(empm_method(req), "GET") != 0 && !req->head_only) {
+    if (strcmp(m, "GET") != 0 && strcmp(m, "HEAD") != 0) {
         empm_set_header(req, "Allow", "GET, HEAD, OPTIONS");
-        return 405;
+        return strcmp(m, "OPTIONS") == 0 ? empm_status(req, 200) : 405;
     }
     for (i = first; i < req->path.n; i++) {
         const char *seg = req->path.seg[i];
@@ -13764,6 +14442,9 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
 #ifndef EVENTMPM_NO_PROXY
     empm__nets nets;
 #endif
+#ifndef EVENTMPM_NO_FILES
+    struct empm__types *types;
+#endif
     empm__chars_init(&chars);
     if (cfg->routes == NULL)
         empm__say(rep, EMPM_LOG_ERROR, 5105, "no routes");
@@ -13809,6 +14490,10 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
     if (header != NULL || cfg->remote_ip_trusted_proxy[0] != NULL)
         empm__say(rep, EMPM_LOG_ERROR, 5303, "RemoteIPHeader and "
                   "RemoteIPTrustedProxy: built without them");
+#endif
+#ifndef EVENTMPM_NO_FILES
+    if (empm__types_new(&types, cfg, &chars, rep) == EMPM_OK)
+        EMPM_FREE(types);
 #endif
 #ifdef EVENTMPM_NO_STORE
     if (cfg->shared_store_size > 0)
@@ -14222,6 +14907,7 @@ static void empm__server_free(empm_server *s)
 #ifndef EVENTMPM_NO_PROXY
     empm__nets_free(&s->trusted);
 #endif
+    EMPM_FREE(s->types);
     if (!s->borrows) {
         empm__score_free(&s->score);
 #ifndef EVENTMPM_NO_STORE
@@ -14268,6 +14954,10 @@ static int empm__server_new(empm_config *cfg, int shared,
         goto done;
 #ifndef EVENTMPM_NO_PROXY
     if ((r = empm__nets_init(&s->trusted, cfg, rep)) < 0)
+        goto done;
+#endif
+#ifndef EVENTMPM_NO_FILES
+    if ((r = empm__types_new(&s->types, cfg, &s->chars, rep)) < 0)
         goto done;
 #endif
 #ifndef EVENTMPM_NO_STATUS
