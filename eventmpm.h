@@ -238,10 +238,10 @@
  *   5115  AddType makes no sense
  *   5120  Include, or the configuration: no such file, or nested too deep
  *   5121  a directive of Apache's has no meaning here
- *   5126  a directive or section of Apache's is not here: what to do instead
  *   5122  a directive is not known                 5123  ... has a bad value
  *   5124  a line of the configuration is too long
  *   5125  a section is not closed or not opened, not known, or no condition
+ *   5126  a directive or section of Apache's is not here: what to do instead
  *   5130  MaxOpenConnections needs more descriptors
  *   5131  the stacks of all threads may take more than there is
  *   5132  ListenBacklog is above what the system allows
@@ -2424,7 +2424,7 @@ static const char empm__meaningless[] =
     "AcceptErrorsNonFatal AcceptFilter AcceptMutex AccessFileName "
     "AllowOverride AllowOverrideList AsyncFilter DefaultRuntimeDir "
     "DefaultStateDir EnableExceptionHook EnableMMAP EnableSendfile "
-    "ErrorLogFormat FileETag FlushMaxPipelined FlushMaxThreshold "
+    "ErrorLogFormat FlushMaxPipelined FlushMaxThreshold "
     "HostnameLookups HttpProtocolOptions LimitInternalRecursion "
     "LimitXMLRequestBody ListenCoresBucketsRatio LoadFile LoadModule LockFile "
     "LogIOTrackTTFB MaxRangeOverlaps MaxRangeReversals MaxRanges "
@@ -2476,7 +2476,7 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
     { "DirectorySlash", "/a is always redirected to the folder /a/" },
     { "FallbackResource CheckSpelling CheckCaseOnly CheckBasenameMatch",
       "EMPM_FILES_ELSE names a handler for what is no file" },
-    { "AddCharset AddDefaultCharset AddEncoding AddLanguage AddType "
+    { "AddCharset AddDefaultCharset AddEncoding AddLanguage "
       "DefaultLanguage DefaultType ForceType LanguagePriority MimeMagicFile "
       "ModMimeUsePathInfo MultiviewsMatch RemoveCharset RemoveEncoding "
       "RemoveLanguage RemoveType TypesConfig CacheNegotiatedDocs",
@@ -12081,6 +12081,8 @@ static int empm__serve_files(empm_request *req, void *user)
     empm__file *f;
     int i, is_dir = 0, status;
     (void)user;
+    if (r->root_fd < 0)              /* the folder is not there */
+        return 404;
     if (path == NULL)
         return 503;
     if (strcmp(m, "GET") != 0 && strcmp(m, "HEAD") != 0) {
