@@ -9097,15 +9097,17 @@ static int empm__spool_failed(empm_request *req, const char *call)
 }
 
 /* Memory for `need` bytes that have arrived, and a NUL; `data` are the last of
- * them. After the room behind the head comes a page, then twice what is needed.
- * 0, or the status. */
+ * them. After the room behind the head comes a page, then a multiple of what is
+ * needed, at most what is promised. 0, or the status. */
 static int empm__body_grow(empm__worker *w, empm_request *req, size_t need,
                            const char *data)
 {
     const int page = need < EMPM__PAGE_ROOM;
     const int taken = req->body_big == NULL && need >= EMPM__SCRATCH / 2 &&
                       w->scratch != NULL && data == w->scratch + req->body_len;
-    int64_t cap = (int64_t)need * 2, most = w->cfg->limit_body_in_memory;
+    /* long ones grow by eight: each move copies, and touches new memory */
+    int64_t cap = (int64_t)need * (need > EMPM__SCRATCH ? 8 : 2);
+    int64_t most = w->cfg->limit_body_in_memory;
     char *to;
     if (need < req->body_cap)
         return 0;
