@@ -496,10 +496,10 @@ typedef struct empm_config {
     double async_request_worker_factor; /* 2.0 */
     int    max_open_connections;       /* per child; 0: two thirds of what
                                           RLIMIT_NOFILE has to share out */
-    int    max_open_files;             /* per child: spooled bodies (half of them
-                                          at most, more are 503), files that are
-                                          sent or kept, spooled answers (else
-                                          503, or aborted); 0: a third */
+    int    max_open_files;             /* per child: spooled bodies (half of
+                                          it at most, more are 503), files that
+                                          are sent or kept, spooled answers
+                                          (else 503, or aborted); 0: a third */
     int    thread_stack_size;          /* bytes, 0: the system's */
     int    listen_backlog;             /* 511 */
     int    send_buffer_size;           /* bytes, 0: the system's */
@@ -8939,13 +8939,13 @@ static enum empm__state empm__head_complete(empm__worker *w, empm__conn *c,
  * >>reading -- the steps HANDSHAKE, READ_HEAD and READ_BODY
  *
  * A body is kept where it costs least: in place behind its head, in a page, in
- * memory up to limit_body_in_memory, in an unlinked file that is mapped; it moves
- * on as it grows. Or it is given to on_body piece by piece. Data goes straight to
- * where it belongs, only framing passes through `in`.
+ * memory up to limit_body_in_memory, in an unlinked file that is mapped; it
+ * moves on as it grows. Or it is given to on_body piece by piece. Data goes
+ * straight to where it belongs, only framing passes through `in`.
  *
- * Memory, descriptors and room on the disk are taken for bytes that have arrived,
- * never for those that a Content-Length promises: a promise costs a client
- * nothing.
+ * Memory, descriptors and room on the disk are taken for bytes that have
+ * arrived, never for those that a Content-Length promises: a promise costs a
+ * client nothing.
  * ------------------------------------------------------------------------- */
 
 #ifndef EVENTMPM_NO_PROXY
@@ -9143,9 +9143,9 @@ static int empm__body_grow(empm__worker *w, empm_request *req, size_t need,
     return 0;
 }
 
-/* Where the next `direct` bytes of body are read to, and how many: to their place
- * if there is room, else to the scratch, behind a gap for what has come before,
- * so that the body can take the scratch over. NULL: no memory. */
+/* Where the next `direct` bytes of body are read to, and how many: to their
+ * place if there is room, else to the scratch, behind a gap for what has come
+ * before, so that the body can take the scratch over. NULL: no memory. */
 static char *empm__body_place(empm__worker *w, const empm_request *req,
                               int64_t direct, size_t *room)
 {
@@ -12300,8 +12300,8 @@ static uint32_t empm__horizon(const empm_config *cfg)
     return (uint32_t)(h / 2 > 32 ? h / 2 : 32);
 }
 
-/* What a child needs of descriptors for itself, and handlers for theirs: two for
- * each worker. */
+/* What a child needs of descriptors for itself, and handlers for theirs: two
+ * for each worker. */
 static int64_t empm__descriptors_own(const empm_config *cfg)
 {
     return 32 + EMPM_MAX_LISTEN + 2 * (int64_t)cfg->threads_per_child;
@@ -13093,8 +13093,8 @@ static void empm__settings(const empm_config *cfg, char *to, size_t n)
     snprintf(to, n, "%d to %d children of %d workers, %u connections and %u "
              "files each; Timeout %d ms, KeepAlive %s; worst-case memory %.0f "
              "MiB: connections %.0f, bodies %.0f, buffers %.0f, stacks %.0f, "
-             "store %.0f; likely when all workers are busy %.0f MiB; spooled on "
-             "disk at most %.0f MiB",
+             "store %.0f; likely when all workers are busy %.0f MiB; spooled "
+             "on disk at most %.0f MiB",
              cfg->processes == 0 ? 1 : cfg->start_servers,
              empm__most_children(cfg), cfg->threads_per_child,
              (unsigned)empm__connection_limit(cfg),
@@ -13120,9 +13120,9 @@ static void empm__check_descriptors(const empm_config *cfg, empm__report *rep)
         need = own + 1;              /* as empm__descriptors() has it */
     if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur != RLIM_INFINITY &&
         (c > connections || f > files || (int64_t)r.rlim_cur <= 2 * own))
-        empm__say(rep, EMPM_LOG_WARN, 5130, "RLIMIT_NOFILE of %llu is too low%s:"
-                  " a child takes %u connections and %u files; ulimit -n %lld or "
-                  "LimitNOFILE=%lld would do", (unsigned long long)r.rlim_cur,
+        empm__say(rep, EMPM_LOG_WARN, 5130, "RLIMIT_NOFILE of %llu is too low"
+                  "%s: a child takes %u connections and %u files; ulimit -n "
+                  "%lld or LimitNOFILE=%lld would do", (unsigned long long)r.rlim_cur,
                   c > connections ? " for MaxOpenConnections"
                   : f > files ? " for MaxOpenFiles" : " for ThreadsPerChild",
                   (unsigned)connections, (unsigned)files,

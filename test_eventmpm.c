@@ -1847,8 +1847,10 @@ static const empm_route routes[] = {
     EMPM_ROUTE_WITH("POST /count",   h_count,      NULL, NULL, p_count, 0, 0, 0),
     EMPM_ROUTE_WITH("POST /nap",     h_count,      NULL, NULL, p_nap, 0, 0, 0),
     EMPM_ROUTE_WITH("POST /piped",   h_end,        NULL, NULL, p_echo, 0, 0, 0),
-    EMPM_ROUTE_FULL("POST /few",     h_sum,        NULL, NULL, NULL, 0, 0, 0, 2),
-    EMPM_ROUTE_FULL("GET /few",      h_park,       NULL, NULL, NULL, 0, 0, 0, 1),
+    EMPM_ROUTE_FULL("POST /few",     h_sum,        NULL, NULL, NULL, 0, 0, 0,
+                    2),
+    EMPM_ROUTE_FULL("GET /few",      h_park,       NULL, NULL, NULL, 0, 0, 0,
+                    1),
     EMPM_ROUTE_WITH("POST /private", h_hit,        NULL, on_head_auth, NULL,
                     0, 0, 0),
     EMPM_ROUTE("/dump/{x}",          h_dump,       NULL),
@@ -8647,8 +8649,8 @@ LIVE(body, promises_take_no_memory)  /* a Content-Length is no body yet */
         return;
     for (i = 0; i < N; i++) {
         cl_open(&a[i], &f);
-        cl_puts(&a[i], "POST /sum HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n"
-                       "\r\nx");
+        cl_puts(&a[i], "POST /sum HTTP/1.1\r\nHost: a\r\n"
+                       "Content-Length: 60000\r\n\r\nx");
     }
     nap(SCALED(100));
     put_post(&s, "/sum", 60000, 0, "");
@@ -8804,8 +8806,8 @@ TEST(body, promises_take_no_descriptors)
     fx_down(&f);
 }
 
-/* Uploads that are large and slow can take the descriptors of large uploads, and
- * nothing else: connections and files have their own. */
+/* Uploads that are large and slow can take the descriptors of large uploads,
+ * and nothing else: connections and files have their own. */
 TEST(body, large_uploads_take_only_their_share)
 {
     enum { N = 50 };
@@ -8983,8 +8985,8 @@ TEST(body, a_file_that_cannot_grow_is_507)
 }
 
 #ifdef __linux__
-/* The byte behind the body needs room, too: a hole on a full tmpfs is SIGBUS for
- * whoever looks at it. */
+/* The byte behind the body needs room, too: a hole on a full tmpfs is SIGBUS
+ * when it is looked at. */
 TEST(body, a_full_disk_is_507)
 {
     enum { ROOM = 131072 };
