@@ -202,11 +202,12 @@
  *   5007  on_child_start or on_thread_start has failed: the child gives up
  *   5008  a listening socket cannot be watched
  *   5009  accepting pauses: no descriptors, or MaxOpenConnections
- *   5010  a file cannot be opened or read: clients get 503, or 500
+ *   5010  MaxOpenFiles is reached: large bodies, or files, get 503
  *   5011  threads cannot be started
  *   5012  handlers outlast StopTimeout: the process ends under them
  *   5013  asked to stop twice: the process ends at once
  *   5014  a child has started                      5015  ... has ended
+ *   5016  a file cannot be opened or read: clients get 503, or 500
  *   5018  a request goes wrong after its answer has begun
  *   5030  a process without children cannot be reloaded or upgraded
  *   5031  started as root, and no User says who shall serve: nobody does
@@ -242,7 +243,7 @@
  *   5124  a line of the configuration is too long
  *   5125  a section is not closed or not opened, not known, or no condition
  *   5126  a directive or section of Apache's is not here: what to do instead
- *   5130  MaxOpenConnections needs more descriptors
+ *   5130  RLIMIT_NOFILE allows fewer connections or files than are wanted
  *   5131  the stacks of all threads may take more than there is
  *   5132  ListenBacklog is above what the system allows
  *   5133  more threads than the system allows
@@ -437,7 +438,12 @@ typedef struct empm_route {
     const char      *root;        /* EMPM_FILES: directory; NULL: DocumentRoot */
     int64_t          limit_body;  /* bytes; -1: LimitRequestBody; 0: no limit */
     int              timeout_ms;  /* sets EMPM_STOP_DEADLINE; 0: never */
-    int              max_workers; /* at once in a child, more are 503; 0: all */
+    int              max_workers; /* in its functions at once, in a child, more
+                                     are 503; 0: all */
+    int              max_requests; /* on their way at once, in a child: from the
+                                     complete head on, with uploads, suspended
+                                     ones and answers that leave slowly; more
+                                     are 503; 0: no limit */
     int              kind;        /* set by the macros */
 } empm_route;
 
@@ -447,14 +453,18 @@ enum { EMPM__ROUTE_END, EMPM__ROUTE_HANDLER, EMPM__ROUTE_FILES };
     EMPM_ROUTE_WITH(pattern, handler, user, NULL, NULL, -1, 0, 0)
 #define EMPM_ROUTE_WITH(pattern, handler, user, on_head, on_body, limit_body, \
                         timeout_ms, max_workers) \
+    EMPM_ROUTE_FULL(pattern, handler, user, on_head, on_body, limit_body, \
+                    timeout_ms, max_workers, 0)
+#define EMPM_ROUTE_FULL(pattern, handler, user, on_head, on_body, limit_body, \
+                        timeout_ms, max_workers, max_requests) \
     { pattern, handler, user, on_head, on_body, NULL, limit_body, timeout_ms, \
-      max_workers, EMPM__ROUTE_HANDLER }
+      max_workers, max_requests, EMPM__ROUTE_HANDLER }
 #define EMPM_FILES(pattern, dir) EMPM_FILES_ELSE(pattern, dir, NULL, NULL)
 /* Files, and `handler` for each path below which there is none. */
 #define EMPM_FILES_ELSE(pattern, dir, handler, user) \
-    { pattern, handler, user, NULL, NULL, dir, -1, 0, 0, EMPM__ROUTE_FILES }
+    { pattern, handler, user, NULL, NULL, dir, -1, 0, 0, 0, EMPM__ROUTE_FILES }
 #define EMPM_ROUTES_END \
-    { NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, EMPM__ROUTE_END }
+    { NULL, NULL, NULL, NULL, NULL, NULL, 0, 0, 0, 0, EMPM__ROUTE_END }
 
 /* A text as the `user` of a route, in both languages. */
 #define EMPM_TEXT(text) ((void *)(uintptr_t)(text))
@@ -535,13 +545,19 @@ typedef struct empm_config {
     int    max_spare_threads;          /* 250 */
     int    max_connections_per_child;  /* 0: no limit */
     double async_request_worker_factor; /* 2.0 */
-    int    max_open_connections;       /* per child; 0: what RLIMIT_NOFILE has */
+    int    max_open_connections;       /* per child; 0: two thirds of what
+                                          RLIMIT_NOFILE has to share out */
+    int    max_open_files;             /* per child: spooled bodies (half of
+                                          it at most, more are 503), files that
+                                          are sent or kept, spooled answers
+                                          (else 503, or aborted); 0: a third */
     int    thread_stack_size;          /* bytes, 0: the system's */
     int    listen_backlog;             /* 511 */
     int    send_buffer_size;           /* bytes, 0: the system's */
     int    receive_buffer_size;        /* bytes, 0: the system's */
     int64_t max_mem_free;              /* idle buffers kept per child: 2 MiB */
-    int    open_file_cache;            /* files kept per child: 64; 0: none */
+    int    open_file_cache;            /* files kept per child: 64, at most a
+                                          quarter of max_open_files; 0: none */
 
     /* time, in milliseconds; directives take seconds, or 100ms */
     int    timeout_ms;                 /* no progress in writing: 60000 */
@@ -578,7 +594,8 @@ typedef struct empm_config {
     int64_t limit_request_body;        /* 1 MiB, else 413; 0: no limit */
     int64_t limit_body_in_memory;      /* longer ones are spooled: 64 KiB */
     int64_t max_body_memory;           /* per child: 64 MiB, else 503 */
-    int64_t max_spool_bytes;           /* per child: 1 GiB, else 503 */
+    int64_t max_spool_bytes;           /* per child: 1 GiB, of which answers
+                                          have half at most; else 503 */
     int64_t limit_response_spool;      /* of one response, what waits for the
                                           client: 64 MiB, else aborted */
     int64_t limit_linger_bytes;        /* 0: no limit but linger_timeout_ms,
@@ -843,6 +860,7 @@ EMPM_API int empm_flush(empm_request *req);
  *   path      opened at once, symbolic links followed; never pass a client's
  *             text, use EMPM_FILES for that
  *   returns   EMPM_OK, EMPM_EINVAL (no such regular file, or not for us),
+ *             EMPM_EFULL (MaxOpenFiles, or no descriptors: 503 is the answer),
  *             EMPM_ESYS, EMPM_EMISUSE
  */
 EMPM_API int empm_send_file(empm_request *req, const char *path);
@@ -2004,6 +2022,7 @@ static const empm__directive empm__directives[] = {
     EMPM__SET("AsyncRequestWorkerFactor", async_request_worker_factor, REAL, 0,
               0),
     EMPM__SET("MaxOpenConnections", max_open_connections, INT, 0, 10000000),
+    EMPM__SET("MaxOpenFiles", max_open_files, INT, 0, 10000000),
     EMPM__SET("ThreadStackSize", thread_stack_size, INT, 0, INT_MAX),
     EMPM__SET("ListenBacklog", listen_backlog, INT, 1, 1 << 20),
     EMPM__SET("SendBufferSize", send_buffer_size, INT, 0, INT_MAX),
@@ -4743,6 +4762,7 @@ typedef struct empm__route {     /* one row of the user's table */
     int         nsegs;
     uint32_t    next_at_node;    /* another method, same pattern */
     uint32_t    running;         /* atomic: workers in its handler */
+    uint32_t    requests;        /* atomic: on their way, for max_requests */
     uint32_t    quick;           /* atomic: its credit, see EMPM__QUICK */
     int         root_fd;         /* EMPM_FILES, else -1 */
 } empm__route;
@@ -5527,8 +5547,14 @@ typedef struct empm__pool {
     empm__page     *free;
     size_t          count, most;
     int64_t         body_memory;       /* atomic; bytes lent to bodies */
-    int64_t         spool_bytes;       /* atomic; bytes in unlinked files */
+    int64_t         spool[2];          /* atomic; bytes in unlinked files */
+    int64_t         files[2];          /* atomic; descriptors that are open */
+    int64_t         files_most;        /* fixed: MaxOpenFiles, as it came out */
 } empm__pool;
+
+/* Whose share of a budget it is. Neither can take what the other one needs:
+ * uploads leave room for answers, and slow readers leave room for uploads. */
+enum { EMPM__FOR_BODIES, EMPM__FOR_ANSWERS };
 
 typedef struct empm__stamp {           /* a second, as some format shows it */
     const char *format;
@@ -5574,6 +5600,7 @@ typedef struct empm__file {
     int64_t     modified_s;
     const char *type;
     char       *path, *bytes;          /* behind the struct; bytes may be NULL */
+    empm__pool *pool;                  /* where fd is counted; NULL: nowhere */
     char        modified[30], tag[40]; /* tag: "" if FileETag is None */
     uint16_t    validators, fields_len;
     char        fields[256];           /* of the head; the validators first */
@@ -5725,12 +5752,64 @@ static void empm__log_rest(empm__child *ch)
                                ch->log_limits[i].left_out);
 }
 
+/* Takes n of a budget that all workers share; 0: it is used up. */
+static int empm__reserve(int64_t *used, int64_t n, int64_t most)
+{
+    if (__atomic_add_fetch(used, n, __ATOMIC_RELAXED) <= most)
+        return 1;
+    __atomic_sub_fetch(used, n, __ATOMIC_RELAXED);
+    return 0;
+}
+
+static void empm__unreserve(int64_t *used, int64_t n)
+{
+    if (n != 0)
+        __atomic_sub_fetch(used, n, __ATOMIC_RELAXED);
+}
+
+/* One descriptor of MaxOpenFiles, half of which is for bodies. 0: all are open.
+ * So connections, files and handlers have each their own, and accept() finds
+ * one whatever is on its way. */
+static int empm__fd_reserve(empm__worker *w, int whose)
+{
+    empm__pool *pool = &w->child->pool;
+    const int64_t bodies = pool->files_most / 2;
+    if (empm__reserve(&pool->files[whose], 1, whose == EMPM__FOR_BODIES
+                                                  ? bodies
+                                                  : pool->files_most - bodies))
+        return 1;
+    empm__log_child(w->child, EMPM_LOG_ERROR, 5010, "MaxOpenFiles of %d is "
+                    "reached by %s", (int)pool->files_most,
+                    whose == EMPM__FOR_BODIES ? "bodies: 503"
+                                              : "answers and files");
+    return 0;
+}
+
+static void empm__fd_release(empm__pool *pool, int whose)
+{
+    empm__unreserve(&pool->files[whose], 1);
+}
+
+/* Bytes of MaxSpoolBytes, of which answers have half at most. 0: used up. */
+static int empm__spool_reserve(empm__worker *w, int whose, int64_t n)
+{
+    empm__pool *pool = &w->child->pool;
+    const int64_t all = w->cfg->max_spool_bytes;
+    int64_t most = all - __atomic_load_n(&pool->spool[!whose],
+                                         __ATOMIC_RELAXED);
+    if (whose == EMPM__FOR_ANSWERS && most > all / 2)
+        most = all / 2;
+    return empm__reserve(&pool->spool[whose], n, most);
+}
+
 static void empm__file_unref(empm__file *f)
 {
     if (f == NULL || __atomic_sub_fetch(&f->refs, 1u, __ATOMIC_ACQ_REL) > 0)
         return;
     if (f->fd >= 0)
         close(f->fd);
+    if (f->pool != NULL)
+        empm__fd_release(f->pool, EMPM__FOR_ANSWERS);
     EMPM_FREE(f);
 }
 
@@ -5805,26 +5884,12 @@ static char *empm__page_data(empm__page *p)
     return (char *)(p + 1);
 }
 
+/* One byte longer than it says: a body that takes it over ends with a NUL. */
 static char *empm__scratch(empm__worker *w)
 {
     if (w->scratch == NULL)
-        w->scratch = (char *)EMPM_MALLOC(EMPM__SCRATCH);
+        w->scratch = (char *)EMPM_MALLOC(EMPM__SCRATCH + 1);
     return w->scratch;
-}
-
-/* Takes n bytes from a budget that all workers share; 0: it is used up. */
-static int empm__reserve(int64_t *used, int64_t n, int64_t most)
-{
-    if (__atomic_add_fetch(used, n, __ATOMIC_RELAXED) <= most)
-        return 1;
-    __atomic_sub_fetch(used, n, __ATOMIC_RELAXED);
-    return 0;
-}
-
-static void empm__unreserve(int64_t *used, int64_t n)
-{
-    if (n != 0)
-        __atomic_sub_fetch(used, n, __ATOMIC_RELAXED);
 }
 
 #ifndef EVENTMPM_NO_STORE
@@ -6897,16 +6962,18 @@ struct empm_request {             /* owner: whoever owns the connection */
     int           body_mode;
     int           body_open;      /* not all of it has been read */
     int           cut_short;      /* the client has ended before its request */
+    int           counted;        /* in route->requests */
     int64_t       body_left;      /* of Content-Length */
     int64_t       body_limit;
     empm__chunked chunked;
     char         *body;
-    size_t        body_len, body_cap;
+    int64_t       body_len;       /* what has arrived */
+    size_t        body_cap;       /* in memory, with the NUL */
     int64_t       body_reserved;  /* of pool.body_memory */
     empm__page   *body_page;
     char         *body_big;
     int           body_fd;
-    int64_t       body_spooled;   /* of pool.spool_bytes */
+    int64_t       body_spooled;   /* of pool.spool */
     char         *body_nul;       /* where a byte was replaced by NUL */
     char          body_saved;
     /* the response */
@@ -7009,9 +7076,22 @@ static void empm__spool_close(empm_request *req)
     if (req->spool_fd < 0)
         return;
     close(req->spool_fd);
-    empm__unreserve(&req->w->child->pool.spool_bytes, req->spooled);
+    empm__fd_release(&req->w->child->pool, EMPM__FOR_ANSWERS);
+    empm__unreserve(&req->w->child->pool.spool[EMPM__FOR_ANSWERS],
+                    req->spooled);
     req->spool_fd = -1;
     req->spooled = req->spool_at = req->spool_end = 0;
+}
+
+/* Gives back the memory that a body was in. */
+static void empm__body_forget(empm__worker *w, empm_request *req)
+{
+    empm__unreserve(&w->child->pool.body_memory, req->body_reserved);
+    empm__page_put(w, req->body_page);
+    EMPM_FREE(req->body_big);
+    req->body_reserved = 0;
+    req->body_page = NULL;
+    req->body_big = NULL;
 }
 
 /* Forgets the file that was to be the answer. */
@@ -7036,17 +7116,15 @@ static void empm__request_release(empm_request *req)
         *req->body_nul = req->body_saved;
     if (req->body_fd >= 0) {
         if (req->body_mode == EMPM__BODY_SPOOL && req->body != NULL)
-            munmap(req->body, req->body_len + 1);
+            munmap(req->body, (size_t)req->body_len + 1);
         close(req->body_fd);
+        empm__fd_release(pool, EMPM__FOR_BODIES);
     }
-    empm__unreserve(&pool->spool_bytes, req->body_spooled);
-    empm__unreserve(&pool->body_memory, req->body_reserved);
-    empm__page_put(req->w, req->body_page);
-    EMPM_FREE(req->body_big);
-    req->body = req->body_nul = req->body_big = NULL;
-    req->body_page = NULL;
+    empm__unreserve(&pool->spool[EMPM__FOR_BODIES], req->body_spooled);
+    empm__body_forget(req->w, req);
+    req->body = req->body_nul = NULL;
     req->body_fd = -1;
-    req->body_spooled = req->body_reserved = 0;
+    req->body_spooled = 0;
 }
 
 /* Ends the request: its memory goes back. The flight (input that follows, output
@@ -7056,6 +7134,8 @@ static void empm__request_end(empm_request *req)
     empm__worker *w = req->w;
     empm__request_release(req);
     empm__source_drop(req);
+    if (req->counted)
+        __atomic_sub_fetch(&req->route->requests, 1u, __ATOMIC_RELAXED);
     empm__pages_put(w, req->body_out);
     empm__pages_put(w, req->arena_pages);
     empm__pages_free(req->arena_big);
@@ -7449,7 +7529,7 @@ static const char *empm__form_find(empm_request *req, const char *name,
     if (ct == NULL || req->body == NULL ||
         !empm__same(ct, strcspn(ct, "; \t"), type, sizeof type - 1))
         return NULL;
-    return empm__pair_find(req, req->body, req->body_len, name, how);
+    return empm__pair_find(req, req->body, (size_t)req->body_len, name, how);
 }
 
 EMPM_API const char *empm_form(empm_request *req, const char *name)
@@ -7495,7 +7575,7 @@ EMPM_API char *empm_body(empm_request *req, size_t *len)
 {
     static char empty[1];          /* never written: it has no bytes */
     if (len != NULL)
-        *len = req->body != NULL ? req->body_len : 0;
+        *len = req->body != NULL ? (size_t)req->body_len : 0;
     return req->body != NULL ? req->body : empty;
 }
 
@@ -7935,7 +8015,7 @@ static int empm__flush(empm_request *req)
     req->out_tried = 0;
     if (req->spooled > 0 && ftruncate(req->spool_fd, 0) == 0) {
         /* the overflow is drained: begin it anew */
-        empm__unreserve(&w->child->pool.spool_bytes, req->spooled);
+        empm__unreserve(&w->child->pool.spool[EMPM__FOR_ANSWERS], req->spooled);
         req->spooled = req->spool_at = req->spool_end = 0;
     }
     return 1;
@@ -7948,17 +8028,20 @@ static int empm__spool(empm_request *req, const char *data, int64_t n)
     const int64_t ring = w->cfg->limit_response_spool;
     int64_t grown;
     if (req->spool_fd < 0) {
+        if (!empm__fd_reserve(w, EMPM__FOR_ANSWERS))
+            return EMPM_EFULL;
         req->spool_fd = empm__unnamed_file(w->s->spool_dir);
-        if (req->spool_fd < 0)
+        if (req->spool_fd < 0) {
+            empm__fd_release(&w->child->pool, EMPM__FOR_ANSWERS);
             return EMPM_ESYS;
+        }
     }
     if (n > ring - (req->spool_end - req->spool_at))
         return EMPM_EFULL;
     grown = (req->spool_end + n < ring ? req->spool_end + n : ring) -
             req->spooled;
     if (grown > 0) {
-        if (!empm__reserve(&w->child->pool.spool_bytes, grown,
-                           w->cfg->max_spool_bytes))
+        if (!empm__spool_reserve(w, EMPM__FOR_ANSWERS, grown))
             return EMPM_EFULL;
         req->spooled += grown;
     }
@@ -8385,7 +8468,8 @@ static int empm__push_body(empm_request *req)
                                       : empm__emit_body(req);
     if (r < 0)
         empm__fail(req, r, r == EMPM_EFULL
-                       ? "LimitResponseSpool or MaxSpoolBytes is reached"
+                       ? "LimitResponseSpool, MaxSpoolBytes or MaxOpenFiles is "
+                         "reached"
                        : "no room for the response");
     else if (req->out_left - req->out_tried >= EMPM_RESPONSE_BUFFER / 2 &&
              empm__flush(req) < 0)
@@ -8522,7 +8606,7 @@ static int empm__produce(empm_request *req)
 }
 
 /* Forgets a body of which nothing has left. */
-static void empm__body_forget(empm_request *req)
+static void empm__answer_forget(empm_request *req)
 {
     empm__pages_put(req->w, req->body_out);
     req->body_out = req->body_out_last = NULL;
@@ -8543,7 +8627,7 @@ static void empm__status_text(empm_request *req, int status)
         "accept-ranges", "etag", "last-modified", "cache-control", "expires"
     };
     size_t i;
-    empm__body_forget(req);
+    empm__answer_forget(req);
     req->status = status;
     for (i = 0; req->fields_len > 0 && i < EMPM__COUNT(fields); i++)
         empm__field_remove(req, fields[i], strlen(fields[i]));
@@ -9496,7 +9580,7 @@ static enum empm__state empm__refuse(empm_request *req, int status)
                           "begun: aborted", status);
         req->failed = EMPM_EMISUSE;
     } else {
-        empm__body_forget(req);
+        empm__answer_forget(req);
         empm__answer_status(req, status);
     }
     return EMPM__WRITE;
@@ -9769,6 +9853,21 @@ static enum empm__state empm__answer_early(empm_request *req, int rc)
                                                              : EMPM__WRITE;
 }
 
+/* Counts the request for max_requests of its route; 0: there are too many. */
+static int empm__route_enter(empm_request *req)
+{
+    empm__route *r = req->route;
+    if (r->user->max_requests <= 0)
+        return 1;
+    if (__atomic_add_fetch(&r->requests, 1u, __ATOMIC_RELAXED) >
+        (uint32_t)r->user->max_requests) {
+        __atomic_sub_fetch(&r->requests, 1u, __ATOMIC_RELAXED);
+        return 0;
+    }
+    req->counted = 1;                /* until empm__request_end() */
+    return 1;
+}
+
 /* The head is in: who answers, may it come in, is there a body to wait for? */
 static enum empm__state empm__head_complete(empm__worker *w, empm__conn *c,
                                             empm_request *req)
@@ -9807,6 +9906,8 @@ static enum empm__state empm__head_complete(empm__worker *w, empm__conn *c,
             status = 417;
         else if (req->body_limit > 0 && length > req->body_limit)
             status = 413;
+        else if (!empm__route_enter(req))
+            status = 503;
         else if (u->on_head != NULL) {
             req->calling = 2;            /* it cannot suspend */
             i = u->on_head(req, u->user);
@@ -9828,9 +9929,13 @@ static enum empm__state empm__head_complete(empm__worker *w, empm__conn *c,
  * >>reading -- the steps HANDSHAKE, READ_HEAD and READ_BODY
  *
  * A body is kept where it costs least: in place behind its head, in a page, in
- * memory up to limit_body_in_memory, in an unlinked file that is mapped; or it is
- * given to on_body piece by piece. Data goes straight to where it belongs, only
- * framing passes through `in`.
+ * memory up to limit_body_in_memory, in an unlinked file that is mapped; it
+ * moves on as it grows. Or it is given to on_body piece by piece. Data goes
+ * straight to where it belongs, only framing passes through `in`.
+ *
+ * Memory, descriptors and room on the disk are taken for bytes that have
+ * arrived, never for those that a Content-Length promises: a promise costs a
+ * client nothing.
  * ------------------------------------------------------------------------- */
 
 #ifndef EVENTMPM_NO_PROXY
@@ -9986,74 +10091,139 @@ static enum empm__state empm__do_read_head(empm__worker *w, empm__conn *c,
     return EMPM__READ_HEAD;
 }
 
-/* Memory for `need` bytes and a NUL, or over to a file. 0, or the status. */
-static int empm__body_room_for(empm__worker *w, empm_request *req, size_t need)
+/* Something of the spool file has failed. The status that says so. */
+static int empm__spool_failed(empm_request *req, const char *call)
 {
-    const empm_config *cfg = w->cfg;
-    empm__pool *pool = &w->child->pool;
-    size_t cap = req->body_cap * 2;
-    char *big;
-    if (req->body_mode != EMPM__BODY_MEMORY || need < req->body_cap)
+    const int why = errno;
+    empm__log_req(req, EMPM_LOG_ERROR, 5004, "SpoolDirectory %s: %s: %s",
+                  req->w->cfg->spool_directory, call, strerror(why));
+    return why == ENOSPC || why == EDQUOT || why == EFBIG ? 507 : 503;
+}
+
+/* Memory for `need` bytes that have arrived, and a NUL; `data` are the last of
+ * them. After the room behind the head comes a page, then a multiple of what is
+ * needed, at most what is promised. 0, or the status. */
+static int empm__body_grow(empm__worker *w, empm_request *req, size_t need,
+                           const char *data)
+{
+    const int page = need < EMPM__PAGE_ROOM;
+    const int taken = req->body_big == NULL && need >= EMPM__SCRATCH / 2 &&
+                      w->scratch != NULL && data == w->scratch + req->body_len;
+    /* long ones grow by eight: each move copies, and touches new memory */
+    int64_t cap = (int64_t)need * (need > EMPM__SCRATCH ? 8 : 2);
+    int64_t most = w->cfg->limit_body_in_memory;
+    char *to;
+    if (need < req->body_cap)
         return 0;
-    if (need < EMPM__PAGE_ROOM && req->body_page == NULL) {
+    if (req->body_left >= 0 && req->body_len + req->body_left < most)
+        most = req->body_len + req->body_left;
+    cap = page ? EMPM_PAGE_BYTES : taken ? EMPM__SCRATCH + 1
+                                 : (cap < most ? cap : most) + 1;
+    if (!empm__reserve(&w->child->pool.body_memory, cap - req->body_reserved,
+                       w->cfg->max_body_memory))
+        return 503;
+    req->body_reserved = cap;
+    if (page) {
         if ((req->body_page = empm__page_get(w)) == NULL)
             return 503;
-        req->body = empm__page_data(req->body_page);
+        to = empm__page_data(req->body_page);
+        if (req->body_len > 0)
+            memcpy(to, req->body, (size_t)req->body_len);
+        req->body = to;
         req->body_cap = EMPM__PAGE_ROOM;
         return 0;
     }
-    if ((int64_t)need <= cfg->limit_body_in_memory) {
-        if (cap <= need)
-            cap = need + 1;
-        if (!empm__reserve(&pool->body_memory,
-                           (int64_t)cap - req->body_reserved,
-                           cfg->max_body_memory))
-            return 503;
-        req->body_reserved = (int64_t)cap;
-        big = (char *)EMPM_REALLOC(req->body_big, cap);
-        if (big == NULL)
-            return 503;
-        if (req->body_big == NULL && req->body_len > 0)
-            memcpy(big, req->body, req->body_len);
-        req->body = req->body_big = big;
-        req->body_cap = cap;
-        return 0;
+    if (taken) {
+        to = w->scratch;
+        w->scratch = NULL;
+    } else if ((to = (char *)EMPM_REALLOC(req->body_big, (size_t)cap)) == NULL)
+        return 503;
+    if (req->body_big == NULL && req->body_len > 0)
+        memcpy(to, req->body, (size_t)req->body_len);
+    empm__page_put(w, req->body_page);
+    req->body_page = NULL;
+    req->body = req->body_big = to;
+    req->body_cap = (size_t)cap;
+    return 0;
+}
+
+/* Where the next `direct` bytes of body are read to, and how many: to their
+ * place if there is room, else to the scratch, behind a gap for what has come
+ * before, so that the body can take the scratch over. NULL: no memory. */
+static char *empm__body_place(empm__worker *w, const empm_request *req,
+                              int64_t direct, size_t *room)
+{
+    const int in_memory = req->body_mode == EMPM__BODY_MEMORY;
+    char *to;
+    if (in_memory && (size_t)req->body_len < req->body_cap) {
+        *room = req->body_cap - 1 - (size_t)req->body_len;
+        if (*room >= EMPM__SCRATCH / 4 || (int64_t)*room >= direct)
+            return req->body + req->body_len;
     }
-    req->body_fd = empm__unnamed_file(w->s->spool_dir);
-    if (req->body_fd < 0) {
-        const int full = errno == ENOSPC;
-        empm__log_req(req, EMPM_LOG_ERROR, 5004, "SpoolDirectory %s: %s",
-                      cfg->spool_directory, strerror(errno));
-        return full ? 507 : 503;
+    if ((to = empm__scratch(w)) == NULL)
+        return NULL;
+    *room = EMPM__SCRATCH;
+    if (in_memory && req->body_big == NULL &&
+        req->body_len < EMPM__SCRATCH / 2) {
+        *room -= (size_t)req->body_len;
+        to += req->body_len;
     }
-    req->body_mode = EMPM__BODY_SPOOL;
-    return -1;                       /* what is in memory has to follow */
+    return to;
+}
+
+/* Writes to the spool file, behind what is there. 0, or the status. */
+static int empm__body_write(empm_request *req, const char *data, size_t n)
+{
+    int64_t at = req->body_len;
+    while (n > 0) {
+        const ssize_t r = pwrite(req->body_fd, data, n, (off_t)at);
+        if (r < 0 && errno == EINTR)
+            continue;
+        if (r <= 0)
+            return empm__spool_failed(req, "write");
+        at += r;
+        data += r;
+        n -= (size_t)r;
+    }
+    return 0;
 }
 
 static int empm__body_spool(empm__worker *w, empm_request *req,
                             const char *data, size_t n)
 {
-    if (!empm__reserve(&w->child->pool.spool_bytes, (int64_t)n,
-                       w->cfg->max_spool_bytes)) {
+    int status;
+    if (!empm__spool_reserve(w, EMPM__FOR_BODIES, (int64_t)n)) {
         empm__log_req(req, EMPM_LOG_ERROR, 5005, "MaxSpoolBytes of %lld is "
                       "reached", (long long)w->cfg->max_spool_bytes);
         return 503;
     }
     req->body_spooled += (int64_t)n;
-    while (n > 0) {
-        ssize_t r = pwrite(req->body_fd, data, n, (off_t)req->body_len);
-        if (r < 0 && errno == EINTR)
-            continue;
-        if (r <= 0) {
-            empm__log_req(req, EMPM_LOG_ERROR, 5004, "SpoolDirectory %s: %s",
-                          w->cfg->spool_directory, strerror(errno));
-            return 507;
-        }
-        req->body_len += (size_t)r;
-        data += r;
-        n -= (size_t)r;
+    status = empm__body_write(req, data, n);
+    req->body_len += (int64_t)n;
+    return status;
+}
+
+/* What has come of the body moves from memory to a file. 0, or the status. */
+static int empm__body_to_file(empm__worker *w, empm_request *req)
+{
+    const char *memory = req->body;
+    const size_t n = (size_t)req->body_len;
+    int status = 0;
+    if (!empm__fd_reserve(w, EMPM__FOR_BODIES))
+        return 503;
+    req->body_fd = empm__unnamed_file(w->s->spool_dir);
+    if (req->body_fd < 0) {
+        status = empm__spool_failed(req, "open");
+        empm__fd_release(&w->child->pool, EMPM__FOR_BODIES);
+        return status;
     }
-    return 0;
+    req->body_mode = EMPM__BODY_SPOOL;
+    req->body = NULL;
+    req->body_len = 0;
+    if (n > 0)
+        status = empm__body_spool(w, req, memory, n);
+    empm__body_forget(w, req);
+    return status;
 }
 
 /* Takes n bytes of body that stand in `data` (which may be where they belong).
@@ -10061,63 +10231,62 @@ static int empm__body_spool(empm__worker *w, empm_request *req,
 static int empm__body_put(empm__worker *w, empm_request *req, const char *data,
                           size_t n)
 {
-    int status;
-    if (req->body_limit > 0 &&
-        (int64_t)(req->body_len + n) > req->body_limit)
+    const int64_t len = req->body_len + (int64_t)n;
+    int status = 0;
+    if (req->body_limit > 0 && len > req->body_limit)
         return 413;
     if (req->body_mode == EMPM__BODY_DROP) {
-        req->body_len += n;
+        req->body_len = len;
         return 0;
     }
     if (req->body_mode == EMPM__BODY_PIECES) {
         const empm_route *u = req->route->user;
-        req->body_len += n;
+        req->body_len = len;
         req->calling = 2;
         status = u->on_body(req, data, n, u->user);
         req->calling = 0;
         return status == 0 || (status >= 200 && status <= 599) ? status : 500;
     }
+    if ((uint64_t)len > SIZE_MAX / 2)    /* 32 bit: it could not be mapped */
+        return 413;
     if (req->body_mode == EMPM__BODY_MEMORY) {
-        status = empm__body_room_for(w, req, req->body_len + n);
-        if (status == 0) {
+        if (len < EMPM__PAGE_ROOM || len <= w->cfg->limit_body_in_memory) {
+            status = empm__body_grow(w, req, (size_t)len, data);
+            if (status != 0)
+                return status;
             if (data != req->body + req->body_len)
                 memcpy(req->body + req->body_len, data, n);
-            req->body_len += n;
+            req->body_len = len;
             return 0;
         }
-        if (status > 0)
-            return status;
-        {
-            size_t had = req->body_len;
-            char *mem = req->body;
-            req->body_len = 0;
-            req->body = NULL;
-            if (had > 0 && (status = empm__body_spool(w, req, mem, had)) != 0)
-                return status;
-        }
+        status = empm__body_to_file(w, req);
     }
-    return empm__body_spool(w, req, data, n);
+    return status != 0 ? status : empm__body_spool(w, req, data, n);
 }
 
 /* How the body will be kept. 0, or a status. */
-static int empm__body_begin(empm__worker *w, empm_request *req)
+static int empm__body_begin(empm_request *req)
 {
     const int64_t left = req->body_left;
+    const uint32_t room = req->in_cap - req->in_start;
     if (req->route->user->on_body != NULL)
         req->body_mode = EMPM__BODY_PIECES;
-    else if (left > 0 && left < (int64_t)(req->in_cap - req->in_start))
+    else if (left > 0 && left < room)
         req->body_mode = EMPM__BODY_IN_PLACE;
     else {
-        int status;
         req->body_mode = EMPM__BODY_MEMORY;
-        status = left > 0 ? empm__body_room_for(w, req, (size_t)left) : 0;
-        if (status > 0)
-            return status;
+        if (left > room) {               /* it begins there, and moves on */
+            req->body = req->in + req->in_start;
+            req->body_cap = room;
+            req->body_len = req->in_end - req->in_start;
+            req->body_left -= req->body_len;
+            req->in_start = req->in_end = req->in_cap;
+        }
     }
     empm__head_init(&req->trailers, NULL, 0, 0);
     /* RFC 9110 10.1.1: only now is the body wanted, and only if none is here */
     if ((req->head.flags & EMPM__H_EXPECT) && req->head.minor > 0 &&
-        req->in_end == req->in_start &&
+        req->in_end == req->in_start && req->body_len == 0 &&
         empm__out_copy(req, "HTTP/1.1 100 Continue\r\n\r\n", 25) < 0)
         return 503;
     return 0;
@@ -10129,15 +10298,21 @@ static int empm__body_end(empm_request *req)
     req->body_open = 0;
     if (req->body_mode == EMPM__BODY_IN_PLACE) {
         req->body = req->in + req->in_start;
-        req->body_len = (size_t)req->body_left;
+        req->body_len = req->body_left;
         req->in_start += (uint32_t)req->body_left;
     } else if (req->body_mode == EMPM__BODY_SPOOL) {
-        void *m = MAP_FAILED;
-        if (ftruncate(req->body_fd, (off_t)req->body_len + 1) == 0)
-            m = mmap(NULL, req->body_len + 1, PROT_READ | PROT_WRITE,
-                     MAP_PRIVATE, req->body_fd, 0);
-        req->body = m == MAP_FAILED ? NULL : (char *)m;
-        return m == MAP_FAILED ? 503 : 0;    /* the hole reads as the NUL */
+        void *m;
+        /* The NUL is written: a hole needs a block when it is looked at, and
+         * on a full tmpfs that is SIGBUS */
+        const int status = empm__body_write(req, "", 1);
+        if (status != 0)
+            return status;
+        m = mmap(NULL, (size_t)req->body_len + 1, PROT_READ | PROT_WRITE,
+                 MAP_PRIVATE, req->body_fd, 0);
+        if (m == MAP_FAILED)
+            return empm__spool_failed(req, "mmap");
+        req->body = (char *)m;
+        return 0;
     }
     if (req->body != NULL && req->body_mode != EMPM__BODY_PIECES) {
         req->body_nul = req->body + req->body_len;
@@ -10148,7 +10323,7 @@ static int empm__body_end(empm_request *req)
 }
 
 /* Consumes what is at hand. 1: complete; 0: more is needed, *direct tells how
- * much of it is data; else a status. */
+ * much of it is data; -1: the turn is over; else a status. */
 static int empm__body_consume(empm__worker *w, empm_request *req,
                               int64_t *direct)
 {
@@ -10171,7 +10346,7 @@ static int empm__body_consume(empm__worker *w, empm_request *req,
             left = req->chunked.left > INT64_MAX ? INT64_MAX
                                                  : (int64_t)req->chunked.left;
             if (req->body_limit > 0 &&
-                left > req->body_limit - (int64_t)req->body_len)
+                left > req->body_limit - req->body_len)
                 return 413;
         } else if (left == 0)
             return 1;
@@ -10190,6 +10365,11 @@ static int empm__body_consume(empm__worker *w, empm_request *req,
             req->chunked.left -= n;
         else
             req->body_left -= (int64_t)n;
+        if (req->body_mode == EMPM__BODY_PIECES) {
+            w->turn_us = empm__now_us();     /* on_body may take its time */
+            if (empm__turn_over(w))
+                return -1;
+        }
     }
 }
 
@@ -10204,17 +10384,13 @@ static ssize_t empm__body_recv(empm__worker *w, empm__conn *c,
     ssize_t n;
     /* framing that has been dealt with gives way; trailers must stay */
     if (req->body_mode != EMPM__BODY_IN_PLACE &&
+        req->body != req->in + floor &&
         req->in_start == req->in_end && !trailers)
         req->in_start = req->in_end = floor;
     if (direct > (int64_t)(req->in_cap - req->in_end)) {
-        char *to = empm__scratch(w);
-        size_t room = EMPM__SCRATCH;
+        size_t room;
+        char *to = empm__body_place(w, req, direct, &room);
         int status;
-        if (req->body_mode == EMPM__BODY_MEMORY &&
-            req->body_len + 1 < req->body_cap) {
-            to = req->body + req->body_len;
-            room = req->body_cap - 1 - req->body_len;
-        }
         if (to == NULL)
             return 503;
         if ((int64_t)room > direct)
@@ -10258,7 +10434,7 @@ static enum empm__state empm__do_read_body(empm__worker *w, empm__conn *c,
     uint32_t now, deadline;
     int status, tried = 0;
     if (req->body_mode == EMPM__BODY_NONE &&
-        (status = empm__body_begin(w, req)) != 0)
+        (status = empm__body_begin(req)) != 0)
         return empm__refuse(req, status);
     for (;;) {
         int64_t direct;
@@ -10267,8 +10443,12 @@ static enum empm__state empm__do_read_body(empm__worker *w, empm__conn *c,
         if (status == 1 && (status = empm__body_end(req)) == 0)
             return req->body_mode == EMPM__BODY_DROP ? EMPM__WRITE
                                                      : EMPM__HANDLE;
-        if (status != 0)
+        if (status > 0)
             return empm__refuse(req, status);
+        if (status < 0) {
+            wait->turn_over = 1;
+            return EMPM__READ_BODY;
+        }
         /* 100 Continue, earlier answers, what on_body says: unless the socket
          * was full a moment ago */
         if (req->out != NULL && (!tried || req->out_left != req->out_tried ||
@@ -10286,13 +10466,14 @@ static enum empm__state empm__do_read_body(empm__worker *w, empm__conn *c,
         }
         if (c->flags & EMPM__F_DRAINED)
             break;
-        if (w->turn_bytes >= EMPM_TURN_BYTES) {
+        if (empm__turn_over(w)) {
             wait->turn_over = 1;
             return EMPM__READ_BODY;
         }
         n = empm__body_recv(w, c, req, direct);
         if (n == -1)
             break;
+        w->turn_us = empm__now_us();
         if (n == 0) {                    /* it may still read: RFC 9112 8 */
             req->cut_short = req->body_mode != EMPM__BODY_DROP;
             return empm__refuse(req, 400);
@@ -11550,6 +11731,7 @@ static empm__file *empm__file_make(const empm__worker *w, int fd,
     }
     f->refs = 1;
     f->fd = fd;
+    f->pool = NULL;
     f->root_fd = root_fd;
     f->modified_s = (int64_t)st->st_mtime;
     if (f->modified_s > now)         /* RFC 9110 8.8.2.1 */
@@ -11608,7 +11790,7 @@ static int empm__file_status(empm_request *req, const char *path, int error)
     default:
         break;
     }
-    empm__log_req(req, EMPM_LOG_ERROR, 5010, "%.300s: %s", path,
+    empm__log_req(req, EMPM_LOG_ERROR, 5016, "%.300s: %s", path,
                   strerror(error));
     return error == EMFILE || error == ENFILE || error == ENOMEM ||
                    error == EAGAIN ? 503 : 500;
@@ -11642,6 +11824,19 @@ static int empm__send_unsized(empm_request *req, int fd, const char *path,
     return r;
 }
 
+/* Counts the descriptor of a new file, if it keeps one. 0: there are too many,
+ * the caller has to let go of the file. */
+static int empm__file_count(empm__worker *w, empm__file *f)
+{
+    f->pool = NULL;
+    if (f->fd < 0)
+        return 1;
+    if (!empm__fd_reserve(w, EMPM__FOR_ANSWERS))
+        return 0;
+    f->pool = &w->child->pool;
+    return 1;
+}
+
 /* What becomes of `fd` (negative: see errno): an answer's file; or NULL, and
  * *status is 1: a directory; 0: it is answered already; else the status for it. */
 static empm__file *empm__file_take(empm_request *req, int fd, int root_fd,
@@ -11667,6 +11862,11 @@ static empm__file *empm__file_take(empm_request *req, int fd, int root_fd,
         fd = -1;
         if (f == NULL)
             *status = empm__file_status(req, path, errno);
+        else if (!empm__file_count(req->w, f)) {
+            empm__file_unref(f);
+            f = NULL;
+            *status = 503;
+        }
     }
     if (fd >= 0)
         close(fd);
@@ -12067,7 +12267,9 @@ EMPM_API int empm_send_file(empm_request *req, const char *path)
     }
     f = empm__file_take(req, open(path, EMPM__O_READ), -1, path, &st, &r);
     if (f == NULL)
-        return r == 0 ? EMPM_OK : r < 500 ? EMPM_EINVAL : EMPM_ESYS;
+        return r == 0   ? EMPM_OK
+             : r < 500  ? EMPM_EINVAL
+             : r == 503 ? EMPM_EFULL : EMPM_ESYS;
     return empm__send_file(req, f);
 }
 
@@ -13800,16 +14002,38 @@ static uint32_t empm__horizon(const empm_config *cfg)
     return (uint32_t)(h / 2 > 32 ? h / 2 : 32);
 }
 
-/* What the descriptors allow, less what the rest of the process needs. */
-static uint32_t empm__connection_limit(const empm_config *cfg)
+/* What a child needs of descriptors for itself, and handlers for theirs: two
+ * for each worker. */
+static int64_t empm__descriptors_own(const empm_config *cfg)
+{
+    return 32 + EMPM_MAX_LISTEN + 2 * (int64_t)cfg->threads_per_child;
+}
+
+/* How many it shares out: what else RLIMIT_NOFILE allows. */
+static int64_t empm__descriptors(const empm_config *cfg)
 {
     struct rlimit r;
-    long most = 1024, reserve = 32 + EMPM_MAX_LISTEN +
-                                cfg->threads_per_child * 2 +
-                                cfg->open_file_cache;
+    const int64_t own = empm__descriptors_own(cfg);
+    int64_t most = 1024;
     if (getrlimit(RLIMIT_NOFILE, &r) == 0)
-        most = r.rlim_cur > 1000000 ? 1000000 : (long)r.rlim_cur;
-    most = most > reserve * 2 ? most - reserve : most / 2;
+        most = r.rlim_cur > 1000000 ? 1000000 : (int64_t)r.rlim_cur;
+    return most > own * 2 ? most - own : most / 2;
+}
+
+/* MaxOpenFiles as it comes out: a third of them, or what is set, up to half. */
+static uint32_t empm__file_limit(const empm_config *cfg)
+{
+    const int64_t all = empm__descriptors(cfg);
+    int64_t most = all / 3;
+    if (cfg->max_open_files > 0)
+        most = cfg->max_open_files < all / 2 ? cfg->max_open_files : all / 2;
+    return most > 2 ? (uint32_t)most : 2;
+}
+
+/* MaxOpenConnections as it comes out: the rest, or what is set. */
+static uint32_t empm__connection_limit(const empm_config *cfg)
+{
+    int64_t most = empm__descriptors(cfg) - empm__file_limit(cfg);
     if (cfg->max_open_connections > 0 && cfg->max_open_connections < most)
         most = cfg->max_open_connections;
     return most > 1 ? (uint32_t)most : 1;
@@ -13863,6 +14087,7 @@ static int empm__child_init(empm__child *ch, empm_server *s, int slot,
     ch->drain_ms = cfg->graceful_shutdown_timeout_ms;
     ch->stop_ms = ch->retry_ms = EMPM__NEVER;
     ch->pool.most = (size_t)(cfg->max_mem_free / EMPM_PAGE_BYTES);
+    ch->pool.files_most = empm__file_limit(cfg);
     pthread_mutex_init(&ch->pool.lock, NULL);
     ch->files.due_ms = ch->lines_due_ms = EMPM__NEVER;
     ch->pid = (long)getpid();
@@ -13885,7 +14110,8 @@ static int empm__child_init(empm__child *ch, empm_server *s, int slot,
         ((size_t)cfg->open_file_cache + 1) * sizeof *ch->files.slots);
     if (ch->files.slots == NULL)
         return EMPM_ENOMEM;
-    ch->files.n = (uint32_t)cfg->open_file_cache;
+    ch->files.n = (uint32_t)empm__min((size_t)cfg->open_file_cache,
+                                      (size_t)ch->pool.files_most / 4);
     memset(ch->files.slots, 0, ch->files.n * sizeof *ch->files.slots);
 #endif
     if (ch->sleepers == NULL || ch->workers == NULL ||
@@ -14563,35 +14789,94 @@ static double empm__stacks(const empm_config *cfg)
            stack;
 }
 
+/* The memory of all children in bytes, by what it is for; at worst, but for the
+ * last line, which is what a busy server comes to. */
+#define EMPM__STACK_USED 32768       /* what a thread seldom exceeds */
+
+typedef struct empm__memory {
+    double connections;              /* each with its longest head and answer */
+    double bodies;                   /* MaxBodyMemory */
+    double buffers;                  /* of workers, and those that are idle */
+    double stacks, store;
+    double likely;                   /* every worker runs an ordinary request,
+                                        the other connections are idle */
+} empm__memory;
+
+static empm__memory empm__memory_of(const empm_config *cfg)
+{
+    const double children = empm__most_children(cfg);
+    const double threads = children * (cfg->threads_per_child + 1);
+    const double idle = children * empm__connection_limit(cfg) *
+                        (double)(sizeof(empm__conn) + sizeof(empm__peer));
+    empm__memory m;
+    m.connections = idle + children * empm__connection_limit(cfg) *
+                               (double)(EMPM_PAGE_BYTES + EMPM_RESPONSE_BUFFER +
+                                        cfg->limit_request_head);
+    m.bodies = children * (double)cfg->max_body_memory;
+    m.buffers = children * ((double)cfg->max_mem_free +
+                            (double)cfg->threads_per_child *
+                                (EMPM__SCRATCH +
+                                 EMPM__PAGE_CACHE * EMPM_PAGE_BYTES));
+    m.stacks = empm__stacks(cfg);
+    m.store = (double)cfg->shared_store_size;
+    m.likely = idle + m.buffers + m.store +
+               threads * (EMPM_PAGE_BYTES + EMPM__STACK_USED);
+    return m;
+}
+
 EMPM_API int64_t empm_memory_estimate(const empm_config *cfg)
 {
-    const double connection =
-        (double)(sizeof(empm__conn) + sizeof(empm__peer)) + EMPM_PAGE_BYTES +
-        cfg->limit_request_head + EMPM_RESPONSE_BUFFER;
-    const double child =
-        (double)empm__connection_limit(cfg) * connection +
-        (double)cfg->max_body_memory + (double)cfg->max_mem_free +
-        (double)cfg->threads_per_child *
-            (EMPM__SCRATCH + EMPM__PAGE_CACHE * EMPM_PAGE_BYTES);
-    const double all = empm__most_children(cfg) * child + empm__stacks(cfg) +
-                       (double)cfg->shared_store_size;
+    const empm__memory m = empm__memory_of(cfg);
+    const double all = m.connections + m.bodies + m.buffers + m.stacks +
+                       m.store;
     return all < 9e18 ? (int64_t)all : INT64_MAX;
 }
 
 /* The settings in force, on one line. */
 static void empm__settings(const empm_config *cfg, char *to, size_t n)
 {
+    const empm__memory m = empm__memory_of(cfg);
+    const double mib = 1 << 20;
     char keep[64] = "off";
     if (cfg->keep_alive)
         snprintf(keep, sizeof keep, "%d ms", cfg->keep_alive_timeout_ms);
-    snprintf(to, n, "%d to %d children of %d workers, %u connections each; "
-             "Timeout %d ms, KeepAlive %s; worst-case memory %lld MiB, %lld MiB "
-             "of it stacks",
+    snprintf(to, n, "%d to %d children of %d workers, %u connections and %u "
+             "files each; Timeout %d ms, KeepAlive %s; worst-case memory %.0f "
+             "MiB: connections %.0f, bodies %.0f, buffers %.0f, stacks %.0f, "
+             "store %.0f; likely when all workers are busy %.0f MiB; spooled "
+             "on disk at most %.0f MiB",
              cfg->processes == 0 ? 1 : cfg->start_servers,
              empm__most_children(cfg), cfg->threads_per_child,
-             (unsigned)empm__connection_limit(cfg), cfg->timeout_ms, keep,
-             (long long)(empm_memory_estimate(cfg) >> 20),
-             (long long)(empm__stacks(cfg) / (1 << 20)));
+             (unsigned)empm__connection_limit(cfg),
+             (unsigned)empm__file_limit(cfg), cfg->timeout_ms, keep,
+             (double)empm_memory_estimate(cfg) / mib, m.connections / mib,
+             m.bodies / mib, m.buffers / mib, m.stacks / mib, m.store / mib,
+             m.likely / mib,
+             empm__most_children(cfg) * ((double)cfg->max_spool_bytes / mib));
+}
+
+/* Says how the descriptors are shared out, if that is not as it was meant. */
+static void empm__check_descriptors(const empm_config *cfg, empm__report *rep)
+{
+    const uint32_t connections = empm__connection_limit(cfg);
+    const uint32_t files = empm__file_limit(cfg);
+    const int64_t own = empm__descriptors_own(cfg);
+    const int64_t c = cfg->max_open_connections > 0 ? cfg->max_open_connections
+                                                    : 1;
+    const int64_t f = cfg->max_open_files;
+    int64_t need = f == 0 ? c + c / 2 + 1 : f > c ? 2 * f : c + f;
+    struct rlimit r;
+    if (need < own + 1)
+        need = own + 1;              /* as empm__descriptors() has it */
+    if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur != RLIM_INFINITY &&
+        (c > connections || f > files || (int64_t)r.rlim_cur <= 2 * own))
+        empm__say(rep, EMPM_LOG_WARN, 5130, "RLIMIT_NOFILE of %llu is too low"
+                  "%s: a child takes %u connections and %u files; ulimit -n "
+                  "%lld or LimitNOFILE=%lld would do", (unsigned long long)r.rlim_cur,
+                  c > connections ? " for MaxOpenConnections"
+                  : f > files ? " for MaxOpenFiles" : " for ThreadsPerChild",
+                  (unsigned)connections, (unsigned)files,
+                  (long long)(own + need), (long long)(own + need));
 }
 
 /* Do the system's limits allow what the settings ask for? None of this is known
@@ -14612,15 +14897,7 @@ static void empm__check_system(const empm_config *cfg, empm__report *rep)
                   "MaxRequestWorkers", (long long)threads,
                   (long long)(empm__stacks(cfg) / (1 << 20)),
                   (long long)(memory >> 20));
-    if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_max != RLIM_INFINITY &&
-        (int64_t)r.rlim_max < (int64_t)cfg->max_open_connections + 32 +
-                                  EMPM_MAX_LISTEN + cfg->open_file_cache +
-                                  2 * cfg->threads_per_child)
-        empm__say(rep, EMPM_LOG_WARN, 5130, "MaxOpenConnections of %d needs "
-                  "more descriptors than RLIMIT_NOFILE of %llu: %u connections "
-                  "in a child", cfg->max_open_connections,
-                  (unsigned long long)r.rlim_max,
-                  (unsigned)empm__connection_limit(cfg));
+    empm__check_descriptors(cfg, rep);
     limit = empm__number_in("/proc/sys/net/core/somaxconn");
     if (limit > 0 && limit < cfg->listen_backlog)
         empm__say(rep, EMPM_LOG_WARN, 5132, "ListenBacklog of %d is above "
@@ -17635,7 +17912,7 @@ static int empm__test(const char *name, const empm__source *source, int list)
     empm__report rep;
     empm_config settings, *const cfg = &settings;
     const char *remark;
-    char line[512];
+    char line[1024];
     struct rlimit lim;
     int r;
     memset(&rep, 0, sizeof rep);

@@ -60,6 +60,7 @@ static void  test_free(void *p);
 #include <time.h>
 #include <unistd.h>
 #ifdef __linux__
+#  include <sys/mount.h>
 #  include <sys/prctl.h>
 #  include <sys/ptrace.h>
 #endif
@@ -1261,6 +1262,23 @@ static int p_count(empm_request *req, const void *data, size_t len, void *user)
     return EMPM_OK;
 }
 
+static int p_nap(empm_request *req, const void *data, size_t len, void *user)
+{
+    (void)data;
+    nap((int)query_long(req, "ms", 5));
+    return p_count(req, "", len > 0, user);
+}
+
+static int p_nothing(empm_request *req, const void *data, size_t len,
+                     void *user)
+{
+    (void)req;
+    (void)data;
+    (void)len;
+    (void)user;
+    return EMPM_OK;
+}
+
 static int h_count(empm_request *req, void *user)
 {
     slot *s = query_slot(req);
@@ -1624,7 +1642,7 @@ static int h_file(empm_request *req, void *user)
     snprintf(path, sizeof path, "%s/www/%s", g_tmp, name);
     rc = empm_send_file(req, path);
     set_int(&shm->rc[0], rc);
-    return rc == EMPM_OK ? EMPM_OK : 404;
+    return rc == EMPM_OK ? EMPM_OK : rc == EMPM_EFULL ? 503 : 404;
 }
 
 static int h_alloc(empm_request *req, void *user)
@@ -1978,7 +1996,12 @@ static const empm_route routes[] = {
     EMPM_ROUTE_WITH("POST /sum-any", h_sum,        NULL, NULL, NULL, 0, 0, 0),
     EMPM_ROUTE_WITH("POST /sum-100", h_sum,        NULL, NULL, NULL, 100, 0, 0),
     EMPM_ROUTE_WITH("POST /count",   h_count,      NULL, NULL, p_count, 0, 0, 0),
+    EMPM_ROUTE_WITH("POST /nap",     h_count,      NULL, NULL, p_nap, 0, 0, 0),
     EMPM_ROUTE_WITH("POST /piped",   h_end,        NULL, NULL, p_echo, 0, 0, 0),
+    EMPM_ROUTE_FULL("POST /few",     h_sum,        NULL, NULL, NULL, 0, 0, 0,
+                    2),
+    EMPM_ROUTE_FULL("GET /few",      h_park,       NULL, NULL, NULL, 0, 0, 0,
+                    1),
     EMPM_ROUTE_WITH("POST /private", h_hit,        NULL, on_head_auth, NULL,
                     0, 0, 0),
     EMPM_ROUTE("/dump/{x}",          h_dump,       NULL),
@@ -3256,6 +3279,8 @@ TEST(config, the_systems_limits)
             CHECK_INT(heard(EMPM_LOG_WARN, 5132),
                       empm__number_in("/proc/sys/net/core/somaxconn") > 0);
         cfg.listen_backlog = 1;
+        /* connections and files are shared out; a sum that does not come out
+         * says so, by the name of what was set, and what to type */
         r.rlim_cur = r.rlim_max = 500;
         if (setrlimit(RLIMIT_NOFILE, &r) == 0) {
             cfg.max_open_connections = 100;
@@ -3266,6 +3291,25 @@ TEST(config, the_systems_limits)
             CHECK_INT(empm__check(&cfg, NULL, &rep), EMPM_OK);
             CHECK_INT(heard(EMPM_LOG_WARN, 5130), 1);
             CHECK(empm__connection_limit(&cfg) < 490);
+            cfg.max_open_connections = 0;
+            cfg.max_open_files = 400;
+            rep = hearing();
+            CHECK_INT(empm__check(&cfg, NULL, &rep), EMPM_OK);
+            CHECK_INT(heard(EMPM_LOG_WARN, 5130), 1);
+            CHECK_IN(empm__file_limit(&cfg) + empm__connection_limit(&cfg),
+                     300, 500 - 48 - 2 * cfg.threads_per_child);
+            cfg.max_open_files = 0;
+            rep = hearing();
+            CHECK_INT(empm__check(&cfg, NULL, &rep), EMPM_OK);
+            CHECK_INT(heard(EMPM_LOG_WARN, 5130), 0);
+            CHECK_INT(empm__file_limit(&cfg) + empm__connection_limit(&cfg),
+                      500 - 48 - 2 * cfg.threads_per_child);
+        }
+        r.rlim_cur = 100;            /* it says nothing of "0" connections */
+        if (setrlimit(RLIMIT_NOFILE, &r) == 0) {
+            rep = hearing();
+            CHECK_INT(empm__check(&cfg, NULL, &rep), EMPM_OK);
+            CHECK_INT(heard(EMPM_LOG_WARN, 5130), 1);
         }
 #ifdef RLIMIT_NPROC
         r.rlim_cur = r.rlim_max = 100;
@@ -3327,6 +3371,7 @@ TEST(config, every_directive_from_a_file)
         { "MaxRequestsPerChild", "9", "9" },
         { "AsyncRequestWorkerFactor", "1.5", "1.5" },
         { "MaxOpenConnections", "1000", "1000" },
+        { "MaxOpenFiles", "500", "500" },
         { "ThreadStackSize", "262144", "262144" },
         { "ListenBacklog", "100", "100" }, { "SendBufferSize", "4096", "4096" },
         { "ReceiveBufferSize", "4096", "4096" },
@@ -5890,6 +5935,60 @@ LIVE(route, limits_of_a_route)
     CHECK_INT(ask(&f, &c, "GET /deadline HTTP/1.1\r\nHost: a\r\n\r\n"), 200);
     CHECK(get_int(&shm->rc[0]) & EMPM_STOP_DEADLINE);
     cl_close(&c);
+    fx_down(&f);
+}
+
+LIVE(route, max_requests_counts_uploads_and_suspended_ones)
+{
+    fixture f;
+    client a[3], c;
+    str s;
+    int i;
+
+    memset(&s, 0, sizeof s);
+    fx_init(&f);
+    if (!fx_up(&f))
+        return;
+    put_post(&s, "/few", 20000, 0, "");
+    for (i = 0; i < 2; i++) {
+        cl_open(&a[i], &f);
+        cl_send(&a[i], s.p, s.n - 1);
+    }
+    nap(SCALED(50));
+    /* two are on their way, though none has a worker */
+    CHECK_INT(ask_n(&f, &c, s.p, s.n), 503);
+    CHECK_STR(cl_header(&c, "Retry-After"), "1");
+    cl_close(&c);
+    CHECK_INT(get_status(&f, "/hello"), 200);
+    cl_send(&a[0], s.p + s.n - 1, 1);
+    CHECK_INT(cl_reply(&a[0]), 200);
+    check_in_step(&a[0]);            /* its end is over for sure */
+    CHECK_INT(ask_n(&f, &c, s.p, s.n), 200);
+    cl_close(&c);
+    cl_close(&a[1]);                 /* one that is given up counts no more */
+    cl_close(&a[0]);
+    nap(SCALED(50));
+    for (i = 0; i < 2; i++) {
+        cl_open(&a[i], &f);
+        cl_send(&a[i], s.p, s.n - 1);
+    }
+    nap(SCALED(50));
+    for (i = 0; i < 2; i++) {
+        cl_send(&a[i], s.p + s.n - 1, 1);
+        CHECK_INT(cl_reply(&a[i]), 200);
+        cl_close(&a[i]);
+    }
+    /* a suspended one has no worker either */
+    cl_open(&a[0], &f);
+    cl_puts(&a[0], "GET /few?slot=7 HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_SOON(get_ticket(7) != 0, 3000);
+    CHECK_INT(get_status(&f, "/few"), 503);
+    CHECK_INT(get_status(&f, "/unpark?slot=7"), 200);
+    CHECK_INT(cl_reply(&a[0]), 200);
+    check_in_step(&a[0]);
+    CHECK_INT(get_status(&f, "/few?ms=1"), 200);
+    cl_close(&a[0]);
+    str_free(&s);
     fx_down(&f);
 }
 
@@ -9315,6 +9414,462 @@ LIVE(body, quotas_of_the_child)
     cl_close(&c);
     str_free(&s);
     fx_down(&f);
+}
+
+/* --- budgets follow what has arrived -------------------------------------- */
+
+LIVE(body, promises_take_no_memory)  /* a Content-Length is no body yet */
+{
+    enum { N = 20 };
+    fixture f;
+    client a[N], c;
+    str s;
+    int i;
+
+    memset(&s, 0, sizeof s);
+    fx_init(&f);
+    long_times(&f);
+    f.cfg.max_body_memory = 100000;
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < N; i++) {
+        cl_open(&a[i], &f);
+        cl_puts(&a[i], "POST /sum HTTP/1.1\r\nHost: a\r\n"
+                       "Content-Length: 60000\r\n\r\nx");
+    }
+    nap(SCALED(100));
+    put_post(&s, "/sum", 60000, 0, "");
+    CHECK_INT(ask_n(&f, &c, s.p, s.n), 200);
+    cl_close(&c);
+    if (f.s != NULL) {               /* a byte that has come takes a page */
+        CHECK_SOON(__atomic_load_n(&f.s->child.pool.body_memory,
+                                   __ATOMIC_RELAXED) <= 20 * EMPM_PAGE_BYTES,
+                   1000);
+    }
+    for (i = 0; i < N; i++)
+        cl_close(&a[i]);
+    if (f.s != NULL)
+        CHECK_SOON(__atomic_load_n(&f.s->child.pool.body_memory,
+                                   __ATOMIC_RELAXED) == 0, 2000);
+    str_free(&s);
+    fx_down(&f);
+}
+
+LIVE(body, bytes_that_arrive_take_memory)    /* in pages, too */
+{
+    enum { N = 4 };
+    fixture f;
+    client a[N], c;
+    int i;
+
+    fx_init(&f);
+    long_times(&f);
+    f.cfg.max_body_memory = N * EMPM_PAGE_BYTES;
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < N; i++) {
+        cl_open(&a[i], &f);
+        cl_puts(&a[i], CHUNK "5\r\nhel");
+    }
+    nap(SCALED(100));
+    CHECK_INT(ask(&f, &c, CHUNK "5\r\nhello\r\n0\r\n\r\n"), 503);
+    CHECK_STR(cl_header(&c, "Retry-After"), "1");
+    cl_close(&c);
+    CHECK_INT(ask(&f, &c, CL("5")), 200);    /* in place: it costs nothing */
+    cl_close(&c);
+    for (i = 0; i < N; i++) {
+        cl_puts(&a[i], "lo\r\n0\r\n\r\n");
+        CHECK_INT(cl_reply(&a[i]), 200);
+        cl_close(&a[i]);
+    }
+    fx_down(&f);
+}
+
+/* Bodies that come in pieces of any size, so that the buffer grows by every way
+ * that it has: page, taken over from the worker, doubled, spooled. */
+LIVE(body, grows_as_it_comes)
+{
+    static const size_t pieces[] = { 1000, 5000, 9000, 30000, 33000, 65536,
+                                     70000, 150000 };
+    static const int64_t limits[] = { 1, 10000, 65536, 1 << 20 };
+    size_t i, k, at;
+    str s;
+
+    memset(&s, 0, sizeof s);
+    put_post(&s, "/sum-any", 200000, 0, "");
+    for (k = 0; k < 4; k++) {
+        fixture f;
+        client c;
+        fx_init(&f);
+        f.cfg.limit_body_in_memory = limits[k];
+        if (!fx_up(&f))
+            return;
+        cl_open(&c, &f);
+        for (i = 0; i < sizeof pieces / sizeof pieces[0]; i++) {
+            context("LimitBodyInMemory %ld, pieces of %lu", (long)limits[k],
+                    (unsigned long)pieces[i]);
+            for (at = 0; at < s.n; at += pieces[i]) {
+                cl_send(&c, s.p + at, s.n - at < pieces[i] ? s.n - at
+                                                          : pieces[i]);
+                if (i % 2)
+                    nap(1);
+            }
+            cl_reply(&c);
+            check_sum_reply(&c, 200000, 1, 0);
+        }
+        cl_close(&c);
+        if (f.s != NULL) {
+            CHECK_SOON(__atomic_load_n(&f.s->child.pool.body_memory,
+                                       __ATOMIC_RELAXED) == 0, 2000);
+            CHECK_SOON(__atomic_load_n(&f.s->child.pool.files[0],
+                                       __ATOMIC_RELAXED) == 0, 2000);
+        }
+        no_context();
+        fx_down(&f);
+    }
+    str_free(&s);
+}
+
+static void some_descriptors(void)
+{
+    struct rlimit r;
+
+    r.rlim_cur = r.rlim_max = 200;
+    setrlimit(RLIMIT_NOFILE, &r);
+}
+
+/* A small and a large file, a small and a middling upload: what must go on. */
+static void check_all_but_large_uploads(const fixture *f)
+{
+    client c;
+    str s;
+
+    memset(&s, 0, sizeof s);
+    CHECK_INT(get_status(f, "/hello"), 200);
+    CHECK_INT(get_status(f, "/file/a.txt"), 200);
+    CHECK_INT(get_status(f, "/file/big.bin"), 200);
+    put_post(&s, "/sum", 1000, 0, "");
+    put_post(&s, "/sum", 60000, 0, "");
+    cl_open(&c, f);
+    cl_send(&c, s.p, s.n);
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_INT(cl_reply(&c), 200);
+    cl_close(&c);
+    str_free(&s);
+}
+
+/* A file is opened for bytes that do not fit in memory, not for a length. */
+TEST(body, promises_take_no_descriptors)
+{
+    enum { N = 92 };
+    static client a[N];
+    fixture f;
+    str s;
+    client c;
+    int i;
+
+    memset(&s, 0, sizeof s);
+    fx_init_forked(&f, 1);
+    f.in_child = some_descriptors;
+    long_times(&f);
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < N; i++) {
+        cl_open(&a[i], &f);
+        cl_puts(&a[i], "POST /sum-any HTTP/1.1\r\nHost: a\r\n"
+                       "Content-Length: 500000\r\n\r\nx");
+    }
+    nap(SCALED(200));
+    check_all_but_large_uploads(&f);
+    put_post(&s, "/sum-any", 300000, 0, "");
+    CHECK_INT(ask_n(&f, &c, s.p, s.n), 200);
+    cl_close(&c);
+    CHECK_INT(fx_log_lines(&f, "EMPM5009"), 0);
+    for (i = 0; i < N; i++)
+        cl_close(&a[i]);
+    str_free(&s);
+    fx_down(&f);
+}
+
+/* Uploads that are large and slow can take the descriptors of large uploads,
+ * and nothing else: connections and files have their own. */
+TEST(body, large_uploads_take_only_their_share)
+{
+    enum { N = 50 };
+    static client a[N];
+    fixture f;
+    str s;
+    client c;
+    int i;
+
+    memset(&s, 0, sizeof s);
+    fx_init_forked(&f, 1);
+    f.in_child = some_descriptors;
+    long_times(&f);
+    if (!fx_up(&f))
+        return;
+    put_post(&s, "/sum-any", 300000, 0, "");
+    for (i = 0; i < N; i++) {
+        cl_open(&a[i], &f);
+        cl_send(&a[i], s.p, 70000);
+    }
+    nap(SCALED(300));
+    check_all_but_large_uploads(&f);
+    CHECK_INT(ask_n(&f, &c, s.p, s.n), 503);
+    CHECK_STR(cl_header(&c, "Retry-After"), "1");
+    cl_close(&c);
+    CHECK(fx_log_has(&f, "EMPM5010: MaxOpenFiles of 48 is reached by bodies"));
+    CHECK_INT(fx_log_lines(&f, "EMPM5009"), 0);
+    for (i = 0; i < N; i++)
+        cl_close(&a[i]);
+    CHECK_INT(ask_again(&f, &s), 200);       /* given back */
+    str_free(&s);
+    fx_down(&f);
+}
+
+/* Answers may use half of MaxSpoolBytes, so that readers who do not read leave
+ * room for uploads. */
+LIVE(body, slow_readers_leave_room_for_uploads)
+{
+    enum { N = 6 };
+    fixture f;
+    client a[N];
+    str s;
+    int i;
+
+    memset(&s, 0, sizeof s);
+    fx_init(&f);
+    long_times(&f);
+    f.cfg.send_buffer_size = 4096;
+    f.cfg.max_spool_bytes = 2000000;
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < N; i++) {
+        CHECK_INT(cl_connect_port(&a[i], f.port, 4096), 0);
+        cl_puts(&a[i], "GET /big?bytes=600000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    nap(SCALED(200));
+    put_post(&s, "/sum-any", 900000, 0, "");
+    CHECK_INT(ask_again(&f, &s), 200);
+    for (i = 0; i < N; i++)
+        cl_close(&a[i]);
+    if (f.s != NULL)
+        CHECK_SOON(__atomic_load_n(&f.s->child.pool.spool[1],
+                                   __ATOMIC_RELAXED) == 0 &&
+                   __atomic_load_n(&f.s->child.pool.files[1],
+                                   __ATOMIC_RELAXED) == 0, 2000);
+    str_free(&s);
+    fx_down(&f);
+}
+
+/* What is beyond MaxOpenFiles: a file gets 503, an answer that is under way is
+ * cut so that it can be seen, and both are possible again afterwards. */
+LIVE(body, answers_take_only_their_share)
+{
+    fixture f;
+    client a, b, c;
+
+    fx_init(&f);
+    long_times(&f);
+    f.cfg.send_buffer_size = 4096;
+    f.cfg.max_open_files = 4;
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(cl_connect_port(&a, f.port, 4096), 0);
+    cl_puts(&a, "GET /file/big.bin HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_INT(cl_connect_port(&b, f.port, 4096), 0);
+    cl_puts(&b, "GET /big?bytes=600000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    nap(SCALED(100));
+    CHECK_INT(get_status(&f, "/file/big.bin"), 503);
+    CHECK_INT(get_status(&f, "/file/a.txt"), 200);
+    CHECK_INT(cl_connect_port(&c, f.port, 4096), 0);
+    cl_puts(&c, "GET /big?bytes=600000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_SOON(get_int(&shm->rc[0]) == EMPM_EFULL, 2000);
+    cl_reply(&c);
+    CHECK_INT(c.complete, 0);
+    cl_close(&c);
+    CHECK_INT(cl_reply(&a), 200);
+    CHECK_INT(a.body.n, 300000);
+    CHECK_INT(cl_reply(&b), 200);
+    CHECK_INT(b.body.n, 600000);
+    cl_close(&a);
+    cl_close(&b);
+    CHECK_SOON(get_status(&f, "/file/big.bin") == 200, 2000);
+    if (f.s != NULL)
+        CHECK_SOON(__atomic_load_n(&f.s->child.pool.files[1],
+                                   __ATOMIC_RELAXED) == 0, 2000);
+    fx_down(&f);
+}
+
+TEST(body, a_spool_that_cannot_be_opened)    /* 503, said, nothing kept */
+{
+    fixture f;
+    client c;
+    str s;
+    int fd;
+
+    memset(&s, 0, sizeof s);
+    fx_init(&f);
+    f.forked = 0;
+    f.cfg.processes = 0;
+    if (!fx_up(&f))
+        return;
+    fd = dup(f.s->spool_dir);
+    put_post(&s, "/sum-any", 300000, 0, "");
+    put_post(&s, "/sum-any", 300000, 0, "");
+    close(f.s->spool_dir);
+    CHECK_INT(open("/dev/null", O_RDWR | O_CLOEXEC), f.s->spool_dir);
+    CHECK_INT(ask_n(&f, &c, s.p, s.n / 2), 503);
+    cl_close(&c);
+    CHECK(fx_log_has(&f, ": open: Not a directory"));
+    CHECK_INT(f.s->child.pool.files[0], 0);
+    CHECK_SOON(f.s->child.pool.body_memory == 0, 2000);
+    dup2(fd, f.s->spool_dir);
+    fcntl(f.s->spool_dir, F_SETFD, FD_CLOEXEC);
+    close(fd);
+    CHECK_INT(ask_n(&f, &c, s.p, s.n / 2), 200);
+    cl_close(&c);
+    str_free(&s);
+    fx_down(&f);
+}
+
+static void small_files(void)
+{
+    struct rlimit r;
+
+    r.rlim_cur = r.rlim_max = 100000;
+    signal(SIGXFSZ, SIG_IGN);
+    setrlimit(RLIMIT_FSIZE, &r);
+}
+
+TEST(body, a_file_that_cannot_grow_is_507)
+{
+    fixture f;
+    client c;
+    str s;
+
+    memset(&s, 0, sizeof s);
+    fx_init_forked(&f, 1);
+    f.in_child = small_files;
+    if (!fx_up(&f))
+        return;
+    put_post(&s, "/sum-any", 300000, 0, "");
+    CHECK_INT(ask_n(&f, &c, s.p, s.n), 507);
+    cl_close(&c);
+    CHECK(fx_log_has(&f, "EMPM5004: SpoolDirectory "));
+    s.n = 0;
+    put_post(&s, "/sum-any", 100000, 0, "");     /* all but its NUL */
+    CHECK_INT(ask_n(&f, &c, s.p, s.n), 507);
+    cl_close(&c);
+    s.n = 0;
+    put_post(&s, "/sum-any", 99999, 0, "");
+    CHECK_INT(ask_n(&f, &c, s.p, s.n), 200);
+    cl_close(&c);
+    str_free(&s);
+    fx_down(&f);
+}
+
+#ifdef __linux__
+/* The byte behind the body needs room, too: a hole on a full tmpfs is SIGBUS
+ * when it is looked at. */
+TEST(body, a_full_disk_is_507)
+{
+    enum { ROOM = 131072 };
+    fixture f;
+    client c;
+    str s;
+    char dir[512];
+
+    memset(&s, 0, sizeof s);
+    mkdir(tmp_path(dir, sizeof dir, "full"), 0755);
+    if (mount("none", dir, "tmpfs", 0, "size=131072") != 0) {
+        rmdir(dir);
+        SKIP("nothing can be mounted here");
+    }
+    fx_init_forked(&f, 1);
+    f.cfg.spool_directory = dir;
+    if (!fx_up(&f)) {
+        umount2(dir, MNT_DETACH);
+        return;
+    }
+    put_post(&s, "/sum-any", ROOM, 0, "");       /* full to the last byte */
+    CHECK_INT(ask_n(&f, &c, s.p, s.n), 507);
+    cl_close(&c);
+    s.n = 0;
+    put_post(&s, "/sum-any", 300000, 0, "");
+    CHECK_INT(ask_n(&f, &c, s.p, s.n), 507);
+    CHECK(fx_log_has(&f, "EMPM5004: SpoolDirectory "));
+    cl_close(&c);
+    s.n = 0;
+    put_post(&s, "/sum-any", ROOM - 4096, 0, "");
+    CHECK_SOON(ask_n(&f, &c, s.p, s.n) == 200, 2000);
+    cl_close(&c);
+    str_free(&s);
+    fx_down(&f);
+    CHECK_INT(umount2(dir, MNT_DETACH), 0);
+    rmdir(dir);
+}
+#endif
+
+/* on_body that takes its time: others on this worker come in between. */
+LIVE(body, pieces_end_a_turn)
+{
+    enum { N = 300 };
+    fixture f;
+    client a, b;
+    str s;
+    uint64_t t0;
+    int i;
+
+    memset(&s, 0, sizeof s);
+    fx_init(&f);
+    long_times(&f);
+    f.cfg.threads_per_child = 1;
+    if (!fx_up(&f))
+        return;
+    str_addf(&s, "POST /nap?ms=5&slot=1 HTTP/1.1\r\nHost: a\r\n"
+                 "Transfer-Encoding: chunked\r\n\r\n");
+    for (i = 0; i < N; i++)
+        str_addf(&s, "1\r\nx\r\n");
+    str_addf(&s, "0\r\n\r\n");
+    cl_open(&a, &f);
+    cl_open(&b, &f);
+    CHECK_INT(cl_get(&b, "/hello"), 200);
+    cl_send(&a, s.p, s.n);
+    CHECK_SOON(get_int(&shm->slots[1].pieces) > 0, 2000);
+    t0 = now_ms();
+    CHECK_INT(cl_get(&b, "/hello"), 200);
+    CHECK_IN(now_ms() - t0, 0, 5 * N / 2);
+    CHECK_INT(cl_reply(&a), 200);
+    CHECK_INT(get_int(&shm->slots[1].pieces), N);
+    cl_close(&a);
+    cl_close(&b);
+    str_free(&s);
+    fx_down(&f);
+}
+
+TEST(body, limits_above_4_GiB_hold)  /* where a size_t has 32 bits as well */
+{
+    static empm__route route;
+    static empm_route user;
+    static empm_request req;
+    static empm__worker w;
+    int64_t left = (INT64_C(9) << 29);
+
+    memset(&req, 0, sizeof req);
+    user.on_body = p_nothing;
+    route.user = &user;
+    req.route = &route;
+    req.w = &w;
+    req.body_mode = EMPM__BODY_PIECES;
+    req.body_limit = left;
+    while (left > 0) {
+        const size_t n = left > INT64_C(1) << 30 ? (size_t)1 << 30
+                                                 : (size_t)left;
+        CHECK_INT(empm__body_put(&w, &req, "", n), 0);
+        left -= (int64_t)n;
+    }
+    CHECK_INT(empm__body_put(&w, &req, "", 1), 413);
 }
 
 /* Decodes in[0..n), cut at `a`, into out. Returns 2 when complete (*used bytes
@@ -13606,7 +14161,7 @@ LIVE(files, without_a_size)
     CHECK(cl_header(&c, "ETag") != NULL);
     check_in_step(&c);
     CHECK_INT(cl_get(&c, "/self/mem"), 500);         /* EIO, and a line says it */
-    CHECK(fx_log_has(&f, "EMPM5010: mem: "));
+    CHECK(fx_log_has(&f, "EMPM5016: mem: "));
     CHECK_INT(cl_get(&c, "/any?path=/proc/self/mem"), 500);
     CHECK_INT(get_int(&shm->rc[0]), EMPM_ESYS);
     cl_close(&c);
@@ -13650,7 +14205,7 @@ LIVE(files, errors_have_their_status)
         CHECK_INT(get_status(&f, "/closed.txt"), 403);
         unlink(path);
     }
-    CHECK(!fx_log_has(&f, "EMPM5010"));
+    CHECK(!fx_log_has(&f, "EMPM5016"));
     fx_down(&f);
 }
 
@@ -16584,8 +17139,14 @@ TEST(process, test_of_the_settings)          /* -t */
         { "-X|-t|-c|ThreadsPerChild 2|-c|KeepAlive Off", 0,
           "1 to 1 children of 2 workers" },
         { "-t|-c|KeepAlive Off|-c|MaxOpenConnections 77", 0,
-          "77 connections each; Timeout 60000 ms, KeepAlive off; worst-case "
-          "memory " },
+          ", 77 connections and " },
+        { "-t|-c|KeepAlive Off|-c|MaxOpenFiles 55", 0,
+          " connections and 55 files each; Timeout 60000 ms, KeepAlive off; "
+          "worst-case memory " },
+        { "-t|-c|MaxRequestWorkers 50|-c|MaxBodyMemory 31457280", 0,
+          ", bodies 60, buffers " },
+        { "-t|-c|MaxRequestWorkers 50|-c|MaxSpoolBytes 31457280", 0,
+          "; spooled on disk at most 60 MiB" },
         { "-t|-c|MaxRequestWorkers 50", 0, "2 to 2 children of 25 workers" },
         { "-t|-c|MaxRequestWorkers 399", 0, "bin/prog: warn: EMPM0513: " },
         { "-t|-c|Strict On|-c|MaxRequestWorkers 399", 1, "error: EMPM0513: " },
