@@ -447,6 +447,29 @@ static long long wakeups_of(long pid)
     return sum;
 }
 
+/* Every signal of a test goes through here. What is no process is a failed check:
+ * kill(0) would be our own group, kill(-1) everything; a PID file that is not
+ * there yet reads as 0. */
+static int signal_checked(pid_t pid, int sig, int group)
+{
+    if (pid <= group) {
+        fail(__FILE__, __LINE__, "signal %d for process %ld", sig, (long)pid);
+        errno = ESRCH;
+        return -1;
+    }
+    return kill(group ? -pid : pid, sig);
+}
+
+static int signal_process(pid_t pid, int sig)
+{
+    return signal_checked(pid, sig, 0);
+}
+
+static int signal_group(pid_t pid, int sig)
+{
+    return signal_checked(pid, sig, 1);
+}
+
 static void remove_tree(const char *path)
 {
     struct stat st;
@@ -490,6 +513,8 @@ static int write_file(const char *path, const void *data, size_t n)
 
 /* --- the watchdog -------------------------------------------------------- */
 
+enum { WATCH_SAYS_MS = 10000 };     /* a test that takes so long is named */
+
 typedef struct watch {
     int  ms;                        /* 0: nothing is running */
     char name[124];
@@ -500,20 +525,29 @@ static int g_watch_fd = -1;
 static void watchdog_main(int fd, pid_t ward)
 {
     watch w;
+    int waited = 0;
 
     memset(&w, 0, sizeof w);
     for (;;) {
         struct pollfd p;
-        int n;
+        char line[256];
+        int n, len;
         p.fd = fd;
         p.events = POLLIN;
         p.revents = 0;
-        n = poll(&p, 1, w.ms > 0 ? w.ms : -1);
+        n = poll(&p, 1, w.ms > 0 ? WATCH_SAYS_MS : -1);
+        waited = n == 0 ? waited + WATCH_SAYS_MS : 0;
+        if (n == 0 && waited < w.ms) {
+            len = snprintf(line, sizeof line, "...     %s runs for %d s\n",
+                           w.name, waited / 1000);
+            if (len > 0 && write(1, line, (size_t)len) < 0)
+                len = 0;
+            continue;
+        }
         if (n == 0) {
-            char line[256];
-            int len = snprintf(line, sizeof line,
-                               "\nWATCHDOG: %s runs for %d ms: aborted\n",
-                               w.name, w.ms);
+            len = snprintf(line, sizeof line,
+                           "\nWATCHDOG: %s runs for %d ms: aborted\n",
+                           w.name, waited);
             if (len > 0 && write(1, line, (size_t)len) < 0)
                 len = 0;
             kill(ward, SIGABRT);
@@ -2109,7 +2143,7 @@ static int fx_reap(fixture *f, pid_t group, int ms)
         pid_t got = waitpid(-group, &st, WNOHANG);
         if (got > 0)
             continue;
-        if (kill(-group, 0) != 0 && errno == ESRCH)
+        if (signal_group(group, 0) != 0 && errno == ESRCH)
             return 1;
         if (now_ms() >= end)
             return 0;
@@ -2129,16 +2163,16 @@ static void fx_down(fixture *f)
         pid_t group = f->pid;
         if (f->pid > 0) {
             if (f->status == 0)     /* it has not ended by itself */
-                kill(f->pid, SIGTERM);
+                signal_process(f->pid, SIGTERM);
             if (!CHECK(f->status != 0 || fx_wait(f, PATIENCE)))
-                kill(-group, SIGKILL);
+                signal_group(group, SIGKILL);
             else if (!CHECK(WIFEXITED(f->status) &&
                             WEXITSTATUS(f->status) <= f->failure_ok))
                 printf("the parent's status is 0x%x (1: empm_run failed, "
                        "3: leak, 4: signals not restored)\n",
                        (unsigned)f->status);
             if (!CHECK(fx_reap(f, group, SCALED(3000)))) {
-                kill(-group, SIGKILL);
+                signal_group(group, SIGKILL);
                 fx_reap(f, group, 1000);
             }
         }
@@ -5569,9 +5603,9 @@ LIVE(peer, nobody_takes_more_than_a_share)
         CHECK_INT(cl_end(&c[4], PATIENCE), CL_FIN);
         cl_close(&c[4]);
     }
-    CHECK_INT(fx_log_lines(&f, "EMPM5306: 127.0.0.1 "), 1);
-    if (!f.forked)
-        CHECK_INT(empm__load(&f.s->child.score->refused), 50);
+    if (!f.forked)                       /* the FIN comes before the count */
+        CHECK_SOON(empm__load(&f.s->child.score->refused) == 50, 8000);
+    CHECK_SOON(fx_log_lines(&f, "EMPM5306: 127.0.0.1 ") == 1, 8000);
     if (CHECK_INT(connect_from(&d, &f, "127.0.0.2"), 0))
         check_in_step(&d);               /* somebody else is not affected */
     for (i = 0; i < 4; i++)
@@ -7020,7 +7054,7 @@ static void die_everywhere(int op)
         CHECK_INT(empm__kv_put(copy, "a", 1, NULL, "4", 1, 0, 100), EMPM_OK);
     }
     if (WIFSTOPPED(st)) {
-        kill(pid, SIGKILL);
+        signal_process(pid, SIGKILL);
         waitpid(pid, &st, 0);
     }
     if (steps == 0) {
@@ -7161,7 +7195,7 @@ TEST(store, writers_killed_at_any_moment)
                 doomed_run(kv, all, i);
         t.tv_nsec = (long)model_random(&seed, 3000000);
         nanosleep(&t, NULL);
-        kill(pid[who], SIGKILL);
+        signal_process(pid[who], SIGKILL);
         CHECK(waitpid(pid[who], &st, 0) == pid[who]);
         CHECK(WIFSIGNALED(st));              /* no call of its own has failed */
         pid[who] = 0;
@@ -7175,7 +7209,7 @@ TEST(store, writers_killed_at_any_moment)
     }
     for (i = 0; i < DOOMEDS; i++)
         if (pid[i] != 0) {
-            kill(pid[i], SIGKILL);
+            signal_process(pid[i], SIGKILL);
             waitpid(pid[i], &st, 0);
             doomed_check(kv, &all[i], i, &slack);
         }
@@ -7218,9 +7252,9 @@ TEST(store, stopped_holder_costs_a_second_not_the_server)
     t0 = now_ms();
     CHECK_INT(empm__kv_add(kv, "n", 1, 1, 0, &n, 1), EMPM_ETIMEDOUT);
     CHECK_IN(now_ms() - t0, 999, SCALED(2000));
-    kill(pid, SIGCONT);              /* it goes on, and so do we, */
+    signal_process(pid, SIGCONT);              /* it goes on, and so do we, */
     CHECK(waitpid(pid, &st, WUNTRACED) == pid && WIFSTOPPED(st));
-    kill(pid, SIGKILL);              /* and so when it is killed */
+    signal_process(pid, SIGKILL);              /* and so when it is killed */
     CHECK(waitpid(pid, &st, 0) == pid);
     t0 = now_ms();
     CHECK_INT(empm__kv_add(kv, "n", 1, 1, 0, &n, 1), EMPM_OK);
@@ -7284,12 +7318,12 @@ TEST(store, outlives_graceful_restarts_and_crashes)
         int starts;
         CHECK_INT(ask_visits(&f), ++n);
         starts = get_int(&shm->child_starts);
-        kill(f.pid, SIGUSR1);
+        signal_process(f.pid, SIGUSR1);
         CHECK_SOON(get_int(&shm->child_starts) >= starts + 2, 3000);
         CHECK_INT(ask_visits(&f), ++n);      /* old or new, who knows */
         CHECK_SOON(children_of(f.pid, kids, 16) == 2, 3000);
         CHECK_INT(ask_visits(&f), ++n);
-        kill((pid_t)kids[0], SIGKILL);
+        signal_process((pid_t)kids[0], SIGKILL);
         CHECK_SOON(get_int(&shm->child_starts) >= starts + 3, 3000);
         CHECK_INT(ask_visits(&f), ++n);
     }
@@ -10749,7 +10783,7 @@ LIVE(suspend, stopping)
     cl_puts(&c, "GET /park?slot=1 HTTP/1.1\r\nHost: a\r\n\r\n");
     CHECK_SOON(get_ticket(1) != 0, 2000);
     if (f.forked)
-        kill(f.pid, SIGTERM);
+        signal_process(f.pid, SIGTERM);
     else
         empm_stop(f.s);
     CHECK_INT(cl_reply(&c), 200);
@@ -10932,7 +10966,7 @@ LIVE(suspend, should_stop)
     cl_puts(&c, "GET /until-stop HTTP/1.1\r\nHost: a\r\n\r\n");
     CHECK_SOON(get_int(&shm->at_gate) == 1, 3000);
     if (f.forked)
-        kill(f.pid, SIGTERM);
+        signal_process(f.pid, SIGTERM);
     else
         empm_stop(f.s);
     CHECK_INT(cl_reply(&c), 200);
@@ -12463,7 +12497,7 @@ TEST(load, endless_pipeliners_starve_nobody)
     enum { WORKERS = 4, N = 7 };   /* the queue is never empty */
     greedy g[N];
     fixture f;
-    int i, stop = 0;
+    int i, stop = 0, soon = 0;
 
     fx_init(&f);
     f.cfg.threads_per_child = WORKERS;
@@ -12477,11 +12511,12 @@ TEST(load, endless_pipeliners_starve_nobody)
         pthread_create(&g[i].thread, NULL, greedy_run, &g[i]);
     }
     nap(100);
-    for (i = 0; i < 20; i++) {
-        uint64_t t0 = now_ms();
+    for (i = 0; i < 20; i++) {       /* all are served, and as a rule soon: one */
+        uint64_t t0 = now_ms();      /* may have waited for a busy machine */
         CHECK_INT(get_status(&f, "/hello"), 200);
-        CHECK_IN(now_ms() - t0, 0, SCALED(500));
+        soon += now_ms() - t0 < (uint64_t)SCALED(500);
     }
+    CHECK_IN(soon, 10, 20);
     set_int(&stop, 1);
     for (i = 0; i < N; i++) {
         pthread_join(g[i].thread, NULL);
@@ -12666,43 +12701,58 @@ TEST(listen, several_sockets_and_their_ports)
     fx_down(&f);
 }
 
+/* Listens as `how` says; four, six: whether that address is to be served. -1: at
+ * least one of them is. */
+static void check_families(const char *how, int four, int six)
+{
+    fixture f;
+    client c;
+    int v4, v6;
+
+    context("listen %s", how);
+    fx_init(&f);
+    f.cfg.listen[0] = how;
+    if (!fx_up(&f))
+        return;
+    v4 = cl_connect_port(&c, f.port, 0) == 0;
+    if (v4)
+        check_in_step(&c);
+    cl_close(&c);
+    v6 = connect_6(&c, f.port) == 0;
+    if (v6) {
+        check_in_step(&c);
+        CHECK_INT(cl_get(&c, "/dump/x"), 200);
+        CHECK(strstr(c.body.p, "peer=[::1]:") != NULL);
+    }
+    cl_close(&c);
+    if (four >= 0) {
+        CHECK_INT(v4, four);
+        CHECK_INT(v6, six);
+    } else {
+        CHECK(v4 || v6);
+    }
+    fx_down(&f);
+    no_context();
+}
+
 TEST(listen, ipv6_and_dual)
 {
-    static const char *const how[] = { "[::1]:0", "[::]:0", "[::]:0 v6only",
-                                       "0", "localhost:0" };
-    static const int four[] = { 0, 1, 0, 1, -1 }, six[] = { 1, 1, 1, 1, -1 };
-    size_t i;
-
     if (!have_ipv6())
         SKIP("no IPv6 here");
-    for (i = 0; i < 5; i++) {
-        fixture f;
-        client c;
-        int v4, v6;
-        context("listen %s", how[i]);
-        fx_init(&f);
-        f.cfg.listen[0] = how[i];
-        if (!fx_up(&f))
-            continue;
-        v4 = cl_connect_port(&c, f.port, 0) == 0;
-        if (v4)
-            check_in_step(&c);
-        cl_close(&c);
-        v6 = connect_6(&c, f.port) == 0;
-        if (v6) {
-            check_in_step(&c);
-            CHECK_INT(cl_get(&c, "/dump/x"), 200);
-            CHECK(strstr(c.body.p, "peer=[::1]:") != NULL);
-        }
-        cl_close(&c);
-        if (four[i] >= 0) {
-            CHECK_INT(v4, four[i]);
-            CHECK_INT(v6, six[i]);
-        } else {
-            CHECK(v4 || v6);
-        }
-        fx_down(&f);
-    }
+    check_families("[::1]:0", 0, 1);
+    check_families("[::]:0", 1, 1);
+    check_families("[::]:0 v6only", 0, 1);
+    check_families("0", 1, 1);
+}
+
+TEST(listen, name)
+{
+    struct addrinfo *all;
+
+    if (getaddrinfo("localhost", NULL, NULL, &all) != 0)
+        SKIP("localhost has no address here");
+    freeaddrinfo(all);
+    check_families("localhost:0", -1, -1);
 }
 
 /* Two Listen, one socket: IPv6 goes first, whatever the order (listen.c of
@@ -12981,7 +13031,7 @@ TEST(server, stop_from_a_signal_handler)
     memset(&sa, 0, sizeof sa);
     sa.sa_handler = stop_on_signal;
     sigaction(SIGUSR2, &sa, &old);
-    kill(getpid(), SIGUSR2);        /* the workers block it: it comes to us */
+    signal_process(getpid(), SIGUSR2);        /* the workers block it: it comes to us */
     CHECK_INT(empm_wait(f.s, PATIENCE), EMPM_OK);
     sigaction(SIGUSR2, &old, NULL);
     fx_down(&f);
@@ -13382,7 +13432,7 @@ TEST(process, killed_child_is_replaced)   /* 2.4.54 */
         SKIP("no /proc to see children in");
     }
     CHECK_INT(get_status(&f, "/hello"), 200);
-    kill((pid_t)kids[0], SIGKILL);
+    signal_process((pid_t)kids[0], SIGKILL);
     CHECK_INT(get_status(&f, "/hello"), 200);   /* waits in the backlog */
     n = wait_children(&f, 1, after, PATIENCE);
     CHECK_INT(n, 1);
@@ -13436,16 +13486,16 @@ TEST(process, children_leave_when_the_parent_is_killed)
     cl_puts(&c, "GET /sleep?ms=300 HTTP/1.1\r\nHost: a\r\n\r\n");
     CHECK(!cl_readable(&c, 50));
     group = f.pid;
-    kill(f.pid, SIGKILL);
+    signal_process(f.pid, SIGKILL);
     CHECK(fx_wait(&f, PATIENCE));
     f.pid = 0;
     CHECK_INT(cl_reply(&c), 200);   /* what runs is finished */
     CHECK_STR(c.body.p, "slept\n");
     if (!CHECK(fx_reap(&f, group, SCALED(4000))))
-        kill(-group, SIGKILL);
+        signal_group(group, SIGKILL);
     fx_reap(&f, group, 500);
     for (i = 0; i < n; i++)
-        CHECK(kill((pid_t)kids[i], 0) != 0);
+        CHECK(signal_process((pid_t)kids[i], 0) != 0);
     cl_close(&c);
     cl_close(&idle);
     fx_down(&f);
@@ -13472,7 +13522,7 @@ TEST(process, stop_signals)
         cl_puts(&running, "GET /sleep?ms=400 HTTP/1.1\r\nHost: a\r\n\r\n");
         CHECK(!cl_readable(&running, 60));
         t0 = now_ms();
-        kill(f.pid, sigs[i]);
+        signal_process(f.pid, sigs[i]);
         if (sigs[i] == SIGWINCH)
             CHECK_OPEN(&idle);
         else
@@ -13513,7 +13563,7 @@ TEST(process, stop_is_fast_with_parked_connections)
     for (i = 0; i < N; i++)
         CHECK_INT(cl_reply(&c[i]), 200);
     t0 = now_ms();
-    kill(f.pid, SIGTERM);
+    signal_process(f.pid, SIGTERM);
     CHECK(fx_wait(&f, PATIENCE));
     CHECK_IN(now_ms() - t0, 0, SCALED(400));
     for (i = 0; i < N; i++)
@@ -13792,7 +13842,7 @@ TEST(process, run_without_children)  /* processes = 0 in the foreground */
             return;
         CHECK_INT(ask(&f, &c, GET1 "\r\n"), 200);
         CHECK_IN(children_of(f.pid, kids, 4), -1, 0);
-        kill(f.pid, i ? SIGWINCH : SIGINT);
+        signal_process(f.pid, i ? SIGWINCH : SIGINT);
         cl_puts(&c, GET1 "\r\n");
         cl_drain(&c, PATIENCE);
         CHECK(fx_wait(&f, PATIENCE));
@@ -13869,7 +13919,7 @@ static spoken run_main(int argc, const char *const *args)
     while (waitpid(pid, &s.status, WNOHANG) == 0) {
         if (now_ms() > end) {
             fail(__FILE__, __LINE__, "empm_main does not return");
-            kill(pid, SIGKILL);
+            signal_process(pid, SIGKILL);
             waitpid(pid, &s.status, 0);
             break;
         }
@@ -14154,7 +14204,7 @@ TEST(process, control)                       /* -k, with httpd's words */
     CHECK(said(&s, "Syntax OK"));
     nap(20);
     CHECK_INT(get_int(&shm->rc[1]), 0);
-    kill(pid, SIGALRM);
+    signal_process(pid, SIGALRM);
     CHECK_INT(waitpid(pid, NULL, 0), pid);
     close(busy);
     unlink(path);
@@ -14240,7 +14290,7 @@ static int serves(const fixture *f, int generation)
 
 static void reload_to(fixture *f, int sig, int generation)
 {
-    kill(f->pid, sig);
+    signal_process(f->pid, sig);
     CHECK_SOON(serves(f, generation), 8000);
 }
 
@@ -14360,7 +14410,7 @@ TEST(operate, failed_reload_changes_nothing)
     for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         context("%s", rows[i].log);
         set_int(&shm->rc[0], rows[i].what);
-        kill(f.pid, SIGUSR1);
+        signal_process(f.pid, SIGUSR1);
         CHECK_SOON(fx_log_lines(&f, "the generation that serves goes on") ==
                    (int)i + 1, 8000);
         CHECK(fx_log_has(&f, rows[i].log));
@@ -14388,12 +14438,12 @@ TEST(operate, signals_while_a_reload_is_under_way)   /* 60487, 64533 */
         return;
     CHECK_SOON(fx_log_has(&f, "EMPM5042"), 4000);    /* no child yet */
     for (i = 0; i < 40; i++) {
-        kill(f.pid, i % 3 == 0 ? SIGHUP : SIGUSR1);
+        signal_process(f.pid, i % 3 == 0 ? SIGHUP : SIGUSR1);
         nap(7);
     }
     CHECK_SOON(serves(&f, 2), 8000);
     CHECK_SOON(get_status(&f, "/hello") == 200, 4000);   /* HUP drops some */
-    kill(f.pid, SIGUSR1);            /* and a stop in the middle of one */
+    signal_process(f.pid, SIGUSR1);            /* and a stop in the middle of one */
     nap(5);
     fx_down(&f);
 }
@@ -14439,7 +14489,7 @@ TEST(operate, reload_adds_and_removes_sockets)
     reload_to(&f, SIGUSR1, 1);
     CHECK(is_open(port));
     set_int(&shm->rc[0], 2);         /* cannot be bound beside the old one */
-    kill(f.pid, SIGUSR1);
+    signal_process(f.pid, SIGUSR1);
     CHECK_SOON(fx_log_has(&f, "stop and start"), 4000);
     CHECK(is_open(port));
     set_int(&shm->rc[0], 0);
@@ -14537,7 +14587,7 @@ TEST(operate, graceful_stop_may_wait_for_balancers)
         return;
     CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
     t0 = now_ms();
-    kill(f.pid, SIGQUIT);
+    signal_process(f.pid, SIGQUIT);
     CHECK_SOON(fx_log_has(&f, "EMPM0492"), 1000);
     CHECK_INT(get_status(&f, "/hello"), 200);    /* all goes on */
     CHECK(fx_wait(&f, PATIENCE));
@@ -14570,7 +14620,7 @@ TEST(operate, stopped_child_is_replaced)
     CHECK_INT(wait_children(&f, 2, after, PATIENCE), 2);
     CHECK(is_among(after[0], kids, 2) && is_among(after[1], kids, 2));
     t0 = now_ms();
-    kill((pid_t)kids[0], SIGSTOP);
+    signal_process((pid_t)kids[0], SIGSTOP);
     CHECK_SOON(fx_log_has(&f, "EMPM5038"), 4000);
     CHECK_IN(now_ms() - t0, SCALED(200), SCALED(1500));
     do
@@ -14598,9 +14648,9 @@ TEST(operate, suspended_machine_kills_nobody)
         SKIP("no /proc to see children in");
     }
     for (i = 0; i < 3; i++) {
-        kill(-f.pid, SIGSTOP);
+        signal_group(f.pid, SIGSTOP);
         nap(SCALED(700));
-        kill(-f.pid, SIGCONT);
+        signal_group(f.pid, SIGCONT);
         nap(SCALED(250));
     }
     CHECK_INT(wait_children(&f, 2, after, PATIENCE), 2);
@@ -14610,11 +14660,13 @@ TEST(operate, suspended_machine_kills_nobody)
     fx_down(&f);
 }
 
-TEST(operate, draining_children_make_room)   /* 53555 */
+/* 53555. The last requests wait until those that drain have had their 2 s, one
+ * after the other: the bounds only keep a test that hangs from taking for ever. */
+TEST(operate, draining_children_make_room)
 {
     enum { N = 5 };
     fixture f;
-    client c[N];
+    client c[N], last;
     int i;
 
     fx_init_forked(&f, 1);
@@ -14628,9 +14680,12 @@ TEST(operate, draining_children_make_room)   /* 53555 */
         cl_open(&c[i], &f);
         cl_puts(&c[i], "GET /sleep?ms=30000 HTTP/1.1\r\nHost: a\r\n\r\n");
         CHECK_SOON(fx_log_lines(&f, "started in slot") >= (i < 3 ? i + 2 : 4),
-                   4000);
+                   15000);
     }
-    CHECK_INT(get_status(&f, "/hello"), 200);
+    cl_open(&last, &f);
+    last.patience = SCALED(30000);
+    CHECK_INT(cl_get(&last, "/hello"), 200);
+    cl_close(&last);
     CHECK(fx_log_has(&f, "EMPM0485"));
     for (i = 0; i < N; i++)
         cl_close(&c[i]);
@@ -14660,7 +14715,7 @@ TEST(operate, child_that_hangs_at_its_start_is_replaced)
         return;
     CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
     if (wait_children(&f, 1, kids, PATIENCE) == 1)
-        kill((pid_t)kids[0], SIGKILL);
+        signal_process((pid_t)kids[0], SIGKILL);
     CHECK_INT(get_status(&f, "/hello"), 200);
     CHECK(fx_log_has(&f, "is not healthy in time"));
     fx_down(&f);
@@ -14707,10 +14762,10 @@ TEST(operate, parent_rests_while_it_stops)
     for (i = 0; i < 6; i++) {        /* so many that they are throttled */
         const int n = wait_children(&f, 2, kids, 200);
         if (n > 0)                   /* the youngest */
-            kill((pid_t)kids[n - 1], SIGKILL);
+            signal_process((pid_t)kids[n - 1], SIGKILL);
         nap(20);
     }
-    kill(f.pid, SIGQUIT);
+    signal_process(f.pid, SIGQUIT);
     nap(200);
     before = ticks_of(f.pid);
     nap(600);
@@ -14865,7 +14920,7 @@ static int wait_for_exit(pid_t pid)
 
     while (waitpid(pid, &status, WNOHANG) == 0)
         if (now_ms() > end) {
-            kill(pid, SIGKILL);
+            signal_process(pid, SIGKILL);
             waitpid(pid, &status, 0);
             return -1;
         } else
@@ -14929,7 +14984,7 @@ static void program_down(program *p)
     long pid = pid_in(p);
 
     if (pid > 0)
-        kill((pid_t)pid, SIGTERM);
+        signal_process((pid_t)pid, SIGTERM);
     if (p->pid > 0)
         CHECK_INT(wait_for_exit(p->pid), 0);
     CHECK_SOON(pid_in(p) == 0, 8000);
@@ -14957,9 +15012,9 @@ TEST(operate, upgrades_lose_nothing)
         for (i = 0; i < 3; i++) {
             context("upgrade %d", i);
             before = pid_in(&p);
-            kill((pid_t)before, SIGUSR2);
+            signal_process((pid_t)before, SIGUSR2);
             CHECK_SOON((now = pid_in(&p)) != before && now > 0, 8000);
-            CHECK_SOON(kill((pid_t)before, 0) != 0 ||
+            CHECK_SOON(signal_process((pid_t)before, 0) != 0 ||
                        waitpid((pid_t)before, NULL, WNOHANG) != 0, 8000);
         }
         no_context();
@@ -14970,13 +15025,13 @@ TEST(operate, upgrades_lose_nothing)
         unlink(p.exe);
         CHECK_INT(symlink("/bin/false", p.exe), 0);
         before = pid_in(&p);
-        kill((pid_t)before, SIGUSR2);
+        signal_process((pid_t)before, SIGUSR2);
         CHECK_SOON(program_said(&p, "the new program has ended"), 8000);
         CHECK_INT(program_get(&p, "/hello"), 200);
         CHECK_INT(pid_in(&p), before);
         unlink(p.exe);
         CHECK_INT(symlink(self, p.exe), 0);
-        kill((pid_t)before, SIGUSR2);
+        signal_process((pid_t)before, SIGUSR2);
         CHECK_SOON((now = pid_in(&p)) != before && now > 0, 8000);
         askers_stop(a, N);
     }
@@ -15037,14 +15092,14 @@ TEST(operate, upgrades_keep_and_drop_sockets)
         before = pid_in(&p);
         /* an upgrade that cannot be leaves all as it was */
         program_conf_add(&p, "Listen 192.0.2.1:80\n");
-        kill((pid_t)before, SIGUSR2);
+        signal_process((pid_t)before, SIGUSR2);
         CHECK_SOON(program_said(&p, "the new program has ended"), 8000);
         CHECK(is_socket(path));
         program_conf_drop(&p, "Listen 192.0.2.1");
         /* a socket that it wants no more is closed, the others stay */
         snprintf(line, sizeof line, "Listen 127.0.0.1:%d", port);
         program_conf_drop(&p, line);
-        kill((pid_t)before, SIGUSR2);
+        signal_process((pid_t)before, SIGUSR2);
         CHECK_SOON((now = pid_in(&p)) != before && now > 0, 8000);
         CHECK_SOON(!is_open(port), 8000);
         CHECK(is_socket(path));
@@ -15052,12 +15107,12 @@ TEST(operate, upgrades_keep_and_drop_sockets)
         program_conf_drop(&p, "Listen unix:");
         snprintf(line, sizeof line, "Listen unix:%s mode=666\n", path);
         program_conf_add(&p, line);
-        kill((pid_t)pid_in(&p), SIGUSR1);
+        signal_process((pid_t)pid_in(&p), SIGUSR1);
         CHECK_SOON(stat(path, &st) == 0 && (st.st_mode & 0777) == 0666, 8000);
         CHECK(is_socket(path));
         if (geteuid() == 0) {        /* and root does not slip in */
             program_conf_drop(&p, "User root");
-            kill((pid_t)pid_in(&p), SIGUSR1);
+            signal_process((pid_t)pid_in(&p), SIGUSR1);
             CHECK_SOON(program_said(&p, "root would serve"), 8000);
             CHECK_INT(program_get(&p, "/hello"), 200);
         }
@@ -15119,7 +15174,7 @@ TEST(operate, pid_file)
     CHECK(program_said(&p, "EMPM5041"));
     CHECK_INT(wait_for_exit(program_exec(&p, graceful, NULL)), 0);
     CHECK_SOON(program_said(&p, "SIGUSR1") || pid_in(&p) == pid, 4000);
-    kill((pid_t)pid, SIGKILL);                   /* a crash */
+    signal_process((pid_t)pid, SIGKILL);                   /* a crash */
     CHECK_SOON(program_get(&p, "/hello") == -2, 4000);
     CHECK_INT(wait_for_exit(program_exec(&p, start, NULL)), 0);
     CHECK(pid_in(&p) > 1 && pid_in(&p) != pid);
@@ -15145,7 +15200,7 @@ TEST(operate, bad_file_is_refused_and_the_old_one_stays)
         CHECK(strstr(text, "perhaps 'KeepAliveTimeout'") != NULL);
         CHECK(strstr(text, "SIGUSR1") == NULL);  /* no signal was sent */
         free(text);
-        kill((pid_t)pid_in(&p), SIGUSR1);        /* and if it is */
+        signal_process((pid_t)pid_in(&p), SIGUSR1);        /* and if it is */
         CHECK_SOON(program_said(&p, "the generation that serves goes on"), 4000);
         CHECK_INT(program_get(&p, "/hello"), 200);
     }
@@ -15203,14 +15258,14 @@ TEST(operate, tells_the_service_manager)
         CHECK(manager_hears("WATCHDOG=1"));
         CHECK(manager_hears("WATCHDOG=1"));
         pid = pid_in(&p);
-        kill((pid_t)pid, SIGUSR1);
+        signal_process((pid_t)pid, SIGUSR1);
         CHECK(manager_hears("RELOADING=1\nMONOTONIC_USEC="));
         CHECK(manager_hears("READY=1"));
-        kill((pid_t)pid, SIGUSR2);
+        signal_process((pid_t)pid, SIGUSR2);
         CHECK_SOON(pid_in(&p) != pid && pid_in(&p) > 0, 8000);
         snprintf(main_pid, sizeof main_pid, "MAINPID=%ld\n", pid_in(&p));
         CHECK(manager_hears(main_pid));
-        kill((pid_t)pid_in(&p), SIGTERM);
+        signal_process((pid_t)pid_in(&p), SIGTERM);
         CHECK(manager_hears("STOPPING=1"));
     }
     program_down(&p);
@@ -15255,7 +15310,7 @@ TEST(operate, takes_sockets_by_name)
     p.port = port[1];
     CHECK_SOON(program_get(&p, "/hello") == 200, 4000);
     CHECK_SOON(program_said(&p, "EMPM0489"), 8000);
-    kill((pid_t)pid_in(&p), SIGUSR1);    /* a reload keeps it */
+    signal_process((pid_t)pid_in(&p), SIGUSR1);    /* a reload keeps it */
     CHECK_SOON(program_said(&p, "generation 1 serves"), 8000);
     CHECK_INT(program_get(&p, "/hello"), 200);
     p.port = fd;
@@ -15653,7 +15708,7 @@ TEST(clients, haproxy_loses_nothing)
     }
     nap(500);
     for (i = 0; i < 2; i++) {            /* nodes go: nobody notices */
-        kill(f[i].pid, SIGQUIT);
+        signal_process(f[i].pid, SIGQUIT);
         CHECK(fx_wait(&f[i], PATIENCE));
         CHECK(WIFEXITED(f[i].status) && WEXITSTATUS(f[i].status) == 0);
         f[i].pid = 0;
@@ -15664,7 +15719,7 @@ TEST(clients, haproxy_loses_nothing)
     }
 
     group = f[2].pid;                    /* a node dies: those it had may fail */
-    kill(-group, SIGKILL);
+    signal_group(group, SIGKILL);
     waitpid(group, &st, 0);
     CHECK(fx_reap(&f[2], group, SCALED(3000)));
     f[2].pid = 0;
@@ -15680,7 +15735,7 @@ TEST(clients, haproxy_loses_nothing)
     set_int(&stop, 1);
     for (i = 0; i < VISITORS; i++)
         pthread_join(v[i].thread, NULL);
-    kill(haproxy, SIGTERM);
+    signal_process(haproxy, SIGTERM);
     CHECK_INT(waitpid(haproxy, &st, 0), haproxy);
     for (i = 0; i < NODES; i++) {
         f[i].deaths_ok = 1;              /* the count is of all nodes */
@@ -15721,6 +15776,17 @@ static void check_leftovers(int fds, int threads, int live)
         if (n > (g_watch_fd >= 0)) {
             fail(__FILE__, __LINE__, "process %ld is still there", kids[i]);
         }
+}
+
+/* A word at each section, so that a long run is never silent. */
+static void say_section(const test *t)
+{
+    static const char *said;
+
+    if (said == NULL || strcmp(said, t->section) != 0)
+        printf(">>%s\n", t->section);
+    said = t->section;
+    fflush(stdout);
 }
 
 static void run_one(const test *t, int forked)
@@ -15868,8 +15934,11 @@ int main(int argc, char **argv)
                 continue;
             if (list)
                 printf("%s%s\n", name, t->flags & T_LONG ? "  (long)" : "");
-            else
+            else {
+                if (words == 0)
+                    say_section(t);
                 run_one(t, forked);
+            }
         }
     if (list)
         return 0;
