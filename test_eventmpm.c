@@ -15855,12 +15855,26 @@ static int fz_woken(empm_request *req, enum empm_why why, void *user);
 
 enum fz_where { FZ_ON_HEAD, FZ_ON_BODY, FZ_HANDLER, FZ_WAKE };
 
+/* With -v, what a case does. */
+static void fz_say(const char *fmt, ...) EMPM__PRINTF(1, 2);
+static void fz_say(const char *fmt, ...)
+{
+    va_list ap;
+
+    if (!g_verbose)
+        return;
+    va_start(ap, fmt);
+    vprintf(fmt, ap);
+    va_end(ap);
+}
+
 /* The random program: calls the response API, and returns as handlers do. */
 static int fz_act(empm_request *req, enum fz_where where)
 {
     static const size_t sizes[] = { 0, 1, 700, 4096, 16384, 65535, 65536, 65537,
                                     100000, 131072 };
     static const int statuses[] = { 204, 304, 201, 404, 204, 200 };
+    static const char *const names[] = { "on_head", "on_body", "handler", "wake" };
     static char bytes[131072];
     const char *id = empm_path_value(req, "id");
     fz_request *r = &fz.req[id != NULL ? (id[0] - '0') % FZ_REQUESTS : 0];
@@ -15869,6 +15883,7 @@ static int fz_act(empm_request *req, enum fz_where where)
     size_t n;
     char path[400];
 
+    fz_say("/api/%s, %s:\n", id, names[where]);
     while (max-- > 0) {
         switch (fz_pick(20)) {
         case 0:
@@ -15878,6 +15893,7 @@ static int fz_act(empm_request *req, enum fz_where where)
             n = sizes[fz_pick(sizeof sizes / sizeof sizes[0])];
             pattern_fill(bytes, n, (int64_t)r->body.n);
             rc = empm_write(req, bytes, n);
+            fz_say("  write %lu: %d\n", (unsigned long)n, rc);
             if (rc == EMPM_OK)
                 str_add(&r->body, bytes, n);
             else if (rc != EMPM_EMISUSE)
@@ -15885,12 +15901,15 @@ static int fz_act(empm_request *req, enum fz_where where)
             break;
         case 6: case 7:
             rc = empm_flush(req);
+            fz_say("  flush: %d\n", rc);
             if (rc != EMPM_OK && rc != EMPM_EMISUSE)
                 r->may_be_cut = 1;
             break;
         case 8: case 9:
             k = statuses[fz_pick(6)];
-            if (empm_status(req, k) == EMPM_OK)
+            rc = empm_status(req, k);
+            fz_say("  status %d: %d\n", k, rc);
+            if (rc == EMPM_OK)
                 r->set = k;
             break;
         case 10:
@@ -15899,13 +15918,17 @@ static int fz_act(empm_request *req, enum fz_where where)
         case 11:
             k = fz_pick(2) ? 10 : 65537;
             snprintf(path, sizeof path, "%d", k);
-            if (empm_set_header(req, "Content-Length", path) == EMPM_OK)
+            rc = empm_set_header(req, "Content-Length", path);
+            fz_say("  length %d: %d\n", k, rc);
+            if (rc == EMPM_OK)
                 r->declared = k;
             break;
         case 12: case 13:
             k = (int)fz_pick(2);
             snprintf(path, sizeof path, "%.300s/www/%s", g_tmp, fz_file_names[k]);
-            if (empm_send_file(req, path) == EMPM_OK) {
+            rc = empm_send_file(req, path);
+            fz_say("  file %s: %d\n", fz_file_names[k], rc);
+            if (rc == EMPM_OK) {
                 r->file = k + 1;
                 if (r->body.n != 0)
                     fz_fault("a file is taken after a body");
@@ -15915,7 +15938,9 @@ static int fz_act(empm_request *req, enum fz_where where)
             k = (int)fz_pick(2);
             if (r->produce == 0 && r->body.n == 0 && r->file == 0) {
                 const int64_t all = (int64_t)sizes[fz_pick(10)];
-                if (empm_stream(req, k ? all : -1, fz_produce, r) == EMPM_OK) {
+                rc = empm_stream(req, k ? all : -1, fz_produce, r);
+                fz_say("  stream of %ld%s: %d\n", (long)all, k ? "" : " (-1)", rc);
+                if (rc == EMPM_OK) {
                     r->produce = all;
                     r->known = k;
                 }
@@ -15931,6 +15956,7 @@ static int fz_act(empm_request *req, enum fz_where where)
                 fz.waits == FZ_WAITS)
                 break;
             t = empm_suspend(req, 1000000, fz_woken, &fz.wait[fz.waits]);
+            fz_say("  suspend: %d\n", t != 0);
             if (t == 0)
                 break;
             fz.ticket = t;
@@ -15948,6 +15974,7 @@ static int fz_act(empm_request *req, enum fz_where where)
     }
     if (armed >= 0 && fz_pick(8) != 7) {
         fz.wait[armed].entered = 1;
+        fz_say("  waits\n");
         return EMPM_SUSPENDED;
     }
     switch (where == FZ_ON_BODY || where == FZ_ON_HEAD ? fz_pick(6)
@@ -15957,10 +15984,11 @@ static int fz_act(empm_request *req, enum fz_where where)
     case 7:  rc = EMPM_EINVAL;           break;
     default: rc = EMPM_OK;               break;
     }
-    if (rc < 0)
+    if (rc < 0 || (rc > 0 && where == FZ_ON_BODY))
         r->any_text = r->may_be_cut = 1;
     if (rc > 0)
         r->returned = rc;
+    fz_say("  returns %d\n", rc);
     return rc;
 }
 
@@ -16016,6 +16044,7 @@ typedef struct fz_link {
     uint32_t i;                     /* its record, */
     uint16_t gen;                   /* and which use of it */
     int      fd;                    /* our end; -1: left */
+    int      ended;                 /* the server has said that it is all */
     str      in;                    /* what has come */
 } fz_link;
 
@@ -16026,6 +16055,7 @@ static void fz_up(void)
 
     if (fz_child != NULL)
         return;
+    signal(SIGPIPE, SIG_IGN);           /* as for workers, which block it */
     fx_init(&fz_fixture);
     fz_fixture.cfg.routes = fz_routes;
     fz_fixture.cfg.processes = 0;
@@ -16065,6 +16095,7 @@ static void fz_down(void)
     empm__server_free(fz_fixture.s);
     fx_close_files(&fz_fixture);
     fz_child = NULL;
+    signal(SIGPIPE, SIG_DFL);
     for (i = 0; i < 2; i++)
         str_free(&fz.files[i]);
     for (i = 0; i < FZ_REQUESTS; i++)
@@ -16108,6 +16139,7 @@ static size_t fz_read(fz_link *l, size_t n)
     while (l->fd >= 0 && got < n) {
         const size_t most = n - got < sizeof buf ? n - got : sizeof buf;
         ssize_t k = recv(l->fd, buf, most, MSG_DONTWAIT);
+        l->ended |= k == 0 && most != 0;
         if (k <= 0)
             break;
         str_add(&l->in, buf, (size_t)k);
@@ -16394,6 +16426,7 @@ static int fuzz_api(const uint8_t *data, size_t size)
         str_addf(&out, "\r\n");
         str_fill(&out, 'q', body);
     }
+    fz_say("%s\n", out.p);
     fz_open(&l, fz_pick(2) ? 4608 : 0);
     first = fz_pick(2) ? out.n : fz_pick(256) * out.n / 256;
     fz_send(&l, out.p, first, 0, (int)fz_pick(2));
@@ -16412,6 +16445,7 @@ static int fuzz_api(const uint8_t *data, size_t size)
             if (fz_pick(3) == 0)
                 break;
             left = 1;
+            fz_say("the client leaves\n");
             close(l.fd);
             l.fd = -1;
             if (fz_pick(2) && fz.ticket != 0)
@@ -16435,7 +16469,7 @@ static int fuzz_api(const uint8_t *data, size_t size)
         if (got < 0)
             break;
         if (got == 0) {
-            if (!left && !fz.req[i].may_be_cut && fz_alive(&l))
+            if (!left && !fz.req[i].may_be_cut && !l.ended)
                 fz_fault("/api/%d has no answer", i);
             break;
         }
