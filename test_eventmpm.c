@@ -15410,7 +15410,7 @@ static int shell(char *out, size_t n, const char *fmt, ...)
     vsnprintf(cmd, sizeof cmd, fmt, ap);
     va_end(ap);
     tmp_path(path, sizeof path, "out");
-    snprintf(whole, sizeof whole, "(%s) >%s 2>&1", cmd, path);
+    snprintf(whole, sizeof whole, "(unset http_proxy; %s) >%s 2>&1", cmd, path);
     rc = system(whole);
     fd = open(path, O_RDONLY);
     if (fd >= 0) {
@@ -15579,6 +15579,265 @@ TEST(clients, curl_haproxy_protocol)
     CHECK_INT(shell(out, sizeof out, "curl -sS -m 20 http://127.0.0.1:%d/who",
                     f.port) != 0, 1);    /* without: no answer */
     fx_down(&f);
+}
+
+/* The files of the tree with a few routes, for clients that fetch. */
+static const empm_route client_routes[] = {
+    EMPM_ROUTE("GET /hello",  h_hello, NULL),
+    EMPM_ROUTE("POST /echo",  h_echo,  NULL),
+    EMPM_FILES("GET /",       NULL),
+    EMPM_ROUTES_END
+};
+
+/* Forked, with those routes, below a tree of its own: "%s/fetch". */
+static int fetch_up(fixture *f, char *root, size_t n)
+{
+    fx_init_forked(f, 1);
+    tmp_path(root, n, "fetch");
+    mkdir(root, 0755);
+    chmod(root, 0755);
+    f->cfg.routes = client_routes;
+    f->cfg.document_root = root;
+    return fx_up(f);
+}
+
+static void fetch_down(fixture *f, const char *root)
+{
+    fx_down(f);
+    remove_tree(root);
+}
+
+/* A flat repository: apt asks for /./Packages and /./x_1_all.deb as they are. */
+TEST(clients, apt_flat_repository)
+{
+    fixture f;
+    char out[8192], root[400];
+
+    if (!installed("apt-get") || !installed("dpkg-deb"))
+        SKIP("apt is not installed");
+    if (!fetch_up(&f, root, sizeof root))
+        return;
+    CHECK_INT(shell(out, sizeof out, "cd %s && mkdir -p p/DEBIAN apt/lists/partial "
+        "apt/cache/archives/partial apt/etc/preferences.d && chmod 755 p p/DEBIAN && "
+        "printf 'Package: empm-x\\nVersion: 1\\nArchitecture: all\\n"
+        "Maintainer: a <a@a.invalid>\\nDescription: x\\n' >p/DEBIAN/control && "
+        "dpkg-deb -b p x_1_all.deb >/dev/null && "
+        "{ cat p/DEBIAN/control; echo Filename: ./x_1_all.deb; "
+        "echo Size: $(stat -c %%s x_1_all.deb); "
+        "echo SHA256: $(sha256sum x_1_all.deb | cut -d' ' -f1); } >Packages && "
+        ": >apt/status && "
+        "echo 'deb [trusted=yes] http://127.0.0.1:%d/ ./' >apt/etc/sources.list",
+        root, f.port), 0);
+    CHECK_INT(shell(out, sizeof out, "cd %s && export LC_ALL=C && "
+        "o=\"-o Dir::Etc=%s/apt/etc -o Dir::Etc::sourceparts=- "
+        "-o Dir::State=%s/apt -o Dir::State::status=%s/apt/status "
+        "-o Dir::State::lists=%s/apt/lists -o Dir::Cache=%s/apt/cache "
+        "-o APT::Sandbox::User= -o Debug::NoLocking=1\" && mkdir -p got && "
+        "timeout 30 apt-get $o --error-on=any update && cd got && "
+        "timeout 30 apt-get $o download empm-x && "
+        "cmp empm-x_1_all.deb ../x_1_all.deb", root, root, root, root, root,
+        root), 0);
+    if (get_int(&g_failures) != 0)
+        printf("%s\n", out);
+    fetch_down(&f, root);
+}
+
+/* It knows most of the file and asks for several ranges of the rest. */
+TEST(clients, zsync)
+{
+    fixture f;
+    char out[8192], root[400];
+
+    if (!installed("zsync") || !installed("zsyncmake"))
+        SKIP("zsync is not installed");
+    if (!fetch_up(&f, root, sizeof root))
+        return;
+    CHECK_INT(shell(out, sizeof out, "cd %s && cp %s/www/big.bin new && "
+        "head -c 250000 /dev/urandom >>new && mkdir -p got && "
+        "{ head -c 100000 new; head -c 5000 /dev/zero; tail -c +105001 new | "
+        "head -c 200000; head -c 7000 /dev/zero; tail -c +312001 new; } "
+        ">got/old && zsyncmake -q -b 2048 -u http://127.0.0.1:%d/new -o new.zsync "
+        "new", root, g_tmp, f.port), 0);
+    CHECK_INT(shell(out, sizeof out, "cd %s/got && timeout 30 zsync "
+        "-i old -o new http://127.0.0.1:%d/new.zsync && cmp new ../new", root,
+        f.port), 0);
+    if (get_int(&g_failures) != 0)
+        printf("%s\n", out);
+    CHECK(strstr(out, "cannot be used") == NULL);
+    fetch_down(&f, root);
+}
+
+/* These three follow the redirect of /sub to /sub/. */
+TEST(clients, lftp)
+{
+    fixture f;
+    char out[8192], root[400];
+
+    if (!installed("lftp"))
+        SKIP("lftp is not installed");
+    if (!fetch_up(&f, root, sizeof root))
+        return;
+    shell(out, sizeof out, "cd %s && mkdir -p d/sub && echo one >d/a && "
+          "echo two >d/sub/b && echo '<a href=\"a\">a</a><a href=\"sub/\">sub/</a>' "
+          ">d/index.html && echo '<a href=\"b\">b</a>' >d/sub/index.html", root);
+    CHECK_INT(shell(out, sizeof out, "cd %s && timeout 30 lftp -c 'set net:max-"
+        "retries 1; set http:proxy \"\"; mirror http://127.0.0.1:%d/d got' && "
+        "cmp got/a d/a && cmp got/sub/b d/sub/b", root, f.port), 0);
+    CHECK_INT(shell(out, sizeof out, "cd %s && timeout 30 lftp -c 'set net:max-"
+        "retries 1; set http:proxy \"\"; get http://127.0.0.1:%d/d/sub -o s' && "
+        "cmp s d/sub/index.html", root, f.port), 0);
+    if (get_int(&g_failures) != 0)
+        printf("%s\n", out);
+    fetch_down(&f, root);
+}
+
+TEST(clients, axel)
+{
+    fixture f;
+    char out[8192], root[400];
+
+    if (!installed("axel"))
+        SKIP("axel is not installed");
+    if (!fetch_up(&f, root, sizeof root))
+        return;
+    shell(out, sizeof out, "cd %s && mkdir sub && cp %s/www/big.bin sub/index.html",
+          root, g_tmp);
+    CHECK_INT(shell(out, sizeof out, "cd %s && timeout 30 axel -q -n 4 "
+        "-o got http://127.0.0.1:%d/sub && cmp got sub/index.html", root, f.port),
+        0);
+    fetch_down(&f, root);
+}
+
+TEST(clients, php_streams)
+{
+    fixture f;
+    char out[8192], root[400];
+
+    if (!installed("php"))
+        SKIP("php is not installed");
+    if (!fetch_up(&f, root, sizeof root))
+        return;
+    shell(out, sizeof out, "cd %s && mkdir sub && echo inside >sub/index.html && "
+          "echo top >a", root);
+    CHECK_INT(shell(out, sizeof out, "timeout 30 php -r 'foreach ([\"/sub\", "
+        "\"/./a\", \"/sub/../a\"] as $p) echo file_get_contents("
+        "\"http://127.0.0.1:%d$p\");'", f.port), 0);
+    CHECK_STR(out, "inside\ntop\ntop\n");
+    fetch_down(&f, root);
+}
+
+/* A pool of connections that are used again about when they end: a client that is
+ * told the time gives one up before, and no request fails. */
+TEST(clients, node_fetch_at_the_edge_of_keep_alive)
+{
+    fixture f;
+    char out[8192];
+
+    if (!installed("node") ||
+        shell(out, sizeof out, "node -e 'fetch'") != 0)
+        SKIP("no node with fetch is installed");
+    fx_init_forked(&f, 1);
+    f.cfg.keep_alive_timeout_ms = 2000;
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(shell(out, sizeof out, "timeout 60 node -e '"
+        "let bad = 0; const nap = ms => new Promise(r => setTimeout(r, ms));"
+        "async function one(i) { for (let k = 0; k < 4; k++) {"
+        " try { const r = await fetch(\"http://127.0.0.1:%d/hello\");"
+        "  await r.text(); if (r.status != 200) bad++; } catch (e) { bad++; }"
+        " const end = Date.now() + 1990 + i %% 20;"   /* it looks at no socket */
+        " await nap(1980); while (Date.now() < end); } }"
+        "Promise.all([...Array(10).keys()].map(one)).then(() => {"
+        " console.log(bad, \"failed\"); process.exit(bad ? 1 : 0); });'", f.port), 0);
+    CHECK_STR(out, "0 failed\n");
+    fx_down(&f);
+}
+
+/* It sends all before it reads: the refusal must still be there. */
+TEST(clients, python_reads_the_refusal_of_an_upload)
+{
+    static const int mib[] = { 1, 17, 50 };
+    fixture f;
+    char out[8192];
+    int i;
+
+    if (!installed("python3"))
+        SKIP("python3 is not installed");
+    fx_init_forked(&f, 1);
+    f.cfg.linger_short_ms = 2000;        /* as it is by default */
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < 3; i++) {
+        context("%d MiB", mib[i]);
+        CHECK_INT(shell(out, sizeof out, "timeout 60 python3 -c '\n"
+            "import urllib.request, urllib.error\n"
+            "try:\n"
+            "    urllib.request.urlopen(\"http://127.0.0.1:%d/sum-100\","
+            " b\"x\" * (%d << 20), 30)\n"
+            "    print(\"taken\")\n"
+            "except urllib.error.HTTPError as e: print(e.code)\n"
+            "except Exception as e: print(e)'", f.port, mib[i]), 0);
+        CHECK_STR(out, "413\n");
+    }
+    no_context();
+    fx_down(&f);
+}
+
+/* An Expect that expects nothing; paths as they are; a part; a byte above 0x7f. */
+TEST(clients, curl_as_it_is)
+{
+    static const char *const how[] = {
+        "-H 'Expect;' -d hello %s/echo", "--path-as-is %s/./hello",
+        "--path-as-is %s//hello", "--path-as-is %s/a/../hello",
+        "%s/hello?\xc3\xa4"
+    };
+    fixture f;
+    char out[4096], url[64], cmd[400];
+    size_t i;
+
+    if (!installed("curl"))
+        SKIP("curl is not installed");
+    fx_init_forked(&f, 1);
+    if (!fx_up(&f))
+        return;
+    snprintf(url, sizeof url, "http://127.0.0.1:%d", f.port);
+    for (i = 0; i < sizeof how / sizeof how[0]; i++) {
+        const char *at = strstr(how[i], "%s");
+        context("%s", how[i]);
+        snprintf(cmd, sizeof cmd, "%.*s%s%s", (int)(at - how[i]), how[i], url,
+                 at + 2);
+        CHECK_INT(shell(out, sizeof out, "curl -sS -m 20 --noproxy '*' -o /dev/null "
+                        "-w '%%{http_code}' %s", cmd), 0);
+        CHECK_STR(out, "200");
+    }
+    no_context();
+    fx_down(&f);
+}
+
+TEST(clients, text_browsers)
+{
+    static const char *const browsers[] = { "w3m", "links" };
+    fixture f;
+    char out[4096], root[400];
+    int i, any = 0;
+
+    if (!fetch_up(&f, root, sizeof root))
+        return;
+    shell(out, sizeof out, "cd %s && mkdir sub && echo '<p>inside' >sub/index.html",
+          root);
+    for (i = 0; i < 2; i++) {
+        if (!installed(browsers[i]))
+            continue;
+        any = 1;
+        context("%s", browsers[i]);
+        CHECK_INT(shell(out, sizeof out, "HOME=%s timeout 30 %s -dump "
+            "'http://127.0.0.1:%d/./sub#part'", root, browsers[i], f.port), 0);
+        CHECK(strstr(out, "inside") != NULL);
+    }
+    no_context();
+    fetch_down(&f, root);
+    if (!any)
+        SKIP("neither w3m nor links is installed");
 }
 
 /* Clients that count what fails, over connections that last a while. */
