@@ -8,6 +8,8 @@
 #   make test-tsan      ... under ThreadSanitizer
 #   make test-valgrind  ... under valgrind's memcheck
 #   make test-headers   compile the header in every dialect, switch by switch
+#   make fuzz           random clients and handlers, FUZZ_SECONDS=60 for each
+#                       target, with libFuzzer where clang has it
 #   make test-model     check the model of the hand-over with spin
 #   make bench          measure this server and the floor, under two minutes
 #   make compare        ... and nginx, Apache, lighttpd, h2o where installed
@@ -24,6 +26,8 @@ DESTDIR ?=
 PORT    ?= 8080
 DIR     ?= .
 TESTS   ?=
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS ?= conn api route fmt oom
 
 WARN = -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion \
        -Wcast-qual
@@ -118,6 +122,40 @@ build/test_asan: test_eventmpm.c eventmpm.h | build
 
 build/test_tsan: test_eventmpm.c eventmpm.h | build
 	$(BUILD_TEST) -O1 -fsanitize=thread
+
+# --- fuzzers ------------------------------------------------------------------
+
+# libFuzzer keeps what it finds in build/fuzz; else the seed is printed, for
+# build/test_fuzz --fuzz TARGET --seed S --runs 1
+define FUZZ
+mkdir -p build/fuzz && cd build/fuzz
+failed=0 passed=0
+if clang -fsanitize=fuzzer,address,undefined -DEMPM_FUZZ -O1 -g -pthread -w \
+    -fno-sanitize-recover=all -o fuzzer ../../test_eventmpm.c 2>/dev/null; then
+    kind=libFuzzer
+else
+    kind=seeds
+    $(CC) $(CPPFLAGS) $(CFLAGS) -pthread $(LDFLAGS) -o test_fuzz \
+        ../../test_eventmpm.c $(LDLIBS) || exit 1
+fi
+for target in $(FUZZ_TARGETS); do
+    mkdir -p $$target
+    echo "--- $$target, $(FUZZ_SECONDS) s, $$kind"
+    if [ $$kind = libFuzzer ]; then
+        FUZZ=$$target ./fuzzer -max_total_time=$(FUZZ_SECONDS) -max_len=600 \
+            -verbosity=0 -print_funcs=0 -print_final_stats=1 -artifact_prefix=$$target/ $$target
+    else
+        ./test_fuzz --fuzz $$target --seconds $(FUZZ_SECONDS) --seed $$(date +%s)
+    fi && passed=$$((passed + 1)) || failed=$$((failed + 1))
+done
+echo "$$passed passed, $$failed failed"
+[ $$failed = 0 ]
+endef
+export FUZZ
+
+fuzz: | build
+	$(call show,fuzz,sh -c "$$FUZZ")
+	$(call count,fuzz)
 
 # Every compiler x dialect x switch, with the warnings as errors; and the example,
 # as its first line says to build it.
@@ -236,5 +274,5 @@ install:
 clean:
 	rm -rf build
 
-.PHONY: all run test test-long test-asan test-tsan test-valgrind \
+.PHONY: all run test fuzz test-long test-asan test-tsan test-valgrind \
         test-headers test-model bench compare install clean

@@ -352,6 +352,7 @@ static int count_dir(const char *path)
 }
 
 static int open_fds(void) { return count_dir("/proc/self/fd"); }
+static int have_proc(void) { return access("/proc/self/stat", R_OK) == 0; }
 static int threads_now(void) { return count_dir("/proc/self/task"); }
 
 /* Fields of /proc/PID/stat after the name: 0 state, 1 ppid, 11 utime, 12 stime */
@@ -449,6 +450,29 @@ static long long wakeups_of(long pid)
     return sum;
 }
 
+/* Every signal of a test goes through here. What is no process is a failed check:
+ * kill(0) would be our own group, kill(-1) everything; a PID file that is not
+ * there yet reads as 0. */
+static int signal_checked(pid_t pid, int sig, int group)
+{
+    if (pid <= group) {
+        fail(__FILE__, __LINE__, "signal %d for process %ld", sig, (long)pid);
+        errno = ESRCH;
+        return -1;
+    }
+    return kill(group ? -pid : pid, sig);
+}
+
+static int signal_process(pid_t pid, int sig)
+{
+    return signal_checked(pid, sig, 0);
+}
+
+static int signal_group(pid_t pid, int sig)
+{
+    return signal_checked(pid, sig, 1);
+}
+
 static void remove_tree(const char *path)
 {
     struct stat st;
@@ -492,6 +516,8 @@ static int write_file(const char *path, const void *data, size_t n)
 
 /* --- the watchdog -------------------------------------------------------- */
 
+enum { WATCH_SAYS_MS = 10000 };     /* a test that takes so long is named */
+
 typedef struct watch {
     int  ms;                        /* 0: nothing is running */
     char name[124];
@@ -502,20 +528,29 @@ static int g_watch_fd = -1;
 static void watchdog_main(int fd, pid_t ward)
 {
     watch w;
+    int waited = 0;
 
     memset(&w, 0, sizeof w);
     for (;;) {
         struct pollfd p;
-        int n;
+        char line[256];
+        int n, len;
         p.fd = fd;
         p.events = POLLIN;
         p.revents = 0;
-        n = poll(&p, 1, w.ms > 0 ? w.ms : -1);
+        n = poll(&p, 1, w.ms > 0 ? WATCH_SAYS_MS : -1);
+        waited = n == 0 ? waited + WATCH_SAYS_MS : 0;
+        if (n == 0 && waited < w.ms) {
+            len = snprintf(line, sizeof line, "...     %s runs for %d s\n",
+                           w.name, waited / 1000);
+            if (len > 0 && write(1, line, (size_t)len) < 0)
+                len = 0;
+            continue;
+        }
         if (n == 0) {
-            char line[256];
-            int len = snprintf(line, sizeof line,
-                               "\nWATCHDOG: %s runs for %d ms: aborted\n",
-                               w.name, w.ms);
+            len = snprintf(line, sizeof line,
+                           "\nWATCHDOG: %s runs for %d ms: aborted\n",
+                           w.name, waited);
             if (len > 0 && write(1, line, (size_t)len) < 0)
                 len = 0;
             kill(ward, SIGABRT);
@@ -2283,7 +2318,7 @@ static int fx_reap(fixture *f, pid_t group, int ms)
         pid_t got = waitpid(-group, &st, WNOHANG);
         if (got > 0)
             continue;
-        if (kill(-group, 0) != 0 && errno == ESRCH)
+        if (signal_group(group, 0) != 0 && errno == ESRCH)
             return 1;
         if (now_ms() >= end)
             return 0;
@@ -2303,16 +2338,16 @@ static void fx_down(fixture *f)
         pid_t group = f->pid;
         if (f->pid > 0) {
             if (f->status == 0)     /* it has not ended by itself */
-                kill(f->pid, SIGTERM);
+                signal_process(f->pid, SIGTERM);
             if (!CHECK(f->status != 0 || fx_wait(f, PATIENCE)))
-                kill(-group, SIGKILL);
+                signal_group(group, SIGKILL);
             else if (!CHECK(WIFEXITED(f->status) &&
                             WEXITSTATUS(f->status) <= f->failure_ok))
                 printf("the parent's status is 0x%x (1: empm_run failed, "
                        "3: leak, 4: signals not restored)\n",
                        (unsigned)f->status);
             if (!CHECK(fx_reap(f, group, SCALED(3000)))) {
-                kill(-group, SIGKILL);
+                signal_group(group, SIGKILL);
                 fx_reap(f, group, 1000);
             }
         }
@@ -4554,10 +4589,10 @@ LIVE(log, what_the_server_does_is_said_at_any_level)
     CHECK_SOON(fx_log_has(&f, "5 EMPM0489: eventmpm/" EMPM_VERSION
                           " configured -- resuming normal operations"), 8000);
     if (f.forked) {
-        kill(f.pid, SIGUSR1);
+        signal_process(f.pid, SIGUSR1);
         CHECK_SOON(fx_log_has(&f, "5 EMPM0489: generation 1 serves"), 8000);
         CHECK(fx_log_has(&f, "5 EMPM0493: SIGUSR1 received"));
-        kill(f.pid, SIGTERM);
+        signal_process(f.pid, SIGTERM);
         CHECK(fx_wait(&f, PATIENCE));
         if (CHECK(fx_reap(&f, f.pid, SCALED(3000))))
             f.pid = 0;
@@ -6295,9 +6330,9 @@ LIVE(peer, nobody_takes_more_than_a_share)
         CHECK_INT(cl_end(&c[4], PATIENCE), CL_FIN);
         cl_close(&c[4]);
     }
-    CHECK_INT(fx_log_lines(&f, "EMPM5306: 127.0.0.1 "), 1);
-    if (!f.forked)
-        CHECK_INT(empm__load(&f.s->child.score->refused), 50);
+    if (!f.forked)                       /* the FIN comes before the count */
+        CHECK_SOON(empm__load(&f.s->child.score->refused) == 50, 8000);
+    CHECK_SOON(fx_log_lines(&f, "EMPM5306: 127.0.0.1 ") == 1, 8000);
     if (CHECK_INT(connect_from(&d, &f, "127.0.0.2"), 0))
         check_in_step(&d);               /* somebody else is not affected */
     for (i = 0; i < 4; i++)
@@ -7775,7 +7810,7 @@ static void die_everywhere(int op)
         CHECK_INT(empm__kv_put(copy, "a", 1, NULL, "4", 1, 0, 100), EMPM_OK);
     }
     if (WIFSTOPPED(st)) {
-        kill(pid, SIGKILL);
+        signal_process(pid, SIGKILL);
         waitpid(pid, &st, 0);
     }
     if (steps == 0) {
@@ -7916,7 +7951,7 @@ TEST(store, writers_killed_at_any_moment)
                 doomed_run(kv, all, i);
         t.tv_nsec = (long)model_random(&seed, 3000000);
         nanosleep(&t, NULL);
-        kill(pid[who], SIGKILL);
+        signal_process(pid[who], SIGKILL);
         CHECK(waitpid(pid[who], &st, 0) == pid[who]);
         CHECK(WIFSIGNALED(st));              /* no call of its own has failed */
         pid[who] = 0;
@@ -7930,7 +7965,7 @@ TEST(store, writers_killed_at_any_moment)
     }
     for (i = 0; i < DOOMEDS; i++)
         if (pid[i] != 0) {
-            kill(pid[i], SIGKILL);
+            signal_process(pid[i], SIGKILL);
             waitpid(pid[i], &st, 0);
             doomed_check(kv, &all[i], i, &slack);
         }
@@ -7973,9 +8008,9 @@ TEST(store, stopped_holder_costs_a_second_not_the_server)
     t0 = now_ms();
     CHECK_INT(empm__kv_add(kv, "n", 1, 1, 0, &n, 1), EMPM_ETIMEDOUT);
     CHECK_IN(now_ms() - t0, 999, SCALED(2000));
-    kill(pid, SIGCONT);              /* it goes on, and so do we, */
+    signal_process(pid, SIGCONT);              /* it goes on, and so do we, */
     CHECK(waitpid(pid, &st, WUNTRACED) == pid && WIFSTOPPED(st));
-    kill(pid, SIGKILL);              /* and so when it is killed */
+    signal_process(pid, SIGKILL);              /* and so when it is killed */
     CHECK(waitpid(pid, &st, 0) == pid);
     t0 = now_ms();
     CHECK_INT(empm__kv_add(kv, "n", 1, 1, 0, &n, 1), EMPM_OK);
@@ -8039,12 +8074,12 @@ TEST(store, outlives_graceful_restarts_and_crashes)
         int starts;
         CHECK_INT(ask_visits(&f), ++n);
         starts = get_int(&shm->child_starts);
-        kill(f.pid, SIGUSR1);
+        signal_process(f.pid, SIGUSR1);
         CHECK_SOON(get_int(&shm->child_starts) >= starts + 2, 3000);
         CHECK_INT(ask_visits(&f), ++n);      /* old or new, who knows */
         CHECK_SOON(children_of(f.pid, kids, 16) == 2, 3000);
         CHECK_INT(ask_visits(&f), ++n);
-        kill((pid_t)kids[0], SIGKILL);
+        signal_process((pid_t)kids[0], SIGKILL);
         CHECK_SOON(get_int(&shm->child_starts) >= starts + 3, 3000);
         CHECK_INT(ask_visits(&f), ++n);
     }
@@ -10711,7 +10746,7 @@ LIVE(response, a_stop_cuts_nothing_in_silence)
     cl_puts(&c, "GET /big?bytes=20000000 HTTP/1.0\r\n\r\n");
     CHECK_SOON(get_int(&shm->cleanups) == 1, 4000);
     if (f.forked) {
-        kill(f.pid, SIGTERM);
+        signal_process(f.pid, SIGTERM);
         CHECK_SOON(fx_log_has(&f, "EMPM5015"), PATIENCE);
     } else {
         empm_stop(f.s);
@@ -13001,7 +13036,7 @@ LIVE(suspend, stopping)
     cl_puts(&c, "GET /park?slot=1 HTTP/1.1\r\nHost: a\r\n\r\n");
     CHECK_SOON(get_ticket(1) != 0, 2000);
     if (f.forked)
-        kill(f.pid, SIGTERM);
+        signal_process(f.pid, SIGTERM);
     else
         empm_stop(f.s);
     CHECK_INT(cl_reply(&c), 200);
@@ -13036,7 +13071,7 @@ LIVE(suspend, a_graceful_stop_lets_them_wait)
     cl_puts(&c, "GET /park?slot=2 HTTP/1.1\r\nHost: a\r\n\r\n");
     CHECK_SOON(get_ticket(1) != 0 && get_ticket(2) != 0, 4000);
     if (f.forked) {
-        kill(f.pid, SIGWINCH);
+        signal_process(f.pid, SIGWINCH);
         CHECK_SOON(fx_log_has(&f, "EMPM0492"), 4000);
     } else {
         CHECK_INT(empm_draining(f.s), 0);
@@ -13081,7 +13116,7 @@ LIVE(suspend, a_drain_ends_them_at_its_limit)    /* and tells them why */
     CHECK_SOON(get_ticket(1) != 0, 4000);
     t0 = now_ms();
     if (f.forked)
-        kill(f.pid, SIGWINCH);
+        signal_process(f.pid, SIGWINCH);
     else
         empm_stop_graceful(f.s);
     CHECK_INT(cl_reply(&c), 200);
@@ -13337,7 +13372,7 @@ LIVE(suspend, should_stop)
     cl_puts(&c, "GET /until-stop HTTP/1.1\r\nHost: a\r\n\r\n");
     CHECK_SOON(get_int(&shm->at_gate) == 1, 3000);
     if (f.forked)
-        kill(f.pid, SIGTERM);
+        signal_process(f.pid, SIGTERM);
     else
         empm_stop(f.s);
     CHECK_INT(cl_reply(&c), 200);
@@ -15597,7 +15632,7 @@ TEST(load, endless_pipeliners_starve_nobody)
     enum { WORKERS = 4, N = 7 };   /* the queue is never empty */
     greedy g[N];
     fixture f;
-    int i, stop = 0;
+    int i, stop = 0, soon = 0;
 
     fx_init(&f);
     f.cfg.threads_per_child = WORKERS;
@@ -15611,11 +15646,12 @@ TEST(load, endless_pipeliners_starve_nobody)
         pthread_create(&g[i].thread, NULL, greedy_run, &g[i]);
     }
     nap(100);
-    for (i = 0; i < 20; i++) {
-        uint64_t t0 = now_ms();
+    for (i = 0; i < 20; i++) {       /* all are served, and as a rule soon: one */
+        uint64_t t0 = now_ms();      /* may have waited for a busy machine */
         CHECK_INT(get_status(&f, "/hello"), 200);
-        CHECK_IN(now_ms() - t0, 0, SCALED(500));
+        soon += now_ms() - t0 < (uint64_t)SCALED(500);
     }
+    CHECK_IN(soon, 10, 20);
     set_int(&stop, 1);
     for (i = 0; i < N; i++) {
         pthread_join(g[i].thread, NULL);
@@ -15800,43 +15836,58 @@ TEST(listen, several_sockets_and_their_ports)
     fx_down(&f);
 }
 
+/* Listens as `how` says; four, six: whether that address is to be served. -1: at
+ * least one of them is. */
+static void check_families(const char *how, int four, int six)
+{
+    fixture f;
+    client c;
+    int v4, v6;
+
+    context("listen %s", how);
+    fx_init(&f);
+    f.cfg.listen[0] = how;
+    if (!fx_up(&f))
+        return;
+    v4 = cl_connect_port(&c, f.port, 0) == 0;
+    if (v4)
+        check_in_step(&c);
+    cl_close(&c);
+    v6 = connect_6(&c, f.port) == 0;
+    if (v6) {
+        check_in_step(&c);
+        CHECK_INT(cl_get(&c, "/dump/x"), 200);
+        CHECK(strstr(c.body.p, "peer=[::1]:") != NULL);
+    }
+    cl_close(&c);
+    if (four >= 0) {
+        CHECK_INT(v4, four);
+        CHECK_INT(v6, six);
+    } else {
+        CHECK(v4 || v6);
+    }
+    fx_down(&f);
+    no_context();
+}
+
 TEST(listen, ipv6_and_dual)
 {
-    static const char *const how[] = { "[::1]:0", "[::]:0", "[::]:0 v6only",
-                                       "0", "localhost:0" };
-    static const int four[] = { 0, 1, 0, 1, -1 }, six[] = { 1, 1, 1, 1, -1 };
-    size_t i;
-
     if (!have_ipv6())
         SKIP("no IPv6 here");
-    for (i = 0; i < 5; i++) {
-        fixture f;
-        client c;
-        int v4, v6;
-        context("listen %s", how[i]);
-        fx_init(&f);
-        f.cfg.listen[0] = how[i];
-        if (!fx_up(&f))
-            continue;
-        v4 = cl_connect_port(&c, f.port, 0) == 0;
-        if (v4)
-            check_in_step(&c);
-        cl_close(&c);
-        v6 = connect_6(&c, f.port) == 0;
-        if (v6) {
-            check_in_step(&c);
-            CHECK_INT(cl_get(&c, "/dump/x"), 200);
-            CHECK(strstr(c.body.p, "peer=[::1]:") != NULL);
-        }
-        cl_close(&c);
-        if (four[i] >= 0) {
-            CHECK_INT(v4, four[i]);
-            CHECK_INT(v6, six[i]);
-        } else {
-            CHECK(v4 || v6);
-        }
-        fx_down(&f);
-    }
+    check_families("[::1]:0", 0, 1);
+    check_families("[::]:0", 1, 1);
+    check_families("[::]:0 v6only", 0, 1);
+    check_families("0", 1, 1);
+}
+
+TEST(listen, name)
+{
+    struct addrinfo *all;
+
+    if (getaddrinfo("localhost", NULL, NULL, &all) != 0)
+        SKIP("localhost has no address here");
+    freeaddrinfo(all);
+    check_families("localhost:0", -1, -1);
 }
 
 /* Two Listen, one socket: IPv6 goes first, whatever the order (listen.c of
@@ -16115,7 +16166,7 @@ TEST(server, stop_from_a_signal_handler)
     memset(&sa, 0, sizeof sa);
     sa.sa_handler = stop_on_signal;
     sigaction(SIGUSR2, &sa, &old);
-    kill(getpid(), SIGUSR2);        /* the workers block it: it comes to us */
+    signal_process(getpid(), SIGUSR2);        /* the workers block it: it comes to us */
     CHECK_INT(empm_wait(f.s, PATIENCE), EMPM_OK);
     sigaction(SIGUSR2, &old, NULL);
     fx_down(&f);
@@ -16572,7 +16623,7 @@ TEST(process, killed_child_is_replaced)   /* 2.4.54 */
         SKIP("no /proc to see children in");
     }
     CHECK_INT(get_status(&f, "/hello"), 200);
-    kill((pid_t)kids[0], SIGKILL);
+    signal_process((pid_t)kids[0], SIGKILL);
     CHECK_INT(get_status(&f, "/hello"), 200);   /* waits in the backlog */
     n = wait_children(&f, 1, after, PATIENCE);
     CHECK_INT(n, 1);
@@ -16626,16 +16677,16 @@ TEST(process, children_leave_when_the_parent_is_killed)
     cl_puts(&c, "GET /sleep?ms=300 HTTP/1.1\r\nHost: a\r\n\r\n");
     CHECK(!cl_readable(&c, 50));
     group = f.pid;
-    kill(f.pid, SIGKILL);
+    signal_process(f.pid, SIGKILL);
     CHECK(fx_wait(&f, PATIENCE));
     f.pid = 0;
     CHECK_INT(cl_reply(&c), 200);   /* what runs is finished */
     CHECK_STR(c.body.p, "slept\n");
     if (!CHECK(fx_reap(&f, group, SCALED(4000))))
-        kill(-group, SIGKILL);
+        signal_group(group, SIGKILL);
     fx_reap(&f, group, 500);
     for (i = 0; i < n; i++)
-        CHECK(kill((pid_t)kids[i], 0) != 0);
+        CHECK(signal_process((pid_t)kids[i], 0) != 0);
     cl_close(&c);
     cl_close(&idle);
     fx_down(&f);
@@ -16662,7 +16713,7 @@ TEST(process, stop_signals)
         cl_puts(&running, "GET /sleep?ms=400 HTTP/1.1\r\nHost: a\r\n\r\n");
         CHECK(!cl_readable(&running, 60));
         t0 = now_ms();
-        kill(f.pid, sigs[i]);
+        signal_process(f.pid, sigs[i]);
         if (sigs[i] == SIGWINCH)
             CHECK_OPEN(&idle);
         else
@@ -16703,7 +16754,7 @@ TEST(process, stop_is_fast_with_parked_connections)
     for (i = 0; i < N; i++)
         CHECK_INT(cl_reply(&c[i]), 200);
     t0 = now_ms();
-    kill(f.pid, SIGTERM);
+    signal_process(f.pid, SIGTERM);
     CHECK(fx_wait(&f, PATIENCE));
     CHECK_IN(now_ms() - t0, 0, SCALED(400));
     for (i = 0; i < N; i++)
@@ -16982,7 +17033,7 @@ TEST(process, run_without_children)  /* processes = 0 in the foreground */
             return;
         CHECK_INT(ask(&f, &c, GET1 "\r\n"), 200);
         CHECK_IN(children_of(f.pid, kids, 4), -1, 0);
-        kill(f.pid, i ? SIGWINCH : SIGINT);
+        signal_process(f.pid, i ? SIGWINCH : SIGINT);
         cl_puts(&c, GET1 "\r\n");
         cl_drain(&c, PATIENCE);
         CHECK(fx_wait(&f, PATIENCE));
@@ -17059,7 +17110,7 @@ static spoken run_main(int argc, const char *const *args)
     while (waitpid(pid, &s.status, WNOHANG) == 0) {
         if (now_ms() > end) {
             fail(__FILE__, __LINE__, "empm_main does not return");
-            kill(pid, SIGKILL);
+            signal_process(pid, SIGKILL);
             waitpid(pid, &s.status, 0);
             break;
         }
@@ -17429,7 +17480,7 @@ TEST(process, control)                       /* -k, with httpd's words */
     CHECK(said(&s, "Syntax OK"));
     nap(20);
     CHECK_INT(get_int(&shm->rc[1]), 0);
-    kill(pid, SIGALRM);
+    signal_process(pid, SIGALRM);
     CHECK_INT(waitpid(pid, NULL, 0), pid);
     close(busy);
     unlink(path);
@@ -17515,7 +17566,7 @@ static int serves(const fixture *f, int generation)
 
 static void reload_to(fixture *f, int sig, int generation)
 {
-    kill(f->pid, sig);
+    signal_process(f->pid, sig);
     CHECK_SOON(serves(f, generation), 8000);
 }
 
@@ -17657,6 +17708,8 @@ TEST(operate, failed_reload_changes_nothing)
     long kids[16], after[16];
     size_t i;
 
+    if (!have_proc())
+        SKIP("no /proc to see children in");
     fx_init_forked(&f, 2);
     f.deaths_ok = 1;
     f.cfg.start_timeout_ms = SCALED(700);
@@ -17669,7 +17722,7 @@ TEST(operate, failed_reload_changes_nothing)
     for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         context("%s", rows[i].log);
         set_int(&shm->rc[0], rows[i].what);
-        kill(f.pid, SIGUSR1);
+        signal_process(f.pid, SIGUSR1);
         CHECK_SOON(fx_log_lines(&f, "the generation that serves goes on") ==
                    (int)i + 1, 8000);
         CHECK(fx_log_has(&f, rows[i].log));
@@ -17704,7 +17757,7 @@ TEST(operate, children_whose_threads_fail_replace_nobody)
     for (slow = 0; slow < 2; slow++) {   /* a connection that times out, too */
         context("slow %d", slow);
         set_int(&shm->rc[1], slow * 1100);
-        kill(f.pid, SIGUSR1);
+        signal_process(f.pid, SIGUSR1);
         CHECK_SOON(fx_log_lines(&f, "the generation that serves goes on") ==
                    slow + 1, 30000);
         CHECK_INT(wait_children(&f, 1, after, PATIENCE), 1);
@@ -17730,12 +17783,12 @@ TEST(operate, signals_while_a_reload_is_under_way)   /* 60487, 64533 */
         return;
     CHECK_SOON(fx_log_has(&f, "EMPM5042"), 4000);    /* no child yet */
     for (i = 0; i < 40; i++) {
-        kill(f.pid, i % 3 == 0 ? SIGHUP : SIGUSR1);
+        signal_process(f.pid, i % 3 == 0 ? SIGHUP : SIGUSR1);
         nap(7);
     }
     CHECK_SOON(serves(&f, 2), 8000);
     CHECK_SOON(get_status(&f, "/hello") == 200, 4000);   /* HUP drops some */
-    kill(f.pid, SIGUSR1);            /* and a stop in the middle of one */
+    signal_process(f.pid, SIGUSR1);            /* and a stop in the middle of one */
     nap(5);
     fx_down(&f);
 }
@@ -17781,7 +17834,7 @@ TEST(operate, reload_adds_and_removes_sockets)
     reload_to(&f, SIGUSR1, 1);
     CHECK(is_open(port));
     set_int(&shm->rc[0], 2);         /* cannot be bound beside the old one */
-    kill(f.pid, SIGUSR1);
+    signal_process(f.pid, SIGUSR1);
     CHECK_SOON(fx_log_has(&f, "stop and start"), 4000);
     CHECK(is_open(port));
     set_int(&shm->rc[0], 0);
@@ -17879,7 +17932,7 @@ TEST(operate, graceful_stop_may_wait_for_balancers)
         return;
     CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
     t0 = now_ms();
-    kill(f.pid, SIGQUIT);
+    signal_process(f.pid, SIGQUIT);
     CHECK_SOON(fx_log_has(&f, "EMPM0492"), 1000);
     CHECK_INT(get_status(&f, "/hello"), 200);    /* all goes on */
     CHECK(fx_wait(&f, PATIENCE));
@@ -17898,6 +17951,8 @@ TEST(operate, stopped_child_is_replaced)
     uint64_t t0;
     int n;
 
+    if (!have_proc())
+        SKIP("no /proc to see children in");
     fx_init_forked(&f, 2);
     f.deaths_ok = 1;
     f.cfg.watchdog_interval_ms = SCALED(100);
@@ -17912,7 +17967,7 @@ TEST(operate, stopped_child_is_replaced)
     CHECK_INT(wait_children(&f, 2, after, PATIENCE), 2);
     CHECK(is_among(after[0], kids, 2) && is_among(after[1], kids, 2));
     t0 = now_ms();
-    kill((pid_t)kids[0], SIGSTOP);
+    signal_process((pid_t)kids[0], SIGSTOP);
     CHECK_SOON(fx_log_has(&f, "EMPM5038"), 4000);
     CHECK_IN(now_ms() - t0, SCALED(200), SCALED(1500));
     do
@@ -17930,6 +17985,8 @@ TEST(operate, suspended_machine_kills_nobody)
     long kids[16], after[16];
     int i;
 
+    if (!have_proc())
+        SKIP("no /proc to see children in");
     fx_init_forked(&f, 2);
     f.cfg.watchdog_interval_ms = SCALED(100);
     if (!fx_up(&f))
@@ -17940,9 +17997,9 @@ TEST(operate, suspended_machine_kills_nobody)
         SKIP("no /proc to see children in");
     }
     for (i = 0; i < 3; i++) {
-        kill(-f.pid, SIGSTOP);
+        signal_group(f.pid, SIGSTOP);
         nap(SCALED(700));
-        kill(-f.pid, SIGCONT);
+        signal_group(f.pid, SIGCONT);
         nap(SCALED(250));
     }
     CHECK_INT(wait_children(&f, 2, after, PATIENCE), 2);
@@ -17952,11 +18009,13 @@ TEST(operate, suspended_machine_kills_nobody)
     fx_down(&f);
 }
 
-TEST(operate, draining_children_make_room)   /* 53555 */
+/* 53555. The last requests wait until those that drain have had their 2 s, one
+ * after the other: the bounds only keep a test that hangs from taking for ever. */
+TEST(operate, draining_children_make_room)
 {
     enum { N = 5 };
     fixture f;
-    client c[N];
+    client c[N], last;
     int i;
 
     fx_init_forked(&f, 1);
@@ -17969,11 +18028,13 @@ TEST(operate, draining_children_make_room)   /* 53555 */
     for (i = 0; i < N; i++) {        /* each takes a child with it */
         cl_open(&c[i], &f);
         cl_puts(&c[i], "GET /sleep?ms=30000 HTTP/1.1\r\nHost: a\r\n\r\n");
-        CHECK_SOON(fx_log_lines(&f, "started in slot") >= (i < 3 ? i + 2 : 4),
-                   4000);
+        CHECK_SOON(i < 3 ? fx_log_lines(&f, "started in slot") >= i + 2
+                         : fx_log_has(&f, "EMPM0485"), 15000);
     }
-    CHECK_INT(get_status(&f, "/hello"), 200);
-    CHECK(fx_log_has(&f, "EMPM0485"));
+    cl_open(&last, &f);
+    last.patience = SCALED(30000);
+    CHECK_INT(cl_get(&last, "/hello"), 200);
+    cl_close(&last);
     for (i = 0; i < N; i++)
         cl_close(&c[i]);
     fx_down(&f);
@@ -18002,7 +18063,7 @@ TEST(operate, child_that_hangs_at_its_start_is_replaced)
         return;
     CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
     if (wait_children(&f, 1, kids, PATIENCE) == 1)
-        kill((pid_t)kids[0], SIGKILL);
+        signal_process((pid_t)kids[0], SIGKILL);
     CHECK_INT(get_status(&f, "/hello"), 200);
     CHECK(fx_log_has(&f, "is not healthy in time"));
     fx_down(&f);
@@ -18049,10 +18110,10 @@ TEST(operate, parent_rests_while_it_stops)
     for (i = 0; i < 6; i++) {        /* so many that they are throttled */
         const int n = wait_children(&f, 2, kids, 200);
         if (n > 0)                   /* the youngest */
-            kill((pid_t)kids[n - 1], SIGKILL);
+            signal_process((pid_t)kids[n - 1], SIGKILL);
         nap(20);
     }
-    kill(f.pid, SIGQUIT);
+    signal_process(f.pid, SIGQUIT);
     nap(200);
     before = ticks_of(f.pid);
     nap(600);
@@ -18215,7 +18276,7 @@ static int wait_for_exit(pid_t pid)
 
     while (waitpid(pid, &status, WNOHANG) == 0)
         if (now_ms() > end) {
-            kill(pid, SIGKILL);
+            signal_process(pid, SIGKILL);
             waitpid(pid, &status, 0);
             return -1;
         } else
@@ -18279,7 +18340,7 @@ static void program_down(program *p)
     long pid = pid_in(p);
 
     if (pid > 0)
-        kill((pid_t)pid, SIGTERM);
+        signal_process((pid_t)pid, SIGTERM);
     if (p->pid > 0)
         CHECK_INT(wait_for_exit(p->pid), 0);
     CHECK_SOON(pid_in(p) == 0, 8000);
@@ -18337,9 +18398,9 @@ TEST(operate, upgrades_lose_nothing)
         for (i = 0; i < 3; i++) {
             context("upgrade %d", i);
             before = pid_in(&p);
-            kill((pid_t)before, SIGUSR2);
+            signal_process((pid_t)before, SIGUSR2);
             CHECK_SOON((now = pid_in(&p)) != before && now > 0, 8000);
-            CHECK_SOON(kill((pid_t)before, 0) != 0 ||
+            CHECK_SOON(signal_process((pid_t)before, 0) != 0 ||
                        waitpid((pid_t)before, NULL, WNOHANG) != 0, 8000);
         }
         no_context();
@@ -18350,13 +18411,13 @@ TEST(operate, upgrades_lose_nothing)
         unlink(p.exe);
         CHECK_INT(symlink("/bin/false", p.exe), 0);
         before = pid_in(&p);
-        kill((pid_t)before, SIGUSR2);
+        signal_process((pid_t)before, SIGUSR2);
         CHECK_SOON(program_said(&p, "the new program has ended"), 8000);
         CHECK_INT(program_get(&p, "/hello"), 200);
         CHECK_INT(pid_in(&p), before);
         unlink(p.exe);
         CHECK_INT(symlink(self, p.exe), 0);
-        kill((pid_t)before, SIGUSR2);
+        signal_process((pid_t)before, SIGUSR2);
         CHECK_SOON((now = pid_in(&p)) != before && now > 0, 8000);
         askers_stop(a, N);
     }
@@ -18417,14 +18478,14 @@ TEST(operate, upgrades_keep_and_drop_sockets)
         before = pid_in(&p);
         /* an upgrade that cannot be leaves all as it was */
         program_conf_add(&p, "Listen 192.0.2.1:80\n");
-        kill((pid_t)before, SIGUSR2);
+        signal_process((pid_t)before, SIGUSR2);
         CHECK_SOON(program_said(&p, "the new program has ended"), 8000);
         CHECK(is_socket(path));
         program_conf_drop(&p, "Listen 192.0.2.1");
         /* a socket that it wants no more is closed, the others stay */
         snprintf(line, sizeof line, "Listen 127.0.0.1:%d", port);
         program_conf_drop(&p, line);
-        kill((pid_t)before, SIGUSR2);
+        signal_process((pid_t)before, SIGUSR2);
         CHECK_SOON((now = pid_in(&p)) != before && now > 0, 8000);
         CHECK_SOON(!is_open(port), 8000);
         CHECK(is_socket(path));
@@ -18432,12 +18493,12 @@ TEST(operate, upgrades_keep_and_drop_sockets)
         program_conf_drop(&p, "Listen unix:");
         snprintf(line, sizeof line, "Listen unix:%s mode=666\n", path);
         program_conf_add(&p, line);
-        kill((pid_t)pid_in(&p), SIGUSR1);
+        signal_process((pid_t)pid_in(&p), SIGUSR1);
         CHECK_SOON(stat(path, &st) == 0 && (st.st_mode & 0777) == 0666, 8000);
         CHECK(is_socket(path));
         if (geteuid() == 0) {        /* and root does not slip in */
             program_conf_drop(&p, "User root");
-            kill((pid_t)pid_in(&p), SIGUSR1);
+            signal_process((pid_t)pid_in(&p), SIGUSR1);
             CHECK_SOON(program_said(&p, "generation 2 serves"), 8000);
             CHECK_SOON(!serves_as_root(pid_in(&p)), 8000);
             CHECK_INT(program_get(&p, "/hello"), 200);
@@ -18500,7 +18561,7 @@ TEST(operate, pid_file)
     CHECK(program_said(&p, "EMPM5041"));
     CHECK_INT(wait_for_exit(program_exec(&p, graceful, NULL)), 0);
     CHECK_SOON(program_said(&p, "SIGUSR1") || pid_in(&p) == pid, 4000);
-    kill((pid_t)pid, SIGKILL);                   /* a crash */
+    signal_process((pid_t)pid, SIGKILL);                   /* a crash */
     CHECK_SOON(program_get(&p, "/hello") == -2, 4000);
     CHECK_INT(wait_for_exit(program_exec(&p, start, NULL)), 0);
     CHECK(pid_in(&p) > 1 && pid_in(&p) != pid);
@@ -18589,24 +18650,24 @@ TEST(operate, a_detached_server_tells_its_log_everything)
         CHECK(file_has(log, "\ngrumble of "));   /* what a handler prints */
         /* a reload that cannot be, and why */
         program_conf_add(&p, "Listen 192.0.2.1:80\n");
-        kill((pid_t)pid, SIGUSR1);
+        signal_process((pid_t)pid, SIGUSR1);
         CHECK_SOON(file_has(log, "the generation that serves goes on"), 8000);
         CHECK_INT(lines_with(log, "EMPM0072: Listen 192.0.2.1:80"), 1);
         /* an upgrade likewise: the new program says it */
-        kill((pid_t)pid, SIGUSR2);
+        signal_process((pid_t)pid, SIGUSR2);
         CHECK_SOON(file_has(log, "the new program has ended"), 8000);
         CHECK_INT(lines_with(log, "EMPM0072: Listen 192.0.2.1:80"), 2);
         program_conf_drop(&p, "Listen 192.0.2.1");
         program_conf_add(&p, "KepAlive On\n");
-        kill((pid_t)pid, SIGUSR1);
+        signal_process((pid_t)pid, SIGUSR1);
         CHECK_SOON(file_has(log, "perhaps 'KeepAlive'"), 8000);
-        kill((pid_t)pid, SIGUSR2);
+        signal_process((pid_t)pid, SIGUSR2);
         CHECK_SOON(lines_with(log, "perhaps 'KeepAlive'") == 2, 8000);
         program_conf_drop(&p, "KepAlive On");
         /* what is corrected */
         program_conf_add(&p, "MaxRequestWorkers 7\n");
         snprintf(line, sizeof line, "generation %d serves", 1);
-        kill((pid_t)pid, SIGUSR1);
+        signal_process((pid_t)pid, SIGUSR1);
         CHECK_SOON(file_has(log, line), 8000);
         CHECK_INT(lines_with(log, "EMPM0513: MaxRequestWorkers of 7"), 1);
         CHECK_INT(program_get(&p, "/log"), 200);
@@ -18664,7 +18725,7 @@ TEST(operate, rotated_logs_are_opened_anew)
         /* a client of the old generation, which drains */
         CHECK_INT(cl_connect_port(&c, p.port, 0), 0);
         CHECK_INT(cl_get(&c, "/hello"), 200);
-        kill((pid_t)pid, SIGUSR1);
+        signal_process((pid_t)pid, SIGUSR1);
         CHECK_SOON(file_has(error, "generation 1 serves"), 8000);
         CHECK_SOON(file_has(access, "GET /hello"), 8000);
         CHECK_SOON((n = children_of(pid, kids, 16)) == 3, 8000);
@@ -18691,7 +18752,7 @@ TEST(operate, rotated_logs_are_opened_anew)
         /* what cannot be opened stays as it is */
         CHECK_INT(unlink(access), 0);
         CHECK_INT(mkdir(access, 0700), 0);
-        kill((pid_t)pid, SIGURG);
+        signal_process((pid_t)pid, SIGURG);
         CHECK_SOON(file_has(error, "EMPM0649: cannot open CustomLog"), 8000);
         CHECK_INT(program_get(&p, "/hello"), 200);
         rmdir(access);
@@ -18720,7 +18781,7 @@ LIVE(operate, logs_are_opened_anew_without_children)
     CHECK_INT(lines_with(error, "] no price of tea"), 1);
     CHECK_INT(rename(error, moved), 0);
     if (f.forked)
-        kill(f.pid, SIGURG);
+        signal_process(f.pid, SIGURG);
     else
         CHECK_INT(empm_reopen_logs(f.s), EMPM_OK);
     CHECK_SOON(file_has(error, "EMPM5045: "), 8000);
@@ -18749,7 +18810,7 @@ TEST(operate, bad_file_is_refused_and_the_old_one_stays)
         CHECK(strstr(text, "perhaps 'KeepAliveTimeout'") != NULL);
         CHECK(strstr(text, "SIGUSR1") == NULL);  /* no signal was sent */
         free(text);
-        kill((pid_t)pid_in(&p), SIGUSR1);        /* and if it is */
+        signal_process((pid_t)pid_in(&p), SIGUSR1);        /* and if it is */
         CHECK_SOON(program_said(&p, "the generation that serves goes on"), 4000);
         CHECK_INT(program_get(&p, "/hello"), 200);
     }
@@ -18807,14 +18868,14 @@ TEST(operate, tells_the_service_manager)
         CHECK(manager_hears("WATCHDOG=1"));
         CHECK(manager_hears("WATCHDOG=1"));
         pid = pid_in(&p);
-        kill((pid_t)pid, SIGUSR1);
+        signal_process((pid_t)pid, SIGUSR1);
         CHECK(manager_hears("RELOADING=1\nMONOTONIC_USEC="));
         CHECK(manager_hears("READY=1"));
-        kill((pid_t)pid, SIGUSR2);
+        signal_process((pid_t)pid, SIGUSR2);
         CHECK_SOON(pid_in(&p) != pid && pid_in(&p) > 0, 8000);
         snprintf(main_pid, sizeof main_pid, "MAINPID=%ld\n", pid_in(&p));
         CHECK(manager_hears(main_pid));
-        kill((pid_t)pid_in(&p), SIGTERM);
+        signal_process((pid_t)pid_in(&p), SIGTERM);
         CHECK(manager_hears("STOPPING=1"));
     }
     program_down(&p);
@@ -18859,7 +18920,7 @@ TEST(operate, takes_sockets_by_name)
     p.port = port[1];
     CHECK_SOON(program_get(&p, "/hello") == 200, 4000);
     CHECK_SOON(program_said(&p, "EMPM0489"), 8000);
-    kill((pid_t)pid_in(&p), SIGUSR1);    /* a reload keeps it */
+    signal_process((pid_t)pid_in(&p), SIGUSR1);    /* a reload keeps it */
     CHECK_SOON(program_said(&p, "generation 1 serves"), 8000);
     CHECK_INT(program_get(&p, "/hello"), 200);
     p.port = fd;
@@ -18950,7 +19011,7 @@ TEST(operate, root_without_user_serves_as_nobody)
             status_line(pid_in(&p), "Uid:", line, sizeof line);
             CHECK(strstr(line, "\t0\t") == NULL);
         }
-        kill((pid_t)p.pid, SIGTERM);
+        signal_process((pid_t)p.pid, SIGTERM);
         CHECK_INT(wait_for_exit(p.pid), 0);
         p.pid = 0;
         unlink(p.pid_file);          /* nobody, alone, may not remove it */
@@ -19044,7 +19105,7 @@ static int shell(char *out, size_t n, const char *fmt, ...)
     vsnprintf(cmd, sizeof cmd, fmt, ap);
     va_end(ap);
     tmp_path(path, sizeof path, "out");
-    snprintf(whole, sizeof whole, "(%s) >%s 2>&1", cmd, path);
+    snprintf(whole, sizeof whole, "(unset http_proxy; %s) >%s 2>&1", cmd, path);
     rc = system(whole);
     fd = open(path, O_RDONLY);
     if (fd >= 0) {
@@ -19139,36 +19200,6 @@ TEST(clients, zsync)
     unlink(seed);
     unlink(tmp_path(path, sizeof path, "www/zsync.bin.zsync"));
     unlink(tmp_path(path, sizeof path, "zsync.out"));
-}
-
-/* These do not resolve a relative Location. */
-TEST(clients, follow_the_slash)
-{
-    static const char *const commands[][2] = {
-        { "axel", "axel -q -o axel.out $U && cat axel.out; rm -f axel.out" },
-        { "lftp", "lftp -c \"set net:max-retries 1; cat $U\"" },
-        { "php",  "php -r \"echo file_get_contents(getenv(\\\"U\\\"));\"" },
-        { "wget", "wget -q -O - $U" },
-        { "curl", "curl -sL $U" }
-    };
-    fixture f;
-    char out[4096];
-    size_t i;
-
-    fx_init_forked(&f, 1);
-    f.cfg.routes = file_routes;
-    if (!fx_up(&f))
-        return;
-    for (i = 0; i < EMPM__COUNT(commands); i++) {
-        if (!installed(commands[i][0]))
-            continue;
-        context("%s", commands[i][0]);
-        shell(out, sizeof out, "cd %s && export U=http://127.0.0.1:%d/sub && "
-              "timeout 20 sh -c '%s'", g_tmp, f.port, commands[i][1]);
-        CHECK_STR(out, "sub index");
-    }
-    no_context();
-    fx_down(&f);
 }
 
 TEST(clients, ab)
@@ -19278,6 +19309,240 @@ TEST(clients, curl_haproxy_protocol)
     CHECK_INT(shell(out, sizeof out, "curl -sS -m 20 http://127.0.0.1:%d/who",
                     f.port) != 0, 1);    /* without: no answer */
     fx_down(&f);
+}
+
+/* The files of the tree with a few routes, for clients that fetch. */
+static const empm_route client_routes[] = {
+    EMPM_ROUTE("GET /hello",  h_hello, NULL),
+    EMPM_ROUTE("POST /echo",  h_echo,  NULL),
+    EMPM_FILES("GET /",       NULL),
+    EMPM_ROUTES_END
+};
+
+/* Forked, with those routes, below a tree of its own: "%s/fetch". */
+static int fetch_up(fixture *f, char *root, size_t n)
+{
+    fx_init_forked(f, 1);
+    tmp_path(root, n, "fetch");
+    mkdir(root, 0755);
+    chmod(root, 0755);
+    f->cfg.routes = client_routes;
+    f->cfg.document_root = root;
+    return fx_up(f);
+}
+
+static void fetch_down(fixture *f, const char *root)
+{
+    fx_down(f);
+    remove_tree(root);
+}
+
+/* A flat repository: apt asks for /./Packages and /./x_1_all.deb as they are. */
+TEST(clients, apt_flat_repository)
+{
+    fixture f;
+    char out[8192], root[400];
+
+    if (!installed("apt-get") || !installed("dpkg-deb"))
+        SKIP("apt is not installed");
+    if (!fetch_up(&f, root, sizeof root))
+        return;
+    CHECK_INT(shell(out, sizeof out, "cd %s && mkdir -p p/DEBIAN apt/lists/partial "
+        "apt/cache/archives/partial apt/etc/preferences.d && chmod 755 p p/DEBIAN && "
+        "printf 'Package: empm-x\\nVersion: 1\\nArchitecture: all\\n"
+        "Maintainer: a <a@a.invalid>\\nDescription: x\\n' >p/DEBIAN/control && "
+        "dpkg-deb -b p x_1_all.deb >/dev/null && "
+        "{ cat p/DEBIAN/control; echo Filename: ./x_1_all.deb; "
+        "echo Size: $(stat -c %%s x_1_all.deb); "
+        "echo SHA256: $(sha256sum x_1_all.deb | cut -d' ' -f1); } >Packages && "
+        ": >apt/status && "
+        "echo 'deb [trusted=yes] http://127.0.0.1:%d/ ./' >apt/etc/sources.list",
+        root, f.port), 0);
+    CHECK_INT(shell(out, sizeof out, "cd %s && export LC_ALL=C && "
+        "o=\"-o Dir::Etc=%s/apt/etc -o Dir::Etc::sourceparts=- "
+        "-o Dir::State=%s/apt -o Dir::State::status=%s/apt/status "
+        "-o Dir::State::lists=%s/apt/lists -o Dir::Cache=%s/apt/cache "
+        "-o APT::Sandbox::User= -o Debug::NoLocking=1\" && mkdir -p got && "
+        "timeout 30 apt-get $o --error-on=any update && cd got && "
+        "timeout 30 apt-get $o download empm-x && "
+        "cmp empm-x_1_all.deb ../x_1_all.deb", root, root, root, root, root,
+        root), 0);
+    if (get_int(&g_failures) != 0)
+        printf("%s\n", out);
+    fetch_down(&f, root);
+}
+
+/* These three follow the redirect of /sub to /sub/. */
+TEST(clients, lftp)
+{
+    fixture f;
+    char out[8192], root[400];
+
+    if (!installed("lftp"))
+        SKIP("lftp is not installed");
+    if (!fetch_up(&f, root, sizeof root))
+        return;
+    shell(out, sizeof out, "cd %s && mkdir -p d/sub && echo one >d/a && "
+          "echo two >d/sub/b && echo '<a href=\"a\">a</a><a href=\"sub/\">sub/</a>' "
+          ">d/index.html && echo '<a href=\"b\">b</a>' >d/sub/index.html", root);
+    CHECK_INT(shell(out, sizeof out, "cd %s && timeout 30 lftp -c 'set net:max-"
+        "retries 1; set http:proxy \"\"; mirror http://127.0.0.1:%d/d got' && "
+        "cmp got/a d/a && cmp got/sub/b d/sub/b", root, f.port), 0);
+    CHECK_INT(shell(out, sizeof out, "cd %s && timeout 30 lftp -c 'set net:max-"
+        "retries 1; set http:proxy \"\"; get http://127.0.0.1:%d/d/sub -o s' && "
+        "cmp s d/sub/index.html", root, f.port), 0);
+    if (get_int(&g_failures) != 0)
+        printf("%s\n", out);
+    fetch_down(&f, root);
+}
+
+TEST(clients, axel)
+{
+    fixture f;
+    char out[8192], root[400];
+
+    if (!installed("axel"))
+        SKIP("axel is not installed");
+    if (!fetch_up(&f, root, sizeof root))
+        return;
+    shell(out, sizeof out, "cd %s && mkdir sub && cp %s/www/big.bin sub/index.html",
+          root, g_tmp);
+    CHECK_INT(shell(out, sizeof out, "cd %s && timeout 30 axel -q -n 4 "
+        "-o got http://127.0.0.1:%d/sub && cmp got sub/index.html", root, f.port),
+        0);
+    fetch_down(&f, root);
+}
+
+TEST(clients, php_streams)
+{
+    fixture f;
+    char out[8192], root[400];
+
+    if (!installed("php"))
+        SKIP("php is not installed");
+    if (!fetch_up(&f, root, sizeof root))
+        return;
+    shell(out, sizeof out, "cd %s && mkdir sub && echo inside >sub/index.html && "
+          "echo top >a", root);
+    CHECK_INT(shell(out, sizeof out, "timeout 30 php -r 'foreach ([\"/sub\", "
+        "\"/./a\", \"/sub/../a\"] as $p) echo file_get_contents("
+        "\"http://127.0.0.1:%d$p\");'", f.port), 0);
+    CHECK_STR(out, "inside\ntop\ntop\n");
+    fetch_down(&f, root);
+}
+
+/* A pool of connections that are used again about when they end: a client that is
+ * told the time gives one up before, and no request fails. */
+TEST(clients, node_fetch_at_the_edge_of_keep_alive)
+{
+    fixture f;
+    char out[8192];
+
+    if (!installed("node") ||
+        shell(out, sizeof out, "node -e 'fetch'") != 0)
+        SKIP("no node with fetch is installed");
+    fx_init_forked(&f, 1);
+    f.cfg.keep_alive_timeout_ms = 2000;
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(shell(out, sizeof out, "timeout 60 node -e '"
+        "let bad = 0; const nap = ms => new Promise(r => setTimeout(r, ms));"
+        "async function one(i) { for (let k = 0; k < 4; k++) {"
+        " try { const r = await fetch(\"http://127.0.0.1:%d/hello\");"
+        "  await r.text(); if (r.status != 200) bad++; } catch (e) { bad++; }"
+        " const end = Date.now() + 1990 + i %% 20;"   /* it looks at no socket */
+        " await nap(1980); while (Date.now() < end); } }"
+        "Promise.all([...Array(10).keys()].map(one)).then(() => {"
+        " console.log(bad, \"failed\"); process.exit(bad ? 1 : 0); });'", f.port), 0);
+    CHECK_STR(out, "0 failed\n");
+    fx_down(&f);
+}
+
+/* It sends all before it reads: the refusal must still be there. */
+TEST(clients, python_reads_the_refusal_of_an_upload)
+{
+    static const int mib[] = { 1, 17, 50 };
+    fixture f;
+    char out[8192];
+    int i;
+
+    if (!installed("python3"))
+        SKIP("python3 is not installed");
+    fx_init_forked(&f, 1);
+    f.cfg.linger_short_ms = 2000;        /* as it is by default */
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < 3; i++) {
+        context("%d MiB", mib[i]);
+        CHECK_INT(shell(out, sizeof out, "timeout 60 python3 -c '\n"
+            "import urllib.request, urllib.error\n"
+            "try:\n"
+            "    urllib.request.urlopen(\"http://127.0.0.1:%d/sum-100\","
+            " b\"x\" * (%d << 20), 30)\n"
+            "    print(\"taken\")\n"
+            "except urllib.error.HTTPError as e: print(e.code)\n"
+            "except Exception as e: print(e)'", f.port, mib[i]), 0);
+        CHECK_STR(out, "413\n");
+    }
+    no_context();
+    fx_down(&f);
+}
+
+/* An Expect that expects nothing; paths as they are; a part; a byte above 0x7f. */
+TEST(clients, curl_as_it_is)
+{
+    static const char *const how[] = {
+        "-H 'Expect;' -d hello %s/echo", "--path-as-is %s/./hello",
+        "--path-as-is %s//hello", "--path-as-is %s/a/../hello",
+        "%s/hello?\xc3\xa4"
+    };
+    fixture f;
+    char out[4096], url[64], cmd[400];
+    size_t i;
+
+    if (!installed("curl"))
+        SKIP("curl is not installed");
+    fx_init_forked(&f, 1);
+    if (!fx_up(&f))
+        return;
+    snprintf(url, sizeof url, "http://127.0.0.1:%d", f.port);
+    for (i = 0; i < sizeof how / sizeof how[0]; i++) {
+        const char *at = strstr(how[i], "%s");
+        context("%s", how[i]);
+        snprintf(cmd, sizeof cmd, "%.*s%s%s", (int)(at - how[i]), how[i], url,
+                 at + 2);
+        CHECK_INT(shell(out, sizeof out, "curl -sS -m 20 --noproxy '*' -o /dev/null "
+                        "-w '%%{http_code}' %s", cmd), 0);
+        CHECK_STR(out, "200");
+    }
+    no_context();
+    fx_down(&f);
+}
+
+TEST(clients, text_browsers)
+{
+    static const char *const browsers[] = { "w3m", "links" };
+    fixture f;
+    char out[4096], root[400];
+    int i, any = 0;
+
+    if (!fetch_up(&f, root, sizeof root))
+        return;
+    shell(out, sizeof out, "cd %s && mkdir sub && echo '<p>inside' >sub/index.html",
+          root);
+    for (i = 0; i < 2; i++) {
+        if (!installed(browsers[i]))
+            continue;
+        any = 1;
+        context("%s", browsers[i]);
+        CHECK_INT(shell(out, sizeof out, "HOME=%s timeout 30 %s -dump "
+            "'http://127.0.0.1:%d/./sub#part'", root, browsers[i], f.port), 0);
+        CHECK(strstr(out, "inside") != NULL);
+    }
+    no_context();
+    fetch_down(&f, root);
+    if (!any)
+        SKIP("neither w3m nor links is installed");
 }
 
 /* Clients that count what fails, over connections that last a while. */
@@ -19406,7 +19671,7 @@ TEST(clients, haproxy_loses_nothing)
     }
     nap(500);
     for (i = 0; i < 2; i++) {            /* nodes go: nobody notices */
-        kill(f[i].pid, SIGQUIT);
+        signal_process(f[i].pid, SIGQUIT);
         CHECK(fx_wait(&f[i], PATIENCE));
         CHECK(WIFEXITED(f[i].status) && WEXITSTATUS(f[i].status) == 0);
         f[i].pid = 0;
@@ -19417,7 +19682,7 @@ TEST(clients, haproxy_loses_nothing)
     }
 
     group = f[2].pid;                    /* a node dies: those it had may fail */
-    kill(-group, SIGKILL);
+    signal_group(group, SIGKILL);
     waitpid(group, &st, 0);
     CHECK(fx_reap(&f[2], group, SCALED(3000)));
     f[2].pid = 0;
@@ -19433,7 +19698,7 @@ TEST(clients, haproxy_loses_nothing)
     set_int(&stop, 1);
     for (i = 0; i < VISITORS; i++)
         pthread_join(v[i].thread, NULL);
-    kill(haproxy, SIGTERM);
+    signal_process(haproxy, SIGTERM);
     CHECK_INT(waitpid(haproxy, &st, 0), haproxy);
     for (i = 0; i < NODES; i++) {
         f[i].deaths_ok = 1;              /* the count is of all nodes */
@@ -19497,7 +19762,7 @@ TEST(clients, first_two_minutes)
             }
             cl_close(&c);
         }
-        CHECK(pid > 0 && kill(pid, SIGINT) == 0);
+        CHECK(signal_process(pid, SIGINT) == 0);
         CHECK_INT(waitpid(pid, &status, 0), pid);
         CHECK_INT(WIFEXITED(status) ? WEXITSTATUS(status) : -1, 0);
         unlink(program);
@@ -19506,6 +19771,1313 @@ TEST(clients, first_two_minutes)
     snprintf(path, sizeof path, "%s.c", dir);
     unlink(path);
     CHECK_INT(rmdir(dir), 0);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>fuzz -- random clients and random handlers, against rules
+ *
+ * A target is a function of bytes: they are choices, in the order in which it
+ * asks for them, so any bytes are a valid case and a case can be replayed. With
+ * clang, -DEMPM_FUZZ and -fsanitize=fuzzer, libFuzzer chooses them and the
+ * variable FUZZ names the target; else
+ *
+ *     ./test --fuzz api --seconds 60 --seed 1       draws them
+ *     ./test --fuzz api --seed 4711 --runs 1        replays what has failed
+ *
+ * Connections are driven step by step, without a thread: a socket pair is
+ * admitted, and what the listener would see is offered to its record. The client
+ * need not be kind: it reads little, nothing, or leaves in the middle. A client
+ * that always reads all and ends only when all is answered sees neither a
+ * suspension that is lost with a failing send, nor a file that overtakes its
+ * head because an earlier answer still waits; and a generator that never calls
+ * empm_send_file() after empm_suspend() or in on_body cannot ask for the latter.
+ * ------------------------------------------------------------------------- */
+
+enum { FZ_REQUESTS = 4, FZ_WAITS = 256, FZ_MOST = 12 };
+
+static const uint8_t *fz_data;      /* the choices that are left */
+static size_t fz_left;
+static int    fz_faults;            /* rules broken in this case */
+
+static unsigned fz_byte(void)
+{
+    if (fz_left == 0)
+        return 0;
+    fz_left--;
+    return *fz_data++;
+}
+
+/* One of n; 0 once the input is used up. */
+static unsigned fz_pick(unsigned n)
+{
+    return fz_byte() % n;
+}
+
+static void fz_fault(const char *fmt, ...) EMPM__PRINTF(1, 2);
+static void fz_fault(const char *fmt, ...)
+{
+    va_list ap;
+
+    fz_faults++;
+    printf("FAULT   ");
+    va_start(ap, fmt);
+    vprintf(fmt, ap);
+    va_end(ap);
+    printf("\n");
+    fflush(stdout);
+}
+
+/* --- a request that a handler answers at random --------------------------- */
+
+typedef struct fz_wait {
+    int entered, calls;
+} fz_wait;
+
+typedef struct fz_request {
+    str     body;                   /* what the program has written */
+    int     head;                   /* HEAD: no body */
+    int     range;                  /* it asks for bytes 2 to 5 */
+    int     cond;                   /* If-None-Match: * */
+    int     file;                   /* the body is this file, 1 + its number */
+    int     set, returned;          /* statuses, 0: none */
+    int64_t declared;               /* -1: no Content-Length of its own */
+    int     may_be_cut;             /* something has failed on the way */
+    int     any_text;               /* the kit's own text is right */
+    int64_t produce;                /* what the producer still has to make */
+    int     known;                  /* the length of that is declared */
+} fz_request;
+
+static struct {
+    fz_request  req[FZ_REQUESTS];
+    fz_wait     wait[FZ_WAITS];
+    int         waits, defers, deferred;
+    empm_ticket ticket;             /* the newest */
+    str         files[2];
+} fz;
+
+static const char *const fz_file_names[2] = { "a.txt", "big.bin" };
+
+static void fz_deferred(void *p)
+{
+    (*(int *)p)++;
+}
+
+static long fz_produce(empm_request *req, void *buf, size_t cap, void *user)
+{
+    fz_request *r = (fz_request *)user;
+    size_t n = fz_pick(3) ? cap : fz_pick(200) + 1;
+
+    (void)req;
+    if (fz_pick(40) == 39) {
+        r->may_be_cut = 1;
+        return -1;
+    }
+    if ((int64_t)n > r->produce)
+        n = (size_t)r->produce;
+    if (n > cap)
+        n = cap;
+    pattern_fill((char *)buf, n, (int64_t)r->body.n);
+    str_add(&r->body, buf, n);
+    r->produce -= (int64_t)n;
+    return (long)n;
+}
+
+static int fz_woken(empm_request *req, enum empm_why why, void *user);
+
+enum fz_where { FZ_ON_HEAD, FZ_ON_BODY, FZ_HANDLER, FZ_WAKE };
+
+/* With -v, what a case does. */
+static void fz_say(const char *fmt, ...) EMPM__PRINTF(1, 2);
+static void fz_say(const char *fmt, ...)
+{
+    va_list ap;
+
+    if (!g_verbose)
+        return;
+    va_start(ap, fmt);
+    vprintf(fmt, ap);
+    va_end(ap);
+}
+
+/* The random program: calls the response API, and returns as handlers do. */
+static int fz_act(empm_request *req, enum fz_where where)
+{
+    static const size_t sizes[] = { 0, 1, 700, 4096, 16384, 65535, 65536, 65537,
+                                    100000, 131072 };
+    static const int statuses[] = { 204, 304, 201, 404, 204, 200 };
+    static const char *const names[] = { "on_head", "on_body", "handler", "wake" };
+    static char bytes[131072];
+    const char *id = empm_path_value(req, "id");
+    fz_request *r = &fz.req[id != NULL ? (id[0] - '0') % FZ_REQUESTS : 0];
+    int64_t max = where == FZ_HANDLER || where == FZ_WAKE ? FZ_MOST : 3;
+    int rc, k, armed = -1;
+    size_t n;
+    char path[400];
+
+    fz_say("/api/%s, %s:\n", id, names[where]);
+    while (max-- > 0) {
+        switch (fz_pick(20)) {
+        case 0:
+            max = 0;
+            break;
+        case 1: case 2: case 3: case 4: case 5:
+            n = sizes[fz_pick(sizeof sizes / sizeof sizes[0])];
+            pattern_fill(bytes, n, (int64_t)r->body.n);
+            rc = empm_write(req, bytes, n);
+            fz_say("  write %lu: %d\n", (unsigned long)n, rc);
+            if (rc == EMPM_OK)
+                str_add(&r->body, bytes, n);
+            else if (rc != EMPM_EMISUSE)
+                r->may_be_cut = 1;
+            break;
+        case 6: case 7:
+            rc = empm_flush(req);
+            fz_say("  flush: %d\n", rc);
+            if (rc != EMPM_OK && rc != EMPM_EMISUSE)
+                r->may_be_cut = 1;
+            break;
+        case 8: case 9:
+            k = statuses[fz_pick(6)];
+            rc = empm_status(req, k);
+            fz_say("  status %d: %d\n", k, rc);
+            if (rc == EMPM_OK)
+                r->set = k;
+            break;
+        case 10:
+            empm_set_header(req, fz_pick(2) ? "X-A" : "Cache-Control", "a");
+            break;
+        case 11:
+            k = fz_pick(2) ? 10 : 65537;
+            snprintf(path, sizeof path, "%d", k);
+            rc = empm_set_header(req, "Content-Length", path);
+            fz_say("  length %d: %d\n", k, rc);
+            if (rc == EMPM_OK)
+                r->declared = k;
+            break;
+        case 12: case 13:
+            k = (int)fz_pick(2);
+            snprintf(path, sizeof path, "%.300s/www/%s", g_tmp, fz_file_names[k]);
+            rc = empm_send_file(req, path);
+            fz_say("  file %s: %d\n", fz_file_names[k], rc);
+            if (rc == EMPM_OK) {
+                r->file = k + 1;
+                if (r->body.n != 0)
+                    fz_fault("a file is taken after a body");
+            }
+            break;
+        case 14:
+            k = (int)fz_pick(2);
+            if (r->produce == 0 && r->body.n == 0 && r->file == 0) {
+                const int64_t all = (int64_t)sizes[fz_pick(10)];
+                rc = empm_stream(req, k ? all : -1, fz_produce, r);
+                fz_say("  stream of %ld%s: %d\n", (long)all, k ? "" : " (-1)", rc);
+                if (rc == EMPM_OK) {
+                    r->produce = all;
+                    r->known = k;
+                }
+            }
+            break;
+        case 15:
+            if (empm_defer(req, fz_deferred, &fz.deferred) == EMPM_OK)
+                fz.defers++;
+            break;
+        case 16: case 17: case 18: {
+            empm_ticket t;
+            if ((where != FZ_HANDLER && where != FZ_WAKE) ||
+                fz.waits == FZ_WAITS)
+                break;
+            t = empm_suspend(req, 1000000, fz_woken, &fz.wait[fz.waits]);
+            fz_say("  suspend: %d\n", t != 0);
+            if (t == 0)
+                break;
+            fz.ticket = t;
+            armed = fz.waits++;
+            if (fz_pick(4) == 1)
+                empm_resume(empm_server_of(req), t);
+            if (fz_pick(3) != 1)
+                max = 0;
+            break;
+        }
+        case 19:
+            empm_alloc(req, fz_pick(2) ? 100 : 9000);
+            break;
+        }
+    }
+    if (armed >= 0 && fz_pick(8) != 7) {
+        fz.wait[armed].entered = 1;
+        fz_say("  waits\n");
+        return EMPM_SUSPENDED;
+    }
+    switch (where == FZ_ON_BODY || where == FZ_ON_HEAD ? fz_pick(6)
+                                                        : fz_pick(12)) {
+    case 1:  rc = statuses[fz_pick(6)];  break;
+    case 6:  rc = 200;                   break;
+    case 7:  rc = EMPM_EINVAL;           break;
+    default: rc = EMPM_OK;               break;
+    }
+    if (rc < 0 || (rc > 0 && where == FZ_ON_BODY))
+        r->any_text = r->may_be_cut = 1;
+    if (rc > 0)
+        r->returned = rc;
+    fz_say("  returns %d\n", rc);
+    return rc;
+}
+
+static int fz_woken(empm_request *req, enum empm_why why, void *user)
+{
+    fz_wait *w = (fz_wait *)user;
+
+    if (why == EMPM_HALF_CLOSED && fz_pick(2))
+        return EMPM_SUSPENDED;          /* goes on waiting: no call of its own */
+    w->calls++;
+    return fz_act(req, FZ_WAKE);
+}
+
+static int fz_on_head(empm_request *req, void *user)
+{
+    (void)user;
+    return fz_pick(8) == 1 ? fz_act(req, FZ_ON_HEAD) : EMPM_OK;
+}
+
+static int fz_on_body(empm_request *req, const void *data, size_t len, void *user)
+{
+    (void)data;
+    (void)len;
+    (void)user;
+    return fz_act(req, FZ_ON_BODY);
+}
+
+static int fz_handler(empm_request *req, void *user)
+{
+    (void)user;
+    return fz_act(req, FZ_HANDLER);
+}
+
+static const empm_route fz_routes[] = {
+    EMPM_ROUTE_WITH("GET /api/{id}",  fz_handler, NULL, fz_on_head, NULL,
+                    -1, 0, 0),
+    EMPM_ROUTE_WITH("POST /api/{id}", fz_handler, NULL, fz_on_head, fz_on_body,
+                    -1, 0, 0),
+    EMPM_ROUTE("GET /hello",          h_hello,    NULL),
+    EMPM_ROUTE("POST /echo",          h_echo,     NULL),
+    EMPM_ROUTE_WITH("POST /piped",    h_end,      NULL, NULL, p_echo, 0, 0, 0),
+    EMPM_ROUTE("GET /server-status",  empm_status_page, NULL),
+    EMPM_FILES("GET /files/",         NULL),
+    EMPM_ROUTES_END
+};
+
+/* --- a connection without threads ------------------------------------------ */
+
+static fixture fz_fixture;
+static empm__child *fz_child;
+
+typedef struct fz_link {
+    uint32_t i;                     /* its record, */
+    uint16_t gen;                   /* and which use of it */
+    int      fd;                    /* our end; -1: left */
+    int      ended;                 /* the server has said that it is all */
+    str      in;                    /* what has come */
+} fz_link;
+
+static void fz_up(void)
+{
+    char path[400];
+    empm__report rep;
+    int i;
+
+    if (fz_child != NULL)
+        return;
+    memset(&rep, 0, sizeof rep);
+    signal(SIGPIPE, SIG_IGN);           /* as for workers, which block it */
+    fx_init(&fz_fixture);
+    fz_fixture.cfg.routes = fz_routes;
+    fz_fixture.cfg.processes = 0;
+    fz_fixture.cfg.threads_per_child = 1;
+    fz_fixture.cfg.max_open_connections = 8;
+    fz_fixture.cfg.max_keep_alive_requests = 0;
+    fz_fixture.cfg.log_level = EMPM_LOG_EMERG;
+    if (empm__server_new(&fz_fixture.cfg, 0, NULL, &rep, &fz_fixture.s) < 0 ||
+        empm__child_init(&fz_fixture.s->child, fz_fixture.s, 0, 0) < 0) {
+        printf("no server to fuzz\n");
+        exit(2);
+    }
+    fz_child = &fz_fixture.s->child;
+    for (i = 0; i < 2; i++) {
+        static char bytes[300001];
+        FILE *f;
+        snprintf(path, sizeof path, "%.300s/www/%s", g_tmp, fz_file_names[i]);
+        f = fopen(path, "rb");
+        if (f != NULL) {
+            str_add(&fz.files[i], bytes, fread(bytes, 1, sizeof bytes, f));
+            fclose(f);
+        }
+    }
+}
+
+static void fz_down(void)
+{
+    int i;
+
+    if (fz_child == NULL)
+        return;
+    for (i = 0; i < fz_child->nworkers; i++) {
+        empm__pages_free(fz_child->workers[i].pages);
+        EMPM_FREE(fz_child->workers[i].scratch);
+    }
+    empm__child_free(fz_child);
+    empm__server_free(fz_fixture.s);
+    fx_close_files(&fz_fixture);
+    fz_child = NULL;
+    signal(SIGPIPE, SIG_DFL);
+    for (i = 0; i < 2; i++)
+        str_free(&fz.files[i]);
+    for (i = 0; i < FZ_REQUESTS; i++)
+        str_free(&fz.req[i].body);
+}
+
+static int fz_alive(const fz_link *l)
+{
+    const empm__conn *c = empm__conn_at(&fz_child->slab, l->i);
+
+    return c->in_use && c->gen == l->gen;
+}
+
+/* The listener sees `ready` at the connection; a worker runs what it takes. */
+static void fz_poke(fz_link *l, uint32_t ready)
+{
+    empm__batch b;
+
+    if (!fz_alive(l))
+        return;
+    if (ready != 0 && empm__take(fz_child, l->i, ready, empm__now_ms()))
+        empm__conn_run(&fz_child->workers[0], l->i);
+    memset(&b, 0, sizeof b);
+    b.head = b.tail = EMPM__NIL;
+    b.now_us = empm__now_us();
+    b.now_ms = empm__us_to_ms(b.now_us);
+    empm__drain_inbox(fz_child, &b);
+    while (b.head != EMPM__NIL) {
+        const uint32_t i = b.head;
+        b.head = empm__conn_at(&fz_child->slab, i)->queue_next;
+        empm__conn_run(&fz_child->workers[0], i);
+    }
+}
+
+/* Reads at most n bytes of what is there; how many. */
+static size_t fz_read(fz_link *l, size_t n)
+{
+    static char buf[262144];
+    size_t got = 0;
+
+    while (l->fd >= 0 && got < n) {
+        const size_t most = n - got < sizeof buf ? n - got : sizeof buf;
+        ssize_t k = recv(l->fd, buf, most, MSG_DONTWAIT);
+        l->ended |= k == 0 && most != 0;
+        if (k <= 0)
+            break;
+        str_add(&l->in, buf, (size_t)k);
+        got += (size_t)k;
+    }
+    return got;
+}
+
+static void fz_open(fz_link *l, int send_buffer)
+{
+    int pair[2];
+    uint32_t i;
+
+    memset(l, 0, sizeof *l);
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) != 0) {
+        perror("socketpair");
+        exit(2);
+    }
+    fcntl(pair[0], F_SETFL, O_NONBLOCK);
+    if (send_buffer > 0)
+        setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &send_buffer,
+                   sizeof send_buffer);
+    fz_child->paused = 0;
+    empm__admit(fz_child, pair[0], 0, NULL, empm__now_ms());
+    for (i = 0; i < fz_child->slab.made; i++)
+        if (empm__conn_at(&fz_child->slab, i)->in_use)
+            break;
+    l->i = i;
+    l->gen = empm__conn_at(&fz_child->slab, i)->gen;
+    l->fd = pair[1];
+    str_add(&l->in, "", 0);
+}
+
+/* Sends the bytes in pieces of `step` (0: as many as fit), and reads meanwhile
+ * if `reads`. */
+static void fz_send(fz_link *l, const char *p, size_t n, size_t step, int reads)
+{
+    int idle = 0;
+
+    while (n != 0 && idle < 3 && fz_alive(l)) {
+        ssize_t k = send(l->fd, p, step != 0 && step < n ? step : n,
+                         MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (k > 0) {
+            p += k;
+            n -= (size_t)k;
+        } else if (errno != EAGAIN) {
+            return;
+        }
+        idle = k > 0 ? 0 : idle + 1;
+        fz_poke(l, EMPM__READY_IN);
+        if (reads && fz_read(l, (size_t)-1) != 0)
+            fz_poke(l, EMPM__READY_OUT);
+    }
+}
+
+/* Reads until nothing more comes. */
+static void fz_settle(fz_link *l)
+{
+    int idle;
+
+    for (idle = 0; idle < 3 && fz_alive(l); idle++) {
+        fz_poke(l, EMPM__READY_OUT | EMPM__READY_IN);
+        if (fz_read(l, (size_t)-1) != 0)
+            idle = 0;
+    }
+    fz_read(l, (size_t)-1);
+}
+
+/* The client is gone; the record must go, too, and return what it had. */
+static void fz_close(fz_link *l)
+{
+    int i;
+
+    if (l->fd >= 0)
+        close(l->fd);
+    l->fd = -1;
+    for (i = 0; i < 100 && fz_alive(l); i++)
+        fz_poke(l, EMPM__READY_HUP | EMPM__READY_RDHUP | EMPM__READY_IN |
+                   EMPM__READY_OUT);
+    if (fz_alive(l)) {
+        fz_fault("the connection stays when its client is gone");
+        exit(1);                    /* the next case would meet it */
+    }
+    if (fz_child->pool.body_memory != 0 ||
+        fz_child->pool.spool[EMPM__FOR_BODIES] != 0 ||
+        fz_child->pool.spool[EMPM__FOR_ANSWERS] != 0 ||
+        fz_child->pool.files[EMPM__FOR_BODIES] != 0)
+        fz_fault("body memory, spool bytes or descriptors are not given back");
+}
+
+/* --- what comes back ------------------------------------------------------- */
+
+typedef struct fz_answer {
+    int    status, closes, whole;
+    size_t body;                    /* its bytes, unframed, are moved to here */
+    size_t n, end;
+} fz_answer;
+
+static const char *fz_field(const char *head, const char *end, const char *name)
+{
+    const size_t n = strlen(name);
+
+    for (; head < end; head++)
+        if (head[0] == '\n' && (size_t)(end - head) > n + 1 &&
+            strncasecmp(head + 1, name, n) == 0 && head[n + 1] == ':')
+            return head + n + 2 + strspn(head + n + 2, " ");
+    return NULL;
+}
+
+/* Takes the answer at `at` apart, in place. 0: nothing is there; -1: a fault;
+ * else the answer is filled in, and is whole or ends with the input. */
+static int fz_take(str *in, size_t at, int head_request, fz_answer *a)
+{
+    char *p = in->p + at, *end = in->p + in->n, *e = NULL, *q;
+    const char *length, *coding;
+
+    memset(a, 0, sizeof *a);
+    if (p == end)
+        return 0;
+    for (q = p; q + 4 <= end && e == NULL; q++)
+        if (memcmp(q, "\r\n\r\n", 4) == 0)
+            e = q + 4;
+    a->end = in->n;
+    if ((size_t)(end - p) >= 9 && memcmp(p, "HTTP/1.1 ", 9) != 0) {
+        fz_fault("no status line but \"%.60s\"", p);
+        return -1;
+    }
+    if (e == NULL)
+        return 1;                    /* cut in its head */
+    a->status = (int)strtol(p + 9, NULL, 10);
+    for (q = p; q < e; q++)
+        if ((unsigned char)*q < 32 && *q != '\r' && *q != '\n' && *q != '\t')
+            fz_fault("a control character in a head");
+    length = fz_field(p, e, "Content-Length");
+    coding = fz_field(p, e, "Transfer-Encoding");
+    q = (char *)(uintptr_t)fz_field(p, e, "Connection");
+    a->closes = q != NULL && strncasecmp(q, "close", 5) == 0;
+    if (length != NULL && coding != NULL)
+        fz_fault("a length and a coding");
+    if (length != NULL && (a->status < 200 || a->status == 204))
+        fz_fault("a length with %d", a->status);
+    a->body = (size_t)(e - in->p);
+    if (head_request || a->status < 200 || a->status == 204 || a->status == 304) {
+        a->end = a->body;
+        a->whole = 1;
+    } else if (coding != NULL) {
+        char *to = e;
+        for (q = e; q < end;) {
+            char *stop;
+            size_t k = (size_t)strtoul(q, &stop, 16);
+            if (stop + 2 > end)
+                break;
+            if (stop == q || memcmp(stop, "\r\n", 2) != 0) {
+                fz_fault("no chunk but \"%.40s\"", q);
+                return -1;
+            }
+            q = stop + 2;
+            if (k == 0) {
+                if (q + 2 > end)
+                    break;
+                if (memcmp(q, "\r\n", 2) != 0) {
+                    fz_fault("no end of a chunked body but \"%.40s\"", q);
+                    return -1;
+                }
+                a->end = (size_t)(q + 2 - in->p);
+                a->whole = 1;
+                break;
+            }
+            if (k > (size_t)(end - q)) {
+                memmove(to, q, (size_t)(end - q));
+                a->n += (size_t)(end - q);
+                break;
+            }
+            memmove(to, q, k);
+            to += k;
+            a->n += k;
+            q += k;
+            if (q + 2 <= end && memcmp(q, "\r\n", 2) != 0) {
+                fz_fault("no CRLF after a chunk");
+                return -1;
+            }
+            q += 2;
+        }
+    } else if (length != NULL) {
+        const size_t k = (size_t)strtoull(length, NULL, 10);
+        a->whole = k <= (size_t)(end - e);
+        a->n = a->whole ? k : (size_t)(end - e);
+        a->end = a->body + a->n;
+    } else {
+        if (!a->closes)
+            fz_fault("a body without length or close: %.60s", p);
+        a->n = (size_t)(end - e);
+        a->whole = 1;
+    }
+    return 1;
+}
+
+/* The next final answer from *at on; interim ones are passed over. */
+static int fz_next(str *in, size_t *at, int head_request, fz_answer *a)
+{
+    int r;
+
+    do {
+        r = fz_take(in, *at, head_request, a);
+        if (r > 0)
+            *at = a->end;
+    } while (r > 0 && a->whole && a->status < 200);
+    return r;
+}
+
+/* --- the target api --------------------------------------------------------- */
+
+/* Holds the answer against what its program has done. */
+static void fz_judge(const str *in, const fz_answer *a, int id, int cut)
+{
+    const fz_request *r = &fz.req[id];
+    const char *want = r->body.p != NULL ? r->body.p : "";
+    const int wanted = r->returned ? r->returned : r->set ? r->set : 200;
+    size_t n = r->body.n;
+
+    if (r->file) {
+        want = fz.files[r->file - 1].p;
+        n = fz.files[r->file - 1].n;
+    }
+    if (a->status == 206) {
+        if (!r->range || !r->file || wanted != 200)
+            fz_fault("206 for /api/%d", id);
+        want += 2;
+        n = 4;
+    } else if (a->status != 0 && a->status != r->set && a->status != 200 &&
+               a->status != r->returned && !r->any_text && !r->may_be_cut &&
+               a->status != 500 && !(r->file && a->status == 304 && r->cond)) {
+        fz_fault("/api/%d is answered %d, its program said %d", id, a->status,
+                 wanted);
+    }
+    if (!a->whole) {
+        if (!cut && !r->may_be_cut && !(r->declared >= 0 &&
+                                        (int64_t)n != r->declared))
+            fz_fault("the answer of /api/%d is cut, %lu of %lu bytes", id,
+                     (unsigned long)a->n, (unsigned long)n);
+        if (a->status == 0 || r->any_text || a->status >= 400)
+            return;
+        if (a->n > n || memcmp(in->p + a->body, want, a->n) != 0)
+            fz_fault("the part of /api/%d that came is not what was written", id);
+        return;
+    }
+    if (r->head || a->status == 204 || a->status == 304 || r->any_text ||
+        a->status == 500 || (r->file && r->returned >= 400) ||
+        (n == 0 && (r->returned || a->status >= 400)))
+        return;                          /* it has no body, or the kit's text */
+    if (a->n != n || memcmp(in->p + a->body, want, n) != 0)
+        fz_fault("the body of /api/%d (status %d) has %lu bytes, written were "
+                 "%lu", id, a->status, (unsigned long)a->n, (unsigned long)n);
+}
+
+static int fuzz_api(const uint8_t *data, size_t size)
+{
+    fz_link l;
+    fz_answer a;
+    str out;
+    size_t at = 0, first;
+    int i, n, left = 0, cut;
+
+    fz_up();
+    fz_data = data;
+    fz_left = size;
+    fz.waits = fz.defers = fz.deferred = 0;
+    fz.ticket = 0;
+    memset(fz.wait, 0, sizeof fz.wait);
+    memset(&out, 0, sizeof out);
+    n = (int)fz_pick(FZ_REQUESTS) + 1;
+    for (i = 0; i < n; i++) {
+        fz_request *r = &fz.req[i];
+        const unsigned kind = fz_pick(5), body = kind == 4 ? fz_pick(200) : 0;
+        str_free(&r->body);
+        memset(r, 0, sizeof *r);
+        r->declared = -1;
+        r->head = kind == 1;
+        r->range = kind == 2;
+        r->cond = kind == 3 && fz_pick(2);
+        str_addf(&out, "%s /api/%d HTTP/1.1\r\nHost: a\r\n%s%s",
+                 r->head ? "HEAD" : kind == 4 ? "POST" : "GET", i,
+                 r->range ? "Range: bytes=2-5\r\n" : "",
+                 r->cond ? "If-None-Match: *\r\n" : "");
+        if (kind == 4)
+            str_addf(&out, "Content-Length: %u\r\n", body);
+        str_addf(&out, "\r\n");
+        str_fill(&out, 'q', body);
+    }
+    fz_say("%s\n", out.p);
+    fz_open(&l, fz_pick(2) ? 4608 : 0);
+    first = fz_pick(2) ? out.n : fz_pick(256) * out.n / 256;
+    fz_send(&l, out.p, first, 0, (int)fz_pick(2));
+    for (i = 0; i < 12 && fz_alive(&l) && !left; i++)
+        switch (fz_pick(8)) {
+        case 0: case 1: fz_poke(&l, EMPM__READY_IN);                  break;
+        case 2:         fz_poke(&l, EMPM__READY_OUT);                 break;
+        case 3:         fz_read(&l, fz_pick(256) * 64);               break;
+        case 4:         fz_read(&l, (size_t)-1);                      break;
+        case 5: case 6:
+            if (fz.ticket != 0)
+                empm_resume(fz_fixture.s, fz.ticket);
+            fz_poke(&l, 0);
+            break;
+        case 7:                         /* it leaves, with or without a word */
+            if (fz_pick(3) == 0)
+                break;
+            left = 1;
+            fz_say("the client leaves\n");
+            close(l.fd);
+            l.fd = -1;
+            if (fz_pick(2) && fz.ticket != 0)
+                empm_resume(fz_fixture.s, fz.ticket);
+            fz_poke(&l, 0);
+            break;
+        }
+    if (!left) {                        /* a patient end: all is answered */
+        fz_send(&l, out.p + first, out.n - first, 0, 1);
+        for (i = 0; i < 40; i++) {
+            fz_settle(&l);
+            if (fz.ticket != 0)
+                empm_resume(fz_fixture.s, fz.ticket);
+            fz_poke(&l, 0);
+        }
+        fz_settle(&l);
+    }
+    cut = left;
+    for (i = 0; i < n; i++) {
+        const int got = fz_next(&l.in, &at, fz.req[i].head, &a);
+        if (got < 0)
+            break;
+        if (got == 0) {
+            if (!left && !fz.req[i].may_be_cut && !l.ended)
+                fz_fault("/api/%d has no answer", i);
+            break;
+        }
+        fz_judge(&l.in, &a, i, cut);
+        if (!a.whole || a.closes || fz_faults)
+            break;
+    }
+    if (fz_faults == 0 && at != l.in.n)
+        fz_fault("%lu bytes that belong to no answer: \"%.40s\"",
+                 (unsigned long)(l.in.n - at), l.in.p + at);
+    fz_close(&l);
+    for (i = 0; i < fz.waits; i++)
+        if (fz.wait[i].calls != fz.wait[i].entered)
+            fz_fault("suspension %d was entered %d times, its function called %d "
+                     "times", i, fz.wait[i].entered, fz.wait[i].calls);
+    if (fz.defers != fz.deferred)
+        fz_fault("%d of %d deferred calls", fz.deferred, fz.defers);
+    str_free(&out);
+    str_free(&l.in);
+    return 0;
+}
+
+/* --- the target conn -------------------------------------------------------- */
+
+/* The model: lines, and what they do to the answer. What the parser takes or
+ * refuses is one row here. */
+static const struct { const char *method, *target; int status; } fz_lines[] = {
+    { "GET",  "/hello",        200 }, { "HEAD", "/hello",           200 },
+    { "POST", "/echo",         200 }, { "POST", "/piped",           200 },
+    { "GET",  "/none",         404 }, { "PUT",  "/hello",           405 },
+    { "GET",  "/files/a.txt",  200 }, { "HEAD", "/files/a.txt",     200 },
+    { "GET",  "/files/no",     404 }, { "GET",  "/hello?a=%20b",    200 },
+    { "GET",  "/%68ello",      200 }, { "GET",  "/hel%00lo",        400 },
+    { "GET",  "/../hello",     400 }, { "GET",  "http://a/hello",   200 },
+    { "GET",  "/server-status", 200 }, { "GET", "/hello%",          400 },
+    { "GET",  "/./hello",      200 }, { "GET",  "/x/../hello",      200 },
+    { "GET",  "//hello",       200 }, { "GET",  "/hello#part",      200 },
+    { "GET",  "/hello?\xe4",   200 }, { "GET",  "/%2e%2e/hello",    400 },
+};
+
+enum { FZ_NOTHING, FZ_LENGTH, FZ_CHUNKED, FZ_CLOSE, FZ_REFUSED };
+
+static const struct { const char *line; int does; int value; } fz_fields[] = {
+    { "X-A: b",                    FZ_NOTHING, 0 },
+    { "Accept: */*",               FZ_NOTHING, 0 },
+    { "Cookie: a=b; c",            FZ_NOTHING, 0 },
+    { "Connection: close",         FZ_CLOSE, 0 },
+    { "Content-Length: 0",         FZ_LENGTH, 0 },
+    { "Content-Length: 5",         FZ_LENGTH, 5 },
+    { "Content-Length: 900",       FZ_LENGTH, 900 },
+    { "Transfer-Encoding: chunked", FZ_CHUNKED, 0 },
+    { "transfer-encoding:Chunked", FZ_CHUNKED, 0 },
+    { "Content-Length: +5",        FZ_REFUSED, 400 },
+    { "Content-Length: 5, 6",      FZ_REFUSED, 400 },
+    { "Content-Length : 5",        FZ_REFUSED, 400 },
+    { "Transfer-Encoding: chunked, chunked", FZ_REFUSED, 400 },
+    { " folded",                   FZ_REFUSED, 400 },
+    { "no colon",                  FZ_REFUSED, 400 },
+    { "Host: b",                   FZ_REFUSED, 400 },
+    { "Expect: what",              FZ_REFUSED, 417 },
+    { "Content-Length: 005",       FZ_LENGTH, 5 },
+    { "Transfer-Encoding: ,chunked", FZ_CHUNKED, 0 },
+    { "Transfer-Encoding: gzip",   FZ_REFUSED, 400 },
+    { "Expect:",                   FZ_NOTHING, 0 },
+};
+
+static const char *const fz_chunk_ends[] = {
+    "", ";a", ";a=b", ";a=\"b;\\\"c\"",
+    " ; a = b", "\t;a",
+};
+
+/* Pieces of the language, for input that no model follows. */
+static const char *const fz_words[] = {
+    "GET ", "HEAD ", "POST ", "/hello", "/echo", "/piped", "/files/a.txt",
+    " HTTP/1.1", " HTTP/1.0", "\r\n", "\r\n\r\n", "\n", "\r", "Host: a\r\n",
+    "Content-Length: ", "Transfer-Encoding: ", "chunked", "0\r\n\r\n", "5\r\n",
+    "hello", "Connection: ", "close", "keep-alive", "Range: bytes=", "0-3", "-5",
+    ",", ";", "=", "\"", " ", "\t", "If-None-Match: ", "W/\"x\"", "*", "%2f",
+    "%", "..", "/", "\xff", "Expect: 100-continue\r\n", "GET /hello HTTP/1.1\r\n"
+    "Host: a\r\n\r\n", "If-Modified-Since: ", "Sun, 06 Nov 1994 08:49:37 GMT",
+    "Cookie: a=b", "?a=b&c=%zz", "http://", "[::1]", ":80", "7fffffffffffffff",
+    "PUT /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
+};
+
+typedef struct fz_want {
+    int status, head, closes;       /* 0: any status */
+} fz_want;
+
+/* Writes one request of the model; returns 0 after one that ends all. */
+static int fz_compose(str *out, fz_want *w)
+{
+    const unsigned line = fz_pick(sizeof fz_lines / sizeof fz_lines[0]);
+    unsigned k = fz_pick(4), f;
+    int framed = FZ_NOTHING, len = 0, refused = 0;
+
+    w->status = fz_lines[line].status;
+    w->head = strcmp(fz_lines[line].method, "HEAD") == 0;
+    w->closes = 0;
+    str_addf(out, "%s %s HTTP/1.1\r\nHost: a\r\n", fz_lines[line].method,
+             fz_lines[line].target);
+    while (k-- != 0) {
+        f = fz_pick(sizeof fz_fields / sizeof fz_fields[0]);
+        if (refused || (framed && fz_fields[f].does != FZ_NOTHING))
+            continue;                    /* one of them is enough of a model */
+        str_addf(out, "%s\r\n", fz_fields[f].line);
+        switch (fz_fields[f].does) {
+        case FZ_CLOSE:
+            w->closes = 1;
+            break;
+        case FZ_REFUSED:
+            refused = fz_fields[f].value;
+            break;
+        case FZ_LENGTH: case FZ_CHUNKED:
+            framed = fz_fields[f].does;
+            len = fz_fields[f].value;
+            break;
+        }
+    }
+    str_addf(out, "\r\n");
+    if (framed == FZ_LENGTH) {
+        str_fill(out, 'b', (size_t)len);
+    } else if (framed == FZ_CHUNKED) {
+        for (k = fz_pick(4); k != 0; k--) {
+            len = (int)fz_pick(250) + 1;
+            str_addf(out, "%x%s\r\n", (unsigned)len, fz_chunk_ends[
+                     fz_pick(sizeof fz_chunk_ends / sizeof fz_chunk_ends[0])]);
+            str_fill(out, 'c', (size_t)len);
+            str_addf(out, "\r\n");
+        }
+        str_addf(out, "0\r\n%s\r\n", fz_pick(2) ? "X-T: y\r\n" : "");
+    }
+    if (refused == 417 && w->status >= 400)
+        w->status = 0;                   /* either of them may be seen first */
+    else if (refused)
+        w->status = refused;
+    return !refused && !w->closes && w->status < 400;
+}
+
+/* One connection with this input; the answers' statuses. */
+static int fz_converse(const str *out, size_t step, const fz_want *want, int n,
+                       int may_head, int *statuses, int most)
+{
+    fz_link l;
+    fz_answer a;
+    size_t at = 0;
+    int i, got = 1;
+
+    fz_open(&l, 0);
+    fz_send(&l, out->p, out->n, step, 1);
+    fz_settle(&l);
+    for (i = 0; i < most; i++) {
+        int head = want != NULL && i < n ? want[i].head : 0;
+        if (want == NULL && may_head) {  /* a length, and no such body */
+            const char *e = NULL;
+            if (at < l.in.n)
+                e = strstr(l.in.p + at, "\r\n\r\n");
+            head = e != NULL && (e[4] == 0 || strncmp(e + 4, "HTTP/1.1 ", 9) == 0)
+                   && strncmp(l.in.p + at, "HTTP/1.1 1", 10) != 0;
+        }
+        got = fz_next(&l.in, &at, head, &a);
+        if (got <= 0)
+            break;
+        statuses[i] = a.status;
+        if (want != NULL && i < n && want[i].status != 0 &&
+            a.status != want[i].status)
+            fz_fault("answer %d is %d, not %d", i, a.status, want[i].status);
+        if (want != NULL && i >= n)
+            fz_fault("an answer that nobody has asked for: %d", a.status);
+        if (!a.whole && get_int(&a_fail_at) == 0)
+            fz_fault("answer %d is cut", i);
+        if (!a.whole || a.closes || fz_faults) {
+            if (fz_faults == 0 && a.whole && at != l.in.n)
+                fz_fault("bytes after the last answer");
+            i++;
+            break;
+        }
+    }
+    if (want != NULL && got == 0 && i < n && fz_faults == 0 &&
+        get_int(&a_fail_at) == 0)
+        fz_fault("%d answers to %d requests", i, n);
+    if (fz_faults != 0 && want != NULL)
+        printf("--- sent\n%.1500s\n--- received\n%.1500s\n", out->p, l.in.p);
+    fz_close(&l);
+    str_free(&l.in);
+    return i;
+}
+
+static int fz_conn(int oom)
+{
+    enum { MOST = 200 };
+    fz_want want[8];
+    int one[MOST], two[MOST], n = 0, k, i, m, modelled, may_head;
+    size_t step;
+    str out;
+
+    fz_up();
+    memset(&out, 0, sizeof out);
+    modelled = fz_pick(3) != 1;
+    step = fz_pick(70) + 1;
+    if (modelled) {
+        while (n < 8 && (n == 0 || fz_left != 0))
+            if (!fz_compose(&out, &want[n++]))
+                break;
+    } else {
+        while (fz_left != 0) {
+            const unsigned w = fz_byte();
+            const unsigned all = sizeof fz_words / sizeof fz_words[0];
+            const char ch = (char)fz_byte();
+            if (w < 4 * all)
+                str_addf(&out, "%s", fz_words[w % all]);
+            else
+                str_add(&out, &ch, 1);
+        }
+        str_add(&out, "", 0);
+    }
+    may_head = find_bytes(&out, "HEAD", 4) != (size_t)-1;
+    if (oom) {                           /* each allocation fails, one at a time */
+        for (i = 1; i < 60; i++) {
+            empm__worker *w = &fz_child->workers[0];
+            empm__pages_free(w->pages);  /* what is kept would hide some */
+            w->pages = NULL;
+            w->pages_count = 0;
+            empm__pages_free(fz_child->pool.free);
+            fz_child->pool.free = NULL;
+            fz_child->pool.count = 0;
+            set_int(&a_failed, 0);
+            set_int(&a_fail_at, i);
+            fz_converse(&out, step, NULL, 0, 1, one, MOST);
+            set_int(&a_fail_at, 0);
+            if (get_int(&a_failed) == 0)
+                break;
+        }
+    } else {
+        k = fz_converse(&out, 0, modelled ? want : NULL, n, may_head, one, MOST);
+        m = fz_converse(&out, step, modelled ? want : NULL, n, may_head, two,
+                        MOST);
+        for (i = 0; i < k && i < m; i++) /* how it is cut must not matter */
+            if (one[i] != two[i]) {
+                fz_fault("answer %d is %d, and %d in pieces of %lu", i, one[i],
+                         two[i], (unsigned long)step);
+                break;
+            }
+    }
+    str_free(&out);
+    return 0;
+}
+
+static int fuzz_conn(const uint8_t *data, size_t size)
+{
+    fz_data = data;
+    fz_left = size;
+    return fz_conn(0);
+}
+
+static int fuzz_oom(const uint8_t *data, size_t size)
+{
+    fz_data = data;
+    fz_left = size < 40 ? size : 40;     /* it is run for each allocation */
+    return fz_conn(1);
+}
+
+/* --- the target route -------------------------------------------------------- */
+
+enum { FZ_PATTERNS = 7, FZ_SEGMENTS = 5 };
+
+typedef struct fz_pattern {
+    char        text[80];
+    const char *method;
+    int         n, kind[FZ_SEGMENTS];    /* 0, 1: that letter; ONE, REST, END */
+} fz_pattern;
+
+enum { FZ_ONE = 2, FZ_REST, FZ_END };
+
+/* Does the pattern serve these segments (-1: an empty one)? */
+static int fz_serves(const fz_pattern *p, const int *seg, int n)
+{
+    int i;
+
+    for (i = 0; i < p->n; i++) {
+        if (p->kind[i] == FZ_REST)
+            return i < n;
+        if (i >= n || (p->kind[i] == FZ_ONE && seg[i] < 0) ||
+            (p->kind[i] == FZ_END && seg[i] >= 0) ||
+            (p->kind[i] < FZ_ONE && p->kind[i] != seg[i]))
+            return 0;
+    }
+    return i == n;
+}
+
+/* How near the pattern's method is: 0 not at all, 3 the same. */
+static int fz_nearness(const fz_pattern *p, const char *method)
+{
+    if (strcmp(p->method, method) == 0)
+        return 3;
+    if (strcmp(p->method, "GET") == 0 && strcmp(method, "HEAD") == 0)
+        return 2;
+    return *p->method == 0;
+}
+
+/* Of two that serve the same path, is `a` the more specific? */
+static int fz_before(const fz_pattern *a, const fz_pattern *b, const char *method)
+{
+    int i;
+
+    for (i = 0; i < a->n && i < b->n; i++) {
+        const int x = a->kind[i], y = b->kind[i];
+        const int rx = x < FZ_ONE || x == FZ_END ? 0 : x == FZ_ONE ? 1 : 2;
+        const int ry = y < FZ_ONE || y == FZ_END ? 0 : y == FZ_ONE ? 1 : 2;
+        if (rx != ry)
+            return rx < ry;
+    }
+    return fz_nearness(a, method) > fz_nearness(b, method);
+}
+
+static int fuzz_route(const uint8_t *data, size_t size)
+{
+    static const char *const methods[] = { "GET", "", "POST", "HEAD" };
+    static const char *const segs[] = { "/a", "/b", "/{%c}", "/{%c...}", "/{$}",
+                                        "/" };
+    static const char *const parts[] = { "/a", "/b", "/%%61", "/c", "/", "/a%%2f" };
+    static const int is[] = { 0, 1, 0, 5, -1, 6 };
+    fz_pattern p[FZ_PATTERNS];
+    empm_route routes_in[FZ_PATTERNS + 1], end = EMPM_ROUTES_END;
+    empm__routes t;
+    empm__chars chars;
+    empm__report rep;
+    int n, i, k, seg[FZ_SEGMENTS], nsegs;
+
+    fz_data = data;
+    fz_left = size;
+    empm__chars_init(&chars);
+    memset(&rep, 0, sizeof rep);
+    n = (int)fz_pick(FZ_PATTERNS) + 1;
+    for (i = 0; i < n; i++) {
+        const empm_route one = EMPM_ROUTE("", h_hello, NULL);
+        size_t at;
+        p[i].method = methods[fz_pick(4)];
+        at = (size_t)snprintf(p[i].text, sizeof p[i].text, "%s%s", p[i].method,
+                              *p[i].method ? " " : "");
+        p[i].n = 0;
+        do {
+            k = (int)fz_pick(6);
+            at += (size_t)snprintf(p[i].text + at, sizeof p[i].text - at, "%s",
+                                   "");
+            if (k == FZ_ONE || k == FZ_REST)
+                at += (size_t)snprintf(p[i].text + at, sizeof p[i].text - at,
+                                       k == FZ_ONE ? "/{%c}" : "/{%c...}",
+                                       'p' + p[i].n);
+            else
+                at += (size_t)snprintf(p[i].text + at, sizeof p[i].text - at,
+                                       "%s", segs[k]);
+            p[i].kind[p[i].n++] = k == 5 ? (int)FZ_REST : k;
+        } while (k < FZ_REST && p[i].n < 3 && fz_pick(3));
+        routes_in[i] = one;
+        routes_in[i].pattern = p[i].text;
+    }
+    routes_in[n] = end;
+    if (empm__routes_init(&t, routes_in, &chars, &rep) == EMPM_OK) {
+        int round;
+        for (round = 0; round < 8; round++) {
+            char path[80], decoded[80];
+            const char *method = methods[fz_pick(2) ? fz_pick(4) : 0];
+            size_t at = 0;
+            int best = -1;
+            empm__path split;
+            empm__route *got;
+            if (*method == 0)
+                method = "PUT";
+            nsegs = 0;
+            do {
+                k = (int)fz_pick(6);
+                at += (size_t)snprintf(path + at, sizeof path - at, parts[k], 0);
+                seg[nsegs++] = is[k];
+            } while (k != 4 && nsegs < 4 && fz_pick(3));
+            if (empm__path_split(&split, path, at, decoded) != 0) {
+                fz_fault("%s is no path", path);
+                break;
+            }
+            got = empm__route_search(&t, 0, &split, 0, method, NULL);
+            for (i = 0; i < n; i++)
+                if (fz_serves(&p[i], seg, nsegs) && fz_nearness(&p[i], method) &&
+                    (best < 0 || fz_before(&p[i], &p[best], method)))
+                    best = i;
+            if (got == NULL ? best >= 0
+                            : best < 0 || strcmp(got->user->pattern,
+                                                 p[best].text) != 0)
+                fz_fault("%s %s goes to %s, not to %s", method, path,
+                         got ? got->user->pattern : "nobody",
+                         best >= 0 ? p[best].text : "nobody");
+        }
+    }
+    empm__routes_free(&t);
+    return 0;
+}
+
+/* --- the target fmt ---------------------------------------------------------- */
+
+static int64_t fz_date(const char *s)
+{
+    return empm__parse_date(s, 0);
+}
+
+/* Whatever a text says: taken or refused, with a message that fits. */
+static int fuzz_fmt(const uint8_t *data, size_t size)
+{
+    static const char *const words[] = {
+        "%h", "%a", "%{c}a", "%t", "%{%Y-%m}t", "%{usec}t", "%r", "%>s", "%<", "%{",
+        "}", "%400,501{User-Agent}i", "%!200", "%b", "%%", "\\t", "\\x", "\"", "%",
+        "Listen ", "127.0.0.1:0", "[::1]:0", "unix:", "fd:3", " proxy", " mode=660",
+        "KeepAliveTimeout ", "500ms", "5", "-1", "99999999999999999999", "on",
+        "<IfModule mpm_event_module>\n", "</IfModule>\n", "#", "\\\n", "\n",
+        "LogFormat ", "CustomLog /dev/null ", "${HOME}", "${", " ", "'", "MaxMem",
+        "ServerLimit ", "Timeout ", "LimitRequestBody ", "0x10", "1e3", "k", "M"
+    };
+    const unsigned all = sizeof words / sizeof words[0];
+    empm__access_log log;
+    empm_config cfg;
+    char err[64], date[30], path[400], text[300];
+    size_t at = 0;
+    int64_t when;
+    str s;
+
+    fz_data = data;
+    fz_left = size;
+    memset(&s, 0, sizeof s);
+    when = (int64_t)fz_byte() << 24 | fz_byte() << 16 | fz_byte() << 8 |
+           fz_byte();
+    empm__format_date(date, when);
+    if (strlen(date) != 29 || fz_date(date) != when)
+        fz_fault("the date %s is %lld, not %lld", date,
+                 (long long)fz_date(date), (long long)when);
+    date[fz_pick(29)] = (char)(fz_byte() | 1);
+    fz_date(date);
+    while (fz_left != 0) {
+        const unsigned w = fz_byte();
+        const char ch = (char)fz_byte();
+        if (w < 4 * all)
+            str_addf(&s, "%s", words[w % all]);
+        else if (ch != 0)
+            str_add(&s, &ch, 1);
+    }
+    str_add(&s, "", 0);
+    memset(&log, 0, sizeof log);
+    if (empm__format_compile(&log, s.p, &at) != NULL && at > s.n)
+        fz_fault("a fault at %lu of %lu", (unsigned long)at, (unsigned long)s.n);
+    EMPM_FREE(log.items);
+    cfg = empm_defaults();
+    memset(err, 'x', sizeof err);
+    snprintf(text, sizeof text, "%.290s", s.p);
+    if (empm_set(&cfg, "Listen", text, err, 40) != EMPM_OK &&
+        memchr(err, 0, 40) == NULL)
+        fz_fault("a message without end");
+    if (err[40] != 'x')
+        fz_fault("a message beyond its end");
+    empm_config_free(&cfg);
+    cfg = empm_defaults();
+    snprintf(path, sizeof path, "%.300s/fuzz.conf", g_tmp);
+    write_file(path, s.p, s.n);
+    memset(err, 'x', sizeof err);
+    if (empm_load(&cfg, path, err, 40) != EMPM_OK && memchr(err, 0, 40) == NULL)
+        fz_fault("a message without end");
+    if (err[40] != 'x')
+        fz_fault("a message beyond its end");
+    empm_check(&cfg, NULL, NULL);
+    empm_config_free(&cfg);
+    unlink(path);
+    str_free(&s);
+    return 0;
+}
+
+/* --- the table, and the two drivers ------------------------------------------ */
+
+static const struct fz_target {
+    const char *name, *what;
+    int       (*fn)(const uint8_t *data, size_t size);
+} fz_targets[] = {
+    { "conn",  "requests, whole and in pieces, against a model",   fuzz_conn },
+    { "api",   "random handlers, clients that stall and leave",    fuzz_api },
+    { "route", "patterns against a naive matcher",                 fuzz_route },
+    { "fmt",   "dates, log formats, listen strings, files",        fuzz_fmt },
+    { "oom",   "each allocation of a connection fails",            fuzz_oom },
+    { NULL, NULL, NULL }
+};
+
+static const struct fz_target *fz_find(const char *name)
+{
+    const struct fz_target *t = fz_targets;
+
+    while (t->name != NULL && strcmp(t->name, name) != 0)
+        t++;
+    return t->name != NULL ? t : NULL;
+}
+
+/* Draws the case of this seed and runs it; the faults. */
+static int fz_case(const struct fz_target *t, unsigned long long seed)
+{
+    uint8_t data[400];
+    uint64_t x = (uint64_t)seed * 0x9e3779b97f4a7c15u + 1;
+    size_t n, i;
+
+    x ^= x >> 31;
+    x = x * 0xbf58476d1ce4e5b9u + 1;
+    n = 8 + (size_t)(x >> 33) % (x & 1 ? 392 : 56);
+    for (i = 0; i < n; i++) {
+        x = x * 6364136223846793005u + 1442695040888963407u;
+        data[i] = (uint8_t)(x >> 56);
+    }
+    fz_faults = 0;
+    t->fn(data, n);
+    return fz_faults;
+}
+
+/* A moment of each in every run of the tests; `make fuzz` has patience. */
+TEST(fuzz, a_moment_of_each)
+{
+    const struct fz_target *t;
+    int seed;
+
+    for (t = fz_targets; t->name != NULL; t++) {
+        for (seed = 1; seed <= 300; seed++) {
+            context("--fuzz %s --seed %d --runs 1", t->name, seed);
+            if (!CHECK_INT(fz_case(t, (unsigned long long)seed), 0))
+                break;
+        }
+    }
+    no_context();
+    fz_down();
+}
+
+/* --fuzz TARGET [--seconds N] [--seed S] [--runs N]: a process of its own, so that
+ * one that dies has its case named, too. */
+static int fz_main(const char *name, long seconds, unsigned long long seed,
+                   long long runs)
+{
+    const struct fz_target *t = fz_find(name);
+    unsigned long long *now = (unsigned long long *)mmap(
+        NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    const uint64_t end = now_ms() + (uint64_t)seconds * 1000u;
+    pid_t pid;
+    int st = -1;
+
+    if (t == NULL) {
+        for (t = fz_targets; t->name != NULL; t++)
+            printf("%-8s%s\n", t->name, t->what);
+        return 2;
+    }
+    if (now == MAP_FAILED) {
+        perror("mmap");
+        return 2;
+    }
+    *now = seed;
+    fflush(stdout);
+    pid = fork();
+    if (pid == 0) {
+        int bad = 0;
+        for (; !bad && (runs > 0 ? *now - seed < (unsigned long long)runs
+                                 : now_ms() < end); ++*now)
+            bad = fz_case(t, *now) != 0;
+        *now -= (unsigned long long)bad;
+        fz_down();
+        exit(bad);
+    }
+    while (waitpid(pid, &st, 0) < 0 && errno == EINTR)
+        continue;
+    if (st != 0)
+        printf("FAILED  --fuzz %s --seed %llu --runs 1\n", name, *now);
+    else
+        printf("ok      %s: %llu cases from seed %llu on\n", name, *now - seed,
+               seed);
+    printf("%d passed, %d failed\n", st == 0, st != 0);
+    munmap(now, 4096);
+    return st != 0;
 }
 
 /* ---------------------------------------------------------------------------
@@ -19541,6 +21113,17 @@ static void check_leftovers(int fds, int threads, int live)
         if (n > (g_watch_fd >= 0)) {
             fail(__FILE__, __LINE__, "process %ld is still there", kids[i]);
         }
+}
+
+/* A word at each section, so that a long run is never silent. */
+static void say_section(const test *t)
+{
+    static const char *said;
+
+    if (said == NULL || strcmp(said, t->section) != 0)
+        printf(">>%s\n", t->section);
+    said = t->section;
+    fflush(stdout);
 }
 
 static void run_one(const test *t, int forked)
@@ -19627,11 +21210,74 @@ static int program_main(int argc, char **argv)
     return empm_main(&cfg, argc, argv);
 }
 
+/* Makes our directory and all that tests share. */
+static int set_up(int watched)
+{
+    const char *base = getenv("TMPDIR");
+    struct rlimit r;
+    pthread_t th;
+
+    g_slow = is_slow_here();
+    if (watched)
+        watchdog_start();
+#if defined(__linux__) && defined(PR_SET_CHILD_SUBREAPER)
+    prctl(PR_SET_CHILD_SUBREAPER, 1);   /* so that we see orphans */
+#endif
+    if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur < r.rlim_max) {
+        r.rlim_cur = r.rlim_max < 20000 ? r.rlim_max : 20000;
+        setrlimit(RLIMIT_NOFILE, &r);
+    }
+    shm = (shared *)mmap(NULL, sizeof *shm, PROT_READ | PROT_WRITE,
+                         MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    snprintf(g_tmp, sizeof g_tmp, "%.200s/empm-test-XXXXXX",
+             base != NULL && base[0] == '/' ? base : "/tmp");
+    if (shm == (shared *)MAP_FAILED || mkdtemp(g_tmp) == NULL) {
+        perror("cannot set up");
+        return -1;
+    }
+    make_tree();
+    /* a sanitizer's own thread begins here */
+    if (pthread_create(&th, NULL, do_nothing, NULL) == 0)
+        pthread_join(th, NULL);
+    return 0;
+}
+
+static void tear_down(void)
+{
+    remove_tree(g_tmp);
+    munmap(shm, sizeof *shm);
+}
+
+#ifdef EMPM_FUZZ
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static const struct fz_target *t;
+
+    if (t == NULL) {
+        const char *name = getenv("FUZZ");
+        t = fz_find(name != NULL ? name : "conn");
+        if (t == NULL || set_up(0) != 0)
+            exit(2);
+        atexit(tear_down);
+    }
+    fz_faults = 0;
+    t->fn(data, size);
+    if (fz_faults != 0)
+        abort();                     /* libFuzzer keeps the input */
+    return 0;
+}
+
+#else
+
 int main(int argc, char **argv)
 {
     const test *t;
-    struct rlimit r;
-    const char *base = getenv("TMPDIR");
+    const char *fuzz = NULL;
+    unsigned long long seed = 1;
+    long long runs = 0;
+    long seconds = 60;
     int i, list = 0, with_long = 0, words = 0, forked;
 
     if (getenv("EMPM_TEST_PROGRAM") != NULL)     /* see >>operate */
@@ -19644,6 +21290,14 @@ int main(int argc, char **argv)
             g_verbose = 1;
         else if (strcmp(argv[i], "-d") == 0)
             g_show_log = 1;
+        else if (i + 1 < argc && strcmp(argv[i], "--fuzz") == 0)
+            fuzz = argv[++i];
+        else if (i + 1 < argc && strcmp(argv[i], "--seconds") == 0)
+            seconds = strtol(argv[++i], NULL, 10);
+        else if (i + 1 < argc && strcmp(argv[i], "--seed") == 0)
+            seed = strtoull(argv[++i], NULL, 10);
+        else if (i + 1 < argc && strcmp(argv[i], "--runs") == 0)
+            runs = strtoll(argv[++i], NULL, 10);
         else if (strcmp(argv[i], "--long") == 0 || strcmp(argv[i], "all") == 0)
             with_long = 1;
         else if (argv[i][0] == '-') {
@@ -19654,30 +21308,12 @@ int main(int argc, char **argv)
             words++;
         }
     }
-    g_slow = is_slow_here();
-    if (!list) {
-        watchdog_start();
-#if defined(__linux__) && defined(PR_SET_CHILD_SUBREAPER)
-        prctl(PR_SET_CHILD_SUBREAPER, 1);   /* so that we see orphans */
-#endif
-        if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur < r.rlim_max) {
-            r.rlim_cur = r.rlim_max < 20000 ? r.rlim_max : 20000;
-            setrlimit(RLIMIT_NOFILE, &r);
-        }
-        shm = (shared *)mmap(NULL, sizeof *shm, PROT_READ | PROT_WRITE,
-                             MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-        snprintf(g_tmp, sizeof g_tmp, "%.200s/empm-test-XXXXXX",
-                 base != NULL && base[0] == '/' ? base : "/tmp");
-        if (shm == (shared *)MAP_FAILED || mkdtemp(g_tmp) == NULL) {
-            perror("cannot set up");
-            return 2;
-        }
-        make_tree();
-        {                           /* a sanitizer's own thread begins here */
-            pthread_t th;
-            if (pthread_create(&th, NULL, do_nothing, NULL) == 0)
-                pthread_join(th, NULL);
-        }
+    if (!list && set_up(fuzz == NULL) != 0)
+        return 2;
+    if (fuzz != NULL) {
+        int rc = fz_main(fuzz, seconds, seed, runs);
+        tear_down();
+        return rc;
     }
     for (t = tests_first; t != NULL; t = t->next)
         for (forked = 0; forked <= ((t->flags & T_LIVE) != 0); forked++) {
@@ -19689,13 +21325,17 @@ int main(int argc, char **argv)
                 continue;
             if (list)
                 printf("%s%s\n", name, t->flags & T_LONG ? "  (long)" : "");
-            else
+            else {
+                if (words == 0)
+                    say_section(t);
                 run_one(t, forked);
+            }
         }
     if (list)
         return 0;
-    remove_tree(g_tmp);
-    munmap(shm, sizeof *shm);
+    tear_down();
     printf("%d passed, %d failed, %d skipped\n", g_passed, g_failed, g_skipped);
     return g_failed != 0;
 }
+
+#endif
