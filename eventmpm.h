@@ -71,9 +71,9 @@
  *   RemoteIPTrustedProxy are lists: those of one file, or of one command line,
  *   add up and replace what was there before. Numbers that Apache corrects are
  *   corrected and said, or, under "Strict On", refused; -t tells all of it, and
- *   the settings that come out. A reload (USR1, HUP) reads everything again on top of what
- *   the program sets; ServerLimit, ThreadLimit and SharedStoreSize stay as
- *   they were at its start.
+ *   the settings that come out. A reload (USR1, HUP) reads everything again on
+ *   top of what the program sets; ServerLimit, ThreadLimit and SharedStoreSize
+ *   stay as they were at its start.
  *
  * OPERATION  of empm_main() and empm_run(), by signal or with -k:
  *     USR1  graceful     new children with the configuration as it is now; once
@@ -5590,7 +5590,7 @@ typedef struct empm__worker {          /* its thread alone, unless noted */
                                           turn is on */
 } empm__worker;
 
-/* A file that answers are made of, shared by those that do and the child's cache. */
+/* A file that answers are made of; they and the child's cache share it. */
 typedef struct empm__file {
     uint32_t    refs;                  /* atomic; all else is fixed but used_ms */
     uint32_t    used_ms;               /* atomic: when last asked for */
@@ -6346,7 +6346,8 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   a path above the root, half escapes    it would be repaired differently
  *
  *   taken                                  for
- *   10 empty lines before a request        clients that end a POST with CRLF
+ *   empty lines before a request: they     clients that end a POST with CRLF
+ *     take no room and prolong no wait
  *   bytes above 0x7f in the target         curl, PHP, Go and Java send queries
  *                                          as they were typed
  *   '#' and what follows: cut off          links, Python's http.client
@@ -6390,7 +6391,7 @@ typedef struct empm__head {
     uint32_t method, target, path, query, host;
     uint32_t method_len, target_len, path_len, host_len;
     uint32_t flags;
-    int      minor, blank, phase;
+    int      minor, phase;
     int64_t  length;               /* Content-Length, -1: none */
     uint32_t nfields, max_fields;
     empm__field *fields;
@@ -6651,10 +6652,7 @@ static int empm__head_parse(empm__head *h, const empm_config *cfg,
         h->scanned = stop + 1;
         len--;
         if (h->phase == EMPM__REQUEST_LINE) {
-            if (len == 0) {             /* RFC 9112 2.2: some send CRLF first */
-                if (++h->blank > 10)
-                    return 400;
-            } else {
+            if (len > 0) {              /* RFC 9112 2.2: some send CRLF first */
                 status = empm__parse_request_line(h, t, in, h->line,
                                                   h->line + len);
                 if (status != 0)
@@ -8327,8 +8325,10 @@ EMPM_API int empm_status(empm_request *req, int status)
 static char *empm__field_line(const empm_request *req, char *at,
                               const char *name, size_t n, char **next)
 {
-    char *end = req->fields + req->fields_len;
-    for (; at != NULL && at < end; at = *next) {
+    char *end;
+    if (at == NULL)
+        return NULL;
+    for (end = req->fields + req->fields_len; at < end; at = *next) {
         *next = (char *)memchr(at, '\n', (size_t)(end - at)) + 1;
         if ((size_t)(*next - at) > n && at[n] == ':' &&
             empm__same(at, n, name, n))
@@ -9085,16 +9085,11 @@ static char *empm__put_field(empm__facts *f, char *at, const char *end,
                              const char *name)
 {
     const empm_request *req = f->req;
-    const char *s = req->fields, *stop = s + req->fields_len;
     const size_t n = strlen(name);
-    while (s < stop) {
-        const char *lf = (const char *)memchr(s, '\n', (size_t)(stop - s));
-        if ((size_t)(lf - s) > n + 2 && s[n] == ':' &&
-            empm__same(s, n, name, n))
-            return empm__put(f, at, end, s + n + 2,
-                             (size_t)(lf - s) - n - 3);      /* ": ", CR */
-        s = lf + 1;
-    }
+    char *next, *line = empm__field_line(req, req->fields, name, n, &next);
+    if (line != NULL)                /* without ": " and CRLF */
+        return empm__put(f, at, end, line + n + 2,
+                         (size_t)(next - line) - n - 4);
     if (strcasecmp(name, "Server") == 0 && *req->w->cfg->server_field != '\0')
         return empm__put_string(f, at, end, req->w->cfg->server_field);
     if (strcasecmp(name, "Content-Type") == 0 && !req->has_type && f->body > 0)
@@ -10045,6 +10040,15 @@ static enum empm__state empm__do_read_head(empm__worker *w, empm__conn *c,
             return EMPM__WRITE;          /* earlier answers before we wait */
         if (c->flags & EMPM__F_DRAINED)
             break;
+        if (empm__head_blank(req))       /* empty lines take no room */
+            req->in_start = req->head.start;
+        if (w->turn_bytes >= EMPM_TURN_BYTES) {
+            if (empm__head_blank(req) &&
+                empm__late(empm__load(&c->deadline_ms), empm__clock(w)))
+                return EMPM__CLOSED;
+            wait->turn_over = 1;
+            return EMPM__READ_HEAD;
+        }
         if (req->in_end == req->in_cap && req->in_start > 0)
             empm__in_shift(req);
         if (!empm__in_room(req, (uint32_t)cfg->limit_request_head + 4096))
@@ -10527,8 +10531,8 @@ static enum empm__state empm__handled(empm_request *req, int rc)
 {
     if (req->suspension == EMPM__SUSP_ARMED && rc == EMPM_SUSPENDED) {
         req->answered = 1;
-        req->suspension = EMPM__SUSP_WAITING; /* whatever fails from here: it will be
-                                            told */
+        /* from here its function will be called, whatever fails */
+        req->suspension = EMPM__SUSP_WAITING;
         if (req->written > 0 && !req->failed)
             empm__push_body(req);
         return EMPM__SUSPENDED;

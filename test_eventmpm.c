@@ -8049,6 +8049,8 @@ LIVE(store, visits_are_exact_over_all_children)
     if (!fx_up(&f))
         return;
     memset(seen, 0, sizeof seen);
+    if (f.forked)                    /* all of them, or one may serve it all */
+        CHECK_SOON(get_int(&shm->child_starts) == 3, 4000);
     for (i = 0; i < VISITS; i++) {
         long n = ask_visits(&f);
         if (CHECK_IN(n, 1, VISITS))
@@ -8628,11 +8630,12 @@ TEST(head, limits)
     CHECK_FIN(&c);
     cl_close(&c);
     context("empty lines first");
-    s.n = 0;                            /* not for ever */
-    for (i = 0; i < 40000; i++)
+    s.n = 0;                            /* they take no room */
+    for (i = 0; i < 700000; i++)
         str_addf(&s, "\r\n");
-    i = ask_n(&f, &c, s.p, s.n);
-    CHECK(i / 100 == 4 || (i == 0 && c.end == CL_FIN));
+    str_addf(&s, GET1 "\r\n");
+    CHECK_INT(ask_n(&f, &c, s.p, s.n), 200);
+    check_in_step(&c);
     cl_close(&c);
     no_context();
     str_free(&s);
@@ -9006,7 +9009,7 @@ TEST(head, every_rule_at_every_split)        /* RFC 9112, RFC 9110; smuggling */
         CASE("CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n", 501),
         CASE("\x16\x03\x01\x02\x00\x01\x00\x01\xfc", 400),     /* TLS */
         CASE("\x80\x2e\x01", 400),
-        CASE("\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n" HEAD_GET "\r\n", 400),
+        CASE("\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n" HEAD_GET "\r\n", 1),
         /* Host */
         CASE("GET / HTTP/1.1\r\n\r\n", 400),
         CASE(HEAD_GET "Host: a\r\n\r\n", 400),
@@ -9757,8 +9760,10 @@ TEST(body, a_spool_that_cannot_be_opened)    /* 503, said, nothing kept */
     CHECK_INT(ask_n(&f, &c, s.p, s.n / 2), 503);
     cl_close(&c);
     CHECK(fx_log_has(&f, ": open: Not a directory"));
-    CHECK_INT(f.s->child.pool.files[0], 0);
-    CHECK_SOON(f.s->child.pool.body_memory == 0, 2000);
+    CHECK_SOON(__atomic_load_n(&f.s->child.pool.files[0],
+                               __ATOMIC_ACQUIRE) == 0, 2000);
+    CHECK_SOON(__atomic_load_n(&f.s->child.pool.body_memory,
+                               __ATOMIC_ACQUIRE) == 0, 2000);
     dup2(fd, f.s->spool_dir);
     fcntl(f.s->spool_dir, F_SETFD, FD_CLOEXEC);
     close(fd);
