@@ -852,9 +852,9 @@ EMPM_API int empm_flush(empm_request *req);
 
 /* Answers with the file: type from its name (AddType), Last-Modified, ETag
  * (FileETag), conditions and ranges as RFC 9110 13 and 14 have them, several as
- * multipart/byteranges, if the status is 200 in the end. Sent by the kernel, from
- * the listener's side of things: no worker is held. It leaves when the handler
- * has ended, or the last of its suspensions. A file that claims to be empty and
+ * multipart/byteranges: conditions if the status is 2xx in the end, ranges if it
+ * is 200. Sent by the kernel, from the listener's side of things: no worker is
+ * held. It leaves when the handler has ended, or the last of its suspensions. A file that claims to be empty and
  * is not, as in /proc, is read to its end and written at once, at most
  * limit_response_spool bytes.
  *   path      opened at once, symbolic links followed; never pass a client's
@@ -1122,6 +1122,9 @@ EMPM__ASSERT_STATIC(EMPM_PAGE_BYTES >= 4096, page_too_small);
 #endif
 #ifndef MSG_MORE
 #  define MSG_MORE 0
+#endif
+#ifndef MSG_CMSG_CLOEXEC
+#  define MSG_CMSG_CLOEXEC 0       /* empm__fd_flags() sets it a moment later */
 #endif
 #ifdef __linux__
 #  define EMPM__POLLRDHUP 0x2000  /* <poll.h> hides it without _GNU_SOURCE */
@@ -2362,6 +2365,8 @@ static const char *empm__set_value(empm_config *cfg, const empm__directive *d,
             return "must be Prod, Major, Minor, Min, OS or Full";
         if (rest[strspn(rest, " \t")] != '\0')
             return "takes one argument: quotes go around what has spaces";
+        if (strcmp(text, ".") == 0)
+            text = "./";             /* ServerRoot; the default "." is not */
         if ((text = empm__config_keep(cfg, text)) == NULL)
             return empm__no_memory;
         memcpy(at, &text, sizeof text);
@@ -2392,7 +2397,7 @@ static const char *empm__set_value(empm_config *cfg, const empm__directive *d,
         break;
     case EMPM__KIND_SIGNAL:
         if ((v = empm__parse_signal(word)) < 0)
-            return "must be none, QUIT, ALRM, IO, PWR, URG or WINCH";
+            return "must be none, QUIT, ALRM, IO, PWR or WINCH";
         break;
     case EMPM__KIND_ETAG:
         do {
@@ -6960,6 +6965,7 @@ struct empm_request {             /* owner: whoever owns the connection */
     int           body_mode;
     int           body_open;      /* not all of it has been read */
     int           cut_short;      /* the client has ended before its request */
+    int           own_refusal;    /* on_body has returned a status */
     int           counted;        /* in route->requests */
     int64_t       body_left;      /* of Content-Length */
     int64_t       body_limit;
@@ -8657,7 +8663,10 @@ static void empm__finish(empm_request *req, int rc)
     if (req->failed)                /* that has been said, or is the client's */
         return;
     if (rc < 0 || rc == EMPM_SUSPENDED || rc > 599 || (rc > 1 && rc < 200)) {
-        empm__complain(req, rc < 0 ? "has failed" : "returned what is no status");
+        empm__complain(req, rc < 0 ? "has failed"
+                       : rc == EMPM_SUSPENDED
+                           ? "returned EMPM_SUSPENDED without a suspension"
+                           : "returned what is no status");
         rc = 500;
     } else if (rc == EMPM_OK && !req->answered) {
         empm__complain(req, "gave no answer");
@@ -9575,7 +9584,8 @@ static enum empm__state empm__refuse(empm_request *req, int status)
                           "begun: aborted", status);
         req->failed = EMPM_EMISUSE;
     } else {
-        empm__answer_forget(req);
+        if (!req->own_refusal)           /* else its text goes with it */
+            empm__answer_forget(req);
         empm__answer_status(req, status);
     }
     return EMPM__WRITE;
@@ -9656,6 +9666,14 @@ static int empm__turn_over(const empm__worker *w)
     return w->turn_requests >= EMPM_TURN_REQUESTS ||
            w->turn_bytes >= EMPM_TURN_BYTES ||
            w->turn_us - w->turn_start_us >= EMPM_TURN_US;
+}
+
+/* A function of the user's is called that has not been quick so far: others shall
+ * not count on this worker meanwhile. */
+static void empm__may_block(empm__worker *w, const empm__route *r)
+{
+    if (empm__load(&r->quick) < EMPM__QUICK)
+        empm__queue_leave(&w->child->queue, w->number);
 }
 
 static void empm__turn_begin(empm__worker *w)
@@ -9779,7 +9797,8 @@ static int empm__find_route(empm_request *req)
     /* OPTIONS of "*", or of "http://host" (RFC 9112 3.2.4): of all there is */
     if (req->in[h->target] == '*' ||
         (options && h->path_len == 0 && *empm_query_string(req) == '\0')) {
-        req->path_text = empm__strndup(req, "*", 1);
+        if ((req->path_text = empm__strndup(req, "*", 1)) == NULL)
+            return 503;
         empm__allow(req, NULL);
         req->answered = 1;
         return 200;
@@ -9837,8 +9856,7 @@ static enum empm__state empm__answer_early(empm_request *req, int rc)
     const int waits = h->minor > 0 && req->in_end == req->in_start &&
                       (h->flags & (EMPM__H_EXPECT | EMPM__H_EXPECT_OTHER)) != 0;
     if (req->body_open && req->body_left <= EMPM_DROP_BODY && !waits &&
-        req->answer == EMPM__OPEN && req->producer == NULL &&
-        req->source == NULL) {
+        req->answer == EMPM__OPEN && req->producer == NULL) {
         req->body_mode = EMPM__BODY_DROP;
         req->body_limit = EMPM_DROP_BODY;
         req->body_open = 0;
@@ -9875,6 +9893,7 @@ static enum empm__state empm__head_complete(empm__worker *w, empm__conn *c,
     req->in_start = h->line;
     req->text = req->in;                 /* it stays where it is from here */
     req->head_us = w->turn_us;
+    w->turn_requests++;                  /* whoever answers it */
     empm__store(&w->score->began_us, w->turn_us);
     empm__score_request(w, req);
     req->head_only = strcmp(req->in + h->method, "HEAD") == 0;
@@ -9904,9 +9923,11 @@ static enum empm__state empm__head_complete(empm__worker *w, empm__conn *c,
         else if (!empm__route_enter(req))
             status = 503;
         else if (u->on_head != NULL) {
+            empm__may_block(w, req->route);
             req->calling = 2;            /* it cannot suspend */
             i = u->on_head(req, u->user);
             req->calling = 0;
+            w->turn_us = empm__now_us();
             if (i != EMPM_OK || req->answered)
                 return empm__answer_early(req, i);
         }
@@ -10249,6 +10270,7 @@ static int empm__body_put(empm__worker *w, empm_request *req, const char *data,
         req->calling = 2;
         status = u->on_body(req, data, n, u->user);
         req->calling = 0;
+        req->own_refusal = status != 0;
         return status == 0 || (status >= 200 && status <= 599) ? status : 500;
     }
     if ((uint64_t)len > SIZE_MAX / 2)    /* 32 bit: it could not be mapped */
@@ -10440,6 +10462,8 @@ static enum empm__state empm__do_read_body(empm__worker *w, empm__conn *c,
     if (req->body_mode == EMPM__BODY_NONE &&
         (status = empm__body_begin(req)) != 0)
         return empm__refuse(req, status);
+    if (req->body_mode == EMPM__BODY_PIECES)
+        empm__may_block(w, req->route);
     for (;;) {
         int64_t direct;
         ssize_t n;
@@ -10449,10 +10473,6 @@ static enum empm__state empm__do_read_body(empm__worker *w, empm__conn *c,
                                                      : EMPM__HANDLE;
         if (status > 0)
             return empm__refuse(req, status);
-        if (status < 0) {
-            wait->turn_over = 1;
-            return EMPM__READ_BODY;
-        }
         /* 100 Continue, earlier answers, what on_body says: unless the socket
          * was full a moment ago */
         if (req->out != NULL && (!tried || req->out_left != req->out_tried ||
@@ -10463,10 +10483,12 @@ static enum empm__state empm__do_read_body(empm__worker *w, empm__conn *c,
                 return EMPM__CLOSED;
             if (r == 1)
                 req->write_deadline = EMPM__NEVER;
-            if (r == 2) {
-                wait->turn_over = 1;
-                return EMPM__READ_BODY;
-            }
+            if (r == 2)
+                status = -1;
+        }
+        if (status < 0) {
+            wait->turn_over = 1;
+            return EMPM__READ_BODY;
         }
         if (c->flags & EMPM__F_DRAINED)
             break;
@@ -10610,7 +10632,8 @@ static enum empm__state empm__do_handle(empm__worker *w, empm__conn *c)
                                                                    : credit - 4);
     else if (credit < 16)
         empm__store(&r->quick, credit + 1);
-    w->turn_requests++;
+    if (!first)                      /* a wake is as much work as a request */
+        w->turn_requests++;
     return empm__handled(req, rc);
 }
 
@@ -11091,8 +11114,8 @@ static void *empm__worker_main(void *arg)
     if (cfg->on_thread_start != NULL && !w->child->admin)
         r = cfg->on_thread_start(w->s, &w->thread_data, cfg->user);
     if (r != 0)
-        empm__log_worker(w, EMPM_LOG_ERROR, 5007, "on_thread_start has "
-                         "returned %d: the child gives up", r);
+        empm__log_child(w->child, EMPM_LOG_ERROR, 5007, "on_thread_start has "
+                        "returned %d: the child gives up", r);
     pthread_mutex_lock(&w->child->done_lock);
     w->child->begun++;
     w->child->sick += r != 0;
@@ -11529,6 +11552,8 @@ static int empm__conditions(const empm_request *req, const empm__file *f)
     const char *tag = *f->tag != '\0' ? f->tag : "\n";   /* like no other */
     const int reads = strcmp(m, "GET") == 0 || strcmp(m, "HEAD") == 0;
     int64_t t;
+    if (strcmp(m, "OPTIONS") == 0 || strcmp(m, "TRACE") == 0)
+        return 0;                    /* RFC 9110 13.2.1 */
     if (v != NULL) {
         if (!empm__etag_listed(req, "If-Match", tag, 1))
             return 412;
@@ -11811,13 +11836,16 @@ static int empm__send_unsized(empm_request *req, int fd, const char *path,
     if (!req->has_type)
         r = empm_set_header(req, "Content-Type",
                             empm__mime_type(req->w->s->types, path));
-    for (; n > 0 && r == EMPM_OK; n = read(fd, buf, cap)) {
+    while (n > 0 && r == EMPM_OK) {
         r = empm_write(req, buf, (size_t)n);
         if (r == EMPM_OK && req->written > most) {
             empm__fail(req, EMPM_EFULL, "a file without a size is longer than "
                                         "LimitResponseSpool");
             r = EMPM_EFULL;
         }
+        do
+            n = read(fd, buf, cap);
+        while (n < 0 && errno == EINTR);
     }
     if (n < 0 && r == EMPM_OK) {
         empm__fail(req, EMPM_ESYS, "a file without a size cannot be read");
@@ -12208,6 +12236,7 @@ static int empm__file_answer(empm_request *req)
     int n, result = EMPM_OK, verdict = empm__file_judge(req, f, r, &n);
     req->file = NULL;                /* the reference is ours from here */
     req->source = NULL;
+    empm__field_remove(req, "content-range", 13);    /* that is ours to say */
     if (n > 1 && (parts = empm__parts_new(req, f, r, n)) == NULL)
         n = 0;
     if (verdict >= 400)
@@ -15164,7 +15193,8 @@ EMPM_API int empm_reopen_logs(empm_server *s)
     r = empm__swap_open(s, &w);
     empm__swap_do(s, &w);
     empm__swap_close(&w, 0);
-    empm__log(s->cfg, EMPM_LOG_NOTICE, 5045, "the logs are opened anew");
+    if (r == EMPM_OK)                /* else it has said what was not */
+        empm__log(s->cfg, EMPM_LOG_NOTICE, 5045, "the logs are opened anew");
     return r;
 }
 
@@ -15642,7 +15672,7 @@ static ssize_t empm__order_read(int fd, unsigned char *byte, empm__swap *w)
     m.msg_iovlen = 1;
     m.msg_control = pairs.room;
     m.msg_controllen = sizeof pairs.room;
-    r = recvmsg(fd, &m, 0);
+    r = recvmsg(fd, &m, MSG_CMSG_CLOEXEC);
     if (r > 0 && m.msg_controllen >= CMSG_LEN(sizeof w->fd[0]) &&
         pairs.head.cmsg_type == SCM_RIGHTS) {
         const size_t got = empm__min(pairs.head.cmsg_len - CMSG_LEN(0),
@@ -16924,11 +16954,11 @@ static void empm__parent_reopen(empm__parent *p)
     empm__pairs pairs;
     empm__swap w;
     size_t bytes;
-    int i;
+    int i, r;
     w.n = 0;
-    empm__swap_open(p->now.s, &w);
-    if (p->next.s != NULL)
-        empm__swap_open(p->next.s, &w);
+    r = empm__swap_open(p->now.s, &w);
+    if (p->next.s != NULL && empm__swap_open(p->next.s, &w) < 0)
+        r = EMPM_ESYS;
     bytes = (size_t)w.n * 2 * sizeof w.fd[0];
     memset(&m, 0, sizeof m);
     memset(&pairs, 0, sizeof pairs);
@@ -16951,7 +16981,8 @@ static void empm__parent_reopen(empm__parent *p)
     if (p->next.s != NULL)
         empm__swap_do(p->next.s, &w);
     empm__swap_close(&w, 0);
-    empm__log(p->now.cfg, EMPM_LOG_NOTICE, 5045, "the logs are opened anew");
+    if (r == EMPM_OK)
+        empm__log(p->now.cfg, EMPM_LOG_NOTICE, 5045, "the logs are opened anew");
 }
 
 /* --- upgrade -------------------------------------------------------------- */
@@ -17608,7 +17639,8 @@ static void empm__print_directives(void)
         { EMPM__KIND_KB, "a number of KiB" },
         { EMPM__KIND_TOKENS, "Prod, Major, Minor, Min, OS or Full" },
         { EMPM__KIND_SIGNAL, "a signal, or none" },
-        { EMPM__KIND_STUCK, "a time and perhaps: replace" }
+        { EMPM__KIND_STUCK, "a time and perhaps: replace" },
+        { EMPM__KIND_ETAG, "None, All, or some of INode, MTime and Size" }
     };
     size_t i, k;
     for (i = 0; i < EMPM__COUNT(empm__directives); i++)

@@ -2017,6 +2017,7 @@ static const empm_route routes[] = {
                     script_body, 0, 0, 0),
     EMPM_ROUTE_WITH("PUT /script",   script_run,   EMPM_TEXT("h"), script_head,
                     NULL, 0, 0, 0),
+    EMPM_ROUTE("OPTIONS /script",    script_run,   EMPM_TEXT("h")),
     EMPM_ROUTE("GET /hello",         h_hello,      NULL),
     EMPM_ROUTE("GET /hello/{name}",  h_hello,      NULL),
     EMPM_ROUTE("POST /hit",          h_hit,        NULL),
@@ -3372,6 +3373,7 @@ TEST(config, every_directive_from_a_file)
     static const struct { const char *name, *value, *want; } rows[] = {
         { "Listen", "127.0.0.1:81 proxy", "127.0.0.1:81 proxy" },
         { "DocumentRoot", "\"/srv/my files\"", "/srv/my files" },
+        { "DocumentRoot", ".", "./" },       /* ServerRoot, not where it starts */
         { "SpoolDirectory", "/var/tmp", "/var/tmp" },
         { "AddType", "video/x-matroska .mkv mk3d", "video/x-matroska .mkv mk3d" },
         { "AddType", "\"text/html; charset=utf-8\" .php",
@@ -10627,6 +10629,11 @@ LIVE(response, a_file_is_judged_by_the_final_status)
     }
     no_context();
     cl_close(&c);
+    /* methods that select nothing have no conditions */
+    CHECK_INT(ask(&f, &c, "OPTIONS /script?h=file.a.txt HTTP/1.1\r\nHost: a\r\n"
+                  "If-None-Match: *\r\n\r\n"), 200);
+    CHECK_STR(c.body.p, "0123456789");
+    cl_close(&c);
     fx_down(&f);
 }
 
@@ -10774,6 +10781,11 @@ LIVE(response, a_refusal_is_no_part_of_what_on_body_wrote)
     CHECK_INT(ask(&f, &c, "POST /script?b=write.7.7 HTTP/1.1\r\nHost: a\r\n"
                   "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nz\r\n"), 400);
     CHECK_STR(c.body.p, "400 Bad Request\n");
+    cl_close(&c);
+    /* but of its own it is */
+    CHECK_INT(ask(&f, &c, "POST /script?b=write.4.4,return.422 HTTP/1.1\r\n"
+                  "Host: a\r\nContent-Length: 5\r\n\r\nhello"), 422);
+    CHECK_STR(c.body.p, "HTTP");
     cl_close(&c);
     CHECK_INT(ask(&f, &c, "POST /script?b=set.Content-Length:900,write.7.7 "
                   "HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -10944,12 +10956,49 @@ LIVE(response, on_head_answers)
         return;
     CHECK_INT(ask(&f, &c, "PUT /script?o=status.403&h=return.500 HTTP/1.1\r\n"
                   "Host: a\r\n\r\n"), 403);
+    cl_puts(&c, "PUT /script?o=file.big.bin HTTP/1.1\r\nHost: a\r\n"
+            "Content-Length: 3\r\n\r\nabc");
+    CHECK_INT(cl_reply(&c), 200);
+    CHECK_INT(c.body.n, 300000);
+    check_in_step(&c);
     cl_close(&c);
     CHECK_INT(ask(&f, &c, "PUT /script?o=flush HTTP/1.1\r\nHost: a\r\n"
                   "Content-Length: 900000\r\n\r\n"), 200);
     CHECK_INT(c.closes, 1);
     CHECK_FIN(&c);
     cl_close(&c);
+    fx_down(&f);
+}
+
+/* What on_head answers, and what no handler answers, is part of the turn: a client
+ * that pipelines without end does not keep the only worker. */
+TEST(response, early_answers_end_a_turn)
+{
+    enum { N = 400 };
+    fixture f;
+    client c, d;
+    uint64_t t0;
+    int i;
+
+    fx_init(&f);
+    long_times(&f);
+    f.cfg.threads_per_child = 1;
+    f.cfg.max_keep_alive_requests = 0;
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    cl_open(&d, &f);
+    for (i = 0; i < N; i++)
+        cl_puts(&c, "PUT /script?o=nap.3,return.403 HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK(cl_readable(&c, PATIENCE));
+    t0 = now_ms();
+    check_in_step(&d);
+    CHECK_IN(now_ms() - t0, 0, SCALED(400));     /* all of them: 1.2 s */
+    for (i = 0; i < N; i++)
+        if (!CHECK_INT(cl_reply(&c), 403))
+            break;
+    cl_close(&c);
+    cl_close(&d);
     fx_down(&f);
 }
 
