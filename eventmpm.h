@@ -11449,7 +11449,7 @@ static int empm__date_form(const char *s, const char *form, int64_t *v)
                    empm__lower((unsigned char)s[n]) <= 'z')
                 n++;
         } else if (*form == 'b') {
-            if ((v['b'] = empm__name_at(empm__months, s)) < 0)
+            if ((v[(int)'b'] = empm__name_at(empm__months, s)) < 0)
                 return 0;
             n = 3;
         } else if (strchr("DhmsyY", *form) != NULL) {
@@ -11483,24 +11483,26 @@ static int64_t empm__parse_date(const char *s, int64_t now)
     int64_t v[128], y, mon, d;
     memset(v, 0, sizeof v);
     if (empm__date_form(s, "N, D-b-y h:m:s GMT", v)) {
-        y = 1900 + v['y'];
-        while (empm__days_since(y + 100, v['b'], v['D']) - now / 86400 <=
+        y = 1900 + v[(int)'y'];
+        while (empm__days_since(y + 100, v[(int)'b'], v[(int)'D']) -
+                   now / 86400 <=
                18262)
             y += 100;
     } else if (empm__date_form(s, "N, D b Y h:m:s GMT", v) ||
                empm__date_form(s, "N b D h:m:s Y", v))
-        y = v['Y'];
+        y = v[(int)'Y'];
     else
         return -1;
-    mon = v['b'];
-    d = v['D'];
+    mon = v[(int)'b'];
+    d = v[(int)'D'];
     if (d < 1 ||
         d > 31 - (mon == 3 || mon == 5 || mon == 8 || mon == 10) ||
         (mon == 1 && d > 28 + (y % 4 == 0 && (y % 100 != 0 || y % 400 == 0))) ||
-        v['h'] > 23 || v['m'] > 59 || v['s'] > 60 || y < 1)
+        v[(int)'h'] > 23 || v[(int)'m'] > 59 || v[(int)'s'] > 60 || y < 1)
         return -1;
-    return empm__days_since(y, mon, d) * 86400 + v['h'] * 3600 + v['m'] * 60 +
-           v['s'];
+    return empm__days_since(y, mon, d) * 86400 + v[(int)'h'] * 3600 +
+           v[(int)'m'] * 60 +
+           v[(int)'s'];
 }
 
 /* A field that can be there once only: NULL if it is not there, and if it comes

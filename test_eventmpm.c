@@ -9640,7 +9640,7 @@ TEST(body, large_uploads_take_only_their_share)
     fixture f;
     str s;
     client c;
-    int i;
+    int i, status;
 
     memset(&s, 0, sizeof s);
     fx_init_forked(&f, 1);
@@ -9655,7 +9655,12 @@ TEST(body, large_uploads_take_only_their_share)
     }
     nap(SCALED(300));
     check_all_but_large_uploads(&f);
-    CHECK_INT(ask_n(&f, &c, s.p, s.n), 503);
+    /* once all that was sent has been read */
+    for (i = 0; (status = ask_n(&f, &c, s.p, s.n)) == 200 && i < 50; i++) {
+        cl_close(&c);
+        nap(SCALED(100));
+    }
+    CHECK_INT(status, 503);
     CHECK_STR(cl_header(&c, "Retry-After"), "1");
     cl_close(&c);
     CHECK(fx_log_has(&f, "EMPM5010: MaxOpenFiles of 48 is reached by bodies"));
@@ -10643,32 +10648,32 @@ LIVE(response, a_handler_sends_while_it_runs)
 {
     fixture f;
     client c;
-    uint64_t t0;
+    int i;
 
     fx_init(&f);
     long_times(&f);
     f.cfg.limit_response_spool = 3000000;    /* a ring: it is passed often */
-    f.cfg.send_buffer_size = 65536;
     if (!fx_up(&f))
         return;
     cl_open(&c, &f);
-    t0 = now_ms();
-    cl_puts(&c, "GET /script?h=write.1500000,flush,nap.100,write.1500000,flush,"
-            "nap.100,flush,nap.100,flush,nap.1500 HTTP/1.1\r\nHost: a\r\n\r\n");
+    cl_puts(&c, "GET /script?h=defer,write.1500000");
+    for (i = 0; i < 40; i++)
+        cl_puts(&c, ",flush,nap.15");
+    cl_puts(&c, ",nap.1500 HTTP/1.1\r\nHost: a\r\n\r\n");
     while (c.in.n < 1500000 && cl_fill(&c, now_ms() + PATIENCE) > 0)
         ;
-    CHECK_IN(now_ms() - t0, 0, 1500);
+    CHECK_INT(get_int(&shm->cleanups), 0);   /* the handler runs */
     CHECK_INT(cl_reply(&c), 200);
-    CHECK_INT(c.body.n, 3000000);
+    CHECK_INT(c.body.n, 1500000);
     check_in_step(&c);
     cl_close(&c);
     cl_connect_port(&c, f.port, 65536);
-    cl_puts(&c, "GET /big?bytes=10000000&ahead=2000000 HTTP/1.1\r\n"
+    cl_puts(&c, "GET /big?bytes=6000000&ahead=2000000 HTTP/1.1\r\n"
             "Host: a\r\n\r\n");
-    while (c.in.n < 10000000 && cl_fill(&c, now_ms() + PATIENCE) > 0)
+    while (c.in.n < 6000000 && cl_fill(&c, now_ms() + PATIENCE) > 0)
         set_int(&shm->hits, (int)c.in.n);
     CHECK_INT(cl_reply(&c), 200);
-    CHECK_INT(c.body.n, 10000000);
+    CHECK_INT(c.body.n, 6000000);
     CHECK_INT(pattern_fault(c.body.p, c.body.n, 0), -1);
     check_in_step(&c);
     cl_close(&c);
