@@ -10878,6 +10878,8 @@ LIVE(response, min_rate)
                 c.end = CL_RESET;
             nap(20);
         }
+        if (!rows[i].whole)
+            CHECK_SOON(fx_log_has(&f, "EMPM5003"), 4000);
         CHECK_INT(fx_log_has(&f, "EMPM5003"), !rows[i].whole);
         cl_close(&c);
         fx_down(&f);
@@ -14383,7 +14385,8 @@ TEST(files, kept_below_a_directory)
     for (i = 0; i < kept->n && was == NULL; i++)
         was = kept->slots[i];
     if (was != NULL)
-        was->refs++;                 /* its memory is not used for another */
+        /* its memory is not used for another */
+        __atomic_add_fetch(&was->refs, 1u, __ATOMIC_ACQ_REL);
     pthread_mutex_unlock(&kept->lock);
     CHECK(was != NULL);
     CHECK_INT(cl_get(&c, "/sub/x.txt"), 200);
