@@ -854,9 +854,9 @@ EMPM_API int empm_flush(empm_request *req);
  * (FileETag), conditions and ranges as RFC 9110 13 and 14 have them, several as
  * multipart/byteranges: conditions if the status is 2xx in the end, ranges if it
  * is 200. Sent by the kernel, from the listener's side of things: no worker is
- * held. It leaves when the handler has ended, or the last of its suspensions. A file that claims to be empty and
- * is not, as in /proc, is read to its end and written at once, at most
- * limit_response_spool bytes.
+ * held. It leaves when the handler has ended, or the last of its suspensions. A
+ * file that claims to be empty and is not, as in /proc, is read to its end and
+ * written at once, at most limit_response_spool bytes.
  *   path      opened at once, symbolic links followed; never pass a client's
  *             text, use EMPM_FILES for that
  *   returns   EMPM_OK, EMPM_EINVAL (no such regular file, or not for us),
@@ -6995,7 +6995,7 @@ struct empm_request {             /* owner: whoever owns the connection */
     int64_t       written;        /* body bytes accepted so far */
     char         *fields;         /* "Name: value\r\n"... of the response */
     uint32_t      fields_len, fields_cap;
-    int           has_type, has_date;
+    int           has_type;
     empm__page   *body_out, *body_out_last; /* not yet framed */
     size_t        body_out_bytes;
     empm_producer *producer;
