@@ -2082,7 +2082,7 @@ typedef struct fixture {
     int          deaths_ok;         /* children may die in this test */
     int          failure_ok;        /* and empm_run() may give up */
     int          log_fd, err_fd;
-    int          status;            /* forked: of the parent, once it has ended */
+    int          ended, status;     /* forked: of the parent, once it has ended */
     void       (*in_child)(void);   /* forked: before empm_run() */
     char         listen0[32];
     const char  *options;           /* of the Listen, such as " proxy" */
@@ -2299,13 +2299,12 @@ static int fx_wait(fixture *f, int ms)
     uint64_t end = now_ms() + (uint64_t)ms;
     pid_t got;
 
-    if (f->pid == 0)
+    if (f->pid == 0 || f->ended)
         return 1;
     while ((got = waitpid(f->pid, &f->status, WNOHANG)) == 0 && now_ms() < end)
         nap(1);
-    if (got != f->pid)
-        return 0;
-    return 1;
+    f->ended = got == f->pid;
+    return f->ended;
 }
 
 /* Reaps what is left of the server's process group; 0: somebody stays. */
@@ -2338,9 +2337,9 @@ static void fx_down(fixture *f)
         int i;
         pid_t group = f->pid;
         if (f->pid > 0) {
-            if (f->status == 0)     /* it has not ended by itself */
+            if (!f->ended)
                 signal_process(f->pid, SIGTERM);
-            if (!CHECK(f->status != 0 || fx_wait(f, PATIENCE)))
+            if (!CHECK(fx_wait(f, PATIENCE)))
                 signal_group(group, SIGKILL);
             else if (!CHECK(WIFEXITED(f->status) &&
                             WEXITSTATUS(f->status) <= f->failure_ok))
@@ -9645,6 +9644,7 @@ TEST(body, large_uploads_take_only_their_share)
     memset(&s, 0, sizeof s);
     fx_init_forked(&f, 1);
     f.in_child = some_descriptors;
+    f.cfg.max_open_files = 48;
     long_times(&f);
     if (!fx_up(&f))
         return;
@@ -10753,7 +10753,8 @@ LIVE(response, a_stop_cuts_nothing_in_silence)
     CHECK_SOON(get_int(&shm->cleanups) == 1, 4000);
     if (f.forked) {
         signal_process(f.pid, SIGTERM);
-        CHECK_SOON(fx_log_has(&f, "EMPM5015"), PATIENCE);
+        CHECK(fx_wait(&f, PATIENCE));
+        CHECK(fx_log_has(&f, "EMPM5015"));
     } else {
         empm_stop(f.s);
         CHECK_INT(empm_wait(f.s, PATIENCE), EMPM_OK);
@@ -14228,6 +14229,8 @@ LIVE(files, without_a_size)
         if (strncmp(names[i], "/sys", 4) != 0) {
             CHECK(cl_header(&c, "ETag") == NULL);
             CHECK(cl_header(&c, "Accept-Ranges") == NULL);
+            if (n == 4)                 /* a link: followed by openat2() only */
+                continue;
             CHECK_INT(cl_get(&c, names[i]), n > 0 ? 200 : c.status);
             CHECK(c.body.n >= n && memcmp(c.body.p, text, n > 4 ? n : 0) == 0);
         }
@@ -21076,7 +21079,7 @@ TEST(fuzz, a_moment_of_each)
     int seed;
 
     for (t = fz_targets; t->name != NULL; t++) {
-        for (seed = 1; seed <= 300; seed++) {
+        for (seed = 1; seed <= 300 / g_slow; seed++) {
             context("--fuzz %s --seed %d --runs 1", t->name, seed);
             if (!CHECK_INT(fz_case(t, (unsigned long long)seed), 0))
                 break;
@@ -21374,6 +21377,8 @@ int main(int argc, char **argv)
             if (words == 0 ? (t->flags & T_LONG) != 0 && !with_long
                            : !is_picked(t, name, argc, argv))
                 continue;
+            if (words == 0 && forked && g_slow >= 8)
+                continue;            /* valgrind: one of the twins is enough */
             if (list)
                 printf("%s%s\n", name, t->flags & T_LONG ? "  (long)" : "");
             else {
