@@ -19645,9 +19645,10 @@ static pid_t haproxy_start(int fd, const fixture *node, int nodes)
     n = snprintf(text, sizeof text,
         "defaults\n"
         "    mode http\n"
-        "    timeout connect 2s\n"
+        "    timeout connect 10s\n"
+        "    timeout check 10s\n"        /* slow is not down */
         "    timeout client 10s\n"
-        "    timeout server 10s\n"
+        "    timeout server 30s\n"
         "    timeout http-request 10s\n"
         "    timeout http-keep-alive 5s\n"
         "    retries 3\n"
