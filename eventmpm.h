@@ -8201,8 +8201,6 @@ static int empm__bodiless(const empm_request *req, int status)
     return req->head_only || empm__lengthless(status) || status == 205;
 }
 
-/* Writes the head; `length` -1: without Content-Length. At most
- * EMPM_PAGE_BYTES: fields_len is bounded by empm__add_field(). */
 /* As Apache does, to a client that has asked for it: how long the connection
  * waits for another request, and for how many. Node's pools go by it. */
 static char *empm__keep_alive_write(const empm_request *req, char *at)
@@ -8218,6 +8216,8 @@ static char *empm__keep_alive_write(const empm_request *req, char *at)
     return EMPM__ADD(at, "\r\n");
 }
 
+/* Writes the head; `length` -1: without Content-Length. At most
+ * EMPM_PAGE_BYTES: fields_len is bounded by empm__add_field(). */
 static size_t empm__head_write(empm_request *req, char *to, int64_t length)
 {
     const char *reason = empm__reason(req->status);
@@ -12130,18 +12130,12 @@ static char *empm__answer_field(const empm_request *req, const char *name,
                                 char *to, size_t cap)
 {
     const size_t n = strlen(name);
-    const char *at = req->fields, *end = at + req->fields_len;
-    while (at < end) {
-        const char *lf = (const char *)memchr(at, '\n', (size_t)(end - at));
-        if ((size_t)(lf - at) > n && at[n] == ':' &&
-            empm__same(at, n, name, n)) {
-            at += n + 2;
-            snprintf(to, cap, "%.*s", (int)(lf - 1 - at), at);
-            return to;
-        }
-        at = lf + 1;
-    }
-    return NULL;
+    char *end, *at = empm__field_line(req, req->fields, name, n, &end);
+    if (at == NULL)
+        return NULL;
+    at += n + 2;                     /* "name: value\r\n" */
+    snprintf(to, cap, "%.*s", (int)(end - 2 - at), at);
+    return to;
 }
 
 /* Parts for the n ranges, which take over the file; NULL, and they do not: there
@@ -16604,7 +16598,6 @@ static void empm__maintain(empm__parent *p)
 }
 
 /* --- the watchdog --------------------------------------------------------- */
-
 
 /* Says which requests take longer than StuckWorkerTimeout, once each. */
 static void empm__look_for_stuck(empm__parent *p, int slot, uint64_t since_us,
