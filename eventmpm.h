@@ -8070,24 +8070,27 @@ static int empm__spool(empm_request *req, const char *data, int64_t n)
 }
 
 /* Takes one framed page: into the queue or, when that is long or has overflown
- * already, to the overflow behind it. */
+ * already, to the overflow behind it. Where that is full, the socket is tried: it
+ * may have room by now. */
 static int empm__emit(empm_request *req, empm__page *p)
 {
-    const empm__page *last = req->out_last;
     const char *data = empm__page_data(p) + p->start;
     const uint32_t n = p->end - p->start;
-    int r;
-    if (last != NULL && last->file == NULL &&
-        (req->out_bytes >= EMPM_RESPONSE_BUFFER || empm__has_slice(last)))
-        r = empm__spool(req, data, n);
-    else if (n <= empm__out_room(req))
-        /* copying a few bytes beats another piece, and bounds the memory of a
-         * handler that flushes often */
-        r = empm__out_copy(req, data, n);
-    else {
-        empm__out_link(req, p);
-        return EMPM_OK;
-    }
+    int r, tried = 0;
+    do {
+        const empm__page *last = req->out_last;
+        if (last != NULL && last->file == NULL &&
+            (req->out_bytes >= EMPM_RESPONSE_BUFFER || empm__has_slice(last)))
+            r = empm__spool(req, data, n);
+        else if (n <= empm__out_room(req))
+            /* copying a few bytes beats another piece, and bounds the memory of
+             * a handler that flushes often */
+            r = empm__out_copy(req, data, n);
+        else {
+            empm__out_link(req, p);
+            return EMPM_OK;
+        }
+    } while (r == EMPM_EFULL && !tried++ && empm__flush(req) >= 0);
     empm__page_put(req->w, p);
     return r;
 }

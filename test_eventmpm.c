@@ -10735,6 +10735,49 @@ LIVE(response, a_failure_ends_only_its_own_answer)
     fx_down(&f);
 }
 
+/* Writes `first` bytes to a client that reads nothing, then, when it has read them
+ * all, `then` more. Returns whether the answer is whole. */
+static int answers_in_two(fixture *f, int first, int then)
+{
+    char line[200];
+    client c;
+    int whole;
+
+    cl_connect_port(&c, f->port, 32768);
+    snprintf(line, sizeof line, "GET /script?h=write.%d,nap.%d,write.%d "
+             "HTTP/1.1\r\nHost: a\r\n\r\n", first, SCALED(200), then);
+    cl_puts(&c, line);
+    nap(SCALED(80));
+    whole = cl_reply(&c) == 200 && (int)c.body.n == first + then;
+    cl_close(&c);
+    return whole;
+}
+
+/* The overflow is nearly full, and the client has taken all since: what comes next
+ * has room, though it is too little to try the socket for it alone. */
+LIVE(response, a_full_overflow_tries_the_socket)
+{
+    fixture f;
+    int fits = 100000, does_not = 4000000;
+
+    fx_init(&f);
+    long_times(&f);
+    f.cfg.limit_response_spool = 200001;
+    f.cfg.send_buffer_size = 65536;
+    if (!fx_up(&f))
+        return;
+    while (does_not - fits > 2000) {
+        const int n = (fits + does_not) / 2;
+        if (answers_in_two(&f, n, 0))
+            fits = n;
+        else
+            does_not = n;
+    }
+    CHECK(fits > 200001);
+    CHECK(answers_in_two(&f, fits - 8000, 30000));
+    fx_down(&f);
+}
+
 /* A stop that cuts an answer which only the connection's end delimits does so by
  * a reset: a FIN would say that it is whole. */
 LIVE(response, a_stop_cuts_nothing_in_silence)
