@@ -8090,7 +8090,11 @@ static int empm__emit(empm_request *req, empm__page *p)
             empm__out_link(req, p);
             return EMPM_OK;
         }
-    } while (r == EMPM_EFULL && !tried++ && empm__flush(req) >= 0);
+        if (r != EMPM_EFULL || tried++)
+            break;
+        if (empm__flush(req) < 0)
+            r = EMPM_ECLOSED;
+    } while (r == EMPM_EFULL);
     empm__page_put(req->w, p);
     return r;
 }
@@ -8705,8 +8709,10 @@ static void empm__finish(empm_request *req, int rc)
             return;
     }
     r = req->answer == EMPM__OPEN ? empm__commit(req, 1) : EMPM_OK;
-    if (r < 0 || empm__end_body(req) < 0)
-        empm__fail(req, EMPM_EFULL, "no room for the response");
+    if (r == EMPM_OK)
+        r = empm__end_body(req);
+    if (r < 0)
+        empm__fail(req, r, "no room for the response");
     req->answer = EMPM__COMPLETE;
 }
 
