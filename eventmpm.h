@@ -3422,6 +3422,7 @@ typedef struct empm__score_child {
     uint32_t connections, paused, culled, expired, forced;
     uint32_t refused;                      /* MaxConnectionsPerPeer */
     uint64_t accepted __attribute__((aligned(8)));
+    uint32_t moved_in, moved_out;          /* connections, by the exchange */
     uint32_t unlogged;                     /* access log; added to atomically */
     /* whoever holds the queue's lock */
     uint32_t idle_workers, queued;
@@ -3439,6 +3440,7 @@ typedef struct empm__score_slot {          /* written by the parent alone */
 typedef struct empm__score_server {        /* written by the parent alone */
     uint32_t generation;                   /* the one that serves */
     uint32_t draining;                     /* health says 503 */
+    uint32_t top;                          /* no slot from here on was ever used */
     uint32_t reloads, failed_reloads, died; /* died: children that nobody asked */
     int64_t  started_s, restarted_s;       /* time() of start, of last reload */
     uint64_t started_us;                   /* empm__now_us() of the start */
@@ -3667,7 +3669,9 @@ enum {
     EMPM__F_OUT_ARMED = 2,       /* EPOLLOUT is registered */
     EMPM__F_SHORT     = 4,       /* linger only briefly */
     EMPM__F_CLOSED    = 8,       /* the listener closed the descriptor */
-    EMPM__F_RESET     = 16       /* only a reset tells that an answer is cut */
+    EMPM__F_RESET     = 16,      /* only a reset tells that an answer is cut */
+    EMPM__F_MOVED     = 32,      /* from a sibling, and not served since then */
+    EMPM__F_FRESH     = 64       /* just accepted: its first bytes may be near */
 };
 
 static void empm__conn_close(empm__conn *c)
@@ -4159,6 +4163,42 @@ static uint32_t empm__queue_pop_locked(empm__queue *q)
     return i;
 }
 
+/* Takes out the oldest job that `may` go, of the first 64; NIL: none may. */
+static uint32_t empm__queue_remove_locked(empm__queue *q,
+                                          int (*may)(const empm__conn *))
+{
+    uint32_t i = q->head, before = EMPM__NIL;
+    int looks = 64;
+    for (; i != EMPM__NIL && looks > 0; looks--) {
+        const empm__conn *c = empm__conn_at(q->slab, i);
+        if (may(c)) {
+            if (before == EMPM__NIL)
+                q->head = c->queue_next;
+            else
+                empm__conn_at(q->slab, before)->queue_next = c->queue_next;
+            if (q->tail == i)
+                q->tail = before;
+            q->count--;
+            q->popped++;
+            return i;
+        }
+        before = i;
+        i = c->queue_next;
+    }
+    return EMPM__NIL;
+}
+
+/* Puts a job back that has been removed: it is the first again. */
+static void empm__queue_return_locked(empm__queue *q, uint32_t i)
+{
+    empm__conn_at(q->slab, i)->queue_next = q->head;
+    q->head = i;
+    if (q->tail == EMPM__NIL)
+        q->tail = i;
+    q->count++;
+    q->popped--;
+}
+
 /* Nobody has time: the listener stops accepting. */
 static void empm__gate_close_locked(empm__queue *q)
 {
@@ -4383,6 +4423,8 @@ static void empm__queue_stand_by(empm__queue *q, void (*listen)(void *),
 #define EMPM__BATCH 256
 #define EMPM__ACCEPTS (EMPM__EPOLL ? 16 : 1)  /* per round; poll() wakes all */
 #define EMPM__EVENT_LISTENER 0xfffff000u   /* index: + number of the listener */
+#define EMPM__EXCHANGE       EMPM_MAX_LISTEN   /* its number, among them */
+#define EMPM__EVENT_BELL     0xfffffffeu
 #define EMPM__EVENT_WAKE     0xffffffffu
 
 typedef struct empm__event {
@@ -4410,7 +4452,9 @@ typedef struct empm__poller {
 enum {
     EMPM__ORDER_STOP = 1, EMPM__ORDER_GRACEFUL = 2, EMPM__ORDER_GATE = 4,
     EMPM__ORDER_LOOK = 8,                              /* at the times anew */
-    EMPM__ORDER_PING = 16
+    EMPM__ORDER_PING = 16,
+    EMPM__ORDER_HAND_OVER = 32,  /* with GRACEFUL: siblings serve on */
+    EMPM__ORDER_UPGRADE = 64     /* the same: the new program does */
 };
 
 /* Makes the listener look: at the inbox, at its orders. Async-signal-safe. */
@@ -4531,6 +4575,23 @@ static int empm__poller_want_out(empm__poller *p, empm__conn *c, uint32_t i)
     return EMPM_OK;
 }
 
+/* A connection moves to another process: its descriptor's end alone would leave
+ * the registration, which is of the open file that the other one has. */
+static void empm__poller_remove(empm__poller *p, const empm__conn *c)
+{
+    epoll_ctl(p->epoll_fd, EPOLL_CTL_DEL, c->fd, NULL);
+}
+
+/* Waits for the bell from here on: each ring is one event for each waiter. */
+static int empm__poller_bell(empm__poller *p, int fd)
+{
+    struct epoll_event ev;
+    memset(&ev, 0, sizeof ev);
+    ev.events = EPOLLIN | EPOLLET;
+    ev.data.u64 = EMPM__EVENT_BELL;
+    return epoll_ctl(p->epoll_fd, EPOLL_CTL_ADD, fd, &ev);
+}
+
 static void empm__poller_arm(empm__poller *p, uint32_t i) { (void)p; (void)i; }
 static void empm__poller_drop(empm__poller *p, uint32_t i) { (void)p; (void)i; }
 
@@ -4545,7 +4606,12 @@ static int empm__poller_listen(empm__poller *p, int fd, uint32_t k, int on)
     ev.events |= EPOLLEXCLUSIVE;
 #endif
     ev.data.u64 = EMPM__EVENT_LISTENER + k;
-    return epoll_ctl(p->epoll_fd, on ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, fd, &ev);
+    if (epoll_ctl(p->epoll_fd, on ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, fd, &ev) == 0)
+        return 0;
+    if (!on || errno != EINVAL)
+        return -1;
+    ev.events = EPOLLIN;             /* EPOLLEXCLUSIVE is not known here */
+    return epoll_ctl(p->epoll_fd, EPOLL_CTL_ADD, fd, &ev);
 }
 
 static int empm__poller_collect(empm__poller *p, int timeout_ms,
@@ -4600,8 +4666,8 @@ static int empm__poller_init(empm__poller *p, empm__slab *sl)
     p->set = NULL;
     p->of = NULL;
     p->cap = 0;
-    p->listeners = EMPM_MAX_LISTEN;
-    p->n = 1 + EMPM_MAX_LISTEN;      /* fixed places; -1: none */
+    p->listeners = EMPM_MAX_LISTEN + 1;      /* fixed places; -1: none */
+    p->n = 1 + p->listeners;
     if (empm__wake_fd_init(p->wake_fd) < 0)
         return EMPM_ESYS;
     if (empm__poller_grow(p, p->n) < 0)
@@ -4683,6 +4749,18 @@ static int empm__poller_want_out(empm__poller *p, empm__conn *c, uint32_t i)
 {
     (void)p; (void)c; (void)i;
     return EMPM_OK;
+}
+
+static void empm__poller_remove(empm__poller *p, const empm__conn *c)
+{
+    (void)p; (void)c;                /* it is out of the set: it was taken */
+}
+
+/* Everybody is woken for a listening socket: there is nothing to ring for. */
+static int empm__poller_bell(empm__poller *p, int fd)
+{
+    (void)p; (void)fd;
+    return 0;
 }
 
 static int empm__poller_listen(empm__poller *p, int fd, uint32_t k, int on)
@@ -5648,6 +5726,9 @@ typedef struct empm__child {
     uint32_t            linger_until;  /* atomic: a stop's limit, or NEVER */
     uint32_t            abort;         /* atomic: waiting is over for everyone */
     uint32_t            want_retired;  /* atomic: a freed record wakes */
+    uint32_t            handing_over;  /* atomic: it drains, and what waits for
+                                          a request is for those who serve on:
+                                          EMPM__TO_SIBLINGS, _TO_PROGRAM; or 0 */
     pthread_t           standby;
     /* the listener only */
     empm__event         events[EMPM__BATCH];
@@ -5656,6 +5737,15 @@ typedef struct empm__child {
     uint64_t            accepted_before; /* by the slot's last tenants */
     uint32_t            full_batches;  /* in a row without room */
     uint32_t            retry_ms, stop_ms;
+    int                 shares;        /* fixed: there is an exchange */
+    uint32_t            fresh;         /* just accepted, without a byte so far */
+    uint32_t            fresh_ms;      /* since then */
+    uint32_t            turn_ms;       /* PAUSE_TURN ends */
+    uint32_t            give_ms;       /* siblings may have time then; or NEVER */
+    uint32_t            give_wait;     /* the last wait for that, in ms */
+    uint32_t            sweep;         /* the first record to be handed over */
+    uint32_t            sweep_ms;      /* when to go on with that; or NEVER */
+    uint32_t            swept_ms;      /* the last one that has moved */
     uint64_t            tell_pause_us, tell_us; /* not again before */
     int                 told_few;      /* the parent knows of few idle workers */
     int                 listening;     /* sockets registered */
@@ -5668,6 +5758,13 @@ typedef struct empm__child {
                                           and not 0; under done_lock */
     int                 done_fd;       /* atomic: gets a byte at the end; or -1 */
 } empm__child;
+
+/* What children pass connections on with (>>exchange). All processes have all of
+ * it, for as long as the server lives: new generations, and new programs. */
+typedef struct empm__exchange {       /* fixed */
+    int fd[2];                 /* where to take from, where to give; -1: none */
+    int bell[2];               /* written: all children look at what listens */
+} empm__exchange;
 
 typedef struct empm__listener {       /* fixed once the server has started */
     int         fd;
@@ -5689,7 +5786,8 @@ struct empm_server {
     pid_t           owner;         /* who unlinks what it made */
     struct empm__kv *store;        /* SharedStoreSize; NULL: none (>>store) */
     struct empm__types *types;     /* AddType; NULL: none (>>files) */
-    int             borrows;       /* score and store are another server's */
+    empm__exchange  exchange;      /* between children */
+    int             borrows;       /* score, store, exchange are another's */
     uint32_t        generation;
     empm__routes    admin_routes;  /* what admin listeners offer */
 #ifndef EVENTMPM_NO_PROXY
@@ -5703,6 +5801,13 @@ struct empm_server {
     int             lends_log;     /* cfg->log is ours: empm_start(), ErrorLog */
     struct empm__access_logs *access;   /* CustomLog; NULL: none */
 };
+
+/* Is each answer the last one of its connection, since the server is stopping?
+ * Not if siblings serve on: they get the connection. */
+static int empm__closes(const empm__child *ch)
+{
+    return empm__load(&ch->stopping) && !empm__load(&ch->handing_over);
+}
 
 /* The protocol of bytes: plain sockets now, TLS later. All calls are
  * non-blocking and fail with errno as read() and write() do. */
@@ -8264,7 +8369,7 @@ static int empm__commit(empm_request *req, int whole)
     size_t n;
     empm__page *p = req->body_out;
     req->answer = EMPM__COMMITTED;
-    if (empm__load(&req->w->child->stopping))
+    if (empm__closes(req->w->child))
         req->close = 1;
     if (req->body_open && req->body_mode == EMPM__BODY_NONE)
         req->close = req->linger = 1; /* on_head answers: nobody will read it */
@@ -9912,7 +10017,7 @@ static enum empm__state empm__head_complete(empm__worker *w, empm__conn *c,
     if (!cfg->keep_alive ||
         (cfg->max_keep_alive_requests > 0 &&
          c->requests + 1 >= (uint32_t)cfg->max_keep_alive_requests) ||
-        empm__load(&w->child->stopping))
+        empm__closes(w->child))
         req->close = 1;
     req->body_open = length != 0;
     req->body_left = length;
@@ -11034,7 +11139,8 @@ static int empm__conn_release(empm__worker *w, empm__conn *c,
     if (!EMPM__EPOLL ||
         (deadline != EMPM__NEVER &&
          empm__until(deadline, w->now_ms) < 2 * (int32_t)ch->horizon_ms &&
-         empm__until(deadline, empm__now_ms()) < (int32_t)ch->horizon_ms)) {
+         empm__until(deadline, empm__now_ms()) < (int32_t)ch->horizon_ms) ||
+        ((wait->want & EMPM__IDLE) && empm__load(&ch->handing_over))) {
         empm__post(&ch->poller, i);
         empm__wake(&ch->poller);
     }
@@ -11058,7 +11164,7 @@ static void empm__conn_run(empm__worker *w, uint32_t index)
     empm__store(&w->score->status, (uint32_t)empm__letters[c->state]);
     if (c->req != NULL && c->req->head_us != 0)
         empm__score_request(w, c->req);
-    c->flags &= (uint8_t)~EMPM__F_DRAINED;
+    c->flags &= (uint8_t)~(EMPM__F_DRAINED | EMPM__F_MOVED);
     if (c->flags & EMPM__F_CLOSED)
         empm__conn_enter(w, c, empm__conn_end(c));
     for (;;) {
@@ -13343,6 +13449,201 @@ static const empm_route empm__admin_routes[] = {
 #endif /* EVENTMPM_NO_STATUS */
 
 /* ---------------------------------------------------------------------------
+ * >>exchange -- how a connection moves from one child to another
+ *
+ * A pair of unix datagram sockets, made before the first fork: any child may put
+ * connections in, any child that has time takes them out. It is one more
+ * listening socket, whose backlog children fill, and it outlives all of them:
+ * new generations have it, and so has the new program of an upgrade.
+ *
+ *   job      a connection whose next request has come and lies unread in the
+ *            kernel, while no worker of its child has time and a sibling's has.
+ *            It is served before it moves again.
+ *   waiting  a connection that waits for a request, of a child that drains.
+ *
+ * Only what has no request in hand and no session of a transport can move: its
+ * descriptor (SCM_RIGHTS) and a few numbers are all there is of it.
+ *
+ *   bounded  full means that the giver keeps what it has, and tries again.
+ *   owned    by the giver until sendmsg() has succeeded, by the exchange then, by
+ *            the taker from recvmsg() on. Who dies takes only its own along.
+ *   the bell EPOLLEXCLUSIVE wakes one child for what has come. If that one has no
+ *            time, or dies, the others would sleep on: who stops looking while
+ *            something waits, and the parent when a child has died, rings, and
+ *            all children look.
+ *   belief   none: a message has the right size, a descriptor is a connected
+ *            stream socket, its address is asked of the kernel, numbers are
+ *            bounded, and the listening socket is one that the taker has, too.
+ *
+ * The hand-over is modelled in test_eventmpm.c (>>model).
+ * ------------------------------------------------------------------------- */
+
+#define EMPM__MOVE_MOST 16u              /* connections in one message */
+
+/* One connection, as its giver tells of it. */
+typedef struct empm__moved {
+    uint64_t   listener;                 /* empm__listener_key() */
+    uint32_t   state;                    /* HANDSHAKE, READ_HEAD or KEEPALIVE */
+    uint32_t   is_job;                   /* its next bytes have come */
+    uint32_t   requests;                 /* served on it so far */
+    uint32_t   left_ms;                  /* to its deadline; or NEVER */
+    empm__peer peer;                     /* matters if a PROXY header named it */
+    uint32_t   unused;                   /* no hole that would show old memory */
+} empm__moved;
+
+typedef struct empm__move {
+    uint32_t    version;                 /* EMPM__MOVE_VERSION */
+    uint32_t    n;                       /* as many descriptors come along */
+    empm__moved of[EMPM__MOVE_MOST];     /* the first n are sent */
+} empm__move;
+
+/* A program that has another form of it in memory is not understood. */
+#define EMPM__MOVE_VERSION (0x4d500100u + (uint32_t)sizeof(empm__moved))
+
+typedef union empm__passed {
+    struct cmsghdr head;                 /* for its alignment */
+    char           room[CMSG_SPACE(EMPM__MOVE_MOST * sizeof(int))];
+} empm__passed;
+
+static void empm__exchange_none(empm__exchange *x)
+{
+    x->fd[0] = x->fd[1] = x->bell[0] = x->bell[1] = -1;
+}
+
+static void empm__exchange_free(empm__exchange *x)
+{
+    if (x->fd[0] >= 0)
+        close(x->fd[0]);
+    if (x->fd[1] >= 0)
+        close(x->fd[1]);
+    empm__wake_fd_close(x->bell);
+    empm__exchange_none(x);
+}
+
+/* Made, or, if `given` names the descriptors of another program's, taken over. */
+static int empm__exchange_new(empm__exchange *x, const char *given)
+{
+    int fd[4], r;
+    if (given != NULL && sscanf(given, "%d,%d,%d,%d", &fd[0], &fd[1], &fd[2],
+                                &fd[3]) == 4 &&
+        fd[0] > 2 && fd[1] > 2 && fd[2] > 2 && fd[3] > 2 &&
+        empm__fd_flags(fd[0], 1) == 0 && empm__fd_flags(fd[1], 1) == 0 &&
+        empm__fd_flags(fd[2], 1) == 0 && empm__fd_flags(fd[3], 1) == 0) {
+        memcpy(x->fd, fd, sizeof x->fd);
+        memcpy(x->bell, fd + 2, sizeof x->bell);
+        return EMPM_OK;
+    }
+    if (socketpair(AF_UNIX, SOCK_DGRAM, 0, x->fd) < 0) {
+        empm__exchange_none(x);
+        return EMPM_ESYS;
+    }
+    if (empm__fd_flags(x->fd[0], 1) == 0 && empm__fd_flags(x->fd[1], 1) == 0 &&
+        empm__wake_fd_init(x->bell) == 0)
+        return EMPM_OK;
+    r = errno;
+    empm__exchange_free(x);
+    errno = r;
+    return EMPM_ESYS;
+}
+
+/* All children look at what listens. */
+static void empm__exchange_ring(const empm__exchange *x)
+{
+#if EMPM__EPOLL
+    const uint64_t one = 1;
+    ssize_t r = x->bell[1] >= 0 ? write(x->bell[1], &one, sizeof one) : 0;
+    (void)r;
+#else
+    (void)x;                             /* they do: poll() wakes all of them */
+#endif
+}
+
+/* Gives m->n connections away; the caller's descriptors stay open. 0: they are on
+ * their way; -1: the exchange is full, or errno says why not. */
+static int empm__exchange_give(const empm__exchange *x, const empm__move *m,
+                               const int *fds)
+{
+    struct msghdr h;
+    struct iovec v;
+    empm__passed p;
+    const size_t bytes = m->n * sizeof *fds;
+    memset(&h, 0, sizeof h);
+    memset(&p, 0, sizeof p);
+    v.iov_base = (void *)(uintptr_t)m;
+    v.iov_len = offsetof(empm__move, of) + m->n * sizeof m->of[0];
+    h.msg_iov = &v;
+    h.msg_iovlen = 1;
+    h.msg_control = p.room;
+    h.msg_controllen = (socklen_t)CMSG_SPACE(bytes);
+    p.head.cmsg_level = SOL_SOCKET;
+    p.head.cmsg_type = SCM_RIGHTS;
+    p.head.cmsg_len = (socklen_t)CMSG_LEN(bytes);
+    memcpy(CMSG_DATA(&p.head), fds, bytes);
+    return sendmsg(x->fd[1], &h,
+                   MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -1 : 0;
+}
+
+/* Takes one message. > 0: so many connections, whose descriptors are the caller's;
+ * 0: there is none; -1: it made no sense, or, EMFILE, there were no descriptors,
+ * and what came is closed. */
+static int empm__exchange_take(const empm__exchange *x, empm__move *m, int *fds)
+{
+    struct msghdr h;
+    struct iovec v;
+    empm__passed p;
+    ssize_t r;
+    uint32_t n = 0;
+    memset(&h, 0, sizeof h);
+    v.iov_base = m;
+    v.iov_len = sizeof *m;
+    h.msg_iov = &v;
+    h.msg_iovlen = 1;
+    h.msg_control = p.room;
+    h.msg_controllen = sizeof p.room;
+    r = recvmsg(x->fd[0], &h, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    if (r < 0)
+        return 0;
+    if (h.msg_controllen >= CMSG_LEN(sizeof *fds) &&
+        p.head.cmsg_level == SOL_SOCKET && p.head.cmsg_type == SCM_RIGHTS) {
+        const size_t got = empm__min(p.head.cmsg_len - CMSG_LEN(0),
+                                     EMPM__MOVE_MOST * sizeof *fds);
+        memcpy(fds, CMSG_DATA(&p.head), got);
+        n = (uint32_t)(got / sizeof *fds);
+    }
+    if (n > 0 && !(h.msg_flags & (MSG_CTRUNC | MSG_TRUNC)) &&
+        (size_t)r >= offsetof(empm__move, of) &&
+        m->version == EMPM__MOVE_VERSION && m->n == n &&
+        (size_t)r == offsetof(empm__move, of) + n * sizeof m->of[0])
+        return (int)n;
+    while (n > 0)
+        close(fds[--n]);
+    errno = h.msg_flags & MSG_CTRUNC ? EMFILE : EPROTO;
+    return -1;
+}
+
+/* Names a listening socket in all processes: by its address, since the options
+ * behind it, and its number, may be others after a reload. FNV-1a. */
+static uint64_t empm__listener_key(const empm__listener *l)
+{
+    uint64_t key = UINT64_C(0xcbf29ce484222325);
+    const char *p;
+    for (p = l->text; *p != '\0' && *p != ' ' && *p != '\t'; p++)
+        key = (key ^ (unsigned char)*p) * UINT64_C(0x100000001b3);
+    return key;
+}
+
+/* Is `fd` a connection? Its peer's address is what the kernel says. */
+static int empm__is_connection(int fd, struct sockaddr_storage *from)
+{
+    socklen_t n = sizeof *from, len = sizeof(int);
+    int type = 0;
+    memset(from, 0, sizeof *from);
+    return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0 &&
+           type == SOCK_STREAM &&
+           getpeername(fd, (struct sockaddr *)from, &n) == 0;
+}
+
+/* ---------------------------------------------------------------------------
  * >>child -- the listener, and the engine of one process
  *
  * One round of the listener: orders and inbox; wait; each event is offered to its
@@ -13361,8 +13662,17 @@ enum {                               /* why the child does not accept */
     EMPM__PAUSE_GATE = 1,            /* no worker has time */
     EMPM__PAUSE_FDS  = 2,            /* no descriptors, no memory */
     EMPM__PAUSE_FULL = 4,            /* MaxOpenConnections */
-    EMPM__PAUSE_STOP = 8
+    EMPM__PAUSE_STOP = 8,
+    EMPM__PAUSE_NEW  = 16,           /* it is not decided yet that it serves */
+    EMPM__PAUSE_TURN = 32            /* siblings have more time, for a moment */
 };
+
+/* handing_over: to whom */
+enum { EMPM__TO_SIBLINGS = 1, EMPM__TO_PROGRAM };
+
+#define EMPM__FRESH_MS     2         /* a client that sends at once has spoken */
+#define EMPM__PATIENCE_US  2000u     /* a job may wait behind quick ones so long */
+#define EMPM__HAND_OVER_MS 2000      /* and nothing could be moved: it is over */
 
 typedef struct empm__batch {         /* taken in this round, in order */
     uint32_t head, tail, count;
@@ -13393,6 +13703,10 @@ static int empm__take(empm__child *ch, uint32_t i, uint32_t ready,
         return 0;
     }
     empm__poller_drop(&ch->poller, i);
+    if (c->flags & EMPM__F_FRESH) {
+        c->flags &= (uint8_t)~EMPM__F_FRESH;
+        ch->fresh -= ch->fresh > 0;
+    }
     empm__bump(&ch->score->unparked[c->state], 1u);
     empm__wheel_hasten(&ch->wheel, &ch->slab, i,
                        empm__after(now_ms, ch->horizon_ms));
@@ -13453,6 +13767,52 @@ static void empm__end_taken(empm__child *ch, empm__batch *b, uint32_t i,
     empm__batch_add(ch, b, i);
 }
 
+/* --- siblings ------------------------------------------------------------- */
+
+/* How many more jobs the siblings that accept can begin at once, by what they
+ * say. *accepting (not NULL): how many siblings that are. */
+static uint32_t empm__siblings(const empm__child *ch, uint32_t *accepting)
+{
+    const empm__score *sb = &ch->s->score;
+    const uint32_t top = empm__load(&empm__score_server_at(sb)->top);
+    uint32_t n = 0, open = 0;
+    int i;
+    for (i = 0; ch->shares && i < sb->slots && (uint32_t)i < top; i++) {
+        const empm__score_slot *at = empm__score_slot_at(sb, i);
+        const empm__score_child *of = empm__score_at(sb, i);
+        uint32_t idle, queued;
+        if (i == ch->slot || empm__load(&at->pid) == 0 ||
+            empm__load(&at->leaving) || empm__load(&at->admin) ||
+            !empm__load(&of->healthy) || empm__load(&of->stopping) ||
+            empm__load(&of->paused))
+            continue;
+        open++;
+        queued = empm__load_acq(&of->queued);
+        idle = empm__load(&of->idle_workers);
+        if (idle > queued)
+            n += (uint32_t)empm__min(idle - queued, (size_t)sb->threads);
+    }
+    if (accepting != NULL)
+        *accepting = open;
+    return n;
+}
+
+/* How many more jobs our workers can begin at once. */
+static int32_t empm__room(const empm__child *ch, const empm__batch *b)
+{
+    const uint32_t queued = empm__load_acq(&ch->score->queued);
+    return (int32_t)(empm__load(&ch->score->idle_workers) - queued - b->count);
+}
+
+/* Those that have just been accepted, and have not been heard of yet. A client
+ * that is slow to speak is no reason to leave others to siblings. */
+static int32_t empm__fresh(empm__child *ch, uint32_t now_ms)
+{
+    if (ch->fresh > 0 && empm__until(now_ms, ch->fresh_ms) >= EMPM__FRESH_MS)
+        ch->fresh = 0;
+    return (int32_t)ch->fresh;
+}
+
 /* --- accepting ------------------------------------------------------------ */
 
 /* Admin listeners belong to one engine, the others to the others. */
@@ -13462,18 +13822,33 @@ static int empm__listens_to(const empm__child *ch, int k)
            ch->s->listeners[k].fd >= 0;  /* the other engine's may change */
 }
 
-static void empm__listen_set(empm__child *ch, int on)
+/* Registers all that listens for us, or nothing; -1: that is not possible. */
+static int empm__listen_set(empm__child *ch, int on)
 {
-    int k;
+    int k, r = 0;
     if (ch->listening == on)
-        return;
+        return 0;
     ch->listening = on;
-    for (k = 0; k < ch->s->nlisteners; k++)
-        if (empm__listens_to(ch, k) &&
-            empm__poller_listen(&ch->poller, ch->s->listeners[k].fd,
-                                (uint32_t)k, on) < 0 && on)
-            empm__log_child(ch, EMPM_LOG_ERROR, 5008, "cannot listen on %s: %s",
-                            ch->s->listeners[k].text, strerror(errno));
+    for (k = 0; k < ch->s->nlisteners && r == 0; k++)
+        if (empm__listens_to(ch, k)) {
+            r = empm__poller_listen(&ch->poller, ch->s->listeners[k].fd,
+                                    (uint32_t)k, on);
+            if (r < 0 && on)
+                empm__log_child(ch, EMPM_LOG_ERROR, 5008, "cannot listen on %s: "
+                                "epoll_ctl: %s", ch->s->listeners[k].text,
+                                strerror(errno));
+            r = on ? r : 0;
+        }
+    if (ch->shares && r == 0 &&
+        empm__poller_listen(&ch->poller, ch->s->exchange.fd[0], EMPM__EXCHANGE,
+                            on) < 0 && on) {
+        empm__log_child(ch, EMPM_LOG_ERROR, 5008, "cannot listen to siblings: "
+                        "epoll_ctl: %s", strerror(errno));
+        r = -1;
+    }
+    if (r < 0)
+        empm__listen_set(ch, 0);
+    return r;
 }
 
 /* Tells the parent that something has changed; one byte, never waits. */
@@ -13485,13 +13860,37 @@ static void empm__tell_parent(empm__child *ch, char what)
     }
 }
 
+/* We do not look any more at what listens; if something waits there, the siblings
+ * that accept do. One that begins to accept at this moment looks by itself. */
+static void empm__pass_on(empm__child *ch)
+{
+    struct pollfd p[EMPM_MAX_LISTEN + 1];
+    uint32_t accepting;
+    int k, n = 0;
+    empm__fence();                   /* ours is published: see empm__unpause() */
+    empm__siblings(ch, &accepting);
+    if (accepting == 0)
+        return;
+    for (k = 0; k < ch->s->nlisteners; k++)
+        if (empm__listens_to(ch, k))
+            p[n++].fd = ch->s->listeners[k].fd;
+    p[n++].fd = ch->s->exchange.fd[0];
+    for (k = 0; k < n; k++)
+        p[k].events = POLLIN;
+    if (poll(p, (nfds_t)n, 0) > 0)
+        empm__exchange_ring(&ch->s->exchange);
+}
+
 static void empm__pause(empm__child *ch, uint32_t why, uint32_t now_ms,
                         const char *reason)
 {
+    const int listened = ch->listening;
     uint32_t idle;
     ch->paused |= why;
     empm__store(&ch->score->paused, ch->paused);
     empm__listen_set(ch, 0);
+    if (ch->shares && listened)
+        empm__pass_on(ch);
     if (why & (EMPM__PAUSE_FDS | EMPM__PAUSE_FULL)) {
         ch->retry_ms = empm__after(now_ms, 100);
         empm__store(&ch->want_retired, 1u);
@@ -13505,6 +13904,20 @@ static void empm__pause(empm__child *ch, uint32_t why, uint32_t now_ms,
                         reason, ch->slab.in_use, empm__load(&ch->score->queued),
                         (uint32_t)ch->nworkers - idle, idle);
     }
+}
+
+/* Our workers have all that they can begin: siblings accept, until one of ours is
+ * free, or, if they only wait for what has just been accepted, for a moment. */
+static void empm__pause_full(empm__child *ch, uint32_t now_ms)
+{
+    int idle;
+    pthread_mutex_lock(&ch->queue.lock);
+    idle = empm__queue_idle_locked(&ch->queue) > 0;
+    if (!idle)
+        empm__gate_close_locked(&ch->queue);
+    pthread_mutex_unlock(&ch->queue.lock);
+    ch->turn_ms = empm__after(now_ms, EMPM__FRESH_MS);
+    empm__pause(ch, idle ? EMPM__PAUSE_TURN : EMPM__PAUSE_GATE, now_ms, "");
 }
 
 /* Closes the KEEPALIVE connections that are nearest to their expiry, at most
@@ -13534,26 +13947,45 @@ static uint32_t empm__cull(empm__child *ch, uint32_t want, uint32_t now_ms)
     return done;
 }
 
-/* Makes a record of a new descriptor and begins to wait for its first byte.
- * `from` is the peer's address; NULL: MaxConnectionsPerPeer does not ask. */
-static void empm__admit(empm__child *ch, int fd, int k,
-                        const struct sockaddr_storage *from, uint32_t now_ms)
+/* How long a record that has moved may still wait: as its giver says, but not for
+ * longer than here. */
+static uint32_t empm__deadline_moved(const empm_config *cfg,
+                                     const empm__moved *m, uint32_t now_ms)
+{
+    const int most = m->state == EMPM__KEEPALIVE ? cfg->keep_alive_timeout_ms
+                     : cfg->header_timeout_ms    ? cfg->header_timeout_ms
+                                                 : cfg->timeout_ms;
+    if (most == 0)
+        return m->left_ms < INT32_MAX ? empm__after(now_ms, (int)m->left_ms)
+                                      : EMPM__NEVER;
+    return empm__after(now_ms, m->left_ms < (uint32_t)most ? (int)m->left_ms
+                                                           : most);
+}
+
+/* Makes a record of a new descriptor and begins to wait for its next byte.
+ * `from` is the peer's address; NULL: MaxConnectionsPerPeer does not ask. `m`: the
+ * connection comes from a sibling; NULL: it is new. NIL: it is closed. */
+static uint32_t empm__admit(empm__child *ch, int fd, int k,
+                            const struct sockaddr_storage *from,
+                            const empm__moved *m, uint32_t now_ms)
 {
     const empm_config *cfg = ch->cfg;
     const uint32_t i = empm__slab_get(&ch->slab);
+    const int proxy = ch->s->listeners[k].proxy;
     empm__conn *c;
     empm__peer *p;
     uint32_t w, n;
     if (i == EMPM__NIL) {
         close(fd);
         empm__pause(ch, EMPM__PAUSE_FDS, now_ms, "no memory");
-        return;
+        return i;
     }
     p = empm__peer_at(&ch->slab, i);
     p->family = EMPM__PEER_UNASKED;
-    if (from != NULL) {
-        empm__peer_from(p, from);
-        if (!empm__counts_add(&ch->counts, p, cfg->max_connections_per_peer)) {
+    if (from != NULL && empm__limits_peers(ch, k)) {
+        empm__peer_from(p, from);    /* what has moved was counted before */
+        if (!empm__counts_add(&ch->counts, p, m != NULL ? INT_MAX
+                                              : cfg->max_connections_per_peer)) {
             char text[96];
             close(fd);
             empm__slab_put(&ch->slab, i);
@@ -13562,56 +13994,233 @@ static void empm__admit(empm__child *ch, int fd, int k,
                             "connections as MaxConnectionsPerPeer of %d allows: "
                             "refused", empm__peer_text(p, 0, text, sizeof text),
                             cfg->max_connections_per_peer);
-            return;
+            return EMPM__NIL;
         }
-    }
+    } else if (m != NULL && proxy && m->state != EMPM__HANDSHAKE)
+        *p = m->peer;
     c = empm__conn_at(&ch->slab, i);
     c->fd = fd;
-    c->requests = 0;
+    c->requests = m != NULL ? m->requests : 0;
     c->why = 0;
-    c->flags = 0;
+    c->flags = m == NULL ? EMPM__F_FRESH : m->is_job ? EMPM__F_MOVED : 0;
     c->req = NULL;
     c->transport = NULL;
-    c->state = ch->s->listeners[k].proxy ? EMPM__HANDSHAKE : EMPM__READ_HEAD;
+    c->state = m != NULL ? (uint8_t)m->state
+               : proxy   ? EMPM__HANDSHAKE : EMPM__READ_HEAD;
     c->listener = (uint8_t)k;
     c->in_use = 1;
     c->place = EMPM__NEVER;
     if (c->serial == 0)
         c->serial = 1;
     empm__store(&c->deadline_ms,
-                empm__after(now_ms, cfg->header_timeout_ms
-                                        ? cfg->header_timeout_ms
-                                        : cfg->timeout_ms));
+                m != NULL ? empm__deadline_moved(cfg, m, now_ms)
+                          : empm__after(now_ms, cfg->header_timeout_ms
+                                                    ? cfg->header_timeout_ms
+                                                    : cfg->timeout_ms));
     empm__wheel_move(&ch->wheel, &ch->slab, i, c->deadline_ms);
     w = empm__load(&c->word);
     do                               /* POSTED may be set by a late hint */
         n = (w & EMPM__POSTED) | c->serial << EMPM__GEN_SHIFT | EMPM__IDLE |
+            (c->state == EMPM__KEEPALIVE ? (uint32_t)EMPM__KEEP : 0u) |
             EMPM__WANT_ALWAYS | EMPM__WANT(EMPM__READY_IN);
     while (!__atomic_compare_exchange_n(&c->word, &w, n, 1, __ATOMIC_ACQ_REL,
                                         __ATOMIC_RELAXED));
     if (c->state == EMPM__READ_HEAD)
         empm__bump(&ch->score->created, 1u);
     else                             /* only differences count */
-        empm__bump(&ch->score->unparked[EMPM__HANDSHAKE], (uint32_t)-1);
-    empm__bump(&ch->score->accepted, 1u);
+        empm__bump(&ch->score->unparked[c->state], (uint32_t)-1);
+    if (m == NULL) {
+        empm__bump(&ch->score->accepted, 1u);
+        if (ch->fresh++ == 0)
+            ch->fresh_ms = now_ms;
+    }
     if (empm__poller_add(&ch->poller, c, i) < 0) {
         if (empm__take(ch, i, EMPM__READY_TIMEOUT, now_ms))
             empm__close_idle(ch, i);
         empm__pause(ch, EMPM__PAUSE_FDS, now_ms, "the poller is full");
-        return;
+        return EMPM__NIL;
     }
     empm__store(&ch->score->connections, ch->slab.in_use);
+    return i;
 }
 
-/* Accepts from listening socket k, at most `most`. Every errno has its
- * treatment, and none closes the socket or the child. */
-static void empm__accept_some(empm__child *ch, int k, int most, uint32_t now_ms)
+/* May the connection move? All that there is of it is in the kernel. */
+static int empm__movable(const empm__conn *c)
+{
+    return c->req == NULL && c->transport == NULL &&
+           !(c->flags & (EMPM__F_MOVED | EMPM__F_CLOSED)) &&
+           !(c->why & (EMPM__READY_TIMEOUT | EMPM__READY_STOP)) &&
+           (c->state == EMPM__HANDSHAKE || c->state == EMPM__READ_HEAD ||
+            c->state == EMPM__KEEPALIVE);
+}
+
+/* Gives n records, which are taken and movable, to the exchange. 1: they are free
+ * again; 0: it is full, they are ours still. */
+static int empm__move_out(empm__child *ch, const uint32_t *list, uint32_t n,
+                          int are_jobs, uint32_t now_ms)
+{
+    empm__move m;
+    int fds[EMPM__MOVE_MOST];
+    uint32_t k;
+    memset(&m, 0, offsetof(empm__move, of) + n * sizeof m.of[0]);
+    m.version = EMPM__MOVE_VERSION;
+    m.n = n;
+    for (k = 0; k < n; k++) {
+        const empm__conn *c = empm__conn_at(&ch->slab, list[k]);
+        const uint32_t deadline = empm__load(&c->deadline_ms);
+        const int left = empm__until(deadline, now_ms);
+        empm__moved *to = &m.of[k];
+        to->listener = empm__listener_key(&ch->s->listeners[c->listener]);
+        to->state = c->state;
+        to->is_job = (uint32_t)are_jobs;
+        to->requests = c->requests;
+        to->left_ms = deadline == EMPM__NEVER ? deadline
+                      : left > 0 ? (uint32_t)left : 0;
+        memcpy(&to->peer, empm__peer_at(&ch->slab, list[k]), sizeof to->peer);
+        fds[k] = c->fd;
+    }
+    if (empm__exchange_give(&ch->s->exchange, &m, fds) < 0) {
+        if (!empm__would_block(errno) && errno != ENOBUFS &&
+            errno != ETOOMANYREFS)
+            empm__log_child(ch, EMPM_LOG_ERROR, 5046, "cannot pass a connection "
+                            "on: %s", strerror(errno));
+        return 0;
+    }
+    for (k = 0; k < n; k++) {
+        empm__conn *c = empm__conn_at(&ch->slab, list[k]);
+        empm__poller_remove(&ch->poller, c);
+        close(c->fd);
+        empm__record_free(ch, list[k]);
+    }
+    empm__bump(&ch->score->moved_out, n);
+    ch->swept_ms = now_ms;
+    return 1;
+}
+
+/* Makes a record of what the exchange has given. */
+static void empm__move_in(empm__child *ch, empm__batch *b, int fd,
+                          const empm__moved *m)
+{
+    struct sockaddr_storage from;
+    uint32_t i;
+    int k;
+    for (k = 0; k < ch->s->nlisteners; k++)
+        if (empm__listens_to(ch, k) &&
+            empm__listener_key(&ch->s->listeners[k]) == m->listener)
+            break;
+    if (k == ch->s->nlisteners ||    /* a reload has dropped that Listen */
+        (m->state != EMPM__READ_HEAD && m->state != EMPM__KEEPALIVE &&
+         (m->state != EMPM__HANDSHAKE || !ch->s->listeners[k].proxy)) ||
+        !empm__is_connection(fd, &from) || empm__fd_flags(fd, 1) < 0) {
+        close(fd);
+        return;
+    }
+    i = empm__admit(ch, fd, k, &from, m, b->now_ms);
+    if (i == EMPM__NIL)
+        return;
+    empm__bump(&ch->score->moved_in, 1u);
+    if (m->is_job && empm__take(ch, i, EMPM__READY_IN, b->now_ms))
+        empm__batch_add(ch, b, i);
+}
+
+/* Takes from the exchange as much as our workers have time for; all there is, if
+ * nobody else will. */
+static void empm__take_moved(empm__child *ch, empm__batch *b, int all)
+{
+    int turns = EMPM__ACCEPTS;
+    while (ch->shares && (all || (turns-- > 0 && ch->paused == 0))) {
+        empm__move m;
+        int fds[EMPM__MOVE_MOST], n, k;
+        if (!all && empm__room(ch, b) <= 0) {
+            empm__pause_full(ch, b->now_ms);
+            return;
+        }
+        if (ch->slab.in_use + EMPM__MOVE_MOST > ch->slab.limit && !all &&
+            empm__cull(ch, EMPM__MOVE_MOST, b->now_ms) < EMPM__MOVE_MOST) {
+            empm__pause(ch, EMPM__PAUSE_FULL, b->now_ms,
+                        "MaxOpenConnections is reached");
+            return;
+        }
+        n = empm__exchange_take(&ch->s->exchange, &m, fds);
+        if (n == 0)
+            return;
+        if (n < 0 && errno == EMFILE) {
+            empm__pause(ch, EMPM__PAUSE_FDS, b->now_ms, strerror(errno));
+            return;
+        }
+        if (n < 0)
+            empm__log_child(ch, EMPM_LOG_ERROR, 5046, "a connection that was "
+                            "passed on makes no sense: closed");
+        for (k = 0; k < n; k++)
+            empm__move_in(ch, b, fds[k], &m.of[k]);
+    }
+}
+
+/* Do jobs wait, and no worker here has time for them? Who listens takes the first
+ * one; those that seem to be quick are back in a moment. */
+static int empm__jobs_wait_locked(const empm__queue *q, uint64_t now_us)
+{
+    return q->idle_count + q->searching == 0 &&
+           q->count > (q->listening >= 0 ? 1u : 0u) &&
+           (q->running == 0 || now_us - q->mark_us > EMPM__PATIENCE_US);
+}
+
+/* Jobs wait: they go to siblings that have time. The next look is after 1, 2, 4,
+ * 8 ms as long as none of them has. */
+static void empm__give_jobs(empm__child *ch, const empm__batch *b)
+{
+    empm__queue *q = &ch->queue;
+    uint32_t want = ch->handing_over == EMPM__TO_PROGRAM
+                        ? EMPM__MOVE_MOST : empm__siblings(ch, NULL);
+    uint32_t i = EMPM__NIL, n = 0;
+    int shut = 0;
+    if (want > 0 && ch->paused == 0) {       /* or we would take them back */
+        pthread_mutex_lock(&q->lock);
+        if ((shut = empm__jobs_wait_locked(q, b->now_us)) != 0)
+            empm__gate_close_locked(q);
+        pthread_mutex_unlock(&q->lock);
+        if (!shut)
+            return;
+        empm__pause(ch, EMPM__PAUSE_GATE, b->now_ms, "");
+    }
+    for (; want > 0; want--, n++) {
+        pthread_mutex_lock(&q->lock);
+        i = empm__jobs_wait_locked(q, b->now_us)
+                ? empm__queue_remove_locked(q, empm__movable) : EMPM__NIL;
+        pthread_mutex_unlock(&q->lock);
+        if (i == EMPM__NIL)
+            break;
+        if (!empm__move_out(ch, &i, 1, 1, b->now_ms)) {
+            pthread_mutex_lock(&q->lock);
+            empm__queue_return_locked(q, i);
+            pthread_mutex_unlock(&q->lock);
+            break;
+        }
+    }
+    ch->give_wait = n > 0 || ch->give_wait == 0 ? 1
+                    : ch->give_wait < 8 ? ch->give_wait * 2 : 8;
+    ch->give_ms = empm__after(b->now_ms, (int)ch->give_wait);
+}
+
+/* Accepts from listening socket k, at most `most`, and no more than our workers
+ * can begin as long as siblings have time; `all`: whatever they have. Every errno
+ * has its treatment, and none closes the socket or the child. */
+static void empm__accept_some(empm__child *ch, const empm__batch *b, int k,
+                              int most, int all)
 {
     const empm__listener *l = &ch->s->listeners[k];
     struct sockaddr_storage a, *from = empm__limits_peers(ch, k) ? &a : NULL;
-    int accepted = 0;
+    const uint32_t now_ms = b->now_ms;
+    int accepted = 0, failed = 0, alone = all || !ch->shares;
     while (most-- > 0 && (ch->paused & ~(uint32_t)EMPM__PAUSE_STOP) == 0) {
         int fd;
+        if (!alone && empm__room(ch, b) <= empm__fresh(ch, now_ms)) {
+            if (empm__siblings(ch, NULL) > 0) {
+                empm__pause_full(ch, now_ms);
+                return;
+            }
+            alone = 1;
+        }
         if (ch->slab.in_use >= ch->slab.limit) {
             struct pollfd p;         /* is somebody there at all? */
             p.fd = l->fd;
@@ -13628,7 +14237,7 @@ static void empm__accept_some(empm__child *ch, int k, int most, uint32_t now_ms)
         fd = empm__accept(l->fd, from);
         if (fd >= 0) {
             accepted = 1;
-            empm__admit(ch, fd, k, from, now_ms);
+            empm__admit(ch, fd, k, from, NULL, now_ms);
             if (++ch->accepts >= 16 && ch->listening) {
                 /* last in the queue of who is woken: siblings get their share */
                 ch->accepts = 0;
@@ -13652,7 +14261,10 @@ static void empm__accept_some(empm__child *ch, int k, int most, uint32_t now_ms)
             empm__pause(ch, EMPM__PAUSE_FDS, now_ms, strerror(errno));
             return;
         default:                     /* this one connection has failed */
-            continue;
+            if (++failed < 16)
+                continue;            /* ... or it is all of them */
+            empm__pause(ch, EMPM__PAUSE_FDS, now_ms, strerror(errno));
+            return;
         }
     }
 }
@@ -13675,11 +14287,10 @@ static int empm__all_busy(empm__child *ch, uint32_t now_ms, int ms, int shut)
     return busy;
 }
 
-/* Ends a pause; what came meanwhile is accepted at once, since nobody may be
- * told of it again. */
+/* Ends a pause. Whatever waits is an event of the new registration; who stops
+ * looking after this is seen by us, or sees that we accept. */
 static void empm__unpause(empm__child *ch, uint32_t why, uint32_t now_ms)
 {
-    int k;
     if (!(ch->paused & why))
         return;
     ch->paused &= ~why;
@@ -13689,11 +14300,9 @@ static void empm__unpause(empm__child *ch, uint32_t why, uint32_t now_ms)
     empm__store(&ch->want_retired, 0u);
     ch->retry_ms = EMPM__NEVER;
     ch->full_batches = 0;
-    for (k = 0; k < ch->s->nlisteners; k++)
-        if (empm__listens_to(ch, k))
-            empm__accept_some(ch, k, EMPM__BATCH, now_ms);
-    if (ch->paused == 0)
-        empm__listen_set(ch, 1);
+    empm__fence();                   /* pairs with the one in empm__pass_on() */
+    if (empm__listen_set(ch, 1) < 0)
+        empm__pause(ch, EMPM__PAUSE_FDS, now_ms, strerror(errno));
 }
 
 /* --- stopping ------------------------------------------------------------- */
@@ -13723,6 +14332,14 @@ static void empm__begin_stop(empm__child *ch, empm__batch *b, uint32_t orders)
     const empm_config *cfg = ch->cfg;
     const uint32_t before = ch->stopping, now = orders & EMPM__ORDER_STOP;
     int k, wait;
+    if (!ch->shares || !(orders & (EMPM__ORDER_HAND_OVER | EMPM__ORDER_UPGRADE)))
+        empm__store(&ch->handing_over, 0u);  /* nobody serves on */
+    else if (before == 0) {
+        empm__store(&ch->handing_over, (uint32_t)(orders & EMPM__ORDER_UPGRADE
+                                           ? EMPM__TO_PROGRAM
+                                           : EMPM__TO_SIBLINGS));
+        ch->sweep_ms = ch->swept_ms = b->now_ms;
+    }
     if (!(before & EMPM__ORDER_STOP) && (orders & EMPM__ORDER_STOP))
         wait = cfg->stop_timeout_ms;
     else if (before == 0)
@@ -13737,8 +14354,9 @@ static void empm__begin_stop(empm__child *ch, empm__batch *b, uint32_t orders)
         ch->paused = 0;
         for (k = 0; k < ch->s->nlisteners; k++)
             if (empm__listens_to(ch, k))
-                empm__accept_some(ch, k, cfg->listen_backlog + EMPM__BATCH,
-                                  b->now_ms);
+                empm__accept_some(ch, b, k, cfg->listen_backlog + EMPM__BATCH, 1);
+        if (!ch->handing_over)       /* nobody else will have these */
+            empm__take_moved(ch, b, 1);
         empm__pause(ch, EMPM__PAUSE_STOP, b->now_ms, "");
         for (k = 0; k < ch->s->nlisteners; k++)
             if (empm__listens_to(ch, k)) {
@@ -13772,6 +14390,86 @@ static void empm__abort_all(empm__child *ch, empm__batch *b)
     empm__sweep(ch, b, EMPM__READY_TIMEOUT, 0, 1);
 }
 
+/* --- handing over: a drain gives what waits for a request to those who serve - */
+
+/* Takes record i if it waits for a request and may move. */
+static int empm__take_waiting(empm__child *ch, uint32_t i, uint32_t now_ms)
+{
+    empm__conn *c = empm__conn_at(&ch->slab, i);
+    const uint32_t w = empm__load(&c->word);
+    if (!c->in_use || (w & EMPM__OWNED) || !(w & EMPM__IDLE) ||
+        !empm__take(ch, i, EMPM__READY_TIMEOUT, now_ms))
+        return 0;
+    c->why = (uint16_t)(c->why & ~(unsigned)EMPM__READY_TIMEOUT);
+    return 1;
+}
+
+/* Lets a record wait again that has been taken for nothing. */
+static void empm__wait_again(empm__child *ch, empm__batch *b, uint32_t i)
+{
+    empm__conn *c = empm__conn_at(&ch->slab, i);
+    const uint32_t keep = c->state == EMPM__KEEPALIVE ? (uint32_t)EMPM__KEEP : 0u;
+    if (c->why & (EMPM__READY_ALL & ~(unsigned)EMPM__STICKY) ||
+        !empm__conn_give(c, EMPM__WANT(EMPM__READY_IN) | EMPM__IDLE | keep)) {
+        empm__batch_add(ch, b, i);   /* something has come meanwhile */
+        return;
+    }
+    empm__bump(&ch->score->unparked[c->state], (uint32_t)-1);
+    empm__wheel_hasten(&ch->wheel, &ch->slab, i, empm__load(&c->deadline_ms));
+    empm__poller_arm(&ch->poller, i);
+}
+
+/* Gives n taken records away, or lets them wait again: 0. */
+static int empm__hand_over_some(empm__child *ch, empm__batch *b,
+                                const uint32_t *list, uint32_t n)
+{
+    uint32_t k;
+    if (n == 0 || empm__move_out(ch, list, n, 0, b->now_ms))
+        return 1;
+    for (k = 0; k < n; k++)
+        empm__wait_again(ch, b, list[k]);
+    return 0;
+}
+
+/* Goes through the records from ch->sweep on, until the exchange is full, and
+ * looks again in a while: a worker may have parked one unseen. If nothing can be
+ * moved for EMPM__HAND_OVER_MS, connections end with their next answer. */
+static void empm__hand_over(empm__child *ch, empm__batch *b)
+{
+    uint32_t list[EMPM__MOVE_MOST], n = 0, accepting = 1;
+    if (ch->handing_over == EMPM__TO_SIBLINGS)
+        empm__siblings(ch, &accepting);
+    ch->sweep_ms = empm__after(b->now_ms, accepting > 0 ? 1 : 5);
+    if (ch->stop_ms != EMPM__NEVER && empm__until(ch->stop_ms, b->now_ms) < 2000)
+        empm__store(&ch->handing_over, 0u);  /* who cannot move may know it */
+    for (; accepting > 0 && ch->sweep < ch->slab.made; ch->sweep++) {
+        if (!empm__take_waiting(ch, ch->sweep, b->now_ms))
+            continue;
+        if (!empm__movable(empm__conn_at(&ch->slab, ch->sweep))) {
+            empm__wait_again(ch, b, ch->sweep);
+            continue;
+        }
+        list[n++] = ch->sweep;
+        if (n < EMPM__MOVE_MOST)
+            continue;
+        if (!empm__hand_over_some(ch, b, list, n)) {
+            ch->sweep = list[0];
+            break;
+        }
+        n = 0;
+    }
+    if (ch->sweep >= ch->slab.made && empm__hand_over_some(ch, b, list, n)) {
+        ch->sweep = 0;
+        ch->swept_ms = b->now_ms;    /* there is nothing that could move */
+        ch->sweep_ms = empm__after(b->now_ms, 100);
+    } else if (ch->sweep >= ch->slab.made)
+        ch->sweep = n > 0 ? list[0] : 0;
+    if (empm__until(b->now_ms, ch->swept_ms) > EMPM__HAND_OVER_MS)
+        empm__store(&ch->handing_over, 0u);
+    if (!ch->handing_over)
+        ch->sweep_ms = EMPM__NEVER;
+}
+
 /* --- one round ------------------------------------------------------------ */
 
 static void empm__drain_inbox(empm__child *ch, empm__batch *b)
@@ -13793,6 +14491,10 @@ static void empm__drain_inbox(empm__child *ch, empm__batch *b)
                 empm__wheel_hasten(&ch->wheel, &ch->slab, i, deadline);
             if (empm__take(ch, i, 0, b->now_ms))
                 empm__batch_add(ch, b, i);
+            else if (ch->handing_over && (w & EMPM__IDLE)) {
+                ch->sweep = (uint32_t)empm__min(ch->sweep, i);
+                ch->sweep_ms = b->now_ms;
+            }
         }
         i = next;
     }
@@ -13833,7 +14535,7 @@ static int empm__end_round(empm__child *ch, empm__batch *b)
 {
     empm__queue *q = &ch->queue;
     uint32_t idle;
-    int old, close_gate = 0, given;
+    int old, close_gate = 0, give, given;
     pthread_mutex_lock(&q->lock);
     if (b->count > 0) {
         if (q->tail == EMPM__NIL)
@@ -13860,6 +14562,7 @@ static int empm__end_round(empm__child *ch, empm__batch *b)
         close_gate = 1;
         empm__gate_close_locked(q);
     }
+    give = ch->shares && empm__jobs_wait_locked(q, b->now_us);
     pthread_mutex_unlock(&q->lock);
     /* Blocked workers: the gate closes before somebody comes, since an event that
      * is declined would wake no sibling (EPOLLEXCLUSIVE) */
@@ -13875,6 +14578,11 @@ static int empm__end_round(empm__child *ch, empm__batch *b)
         ch->tell_us = b->now_us + 100000u;
         empm__tell_parent(ch, 'i');
     }
+    ch->give_ms = EMPM__NEVER;
+    if (give)
+        empm__give_jobs(ch, b);
+    else
+        ch->give_wait = 0;
     /* all that is the listener's has been done */
     pthread_mutex_lock(&q->lock);
     if (empm__late(empm__load(&ch->lines_due_ms), b->now_ms))
@@ -13897,6 +14605,10 @@ static int empm__poll_timeout(const empm__child *ch, uint32_t now_ms)
         at = ch->retry_ms;
     if (ch->paused == 0 && empm__load(&ch->score->idle_workers) <= queued)
         at = empm__after(now_ms, 2);  /* to close the gate in time */
+    if (ch->paused & EMPM__PAUSE_TURN)
+        at = empm__earlier(at, ch->turn_ms);
+    at = empm__earlier(at, ch->give_ms);
+    at = empm__earlier(at, ch->sweep_ms);
     at = empm__earlier(at, ch->stop_ms);
     at = empm__earlier(at, empm__load(&ch->files.due_ms));
     at = empm__earlier(at, empm__load(&ch->lines_due_ms));
@@ -13907,6 +14619,20 @@ static int empm__poll_timeout(const empm__child *ch, uint32_t now_ms)
             wait = t;
     }
     return wait;
+}
+
+/* Looks at what listens: at the socket that event `e` is of, or, as the bell has
+ * been rung, at all of them. */
+static void empm__look(empm__child *ch, empm__batch *b, uint32_t e)
+{
+    int k;
+    if (ch->paused == 0 && ch->shares &&
+        (e == EMPM__EVENT_BELL || e == EMPM__EVENT_LISTENER + EMPM__EXCHANGE))
+        empm__take_moved(ch, b, 0);
+    for (k = 0; k < ch->s->nlisteners && ch->paused == 0; k++)
+        if (empm__listens_to(ch, k) &&
+            (e == EMPM__EVENT_BELL || e == EMPM__EVENT_LISTENER + (uint32_t)k))
+            empm__accept_some(ch, b, k, EMPM__ACCEPTS, 0);
 }
 
 /* 1: the role has been given back. */
@@ -13959,16 +14685,21 @@ static int empm__round(empm__child *ch)
     if ((ch->paused & (EMPM__PAUSE_FDS | EMPM__PAUSE_FULL)) &&
         empm__until(ch->retry_ms, b.now_ms) <= 0)
         empm__unpause(ch, EMPM__PAUSE_FDS | EMPM__PAUSE_FULL, b.now_ms);
+    if ((ch->paused & EMPM__PAUSE_TURN) &&
+        (empm__until(ch->turn_ms, b.now_ms) <= 0 ||
+         empm__room(ch, &b) > empm__fresh(ch, b.now_ms)))
+        empm__unpause(ch, EMPM__PAUSE_TURN, b.now_ms);
     for (i = 0; i < n; i++)
         if (events[i].index >= EMPM__EVENT_LISTENER &&
-            events[i].index != EMPM__EVENT_WAKE && ch->paused == 0)
-            empm__accept_some(ch, (int)(events[i].index - EMPM__EVENT_LISTENER),
-                              EMPM__ACCEPTS, b.now_ms);
+            events[i].index != EMPM__EVENT_WAKE)
+            empm__look(ch, &b, events[i].index);
+    if (empm__late(ch->sweep_ms, b.now_ms))
+        empm__hand_over(ch, &b);
     if (ch->cfg->max_connections_per_child > 0 && ch->s->parent_fd >= 0 &&
         !ch->stopping && empm__load(&ch->score->accepted) - ch->accepted_before >=
                              (uint32_t)ch->cfg->max_connections_per_child) {
         empm__store(&ch->drain_ms, ch->cfg->graceful_restart_timeout_ms);
-        empm__order(&ch->poller, EMPM__ORDER_GRACEFUL);
+        empm__order(&ch->poller, EMPM__ORDER_GRACEFUL | EMPM__ORDER_HAND_OVER);
     }
     return empm__end_round(ch, &b);
 }
@@ -14003,7 +14734,7 @@ static void *empm__standby_main(void *arg)
 {
     empm__child *ch = (empm__child *)arg;
     int i;
-    empm__listen_set(ch, 1);             /* the role is ours at first */
+    empm__unpause(ch, EMPM__PAUSE_NEW, empm__now_ms());
     empm__queue_stand_by(&ch->queue, empm__listen_standby, ch);
     for (i = 0; i < ch->started; i++)
         pthread_join(ch->workers[i].thread, NULL);
@@ -14119,11 +14850,14 @@ static int empm__child_init(empm__child *ch, empm_server *s, int slot,
     ch->score = empm__score_at(&s->score, slot);
     /* what the slot's last tenant left: gauges go, totals stay */
     empm__score_gauges(&s->score, slot);
+    ch->paused = EMPM__PAUSE_NEW;
+    empm__store(&ch->score->paused, ch->paused);
     ch->accepted_before = empm__load(&ch->score->accepted);
     ch->horizon_ms = empm__horizon(cfg);
     ch->linger_until = EMPM__NEVER;
     ch->drain_ms = cfg->graceful_shutdown_timeout_ms;
-    ch->stop_ms = ch->retry_ms = EMPM__NEVER;
+    ch->stop_ms = ch->retry_ms = ch->give_ms = ch->sweep_ms = EMPM__NEVER;
+    ch->shares = s->parent_fd >= 0 && !admin && s->exchange.fd[0] >= 0;
     ch->pool.most = (size_t)(cfg->max_mem_free / EMPM_PAGE_BYTES);
     ch->pool.files_most = empm__file_limit(cfg);
     pthread_mutex_init(&ch->pool.lock, NULL);
@@ -14174,7 +14908,11 @@ static int empm__child_init(empm__child *ch, empm_server *s, int slot,
     empm__queue_init(&ch->queue, &ch->slab, ch->sleepers, (uint32_t)n,
                      empm__processors() / (uint32_t)cfg->start_servers,
                      ch->score);
-    return empm__poller_init(&ch->poller, &ch->slab);
+    i = empm__poller_init(&ch->poller, &ch->slab);
+    if (i == EMPM_OK && ch->shares &&
+        empm__poller_bell(&ch->poller, s->exchange.bell[0]) < 0)
+        i = EMPM_ESYS;
+    return i;
 }
 
 /* Starts the threads, with all signals blocked in them. On failure none runs. */
@@ -15227,6 +15965,7 @@ static void empm__server_free(empm_server *s)
 #endif
     EMPM_FREE(s->types);
     if (!s->borrows) {
+        empm__exchange_free(&s->exchange);
         empm__score_free(&s->score);
 #ifndef EVENTMPM_NO_STORE
         empm__kv_free(s->store);
@@ -15262,6 +16001,7 @@ static int empm__server_new(empm_config *cfg, int shared,
     memset(s, 0, sizeof *s);
     s->cfg = cfg;
     s->parent_fd = s->spool_dir = -1;
+    empm__exchange_none(&s->exchange);
     s->owner = getpid();
     empm__chars_init(&s->chars);
 #ifndef EVENTMPM_NO_ACCESS_LOG
@@ -15286,6 +16026,7 @@ static int empm__server_new(empm_config *cfg, int shared,
     if (old != NULL) {
         s->score = old->score;
         s->store = old->store;
+        s->exchange = old->exchange;
         s->borrows = 1;
         s->generation = old->generation + 1;
     } else {
@@ -15295,6 +16036,12 @@ static int empm__server_new(empm_config *cfg, int shared,
                              shared);
         if (r < 0)
             goto done;
+        if (shared && (r = empm__exchange_new(&s->exchange,
+                                                   NULL)) < 0) {
+            empm__say(rep, EMPM_LOG_ERROR, 5046, "no sockets between children: "
+                      "%s", strerror(errno));
+            goto done;
+        }
         empm__score_server_at(&s->score)->started_us = empm__now_us();
         empm__score_server_at(&s->score)->started_s =
             empm__score_server_at(&s->score)->restarted_s = (int64_t)time(NULL);
@@ -15858,12 +16605,20 @@ static int empm__attend(empm_server *s, int signal_fd, int control)
                     kill_us = empm__deadline_us(cfg, 0, 0, 1000);
                 }
                 stopping = 2;
-            } else if ((order == '!' || order == 'r') && !stopping) {
-                const int ms = empm__drain_ms(cfg, order == 'r');
+            } else if (order == '!' && stopping == 1)
+                empm_stop_graceful(s);   /* nobody serves on, after all */
+            else if ((order == '!' || order == 'r' || order == 'u') &&
+                     !stopping) {
+                const int ms = empm__drain_ms(cfg, order != '!');
                 empm__store(&s->child.drain_ms, ms);
                 if (alone)
                     empm__store(&empm__score_server_at(&s->score)->draining, 1u);
-                empm_stop_graceful(s);
+                empm__order(&s->child.poller,
+                            order == 'u'   ? EMPM__ORDER_GRACEFUL |
+                                                 EMPM__ORDER_UPGRADE
+                            : order == 'r' ? EMPM__ORDER_GRACEFUL |
+                                                 EMPM__ORDER_HAND_OVER
+                                           : EMPM__ORDER_GRACEFUL);
                 kill_us = empm__deadline_us(cfg, 1, ms, 1000);
                 stopping = 1;
             }
@@ -16413,6 +17168,8 @@ static int empm__kid_start(empm__parent *p, empm__gen *g, int admin)
     empm__fd_flags(control[1], 1);   /* who reads nothing does not hold us */
     kid = &p->kids[slot];
     at = empm__score_slot_at(&g->s->score, slot);
+    if (empm__load(&empm__board(p)->top) <= (uint32_t)slot)
+        empm__store(&empm__board(p)->top, (uint32_t)slot + 1);
     empm__store(&empm__score_at(&g->s->score, slot)->healthy, 0u);
     empm__store(&empm__score_at(&g->s->score, slot)->stopping, 0u);
     empm__store(&at->leaving, 0u);
@@ -16534,6 +17291,7 @@ static void empm__kid_died(empm__parent *p, int slot, int status)
     empm__store(&empm__score_slot_at(sb, slot)->pid, 0u);
     empm__store(&score->healthy, 0u);
     empm__score_gauges(sb, slot);    /* or they were shown of the next one */
+    empm__exchange_ring(&p->now.s->exchange);    /* it may have been woken alone */
     for (t = 0; t < sb->threads; t++)
         empm__store(&empm__score_worker_at(sb, slot, t)->status,
                     (uint32_t)'.');

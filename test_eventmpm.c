@@ -20294,7 +20294,7 @@ static void fz_open(fz_link *l, int send_buffer)
         setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &send_buffer,
                    sizeof send_buffer);
     fz_child->paused = 0;
-    empm__admit(fz_child, pair[0], 0, NULL, empm__now_ms());
+    empm__admit(fz_child, pair[0], 0, NULL, NULL, empm__now_ms());
     for (i = 0; i < fz_child->slab.made; i++)
         if (empm__conn_at(&fz_child->slab, i)->in_use)
             break;
