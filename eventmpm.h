@@ -5764,6 +5764,7 @@ typedef struct empm__child {
 typedef struct empm__exchange {       /* fixed */
     int fd[2];                 /* where to take from, where to give; -1: none */
     int bell[2];               /* written: all children look at what listens */
+    int inherited;             /* from the program before this one */
 } empm__exchange;
 
 typedef struct empm__listener {       /* fixed once the server has started */
@@ -13520,19 +13521,9 @@ static void empm__exchange_free(empm__exchange *x)
     empm__exchange_none(x);
 }
 
-/* Made, or, if `given` names the descriptors of another program's, taken over. */
-static int empm__exchange_new(empm__exchange *x, const char *given)
+static int empm__exchange_new(empm__exchange *x)
 {
-    int fd[4], r;
-    if (given != NULL && sscanf(given, "%d,%d,%d,%d", &fd[0], &fd[1], &fd[2],
-                                &fd[3]) == 4 &&
-        fd[0] > 2 && fd[1] > 2 && fd[2] > 2 && fd[3] > 2 &&
-        empm__fd_flags(fd[0], 1) == 0 && empm__fd_flags(fd[1], 1) == 0 &&
-        empm__fd_flags(fd[2], 1) == 0 && empm__fd_flags(fd[3], 1) == 0) {
-        memcpy(x->fd, fd, sizeof x->fd);
-        memcpy(x->bell, fd + 2, sizeof x->bell);
-        return EMPM_OK;
-    }
+    int error;
     if (socketpair(AF_UNIX, SOCK_DGRAM, 0, x->fd) < 0) {
         empm__exchange_none(x);
         return EMPM_ESYS;
@@ -13540,10 +13531,33 @@ static int empm__exchange_new(empm__exchange *x, const char *given)
     if (empm__fd_flags(x->fd[0], 1) == 0 && empm__fd_flags(x->fd[1], 1) == 0 &&
         empm__wake_fd_init(x->bell) == 0)
         return EMPM_OK;
-    r = errno;
+    error = errno;
     empm__exchange_free(x);
-    errno = r;
+    errno = error;
     return EMPM_ESYS;
+}
+
+/* The program before this one leaves us its exchange (an upgrade): what it says,
+ * its version and the descriptors, in the environment. 0: it does not, or it has
+ * another form of it. */
+static int empm__exchange_inherit(empm__exchange *x)
+{
+    const char *text = getenv("EMPM_EXCHANGE");
+    unsigned version;
+    int fd[4], k, usable = 1;
+    if (text == NULL || sscanf(text, "%u:%d,%d,%d,%d", &version, &fd[0], &fd[1],
+                               &fd[2], &fd[3]) != 5)
+        return 0;
+    for (k = 0; k < 4; k++)
+        usable &= fd[k] > 2 && empm__fd_flags(fd[k], 1) == 0;
+    if (!usable)
+        return 0;
+    memcpy(x->fd, fd, sizeof x->fd);
+    memcpy(x->bell, fd + 2, sizeof x->bell);
+    x->inherited = version == EMPM__MOVE_VERSION;
+    if (!x->inherited)
+        empm__exchange_free(x);
+    return x->inherited;
 }
 
 /* All children look at what listens. */
@@ -14607,6 +14621,8 @@ static int empm__poll_timeout(const empm__child *ch, uint32_t now_ms)
         at = empm__after(now_ms, 2);  /* to close the gate in time */
     if (ch->paused & EMPM__PAUSE_TURN)
         at = empm__earlier(at, ch->turn_ms);
+    if (ch->shares && queued > 0 && ch->give_ms == EMPM__NEVER)
+        at = empm__after(now_ms, 1);  /* workers may block, and jobs wait then */
     at = empm__earlier(at, ch->give_ms);
     at = empm__earlier(at, ch->sweep_ms);
     at = empm__earlier(at, ch->stop_ms);
@@ -14722,6 +14738,8 @@ static void empm__listen_standby(void *arg)
 {
     empm__child *ch = (empm__child *)arg;
     int chore;
+    if (ch->shares && empm__load(&ch->score->queued) > 0)
+        ch->give_ms = empm__now_ms();    /* siblings may have time */
     empm__listen(arg);
     pthread_mutex_lock(&ch->queue.lock);
     chore = empm__queue_chore_locked(&ch->queue);
@@ -16036,8 +16054,10 @@ static int empm__server_new(empm_config *cfg, int shared,
                              shared);
         if (r < 0)
             goto done;
-        if (shared && (r = empm__exchange_new(&s->exchange,
-                                                   NULL)) < 0) {
+        if (empm__exchange_inherit(&s->exchange) && !shared)
+            empm__exchange_free(&s->exchange);
+        if (shared && !s->exchange.inherited &&
+            (r = empm__exchange_new(&s->exchange)) < 0) {
             empm__say(rep, EMPM_LOG_ERROR, 5046, "no sockets between children: "
                       "%s", strerror(errno));
             goto done;
@@ -17221,7 +17241,7 @@ static void empm__kid_tell(empm__parent *p, int slot, char order,
 static uint64_t empm__kid_deadline(const empm__gen *g, char order)
 {
     return empm__deadline_us(g->cfg, order != '$',
-                             empm__drain_ms(g->cfg, order == 'r'), 2000);
+                             empm__drain_ms(g->cfg, order != '!'), 2000);
 }
 
 /* Starts what is missing; children that die young are started more slowly. */
@@ -17469,7 +17489,8 @@ static void empm__next_drop(empm__parent *p)
     memset(&p->next, 0, sizeof p->next);
 }
 
-/* '!' drains, 'r' drains for an upgrade, '$' stops. */
+/* '!' drains, 'r' and 'u' drain for an upgrade ('u': the new program takes our
+ * connections over), '$' stops. */
 static void empm__parent_stop(empm__parent *p, char order)
 {
     const uint64_t now = empm__now_us();
@@ -17488,7 +17509,7 @@ static void empm__parent_stop(empm__parent *p, char order)
                 kill(p->kids[i].pid, SIGKILL);
         return;
     }
-    if (p->helper > 0 && order != 'r')
+    if (p->helper > 0 && !p->restarts)
         kill(p->helper, p->change == EMPM__UPGRADING ? SIGTERM : SIGKILL);
     empm__next_drop(p);
     if (p->change != EMPM__UPGRADING)
@@ -17761,19 +17782,24 @@ static void empm__heritage_escape(char *to, size_t n, const char *text)
     to[k] = '\0';
 }
 
-/* In the forked process: the sockets from descriptor 3 on, and the program. */
+/* In the forked process: the sockets from descriptor 3 on, `ready`, the exchange,
+ * and the program. */
 static void empm__exec_new(empm__parent *p, int ready)
 {
     const empm_server *s = p->now.s;
-    char names[EMPM_MAX_LISTEN * 320] = "", one[320], number[32];
-    int fds[EMPM_MAX_LISTEN + 1], i, n = s->nlisteners;
-    for (i = 0; i <= n; i++) {       /* first out of the way, then into place */
-        fds[i] = fcntl(i < n ? s->listeners[i].fd : ready, F_DUPFD_CLOEXEC,
-                       EMPM__HERITAGE_FD + EMPM_MAX_LISTEN + 1);
+    const empm__exchange *x = &s->exchange;
+    const int others[] = { ready, x->fd[0], x->fd[1], x->bell[0], x->bell[1] };
+    const int n = s->nlisteners, all = n + (int)EMPM__COUNT(others);
+    char names[EMPM_MAX_LISTEN * 320] = "", one[320], number[80];
+    int fds[EMPM_MAX_LISTEN + EMPM__COUNT(others)], i;
+    for (i = 0; i < all; i++) {      /* first out of the way, then into place */
+        fds[i] = fcntl(i < n ? s->listeners[i].fd : others[i - n],
+                       F_DUPFD_CLOEXEC, EMPM__HERITAGE_FD + EMPM_MAX_LISTEN +
+                                            (int)EMPM__COUNT(others));
         if (fds[i] < 0)
             _exit(126);
     }
-    for (i = 0; i <= n; i++)
+    for (i = 0; i < all; i++)
         if (dup2(fds[i], EMPM__HERITAGE_FD + i) < 0)
             _exit(126);
     for (i = 0; i < n; i++) {
@@ -17794,6 +17820,10 @@ static void empm__exec_new(empm__parent *p, int ready)
         setenv("WATCHDOG_PID", number, 1);
     snprintf(number, sizeof number, "%d", EMPM__HERITAGE_FD + n);
     setenv("EMPM_READY_FD", number, 1);
+    i = EMPM__HERITAGE_FD + n + 1;
+    snprintf(number, sizeof number, "%u:%d,%d,%d,%d", EMPM__MOVE_VERSION, i,
+             i + 1, i + 2, i + 3);
+    setenv("EMPM_EXCHANGE", number, 1);
     execvp(p->source->argv[0], p->source->argv);
     empm__log(p->now.cfg, EMPM_LOG_ERROR, 5039, "cannot start %s: %s",
               p->source->argv[0], strerror(errno));
@@ -17845,14 +17875,14 @@ static void empm__upgrade_heard(empm__parent *p, unsigned char byte)
 {
     close(p->upgrade_fd);
     p->upgrade_fd = -1;
-    if (byte != 'R')
+    if (byte != 'R' && byte != 'X')
         return;                      /* its end is reaped in a moment */
     empm__log(p->now.cfg, EMPM_LOG_NOTICE, 5040, "pid %ld serves now: this one "
               "drains", (long)p->helper);
     empm__change_end(p);
     p->restarts = 1;
     p->now.s->owner = 0;             /* what has a name is the new one's */
-    empm__parent_stop(p, 'r');
+    empm__parent_stop(p, byte == 'X' ? 'u' : 'r');
 }
 
 /* --- the loop ------------------------------------------------------------- */
@@ -17913,7 +17943,8 @@ static void empm__parent_ready(empm__parent *p)
     empm__log_serves(p->now.cfg);
     empm__notify("READY=1\nMAINPID=%ld\nSTATUS=Serving", (long)getpid());
     if (p->ready_fd >= 0) {
-        ssize_t r = write(p->ready_fd, "R", 1);
+        ssize_t r = write(p->ready_fd, p->now.s->exchange.inherited ? "X" : "R",
+                          1);
         (void)r;
         close(p->ready_fd);
         p->ready_fd = -1;
@@ -18223,6 +18254,7 @@ static int empm__run(const empm__source *source,
     unsetenv("LISTEN_PID");          /* not for what handlers start */
     unsetenv("LISTEN_FDS");
     unsetenv("LISTEN_FDNAMES");
+    unsetenv("EMPM_EXCHANGE");
     if (cfg->pid_file != NULL && !upgrades &&
         (r = empm__pid_write(cfg, &pid_file)) < 0)
         goto done;
