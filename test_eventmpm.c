@@ -4725,6 +4725,7 @@ TEST(log, limits_are_per_number_and_minute)
  * due at any moment, once (NODUE: never).
  *
  * QUEUE: another model, of who listens and who is woken; see there.
+ * MOVE: another one, of children that pass connections on.
  *
  * Not here: EPOLLOUT (as IN), STOP and the gate (as RESUME and the inbox).
  *
@@ -4779,6 +4780,12 @@ TEST(log, limits_are_per_number_and_minute)
  *   STANDBY_NOT_WOKEN       QUEUE: the listener's end wakes the standby
  *   EMPTY_FIRST             QUEUE: listen when the batch is taken, not the queue
  *   NO_TICK                 QUEUE: who is stuck does not count as running
+ *   NO_RING                 MOVE: who stops looking rings
+ *   NO_LOOK                 MOVE: who looks again sees what waits
+ *   NO_TICK                 MOVE: jobs behind a busy worker are given away
+ *   DEATH_UNHEARD           MOVE: a death rings
+ *   CLOSE_FIRST             MOVE: send, then close
+ *   NO_ROOM                 MOVE: take what a worker has time for
  *
  * What make test-model runs, and what has to come out (FAIL: spin finds it):
  *
@@ -4837,6 +4844,14 @@ TEST(log, limits_are_per_number_and_minute)
  *   FAIL safe -DQUEUE -DMUT_STANDBY_NOT_WOKEN
  *   FAIL safe -DQUEUE -DMUT_NO_TICK
  *   FAIL safe -DQUEUE -DMUT_EMPTY_FIRST
+ *   ok   safe -DMOVE -DREQS=2
+ *   ok   safe -DMOVE -DREQS=2 -DDEATHS=1
+ *   FAIL safe -DMOVE -DMUT_NO_RING
+ *   FAIL safe -DMOVE -DMUT_NO_LOOK -DCONNS=3
+ *   FAIL safe -DMOVE -DMUT_NO_TICK -DREQS=2
+ *   FAIL safe -DMOVE -DMUT_DEATH_UNHEARD -DDEATHS=1
+ *   FAIL safe -DMOVE -DMUT_CLOSE_FIRST -DCONNS=3 -DREQS=2
+ *   FAIL safe -DMOVE -DMUT_NO_ROOM -DREQS=2
  */
 #ifndef N
 #define N 1
@@ -4876,7 +4891,223 @@ TEST(log, limits_are_per_number_and_minute)
 #define WHEN(x, ...)      CAT(ONLY_, ON(x))(__VA_ARGS__)
 #define UNLESS(x, ...)    CAT(BUT_, ON(x))(__VA_ARGS__)
 
-#ifdef QUEUE
+#ifdef MOVE
+/* --------------------------------------------------------------------------
+ * Children as one server.  A model of >>exchange: KIDS children of one worker
+ * each, CONNS connections that ask REQS times, an exchange with room for ROOM.
+ * STALLS handlers never return, DEATHS children die, at any moment.
+ *
+ *   X1  none is lost        only what a child had died with it
+ *   X2  none is doubled     at[] changes as asserted
+ *   X3  nobody rests beside work   quiet: no idle worker while one waits in the
+ *                           backlog, in the exchange or behind another worker
+ *   X4  no ping-pong        a moved one is served before it moves again
+ *
+ * The kernel: an arrival wakes one that waits and is registered, or is noted by
+ * all that are registered and do not wait (EPOLLEXCLUSIVE); registering looks.
+ * -------------------------------------------------------------------------- */
+#ifndef KIDS
+#define KIDS 2
+#endif
+#ifndef REQS
+#define REQS 1
+#endif
+#ifndef ROOM
+#define ROOM 1
+#endif
+#ifndef STALLS
+#define STALLS 1
+#endif
+#ifndef DEATHS
+#define DEATHS 0
+#endif
+#define NOT_YET  (KIDS + 1)         /* at[]: 1 to KIDS: that child has it */
+#define BACKLOG  (KIDS + 2)
+#define EXCHANGE (KIDS + 3)
+#define DONE     (KIDS + 4)
+#define LOST     (KIDS + 5)
+
+chan backlog = [CONNS] of { byte };
+chan exchange = [ROOM] of { byte };
+byte at[CONNS], asks[CONNS];
+bool moved[CONNS], busy[CONNS];     /* busy: queued or served */
+bool alive[KIDS + 1], idle[KIDS + 1], paused[KIDS + 1], listens[KIDS + 1];
+bool waits[KIDS + 1], ready[2 * KIDS + 2], bell[KIDS + 1];
+bool told[KIDS + 1];
+chan queue[KIDS + 1] = [CONNS] of { byte };
+byte stalls, deaths, came, dying;
+
+inline arrive(x)                    /* the kernel; in an atomic */
+{
+    if
+    :: listens[1] && waits[1] -> ready[x + 1] = 1
+    :: listens[2] && waits[2] -> ready[x + 2] = 1
+    :: KIDS > 2 && listens[KIDS] && waits[KIDS] -> ready[x + KIDS] = 1
+    :: else ->
+        ready[x + 1] = listens[1]; ready[x + 2] = listens[2];
+        IF(KIDS > 2, ready[x + KIDS] = listens[KIDS])
+    fi
+}
+
+inline ring()                       /* everybody looks */
+{
+    d_step {
+        k = 1;
+        do
+        :: k <= KIDS -> bell[k] = alive[k]; k++
+        :: else -> break
+        od;
+        k = 0
+    }
+}
+
+#define anybody_open(me) \
+    ((me != 1 && alive[1] && !paused[1]) || (me != 2 && alive[2] && !paused[2]) \
+     || (KIDS > 2 && me != KIDS && alive[KIDS] && !paused[KIDS]))
+#define anybody_idle(me) \
+    ((me != 1 && alive[1] && idle[1]) || (me != 2 && alive[2] && idle[2]) || \
+     (KIDS > 2 && me != KIDS && alive[KIDS] && idle[KIDS]))
+
+#define room(me) (idle[me] && len(queue[me]) == 0)
+
+#define asks_again(c) (at[c] <= KIDS && at[c] > 0 && !busy[c] && asks[c] > 0)
+inline event(c_) { busy[c_] = 1; queue[at[c_]] ! c_ }
+
+inline take(from, c_at)             /* accept() or recvmsg() */
+{
+    from ? c; assert(at[c] == c_at); at[c] = me; queue[me] ! c
+}
+
+proctype Listener(byte me)
+{
+    byte c, k, n;
+    do
+    :: !alive[me] -> goto dead
+    :: d_step { alive[me] && (ready[me] || ready[KIDS + 1 + me] || bell[me] ||
+        told[me]) ->
+        waits[me] = 0;
+        IF(bell[me], bell[me] = 0; ready[me] = listens[me];
+           ready[KIDS + 1 + me] = listens[me]) }
+        if
+        :: d_step { told[me] -> told[me] = 0; paused[me] = 0 }
+            d_step { alive[me] -> listens[me] = 1;
+                ready[me] = (len(backlog) > 0 && !ON(MUT_NO_LOOK));
+                ready[KIDS + 1 + me] = (len(exchange) > 0 && !ON(MUT_NO_LOOK)) }
+        :: else
+        fi;
+        do
+        :: d_step { alive[me] && (room(me) || ON(MUT_NO_ROOM)) &&
+            ready[KIDS + 1 + me] && len(exchange) > 0 ->
+            take(exchange, EXCHANGE); moved[c] = 1; busy[c] = 1 }
+        :: d_step { alive[me] && room(me) && ready[me] && len(backlog) > 0 ->
+            take(backlog, BACKLOG); busy[c] = 1 }
+        :: else -> break
+        od;
+        skip; d_step { IF(len(backlog) == 0, ready[me] = 0);
+                 IF(len(exchange) == 0, ready[KIDS + 1 + me] = 0) }
+        if                          /* nobody here has time: the gate closes */
+        :: d_step { alive[me] && !paused[me] && !idle[me] -> paused[me] = 1 }
+            d_step { listens[me] = 0; ready[me] = 0; ready[KIDS + 1 + me] = 0 }
+            if
+            :: d_step { alive[me] && !ON(MUT_NO_RING) && anybody_open(me) ->
+                ring() }
+            :: else
+            fi
+        :: else
+        fi;
+        skip; d_step { waits[me] = alive[me] }
+    :: d_step { alive[me] && !ON(MUT_NO_TICK) && !idle[me] && anybody_idle(me) &&
+        len(queue[me]) > 0 && (len(exchange) < ROOM || ON(MUT_CLOSE_FIRST)) ->
+        waits[me] = 0;
+        queue[me] ? c;
+        IF(ON(MUT_CLOSE_FIRST), at[c] = LOST) }
+        if
+        :: atomic { alive[me] && len(exchange) < ROOM ->
+            assert(!moved[c]);                                  /* X4 */
+            exchange ! c; at[c] = EXCHANGE; arrive(KIDS + 1) }
+        :: d_step { alive[me] && len(exchange) == ROOM -> queue[me] !! c }
+        :: !alive[me] -> goto dead
+        fi;
+        skip; d_step { waits[me] = alive[me] }
+    od;
+dead:
+    skip
+}
+
+proctype Worker(byte me)
+{
+    byte c;
+    do
+    :: !alive[me] -> break
+    :: d_step { alive[me] && idle[me] && len(queue[me]) > 0 ->
+        queue[me] ? c; idle[me] = 0; assert(at[c] == me) }          /* X2 */
+        if
+        :: d_step { stalls < STALLS -> stalls++ } break
+        :: skip
+        fi;
+        skip; d_step {
+            IF(alive[me], asks[c]--; busy[c] = 0; moved[c] = 0;
+               IF(asks[c] == 0, at[c] = DONE);
+               idle[me] = 1; told[me] = told[me] | paused[me]) }
+    od
+}
+
+inline die(x)
+{
+    d_step { deaths++; alive[x] = 0; idle[x] = 0; listens[x] = 0; waits[x] = 0;
+        ready[x] = 0; ready[KIDS + 1 + x] = 0; bell[x] = 0; told[x] = 0;
+        do :: len(queue[x]) > 0 -> queue[x] ? c :: else -> break od;
+        c = 0;
+        do
+        :: c < CONNS -> IF(at[c] == x, at[c] = LOST; busy[c] = 0); c++
+        :: else -> break
+        od; c = 0 }
+    IF(!ON(MUT_DEATH_UNHEARD), ring())
+}
+
+#define nothing_waits (len(backlog) == 0 && len(exchange) == 0)
+#define no_job_waits (len(queue[1]) + len(queue[2]) + len(queue[KIDS]) == 0)
+
+init
+{
+    byte c, k, n;
+    d_step {
+        do
+        :: c < CONNS -> at[c] = NOT_YET; asks[c] = REQS; c++
+        :: else -> break
+        od;
+        k = 1;
+        do
+        :: k <= KIDS -> alive[k] = 1; idle[k] = 1; listens[k] = 1; waits[k] = 1; k++
+        :: else -> break
+        od; k = 0; c = 0 }
+    atomic {
+        k = 1;
+        do
+        :: k <= KIDS -> run Listener(k); run Worker(k); k++
+        :: else -> break
+        od; k = 0 }
+    do
+    :: atomic { came < CONNS -> at[came] = BACKLOG; backlog ! came; came++;
+        arrive(0) }
+    :: d_step { asks_again(0) -> event(0) }
+    :: d_step { asks_again(1) -> event(1) }
+    :: d_step { asks_again(CONNS - 1) -> event(CONNS - 1) }
+    :: deaths < DEATHS && alive[1] -> die(1)
+    :: deaths < DEATHS && alive[KIDS] -> die(KIDS)
+    :: came == CONNS && timeout ->
+        assert(!anybody_idle(0) || nothing_waits);                  /* X3 */
+        assert(!anybody_idle(0) || no_job_waits);
+        c = 0;
+        do
+        :: c < CONNS -> assert(at[c] != LOST || deaths > 0); c++    /* X1 */
+        :: else -> break
+        od;
+        break
+    od
+}
+
+#elif defined(QUEUE)
 /* --------------------------------------------------------------------------
  * Who listens, who is woken.  A model of >>queue: JOBS events come, WORKERS
  * workers and the standby deal with them, handlers are quick, or known to be
@@ -5412,7 +5643,7 @@ init
         WHEN(SUSPEND, run Resumer();)
     }
 }
-#endif /* QUEUE */
+#endif /* MOVE, QUEUE */
 #endif /* >>model end */
 
 /* ---------------------------------------------------------------------------
