@@ -14077,6 +14077,7 @@ static int empm__move_out(empm__child *ch, const uint32_t *list, uint32_t n,
     int fds[EMPM__MOVE_MOST];
     uint32_t k;
     memset(&m, 0, offsetof(empm__move, of) + n * sizeof m.of[0]);
+    memset(fds, 0, sizeof fds);
     m.version = EMPM__MOVE_VERSION;
     m.n = n;
     for (k = 0; k < n; k++) {

@@ -17815,6 +17815,424 @@ TEST(process, control)                       /* -k, with httpd's words */
 }
 
 /* ---------------------------------------------------------------------------
+ * >>exchange -- children are one server: connections move between them
+ * ------------------------------------------------------------------------- */
+
+/* The process that answers on `c`. */
+static long pid_on(client *c)
+{
+    return cl_get(c, "/pid") == 200 ? strtol(c->body.p, NULL, 10) : -1;
+}
+
+/* Opens connections until n of them are one child's, which it returns; the others
+ * are closed. (They are spread, so that takes some.) */
+static long open_in_one_child(const fixture *f, client *c, int n)
+{
+    client first;
+    long pid = 0, is;
+    int got = 0, tries;
+
+    for (tries = 0; got < n && tries < 400; tries++) {
+        if (cl_connect_port(&first, f->port, 0) != 0)
+            break;
+        if (f->options[0] != 0)
+            cl_puts(&first, P1);
+        is = pid_on(&first);
+        if (pid == 0)
+            pid = is;
+        if (is == pid && is > 0)
+            c[got++] = first;
+        else
+            cl_close(&first);
+    }
+    CHECK_INT(got, n);
+    nap(SCALED(20));                 /* what has been closed here is there, too */
+    return got == n ? pid : 0;
+}
+
+/* A server of two children, whose connections have time. */
+static int ex_up(fixture *f, int threads)
+{
+    f->cfg.threads_per_child = threads;
+    f->deaths_ok = 1;
+    long_times(f);
+    if (!fx_up(f))
+        return 0;
+    CHECK_SOON(get_int(&shm->child_starts) == f->cfg.processes &&
+               fx_log_has(f, "EMPM0489"), 4000);
+    return 1;
+}
+
+/* Keep-alive connections are pinned to nobody: when all workers of their child are
+ * busy, a sibling's serve them, and they move back as they are needed. */
+TEST(exchange, jobs_go_where_workers_are_idle)
+{
+    enum { N = 4 };
+    client c[N];
+    fixture f;
+    long pid;
+    int i, round, moved = 0;
+
+    fx_init_forked(&f, 2);
+    if (!ex_up(&f, 2))
+        return;
+    pid = open_in_one_child(&f, c, N);
+    for (round = 0; round < 3 && pid != 0; round++) {
+        set_int(&shm->gate, 0);
+        for (i = 0; i < N; i++)
+            cl_puts(&c[i], "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
+        CHECK_SOON(get_int(&shm->at_gate) == N, 2000);   /* all at once */
+        set_int(&shm->gate, 1);
+        for (i = 0; i < N; i++) {
+            CHECK_INT(cl_reply(&c[i]), 200);
+            CHECK_INT(c[i].closes, 0);
+            moved += pid_on(&c[i]) != pid;
+        }
+    }
+    CHECK(moved >= 2);
+    for (i = 0; i < N && pid != 0; i++)
+        cl_close(&c[i]);
+    fx_down(&f);
+}
+
+/* One job after the other, all of which one child gets while it is blocked, is
+ * answered at once by a sibling. */
+TEST(exchange, a_blocked_child_holds_nobody)
+{
+    client c[6];
+    fixture f;
+    uint64_t t0;
+    long pid;
+    int i;
+
+    fx_init_forked(&f, 2);
+    if (!ex_up(&f, 1))
+        return;
+    pid = open_in_one_child(&f, c, 6);
+    set_int(&shm->gate, 0);
+    if (pid != 0) {
+        cl_puts(&c[0], "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
+        CHECK_SOON(get_int(&shm->at_gate) == 1, 2000);
+        t0 = now_ms();
+        for (i = 1; i < 6; i++)
+            CHECK(pid_on(&c[i]) != pid);
+        CHECK(now_ms() - t0 < (uint64_t)SCALED(500));
+        set_int(&shm->gate, 1);
+        CHECK_INT(cl_reply(&c[0]), 200);
+        for (i = 0; i < 6; i++)
+            cl_close(&c[i]);
+    }
+    fx_down(&f);
+}
+
+/* What has moved is the same connection: its client, by a PROXY header too, how
+ * many requests it has had, and when it ends. */
+TEST(exchange, a_connection_stays_what_it_is)
+{
+    client c[2];
+    fixture f;
+    long pid;
+    int proxy;
+
+    for (proxy = 0; proxy < 2; proxy++) {
+        fx_init_forked(&f, 2);
+        f.options = proxy ? " proxy" : "";
+        f.cfg.max_keep_alive_requests = 4;
+        f.cfg.max_connections_per_peer = 100;
+        if (!ex_up(&f, 1))
+            return;
+        pid = open_in_one_child(&f, c, 2);          /* one request each */
+        set_int(&shm->gate, 0);
+        if (pid != 0) {
+            cl_puts(&c[0], "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
+            CHECK_SOON(get_int(&shm->at_gate) == 1, 2000);
+            CHECK(pid_on(&c[1]) != pid);
+            CHECK_INT(c[1].closes, 0);
+            CHECK_INT(cl_get(&c[1], "/who"), 200);
+            CHECK(strncmp(c[1].body.p, proxy ? "192.0.2.1:4711 " : "127.0.0.1:",
+                          proxy ? 15 : 10) == 0);
+            CHECK_INT(c[1].closes, 0);
+            CHECK_INT(cl_get(&c[1], "/hello"), 200);
+            CHECK_INT(c[1].closes, 1);
+            set_int(&shm->gate, 1);
+            CHECK_INT(cl_reply(&c[0]), 200);
+            cl_close(&c[0]);
+            cl_close(&c[1]);
+        }
+        fx_down(&f);
+    }
+}
+
+/* Who dies takes only its own connections along: not what it has given away, and
+ * not what it was about to take. */
+TEST(exchange, a_death_costs_only_its_own)
+{
+    client c[2];
+    fixture f;
+    long pid, kids[16], other, after[16];
+    int victim;
+
+    for (victim = 0; victim < 2; victim++) {
+        fx_init_forked(&f, 2);
+        if (!ex_up(&f, 1))
+            return;
+        if (wait_children(&f, 2, kids, PATIENCE) != 2) {
+            fx_down(&f);
+            SKIP("no /proc to see children in");
+        }
+        pid = open_in_one_child(&f, c, 2);
+        other = kids[0] == pid ? kids[1] : kids[0];
+        set_int(&shm->gate, 0);
+        if (pid != 0) {
+            cl_puts(&c[0], "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
+            CHECK_SOON(get_int(&shm->at_gate) == 1, 2000);
+            /* the sibling stands still: what is for it stays in the exchange */
+            signal_process((pid_t)other, SIGSTOP);
+            nap(SCALED(30));         /* until all its threads do */
+            cl_puts(&c[1], "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n");
+            CHECK(!cl_readable(&c[1], 60));
+            signal_process((pid_t)(victim ? pid : other), SIGKILL);
+            if (victim)
+                signal_process((pid_t)other, SIGCONT);
+            CHECK_INT(cl_reply(&c[1]), 200);
+            CHECK_INT(c[1].closes, 0);
+            check_in_step(&c[1]);
+            set_int(&shm->gate, 1);
+            CHECK_INT(cl_reply(&c[0]), victim ? 0 : 200);
+            wait_children(&f, 2, after, PATIENCE);
+            cl_close(&c[0]);
+            cl_close(&c[1]);
+        }
+        fx_down(&f);
+    }
+}
+
+/* A child that has no room left does not keep the word of a new connection to
+ * itself: the sibling that has room accepts it. */
+TEST(exchange, a_full_child_passes_the_word_on)
+{
+    enum { EACH = 3 };
+    client c[2 * EACH - 1];
+    fixture f;
+    int i, round;
+
+    for (round = 0; round < 3; round++) {
+        fx_init_forked(&f, 2);
+        f.cfg.max_open_connections = EACH;
+        if (!ex_up(&f, 4))
+            return;
+        for (i = 0; i < 2 * EACH - 1; i++) {
+            cl_open(&c[i], &f);      /* none of them can be culled */
+            cl_puts(&c[i], POST1 "Expect: 100-continue\r\n"
+                                 "Content-Length: 5\r\n\r\n");
+            if (!CHECK(cl_readable(&c[i], SCALED(1500))))
+                break;
+        }
+        for (i = 0; i < 2 * EACH - 1; i++)
+            cl_close(&c[i]);
+        fx_down(&f);
+    }
+}
+
+/* A burst is spread by those who accept it: as many each as it has workers. */
+TEST(exchange, a_burst_is_shared_out)
+{
+    enum { N = 8 };
+    client c[N];
+    fixture f;
+    int i, round;
+
+    fx_init_forked(&f, 4);
+    if (!ex_up(&f, 2))
+        return;
+    for (round = 0; round < 5; round++) {
+        set_int(&shm->gate, 0);
+        for (i = 0; i < N; i++) {
+            cl_open(&c[i], &f);
+            cl_puts(&c[i], "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
+        }
+        CHECK_SOON(get_int(&shm->at_gate) == N, 2000);
+        set_int(&shm->gate, 1);
+        for (i = 0; i < N; i++) {
+            CHECK_INT(cl_reply(&c[i]), 200);
+            cl_close(&c[i]);
+        }
+        CHECK_SOON(get_int(&shm->at_gate) == 0, 2000);
+    }
+    fx_down(&f);
+}
+
+/* --- what a child takes, it does not believe ------------------------------- */
+
+/* A child in this process, with an exchange, and no siblings. */
+typedef struct lone_child {
+    fixture      f;
+    empm_server *s;
+    empm__report rep;
+    int          tell[2];
+} lone_child;
+
+static int lone_up(lone_child *l)
+{
+    fx_init(&l->f);
+    memset(&l->rep, 0, sizeof l->rep);
+    long_times(&l->f);
+    l->f.cfg.processes = 1;
+    l->f.cfg.max_keep_alive_requests = 100;
+    l->f.cfg.keep_alive_timeout_ms = 60000;
+    if (!CHECK_INT(empm__server_new(&l->f.cfg, 1, NULL, &l->rep, &l->s),
+                   EMPM_OK))
+        return 0;
+    if (!CHECK_INT(empm__pipe(l->tell, 1), 0))
+        return 0;
+    l->s->parent_fd = l->tell[1];
+    empm__score_slot_at(&l->s->score, 0)->pid = (uint32_t)getpid();
+    empm__score_server_at(&l->s->score)->top = 1;
+    l->f.port = empm_port(l->s, 0);
+    return CHECK_INT(empm__engine_start(l->s, 0, 0), EMPM_OK);
+}
+
+static void lone_down(lone_child *l)
+{
+    empm_stop(l->s);
+    CHECK_INT(empm_wait(l->s, PATIENCE), EMPM_OK);
+    empm__engine_free(l->s);
+    empm__server_free(l->s);
+    close(l->tell[0]);
+    close(l->tell[1]);
+    fx_close_files(&l->f);
+}
+
+/* A connection: the client's end in *c, the other one returned. */
+static int connection_pair(client *c)
+{
+    int port, fd, l = listening_socket(&port);
+
+    CHECK(l >= 0);
+    CHECK_INT(cl_connect_port(c, port, 0), 0);
+    fd = accept(l, NULL, NULL);
+    close(l);
+    return fd;
+}
+
+static void one_message(const lone_child *l, empm__move *m, uint32_t state)
+{
+    memset(m, 0, sizeof *m);
+    m->version = EMPM__MOVE_VERSION;
+    m->n = 1;
+    m->of[0].listener = empm__listener_key(&l->s->listeners[0]);
+    m->of[0].state = state;
+    m->of[0].left_ms = 60000;
+}
+
+TEST(exchange, takes_what_is_right)
+{
+    lone_child l;
+    client c;
+    empm__move m;
+    int fd, state;
+
+    if (!lone_up(&l))
+        return;
+    for (state = 0; state < 3; state++) {
+        fd = connection_pair(&c);
+        one_message(&l, &m, state == 0 ? EMPM__READ_HEAD : EMPM__KEEPALIVE);
+        m.of[0].is_job = state == 2;
+        m.of[0].requests = 99;       /* MaxKeepAliveRequests is 100 */
+        if (state == 2)
+            cl_puts(&c, GET1 "\r\n");
+        CHECK_INT(empm__exchange_give(&l.s->exchange, &m, &fd), 0);
+        close(fd);
+        CHECK_INT(state == 2 ? cl_reply(&c) : cl_get(&c, "/hello"), 200);
+        CHECK_INT(c.closes, 1);
+        cl_close(&c);
+    }
+    CHECK_INT(l.s->child.score->moved_in, 3);
+    lone_down(&l);
+}
+
+TEST(exchange, believes_nothing)
+{
+    enum { N = 14 };
+    lone_child l;
+    int i;
+
+    if (!lone_up(&l))
+        return;
+    for (i = 0; i < N; i++) {
+        client c;
+        empm__move m;
+        int fd, pair[2] = { -1, -1 }, given, takes = 0;
+
+        context("case %d", i);
+        given = fd = connection_pair(&c);
+        one_message(&l, &m, EMPM__KEEPALIVE);
+        switch (i) {
+        case 0: m.version++;                          break;
+        case 1: m.n = 0;                              break;
+        case 2: m.n = 2;                              break;
+        case 3: m.of[0].listener++;                   break;
+        case 4: m.of[0].state = EMPM__HANDSHAKE;      break;
+        case 5: m.of[0].state = EMPM__HANDLE;         break;
+        case 6: m.of[0].state = 77;                   break;
+        case 7: CHECK_INT(pipe(pair), 0);             break;
+        case 8: CHECK_INT(socketpair(AF_UNIX, SOCK_DGRAM, 0, pair), 0); break;
+        case 9: pair[0] = socket(AF_INET, SOCK_STREAM, 0); break;
+        case 10: pair[0] = l.s->exchange.fd[0];       break;
+        case 11: pair[0] = l.s->listeners[0].fd;      break;
+        case 12:                     /* numbers are bounded */
+            m.of[0].requests = m.of[0].is_job = 0xffffffffu;
+            m.of[0].left_ms = 0xfffffff0u;
+            takes = 1;
+            break;
+        case 13:                     /* blocking, as it should not be */
+            fcntl(fd, F_SETFL, 0);
+            takes = 1;
+            break;
+        }
+        if (pair[0] >= 0)
+            given = pair[0];
+        if (i == 1 || i == 2) {      /* what no giver would send */
+            empm__passed p;
+            struct msghdr h;
+            struct iovec v;
+            memset(&h, 0, sizeof h);
+            memset(&p, 0, sizeof p);
+            v.iov_base = &m;
+            v.iov_len = sizeof m;
+            h.msg_iov = &v;
+            h.msg_iovlen = 1;
+            h.msg_control = p.room;
+            h.msg_controllen = (socklen_t)CMSG_SPACE(sizeof fd);
+            p.head.cmsg_level = SOL_SOCKET;
+            p.head.cmsg_type = SCM_RIGHTS;
+            p.head.cmsg_len = (socklen_t)CMSG_LEN(sizeof fd);
+            memcpy(CMSG_DATA(&p.head), &fd, sizeof fd);
+            CHECK(sendmsg(l.s->exchange.fd[1], &h, 0) > 0);
+        } else
+            CHECK_INT(empm__exchange_give(&l.s->exchange, &m, &given), 0);
+        close(fd);
+        if (pair[0] >= 0 && i < 10)
+            close(pair[0]);
+        if (pair[1] >= 0)
+            close(pair[1]);
+        if (takes) {
+            cl_puts(&c, GET1 "\r\n");
+            CHECK_INT(cl_reply(&c), 200);
+        } else
+            CHECK_IN(cl_drain(&c, PATIENCE), CL_FIN, CL_RESET);
+        cl_close(&c);
+        CHECK_INT(get_status(&l.f, "/hello"), 200);
+    }
+    /* bytes without a descriptor, and none at all */
+    CHECK(send(l.s->exchange.fd[1], "?", 1, 0) == 1);
+    CHECK(send(l.s->exchange.fd[1], "?", 0, 0) == 0);
+    CHECK_INT(get_status(&l.f, "/hello"), 200);
+    CHECK(fx_log_has(&l.f, "EMPM5046"));
+    lone_down(&l);
+}
+
+/* ---------------------------------------------------------------------------
  * >>operate -- reload, upgrade, watchdog, service managers
  * ------------------------------------------------------------------------- */
 
