@@ -4454,7 +4454,8 @@ enum {
     EMPM__ORDER_LOOK = 8,                              /* at the times anew */
     EMPM__ORDER_PING = 16,
     EMPM__ORDER_HAND_OVER = 32,  /* with GRACEFUL: siblings serve on */
-    EMPM__ORDER_UPGRADE = 64     /* the same: the new program does */
+    EMPM__ORDER_UPGRADE = 64,    /* the same: the new program does */
+    EMPM__ORDER_ACCEPT = 128     /* it is decided that this child serves */
 };
 
 /* Makes the listener look: at the inbox, at its orders. Async-signal-safe. */
@@ -14669,6 +14670,8 @@ static int empm__round(empm__child *ch)
         empm__begin_stop(ch, &b, orders);
     if (orders & EMPM__ORDER_PING)
         empm__bump(&ch->score->pongs, 1u);
+    if (orders & EMPM__ORDER_ACCEPT)
+        empm__unpause(ch, EMPM__PAUSE_NEW, b.now_ms);
     if (orders & EMPM__ORDER_GATE)
         empm__unpause(ch, EMPM__PAUSE_GATE, b.now_ms);
     if (ch->stopping && ch->slab.in_use == 0)
@@ -14753,7 +14756,8 @@ static void *empm__standby_main(void *arg)
 {
     empm__child *ch = (empm__child *)arg;
     int i;
-    empm__unpause(ch, EMPM__PAUSE_NEW, empm__now_ms());
+    if (ch->s->parent_fd < 0)            /* else it says when */
+        empm__order(&ch->poller, EMPM__ORDER_ACCEPT);
     empm__queue_stand_by(&ch->queue, empm__listen_standby, ch);
     for (i = 0; i < ch->started; i++)
         pthread_join(ch->workers[i].thread, NULL);
@@ -16613,6 +16617,8 @@ static int empm__attend(empm_server *s, int signal_fd, int control)
             }
             if (order == 'w')            /* is the listener alive? */
                 empm__order(&s->child.poller, EMPM__ORDER_PING);
+            else if (order == 'a')
+                empm__order(&s->child.poller, EMPM__ORDER_ACCEPT);
             else if (order == '$') {
                 if (stopping == 2 && control < 0 &&
                     empm__now_us() >= twice_us) {
@@ -16999,6 +17005,7 @@ typedef struct empm__kid {
     pid_t    pid;                    /* 0: the slot is free */
     int      control;                /* our end; its closing is our death */
     int      healthy, leaving, admin;
+    int      accepts;                /* has been told to */
     uint32_t generation;
     uint64_t born_us;
     uint64_t stop_us, kill_us;       /* its drain, or it, has to end then; or 0 */
@@ -17236,6 +17243,19 @@ static void empm__kid_tell(empm__parent *p, int slot, char order,
     if (kid->kill_us == 0 || (kill_us != 0 && kill_us < kid->kill_us))
         kid->kill_us = kill_us;
     empm__store(&empm__score_slot_at(&p->now.s->score, slot)->leaving, 1u);
+}
+
+/* The children of the generation that serves accept from here on, as they become
+ * healthy. One that is only tried never does, so that its end loses nothing. */
+static void empm__kids_accept(empm__parent *p)
+{
+    int i;
+    for (i = 0; i < p->slots; i++) {
+        empm__kid *kid = &p->kids[i];
+        if (kid->pid != 0 && kid->healthy && !kid->accepts && !kid->leaving &&
+            kid->generation == p->now.s->generation)
+            kid->accepts = write(kid->control, "a", 1) == 1;
+    }
 }
 
 /* When a child has to be gone that gets this order now. */
@@ -17687,14 +17707,15 @@ static void empm__reload_commit(empm__parent *p)
     const uint64_t kill_us = empm__kid_deadline(&p->now, order);
     empm__gen old = p->now;
     int i, k;
-    for (i = 0; i < p->slots; i++)
-        if (p->kids[i].pid != 0 &&
-            p->kids[i].generation <= old.s->generation)
-            empm__kid_tell(p, i, order, kill_us);
     p->now = p->next;
     memset(&p->next, 0, sizeof p->next);
     p->now.ever_healthy = 1;
     p->now.tick_us = empm__now_us() + 1000000u;
+    empm__kids_accept(p);
+    for (i = 0; i < p->slots; i++)
+        if (p->kids[i].pid != 0 &&
+            p->kids[i].generation <= old.s->generation)
+            empm__kid_tell(p, i, order, kill_us);
     /* what is shared is the new one's, and so are the files of sockets */
     p->now.s->borrows = 0;
     old.s->borrows = 1;
@@ -17936,6 +17957,7 @@ static void empm__reap(empm__parent *p)
 static void empm__parent_ready(empm__parent *p)
 {
     p->ready = 1;
+    empm__kids_accept(p);
     p->now.s->owner = getpid();
     empm__listen_options(p->now.s);
     /* an upgrade takes the pid file over now, when it will not fail any more */
@@ -17976,6 +17998,8 @@ static void empm__heard(empm__parent *p, unsigned char what)
         empm__parent_ready(p);
     if (p->change == EMPM__STARTING && empm__gen_ready(p, &p->next))
         empm__reload_commit(p);
+    if (p->ready || p->ready_fd < 0)     /* else an older server serves yet */
+        empm__kids_accept(p);
     if (what == 'i' && p->now.tick_us == 0) {
         p->now.quiet_ticks = 0;
         p->now.tick_us = empm__now_us();

@@ -18089,7 +18089,10 @@ static int lone_up(lone_child *l)
     empm__score_slot_at(&l->s->score, 0)->pid = (uint32_t)getpid();
     empm__score_server_at(&l->s->score)->top = 1;
     l->f.port = empm_port(l->s, 0);
-    return CHECK_INT(empm__engine_start(l->s, 0, 0), EMPM_OK);
+    if (!CHECK_INT(empm__engine_start(l->s, 0, 0), EMPM_OK))
+        return 0;
+    empm__order(&l->s->child.poller, EMPM__ORDER_ACCEPT);
+    return 1;
 }
 
 static void lone_down(lone_child *l)
