@@ -18150,7 +18150,7 @@ TEST(exchange, takes_what_is_right)
         CHECK_INT(c.closes, 1);
         cl_close(&c);
     }
-    CHECK_INT(l.s->child.score->moved_in, 3);
+    CHECK_INT(empm__load(&l.s->child.score->moved_in), 3);
     lone_down(&l);
 }
 
