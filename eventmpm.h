@@ -77,13 +77,15 @@
  *
  * OPERATION  of empm_main() and empm_run(), by signal or with -k:
  *     USR1  graceful     new children with the configuration as it is now; once
- *                        they are healthy the old ones drain: they accept no
- *                        more, close no idle connection, let suspended requests
- *                        wait on, and answer with "Connection: close"; after
- *                        GracefulRestartTimeout they stop
+ *                        they are healthy they accept, and the old ones drain:
+ *                        they give each connection that waits for a request to
+ *                        the new ones, finish the requests they have, let
+ *                        suspended ones wait on, and end; after
+ *                        GracefulRestartTimeout they stop. No client notices
  *     HUP   restart      the same, but the old ones stop
  *     USR2               the program anew, with the listening sockets; once it
- *                        is healthy this one drains (empm_main() only)
+ *                        is healthy this one drains, and gives its connections
+ *                        to the new one (empm_main() only)
  *     TERM  stop         QUIT, WINCH: graceful-stop
  *     URG   reopen       ErrorLog and CustomLogs anew, by name, for who has moved
  *                        them away: nothing is restarted, no request waits. (To
@@ -138,6 +140,12 @@
  *   which answers when every worker is busy: a page for people, and for programs
  *   ?auto (as Apache's mod_status has it, so what reads that reads this), ?json
  *   and ?prometheus.
+ *
+ * CHILDREN are one server. A request that finds all workers of its child busy is
+ *   served by another child whose workers are not, with its connection, so N
+ *   children of M workers serve N * M requests at a time, whichever of them has
+ *   accepted the connections. A connection that has a request in hand, or is
+ *   suspended, stays where it is.
  *
  * LIMITS  HTTP/1.1 and 1.0 over TCP and unix sockets. Linux first (epoll); any
  *   POSIX through poll(). Every limit is a field below with its default and the
@@ -224,6 +232,7 @@
  *   5043  the user who serves may not use a directory: what to type
  *   5044  -k start without ErrorLog: nobody will read messages
  *   5045  the logs are opened anew
+ *   5046  a connection cannot be passed on to another child
  *   5101  a setting is out of range
  *   5102  ServerField or ServerTokens is no field value
  *   5103  LimitRequestHead is small beside LimitRequestLine
@@ -1025,7 +1034,8 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   steps dispatch reading handling writing conn
  *                                        the life of a connection
  *   files health status                  three handlers
- *   child listen server                  threads, sockets, the engine
+ *   exchange child listen server         connections that move; threads,
+ *                                        sockets, the engine
  *   run parent main                      signals, processes, a command line
  *
  * Threads of a child: threads_per_child workers (>>conn), of which one that has
@@ -3380,6 +3390,15 @@ enum empm__state {
     EMPM__STATES
 };
 
+enum {                               /* why the child does not accept */
+    EMPM__PAUSE_GATE = 1,            /* no worker has time */
+    EMPM__PAUSE_FDS  = 2,            /* no descriptors, no memory */
+    EMPM__PAUSE_FULL = 4,            /* MaxOpenConnections */
+    EMPM__PAUSE_STOP = 8,
+    EMPM__PAUSE_NEW  = 16,           /* it is not decided yet that it serves */
+    EMPM__PAUSE_TURN = 32            /* siblings have more time, for a moment */
+};
+
 /* Who is at the other end: asked once per connection, or told by a proxy. Stands
  * beside its record (>>handover), and is owned with it. */
 typedef struct empm__peer {
@@ -3423,6 +3442,7 @@ typedef struct empm__score_child {
     uint32_t refused;                      /* MaxConnectionsPerPeer */
     uint64_t accepted __attribute__((aligned(8)));
     uint32_t moved_in, moved_out;          /* connections, by the exchange */
+    uint32_t waited;                       /* jobs, for over a millisecond */
     uint32_t unlogged;                     /* access log; added to atomically */
     /* whoever holds the queue's lock */
     uint32_t idle_workers, queued;
@@ -4096,6 +4116,8 @@ typedef struct empm__queue {
     empm__parker    standby;
     uint32_t        mark;                  /* `pushed` at mark_us; listener */
     uint64_t        mark_us;
+    int             mark_late;             /* what was there then has been
+                                              counted: it waits for long */
     uint32_t        gate_closed;           /* atomic: tell the listener when a
                                               worker has time */
     uint32_t        gate_mark;             /* `pushed` when it closed */
@@ -12539,7 +12561,7 @@ typedef struct empm__seen {
     uint64_t accesses, bytes, duration_us, wait_us, load_percent[3];
     uint64_t cpu_us[4], cpu_all_us;
     uint64_t accepted, refused, proxy_refused, timeouts, culled, expired;
-    uint64_t forced;
+    uint64_t forced, moved, waited;
     empm__seen_child   all, *children;
     empm__seen_worker *workers;        /* all.nworkers */
 } empm__seen;
@@ -12598,7 +12620,7 @@ static void empm__see_child(const empm_server *s, empm__seen *seen,
     uint32_t by_state[EMPM__STATES];
     int t, k;
     to->leaving |= empm__load(&ch->stopping) != 0;
-    to->paused = empm__load(&ch->paused) != 0;
+    to->paused = (empm__load(&ch->paused) & ~(uint32_t)EMPM__PAUSE_TURN) != 0;
     to->connections = empm__load(&ch->connections);
     to->queued = empm__load(&ch->queued);
     to->first = (int)seen->all.nworkers;
@@ -12651,6 +12673,8 @@ static void empm__see_totals(const empm_server *s, empm__seen *seen, int slot)
     seen->culled += empm__load(&ch->culled);
     seen->expired += empm__load(&ch->expired);
     seen->forced += empm__load(&ch->forced);
+    seen->moved += empm__load(&ch->moved_in);
+    seen->waited += empm__load(&ch->waited);
     if (empm__load(&ch->accepted) == 0)
         return;                        /* a slot that was never used */
     for (t = 0; t < s->score.threads; t++) {
@@ -12839,6 +12863,10 @@ static const empm__figure empm__figures[] = {
                 "Connections that are ready and wait for a worker"),
     EMPM__SECONDS("queue_wait_seconds", "QueueWait", 0, wait_us,
                   "How long the oldest of them has waited, about"),
+    EMPM__COUNTER("queued_late_total", "QueuedLate", waited,
+                  "Ready connections that waited for over a millisecond"),
+    EMPM__COUNTER("moved_connections_total", "ConnsMoved", moved,
+                  "Connections that one child has passed on to another"),
     EMPM__COUNTER("accepted_connections_total", "ConnsAccepted", accepted,
                   "Connections accepted"),
     EMPM__COUNTER("refused_connections_total", "ConnsRefused", refused,
@@ -13673,15 +13701,6 @@ static int empm__is_connection(int fd, struct sockaddr_storage *from)
  * others too, as they fall due, and a worker cleans up when there is one.
  * ------------------------------------------------------------------------- */
 
-enum {                               /* why the child does not accept */
-    EMPM__PAUSE_GATE = 1,            /* no worker has time */
-    EMPM__PAUSE_FDS  = 2,            /* no descriptors, no memory */
-    EMPM__PAUSE_FULL = 4,            /* MaxOpenConnections */
-    EMPM__PAUSE_STOP = 8,
-    EMPM__PAUSE_NEW  = 16,           /* it is not decided yet that it serves */
-    EMPM__PAUSE_TURN = 32            /* siblings have more time, for a moment */
-};
-
 /* handing_over: to whom */
 enum { EMPM__TO_SIBLINGS = 1, EMPM__TO_PROGRAM };
 
@@ -14020,8 +14039,9 @@ static uint32_t empm__admit(empm__child *ch, int fd, int k,
     c->flags = m == NULL ? EMPM__F_FRESH : m->is_job ? EMPM__F_MOVED : 0;
     c->req = NULL;
     c->transport = NULL;
-    c->state = m != NULL ? (uint8_t)m->state
-               : proxy   ? EMPM__HANDSHAKE : EMPM__READ_HEAD;
+    c->state = (uint8_t)(m != NULL ? m->state
+                         : proxy   ? (uint32_t)EMPM__HANDSHAKE
+                                   : (uint32_t)EMPM__READ_HEAD);
     c->listener = (uint8_t)k;
     c->in_use = 1;
     c->place = EMPM__NEVER;
@@ -14567,9 +14587,14 @@ static int empm__end_round(empm__child *ch, empm__batch *b)
     if ((int32_t)(q->popped - q->mark) >= 0) {
         q->mark = q->pushed;
         q->mark_us = b->now_us;
+        q->mark_late = 0;
         empm__store(&ch->score->waits_since_ms, b->now_ms);
     }
     old = q->count > 0 && b->now_us - q->mark_us > 1000;
+    if (old && !q->mark_late) {
+        q->mark_late = 1;
+        empm__bump(&ch->score->waited, q->mark - q->popped);
+    }
     idle = empm__queue_idle_locked(q);
     if (idle > 0 &&
         q->count < (1 + ch->cfg->async_request_worker_factor) * idle)
@@ -16981,9 +17006,9 @@ static void empm__pid_drop(empm__pid_file *f, int remove)
  *            more. So two generations are the most, and the scoreboard has room.
  *   next     the new children, on the same sockets. Are they not healthy within
  *            StartTimeout they are killed, and that was all.
- *   commit   the old ones drain: they accept no more, close no idle connection
- *            (its client may just be sending a request), answer with
- *            "Connection: close", and end within GracefulRestartTimeout.
+ *   commit   the new ones accept from here on, and the old ones drain: they give
+ *            what waits for a request to the new ones (>>exchange), finish the
+ *            rest, and end within GracefulRestartTimeout.
  *
  * An upgrade (USR2) starts the program anew, with the listening sockets, and when
  * that is ready this one drains. What is asked for while one of these is under
@@ -17348,7 +17373,7 @@ static void empm__maintain(empm__parent *p)
     const empm_config *cfg = g->cfg;
     const int most = cfg->max_request_workers / cfg->threads_per_child;
     const uint64_t now = empm__now_us();
-    int i, idle = 0, starting = 0, below = 0, victim = -1;
+    int i, idle = 0, spare, starting = 0, below = 0, victim = -1;
     uint32_t fewest = 0, queued = 0, open = 0;
     g->tick_us = 0;
     if (p->stopping)
@@ -17377,15 +17402,18 @@ static void empm__maintain(empm__parent *p)
         }
     }
     idle += starting * cfg->threads_per_child;
+    /* what waits in one child is served by another one */
+    spare = idle - (int)empm__min(queued, (size_t)INT_MAX / 2);
     g->tick_us = now + 1000000u;
-    if (idle < cfg->min_spare_threads && g->target < most) {
+    if (spare < cfg->min_spare_threads && g->target < most) {
         g->target = g->target + g->rate < most ? g->target + g->rate : most;
         empm__log(cfg, g->rate >= 8 ? EMPM_LOG_NOTICE : EMPM_LOG_INFO, 486,
-                  "%d idle workers, %d children from now on", idle, g->target);
+                  "%d idle workers, %u requests wait for one: %d children from "
+                  "now on", idle, queued, g->target);
         g->rate = g->rate < 32 ? g->rate * 2 : 32;
         g->quiet_ticks = 0;
         empm__kids_replace(p, g);
-    } else if (idle > cfg->max_spare_threads && victim >= 0 && g->target > 1) {
+    } else if (spare > cfg->max_spare_threads && victim >= 0 && g->target > 1) {
         g->target--;
         g->rate = 1;
         g->quiet_ticks = 0;
