@@ -189,7 +189,8 @@
  *   0543  User is not known here
  *   0544  Group is not known here, or stands without User
  *   0545  MaxRequestsPerChild is called MaxConnectionsPerChild now
- *   0646  a CustomLog cannot be written: a full disk; lines are lost
+ *   0646  a log cannot be written: a full disk, or a pipe that nobody empties;
+ *         lines are lost, never waited for
  *   0649  a CustomLog cannot be opened
  *   2324  children die before they serve: giving up
  *   2436  ThreadStackSize is not possible here
@@ -627,6 +628,7 @@ typedef struct empm_config {
     void *arena;                       /* strings that empm_set() copied */
     int   log_target;                  /* what ErrorLog has become (>>log) */
     int   log_echo;                    /* atomic: and on stderr, until it serves */
+    unsigned log_lost;                 /* atomic: lines that had no room */
 } empm_config;
 
 /* ---------------------------------------------------------------------------
@@ -1791,36 +1793,67 @@ static int empm__log_facility(const char *target)
     return -1;
 }
 
-/* Opens a log to append to, never as one of the first three descriptors. */
+/* Standard output or error as a log. The description is other programs', too,
+ * who must not find it non-blocking: so a pipe or a terminal is opened anew. A
+ * file is not, for both must write at one place. */
+static int empm__log_std(int std)
+{
+    char path[32];
+    struct stat st;
+    int fd = -1;
+    snprintf(path, sizeof path, "/dev/fd/%d", std);
+    if (fstat(std, &st) == 0 && (S_ISFIFO(st.st_mode) || S_ISCHR(st.st_mode)))
+        fd = open(path, O_WRONLY | O_APPEND | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    return fd >= 0 ? fd : fcntl(std, F_DUPFD_CLOEXEC, 3);
+}
+
+/* Opens a log to append to, never as one of the first three descriptors, and
+ * without a wait: a FIFO that nobody reads yet is kept open by ourselves. */
 static int empm__log_file(const char *path)
 {
-    const int std = strcmp(path, "/dev/stdout") == 0 ? 1
-                  : strcmp(path, "/dev/stderr") == 0 ? 2 : -1;
-    int fd = std, high;
-    if (std < 0 && (fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_NOCTTY |
-                                        O_CLOEXEC, 0640)) < 0)
-        return -1;
-    if (fd > 2)
+    const int flags = O_APPEND | O_CREAT | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
+    int fd, high;
+    if (strcmp(path, "/dev/stdout") == 0 || strcmp(path, "/dev/stderr") == 0)
+        return empm__log_std(path[8] == 'o' ? 1 : 2);
+    fd = open(path, O_WRONLY | flags, 0640);
+    if (fd < 0 && errno == ENXIO)
+        fd = open(path, O_RDWR | flags, 0640);
+    if (fd < 0 || fd > 2)
         return fd;
     high = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-    if (std < 0)
-        close(fd);
+    close(fd);
     return high;
 }
 
+/* A write() that does not wait, whoever is to empty the pipe: EAGAIN then. What
+ * we have opened ourselves never blocks; of all else it is asked whether there
+ * is room, which for a pipe means PIPE_BUF bytes. */
+static ssize_t empm__log_put(int fd, const char *s, size_t n)
+{
+    struct pollfd p;
+    p.fd = fd;
+    p.events = POLLOUT;
+    p.revents = 0;
+    if (poll(&p, 1, 0) == 0) {
+        errno = EAGAIN;
+        return -1;
+    }
+    return write(fd, s, n);
+}
+
 /* One line of the error log. `to` is 0 for stderr, a descriptor, or ~facility
- * of syslog, which has a date of its own; `tid` a worker's number, or -1. */
-static void empm__log_write(int to, enum empm_log_level level, long tid,
-                            const char *line)
+ * of syslog, which has a date of its own; `tid` a worker's number, or -1. 0, or
+ * -1: the line is lost. */
+static int empm__log_write(int to, enum empm_log_level level, long tid,
+                           const char *line)
 {
     char text[1280], who[24] = "-";
     struct timespec now;
     struct tm tm;
     size_t n;
-    ssize_t r;
     if (to < 0) {
         syslog(~to | (int)level, "%s", line);
-        return;
+        return 0;
     }
     if (tid >= 0)
         snprintf(who, sizeof who, "%ld", tid);
@@ -1836,8 +1869,7 @@ static void empm__log_write(int to, enum empm_log_level level, long tid,
                          (long)getpid(), who, line);
     n = empm__min(n, sizeof text - 1);
     text[n - 1] = '\n';
-    r = write(to > 0 ? to : 2, text, n);
-    (void)r;
+    return empm__log_put(to > 0 ? to : 2, text, n) == (ssize_t)n ? 0 : -1;
 }
 
 /* What stands in cfg->log under empm_main() and empm_run(): it means ErrorLog
@@ -1858,11 +1890,23 @@ static int empm__log_wanted(const empm_config *cfg, enum empm_log_level level)
 static void empm__log_line(const empm_config *cfg, enum empm_log_level level,
                            long tid, const char *line)
 {
+    unsigned *uncounted = (unsigned *)(uintptr_t)&cfg->log_lost, lost;
+    char text[128];
     if (cfg->log != empm__log_stderr) {
         cfg->log(level, line, cfg->user);
         return;
     }
-    empm__log_write(cfg->log_target, level, tid, line);
+    /* what had no room before is told with the next line that has */
+    lost = __atomic_exchange_n(uncounted, 0u, __ATOMIC_RELAXED);
+    snprintf(text, sizeof text, "EMPM0646: %u lines before this one are lost: "
+             "nobody reads the ErrorLog, or its disk is full", lost);
+    if (lost > 0 &&
+        empm__log_write(cfg->log_target, EMPM_LOG_ERROR, -1, text) == 0)
+        lost = 0;
+    if (empm__log_write(cfg->log_target, level, tid, line) < 0)
+        lost++;
+    if (lost > 0)
+        __atomic_fetch_add(uncounted, lost, __ATOMIC_RELAXED);
     if (level <= EMPM_LOG_WARN && cfg->log_target != 0 &&
         empm__load(&cfg->log_echo))
         empm__log_write(0, level, tid, line);
@@ -8771,6 +8815,7 @@ typedef struct empm__item {
 typedef struct empm__access_log {
     int         fd;
     int         owner;               /* closes fd; others share it */
+    int         is_pipe;             /* takes PIPE_BUF bytes at once, or none */
     uint32_t    torn;                /* atomic: the file ends within a line */
     uint32_t    nitems, least;       /* least: room for the shortest line */
     empm__item *items;
@@ -9218,7 +9263,21 @@ static char *empm__item_put(empm__facts *f, const empm__item *it, char *at,
 
 /* --- lines and pages ------------------------------------------------------ */
 
-/* Writes a page of lines; it is empty then. No lock is held meanwhile. */
+/* How much of n bytes goes into one write(): for a pipe, into which other
+ * children write, too, as many whole lines as it takes without a gap. */
+static size_t empm__lines_piece(const empm__access_log *l, const char *s,
+                                size_t n)
+{
+    size_t k = PIPE_BUF;
+    if (!l->is_pipe || n <= PIPE_BUF)
+        return n;
+    while (k > 0 && s[k - 1] != '\n')
+        k--;
+    return k > 0 ? k : (size_t)((const char *)memchr(s, '\n', n) - s) + 1;
+}
+
+/* Writes a page of lines; it is empty then. No lock is held meanwhile, and what
+ * a pipe has no room for is lost. */
 static void empm__lines_save(empm__child *ch, empm__access_log *l,
                              empm__page *p)
 {
@@ -9226,10 +9285,11 @@ static void empm__lines_save(empm__child *ch, empm__access_log *l,
     uint32_t lost = 0;
     p->end = 0;
     /* a full disk has taken half a line: the next must not become part of it */
-    if (empm__load(&l->torn) && write(l->fd, "\n", 1) == 1)
+    if (empm__load(&l->torn) && empm__log_put(l->fd, "\n", 1) == 1)
         empm__store(&l->torn, 0u);
     while (s < end) {
-        const ssize_t r = write(l->fd, s, (size_t)(end - s));
+        const ssize_t r = empm__log_put(
+            l->fd, s, empm__lines_piece(l, s, (size_t)(end - s)));
         if (r > 0)
             s += r;
         else if (r == 0 || errno != EINTR)
@@ -9240,7 +9300,9 @@ static void empm__lines_save(empm__child *ch, empm__access_log *l,
     if (s > empm__page_data(p) && s[-1] != '\n')
         empm__store(&l->torn, 1u);
     empm__log_child(ch, EMPM_LOG_ERROR, 646, "CustomLog %s: %s; its lines are "
-                    "lost (%u before these)", l->name, strerror(errno),
+                    "lost (%u before these)", l->name,
+                    empm__would_block(errno) ? "nobody empties its pipe"
+                                             : strerror(errno),
                     empm__load(&ch->score->unlogged));
     for (; s < end; s++)
         lost += *s == '\n';
@@ -9463,6 +9525,7 @@ static int empm__access_open(const empm_config *cfg, empm__access_logs **out,
 {
     char file[1024], path[1200];
     empm__access_logs *a;
+    struct stat st;
     uint32_t i, k;
     int r = EMPM_OK;
     if (cfg->custom_log[0] == NULL)
@@ -9491,6 +9554,7 @@ static int empm__access_open(const empm_config *cfg, empm__access_logs **out,
             r = EMPM_ESYS;
             break;
         }
+        l->is_pipe = fstat(l->fd, &st) == 0 && !S_ISREG(st.st_mode);
     }
     if (r < 0)
         empm__access_free(a);
@@ -15059,6 +15123,12 @@ static int empm__same_file(int a, int b)
            x.st_ino == y.st_ino;
 }
 
+/* Is stderr the ErrorLog? */
+static int empm__log_is_stderr(const empm_config *cfg)
+{
+    return cfg->error_log == NULL || strcmp(cfg->error_log, "stderr") == 0;
+}
+
 /* Opens the ErrorLog; messages go there from now on. What makes no sense as one
  * is refused later, by the check. */
 static int empm__log_open(empm_config *cfg, empm__report *rep)
@@ -15066,8 +15136,9 @@ static int empm__log_open(empm_config *cfg, empm__report *rep)
     const char *name = cfg->error_log;
     char path[1200];
     int to = 0, facility;
-    if (name == NULL || strcmp(name, "stderr") == 0 || *name == '|' ||
-        (facility = empm__log_facility(name)) == -1)
+    if (empm__log_is_stderr(cfg))
+        to = (to = empm__log_std(2)) > 0 ? to : 0;
+    else if (*name == '|' || (facility = empm__log_facility(name)) == -1)
         ;
     else if (facility >= 0) {
         openlog("eventmpm", LOG_PID | LOG_NDELAY, facility);
@@ -15137,6 +15208,7 @@ static int empm__swap_open(const empm_server *s, empm__swap *w)
     }
 #endif
     if (s->cfg->log == empm__log_stderr && s->cfg->log_target > 0 &&
+        !empm__log_is_stderr(s->cfg) &&
         empm__swap_log(s, w, 91, "ErrorLog", s->cfg->error_log,
                        s->cfg->log_target) < 0)
         r = EMPM_ESYS;
@@ -16073,7 +16145,8 @@ static int empm__become(const empm_config *cfg)
 /* What is printed on stderr from now on is in the ErrorLog. */
 static void empm__stderr_to_log(const empm_config *cfg)
 {
-    if (cfg->log == empm__log_stderr && cfg->log_target > 0)
+    if (cfg->log == empm__log_stderr && cfg->log_target > 0 &&
+        !empm__log_is_stderr(cfg))
         dup2(cfg->log_target, 2);
 }
 
@@ -16081,11 +16154,13 @@ static void empm__stderr_to_log(const empm_config *cfg)
 static void empm__quiet(const empm_config *cfg)
 {
     const int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
-    const char *log = cfg->error_log;
     if (fd >= 0) {
         dup2(fd, 1);
-        if (log == NULL || strcmp(log, "stderr") != 0)
+        if (cfg->error_log == NULL || !empm__log_is_stderr(cfg))
             dup2(fd, 2);
+        if (cfg->error_log == NULL && cfg->log_target > 0 &&
+            dup2(fd, cfg->log_target) > 2)
+            empm__fd_flags(cfg->log_target, 0);
         close(fd);
     }
     empm__stderr_to_log(cfg);

@@ -4548,6 +4548,50 @@ TEST(log, error_log_is_a_file)       /* below ServerRoot, 0640 */
     umask(mask);
 }
 
+/* A FIFO that nobody reads, as a log: the start does not wait for a reader, who
+ * finds what was said before; nor does anything else once it is full. */
+TEST(log, a_fifo_is_not_waited_for)
+{
+    static char page[8192];
+    empm_config cfg = empm_defaults();
+    char path[300];
+    int fd, i;
+    ssize_t n = 0;
+
+    tmp_path(path, sizeof path, "fifo");
+    if (!CHECK_INT(mkfifo(path, 0600), 0))
+        return;
+    cfg.log = empm__log_stderr;
+    cfg.log_target = empm__log_file(path);
+    if (!CHECK(cfg.log_target > 2))
+        return;
+    empm__log(&cfg, EMPM_LOG_ERROR, 484, "early");
+    if (!CHECK((fd = open(path, O_RDONLY | O_NONBLOCK)) >= 0))
+        return;
+    n = read(fd, page, sizeof page - 1);
+    page[n > 0 ? n : 0] = 0;
+    CHECK(strstr(page, "EMPM0484: early\n") != NULL);
+    memset(page, 'x', sizeof page);
+    for (i = 0; i < 2; i++)
+        while (write(cfg.log_target, page, i == 0 ? sizeof page : 1) > 0)
+            ;
+    for (i = 0; i < 5; i++)
+        empm__log(&cfg, EMPM_LOG_ERROR, 484, "lost");
+    CHECK_INT(cfg.log_lost, 5);
+    while (read(fd, page, sizeof page) > 0)
+        ;
+    empm__log(&cfg, EMPM_LOG_ERROR, 484, "late");
+    n = read(fd, page, sizeof page - 1);
+    page[n > 0 ? n : 0] = 0;
+    CHECK(strstr(page, "EMPM0646: 5 lines before this one are lost") != NULL);
+    CHECK(strstr(page, "EMPM0484: late\n") != NULL);
+    CHECK(strstr(page, "EMPM0484: lost\n") == NULL);
+    CHECK_INT(cfg.log_lost, 0);
+    close(fd);
+    close(cfg.log_target);
+    unlink(path);
+}
+
 LIVE(log, callbacks_get_client_number_and_text)
 {
     fixture f;
@@ -11861,12 +11905,16 @@ TEST(access, targets_without_path_or_query)
     unlink(path);
 }
 
-/* A log that takes nothing costs one worker, not one more each half second. */
-TEST(access, a_log_that_stands_still_keeps_one_worker)
+/* A log that takes nothing holds nobody, neither a worker nor the stop; what it
+ * does not take is counted and said. Once it is read again, lines come whole. */
+TEST(access, a_log_that_stands_still_is_not_waited_for)
 {
+    static char page[8192];
     fixture f;
     client c;
-    char path[300], page[4096];
+    char path[300];
+    uint64_t began;
+    ssize_t n;
     int fd, i;
 
     fx_init(&f);
@@ -11874,21 +11922,57 @@ TEST(access, a_log_that_stands_still_keeps_one_worker)
     if (mkfifo(path, 0600) < 0 || (fd = open(path, O_RDWR | O_NONBLOCK)) < 0)
         return;
     memset(page, 'x', sizeof page);
-    while (write(fd, page, sizeof page) > 0)
-        ;
+    for (i = 0; i < 2; i++)
+        while (write(fd, page, i == 0 ? sizeof page : 1) > 0)
+            ;
     if (!fx_up(&f))
         return;
-    for (i = 0; i < 10; i++) {           /* there are four of them */
+    for (i = 0; i < 10; i++) {           /* there are four workers */
         cl_open(&c, &f);
         CHECK_INT(cl_get(&c, "/hello"), 200);
         cl_close(&c);
-        nap(EMPM__LINES_MS);
     }
+    CHECK_SOON(fx_log_has(&f, "EMPM0646: CustomLog "), 4000);
+    CHECK_SOON(empm__load(&f.s->child.score->unlogged) == 10, 4000);
     while (read(fd, page, sizeof page) > 0)
         ;
+    cl_open(&c, &f);
+    CHECK_INT(cl_get(&c, "/hello"), 200);
+    cl_close(&c);
+    n = 0;
+    CHECK_SOON((n = read(fd, page, sizeof page)) > 0, 4000);
+    CHECK_INT(n, 7);
+    CHECK(n == 7 && memcmp(page, "/hello\n", 7) == 0);
+    for (i = 0; i < 2; i++)
+        while (write(fd, page, i == 0 ? sizeof page : 1) > 0)
+            ;
+    cl_open(&c, &f);
+    CHECK_INT(cl_get(&c, "/hello"), 200);
+    cl_close(&c);
+    began = empm__now_us();
     fx_down(&f);
+    CHECK(empm__now_us() - began < SCALED(3000) * 1000u);
     close(fd);
     unlink(path);
+}
+
+/* Children write into one pipe: a write of more than PIPE_BUF bytes would be cut
+ * where there is no room for it, and mix with others'. */
+TEST(access, a_pipe_gets_whole_lines)
+{
+    static char text[9000];
+    empm__access_log l;
+    size_t n;
+
+    memset(&l, 0, sizeof l);
+    memset(text, 'x', sizeof text);
+    text[99] = text[4000] = text[8999] = '\n';
+    CHECK_INT(empm__lines_piece(&l, text, 9000), 9000);
+    l.is_pipe = 1;
+    CHECK_INT(empm__lines_piece(&l, text, PIPE_BUF), PIPE_BUF);
+    n = empm__lines_piece(&l, text, 9000);
+    CHECK(n > 0 && n <= PIPE_BUF && text[n - 1] == '\n');
+    CHECK_INT(empm__lines_piece(&l, text + 4001, 4999), 4999);
 }
 
 TEST(access, half_a_line_does_not_spoil_the_next)    /* on a full disk */
@@ -18859,6 +18943,48 @@ TEST(operate, rotated_logs_are_opened_anew)
     unlink(moved);
     unlink(access);
     unlink(accessed);
+}
+
+/* Nobody reads stderr, which is a pipe and full: the server starts, serves,
+ * reloads and stops all the same. What it shares with others stays blocking. */
+static int g_stderr;
+
+static void use_stderr(void)
+{
+    dup2(g_stderr, 2);
+}
+
+TEST(operate, a_full_stderr_holds_nobody)
+{
+    static char page[8192];
+    program p;
+    uint64_t began;
+    int fd[2], i, fl;
+
+    memset(page, 'x', sizeof page);
+    if (!CHECK_INT(pipe(fd), 0))
+        return;
+    fl = fcntl(fd[1], F_GETFL);
+    CHECK_INT(fcntl(fd[1], F_SETFL, fl | O_NONBLOCK), 0);
+    for (i = 0; i < 2; i++)
+        while (write(fd[1], page, i == 0 ? sizeof page : 1) > 0)
+            ;
+    CHECK_INT(fcntl(fd[1], F_SETFL, fl), 0);
+    program_init(&p, "LogLevel debug");
+    g_stderr = fd[1];
+    if (program_up(&p, use_stderr)) {
+        for (i = 0; i < 3; i++)
+            CHECK_INT(program_get(&p, "/hello"), 200);
+        signal_process((pid_t)pid_in(&p), SIGUSR1);
+        nap(300);
+        CHECK_INT(program_get(&p, "/hello"), 200);
+        CHECK_INT(fcntl(fd[1], F_GETFL) & O_NONBLOCK, 0);
+    }
+    began = empm__now_us();
+    program_down(&p);
+    CHECK(empm__now_us() - began < SCALED(3000) * 1000u);
+    close(fd[0]);
+    close(fd[1]);
 }
 
 LIVE(operate, logs_are_opened_anew_without_children)
