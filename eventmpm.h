@@ -145,9 +145,16 @@
  *
  * ACCESS LOG  CustomLog "file format": a format, or the name of a LogFormat;
  *   common, combined, combinedio, vhost_combined, referer and agent are there.
- *     %h %a  client's address       %{c}a  the connection's    %A  the server's
- *     %l %u  -                      %t %{strftime}t, or sec, msec, usec,
- *     %r  request line                 msec_frac, usec_frac; end: before it
+ *   env=NAME behind it, or env=!NAME: only requests with such a note, or without
+ *   (empm_note()); env=!health leaves out those of empm_health_page().
+ *   "|program arguments" instead of a file, as for ErrorLog: it reads the lines,
+ *   is started again if it ends, and sees their end when the server stops;
+ *   "|$text" is for a shell.
+ *     %h %a  client's address       %{c}a %{c}h  the connection's
+ *     %A  the server's address      %l -   %u  the note REMOTE_USER
+ *     %f  the file, of EMPM_FILES   %R  the route    %{Name}n %{Name}e  notes;
+ *     %t %{strftime}t, or sec, msec, usec,          %e the environment, too
+ *       msec_frac, usec_frac; end: before it        %r  request line
  *     %m %U %q %H  its method, path (as sent), query, protocol
  *     %s %>s  status; 499 if the client left before its request was whole, or
  *             before there was one
@@ -165,7 +172,7 @@
  *   0051  a child was killed by a signal, or has crashed, and dumped core
  *   0052  a child was killed by a signal, or has crashed; it is replaced
  *   0072  Listen: the address is in use, or not ours
- *   0091  ErrorLog cannot be opened
+ *   0091  ErrorLog cannot be opened, or its program not started
  *   0111  ${NAME} in a configuration is not in the environment
  *   0112  DocumentRoot, or the folder of EMPM_FILES, is no directory: 404
  *   0481  no child can be forked: see the limits of processes and memory
@@ -191,7 +198,7 @@
  *   0545  MaxRequestsPerChild is called MaxConnectionsPerChild now
  *   0646  a log cannot be written: a full disk, or a pipe that nobody empties;
  *         lines are lost, never waited for
- *   0649  a CustomLog cannot be opened
+ *   0649  a CustomLog cannot be opened, or its program not started
  *   2324  children die before they serve: giving up
  *   2436  ThreadStackSize is not possible here
  *   5001  no memory for a request: the connection is closed
@@ -248,7 +255,8 @@
  *   5131  the stacks of all threads may take more than there is
  *   5132  ListenBacklog is above what the system allows
  *   5133  more threads than the system allows
- *   5134  a directory that is set, or that of a log or PidFile, does not exist
+ *   5134  a directory that is set, that of a log or PidFile, or the program of a
+ *         log does not exist
  *   5301  RemoteIPTrustedProxy is no address and no network
  *   5302  RemoteIPHeader is no name of a field
  *   5303  RemoteIPHeader: built without it
@@ -257,7 +265,7 @@
  *   5306  MaxConnectionsPerPeer is reached: refused
  *   5400  CustomLog or LogFormat makes no sense
  *   5401  ... has a format that cannot be
- *   5402  ErrorLog is no file, stderr or syslog:facility
+ *   5402  ErrorLog is no file, |program, stderr or syslog:facility
  *   5403  no memory for a line of a CustomLog
  *   5500  SharedStoreSize is too small or too large
  *   5501  ... but the server is built without the store
@@ -512,11 +520,12 @@ typedef struct empm_config {
     int    graceful_stop_signal;       /* beside WINCH: SIGQUIT; 0: none */
 
     /* logs */
-    const char *error_log;             /* a file, "syslog[:facility]", "stderr";
-                                          NULL: see log. What children print on
+    const char *error_log;             /* a file, "|program", "stderr",
+                                          "syslog[:facility]"; NULL: see log. What children print on
                                           stderr is in that file, too */
     const char *log_format[EMPM_MAX_LIST]; /* "format" nickname */
-    const char *custom_log[EMPM_MAX_LIST]; /* file nickname, or file "format" */
+    const char *custom_log[EMPM_MAX_LIST]; /* file nickname, or file "format";
+                                          env=name or env=!name may follow */
     int         extended_status;       /* times and requests in the status: 1 */
 
     /* who is in front */
@@ -923,6 +932,13 @@ EMPM_API int   empm_defer(empm_request *req, empm_cleanup *fn, void *p);
  *   fmt       at most 900 bytes come out; controls become '?' */
 EMPM_API void empm_log(empm_request *req, enum empm_log_level level,
                        const char *fmt, ...) EMPM__PRINTF(3, 4);
+
+/* A note on the request for CustomLog: %{name}n and %{name}e print it, env=name
+ * and env=!name ask whether there is one. %u prints the one that is called
+ * REMOTE_USER; empm_health_page() leaves one called health. Both texts are
+ * copied; of two with one name the later counts, and NULL takes it away.
+ *   returns   EMPM_OK, EMPM_ENOMEM */
+EMPM_API int empm_note(empm_request *req, const char *name, const char *value);
 
 /* For handlers that fork() and exec(): call it in the new process before exec,
  * it restores the signals that workers block or a child ignores.
@@ -1372,6 +1388,33 @@ static int empm__pipe(int fd[2], int nonblocking)
     return 0;
 }
 
+#ifndef EVENTMPM_NO_FORK
+/* A hint: so many bytes shall fit into the pipe. */
+static void empm__pipe_room(int fd, int bytes)
+{
+#if defined(__linux__)
+    (void)fcntl(fd, 1031 /* F_SETPIPE_SZ, hidden without _GNU_SOURCE */, bytes);
+#else
+    (void)fd;
+    (void)bytes;
+#endif
+}
+
+/* Closes this descriptor and all above it. */
+static void empm__close_from(int fd)
+{
+    struct rlimit r;
+#if defined(__linux__) && defined(SYS_close_range)
+    if (syscall(SYS_close_range, (unsigned)fd, ~0u, 0u) == 0)
+        return;
+#endif
+    if (getrlimit(RLIMIT_NOFILE, &r) < 0 || r.rlim_cur > 1 << 20)
+        r.rlim_cur = 1 << 20;
+    for (; (rlim_t)fd < r.rlim_cur; fd++)
+        close(fd);
+}
+#endif
+
 /* Bytes that the peer has not acknowledged yet, or -1 where nobody knows. */
 static int empm__unacked(int fd)
 {
@@ -1620,6 +1663,34 @@ static long empm__decode(char *to, const char *s, size_t n, int plus)
     return (long)k;
 }
 
+/* The next word of a line: up to a space, or what stands in quotes, where '\'
+ * goes before a quote or another '\'. 1, or 0: there is none; -1: a quote is
+ * never closed, or the word is too long. */
+static int empm__word(const char **line, char *to, size_t cap)
+{
+    const char *p = *line + strspn(*line, " \t");
+    char quote = '\0';
+    size_t n = 0;
+    if (*p == '\0') {
+        *line = p;
+        return 0;
+    }
+    if (*p == '"' || *p == '\'')
+        quote = *p++;
+    while (*p != '\0' && (quote ? *p != quote : *p != ' ' && *p != '\t')) {
+        if (quote && p[0] == '\\' && (p[1] == '\\' || p[1] == quote))
+            p++;
+        if (n + 1 >= cap)
+            return -1;
+        to[n++] = *p++;
+    }
+    to[n] = '\0';
+    if (quote && *p++ != quote)
+        return -1;
+    *line = p;
+    return 1;
+}
+
 /* RFC 9110 5.6.7: "Sun, 06 Nov 1994 08:49:37 GMT", 29 bytes and a NUL. Own
  * arithmetic: strftime() is a matter of locale, gmtime() of a static buffer. */
 static const char empm__days[] = "SunMonTueWedThuFriSat";
@@ -1824,6 +1895,140 @@ static int empm__log_file(const char *path)
     close(fd);
     return high;
 }
+
+#ifndef EVENTMPM_NO_FORK
+/* "|program arguments", or "|$text for a shell": a program that gets the log on
+ * its standard input. It is started by a process of its own, the keeper, which
+ * holds the reading end of the pipe: when the program ends it is started again,
+ * and finds the lines that have come meanwhile. Once nobody has the writing end
+ * any more, since the server, or this generation of it, has ended, the program
+ * reads what there is, sees the end, and both are gone. So no parent has to live
+ * or to listen for it, and a program is never killed with lines in its pipe. */
+
+#define EMPM__PIPE_WORDS 32
+
+/* Its words, in `room`; argv ends with NULL. How many; 0: it makes no sense. */
+static int empm__pipe_words(const char *command, char room[1024],
+                            char *argv[EMPM__PIPE_WORDS + 1])
+{
+    const char *rest = command + 1 + (command[1] == '|');
+    char *at = room;
+    int n = 0, r = 1;
+    if (*rest == '$' && strlen(rest) < 1000) {
+        memcpy(at, "/bin/sh\0-c", 11);
+        argv[0] = at;
+        argv[1] = at + 8;
+        argv[2] = strcpy(at + 11, rest + 1);
+        argv[3] = NULL;
+        return rest[1] != '\0' ? 3 : 0;
+    }
+    while (n < EMPM__PIPE_WORDS &&
+           (r = empm__word(&rest, at, (size_t)(room + 1024 - at))) == 1) {
+        argv[n++] = at;
+        at += strlen(at) + 1;
+    }
+    argv[n] = NULL;
+    return r == 0 ? n : 0;
+}
+
+/* The keeper: never returns. `told` gets errno if the program cannot be started
+ * the first time, and is closed if it can. */
+static void empm__pipe_keep(char **argv, int told)
+{
+    const struct timespec second = { 1, 0 };
+    struct pollfd in;
+    in.fd = 0;
+    in.events = POLLIN;
+    for (;;) {
+        const uint64_t began = empm__now_us();
+        int status = -1;
+        const pid_t pid = fork();
+        if (pid == 0) {
+            empm_after_fork();
+            execvp(argv[0], argv);
+            status = errno;
+            if (told >= 0 && write(told, &status, sizeof status) < 0)
+                _exit(126);
+            _exit(127);
+        }
+        if (told >= 0)
+            close(told);
+        told = -1;
+        while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
+            ;
+        in.revents = 0;
+        if (poll(&in, 1, 0) > 0 && (in.revents & POLLHUP) &&
+            (!(in.revents & POLLIN) || status != 0))
+            _exit(0);                /* nobody is left to write */
+        if (empm__now_us() - began < 1000000u)
+            nanosleep(&second, NULL);
+    }
+}
+
+/* Starts the program of a log. Its standard error is `err`, or what ours is.
+ * Returns where to write, or -1 and errno. */
+static int empm__pipe_start(const char *command, int err)
+{
+    char room[1024], *argv[EMPM__PIPE_WORDS + 1];
+    int in[2], told[2], why = EINVAL;
+    sigset_t all, old;
+    struct pollfd p;
+    pid_t pid;
+    if (empm__pipe_words(command, room, argv) == 0 || empm__pipe(in, 0) < 0) {
+        errno = why;
+        return -1;
+    }
+    if (empm__pipe(told, 0) < 0) {
+        close(in[0]);
+        close(in[1]);
+        return -1;
+    }
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    pid = fork();
+    if (pid == 0) {                  /* the keeper is nobody's child, ... */
+        setsid();                    /* hears no ^C, no signal at all, ... */
+        if (fork() != 0)
+            _exit(0);
+        dup2(in[0], 0);
+        if (err >= 0)
+            dup2(err, 2);
+        if (dup2(told[1], 3) < 0)
+            _exit(1);
+        empm__close_from(4);         /* and holds nothing of the server's */
+        empm__fd_flags(3, 0);
+        empm__pipe_keep(argv, 3);
+    }
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    close(in[0]);
+    close(told[1]);
+    why = pid < 0 ? EAGAIN : 0;
+    while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+        ;
+    p.fd = told[0];
+    p.events = POLLIN;
+    if (pid > 0 && poll(&p, 1, 5000) > 0 &&
+        read(told[0], &why, sizeof why) != (ssize_t)sizeof why)
+        why = 0;
+    close(told[0]);
+    /* a burst shall find room; and nothing is waited for */
+    if (why == 0 && empm__fd_flags(in[1], 1) == 0) {
+        empm__pipe_room(in[1], 1 << 20);
+        return in[1];
+    }
+    close(in[1]);
+    errno = why;
+    return -1;
+}
+#else
+static int empm__pipe_start(const char *command, int err)
+{
+    (void)command;
+    (void)err;
+    errno = ENOSYS;
+    return -1;
+}
+#endif
 
 /* A write() that does not wait, whoever is to empty the pipe: EAGAIN then. What
  * we have opened ourselves never blocks; of all else it is asked whether there
@@ -2279,34 +2484,6 @@ static const char *empm__set_read_timeout(empm_config *cfg, const char *s)
         }
     }
     return NULL;
-}
-
-/* The next word of a line: up to a space, or what stands in quotes, where '\'
- * goes before a quote or another '\'. 1, or 0: there is none; -1: a quote is
- * never closed, or the word is too long. */
-static int empm__word(const char **line, char *to, size_t cap)
-{
-    const char *p = *line + strspn(*line, " \t");
-    char quote = '\0';
-    size_t n = 0;
-    if (*p == '\0') {
-        *line = p;
-        return 0;
-    }
-    if (*p == '"' || *p == '\'')
-        quote = *p++;
-    while (*p != '\0' && (quote ? *p != quote : *p != ' ' && *p != '\t')) {
-        if (quote && p[0] == '\\' && (p[1] == '\\' || p[1] == quote))
-            p++;
-        if (n + 1 >= cap)
-            return -1;
-        to[n++] = *p++;
-    }
-    to[n] = '\0';
-    if (quote && *p++ != quote)
-        return -1;
-    *line = p;
-    return 1;
 }
 
 /* SIGQUIT, QUIT or 3; "none" is 0. -1: no signal that could be meant. */
@@ -6959,6 +7136,11 @@ typedef struct empm__defer {
     struct empm__defer *next;
 } empm__defer;
 
+typedef struct empm__note {       /* empm_note() */
+    struct empm__note *next;
+    const char        *name, *value;    /* value NULL: taken away */
+} empm__note;
+
 struct empm__value;
 
 /* An answer that waits for its status. 0, or EMPM_E*; it may commit the head. */
@@ -7002,6 +7184,7 @@ struct empm_request {             /* owner: whoever owns the connection */
     char         *path_text;      /* as empm_path() gives it */
     struct empm__value *values;   /* decoded and copied so far */
     void         *data;           /* the user's, empm_set_data() */
+    struct empm__note *notes;     /* the latest first */
     char         *peer, *client;
     empm__peer    client_is;      /* once asked for with the head complete */
     uint32_t      deadline_ms;    /* the route's, for empm_should_stop() */
@@ -7765,6 +7948,31 @@ static void empm__score_request(empm__worker *w, empm_request *req)
                     empm__min(h->host_len, EMPM__SCORE_HOST - 1));
     empm__score_put(sc->client, sizeof sc->client, &client, sizeof client);
 }
+
+EMPM_API int empm_note(empm_request *req, const char *name, const char *value)
+{
+    empm__note *note = (empm__note *)empm_alloc(req, sizeof *note);
+    if (note == NULL)
+        return EMPM_ENOMEM;
+    note->name = empm__strndup(req, name, strlen(name));
+    note->value = value == NULL ? NULL
+                                : empm__strndup(req, value, strlen(value));
+    if (note->name == NULL || (value != NULL && note->value == NULL))
+        return EMPM_ENOMEM;
+    note->next = req->notes;
+    req->notes = note;
+    return EMPM_OK;
+}
+
+#ifndef EVENTMPM_NO_ACCESS_LOG
+static const char *empm__note_of(const empm_request *req, const char *name)
+{
+    const empm__note *note = req->notes;
+    while (note != NULL && strcmp(note->name, name) != 0)
+        note = note->next;
+    return note != NULL ? note->value : NULL;
+}
+#endif
 
 EMPM_API void empm_set_data(empm_request *req, void *data)
 {
@@ -8816,6 +9024,8 @@ typedef struct empm__access_log {
     int         fd;
     int         owner;               /* closes fd; others share it */
     int         is_pipe;             /* takes PIPE_BUF bytes at once, or none */
+    int         only_without;        /* env=!name */
+    char        only[64];            /* env=name: with such a note; "": all */
     uint32_t    torn;                /* atomic: the file ends within a line */
     uint32_t    nitems, least;       /* least: room for the shortest line */
     empm__item *items;
@@ -8835,7 +9045,7 @@ static const struct { char letter, unit; char word[12]; } empm__units[] = {
     { 'T', 's', "s" }, { 'T', 'm', "ms" }, { 'T', 'u', "us" },
     { 'p', 'c', "canonical" }, { 'p', 'c', "local" }, { 'p', 'r', "remote" },
     { 'P', 'p', "pid" }, { 'P', 't', "tid" }, { 'P', 't', "hextid" },
-    { 'a', 'c', "c" },
+    { 'a', 'c', "c" }, { 'h', 'c', "c" },
     { 't', 's', "sec" }, { 't', 'm', "msec" }, { 't', 'u', "usec" },
     { 't', 'M', "msec_frac" }, { 't', 'U', "usec_frac" }
 };
@@ -8867,9 +9077,9 @@ static const char *empm__item_parse(empm__item *it, const char **format,
             break;
     it->letter = *p;
     *format = p + 1;
-    if (*p == '\0' || strchr("hlutrsbBDTXvVpmUqHaAkPLIOSioC", *p) == NULL)
+    if (*p == '\0' || strchr("hlutrsbBDTXvVpmUqHaAkPLIOSfRioCen", *p) == NULL)
         return "is not known";
-    if (strchr("ioC", *p) != NULL)
+    if (strchr("ioCen", *p) != NULL)
         return it->text != NULL && *it->text != '\0' ? NULL : "wants a {name}";
     if (it->text == NULL)
         return NULL;
@@ -9183,6 +9393,30 @@ static const char *empm__server_name(const empm__facts *f, size_t *n, int given)
     return host;
 }
 
+/* The file that a request of EMPM_FILES means, there or not. */
+static char *empm__put_file(empm__facts *f, char *at, const char *end)
+{
+    const empm_request *req = f->req;
+    const empm_config *cfg = req->w->cfg;
+    const empm__route *r = req->route;
+    const char *root;
+    char path[1200];
+    int i;
+    if (r == NULL || r->user->kind != EMPM__ROUTE_FILES)
+        return EMPM__ADD(at, "-");
+    root = r->user->root != NULL ? r->user->root
+                                 : empm__path_of(cfg, cfg->document_root, path,
+                                                 sizeof path);
+    at = empm__put_string(f, at, end, root);
+    for (i = r->nsegs - 1; i < req->path.n; i++) {
+        at = empm__put(f, at, end, "/", 1);
+        at = empm__put(f, at, end, req->path.seg[i], req->path.len[i]);
+    }
+    if (req->path.n > 0 && req->path.len[req->path.n - 1] == 0)
+        at = empm__put_string(f, at, end, "index.html");
+    return at;
+}
+
 /* Runs one item. There is room for EMPM__ITEM_ROOM bytes at least. */
 static char *empm__item_put(empm__facts *f, const empm__item *it, char *at,
                             const char *end)
@@ -9233,6 +9467,14 @@ static char *empm__item_put(empm__facts *f, const empm__item *it, char *at,
     case 'S': return empm__put_number(at, f->got + f->sent);
     case 'o': return empm__put_field(f, at, end, it->text);
     case 'i': s = empm__field_find(f->in, h, it->text); break;
+    case 'f': return empm__put_file(f, at, end);
+    case 'R': s = req->route != NULL ? req->route->user->pattern : NULL; break;
+    case 'n': s = empm__note_of(req, it->text); break;
+    case 'u': s = empm__note_of(req, "REMOTE_USER"); break;
+    case 'e':
+        s = empm__note_of(req, it->text);
+        s = s != NULL ? s : getenv(it->text);
+        break;
     case 'C': s = req->text != NULL ? empm_cookie(req, it->text) : NULL; break;
     case 'v': case 'V':
         s = empm__server_name(f, &n, it->letter == 'V');
@@ -9258,7 +9500,7 @@ static char *empm__item_put(empm__facts *f, const empm__item *it, char *at,
         return known ? empm__add(at, h->minor ? "HTTP/1.1" : "HTTP/1.0", 8)
                      : EMPM__ADD(at, "-");
     }
-    return empm__put_string(f, at, end, s);  /* l, u, L: nobody knows */
+    return empm__put_string(f, at, end, s);  /* l, L: nobody knows */
 }
 
 /* --- lines and pages ------------------------------------------------------ */
@@ -9386,8 +9628,12 @@ static void empm__access(empm_request *req, int aborted)
         return;                      /* none, or not even a request */
     empm__facts_of(&f, req, aborted);
     for (k = 0; k < a->n; k++) {
-        empm__page *p = __atomic_exchange_n(&w->lines[k], (empm__page *)NULL,
-                                            __ATOMIC_ACQUIRE);
+        empm__page *p;
+        if (*a->of[k].only != '\0' &&
+            a->of[k].only_without == (empm__note_of(req, a->of[k].only) != NULL))
+            continue;
+        p = __atomic_exchange_n(&w->lines[k], (empm__page *)NULL,
+                                __ATOMIC_ACQUIRE);
         if (p == NULL && (p = empm__page_get(w)) == NULL) {
             __atomic_fetch_add(&ch->score->unlogged, 1u, __ATOMIC_RELAXED);
             empm__log_worker(w, EMPM_LOG_ERROR, 5403, "no memory for a line of "
@@ -9461,23 +9707,49 @@ static int empm__format_say(empm__access_log *l, const char *directive,
     return rep->result;
 }
 
-/* CustomLog "file format": compiles the format; file goes to `file`. */
+/* What is wrong with "|program", or NULL. */
+static const char *empm__pipe_why(const char *command)
+{
+#ifndef EVENTMPM_NO_FORK
+    char room[1024], *argv[EMPM__PIPE_WORDS + 1];
+    return empm__pipe_words(command, room, argv) > 0
+               ? NULL : "names no program, or has a quote that is not closed";
+#else
+    (void)command;
+    return "is a program: built without fork";
+#endif
+}
+
+/* CustomLog file format [env=[!]name]: compiles the format; file goes to `file`,
+ * the condition to `l`. */
 static int empm__access_parse(const empm_config *cfg, const char *text,
                               empm__access_log *l, char *file, size_t n,
                               empm__report *rep)
 {
-    char word[1024], named[1024], extra[2];
+    char word[1024], named[1024], only[80];
     const char *p = text, *format = word, *why = NULL;
+    int has = 0;
+    *l->only = '\0';
     if (empm__word(&p, file, n) != 1 ||
         empm__word(&p, word, sizeof word) != 1 ||
-        empm__word(&p, extra, sizeof extra) != 0)
-        why = "takes a file and a format, in quotes where there are spaces";
-    else if (*file == '|')
-        why = "writes to files only";
+        (has = empm__word(&p, only, sizeof only)) < 0 ||
+        p[strspn(p, " \t")] != '\0')
+        why = "takes a file and a format, in quotes where there are spaces, "
+              "and perhaps env=NAME or env=!NAME";
+    else if (has > 0 && (strncmp(only, "env=", 4) != 0 ||
+                         only[4 + (only[4] == '!')] == '\0' ||
+                         strlen(only + 4) >= sizeof l->only))
+        why = "has a condition that is not env=NAME or env=!NAME";
+    else if (*file == '|' && (why = empm__pipe_why(file)) != NULL)
+        ;
     else if (strchr(word, '%') == NULL &&
              (format = empm__format_named(cfg, word, named, sizeof named)) ==
                  NULL)
         why = "no LogFormat is called like that";
+    if (why == NULL && has > 0) {
+        l->only_without = only[4] == '!';
+        strcpy(l->only, only + 4 + l->only_without);
+    }
     if (why == NULL)
         return empm__format_say(l, "CustomLog", format, rep);
     empm__say(rep, EMPM_LOG_ERROR, 5400, "CustomLog %.300s: %s", text, why);
@@ -9545,12 +9817,15 @@ static int empm__access_open(const empm_config *cfg, empm__access_logs **out,
             ;
         if (k < i)
             l->fd = a->of[k].fd;
-        else if ((l->fd = empm__log_file(empm__path_of(cfg, file, path,
-                                                       sizeof path))) >= 0)
+        else if ((l->fd = *file == '|'
+                      ? empm__pipe_start(file, cfg->log_target > 0
+                                                   ? cfg->log_target : -1)
+                      : empm__log_file(empm__path_of(cfg, file, path,
+                                                     sizeof path))) >= 0)
             l->owner = 1;
         else {
-            empm__say(rep, EMPM_LOG_ERROR, 649, "cannot open CustomLog %s: %s",
-                      file, strerror(errno));
+            empm__say(rep, EMPM_LOG_ERROR, 649, "cannot %s CustomLog %s: %s",
+                      *file == '|' ? "start" : "open", file, strerror(errno));
             r = EMPM_ESYS;
             break;
         }
@@ -12435,6 +12710,7 @@ EMPM_API int empm_health_page(empm_request *req, void *user)
 {
     empm_server *s = req->w->s;
     (void)user;
+    empm_note(req, "health", "1");
     empm_set_header(req, "Cache-Control", "no-store");
     /* a child may leave and the server stay, unless there is no parent */
     if (!empm__load(&empm__score_server_at(&s->score)->draining) &&
@@ -14801,10 +15077,9 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
         empm__say(rep, EMPM_LOG_ERROR, 5107,
                   "SpoolDirectory %s is not a directory: make it, or name "
                   "another: -c \"SpoolDirectory DIR\"", cfg->spool_directory);
-    if (cfg->error_log != NULL && (*cfg->error_log == '|' ||
-                                   empm__log_facility(cfg->error_log) == -1))
-        empm__say(rep, EMPM_LOG_ERROR, 5402, "ErrorLog %s: is no file, stderr "
-                  "or syslog:facility", cfg->error_log);
+    if (cfg->error_log != NULL && empm__log_facility(cfg->error_log) == -1)
+        empm__say(rep, EMPM_LOG_ERROR, 5402, "ErrorLog %s: is no file, "
+                  "|program, stderr or syslog:facility", cfg->error_log);
 #ifndef EVENTMPM_NO_ACCESS_LOG
     empm__access_check(cfg, rep);
 #endif
@@ -15138,16 +15413,23 @@ static int empm__log_open(empm_config *cfg, empm__report *rep)
     int to = 0, facility;
     if (empm__log_is_stderr(cfg))
         to = (to = empm__log_std(2)) > 0 ? to : 0;
-    else if (*name == '|' || (facility = empm__log_facility(name)) == -1)
+    else if ((facility = empm__log_facility(name)) == -1)
         ;
     else if (facility >= 0) {
         openlog("eventmpm", LOG_PID | LOG_NDELAY, facility);
         to = ~facility;
     } else {
-        to = empm__log_file(empm__path_of(cfg, name, path, sizeof path));
+        /* as with Apache, nobody hears that program: its own log is itself */
+        const int null = *name == '|' ? open("/dev/null", O_WRONLY | O_CLOEXEC)
+                                      : -1;
+        to = *name == '|' ? empm__pipe_start(name, null)
+                          : empm__log_file(empm__path_of(cfg, name, path,
+                                                         sizeof path));
+        if (null >= 0)
+            close(null);
         if (to < 0) {
-            empm__say(rep, EMPM_LOG_ERROR, 91, "cannot open ErrorLog %s: %s",
-                      name, strerror(errno));
+            empm__say(rep, EMPM_LOG_ERROR, 91, "cannot %s ErrorLog %s: %s",
+                      *name == '|' ? "start" : "open", name, strerror(errno));
             return EMPM_ESYS;
         }
     }
@@ -15202,13 +15484,13 @@ static int empm__swap_open(const empm_server *s, empm__swap *w)
     uint32_t k;
     for (k = 0; s->access != NULL && k < s->access->n; k++) {
         const empm__access_log *l = &s->access->of[k];
-        if (l->owner &&
+        if (l->owner && *l->name != '|' &&
             empm__swap_log(s, w, 649, "CustomLog", l->name, l->fd) < 0)
             r = EMPM_ESYS;
     }
 #endif
     if (s->cfg->log == empm__log_stderr && s->cfg->log_target > 0 &&
-        !empm__log_is_stderr(s->cfg) &&
+        !empm__log_is_stderr(s->cfg) && *s->cfg->error_log != '|' &&
         empm__swap_log(s, w, 91, "ErrorLog", s->cfg->error_log,
                        s->cfg->log_target) < 0)
         r = EMPM_ESYS;
@@ -17993,6 +18275,14 @@ static void empm__try_folder(const empm_config *cfg, const char *directive,
     char path[1200], *end;
     const char *full = empm__path_of(cfg, name, path, sizeof path);
     struct stat st;
+    if (*name == '|') {
+        snprintf(path, sizeof path, "%s", name + 1 + (name[1] == '|'));
+        path[strcspn(path, " \t")] = '\0';
+        if (*path == '/' && access(path, X_OK) < 0)
+            empm__say(rep, EMPM_LOG_ERROR, 5134, "%s %s: %s", directive, name,
+                      strerror(errno));
+        return;
+    }
     if (full != path)
         snprintf(path, sizeof path, "%s", full);
     if ((end = strrchr(path, '/')) == NULL || end == path)
@@ -18085,9 +18375,10 @@ static int empm__detach(void)
     }
     close(fd[0]);
     setsid();
-    null = open("/dev/null", O_RDONLY);
-    if (null > 0) {
+    null = open("/dev/null", O_RDWR);
+    if (null > 2) {
         dup2(null, 0);
+        dup2(null, 1);               /* programs of logs would keep it open */
         close(null);
     }
     snprintf(text, sizeof text, "%d", fd[1]);

@@ -4515,8 +4515,44 @@ TEST(log, targets)
         CHECK_INT(empm_check(&cfg, say, NULL), cases[i].facility == -1);
     }
     no_context();
-    cfg.error_log = "|rotatelogs x";
-    CHECK_INT(empm_check(&cfg, say, NULL), 1);
+}
+
+/* The words of "|program" are as a line of a configuration has them, and none of
+ * it goes through a shell unless "|$" says so. */
+TEST(log, words_of_a_program)
+{
+    static const struct { const char *command, *words; int n; } cases[] = {
+        { "|rotatelogs logs/a.%Y 86400", "rotatelogs,logs/a.%Y,86400,", 3 },
+        { "||cat -u", "cat,-u,", 2 }, { "|\"a b\" 'c d'  e", "a b,c d,e,", 3 },
+        { "|$cat > x; y", "/bin/sh,-c,cat > x; y,", 3 }, { "|", "", 0 },
+        { "||", "", 0 }, { "|$", "", 0 }, { "| \"x", "", 0 },
+        { "|1 2 3 4 5 6 7 8 9 10 1 2 3 4 5 6 7 8 9 20 1 2 3 4 5 6 7 8 9 30 31 "
+          "32 33", "", 0 }
+    };
+    char room[1024], longer[1200], got[200], *argv[EMPM__PIPE_WORDS + 1];
+    size_t i;
+    int k, n;
+
+    for (i = 0; i < EMPM__COUNT(cases); i++) {
+        context("%s", cases[i].command);
+        n = empm__pipe_words(cases[i].command, room, argv);
+        CHECK_INT(n, cases[i].n);
+        got[0] = 0;
+        for (k = 0; k < n; k++)
+            snprintf(got + strlen(got), sizeof got - strlen(got), "%s,",
+                     argv[k]);
+        if (n > 0)
+            CHECK(argv[n] == NULL);
+        if (n == cases[i].n && n > 0)
+            CHECK_STR(got, cases[i].words);
+    }
+    no_context();
+    memset(longer, 'x', sizeof longer);
+    longer[0] = '|';
+    longer[sizeof longer - 1] = 0;
+    CHECK_INT(empm__pipe_words(longer, room, argv), 0);
+    longer[1] = '$';
+    CHECK_INT(empm__pipe_words(longer, room, argv), 0);
 }
 
 TEST(log, error_log_is_a_file)       /* below ServerRoot, 0640 */
@@ -11282,9 +11318,13 @@ TEST(access, formats_are_checked)    /* with the place of what is wrong */
         { "/dev/stdout %h", NULL }, { "a.log %>s%<s%!200s%400,501>s", NULL },
         { "a.log %{begin:sec}t%{end:%Y}t%{ms}T%{remote}p%{tid}P%{c}a", NULL },
         { "a.log", "takes a file and a format" },
-        { "a.log common env=x", "takes a file and a format" },
+        { "a.log common env=x", NULL }, { "a.log common env=!x", NULL },
+        { "a.log %f%R%{x}e%{x}n%{c}h%u", NULL }, { "\"|cat -\" common", NULL },
+        { "a.log common env=", "env=NAME" }, { "a.log common env=!", "env=NAME" },
+        { "a.log common expr=x", "env=NAME" }, { "a.log %n", "wants a {name}" },
+        { "a.log common env=x y", "takes a file and a format" },
         { "a.log \"%h", "takes a file and a format" },
-        { "a.log nonesuch", "no LogFormat" }, { "|cat common", "files only" },
+        { "a.log nonesuch", "no LogFormat" }, { "| common", "no program" },
         { "a.log \"%h %J\"", "\"%J\" at byte 4 of the format is not known" },
         { "a.log \"%h %\"", "at byte 4 of the format is not known" },
         { "a.log %i", "wants a {name}" }, { "a.log %{}o", "wants a {name}" },
@@ -11903,6 +11943,67 @@ TEST(access, targets_without_path_or_query)
     free(s.p);
     fx_down(&f);
     unlink(path);
+}
+
+static int h_noted(empm_request *req, void *user)
+{
+    (void)user;
+    empm_note(req, "REMOTE_USER", "ann\"");
+    empm_note(req, "kind", "gone");
+    empm_note(req, "kind", "here");
+    empm_note(req, "away", "x");
+    empm_note(req, "away", NULL);
+    return empm_write(req, "x", 1);
+}
+
+/* What a handler notes is in the log, and decides whether there is a line at all;
+ * health checks are left out by a word. */
+LIVE(access, notes_and_conditions)
+{
+    static const empm_route noted[] = {
+        EMPM_ROUTE("GET /noted", h_noted, NULL),
+        EMPM_ROUTE("GET /health", empm_health_page, NULL),
+        EMPM_FILES("GET /files/", "/nonexistent"), EMPM_ROUTES_END
+    };
+    fixture f;
+    char all[300], some[300], others[300], line[4][800], *text;
+
+    fx_init(&f);
+    f.cfg.routes = noted;
+    f.cfg.threads_per_child = 1;     /* so that they come in this order */
+    log_to(&f, all, sizeof all, "\"%u %{kind}n %{away}n %{kind}e %{PATHS}e "
+                                "%{none}e %R %f\"");
+    log_to(&f, some, sizeof some, "%U env=kind");
+    log_to(&f, others, sizeof others, "%U env=!health");
+    setenv("PATHS", "set", 1);
+    if (!fx_up(&f))
+        return;
+    unsetenv("PATHS");
+    CHECK_INT(get_status(&f, "/noted"), 200);
+    CHECK_INT(get_status(&f, "/health"), 200);
+    CHECK_INT(get_status(&f, "/files/a/../b%20c/"), 404);
+    CHECK_INT(get_status(&f, "/none"), 404);
+    text = log_lines(all, 4, 2000);
+    snprintf(line[0], sizeof line[0], "ann\\\" here - here %s - GET /noted -\n",
+             f.forked ? "set" : "-");
+    snprintf(line[1], sizeof line[1], "- - - - %s - GET /health -\n",
+             f.forked ? "set" : "-");
+    snprintf(line[2], sizeof line[2], "- - - - %s - GET /files/ "
+             "/nonexistent/b c/index.html\n", f.forked ? "set" : "-");
+    snprintf(line[3], sizeof line[3], "%s%s%s- - - - %s - - -\n", line[0],
+             line[1], line[2], f.forked ? "set" : "-");
+    CHECK_STR(text, line[3]);
+    free(text);
+    text = log_lines(some, 1, 2000);
+    CHECK_STR(text, "/noted\n");
+    free(text);
+    text = log_lines(others, 3, 2000);
+    CHECK_STR(text, "/noted\n/files/a/../b%20c/\n/none\n");
+    free(text);
+    fx_down(&f);
+    unlink(all);
+    unlink(some);
+    unlink(others);
 }
 
 /* A log that takes nothing holds nobody, neither a worker nor the stop; what it
@@ -18943,6 +19044,70 @@ TEST(operate, rotated_logs_are_opened_anew)
     unlink(moved);
     unlink(access);
     unlink(accessed);
+}
+
+/* "|program" gets every line, is started again when it dies, and reads to the
+ * end when the server has ended; a reload has programs of its own. The same with
+ * children and without. */
+static void piped_logs(const char *mode)
+{
+    program p;
+    char error[300], access[300], pids[300], more[1200];
+    long pid = 0;
+    int n = 0;
+
+    tmp_path(error, sizeof error, "piped.error");
+    tmp_path(access, sizeof access, "piped.access");
+    tmp_path(pids, sizeof pids, "piped.pids");
+    snprintf(more, sizeof more, "%s\nErrorLog \"|$cat >> %s\"\nCustomLog "
+             "\"|$echo $$ >> %s; exec cat >> %s\" \"%%U\"\n", mode, error, pids,
+             access);
+    program_init(&p, more);
+    if (program_up(&p, NULL)) {
+        CHECK_SOON(file_has(error, "EMPM0489: "), 8000);
+        CHECK_SOON(file_has(access, "/hello\n"), 4000);
+        n = lines_with(access, "/hello");
+        CHECK_INT(program_get(&p, "/hello?1"), 200);
+        CHECK_SOON(lines_with(access, "/hello") == n + 1, 4000);
+        pid = (long)empm__number_in(pids);
+        CHECK(pid > 1);
+        if (pid > 1)
+            CHECK_INT(kill((pid_t)pid, SIGKILL), 0);
+        CHECK_INT(program_get(&p, "/hello?2"), 200);
+        CHECK_SOON(lines_with(access, "/hello") == n + 2, 8000);
+        CHECK_INT(lines_with(pids, "\n"), 2);
+        if (*mode == 0) {
+            signal_process((pid_t)pid_in(&p), SIGUSR1);
+            CHECK_SOON(file_has(error, "generation 1 serves"), 8000);
+            CHECK_INT(program_get(&p, "/hello?3"), 200);
+            CHECK_SOON(lines_with(access, "/hello") == n + 3, 8000);
+        }
+        CHECK_INT(program_get(&p, "/hello?4"), 200);
+    }
+    program_down(&p);                /* it looks for processes that are left */
+    CHECK_INT(lines_with(access, "/hello"), n + 3 + (*mode == 0));
+    CHECK(file_has(error, "EMPM0491: "));
+    unlink(error);
+    unlink(access);
+    unlink(pids);
+}
+
+TEST(operate, programs_take_logs)
+{
+    piped_logs("");
+    piped_logs("Processes 0");
+}
+
+/* A program that cannot be started ends the start, and is named. */
+TEST(operate, a_program_that_is_not_there)
+{
+    program p;
+
+    program_init(&p, "CustomLog \"|/nonexistent/rotatelogs x\" common");
+    CHECK_INT(wait_for_exit(program_exec(&p, NULL, NULL)), 1);
+    CHECK(program_said(&p, "EMPM0649: cannot start CustomLog |/nonexistent"
+                            "/rotatelogs x: No such file"));
+    program_down(&p);
 }
 
 /* Nobody reads stderr, which is a pipe and full: the server starts, serves,
