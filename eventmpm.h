@@ -1070,13 +1070,13 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <locale.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <time.h>
 #include <unistd.h>
 #include <arpa/inet.h>
@@ -1594,6 +1594,19 @@ static int empm__same(const char *a, size_t a_len, const char *b, size_t b_len)
     return 1;
 }
 
+/* ASCII alone, whatever setlocale() has been told: with Turkish rules TIMEOUT
+ * would be no Timeout, and with German ones 2.5 no number. */
+static int empm__equal(const char *a, const char *b)
+{
+    return empm__same(a, strlen(a), b, strlen(b));
+}
+
+static int empm__begins(const char *s, const char *with)
+{
+    const size_t n = strlen(with);
+    return strlen(s) >= n && empm__same(s, n, with, n);
+}
+
 static int empm__hex(int ch)
 {
     if (empm__is_digit(ch))
@@ -1859,7 +1872,7 @@ static int empm__log_facility(const char *target)
         (target[6] != '\0' && target[6] != ':'))
         return -2;
     for (i = 0; i < EMPM__COUNT(list); i++)
-        if (strcasecmp(target + 6 + (target[6] == ':'), list[i].name) == 0)
+        if (empm__equal(target + 6 + (target[6] == ':'), list[i].name))
             return list[i].facility;
     return -1;
 }
@@ -2385,19 +2398,6 @@ EMPM_API void empm_config_free(empm_config *cfg)
         cfg->arena = block[0];
         EMPM_FREE(block);
     }
-}
-
-/* ASCII alone, whatever setlocale() has been told: with Turkish rules TIMEOUT
- * would be no Timeout, and with German ones 2.5 no number. */
-static int empm__equal(const char *a, const char *b)
-{
-    return empm__same(a, strlen(a), b, strlen(b));
-}
-
-static int empm__begins(const char *s, const char *with)
-{
-    const size_t n = strlen(with);
-    return strlen(s) >= n && empm__same(s, n, with, n);
 }
 
 /* "2" or "2.5"; -1: no such number. */
@@ -6692,9 +6692,9 @@ static int empm__parse_request_line(empm__head *h, const empm__chars *t,
         return h->target_len == 1 && h->method_len == 7 &&
                        memcmp(in + h->method, "OPTIONS", 7) == 0 ? 0 : 400;
     if (*s != '/') {                    /* absolute-form, RFC 9112 3.2.2 */
-        size_t skip = h->target_len > 7 && strncasecmp(s, "http://", 7) == 0
+        size_t skip = h->target_len > 7 && empm__same(s, 7, "http://", 7)
                           ? 7 : h->target_len > 8 &&
-                                        strncasecmp(s, "https://", 8) == 0
+                                        empm__same(s, 8, "https://", 8)
                                     ? 8 : 0;
         size_t n;
         if (skip == 0)
@@ -9035,6 +9035,8 @@ typedef struct empm__access_log {
 typedef struct empm__access_logs {
     uint32_t         n;
     char             host[256];      /* %v */
+    locale_t         c;              /* of %{...}t, whatever setlocale() says;
+                                        0: there is no memory for it */
     empm__access_log of[EMPM_MAX_LIST];
 } empm__access_logs;
 
@@ -9306,6 +9308,13 @@ static int64_t empm__wall_us(empm__worker *w, uint64_t us)
     return w->wall_us + (int64_t)us;
 }
 
+static size_t empm__strftime(locale_t c, char *to, size_t n, const char *format,
+                             const struct tm *tm)
+{
+    return c != (locale_t)0 ? strftime_l(to, n, format, tm, c)
+                            : strftime(to, n, format, tm);
+}
+
 /* %t in Apache's way, or as strftime() has it; made anew once a second. */
 static char *empm__put_second(empm__worker *w, char *at, const char *format,
                               int64_t second)
@@ -9324,7 +9333,8 @@ static char *empm__put_second(empm__worker *w, char *at, const char *format,
         st->second = second;
         st->format = format;
         st->len = format != NULL
-            ? strftime(st->text, sizeof st->text, format, &here)
+            ? empm__strftime(w->s->access->c, st->text, sizeof st->text, format,
+                             &here)
             : (size_t)snprintf(st->text, sizeof st->text,
                                "[%02d/%.3s/%d:%02d:%02d:%02d %c%02d%02d]",
                                here.tm_mday, empm__months + here.tm_mon * 3,
@@ -9363,11 +9373,11 @@ static char *empm__put_field(empm__facts *f, char *at, const char *end,
     if (line != NULL)                /* without ": " and CRLF */
         return empm__put(f, at, end, line + n + 2,
                          (size_t)(next - line) - n - 4);
-    if (strcasecmp(name, "Server") == 0 && *req->w->cfg->server_field != '\0')
+    if (empm__equal(name, "Server") && *req->w->cfg->server_field != '\0')
         return empm__put_string(f, at, end, req->w->cfg->server_field);
-    if (strcasecmp(name, "Content-Type") == 0 && !req->has_type && f->body > 0)
+    if (empm__equal(name, "Content-Type") && !req->has_type && f->body > 0)
         return EMPM__ADD(at, "text/plain; charset=utf-8");
-    if (strcasecmp(name, "Content-Length") == 0 &&
+    if (empm__equal(name, "Content-Length") &&
         req->framing != EMPM__BY_CHUNKS && !empm__lengthless(req->status))
         return empm__put_number(at, req->declared >= 0 ? req->declared
                                                        : req->written);
@@ -9788,6 +9798,8 @@ static void empm__access_free(empm__access_logs *a)
             close(a->of[k].fd);
         EMPM_FREE(a->of[k].items);
     }
+    if (a != NULL && a->c != (locale_t)0)
+        freelocale(a->c);
     EMPM_FREE(a);
 }
 
@@ -9806,6 +9818,7 @@ static int empm__access_open(const empm_config *cfg, empm__access_logs **out,
         return EMPM_ENOMEM;
     memset(a, 0, sizeof *a);
     empm__name_alone(cfg, a->host, sizeof a->host);
+    a->c = newlocale(LC_ALL_MASK, "C", (locale_t)0);
     for (i = 0; i < EMPM_MAX_LIST && cfg->custom_log[i] != NULL; i++) {
         empm__access_log *l = &a->of[i];
         a->n = i + 1;

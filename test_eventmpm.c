@@ -4160,7 +4160,9 @@ TEST(config, apaches_names_say_what_to_do)
 TEST(config, locales)
 {
     static const char *const names[] = { "tr_TR", "de_DE" };
-    char cmd[600];
+    char cmd[600], month[32];
+    struct tm tm;
+    locale_t c;
     int i, n = 0;
 
     setenv("LOCPATH", g_tmp, 1);
@@ -4179,6 +4181,13 @@ TEST(config, locales)
         CHECK_INT(heard(EMPM_LOG_ERROR, 0), 1);
         CHECK_INT(heard(EMPM_LOG_ERROR, 5126), 1);
         CHECK_INT(heard(EMPM_LOG_INFO, 5121), 1);
+        CHECK_INT(empm__log_facility("syslog:MAIL"), LOG_MAIL);
+        memset(&tm, 0, sizeof tm);
+        tm.tm_mon = 4;
+        c = newlocale(LC_ALL_MASK, "C", (locale_t)0);
+        CHECK_INT(empm__strftime(c, month, sizeof month, "%b", &tm), 3);
+        CHECK_STR(month, "May");
+        freelocale(c);
         CHECK_INT(cfg.timeout_ms, 7000);
         CHECK_INT(cfg.keep_alive_timeout_ms, 540000);
         CHECK(cfg.async_request_worker_factor > 2.4 &&
@@ -4459,6 +4468,28 @@ TEST(log, table_of_codes)            /* in the manual: all, each once */
             fail(__FILE__, __LINE__, "%04d is in the table and never logged", i);
     }
     CHECK(last > 5000);
+    free(text);
+}
+
+/* HTTP and configurations are ASCII, whatever setlocale() has been told: nothing
+ * that follows it is called. */
+TEST(log, nothing_follows_the_locale)
+{
+    static const char *const calls[] = {
+        "strcasecmp", "strncasecmp", "strcasestr", "strcoll", "strtod", "strtof",
+        "atof", "toupper", "tolower", "isalpha", "isalnum", "isdigit", "isxdigit",
+        "isspace", "isupper", "islower", "isprint", "iscntrl", "ispunct", "fnmatch",
+        "regcomp", "mbtowc"
+    };
+    char *text = slurp_path("eventmpm.h"), *p;
+    size_t i, n;
+
+    for (i = 0; i < EMPM__COUNT(calls); i++)
+        for (p = text; (p = strstr(p, calls[i])) != NULL; p += n) {
+            n = strlen(calls[i]);
+            if (p[n] == '(' && strchr(" (!=,\n", p[-1]) != NULL && p[n + 1] != ')')
+                fail(__FILE__, __LINE__, "%s() follows the locale", calls[i]);
+        }
     free(text);
 }
 
