@@ -255,8 +255,8 @@
  *   5131  the stacks of all threads may take more than there is
  *   5132  ListenBacklog is above what the system allows
  *   5133  more threads than the system allows
- *   5134  a directory that is set, that of a log or PidFile, or the program of a
- *         log does not exist
+ *   5134  a directory that is set, that of a log, PidFile or unix socket, or the
+ *         program of a log does not exist
  *   5301  RemoteIPTrustedProxy is no address and no network
  *   5302  RemoteIPHeader is no name of a field
  *   5303  RemoteIPHeader: built without it
@@ -521,7 +521,7 @@ typedef struct empm_config {
 
     /* logs */
     const char *error_log;             /* a file, "|program", "stderr",
-                                          "syslog[:facility]"; NULL: see log. What children print on
+                                          "syslog[:facility[:tag]]"; NULL: see log. What children print on
                                           stderr is in that file, too */
     const char *log_format[EMPM_MAX_LIST]; /* "format" nickname */
     const char *custom_log[EMPM_MAX_LIST]; /* file nickname, or file "format";
@@ -565,7 +565,8 @@ typedef struct empm_config {
     int    listen_backlog;             /* 511 */
     int    send_buffer_size;           /* bytes, 0: the system's */
     int    receive_buffer_size;        /* bytes, 0: the system's */
-    int64_t max_mem_free;              /* idle buffers kept per child: 2 MiB */
+    int64_t max_mem_free;              /* idle buffers kept per child: 2 MiB; 0:
+                                          all of them */
     int    open_file_cache;            /* files kept per child: 64, at most a
                                           quarter of max_open_files; 0: none */
 
@@ -574,7 +575,7 @@ typedef struct empm_config {
     int    response_min_rate;          /* bytes/s, over each timeout_ms in which
                                           a client is waited for: 100; 0: none */
     int    keep_alive;                 /* 1 */
-    int    keep_alive_timeout_ms;      /* 5000 */
+    int    keep_alive_timeout_ms;      /* 5000; 0: as keep_alive 0 */
     int    max_keep_alive_requests;    /* 100; 0: no limit */
     int    header_timeout_ms;          /* 20000 [RequestReadTimeout header=] */
     int    header_timeout_max_ms;      /* 40000 */
@@ -599,7 +600,8 @@ typedef struct empm_config {
     /* limits, in bytes */
     int    limit_request_line;         /* 8190, else 414 */
     int    limit_request_field_size;   /* 8190, else 431 */
-    int    limit_request_fields;       /* 100, else 431 */
+    int    limit_request_fields;       /* 100, else 431; 0: no limit but that
+                                          of the whole head */
     int    limit_request_head;         /* all of it: 65536, else 431 */
     int64_t limit_request_body;        /* 1 MiB, else 413; 0: no limit */
     int64_t limit_body_in_memory;      /* longer ones are spooled: 64 KiB */
@@ -1080,9 +1082,11 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
 #include <time.h>
 #include <unistd.h>
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <glob.h>
 #include <grp.h>
 #include <netdb.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -1853,8 +1857,8 @@ static const char *empm__level_name(enum empm_log_level level)
     return (size_t)level < EMPM__COUNT(names) ? names[level] : "?";
 }
 
-/* The facility that "syslog" or "syslog:local3" names; -1: none, -2: it is not
- * syslog that is meant. Apache's default is local7. */
+/* The facility that "syslog" or "syslog:local3[:tag]" names; -1: none, -2: it is
+ * not syslog that is meant. Apache's default is local7. */
 static int empm__log_facility(const char *target)
 {
     static const struct { char name[12]; int facility; } list[] = {
@@ -1867,14 +1871,24 @@ static int empm__log_facility(const char *target)
         { "local5", LOG_LOCAL5 }, { "local6", LOG_LOCAL6 },
         { "local7", LOG_LOCAL7 }
     };
-    size_t i;
-    if (strncmp(target, "syslog", 6) != 0 ||
-        (target[6] != '\0' && target[6] != ':'))
+    const char *name = target + 6;
+    size_t i, n;
+    if (strncmp(target, "syslog", 6) != 0 || (*name != '\0' && *name != ':'))
         return -2;
+    name += *name == ':';
+    n = strcspn(name, ":");
     for (i = 0; i < EMPM__COUNT(list); i++)
-        if (empm__equal(target + 6 + (target[6] == ':'), list[i].name))
+        if (empm__same(name, n, list[i].name, strlen(list[i].name)))
             return list[i].facility;
     return -1;
+}
+
+/* What lines in syslog begin with. */
+static const char *empm__log_tag(const char *target)
+{
+    const char *tag = strchr(target, ':');
+    tag = tag != NULL ? strchr(tag + 1, ':') : NULL;
+    return tag != NULL && tag[1] != '\0' ? tag + 1 : "eventmpm";
 }
 
 /* Standard output or error as a log. The description is other programs', too,
@@ -2114,6 +2128,9 @@ static void empm__log_line(const empm_config *cfg, enum empm_log_level level,
         cfg->log(level, line, cfg->user);
         return;
     }
+    if (cfg->log_target < 0)         /* it keeps a pointer to the tag */
+        openlog(empm__log_tag(cfg->error_log), LOG_PID | LOG_NDELAY,
+                ~cfg->log_target);
     /* what had no room before is told with the next line that has */
     lost = __atomic_exchange_n(uncounted, 0u, __ATOMIC_RELAXED);
     snprintf(text, sizeof text, "EMPM0646: %u lines before this one are lost: "
@@ -2268,6 +2285,8 @@ static const empm__directive empm__directives[] = {
     EMPM__SET("RemoteIPHeader", remote_ip_header, TEXT, 0, 0),
     EMPM__SET("RemoteIPTrustedProxy", remote_ip_trusted_proxy, LIST, 0,
               EMPM_MAX_LIST),
+    EMPM__SET("RemoteIPInternalProxy", remote_ip_trusted_proxy, LIST, 0,
+              EMPM_MAX_LIST),
     EMPM__SET("MaxConnectionsPerPeer", max_connections_per_peer, INT, 0,
               INT_MAX),
     EMPM__SET("SharedStoreSize", shared_store_size, I64, 0, INT64_MAX),
@@ -2297,7 +2316,7 @@ static const empm__directive empm__directives[] = {
     EMPM__SET("Timeout", timeout_ms, MS, 1, INT_MAX),
     EMPM__SET("ResponseMinRate", response_min_rate, INT, 0, 1 << 20),
     EMPM__SET("KeepAlive", keep_alive, BOOL, 0, 1),
-    EMPM__SET("KeepAliveTimeout", keep_alive_timeout_ms, MS, 1, INT_MAX),
+    EMPM__SET("KeepAliveTimeout", keep_alive_timeout_ms, MS, 0, INT_MAX),
     EMPM__SET("MaxKeepAliveRequests", max_keep_alive_requests, INT, 0, INT_MAX),
     EMPM__SET("RequestReadTimeout", header_timeout_ms, READ, 0, 0),
     EMPM__SET("LingerTimeout", linger_timeout_ms, MS, 1, INT_MAX),
@@ -2315,7 +2334,7 @@ static const empm__directive empm__directives[] = {
     EMPM__SET("LimitRequestLine", limit_request_line, INT, 16, 1 << 20),
     EMPM__SET("LimitRequestFieldSize", limit_request_field_size, INT, 16,
               1 << 20),
-    EMPM__SET("LimitRequestFields", limit_request_fields, INT, 1, 32767),
+    EMPM__SET("LimitRequestFields", limit_request_fields, INT, 0, 32767),
     EMPM__SET("LimitRequestHead", limit_request_head, INT, 64, 1 << 24),
     EMPM__SET("LimitRequestBody", limit_request_body, I64, 0, INT64_MAX),
     EMPM__SET("LimitBodyInMemory", limit_body_in_memory, I64, 0, 1 << 30),
@@ -2414,7 +2433,8 @@ static double empm__parse_real(const char *s)
     return *rest == '\0' && (n > 0 || unit < 1) ? v : -1;
 }
 
-/* "5" (seconds), "100ms", "1min" -> milliseconds; -1: not a time. */
+/* "5" (seconds), "100ms", "1min" -> milliseconds, at most those that there are
+ * (24 days); -1: not a time. */
 static int64_t empm__parse_ms(const char *s, size_t n)
 {
     static const struct { char unit[4]; int64_t ms; } units[] = {
@@ -2431,7 +2451,7 @@ static int64_t empm__parse_ms(const char *s, size_t n)
     for (i = 0; i < EMPM__COUNT(units); i++)
         if (empm__same(s + digits, n - digits, units[i].unit,
                        strlen(units[i].unit)))
-            return v * units[i].ms <= INT_MAX ? v * units[i].ms : -1;
+            return v <= INT_MAX / units[i].ms ? v * units[i].ms : INT_MAX;
     return -1;
 }
 
@@ -2507,6 +2527,17 @@ static int empm__parse_signal(const char *s)
     return -1;
 }
 
+/* LogLevel: one word of it; -1: it is none. What Apache traces, nobody does. */
+static int empm__parse_level(const char *s)
+{
+    int v;
+    for (v = 0; v <= EMPM_LOG_DEBUG; v++)
+        if (empm__equal(s, empm__level_name((enum empm_log_level)v)))
+            return v;
+    return empm__begins(s, "trace") && s[5] >= '1' && s[5] <= '8' &&
+           s[6] == '\0' ? EMPM_LOG_DEBUG : -1;
+}
+
 /* FileETag: a word as EMPM_ETAG_* bits; -1: it is none. */
 static int empm__parse_etag(const char *s)
 {
@@ -2576,7 +2607,10 @@ static const char *empm__set_value(empm_config *cfg, const empm__directive *d,
     word[0] = '\0';
     if ((r = empm__word(&rest, word, sizeof word)) < 0)
         return "has a quote that is not closed, or is too long";
-    if (r == 0 && d->kind != EMPM__KIND_TEXT)
+    /* an empty one means something to ServerField alone */
+    if (d->kind == EMPM__KIND_TEXT ? *word == '\0' && d->offset !=
+                                         offsetof(empm_config, server_field)
+                                   : r == 0)
         return "wants a value";
     switch (d->kind) {
     case EMPM__KIND_TEXT:
@@ -2606,15 +2640,17 @@ static const char *empm__set_value(empm_config *cfg, const empm__directive *d,
         v = empm__equal(word, "on");
         break;
     case EMPM__KIND_LEVEL:
-        for (v = 0; v <= EMPM_LOG_DEBUG; v++)
-            if (empm__equal(word,
-                           empm__level_name((enum empm_log_level)v)))
-                break;
-        if (v > EMPM_LOG_DEBUG && empm__begins(word, "trace"))
-            v = EMPM_LOG_DEBUG;
-        if (v > EMPM_LOG_DEBUG)
-            return "must be emerg, alert, crit, error, warn, notice, info or "
-                   "debug";
+        memcpy(&i, at, sizeof i);
+        do {                         /* "core:info" is for one module: not here */
+            const char *level = strrchr(word, ':');
+            const int of = r < 0 ? -1 : empm__parse_level(
+                               level != NULL ? level + 1 : word);
+            if (of < 0 || level == word)
+                return "must be emerg, alert, crit, error, warn, notice, info, "
+                       "debug or trace1 to trace8";
+            i = level == NULL ? of : i;
+        } while ((r = empm__word(&rest, word, sizeof word)) != 0);
+        v = i;
         break;
     case EMPM__KIND_SIGNAL:
         if ((v = empm__parse_signal(word)) < 0)
@@ -2646,7 +2682,7 @@ static const char *empm__set_value(empm_config *cfg, const empm__directive *d,
             return "is not a whole number (and takes no unit)";
         break;
     }
-    if (rest[strspn(rest, " \t")] != '\0' && d->kind != EMPM__KIND_LEVEL)
+    if (rest[strspn(rest, " \t")] != '\0')
         return "takes one argument";
     if (d->kind == EMPM__KIND_REAL)
         return NULL;
@@ -2693,8 +2729,8 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
       "HTTP/1.1 is spoken: put a proxy that has HTTP/2 in front" },
     { "Proxy* Balancer* AllowCONNECT NoProxy SetProxy* <Proxy <ProxyMatch",
       "write a handler that asks the other server, or put a proxy in front" },
-    { "RemoteIPInternalProxy RemoteIPInternalProxyList "
-      "RemoteIPTrustedProxyList", "RemoteIPTrustedProxy names them" },
+    { "RemoteIPInternalProxyList RemoteIPTrustedProxyList",
+      "RemoteIPTrustedProxy names them" },
     { "RemoteIPProxyProtocol RemoteIPProxyProtocolExceptions",
       "the word proxy stands behind the port: Listen \"8080 proxy\"" },
     { "RemoteIPProxiesHeader", "RemoteIPHeader is all there is" },
@@ -2931,8 +2967,9 @@ static void empm__set_directive(empm_config *cfg, const char *where,
             empm__say(rep, EMPM_LOG_INFO, i == 0 ? 521 : 545,
                       "%s%s is deprecated, use %s", where, old[i][0],
                       old[i][1]);
-    bit = d->kind == EMPM__KIND_LIST
-              ? UINT64_C(1) << (d - empm__directives) % 64 : 0;
+    for (i = 0; empm__directives[i].offset != d->offset; i++)
+        ;                            /* two names may have one list */
+    bit = d->kind == EMPM__KIND_LIST ? UINT64_C(1) << i % 64 : 0;
     why = empm__set_value(cfg, d, value, !(*lists & bit));
     *lists |= bit;
     if (why == empm__no_memory)
@@ -3123,11 +3160,76 @@ static int empm__load_expand(empm__loader *l, const char *from, char *to)
     return 0;
 }
 
-/* Include: a file, all files of a folder, or what a pattern matches, by name. */
+static int empm__by_name(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static void empm__load_path(empm__loader *l, const char *path);
+
+/* All that is in a folder, in the order of its bytes, with what is in folders
+ * inside, and with names that begin with a dot. */
+static void empm__load_folder(empm__loader *l, const char *path)
+{
+    DIR *dir = opendir(path);
+    char **names = NULL, file[1300];
+    size_t n = 0, i;
+    struct dirent *e;
+    if (dir == NULL)
+        empm__say(l->rep, EMPM_LOG_ERROR, 5120, "%s: %s", path, strerror(errno));
+    while (dir != NULL && (e = readdir(dir)) != NULL) {
+        const size_t len = strlen(e->d_name) + 1;
+        char **more;
+        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
+            continue;
+        more = (char **)EMPM_REALLOC(names, (n + 1) * sizeof *names);
+        names = more != NULL ? more : names;
+        if (more == NULL || (names[n] = (char *)EMPM_MALLOC(len)) == NULL) {
+            l->rep->result = EMPM_ENOMEM;
+            l->stop = 1;
+            break;
+        }
+        memcpy(names[n++], e->d_name, len);
+    }
+    if (dir != NULL)
+        closedir(dir);
+    if (n > 1)
+        qsort(names, n, sizeof *names, empm__by_name);
+    for (i = 0; i < n; i++) {
+        if (!l->stop &&
+            snprintf(file, sizeof file, "%s/%s", path, names[i]) <
+                (int)sizeof file)
+            empm__load_path(l, file);
+        EMPM_FREE(names[i]);
+    }
+    EMPM_FREE(names);
+}
+
+/* A file or a folder. */
+static void empm__load_path(empm__loader *l, const char *path)
+{
+    const empm__loader here = *l;
+    struct stat st;
+    if (stat(path, &st) < 0 || !S_ISDIR(st.st_mode))
+        empm__load_file(l, path);
+    else if (l->depth == EMPM__CONFIG_DEPTH) {
+        empm__say(l->rep, EMPM_LOG_ERROR, 5120, "%s: folders are nested more "
+                  "than %d deep", path, EMPM__CONFIG_DEPTH);
+        l->stop = 1;
+    } else {
+        l->depth++;
+        empm__load_folder(l, path);
+    }
+    l->depth = here.depth;
+    l->path = here.path;
+    l->line = here.line;
+}
+
+/* Include: a file, a folder, or what a pattern matches, by name. */
 static void empm__load_include(empm__loader *l, const char *args, int optional)
 {
-    char word[1024], path[1200], pattern[1300];
-    const empm__loader here = *l;
+    char word[1024], path[1200];
+    const char *pattern;
     struct stat st;
     glob_t found;
     size_t i;
@@ -3137,13 +3239,12 @@ static void empm__load_include(empm__loader *l, const char *args, int optional)
                   "file, folder or pattern", l->path, l->line);
         return;
     }
-    snprintf(pattern, sizeof pattern, "%s",
-             empm__path_of(l->cfg, word, path, sizeof path));
-    if (stat(pattern, &st) == 0 && S_ISDIR(st.st_mode)) {
-        strcat(pattern, "/*");           /* path is shorter than pattern */
-        optional = 1;                    /* an empty folder is no error */
+    pattern = empm__path_of(l->cfg, word, path, sizeof path);
+    if (stat(pattern, &st) == 0) {
+        empm__load_path(l, pattern);
+        return;
     }
-    r = glob(pattern, 0, NULL, &found);
+    r = glob(pattern, GLOB_NOSORT, NULL, &found);
     if (r != 0) {
         if (!optional || r != GLOB_NOMATCH)
             empm__say(l->rep, EMPM_LOG_ERROR, 5120, "%s:%ld: Include %s: %s%s",
@@ -3154,12 +3255,10 @@ static void empm__load_include(empm__loader *l, const char *args, int optional)
                             "is in" : "");
         return;
     }
+    qsort(found.gl_pathv, found.gl_pathc, sizeof *found.gl_pathv,
+          empm__by_name);
     for (i = 0; i < found.gl_pathc && !l->stop; i++)
-        if (stat(found.gl_pathv[i], &st) != 0 || !S_ISDIR(st.st_mode)) {
-            empm__load_file(l, found.gl_pathv[i]);
-            l->path = here.path;
-            l->line = here.line;
-        }
+        empm__load_path(l, found.gl_pathv[i]);
     globfree(&found);
 }
 
@@ -3325,12 +3424,15 @@ static void empm__load_open(empm__loader *l, empm__sections *o, char *name,
 static void empm__load_text(empm__loader *l, FILE *f, char *raw, char *text)
 {
     empm__sections o;
-    int r;
+    int r, first = 1;
     memset(&o, 0, sizeof o);
     while (!l->stop && (r = empm__load_line(f, raw, &l->line)) != 0) {
-        char *p = raw + strspn(raw, " \t");
+        /* editors of Windows mark UTF-8 so */
+        const int mark = first && strncmp(raw, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
+        char *p = raw + mark + strspn(raw + mark, " \t");
         char name[64];
         size_t n;
+        first = 0;
         if (r > 0 && *p == '#')
             continue;
         if (r < 0 || (o.skip == 0 && empm__load_expand(l, p, text) < 0)) {
@@ -5541,12 +5643,21 @@ static int empm__net_parse(empm__net *net, const char *s, size_t n)
 {
     const char *slash = (const char *)memchr(s, '/', n);
     const size_t len = slash != NULL ? (size_t)(slash - s) : n;
-    empm__peer p;
-    int64_t bits, all;
+    empm__peer p, mask;
+    int64_t bits, all, i;
     if (!empm__peer_parse(&p, 0, s, len))
         return 0;
     all = p.family == EMPM__PEER_IPV4 ? 32 : 128;
     bits = slash != NULL ? empm__parse_u63(slash + 1, n - len - 1) : all;
+    if (slash != NULL && p.family == EMPM__PEER_IPV4 &&
+        empm__peer_parse(&mask, 0, slash + 1, n - len - 1) &&
+        mask.family == EMPM__PEER_IPV4) {      /* 10.0.0.0/255.0.0.0 */
+        for (bits = 0; bits < 32 && mask.addr[bits / 8] >> (7 - bits % 8) & 1;)
+            bits++;
+        for (i = bits; i < 32; i++)
+            if (mask.addr[i / 8] >> (7 - i % 8) & 1)
+                return 0;
+    }
     if (slash != NULL && p.family == EMPM__PEER_IPV4 &&
         memchr(s, ':', len) != NULL)
         bits -= 96;                      /* it was written inside IPv6 */
@@ -6844,6 +6955,12 @@ static int empm__head_judge(const empm__head *h)
     return 0;
 }
 
+static uint32_t empm__most_fields(const empm_config *cfg)
+{
+    return cfg->limit_request_fields > 0 ? (uint32_t)cfg->limit_request_fields
+                                         : UINT32_MAX;
+}
+
 /* Looks at in[..end). Returns 0: more is needed; 1: the head is complete and
  * h->line is where the body begins; else the status of the refusal. */
 static int empm__head_parse(empm__head *h, const empm_config *cfg,
@@ -6890,7 +7007,7 @@ static int empm__head_parse(empm__head *h, const empm_config *cfg,
             h->phase = EMPM__HEAD_DONE;
         } else {
             empm__field *f;
-            if (h->nfields >= (uint32_t)cfg->limit_request_fields)
+            if (h->nfields >= empm__most_fields(cfg))
                 return 431;
             if (h->nfields == h->max_fields && !empm__fields_grow(h, req))
                 return 503;
@@ -7073,8 +7190,7 @@ static int empm__chunk_parse(empm__chunked *k, const empm_config *cfg,
             k->phase = EMPM__CHUNK_DONE;
         } else {
             empm__field *f;
-            if (trailers->nfields + k->dropped >=
-                (uint32_t)cfg->limit_request_fields)
+            if (trailers->nfields + k->dropped >= empm__most_fields(cfg))
                 return 431;
             if (trailers->nfields == trailers->max_fields &&
                 !empm__fields_grow(trailers, req))
@@ -10261,7 +10377,7 @@ static enum empm__state empm__head_complete(empm__worker *w, empm__conn *c,
     req->close = (h->flags & EMPM__H_CLOSE) != 0 ||
                  (h->minor == 0 && !(h->flags & EMPM__H_KEEP));
     req->last_asked = req->close;        /* it will not send another one */
-    if (!cfg->keep_alive ||
+    if (!cfg->keep_alive || cfg->keep_alive_timeout_ms == 0 ||
         (cfg->max_keep_alive_requests > 0 &&
          c->requests + 1 >= (uint32_t)cfg->max_keep_alive_requests) ||
         empm__load(&w->child->stopping))
@@ -14477,7 +14593,9 @@ static int empm__child_init(empm__child *ch, empm_server *s, int slot,
     ch->linger_until = EMPM__NEVER;
     ch->drain_ms = cfg->graceful_shutdown_timeout_ms;
     ch->stop_ms = ch->retry_ms = EMPM__NEVER;
-    ch->pool.most = (size_t)(cfg->max_mem_free / EMPM_PAGE_BYTES);
+    ch->pool.most = cfg->max_mem_free == 0
+                        ? SIZE_MAX : (size_t)(cfg->max_mem_free /
+                                              EMPM_PAGE_BYTES);
     ch->pool.files_most = empm__file_limit(cfg);
     pthread_mutex_init(&ch->pool.lock, NULL);
     ch->files.due_ms = ch->lines_due_ms = EMPM__NEVER;
@@ -15228,7 +15346,7 @@ static void empm__settings(const empm_config *cfg, char *to, size_t n)
     const empm__memory m = empm__memory_of(cfg);
     const double mib = 1 << 20;
     char keep[64] = "off";
-    if (cfg->keep_alive)
+    if (cfg->keep_alive && cfg->keep_alive_timeout_ms > 0)
         snprintf(keep, sizeof keep, "%d ms", cfg->keep_alive_timeout_ms);
     snprintf(to, n, "%d to %d children of %d workers, %u connections and %u "
              "files each; Timeout %d ms, KeepAlive %s; worst-case memory %.0f "
@@ -15429,7 +15547,7 @@ static int empm__log_open(empm_config *cfg, empm__report *rep)
     else if ((facility = empm__log_facility(name)) == -1)
         ;
     else if (facility >= 0) {
-        openlog("eventmpm", LOG_PID | LOG_NDELAY, facility);
+        openlog(empm__log_tag(name), LOG_PID | LOG_NDELAY, facility);
         to = ~facility;
     } else {
         /* as with Apache, nobody hears that program: its own log is itself */
@@ -15457,6 +15575,8 @@ static void empm__log_close(empm_config *cfg)
 {
     if (cfg->log == empm__log_stderr && cfg->log_target > 0)
         close(cfg->log_target);
+    if (cfg->log == empm__log_stderr && cfg->log_target < 0)
+        openlog("eventmpm", LOG_PID | LOG_NDELAY, ~cfg->log_target);
     cfg->log_target = 0;
 }
 
@@ -18281,13 +18401,27 @@ static void empm__try_listen(const empm_config *cfg, const char *text,
                   "do it: stop and start", text);
 }
 
+/* `path` is cut to the directory that it is in. */
+static void empm__try_directory(const char *directive, const char *name,
+                                char *path, empm__report *rep)
+{
+    char *end = strrchr(path, '/');
+    struct stat st;
+    if (end == NULL || end == path)
+        return;
+    *end = '\0';
+    if (stat(path, &st) < 0 ? errno == ENOENT || errno == ENOTDIR
+                            : !S_ISDIR(st.st_mode))
+        empm__say(rep, EMPM_LOG_ERROR, 5134, "%s %s: there is no directory %s",
+                  directive, name, path);
+}
+
 /* A file that the start makes needs a folder: the start would end without. */
 static void empm__try_folder(const empm_config *cfg, const char *directive,
                              const char *name, empm__report *rep)
 {
-    char path[1200], *end;
+    char path[1200];
     const char *full = empm__path_of(cfg, name, path, sizeof path);
-    struct stat st;
     if (*name == '|') {
         snprintf(path, sizeof path, "%s", name + 1 + (name[1] == '|'));
         path[strcspn(path, " \t")] = '\0';
@@ -18298,18 +18432,38 @@ static void empm__try_folder(const empm_config *cfg, const char *directive,
     }
     if (full != path)
         snprintf(path, sizeof path, "%s", full);
-    if ((end = strrchr(path, '/')) == NULL || end == path)
+    empm__try_directory(directive, name, path, rep);
+}
+
+/* What an address names has to be there: the folder of a unix socket, whose own
+ * name is short, and the interface that a zone is. */
+static void empm__try_place(const char *text, empm__report *rep)
+{
+    empm__listen_spec spec;
+    const struct sockaddr_un *un = NULL;
+    const char *zone;
+    if (empm__listen_parse(&spec, text) != NULL)
+        return;                      /* the check has said it */
+    zone = spec.kind == EMPM__LISTEN_TCP ? strchr(spec.host, '%') : NULL;
+    if (zone != NULL && zone[1 + strspn(zone + 1, "0123456789")] != '\0' &&
+        if_nametoindex(zone + 1) == 0)
+        empm__say(rep, EMPM_LOG_ERROR, 5108, "Listen %s: there is no interface "
+                  "%s", text, zone + 1);
+    if (spec.kind != EMPM__LISTEN_UNIX)
         return;
-    *end = '\0';
-    if (stat(path, &st) < 0 ? errno == ENOENT || errno == ENOTDIR
-                            : !S_ISDIR(st.st_mode))
-        empm__say(rep, EMPM_LOG_ERROR, 5134, "%s %s: there is no directory %s",
-                  directive, name, path);
+    if (strlen(spec.host) >= sizeof un->sun_path)
+        empm__say(rep, EMPM_LOG_ERROR, 5108, "Listen %s: the path of a unix "
+                  "socket has at most %u bytes", text,
+                  (unsigned)sizeof un->sun_path - 1);
+    else
+        empm__try_directory("Listen", text, spec.host, rep);
 }
 
 static void empm__try_folders(const empm_config *cfg, empm__report *rep)
 {
     int i;
+    for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++)
+        empm__try_place(cfg->listen[i], rep);
     if (cfg->pid_file != NULL)
         empm__try_folder(cfg, "PidFile", cfg->pid_file, rep);
     if (cfg->error_log != NULL && strcmp(cfg->error_log, "stderr") != 0 &&

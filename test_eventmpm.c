@@ -3396,6 +3396,7 @@ TEST(config, every_directive_from_a_file)
         { "ExtendedStatus", "Off", "0" },
         { "RemoteIPHeader", "X-Real-IP", "X-Real-IP" },
         { "RemoteIPTrustedProxy", "10.0.0.0/8 ::1", "10.0.0.0/8 ::1" },
+        { "RemoteIPInternalProxy", "10.1.0.0/16", "10.1.0.0/16" },
         { "MaxConnectionsPerPeer", "20", "20" },
         { "SharedStoreSize", "1048576", "1048576" },
         { "Processes", "0", "0" }, { "StartServers", "2", "2" },
@@ -3501,7 +3502,7 @@ TEST(config, bad_values_of_every_directive)
         { EMPM__KIND_INT, "99999999999999999999" },
         { EMPM__KIND_INT, "-99999999999999999999" }, { EMPM__KIND_INT, "\"1" },
         { EMPM__KIND_MS, "soon" }, { EMPM__KIND_MS, "-1" }, { EMPM__KIND_MS, "" },
-        { EMPM__KIND_MS, "ms" }, { EMPM__KIND_MS, "2147484" },
+        { EMPM__KIND_MS, "ms" }, { EMPM__KIND_MS, "99999999999999999999" },
         { EMPM__KIND_MS, "5 s" }, { EMPM__KIND_MS, "1.5" },
         { EMPM__KIND_STUCK, "30 perhaps" }, { EMPM__KIND_STUCK, "x" },
         { EMPM__KIND_STUCK, "30 replace it" }, { EMPM__KIND_STUCK, "" },
@@ -3519,6 +3520,8 @@ TEST(config, bad_values_of_every_directive)
         { EMPM__KIND_ETAG, "Digest" }, { EMPM__KIND_ETAG, "MTime 5" },
         { EMPM__KIND_TOKENS, "Everything" }, { EMPM__KIND_TOKENS, "" },
         { EMPM__KIND_LIST, "" }, { EMPM__KIND_LEVEL, "loud" },
+        { EMPM__KIND_LEVEL, "trace9" }, { EMPM__KIND_LEVEL, "trace" },
+        { EMPM__KIND_LEVEL, "warn core:loud" }, { EMPM__KIND_LEVEL, ":info" },
         { EMPM__KIND_LEVEL, "" }, { EMPM__KIND_SIGNAL, "KILL" },
         { EMPM__KIND_SIGNAL, "-3" }, { EMPM__KIND_SIGNAL, "99" },
         { EMPM__KIND_READ, "" }, { EMPM__KIND_READ, "tail=1" },
@@ -3694,7 +3697,7 @@ TEST(config, grammar_of_files)
         { "ServerName \"a \\\"b\\\" \\\\ \\n\"", "a \"b\" \\ \\n", 0, 0, 0 },
         { "ServerName 'it\\'s'", "it's", 0, 0, 0 },
         { "ServerName a\"b", "a\"b", 0, 0, 0 },
-        { "ServerName \"\"", "", 0, 0, 0 }, { "ServerName", "", 0, 0, 0 },
+        { "ServerName \"\"", NULL, 1, 5123, 1 }, { "ServerName", NULL, 1, 5123, 1 },
         { "ServerName \"a", NULL, 1, 5123, 1 },
         { "ServerName \"a\\\"", NULL, 1, 5123, 1 },
         { "Foo\nBar 2\n", NULL, 2, 5122, 1 }, { "\n\nFoo 1", NULL, 1, 5122, 3 },
@@ -3973,6 +3976,134 @@ TEST(config, includes)
     }
     empm_config_free(&cfg);
     str_free(&g_heard);
+}
+
+/* As Apache has it: a folder is all that is in it, whatever its names begin with,
+ * and in folders inside; by the bytes of the names. */
+TEST(config, a_folder_is_all_of_it)
+{
+    char path[400], text[1000];
+    empm_config cfg = empm_defaults();
+    int i;
+
+    mkdir(tmp_path(path, sizeof path, "all"), 0700);
+    mkdir(tmp_path(path, sizeof path, "all/b[c"), 0700);
+    mkdir(tmp_path(path, sizeof path, "all/b[c/e"), 0700);
+    CHECK_INT(conf_write("all/.first", "Listen 1", 8), 0);
+    CHECK_INT(conf_write("all/B", "Listen 2", 8), 0);
+    CHECK_INT(conf_write("all/a", "Listen 3", 8), 0);
+    CHECK_INT(conf_write("all/b[c/d", "Listen 4", 8), 0);
+    CHECK_INT(conf_write("all/b[c/e/f", "Listen 5", 8), 0);
+    CHECK_INT(conf_write("all/g", "Listen 6\nNope\n", 14), 0);
+    snprintf(text, sizeof text, "Include %s/all\nNope\n", g_tmp);
+    CHECK_INT(conf_load(&cfg, text), EMPM_EINVAL);
+    for (i = 0; i < 6; i++) {
+        char want[2] = { (char)('1' + i), 0 };
+        CHECK_STR(cfg.listen[i] != NULL ? cfg.listen[i] : "none", want);
+    }
+    CHECK(cfg.listen[6] == NULL);
+    CHECK_INT(heard(EMPM_LOG_ERROR, 5122), 2);
+    CHECK(strstr(g_heard.p, "/all/g:2: ") != NULL);
+    CHECK(strstr(g_heard.p, "/x.conf:2: ") != NULL);
+    /* a pattern finds folders, too, but no name with a dot */
+    snprintf(text, sizeof text, "Include %s/all/[.ab]*\n", g_tmp);
+    CHECK_INT(conf_load(&cfg, text), EMPM_OK);
+    CHECK_STR(cfg.listen[0], "3");
+    CHECK_STR(cfg.listen[1], "4");
+    CHECK_STR(cfg.listen[2], "5");
+    CHECK(cfg.listen[3] == NULL);
+    /* a folder in itself */
+    CHECK_INT(symlink("..", tmp_path(path, sizeof path, "all/b[c/up")), 0);
+    snprintf(text, sizeof text, "Include %s/all/b[c\n", g_tmp);
+    CHECK_INT(conf_load(&cfg, text), EMPM_EINVAL);
+    CHECK(heard(EMPM_LOG_ERROR, 5120) >= 1);
+    unlink(path);
+    empm_config_free(&cfg);
+    str_free(&g_heard);
+}
+
+/* What files of Apache's have and what Apache takes, and what it refuses. */
+TEST(config, small_things_as_apache_has_them)
+{
+    static const struct { const char *text; int result; } rows[] = {
+        { "\xef\xbb\xbfTimeout 7\n", EMPM_OK },
+        { "\xef\xbb\xbf# a comment\nTimeout 7\n", EMPM_OK },
+        { "Timeout 7\n\xef\xbb\xbfTimeout 7\n", EMPM_EINVAL },
+        { "LimitRequestFields 0\nTimeout 7", EMPM_OK },
+        { "KeepAliveTimeout 0\nTimeout 7", EMPM_OK },
+        { "LogLevel core:info warn\nTimeout 7", EMPM_OK },
+        { "LogLevel warn ssl:trace8 core:debug\nTimeout 7", EMPM_OK },
+        { "LogLevel trace8\nLogLevel core:info\nTimeout 7", EMPM_OK },
+        { "ErrorLog syslog:user:web\nTimeout 7", EMPM_OK },
+        { "ErrorLogFormat \"[%t] %M\"\nTimeout 7", EMPM_OK },
+        { "Timeout 2147484\nTimeout 7", EMPM_OK },
+        { "PidFile\nTimeout 7", EMPM_EINVAL },
+        { "PidFile \"\"\nTimeout 7", EMPM_EINVAL },
+        { "ServerName\nTimeout 7", EMPM_EINVAL },
+        { "ErrorLog\nTimeout 7", EMPM_EINVAL },
+        { "LogLevel trace9\nTimeout 7", EMPM_EINVAL },
+        { "ServerField \"\"\nTimeout 7", EMPM_OK },
+        { "<Nonesuch x>\nTimeout 9\n</Nonesuch>\nTimeout 7\n", EMPM_EINVAL },
+        { "Timeout 7\n<Nonesuch>\nTimeout 9\n</Nonesuch>\n", EMPM_EINVAL }
+    };
+    empm_config cfg;
+    size_t i;
+
+    for (i = 0; i < EMPM__COUNT(rows); i++) {
+        cfg = empm_defaults();
+        context("%s", rows[i].text);
+        CHECK_INT(conf_load(&cfg, rows[i].text), rows[i].result);
+        CHECK_INT(cfg.timeout_ms, 7000);
+        CHECK_INT(cfg.log_level, i == 7 ? EMPM_LOG_DEBUG : EMPM_LOG_WARN);
+        empm_config_free(&cfg);
+    }
+    no_context();
+    cfg = empm_defaults();
+    CHECK_INT(conf_load(&cfg, "Timeout 2147484\nKeepAliveTimeout 0\n"
+                              "LimitRequestFields 0\nMaxMemFree 0\n"
+                              "RemoteIPInternalProxy 10.0.0.0/255.0.0.0\n"
+                              "RemoteIPTrustedProxy 192.0.2.1\n"), EMPM_OK);
+    CHECK_INT(cfg.timeout_ms, INT_MAX);
+    CHECK_INT(cfg.keep_alive_timeout_ms, 0);
+    CHECK_INT(cfg.limit_request_fields, 0);
+    CHECK_INT(cfg.max_mem_free, 0);
+    CHECK_STR(cfg.remote_ip_trusted_proxy[0], "10.0.0.0/255.0.0.0");
+    CHECK_STR(cfg.remote_ip_trusted_proxy[1], "192.0.2.1");
+    empm_config_free(&cfg);
+    CHECK_STR(empm__log_tag("syslog:user:web"), "web");
+    CHECK_STR(empm__log_tag("syslog::web"), "web");
+    CHECK_STR(empm__log_tag("syslog:user"), "eventmpm");
+    CHECK_STR(empm__log_tag("syslog:user:"), "eventmpm");
+    str_free(&g_heard);
+}
+
+/* Without a limit it goes by what the whole head may have, and idle connections
+ * that are to wait for no time are closed. */
+LIVE(config, no_limit_and_no_time)
+{
+    fixture f;
+    client c;
+    str s;
+    int i;
+
+    fx_init(&f);
+    f.cfg.limit_request_fields = 0;
+    f.cfg.keep_alive_timeout_ms = 0;
+    f.cfg.max_mem_free = 0;
+    if (!fx_up(&f))
+        return;
+    memset(&s, 0, sizeof s);
+    str_addf(&s, "GET /hello HTTP/1.1\r\nHost: a\r\n");
+    for (i = 0; i < 300; i++)
+        str_addf(&s, "X-%d: y\r\n", i);
+    str_addf(&s, "\r\n");
+    CHECK_INT(ask_n(&f, &c, s.p, s.n), 200);
+    CHECK_INT(c.closes, 1);
+    cl_close(&c);
+    if (!f.forked)
+        CHECK(f.s->child.pool.most > 1u << 20);
+    str_free(&s);
+    fx_down(&f);
 }
 
 /* Defaults < program < file < command line; lists begin anew in each. */
@@ -4532,7 +4663,9 @@ TEST(log, targets)
     static const struct { const char *name; int facility; } cases[] = {
         { "syslog", LOG_LOCAL7 }, { "syslog:user", LOG_USER },
         { "syslog:LOCAL3", LOG_LOCAL3 }, { "syslog:kern", LOG_KERN },
-        { "syslog:loud", -1 }, { "syslogs", -2 }, { "logs/error_log", -2 },
+        { "syslog:loud", -1 }, { "syslog:user:web", LOG_USER },
+        { "syslog::web", LOG_LOCAL7 }, { "syslog:loud:web", -1 },
+        { "syslogs", -2 }, { "logs/error_log", -2 },
         { "stderr", -2 }
     };
     empm_config cfg = empm_defaults();
@@ -6728,6 +6861,9 @@ TEST(proxy, networks)
         { "192.0.2.1", "192.0.2.1", "192.0.2.2" },
         { "10.0.0.0/8", "10.255.0.1", "11.0.0.0" },
         { "10.1.2.3/8", "10.9.9.9", "9.0.0.0" },
+        { "10.0.0.0/255.0.0.0", "10.9.9.9", "11.0.0.0" },
+        { "192.0.2.64/255.255.255.192", "192.0.2.127", "192.0.2.128" },
+        { "0.0.0.0/0.0.0.0", "8.8.8.8", "2001:db8::1" },
         { "192.0.2.128/25", "192.0.2.129", "192.0.2.127" },
         { "192.0.2.64/26", "192.0.2.127", "192.0.2.128" },
         { "0.0.0.0/0", "8.8.8.8", "2001:db8::1" },
@@ -6742,7 +6878,7 @@ TEST(proxy, networks)
     static const char *const bad[] = {
         "a", "192.0.2", "192.0.2.1/33", "192.0.2.1/", "192.0.2.1/-1", "::1/129",
         "192.0.2.1/8x", "192.0.2.1:80", "[::1]", "::ffff:10.0.0.0/95",
-        "192.0.2.0/255.255.255.0", "10.0.0.0/8 x", "/8", "192.0.2.0/24/8"
+        "192.0.2.0/255.0.255.0", "192.0.2.0/::", "10.0.0.0/8 x", "/8", "192.0.2.0/24/8"
     };
     size_t i;
 
@@ -7340,7 +7476,7 @@ static void fail_each_allocation(int step, int max)
         context("allocation %d", k);
         fx_init(&f);
         f.cfg.threads_per_child = 2;
-        f.cfg.max_mem_free = 0;     /* so that there is more that can fail */
+        f.cfg.max_mem_free = 1;     /* so that there is more that can fail */
         if (!fx_up(&f))
             return;
         set_int(&a_fail_at, k);
@@ -17529,6 +17665,14 @@ TEST(process, test_of_the_settings)          /* -t */
         { "-t|-c|CustomLog \"/no/such/place\" common", 1, "EMPM5134: CustomLog" },
         { "-t|-c|ErrorLog here|-c|CustomLog /there common", 0, "" },
         { "-t|-c|ErrorLog syslog:local3", 0, "" },
+        { "-t|-c|Listen unix:/no/such/place.sock", 1,
+          "EMPM5134: Listen unix:/no/such/place.sock: there is no directory "
+          "/no/such\n" },
+        { "-t|-c|Listen unix:/tmp/8901234567890123456789012345678901234567890123"
+          "456789012345678901234567890123456789012345678901234567890123456789",
+          1, "the path of a unix socket has at most 107 bytes" },
+        { "-t|-c|Listen [fe80::1%nosuch]:8080", 1,
+          "EMPM5108: Listen [fe80::1%nosuch]:8080: there is no interface nosuch" },
         { "-t|-c|Timeout 0", 1, "Timeout 0: must be from 1 to 2147483647 ms" },
         { "-t|-c|User no-such-user-at-all", 1, "EMPM0543: bad user name" },
         { "-t|-f|/no/such/file", 1, "EMPM5120: /no/such/file: No such file" },
