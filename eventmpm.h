@@ -201,11 +201,11 @@
  *   0649  a CustomLog cannot be opened, or its program not started
  *   2324  children die before they serve: giving up
  *   2436  ThreadStackSize is not possible here
- *   5001  no memory for a request: the connection is closed
+ *   5001  no memory for a request: 503, or the connection is closed
  *   5002  a handler misuses its request, or its answer cannot be finished
  *   5003  a client takes nothing, or too little, for Timeout: dropped
- *   5004  SpoolDirectory cannot be written: a full disk
- *   5005  MaxSpoolBytes is reached: clients get 503
+ *   5004  SpoolDirectory cannot be written: no right, or a full disk
+ *   5005  MaxSpoolBytes or MaxBodyMemory is reached: clients get 503
  *   5006  a state that cannot be: please report it
  *   5007  on_child_start or on_thread_start has failed: the child gives up
  *   5008  a listening socket cannot be watched
@@ -216,7 +216,8 @@
  *   5013  asked to stop twice: the process ends at once
  *   5014  a child has started                      5015  ... has ended
  *   5016  a file cannot be opened or read: clients get 503, or 500
- *   5018  a request goes wrong after its answer has begun
+ *   5018  a request goes wrong after its answer has begun, or is dropped for want
+ *         of buffers, or for a disk
  *   5030  a process without children cannot be reloaded or upgraded
  *   5031  started as root, and no User says who shall serve: nobody does
  *   5032  a reload or an upgrade has failed: those that serve go on
@@ -277,6 +278,13 @@
 
 #ifndef EVENTMPM_H
 #define EVENTMPM_H
+
+#if defined(__cplusplus) && __cplusplus < 201103L
+#  error "eventmpm.h: needs C++11: compile with -std=c++11 or later"
+#elif !defined(__cplusplus) && \
+    (!defined(__STDC_VERSION__) || __STDC_VERSION__ < 199901L)
+#  error "eventmpm.h: needs C99: compile with -std=c99 or later"
+#endif
 
 /* What plain `cc` declares is all that the implementation needs. Under a strict
  * -std=c99 a libc declares less, and the first system header decides how much:
@@ -1560,7 +1568,11 @@ static void empm__shared_lock_mended(pthread_mutex_t *m)
 
 static int empm__would_block(int e)
 {
+#if EAGAIN == EWOULDBLOCK
+    return e == EAGAIN;
+#else
     return e == EAGAIN || e == EWOULDBLOCK;
+#endif
 }
 
 /* ---------------------------------------------------------------------------
@@ -3521,6 +3533,8 @@ EMPM_API int empm_load(empm_config *cfg, const char *path, char *err, size_t n)
 
 /* --- the rules ------------------------------------------------------------ */
 
+#define EMPM__STACK_LEAST 16384      /* for our own frames; musl allows 2048 */
+
 /* What is corrected is a warning, or under Strict an error. */
 static enum empm_log_level empm__corrected(const empm_config *cfg)
 {
@@ -3677,6 +3691,9 @@ static void empm__check_numbers(empm_config *cfg, const empm_config *old,
                                                    : "ReceiveBufferSize",
                         v, 512, INT_MAX);
     }
+    if (cfg->thread_stack_size != 0)
+        empm__clamp(cfg, r, 2436, 2436, "ThreadStackSize",
+                    &cfg->thread_stack_size, EMPM__STACK_LEAST, INT_MAX);
     if (!(cfg->async_request_worker_factor > 0))
         empm__say(r, EMPM_LOG_ERROR, 5101,
                   "AsyncRequestWorkerFactor must be a positive number");
@@ -3757,6 +3774,7 @@ typedef struct empm__score_slot {          /* written by the parent alone */
     uint32_t leaving;                      /* has been told to go */
     uint32_t spare_share;                  /* its MinSpareThreads */
     uint32_t admin;                        /* serves admin listeners only */
+    uint32_t used;                         /* somebody is here, or has been */
 } empm__score_slot;
 
 typedef struct empm__score_server {        /* written by the parent alone */
@@ -3782,6 +3800,8 @@ static int empm__score_init(empm__score *sb, int slots, int threads, int shared)
                        (size_t)threads * sizeof(empm__score_worker);
     sb->head_bytes = (head + page) & ~page;
     sb->child_bytes = (one + page) & ~page;
+    if (sb->child_bytes > (SIZE_MAX / 2 - sb->head_bytes) / (size_t)slots)
+        return EMPM_ENOMEM;            /* ServerLimit x ThreadLimit, 32 bits */
     sb->bytes = sb->head_bytes + sb->child_bytes * (size_t)slots;
     sb->slots = slots;
     sb->threads = threads;
@@ -6166,6 +6186,8 @@ static empm__page *empm__page_get(empm__worker *w)
         pthread_mutex_unlock(&pool->lock);
         if (p == NULL)
             p = (empm__page *)EMPM_MALLOC(EMPM_PAGE_BYTES);
+        if (p == NULL)
+            empm__log_worker(w, EMPM_LOG_ERROR, 5001, "no memory for a request");
     }
     if (p != NULL) {
         p->next = NULL;
@@ -6224,8 +6246,9 @@ static char *empm__page_data(empm__page *p)
 /* One byte longer than it says: a body that takes it over ends with a NUL. */
 static char *empm__scratch(empm__worker *w)
 {
-    if (w->scratch == NULL)
-        w->scratch = (char *)EMPM_MALLOC(EMPM__SCRATCH + 1);
+    if (w->scratch == NULL &&
+        (w->scratch = (char *)EMPM_MALLOC(EMPM__SCRATCH + 1)) == NULL)
+        empm__log_worker(w, EMPM_LOG_ERROR, 5001, "no memory for a request");
     return w->scratch;
 }
 
@@ -6280,7 +6303,7 @@ typedef struct empm__kv_shard {
 
 typedef struct empm__kv {              /* fixed; the shards follow */
     uint64_t seed[2];
-    size_t   bytes, shard_bytes;
+    size_t   shard_bytes;
     uint32_t shards, slots;            /* slots: of each shard */
     uint32_t room;                     /* for a key and its value */
 } __attribute__((aligned(64))) empm__kv;
@@ -6590,7 +6613,6 @@ static int empm__kv_new(empm__kv **out, size_t bytes, uint32_t room)
     if ((void *)kv == MAP_FAILED)
         return EMPM_ENOMEM;
     empm__random(kv->seed, sizeof kv->seed);
-    kv->bytes = bytes;
     kv->room = room;
     kv->shards = (uint32_t)((bytes - sizeof *kv + most - 1) / most);
     kv->shard_bytes = (bytes - sizeof *kv) / kv->shards & ~(size_t)63;
@@ -6608,10 +6630,11 @@ static int empm__kv_new(empm__kv **out, size_t bytes, uint32_t room)
     return EMPM_OK;
 }
 
-static void empm__kv_free(empm__kv *kv)
+/* `bytes`, as they were asked for: any child may have written what is in it. */
+static void empm__kv_free(empm__kv *kv, size_t bytes)
 {
     if (kv != NULL)
-        munmap(kv, kv->bytes);
+        munmap(kv, bytes);
 }
 
 /* --- the server's own ----------------------------------------------------- */
@@ -7390,10 +7413,8 @@ static empm_request *empm__borrow(empm__worker *w, empm__conn *c)
 {
     empm__page *p = empm__page_get(w);
     empm_request *req;
-    if (p == NULL) {
-        empm__log_worker(w, EMPM_LOG_ERROR, 5001, "no memory for a request");
+    if (p == NULL)
         return NULL;
-    }
     req = (empm_request *)(void *)(p + 1);
     memset(req, 0, offsetof(empm_request, start_ms));
     req->w = w;
@@ -7521,6 +7542,12 @@ static void empm__request_next(empm_request *req)
     empm__request_clear(req);
 }
 
+static void empm__no_memory_for(const empm_request *req, size_t n)
+{
+    empm__log_worker(req->w, EMPM_LOG_ERROR, 5001, "no memory for a request: "
+                     "%lu bytes", (unsigned long)n);
+}
+
 EMPM_API void *empm_alloc(empm_request *req, size_t n)
 {
     empm__page *p;
@@ -7534,8 +7561,10 @@ EMPM_API void *empm_alloc(empm_request *req, size_t n)
     }
     if (n > EMPM__PAGE_ROOM / 2) {         /* a block of its own */
         p = (empm__page *)EMPM_MALLOC(sizeof *p + n);
-        if (p == NULL)
+        if (p == NULL) {
+            empm__no_memory_for(req, n);
             return NULL;
+        }
         p->next = req->arena_big;
         req->arena_big = p;
         return p + 1;
@@ -7623,8 +7652,10 @@ static int empm__in_room(empm_request *req, uint32_t most)
     if (req->in_cap >= most)
         return 0;
     big = (empm__page *)EMPM_MALLOC(sizeof *big + cap);
-    if (big == NULL)
+    if (big == NULL) {
+        empm__no_memory_for(req, cap);
         return 0;
+    }
     memcpy(big + 1, req->in, req->in_end);
     if (old != NULL && req->text == NULL)
         EMPM_FREE(old);
@@ -8347,6 +8378,18 @@ static ssize_t empm__send_pages(empm_request *req)
     return empm__transport_of(req->c)->send(req->c, v, k, p != NULL || slice);
 }
 
+/* A connection is lost for a reason that is neither its client's nor the
+ * network's: no buffers, a disk that fails under sendfile(). */
+static void empm__say_lost(empm_request *req, const char *doing)
+{
+    const int why = errno;
+    if (why == EIO || why == ENOBUFS || why == ENOMEM || why == EINVAL ||
+        why == EBADF)
+        empm__log_req(req, EMPM_LOG_ERROR, 5018, "%s: %s: the connection is "
+                      "dropped", doing, strerror(why));
+    errno = why;
+}
+
 /* Sends what is ready. 1: all of it; 0: the socket is full; 2: the turn is over,
  * but not while a handler runs, whose worker is taken anyway; -1: the peer is
  * gone, or a file cannot be read to its end. */
@@ -8369,8 +8412,10 @@ static int empm__flush(empm_request *req)
         if (n < 0) {
             if (errno == EINTR)
                 continue;
-            if (!empm__would_block(errno))
+            if (!empm__would_block(errno)) {
+                empm__say_lost(req, "sending");
                 return -1;
+            }
             /* A hang-up beside EAGAIN was not one: look once more, then wait */
             if (!empm__conn_noted(c, EMPM__READY_HUP) || again++) {
                 req->out_tried = req->out_left;
@@ -8393,6 +8438,15 @@ static int empm__flush(empm_request *req)
     return 1;
 }
 
+/* Something of the spool file has failed. The status that says so. */
+static int empm__spool_failed(empm_request *req, const char *call)
+{
+    const int why = errno;
+    empm__log_req(req, EMPM_LOG_ERROR, 5004, "SpoolDirectory %s: %s: %s",
+                  req->w->cfg->spool_directory, call, strerror(why));
+    return why == ENOSPC || why == EDQUOT || why == EFBIG ? 507 : 503;
+}
+
 /* Appends to the overflow, whose slice is or becomes that of the last page. */
 static int empm__spool(empm_request *req, const char *data, int64_t n)
 {
@@ -8404,6 +8458,7 @@ static int empm__spool(empm_request *req, const char *data, int64_t n)
             return EMPM_EFULL;
         req->spool_fd = empm__unnamed_file(w->s->spool_dir);
         if (req->spool_fd < 0) {
+            empm__spool_failed(req, "open");
             empm__fd_release(&w->child->pool, EMPM__FOR_ANSWERS);
             return EMPM_ESYS;
         }
@@ -8426,8 +8481,10 @@ static int empm__spool(empm_request *req, const char *data, int64_t n)
                                  (off_t)at);
         if (r < 0 && errno == EINTR)
             continue;
-        if (r <= 0)
+        if (r <= 0) {
+            empm__spool_failed(req, "write");
             return EMPM_ESYS;
+        }
         req->spool_end += r;
         req->out_last->stop += r;
         req->out_left += r;
@@ -10593,15 +10650,6 @@ static enum empm__state empm__do_read_head(empm__worker *w, empm__conn *c,
     return EMPM__READ_HEAD;
 }
 
-/* Something of the spool file has failed. The status that says so. */
-static int empm__spool_failed(empm_request *req, const char *call)
-{
-    const int why = errno;
-    empm__log_req(req, EMPM_LOG_ERROR, 5004, "SpoolDirectory %s: %s: %s",
-                  req->w->cfg->spool_directory, call, strerror(why));
-    return why == ENOSPC || why == EDQUOT || why == EFBIG ? 507 : 503;
-}
-
 /* Memory for `need` bytes that have arrived, and a NUL; `data` are the last of
  * them. After the room behind the head comes a page, then a multiple of what is
  * needed, at most what is promised. 0, or the status. */
@@ -10622,8 +10670,11 @@ static int empm__body_grow(empm__worker *w, empm_request *req, size_t need,
     cap = page ? EMPM_PAGE_BYTES : taken ? EMPM__SCRATCH + 1
                                  : (cap < most ? cap : most) + 1;
     if (!empm__reserve(&w->child->pool.body_memory, cap - req->body_reserved,
-                       w->cfg->max_body_memory))
+                       w->cfg->max_body_memory)) {
+        empm__log_req(req, EMPM_LOG_ERROR, 5005, "MaxBodyMemory of %lld is "
+                      "reached", (long long)w->cfg->max_body_memory);
         return 503;
+    }
     req->body_reserved = cap;
     if (page) {
         if ((req->body_page = empm__page_get(w)) == NULL)
@@ -10638,8 +10689,10 @@ static int empm__body_grow(empm__worker *w, empm_request *req, size_t need,
     if (taken) {
         to = w->scratch;
         w->scratch = NULL;
-    } else if ((to = (char *)EMPM_REALLOC(req->body_big, (size_t)cap)) == NULL)
+    } else if ((to = (char *)EMPM_REALLOC(req->body_big, (size_t)cap)) == NULL) {
+        empm__no_memory_for(req, (size_t)cap);
         return 503;
+    }
     if (req->body_big == NULL && req->body_len > 0)
         memcpy(to, req->body, (size_t)req->body_len);
     empm__page_put(w, req->body_page);
@@ -13013,7 +13066,7 @@ static void empm__see_totals(const empm_server *s, empm__seen *seen, int slot)
     seen->expired += empm__load(&ch->expired);
     seen->forced += empm__load(&ch->forced);
     if (empm__load(&ch->accepted) == 0)
-        return;                        /* a slot that was never used */
+        return;
     for (t = 0; t < s->score.threads; t++) {
         const empm__score_worker *w = empm__score_worker_at(&s->score, slot, t);
         seen->accesses += empm__load(&w->accesses);
@@ -13060,6 +13113,8 @@ static empm__seen *empm__see(empm_request *req)
     for (slot = 0; slot < s->score.slots; slot++) {
         const empm__score_slot *at = empm__score_slot_at(&s->score, slot);
         empm__seen_child *to = &seen->children[seen->nchildren];
+        if (!empm__load(&at->used))
+            continue;                /* its memory would come into being */
         empm__see_totals(s, seen, slot);
         if (empm__load(&at->pid) == 0 || empm__load(&at->admin) ||
             seen->nchildren == (int)n)
@@ -14937,7 +14992,7 @@ static int empm__listen_unix(empm__listener *l, const empm__listen_spec *spec)
     int fd, probe;
     memset(&a, 0, sizeof a);
     a.sun_family = AF_UNIX;
-    if (n >= sizeof a.sun_path || n >= sizeof l->path) {
+    if (n >= empm__min(sizeof a.sun_path, sizeof l->path)) {
         errno = ENAMETOOLONG;
         return -1;
     }
@@ -15167,6 +15222,11 @@ static int empm__listen_open(empm_server *s, const char *text,
  * >>server -- what is made before the first thread or process, and its end
  * ------------------------------------------------------------------------- */
 
+static int empm__spool_default(const empm_config *cfg)
+{
+    return strcmp(cfg->spool_directory, "/tmp") == 0;
+}
+
 /* The part of the check that needs more than numbers: paths, routes. */
 static void empm__check_rest(const empm_config *cfg, empm__report *rep)
 {
@@ -15175,7 +15235,7 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
     struct stat st;
     char path[1200];
     size_t i, k;
-    const char *header = cfg->remote_ip_header;
+    const char *header = cfg->remote_ip_header, *spool;
 #ifndef EVENTMPM_NO_PROXY
     empm__nets nets;
 #endif
@@ -15203,11 +15263,18 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
                                                  : "DocumentRoot",
                       dir, strerror(stat(dir, &st) < 0 ? errno : ENOTDIR));
     }
-    if (stat(empm__path_of(cfg, cfg->spool_directory, path, sizeof path),
-             &st) < 0 || !S_ISDIR(st.st_mode))
-        empm__say(rep, EMPM_LOG_ERROR, 5107,
+    spool = empm__path_of(cfg, cfg->spool_directory, path, sizeof path);
+    /* many a server needs none: so it is no error that the default is not there */
+    if (stat(spool, &st) < 0 || !S_ISDIR(st.st_mode))
+        empm__say(rep, empm__spool_default(cfg) ? EMPM_LOG_WARN
+                                                : EMPM_LOG_ERROR, 5107,
                   "SpoolDirectory %s is not a directory: make it, or name "
-                  "another: -c \"SpoolDirectory DIR\"", cfg->spool_directory);
+                  "another: -c \"SpoolDirectory DIR\"%s", cfg->spool_directory,
+                  empm__spool_default(cfg) ? ": long bodies will be refused"
+                                           : "");
+    else if (access(spool, W_OK | X_OK) < 0)
+        empm__say(rep, EMPM_LOG_WARN, 5004, "SpoolDirectory %s: %s: long bodies "
+                  "will be refused", cfg->spool_directory, strerror(errno));
     if (cfg->error_log != NULL && empm__log_facility(cfg->error_log) == -1)
         empm__say(rep, EMPM_LOG_ERROR, 5402, "ErrorLog %s: is no file, "
                   "|program, stderr or syslog:facility", cfg->error_log);
@@ -15716,7 +15783,7 @@ static void empm__server_free(empm_server *s)
     if (!s->borrows) {
         empm__score_free(&s->score);
 #ifndef EVENTMPM_NO_STORE
-        empm__kv_free(s->store);
+        empm__kv_free(s->store, (size_t)s->cfg->shared_store_size);
 #endif
     }
     EMPM_FREE(s);
@@ -15799,7 +15866,8 @@ static int empm__server_new(empm_config *cfg, int shared,
     s->spool_dir = open(empm__path_of(cfg, cfg->spool_directory, path,
                                       sizeof path),
                         O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (s->spool_dir < 0) {
+    if (s->spool_dir < 0 && !(empm__spool_default(cfg) &&
+                              (errno == ENOENT || errno == ENOTDIR))) {
         empm__say(rep, EMPM_LOG_ERROR, 5107, "SpoolDirectory %s: %s",
                   cfg->spool_directory, strerror(errno));
         goto done;
@@ -15880,6 +15948,7 @@ static int empm__engine_new(empm_server *s, empm__child *ch, int slot, int admin
     int r, rc = 0;
     if (s->parent_fd < 0) {          /* else the parent has done it */
         empm__store(&at->admin, (uint32_t)admin);
+        empm__store(&at->used, 1u);
         empm__store(&at->pid, (uint32_t)getpid());
     }
     r = empm__child_init(ch, s, slot, admin);
@@ -16907,6 +16976,7 @@ static int empm__kid_start(empm__parent *p, empm__gen *g, int admin)
     empm__store(&empm__score_at(&g->s->score, slot)->stopping, 0u);
     empm__store(&at->leaving, 0u);
     empm__store(&at->admin, (uint32_t)admin);
+    empm__store(&at->used, 1u);
     empm__store(&at->generation, g->s->generation);
     sigfillset(&all);                /* until the child has handlers of its own */
     sigprocmask(SIG_SETMASK, &all, &old);

@@ -381,6 +381,21 @@ static int proc_stat(long pid, long long *field, int n)
     return 0;
 }
 
+static void status_line(long pid, const char *name, char *out, size_t n)
+{
+    char path[64], line[256];
+    FILE *f;
+
+    out[0] = 0;
+    snprintf(path, sizeof path, "/proc/%ld/status", pid);
+    f = fopen(path, "r");
+    while (f != NULL && fgets(line, sizeof line, f) != NULL)
+        if (strncmp(line, name, strlen(name)) == 0)
+            snprintf(out, n, "%s", line);
+    if (f != NULL)
+        fclose(f);
+}
+
 /* The live children of `pid`, at most max; -1: this system cannot tell. */
 static int children_of(long pid, long *out, int max)
 {
@@ -3170,6 +3185,118 @@ TEST(config, rules_are_apaches)
         }
     no_context();
     str_free(&g_heard);
+}
+
+/* A scoreboard that no size_t can count is no memory, and not a small one. */
+TEST(config, limits_that_overflow)
+{
+    empm__score sb;
+    const int huge = sizeof(size_t) > 4 ? INT_MAX : 100000;
+
+    memset(&sb, 0, sizeof sb);
+    CHECK_INT(empm__score_init(&sb, sizeof(size_t) > 4 ? INT_MAX : 40002, huge,
+                               0), EMPM_ENOMEM);
+    CHECK(sb.mem == NULL);
+    empm__score_free(&sb);
+}
+
+/* A request that is refused, or dropped, for want of memory leaves a line. */
+TEST(log, no_request_is_lost_in_silence)
+{
+    fixture f;
+    client c;
+    str s;
+    int at, status, lost = 0;
+
+    memset(&s, 0, sizeof s);
+    str_addf(&s, "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n");
+    for (at = 0; at < 90; at++)
+        str_addf(&s, "X-%d: %090d\r\n", at, at);
+    str_addf(&s, "\r\n");
+    str_fill(&s, 'x', 60000);
+    for (at = 1; at < 30; at++) {
+        fx_init(&f);
+        f.cfg.threads_per_child = 1;
+        if (!fx_up(&f))
+            break;
+        set_int(&a_failed, 0);
+        set_int(&a_fail_at, at);
+        status = ask_n(&f, &c, s.p, s.n);
+        set_int(&a_fail_at, 0);
+        cl_close(&c);
+        context("allocation %d, status %d", at, status);
+        if (status != 200) {
+            lost++;
+            CHECK(get_int(&a_failed) > 0);
+            CHECK_SOON(fx_log_has(&f, "EMPM5001: ") ||
+                       fx_log_has(&f, "EMPM5002: "), 1000);
+        }
+        fx_down(&f);
+    }
+    no_context();
+    CHECK(lost > 2);
+    str_free(&s);
+}
+
+/* Whether long bodies can be kept is said at the start. Where nothing needs it,
+ * no /tmp is no reason not to start: many a container has none. */
+TEST(config, a_spool_directory_that_is_no_good)
+{
+    static const empm_route one[] = {
+        EMPM_ROUTE("GET /health", empm_health_page, NULL), EMPM_ROUTES_END
+    };
+    char dir[300];
+    int status = -1, i;
+    pid_t pid;
+
+    for (i = 0; i < 2; i++) {
+        mkdir(tmp_path(dir, sizeof dir, i ? "bare" : "closed"), 0555);
+        chmod(g_tmp, 0755);
+        context("%s", dir);
+        fflush(NULL);
+        if ((pid = fork()) == 0) {
+            empm_config cfg = empm_defaults();
+            empm_server *s = NULL;
+            int ok;
+            hearing();
+            cfg.routes = one;
+            cfg.listen[0] = "127.0.0.1:0";
+            if (i == 0) {
+                cfg.spool_directory = dir;
+                if (geteuid() == 0 && setuid(65534) < 0)
+                    _exit(2);
+                ok = empm_check(&cfg, hear, NULL) == 0 &&
+                     heard(EMPM_LOG_WARN, 5004) == 1;
+            } else {
+                if (chroot(dir) < 0 || chdir("/") < 0)
+                    _exit(3);
+                ok = empm_start(&cfg, &s) == EMPM_OK;
+                empm_free(s);
+                ok = ok && empm_check(&cfg, hear, NULL) == 0 &&
+                     heard(EMPM_LOG_WARN, 5107) == 1;
+            }
+            _exit(ok ? 0 : 1);
+        }
+        CHECK(pid > 0 && waitpid(pid, &status, 0) == pid);
+        if (!WIFEXITED(status) || WEXITSTATUS(status) != 3)   /* not root */
+            CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+        rmdir(dir);
+    }
+    no_context();
+}
+
+/* What would kill each request is corrected: musl takes any size above 2048. */
+TEST(config, stacks_have_room_for_us)
+{
+    empm_config cfg = empm_defaults();
+
+    cfg.routes = routes;
+    cfg.thread_stack_size = 2048;
+    CHECK_INT(empm_check(&cfg, say, NULL), 0);
+    CHECK_INT(cfg.thread_stack_size, EMPM__STACK_LEAST);
+    cfg.thread_stack_size = 0;
+    CHECK_INT(empm_check(&cfg, say, NULL), 0);
+    CHECK_INT(cfg.thread_stack_size, 0);
 }
 
 /* A reload cannot change what the scoreboard was made for (AH00501, 00506); all
@@ -7533,6 +7660,20 @@ static int kv_check(empm__kv *kv, empm__kv_shard *sh)
     return (int)used;
 }
 
+/* Who unmaps it believes nothing that a child may have written there. */
+TEST(store, its_end_believes_nothing_in_it)
+{
+    empm__kv *kv = kv_new();
+    unsigned char *more;
+
+    if (kv == NULL)
+        return;
+    more = (unsigned char *)kv + (KV_BYTES + 4095) / 4096 * 4096;
+    memset((void *)kv, 0x7f, 256);
+    empm__kv_free(kv, KV_BYTES);
+    CHECK(msync(more - 4096, 1, MS_ASYNC) < 0 && errno == ENOMEM);
+}
+
 TEST(store, hash_is_siphash)         /* the vectors of its authors' program */
 {
     static const struct { size_t len; uint64_t hash; } cases[] = {
@@ -7630,7 +7771,7 @@ TEST(store, calls_and_their_results)
         kv_check(kv, empm__kv_shard_at(kv, 0));
     }
     no_context();
-    empm__kv_free(kv);
+    empm__kv_free(kv, KV_BYTES);
 }
 
 TEST(store, lengths_and_versions)
@@ -7667,7 +7808,7 @@ TEST(store, lengths_and_versions)
     CHECK_INT(empm__kv_put(kv, in, 1, &second, "d", 1, 0, 1), EMPM_EGONE);
     CHECK_INT(empm__kv_put(kv, in, 1, &none, "b", 1, 0, 1), EMPM_OK);
     CHECK_INT(empm__kv_put(kv, in, 1, &second, "d", 1, 0, 1), EMPM_EGONE);
-    empm__kv_free(kv);
+    empm__kv_free(kv, KV_BYTES);
 }
 
 TEST(store, versions_never_come_back)        /* though 32 bits store halves */
@@ -7688,7 +7829,7 @@ TEST(store, versions_never_come_back)        /* though 32 bits store halves */
         CHECK_INT(empm__kv_get(kv, "a", 1, NULL, 0, NULL, &version, 1), EMPM_EFULL);
         CHECK(version > torn[0]);
     }
-    empm__kv_free(kv);
+    empm__kv_free(kv, KV_BYTES);
 }
 
 TEST(store, every_size_uses_its_memory_and_no_more)
@@ -7715,7 +7856,7 @@ TEST(store, every_size_uses_its_memory_and_no_more)
                         EMPM_OK; k++)
                 CHECK(k < kv->shards * kv->slots);
             CHECK(k >= kv->shards * (kv->slots - 1) / 3);
-            empm__kv_free(kv);
+            empm__kv_free(kv, bytes);
         }
     no_context();
 }
@@ -7752,7 +7893,7 @@ TEST(store, full_of_what_never_expires)      /* nothing is dropped then */
     for (k = 0; k <= n; k++)
         CHECK_INT(empm__kv_get(kv, &k, sizeof k, NULL, 0, NULL, NULL, 1) ==
                   EMPM_EGONE, k == 0 || k == 7);
-    empm__kv_free(kv);
+    empm__kv_free(kv, KV_BYTES);
 }
 
 /* --- against a plain array ------------------------------------------------ */
@@ -7881,7 +8022,7 @@ TEST(store, does_what_a_plain_array_does)
         kv_check(kv, empm__kv_shard_at(kv, 0));
     }
     no_context();
-    empm__kv_free(kv);
+    empm__kv_free(kv, KV_BYTES);
 }
 
 /* --- many at once --------------------------------------------------------- */
@@ -7949,7 +8090,7 @@ TEST(store, sums_are_exact_over_processes_and_threads)
     CHECK_INT(n, CROWD_PROCESSES * CROWD_THREADS * CROWD_ROUNDS);
     CHECK_INT(empm__kv_add(crowd_kv, "swapped", 7, 0, 0, &n, 1), EMPM_OK);
     CHECK_INT(n, CROWD_PROCESSES * CROWD_THREADS * CROWD_ROUNDS);
-    empm__kv_free(crowd_kv);
+    empm__kv_free(crowd_kv, KV_BYTES);
 }
 
 /* --- death ---------------------------------------------------------------- */
@@ -8071,8 +8212,8 @@ static void die_everywhere(int op)
         printf("%s: %d instructions, %d with the lock, %d between\n", d->what,
                steps, held, middle);
     no_context();
-    empm__kv_free(kv);
-    empm__kv_free(copy);
+    empm__kv_free(kv, KV_BYTES);
+    empm__kv_free(copy, KV_BYTES);
 }
 
 TEST(store, whole_before_and_after_each_instruction)
@@ -8227,7 +8368,7 @@ TEST(store, writers_killed_at_any_moment)
         printf("%d killed, %d with the lock; %lld adds\n", kills, orphaned - 1,
                (long long)common);
     munmap(all, sizeof *all * DOOMEDS);
-    empm__kv_free(kv);
+    empm__kv_free(kv, 48000);
 }
 
 TEST(store, stopped_holder_costs_a_second_not_the_server)
@@ -8265,7 +8406,7 @@ TEST(store, stopped_holder_costs_a_second_not_the_server)
     CHECK_INT(n, 42);
     CHECK_IN(now_ms() - t0, 0, AT_ONCE);
     CHECK_INT(empm__kv_get(kv, "n", 1, &n, sizeof n, NULL, NULL, 1), EMPM_OK);
-    empm__kv_free(kv);
+    empm__kv_free(kv, KV_BYTES);
 }
 #endif
 
@@ -15574,6 +15715,29 @@ LIVE(status, hostile_requests_are_shown_harmlessly)
     fx_down(&f);
 }
 
+/* Looking at the status touches no memory of children that were never there: with
+ * a large ServerLimit that would be all of it. */
+TEST(status, slots_without_children_cost_nothing)
+{
+    fixture f;
+    char line[256];
+    long kids[16];
+    int n, kb = 0;
+
+    fx_init_forked(&f, 1);
+    f.cfg.server_limit = 3000;
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(get_status(&f, "/server-status?auto"), 200);
+    CHECK_INT(get_status(&f, "/server-status?json"), 200);
+    for (n = children_of(f.pid, kids, 16); n-- > 0;) {
+        status_line(kids[n], "RssShmem:", line, sizeof line);
+        if (sscanf(line, "RssShmem: %d", &kb) == 1)
+            CHECK_IN(kb, 0, 6000);
+    }
+    fx_down(&f);
+}
+
 /* A child's memory may hold anything. */
 TEST(status, a_scoreboard_gone_mad_is_shown_harmlessly)
 {
@@ -15591,6 +15755,7 @@ TEST(status, a_scoreboard_gone_mad_is_shown_harmlessly)
     CHECK_INT(get_status(&f, "/hello"), 200);
     w = empm__score_worker_at(&f.s->score, 1, 0);   /* nobody else's slot */
     ch = empm__score_at(&f.s->score, 1);
+    empm__store(&empm__score_slot_at(&f.s->score, 1)->used, 1u);
     empm__store(&empm__score_slot_at(&f.s->score, 1)->pid, 4711u);
     empm__store(&ch->accepted, 1u);
     empm__score_put(w->request, sizeof w->request, bad, EMPM__SCORE_REQUEST);
@@ -18810,21 +18975,6 @@ static void program_down(program *p)
 }
 
 /* The line of /proc/PID/status that begins with `name`. */
-static void status_line(long pid, const char *name, char *out, size_t n)
-{
-    char path[64], line[256];
-    FILE *f;
-
-    out[0] = 0;
-    snprintf(path, sizeof path, "/proc/%ld/status", pid);
-    f = fopen(path, "r");
-    while (f != NULL && fgets(line, sizeof line, f) != NULL)
-        if (strncmp(line, name, strlen(name)) == 0)
-            snprintf(out, n, "%s", line);
-    if (f != NULL)
-        fclose(f);
-}
-
 /* Is root one of those that serve, the children of `parent`? */
 static int serves_as_root(long parent)
 {
