@@ -85,9 +85,9 @@
  *     USR2               the program anew, with the listening sockets; once it
  *                        is healthy this one drains (empm_main() only)
  *     TERM  stop         QUIT, WINCH: graceful-stop
- *     URG   reopen       ErrorLog and CustomLogs anew, by name, for who has moved
- *                        them away: nothing is restarted, no request waits. (To
- *                        a process that does not know it this signal does nothing)
+ *     URG   reopen       opens ErrorLog and CustomLogs anew, by name, after they
+ *                        have been moved away: nothing restarts, no request
+ *                        waits. (Other programs ignore this signal by default)
  *   What fails on the way leaves the old children as they were. on_reload may
  *   change a new configuration, or refuse it. The parent pings its children
  *   (watchdog_interval_ms), speaks systemd's protocols (readiness, reload,
@@ -136,7 +136,7 @@
  *
  * STATUS  empm_status_page as a route's handler, or Listen "127.0.0.1:9000 admin",
  *   which answers when every worker is busy: a page for people, and for programs
- *   ?auto (as Apache's mod_status has it, so what reads that reads this), ?json
+ *   ?auto (as Apache's mod_status has it, for the programs that read it), ?json
  *   and ?prometheus.
  *
  * LIMITS  HTTP/1.1 and 1.0 over TCP and unix sockets. Linux first (epoll); any
@@ -196,8 +196,8 @@
  *   0543  User is not known here
  *   0544  Group is not known here, or stands without User
  *   0545  MaxRequestsPerChild is called MaxConnectionsPerChild now
- *   0646  a log cannot be written: a full disk, or a pipe that nobody empties;
- *         lines are lost, never waited for
+ *   0646  a log cannot be written, for a full disk or a full pipe: lines are
+ *         lost, and no request waits for it
  *   0649  a CustomLog cannot be opened, or its program not started
  *   2324  children die before they serve: giving up
  *   2436  ThreadStackSize is not possible here
@@ -206,7 +206,7 @@
  *   5003  a client takes nothing, or too little, for Timeout: dropped
  *   5004  SpoolDirectory cannot be written: no right, or a full disk
  *   5005  MaxSpoolBytes or MaxBodyMemory is reached: clients get 503
- *   5006  a state that cannot be: please report it
+ *   5006  an internal state that should not occur: please report it
  *   5007  on_child_start or on_thread_start has failed: the child gives up
  *   5008  a listening socket cannot be watched
  *   5009  accepting pauses: no descriptors, or MaxOpenConnections
@@ -216,36 +216,36 @@
  *   5013  asked to stop twice: the process ends at once
  *   5014  a child has started                      5015  ... has ended
  *   5016  a file cannot be opened or read: clients get 503, or 500
- *   5018  a request goes wrong after its answer has begun, or is dropped for want
- *         of buffers, or for a disk
+ *   5018  a request goes wrong after its answer has begun, or is dropped as
+ *         buffers are short or a disk fails
  *   5030  a process without children cannot be reloaded or upgraded
- *   5031  started as root, and no User says who shall serve: nobody does
+ *   5031  started as root without User: the user nobody serves
  *   5032  a reload or an upgrade has failed: those that serve go on
  *   5034  an old generation has ended: its log files are free
- *   5035  User, Group or ChrootDir cannot be had
+ *   5035  User, Group or ChrootDir cannot be applied
  *   5036  PidFile cannot be written
  *   5037  a handler takes longer than StuckWorkerTimeout
  *   5038  a child has not answered its watchdog and was killed
  *   5039  an upgrade cannot be started
- *   5040  an upgrade: who starts, who serves
+ *   5040  an upgrade: which process starts, which one serves
  *   5041  PidFile names a server that runs
  *   5042  the settings that are in force
- *   5043  the user who serves may not use a directory: what to type
- *   5044  -k start without ErrorLog: nobody will read messages
+ *   5043  the serving user has no access to a directory: the command that helps
+ *   5044  -k start without ErrorLog: later messages are lost
  *   5045  the logs are opened anew
  *   5101  a setting is out of range
  *   5102  ServerField or ServerTokens is no field value
  *   5103  LimitRequestHead is small beside LimitRequestLine
  *   5104  no memory at start
- *   5105  a route makes no sense, or two of them conflict
+ *   5105  a route is not valid, or two of them conflict
  *   5106  DocumentRoot cannot be opened            5107  SpoolDirectory is none
- *   5108  Listen makes no sense, or cannot be had  5109  ... is given twice
+ *   5108  Listen is not valid, or cannot be used  5109  ... is given twice
  *   5110  StartServers is above what MaxRequestWorkers allows
  *   5111  MaxSpareThreads is too close to MinSpareThreads
  *   5112  SendBufferSize or ReceiveBufferSize is too small
  *   5113  one Listen serves IPv4 for another, too
  *   5114  Listen overlaps with a socket in use
- *   5115  AddType makes no sense
+ *   5115  AddType is not valid
  *   5120  Include, or the configuration: no such file, or nested too deep
  *   5121  a directive of Apache's has no meaning here
  *   5122  a directive is not known                 5123  ... has a bad value
@@ -254,18 +254,18 @@
  *   5126  a directive or section of Apache's is not here: what to do instead
  *   5130  RLIMIT_NOFILE allows fewer connections or files than are wanted
  *   5131  the stacks of all threads may take more than there is
- *   5132  ListenBacklog is above what the system allows
- *   5133  more threads than the system allows
+ *   5132  ListenBacklog is above the limit of the system
+ *   5133  there are more threads than the system allows
  *   5134  a directory that is set, that of a log, PidFile or unix socket, or the
  *         program of a log does not exist
  *   5301  RemoteIPTrustedProxy is no address and no network
  *   5302  RemoteIPHeader is no name of a field
  *   5303  RemoteIPHeader: built without it
  *   5304  a proxy sent no PROXY header, or a bad one
- *   5305  a PROXY header came from who is not trusted
+ *   5305  a PROXY header came from a peer that is not trusted
  *   5306  MaxConnectionsPerPeer is reached: refused
- *   5400  CustomLog or LogFormat makes no sense
- *   5401  ... has a format that cannot be
+ *   5400  CustomLog or LogFormat is not valid
+ *   5401  ... has a format that is not valid
  *   5402  ErrorLog is no file, |program, stderr or syslog:facility
  *   5403  no memory for a line of a CustomLog
  *   5500  SharedStoreSize is too small or too large
@@ -529,8 +529,9 @@ typedef struct empm_config {
 
     /* logs */
     const char *error_log;             /* a file, "|program", "stderr",
-                                          "syslog[:facility[:tag]]"; NULL: see log. What children print on
-                                          stderr is in that file, too */
+                                          "syslog[:facility[:tag]]"; NULL: see
+                                          log. What children print on stderr is
+                                          in that file, too */
     const char *log_format[EMPM_MAX_LIST]; /* "format" nickname */
     const char *custom_log[EMPM_MAX_LIST]; /* file nickname, or file "format";
                                           env=name or env=!name may follow */
@@ -2146,7 +2147,7 @@ static void empm__log_line(const empm_config *cfg, enum empm_log_level level,
     /* what had no room before is told with the next line that has */
     lost = __atomic_exchange_n(uncounted, 0u, __ATOMIC_RELAXED);
     snprintf(text, sizeof text, "EMPM0646: %u lines before this one are lost: "
-             "nobody reads the ErrorLog, or its disk is full", lost);
+             "the ErrorLog has no reader, or its disk is full", lost);
     if (lost > 0 &&
         empm__log_write(cfg->log_target, EMPM_LOG_ERROR, -1, text) == 0)
         lost = 0;
@@ -2970,7 +2971,7 @@ static void empm__set_directive(empm_config *cfg, const char *where,
         near = empm__nearest(name);
         empm__say(rep, EMPM_LOG_ERROR, 5122, "%sInvalid command '%s', %s%s%s",
                   where, name, near != NULL ? "perhaps '"
-                                            : "which no directive is called",
+                                            : "there is no such directive",
                   near != NULL ? near : "", near != NULL ? "' is meant" : "");
         return;
     }
@@ -3533,7 +3534,9 @@ EMPM_API int empm_load(empm_config *cfg, const char *path, char *err, size_t n)
 
 /* --- the rules ------------------------------------------------------------ */
 
-#define EMPM__STACK_LEAST 16384      /* for our own frames; musl allows 2048 */
+#ifndef EMPM__STACK_LEAST
+#  define EMPM__STACK_LEAST 16384    /* for our own frames; musl allows 2048 */
+#endif
 
 /* What is corrected is a warning, or under Strict an error. */
 static enum empm_log_level empm__corrected(const empm_config *cfg)
@@ -9726,7 +9729,7 @@ static void empm__lines_save(empm__child *ch, empm__access_log *l,
         empm__store(&l->torn, 1u);
     empm__log_child(ch, EMPM_LOG_ERROR, 646, "CustomLog %s: %s; its lines are "
                     "lost (%u before these)", l->name,
-                    empm__would_block(errno) ? "nobody empties its pipe"
+                    empm__would_block(errno) ? "its pipe is full"
                                              : strerror(errno),
                     empm__load(&ch->score->unlogged));
     for (; s < end; s++)
@@ -9928,7 +9931,7 @@ static int empm__access_parse(const empm_config *cfg, const char *text,
     else if (strchr(word, '%') == NULL &&
              (format = empm__format_named(cfg, word, named, sizeof named)) ==
                  NULL)
-        why = "no LogFormat is called like that";
+        why = "there is no LogFormat of that name";
     if (why == NULL && has > 0) {
         l->only_without = only[4] == '!';
         strcpy(l->only, only + 4 + l->only_without);
@@ -13260,7 +13263,7 @@ static const empm__figure empm__figures[] = {
     EMPM__COUNTER("refused_connections_total", "ConnsRefused", refused,
                   "Connections refused for MaxConnectionsPerPeer"),
     EMPM__COUNTER("refused_proxies_total", "ProxiesRefused", proxy_refused,
-                  "Bad PROXY headers, or from nobody who is trusted"),
+                  "PROXY headers that were bad, or from a peer not trusted"),
     EMPM__COUNTER("culled_connections_total", "ConnsCulled", culled,
                   "Idle connections closed to make room"),
     EMPM__COUNTER("expired_connections_total", "ConnsExpired", expired,

@@ -30,6 +30,9 @@ static void  test_free(void *p);
 /* Lines of an access log gather for so long. */
 #define EMPM__LINES_MS 150
 
+/* Sanitizers make frames larger. */
+#define EMPM__STACK_LEAST 65536
+
 #define EVENTMPM_IMPLEMENTATION
 #include "eventmpm.h"
 
