@@ -2146,11 +2146,12 @@ static void empm__log_line(const empm_config *cfg, enum empm_log_level level,
                 ~cfg->log_target);
     /* what had no room before is told with the next line that has */
     lost = __atomic_exchange_n(uncounted, 0u, __ATOMIC_RELAXED);
-    snprintf(text, sizeof text, "EMPM0646: %u lines before this one are lost: "
-             "the ErrorLog has no reader, or its disk is full", lost);
-    if (lost > 0 &&
-        empm__log_write(cfg->log_target, EMPM_LOG_ERROR, -1, text) == 0)
-        lost = 0;
+    if (lost > 0) {
+        snprintf(text, sizeof text, "EMPM0646: %u lines before this one are "
+                 "lost: the ErrorLog has no reader, or its disk is full", lost);
+        if (empm__log_write(cfg->log_target, EMPM_LOG_ERROR, -1, text) == 0)
+            lost = 0;
+    }
     if (empm__log_write(cfg->log_target, level, tid, line) < 0)
         lost++;
     if (lost > 0)
