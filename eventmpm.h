@@ -201,11 +201,11 @@
  *   0649  a CustomLog cannot be opened, or its program not started
  *   2324  children die before they serve: giving up
  *   2436  ThreadStackSize is not possible here
- *   5001  no memory for a request: 503, or the connection is closed
+ *   5001  no memory for a request: the connection is closed
  *   5002  a handler misuses its request, or its answer cannot be finished
  *   5003  a client takes nothing, or too little, for Timeout: dropped
  *   5004  SpoolDirectory cannot be written: no right, or a full disk
- *   5005  MaxSpoolBytes or MaxBodyMemory is reached: clients get 503
+ *   5005  MaxSpoolBytes is reached: clients get 503
  *   5006  an internal state that should not occur: please report it
  *   5007  on_child_start or on_thread_start has failed: the child gives up
  *   5008  a listening socket cannot be watched
@@ -216,8 +216,7 @@
  *   5013  asked to stop twice: the process ends at once
  *   5014  a child has started                      5015  ... has ended
  *   5016  a file cannot be opened or read: clients get 503, or 500
- *   5018  a request goes wrong after its answer has begun, or is dropped as
- *         buffers are short or a disk fails
+ *   5018  a request goes wrong after its answer has begun
  *   5030  a process without children cannot be reloaded or upgraded
  *   5031  started as root without User: the user nobody serves
  *   5032  a reload or an upgrade has failed: those that serve go on
@@ -6190,8 +6189,6 @@ static empm__page *empm__page_get(empm__worker *w)
         pthread_mutex_unlock(&pool->lock);
         if (p == NULL)
             p = (empm__page *)EMPM_MALLOC(EMPM_PAGE_BYTES);
-        if (p == NULL)
-            empm__log_worker(w, EMPM_LOG_ERROR, 5001, "no memory for a request");
     }
     if (p != NULL) {
         p->next = NULL;
@@ -6250,9 +6247,8 @@ static char *empm__page_data(empm__page *p)
 /* One byte longer than it says: a body that takes it over ends with a NUL. */
 static char *empm__scratch(empm__worker *w)
 {
-    if (w->scratch == NULL &&
-        (w->scratch = (char *)EMPM_MALLOC(EMPM__SCRATCH + 1)) == NULL)
-        empm__log_worker(w, EMPM_LOG_ERROR, 5001, "no memory for a request");
+    if (w->scratch == NULL)
+        w->scratch = (char *)EMPM_MALLOC(EMPM__SCRATCH + 1);
     return w->scratch;
 }
 
@@ -7417,8 +7413,10 @@ static empm_request *empm__borrow(empm__worker *w, empm__conn *c)
 {
     empm__page *p = empm__page_get(w);
     empm_request *req;
-    if (p == NULL)
+    if (p == NULL) {
+        empm__log_worker(w, EMPM_LOG_ERROR, 5001, "no memory for a request");
         return NULL;
+    }
     req = (empm_request *)(void *)(p + 1);
     memset(req, 0, offsetof(empm_request, start_ms));
     req->w = w;
@@ -7546,12 +7544,6 @@ static void empm__request_next(empm_request *req)
     empm__request_clear(req);
 }
 
-static void empm__no_memory_for(const empm_request *req, size_t n)
-{
-    empm__log_worker(req->w, EMPM_LOG_ERROR, 5001, "no memory for a request: "
-                     "%lu bytes", (unsigned long)n);
-}
-
 EMPM_API void *empm_alloc(empm_request *req, size_t n)
 {
     empm__page *p;
@@ -7565,10 +7557,8 @@ EMPM_API void *empm_alloc(empm_request *req, size_t n)
     }
     if (n > EMPM__PAGE_ROOM / 2) {         /* a block of its own */
         p = (empm__page *)EMPM_MALLOC(sizeof *p + n);
-        if (p == NULL) {
-            empm__no_memory_for(req, n);
+        if (p == NULL)
             return NULL;
-        }
         p->next = req->arena_big;
         req->arena_big = p;
         return p + 1;
@@ -7656,10 +7646,8 @@ static int empm__in_room(empm_request *req, uint32_t most)
     if (req->in_cap >= most)
         return 0;
     big = (empm__page *)EMPM_MALLOC(sizeof *big + cap);
-    if (big == NULL) {
-        empm__no_memory_for(req, cap);
+    if (big == NULL)
         return 0;
-    }
     memcpy(big + 1, req->in, req->in_end);
     if (old != NULL && req->text == NULL)
         EMPM_FREE(old);
@@ -8382,18 +8370,6 @@ static ssize_t empm__send_pages(empm_request *req)
     return empm__transport_of(req->c)->send(req->c, v, k, p != NULL || slice);
 }
 
-/* A connection is lost for a reason that is neither its client's nor the
- * network's: no buffers, a disk that fails under sendfile(). */
-static void empm__say_lost(empm_request *req, const char *doing)
-{
-    const int why = errno;
-    if (why == EIO || why == ENOBUFS || why == ENOMEM || why == EINVAL ||
-        why == EBADF)
-        empm__log_req(req, EMPM_LOG_ERROR, 5018, "%s: %s: the connection is "
-                      "dropped", doing, strerror(why));
-    errno = why;
-}
-
 /* Sends what is ready. 1: all of it; 0: the socket is full; 2: the turn is over,
  * but not while a handler runs, whose worker is taken anyway; -1: the peer is
  * gone, or a file cannot be read to its end. */
@@ -8416,10 +8392,8 @@ static int empm__flush(empm_request *req)
         if (n < 0) {
             if (errno == EINTR)
                 continue;
-            if (!empm__would_block(errno)) {
-                empm__say_lost(req, "sending");
+            if (!empm__would_block(errno))
                 return -1;
-            }
             /* A hang-up beside EAGAIN was not one: look once more, then wait */
             if (!empm__conn_noted(c, EMPM__READY_HUP) || again++) {
                 req->out_tried = req->out_left;
@@ -8442,15 +8416,6 @@ static int empm__flush(empm_request *req)
     return 1;
 }
 
-/* Something of the spool file has failed. The status that says so. */
-static int empm__spool_failed(empm_request *req, const char *call)
-{
-    const int why = errno;
-    empm__log_req(req, EMPM_LOG_ERROR, 5004, "SpoolDirectory %s: %s: %s",
-                  req->w->cfg->spool_directory, call, strerror(why));
-    return why == ENOSPC || why == EDQUOT || why == EFBIG ? 507 : 503;
-}
-
 /* Appends to the overflow, whose slice is or becomes that of the last page. */
 static int empm__spool(empm_request *req, const char *data, int64_t n)
 {
@@ -8462,7 +8427,6 @@ static int empm__spool(empm_request *req, const char *data, int64_t n)
             return EMPM_EFULL;
         req->spool_fd = empm__unnamed_file(w->s->spool_dir);
         if (req->spool_fd < 0) {
-            empm__spool_failed(req, "open");
             empm__fd_release(&w->child->pool, EMPM__FOR_ANSWERS);
             return EMPM_ESYS;
         }
@@ -8485,10 +8449,8 @@ static int empm__spool(empm_request *req, const char *data, int64_t n)
                                  (off_t)at);
         if (r < 0 && errno == EINTR)
             continue;
-        if (r <= 0) {
-            empm__spool_failed(req, "write");
+        if (r <= 0)
             return EMPM_ESYS;
-        }
         req->spool_end += r;
         req->out_last->stop += r;
         req->out_left += r;
@@ -10654,6 +10616,15 @@ static enum empm__state empm__do_read_head(empm__worker *w, empm__conn *c,
     return EMPM__READ_HEAD;
 }
 
+/* Something of the spool file has failed. The status that says so. */
+static int empm__spool_failed(empm_request *req, const char *call)
+{
+    const int why = errno;
+    empm__log_req(req, EMPM_LOG_ERROR, 5004, "SpoolDirectory %s: %s: %s",
+                  req->w->cfg->spool_directory, call, strerror(why));
+    return why == ENOSPC || why == EDQUOT || why == EFBIG ? 507 : 503;
+}
+
 /* Memory for `need` bytes that have arrived, and a NUL; `data` are the last of
  * them. After the room behind the head comes a page, then a multiple of what is
  * needed, at most what is promised. 0, or the status. */
@@ -10674,11 +10645,8 @@ static int empm__body_grow(empm__worker *w, empm_request *req, size_t need,
     cap = page ? EMPM_PAGE_BYTES : taken ? EMPM__SCRATCH + 1
                                  : (cap < most ? cap : most) + 1;
     if (!empm__reserve(&w->child->pool.body_memory, cap - req->body_reserved,
-                       w->cfg->max_body_memory)) {
-        empm__log_req(req, EMPM_LOG_ERROR, 5005, "MaxBodyMemory of %lld is "
-                      "reached", (long long)w->cfg->max_body_memory);
+                       w->cfg->max_body_memory))
         return 503;
-    }
     req->body_reserved = cap;
     if (page) {
         if ((req->body_page = empm__page_get(w)) == NULL)
@@ -10693,10 +10661,8 @@ static int empm__body_grow(empm__worker *w, empm_request *req, size_t need,
     if (taken) {
         to = w->scratch;
         w->scratch = NULL;
-    } else if ((to = (char *)EMPM_REALLOC(req->body_big, (size_t)cap)) == NULL) {
-        empm__no_memory_for(req, (size_t)cap);
+    } else if ((to = (char *)EMPM_REALLOC(req->body_big, (size_t)cap)) == NULL)
         return 503;
-    }
     if (req->body_big == NULL && req->body_len > 0)
         memcpy(to, req->body, (size_t)req->body_len);
     empm__page_put(w, req->body_page);

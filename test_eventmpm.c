@@ -3203,44 +3203,6 @@ TEST(config, limits_that_overflow)
     empm__score_free(&sb);
 }
 
-/* A request that is refused, or dropped, for want of memory leaves a line. */
-TEST(log, no_request_is_lost_in_silence)
-{
-    fixture f;
-    client c;
-    str s;
-    int at, status, lost = 0;
-
-    memset(&s, 0, sizeof s);
-    str_addf(&s, "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n");
-    for (at = 0; at < 90; at++)
-        str_addf(&s, "X-%d: %090d\r\n", at, at);
-    str_addf(&s, "\r\n");
-    str_fill(&s, 'x', 60000);
-    for (at = 1; at < 30; at++) {
-        fx_init(&f);
-        f.cfg.threads_per_child = 1;
-        if (!fx_up(&f))
-            break;
-        set_int(&a_failed, 0);
-        set_int(&a_fail_at, at);
-        status = ask_n(&f, &c, s.p, s.n);
-        set_int(&a_fail_at, 0);
-        cl_close(&c);
-        context("allocation %d, status %d", at, status);
-        if (status != 200) {
-            lost++;
-            CHECK(get_int(&a_failed) > 0);
-            CHECK_SOON(fx_log_has(&f, "EMPM5001: ") ||
-                       fx_log_has(&f, "EMPM5002: "), 1000);
-        }
-        fx_down(&f);
-    }
-    no_context();
-    CHECK(lost > 2);
-    str_free(&s);
-}
-
 /* Whether long bodies can be kept is said at the start. Where nothing needs it,
  * no /tmp is no reason not to start: many a container has none. */
 TEST(config, a_spool_directory_that_is_no_good)
