@@ -15235,13 +15235,14 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
     }
     spool = empm__path_of(cfg, cfg->spool_directory, path, sizeof path);
     /* many a server needs none: so it is no error that the default is not there */
+    errno = ENOTDIR;
     if (stat(spool, &st) < 0 || !S_ISDIR(st.st_mode))
         empm__say(rep, empm__spool_default(cfg) ? EMPM_LOG_WARN
                                                 : EMPM_LOG_ERROR, 5107,
-                  "SpoolDirectory %s is not a directory: make it, or name "
-                  "another: -c \"SpoolDirectory DIR\"%s", cfg->spool_directory,
-                  empm__spool_default(cfg) ? ": long bodies will be refused"
-                                           : "");
+                  "SpoolDirectory %s: %s: make it, or name another: "
+                  "-c \"SpoolDirectory DIR\"%s", cfg->spool_directory,
+                  strerror(errno), empm__spool_default(cfg)
+                                       ? ": long bodies will be refused" : "");
     else if (access(spool, W_OK | X_OK) < 0)
         empm__say(rep, EMPM_LOG_WARN, 5004, "SpoolDirectory %s: %s: long bodies "
                   "will be refused", cfg->spool_directory, strerror(errno));

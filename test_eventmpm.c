@@ -23,15 +23,15 @@ static void  test_free(void *p);
 #define EMPM_REALLOC(p, n) test_realloc(p, n)
 #define EMPM_FREE(p)       test_free(p)
 
+/* Sanitizers make frames larger. */
+#define EMPM__STACK_LEAST 65536
+
 /* Files are kept at once, and for half a second. */
 #define EMPM__FILE_REST_S  -5
 #define EMPM__FILE_KEEP_MS 500
 
 /* Lines of an access log gather for so long. */
 #define EMPM__LINES_MS 150
-
-/* Sanitizers make frames larger. */
-#define EMPM__STACK_LEAST 65536
 
 #define EVENTMPM_IMPLEMENTATION
 #include "eventmpm.h"
