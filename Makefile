@@ -182,6 +182,7 @@ for compiler in $(filter-out cc gcc clang,$(CC)) cc gcc clang 'gcc -m32' \
         strict="$$compiler -std=$$dialect -x $$language $(WARN) -I../.. -c"
         echo "$$strict declared.c"
         echo "$$strict -O2 defined.c"
+        [ "$$compiler" = gcc ] && echo "$$strict -Wlogical-op defined.c"
         for switch in $(SWITCHES); do
             echo "$$strict -D$$switch defined.c"
         done

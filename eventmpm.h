@@ -87,9 +87,9 @@
  *                        is healthy this one drains, and gives its connections
  *                        to the new one (empm_main() only)
  *     TERM  stop         QUIT, WINCH: graceful-stop
- *     URG   reopen       ErrorLog and CustomLogs anew, by name, for who has moved
- *                        them away: nothing is restarted, no request waits. (To
- *                        a process that does not know it this signal does nothing)
+ *     URG   reopen       opens ErrorLog and CustomLogs anew, by name, after they
+ *                        have been moved away: nothing restarts, no request
+ *                        waits. (Other programs ignore this signal by default)
  *   What fails on the way leaves the old children as they were. on_reload may
  *   change a new configuration, or refuse it. The parent pings its children
  *   (watchdog_interval_ms), speaks systemd's protocols (readiness, reload,
@@ -138,7 +138,7 @@
  *
  * STATUS  empm_status_page as a route's handler, or Listen "127.0.0.1:9000 admin",
  *   which answers when every worker is busy: a page for people, and for programs
- *   ?auto (as Apache's mod_status has it, so what reads that reads this), ?json
+ *   ?auto (as Apache's mod_status has it, for the programs that read it), ?json
  *   and ?prometheus.
  *
  * CHILDREN are one server. A request that finds all workers of its child busy is
@@ -153,9 +153,16 @@
  *
  * ACCESS LOG  CustomLog "file format": a format, or the name of a LogFormat;
  *   common, combined, combinedio, vhost_combined, referer and agent are there.
- *     %h %a  client's address       %{c}a  the connection's    %A  the server's
- *     %l %u  -                      %t %{strftime}t, or sec, msec, usec,
- *     %r  request line                 msec_frac, usec_frac; end: before it
+ *   env=NAME behind it, or env=!NAME: only requests with such a note, or without
+ *   (empm_note()); env=!health leaves out those of empm_health_page().
+ *   "|program arguments" instead of a file, as for ErrorLog: it reads the lines,
+ *   is started again if it ends, and sees their end when the server stops;
+ *   "|$text" is for a shell.
+ *     %h %a  client's address       %{c}a %{c}h  the connection's
+ *     %A  the server's address      %l -   %u  the note REMOTE_USER
+ *     %f  the file, of EMPM_FILES   %R  the route    %{Name}n %{Name}e  notes;
+ *     %t %{strftime}t, or sec, msec, usec,          %e the environment, too
+ *       msec_frac, usec_frac; end: before it        %r  request line
  *     %m %U %q %H  its method, path (as sent), query, protocol
  *     %s %>s  status; 499 if the client left before its request was whole, or
  *             before there was one
@@ -173,7 +180,7 @@
  *   0051  a child was killed by a signal, or has crashed, and dumped core
  *   0052  a child was killed by a signal, or has crashed; it is replaced
  *   0072  Listen: the address is in use, or not ours
- *   0091  ErrorLog cannot be opened
+ *   0091  ErrorLog cannot be opened, or its program not started
  *   0111  ${NAME} in a configuration is not in the environment
  *   0112  DocumentRoot, or the folder of EMPM_FILES, is no directory: 404
  *   0481  no child can be forked: see the limits of processes and memory
@@ -197,16 +204,17 @@
  *   0543  User is not known here
  *   0544  Group is not known here, or stands without User
  *   0545  MaxRequestsPerChild is called MaxConnectionsPerChild now
- *   0646  a CustomLog cannot be written: a full disk; lines are lost
- *   0649  a CustomLog cannot be opened
+ *   0646  a log cannot be written, for a full disk or a full pipe: lines are
+ *         lost, and no request waits for it
+ *   0649  a CustomLog cannot be opened, or its program not started
  *   2324  children die before they serve: giving up
  *   2436  ThreadStackSize is not possible here
  *   5001  no memory for a request: the connection is closed
  *   5002  a handler misuses its request, or its answer cannot be finished
  *   5003  a client takes nothing, or too little, for Timeout: dropped
- *   5004  SpoolDirectory cannot be written: a full disk
+ *   5004  SpoolDirectory cannot be written: no right, or a full disk
  *   5005  MaxSpoolBytes is reached: clients get 503
- *   5006  a state that cannot be: please report it
+ *   5006  an internal state that should not occur: please report it
  *   5007  on_child_start or on_thread_start has failed: the child gives up
  *   5008  a listening socket cannot be watched
  *   5009  accepting pauses: no descriptors, or MaxOpenConnections
@@ -218,34 +226,34 @@
  *   5016  a file cannot be opened or read: clients get 503, or 500
  *   5018  a request goes wrong after its answer has begun
  *   5030  a process without children cannot be reloaded or upgraded
- *   5031  started as root, and no User says who shall serve: nobody does
+ *   5031  started as root without User: the user nobody serves
  *   5032  a reload or an upgrade has failed: those that serve go on
  *   5034  an old generation has ended: its log files are free
- *   5035  User, Group or ChrootDir cannot be had
+ *   5035  User, Group or ChrootDir cannot be applied
  *   5036  PidFile cannot be written
  *   5037  a handler takes longer than StuckWorkerTimeout
  *   5038  a child has not answered its watchdog and was killed
  *   5039  an upgrade cannot be started
- *   5040  an upgrade: who starts, who serves
+ *   5040  an upgrade: which process starts, which one serves
  *   5041  PidFile names a server that runs
  *   5042  the settings that are in force
- *   5043  the user who serves may not use a directory: what to type
- *   5044  -k start without ErrorLog: nobody will read messages
+ *   5043  the serving user has no access to a directory: the command that helps
+ *   5044  -k start without ErrorLog: later messages are lost
  *   5045  the logs are opened anew
  *   5046  a connection cannot be passed on to another child
  *   5101  a setting is out of range
  *   5102  ServerField or ServerTokens is no field value
  *   5103  LimitRequestHead is small beside LimitRequestLine
  *   5104  no memory at start
- *   5105  a route makes no sense, or two of them conflict
+ *   5105  a route is not valid, or two of them conflict
  *   5106  DocumentRoot cannot be opened            5107  SpoolDirectory is none
- *   5108  Listen makes no sense, or cannot be had  5109  ... is given twice
+ *   5108  Listen is not valid, or cannot be used  5109  ... is given twice
  *   5110  StartServers is above what MaxRequestWorkers allows
  *   5111  MaxSpareThreads is too close to MinSpareThreads
  *   5112  SendBufferSize or ReceiveBufferSize is too small
  *   5113  one Listen serves IPv4 for another, too
  *   5114  Listen overlaps with a socket in use
- *   5115  AddType makes no sense
+ *   5115  AddType is not valid
  *   5120  Include, or the configuration: no such file, or nested too deep
  *   5121  a directive of Apache's has no meaning here
  *   5122  a directive is not known                 5123  ... has a bad value
@@ -254,18 +262,19 @@
  *   5126  a directive or section of Apache's is not here: what to do instead
  *   5130  RLIMIT_NOFILE allows fewer connections or files than are wanted
  *   5131  the stacks of all threads may take more than there is
- *   5132  ListenBacklog is above what the system allows
- *   5133  more threads than the system allows
- *   5134  a directory that is set, or that of a log or PidFile, does not exist
+ *   5132  ListenBacklog is above the limit of the system
+ *   5133  there are more threads than the system allows
+ *   5134  a directory that is set, that of a log, PidFile or unix socket, or the
+ *         program of a log does not exist
  *   5301  RemoteIPTrustedProxy is no address and no network
  *   5302  RemoteIPHeader is no name of a field
  *   5303  RemoteIPHeader: built without it
  *   5304  a proxy sent no PROXY header, or a bad one
- *   5305  a PROXY header came from who is not trusted
+ *   5305  a PROXY header came from a peer that is not trusted
  *   5306  MaxConnectionsPerPeer is reached: refused
- *   5400  CustomLog or LogFormat makes no sense
- *   5401  ... has a format that cannot be
- *   5402  ErrorLog is no file, stderr or syslog:facility
+ *   5400  CustomLog or LogFormat is not valid
+ *   5401  ... has a format that is not valid
+ *   5402  ErrorLog is no file, |program, stderr or syslog:facility
  *   5403  no memory for a line of a CustomLog
  *   5500  SharedStoreSize is too small or too large
  *   5501  ... but the server is built without the store
@@ -277,6 +286,13 @@
 
 #ifndef EVENTMPM_H
 #define EVENTMPM_H
+
+#if defined(__cplusplus) && __cplusplus < 201103L
+#  error "eventmpm.h: needs C++11: compile with -std=c++11 or later"
+#elif !defined(__cplusplus) && \
+    (!defined(__STDC_VERSION__) || __STDC_VERSION__ < 199901L)
+#  error "eventmpm.h: needs C99: compile with -std=c99 or later"
+#endif
 
 /* What plain `cc` declares is all that the implementation needs. Under a strict
  * -std=c99 a libc declares less, and the first system header decides how much:
@@ -520,11 +536,13 @@ typedef struct empm_config {
     int    graceful_stop_signal;       /* beside WINCH: SIGQUIT; 0: none */
 
     /* logs */
-    const char *error_log;             /* a file, "syslog[:facility]", "stderr";
-                                          NULL: see log. What children print on
-                                          stderr is in that file, too */
+    const char *error_log;             /* a file, "|program", "stderr",
+                                          "syslog[:facility[:tag]]"; NULL: see
+                                          log. What children print on stderr is
+                                          in that file, too */
     const char *log_format[EMPM_MAX_LIST]; /* "format" nickname */
-    const char *custom_log[EMPM_MAX_LIST]; /* file nickname, or file "format" */
+    const char *custom_log[EMPM_MAX_LIST]; /* file nickname, or file "format";
+                                          env=name or env=!name may follow */
     int         extended_status;       /* times and requests in the status: 1 */
 
     /* who is in front */
@@ -564,7 +582,8 @@ typedef struct empm_config {
     int    listen_backlog;             /* 511 */
     int    send_buffer_size;           /* bytes, 0: the system's */
     int    receive_buffer_size;        /* bytes, 0: the system's */
-    int64_t max_mem_free;              /* idle buffers kept per child: 2 MiB */
+    int64_t max_mem_free;              /* idle buffers kept per child: 2 MiB; 0:
+                                          all of them */
     int    open_file_cache;            /* files kept per child: 64, at most a
                                           quarter of max_open_files; 0: none */
 
@@ -573,7 +592,7 @@ typedef struct empm_config {
     int    response_min_rate;          /* bytes/s, over each timeout_ms in which
                                           a client is waited for: 100; 0: none */
     int    keep_alive;                 /* 1 */
-    int    keep_alive_timeout_ms;      /* 5000 */
+    int    keep_alive_timeout_ms;      /* 5000; 0: as keep_alive 0 */
     int    max_keep_alive_requests;    /* 100; 0: no limit */
     int    header_timeout_ms;          /* 20000 [RequestReadTimeout header=] */
     int    header_timeout_max_ms;      /* 40000 */
@@ -598,7 +617,8 @@ typedef struct empm_config {
     /* limits, in bytes */
     int    limit_request_line;         /* 8190, else 414 */
     int    limit_request_field_size;   /* 8190, else 431 */
-    int    limit_request_fields;       /* 100, else 431 */
+    int    limit_request_fields;       /* 100, else 431; 0: no limit but that
+                                          of the whole head */
     int    limit_request_head;         /* all of it: 65536, else 431 */
     int64_t limit_request_body;        /* 1 MiB, else 413; 0: no limit */
     int64_t limit_body_in_memory;      /* longer ones are spooled: 64 KiB */
@@ -636,6 +656,7 @@ typedef struct empm_config {
     void *arena;                       /* strings that empm_set() copied */
     int   log_target;                  /* what ErrorLog has become (>>log) */
     int   log_echo;                    /* atomic: and on stderr, until it serves */
+    unsigned log_lost;                 /* atomic: lines that had no room */
 } empm_config;
 
 /* ---------------------------------------------------------------------------
@@ -931,6 +952,13 @@ EMPM_API int   empm_defer(empm_request *req, empm_cleanup *fn, void *p);
 EMPM_API void empm_log(empm_request *req, enum empm_log_level level,
                        const char *fmt, ...) EMPM__PRINTF(3, 4);
 
+/* A note on the request for CustomLog: %{name}n and %{name}e print it, env=name
+ * and env=!name ask whether there is one. %u prints the one that is called
+ * REMOTE_USER; empm_health_page() leaves one called health. Both texts are
+ * copied; of two with one name the later counts, and NULL takes it away.
+ *   returns   EMPM_OK, EMPM_ENOMEM */
+EMPM_API int empm_note(empm_request *req, const char *name, const char *value);
+
 /* For handlers that fork() and exec(): call it in the new process before exec,
  * it restores the signals that workers block or a child ignores.
  * Async-signal-safe. */
@@ -1062,19 +1090,21 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <locale.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <time.h>
 #include <unistd.h>
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <glob.h>
 #include <grp.h>
 #include <netdb.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -1380,6 +1410,33 @@ static int empm__pipe(int fd[2], int nonblocking)
     return 0;
 }
 
+#ifndef EVENTMPM_NO_FORK
+/* A hint: so many bytes shall fit into the pipe. */
+static void empm__pipe_room(int fd, int bytes)
+{
+#if defined(__linux__)
+    (void)fcntl(fd, 1031 /* F_SETPIPE_SZ, hidden without _GNU_SOURCE */, bytes);
+#else
+    (void)fd;
+    (void)bytes;
+#endif
+}
+
+/* Closes this descriptor and all above it. */
+static void empm__close_from(int fd)
+{
+    struct rlimit r;
+#if defined(__linux__) && defined(SYS_close_range)
+    if (syscall(SYS_close_range, (unsigned)fd, ~0u, 0u) == 0)
+        return;
+#endif
+    if (getrlimit(RLIMIT_NOFILE, &r) < 0 || r.rlim_cur > 1 << 20)
+        r.rlim_cur = 1 << 20;
+    for (; (rlim_t)fd < r.rlim_cur; fd++)
+        close(fd);
+}
+#endif
+
 /* Bytes that the peer has not acknowledged yet, or -1 where nobody knows. */
 static int empm__unacked(int fd)
 {
@@ -1521,7 +1578,11 @@ static void empm__shared_lock_mended(pthread_mutex_t *m)
 
 static int empm__would_block(int e)
 {
+#if EAGAIN == EWOULDBLOCK
+    return e == EAGAIN;
+#else
     return e == EAGAIN || e == EWOULDBLOCK;
+#endif
 }
 
 /* ---------------------------------------------------------------------------
@@ -1557,6 +1618,19 @@ static int empm__same(const char *a, size_t a_len, const char *b, size_t b_len)
             empm__lower((unsigned char)b[i]))
             return 0;
     return 1;
+}
+
+/* ASCII alone, whatever setlocale() has been told: with Turkish rules TIMEOUT
+ * would be no Timeout, and with German ones 2.5 no number. */
+static int empm__equal(const char *a, const char *b)
+{
+    return empm__same(a, strlen(a), b, strlen(b));
+}
+
+static int empm__begins(const char *s, const char *with)
+{
+    const size_t n = strlen(with);
+    return strlen(s) >= n && empm__same(s, n, with, n);
 }
 
 static int empm__hex(int ch)
@@ -1626,6 +1700,34 @@ static long empm__decode(char *to, const char *s, size_t n, int plus)
     }
     to[k] = '\0';
     return (long)k;
+}
+
+/* The next word of a line: up to a space, or what stands in quotes, where '\'
+ * goes before a quote or another '\'. 1, or 0: there is none; -1: a quote is
+ * never closed, or the word is too long. */
+static int empm__word(const char **line, char *to, size_t cap)
+{
+    const char *p = *line + strspn(*line, " \t");
+    char quote = '\0';
+    size_t n = 0;
+    if (*p == '\0') {
+        *line = p;
+        return 0;
+    }
+    if (*p == '"' || *p == '\'')
+        quote = *p++;
+    while (*p != '\0' && (quote ? *p != quote : *p != ' ' && *p != '\t')) {
+        if (quote && p[0] == '\\' && (p[1] == '\\' || p[1] == quote))
+            p++;
+        if (n + 1 >= cap)
+            return -1;
+        to[n++] = *p++;
+    }
+    to[n] = '\0';
+    if (quote && *p++ != quote)
+        return -1;
+    *line = p;
+    return 1;
 }
 
 /* RFC 9110 5.6.7: "Sun, 06 Nov 1994 08:49:37 GMT", 29 bytes and a NUL. Own
@@ -1777,8 +1879,8 @@ static const char *empm__level_name(enum empm_log_level level)
     return (size_t)level < EMPM__COUNT(names) ? names[level] : "?";
 }
 
-/* The facility that "syslog" or "syslog:local3" names; -1: none, -2: it is not
- * syslog that is meant. Apache's default is local7. */
+/* The facility that "syslog" or "syslog:local3[:tag]" names; -1: none, -2: it is
+ * not syslog that is meant. Apache's default is local7. */
 static int empm__log_facility(const char *target)
 {
     static const struct { char name[12]; int facility; } list[] = {
@@ -1791,46 +1893,221 @@ static int empm__log_facility(const char *target)
         { "local5", LOG_LOCAL5 }, { "local6", LOG_LOCAL6 },
         { "local7", LOG_LOCAL7 }
     };
-    size_t i;
-    if (strncmp(target, "syslog", 6) != 0 ||
-        (target[6] != '\0' && target[6] != ':'))
+    const char *name = target + 6;
+    size_t i, n;
+    if (strncmp(target, "syslog", 6) != 0 || (*name != '\0' && *name != ':'))
         return -2;
+    name += *name == ':';
+    n = strcspn(name, ":");
     for (i = 0; i < EMPM__COUNT(list); i++)
-        if (strcasecmp(target + 6 + (target[6] == ':'), list[i].name) == 0)
+        if (empm__same(name, n, list[i].name, strlen(list[i].name)))
             return list[i].facility;
     return -1;
 }
 
-/* Opens a log to append to, never as one of the first three descriptors. */
+/* What lines in syslog begin with. */
+static const char *empm__log_tag(const char *target)
+{
+    const char *tag = strchr(target, ':');
+    tag = tag != NULL ? strchr(tag + 1, ':') : NULL;
+    return tag != NULL && tag[1] != '\0' ? tag + 1 : "eventmpm";
+}
+
+/* Standard output or error as a log. The description is other programs', too,
+ * who must not find it non-blocking: so a pipe or a terminal is opened anew. A
+ * file is not, for both must write at one place. */
+static int empm__log_std(int std)
+{
+    char path[32];
+    struct stat st;
+    int fd = -1;
+    snprintf(path, sizeof path, "/dev/fd/%d", std);
+    if (fstat(std, &st) == 0 && (S_ISFIFO(st.st_mode) || S_ISCHR(st.st_mode)))
+        fd = open(path, O_WRONLY | O_APPEND | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    return fd >= 0 ? fd : fcntl(std, F_DUPFD_CLOEXEC, 3);
+}
+
+/* Opens a log to append to, never as one of the first three descriptors, and
+ * without a wait: a FIFO that nobody reads yet is kept open by ourselves. */
 static int empm__log_file(const char *path)
 {
-    const int std = strcmp(path, "/dev/stdout") == 0 ? 1
-                  : strcmp(path, "/dev/stderr") == 0 ? 2 : -1;
-    int fd = std, high;
-    if (std < 0 && (fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_NOCTTY |
-                                        O_CLOEXEC, 0640)) < 0)
-        return -1;
-    if (fd > 2)
+    const int flags = O_APPEND | O_CREAT | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
+    int fd, high;
+    if (strcmp(path, "/dev/stdout") == 0 || strcmp(path, "/dev/stderr") == 0)
+        return empm__log_std(path[8] == 'o' ? 1 : 2);
+    fd = open(path, O_WRONLY | flags, 0640);
+    if (fd < 0 && errno == ENXIO)
+        fd = open(path, O_RDWR | flags, 0640);
+    if (fd < 0 || fd > 2)
         return fd;
     high = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-    if (std < 0)
-        close(fd);
+    close(fd);
     return high;
 }
 
+#ifndef EVENTMPM_NO_FORK
+/* "|program arguments", or "|$text for a shell": a program that gets the log on
+ * its standard input. It is started by a process of its own, the keeper, which
+ * holds the reading end of the pipe: when the program ends it is started again,
+ * and finds the lines that have come meanwhile. Once nobody has the writing end
+ * any more, since the server, or this generation of it, has ended, the program
+ * reads what there is, sees the end, and both are gone. So no parent has to live
+ * or to listen for it, and a program is never killed with lines in its pipe. */
+
+#define EMPM__PIPE_WORDS 32
+
+/* Its words, in `room`; argv ends with NULL. How many; 0: it makes no sense. */
+static int empm__pipe_words(const char *command, char room[1024],
+                            char *argv[EMPM__PIPE_WORDS + 1])
+{
+    const char *rest = command + 1 + (command[1] == '|');
+    char *at = room;
+    int n = 0, r = 1;
+    if (*rest == '$' && strlen(rest) < 1000) {
+        memcpy(at, "/bin/sh\0-c", 11);
+        argv[0] = at;
+        argv[1] = at + 8;
+        argv[2] = strcpy(at + 11, rest + 1);
+        argv[3] = NULL;
+        return rest[1] != '\0' ? 3 : 0;
+    }
+    while (n < EMPM__PIPE_WORDS &&
+           (r = empm__word(&rest, at, (size_t)(room + 1024 - at))) == 1) {
+        argv[n++] = at;
+        at += strlen(at) + 1;
+    }
+    argv[n] = NULL;
+    return r == 0 ? n : 0;
+}
+
+/* The keeper: never returns. `told` gets errno if the program cannot be started
+ * the first time, and is closed if it can. */
+static void empm__pipe_keep(char **argv, int told)
+{
+    const struct timespec second = { 1, 0 };
+    struct pollfd in;
+    in.fd = 0;
+    in.events = POLLIN;
+    for (;;) {
+        const uint64_t began = empm__now_us();
+        int status = -1;
+        const pid_t pid = fork();
+        if (pid == 0) {
+            empm_after_fork();
+            execvp(argv[0], argv);
+            status = errno;
+            if (told >= 0 && write(told, &status, sizeof status) < 0)
+                _exit(126);
+            _exit(127);
+        }
+        if (told >= 0)
+            close(told);
+        told = -1;
+        while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
+            ;
+        in.revents = 0;
+        if (poll(&in, 1, 0) > 0 && (in.revents & POLLHUP) &&
+            (!(in.revents & POLLIN) || status != 0))
+            _exit(0);                /* nobody is left to write */
+        if (empm__now_us() - began < 1000000u)
+            nanosleep(&second, NULL);
+    }
+}
+
+/* Starts the program of a log. Its standard error is `err`, or what ours is.
+ * Returns where to write, or -1 and errno. */
+static int empm__pipe_start(const char *command, int err)
+{
+    char room[1024], *argv[EMPM__PIPE_WORDS + 1];
+    int in[2], told[2], why = EINVAL;
+    sigset_t all, old;
+    struct pollfd p;
+    pid_t pid;
+    if (empm__pipe_words(command, room, argv) == 0 || empm__pipe(in, 0) < 0) {
+        errno = why;
+        return -1;
+    }
+    if (empm__pipe(told, 0) < 0) {
+        close(in[0]);
+        close(in[1]);
+        return -1;
+    }
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    pid = fork();
+    if (pid == 0) {                  /* the keeper is nobody's child, ... */
+        setsid();                    /* hears no ^C, no signal at all, ... */
+        if (fork() != 0)
+            _exit(0);
+        dup2(in[0], 0);
+        if (err >= 0)
+            dup2(err, 2);
+        if (dup2(told[1], 3) < 0)
+            _exit(1);
+        empm__close_from(4);         /* and holds nothing of the server's */
+        empm__fd_flags(3, 0);
+        empm__pipe_keep(argv, 3);
+    }
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    close(in[0]);
+    close(told[1]);
+    why = pid < 0 ? EAGAIN : 0;
+    while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+        ;
+    p.fd = told[0];
+    p.events = POLLIN;
+    if (pid > 0 && poll(&p, 1, 5000) > 0 &&
+        read(told[0], &why, sizeof why) != (ssize_t)sizeof why)
+        why = 0;
+    close(told[0]);
+    /* a burst shall find room; and nothing is waited for */
+    if (why == 0 && empm__fd_flags(in[1], 1) == 0) {
+        empm__pipe_room(in[1], 1 << 20);
+        return in[1];
+    }
+    close(in[1]);
+    errno = why;
+    return -1;
+}
+#else
+static int empm__pipe_start(const char *command, int err)
+{
+    (void)command;
+    (void)err;
+    errno = ENOSYS;
+    return -1;
+}
+#endif
+
+/* A write() that does not wait, whoever is to empty the pipe: EAGAIN then. What
+ * we have opened ourselves never blocks; of all else it is asked whether there
+ * is room, which for a pipe means PIPE_BUF bytes. */
+static ssize_t empm__log_put(int fd, const char *s, size_t n)
+{
+    struct pollfd p;
+    p.fd = fd;
+    p.events = POLLOUT;
+    p.revents = 0;
+    if (poll(&p, 1, 0) == 0) {
+        errno = EAGAIN;
+        return -1;
+    }
+    return write(fd, s, n);
+}
+
 /* One line of the error log. `to` is 0 for stderr, a descriptor, or ~facility
- * of syslog, which has a date of its own; `tid` a worker's number, or -1. */
-static void empm__log_write(int to, enum empm_log_level level, long tid,
-                            const char *line)
+ * of syslog, which has a date of its own; `tid` a worker's number, or -1. 0, or
+ * -1: the line is lost. */
+static int empm__log_write(int to, enum empm_log_level level, long tid,
+                           const char *line)
 {
     char text[1280], who[24] = "-";
     struct timespec now;
     struct tm tm;
     size_t n;
-    ssize_t r;
     if (to < 0) {
         syslog(~to | (int)level, "%s", line);
-        return;
+        return 0;
     }
     if (tid >= 0)
         snprintf(who, sizeof who, "%ld", tid);
@@ -1846,8 +2123,7 @@ static void empm__log_write(int to, enum empm_log_level level, long tid,
                          (long)getpid(), who, line);
     n = empm__min(n, sizeof text - 1);
     text[n - 1] = '\n';
-    r = write(to > 0 ? to : 2, text, n);
-    (void)r;
+    return empm__log_put(to > 0 ? to : 2, text, n) == (ssize_t)n ? 0 : -1;
 }
 
 /* What stands in cfg->log under empm_main() and empm_run(): it means ErrorLog
@@ -1868,11 +2144,27 @@ static int empm__log_wanted(const empm_config *cfg, enum empm_log_level level)
 static void empm__log_line(const empm_config *cfg, enum empm_log_level level,
                            long tid, const char *line)
 {
+    unsigned *uncounted = (unsigned *)(uintptr_t)&cfg->log_lost, lost;
+    char text[128];
     if (cfg->log != empm__log_stderr) {
         cfg->log(level, line, cfg->user);
         return;
     }
-    empm__log_write(cfg->log_target, level, tid, line);
+    if (cfg->log_target < 0)         /* it keeps a pointer to the tag */
+        openlog(empm__log_tag(cfg->error_log), LOG_PID | LOG_NDELAY,
+                ~cfg->log_target);
+    /* what had no room before is told with the next line that has */
+    lost = __atomic_exchange_n(uncounted, 0u, __ATOMIC_RELAXED);
+    if (lost > 0) {
+        snprintf(text, sizeof text, "EMPM0646: %u lines before this one are "
+                 "lost: the ErrorLog has no reader, or its disk is full", lost);
+        if (empm__log_write(cfg->log_target, EMPM_LOG_ERROR, -1, text) == 0)
+            lost = 0;
+    }
+    if (empm__log_write(cfg->log_target, level, tid, line) < 0)
+        lost++;
+    if (lost > 0)
+        __atomic_fetch_add(uncounted, lost, __ATOMIC_RELAXED);
     if (level <= EMPM_LOG_WARN && cfg->log_target != 0 &&
         empm__load(&cfg->log_echo))
         empm__log_write(0, level, tid, line);
@@ -2016,6 +2308,8 @@ static const empm__directive empm__directives[] = {
     EMPM__SET("RemoteIPHeader", remote_ip_header, TEXT, 0, 0),
     EMPM__SET("RemoteIPTrustedProxy", remote_ip_trusted_proxy, LIST, 0,
               EMPM_MAX_LIST),
+    EMPM__SET("RemoteIPInternalProxy", remote_ip_trusted_proxy, LIST, 0,
+              EMPM_MAX_LIST),
     EMPM__SET("MaxConnectionsPerPeer", max_connections_per_peer, INT, 0,
               INT_MAX),
     EMPM__SET("SharedStoreSize", shared_store_size, I64, 0, INT64_MAX),
@@ -2045,7 +2339,7 @@ static const empm__directive empm__directives[] = {
     EMPM__SET("Timeout", timeout_ms, MS, 1, INT_MAX),
     EMPM__SET("ResponseMinRate", response_min_rate, INT, 0, 1 << 20),
     EMPM__SET("KeepAlive", keep_alive, BOOL, 0, 1),
-    EMPM__SET("KeepAliveTimeout", keep_alive_timeout_ms, MS, 1, INT_MAX),
+    EMPM__SET("KeepAliveTimeout", keep_alive_timeout_ms, MS, 0, INT_MAX),
     EMPM__SET("MaxKeepAliveRequests", max_keep_alive_requests, INT, 0, INT_MAX),
     EMPM__SET("RequestReadTimeout", header_timeout_ms, READ, 0, 0),
     EMPM__SET("LingerTimeout", linger_timeout_ms, MS, 1, INT_MAX),
@@ -2063,7 +2357,7 @@ static const empm__directive empm__directives[] = {
     EMPM__SET("LimitRequestLine", limit_request_line, INT, 16, 1 << 20),
     EMPM__SET("LimitRequestFieldSize", limit_request_field_size, INT, 16,
               1 << 20),
-    EMPM__SET("LimitRequestFields", limit_request_fields, INT, 1, 32767),
+    EMPM__SET("LimitRequestFields", limit_request_fields, INT, 0, 32767),
     EMPM__SET("LimitRequestHead", limit_request_head, INT, 64, 1 << 24),
     EMPM__SET("LimitRequestBody", limit_request_body, I64, 0, INT64_MAX),
     EMPM__SET("LimitBodyInMemory", limit_body_in_memory, I64, 0, 1 << 30),
@@ -2148,19 +2442,6 @@ EMPM_API void empm_config_free(empm_config *cfg)
     }
 }
 
-/* ASCII alone, whatever setlocale() has been told: with Turkish rules TIMEOUT
- * would be no Timeout, and with German ones 2.5 no number. */
-static int empm__equal(const char *a, const char *b)
-{
-    return empm__same(a, strlen(a), b, strlen(b));
-}
-
-static int empm__begins(const char *s, const char *with)
-{
-    const size_t n = strlen(with);
-    return strlen(s) >= n && empm__same(s, n, with, n);
-}
-
 /* "2" or "2.5"; -1: no such number. */
 static double empm__parse_real(const char *s)
 {
@@ -2175,7 +2456,8 @@ static double empm__parse_real(const char *s)
     return *rest == '\0' && (n > 0 || unit < 1) ? v : -1;
 }
 
-/* "5" (seconds), "100ms", "1min" -> milliseconds; -1: not a time. */
+/* "5" (seconds), "100ms", "1min" -> milliseconds, at most those that there are
+ * (24 days); -1: not a time. */
 static int64_t empm__parse_ms(const char *s, size_t n)
 {
     static const struct { char unit[4]; int64_t ms; } units[] = {
@@ -2192,7 +2474,7 @@ static int64_t empm__parse_ms(const char *s, size_t n)
     for (i = 0; i < EMPM__COUNT(units); i++)
         if (empm__same(s + digits, n - digits, units[i].unit,
                        strlen(units[i].unit)))
-            return v * units[i].ms <= INT_MAX ? v * units[i].ms : -1;
+            return v <= INT_MAX / units[i].ms ? v * units[i].ms : INT_MAX;
     return -1;
 }
 
@@ -2247,34 +2529,6 @@ static const char *empm__set_read_timeout(empm_config *cfg, const char *s)
     return NULL;
 }
 
-/* The next word of a line: up to a space, or what stands in quotes, where '\'
- * goes before a quote or another '\'. 1, or 0: there is none; -1: a quote is
- * never closed, or the word is too long. */
-static int empm__word(const char **line, char *to, size_t cap)
-{
-    const char *p = *line + strspn(*line, " \t");
-    char quote = '\0';
-    size_t n = 0;
-    if (*p == '\0') {
-        *line = p;
-        return 0;
-    }
-    if (*p == '"' || *p == '\'')
-        quote = *p++;
-    while (*p != '\0' && (quote ? *p != quote : *p != ' ' && *p != '\t')) {
-        if (quote && p[0] == '\\' && (p[1] == '\\' || p[1] == quote))
-            p++;
-        if (n + 1 >= cap)
-            return -1;
-        to[n++] = *p++;
-    }
-    to[n] = '\0';
-    if (quote && *p++ != quote)
-        return -1;
-    *line = p;
-    return 1;
-}
-
 /* SIGQUIT, QUIT or 3; "none" is 0. -1: no signal that could be meant. */
 static int empm__parse_signal(const char *s)
 {
@@ -2294,6 +2548,17 @@ static int empm__parse_signal(const char *s)
         if (empm__equal(s, names[i].name) || n == names[i].sig)
             return names[i].sig;
     return -1;
+}
+
+/* LogLevel: one word of it; -1: it is none. What Apache traces, nobody does. */
+static int empm__parse_level(const char *s)
+{
+    int v;
+    for (v = 0; v <= EMPM_LOG_DEBUG; v++)
+        if (empm__equal(s, empm__level_name((enum empm_log_level)v)))
+            return v;
+    return empm__begins(s, "trace") && s[5] >= '1' && s[5] <= '8' &&
+           s[6] == '\0' ? EMPM_LOG_DEBUG : -1;
 }
 
 /* FileETag: a word as EMPM_ETAG_* bits; -1: it is none. */
@@ -2365,7 +2630,10 @@ static const char *empm__set_value(empm_config *cfg, const empm__directive *d,
     word[0] = '\0';
     if ((r = empm__word(&rest, word, sizeof word)) < 0)
         return "has a quote that is not closed, or is too long";
-    if (r == 0 && d->kind != EMPM__KIND_TEXT)
+    /* an empty one means something to ServerField alone */
+    if (d->kind == EMPM__KIND_TEXT ? *word == '\0' && d->offset !=
+                                         offsetof(empm_config, server_field)
+                                   : r == 0)
         return "wants a value";
     switch (d->kind) {
     case EMPM__KIND_TEXT:
@@ -2395,15 +2663,17 @@ static const char *empm__set_value(empm_config *cfg, const empm__directive *d,
         v = empm__equal(word, "on");
         break;
     case EMPM__KIND_LEVEL:
-        for (v = 0; v <= EMPM_LOG_DEBUG; v++)
-            if (empm__equal(word,
-                           empm__level_name((enum empm_log_level)v)))
-                break;
-        if (v > EMPM_LOG_DEBUG && empm__begins(word, "trace"))
-            v = EMPM_LOG_DEBUG;
-        if (v > EMPM_LOG_DEBUG)
-            return "must be emerg, alert, crit, error, warn, notice, info or "
-                   "debug";
+        memcpy(&i, at, sizeof i);
+        do {                         /* "core:info" is for one module: not here */
+            const char *level = strrchr(word, ':');
+            const int of = r < 0 ? -1 : empm__parse_level(
+                               level != NULL ? level + 1 : word);
+            if (of < 0 || level == word)
+                return "must be emerg, alert, crit, error, warn, notice, info, "
+                       "debug or trace1 to trace8";
+            i = level == NULL ? of : i;
+        } while ((r = empm__word(&rest, word, sizeof word)) != 0);
+        v = i;
         break;
     case EMPM__KIND_SIGNAL:
         if ((v = empm__parse_signal(word)) < 0)
@@ -2435,7 +2705,7 @@ static const char *empm__set_value(empm_config *cfg, const empm__directive *d,
             return "is not a whole number (and takes no unit)";
         break;
     }
-    if (rest[strspn(rest, " \t")] != '\0' && d->kind != EMPM__KIND_LEVEL)
+    if (rest[strspn(rest, " \t")] != '\0')
         return "takes one argument";
     if (d->kind == EMPM__KIND_REAL)
         return NULL;
@@ -2482,8 +2752,8 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
       "HTTP/1.1 is spoken: put a proxy that has HTTP/2 in front" },
     { "Proxy* Balancer* AllowCONNECT NoProxy SetProxy* <Proxy <ProxyMatch",
       "write a handler that asks the other server, or put a proxy in front" },
-    { "RemoteIPInternalProxy RemoteIPInternalProxyList "
-      "RemoteIPTrustedProxyList", "RemoteIPTrustedProxy names them" },
+    { "RemoteIPInternalProxyList RemoteIPTrustedProxyList",
+      "RemoteIPTrustedProxy names them" },
     { "RemoteIPProxyProtocol RemoteIPProxyProtocolExceptions",
       "the word proxy stands behind the port: Listen \"8080 proxy\"" },
     { "RemoteIPProxiesHeader", "RemoteIPHeader is all there is" },
@@ -2711,7 +2981,7 @@ static void empm__set_directive(empm_config *cfg, const char *where,
         near = empm__nearest(name);
         empm__say(rep, EMPM_LOG_ERROR, 5122, "%sInvalid command '%s', %s%s%s",
                   where, name, near != NULL ? "perhaps '"
-                                            : "which no directive is called",
+                                            : "there is no such directive",
                   near != NULL ? near : "", near != NULL ? "' is meant" : "");
         return;
     }
@@ -2720,8 +2990,9 @@ static void empm__set_directive(empm_config *cfg, const char *where,
             empm__say(rep, EMPM_LOG_INFO, i == 0 ? 521 : 545,
                       "%s%s is deprecated, use %s", where, old[i][0],
                       old[i][1]);
-    bit = d->kind == EMPM__KIND_LIST
-              ? UINT64_C(1) << (d - empm__directives) % 64 : 0;
+    for (i = 0; empm__directives[i].offset != d->offset; i++)
+        ;                            /* two names may have one list */
+    bit = d->kind == EMPM__KIND_LIST ? UINT64_C(1) << i % 64 : 0;
     why = empm__set_value(cfg, d, value, !(*lists & bit));
     *lists |= bit;
     if (why == empm__no_memory)
@@ -2912,11 +3183,76 @@ static int empm__load_expand(empm__loader *l, const char *from, char *to)
     return 0;
 }
 
-/* Include: a file, all files of a folder, or what a pattern matches, by name. */
+static int empm__by_name(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static void empm__load_path(empm__loader *l, const char *path);
+
+/* All that is in a folder, in the order of its bytes, with what is in folders
+ * inside, and with names that begin with a dot. */
+static void empm__load_folder(empm__loader *l, const char *path)
+{
+    DIR *dir = opendir(path);
+    char **names = NULL, file[1300];
+    size_t n = 0, i;
+    struct dirent *e;
+    if (dir == NULL)
+        empm__say(l->rep, EMPM_LOG_ERROR, 5120, "%s: %s", path, strerror(errno));
+    while (dir != NULL && (e = readdir(dir)) != NULL) {
+        const size_t len = strlen(e->d_name) + 1;
+        char **more;
+        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
+            continue;
+        more = (char **)EMPM_REALLOC(names, (n + 1) * sizeof *names);
+        names = more != NULL ? more : names;
+        if (more == NULL || (names[n] = (char *)EMPM_MALLOC(len)) == NULL) {
+            l->rep->result = EMPM_ENOMEM;
+            l->stop = 1;
+            break;
+        }
+        memcpy(names[n++], e->d_name, len);
+    }
+    if (dir != NULL)
+        closedir(dir);
+    if (n > 1)
+        qsort(names, n, sizeof *names, empm__by_name);
+    for (i = 0; i < n; i++) {
+        if (!l->stop &&
+            snprintf(file, sizeof file, "%s/%s", path, names[i]) <
+                (int)sizeof file)
+            empm__load_path(l, file);
+        EMPM_FREE(names[i]);
+    }
+    EMPM_FREE(names);
+}
+
+/* A file or a folder. */
+static void empm__load_path(empm__loader *l, const char *path)
+{
+    const empm__loader here = *l;
+    struct stat st;
+    if (stat(path, &st) < 0 || !S_ISDIR(st.st_mode))
+        empm__load_file(l, path);
+    else if (l->depth == EMPM__CONFIG_DEPTH) {
+        empm__say(l->rep, EMPM_LOG_ERROR, 5120, "%s: folders are nested more "
+                  "than %d deep", path, EMPM__CONFIG_DEPTH);
+        l->stop = 1;
+    } else {
+        l->depth++;
+        empm__load_folder(l, path);
+    }
+    l->depth = here.depth;
+    l->path = here.path;
+    l->line = here.line;
+}
+
+/* Include: a file, a folder, or what a pattern matches, by name. */
 static void empm__load_include(empm__loader *l, const char *args, int optional)
 {
-    char word[1024], path[1200], pattern[1300];
-    const empm__loader here = *l;
+    char word[1024], path[1200];
+    const char *pattern;
     struct stat st;
     glob_t found;
     size_t i;
@@ -2926,13 +3262,12 @@ static void empm__load_include(empm__loader *l, const char *args, int optional)
                   "file, folder or pattern", l->path, l->line);
         return;
     }
-    snprintf(pattern, sizeof pattern, "%s",
-             empm__path_of(l->cfg, word, path, sizeof path));
-    if (stat(pattern, &st) == 0 && S_ISDIR(st.st_mode)) {
-        strcat(pattern, "/*");           /* path is shorter than pattern */
-        optional = 1;                    /* an empty folder is no error */
+    pattern = empm__path_of(l->cfg, word, path, sizeof path);
+    if (stat(pattern, &st) == 0) {
+        empm__load_path(l, pattern);
+        return;
     }
-    r = glob(pattern, 0, NULL, &found);
+    r = glob(pattern, GLOB_NOSORT, NULL, &found);
     if (r != 0) {
         if (!optional || r != GLOB_NOMATCH)
             empm__say(l->rep, EMPM_LOG_ERROR, 5120, "%s:%ld: Include %s: %s%s",
@@ -2943,12 +3278,10 @@ static void empm__load_include(empm__loader *l, const char *args, int optional)
                             "is in" : "");
         return;
     }
+    qsort(found.gl_pathv, found.gl_pathc, sizeof *found.gl_pathv,
+          empm__by_name);
     for (i = 0; i < found.gl_pathc && !l->stop; i++)
-        if (stat(found.gl_pathv[i], &st) != 0 || !S_ISDIR(st.st_mode)) {
-            empm__load_file(l, found.gl_pathv[i]);
-            l->path = here.path;
-            l->line = here.line;
-        }
+        empm__load_path(l, found.gl_pathv[i]);
     globfree(&found);
 }
 
@@ -3114,12 +3447,15 @@ static void empm__load_open(empm__loader *l, empm__sections *o, char *name,
 static void empm__load_text(empm__loader *l, FILE *f, char *raw, char *text)
 {
     empm__sections o;
-    int r;
+    int r, first = 1;
     memset(&o, 0, sizeof o);
     while (!l->stop && (r = empm__load_line(f, raw, &l->line)) != 0) {
-        char *p = raw + strspn(raw, " \t");
+        /* editors of Windows mark UTF-8 so */
+        const int mark = first && strncmp(raw, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
+        char *p = raw + mark + strspn(raw + mark, " \t");
         char name[64];
         size_t n;
+        first = 0;
         if (r > 0 && *p == '#')
             continue;
         if (r < 0 || (o.skip == 0 && empm__load_expand(l, p, text) < 0)) {
@@ -3207,6 +3543,10 @@ EMPM_API int empm_load(empm_config *cfg, const char *path, char *err, size_t n)
 #endif /* EVENTMPM_NO_CONFIG_FILES */
 
 /* --- the rules ------------------------------------------------------------ */
+
+#ifndef EMPM__STACK_LEAST
+#  define EMPM__STACK_LEAST 16384    /* for our own frames; musl allows 2048 */
+#endif
 
 /* What is corrected is a warning, or under Strict an error. */
 static enum empm_log_level empm__corrected(const empm_config *cfg)
@@ -3364,6 +3704,9 @@ static void empm__check_numbers(empm_config *cfg, const empm_config *old,
                                                    : "ReceiveBufferSize",
                         v, 512, INT_MAX);
     }
+    if (cfg->thread_stack_size != 0)
+        empm__clamp(cfg, r, 2436, 2436, "ThreadStackSize",
+                    &cfg->thread_stack_size, EMPM__STACK_LEAST, INT_MAX);
     if (!(cfg->async_request_worker_factor > 0))
         empm__say(r, EMPM_LOG_ERROR, 5101,
                   "AsyncRequestWorkerFactor must be a positive number");
@@ -3455,6 +3798,7 @@ typedef struct empm__score_slot {          /* written by the parent alone */
     uint32_t leaving;                      /* has been told to go */
     uint32_t spare_share;                  /* its MinSpareThreads */
     uint32_t admin;                        /* serves admin listeners only */
+    uint32_t used;                         /* somebody is here, or has been */
 } empm__score_slot;
 
 typedef struct empm__score_server {        /* written by the parent alone */
@@ -3481,6 +3825,8 @@ static int empm__score_init(empm__score *sb, int slots, int threads, int shared)
                        (size_t)threads * sizeof(empm__score_worker);
     sb->head_bytes = (head + page) & ~page;
     sb->child_bytes = (one + page) & ~page;
+    if (sb->child_bytes > (SIZE_MAX / 2 - sb->head_bytes) / (size_t)slots)
+        return EMPM_ENOMEM;            /* ServerLimit x ThreadLimit, 32 bits */
     sb->bytes = sb->head_bytes + sb->child_bytes * (size_t)slots;
     sb->slots = slots;
     sb->threads = threads;
@@ -5421,12 +5767,21 @@ static int empm__net_parse(empm__net *net, const char *s, size_t n)
 {
     const char *slash = (const char *)memchr(s, '/', n);
     const size_t len = slash != NULL ? (size_t)(slash - s) : n;
-    empm__peer p;
-    int64_t bits, all;
+    empm__peer p, mask;
+    int64_t bits, all, i;
     if (!empm__peer_parse(&p, 0, s, len))
         return 0;
     all = p.family == EMPM__PEER_IPV4 ? 32 : 128;
     bits = slash != NULL ? empm__parse_u63(slash + 1, n - len - 1) : all;
+    if (slash != NULL && p.family == EMPM__PEER_IPV4 &&
+        empm__peer_parse(&mask, 0, slash + 1, n - len - 1) &&
+        mask.family == EMPM__PEER_IPV4) {      /* 10.0.0.0/255.0.0.0 */
+        for (bits = 0; bits < 32 && mask.addr[bits / 8] >> (7 - bits % 8) & 1;)
+            bits++;
+        for (i = bits; i < 32; i++)
+            if (mask.addr[i / 8] >> (7 - i % 8) & 1)
+                return 0;
+    }
     if (slash != NULL && p.family == EMPM__PEER_IPV4 &&
         memchr(s, ':', len) != NULL)
         bits -= 96;                      /* it was written inside IPv6 */
@@ -6077,7 +6432,7 @@ typedef struct empm__kv_shard {
 
 typedef struct empm__kv {              /* fixed; the shards follow */
     uint64_t seed[2];
-    size_t   bytes, shard_bytes;
+    size_t   shard_bytes;
     uint32_t shards, slots;            /* slots: of each shard */
     uint32_t room;                     /* for a key and its value */
 } __attribute__((aligned(64))) empm__kv;
@@ -6387,7 +6742,6 @@ static int empm__kv_new(empm__kv **out, size_t bytes, uint32_t room)
     if ((void *)kv == MAP_FAILED)
         return EMPM_ENOMEM;
     empm__random(kv->seed, sizeof kv->seed);
-    kv->bytes = bytes;
     kv->room = room;
     kv->shards = (uint32_t)((bytes - sizeof *kv + most - 1) / most);
     kv->shard_bytes = (bytes - sizeof *kv) / kv->shards & ~(size_t)63;
@@ -6405,10 +6759,11 @@ static int empm__kv_new(empm__kv **out, size_t bytes, uint32_t room)
     return EMPM_OK;
 }
 
-static void empm__kv_free(empm__kv *kv)
+/* `bytes`, as they were asked for: any child may have written what is in it. */
+static void empm__kv_free(empm__kv *kv, size_t bytes)
 {
     if (kv != NULL)
-        munmap(kv, kv->bytes);
+        munmap(kv, bytes);
 }
 
 /* --- the server's own ----------------------------------------------------- */
@@ -6600,9 +6955,9 @@ static int empm__parse_request_line(empm__head *h, const empm__chars *t,
         return h->target_len == 1 && h->method_len == 7 &&
                        memcmp(in + h->method, "OPTIONS", 7) == 0 ? 0 : 400;
     if (*s != '/') {                    /* absolute-form, RFC 9112 3.2.2 */
-        size_t skip = h->target_len > 7 && strncasecmp(s, "http://", 7) == 0
+        size_t skip = h->target_len > 7 && empm__same(s, 7, "http://", 7)
                           ? 7 : h->target_len > 8 &&
-                                        strncasecmp(s, "https://", 8) == 0
+                                        empm__same(s, 8, "https://", 8)
                                     ? 8 : 0;
         size_t n;
         if (skip == 0)
@@ -6752,6 +7107,12 @@ static int empm__head_judge(const empm__head *h)
     return 0;
 }
 
+static uint32_t empm__most_fields(const empm_config *cfg)
+{
+    return cfg->limit_request_fields > 0 ? (uint32_t)cfg->limit_request_fields
+                                         : UINT32_MAX;
+}
+
 /* Looks at in[..end). Returns 0: more is needed; 1: the head is complete and
  * h->line is where the body begins; else the status of the refusal. */
 static int empm__head_parse(empm__head *h, const empm_config *cfg,
@@ -6798,7 +7159,7 @@ static int empm__head_parse(empm__head *h, const empm_config *cfg,
             h->phase = EMPM__HEAD_DONE;
         } else {
             empm__field *f;
-            if (h->nfields >= (uint32_t)cfg->limit_request_fields)
+            if (h->nfields >= empm__most_fields(cfg))
                 return 431;
             if (h->nfields == h->max_fields && !empm__fields_grow(h, req))
                 return 503;
@@ -6981,8 +7342,7 @@ static int empm__chunk_parse(empm__chunked *k, const empm_config *cfg,
             k->phase = EMPM__CHUNK_DONE;
         } else {
             empm__field *f;
-            if (trailers->nfields + k->dropped >=
-                (uint32_t)cfg->limit_request_fields)
+            if (trailers->nfields + k->dropped >= empm__most_fields(cfg))
                 return 431;
             if (trailers->nfields == trailers->max_fields &&
                 !empm__fields_grow(trailers, req))
@@ -7044,6 +7404,11 @@ typedef struct empm__defer {
     struct empm__defer *next;
 } empm__defer;
 
+typedef struct empm__note {       /* empm_note() */
+    struct empm__note *next;
+    const char        *name, *value;    /* value NULL: taken away */
+} empm__note;
+
 struct empm__value;
 
 /* An answer that waits for its status. 0, or EMPM_E*; it may commit the head. */
@@ -7087,6 +7452,7 @@ struct empm_request {             /* owner: whoever owns the connection */
     char         *path_text;      /* as empm_path() gives it */
     struct empm__value *values;   /* decoded and copied so far */
     void         *data;           /* the user's, empm_set_data() */
+    struct empm__note *notes;     /* the latest first */
     char         *peer, *client;
     empm__peer    client_is;      /* once asked for with the head complete */
     uint32_t      deadline_ms;    /* the route's, for empm_should_stop() */
@@ -7850,6 +8216,31 @@ static void empm__score_request(empm__worker *w, empm_request *req)
                     empm__min(h->host_len, EMPM__SCORE_HOST - 1));
     empm__score_put(sc->client, sizeof sc->client, &client, sizeof client);
 }
+
+EMPM_API int empm_note(empm_request *req, const char *name, const char *value)
+{
+    empm__note *note = (empm__note *)empm_alloc(req, sizeof *note);
+    if (note == NULL)
+        return EMPM_ENOMEM;
+    note->name = empm__strndup(req, name, strlen(name));
+    note->value = value == NULL ? NULL
+                                : empm__strndup(req, value, strlen(value));
+    if (note->name == NULL || (value != NULL && note->value == NULL))
+        return EMPM_ENOMEM;
+    note->next = req->notes;
+    req->notes = note;
+    return EMPM_OK;
+}
+
+#ifndef EVENTMPM_NO_ACCESS_LOG
+static const char *empm__note_of(const empm_request *req, const char *name)
+{
+    const empm__note *note = req->notes;
+    while (note != NULL && strcmp(note->name, name) != 0)
+        note = note->next;
+    return note != NULL ? note->value : NULL;
+}
+#endif
 
 EMPM_API void empm_set_data(empm_request *req, void *data)
 {
@@ -8900,6 +9291,9 @@ typedef struct empm__item {
 typedef struct empm__access_log {
     int         fd;
     int         owner;               /* closes fd; others share it */
+    int         is_pipe;             /* takes PIPE_BUF bytes at once, or none */
+    int         only_without;        /* env=!name */
+    char        only[64];            /* env=name: with such a note; "": all */
     uint32_t    torn;                /* atomic: the file ends within a line */
     uint32_t    nitems, least;       /* least: room for the shortest line */
     empm__item *items;
@@ -8909,6 +9303,8 @@ typedef struct empm__access_log {
 typedef struct empm__access_logs {
     uint32_t         n;
     char             host[256];      /* %v */
+    locale_t         c;              /* of %{...}t, whatever setlocale() says;
+                                        0: there is no memory for it */
     empm__access_log of[EMPM_MAX_LIST];
 } empm__access_logs;
 
@@ -8919,7 +9315,7 @@ static const struct { char letter, unit; char word[12]; } empm__units[] = {
     { 'T', 's', "s" }, { 'T', 'm', "ms" }, { 'T', 'u', "us" },
     { 'p', 'c', "canonical" }, { 'p', 'c', "local" }, { 'p', 'r', "remote" },
     { 'P', 'p', "pid" }, { 'P', 't', "tid" }, { 'P', 't', "hextid" },
-    { 'a', 'c', "c" },
+    { 'a', 'c', "c" }, { 'h', 'c', "c" },
     { 't', 's', "sec" }, { 't', 'm', "msec" }, { 't', 'u', "usec" },
     { 't', 'M', "msec_frac" }, { 't', 'U', "usec_frac" }
 };
@@ -8951,9 +9347,9 @@ static const char *empm__item_parse(empm__item *it, const char **format,
             break;
     it->letter = *p;
     *format = p + 1;
-    if (*p == '\0' || strchr("hlutrsbBDTXvVpmUqHaAkPLIOSioC", *p) == NULL)
+    if (*p == '\0' || strchr("hlutrsbBDTXvVpmUqHaAkPLIOSfRioCen", *p) == NULL)
         return "is not known";
-    if (strchr("ioC", *p) != NULL)
+    if (strchr("ioCen", *p) != NULL)
         return it->text != NULL && *it->text != '\0' ? NULL : "wants a {name}";
     if (it->text == NULL)
         return NULL;
@@ -9180,6 +9576,13 @@ static int64_t empm__wall_us(empm__worker *w, uint64_t us)
     return w->wall_us + (int64_t)us;
 }
 
+static size_t empm__strftime(locale_t c, char *to, size_t n, const char *format,
+                             const struct tm *tm)
+{
+    return c != (locale_t)0 ? strftime_l(to, n, format, tm, c)
+                            : strftime(to, n, format, tm);
+}
+
 /* %t in Apache's way, or as strftime() has it; made anew once a second. */
 static char *empm__put_second(empm__worker *w, char *at, const char *format,
                               int64_t second)
@@ -9198,7 +9601,8 @@ static char *empm__put_second(empm__worker *w, char *at, const char *format,
         st->second = second;
         st->format = format;
         st->len = format != NULL
-            ? strftime(st->text, sizeof st->text, format, &here)
+            ? empm__strftime(w->s->access->c, st->text, sizeof st->text, format,
+                             &here)
             : (size_t)snprintf(st->text, sizeof st->text,
                                "[%02d/%.3s/%d:%02d:%02d:%02d %c%02d%02d]",
                                here.tm_mday, empm__months + here.tm_mon * 3,
@@ -9237,11 +9641,11 @@ static char *empm__put_field(empm__facts *f, char *at, const char *end,
     if (line != NULL)                /* without ": " and CRLF */
         return empm__put(f, at, end, line + n + 2,
                          (size_t)(next - line) - n - 4);
-    if (strcasecmp(name, "Server") == 0 && *req->w->cfg->server_field != '\0')
+    if (empm__equal(name, "Server") && *req->w->cfg->server_field != '\0')
         return empm__put_string(f, at, end, req->w->cfg->server_field);
-    if (strcasecmp(name, "Content-Type") == 0 && !req->has_type && f->body > 0)
+    if (empm__equal(name, "Content-Type") && !req->has_type && f->body > 0)
         return EMPM__ADD(at, "text/plain; charset=utf-8");
-    if (strcasecmp(name, "Content-Length") == 0 &&
+    if (empm__equal(name, "Content-Length") &&
         req->framing != EMPM__BY_CHUNKS && !empm__lengthless(req->status))
         return empm__put_number(at, req->declared >= 0 ? req->declared
                                                        : req->written);
@@ -9265,6 +9669,30 @@ static const char *empm__server_name(const empm__facts *f, size_t *n, int given)
     else
         *n = h->host_len;
     return host;
+}
+
+/* The file that a request of EMPM_FILES means, there or not. */
+static char *empm__put_file(empm__facts *f, char *at, const char *end)
+{
+    const empm_request *req = f->req;
+    const empm_config *cfg = req->w->cfg;
+    const empm__route *r = req->route;
+    const char *root;
+    char path[1200];
+    int i;
+    if (r == NULL || r->user->kind != EMPM__ROUTE_FILES)
+        return EMPM__ADD(at, "-");
+    root = r->user->root != NULL ? r->user->root
+                                 : empm__path_of(cfg, cfg->document_root, path,
+                                                 sizeof path);
+    at = empm__put_string(f, at, end, root);
+    for (i = r->nsegs - 1; i < req->path.n; i++) {
+        at = empm__put(f, at, end, "/", 1);
+        at = empm__put(f, at, end, req->path.seg[i], req->path.len[i]);
+    }
+    if (req->path.n > 0 && req->path.len[req->path.n - 1] == 0)
+        at = empm__put_string(f, at, end, "index.html");
+    return at;
 }
 
 /* Runs one item. There is room for EMPM__ITEM_ROOM bytes at least. */
@@ -9317,6 +9745,14 @@ static char *empm__item_put(empm__facts *f, const empm__item *it, char *at,
     case 'S': return empm__put_number(at, f->got + f->sent);
     case 'o': return empm__put_field(f, at, end, it->text);
     case 'i': s = empm__field_find(f->in, h, it->text); break;
+    case 'f': return empm__put_file(f, at, end);
+    case 'R': s = req->route != NULL ? req->route->user->pattern : NULL; break;
+    case 'n': s = empm__note_of(req, it->text); break;
+    case 'u': s = empm__note_of(req, "REMOTE_USER"); break;
+    case 'e':
+        s = empm__note_of(req, it->text);
+        s = s != NULL ? s : getenv(it->text);
+        break;
     case 'C': s = req->text != NULL ? empm_cookie(req, it->text) : NULL; break;
     case 'v': case 'V':
         s = empm__server_name(f, &n, it->letter == 'V');
@@ -9342,12 +9778,26 @@ static char *empm__item_put(empm__facts *f, const empm__item *it, char *at,
         return known ? empm__add(at, h->minor ? "HTTP/1.1" : "HTTP/1.0", 8)
                      : EMPM__ADD(at, "-");
     }
-    return empm__put_string(f, at, end, s);  /* l, u, L: nobody knows */
+    return empm__put_string(f, at, end, s);  /* l, L: nobody knows */
 }
 
 /* --- lines and pages ------------------------------------------------------ */
 
-/* Writes a page of lines; it is empty then. No lock is held meanwhile. */
+/* How much of n bytes goes into one write(): for a pipe, into which other
+ * children write, too, as many whole lines as it takes without a gap. */
+static size_t empm__lines_piece(const empm__access_log *l, const char *s,
+                                size_t n)
+{
+    size_t k = PIPE_BUF;
+    if (!l->is_pipe || n <= PIPE_BUF)
+        return n;
+    while (k > 0 && s[k - 1] != '\n')
+        k--;
+    return k > 0 ? k : (size_t)((const char *)memchr(s, '\n', n) - s) + 1;
+}
+
+/* Writes a page of lines; it is empty then. No lock is held meanwhile, and what
+ * a pipe has no room for is lost. */
 static void empm__lines_save(empm__child *ch, empm__access_log *l,
                              empm__page *p)
 {
@@ -9355,10 +9805,11 @@ static void empm__lines_save(empm__child *ch, empm__access_log *l,
     uint32_t lost = 0;
     p->end = 0;
     /* a full disk has taken half a line: the next must not become part of it */
-    if (empm__load(&l->torn) && write(l->fd, "\n", 1) == 1)
+    if (empm__load(&l->torn) && empm__log_put(l->fd, "\n", 1) == 1)
         empm__store(&l->torn, 0u);
     while (s < end) {
-        const ssize_t r = write(l->fd, s, (size_t)(end - s));
+        const ssize_t r = empm__log_put(
+            l->fd, s, empm__lines_piece(l, s, (size_t)(end - s)));
         if (r > 0)
             s += r;
         else if (r == 0 || errno != EINTR)
@@ -9369,7 +9820,9 @@ static void empm__lines_save(empm__child *ch, empm__access_log *l,
     if (s > empm__page_data(p) && s[-1] != '\n')
         empm__store(&l->torn, 1u);
     empm__log_child(ch, EMPM_LOG_ERROR, 646, "CustomLog %s: %s; its lines are "
-                    "lost (%u before these)", l->name, strerror(errno),
+                    "lost (%u before these)", l->name,
+                    empm__would_block(errno) ? "its pipe is full"
+                                             : strerror(errno),
                     empm__load(&ch->score->unlogged));
     for (; s < end; s++)
         lost += *s == '\n';
@@ -9453,8 +9906,12 @@ static void empm__access(empm_request *req, int aborted)
         return;                      /* none, or not even a request */
     empm__facts_of(&f, req, aborted);
     for (k = 0; k < a->n; k++) {
-        empm__page *p = __atomic_exchange_n(&w->lines[k], (empm__page *)NULL,
-                                            __ATOMIC_ACQUIRE);
+        empm__page *p;
+        if (*a->of[k].only != '\0' &&
+            a->of[k].only_without == (empm__note_of(req, a->of[k].only) != NULL))
+            continue;
+        p = __atomic_exchange_n(&w->lines[k], (empm__page *)NULL,
+                                __ATOMIC_ACQUIRE);
         if (p == NULL && (p = empm__page_get(w)) == NULL) {
             __atomic_fetch_add(&ch->score->unlogged, 1u, __ATOMIC_RELAXED);
             empm__log_worker(w, EMPM_LOG_ERROR, 5403, "no memory for a line of "
@@ -9528,23 +9985,49 @@ static int empm__format_say(empm__access_log *l, const char *directive,
     return rep->result;
 }
 
-/* CustomLog "file format": compiles the format; file goes to `file`. */
+/* What is wrong with "|program", or NULL. */
+static const char *empm__pipe_why(const char *command)
+{
+#ifndef EVENTMPM_NO_FORK
+    char room[1024], *argv[EMPM__PIPE_WORDS + 1];
+    return empm__pipe_words(command, room, argv) > 0
+               ? NULL : "names no program, or has a quote that is not closed";
+#else
+    (void)command;
+    return "is a program: built without fork";
+#endif
+}
+
+/* CustomLog file format [env=[!]name]: compiles the format; file goes to `file`,
+ * the condition to `l`. */
 static int empm__access_parse(const empm_config *cfg, const char *text,
                               empm__access_log *l, char *file, size_t n,
                               empm__report *rep)
 {
-    char word[1024], named[1024], extra[2];
+    char word[1024], named[1024], only[80];
     const char *p = text, *format = word, *why = NULL;
+    int has = 0;
+    *l->only = '\0';
     if (empm__word(&p, file, n) != 1 ||
         empm__word(&p, word, sizeof word) != 1 ||
-        empm__word(&p, extra, sizeof extra) != 0)
-        why = "takes a file and a format, in quotes where there are spaces";
-    else if (*file == '|')
-        why = "writes to files only";
+        (has = empm__word(&p, only, sizeof only)) < 0 ||
+        p[strspn(p, " \t")] != '\0')
+        why = "takes a file and a format, in quotes where there are spaces, "
+              "and perhaps env=NAME or env=!NAME";
+    else if (has > 0 && (strncmp(only, "env=", 4) != 0 ||
+                         only[4 + (only[4] == '!')] == '\0' ||
+                         strlen(only + 4) >= sizeof l->only))
+        why = "has a condition that is not env=NAME or env=!NAME";
+    else if (*file == '|' && (why = empm__pipe_why(file)) != NULL)
+        ;
     else if (strchr(word, '%') == NULL &&
              (format = empm__format_named(cfg, word, named, sizeof named)) ==
                  NULL)
-        why = "no LogFormat is called like that";
+        why = "there is no LogFormat of that name";
+    if (why == NULL && has > 0) {
+        l->only_without = only[4] == '!';
+        strcpy(l->only, only + 4 + l->only_without);
+    }
     if (why == NULL)
         return empm__format_say(l, "CustomLog", format, rep);
     empm__say(rep, EMPM_LOG_ERROR, 5400, "CustomLog %.300s: %s", text, why);
@@ -9583,6 +10066,8 @@ static void empm__access_free(empm__access_logs *a)
             close(a->of[k].fd);
         EMPM_FREE(a->of[k].items);
     }
+    if (a != NULL && a->c != (locale_t)0)
+        freelocale(a->c);
     EMPM_FREE(a);
 }
 
@@ -9592,6 +10077,7 @@ static int empm__access_open(const empm_config *cfg, empm__access_logs **out,
 {
     char file[1024], path[1200];
     empm__access_logs *a;
+    struct stat st;
     uint32_t i, k;
     int r = EMPM_OK;
     if (cfg->custom_log[0] == NULL)
@@ -9600,6 +10086,7 @@ static int empm__access_open(const empm_config *cfg, empm__access_logs **out,
         return EMPM_ENOMEM;
     memset(a, 0, sizeof *a);
     empm__name_alone(cfg, a->host, sizeof a->host);
+    a->c = newlocale(LC_ALL_MASK, "C", (locale_t)0);
     for (i = 0; i < EMPM_MAX_LIST && cfg->custom_log[i] != NULL; i++) {
         empm__access_log *l = &a->of[i];
         a->n = i + 1;
@@ -9611,15 +10098,19 @@ static int empm__access_open(const empm_config *cfg, empm__access_logs **out,
             ;
         if (k < i)
             l->fd = a->of[k].fd;
-        else if ((l->fd = empm__log_file(empm__path_of(cfg, file, path,
-                                                       sizeof path))) >= 0)
+        else if ((l->fd = *file == '|'
+                      ? empm__pipe_start(file, cfg->log_target > 0
+                                                   ? cfg->log_target : -1)
+                      : empm__log_file(empm__path_of(cfg, file, path,
+                                                     sizeof path))) >= 0)
             l->owner = 1;
         else {
-            empm__say(rep, EMPM_LOG_ERROR, 649, "cannot open CustomLog %s: %s",
-                      file, strerror(errno));
+            empm__say(rep, EMPM_LOG_ERROR, 649, "cannot %s CustomLog %s: %s",
+                      *file == '|' ? "start" : "open", file, strerror(errno));
             r = EMPM_ESYS;
             break;
         }
+        l->is_pipe = fstat(l->fd, &st) == 0 && !S_ISREG(st.st_mode);
     }
     if (r < 0)
         empm__access_free(a);
@@ -10038,7 +10529,7 @@ static enum empm__state empm__head_complete(empm__worker *w, empm__conn *c,
     req->close = (h->flags & EMPM__H_CLOSE) != 0 ||
                  (h->minor == 0 && !(h->flags & EMPM__H_KEEP));
     req->last_asked = req->close;        /* it will not send another one */
-    if (!cfg->keep_alive ||
+    if (!cfg->keep_alive || cfg->keep_alive_timeout_ms == 0 ||
         (cfg->max_keep_alive_requests > 0 &&
          c->requests + 1 >= (uint32_t)cfg->max_keep_alive_requests) ||
         empm__closes(w->child))
@@ -12501,6 +12992,7 @@ EMPM_API int empm_health_page(empm_request *req, void *user)
 {
     empm_server *s = req->w->s;
     (void)user;
+    empm_note(req, "health", "1");
     empm_set_header(req, "Cache-Control", "no-store");
     /* a child may leave and the server stay, unless there is no parent */
     if (!empm__load(&empm__score_server_at(&s->score)->draining) &&
@@ -12676,7 +13168,7 @@ static void empm__see_totals(const empm_server *s, empm__seen *seen, int slot)
     seen->moved += empm__load(&ch->moved_in);
     seen->waited += empm__load(&ch->waited);
     if (empm__load(&ch->accepted) == 0)
-        return;                        /* a slot that was never used */
+        return;
     for (t = 0; t < s->score.threads; t++) {
         const empm__score_worker *w = empm__score_worker_at(&s->score, slot, t);
         seen->accesses += empm__load(&w->accesses);
@@ -12723,6 +13215,8 @@ static empm__seen *empm__see(empm_request *req)
     for (slot = 0; slot < s->score.slots; slot++) {
         const empm__score_slot *at = empm__score_slot_at(&s->score, slot);
         empm__seen_child *to = &seen->children[seen->nchildren];
+        if (!empm__load(&at->used))
+            continue;                /* its memory would come into being */
         empm__see_totals(s, seen, slot);
         if (empm__load(&at->pid) == 0 || empm__load(&at->admin) ||
             seen->nchildren == (int)n)
@@ -12872,7 +13366,7 @@ static const empm__figure empm__figures[] = {
     EMPM__COUNTER("refused_connections_total", "ConnsRefused", refused,
                   "Connections refused for MaxConnectionsPerPeer"),
     EMPM__COUNTER("refused_proxies_total", "ProxiesRefused", proxy_refused,
-                  "Bad PROXY headers, or from nobody who is trusted"),
+                  "PROXY headers that were bad, or from a peer not trusted"),
     EMPM__COUNTER("culled_connections_total", "ConnsCulled", culled,
                   "Idle connections closed to make room"),
     EMPM__COUNTER("expired_connections_total", "ConnsExpired", expired,
@@ -14906,7 +15400,9 @@ static int empm__child_init(empm__child *ch, empm_server *s, int slot,
     ch->drain_ms = cfg->graceful_shutdown_timeout_ms;
     ch->stop_ms = ch->retry_ms = ch->give_ms = ch->sweep_ms = EMPM__NEVER;
     ch->shares = s->parent_fd >= 0 && !admin && s->exchange.fd[0] >= 0;
-    ch->pool.most = (size_t)(cfg->max_mem_free / EMPM_PAGE_BYTES);
+    ch->pool.most = cfg->max_mem_free == 0
+                        ? SIZE_MAX : (size_t)(cfg->max_mem_free /
+                                              EMPM_PAGE_BYTES);
     ch->pool.files_most = empm__file_limit(cfg);
     pthread_mutex_init(&ch->pool.lock, NULL);
     ch->files.due_ms = ch->lines_due_ms = EMPM__NEVER;
@@ -15252,7 +15748,7 @@ static int empm__listen_unix(empm__listener *l, const empm__listen_spec *spec)
     int fd, probe;
     memset(&a, 0, sizeof a);
     a.sun_family = AF_UNIX;
-    if (n >= sizeof a.sun_path || n >= sizeof l->path) {
+    if (n >= empm__min(sizeof a.sun_path, sizeof l->path)) {
         errno = ENAMETOOLONG;
         return -1;
     }
@@ -15482,6 +15978,11 @@ static int empm__listen_open(empm_server *s, const char *text,
  * >>server -- what is made before the first thread or process, and its end
  * ------------------------------------------------------------------------- */
 
+static int empm__spool_default(const empm_config *cfg)
+{
+    return strcmp(cfg->spool_directory, "/tmp") == 0;
+}
+
 /* The part of the check that needs more than numbers: paths, routes. */
 static void empm__check_rest(const empm_config *cfg, empm__report *rep)
 {
@@ -15490,7 +15991,7 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
     struct stat st;
     char path[1200];
     size_t i, k;
-    const char *header = cfg->remote_ip_header;
+    const char *header = cfg->remote_ip_header, *spool;
 #ifndef EVENTMPM_NO_PROXY
     empm__nets nets;
 #endif
@@ -15518,15 +16019,22 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
                                                  : "DocumentRoot",
                       dir, strerror(stat(dir, &st) < 0 ? errno : ENOTDIR));
     }
-    if (stat(empm__path_of(cfg, cfg->spool_directory, path, sizeof path),
-             &st) < 0 || !S_ISDIR(st.st_mode))
-        empm__say(rep, EMPM_LOG_ERROR, 5107,
-                  "SpoolDirectory %s is not a directory: make it, or name "
-                  "another: -c \"SpoolDirectory DIR\"", cfg->spool_directory);
-    if (cfg->error_log != NULL && (*cfg->error_log == '|' ||
-                                   empm__log_facility(cfg->error_log) == -1))
-        empm__say(rep, EMPM_LOG_ERROR, 5402, "ErrorLog %s: is no file, stderr "
-                  "or syslog:facility", cfg->error_log);
+    spool = empm__path_of(cfg, cfg->spool_directory, path, sizeof path);
+    /* many a server needs none: so it is no error that the default is not there */
+    errno = ENOTDIR;
+    if (stat(spool, &st) < 0 || !S_ISDIR(st.st_mode))
+        empm__say(rep, empm__spool_default(cfg) ? EMPM_LOG_WARN
+                                                : EMPM_LOG_ERROR, 5107,
+                  "SpoolDirectory %s: %s: make it, or name another: "
+                  "-c \"SpoolDirectory DIR\"%s", cfg->spool_directory,
+                  strerror(errno), empm__spool_default(cfg)
+                                       ? ": long bodies will be refused" : "");
+    else if (access(spool, W_OK | X_OK) < 0)
+        empm__say(rep, EMPM_LOG_WARN, 5004, "SpoolDirectory %s: %s: long bodies "
+                  "will be refused", cfg->spool_directory, strerror(errno));
+    if (cfg->error_log != NULL && empm__log_facility(cfg->error_log) == -1)
+        empm__say(rep, EMPM_LOG_ERROR, 5402, "ErrorLog %s: is no file, "
+                  "|program, stderr or syslog:facility", cfg->error_log);
 #ifndef EVENTMPM_NO_ACCESS_LOG
     empm__access_check(cfg, rep);
 #endif
@@ -15662,7 +16170,7 @@ static void empm__settings(const empm_config *cfg, char *to, size_t n)
     const empm__memory m = empm__memory_of(cfg);
     const double mib = 1 << 20;
     char keep[64] = "off";
-    if (cfg->keep_alive)
+    if (cfg->keep_alive && cfg->keep_alive_timeout_ms > 0)
         snprintf(keep, sizeof keep, "%d ms", cfg->keep_alive_timeout_ms);
     snprintf(to, n, "%d to %d children of %d workers, %u connections and %u "
              "files each; Timeout %d ms, KeepAlive %s; worst-case memory %.0f "
@@ -15845,6 +16353,12 @@ static int empm__same_file(int a, int b)
            x.st_ino == y.st_ino;
 }
 
+/* Is stderr the ErrorLog? */
+static int empm__log_is_stderr(const empm_config *cfg)
+{
+    return cfg->error_log == NULL || strcmp(cfg->error_log, "stderr") == 0;
+}
+
 /* Opens the ErrorLog; messages go there from now on. What makes no sense as one
  * is refused later, by the check. */
 static int empm__log_open(empm_config *cfg, empm__report *rep)
@@ -15852,17 +16366,25 @@ static int empm__log_open(empm_config *cfg, empm__report *rep)
     const char *name = cfg->error_log;
     char path[1200];
     int to = 0, facility;
-    if (name == NULL || strcmp(name, "stderr") == 0 || *name == '|' ||
-        (facility = empm__log_facility(name)) == -1)
+    if (empm__log_is_stderr(cfg))
+        to = (to = empm__log_std(2)) > 0 ? to : 0;
+    else if ((facility = empm__log_facility(name)) == -1)
         ;
     else if (facility >= 0) {
-        openlog("eventmpm", LOG_PID | LOG_NDELAY, facility);
+        openlog(empm__log_tag(name), LOG_PID | LOG_NDELAY, facility);
         to = ~facility;
     } else {
-        to = empm__log_file(empm__path_of(cfg, name, path, sizeof path));
+        /* as with Apache, nobody hears that program: its own log is itself */
+        const int null = *name == '|' ? open("/dev/null", O_WRONLY | O_CLOEXEC)
+                                      : -1;
+        to = *name == '|' ? empm__pipe_start(name, null)
+                          : empm__log_file(empm__path_of(cfg, name, path,
+                                                         sizeof path));
+        if (null >= 0)
+            close(null);
         if (to < 0) {
-            empm__say(rep, EMPM_LOG_ERROR, 91, "cannot open ErrorLog %s: %s",
-                      name, strerror(errno));
+            empm__say(rep, EMPM_LOG_ERROR, 91, "cannot %s ErrorLog %s: %s",
+                      *name == '|' ? "start" : "open", name, strerror(errno));
             return EMPM_ESYS;
         }
     }
@@ -15877,6 +16399,8 @@ static void empm__log_close(empm_config *cfg)
 {
     if (cfg->log == empm__log_stderr && cfg->log_target > 0)
         close(cfg->log_target);
+    if (cfg->log == empm__log_stderr && cfg->log_target < 0)
+        openlog("eventmpm", LOG_PID | LOG_NDELAY, ~cfg->log_target);
     cfg->log_target = 0;
 }
 
@@ -15917,12 +16441,13 @@ static int empm__swap_open(const empm_server *s, empm__swap *w)
     uint32_t k;
     for (k = 0; s->access != NULL && k < s->access->n; k++) {
         const empm__access_log *l = &s->access->of[k];
-        if (l->owner &&
+        if (l->owner && *l->name != '|' &&
             empm__swap_log(s, w, 649, "CustomLog", l->name, l->fd) < 0)
             r = EMPM_ESYS;
     }
 #endif
     if (s->cfg->log == empm__log_stderr && s->cfg->log_target > 0 &&
+        !empm__log_is_stderr(s->cfg) && *s->cfg->error_log != '|' &&
         empm__swap_log(s, w, 91, "ErrorLog", s->cfg->error_log,
                        s->cfg->log_target) < 0)
         r = EMPM_ESYS;
@@ -16016,7 +16541,7 @@ static void empm__server_free(empm_server *s)
         empm__exchange_free(&s->exchange);
         empm__score_free(&s->score);
 #ifndef EVENTMPM_NO_STORE
-        empm__kv_free(s->store);
+        empm__kv_free(s->store, (size_t)s->cfg->shared_store_size);
 #endif
     }
     EMPM_FREE(s);
@@ -16109,7 +16634,8 @@ static int empm__server_new(empm_config *cfg, int shared,
     s->spool_dir = open(empm__path_of(cfg, cfg->spool_directory, path,
                                       sizeof path),
                         O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (s->spool_dir < 0) {
+    if (s->spool_dir < 0 && !(empm__spool_default(cfg) &&
+                              (errno == ENOENT || errno == ENOTDIR))) {
         empm__say(rep, EMPM_LOG_ERROR, 5107, "SpoolDirectory %s: %s",
                   cfg->spool_directory, strerror(errno));
         goto done;
@@ -16190,6 +16716,7 @@ static int empm__engine_new(empm_server *s, empm__child *ch, int slot, int admin
     int r, rc = 0;
     if (s->parent_fd < 0) {          /* else the parent has done it */
         empm__store(&at->admin, (uint32_t)admin);
+        empm__store(&at->used, 1u);
         empm__store(&at->pid, (uint32_t)getpid());
     }
     r = empm__child_init(ch, s, slot, admin);
@@ -16880,7 +17407,8 @@ static int empm__become(const empm_config *cfg)
 /* What is printed on stderr from now on is in the ErrorLog. */
 static void empm__stderr_to_log(const empm_config *cfg)
 {
-    if (cfg->log == empm__log_stderr && cfg->log_target > 0)
+    if (cfg->log == empm__log_stderr && cfg->log_target > 0 &&
+        !empm__log_is_stderr(cfg))
         dup2(cfg->log_target, 2);
 }
 
@@ -16888,11 +17416,13 @@ static void empm__stderr_to_log(const empm_config *cfg)
 static void empm__quiet(const empm_config *cfg)
 {
     const int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
-    const char *log = cfg->error_log;
     if (fd >= 0) {
         dup2(fd, 1);
-        if (log == NULL || strcmp(log, "stderr") != 0)
+        if (cfg->error_log == NULL || !empm__log_is_stderr(cfg))
             dup2(fd, 2);
+        if (cfg->error_log == NULL && cfg->log_target > 0 &&
+            dup2(fd, cfg->log_target) > 2)
+            empm__fd_flags(cfg->log_target, 0);
         close(fd);
     }
     empm__stderr_to_log(cfg);
@@ -17227,6 +17757,7 @@ static int empm__kid_start(empm__parent *p, empm__gen *g, int admin)
     empm__store(&empm__score_at(&g->s->score, slot)->stopping, 0u);
     empm__store(&at->leaving, 0u);
     empm__store(&at->admin, (uint32_t)admin);
+    empm__store(&at->used, 1u);
     empm__store(&at->generation, g->s->generation);
     sigfillset(&all);                /* until the child has handlers of its own */
     sigprocmask(SIG_SETMASK, &all, &old);
@@ -18754,16 +19285,13 @@ static void empm__try_listen(const empm_config *cfg, const char *text,
                   "do it: stop and start", text);
 }
 
-/* A file that the start makes needs a folder: the start would end without. */
-static void empm__try_folder(const empm_config *cfg, const char *directive,
-                             const char *name, empm__report *rep)
+/* `path` is cut to the directory that it is in. */
+static void empm__try_directory(const char *directive, const char *name,
+                                char *path, empm__report *rep)
 {
-    char path[1200], *end;
-    const char *full = empm__path_of(cfg, name, path, sizeof path);
+    char *end = strrchr(path, '/');
     struct stat st;
-    if (full != path)
-        snprintf(path, sizeof path, "%s", full);
-    if ((end = strrchr(path, '/')) == NULL || end == path)
+    if (end == NULL || end == path)
         return;
     *end = '\0';
     if (stat(path, &st) < 0 ? errno == ENOENT || errno == ENOTDIR
@@ -18772,9 +19300,54 @@ static void empm__try_folder(const empm_config *cfg, const char *directive,
                   directive, name, path);
 }
 
+/* A file that the start makes needs a folder: the start would end without. */
+static void empm__try_folder(const empm_config *cfg, const char *directive,
+                             const char *name, empm__report *rep)
+{
+    char path[1200];
+    const char *full = empm__path_of(cfg, name, path, sizeof path);
+    if (*name == '|') {
+        snprintf(path, sizeof path, "%s", name + 1 + (name[1] == '|'));
+        path[strcspn(path, " \t")] = '\0';
+        if (*path == '/' && access(path, X_OK) < 0)
+            empm__say(rep, EMPM_LOG_ERROR, 5134, "%s %s: %s", directive, name,
+                      strerror(errno));
+        return;
+    }
+    if (full != path)
+        snprintf(path, sizeof path, "%s", full);
+    empm__try_directory(directive, name, path, rep);
+}
+
+/* What an address names has to be there: the folder of a unix socket, whose own
+ * name is short, and the interface that a zone is. */
+static void empm__try_place(const char *text, empm__report *rep)
+{
+    empm__listen_spec spec;
+    const struct sockaddr_un *un = NULL;
+    const char *zone;
+    if (empm__listen_parse(&spec, text) != NULL)
+        return;                      /* the check has said it */
+    zone = spec.kind == EMPM__LISTEN_TCP ? strchr(spec.host, '%') : NULL;
+    if (zone != NULL && zone[1 + strspn(zone + 1, "0123456789")] != '\0' &&
+        if_nametoindex(zone + 1) == 0)
+        empm__say(rep, EMPM_LOG_ERROR, 5108, "Listen %s: there is no interface "
+                  "%s", text, zone + 1);
+    if (spec.kind != EMPM__LISTEN_UNIX)
+        return;
+    if (strlen(spec.host) >= sizeof un->sun_path)
+        empm__say(rep, EMPM_LOG_ERROR, 5108, "Listen %s: the path of a unix "
+                  "socket has at most %u bytes", text,
+                  (unsigned)sizeof un->sun_path - 1);
+    else
+        empm__try_directory("Listen", text, spec.host, rep);
+}
+
 static void empm__try_folders(const empm_config *cfg, empm__report *rep)
 {
     int i;
+    for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++)
+        empm__try_place(cfg->listen[i], rep);
     if (cfg->pid_file != NULL)
         empm__try_folder(cfg, "PidFile", cfg->pid_file, rep);
     if (cfg->error_log != NULL && strcmp(cfg->error_log, "stderr") != 0 &&
@@ -18853,9 +19426,10 @@ static int empm__detach(void)
     }
     close(fd[0]);
     setsid();
-    null = open("/dev/null", O_RDONLY);
-    if (null > 0) {
+    null = open("/dev/null", O_RDWR);
+    if (null > 2) {
         dup2(null, 0);
+        dup2(null, 1);               /* programs of logs would keep it open */
         close(null);
     }
     snprintf(text, sizeof text, "%d", fd[1]);

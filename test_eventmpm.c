@@ -23,6 +23,9 @@ static void  test_free(void *p);
 #define EMPM_REALLOC(p, n) test_realloc(p, n)
 #define EMPM_FREE(p)       test_free(p)
 
+/* Sanitizers make frames larger. */
+#define EMPM__STACK_LEAST 65536
+
 /* Files are kept at once, and for half a second. */
 #define EMPM__FILE_REST_S  -5
 #define EMPM__FILE_KEEP_MS 500
@@ -379,6 +382,21 @@ static int proc_stat(long pid, long long *field, int n)
     for (i = 1; i < n; i++)
         field[i] = strtoll(p, &p, 10);
     return 0;
+}
+
+static void status_line(long pid, const char *name, char *out, size_t n)
+{
+    char path[64], line[256];
+    FILE *f;
+
+    out[0] = 0;
+    snprintf(path, sizeof path, "/proc/%ld/status", pid);
+    f = fopen(path, "r");
+    while (f != NULL && fgets(line, sizeof line, f) != NULL)
+        if (strncmp(line, name, strlen(name)) == 0)
+            snprintf(out, n, "%s", line);
+    if (f != NULL)
+        fclose(f);
 }
 
 /* The live children of `pid`, at most max; -1: this system cannot tell. */
@@ -3172,6 +3190,80 @@ TEST(config, rules_are_apaches)
     str_free(&g_heard);
 }
 
+/* A scoreboard that no size_t can count is no memory, and not a small one. */
+TEST(config, limits_that_overflow)
+{
+    empm__score sb;
+    const int huge = sizeof(size_t) > 4 ? INT_MAX : 100000;
+
+    memset(&sb, 0, sizeof sb);
+    CHECK_INT(empm__score_init(&sb, sizeof(size_t) > 4 ? INT_MAX : 40002, huge,
+                               0), EMPM_ENOMEM);
+    CHECK(sb.mem == NULL);
+    empm__score_free(&sb);
+}
+
+/* Whether long bodies can be kept is said at the start. Where nothing needs it,
+ * no /tmp is no reason not to start: many a container has none. */
+TEST(config, a_spool_directory_that_is_no_good)
+{
+    static const empm_route one[] = {
+        EMPM_ROUTE("GET /health", empm_health_page, NULL), EMPM_ROUTES_END
+    };
+    char dir[300];
+    int status = -1, i;
+    pid_t pid;
+
+    for (i = 0; i < 2; i++) {
+        mkdir(tmp_path(dir, sizeof dir, i ? "bare" : "closed"), 0555);
+        chmod(g_tmp, 0755);
+        context("%s", dir);
+        fflush(NULL);
+        if ((pid = fork()) == 0) {
+            empm_config cfg = empm_defaults();
+            empm_server *s = NULL;
+            int ok;
+            hearing();
+            cfg.routes = one;
+            cfg.listen[0] = "127.0.0.1:0";
+            if (i == 0) {
+                cfg.spool_directory = dir;
+                if (geteuid() == 0 && setuid(65534) < 0)
+                    _exit(2);
+                ok = empm_check(&cfg, hear, NULL) == 0 &&
+                     heard(EMPM_LOG_WARN, 5004) == 1;
+            } else {
+                if (chroot(dir) < 0 || chdir("/") < 0)
+                    _exit(3);
+                ok = empm_start(&cfg, &s) == EMPM_OK;
+                empm_free(s);
+                ok = ok && empm_check(&cfg, hear, NULL) == 0 &&
+                     heard(EMPM_LOG_WARN, 5107) == 1;
+            }
+            _exit(ok ? 0 : 1);
+        }
+        CHECK(pid > 0 && waitpid(pid, &status, 0) == pid);
+        if (!WIFEXITED(status) || WEXITSTATUS(status) != 3)   /* not root */
+            CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+        rmdir(dir);
+    }
+    no_context();
+}
+
+/* What would kill each request is corrected: musl takes any size above 2048. */
+TEST(config, stacks_have_room_for_us)
+{
+    empm_config cfg = empm_defaults();
+
+    cfg.routes = routes;
+    cfg.thread_stack_size = 2048;
+    CHECK_INT(empm_check(&cfg, say, NULL), 0);
+    CHECK_INT(cfg.thread_stack_size, EMPM__STACK_LEAST);
+    cfg.thread_stack_size = 0;
+    CHECK_INT(empm_check(&cfg, say, NULL), 0);
+    CHECK_INT(cfg.thread_stack_size, 0);
+}
+
 /* A reload cannot change what the scoreboard was made for (AH00501, 00506); all
  * else is then held against what stays, as Apache has it. */
 TEST(config, limits_stay_with_the_scoreboard)
@@ -3396,6 +3488,7 @@ TEST(config, every_directive_from_a_file)
         { "ExtendedStatus", "Off", "0" },
         { "RemoteIPHeader", "X-Real-IP", "X-Real-IP" },
         { "RemoteIPTrustedProxy", "10.0.0.0/8 ::1", "10.0.0.0/8 ::1" },
+        { "RemoteIPInternalProxy", "10.1.0.0/16", "10.1.0.0/16" },
         { "MaxConnectionsPerPeer", "20", "20" },
         { "SharedStoreSize", "1048576", "1048576" },
         { "Processes", "0", "0" }, { "StartServers", "2", "2" },
@@ -3501,7 +3594,7 @@ TEST(config, bad_values_of_every_directive)
         { EMPM__KIND_INT, "99999999999999999999" },
         { EMPM__KIND_INT, "-99999999999999999999" }, { EMPM__KIND_INT, "\"1" },
         { EMPM__KIND_MS, "soon" }, { EMPM__KIND_MS, "-1" }, { EMPM__KIND_MS, "" },
-        { EMPM__KIND_MS, "ms" }, { EMPM__KIND_MS, "2147484" },
+        { EMPM__KIND_MS, "ms" }, { EMPM__KIND_MS, "99999999999999999999" },
         { EMPM__KIND_MS, "5 s" }, { EMPM__KIND_MS, "1.5" },
         { EMPM__KIND_STUCK, "30 perhaps" }, { EMPM__KIND_STUCK, "x" },
         { EMPM__KIND_STUCK, "30 replace it" }, { EMPM__KIND_STUCK, "" },
@@ -3519,6 +3612,8 @@ TEST(config, bad_values_of_every_directive)
         { EMPM__KIND_ETAG, "Digest" }, { EMPM__KIND_ETAG, "MTime 5" },
         { EMPM__KIND_TOKENS, "Everything" }, { EMPM__KIND_TOKENS, "" },
         { EMPM__KIND_LIST, "" }, { EMPM__KIND_LEVEL, "loud" },
+        { EMPM__KIND_LEVEL, "trace9" }, { EMPM__KIND_LEVEL, "trace" },
+        { EMPM__KIND_LEVEL, "warn core:loud" }, { EMPM__KIND_LEVEL, ":info" },
         { EMPM__KIND_LEVEL, "" }, { EMPM__KIND_SIGNAL, "KILL" },
         { EMPM__KIND_SIGNAL, "-3" }, { EMPM__KIND_SIGNAL, "99" },
         { EMPM__KIND_READ, "" }, { EMPM__KIND_READ, "tail=1" },
@@ -3694,7 +3789,7 @@ TEST(config, grammar_of_files)
         { "ServerName \"a \\\"b\\\" \\\\ \\n\"", "a \"b\" \\ \\n", 0, 0, 0 },
         { "ServerName 'it\\'s'", "it's", 0, 0, 0 },
         { "ServerName a\"b", "a\"b", 0, 0, 0 },
-        { "ServerName \"\"", "", 0, 0, 0 }, { "ServerName", "", 0, 0, 0 },
+        { "ServerName \"\"", NULL, 1, 5123, 1 }, { "ServerName", NULL, 1, 5123, 1 },
         { "ServerName \"a", NULL, 1, 5123, 1 },
         { "ServerName \"a\\\"", NULL, 1, 5123, 1 },
         { "Foo\nBar 2\n", NULL, 2, 5122, 1 }, { "\n\nFoo 1", NULL, 1, 5122, 3 },
@@ -3975,6 +4070,134 @@ TEST(config, includes)
     str_free(&g_heard);
 }
 
+/* As Apache has it: a folder is all that is in it, whatever its names begin with,
+ * and in folders inside; by the bytes of the names. */
+TEST(config, a_folder_is_all_of_it)
+{
+    char path[400], text[1000];
+    empm_config cfg = empm_defaults();
+    int i;
+
+    mkdir(tmp_path(path, sizeof path, "all"), 0700);
+    mkdir(tmp_path(path, sizeof path, "all/b[c"), 0700);
+    mkdir(tmp_path(path, sizeof path, "all/b[c/e"), 0700);
+    CHECK_INT(conf_write("all/.first", "Listen 1", 8), 0);
+    CHECK_INT(conf_write("all/B", "Listen 2", 8), 0);
+    CHECK_INT(conf_write("all/a", "Listen 3", 8), 0);
+    CHECK_INT(conf_write("all/b[c/d", "Listen 4", 8), 0);
+    CHECK_INT(conf_write("all/b[c/e/f", "Listen 5", 8), 0);
+    CHECK_INT(conf_write("all/g", "Listen 6\nNope\n", 14), 0);
+    snprintf(text, sizeof text, "Include %s/all\nNope\n", g_tmp);
+    CHECK_INT(conf_load(&cfg, text), EMPM_EINVAL);
+    for (i = 0; i < 6; i++) {
+        char want[2] = { (char)('1' + i), 0 };
+        CHECK_STR(cfg.listen[i] != NULL ? cfg.listen[i] : "none", want);
+    }
+    CHECK(cfg.listen[6] == NULL);
+    CHECK_INT(heard(EMPM_LOG_ERROR, 5122), 2);
+    CHECK(strstr(g_heard.p, "/all/g:2: ") != NULL);
+    CHECK(strstr(g_heard.p, "/x.conf:2: ") != NULL);
+    /* a pattern finds folders, too, but no name with a dot */
+    snprintf(text, sizeof text, "Include %s/all/[.ab]*\n", g_tmp);
+    CHECK_INT(conf_load(&cfg, text), EMPM_OK);
+    CHECK_STR(cfg.listen[0], "3");
+    CHECK_STR(cfg.listen[1], "4");
+    CHECK_STR(cfg.listen[2], "5");
+    CHECK(cfg.listen[3] == NULL);
+    /* a folder in itself */
+    CHECK_INT(symlink("..", tmp_path(path, sizeof path, "all/b[c/up")), 0);
+    snprintf(text, sizeof text, "Include %s/all/b[c\n", g_tmp);
+    CHECK_INT(conf_load(&cfg, text), EMPM_EINVAL);
+    CHECK(heard(EMPM_LOG_ERROR, 5120) >= 1);
+    unlink(path);
+    empm_config_free(&cfg);
+    str_free(&g_heard);
+}
+
+/* What files of Apache's have and what Apache takes, and what it refuses. */
+TEST(config, small_things_as_apache_has_them)
+{
+    static const struct { const char *text; int result; } rows[] = {
+        { "\xef\xbb\xbfTimeout 7\n", EMPM_OK },
+        { "\xef\xbb\xbf# a comment\nTimeout 7\n", EMPM_OK },
+        { "Timeout 7\n\xef\xbb\xbfTimeout 7\n", EMPM_EINVAL },
+        { "LimitRequestFields 0\nTimeout 7", EMPM_OK },
+        { "KeepAliveTimeout 0\nTimeout 7", EMPM_OK },
+        { "LogLevel core:info warn\nTimeout 7", EMPM_OK },
+        { "LogLevel warn ssl:trace8 core:debug\nTimeout 7", EMPM_OK },
+        { "LogLevel trace8\nLogLevel core:info\nTimeout 7", EMPM_OK },
+        { "ErrorLog syslog:user:web\nTimeout 7", EMPM_OK },
+        { "ErrorLogFormat \"[%t] %M\"\nTimeout 7", EMPM_OK },
+        { "Timeout 2147484\nTimeout 7", EMPM_OK },
+        { "PidFile\nTimeout 7", EMPM_EINVAL },
+        { "PidFile \"\"\nTimeout 7", EMPM_EINVAL },
+        { "ServerName\nTimeout 7", EMPM_EINVAL },
+        { "ErrorLog\nTimeout 7", EMPM_EINVAL },
+        { "LogLevel trace9\nTimeout 7", EMPM_EINVAL },
+        { "ServerField \"\"\nTimeout 7", EMPM_OK },
+        { "<Nonesuch x>\nTimeout 9\n</Nonesuch>\nTimeout 7\n", EMPM_EINVAL },
+        { "Timeout 7\n<Nonesuch>\nTimeout 9\n</Nonesuch>\n", EMPM_EINVAL }
+    };
+    empm_config cfg;
+    size_t i;
+
+    for (i = 0; i < EMPM__COUNT(rows); i++) {
+        cfg = empm_defaults();
+        context("%s", rows[i].text);
+        CHECK_INT(conf_load(&cfg, rows[i].text), rows[i].result);
+        CHECK_INT(cfg.timeout_ms, 7000);
+        CHECK_INT(cfg.log_level, i == 7 ? EMPM_LOG_DEBUG : EMPM_LOG_WARN);
+        empm_config_free(&cfg);
+    }
+    no_context();
+    cfg = empm_defaults();
+    CHECK_INT(conf_load(&cfg, "Timeout 2147484\nKeepAliveTimeout 0\n"
+                              "LimitRequestFields 0\nMaxMemFree 0\n"
+                              "RemoteIPInternalProxy 10.0.0.0/255.0.0.0\n"
+                              "RemoteIPTrustedProxy 192.0.2.1\n"), EMPM_OK);
+    CHECK_INT(cfg.timeout_ms, INT_MAX);
+    CHECK_INT(cfg.keep_alive_timeout_ms, 0);
+    CHECK_INT(cfg.limit_request_fields, 0);
+    CHECK_INT(cfg.max_mem_free, 0);
+    CHECK_STR(cfg.remote_ip_trusted_proxy[0], "10.0.0.0/255.0.0.0");
+    CHECK_STR(cfg.remote_ip_trusted_proxy[1], "192.0.2.1");
+    empm_config_free(&cfg);
+    CHECK_STR(empm__log_tag("syslog:user:web"), "web");
+    CHECK_STR(empm__log_tag("syslog::web"), "web");
+    CHECK_STR(empm__log_tag("syslog:user"), "eventmpm");
+    CHECK_STR(empm__log_tag("syslog:user:"), "eventmpm");
+    str_free(&g_heard);
+}
+
+/* Without a limit it goes by what the whole head may have, and idle connections
+ * that are to wait for no time are closed. */
+LIVE(config, no_limit_and_no_time)
+{
+    fixture f;
+    client c;
+    str s;
+    int i;
+
+    fx_init(&f);
+    f.cfg.limit_request_fields = 0;
+    f.cfg.keep_alive_timeout_ms = 0;
+    f.cfg.max_mem_free = 0;
+    if (!fx_up(&f))
+        return;
+    memset(&s, 0, sizeof s);
+    str_addf(&s, "GET /hello HTTP/1.1\r\nHost: a\r\n");
+    for (i = 0; i < 300; i++)
+        str_addf(&s, "X-%d: y\r\n", i);
+    str_addf(&s, "\r\n");
+    CHECK_INT(ask_n(&f, &c, s.p, s.n), 200);
+    CHECK_INT(c.closes, 1);
+    cl_close(&c);
+    if (!f.forked)
+        CHECK(f.s->child.pool.most > 1u << 20);
+    str_free(&s);
+    fx_down(&f);
+}
+
 /* Defaults < program < file < command line; lists begin anew in each. */
 TEST(config, precedence)
 {
@@ -4160,7 +4383,9 @@ TEST(config, apaches_names_say_what_to_do)
 TEST(config, locales)
 {
     static const char *const names[] = { "tr_TR", "de_DE" };
-    char cmd[600];
+    char cmd[600], month[32];
+    struct tm tm;
+    locale_t c;
     int i, n = 0;
 
     setenv("LOCPATH", g_tmp, 1);
@@ -4179,6 +4404,13 @@ TEST(config, locales)
         CHECK_INT(heard(EMPM_LOG_ERROR, 0), 1);
         CHECK_INT(heard(EMPM_LOG_ERROR, 5126), 1);
         CHECK_INT(heard(EMPM_LOG_INFO, 5121), 1);
+        CHECK_INT(empm__log_facility("syslog:MAIL"), LOG_MAIL);
+        memset(&tm, 0, sizeof tm);
+        tm.tm_mon = 4;
+        c = newlocale(LC_ALL_MASK, "C", (locale_t)0);
+        CHECK_INT(empm__strftime(c, month, sizeof month, "%b", &tm), 3);
+        CHECK_STR(month, "May");
+        freelocale(c);
         CHECK_INT(cfg.timeout_ms, 7000);
         CHECK_INT(cfg.keep_alive_timeout_ms, 540000);
         CHECK(cfg.async_request_worker_factor > 2.4 &&
@@ -4462,6 +4694,28 @@ TEST(log, table_of_codes)            /* in the manual: all, each once */
     free(text);
 }
 
+/* HTTP and configurations are ASCII, whatever setlocale() has been told: nothing
+ * that follows it is called. */
+TEST(log, nothing_follows_the_locale)
+{
+    static const char *const calls[] = {
+        "strcasecmp", "strncasecmp", "strcasestr", "strcoll", "strtod", "strtof",
+        "atof", "toupper", "tolower", "isalpha", "isalnum", "isdigit", "isxdigit",
+        "isspace", "isupper", "islower", "isprint", "iscntrl", "ispunct", "fnmatch",
+        "regcomp", "mbtowc"
+    };
+    char *text = slurp_path("eventmpm.h"), *p;
+    size_t i, n;
+
+    for (i = 0; i < EMPM__COUNT(calls); i++)
+        for (p = text; (p = strstr(p, calls[i])) != NULL; p += n) {
+            n = strlen(calls[i]);
+            if (p[n] == '(' && strchr(" (!=,\n", p[-1]) != NULL && p[n + 1] != ')')
+                fail(__FILE__, __LINE__, "%s() follows the locale", calls[i]);
+        }
+    free(text);
+}
+
 TEST(log, a_line_is_one_write_in_apaches_shape)
 {
     empm_config cfg = empm_defaults();
@@ -4501,7 +4755,9 @@ TEST(log, targets)
     static const struct { const char *name; int facility; } cases[] = {
         { "syslog", LOG_LOCAL7 }, { "syslog:user", LOG_USER },
         { "syslog:LOCAL3", LOG_LOCAL3 }, { "syslog:kern", LOG_KERN },
-        { "syslog:loud", -1 }, { "syslogs", -2 }, { "logs/error_log", -2 },
+        { "syslog:loud", -1 }, { "syslog:user:web", LOG_USER },
+        { "syslog::web", LOG_LOCAL7 }, { "syslog:loud:web", -1 },
+        { "syslogs", -2 }, { "logs/error_log", -2 },
         { "stderr", -2 }
     };
     empm_config cfg = empm_defaults();
@@ -4515,8 +4771,44 @@ TEST(log, targets)
         CHECK_INT(empm_check(&cfg, say, NULL), cases[i].facility == -1);
     }
     no_context();
-    cfg.error_log = "|rotatelogs x";
-    CHECK_INT(empm_check(&cfg, say, NULL), 1);
+}
+
+/* The words of "|program" are as a line of a configuration has them, and none of
+ * it goes through a shell unless "|$" says so. */
+TEST(log, words_of_a_program)
+{
+    static const struct { const char *command, *words; int n; } cases[] = {
+        { "|rotatelogs logs/a.%Y 86400", "rotatelogs,logs/a.%Y,86400,", 3 },
+        { "||cat -u", "cat,-u,", 2 }, { "|\"a b\" 'c d'  e", "a b,c d,e,", 3 },
+        { "|$cat > x; y", "/bin/sh,-c,cat > x; y,", 3 }, { "|", "", 0 },
+        { "||", "", 0 }, { "|$", "", 0 }, { "| \"x", "", 0 },
+        { "|1 2 3 4 5 6 7 8 9 10 1 2 3 4 5 6 7 8 9 20 1 2 3 4 5 6 7 8 9 30 31 "
+          "32 33", "", 0 }
+    };
+    char room[1024], longer[1200], got[200], *argv[EMPM__PIPE_WORDS + 1];
+    size_t i;
+    int k, n;
+
+    for (i = 0; i < EMPM__COUNT(cases); i++) {
+        context("%s", cases[i].command);
+        n = empm__pipe_words(cases[i].command, room, argv);
+        CHECK_INT(n, cases[i].n);
+        got[0] = 0;
+        for (k = 0; k < n; k++)
+            snprintf(got + strlen(got), sizeof got - strlen(got), "%s,",
+                     argv[k]);
+        if (n > 0)
+            CHECK(argv[n] == NULL);
+        if (n == cases[i].n && n > 0)
+            CHECK_STR(got, cases[i].words);
+    }
+    no_context();
+    memset(longer, 'x', sizeof longer);
+    longer[0] = '|';
+    longer[sizeof longer - 1] = 0;
+    CHECK_INT(empm__pipe_words(longer, room, argv), 0);
+    longer[1] = '$';
+    CHECK_INT(empm__pipe_words(longer, room, argv), 0);
 }
 
 TEST(log, error_log_is_a_file)       /* below ServerRoot, 0640 */
@@ -4546,6 +4838,50 @@ TEST(log, error_log_is_a_file)       /* below ServerRoot, 0640 */
     fx_down(&f);
     unlink(path);
     umask(mask);
+}
+
+/* A FIFO that nobody reads, as a log: the start does not wait for a reader, who
+ * finds what was said before; nor does anything else once it is full. */
+TEST(log, a_fifo_is_not_waited_for)
+{
+    static char page[8192];
+    empm_config cfg = empm_defaults();
+    char path[300];
+    int fd, i;
+    ssize_t n = 0;
+
+    tmp_path(path, sizeof path, "fifo");
+    if (!CHECK_INT(mkfifo(path, 0600), 0))
+        return;
+    cfg.log = empm__log_stderr;
+    cfg.log_target = empm__log_file(path);
+    if (!CHECK(cfg.log_target > 2))
+        return;
+    empm__log(&cfg, EMPM_LOG_ERROR, 484, "early");
+    if (!CHECK((fd = open(path, O_RDONLY | O_NONBLOCK)) >= 0))
+        return;
+    n = read(fd, page, sizeof page - 1);
+    page[n > 0 ? n : 0] = 0;
+    CHECK(strstr(page, "EMPM0484: early\n") != NULL);
+    memset(page, 'x', sizeof page);
+    for (i = 0; i < 2; i++)
+        while (write(cfg.log_target, page, i == 0 ? sizeof page : 1) > 0)
+            ;
+    for (i = 0; i < 5; i++)
+        empm__log(&cfg, EMPM_LOG_ERROR, 484, "lost");
+    CHECK_INT(cfg.log_lost, 5);
+    while (read(fd, page, sizeof page) > 0)
+        ;
+    empm__log(&cfg, EMPM_LOG_ERROR, 484, "late");
+    n = read(fd, page, sizeof page - 1);
+    page[n > 0 ? n : 0] = 0;
+    CHECK(strstr(page, "EMPM0646: 5 lines before this one are lost") != NULL);
+    CHECK(strstr(page, "EMPM0484: late\n") != NULL);
+    CHECK(strstr(page, "EMPM0484: lost\n") == NULL);
+    CHECK_INT(cfg.log_lost, 0);
+    close(fd);
+    close(cfg.log_target);
+    unlink(path);
 }
 
 LIVE(log, callbacks_get_client_number_and_text)
@@ -6848,6 +7184,9 @@ TEST(proxy, networks)
         { "192.0.2.1", "192.0.2.1", "192.0.2.2" },
         { "10.0.0.0/8", "10.255.0.1", "11.0.0.0" },
         { "10.1.2.3/8", "10.9.9.9", "9.0.0.0" },
+        { "10.0.0.0/255.0.0.0", "10.9.9.9", "11.0.0.0" },
+        { "192.0.2.64/255.255.255.192", "192.0.2.127", "192.0.2.128" },
+        { "0.0.0.0/0.0.0.0", "8.8.8.8", "2001:db8::1" },
         { "192.0.2.128/25", "192.0.2.129", "192.0.2.127" },
         { "192.0.2.64/26", "192.0.2.127", "192.0.2.128" },
         { "0.0.0.0/0", "8.8.8.8", "2001:db8::1" },
@@ -6862,7 +7201,7 @@ TEST(proxy, networks)
     static const char *const bad[] = {
         "a", "192.0.2", "192.0.2.1/33", "192.0.2.1/", "192.0.2.1/-1", "::1/129",
         "192.0.2.1/8x", "192.0.2.1:80", "[::1]", "::ffff:10.0.0.0/95",
-        "192.0.2.0/255.255.255.0", "10.0.0.0/8 x", "/8", "192.0.2.0/24/8"
+        "192.0.2.0/255.0.255.0", "192.0.2.0/::", "10.0.0.0/8 x", "/8", "192.0.2.0/24/8"
     };
     size_t i;
 
@@ -7460,7 +7799,7 @@ static void fail_each_allocation(int step, int max)
         context("allocation %d", k);
         fx_init(&f);
         f.cfg.threads_per_child = 2;
-        f.cfg.max_mem_free = 0;     /* so that there is more that can fail */
+        f.cfg.max_mem_free = 1;     /* so that there is more that can fail */
         if (!fx_up(&f))
             return;
         set_int(&a_fail_at, k);
@@ -7515,6 +7854,20 @@ static int kv_check(empm__kv *kv, empm__kv_shard *sh)
     CHECK_INT(used + unused, kv->slots);
     CHECK(unused > 0);
     return (int)used;
+}
+
+/* Who unmaps it believes nothing that a child may have written there. */
+TEST(store, its_end_believes_nothing_in_it)
+{
+    empm__kv *kv = kv_new();
+    unsigned char *more;
+
+    if (kv == NULL)
+        return;
+    more = (unsigned char *)kv + (KV_BYTES + 4095) / 4096 * 4096;
+    memset((void *)kv, 0x7f, 256);
+    empm__kv_free(kv, KV_BYTES);
+    CHECK(msync(more - 4096, 1, MS_ASYNC) < 0 && errno == ENOMEM);
 }
 
 TEST(store, hash_is_siphash)         /* the vectors of its authors' program */
@@ -7614,7 +7967,7 @@ TEST(store, calls_and_their_results)
         kv_check(kv, empm__kv_shard_at(kv, 0));
     }
     no_context();
-    empm__kv_free(kv);
+    empm__kv_free(kv, KV_BYTES);
 }
 
 TEST(store, lengths_and_versions)
@@ -7651,7 +8004,7 @@ TEST(store, lengths_and_versions)
     CHECK_INT(empm__kv_put(kv, in, 1, &second, "d", 1, 0, 1), EMPM_EGONE);
     CHECK_INT(empm__kv_put(kv, in, 1, &none, "b", 1, 0, 1), EMPM_OK);
     CHECK_INT(empm__kv_put(kv, in, 1, &second, "d", 1, 0, 1), EMPM_EGONE);
-    empm__kv_free(kv);
+    empm__kv_free(kv, KV_BYTES);
 }
 
 TEST(store, versions_never_come_back)        /* though 32 bits store halves */
@@ -7672,7 +8025,7 @@ TEST(store, versions_never_come_back)        /* though 32 bits store halves */
         CHECK_INT(empm__kv_get(kv, "a", 1, NULL, 0, NULL, &version, 1), EMPM_EFULL);
         CHECK(version > torn[0]);
     }
-    empm__kv_free(kv);
+    empm__kv_free(kv, KV_BYTES);
 }
 
 TEST(store, every_size_uses_its_memory_and_no_more)
@@ -7699,7 +8052,7 @@ TEST(store, every_size_uses_its_memory_and_no_more)
                         EMPM_OK; k++)
                 CHECK(k < kv->shards * kv->slots);
             CHECK(k >= kv->shards * (kv->slots - 1) / 3);
-            empm__kv_free(kv);
+            empm__kv_free(kv, bytes);
         }
     no_context();
 }
@@ -7736,7 +8089,7 @@ TEST(store, full_of_what_never_expires)      /* nothing is dropped then */
     for (k = 0; k <= n; k++)
         CHECK_INT(empm__kv_get(kv, &k, sizeof k, NULL, 0, NULL, NULL, 1) ==
                   EMPM_EGONE, k == 0 || k == 7);
-    empm__kv_free(kv);
+    empm__kv_free(kv, KV_BYTES);
 }
 
 /* --- against a plain array ------------------------------------------------ */
@@ -7865,7 +8218,7 @@ TEST(store, does_what_a_plain_array_does)
         kv_check(kv, empm__kv_shard_at(kv, 0));
     }
     no_context();
-    empm__kv_free(kv);
+    empm__kv_free(kv, KV_BYTES);
 }
 
 /* --- many at once --------------------------------------------------------- */
@@ -7933,7 +8286,7 @@ TEST(store, sums_are_exact_over_processes_and_threads)
     CHECK_INT(n, CROWD_PROCESSES * CROWD_THREADS * CROWD_ROUNDS);
     CHECK_INT(empm__kv_add(crowd_kv, "swapped", 7, 0, 0, &n, 1), EMPM_OK);
     CHECK_INT(n, CROWD_PROCESSES * CROWD_THREADS * CROWD_ROUNDS);
-    empm__kv_free(crowd_kv);
+    empm__kv_free(crowd_kv, KV_BYTES);
 }
 
 /* --- death ---------------------------------------------------------------- */
@@ -8055,8 +8408,8 @@ static void die_everywhere(int op)
         printf("%s: %d instructions, %d with the lock, %d between\n", d->what,
                steps, held, middle);
     no_context();
-    empm__kv_free(kv);
-    empm__kv_free(copy);
+    empm__kv_free(kv, KV_BYTES);
+    empm__kv_free(copy, KV_BYTES);
 }
 
 TEST(store, whole_before_and_after_each_instruction)
@@ -8211,7 +8564,7 @@ TEST(store, writers_killed_at_any_moment)
         printf("%d killed, %d with the lock; %lld adds\n", kills, orphaned - 1,
                (long long)common);
     munmap(all, sizeof *all * DOOMEDS);
-    empm__kv_free(kv);
+    empm__kv_free(kv, 48000);
 }
 
 TEST(store, stopped_holder_costs_a_second_not_the_server)
@@ -8249,7 +8602,7 @@ TEST(store, stopped_holder_costs_a_second_not_the_server)
     CHECK_INT(n, 42);
     CHECK_IN(now_ms() - t0, 0, AT_ONCE);
     CHECK_INT(empm__kv_get(kv, "n", 1, &n, sizeof n, NULL, NULL, 1), EMPM_OK);
-    empm__kv_free(kv);
+    empm__kv_free(kv, KV_BYTES);
 }
 #endif
 
@@ -11469,9 +11822,13 @@ TEST(access, formats_are_checked)    /* with the place of what is wrong */
         { "/dev/stdout %h", NULL }, { "a.log %>s%<s%!200s%400,501>s", NULL },
         { "a.log %{begin:sec}t%{end:%Y}t%{ms}T%{remote}p%{tid}P%{c}a", NULL },
         { "a.log", "takes a file and a format" },
-        { "a.log common env=x", "takes a file and a format" },
+        { "a.log common env=x", NULL }, { "a.log common env=!x", NULL },
+        { "a.log %f%R%{x}e%{x}n%{c}h%u", NULL }, { "\"|cat -\" common", NULL },
+        { "a.log common env=", "env=NAME" }, { "a.log common env=!", "env=NAME" },
+        { "a.log common expr=x", "env=NAME" }, { "a.log %n", "wants a {name}" },
+        { "a.log common env=x y", "takes a file and a format" },
         { "a.log \"%h", "takes a file and a format" },
-        { "a.log nonesuch", "no LogFormat" }, { "|cat common", "files only" },
+        { "a.log nonesuch", "no LogFormat" }, { "| common", "no program" },
         { "a.log \"%h %J\"", "\"%J\" at byte 4 of the format is not known" },
         { "a.log \"%h %\"", "at byte 4 of the format is not known" },
         { "a.log %i", "wants a {name}" }, { "a.log %{}o", "wants a {name}" },
@@ -12092,12 +12449,77 @@ TEST(access, targets_without_path_or_query)
     unlink(path);
 }
 
-/* A log that takes nothing costs one worker, not one more each half second. */
-TEST(access, a_log_that_stands_still_keeps_one_worker)
+static int h_noted(empm_request *req, void *user)
 {
+    (void)user;
+    empm_note(req, "REMOTE_USER", "ann\"");
+    empm_note(req, "kind", "gone");
+    empm_note(req, "kind", "here");
+    empm_note(req, "away", "x");
+    empm_note(req, "away", NULL);
+    return empm_write(req, "x", 1);
+}
+
+/* What a handler notes is in the log, and decides whether there is a line at all;
+ * health checks are left out by a word. */
+LIVE(access, notes_and_conditions)
+{
+    static const empm_route noted[] = {
+        EMPM_ROUTE("GET /noted", h_noted, NULL),
+        EMPM_ROUTE("GET /health", empm_health_page, NULL),
+        EMPM_FILES("GET /files/", "/nonexistent"), EMPM_ROUTES_END
+    };
+    fixture f;
+    char all[300], some[300], others[300], line[4][800], *text;
+
+    fx_init(&f);
+    f.cfg.routes = noted;
+    f.cfg.threads_per_child = 1;     /* so that they come in this order */
+    log_to(&f, all, sizeof all, "\"%u %{kind}n %{away}n %{kind}e %{PATHS}e "
+                                "%{none}e %R %f\"");
+    log_to(&f, some, sizeof some, "%U env=kind");
+    log_to(&f, others, sizeof others, "%U env=!health");
+    setenv("PATHS", "set", 1);
+    if (!fx_up(&f))
+        return;
+    unsetenv("PATHS");
+    CHECK_INT(get_status(&f, "/noted"), 200);
+    CHECK_INT(get_status(&f, "/health"), 200);
+    CHECK_INT(get_status(&f, "/files/a/../b%20c/"), 404);
+    CHECK_INT(get_status(&f, "/none"), 404);
+    text = log_lines(all, 4, 2000);
+    snprintf(line[0], sizeof line[0], "ann\\\" here - here %s - GET /noted -\n",
+             f.forked ? "set" : "-");
+    snprintf(line[1], sizeof line[1], "- - - - %s - GET /health -\n",
+             f.forked ? "set" : "-");
+    snprintf(line[2], sizeof line[2], "- - - - %s - GET /files/ "
+             "/nonexistent/b c/index.html\n", f.forked ? "set" : "-");
+    snprintf(line[3], sizeof line[3], "%s%s%s- - - - %s - - -\n", line[0],
+             line[1], line[2], f.forked ? "set" : "-");
+    CHECK_STR(text, line[3]);
+    free(text);
+    text = log_lines(some, 1, 2000);
+    CHECK_STR(text, "/noted\n");
+    free(text);
+    text = log_lines(others, 3, 2000);
+    CHECK_STR(text, "/noted\n/files/a/../b%20c/\n/none\n");
+    free(text);
+    fx_down(&f);
+    unlink(all);
+    unlink(some);
+    unlink(others);
+}
+
+/* A log that takes nothing holds nobody, neither a worker nor the stop; what it
+ * does not take is counted and said. Once it is read again, lines come whole. */
+TEST(access, a_log_that_stands_still_is_not_waited_for)
+{
+    static char page[8192];
     fixture f;
     client c;
-    char path[300], page[4096];
+    char path[300];
+    uint64_t began;
+    ssize_t n;
     int fd, i;
 
     fx_init(&f);
@@ -12105,21 +12527,57 @@ TEST(access, a_log_that_stands_still_keeps_one_worker)
     if (mkfifo(path, 0600) < 0 || (fd = open(path, O_RDWR | O_NONBLOCK)) < 0)
         return;
     memset(page, 'x', sizeof page);
-    while (write(fd, page, sizeof page) > 0)
-        ;
+    for (i = 0; i < 2; i++)
+        while (write(fd, page, i == 0 ? sizeof page : 1) > 0)
+            ;
     if (!fx_up(&f))
         return;
-    for (i = 0; i < 10; i++) {           /* there are four of them */
+    for (i = 0; i < 10; i++) {           /* there are four workers */
         cl_open(&c, &f);
         CHECK_INT(cl_get(&c, "/hello"), 200);
         cl_close(&c);
-        nap(EMPM__LINES_MS);
     }
+    CHECK_SOON(fx_log_has(&f, "EMPM0646: CustomLog "), 4000);
+    CHECK_SOON(empm__load(&f.s->child.score->unlogged) == 10, 4000);
     while (read(fd, page, sizeof page) > 0)
         ;
+    cl_open(&c, &f);
+    CHECK_INT(cl_get(&c, "/hello"), 200);
+    cl_close(&c);
+    n = 0;
+    CHECK_SOON((n = read(fd, page, sizeof page)) > 0, 4000);
+    CHECK_INT(n, 7);
+    CHECK(n == 7 && memcmp(page, "/hello\n", 7) == 0);
+    for (i = 0; i < 2; i++)
+        while (write(fd, page, i == 0 ? sizeof page : 1) > 0)
+            ;
+    cl_open(&c, &f);
+    CHECK_INT(cl_get(&c, "/hello"), 200);
+    cl_close(&c);
+    began = empm__now_us();
     fx_down(&f);
+    CHECK(empm__now_us() - began < SCALED(3000) * 1000u);
     close(fd);
     unlink(path);
+}
+
+/* Children write into one pipe: a write of more than PIPE_BUF bytes would be cut
+ * where there is no room for it, and mix with others'. */
+TEST(access, a_pipe_gets_whole_lines)
+{
+    static char text[9000];
+    empm__access_log l;
+    size_t n;
+
+    memset(&l, 0, sizeof l);
+    memset(text, 'x', sizeof text);
+    text[99] = text[4000] = text[8999] = '\n';
+    CHECK_INT(empm__lines_piece(&l, text, 9000), 9000);
+    l.is_pipe = 1;
+    CHECK_INT(empm__lines_piece(&l, text, PIPE_BUF), PIPE_BUF);
+    n = empm__lines_piece(&l, text, 9000);
+    CHECK(n > 0 && n <= PIPE_BUF && text[n - 1] == '\n');
+    CHECK_INT(empm__lines_piece(&l, text + 4001, 4999), 4999);
 }
 
 TEST(access, half_a_line_does_not_spoil_the_next)    /* on a full disk */
@@ -15453,6 +15911,29 @@ LIVE(status, hostile_requests_are_shown_harmlessly)
     fx_down(&f);
 }
 
+/* Looking at the status touches no memory of children that were never there: with
+ * a large ServerLimit that would be all of it. */
+TEST(status, slots_without_children_cost_nothing)
+{
+    fixture f;
+    char line[256];
+    long kids[16];
+    int n, kb = 0;
+
+    fx_init_forked(&f, 1);
+    f.cfg.server_limit = 3000;
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(get_status(&f, "/server-status?auto"), 200);
+    CHECK_INT(get_status(&f, "/server-status?json"), 200);
+    for (n = children_of(f.pid, kids, 16); n-- > 0;) {
+        status_line(kids[n], "RssShmem:", line, sizeof line);
+        if (sscanf(line, "RssShmem: %d", &kb) == 1)
+            CHECK_IN(kb, 0, 6000);
+    }
+    fx_down(&f);
+}
+
 /* A child's memory may hold anything. */
 TEST(status, a_scoreboard_gone_mad_is_shown_harmlessly)
 {
@@ -15470,6 +15951,7 @@ TEST(status, a_scoreboard_gone_mad_is_shown_harmlessly)
     CHECK_INT(get_status(&f, "/hello"), 200);
     w = empm__score_worker_at(&f.s->score, 1, 0);   /* nobody else's slot */
     ch = empm__score_at(&f.s->score, 1);
+    empm__store(&empm__score_slot_at(&f.s->score, 1)->used, 1u);
     empm__store(&empm__score_slot_at(&f.s->score, 1)->pid, 4711u);
     empm__store(&ch->accepted, 1u);
     empm__score_put(w->request, sizeof w->request, bad, EMPM__SCORE_REQUEST);
@@ -17544,6 +18026,14 @@ TEST(process, test_of_the_settings)          /* -t */
         { "-t|-c|CustomLog \"/no/such/place\" common", 1, "EMPM5134: CustomLog" },
         { "-t|-c|ErrorLog here|-c|CustomLog /there common", 0, "" },
         { "-t|-c|ErrorLog syslog:local3", 0, "" },
+        { "-t|-c|Listen unix:/no/such/place.sock", 1,
+          "EMPM5134: Listen unix:/no/such/place.sock: there is no directory "
+          "/no/such\n" },
+        { "-t|-c|Listen unix:/tmp/8901234567890123456789012345678901234567890123"
+          "456789012345678901234567890123456789012345678901234567890123456789",
+          1, "the path of a unix socket has at most 107 bytes" },
+        { "-t|-c|Listen [fe80::1%nosuch]:8080", 1,
+          "EMPM5108: Listen [fe80::1%nosuch]:8080: there is no interface nosuch" },
         { "-t|-c|Timeout 0", 1, "Timeout 0: must be from 1 to 2147483647 ms" },
         { "-t|-c|User no-such-user-at-all", 1, "EMPM0543: bad user name" },
         { "-t|-f|/no/such/file", 1, "EMPM5120: /no/such/file: No such file" },
@@ -19146,21 +19636,6 @@ static void program_down(program *p)
 }
 
 /* The line of /proc/PID/status that begins with `name`. */
-static void status_line(long pid, const char *name, char *out, size_t n)
-{
-    char path[64], line[256];
-    FILE *f;
-
-    out[0] = 0;
-    snprintf(path, sizeof path, "/proc/%ld/status", pid);
-    f = fopen(path, "r");
-    while (f != NULL && fgets(line, sizeof line, f) != NULL)
-        if (strncmp(line, name, strlen(name)) == 0)
-            snprintf(out, n, "%s", line);
-    if (f != NULL)
-        fclose(f);
-}
-
 /* Is root one of those that serve, the children of `parent`? */
 static int serves_as_root(long parent)
 {
@@ -19564,6 +20039,112 @@ TEST(operate, rotated_logs_are_opened_anew)
     unlink(moved);
     unlink(access);
     unlink(accessed);
+}
+
+/* "|program" gets every line, is started again when it dies, and reads to the
+ * end when the server has ended; a reload has programs of its own. The same with
+ * children and without. */
+static void piped_logs(const char *mode)
+{
+    program p;
+    char error[300], access[300], pids[300], more[1200];
+    long pid = 0;
+    int n = 0;
+
+    tmp_path(error, sizeof error, "piped.error");
+    tmp_path(access, sizeof access, "piped.access");
+    tmp_path(pids, sizeof pids, "piped.pids");
+    snprintf(more, sizeof more, "%s\nErrorLog \"|$cat >> %s\"\nCustomLog "
+             "\"|$echo $$ >> %s; exec cat >> %s\" \"%%U\"\n", mode, error, pids,
+             access);
+    program_init(&p, more);
+    if (program_up(&p, NULL)) {
+        CHECK_SOON(file_has(error, "EMPM0489: "), 8000);
+        CHECK_SOON(file_has(access, "/hello\n"), 4000);
+        n = lines_with(access, "/hello");
+        CHECK_INT(program_get(&p, "/hello?1"), 200);
+        CHECK_SOON(lines_with(access, "/hello") == n + 1, 4000);
+        pid = (long)empm__number_in(pids);
+        CHECK(pid > 1);
+        if (pid > 1)
+            CHECK_INT(kill((pid_t)pid, SIGKILL), 0);
+        CHECK_INT(program_get(&p, "/hello?2"), 200);
+        CHECK_SOON(lines_with(access, "/hello") == n + 2, 8000);
+        CHECK_INT(lines_with(pids, "\n"), 2);
+        if (*mode == 0) {
+            signal_process((pid_t)pid_in(&p), SIGUSR1);
+            CHECK_SOON(file_has(error, "generation 1 serves"), 8000);
+            CHECK_INT(program_get(&p, "/hello?3"), 200);
+            CHECK_SOON(lines_with(access, "/hello") == n + 3, 8000);
+        }
+        CHECK_INT(program_get(&p, "/hello?4"), 200);
+    }
+    program_down(&p);                /* it looks for processes that are left */
+    CHECK_INT(lines_with(access, "/hello"), n + 3 + (*mode == 0));
+    CHECK(file_has(error, "EMPM0491: "));
+    unlink(error);
+    unlink(access);
+    unlink(pids);
+}
+
+TEST(operate, programs_take_logs)
+{
+    piped_logs("");
+    piped_logs("Processes 0");
+}
+
+/* A program that cannot be started ends the start, and is named. */
+TEST(operate, a_program_that_is_not_there)
+{
+    program p;
+
+    program_init(&p, "CustomLog \"|/nonexistent/rotatelogs x\" common");
+    CHECK_INT(wait_for_exit(program_exec(&p, NULL, NULL)), 1);
+    CHECK(program_said(&p, "EMPM0649: cannot start CustomLog |/nonexistent"
+                            "/rotatelogs x: No such file"));
+    program_down(&p);
+}
+
+/* Nobody reads stderr, which is a pipe and full: the server starts, serves,
+ * reloads and stops all the same. What it shares with others stays blocking. */
+static int g_stderr;
+
+static void use_stderr(void)
+{
+    dup2(g_stderr, 2);
+}
+
+TEST(operate, a_full_stderr_holds_nobody)
+{
+    static char page[8192];
+    program p;
+    uint64_t began;
+    int fd[2], i, fl;
+
+    memset(page, 'x', sizeof page);
+    if (!CHECK_INT(pipe(fd), 0))
+        return;
+    fl = fcntl(fd[1], F_GETFL);
+    CHECK_INT(fcntl(fd[1], F_SETFL, fl | O_NONBLOCK), 0);
+    for (i = 0; i < 2; i++)
+        while (write(fd[1], page, i == 0 ? sizeof page : 1) > 0)
+            ;
+    CHECK_INT(fcntl(fd[1], F_SETFL, fl), 0);
+    program_init(&p, "LogLevel debug");
+    g_stderr = fd[1];
+    if (program_up(&p, use_stderr)) {
+        for (i = 0; i < 3; i++)
+            CHECK_INT(program_get(&p, "/hello"), 200);
+        signal_process((pid_t)pid_in(&p), SIGUSR1);
+        nap(300);
+        CHECK_INT(program_get(&p, "/hello"), 200);
+        CHECK_INT(fcntl(fd[1], F_GETFL) & O_NONBLOCK, 0);
+    }
+    began = empm__now_us();
+    program_down(&p);
+    CHECK(empm__now_us() - began < SCALED(3000) * 1000u);
+    close(fd[0]);
+    close(fd[1]);
 }
 
 LIVE(operate, logs_are_opened_anew_without_children)
