@@ -6,6 +6,7 @@
  *                                      scenes: half an hour
  *     ./bench --url http://HOST:PORT/  a server that somebody else has started
  *     ./bench --micro                  the parser, the queue, the wheel alone
+ *     ./bench --scenes children        are the children one server?
  *     ./bench --check                  does the generator tell the truth?
  *     ./bench --help                   all options
  *
@@ -101,7 +102,7 @@ static struct {
     char        against_name[24];
     const char *set[MAX_SETTINGS];
     int    nset, rounds, processes, workers, threads, connections, pipeline;
-    int    timeout_ms, crowd, idle, pid;
+    int    timeout_ms, crowd, idle, pid, kills;
     int    compare, close, pin, like_wrk;
     double seconds, rate;
 } opt;
@@ -198,6 +199,12 @@ static int compare_doubles(const void *a, const void *b)
 {
     const double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
+}
+
+static int processors(void)
+{
+    const long n = sysconf(_SC_NPROCESSORS_ONLN);
+    return n > 0 ? (int)n : 1;
 }
 
 static double median_of(const double *v, int n)
@@ -831,6 +838,7 @@ typedef struct load_spec {
     int           connections, threads, pipeline, timeout_ms;
     int           close;               /* a connection per request */
     int           idle;               /* one request, then wait; `nudge` asks */
+    int           in_step;             /* handlers sleep: see wait_in_step() */
     int           like_wrk;          /* ask epoll before each request, as wrk */
     double        rate;                /* requests/s: open loop; 0: closed */
     double        warm_s;              /* of an open loop, before its window */
@@ -884,6 +892,7 @@ struct load {
     generator *gens;
     int        sources;                /* of addresses to connect from */
     uint32_t   phase, nudge;           /* atomic; the main thread */
+    uint32_t   turned;                 /* atomic: the crowd is busy, by path[1] */
     uint64_t   rate_from, window_from, window_to;      /* atomic */
 };
 
@@ -903,6 +912,12 @@ static void conn_watch(generator *g, conn *c, int out)
               &e);
     c->registered = 1;
     c->out_armed = out;
+}
+
+/* Are the connections of those that wait, and are not opened again? */
+static int is_crowd(const load *l)
+{
+    return l->spec.idle && !at_load(&l->turned);
 }
 
 static void conn_shut(conn *c)
@@ -933,7 +948,7 @@ static void conn_fail(generator *g, conn *c, int why)
         bump(&g->count.errors[why],
              (uint64_t)(c->pending > 0 ? c->pending : 1));
     conn_shut(c);
-    if (g->l->spec.idle && c->born)    /* one of the crowd is gone for good */
+    if (is_crowd(g->l) && c->born)     /* one of the crowd is gone for good */
         bump(&g->count.open, -1u);
     else if (why == E_CONNECT || (!c->born && !g->l->spec.close))
         g->retry[g->nretry++] = c;     /* at the next tick */
@@ -965,7 +980,7 @@ static void conn_push(generator *g, conn *c)
 static void conn_ask(generator *g, conn *c, uint64_t due)
 {
     const load_spec *s = &g->l->spec;
-    c->kind = 0;
+    c->kind = at_load(&g->l->turned) != 0;
     if (s->share > 0) {
         g->random ^= g->random << 13;
         g->random ^= g->random >> 7;
@@ -1039,9 +1054,10 @@ static void open_more(generator *g)
     }
 }
 
-/* Asks the crowd once more, some at a time. */
+/* Asks the crowd once more, some at a time; if it has turned, all at once. */
 static void nudge_more(generator *g)
 {
+    const int turned = at_load(&g->l->turned) != 0;
     uint64_t over = g->count.done[0];
     int e;
     for (e = 0; e < ERRORS; e++)
@@ -1049,8 +1065,10 @@ static void nudge_more(generator *g)
     if (g->next_nudged == 0)
         g->over_before = over;
     while (g->next_nudged < g->n &&
-           g->nudged < over - g->over_before + CROWD_MAX) {
+           (turned || g->nudged < over - g->over_before + CROWD_MAX)) {
         conn *c = &g->conns[g->next_nudged++];
+        if (turned && c->state == CLOSED)
+            conn_open(g, c);
         if (c->state != FREE)
             continue;
         g->nudged++;
@@ -1083,7 +1101,7 @@ static int reply_done(generator *g, conn *c, int status)
             return 0;
         }
         conn_shut(c);
-        if (s->idle)
+        if (is_crowd(g->l))
             bump(&g->count.open, -1u);
         else
             conn_open(g, c);
@@ -1091,7 +1109,7 @@ static int reply_done(generator *g, conn *c, int status)
     }
     if (c->pending > 0)
         return 1;
-    if (s->idle)
+    if (is_crowd(g->l))
         c->state = FREE;
     else if (s->rate > 0)
         conn_free(g, c);
@@ -1507,14 +1525,36 @@ static void load_fill(load *l, figures *f, const counts *a, const counts *b,
             hist_merge(&f->latency[e], &l->gens[i].latency[e]);
 }
 
+static uint64_t load_done(const load *l)
+{
+    const counts c = load_counts(l);
+    return c.done[0] + c.done[1];
+}
+
+/* The replies of handlers that sleep come in step, and a window counts one step
+ * more or less by chance. So it begins with a reply (`from` is 0), and ends with
+ * as many for each connection, on average; how many that are is returned. */
+static uint64_t wait_in_step(const load *l, uint64_t from)
+{
+    const uint64_t until = now_ns() + 1500000000u, now = load_done(l);
+    const uint64_t each = (uint64_t)l->spec.connections;
+    const uint64_t goal = from == 0 ? now + 1
+                                    : from + (now - from + each - 1) / each * each;
+    while (load_done(l) < goal && now_ns() < until)
+        sleep_ms(0.1);
+    return load_done(l) < goal ? load_done(l) - from : goal - from;
+}
+
 /* Measures for so long; `of` is the server's tree, or NULL. */
 static void load_measure(load *l, double seconds, const tree *of, figures *f)
 {
     counts a, b, last;
     cpu ca = { 0, 0, 0 }, cb = { 0, 0, 0 };
     double ma, mb, pa, pb, per, stolen;
-    uint64_t from, to;
+    uint64_t from, to, in_step = 0;
     int i;
+    if (l->spec.in_step)
+        wait_in_step(l, 0);
     if (l->spec.rate > 0) {
         from = now_ns() + 50000000u;
         at_store(&l->window_from, from + (uint64_t)(l->spec.warm_s * 1e9));
@@ -1531,6 +1571,8 @@ static void load_measure(load *l, double seconds, const tree *of, figures *f)
     ma = cpu_of_machine(&stolen);
     sleep_until(l->spec.rate > 0 ? l->window_to
                                  : from + (uint64_t)(seconds * 1e9));
+    if (l->spec.in_step)
+        in_step = wait_in_step(l, a.done[0] + a.done[1]);
     to = now_ns();
     b = load_counts(l);
     if (of != NULL)
@@ -1548,6 +1590,10 @@ static void load_measure(load *l, double seconds, const tree *of, figures *f)
     last = load_counts(l);
     memcpy(b.errors, last.errors, sizeof b.errors);
     load_fill(l, f, &a, &b, (double)(to - from) / 1e9);
+    if (l->spec.in_step) {
+        f->requests = in_step;
+        f->rate = (double)in_step / f->seconds;
+    }
     per = f->requests > 0 ? 1 / (double)f->requests : NAN;
     f->cpu_us = (cb.ns - ca.ns) / 1e3 * per;
     f->user_us = f->cpu_us * (cb.user - ca.user) /
@@ -1596,14 +1642,15 @@ static load_spec load_defaults(const target *t, const char *path,
 }
 
 /* ---------------------------------------------------------------------------
- * >>crowd -- clients that send slowly or read slowly, in a thread of their own
+ * >>crowd -- clients with little to do, in a thread of their own
  *
  *   slow heads    a request without end: one more header line every 5 seconds
  *   slow readers  ask for 10 MB, with a small receive buffer, and take 1 KB of
  *                 it every second
+ *   streams       read events without end; one that ends is asked for again
  * ------------------------------------------------------------------------- */
 
-enum { SLOW_HEADS, SLOW_READERS };
+enum { SLOW_HEADS, SLOW_READERS, STREAMS };
 
 typedef struct crowd {
     const target *to;
@@ -1611,7 +1658,7 @@ typedef struct crowd {
     pthread_t     thread;
     int           kind, n;
     int          *fds;
-    uint32_t      ready, stop, open;   /* atomic */
+    uint32_t      ready, stop, open, ended;    /* atomic */
 } crowd;
 
 static int crowd_enter(const crowd *w)
@@ -1623,7 +1670,7 @@ static int crowd_enter(const crowd *w)
     char text[512];
     int n = snprintf(text, sizeof text, "GET %s HTTP/1.1\r\nHost: %s\r\n%s",
                      w->path, w->to->host,
-                     w->kind == SLOW_READERS ? "\r\n" : "");
+                     w->kind == SLOW_HEADS ? "" : "\r\n");
     if (fd < 0)
         return -1;
     if (w->kind == SLOW_READERS)
@@ -1644,6 +1691,12 @@ static int crowd_act(const crowd *w, int i, uint32_t turn)
 {
     char buf[1024];
     ssize_t r;
+    if (w->kind == STREAMS) {          /* the last chunk is an end, too */
+        r = recv(w->fds[i], buf, sizeof buf, 0);
+        return r < 0 ? errno == EAGAIN
+                     : r > 0 && memcmp(buf, "0\r\n\r", r > 4 ? 5 : (size_t)r) &&
+                           memmem(buf, (size_t)r, "\r\n0\r\n\r\n", 7) == NULL;
+    }
     if (w->kind == SLOW_READERS) {
         r = recv(w->fds[i], buf, sizeof buf, 0);
         return r > 0 || (r < 0 && errno == EAGAIN);
@@ -1658,7 +1711,9 @@ static int crowd_act(const crowd *w, int i, uint32_t turn)
 static void *crowd_run(void *arg)
 {
     crowd *w = (crowd *)arg;
-    const uint64_t period = w->kind == SLOW_HEADS ? 5000000000u : 1000000000u;
+    const uint64_t period = w->kind == SLOW_HEADS     ? 5000000000u
+                            : w->kind == SLOW_READERS ? 1000000000u
+                                                      : 100000000u;
     uint64_t start;
     uint32_t turn = 0;
     int i, alive = 0;
@@ -1682,8 +1737,10 @@ static void *crowd_run(void *arg)
         }
         if (w->fds[i] >= 0 && !crowd_act(w, i, turn)) {
             close(w->fds[i]);
-            w->fds[i] = -1;
-            at_store(&w->open, (uint32_t)--alive);
+            w->fds[i] = w->kind == STREAMS ? crowd_enter(w) : -1;
+            alive -= w->fds[i] < 0;
+            bump(&w->ended, 1u);
+            at_store(&w->open, (uint32_t)alive);
         }
         if (++i == w->n) {
             i = 0;
@@ -1830,7 +1887,7 @@ static int serve_floor(int port, int closing)
     if (fd < 0 || bind(fd, (const struct sockaddr *)&t.addr, t.len) < 0 ||
         listen(fd, 511) < 0)
         die("port %d: %s", port, strerror(errno));
-    for (i = 0; i < opt.processes; i++)
+    for (i = 0; i < (opt.processes > 0 ? opt.processes : processors()); i++)
         if (fork() == 0) {
             prctl(PR_SET_PDEATHSIG, SIGTERM);
             floor_run(fd, closing);
@@ -1880,6 +1937,25 @@ static int on_burn(empm_request *req, void *user)
     return empm_write(req, HELLO, sizeof HELLO - 1);
 }
 
+/* An event each 100 ms until the client goes or the server stops. */
+static int on_tick(empm_request *req, enum empm_why why, void *user)
+{
+    if (why == EMPM_GONE || why == EMPM_STOPPING)
+        return EMPM_OK;
+    if (why != EMPM_HALF_CLOSED) {
+        empm_printf(req, "data: %" PRIu64 "\n\n", now_ns());
+        if (empm_suspend(req, 100, on_tick, user) == 0)
+            return EMPM_OK;
+    }
+    return EMPM_SUSPENDED;
+}
+
+static int on_events(empm_request *req, void *user)
+{
+    empm_set_header(req, "Content-Type", "text/event-stream");
+    return on_tick(req, EMPM_RESUMED, user);
+}
+
 /* The table is what shall be read: that it starts and stops is no news. */
 static void only_trouble(enum empm_log_level level, const char *line, void *user)
 {
@@ -1888,16 +1964,19 @@ static void only_trouble(enum empm_log_level level, const char *line, void *user
         fprintf(stderr, "%s\n", line);
 }
 
-static int serve_this(int port, const char *dir)
+/* With --processes 0 as it comes out of the box. */
+static int serve_this(int port, const char *dir, int argc, char **argv)
 {
     static const empm_route routes[] = {
-        EMPM_ROUTE("GET /hello", on_hello, NULL),
-        EMPM_ROUTE("GET /block", on_block, NULL),
-        EMPM_ROUTE("GET /burn",  on_burn,  NULL),
+        EMPM_ROUTE("GET /hello",  on_hello,  NULL),
+        EMPM_ROUTE("GET /block",  on_block,  NULL),
+        EMPM_ROUTE("GET /burn",   on_burn,   NULL),
+        EMPM_ROUTE("GET /events", on_events, NULL),
         EMPM_FILES("GET /", NULL),
         EMPM_ROUTES_END
     };
     empm_config cfg = empm_defaults();
+    empm__source source;
     char text[200], listen_on[40];
     int i, r;
     snprintf(listen_on, sizeof listen_on, "127.0.0.1:%d", port);
@@ -1906,13 +1985,15 @@ static int serve_this(int port, const char *dir)
     cfg.user_name = geteuid() == 0 ? "root" : NULL;
     cfg.log = only_trouble;
     cfg.document_root = dir;
-    cfg.processes = opt.processes;
-    cfg.threads_per_child = opt.workers;
-    cfg.thread_limit = opt.workers > cfg.thread_limit ? opt.workers
-                                                      : cfg.thread_limit;
-    cfg.max_request_workers = opt.workers * opt.processes;
-    cfg.max_keep_alive_requests = 0;
-    cfg.keep_alive_timeout_ms = 60000;
+    if (opt.processes > 0) {
+        cfg.processes = opt.processes;
+        cfg.threads_per_child = opt.workers;
+        cfg.thread_limit = opt.workers > cfg.thread_limit ? opt.workers
+                                                          : cfg.thread_limit;
+        cfg.max_request_workers = opt.workers * opt.processes;
+        cfg.max_keep_alive_requests = 0;
+        cfg.keep_alive_timeout_ms = 60000;
+    }
     for (i = 0; i < opt.nset; i++) {
         char name[100];
         const size_t n = strcspn(opt.set[i], " ");
@@ -1921,7 +2002,13 @@ static int serve_this(int port, const char *dir)
                      sizeof text) != EMPM_OK)
             die("--set '%s': %s", opt.set[i], text);
     }
-    r = empm_run(&cfg);
+    if (getenv("LISTEN_FDS") != NULL)
+        setpgid(0, 0);                 /* upgraded: a group of its own, too */
+    memset(&source, 0, sizeof source);
+    source.base = &cfg;                /* empm_run(), and USR2 starts us anew */
+    source.argc = argc;
+    source.argv = argv;
+    r = empm__run(&source, NULL);
     empm_config_free(&cfg);
     return r == EMPM_OK ? 0 : 1;
 }
@@ -1933,7 +2020,8 @@ static int serve_this(int port, const char *dir)
  * access log, sendfile, keep-alive without limit of requests and for 60 s, one
  * listening socket. Apache answers hello from mod_rewrite and ErrorDocument,
  * which is faster than a file; nginx with `return`; lighttpd and h2o from a
- * file, which both keep in their caches. h2o has threads instead of processes.
+ * file, which both keep in their caches. Apache's /block sleeps in mod_lua, and
+ * holds a worker as ours does. h2o has threads instead of processes.
  * (It stays root if we are: a change of user would make it survive our sudden
  * end, see >>proc.)
  * ------------------------------------------------------------------------- */
@@ -2010,11 +2098,15 @@ static void make_folder(void)
 
 #define MODULES "/usr/lib/apache2/modules/"
 
+static int own_shape;                  /* the scene has said how many children */
+
 static void write_config(const server *s, const char *conf)
 {
     const char *d = tmp_dir;
-    const int port = s->port, n = opt.processes, root = geteuid() == 0;
+    const int port = s->port, root = geteuid() == 0;
+    const int n = opt.processes > 0 ? opt.processes : processors();
     struct rlimit limit;
+    char shape[400] = "";
     long fds;
     getrlimit(RLIMIT_NOFILE, &limit);
     fds = limit.rlim_cur > 1000000 ? 1000000 : (long)limit.rlim_cur;
@@ -2037,7 +2129,21 @@ static void write_config(const server *s, const char *conf)
             "    }\n"
             "}\n", root ? "user nobody nogroup; " : "", n, d, fds, d,
             fds > 1000 ? fds - 100 : fds, d, d, d, d, d, port, d);
-    else if (s->kind == APACHE)
+    else if (s->kind == APACHE) {
+        char script[128];
+        snprintf(script, sizeof script, "%s/block.lua", d);
+        write_file(script,
+            "function handle(r)\n    r.usleep(1000 * tonumber(r:parseargs().ms))\n"
+            "    r:puts('0 0\\n')\n    return apache2.OK\nend\n");
+        if (opt.processes > 0)
+            snprintf(shape, sizeof shape,
+                "ServerLimit %d\nStartServers %d\nThreadLimit %d\n"
+                "ThreadsPerChild %d\nMaxRequestWorkers %d\n"
+                "MinSpareThreads 1\nMaxSpareThreads %d\n"
+                "%sKeepAlive On\nMaxKeepAliveRequests 0\n"
+                "KeepAliveTimeout 60\n", n, n, opt.workers, opt.workers,
+                n * opt.workers, n * opt.workers,
+                own_shape ? "" : "AsyncRequestWorkerFactor 1000\n");
         write_file(conf,
             "ServerRoot %s\nServerName bench\nPidFile %s/apache.pid\n"
             "DefaultRuntimeDir %s\nListen 127.0.0.1:%d\n"
@@ -2046,11 +2152,10 @@ static void write_config(const server *s, const char *conf)
             "LoadModule authz_core_module " MODULES "mod_authz_core.so\n"
             "LoadModule rewrite_module    " MODULES "mod_rewrite.so\n"
             "LoadModule headers_module    " MODULES "mod_headers.so\n"
-            "ServerLimit %d\nStartServers %d\nThreadLimit %d\n"
-            "ThreadsPerChild %d\nMaxRequestWorkers %d\n"
-            "MinSpareThreads 1\nMaxSpareThreads %d\n"
-            "AsyncRequestWorkerFactor 1000\n"
-            "KeepAlive On\nMaxKeepAliveRequests 0\nKeepAliveTimeout 60\n"
+            "<IfFile " MODULES "mod_lua.so>\n"
+            "    LoadModule lua_module    " MODULES "mod_lua.so\n"
+            "    LuaMapHandler /block     %s\n    LuaScope thread\n"
+            "</IfFile>\n%s"
             "EnableSendfile On\nEnableMMAP Off\n"
             "DocumentRoot %s/docs\n"
             "<Directory />\n    AllowOverride None\n"
@@ -2060,9 +2165,8 @@ static void write_config(const server *s, const char *conf)
             "RewriteRule ^/hello$ - [R=200,L]\n"
             "<Location /hello>\n    Header always set Content-Type text/plain\n"
             "</Location>\n", d, d, d, port, d,
-            root ? "User nobody\nGroup nogroup\n" : "", n, n, opt.workers,
-            opt.workers, n * opt.workers, n * opt.workers, d);
-    else if (s->kind == LIGHTTPD)
+            root ? "User nobody\nGroup nogroup\n" : "", script, shape, d);
+    } else if (s->kind == LIGHTTPD)
         write_file(conf,
             "server.document-root = \"%s/docs\"\n"
             "server.bind = \"127.0.0.1\"\nserver.port = %d\n"
@@ -2106,6 +2210,7 @@ static int free_port(void)
 static int server_start(server *s, int closing)
 {
     char conf[128], log[128], port[12], n[12], workers[12], docs[128];
+    char pid_file[128];
     const char *argv[16 + 2 * MAX_SETTINGS];
     const uint64_t until = now_ns() + 8000000000u;
     answer a;
@@ -2116,6 +2221,7 @@ static int server_start(server *s, int closing)
     snprintf(log, sizeof log, "%s/%s.out", tmp_dir, s->name);
     snprintf(docs, sizeof docs, "%s/docs", tmp_dir);
     snprintf(port, sizeof port, "%d", s->port);
+    snprintf(pid_file, sizeof pid_file, "PidFile %s/%d.pid", tmp_dir, s->port);
     snprintf(n, sizeof n, "%d", opt.processes);
     snprintf(workers, sizeof workers, "%d", opt.workers);
     argv[k++] = s->path;
@@ -2127,6 +2233,8 @@ static int server_start(server *s, int closing)
             argv[k++] = docs;
             argv[k++] = "--workers";
             argv[k++] = workers;
+            argv[k++] = "--set";
+            argv[k++] = pid_file;
         } else {
             argv[k++] = closing ? "--serve-floor-close" : "--serve-floor";
             argv[k++] = port;
@@ -2178,6 +2286,28 @@ static void server_stop(server *s)
     if (s->pid != 0)
         end_process(s->pid, SIGTERM);
     s->pid = 0;
+}
+
+/* After USR2 another process serves: it takes the place of the one that was
+ * started, which drains. 0: there is none. */
+static int server_upgraded(server *s, double seconds)
+{
+    const uint64_t until = now_ns() + (uint64_t)(seconds * 1e9);
+    char path[128], text[32];
+    int i;
+    snprintf(path, sizeof path, "%s/%d.pid", tmp_dir, s->port);
+    do {
+        const pid_t pid = slurp(path, text, sizeof text) > 0 ? atoi(text) : 0;
+        for (i = 0; i < MAX_KIDS && kids[i] != 0; i++)
+            ;
+        if (pid > 0 && pid != s->pid && i < MAX_KIDS) {
+            kids[i] = s->pid = pid;
+            tree_of(s->pid, &s->processes);
+            return 1;
+        }
+        sleep_ms(2);
+    } while (now_ns() < until);
+    return 0;
 }
 
 /* How many sockets each process of the tree has; what it had before is taken
@@ -2262,14 +2392,15 @@ static void find_servers(void)
  * ------------------------------------------------------------------------- */
 
 enum { LOAD, IDLE, HEADS, READERS, BLOCKING, BURNING, BURST, BALANCE, REST,
-       CALLS };
+       CALLS, SHARING, GROWN, MOVING, CHURN, KILLS, TUNED };
 enum { ALL = (1 << SERVERS) - 1, OURS = 1 << THIS | 1 << AGAINST,
-       REAL = ALL & ~(1 << FLOOR) };
+       REAL = ALL & ~(1 << FLOOR), EVENT = OURS | 1 << APACHE };
+enum { BY_NAME = -1 };                 /* in no set: --scenes asks for it */
 
 typedef struct scene {
     const char *name;
     int         kind;
-    int         in_short;              /* in the set without --compare */
+    int         in_short;              /* in the set without --compare; BY_NAME */
     int         who;                   /* bits of the servers that it is for */
     int         most_rounds;           /* 0: as many as asked for */
     int         connections, pipeline, close;
@@ -2316,9 +2447,32 @@ static const scene scenes[] = {
     { "balance",    BALANCE, 1, ALL, 0,  200, 1, 0, "/hello",
       "200 light connections, one after the other: who gets them" },
     { "rest",       REST, 1, ALL, 1,     100, 1, 0, "/hello",
-      "wake-ups per second of all threads while nothing happens" }
+      "wake-ups per second of all threads while nothing happens" },
+    { "children-4x4", SHARING, BY_NAME, EVENT, 3, 16, 1, 0, "/block?ms=500",
+      "4 children of 4 workers, 16 clients, a handler that takes 500 ms" },
+    { "children-8x2", SHARING, BY_NAME, EVENT, 3, 16, 1, 0, "/block?ms=500",
+      "8 children of 2 workers, 16 clients, a handler that takes 500 ms" },
+    { "children-200", GROWN, BY_NAME, EVENT, 3, 200, 1, 0, "/block?ms=500",
+      "out of the box, 200 clients at once, a handler that takes 500 ms" },
+    { "children-300", GROWN, BY_NAME, EVENT, 3, 300, 1, 0, "/block?ms=500",
+      "out of the box, 300 idle clients, then the handler takes 500 ms" },
+    { "children-idle", MOVING, BY_NAME, EVENT, 3, 10000, 1, 0, "/hello",
+      "idle keep-alive connections, a reload, then a request on each" },
+    { "children-churn", CHURN, BY_NAME, OURS, 3, 100, 1, 0, "/hello",
+      "20 reloads, then 5 upgrades, under 100 busy clients and 20 streams" },
+    { "children-kill", KILLS, BY_NAME, OURS, 3, 48, 1, 0, "/block?ms=20",
+      "children of 4 x 4 killed with -9 under 48 clients" },
+    { "children-tuned", TUNED, BY_NAME, 1 << THIS, 3, 64, 1, 0, "/hello",
+      "13 bytes, 64 connections: out of the box, and tuned" }
 };
 #define SCENES ((int)COUNT(scenes))
+
+/* Scenes that say themselves how many children there are; 0: out of the box. */
+static const struct { const char *scene; int processes, workers; } shapes[] = {
+    { "children-4x4", 4, 4 }, { "children-8x2", 8, 2 },
+    { "children-200", 0, 0 }, { "children-300", 0, 0 },
+    { "children-kill", 4, 4 }, { "children-tuned", 0, 0 }
+};
 
 typedef struct column {
     const char *metric, *head;
@@ -2368,6 +2522,7 @@ static const column blocking_columns[] = {
     { "quiet99", "quiet p99", 3, 0, 0 },
     { "queue99", "computed", 3, 0, 0 },
     { "excess", "excess ms", 3, 0, 0 },
+    { "over_one", "over one", 3, 0, 0 },
     { "heavy50", "heavy p50", 2, 0, 0 },
     { "most", "most/child", 0, 0, 0 },
     { "errors", "errors", 0, 0, 0 }
@@ -2386,6 +2541,61 @@ static const column rest_columns[] = {
     { "alone", "without clients", 2, 0, 0 },
     { "crowd", "100 idle ones", 2, 0, 0 },
     { "threads", "threads", 0, 0, 0 }
+};
+
+static const column sharing_columns[] = {
+    { "keep", "keep-alive r/s", 1, 1, 0 },
+    { "keep50", "p50 ms", 0, 0, 0 },
+    { "keep99", "p99", 0, 0, 0 },
+    { "close", "close r/s", 1, 1, 0 },
+    { "close50", "p50 ms", 0, 0, 0 },
+    { "close99", "p99", 0, 0, 0 },
+    { "burst", "burst ms", 0, 0, 0 },
+    { "gaps", "3 ms apart", 0, 0, 0 },
+    { "errors", "errors", 0, 0, 0 }
+};
+static const column grown_columns[] = {
+    { "first", "first 5 s r/s", 1, 0, 0 },
+    { "rps", "then r/s", 1, 1, 0 },
+    { "ideal", "ideal", 0, 0, 0 },
+    { "p50", "p50 ms", 0, 0, 0 },
+    { "p99", "p99 ms", 0, 0, 0 },
+    { "processes", "children", 0, 0, 0 },
+    { "errors", "errors", 0, 0, 0 }
+};
+static const column moving_columns[] = {
+    { "opened", "opened", 0, 0, 0 },
+    { "failed", "reload: failed", 0, 0, 0 },
+    { "closed", "closed", 0, 0, 0 },
+    { "gone", "old gone s", 2, 0, 0 },
+    { "failed2", "upgrade: failed", 0, 0, 0 },
+    { "closed2", "closed", 0, 0, 0 },
+    { "gone2", "old gone s", 2, 0, 0 }
+};
+static const column churn_columns[] = {
+    { "reloads", "reloads", 0, 0, 0 },
+    { "upgrades", "upgrades", 0, 0, 0 },
+    { "requests", "requests", 0, 0, 0 },
+    { "errors", "failed", 0, 0, 0 },
+    { "worst", "slowest ms", 0, 0, 0 },
+    { "ended", "streams ended", 0, 0, 0 },
+    { "left", "old left", 0, 0, 0 }
+};
+static const column kills_columns[] = {
+    { "kills", "kills", 0, 0, 0 },
+    { "replies", "replies", 0, 0, 0 },
+    { "own", "lost: its own", 0, 0, 0 },
+    { "others", "others'", 0, 0, 0 },
+    { "hung", "hung", 0, 0, 0 }
+};
+static const column tuned_columns[] = {
+    { "box", "box us", 2, 0, 0 },
+    { "kept", "kept us", 2, 0, 0 },
+    { "tuned", "tuned us", 2, 0, 0 },
+    { "box_ratio", "box/tuned", 3, 0, 0 },
+    { "kept_ratio", "kept/tuned", 3, 0, 0 },
+    { "box_rps", "box r/s", 0, 0, 0 },
+    { "tuned_rps", "tuned r/s", 0, 0, 0 }
 };
 
 typedef struct columns {
@@ -2407,7 +2617,9 @@ static const columns columns_of[] = {
     COLUMNS(blocking_columns,
             "Quiet: the same rate of light requests (open loop) alone. "
             "Computed: p99 of the wait for\na worker with these connections "
-            "per child. Excess: p99 less these two."),
+            "per child. Excess: p99 less these two. Over one: p99\nless quiet "
+            "p99 and the wait if all workers were of one child; at most 1 is "
+            "the goal."),
     COLUMNS(beside_columns,
             "Each of the 8 asks for 20 ms of computing, again and again."),
     COLUMNS(burst_columns,
@@ -2417,7 +2629,30 @@ static const columns columns_of[] = {
     COLUMNS(balance_columns, NULL),
     COLUMNS(rest_columns,
             "voluntary_ctxt_switches of all threads of the tree during 4 s."),
-    COLUMNS(calls_columns, NULL)
+    COLUMNS(calls_columns, NULL),
+    COLUMNS(sharing_columns,
+            "16 workers could do 32 r/s: goals 31, and 30 with a connection "
+            "per request. The slowest\nanswer of 3 bursts of 16, sent at once "
+            "and 3 ms apart: goal 530 ms."),
+    COLUMNS(grown_columns,
+            "Goals: 380 of 400 r/s and a p50 of 520 ms with 200 clients; 590 "
+            "of 600 r/s with 300."),
+    COLUMNS(moving_columns,
+            "Failed: no answer to the request. Closed: these and those closed "
+            "after it. Old gone: from\nthe signal until the last process of "
+            "before has ended, requests from 3 s on. Goals: 0, 0, 2 s."),
+    COLUMNS(churn_columns,
+            "Goals: nothing failed. A stream that ends is asked for again. Old "
+            "left: processes of before,\n2 s after the last stream has been "
+            "closed."),
+    COLUMNS(kills_columns,
+            "Its own: connections whose descriptor the killed child had, by "
+            "/proc. Others': lost though\nit had them not. Hung: no reply for "
+            "3 s. Goals: 0 and 0."),
+    COLUMNS(tuned_columns,
+            "CPU per request. Kept: out of the box, MaxKeepAliveRequests 0. "
+            "Tuned: as many processes as\nprocessors, and that. Ratios: median "
+            "of 5 neighbours; the goal is 1.03.")
 };
 
 typedef struct series {                /* one metric over the rounds */
@@ -2700,13 +2935,14 @@ static void simulate(hist *h, int n, int m, double hold_ms)
 static void scene_blocking(int sc, server *s)
 {
     static figures mixed, quiet;
-    static hist waits;
+    static hist waits, waits_of_one;
     load_spec spec = load_defaults(&s->at, "/hello", scenes[sc].connections);
     int n[MAX_TREE], processes, i, most = 0;
-    double excess;
+    double over;
     load *l;
     memset(n, 0, sizeof n);
     memset(&waits, 0, sizeof waits);
+    memset(&waits_of_one, 0, sizeof waits_of_one);
     sockets_by_process(s, n, -1);
     spec.path[1] = "/block?ms=10";
     spec.share = 0.5;
@@ -2721,17 +2957,19 @@ static void scene_blocking(int sc, server *s)
         simulate(&waits, n[i], opt.workers, hist_ms(&mixed.latency[1], 0.1));
         most = n[i] > most ? n[i] : most;
     }
+    simulate(&waits_of_one, spec.connections, opt.workers * opt.processes,
+             hist_ms(&mixed.latency[1], 0.1));
     spec.share = 0;
     spec.rate = mixed.light_rate > 1 ? mixed.light_rate : 1;
     run_load(&spec, &s->processes, &quiet);
-    excess = hist_ms(&mixed.latency[0], 0.99) -
-             hist_ms(&quiet.latency[0], 0.99) - hist_ms(&waits, 0.99);
+    over = hist_ms(&mixed.latency[0], 0.99) - hist_ms(&quiet.latency[0], 0.99);
     note(sc, s->kind, "rate", mixed.light_rate);
     note(sc, s->kind, "light50", hist_ms(&mixed.latency[0], 0.5));
     note(sc, s->kind, "light99", hist_ms(&mixed.latency[0], 0.99));
     note(sc, s->kind, "quiet99", hist_ms(&quiet.latency[0], 0.99));
     note(sc, s->kind, "queue99", hist_ms(&waits, 0.99));
-    note(sc, s->kind, "excess", excess);
+    note(sc, s->kind, "excess", over - hist_ms(&waits, 0.99));
+    note(sc, s->kind, "over_one", over - hist_ms(&waits_of_one, 0.99));
     note(sc, s->kind, "heavy50", hist_ms(&mixed.latency[1], 0.5));
     note(sc, s->kind, "most", most);
     note_errors(sc, s->kind, &mixed);
@@ -2962,9 +3200,513 @@ static void scene_calls(int sc, server *s)
     progress("%-12s %-10s %.2f", scenes[sc].name, s->name, all);
 }
 
+/* ---------------------------------------------------------------------------
+ * >>children -- scenes: are the children of a server one server?
+ * ------------------------------------------------------------------------- */
+
+/* The slowest answer, in ms, of n requests that arrive at once, each on a fresh
+ * connection, or one after the other. */
+static double slowest_of(const target *t, const char *path, int n, int gap_ms)
+{
+    enum { MOST = 64 };
+    struct pollfd p[MOST];
+    uint64_t sent[MOST], until;
+    char text[512], in[4096];
+    const int len = snprintf(text, sizeof text, "GET %s HTTP/1.1\r\nHost: %s\r\n"
+                             "Connection: close\r\n\r\n", path, t->host);
+    double worst = 0;
+    int i, left = n;
+    for (i = 0; i < n; i++) {
+        p[i].fd = connect_to(t, 2000);
+        p[i].events = POLLIN;
+    }
+    sleep_ms(5);
+    for (i = 0; i < n; i++) {
+        sent[i] = now_ns();
+        if (send(p[i].fd, text, (size_t)len, MSG_NOSIGNAL) != len)
+            worst = INFINITY;
+        if (gap_ms > 0)
+            sleep_ms(gap_ms);
+    }
+    until = now_ns() + 10000000000u;
+    while (left > 0 && now_ns() < until) {
+        sleep_ms(0);                   /* a signal? */
+        if (poll(p, (nfds_t)n, 100) <= 0)
+            continue;
+        for (i = 0; i < n; i++) {
+            ssize_t r;
+            if (p[i].fd < 0 || p[i].revents == 0)
+                continue;
+            r = recv(p[i].fd, in, sizeof in, 0);
+            worst = greater(worst, r > 12 && memcmp(in + 9, "200", 3) == 0
+                                       ? (double)(now_ns() - sent[i]) / 1e6
+                                       : INFINITY);
+            close(p[i].fd);
+            p[i].fd = -1;
+            left--;
+        }
+    }
+    for (i = 0; i < n; i++)
+        if (p[i].fd >= 0)
+            close(p[i].fd);
+    return left > 0 ? INFINITY : worst;
+}
+
+static void scene_sharing(int sc, server *s)
+{
+    static const char *const names[2][3] = { { "keep", "keep50", "keep99" },
+                                             { "close", "close50", "close99" } };
+    static figures f[2];
+    const scene *w = &scenes[sc];
+    double worst[2] = { 0, 0 };
+    int i, k;
+    for (k = 0; k < 2; k++) {
+        load_spec spec = load_defaults(&s->at, w->path, w->connections);
+        load *l;
+        spec.close = k;
+        spec.in_step = 1;
+        l = load_start(&spec);
+        load_wait_open(l, 3);
+        load_measure(l, greater(opt.seconds, 4), &s->processes, &f[k]);
+        load_stop(l);
+        sleep_ms(600);                 /* what still runs ends */
+        note(sc, s->kind, names[k][0], f[k].rate);
+        note(sc, s->kind, names[k][1], hist_ms(&f[k].latency[0], 0.5));
+        note(sc, s->kind, names[k][2], hist_ms(&f[k].latency[0], 0.99));
+    }
+    for (i = 0; i < ERRORS; i++)
+        f[0].errors[i] += f[1].errors[i];
+    note_errors(sc, s->kind, &f[0]);
+    for (k = 0; k < 2; k++)
+        for (i = 0; i < 3 && worst[k] < INFINITY; i++) {
+            worst[k] = greater(worst[k], slowest_of(&s->at, w->path,
+                                                    w->connections, 3 * k));
+            sleep_ms(200);
+        }
+    note(sc, s->kind, "burst", worst[0]);
+    note(sc, s->kind, "gaps", worst[1]);
+    progress("%-12s %-10s %.1f/s, %.1f/s without keep-alive, burst %.0f ms",
+             w->name, s->name, f[0].rate, f[1].rate, worst[0]);
+}
+
+/* All at once; or all have been idle for 2 s, with a connection each. */
+static void scene_grown(int sc, server *s)
+{
+    static figures f;
+    const scene *w = &scenes[sc];
+    const int idle = strcmp(w->name, "children-300") == 0;
+    load_spec spec = load_defaults(&s->at, w->path, w->connections);
+    uint64_t before = 0, from;
+    double first;
+    hist *h = &f.latency[idle];
+    tree t;
+    load *l;
+    spec.path[0] = idle ? "/hello" : w->path;
+    spec.path[1] = w->path;
+    spec.idle = idle;
+    spec.in_step = 1;
+    spec.timeout_ms = 10000;
+    l = load_start(&spec);
+    if (idle) {
+        load_wait_open(l, 5);
+        sleep_ms(2000);
+        before = load_done(l);
+        at_store(&l->turned, 1u);
+        at_store(&l->nudge, 1u);
+    }
+    from = now_ns();
+    sleep_until(from + 5000000000u);
+    first = (double)(load_done(l) - before) / ((double)(now_ns() - from) / 1e9);
+    load_measure(l, 5, NULL, &f);
+    tree_of(s->pid, &t);
+    load_stop(l);
+    note(sc, s->kind, "first", first);
+    note(sc, s->kind, "rps", f.rate);
+    note(sc, s->kind, "ideal", 2 * w->connections);
+    note(sc, s->kind, "p50", hist_ms(h, 0.5));
+    note(sc, s->kind, "p99", hist_ms(h, 0.99));
+    note(sc, s->kind, "processes", t.n - 1);
+    note_errors(sc, s->kind, &f);
+    progress("%-12s %-10s %.1f of %d/s", w->name, s->name, f.rate,
+             2 * w->connections);
+    sleep_ms(1000);
+}
+
+/* Seconds from `since` until all of these processes have ended. */
+static double wait_gone(const tree *of, uint64_t since, double seconds)
+{
+    const uint64_t until = since + (uint64_t)(seconds * 1e9);
+    int i = 0;
+    for (;;) {
+        while (i < of->n && is_gone(of->pid[i]))
+            i++;
+        if (i == of->n)
+            return (double)(now_ns() - since) / 1e9;
+        if (now_ns() >= until)
+            return INFINITY;
+        sleep_ms(2);
+    }
+}
+
+/* The children of a server, or all of its processes. */
+static tree processes_of(const server *s, int with_parent)
+{
+    tree t;
+    tree_of(s->pid, &t);
+    if (!with_parent)
+        memmove(t.pid, t.pid + 1, (size_t)--t.n * sizeof *t.pid);
+    return t;
+}
+
+/* Nobody but its clients keeps what has been replaced; a little later it is
+ * gone, or is ended. Returns how many processes were left. */
+static int end_of_old(const tree *of)
+{
+    int i, left = 0;
+    wait_gone(of, now_ns(), 2);
+    for (i = 0; i < of->n; i++)
+        if (!is_gone(of->pid[i])) {
+            left++;
+            end_process(of->pid[i], SIGKILL);
+        }
+    for (i = 0; i < MAX_KIDS; i++)     /* parents that have left by themselves */
+        if (kids[i] != 0 && is_gone(kids[i]))
+            kids[i] = 0;
+    return left;
+}
+
+static void scene_moving(int sc, server *s)
+{
+    static const char *const names[2][3] = { { "failed", "closed", "gone" },
+                                             { "failed2", "closed2", "gone2" } };
+    const scene *w = &scenes[sc];
+    load_spec spec = load_defaults(&s->at, w->path, w->connections);
+    int k;
+    if (spec.connections > opt.crowd)
+        spec.connections = opt.crowd;
+    spec.idle = 1;
+    spec.threads = 1;
+    for (k = 0; k < (s->kind == APACHE ? 1 : 2); k++) {
+        load *l = load_start(&spec);
+        const int opened = load_wait_open(l, 10 + spec.connections / 1000.0);
+        const tree old = processes_of(s, k);
+        uint64_t since, before, until;
+        double gone;
+        int failed;
+        sleep_ms(300);
+        since = now_ns();
+        kill(s->pid, k == 0 ? SIGUSR1 : SIGUSR2);
+        if (k == 1)
+            server_upgraded(s, 3);
+        gone = wait_gone(&old, since, 3);
+        before = load_done(l);
+        at_store(&l->nudge, 1u);
+        until = now_ns() + 10000000000u;
+        while (load_done(l) - before < (uint64_t)opened && now_ns() < until &&
+               (int)load_counts(l).open > 0)
+            sleep_ms(5);
+        failed = opened - (int)(load_done(l) - before);
+        if (gone == INFINITY)
+            gone = wait_gone(&old, since, 15);
+        note(sc, s->kind, names[k][0], failed);
+        note(sc, s->kind, names[k][1], opened - (int)load_counts(l).open);
+        note(sc, s->kind, names[k][2], gone);
+        if (k == 0)
+            note(sc, s->kind, "opened", opened);
+        progress("%-12s %-10s %s: %d of %d failed, %d closed, old gone after "
+                 "%.2f s", w->name, s->name, k == 0 ? "reload" : "upgrade",
+                 failed, opened, opened - (int)load_counts(l).open, gone);
+        load_stop(l);
+        end_of_old(&old);
+        tree_of(s->pid, &s->processes);
+    }
+}
+
+/* Waits until a fresh connection is answered by a process that is none of the
+ * old ones; 0: not in time. */
+static int new_answers(const server *s, const tree *old, double seconds)
+{
+    const uint64_t until = now_ns() + (uint64_t)(seconds * 1e9);
+    while (now_ns() < until) {
+        const char *pid;
+        answer a;
+        int i;
+        if (ask(&s->at, "/block?ms=0", 1000, &a) == 0 && a.status == 200 &&
+            (pid = strchr(a.text + a.head, ' ')) != NULL) {
+            for (i = 0; i < old->n && old->pid[i] != (pid_t)atol(pid + 1); i++)
+                ;
+            if (i == old->n)
+                return 1;
+        }
+        sleep_ms(10);
+    }
+    return 0;
+}
+
+static void scene_churn(int sc, server *s)
+{
+    enum { RELOADS = 20, UPGRADES = 5, READERS_OF_EVENTS = 20 };
+    static figures f;
+    const scene *w = &scenes[sc];
+    load_spec spec = load_defaults(&s->at, w->path, w->connections);
+    tree old, all;
+    counts c;
+    crowd streams;
+    load *l;
+    int i, k, e, done[2] = { 0, 0 }, failed = 0;
+    spec.expect = (int64_t)sizeof HELLO - 1;
+    memset(&all, 0, sizeof all);
+    crowd_start(&streams, &s->at, STREAMS, READERS_OF_EVENTS, "/events");
+    l = load_start(&spec);
+    load_wait_open(l, 5);
+    at_store(&l->phase, (uint32_t)MEASURING);
+    for (i = 0; i < RELOADS + UPGRADES; i++) {
+        const int upgrades = i >= RELOADS;
+        progress("%-12s %-10s %s %d", w->name, s->name,
+                 upgrades ? "upgrade" : "reload",
+                 upgrades ? i - RELOADS + 1 : i + 1);
+        old = processes_of(s, upgrades);
+        for (k = 0; k < old.n && all.n < MAX_TREE; k++)
+            all.pid[all.n++] = old.pid[k];
+        kill(s->pid, upgrades ? SIGUSR2 : SIGUSR1);
+        done[upgrades] += (!upgrades || server_upgraded(s, 5)) &&
+                          new_answers(s, &old, 5);
+        sleep_ms(100);
+    }
+    at_store(&l->phase, (uint32_t)MEASURED);
+    sleep_ms(50);
+    c = load_counts(l);
+    for (e = 0; e < ERRORS; e++)
+        failed += (int)c.errors[e];
+    load_fill(l, &f, &c, &c, 1);
+    load_stop(l);
+    crowd_stop(&streams);
+    note(sc, s->kind, "reloads", done[0]);
+    note(sc, s->kind, "upgrades", done[1]);
+    note(sc, s->kind, "requests", (double)c.done[0]);
+    note(sc, s->kind, "errors", failed);
+    note(sc, s->kind, "worst", (double)f.latency[0].max / 1e6);
+    note(sc, s->kind, "ended", at_load(&streams.ended));
+    note(sc, s->kind, "left", end_of_old(&all));
+    progress("%-12s %-10s %d failed, %u streams ended", w->name, s->name, failed,
+             at_load(&streams.ended));
+    tree_of(s->pid, &s->processes);
+}
+
+/* --- kill ----------------------------------------------------------------- */
+
+enum { VICTIMS_CLIENTS = 64 };         /* at most */
+
+typedef struct witness {               /* a client that knows its connection */
+    uint64_t since_ns;
+    unsigned port;                     /* ours: by it /proc knows the socket */
+    int      doomed;                   /* the child to be killed has it */
+} witness;
+
+typedef struct witnesses {
+    const target *to;
+    const char   *path;
+    struct pollfd p[VICTIMS_CLIENTS];
+    witness       of[VICTIMS_CLIENTS];
+    int           n;
+    unsigned      replies, own, others, hung;
+} witnesses;
+
+static void witness_ask(witnesses *w, int i)
+{
+    char text[512];
+    const int len = snprintf(text, sizeof text,
+                             "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", w->path,
+                             w->to->host);
+    w->of[i].since_ns = now_ns();
+    if (send(w->p[i].fd, text, (size_t)len, MSG_NOSIGNAL) < 0)
+        w->p[i].revents = POLLHUP;     /* recv() will say the same */
+}
+
+static void witness_open(witnesses *w, int i)
+{
+    struct sockaddr_in in;
+    socklen_t len = sizeof in;
+    memset(&in, 0, sizeof in);
+    w->p[i].fd = connect_to(w->to, 2000);
+    w->p[i].events = POLLIN;
+    getsockname(w->p[i].fd, (struct sockaddr *)(void *)&in, &len);
+    w->of[i].port = ntohs(in.sin_port);
+    w->of[i].doomed = 0;
+    witness_ask(w, i);
+}
+
+/* Each asks again and again. A connection that is lost counts by whether the
+ * child that was killed had it. */
+static void witness_run(witnesses *w, double ms)
+{
+    const uint64_t until = now_ns() + (uint64_t)(ms * 1e6);
+    while (now_ns() < until) {
+        int i;
+        sleep_ms(0);                   /* a signal? */
+        poll(w->p, (nfds_t)w->n, 5);
+        for (i = 0; i < w->n; i++) {
+            char in[4096];
+            reply_head h;
+            ssize_t r = 1;
+            const int late = now_ns() - w->of[i].since_ns > 3000000000u;
+            if (w->p[i].revents == 0 && !late)
+                continue;
+            if (w->p[i].revents != 0)
+                r = recv(w->p[i].fd, in, sizeof in, 0);
+            else
+                w->hung++;
+            if (w->p[i].revents != 0 && r > 0 &&
+                parse_head(in, (size_t)r, &h) == 1 && h.status == 200) {
+                w->replies++;
+                w->of[i].doomed = 0;
+                if (!h.closing) {
+                    witness_ask(w, i);
+                    continue;
+                }
+            } else if (w->p[i].revents != 0 && w->of[i].doomed)
+                w->own++;
+            else if (w->p[i].revents != 0)
+                w->others++;
+            close(w->p[i].fd);
+            witness_open(w, i);
+        }
+    }
+}
+
+/* Marks the connections of which this process, which is stopped, has the
+ * descriptor: their inodes by the ports of our ends. */
+static void witness_mark(witnesses *w, pid_t pid, int port)
+{
+    static char text[1 << 20];
+    char pattern[64], link[64], name[64], *line;
+    glob_t g;
+    size_t k;
+    int i;
+    for (i = 0; i < w->n; i++)
+        w->of[i].doomed = 0;
+    snprintf(pattern, sizeof pattern, "/proc/%d/fd/*", (int)pid);
+    if (slurp("/proc/net/tcp", text, sizeof text) < 0 ||
+        glob(pattern, GLOB_NOSORT, NULL, &g) != 0)
+        return;
+    for (line = strchr(text, '\n'); line != NULL; line = strchr(line + 1, '\n')) {
+        unsigned from, to;
+        unsigned long inode;
+        if (sscanf(line, " %*d: %*8s:%4X %*8s:%4X %*s %*s %*s %*s %*s %*s %lu",
+                   &from, &to, &inode) != 3 || from != (unsigned)port)
+            continue;
+        snprintf(name, sizeof name, "socket:[%lu]", inode);
+        for (i = 0; i < w->n && w->of[i].port != to; i++)
+            ;
+        for (k = 0; i < w->n && k < g.gl_pathc; k++) {
+            const ssize_t r = readlink(g.gl_pathv[k], link, sizeof link - 1);
+            link[r > 0 ? r : 0] = '\0';
+            w->of[i].doomed |= strcmp(link, name) == 0;
+        }
+    }
+    globfree(&g);
+}
+
+/* Waits until all threads of a process stand still. */
+static void stop_process(pid_t pid)
+{
+    const uint64_t until = now_ns() + 100000000u;
+    char path[64], text[1024];
+    const char *p;
+    kill(pid, SIGSTOP);
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+    do
+        sleep_ms(1);
+    while (slurp(path, text, sizeof text) > 0 &&
+           (p = strrchr(text, ')')) != NULL && p[1] != '\0' && p[2] != 'T' &&
+           now_ns() < until);
+}
+
+static void scene_kills(int sc, server *s)
+{
+    static witnesses w;
+    tree children;
+    uint32_t x = 1;
+    int i, k;
+    memset(&w, 0, sizeof w);
+    w.to = &s->at;
+    w.path = scenes[sc].path;
+    w.n = scenes[sc].connections;
+    for (i = 0; i < w.n; i++)
+        witness_open(&w, i);
+    for (k = 0; k < opt.kills && !is_gone(s->pid); k++) {
+        witness_run(&w, 100);
+        children = processes_of(s, 0);
+        if (children.n == 0)
+            continue;
+        x = x * 1664525u + 1013904223u;
+        i = (int)(x >> 8) % children.n;
+        stop_process(children.pid[i]);
+        witness_mark(&w, children.pid[i], s->port);
+        kill(children.pid[i], SIGKILL);
+        if (k % 10 == 0)
+            progress("%-12s %-10s kill %d: %u its own, %u others", "kill",
+                     s->name, k, w.own, w.others);
+    }
+    witness_run(&w, 3500);             /* what hangs */
+    for (i = 0; i < w.n; i++)
+        close(w.p[i].fd);
+    note(sc, s->kind, "kills", k);
+    note(sc, s->kind, "replies", w.replies);
+    note(sc, s->kind, "own", w.own);
+    note(sc, s->kind, "others", w.others);
+    note(sc, s->kind, "hung", w.hung);
+}
+
+/* --- out of the box ------------------------------------------------------- */
+
+/* The same server three times: as it comes, without its limit of requests per
+ * connection, and tuned. */
+static void scene_tuned(int sc, server *s)
+{
+    enum { SLICES = 5 };
+    static figures f;
+    server as[3];
+    double us[3][SLICES], rps[3][SLICES], ratio[2][SLICES];
+    int i, k;
+    if (opt.nset == MAX_SETTINGS)
+        die("too many --set");
+    as[0] = as[1] = as[2] = *s;
+    opt.set[opt.nset++] = "MaxKeepAliveRequests 0";
+    server_start(&as[1], 0);
+    opt.nset--;
+    opt.processes = processors();
+    server_start(&as[2], 0);
+    opt.processes = 0;
+    for (k = 0; k < SLICES && as[1].pid != 0 && as[2].pid != 0; k++) {
+        for (i = 0; i < 3; i++) {
+            server *one = &as[k % 2 ? 2 - i : i];
+            load_spec spec = load_defaults(&one->at, scenes[sc].path,
+                                           scenes[sc].connections);
+            tree_of(one->pid, &one->processes);
+            run_load(&spec, &one->processes, &f);
+            us[one - as][k] = f.cpu_us;
+            rps[one - as][k] = f.rate;
+        }
+        for (i = 0; i < 2; i++)
+            ratio[i][k] = us[i][k] / us[2][k];
+        progress("%-12s %-10s out of the box %.2f us, kept %.2f, tuned %.2f",
+                 scenes[sc].name, s->name, us[0][k], us[1][k], us[2][k]);
+    }
+    server_stop(&as[1]);
+    server_stop(&as[2]);
+    note(sc, s->kind, "box", median_of(us[0], k));
+    note(sc, s->kind, "kept", median_of(us[1], k));
+    note(sc, s->kind, "tuned", median_of(us[2], k));
+    note(sc, s->kind, "box_ratio", median_of(ratio[0], k));
+    note(sc, s->kind, "kept_ratio", median_of(ratio[1], k));
+    note(sc, s->kind, "box_rps", median_of(rps[0], k));
+    note(sc, s->kind, "tuned_rps", median_of(rps[2], k));
+}
+
 static void run_scene(int sc, server *s)
 {
-    alarm((unsigned)(120 + 6 * opt.seconds + opt.crowd / 500.0));
+    alarm((unsigned)(120 + 18 * opt.seconds + opt.crowd / 500.0 + opt.kills));
     switch (scenes[sc].kind) {
     case LOAD:     scene_load(sc, s);     break;
     case IDLE:     scene_idle(sc, s);     break;
@@ -2976,6 +3718,12 @@ static void run_scene(int sc, server *s)
     case BALANCE:  scene_balance(sc, s);  break;
     case CALLS:    scene_calls(sc, s);    break;
     case REST:     scene_rest(sc);        break;
+    case SHARING:  scene_sharing(sc, s);  break;
+    case GROWN:    scene_grown(sc, s);    break;
+    case MOVING:   scene_moving(sc, s);   break;
+    case CHURN:    scene_churn(sc, s);    break;
+    case KILLS:    scene_kills(sc, s);    break;
+    case TUNED:    scene_tuned(sc, s);    break;
     default:                              break;
     }
     alarm(0);
@@ -3014,8 +3762,14 @@ static void print_head(void)
     double load_average = 0;
     char date[64], text[64];
     time_t now = time(NULL);
+    char children[120] = "eventmpm and apache out of the box";
     int i;
     strftime(date, sizeof date, "%Y-%m-%d %H:%M UTC", gmtime(&now));
+    if (opt.processes > 0)
+        snprintf(children, sizeof children, "%d processes%s, %d worker threads "
+                 "each (eventmpm, apache)", opt.processes,
+                 servers[H2O].in_use ? " (h2o: one with as many threads)" : "",
+                 opt.workers);
     if (slurp("/proc/loadavg", text, sizeof text) > 0)
         load_average = atof(text);
     printf("%s\n%s, %s\n", command_line, machine, date);
@@ -3023,12 +3777,9 @@ static void print_head(void)
         if (servers[i].in_use)
             printf("  %-10s %s\n", servers[i].name, servers[i].version);
     printf("%d rounds of %g s, order reversed every second time; medians; "
-           "spread is (max-min)/median.\nServers: %d processes%s, %d worker "
-           "threads each (eventmpm, apache), one shared\nlistening socket. "
-           "Client: %d threads, %s loop%s.\n",
-           opt.rounds, opt.seconds, opt.processes,
-           servers[H2O].in_use ? " (h2o: one with as many threads)" : "",
-           opt.workers, opt.threads, opt.rate > 0 ? "open" : "closed",
+           "spread is (max-min)/median.\nServers: %s, one shared\nlistening "
+           "socket. Client: %d threads, %s loop%s.\n",
+           opt.rounds, opt.seconds, children, opt.threads, opt.rate > 0 ? "open" : "closed",
            opt.pin ? ", on the upper half of the processors,\n"
                      "servers on the lower" : ", on the same processors");
     if (load_average > 0.5)
@@ -4087,7 +4838,8 @@ static int run_checks(void)
 
 static const char usage[] =
     "bench [options]     this server and the floor: the short set and --micro\n"
-    "bench --compare     nginx, Apache, lighttpd and h2o as well, all scenes\n"
+    "bench --compare     nginx, Apache, lighttpd and h2o as well, all scenes but\n"
+    "                    those that --list says are only by name\n"
     "bench --url URL     any server: http://host[:port]/path\n"
     "bench --micro       the parser, the queue and the wheel alone\n"
     "bench --check       does the generator tell the truth? --servers, too\n"
@@ -4100,7 +4852,7 @@ static const char usage[] =
     "  --against NAME=FILE  another build of bench, or a script that takes\n"
     "                    the same --serve options, as one more server\n"
     "  --set 'Name V'    a directive of eventmpm.h, spelt as Apache does\n"
-    "  --processes N     2\n"
+    "  --processes N     2; 0: eventmpm and Apache out of the box\n"
     "  --workers N       threads per process of eventmpm and Apache: 32\n"
     "  --threads N       of the client: 2 (1 with --pin on two processors)\n"
     "  --pin             servers on the lower half of the processors, client\n"
@@ -4109,6 +4861,7 @@ static const char usage[] =
     "  --rate N          open loop: N requests per second, due at fixed times\n"
     "  --timeout MS      a reply that takes longer is an error: 5000\n"
     "  --crowd N         idle connections: 15000, fewer if descriptors lack\n"
+    "  --kills N         children killed in children-kill: 30\n"
     "  --json FILE       all rounds of everything (-: standard output; the tables\n"
     "                    then go to standard error)\n"
     "  --plot FILE.svg   the comparison, drawn\n"
@@ -4147,7 +4900,7 @@ static int is_wanted(int sc)
 {
     if (opt.scenes != NULL)
         return picked(opt.scenes, scenes[sc].name);
-    return opt.compare || scenes[sc].in_short;
+    return scenes[sc].in_short > 0 || (opt.compare && !scenes[sc].in_short);
 }
 
 /* How many rounds; with `steps` how many measurements that makes. */
@@ -4170,6 +4923,14 @@ static void play(int sc)
     const scene *w = &scenes[sc];
     int i, r, n = 0, who[SERVERS], count;
     const int rounds = rounds_of(sc, &count), first = steps_done;
+    const int processes = opt.processes, workers = opt.workers;
+    for (i = 0; i < (int)COUNT(shapes); i++)
+        if (strcmp(shapes[i].scene, w->name) == 0) {
+            own_shape = 1;
+            opt.processes = shapes[i].processes;
+            if (shapes[i].workers > 0)
+                opt.workers = shapes[i].workers;
+        }
     for (i = 0; i < SERVERS; i++)
         if (servers[i].in_use && (w->who >> i & 1) &&
             server_start(&servers[i], w->close))
@@ -4192,6 +4953,9 @@ static void play(int sc)
     steps_done = first + count;
     for (i = 0; i < n; i++)
         server_stop(&servers[who[i]]);
+    own_shape = 0;
+    opt.processes = processes;
+    opt.workers = workers;
     print_scene(sc);
 }
 
@@ -4211,7 +4975,7 @@ static const struct { const char *name; char takes; void *to; } options[] = {
     { "--processes", 'i', &opt.processes },  { "--workers", 'i', &opt.workers },
     { "--threads", 'i', &opt.threads },      { "--pin", 'f', &opt.pin },
     { "--rate", 'd', &opt.rate },            { "--crowd", 'i', &opt.crowd },
-    { "--timeout", 'i', &opt.timeout_ms },
+    { "--timeout", 'i', &opt.timeout_ms },   { "--kills", 'i', &opt.kills },
     { "--like-wrk", 'f', &opt.like_wrk },
     { "--json", 's', &opt.json },            { "--plot", 's', &opt.plot },
     { "--connections", 'i', &opt.connections },
@@ -4291,6 +5055,7 @@ int main(int argc, char **argv)
     opt.workers = 32;
     opt.timeout_ms = 5000;
     opt.crowd = 15000;
+    opt.kills = 30;
     opt.connections = 64;
     opt.pipeline = 1;
     parse_options(argc, argv);
@@ -4315,7 +5080,7 @@ int main(int argc, char **argv)
         opt.rounds = MAX_ROUNDS;
     if (opt.seconds <= 0)
         opt.seconds = opt.url != NULL ? 5 : opt.compare ? 2 : 1;
-    if (opt.processes < 1 || opt.workers < 1 || opt.connections < 1 ||
+    if (opt.workers < 1 || opt.connections < 1 ||
         opt.pipeline < 1 || opt.pipeline > 1000 || opt.crowd < 300 ||
         opt.timeout_ms < 1)
         die("a number makes no sense");
@@ -4324,16 +5089,17 @@ int main(int argc, char **argv)
         return 0;
     }
     for (i = 0; only_list && i < SCENES; i++)
-        printf("%-11s %s %s\n", scenes[i].name, scenes[i].in_short ? "*" : " ",
+        printf("%-14s %c %s\n", scenes[i].name,
+               scenes[i].in_short > 0 ? '*' : scenes[i].in_short < 0 ? '-' : ' ',
                scenes[i].title);
     if (only_list) {
-        printf("* in the short set\n");
+        printf("* in the short set, - only by name\n");
         return 0;
     }
     signal(SIGPIPE, SIG_IGN);
     raise_limits();
     if (serve_port >= 0)
-        return serve_this(serve_port, serve_dir);
+        return serve_this(serve_port, serve_dir, argc, argv);
     if (floor_port >= 0 || floor_close_port >= 0)
         return serve_floor(floor_port >= 0 ? floor_port : floor_close_port,
                            floor_port < 0);
