@@ -3558,8 +3558,7 @@ static void witness_run(witnesses *w, double ms)
                 w->hung++;
             if (w->p[i].revents != 0 && r > 0 &&
                 parse_head(in, (size_t)r, &h) == 1 && h.status == 200) {
-                w->replies++;
-                w->of[i].doomed = 0;
+                w->replies++;          /* it may have come before the kill */
                 if (!h.closing) {
                     witness_ask(w, i);
                     continue;
