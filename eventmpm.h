@@ -593,7 +593,7 @@ typedef struct empm_config {
                                           a client is waited for: 100; 0: none */
     int    keep_alive;                 /* 1 */
     int    keep_alive_timeout_ms;      /* 5000; 0: as keep_alive 0 */
-    int    max_keep_alive_requests;    /* 100; 0: no limit */
+    int    max_keep_alive_requests;    /* 1000; 0: no limit */
     int    header_timeout_ms;          /* 20000 [RequestReadTimeout header=] */
     int    header_timeout_max_ms;      /* 40000 */
     int    header_min_rate;            /* bytes/s that extend it: 500; 0: none */
@@ -2391,7 +2391,7 @@ EMPM_API empm_config empm_defaults(void)
     cfg.timeout_ms = 60000;
     cfg.keep_alive = 1;
     cfg.keep_alive_timeout_ms = 5000;
-    cfg.max_keep_alive_requests = 100;
+    cfg.max_keep_alive_requests = 1000;
     cfg.header_timeout_ms = 20000;
     cfg.header_timeout_max_ms = 40000;
     cfg.header_min_rate = 500;

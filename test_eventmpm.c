@@ -2720,7 +2720,7 @@ TEST(config, defaults_are_apaches)
     CHECK_INT(cfg.max_spare_threads, 250);
     CHECK_INT(cfg.timeout_ms, 60000);
     CHECK_INT(cfg.keep_alive_timeout_ms, 5000);
-    CHECK_INT(cfg.max_keep_alive_requests, 100);
+    CHECK_INT(cfg.max_keep_alive_requests, 1000);   /* Apache: 100 */
     CHECK_INT(cfg.header_timeout_ms, 20000);
     CHECK_INT(cfg.header_timeout_max_ms, 40000);
     CHECK_INT(cfg.limit_request_line, 8190);
