@@ -14183,9 +14183,9 @@ static int empm__child_start(empm__child *ch)
     const empm_config *cfg = ch->cfg;
     pthread_attr_t attr;
     sigset_t all, old;
-    int i, r = 0;
-    pthread_attr_init(&attr);
-    if (cfg->thread_stack_size > 0 &&
+    int i, r = pthread_attr_init(&attr);
+    const int has_attr = r == 0;
+    if (has_attr && cfg->thread_stack_size > 0 &&
         pthread_attr_setstacksize(&attr, (size_t)cfg->thread_stack_size) != 0)
         empm__log(cfg, EMPM_LOG_WARN, 2436, "ThreadStackSize of %d is not "
                   "possible here: using the system's", cfg->thread_stack_size);
@@ -14211,7 +14211,8 @@ static int empm__child_start(empm__child *ch)
     if (r == 0 && ch->sick == 0)
         r = pthread_create(&ch->standby, &attr, empm__standby_main, ch);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
-    pthread_attr_destroy(&attr);
+    if (has_attr)
+        pthread_attr_destroy(&attr);
     if (r == 0 && ch->sick == 0) {
         empm__store(&ch->score->healthy, 1u);
         return EMPM_OK;
@@ -14724,19 +14725,22 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
         dir = dir != NULL ? dir : empm__path_of(cfg, cfg->document_root, path,
                                                 sizeof path);
         /* as with Apache, a warning: the other routes can be served */
+        errno = ENOTDIR;
         if (stat(dir, &st) < 0 || !S_ISDIR(st.st_mode))
             empm__say(rep, empm__corrected(cfg), 112, "%s%s %s: %s: its files "
                       "are 404 until it is there at a start",
                       dir == cfg->routes[i].root ? cfg->routes[i].pattern : "",
                       dir == cfg->routes[i].root ? ": the folder"
                                                  : "DocumentRoot",
-                      dir, strerror(stat(dir, &st) < 0 ? errno : ENOTDIR));
+                      dir, strerror(errno));
     }
+    errno = ENOTDIR;
     if (stat(empm__path_of(cfg, cfg->spool_directory, path, sizeof path),
              &st) < 0 || !S_ISDIR(st.st_mode))
         empm__say(rep, EMPM_LOG_ERROR, 5107,
-                  "SpoolDirectory %s is not a directory: make it, or name "
-                  "another: -c \"SpoolDirectory DIR\"", cfg->spool_directory);
+                  "SpoolDirectory %s: %s: make it, or name another: "
+                  "-c \"SpoolDirectory DIR\"", cfg->spool_directory,
+                  strerror(errno));
     if (cfg->error_log != NULL && (*cfg->error_log == '|' ||
                                    empm__log_facility(cfg->error_log) == -1))
         empm__say(rep, EMPM_LOG_ERROR, 5402, "ErrorLog %s: is no file, stderr "
@@ -14963,12 +14967,14 @@ static int64_t empm__parse_id(const char *id)
     return n < UINT32_MAX ? n : -1;    /* that one is "no id" */
 }
 
-/* Whom to become: 0, or EMPM_EINVAL if it is nobody who exists. `id` is a name or
- * "#number"; *gid gets the user's group. */
+/* Whom to become: 0, or EMPM_EINVAL if it is nobody who exists, or errno says why
+ * nobody knows. `id` is a name or "#number"; *gid gets the user's group. */
 static int empm__find_user(const char *id, uid_t *uid, gid_t *gid)
 {
     const int64_t n = empm__parse_id(id);
-    const struct passwd *p = n >= 0 ? getpwuid((uid_t)n) : getpwnam(id);
+    const struct passwd *p;
+    errno = 0;
+    p = n >= 0 ? getpwuid((uid_t)n) : getpwnam(id);
     if (n < 0 && p == NULL)
         return EMPM_EINVAL;
     *uid = p != NULL ? p->pw_uid : (uid_t)n;
@@ -14979,7 +14985,9 @@ static int empm__find_user(const char *id, uid_t *uid, gid_t *gid)
 static int empm__find_group(const char *id, gid_t *gid)
 {
     const int64_t n = empm__parse_id(id);
-    const struct group *g = n >= 0 ? NULL : getgrnam(id);
+    const struct group *g;
+    errno = 0;
+    g = n >= 0 ? NULL : getgrnam(id);
     if (n < 0 && g == NULL)
         return EMPM_EINVAL;
     *gid = n >= 0 ? (gid_t)n : g->gr_gid;
@@ -14999,19 +15007,23 @@ static void empm__check_names(const empm_config *cfg, empm__report *rep)
     dirs[0][1] = cfg->chroot_dir;
     dirs[1][0] = "CoreDumpDirectory";
     dirs[1][1] = cfg->core_dump_directory;
-    for (i = 0; i < 2; i++)
+    for (i = 0; i < 2; i++) {
+        errno = ENOTDIR;
         if (dirs[i][1] != NULL &&
             (stat(empm__path_of(cfg, dirs[i][1], path, sizeof path), &st) < 0 ||
              !S_ISDIR(st.st_mode)))
-            empm__say(rep, EMPM_LOG_ERROR, 5134, "%s %s does not exist or is "
-                      "not a directory", dirs[i][0], dirs[i][1]);
+            empm__say(rep, EMPM_LOG_ERROR, 5134, "%s %s: %s", dirs[i][0],
+                      dirs[i][1], strerror(errno));
+    }
     if (cfg->user_name != NULL &&
         empm__find_user(cfg->user_name, &uid, &gid) < 0)
-        empm__say(rep, EMPM_LOG_ERROR, 543, "bad user name %s",
-                  cfg->user_name);
+        empm__say(rep, EMPM_LOG_ERROR, 543, "bad user name %s%s%s",
+                  cfg->user_name, errno != 0 ? ": " : "",
+                  errno != 0 ? strerror(errno) : "");
     if (cfg->group_name != NULL && empm__find_group(cfg->group_name, &gid) < 0)
-        empm__say(rep, EMPM_LOG_ERROR, 544, "bad group name %s",
-                  cfg->group_name);
+        empm__say(rep, EMPM_LOG_ERROR, 544, "bad group name %s%s%s",
+                  cfg->group_name, errno != 0 ? ": " : "",
+                  errno != 0 ? strerror(errno) : "");
     if (cfg->group_name != NULL && cfg->user_name == NULL)
         empm__say(rep, EMPM_LOG_ERROR, 544, "Group without User");
     if (cfg->chroot_dir != NULL && cfg->user_name == NULL)
@@ -15396,6 +15408,12 @@ static int empm__engine_new(empm_server *s, empm__child *ch, int slot, int admin
         empm__store(&at->pid, (uint32_t)getpid());
     }
     r = empm__child_init(ch, s, slot, admin);
+    if (r < 0)
+        empm__log(cfg, EMPM_LOG_ERROR, 5011, "no %s for %d threads and %u "
+                  "connections: %s: lower ThreadsPerChild or MaxOpenConnections",
+                  r == EMPM_ENOMEM ? "memory" : "epoll or eventfd",
+                  cfg->threads_per_child,
+                  (unsigned)empm__connection_limit(cfg), strerror(errno));
     if (r == EMPM_OK && !admin && cfg->on_child_start != NULL)
         rc = cfg->on_child_start(s, cfg->user);
     if (rc != 0) {
@@ -15926,8 +15944,8 @@ typedef struct empm__use {
 } empm__use;
 
 /* In a process of its own: becomes that user and writes the number, from 1 on, of
- * each use that is not granted then; 255: it cannot become that user. Directories
- * are opened before, as the server does. */
+ * each use that is not granted then; 255 and errno: it cannot become that user.
+ * Directories are opened before, as the server does. */
 static void empm__try_uses(const empm_config *cfg, const empm__use *uses, int n,
                            int to)
 {
@@ -15945,8 +15963,11 @@ static void empm__try_uses(const empm_config *cfg, const empm__use *uses, int n,
     for (i = n > 0 ? 0 : -1; i < n; i++)
         if (i < 0 || (dirs[i] >= 0 &&
                       faccessat(dirs[i], ".", uses[i].mode, 0) < 0)) {
-            const unsigned char at = (unsigned char)(i < 0 ? 255 : i + 1);
-            ssize_t r = write(to, &at, 1);
+            unsigned char at[2];
+            ssize_t r;
+            at[0] = (unsigned char)(i < 0 ? 255 : i + 1);
+            at[1] = (unsigned char)errno;
+            r = write(to, at, i < 0 ? 2 : 1);
             (void)r;
         }
 }
@@ -15995,8 +16016,12 @@ static void empm__check_uses(const empm_config *cfg, empm__report *rep)
         if (at == 0)
             break;                   /* that was all, or it takes too long */
         if (at > n) {
-            empm__say(rep, EMPM_LOG_ERROR, 5035, "User %s cannot be had here "
-                      "(\"User root\" stays who it is)", cfg->user_name);
+            unsigned char why = 0;
+            ssize_t r = read(fd[0], &why, 1);
+            (void)r;
+            empm__say(rep, EMPM_LOG_ERROR, 5035, "User %s cannot be had here%s%s "
+                      "(\"User root\" stays who it is)", cfg->user_name,
+                      why != 0 ? ": " : "", why != 0 ? strerror(why) : "");
             continue;
         }
         use = &uses[at - 1];
@@ -16368,9 +16393,14 @@ static void empm__kid_main(empm__parent *p, empm__gen *g, int slot, int admin,
         empm__server_free(other->s);
     }
     /* what is not ours to write cannot be written, not even by accident */
-    mprotect(s->score.mem, s->score.bytes, PROT_READ);
-    mprotect((void *)empm__score_at(&s->score, slot), s->score.child_bytes,
-             PROT_READ | PROT_WRITE);
+    if (mprotect(s->score.mem, s->score.bytes, PROT_READ) < 0 ||
+        mprotect((void *)empm__score_at(&s->score, slot), s->score.child_bytes,
+                 PROT_READ | PROT_WRITE) < 0) {
+        empm__log(g->cfg, EMPM_LOG_ERROR, 5011, "mprotect of the scoreboard: %s: "
+                  "see the system's limit of mappings (vm.max_map_count)",
+                  strerror(errno));
+        _exit(EMPM__EXIT_SICK);
+    }
     if (empm__become(g->cfg) < 0)
         _exit(EMPM__EXIT_FATAL);
     empm__die_with_parent(p->pid, 1);   /* setuid() would have undone it */

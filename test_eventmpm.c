@@ -140,7 +140,8 @@ static const struct fault_call {
     { "pthread_create",            { EAGAIN } },
     { "pthread_mutex_init",        { ENOMEM } },
     { "pwrite",         { ENOSPC, EIO, EINTR } },
-    { "read",           { EIO, EINTR, EAGAIN } },
+    { "read",           { EIO, EINTR } },
+    { "read-pipe",      { EINTR, EAGAIN } },
     { "realpath",       { EACCES } },
     { "recv",           { ECONNRESET, EINTR, ENOMEM } },
     { "recvmsg",        { ENOBUFS, EINTR } },
@@ -207,7 +208,7 @@ static int fault_error(void) { return g_faults->error; }
 static void *fault_null(void) { return NULL; }
 static void *fault_no_map(void) { return MAP_FAILED; }
 
-/* What happens to files does not happen to pipes, and most writes are to those. */
+/* What happens to files does not happen to pipes and the like. */
 static int fault_is_file(int fd)
 {
     struct stat st;
@@ -283,7 +284,8 @@ static ssize_t fault_send(int fd, const void *from, size_t n, int flags)
 #define pread(...)          FAULT("pread", pread(__VA_ARGS__))
 #define prctl(...)          FAULT("prctl", prctl(__VA_ARGS__))
 #define pwrite(...)         FAULT("pwrite", pwrite(__VA_ARGS__))
-#define read(...)           FAULT("read", read(__VA_ARGS__))
+#define read(fd, ...) \
+    FAULT(fault_is_file(fd) ? "read" : "read-pipe", read(fd, __VA_ARGS__))
 #define recvmsg(...)        FAULT("recvmsg", recvmsg(__VA_ARGS__))
 #define rename(...)         FAULT("rename", rename(__VA_ARGS__))
 #define sched_getaffinity(...) FAULT("sched_getaffinity", sched_getaffinity(__VA_ARGS__))
@@ -301,7 +303,8 @@ static ssize_t fault_send(int fd, const void *from, size_t n, int flags)
 #define unlink(...)         FAULT("unlink", unlink(__VA_ARGS__))
 #define unlinkat(...)       FAULT("unlinkat", unlinkat(__VA_ARGS__))
 #define waitpid(...)        FAULT("waitpid", waitpid(__VA_ARGS__))
-#define write(...)          FAULT("write", write(__VA_ARGS__))
+#define write(fd, ...) \
+    FAULT(fault_is_file(fd) ? "write" : NULL, write(fd, __VA_ARGS__))
 #define fcntl(...)          FAULT("fcntl", fcntl(__VA_ARGS__))
 #define pthread_attr_init(...) \
     FAULT_CODE("pthread_attr_init", pthread_attr_init(__VA_ARGS__))
