@@ -193,11 +193,11 @@
  *   0649  a CustomLog cannot be opened
  *   2324  children die before they serve: giving up
  *   2436  ThreadStackSize is not possible here
- *   5001  no memory for a request: the connection is closed
+ *   5001  no memory for a request: 503, or the connection is closed
  *   5002  a handler misuses its request, or its answer cannot be finished
  *   5003  a client takes nothing, or too little, for Timeout: dropped
  *   5004  SpoolDirectory cannot be written: a full disk
- *   5005  MaxSpoolBytes is reached: clients get 503
+ *   5005  MaxSpoolBytes or MaxBodyMemory is reached: clients get 503
  *   5006  a state that cannot be: please report it
  *   5007  on_child_start or on_thread_start has failed: the child gives up
  *   5008  a listening socket cannot be watched
@@ -208,6 +208,7 @@
  *   5013  asked to stop twice: the process ends at once
  *   5014  a child has started                      5015  ... has ended
  *   5016  a file cannot be opened or read: clients get 503, or 500
+ *   5017  a socket fails, and its client is not the reason: it is closed
  *   5018  a request goes wrong after its answer has begun
  *   5030  a process without children cannot be reloaded or upgraded
  *   5031  started as root, and no User says who shall serve: nobody does
@@ -5818,6 +5819,17 @@ static void empm__file_unref(empm__file *f)
     EMPM_FREE(f);
 }
 
+/* Memory for a request; `p` grows, or is NULL. The one place that says that there
+ * is none: who gets NULL answers 503 or closes, and adds nothing. */
+static void *empm__request_memory(empm__worker *w, void *p, size_t n)
+{
+    p = p != NULL ? EMPM_REALLOC(p, n) : EMPM_MALLOC(n);
+    if (p == NULL)
+        empm__log_worker(w, EMPM_LOG_ERROR, 5001, "no memory for a request: %lu "
+                         "bytes more", (unsigned long)n);
+    return p;
+}
+
 static empm__page *empm__page_get(empm__worker *w)
 {
     empm__pool *pool = &w->child->pool;
@@ -5833,7 +5845,7 @@ static empm__page *empm__page_get(empm__worker *w)
         }
         pthread_mutex_unlock(&pool->lock);
         if (p == NULL)
-            p = (empm__page *)EMPM_MALLOC(EMPM_PAGE_BYTES);
+            p = (empm__page *)empm__request_memory(w, NULL, EMPM_PAGE_BYTES);
     }
     if (p != NULL) {
         p->next = NULL;
@@ -5893,7 +5905,7 @@ static char *empm__page_data(empm__page *p)
 static char *empm__scratch(empm__worker *w)
 {
     if (w->scratch == NULL)
-        w->scratch = (char *)EMPM_MALLOC(EMPM__SCRATCH + 1);
+        w->scratch = (char *)empm__request_memory(w, NULL, EMPM__SCRATCH + 1);
     return w->scratch;
 }
 
@@ -7047,10 +7059,8 @@ static empm_request *empm__borrow(empm__worker *w, empm__conn *c)
 {
     empm__page *p = empm__page_get(w);
     empm_request *req;
-    if (p == NULL) {
-        empm__log_worker(w, EMPM_LOG_ERROR, 5001, "no memory for a request");
+    if (p == NULL)
         return NULL;
-    }
     req = (empm_request *)(void *)(p + 1);
     memset(req, 0, offsetof(empm_request, start_ms));
     req->w = w;
@@ -7190,7 +7200,7 @@ EMPM_API void *empm_alloc(empm_request *req, size_t n)
         return at;
     }
     if (n > EMPM__PAGE_ROOM / 2) {         /* a block of its own */
-        p = (empm__page *)EMPM_MALLOC(sizeof *p + n);
+        p = (empm__page *)empm__request_memory(req->w, NULL, sizeof *p + n);
         if (p == NULL)
             return NULL;
         p->next = req->arena_big;
@@ -7269,19 +7279,19 @@ static void empm__in_shift(empm_request *req)
 
 /* Makes room for more input. All positions are offsets, so `in` may move, but
  * once the head is complete the user may hold pointers into it: then the old one
- * stays until the request's end. 0: it would be more than `most` bytes, or there
- * is no memory. */
+ * stays until the request's end. Returns 0, or the status: 431, it would be more
+ * than `most` bytes; 503, there is no memory. */
 static int empm__in_room(empm_request *req, uint32_t most)
 {
     const uint32_t cap = req->in_cap < most / 2 ? req->in_cap * 2 : most;
     empm__page *big, *old = req->in_big;
     if (req->in_end < req->in_cap)
-        return 1;
+        return 0;
     if (req->in_cap >= most)
-        return 0;
-    big = (empm__page *)EMPM_MALLOC(sizeof *big + cap);
+        return 431;
+    big = (empm__page *)empm__request_memory(req->w, NULL, sizeof *big + cap);
     if (big == NULL)
-        return 0;
+        return 503;
     memcpy(big + 1, req->in, req->in_end);
     if (old != NULL && req->text == NULL)
         EMPM_FREE(old);
@@ -7292,7 +7302,7 @@ static int empm__in_room(empm_request *req, uint32_t most)
     req->in = (char *)(big + 1);
     req->in_cap = cap;
     req->in_big = big;
-    return 1;
+    return 0;
 }
 
 EMPM_API const char *empm_method(const empm_request *req)
@@ -7836,6 +7846,17 @@ static void empm__complain(empm_request *req, const char *what)
                   empm__path_shown(req, path, sizeof path), what);
 }
 
+/* The same; EMPM_ESYS: errno has the reason. */
+static void empm__complain_why(empm_request *req, int error, const char *what)
+{
+    char text[200];
+    if (error == EMPM_ESYS) {
+        snprintf(text, sizeof text, "%s: %s", what, strerror(errno));
+        what = text;
+    }
+    empm__complain(req, what);
+}
+
 /* The response cannot be finished: remember why, say it once. */
 static void empm__fail(empm_request *req, int error, const char *why)
 {
@@ -7843,7 +7864,39 @@ static void empm__fail(empm_request *req, int error, const char *why)
         return;
     req->failed = error;
     if (error != EMPM_ECLOSED)
-        empm__complain(req, why);
+        empm__complain_why(req, error, why);
+}
+
+/* What has been written finds no room, in memory or in the overflow. */
+static void empm__fail_room(empm_request *req, int error)
+{
+    empm__fail(req, error,
+               error == EMPM_EFULL ? "LimitResponseSpool, MaxSpoolBytes or "
+                                     "MaxOpenFiles is reached"
+               : error == EMPM_ESYS ? "SpoolDirectory, which the answer overflows "
+                                      "to"
+                                    : "no memory for the response");
+}
+
+/* A call on the socket has failed. That the client or the network is gone is no
+ * news; anything else is this system's trouble. Leaves errno as it is. */
+static void empm__socket_failed(empm__worker *w, empm__conn *c, const char *call)
+{
+    const int why = errno;
+    switch (why) {
+    case ECONNABORTED: case ECONNRESET: case EHOSTDOWN: case EHOSTUNREACH:
+    case ENETDOWN: case ENETUNREACH: case ENOTCONN: case EPIPE: case ETIMEDOUT:
+        return;
+    default:
+        break;
+    }
+    if (c->req != NULL)
+        empm__log_req(c->req, EMPM_LOG_ERROR, 5017, "%s: %s: the connection is "
+                      "closed", call, strerror(why));
+    else
+        empm__log_worker(w, EMPM_LOG_ERROR, 5017, "%s: %s: the connection is "
+                         "closed", call, strerror(why));
+    errno = why;
 }
 
 static void empm__out_link(empm_request *req, empm__page *p)
@@ -7958,7 +8011,7 @@ static ssize_t empm__send_slice(empm_request *req)
         }
     }
     if (r == 0)
-        empm__fail(req, EMPM_ESYS, "the file has become shorter");
+        empm__fail(req, EMPM_EINVAL, "the file has become shorter");
     else if (r < 0 && (errno == EIO || errno == EINVAL || errno == EOVERFLOW))
         empm__fail(req, EMPM_ESYS, "the file cannot be read");
     return r;
@@ -8001,8 +8054,11 @@ static int empm__flush(empm_request *req)
         if (n < 0) {
             if (errno == EINTR)
                 continue;
-            if (!empm__would_block(errno))
+            if (!empm__would_block(errno)) {
+                if (!req->failed)        /* else it was the file, and is said */
+                    empm__socket_failed(w, c, "send");
                 return -1;
+            }
             /* A hang-up beside EAGAIN was not one: look once more, then wait */
             if (!empm__conn_noted(c, EMPM__READY_HUP) || again++) {
                 req->out_tried = req->out_left;
@@ -8480,10 +8536,7 @@ static int empm__push_body(empm_request *req)
     int r = req->answer == EMPM__OPEN ? empm__commit(req, 0)
                                       : empm__emit_body(req);
     if (r < 0)
-        empm__fail(req, r, r == EMPM_EFULL
-                       ? "LimitResponseSpool, MaxSpoolBytes or MaxOpenFiles is "
-                         "reached"
-                       : "no room for the response");
+        empm__fail_room(req, r);
     else if (req->out_left - req->out_tried >= EMPM_RESPONSE_BUFFER / 2 &&
              empm__flush(req) < 0)
         empm__fail(req, EMPM_ECLOSED, "");
@@ -8656,7 +8709,7 @@ static void empm__cannot(empm_request *req, int error, const char *why)
         empm__fail(req, error, why);
         return;
     }
-    empm__complain(req, why);
+    empm__complain_why(req, error, why);
     empm__status_text(req, 500);
 }
 
@@ -8712,7 +8765,7 @@ static void empm__finish(empm_request *req, int rc)
     if (r == EMPM_OK)
         r = empm__end_body(req);
     if (r < 0)
-        empm__fail(req, r, "no room for the response");
+        empm__fail_room(req, r);
     req->answer = EMPM__COMPLETE;
 }
 
@@ -9562,8 +9615,10 @@ static ssize_t empm__recv(empm__worker *w, empm__conn *c, void *buf, size_t n)
             return 0;
         if (errno == EINTR)
             continue;
-        if (!empm__would_block(errno))
+        if (!empm__would_block(errno)) {
+            empm__socket_failed(w, c, "recv");
             return -2;
+        }
         if (empm__conn_noted(c, EMPM__STICKY) && !again++) {
             empm__conn_clear(c, EMPM__STICKY);  /* it was not one */
             continue;
@@ -10048,6 +10103,7 @@ static enum empm__state empm__do_read_head(empm__worker *w, empm__conn *c,
     const empm_config *cfg = w->cfg;
     empm_request *req = c->req;
     uint32_t now, deadline;
+    int status;
     if (req == NULL && (req = empm__borrow(w, c)) == NULL)
         return EMPM__CLOSED;
     for (;;) {
@@ -10081,8 +10137,9 @@ static enum empm__state empm__do_read_head(empm__worker *w, empm__conn *c,
         }
         if (req->in_end == req->in_cap && req->in_start > 0)
             empm__in_shift(req);
-        if (!empm__in_room(req, (uint32_t)cfg->limit_request_head + 4096))
-            return empm__refuse(req, 431);
+        if ((status = empm__in_room(req, (uint32_t)cfg->limit_request_head +
+                                         4096)) != 0)
+            return empm__refuse(req, status);
         n = empm__recv(w, c, req->in + req->in_end, req->in_cap - req->in_end);
         if (n == -1)
             break;
@@ -10154,8 +10211,11 @@ static int empm__body_grow(empm__worker *w, empm_request *req, size_t need,
     cap = page ? EMPM_PAGE_BYTES : taken ? EMPM__SCRATCH + 1
                                  : (cap < most ? cap : most) + 1;
     if (!empm__reserve(&w->child->pool.body_memory, cap - req->body_reserved,
-                       w->cfg->max_body_memory))
+                       w->cfg->max_body_memory)) {
+        empm__log_req(req, EMPM_LOG_ERROR, 5005, "MaxBodyMemory of %lld is "
+                      "reached", (long long)w->cfg->max_body_memory);
         return 503;
+    }
     req->body_reserved = cap;
     if (page) {
         if ((req->body_page = empm__page_get(w)) == NULL)
@@ -10170,7 +10230,8 @@ static int empm__body_grow(empm__worker *w, empm_request *req, size_t need,
     if (taken) {
         to = w->scratch;
         w->scratch = NULL;
-    } else if ((to = (char *)EMPM_REALLOC(req->body_big, (size_t)cap)) == NULL)
+    } else if ((to = (char *)empm__request_memory(w, req->body_big,
+                                                  (size_t)cap)) == NULL)
         return 503;
     if (req->body_big == NULL && req->body_len > 0)
         memcpy(to, req->body, (size_t)req->body_len);
@@ -10417,6 +10478,7 @@ static ssize_t empm__body_recv(empm__worker *w, empm__conn *c,
     const int trailers = req->trailers.nfields > 0;
     const uint32_t kept = trailers ? req->trailers.fields[0].name : floor;
     ssize_t n;
+    int status;
     /* framing that has been dealt with gives way; trailers must stay */
     if (req->body_mode != EMPM__BODY_IN_PLACE &&
         req->body != req->in + floor &&
@@ -10425,7 +10487,6 @@ static ssize_t empm__body_recv(empm__worker *w, empm__conn *c,
     if (direct > (int64_t)(req->in_cap - req->in_end)) {
         size_t room;
         char *to = empm__body_place(w, req, direct, &room);
-        int status;
         if (to == NULL)
             return 503;
         if ((int64_t)room > direct)
@@ -10448,9 +10509,9 @@ static ssize_t empm__body_recv(empm__worker *w, empm__conn *c,
             req->in_end -= req->in_start - floor;
             req->in_start = floor;
         }
-        if (!empm__in_room(req, kept + (uint32_t)w->cfg->limit_request_head +
-                                    4096))
-            return 431;
+        if ((status = empm__in_room(req, kept + (uint32_t)w->cfg->
+                                             limit_request_head + 4096)) != 0)
+            return status;
         n = empm__recv(w, c, req->in + req->in_end, req->in_cap - req->in_end);
         if (n <= 0)
             return n;
@@ -12117,8 +12178,8 @@ static long empm__parts_produce(empm_request *req, void *buf, size_t cap,
                         (off_t)(r->from + (p->done - n)));
             if (got < 0 && errno == EINTR)
                 continue;
-            if (got <= 0)
-                return EMPM_ESYS;        /* it has become shorter */
+            if (got <= 0)                /* 0: it has become shorter */
+                return got < 0 ? EMPM_ESYS : EMPM_EINVAL;
         }
         made += (size_t)got;
         p->done += got;
