@@ -203,7 +203,7 @@
  *   5008  a listening socket cannot be watched
  *   5009  accepting pauses: no descriptors, or MaxOpenConnections
  *   5010  MaxOpenFiles is reached: large bodies, or files, get 503
- *   5011  threads cannot be started
+ *   5011  a child cannot be made: no threads, memory or epoll for it
  *   5012  handlers outlast StopTimeout: the process ends under them
  *   5013  asked to stop twice: the process ends at once
  *   5014  a child has started                      5015  ... has ended
