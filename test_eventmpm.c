@@ -19553,13 +19553,22 @@ static const struct fault_request {
     { "/echo",                 90000,  30000, NULL,          90000 },
     { "/sub/x.txt",            0,      0,     "sub x",       0 }
 };
-enum { FAULT_REQUESTS = sizeof fault_requests / sizeof fault_requests[0] };
+enum { FAULT_REQUESTS = sizeof fault_requests / sizeof fault_requests[0],
+       FAULT_TOGETHER = 6,
+       FAULT_ALL = FAULT_REQUESTS + FAULT_TOGETHER };
 
 /* What comes of a request. */
 enum {
     ANSWERED = 'a', REFUSED = '5', CUT = 'c', UNHEARD = '?',   /* in time */
     WRONG = 'w'                     /* 4xx for what is there, or other bytes */
 };
+
+static int fault_patience(void)
+{
+    /* where a call fails each time it may be that nobody hears */
+    return SCALED(g_faults->state == FAULTS_FAIL && g_faults->nth == 0 ? 700
+                                                                       : 4000);
+}
 
 static int fault_ask(const fixture *f, const struct fault_request *r)
 {
@@ -19571,9 +19580,7 @@ static int fault_ask(const fixture *f, const struct fault_request *r)
     /* one does not read at once: the answer overflows to a file */
     if (cl_connect_port(&c, f->port, slow ? 16384 : 0) != 0)
         return UNHEARD;
-    /* where a call fails each time it may be that nobody hears */
-    c.patience = SCALED(g_faults->state == FAULTS_FAIL && g_faults->nth == 0
-                            ? 700 : 4000);
+    c.patience = fault_patience();
     memset(&out, 0, sizeof out);
     if (r->post != 0)
         put_post(&out, r->target, r->post, r->chunk, "Connection: close\r\n");
@@ -19605,7 +19612,7 @@ static int fault_ask(const fixture *f, const struct fault_request *r)
 
 /* Asks for the first n of them; `got`: the results, a letter each. Returns how
  * many were not answered. Where nobody hears any more it soon gives up. */
-static int fault_ask_for(const fixture *f, int n, char got[FAULT_REQUESTS + 1])
+static int fault_ask_for(const fixture *f, int n, char got[FAULT_ALL + 1])
 {
     int i, bad = 0, unheard = 0;
 
@@ -19615,6 +19622,38 @@ static int fault_ask_for(const fixture *f, int n, char got[FAULT_REQUESTS + 1])
         unheard += got[i] == UNHEARD;
     }
     got[i] = 0;
+    return bad;
+}
+
+/* The same for connections that are kept, and ask all at once for what takes its
+ * time: more of them than a child has workers. Appends to `got`. */
+static int fault_ask_together(const fixture *f, char got[FAULT_ALL + 1])
+{
+    char *at = got + strlen(got);
+    client c[FAULT_TOGETHER];
+    int i, k, bad = 0;
+
+    for (k = 0; k < FAULT_TOGETHER && cl_connect_port(&c[k], f->port, 0) == 0;
+         k++) {
+        c[k].patience = fault_patience();
+        cl_puts(&c[k], "GET /hello/a HTTP/1.1\r\nHost: a\r\n\r\n");
+        if (cl_reply(&c[k]) != 200) {
+            cl_close(&c[k]);
+            *at++ = CUT;
+            bad++;
+            break;
+        }
+    }
+    for (i = 0; i < k; i++)
+        cl_puts(&c[i], "GET /sleep?ms=20 HTTP/1.1\r\nHost: a\r\n\r\n");
+    for (i = 0; i < k; i++) {
+        const int status = cl_reply(&c[i]);
+        *at++ = status == 200 ? ANSWERED : status >= 500 ? REFUSED
+              : c[i].end != 0 ? CUT : UNHEARD;
+        bad += status != 200;
+        cl_close(&c[i]);
+    }
+    *at = 0;
     return bad;
 }
 
@@ -19726,7 +19765,7 @@ static int fault_run(moment at, int processes)
     static const char *const crashes[] = { "Segmentation fault", "Aborted",
                                            "Bus error", "Illegal instruction" };
     const int error = g_faults->error, failures = get_int(&g_failures);
-    char got[FAULT_REQUESTS + 1], later[FAULT_REQUESTS + 1] = "";
+    char got[FAULT_ALL + 1], later[FAULT_ALL + 1] = "";
     fixture f;
     const int show_log = g_show_log;
     char path[300];
@@ -19758,6 +19797,7 @@ static int fault_run(moment at, int processes)
     if (ready && at == WHILE_SERVING) {
         fault_arm(1);
         r = fault_ask_for(&f, FAULT_REQUESTS, got);
+        r += fault_ask_together(&f, got);
         fault_arm(0);
         if (r > 0 && !fault_told(&f, error) && !fault_is_of_life(error))
             fail(__FILE__, __LINE__, "not answered, without a line: %s", got);
