@@ -3,6 +3,9 @@
 #   make run            serve the current directory (PORT=8080 DIR=.)
 #   make test           build and test, with epoll and with poll()
 #   make test-long      the same, with the tests that take minutes
+#   make test-faults    each call of the C library fails, at each moment, with
+#                       each error: the whole matrix; `make test` has a part.
+#                       FAULTS=serve.pread: rows with this in their name
 #   make test-asan      ... under AddressSanitizer, LeakSanitizer and
 #                       UndefinedBehaviorSanitizer
 #   make test-tsan      ... under ThreadSanitizer
@@ -26,6 +29,7 @@ DESTDIR ?=
 PORT    ?= 8080
 DIR     ?= .
 TESTS   ?=
+FAULTS  ?= all
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= conn api route fmt oom
 
@@ -85,6 +89,14 @@ test-long: build/test_epoll build/test_poll
 	$(call show,epoll,build/test_epoll --long $(TESTS))
 	$(call show,poll,build/test_poll --long $(TESTS))
 	$(call count,epoll poll)
+
+# What does not hold is listed as "FAULT ROW"; that row alone, with the server's
+# log: build/test_epoll -d --faults ROW faults.
+test-faults: build/test_epoll build/test_poll
+	$(call show,faults_epoll,build/test_epoll --faults $(FAULTS) faults.)
+	$(call show,faults_poll,build/test_poll --faults $(FAULTS) faults.)
+	@grep -h '^FAULT' build/faults_epoll.log build/faults_poll.log | sort | uniq -c
+	$(call count,faults_epoll faults_poll)
 
 test-asan: build/test_asan
 	$(call show,asan,ASAN_OPTIONS=detect_stack_use_after_return=1 build/test_asan $(TESTS))
@@ -278,5 +290,5 @@ install:
 clean:
 	rm -rf build
 
-.PHONY: all run test fuzz test-long test-asan test-tsan test-valgrind \
+.PHONY: all run test fuzz test-long test-faults test-asan test-tsan test-valgrind \
         test-headers test-model bench compare install clean

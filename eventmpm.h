@@ -209,21 +209,22 @@
  *   0649  a CustomLog cannot be opened, or its program not started
  *   2324  children die before they serve: giving up
  *   2436  ThreadStackSize is not possible here
- *   5001  no memory for a request: the connection is closed
+ *   5001  no memory for a request: 503, or the connection is closed
  *   5002  a handler misuses its request, or its answer cannot be finished
  *   5003  a client takes nothing, or too little, for Timeout: dropped
  *   5004  SpoolDirectory cannot be written: no right, or a full disk
- *   5005  MaxSpoolBytes is reached: clients get 503
+ *   5005  MaxSpoolBytes or MaxBodyMemory is reached: clients get 503
  *   5006  an internal state that should not occur: please report it
  *   5007  on_child_start or on_thread_start has failed: the child gives up
  *   5008  a listening socket cannot be watched
  *   5009  accepting pauses: no descriptors, or MaxOpenConnections
  *   5010  MaxOpenFiles is reached: large bodies, or files, get 503
- *   5011  threads cannot be started
+ *   5011  a child cannot be made: no threads, memory or epoll for it
  *   5012  handlers outlast StopTimeout: the process ends under them
  *   5013  asked to stop twice: the process ends at once
  *   5014  a child has started                      5015  ... has ended
  *   5016  a file cannot be opened or read: clients get 503, or 500
+ *   5017  a socket fails, and its client is not the reason: it is closed
  *   5018  a request goes wrong after its answer has begun
  *   5030  a process without children cannot be reloaded or upgraded
  *   5031  started as root without User: the user nobody serves
@@ -6302,6 +6303,17 @@ static void empm__file_unref(empm__file *f)
     EMPM_FREE(f);
 }
 
+/* Memory for a request; `p` grows, or is NULL. The one place that says that there
+ * is none: who gets NULL answers 503 or closes, and adds nothing. */
+static void *empm__request_memory(empm__worker *w, void *p, size_t n)
+{
+    p = p != NULL ? EMPM_REALLOC(p, n) : EMPM_MALLOC(n);
+    if (p == NULL)
+        empm__log_worker(w, EMPM_LOG_ERROR, 5001, "no memory for a request: %lu "
+                         "bytes more", (unsigned long)n);
+    return p;
+}
+
 static empm__page *empm__page_get(empm__worker *w)
 {
     empm__pool *pool = &w->child->pool;
@@ -6317,7 +6329,7 @@ static empm__page *empm__page_get(empm__worker *w)
         }
         pthread_mutex_unlock(&pool->lock);
         if (p == NULL)
-            p = (empm__page *)EMPM_MALLOC(EMPM_PAGE_BYTES);
+            p = (empm__page *)empm__request_memory(w, NULL, EMPM_PAGE_BYTES);
     }
     if (p != NULL) {
         p->next = NULL;
@@ -6377,7 +6389,7 @@ static char *empm__page_data(empm__page *p)
 static char *empm__scratch(empm__worker *w)
 {
     if (w->scratch == NULL)
-        w->scratch = (char *)EMPM_MALLOC(EMPM__SCRATCH + 1);
+        w->scratch = (char *)empm__request_memory(w, NULL, EMPM__SCRATCH + 1);
     return w->scratch;
 }
 
@@ -7542,10 +7554,8 @@ static empm_request *empm__borrow(empm__worker *w, empm__conn *c)
 {
     empm__page *p = empm__page_get(w);
     empm_request *req;
-    if (p == NULL) {
-        empm__log_worker(w, EMPM_LOG_ERROR, 5001, "no memory for a request");
+    if (p == NULL)
         return NULL;
-    }
     req = (empm_request *)(void *)(p + 1);
     memset(req, 0, offsetof(empm_request, start_ms));
     req->w = w;
@@ -7685,7 +7695,7 @@ EMPM_API void *empm_alloc(empm_request *req, size_t n)
         return at;
     }
     if (n > EMPM__PAGE_ROOM / 2) {         /* a block of its own */
-        p = (empm__page *)EMPM_MALLOC(sizeof *p + n);
+        p = (empm__page *)empm__request_memory(req->w, NULL, sizeof *p + n);
         if (p == NULL)
             return NULL;
         p->next = req->arena_big;
@@ -7764,19 +7774,19 @@ static void empm__in_shift(empm_request *req)
 
 /* Makes room for more input. All positions are offsets, so `in` may move, but
  * once the head is complete the user may hold pointers into it: then the old one
- * stays until the request's end. 0: it would be more than `most` bytes, or there
- * is no memory. */
+ * stays until the request's end. Returns 0, or the status: 431, it would be more
+ * than `most` bytes; 503, there is no memory. */
 static int empm__in_room(empm_request *req, uint32_t most)
 {
     const uint32_t cap = req->in_cap < most / 2 ? req->in_cap * 2 : most;
     empm__page *big, *old = req->in_big;
     if (req->in_end < req->in_cap)
-        return 1;
+        return 0;
     if (req->in_cap >= most)
-        return 0;
-    big = (empm__page *)EMPM_MALLOC(sizeof *big + cap);
+        return 431;
+    big = (empm__page *)empm__request_memory(req->w, NULL, sizeof *big + cap);
     if (big == NULL)
-        return 0;
+        return 503;
     memcpy(big + 1, req->in, req->in_end);
     if (old != NULL && req->text == NULL)
         EMPM_FREE(old);
@@ -7787,7 +7797,7 @@ static int empm__in_room(empm_request *req, uint32_t most)
     req->in = (char *)(big + 1);
     req->in_cap = cap;
     req->in_big = big;
-    return 1;
+    return 0;
 }
 
 EMPM_API const char *empm_method(const empm_request *req)
@@ -8356,6 +8366,17 @@ static void empm__complain(empm_request *req, const char *what)
                   empm__path_shown(req, path, sizeof path), what);
 }
 
+/* The same; EMPM_ESYS: errno has the reason. */
+static void empm__complain_why(empm_request *req, int error, const char *what)
+{
+    char text[200];
+    if (error == EMPM_ESYS) {
+        snprintf(text, sizeof text, "%s: %s", what, strerror(errno));
+        what = text;
+    }
+    empm__complain(req, what);
+}
+
 /* The response cannot be finished: remember why, say it once. */
 static void empm__fail(empm_request *req, int error, const char *why)
 {
@@ -8363,7 +8384,39 @@ static void empm__fail(empm_request *req, int error, const char *why)
         return;
     req->failed = error;
     if (error != EMPM_ECLOSED)
-        empm__complain(req, why);
+        empm__complain_why(req, error, why);
+}
+
+/* What has been written finds no room, in memory or in the overflow. */
+static void empm__fail_room(empm_request *req, int error)
+{
+    empm__fail(req, error,
+               error == EMPM_EFULL ? "LimitResponseSpool, MaxSpoolBytes or "
+                                     "MaxOpenFiles is reached"
+               : error == EMPM_ESYS ? "SpoolDirectory, which the answer overflows "
+                                      "to"
+                                    : "no memory for the response");
+}
+
+/* A call on the socket has failed. That the client or the network is gone is no
+ * news; anything else is this system's trouble. Leaves errno as it is. */
+static void empm__socket_failed(empm__worker *w, empm__conn *c, const char *call)
+{
+    const int why = errno;
+    switch (why) {
+    case ECONNABORTED: case ECONNRESET: case EHOSTDOWN: case EHOSTUNREACH:
+    case ENETDOWN: case ENETUNREACH: case ENOTCONN: case EPIPE: case ETIMEDOUT:
+        return;
+    default:
+        break;
+    }
+    if (c->req != NULL)
+        empm__log_req(c->req, EMPM_LOG_ERROR, 5017, "%s: %s: the connection is "
+                      "closed", call, strerror(why));
+    else
+        empm__log_worker(w, EMPM_LOG_ERROR, 5017, "%s: %s: the connection is "
+                         "closed", call, strerror(why));
+    errno = why;
 }
 
 static void empm__out_link(empm_request *req, empm__page *p)
@@ -8478,7 +8531,7 @@ static ssize_t empm__send_slice(empm_request *req)
         }
     }
     if (r == 0)
-        empm__fail(req, EMPM_ESYS, "the file has become shorter");
+        empm__fail(req, EMPM_EINVAL, "the file has become shorter");
     else if (r < 0 && (errno == EIO || errno == EINVAL || errno == EOVERFLOW))
         empm__fail(req, EMPM_ESYS, "the file cannot be read");
     return r;
@@ -8521,8 +8574,11 @@ static int empm__flush(empm_request *req)
         if (n < 0) {
             if (errno == EINTR)
                 continue;
-            if (!empm__would_block(errno))
+            if (!empm__would_block(errno)) {
+                if (!req->failed)        /* else it was the file, and is said */
+                    empm__socket_failed(w, c, "send");
                 return -1;
+            }
             /* A hang-up beside EAGAIN was not one: look once more, then wait */
             if (!empm__conn_noted(c, EMPM__READY_HUP) || again++) {
                 req->out_tried = req->out_left;
@@ -9000,10 +9056,7 @@ static int empm__push_body(empm_request *req)
     int r = req->answer == EMPM__OPEN ? empm__commit(req, 0)
                                       : empm__emit_body(req);
     if (r < 0)
-        empm__fail(req, r, r == EMPM_EFULL
-                       ? "LimitResponseSpool, MaxSpoolBytes or MaxOpenFiles is "
-                         "reached"
-                       : "no room for the response");
+        empm__fail_room(req, r);
     else if (req->out_left - req->out_tried >= EMPM_RESPONSE_BUFFER / 2 &&
              empm__flush(req) < 0)
         empm__fail(req, EMPM_ECLOSED, "");
@@ -9176,7 +9229,7 @@ static void empm__cannot(empm_request *req, int error, const char *why)
         empm__fail(req, error, why);
         return;
     }
-    empm__complain(req, why);
+    empm__complain_why(req, error, why);
     empm__status_text(req, 500);
 }
 
@@ -9232,7 +9285,7 @@ static void empm__finish(empm_request *req, int rc)
     if (r == EMPM_OK)
         r = empm__end_body(req);
     if (r < 0)
-        empm__fail(req, r, "no room for the response");
+        empm__fail_room(req, r);
     req->answer = EMPM__COMPLETE;
 }
 
@@ -10182,8 +10235,10 @@ static ssize_t empm__recv(empm__worker *w, empm__conn *c, void *buf, size_t n)
             return 0;
         if (errno == EINTR)
             continue;
-        if (!empm__would_block(errno))
+        if (!empm__would_block(errno)) {
+            empm__socket_failed(w, c, "recv");
             return -2;
+        }
         if (empm__conn_noted(c, EMPM__STICKY) && !again++) {
             empm__conn_clear(c, EMPM__STICKY);  /* it was not one */
             continue;
@@ -10668,6 +10723,7 @@ static enum empm__state empm__do_read_head(empm__worker *w, empm__conn *c,
     const empm_config *cfg = w->cfg;
     empm_request *req = c->req;
     uint32_t now, deadline;
+    int status;
     if (req == NULL && (req = empm__borrow(w, c)) == NULL)
         return EMPM__CLOSED;
     for (;;) {
@@ -10701,8 +10757,9 @@ static enum empm__state empm__do_read_head(empm__worker *w, empm__conn *c,
         }
         if (req->in_end == req->in_cap && req->in_start > 0)
             empm__in_shift(req);
-        if (!empm__in_room(req, (uint32_t)cfg->limit_request_head + 4096))
-            return empm__refuse(req, 431);
+        if ((status = empm__in_room(req, (uint32_t)cfg->limit_request_head +
+                                         4096)) != 0)
+            return empm__refuse(req, status);
         n = empm__recv(w, c, req->in + req->in_end, req->in_cap - req->in_end);
         if (n == -1)
             break;
@@ -10774,8 +10831,11 @@ static int empm__body_grow(empm__worker *w, empm_request *req, size_t need,
     cap = page ? EMPM_PAGE_BYTES : taken ? EMPM__SCRATCH + 1
                                  : (cap < most ? cap : most) + 1;
     if (!empm__reserve(&w->child->pool.body_memory, cap - req->body_reserved,
-                       w->cfg->max_body_memory))
+                       w->cfg->max_body_memory)) {
+        empm__log_req(req, EMPM_LOG_ERROR, 5005, "MaxBodyMemory of %lld is "
+                      "reached", (long long)w->cfg->max_body_memory);
         return 503;
+    }
     req->body_reserved = cap;
     if (page) {
         if ((req->body_page = empm__page_get(w)) == NULL)
@@ -10790,7 +10850,8 @@ static int empm__body_grow(empm__worker *w, empm_request *req, size_t need,
     if (taken) {
         to = w->scratch;
         w->scratch = NULL;
-    } else if ((to = (char *)EMPM_REALLOC(req->body_big, (size_t)cap)) == NULL)
+    } else if ((to = (char *)empm__request_memory(w, req->body_big,
+                                                  (size_t)cap)) == NULL)
         return 503;
     if (req->body_big == NULL && req->body_len > 0)
         memcpy(to, req->body, (size_t)req->body_len);
@@ -11037,6 +11098,7 @@ static ssize_t empm__body_recv(empm__worker *w, empm__conn *c,
     const int trailers = req->trailers.nfields > 0;
     const uint32_t kept = trailers ? req->trailers.fields[0].name : floor;
     ssize_t n;
+    int status;
     /* framing that has been dealt with gives way; trailers must stay */
     if (req->body_mode != EMPM__BODY_IN_PLACE &&
         req->body != req->in + floor &&
@@ -11045,7 +11107,6 @@ static ssize_t empm__body_recv(empm__worker *w, empm__conn *c,
     if (direct > (int64_t)(req->in_cap - req->in_end)) {
         size_t room;
         char *to = empm__body_place(w, req, direct, &room);
-        int status;
         if (to == NULL)
             return 503;
         if ((int64_t)room > direct)
@@ -11068,9 +11129,9 @@ static ssize_t empm__body_recv(empm__worker *w, empm__conn *c,
             req->in_end -= req->in_start - floor;
             req->in_start = floor;
         }
-        if (!empm__in_room(req, kept + (uint32_t)w->cfg->limit_request_head +
-                                    4096))
-            return 431;
+        if ((status = empm__in_room(req, kept + (uint32_t)w->cfg->
+                                             limit_request_head + 4096)) != 0)
+            return status;
         n = empm__recv(w, c, req->in + req->in_end, req->in_cap - req->in_end);
         if (n <= 0)
             return n;
@@ -12738,8 +12799,8 @@ static long empm__parts_produce(empm_request *req, void *buf, size_t cap,
                         (off_t)(r->from + (p->done - n)));
             if (got < 0 && errno == EINTR)
                 continue;
-            if (got <= 0)
-                return EMPM_ESYS;        /* it has become shorter */
+            if (got <= 0)                /* 0: it has become shorter */
+                return got < 0 ? EMPM_ESYS : EMPM_EINVAL;
         }
         made += (size_t)got;
         p->done += got;
@@ -15465,9 +15526,9 @@ static int empm__child_start(empm__child *ch)
     const empm_config *cfg = ch->cfg;
     pthread_attr_t attr;
     sigset_t all, old;
-    int i, r = 0;
-    pthread_attr_init(&attr);
-    if (cfg->thread_stack_size > 0 &&
+    int i, r = pthread_attr_init(&attr);
+    const int has_attr = r == 0;
+    if (has_attr && cfg->thread_stack_size > 0 &&
         pthread_attr_setstacksize(&attr, (size_t)cfg->thread_stack_size) != 0)
         empm__log(cfg, EMPM_LOG_WARN, 2436, "ThreadStackSize of %d is not "
                   "possible here: using the system's", cfg->thread_stack_size);
@@ -15493,7 +15554,8 @@ static int empm__child_start(empm__child *ch)
     if (r == 0 && ch->sick == 0)
         r = pthread_create(&ch->standby, &attr, empm__standby_main, ch);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
-    pthread_attr_destroy(&attr);
+    if (has_attr)
+        pthread_attr_destroy(&attr);
     if (r == 0 && ch->sick == 0) {
         empm__store(&ch->score->healthy, 1u);
         return EMPM_OK;
@@ -16011,13 +16073,14 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
         dir = dir != NULL ? dir : empm__path_of(cfg, cfg->document_root, path,
                                                 sizeof path);
         /* as with Apache, a warning: the other routes can be served */
+        errno = ENOTDIR;
         if (stat(dir, &st) < 0 || !S_ISDIR(st.st_mode))
             empm__say(rep, empm__corrected(cfg), 112, "%s%s %s: %s: its files "
                       "are 404 until it is there at a start",
                       dir == cfg->routes[i].root ? cfg->routes[i].pattern : "",
                       dir == cfg->routes[i].root ? ": the folder"
                                                  : "DocumentRoot",
-                      dir, strerror(stat(dir, &st) < 0 ? errno : ENOTDIR));
+                      dir, strerror(errno));
     }
     spool = empm__path_of(cfg, cfg->spool_directory, path, sizeof path);
     /* many a server needs none: so it is no error that the default is not there */
@@ -16257,12 +16320,14 @@ static int64_t empm__parse_id(const char *id)
     return n < UINT32_MAX ? n : -1;    /* that one is "no id" */
 }
 
-/* Whom to become: 0, or EMPM_EINVAL if it is nobody who exists. `id` is a name or
- * "#number"; *gid gets the user's group. */
+/* Whom to become: 0, or EMPM_EINVAL if it is nobody who exists, or errno says why
+ * nobody knows. `id` is a name or "#number"; *gid gets the user's group. */
 static int empm__find_user(const char *id, uid_t *uid, gid_t *gid)
 {
     const int64_t n = empm__parse_id(id);
-    const struct passwd *p = n >= 0 ? getpwuid((uid_t)n) : getpwnam(id);
+    const struct passwd *p;
+    errno = 0;
+    p = n >= 0 ? getpwuid((uid_t)n) : getpwnam(id);
     if (n < 0 && p == NULL)
         return EMPM_EINVAL;
     *uid = p != NULL ? p->pw_uid : (uid_t)n;
@@ -16273,7 +16338,9 @@ static int empm__find_user(const char *id, uid_t *uid, gid_t *gid)
 static int empm__find_group(const char *id, gid_t *gid)
 {
     const int64_t n = empm__parse_id(id);
-    const struct group *g = n >= 0 ? NULL : getgrnam(id);
+    const struct group *g;
+    errno = 0;
+    g = n >= 0 ? NULL : getgrnam(id);
     if (n < 0 && g == NULL)
         return EMPM_EINVAL;
     *gid = n >= 0 ? (gid_t)n : g->gr_gid;
@@ -16293,19 +16360,23 @@ static void empm__check_names(const empm_config *cfg, empm__report *rep)
     dirs[0][1] = cfg->chroot_dir;
     dirs[1][0] = "CoreDumpDirectory";
     dirs[1][1] = cfg->core_dump_directory;
-    for (i = 0; i < 2; i++)
+    for (i = 0; i < 2; i++) {
+        errno = ENOTDIR;
         if (dirs[i][1] != NULL &&
             (stat(empm__path_of(cfg, dirs[i][1], path, sizeof path), &st) < 0 ||
              !S_ISDIR(st.st_mode)))
-            empm__say(rep, EMPM_LOG_ERROR, 5134, "%s %s does not exist or is "
-                      "not a directory", dirs[i][0], dirs[i][1]);
+            empm__say(rep, EMPM_LOG_ERROR, 5134, "%s %s: %s", dirs[i][0],
+                      dirs[i][1], strerror(errno));
+    }
     if (cfg->user_name != NULL &&
         empm__find_user(cfg->user_name, &uid, &gid) < 0)
-        empm__say(rep, EMPM_LOG_ERROR, 543, "bad user name %s",
-                  cfg->user_name);
+        empm__say(rep, EMPM_LOG_ERROR, 543, "bad user name %s%s%s",
+                  cfg->user_name, errno != 0 ? ": " : "",
+                  errno != 0 ? strerror(errno) : "");
     if (cfg->group_name != NULL && empm__find_group(cfg->group_name, &gid) < 0)
-        empm__say(rep, EMPM_LOG_ERROR, 544, "bad group name %s",
-                  cfg->group_name);
+        empm__say(rep, EMPM_LOG_ERROR, 544, "bad group name %s%s%s",
+                  cfg->group_name, errno != 0 ? ": " : "",
+                  errno != 0 ? strerror(errno) : "");
     if (cfg->group_name != NULL && cfg->user_name == NULL)
         empm__say(rep, EMPM_LOG_ERROR, 544, "Group without User");
     if (cfg->chroot_dir != NULL && cfg->user_name == NULL)
@@ -16720,6 +16791,12 @@ static int empm__engine_new(empm_server *s, empm__child *ch, int slot, int admin
         empm__store(&at->pid, (uint32_t)getpid());
     }
     r = empm__child_init(ch, s, slot, admin);
+    if (r < 0)
+        empm__log(cfg, EMPM_LOG_ERROR, 5011, "no %s for %d threads and %u "
+                  "connections: %s: lower ThreadsPerChild or MaxOpenConnections",
+                  r == EMPM_ENOMEM ? "memory" : "epoll or eventfd",
+                  cfg->threads_per_child,
+                  (unsigned)empm__connection_limit(cfg), strerror(errno));
     if (r == EMPM_OK && !admin && cfg->on_child_start != NULL)
         rc = cfg->on_child_start(s, cfg->user);
     if (rc != 0) {
@@ -17260,8 +17337,8 @@ typedef struct empm__use {
 } empm__use;
 
 /* In a process of its own: becomes that user and writes the number, from 1 on, of
- * each use that is not granted then; 255: it cannot become that user. Directories
- * are opened before, as the server does. */
+ * each use that is not granted then; 255 and errno: it cannot become that user.
+ * Directories are opened before, as the server does. */
 static void empm__try_uses(const empm_config *cfg, const empm__use *uses, int n,
                            int to)
 {
@@ -17279,8 +17356,11 @@ static void empm__try_uses(const empm_config *cfg, const empm__use *uses, int n,
     for (i = n > 0 ? 0 : -1; i < n; i++)
         if (i < 0 || (dirs[i] >= 0 &&
                       faccessat(dirs[i], ".", uses[i].mode, 0) < 0)) {
-            const unsigned char at = (unsigned char)(i < 0 ? 255 : i + 1);
-            ssize_t r = write(to, &at, 1);
+            unsigned char at[2];
+            ssize_t r;
+            at[0] = (unsigned char)(i < 0 ? 255 : i + 1);
+            at[1] = (unsigned char)errno;
+            r = write(to, at, i < 0 ? 2 : 1);
             (void)r;
         }
 }
@@ -17329,8 +17409,12 @@ static void empm__check_uses(const empm_config *cfg, empm__report *rep)
         if (at == 0)
             break;                   /* that was all, or it takes too long */
         if (at > n) {
-            empm__say(rep, EMPM_LOG_ERROR, 5035, "User %s cannot be had here "
-                      "(\"User root\" stays who it is)", cfg->user_name);
+            unsigned char why = 0;
+            ssize_t r = read(fd[0], &why, 1);
+            (void)r;
+            empm__say(rep, EMPM_LOG_ERROR, 5035, "User %s cannot be had here%s%s "
+                      "(\"User root\" stays who it is)", cfg->user_name,
+                      why != 0 ? ": " : "", why != 0 ? strerror(why) : "");
             continue;
         }
         use = &uses[at - 1];
@@ -17706,9 +17790,14 @@ static void empm__kid_main(empm__parent *p, empm__gen *g, int slot, int admin,
         empm__server_free(other->s);
     }
     /* what is not ours to write cannot be written, not even by accident */
-    mprotect(s->score.mem, s->score.bytes, PROT_READ);
-    mprotect((void *)empm__score_at(&s->score, slot), s->score.child_bytes,
-             PROT_READ | PROT_WRITE);
+    if (mprotect(s->score.mem, s->score.bytes, PROT_READ) < 0 ||
+        mprotect((void *)empm__score_at(&s->score, slot), s->score.child_bytes,
+                 PROT_READ | PROT_WRITE) < 0) {
+        empm__log(g->cfg, EMPM_LOG_ERROR, 5011, "mprotect of the scoreboard: %s: "
+                  "see the system's limit of mappings (vm.max_map_count)",
+                  strerror(errno));
+        _exit(EMPM__EXIT_SICK);
+    }
     if (empm__become(g->cfg) < 0)
         _exit(EMPM__EXIT_FATAL);
     empm__die_with_parent(p->pid, 1);   /* setuid() would have undone it */

@@ -33,9 +33,9 @@ static void  test_free(void *p);
 /* Lines of an access log gather for so long. */
 #define EMPM__LINES_MS 150
 
-#define EVENTMPM_IMPLEMENTATION
-#include "eventmpm.h"
-
+#ifndef _FILE_OFFSET_BITS
+#  define _FILE_OFFSET_BITS 64      /* as the header has it: it comes later */
+#endif
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
@@ -67,6 +67,317 @@ static void  test_free(void *p);
 #  include <sys/prctl.h>
 #  include <sys/ptrace.h>
 #endif
+
+/* ---------------------------------------------------------------------------
+ * >>faulty -- the C library of the header under test: it fails when told to
+ *
+ * The header's calls pass through the macros below, those of the tests and of
+ * the handlers do not. The plan lies in shared memory, so the n-th call of all
+ * processes together can be picked. The tests are in >>faults.
+ * ------------------------------------------------------------------------- */
+
+#include <glob.h>
+#include <grp.h>
+#include <netdb.h>
+#include <pwd.h>
+#include <sys/ioctl.h>
+#ifdef __linux__
+#  include <sys/epoll.h>
+#  include <sys/eventfd.h>
+#  include <sys/sendfile.h>
+#  include <sys/syscall.h>
+#endif
+
+/* What can fail, and how: a call, and the errors that it is made to fail with.
+ * The first one is what happens in life; 0 ends. */
+static const struct fault_call {
+    const char *call;
+    int         error[8];
+} fault_calls[] = {
+    { "accept",         { EMFILE, ENOBUFS } },
+    { "accept4",        { EMFILE, ENOMEM, ECONNABORTED, EINTR, EPERM, EINVAL,
+                          EPROTO } },
+    { "bind",           { EADDRINUSE, EACCES, EADDRNOTAVAIL } },
+    { "chdir",          { EACCES } },
+    { "chmod",          { EPERM } },
+    { "chroot",         { EPERM } },
+    { "connect",        { ECONNREFUSED, EAGAIN } },
+    { "epoll_create1",  { EMFILE, ENOMEM } },
+    { "epoll_ctl",      { ENOSPC, ENOMEM, EINVAL } },
+    { "epoll_wait",     { EINTR, EINVAL, EBADF } },
+    { "eventfd",        { EMFILE, ENOMEM } },
+    { "faccessat",      { EACCES } },
+    { "fchmod",         { EPERM } },
+    { "fcntl",          { EBADF } },
+    { "flock",          { ENOLCK } },
+    { "fork",           { EAGAIN, ENOMEM } },
+    { "fstat",          { EIO, EOVERFLOW } },
+    { "ftruncate",      { EIO } },
+    { "getpeername",    { ENOBUFS } },
+    { "getpwnam",       { EMFILE } },
+    { "getrlimit",      { EINVAL } },
+    { "getsockname",    { ENOBUFS } },
+    { "getsockopt",     { ENOBUFS } },
+    { "initgroups",     { EPERM, ENOMEM } },
+    { "ioctl",          { ENOTTY } },
+    { "kill",           { EPERM } },
+    { "listen",         { EADDRINUSE } },
+    { "lstat",          { EACCES } },
+    { "malloc",         { ENOMEM } },
+    { "mmap",           { ENOMEM } },
+    { "mprotect",       { ENOMEM } },
+    { "open",           { EMFILE, EACCES, EIO } },
+    { "openat",         { EMFILE, ENOSPC, EOPNOTSUPP } },
+    { "openat2",        { EMFILE, ENOSYS, EAGAIN } },
+    { "pipe",           { EMFILE } },
+    { "poll",           { ENOMEM, EINTR } },
+    { "poll-few",       { EINTR } },    /* they need no memory */
+    { "prctl",          { EINVAL } },
+    { "pread",          { EIO, EINTR } },
+    { "pthread_attr_init",         { ENOMEM } },
+    { "pthread_attr_setstacksize", { EINVAL } },
+    { "pthread_cond_init",         { ENOMEM } },
+    { "pthread_create",            { EAGAIN } },
+    { "pthread_mutex_init",        { ENOMEM } },
+    { "pwrite",         { ENOSPC, EIO, EINTR } },
+    { "read",           { EIO, EINTR } },
+    { "read-pipe",      { EINTR, EAGAIN } },
+    { "recv",           { ECONNRESET, EINTR, ENOMEM } },
+    { "recvmsg",        { ENOBUFS, EINTR } },
+    { "rename",         { EACCES } },
+    { "send",           { ECONNRESET, EPIPE, EINTR, ENOBUFS } },
+    { "sendfile",       { EIO, EINVAL, EINTR, ENOMEM } },
+    { "sendmsg",        { ENOBUFS, ECONNRESET, EPIPE, EINTR } },
+    { "sendto",         { ECONNREFUSED } },
+    { "setgid",         { EPERM } },
+    { "setsockopt",     { ENOMEM, EINVAL } },
+    { "setuid",         { EAGAIN, EPERM } },
+    { "socket",         { EMFILE, EACCES } },
+    { "socketpair",     { EMFILE } },
+    { "stat",           { EIO, EACCES } },
+    { "unlink",         { EACCES } },
+    { "waitpid",        { ECHILD, EINTR } },
+    { "write",          { ENOSPC, EIO, EINTR } }
+};
+enum { FAULT_CALLS = sizeof fault_calls / sizeof fault_calls[0] };
+
+enum { FAULTS_OFF, FAULTS_COUNT, FAULTS_FAIL };
+
+typedef struct fault_plan {
+    int   state;                    /* atomic, as all numbers are */
+    pid_t tests;                    /* nothing fails in this process */
+    int   call;                     /* what fails: of fault_calls */
+    int   nth;                      /* ... from 1 on; 0: each time */
+    int   error;
+    int   hits;
+    int   calls[FAULT_CALLS];       /* how often, so far */
+} fault_plan;
+
+static fault_plan *g_faults;        /* NULL: nothing fails, nothing is counted */
+
+/* 1: this call shall fail; errno says why. */
+static int fault_at(const char *call)
+{
+    int state, i, n;
+
+    if (g_faults == NULL || call == NULL)
+        return 0;
+    state = __atomic_load_n(&g_faults->state, __ATOMIC_ACQUIRE);
+    if (state == FAULTS_OFF || getpid() == g_faults->tests)
+        return 0;
+    for (i = 0; i < FAULT_CALLS && strcmp(fault_calls[i].call, call) != 0; i++)
+        continue;
+    if (i == FAULT_CALLS)
+        abort();                    /* a call without a row above */
+    n = __atomic_add_fetch(&g_faults->calls[i], 1, __ATOMIC_RELAXED);
+    if (state == FAULTS_COUNT || i != g_faults->call ||
+        (g_faults->nth != 0 && g_faults->nth != n))
+        return 0;
+    __atomic_add_fetch(&g_faults->hits, 1, __ATOMIC_RELAXED);
+    errno = g_faults->error;
+    return 1;
+}
+
+static int fault_fails(void) { return -1; }
+static int fault_error(void) { return g_faults->error; }
+static struct passwd *fault_nobody(void) { return NULL; }
+static void *fault_no_map(void) { return MAP_FAILED; }
+
+/* What happens to files does not happen to pipes and the like. */
+static int fault_is_file(int fd)
+{
+    struct stat st;
+
+    return g_faults != NULL && g_faults->state != FAULTS_OFF &&
+           fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
+}
+
+#ifdef __linux__
+static const char *fault_syscall(long number)
+{
+    switch (number) {
+    case 437:
+        return "openat2";
+    case SYS_accept4:
+        return "accept4";
+    default:
+        return NULL;
+    }
+}
+#endif
+
+/* The header calls a function of its own by this name, too, with one argument. */
+static int fault_listen(int fd, int backlog)
+{
+    return fault_at("listen") ? fault_fails() : listen(fd, backlog);
+}
+
+/* Two names that it gives to members, too: these rename both. */
+static ssize_t fault_recv(int fd, void *to, size_t n, int flags)
+{
+    return fault_at("recv") ? fault_fails() : recv(fd, to, n, flags);
+}
+
+static ssize_t fault_send(int fd, const void *from, size_t n, int flags)
+{
+    return fault_at("send") ? fault_fails() : send(fd, from, n, flags);
+}
+
+#define FAULT(call, result)         (fault_at(call) ? fault_fails() : (result))
+#define FAULT_CODE(call, result)    (fault_at(call) ? fault_error() : (result))
+
+#define accept(...)         FAULT("accept", accept(__VA_ARGS__))
+#define bind(...)           FAULT("bind", bind(__VA_ARGS__))
+#define chdir(...)          FAULT("chdir", chdir(__VA_ARGS__))
+#define chmod(...)          FAULT("chmod", chmod(__VA_ARGS__))
+#define chroot(...)         FAULT("chroot", chroot(__VA_ARGS__))
+#define connect(...)        FAULT("connect", connect(__VA_ARGS__))
+#define epoll_create1(...)  FAULT("epoll_create1", epoll_create1(__VA_ARGS__))
+#define epoll_ctl(...)      FAULT("epoll_ctl", epoll_ctl(__VA_ARGS__))
+#define epoll_wait(...)     FAULT("epoll_wait", epoll_wait(__VA_ARGS__))
+#define eventfd(...)        FAULT("eventfd", eventfd(__VA_ARGS__))
+#define faccessat(...)      FAULT("faccessat", faccessat(__VA_ARGS__))
+#define fchmod(...)         FAULT("fchmod", fchmod(__VA_ARGS__))
+#define flock(...)          FAULT("flock", flock(__VA_ARGS__))
+#define fork(...)           FAULT("fork", fork(__VA_ARGS__))
+#define fstat(...)          FAULT("fstat", fstat(__VA_ARGS__))
+#define ftruncate(...)      FAULT("ftruncate", ftruncate(__VA_ARGS__))
+#define getpeername(...)    FAULT("getpeername", getpeername(__VA_ARGS__))
+#define getrlimit(...)      FAULT("getrlimit", getrlimit(__VA_ARGS__))
+#define getsockname(...)    FAULT("getsockname", getsockname(__VA_ARGS__))
+#define getsockopt(...)     FAULT("getsockopt", getsockopt(__VA_ARGS__))
+#define initgroups(...)     FAULT("initgroups", initgroups(__VA_ARGS__))
+#define ioctl(...)          FAULT("ioctl", ioctl(__VA_ARGS__))
+#define kill(...)           FAULT("kill", kill(__VA_ARGS__))
+#define lstat(...)          FAULT("lstat", lstat(__VA_ARGS__))
+#define mprotect(...)       FAULT("mprotect", mprotect(__VA_ARGS__))
+#define open(...)           FAULT("open", open(__VA_ARGS__))
+#define openat(...)         FAULT("openat", openat(__VA_ARGS__))
+#define pipe(...)           FAULT("pipe", pipe(__VA_ARGS__))
+#define poll(of, n, ms)     FAULT((n) > 4 ? "poll" : "poll-few", poll(of, n, ms))
+#define pread(...)          FAULT("pread", pread(__VA_ARGS__))
+#define prctl(...)          FAULT("prctl", prctl(__VA_ARGS__))
+#define pwrite(...)         FAULT("pwrite", pwrite(__VA_ARGS__))
+#define read(fd, ...) \
+    FAULT(fault_is_file(fd) ? "read" : "read-pipe", read(fd, __VA_ARGS__))
+#define recvmsg(...)        FAULT("recvmsg", recvmsg(__VA_ARGS__))
+#define rename(...)         FAULT("rename", rename(__VA_ARGS__))
+#define sendfile(...)       FAULT("sendfile", sendfile(__VA_ARGS__))
+#define sendmsg(...)        FAULT("sendmsg", sendmsg(__VA_ARGS__))
+#define sendto(...)         FAULT("sendto", sendto(__VA_ARGS__))
+#define setgid(...)         FAULT("setgid", setgid(__VA_ARGS__))
+#define setsockopt(...)     FAULT("setsockopt", setsockopt(__VA_ARGS__))
+#define setuid(...)         FAULT("setuid", setuid(__VA_ARGS__))
+#define socket(...)         FAULT("socket", socket(__VA_ARGS__))
+#define socketpair(...)     FAULT("socketpair", socketpair(__VA_ARGS__))
+#define stat(...)           FAULT("stat", stat(__VA_ARGS__))
+#define unlink(...)         FAULT("unlink", unlink(__VA_ARGS__))
+#define waitpid(...)        FAULT("waitpid", waitpid(__VA_ARGS__))
+#define write(fd, ...) \
+    FAULT(fault_is_file(fd) ? "write" : NULL, write(fd, __VA_ARGS__))
+#define fcntl(...)          FAULT("fcntl", fcntl(__VA_ARGS__))
+#define pthread_attr_init(...) \
+    FAULT_CODE("pthread_attr_init", pthread_attr_init(__VA_ARGS__))
+#define pthread_attr_setstacksize(...) \
+    FAULT_CODE("pthread_attr_setstacksize", pthread_attr_setstacksize(__VA_ARGS__))
+#define pthread_cond_init(...) \
+    FAULT_CODE("pthread_cond_init", pthread_cond_init(__VA_ARGS__))
+#define pthread_create(...) \
+    FAULT_CODE("pthread_create", pthread_create(__VA_ARGS__))
+#define pthread_mutex_init(...) \
+    FAULT_CODE("pthread_mutex_init", pthread_mutex_init(__VA_ARGS__))
+#define getpwnam(...) \
+    (fault_at("getpwnam") ? fault_nobody() : getpwnam(__VA_ARGS__))
+#define mmap(...) (fault_at("mmap") ? fault_no_map() : mmap(__VA_ARGS__))
+#define syscall(n, ...) FAULT(fault_syscall(n), syscall(n, __VA_ARGS__))
+#define FAULT_PICK(a, b, name, ...) name
+#define listen(...) \
+    FAULT_PICK(__VA_ARGS__, fault_listen, listen, )(__VA_ARGS__)
+#define recv fault_recv
+#define send fault_send
+
+#define EVENTMPM_IMPLEMENTATION
+#include "eventmpm.h"
+
+#undef accept
+#undef bind
+#undef chdir
+#undef chmod
+#undef chroot
+#undef connect
+#undef epoll_create1
+#undef epoll_ctl
+#undef epoll_wait
+#undef eventfd
+#undef faccessat
+#undef fchmod
+#undef flock
+#undef fork
+#undef fstat
+#undef ftruncate
+#undef getpeername
+#undef getrlimit
+#undef getsockname
+#undef getsockopt
+#undef initgroups
+#undef ioctl
+#undef kill
+#undef listen
+#undef lstat
+#undef mprotect
+#undef open
+#undef openat
+#undef pipe
+#undef poll
+#undef pread
+#undef prctl
+#undef pwrite
+#undef read
+#undef recvmsg
+#undef rename
+#undef sendfile
+#undef sendmsg
+#undef sendto
+#undef setgid
+#undef setsockopt
+#undef setuid
+#undef socket
+#undef socketpair
+#undef stat
+#undef unlink
+#undef waitpid
+#undef write
+#undef fcntl
+#undef pthread_attr_init
+#undef pthread_attr_setstacksize
+#undef pthread_cond_init
+#undef pthread_create
+#undef pthread_mutex_init
+#undef getpwnam
+#undef mmap
+#undef syscall
+#undef recv
+#undef send
 
 /* ---------------------------------------------------------------------------
  * >>harness -- tests that register themselves, checks that go on
@@ -254,7 +565,7 @@ static int alloc_fails(void)
         add_int(&a_failed, 1);
         return 1;
     }
-    return 0;
+    return fault_at("malloc");
 }
 
 static void *test_malloc(size_t n)
@@ -2099,6 +2410,7 @@ typedef struct fixture {
     int          port;
     int          deaths_ok;         /* children may die in this test */
     int          failure_ok;        /* and empm_run() may give up */
+    int          count_fds;         /* it leaves no descriptor open */
     int          log_fd, err_fd;
     int          ended, status;     /* forked: of the parent, once it has ended */
     void       (*in_child)(void);   /* forked: before empm_run() */
@@ -2214,7 +2526,7 @@ static void fx_serve(fixture *f)
     struct sigaction was[5], is;
     struct rlimit no_core;
     size_t i;
-    int rc;
+    int rc, fds;
 
     setpgid(0, 0);
 #ifdef __linux__
@@ -2232,7 +2544,11 @@ static void fx_serve(fixture *f)
         f->in_child();
     if (geteuid() == 0 && f->cfg.user_name == NULL)
         f->cfg.user_name = "root";
+    fds = f->count_fds ? open_fds() : 0;
     rc = empm_run(&f->cfg);
+    close(atoi(f->listen0 + 3));    /* unless it has taken that */
+    if (f->count_fds && open_fds() >= fds)
+        _exit(5);
     for (i = 0; i < 5; i++) {
         sigaction(fx_signals[i], NULL, &is);
         if (is.sa_handler != was[i].sa_handler)
@@ -2362,7 +2678,7 @@ static void fx_down(fixture *f)
             else if (!CHECK(WIFEXITED(f->status) &&
                             WEXITSTATUS(f->status) <= f->failure_ok))
                 printf("the parent's status is 0x%x (1: empm_run failed, "
-                       "3: leak, 4: signals not restored)\n",
+                       "3: leak, 4: signals not restored, 5: descriptors)\n",
                        (unsigned)f->status);
             if (!CHECK(fx_reap(f, group, SCALED(3000)))) {
                 signal_group(group, SIGKILL);
@@ -20464,6 +20780,472 @@ TEST(operate, user_root_is_root)     /* it is meant where it is said */
 #endif /* __linux__ */
 
 /* ---------------------------------------------------------------------------
+ * >>faults -- each call of the C library fails, at each moment
+ *
+ * A row is a moment, a call, an error and the n-th time from that moment on, or
+ * each time. Whatever fails, the server goes on serving, or it ends; what is
+ * refused is refused with a status of 5xx, or the connection ends; and the log
+ * has a line with the error's text, unless the client itself is the reason. No
+ * process crashes, hangs or stays behind, and once the fault is over all is as
+ * it was.
+ *
+ * Which calls a moment has is counted first, in a run without a fault. A plain
+ * run takes the first call of each kind with its most usual error.
+ *
+ *     ./test --faults all faults.                 every row
+ *     ./test --faults serve.pread faults. -v      those with this in their name
+ *     ./test --faults start.mmap.ENOMEM.3 faults.at_start -d
+ *                                                 one, with the server's log
+ * ------------------------------------------------------------------------- */
+
+typedef enum moment { AT_START, WHILE_SERVING, AT_RELOAD, AT_STOP } moment;
+
+static const char *const moment_names[] = { "start", "serve", "reload", "stop" };
+
+static const char *g_fault_rows;    /* --faults: part of a row's name, or NULL */
+
+static const empm_route fault_routes[] = {
+    EMPM_ROUTE("GET /hello/{name}",  h_hello,          NULL),
+    EMPM_ROUTE("GET /visits",        h_visits,         NULL),
+    EMPM_ROUTE("POST /echo",         h_echo,           NULL),
+    EMPM_ROUTE("GET /sleep",         h_sleep,          NULL),
+    EMPM_ROUTE("GET /events",        h_events,         NULL),
+    EMPM_ROUTE("GET /produce",       h_produce,        NULL),
+    EMPM_ROUTE("GET /big",           h_big,            NULL),
+    EMPM_ROUTE("GET /server-status", empm_status_page, NULL),
+    EMPM_FILES("GET /",              NULL),
+    EMPM_ROUTES_END
+};
+
+/* What is asked for, and the body of the answer: a text, or so many bytes of the
+ * pattern. */
+static const struct fault_request {
+    const char *target;
+    size_t      post;               /* bytes of the pattern; 0: it is a GET */
+    size_t      chunk;
+    const char *body;               /* NULL: any */
+    size_t      pattern;
+} fault_requests[] = {
+    { "/hello/a",              0,      0,     "Hello, a!\n", 0 },
+    { "/a.txt",                0,      0,     "0123456789",  0 },
+    { "/big.bin",              0,      0,     NULL,          300000 },
+    { "/echo",                 200000, 0,     NULL,          200000 },
+    { "/visits",               0,      0,     NULL,          0 },
+    { "/produce?bytes=200000", 0,      0,     NULL,          200000 },
+    { "/server-status?auto",   0,      0,     NULL,          0 },
+    { "/events?n=2",           0,      0,     NULL,          0 },
+    { "/sleep?ms=5",           0,      0,     NULL,          0 },
+    { "/big?bytes=400000",     0,      0,     NULL,          400000 },
+    { "/echo",                 90000,  30000, NULL,          90000 },
+    { "/sub/x.txt",            0,      0,     "sub x",       0 }
+};
+enum { FAULT_REQUESTS = sizeof fault_requests / sizeof fault_requests[0],
+       FAULT_TOGETHER = 6,
+       FAULT_ALL = FAULT_REQUESTS + FAULT_TOGETHER };
+
+/* What comes of a request. */
+enum {
+    ANSWERED = 'a', REFUSED = '5', CUT = 'c', UNHEARD = '?',   /* in time */
+    WRONG = 'w'                     /* 4xx for what is there, or other bytes */
+};
+
+static int fault_patience(void)
+{
+    /* where a call fails each time it may be that nobody hears */
+    return SCALED(g_faults->state == FAULTS_FAIL && g_faults->nth == 0 ? 700
+                                                                       : 4000);
+}
+
+static int fault_ask(const fixture *f, const struct fault_request *r)
+{
+    const int slow = strncmp(r->target, "/big", 4) == 0;
+    client c;
+    str out;
+    int status, result;
+
+    /* one does not read at once: the answer overflows to a file */
+    if (cl_connect_port(&c, f->port, slow ? 16384 : 0) != 0)
+        return UNHEARD;
+    c.patience = fault_patience();
+    memset(&out, 0, sizeof out);
+    if (r->post != 0)
+        put_post(&out, r->target, r->post, r->chunk, "Connection: close\r\n");
+    else
+        str_addf(&out, "GET %s HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
+                 "\r\n", r->target);
+    cl_send(&c, out.p, out.n);
+    str_free(&out);
+    if (slow)
+        nap(20);
+    status = cl_reply(&c);
+    if (status <= 0 || !c.complete)
+        result = c.end != 0 ? CUT : UNHEARD;
+    else if (status != 200)
+        result = status >= 500 ? REFUSED : WRONG;
+    else if ((r->body != NULL && strcmp(c.body.p, r->body) != 0) ||
+             (r->pattern != 0 &&
+              (c.body.n != r->pattern ||
+               pattern_fault(c.body.p, c.body.n, 0) >= 0)))
+        result = WRONG;
+    else
+        result = ANSWERED;
+    if (result == WRONG)
+        fail(__FILE__, __LINE__, "%s: status %d, %lu bytes", r->target, status,
+             (unsigned long)c.body.n);
+    cl_close(&c);
+    return result;
+}
+
+/* Asks for the first n of them; `got`: the results, a letter each. Returns how
+ * many were not answered. Where nobody hears any more it soon gives up. */
+static int fault_ask_for(const fixture *f, int n, char got[FAULT_ALL + 1])
+{
+    int i, bad = 0, unheard = 0;
+
+    for (i = 0; i < n && unheard < 3; i++) {
+        got[i] = (char)fault_ask(f, &fault_requests[i]);
+        bad += got[i] != ANSWERED;
+        unheard += got[i] == UNHEARD;
+    }
+    got[i] = 0;
+    return bad;
+}
+
+/* The same for connections that are kept, and ask all at once for what takes its
+ * time: more of them than a child has workers. Appends to `got`. */
+static int fault_ask_together(const fixture *f, char got[FAULT_ALL + 1])
+{
+    char *at = got + strlen(got);
+    client c[FAULT_TOGETHER];
+    int i, k, bad = 0;
+
+    for (k = 0; k < FAULT_TOGETHER && cl_connect_port(&c[k], f->port, 0) == 0;
+         k++) {
+        c[k].patience = fault_patience();
+        cl_puts(&c[k], "GET /hello/a HTTP/1.1\r\nHost: a\r\n\r\n");
+        if (cl_reply(&c[k]) != 200) {
+            cl_close(&c[k]);
+            *at++ = CUT;
+            bad++;
+            break;
+        }
+    }
+    for (i = 0; i < k; i++) {
+        if (cl_readable(&c[i], 0)) { /* closed while it was idle: no loss */
+            cl_close(&c[i]);
+            cl_connect_port(&c[i], f->port, 0);
+            c[i].patience = fault_patience();
+        }
+        cl_puts(&c[i], "GET /sleep?ms=20 HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    for (i = 0; i < k; i++) {
+        const int status = cl_reply(&c[i]);
+        *at++ = status == 200 ? ANSWERED : status >= 500 ? REFUSED
+              : c[i].end != 0 ? CUT : UNHEARD;
+        bad += status != 200;
+        cl_close(&c[i]);
+    }
+    *at = 0;
+    return bad;
+}
+
+/* The log has the reason, or stderr before there is one. */
+static int fault_told(const fixture *f, int error)
+{
+    char *err = slurp(f->err_fd);
+    const int told = fx_log_has(f, strerror(error)) ||
+                     strstr(err, strerror(error)) != NULL ||
+                     (error == ENOMEM && (fx_log_has(f, "no memory") ||
+                                          strstr(err, "no memory") != NULL));
+
+    free(err);
+    return told;
+}
+
+/* Nothing of ours has failed: the client is the reason, or it is to be tried
+ * again, and nobody wants to read of it. */
+static int fault_is_of_life(int error)
+{
+    return error == ECONNRESET || error == EPIPE || error == ECONNABORTED ||
+           error == EINTR || error == EAGAIN;
+}
+
+static void fault_arm(int armed)
+{
+    __atomic_store_n(&g_faults->state, armed ? (g_faults->call < 0
+                                                    ? FAULTS_COUNT
+                                                    : FAULTS_FAIL) : FAULTS_OFF,
+                     __ATOMIC_RELEASE);
+}
+
+/* A service manager that has gone. */
+static void fault_manager(void)
+{
+    setenv("NOTIFY_SOCKET", "/nobody/listens", 1);
+}
+
+static void fault_fixture(fixture *f, int processes)
+{
+    static char dir[300], pid[320], sock[330], log[340];
+
+    fx_init_forked(f, processes);
+    f->deaths_ok = f->count_fds = 1;
+    tmp_path(dir, sizeof dir, "faults");
+    snprintf(pid, sizeof pid, "%s/pid", dir);
+    snprintf(sock, sizeof sock, "unix:%s/sock mode=660", dir);
+    snprintf(log, sizeof log, "%s/access combined", dir);
+    mkdir(dir, 0777);
+    chmod(dir, 0777);
+    f->cfg.routes = fault_routes;
+    f->cfg.listen[1] = sock;
+    f->cfg.listen[2] = "127.0.0.1:0";
+    f->cfg.spool_directory = dir;
+    f->cfg.core_dump_directory = dir;
+    f->cfg.pid_file = pid;
+    f->cfg.custom_log[0] = log;
+    f->cfg.add_type[0] = "text/x-test .test";
+    f->cfg.remote_ip_header = "X-Forwarded-For";
+    f->cfg.remote_ip_trusted_proxy[0] = "192.0.2.0/24";
+    f->cfg.shared_store_size = 64 << 10;
+    f->cfg.max_connections_per_peer = 1000;
+    f->cfg.threads_per_child = 3;
+    f->cfg.thread_stack_size = 1 << 20;
+    f->cfg.send_buffer_size = 64 << 10;
+    f->cfg.start_timeout_ms = f->cfg.stop_timeout_ms =
+        f->cfg.graceful_restart_timeout_ms = SCALED(1000);
+    f->in_child = fault_manager;
+    if (geteuid() == 0 && getpwnam("nobody") != NULL) {
+        f->cfg.user_name = "nobody";
+        f->cfg.chroot_dir = "/";
+    }
+}
+
+/* The end of waiting for something: whatever fails, no step takes longer. */
+enum { FAULT_PATIENCE = 6000 };
+
+#define FAULT_SOON(f, cond)                                                   \
+    do {                                                                      \
+        uint64_t soon_end = now_ms() + SCALED(FAULT_PATIENCE);                \
+        while (!(cond) && !fx_wait(f, 0) && now_ms() < soon_end)              \
+            nap(2);                                                           \
+    } while (0)
+
+static int fault_ready(fixture *f)
+{
+    FAULT_SOON(f, fx_log_has(f, "EMPM0489"));
+    return !f->ended && fx_log_has(f, "EMPM0489");
+}
+
+/* 1: the new generation serves; 0: it has been refused; -1: neither. */
+static int fault_reload(fixture *f)
+{
+    const int served = fx_log_lines(f, " serves"),
+              refused = fx_log_lines(f, "EMPM5032");
+
+    signal_process(f->pid, SIGUSR1);
+    FAULT_SOON(f, fx_log_lines(f, " serves") > served ||
+                  fx_log_lines(f, "EMPM5032") > refused);
+    return f->ended ? -1
+           : fx_log_lines(f, " serves") > served ? 1
+           : fx_log_lines(f, "EMPM5032") > refused ? 0 : -1;
+}
+
+/* One server, in which g_faults->call fails at the moment `at`. Returns whether
+ * it was called. */
+static int fault_run(moment at, int processes)
+{
+    static const char *const crashes[] = { "Segmentation fault", "Aborted",
+                                           "Bus error", "Illegal instruction" };
+    const int error = g_faults->error, failures = get_int(&g_failures);
+    char got[FAULT_ALL + 1], later[FAULT_ALL + 1] = "";
+    fixture f;
+    const int show_log = g_show_log;
+    char path[300];
+    client c;
+    size_t i;
+    int ready, r = 0;
+
+    fault_fixture(&f, processes);
+    fault_arm(at == AT_START);
+    if (!fx_up(&f)) {
+        fault_arm(0);
+        return 0;
+    }
+    ready = fault_ready(&f);
+    if (at == AT_START && f.ended) {
+        f.failure_ok = 1;            /* else fx_down() says what it is */
+        CHECK(WIFEXITED(f.status) && WEXITSTATUS(f.status) != 0);
+        if (!fault_told(&f, error))
+            fail(__FILE__, __LINE__, "it ends without a reason");
+    } else if (!ready) {
+        fail(__FILE__, __LINE__, f.ended ? "it has ended"
+                                         : "it neither serves nor ends");
+    }
+    if (ready && at != AT_START) {   /* the start is over for all threads, too */
+        if (fault_ask_for(&f, 1, got) > 0)
+            fail(__FILE__, __LINE__, "it does not serve");
+        nap(SCALED(10));
+    }
+    if (ready && at == WHILE_SERVING) {
+        fault_arm(1);
+        r = fault_ask_for(&f, FAULT_REQUESTS, got);
+        r += fault_ask_together(&f, got);
+        fault_arm(0);
+        if (r > 0 && !fault_told(&f, error) && !fault_is_of_life(error))
+            fail(__FILE__, __LINE__, "not answered, without a line: %s", got);
+        if (r > 0 && (error == EINTR || error == EAGAIN))
+            fail(__FILE__, __LINE__, "not tried again: %s", got);
+    }
+    if (ready && at == AT_RELOAD) {
+        fault_arm(1);
+        r = fault_reload(&f);
+        fault_arm(0);
+        if (r < 0)
+            fail(__FILE__, __LINE__, "the reload neither serves nor fails");
+        else if (r == 0 && !fault_told(&f, error))
+            fail(__FILE__, __LINE__, "the reload fails without a reason");
+        if (r == 0 && (r = fault_reload(&f)) <= 0)
+            fail(__FILE__, __LINE__, "the next reload fails, too");
+    }
+    fault_arm(0);
+    if (ready && at != AT_STOP && !f.ended) {
+        uint64_t end = now_ms() + SCALED(FAULT_PATIENCE);
+        while ((r = fault_ask_for(&f, 5, later)) > 0 && now_ms() < end)
+            nap(20);
+        if (r > 0)
+            fail(__FILE__, __LINE__, "it does not serve afterwards: %s", later);
+        r = connect_unix(&c, tmp_path(path, sizeof path, "faults/sock"));
+        if (r != 0 || cl_get(&c, "/hello/a") != 200)
+            fail(__FILE__, __LINE__, "it does not serve on its unix socket");
+        cl_close(&c);
+    }
+    if (ready && !f.ended) {
+        fault_arm(at == AT_STOP);
+        signal_process(f.pid, SIGTERM);
+        CHECK(fx_wait(&f, SCALED(FAULT_PATIENCE)));
+        fault_arm(0);
+        f.failure_ok = at == AT_STOP && fault_told(&f, error);
+    }
+    for (i = 0; i < sizeof crashes / sizeof crashes[0]; i++)
+        CHECK(!fx_log_has(&f, crashes[i]));
+    r = get_int(&g_faults->hits);
+    g_show_log += g_verbose && get_int(&g_failures) > failures;
+    fx_down(&f);
+    g_show_log = show_log;
+    return r;
+}
+
+static const char *error_name(int error)
+{
+#define E(name) { name, #name }
+    static const struct { int error; const char *name; } names[] = {
+        E(EACCES), E(EADDRINUSE), E(EADDRNOTAVAIL), E(EAGAIN), E(EBADF),
+        E(ECHILD), E(ECONNABORTED), E(ECONNREFUSED), E(ECONNRESET), E(EINTR),
+        E(EINVAL), E(EIO), E(EMFILE), E(ENOBUFS), E(ENOLCK), E(ENOMEM),
+        E(ENOSPC), E(ENOSYS), E(ENOTTY), E(EOPNOTSUPP), E(EOVERFLOW), E(EPERM),
+        E(EPIPE), E(EPROTO)
+    };
+#undef E
+    size_t i;
+
+    for (i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (names[i].error == error)
+            return names[i].name;
+    return "E?";
+}
+
+/* It cannot be so for ever: the call is only to be made again. */
+static int fault_passes(int call, int error)
+{
+    const char *name = fault_calls[call].call;
+
+    return error == EINTR || (error == EAGAIN && (strcmp(name, "openat2") == 0 ||
+                                                  strcmp(name, "read-pipe") == 0));
+}
+
+/* The plan of a row, or of the run that counts (call -1). */
+static int fault_row(moment at, int processes, int call, int error, int nth)
+{
+    memset(g_faults, 0, sizeof *g_faults);
+    g_faults->tests = getpid();
+    g_faults->call = call;
+    g_faults->error = error;
+    g_faults->nth = nth;
+    set_int(&g_printed, 0);
+    return fault_run(at, processes);
+}
+
+static void fault_rows(moment at, int processes)
+{
+    static const int nths[] = { 1, 2, 3, 4, 6, 9, 14, 20, 30, 45, 70, 100, 150,
+                                200, 0 };
+    int calls[FAULT_CALLS], rows = 0, hit = 0, failed = 0, i, e;
+    size_t k;
+
+    context("%s, no fault", moment_names[at]);
+    fault_row(at, processes, -1, 0, 0);
+    memcpy(calls, g_faults->calls, sizeof calls);
+    for (i = 0; i < FAULT_CALLS; i++)
+        for (e = 0; e < 8 && fault_calls[i].error[e] != 0; e++)
+            for (k = 0; k < sizeof nths / sizeof nths[0]; k++) {
+                const int before = get_int(&g_failures), nth = nths[k];
+                char name[100];
+                if (calls[i] < (nth == 0 ? 1 : nth))
+                    continue;
+                if (g_fault_rows == NULL && (e > 0 || nth != 1))
+                    continue;
+                /* where all is slow, each moment has a third of them */
+                if (g_fault_rows == NULL && g_slow > 1 && i % 3 != (int)at % 3)
+                    continue;
+                if (nth == 0 && fault_passes(i, fault_calls[i].error[e]))
+                    continue;
+                snprintf(name, sizeof name, "%s%s.%s.%s.%.*d%s",
+                         moment_names[at], processes > 0 ? "+fork" : "",
+                         fault_calls[i].call,
+                         error_name(fault_calls[i].error[e]), nth > 0, nth,
+                         nth > 0 ? "" : "always");
+                if (g_fault_rows != NULL && strcmp(g_fault_rows, "all") != 0 &&
+                    strstr(name, g_fault_rows) == NULL)
+                    continue;
+                context("%s", name);
+                watchdog_set(name, 60000 * (g_slow > 1 ? 3 : 1));
+                rows++;
+                hit += fault_row(at, processes, i, fault_calls[i].error[e],
+                                 nth) > 0;
+                if (get_int(&g_failures) > before)
+                    failed++;
+                if (g_verbose || get_int(&g_failures) > before)
+                    printf("%s  %s\n", get_int(&g_failures) > before
+                                           ? "FAULT " : "held  ", name);
+            }
+    no_context();
+    if (g_verbose || g_fault_rows != NULL)
+        printf("faults at %s%s: %d rows, %d reached, %d failed\n",
+               moment_names[at], processes > 0 ? "+fork" : "", rows, hit,
+               failed);
+}
+
+LIVE(faults, at_start)
+{
+    fault_rows(AT_START, g_forked ? 2 : 0);
+}
+
+LIVE(faults, while_serving)
+{
+    fault_rows(WHILE_SERVING, g_forked ? 2 : 0);
+}
+
+TEST(faults, at_reload)
+{
+    fault_rows(AT_RELOAD, 2);
+}
+
+LIVE(faults, at_stop)
+{
+    fault_rows(AT_STOP, g_forked ? 2 : 0);
+}
+
+/* ---------------------------------------------------------------------------
  * >>clients -- the real ones, where they are installed
  * ------------------------------------------------------------------------- */
 
@@ -22615,7 +23397,11 @@ static int set_up(int watched)
                          MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     snprintf(g_tmp, sizeof g_tmp, "%.200s/empm-test-XXXXXX",
              base != NULL && base[0] == '/' ? base : "/tmp");
-    if (shm == (shared *)MAP_FAILED || mkdtemp(g_tmp) == NULL) {
+    g_faults = (fault_plan *)mmap(NULL, sizeof *g_faults,
+                                  PROT_READ | PROT_WRITE,
+                                  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (shm == (shared *)MAP_FAILED || g_faults == (fault_plan *)MAP_FAILED ||
+        mkdtemp(g_tmp) == NULL) {
         perror("cannot set up");
         return -1;
     }
@@ -22630,6 +23416,8 @@ static void tear_down(void)
 {
     remove_tree(g_tmp);
     munmap(shm, sizeof *shm);
+    munmap(g_faults, sizeof *g_faults);
+    g_faults = NULL;
 }
 
 #ifdef EMPM_FUZZ
@@ -22674,6 +23462,8 @@ int main(int argc, char **argv)
             g_verbose = 1;
         else if (strcmp(argv[i], "-d") == 0)
             g_show_log = 1;
+        else if (i + 1 < argc && strcmp(argv[i], "--faults") == 0)
+            g_fault_rows = argv[i + 1], argv[i + 1] = argv[i], i++;
         else if (i + 1 < argc && strcmp(argv[i], "--fuzz") == 0)
             fuzz = argv[++i];
         else if (i + 1 < argc && strcmp(argv[i], "--seconds") == 0)
@@ -22685,8 +23475,8 @@ int main(int argc, char **argv)
         else if (strcmp(argv[i], "--long") == 0 || strcmp(argv[i], "all") == 0)
             with_long = 1;
         else if (argv[i][0] == '-') {
-            fprintf(stderr, "usage: %s [-l] [-v] [-d] [--long] [long | part of a name "
-                    "...]\n", argv[0]);
+            fprintf(stderr, "usage: %s [-l] [-v] [-d] [--long] [--faults all | row] "
+                    "[long | part of a name ...]\n", argv[0]);
             return 2;
         } else {
             words++;
