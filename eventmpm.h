@@ -507,7 +507,8 @@ typedef struct empm_config {
                                           nobody; "#1000" is a number, "root" is
                                           meant */
     const char *group_name;            /* [Group] NULL: the user's */
-    const char *chroot_dir;            /* NULL; paths above count from outside */
+    const char *chroot_dir;            /* NULL; paths above count from outside,
+                                          and directories must be within */
     const char *core_dump_directory;   /* NULL: where it was started */
     int    graceful_stop_signal;       /* beside WINCH: SIGQUIT; 0: none */
 
@@ -15229,6 +15230,25 @@ static int empm__find_rights(const char *text, empm__rights *want,
     return EMPM_EINVAL;
 }
 
+/* ChrootDir holds nobody who has a directory outside of it open: `..` leads from
+ * there to the root of all. Names are looked at as the kernel walks them. */
+static void empm__check_chroot(const empm_config *cfg, const char *directive,
+                               const char *dir, empm__report *rep)
+{
+    char path[1200];
+    char *top = realpath(empm__path_of(cfg, cfg->chroot_dir, path, sizeof path),
+                         NULL);
+    char *real = realpath(dir, NULL);
+    const size_t n = top != NULL ? strlen(top) : 0;
+    if (top != NULL && real != NULL && strcmp(top, "/") != 0 &&
+        (strncmp(real, top, n) != 0 || (real[n] != '/' && real[n] != '\0')))
+        empm__say(rep, EMPM_LOG_ERROR, 5134, "ChrootDir %s: %s %s is outside: "
+                  "there is a way out through it: take one inside",
+                  cfg->chroot_dir, directive, dir);
+    free(top);
+    free(real);
+}
+
 /* Names that only a whole program uses. */
 static void empm__check_names(const empm_config *cfg, empm__report *rep)
 {
@@ -15261,6 +15281,20 @@ static void empm__check_names(const empm_config *cfg, empm__report *rep)
                   cfg->group_name);
     if (cfg->group_name != NULL && cfg->user_name == NULL)
         empm__say(rep, EMPM_LOG_ERROR, 544, "Group without User");
+    if (cfg->chroot_dir != NULL) {   /* all directories that stay open */
+        empm__check_chroot(cfg, "SpoolDirectory",
+                           empm__path_of(cfg, cfg->spool_directory, path,
+                                         sizeof path), rep);
+        for (i = 0; cfg->routes != NULL && cfg->routes[i].kind != EMPM__ROUTE_END;
+             i++)
+            if (cfg->routes[i].kind == EMPM__ROUTE_FILES)
+                empm__check_chroot(cfg, cfg->routes[i].root != NULL
+                                            ? "EMPM_FILES" : "DocumentRoot",
+                                   cfg->routes[i].root != NULL
+                                       ? cfg->routes[i].root
+                                       : empm__path_of(cfg, cfg->document_root,
+                                                       path, sizeof path), rep);
+    }
     if (cfg->chroot_dir != NULL && cfg->user_name == NULL)
         empm__say(rep, EMPM_LOG_ERROR, 5134, "ChrootDir without User: root "
                   "walks out of it");
@@ -16601,6 +16635,7 @@ static void empm__kid_main(empm__parent *p, empm__gen *g, int slot, int admin,
     empm__signal_set own;
     size_t k;
     int r;
+    empm__die_with_parent(p->pid, 1);
     empm__forget_kids(p);
     if (empm__signals_take(&own, g->cfg->graceful_stop_signal) < 0)
         _exit(1);
