@@ -15240,7 +15240,9 @@ static void empm__check_chroot(const empm_config *cfg, const char *directive,
                          NULL);
     char *real = realpath(dir, NULL);
     const size_t n = top != NULL ? strlen(top) : 0;
+    struct stat st;
     if (top != NULL && real != NULL && strcmp(top, "/") != 0 &&
+        stat(top, &st) == 0 && S_ISDIR(st.st_mode) &&
         (strncmp(real, top, n) != 0 || (real[n] != '/' && real[n] != '\0')))
         empm__say(rep, EMPM_LOG_ERROR, 5134, "ChrootDir %s: %s %s is outside: "
                   "there is a way out through it: take one inside",

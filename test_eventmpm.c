@@ -3250,7 +3250,7 @@ TEST(config, what_is_refused)
         { "ChrootDir /no/such/place\nUser root", 5134 },
         { "ChrootDir /dev/null\nUser root", 5134 },
         { "ChrootDir /", 5134 },
-        { "ChrootDir /dev\nUser root\nSpoolDirectory /tmp", 5134 },
+        { "ChrootDir /dev\nUser root\nSpoolDirectory /dev", 5134 },  /* "." */
         { "Listen \"unix:/tmp/x user=nobody-of-that-name\"", 5108 },
         { "CoreDumpDirectory /dev/null", 5134 },
         { "User no-such-user-at-all", 543 },
