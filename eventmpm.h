@@ -5717,6 +5717,10 @@ struct empm_server {
     int             nlisteners;
     int             spool_dir;     /* descriptor of SpoolDirectory */
     pid_t           owner;         /* who unlinks what it made */
+    uid_t           uid;           /* User, Group and the groups of that user, if */
+    gid_t           gid;           /* root has started it: looked up once */
+    gid_t          *groups;
+    int             ngroups;
     struct empm__kv *store;        /* SharedStoreSize; NULL: none (>>store) */
     struct empm__types *types;     /* AddType; NULL: none (>>files) */
     int             borrows;       /* score and store are another server's */
@@ -15205,6 +15209,34 @@ static int empm__find_group(const char *id, gid_t *gid)
     return EMPM_OK;
 }
 
+/* Looks up User and Group, before there is a child: in a forked process locks of
+ * the C library may be taken for ever. Says what is wrong. */
+static int empm__find_identity(empm_server *s, empm__report *rep)
+{
+    const empm_config *cfg = s->cfg;
+    int room = 16, n = 0, r = -1;
+    if (cfg->user_name == NULL || geteuid() != 0)
+        return EMPM_OK;
+    if (empm__find_user(cfg->user_name, &s->uid, &s->gid) < 0 ||
+        (cfg->group_name != NULL &&
+         empm__find_group(cfg->group_name, &s->gid) < 0)) {
+        empm__say(rep, EMPM_LOG_ERROR, 5035, "User %s or its Group is not found",
+                  cfg->user_name);
+        return EMPM_ESYS;
+    }
+    while (cfg->user_name[0] != '#' && r < 0 && room < 65536) {
+        gid_t *more;
+        n = room *= 2;
+        more = (gid_t *)EMPM_REALLOC(s->groups, (size_t)room * sizeof *more);
+        if (more == NULL)
+            return EMPM_ENOMEM;
+        s->groups = more;
+        r = getgrouplist(cfg->user_name, s->gid, s->groups, &n);
+    }
+    s->ngroups = n < room ? n : room;
+    return EMPM_OK;
+}
+
 /* Looks up which rights the file of a Listen shall have; says what is unknown. */
 static int empm__find_rights(const char *text, empm__rights *want,
                              empm__report *rep)
@@ -15509,6 +15541,7 @@ static void empm__server_free(empm_server *s)
     empm__nets_free(&s->trusted);
 #endif
     EMPM_FREE(s->types);
+    EMPM_FREE(s->groups);
     if (!s->borrows) {
         empm__score_free(&s->score);
 #ifndef EVENTMPM_NO_STORE
@@ -15547,6 +15580,8 @@ static int empm__server_new(empm_config *cfg, int shared,
     s->parent_fd = s->spool_dir = -1;
     s->owner = getpid();
     empm__chars_init(&s->chars);
+    if ((r = empm__find_identity(s, rep)) < 0)
+        goto done;
 #ifndef EVENTMPM_NO_ACCESS_LOG
     if ((r = empm__access_open(cfg, &s->access, rep)) < 0)
         goto done;
@@ -16197,11 +16232,6 @@ static const char *empm__default_user(empm_config *cfg)
 
 #define EMPM__DEFAULT_USER "started as root without User: %s serves (%s)"
 
-static int empm__set_groups(const char *user, gid_t gid)
-{
-    return user[0] == '#' ? setgroups(0, NULL) : initgroups(user, gid);
-}
-
 #ifndef EVENTMPM_NO_FORK
 /* What a process that serves has to do with the directory `path`, and what comes
  * of it if its user may not. */
@@ -16210,6 +16240,11 @@ typedef struct empm__use {
     int         mode;
     const char *so;
 } empm__use;
+
+static int empm__set_groups(const char *user, gid_t gid)
+{
+    return user[0] == '#' ? setgroups(0, NULL) : initgroups(user, gid);
+}
 
 /* In a process of its own: becomes that user and writes the number, from 1 on, of
  * each use that is not granted then; 255: it cannot become that user. Directories
@@ -16306,23 +16341,19 @@ static void empm__check_uses(const empm_config *cfg, empm__report *rep)
 /* Gives up what root has that a process which serves does not need. Every step
  * is verified: a server that believes to have dropped root and has not is worse
  * than none. */
-static int empm__become(const empm_config *cfg)
+static int empm__become(const empm_server *s)
 {
+    const empm_config *cfg = s->cfg;
     const char *failed = NULL;
     char path[1200];
-    uid_t uid = 0;
-    gid_t gid = 0;
+    const uid_t uid = s->uid;
+    const gid_t gid = s->gid;
     if (cfg->core_dump_directory != NULL &&
         chdir(empm__path_of(cfg, cfg->core_dump_directory, path,
                             sizeof path)) < 0)
         failed = "chdir to CoreDumpDirectory";
     if (failed == NULL && cfg->user_name != NULL && geteuid() == 0) {
-        if (empm__find_user(cfg->user_name, &uid, &gid) < 0 ||
-            (cfg->group_name != NULL &&
-             empm__find_group(cfg->group_name, &gid) < 0))
-            failed = "looking up User and Group";
-        /* the groups before the chroot, in which there may be no /etc/group */
-        else if (empm__set_groups(cfg->user_name, gid) < 0 && uid != 0)
+        if (setgroups((size_t)s->ngroups, s->groups) < 0 && uid != 0)
             failed = "setgroups";    /* (a namespace may deny it to its root) */
         else if (cfg->chroot_dir != NULL &&
                  (chroot(empm__path_of(cfg, cfg->chroot_dir, path,
@@ -16658,7 +16689,7 @@ static void empm__kid_main(empm__parent *p, empm__gen *g, int slot, int admin,
     mprotect(s->score.mem, s->score.bytes, PROT_READ);
     mprotect((void *)empm__score_at(&s->score, slot), s->score.child_bytes,
              PROT_READ | PROT_WRITE);
-    if (empm__become(g->cfg) < 0)
+    if (empm__become(s) < 0)
         _exit(EMPM__EXIT_FATAL);
     empm__die_with_parent(p->pid, 1);   /* setuid() would have undone it */
     if (empm__engine_start(s, slot, admin) < 0)
@@ -17798,7 +17829,7 @@ static int empm__run(const empm__source *source,
         return r;
     }
 #endif
-    if ((r = empm__become(cfg)) == EMPM_OK &&
+    if ((r = empm__become(s)) == EMPM_OK &&
         (r = empm__engine_start(s, 0, 0)) == EMPM_OK) {
         s->owner = getpid();
         if (ready_fd >= 0 && write(ready_fd, "R", 1) == 1) {
