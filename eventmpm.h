@@ -200,7 +200,7 @@
  *   5005  MaxSpoolBytes is reached: clients get 503
  *   5006  a state that cannot be: please report it
  *   5007  on_child_start or on_thread_start has failed: the child gives up
- *   5008  a listening socket cannot be watched
+ *   5008  a listening socket cannot be watched, or somebody has changed it
  *   5009  accepting pauses: no descriptors, or MaxOpenConnections
  *   5010  MaxOpenFiles is reached: large bodies, or files, get 503
  *   5011  threads cannot be started
@@ -16805,6 +16805,29 @@ static void empm__kids_replace(empm__parent *p, empm__gen *g)
     empm__share_out(p, g);
 }
 
+/* A process that shares the listening sockets can make them blocking, or shut them
+ * down, for all: that is set right. */
+static void empm__listen_mend(const empm_server *s)
+{
+    int k;
+    for (k = 0; k < s->nlisteners; k++) {
+        const empm__listener *l = &s->listeners[k];
+        const int fl = l->fd < 0 ? -1 : fcntl(l->fd, F_GETFL);
+        if (fl < 0)
+            continue;
+        if (!(fl & O_NONBLOCK)) {
+            empm__log(s->cfg, EMPM_LOG_WARN, 5008, "Listen %s: a process has "
+                      "made it blocking: set right", l->text);
+            fcntl(l->fd, F_SETFL, fl | O_NONBLOCK);
+        }
+        if (!empm__is_listening(l->fd))
+            empm__log(s->cfg, EMPM_LOG_ERROR, 5008, "Listen %s: a process has "
+                      "shut it down: %s", l->text,
+                      listen(l->fd, s->cfg->listen_backlog) == 0
+                          ? "opened again" : strerror(errno));
+    }
+}
+
 static void empm__kid_died(empm__parent *p, int slot, int status)
 {
     empm__kid *kid = &p->kids[slot];
@@ -16834,8 +16857,10 @@ static void empm__kid_died(empm__parent *p, int slot, int status)
                                                             : EMPM_LOG_ERROR,
                   5015, "child %ld exited with status %d", (long)kid->pid,
                   WEXITSTATUS(status));
-    if (!asked)
+    if (!asked) {
         empm__bump(&empm__board(p)->died, 1u);
+        empm__listen_mend(p->now.s);
+    }
     if (!asked && (now - kid->born_us < 1000000u ||
                    (sig == 0 && WEXITSTATUS(status) == EMPM__EXIT_SICK))) {
         /* three may die young, then it takes 0.1, 0.2 ... 12.8 s */
@@ -16967,6 +16992,8 @@ static void empm__watch(empm__parent *p)
     int i, busy = 0, idle = 0;
     p->ping_us = every > 0 ? now + every : 0;
     p->looked_us = now;
+    if (!p->stopping)
+        empm__listen_mend(p->now.s);
     for (i = 0; i < p->slots; i++) {
         empm__kid *kid = &p->kids[i];
         const uint32_t pongs =

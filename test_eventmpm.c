@@ -16879,6 +16879,48 @@ TEST(process, killed_child_is_replaced)   /* 2.4.54 */
     fx_down(&f);
 }
 
+/* What a child does to a socket that all share, the parent undoes: at a death,
+ * and each WatchdogInterval. */
+TEST(process, shared_sockets_are_set_right)
+{
+    fixture f;
+    struct sockaddr_in a;
+    const int on = 1;
+    char spec[32];
+    long kids[16];
+    int port, fd = listening_socket(&port);
+
+    close(fd);                       /* a port that was asked for is kept */
+    memset(&a, 0, sizeof a);
+    a.sin_family = AF_INET;
+    a.sin_port = htons((uint16_t)port);
+    a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    fd = socket(AF_INET, SOCK_STREAM, 0);
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    CHECK_INT(bind(fd, (struct sockaddr *)&a, sizeof a), 0);
+    CHECK_INT(listen(fd, 8), 0);
+    fx_init_forked(&f, 1);
+    f.deaths_ok = 1;
+    snprintf(spec, sizeof spec, "fd:%d", fd);
+    f.cfg.listen[1] = spec;
+    if (!fx_up(&f)) {
+        close(fd);
+        return;
+    }
+    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+    if (wait_children(&f, 1, kids, PATIENCE) == 1) {
+        fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
+        shutdown(fd, SHUT_RD);       /* ours and the child's: one socket */
+        signal_process((pid_t)kids[0], SIGKILL);
+        CHECK_SOON((fcntl(fd, F_GETFL) & O_NONBLOCK) != 0, 4000);
+        CHECK_SOON(fx_log_has(&f, "opened again"), 4000);
+        f.port = port;
+        CHECK_INT(get_status(&f, "/hello"), 200);
+    }
+    fx_down(&f);
+    close(fd);
+}
+
 static int hk_die(empm_server *s, void *user)
 {
     fx_child_start(s, user);
