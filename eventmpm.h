@@ -16669,6 +16669,7 @@ static void empm__kid_main(empm__parent *p, empm__gen *g, int slot, int admin,
     size_t k;
     int r;
     empm__die_with_parent(p->pid, 1);
+    unsetenv("NOTIFY_SOCKET");       /* not for what handlers start */
     empm__forget_kids(p);
     if (empm__signals_take(&own, g->cfg->graceful_stop_signal) < 0)
         _exit(1);

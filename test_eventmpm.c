@@ -19173,6 +19173,39 @@ TEST(operate, tells_the_service_manager)
     unlink(g_manager_path);
 }
 
+/* The new program's sockets take the place of the log's descriptor: what is wrong
+ * is said by the old one, in the log. */
+TEST(operate, why_an_upgrade_cannot_start_is_in_the_log)
+{
+    program p;
+    char path[300], more[400];
+    int fd;
+
+    tmp_path(path, sizeof path, "upgrade.log");
+    snprintf(more, sizeof more, "ErrorLog %s", path);
+    program_init(&p, more);
+    if (program_up(&p, NULL)) {
+        char *log;
+        int has, k;
+        unlink(p.exe);
+        fd = open(path, O_RDONLY);
+        for (k = has = 0; k < 400 && !has; k++) {
+            if (k % 100 == 0)
+                signal_process((pid_t)pid_in(&p), SIGUSR2);
+            nap(10);
+            log = slurp(fd);
+            has = strstr(log, "EMPM5039: cannot start ") != NULL &&
+                  strstr(log, "No such file") != NULL;
+            free(log);
+        }
+        CHECK(has);
+        close(fd);
+        CHECK_INT(program_get(&p, "/hello"), 200);
+    }
+    program_down(&p);
+    unlink(path);
+}
+
 static int g_passed_fd[2];
 
 static void pass_sockets(void)
@@ -19186,19 +19219,20 @@ static void pass_sockets(void)
     snprintf(pid, sizeof pid, "%ld", (long)getpid());
     setenv("LISTEN_PID", pid, 1);
     setenv("LISTEN_FDS", "2", 1);
-    setenv("LISTEN_FDNAMES", "other:web", 1);
+    setenv("LISTEN_FDNAMES", "other:we%b", 1);   /* as it stands: no escape */
 }
 
 TEST(operate, takes_sockets_by_name)
 {
     program p;
     char text[600];
+    long before;
     int port[2], fd;
 
     program_init(&p, "");
     g_passed_fd[0] = listening_socket(&port[0]);
     g_passed_fd[1] = listening_socket(&port[1]);
-    snprintf(text, sizeof text, "\nListen systemd:web\n");
+    snprintf(text, sizeof text, "\nListen systemd:we%%b\n");
     fd = open(p.conf, O_WRONLY | O_APPEND);
     CHECK(write(fd, text, strlen(text)) > 0);
     close(fd);
@@ -19213,6 +19247,12 @@ TEST(operate, takes_sockets_by_name)
     signal_process((pid_t)pid_in(&p), SIGUSR1);    /* a reload keeps it */
     CHECK_SOON(program_said(&p, "generation 1 serves"), 8000);
     CHECK_INT(program_get(&p, "/hello"), 200);
+    before = pid_in(&p);
+    signal_process((pid_t)before, SIGUSR2);        /* and so does an upgrade */
+    CHECK_SOON(pid_in(&p) != before && pid_in(&p) > 0, 8000);
+    CHECK_INT(program_get(&p, "/hello"), 200);
+    CHECK_INT(wait_for_exit(p.pid), 0);
+    p.pid = 0;
     p.port = fd;
     program_down(&p);
     program_init(&p, "Listen systemd:web");      /* nobody passes one */
