@@ -19182,7 +19182,8 @@ TEST(operate, why_an_upgrade_cannot_start_is_in_the_log)
     int fd;
 
     tmp_path(path, sizeof path, "upgrade.log");
-    snprintf(more, sizeof more, "ErrorLog %s", path);
+    snprintf(more, sizeof more, "ErrorLog %s\nListen 127.0.0.1:0\nListen "
+             "127.0.0.1:0\nListen 127.0.0.1:0\nListen 127.0.0.1:0", path);
     program_init(&p, more);
     if (program_up(&p, NULL)) {
         char *log;
