@@ -216,7 +216,7 @@
  *   5005  MaxSpoolBytes or MaxBodyMemory is reached: clients get 503
  *   5006  an internal state that should not occur: please report it
  *   5007  on_child_start or on_thread_start has failed: the child gives up
- *   5008  a listening socket cannot be watched
+ *   5008  a listening socket cannot be watched, or somebody has changed it
  *   5009  accepting pauses: no descriptors, or MaxOpenConnections
  *   5010  MaxOpenFiles is reached: large bodies, or files, get 503
  *   5011  a child cannot be made: no threads, memory or epoll for it
@@ -500,9 +500,10 @@ enum { EMPM__ROUTE_END, EMPM__ROUTE_HANDLER, EMPM__ROUTE_FILES };
  * the directive where its name differs by more than its spelling.
  *
  * Listen strings: "8080" (all addresses), "127.0.0.1:8080", "[::1]:8080",
- * "localhost:0" (0: any free port, empm_port() tells), "unix:/run/a.sock
- * mode=660", "fd:3" (an inherited listening socket), "systemd:web" (those that
- * the service manager passes under that name). "v6only" may follow; "proxy": each
+ * "localhost:0" (all addresses of that name; 0: any free port, empm_port() tells),
+ * "unix:/run/a.sock mode=660 user=root group=www" (group and user as they are, or
+ * "#number"), "fd:3" (an inherited listening socket), "systemd:web" (those that the
+ * service manager passes under that name). "v6only" may follow; "proxy": each
  * connection begins with a PROXY header, version 1 or 2; "admin": status only,
  * by an engine of its own, whatever the workers do. */
 typedef struct empm_config {
@@ -532,7 +533,8 @@ typedef struct empm_config {
                                           nobody; "#1000" is a number, "root" is
                                           meant */
     const char *group_name;            /* [Group] NULL: the user's */
-    const char *chroot_dir;            /* NULL; paths above count from outside */
+    const char *chroot_dir;            /* NULL; paths above count from outside,
+                                          and directories must be within */
     const char *core_dump_directory;   /* NULL: where it was started */
     int    graceful_stop_signal;       /* beside WINCH: SIGQUIT; 0: none */
 
@@ -1173,6 +1175,12 @@ EMPM__ASSERT_STATIC(EMPM_PAGE_BYTES >= 4096, page_too_small);
 #  define EMPM__POLLRDHUP 0
 #endif
 
+#if defined(O_PATH)
+#  define EMPM__O_PATH O_PATH
+#elif defined(__linux__)             /* <fcntl.h> hides it without _GNU_SOURCE */
+#  define EMPM__O_PATH 010000000
+#endif
+
 /* Relaxed where nothing else is said; every other order is at its use. */
 #define empm__load(p)         __atomic_load_n((p), __ATOMIC_RELAXED)
 #define empm__load_acq(p)     __atomic_load_n((p), __ATOMIC_ACQUIRE)
@@ -1365,6 +1373,21 @@ static void empm__unpark(empm__parker *p)
     pthread_cond_signal(&p->cond);
     pthread_mutex_unlock(&p->lock);
 #endif
+}
+
+/* On the way out of an error: errno stays its own. */
+static void empm__close_quietly(int fd)
+{
+    const int saved = errno;
+    close(fd);
+    errno = saved;
+}
+
+static void empm__unlink_quietly(const char *path)
+{
+    const int saved = errno;
+    unlink(path);
+    errno = saved;
 }
 
 static int empm__fd_flags(int fd, int nonblocking)
@@ -6146,6 +6169,12 @@ typedef struct empm__exchange {       /* fixed */
     int inherited;             /* from the program before this one */
 } empm__exchange;
 
+typedef struct empm__rights {         /* of a unix socket's file; -1: as it is */
+    long  mode;
+    uid_t uid;
+    gid_t gid;
+} empm__rights;
+
 typedef struct empm__listener {       /* fixed once the server has started */
     int         fd;
     int         port;              /* 0: none (unix) */
@@ -6153,6 +6182,7 @@ typedef struct empm__listener {       /* fixed once the server has started */
     int         admin;             /* status only, by an engine of its own */
     int         proxy;             /* connections begin with a PROXY header */
     char        path[108];         /* of a unix socket that we made, or "" */
+    empm__rights rights;           /* that its file shall have */
 } empm__listener;
 
 struct empm_server {
@@ -6164,6 +6194,10 @@ struct empm_server {
     int             nlisteners;
     int             spool_dir;     /* descriptor of SpoolDirectory */
     pid_t           owner;         /* who unlinks what it made */
+    uid_t           uid;           /* User, Group and the groups of that user, if */
+    gid_t           gid;           /* root has started it: looked up once */
+    gid_t          *groups;
+    int             ngroups;
     struct empm__kv *store;        /* SharedStoreSize; NULL: none (>>store) */
     struct empm__types *types;     /* AddType; NULL: none (>>files) */
     empm__exchange  exchange;      /* between children */
@@ -12051,12 +12085,6 @@ static int empm__types_new(struct empm__types **out, const empm_config *cfg,
 
 /* --- opening -------------------------------------------------------------- */
 
-#if defined(O_PATH)
-#  define EMPM__O_PATH O_PATH
-#elif defined(__linux__)             /* <fcntl.h> hides it without _GNU_SOURCE */
-#  define EMPM__O_PATH 010000000
-#endif
-
 /* What open() adds by itself where a long has 32 bits, and a plain system call
  * does not: files of 2 GiB and more. */
 #if defined(O_LARGEFILE)
@@ -15634,7 +15662,20 @@ typedef struct empm__listen_spec {   /* a listen string, taken apart */
     int    fd;
     int    v6only, admin, proxy;
     long   mode;                     /* of a unix socket, -1: the umask's */
+    char   user[64], group[64];      /* whose it is; "": who starts the server */
 } empm__listen_spec;
+
+/* Is the word o[0..n) `name` and a value that fits? Then `to` gets that. */
+static int empm__listen_word(const char *o, size_t n, const char *name,
+                             char to[64])
+{
+    const size_t skip = strlen(name);
+    if (n <= skip || n - skip >= 64 || memcmp(o, name, skip) != 0)
+        return 0;
+    memcpy(to, o + skip, n - skip);
+    to[n - skip] = '\0';
+    return 1;
+}
 
 /* Takes `text` apart. Returns NULL or what is wrong with it. */
 static const char *empm__listen_parse(empm__listen_spec *l, const char *text)
@@ -15708,9 +15749,13 @@ static const char *empm__listen_parse(empm__listen_spec *l, const char *text)
             l->mode = strtol(o + 5, &end, 8);
             if (end != o + n || l->mode < 0 || l->mode > 0777)
                 return "wants mode= as up to three octal digits";
-        } else
-            return "takes http, v6only, proxy, admin or (unix:) mode= and no "
-                   "other word";
+        } else if (l->kind == EMPM__LISTEN_UNIX &&
+                   (empm__listen_word(o, n, "user=", l->user) ||
+                    empm__listen_word(o, n, "group=", l->group)))
+            ;
+        else
+            return "takes http, v6only, proxy, admin or (unix:) mode=, user= or "
+                   "group= and no other word";
         o += n;
     }
     return NULL;
@@ -15756,36 +15801,52 @@ typedef struct empm__heritage {
     const struct empm_server *old;   /* or those of this server; or NULL */
     int         count;
     const char *names;
-    uint64_t    taken;               /* bits */
+    unsigned char taken[1024];       /* a mark for each; more are not seen */
 } empm__heritage;
 
+EMPM__ASSERT_STATIC(EMPM_MAX_LISTEN <= sizeof ((empm__heritage *)0)->taken,
+                    too_many_listeners);
+
+#define EMPM__TEXT_OF(n) #n
+#define EMPM__NUMBER_TEXT(n) EMPM__TEXT_OF(n)
+#define EMPM__TOO_MANY \
+    "more than EMPM_MAX_LISTEN sockets, " EMPM__NUMBER_TEXT(EMPM_MAX_LISTEN)
+
 #define EMPM__HERITAGE_FD 3
-#define EMPM__HERITAGE_MAX 64
 
 /* What the environment offers to this process. */
-static void empm__heritage_env(empm__heritage *h)
+static void empm__heritage_env(empm__heritage *h, empm__report *rep)
 {
     const char *pid = getenv("LISTEN_PID"), *n = getenv("LISTEN_FDS");
+    int64_t count;
     memset(h, 0, sizeof *h);
     if (pid == NULL || n == NULL || strtol(pid, NULL, 10) != (long)getpid())
         return;
-    h->count = (int)strtol(n, NULL, 10);
-    if (h->count < 0 || h->count > EMPM__HERITAGE_MAX)
-        h->count = 0;
+    count = empm__parse_u63(n, strlen(n));
+    if (count > (int64_t)sizeof h->taken) {
+        empm__say(rep, EMPM_LOG_WARN, 5108, "LISTEN_FDS of %s: only the first "
+                  "%d sockets are looked at", n, (int)sizeof h->taken);
+        count = sizeof h->taken;
+    }
+    h->count = count < 0 ? 0 : (int)count;
     h->names = getenv("LISTEN_FDNAMES");
 }
 
-/* The name of the i-th. */
-static void empm__heritage_name(const empm__heritage *h, int i, char *to,
-                                size_t n)
+/* The name of the i-th in to[0..n), as we write them. Returns whether it is
+ * `plain` as it stands, as the service manager writes them. */
+static int empm__heritage_name(const empm__heritage *h, int i, char *to,
+                               size_t n, const char *plain)
 {
     const char *p = h->names != NULL ? h->names : "";
+    size_t len;
     while (i-- > 0) {
         p += strcspn(p, ":");
         p += *p == ':';
     }
-    if (empm__decode(to, p, empm__min(strcspn(p, ":"), n - 1), 0) < 0)
+    len = strcspn(p, ":");
+    if (empm__decode(to, p, empm__min(len, n - 1), 0) < 0)
         to[0] = '\0';
+    return strncmp(p, plain, len) == 0 && plain[len] == '\0';
 }
 
 static int empm__listen_port(int fd)
@@ -15802,93 +15863,205 @@ static int empm__listen_port(int fd)
     return 0;
 }
 
-static int empm__listen_unix(empm__listener *l, const empm__listen_spec *spec)
+/* --- unix sockets --------------------------------------------------------- */
+
+/* Returns 0, or -1 with errno if the path is too long. */
+static int empm__unix_address(struct sockaddr_un *a, const char *path)
 {
-    const size_t n = strlen(spec->host);
-    struct sockaddr_un a;
-    struct stat st;
-    int fd, probe;
-    memset(&a, 0, sizeof a);
-    a.sun_family = AF_UNIX;
-    if (n >= empm__min(sizeof a.sun_path, sizeof l->path)) {
+    const size_t n = strlen(path);
+    memset(a, 0, sizeof *a);
+    a->sun_family = AF_UNIX;
+    if (n >= sizeof a->sun_path) {
         errno = ENAMETOOLONG;
         return -1;
     }
-    memcpy(a.sun_path, spec->host, n);
-    fd = socket(AF_UNIX, SOCK_STREAM, 0);
-    if (fd < 0)
-        return -1;
-    /* A socket file that nobody listens on is left over from a crash */
-    if (lstat(a.sun_path, &st) == 0 && S_ISSOCK(st.st_mode) &&
-        (probe = socket(AF_UNIX, SOCK_STREAM, 0)) >= 0) {
-        if (connect(probe, (struct sockaddr *)&a, sizeof a) < 0 &&
-            errno == ECONNREFUSED)
-            unlink(a.sun_path);
-        close(probe);
-    }
-#if defined(__linux__)
-    if (spec->mode >= 0)             /* before it can be seen */
-        fchmod(fd, (mode_t)spec->mode);
-#endif
-    if (bind(fd, (struct sockaddr *)&a, sizeof a) < 0) {
-        const int saved = errno;
-        close(fd);
-        errno = saved;
-        return -1;
-    }
-    memcpy(l->path, spec->host, n + 1);
-    if (spec->mode >= 0)
-        chmod(l->path, (mode_t)spec->mode);
-    return fd;
+    memcpy(a->sun_path, path, n);
+    return 0;
 }
 
-static int empm__listen_tcp(const empm_config *cfg, const char *host,
-                            const char *port, int v6only, const char **why)
+/* A name beside `path` that no other process and no other socket of this one
+ * takes; `path` loses its end where both are too long. Returns 0, or -1. */
+static int empm__unix_beside(struct sockaddr_un *a, const char *path, int fd,
+                             const char *mark)
 {
-    struct addrinfo hints, *list = NULL, *a;
-    const int on = 1, off = 0;
-    int fd = -1, r, saved = 0, pass;
+    const char *slash = strrchr(path, '/');
+    const size_t folder = slash != NULL ? (size_t)(slash + 1 - path) : 0;
+    char end[48];
+    const int k = snprintf(end, sizeof end, ".%ld-%d%s", (long)getpid(), fd,
+                           mark);
+    const size_t n = empm__min(strlen(path), sizeof a->sun_path - 1 - (size_t)k);
+    memset(a, 0, sizeof *a);
+    a->sun_family = AF_UNIX;
+    if (n < folder) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    memcpy(a->sun_path, path, n);
+    memcpy(a->sun_path + n, end, (size_t)k);
+    return 0;
+}
+
+/* A socket file that nobody listens on is left over from a crash. The question
+ * does not wait: a server whose backlog is full is alive. */
+static int empm__unix_stale(const char *path)
+{
+    struct sockaddr_un a;
+    struct stat st;
+    int fd, stale;
+    if (empm__unix_address(&a, path) < 0 || lstat(path, &st) < 0 ||
+        !S_ISSOCK(st.st_mode) || (fd = socket(AF_UNIX, SOCK_STREAM, 0)) < 0)
+        return 0;
+    stale = empm__fd_flags(fd, 1) == 0 &&
+            connect(fd, (struct sockaddr *)&a, sizeof a) < 0 &&
+            errno == ECONNREFUSED;
+    close(fd);
+    return stale;
+}
+
+/* Gives the file of a unix socket its owner, group and mode. Its folder may belong
+ * to somebody who puts something else in its place, for root to open up: a link is
+ * not followed, and what is no socket, or has another name elsewhere, is left
+ * alone. Returns 0, or -1 with errno. */
+static int empm__unix_rights(const char *path, const empm__rights *want)
+{
+    struct stat st;
+    int r;
+#ifdef EMPM__O_PATH
+    char self[48];
+    const int fd = open(path, EMPM__O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
+    r = fd < 0 ? -1 : fstat(fd, &st);
+    path = self;
+#else
+    r = lstat(path, &st);
+#endif
+    if (r == 0 && (!S_ISSOCK(st.st_mode) || st.st_nlink != 1)) {
+        errno = EPERM;
+        r = -1;
+    }
+    if (r == 0 && ((want->uid != (uid_t)-1 && want->uid != st.st_uid) ||
+                   (want->gid != (gid_t)-1 && want->gid != st.st_gid)))
+        r = chown(path, want->uid, want->gid);
+    if (r == 0 && want->mode >= 0 &&
+        (st.st_mode & 07777) != (mode_t)want->mode)
+        r = chmod(path, (mode_t)want->mode);
+#ifdef EMPM__O_PATH
+    if (fd >= 0)
+        empm__close_quietly(fd);
+#endif
+    return r;
+}
+
+/* Gives the socket file `made` the name `path`, unless somebody serves there:
+ * link(), not rename(), so that of two servers that start at once only one can.
+ * What is stale is moved `aside` first and asked again: it may be new by now. */
+static int empm__unix_show(const char *made, const char *aside,
+                           const char *path)
+{
+    int tries;
+    for (tries = 0; tries < 3; tries++) {
+        if (link(made, path) == 0)
+            return unlink(made);
+        if (errno != EEXIST)             /* a file system without links */
+            return rename(made, path);
+        if (!empm__unix_stale(path))
+            break;
+        if (rename(path, aside) == 0 && !empm__unix_stale(aside) &&
+            link(aside, path) < 0)
+            break;
+        unlink(aside);
+    }
+    errno = EADDRINUSE;
+    return -1;
+}
+
+/* A unix socket listens, and is whose it shall be, before anybody can see it. */
+static int empm__listen_unix(empm__listener *l, const empm__listen_spec *spec,
+                             const empm__rights *rights, int backlog)
+{
+    struct sockaddr_un a, aside;
+    const int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    if (fd < 0)
+        return -1;
+#if defined(__linux__)
+    if (rights->mode >= 0)           /* bind() makes the file so, but for umask */
+        fchmod(fd, (mode_t)rights->mode);
+#endif
+    if (empm__unix_address(&aside, spec->host) == 0 &&   /* not too long? */
+        empm__unix_beside(&aside, spec->host, fd, "~") == 0 &&
+        empm__unix_beside(&a, spec->host, fd, "") == 0) {
+        unlink(a.sun_path);
+        if (bind(fd, (struct sockaddr *)&a, sizeof a) == 0) {
+            if (empm__unix_rights(a.sun_path, rights) == 0 &&
+                listen(fd, backlog) == 0 &&
+                empm__unix_show(a.sun_path, aside.sun_path, spec->host) == 0) {
+                snprintf(l->path, sizeof l->path, "%.107s", spec->host);
+                return fd;
+            }
+            empm__unlink_quietly(a.sun_path);
+        }
+    }
+    empm__close_quietly(fd);
+    return -1;
+}
+
+/* --- addresses ------------------------------------------------------------ */
+
+/* All addresses of the host and the port; returns 0, or getaddrinfo()'s error. */
+static int empm__listen_resolve(const empm__listen_spec *spec,
+                                struct addrinfo **list)
+{
+    struct addrinfo hints;
     memset(&hints, 0, sizeof hints);
     hints.ai_socktype = SOCK_STREAM;
     hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV;
-    r = getaddrinfo(host, port, &hints, &list);
-    if (r != 0) {
-        *why = gai_strerror(r);
+    return getaddrinfo(spec->host[0] ? spec->host : NULL, spec->port, &hints,
+                       list);
+}
+
+/* A socket that is bound to one of them; `port`, unless 0, instead of its own.
+ * Returns -1 with errno. */
+static int empm__listen_bind(const empm_config *cfg, const struct addrinfo *a,
+                             int v6only, int port)
+{
+    struct sockaddr_storage at;
+    const int on = 1, off = 0;
+    const int fd = socket(a->ai_family, SOCK_STREAM, 0);
+    if (fd < 0)
         return -1;
-    }
-    /* Without a host: one IPv6 socket for both, IPv4 alone where there is none */
-    for (pass = 0; pass < 2 && fd < 0; pass++)
-        for (a = list; a != NULL && fd < 0; a = a->ai_next) {
-            if (host == NULL && (a->ai_family == AF_INET6) != (pass == 0))
-                continue;
-            fd = socket(a->ai_family, SOCK_STREAM, 0);
-            if (fd < 0) {
-                saved = errno;
-                continue;
-            }
-            setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-            if (a->ai_family == AF_INET6)
-                setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, v6only ? &on : &off,
-                           sizeof on);
-            /* accepted sockets inherit these on Linux */
-            setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
-            setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-            if (cfg->send_buffer_size > 0)
-                setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &cfg->send_buffer_size,
-                           sizeof cfg->send_buffer_size);
-            if (cfg->receive_buffer_size > 0)
-                setsockopt(fd, SOL_SOCKET, SO_RCVBUF,
-                           &cfg->receive_buffer_size,
-                           sizeof cfg->receive_buffer_size);
-            if (bind(fd, a->ai_addr, a->ai_addrlen) < 0) {
-                saved = errno;
-                close(fd);
-                fd = -1;
-            }
-        }
-    freeaddrinfo(list);
-    errno = saved;
-    return fd;
+    memcpy(&at, a->ai_addr, empm__min(a->ai_addrlen, sizeof at));
+    if (port != 0 && a->ai_family == AF_INET)
+        ((struct sockaddr_in *)(void *)&at)->sin_port = htons((uint16_t)port);
+    if (port != 0 && a->ai_family == AF_INET6)
+        ((struct sockaddr_in6 *)(void *)&at)->sin6_port = htons((uint16_t)port);
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (a->ai_family == AF_INET6)
+        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, v6only ? &on : &off,
+                   sizeof on);
+    /* accepted sockets inherit these on Linux */
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    if (cfg->send_buffer_size > 0)
+        setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &cfg->send_buffer_size,
+                   sizeof cfg->send_buffer_size);
+    if (cfg->receive_buffer_size > 0)
+        setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &cfg->receive_buffer_size,
+                   sizeof cfg->receive_buffer_size);
+    if (bind(fd, (struct sockaddr *)&at, a->ai_addrlen) == 0)
+        return fd;
+    empm__close_quietly(fd);
+    return -1;
+}
+
+/* Does the list have it twice? Some files of hosts do. */
+static int empm__listen_again(const struct addrinfo *list,
+                              const struct addrinfo *a)
+{
+    for (; list != a; list = list->ai_next)
+        if (list->ai_addrlen == a->ai_addrlen &&
+            memcmp(list->ai_addr, a->ai_addr, a->ai_addrlen) == 0)
+            return 1;
+    return 0;
 }
 
 static int empm__is_listening(int fd)
@@ -15912,8 +16085,10 @@ static void empm__listen_add(empm_server *s, const empm__listen_spec *spec,
 }
 
 /* A descriptor for what `spec` means, from those that are there: a duplicate of
- * ours, or one of the environment's; each is given once. -1: none (left). */
-static int empm__heritage_find(empm__heritage *h, const empm__listen_spec *spec)
+ * ours, or one of the environment's; each is given once. `port`: it must have that
+ * one; -1: any. Returns -1: none (left). */
+static int empm__heritage_find(empm__heritage *h, const empm__listen_spec *spec,
+                               int port)
 {
     const int n = h->old != NULL ? h->old->nlisteners : h->count;
     int i, fd;
@@ -15921,22 +16096,24 @@ static int empm__heritage_find(empm__heritage *h, const empm__listen_spec *spec)
         empm__listen_spec other;
         char name[300];
         const char *text = name;
-        if (h->taken >> i & 1)
+        int plain = 0;
+        if (h->taken[i])
             continue;
         if (h->old != NULL)
             text = h->old->listeners[i].text;
         else
-            empm__heritage_name(h, i, name, sizeof name);
+            plain = empm__heritage_name(h, i, name, sizeof name, spec->host);
         if (spec->kind == EMPM__LISTEN_SYSTEMD && h->old == NULL) {
-            if (strcmp(name, spec->host) != 0)
+            if (!plain && strcmp(name, spec->host) != 0)
                 continue;
         } else if (empm__listen_parse(&other, text) != NULL ||
                    !empm__listen_same(spec, &other))
             continue;
         fd = h->old != NULL ? h->old->listeners[i].fd : EMPM__HERITAGE_FD + i;
-        if (!empm__is_listening(fd))
+        if (!empm__is_listening(fd) ||
+            (port >= 0 && empm__listen_port(fd) != port))
             continue;
-        h->taken |= UINT64_C(1) << i;
+        h->taken[i] = 1;
         return h->old != NULL ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : fd;
     }
     return -1;
@@ -15954,7 +16131,7 @@ static const char *empm__listen_advice(const empm__listen_spec *spec, int error,
                         "such as -p 8081";
     case EACCES: case EPERM:
         return spec->kind == EMPM__LISTEN_UNIX
-                   ? ": take a folder that you can write"
+                   ? ": take a folder that you can write; user= wants root"
                    : ": for a port below 1024 start as root, or take one above, "
                      "such as -p 8080";
     case EADDRNOTAVAIL:
@@ -15968,16 +16145,62 @@ static const char *empm__listen_advice(const empm__listen_spec *spec, int error,
     }
 }
 
+/* Listens at every address of a host, as Apache does, and all with one port;
+ * without a host at one IPv6 socket for both, or at IPv4 where there is none. A
+ * name may have addresses that this machine has not, such as ::1 without IPv6:
+ * one that can be had is enough. Returns 0, or -1 with errno or *why. */
+static int empm__listen_tcp(empm_server *s, const empm__listen_spec *spec,
+                            const char *text, const char **why)
+{
+    struct addrinfo *list = NULL, *a;
+    const int named = spec->host[0] != '\0', first = s->nlisteners;
+    const int r = empm__listen_resolve(spec, &list);
+    int pass, fd = -1, saved = 0, fatal = r != 0;
+    if (r != 0)
+        *why = gai_strerror(r);
+    for (pass = 0; pass < 2 - named && !fatal && s->nlisteners == first; pass++)
+        for (a = list; a != NULL && !fatal; a = a->ai_next) {
+            const int made = s->nlisteners - first;
+            if (named ? empm__listen_again(list, a)
+                      : made > 0 || (a->ai_family == AF_INET6) != (pass == 0))
+                continue;
+            if (s->nlisteners == EMPM_MAX_LISTEN) {
+                *why = EMPM__TOO_MANY;
+                fatal = 1;
+                break;
+            }
+            fd = empm__listen_bind(s->cfg, a,
+                                   spec->v6only ||
+                                       (named && list->ai_next != NULL),
+                                   made > 0 ? s->listeners[first].port : 0);
+            if (fd >= 0 && empm__fd_flags(fd, 1) == 0 &&
+                listen(fd, s->cfg->listen_backlog) == 0) {
+                empm__listen_add(s, spec, text, fd);
+                continue;
+            }
+            saved = errno;
+            if (fd >= 0)
+                close(fd);
+            fatal = named && saved != EADDRNOTAVAIL && saved != EAFNOSUPPORT;
+        }
+    if (list != NULL)
+        freeaddrinfo(list);
+    errno = saved;
+    return fatal || s->nlisteners == first ? -1 : 0;
+}
+
 /* Opens one listen string, or takes over what is open. Says what is wrong and
- * returns an error. */
+ * returns an error; what is open by then is the server's. */
 static int empm__listen_open(empm_server *s, const char *text,
+                             const empm__rights *rights,
                              empm__heritage *heritage, empm__report *rep)
 {
     const empm_config *cfg = s->cfg;
+    const int first = s->nlisteners;
     empm__listen_spec spec;
     empm__listener made;
     const char *why = empm__listen_parse(&spec, text);
-    int fd = -1, found = 0, k;
+    int fd = -1, r = -1, k;
     if (why != NULL) {
         empm__say(rep, EMPM_LOG_ERROR, 5108, "Listen %s: %s", text, why);
         return EMPM_EINVAL;
@@ -15987,52 +16210,52 @@ static int empm__listen_open(empm_server *s, const char *text,
                   "IPv4, too", text, cfg->listen[k]);
         return EMPM_OK;
     }
+    memset(&made, 0, sizeof made);
+    /* a name of systemd's may stand for several, and a host's for all that have
+     * the port of the first: nobody is asked for its addresses again */
     while (s->nlisteners < EMPM_MAX_LISTEN &&
-           (fd = empm__heritage_find(heritage, &spec)) >= 0) {
+           (s->nlisteners == first || spec.kind == EMPM__LISTEN_SYSTEMD ||
+            spec.kind == EMPM__LISTEN_TCP) &&
+           (fd = empm__heritage_find(heritage, &spec,
+                                     spec.kind == EMPM__LISTEN_TCP &&
+                                             s->nlisteners > first
+                                         ? s->listeners[first].port : -1)) >= 0) {
         if (empm__fd_flags(fd, 1) < 0)
             break;
         empm__listen_add(s, &spec, text, fd);
+        s->listeners[s->nlisteners - 1].rights = *rights;
         if (spec.kind == EMPM__LISTEN_UNIX && heritage->old == NULL)
             snprintf(s->listeners[s->nlisteners - 1].path, sizeof made.path,
                      "%.107s", spec.host);
-        found++;
-        if (spec.kind != EMPM__LISTEN_SYSTEMD)
-            break;                       /* a name may stand for several */
     }
-    if (found > 0)
+    if (s->nlisteners > first)
         return EMPM_OK;
-    memset(&made, 0, sizeof made);
     if (s->nlisteners == EMPM_MAX_LISTEN)
-        why = "more than EMPM_MAX_LISTEN sockets";
+        why = EMPM__TOO_MANY;
     else if (spec.kind == EMPM__LISTEN_SYSTEMD)
         why = "no socket of that name has been passed";
-    else if (spec.kind == EMPM__LISTEN_UNIX) {
-        fd = empm__listen_unix(&made, &spec);
-    } else if (spec.kind == EMPM__LISTEN_FD) {
-        if (empm__is_listening(spec.fd))
-            fd = spec.fd;
-        else
-            why = "is not a listening socket";
-    } else
-        fd = empm__listen_tcp(cfg, spec.host[0] ? spec.host : NULL, spec.port,
-                              spec.v6only, &why);
-    if (fd >= 0 && (empm__fd_flags(fd, 1) < 0 ||
-                    (spec.kind != EMPM__LISTEN_FD &&
-                     listen(fd, cfg->listen_backlog) < 0))) {
-        const int saved = errno;
-        close(fd);
-        errno = saved;
-        fd = -1;
+    else if (spec.kind == EMPM__LISTEN_TCP)
+        r = empm__listen_tcp(s, &spec, text, &why);
+    else if (spec.kind == EMPM__LISTEN_FD && !empm__is_listening(spec.fd))
+        why = "is not a listening socket";
+    else {
+        fd = spec.kind == EMPM__LISTEN_FD
+                 ? spec.fd : empm__listen_unix(&made, &spec, rights,
+                                               cfg->listen_backlog);
+        r = fd < 0 ? -1 : empm__fd_flags(fd, 1);
+        if (fd >= 0) {
+            empm__listen_add(s, &spec, text, fd);
+            s->listeners[first].rights = *rights;
+            memcpy(s->listeners[first].path, made.path, sizeof made.path);
+        }
     }
-    if (fd < 0) {
+    if (r < 0) {
         const int error = why == NULL ? errno : 0;
         empm__say(rep, EMPM_LOG_ERROR, 72, "Listen %s: %s%s", text,
                   why != NULL ? why : strerror(error),
                   empm__listen_advice(&spec, error, heritage->old != NULL));
         return EMPM_ESYS;
     }
-    empm__listen_add(s, &spec, text, fd);
-    memcpy(s->listeners[s->nlisteners - 1].path, made.path, sizeof made.path);
     return EMPM_OK;
 }
 
@@ -16347,6 +16570,80 @@ static int empm__find_group(const char *id, gid_t *gid)
     return EMPM_OK;
 }
 
+/* Looks up User and Group, before there is a child: in a forked process locks of
+ * the C library may be taken for ever. Says what is wrong. */
+static int empm__find_identity(empm_server *s, empm__report *rep)
+{
+    const empm_config *cfg = s->cfg;
+    int room = 16, n = 0, r = -1;
+    if (cfg->user_name == NULL || geteuid() != 0)
+        return EMPM_OK;
+    if (empm__find_user(cfg->user_name, &s->uid, &s->gid) < 0 ||
+        (cfg->group_name != NULL &&
+         empm__find_group(cfg->group_name, &s->gid) < 0)) {
+        empm__say(rep, EMPM_LOG_ERROR, 5035, "User %s or its Group is not found",
+                  cfg->user_name);
+        return EMPM_ESYS;
+    }
+    while (cfg->user_name[0] != '#' && r < 0 && room < 65536) {
+        gid_t *more;
+        n = room *= 2;
+        more = (gid_t *)EMPM_REALLOC(s->groups, (size_t)room * sizeof *more);
+        if (more == NULL)
+            return EMPM_ENOMEM;
+        s->groups = more;
+        r = getgrouplist(cfg->user_name, s->gid, s->groups, &n);
+    }
+    s->ngroups = n < room ? n : room;
+    return EMPM_OK;
+}
+
+/* Looks up which rights the file of a Listen shall have; says what is unknown. */
+static int empm__find_rights(const char *text, empm__rights *want,
+                             empm__report *rep)
+{
+    empm__listen_spec spec;
+    const char *bad = NULL;
+    gid_t own;
+    want->mode = -1;
+    want->uid = (uid_t)-1;
+    want->gid = (gid_t)-1;
+    if (empm__listen_parse(&spec, text) != NULL)
+        return EMPM_OK;              /* has been said, or will be */
+    want->mode = spec.mode;
+    if (spec.user[0] != '\0' &&
+        empm__find_user(spec.user, &want->uid, &own) < 0)
+        bad = spec.user;
+    if (spec.group[0] != '\0' && empm__find_group(spec.group, &want->gid) < 0)
+        bad = spec.group;
+    if (bad == NULL)
+        return EMPM_OK;
+    empm__say(rep, EMPM_LOG_ERROR, 5108, "Listen %s: there is no %s %s", text,
+              bad == spec.user ? "user" : "group", bad);
+    return EMPM_EINVAL;
+}
+
+/* ChrootDir holds nobody who has a directory outside of it open: `..` leads from
+ * there to the root of all. Names are looked at as the kernel walks them. */
+static void empm__check_chroot(const empm_config *cfg, const char *directive,
+                               const char *dir, empm__report *rep)
+{
+    char path[1200];
+    char *top = realpath(empm__path_of(cfg, cfg->chroot_dir, path, sizeof path),
+                         NULL);
+    char *real = realpath(dir, NULL);
+    const size_t n = top != NULL ? strlen(top) : 0;
+    struct stat st;
+    if (top != NULL && real != NULL && strcmp(top, "/") != 0 &&
+        stat(top, &st) == 0 && S_ISDIR(st.st_mode) &&
+        (strncmp(real, top, n) != 0 || (real[n] != '/' && real[n] != '\0')))
+        empm__say(rep, EMPM_LOG_ERROR, 5134, "ChrootDir %s: %s %s is outside: "
+                  "there is a way out through it: take one inside",
+                  cfg->chroot_dir, directive, dir);
+    free(top);
+    free(real);
+}
+
 /* Names that only a whole program uses. */
 static void empm__check_names(const empm_config *cfg, empm__report *rep)
 {
@@ -16368,6 +16665,10 @@ static void empm__check_names(const empm_config *cfg, empm__report *rep)
             empm__say(rep, EMPM_LOG_ERROR, 5134, "%s %s: %s", dirs[i][0],
                       dirs[i][1], strerror(errno));
     }
+    for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++) {
+        empm__rights rights;
+        empm__find_rights(cfg->listen[i], &rights, rep);
+    }
     if (cfg->user_name != NULL &&
         empm__find_user(cfg->user_name, &uid, &gid) < 0)
         empm__say(rep, EMPM_LOG_ERROR, 543, "bad user name %s%s%s",
@@ -16379,6 +16680,20 @@ static void empm__check_names(const empm_config *cfg, empm__report *rep)
                   errno != 0 ? strerror(errno) : "");
     if (cfg->group_name != NULL && cfg->user_name == NULL)
         empm__say(rep, EMPM_LOG_ERROR, 544, "Group without User");
+    if (cfg->chroot_dir != NULL) {   /* all directories that stay open */
+        empm__check_chroot(cfg, "SpoolDirectory",
+                           empm__path_of(cfg, cfg->spool_directory, path,
+                                         sizeof path), rep);
+        for (i = 0; cfg->routes != NULL && cfg->routes[i].kind != EMPM__ROUTE_END;
+             i++)
+            if (cfg->routes[i].kind == EMPM__ROUTE_FILES)
+                empm__check_chroot(cfg, cfg->routes[i].root != NULL
+                                            ? "EMPM_FILES" : "DocumentRoot",
+                                   cfg->routes[i].root != NULL
+                                       ? cfg->routes[i].root
+                                       : empm__path_of(cfg, cfg->document_root,
+                                                       path, sizeof path), rep);
+    }
     if (cfg->chroot_dir != NULL && cfg->user_name == NULL)
         empm__say(rep, EMPM_LOG_ERROR, 5134, "ChrootDir without User: root "
                   "walks out of it");
@@ -16608,6 +16923,7 @@ static void empm__server_free(empm_server *s)
     empm__nets_free(&s->trusted);
 #endif
     EMPM_FREE(s->types);
+    EMPM_FREE(s->groups);
     if (!s->borrows) {
         empm__exchange_free(&s->exchange);
         empm__score_free(&s->score);
@@ -16648,6 +16964,8 @@ static int empm__server_new(empm_config *cfg, int shared,
     empm__exchange_none(&s->exchange);
     s->owner = getpid();
     empm__chars_init(&s->chars);
+    if ((r = empm__find_identity(s, rep)) < 0)
+        goto done;
 #ifndef EVENTMPM_NO_ACCESS_LOG
     if ((r = empm__access_open(cfg, &s->access, rep)) < 0)
         goto done;
@@ -16738,14 +17056,17 @@ static int empm__server_new(empm_config *cfg, int shared,
         goto done;
 #endif
     }
-    empm__heritage_env(&heritage);
+    empm__heritage_env(&heritage, rep);
     heritage.old = old;
     if (old == NULL && heritage.count > 0)
         s->owner = 0;                /* what has a name may be the old one's */
     if (cfg->listen[0] == NULL)
         cfg->listen[0] = "8080";
     for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++) {
-        r = empm__listen_open(s, cfg->listen[i], &heritage, rep);
+        empm__rights rights;
+        r = empm__find_rights(cfg->listen[i], &rights, rep);
+        if (r == EMPM_OK)
+            r = empm__listen_open(s, cfg->listen[i], &rights, &heritage, rep);
         if (r < 0)
             goto done;
     }
@@ -17322,11 +17643,6 @@ static const char *empm__default_user(empm_config *cfg)
 
 #define EMPM__DEFAULT_USER "started as root without User: %s serves (%s)"
 
-static int empm__set_groups(const char *user, gid_t gid)
-{
-    return user[0] == '#' ? setgroups(0, NULL) : initgroups(user, gid);
-}
-
 #ifndef EVENTMPM_NO_FORK
 /* What a process that serves has to do with the directory `path`, and what comes
  * of it if its user may not. */
@@ -17335,6 +17651,11 @@ typedef struct empm__use {
     int         mode;
     const char *so;
 } empm__use;
+
+static int empm__set_groups(const char *user, gid_t gid)
+{
+    return user[0] == '#' ? setgroups(0, NULL) : initgroups(user, gid);
+}
 
 /* In a process of its own: becomes that user and writes the number, from 1 on, of
  * each use that is not granted then; 255 and errno: it cannot become that user.
@@ -17438,23 +17759,19 @@ static void empm__check_uses(const empm_config *cfg, empm__report *rep)
 /* Gives up what root has that a process which serves does not need. Every step
  * is verified: a server that believes to have dropped root and has not is worse
  * than none. */
-static int empm__become(const empm_config *cfg)
+static int empm__become(const empm_server *s)
 {
+    const empm_config *cfg = s->cfg;
     const char *failed = NULL;
     char path[1200];
-    uid_t uid = 0;
-    gid_t gid = 0;
+    const uid_t uid = s->uid;
+    const gid_t gid = s->gid;
     if (cfg->core_dump_directory != NULL &&
         chdir(empm__path_of(cfg, cfg->core_dump_directory, path,
                             sizeof path)) < 0)
         failed = "chdir to CoreDumpDirectory";
     if (failed == NULL && cfg->user_name != NULL && geteuid() == 0) {
-        if (empm__find_user(cfg->user_name, &uid, &gid) < 0 ||
-            (cfg->group_name != NULL &&
-             empm__find_group(cfg->group_name, &gid) < 0))
-            failed = "looking up User and Group";
-        /* the groups before the chroot, in which there may be no /etc/group */
-        else if (empm__set_groups(cfg->user_name, gid) < 0 && uid != 0)
+        if (setgroups((size_t)s->ngroups, s->groups) < 0 && uid != 0)
             failed = "setgroups";    /* (a namespace may deny it to its root) */
         else if (cfg->chroot_dir != NULL &&
                  (chroot(empm__path_of(cfg, cfg->chroot_dir, path,
@@ -17773,6 +18090,8 @@ static void empm__kid_main(empm__parent *p, empm__gen *g, int slot, int admin,
     empm__signal_set own;
     size_t k;
     int r;
+    empm__die_with_parent(p->pid, 1);
+    unsetenv("NOTIFY_SOCKET");       /* not for what handlers start */
     empm__forget_kids(p);
     if (empm__signals_take(&own, g->cfg->graceful_stop_signal) < 0)
         _exit(1);
@@ -17798,7 +18117,7 @@ static void empm__kid_main(empm__parent *p, empm__gen *g, int slot, int admin,
                   strerror(errno));
         _exit(EMPM__EXIT_SICK);
     }
-    if (empm__become(g->cfg) < 0)
+    if (empm__become(s) < 0)
         _exit(EMPM__EXIT_FATAL);
     empm__die_with_parent(p->pid, 1);   /* setuid() would have undone it */
     if (empm__engine_start(s, slot, admin) < 0)
@@ -17930,6 +18249,29 @@ static void empm__kids_replace(empm__parent *p, empm__gen *g)
     empm__share_out(p, g);
 }
 
+/* A process that shares the listening sockets can make them blocking, or shut them
+ * down, for all: that is set right. */
+static void empm__listen_mend(const empm_server *s)
+{
+    int k;
+    for (k = 0; k < s->nlisteners; k++) {
+        const empm__listener *l = &s->listeners[k];
+        const int fl = l->fd < 0 ? -1 : fcntl(l->fd, F_GETFL);
+        if (fl < 0)
+            continue;
+        if (!(fl & O_NONBLOCK)) {
+            empm__log(s->cfg, EMPM_LOG_WARN, 5008, "Listen %s: a process has "
+                      "made it blocking: set right", l->text);
+            fcntl(l->fd, F_SETFL, fl | O_NONBLOCK);
+        }
+        if (!empm__is_listening(l->fd))
+            empm__log(s->cfg, EMPM_LOG_ERROR, 5008, "Listen %s: a process has "
+                      "shut it down: %s", l->text,
+                      listen(l->fd, s->cfg->listen_backlog) == 0
+                          ? "opened again" : strerror(errno));
+    }
+}
+
 static void empm__kid_died(empm__parent *p, int slot, int status)
 {
     empm__kid *kid = &p->kids[slot];
@@ -17959,8 +18301,10 @@ static void empm__kid_died(empm__parent *p, int slot, int status)
                                                             : EMPM_LOG_ERROR,
                   5015, "child %ld exited with status %d", (long)kid->pid,
                   WEXITSTATUS(status));
-    if (!asked)
+    if (!asked) {
         empm__bump(&empm__board(p)->died, 1u);
+        empm__listen_mend(p->now.s);
+    }
     if (!asked && (now - kid->born_us < 1000000u ||
                    (sig == 0 && WEXITSTATUS(status) == EMPM__EXIT_SICK))) {
         /* three may die young, then it takes 0.1, 0.2 ... 12.8 s */
@@ -18096,6 +18440,8 @@ static void empm__watch(empm__parent *p)
     int i, busy = 0, idle = 0;
     p->ping_us = every > 0 ? now + every : 0;
     p->looked_us = now;
+    if (!p->stopping)
+        empm__listen_mend(p->now.s);
     for (i = 0; i < p->slots; i++) {
         empm__kid *kid = &p->kids[i];
         const uint32_t pongs =
@@ -18343,8 +18689,11 @@ static void empm__listen_options(const empm_server *s)
             spec.kind == EMPM__LISTEN_FD || spec.kind == EMPM__LISTEN_SYSTEMD)
             continue;
         listen(l->fd, s->cfg->listen_backlog);
-        if (spec.kind == EMPM__LISTEN_UNIX && spec.mode >= 0)
-            chmod(spec.host, (mode_t)spec.mode);
+        if (spec.kind == EMPM__LISTEN_UNIX &&
+            empm__unix_rights(spec.host, &l->rights) < 0)
+            empm__log(s->cfg, EMPM_LOG_ERROR, 72, "Listen %s: its mode, user "
+                      "and group stay as they are: %s", l->text,
+                      strerror(errno));
     }
 }
 
@@ -18452,6 +18801,19 @@ static void empm__heritage_escape(char *to, size_t n, const char *text)
     to[k] = '\0';
 }
 
+/* The new program cannot be started. The log may stand where a socket is now: who
+ * has forked us says so, and why. */
+static void empm__exec_failed(int ready)
+{
+    unsigned char text[2];
+    ssize_t r;
+    text[0] = 'E';
+    text[1] = (unsigned char)errno;
+    r = write(ready, text, 2);
+    (void)r;
+    _exit(127);
+}
+
 /* In the forked process: the sockets from descriptor 3 on, `ready`, the exchange,
  * and the program. */
 static void empm__exec_new(empm__parent *p, int ready)
@@ -18460,18 +18822,18 @@ static void empm__exec_new(empm__parent *p, int ready)
     const empm__exchange *x = &s->exchange;
     const int others[] = { ready, x->fd[0], x->fd[1], x->bell[0], x->bell[1] };
     const int n = s->nlisteners, all = n + (int)EMPM__COUNT(others);
-    char names[EMPM_MAX_LISTEN * 320] = "", one[320], number[80];
+    char names[EMPM_MAX_LISTEN * 3 * 256] = "", one[3 * 256], number[80];
     int fds[EMPM_MAX_LISTEN + EMPM__COUNT(others)], i;
     for (i = 0; i < all; i++) {      /* first out of the way, then into place */
         fds[i] = fcntl(i < n ? s->listeners[i].fd : others[i - n],
                        F_DUPFD_CLOEXEC, EMPM__HERITAGE_FD + EMPM_MAX_LISTEN +
                                             (int)EMPM__COUNT(others));
         if (fds[i] < 0)
-            _exit(126);
+            empm__exec_failed(ready);
     }
     for (i = 0; i < all; i++)
         if (dup2(fds[i], EMPM__HERITAGE_FD + i) < 0)
-            _exit(126);
+            empm__exec_failed(fds[n]);
     for (i = 0; i < n; i++) {
         const char *text = s->listeners[i].text;
         if (strncmp(text, "systemd:", 8) == 0)
@@ -18495,9 +18857,7 @@ static void empm__exec_new(empm__parent *p, int ready)
              i + 1, i + 2, i + 3);
     setenv("EMPM_EXCHANGE", number, 1);
     execvp(p->source->argv[0], p->source->argv);
-    empm__log(p->now.cfg, EMPM_LOG_ERROR, 5039, "cannot start %s: %s",
-              p->source->argv[0], strerror(errno));
-    _exit(127);
+    empm__exec_failed(fds[n]);
 }
 
 static void empm__upgrade(empm__parent *p)
@@ -18540,9 +18900,13 @@ static void empm__upgrade(empm__parent *p)
                   (uint64_t)p->now.cfg->start_timeout_ms * 1000u;
 }
 
-/* A byte: the new program serves. The end of file: it never will. */
+/* 'R': the new program serves. 'E' and errno, or the end of file: it never will. */
 static void empm__upgrade_heard(empm__parent *p, unsigned char byte)
 {
+    unsigned char why = 0;
+    if (byte == 'E' && read(p->upgrade_fd, &why, 1) == 1)
+        empm__log(p->now.cfg, EMPM_LOG_ERROR, 5039, "cannot start %s: %s",
+                  p->source->argv[0], strerror(why));
     close(p->upgrade_fd);
     p->upgrade_fd = -1;
     if (byte != 'R' && byte != 'X')
@@ -18597,8 +18961,13 @@ static void empm__reap(empm__parent *p)
         empm__reload_end(p, WIFSIGNALED(status)
                                 ? "the new configuration crashes or hangs"
                                 : "the new configuration is not usable");
-    else
+    else {
+        unsigned char byte = 0;      /* its last word may be unread */
+        if (p->upgrade_fd >= 0 && read(p->upgrade_fd, &byte, 1) == 1 &&
+            byte == 'E')
+            empm__upgrade_heard(p, byte);
         empm__reload_end(p, "the new program has ended");
+    }
 }
 
 /* All of the first generation are healthy: whoever waits for us may know. */
@@ -18855,13 +19224,16 @@ static int empm__ready_fd(void)
     return fd > 2 && empm__fd_flags(fd, 1) == 0 ? fd : -1;
 }
 
-/* Descriptors 0 to 2 are open: what we open must not become stderr. */
+/* Descriptors 0 to 2 are open: what we open must not become stderr. Where there is
+ * no /dev/null a socket is put there that has no peer, and nothing to read. */
 static void empm__stdio(void)
 {
     int fd;
-    do
+    do {
         fd = open("/dev/null", O_RDWR);
-    while (fd >= 0 && fd <= 2);
+        if (fd < 0 && (fd = socket(AF_UNIX, SOCK_DGRAM, 0)) >= 0)
+            shutdown(fd, SHUT_RD);
+    } while (fd >= 0 && fd <= 2);
     if (fd > 2)
         close(fd);
 }
@@ -18948,7 +19320,7 @@ static int empm__run(const empm__source *source,
         return r;
     }
 #endif
-    if ((r = empm__become(cfg)) == EMPM_OK &&
+    if ((r = empm__become(s)) == EMPM_OK &&
         (r = empm__engine_start(s, 0, 0)) == EMPM_OK) {
         s->owner = getpid();
         if (ready_fd >= 0 && write(ready_fd, "R", 1) == 1) {
@@ -19347,28 +19719,22 @@ static void empm__try_listen(const empm_config *cfg, const char *text,
                              empm__report *rep)
 {
     empm__listen_spec spec;
-    struct addrinfo hints, *list = NULL, *a;
-    const char *why = NULL;
-    int fd, bound = 0;
+    struct addrinfo *list = NULL, *a;
+    int made = 0, used = 0, bound = 0;
     if (empm__listen_parse(&spec, text) != NULL ||
-        spec.kind != EMPM__LISTEN_TCP || empm__listen_covered(cfg, &spec) >= 0)
-        return;
-    fd = empm__listen_tcp(cfg, spec.host[0] ? spec.host : NULL, spec.port,
-                          spec.v6only, &why);
-    if (fd >= 0)
-        close(fd);
-    if (fd >= 0 || why != NULL || errno != EADDRINUSE)
+        spec.kind != EMPM__LISTEN_TCP || empm__listen_covered(cfg, &spec) >= 0 ||
+        empm__listen_resolve(&spec, &list) != 0)
         return;                      /* or the start will say it */
-    memset(&hints, 0, sizeof hints);
-    hints.ai_socktype = SOCK_STREAM;
-    hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV;
-    if (getaddrinfo(spec.host[0] ? spec.host : NULL, spec.port, &hints,
-                    &list) != 0)
-        return;
-    for (a = list; a != NULL; a = a->ai_next)
+    for (a = list; a != NULL; a = a->ai_next) {
+        const int fd = empm__listen_bind(cfg, a, spec.v6only, 0);
+        if (fd >= 0)
+            close(fd);
+        made |= fd >= 0;
+        used |= fd < 0 && errno == EADDRINUSE;
         bound |= empm__is_bound(a->ai_addr);
+    }
     freeaddrinfo(list);
-    if (!bound)
+    if (used && !bound && (!made || spec.host[0] != '\0'))
         empm__say(rep, EMPM_LOG_WARN, 5114, "Listen %s overlaps with a socket "
                   "that is in use: if that is this server's, a reload cannot "
                   "do it: stop and start", text);

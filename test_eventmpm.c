@@ -316,6 +316,15 @@ static ssize_t fault_send(int fd, const void *from, size_t n, int flags)
 #define recv fault_recv
 #define send fault_send
 
+/* A name with several addresses: see listen.a_name_has_all_its_addresses. */
+static int  test_getaddrinfo(const char *host, const char *port,
+                             const struct addrinfo *hints,
+                             struct addrinfo **list);
+static void test_freeaddrinfo(struct addrinfo *list);
+#define getaddrinfo(host, port, hints, list) \
+    test_getaddrinfo(host, port, hints, list)
+#define freeaddrinfo(list) test_freeaddrinfo(list)
+
 #define EVENTMPM_IMPLEMENTATION
 #include "eventmpm.h"
 
@@ -334,7 +343,9 @@ static ssize_t fault_send(int fd, const void *from, size_t n, int flags)
 #undef flock
 #undef fork
 #undef fstat
+#undef freeaddrinfo
 #undef ftruncate
+#undef getaddrinfo
 #undef getpeername
 #undef getrlimit
 #undef getsockname
@@ -3648,6 +3659,8 @@ TEST(config, what_is_refused)
         { "ChrootDir /no/such/place\nUser root", 5134 },
         { "ChrootDir /dev/null\nUser root", 5134 },
         { "ChrootDir /", 5134 },
+        { "ChrootDir /dev\nUser root\nSpoolDirectory /dev", 5134 },  /* "." */
+        { "Listen \"unix:/tmp/x user=nobody-of-that-name\"", 5108 },
         { "CoreDumpDirectory /dev/null", 5134 },
         { "User no-such-user-at-all", 543 },
         { "User \"#-1\"", 543 },
@@ -17124,6 +17137,143 @@ TEST(listen, unix_socket)
     unlink(path);
 }
 
+/* The folder of a socket may belong to somebody who puts a link there: root does
+ * not open up what it leads to, now or at a reload. */
+TEST(listen, unix_mode_follows_no_link)
+{
+    empm__rights want;
+    struct stat st;
+    char file[300], link_to[300], twin[300], sock[300];
+    struct sockaddr_un a;
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+    want.mode = 0666;
+    want.uid = (uid_t)-1;
+    want.gid = (gid_t)-1;
+    tmp_path(file, sizeof file, "secret");
+    tmp_path(link_to, sizeof link_to, "link.sock");
+    tmp_path(twin, sizeof twin, "twin.sock");
+    tmp_path(sock, sizeof sock, "own.sock");
+    CHECK_INT(write_file(file, "x", 1), 0);
+    chmod(file, 0600);
+    CHECK_INT(symlink(file, link_to), 0);
+    CHECK_INT(empm__unix_rights(link_to, &want), -1);
+    CHECK_INT(empm__unix_rights(file, &want), -1);
+    CHECK(stat(file, &st) == 0 && (st.st_mode & 0777) == 0600);
+    unix_address(&a, sock);
+    CHECK_INT(bind(fd, (struct sockaddr *)&a, sizeof a), 0);
+    chmod(sock, 0600);
+    CHECK_INT(link(sock, twin), 0);  /* somebody else's, by another name */
+    CHECK_INT(empm__unix_rights(twin, &want), -1);
+    CHECK(stat(sock, &st) == 0 && (st.st_mode & 0777) == 0600);
+    unlink(twin);
+    CHECK_INT(empm__unix_rights(sock, &want), 0);
+    CHECK(stat(sock, &st) == 0 && (st.st_mode & 0777) == 0666);
+    close(fd);
+    unlink(sock);
+    unlink(link_to);
+    unlink(file);
+}
+
+/* A socket whose backlog is full has a server: a start neither waits for it nor
+ * takes its name. */
+TEST(listen, unix_socket_with_a_full_backlog_is_in_use)
+{
+    fixture f;
+    struct sockaddr_un a;
+    char path[300], spec[340];
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0), k, c[8];
+    struct stat was, is;
+
+    tmp_path(path, sizeof path, "full.sock");
+    snprintf(spec, sizeof spec, "unix:%s", path);
+    unix_address(&a, path);
+    CHECK_INT(bind(fd, (struct sockaddr *)&a, sizeof a), 0);
+    CHECK_INT(listen(fd, 0), 0);
+    for (k = 0; k < 8; k++) {
+        c[k] = socket(AF_UNIX, SOCK_STREAM, 0);
+        fcntl(c[k], F_SETFL, O_NONBLOCK);
+        if (connect(c[k], (struct sockaddr *)&a, sizeof a) != 0)
+            CHECK_INT(errno, EAGAIN);
+    }
+    CHECK_INT(stat(path, &was), 0);
+    fx_init(&f);
+    f.cfg.listen[0] = spec;
+    CHECK(empm_start(&f.cfg, &f.s) < 0);
+    CHECK(fx_log_has(&f, "EMPM0072"));
+    fx_close_files(&f);
+    CHECK(stat(path, &is) == 0 && is.st_ino == was.st_ino);
+    for (k = 0; k < 8; k++)
+        close(c[k]);
+    close(fd);
+    unlink(path);
+}
+
+
+static struct addrinfo g_several[4];
+
+static int test_getaddrinfo(const char *host, const char *port,
+                            const struct addrinfo *hints,
+                            struct addrinfo **list)
+{
+    static const uint32_t of[4] = { 0xc0000201u, 0x7f000001u, 0x7f000001u,
+                                    0x7f000002u };
+    static struct sockaddr_in at[4];
+    int k;
+
+    if (host == NULL || strcmp(host, "several.test") != 0)
+        return getaddrinfo(host, port, hints, list);
+    for (k = 0; k < 4; k++) {
+        memset(&g_several[k], 0, sizeof g_several[k]);
+        memset(&at[k], 0, sizeof at[k]);
+        at[k].sin_family = AF_INET;
+        at[k].sin_port = htons((uint16_t)atoi(port));
+        at[k].sin_addr.s_addr = htonl(of[k]);
+        g_several[k].ai_family = AF_INET;
+        g_several[k].ai_socktype = SOCK_STREAM;
+        g_several[k].ai_addr = (struct sockaddr *)&at[k];
+        g_several[k].ai_addrlen = sizeof at[k];
+        g_several[k].ai_next = k < 3 ? &g_several[k + 1] : NULL;
+    }
+    *list = g_several;
+    return 0;
+}
+
+static void test_freeaddrinfo(struct addrinfo *list)
+{
+    if (list != g_several)
+        freeaddrinfo(list);
+}
+
+/* As Apache: a name stands for all its addresses, with one port; an address that
+ * the machine has not is left out. The list here has one twice, too. */
+TEST(listen, a_name_has_all_its_addresses)
+{
+    fixture f;
+    client c;
+    int k;
+
+    fx_init(&f);
+    f.cfg.listen[0] = "several.test:0";
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(f.s->nlisteners, 2);
+    CHECK_INT(empm_port(f.s, 1), f.port);
+    for (k = 1; k <= 2; k++) {
+        struct sockaddr_in a;
+        memset(&a, 0, sizeof a);
+        a.sin_family = AF_INET;
+        a.sin_port = htons((uint16_t)f.port);
+        a.sin_addr.s_addr = htonl(INADDR_LOOPBACK + (uint32_t)k - 1);
+        cl_init(&c);
+        c.fd = socket(AF_INET, SOCK_STREAM, 0);
+        if (CHECK_INT(connect(c.fd, (struct sockaddr *)&a, sizeof a), 0))
+            check_in_step(&c);
+        cl_close(&c);
+    }
+    fx_down(&f);
+}
+
 TEST(listen, inherited_descriptor)
 {
     fixture f;
@@ -17755,6 +17905,48 @@ TEST(process, killed_child_is_replaced)   /* 2.4.54 */
     CHECK_INT(n, 1);
     CHECK(n == 1 && after[0] != kids[0]);
     fx_down(&f);
+}
+
+/* What a child does to a socket that all share, the parent undoes: at a death,
+ * and each WatchdogInterval. */
+TEST(process, shared_sockets_are_set_right)
+{
+    fixture f;
+    struct sockaddr_in a;
+    const int on = 1;
+    char spec[32];
+    long kids[16];
+    int port, fd = listening_socket(&port);
+
+    close(fd);                       /* a port that was asked for is kept */
+    memset(&a, 0, sizeof a);
+    a.sin_family = AF_INET;
+    a.sin_port = htons((uint16_t)port);
+    a.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    fd = socket(AF_INET, SOCK_STREAM, 0);
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    CHECK_INT(bind(fd, (struct sockaddr *)&a, sizeof a), 0);
+    CHECK_INT(listen(fd, 8), 0);
+    fx_init_forked(&f, 1);
+    f.deaths_ok = 1;
+    snprintf(spec, sizeof spec, "fd:%d", fd);
+    f.cfg.listen[1] = spec;
+    if (!fx_up(&f)) {
+        close(fd);
+        return;
+    }
+    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+    if (wait_children(&f, 1, kids, PATIENCE) == 1) {
+        fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
+        shutdown(fd, SHUT_RD);       /* ours and the child's: one socket */
+        signal_process((pid_t)kids[0], SIGKILL);
+        CHECK_SOON((fcntl(fd, F_GETFL) & O_NONBLOCK) != 0, 4000);
+        CHECK_SOON(fx_log_has(&f, "opened again"), 4000);
+        f.port = port;
+        CHECK_INT(get_status(&f, "/hello"), 200);
+    }
+    fx_down(&f);
+    close(fd);
 }
 
 static int hk_die(empm_server *s, void *user)
@@ -20582,6 +20774,40 @@ TEST(operate, tells_the_service_manager)
     unlink(g_manager_path);
 }
 
+/* The new program's sockets take the place of the log's descriptor: what is wrong
+ * is said by the old one, in the log. */
+TEST(operate, why_an_upgrade_cannot_start_is_in_the_log)
+{
+    program p;
+    char path[300], more[400];
+    int fd;
+
+    tmp_path(path, sizeof path, "upgrade.log");
+    snprintf(more, sizeof more, "ErrorLog %s\nListen 127.0.0.1:0\nListen "
+             "127.0.0.1:0\nListen 127.0.0.1:0\nListen 127.0.0.1:0", path);
+    program_init(&p, more);
+    if (program_up(&p, NULL)) {
+        char *log;
+        int has, k;
+        unlink(p.exe);
+        fd = open(path, O_RDONLY);
+        for (k = has = 0; k < 400 && !has; k++) {
+            if (k % 100 == 0)
+                signal_process((pid_t)pid_in(&p), SIGUSR2);
+            nap(10);
+            log = slurp(fd);
+            has = strstr(log, "EMPM5039: cannot start ") != NULL &&
+                  strstr(log, "No such file") != NULL;
+            free(log);
+        }
+        CHECK(has);
+        close(fd);
+        CHECK_INT(program_get(&p, "/hello"), 200);
+    }
+    program_down(&p);
+    unlink(path);
+}
+
 static int g_passed_fd[2];
 
 static void pass_sockets(void)
@@ -20595,19 +20821,20 @@ static void pass_sockets(void)
     snprintf(pid, sizeof pid, "%ld", (long)getpid());
     setenv("LISTEN_PID", pid, 1);
     setenv("LISTEN_FDS", "2", 1);
-    setenv("LISTEN_FDNAMES", "other:web", 1);
+    setenv("LISTEN_FDNAMES", "other:we%b", 1);   /* as it stands: no escape */
 }
 
 TEST(operate, takes_sockets_by_name)
 {
     program p;
     char text[600];
+    long before;
     int port[2], fd;
 
     program_init(&p, "");
     g_passed_fd[0] = listening_socket(&port[0]);
     g_passed_fd[1] = listening_socket(&port[1]);
-    snprintf(text, sizeof text, "\nListen systemd:web\n");
+    snprintf(text, sizeof text, "\nListen systemd:we%%b\n");
     fd = open(p.conf, O_WRONLY | O_APPEND);
     CHECK(write(fd, text, strlen(text)) > 0);
     close(fd);
@@ -20622,6 +20849,12 @@ TEST(operate, takes_sockets_by_name)
     signal_process((pid_t)pid_in(&p), SIGUSR1);    /* a reload keeps it */
     CHECK_SOON(program_said(&p, "generation 1 serves"), 8000);
     CHECK_INT(program_get(&p, "/hello"), 200);
+    before = pid_in(&p);
+    signal_process((pid_t)before, SIGUSR2);        /* and so does an upgrade */
+    CHECK_SOON(pid_in(&p) != before && pid_in(&p) > 0, 8000);
+    CHECK_INT(program_get(&p, "/hello"), 200);
+    CHECK_INT(wait_for_exit(p.pid), 0);
+    p.pid = 0;
     p.port = fd;
     program_down(&p);
     program_init(&p, "Listen systemd:web");      /* nobody passes one */
@@ -20643,7 +20876,8 @@ TEST(operate, children_give_root_up)
     if (geteuid() != 0)
         SKIP("not root");
     chmod(g_tmp, 0755);
-    snprintf(more, sizeof more, "User nobody\nChrootDir %s\n", g_tmp);
+    snprintf(more, sizeof more, "User nobody\nChrootDir %s\n"
+             "SpoolDirectory %s\n", g_tmp, g_tmp);
     program_init(&p, more);
     if (program_up(&p, NULL)) {
         pid = pid_in(&p);
