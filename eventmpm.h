@@ -168,7 +168,7 @@
  *   0091  ErrorLog cannot be opened
  *   0111  ${NAME} in a configuration is not in the environment
  *   0112  DocumentRoot, or the folder of EMPM_FILES, is no directory: 404
- *   0481  no child can be forked: see the limits of processes and memory
+ *   0481  no child can be started: see the limits of processes, memory, files
  *   0484  all workers are busy: MaxRequestWorkers may be too low
  *   0485  no slot for a child: those that drain get 2 s more
  *   0486  more children are started, as few workers are idle
@@ -191,7 +191,7 @@
  *   0545  MaxRequestsPerChild is called MaxConnectionsPerChild now
  *   0646  a CustomLog cannot be written: a full disk; lines are lost
  *   0649  a CustomLog cannot be opened
- *   2324  children die before they serve: giving up
+ *   2324  children die before they serve, or StartTimeout is over: giving up
  *   2436  ThreadStackSize is not possible here
  *   5001  no memory for a request: the connection is closed
  *   5002  a handler misuses its request, or its answer cannot be finished
@@ -577,7 +577,7 @@ typedef struct empm_config {
     int    graceful_shutdown_timeout_ms; /* 0: no limit */
     int    graceful_shutdown_delay_ms; /* health is 503, all else goes on: 0 */
     int    graceful_restart_timeout_ms; /* for the old children: 600000; 0: none */
-    int    start_timeout_ms;           /* for the new ones to be healthy: 30000 */
+    int    start_timeout_ms;           /* for children to be healthy: 30000 */
     int    watchdog_interval_ms;       /* a child that misses three pings is
                                           replaced: 10000; 0: off */
     int    stuck_worker_timeout_ms;    /* a handler that takes longer is logged
@@ -12475,11 +12475,31 @@ static int empm__serve_files_else(empm_request *req, void *user)
  * >>health -- may a balancer send more?
  * ------------------------------------------------------------------------- */
 
+/* Does a child take new connections? Only a child for admin listeners has to ask:
+ * any other one that is asked does so itself, or leaves and has a successor. */
+static int empm__is_served(const empm_server *s)
+{
+    const uint32_t n = empm__load(&empm__score_server_at(&s->score)->top);
+    uint32_t i;
+    for (i = 0; i < n && i < (uint32_t)s->score.slots; i++) {
+        const empm__score_slot *at = empm__score_slot_at(&s->score, (int)i);
+        if (empm__load(&at->pid) != 0 && !empm__load(&at->admin) &&
+            !empm__load(&at->leaving) &&
+            empm__load(&empm__score_at(&s->score, (int)i)->healthy))
+            return 1;
+    }
+    return s->parent_fd < 0 || !s->child.admin;
+}
+
 EMPM_API int empm_health_page(empm_request *req, void *user)
 {
     empm_server *s = req->w->s;
     (void)user;
     empm_set_header(req, "Cache-Control", "no-store");
+    if (!empm__is_served(s)) {
+        empm_status(req, 503);
+        return empm_write(req, "no child serves\n", 16);
+    }
     /* a child may leave and the server stay, unless there is no parent */
     if (!empm__load(&empm__score_server_at(&s->score)->draining) &&
         (s->parent_fd >= 0 || !empm__load(&s->child.stopping)))
@@ -16971,6 +16991,9 @@ static void empm__pid_drop(empm__pid_file *f, int remove)
  * start 1, 2, 4 ... 32 children a second, more than MaxSpareThreads end one.
  * While it does so it ticks once a second; ten quiet ticks later it sleeps.
  *
+ * A start has to succeed within StartTimeout, as a reload has: if no child is
+ * healthy then, or three have died and none ever was, the parent ends.
+ *
  * A reload (HUP, USR1) makes a new generation of children from a new reading of
  * the configuration:
  *
@@ -17028,6 +17051,7 @@ typedef struct empm__parent {
     int          stopping;           /* 1 drains, 2 stops, 3 at once */
     int          restarts;           /* that stop is for an upgrade */
     int          gave_up;            /* ... or because no child can live */
+    uint64_t     first_us;           /* the first one has to be by then; or 0 */
     uint64_t     delay_us;           /* GracefulShutdownDelay ends; 0: none */
     uint64_t     twice_us;           /* from here on a second stop is meant */
     /* what is under way, and when it must be over */
@@ -17190,8 +17214,11 @@ static int empm__kid_start(empm__parent *p, empm__gen *g, int admin)
                 p->kids[k].stop_us = empm__now_us() + 2000000u;
         return EMPM_ESYS;
     }
-    if (socketpair(AF_UNIX, SOCK_STREAM, 0, control) < 0)
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, control) < 0) {
+        empm__log(g->cfg, EMPM_LOG_ALERT, 481, "cannot start a child: "
+                  "socketpair: %s", strerror(errno));
         return EMPM_ESYS;
+    }
     empm__fd_flags(control[0], 0);
     empm__fd_flags(control[1], 1);   /* who reads nothing does not hold us */
     kid = &p->kids[slot];
@@ -17210,11 +17237,12 @@ static int empm__kid_start(empm__parent *p, empm__gen *g, int admin)
         close(control[1]);
         empm__kid_main(p, g, slot, admin, control[0], &old);
     }
+    if (pid < 0)
+        empm__log(g->cfg, EMPM_LOG_ALERT, 481, "cannot start a child: fork: %s",
+                  strerror(errno));
     sigprocmask(SIG_SETMASK, &old, NULL);
     close(control[0]);
     if (pid < 0) {
-        empm__log(g->cfg, EMPM_LOG_ALERT, 481, "cannot fork: %s",
-                  strerror(errno));
         close(control[1]);
         return EMPM_ESYS;
     }
@@ -17296,6 +17324,7 @@ static void empm__kid_died(empm__parent *p, int slot, int status)
     const int sig = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
     const int asked = kid->leaving || p->stopping;
     const int was_old = kid->generation < p->now.s->generation;
+    const int served = kid->healthy || empm__load(&score->healthy);
     const uint32_t generation = kid->generation;
     int t;
     if (sig != 0) {
@@ -17316,7 +17345,7 @@ static void empm__kid_died(empm__parent *p, int slot, int status)
                   WEXITSTATUS(status));
     if (!asked)
         empm__bump(&empm__board(p)->died, 1u);
-    if (!asked && (now - kid->born_us < 1000000u ||
+    if (!asked && (!served || now - kid->born_us < 1000000u ||
                    (sig == 0 && WEXITSTATUS(status) == EMPM__EXIT_SICK))) {
         /* three may die young, then it takes 0.1, 0.2 ... 12.8 s */
         if (++g->quick_deaths > 3)
@@ -17393,7 +17422,8 @@ static void empm__maintain(empm__parent *p)
         empm__share_out(p, g);
     } else {
         g->rate = 1;
-        if (idle == 0 && g->target >= most && p->full_us <= now) {
+        if (idle == 0 && victim >= 0 && g->target >= most &&
+            p->full_us <= now) {
             p->full_us = now + 60000000u;
             empm__log(cfg, EMPM_LOG_ERROR, 484, "server reached "
                       "MaxRequestWorkers of %d, consider raising it: %u "
@@ -17976,6 +18006,30 @@ static void empm__parent_ready(empm__parent *p)
         empm__quiet(p->now.cfg);
 }
 
+/* The first generation is not healthy in time, or its children only die. A server
+ * that waits for us wants all of it; else what there is serves. */
+static void empm__parent_late(empm__parent *p, int timed_out)
+{
+    int i;
+    if (timed_out && p->now.ever_healthy && p->ready_fd < 0) {
+        empm__log(p->now.cfg, EMPM_LOG_ERROR, 2324, "only %d of %d children are "
+                  "healthy after StartTimeout",
+                  empm__kids_serving(p, &p->now, 0, 1), p->now.target);
+        empm__parent_ready(p);
+        return;
+    }
+    empm__log(p->now.cfg, EMPM_LOG_EMERG, 2324, "%s: giving up",
+              p->now.ever_healthy ? "not all children are healthy after "
+                                    "StartTimeout"
+              : timed_out         ? "no child is healthy after StartTimeout"
+                                  : "no child has ever become healthy");
+    p->gave_up = 1;
+    empm__parent_stop(p, '$');
+    for (i = 0; i < p->slots; i++)
+        if (p->kids[i].pid != 0 && !p->kids[i].healthy)
+            kill(p->kids[i].pid, SIGKILL);   /* it may hang, and has no client */
+}
+
 /* A byte from a child: who, we do not ask; the scoreboard tells. */
 static void empm__heard(empm__parent *p, unsigned char what)
 {
@@ -17986,7 +18040,8 @@ static void empm__heard(empm__parent *p, unsigned char what)
             continue;
         if (empm__load(&score->healthy) && !p->kids[i].healthy) {
             p->kids[i].healthy = 1;
-            if (p->kids[i].generation == p->now.s->generation)
+            if (p->kids[i].generation == p->now.s->generation &&
+                !p->kids[i].admin)
                 p->now.ever_healthy = 1;
         }
         if (empm__load(&score->stopping) && !p->kids[i].leaving) {
@@ -18034,13 +18089,10 @@ static uint64_t empm__parent_chores(empm__parent *p)
     const uint64_t now = empm__now_us();
     uint64_t at = 0;
     int i;
-    if (!p->now.ever_healthy && p->now.quick_deaths >= 3 && !p->stopping) {
-        empm__log(p->now.cfg, EMPM_LOG_EMERG, 2324,
-                  "no child has ever become healthy: giving up");
-        p->now.quick_deaths = 0;
-        p->gave_up = 1;
-        empm__parent_stop(p, '$');
-    }
+    if (!p->ready && !p->stopping &&
+        (now >= p->first_us ||
+         (!p->now.ever_healthy && p->now.quick_deaths >= 3)))
+        empm__parent_late(p, now >= p->first_us);
     if (p->change == EMPM__STARTING &&
         (now >= p->change_us || p->next.quick_deaths >= 3)) {
         empm__next_drop(p);
@@ -18103,6 +18155,7 @@ static uint64_t empm__parent_chores(empm__parent *p)
     {
         const uint64_t times[] = { p->now.tick_us, p->now.spawn_us,
                                    p->next.spawn_us, p->change_us, p->delay_us,
+                                   p->ready || p->stopping ? 0 : p->first_us,
                                    p->ping_us, p->manager_us };
         for (i = 0; i < (int)EMPM__COUNT(times); i++)
             at = empm__sooner(at, times[i]);
@@ -18156,6 +18209,7 @@ static int empm__parent_run(const empm__source *source, empm_config *cfg,
     p.now.target = cfg->start_servers;
     p.now.rate = 1;
     p.now.tick_us = empm__now_us() + 1000000u;
+    p.first_us = empm__now_us() + (uint64_t)cfg->start_timeout_ms * 1000u;
     p.slots = s->score.slots;
     p.pid_file = *pid_file;
     p.ready_fd = ready_fd;

@@ -16981,6 +16981,95 @@ TEST(process, children_that_die_at_once_are_throttled)
     fx_down(&f);
 }
 
+static int hk_die_late(empm_server *s, void *user)
+{
+    fx_child_start(s, user);
+    nap(1050);                       /* longer than a death that is "young" */
+    return !s->child.admin;
+}
+
+/* Any death before a child is healthy counts, and the child for admin listeners,
+ * which is well, says nothing about those that serve: /health is 503. */
+TEST(process, a_start_that_cannot_succeed_is_given_up)
+{
+    fixture f;
+    char admin[64];
+    int fd, port;
+    client c;
+
+    fx_init_forked(&f, 3);
+    f.deaths_ok = f.failure_ok = 1;
+    f.cfg.on_child_start = hk_die_late;
+    fd = listening_socket(&port);
+    snprintf(admin, sizeof admin, "fd:%d admin", fd);
+    f.cfg.listen[1] = admin;
+    if (!fx_up(&f))
+        return;
+    close(fd);
+    CHECK_INT(cl_connect_port(&c, port, 0), 0);
+    CHECK_INT(cl_get(&c, "/health"), 503);
+    CHECK_STR(c.body.p, "no child serves\n");
+    cl_close(&c);
+    CHECK(fx_wait(&f, SCALED(3000)));
+    CHECK(fx_log_has(&f, "EMPM2324: no child has ever become healthy"));
+    CHECK(!fx_log_has(&f, "EMPM0484"));
+    fx_down(&f);
+}
+
+static int hk_hang(empm_server *s, void *user)
+{
+    fx_child_start(s, user);
+    nap(60000);
+    return 0;
+}
+
+/* A first generation has StartTimeout, as any later one has. */
+TEST(process, a_start_has_its_time)
+{
+    fixture f;
+
+    fx_init_forked(&f, 1);
+    f.deaths_ok = f.failure_ok = 1;
+    f.cfg.start_timeout_ms = SCALED(300);
+    f.cfg.stop_timeout_ms = 1;
+    f.cfg.on_child_start = hk_hang;
+    if (!fx_up(&f))
+        return;
+    CHECK(fx_wait(&f, SCALED(4000)));
+    CHECK(fx_log_has(&f, "EMPM2324: no child is healthy after StartTimeout"));
+    fx_down(&f);
+}
+
+/* A parent that cannot start a child says why; here it has no descriptors. */
+TEST(process, why_no_child_can_be_started_is_said)
+{
+    struct rlimit r, none;
+    empm__report rep;
+    empm__parent p;
+    empm__kid kids[4];
+    fixture f;
+
+    fx_init(&f);
+    f.cfg.processes = 1;
+    memset(&rep, 0, sizeof rep);
+    memset(&p, 0, sizeof p);
+    memset(kids, 0, sizeof kids);
+    if (!CHECK_INT(empm__server_new(&f.cfg, 1, NULL, &rep, &p.now.s), EMPM_OK))
+        return;
+    p.now.cfg = &f.cfg;
+    p.kids = kids;
+    p.slots = 4;
+    getrlimit(RLIMIT_NOFILE, &r);
+    none = r;
+    none.rlim_cur = 3;
+    setrlimit(RLIMIT_NOFILE, &none);
+    CHECK_INT(empm__kid_start(&p, &p.now, 0), EMPM_ESYS);
+    setrlimit(RLIMIT_NOFILE, &r);
+    CHECK(fx_log_has(&f, "EMPM0481: cannot start a child: socketpair: "));
+    empm__server_free(p.now.s);
+    fx_close_files(&f);
+}
+
 TEST(process, children_leave_when_the_parent_is_killed)
 {
     fixture f;
