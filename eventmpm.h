@@ -80,7 +80,9 @@
  *                        they are healthy the old ones drain: they accept no
  *                        more, close no idle connection, let suspended requests
  *                        wait on, and answer with "Connection: close"; after
- *                        GracefulRestartTimeout they stop
+ *                        GracefulRestartTimeout they stop. The next reload
+ *                        need not wait for that: it does, and says so, if the
+ *                        slots (2 x ServerLimit) are not enough
  *     HUP   restart      the same, but the old ones stop
  *     USR2               the program anew, with the listening sockets; once it
  *                        is healthy this one drains (empm_main() only)
@@ -170,7 +172,7 @@
  *   0112  DocumentRoot, or the folder of EMPM_FILES, is no directory: 404
  *   0481  no child can be started: see the limits of processes, memory, files
  *   0484  all workers are busy: MaxRequestWorkers may be too low
- *   0485  no slot for a child: those that drain get 2 s more
+ *   0485  no slot for a child: those that drain get 2 s more, or a reload waits
  *   0486  more children are started, as few workers are idle
  *   0489  the server, or its next generation, serves
  *   0491  stopping
@@ -17000,8 +17002,9 @@ static void empm__pid_drop(empm__pid_file *f, int remove)
  *   probe    a process that reads, checks and opens everything, and ends. User
  *            code may crash there: the parent must not die. If it fails, a log
  *            line says why, and that was all.
- *   wait     for the generation that drains from the reload before: it gets 2 s
- *            more. So two generations are the most, and the scoreboard has room.
+ *   wait     if the scoreboard has no room for a whole generation, since children
+ *            of older ones drain yet: until they have ended (HUP stops them), then
+ *            from the probe on.
  *   next     the new children, on the same sockets. Are they not healthy within
  *            StartTimeout they are killed, and that was all.
  *   commit   the old ones drain: they accept no more, close no idle connection
@@ -17057,6 +17060,7 @@ typedef struct empm__parent {
     /* what is under way, and when it must be over */
     enum empm__change change;
     int          hard;               /* HUP: the old ones stop, not drain */
+    int          need;               /* slots that it has been short of; or 0 */
     int          again;              /* the next one asked for: its signal */
     pid_t        helper;             /* the probe, or the new program */
     uint64_t     change_us;
@@ -17089,13 +17093,18 @@ static int empm__kids_serving(const empm__parent *p, const empm__gen *g,
     return n;
 }
 
-static int empm__kids_alive(const empm__parent *p, int old_only)
+static int empm__kids_alive(const empm__parent *p)
 {
     int i, n = 0;
     for (i = 0; i < p->slots; i++)
-        n += p->kids[i].pid != 0 &&
-             (!old_only || p->kids[i].generation < p->now.s->generation);
+        n += p->kids[i].pid != 0;
     return n;
+}
+
+/* The slots that a generation may come to hold. */
+static int empm__gen_slots(const empm__gen *g)
+{
+    return empm__most_children(g->cfg) + empm__has_admin(g->s);
 }
 
 /* All that a generation begins with have been healthy. */
@@ -17208,8 +17217,8 @@ static int empm__kid_start(empm__parent *p, empm__gen *g, int admin)
     if (slot == p->slots) {          /* drains of single children fill it */
         int k;
         empm__log(g->cfg, EMPM_LOG_ERROR, 485, "scoreboard is full: children "
-                  "that drain get 2 s more");
-        for (k = 0; k < p->slots; k++)
+                  "that drain %s", g == &p->now ? "get 2 s more" : "hold it");
+        for (k = 0; k < p->slots && g == &p->now; k++)
             if (p->kids[k].leaving && p->kids[k].stop_us == 0)
                 p->kids[k].stop_us = empm__now_us() + 2000000u;
         return EMPM_ESYS;
@@ -17326,7 +17335,7 @@ static void empm__kid_died(empm__parent *p, int slot, int status)
     const int was_old = kid->generation < p->now.s->generation;
     const int served = kid->healthy || empm__load(&score->healthy);
     const uint32_t generation = kid->generation;
-    int t;
+    int t, left = 0;
     if (sig != 0) {
 #ifdef WCOREDUMP
         const int core = WCOREDUMP(status);
@@ -17365,7 +17374,9 @@ static void empm__kid_died(empm__parent *p, int slot, int status)
     for (t = 0; t < sb->threads; t++)
         empm__store(&empm__score_worker_at(sb, slot, t)->status,
                     (uint32_t)'.');
-    if (was_old && empm__kids_alive(p, 1) == 0)
+    for (t = 0; t < p->slots; t++)
+        left += p->kids[t].pid != 0 && p->kids[t].generation == generation;
+    if (was_old && left == 0)
         empm__log(p->now.cfg, EMPM_LOG_NOTICE, 5034, "generation %u has ended: "
                   "its log files are free", (unsigned)generation);
 }
@@ -17652,16 +17663,10 @@ static void empm__reload_end(empm__parent *p, const char *failed)
     empm__notify("READY=1\nSTATUS=%s", failed != NULL ? failed : "Serving");
 }
 
-static void empm__reload(empm__parent *p, int sig)
+/* Tries the new configuration in a process of its own. */
+static void empm__reload_probe(empm__parent *p)
 {
     sigset_t all, old;
-    empm__log(p->now.cfg, EMPM_LOG_NOTICE, sig == SIGHUP ? 494 : 493,
-              sig == SIGHUP ? "SIGHUP received: restarting"
-                            : "SIGUSR1 received: graceful restart");
-    empm__notify("RELOADING=1\nMONOTONIC_USEC=%llu\n"
-                 "STATUS=Reading configuration",
-                 (unsigned long long)empm__now_us());
-    p->hard = sig == SIGHUP;
     p->change = EMPM__PROBING;
     p->change_us = empm__now_us() +
                   (uint64_t)p->now.cfg->start_timeout_ms * 1000u;
@@ -17688,24 +17693,60 @@ static void empm__reload(empm__parent *p, int sig)
         empm__reload_end(p, "cannot fork");
 }
 
-/* The probe was content: make room, and when there is, begin. */
-static void empm__reload_begin(empm__parent *p)
+static void empm__reload(empm__parent *p, int sig)
 {
-    const uint64_t until = empm__now_us() + 2000000u;
+    empm__log(p->now.cfg, EMPM_LOG_NOTICE, sig == SIGHUP ? 494 : 493,
+              sig == SIGHUP ? "SIGHUP received: restarting"
+                            : "SIGUSR1 received: graceful restart");
+    empm__notify("RELOADING=1\nMONOTONIC_USEC=%llu\n"
+                 "STATUS=Reading configuration",
+                 (unsigned long long)empm__now_us());
+    p->hard = sig == SIGHUP;
+    p->need = 0;
+    empm__reload_probe(p);
+}
+
+/* Those that drain stop: what is asked for now is a restart. */
+static void empm__drains_stop(empm__parent *p)
+{
     int i;
-    p->helper = 0;
+    for (i = 0; i < p->slots; i++)
+        if (p->kids[i].pid != 0 && p->kids[i].leaving)
+            empm__kid_tell(p, i, '$', empm__kid_deadline(&p->now, '$'));
+}
+
+/* Is there room for all children of a new generation? */
+static int empm__reload_has_room(const empm__parent *p)
+{
+    const int need = empm__gen_slots(&p->now);
+    return p->slots - empm__kids_alive(p) >= (need > p->need ? need : p->need);
+}
+
+static void empm__reload_await(empm__parent *p)
+{
     p->change = EMPM__AWAITING;
     p->change_us = 0;
-    for (i = 0; i < p->slots; i++)
-        if (p->kids[i].pid != 0 && p->kids[i].stop_us == 0 &&
-            p->kids[i].generation < p->now.s->generation)
-            p->kids[i].stop_us = until;
+    empm__log(p->now.cfg, EMPM_LOG_NOTICE, 485, "the scoreboard has no room for "
+              "a new generation: it waits for children that drain (ServerLimit, "
+              "GracefulRestartTimeout)");
+    if (p->hard)
+        empm__drains_stop(p);
 }
 
 static void empm__reload_start(empm__parent *p)
 {
-    if (empm__gen_new(p, &p->next, 0) < 0) {
-        empm__reload_end(p, "the new generation cannot be made");
+    p->helper = 0;
+    if (empm__reload_has_room(p)) {
+        if (empm__gen_new(p, &p->next, 0) < 0) {
+            empm__reload_end(p, "the new generation cannot be made");
+            return;
+        }
+        p->need = empm__gen_slots(&p->next);
+        if (!empm__reload_has_room(p))
+            empm__next_drop(p);
+    }
+    if (p->next.s == NULL) {
+        empm__reload_await(p);
         return;
     }
     p->change = EMPM__STARTING;
@@ -17744,7 +17785,8 @@ static void empm__reload_commit(empm__parent *p)
     empm__kids_accept(p);
     for (i = 0; i < p->slots; i++)
         if (p->kids[i].pid != 0 &&
-            p->kids[i].generation <= old.s->generation)
+            (p->kids[i].generation == old.s->generation ||
+             (p->hard && p->kids[i].generation < old.s->generation)))
             empm__kid_tell(p, i, order, kill_us);
     /* what is shared is the new one's, and so are the files of sockets */
     p->now.s->borrows = 0;
@@ -17974,7 +18016,7 @@ static void empm__reap(empm__parent *p)
     if (p->helper <= 0 || waitpid(p->helper, &status, WNOHANG) != p->helper)
         return;
     if (p->change == EMPM__PROBING && status == 0)
-        empm__reload_begin(p);
+        empm__reload_start(p);
     else if (p->change == EMPM__PROBING)
         empm__reload_end(p, WIFSIGNALED(status)
                                 ? "the new configuration crashes or hangs"
@@ -18098,8 +18140,18 @@ static uint64_t empm__parent_chores(empm__parent *p)
         empm__next_drop(p);
         empm__reload_end(p, "the new generation does not become healthy");
     }
-    if (p->change == EMPM__AWAITING && empm__kids_alive(p, 1) == 0)
-        empm__reload_start(p);
+    if (p->change == EMPM__AWAITING) {
+        if (p->again == SIGUSR2)     /* it reads the configuration, too */
+            empm__change_end(p);
+        else if (p->again == SIGHUP && !p->hard) {
+            p->hard = 1;
+            empm__drains_stop(p);
+        }
+        if (p->again != SIGUSR2)
+            p->again = 0;            /* nothing has been read yet */
+        if (p->change == EMPM__AWAITING && empm__reload_has_room(p))
+            empm__reload_probe(p);
+    }
     if (p->change_us != 0 && now >= p->change_us && p->helper > 0) {
         kill(p->helper, SIGKILL);    /* reaped, and said, there */
         p->change_us = 0;
@@ -18170,7 +18222,7 @@ static void empm__parent_loop(empm__parent *p)
         uint64_t at, now;
         unsigned char byte = 0;
         empm__reap(p);
-        if (p->stopping && empm__kids_alive(p, 0) == 0)
+        if (p->stopping && empm__kids_alive(p) == 0)
             return;
         at = empm__parent_chores(p);
         now = empm__now_us();

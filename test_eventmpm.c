@@ -18734,29 +18734,50 @@ TEST(operate, a_drain_has_its_end)   /* a9: old generations for ever */
     fx_down(&f);
 }
 
-TEST(operate, next_reload_clips_the_drain)
+/* A reload cuts nothing off: as many generations drain as there are slots, and
+ * what comes next waits for them, and says so. HUP does not wait. */
+TEST(operate, next_reload_lets_the_others_drain)
 {
+    enum { N = 3 };                  /* 4 slots; the last is the next one's */
     fixture f;
-    client c;
-    uint64_t t0;
+    client c[N];
+    int i, hard;
 
-    fx_init_forked(&f, 1);
-    f.deaths_ok = 1;
-    f.cfg.graceful_restart_timeout_ms = 0;       /* no limit */
-    if (!fx_up(&f))
-        return;
-    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
-    cl_open(&c, &f);
-    cl_puts(&c, "GET /sleep?ms=30000 HTTP/1.1\r\nHost: a\r\n\r\n");
-    CHECK(!cl_readable(&c, 50));
-    reload_to(&f, SIGUSR1, 1);
-    t0 = now_ms();
-    CHECK_INT(get_status(&f, "/hello"), 200);
-    reload_to(&f, SIGUSR1, 2);
-    CHECK_IN(now_ms() - t0, 1500, 2000 + SCALED(2000));
-    CHECK(cl_end(&c, SCALED(1000)) != CL_TIMEOUT);
-    cl_close(&c);
-    fx_down(&f);
+    for (hard = 0; hard < 2; hard++) {
+        context("hard %d", hard);
+        fx_init_forked(&f, 1);
+        f.deaths_ok = 1;
+        f.cfg.server_limit = 1;
+        f.cfg.stop_timeout_ms = 50;
+        if (!fx_up(&f))
+            return;
+        CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+        set_int(&shm->gate, 0);
+        for (i = 0; i < N; i++) {
+            cl_open(&c[i], &f);
+            cl_puts(&c[i], "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
+            CHECK_SOON(get_int(&shm->at_gate) == i + 1, 2000);
+            reload_to(&f, SIGUSR1, i + 1);
+        }
+        CHECK(!fx_log_has(&f, "EMPM0485"));
+        signal_process(f.pid, SIGUSR1);
+        CHECK_SOON(fx_log_has(&f, "EMPM0485: the scoreboard has no room"), 4000);
+        CHECK_INT(get_status(&f, "/hello"), 200);
+        CHECK(!serves(&f, N + 1));
+        if (hard)
+            signal_process(f.pid, SIGHUP);
+        else
+            set_int(&shm->gate, 1);
+        CHECK_SOON(serves(&f, N + 1), 8000);
+        for (i = 0; i < N; i++) {
+            CHECK_INT(cl_reply(&c[i]), hard ? 0 : 200);
+            cl_close(&c[i]);
+        }
+        set_int(&shm->gate, 1);
+        CHECK_SOON(fx_log_lines(&f, "has ended: its log files") == N + 1, 4000);
+        fx_down(&f);
+    }
+    no_context();
 }
 
 TEST(operate, graceful_stop_may_wait_for_balancers)
