@@ -226,6 +226,7 @@
  *   5043  the user who serves may not use a directory: what to type
  *   5044  -k start without ErrorLog: nobody will read messages
  *   5045  the logs are opened anew
+ *   5047  a setting that a reload cannot take back
  *   5101  a setting is out of range
  *   5102  ServerField or ServerTokens is no field value
  *   5103  LimitRequestHead is small beside LimitRequestLine
@@ -510,7 +511,8 @@ typedef struct empm_config {
     const char *group_name;            /* [Group] NULL: the user's */
     const char *chroot_dir;            /* NULL; paths above count from outside */
     const char *core_dump_directory;   /* NULL: where it was started */
-    int    graceful_stop_signal;       /* beside WINCH: SIGQUIT; 0: none */
+    int    graceful_stop_signal;       /* beside WINCH: SIGQUIT; SIGTERM: then
+                                          INT alone stops at once; 0: none */
 
     /* logs */
     const char *error_log;             /* a file, "syslog[:facility]", "stderr";
@@ -2271,7 +2273,8 @@ static int empm__word(const char **line, char *to, size_t cap)
 static int empm__parse_signal(const char *s)
 {
     static const struct { const char *name; int sig; } names[] = {
-        { "none", 0 }, { "QUIT", SIGQUIT }, { "USR2", SIGUSR2 },
+        { "none", 0 }, { "QUIT", SIGQUIT }, { "TERM", SIGTERM },
+        { "USR2", SIGUSR2 },
         { "ALRM", SIGALRM }, { "WINCH", SIGWINCH },
 #ifdef SIGPWR
         { "PWR", SIGPWR },
@@ -15281,6 +15284,17 @@ static int empm__listen_unix(empm__listener *l, const empm__listen_spec *spec)
     return fd;
 }
 
+/* What accepted sockets inherit; 0 leaves the system's choice. */
+static void empm__listen_buffers(const empm_config *cfg, int fd)
+{
+    if (cfg->send_buffer_size > 0)
+        setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &cfg->send_buffer_size,
+                   sizeof cfg->send_buffer_size);
+    if (cfg->receive_buffer_size > 0)
+        setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &cfg->receive_buffer_size,
+                   sizeof cfg->receive_buffer_size);
+}
+
 static int empm__listen_tcp(const empm_config *cfg, const char *host,
                             const char *port, int v6only, const char **why)
 {
@@ -15312,13 +15326,7 @@ static int empm__listen_tcp(const empm_config *cfg, const char *host,
             /* accepted sockets inherit these on Linux */
             setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
             setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-            if (cfg->send_buffer_size > 0)
-                setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &cfg->send_buffer_size,
-                           sizeof cfg->send_buffer_size);
-            if (cfg->receive_buffer_size > 0)
-                setsockopt(fd, SOL_SOCKET, SO_RCVBUF,
-                           &cfg->receive_buffer_size,
-                           sizeof cfg->receive_buffer_size);
+            empm__listen_buffers(cfg, fd);
             if (bind(fd, a->ai_addr, a->ai_addrlen) < 0) {
                 saved = errno;
                 close(fd);
@@ -16350,7 +16358,7 @@ static const int empm__signals[] = { SIGTERM, SIGINT, SIGWINCH, SIGCHLD,
 
 typedef struct empm__signal_set {
     int              fd[2];
-    int              second;         /* GracefulStopSignal, or 0 */
+    int              second;         /* GracefulStopSignal, if it is another */
     struct sigaction old[EMPM__SIGNALS + 1];
     sigset_t         old_mask;
     int              taken;
@@ -16367,19 +16375,45 @@ static int empm__has_terminal(void)
     return isatty(0) || isatty(1) || isatty(2);
 }
 
+/* Exchanges the graceful stop's signal, if that is not one of the others. */
+static void empm__signals_second(empm__signal_set *set, int second)
+{
+    struct sigaction sa;
+    sigset_t ours;
+    size_t i;
+    for (i = 0; i < EMPM__SIGNALS; i++)
+        if (empm__signals[i] == second)
+            second = 0;
+    if (second == set->second)
+        return;
+    if (set->second > 0)
+        sigaction(set->second, &set->old[EMPM__SIGNALS], NULL);
+    set->second = second;
+    if (second == 0)
+        return;
+    memset(&sa, 0, sizeof sa);
+    sigemptyset(&sa.sa_mask);
+    sa.sa_flags = SA_RESTART;
+    sa.sa_handler = empm__on_signal;
+    sigaction(second, &sa, &set->old[EMPM__SIGNALS]);
+    sigemptyset(&ours);
+    sigaddset(&ours, second);
+    sigprocmask(SIG_UNBLOCK, &ours, NULL);
+}
+
 static int empm__signals_take(empm__signal_set *set, int second)
 {
     struct sigaction sa;
     sigset_t ours;
     size_t i;
     set->taken = 0;
-    set->second = second;
+    set->second = 0;
     if (empm__pipe(set->fd, 1) < 0)
         return EMPM_ESYS;
     empm__signal_fd = set->fd[1];
     sigemptyset(&ours);
-    for (i = 0; i < EMPM__SIGNALS + (second > 0); i++) {
-        const int sig = empm__signal_at(set, i);
+    for (i = 0; i < EMPM__SIGNALS; i++) {
+        const int sig = empm__signals[i];
         memset(&sa, 0, sizeof sa);
         sigemptyset(&sa.sa_mask);
         sa.sa_flags = SA_RESTART;
@@ -16391,6 +16425,7 @@ static int empm__signals_take(empm__signal_set *set, int second)
         sigaddset(&ours, sig);
     }
     sigprocmask(SIG_UNBLOCK, &ours, &set->old_mask);  /* inherited, perhaps */
+    empm__signals_second(set, second);
     set->taken = 1;
     return EMPM_OK;
 }
@@ -16613,8 +16648,6 @@ static int empm__attend(empm_server *s, int signal_fd, int control)
                 stopping = 2;
             } else if (k == 2)
                 order = byte;
-            else if (k == 1 && (byte == SIGTERM || byte == SIGINT))
-                order = '$';
             else if (k == 1 && (byte == SIGWINCH ||
                                 byte == cfg->graceful_stop_signal)) {
                 order = delay_us != 0 || stopping ? 0 : '!';
@@ -16624,7 +16657,9 @@ static int empm__attend(empm_server *s, int signal_fd, int control)
                                (uint64_t)cfg->graceful_shutdown_delay_ms * 1000u;
                     order = 0;
                 }
-            } else if (k == 1 && alone && (byte == SIGHUP || byte == SIGUSR1 ||
+            } else if (k == 1 && (byte == SIGTERM || byte == SIGINT))
+                order = '$';
+            else if (k == 1 && alone && (byte == SIGHUP || byte == SIGUSR1 ||
                                            byte == SIGUSR2))
                 empm__log(cfg, EMPM_LOG_WARN, 5030, "a process without children "
                           "cannot be reloaded or upgraded: ignored");
@@ -17766,9 +17801,35 @@ static void empm__listen_options(const empm_server *s)
             spec.kind == EMPM__LISTEN_FD || spec.kind == EMPM__LISTEN_SYSTEMD)
             continue;
         listen(l->fd, s->cfg->listen_backlog);
+        if (spec.kind != EMPM__LISTEN_UNIX)
+            empm__listen_buffers(s->cfg, l->fd);
         if (spec.kind == EMPM__LISTEN_UNIX && spec.mode >= 0)
             chmod(spec.host, (mode_t)spec.mode);
     }
+}
+
+/* What this process itself has from the configuration, as it is now. */
+static void empm__parent_apply(empm__parent *p, const empm_config *old)
+{
+    const empm_config *cfg = p->now.cfg;
+    empm__pid_file f;
+    char path[1200];
+    const int names = cfg->pid_file != NULL;
+    empm__signals_second(&p->signals, cfg->graceful_stop_signal);
+    if ((cfg->send_buffer_size == 0 && old->send_buffer_size > 0) ||
+        (cfg->receive_buffer_size == 0 && old->receive_buffer_size > 0))
+        empm__log(cfg, EMPM_LOG_WARN, 5047, "SendBufferSize or "
+                  "ReceiveBufferSize 0: sockets that stay keep the old size "
+                  "until a restart");
+    if (names == (p->pid_file.fd >= 0) &&
+        (!names || strcmp(empm__path_of(cfg, cfg->pid_file, path, sizeof path),
+                          p->pid_file.path) == 0))
+        return;
+    f.fd = -1;
+    if (names && empm__pid_write(cfg, &f) < 0)
+        return;                      /* said; the old one stays */
+    empm__pid_drop(&p->pid_file, 1);
+    p->pid_file = f;
 }
 
 /* The new generation is healthy: the old one drains. */
@@ -17804,6 +17865,7 @@ static void empm__reload_commit(empm__parent *p)
             }
         }
     empm__listen_options(p->now.s);
+    empm__parent_apply(p, old.cfg);
     empm__server_free(old.s);
     empm_config_free(old.cfg);
     EMPM_FREE(old.cfg);
@@ -18105,15 +18167,15 @@ static void empm__heard(empm__parent *p, unsigned char what)
 
 static void empm__signalled(empm__parent *p, int sig)
 {
-    if (sig == SIGTERM || sig == SIGINT) {
+    if (sig == SIGWINCH || sig == p->now.cfg->graceful_stop_signal)
+        empm__parent_stop_softly(p);
+    else if (sig == SIGTERM || sig == SIGINT) {
         if (!p->stopping)
             empm__log(p->now.cfg, EMPM_LOG_NOTICE, 491, "caught %s, shutting "
                       "down", sig == SIGTERM ? "SIGTERM" : "SIGINT");
         empm__parent_stop(p, '$');
     } else if (sig == SIGURG)
         empm__parent_reopen(p);
-    else if (sig == SIGWINCH || sig == p->signals.second)
-        empm__parent_stop_softly(p);
     else if ((sig == SIGHUP || sig == SIGUSR1 || sig == SIGUSR2) &&
              p->again != SIGUSR2 && (p->again != SIGHUP || sig == SIGUSR2))
         p->again = sig;              /* the most that was asked for */
@@ -18248,7 +18310,7 @@ static void empm__parent_loop(empm__parent *p)
 static int empm__parent_run(const empm__source *source, empm_config *cfg,
                             empm_server *s, int ready_fd,
                             const empm__pid_file *pid_file,
-                            const empm__signal_set *signals)
+                            empm__signal_set *signals)
 {
     const char *every = getenv("WATCHDOG_USEC"), *pid = getenv("WATCHDOG_PID");
     empm__parent p;
@@ -18294,6 +18356,7 @@ static int empm__parent_run(const empm__source *source, empm_config *cfg,
     if (p.ready_fd >= 0)
         close(p.ready_fd);
     empm__pid_drop(&p.pid_file, !p.restarts);
+    *signals = p.signals;
     EMPM_FREE(p.kids);
     empm__server_free(p.now.s);
     empm_config_free(p.now.cfg);
@@ -18976,6 +19039,8 @@ static int empm__control(const char *name, const char *what,
             (empm__process_status(pid, "SigCgt:", 16, ~UINT64_C(0)) >>
                  (cfg->graceful_stop_signal - 1) & 1))
             sig = cfg->graceful_stop_signal;
+        if (sig == SIGTERM && cfg->graceful_stop_signal == SIGTERM)
+            sig = SIGINT;            /* TERM is the graceful one */
         r = 0;
         if (runs && sig == 0)
             printf("%s (pid %ld) already running\n", base, pid);

@@ -18577,6 +18577,93 @@ TEST(operate, failed_reload_changes_nothing)
     fx_down(&f);
 }
 
+static const char *fx_pid_file;
+
+static int hk_reload_settings(empm_config *cfg, void *user)
+{
+    (void)user;
+    cfg->graceful_stop_signal = SIGALRM;
+    cfg->pid_file = fx_pid_file;
+    return EMPM_OK;
+}
+
+/* A reload applies what the parent itself has from the configuration, too. */
+TEST(operate, a_reload_applies_what_the_parent_uses)
+{
+    char old[300], path[300];
+    fixture f;
+
+    tmp_path(old, sizeof old, "old.pid");
+    tmp_path(path, sizeof path, "new.pid");
+    unlink(path);
+    fx_init_forked(&f, 1);
+    f.deaths_ok = 1;
+    f.cfg.pid_file = old;
+    f.cfg.on_reload = hk_reload_settings;
+    fx_pid_file = path;
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+    CHECK_INT(access(old, F_OK), 0);
+    reload_to(&f, SIGUSR1, 1);
+    CHECK_SOON(access(path, F_OK) == 0, 2000);
+    CHECK(access(old, F_OK) != 0);
+    signal_process(f.pid, SIGALRM);
+    CHECK(fx_wait(&f, PATIENCE));
+    CHECK(WIFEXITED(f.status));
+    CHECK(fx_log_has(&f, "EMPM0492"));
+    CHECK(access(path, F_OK) != 0);
+    fx_down(&f);
+}
+
+/* The sizes of buffers are those of the configuration for sockets that stay. */
+TEST(operate, sockets_that_stay_get_their_buffers)
+{
+    empm__report rep;
+    empm_server *s = NULL;
+    socklen_t n = sizeof (int);
+    int before = 0, after = 0;
+    fixture f;
+
+    fx_init(&f);
+    memset(&rep, 0, sizeof rep);
+    f.cfg.send_buffer_size = 20000;
+    if (!CHECK_INT(empm__server_new(&f.cfg, 0, NULL, &rep, &s), EMPM_OK))
+        return;
+    getsockopt(s->listeners[0].fd, SOL_SOCKET, SO_SNDBUF, &before, &n);
+    f.cfg.send_buffer_size = 40000;
+    empm__listen_options(s);
+    getsockopt(s->listeners[0].fd, SOL_SOCKET, SO_SNDBUF, &after, &n);
+    CHECK(after > before);
+    empm__server_free(s);
+    fx_close_files(&f);
+}
+
+/* TERM may be the graceful stop, as orchestrators send nothing else; INT is not. */
+TEST(operate, term_may_be_graceful)
+{
+    fixture f;
+    client c;
+
+    fx_init_forked(&f, 1);
+    f.cfg.graceful_stop_signal = empm__parse_signal("TERM");
+    CHECK_INT(f.cfg.graceful_stop_signal, SIGTERM);
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+    set_int(&shm->gate, 0);
+    cl_open(&c, &f);
+    cl_puts(&c, "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_SOON(get_int(&shm->at_gate) == 1, 2000);
+    signal_process(f.pid, SIGTERM);
+    CHECK_SOON(fx_log_has(&f, "EMPM0492"), 2000);
+    set_int(&shm->gate, 1);
+    CHECK_INT(cl_reply(&c), 200);
+    cl_close(&c);
+    CHECK(fx_wait(&f, PATIENCE));
+    fx_down(&f);
+}
+
 TEST(operate, children_whose_threads_fail_replace_nobody)
 {
     fixture f;
