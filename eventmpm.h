@@ -17057,6 +17057,7 @@ typedef struct empm__gen {           /* children that share a configuration */
     int          target;             /* how many should serve */
     int          rate;               /* children per tick: 1, 2, 4 ... 32 */
     int          quick_deaths;       /* in a row */
+    int          last_status;        /* how the last of these ended */
     int          ever_healthy;
     int          quiet_ticks;
     uint64_t     tick_us, spawn_us;  /* 0: none */
@@ -17099,6 +17100,7 @@ typedef struct empm__parent {
     int          again;              /* the next one asked for: its signal */
     pid_t        helper;             /* the probe, or the new program */
     uint64_t     change_us;
+    int          late;               /* the helper has been killed for that */
     int          upgrade_fd;         /* the new program says when it is ready */
     int          ready_fd;           /* we say it to whom has started us */
     uint64_t     ping_us, manager_us, manager_every_us;
@@ -17392,6 +17394,7 @@ static void empm__kid_died(empm__parent *p, int slot, int status)
     if (!asked && (!served || now - kid->born_us < 1000000u ||
                    (sig == 0 && WEXITSTATUS(status) == EMPM__EXIT_SICK))) {
         /* three may die young, then it takes 0.1, 0.2 ... 12.8 s */
+        g->last_status = status;
         if (++g->quick_deaths > 3)
             g->spawn_us = now + (100000u << (g->quick_deaths < 11
                                                  ? g->quick_deaths - 4 : 7));
@@ -17686,9 +17689,32 @@ static int empm__gen_new(empm__parent *p, empm__gen *g, int probe)
     return EMPM_EINVAL;
 }
 
-/* The reload has failed, or has ended; there may be another one to do. */
-static void empm__reload_end(empm__parent *p, const char *failed)
+/* How a process ended, by what waitpid() says. */
+static const char *empm__ending(int status, char *to, size_t n)
 {
+    if (WIFSIGNALED(status))
+        snprintf(to, n, "signal %s (%d)", strsignal(WTERMSIG(status)),
+                 WTERMSIG(status));
+    else
+        snprintf(to, n, "status %d", WEXITSTATUS(status));
+    return to;
+}
+
+static void empm__reload_end(empm__parent *p, const char *fmt, ...)
+    EMPM__PRINTF(2, 3);
+
+/* The reload has failed, and `fmt` says why, or (NULL) has ended; there may be
+ * another one to do. */
+static void empm__reload_end(empm__parent *p, const char *fmt, ...)
+{
+    char why[200];
+    const char *failed = fmt != NULL ? why : NULL;
+    va_list ap;
+    if (fmt != NULL) {
+        va_start(ap, fmt);
+        vsnprintf(why, sizeof why, fmt, ap);
+        va_end(ap);
+    }
     empm__change_end(p);
     if (failed != NULL) {
         empm__bump(&empm__board(p)->failed_reloads, 1u);
@@ -17707,6 +17733,7 @@ static void empm__reload_probe(empm__parent *p)
                   (uint64_t)p->now.cfg->start_timeout_ms * 1000u;
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, &old);
+    p->late = 0;
     p->helper = fork();
     if (p->helper == 0) {
         empm__gen g;
@@ -17723,9 +17750,9 @@ static void empm__reload_probe(empm__parent *p)
         empm__server_free(g.s);
         _exit(0);
     }
-    sigprocmask(SIG_SETMASK, &old, NULL);
     if (p->helper < 0)
-        empm__reload_end(p, "cannot fork");
+        empm__reload_end(p, "fork: %s", strerror(errno));
+    sigprocmask(SIG_SETMASK, &old, NULL);
 }
 
 static void empm__reload(empm__parent *p, int sig)
@@ -18005,6 +18032,7 @@ static void empm__upgrade(empm__parent *p)
               "with the listening sockets", p->source->argv[0]);
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, &old);
+    p->late = 0;
     p->helper = fork();
     if (p->helper == 0) {
         size_t k;
@@ -18013,11 +18041,12 @@ static void empm__upgrade(empm__parent *p)
         sigprocmask(SIG_SETMASK, &p->signals.old_mask, NULL);
         empm__exec_new(p, fd[1]);
     }
+    if (p->helper < 0)
+        empm__reload_end(p, "fork: %s", strerror(errno));
     sigprocmask(SIG_SETMASK, &old, NULL);
     close(fd[1]);
-    if (p->helper < 0) {
+    if (p->helper <= 0) {            /* there is none */
         close(fd[0]);
-        empm__reload_end(p, "cannot fork");
         return;
     }
     p->change = EMPM__UPGRADING;
@@ -18064,6 +18093,7 @@ static void empm__reap_orphans(const empm__parent *p)
 static void empm__reap(empm__parent *p)
 {
     int status, i;
+    char how[80];
     pid_t pid;
     /* by pid: other children of this process are not ours to reap */
     for (i = 0; i < p->slots; i++) {
@@ -18079,12 +18109,21 @@ static void empm__reap(empm__parent *p)
         return;
     if (p->change == EMPM__PROBING && status == 0)
         empm__reload_start(p);
-    else if (p->change == EMPM__PROBING)
-        empm__reload_end(p, WIFSIGNALED(status)
-                                ? "the new configuration crashes or hangs"
-                                : "the new configuration is not usable");
+    else if (p->late)
+        empm__reload_end(p, p->change == EMPM__PROBING
+                                ? "the trial of the new configuration takes "
+                                  "longer than StartTimeout"
+                                : "the new program is not ready after "
+                                  "StartTimeout");
     else
-        empm__reload_end(p, "the new program has ended");
+        empm__reload_end(p, p->change != EMPM__PROBING
+                                ? "the new program has ended with %s; its own "
+                                  "messages say why"
+                            : WIFSIGNALED(status)
+                                ? "the trial of the new configuration crashes: "
+                                  "%s"
+                                : "the new configuration is not usable (%s)",
+                         empm__ending(status, how, sizeof how));
 }
 
 /* All of the first generation are healthy: whoever waits for us may know. */
@@ -18199,8 +18238,18 @@ static uint64_t empm__parent_chores(empm__parent *p)
         empm__parent_late(p, now >= p->first_us);
     if (p->change == EMPM__STARTING &&
         (now >= p->change_us || p->next.quick_deaths >= 3)) {
+        char why[160];
+        const int healthy = empm__kids_serving(p, &p->next, 0, 1);
+        if (p->next.quick_deaths >= 3) {
+            char how[80];
+            snprintf(why, sizeof why, "its children end with %s",
+                     empm__ending(p->next.last_status, how, sizeof how));
+        } else
+            snprintf(why, sizeof why, "%d of %d children are after StartTimeout",
+                     healthy, p->next.target);
         empm__next_drop(p);
-        empm__reload_end(p, "the new generation does not become healthy");
+        empm__reload_end(p, "the new generation does not become healthy: %s",
+                         why);
     }
     if (p->change == EMPM__AWAITING) {
         if (p->again == SIGUSR2)     /* it reads the configuration, too */
@@ -18216,6 +18265,7 @@ static uint64_t empm__parent_chores(empm__parent *p)
     }
     if (p->change_us != 0 && now >= p->change_us && p->helper > 0) {
         kill(p->helper, SIGKILL);    /* reaped, and said, there */
+        p->late = 1;
         p->change_us = 0;
     }
     if (p->again != 0 && p->change == EMPM__NO_CHANGE && p->ready &&

@@ -18495,7 +18495,8 @@ TEST(operate, streams_outlive_a_reload)      /* all of them, to their end */
 
 /* What the next reload meets: shm->rc[0]. */
 enum { RELOAD_OK, RELOAD_REFUSED, RELOAD_CRASHES, RELOAD_HANGS,
-       RELOAD_BAD_LISTEN, RELOAD_BAD_NUMBER, RELOAD_SICK, RELOAD_LIMITS };
+       RELOAD_BAD_LISTEN, RELOAD_BAD_NUMBER, RELOAD_SICK, RELOAD_SLOW,
+       RELOAD_LIMITS };
 
 static int hk_reload(empm_config *cfg, void *user)
 {
@@ -18529,18 +18530,22 @@ static int hk_reload(empm_config *cfg, void *user)
 static int hk_sick(empm_server *s, void *user)
 {
     fx_child_start(s, user);
+    if (get_int(&shm->rc[0]) == RELOAD_SLOW)
+        nap(60000);
     return get_int(&shm->rc[0]) == RELOAD_SICK;
 }
 
+/* ... and its one line in the log says why, for each cause. */
 TEST(operate, failed_reload_changes_nothing)
 {
     static const struct { int what; const char *log; } rows[] = {
         { RELOAD_REFUSED,    "on_reload has refused" },
-        { RELOAD_CRASHES,    "crashes or hangs" },
-        { RELOAD_HANGS,      "crashes or hangs" },
+        { RELOAD_CRASHES,    "crashes: signal Segmentation fault (11)" },
+        { RELOAD_HANGS,      "longer than StartTimeout" },
         { RELOAD_BAD_LISTEN, "192.0.2.1:80: " },
         { RELOAD_BAD_NUMBER, "Timeout of -1 is out of range" },
-        { RELOAD_SICK,       "does not become healthy" }
+        { RELOAD_SICK,       "healthy: its children end with status 7: the gen" },
+        { RELOAD_SLOW,       "healthy: 0 of 2 children are after StartTimeout" }
     };
     fixture f;
     long kids[16], after[16];
