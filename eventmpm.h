@@ -13773,7 +13773,7 @@ static void empm__record_free(empm__child *ch, uint32_t i)
     empm__slab_put(&ch->slab, i);
     empm__store(&ch->score->connections, ch->slab.in_use);
     if (ch->paused & (EMPM__PAUSE_FULL | EMPM__PAUSE_FDS))
-        ch->retry_ms = empm__now_ms();   /* there is room again */
+        ch->retry_ms = empm__after(empm__now_ms(), 0);   /* there is room again */
 }
 
 /* A taken record that owes nobody an answer is closed here. 0: it does owe one,
@@ -17097,11 +17097,11 @@ typedef struct empm__parent {
     enum empm__change change;
     int          hard;               /* HUP: the old ones stop, not drain */
     int          need;               /* slots that it has been short of; or 0 */
-    int          again;              /* the next one asked for: its signal */
+    int          again, upgrades;    /* asked for: a reload's signal, an upgrade */
     pid_t        helper;             /* the probe, or the new program */
     uint64_t     change_us;
     int          late;               /* the helper has been killed for that */
-    int          upgrade_fd;         /* the new program says when it is ready */
+    int          upgrade_fd;         /* the helper says: content, or ready */
     int          ready_fd;           /* we say it to whom has started us */
     uint64_t     ping_us, manager_us, manager_every_us;
     uint64_t     looked_us;          /* when empm__watch() did, last */
@@ -17110,6 +17110,15 @@ typedef struct empm__parent {
     empm__pid_file pid_file;
     empm__signal_set signals;
 } empm__parent;
+
+/* A signal for a child of ours. Another part of the program may have reaped it:
+ * then the number may be a stranger's by now. */
+static void empm__kill(pid_t pid, int sig)
+{
+    siginfo_t who;
+    if (waitid(P_PID, (id_t)pid, &who, WEXITED | WNOHANG | WNOWAIT) == 0)
+        kill(pid, sig);
+}
 
 static empm__score_server *empm__board(const empm__parent *p)
 {
@@ -17368,7 +17377,9 @@ static void empm__kid_died(empm__parent *p, int slot, int status)
                    kid->generation == p->next.s->generation ? &p->next : &p->now;
     const uint64_t now = empm__now_us();
     const int sig = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
-    const int asked = kid->leaving || p->stopping;
+    /* MaxConnectionsPerChild: its end may be seen before its word is heard */
+    const int asked = kid->leaving || p->stopping ||
+                      (status == 0 && empm__load(&score->stopping));
     const int was_old = kid->generation < p->now.s->generation;
     const int served = kid->healthy || empm__load(&score->healthy);
     const uint32_t generation = kid->generation;
@@ -17536,13 +17547,15 @@ static void empm__watch(empm__parent *p)
             continue;
         kid->missed = pongs != kid->pongs || late ? 0 : kid->missed + 1;
         kid->pongs = pongs;
-        if (kid->missed >= 3 &&      /* in a debugger it may stand still */
-            empm__process_status(kid->pid, "TracerPid:", 10, 0) == 0) {
+        if (kid->missed > 0 &&       /* in a debugger it may stand still */
+            empm__process_status(kid->pid, "TracerPid:", 10, 0) != 0)
+            kid->missed = 0;
+        if (kid->missed >= 3) {
             empm__log(p->now.cfg, EMPM_LOG_ERROR, 5038, "child %ld has not "
                       "answered for three times WatchdogInterval: killed",
                       (long)kid->pid);
             kid->missed = 0;
-            kill(kid->pid, SIGKILL);
+            empm__kill(kid->pid, SIGKILL);
             continue;
         }
         r = write(kid->control, "w", 1);
@@ -17581,7 +17594,7 @@ static void empm__next_drop(empm__parent *p)
         if (p->kids[i].pid != 0 &&
             p->kids[i].generation == p->next.s->generation) {
             p->kids[i].leaving = 1;
-            kill(p->kids[i].pid, SIGKILL);
+            empm__kill(p->kids[i].pid, SIGKILL);
         }
     empm__server_free(p->next.s);
     empm_config_free(p->next.cfg);
@@ -17606,11 +17619,11 @@ static void empm__parent_stop(empm__parent *p, char order)
                   "asked twice: children are killed");
         for (i = 0; i < p->slots; i++)
             if (p->kids[i].pid != 0)
-                kill(p->kids[i].pid, SIGKILL);
+                empm__kill(p->kids[i].pid, SIGKILL);
         return;
     }
     if (p->helper > 0 && !p->restarts)
-        kill(p->helper, p->change == EMPM__UPGRADING ? SIGTERM : SIGKILL);
+        empm__kill(p->helper, p->change == EMPM__UPGRADING ? SIGTERM : SIGKILL);
     empm__next_drop(p);
     if (p->change != EMPM__UPGRADING)
         empm__change_end(p);
@@ -17638,7 +17651,7 @@ static void empm__parent_stop_softly(empm__parent *p)
               "caught a signal for a graceful stop");
     empm__store(&empm__board(p)->draining, 1u);
     if (p->change == EMPM__UPGRADING && p->helper > 0)
-        kill(p->helper, SIGTERM);    /* else it would serve on */
+        empm__kill(p->helper, SIGTERM);    /* else it would serve on */
     if (ms == 0)
         empm__parent_stop(p, '!');
     else
@@ -17727,17 +17740,24 @@ static void empm__reload_end(empm__parent *p, const char *fmt, ...)
 /* Tries the new configuration in a process of its own. */
 static void empm__reload_probe(empm__parent *p)
 {
+    int fd[2];
     sigset_t all, old;
+    if (empm__pipe(fd, 1) < 0) {
+        empm__reload_end(p, "pipe: %s", strerror(errno));
+        return;
+    }
     p->change = EMPM__PROBING;
     p->change_us = empm__now_us() +
                   (uint64_t)p->now.cfg->start_timeout_ms * 1000u;
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, &old);
     p->late = 0;
+    p->upgrade_fd = -1;
     p->helper = fork();
     if (p->helper == 0) {
         empm__gen g;
         size_t k;
+        close(fd[0]);
         empm__forget_kids(p);
         p->kids = NULL;
         p->slots = 0;
@@ -17748,11 +17768,16 @@ static void empm__reload_probe(empm__parent *p)
         if (empm__gen_new(p, &g, 1) < 0)
             _exit(1);
         empm__server_free(g.s);
-        _exit(0);
+        _exit(write(fd[1], "c", 1) == 1 ? 0 : 1);
     }
     if (p->helper < 0)
         empm__reload_end(p, "fork: %s", strerror(errno));
     sigprocmask(SIG_SETMASK, &old, NULL);
+    close(fd[1]);
+    if (p->helper > 0)
+        p->upgrade_fd = fd[0];
+    else
+        close(fd[0]);
 }
 
 static void empm__reload(empm__parent *p, int sig)
@@ -18092,8 +18117,8 @@ static void empm__reap_orphans(const empm__parent *p)
 
 static void empm__reap(empm__parent *p)
 {
-    int status, i;
-    char how[80];
+    int status, i, content = 0;
+    char how[80], byte;
     pid_t pid;
     /* by pid: other children of this process are not ours to reap */
     for (i = 0; i < p->slots; i++) {
@@ -18105,10 +18130,23 @@ static void empm__reap(empm__parent *p)
     }
     if (getpid() == 1)
         empm__reap_orphans(p);
-    if (p->helper <= 0 || waitpid(p->helper, &status, WNOHANG) != p->helper)
+    if (p->helper <= 0)
         return;
-    if (p->change == EMPM__PROBING && status == 0)
+    pid = waitpid(p->helper, &status, WNOHANG);
+    if (pid == 0 || (pid < 0 && errno != ECHILD))
+        return;
+    if (p->change == EMPM__PROBING) {
+        content = pid > 0 ? status == 0 : read(p->upgrade_fd, &byte, 1) == 1;
+        close(p->upgrade_fd);
+        p->upgrade_fd = -1;
+    }
+    if (content)
         empm__reload_start(p);
+    else if (pid < 0)
+        empm__reload_end(p, "%s has ended, and another part of this program has "
+                         "reaped it", p->change == EMPM__PROBING
+                                          ? "the trial of the new configuration"
+                                          : "the new program");
     else if (p->late)
         empm__reload_end(p, p->change == EMPM__PROBING
                                 ? "the trial of the new configuration takes "
@@ -18170,7 +18208,7 @@ static void empm__parent_late(empm__parent *p, int timed_out)
     empm__parent_stop(p, '$');
     for (i = 0; i < p->slots; i++)
         if (p->kids[i].pid != 0 && !p->kids[i].healthy)
-            kill(p->kids[i].pid, SIGKILL);   /* it may hang, and has no client */
+            empm__kill(p->kids[i].pid, SIGKILL);   /* it may hang, and has no client */
 }
 
 /* A byte from a child: who, we do not ask; the scoreboard tells. */
@@ -18215,8 +18253,9 @@ static void empm__signalled(empm__parent *p, int sig)
         empm__parent_stop(p, '$');
     } else if (sig == SIGURG)
         empm__parent_reopen(p);
-    else if ((sig == SIGHUP || sig == SIGUSR1 || sig == SIGUSR2) &&
-             p->again != SIGUSR2 && (p->again != SIGHUP || sig == SIGUSR2))
+    else if (sig == SIGUSR2)
+        p->upgrades = 1;
+    else if (sig == SIGHUP || (sig == SIGUSR1 && p->again == 0))
         p->again = sig;              /* the most that was asked for */
 }
 
@@ -18252,30 +18291,33 @@ static uint64_t empm__parent_chores(empm__parent *p)
                          why);
     }
     if (p->change == EMPM__AWAITING) {
-        if (p->again == SIGUSR2)     /* it reads the configuration, too */
-            empm__change_end(p);
-        else if (p->again == SIGHUP && !p->hard) {
+        if (p->again == SIGHUP && !p->hard) {
             p->hard = 1;
             empm__drains_stop(p);
         }
-        if (p->again != SIGUSR2)
-            p->again = 0;            /* nothing has been read yet */
+        p->again = 0;                /* nothing has been read yet */
+        if (p->upgrades) {           /* first; then, if it fails, the reload */
+            p->again = p->hard ? SIGHUP : SIGUSR1;
+            empm__change_end(p);
+        }
         if (p->change == EMPM__AWAITING && empm__reload_has_room(p))
             empm__reload_probe(p);
     }
     if (p->change_us != 0 && now >= p->change_us && p->helper > 0) {
-        kill(p->helper, SIGKILL);    /* reaped, and said, there */
+        empm__kill(p->helper, SIGKILL);    /* reaped, and said, there */
         p->late = 1;
         p->change_us = 0;
     }
-    if (p->again != 0 && p->change == EMPM__NO_CHANGE && p->ready &&
-        !p->stopping && p->delay_us == 0) {
-        const int sig = p->again;
-        p->again = 0;
-        if (sig == SIGUSR2)
+    if (p->ready && !p->stopping && p->delay_us == 0) {
+        if (p->upgrades && p->change == EMPM__NO_CHANGE) {
+            p->upgrades = 0;
             empm__upgrade(p);
-        else
+        }
+        if (p->again != 0 && p->change == EMPM__NO_CHANGE) {
+            const int sig = p->again;
+            p->again = 0;
             empm__reload(p, sig);
+        }
     }
     if (p->delay_us != 0 && now >= p->delay_us)
         empm__parent_stop(p, '!');
@@ -18288,7 +18330,7 @@ static uint64_t empm__parent_chores(empm__parent *p)
         if (kid->pid != 0 && kid->kill_us != 0 && now >= kid->kill_us) {
             empm__log(p->now.cfg, EMPM_LOG_ERROR, 46, "child %ld did not exit "
                       "in time, sending SIGKILL", (long)kid->pid);
-            kill(kid->pid, SIGKILL);
+            empm__kill(kid->pid, SIGKILL);
             kid->kill_us = 0;
         }
         if (kid->pid != 0 && !kid->healthy && !kid->leaving &&
@@ -18298,7 +18340,7 @@ static uint64_t empm__parent_chores(empm__parent *p)
             if (now >= due) {
                 empm__log(p->now.cfg, EMPM_LOG_ERROR, 46, "child %ld is not "
                           "healthy in time, sending SIGKILL", (long)kid->pid);
-                kill(kid->pid, SIGKILL);
+                empm__kill(kid->pid, SIGKILL);
                 kid->born_us = now;  /* reaped in a moment */
             } else
                 at = empm__sooner(at, due);
@@ -18340,7 +18382,7 @@ static void empm__parent_loop(empm__parent *p)
         now = empm__now_us();
         fds[0] = p->signals.fd[0];
         fds[1] = p->pipe[0];
-        fds[2] = p->upgrade_fd;
+        fds[2] = p->change == EMPM__UPGRADING ? p->upgrade_fd : -1;
         k = empm__next_byte(fds, 3, at == 0 ? -1
                                     : at <= now ? 0
                                     : (int64_t)(at - now + 999) / 1000, &byte,

@@ -18669,6 +18669,101 @@ TEST(operate, term_may_be_graceful)
     fx_down(&f);
 }
 
+static void *reaps_all(void *arg)
+{
+    int status;
+
+    (void)arg;
+    for (;;)
+        if (wait(&status) < 0)
+            usleep(1000);
+    return NULL;
+}
+
+static void start_reaper(void)
+{
+    pthread_t th;
+
+    pthread_create(&th, NULL, reaps_all, NULL);
+}
+
+/* A program may have a part that reaps whatever ends: a reload gets through, and
+ * why one does not is said. */
+TEST(operate, somebody_else_reaps_the_children)
+{
+    fixture f;
+
+    fx_init_forked(&f, 1);
+    f.deaths_ok = 1;
+    f.cfg.on_reload = hk_reload;
+    f.in_child = start_reaper;
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+    reload_to(&f, SIGUSR1, 1);
+    set_int(&shm->rc[0], RELOAD_REFUSED);
+    signal_process(f.pid, SIGUSR1);
+    CHECK_SOON(fx_log_has(&f, "the generation that serves goes on"), 4000);
+    CHECK_INT(get_status(&f, "/hello"), 200);
+    fx_down(&f);
+}
+
+static int hk_start_slowly(empm_server *s, void *user)
+{
+    fx_child_start(s, user);
+    nap(150);
+    return 0;
+}
+
+/* An upgrade that cannot be does not swallow the reload asked for beside it. */
+TEST(operate, a_reload_survives_a_failing_upgrade)
+{
+    fixture f;
+
+    fx_init_forked(&f, 1);
+    f.deaths_ok = 1;
+    f.cfg.on_child_start = hk_start_slowly;
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM5042"), 4000);    /* no child yet */
+    signal_process(f.pid, SIGUSR2);
+    nap(5);
+    signal_process(f.pid, SIGHUP);
+    CHECK_SOON(serves(&f, 1), 4000);
+    CHECK(fx_log_has(&f, "an upgrade needs empm_main()"));
+    fx_down(&f);
+}
+
+/* A child that leaves by MaxConnectionsPerChild has not died unasked, even if its
+ * end is seen before its word is heard. */
+TEST(operate, who_leaves_has_not_died)
+{
+    empm__report rep;
+    empm__parent p;
+    empm__kid kids[4];
+    fixture f;
+
+    fx_init(&f);
+    f.cfg.processes = 1;
+    memset(&rep, 0, sizeof rep);
+    memset(&p, 0, sizeof p);
+    memset(kids, 0, sizeof kids);
+    if (!CHECK_INT(empm__server_new(&f.cfg, 1, NULL, &rep, &p.now.s), EMPM_OK))
+        return;
+    p.now.cfg = &f.cfg;
+    p.kids = kids;
+    p.slots = 4;
+    kids[0].pid = 1;
+    kids[0].control = dup(0);
+    kids[0].born_us = empm__now_us();
+    empm__store(&empm__score_at(&p.now.s->score, 0)->stopping, 1u);
+    empm__kid_died(&p, 0, 0);
+    CHECK_INT(p.now.quick_deaths, 0);
+    CHECK_INT((int)empm__board(&p)->died, 0);
+    empm__server_free(p.now.s);
+    fx_close_files(&f);
+}
+
 TEST(operate, children_whose_threads_fail_replace_nobody)
 {
     fixture f;
