@@ -134,7 +134,9 @@
  * MISUSE is defined, never a crash: no answer is a 500, so is a body shorter than
  *   its declared length, or the end of the connection if its head has left; a
  *   second answer and writes after the
- *   end are refused with EMPM_EMISUSE; each leaves one line in the log.
+ *   end are refused with EMPM_EMISUSE; each leaves one line in the log. What ends
+ *   more than a request is a crash of the child: exit(), pthread_exit() or
+ *   pthread_cancel() in a handler, a C++ exception that leaves one.
  *
  * STATUS  empm_status_page as a route's handler, or Listen "127.0.0.1:9000 admin",
  *   which answers when every worker is busy: a page for people, and for programs
@@ -11227,23 +11229,23 @@ static void empm__open_gate(void *arg)
 
 static void empm__listen(void *arg);
 
-static void *empm__worker_main(void *arg)
+/* A handler has ended its thread, which takes worker and connection along: where
+ * there is a parent, that is a crash. */
+static void empm__worker_lost(void *arg)
 {
     empm__worker *w = (empm__worker *)arg;
-    const empm_config *cfg = w->cfg;
+    empm__log_child(w->child, EMPM_LOG_CRIT, 5002, "a handler has ended its "
+                    "thread (pthread_exit, pthread_cancel): %s",
+                    w->s->parent_fd >= 0 ? "the child ends"
+                                         : "a worker is lost");
+    if (w->s->parent_fd >= 0)
+        _exit(1);
+}
+
+static void empm__worker_loop(empm__worker *w)
+{
     uint32_t i;
-    int r = 0;
-    if (cfg->on_thread_start != NULL && !w->child->admin)
-        r = cfg->on_thread_start(w->s, &w->thread_data, cfg->user);
-    if (r != 0)
-        empm__log_child(w->child, EMPM_LOG_ERROR, 5007, "on_thread_start has "
-                        "returned %d: the child gives up", r);
-    pthread_mutex_lock(&w->child->done_lock);
-    w->child->begun++;
-    w->child->sick += r != 0;
-    pthread_cond_broadcast(&w->child->done_cond);
-    pthread_mutex_unlock(&w->child->done_lock);
-    empm__store(&w->score->status, (uint32_t)'_');
+    pthread_cleanup_push(empm__worker_lost, w);
     while ((i = empm__queue_pop(&w->child->queue, w->number, empm__listen,
                                 empm__open_gate, w->child)) != EMPM__NIL) {
         if (i == EMPM__CHORE) {
@@ -11256,6 +11258,26 @@ static void *empm__worker_main(void *arg)
         empm__store(&w->turn_began, EMPM__NEVER);
         empm__store(&w->score->status, (uint32_t)'_');
     }
+    pthread_cleanup_pop(0);
+}
+
+static void *empm__worker_main(void *arg)
+{
+    empm__worker *w = (empm__worker *)arg;
+    const empm_config *cfg = w->cfg;
+    int r = 0;
+    if (cfg->on_thread_start != NULL && !w->child->admin)
+        r = cfg->on_thread_start(w->s, &w->thread_data, cfg->user);
+    if (r != 0)
+        empm__log_child(w->child, EMPM_LOG_ERROR, 5007, "on_thread_start has "
+                        "returned %d: the child gives up", r);
+    pthread_mutex_lock(&w->child->done_lock);
+    w->child->begun++;
+    w->child->sick += r != 0;
+    pthread_cond_broadcast(&w->child->done_cond);
+    pthread_mutex_unlock(&w->child->done_lock);
+    empm__store(&w->score->status, (uint32_t)'_');
+    empm__worker_loop(w);
     if (cfg->on_thread_stop != NULL && !w->child->admin && r == 0)
         cfg->on_thread_stop(w->s, w->thread_data, cfg->user);
     empm__store(&w->score->status, (uint32_t)'.');
@@ -17396,10 +17418,12 @@ static void empm__kid_died(empm__parent *p, int slot, int status)
                   (long)kid->pid, strsignal(sig), sig,
                   core ? ", core dumped" : "");
     } else
-        empm__log(g->cfg, asked || WEXITSTATUS(status) == 0 ? EMPM_LOG_INFO
-                                                            : EMPM_LOG_ERROR,
-                  5015, "child %ld exited with status %d", (long)kid->pid,
-                  WEXITSTATUS(status));
+        empm__log(g->cfg, asked ? EMPM_LOG_INFO : EMPM_LOG_ERROR, 5015,
+                  "child %ld exited with status %d%s", (long)kid->pid,
+                  WEXITSTATUS(status),
+                  asked || WEXITSTATUS(status) != 0
+                      ? "" : ": nobody has asked it to; has a handler called "
+                             "exit()?");
     if (!asked)
         empm__bump(&empm__board(p)->died, 1u);
     if (!asked && (!served || now - kid->born_us < 1000000u ||
@@ -17535,7 +17559,7 @@ static void empm__watch(empm__parent *p)
     const uint64_t now = empm__now_us(), last = p->looked_us;
     /* We are late ourselves: the machine was suspended, or is overloaded */
     const int late = now - p->ping_us > every / 2;
-    int i, busy = 0, idle = 0;
+    int i, ends, busy = 0, idle = 0;
     p->ping_us = every > 0 ? now + every : 0;
     p->looked_us = now;
     for (i = 0; i < p->slots; i++) {
@@ -17545,7 +17569,11 @@ static void empm__watch(empm__parent *p)
         ssize_t r;
         if (kid->pid == 0 || !kid->healthy)
             continue;
-        kid->missed = pongs != kid->pongs || late ? 0 : kid->missed + 1;
+        /* one that leaves has its own end, and until then slow hooks may run */
+        ends = kid->leaving && (kid->kill_us != 0 || !empm__load(
+                   &empm__score_at(&p->now.s->score, i)->healthy));
+        kid->missed = pongs != kid->pongs || late || ends ? 0
+                                                          : kid->missed + 1;
         kid->pongs = pongs;
         if (kid->missed > 0 &&       /* in a debugger it may stand still */
             empm__process_status(kid->pid, "TracerPid:", 10, 0) != 0)

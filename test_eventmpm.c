@@ -1443,6 +1443,14 @@ static int h_crash(empm_request *req, void *user)
     return EMPM_OK;
 }
 
+static int h_quit(empm_request *req, void *user)
+{
+    (void)user;
+    if (empm_query(req, "thread") != NULL)
+        pthread_exit(NULL);
+    _exit(0);
+}
+
 /* Leaves a process behind that holds a copy of the client's socket. */
 /* "visit N", or what each call says where there is no store. rc[0] is 1 once a
  * second process has answered. */
@@ -2048,6 +2056,7 @@ static const empm_route routes[] = {
     EMPM_ROUTE("GET /until-stop",    h_until_stop, NULL),
     EMPM_ROUTE_WITH("GET /deadline", h_until_stop, NULL, NULL, NULL, -1, 100, 0),
     EMPM_ROUTE("GET /crash",         h_crash,      NULL),
+    EMPM_ROUTE("GET /quit",          h_quit,       NULL),
     EMPM_ROUTE("GET /fork",          h_fork,       NULL),
     EMPM_ROUTE("GET /stop",          h_stop,       NULL),
     EMPM_ROUTE("GET /status",        h_status,     NULL),
@@ -16936,6 +16945,28 @@ TEST(process, crash_costs_one_child)
     fx_down(&f);
 }
 
+/* A handler that ends its process, or its thread, is a crash that is named. */
+TEST(process, handlers_that_end_more_than_a_request)
+{
+    static const struct { const char *path, *log; } rows[] = {
+        { "/quit",          "status 0: nobody has asked it to" },
+        { "/quit?thread=1", "EMPM5002: a handler has ended its thread" }
+    };
+    fixture f;
+    size_t i;
+
+    fx_init_forked(&f, 1);
+    f.deaths_ok = 1;
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        CHECK(get_status(&f, rows[i].path) <= 0);
+        CHECK_SOON(fx_log_has(&f, rows[i].log), 2000);
+        CHECK_INT(get_status(&f, "/hello"), 200);
+    }
+    fx_down(&f);
+}
+
 TEST(process, killed_child_is_replaced)   /* 2.4.54 */
 {
     fixture f;
@@ -19022,6 +19053,33 @@ TEST(operate, stopped_child_is_replaced)
            now_ms() - t0 < (uint64_t)PATIENCE);
     CHECK(n == 2 && !is_among(kids[0], after, 2));
     CHECK_INT(get_status(&f, "/hello"), 200);
+    fx_down(&f);
+}
+
+static void hk_stops_slowly(empm_server *s, void *user)
+{
+    (void)s;
+    (void)user;
+    nap(SCALED(600));
+    add_int(&shm->rc[2], 1);
+}
+
+/* A child that ends may take its time for its stop hooks: it has a deadline. */
+TEST(operate, slow_stop_hooks_are_no_fault)
+{
+    fixture f;
+
+    fx_init_forked(&f, 1);
+    f.deaths_ok = 1;
+    f.cfg.watchdog_interval_ms = SCALED(100);
+    f.cfg.on_child_stop = hk_stops_slowly;
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+    reload_to(&f, SIGUSR1, 1);
+    CHECK_SOON(fx_log_has(&f, "generation 0 has ended"), 4000);
+    CHECK_INT(get_int(&shm->rc[2]), 1);
+    CHECK(!fx_log_has(&f, "EMPM5038"));
     fx_down(&f);
 }
 
