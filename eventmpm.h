@@ -81,7 +81,9 @@
  *                        they give each connection that waits for a request to
  *                        the new ones, finish the requests they have, let
  *                        suspended ones wait on, and end; after
- *                        GracefulRestartTimeout they stop. No client notices
+ *                        GracefulRestartTimeout they stop. No client notices.
+ *                        The next reload need not wait for that: it does, and
+ *                        says so, if the slots (2 x ServerLimit) are not enough
  *     HUP   restart      the same, but the old ones stop
  *     USR2               the program anew, with the listening sockets; once it
  *                        is healthy this one drains, and gives its connections
@@ -134,7 +136,9 @@
  * MISUSE is defined, never a crash: no answer is a 500, so is a body shorter than
  *   its declared length, or the end of the connection if its head has left; a
  *   second answer and writes after the
- *   end are refused with EMPM_EMISUSE; each leaves one line in the log.
+ *   end are refused with EMPM_EMISUSE; each leaves one line in the log. What ends
+ *   more than a request is a crash of the child: exit(), pthread_exit() or
+ *   pthread_cancel() in a handler, a C++ exception that leaves one.
  *
  * STATUS  empm_status_page as a route's handler, or Listen "127.0.0.1:9000 admin",
  *   which answers when every worker is busy: a page for people, and for programs
@@ -183,9 +187,9 @@
  *   0091  ErrorLog cannot be opened, or its program not started
  *   0111  ${NAME} in a configuration is not in the environment
  *   0112  DocumentRoot, or the folder of EMPM_FILES, is no directory: 404
- *   0481  no child can be forked: see the limits of processes and memory
+ *   0481  no child can be started: see the limits of processes, memory, files
  *   0484  all workers are busy: MaxRequestWorkers may be too low
- *   0485  no slot for a child: those that drain get 2 s more
+ *   0485  no slot for a child: those that drain get 2 s more, or a reload waits
  *   0486  more children are started, as few workers are idle
  *   0489  the server, or its next generation, serves
  *   0491  stopping
@@ -207,7 +211,7 @@
  *   0646  a log cannot be written, for a full disk or a full pipe: lines are
  *         lost, and no request waits for it
  *   0649  a CustomLog cannot be opened, or its program not started
- *   2324  children die before they serve: giving up
+ *   2324  children die before they serve, or StartTimeout is over: giving up
  *   2436  ThreadStackSize is not possible here
  *   5001  no memory for a request: 503, or the connection is closed
  *   5002  a handler misuses its request, or its answer cannot be finished
@@ -242,6 +246,7 @@
  *   5044  -k start without ErrorLog: later messages are lost
  *   5045  the logs are opened anew
  *   5046  a connection cannot be passed on to another child
+ *   5047  a setting that a reload cannot take back
  *   5101  a setting is out of range
  *   5102  ServerField or ServerTokens is no field value
  *   5103  LimitRequestHead is small beside LimitRequestLine
@@ -536,7 +541,8 @@ typedef struct empm_config {
     const char *chroot_dir;            /* NULL; paths above count from outside,
                                           and directories must be within */
     const char *core_dump_directory;   /* NULL: where it was started */
-    int    graceful_stop_signal;       /* beside WINCH: SIGQUIT; 0: none */
+    int    graceful_stop_signal;       /* beside WINCH: SIGQUIT; SIGTERM: then
+                                          INT alone stops at once; 0: none */
 
     /* logs */
     const char *error_log;             /* a file, "|program", "stderr",
@@ -608,7 +614,7 @@ typedef struct empm_config {
     int    graceful_shutdown_timeout_ms; /* 0: no limit */
     int    graceful_shutdown_delay_ms; /* health is 503, all else goes on: 0 */
     int    graceful_restart_timeout_ms; /* for the old children: 600000; 0: none */
-    int    start_timeout_ms;           /* for the new ones to be healthy: 30000 */
+    int    start_timeout_ms;           /* for children to be healthy: 30000 */
     int    watchdog_interval_ms;       /* a child that misses three pings is
                                           replaced: 10000; 0: off */
     int    stuck_worker_timeout_ms;    /* a handler that takes longer is logged
@@ -2557,7 +2563,8 @@ static const char *empm__set_read_timeout(empm_config *cfg, const char *s)
 static int empm__parse_signal(const char *s)
 {
     static const struct { const char *name; int sig; } names[] = {
-        { "none", 0 }, { "QUIT", SIGQUIT }, { "USR2", SIGUSR2 },
+        { "none", 0 }, { "QUIT", SIGQUIT }, { "TERM", SIGTERM },
+        { "USR2", SIGUSR2 },
         { "ALRM", SIGALRM }, { "WINCH", SIGWINCH },
 #ifdef SIGPWR
         { "PWR", SIGPWR },
@@ -11830,23 +11837,23 @@ static void empm__open_gate(void *arg)
 
 static void empm__listen(void *arg);
 
-static void *empm__worker_main(void *arg)
+/* A handler has ended its thread, which takes worker and connection along: where
+ * there is a parent, that is a crash. */
+static void empm__worker_lost(void *arg)
 {
     empm__worker *w = (empm__worker *)arg;
-    const empm_config *cfg = w->cfg;
+    empm__log_child(w->child, EMPM_LOG_CRIT, 5002, "a handler has ended its "
+                    "thread (pthread_exit, pthread_cancel): %s",
+                    w->s->parent_fd >= 0 ? "the child ends"
+                                         : "a worker is lost");
+    if (w->s->parent_fd >= 0)
+        _exit(1);
+}
+
+static void empm__worker_loop(empm__worker *w)
+{
     uint32_t i;
-    int r = 0;
-    if (cfg->on_thread_start != NULL && !w->child->admin)
-        r = cfg->on_thread_start(w->s, &w->thread_data, cfg->user);
-    if (r != 0)
-        empm__log_child(w->child, EMPM_LOG_ERROR, 5007, "on_thread_start has "
-                        "returned %d: the child gives up", r);
-    pthread_mutex_lock(&w->child->done_lock);
-    w->child->begun++;
-    w->child->sick += r != 0;
-    pthread_cond_broadcast(&w->child->done_cond);
-    pthread_mutex_unlock(&w->child->done_lock);
-    empm__store(&w->score->status, (uint32_t)'_');
+    pthread_cleanup_push(empm__worker_lost, w);
     while ((i = empm__queue_pop(&w->child->queue, w->number, empm__listen,
                                 empm__open_gate, w->child)) != EMPM__NIL) {
         if (i == EMPM__CHORE) {
@@ -11859,6 +11866,26 @@ static void *empm__worker_main(void *arg)
         empm__store(&w->turn_began, EMPM__NEVER);
         empm__store(&w->score->status, (uint32_t)'_');
     }
+    pthread_cleanup_pop(0);
+}
+
+static void *empm__worker_main(void *arg)
+{
+    empm__worker *w = (empm__worker *)arg;
+    const empm_config *cfg = w->cfg;
+    int r = 0;
+    if (cfg->on_thread_start != NULL && !w->child->admin)
+        r = cfg->on_thread_start(w->s, &w->thread_data, cfg->user);
+    if (r != 0)
+        empm__log_child(w->child, EMPM_LOG_ERROR, 5007, "on_thread_start has "
+                        "returned %d: the child gives up", r);
+    pthread_mutex_lock(&w->child->done_lock);
+    w->child->begun++;
+    w->child->sick += r != 0;
+    pthread_cond_broadcast(&w->child->done_cond);
+    pthread_mutex_unlock(&w->child->done_lock);
+    empm__store(&w->score->status, (uint32_t)'_');
+    empm__worker_loop(w);
     if (cfg->on_thread_stop != NULL && !w->child->admin && r == 0)
         cfg->on_thread_stop(w->s, w->thread_data, cfg->user);
     empm__store(&w->score->status, (uint32_t)'.');
@@ -13077,12 +13104,32 @@ static int empm__serve_files_else(empm_request *req, void *user)
  * >>health -- may a balancer send more?
  * ------------------------------------------------------------------------- */
 
+/* Does a child take new connections? Only a child for admin listeners has to ask:
+ * any other one that is asked does so itself, or leaves and has a successor. */
+static int empm__is_served(const empm_server *s)
+{
+    const uint32_t n = empm__load(&empm__score_server_at(&s->score)->top);
+    uint32_t i;
+    for (i = 0; i < n && i < (uint32_t)s->score.slots; i++) {
+        const empm__score_slot *at = empm__score_slot_at(&s->score, (int)i);
+        if (empm__load(&at->pid) != 0 && !empm__load(&at->admin) &&
+            !empm__load(&at->leaving) &&
+            empm__load(&empm__score_at(&s->score, (int)i)->healthy))
+            return 1;
+    }
+    return s->parent_fd < 0 || !s->child.admin;
+}
+
 EMPM_API int empm_health_page(empm_request *req, void *user)
 {
     empm_server *s = req->w->s;
     (void)user;
     empm_note(req, "health", "1");
     empm_set_header(req, "Cache-Control", "no-store");
+    if (!empm__is_served(s)) {
+        empm_status(req, 503);
+        return empm_write(req, "no child serves\n", 16);
+    }
     /* a child may leave and the server stay, unless there is no parent */
     if (!empm__load(&empm__score_server_at(&s->score)->draining) &&
         (s->parent_fd >= 0 || !empm__load(&s->child.stopping)))
@@ -14350,7 +14397,7 @@ static void empm__record_free(empm__child *ch, uint32_t i)
     empm__slab_put(&ch->slab, i);
     empm__store(&ch->score->connections, ch->slab.in_use);
     if (ch->paused & (EMPM__PAUSE_FULL | EMPM__PAUSE_FDS))
-        ch->retry_ms = empm__now_ms();   /* there is room again */
+        ch->retry_ms = empm__after(empm__now_ms(), 0);   /* there is room again */
 }
 
 /* A taken record that owes nobody an answer is closed here. 0: it does owe one,
@@ -15879,6 +15926,17 @@ static int empm__unix_address(struct sockaddr_un *a, const char *path)
     return 0;
 }
 
+/* What accepted sockets inherit; 0 leaves the system's choice. */
+static void empm__listen_buffers(const empm_config *cfg, int fd)
+{
+    if (cfg->send_buffer_size > 0)
+        setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &cfg->send_buffer_size,
+                   sizeof cfg->send_buffer_size);
+    if (cfg->receive_buffer_size > 0)
+        setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &cfg->receive_buffer_size,
+                   sizeof cfg->receive_buffer_size);
+}
+
 /* A name beside `path` that no other process and no other socket of this one
  * takes; `path` loses its end where both are too long. Returns 0, or -1. */
 static int empm__unix_beside(struct sockaddr_un *a, const char *path, int fd,
@@ -16041,12 +16099,7 @@ static int empm__listen_bind(const empm_config *cfg, const struct addrinfo *a,
     /* accepted sockets inherit these on Linux */
     setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    if (cfg->send_buffer_size > 0)
-        setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &cfg->send_buffer_size,
-                   sizeof cfg->send_buffer_size);
-    if (cfg->receive_buffer_size > 0)
-        setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &cfg->receive_buffer_size,
-                   sizeof cfg->receive_buffer_size);
+    empm__listen_buffers(cfg, fd);
     if (bind(fd, (struct sockaddr *)&at, a->ai_addrlen) == 0)
         return fd;
     empm__close_quietly(fd);
@@ -17278,7 +17331,7 @@ static const int empm__signals[] = { SIGTERM, SIGINT, SIGWINCH, SIGCHLD,
 
 typedef struct empm__signal_set {
     int              fd[2];
-    int              second;         /* GracefulStopSignal, or 0 */
+    int              second;         /* GracefulStopSignal, if it is another */
     struct sigaction old[EMPM__SIGNALS + 1];
     sigset_t         old_mask;
     int              taken;
@@ -17295,19 +17348,45 @@ static int empm__has_terminal(void)
     return isatty(0) || isatty(1) || isatty(2);
 }
 
+/* Exchanges the graceful stop's signal, if that is not one of the others. */
+static void empm__signals_second(empm__signal_set *set, int second)
+{
+    struct sigaction sa;
+    sigset_t ours;
+    size_t i;
+    for (i = 0; i < EMPM__SIGNALS; i++)
+        if (empm__signals[i] == second)
+            second = 0;
+    if (second == set->second)
+        return;
+    if (set->second > 0)
+        sigaction(set->second, &set->old[EMPM__SIGNALS], NULL);
+    set->second = second;
+    if (second == 0)
+        return;
+    memset(&sa, 0, sizeof sa);
+    sigemptyset(&sa.sa_mask);
+    sa.sa_flags = SA_RESTART;
+    sa.sa_handler = empm__on_signal;
+    sigaction(second, &sa, &set->old[EMPM__SIGNALS]);
+    sigemptyset(&ours);
+    sigaddset(&ours, second);
+    sigprocmask(SIG_UNBLOCK, &ours, NULL);
+}
+
 static int empm__signals_take(empm__signal_set *set, int second)
 {
     struct sigaction sa;
     sigset_t ours;
     size_t i;
     set->taken = 0;
-    set->second = second;
+    set->second = 0;
     if (empm__pipe(set->fd, 1) < 0)
         return EMPM_ESYS;
     empm__signal_fd = set->fd[1];
     sigemptyset(&ours);
-    for (i = 0; i < EMPM__SIGNALS + (second > 0); i++) {
-        const int sig = empm__signal_at(set, i);
+    for (i = 0; i < EMPM__SIGNALS; i++) {
+        const int sig = empm__signals[i];
         memset(&sa, 0, sizeof sa);
         sigemptyset(&sa.sa_mask);
         sa.sa_flags = SA_RESTART;
@@ -17319,6 +17398,7 @@ static int empm__signals_take(empm__signal_set *set, int second)
         sigaddset(&ours, sig);
     }
     sigprocmask(SIG_UNBLOCK, &ours, &set->old_mask);  /* inherited, perhaps */
+    empm__signals_second(set, second);
     set->taken = 1;
     return EMPM_OK;
 }
@@ -17541,8 +17621,6 @@ static int empm__attend(empm_server *s, int signal_fd, int control)
                 stopping = 2;
             } else if (k == 2)
                 order = byte;
-            else if (k == 1 && (byte == SIGTERM || byte == SIGINT))
-                order = '$';
             else if (k == 1 && (byte == SIGWINCH ||
                                 byte == cfg->graceful_stop_signal)) {
                 order = delay_us != 0 || stopping ? 0 : '!';
@@ -17552,7 +17630,9 @@ static int empm__attend(empm_server *s, int signal_fd, int control)
                                (uint64_t)cfg->graceful_shutdown_delay_ms * 1000u;
                     order = 0;
                 }
-            } else if (k == 1 && alone && (byte == SIGHUP || byte == SIGUSR1 ||
+            } else if (k == 1 && (byte == SIGTERM || byte == SIGINT))
+                order = '$';
+            else if (k == 1 && alone && (byte == SIGHUP || byte == SIGUSR1 ||
                                            byte == SIGUSR2))
                 empm__log(cfg, EMPM_LOG_WARN, 5030, "a process without children "
                           "cannot be reloaded or upgraded: ignored");
@@ -17927,14 +18007,18 @@ static void empm__pid_drop(empm__pid_file *f, int remove)
  * start 1, 2, 4 ... 32 children a second, more than MaxSpareThreads end one.
  * While it does so it ticks once a second; ten quiet ticks later it sleeps.
  *
+ * A start has to succeed within StartTimeout, as a reload has: if no child is
+ * healthy then, or three have died and none ever was, the parent ends.
+ *
  * A reload (HUP, USR1) makes a new generation of children from a new reading of
  * the configuration:
  *
  *   probe    a process that reads, checks and opens everything, and ends. User
  *            code may crash there: the parent must not die. If it fails, a log
  *            line says why, and that was all.
- *   wait     for the generation that drains from the reload before: it gets 2 s
- *            more. So two generations are the most, and the scoreboard has room.
+ *   wait     if the scoreboard has no room for a whole generation, since children
+ *            of older ones drain yet: until they have ended (HUP stops them), then
+ *            from the probe on.
  *   next     the new children, on the same sockets. Are they not healthy within
  *            StartTimeout they are killed, and that was all.
  *   commit   the new ones accept from here on, and the old ones drain: they give
@@ -17952,6 +18036,7 @@ typedef struct empm__gen {           /* children that share a configuration */
     int          target;             /* how many should serve */
     int          rate;               /* children per tick: 1, 2, 4 ... 32 */
     int          quick_deaths;       /* in a row */
+    int          last_status;        /* how the last of these ended */
     int          ever_healthy;
     int          quiet_ticks;
     uint64_t     tick_us, spawn_us;  /* 0: none */
@@ -17984,15 +18069,18 @@ typedef struct empm__parent {
     int          stopping;           /* 1 drains, 2 stops, 3 at once */
     int          restarts;           /* that stop is for an upgrade */
     int          gave_up;            /* ... or because no child can live */
+    uint64_t     first_us;           /* the first one has to be by then; or 0 */
     uint64_t     delay_us;           /* GracefulShutdownDelay ends; 0: none */
     uint64_t     twice_us;           /* from here on a second stop is meant */
     /* what is under way, and when it must be over */
     enum empm__change change;
     int          hard;               /* HUP: the old ones stop, not drain */
-    int          again;              /* the next one asked for: its signal */
+    int          need;               /* slots that it has been short of; or 0 */
+    int          again, upgrades;    /* asked for: a reload's signal, an upgrade */
     pid_t        helper;             /* the probe, or the new program */
     uint64_t     change_us;
-    int          upgrade_fd;         /* the new program says when it is ready */
+    int          late;               /* the helper has been killed for that */
+    int          upgrade_fd;         /* the helper says: content, or ready */
     int          ready_fd;           /* we say it to whom has started us */
     uint64_t     ping_us, manager_us, manager_every_us;
     uint64_t     looked_us;          /* when empm__watch() did, last */
@@ -18001,6 +18089,15 @@ typedef struct empm__parent {
     empm__pid_file pid_file;
     empm__signal_set signals;
 } empm__parent;
+
+/* A signal for a child of ours. Another part of the program may have reaped it:
+ * then the number may be a stranger's by now. */
+static void empm__kill(pid_t pid, int sig)
+{
+    siginfo_t who;
+    if (waitid(P_PID, (id_t)pid, &who, WEXITED | WNOHANG | WNOWAIT) == 0)
+        kill(pid, sig);
+}
 
 static empm__score_server *empm__board(const empm__parent *p)
 {
@@ -18021,13 +18118,18 @@ static int empm__kids_serving(const empm__parent *p, const empm__gen *g,
     return n;
 }
 
-static int empm__kids_alive(const empm__parent *p, int old_only)
+static int empm__kids_alive(const empm__parent *p)
 {
     int i, n = 0;
     for (i = 0; i < p->slots; i++)
-        n += p->kids[i].pid != 0 &&
-             (!old_only || p->kids[i].generation < p->now.s->generation);
+        n += p->kids[i].pid != 0;
     return n;
+}
+
+/* The slots that a generation may come to hold. */
+static int empm__gen_slots(const empm__gen *g)
+{
+    return empm__most_children(g->cfg) + empm__has_admin(g->s);
 }
 
 /* All that a generation begins with have been healthy. */
@@ -18147,14 +18249,17 @@ static int empm__kid_start(empm__parent *p, empm__gen *g, int admin)
     if (slot == p->slots) {          /* drains of single children fill it */
         int k;
         empm__log(g->cfg, EMPM_LOG_ERROR, 485, "scoreboard is full: children "
-                  "that drain get 2 s more");
-        for (k = 0; k < p->slots; k++)
+                  "that drain %s", g == &p->now ? "get 2 s more" : "hold it");
+        for (k = 0; k < p->slots && g == &p->now; k++)
             if (p->kids[k].leaving && p->kids[k].stop_us == 0)
                 p->kids[k].stop_us = empm__now_us() + 2000000u;
         return EMPM_ESYS;
     }
-    if (socketpair(AF_UNIX, SOCK_STREAM, 0, control) < 0)
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, control) < 0) {
+        empm__log(g->cfg, EMPM_LOG_ALERT, 481, "cannot start a child: "
+                  "socketpair: %s", strerror(errno));
         return EMPM_ESYS;
+    }
     empm__fd_flags(control[0], 0);
     empm__fd_flags(control[1], 1);   /* who reads nothing does not hold us */
     kid = &p->kids[slot];
@@ -18174,11 +18279,12 @@ static int empm__kid_start(empm__parent *p, empm__gen *g, int admin)
         close(control[1]);
         empm__kid_main(p, g, slot, admin, control[0], &old);
     }
+    if (pid < 0)
+        empm__log(g->cfg, EMPM_LOG_ALERT, 481, "cannot start a child: fork: %s",
+                  strerror(errno));
     sigprocmask(SIG_SETMASK, &old, NULL);
     close(control[0]);
     if (pid < 0) {
-        empm__log(g->cfg, EMPM_LOG_ALERT, 481, "cannot fork: %s",
-                  strerror(errno));
         close(control[1]);
         return EMPM_ESYS;
     }
@@ -18281,10 +18387,13 @@ static void empm__kid_died(empm__parent *p, int slot, int status)
                    kid->generation == p->next.s->generation ? &p->next : &p->now;
     const uint64_t now = empm__now_us();
     const int sig = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
-    const int asked = kid->leaving || p->stopping;
+    /* MaxConnectionsPerChild: its end may be seen before its word is heard */
+    const int asked = kid->leaving || p->stopping ||
+                      (status == 0 && empm__load(&score->stopping));
     const int was_old = kid->generation < p->now.s->generation;
+    const int served = kid->healthy || empm__load(&score->healthy);
     const uint32_t generation = kid->generation;
-    int t;
+    int t, left = 0;
     if (sig != 0) {
 #ifdef WCOREDUMP
         const int core = WCOREDUMP(status);
@@ -18297,17 +18406,20 @@ static void empm__kid_died(empm__parent *p, int slot, int status)
                   (long)kid->pid, strsignal(sig), sig,
                   core ? ", core dumped" : "");
     } else
-        empm__log(g->cfg, asked || WEXITSTATUS(status) == 0 ? EMPM_LOG_INFO
-                                                            : EMPM_LOG_ERROR,
-                  5015, "child %ld exited with status %d", (long)kid->pid,
-                  WEXITSTATUS(status));
+        empm__log(g->cfg, asked ? EMPM_LOG_INFO : EMPM_LOG_ERROR, 5015,
+                  "child %ld exited with status %d%s", (long)kid->pid,
+                  WEXITSTATUS(status),
+                  asked || WEXITSTATUS(status) != 0
+                      ? "" : ": nobody has asked it to; has a handler called "
+                             "exit()?");
     if (!asked) {
         empm__bump(&empm__board(p)->died, 1u);
         empm__listen_mend(p->now.s);
     }
-    if (!asked && (now - kid->born_us < 1000000u ||
+    if (!asked && (!served || now - kid->born_us < 1000000u ||
                    (sig == 0 && WEXITSTATUS(status) == EMPM__EXIT_SICK))) {
         /* three may die young, then it takes 0.1, 0.2 ... 12.8 s */
+        g->last_status = status;
         if (++g->quick_deaths > 3)
             g->spawn_us = now + (100000u << (g->quick_deaths < 11
                                                  ? g->quick_deaths - 4 : 7));
@@ -18325,7 +18437,9 @@ static void empm__kid_died(empm__parent *p, int slot, int status)
     for (t = 0; t < sb->threads; t++)
         empm__store(&empm__score_worker_at(sb, slot, t)->status,
                     (uint32_t)'.');
-    if (was_old && empm__kids_alive(p, 1) == 0)
+    for (t = 0; t < p->slots; t++)
+        left += p->kids[t].pid != 0 && p->kids[t].generation == generation;
+    if (was_old && left == 0)
         empm__log(p->now.cfg, EMPM_LOG_NOTICE, 5034, "generation %u has ended: "
                   "its log files are free", (unsigned)generation);
 }
@@ -18385,7 +18499,8 @@ static void empm__maintain(empm__parent *p)
         empm__share_out(p, g);
     } else {
         g->rate = 1;
-        if (idle == 0 && g->target >= most && p->full_us <= now) {
+        if (idle == 0 && victim >= 0 && g->target >= most &&
+            p->full_us <= now) {
             p->full_us = now + 60000000u;
             empm__log(cfg, EMPM_LOG_ERROR, 484, "server reached "
                       "MaxRequestWorkers of %d, consider raising it: %u "
@@ -18437,7 +18552,7 @@ static void empm__watch(empm__parent *p)
     const uint64_t now = empm__now_us(), last = p->looked_us;
     /* We are late ourselves: the machine was suspended, or is overloaded */
     const int late = now - p->ping_us > every / 2;
-    int i, busy = 0, idle = 0;
+    int i, ends, busy = 0, idle = 0;
     p->ping_us = every > 0 ? now + every : 0;
     p->looked_us = now;
     if (!p->stopping)
@@ -18449,15 +18564,21 @@ static void empm__watch(empm__parent *p)
         ssize_t r;
         if (kid->pid == 0 || !kid->healthy)
             continue;
-        kid->missed = pongs != kid->pongs || late ? 0 : kid->missed + 1;
+        /* one that leaves has its own end, and until then slow hooks may run */
+        ends = kid->leaving && (kid->kill_us != 0 || !empm__load(
+                   &empm__score_at(&p->now.s->score, i)->healthy));
+        kid->missed = pongs != kid->pongs || late || ends ? 0
+                                                          : kid->missed + 1;
         kid->pongs = pongs;
-        if (kid->missed >= 3 &&      /* in a debugger it may stand still */
-            empm__process_status(kid->pid, "TracerPid:", 10, 0) == 0) {
+        if (kid->missed > 0 &&       /* in a debugger it may stand still */
+            empm__process_status(kid->pid, "TracerPid:", 10, 0) != 0)
+            kid->missed = 0;
+        if (kid->missed >= 3) {
             empm__log(p->now.cfg, EMPM_LOG_ERROR, 5038, "child %ld has not "
                       "answered for three times WatchdogInterval: killed",
                       (long)kid->pid);
             kid->missed = 0;
-            kill(kid->pid, SIGKILL);
+            empm__kill(kid->pid, SIGKILL);
             continue;
         }
         r = write(kid->control, "w", 1);
@@ -18496,7 +18617,7 @@ static void empm__next_drop(empm__parent *p)
         if (p->kids[i].pid != 0 &&
             p->kids[i].generation == p->next.s->generation) {
             p->kids[i].leaving = 1;
-            kill(p->kids[i].pid, SIGKILL);
+            empm__kill(p->kids[i].pid, SIGKILL);
         }
     empm__server_free(p->next.s);
     empm_config_free(p->next.cfg);
@@ -18521,11 +18642,11 @@ static void empm__parent_stop(empm__parent *p, char order)
                   "asked twice: children are killed");
         for (i = 0; i < p->slots; i++)
             if (p->kids[i].pid != 0)
-                kill(p->kids[i].pid, SIGKILL);
+                empm__kill(p->kids[i].pid, SIGKILL);
         return;
     }
     if (p->helper > 0 && !p->restarts)
-        kill(p->helper, p->change == EMPM__UPGRADING ? SIGTERM : SIGKILL);
+        empm__kill(p->helper, p->change == EMPM__UPGRADING ? SIGTERM : SIGKILL);
     empm__next_drop(p);
     if (p->change != EMPM__UPGRADING)
         empm__change_end(p);
@@ -18553,7 +18674,7 @@ static void empm__parent_stop_softly(empm__parent *p)
               "caught a signal for a graceful stop");
     empm__store(&empm__board(p)->draining, 1u);
     if (p->change == EMPM__UPGRADING && p->helper > 0)
-        kill(p->helper, SIGTERM);    /* else it would serve on */
+        empm__kill(p->helper, SIGTERM);    /* else it would serve on */
     if (ms == 0)
         empm__parent_stop(p, '!');
     else
@@ -18604,9 +18725,32 @@ static int empm__gen_new(empm__parent *p, empm__gen *g, int probe)
     return EMPM_EINVAL;
 }
 
-/* The reload has failed, or has ended; there may be another one to do. */
-static void empm__reload_end(empm__parent *p, const char *failed)
+/* How a process ended, by what waitpid() says. */
+static const char *empm__ending(int status, char *to, size_t n)
 {
+    if (WIFSIGNALED(status))
+        snprintf(to, n, "signal %s (%d)", strsignal(WTERMSIG(status)),
+                 WTERMSIG(status));
+    else
+        snprintf(to, n, "status %d", WEXITSTATUS(status));
+    return to;
+}
+
+static void empm__reload_end(empm__parent *p, const char *fmt, ...)
+    EMPM__PRINTF(2, 3);
+
+/* The reload has failed, and `fmt` says why, or (NULL) has ended; there may be
+ * another one to do. */
+static void empm__reload_end(empm__parent *p, const char *fmt, ...)
+{
+    char why[200];
+    const char *failed = fmt != NULL ? why : NULL;
+    va_list ap;
+    if (fmt != NULL) {
+        va_start(ap, fmt);
+        vsnprintf(why, sizeof why, fmt, ap);
+        va_end(ap);
+    }
     empm__change_end(p);
     if (failed != NULL) {
         empm__bump(&empm__board(p)->failed_reloads, 1u);
@@ -18616,25 +18760,27 @@ static void empm__reload_end(empm__parent *p, const char *failed)
     empm__notify("READY=1\nSTATUS=%s", failed != NULL ? failed : "Serving");
 }
 
-static void empm__reload(empm__parent *p, int sig)
+/* Tries the new configuration in a process of its own. */
+static void empm__reload_probe(empm__parent *p)
 {
+    int fd[2];
     sigset_t all, old;
-    empm__log(p->now.cfg, EMPM_LOG_NOTICE, sig == SIGHUP ? 494 : 493,
-              sig == SIGHUP ? "SIGHUP received: restarting"
-                            : "SIGUSR1 received: graceful restart");
-    empm__notify("RELOADING=1\nMONOTONIC_USEC=%llu\n"
-                 "STATUS=Reading configuration",
-                 (unsigned long long)empm__now_us());
-    p->hard = sig == SIGHUP;
+    if (empm__pipe(fd, 1) < 0) {
+        empm__reload_end(p, "pipe: %s", strerror(errno));
+        return;
+    }
     p->change = EMPM__PROBING;
     p->change_us = empm__now_us() +
                   (uint64_t)p->now.cfg->start_timeout_ms * 1000u;
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, &old);
+    p->late = 0;
+    p->upgrade_fd = -1;
     p->helper = fork();
     if (p->helper == 0) {
         empm__gen g;
         size_t k;
+        close(fd[0]);
         empm__forget_kids(p);
         p->kids = NULL;
         p->slots = 0;
@@ -18645,31 +18791,72 @@ static void empm__reload(empm__parent *p, int sig)
         if (empm__gen_new(p, &g, 1) < 0)
             _exit(1);
         empm__server_free(g.s);
-        _exit(0);
+        _exit(write(fd[1], "c", 1) == 1 ? 0 : 1);
     }
-    sigprocmask(SIG_SETMASK, &old, NULL);
     if (p->helper < 0)
-        empm__reload_end(p, "cannot fork");
+        empm__reload_end(p, "fork: %s", strerror(errno));
+    sigprocmask(SIG_SETMASK, &old, NULL);
+    close(fd[1]);
+    if (p->helper > 0)
+        p->upgrade_fd = fd[0];
+    else
+        close(fd[0]);
 }
 
-/* The probe was content: make room, and when there is, begin. */
-static void empm__reload_begin(empm__parent *p)
+static void empm__reload(empm__parent *p, int sig)
 {
-    const uint64_t until = empm__now_us() + 2000000u;
+    empm__log(p->now.cfg, EMPM_LOG_NOTICE, sig == SIGHUP ? 494 : 493,
+              sig == SIGHUP ? "SIGHUP received: restarting"
+                            : "SIGUSR1 received: graceful restart");
+    empm__notify("RELOADING=1\nMONOTONIC_USEC=%llu\n"
+                 "STATUS=Reading configuration",
+                 (unsigned long long)empm__now_us());
+    p->hard = sig == SIGHUP;
+    p->need = 0;
+    empm__reload_probe(p);
+}
+
+/* Those that drain stop: what is asked for now is a restart. */
+static void empm__drains_stop(empm__parent *p)
+{
     int i;
-    p->helper = 0;
+    for (i = 0; i < p->slots; i++)
+        if (p->kids[i].pid != 0 && p->kids[i].leaving)
+            empm__kid_tell(p, i, '$', empm__kid_deadline(&p->now, '$'));
+}
+
+/* Is there room for all children of a new generation? */
+static int empm__reload_has_room(const empm__parent *p)
+{
+    const int need = empm__gen_slots(&p->now);
+    return p->slots - empm__kids_alive(p) >= (need > p->need ? need : p->need);
+}
+
+static void empm__reload_await(empm__parent *p)
+{
     p->change = EMPM__AWAITING;
     p->change_us = 0;
-    for (i = 0; i < p->slots; i++)
-        if (p->kids[i].pid != 0 && p->kids[i].stop_us == 0 &&
-            p->kids[i].generation < p->now.s->generation)
-            p->kids[i].stop_us = until;
+    empm__log(p->now.cfg, EMPM_LOG_NOTICE, 485, "the scoreboard has no room for "
+              "a new generation: it waits for children that drain (ServerLimit, "
+              "GracefulRestartTimeout)");
+    if (p->hard)
+        empm__drains_stop(p);
 }
 
 static void empm__reload_start(empm__parent *p)
 {
-    if (empm__gen_new(p, &p->next, 0) < 0) {
-        empm__reload_end(p, "the new generation cannot be made");
+    p->helper = 0;
+    if (empm__reload_has_room(p)) {
+        if (empm__gen_new(p, &p->next, 0) < 0) {
+            empm__reload_end(p, "the new generation cannot be made");
+            return;
+        }
+        p->need = empm__gen_slots(&p->next);
+        if (!empm__reload_has_room(p))
+            empm__next_drop(p);
+    }
+    if (p->next.s == NULL) {
+        empm__reload_await(p);
         return;
     }
     p->change = EMPM__STARTING;
@@ -18689,12 +18876,38 @@ static void empm__listen_options(const empm_server *s)
             spec.kind == EMPM__LISTEN_FD || spec.kind == EMPM__LISTEN_SYSTEMD)
             continue;
         listen(l->fd, s->cfg->listen_backlog);
+        if (spec.kind != EMPM__LISTEN_UNIX)
+            empm__listen_buffers(s->cfg, l->fd);
         if (spec.kind == EMPM__LISTEN_UNIX &&
             empm__unix_rights(spec.host, &l->rights) < 0)
             empm__log(s->cfg, EMPM_LOG_ERROR, 72, "Listen %s: its mode, user "
                       "and group stay as they are: %s", l->text,
                       strerror(errno));
     }
+}
+
+/* What this process itself has from the configuration, as it is now. */
+static void empm__parent_apply(empm__parent *p, const empm_config *old)
+{
+    const empm_config *cfg = p->now.cfg;
+    empm__pid_file f;
+    char path[1200];
+    const int names = cfg->pid_file != NULL;
+    empm__signals_second(&p->signals, cfg->graceful_stop_signal);
+    if ((cfg->send_buffer_size == 0 && old->send_buffer_size > 0) ||
+        (cfg->receive_buffer_size == 0 && old->receive_buffer_size > 0))
+        empm__log(cfg, EMPM_LOG_WARN, 5047, "SendBufferSize or "
+                  "ReceiveBufferSize 0: sockets that stay keep the old size "
+                  "until a restart");
+    if (names == (p->pid_file.fd >= 0) &&
+        (!names || strcmp(empm__path_of(cfg, cfg->pid_file, path, sizeof path),
+                          p->pid_file.path) == 0))
+        return;
+    f.fd = -1;
+    if (names && empm__pid_write(cfg, &f) < 0)
+        return;                      /* said; the old one stays */
+    empm__pid_drop(&p->pid_file, 1);
+    p->pid_file = f;
 }
 
 /* The new generation is healthy: the old one drains. */
@@ -18711,7 +18924,8 @@ static void empm__reload_commit(empm__parent *p)
     empm__kids_accept(p);
     for (i = 0; i < p->slots; i++)
         if (p->kids[i].pid != 0 &&
-            p->kids[i].generation <= old.s->generation)
+            (p->kids[i].generation == old.s->generation ||
+             (p->hard && p->kids[i].generation < old.s->generation)))
             empm__kid_tell(p, i, order, kill_us);
     /* what is shared is the new one's, and so are the files of sockets */
     p->now.s->borrows = 0;
@@ -18729,6 +18943,7 @@ static void empm__reload_commit(empm__parent *p)
             }
         }
     empm__listen_options(p->now.s);
+    empm__parent_apply(p, old.cfg);
     empm__server_free(old.s);
     empm_config_free(old.cfg);
     EMPM_FREE(old.cfg);
@@ -18879,6 +19094,7 @@ static void empm__upgrade(empm__parent *p)
               "with the listening sockets", p->source->argv[0]);
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, &old);
+    p->late = 0;
     p->helper = fork();
     if (p->helper == 0) {
         size_t k;
@@ -18887,11 +19103,12 @@ static void empm__upgrade(empm__parent *p)
         sigprocmask(SIG_SETMASK, &p->signals.old_mask, NULL);
         empm__exec_new(p, fd[1]);
     }
+    if (p->helper < 0)
+        empm__reload_end(p, "fork: %s", strerror(errno));
     sigprocmask(SIG_SETMASK, &old, NULL);
     close(fd[1]);
-    if (p->helper < 0) {
+    if (p->helper <= 0) {            /* there is none */
         close(fd[0]);
-        empm__reload_end(p, "cannot fork");
         return;
     }
     p->change = EMPM__UPGRADING;
@@ -18941,7 +19158,9 @@ static void empm__reap_orphans(const empm__parent *p)
 
 static void empm__reap(empm__parent *p)
 {
-    int status, i;
+    int status, i, content = 0;
+    unsigned char byte;
+    char how[80];
     pid_t pid;
     /* by pid: other children of this process are not ours to reap */
     for (i = 0; i < p->slots; i++) {
@@ -18953,21 +19172,41 @@ static void empm__reap(empm__parent *p)
     }
     if (getpid() == 1)
         empm__reap_orphans(p);
-    if (p->helper <= 0 || waitpid(p->helper, &status, WNOHANG) != p->helper)
+    if (p->helper <= 0)
         return;
-    if (p->change == EMPM__PROBING && status == 0)
-        empm__reload_begin(p);
-    else if (p->change == EMPM__PROBING)
-        empm__reload_end(p, WIFSIGNALED(status)
-                                ? "the new configuration crashes or hangs"
-                                : "the new configuration is not usable");
-    else {
-        unsigned char byte = 0;      /* its last word may be unread */
-        if (p->upgrade_fd >= 0 && read(p->upgrade_fd, &byte, 1) == 1 &&
-            byte == 'E')
-            empm__upgrade_heard(p, byte);
-        empm__reload_end(p, "the new program has ended");
+    pid = waitpid(p->helper, &status, WNOHANG);
+    if (pid == 0 || (pid < 0 && errno != ECHILD))
+        return;
+    if (p->change == EMPM__PROBING) {
+        content = pid > 0 ? status == 0 : read(p->upgrade_fd, &byte, 1) == 1;
+        close(p->upgrade_fd);
+        p->upgrade_fd = -1;
     }
+    byte = 0;                        /* its last word may be unread */
+    if (p->upgrade_fd >= 0 && read(p->upgrade_fd, &byte, 1) == 1 && byte == 'E')
+        empm__upgrade_heard(p, byte);
+    if (content)
+        empm__reload_start(p);
+    else if (pid < 0)
+        empm__reload_end(p, "%s has ended, and another part of this program has "
+                         "reaped it", p->change == EMPM__PROBING
+                                          ? "the trial of the new configuration"
+                                          : "the new program");
+    else if (p->late)
+        empm__reload_end(p, p->change == EMPM__PROBING
+                                ? "the trial of the new configuration takes "
+                                  "longer than StartTimeout"
+                                : "the new program is not ready after "
+                                  "StartTimeout");
+    else
+        empm__reload_end(p, p->change != EMPM__PROBING
+                                ? "the new program has ended with %s; its own "
+                                  "messages say why"
+                            : WIFSIGNALED(status)
+                                ? "the trial of the new configuration crashes: "
+                                  "%s"
+                                : "the new configuration is not usable (%s)",
+                         empm__ending(status, how, sizeof how));
 }
 
 /* All of the first generation are healthy: whoever waits for us may know. */
@@ -18993,6 +19232,30 @@ static void empm__parent_ready(empm__parent *p)
         empm__quiet(p->now.cfg);
 }
 
+/* The first generation is not healthy in time, or its children only die. A server
+ * that waits for us wants all of it; else what there is serves. */
+static void empm__parent_late(empm__parent *p, int timed_out)
+{
+    int i;
+    if (timed_out && p->now.ever_healthy && p->ready_fd < 0) {
+        empm__log(p->now.cfg, EMPM_LOG_ERROR, 2324, "only %d of %d children are "
+                  "healthy after StartTimeout",
+                  empm__kids_serving(p, &p->now, 0, 1), p->now.target);
+        empm__parent_ready(p);
+        return;
+    }
+    empm__log(p->now.cfg, EMPM_LOG_EMERG, 2324, "%s: giving up",
+              p->now.ever_healthy ? "not all children are healthy after "
+                                    "StartTimeout"
+              : timed_out         ? "no child is healthy after StartTimeout"
+                                  : "no child has ever become healthy");
+    p->gave_up = 1;
+    empm__parent_stop(p, '$');
+    for (i = 0; i < p->slots; i++)
+        if (p->kids[i].pid != 0 && !p->kids[i].healthy)
+            empm__kill(p->kids[i].pid, SIGKILL);   /* it may hang, and has no client */
+}
+
 /* A byte from a child: who, we do not ask; the scoreboard tells. */
 static void empm__heard(empm__parent *p, unsigned char what)
 {
@@ -19003,7 +19266,8 @@ static void empm__heard(empm__parent *p, unsigned char what)
             continue;
         if (empm__load(&score->healthy) && !p->kids[i].healthy) {
             p->kids[i].healthy = 1;
-            if (p->kids[i].generation == p->now.s->generation)
+            if (p->kids[i].generation == p->now.s->generation &&
+                !p->kids[i].admin)
                 p->now.ever_healthy = 1;
         }
         if (empm__load(&score->stopping) && !p->kids[i].leaving) {
@@ -19025,17 +19289,18 @@ static void empm__heard(empm__parent *p, unsigned char what)
 
 static void empm__signalled(empm__parent *p, int sig)
 {
-    if (sig == SIGTERM || sig == SIGINT) {
+    if (sig == SIGWINCH || sig == p->now.cfg->graceful_stop_signal)
+        empm__parent_stop_softly(p);
+    else if (sig == SIGTERM || sig == SIGINT) {
         if (!p->stopping)
             empm__log(p->now.cfg, EMPM_LOG_NOTICE, 491, "caught %s, shutting "
                       "down", sig == SIGTERM ? "SIGTERM" : "SIGINT");
         empm__parent_stop(p, '$');
     } else if (sig == SIGURG)
         empm__parent_reopen(p);
-    else if (sig == SIGWINCH || sig == p->signals.second)
-        empm__parent_stop_softly(p);
-    else if ((sig == SIGHUP || sig == SIGUSR1 || sig == SIGUSR2) &&
-             p->again != SIGUSR2 && (p->again != SIGHUP || sig == SIGUSR2))
+    else if (sig == SIGUSR2)
+        p->upgrades = 1;
+    else if (sig == SIGHUP || (sig == SIGUSR1 && p->again == 0))
         p->again = sig;              /* the most that was asked for */
 }
 
@@ -19051,32 +19316,53 @@ static uint64_t empm__parent_chores(empm__parent *p)
     const uint64_t now = empm__now_us();
     uint64_t at = 0;
     int i;
-    if (!p->now.ever_healthy && p->now.quick_deaths >= 3 && !p->stopping) {
-        empm__log(p->now.cfg, EMPM_LOG_EMERG, 2324,
-                  "no child has ever become healthy: giving up");
-        p->now.quick_deaths = 0;
-        p->gave_up = 1;
-        empm__parent_stop(p, '$');
-    }
+    if (!p->ready && !p->stopping &&
+        (now >= p->first_us ||
+         (!p->now.ever_healthy && p->now.quick_deaths >= 3)))
+        empm__parent_late(p, now >= p->first_us);
     if (p->change == EMPM__STARTING &&
         (now >= p->change_us || p->next.quick_deaths >= 3)) {
+        char why[160];
+        const int healthy = empm__kids_serving(p, &p->next, 0, 1);
+        if (p->next.quick_deaths >= 3) {
+            char how[80];
+            snprintf(why, sizeof why, "its children end with %s",
+                     empm__ending(p->next.last_status, how, sizeof how));
+        } else
+            snprintf(why, sizeof why, "%d of %d children are after StartTimeout",
+                     healthy, p->next.target);
         empm__next_drop(p);
-        empm__reload_end(p, "the new generation does not become healthy");
+        empm__reload_end(p, "the new generation does not become healthy: %s",
+                         why);
     }
-    if (p->change == EMPM__AWAITING && empm__kids_alive(p, 1) == 0)
-        empm__reload_start(p);
+    if (p->change == EMPM__AWAITING) {
+        if (p->again == SIGHUP && !p->hard) {
+            p->hard = 1;
+            empm__drains_stop(p);
+        }
+        p->again = 0;                /* nothing has been read yet */
+        if (p->upgrades) {           /* first; then, if it fails, the reload */
+            p->again = p->hard ? SIGHUP : SIGUSR1;
+            empm__change_end(p);
+        }
+        if (p->change == EMPM__AWAITING && empm__reload_has_room(p))
+            empm__reload_probe(p);
+    }
     if (p->change_us != 0 && now >= p->change_us && p->helper > 0) {
-        kill(p->helper, SIGKILL);    /* reaped, and said, there */
+        empm__kill(p->helper, SIGKILL);    /* reaped, and said, there */
+        p->late = 1;
         p->change_us = 0;
     }
-    if (p->again != 0 && p->change == EMPM__NO_CHANGE && p->ready &&
-        !p->stopping && p->delay_us == 0) {
-        const int sig = p->again;
-        p->again = 0;
-        if (sig == SIGUSR2)
+    if (p->ready && !p->stopping && p->delay_us == 0) {
+        if (p->upgrades && p->change == EMPM__NO_CHANGE) {
+            p->upgrades = 0;
             empm__upgrade(p);
-        else
+        }
+        if (p->again != 0 && p->change == EMPM__NO_CHANGE) {
+            const int sig = p->again;
+            p->again = 0;
             empm__reload(p, sig);
+        }
     }
     if (p->delay_us != 0 && now >= p->delay_us)
         empm__parent_stop(p, '!');
@@ -19089,7 +19375,7 @@ static uint64_t empm__parent_chores(empm__parent *p)
         if (kid->pid != 0 && kid->kill_us != 0 && now >= kid->kill_us) {
             empm__log(p->now.cfg, EMPM_LOG_ERROR, 46, "child %ld did not exit "
                       "in time, sending SIGKILL", (long)kid->pid);
-            kill(kid->pid, SIGKILL);
+            empm__kill(kid->pid, SIGKILL);
             kid->kill_us = 0;
         }
         if (kid->pid != 0 && !kid->healthy && !kid->leaving &&
@@ -19099,7 +19385,7 @@ static uint64_t empm__parent_chores(empm__parent *p)
             if (now >= due) {
                 empm__log(p->now.cfg, EMPM_LOG_ERROR, 46, "child %ld is not "
                           "healthy in time, sending SIGKILL", (long)kid->pid);
-                kill(kid->pid, SIGKILL);
+                empm__kill(kid->pid, SIGKILL);
                 kid->born_us = now;  /* reaped in a moment */
             } else
                 at = empm__sooner(at, due);
@@ -19120,6 +19406,7 @@ static uint64_t empm__parent_chores(empm__parent *p)
     {
         const uint64_t times[] = { p->now.tick_us, p->now.spawn_us,
                                    p->next.spawn_us, p->change_us, p->delay_us,
+                                   p->ready || p->stopping ? 0 : p->first_us,
                                    p->ping_us, p->manager_us };
         for (i = 0; i < (int)EMPM__COUNT(times); i++)
             at = empm__sooner(at, times[i]);
@@ -19134,13 +19421,13 @@ static void empm__parent_loop(empm__parent *p)
         uint64_t at, now;
         unsigned char byte = 0;
         empm__reap(p);
-        if (p->stopping && empm__kids_alive(p, 0) == 0)
+        if (p->stopping && empm__kids_alive(p) == 0)
             return;
         at = empm__parent_chores(p);
         now = empm__now_us();
         fds[0] = p->signals.fd[0];
         fds[1] = p->pipe[0];
-        fds[2] = p->upgrade_fd;
+        fds[2] = p->change == EMPM__UPGRADING ? p->upgrade_fd : -1;
         k = empm__next_byte(fds, 3, at == 0 ? -1
                                     : at <= now ? 0
                                     : (int64_t)(at - now + 999) / 1000, &byte,
@@ -19160,7 +19447,7 @@ static void empm__parent_loop(empm__parent *p)
 static int empm__parent_run(const empm__source *source, empm_config *cfg,
                             empm_server *s, int ready_fd,
                             const empm__pid_file *pid_file,
-                            const empm__signal_set *signals)
+                            empm__signal_set *signals)
 {
     const char *every = getenv("WATCHDOG_USEC"), *pid = getenv("WATCHDOG_PID");
     empm__parent p;
@@ -19173,6 +19460,7 @@ static int empm__parent_run(const empm__source *source, empm_config *cfg,
     p.now.target = cfg->start_servers;
     p.now.rate = 1;
     p.now.tick_us = empm__now_us() + 1000000u;
+    p.first_us = empm__now_us() + (uint64_t)cfg->start_timeout_ms * 1000u;
     p.slots = s->score.slots;
     p.pid_file = *pid_file;
     p.ready_fd = ready_fd;
@@ -19205,6 +19493,7 @@ static int empm__parent_run(const empm__source *source, empm_config *cfg,
     if (p.ready_fd >= 0)
         close(p.ready_fd);
     empm__pid_drop(&p.pid_file, !p.restarts);
+    *signals = p.signals;
     EMPM_FREE(p.kids);
     empm__server_free(p.now.s);
     empm_config_free(p.now.cfg);
@@ -19927,6 +20216,8 @@ static int empm__control(const char *name, const char *what,
             (empm__process_status(pid, "SigCgt:", 16, ~UINT64_C(0)) >>
                  (cfg->graceful_stop_signal - 1) & 1))
             sig = cfg->graceful_stop_signal;
+        if (sig == SIGTERM && cfg->graceful_stop_signal == SIGTERM)
+            sig = SIGINT;            /* TERM is the graceful one */
         r = 0;
         if (runs && sig == 0)
             printf("%s (pid %ld) already running\n", base, pid);

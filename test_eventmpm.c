@@ -1783,6 +1783,14 @@ static int h_crash(empm_request *req, void *user)
     return EMPM_OK;
 }
 
+static int h_quit(empm_request *req, void *user)
+{
+    (void)user;
+    if (empm_query(req, "thread") != NULL)
+        pthread_exit(NULL);
+    _exit(0);
+}
+
 /* Leaves a process behind that holds a copy of the client's socket. */
 /* "visit N", or what each call says where there is no store. rc[0] is 1 once a
  * second process has answered. */
@@ -2388,6 +2396,7 @@ static const empm_route routes[] = {
     EMPM_ROUTE("GET /until-stop",    h_until_stop, NULL),
     EMPM_ROUTE_WITH("GET /deadline", h_until_stop, NULL, NULL, NULL, -1, 100, 0),
     EMPM_ROUTE("GET /crash",         h_crash,      NULL),
+    EMPM_ROUTE("GET /quit",          h_quit,       NULL),
     EMPM_ROUTE("GET /fork",          h_fork,       NULL),
     EMPM_ROUTE("GET /stop",          h_stop,       NULL),
     EMPM_ROUTE("GET /status",        h_status,     NULL),
@@ -16637,7 +16646,8 @@ TEST(health, a_child_may_leave_and_the_server_stay)
     cl_open(&c, &f);
     CHECK_INT(cl_get(&c, "/health"), 200);
     CHECK_STR(c.body.p, "OK\n");
-    CHECK_INT(c.closes, 1);              /* that child is on its way out */
+    CHECK_INT(c.closes, 0);              /* another child takes it over */
+    CHECK_INT(cl_get(&c, "/health"), 200);
     cl_close(&c);
     fx_down(&f);
 }
@@ -17884,6 +17894,28 @@ TEST(process, crash_costs_one_child)
     fx_down(&f);
 }
 
+/* A handler that ends its process, or its thread, is a crash that is named. */
+TEST(process, handlers_that_end_more_than_a_request)
+{
+    static const struct { const char *path, *log; } rows[] = {
+        { "/quit",          "status 0: nobody has asked it to" },
+        { "/quit?thread=1", "EMPM5002: a handler has ended its thread" }
+    };
+    fixture f;
+    size_t i;
+
+    fx_init_forked(&f, 1);
+    f.deaths_ok = 1;
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        CHECK(get_status(&f, rows[i].path) <= 0);
+        CHECK_SOON(fx_log_has(&f, rows[i].log), 2000);
+        CHECK_INT(get_status(&f, "/hello"), 200);
+    }
+    fx_down(&f);
+}
+
 TEST(process, killed_child_is_replaced)   /* 2.4.54 */
 {
     fixture f;
@@ -17969,6 +18001,95 @@ TEST(process, children_that_die_at_once_are_throttled)
     CHECK(fx_log_has(&f, "exited"));
     f.failure_ok = 1;
     fx_down(&f);
+}
+
+static int hk_die_late(empm_server *s, void *user)
+{
+    fx_child_start(s, user);
+    nap(1050);                       /* longer than a death that is "young" */
+    return !s->child.admin;
+}
+
+/* Any death before a child is healthy counts, and the child for admin listeners,
+ * which is well, says nothing about those that serve: /health is 503. */
+TEST(process, a_start_that_cannot_succeed_is_given_up)
+{
+    fixture f;
+    char admin[64];
+    int fd, port;
+    client c;
+
+    fx_init_forked(&f, 3);
+    f.deaths_ok = f.failure_ok = 1;
+    f.cfg.on_child_start = hk_die_late;
+    fd = listening_socket(&port);
+    snprintf(admin, sizeof admin, "fd:%d admin", fd);
+    f.cfg.listen[1] = admin;
+    if (!fx_up(&f))
+        return;
+    close(fd);
+    CHECK_INT(cl_connect_port(&c, port, 0), 0);
+    CHECK_INT(cl_get(&c, "/health"), 503);
+    CHECK_STR(c.body.p, "no child serves\n");
+    cl_close(&c);
+    CHECK(fx_wait(&f, SCALED(3000)));
+    CHECK(fx_log_has(&f, "EMPM2324: no child has ever become healthy"));
+    CHECK(!fx_log_has(&f, "EMPM0484"));
+    fx_down(&f);
+}
+
+static int hk_hang(empm_server *s, void *user)
+{
+    fx_child_start(s, user);
+    nap(60000);
+    return 0;
+}
+
+/* A first generation has StartTimeout, as any later one has. */
+TEST(process, a_start_has_its_time)
+{
+    fixture f;
+
+    fx_init_forked(&f, 1);
+    f.deaths_ok = f.failure_ok = 1;
+    f.cfg.start_timeout_ms = SCALED(300);
+    f.cfg.stop_timeout_ms = 1;
+    f.cfg.on_child_start = hk_hang;
+    if (!fx_up(&f))
+        return;
+    CHECK(fx_wait(&f, SCALED(4000)));
+    CHECK(fx_log_has(&f, "EMPM2324: no child is healthy after StartTimeout"));
+    fx_down(&f);
+}
+
+/* A parent that cannot start a child says why; here it has no descriptors. */
+TEST(process, why_no_child_can_be_started_is_said)
+{
+    struct rlimit r, none;
+    empm__report rep;
+    empm__parent p;
+    empm__kid kids[4];
+    fixture f;
+
+    fx_init(&f);
+    f.cfg.processes = 1;
+    memset(&rep, 0, sizeof rep);
+    memset(&p, 0, sizeof p);
+    memset(kids, 0, sizeof kids);
+    if (!CHECK_INT(empm__server_new(&f.cfg, 1, NULL, &rep, &p.now.s), EMPM_OK))
+        return;
+    p.now.cfg = &f.cfg;
+    p.kids = kids;
+    p.slots = 4;
+    getrlimit(RLIMIT_NOFILE, &r);
+    none = r;
+    none.rlim_cur = 3;
+    setrlimit(RLIMIT_NOFILE, &none);
+    CHECK_INT(empm__kid_start(&p, &p.now, 0), EMPM_ESYS);
+    setrlimit(RLIMIT_NOFILE, &r);
+    CHECK(fx_log_has(&f, "EMPM0481: cannot start a child: socketpair: "));
+    empm__server_free(p.now.s);
+    fx_close_files(&f);
 }
 
 TEST(process, children_leave_when_the_parent_is_killed)
@@ -19448,7 +19569,8 @@ TEST(operate, streams_outlive_a_reload)      /* all of them, to their end */
 
 /* What the next reload meets: shm->rc[0]. */
 enum { RELOAD_OK, RELOAD_REFUSED, RELOAD_CRASHES, RELOAD_HANGS,
-       RELOAD_BAD_LISTEN, RELOAD_BAD_NUMBER, RELOAD_SICK, RELOAD_LIMITS };
+       RELOAD_BAD_LISTEN, RELOAD_BAD_NUMBER, RELOAD_SICK, RELOAD_SLOW,
+       RELOAD_LIMITS };
 
 static int hk_reload(empm_config *cfg, void *user)
 {
@@ -19482,18 +19604,22 @@ static int hk_reload(empm_config *cfg, void *user)
 static int hk_sick(empm_server *s, void *user)
 {
     fx_child_start(s, user);
+    if (get_int(&shm->rc[0]) == RELOAD_SLOW)
+        nap(60000);
     return get_int(&shm->rc[0]) == RELOAD_SICK;
 }
 
+/* ... and its one line in the log says why, for each cause. */
 TEST(operate, failed_reload_changes_nothing)
 {
     static const struct { int what; const char *log; } rows[] = {
         { RELOAD_REFUSED,    "on_reload has refused" },
-        { RELOAD_CRASHES,    "crashes or hangs" },
-        { RELOAD_HANGS,      "crashes or hangs" },
+        { RELOAD_CRASHES,    "crashes: signal Segmentation fault (11)" },
+        { RELOAD_HANGS,      "longer than StartTimeout" },
         { RELOAD_BAD_LISTEN, "192.0.2.1:80: " },
         { RELOAD_BAD_NUMBER, "Timeout of -1 is out of range" },
-        { RELOAD_SICK,       "does not become healthy" }
+        { RELOAD_SICK,       "healthy: its children end with status 7: the gen" },
+        { RELOAD_SLOW,       "healthy: 0 of 2 children are after StartTimeout" }
     };
     fixture f;
     long kids[16], after[16];
@@ -19528,6 +19654,188 @@ TEST(operate, failed_reload_changes_nothing)
     CHECK(fx_log_has(&f, "EMPM0501") && fx_log_has(&f, "EMPM0506"));
     CHECK_INT(get_status(&f, "/hello"), 200);
     fx_down(&f);
+}
+
+static const char *fx_pid_file;
+
+static int hk_reload_settings(empm_config *cfg, void *user)
+{
+    (void)user;
+    cfg->graceful_stop_signal = SIGALRM;
+    cfg->pid_file = fx_pid_file;
+    return EMPM_OK;
+}
+
+/* A reload applies what the parent itself has from the configuration, too. */
+TEST(operate, a_reload_applies_what_the_parent_uses)
+{
+    char old[300], path[300];
+    fixture f;
+
+    tmp_path(old, sizeof old, "old.pid");
+    tmp_path(path, sizeof path, "new.pid");
+    unlink(path);
+    fx_init_forked(&f, 1);
+    f.deaths_ok = 1;
+    f.cfg.pid_file = old;
+    f.cfg.on_reload = hk_reload_settings;
+    fx_pid_file = path;
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+    CHECK_INT(access(old, F_OK), 0);
+    reload_to(&f, SIGUSR1, 1);
+    CHECK_SOON(access(path, F_OK) == 0, 2000);
+    CHECK(access(old, F_OK) != 0);
+    signal_process(f.pid, SIGALRM);
+    CHECK(fx_wait(&f, PATIENCE));
+    CHECK(WIFEXITED(f.status));
+    CHECK(fx_log_has(&f, "EMPM0492"));
+    CHECK(access(path, F_OK) != 0);
+    fx_down(&f);
+}
+
+/* The sizes of buffers are those of the configuration for sockets that stay. */
+TEST(operate, sockets_that_stay_get_their_buffers)
+{
+    empm__report rep;
+    empm_server *s = NULL;
+    socklen_t n = sizeof (int);
+    int before = 0, after = 0;
+    fixture f;
+
+    fx_init(&f);
+    memset(&rep, 0, sizeof rep);
+    f.cfg.send_buffer_size = 20000;
+    if (!CHECK_INT(empm__server_new(&f.cfg, 0, NULL, &rep, &s), EMPM_OK))
+        return;
+    getsockopt(s->listeners[0].fd, SOL_SOCKET, SO_SNDBUF, &before, &n);
+    f.cfg.send_buffer_size = 40000;
+    empm__listen_options(s);
+    getsockopt(s->listeners[0].fd, SOL_SOCKET, SO_SNDBUF, &after, &n);
+    CHECK(after > before);
+    empm__server_free(s);
+    fx_close_files(&f);
+}
+
+/* TERM may be the graceful stop, as orchestrators send nothing else; INT is not. */
+TEST(operate, term_may_be_graceful)
+{
+    fixture f;
+    client c;
+
+    fx_init_forked(&f, 1);
+    f.cfg.graceful_stop_signal = empm__parse_signal("TERM");
+    CHECK_INT(f.cfg.graceful_stop_signal, SIGTERM);
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+    set_int(&shm->gate, 0);
+    cl_open(&c, &f);
+    cl_puts(&c, "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_SOON(get_int(&shm->at_gate) == 1, 2000);
+    signal_process(f.pid, SIGTERM);
+    CHECK_SOON(fx_log_has(&f, "EMPM0492"), 2000);
+    set_int(&shm->gate, 1);
+    CHECK_INT(cl_reply(&c), 200);
+    cl_close(&c);
+    CHECK(fx_wait(&f, PATIENCE));
+    fx_down(&f);
+}
+
+static void *reaps_all(void *arg)
+{
+    int status;
+
+    (void)arg;
+    for (;;)
+        if (wait(&status) < 0)
+            usleep(1000);
+    return NULL;
+}
+
+static void start_reaper(void)
+{
+    pthread_t th;
+
+    pthread_create(&th, NULL, reaps_all, NULL);
+}
+
+/* A program may have a part that reaps whatever ends: a reload gets through, and
+ * why one does not is said. */
+TEST(operate, somebody_else_reaps_the_children)
+{
+    fixture f;
+
+    fx_init_forked(&f, 1);
+    f.deaths_ok = 1;
+    f.cfg.on_reload = hk_reload;
+    f.in_child = start_reaper;
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+    reload_to(&f, SIGUSR1, 1);
+    set_int(&shm->rc[0], RELOAD_REFUSED);
+    signal_process(f.pid, SIGUSR1);
+    CHECK_SOON(fx_log_has(&f, "the generation that serves goes on"), 4000);
+    CHECK_INT(get_status(&f, "/hello"), 200);
+    fx_down(&f);
+}
+
+static int hk_start_slowly(empm_server *s, void *user)
+{
+    fx_child_start(s, user);
+    nap(150);
+    return 0;
+}
+
+/* An upgrade that cannot be does not swallow the reload asked for beside it. */
+TEST(operate, a_reload_survives_a_failing_upgrade)
+{
+    fixture f;
+
+    fx_init_forked(&f, 1);
+    f.deaths_ok = 1;
+    f.cfg.on_child_start = hk_start_slowly;
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM5042"), 4000);    /* no child yet */
+    signal_process(f.pid, SIGUSR2);
+    nap(5);
+    signal_process(f.pid, SIGHUP);
+    CHECK_SOON(serves(&f, 1), 4000);
+    CHECK(fx_log_has(&f, "an upgrade needs empm_main()"));
+    fx_down(&f);
+}
+
+/* A child that leaves by MaxConnectionsPerChild has not died unasked, even if its
+ * end is seen before its word is heard. */
+TEST(operate, who_leaves_has_not_died)
+{
+    empm__report rep;
+    empm__parent p;
+    empm__kid kids[4];
+    fixture f;
+
+    fx_init(&f);
+    f.cfg.processes = 1;
+    memset(&rep, 0, sizeof rep);
+    memset(&p, 0, sizeof p);
+    memset(kids, 0, sizeof kids);
+    if (!CHECK_INT(empm__server_new(&f.cfg, 1, NULL, &rep, &p.now.s), EMPM_OK))
+        return;
+    p.now.cfg = &f.cfg;
+    p.kids = kids;
+    p.slots = 4;
+    kids[0].pid = 1;
+    kids[0].control = dup(0);
+    kids[0].born_us = empm__now_us();
+    empm__store(&empm__score_at(&p.now.s->score, 0)->stopping, 1u);
+    empm__kid_died(&p, 0, 0);
+    CHECK_INT(p.now.quick_deaths, 0);
+    CHECK_INT((int)empm__board(&p)->died, 0);
+    empm__server_free(p.now.s);
+    fx_close_files(&f);
 }
 
 TEST(operate, children_whose_threads_fail_replace_nobody)
@@ -19687,29 +19995,51 @@ TEST(operate, a_drain_has_its_end)   /* a9: old generations for ever */
     fx_down(&f);
 }
 
-TEST(operate, next_reload_clips_the_drain)
+/* A reload cuts nothing off: as many generations drain as there are slots, and
+ * what comes next waits for them, and says so. HUP does not wait. */
+TEST(operate, next_reload_lets_the_others_drain)
 {
+    enum { N = 3 };                  /* 4 slots; the last is the next one's */
     fixture f;
-    client c;
-    uint64_t t0;
+    client c[N];
+    int i, hard;
 
-    fx_init_forked(&f, 1);
-    f.deaths_ok = 1;
-    f.cfg.graceful_restart_timeout_ms = 0;       /* no limit */
-    if (!fx_up(&f))
-        return;
-    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
-    cl_open(&c, &f);
-    cl_puts(&c, "GET /sleep?ms=30000 HTTP/1.1\r\nHost: a\r\n\r\n");
-    CHECK(!cl_readable(&c, 50));
-    reload_to(&f, SIGUSR1, 1);
-    t0 = now_ms();
-    CHECK_INT(get_status(&f, "/hello"), 200);
-    reload_to(&f, SIGUSR1, 2);
-    CHECK_IN(now_ms() - t0, 1500, 2000 + SCALED(2000));
-    CHECK(cl_end(&c, SCALED(1000)) != CL_TIMEOUT);
-    cl_close(&c);
-    fx_down(&f);
+    for (hard = 0; hard < 2; hard++) {
+        context("hard %d", hard);
+        fx_init_forked(&f, 1);
+        f.deaths_ok = 1;
+        f.cfg.server_limit = 1;
+        f.cfg.stop_timeout_ms = 50;
+        if (!fx_up(&f))
+            return;
+        CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+        set_int(&shm->gate, 0);
+        for (i = 0; i < N; i++) {
+            cl_open(&c[i], &f);
+            cl_puts(&c[i], "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
+            CHECK_SOON(get_int(&shm->at_gate) == i + 1, 2000);
+            reload_to(&f, SIGUSR1, i + 1);
+            nap(SCALED(30));         /* the older one accepts no more */
+        }
+        CHECK(!fx_log_has(&f, "EMPM0485"));
+        signal_process(f.pid, SIGUSR1);
+        CHECK_SOON(fx_log_has(&f, "EMPM0485: the scoreboard has no room"), 4000);
+        CHECK_INT(get_status(&f, "/hello"), 200);
+        CHECK(!serves(&f, N + 1));
+        if (hard)
+            signal_process(f.pid, SIGHUP);
+        else
+            set_int(&shm->gate, 1);
+        CHECK_SOON(serves(&f, N + 1), 8000);
+        for (i = 0; i < N; i++) {
+            CHECK_INT(cl_reply(&c[i]), hard ? 0 : 200);
+            cl_close(&c[i]);
+        }
+        set_int(&shm->gate, 1);
+        CHECK_SOON(fx_log_lines(&f, "has ended: its log files") == N + 1, 4000);
+        fx_down(&f);
+    }
+    no_context();
 }
 
 TEST(operate, graceful_stop_may_wait_for_balancers)
@@ -19767,6 +20097,33 @@ TEST(operate, stopped_child_is_replaced)
            now_ms() - t0 < (uint64_t)PATIENCE);
     CHECK(n == 2 && !is_among(kids[0], after, 2));
     CHECK_INT(get_status(&f, "/hello"), 200);
+    fx_down(&f);
+}
+
+static void hk_stops_slowly(empm_server *s, void *user)
+{
+    (void)s;
+    (void)user;
+    nap(SCALED(600));
+    add_int(&shm->rc[2], 1);
+}
+
+/* A child that ends may take its time for its stop hooks: it has a deadline. */
+TEST(operate, slow_stop_hooks_are_no_fault)
+{
+    fixture f;
+
+    fx_init_forked(&f, 1);
+    f.deaths_ok = 1;
+    f.cfg.watchdog_interval_ms = SCALED(100);
+    f.cfg.on_child_stop = hk_stops_slowly;
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+    reload_to(&f, SIGUSR1, 1);
+    CHECK_SOON(fx_log_has(&f, "generation 0 has ended"), 4000);
+    CHECK_INT(get_int(&shm->rc[2]), 1);
+    CHECK(!fx_log_has(&f, "EMPM5038"));
     fx_down(&f);
 }
 
