@@ -247,6 +247,7 @@
  *   5045  the logs are opened anew
  *   5046  a connection cannot be passed on to another child
  *   5047  a setting that a reload cannot take back
+ *   5048  a pipe cannot be made: the process ends
  *   5101  a setting is out of range
  *   5102  ServerField or ServerTokens is no field value
  *   5103  LimitRequestHead is small beside LimitRequestLine
@@ -14700,9 +14701,10 @@ static uint32_t empm__admit(empm__child *ch, int fd, int k,
             ch->fresh_ms = now_ms;
     }
     if (empm__poller_add(&ch->poller, c, i) < 0) {
+        const int error = EMPM__EPOLL ? errno : ENOMEM;
         if (empm__take(ch, i, EMPM__READY_TIMEOUT, now_ms))
             empm__close_idle(ch, i);
-        empm__pause(ch, EMPM__PAUSE_FDS, now_ms, "the poller is full");
+        empm__pause(ch, EMPM__PAUSE_FDS, now_ms, strerror(error));
         return EMPM__NIL;
     }
     empm__store(&ch->score->connections, ch->slab.in_use);
@@ -14774,10 +14776,14 @@ static void empm__move_in(empm__child *ch, empm__batch *b, int fd,
         if (empm__listens_to(ch, k) &&
             empm__listener_key(&ch->s->listeners[k]) == m->listener)
             break;
+    errno = 0;
     if (k == ch->s->nlisteners ||    /* a reload has dropped that Listen */
         (m->state != EMPM__READ_HEAD && m->state != EMPM__KEEPALIVE &&
          (m->state != EMPM__HANDSHAKE || !ch->s->listeners[k].proxy)) ||
         !empm__is_connection(fd, &from) || empm__fd_flags(fd, 1) < 0) {
+        if (errno != 0 && errno != ENOTCONN)     /* its client has left */
+            empm__log_child(ch, EMPM_LOG_ERROR, 5046, "cannot take a connection "
+                            "over: %s", strerror(errno));
         close(fd);
         return;
     }
@@ -16117,10 +16123,12 @@ static int empm__listen_again(const struct addrinfo *list,
     return 0;
 }
 
+/* 0: it is not, or errno says why that is not known. */
 static int empm__is_listening(int fd)
 {
     int is = 0;
     socklen_t len = sizeof is;
+    errno = 0;
     return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &is, &len) == 0 && is;
 }
 
@@ -16289,9 +16297,11 @@ static int empm__listen_open(empm_server *s, const char *text,
         why = "no socket of that name has been passed";
     else if (spec.kind == EMPM__LISTEN_TCP)
         r = empm__listen_tcp(s, &spec, text, &why);
-    else if (spec.kind == EMPM__LISTEN_FD && !empm__is_listening(spec.fd))
-        why = "is not a listening socket";
-    else {
+    else if (spec.kind == EMPM__LISTEN_FD && !empm__is_listening(spec.fd)) {
+        if (errno == 0 || errno == EBADF || errno == ENOTSOCK)
+            why = "is not a listening socket";
+        r = -1;
+    } else {
         fd = spec.kind == EMPM__LISTEN_FD
                  ? spec.fd : empm__listen_unix(&made, &spec, rights,
                                                cfg->listen_backlog);
@@ -17577,6 +17587,13 @@ static uint64_t empm__deadline_us(const empm_config *cfg, int drains,
                              (uint64_t)cfg->stop_timeout_ms + grace_ms) * 1000u;
 }
 
+static int empm__no_pipe(const empm_config *cfg, const char *what)
+{
+    empm__log(cfg, EMPM_LOG_EMERG, 5048, "cannot make a pipe for %s: %s", what,
+              strerror(errno));
+    return EMPM_ESYS;
+}
+
 /* The main thread of a process that serves: takes orders until the engine has
  * ended. `control`: the socket of the parent's orders, or -1. Returns EMPM_OK. */
 static int empm__attend(empm_server *s, int signal_fd, int control)
@@ -17586,7 +17603,7 @@ static int empm__attend(empm_server *s, int signal_fd, int control)
     int done[2], stopping = 0;
     uint64_t kill_us = 0, twice_us = 0, delay_us = 0;
     if (empm__pipe(done, 1) < 0)
-        return EMPM_ESYS;
+        return empm__no_pipe(cfg, "the end of the engine");
     empm__store_rel(&s->child.done_fd, done[1]);
     if (empm__child_wait(&s->child, 0) != EMPM_OK)
         for (;;) {
@@ -18195,8 +18212,10 @@ static void empm__kid_main(empm__parent *p, empm__gen *g, int slot, int admin,
     empm__die_with_parent(p->pid, 1);
     unsetenv("NOTIFY_SOCKET");       /* not for what handlers start */
     empm__forget_kids(p);
-    if (empm__signals_take(&own, g->cfg->graceful_stop_signal) < 0)
-        _exit(1);
+    if (empm__signals_take(&own, g->cfg->graceful_stop_signal) < 0) {
+        empm__no_pipe(g->cfg, "signals");
+        _exit(EMPM__EXIT_SICK);
+    }
     for (k = 0; k < EMPM__SIGNALS + 1; k++) {  /* the parent decides on these */
         const int sig = empm__signal_at(&own, k);
         if (sig > 0 && sig != SIGTERM)
@@ -19482,7 +19501,7 @@ static int empm__parent_run(const empm__source *source, empm_config *cfg,
         p.kids[i].control = -1;
     }
     if (r == EMPM_OK && empm__pipe(p.pipe, 1) < 0)
-        r = EMPM_ESYS;
+        r = empm__no_pipe(cfg, "what children tell");
     else if (r == EMPM_OK) {
         empm__parent_loop(&p);
         close(p.pipe[0]);
@@ -19566,10 +19585,13 @@ static int empm__run(const empm__source *source,
         lim.rlim_cur = lim.rlim_max;
         setrlimit(RLIMIT_NOFILE, &lim);
     }
-    if ((r = empm__signals_take(&signals, cfg->graceful_stop_signal)) < 0 ||
-        (cfg->log == empm__log_stderr &&
-         (r = empm__log_open(cfg, &rep)) < 0))
+    signals.taken = 0;
+    if (cfg->log == empm__log_stderr && (r = empm__log_open(cfg, &rep)) < 0)
         goto done;
+    if ((r = empm__signals_take(&signals, cfg->graceful_stop_signal)) < 0) {
+        empm__no_pipe(cfg, "signals");
+        goto done;
+    }
     if (source->detached && cfg->log == empm__log_stderr &&
         cfg->error_log == NULL)
         empm__log(cfg, EMPM_LOG_WARN, 5044, "-k start without ErrorLog: what "
