@@ -13115,7 +13115,9 @@ static int empm__is_served(const empm_server *s)
         const empm__score_slot *at = empm__score_slot_at(&s->score, (int)i);
         if (empm__load(&at->pid) != 0 && !empm__load(&at->admin) &&
             !empm__load(&at->leaving) &&
-            empm__load(&empm__score_at(&s->score, (int)i)->healthy))
+            empm__load(&empm__score_at(&s->score, (int)i)->healthy) &&
+            !(empm__load(&empm__score_at(&s->score, (int)i)->paused) &
+              EMPM__PAUSE_NEW))
             return 1;
     }
     return s->parent_fd < 0 || !s->child.admin;
@@ -17369,8 +17371,12 @@ static void empm__signals_second(empm__signal_set *set, int second)
             second = 0;
     if (second == set->second)
         return;
-    if (set->second > 0)
-        sigaction(set->second, &set->old[EMPM__SIGNALS], NULL);
+    if (set->second > 0) {           /* some may still send it: it kills nobody */
+        struct sigaction *old = &set->old[EMPM__SIGNALS];
+        if (old->sa_handler == SIG_DFL)
+            old->sa_handler = SIG_IGN;
+        sigaction(set->second, old, NULL);
+    }
     set->second = second;
     if (second == 0)
         return;
@@ -18002,7 +18008,11 @@ static int empm__pid_write(const empm_config *cfg, empm__pid_file *f)
 
 static void empm__pid_drop(empm__pid_file *f, int remove)
 {
-    if (f->fd >= 0 && remove)
+    struct stat ours, there;
+    /* another name of the same file, or another server, may have replaced it */
+    if (f->fd >= 0 && remove && fstat(f->fd, &ours) == 0 &&
+        stat(f->path, &there) == 0 && ours.st_dev == there.st_dev &&
+        ours.st_ino == there.st_ino)
         unlink(f->path);
     if (f->fd >= 0)
         close(f->fd);
