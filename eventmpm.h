@@ -6148,6 +6148,8 @@ typedef struct empm__child {
     uint32_t            full_batches;  /* in a row without room */
     uint32_t            retry_ms, stop_ms;
     int                 shares;        /* fixed: there is an exchange */
+    uint32_t            most;          /* fixed: MaxOpenConnections; one message
+                                          of the exchange may go beyond it */
     uint32_t            fresh;         /* just accepted, without a byte so far */
     uint32_t            fresh_ms;      /* since then */
     uint32_t            turn_ms;       /* PAUSE_TURN ends */
@@ -14339,7 +14341,7 @@ enum { EMPM__TO_SIBLINGS = 1, EMPM__TO_PROGRAM };
 
 #define EMPM__FRESH_MS     2         /* a client that sends at once has spoken */
 #define EMPM__PATIENCE_US  2000u     /* a job may wait behind quick ones so long */
-#define EMPM__HAND_OVER_MS 2000      /* and nothing could be moved: it is over */
+#define EMPM__HAND_OVER_MS 30000     /* and nothing could be moved: it is over */
 
 typedef struct empm__batch {         /* taken in this round, in order */
     uint32_t head, tail, count;
@@ -14809,8 +14811,8 @@ static void empm__take_moved(empm__child *ch, empm__batch *b, int all)
             empm__pause_full(ch, b->now_ms);
             return;
         }
-        if (ch->slab.in_use + EMPM__MOVE_MOST > ch->slab.limit && !all &&
-            empm__cull(ch, EMPM__MOVE_MOST, b->now_ms) < EMPM__MOVE_MOST) {
+        if (ch->slab.in_use >= ch->most && !all &&
+            empm__cull(ch, 1, b->now_ms) == 0) {
             empm__pause(ch, EMPM__PAUSE_FULL, b->now_ms,
                         "MaxOpenConnections is reached");
             return;
@@ -14895,7 +14897,7 @@ static void empm__accept_some(empm__child *ch, const empm__batch *b, int k,
             }
             alone = 1;
         }
-        if (ch->slab.in_use >= ch->slab.limit) {
+        if (ch->slab.in_use >= ch->most) {
             struct pollfd p;         /* is somebody there at all? */
             p.fd = l->fd;
             p.events = POLLIN;
@@ -15543,6 +15545,7 @@ static int empm__child_init(empm__child *ch, empm_server *s, int slot,
     ch->linger_until = EMPM__NEVER;
     ch->drain_ms = cfg->graceful_shutdown_timeout_ms;
     ch->stop_ms = ch->retry_ms = ch->give_ms = ch->sweep_ms = EMPM__NEVER;
+    ch->most = empm__connection_limit(cfg);
     ch->shares = s->parent_fd >= 0 && !admin && s->exchange.fd[0] >= 0;
     ch->pool.most = cfg->max_mem_free == 0
                         ? SIZE_MAX : (size_t)(cfg->max_mem_free /
@@ -15575,7 +15578,7 @@ static int empm__child_init(empm__child *ch, empm_server *s, int slot,
     memset(ch->files.slots, 0, ch->files.n * sizeof *ch->files.slots);
 #endif
     if (ch->sleepers == NULL || ch->workers == NULL ||
-        empm__slab_init(&ch->slab, empm__connection_limit(cfg),
+        empm__slab_init(&ch->slab, ch->most + EMPM__MOVE_MOST,
                         (uint32_t)getpid() * 2654435761u) < 0 ||
         (cfg->max_connections_per_peer > 0 && !admin &&
          empm__counts_init(&ch->counts, ch->slab.limit) < 0))

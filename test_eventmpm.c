@@ -19025,6 +19025,7 @@ TEST(exchange, a_blocked_child_holds_nobody)
     int i;
 
     fx_init_forked(&f, 2);
+    f.cfg.max_open_connections = 12; /* less than a message may bring */
     if (!ex_up(&f, 1))
         return;
     pid = open_in_one_child(&f, c, 6);
