@@ -20167,6 +20167,27 @@ TEST(operate, a_root_without_anybody_serves_itself)  /* sandboxes have such ones
     program_down(&p);
 }
 
+static void leave_root(void)
+{
+    if (geteuid() == 0 && (setgid(65534) != 0 || setuid(65534) != 0))
+        _exit(9);
+}
+
+/* User takes root to become: without it, that User is ignored is said. */
+TEST(operate, user_without_root_is_said_to_be_ignored)
+{
+    fixture f;
+
+    fx_init_forked(&f, 1);
+    f.cfg.user_name = "root";
+    f.cfg.spool_directory = "/tmp";
+    f.in_child = leave_root;
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM5031: User root is ignored"), 4000);
+    fx_down(&f);
+}
+
 TEST(operate, user_root_is_root)     /* it is meant where it is said */
 {
     program p;
