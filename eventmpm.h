@@ -231,7 +231,8 @@
  *   5017  a socket fails, and its client is not the reason: it is closed
  *   5018  a request goes wrong after its answer has begun
  *   5030  a process without children cannot be reloaded or upgraded
- *   5031  started as root without User: the user nobody serves
+ *   5031  started as root without User: the user nobody serves; or not as root,
+ *         and User is ignored
  *   5032  a reload or an upgrade has failed: those that serve go on
  *   5034  an old generation has ended: its log files are free
  *   5035  User, Group or ChrootDir cannot be applied
@@ -18091,6 +18092,7 @@ enum empm__change {                   /* of a reload or an upgrade */
 
 typedef struct empm__parent {
     const empm__source *source;
+    void       (*hello)(const empm_server *);    /* or NULL */
     pid_t        pid;                /* this process */
     empm__gen    now, next;          /* next: not healthy yet */
     empm__kid   *kids;
@@ -19252,6 +19254,8 @@ static void empm__parent_ready(empm__parent *p)
     if (p->now.cfg->pid_file != NULL && p->pid_file.fd < 0)
         empm__pid_write(p->now.cfg, &p->pid_file);
     empm__log_serves(p->now.cfg);
+    if (p->hello != NULL)
+        p->hello(p->now.s);
     empm__notify("READY=1\nMAINPID=%ld\nSTATUS=Serving", (long)getpid());
     if (p->ready_fd >= 0) {
         ssize_t r = write(p->ready_fd, p->now.s->exchange.inherited ? "X" : "R",
@@ -19477,8 +19481,8 @@ static void empm__parent_loop(empm__parent *p)
  * configuration and the server. `ready_fd`: gets a byte once all is well; or
  * -1. */
 static int empm__parent_run(const empm__source *source, empm_config *cfg,
-                            empm_server *s, int ready_fd,
-                            const empm__pid_file *pid_file,
+                            empm_server *s, void (*hello)(const empm_server *),
+                            int ready_fd, const empm__pid_file *pid_file,
                             empm__signal_set *signals)
 {
     const char *every = getenv("WATCHDOG_USEC"), *pid = getenv("WATCHDOG_PID");
@@ -19486,6 +19490,7 @@ static int empm__parent_run(const empm__source *source, empm_config *cfg,
     int i, r = EMPM_OK;
     memset(&p, 0, sizeof p);
     p.source = source;
+    p.hello = hello;
     p.pid = getpid();
     p.now.cfg = cfg;
     p.now.s = s;
@@ -19559,7 +19564,7 @@ static void empm__stdio(void)
         close(fd);
 }
 
-/* `hello`, if not NULL, is called once the server listens. */
+/* `hello`, if not NULL, is called once the server serves. */
 static int empm__run(const empm__source *source,
                      void (*hello)(const empm_server *))
 {
@@ -19572,6 +19577,8 @@ static int empm__run(const empm__source *source,
     char path[1200], line[512];
     long pid;
     const char *remark;
+    uid_t uid;
+    gid_t gid;
     int r, ready_fd = empm__ready_fd();
     const int upgrades = ready_fd >= 0 && getenv("LISTEN_FDS") != NULL;
 #ifdef EVENTMPM_NO_FORK
@@ -19630,16 +19637,19 @@ static int empm__run(const empm__source *source,
     if (remark != NULL)
         empm__log(cfg, EMPM_LOG_NOTICE, 5031, EMPM__DEFAULT_USER,
                   cfg->user_name, remark);
+    if (geteuid() != 0 && cfg->user_name != NULL &&
+        (empm__find_user(cfg->user_name, &uid, &gid) < 0 || uid != geteuid()))
+        empm__log(cfg, EMPM_LOG_WARN, 5031, "User %s is ignored: not started as "
+                  "root, uid %ld serves", cfg->user_name, (long)geteuid());
     empm__check_uses(cfg, &rep);
     if ((r = rep.result) < 0)
         goto done;
     empm__settings(cfg, line, sizeof line);
     empm__log(cfg, EMPM_LOG_NOTICE, 5042, "%s", line);
-    if (hello != NULL)
-        hello(s);
 #ifndef EVENTMPM_NO_FORK
     if (forks) {
-        r = empm__parent_run(source, cfg, s, ready_fd, &pid_file, &signals);
+        r = empm__parent_run(source, cfg, s, hello, ready_fd, &pid_file,
+                             &signals);
         empm__signals_restore(&signals);
         return r;
     }
@@ -19652,6 +19662,8 @@ static int empm__run(const empm__source *source,
             ready_fd = -1;
         }
         empm__log_serves(cfg);
+        if (hello != NULL)
+            hello(s);
         empm__notify("READY=1\nMAINPID=%ld\nSTATUS=Serving", (long)getpid());
         if (source->detached)
             empm__quiet(cfg);
