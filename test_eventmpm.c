@@ -3237,6 +3237,8 @@ TEST(config, odd_numbers)
         for (k = 0; k < 5; k++) {
             fixture f;
             client c;
+            if (g_slow >= 8 && k != i % 5)
+                continue;            /* each start takes half a second there */
             size_t at = (size_t)((char *)ints[i] - (char *)&probe);
             int rc, status;
             context("%s = %d", names[i], values[k]);
