@@ -420,6 +420,21 @@ static char   g_context[256];       /* the row of the table in hand */
 static const char *g_skip;          /* why the running test was skipped */
 static char   g_tmp[256];           /* our directory, removed at the end */
 
+static int is_tsan_here(void)
+{
+#if defined(__SANITIZE_THREAD__)
+    return 1;
+#elif defined(__has_feature)
+#  if __has_feature(thread_sanitizer)
+    return 1;
+#  else
+    return 0;
+#  endif
+#else
+    return 0;
+#endif
+}
+
 static void test_add(test *t, const char *section, const char *name, int flags,
                      void (*fn)(void))
 {
@@ -19773,6 +19788,8 @@ TEST(operate, somebody_else_reaps_the_children)
 {
     fixture f;
 
+    if (is_tsan_here())
+        SKIP("ThreadSanitizer knows no fork beside a thread");
     fx_init_forked(&f, 1);
     f.deaths_ok = 1;
     f.cfg.on_reload = hk_reload;
