@@ -14258,8 +14258,7 @@ static int empm__exchange_give(const empm__exchange *x, const empm__move *m,
     p.head.cmsg_type = SCM_RIGHTS;
     p.head.cmsg_len = (socklen_t)CMSG_LEN(bytes);
     memcpy(CMSG_DATA(&p.head), fds, bytes);
-    return sendmsg(x->fd[1], &h,
-                   MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -1 : 0;
+    return sendmsg(x->fd[1], &h, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -1 : 0;
 }
 
 /* Takes one message. > 0: so many connections, whose descriptors are the caller's;
@@ -19289,7 +19288,7 @@ static void empm__parent_late(empm__parent *p, int timed_out)
     empm__parent_stop(p, '$');
     for (i = 0; i < p->slots; i++)
         if (p->kids[i].pid != 0 && !p->kids[i].healthy)
-            empm__kill(p->kids[i].pid, SIGKILL);   /* it may hang, and has no client */
+            empm__kill(p->kids[i].pid, SIGKILL);   /* hangs; has no client */
 }
 
 /* A byte from a child: who, we do not ask; the scoreboard tells. */
