@@ -630,17 +630,23 @@ static void test_free(void *p)
 typedef struct str {
     char  *p;
     size_t n, cap;
+    size_t dropped;              /* bytes before p that are no longer of it */
 } str;
 
 static void str_add(str *s, const void *data, size_t n)
 {
     if (s->n + n + 1 > s->cap) {
         size_t cap = (s->n + n + 1) * 2;
-        char *p = (char *)realloc(s->p, cap);
+        char *p = (char *)malloc(cap);
         if (p == NULL)
             abort();
+        if (s->n != 0)
+            memcpy(p, s->p, s->n);
+        if (s->p != NULL)
+            free(s->p - s->dropped);
         s->p = p;
         s->cap = cap;
+        s->dropped = 0;
     }
     if (n != 0)
         memcpy(s->p + s->n, data, n);
@@ -668,9 +674,19 @@ static void str_fill(str *s, char ch, size_t n)
         str_add(s, &ch, 1);
 }
 
+/* Takes n bytes off the front. */
+static void str_drop(str *s, size_t n)
+{
+    s->p += n;
+    s->n -= n;
+    s->cap -= n;
+    s->dropped += n;
+}
+
 static void str_free(str *s)
 {
-    free(s->p);
+    if (s->p != NULL)
+        free(s->p - s->dropped);
     memset(s, 0, sizeof *s);
 }
 
@@ -1133,13 +1149,6 @@ static int cl_fill(client *c, uint64_t end)
         w.revents = 0;
         poll(&w, 1, (int)(end - now));
     }
-}
-
-static void str_drop(str *s, size_t n)
-{
-    memmove(s->p, s->p + n, s->n - n);
-    s->n -= n;
-    s->p[s->n] = 0;
 }
 
 static size_t find_bytes(const str *s, const char *what, size_t n)
@@ -4786,7 +4795,7 @@ TEST(config, locales)
 TEST(config, defines_have_a_limit)
 {
     empm_config cfg = empm_defaults();
-    str text = { NULL, 0, 0 };
+    str text = { NULL, 0, 0, 0 };
     int i;
 
     for (i = 0; i < EMPM__CONFIG_DEFINES; i++)
@@ -12802,7 +12811,7 @@ TEST(access, targets_without_path_or_query)
     CHECK_INT(strncmp(text, "www.example.com\n", 16), 0);
     free(text);
     unlink(named);
-    free(s.p);
+    str_free(&s);
     fx_down(&f);
     unlink(path);
 }
