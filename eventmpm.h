@@ -83,7 +83,8 @@
  *                        suspended ones wait on, and end; after
  *                        GracefulRestartTimeout they stop. No client notices.
  *                        The next reload need not wait for that: it does, and
- *                        says so, if the slots (2 x ServerLimit) are not enough
+ *                        says so, if the slots (EMPM_GENERATIONS x ServerLimit)
+ *                        are not enough
  *     HUP   restart      the same, but the old ones stop
  *     USR2               the program anew, with the listening sockets; once it
  *                        is healthy this one drains, and gives its connections
@@ -356,6 +357,10 @@
 #endif
 #ifndef EMPM_MAX_LIST
 #  define EMPM_MAX_LIST 16          /* CustomLog, LogFormat, ... : of each */
+#endif
+#ifndef EMPM_GENERATIONS
+#  define EMPM_GENERATIONS 8        /* of ServerLimit children, of which all but
+                                       one drain; >= 2 */
 #endif
 #ifndef EMPM_PAGE_BYTES
 #  define EMPM_PAGE_BYTES 8192      /* unit of all buffers in flight; >= 4096 */
@@ -17061,7 +17066,8 @@ static int empm__server_new(empm_config *cfg, int shared,
         s->generation = old->generation + 1;
     } else {
         /* two generations, each with an admin child */
-        r = empm__score_init(&s->score, shared ? cfg->server_limit * 2 + 2 : 2,
+        r = empm__score_init(&s->score, shared ? cfg->server_limit *
+                                             EMPM_GENERATIONS + 2 : 2,
                              shared ? cfg->thread_limit : cfg->threads_per_child,
                              shared);
         if (r < 0)
@@ -18060,12 +18066,15 @@ static void empm__pid_drop(empm__pid_file *f, int remove)
  * way is done after it.
  * ------------------------------------------------------------------------- */
 
+#define EMPM__YOUNG_US 20000         /* a child that serves and dies within a
+                                        second is replaced after this pause */
+
 typedef struct empm__gen {           /* children that share a configuration */
     empm_config *cfg;                /* NULL: there is none */
     empm_server *s;
     int          target;             /* how many should serve */
     int          rate;               /* children per tick: 1, 2, 4 ... 32 */
-    int          quick_deaths;       /* in a row */
+    int          quick_deaths;       /* of children that never served, in a row */
     int          last_status;        /* how the last of these ended */
     int          ever_healthy;
     int          quiet_ticks;
@@ -18368,7 +18377,7 @@ static uint64_t empm__kid_deadline(const empm__gen *g, char order)
                              empm__drain_ms(g->cfg, order != '!'), 2000);
 }
 
-/* Starts what is missing; children that die young are started more slowly. */
+/* Starts what is missing; those that cannot live are started more slowly. */
 static void empm__kids_replace(empm__parent *p, empm__gen *g)
 {
     const uint64_t now = empm__now_us();
@@ -18425,6 +18434,7 @@ static void empm__kid_died(empm__parent *p, int slot, int status)
                       (status == 0 && empm__load(&score->stopping));
     const int was_old = kid->generation < p->now.s->generation;
     const int served = kid->healthy || empm__load(&score->healthy);
+    const int young = now - kid->born_us < 1000000u;
     const uint32_t generation = kid->generation;
     int t, left = 0;
     if (sig != 0) {
@@ -18449,17 +18459,20 @@ static void empm__kid_died(empm__parent *p, int slot, int status)
         empm__bump(&empm__board(p)->died, 1u);
         empm__listen_mend(p->now.s);
     }
-    if (!asked && (!served || now - kid->born_us < 1000000u ||
+    if (!asked && (!served || (young && g == &p->next) ||
                    (sig == 0 && WEXITSTATUS(status) == EMPM__EXIT_SICK))) {
-        /* three may die young, then it takes 0.1, 0.2 ... 12.8 s */
+        /* three may fail, then it takes 0.1, 0.2 ... 12.8 s */
         g->last_status = status;
         if (++g->quick_deaths > 3)
             g->spawn_us = now + (100000u << (g->quick_deaths < 11
                                                  ? g->quick_deaths - 4 : 7));
         if (sig == 0 && WEXITSTATUS(status) == EMPM__EXIT_FATAL)
             g->quick_deaths = 99;
-    } else if (!asked)
+    } else if (!asked) {             /* it has served: so will the next one */
         g->quick_deaths = 0;
+        if (young && g->spawn_us <= now)
+            g->spawn_us = now + EMPM__YOUNG_US;
+    }
     close(kid->control);
     memset(kid, 0, sizeof *kid);
     kid->control = -1;

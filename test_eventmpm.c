@@ -30,6 +30,9 @@ static void  test_free(void *p);
 #define EMPM__FILE_REST_S  -5
 #define EMPM__FILE_KEEP_MS 500
 
+/* Few generations: a test fills them all. */
+#define EMPM_GENERATIONS 2
+
 /* Lines of an access log gather for so long. */
 #define EMPM__LINES_MS 150
 
@@ -17965,6 +17968,37 @@ TEST(process, killed_child_is_replaced)   /* 2.4.54 */
     n = wait_children(&f, 1, after, PATIENCE);
     CHECK_INT(n, 1);
     CHECK(n == 1 && after[0] != kids[0]);
+    fx_down(&f);
+}
+
+/* A child that has served is replaced at once, however young it dies and however
+ * often that happens: the next one will serve, too. */
+TEST(process, young_children_are_replaced_at_once)
+{
+    enum { KILLS = 9 };
+    fixture f;
+    long kids[16] = { 0 }, last = 0;
+    uint64_t t0;
+    int i;
+
+    fx_init_forked(&f, 1);
+    f.deaths_ok = 1;
+    if (!fx_up(&f))
+        return;
+    if (wait_children(&f, 1, kids, PATIENCE) != 1) {
+        fx_down(&f);
+        SKIP("no /proc to see children in");
+    }
+    t0 = now_ms();
+    for (i = 0; i < KILLS && kids[0] != last; i++) {
+        CHECK_INT(get_status(&f, "/hello"), 200);
+        last = kids[0];
+        signal_process((pid_t)last, SIGKILL);
+        CHECK_SOON(wait_children(&f, 1, kids, PATIENCE) == 1 && kids[0] != last,
+                   1000);
+    }
+    CHECK_INT(get_status(&f, "/hello"), 200);
+    CHECK_IN(now_ms() - t0, 0, (uint64_t)SCALED(1500));
     fx_down(&f);
 }
 
