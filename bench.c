@@ -892,7 +892,8 @@ struct load {
     generator *gens;
     int        sources;                /* of addresses to connect from */
     uint32_t   phase, nudge;           /* atomic; the main thread */
-    uint32_t   turned;                 /* atomic: the crowd is busy, by path[1] */
+    /* atomic: the crowd is busy, by path[1] */
+    uint32_t   turned;
     uint64_t   rate_from, window_from, window_to;      /* atomic */
 };
 
@@ -1531,15 +1532,17 @@ static uint64_t load_done(const load *l)
     return c.done[0] + c.done[1];
 }
 
-/* The replies of handlers that sleep come in step, and a window counts one step
- * more or less by chance. So it begins with a reply (`from` is 0), and ends with
- * as many for each connection, on average; how many that are is returned. */
+/* The replies of handlers that sleep come in step, and a window counts one
+ * step more or less by chance. So it begins with a reply (`from` is 0), and
+ * ends with as many for each connection, on average; how many that are is
+ * returned. */
 static uint64_t wait_in_step(const load *l, uint64_t from)
 {
     const uint64_t until = now_ns() + 1500000000u, now = load_done(l);
     const uint64_t each = (uint64_t)l->spec.connections;
     const uint64_t goal = from == 0 ? now + 1
-                                    : from + (now - from + each - 1) / each * each;
+                                    : from + (now - from + each - 1) / each *
+                                    each;
     while (load_done(l) < goal && now_ns() < until)
         sleep_ms(0.1);
     return load_done(l) < goal ? load_done(l) - from : goal - from;
@@ -1957,7 +1960,8 @@ static int on_events(empm_request *req, void *user)
 }
 
 /* The table is what shall be read: that it starts and stops is no news. */
-static void only_trouble(enum empm_log_level level, const char *line, void *user)
+static void only_trouble(enum empm_log_level level, const char *line,
+                         void *user)
 {
     (void)user;
     if (level <= EMPM_LOG_WARN)
@@ -2008,7 +2012,7 @@ static int serve_this(int port, const char *dir, int argc, char **argv)
     source.base = &cfg;                /* empm_run(), and USR2 starts us anew */
     source.argc = argc;
     source.argv = argv;
-    r = empm__run(&source, NULL);
+    r = empm__program_run(&source, NULL);
     empm_config_free(&cfg);
     return r == EMPM_OK ? 0 : 1;
 }
@@ -2098,7 +2102,8 @@ static void make_folder(void)
 
 #define MODULES "/usr/lib/apache2/modules/"
 
-static int own_shape;                  /* the scene has said how many children */
+/* the scene has said how many children */
+static int own_shape;
 
 static void write_config(const server *s, const char *conf)
 {
@@ -2133,7 +2138,8 @@ static void write_config(const server *s, const char *conf)
         char script[128];
         snprintf(script, sizeof script, "%s/block.lua", d);
         write_file(script,
-            "function handle(r)\n    r.usleep(1000 * tonumber(r:parseargs().ms))\n"
+            "function handle(r)\n    r.usleep(1000 * "
+                   "tonumber(r:parseargs().ms))\n"
             "    r:puts('0 0\\n')\n    return apache2.OK\nend\n");
         if (opt.processes > 0)
             snprintf(shape, sizeof shape,
@@ -2400,7 +2406,8 @@ enum { BY_NAME = -1 };                 /* in no set: --scenes asks for it */
 typedef struct scene {
     const char *name;
     int         kind;
-    int         in_short;              /* in the set without --compare; BY_NAME */
+    /* in the set without --compare; BY_NAME */
+    int         in_short;
     int         who;                   /* bits of the servers that it is for */
     int         most_rounds;           /* 0: as many as asked for */
     int         connections, pipeline, close;
@@ -3212,8 +3219,8 @@ static double slowest_of(const target *t, const char *path, int n, int gap_ms)
     struct pollfd p[MOST];
     uint64_t sent[MOST], until;
     char text[512], in[4096];
-    const int len = snprintf(text, sizeof text, "GET %s HTTP/1.1\r\nHost: %s\r\n"
-                             "Connection: close\r\n\r\n", path, t->host);
+    const int len = snprintf(text, sizeof text, "GET %s HTTP/1.1\r\nHost: "
+                             "%s\r\nConnection: close\r\n\r\n", path, t->host);
     double worst = 0;
     int i, left = n;
     for (i = 0; i < n; i++) {
@@ -3255,7 +3262,8 @@ static double slowest_of(const target *t, const char *path, int n, int gap_ms)
 static void scene_sharing(int sc, server *s)
 {
     static const char *const names[2][3] = { { "keep", "keep50", "keep99" },
-                                             { "close", "close50", "close99" } };
+                                             { "close", "close50",
+                                              "close99" } };
     static figures f[2];
     const scene *w = &scenes[sc];
     double worst[2] = { 0, 0 };
@@ -3369,7 +3377,8 @@ static int end_of_old(const tree *of)
             left++;
             end_process(of->pid[i], SIGKILL);
         }
-    for (i = 0; i < MAX_KIDS; i++)     /* parents that have left by themselves */
+    /* parents that have left by themselves */
+    for (i = 0; i < MAX_KIDS; i++)
         if (kids[i] != 0 && is_gone(kids[i]))
             kids[i] = 0;
     return left;
@@ -3378,7 +3387,8 @@ static int end_of_old(const tree *of)
 static void scene_moving(int sc, server *s)
 {
     static const char *const names[2][3] = { { "failed", "closed", "gone" },
-                                             { "failed2", "closed2", "gone2" } };
+                                             { "failed2", "closed2",
+                                              "gone2" } };
     const scene *w = &scenes[sc];
     load_spec spec = load_defaults(&s->at, w->path, w->connections);
     int k;
@@ -3488,8 +3498,8 @@ static void scene_churn(int sc, server *s)
     note(sc, s->kind, "worst", (double)f.latency[0].max / 1e6);
     note(sc, s->kind, "ended", at_load(&streams.ended));
     note(sc, s->kind, "left", end_of_old(&all));
-    progress("%-12s %-10s %d failed, %u streams ended", w->name, s->name, failed,
-             at_load(&streams.ended));
+    progress("%-12s %-10s %d failed, %u streams ended", w->name, s->name,
+             failed, at_load(&streams.ended));
     tree_of(s->pid, &s->processes);
 }
 
@@ -3588,7 +3598,8 @@ static void witness_mark(witnesses *w, pid_t pid, int port)
     if (slurp("/proc/net/tcp", text, sizeof text) < 0 ||
         glob(pattern, GLOB_NOSORT, NULL, &g) != 0)
         return;
-    for (line = strchr(text, '\n'); line != NULL; line = strchr(line + 1, '\n')) {
+    for (line = strchr(text, '\n'); line != NULL; line = strchr(line + 1,
+                                                                '\n')) {
         unsigned from, to;
         unsigned long inode;
         if (sscanf(line, " %*d: %*8s:%4X %*8s:%4X %*s %*s %*s %*s %*s %*s %lu",
@@ -3778,7 +3789,8 @@ static void print_head(void)
     printf("%d rounds of %g s, order reversed every second time; medians; "
            "spread is (max-min)/median.\nServers: %s, one shared\nlistening "
            "socket. Client: %d threads, %s loop%s.\n",
-           opt.rounds, opt.seconds, children, opt.threads, opt.rate > 0 ? "open" : "closed",
+           opt.rounds, opt.seconds, children, opt.threads, opt.rate > 0
+           ? "open" : "closed",
            opt.pin ? ", on the upper half of the processors,\n"
                      "servers on the lower" : ", on the same processors");
     if (load_average > 0.5)
@@ -4359,8 +4371,8 @@ static void micro_slab(empm__slab *sl, uint32_t n, uint32_t **order)
         die("out of memory");
     *order = (uint32_t *)need(n, sizeof **order);
     for (i = 0; i < n; i++) {
-        (*order)[i] = empm__slab_get(sl);
-        empm__conn_at(sl, (*order)[i])->place = EMPM__NEVER;
+        (*order)[i] = empm__slab_borrow(sl);
+        empm__slab_conn(sl, (*order)[i])->place = EMPM__NEVER;
     }
     for (i = n; i-- > 1;) {
         const uint32_t k = (x = x * 1664525u + 1013904223u) / 4096 % (i + 1);
@@ -4837,8 +4849,8 @@ static int run_checks(void)
 
 static const char usage[] =
     "bench [options]     this server and the floor: the short set and --micro\n"
-    "bench --compare     nginx, Apache, lighttpd and h2o as well, all scenes but\n"
-    "                    those that --list says are only by name\n"
+    "bench --compare     nginx, Apache, lighttpd and h2o as well, all scenes "
+    "but\n                    those that --list says are only by name\n"
     "bench --url URL     any server: http://host[:port]/path\n"
     "bench --micro       the parser, the queue and the wheel alone\n"
     "bench --check       does the generator tell the truth? --servers, too\n"
@@ -4861,8 +4873,8 @@ static const char usage[] =
     "  --timeout MS      a reply that takes longer is an error: 5000\n"
     "  --crowd N         idle connections: 15000, fewer if descriptors lack\n"
     "  --kills N         children killed in children-kill: 30\n"
-    "  --json FILE       all rounds of everything (-: standard output; the tables\n"
-    "                    then go to standard error)\n"
+    "  --json FILE       all rounds of everything (-: standard output; the "
+    "tables\n                    then go to standard error)\n"
     "  --plot FILE.svg   the comparison, drawn\n"
     "\n"
     "with --url:\n"
@@ -5031,7 +5043,8 @@ static void parse_options(int argc, char **argv)
         const char *is = strchr(against, '=');
         if (is == NULL || (size_t)(is - against) >= sizeof opt.against_name)
             die("--against NAME=FILE");
-        if (strspn(against, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+        if (strspn(against,
+                   "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
                             "0123456789._-") != (size_t)(is - against))
             die("--against NAME=FILE: letters, digits, . _ - only");
         memcpy(opt.against_name, against, (size_t)(is - against));
@@ -5089,7 +5102,8 @@ int main(int argc, char **argv)
     }
     for (i = 0; only_list && i < SCENES; i++)
         printf("%-14s %c %s\n", scenes[i].name,
-               scenes[i].in_short > 0 ? '*' : scenes[i].in_short < 0 ? '-' : ' ',
+               scenes[i].in_short > 0 ? '*' : scenes[i].in_short < 0 ? '-'
+                                                                     : ' ',
                scenes[i].title);
     if (only_list) {
         printf("* in the short set, - only by name\n");

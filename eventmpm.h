@@ -468,12 +468,13 @@ typedef struct empm_route {
     const char      *pattern;     /* "[METHOD ]/path", see ROUTES above */
     empm_handler    *handler;     /* runs when the whole request is here */
     void            *user;        /* given to the functions of this route */
+    /* EMPM_FILES: directory; NULL: DocumentRoot */
     empm_handler    *on_head;     /* before any body is read: EMPM_OK to go on,
                                      a status or a whole answer to refuse */
     empm_body_piece *on_body;     /* gets the body piece by piece as it arrives,
                                      nothing is kept; EMPM_OK to go on, a status
                                      to refuse; or NULL: the body is whole */
-    const char      *root;        /* EMPM_FILES: directory; NULL: DocumentRoot */
+    const char      *root;
     int64_t          limit_body;  /* bytes; -1: LimitRequestBody; 0: no limit */
     int              timeout_ms;  /* sets EMPM_STOP_DEADLINE; 0: never */
     int              max_workers; /* in its functions at once, in a child, more
@@ -512,12 +513,13 @@ enum { EMPM__ROUTE_END, EMPM__ROUTE_HANDLER, EMPM__ROUTE_FILES };
  * the directive where its name differs by more than its spelling.
  *
  * Listen strings: "8080" (all addresses), "127.0.0.1:8080", "[::1]:8080",
- * "localhost:0" (all addresses of that name; 0: any free port, empm_port() tells),
- * "unix:/run/a.sock mode=660 user=root group=www" (group and user as they are, or
- * "#number"), "fd:3" (an inherited listening socket), "systemd:web" (those that the
- * service manager passes under that name). "v6only" may follow; "proxy": each
- * connection begins with a PROXY header, version 1 or 2; "admin": status only,
- * by an engine of its own, whatever the workers do. */
+ * "localhost:0" (all addresses of that name; 0: any free port, empm_port()
+ * tells), "unix:/run/a.sock mode=660 user=root group=www" (group and user as
+ * they are, or "#number"), "fd:3" (an inherited listening socket),
+ * "systemd:web" (those that the service manager passes under that name).
+ * "v6only" may follow; "proxy": each connection begins with a PROXY header,
+ * version 1 or 2; "admin": status only, by an engine of its own, whatever the
+ * workers do. */
 typedef struct empm_config {
     const empm_route *routes;          /* ends with EMPM_ROUTES_END */
     void       *user;                  /* given to the hooks */
@@ -612,7 +614,8 @@ typedef struct empm_config {
     int    max_keep_alive_requests;    /* 1000; 0: no limit */
     int    header_timeout_ms;          /* 20000 [RequestReadTimeout header=] */
     int    header_timeout_max_ms;      /* 40000 */
-    int    header_min_rate;            /* bytes/s that extend it: 500; 0: none */
+    /* bytes/s that extend it: 500; 0: none */
+    int    header_min_rate;
     int    body_timeout_ms;            /* 20000 [RequestReadTimeout body=] */
     int    body_timeout_max_ms;        /* 0: none */
     int    body_min_rate;              /* 500 */
@@ -620,7 +623,8 @@ typedef struct empm_config {
     int    linger_short_ms;            /* after a time-out: 2000 */
     int    graceful_shutdown_timeout_ms; /* 0: no limit */
     int    graceful_shutdown_delay_ms; /* health is 503, all else goes on: 0 */
-    int    graceful_restart_timeout_ms; /* for the old children: 600000; 0: none */
+    /* for the old children: 600000; 0: none */
+    int    graceful_restart_timeout_ms;
     int    start_timeout_ms;           /* for children to be healthy: 30000 */
     int    watchdog_interval_ms;       /* a child that misses three pings is
                                           replaced: 10000; 0: off */
@@ -646,10 +650,10 @@ typedef struct empm_config {
     int64_t limit_linger_bytes;        /* 0: no limit but linger_timeout_ms,
                                           which no client can prolong */
 
-    /* hooks, each NULL or called with `user` (thread hooks on the worker). A child
-     * serves nobody before all of its start hooks have returned 0, and has
-     * start_timeout_ms for it. One that returns anything else ends the child,
-     * after the stop hooks of those that had returned 0: empm_start() is
+    /* hooks, each NULL or called with `user` (thread hooks on the worker). A
+     * child serves nobody before all of its start hooks have returned 0, and
+     * has start_timeout_ms for it. One that returns anything else ends the
+     * child, after the stop hooks of those that had returned 0: empm_start() is
      * EMPM_ESYS then, a start of children is tried again and soon given up, a
      * reload keeps the old children */
     int  (*on_child_start)(empm_server *s, void *user);
@@ -657,21 +661,24 @@ typedef struct empm_config {
     int  (*on_thread_start)(empm_server *s, void **thread_data, void *user);
     void (*on_thread_stop)(empm_server *s, void *thread_data, void *user);
 
-    /* before new children are started with this config (>>parent): first in a
-     * process that only tries it, then in the parent. Not 0: the old ones stay */
+    /* before new children are started with this config (>>parent): first in
+     * a process that only tries it, then in the parent. Not 0: the old ones
+     * stay */
     int  (*on_reload)(struct empm_config *cfg, void *user);
 
     /* where messages go: a line without newline and date, "EMPM5011: ..." or
-     * "[client 192.0.2.1:4711] EMPM5002: ..."; any thread. NULL: error_log, or, if
-     * that is NULL as well, stderr under empm_main() and empm_run() and nowhere
-     * under empm_start(): set one of the two to learn why a start has failed */
+     * "[client 192.0.2.1:4711] EMPM5002: ..."; any thread. NULL: error_log, or,
+     * if that is NULL as well, stderr under empm_main() and empm_run() and
+     * nowhere under empm_start(): set one of the two to learn why a start has
+     * failed */
     void (*log)(enum empm_log_level level, const char *line, void *user);
     int  log_level;                    /* EMPM_LOG_WARN; notices (it serves, stops,
                                           reloads) come in any case */
 
     void *arena;                       /* strings that empm_set() copied */
     int   log_target;                  /* what ErrorLog has become (>>log) */
-    int   log_echo;                    /* atomic: and on stderr, until it serves */
+    /* atomic: and on stderr, until it serves */
+    int   log_echo;
     unsigned log_lost;                 /* atomic: lines that had no room */
 } empm_config;
 
@@ -731,38 +738,39 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv);
 /* Runs the server in the foreground: forks the children (unless processes is 0)
  * and serves until TERM or INT (stop; again after a second: at once), WINCH or
  * graceful_stop_signal (graceful stop; WINCH is ignored where a terminal is
- * attached) arrives. HUP and USR1 reload, USR2 upgrades, URG opens the logs anew:
- * see OPERATION. Takes
- * over these signals, CHLD, PIPE and XFSZ while it runs, and restores them.
+ * attached) arrives. HUP and USR1 reload, USR2 upgrades, URG opens the logs
+ * anew: see OPERATION. Takes over these signals, CHLD, PIPE and XFSZ while it
+ * runs, and restores them.
  *   cfg       is read, not changed; root without user_name: nobody serves
  *   returns   EMPM_OK after a stop, or why it could not start
  */
 EMPM_API int empm_run(empm_config *cfg);
 
 /* Starts the engine as threads of this process and returns at once. Touches no
- * signal disposition, rlimit, umask or directory; several may live at a time. (A
- * process that is forked meanwhile, as empm_run() does, keeps its sockets open.)
+ * signal disposition, rlimit, umask or directory; several may live at a time.
+ * (A process that is forked meanwhile, as empm_run() does, keeps its sockets
+ * open.)
  *   cfg       must stay until empm_free()
  *   out       the server, or NULL
  *   returns   EMPM_OK, EMPM_EINVAL, EMPM_ENOMEM, EMPM_ESYS
  */
 EMPM_API int empm_start(empm_config *cfg, empm_server **out);
 
-/* Asks the server to stop, and returns at once. empm_stop() closes what is idle,
- * lets running requests end for stop_timeout_ms, then drops what still waits for
- * a client. empm_stop_graceful() closes no idle connection and ends no suspension:
- * each next answer carries "Connection: close"; after graceful_shutdown_timeout_ms
- * (0: never) it becomes a plain stop.
+/* Asks the server to stop, and returns at once. empm_stop() closes what is
+ * idle, lets running requests end for stop_timeout_ms, then drops what still
+ * waits for a client. empm_stop_graceful() closes no idle connection and ends
+ * no suspension: each next answer carries "Connection: close"; after
+ * graceful_shutdown_timeout_ms (0: never) it becomes a plain stop.
  *   thread    any, a handler or a signal handler included; any number of times
  */
 EMPM_API void empm_stop(empm_server *s);
 EMPM_API void empm_stop_graceful(empm_server *s);
 
-/* Opens ErrorLog and the CustomLogs anew, by name, after they were moved away; for
- * a server without children (the others are asked with SIGURG).
+/* Opens ErrorLog and the CustomLogs anew, by name, after they were moved away;
+ * for a server without children (the others are asked with SIGURG).
  *   thread    any, but no signal handler
- *   returns   EMPM_OK; EMPM_ESYS: one could not be opened and stays as it was; the
- *             log says which
+ *   returns   EMPM_OK; EMPM_ESYS: one could not be opened and stays as it was;
+ *             the log says which
  */
 EMPM_API int empm_reopen_logs(empm_server *s);
 
@@ -785,7 +793,8 @@ EMPM_API int empm_port(const empm_server *s, int i);
  * ------------------------------------------------------------------------- */
 
 EMPM_API const char *empm_method(const empm_request *req);   /* "GET" */
-EMPM_API const char *empm_target(const empm_request *req);   /* as it was sent */
+/* as it was sent */
+EMPM_API const char *empm_target(const empm_request *req);
 EMPM_API const char *empm_path(const empm_request *req);     /* see below */
 EMPM_API const char *empm_query_string(const empm_request *req);  /* or "" */
 EMPM_API int         empm_minor_version(const empm_request *req); /* 1, 0 */
@@ -795,10 +804,10 @@ EMPM_API int         empm_minor_version(const empm_request *req); /* 1, 0 */
  * the path asks for this one and never for empm_target().
  *
  * The decoded value of {name} or {name...} in the route's pattern, or NULL. A
- * {name} is one segment, decoded whole: "..%2Fx" is "../x" here, so what becomes
- * part of a file's name has to be looked through for '/' first. In a {name...}
- * "%2F" and "%25" stay as they were sent, so that "/" always divides, and each
- * piece gives its bytes when these two are decoded in it. */
+ * {name} is one segment, decoded whole: "..%2Fx" is "../x" here, so what
+ * becomes part of a file's name has to be looked through for '/' first. In a
+ * {name...} "%2F" and "%25" stay as they were sent, so that "/" always divides,
+ * and each piece gives its bytes when these two are decoded in it. */
 EMPM_API const char *empm_path_value(const empm_request *req, const char *name);
 
 /* The host that is asked for, with its port if one was sent: that of a target
@@ -812,14 +821,15 @@ EMPM_API const char *empm_header(const empm_request *req, const char *name);
 EMPM_API int empm_header_at(const empm_request *req, int i, const char **name,
                             const char **value);
 
-/* The same for the trailer fields of a chunked body, once it has been read. Those
- * that must not be there (Host, Content-Type, Authorization ...) are dropped. */
+/* The same for the trailer fields of a chunked body, once it has been read.
+ * Those that must not be there (Host, Content-Type, Authorization ...) are
+ * dropped. */
 EMPM_API const char *empm_trailer(const empm_request *req, const char *name);
 
 /* The first value of `name` in the query, in a urlencoded body, in the cookies:
- * decoded (cookies are taken as they are), or NULL if there is none. Decoding is
- * strict: a value with half an escape, such as "100%", or with "%00" is NULL, and
- * the _raw calls have it as it was sent. */
+ * decoded (cookies are taken as they are), or NULL if there is none. Decoding
+ * is strict: a value with half an escape, such as "100%", or with "%00" is
+ * NULL, and the _raw calls have it as it was sent. */
 EMPM_API const char *empm_query(empm_request *req, const char *name);
 EMPM_API const char *empm_form(empm_request *req, const char *name);
 EMPM_API const char *empm_query_raw(empm_request *req, const char *name);
@@ -831,7 +841,8 @@ EMPM_API const char *empm_cookie(empm_request *req, const char *name);
 EMPM_API char *empm_body(empm_request *req, size_t *len);
 
 /* What the server knows, never what the client claims. */
-EMPM_API const char  *empm_peer(empm_request *req);   /* "192.0.2.1:4711", ... */
+/* "192.0.2.1:4711", ... */
+EMPM_API const char  *empm_peer(empm_request *req);
 
 /* The address alone, "192.0.2.1". If the peer is one of RemoteIPTrustedProxy,
  * whom RemoteIPHeader names: from its right end, the first that is not. */
@@ -861,11 +872,11 @@ EMPM_API void        *empm_thread_data(const empm_request *req);
 EMPM_API int empm_status(empm_request *req, int status);
 
 /* Sets (replaces) or adds a field.
- *   name, value  copied. Refused (EMPM_EINVAL): a name that is no token; a value
- *                with CR, LF, NUL or another control; Transfer-Encoding,
+ *   name, value  copied. Refused (EMPM_EINVAL): a name that is no token; a
+ *                value with CR, LF, NUL or another control; Transfer-Encoding,
  *                Connection, Keep-Alive, Trailer, Upgrade, Date and Server,
- *                which are the server's.
- *                "Content-Length" declares the length of the body.
+ *                which are the server's. "Content-Length" declares the length
+ *                of the body.
  *   returns      EMPM_OK, EMPM_EINVAL, EMPM_EMISUSE, EMPM_EFULL (the head would
  *                exceed a page), EMPM_ENOMEM
  */
@@ -876,7 +887,8 @@ EMPM_API int empm_add_header(empm_request *req, const char *name,
 
 /* Appends to the response body.
  *
- *   data      len bytes, copied before the call returns; may be NULL if len is 0
+ *   data      len bytes, copied before the call returns; may be NULL if len is
+ *             0
  *   returns   EMPM_OK
  *             EMPM_ECLOSED  the peer is gone; later writes are cheap no-ops
  *             EMPM_EFULL    more than limit_response_spool would wait for the
@@ -892,17 +904,18 @@ EMPM_API int empm_printf(empm_request *req, const char *fmt, ...)
     EMPM__PRINTF(2, 3);
 EMPM_API int empm_vprintf(empm_request *req, const char *fmt, va_list ap);
 
-/* Sends what has been written so far, as far as the socket takes it; the rest
- * follows with the next call, a suspension or the handler's end. Never blocks. */
+/* Sends what has been written so far, as far as the socket takes it; the
+ * rest follows with the next call, a suspension or the handler's end. Never
+ * blocks. */
 EMPM_API int empm_flush(empm_request *req);
 
 /* Answers with the file: type from its name (AddType), Last-Modified, ETag
  * (FileETag), conditions and ranges as RFC 9110 13 and 14 have them, several as
- * multipart/byteranges: conditions if the status is 2xx in the end, ranges if it
- * is 200. Sent by the kernel, from the listener's side of things: no worker is
- * held. It leaves when the handler has ended, or the last of its suspensions. A
- * file that claims to be empty and is not, as in /proc, is read to its end and
- * written at once, at most limit_response_spool bytes.
+ * multipart/byteranges: conditions if the status is 2xx in the end, ranges if
+ * it is 200. Sent by the kernel, from the listener's side of things: no worker
+ * is held. It leaves when the handler has ended, or the last of its
+ * suspensions. A file that claims to be empty and is not, as in /proc, is read
+ * to its end and written at once, at most limit_response_spool bytes.
  *   path      opened at once, symbolic links followed; never pass a client's
  *             text, use EMPM_FILES for that
  *   returns   EMPM_OK, EMPM_EINVAL (no such regular file, or not for us),
@@ -949,21 +962,21 @@ EMPM_API int empm_resume(empm_server *s, empm_ticket ticket);
 /* Tells a handler that works for long why it might stop: EMPM_STOP_* bits. */
 EMPM_API int empm_should_stop(const empm_request *req);
 
-/* 1: this process is on its way out, gracefully or not, and accepts no more. What
- * runs may go on; a stream without an end can choose a good moment for one, so
- * that its client comes back to the new children.
+/* 1: this process is on its way out, gracefully or not, and accepts no more.
+ * What runs may go on; a stream without an end can choose a good moment for
+ * one, so that its client comes back to the new children.
  *   thread    any */
 EMPM_API int empm_draining(const empm_server *s);
 
-/* Memory that lives as long as the request, aligned for any type; NULL if
- * there is none. empm_defer() calls fn(p), last first, once no function of yours
- * can see the request again, though the client may still take the answer. */
+/* Memory that lives as long as the request, aligned for any type; NULL if there
+ * is none. empm_defer() calls fn(p), last first, once no function of yours can
+ * see the request again, though the client may still take the answer. */
 EMPM_API void *empm_alloc(empm_request *req, size_t n);
 EMPM_API int   empm_defer(empm_request *req, empm_cleanup *fn, void *p);
 
 /* Writes a line to the error log, for a handler: with the client's address, the
- * worker and no number. LogLevel decides whether; no line is left out otherwise,
- * so do not log what a stranger can ask for in a loop.
+ * worker and no number. LogLevel decides whether; no line is left out
+ * otherwise, so do not log what a stranger can ask for in a loop.
  *   fmt       at most 900 bytes come out; controls become '?' */
 EMPM_API void empm_log(empm_request *req, enum empm_log_level level,
                        const char *fmt, ...) EMPM__PRINTF(3, 4);
@@ -980,12 +993,13 @@ EMPM_API int empm_note(empm_request *req, const char *name, const char *value);
  * Async-signal-safe. */
 EMPM_API void empm_after_fork(void);
 
-/* A handler, for GET: the state of the server, whichever process is asked. It is
- * a page for people, or by the query for programs: ?auto is what Apache's
+/* A handler, for GET: the state of the server, whichever process is asked. It
+ * is a page for people, or by the query for programs: ?auto is what Apache's
  * mod_status says there, ?json has everything, ?prometheus is text 0.0.4. For
  * people: ?refresh=N comes again by itself, ?notable leaves out the workers.
  *   user      NULL, or what comes without a query: EMPM_TEXT("auto"), "json",
- *             "prometheus". Ask no stranger in: it shows addresses and requests.
+ *             "prometheus". Ask no stranger in: it shows addresses and
+ *             requests.
  */
 EMPM_API int empm_status_page(empm_request *req, void *user);
 
@@ -1071,8 +1085,8 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   platform tools log config score      what a server stands on
  *   handover wheel queue poller          how a connection changes hands
  *   route peer proxy                     patterns; who is there, is it believed
- *   memory store                         pages, workers, the child; what children
- *                                        share
+ *   memory store                         pages, workers, the child; what
+ *                                        children share
  *   head body                            HTTP in
  *   request response access              what a handler holds; who came
  *   steps dispatch reading handling writing conn
@@ -1083,11 +1097,11 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   run parent main                      signals, processes, a command line
  *
  * Threads of a child: threads_per_child workers (>>conn), of which one that has
- * nothing to do is the listener (>>child); the standby, which is it when none is
- * free; and the main thread, which waits for orders. "The listener" is a role,
- * and what belongs to it passes on with the role, under queue.lock. Locks, in the
- * order in which they may be taken; none is held over a user's function or over
- * a call that can wait:
+ * nothing to do is the listener (>>child); the standby, which is it when none
+ * is free; and the main thread, which waits for orders. "The listener" is a
+ * role, and what belongs to it passes on with the role, under queue.lock.
+ * Locks, in the order in which they may be taken; none is held over a user's
+ * function or over a call that can wait:
  *
  *   queue.lock   the run queue and the idle stack; a few stores long
  *   pool.lock    spare pages of the child; a few stores long
@@ -1096,7 +1110,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   shard.lock   a part of the shared store, with no other; of all processes
  *
  * The one call that goes up: a worker that gives a record back (>>handover) may
- * have to wake the listener; that is all of empm__wake(), in >>poller.
+ * have to wake the listener; that is all of empm__poller_wake(), in >>poller.
  * ------------------------------------------------------------------------- */
 
 /* ---------------------------------------------------------------------------
@@ -1229,17 +1243,17 @@ static uint64_t empm__now_us(void)
 #endif
 #define EMPM__NEVER 0u
 
-static uint32_t empm__us_to_ms(uint64_t us)
+static uint32_t empm__time_us_to_ms(uint64_t us)
 {
     return (uint32_t)(us / 1000u) + EMPM__CLOCK_OFFSET_MS;
 }
 
 static uint32_t empm__now_ms(void)
 {
-    return empm__us_to_ms(empm__now_us());
+    return empm__time_us_to_ms(empm__now_us());
 }
 
-static uint32_t empm__after(uint32_t now_ms, int64_t wait_ms)
+static uint32_t empm__time_after(uint32_t now_ms, int64_t wait_ms)
 {
     uint32_t t = now_ms + (uint32_t)(wait_ms > 0x7ffffffe ? 0x7ffffffe
                                                           : wait_ms);
@@ -1247,7 +1261,7 @@ static uint32_t empm__after(uint32_t now_ms, int64_t wait_ms)
 }
 
 /* How many processors this process may use. */
-static uint32_t empm__processors(void)
+static uint32_t empm__processor_count(void)
 {
     long n = sysconf(_SC_NPROCESSORS_ONLN);
 #if defined(__linux__) && defined(CPU_COUNT)
@@ -1259,12 +1273,12 @@ static uint32_t empm__processors(void)
 }
 
 /* Milliseconds from now to t; negative once it is past. */
-static int32_t empm__until(uint32_t t, uint32_t now_ms)
+static int32_t empm__time_until(uint32_t t, uint32_t now_ms)
 {
     return (int32_t)(t - now_ms);
 }
 
-static uint32_t empm__earlier(uint32_t a, uint32_t b)
+static uint32_t empm__time_earlier(uint32_t a, uint32_t b)
 {
     if (a == EMPM__NEVER || b == EMPM__NEVER)
         return a == EMPM__NEVER ? b : a;
@@ -1274,7 +1288,7 @@ static uint32_t empm__earlier(uint32_t a, uint32_t b)
 #ifndef EVENTMPM_NO_STATUS
 /* Microseconds of processor time that the process has used: user, system, and
  * the same of children that it has waited for. 0 where nobody tells. */
-static void empm__cpu_us(pid_t pid, uint64_t us[4])
+static void empm__process_cpu_us(pid_t pid, uint64_t us[4])
 {
     memset(us, 0, 4 * sizeof *us);
     if (pid == getpid()) {
@@ -1304,7 +1318,8 @@ static void empm__cpu_us(pid_t pid, uint64_t us[4])
         at = strrchr(text, ')');     /* the name before it may be anything */
         if (at != NULL &&
             sscanf(at, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u "
-                   "%lu %lu %lu %lu", ticks, ticks + 1, ticks + 2, ticks + 3) == 4)
+                   "%lu %lu %lu %lu", ticks, ticks + 1, ticks + 2,
+                   ticks + 3) == 4)
             for (i = 0; i < 4; i++)
                 us[i] = ticks[i] * tick_us;
     }
@@ -1332,7 +1347,7 @@ static void empm__parker_init(empm__parker *p)
 }
 
 /* Sleeps until woken, or for about `ms` (-1: no limit). 1: woken. */
-static int empm__park(empm__parker *p, int ms)
+static int empm__parker_park(empm__parker *p, int ms)
 {
 #if defined(__linux__)
 #  ifdef SYS_futex
@@ -1370,7 +1385,7 @@ static int empm__park(empm__parker *p, int ms)
 #endif
 }
 
-static void empm__unpark(empm__parker *p)
+static void empm__parker_unpark(empm__parker *p)
 {
 #if defined(__linux__)
 #  ifdef SYS_futex
@@ -1389,14 +1404,14 @@ static void empm__unpark(empm__parker *p)
 }
 
 /* On the way out of an error: errno stays its own. */
-static void empm__close_quietly(int fd)
+static void empm__quiet_close(int fd)
 {
     const int saved = errno;
     close(fd);
     errno = saved;
 }
 
-static void empm__unlink_quietly(const char *path)
+static void empm__quiet_unlink(const char *path)
 {
     const int saved = errno;
     unlink(path);
@@ -1415,7 +1430,7 @@ static int empm__fd_flags(int fd, int nonblocking)
 }
 
 /* `from`, unless it is NULL, gets the peer's address. */
-static int empm__accept(int fd, struct sockaddr_storage *from)
+static int empm__fd_accept(int fd, struct sockaddr_storage *from)
 {
     socklen_t n = sizeof *from, *len = from != NULL ? &n : NULL;
 #if defined(__linux__) && defined(SYS_accept4)
@@ -1434,7 +1449,7 @@ static int empm__accept(int fd, struct sockaddr_storage *from)
 #endif
 }
 
-static int empm__pipe(int fd[2], int nonblocking)
+static int empm__fd_pipe(int fd[2], int nonblocking)
 {
     if (pipe(fd) < 0)
         return -1;
@@ -1449,7 +1464,7 @@ static int empm__pipe(int fd[2], int nonblocking)
 
 #ifndef EVENTMPM_NO_FORK
 /* A hint: so many bytes shall fit into the pipe. */
-static void empm__pipe_room(int fd, int bytes)
+static void empm__fd_pipe_room(int fd, int bytes)
 {
 #if defined(__linux__)
     (void)fcntl(fd, 1031 /* F_SETPIPE_SZ, hidden without _GNU_SOURCE */, bytes);
@@ -1460,7 +1475,7 @@ static void empm__pipe_room(int fd, int bytes)
 }
 
 /* Closes this descriptor and all above it. */
-static void empm__close_from(int fd)
+static void empm__fd_close_from(int fd)
 {
     struct rlimit r;
 #if defined(__linux__) && defined(SYS_close_range)
@@ -1475,7 +1490,7 @@ static void empm__close_from(int fd)
 #endif
 
 /* Bytes that the peer has not acknowledged yet, or -1 where nobody knows. */
-static int empm__unacked(int fd)
+static int empm__fd_unacked(int fd)
 {
 #if defined(__linux__)
     int n = 0;
@@ -1488,7 +1503,7 @@ static int empm__unacked(int fd)
 
 /* Sends up to n bytes of the file from *off on, which it moves.
  * Returns what write() would; 0: the file has become shorter. */
-static ssize_t empm__sendfile(int out, int in, int64_t *off, size_t n)
+static ssize_t empm__fd_sendfile(int out, int in, int64_t *off, size_t n)
 {
 #if defined(__linux__)
     off_t o = (off_t)*off;
@@ -1508,7 +1523,7 @@ static ssize_t empm__sendfile(int out, int in, int64_t *off, size_t n)
 }
 
 /* A new file that has no name, in the directory, for reading and writing. */
-static int empm__unnamed_file(int dir)
+static int empm__fd_unnamed_file(int dir)
 {
     char name[64];
     int fd = -1, i;
@@ -1534,7 +1549,7 @@ static int empm__unnamed_file(int dir)
 
 #ifndef EVENTMPM_NO_STORE
 /* Fills in n bytes that nobody can guess. */
-static void empm__random(void *to, size_t n)
+static void empm__random_fill(void *to, size_t n)
 {
     const int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
     const ssize_t got = fd >= 0 ? read(fd, to, n) : -1;
@@ -1613,7 +1628,7 @@ static void empm__shared_lock_mended(pthread_mutex_t *m)
 }
 #endif /* EVENTMPM_NO_STORE */
 
-static int empm__would_block(int e)
+static int empm__fd_would_block(int e)
 {
 #if EAGAIN == EWOULDBLOCK
     return e == EAGAIN;
@@ -1635,54 +1650,55 @@ static size_t empm__min(size_t a, size_t b)
 }
 
 /* ASCII only: HTTP is not a matter of locale. */
-static int empm__lower(int ch)
+static int empm__ascii_lower(int ch)
 {
     return ch >= 'A' && ch <= 'Z' ? ch + 32 : ch;
 }
 
-static int empm__is_digit(int ch)
+static int empm__ascii_is_digit(int ch)
 {
     return ch >= '0' && ch <= '9';
 }
 
-static int empm__same(const char *a, size_t a_len, const char *b, size_t b_len)
+static int empm__text_same(const char *a, size_t a_len, const char *b,
+                           size_t b_len)
 {
     size_t i;
     if (a_len != b_len)
         return 0;
     for (i = 0; i < a_len; i++)
-        if (empm__lower((unsigned char)a[i]) !=
-            empm__lower((unsigned char)b[i]))
+        if (empm__ascii_lower((unsigned char)a[i]) !=
+            empm__ascii_lower((unsigned char)b[i]))
             return 0;
     return 1;
 }
 
 /* ASCII alone, whatever setlocale() has been told: with Turkish rules TIMEOUT
  * would be no Timeout, and with German ones 2.5 no number. */
-static int empm__equal(const char *a, const char *b)
+static int empm__text_equal(const char *a, const char *b)
 {
-    return empm__same(a, strlen(a), b, strlen(b));
+    return empm__text_same(a, strlen(a), b, strlen(b));
 }
 
-static int empm__begins(const char *s, const char *with)
+static int empm__text_begins(const char *s, const char *with)
 {
     const size_t n = strlen(with);
-    return strlen(s) >= n && empm__same(s, n, with, n);
+    return strlen(s) >= n && empm__text_same(s, n, with, n);
 }
 
-static int empm__hex(int ch)
+static int empm__ascii_hex(int ch)
 {
-    if (empm__is_digit(ch))
+    if (empm__ascii_is_digit(ch))
         return ch - '0';
-    ch = empm__lower(ch);
+    ch = empm__ascii_lower(ch);
     return ch >= 'a' && ch <= 'f' ? ch - 'a' + 10 : -1;
 }
 
 /* Do n bytes begin with "%" and two digits? */
-static int empm__is_escape(const char *s, size_t n)
+static int empm__text_is_escape(const char *s, size_t n)
 {
-    return n > 2 && *s == '%' && empm__hex((unsigned char)s[1]) >= 0 &&
-           empm__hex((unsigned char)s[2]) >= 0;
+    return n > 2 && *s == '%' && empm__ascii_hex((unsigned char)s[1]) >= 0 &&
+           empm__ascii_hex((unsigned char)s[2]) >= 0;
 }
 
 /* Decimal digits and nothing else. Returns -1 if it is not a number, -2 if it
@@ -1694,7 +1710,7 @@ static int64_t empm__parse_u63(const char *s, size_t n)
     if (n == 0)
         return -1;
     for (i = 0; i < n; i++)
-        if (!empm__is_digit((unsigned char)s[i]))
+        if (!empm__ascii_is_digit((unsigned char)s[i]))
             return -1;
     for (i = 0; i < n; i++) {
         if (v > (INT64_MAX - (s[i] - '0')) / 10)
@@ -1719,15 +1735,16 @@ static size_t empm__format_u64(char *to, uint64_t v)
 
 /* Decodes %XX (and, for forms, '+') of n bytes into to, which may be the same
  * memory, and adds a NUL. Returns the length, or -1 on a bad escape or %00. */
-static long empm__decode(char *to, const char *s, size_t n, int plus)
+static long empm__text_decode(char *to, const char *s, size_t n, int plus)
 {
     size_t i, k = 0;
     for (i = 0; i < n; i++) {
         char ch = s[i];
         if (ch == '%') {
             int hi, lo;
-            if (n - i < 3 || (hi = empm__hex((unsigned char)s[i + 1])) < 0 ||
-                (lo = empm__hex((unsigned char)s[i + 2])) < 0 || hi + lo == 0)
+            if (n - i < 3 || (hi = empm__ascii_hex((unsigned char)s[i + 1])) <
+                0 || (lo = empm__ascii_hex((unsigned char)s[i + 2])) < 0 ||
+                hi + lo == 0)
                 return -1;
             ch = (char)(hi * 16 + lo);
             i += 2;
@@ -1742,7 +1759,7 @@ static long empm__decode(char *to, const char *s, size_t n, int plus)
 /* The next word of a line: up to a space, or what stands in quotes, where '\'
  * goes before a quote or another '\'. 1, or 0: there is none; -1: a quote is
  * never closed, or the word is too long. */
-static int empm__word(const char **line, char *to, size_t cap)
+static int empm__text_word(const char **line, char *to, size_t cap)
 {
     const char *p = *line + strspn(*line, " \t");
     char quote = '\0';
@@ -1798,13 +1815,14 @@ static void empm__format_date(char to[30], int64_t t)
 
 /* Character classes of the grammar, as bits of one table. */
 enum {
+    /* RFC 3986 3.2.2: plain in a reg-name or an address */
     EMPM__TCHAR  = 1,     /* RFC 9110 5.6.2: in a token */
     EMPM__VCHAR  = 2,     /* in a field value: visible, SP, HTAB, obs-text */
     EMPM__TARGET = 4,     /* in a request target: visible, or above 0x7f */
-    EMPM__HOST   = 8      /* RFC 3986 3.2.2: plain in a reg-name or an address */
+    EMPM__HOST   = 8
 };
 
-static unsigned empm__char_class(unsigned ch)
+static unsigned empm__chars_class(unsigned ch)
 {
     unsigned bits = 0;
     int alnum = (ch >= '0' && ch <= '9') || (ch >= 'a' && ch <= 'z') ||
@@ -1829,7 +1847,7 @@ static void empm__chars_init(empm__chars *t)
 {
     unsigned i;
     for (i = 0; i < 256; i++)
-        t->of[i] = (unsigned char)empm__char_class(i);
+        t->of[i] = (unsigned char)empm__chars_class(i);
 }
 
 /* Eight bytes at once: is one of them below `n` (at most 128), or equal to it?
@@ -1840,8 +1858,8 @@ static void empm__chars_init(empm__chars *t)
 
 /* Are all n bytes of the class? Values and targets are long, and so are looked
  * at by the word; a word with anything special is left to the table. */
-static int empm__all(const empm__chars *t, const char *s, size_t n,
-                     unsigned bits)
+static int empm__chars_all(const empm__chars *t, const char *s, size_t n,
+                           unsigned bits)
 {
     unsigned all = bits;
     size_t i = 0;
@@ -1869,20 +1887,20 @@ static int empm__all(const empm__chars *t, const char *s, size_t n,
  * (empm_config.log) gets the second half only.
  *
  * LogLevel decides what is written, except for notices: that the server serves,
- * stops, reloads is in every log, as with Apache. Until the server serves, errors
- * and warnings are on stderr as well, where whoever starts it looks.
+ * stops, reloads is in every log, as with Apache. Until the server serves,
+ * errors and warnings are on stderr as well, where whoever starts it looks.
  *
  *   empm__log          who needs nothing but a config
- *   empm__log_child    the listener              \
- *   empm__log_worker   a worker                   } in >>memory and >>request:
- *   empm__log_req      ... with a request        /  these are limited
+ *   empm__engine_log    the listener             \
+ *   empm__worker_log   a worker                   } in >>memory and >>request:
+ *   empm__request_log      ... with a request        /  these are limited
  *
  * What load can repeat must not fill the disk: of each number a child writes a
  * few lines a minute, and counts the others in a line that comes with the next.
  * ------------------------------------------------------------------------- */
 
 /* Text that came from a client must not forge a line or drive a terminal. */
-static void empm__tame(char *line)
+static void empm__log_tame(char *line)
 {
     for (; *line != '\0'; line++)
         if ((unsigned char)*line < 32 || (unsigned char)*line == 127)
@@ -1891,7 +1909,7 @@ static void empm__tame(char *line)
 
 #if !defined(EVENTMPM_NO_STATUS) || !defined(EVENTMPM_NO_ACCESS_LOG)
 /* The name alone of "[scheme://]name[:port]", or what the host calls itself. */
-static void empm__name_alone(const empm_config *cfg, char *to, size_t n)
+static void empm__log_name_alone(const empm_config *cfg, char *to, size_t n)
 {
     const char *name = cfg->server_name, *end;
     to[0] = to[n - 1] = '\0';
@@ -1905,19 +1923,19 @@ static void empm__name_alone(const empm_config *cfg, char *to, size_t n)
                  (int)strcspn(name, name[0] == '[' ? "]/" : ":/"),
                  name + (name[0] == '['));
     }
-    empm__tame(to);
+    empm__log_tame(to);
 }
 #endif
 
-static const char *empm__level_name(enum empm_log_level level)
+static const char *empm__log_level_name(enum empm_log_level level)
 {
     static const char *const names[] = { "emerg", "alert", "crit", "error",
                                          "warn", "notice", "info", "debug" };
     return (size_t)level < EMPM__COUNT(names) ? names[level] : "?";
 }
 
-/* The facility that "syslog" or "syslog:local3[:tag]" names; -1: none, -2: it is
- * not syslog that is meant. Apache's default is local7. */
+/* The facility that "syslog" or "syslog:local3[:tag]" names; -1: none, -2: it
+ * is not syslog that is meant. Apache's default is local7. */
 static int empm__log_facility(const char *target)
 {
     static const struct { char name[12]; int facility; } list[] = {
@@ -1937,7 +1955,7 @@ static int empm__log_facility(const char *target)
     name += *name == ':';
     n = strcspn(name, ":");
     for (i = 0; i < EMPM__COUNT(list); i++)
-        if (empm__same(name, n, list[i].name, strlen(list[i].name)))
+        if (empm__text_same(name, n, list[i].name, strlen(list[i].name)))
             return list[i].facility;
     return -1;
 }
@@ -1960,7 +1978,8 @@ static int empm__log_std(int std)
     int fd = -1;
     snprintf(path, sizeof path, "/dev/fd/%d", std);
     if (fstat(std, &st) == 0 && (S_ISFIFO(st.st_mode) || S_ISCHR(st.st_mode)))
-        fd = open(path, O_WRONLY | O_APPEND | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+        fd = open(path, O_WRONLY | O_APPEND | O_NONBLOCK | O_NOCTTY |
+                  O_CLOEXEC);
     return fd >= 0 ? fd : fcntl(std, F_DUPFD_CLOEXEC, 3);
 }
 
@@ -1988,14 +2007,15 @@ static int empm__log_file(const char *path)
  * holds the reading end of the pipe: when the program ends it is started again,
  * and finds the lines that have come meanwhile. Once nobody has the writing end
  * any more, since the server, or this generation of it, has ended, the program
- * reads what there is, sees the end, and both are gone. So no parent has to live
- * or to listen for it, and a program is never killed with lines in its pipe. */
+ * reads what there is, sees the end, and both are gone. So no parent has to
+ * live or to listen for it, and a program is never killed with lines in its
+ * pipe. */
 
 #define EMPM__PIPE_WORDS 32
 
 /* Its words, in `room`; argv ends with NULL. How many; 0: it makes no sense. */
-static int empm__pipe_words(const char *command, char room[1024],
-                            char *argv[EMPM__PIPE_WORDS + 1])
+static int empm__log_pipe_words(const char *command, char room[1024],
+                                char *argv[EMPM__PIPE_WORDS + 1])
 {
     const char *rest = command + 1 + (command[1] == '|');
     char *at = room;
@@ -2009,7 +2029,7 @@ static int empm__pipe_words(const char *command, char room[1024],
         return rest[1] != '\0' ? 3 : 0;
     }
     while (n < EMPM__PIPE_WORDS &&
-           (r = empm__word(&rest, at, (size_t)(room + 1024 - at))) == 1) {
+           (r = empm__text_word(&rest, at, (size_t)(room + 1024 - at))) == 1) {
         argv[n++] = at;
         at += strlen(at) + 1;
     }
@@ -2019,7 +2039,7 @@ static int empm__pipe_words(const char *command, char room[1024],
 
 /* The keeper: never returns. `told` gets errno if the program cannot be started
  * the first time, and is closed if it can. */
-static void empm__pipe_keep(char **argv, int told)
+static void empm__log_pipe_keep(char **argv, int told)
 {
     const struct timespec second = { 1, 0 };
     struct pollfd in;
@@ -2053,18 +2073,19 @@ static void empm__pipe_keep(char **argv, int told)
 
 /* Starts the program of a log. Its standard error is `err`, or what ours is.
  * Returns where to write, or -1 and errno. */
-static int empm__pipe_start(const char *command, int err)
+static int empm__log_pipe_start(const char *command, int err)
 {
     char room[1024], *argv[EMPM__PIPE_WORDS + 1];
     int in[2], told[2], why = EINVAL;
     sigset_t all, old;
     struct pollfd p;
     pid_t pid;
-    if (empm__pipe_words(command, room, argv) == 0 || empm__pipe(in, 0) < 0) {
+    if (empm__log_pipe_words(command, room, argv) == 0 ||
+        empm__fd_pipe(in, 0) < 0) {
         errno = why;
         return -1;
     }
-    if (empm__pipe(told, 0) < 0) {
+    if (empm__fd_pipe(told, 0) < 0) {
         close(in[0]);
         close(in[1]);
         return -1;
@@ -2081,9 +2102,9 @@ static int empm__pipe_start(const char *command, int err)
             dup2(err, 2);
         if (dup2(told[1], 3) < 0)
             _exit(1);
-        empm__close_from(4);         /* and holds nothing of the server's */
+        empm__fd_close_from(4);      /* and holds nothing of the server's */
         empm__fd_flags(3, 0);
-        empm__pipe_keep(argv, 3);
+        empm__log_pipe_keep(argv, 3);
     }
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     close(in[0]);
@@ -2099,7 +2120,7 @@ static int empm__pipe_start(const char *command, int err)
     close(told[0]);
     /* a burst shall find room; and nothing is waited for */
     if (why == 0 && empm__fd_flags(in[1], 1) == 0) {
-        empm__pipe_room(in[1], 1 << 20);
+        empm__fd_pipe_room(in[1], 1 << 20);
         return in[1];
     }
     close(in[1]);
@@ -2107,7 +2128,7 @@ static int empm__pipe_start(const char *command, int err)
     return -1;
 }
 #else
-static int empm__pipe_start(const char *command, int err)
+static int empm__log_pipe_start(const char *command, int err)
 {
     (void)command;
     (void)err;
@@ -2156,7 +2177,7 @@ static int empm__log_write(int to, enum empm_log_level level, long tid,
                          empm__days + tm.tm_wday * 3,
                          empm__months + tm.tm_mon * 3, tm.tm_mday, tm.tm_hour,
                          tm.tm_min, tm.tm_sec, now.tv_nsec / 1000,
-                         tm.tm_year + 1900, empm__level_name(level),
+                         tm.tm_year + 1900, empm__log_level_name(level),
                          (long)getpid(), who, line);
     n = empm__min(n, sizeof text - 1);
     text[n - 1] = '\n';
@@ -2222,7 +2243,7 @@ static void empm__log_v(const empm_config *cfg, enum empm_log_level level,
     if (code != 0)
         n += (size_t)snprintf(line + n, 16, "EMPM%04d: ", code);
     vsnprintf(line + n, sizeof line - n, fmt, ap);
-    empm__tame(line);
+    empm__log_tame(line);
     empm__log_line(cfg, level, tid, line);
 }
 
@@ -2269,7 +2290,7 @@ static void empm__log_left_out(const empm_config *cfg,
 static int empm__log_may(const empm_config *cfg, empm__log_limit *limits,
                          enum empm_log_level level, int code, uint32_t most)
 {
-    const uint32_t now = empm__after(empm__now_ms(), 0);
+    const uint32_t now = empm__time_after(empm__now_ms(), 0);
     empm__log_limit *l = NULL;
     uint32_t i, was;
     int32_t began;
@@ -2284,7 +2305,8 @@ static int empm__log_may(const empm_config *cfg, empm__log_limit *limits,
     if (l == NULL)
         return 1;
     was = empm__load(&l->began_ms);
-    began = empm__until(was, now);   /* far ahead: so long ago that it wrapped */
+    /* far ahead: so long ago that it wrapped */
+    began = empm__time_until(was, now);
     if ((was == EMPM__NEVER || began <= -EMPM__LOG_WINDOW_MS ||
          began > EMPM__LOG_WINDOW_MS) &&
         __atomic_compare_exchange_n(&l->began_ms, &was, now, 0,
@@ -2458,7 +2480,8 @@ EMPM_API empm_config empm_defaults(void)
     return cfg;
 }
 
-/* The config's arena: a list of blocks, each a pointer to the next and a text. */
+/* The config's arena: a list of blocks, each a pointer to the next and a
+ * text. */
 static char *empm__config_keep(empm_config *cfg, const char *text)
 {
     size_t n = strlen(text) + 1;
@@ -2480,22 +2503,22 @@ EMPM_API void empm_config_free(empm_config *cfg)
 }
 
 /* "2" or "2.5"; -1: no such number. */
-static double empm__parse_real(const char *s)
+static double empm__config_parse_real(const char *s)
 {
     const size_t n = strspn(s, "0123456789");
     const char *rest = s + n;
     double v = 0, unit = 1;
-    for (; empm__is_digit((unsigned char)*s); s++)
+    for (; empm__ascii_is_digit((unsigned char)*s); s++)
         v = v * 10 + (*s - '0');
     if (*rest == '.')
-        for (rest++; empm__is_digit((unsigned char)*rest); rest++)
+        for (rest++; empm__ascii_is_digit((unsigned char)*rest); rest++)
             v += (*rest - '0') * (unit /= 10);
     return *rest == '\0' && (n > 0 || unit < 1) ? v : -1;
 }
 
 /* "5" (seconds), "100ms", "1min" -> milliseconds, at most those that there are
  * (24 days); -1: not a time. */
-static int64_t empm__parse_ms(const char *s, size_t n)
+static int64_t empm__config_parse_ms(const char *s, size_t n)
 {
     static const struct { char unit[4]; int64_t ms; } units[] = {
         { "", 1000 }, { "ms", 1 }, { "s", 1000 }, { "mi", 60000 },
@@ -2503,21 +2526,22 @@ static int64_t empm__parse_ms(const char *s, size_t n)
     };
     size_t digits = 0, i;
     int64_t v;
-    while (digits < n && empm__is_digit((unsigned char)s[digits]))
+    while (digits < n && empm__ascii_is_digit((unsigned char)s[digits]))
         digits++;
     v = empm__parse_u63(s, digits);
     if (v < 0 || v > INT_MAX)
         return -1;
     for (i = 0; i < EMPM__COUNT(units); i++)
-        if (empm__same(s + digits, n - digits, units[i].unit,
-                       strlen(units[i].unit)))
+        if (empm__text_same(s + digits, n - digits, units[i].unit,
+                            strlen(units[i].unit)))
             return v <= INT_MAX / units[i].ms ? v * units[i].ms : INT_MAX;
     return -1;
 }
 
 /* "header=20-40,MinRate=500 body=20,MinRate=500", mod_reqtimeout's syntax; its
  * handshake= is taken and has no meaning yet. Returns NULL or what is wrong. */
-static const char *empm__set_read_timeout(empm_config *cfg, const char *s)
+static const char *empm__config_set_read_timeout(empm_config *cfg,
+                                                 const char *s)
 {
     static const char *const stages[] = { "header=", "body=", "handshake=" };
     while (*s != '\0') {
@@ -2525,25 +2549,25 @@ static const char *empm__set_read_timeout(empm_config *cfg, const char *s)
         size_t n, stage;
         s += strspn(s, " \t");
         for (stage = 0; stage < EMPM__COUNT(stages); stage++)
-            if (empm__begins(s, stages[stage]))
+            if (empm__text_begins(s, stages[stage]))
                 break;
         if (stage == EMPM__COUNT(stages))
             return "wants header=N[-M][,MinRate=R] or body=...";
         s += strlen(stages[stage]);
         n = strcspn(s, "-, \t");
-        if ((first = empm__parse_ms(s, n)) < 0)
+        if ((first = empm__config_parse_ms(s, n)) < 0)
             return "is not a time";
         s += n;
         if (*s == '-') {
             n = strcspn(++s, ", \t");
-            if ((last = empm__parse_ms(s, n)) < 0)
+            if ((last = empm__config_parse_ms(s, n)) < 0)
                 return "is not a time";
             s += n;
             if (last <= first)
                 return "has a maximum that is not above the initial time";
         }
         if (*s == ',') {
-            if (!empm__begins(++s, "MinRate="))
+            if (!empm__text_begins(++s, "MinRate="))
                 return "wants MinRate= after the comma";
             n = strcspn(s += 8, " \t");
             rate = empm__parse_u63(s, n);
@@ -2567,7 +2591,7 @@ static const char *empm__set_read_timeout(empm_config *cfg, const char *s)
 }
 
 /* SIGQUIT, QUIT or 3; "none" is 0. -1: no signal that could be meant. */
-static int empm__parse_signal(const char *s)
+static int empm__config_parse_signal(const char *s)
 {
     static const struct { const char *name; int sig; } names[] = {
         { "none", 0 }, { "QUIT", SIGQUIT }, { "TERM", SIGTERM },
@@ -2580,27 +2604,27 @@ static int empm__parse_signal(const char *s)
     };
     int64_t n = empm__parse_u63(s, strlen(s));
     size_t i;
-    if (empm__begins(s, "SIG"))
+    if (empm__text_begins(s, "SIG"))
         s += 3;
     for (i = 0; i < EMPM__COUNT(names); i++)
-        if (empm__equal(s, names[i].name) || n == names[i].sig)
+        if (empm__text_equal(s, names[i].name) || n == names[i].sig)
             return names[i].sig;
     return -1;
 }
 
 /* LogLevel: one word of it; -1: it is none. What Apache traces, nobody does. */
-static int empm__parse_level(const char *s)
+static int empm__config_parse_level(const char *s)
 {
     int v;
     for (v = 0; v <= EMPM_LOG_DEBUG; v++)
-        if (empm__equal(s, empm__level_name((enum empm_log_level)v)))
+        if (empm__text_equal(s, empm__log_level_name((enum empm_log_level)v)))
             return v;
-    return empm__begins(s, "trace") && s[5] >= '1' && s[5] <= '8' &&
+    return empm__text_begins(s, "trace") && s[5] >= '1' && s[5] <= '8' &&
            s[6] == '\0' ? EMPM_LOG_DEBUG : -1;
 }
 
 /* FileETag: a word as EMPM_ETAG_* bits; -1: it is none. */
-static int empm__parse_etag(const char *s)
+static int empm__config_parse_etag(const char *s)
 {
     static const struct { const char *name; int bits; } names[] = {
         { "None", 0 }, { "All", EMPM_ETAG_ALL }, { "INode", EMPM_ETAG_INODE },
@@ -2608,13 +2632,13 @@ static int empm__parse_etag(const char *s)
     };
     size_t i;
     for (i = 0; i < EMPM__COUNT(names); i++)
-        if (empm__same(s, strlen(s), names[i].name, strlen(names[i].name)))
+        if (empm__text_same(s, strlen(s), names[i].name, strlen(names[i].name)))
             return names[i].bits;
     return -1;
 }
 
 /* ServerTokens: what Server tells of us. */
-static const char *empm__tokens(const char *value)
+static const char *empm__config_tokens(const char *value)
 {
     static const char *const names[][2] = {
         { "Prod", "eventmpm" }, { "ProductOnly", "eventmpm" },
@@ -2627,7 +2651,7 @@ static const char *empm__tokens(const char *value)
     };
     size_t i;
     for (i = 0; i < EMPM__COUNT(names); i++)
-        if (empm__equal(value, names[i][0]))
+        if (empm__text_equal(value, names[i][0]))
             return names[i][1];
     return NULL;
 }
@@ -2637,8 +2661,9 @@ static const char empm__out_of_range[] = "is out of range";
 
 /* Stores one value; returns NULL or what is wrong with it. `replace`: a list
  * begins anew. */
-static const char *empm__set_value(empm_config *cfg, const empm__directive *d,
-                                   const char *value, int replace)
+static const char *empm__directive_store(empm_config *cfg,
+                                         const empm__directive *d,
+                                         const char *value, int replace)
 {
     char *at = (char *)cfg + d->offset, word[1024];
     const char *rest = value, **list, *text;
@@ -2657,16 +2682,16 @@ static const char *empm__set_value(empm_config *cfg, const empm__directive *d,
         /* formats have quotes of their own; all else may have them around it */
         if (d->offset != offsetof(empm_config, log_format) &&
             d->offset != offsetof(empm_config, custom_log) &&
-            empm__word(&rest, word, sizeof word) == 1 && *rest == '\0')
+            empm__text_word(&rest, word, sizeof word) == 1 && *rest == '\0')
             value = word;
         return (list[i] = empm__config_keep(cfg, value)) != NULL
                    ? NULL : empm__no_memory;
     }
     if (d->kind == EMPM__KIND_READ)
-        return *value != '\0' ? empm__set_read_timeout(cfg, value)
+        return *value != '\0' ? empm__config_set_read_timeout(cfg, value)
                               : "wants a value";
     word[0] = '\0';
-    if ((r = empm__word(&rest, word, sizeof word)) < 0)
+    if ((r = empm__text_word(&rest, word, sizeof word)) < 0)
         return "has a quote that is not closed, or is too long";
     /* an empty one means something to ServerField alone */
     if (d->kind == EMPM__KIND_TEXT ? *word == '\0' && d->offset !=
@@ -2676,7 +2701,7 @@ static const char *empm__set_value(empm_config *cfg, const empm__directive *d,
     switch (d->kind) {
     case EMPM__KIND_TEXT:
     case EMPM__KIND_TOKENS:
-        text = d->kind == EMPM__KIND_TEXT ? word : empm__tokens(word);
+        text = d->kind == EMPM__KIND_TEXT ? word : empm__config_tokens(word);
         if (text == NULL)
             return "must be Prod, Major, Minor, Min, OS or Full";
         if (rest[strspn(rest, " \t")] != '\0')
@@ -2688,7 +2713,7 @@ static const char *empm__set_value(empm_config *cfg, const empm__directive *d,
         memcpy(at, &text, sizeof text);
         return NULL;
     case EMPM__KIND_REAL: {
-        const double x = empm__parse_real(word);
+        const double x = empm__config_parse_real(word);
         if (!(x > 0 && x < 1e6))
             return "must be a positive number, such as 2 or 2.5";
         memcpy(at, &x, sizeof x);
@@ -2696,42 +2721,43 @@ static const char *empm__set_value(empm_config *cfg, const empm__directive *d,
         break;
     }
     case EMPM__KIND_BOOL:
-        if (!empm__equal(word, "on") && !empm__equal(word, "off"))
+        if (!empm__text_equal(word, "on") && !empm__text_equal(word, "off"))
             return "must be On or Off";
-        v = empm__equal(word, "on");
+        v = empm__text_equal(word, "on");
         break;
     case EMPM__KIND_LEVEL:
         memcpy(&i, at, sizeof i);
-        do {                         /* "core:info" is for one module: not here */
+        /* "core:info" is for one module: not here */
+        do {
             const char *level = strrchr(word, ':');
-            const int of = r < 0 ? -1 : empm__parse_level(
+            const int of = r < 0 ? -1 : empm__config_parse_level(
                                level != NULL ? level + 1 : word);
             if (of < 0 || level == word)
                 return "must be emerg, alert, crit, error, warn, notice, info, "
                        "debug or trace1 to trace8";
             i = level == NULL ? of : i;
-        } while ((r = empm__word(&rest, word, sizeof word)) != 0);
+        } while ((r = empm__text_word(&rest, word, sizeof word)) != 0);
         v = i;
         break;
     case EMPM__KIND_SIGNAL:
-        if ((v = empm__parse_signal(word)) < 0)
+        if ((v = empm__config_parse_signal(word)) < 0)
             return "must be none, QUIT, ALRM, IO, PWR or WINCH";
         break;
     case EMPM__KIND_ETAG:
         do {
-            if (r < 0 || (i = empm__parse_etag(word)) < 0)
+            if (r < 0 || (i = empm__config_parse_etag(word)) < 0)
                 return "must be None, All, or some of INode, MTime and Size";
             v |= i;
-        } while ((r = empm__word(&rest, word, sizeof word)) != 0);
+        } while ((r = empm__text_word(&rest, word, sizeof word)) != 0);
         break;
     case EMPM__KIND_MS:
     case EMPM__KIND_STUCK:
-        v = empm__parse_ms(word, strlen(word));
+        v = empm__config_parse_ms(word, strlen(word));
         if (v < 0)
             return "is not a time (5, 100ms, 1min)";
         if (d->kind == EMPM__KIND_STUCK) {
-            r = empm__word(&rest, word, sizeof word);
-            if (r < 0 || (r > 0 && !empm__equal(word, "replace")))
+            r = empm__text_word(&rest, word, sizeof word);
+            if (r < 0 || (r > 0 && !empm__text_equal(word, "replace")))
                 return "takes a time and perhaps: replace";
             cfg->stuck_worker_replace = r;
         }
@@ -2800,8 +2826,10 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
       "write a route whose handler sets Location and returns 301" },
     { "Alias AliasMatch AliasPreservePath UserDir",
       "write a route: EMPM_FILES(\"GET /path/\", \"/folder\")" },
-    { "Action AddHandler CGI* ForceLanguagePriority Imap* Lua* Passenger* Perl* "
-      "RemoveHandler SSI* Script ScriptAlias ScriptAliasMatch ScriptInterpreter* "
+    { "Action AddHandler CGI* ForceLanguagePriority Imap* Lua* Passenger* "
+     "Perl* "
+      "RemoveHandler SSI* Script ScriptAlias ScriptAliasMatch "
+     "ScriptInterpreter* "
       "ScriptSock SetHandler SuexecUserGroup WSGI* XBitHack php_* php5_* "
       "Dav* DBD* Session* ISAPI* <Perl",
       "write a handler in C: EMPM_ROUTE(\"GET /path\", handler, NULL)" },
@@ -2851,20 +2879,21 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
       "Define, ${NAME}, <IfDefine> and Include are all there is" },
     { "Define UnDefine Include IncludeOptional",
       "it stands in a file, which -f names" },
-    { "AcceptPathInfo AllowEncodedSlashes CGIPassAuth ContentDigest KeptBodySize "
+    { "AcceptPathInfo AllowEncodedSlashes CGIPassAuth ContentDigest "
+     "KeptBodySize "
       "MergeSlashes RegexDefaultOptions StrictHostCheck UnsafeAllow3F",
       "there is one way here: leave it out" }
 };
 
 /* Is `name` one of `list`, whose names stand between spaces? */
-static int empm__listed(const char *list, const char *name)
+static int empm__text_listed(const char *list, const char *name)
 {
     const size_t len = strlen(name);
     for (;;) {
         const size_t n = strcspn(list, " ");
         if (list[n - 1] == '*' && len >= n - 1
-                ? empm__same(list, n - 1, name, n - 1)
-                : empm__same(list, n, name, len))
+                ? empm__text_same(list, n - 1, name, n - 1)
+                : empm__text_same(list, n, name, len))
             return 1;
         if (list[n] == '\0')
             return 0;
@@ -2873,11 +2902,11 @@ static int empm__listed(const char *list, const char *name)
 }
 
 /* What takes the place of a directive, or "<Section", of Apache's, or NULL. */
-static const char *empm__instead_of(const char *name)
+static const char *empm__directive_instead_of(const char *name)
 {
     size_t i;
     for (i = 0; i < EMPM__COUNT(empm__apaches); i++)
-        if (empm__listed(empm__apaches[i].names, name))
+        if (empm__text_listed(empm__apaches[i].names, name))
             return empm__apaches[i].instead;
     return NULL;
 }
@@ -2886,13 +2915,13 @@ static const empm__directive *empm__directive_find(const char *name)
 {
     size_t i;
     for (i = 0; i < EMPM__COUNT(empm__directives); i++)
-        if (empm__equal(name, empm__directives[i].name))
+        if (empm__text_equal(name, empm__directives[i].name))
             return &empm__directives[i];
     return NULL;
 }
 
 /* How many letters have to be changed, added or taken away; at most 99. */
-static size_t empm__distance(const char *a, const char *b)
+static size_t empm__directive_distance(const char *a, const char *b)
 {
     size_t row[48], n = strlen(b), i, k;
     if (n >= EMPM__COUNT(row) || strlen(a) >= EMPM__COUNT(row))
@@ -2905,20 +2934,23 @@ static size_t empm__distance(const char *a, const char *b)
         for (k = 1; k <= n; k++) {
             above = row[k];
             row[k] = empm__min(empm__min(row[k - 1], above) + 1,
-                               corner + (empm__lower((unsigned char)a[i]) !=
-                                         empm__lower((unsigned char)b[k - 1])));
+                               corner +
+                               (empm__ascii_lower((unsigned char)a[i]) !=
+                                         empm__ascii_lower((unsigned char)b[k -
+                                                                            1])));
             corner = above;
         }
     }
     return row[n];
 }
 
-static const char *empm__nearest(const char *name)
+static const char *empm__directive_nearest(const char *name)
 {
     const char *best = NULL;
     size_t least = strlen(name) / 3 + 2, i;
     for (i = 0; i < EMPM__COUNT(empm__directives); i++) {
-        const size_t d = empm__distance(name, empm__directives[i].name);
+        const size_t d = empm__directive_distance(name,
+                                                  empm__directives[i].name);
         if (d < least) {
             least = d;
             best = empm__directives[i].name;
@@ -2929,12 +2961,13 @@ static const char *empm__nearest(const char *name)
 
 /* A name of a file as a configuration gives it: relative to ServerRoot; but
  * ".", the default DocumentRoot, must not become the configuration's folder. */
-static const char *empm__path_of(const empm_config *cfg, const char *name,
-                                 char *to, size_t n)
+static const char *empm__config_path(const empm_config *cfg, const char *name,
+                                     char *to, size_t n)
 {
     if (name[0] == '/' || strcmp(name, ".") == 0 || cfg->server_root == NULL)
         return name;
-    return snprintf(to, n, "%s/%s", cfg->server_root, name) < (int)n ? to : name;
+    return snprintf(to, n, "%s/%s", cfg->server_root, name) < (int)n ? to
+                                                                     : name;
 }
 
 /* What empm_check() says, and how often it was an error. */
@@ -2942,14 +2975,15 @@ typedef struct empm__report {
     void (*say)(enum empm_log_level, const char *, void *);
     void  *user;
     int    errors;
-    int    result;                 /* EMPM_EINVAL or EMPM_ENOMEM after an error */
+    /* EMPM_EINVAL or EMPM_ENOMEM after an error */
+    int    result;
 } empm__report;
 
-static void empm__say(empm__report *r, enum empm_log_level level, int code,
-                      const char *fmt, ...) EMPM__PRINTF(4, 5);
+static void empm__report_say(empm__report *r, enum empm_log_level level,
+                             int code, const char *fmt, ...) EMPM__PRINTF(4, 5);
 
-static void empm__say(empm__report *r, enum empm_log_level level, int code,
-                      const char *fmt, ...)
+static void empm__report_say(empm__report *r, enum empm_log_level level,
+                             int code, const char *fmt, ...)
 {
     char line[1024];
     va_list ap;
@@ -2957,7 +2991,7 @@ static void empm__say(empm__report *r, enum empm_log_level level, int code,
     va_start(ap, fmt);
     vsnprintf(line + n, sizeof line - n, fmt, ap);
     va_end(ap);
-    empm__tame(line);
+    empm__log_tame(line);
     if (level <= EMPM_LOG_ERROR) {
         r->errors++;
         r->result = r->result == EMPM_ENOMEM ? r->result : EMPM_EINVAL;
@@ -2971,8 +3005,8 @@ typedef struct empm__first {           /* keeps the first error */
     size_t n;
 } empm__first;
 
-static void empm__say_first(enum empm_log_level level, const char *line,
-                            void *user)
+static void empm__report_first(enum empm_log_level level, const char *line,
+                               void *user)
 {
     empm__first *f = (empm__first *)user;
     if (level <= EMPM_LOG_ERROR && f->n > 0) {
@@ -2981,19 +3015,19 @@ static void empm__say_first(enum empm_log_level level, const char *line,
     }
 }
 
-static void empm__first_init(empm__report *rep, empm__first *f, char *err,
-                             size_t n)
+static void empm__report_first_init(empm__report *rep, empm__first *f,
+                                    char *err, size_t n)
 {
     f->err = err;
     f->n = err != NULL ? n : 0;
     memset(rep, 0, sizeof *rep);
-    rep->say = empm__say_first;
+    rep->say = empm__report_first;
     rep->user = f;
 }
 
 /* Sets one directive, wherever it stands: `where` is "file:line: " or "".
  * `lists`: a bit for each list that has begun here; another one begins anew. */
-static void empm__set_directive(empm_config *cfg, const char *where,
+static void empm__directive_set(empm_config *cfg, const char *where,
                                 const char *name, const char *value,
                                 uint64_t *lists, empm__report *rep)
 {
@@ -3005,44 +3039,48 @@ static void empm__set_directive(empm_config *cfg, const char *where,
     const char *why, *near;
     uint64_t bit;
     size_t i;
-    if (d == NULL && empm__listed(empm__meaningless, name)) {
-        empm__say(rep, EMPM_LOG_INFO, 5121, "%s%s has no meaning here and is "
-                  "ignored", where, name);
+    if (d == NULL && empm__text_listed(empm__meaningless, name)) {
+        empm__report_say(rep, EMPM_LOG_INFO, 5121, "%s%s has no meaning here "
+                         "and is ignored", where, name);
         return;
     }
-    if (d == NULL && (why = empm__instead_of(name)) != NULL) {
-        empm__say(rep, EMPM_LOG_ERROR, 5126, "%s%s is Apache's and not here: "
-                  "%s", where, name, why);
+    if (d == NULL && (why = empm__directive_instead_of(name)) != NULL) {
+        empm__report_say(rep, EMPM_LOG_ERROR, 5126, "%s%s is Apache's and not "
+                         "here: %s", where, name, why);
         return;
     }
     if (d == NULL) {
-        near = empm__nearest(name);
-        empm__say(rep, EMPM_LOG_ERROR, 5122, "%sInvalid command '%s', %s%s%s",
-                  where, name, near != NULL ? "perhaps '"
-                                            : "there is no such directive",
-                  near != NULL ? near : "", near != NULL ? "' is meant" : "");
+        near = empm__directive_nearest(name);
+        empm__report_say(rep, EMPM_LOG_ERROR, 5122, "%sInvalid command '%s', "
+                         "%s%s%s", where, name, near != NULL ? "perhaps '"
+                                                   : "there is no such "
+                         "directive",
+                         near != NULL ? near : "", near != NULL ? "' is meant"
+                                                                : "");
         return;
     }
     for (i = 0; i < EMPM__COUNT(old); i++)
-        if (empm__equal(name, old[i][0]))
-            empm__say(rep, EMPM_LOG_INFO, i == 0 ? 521 : 545,
-                      "%s%s is deprecated, use %s", where, old[i][0],
-                      old[i][1]);
+        if (empm__text_equal(name, old[i][0]))
+            empm__report_say(rep, EMPM_LOG_INFO, i == 0 ? 521 : 545,
+                             "%s%s is deprecated, use %s", where, old[i][0],
+                             old[i][1]);
     for (i = 0; empm__directives[i].offset != d->offset; i++)
         ;                            /* two names may have one list */
     bit = d->kind == EMPM__KIND_LIST ? UINT64_C(1) << i % 64 : 0;
-    why = empm__set_value(cfg, d, value, !(*lists & bit));
+    why = empm__directive_store(cfg, d, value, !(*lists & bit));
     *lists |= bit;
     if (why == empm__no_memory)
         rep->result = EMPM_ENOMEM;
     if (why == empm__out_of_range)
-        empm__say(rep, EMPM_LOG_ERROR, 5123, "%s%s %s: must be from %lld to "
-                  "%lld%s", where, d->name, value, (long long)d->min,
-                  (long long)d->max, d->kind == EMPM__KIND_MS ||
-                                     d->kind == EMPM__KIND_STUCK ? " ms" : "");
+        empm__report_say(rep, EMPM_LOG_ERROR, 5123, "%s%s %s: must be from "
+                         "%lld to %lld%s", where, d->name, value,
+                         (long long)d->min,
+                         (long long)d->max, d->kind == EMPM__KIND_MS ||
+                                            d->kind == EMPM__KIND_STUCK ? " ms"
+                                                                        : "");
     else if (why != NULL)
-        empm__say(rep, EMPM_LOG_ERROR, 5123, "%s%s %s: %s", where, d->name,
-                  value, why);
+        empm__report_say(rep, EMPM_LOG_ERROR, 5123, "%s%s %s: %s", where,
+                         d->name, value, why);
 }
 
 EMPM_API int empm_set(empm_config *cfg, const char *directive,
@@ -3051,12 +3089,13 @@ EMPM_API int empm_set(empm_config *cfg, const char *directive,
     uint64_t lists = ~UINT64_C(0);     /* one more of each */
     empm__first first;
     empm__report rep;
-    empm__first_init(&rep, &first, err, n);
-    empm__set_directive(cfg, "", directive, value, &lists, &rep);
+    empm__report_first_init(&rep, &first, err, n);
+    empm__directive_set(cfg, "", directive, value, &lists, &rep);
     return rep.result;
 }
 
-/* What this server has of Apache's modules, as <IfModule>, -l and -M name it. */
+/* What this server has of Apache's modules, as <IfModule>, -l and -M name
+ * it. */
 #if !defined(EVENTMPM_NO_CONFIG_FILES) || !defined(EVENTMPM_NO_MAIN)
 static const struct { const char *name, *file; } empm__modules[] = {
     { "core", "core.c" }, { "http", "http_core.c" }, { "mpm_event", "event.c" },
@@ -3098,11 +3137,11 @@ typedef struct empm__loader {
     long          line;
 } empm__loader;
 
-static void empm__load_file(empm__loader *l, const char *path);
+static void empm__loader_file(empm__loader *l, const char *path);
 
 /* One line of text: reads on after '\'. 0: the end; -1: it is too long, or has
  * a NUL. *line: the last one that was begun. */
-static int empm__load_line(FILE *f, char *text, long *line)
+static int empm__loader_line(FILE *f, char *text, long *line)
 {
     size_t n = 0;
     int c = 0, r = 1, begins = 1;
@@ -3165,10 +3204,10 @@ static void empm__load_define(empm__loader *l, const char *args, int undefine)
 {
     char text[128 + EMPM__CONFIG_LINE];
     const char *rest = args, *why = NULL;
-    int i = empm__word(&rest, text, 128), more = 0;
+    int i = empm__text_word(&rest, text, 128), more = 0;
     if (i == 1 && !undefine) {
         const size_t n = strlen(text);
-        more = empm__word(&rest, text + n + 1, sizeof text - n - 1);
+        more = empm__text_word(&rest, text + n + 1, sizeof text - n - 1);
         if (more == 1)
             text[n] = '=';
     }
@@ -3181,17 +3220,19 @@ static void empm__load_define(empm__loader *l, const char *args, int undefine)
     if (why == empm__no_memory)
         l->rep->result = EMPM_ENOMEM;
     if (why != NULL)
-        empm__say(l->rep, EMPM_LOG_ERROR, 5123, "%s:%ld: %s %s: %s", l->path,
-                  l->line, undefine ? "UnDefine" : "Define", args, why);
+        empm__report_say(l->rep, EMPM_LOG_ERROR, 5123, "%s:%ld: %s %s: %s",
+                         l->path,
+                         l->line, undefine ? "UnDefine" : "Define", args, why);
 }
 
 /* Puts ${NAME} in: what Define has said, or the environment; what is not there
  * stays as it is. */
-static int empm__load_expand(empm__loader *l, const char *from, char *to)
+static int empm__loader_expand(empm__loader *l, const char *from, char *to)
 {
     size_t n = 0;
     while (*from != '\0') {
-        const char *end = strncmp(from, "${", 2) == 0 ? strchr(from, '}') : NULL;
+        const char *end = strncmp(from, "${", 2) == 0 ? strchr(from, '}')
+                                                      : NULL;
         const char *value = NULL;
         char name[128];
         int i;
@@ -3204,9 +3245,9 @@ static int empm__load_expand(empm__loader *l, const char *from, char *to)
             else
                 value = getenv(name);
             if (value == NULL)
-                empm__say(l->rep, EMPM_LOG_WARN, 111, "%s:%ld: ${%s} is not "
-                          "set: Define it, or put it into the environment",
-                          l->path, l->line, name);
+                empm__report_say(l->rep, EMPM_LOG_WARN, 111, "%s:%ld: ${%s} is "
+                                 "not set: Define it, or put it into the "
+                                 "environment", l->path, l->line, name);
         }
         if (n + (value != NULL ? strlen(value) : 1) >= EMPM__CONFIG_LINE)
             return -1;
@@ -3221,23 +3262,24 @@ static int empm__load_expand(empm__loader *l, const char *from, char *to)
     return 0;
 }
 
-static int empm__by_name(const void *a, const void *b)
+static int empm__loader_by_name(const void *a, const void *b)
 {
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-static void empm__load_path(empm__loader *l, const char *path);
+static void empm__loader_path(empm__loader *l, const char *path);
 
 /* All that is in a folder, in the order of its bytes, with what is in folders
  * inside, and with names that begin with a dot. */
-static void empm__load_folder(empm__loader *l, const char *path)
+static void empm__loader_folder(empm__loader *l, const char *path)
 {
     DIR *dir = opendir(path);
     char **names = NULL, file[1300];
     size_t n = 0, i;
     struct dirent *e;
     if (dir == NULL)
-        empm__say(l->rep, EMPM_LOG_ERROR, 5120, "%s: %s", path, strerror(errno));
+        empm__report_say(l->rep, EMPM_LOG_ERROR, 5120, "%s: %s", path,
+                         strerror(errno));
     while (dir != NULL && (e = readdir(dir)) != NULL) {
         const size_t len = strlen(e->d_name) + 1;
         char **more;
@@ -3255,31 +3297,31 @@ static void empm__load_folder(empm__loader *l, const char *path)
     if (dir != NULL)
         closedir(dir);
     if (n > 1)
-        qsort(names, n, sizeof *names, empm__by_name);
+        qsort(names, n, sizeof *names, empm__loader_by_name);
     for (i = 0; i < n; i++) {
         if (!l->stop &&
             snprintf(file, sizeof file, "%s/%s", path, names[i]) <
                 (int)sizeof file)
-            empm__load_path(l, file);
+            empm__loader_path(l, file);
         EMPM_FREE(names[i]);
     }
     EMPM_FREE(names);
 }
 
 /* A file or a folder. */
-static void empm__load_path(empm__loader *l, const char *path)
+static void empm__loader_path(empm__loader *l, const char *path)
 {
     const empm__loader here = *l;
     struct stat st;
     if (stat(path, &st) < 0 || !S_ISDIR(st.st_mode))
-        empm__load_file(l, path);
+        empm__loader_file(l, path);
     else if (l->depth == EMPM__CONFIG_DEPTH) {
-        empm__say(l->rep, EMPM_LOG_ERROR, 5120, "%s: folders are nested more "
-                  "than %d deep", path, EMPM__CONFIG_DEPTH);
+        empm__report_say(l->rep, EMPM_LOG_ERROR, 5120, "%s: folders are nested "
+                         "more than %d deep", path, EMPM__CONFIG_DEPTH);
         l->stop = 1;
     } else {
         l->depth++;
-        empm__load_folder(l, path);
+        empm__loader_folder(l, path);
     }
     l->depth = here.depth;
     l->path = here.path;
@@ -3287,7 +3329,8 @@ static void empm__load_path(empm__loader *l, const char *path)
 }
 
 /* Include: a file, a folder, or what a pattern matches, by name. */
-static void empm__load_include(empm__loader *l, const char *args, int optional)
+static void empm__loader_include(empm__loader *l, const char *args,
+                                 int optional)
 {
     char word[1024], path[1200];
     const char *pattern;
@@ -3295,62 +3338,65 @@ static void empm__load_include(empm__loader *l, const char *args, int optional)
     glob_t found;
     size_t i;
     int r;
-    if (empm__word(&args, word, sizeof word) != 1 || *args != '\0') {
-        empm__say(l->rep, EMPM_LOG_ERROR, 5120, "%s:%ld: Include takes one "
-                  "file, folder or pattern", l->path, l->line);
+    if (empm__text_word(&args, word, sizeof word) != 1 || *args != '\0') {
+        empm__report_say(l->rep, EMPM_LOG_ERROR, 5120, "%s:%ld: Include takes "
+                         "one file, folder or pattern", l->path, l->line);
         return;
     }
-    pattern = empm__path_of(l->cfg, word, path, sizeof path);
+    pattern = empm__config_path(l->cfg, word, path, sizeof path);
     if (stat(pattern, &st) == 0) {
-        empm__load_path(l, pattern);
+        empm__loader_path(l, pattern);
         return;
     }
     r = glob(pattern, GLOB_NOSORT, NULL, &found);
     if (r != 0) {
         if (!optional || r != GLOB_NOMATCH)
-            empm__say(l->rep, EMPM_LOG_ERROR, 5120, "%s:%ld: Include %s: %s%s",
-                      l->path, l->line, word, r == GLOB_NOMATCH
+            empm__report_say(l->rep, EMPM_LOG_ERROR, 5120, "%s:%ld: Include "
+                             "%s: %s%s",
+                             l->path, l->line, word, r == GLOB_NOMATCH
                           ? "there is no such file" : "it cannot be read",
-                      word[0] != '/' && l->cfg->server_root == NULL
+                             word[0] != '/' && l->cfg->server_root == NULL
                           ? ": say ServerRoot before it, the folder that it "
                             "is in" : "");
         return;
     }
     qsort(found.gl_pathv, found.gl_pathc, sizeof *found.gl_pathv,
-          empm__by_name);
+          empm__loader_by_name);
     for (i = 0; i < found.gl_pathc && !l->stop; i++)
-        empm__load_path(l, found.gl_pathv[i]);
+        empm__loader_path(l, found.gl_pathv[i]);
     globfree(&found);
 }
 
-static void empm__load_directive(empm__loader *l, const char *name,
-                                 const char *value)
+static void empm__loader_directive(empm__loader *l, const char *name,
+                                   const char *value)
 {
     char where[1024];
-    if (empm__equal(name, "Include") ||
-        empm__equal(name, "IncludeOptional")) {
-        empm__load_include(l, value, name[7] != '\0');
+    if (empm__text_equal(name, "Include") ||
+        empm__text_equal(name, "IncludeOptional")) {
+        empm__loader_include(l, value, name[7] != '\0');
         return;
     }
-    if (empm__equal(name, "Define") || empm__equal(name, "UnDefine")) {
-        empm__load_define(l, value, empm__lower(name[0]) == 'u');
+    if (empm__text_equal(name, "Define") ||
+        empm__text_equal(name, "UnDefine")) {
+        empm__load_define(l, value, empm__ascii_lower(name[0]) == 'u');
         return;
     }
     snprintf(where, sizeof where, "%.960s:%ld: ", l->path, l->line);
-    empm__set_directive(l->cfg, where, name, value, &l->lists, l->rep);
+    empm__directive_set(l->cfg, where, name, value, &l->lists, l->rep);
 }
 
 /* --- sections ------------------------------------------------------------- */
 
 /* Is what <IfModule> names, by module or by file, part of this server? */
-static int empm__has_module(const char *name)
+static int empm__loader_has_module(const char *name)
 {
     const size_t n = strlen(name), end = sizeof "_module" - 1;
     size_t i;
     for (i = 0; i < EMPM__COUNT(empm__modules); i++) {
         const char *ours = empm__modules[i].name;
-        if (strcmp(name, empm__modules[i].file) == 0 || strcmp(name, ours) == 0 ||
-            (n == strlen(ours) + end && strcmp(name + n - end, "_module") == 0 &&
+        if (strcmp(name, empm__modules[i].file) == 0 ||
+            strcmp(name, ours) == 0 || (n == strlen(ours) + end &&
+             strcmp(name + n - end, "_module") == 0 &&
              strncmp(name, ours, n - end) == 0))
             return 1;
     }
@@ -3358,7 +3404,7 @@ static int empm__has_module(const char *name)
 }
 
 /* <IfVersion [operator] 2.4.1>: 1 or 0; -1: it makes no sense. */
-static int empm__version_is(const char *s)
+static int empm__loader_version_is(const char *s)
 {
     static const int ours[] = EMPM__APACHE;
     const size_t n = strspn(s, "<=>");
@@ -3377,7 +3423,7 @@ static int empm__version_is(const char *s)
         if (order == 0)
             order = ours[i] < want ? -1 : ours[i] > want;
         v += digits;
-        v += *v == '.' && i < 2 && empm__is_digit((unsigned char)v[1]);
+        v += *v == '.' && i < 2 && empm__ascii_is_digit((unsigned char)v[1]);
     }
     if (*v != '\0')
         return -1;
@@ -3386,23 +3432,24 @@ static int empm__version_is(const char *s)
 
 /* Does the condition of a section hold? 1 or 0; -1: it makes no sense, -2: this
  * is no section with a condition. */
-static int empm__load_holds(const empm__loader *l, const char *name,
-                            const char *arg)
+static int empm__loader_holds(const empm__loader *l, const char *name,
+                              const char *arg)
 {
     char path[1200];
     const int no = *arg == '!';
     int is;
     arg += no;
-    if (!empm__begins(name, "<If"))
+    if (!empm__text_begins(name, "<If"))
         return -2;
-    if (empm__equal(name + 3, "Module"))
-        is = empm__has_module(arg);
-    else if (empm__equal(name + 3, "Define"))
+    if (empm__text_equal(name + 3, "Module"))
+        is = empm__loader_has_module(arg);
+    else if (empm__text_equal(name + 3, "Define"))
         is = empm__define_find(l->defines, arg) >= 0;
-    else if (empm__equal(name + 3, "File"))
-        is = access(empm__path_of(l->cfg, arg, path, sizeof path), F_OK) == 0;
-    else if (empm__equal(name + 3, "Version"))
-        is = empm__version_is(arg);
+    else if (empm__text_equal(name + 3, "File"))
+        is = access(empm__config_path(l->cfg, arg, path, sizeof path),
+                    F_OK) == 0;
+    else if (empm__text_equal(name + 3, "Version"))
+        is = empm__loader_version_is(arg);
     else
         return -2;
     return *arg == '\0' || is < 0 ? -1 : is ^ no;
@@ -3413,23 +3460,26 @@ typedef struct empm__sections {        /* of one file, those that are open */
     char name[EMPM__CONFIG_SECTIONS][24];
 } empm__sections;
 
-/* "</Name>" closes the last of that name; what is open inside it is forgotten. */
-static void empm__load_close(empm__loader *l, empm__sections *o,
-                             const char *name)
+/* "</Name>" closes the last of that name; what is open inside it is
+ * forgotten. */
+static void empm__loader_section_close(empm__loader *l, empm__sections *o,
+                                       const char *name)
 {
     const size_t n = strcspn(name + 2, ">");
     int i = o->open;
-    while (i > 0 && !empm__same(o->name[i - 1] + 1, strlen(o->name[i - 1]) - 1,
-                                name + 2, empm__min(n, 22)))
+    while (i > 0 && !empm__text_same(o->name[i - 1] + 1,
+                                     strlen(o->name[i - 1]) - 1,
+                                     name + 2, empm__min(n, 22)))
         i--;
     if (i == 0 && o->skip == 0)
-        empm__say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: %s without <%.*s>",
-                  l->path, l->line, name, (int)n, name + 2);
+        empm__report_say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: %s without "
+                         "<%.*s>", l->path, l->line, name, (int)n, name + 2);
     if (i == 0)
         return;
     if (i < o->open && o->skip == 0)
-        empm__say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: %s before %s> is "
-                  "closed", l->path, l->line, name, o->name[o->open - 1]);
+        empm__report_say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: %s before %s> "
+                         "is closed", l->path, l->line, name,
+                         o->name[o->open - 1]);
     o->open = i - 1;
     if (o->skip > o->open)
         o->skip = 0;
@@ -3437,8 +3487,8 @@ static void empm__load_close(empm__loader *l, empm__sections *o,
 
 /* "<Name argument>". A section that is not known is left out, as if all that it
  * holds were unknown, too. */
-static void empm__load_open(empm__loader *l, empm__sections *o, char *name,
-                            char *arg)
+static void empm__loader_section_open(empm__loader *l, empm__sections *o,
+                                      char *name, char *arg)
 {
     char *last = *arg != '\0' ? arg : name;
     size_t n = strlen(last);
@@ -3447,34 +3497,35 @@ static void empm__load_open(empm__loader *l, empm__sections *o, char *name,
     if (last[n - 1] == '>')
         n--;
     else if (o->skip == 0) {
-        empm__say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: %s wants a > at its "
-                  "end", l->path, l->line, name);
+        empm__report_say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: %s wants a > "
+                         "at its end", l->path, l->line, name);
         return;
     }
     while (n > 0 && (last[n - 1] == ' ' || last[n - 1] == '\t'))
         n--;
     last[n] = '\0';
     if (o->open == EMPM__CONFIG_SECTIONS) {
-        empm__say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: %s> is the %dth "
-                  "section within others", l->path, l->line, name, o->open + 1);
+        empm__report_say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: %s> is the "
+                         "%dth section within others", l->path, l->line, name,
+                         o->open + 1);
         l->stop = 1;
         return;
     }
     if (o->skip == 0) {
-        holds = empm__load_holds(l, name, arg);
-        instead = holds == -2 ? empm__instead_of(name) : NULL;
+        holds = empm__loader_holds(l, name, arg);
+        instead = holds == -2 ? empm__directive_instead_of(name) : NULL;
         if (holds == -1) {
-            empm__say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: %s %s> is no "
-                      "condition", l->path, l->line, name, arg);
+            empm__report_say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: %s %s> is "
+                             "no condition", l->path, l->line, name, arg);
             if (*arg == '\0')
                 return;
         } else if (instead != NULL)
-            empm__say(l->rep, EMPM_LOG_ERROR, 5126, "%s:%ld: %s> is Apache's "
-                      "and not here: %s (what is inside is left out)", l->path,
-                      l->line, name, instead);
+            empm__report_say(l->rep, EMPM_LOG_ERROR, 5126, "%s:%ld: %s> is "
+                             "Apache's and not here: %s (what is inside is "
+                             "left out)", l->path, l->line, name, instead);
         else if (holds == -2)
-            empm__say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: section %s> is "
-                      "not known here", l->path, l->line, name);
+            empm__report_say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: section "
+                             "%s> is not known here", l->path, l->line, name);
     }
     snprintf(o->name[o->open++], sizeof o->name[0], "%.23s", name);
     if (o->skip == 0 && holds != 1)
@@ -3482,12 +3533,12 @@ static void empm__load_open(empm__loader *l, empm__sections *o, char *name,
 }
 
 /* All of one file into the config, with its sections. */
-static void empm__load_text(empm__loader *l, FILE *f, char *raw, char *text)
+static void empm__loader_text(empm__loader *l, FILE *f, char *raw, char *text)
 {
     empm__sections o;
     int r, first = 1;
     memset(&o, 0, sizeof o);
-    while (!l->stop && (r = empm__load_line(f, raw, &l->line)) != 0) {
+    while (!l->stop && (r = empm__loader_line(f, raw, &l->line)) != 0) {
         /* editors of Windows mark UTF-8 so */
         const int mark = first && strncmp(raw, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
         char *p = raw + mark + strspn(raw + mark, " \t");
@@ -3496,10 +3547,10 @@ static void empm__load_text(empm__loader *l, FILE *f, char *raw, char *text)
         first = 0;
         if (r > 0 && *p == '#')
             continue;
-        if (r < 0 || (o.skip == 0 && empm__load_expand(l, p, text) < 0)) {
-            empm__say(l->rep, EMPM_LOG_ERROR, 5124, "%s:%ld: a line of more "
-                      "than %d bytes, or with a NUL", l->path, l->line,
-                      EMPM__CONFIG_LINE - 1);
+        if (r < 0 || (o.skip == 0 && empm__loader_expand(l, p, text) < 0)) {
+            empm__report_say(l->rep, EMPM_LOG_ERROR, 5124, "%s:%ld: a line of "
+                             "more than %d bytes, or with a NUL", l->path,
+                             l->line, EMPM__CONFIG_LINE - 1);
             return;
         }
         p = o.skip == 0 ? text + strspn(text, " \t") : p;
@@ -3511,38 +3562,40 @@ static void empm__load_text(empm__loader *l, FILE *f, char *raw, char *text)
         snprintf(name, sizeof name, "%.*s", (int)empm__min(n, 63), p);
         p += n + strspn(p + n, " \t");
         if (strncmp(name, "</", 2) == 0)
-            empm__load_close(l, &o, name);
+            empm__loader_section_close(l, &o, name);
         else if (name[0] == '<')
-            empm__load_open(l, &o, name, p);
+            empm__loader_section_open(l, &o, name, p);
         else if (o.skip == 0)
-            empm__load_directive(l, name, p);
+            empm__loader_directive(l, name, p);
     }
     if (o.open > 0 && !l->stop)
-        empm__say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: %s> is never closed",
-                  l->path, l->line, o.name[o.open - 1]);
+        empm__report_say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: %s> is never "
+                         "closed", l->path, l->line, o.name[o.open - 1]);
 }
 
-static void empm__load_file(empm__loader *l, const char *path)
+static void empm__loader_file(empm__loader *l, const char *path)
 {
     FILE *f = NULL;
     char *text = (char *)EMPM_MALLOC(2 * EMPM__CONFIG_LINE);
     if (text == NULL) {
         l->rep->result = EMPM_ENOMEM;
-        empm__say(l->rep, EMPM_LOG_ERROR, 5104, "%s: no memory", path);
+        empm__report_say(l->rep, EMPM_LOG_ERROR, 5104, "%s: no memory", path);
     } else if (l->depth == EMPM__CONFIG_DEPTH) {
-        empm__say(l->rep, EMPM_LOG_ERROR, 5120, "%s:%ld: Include is nested "
-                  "more than %d deep", l->path, l->line, EMPM__CONFIG_DEPTH);
+        empm__report_say(l->rep, EMPM_LOG_ERROR, 5120, "%s:%ld: Include is "
+                         "nested more than %d deep", l->path, l->line,
+                         EMPM__CONFIG_DEPTH);
         l->stop = 1;
     } else if ((f = fopen(path, "re")) == NULL)
-        empm__say(l->rep, EMPM_LOG_ERROR, 5120, "%s: %s", path, strerror(errno));
+        empm__report_say(l->rep, EMPM_LOG_ERROR, 5120, "%s: %s", path,
+                         strerror(errno));
     if (f != NULL) {
         l->path = path;
         l->line = 0;
         l->depth++;
-        empm__load_text(l, f, text, text + EMPM__CONFIG_LINE);
+        empm__loader_text(l, f, text, text + EMPM__CONFIG_LINE);
         if (ferror(f))
-            empm__say(l->rep, EMPM_LOG_ERROR, 5120, "%s: %s", path,
-                      strerror(errno));
+            empm__report_say(l->rep, EMPM_LOG_ERROR, 5120, "%s: %s", path,
+                             strerror(errno));
         l->depth--;
         fclose(f);
     }
@@ -3558,7 +3611,7 @@ static void empm__config_load_with(empm_config *cfg, empm__defines *defines,
     l.rep = rep;
     l.defines = defines;
     l.path = path;
-    empm__load_file(&l, path);
+    empm__loader_file(&l, path);
 }
 
 static void empm__config_load(empm_config *cfg, const char *path,
@@ -3573,7 +3626,7 @@ EMPM_API int empm_load(empm_config *cfg, const char *path, char *err, size_t n)
 {
     empm__first first;
     empm__report rep;
-    empm__first_init(&rep, &first, err, n);
+    empm__report_first_init(&rep, &first, err, n);
     empm__config_load(cfg, path, &rep);
     return rep.result;
 }
@@ -3587,41 +3640,43 @@ EMPM_API int empm_load(empm_config *cfg, const char *path, char *err, size_t n)
 #endif
 
 /* What is corrected is a warning, or under Strict an error. */
-static enum empm_log_level empm__corrected(const empm_config *cfg)
+static enum empm_log_level empm__config_correction_level(const empm_config *cfg)
 {
     return cfg->strict ? EMPM_LOG_ERROR : EMPM_LOG_WARN;
 }
 
 /* low, high: the messages' codes. */
-static void empm__clamp(const empm_config *cfg, empm__report *r, int low,
-                        int high, const char *name, int *v, int min, int max)
+static void empm__config_clamp(const empm_config *cfg, empm__report *r, int low,
+                               int high, const char *name, int *v, int min,
+                               int max)
 {
     int to = *v < min ? min : *v > max ? max : *v;
     if (to != *v)
-        empm__say(r, empm__corrected(cfg), to == min ? low : high,
-                  "%s of %d is %s the %s of %d, using that", name, *v,
-                  to == min ? "below" : "above",
-                  to == min ? "minimum" : "limit", to);
+        empm__report_say(r, empm__config_correction_level(cfg), to == min
+                         ? low : high,
+                         "%s of %d is %s the %s of %d, using that", name, *v,
+                         to == min ? "below" : "above",
+                         to == min ? "minimum" : "limit", to);
     *v = to;
 }
 
 /* What cannot change while scoreboard and store live stays as it was. */
-static void empm__keep_limits(empm_config *cfg, const empm_config *old,
-                              empm__report *r)
+static void empm__config_keep_limits(empm_config *cfg, const empm_config *old,
+                                     empm__report *r)
 {
     if (cfg->server_limit != old->server_limit)
-        empm__say(r, EMPM_LOG_WARN, 501, "changing ServerLimit to %d from %d "
-                  "needs a restart: ignored", cfg->server_limit,
-                  old->server_limit);
+        empm__report_say(r, EMPM_LOG_WARN, 501, "changing ServerLimit to %d "
+                         "from %d needs a restart: ignored", cfg->server_limit,
+                         old->server_limit);
     if (cfg->thread_limit != old->thread_limit)
-        empm__say(r, EMPM_LOG_WARN, 506, "changing ThreadLimit to %d from %d "
-                  "needs a restart: ignored", cfg->thread_limit,
-                  old->thread_limit);
+        empm__report_say(r, EMPM_LOG_WARN, 506, "changing ThreadLimit to %d "
+                         "from %d needs a restart: ignored", cfg->thread_limit,
+                         old->thread_limit);
     if (cfg->shared_store_size != old->shared_store_size)
-        empm__say(r, EMPM_LOG_WARN, 5503, "changing SharedStoreSize to %lld "
-                  "from %lld needs a restart: ignored",
-                  (long long)cfg->shared_store_size,
-                  (long long)old->shared_store_size);
+        empm__report_say(r, EMPM_LOG_WARN, 5503, "changing SharedStoreSize to "
+                         "%lld from %lld needs a restart: ignored",
+                         (long long)cfg->shared_store_size,
+                         (long long)old->shared_store_size);
     cfg->server_limit = old->server_limit;
     cfg->thread_limit = old->thread_limit;
     cfg->shared_store_size = old->shared_store_size;
@@ -3631,8 +3686,8 @@ static void empm__keep_limits(empm_config *cfg, const empm_config *old,
 
 /* The rules of Apache's event MPM, in its order: what it corrects, we correct.
  * `old`: what runs with this scoreboard, or NULL. */
-static void empm__check_numbers(empm_config *cfg, const empm_config *old,
-                                empm__report *r)
+static void empm__config_check_numbers(empm_config *cfg, const empm_config *old,
+                                       empm__report *r)
 {
     int children, odd = 0;
     size_t i;
@@ -3652,16 +3707,16 @@ static void empm__check_numbers(empm_config *cfg, const empm_config *old,
             continue;
         if (v < d->min ||
             (d->kind == EMPM__KIND_KB ? v / 1024 : v) > d->max) {
-            empm__say(r, EMPM_LOG_ERROR, 5101, "%s of %lld is out of range",
-                      d->name, (long long)v);
+            empm__report_say(r, EMPM_LOG_ERROR, 5101, "%s of %lld is out of "
+                             "range", d->name, (long long)v);
             odd |= d->offset == offsetof(empm_config, processes);
         }
     }
     if (cfg->header_timeout_ms < 0 || cfg->header_timeout_max_ms < 0 ||
         cfg->header_min_rate < 0 || cfg->body_timeout_ms < 0 ||
         cfg->body_timeout_max_ms < 0 || cfg->body_min_rate < 0)
-        empm__say(r, EMPM_LOG_ERROR, 5101,
-                  "RequestReadTimeout is out of range");
+        empm__report_say(r, EMPM_LOG_ERROR, 5101,
+                         "RequestReadTimeout is out of range");
     if (cfg->server_field == NULL)
         cfg->server_field = "";
     if (cfg->document_root == NULL)
@@ -3669,97 +3724,101 @@ static void empm__check_numbers(empm_config *cfg, const empm_config *old,
     if (cfg->spool_directory == NULL)
         cfg->spool_directory = "/tmp";
     for (i = 0; cfg->server_field[i] != '\0'; i++)
-        if (i == 80 || !(empm__char_class((unsigned char)cfg->server_field[i]) &
+        if (i == 80 ||
+            !(empm__chars_class((unsigned char)cfg->server_field[i]) &
                          EMPM__VCHAR)) {
-            empm__say(r, EMPM_LOG_ERROR, 5102, "ServerField is no field value "
-                      "of at most 80 bytes");
+            empm__report_say(r, EMPM_LOG_ERROR, 5102, "ServerField is no field "
+                             "value of at most 80 bytes");
             break;
         }
-    empm__clamp(cfg, r, 499, 497, "ServerLimit", &cfg->server_limit, 1, 20000);
-    empm__clamp(cfg, r, 504, 502, "ThreadLimit", &cfg->thread_limit, 1, 100000);
+    empm__config_clamp(cfg, r, 499, 497, "ServerLimit", &cfg->server_limit, 1,
+                       20000);
+    empm__config_clamp(cfg, r, 504, 502, "ThreadLimit", &cfg->thread_limit, 1,
+                       100000);
     if (!odd && cfg->processes > cfg->server_limit)
         cfg->server_limit = cfg->processes;
     if (old != NULL)
-        empm__keep_limits(cfg, old, r);
+        empm__config_keep_limits(cfg, old, r);
     if (cfg->threads_per_child > cfg->thread_limit)
-        empm__say(r, empm__corrected(cfg), 507,
-                  "ThreadsPerChild of %d is above ThreadLimit of %d, using "
-                  "that: raise ThreadLimit", cfg->threads_per_child,
-                  cfg->thread_limit);
+        empm__report_say(r, empm__config_correction_level(cfg), 507,
+                         "ThreadsPerChild of %d is above ThreadLimit of %d, "
+                         "using that: raise ThreadLimit",
+                         cfg->threads_per_child, cfg->thread_limit);
     if (cfg->threads_per_child > cfg->thread_limit)
         cfg->threads_per_child = cfg->thread_limit;
-    empm__clamp(cfg, r, 509, 509, "ThreadsPerChild", &cfg->threads_per_child, 1,
-                INT_MAX);
+    empm__config_clamp(cfg, r, 509, 509, "ThreadsPerChild",
+                       &cfg->threads_per_child, 1, INT_MAX);
     if (!odd && cfg->processes >= 0) {   /* exactly so many, whatever is idle */
         cfg->start_servers = cfg->processes > 0 ? cfg->processes : 1;
         cfg->max_request_workers = cfg->start_servers * cfg->threads_per_child;
         cfg->min_spare_threads = 1;
         cfg->max_spare_threads = INT_MAX;
     }
-    empm__clamp(cfg, r, 511, 511, "MaxRequestWorkers", &cfg->max_request_workers,
-                cfg->threads_per_child, INT_MAX);
+    empm__config_clamp(cfg, r, 511, 511, "MaxRequestWorkers",
+                       &cfg->max_request_workers,
+                       cfg->threads_per_child, INT_MAX);
     children = cfg->max_request_workers / cfg->threads_per_child;
     if (cfg->max_request_workers % cfg->threads_per_child != 0) {
-        empm__say(r, empm__corrected(cfg), 513,
-                  "MaxRequestWorkers of %d is not a multiple of "
-                  "ThreadsPerChild of %d, using %d (%d servers)",
-                  cfg->max_request_workers, cfg->threads_per_child,
-                  children * cfg->threads_per_child, children);
+        empm__report_say(r, empm__config_correction_level(cfg), 513,
+                         "MaxRequestWorkers of %d is not a multiple of "
+                         "ThreadsPerChild of %d, using %d (%d servers)",
+                         cfg->max_request_workers, cfg->threads_per_child,
+                         children * cfg->threads_per_child, children);
         cfg->max_request_workers = children * cfg->threads_per_child;
     }
     if (children > cfg->server_limit) {
-        empm__say(r, empm__corrected(cfg), 515,
-                  "MaxRequestWorkers of %d needs %d servers, more than "
-                  "ServerLimit of %d: using %d workers",
-                  cfg->max_request_workers, children, cfg->server_limit,
-                  cfg->server_limit * cfg->threads_per_child);
+        empm__report_say(r, empm__config_correction_level(cfg), 515,
+                         "MaxRequestWorkers of %d needs %d servers, more than "
+                         "ServerLimit of %d: using %d workers",
+                         cfg->max_request_workers, children, cfg->server_limit,
+                         cfg->server_limit * cfg->threads_per_child);
         children = cfg->server_limit;
         cfg->max_request_workers = children * cfg->threads_per_child;
     }
-    empm__clamp(cfg, r, 517, 517, "StartServers", &cfg->start_servers, 1,
-                INT_MAX);
+    empm__config_clamp(cfg, r, 517, 517, "StartServers", &cfg->start_servers, 1,
+                       INT_MAX);
     if (cfg->start_servers > children) {     /* Apache does these in silence */
-        empm__say(r, EMPM_LOG_INFO, 5110, "StartServers of %d is above what "
-                  "MaxRequestWorkers allows, using %d", cfg->start_servers,
-                  children);
+        empm__report_say(r, EMPM_LOG_INFO, 5110, "StartServers of %d is above "
+                         "what MaxRequestWorkers allows, using %d",
+                         cfg->start_servers, children);
         cfg->start_servers = children;
     }
-    empm__clamp(cfg, r, 519, 519, "MinSpareThreads", &cfg->min_spare_threads, 1,
-                1 << 24);
+    empm__config_clamp(cfg, r, 519, 519, "MinSpareThreads",
+                       &cfg->min_spare_threads, 1, 1 << 24);
     if (cfg->max_spare_threads <
         cfg->min_spare_threads + cfg->threads_per_child) {
-        empm__say(r, EMPM_LOG_INFO, 5111, "MaxSpareThreads of %d is below "
-                  "MinSpareThreads + ThreadsPerChild, using %d",
-                  cfg->max_spare_threads,
-                  cfg->min_spare_threads + cfg->threads_per_child);
+        empm__report_say(r, EMPM_LOG_INFO, 5111, "MaxSpareThreads of %d is "
+                         "below MinSpareThreads + ThreadsPerChild, using %d",
+                         cfg->max_spare_threads,
+                         cfg->min_spare_threads + cfg->threads_per_child);
         cfg->max_spare_threads = cfg->min_spare_threads +
                                  cfg->threads_per_child;
     }
     for (i = 0; i < 2; i++) {
         int *v = i == 0 ? &cfg->send_buffer_size : &cfg->receive_buffer_size;
         if (*v != 0)
-            empm__clamp(cfg, r, 5112, 5112, i == 0 ? "SendBufferSize"
-                                                   : "ReceiveBufferSize",
-                        v, 512, INT_MAX);
+            empm__config_clamp(cfg, r, 5112, 5112, i == 0 ? "SendBufferSize"
+                                                          : "ReceiveBufferSize",
+                               v, 512, INT_MAX);
     }
     if (cfg->thread_stack_size != 0)
-        empm__clamp(cfg, r, 2436, 2436, "ThreadStackSize",
-                    &cfg->thread_stack_size, EMPM__STACK_LEAST, INT_MAX);
+        empm__config_clamp(cfg, r, 2436, 2436, "ThreadStackSize",
+                           &cfg->thread_stack_size, EMPM__STACK_LEAST, INT_MAX);
     if (!(cfg->async_request_worker_factor > 0))
-        empm__say(r, EMPM_LOG_ERROR, 5101,
-                  "AsyncRequestWorkerFactor must be a positive number");
+        empm__report_say(r, EMPM_LOG_ERROR, 5101,
+                         "AsyncRequestWorkerFactor must be a positive number");
     if (cfg->limit_request_head < cfg->limit_request_line)
-        empm__say(r, EMPM_LOG_WARN, 5103, "LimitRequestHead of %d is less than "
-                  "LimitRequestLine of %d allows", cfg->limit_request_head,
-                  cfg->limit_request_line);
+        empm__report_say(r, EMPM_LOG_WARN, 5103, "LimitRequestHead of %d is "
+                         "less than LimitRequestLine of %d allows",
+                         cfg->limit_request_head, cfg->limit_request_line);
 }
 
 /* ---------------------------------------------------------------------------
  * >>score -- counters that every process can read
  *
  * Shared before the first fork: a part that only the parent writes, then one
- * page-aligned area per child, which only that child writes (its siblings map it
- * read-only). Within an area each counter has one writer, so nothing here is
+ * page-aligned area per child, which only that child writes (its siblings map
+ * it read-only). Within an area each counter has one writer, so nothing here is
  * locked or added to atomically. Connections by state need no common counter
  * either: a worker counts what it parks, the listener what it takes back, and
  * the difference is what waits. The parent believes none of it.
@@ -3780,8 +3839,8 @@ enum {                               /* why the child does not accept */
     EMPM__PAUSE_TURN = 32            /* siblings have more time, for a moment */
 };
 
-/* Who is at the other end: asked once per connection, or told by a proxy. Stands
- * beside its record (>>handover), and is owned with it. */
+/* Who is at the other end: asked once per connection, or told by a proxy.
+ * Stands beside its record (>>handover), and is owned with it. */
 typedef struct empm__peer {
     uint8_t  family;             /* EMPM__PEER_* */
     uint8_t  proxied;            /* EMPM__PROXIED_*: what a PROXY header said */
@@ -3818,7 +3877,8 @@ typedef struct empm__score_child {
     uint32_t healthy, stopping;            /* the child's main thread */
     uint32_t pongs;                        /* the listener: answers to pings */
     /* the listener */
-    uint32_t unparked[EMPM__STATES], created;   /* created: of state READ_HEAD */
+    /* created: of state READ_HEAD */
+    uint32_t unparked[EMPM__STATES], created;
     uint32_t connections, paused, culled, expired, forced;
     uint32_t refused;                      /* MaxConnectionsPerPeer */
     uint64_t accepted __attribute__((aligned(8)));
@@ -3827,7 +3887,8 @@ typedef struct empm__score_child {
     uint32_t unlogged;                     /* access log; added to atomically */
     /* whoever holds the queue's lock */
     uint32_t idle_workers, queued;
-    uint32_t waits_since_ms;               /* about: the oldest job in the queue */
+    /* about: the oldest job in the queue */
+    uint32_t waits_since_ms;
 } empm__score_child;
 
 typedef struct empm__score_slot {          /* written by the parent alone */
@@ -3842,8 +3903,10 @@ typedef struct empm__score_slot {          /* written by the parent alone */
 typedef struct empm__score_server {        /* written by the parent alone */
     uint32_t generation;                   /* the one that serves */
     uint32_t draining;                     /* health says 503 */
-    uint32_t top;                          /* no slot from here on was ever used */
-    uint32_t reloads, failed_reloads, died; /* died: children that nobody asked */
+    /* no slot from here on was ever used */
+    uint32_t top;
+    /* died: children that nobody asked */
+    uint32_t reloads, failed_reloads, died;
     int64_t  started_s, restarted_s;       /* time() of start, of last reload */
     uint64_t started_us;                   /* empm__now_us() of the start */
 } empm__score_server;
@@ -3935,11 +3998,13 @@ static void empm__score_gauges(const empm__score *sb, int slot)
 /* Text and addresses that others may read while they change: word by word, at
  * worst a mixture. `n` bytes of `to` in all; a word of NUL follows what is
  * shorter. */
-static void empm__score_put(size_t *to, size_t n, const void *from, size_t len)
+static void empm__score_store_text(size_t *to, size_t n, const void *from,
+                                   size_t len)
 {
     const char *p = (const char *)from;
     size_t word, *end = to + n / sizeof word;
-    for (; len >= sizeof word && to < end; len -= sizeof word, p += sizeof word) {
+    for (; len >= sizeof word && to < end; len -= sizeof word,
+         p += sizeof word) {
         memcpy(&word, p, sizeof word);
         empm__store(to++, word);
     }
@@ -3953,7 +4018,7 @@ static void empm__score_put(size_t *to, size_t n, const void *from, size_t len)
 }
 
 #if !defined(EVENTMPM_NO_STATUS) || !defined(EVENTMPM_NO_FORK)
-static void empm__score_get(void *to, const size_t *from, size_t n)
+static void empm__score_load_text(void *to, const size_t *from, size_t n)
 {
     size_t i, word;
     for (i = 0; i < n; i += sizeof word, from++) {
@@ -3963,11 +4028,11 @@ static void empm__score_get(void *to, const size_t *from, size_t n)
 }
 
 /* The request line, in which the parser has put one NUL for each SP. */
-static void empm__score_line(const empm__score_worker *w,
-                             char to[EMPM__SCORE_REQUEST + 1])
+static void empm__score_request_line(const empm__score_worker *w,
+                                     char to[EMPM__SCORE_REQUEST + 1])
 {
     size_t i;
-    empm__score_get(to, w->request, EMPM__SCORE_REQUEST);
+    empm__score_load_text(to, w->request, EMPM__SCORE_REQUEST);
     to[EMPM__SCORE_REQUEST] = '\0';
     for (i = 0; i < EMPM__SCORE_REQUEST; i++)
         if (to[i] == '\0') {
@@ -3981,12 +4046,14 @@ static void empm__score_line(const empm__score_worker *w,
 /* ---------------------------------------------------------------------------
  * >>handover -- one word that says who owns a connection
  *
- * At any moment exactly one of three owns a record: the listener (the connection
- * waits), the queue (it is ready), a worker (it runs). The word holds
+ * At any moment exactly one of three owns a record: the listener (the
+ * connection waits), the queue (it is ready), a worker (it runs). The word
+ * holds
  *
  *   31      23 22   21   20             12 11              3   2       1      0
  *  +----------+----+----+-----------------+-----------------+-------+------+-----+
- *  |   gen    |KEEP|IDLE|  WANT (9 bits)  | READY (9 bits)  |RETIRED|POSTED|OWNED|
+ *  |   gen    |KEEP|IDLE|  WANT (9 bits)  | READY (9 bits)
+ *      |RETIRED|POSTED|OWNED|
  *  +----------+----+----+-----------------+-----------------+-------+------+-----+
  *
  * READY is what has happened, WANT what the released connection waits for, bit
@@ -3994,21 +4061,21 @@ static void empm__score_line(const empm__score_worker *w,
  *
  *   offer    the listener only: something has happened. Waiting and wanted:
  *            take it (OWNED, one CAS). Otherwise note the bit.
- *   release  the owner only: OWNED -> waiting. Fails when what it wants has been
- *            noted meanwhile; then the owner goes on.
+ *   release  the owner only: OWNED -> waiting. Fails when what it wants has
+ *            been noted meanwhile; then the owner goes on.
  *   post     anybody: "look at this record", a hint. POSTED admits it once to
  *            the inbox; the reason is in the word (RETIRED, RESUME) or in the
  *            deadline. Posting a record that has been reused is harmless, so
  *            a worker may post one that it has just released.
  *   resume   any thread: notes RESUME if the ticket's generation is the word's.
  *
- * Acquire on take, release on release: what the owner wrote is seen by the next.
- * Data and FIN can come as one edge, so HUP and RDHUP are sticky, and a short
- * read means "drained" only while neither is set. The protocol is modelled in
- * test_eventmpm.c (>>model) and checked there by spin.
+ * Acquire on take, release on release: what the owner wrote is seen by the
+ * next. Data and FIN can come as one edge, so HUP and RDHUP are sticky, and a
+ * short read means "drained" only while neither is set. The protocol is
+ * modelled in test_eventmpm.c (>>model) and checked there by spin.
  *
- * Records live in slabs that are never unmapped and are named by 32-bit indices;
- * the listener alone makes and frees them.
+ * Records live in slabs that are never unmapped and are named by 32-bit
+ * indices; the listener alone makes and frees them.
  * ------------------------------------------------------------------------- */
 
 enum {
@@ -4046,8 +4113,10 @@ typedef struct empm__conn {
     int32_t       fd;
     uint32_t      queue_next;    /* in the run queue, or the free list */
     uint32_t      requests;      /* served on this connection */
-    uint16_t      why;           /* READY bits delivered and not yet dealt with */
-    uint8_t       state;         /* enum empm__state; empm__conn_enter sets it */
+    /* READY bits delivered and not yet dealt with */
+    uint16_t      why;
+    /* enum empm__state; empm__conn_enter sets it */
+    uint8_t       state;
     uint8_t       flags;         /* EMPM__F_* */
     empm_request *req;           /* borrowed, NULL while idle */
     void         *transport;     /* session of the transport (TLS), or NULL */
@@ -4069,13 +4138,14 @@ EMPM__ASSERT_STATIC(sizeof(empm__conn) == 64, one_cache_line_per_connection);
 #endif
 
 enum {
+    /* just accepted: its first bytes may be near */
     EMPM__F_DRAINED   = 1,       /* the last read left nothing behind */
     EMPM__F_OUT_ARMED = 2,       /* EPOLLOUT is registered */
     EMPM__F_SHORT     = 4,       /* linger only briefly */
     EMPM__F_CLOSED    = 8,       /* the listener closed the descriptor */
     EMPM__F_RESET     = 16,      /* only a reset tells that an answer is cut */
     EMPM__F_MOVED     = 32,      /* from a sibling, and not served since then */
-    EMPM__F_FRESH     = 64       /* just accepted: its first bytes may be near */
+    EMPM__F_FRESH     = 64
 };
 
 static void empm__conn_close(empm__conn *c)
@@ -4089,7 +4159,7 @@ static void empm__conn_close(empm__conn *c)
     close(c->fd);
 }
 
-static uint32_t empm__wanted(uint32_t word)
+static uint32_t empm__conn_wanted(uint32_t word)
 {
     return (word >> EMPM__WANT_SHIFT) & word & EMPM__READY_ALL;
 }
@@ -4101,7 +4171,7 @@ static int empm__conn_offer(empm__conn *c, uint32_t ready)
     uint32_t w = empm__load(&c->word), n;
     int taken;
     do {
-        taken = !(w & EMPM__OWNED) && empm__wanted(w | ready);
+        taken = !(w & EMPM__OWNED) && empm__conn_wanted(w | ready);
         n = w | ready;
         if (taken)
             n = (n & ~((EMPM__READY_ALL & ~EMPM__STICKY) | EMPM__WANT_ALL)) |
@@ -4123,7 +4193,7 @@ static int empm__conn_give(empm__conn *c, uint32_t want)
     uint32_t w = empm__load(&c->word), n;
     do {
         n = (w & ~(uint32_t)EMPM__OWNED) | want | EMPM__WANT_ALWAYS;
-        if (empm__wanted(n)) {
+        if (empm__conn_wanted(n)) {
             /* acquire: a resumer's writes come before its RESUME */
             w = __atomic_fetch_and(&c->word,
                                    ~(uint32_t)(EMPM__READY_TIMEOUT |
@@ -4182,7 +4252,7 @@ static int empm__conn_resume(empm__conn *c, uint32_t serial)
 }
 
 /* The slabs. Chunks are made by the listener and live as long as the child;
- * empm__conn_at() may be called with any index by any thread. */
+ * empm__slab_conn() may be called with any index by any thread. */
 #define EMPM__CHUNK 1024u
 #define EMPM__CHUNK_BYTES (EMPM__CHUNK * (sizeof(empm__conn) + \
                                           sizeof(empm__peer)))
@@ -4219,19 +4289,19 @@ static void empm__slab_free(empm__slab *sl)
     sl->chunks = NULL;
 }
 
-static empm__conn *empm__conn_at(const empm__slab *sl, uint32_t i)
+static empm__conn *empm__slab_conn(const empm__slab *sl, uint32_t i)
 {
     return empm__load_acq(&sl->chunks[i / EMPM__CHUNK]) + i % EMPM__CHUNK;
 }
 
-static empm__peer *empm__peer_at(const empm__slab *sl, uint32_t i)
+static empm__peer *empm__slab_peer(const empm__slab *sl, uint32_t i)
 {
     empm__conn *chunk = empm__load_acq(&sl->chunks[i / EMPM__CHUNK]);
     return (empm__peer *)(void *)(chunk + EMPM__CHUNK) + i % EMPM__CHUNK;
 }
 
 /* A free record, or NIL: the limit is reached or there is no memory. */
-static uint32_t empm__slab_get(empm__slab *sl)
+static uint32_t empm__slab_borrow(empm__slab *sl)
 {
     uint32_t i = sl->free_head;
     if (i == EMPM__NIL) {
@@ -4255,14 +4325,14 @@ static uint32_t empm__slab_get(empm__slab *sl)
         i = sl->free_head;
         empm__store_rel(&sl->made, sl->made + n);
     }
-    sl->free_head = empm__conn_at(sl, i)->queue_next;
+    sl->free_head = empm__slab_conn(sl, i)->queue_next;
     sl->in_use++;
     return i;
 }
 
-static void empm__slab_put(empm__slab *sl, uint32_t i)
+static void empm__slab_return(empm__slab *sl, uint32_t i)
 {
-    empm__conn *c = empm__conn_at(sl, i);
+    empm__conn *c = empm__slab_conn(sl, i);
     c->queue_next = sl->free_head;
     sl->free_head = i;
     sl->in_use--;
@@ -4294,10 +4364,12 @@ static void empm__slab_put(empm__slab *sl, uint32_t i)
 #define EMPM__DUE     1u               /* a place: in the list of those due */
 
 typedef struct empm__wheel {
-    uint32_t heads[EMPM__SLOTS + 1];   /* the last one: due, not looked at yet */
+    /* the last one: due, not looked at yet */
+    uint32_t heads[EMPM__SLOTS + 1];
     uint64_t used[EMPM__SLOTS / 64];   /* one bit per slot with records */
     uint64_t words;                    /* one bit per word of used */
-    uint32_t cursor;                   /* ms, a multiple of SLOT_MS: done up to */
+    /* ms, a multiple of SLOT_MS: done up to */
+    uint32_t cursor;
 } empm__wheel;
 
 static void empm__wheel_init(empm__wheel *wh, uint32_t now_ms)
@@ -4316,14 +4388,14 @@ static uint32_t empm__wheel_slot(uint32_t ms)
 
 static void empm__wheel_remove(empm__wheel *wh, empm__slab *sl, uint32_t i)
 {
-    empm__conn *c = empm__conn_at(sl, i);
+    empm__conn *c = empm__slab_conn(sl, i);
     uint32_t slot = empm__wheel_slot(c->place);
     if (c->place == EMPM__NEVER)
         return;
     if (c->wheel_next != EMPM__NIL)
-        empm__conn_at(sl, c->wheel_next)->wheel_prev = c->wheel_prev;
+        empm__slab_conn(sl, c->wheel_next)->wheel_prev = c->wheel_prev;
     if (c->wheel_prev != EMPM__NIL)
-        empm__conn_at(sl, c->wheel_prev)->wheel_next = c->wheel_next;
+        empm__slab_conn(sl, c->wheel_prev)->wheel_next = c->wheel_next;
     else if ((wh->heads[slot] = c->wheel_next) == EMPM__NIL &&
              slot < EMPM__SLOTS) {
         wh->used[slot / 64] &= ~((uint64_t)1 << slot % 64);
@@ -4336,13 +4408,13 @@ static void empm__wheel_remove(empm__wheel *wh, empm__slab *sl, uint32_t i)
 static void empm__wheel_insert(empm__wheel *wh, empm__slab *sl, uint32_t i,
                                uint32_t place)
 {
-    empm__conn *c = empm__conn_at(sl, i);
+    empm__conn *c = empm__slab_conn(sl, i);
     const uint32_t slot = empm__wheel_slot(place);
     c->place = place;
     c->wheel_prev = EMPM__NIL;
     c->wheel_next = wh->heads[slot];
     if (c->wheel_next != EMPM__NIL)
-        empm__conn_at(sl, c->wheel_next)->wheel_prev = i;
+        empm__slab_conn(sl, c->wheel_next)->wheel_prev = i;
     wh->heads[slot] = i;
     if (slot < EMPM__SLOTS) {
         wh->used[slot / 64] |= (uint64_t)1 << slot % 64;
@@ -4356,7 +4428,7 @@ static void empm__wheel_move(empm__wheel *wh, empm__slab *sl, uint32_t i,
                              uint32_t at_ms)
 {
     uint32_t place = (at_ms + EMPM__SLOT_MS - 1) & ~(EMPM__SLOT_MS - 1);
-    const int32_t ahead = empm__until(place, wh->cursor);
+    const int32_t ahead = empm__time_until(place, wh->cursor);
     if (at_ms == EMPM__NEVER || ahead > (int32_t)(EMPM__SLOTS * EMPM__SLOT_MS -
                                                   EMPM__SLOT_MS))
         place = wh->cursor + (EMPM__SLOTS - 1) * EMPM__SLOT_MS;
@@ -4364,7 +4436,7 @@ static void empm__wheel_move(empm__wheel *wh, empm__slab *sl, uint32_t i,
         place = wh->cursor + EMPM__SLOT_MS;
     if (place == EMPM__NEVER)
         place = EMPM__SLOT_MS;           /* one slot late, once in 49 days */
-    if (place == empm__conn_at(sl, i)->place)
+    if (place == empm__slab_conn(sl, i)->place)
         return;
     empm__wheel_remove(wh, sl, i);
     empm__wheel_insert(wh, sl, i, place);
@@ -4374,9 +4446,9 @@ static void empm__wheel_move(empm__wheel *wh, empm__slab *sl, uint32_t i,
 static void empm__wheel_hasten(empm__wheel *wh, empm__slab *sl, uint32_t i,
                                uint32_t at_ms)
 {
-    const empm__conn *c = empm__conn_at(sl, i);
+    const empm__conn *c = empm__slab_conn(sl, i);
     if (c->place == EMPM__NEVER ||
-        (c->place != EMPM__DUE && empm__until(c->place, at_ms) > 0))
+        (c->place != EMPM__DUE && empm__time_until(c->place, at_ms) > 0))
         empm__wheel_move(wh, sl, i, at_ms);
 }
 
@@ -4389,7 +4461,8 @@ static uint32_t empm__wheel_next(const empm__wheel *wh, uint32_t from)
         return 0;
     if (rest == 0) {
         /* the words after this one, then those before it and itself */
-        uint64_t later = word == 63 ? 0 : wh->words & (~(uint64_t)0 << (word + 1));
+        uint64_t later = word == 63 ? 0
+                                    : wh->words & (~(uint64_t)0 << (word + 1));
         word = (uint32_t)__builtin_ctzll(later != 0 ? later : wh->words);
         rest = wh->used[word];
     }
@@ -4404,7 +4477,7 @@ static int empm__wheel_wait(const empm__wheel *wh, uint32_t now_ms)
     int32_t ms;
     if (n == 0)
         return -1;
-    ms = empm__until(wh->cursor + n * EMPM__SLOT_MS, now_ms);
+    ms = empm__time_until(wh->cursor + n * EMPM__SLOT_MS, now_ms);
     return ms > 0 ? ms : 0;
 }
 
@@ -4440,24 +4513,25 @@ static uint32_t empm__wheel_due(empm__wheel *wh, empm__slab *sl)
 /* ---------------------------------------------------------------------------
  * >>queue -- ready connections, who runs them, and who listens meanwhile
  *
- * A connection is in it at most once, so a push cannot fail. Waking a thread costs
- * as much as a small request, so it is done only when it must be:
+ * A connection is in it at most once, so a push cannot fail. Waking a thread
+ * costs as much as a small request, so it is done only when it must be:
  *
  *   listening  is a role, not a thread: a worker that finds all taken that came
  *              before takes it, waits for events, pushes what came, gives the
  *              role back and runs the first job itself. So a request costs one
  *              wake-up at rest and none in a busy server, where events gather.
- *   running    is a worker with a job that seems to be quick; it will be back in
- *              a moment, so nobody is woken for what is left in the queue, unless
- *              it is much and there are more processors. Before a handler that
- *              has taken long before, a worker leaves the running ones.
+ *   running    is a worker with a job that seems to be quick; it will be back
+ *              in a moment, so nobody is woken for what is left in the queue,
+ *              unless it is much and there are more processors. Before a
+ *              handler that has taken long before, a worker leaves the running
+ *              ones.
  *   nobody     runs, and there are jobs or nobody listens: an idle worker is
  *              woken, last in, first out: warm caches, long sleeps. Few are
  *              "searching" (woken, not yet at work) at a time: one, or four
  *              when jobs wait behind slow handlers.
  *   standby    the child's own thread. It listens when no worker can, and while
- *              others run it looks every millisecond whether one that seemed
- *              to be quick is stuck; that worker does not count as running then.
+ *              others run it looks every millisecond whether one that seemed to
+ *              be quick is stuck; that worker does not count as running then.
  *              When there is nothing to run it sleeps without limit.
  *   a chore    is work that may wait for a disk (>>access): who listens when it
  *              falls due gives the role back, and the next worker does it; or
@@ -4493,7 +4567,8 @@ typedef struct empm__queue {
     uint32_t        idle_top, idle_count;
     uint32_t        searching;             /* how many: 0, 1, sometimes more */
     uint32_t        running;
-    int             listening;             /* atomic: a number, NOBODY, STANDBY */
+    /* atomic: a number, NOBODY, STANDBY */
+    int             listening;
     uint32_t        listened;              /* `pushed` when a round ended */
     uint32_t        listened_at;           /* `popped` then */
     int             standby_state;
@@ -4546,11 +4621,11 @@ static void empm__queue_publish_locked(empm__queue *q)
 
 static void empm__queue_push_locked(empm__queue *q, uint32_t i)
 {
-    empm__conn_at(q->slab, i)->queue_next = EMPM__NIL;
+    empm__slab_conn(q->slab, i)->queue_next = EMPM__NIL;
     if (q->tail == EMPM__NIL)
         q->head = i;
     else
-        empm__conn_at(q->slab, q->tail)->queue_next = i;
+        empm__slab_conn(q->slab, q->tail)->queue_next = i;
     q->tail = i;
     q->count++;
     q->pushed++;
@@ -4561,7 +4636,7 @@ static uint32_t empm__queue_pop_locked(empm__queue *q)
     uint32_t i = q->head;
     if (i == EMPM__NIL)
         return i;
-    q->head = empm__conn_at(q->slab, i)->queue_next;
+    q->head = empm__slab_conn(q->slab, i)->queue_next;
     if (q->head == EMPM__NIL)
         q->tail = EMPM__NIL;
     q->count--;
@@ -4576,12 +4651,12 @@ static uint32_t empm__queue_remove_locked(empm__queue *q,
     uint32_t i = q->head, before = EMPM__NIL;
     int looks = 64;
     for (; i != EMPM__NIL && looks > 0; looks--) {
-        const empm__conn *c = empm__conn_at(q->slab, i);
+        const empm__conn *c = empm__slab_conn(q->slab, i);
         if (may(c)) {
             if (before == EMPM__NIL)
                 q->head = c->queue_next;
             else
-                empm__conn_at(q->slab, before)->queue_next = c->queue_next;
+                empm__slab_conn(q->slab, before)->queue_next = c->queue_next;
             if (q->tail == i)
                 q->tail = before;
             q->count--;
@@ -4597,7 +4672,7 @@ static uint32_t empm__queue_remove_locked(empm__queue *q,
 /* Puts a job back that has been removed: it is the first again. */
 static void empm__queue_return_locked(empm__queue *q, uint32_t i)
 {
-    empm__conn_at(q->slab, i)->queue_next = q->head;
+    empm__slab_conn(q->slab, i)->queue_next = q->head;
     q->head = i;
     if (q->tail == EMPM__NIL)
         q->tail = i;
@@ -4606,7 +4681,7 @@ static void empm__queue_return_locked(empm__queue *q, uint32_t i)
 }
 
 /* Nobody has time: the listener stops accepting. */
-static void empm__gate_close_locked(empm__queue *q)
+static void empm__queue_gate_close_locked(empm__queue *q)
 {
     q->gate_mark = q->pushed;
     empm__store(&q->gate_closed, 1u);
@@ -4615,7 +4690,7 @@ static void empm__gate_close_locked(empm__queue *q)
 /* May it open again, as a worker is idle, or has done all that was waiting when
  * it closed? Else those outside would wait for ever beside a queue that the
  * ones inside keep full. */
-static int empm__gate_open_locked(empm__queue *q, int idle)
+static int empm__queue_gate_open_locked(empm__queue *q, int idle)
 {
     if (!q->gate_closed || (!idle && (int32_t)(q->popped - q->gate_mark) <= 0))
         return 0;
@@ -4625,7 +4700,7 @@ static int empm__gate_open_locked(empm__queue *q, int idle)
 
 /* The end of every change: wakes whom it takes, and no more. `most` workers may
  * be searching then. */
-static void empm__queue_unlock(empm__queue *q, uint32_t most)
+static void empm__queue_settle(empm__queue *q, uint32_t most)
 {
     empm__parker *wake[EMPM__SEARCHERS + 1];
     const int nobody = q->listening == EMPM__NOBODY;
@@ -4653,7 +4728,7 @@ static void empm__queue_unlock(empm__queue *q, uint32_t most)
     empm__queue_publish_locked(q);
     pthread_mutex_unlock(&q->lock);
     while (n > 0)
-        empm__unpark(wake[--n]);
+        empm__parker_unpark(wake[--n]);
 }
 
 /* Adds one job from a worker (its turn is over). */
@@ -4661,7 +4736,7 @@ static void empm__queue_push(empm__queue *q, uint32_t i)
 {
     pthread_mutex_lock(&q->lock);
     empm__queue_push_locked(q, i);
-    empm__queue_unlock(q, 1);
+    empm__queue_settle(q, 1);
 }
 
 static uint32_t empm__queue_length(empm__queue *q)
@@ -4675,10 +4750,10 @@ static void empm__queue_close(empm__queue *q)
     pthread_mutex_lock(&q->lock);
     q->closed = 1;
     for (i = q->idle_top; i != EMPM__NIL; i = q->sleepers[i].next)
-        empm__unpark(&q->sleepers[i].parker);
+        empm__parker_unpark(&q->sleepers[i].parker);
     q->idle_top = EMPM__NIL;
     q->idle_count = 0;
-    empm__unpark(&q->standby);
+    empm__parker_unpark(&q->standby);
     pthread_mutex_unlock(&q->lock);
 }
 
@@ -4696,7 +4771,7 @@ static void empm__queue_leave(empm__queue *q, uint32_t me)
 {
     pthread_mutex_lock(&q->lock);
     empm__queue_stop_running_locked(q, me);
-    empm__queue_unlock(q, q->running == 0 ? EMPM__SEARCHERS : 1);
+    empm__queue_settle(q, q->running == 0 ? EMPM__SEARCHERS : 1);
 }
 
 /* Is there a chore to be done? Whom it is given to has to do it. */
@@ -4708,8 +4783,8 @@ static int empm__queue_chore_locked(empm__queue *q)
 }
 
 /* The next job for worker `me`, who listens or sleeps until there is one; NIL:
- * the queue is closed. `listen` has to give the role back; `open_gate` is called
- * when the listener waits for an idle worker. */
+ * the queue is closed. `listen` has to give the role back; `open_gate` is
+ * called when the listener waits for an idle worker. */
 static uint32_t empm__queue_pop(empm__queue *q, uint32_t me,
                                 void (*listen)(void *),
                                 void (*open_gate)(void *), void *arg)
@@ -4730,7 +4805,7 @@ static uint32_t empm__queue_pop(empm__queue *q, uint32_t me,
         i = empm__queue_chore_locked(q) ? EMPM__CHORE
             : listens ? EMPM__NIL : empm__queue_pop_locked(q);
         done = i != EMPM__NIL || q->closed;
-        gate = empm__gate_open_locked(q, !done && q->count == 0);
+        gate = empm__queue_gate_open_locked(q, !done && q->count == 0);
         if (done) {
             self->running = 1;
             q->running++;
@@ -4741,7 +4816,7 @@ static uint32_t empm__queue_pop(empm__queue *q, uint32_t me,
             q->idle_top = me;
             q->idle_count++;
         }
-        empm__queue_unlock(q, 1);
+        empm__queue_settle(q, 1);
         if (gate)
             open_gate(arg);
         if (done)
@@ -4749,7 +4824,7 @@ static uint32_t empm__queue_pop(empm__queue *q, uint32_t me,
         if (listens)
             listen(arg);
         else
-            empm__park(&self->parker, -1);
+            empm__parker_park(&self->parker, -1);
     }
 }
 
@@ -4787,13 +4862,14 @@ static void empm__queue_stand_by(empm__queue *q, void (*listen)(void *),
         quiet = q->listening != EMPM__NOBODY && q->popped == popped;
         popped = q->popped;
         q->standby_state = quiet ? EMPM__SLEEPS : EMPM__DOZES;
-        empm__queue_unlock(q, most);
+        empm__queue_settle(q, most);
         most = 1;
-        woken = empm__park(&q->standby, quiet ? -1 : 1);
+        woken = empm__parker_park(&q->standby, quiet ? -1 : 1);
         pthread_mutex_lock(&q->lock);
         q->standby_state = EMPM__AWAKE;
         if (!woken && q->popped == popped && q->listening == EMPM__NOBODY) {
-            uint32_t i;              /* who runs is stuck, and the next may be */
+            /* who runs is stuck, and the next may be */
+            uint32_t i;
             for (i = 0; i < q->nsleepers; i++) {
                 uint32_t *quick = empm__load(&q->sleepers[i].quick);
                 if (quick != NULL)
@@ -4810,8 +4886,8 @@ static void empm__queue_stand_by(empm__queue *q, void (*listen)(void *),
  * >>poller -- epoll or poll(), and the inbox
  *
  * epoll: one edge-triggered registration for a connection's life; EPOLLOUT is
- * added by one MOD at the first EAGAIN of a write. poll(): the one-shot form; an
- * owned connection is not in the set, each release posts the record and the
+ * added by one MOD at the first EAGAIN of a write. poll(): the one-shot form;
+ * an owned connection is not in the set, each release posts the record and the
  * listener puts it back. An event names its record by index and generation.
  *
  * The inbox is the one way to reach the listener: a stack of records that
@@ -4865,7 +4941,7 @@ enum {
 };
 
 /* Makes the listener look: at the inbox, at its orders. Async-signal-safe. */
-static void empm__wake(empm__poller *p)
+static void empm__poller_wake(empm__poller *p)
 {
     uint64_t one = 1;
     int saved = errno;
@@ -4878,16 +4954,16 @@ static void empm__wake(empm__poller *p)
     errno = saved;
 }
 
-static void empm__order(empm__poller *p, uint32_t order)
+static void empm__poller_order(empm__poller *p, uint32_t order)
 {
     __atomic_fetch_or(&p->orders, order, __ATOMIC_ACQ_REL);
-    empm__wake(p);
+    empm__poller_wake(p);
 }
 
 /* Puts record i on the inbox unless it is there. Any thread. */
-static void empm__post(empm__poller *p, uint32_t i)
+static void empm__poller_post(empm__poller *p, uint32_t i)
 {
-    empm__conn *c = empm__conn_at(p->slab, i);
+    empm__conn *c = empm__slab_conn(p->slab, i);
     /* acq_rel: if it is there already, the listener's later clearing of POSTED
      * sees what we have stored before this */
     if (!(__atomic_fetch_or(&c->word, (uint32_t)EMPM__POSTED,
@@ -4901,17 +4977,17 @@ static void empm__post(empm__poller *p, uint32_t i)
     }
 }
 
-static int empm__wake_fd_init(int fd[2])
+static int empm__poller_wake_fd_init(int fd[2])
 {
 #if defined(__linux__)
     fd[0] = fd[1] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     return fd[0] < 0 ? -1 : 0;
 #else
-    return empm__pipe(fd, 1);
+    return empm__fd_pipe(fd, 1);
 #endif
 }
 
-static void empm__wake_fd_close(int fd[2])
+static void empm__poller_wake_fd_close(int fd[2])
 {
     if (fd[0] >= 0)
         close(fd[0]);
@@ -4920,7 +4996,7 @@ static void empm__wake_fd_close(int fd[2])
     fd[0] = fd[1] = -1;
 }
 
-static void empm__wake_fd_drain(int fd)
+static void empm__poller_wake_fd_drain(int fd)
 {
     char buf[64];
     while (read(fd, buf, sizeof buf) == (ssize_t)sizeof buf)
@@ -4937,7 +5013,7 @@ static int empm__poller_init(empm__poller *p, empm__slab *sl)
     p->sleeping = p->orders = 0;
     p->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     p->wake_fd[0] = p->wake_fd[1] = -1;
-    if (p->epoll_fd < 0 || empm__wake_fd_init(p->wake_fd) < 0)
+    if (p->epoll_fd < 0 || empm__poller_wake_fd_init(p->wake_fd) < 0)
         return EMPM_ESYS;
     memset(&ev, 0, sizeof ev);
     ev.events = EPOLLIN;
@@ -4948,14 +5024,14 @@ static int empm__poller_init(empm__poller *p, empm__slab *sl)
 
 static void empm__poller_free(empm__poller *p)
 {
-    empm__wake_fd_close(p->wake_fd);
+    empm__poller_wake_fd_close(p->wake_fd);
     if (p->epoll_fd >= 0)
         close(p->epoll_fd);
     p->epoll_fd = -1;
 }
 
-static int empm__epoll_set(empm__poller *p, const empm__conn *c, uint32_t i,
-                           int op, uint32_t more)
+static int empm__poller_epoll_set(empm__poller *p, const empm__conn *c,
+                                  uint32_t i, int op, uint32_t more)
 {
     struct epoll_event ev;
     memset(&ev, 0, sizeof ev);
@@ -4967,16 +5043,17 @@ static int empm__epoll_set(empm__poller *p, const empm__conn *c, uint32_t i,
 /* A new connection: from here on its events arrive. */
 static int empm__poller_add(empm__poller *p, empm__conn *c, uint32_t i)
 {
-    return empm__epoll_set(p, c, i, EPOLL_CTL_ADD, 0) < 0 ? EMPM_ESYS : EMPM_OK;
+    return empm__poller_epoll_set(p, c, i, EPOLL_CTL_ADD, 0) < 0 ? EMPM_ESYS
+                                                                 : EMPM_OK;
 }
 
-/* Room to write is wanted from here on. MOD looks at the socket once more, so no
- * edge is lost. The owner, on any thread. */
+/* Room to write is wanted from here on. MOD looks at the socket once more, so
+ * no edge is lost. The owner, on any thread. */
 static int empm__poller_want_out(empm__poller *p, empm__conn *c, uint32_t i)
 {
     if (c->flags & EMPM__F_OUT_ARMED)
         return EMPM_OK;
-    if (empm__epoll_set(p, c, i, EPOLL_CTL_MOD, EPOLLOUT) < 0)
+    if (empm__poller_epoll_set(p, c, i, EPOLL_CTL_MOD, EPOLLOUT) < 0)
         return EMPM_ESYS;
     c->flags |= EMPM__F_OUT_ARMED;
     return EMPM_OK;
@@ -5004,7 +5081,7 @@ static void empm__poller_drop(empm__poller *p, uint32_t i) { (void)p; (void)i; }
 
 /* Starts or ends waiting on listening socket k. EPOLLEXCLUSIVE: one child is
  * woken, not all; it cannot be modified, hence DEL and ADD. */
-static int empm__poller_listen(empm__poller *p, int fd, uint32_t k, int on)
+static int empm__poller_watch(empm__poller *p, int fd, uint32_t k, int on)
 {
     struct epoll_event ev;
     memset(&ev, 0, sizeof ev);
@@ -5013,7 +5090,8 @@ static int empm__poller_listen(empm__poller *p, int fd, uint32_t k, int on)
     ev.events |= EPOLLEXCLUSIVE;
 #endif
     ev.data.u64 = EMPM__EVENT_LISTENER + k;
-    if (epoll_ctl(p->epoll_fd, on ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, fd, &ev) == 0)
+    if (epoll_ctl(p->epoll_fd, on ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, fd,
+                  &ev) == 0)
         return 0;
     if (!on || errno != EINVAL)
         return -1;
@@ -5075,7 +5153,7 @@ static int empm__poller_init(empm__poller *p, empm__slab *sl)
     p->cap = 0;
     p->listeners = EMPM_MAX_LISTEN + 1;      /* fixed places; -1: none */
     p->n = 1 + p->listeners;
-    if (empm__wake_fd_init(p->wake_fd) < 0)
+    if (empm__poller_wake_fd_init(p->wake_fd) < 0)
         return EMPM_ESYS;
     if (empm__poller_grow(p, p->n) < 0)
         return EMPM_ENOMEM;
@@ -5096,7 +5174,7 @@ static int empm__poller_init(empm__poller *p, empm__slab *sl)
 
 static void empm__poller_free(empm__poller *p)
 {
-    empm__wake_fd_close(p->wake_fd);
+    empm__poller_wake_fd_close(p->wake_fd);
     EMPM_FREE(p->set);
     EMPM_FREE(p->of);
     p->set = NULL;
@@ -5106,14 +5184,14 @@ static void empm__poller_free(empm__poller *p)
 /* Out of the set: taken, or retired. */
 static void empm__poller_drop(empm__poller *p, uint32_t i)
 {
-    empm__conn *c = empm__conn_at(p->slab, i);
+    empm__conn *c = empm__slab_conn(p->slab, i);
     uint32_t slot = c->poll_slot, last = p->n - 1;
     if (slot == 0)
         return;
     if (slot != last) {
         p->set[slot] = p->set[last];
         p->of[slot] = p->of[last];
-        empm__conn_at(p->slab, p->of[slot])->poll_slot = slot;
+        empm__slab_conn(p->slab, p->of[slot])->poll_slot = slot;
     }
     p->n--;
     c->poll_slot = 0;
@@ -5123,7 +5201,7 @@ static void empm__poller_drop(empm__poller *p, uint32_t i)
  * empm__poller_add() has made it. */
 static void empm__poller_arm(empm__poller *p, uint32_t i)
 {
-    empm__conn *c = empm__conn_at(p->slab, i);
+    empm__conn *c = empm__slab_conn(p->slab, i);
     uint32_t w = empm__load_acq(&c->word);
     short events = 0;
     if ((w & (EMPM__OWNED | EMPM__RETIRED)) || !c->in_use)
@@ -5170,7 +5248,7 @@ static int empm__poller_bell(empm__poller *p, int fd)
     return 0;
 }
 
-static int empm__poller_listen(empm__poller *p, int fd, uint32_t k, int on)
+static int empm__poller_watch(empm__poller *p, int fd, uint32_t k, int on)
 {
     p->set[1 + k].fd = on ? fd : -1;
     return 0;
@@ -5197,7 +5275,7 @@ static int empm__poller_collect(empm__poller *p, int timeout_ms,
             r |= EMPM__READY_HUP | EMPM__READY_IN | EMPM__READY_OUT;
         out[n].index = p->of[slot];
         out[n].gen = p->of[slot] >= EMPM__EVENT_LISTENER
-                         ? 0 : empm__conn_at(p->slab, p->of[slot])->gen;
+                         ? 0 : empm__slab_conn(p->slab, p->of[slot])->gen;
         out[n].ready = (uint16_t)r;
         n++;
     }
@@ -5213,7 +5291,7 @@ static int empm__poller_wait(empm__poller *p, int timeout_ms, empm__event *out)
     int n;
     if (timeout_ms != 0) {
         empm__store(&p->sleeping, 1u);
-        empm__fence();           /* pairs with the fence in empm__wake */
+        empm__fence();           /* pairs with the fence in empm__poller_wake */
         if (empm__load(&p->inbox) != EMPM__NIL || empm__load(&p->orders) != 0)
             timeout_ms = 0;
     }
@@ -5227,8 +5305,8 @@ static int empm__poller_wait(empm__poller *p, int timeout_ms, empm__event *out)
  *
  * A tree: each node is one segment of a pattern, a literal, {x} or {x...}. The
  * search prefers literals and steps back when a branch has no route for the
- * method, which finds the most specific pattern, since patterns of which neither
- * is more specific are refused.
+ * method, which finds the most specific pattern, since patterns of which
+ * neither is more specific are refused.
  *
  *   "GET /a/{x}"  "/a/b/{$}"  "/a/b/"        ( ) -- a -- {x}        GET
  *                                                    \-- b -- ""    any, exact
@@ -5257,9 +5335,9 @@ typedef struct empm__route {     /* one row of the user's table */
     int         root_fd;         /* EMPM_FILES, else -1 */
 } empm__route;
 
-/* A handler that takes under 100 us earns credit, up to 16; a slower one costs 4,
- * since it may have been the processor's fault, and over 1 ms all of it. With
- * less than EMPM__QUICK a worker takes leave before it calls it. */
+/* A handler that takes under 100 us earns credit, up to 16; a slower one costs
+ * 4, since it may have been the processor's fault, and over 1 ms all of it.
+ * With less than EMPM__QUICK a worker takes leave before it calls it. */
 #define EMPM__QUICK 4u
 
 typedef struct empm__node {
@@ -5283,11 +5361,11 @@ static const char *empm__route_text(const empm_route *r)
     return r->pattern != NULL ? r->pattern : "";
 }
 
-static int empm__is_name(char ch)
+static int empm__route_is_name(char ch)
 {
-    const int low = empm__lower(ch);
-    return (low >= 'a' && low <= 'z') || empm__is_digit(ch) || ch == '_' ||
-           ch == '-';
+    const int low = empm__ascii_lower(ch);
+    return (low >= 'a' && low <= 'z') || empm__ascii_is_digit(ch) ||
+           ch == '_' || ch == '-';
 }
 
 /* Splits a pattern in place. Returns NULL or what is wrong with it. */
@@ -5300,7 +5378,7 @@ static const char *empm__route_parse(empm__route *r, char *s,
     if (space != NULL && (slash == NULL || space < slash)) {
         *space = '\0';
         r->method = s;
-        if (!empm__all(chars, s, strlen(s), EMPM__TCHAR) || *s == '\0')
+        if (!empm__chars_all(chars, s, strlen(s), EMPM__TCHAR) || *s == '\0')
             return "the method is not a token";
         if (strcmp(s, "CONNECT") == 0)
             return "CONNECT names no path: that is for proxies";
@@ -5335,15 +5413,15 @@ static const char *empm__route_parse(empm__route *r, char *s,
                     return "has {name...} before its end";
             }
             for (k = 0; k < seg->len; k++)     /* "{x..}" is a typing error */
-                if (!empm__is_name(seg->text[k]))
+                if (!empm__route_is_name(seg->text[k]))
                     break;
             if (seg->len == 0 || k < seg->len)
                 return "has a wildcard whose name is not of letters, digits, "
                        "'_' and '-'";
             for (k = 0; k + 1 < (size_t)r->nsegs; k++)
                 if (r->segs[k].kind != EMPM__SEG_TEXT &&
-                    empm__same(r->segs[k].text, r->segs[k].len, seg->text,
-                               seg->len))
+                    empm__text_same(r->segs[k].text, r->segs[k].len, seg->text,
+                                    seg->len))
                     return "uses a wildcard name twice";
         } else if (memchr(s, '{', n) != NULL || memchr(s, '}', n) != NULL)
             return "has a brace that is not around a whole segment";
@@ -5358,7 +5436,8 @@ static int empm__route_compare(const empm__route *a, const empm__route *b)
 {
     int rel = 0, i;
     if (strcmp(a->method, b->method) != 0) {
-        int ga = strcmp(a->method, "GET") == 0, gb = strcmp(b->method, "GET") == 0;
+        int ga = strcmp(a->method, "GET") == 0, gb = strcmp(b->method,
+                                                            "GET") == 0;
         if (*a->method == '\0' || (ga && strcmp(b->method, "HEAD") == 0))
             rel |= 1;
         else if (*b->method == '\0' || (gb && strcmp(a->method, "HEAD") == 0))
@@ -5390,7 +5469,7 @@ static int empm__route_compare(const empm__route *a, const empm__route *b)
     }
 }
 
-static int empm__seg_same(const empm__seg *a, const empm__seg *b)
+static int empm__route_seg_same(const empm__seg *a, const empm__seg *b)
 {
     return a->kind == b->kind &&
            (a->kind != EMPM__SEG_TEXT ||
@@ -5407,10 +5486,10 @@ static void empm__route_insert(empm__routes *t, uint32_t k)
         uint32_t *link = &t->nodes[at].child;
         while (*link != EMPM__NIL &&
                t->nodes[*link].seg.kind <= r->segs[i].kind &&
-               !empm__seg_same(&t->nodes[*link].seg, &r->segs[i]))
+               !empm__route_seg_same(&t->nodes[*link].seg, &r->segs[i]))
             link = &t->nodes[*link].sibling;
         if (*link == EMPM__NIL ||
-            !empm__seg_same(&t->nodes[*link].seg, &r->segs[i])) {
+            !empm__route_seg_same(&t->nodes[*link].seg, &r->segs[i])) {
             empm__node *node = &t->nodes[t->nnodes];
             node->seg = r->segs[i];
             node->child = node->routes = EMPM__NIL;
@@ -5459,7 +5538,7 @@ static int empm__routes_init(empm__routes *t, const empm_route *user,
     if (!t->list || !t->nodes || !t->segs || !t->text) {
         empm__routes_free(t);
         rep->result = EMPM_ENOMEM;
-        empm__say(rep, EMPM_LOG_ERROR, 5104, "no memory for the routes");
+        empm__report_say(rep, EMPM_LOG_ERROR, 5104, "no memory for the routes");
         return EMPM_ENOMEM;
     }
     memset(t->nodes, 0, sizeof *t->nodes);
@@ -5476,27 +5555,29 @@ static int empm__routes_init(empm__routes *t, const empm_route *user,
         t->n = (uint32_t)i + 1;
         memcpy(text, pattern, strlen(pattern) + 1);
         if ((why = empm__route_parse(r, text, chars)) != NULL) {
-            empm__say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\" in row %u: %s",
-                      pattern, (unsigned)i + 1, why);
+            empm__report_say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\" in row "
+                             "%u: %s", pattern, (unsigned)i + 1, why);
             r->nsegs = 0;
             continue;
         }
         if (user[i].kind == EMPM__ROUTE_HANDLER && user[i].handler == NULL)
-            empm__say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": has no handler",
-                      pattern);
+            empm__report_say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": has no "
+                             "handler", pattern);
         if (user[i].kind == EMPM__ROUTE_FILES &&
             r->segs[r->nsegs - 1].kind != EMPM__SEG_REST)
-            empm__say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": files need a "
-                      "pattern that ends with '/' or {name...}", pattern);
+            empm__report_say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": files "
+                             "need a pattern that ends with '/' or {name...}",
+                             pattern);
         text += strlen(pattern) + 1;
         seg += r->nsegs;
         for (k = 0; k < i; k++) {
-            int rel = t->list[k].nsegs ? empm__route_compare(r, &t->list[k]) : 4;
+            int rel = t->list[k].nsegs ? empm__route_compare(r, &t->list[k])
+                                       : 4;
             if (rel == 0 || rel == 3)
-                empm__say(rep, EMPM_LOG_ERROR, 5105,
-                          "routes \"%s\" and \"%s\" serve the same requests "
-                          "and neither is more specific", user[k].pattern,
-                          pattern);
+                empm__report_say(rep, EMPM_LOG_ERROR, 5105,
+                                 "routes \"%s\" and \"%s\" serve the same "
+                                 "requests and neither is more specific",
+                                 user[k].pattern, pattern);
         }
         empm__route_insert(t, (uint32_t)i);
     }
@@ -5504,7 +5585,7 @@ static int empm__routes_init(empm__routes *t, const empm_route *user,
 }
 
 /* How well a route's method fits: 0 not at all, 1 any, 2 GET for HEAD, 3 it. */
-static int empm__method_rank(const char *route, const char *method)
+static int empm__route_method_rank(const char *route, const char *method)
 {
     if (strcmp(route, method) == 0)
         return 3;
@@ -5526,9 +5607,10 @@ typedef struct empm__path {
  * bytes, and makes it normal, in place and with a NUL behind it: an empty
  * segment goes, "." goes, ".." takes the segment before it along (RFC 3986
  * 5.2.4), and as the last one each of them leaves a slash. Whoever asks for a
- * path, routes, files or handlers, sees what is left: what one of them judges is
- * what another opens. Dots count when they are decoded, "%2e%2e" too; a "%2f" is
- * no slash. Returns 0, or the status of the refusal: 400 above the root. */
+ * path, routes, files or handlers, sees what is left: what one of them judges
+ * is what another opens. Dots count when they are decoded, "%2e%2e" too; a
+ * "%2f" is no slash. Returns 0, or the status of the refusal: 400 above the
+ * root. */
 static int empm__path_split(empm__path *p, char *path, size_t n, char *to)
 {
     size_t i = 0, k = 0;             /* read up to here, kept up to here */
@@ -5540,7 +5622,7 @@ static int empm__path_split(empm__path *p, char *path, size_t n, char *to)
         const size_t end = slash != NULL ? (size_t)(slash - path) : n;
         const char *raw = path + i + 1;
         size_t bytes = end - i - 1;
-        long len = empm__decode(to, raw, bytes, 0);
+        long len = empm__text_decode(to, raw, bytes, 0);
         i = end;
         if (len < 0)
             return 400;
@@ -5585,7 +5667,8 @@ static empm__route *empm__route_search(const empm__routes *t, uint32_t at,
              k = t->list[k].next_at_node) {
             if (seen != NULL)
                 seen[k] = 1;
-            else if ((rank = empm__method_rank(t->list[k].method, method)) >
+            else if ((rank = empm__route_method_rank(t->list[k].method,
+                                                     method)) >
                      best_rank) {
                 best_rank = rank;
                 best = &t->list[k];
@@ -5653,7 +5736,7 @@ static void empm__peer_from(empm__peer *p, const struct sockaddr_storage *a)
 }
 
 /* What has no address is not counted. */
-static int empm__peer_counts(const empm__peer *p)
+static int empm__peer_is_counted(const empm__peer *p)
 {
     return p->family == EMPM__PEER_IPV4 || p->family == EMPM__PEER_IPV6;
 }
@@ -5728,7 +5811,7 @@ static int empm__counts_add(empm__counts *t, const empm__peer *p, int most)
 {
     const uint64_t key = empm__counts_key(p);
     empm__count *n = &t->slots[empm__counts_find(t, key)];
-    if (!empm__peer_counts(p))
+    if (!empm__peer_is_counted(p))
         return 1;
     if (n->open >= (uint32_t)most)
         return 0;
@@ -5740,7 +5823,7 @@ static int empm__counts_add(empm__counts *t, const empm__peer *p, int most)
 static void empm__counts_drop(empm__counts *t, const empm__peer *p)
 {
     uint32_t i = empm__counts_find(t, empm__counts_key(p)), k;
-    if (!empm__peer_counts(p) || --t->slots[i].open > 0)
+    if (!empm__peer_is_counted(p) || --t->slots[i].open > 0)
         return;
     /* those behind that would not be found past the hole move into it */
     for (k = (i + 1) & t->mask; t->slots[k].open > 0; k = (k + 1) & t->mask) {
@@ -5782,7 +5865,8 @@ typedef struct empm__nets {
 
 /* An address and nothing else; `family` 0: either. 0: it is none, and *p is as
  * it was. */
-static int empm__peer_parse(empm__peer *p, int family, const char *s, size_t n)
+static int empm__proxy_address_parse(empm__peer *p, int family, const char *s,
+                                     size_t n)
 {
     char text[INET6_ADDRSTRLEN];
     unsigned char addr[16];
@@ -5801,18 +5885,18 @@ static int empm__peer_parse(empm__peer *p, int family, const char *s, size_t n)
 }
 
 /* "192.0.2.0/24", or an address, which is a network of one. */
-static int empm__net_parse(empm__net *net, const char *s, size_t n)
+static int empm__proxy_net_parse(empm__net *net, const char *s, size_t n)
 {
     const char *slash = (const char *)memchr(s, '/', n);
     const size_t len = slash != NULL ? (size_t)(slash - s) : n;
     empm__peer p, mask;
     int64_t bits, all, i;
-    if (!empm__peer_parse(&p, 0, s, len))
+    if (!empm__proxy_address_parse(&p, 0, s, len))
         return 0;
     all = p.family == EMPM__PEER_IPV4 ? 32 : 128;
     bits = slash != NULL ? empm__parse_u63(slash + 1, n - len - 1) : all;
     if (slash != NULL && p.family == EMPM__PEER_IPV4 &&
-        empm__peer_parse(&mask, 0, slash + 1, n - len - 1) &&
+        empm__proxy_address_parse(&mask, 0, slash + 1, n - len - 1) &&
         mask.family == EMPM__PEER_IPV4) {      /* 10.0.0.0/255.0.0.0 */
         for (bits = 0; bits < 32 && mask.addr[bits / 8] >> (7 - bits % 8) & 1;)
             bits++;
@@ -5831,15 +5915,15 @@ static int empm__net_parse(empm__net *net, const char *s, size_t n)
     return 1;
 }
 
-static void empm__nets_free(empm__nets *t)
+static void empm__proxy_nets_free(empm__nets *t)
 {
     EMPM_FREE(t->list);
     t->list = NULL;
 }
 
 /* All of RemoteIPTrustedProxy. */
-static int empm__nets_init(empm__nets *t, const empm_config *cfg,
-                           empm__report *rep)
+static int empm__proxy_nets_init(empm__nets *t, const empm_config *cfg,
+                                 empm__report *rep)
 {
     size_t most = 0, n;
     int i;
@@ -5855,19 +5939,20 @@ static int empm__nets_init(empm__nets *t, const empm_config *cfg,
         const char *s = cfg->remote_ip_trusted_proxy[i];
         for (; *(s += strspn(s, " \t,")) != '\0'; s += n) {
             n = strcspn(s, " \t,");
-            if (empm__net_parse(&t->list[t->n], s, n))
+            if (empm__proxy_net_parse(&t->list[t->n], s, n))
                 t->n++;
             else
-                empm__say(rep, EMPM_LOG_ERROR, 5301, "RemoteIPTrustedProxy "
-                          "%.*s: neither an address nor a network such as "
-                          "10.0.0.0/8", (int)empm__min(n, 100), s);
+                empm__report_say(rep, EMPM_LOG_ERROR, 5301,
+                                 "RemoteIPTrustedProxy %.*s: neither an "
+                                 "address nor a network such as 10.0.0.0/8",
+                                 (int)empm__min(n, 100), s);
         }
     }
     return EMPM_OK;
 }
 
 /* A proxy that speaks for a client without naming it lends it no trust. */
-static int empm__trusted(const empm__nets *t, const empm__peer *p)
+static int empm__proxy_trusts(const empm__nets *t, const empm__peer *p)
 {
     size_t i;
     if (p->proxied == EMPM__PROXIED_NAMELESS)
@@ -5885,7 +5970,7 @@ static int empm__trusted(const empm__nets *t, const empm__peer *p)
 }
 
 /* An address in a field: also "192.0.2.1:80", "[2001:db8::1]", "[...]:80". */
-static int empm__node_parse(empm__peer *p, const char *s, size_t n)
+static int empm__proxy_node_parse(empm__peer *p, const char *s, size_t n)
 {
     const int bracket = n > 0 && *s == '[';
     const char *end = (const char *)memchr(s, bracket ? ']' : ':', n);
@@ -5895,19 +5980,20 @@ static int empm__node_parse(empm__peer *p, const char *s, size_t n)
     if (bracket && end == NULL)
         return 0;
     if (!bracket && left > 0 && memchr(port + 1, ':', left - 1) != NULL)
-        return empm__peer_parse(p, EMPM__PEER_IPV6, s, n);
+        return empm__proxy_address_parse(p, EMPM__PEER_IPV6, s, n);
     if (left > 0)
         v = *port == ':' ? empm__parse_u63(port + 1, left - 1) : -1;
     if (v < 0 || v > 65535)
         return 0;
-    return empm__peer_parse(p, bracket ? EMPM__PEER_IPV6 : EMPM__PEER_IPV4,
-                            s + bracket, (size_t)(port - s) -
+    return empm__proxy_address_parse(p, bracket ? EMPM__PEER_IPV6
+                                                : EMPM__PEER_IPV4,
+                                     s + bracket, (size_t)(port - s) -
                                              2 * (size_t)bracket);
 }
 
 /* One field's value, from right to left: *p becomes whom *p has named, while it
  * is trusted. 0: that is the client; 1: the field before this one may go on. */
-static int empm__forwarded(const empm__nets *t, empm__peer *p, const char *s)
+static int empm__proxy_follow(const empm__nets *t, empm__peer *p, const char *s)
 {
     const char *at = s + strlen(s);
     for (;;) {
@@ -5917,8 +6003,9 @@ static int empm__forwarded(const empm__nets *t, empm__peer *p, const char *s)
         from = at + strspn(at, " \t");
         while (end > from && (end[-1] == ' ' || end[-1] == '\t'))
             end--;
-        if (from < end && (!empm__trusted(t, p) ||
-                           !empm__node_parse(p, from, (size_t)(end - from))))
+        if (from < end && (!empm__proxy_trusts(t, p) ||
+                           !empm__proxy_node_parse(p, from,
+                                                   (size_t)(end - from))))
             return 0;
         if (at == s)
             return 1;
@@ -5927,7 +6014,7 @@ static int empm__forwarded(const empm__nets *t, empm__peer *p, const char *s)
 }
 
 /* "TCP4 192.0.2.1 198.51.100.7 4711 80", or TCP6, or UNKNOWN and whatever. */
-static int empm__proxy_line(empm__peer *p, const char *s, size_t n)
+static int empm__proxy_parse_line(empm__peer *p, const char *s, size_t n)
 {
     const char *at[5], *end = s + n;
     size_t len[5];
@@ -5955,8 +6042,8 @@ static int empm__proxy_line(empm__peer *p, const char *s, size_t n)
             return 0;
     }
     family = at[0][3] - '0';
-    if (!empm__peer_parse(&to, family, at[2], len[2]) ||
-        !empm__peer_parse(p, family, at[1], len[1]))
+    if (!empm__proxy_address_parse(&to, family, at[2], len[2]) ||
+        !empm__proxy_address_parse(p, family, at[1], len[1]))
         return 0;
     p->port = (uint16_t)port;
     p->proxied = EMPM__PROXIED;
@@ -5985,7 +6072,8 @@ static int32_t empm__proxy_parse(empm__peer *p, const char *s, size_t n)
                 return -1;
         if (i + 1 >= n && i < 106)
             return 0;
-        return i < 106 && s[i + 1] == '\n' && empm__proxy_line(p, s + 6, i - 6)
+        return i < 106 && s[i + 1] == '\n' && empm__proxy_parse_line(p, s + 6,
+                                                                     i - 6)
                    ? (int32_t)i + 2 : -1;
     }
     if (memcmp(s, signature, empm__min(n, 12)) != 0 ||
@@ -6063,7 +6151,7 @@ typedef struct empm__stamp {           /* a second, as some format shows it */
 } empm__stamp;
 
 typedef struct empm__worker {          /* its thread alone, unless noted */
-    struct empm__child *child;
+    struct empm__engine *child;
     empm_server        *s;
     const empm_config  *cfg;
     empm__score_worker *score;
@@ -6072,7 +6160,8 @@ typedef struct empm__worker {          /* its thread alone, unless noted */
     uint32_t            index;         /* of the connection that runs */
     empm__page         *pages;         /* spare ones */
     int                 pages_count;
-    char               *scratch;       /* EMPM__SCRATCH bytes, made when needed */
+    /* EMPM__SCRATCH bytes, made when needed */
+    char               *scratch;
     void               *thread_data;   /* on_thread_start's */
     uint32_t            now_ms;        /* the last look at the clock */
     int64_t             date_s;        /* what `date` shows */
@@ -6091,14 +6180,16 @@ typedef struct empm__worker {          /* its thread alone, unless noted */
 
 /* A file that answers are made of; they and the child's cache share it. */
 typedef struct empm__file {
-    uint32_t    refs;                  /* atomic; all else is fixed but used_ms */
+    /* atomic; all else is fixed but used_ms */
+    uint32_t    refs;
     uint32_t    used_ms;               /* atomic: when last asked for */
     int         fd;                    /* -1: `bytes` is all of it */
     int         root_fd;               /* where `path` begins */
     uint64_t    is[5];                 /* device, inode, size, mtime, ctime */
     int64_t     modified_s;
     const char *type;
-    char       *path, *bytes;          /* behind the struct; bytes may be NULL */
+    /* behind the struct; bytes may be NULL */
+    char       *path, *bytes;
     empm__pool *pool;                  /* where fd is counted; NULL: nowhere */
     char        modified[30], tag[40]; /* tag: "" if FileETag is None */
     uint16_t    validators, fields_len;
@@ -6112,7 +6203,7 @@ typedef struct empm__files {           /* by a hash of the path */
     uint32_t        due_ms;            /* atomic: for the listener; or NEVER */
 } empm__files;
 
-typedef struct empm__child {
+typedef struct empm__engine {
     empm_server        *s;
     const empm_config  *cfg;
     empm__score_child  *score;
@@ -6140,7 +6231,8 @@ typedef struct empm__child {
     int                 drain_ms;      /* atomic: a graceful stop may take so
                                           long; 0: no limit */
     uint32_t            linger_until;  /* atomic: a stop's limit, or NEVER */
-    uint32_t            abort;         /* atomic: waiting is over for everyone */
+    /* atomic: waiting is over for everyone */
+    uint32_t            abort;
     uint32_t            want_retired;  /* atomic: a freed record wakes */
     uint32_t            handing_over;  /* atomic: it drains, and what waits for
                                           a request is for those who serve on:
@@ -6148,50 +6240,56 @@ typedef struct empm__child {
     pthread_t           standby;
     /* the listener only */
     empm__event         events[EMPM__BATCH];
-    uint32_t            paused;        /* why it does not accept: EMPM__PAUSE_* */
+    /* why it does not accept: EMPM__PAUSE_* */
+    uint32_t            paused;
     uint32_t            accepts;       /* since the last rotation */
     uint64_t            accepted_before; /* by the slot's last tenants */
     uint32_t            full_batches;  /* in a row without room */
     uint32_t            retry_ms, stop_ms;
     int                 shares;        /* fixed: there is an exchange */
+    /* just accepted, without a byte so far */
     uint32_t            most;          /* fixed: MaxOpenConnections; one message
                                           of the exchange may go beyond it */
-    uint32_t            fresh;         /* just accepted, without a byte so far */
+    uint32_t            fresh;
     uint32_t            fresh_ms;      /* since then */
     uint32_t            turn_ms;       /* PAUSE_TURN ends */
-    uint32_t            give_ms;       /* siblings may have time then; or NEVER */
+    /* siblings may have time then; or NEVER */
+    uint32_t            give_ms;
     uint32_t            give_wait;     /* the last wait for that, in ms */
     uint32_t            sweep;         /* the first record to be handed over */
     uint32_t            sweep_ms;      /* when to go on with that; or NEVER */
     uint32_t            swept_ms;      /* the last one that has moved */
     uint64_t            tell_pause_us, tell_us; /* not again before */
-    int                 told_few;      /* the parent knows of few idle workers */
+    /* the parent knows of few idle workers */
+    int                 told_few;
     int                 listening;     /* sockets registered */
     empm__counts        counts;        /* MaxConnectionsPerPeer */
     /* the end */
     pthread_mutex_t     done_lock;     /* guards done */
     pthread_cond_t      done_cond;
     int                 done, joined, started;
+    /* atomic: gets a byte at the end; or -1 */
     int                 begun, sick;   /* workers whose start hook has returned,
                                           and not 0; under done_lock */
-    int                 done_fd;       /* atomic: gets a byte at the end; or -1 */
-} empm__child;
+    int                 done_fd;
+} empm__engine;
 
-/* What children pass connections on with (>>exchange). All processes have all of
- * it, for as long as the server lives: new generations, and new programs. */
+/* What children pass connections on with (>>exchange). All processes have all
+ * of it, for as long as the server lives: new generations, and new programs. */
 typedef struct empm__exchange {       /* fixed */
     int fd[2];                 /* where to take from, where to give; -1: none */
     int bell[2];               /* written: all children look at what listens */
     int inherited;             /* from the program before this one */
 } empm__exchange;
 
-typedef struct empm__rights {         /* of a unix socket's file; -1: as it is */
+/* of a unix socket's file; -1: as it is */
+typedef struct empm__rights {
     long  mode;
     uid_t uid;
     gid_t gid;
 } empm__rights;
 
-typedef struct empm__listener {       /* fixed once the server has started */
+typedef struct empm__endpoint {       /* fixed once the server has started */
     int         fd;
     int         port;              /* 0: none (unix) */
     const char *text;              /* the listen string */
@@ -6199,18 +6297,19 @@ typedef struct empm__listener {       /* fixed once the server has started */
     int         proxy;             /* connections begin with a PROXY header */
     char        path[108];         /* of a unix socket that we made, or "" */
     empm__rights rights;           /* that its file shall have */
-} empm__listener;
+} empm__endpoint;
 
 struct empm_server {
     empm_config    *cfg;
     empm__chars     chars;
     empm__routes    routes;
     empm__score     score;
-    empm__listener  listeners[EMPM_MAX_LISTEN];
+    empm__endpoint  listeners[EMPM_MAX_LISTEN];
     int             nlisteners;
     int             spool_dir;     /* descriptor of SpoolDirectory */
     pid_t           owner;         /* who unlinks what it made */
-    uid_t           uid;           /* User, Group and the groups of that user, if */
+    /* User, Group and the groups of that user, if */
+    uid_t           uid;
     gid_t           gid;           /* root has started it: looked up once */
     gid_t          *groups;
     int             ngroups;
@@ -6223,18 +6322,19 @@ struct empm_server {
 #ifndef EVENTMPM_NO_PROXY
     empm__nets      trusted;       /* RemoteIPTrustedProxy */
 #endif
-    empm__child     child;         /* the engine of this process */
-    empm__child    *admin;         /* a second one, for the admin listeners of a
+    empm__engine     child;        /* the engine of this process */
+    empm__engine    *admin;        /* a second one, for the admin listeners of a
                                       process without parent; or NULL */
     int             child_ready;   /* it has been initialised */
     int             parent_fd;     /* a child tells the parent; or -1 */
-    int             lends_log;     /* cfg->log is ours: empm_start(), ErrorLog */
+    /* cfg->log is ours: empm_start(), ErrorLog */
+    int             lends_log;
     struct empm__access_logs *access;   /* CustomLog; NULL: none */
 };
 
 /* Is each answer the last one of its connection, since the server is stopping?
  * Not if siblings serve on: they get the connection. */
-static int empm__closes(const empm__child *ch)
+static int empm__engine_is_closing(const empm__engine *ch)
 {
     return empm__load(&ch->stopping) && !empm__load(&ch->handing_over);
 }
@@ -6249,12 +6349,12 @@ typedef struct empm__transport {
     void    (*finish)(empm__conn *c);  /* no more will be sent: FIN */
 } empm__transport;
 
-static void empm__log_child(empm__child *ch, enum empm_log_level level,
-                            int code, const char *fmt, ...) EMPM__PRINTF(4, 5);
+static void empm__engine_log(empm__engine *ch, enum empm_log_level level,
+                             int code, const char *fmt, ...) EMPM__PRINTF(4, 5);
 
 /* What concerns the whole child: one line a minute. */
-static void empm__log_child(empm__child *ch, enum empm_log_level level,
-                            int code, const char *fmt, ...)
+static void empm__engine_log(empm__engine *ch, enum empm_log_level level,
+                             int code, const char *fmt, ...)
 {
     va_list ap;
     if (!empm__log_wanted(ch->cfg, level) ||
@@ -6265,10 +6365,10 @@ static void empm__log_child(empm__child *ch, enum empm_log_level level,
     va_end(ap);
 }
 
-static void empm__log_worker(empm__worker *w, enum empm_log_level level,
+static void empm__worker_log(empm__worker *w, enum empm_log_level level,
                              int code, const char *fmt, ...) EMPM__PRINTF(4, 5);
 
-static void empm__log_worker(empm__worker *w, enum empm_log_level level,
+static void empm__worker_log(empm__worker *w, enum empm_log_level level,
                              int code, const char *fmt, ...)
 {
     va_list ap;
@@ -6282,7 +6382,7 @@ static void empm__log_worker(empm__worker *w, enum empm_log_level level,
 }
 
 /* The end: what has been left out and not told. */
-static void empm__log_rest(empm__child *ch)
+static void empm__engine_log_rest(empm__engine *ch)
 {
     uint32_t i;
     for (i = 0; i < EMPM__LOG_CODES && ch->log_limits[i].code != 0; i++)
@@ -6293,7 +6393,7 @@ static void empm__log_rest(empm__child *ch)
 }
 
 /* Takes n of a budget that all workers share; 0: it is used up. */
-static int empm__reserve(int64_t *used, int64_t n, int64_t most)
+static int empm__budget_reserve(int64_t *used, int64_t n, int64_t most)
 {
     if (__atomic_add_fetch(used, n, __ATOMIC_RELAXED) <= most)
         return 1;
@@ -6301,7 +6401,7 @@ static int empm__reserve(int64_t *used, int64_t n, int64_t most)
     return 0;
 }
 
-static void empm__unreserve(int64_t *used, int64_t n)
+static void empm__budget_release(int64_t *used, int64_t n)
 {
     if (n != 0)
         __atomic_sub_fetch(used, n, __ATOMIC_RELAXED);
@@ -6310,28 +6410,28 @@ static void empm__unreserve(int64_t *used, int64_t n)
 /* One descriptor of MaxOpenFiles, half of which is for bodies. 0: all are open.
  * So connections, files and handlers have each their own, and accept() finds
  * one whatever is on its way. */
-static int empm__fd_reserve(empm__worker *w, int whose)
+static int empm__pool_fd_reserve(empm__worker *w, int whose)
 {
     empm__pool *pool = &w->child->pool;
     const int64_t bodies = pool->files_most / 2;
-    if (empm__reserve(&pool->files[whose], 1, whose == EMPM__FOR_BODIES
+    if (empm__budget_reserve(&pool->files[whose], 1, whose == EMPM__FOR_BODIES
                                                   ? bodies
                                                   : pool->files_most - bodies))
         return 1;
-    empm__log_child(w->child, EMPM_LOG_ERROR, 5010, "MaxOpenFiles of %d is "
-                    "reached by %s", (int)pool->files_most,
-                    whose == EMPM__FOR_BODIES ? "bodies: 503"
-                                              : "answers and files");
+    empm__engine_log(w->child, EMPM_LOG_ERROR, 5010, "MaxOpenFiles of %d is "
+                     "reached by %s", (int)pool->files_most,
+                     whose == EMPM__FOR_BODIES ? "bodies: 503"
+                                               : "answers and files");
     return 0;
 }
 
-static void empm__fd_release(empm__pool *pool, int whose)
+static void empm__pool_fd_release(empm__pool *pool, int whose)
 {
-    empm__unreserve(&pool->files[whose], 1);
+    empm__budget_release(&pool->files[whose], 1);
 }
 
 /* Bytes of MaxSpoolBytes, of which answers have half at most. 0: used up. */
-static int empm__spool_reserve(empm__worker *w, int whose, int64_t n)
+static int empm__pool_spool_reserve(empm__worker *w, int whose, int64_t n)
 {
     empm__pool *pool = &w->child->pool;
     const int64_t all = w->cfg->max_spool_bytes;
@@ -6339,7 +6439,7 @@ static int empm__spool_reserve(empm__worker *w, int whose, int64_t n)
                                          __ATOMIC_RELAXED);
     if (whose == EMPM__FOR_ANSWERS && most > all / 2)
         most = all / 2;
-    return empm__reserve(&pool->spool[whose], n, most);
+    return empm__budget_reserve(&pool->spool[whose], n, most);
 }
 
 static void empm__file_unref(empm__file *f)
@@ -6349,22 +6449,22 @@ static void empm__file_unref(empm__file *f)
     if (f->fd >= 0)
         close(f->fd);
     if (f->pool != NULL)
-        empm__fd_release(f->pool, EMPM__FOR_ANSWERS);
+        empm__pool_fd_release(f->pool, EMPM__FOR_ANSWERS);
     EMPM_FREE(f);
 }
 
-/* Memory for a request; `p` grows, or is NULL. The one place that says that there
- * is none: who gets NULL answers 503 or closes, and adds nothing. */
-static void *empm__request_memory(empm__worker *w, void *p, size_t n)
+/* Memory for a request; `p` grows, or is NULL. The one place that says that
+ * there is none: who gets NULL answers 503 or closes, and adds nothing. */
+static void *empm__worker_memory(empm__worker *w, void *p, size_t n)
 {
     p = p != NULL ? EMPM_REALLOC(p, n) : EMPM_MALLOC(n);
     if (p == NULL)
-        empm__log_worker(w, EMPM_LOG_ERROR, 5001, "no memory for a request: %lu "
-                         "bytes more", (unsigned long)n);
+        empm__worker_log(w, EMPM_LOG_ERROR, 5001, "no memory for a request: "
+                         "%lu bytes more", (unsigned long)n);
     return p;
 }
 
-static empm__page *empm__page_get(empm__worker *w)
+static empm__page *empm__page_borrow(empm__worker *w)
 {
     empm__pool *pool = &w->child->pool;
     empm__page *p = w->pages;
@@ -6379,7 +6479,7 @@ static empm__page *empm__page_get(empm__worker *w)
         }
         pthread_mutex_unlock(&pool->lock);
         if (p == NULL)
-            p = (empm__page *)empm__request_memory(w, NULL, EMPM_PAGE_BYTES);
+            p = (empm__page *)empm__worker_memory(w, NULL, EMPM_PAGE_BYTES);
     }
     if (p != NULL) {
         p->next = NULL;
@@ -6390,7 +6490,7 @@ static empm__page *empm__page_get(empm__worker *w)
     return p;
 }
 
-static void empm__page_put(empm__worker *w, empm__page *p)
+static void empm__page_return(empm__worker *w, empm__page *p)
 {
     empm__pool *pool = &w->child->pool;
     if (p == NULL)
@@ -6412,11 +6512,11 @@ static void empm__page_put(empm__worker *w, empm__page *p)
     EMPM_FREE(p);
 }
 
-static void empm__pages_put(empm__worker *w, empm__page *p)
+static void empm__pages_return(empm__worker *w, empm__page *p)
 {
     while (p != NULL) {
         empm__page *next = p->next;
-        empm__page_put(w, p);
+        empm__page_return(w, p);
         p = next;
     }
 }
@@ -6436,10 +6536,10 @@ static char *empm__page_data(empm__page *p)
 }
 
 /* One byte longer than it says: a body that takes it over ends with a NUL. */
-static char *empm__scratch(empm__worker *w)
+static char *empm__worker_scratch(empm__worker *w)
 {
     if (w->scratch == NULL)
-        w->scratch = (char *)empm__request_memory(w, NULL, EMPM__SCRATCH + 1);
+        w->scratch = (char *)empm__worker_memory(w, NULL, EMPM__SCRATCH + 1);
     return w->scratch;
 }
 
@@ -6803,7 +6903,7 @@ static int empm__kv_new(empm__kv **out, size_t bytes, uint32_t room)
     uint32_t i;
     if ((void *)kv == MAP_FAILED)
         return EMPM_ENOMEM;
-    empm__random(kv->seed, sizeof kv->seed);
+    empm__random_fill(kv->seed, sizeof kv->seed);
     kv->room = room;
     kv->shards = (uint32_t)((bytes - sizeof *kv + most - 1) / most);
     kv->shard_bytes = (bytes - sizeof *kv) / kv->shards & ~(size_t)63;
@@ -6875,13 +6975,13 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  * >>head -- request line and fields, strictly
  *
  * Line by line, in place: each line is judged once, when its LF has arrived, so
- * a head that comes in single bytes costs no more than one that comes whole, and
- * gets the same verdict. Names and values stay where they are and get a NUL;
- * all positions are offsets from `in`, which may move when it grows.
+ * a head that comes in single bytes costs no more than one that comes whole,
+ * and gets the same verdict. Names and values stay where they are and get a
+ * NUL; all positions are offsets from `in`, which may move when it grows.
  *
  *   refused                                because
- *   bare LF, bare CR, NUL, controls        a proxy that ends lines elsewhere sees
- *                                          other fields: smuggling
+ *   bare LF, bare CR, NUL, controls        a proxy that ends lines elsewhere
+ *                                          sees other fields: smuggling
  *   folded lines, space before the colon   so does one that drops or joins them
  *   names that are no token, or empty      one that skips or repairs the line
  *   Content-Length twice or a list, even   one takes the first, one the last
@@ -6891,7 +6991,8 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *     without "chunked" as the last coding
  *   "chunked" twice, quoted, with          one knows it, the other does not
  *     parameters or odd blanks
- *   Host twice, none in HTTP/1.1, or with  another site's answer in a cache; and
+ *   Host twice, none in HTTP/1.1, or with  another site's answer in a cache;
+ *                                          and
  *     '@', '/', blanks, half an escape     links that lead elsewhere
  *   blanks after a chunk's size, 0x, signs TERM.EXT: sizes that are read apart
  *   a path above the root, half escapes    it would be repaired differently
@@ -6905,7 +7006,8 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   dots, empty segments (>>route)         apt, Go, Java, Python, PHP, Node
  *   zeros before a length (its value       senders with a fixed width; valid by
  *     counts, and its bound)               RFC 9110 8.6
- *   lists with empty elements, over        Expect: "", or twice; by RFC 9110 5.3
+ *   lists with empty elements, over        Expect: "", or twice; by RFC 9110
+ *                                          5.3
  *     several fields, with quoted strings  and 5.6.1
  *   blanks around ';' and '=' in chunks    RFC 9112 7.1.1 wants it
  *   trailers that must not be: dropped     RFC 9110 6.5.1
@@ -6937,7 +7039,8 @@ enum {                             /* empm__head.flags */
 };
 
 typedef struct empm__head {
-    uint32_t line, scanned;        /* where the line begins; no LF before this */
+    /* where the line begins; no LF before this */
+    uint32_t line, scanned;
     uint32_t start;                /* where the request line begins */
     uint32_t method, target, path, query, host;
     uint32_t method_len, target_len, path_len, host_len;
@@ -6949,7 +7052,7 @@ typedef struct empm__head {
 } empm__head;
 
 /* host [":" port]; an empty one is for targets without authority. */
-static int empm__host_valid(const empm__chars *t, const char *s, size_t n)
+static int empm__head_host_valid(const empm__chars *t, const char *s, size_t n)
 {
     size_t i = 0;
     if (n > 0 && s[0] == '[') {
@@ -6965,32 +7068,33 @@ static int empm__host_valid(const empm__chars *t, const char *s, size_t n)
         i++;
     } else
         for (; i < n; i++)
-            if (empm__is_escape(s + i, n - i))
+            if (empm__text_is_escape(s + i, n - i))
                 i += 2;
             else if (!(t->of[(unsigned char)s[i]] & EMPM__HOST))
                 break;
     if (i < n && (s[i] != ':' || i == 0))
         return 0;
     for (i += i < n; i < n; i++)
-        if (!empm__is_digit((unsigned char)s[i]))
+        if (!empm__ascii_is_digit((unsigned char)s[i]))
             return 0;
     return 1;
 }
 
-static int empm__parse_request_line(empm__head *h, const empm__chars *t,
-                                    char *in, uint32_t at, uint32_t end)
+static int empm__head_parse_request_line(empm__head *h, const empm__chars *t,
+                                         char *in, uint32_t at, uint32_t end)
 {
     const char *s = in + at, *e = in + end, *sp, *q;
     h->start = at;
     sp = (const char *)memchr(s, ' ', (size_t)(e - s));
-    if (sp == NULL || sp == s || !empm__all(t, s, (size_t)(sp - s), EMPM__TCHAR))
+    if (sp == NULL || sp == s || !empm__chars_all(t, s, (size_t)(sp - s),
+                                                  EMPM__TCHAR))
         return 400;
     h->method = at;
     h->method_len = (uint32_t)(sp - s);
     h->target = at + h->method_len + 1;
     s = sp + 1;
     sp = (const char *)memchr(s, ' ', (size_t)(e - s));
-    if (sp == NULL || !empm__all(t, s, (size_t)(sp - s), EMPM__TARGET))
+    if (sp == NULL || !empm__chars_all(t, s, (size_t)(sp - s), EMPM__TARGET))
         return 400;
     q = (const char *)memchr(s, '#', (size_t)(sp - s));
     if (q != NULL) {                    /* the version moves up to the cut */
@@ -7005,8 +7109,8 @@ static int empm__parse_request_line(empm__head *h, const empm__chars *t,
     h->path_len = h->target_len;
     h->query = h->target + h->target_len;
     if (e - sp != 9 || memcmp(sp, " HTTP/", 6) != 0 ||
-        !empm__is_digit((unsigned char)sp[6]) || sp[7] != '.' ||
-        !empm__is_digit((unsigned char)sp[8]))
+        !empm__ascii_is_digit((unsigned char)sp[6]) || sp[7] != '.' ||
+        !empm__ascii_is_digit((unsigned char)sp[8]))
         return 400;
     if (sp[6] != '1')
         return 505;
@@ -7017,16 +7121,16 @@ static int empm__parse_request_line(empm__head *h, const empm__chars *t,
         return h->target_len == 1 && h->method_len == 7 &&
                        memcmp(in + h->method, "OPTIONS", 7) == 0 ? 0 : 400;
     if (*s != '/') {                    /* absolute-form, RFC 9112 3.2.2 */
-        size_t skip = h->target_len > 7 && empm__same(s, 7, "http://", 7)
+        size_t skip = h->target_len > 7 && empm__text_same(s, 7, "http://", 7)
                           ? 7 : h->target_len > 8 &&
-                                        empm__same(s, 8, "https://", 8)
+                                        empm__text_same(s, 8, "https://", 8)
                                     ? 8 : 0;
         size_t n;
         if (skip == 0)
             return 400;
         for (n = skip; s + n < sp && s[n] != '/' && s[n] != '?'; n++)
             ;
-        if (n == skip || !empm__host_valid(t, s + skip, n - skip))
+        if (n == skip || !empm__head_host_valid(t, s + skip, n - skip))
             return 400;
         h->flags |= EMPM__H_ABSOLUTE;
         h->host = h->target + (uint32_t)skip;
@@ -7068,8 +7172,8 @@ static int empm__list_next(const char **s, const char **item, size_t *n,
 
 /* Transfer-Encoding, of which there may be several: nothing may follow
  * "chunked"; what else is well-formed is a coding that we do not have. */
-static int empm__parse_coding(empm__head *h, const empm__chars *t,
-                              const char *value)
+static int empm__head_parse_coding(empm__head *h, const empm__chars *t,
+                                   const char *value)
 {
     const char *item;
     size_t n, k;
@@ -7081,7 +7185,7 @@ static int empm__parse_coding(empm__head *h, const empm__chars *t,
             return 400;
         if (k < n && item[k + strspn(item + k, " \t")] != ';')
             return 400;
-        if (!empm__same(item, k, "chunked", 7))
+        if (!empm__text_same(item, k, "chunked", 7))
             h->flags |= EMPM__H_TE_ODD;
         else if (k == n)
             h->flags |= EMPM__H_CHUNKED;
@@ -7092,46 +7196,47 @@ static int empm__parse_coding(empm__head *h, const empm__chars *t,
 }
 
 /* The fields that the server itself obeys. */
-static int empm__parse_known(empm__head *h, const empm__chars *t, const char *in,
-                             const empm__field *f)
+static int empm__head_parse_known(empm__head *h, const empm__chars *t,
+                                  const char *in, const empm__field *f)
 {
     const char *name = in + f->name, *value = in + f->value, *item;
     size_t n = f->name_len, len;
-    if (empm__same(name, n, "host", 4)) {
+    if (empm__text_same(name, n, "host", 4)) {
         len = strlen(value);
-        if ((h->flags & EMPM__H_HOST) || !empm__host_valid(t, value, len))
+        if ((h->flags & EMPM__H_HOST) || !empm__head_host_valid(t, value, len))
             return 400;
         h->flags |= EMPM__H_HOST;
         if (!(h->flags & EMPM__H_ABSOLUTE)) {
             h->host = f->value;
             h->host_len = (uint32_t)len;
         }
-    } else if (empm__same(name, n, "connection", 10)) {
+    } else if (empm__text_same(name, n, "connection", 10)) {
         while (empm__list_next(&value, &item, &len, '\\')) {
-            if (empm__same(item, len, "close", 5))
+            if (empm__text_same(item, len, "close", 5))
                 h->flags |= EMPM__H_CLOSE;
-            else if (empm__same(item, len, "keep-alive", 10))
+            else if (empm__text_same(item, len, "keep-alive", 10))
                 h->flags |= EMPM__H_KEEP;
         }
-    } else if (empm__same(name, n, "content-length", 14)) {
+    } else if (empm__text_same(name, n, "content-length", 14)) {
         if (h->length >= 0)
             return 400;
         h->length = empm__parse_u63(value, strlen(value));
         if (h->length < 0)
             return 400;
-    } else if (empm__same(name, n, "transfer-encoding", 17)) {
-        return empm__parse_coding(h, t, value);
-    } else if (empm__same(name, n, "expect", 6)) {
+    } else if (empm__text_same(name, n, "transfer-encoding", 17)) {
+        return empm__head_parse_coding(h, t, value);
+    } else if (empm__text_same(name, n, "expect", 6)) {
         while (empm__list_next(&value, &item, &len, '\\'))
-            h->flags |= (uint32_t)(empm__same(item, len, "100-continue", 12)
+            h->flags |= (uint32_t)(empm__text_same(item, len, "100-continue",
+                                                   12)
                                        ? EMPM__H_EXPECT : EMPM__H_EXPECT_OTHER);
     }
     return 0;
 }
 
 /* "name:OWS value OWS"; stores the field and terminates both strings. */
-static int empm__parse_field(empm__field *f, const empm__chars *t, char *in,
-                             uint32_t at, uint32_t end)
+static int empm__head_parse_field(empm__field *f, const empm__chars *t,
+                                  char *in, uint32_t at, uint32_t end)
 {
     uint32_t colon = at, v;
     while (colon < end && (t->of[(unsigned char)in[colon]] & EMPM__TCHAR))
@@ -7144,7 +7249,7 @@ static int empm__parse_field(empm__field *f, const empm__chars *t, char *in,
         v++;
     while (end > v && (in[end - 1] == ' ' || in[end - 1] == '\t'))
         end--;
-    if (!empm__all(t, in + v, end - v, EMPM__VCHAR))
+    if (!empm__chars_all(t, in + v, end - v, EMPM__VCHAR))
         return 400;
     in[colon] = in[end] = '\0';
     f->name = at;
@@ -7153,7 +7258,7 @@ static int empm__parse_field(empm__field *f, const empm__chars *t, char *in,
     return 0;
 }
 
-static int empm__fields_grow(empm__head *h, empm_request *req);
+static int empm__request_fields_grow(empm__head *h, empm_request *req);
 
 /* What the head says as a whole. RFC 9112 3.2 and 6.3. */
 static int empm__head_judge(const empm__head *h)
@@ -7169,7 +7274,7 @@ static int empm__head_judge(const empm__head *h)
     return 0;
 }
 
-static uint32_t empm__most_fields(const empm_config *cfg)
+static uint32_t empm__head_fields_limit(const empm_config *cfg)
 {
     return cfg->limit_request_fields > 0 ? (uint32_t)cfg->limit_request_fields
                                          : UINT32_MAX;
@@ -7210,8 +7315,8 @@ static int empm__head_parse(empm__head *h, const empm_config *cfg,
         len--;
         if (h->phase == EMPM__REQUEST_LINE) {
             if (len > 0) {              /* RFC 9112 2.2: some send CRLF first */
-                status = empm__parse_request_line(h, t, in, h->line,
-                                                  h->line + len);
+                status = empm__head_parse_request_line(h, t, in, h->line,
+                                                       h->line + len);
                 if (status != 0)
                     return status;
                 h->phase = EMPM__FIELDS;
@@ -7221,14 +7326,15 @@ static int empm__head_parse(empm__head *h, const empm_config *cfg,
             h->phase = EMPM__HEAD_DONE;
         } else {
             empm__field *f;
-            if (h->nfields >= empm__most_fields(cfg))
+            if (h->nfields >= empm__head_fields_limit(cfg))
                 return 431;
-            if (h->nfields == h->max_fields && !empm__fields_grow(h, req))
+            if (h->nfields == h->max_fields && !empm__request_fields_grow(h,
+                                                                          req))
                 return 503;
             f = &h->fields[h->nfields];
-            status = empm__parse_field(f, t, in, h->line, h->line + len);
+            status = empm__head_parse_field(f, t, in, h->line, h->line + len);
             if (status != 0 ||
-                (status = empm__parse_known(h, t, in, f)) != 0)
+                (status = empm__head_parse_known(h, t, in, f)) != 0)
                 return status;
             h->nfields++;
         }
@@ -7283,30 +7389,31 @@ typedef struct empm__chunked {
 } empm__chunked;
 
 /* Over blanks: nobody shall send them there, and all must take them. */
-static size_t empm__skip_bws(const char *s, size_t i, size_t n)
+static size_t empm__chunk_skip_bws(const char *s, size_t i, size_t n)
 {
     while (i < n && (s[i] == ' ' || s[i] == '\t'))
         i++;
     return i;
 }
 
-/* chunk-ext = *( BWS ";" BWS token [ BWS "=" BWS ( token / quoted-string ) ] ) */
+/* chunk-ext = *( BWS ";" BWS token [ BWS "=" BWS ( token / quoted-string ) ]
+ * ) */
 static int empm__chunk_ext_valid(const empm__chars *t, const char *s, size_t n)
 {
     size_t i = 0, from;
     while (i < n) {
-        i = empm__skip_bws(s, i, n);
+        i = empm__chunk_skip_bws(s, i, n);
         if (i == n || s[i] != ';')
             return 0;
-        i = from = empm__skip_bws(s, i + 1, n);
+        i = from = empm__chunk_skip_bws(s, i + 1, n);
         while (i < n && (t->of[(unsigned char)s[i]] & EMPM__TCHAR))
             i++;
         if (i == from)
             return 0;
-        from = empm__skip_bws(s, i, n);
+        from = empm__chunk_skip_bws(s, i, n);
         if (from == n || s[from] != '=')
             continue;
-        i = from = empm__skip_bws(s, from + 1, n);
+        i = from = empm__chunk_skip_bws(s, from + 1, n);
         if (i < n && s[i] == '"') {
             for (i++; i < n && s[i] != '"'; i++) {
                 if (s[i] == '\\' && ++i == n)
@@ -7328,7 +7435,7 @@ static int empm__chunk_ext_valid(const empm__chars *t, const char *s, size_t n)
 
 /* Fields that a trailer must not carry: framing, routing, authentication,
  * content and request modifiers. */
-static int empm__trailer_forbidden(const char *name, size_t n)
+static int empm__chunk_trailer_forbidden(const char *name, size_t n)
 {
     static const char *const names[] = {
         "transfer-encoding", "content-length", "host", "connection",
@@ -7340,7 +7447,7 @@ static int empm__trailer_forbidden(const char *name, size_t n)
     };
     size_t i;
     for (i = 0; i < EMPM__COUNT(names); i++)
-        if (empm__same(name, n, names[i], strlen(names[i])))
+        if (empm__text_same(name, n, names[i], strlen(names[i])))
             return 1;
     return 0;
 }
@@ -7387,12 +7494,13 @@ static int empm__chunk_parse(empm__chunked *k, const empm_config *cfg,
             k->phase = EMPM__CHUNK_SIZE;
         } else if (k->phase == EMPM__CHUNK_SIZE) {
             uint64_t size = 0;
-            for (i = 0; i < len && empm__hex((unsigned char)in[from + i]) >= 0;
+            for (i = 0; i < len &&
+                 empm__ascii_hex((unsigned char)in[from + i]) >= 0;
                  i++) {
                 if (size >> 59 != 0)
                     return 400;
                 size = size * 16 +
-                       (unsigned)empm__hex((unsigned char)in[from + i]);
+                       (unsigned)empm__ascii_hex((unsigned char)in[from + i]);
             }
             k->extra += len - i;
             if (i == 0 || k->extra > EMPM__CHUNK_EXTRA ||
@@ -7404,15 +7512,15 @@ static int empm__chunk_parse(empm__chunked *k, const empm_config *cfg,
             k->phase = EMPM__CHUNK_DONE;
         } else {
             empm__field *f;
-            if (trailers->nfields + k->dropped >= empm__most_fields(cfg))
+            if (trailers->nfields + k->dropped >= empm__head_fields_limit(cfg))
                 return 431;
             if (trailers->nfields == trailers->max_fields &&
-                !empm__fields_grow(trailers, req))
+                !empm__request_fields_grow(trailers, req))
                 return 503;
             f = &trailers->fields[trailers->nfields];
-            if (empm__parse_field(f, t, in, from, from + len) != 0)
+            if (empm__head_parse_field(f, t, in, from, from + len) != 0)
                 return 400;
-            if (empm__trailer_forbidden(in + f->name, f->name_len))
+            if (empm__chunk_trailer_forbidden(in + f->name, f->name_len))
                 k->dropped++;
             else
                 trailers->nfields++;
@@ -7453,8 +7561,9 @@ enum empm__framing {              /* where the response's body ends */
 };
 
 enum empm__suspension {
+    /* empm_suspend() was called, the handler runs */
     EMPM__SUSP_NONE,
-    EMPM__SUSP_ARMED,             /* empm_suspend() was called, the handler runs */
+    EMPM__SUSP_ARMED,
     EMPM__SUSP_WAITING,           /* it has returned EMPM_SUSPENDED: a call of
                                      its function is owed from here */
     EMPM__SUSP_DUE                /* ... and wake_why is the reason */
@@ -7473,7 +7582,8 @@ typedef struct empm__note {       /* empm_note() */
 
 struct empm__value;
 
-/* An answer that waits for its status. 0, or EMPM_E*; it may commit the head. */
+/* An answer that waits for its status. 0, or EMPM_E*; it may commit the
+ * head. */
 typedef int empm__answerer(empm_request *req);
 
 struct empm_request {             /* owner: whoever owns the connection */
@@ -7492,11 +7602,13 @@ struct empm_request {             /* owner: whoever owns the connection */
     int64_t       spooled;        /* its size, of pool.spool_bytes */
     int64_t       sent;           /* bytes given to the socket */
     int64_t       got;            /* bytes taken from it */
-    int64_t       acked;          /* of them, at the start of the wait to write */
+    /* of them, at the start of the wait to write */
+    int64_t       acked;
     uint32_t      write_deadline; /* NEVER: not waiting to write */
 
     /* the request: all below is cleared between requests */
-    uint32_t      start_ms;       /* of the head or body; EMPM__NEVER: not yet */
+    /* of the head or body; EMPM__NEVER: not yet */
+    uint32_t      start_ms;
     uint32_t      head_out;       /* bytes of the response's head */
     uint64_t      began_us;       /* when its first byte was seen; 0: not yet */
     int64_t       sent_before, got_before;  /* the flight's, for earlier ones */
@@ -7545,7 +7657,8 @@ struct empm_request {             /* owner: whoever owns the connection */
     int           last_asked;     /* the client said so */
     int           linger;         /* unread input is possible */
     int           failed;         /* EMPM_E*: abort instead of finishing */
-    int           framing;        /* enum empm__framing; empm__commit decides */
+    /* enum empm__framing; empm__response_commit decides */
+    int           framing;
     int           head_only;      /* the method is HEAD */
     int           calling;        /* 1: handler or wake function, 2: another */
     int64_t       declared;       /* Content-Length, or -1 */
@@ -7600,9 +7713,9 @@ static void empm__request_clear(empm_request *req)
 }
 
 /* Borrows a page and makes it the connection's request; NULL: no memory. */
-static empm_request *empm__borrow(empm__worker *w, empm__conn *c)
+static empm_request *empm__request_borrow(empm__worker *w, empm__conn *c)
 {
-    empm__page *p = empm__page_get(w);
+    empm__page *p = empm__page_borrow(w);
     empm_request *req;
     if (p == NULL)
         return NULL;
@@ -7619,34 +7732,34 @@ static empm_request *empm__borrow(empm__worker *w, empm__conn *c)
 }
 
 /* Takes the first page off the queue of output, with what is left of it. */
-static void empm__out_pop(empm_request *req)
+static void empm__request_out_pop(empm_request *req)
 {
     empm__page *p = req->out;
     req->out = p->next;
     if (req->out == NULL)
         req->out_last = NULL;
     empm__file_unref(p->file);
-    empm__page_put(req->w, p);
+    empm__page_return(req->w, p);
 }
 
 /* The overflow is empty, or never will be sent. */
-static void empm__spool_close(empm_request *req)
+static void empm__request_spool_close(empm_request *req)
 {
     if (req->spool_fd < 0)
         return;
     close(req->spool_fd);
-    empm__fd_release(&req->w->child->pool, EMPM__FOR_ANSWERS);
-    empm__unreserve(&req->w->child->pool.spool[EMPM__FOR_ANSWERS],
-                    req->spooled);
+    empm__pool_fd_release(&req->w->child->pool, EMPM__FOR_ANSWERS);
+    empm__budget_release(&req->w->child->pool.spool[EMPM__FOR_ANSWERS],
+                         req->spooled);
     req->spool_fd = -1;
     req->spooled = req->spool_at = req->spool_end = 0;
 }
 
 /* Gives back the memory that a body was in. */
-static void empm__body_forget(empm__worker *w, empm_request *req)
+static void empm__request_body_forget(empm__worker *w, empm_request *req)
 {
-    empm__unreserve(&w->child->pool.body_memory, req->body_reserved);
-    empm__page_put(w, req->body_page);
+    empm__budget_release(&w->child->pool.body_memory, req->body_reserved);
+    empm__page_return(w, req->body_page);
     EMPM_FREE(req->body_big);
     req->body_reserved = 0;
     req->body_page = NULL;
@@ -7654,7 +7767,7 @@ static void empm__body_forget(empm__worker *w, empm_request *req)
 }
 
 /* Forgets the file that was to be the answer. */
-static void empm__source_drop(empm_request *req)
+static void empm__request_file_drop(empm_request *req)
 {
     empm__file_unref(req->file);
     req->file = NULL;
@@ -7677,26 +7790,26 @@ static void empm__request_release(empm_request *req)
         if (req->body_mode == EMPM__BODY_SPOOL && req->body != NULL)
             munmap(req->body, (size_t)req->body_len + 1);
         close(req->body_fd);
-        empm__fd_release(pool, EMPM__FOR_BODIES);
+        empm__pool_fd_release(pool, EMPM__FOR_BODIES);
     }
-    empm__unreserve(&pool->spool[EMPM__FOR_BODIES], req->body_spooled);
-    empm__body_forget(req->w, req);
+    empm__budget_release(&pool->spool[EMPM__FOR_BODIES], req->body_spooled);
+    empm__request_body_forget(req->w, req);
     req->body = req->body_nul = NULL;
     req->body_fd = -1;
     req->body_spooled = 0;
 }
 
-/* Ends the request: its memory goes back. The flight (input that follows, output
- * under way) stays. */
+/* Ends the request: its memory goes back. The flight (input that follows,
+ * output under way) stays. */
 static void empm__request_end(empm_request *req)
 {
     empm__worker *w = req->w;
     empm__request_release(req);
-    empm__source_drop(req);
+    empm__request_file_drop(req);
     if (req->counted)
         __atomic_sub_fetch(&req->route->requests, 1u, __ATOMIC_RELAXED);
-    empm__pages_put(w, req->body_out);
-    empm__pages_put(w, req->arena_pages);
+    empm__pages_return(w, req->body_out);
+    empm__pages_return(w, req->arena_pages);
     empm__pages_free(req->arena_big);
     if (req->answer != EMPM__OPEN) {
         const uint64_t took = req->head_us != 0 ? w->turn_us - req->head_us : 0;
@@ -7709,7 +7822,7 @@ static void empm__request_end(empm_request *req)
 }
 
 /* Gives back everything; c->req is NULL afterwards. */
-static void empm__flight_end(empm__worker *w, empm__conn *c)
+static void empm__request_flight_end(empm__worker *w, empm__conn *c)
 {
     empm_request *req = c->req;
     if (req == NULL)
@@ -7719,11 +7832,11 @@ static void empm__flight_end(empm__worker *w, empm__conn *c)
         req->failed = EMPM_ECLOSED;  /* a cleanup that writes reaches nobody */
     empm__request_end(req);
     while (req->out != NULL)
-        empm__out_pop(req);
-    empm__spool_close(req);
+        empm__request_out_pop(req);
+    empm__request_spool_close(req);
     EMPM_FREE(req->in_big);
     c->req = NULL;
-    empm__page_put(w, (empm__page *)(void *)req - 1);
+    empm__page_return(w, (empm__page *)(void *)req - 1);
 }
 
 /* On to the next request of the flight. */
@@ -7745,14 +7858,14 @@ EMPM_API void *empm_alloc(empm_request *req, size_t n)
         return at;
     }
     if (n > EMPM__PAGE_ROOM / 2) {         /* a block of its own */
-        p = (empm__page *)empm__request_memory(req->w, NULL, sizeof *p + n);
+        p = (empm__page *)empm__worker_memory(req->w, NULL, sizeof *p + n);
         if (p == NULL)
             return NULL;
         p->next = req->arena_big;
         req->arena_big = p;
         return p + 1;
     }
-    if ((p = empm__page_get(req->w)) == NULL)
+    if ((p = empm__page_borrow(req->w)) == NULL)
         return NULL;
     p->next = req->arena_pages;
     req->arena_pages = p;
@@ -7775,7 +7888,7 @@ EMPM_API int empm_defer(empm_request *req, empm_cleanup *fn, void *p)
     return EMPM_OK;
 }
 
-static char *empm__strndup(empm_request *req, const char *s, size_t n)
+static char *empm__request_strndup(empm_request *req, const char *s, size_t n)
 {
     char *to = (char *)empm_alloc(req, n + 1);
     if (to != NULL) {
@@ -7786,7 +7899,7 @@ static char *empm__strndup(empm_request *req, const char *s, size_t n)
 }
 
 /* Twice as many fields, in the arena. */
-static int empm__fields_grow(empm__head *h, empm_request *req)
+static int empm__request_fields_grow(empm__head *h, empm_request *req)
 {
     uint32_t max = h->max_fields ? h->max_fields * 2 : 8;
     empm__field *f = (empm__field *)empm_alloc(req, max * sizeof *f);
@@ -7800,7 +7913,7 @@ static int empm__fields_grow(empm__head *h, empm_request *req)
 }
 
 /* Moves a head that is not complete yet to the front of `in`. */
-static void empm__in_shift(empm_request *req)
+static void empm__request_in_shift(empm_request *req)
 {
     empm__head *h = &req->head;
     const uint32_t by = req->in_start;
@@ -7823,10 +7936,10 @@ static void empm__in_shift(empm_request *req)
 }
 
 /* Makes room for more input. All positions are offsets, so `in` may move, but
- * once the head is complete the user may hold pointers into it: then the old one
- * stays until the request's end. Returns 0, or the status: 431, it would be more
- * than `most` bytes; 503, there is no memory. */
-static int empm__in_room(empm_request *req, uint32_t most)
+ * once the head is complete the user may hold pointers into it: then the old
+ * one stays until the request's end. Returns 0, or the status: 431, it would be
+ * more than `most` bytes; 503, there is no memory. */
+static int empm__request_in_room(empm_request *req, uint32_t most)
 {
     const uint32_t cap = req->in_cap < most / 2 ? req->in_cap * 2 : most;
     empm__page *big, *old = req->in_big;
@@ -7834,7 +7947,7 @@ static int empm__in_room(empm_request *req, uint32_t most)
         return 0;
     if (req->in_cap >= most)
         return 431;
-    big = (empm__page *)empm__request_memory(req->w, NULL, sizeof *big + cap);
+    big = (empm__page *)empm__worker_memory(req->w, NULL, sizeof *big + cap);
     if (big == NULL)
         return 503;
     memcpy(big + 1, req->in, req->in_end);
@@ -7876,7 +7989,8 @@ EMPM_API int empm_minor_version(const empm_request *req)
 }
 
 /* empm_path() for a log: what a terminal would not show is escaped. */
-static const char *empm__path_shown(const empm_request *req, char *to, size_t n)
+static const char *empm__request_path_shown(const empm_request *req, char *to,
+                                            size_t n)
 {
     const char *s = req->path_text != NULL ? req->path_text : "-";
     size_t k = 0;
@@ -7889,14 +8003,15 @@ static const char *empm__path_shown(const empm_request *req, char *to, size_t n)
     return to;
 }
 
-static const char *empm__field_find(const char *text, const empm__head *h,
-                                    const char *name)
+static const char *empm__request_field_find(const char *text,
+                                            const empm__head *h,
+                                            const char *name)
 {
     const size_t n = strlen(name);
     uint32_t i;
     for (i = 0; i < h->nfields; i++)
         if (h->fields[i].name_len == n &&
-            empm__same(text + h->fields[i].name, n, name, n))
+            empm__text_same(text + h->fields[i].name, n, name, n))
             return text + h->fields[i].value;
     return NULL;
 }
@@ -7909,9 +8024,9 @@ typedef struct empm__list {
     uint32_t    next;              /* the field to look at then */
 } empm__list;
 
-static int empm__list_item(empm__list *l, const empm_request *req,
-                           const char *name, char escape, const char **item,
-                           size_t *n)
+static int empm__request_list_item(empm__list *l, const empm_request *req,
+                                   const char *name, char escape,
+                                   const char **item, size_t *n)
 {
     const empm__head *h = &req->head;
     for (;;) {
@@ -7920,8 +8035,9 @@ static int empm__list_item(empm__list *l, const empm_request *req,
         for (;; l->next++) {
             if (l->next == h->nfields)
                 return 0;
-            if (empm__same(req->text + h->fields[l->next].name,
-                           h->fields[l->next].name_len, name, strlen(name)))
+            if (empm__text_same(req->text + h->fields[l->next].name,
+                                h->fields[l->next].name_len, name,
+                                strlen(name)))
                 break;
         }
         l->at = req->text + h->fields[l->next++].value;
@@ -7931,13 +8047,14 @@ static int empm__list_item(empm__list *l, const empm_request *req,
 
 EMPM_API const char *empm_header(const empm_request *req, const char *name)
 {
-    return empm__field_find(req->text, &req->head, name);
+    return empm__request_field_find(req->text, &req->head, name);
 }
 
 EMPM_API const char *empm_trailer(const empm_request *req, const char *name)
 {
     return req->body_open ? NULL
-                          : empm__field_find(req->in, &req->trailers, name);
+                          : empm__request_field_find(req->in, &req->trailers,
+                                                     name);
 }
 
 EMPM_API int empm_header_at(const empm_request *req, int i, const char **name,
@@ -7963,8 +8080,8 @@ enum empm__how { EMPM__AS_SENT, EMPM__DECODED, EMPM__REST };
 
 /* The n bytes at `from`, with a NUL, `how` they are wanted; what the request
  * was asked for before is found again. NULL: no memory, or a bad escape. */
-static char *empm__value_of(empm_request *req, const char *from, size_t n,
-                            enum empm__how how)
+static char *empm__request_value(empm_request *req, const char *from, size_t n,
+                                 enum empm__how how)
 {
     struct empm__value *v = req->values;
     size_t i, k = 0;
@@ -7982,8 +8099,9 @@ static char *empm__value_of(empm_request *req, const char *from, size_t n,
     if (how == EMPM__REST) {       /* escapes are sound; "%2f" and "%25" stay */
         for (i = 0; i < n; i++) {
             const int code = from[i] != '%' ? -1
-                             : empm__hex((unsigned char)from[i + 1]) * 16 +
-                                   empm__hex((unsigned char)from[i + 2]);
+                             : empm__ascii_hex((unsigned char)from[i + 1]) *
+                             16 +
+                                   empm__ascii_hex((unsigned char)from[i + 2]);
             if (code < 0 || code == '/' || code == '%')
                 v->text[k++] = from[i];
             else {
@@ -7995,7 +8113,7 @@ static char *empm__value_of(empm_request *req, const char *from, size_t n,
     } else if (how == EMPM__AS_SENT) {
         memcpy(v->text, from, n);
         v->text[n] = '\0';
-    } else if (empm__decode(v->text, from, n, 1) < 0)
+    } else if (empm__text_decode(v->text, from, n, 1) < 0)
         v->text = NULL;
     return v->text;
 }
@@ -8015,7 +8133,7 @@ EMPM_API const char *empm_path_value(const empm_request *req, const char *name)
             return req->path.seg[i];
         /* the request is ours to allocate from, const or not */
         raw = req->path_text + req->path.raw[i];
-        return empm__value_of(req->c->req, raw, strlen(raw), EMPM__REST);
+        return empm__request_value(req->c->req, raw, strlen(raw), EMPM__REST);
     }
     return NULL;
 }
@@ -8027,19 +8145,20 @@ EMPM_API const char *empm_host(empm_request *req)
     if (h->host_len == 0)
         return "";
     return h->flags & EMPM__H_ABSOLUTE
-               ? empm__value_of(req, host, h->host_len, EMPM__AS_SENT) : host;
+               ? empm__request_value(req, host, h->host_len, EMPM__AS_SENT)
+               : host;
 }
 
 /* Is `key` of n bytes, decoded, the same as name? Nothing is allocated for the
  * many keys that are not. */
-static int empm__key_is(const char *key, size_t n, const char *name)
+static int empm__request_key_is(const char *key, size_t n, const char *name)
 {
     size_t i;
     for (i = 0; i < n; i++, name++) {
         char ch = key[i] == '+' ? ' ' : key[i];
-        if (empm__is_escape(key + i, n - i)) {
-            ch = (char)(empm__hex((unsigned char)key[i + 1]) * 16 +
-                        empm__hex((unsigned char)key[i + 2]));
+        if (empm__text_is_escape(key + i, n - i)) {
+            ch = (char)(empm__ascii_hex((unsigned char)key[i + 1]) * 16 +
+                        empm__ascii_hex((unsigned char)key[i + 2]));
             i += 2;
         }
         if (*name == '\0' || *name != ch)
@@ -8049,8 +8168,9 @@ static int empm__key_is(const char *key, size_t n, const char *name)
 }
 
 /* name=value&name=value: the first value of `name`. */
-static const char *empm__pair_find(empm_request *req, const char *s, size_t len,
-                                   const char *name, enum empm__how how)
+static const char *empm__request_pair_find(empm_request *req, const char *s,
+                                           size_t len,
+                                           const char *name, enum empm__how how)
 {
     const char *end = s + len;
     while (s < end) {
@@ -8058,10 +8178,11 @@ static const char *empm__pair_find(empm_request *req, const char *s, size_t len,
         const char *stop = amp != NULL ? amp : end;
         const char *eq = (const char *)memchr(s, '=', (size_t)(stop - s));
         const char *key_end = eq != NULL ? eq : stop;
-        if (empm__key_is(s, (size_t)(key_end - s), name)) {
+        if (empm__request_key_is(s, (size_t)(key_end - s), name)) {
             const char *from = eq != NULL ? eq + 1 : stop;
-            return from == stop ? "" : empm__value_of(req, from,
-                                                      (size_t)(stop - from), how);
+            return from == stop ? "" : empm__request_value(req, from,
+                                                           (size_t)(stop -
+                                                                    from), how);
         }
         s = amp != NULL ? amp + 1 : end;
     }
@@ -8071,34 +8192,35 @@ static const char *empm__pair_find(empm_request *req, const char *s, size_t len,
 EMPM_API const char *empm_query(empm_request *req, const char *name)
 {
     const char *q = empm_query_string(req);
-    return empm__pair_find(req, q, strlen(q), name, EMPM__DECODED);
+    return empm__request_pair_find(req, q, strlen(q), name, EMPM__DECODED);
 }
 
 EMPM_API const char *empm_query_raw(empm_request *req, const char *name)
 {
     const char *q = empm_query_string(req);
-    return empm__pair_find(req, q, strlen(q), name, EMPM__AS_SENT);
+    return empm__request_pair_find(req, q, strlen(q), name, EMPM__AS_SENT);
 }
 
-static const char *empm__form_find(empm_request *req, const char *name,
-                                   enum empm__how how)
+static const char *empm__request_form_find(empm_request *req, const char *name,
+                                           enum empm__how how)
 {
     static const char type[] = "application/x-www-form-urlencoded";
     const char *ct = empm_header(req, "Content-Type");
     if (ct == NULL || req->body == NULL ||
-        !empm__same(ct, strcspn(ct, "; \t"), type, sizeof type - 1))
+        !empm__text_same(ct, strcspn(ct, "; \t"), type, sizeof type - 1))
         return NULL;
-    return empm__pair_find(req, req->body, (size_t)req->body_len, name, how);
+    return empm__request_pair_find(req, req->body, (size_t)req->body_len, name,
+                                   how);
 }
 
 EMPM_API const char *empm_form(empm_request *req, const char *name)
 {
-    return empm__form_find(req, name, EMPM__DECODED);
+    return empm__request_form_find(req, name, EMPM__DECODED);
 }
 
 EMPM_API const char *empm_form_raw(empm_request *req, const char *name)
 {
-    return empm__form_find(req, name, EMPM__AS_SENT);
+    return empm__request_form_find(req, name, EMPM__AS_SENT);
 }
 
 EMPM_API const char *empm_cookie(empm_request *req, const char *name)
@@ -8108,7 +8230,7 @@ EMPM_API const char *empm_cookie(empm_request *req, const char *name)
     for (i = 0; i < req->head.nfields; i++) {
         const empm__field *f = &req->head.fields[i];
         const char *s = req->text + f->value;
-        if (!empm__same(req->text + f->name, f->name_len, "cookie", 6))
+        if (!empm__text_same(req->text + f->name, f->name_len, "cookie", 6))
             continue;
         while (*s != '\0') {
             size_t len = strcspn(s, ";");
@@ -8121,7 +8243,7 @@ EMPM_API const char *empm_cookie(empm_request *req, const char *name)
                     s++;
                     len -= 2;
                 }
-                return empm__value_of(req, s, len, EMPM__AS_SENT);
+                return empm__request_value(req, s, len, EMPM__AS_SENT);
             }
             s += len + (s[len] == ';');
             s += strspn(s, " \t");
@@ -8139,9 +8261,9 @@ EMPM_API char *empm_body(empm_request *req, size_t *len)
 }
 
 /* The peer of the connection that `req` came by, asked once. */
-static const empm__peer *empm__peer_of(empm_request *req)
+static const empm__peer *empm__request_peer(empm_request *req)
 {
-    empm__peer *p = empm__peer_at(&req->w->child->slab, req->w->index);
+    empm__peer *p = empm__slab_peer(&req->w->child->slab, req->w->index);
     struct sockaddr_storage a;
     socklen_t n = sizeof a;
     if (p->family != EMPM__PEER_UNASKED)
@@ -8178,16 +8300,16 @@ EMPM_API const char *empm_peer(empm_request *req)
 {
     char text[96];
     if (req->peer == NULL) {
-        empm__peer_text(empm__peer_of(req), 1, text, sizeof text);
-        req->peer = empm__strndup(req, text, strlen(text));
+        empm__peer_text(empm__request_peer(req), 1, text, sizeof text);
+        req->peer = empm__request_strndup(req, text, strlen(text));
     }
     return req->peer != NULL ? req->peer : "unknown";
 }
 
 /* The client, as far as it is believed: the peer, or whom it speaks for. */
-static empm__peer empm__client_of(empm_request *req)
+static empm__peer empm__request_client(empm_request *req)
 {
-    empm__peer p = *empm__peer_of(req);
+    empm__peer p = *empm__request_peer(req);
 #ifndef EVENTMPM_NO_PROXY
     const char *name = req->w->cfg->remote_ip_header;
     uint32_t i = name != NULL && req->text != NULL ? req->head.nfields : 0;
@@ -8195,8 +8317,9 @@ static empm__peer empm__client_of(empm_request *req)
         return req->client_is;       /* thousands of entries are read once */
     while (i-- > 0) {
         const empm__field *f = &req->head.fields[i];
-        if (empm__same(req->text + f->name, f->name_len, name, strlen(name)) &&
-            !empm__forwarded(&req->w->s->trusted, &p, req->text + f->value))
+        if (empm__text_same(req->text + f->name, f->name_len, name,
+                            strlen(name)) &&
+            !empm__proxy_follow(&req->w->s->trusted, &p, req->text + f->value))
             break;
     }
     if (req->text != NULL)
@@ -8205,25 +8328,26 @@ static empm__peer empm__client_of(empm_request *req)
     return p;
 }
 
-static void empm__log_req(empm_request *req, enum empm_log_level level,
-                          int code, const char *fmt, ...) EMPM__PRINTF(4, 5);
+static void empm__request_log(empm_request *req, enum empm_log_level level,
+                              int code, const char *fmt, ...) EMPM__PRINTF(4,
+                                                                           5);
 
-static void empm__log_req_v(empm_request *req, enum empm_log_level level,
-                            int code, const char *fmt, va_list ap)
+static void empm__request_log_v(empm_request *req, enum empm_log_level level,
+                                int code, const char *fmt, va_list ap)
     EMPM__PRINTF(4, 0);
 
-static void empm__log_req_v(empm_request *req, enum empm_log_level level,
-                            int code, const char *fmt, va_list ap)
+static void empm__request_log_v(empm_request *req, enum empm_log_level level,
+                                int code, const char *fmt, va_list ap)
 {
     empm__worker *w = req->w;
-    const empm__peer p = empm__client_of(req);
+    const empm__peer p = empm__request_client(req);
     char client[96];
     empm__peer_text(&p, p.port != 0, client, sizeof client);
     empm__log_v(w->cfg, level, code, (long)w->number, client, fmt, ap);
 }
 
-static void empm__log_req(empm_request *req, enum empm_log_level level,
-                          int code, const char *fmt, ...)
+static void empm__request_log(empm_request *req, enum empm_log_level level,
+                              int code, const char *fmt, ...)
 {
     empm__worker *w = req->w;
     va_list ap;
@@ -8232,7 +8356,7 @@ static void empm__log_req(empm_request *req, enum empm_log_level level,
                        EMPM__LOG_MOST))
         return;
     va_start(ap, fmt);
-    empm__log_req_v(req, level, code, fmt, ap);
+    empm__request_log_v(req, level, code, fmt, ap);
     va_end(ap);
 }
 
@@ -8244,7 +8368,7 @@ EMPM_API void empm_log(empm_request *req, enum empm_log_level level,
     if (cfg->log == NULL || (int)level < 0 || (int)level > cfg->log_level)
         return;
     va_start(ap, fmt);
-    empm__log_req_v(req, level, 0, fmt, ap);
+    empm__request_log_v(req, level, 0, fmt, ap);
     va_end(ap);
 }
 
@@ -8252,29 +8376,32 @@ EMPM_API const char *empm_client(empm_request *req)
 {
     char text[96];
     if (req->client == NULL) {
-        const empm__peer p = empm__client_of(req);
+        const empm__peer p = empm__request_client(req);
         empm__peer_text(&p, 0, text, sizeof text);
-        req->client = empm__strndup(req, text, strlen(text));
+        req->client = empm__request_strndup(req, text, strlen(text));
     }
     return req->client != NULL ? req->client : "unknown";
 }
 
-/* Lets others see what this worker works for: a request whose head is complete. */
-static void empm__score_request(empm__worker *w, empm_request *req)
+/* Lets others see what this worker works for: a request whose head is
+ * complete. */
+static void empm__request_score(empm__worker *w, empm_request *req)
 {
     empm__score_worker *sc = w->score;
     const empm__head *h = &req->head;
     empm__peer client;
     if (!w->cfg->extended_status)
         return;
-    client = empm__client_of(req);
+    client = empm__request_client(req);
     empm__store(&sc->of_connection, req->c->requests + 1);
-    empm__score_put(sc->request, sizeof sc->request, req->text + h->method,
-                    empm__min(h->method_len + 1 + h->target_len + 9,
-                              EMPM__SCORE_REQUEST - 1));
-    empm__score_put(sc->host, sizeof sc->host, req->text + h->host,
-                    empm__min(h->host_len, EMPM__SCORE_HOST - 1));
-    empm__score_put(sc->client, sizeof sc->client, &client, sizeof client);
+    empm__score_store_text(sc->request, sizeof sc->request,
+                           req->text + h->method,
+                           empm__min(h->method_len + 1 + h->target_len + 9,
+                                     EMPM__SCORE_REQUEST - 1));
+    empm__score_store_text(sc->host, sizeof sc->host, req->text + h->host,
+                           empm__min(h->host_len, EMPM__SCORE_HOST - 1));
+    empm__score_store_text(sc->client, sizeof sc->client, &client,
+                           sizeof client);
 }
 
 EMPM_API int empm_note(empm_request *req, const char *name, const char *value)
@@ -8282,9 +8409,10 @@ EMPM_API int empm_note(empm_request *req, const char *name, const char *value)
     empm__note *note = (empm__note *)empm_alloc(req, sizeof *note);
     if (note == NULL)
         return EMPM_ENOMEM;
-    note->name = empm__strndup(req, name, strlen(name));
+    note->name = empm__request_strndup(req, name, strlen(name));
     note->value = value == NULL ? NULL
-                                : empm__strndup(req, value, strlen(value));
+                                : empm__request_strndup(req, value,
+                                                        strlen(value));
     if (note->name == NULL || (value != NULL && note->value == NULL))
         return EMPM_ENOMEM;
     note->next = req->notes;
@@ -8293,7 +8421,7 @@ EMPM_API int empm_note(empm_request *req, const char *name, const char *value)
 }
 
 #ifndef EVENTMPM_NO_ACCESS_LOG
-static const char *empm__note_of(const empm_request *req, const char *name)
+static const char *empm__request_note(const empm_request *req, const char *name)
 {
     const empm__note *note = req->notes;
     while (note != NULL && strcmp(note->name, name) != 0)
@@ -8332,7 +8460,8 @@ EMPM_API int empm_should_stop(const empm_request *req)
     p.events = EMPM__POLLRDHUP;
     p.revents = 0;
     if (poll(&p, 1, 0) > 0)
-        word |= (p.revents & EMPM__POLLRDHUP ? (uint32_t)EMPM__READY_RDHUP : 0u) |
+        word |= (p.revents & EMPM__POLLRDHUP ? (uint32_t)EMPM__READY_RDHUP
+                                             : 0u) |
                 (p.revents & (POLLHUP | POLLERR) ? (uint32_t)EMPM__READY_HUP
                                                  : 0u);
 #endif
@@ -8341,7 +8470,7 @@ EMPM_API int empm_should_stop(const empm_request *req)
     if (word & EMPM__READY_HUP)
         bits |= EMPM_STOP_GONE;
     if (req->deadline_ms != EMPM__NEVER &&
-        empm__until(req->deadline_ms, empm__now_ms()) <= 0)
+        empm__time_until(req->deadline_ms, empm__now_ms()) <= 0)
         bits |= EMPM_STOP_DEADLINE;
     if (empm__load(&req->w->child->stopping) & EMPM__ORDER_STOP)
         bits |= EMPM_STOP_STOPPING;
@@ -8352,15 +8481,16 @@ EMPM_API int empm_should_stop(const empm_request *req)
  * >>response -- from a handler's words to bytes in order
  *
  * A body gathers in pages until its length is known or EMPM_RESPONSE_BUFFER is
- * exceeded; then empm__commit() decides, once, the head and where the body ends,
- * and framed pages go to `out`: the queue that the socket empties, in order. A
- * page of it can have a slice of a file behind its bytes: of the file that is the
- * answer, or of the overflow. That is an unlinked file, used as a ring, which
- * takes what the socket does not take in time, so that a handler never waits for
- * a client.
+ * exceeded; then empm__response_commit() decides, once, the head and where the
+ * body ends, and framed pages go to `out`: the queue that the socket empties,
+ * in order. A page of it can have a slice of a file behind its bytes: of the
+ * file that is the answer, or of the overflow. That is an unlinked file, used
+ * as a ring, which takes what the socket does not take in time, so that a
+ * handler never waits for a client.
  *
- *     body_out --commit, frame--> out:  [head]--file  [bytes]  [bytes]--overflow
- *                                       sent in this order --->
+ *     body_out --commit, frame--> out:  [head]--file  [bytes]
+ *                                       [bytes]--overflow sent in this order
+ *                                       --->
  * ------------------------------------------------------------------------- */
 
 static ssize_t empm__plain_recv(empm__conn *c, void *buf, size_t n)
@@ -8383,7 +8513,7 @@ static ssize_t empm__plain_send(empm__conn *c, const struct iovec *v, int n,
 
 static ssize_t empm__plain_file(empm__conn *c, int fd, int64_t *off, size_t n)
 {
-    return empm__sendfile(c->fd, fd, off, n);
+    return empm__fd_sendfile(c->fd, fd, off, n);
 }
 
 static void empm__plain_finish(empm__conn *c)
@@ -8408,49 +8538,53 @@ EMPM_API const char *empm_scheme(const empm_request *req)
     return empm__transport_of(req->c)->scheme;
 }
 
-static void empm__complain(empm_request *req, const char *what)
+static void empm__response_complain(empm_request *req, const char *what)
 {
     char path[208];
-    empm__log_req(req, EMPM_LOG_ERROR, 5002, "%s %s: %s",
-                  req->path_text != NULL ? empm_method(req) : "-",
-                  empm__path_shown(req, path, sizeof path), what);
+    empm__request_log(req, EMPM_LOG_ERROR, 5002, "%s %s: %s",
+                      req->path_text != NULL ? empm_method(req) : "-",
+                      empm__request_path_shown(req, path, sizeof path), what);
 }
 
 /* The same; EMPM_ESYS: errno has the reason. */
-static void empm__complain_why(empm_request *req, int error, const char *what)
+static void empm__response_complain_why(empm_request *req, int error,
+                                        const char *what)
 {
     char text[200];
     if (error == EMPM_ESYS) {
         snprintf(text, sizeof text, "%s: %s", what, strerror(errno));
         what = text;
     }
-    empm__complain(req, what);
+    empm__response_complain(req, what);
 }
 
 /* The response cannot be finished: remember why, say it once. */
-static void empm__fail(empm_request *req, int error, const char *why)
+static void empm__response_fail(empm_request *req, int error, const char *why)
 {
     if (req->failed)
         return;
     req->failed = error;
     if (error != EMPM_ECLOSED)
-        empm__complain_why(req, error, why);
+        empm__response_complain_why(req, error, why);
 }
 
 /* What has been written finds no room, in memory or in the overflow. */
-static void empm__fail_room(empm_request *req, int error)
+static void empm__response_fail_room(empm_request *req, int error)
 {
-    empm__fail(req, error,
-               error == EMPM_EFULL ? "LimitResponseSpool, MaxSpoolBytes or "
-                                     "MaxOpenFiles is reached"
-               : error == EMPM_ESYS ? "SpoolDirectory, which the answer overflows "
-                                      "to"
-                                    : "no memory for the response");
+    empm__response_fail(req, error,
+                        error == EMPM_EFULL ? "LimitResponseSpool, "
+                        "MaxSpoolBytes or "
+                                              "MaxOpenFiles is reached"
+                        : error == EMPM_ESYS ? "SpoolDirectory, which the "
+                        "answer overflows "
+                                               "to"
+                                             : "no memory for the response");
 }
 
 /* A call on the socket has failed. That the client or the network is gone is no
  * news; anything else is this system's trouble. Leaves errno as it is. */
-static void empm__socket_failed(empm__worker *w, empm__conn *c, const char *call)
+static void empm__transport_failed(empm__worker *w, empm__conn *c,
+                                   const char *call)
 {
     const int why = errno;
     switch (why) {
@@ -8461,10 +8595,10 @@ static void empm__socket_failed(empm__worker *w, empm__conn *c, const char *call
         break;
     }
     if (c->req != NULL)
-        empm__log_req(c->req, EMPM_LOG_ERROR, 5017, "%s: %s: the connection is "
-                      "closed", call, strerror(why));
+        empm__request_log(c->req, EMPM_LOG_ERROR, 5017, "%s: %s: the "
+                          "connection is closed", call, strerror(why));
     else
-        empm__log_worker(w, EMPM_LOG_ERROR, 5017, "%s: %s: the connection is "
+        empm__worker_log(w, EMPM_LOG_ERROR, 5017, "%s: %s: the connection is "
                          "closed", call, strerror(why));
     errno = why;
 }
@@ -8481,7 +8615,7 @@ static void empm__out_link(empm_request *req, empm__page *p)
     req->out_left += p->end - p->start;
 }
 
-static int empm__has_slice(const empm__page *p)
+static int empm__out_has_slice(const empm__page *p)
 {
     return p->at < p->stop;
 }
@@ -8490,7 +8624,7 @@ static int empm__has_slice(const empm__page *p)
 static uint32_t empm__out_room(const empm_request *req)
 {
     const empm__page *p = req->out_last;
-    return p == NULL || empm__has_slice(p) ? 0 : EMPM__PAGE_ROOM - p->end;
+    return p == NULL || empm__out_has_slice(p) ? 0 : EMPM__PAGE_ROOM - p->end;
 }
 
 /* Appends bytes to `out`, to its last page if they fit there. */
@@ -8500,7 +8634,7 @@ static int empm__out_copy(empm_request *req, const char *data, size_t n)
         empm__page *p;
         size_t take;
         if (empm__out_room(req) == 0) {
-            if ((p = empm__page_get(req->w)) == NULL)
+            if ((p = empm__page_borrow(req->w)) == NULL)
                 return EMPM_ENOMEM;
             empm__out_link(req, p);
         }
@@ -8543,16 +8677,16 @@ static void empm__out_sent(empm_request *req, int64_t n)
         if (p->file == NULL)
             req->spool_at += slice;
         n -= bytes + slice;
-        if (p->start < p->end || empm__has_slice(p))
+        if (p->start < p->end || empm__out_has_slice(p))
             return;
-        empm__out_pop(req);
+        empm__request_out_pop(req);
     }
 }
 
 /* Sends from the slice that is the first in the queue. A file's own pages go to
  * the socket; those of the overflow are copied, since the ring comes round to
  * them before the client has acknowledged them. */
-static ssize_t empm__send_slice(empm_request *req)
+static ssize_t empm__out_send_slice(empm_request *req)
 {
     const empm__page *p = req->out;
     const empm__transport *tp = empm__transport_of(req->c);
@@ -8568,10 +8702,10 @@ static ssize_t empm__send_slice(empm_request *req)
         at %= ring;
         if (n > ring - at)
             n = ring - at;
-        v.iov_base = empm__scratch(req->w);
+        v.iov_base = empm__worker_scratch(req->w);
         v.iov_len = empm__min((size_t)n, EMPM__SCRATCH);
         if (v.iov_base == NULL) {
-            empm__fail(req, EMPM_ENOMEM, "no memory for the response");
+            empm__response_fail(req, EMPM_ENOMEM, "no memory for the response");
             return 0;
         }
         r = pread(req->spool_fd, v.iov_base, v.iov_len, (off_t)at);
@@ -8581,14 +8715,14 @@ static ssize_t empm__send_slice(empm_request *req)
         }
     }
     if (r == 0)
-        empm__fail(req, EMPM_EINVAL, "the file has become shorter");
+        empm__response_fail(req, EMPM_EINVAL, "the file has become shorter");
     else if (r < 0 && (errno == EIO || errno == EINVAL || errno == EOVERFLOW))
-        empm__fail(req, EMPM_ESYS, "the file cannot be read");
+        empm__response_fail(req, EMPM_ESYS, "the file cannot be read");
     return r;
 }
 
 /* Sends from the pages at the front of the queue, up to the first slice. */
-static ssize_t empm__send_pages(empm_request *req)
+static ssize_t empm__out_send_pages(empm_request *req)
 {
     struct iovec v[16];
     const empm__page *p = req->out;
@@ -8596,16 +8730,16 @@ static ssize_t empm__send_pages(empm_request *req)
     while (p != NULL && k < 16 && !slice) {
         v[k].iov_base = empm__page_data((empm__page *)(uintptr_t)p) + p->start;
         v[k++].iov_len = p->end - p->start;
-        slice = empm__has_slice(p);
+        slice = empm__out_has_slice(p);
         p = p->next;
     }
     return empm__transport_of(req->c)->send(req->c, v, k, p != NULL || slice);
 }
 
-/* Sends what is ready. 1: all of it; 0: the socket is full; 2: the turn is over,
- * but not while a handler runs, whose worker is taken anyway; -1: the peer is
- * gone, or a file cannot be read to its end. */
-static int empm__flush(empm_request *req)
+/* Sends what is ready. 1: all of it; 0: the socket is full; 2: the turn is
+ * over, but not while a handler runs, whose worker is taken anyway; -1: the
+ * peer is gone, or a file cannot be read to its end. */
+static int empm__out_flush(empm_request *req)
 {
     empm__conn *c = req->c;
     empm__worker *w = req->w;
@@ -8617,16 +8751,16 @@ static int empm__flush(empm_request *req)
             return 2;
         }
         empm__conn_clear(c, EMPM__READY_OUT);
-        n = req->out->start < req->out->end ? empm__send_pages(req)
-                                            : empm__send_slice(req);
+        n = req->out->start < req->out->end ? empm__out_send_pages(req)
+                                            : empm__out_send_slice(req);
         if (n == 0)
             return -1;
         if (n < 0) {
             if (errno == EINTR)
                 continue;
-            if (!empm__would_block(errno)) {
+            if (!empm__fd_would_block(errno)) {
                 if (!req->failed)        /* else it was the file, and is said */
-                    empm__socket_failed(w, c, "send");
+                    empm__transport_failed(w, c, "send");
                 return -1;
             }
             /* A hang-up beside EAGAIN was not one: look once more, then wait */
@@ -8645,24 +8779,25 @@ static int empm__flush(empm_request *req)
     req->out_tried = 0;
     if (req->spooled > 0 && ftruncate(req->spool_fd, 0) == 0) {
         /* the overflow is drained: begin it anew */
-        empm__unreserve(&w->child->pool.spool[EMPM__FOR_ANSWERS], req->spooled);
+        empm__budget_release(&w->child->pool.spool[EMPM__FOR_ANSWERS],
+                             req->spooled);
         req->spooled = req->spool_at = req->spool_end = 0;
     }
     return 1;
 }
 
 /* Appends to the overflow, whose slice is or becomes that of the last page. */
-static int empm__spool(empm_request *req, const char *data, int64_t n)
+static int empm__out_spool(empm_request *req, const char *data, int64_t n)
 {
     empm__worker *w = req->w;
     const int64_t ring = w->cfg->limit_response_spool;
     int64_t grown;
     if (req->spool_fd < 0) {
-        if (!empm__fd_reserve(w, EMPM__FOR_ANSWERS))
+        if (!empm__pool_fd_reserve(w, EMPM__FOR_ANSWERS))
             return EMPM_EFULL;
-        req->spool_fd = empm__unnamed_file(w->s->spool_dir);
+        req->spool_fd = empm__fd_unnamed_file(w->s->spool_dir);
         if (req->spool_fd < 0) {
-            empm__fd_release(&w->child->pool, EMPM__FOR_ANSWERS);
+            empm__pool_fd_release(&w->child->pool, EMPM__FOR_ANSWERS);
             return EMPM_ESYS;
         }
     }
@@ -8671,11 +8806,11 @@ static int empm__spool(empm_request *req, const char *data, int64_t n)
     grown = (req->spool_end + n < ring ? req->spool_end + n : ring) -
             req->spooled;
     if (grown > 0) {
-        if (!empm__spool_reserve(w, EMPM__FOR_ANSWERS, grown))
+        if (!empm__pool_spool_reserve(w, EMPM__FOR_ANSWERS, grown))
             return EMPM_EFULL;
         req->spooled += grown;
     }
-    if (!empm__has_slice(req->out_last))
+    if (!empm__out_has_slice(req->out_last))
         empm__out_slice(req, NULL, req->spool_end, req->spool_end);
     while (n > 0) {
         const int64_t at = req->spool_end % ring;
@@ -8696,9 +8831,9 @@ static int empm__spool(empm_request *req, const char *data, int64_t n)
 }
 
 /* Takes one framed page: into the queue or, when that is long or has overflown
- * already, to the overflow behind it. Where that is full, the socket is tried: it
- * may have room by now. */
-static int empm__emit(empm_request *req, empm__page *p)
+ * already, to the overflow behind it. Where that is full, the socket is tried:
+ * it may have room by now. */
+static int empm__out_emit(empm_request *req, empm__page *p)
 {
     const char *data = empm__page_data(p) + p->start;
     const uint32_t n = p->end - p->start;
@@ -8706,8 +8841,9 @@ static int empm__emit(empm_request *req, empm__page *p)
     do {
         const empm__page *last = req->out_last;
         if (last != NULL && last->file == NULL &&
-            (req->out_bytes >= EMPM_RESPONSE_BUFFER || empm__has_slice(last)))
-            r = empm__spool(req, data, n);
+            (req->out_bytes >= EMPM_RESPONSE_BUFFER ||
+             empm__out_has_slice(last)))
+            r = empm__out_spool(req, data, n);
         else if (n <= empm__out_room(req))
             /* copying a few bytes beats another piece, and bounds the memory of
              * a handler that flushes often */
@@ -8718,16 +8854,16 @@ static int empm__emit(empm_request *req, empm__page *p)
         }
         if (r != EMPM_EFULL || tried++)
             break;
-        if (empm__flush(req) < 0)
+        if (empm__out_flush(req) < 0)
             r = EMPM_ECLOSED;
     } while (r == EMPM_EFULL);
-    empm__page_put(req->w, p);
+    empm__page_return(req->w, p);
     return r;
 }
 
 /* Frames the pages that have gathered and passes them on. The one way from
  * body_out to out: an answer that has no body loses them here. */
-static int empm__emit_body(empm_request *req)
+static int empm__response_emit_body(empm_request *req)
 {
     int r = EMPM_OK;
     while (req->body_out != NULL && r == EMPM_OK) {
@@ -8735,7 +8871,7 @@ static int empm__emit_body(empm_request *req)
         uint32_t n = p->end - p->start;
         req->body_out = p->next;
         if (n == 0 || req->framing == EMPM__BODILESS) {
-            empm__page_put(req->w, p);
+            empm__page_return(req->w, p);
             continue;
         }
         if (req->framing == EMPM__BY_CHUNKS) {
@@ -8749,7 +8885,7 @@ static int empm__emit_body(empm_request *req)
             data[p->end++] = '\r';
             data[p->end++] = '\n';
         }
-        r = empm__emit(req, p);
+        r = empm__out_emit(req, p);
     }
     if (req->body_out == NULL)
         req->body_out_last = NULL;
@@ -8758,7 +8894,7 @@ static int empm__emit_body(empm_request *req)
 }
 
 /* The phrase of every status from 200 on that IANA has registered. */
-static const char *empm__reason(int status)
+static const char *empm__response_reason(int status)
 {
     static const struct { int status; const char *text; } list[] = {
         { 200, "OK" }, { 201, "Created" }, { 202, "Accepted" },
@@ -8800,7 +8936,7 @@ static const char *empm__reason(int status)
 }
 
 /* "Date: ...\r\nServer: ...\r\n", made anew once a second. RFC 9110 6.6.1. */
-static void empm__date_update(empm__worker *w)
+static void empm__response_date_update(empm__worker *w)
 {
     int64_t now = (int64_t)time(NULL);
     const char *name = w->cfg->server_field;
@@ -8815,28 +8951,29 @@ static void empm__date_update(empm__worker *w)
     w->date_len = (uint32_t)n;
 }
 
-static char *empm__add(char *at, const char *s, size_t n)
+static char *empm__text_append(char *at, const char *s, size_t n)
 {
     memcpy(at, s, n);
     return at + n;
 }
-#define EMPM__ADD(at, literal) empm__add(at, literal, sizeof literal - 1)
+#define EMPM__ADD(at, literal) empm__text_append(at, literal, sizeof literal - 1)
 
 /* Has an answer with this status no Content-Length? RFC 9110 8.6. */
-static int empm__lengthless(int status)
+static int empm__response_is_lengthless(int status)
 {
     return status == 204 || status == 304;
 }
 
 /* ... and no body? RFC 9110 6.4.1, 15.3.6. */
-static int empm__bodiless(const empm_request *req, int status)
+static int empm__response_is_bodiless(const empm_request *req, int status)
 {
-    return req->head_only || empm__lengthless(status) || status == 205;
+    return req->head_only || empm__response_is_lengthless(status) ||
+           status == 205;
 }
 
 /* As Apache does, to a client that has asked for it: how long the connection
  * waits for another request, and for how many. Node's pools go by it. */
-static char *empm__keep_alive_write(const empm_request *req, char *at)
+static char *empm__response_keep_alive_write(const empm_request *req, char *at)
 {
     const empm_config *cfg = req->w->cfg;
     at = EMPM__ADD(at, "Connection: keep-alive\r\nKeep-Alive: timeout=");
@@ -8850,20 +8987,22 @@ static char *empm__keep_alive_write(const empm_request *req, char *at)
 }
 
 /* Writes the head; `length` -1: without Content-Length. At most
- * EMPM_PAGE_BYTES: fields_len is bounded by empm__add_field(). */
-static size_t empm__head_write(empm_request *req, char *to, int64_t length)
+ * EMPM_PAGE_BYTES: fields_len is bounded by empm__response_field_add(). */
+static size_t empm__response_head_write(empm_request *req, char *to,
+                                        int64_t length)
 {
-    const char *reason = empm__reason(req->status);
+    const char *reason = empm__response_reason(req->status);
     char *at = EMPM__ADD(to, "HTTP/1.1 ");
     at += empm__format_u64(at, (uint64_t)req->status);
     *at++ = ' ';
-    at = empm__add(at, reason, strlen(reason));
+    at = empm__text_append(at, reason, strlen(reason));
     at = EMPM__ADD(at, "\r\n");
-    empm__date_update(req->w);
-    at = empm__add(at, req->w->date, req->w->date_len);
-    if (!req->has_type && !empm__lengthless(req->status) && length != 0)
+    empm__response_date_update(req->w);
+    at = empm__text_append(at, req->w->date, req->w->date_len);
+    if (!req->has_type && !empm__response_is_lengthless(req->status) &&
+        length != 0)
         at = EMPM__ADD(at, "Content-Type: text/plain; charset=utf-8\r\n");
-    if (!empm__lengthless(req->status) && length >= 0) {
+    if (!empm__response_is_lengthless(req->status) && length >= 0) {
         at = EMPM__ADD(at, "Content-Length: ");
         at += empm__format_u64(at, (uint64_t)length);
         at = EMPM__ADD(at, "\r\n");
@@ -8872,25 +9011,25 @@ static size_t empm__head_write(empm_request *req, char *to, int64_t length)
     if (req->close)
         at = EMPM__ADD(at, "Connection: close\r\n");
     else if (req->head.flags & EMPM__H_KEEP)
-        at = empm__keep_alive_write(req, at);
+        at = empm__response_keep_alive_write(req, at);
     if (req->fields_len > 0)
-        at = empm__add(at, req->fields, req->fields_len);
+        at = empm__text_append(at, req->fields, req->fields_len);
     at = EMPM__ADD(at, "\r\n");
     return (size_t)(at - to);
 }
 
 #define EMPM__FIELDS_MAX (EMPM_PAGE_BYTES - 512)
 
-/* Decides the head, and where the body ends, and puts it on its way with what has
- * gathered. `whole`: the body is complete, so its length is known. */
-static int empm__commit(empm_request *req, int whole)
+/* Decides the head, and where the body ends, and puts it on its way with what
+ * has gathered. `whole`: the body is complete, so its length is known. */
+static int empm__response_commit(empm_request *req, int whole)
 {
     char head[EMPM_PAGE_BYTES];
     int64_t length = req->declared;
     size_t n;
     empm__page *p = req->body_out;
     req->answer = EMPM__COMMITTED;
-    if (empm__closes(req->w->child))
+    if (empm__engine_is_closing(req->w->child))
         req->close = 1;
     if (req->body_open && req->body_mode == EMPM__BODY_NONE)
         req->close = req->linger = 1; /* on_head answers: nobody will read it */
@@ -8898,49 +9037,49 @@ static int empm__commit(empm_request *req, int whole)
         length = req->written;
     if (req->status == 205)
         length = 0;
-    req->framing = empm__bodiless(req, req->status) ? EMPM__BODILESS
+    req->framing = empm__response_is_bodiless(req, req->status) ? EMPM__BODILESS
                  : length >= 0        ? EMPM__BY_LENGTH
                  : req->head.minor > 0 ? EMPM__BY_CHUNKS : EMPM__BY_CLOSE;
     if (req->framing == EMPM__BY_CLOSE) {
         req->close = 1;
         req->c->flags |= EMPM__F_RESET;  /* until all of it is sent */
     }
-    n = empm__head_write(req, head, length);
+    n = empm__response_head_write(req, head, length);
     req->head_out = (uint32_t)n;
     /* A small answer is one piece of memory, and so one send() */
     if (p != NULL && req->out == NULL && n <= p->start &&
         req->framing == EMPM__BY_LENGTH) {
         p->start -= (uint32_t)n;
         memcpy(empm__page_data(p) + p->start, head, n);
-        return empm__emit_body(req);
+        return empm__response_emit_body(req);
     }
     return empm__out_copy(req, head, n) < 0 ? EMPM_ENOMEM
-                                            : empm__emit_body(req);
+                                            : empm__response_emit_body(req);
 }
 
 /* The body is whole: what has gathered goes out, and the mark of its end. */
-static int empm__end_body(empm_request *req)
+static int empm__response_end_body(empm_request *req)
 {
-    int r = empm__emit_body(req);
+    int r = empm__response_emit_body(req);
     if (r == EMPM_OK && req->framing == EMPM__BY_CHUNKS) {
-        empm__page *p = empm__page_get(req->w);
+        empm__page *p = empm__page_borrow(req->w);
         if (p == NULL)
             return EMPM_ENOMEM;
         p->end = 5;
         memcpy(empm__page_data(p), "0\r\n\r\n", 5);
-        r = empm__emit(req, p);
+        r = empm__out_emit(req, p);
     }
     return r;
 }
 
 /* May the handler still add to its answer? */
-static int empm__may_write(empm_request *req)
+static int empm__response_may_write(empm_request *req)
 {
     if (req->failed)
         return req->failed;
     if (req->answer >= EMPM__STREAMING || req->producer != NULL ||
         req->source != NULL) {
-        empm__complain(req, "the answer is complete already");
+        empm__response_complain(req, "the answer is complete already");
         return EMPM_EMISUSE;
     }
     return EMPM_OK;
@@ -8951,7 +9090,7 @@ EMPM_API int empm_status(empm_request *req, int status)
     if (status < 200 || status > 599)
         return EMPM_EINVAL;
     if (req->answer != EMPM__OPEN) {
-        empm__complain(req, "status set after the head was sent");
+        empm__response_complain(req, "status set after the head was sent");
         return EMPM_EMISUSE;
     }
     req->status = status;
@@ -8959,10 +9098,10 @@ EMPM_API int empm_status(empm_request *req, int status)
     return EMPM_OK;
 }
 
-/* The first line `name: value` at or behind `at` among the response's fields, or
- * NULL; *next is where the line after it begins. */
-static char *empm__field_line(const empm_request *req, char *at,
-                              const char *name, size_t n, char **next)
+/* The first line `name: value` at or behind `at` among the response's fields,
+ * or NULL; *next is where the line after it begins. */
+static char *empm__response_field_line(const empm_request *req, char *at,
+                                       const char *name, size_t n, char **next)
 {
     char *end;
     if (at == NULL)
@@ -8970,19 +9109,19 @@ static char *empm__field_line(const empm_request *req, char *at,
     for (end = req->fields + req->fields_len; at < end; at = *next) {
         *next = (char *)memchr(at, '\n', (size_t)(end - at)) + 1;
         if ((size_t)(*next - at) > n && at[n] == ':' &&
-            empm__same(at, n, name, n))
+            empm__text_same(at, n, name, n))
             return at;
     }
     return NULL;
 }
 
 /* The bytes that the response's fields called `name` take. */
-static size_t empm__field_bytes(const empm_request *req, const char *name,
-                                size_t n)
+static size_t empm__response_field_bytes(const empm_request *req,
+                                         const char *name, size_t n)
 {
     char *at = req->fields, *next;
     size_t sum = 0;
-    while ((at = empm__field_line(req, at, name, n, &next)) != NULL) {
+    while ((at = empm__response_field_line(req, at, name, n, &next)) != NULL) {
         sum += (size_t)(next - at);
         at = next;
     }
@@ -8990,17 +9129,18 @@ static size_t empm__field_bytes(const empm_request *req, const char *name,
 }
 
 /* Removes them. */
-static void empm__field_remove(empm_request *req, const char *name, size_t n)
+static void empm__response_field_remove(empm_request *req, const char *name,
+                                        size_t n)
 {
     char *at = req->fields, *next;
-    while ((at = empm__field_line(req, at, name, n, &next)) != NULL) {
+    while ((at = empm__response_field_line(req, at, name, n, &next)) != NULL) {
         memmove(at, next, (size_t)(req->fields + req->fields_len - next));
         req->fields_len -= (uint32_t)(next - at);
     }
 }
 
 /* Room for `need` bytes behind the response's fields. */
-static int empm__fields_reserve(empm_request *req, size_t need)
+static int empm__response_fields_reserve(empm_request *req, size_t need)
 {
     if (need > EMPM__FIELDS_MAX - req->fields_len)
         return EMPM_EFULL;
@@ -9018,8 +9158,8 @@ static int empm__fields_reserve(empm_request *req, size_t need)
     return EMPM_OK;
 }
 
-static int empm__add_field(empm_request *req, const char *name,
-                           const char *value, int replace)
+static int empm__response_field_add(empm_request *req, const char *name,
+                                    const char *value, int replace)
 {
     static const char *const ours[] = { "transfer-encoding", "connection",
                                         "trailer", "upgrade", "keep-alive",
@@ -9032,40 +9172,40 @@ static int empm__add_field(empm_request *req, const char *name,
     if (value == NULL)
         return EMPM_EINVAL;
     if (req->answer != EMPM__OPEN) {
-        empm__complain(req, "field set after the head was sent");
+        empm__response_complain(req, "field set after the head was sent");
         return EMPM_EMISUSE;
     }
-    if (n == 0 || !empm__all(t, name, n, EMPM__TCHAR) ||
-        !empm__all(t, value, v, EMPM__VCHAR)) {
-        empm__complain(req, "field with a bad name or value refused");
+    if (n == 0 || !empm__chars_all(t, name, n, EMPM__TCHAR) ||
+        !empm__chars_all(t, value, v, EMPM__VCHAR)) {
+        empm__response_complain(req, "field with a bad name or value refused");
         return EMPM_EINVAL;
     }
     for (i = 0; i < EMPM__COUNT(ours); i++)
-        if (empm__same(name, n, ours[i], strlen(ours[i])))
+        if (empm__text_same(name, n, ours[i], strlen(ours[i])))
             return EMPM_EINVAL;
-    if (empm__same(name, n, "content-length", 14)) {
+    if (empm__text_same(name, n, "content-length", 14)) {
         const int64_t len = empm__parse_u63(value, v);
         if (len < req->written) {    /* no number, or too late for it */
-            empm__complain(req, "bad Content-Length refused");
+            empm__response_complain(req, "bad Content-Length refused");
             return EMPM_EINVAL;
         }
         req->declared = len;
         return EMPM_OK;
     }
-    old = replace ? empm__field_bytes(req, name, n) : 0;
-    if (need > old && (r = empm__fields_reserve(req, need - old)) < 0)
+    old = replace ? empm__response_field_bytes(req, name, n) : 0;
+    if (need > old && (r = empm__response_fields_reserve(req, need - old)) < 0)
         return r;                    /* and what was there stays */
     if (old > 0)
-        empm__field_remove(req, name, n);
+        empm__response_field_remove(req, name, n);
     {
         char *at = req->fields + req->fields_len;
-        at = empm__add(at, name, n);
+        at = empm__text_append(at, name, n);
         at = EMPM__ADD(at, ": ");
-        at = empm__add(at, value, v);
+        at = empm__text_append(at, value, v);
         at = EMPM__ADD(at, "\r\n");
         req->fields_len = (uint32_t)(at - req->fields);
     }
-    if (empm__same(name, n, "content-type", 12))
+    if (empm__text_same(name, n, "content-type", 12))
         req->has_type = 1;
     return EMPM_OK;
 }
@@ -9073,22 +9213,22 @@ static int empm__add_field(empm_request *req, const char *name,
 EMPM_API int empm_set_header(empm_request *req, const char *name,
                              const char *value)
 {
-    return empm__add_field(req, name, value, 1);
+    return empm__response_field_add(req, name, value, 1);
 }
 
 EMPM_API int empm_add_header(empm_request *req, const char *name,
                              const char *value)
 {
-    return empm__add_field(req, name, value, 0);
+    return empm__response_field_add(req, name, value, 0);
 }
 
 /* Room for at least one more byte of body; NULL: no memory. */
-static empm__page *empm__body_room(empm_request *req)
+static empm__page *empm__response_body_room(empm_request *req)
 {
     empm__page *p = req->body_out_last;
     if (p != NULL && p->end < EMPM__PAGE_ROOM - EMPM__TAIL_ROOM)
         return p;
-    if ((p = empm__page_get(req->w)) == NULL)
+    if ((p = empm__page_borrow(req->w)) == NULL)
         return NULL;
     p->start = p->end = req->body_out == NULL && req->answer == EMPM__OPEN
                             ? EMPM__HEAD_ROOM : EMPM__CHUNK_ROOM;
@@ -9101,22 +9241,22 @@ static empm__page *empm__body_room(empm_request *req)
 }
 
 /* What has gathered goes out; what the socket does not take stays in order. */
-static int empm__push_body(empm_request *req)
+static int empm__response_push_body(empm_request *req)
 {
-    int r = req->answer == EMPM__OPEN ? empm__commit(req, 0)
-                                      : empm__emit_body(req);
+    int r = req->answer == EMPM__OPEN ? empm__response_commit(req, 0)
+                                      : empm__response_emit_body(req);
     if (r < 0)
-        empm__fail_room(req, r);
+        empm__response_fail_room(req, r);
     else if (req->out_left - req->out_tried >= EMPM_RESPONSE_BUFFER / 2 &&
-             empm__flush(req) < 0)
-        empm__fail(req, EMPM_ECLOSED, "");
+             empm__out_flush(req) < 0)
+        empm__response_fail(req, EMPM_ECLOSED, "");
     return req->failed;
 }
 
 EMPM_API int empm_write(empm_request *req, const void *data, size_t len)
 {
     const char *s = (const char *)data;
-    int r = empm__may_write(req);
+    int r = empm__response_may_write(req);
     if (r < 0)
         return r;
     if (data == NULL && len > 0)
@@ -9124,15 +9264,15 @@ EMPM_API int empm_write(empm_request *req, const void *data, size_t len)
     req->answered = 1;
     if (req->declared >= 0 &&
         (int64_t)len > req->declared - req->written) {
-        empm__complain(req, "more body than was declared");
+        empm__response_complain(req, "more body than was declared");
         return EMPM_EMISUSE;
     }
     req->written += (int64_t)len;
     while (len > 0 && req->framing != EMPM__BODILESS) {
-        empm__page *p = empm__body_room(req);
+        empm__page *p = empm__response_body_room(req);
         size_t n;
         if (p == NULL) {
-            empm__fail(req, EMPM_ENOMEM, "no memory for the response");
+            empm__response_fail(req, EMPM_ENOMEM, "no memory for the response");
             return EMPM_ENOMEM;
         }
         n = empm__min(len, EMPM__PAGE_ROOM - EMPM__TAIL_ROOM - p->end);
@@ -9144,7 +9284,7 @@ EMPM_API int empm_write(empm_request *req, const void *data, size_t len)
         if (req->body_out_bytes > (req->answer == EMPM__OPEN
                                        ? EMPM_RESPONSE_BUFFER
                                        : EMPM__PAGE_ROOM) &&
-            (r = empm__push_body(req)) < 0)
+            (r = empm__response_push_body(req)) < 0)
             return r;
     }
     return EMPM_OK;
@@ -9162,7 +9302,7 @@ EMPM_API int empm_vprintf(empm_request *req, const char *fmt, va_list ap)
     else if (n < 0)
         n = EMPM_EINVAL;
     else if ((big = (char *)EMPM_MALLOC((size_t)n + 1)) == NULL) {
-        empm__fail(req, EMPM_ENOMEM, "no memory for empm_printf");
+        empm__response_fail(req, EMPM_ENOMEM, "no memory for empm_printf");
         n = EMPM_ENOMEM;
     } else {
         vsnprintf(big, (size_t)n + 1, fmt, again);
@@ -9185,23 +9325,23 @@ EMPM_API int empm_printf(empm_request *req, const char *fmt, ...)
 
 EMPM_API int empm_flush(empm_request *req)
 {
-    int r = empm__may_write(req);
+    int r = empm__response_may_write(req);
     if (r < 0)
         return r;
     req->answered = 1;
-    if (empm__push_body(req) == EMPM_OK && empm__flush(req) < 0)
-        empm__fail(req, EMPM_ECLOSED, "");
+    if (empm__response_push_body(req) == EMPM_OK && empm__out_flush(req) < 0)
+        empm__response_fail(req, EMPM_ECLOSED, "");
     return req->failed;
 }
 
 EMPM_API int empm_stream(empm_request *req, int64_t length, empm_producer *fn,
                          void *user)
 {
-    int r = fn == NULL ? EMPM_EINVAL : empm__may_write(req);
+    int r = fn == NULL ? EMPM_EINVAL : empm__response_may_write(req);
     if (r < 0)
         return r;
     if (req->answer != EMPM__OPEN || req->written > 0) {
-        empm__complain(req, "empm_stream() after the body has begun");
+        empm__response_complain(req, "empm_stream() after the body has begun");
         return EMPM_EMISUSE;
     }
     req->producer = fn;
@@ -9214,9 +9354,9 @@ EMPM_API int empm_stream(empm_request *req, int64_t length, empm_producer *fn,
 
 /* One page more from the producer. Returns EMPM_OK or an error; at the end the
  * response is complete. */
-static int empm__produce(empm_request *req)
+static int empm__response_produce(empm_request *req)
 {
-    empm__page *p = empm__body_room(req);
+    empm__page *p = empm__response_body_room(req);
     long n;
     size_t cap;
     if (p == NULL)
@@ -9236,26 +9376,26 @@ static int empm__produce(empm_request *req)
         if (req->declared >= 0 && req->written < req->declared)
             return EMPM_EMISUSE;
         req->answer = EMPM__COMPLETE;
-        return empm__end_body(req);
+        return empm__response_end_body(req);
     }
-    return empm__emit_body(req);
+    return empm__response_emit_body(req);
 }
 
 /* Forgets a body of which nothing has left. */
-static void empm__answer_forget(empm_request *req)
+static void empm__response_body_forget(empm_request *req)
 {
-    empm__pages_put(req->w, req->body_out);
+    empm__pages_return(req->w, req->body_out);
     req->body_out = req->body_out_last = NULL;
     req->body_out_bytes = 0;
     req->written = 0;
     req->declared = -1;
     req->producer = NULL;
-    empm__source_drop(req);
+    empm__request_file_drop(req);
 }
 
 /* Makes the answer a line of text that names the status. What the handler has
  * said of another body, and whether that may be kept, does not hold for it. */
-static void empm__status_text(empm_request *req, int status)
+static void empm__response_status_text(empm_request *req, int status)
 {
     static const char *const fields[] = {
         "content-type", "content-encoding", "content-language",
@@ -9263,29 +9403,30 @@ static void empm__status_text(empm_request *req, int status)
         "accept-ranges", "etag", "last-modified", "cache-control", "expires"
     };
     size_t i;
-    empm__answer_forget(req);
+    empm__response_body_forget(req);
     req->status = status;
     for (i = 0; req->fields_len > 0 && i < EMPM__COUNT(fields); i++)
-        empm__field_remove(req, fields[i], strlen(fields[i]));
+        empm__response_field_remove(req, fields[i], strlen(fields[i]));
     req->has_type = 0;
-    empm_printf(req, "%d %s\n", status, empm__reason(status));
+    empm_printf(req, "%d %s\n", status, empm__response_reason(status));
 }
 
-/* The answer cannot be what it was to be: 500 if nothing has left, else the end of
- * the connection. */
-static void empm__cannot(empm_request *req, int error, const char *why)
+/* The answer cannot be what it was to be: 500 if nothing has left, else the end
+ * of the connection. */
+static void empm__response_cannot(empm_request *req, int error, const char *why)
 {
     if (req->answer != EMPM__OPEN) {
-        empm__fail(req, error, why);
+        empm__response_fail(req, error, why);
         return;
     }
-    empm__complain_why(req, error, why);
-    empm__status_text(req, 500);
+    empm__response_complain_why(req, error, why);
+    empm__response_status_text(req, 500);
 }
 
-/* Ends the response after the handler returned `rc`. Afterwards it is complete,
- * or a producer goes on in WRITE, or req->failed says why it must be aborted. */
-static void empm__finish(empm_request *req, int rc)
+/* Ends the response after the handler returned `rc`. Afterwards it is
+ * complete, or a producer goes on in WRITE, or req->failed says why it must
+ * be aborted. */
+static void empm__response_finish(empm_request *req, int rc)
 {
     int r;
     if (req->body_open)             /* nobody has read it: it cannot go on */
@@ -9293,58 +9434,59 @@ static void empm__finish(empm_request *req, int rc)
     if (req->failed)                /* that has been said, or is the client's */
         return;
     if (rc < 0 || rc == EMPM_SUSPENDED || rc > 599 || (rc > 1 && rc < 200)) {
-        empm__complain(req, rc < 0 ? "has failed"
-                       : rc == EMPM_SUSPENDED
+        empm__response_complain(req, rc < 0 ? "has failed"
+                                : rc == EMPM_SUSPENDED
                            ? "returned EMPM_SUSPENDED without a suspension"
                            : "returned what is no status");
         rc = 500;
     } else if (rc == EMPM_OK && !req->answered) {
-        empm__complain(req, "gave no answer");
+        empm__response_complain(req, "gave no answer");
         rc = 500;
     }
     if (rc != EMPM_OK && req->answer == EMPM__OPEN) {
         const int said = req->written > 0 || req->declared >= 0 ||
                          req->has_type || req->producer != NULL ||
-                         req->source != NULL || empm__lengthless(rc) ||
-                         rc == 205;
+                         req->source != NULL ||
+                         empm__response_is_lengthless(rc) || rc == 205;
         req->status = rc;
         if (rc >= 400 ? req->written == 0 : !said)
-            empm__status_text(req, rc);
+            empm__response_status_text(req, rc);
     } else if (rc >= 500)
-        empm__fail(req, EMPM_EMISUSE, "failed in the middle of its answer");
+        empm__response_fail(req, EMPM_EMISUSE, "failed in the middle of its "
+                            "answer");
     else if (rc != EMPM_OK)
-        empm__complain(req, "returned a status after its answer");
+        empm__response_complain(req, "returned a status after its answer");
     if (req->source != NULL && !req->failed && req->source(req) < 0)
-        empm__cannot(req, EMPM_ESYS, "the file cannot be read");
+        empm__response_cannot(req, EMPM_ESYS, "the file cannot be read");
     if (req->failed)
         return;
     if (req->producer != NULL) {
-        if (empm__commit(req, 0) < 0)
-            empm__fail(req, EMPM_ENOMEM, "no memory for the response");
+        if (empm__response_commit(req, 0) < 0)
+            empm__response_fail(req, EMPM_ENOMEM, "no memory for the response");
         req->answer = req->framing == EMPM__BODILESS ? EMPM__COMPLETE
                                                      : EMPM__STREAMING;
         return;
     }
     if (req->declared >= 0 && req->written < req->declared &&
-        !empm__bodiless(req, req->status)) {
-        empm__cannot(req, EMPM_EMISUSE, "less body than was declared");
+        !empm__response_is_bodiless(req, req->status)) {
+        empm__response_cannot(req, EMPM_EMISUSE, "less body than was declared");
         if (req->failed)
             return;
     }
-    r = req->answer == EMPM__OPEN ? empm__commit(req, 1) : EMPM_OK;
+    r = req->answer == EMPM__OPEN ? empm__response_commit(req, 1) : EMPM_OK;
     if (r == EMPM_OK)
-        r = empm__end_body(req);
+        r = empm__response_end_body(req);
     if (r < 0)
-        empm__fail_room(req, r);
+        empm__response_fail_room(req, r);
     req->answer = EMPM__COMPLETE;
 }
 
 /* The reply that the server gives by itself. */
-static void empm__answer_status(empm_request *req, int status)
+static void empm__response_answer(empm_request *req, int status)
 {
     if (status == 503)
-        empm__add_field(req, "Retry-After", "1", 1);
-    empm__finish(req, status);
+        empm__response_field_add(req, "Retry-After", "1", 1);
+    empm__response_finish(req, status);
 }
 
 #ifndef EVENTMPM_NO_ACCESS_LOG
@@ -9360,11 +9502,12 @@ static void empm__answer_status(empm_request *req, int status)
  * A page is in its place (worker.lines), or somebody has taken it: the worker,
  * to add a line, or who collects. Taking is one atomic exchange, so nobody ever
  * waits for a write(): a worker that finds none there takes a new one. A page
- * is written when it is full, and all are half a second after the first line: the
- * listener is told that moment and makes it a chore for the next free worker or
- * for the standby. So it does not matter what keeps the worker that made a line
- * (sleep, a handler that has always been quick, a client). A crash loses what
- * half a second has gathered; lines of different workers are not in order.
+ * is written when it is full, and all are half a second after the first line:
+ * the listener is told that moment and makes it a chore for the next free
+ * worker or for the standby. So it does not matter what keeps the worker that
+ * made a line (sleep, a handler that has always been quick, a client). A crash
+ * loses what half a second has gathered; lines of different workers are not in
+ * order.
  *
  * What came from the client is escaped as Apache does it (\n \t \" \\ \xhh), so
  * that nobody can forge a line or drive a terminal.
@@ -9424,15 +9567,15 @@ static const struct { char letter, unit; char word[12]; } empm__units[] = {
 };
 
 /* One item after its '%': "!200,304{X}i". Returns NULL or what is wrong. */
-static const char *empm__item_parse(empm__item *it, const char **format,
-                                    char **text)
+static const char *empm__access_item_parse(empm__item *it, const char **format,
+                                           char **text)
 {
     const char *p = *format;
     size_t i, n;
     for (;; p++)
         if (*p == '!')
             it->negated = 1;
-        else if (empm__is_digit((unsigned char)*p)) {
+        else if (empm__ascii_is_digit((unsigned char)*p)) {
             n = strspn(p, "0123456789");
             if (n != 3 || it->nonly == EMPM__ITEM_STATUSES)
                 return "wants statuses of three digits, eight at most";
@@ -9474,8 +9617,8 @@ static const char *empm__item_parse(empm__item *it, const char **format,
 
 /* Compiles the format `f`. Returns NULL, or what is wrong with the item that
  * begins at *at. */
-static const char *empm__format_compile(empm__access_log *l, const char *f,
-                                        size_t *at)
+static const char *empm__access_format_compile(empm__access_log *l,
+                                               const char *f, size_t *at)
 {
     const size_t most = strlen(f) + 1;
     const char *p = f, *why;
@@ -9493,7 +9636,7 @@ static const char *empm__format_compile(empm__access_log *l, const char *f,
         memset(it, 0, sizeof *it);
         if (*p == '%' && p[1] != '%') {
             *at = (size_t)(p++ - f);
-            if ((why = empm__item_parse(it, &p, &text)) != NULL)
+            if ((why = empm__access_item_parse(it, &p, &text)) != NULL)
                 return why;
             continue;
         }
@@ -9530,7 +9673,7 @@ typedef struct empm__facts {
     uint64_t      end_us;
 } empm__facts;
 
-static void empm__facts_of(empm__facts *f, empm_request *req, int aborted)
+static void empm__access_facts(empm__facts *f, empm_request *req, int aborted)
 {
     const int64_t whole = req->declared > req->written ? req->declared
                                                        : req->written;
@@ -9558,8 +9701,8 @@ static void empm__facts_of(empm__facts *f, empm_request *req, int aborted)
 
 /* Text of any length, escaped; NULL is "-". What has no room is cut, with "..."
  * to say so. */
-static char *empm__put(empm__facts *f, char *at, const char *end, const char *s,
-                       size_t n)
+static char *empm__access_write(empm__facts *f, char *at, const char *end,
+                                const char *s, size_t n)
 {
     if (s == NULL)
         return EMPM__ADD(at, "-");
@@ -9576,7 +9719,7 @@ static char *empm__put(empm__facts *f, char *at, const char *end, const char *s,
             if (!((word & EMPM__EACH(0x80)) | EMPM__ANY_BELOW(word, 32) |
                   EMPM__ANY_IS(word, 127) | EMPM__ANY_IS(word, '"') |
                   EMPM__ANY_IS(word, '\\'))) {
-                at = empm__add(at, s, sizeof word);
+                at = empm__text_append(at, s, sizeof word);
                 s += sizeof word;
                 n -= sizeof word;
                 continue;
@@ -9601,18 +9744,18 @@ static char *empm__put(empm__facts *f, char *at, const char *end, const char *s,
     return at;
 }
 
-static char *empm__put_string(empm__facts *f, char *at, const char *end,
-                              const char *s)
+static char *empm__access_write_string(empm__facts *f, char *at,
+                                       const char *end, const char *s)
 {
-    return empm__put(f, at, end, s, s != NULL ? strlen(s) : 0);
+    return empm__access_write(f, at, end, s, s != NULL ? strlen(s) : 0);
 }
 
-static char *empm__put_number(char *at, int64_t v)
+static char *empm__access_write_number(char *at, int64_t v)
 {
     return at + empm__format_u64(at, v > 0 ? (uint64_t)v : 0);
 }
 
-static char *empm__put_peer(char *at, const empm__peer *p)
+static char *empm__access_write_peer(char *at, const empm__peer *p)
 {
     int i;
     if (p->family == EMPM__PEER_IPV4) {
@@ -9629,7 +9772,7 @@ static char *empm__put_peer(char *at, const empm__peer *p)
 }
 
 /* %A asks the kernel each time. */
-static char *empm__put_local(char *at, const empm_request *req)
+static char *empm__access_write_local(char *at, const empm_request *req)
 {
     struct sockaddr_storage a;
     socklen_t n = sizeof a;
@@ -9648,7 +9791,7 @@ static char *empm__put_local(char *at, const empm_request *req)
 }
 
 /* The request line as it came; of a head that makes no sense its first line. */
-static char *empm__put_line(empm__facts *f, char *at, const char *end)
+static char *empm__access_write_line(empm__facts *f, char *at, const char *end)
 {
     const empm__head *h = &f->req->head;
     if (f->req->text == NULL) {
@@ -9657,17 +9800,18 @@ static char *empm__put_line(empm__facts *f, char *at, const char *end)
         lf = (const char *)memchr(s, '\n', n);
         n = lf != NULL ? (size_t)(lf - s) : n;
         n -= n > 0 && s[n - 1] == '\r';
-        return empm__put(f, at, end, n > 0 ? s : NULL, n);
+        return empm__access_write(f, at, end, n > 0 ? s : NULL, n);
     }
     /* its first two words end with a NUL by now; "HTTP/1.x" is left */
-    at = empm__put(f, at, end, f->in + h->method, h->method_len);
+    at = empm__access_write(f, at, end, f->in + h->method, h->method_len);
     *at++ = ' ';
-    at = empm__put(f, at, end, f->in + h->target, h->target_len);
+    at = empm__access_write(f, at, end, f->in + h->target, h->target_len);
     *at++ = ' ';
-    return empm__put(f, at, end, f->in + h->target + h->target_len + 1, 8);
+    return empm__access_write(f, at, end, f->in + h->target + h->target_len +
+                              1, 8);
 }
 
-static int64_t empm__wall_us(empm__worker *w, uint64_t us)
+static int64_t empm__access_wall_us(empm__worker *w, uint64_t us)
 {
     if (w->turn_us - w->wall_at_us >= 1000000u) {
         struct timespec t;
@@ -9679,16 +9823,16 @@ static int64_t empm__wall_us(empm__worker *w, uint64_t us)
     return w->wall_us + (int64_t)us;
 }
 
-static size_t empm__strftime(locale_t c, char *to, size_t n, const char *format,
-                             const struct tm *tm)
+static size_t empm__access_strftime(locale_t c, char *to, size_t n,
+                                    const char *format, const struct tm *tm)
 {
     return c != (locale_t)0 ? strftime_l(to, n, format, tm, c)
                             : strftime(to, n, format, tm);
 }
 
 /* %t in Apache's way, or as strftime() has it; made anew once a second. */
-static char *empm__put_second(empm__worker *w, char *at, const char *format,
-                              int64_t second)
+static char *empm__access_write_second(empm__worker *w, char *at,
+                                       const char *format, int64_t second)
 {
     empm__stamp *st = &w->stamp;
     if (st->len == 0 || st->second != second || st->format != format) {
@@ -9704,8 +9848,8 @@ static char *empm__put_second(empm__worker *w, char *at, const char *format,
         st->second = second;
         st->format = format;
         st->len = format != NULL
-            ? empm__strftime(w->s->access->c, st->text, sizeof st->text, format,
-                             &here)
+            ? empm__access_strftime(w->s->access->c, st->text, sizeof st->text,
+                                    format, &here)
             : (size_t)snprintf(st->text, sizeof st->text,
                                "[%02d/%.3s/%d:%02d:%02d:%02d %c%02d%02d]",
                                here.tm_mday, empm__months + here.tm_mon * 3,
@@ -9713,49 +9857,55 @@ static char *empm__put_second(empm__worker *w, char *at, const char *format,
                                here.tm_sec, ahead < 0 ? '-' : '+',
                                abs(ahead) / 60, abs(ahead) % 60);
     }
-    return empm__add(at, st->text, empm__min(st->len, sizeof st->text - 1));
+    return empm__text_append(at, st->text, empm__min(st->len,
+                                                     sizeof st->text - 1));
 }
 
-static char *empm__put_time(empm__facts *f, const empm__item *it, char *at)
+static char *empm__access_write_time(empm__facts *f, const empm__item *it,
+                                     char *at)
 {
     empm__worker *w = f->req->w;
-    const int64_t us = empm__wall_us(w, it->at_end || f->req->began_us == 0
+    const int64_t us = empm__access_wall_us(w, it->at_end ||
+                                            f->req->began_us == 0
                                             ? f->end_us : f->req->began_us);
     int64_t part = us % 1000000, tenth = 100000;
     switch (it->unit) {
-    case 's': return empm__put_number(at, us / 1000000);
-    case 'm': return empm__put_number(at, us / 1000);
-    case 'u': return empm__put_number(at, us);
+    case 's': return empm__access_write_number(at, us / 1000000);
+    case 'm': return empm__access_write_number(at, us / 1000);
+    case 'u': return empm__access_write_number(at, us);
     case 'M': case 'U':
         for (; tenth >= (it->unit == 'M' ? 1000 : 1); tenth /= 10)
             *at++ = (char)('0' + part / tenth % 10);
         return at;
     }
-    return empm__put_second(w, at, it->text, us / 1000000);
+    return empm__access_write_second(w, at, it->text, us / 1000000);
 }
 
 /* A field of the response: those that were set, and what every head has. */
-static char *empm__put_field(empm__facts *f, char *at, const char *end,
-                             const char *name)
+static char *empm__access_write_field(empm__facts *f, char *at, const char *end,
+                                      const char *name)
 {
     const empm_request *req = f->req;
     const size_t n = strlen(name);
-    char *next, *line = empm__field_line(req, req->fields, name, n, &next);
+    char *next, *line = empm__response_field_line(req, req->fields, name, n,
+                                                  &next);
     if (line != NULL)                /* without ": " and CRLF */
-        return empm__put(f, at, end, line + n + 2,
-                         (size_t)(next - line) - n - 4);
-    if (empm__equal(name, "Server") && *req->w->cfg->server_field != '\0')
-        return empm__put_string(f, at, end, req->w->cfg->server_field);
-    if (empm__equal(name, "Content-Type") && !req->has_type && f->body > 0)
+        return empm__access_write(f, at, end, line + n + 2,
+                                  (size_t)(next - line) - n - 4);
+    if (empm__text_equal(name, "Server") && *req->w->cfg->server_field != '\0')
+        return empm__access_write_string(f, at, end, req->w->cfg->server_field);
+    if (empm__text_equal(name, "Content-Type") && !req->has_type && f->body > 0)
         return EMPM__ADD(at, "text/plain; charset=utf-8");
-    if (empm__equal(name, "Content-Length") &&
-        req->framing != EMPM__BY_CHUNKS && !empm__lengthless(req->status))
-        return empm__put_number(at, req->declared >= 0 ? req->declared
-                                                       : req->written);
+    if (empm__text_equal(name, "Content-Length") &&
+        req->framing != EMPM__BY_CHUNKS &&
+        !empm__response_is_lengthless(req->status))
+        return empm__access_write_number(at, req->declared >= 0 ? req->declared
+                                                                : req->written);
     return EMPM__ADD(at, "-");
 }
 
-static const char *empm__server_name(const empm__facts *f, size_t *n, int given)
+static const char *empm__access_server_name(const empm__facts *f, size_t *n,
+                                            int given)
 {
     const empm_server *s = f->req->w->s;
     const empm__head *h = &f->req->head;
@@ -9765,7 +9915,7 @@ static const char *empm__server_name(const empm__facts *f, size_t *n, int given)
         *n = strlen(s->access->host);
         return s->access->host;
     }
-    while (*n > 0 && empm__is_digit((unsigned char)host[*n - 1]))
+    while (*n > 0 && empm__ascii_is_digit((unsigned char)host[*n - 1]))
         --*n;                        /* without its port */
     if (*n > 0 && host[*n - 1] == ':')
         --*n;
@@ -9775,7 +9925,7 @@ static const char *empm__server_name(const empm__facts *f, size_t *n, int given)
 }
 
 /* The file that a request of EMPM_FILES means, there or not. */
-static char *empm__put_file(empm__facts *f, char *at, const char *end)
+static char *empm__access_write_file(empm__facts *f, char *at, const char *end)
 {
     const empm_request *req = f->req;
     const empm_config *cfg = req->w->cfg;
@@ -9786,21 +9936,21 @@ static char *empm__put_file(empm__facts *f, char *at, const char *end)
     if (r == NULL || r->user->kind != EMPM__ROUTE_FILES)
         return EMPM__ADD(at, "-");
     root = r->user->root != NULL ? r->user->root
-                                 : empm__path_of(cfg, cfg->document_root, path,
-                                                 sizeof path);
-    at = empm__put_string(f, at, end, root);
+                                 : empm__config_path(cfg, cfg->document_root,
+                                                     path, sizeof path);
+    at = empm__access_write_string(f, at, end, root);
     for (i = r->nsegs - 1; i < req->path.n; i++) {
-        at = empm__put(f, at, end, "/", 1);
-        at = empm__put(f, at, end, req->path.seg[i], req->path.len[i]);
+        at = empm__access_write(f, at, end, "/", 1);
+        at = empm__access_write(f, at, end, req->path.seg[i], req->path.len[i]);
     }
     if (req->path.n > 0 && req->path.len[req->path.n - 1] == 0)
-        at = empm__put_string(f, at, end, "index.html");
+        at = empm__access_write_string(f, at, end, "index.html");
     return at;
 }
 
 /* Runs one item. There is room for EMPM__ITEM_ROOM bytes at least. */
-static char *empm__item_put(empm__facts *f, const empm__item *it, char *at,
-                            const char *end)
+static char *empm__access_write_item(empm__facts *f, const empm__item *it,
+                                     char *at, const char *end)
 {
     empm_request *req = f->req;
     empm__worker *w = req->w;
@@ -9812,84 +9962,89 @@ static char *empm__item_put(empm__facts *f, const empm__item *it, char *at,
     size_t n = 0;
     int i, named = it->nonly == 0;
     if (it->letter == '\0')
-        return empm__add(at, it->text, it->len);
+        return empm__text_append(at, it->text, it->len);
     for (i = 0; i < it->nonly; i++)
         named |= it->only[i] == f->status;
     if (it->nonly > 0 && named == it->negated)
         return EMPM__ADD(at, "-");
     switch (it->letter) {
     case 'h': case 'a':
-        p = it->unit == 'c' ? *empm__peer_of(req) : empm__client_of(req);
-        return empm__put_peer(at, &p);
-    case 'A': return empm__put_local(at, req);
-    case 't': return empm__put_time(f, it, at);
-    case 'r': return empm__put_line(f, at, end);
-    case 's': return empm__put_number(at, f->status);
+        p = it->unit == 'c' ? *empm__request_peer(req)
+                            : empm__request_client(req);
+        return empm__access_write_peer(at, &p);
+    case 'A': return empm__access_write_local(at, req);
+    case 't': return empm__access_write_time(f, it, at);
+    case 'r': return empm__access_write_line(f, at, end);
+    case 's': return empm__access_write_number(at, f->status);
     case 'b':
-        return f->body > 0 ? empm__put_number(at, f->body) : EMPM__ADD(at, "-");
-    case 'B': return empm__put_number(at, f->body);
-    case 'D': return empm__put_number(at, (int64_t)took);
+        return f->body > 0 ? empm__access_write_number(at, f->body)
+                           : EMPM__ADD(at, "-");
+    case 'B': return empm__access_write_number(at, f->body);
+    case 'D': return empm__access_write_number(at, (int64_t)took);
     case 'T':
-        return empm__put_number(at, (int64_t)(it->unit == 'u' ? took
-                                              : it->unit == 'm' ? took / 1000
-                                              : took / 1000000));
+        return empm__access_write_number(at, (int64_t)(it->unit == 'u' ? took
+                                                       : it->unit == 'm'
+                                                       ? took / 1000
+                                                       : took / 1000000));
     case 'X':
         *at++ = f->aborted || req->cut_short ? 'X' : req->close ? '-' : '+';
         return at;
     case 'p':
-        return empm__put_number(
-            at, it->unit == 'r' ? empm__peer_of(req)->port
-                                : w->s->listeners[req->c->listener].port);
-    case 'k': return empm__put_number(at, req->c->requests);
-    case 'P': return empm__put_number(at, it->unit == 't' ? (int64_t)w->number
-                                                          : w->child->pid);
-    case 'I': return empm__put_number(at, f->got);
-    case 'O': return empm__put_number(at, f->sent);
-    case 'S': return empm__put_number(at, f->got + f->sent);
-    case 'o': return empm__put_field(f, at, end, it->text);
-    case 'i': s = empm__field_find(f->in, h, it->text); break;
-    case 'f': return empm__put_file(f, at, end);
+        return empm__access_write_number(
+            at, it->unit == 'r' ? empm__request_peer(req)->port
+                                         : w->s->listeners[req->c->listener].port);
+    case 'k': return empm__access_write_number(at, req->c->requests);
+    case 'P': return empm__access_write_number(at, it->unit == 't'
+                                               ? (int64_t)w->number
+                                                                   : w->child->pid);
+    case 'I': return empm__access_write_number(at, f->got);
+    case 'O': return empm__access_write_number(at, f->sent);
+    case 'S': return empm__access_write_number(at, f->got + f->sent);
+    case 'o': return empm__access_write_field(f, at, end, it->text);
+    case 'i': s = empm__request_field_find(f->in, h, it->text); break;
+    case 'f': return empm__access_write_file(f, at, end);
     case 'R': s = req->route != NULL ? req->route->user->pattern : NULL; break;
-    case 'n': s = empm__note_of(req, it->text); break;
-    case 'u': s = empm__note_of(req, "REMOTE_USER"); break;
+    case 'n': s = empm__request_note(req, it->text); break;
+    case 'u': s = empm__request_note(req, "REMOTE_USER"); break;
     case 'e':
-        s = empm__note_of(req, it->text);
+        s = empm__request_note(req, it->text);
         s = s != NULL ? s : getenv(it->text);
         break;
     case 'C': s = req->text != NULL ? empm_cookie(req, it->text) : NULL; break;
     case 'v': case 'V':
-        s = empm__server_name(f, &n, it->letter == 'V');
-        return empm__put(f, at, end, s, n);
+        s = empm__access_server_name(f, &n, it->letter == 'V');
+        return empm__access_write(f, at, end, s, n);
     case 'm':
-        return empm__put(f, at, end, known ? f->in + h->method : NULL,
-                         h->method_len);
+        return empm__access_write(f, at, end, known ? f->in + h->method : NULL,
+                                  h->method_len);
     case 'U':                            /* as it was sent, unlike Apache */
         if (known && h->path_len == 0) {
             *at++ = '/';                 /* "http://host" has none */
             return at;
         }
-        return empm__put(f, at, end, known ? f->in + h->path : NULL,
-                         h->path_len);
+        return empm__access_write(f, at, end, known ? f->in + h->path : NULL,
+                                  h->path_len);
     case 'q':
         if (!known)
             break;
         n = h->target + h->target_len - h->query;
         if (n > 0)
             *at++ = '?';
-        return empm__put(f, at, end, f->in + h->query, n);
+        return empm__access_write(f, at, end, f->in + h->query, n);
     case 'H':
-        return known ? empm__add(at, h->minor ? "HTTP/1.1" : "HTTP/1.0", 8)
+        return known ? empm__text_append(at, h->minor ? "HTTP/1.1"
+                                                      : "HTTP/1.0", 8)
                      : EMPM__ADD(at, "-");
     }
-    return empm__put_string(f, at, end, s);  /* l, L: nobody knows */
+    return empm__access_write_string(f, at, end, s); /* l, L: nobody knows */
 }
 
 /* --- lines and pages ------------------------------------------------------ */
 
 /* How much of n bytes goes into one write(): for a pipe, into which other
  * children write, too, as many whole lines as it takes without a gap. */
-static size_t empm__lines_piece(const empm__access_log *l, const char *s,
-                                size_t n)
+static size_t empm__access_lines_piece(const empm__access_log *l, const char *s,
+                                       size_t n)
 {
     size_t k = PIPE_BUF;
     if (!l->is_pipe || n <= PIPE_BUF)
@@ -9901,8 +10056,8 @@ static size_t empm__lines_piece(const empm__access_log *l, const char *s,
 
 /* Writes a page of lines; it is empty then. No lock is held meanwhile, and what
  * a pipe has no room for is lost. */
-static void empm__lines_save(empm__child *ch, empm__access_log *l,
-                             empm__page *p)
+static void empm__access_lines_save(empm__engine *ch, empm__access_log *l,
+                                    empm__page *p)
 {
     const char *s = empm__page_data(p), *end = s + p->end;
     uint32_t lost = 0;
@@ -9912,7 +10067,7 @@ static void empm__lines_save(empm__child *ch, empm__access_log *l,
         empm__store(&l->torn, 0u);
     while (s < end) {
         const ssize_t r = empm__log_put(
-            l->fd, s, empm__lines_piece(l, s, (size_t)(end - s)));
+            l->fd, s, empm__access_lines_piece(l, s, (size_t)(end - s)));
         if (r > 0)
             s += r;
         else if (r == 0 || errno != EINTR)
@@ -9922,11 +10077,11 @@ static void empm__lines_save(empm__child *ch, empm__access_log *l,
         return;
     if (s > empm__page_data(p) && s[-1] != '\n')
         empm__store(&l->torn, 1u);
-    empm__log_child(ch, EMPM_LOG_ERROR, 646, "CustomLog %s: %s; its lines are "
-                    "lost (%u before these)", l->name,
-                    empm__would_block(errno) ? "its pipe is full"
-                                             : strerror(errno),
-                    empm__load(&ch->score->unlogged));
+    empm__engine_log(ch, EMPM_LOG_ERROR, 646, "CustomLog %s: %s; its lines are "
+                     "lost (%u before these)", l->name,
+                     empm__fd_would_block(errno) ? "its pipe is full"
+                                                 : strerror(errno),
+                     empm__load(&ch->score->unlogged));
     for (; s < end; s++)
         lost += *s == '\n';
     __atomic_fetch_add(&ch->score->unlogged, lost, __ATOMIC_RELAXED);
@@ -9934,7 +10089,7 @@ static void empm__lines_save(empm__child *ch, empm__access_log *l,
 
 /* Writes what all workers have gathered, each page as it is found. A page goes
  * back to its place, unless there is a new one. */
-static void empm__lines_collect(empm__child *ch)
+static void empm__access_lines_collect(empm__engine *ch)
 {
     empm__access_logs *a = ch->s->access;
     uint32_t k;
@@ -9944,7 +10099,7 @@ static void empm__lines_collect(empm__child *ch)
     /* a disk that stands still shall have one of us, not one more each time */
     if (__atomic_exchange_n(&ch->collecting, 1u, __ATOMIC_ACQ_REL)) {
         empm__store(&ch->lines_due_ms,
-                    empm__after(empm__now_ms(), EMPM__LINES_MS));
+                    empm__time_after(empm__now_ms(), EMPM__LINES_MS));
         return;
     }
     /* first: a line that comes later makes it due again */
@@ -9956,7 +10111,7 @@ static void empm__lines_collect(empm__child *ch)
             if (p == NULL)
                 continue;
             if (p->end > 0)
-                empm__lines_save(ch, &a->of[k], p);
+                empm__access_lines_save(ch, &a->of[k], p);
             if (!__atomic_compare_exchange_n(place, &none, p, 0,
                                              __ATOMIC_ACQ_REL,
                                              __ATOMIC_RELAXED))
@@ -9966,11 +10121,11 @@ static void empm__lines_collect(empm__child *ch)
 }
 
 /* The end: no worker runs any more. */
-static void empm__lines_end(empm__child *ch)
+static void empm__access_lines_end(empm__engine *ch)
 {
     uint32_t k;
     int i;
-    empm__lines_collect(ch);
+    empm__access_lines_collect(ch);
     for (i = 0; i < ch->nworkers; i++)
         for (k = 0; k < EMPM_MAX_LIST; k++) {
             EMPM_FREE(ch->workers[i].lines[k]);
@@ -9979,8 +10134,8 @@ static void empm__lines_end(empm__child *ch)
 }
 
 /* The line of one log into the page, or not: 0, it does not fit. */
-static int empm__line_put(empm__facts *f, const empm__access_log *l,
-                          empm__page *p)
+static int empm__access_line_write(empm__facts *f, const empm__access_log *l,
+                                   empm__page *p)
 {
     char *at = empm__page_data(p) + p->end;
     const char *end = empm__page_data(p) + EMPM__PAGE_ROOM;
@@ -9989,7 +10144,8 @@ static int empm__line_put(empm__facts *f, const empm__access_log *l,
     if ((size_t)(end - at) < l->least)
         return 0;
     for (i = 0; i < l->nitems; i++)
-        at = empm__item_put(f, &l->items[i], at, end - l->items[i].tail);
+        at = empm__access_write_item(f, &l->items[i], at,
+                                     end - l->items[i].tail);
     *at++ = '\n';
     if (f->cut && p->end > 0)
         return 0;                    /* alone in a page there is more room */
@@ -9998,51 +10154,55 @@ static int empm__line_put(empm__facts *f, const empm__access_log *l,
 }
 
 /* The request is over: its line into each log. `aborted`: too early. */
-static void empm__access(empm_request *req, int aborted)
+static void empm__access_log_request(empm_request *req, int aborted)
 {
     empm__worker *w = req->w;
-    empm__child *ch = w->child;
+    empm__engine *ch = w->child;
     empm__access_logs *a = w->s->access;
     empm__facts f;
     uint32_t k, never = EMPM__NEVER;
     if (a == NULL || (req->answer == EMPM__OPEN && req->text == NULL))
         return;                      /* none, or not even a request */
-    empm__facts_of(&f, req, aborted);
+    empm__access_facts(&f, req, aborted);
     for (k = 0; k < a->n; k++) {
         empm__page *p;
         if (*a->of[k].only != '\0' &&
-            a->of[k].only_without == (empm__note_of(req, a->of[k].only) != NULL))
+            a->of[k].only_without == (empm__request_note(req, a->of[k].only) !=
+                                      NULL))
             continue;
         p = __atomic_exchange_n(&w->lines[k], (empm__page *)NULL,
                                 __ATOMIC_ACQUIRE);
-        if (p == NULL && (p = empm__page_get(w)) == NULL) {
+        if (p == NULL && (p = empm__page_borrow(w)) == NULL) {
             __atomic_fetch_add(&ch->score->unlogged, 1u, __ATOMIC_RELAXED);
-            empm__log_worker(w, EMPM_LOG_ERROR, 5403, "no memory for a line of "
+            empm__worker_log(w, EMPM_LOG_ERROR, 5403, "no memory for a line of "
                              "CustomLog %s", a->of[k].name);
             continue;
         }
-        if (!empm__line_put(&f, &a->of[k], p)) {
-            empm__lines_save(ch, &a->of[k], p);
-            empm__line_put(&f, &a->of[k], p);
+        if (!empm__access_line_write(&f, &a->of[k], p)) {
+            empm__access_lines_save(ch, &a->of[k], p);
+            empm__access_line_write(&f, &a->of[k], p);
         }
         /* who has collected meanwhile may have brought the old one back */
-        empm__page_put(w, __atomic_exchange_n(&w->lines[k], p,
-                                              __ATOMIC_SEQ_CST));
+        empm__page_return(w, __atomic_exchange_n(&w->lines[k], p,
+                                                 __ATOMIC_SEQ_CST));
     }
-    /* seq_cst, as in empm__lines_collect: it sees the page, or we see NEVER */
+    /* seq_cst, as in empm__access_lines_collect: it sees the page, or we see
+     * NEVER */
     if (__atomic_load_n(&ch->lines_due_ms, __ATOMIC_SEQ_CST) == EMPM__NEVER &&
         __atomic_compare_exchange_n(&ch->lines_due_ms, &never,
-                                    empm__after(empm__now_ms(), EMPM__LINES_MS),
+                                    empm__time_after(empm__now_ms(),
+                                                     EMPM__LINES_MS),
                                     0, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
-        empm__order(&ch->poller, EMPM__ORDER_LOOK);
+        empm__poller_order(&ch->poller, EMPM__ORDER_LOOK);
 }
 
 /* --- directives ----------------------------------------------------------- */
 
 /* The format called `name`, or NULL: the last LogFormat of that name, or one of
  * those that Apache's own configuration has. */
-static const char *empm__format_named(const empm_config *cfg, const char *name,
-                                      char *buf, size_t n)
+static const char *empm__access_format_named(const empm_config *cfg,
+                                             const char *name,
+                                             char *buf, size_t n)
 {
     static const char *const ours[][2] = {
         { "common", "%h %l %u %t \"%r\" %>s %b" },
@@ -10059,8 +10219,8 @@ static const char *empm__format_named(const empm_config *cfg, const char *name,
     size_t i;
     for (i = EMPM_MAX_LIST; i-- > 0;) {
         const char *p = cfg->log_format[i];
-        if (p != NULL && empm__word(&p, buf, n) == 1 &&
-            empm__word(&p, nickname, sizeof nickname) == 1 &&
+        if (p != NULL && empm__text_word(&p, buf, n) == 1 &&
+            empm__text_word(&p, nickname, sizeof nickname) == 1 &&
             strcmp(nickname, name) == 0)
             return buf;
     }
@@ -10070,30 +10230,31 @@ static const char *empm__format_named(const empm_config *cfg, const char *name,
     return NULL;
 }
 
-static int empm__format_say(empm__access_log *l, const char *directive,
-                            const char *format, empm__report *rep)
+static int empm__access_format_say(empm__access_log *l, const char *directive,
+                                   const char *format, empm__report *rep)
 {
     size_t at;
-    const char *why = empm__format_compile(l, format, &at);
+    const char *why = empm__access_format_compile(l, format, &at);
     if (why == NULL)
         return EMPM_OK;
     if (l->items == NULL)
         rep->result = EMPM_ENOMEM;
     if (format[at] == '%' && l->items != NULL)
-        empm__say(rep, EMPM_LOG_ERROR, 5401, "%s: \"%.12s\" at byte %u of the "
-                  "format %s", directive, format + at, (unsigned)at + 1, why);
+        empm__report_say(rep, EMPM_LOG_ERROR, 5401, "%s: \"%.12s\" at byte %u "
+                         "of the format %s", directive, format + at,
+                         (unsigned)at + 1, why);
     else
-        empm__say(rep, EMPM_LOG_ERROR, 5401, "%s: the format %s", directive,
-                  why);
+        empm__report_say(rep, EMPM_LOG_ERROR, 5401, "%s: the format %s",
+                         directive, why);
     return rep->result;
 }
 
 /* What is wrong with "|program", or NULL. */
-static const char *empm__pipe_why(const char *command)
+static const char *empm__access_pipe_why(const char *command)
 {
 #ifndef EVENTMPM_NO_FORK
     char room[1024], *argv[EMPM__PIPE_WORDS + 1];
-    return empm__pipe_words(command, room, argv) > 0
+    return empm__log_pipe_words(command, room, argv) > 0
                ? NULL : "names no program, or has a quote that is not closed";
 #else
     (void)command;
@@ -10101,8 +10262,8 @@ static const char *empm__pipe_why(const char *command)
 #endif
 }
 
-/* CustomLog file format [env=[!]name]: compiles the format; file goes to `file`,
- * the condition to `l`. */
+/* CustomLog file format [env=[!]name]: compiles the format; file goes to
+ * `file`, the condition to `l`. */
 static int empm__access_parse(const empm_config *cfg, const char *text,
                               empm__access_log *l, char *file, size_t n,
                               empm__report *rep)
@@ -10111,9 +10272,9 @@ static int empm__access_parse(const empm_config *cfg, const char *text,
     const char *p = text, *format = word, *why = NULL;
     int has = 0;
     *l->only = '\0';
-    if (empm__word(&p, file, n) != 1 ||
-        empm__word(&p, word, sizeof word) != 1 ||
-        (has = empm__word(&p, only, sizeof only)) < 0 ||
+    if (empm__text_word(&p, file, n) != 1 ||
+        empm__text_word(&p, word, sizeof word) != 1 ||
+        (has = empm__text_word(&p, only, sizeof only)) < 0 ||
         p[strspn(p, " \t")] != '\0')
         why = "takes a file and a format, in quotes where there are spaces, "
               "and perhaps env=NAME or env=!NAME";
@@ -10121,10 +10282,11 @@ static int empm__access_parse(const empm_config *cfg, const char *text,
                          only[4 + (only[4] == '!')] == '\0' ||
                          strlen(only + 4) >= sizeof l->only))
         why = "has a condition that is not env=NAME or env=!NAME";
-    else if (*file == '|' && (why = empm__pipe_why(file)) != NULL)
+    else if (*file == '|' && (why = empm__access_pipe_why(file)) != NULL)
         ;
     else if (strchr(word, '%') == NULL &&
-             (format = empm__format_named(cfg, word, named, sizeof named)) ==
+             (format = empm__access_format_named(cfg, word, named,
+                                                 sizeof named)) ==
                  NULL)
         why = "there is no LogFormat of that name";
     if (why == NULL && has > 0) {
@@ -10132,8 +10294,9 @@ static int empm__access_parse(const empm_config *cfg, const char *text,
         strcpy(l->only, only + 4 + l->only_without);
     }
     if (why == NULL)
-        return empm__format_say(l, "CustomLog", format, rep);
-    empm__say(rep, EMPM_LOG_ERROR, 5400, "CustomLog %.300s: %s", text, why);
+        return empm__access_format_say(l, "CustomLog", format, rep);
+    empm__report_say(rep, EMPM_LOG_ERROR, 5400, "CustomLog %.300s: %s", text,
+                     why);
     return EMPM_EINVAL;
 }
 
@@ -10145,13 +10308,14 @@ static void empm__access_check(const empm_config *cfg, empm__report *rep)
     for (i = 0; i < EMPM_MAX_LIST; i++) {
         const char *p = cfg->log_format[i];
         l.items = NULL;
-        if (p != NULL && (empm__word(&p, word, sizeof word) != 1 ||
-                          empm__word(&p, nickname, sizeof nickname) != 1 ||
+        if (p != NULL && (empm__text_word(&p, word, sizeof word) != 1 ||
+                          empm__text_word(&p, nickname, sizeof nickname) != 1 ||
                           p[strspn(p, " \t")] != '\0'))
-            empm__say(rep, EMPM_LOG_ERROR, 5400, "LogFormat %.300s: takes a "
-                      "format in quotes and a nickname", cfg->log_format[i]);
+            empm__report_say(rep, EMPM_LOG_ERROR, 5400, "LogFormat %.300s: "
+                             "takes a format in quotes and a nickname",
+                             cfg->log_format[i]);
         else if (p != NULL)
-            empm__format_say(&l, "LogFormat", word, rep);
+            empm__access_format_say(&l, "LogFormat", word, rep);
         EMPM_FREE(l.items);
         l.items = NULL;
         if (cfg->custom_log[i] != NULL)
@@ -10188,7 +10352,7 @@ static int empm__access_open(const empm_config *cfg, empm__access_logs **out,
     if ((a = (empm__access_logs *)EMPM_MALLOC(sizeof *a)) == NULL)
         return EMPM_ENOMEM;
     memset(a, 0, sizeof *a);
-    empm__name_alone(cfg, a->host, sizeof a->host);
+    empm__log_name_alone(cfg, a->host, sizeof a->host);
     a->c = newlocale(LC_ALL_MASK, "C", (locale_t)0);
     for (i = 0; i < EMPM_MAX_LIST && cfg->custom_log[i] != NULL; i++) {
         empm__access_log *l = &a->of[i];
@@ -10202,14 +10366,15 @@ static int empm__access_open(const empm_config *cfg, empm__access_logs **out,
         if (k < i)
             l->fd = a->of[k].fd;
         else if ((l->fd = *file == '|'
-                      ? empm__pipe_start(file, cfg->log_target > 0
+                      ? empm__log_pipe_start(file, cfg->log_target > 0
                                                    ? cfg->log_target : -1)
-                      : empm__log_file(empm__path_of(cfg, file, path,
-                                                     sizeof path))) >= 0)
+                      : empm__log_file(empm__config_path(cfg, file, path,
+                                                         sizeof path))) >= 0)
             l->owner = 1;
         else {
-            empm__say(rep, EMPM_LOG_ERROR, 649, "cannot %s CustomLog %s: %s",
-                      *file == '|' ? "start" : "open", file, strerror(errno));
+            empm__report_say(rep, EMPM_LOG_ERROR, 649, "cannot %s CustomLog "
+                             "%s: %s",
+                             *file == '|' ? "start" : "open", file, strerror(errno));
             r = EMPM_ESYS;
             break;
         }
@@ -10224,16 +10389,16 @@ static int empm__access_open(const empm_config *cfg, empm__access_logs **out,
 
 #else
 
-#define empm__access(req, aborted) ((void)0)
+#define empm__access_log_request(req, aborted) ((void)0)
 
 #endif /* EVENTMPM_NO_ACCESS_LOG */
 
 /* ---------------------------------------------------------------------------
  * >>steps -- what the steps of a connection share
  *
- * A step is one state's work, empm__do_...(). It returns the state to go to; its
- * own state means "I must wait", and `wait` says for what and until when. The
- * picture that they make together is in >>conn.
+ * A step is one state's work, empm__do_...(). It returns the state to go to;
+ * its own state means "I must wait", and `wait` says for what and until when.
+ * The picture that they make together is in >>conn.
  *
  * runs on   a worker that owns the connection, all up to >>conn
  * ------------------------------------------------------------------------- */
@@ -10245,27 +10410,29 @@ typedef struct empm__wait {
     int      turn_over;            /* not waiting: others first */
 } empm__wait;
 
-static uint32_t empm__clock(empm__worker *w)
+static uint32_t empm__step_clock(empm__worker *w)
 {
     return w->now_ms = empm__now_ms();
 }
 
-static int empm__late(uint32_t deadline_ms, uint32_t now_ms)
+static int empm__time_is_late(uint32_t deadline_ms, uint32_t now_ms)
 {
-    return deadline_ms != EMPM__NEVER && empm__until(deadline_ms, now_ms) <= 0;
+    return deadline_ms != EMPM__NEVER && empm__time_until(deadline_ms,
+                                                          now_ms) <= 0;
 }
 
 /* Is the server asked to close what is idle, and to end suspensions? A graceful
  * stop asks for neither, before its limit. */
-static int empm__closing_idle(const empm__worker *w)
+static int empm__step_closes_idle(const empm__worker *w)
 {
     return (empm__load(&w->child->stopping) & EMPM__ORDER_STOP) != 0;
 }
 
 /* Reads once. > 0: bytes; 0: the client has sent its last; -1: nothing there
- * now; -2: the connection has failed. After a short read nothing is left, unless
- * a hang-up was noted: then read on until 0 or an error. */
-static ssize_t empm__recv(empm__worker *w, empm__conn *c, void *buf, size_t n)
+ * now; -2: the connection has failed. After a short read nothing is left,
+ * unless a hang-up was noted: then read on until 0 or an error. */
+static ssize_t empm__step_recv(empm__worker *w, empm__conn *c, void *buf,
+                               size_t n)
 {
     int again = 0;
     for (;;) {
@@ -10285,8 +10452,8 @@ static ssize_t empm__recv(empm__worker *w, empm__conn *c, void *buf, size_t n)
             return 0;
         if (errno == EINTR)
             continue;
-        if (!empm__would_block(errno)) {
-            empm__socket_failed(w, c, "recv");
+        if (!empm__fd_would_block(errno)) {
+            empm__transport_failed(w, c, "recv");
             return -2;
         }
         if (empm__conn_noted(c, EMPM__STICKY) && !again++) {
@@ -10299,7 +10466,7 @@ static ssize_t empm__recv(empm__worker *w, empm__conn *c, void *buf, size_t n)
 }
 
 /* What is wrong is the client's: answer, take no more, close. */
-static enum empm__state empm__refuse(empm_request *req, int status)
+static enum empm__state empm__step_refuse(empm_request *req, int status)
 {
     const empm__head *h = &req->head;
     req->close = req->linger = 1;
@@ -10314,35 +10481,36 @@ static enum empm__state empm__refuse(empm_request *req, int status)
         return EMPM__WRITE;              /* it has its answer already */
     if (req->answer != EMPM__OPEN) {     /* on_head or on_body has begun one */
         if (!req->failed)
-            empm__log_req(req, EMPM_LOG_INFO, 5018, "%d after the answer has "
-                          "begun: aborted", status);
+            empm__request_log(req, EMPM_LOG_INFO, 5018, "%d after the answer "
+                              "has begun: aborted", status);
         req->failed = EMPM_EMISUSE;
     } else {
         if (!req->own_refusal)           /* else its text goes with it */
-            empm__answer_forget(req);
-        empm__answer_status(req, status);
+            empm__response_body_forget(req);
+        empm__response_answer(req, status);
     }
     return EMPM__WRITE;
 }
 
 /* min(start + initial + bytes * 1000 / rate [, max], last byte + Timeout) */
-static uint32_t empm__read_deadline(const empm_request *req, int initial_ms,
-                                    int max_ms, int rate)
+static uint32_t empm__step_read_deadline(const empm_request *req,
+                                         int initial_ms, int max_ms, int rate)
 {
     const empm_config *cfg = req->w->cfg;
     int64_t wait = initial_ms;
     if (initial_ms == 0)
-        return empm__after(req->last_byte_ms, cfg->timeout_ms);
+        return empm__time_after(req->last_byte_ms, cfg->timeout_ms);
     if (rate > 0)
         wait += req->received * 1000 / rate;
     if (max_ms > 0 && wait > max_ms)
         wait = max_ms;
-    return empm__earlier(empm__after(req->start_ms, wait),
-                         empm__after(req->last_byte_ms, cfg->timeout_ms));
+    return empm__time_earlier(empm__time_after(req->start_ms, wait),
+                              empm__time_after(req->last_byte_ms,
+                                               cfg->timeout_ms));
 }
 
 /* Sets what it takes to wait for more input. */
-static void empm__wait_in(empm__wait *wait, uint32_t deadline_ms)
+static void empm__step_wait_in(empm__wait *wait, uint32_t deadline_ms)
 {
     wait->want = EMPM__WANT(EMPM__READY_IN);
     wait->deadline_ms = deadline_ms;
@@ -10350,61 +10518,64 @@ static void empm__wait_in(empm__wait *wait, uint32_t deadline_ms)
 
 /* How much of what was sent the client has acknowledged; where nobody knows,
  * what was sent. */
-static int64_t empm__acked(const empm_request *req)
+static int64_t empm__step_acked(const empm_request *req)
 {
-    const int unacked = empm__unacked(req->c->fd);
+    const int unacked = empm__fd_unacked(req->c->fd);
     return req->sent - (unacked > 0 ? unacked : 0);
 }
 
 /* Sets what it takes to wait for room to write. */
-static int empm__wait_out(empm__worker *w, empm_request *req, empm__wait *wait)
+static int empm__step_wait_out(empm__worker *w, empm_request *req,
+                               empm__wait *wait)
 {
     if (empm__poller_want_out(&w->child->poller, req->c, w->index) < 0)
         return EMPM_ESYS;
     if (req->write_deadline == EMPM__NEVER) {
-        req->acked = empm__acked(req);
-        req->write_deadline = empm__after(empm__clock(w), w->cfg->timeout_ms);
+        req->acked = empm__step_acked(req);
+        req->write_deadline = empm__time_after(empm__step_clock(w),
+                                               w->cfg->timeout_ms);
     }
     wait->want |= EMPM__WANT(EMPM__READY_OUT);
-    wait->deadline_ms = empm__earlier(wait->deadline_ms, req->write_deadline);
+    wait->deadline_ms = empm__time_earlier(wait->deadline_ms,
+                                           req->write_deadline);
     return EMPM_OK;
 }
 
 /* Is it too late for what waits to be written? A due deadline moves on if the
  * client has taken enough since, by ResponseMinRate: EPOLLOUT alone would not
  * tell, there can be a megabyte between two of its edges. */
-static int empm__write_late(empm__worker *w, empm_request *req)
+static int empm__step_write_late(empm__worker *w, empm_request *req)
 {
     int64_t now;
     if (req->write_deadline == EMPM__NEVER ||
-        !empm__late(req->write_deadline, empm__clock(w)))
+        !empm__time_is_late(req->write_deadline, empm__step_clock(w)))
         return 0;
-    now = empm__acked(req);
+    now = empm__step_acked(req);
     if (now <= req->acked ||
         now - req->acked < (int64_t)w->cfg->timeout_ms *
                                w->cfg->response_min_rate / 1000) {
         empm__bump(&w->score->timeouts, 1u);
-        empm__log_req(req, EMPM_LOG_INFO, 5003, "has taken %lld bytes in Timeout "
-                      "of %d ms: dropped", (long long)(now - req->acked),
-                      w->cfg->timeout_ms);
+        empm__request_log(req, EMPM_LOG_INFO, 5003, "has taken %lld bytes in "
+                          "Timeout of %d ms: dropped",
+                          (long long)(now - req->acked), w->cfg->timeout_ms);
         return 1;
     }
     req->acked = now;
-    req->write_deadline = empm__after(w->now_ms, w->cfg->timeout_ms);
+    req->write_deadline = empm__time_after(w->now_ms, w->cfg->timeout_ms);
     return 0;
 }
 
 /* Has this connection had its share? 16 requests, 1 MiB, 1 ms. */
-static int empm__turn_over(const empm__worker *w)
+static int empm__turn_is_over(const empm__worker *w)
 {
     return w->turn_requests >= EMPM_TURN_REQUESTS ||
            w->turn_bytes >= EMPM_TURN_BYTES ||
            w->turn_us - w->turn_start_us >= EMPM_TURN_US;
 }
 
-/* A function of the user's is called that has not been quick so far: others shall
- * not count on this worker meanwhile. */
-static void empm__may_block(empm__worker *w, const empm__route *r)
+/* A function of the user's is called that has not been quick so far: others
+ * shall not count on this worker meanwhile. */
+static void empm__turn_may_block(empm__worker *w, const empm__route *r)
 {
     if (empm__load(&r->quick) < EMPM__QUICK)
         empm__queue_leave(&w->child->queue, w->number);
@@ -10414,8 +10585,8 @@ static void empm__turn_begin(empm__worker *w)
 {
     w->turn_requests = w->turn_bytes = 0;
     w->turn_start_us = w->turn_us = empm__now_us();
-    w->now_ms = empm__us_to_ms(w->turn_us);
-    empm__store(&w->turn_began, empm__after(w->now_ms, 0));
+    w->now_ms = empm__time_us_to_ms(w->turn_us);
+    empm__store(&w->turn_began, empm__time_after(w->now_ms, 0));
     empm__store(&w->score->began_us, w->turn_us);
 }
 
@@ -10423,7 +10594,7 @@ static void empm__turn_begin(empm__worker *w)
  * >>dispatch -- the head is complete: who answers, and may it come in?
  * ------------------------------------------------------------------------- */
 
-static int empm__method_known(const empm__routes *t, const char *m)
+static int empm__dispatch_method_known(const empm__routes *t, const char *m)
 {
     static const char *const known[] = { "GET", "HEAD", "POST", "PUT", "DELETE",
                                          "OPTIONS", "PATCH" };
@@ -10438,7 +10609,7 @@ static int empm__method_known(const empm__routes *t, const char *m)
 }
 
 /* The Allow field: of the routes marked in `seen`, or of all. */
-static void empm__allow(empm_request *req, const unsigned char *seen)
+static void empm__dispatch_allow(empm_request *req, const unsigned char *seen)
 {
     const empm__routes *t = req->w->child->routes;
     char list[512] = "", *at = list;
@@ -10469,10 +10640,10 @@ static void empm__allow(empm_request *req, const unsigned char *seen)
     empm_set_header(req, "Allow", list);
 }
 
-/* Writes n bytes, and those as %XX that cannot stand in a segment of a path, RFC
- * 3986 3.3, or, `query`, in a query that was sent. */
-static char *empm__percent(char *at, const empm__chars *t, const char *s,
-                           size_t n, int query)
+/* Writes n bytes, and those as %XX that cannot stand in a segment of a path,
+ * RFC 3986 3.3, or, `query`, in a query that was sent. */
+static char *empm__dispatch_percent(char *at, const empm__chars *t,
+                                    const char *s, size_t n, int query)
 {
     for (; n > 0; n--, s++) {
         const unsigned ch = (unsigned char)*s;
@@ -10489,10 +10660,10 @@ static char *empm__percent(char *at, const empm__chars *t, const char *s,
     return at;
 }
 
-/* 301 or 308 from /a to /a/, with the query: a whole path, since some clients do
- * not resolve a relative one. It is made of the decoded segments, none of them
- * empty, so it cannot begin with "//" or "/\", which name another host. */
-static int empm__slash_redirect(empm_request *req)
+/* 301 or 308 from /a to /a/, with the query: a whole path, since some clients
+ * do not resolve a relative one. It is made of the decoded segments, none of
+ * them empty, so it cannot begin with "//" or "/\", which name another host. */
+static int empm__dispatch_slash_redirect(empm_request *req)
 {
     const empm__path *p = &req->path;
     const char *q = empm_query_string(req);
@@ -10506,19 +10677,20 @@ static int empm__slash_redirect(empm_request *req)
     for (i = 0; i < p->n; i++)
         if (p->len[i] > 0) {
             *at++ = '/';
-            at = empm__percent(at, &req->w->s->chars, p->seg[i], p->len[i], 0);
+            at = empm__dispatch_percent(at, &req->w->s->chars, p->seg[i],
+                                        p->len[i], 0);
         }
     *at++ = '/';
     if (*q != '\0')
         *at++ = '?';
-    *empm__percent(at, &req->w->s->chars, q, strlen(q), 1) = '\0';
+    *empm__dispatch_percent(at, &req->w->s->chars, q, strlen(q), 1) = '\0';
     if (empm_set_header(req, "Location", to) < 0)
         return 414;
     return req->head_only || strcmp(empm_method(req), "GET") == 0 ? 301 : 308;
 }
 
 /* Finds the route. 0: req->route is set; else the status to answer with. */
-static int empm__find_route(empm_request *req)
+static int empm__dispatch_find_route(empm_request *req)
 {
     const empm__routes *t = req->w->child->routes;
     const char *m = empm_method(req);
@@ -10531,16 +10703,17 @@ static int empm__find_route(empm_request *req)
     /* OPTIONS of "*", or of "http://host" (RFC 9112 3.2.4): of all there is */
     if (req->in[h->target] == '*' ||
         (options && h->path_len == 0 && *empm_query_string(req) == '\0')) {
-        if ((req->path_text = empm__strndup(req, "*", 1)) == NULL)
+        if ((req->path_text = empm__request_strndup(req, "*", 1)) == NULL)
             return 503;
-        empm__allow(req, NULL);
+        empm__dispatch_allow(req, NULL);
         req->answered = 1;
         return 200;
     }
     if (h->path_len == 0)                /* "http://host" means its "/" */
-        req->path_text = empm__strndup(req, "/", 1);
+        req->path_text = empm__request_strndup(req, "/", 1);
     else
-        req->path_text = empm__strndup(req, req->in + h->path, h->path_len);
+        req->path_text = empm__request_strndup(req, req->in + h->path,
+                                               h->path_len);
     decoded = (char *)empm_alloc(req, h->path_len + 2);
     if (req->path_text == NULL || decoded == NULL)
         return 503;
@@ -10559,32 +10732,33 @@ static int empm__find_route(empm_request *req)
             p->len[p->n++] = 0;
             below = empm__route_search(t, 0, p, 0, m, NULL);
             if (below != NULL && below->nsegs == p->n)
-                return empm__slash_redirect(req);
+                return empm__dispatch_slash_redirect(req);
             p->n--;
         }
     }
     if (req->route != NULL)
         return 0;
-    if (t->n > sizeof small && (seen = (unsigned char *)empm_alloc(req, t->n)) ==
+    if (t->n > sizeof small && (seen = (unsigned char *)empm_alloc(req,
+                                                                   t->n)) ==
                                    NULL)
         return 503;
     memset(seen, 0, t->n);
     empm__route_search(t, 0, &req->path, 0, m, seen);
     for (i = 0; i < t->n; i++)
         if (seen[i]) {
-            empm__allow(req, seen);
+            empm__dispatch_allow(req, seen);
             if (!options)
-                return empm__method_known(t, m) ? 405 : 501;
+                return empm__dispatch_method_known(t, m) ? 405 : 501;
             req->answered = 1;
             return 200;
         }
-    return empm__method_known(t, m) ? 404 : 501;
+    return empm__dispatch_method_known(t, m) ? 404 : 501;
 }
 
 /* Answers before the body has come. A short one that is surely on its way is
  * dropped as it arrives, and the connection stays (RFC 9112 9.3); a client that
  * expects 100 Continue may well keep it. */
-static enum empm__state empm__answer_early(empm_request *req, int rc)
+static enum empm__state empm__dispatch_answer_early(empm_request *req, int rc)
 {
     const empm__head *h = &req->head;
     const int waits = h->minor > 0 && req->in_end == req->in_start &&
@@ -10595,13 +10769,13 @@ static enum empm__state empm__answer_early(empm_request *req, int rc)
         req->body_limit = EMPM_DROP_BODY;
         req->body_open = 0;
     }
-    empm__finish(req, rc);
+    empm__response_finish(req, rc);
     return req->body_mode == EMPM__BODY_DROP && !req->failed ? EMPM__READ_BODY
                                                              : EMPM__WRITE;
 }
 
 /* Counts the request for max_requests of its route; 0: there are too many. */
-static int empm__route_enter(empm_request *req)
+static int empm__dispatch_route_enter(empm_request *req)
 {
     empm__route *r = req->route;
     if (r->user->max_requests <= 0)
@@ -10616,8 +10790,8 @@ static int empm__route_enter(empm_request *req)
 }
 
 /* The head is in: who answers, may it come in, is there a body to wait for? */
-static enum empm__state empm__head_complete(empm__worker *w, empm__conn *c,
-                                            empm_request *req)
+static enum empm__state empm__dispatch_request(empm__worker *w, empm__conn *c,
+                                               empm_request *req)
 {
     const empm_config *cfg = w->cfg;
     empm__head *h = &req->head;
@@ -10629,7 +10803,7 @@ static enum empm__state empm__head_complete(empm__worker *w, empm__conn *c,
     req->head_us = w->turn_us;
     w->turn_requests++;                  /* whoever answers it */
     empm__store(&w->score->began_us, w->turn_us);
-    empm__score_request(w, req);
+    empm__request_score(w, req);
     req->head_only = strcmp(req->in + h->method, "HEAD") == 0;
     req->close = (h->flags & EMPM__H_CLOSE) != 0 ||
                  (h->minor == 0 && !(h->flags & EMPM__H_KEEP));
@@ -10637,42 +10811,43 @@ static enum empm__state empm__head_complete(empm__worker *w, empm__conn *c,
     if (!cfg->keep_alive || cfg->keep_alive_timeout_ms == 0 ||
         (cfg->max_keep_alive_requests > 0 &&
          c->requests + 1 >= (uint32_t)cfg->max_keep_alive_requests) ||
-        empm__closes(w->child))
+        empm__engine_is_closing(w->child))
         req->close = 1;
     req->body_open = length != 0;
     req->body_left = length;
     req->start_ms = req->last_byte_ms = EMPM__NEVER;
     req->received = 0;
-    status = empm__find_route(req);
+    status = empm__dispatch_find_route(req);
     if (status == 0) {
         const empm_route *u = req->route->user;
         req->body_limit = u->limit_body >= 0 ? u->limit_body
                                              : cfg->limit_request_body;
         if (u->timeout_ms > 0)
-            req->deadline_ms = empm__after(empm__clock(w), u->timeout_ms);
+            req->deadline_ms = empm__time_after(empm__step_clock(w),
+                                                u->timeout_ms);
         if (h->minor > 0 && (h->flags & EMPM__H_EXPECT_OTHER))
             status = 417;
         else if (req->body_limit > 0 && length > req->body_limit)
             status = 413;
-        else if (!empm__route_enter(req))
+        else if (!empm__dispatch_route_enter(req))
             status = 503;
         else if (u->on_head != NULL) {
-            empm__may_block(w, req->route);
+            empm__turn_may_block(w, req->route);
             req->calling = 2;            /* it cannot suspend */
             i = u->on_head(req, u->user);
             req->calling = 0;
             w->turn_us = empm__now_us();
             if (i != EMPM_OK || req->answered)
-                return empm__answer_early(req, i);
+                return empm__dispatch_answer_early(req, i);
         }
     }
     if (status == 0)
         return req->body_open ? EMPM__READ_BODY : EMPM__HANDLE;
     if (status == 400 || status == 413 || status == 414)
-        return empm__refuse(req, status);
+        return empm__step_refuse(req, status);
     if (status == 503)
         empm_set_header(req, "Retry-After", "1");
-    return empm__answer_early(req, status == 200 ? EMPM_OK : status);
+    return empm__dispatch_answer_early(req, status == 200 ? EMPM_OK : status);
 }
 
 /* ---------------------------------------------------------------------------
@@ -10691,13 +10866,14 @@ static enum empm__state empm__head_complete(empm__worker *w, empm__conn *c,
 #ifndef EVENTMPM_NO_PROXY
 
 /* Logs who is really there, and closes. */
-static enum empm__state empm__proxy_refuse(empm__worker *w, empm_request *req,
-                                           int code, const char *why)
+static enum empm__state empm__reading_proxy_refuse(empm__worker *w,
+                                                   empm_request *req,
+                                                   int code, const char *why)
 {
     empm__bump(&w->score->proxy_refused, 1u);
-    empm__peer_at(&w->child->slab, w->index)->family = EMPM__PEER_UNASKED;
-    empm__log_req(req, EMPM_LOG_WARN, code, "on Listen %s: %s; closed",
-                  w->s->listeners[req->c->listener].text, why);
+    empm__slab_peer(&w->child->slab, w->index)->family = EMPM__PEER_UNASKED;
+    empm__request_log(req, EMPM_LOG_WARN, code, "on Listen %s: %s; closed",
+                      w->s->listeners[req->c->listener].text, why);
     return EMPM__CLOSED;
 }
 
@@ -10709,18 +10885,22 @@ static enum empm__state empm__do_handshake(empm__worker *w, empm__conn *c,
     const uint32_t deadline = empm__load(&c->deadline_ms);
     const empm__nets *trusted = &w->s->trusted;
     empm_request *req = c->req;
-    if (req == NULL && (req = empm__borrow(w, c)) == NULL)
+    if (req == NULL && (req = empm__request_borrow(w, c)) == NULL)
         return EMPM__CLOSED;
     for (;;) {
         ssize_t n;
         if (req->body_left == 0 && req->in_end > 0) {
-            if (trusted->n > 0 && !empm__trusted(trusted, empm__peer_of(req)))
-                return empm__proxy_refuse(w, req, 5305,
-                                          "not in RemoteIPTrustedProxy");
+            if (trusted->n > 0 && !empm__proxy_trusts(trusted,
+                                                      empm__request_peer(req)))
+                return empm__reading_proxy_refuse(w, req, 5305,
+                                                  "not in "
+                                                  "RemoteIPTrustedProxy");
             req->body_left = empm__proxy_parse(
-                empm__peer_at(&w->child->slab, w->index), req->in, req->in_end);
+                empm__slab_peer(&w->child->slab, w->index), req->in,
+                                               req->in_end);
             if (req->body_left < 0)
-                return empm__proxy_refuse(w, req, 5304, "no PROXY header");
+                return empm__reading_proxy_refuse(w, req, 5304, "no PROXY "
+                                                  "header");
         }
         if (req->body_left > 0) {        /* of the header; TLVs are skipped */
             req->in_start = (uint32_t)empm__min((size_t)req->body_left,
@@ -10734,32 +10914,37 @@ static enum empm__state empm__do_handshake(empm__worker *w, empm__conn *c,
         }
         if (c->flags & EMPM__F_DRAINED)
             break;
-        n = empm__recv(w, c, req->in + req->in_end, req->in_cap - req->in_end);
+        n = empm__step_recv(w, c, req->in + req->in_end,
+                            req->in_cap - req->in_end);
         if (n == -1)
             break;
         if (n <= 0)
             return req->in_end > 0 || req->body_left > 0
-                       ? empm__proxy_refuse(w, req, 5304, "half a PROXY header")
+                       ? empm__reading_proxy_refuse(w, req, 5304, "half a "
+                                                    "PROXY header")
                        : EMPM__CLOSED;
         req->in_end += (uint32_t)n;
     }
-    empm__wait_in(wait, deadline);
+    empm__step_wait_in(wait, deadline);
     if (req->in_end == 0 && req->body_left == 0) {       /* not a byte yet */
-        empm__flight_end(w, c);
-        if (empm__late(deadline, empm__clock(w)) || empm__closing_idle(w))
+        empm__request_flight_end(w, c);
+        if (empm__time_is_late(deadline, empm__step_clock(w)) ||
+            empm__step_closes_idle(w))
             return EMPM__CLOSED;
         wait->want |= EMPM__IDLE;
-    } else if (empm__late(deadline, empm__clock(w))) {
+    } else if (empm__time_is_late(deadline, empm__step_clock(w))) {
         empm__bump(&w->score->timeouts, 1u);
-        return empm__proxy_refuse(w, req, 5304, "the PROXY header is late");
+        return empm__reading_proxy_refuse(w, req, 5304, "the PROXY header is "
+                                          "late");
     }
     return EMPM__HANDSHAKE;
 }
 
 #endif /* EVENTMPM_NO_PROXY */
 
-/* Is nothing here of a request but empty lines, which are none, or half of one? */
-static int empm__head_blank(const empm_request *req)
+/* Is nothing here of a request but empty lines, which are none, or half of
+ * one? */
+static int empm__reading_head_is_blank(const empm_request *req)
 {
     const empm__head *h = &req->head;
     const uint32_t n = req->in_end - h->start;
@@ -10774,7 +10959,7 @@ static enum empm__state empm__do_read_head(empm__worker *w, empm__conn *c,
     empm_request *req = c->req;
     uint32_t now, deadline;
     int status;
-    if (req == NULL && (req = empm__borrow(w, c)) == NULL)
+    if (req == NULL && (req = empm__request_borrow(w, c)) == NULL)
         return EMPM__CLOSED;
     for (;;) {
         ssize_t n;
@@ -10782,82 +10967,85 @@ static enum empm__state empm__do_read_head(empm__worker *w, empm__conn *c,
         if (req->began_us == 0 && req->in_end > req->in_start) {
             req->began_us = w->turn_us;
             if (w->s->access != NULL)    /* nobody can ask after a reset */
-                empm__peer_of(req);
+                empm__request_peer(req);
         }
         r = req->in_end > req->in_start
                     ? empm__head_parse(&req->head, cfg, &w->s->chars, req,
                                        req->in, req->in_end)
                     : 0;
         if (r == 1)
-            return empm__head_complete(w, c, req);
+            return empm__dispatch_request(w, c, req);
         if (r != 0)
-            return empm__refuse(req, r);
+            return empm__step_refuse(req, r);
         if (req->out != NULL)
             return EMPM__WRITE;          /* earlier answers before we wait */
         if (c->flags & EMPM__F_DRAINED)
             break;
-        if (empm__head_blank(req))       /* empty lines take no room */
+        if (empm__reading_head_is_blank(req)) /* empty lines take no room */
             req->in_start = req->head.start;
         if (w->turn_bytes >= EMPM_TURN_BYTES) {
-            if (empm__head_blank(req) &&
-                empm__late(empm__load(&c->deadline_ms), empm__clock(w)))
+            if (empm__reading_head_is_blank(req) &&
+                empm__time_is_late(empm__load(&c->deadline_ms),
+                                   empm__step_clock(w)))
                 return EMPM__CLOSED;
             wait->turn_over = 1;
             return EMPM__READ_HEAD;
         }
         if (req->in_end == req->in_cap && req->in_start > 0)
-            empm__in_shift(req);
-        if ((status = empm__in_room(req, (uint32_t)cfg->limit_request_head +
-                                         4096)) != 0)
-            return empm__refuse(req, status);
-        n = empm__recv(w, c, req->in + req->in_end, req->in_cap - req->in_end);
+            empm__request_in_shift(req);
+        if ((status = empm__request_in_room(req,
+                                            (uint32_t)cfg->limit_request_head +
+                                                 4096)) != 0)
+            return empm__step_refuse(req, status);
+        n = empm__step_recv(w, c, req->in + req->in_end,
+                            req->in_cap - req->in_end);
         if (n == -1)
             break;
         if (n <= 0) {
-            if (n == 0 && !empm__head_blank(req)) {
+            if (n == 0 && !empm__reading_head_is_blank(req)) {
                 req->cut_short = 1;
-                return empm__refuse(req, 400);   /* RFC 9112 8 */
+                return empm__step_refuse(req, 400); /* RFC 9112 8 */
             }
             return EMPM__CLOSED;
         }
         req->in_end += (uint32_t)n;
         req->last_byte_ms = EMPM__NEVER;
     }
-    now = empm__clock(w);
-    if (empm__head_blank(req)) {                 /* still as idle as before */
+    now = empm__step_clock(w);
+    if (empm__reading_head_is_blank(req)) {      /* still as idle as before */
         const int half = req->in_end > req->head.start;
         deadline = empm__load(&c->deadline_ms);
-        if (empm__late(deadline, now) || empm__closing_idle(w))
+        if (empm__time_is_late(deadline, now) || empm__step_closes_idle(w))
             return EMPM__CLOSED;
-        empm__wait_in(wait, deadline);
+        empm__step_wait_in(wait, deadline);
         if (half)
             return EMPM__READ_HEAD;
-        empm__flight_end(w, c);
+        empm__request_flight_end(w, c);
         wait->want |= EMPM__IDLE;
         return c->requests > 0 ? EMPM__KEEPALIVE : EMPM__READ_HEAD;
     }
     if (req->start_ms == EMPM__NEVER)
-        req->start_ms = empm__after(now, 0);
+        req->start_ms = empm__time_after(now, 0);
     if (req->last_byte_ms == EMPM__NEVER)
-        req->last_byte_ms = empm__after(now, 0);
+        req->last_byte_ms = empm__time_after(now, 0);
     req->received = req->in_end - req->in_start;
-    deadline = empm__read_deadline(req, cfg->header_timeout_ms,
-                                   cfg->header_timeout_max_ms,
-                                   cfg->header_min_rate);
-    if (empm__late(deadline, now)) {
+    deadline = empm__step_read_deadline(req, cfg->header_timeout_ms,
+                                        cfg->header_timeout_max_ms,
+                                        cfg->header_min_rate);
+    if (empm__time_is_late(deadline, now)) {
         empm__bump(&w->score->timeouts, 1u);
-        return empm__refuse(req, 408);
+        return empm__step_refuse(req, 408);
     }
-    empm__wait_in(wait, deadline);
+    empm__step_wait_in(wait, deadline);
     return EMPM__READ_HEAD;
 }
 
 /* Something of the spool file has failed. The status that says so. */
-static int empm__spool_failed(empm_request *req, const char *call)
+static int empm__body_spool_failed(empm_request *req, const char *call)
 {
     const int why = errno;
-    empm__log_req(req, EMPM_LOG_ERROR, 5004, "SpoolDirectory %s: %s: %s",
-                  req->w->cfg->spool_directory, call, strerror(why));
+    empm__request_log(req, EMPM_LOG_ERROR, 5004, "SpoolDirectory %s: %s: %s",
+                      req->w->cfg->spool_directory, call, strerror(why));
     return why == ENOSPC || why == EDQUOT || why == EFBIG ? 507 : 503;
 }
 
@@ -10880,15 +11068,16 @@ static int empm__body_grow(empm__worker *w, empm_request *req, size_t need,
         most = req->body_len + req->body_left;
     cap = page ? EMPM_PAGE_BYTES : taken ? EMPM__SCRATCH + 1
                                  : (cap < most ? cap : most) + 1;
-    if (!empm__reserve(&w->child->pool.body_memory, cap - req->body_reserved,
-                       w->cfg->max_body_memory)) {
-        empm__log_req(req, EMPM_LOG_ERROR, 5005, "MaxBodyMemory of %lld is "
-                      "reached", (long long)w->cfg->max_body_memory);
+    if (!empm__budget_reserve(&w->child->pool.body_memory,
+                              cap - req->body_reserved,
+                              w->cfg->max_body_memory)) {
+        empm__request_log(req, EMPM_LOG_ERROR, 5005, "MaxBodyMemory of %lld is "
+                          "reached", (long long)w->cfg->max_body_memory);
         return 503;
     }
     req->body_reserved = cap;
     if (page) {
-        if ((req->body_page = empm__page_get(w)) == NULL)
+        if ((req->body_page = empm__page_borrow(w)) == NULL)
             return 503;
         to = empm__page_data(req->body_page);
         if (req->body_len > 0)
@@ -10900,12 +11089,12 @@ static int empm__body_grow(empm__worker *w, empm_request *req, size_t need,
     if (taken) {
         to = w->scratch;
         w->scratch = NULL;
-    } else if ((to = (char *)empm__request_memory(w, req->body_big,
-                                                  (size_t)cap)) == NULL)
+    } else if ((to = (char *)empm__worker_memory(w, req->body_big,
+                                                 (size_t)cap)) == NULL)
         return 503;
     if (req->body_big == NULL && req->body_len > 0)
         memcpy(to, req->body, (size_t)req->body_len);
-    empm__page_put(w, req->body_page);
+    empm__page_return(w, req->body_page);
     req->body_page = NULL;
     req->body = req->body_big = to;
     req->body_cap = (size_t)cap;
@@ -10925,7 +11114,7 @@ static char *empm__body_place(empm__worker *w, const empm_request *req,
         if (*room >= EMPM__SCRATCH / 4 || (int64_t)*room >= direct)
             return req->body + req->body_len;
     }
-    if ((to = empm__scratch(w)) == NULL)
+    if ((to = empm__worker_scratch(w)) == NULL)
         return NULL;
     *room = EMPM__SCRATCH;
     if (in_memory && req->body_big == NULL &&
@@ -10945,7 +11134,7 @@ static int empm__body_write(empm_request *req, const char *data, size_t n)
         if (r < 0 && errno == EINTR)
             continue;
         if (r <= 0)
-            return empm__spool_failed(req, "write");
+            return empm__body_spool_failed(req, "write");
         at += r;
         data += r;
         n -= (size_t)r;
@@ -10957,9 +11146,9 @@ static int empm__body_spool(empm__worker *w, empm_request *req,
                             const char *data, size_t n)
 {
     int status;
-    if (!empm__spool_reserve(w, EMPM__FOR_BODIES, (int64_t)n)) {
-        empm__log_req(req, EMPM_LOG_ERROR, 5005, "MaxSpoolBytes of %lld is "
-                      "reached", (long long)w->cfg->max_spool_bytes);
+    if (!empm__pool_spool_reserve(w, EMPM__FOR_BODIES, (int64_t)n)) {
+        empm__request_log(req, EMPM_LOG_ERROR, 5005, "MaxSpoolBytes of %lld is "
+                          "reached", (long long)w->cfg->max_spool_bytes);
         return 503;
     }
     req->body_spooled += (int64_t)n;
@@ -10974,12 +11163,12 @@ static int empm__body_to_file(empm__worker *w, empm_request *req)
     const char *memory = req->body;
     const size_t n = (size_t)req->body_len;
     int status = 0;
-    if (!empm__fd_reserve(w, EMPM__FOR_BODIES))
+    if (!empm__pool_fd_reserve(w, EMPM__FOR_BODIES))
         return 503;
-    req->body_fd = empm__unnamed_file(w->s->spool_dir);
+    req->body_fd = empm__fd_unnamed_file(w->s->spool_dir);
     if (req->body_fd < 0) {
-        status = empm__spool_failed(req, "open");
-        empm__fd_release(&w->child->pool, EMPM__FOR_BODIES);
+        status = empm__body_spool_failed(req, "open");
+        empm__pool_fd_release(&w->child->pool, EMPM__FOR_BODIES);
         return status;
     }
     req->body_mode = EMPM__BODY_SPOOL;
@@ -10987,7 +11176,7 @@ static int empm__body_to_file(empm__worker *w, empm_request *req)
     req->body_len = 0;
     if (n > 0)
         status = empm__body_spool(w, req, memory, n);
-    empm__body_forget(w, req);
+    empm__request_body_forget(w, req);
     return status;
 }
 
@@ -11076,7 +11265,7 @@ static int empm__body_end(empm_request *req)
         m = mmap(NULL, (size_t)req->body_len + 1, PROT_READ | PROT_WRITE,
                  MAP_PRIVATE, req->body_fd, 0);
         if (m == MAP_FAILED)
-            return empm__spool_failed(req, "mmap");
+            return empm__body_spool_failed(req, "mmap");
         req->body = (char *)m;
         return 0;
     }
@@ -11133,14 +11322,14 @@ static int empm__body_consume(empm__worker *w, empm_request *req,
             req->body_left -= (int64_t)n;
         if (req->body_mode == EMPM__BODY_PIECES) {
             w->turn_us = empm__now_us();     /* on_body may take its time */
-            if (empm__turn_over(w))
+            if (empm__turn_is_over(w))
                 return -1;
         }
     }
 }
 
 /* Reads more: data straight to where it goes, framing into `in`. As
- * empm__recv(); a status above 99 is a refusal. */
+ * empm__step_recv(); a status above 99 is a refusal. */
 static ssize_t empm__body_recv(empm__worker *w, empm__conn *c,
                                empm_request *req, int64_t direct)
 {
@@ -11161,7 +11350,7 @@ static ssize_t empm__body_recv(empm__worker *w, empm__conn *c,
             return 503;
         if ((int64_t)room > direct)
             room = (size_t)direct;
-        n = empm__recv(w, c, to, room);
+        n = empm__step_recv(w, c, to, room);
         if (n <= 0)
             return n;
         status = empm__body_put(w, req, to, (size_t)n);
@@ -11179,10 +11368,11 @@ static ssize_t empm__body_recv(empm__worker *w, empm__conn *c,
             req->in_end -= req->in_start - floor;
             req->in_start = floor;
         }
-        if ((status = empm__in_room(req, kept + (uint32_t)w->cfg->
+        if ((status = empm__request_in_room(req, kept + (uint32_t)w->cfg->
                                              limit_request_head + 4096)) != 0)
             return status;
-        n = empm__recv(w, c, req->in + req->in_end, req->in_cap - req->in_end);
+        n = empm__step_recv(w, c, req->in + req->in_end,
+                            req->in_cap - req->in_end);
         if (n <= 0)
             return n;
         req->in_end += (uint32_t)n;
@@ -11201,9 +11391,9 @@ static enum empm__state empm__do_read_body(empm__worker *w, empm__conn *c,
     int status, tried = 0;
     if (req->body_mode == EMPM__BODY_NONE &&
         (status = empm__body_begin(req)) != 0)
-        return empm__refuse(req, status);
+        return empm__step_refuse(req, status);
     if (req->body_mode == EMPM__BODY_PIECES)
-        empm__may_block(w, req->route);
+        empm__turn_may_block(w, req->route);
     for (;;) {
         int64_t direct;
         ssize_t n;
@@ -11212,14 +11402,14 @@ static enum empm__state empm__do_read_body(empm__worker *w, empm__conn *c,
             return req->body_mode == EMPM__BODY_DROP ? EMPM__WRITE
                                                      : EMPM__HANDLE;
         if (status > 0)
-            return empm__refuse(req, status);
+            return empm__step_refuse(req, status);
         /* 100 Continue, earlier answers, what on_body says: unless the socket
          * was full a moment ago */
         if (req->out != NULL && (!tried || req->out_left != req->out_tried ||
                                  empm__conn_noted(c, EMPM__READY_OUT))) {
-            const int r = empm__flush(req);
+            const int r = empm__out_flush(req);
             tried = 1;
-            if (r < 0 || (r == 0 && empm__write_late(w, req)))
+            if (r < 0 || (r == 0 && empm__step_write_late(w, req)))
                 return EMPM__CLOSED;
             if (r == 1)
                 req->write_deadline = EMPM__NEVER;
@@ -11232,7 +11422,7 @@ static enum empm__state empm__do_read_body(empm__worker *w, empm__conn *c,
         }
         if (c->flags & EMPM__F_DRAINED)
             break;
-        if (empm__turn_over(w)) {
+        if (empm__turn_is_over(w)) {
             wait->turn_over = 1;
             return EMPM__READ_BODY;
         }
@@ -11242,27 +11432,27 @@ static enum empm__state empm__do_read_body(empm__worker *w, empm__conn *c,
         w->turn_us = empm__now_us();
         if (n == 0) {                    /* it may still read: RFC 9112 8 */
             req->cut_short = req->body_mode != EMPM__BODY_DROP;
-            return empm__refuse(req, 400);
+            return empm__step_refuse(req, 400);
         }
         if (n < 0)
             return EMPM__CLOSED;
         if (n > 99)
-            return empm__refuse(req, (int)n);
+            return empm__step_refuse(req, (int)n);
     }
-    now = empm__clock(w);
+    now = empm__step_clock(w);
     if (req->start_ms == EMPM__NEVER)
-        req->start_ms = empm__after(now, 0);
+        req->start_ms = empm__time_after(now, 0);
     if (req->last_byte_ms == EMPM__NEVER)
-        req->last_byte_ms = empm__after(now, 0);
-    deadline = empm__read_deadline(req, cfg->body_timeout_ms,
-                                   cfg->body_timeout_max_ms,
-                                   cfg->body_min_rate);
-    if (empm__late(deadline, now)) {
+        req->last_byte_ms = empm__time_after(now, 0);
+    deadline = empm__step_read_deadline(req, cfg->body_timeout_ms,
+                                        cfg->body_timeout_max_ms,
+                                        cfg->body_min_rate);
+    if (empm__time_is_late(deadline, now)) {
         empm__bump(&w->score->timeouts, 1u);
-        return empm__refuse(req, 408);
+        return empm__step_refuse(req, 408);
     }
-    empm__wait_in(wait, deadline);
-    if (req->out != NULL && empm__wait_out(w, req, wait) < 0)
+    empm__step_wait_in(wait, deadline);
+    if (req->out != NULL && empm__step_wait_out(w, req, wait) < 0)
         return EMPM__CLOSED;
     return EMPM__READ_BODY;
 }
@@ -11278,37 +11468,37 @@ EMPM_API empm_ticket empm_suspend(empm_request *req, int timeout_ms,
         req->suspension != EMPM__SUSP_NONE || req->failed ||
         req->answer >= EMPM__STREAMING || req->producer != NULL ||
         req->source != NULL || empm__conn_noted(req->c, EMPM__READY_HUP) ||
-        empm__closing_idle(req->w))
+        empm__step_closes_idle(req->w))
         return 0;
     req->wake = fn;
     req->wake_user = user;
-    req->wake_deadline = empm__after(empm__clock(req->w), timeout_ms);
+    req->wake_deadline = empm__time_after(empm__step_clock(req->w), timeout_ms);
     req->suspension = EMPM__SUSP_ARMED;
     empm__conn_next_serial(req->c);
     return (uint64_t)empm__load(&req->c->serial) << 32 | req->w->index;
 }
 
 /* What a handler or a wake function has left behind. */
-static enum empm__state empm__handled(empm_request *req, int rc)
+static enum empm__state empm__handling_after_call(empm_request *req, int rc)
 {
     if (req->suspension == EMPM__SUSP_ARMED && rc == EMPM_SUSPENDED) {
         req->answered = 1;
         /* from here its function will be called, whatever fails */
         req->suspension = EMPM__SUSP_WAITING;
         if (req->written > 0 && !req->failed)
-            empm__push_body(req);
+            empm__response_push_body(req);
         return EMPM__SUSPENDED;
     }
     if (req->suspension == EMPM__SUSP_ARMED) {    /* but it has answered */
         req->suspension = EMPM__SUSP_NONE;
         empm__conn_next_serial(req->c);
     }
-    empm__finish(req, rc);
+    empm__response_finish(req, rc);
     return EMPM__WRITE;
 }
 
 /* Calls the function of a suspension with the reason that has been found. */
-static int empm__wake_call(empm_request *req)
+static int empm__handling_wake_call(empm_request *req)
 {
     const enum empm_why why = (enum empm_why)req->wake_why;
     const uint32_t serial = empm__load(&req->c->serial);
@@ -11341,16 +11531,16 @@ static enum empm__state empm__do_handle(empm__worker *w, empm__conn *c)
     /* Answers of earlier requests must not wait for a handler that may block;
      * one that has been quick so far may go first, and they go out together */
     if (req->out != NULL && !req->failed &&
-        empm__load(&r->quick) < EMPM__QUICK && empm__flush(req) < 0) {
+        empm__load(&r->quick) < EMPM__QUICK && empm__out_flush(req) < 0) {
         if (first)
             return EMPM__CLOSED;
-        empm__fail(req, EMPM_ECLOSED, "");
+        empm__response_fail(req, EMPM_ECLOSED, "");
     }
     if (u->max_workers > 0 &&
         __atomic_add_fetch(&r->running, 1u, __ATOMIC_RELAXED) >
             (uint32_t)u->max_workers && first) {
         __atomic_sub_fetch(&r->running, 1u, __ATOMIC_RELAXED);
-        empm__answer_status(req, 503);
+        empm__response_answer(req, 503);
         return EMPM__WRITE;
     }
     if (empm__load(&r->quick) < EMPM__QUICK)
@@ -11359,22 +11549,23 @@ static enum empm__state empm__do_handle(empm__worker *w, empm__conn *c)
         empm__store(&w->child->sleepers[w->number].quick, &r->quick);
     before = w->turn_us;
     req->calling = 1;
-    rc = first ? r->handler(req, u->user) : empm__wake_call(req);
+    rc = first ? r->handler(req, u->user) : empm__handling_wake_call(req);
     req->calling = 0;
     if (u->max_workers > 0)
         __atomic_sub_fetch(&r->running, 1u, __ATOMIC_RELAXED);
     after = empm__now_us();
-    w->now_ms = empm__us_to_ms(after);
+    w->now_ms = empm__time_us_to_ms(after);
     w->turn_us = after;
     credit = empm__load(&r->quick);
     if (after - before > 100)
         empm__store(&r->quick, after - before > 1000 || credit < 4 ? 0
-                                                                   : credit - 4);
+                                                                   : credit -
+                    4);
     else if (credit < 16)
         empm__store(&r->quick, credit + 1);
     if (!first)                      /* a wake is as much work as a request */
         w->turn_requests++;
-    return empm__handled(req, rc);
+    return empm__handling_after_call(req, rc);
 }
 
 static enum empm__state empm__do_suspended(empm__worker *w, empm__conn *c,
@@ -11386,9 +11577,9 @@ static enum empm__state empm__do_suspended(empm__worker *w, empm__conn *c,
     int pending = 0;
     c->why = 0;
     if (req->out != NULL && !req->failed) {
-        const int r = empm__flush(req);
+        const int r = empm__out_flush(req);
         if (r < 0)
-            empm__fail(req, EMPM_ECLOSED, "");
+            empm__response_fail(req, EMPM_ECLOSED, "");
         pending = r == 0;
         if (r == 1)
             req->write_deadline = EMPM__NEVER;
@@ -11398,16 +11589,16 @@ static enum empm__state empm__do_suspended(empm__worker *w, empm__conn *c,
             return EMPM__SUSPENDED;
         }
     }
-    if (pending && empm__write_late(w, req))
-        empm__fail(req, EMPM_ECLOSED, "");
-    now = empm__clock(w);
+    if (pending && empm__step_write_late(w, req))
+        empm__response_fail(req, EMPM_ECLOSED, "");
+    now = empm__step_clock(w);
     if (why & EMPM__READY_RESUME)
         req->wake_why = EMPM_RESUMED;
     else if (req->failed || empm__conn_noted(c, EMPM__READY_HUP))
         req->wake_why = EMPM_GONE;
-    else if (empm__closing_idle(w))
+    else if (empm__step_closes_idle(w))
         req->wake_why = EMPM_STOPPING;
-    else if (empm__late(req->wake_deadline, now))
+    else if (empm__time_is_late(req->wake_deadline, now))
         req->wake_why = EMPM_TIMEOUT;
     else if (!req->told_half && empm__conn_noted(c, EMPM__READY_RDHUP))
         req->wake_why = EMPM_HALF_CLOSED;
@@ -11416,8 +11607,8 @@ static enum empm__state empm__do_suspended(empm__worker *w, empm__conn *c,
         if (!req->told_half)
             wait->want |= EMPM__WANT(EMPM__READY_RDHUP);
         wait->deadline_ms = req->wake_deadline;
-        return pending && empm__wait_out(w, req, wait) < 0 ? EMPM__CLOSED
-                                                           : EMPM__SUSPENDED;
+        return pending && empm__step_wait_out(w, req, wait) < 0 ? EMPM__CLOSED
+                                                                : EMPM__SUSPENDED;
     }
     req->suspension = EMPM__SUSP_DUE;
     return EMPM__HANDLE;
@@ -11431,7 +11622,8 @@ EMPM_API void empm_after_fork(void)
     signal(SIGXFSZ, SIG_DFL);
     signal(SIGTERM, SIG_DFL);        /* its handler writes to our pipe */
     signal(SIGCHLD, SIG_DFL);
-    signal(SIGALRM, SIG_DFL);        /* GracefulStopSignal may be one of these */
+    /* GracefulStopSignal may be one of these */
+    signal(SIGALRM, SIG_DFL);
     signal(SIGIO, SIG_DFL);
     signal(SIGURG, SIG_DFL);
 #ifdef SIGPWR
@@ -11451,19 +11643,19 @@ EMPM_API void empm_after_fork(void)
  * ------------------------------------------------------------------------- */
 
 /* Closes so that the client learns that the answer is not whole. */
-static enum empm__state empm__abort(empm__conn *c)
+static enum empm__state empm__writing_abort(empm__conn *c)
 {
     c->flags |= EMPM__F_RESET;
     return EMPM__CLOSED;
 }
 
 /* All is sent. Where does it go from here? */
-static enum empm__state empm__written(empm__worker *w, empm__conn *c,
-                                      empm_request *req)
+static enum empm__state empm__writing_after(empm__worker *w, empm__conn *c,
+                                            empm_request *req)
 {
     const empm_config *cfg = w->cfg;
     const int more = req->in_end > req->in_start;
-    empm__access(req, req->failed != 0);
+    empm__access_log_request(req, req->failed != 0);
     if (req->failed)                 /* a length or chunks tell that it is not
                                         whole, or a reset */
         req->close = 1;
@@ -11481,24 +11673,25 @@ static enum empm__state empm__written(empm__worker *w, empm__conn *c,
             linger = !empm__load(&w->child->stopping) ||
                      (ioctl(c->fd, FIONREAD, &unread) == 0 && unread > 0);
         }
-        empm__flight_end(w, c);
+        empm__request_flight_end(w, c);
         if (!linger)
             return EMPM__CLOSED;
         empm__transport_of(c)->finish(c);
         c->requests = 0;                 /* from here: KiB dropped */
         empm__store(&c->deadline_ms,
-                    empm__after(empm__clock(w), c->flags & EMPM__F_SHORT
+                    empm__time_after(empm__step_clock(w),
+                                     c->flags & EMPM__F_SHORT
                                                     ? cfg->linger_short_ms
                                                     : cfg->linger_timeout_ms));
         return EMPM__LINGER;
     }
     empm__store(&c->deadline_ms,
-                empm__after(w->now_ms, cfg->keep_alive_timeout_ms));
+                empm__time_after(w->now_ms, cfg->keep_alive_timeout_ms));
     if (more) {                          /* it may be an empty line only */
         empm__request_next(req);
         return EMPM__READ_HEAD;
     }
-    empm__flight_end(w, c);
+    empm__request_flight_end(w, c);
     return EMPM__KEEPALIVE;
 }
 
@@ -11511,18 +11704,19 @@ static enum empm__state empm__do_write(empm__worker *w, empm__conn *c,
         if (req->failed || req->answer == EMPM__COMPLETE)
             empm__request_release(req);
         if (req->failed == EMPM_ECLOSED)
-            return empm__abort(c);
+            return empm__writing_abort(c);
         if (req->answer == EMPM__COMPLETE && !req->failed && !req->close &&
             !req->body_open &&
             req->in_end > req->in_start && req->out_left < EMPM__PAGE_ROOM &&
-            !empm__turn_over(w)) {
-            empm__access(req, 0);
+            !empm__turn_is_over(w)) {
+            empm__access_log_request(req, 0);
             empm__store(&c->deadline_ms,
-                        empm__after(w->now_ms, w->cfg->keep_alive_timeout_ms));
+                        empm__time_after(w->now_ms,
+                                         w->cfg->keep_alive_timeout_ms));
             empm__request_next(req);     /* its answer joins this one */
             return EMPM__READ_HEAD;
         }
-        r = empm__flush(req);
+        r = empm__out_flush(req);
         if (r < 0)
             return EMPM__CLOSED;
         if (r == 2) {
@@ -11530,19 +11724,19 @@ static enum empm__state empm__do_write(empm__worker *w, empm__conn *c,
             return EMPM__WRITE;
         }
         if (r == 0) {
-            if (empm__write_late(w, req))
-                return empm__abort(c);
+            if (empm__step_write_late(w, req))
+                return empm__writing_abort(c);
             wait->want = 0;
             wait->deadline_ms = EMPM__NEVER;
-            return empm__wait_out(w, req, wait) < 0 ? EMPM__CLOSED
-                                                    : EMPM__WRITE;
+            return empm__step_wait_out(w, req, wait) < 0 ? EMPM__CLOSED
+                                                         : EMPM__WRITE;
         }
         req->write_deadline = EMPM__NEVER;
         if (req->failed)                 /* what was before it has gone out */
-            return empm__written(w, c, req);
+            return empm__writing_after(w, c, req);
         if (req->answer == EMPM__STREAMING) {
-            if ((r = empm__produce(req)) < 0)
-                empm__fail(req, r, "the producer has failed");
+            if ((r = empm__response_produce(req)) < 0)
+                empm__response_fail(req, r, "the producer has failed");
             w->turn_us = empm__now_us();
             if (w->turn_us - w->turn_start_us < EMPM_TURN_US || req->failed)
                 continue;
@@ -11551,16 +11745,17 @@ static enum empm__state empm__do_write(empm__worker *w, empm__conn *c,
         }
         if (req->answer == EMPM__OPEN) { /* flushed between two requests */
             empm__store(&c->deadline_ms,
-                        empm__after(w->now_ms, w->cfg->keep_alive_timeout_ms));
+                        empm__time_after(w->now_ms,
+                                         w->cfg->keep_alive_timeout_ms));
             return EMPM__READ_HEAD;
         }
-        empm__spool_close(req);
-        if (empm__turn_over(w) && req->in_end > req->in_start && !req->close &&
-            !req->body_open) {
+        empm__request_spool_close(req);
+        if (empm__turn_is_over(w) && req->in_end > req->in_start &&
+            !req->close && !req->body_open) {
             wait->turn_over = 1;
             return EMPM__WRITE;
         }
-        return empm__written(w, c, req);
+        return empm__writing_after(w, c, req);
     }
 }
 
@@ -11569,37 +11764,38 @@ static enum empm__state empm__do_keepalive(empm__worker *w, empm__conn *c,
 {
     const uint32_t deadline = empm__load(&c->deadline_ms);
     if (!(c->flags & EMPM__F_DRAINED)) {
-        empm_request *req = empm__borrow(w, c);
+        empm_request *req = empm__request_borrow(w, c);
         ssize_t n;
         if (req == NULL)
             return EMPM__CLOSED;
-        n = empm__recv(w, c, req->in, req->in_cap);
+        n = empm__step_recv(w, c, req->in, req->in_cap);
         if (n > 0) {
             req->in_end = (uint32_t)n;
             return EMPM__READ_HEAD;
         }
-        empm__flight_end(w, c);
+        empm__request_flight_end(w, c);
         if (n != -1)
             return EMPM__CLOSED;
     }
-    if (empm__closing_idle(w) || empm__late(deadline, w->now_ms))
+    if (empm__step_closes_idle(w) || empm__time_is_late(deadline, w->now_ms))
         return EMPM__CLOSED;
-    empm__wait_in(wait, deadline);
+    empm__step_wait_in(wait, deadline);
     wait->want |= EMPM__IDLE | EMPM__KEEP;
     return EMPM__KEEPALIVE;
 }
 
-/* Reads and drops what the client still sends, so that it gets to read our last
- * answer: close() with unread input would reset the connection. RFC 9112 9.6. */
+/* Reads and drops what the client still sends, so that it gets to read our
+ * last answer: close() with unread input would reset the connection. RFC
+ * 9112 9.6. */
 static enum empm__state empm__do_linger(empm__worker *w, empm__conn *c,
                                         empm__wait *wait)
 {
     /* a stop ends it after LingerTimeoutShort, whenever it began */
-    const uint32_t deadline = empm__earlier(empm__load(&c->deadline_ms),
-                                            empm__load(&w->child->linger_until));
-    char *scratch = empm__scratch(w);
+    const uint32_t deadline = empm__time_earlier(empm__load(&c->deadline_ms),
+                                                 empm__load(&w->child->linger_until));
+    char *scratch = empm__worker_scratch(w);
     while (scratch != NULL && !(c->flags & EMPM__F_DRAINED)) {
-        const ssize_t n = empm__recv(w, c, scratch, EMPM__SCRATCH);
+        const ssize_t n = empm__step_recv(w, c, scratch, EMPM__SCRATCH);
         if (n == -1)
             break;
         if (n <= 0)
@@ -11613,10 +11809,11 @@ static enum empm__state empm__do_linger(empm__worker *w, empm__conn *c,
             return EMPM__LINGER;
         }
     }
-    if (scratch == NULL || empm__late(deadline, empm__clock(w)) ||
-        (empm__load(&w->child->stopping) && empm__unacked(c->fd) == 0))
-        return EMPM__CLOSED;             /* late, or a stop and it has arrived */
-    empm__wait_in(wait, deadline);
+    /* late, or a stop and it has arrived */
+    if (scratch == NULL || empm__time_is_late(deadline, empm__step_clock(w)) ||
+        (empm__load(&w->child->stopping) && empm__fd_unacked(c->fd) == 0))
+        return EMPM__CLOSED;
+    empm__step_wait_in(wait, deadline);
     wait->want |= EMPM__WANT(EMPM__READY_STOP);
     return EMPM__LINGER;
 }
@@ -11667,7 +11864,7 @@ static enum empm__state empm__do_linger(empm__worker *w, empm__conn *c,
  * runs on   a worker that owns the connection
  * ------------------------------------------------------------------------- */
 
-static int empm__transition_ok(int from, int to)
+static int empm__conn_transition_ok(int from, int to)
 {
     static const uint16_t table[EMPM__STATES] = {
         /* HANDSHAKE */ 1 << EMPM__READ_HEAD,
@@ -11699,8 +11896,8 @@ static void empm__conn_enter(empm__worker *w, empm__conn *c,
                              enum empm__state to)
 {
     EMPM__ON_TRANSITION((int)c->state, (int)to);
-    if (!empm__transition_ok((int)c->state, (int)to)) {
-        empm__log_worker(w, EMPM_LOG_CRIT, 5006, "no way from state %d to %d",
+    if (!empm__conn_transition_ok((int)c->state, (int)to)) {
+        empm__worker_log(w, EMPM_LOG_CRIT, 5006, "no way from state %d to %d",
                          (int)c->state, (int)to);
         to = EMPM__CLOSED;
     }
@@ -11708,31 +11905,32 @@ static void empm__conn_enter(empm__worker *w, empm__conn *c,
     empm__store(&w->score->status, (uint32_t)empm__letters[to]);
 }
 
-/* The connection's end, as far as a worker goes: the listener frees the record. */
+/* The connection's end, as far as a worker goes: the listener frees the
+ * record. */
 static void empm__conn_retire(empm__worker *w, empm__conn *c)
 {
-    empm__child *ch = w->child;
+    empm__engine *ch = w->child;
     const uint32_t i = w->index;
     if (c->req != NULL) {
         c->req->w = w;
-        empm__access(c->req, 1);
+        empm__access_log_request(c->req, 1);
     }
-    empm__flight_end(w, c);
+    empm__request_flight_end(w, c);
     empm__conn_next_serial(c);           /* all tickets are stale from here */
     if (!(c->flags & EMPM__F_CLOSED))
         empm__conn_close(c);
     empm__bump(&w->score->parked[EMPM__CLOSED], 1u);
     __atomic_fetch_or(&c->word, (uint32_t)EMPM__RETIRED, __ATOMIC_ACQ_REL);
-    empm__post(&ch->poller, i);
+    empm__poller_post(&ch->poller, i);
     /* nobody waits for this record, unless accepting is paused or the server is
      * stopping: otherwise the listener finds it when it wakes anyway */
     empm__fence();
     if (empm__load(&ch->want_retired) || empm__load(&ch->stopping))
-        empm__wake(&ch->poller);
+        empm__poller_wake(&ch->poller);
 }
 
-/* The state of a connection that cannot go on: CLOSED, but a suspension that has
- * begun is told first. The one way to the end, whatever has failed. */
+/* The state of a connection that cannot go on: CLOSED, but a suspension that
+ * has begun is told first. The one way to the end, whatever has failed. */
 static enum empm__state empm__conn_end(empm__conn *c)
 {
     empm_request *req = c->req;
@@ -11745,11 +11943,12 @@ static enum empm__state empm__conn_end(empm__conn *c)
 }
 
 /* Gives the connection to the listener; the one place that does. 0: what it
- * waits for has happened, go round again. 1: it must not be touched any more. */
+ * waits for has happened, go round again. 1: it must not be touched any
+ * more. */
 static int empm__conn_release(empm__worker *w, empm__conn *c,
                               const empm__wait *wait)
 {
-    empm__child *ch = w->child;
+    empm__engine *ch = w->child;
     const uint32_t i = w->index, deadline = wait->deadline_ms;
     uint32_t *parked = &w->score->parked[c->state];
     empm__store(&c->deadline_ms, deadline);
@@ -11759,37 +11958,39 @@ static int empm__conn_release(empm__worker *w, empm__conn *c,
         return 0;
     }
     /* Not ours any more, but a hint does no harm. While we had it, its place
-     * moved to at most a horizon from then: that is too late if less is left.
-     * The clock is read now, not before: see `time` in the model. (Two horizons
-     * left when we last looked are one at least, or we stood still for longer.) */
+     * moved to at most a horizon from then: that is too late if less is
+     * left. The clock is read now, not before: see `time` in the model. (Two
+     * horizons left when we last looked are one at least, or we stood still
+     * for longer.) */
     if (!EMPM__EPOLL ||
         (deadline != EMPM__NEVER &&
-         empm__until(deadline, w->now_ms) < 2 * (int32_t)ch->horizon_ms &&
-         empm__until(deadline, empm__now_ms()) < (int32_t)ch->horizon_ms) ||
+         empm__time_until(deadline, w->now_ms) < 2 * (int32_t)ch->horizon_ms &&
+         empm__time_until(deadline, empm__now_ms()) <
+         (int32_t)ch->horizon_ms) ||
         ((wait->want & EMPM__IDLE) && empm__load(&ch->handing_over))) {
-        empm__post(&ch->poller, i);
-        empm__wake(&ch->poller);
+        empm__poller_post(&ch->poller, i);
+        empm__poller_wake(&ch->poller);
     }
     return 1;
 }
 
-/* Runs the connection until it is closed or has to wait. It is ours on entry and
- * never on return: nothing may touch `c` after this call.
+/* Runs the connection until it is closed or has to wait. It is ours on entry
+ * and never on return: nothing may touch `c` after this call.
  *
  * A step returns the state to go to. Returning its own state means "I must
- * wait": it has met EAGAIN or a short read without hang-up; `wait` says for what
- * and until when, or that the turn is over. */
+ * wait": it has met EAGAIN or a short read without hang-up; `wait` says for
+ * what and until when, or that the turn is over. */
 static void empm__conn_run(empm__worker *w, uint32_t index)
 {
-    empm__child *ch = w->child;
-    empm__conn *c = empm__conn_at(&ch->slab, index);
+    empm__engine *ch = w->child;
+    empm__conn *c = empm__slab_conn(&ch->slab, index);
     w->index = index;
     empm__turn_begin(w);
     if (c->req != NULL)
         c->req->w = w;
     empm__store(&w->score->status, (uint32_t)empm__letters[c->state]);
     if (c->req != NULL && c->req->head_us != 0)
-        empm__score_request(w, c->req);
+        empm__request_score(w, c->req);
     c->flags &= (uint8_t)~(EMPM__F_DRAINED | EMPM__F_MOVED);
     if (c->flags & EMPM__F_CLOSED)
         empm__conn_enter(w, c, empm__conn_end(c));
@@ -11831,30 +12032,30 @@ static void empm__conn_run(empm__worker *w, uint32_t index)
 }
 
 /* What falls due now and then and may wait for a disk. */
-static void empm__chore(empm__child *ch)
+static void empm__worker_chore(empm__engine *ch)
 {
 #ifndef EVENTMPM_NO_ACCESS_LOG
-    empm__lines_collect(ch);
+    empm__access_lines_collect(ch);
 #endif
     (void)ch;
 }
 
-static void empm__open_gate(void *arg)
+static void empm__worker_open_gate(void *arg)
 {
-    empm__order(&((empm__child *)arg)->poller, EMPM__ORDER_GATE);
+    empm__poller_order(&((empm__engine *)arg)->poller, EMPM__ORDER_GATE);
 }
 
-static void empm__listen(void *arg);
+static void empm__listener_run(void *arg);
 
-/* A handler has ended its thread, which takes worker and connection along: where
- * there is a parent, that is a crash. */
+/* A handler has ended its thread, which takes worker and connection along:
+ * where there is a parent, that is a crash. */
 static void empm__worker_lost(void *arg)
 {
     empm__worker *w = (empm__worker *)arg;
-    empm__log_child(w->child, EMPM_LOG_CRIT, 5002, "a handler has ended its "
-                    "thread (pthread_exit, pthread_cancel): %s",
-                    w->s->parent_fd >= 0 ? "the child ends"
-                                         : "a worker is lost");
+    empm__engine_log(w->child, EMPM_LOG_CRIT, 5002, "a handler has ended its "
+                     "thread (pthread_exit, pthread_cancel): %s",
+                     w->s->parent_fd >= 0 ? "the child ends"
+                                          : "a worker is lost");
     if (w->s->parent_fd >= 0)
         _exit(1);
 }
@@ -11863,11 +12064,13 @@ static void empm__worker_loop(empm__worker *w)
 {
     uint32_t i;
     pthread_cleanup_push(empm__worker_lost, w);
-    while ((i = empm__queue_pop(&w->child->queue, w->number, empm__listen,
-                                empm__open_gate, w->child)) != EMPM__NIL) {
+    while ((i = empm__queue_pop(&w->child->queue, w->number, empm__listener_run,
+                                empm__worker_open_gate, w->child)) !=
+           EMPM__NIL) {
         if (i == EMPM__CHORE) {
-            empm__store(&w->turn_began, empm__after(empm__now_ms(), 0));
-            empm__chore(w->child);   /* a disk may hold us: no time for others */
+            empm__store(&w->turn_began, empm__time_after(empm__now_ms(), 0));
+            /* a disk may hold us: no time for others */
+            empm__worker_chore(w->child);
             empm__store(&w->turn_began, EMPM__NEVER);
             continue;
         }
@@ -11886,8 +12089,8 @@ static void *empm__worker_main(void *arg)
     if (cfg->on_thread_start != NULL && !w->child->admin)
         r = cfg->on_thread_start(w->s, &w->thread_data, cfg->user);
     if (r != 0)
-        empm__log_child(w->child, EMPM_LOG_ERROR, 5007, "on_thread_start has "
-                        "returned %d: the child gives up", r);
+        empm__engine_log(w->child, EMPM_LOG_ERROR, 5007, "on_thread_start has "
+                         "returned %d: the child gives up", r);
     pthread_mutex_lock(&w->child->done_lock);
     w->child->begun++;
     w->child->sick += r != 0;
@@ -12003,18 +12206,18 @@ struct empm__types {                 /* AddType, in the same order */
 };
 
 /* The place of the extension in a list of n, or where it would stand. */
-static size_t empm__type_place(const empm__type *list, size_t n,
-                               const char *ext)
+static size_t empm__types_place(const empm__type *list, size_t n,
+                                const char *ext)
 {
     size_t from = 0, to = n;
     while (from < to) {
         const size_t mid = from + (to - from) / 2;
         const char *a = list[mid].ext, *b = ext;
-        while (*a != '\0' && *a == empm__lower((unsigned char)*b)) {
+        while (*a != '\0' && *a == empm__ascii_lower((unsigned char)*b)) {
             a++;
             b++;
         }
-        if ((unsigned char)*a < empm__lower((unsigned char)*b))
+        if ((unsigned char)*a < empm__ascii_lower((unsigned char)*b))
             from = mid + 1;
         else
             to = mid;
@@ -12022,26 +12225,26 @@ static size_t empm__type_place(const empm__type *list, size_t n,
     return from;
 }
 
-static const char *empm__type_find(const empm__type *list, size_t n,
-                                   const char *ext)
+static const char *empm__types_find(const empm__type *list, size_t n,
+                                    const char *ext)
 {
-    const size_t i = empm__type_place(list, n, ext);
-    return i < n && empm__same(list[i].ext, strlen(list[i].ext), ext,
-                               strlen(ext)) ? list[i].type : NULL;
+    const size_t i = empm__types_place(list, n, ext);
+    return i < n && empm__text_same(list[i].ext, strlen(list[i].ext), ext,
+                                    strlen(ext)) ? list[i].type : NULL;
 }
 
 /* What the name of a file says of its type. */
-static const char *empm__mime_type(const struct empm__types *own,
-                                   const char *name)
+static const char *empm__types_of_name(const struct empm__types *own,
+                                       const char *name)
 {
     const char *slash = strrchr(name, '/');
     const char *dot = strrchr(slash != NULL ? slash : name, '.');
     const char *type = NULL;
     if (dot != NULL && own != NULL)
-        type = empm__type_find(own->list, own->n, dot + 1);
+        type = empm__types_find(own->list, own->n, dot + 1);
     if (dot != NULL && type == NULL)
-        type = empm__type_find(empm__types_known,
-                               EMPM__COUNT(empm__types_known), dot + 1);
+        type = empm__types_find(empm__types_known,
+                                EMPM__COUNT(empm__types_known), dot + 1);
     return type != NULL ? type : "application/octet-stream";
 }
 
@@ -12056,25 +12259,25 @@ static const char *empm__types_add(struct empm__types *t, const char *row,
     char *type = *text, *word = type;
     const char *ext;
     size_t i, k, n = 0;
-    int r = empm__word(&row, type, room);
+    int r = empm__text_word(&row, type, room);
     if (r < 0)
         return "has a quote that is not closed";
     if (r == 0 || strchr(type, '/') == NULL || strlen(type) > EMPM__TYPE_MAX ||
-        !empm__all(chars, type, strlen(type), EMPM__VCHAR))
+        !empm__chars_all(chars, type, strlen(type), EMPM__VCHAR))
         return "begins with a media type of at most 120 bytes, in quotes if it "
                "has spaces";
     for (;;) {
         word += strlen(word) + 1;
-        r = empm__word(&row, word, room - (size_t)(word - type));
+        r = empm__text_word(&row, word, room - (size_t)(word - type));
         if (r <= 0)
             break;
         for (k = 0; word[k] != '\0'; k++)
-            word[k] = (char)empm__lower((unsigned char)word[k]);
+            word[k] = (char)empm__ascii_lower((unsigned char)word[k]);
         ext = word + (*word == '.');
         if (*ext == '\0' || strpbrk(ext, "./") != NULL)
             return "has an extension that is empty or has a dot inside: it is "
                    "what follows the last dot of a name";
-        i = empm__type_place(t->list, t->n, ext);
+        i = empm__types_place(t->list, t->n, ext);
         if (i == t->n || strcmp(t->list[i].ext, ext) != 0) {
             memmove(t->list + i + 1, t->list + i,
                     (t->n++ - i) * sizeof *t->list);
@@ -12113,8 +12316,8 @@ static int empm__types_new(struct empm__types **out, const empm_config *cfg,
     text = (char *)(t->list + most);
     for (i = 0; i < EMPM_MAX_LIST && cfg->add_type[i] != NULL; i++)
         if ((why = empm__types_add(t, cfg->add_type[i], chars, &text)) != NULL)
-            empm__say(rep, EMPM_LOG_ERROR, 5115, "AddType %.200s: %s",
-                      cfg->add_type[i], why);
+            empm__report_say(rep, EMPM_LOG_ERROR, 5115, "AddType %.200s: %s",
+                             cfg->add_type[i], why);
     *out = t;
     return EMPM_OK;
 }
@@ -12133,9 +12336,10 @@ static int empm__types_new(struct empm__types **out, const empm_config *cfg,
 
 #define EMPM__O_READ (O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)
 
-/* Opens `path` below the directory `root`; -1 with errno. `flags`: EMPM__O_READ,
- * or what goes with EMPM__O_PATH, which openat2() takes beside few others. */
-static int empm__open_beneath(int root, const char *path, int flags)
+/* Opens `path` below the directory `root`; -1 with errno. `flags`:
+ * EMPM__O_READ, or what goes with EMPM__O_PATH, which openat2() takes beside
+ * few others. */
+static int empm__file_open_beneath(int root, const char *path, int flags)
 {
     char name[256];
     int dir = root, fd = -1;
@@ -12179,9 +12383,9 @@ static int empm__open_beneath(int root, const char *path, int flags)
 
 /* --- conditions ----------------------------------------------------------- */
 
-/* The number of the name that begins at `s` in a table of names of three letters
- * each, or -1. */
-static int empm__name_at(const char *names, const char *s)
+/* The number of the name that begins at `s` in a table of names of three
+ * letters each, or -1. */
+static int empm__date_name_at(const char *names, const char *s)
 {
     int i;
     for (i = 0; names[i * 3] != '\0'; i++)
@@ -12198,18 +12402,18 @@ static int empm__date_form(const char *s, const char *form, int64_t *v)
         const size_t want = *form == 'Y' ? 4 : 2;
         size_t n = 0;
         if (*form == 'N') {
-            if (empm__name_at(empm__days, s) < 0)
+            if (empm__date_name_at(empm__days, s) < 0)
                 return 0;
-            while (empm__lower((unsigned char)s[n]) >= 'a' &&
-                   empm__lower((unsigned char)s[n]) <= 'z')
+            while (empm__ascii_lower((unsigned char)s[n]) >= 'a' &&
+                   empm__ascii_lower((unsigned char)s[n]) <= 'z')
                 n++;
         } else if (*form == 'b') {
-            if ((v[(int)'b'] = empm__name_at(empm__months, s)) < 0)
+            if ((v[(int)'b'] = empm__date_name_at(empm__months, s)) < 0)
                 return 0;
             n = 3;
         } else if (strchr("DhmsyY", *form) != NULL) {
             s += *form == 'D' && *s == ' ';
-            while (n < want && empm__is_digit((unsigned char)s[n]))
+            while (n < want && empm__ascii_is_digit((unsigned char)s[n]))
                 n++;
             if (n != want && !(*form == 'D' && n == 1))
                 return 0;
@@ -12224,22 +12428,22 @@ static int empm__date_form(const char *s, const char *form, int64_t *v)
 }
 
 /* Days since 1970; months count from 0. */
-static int64_t empm__days_since(int64_t y, int64_t mon, int64_t d)
+static int64_t empm__date_days_since(int64_t y, int64_t mon, int64_t d)
 {
     const int64_t yy = y - (mon < 2), era = yy / 400, yoe = yy - era * 400;
     const int64_t doy = (153 * (mon < 2 ? mon + 10 : mon - 2) + 2) / 5 + d - 1;
     return era * 146097 + yoe * 365 + yoe / 4 - yoe / 100 + doy - 719468;
 }
 
-/* Reads the three forms of RFC 9110 5.6.7; -1: it is none of them. A year of two
- * digits is the last one that is not more than 50 years after `now`. */
-static int64_t empm__parse_date(const char *s, int64_t now)
+/* Reads the three forms of RFC 9110 5.6.7; -1: it is none of them. A year of
+ * two digits is the last one that is not more than 50 years after `now`. */
+static int64_t empm__date_parse(const char *s, int64_t now)
 {
     int64_t v[128], y, mon, d;
     memset(v, 0, sizeof v);
     if (empm__date_form(s, "N, D-b-y h:m:s GMT", v)) {
         y = 1900 + v[(int)'y'];
-        while (empm__days_since(y + 100, v[(int)'b'], v[(int)'D']) -
+        while (empm__date_days_since(y + 100, v[(int)'b'], v[(int)'D']) -
                    now / 86400 <=
                18262)
             y += 100;
@@ -12255,19 +12459,20 @@ static int64_t empm__parse_date(const char *s, int64_t now)
         (mon == 1 && d > 28 + (y % 4 == 0 && (y % 100 != 0 || y % 400 == 0))) ||
         v[(int)'h'] > 23 || v[(int)'m'] > 59 || v[(int)'s'] > 60 || y < 1)
         return -1;
-    return empm__days_since(y, mon, d) * 86400 + v[(int)'h'] * 3600 +
+    return empm__date_days_since(y, mon, d) * 86400 + v[(int)'h'] * 3600 +
            v[(int)'m'] * 60 +
            v[(int)'s'];
 }
 
 /* A field that can be there once only: NULL if it is not there, and if it comes
  * twice a text that means nothing in any of them. */
-static const char *empm__sole(const empm_request *req, const char *name)
+static const char *empm__condition_sole_field(const empm_request *req,
+                                              const char *name)
 {
     const char *found = NULL, *at, *value;
     int i;
     for (i = 0; empm_header_at(req, i, &at, &value) == EMPM_OK; i++)
-        if (empm__same(at, strlen(at), name, strlen(name))) {
+        if (empm__text_same(at, strlen(at), name, strlen(name))) {
             if (found != NULL)
                 return "";
             found = value;
@@ -12276,13 +12481,14 @@ static const char *empm__sole(const empm_request *req, const char *name)
 }
 
 /* Is `tag` in the If-None-Match fields or, `strong`, in the If-Match fields? */
-static int empm__etag_listed(const empm_request *req, const char *name,
-                             const char *tag, int strong)
+static int empm__condition_etag_listed(const empm_request *req,
+                                       const char *name,
+                                       const char *tag, int strong)
 {
     empm__list list = { NULL, 0 };
     const char *item;
     size_t n;
-    while (empm__list_item(&list, req, name, 0, &item, &n)) {
+    while (empm__request_list_item(&list, req, name, 0, &item, &n)) {
         if (n == 1 && *item == '*')
             return 1;
         if (n > 2 && item[0] == 'W' && item[1] == '/' && !strong) {
@@ -12296,14 +12502,14 @@ static int empm__etag_listed(const empm_request *req, const char *name,
 }
 
 /* The date in such a field; -1: it is not there, or is none. */
-static int64_t empm__date_in(const empm_request *req, const char *name)
+static int64_t empm__condition_date(const empm_request *req, const char *name)
 {
-    const char *v = empm__sole(req, name);
-    return v != NULL ? empm__parse_date(v, (int64_t)time(NULL)) : -1;
+    const char *v = empm__condition_sole_field(req, name);
+    return v != NULL ? empm__date_parse(v, (int64_t)time(NULL)) : -1;
 }
 
 /* The preconditions, in the order of RFC 9110 13.2.2. 0: go on; 304 or 412. */
-static int empm__conditions(const empm_request *req, const empm__file *f)
+static int empm__condition_judge(const empm_request *req, const empm__file *f)
 {
     const char *m = empm_method(req), *v = empm_header(req, "If-Match");
     const char *tag = *f->tag != '\0' ? f->tag : "\n";   /* like no other */
@@ -12312,40 +12518,41 @@ static int empm__conditions(const empm_request *req, const empm__file *f)
     if (strcmp(m, "OPTIONS") == 0 || strcmp(m, "TRACE") == 0)
         return 0;                    /* RFC 9110 13.2.1 */
     if (v != NULL) {
-        if (!empm__etag_listed(req, "If-Match", tag, 1))
+        if (!empm__condition_etag_listed(req, "If-Match", tag, 1))
             return 412;
-    } else if ((t = empm__date_in(req, "If-Unmodified-Since")) >= 0 &&
+    } else if ((t = empm__condition_date(req, "If-Unmodified-Since")) >= 0 &&
                f->modified_s > t)
         return 412;
     if ((v = empm_header(req, "If-None-Match")) != NULL)
-        return !empm__etag_listed(req, "If-None-Match", tag, 0) ? 0
+        return !empm__condition_etag_listed(req, "If-None-Match", tag, 0) ? 0
                : reads ? 304 : 412;
-    if (reads && (t = empm__date_in(req, "If-Modified-Since")) >= 0 &&
+    if (reads && (t = empm__condition_date(req, "If-Modified-Since")) >= 0 &&
         f->modified_s <= t)
         return 304;
     return 0;
 }
 
 /* May a range be taken of it? RFC 9110 13.1.5: only if If-Range names exactly
- * this content. A weak tag never does, nor does a date whose second is not over:
- * the content may change within it. */
-static int empm__if_range(const empm_request *req, const empm__file *f)
+ * this content. A weak tag never does, nor does a date whose second is not
+ * over: the content may change within it. */
+static int empm__condition_if_range(const empm_request *req,
+                                    const empm__file *f)
 {
-    const char *v = empm__sole(req, "If-Range");
+    const char *v = empm__condition_sole_field(req, "If-Range");
     int64_t t;
     if (v == NULL)
         return 1;
     if (*v == '"')
         return strcmp(v, f->tag) == 0;
-    t = empm__date_in(req, "If-Range");
+    t = empm__condition_date(req, "If-Range");
     return t >= 0 && t == f->modified_s && t < (int64_t)time(NULL);
 }
 
 /* --- ranges --------------------------------------------------------------- */
 
 /* More ranges than these, or shapes that RFC 9110 14.2 warns of, get the whole
- * file. A part costs some 120 bytes beside its content; zsync asks for 20 ranges
- * of some blocks each, so small ones are counted apart. */
+ * file. A part costs some 120 bytes beside its content; zsync asks for 20
+ * ranges of some blocks each, so small ones are counted apart. */
 #define EMPM__RANGES_SMALL 16        /* those below ... */
 #define EMPM__RANGE_SMALL  1024      /* ... so many bytes */
 #define EMPM__RANGES_ODD   2         /* overlapping; small and out of order */
@@ -12386,13 +12593,14 @@ static int empm__range_parse(const char *s, size_t n, int64_t size,
     return a < size;
 }
 
-/* Reads a Range field. Returns how many ranges it has put into r, which has room
- * for EMPM_RANGES; 0: the whole file; -1: the file has nothing of them, 416. */
-static int empm__ranges(const char *s, int64_t size, empm__range *r)
+/* Reads a Range field. Returns how many ranges it has put into r, which has
+ * room for EMPM_RANGES; 0: the whole file; -1: the file has nothing of them,
+ * 416. */
+static int empm__range_parse_all(const char *s, int64_t size, empm__range *r)
 {
     int64_t left = size;
     int n = 0, specs = 0, small = 0, odd = 0, i, k;
-    if (strlen(s) < 6 || !empm__same(s, 6, "bytes=", 6))
+    if (strlen(s) < 6 || !empm__text_same(s, 6, "bytes=", 6))
         return 0;
     for (s += 6; *(s += strspn(s, " \t,")) != '\0';) {
         const size_t whole = strcspn(s, ",");
@@ -12422,7 +12630,7 @@ static int empm__ranges(const char *s, int64_t size, empm__range *r)
     return small > EMPM__RANGES_SMALL || odd > EMPM__RANGES_ODD ? 0 : n;
 }
 
-static void empm__content_range(char *to, size_t cap, const empm__range *r,
+static void empm__range_content(char *to, size_t cap, const empm__range *r,
                                 int64_t size)
 {
     if (r == NULL)
@@ -12432,20 +12640,21 @@ static void empm__content_range(char *to, size_t cap, const empm__range *r,
                  (long long)r->to - 1, (long long)size);
 }
 
-/* What becomes of an answer by file: 0: it is sent, or *n ranges of it, as 206 (*n
- * is 0: the whole); or else the status that is the answer, 304, 412 or 416. It
- * changes nothing, and wants req->status as it will be. */
+/* What becomes of an answer by file: 0: it is sent, or *n ranges of it, as 206
+ * (*n is 0: the whole); or else the status that is the answer, 304, 412 or 416.
+ * It changes nothing, and wants req->status as it will be. */
 static int empm__file_judge(const empm_request *req, const empm__file *f,
                             empm__range *r, int *n)
 {
     const char *range;
-    int status = req->status / 100 == 2 ? empm__conditions(req, f) : 0;
+    int status = req->status / 100 == 2 ? empm__condition_judge(req, f) : 0;
     *n = 0;
     if (status != 0 || req->status != 200 ||
         strcmp(empm_method(req), "GET") != 0 ||    /* RFC 9110 14.2 */
-        (range = empm__sole(req, "Range")) == NULL || !empm__if_range(req, f))
+        (range = empm__condition_sole_field(req, "Range")) == NULL ||
+        !empm__condition_if_range(req, f))
         return status;
-    *n = empm__ranges(range, (int64_t)f->is[2], r);
+    *n = empm__range_parse_all(range, (int64_t)f->is[2], r);
     if (*n >= 0)
         return 0;
     *n = 0;
@@ -12474,7 +12683,7 @@ static void empm__file_identity(uint64_t is[5], const struct stat *st)
     is[4] = (uint64_t)st->st_ctime * 1000000000u + (uint64_t)c;
 }
 
-static uint64_t empm__scatter(uint64_t h)    /* every bit by every bit */
+static uint64_t empm__file_scatter(uint64_t h) /* every bit by every bit */
 {
     h = (h ^ h >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
     h = (h ^ h >> 27) * UINT64_C(0x94d049bb133111eb);
@@ -12486,9 +12695,9 @@ static void empm__file_tag(empm__file *f, int of)
 {
     uint64_t h = 0;
     if (of & EMPM_ETAG_INODE)
-        h = empm__scatter(f->is[1] + empm__scatter(f->is[4]));
+        h = empm__file_scatter(f->is[1] + empm__file_scatter(f->is[4]));
     if (of & EMPM_ETAG_MTIME)
-        h = empm__scatter(h + f->is[3]);
+        h = empm__file_scatter(h + f->is[3]);
     f->tag[0] = '\0';
     if (of != 0)
         snprintf(f->tag, sizeof f->tag, "\"%llx-%llx\"",
@@ -12525,7 +12734,7 @@ static empm__file *empm__file_make(const empm__worker *w, int fd,
     empm__file_identity(f->is, st);
     f->path = (char *)(f + 1);
     memcpy(f->path, path, n);
-    f->type = empm__mime_type(w->s->types, path);
+    f->type = empm__types_of_name(w->s->types, path);
     empm__format_date(f->modified, f->modified_s);
     f->bytes = NULL;
     if (small > 0) {
@@ -12576,28 +12785,29 @@ static int empm__file_status(empm_request *req, const char *path, int error)
     default:
         break;
     }
-    empm__log_req(req, EMPM_LOG_ERROR, 5016, "%.300s: %s", path,
-                  strerror(error));
+    empm__request_log(req, EMPM_LOG_ERROR, 5016, "%.300s: %s", path,
+                      strerror(error));
     return error == EMFILE || error == ENFILE || error == ENOMEM ||
                    error == EAGAIN ? 503 : 500;
 }
 
-/* A file of /proc has bytes, whatever its size says, and no validators. They are
- * written as a handler would, at most LimitResponseSpool of them; n bytes have
- * been read already. Returns EMPM_OK or an error. */
-static int empm__send_unsized(empm_request *req, int fd, const char *path,
-                              char *buf, size_t cap, ssize_t n)
+/* A file of /proc has bytes, whatever its size says, and no validators. They
+ * are written as a handler would, at most LimitResponseSpool of them; n bytes
+ * have been read already. Returns EMPM_OK or an error. */
+static int empm__file_send_unsized(empm_request *req, int fd, const char *path,
+                                   char *buf, size_t cap, ssize_t n)
 {
     const int64_t most = req->w->cfg->limit_response_spool;
     int r = EMPM_OK;
     if (!req->has_type)
         r = empm_set_header(req, "Content-Type",
-                            empm__mime_type(req->w->s->types, path));
+                            empm__types_of_name(req->w->s->types, path));
     while (n > 0 && r == EMPM_OK) {
         r = empm_write(req, buf, (size_t)n);
         if (r == EMPM_OK && req->written > most) {
-            empm__fail(req, EMPM_EFULL, "a file without a size is longer than "
-                                        "LimitResponseSpool");
+            empm__response_fail(req, EMPM_EFULL, "a file without a size is "
+                                "longer than "
+                                                 "LimitResponseSpool");
             r = EMPM_EFULL;
         }
         do
@@ -12605,7 +12815,8 @@ static int empm__send_unsized(empm_request *req, int fd, const char *path,
         while (n < 0 && errno == EINTR);
     }
     if (n < 0 && r == EMPM_OK) {
-        empm__fail(req, EMPM_ESYS, "a file without a size cannot be read");
+        empm__response_fail(req, EMPM_ESYS, "a file without a size cannot be "
+                            "read");
         r = EMPM_ESYS;
     }
     if (r == EMPM_OK)
@@ -12620,14 +12831,15 @@ static int empm__file_count(empm__worker *w, empm__file *f)
     f->pool = NULL;
     if (f->fd < 0)
         return 1;
-    if (!empm__fd_reserve(w, EMPM__FOR_ANSWERS))
+    if (!empm__pool_fd_reserve(w, EMPM__FOR_ANSWERS))
         return 0;
     f->pool = &w->child->pool;
     return 1;
 }
 
 /* What becomes of `fd` (negative: see errno): an answer's file; or NULL, and
- * *status is 1: a directory; 0: it is answered already; else the status for it. */
+ * *status is 1: a directory; 0: it is answered already; else the status for
+ * it. */
 static empm__file *empm__file_take(empm_request *req, int fd, int root_fd,
                                    const char *path, struct stat *st,
                                    int *status)
@@ -12643,7 +12855,7 @@ static empm__file *empm__file_take(empm_request *req, int fd, int root_fd,
         if (n < 0)
             *status = empm__file_status(req, path, errno);
         else {
-            n = empm__send_unsized(req, fd, path, buf, sizeof buf, n);
+            n = empm__file_send_unsized(req, fd, path, buf, sizeof buf, n);
             *status = n == EMPM_OK ? 0 : 500;
         }
     } else {
@@ -12693,13 +12905,14 @@ static void empm__files_expire(empm__files *c, uint32_t now_ms, int all)
         empm__file *old = NULL;
         pthread_mutex_lock(&c->lock);
         if (c->slots[i] != NULL) {
-            const uint32_t end = empm__after(empm__load(&c->slots[i]->used_ms),
-                                             EMPM__FILE_KEEP_MS);
-            if (all || empm__until(end, now_ms) <= 0) {
+            const uint32_t end =
+                                 empm__time_after(empm__load(&c->slots[i]->used_ms),
+                                                  EMPM__FILE_KEEP_MS);
+            if (all || empm__time_until(end, now_ms) <= 0) {
                 old = c->slots[i];
                 c->slots[i] = NULL;
             } else
-                due = empm__earlier(due, end);
+                due = empm__time_earlier(due, end);
         }
         pthread_mutex_unlock(&c->lock);
         empm__file_unref(old);
@@ -12708,8 +12921,8 @@ static void empm__files_expire(empm__files *c, uint32_t now_ms, int all)
         empm__store(&c->due_ms, due);
 }
 
-/* Is `f` still what its path leads to? The way there must stay below the root as
- * well: a directory on it may have become a symbolic link. */
+/* Is `f` still what its path leads to? The way there must stay below the root
+ * as well: a directory on it may have become a symbolic link. */
 static int empm__file_same(const empm__file *f)
 {
     struct stat st;
@@ -12719,8 +12932,8 @@ static int empm__file_same(const empm__file *f)
         r = fstatat(f->root_fd, f->path, &st, AT_SYMLINK_NOFOLLOW);
 #ifdef EMPM__O_PATH
     else {
-        const int fd = empm__open_beneath(f->root_fd, f->path,
-                                          EMPM__O_PATH | O_CLOEXEC);
+        const int fd = empm__file_open_beneath(f->root_fd, f->path,
+                                               EMPM__O_PATH | O_CLOEXEC);
         if (fd >= 0) {
             r = fstat(fd, &st);
             close(fd);
@@ -12733,15 +12946,15 @@ static int empm__file_same(const empm__file *f)
     return memcmp(is, f->is, sizeof is) == 0;
 }
 
-/* Opens the file `path` below root_fd, or finds it in the cache: a file that has
- * been opened before is asked only whether it is still the same one. Its name,
- * its inode and its times decide, so what has been written since is served; one
- * that has changed within the last seconds, whose times may not tell, is not
- * kept. NULL: *status as empm__file_take() has it. */
+/* Opens the file `path` below root_fd, or finds it in the cache: a file that
+ * has been opened before is asked only whether it is still the same one. Its
+ * name, its inode and its times decide, so what has been written since is
+ * served; one that has changed within the last seconds, whose times may not
+ * tell, is not kept. NULL: *status as empm__file_take() has it. */
 static empm__file *empm__file_open(empm_request *req, int root_fd,
                                    const char *path, int *status)
 {
-    empm__child *ch = req->w->child;
+    empm__engine *ch = req->w->child;
     empm__files *c = &ch->files;
     empm__file *f = NULL, **slot = NULL;
     struct stat st;
@@ -12764,7 +12977,7 @@ static empm__file *empm__file_open(empm_request *req, int root_fd,
         empm__file_swap(c, slot, f, NULL);
         empm__file_unref(f);
     }
-    fd = empm__open_beneath(root_fd, path, EMPM__O_READ);
+    fd = empm__file_open_beneath(root_fd, path, EMPM__O_READ);
     f = empm__file_take(req, fd, root_fd, path, &st, status);
     if (f == NULL)
         return NULL;
@@ -12780,9 +12993,9 @@ static empm__file *empm__file_open(empm_request *req, int root_fd,
             pthread_mutex_unlock(&c->lock);
             empm__file_unref(old);
             if (empm__load(&c->due_ms) == EMPM__NEVER) {
-                empm__store(&c->due_ms, empm__after(f->used_ms,
-                                                    EMPM__FILE_KEEP_MS));
-                empm__order(&ch->poller, EMPM__ORDER_LOOK);
+                empm__store(&c->due_ms, empm__time_after(f->used_ms,
+                                                         EMPM__FILE_KEEP_MS));
+                empm__poller_order(&ch->poller, EMPM__ORDER_LOOK);
             }
         }
     }
@@ -12805,14 +13018,14 @@ typedef struct empm__parts {
 #define EMPM__PART_TYPE 200
 
 /* What stands before part i; before the n-th: the end. */
-static size_t empm__part_head(char to[EMPM__PART_HEAD], const empm__parts *p,
-                              int i)
+static size_t empm__parts_head(char to[EMPM__PART_HEAD], const empm__parts *p,
+                               int i)
 {
     char range[96];
     if (i == p->n)
         return (size_t)snprintf(to, EMPM__PART_HEAD, "\r\n--%s--\r\n",
                                 p->boundary);
-    empm__content_range(range, sizeof range, &p->of[i],
+    empm__range_content(range, sizeof range, &p->of[i],
                         (int64_t)p->file->is[2]);
     return (size_t)snprintf(to, EMPM__PART_HEAD, "\r\n--%s\r\nContent-Type: %s"
                             "\r\nContent-Range: %s\r\n\r\n", p->boundary,
@@ -12825,9 +13038,9 @@ static int64_t empm__parts_length(const empm__parts *p)
     int64_t sum = 0;
     int i;
     for (i = 0; i < p->n; i++)
-        sum += (int64_t)empm__part_head(head, p, i) +
+        sum += (int64_t)empm__parts_head(head, p, i) +
                (p->of[i].to - p->of[i].from);
-    return sum + (int64_t)empm__part_head(head, p, i);
+    return sum + (int64_t)empm__parts_head(head, p, i);
 }
 
 /* The next bytes of all that; an empm_producer. */
@@ -12839,7 +13052,7 @@ static long empm__parts_produce(empm_request *req, void *buf, size_t cap,
     size_t made = 0;
     (void)req;
     while (made < cap && p->at <= p->n) {
-        const int64_t n = (int64_t)empm__part_head(head, p, p->at);
+        const int64_t n = (int64_t)empm__parts_head(head, p, p->at);
         const empm__range *r = &p->of[p->at % EMPM_RANGES];
         int64_t left = n - p->done;
         ssize_t got;
@@ -12881,11 +13094,11 @@ static void empm__parts_end(void *p)
 
 /* The value of a field of the answer, as far as it fits into `to`; NULL: there
  * is none. */
-static char *empm__answer_field(const empm_request *req, const char *name,
-                                char *to, size_t cap)
+static char *empm__parts_answer_field(const empm_request *req, const char *name,
+                                      char *to, size_t cap)
 {
     const size_t n = strlen(name);
-    char *end, *at = empm__field_line(req, req->fields, name, n, &end);
+    char *end, *at = empm__response_field_line(req, req->fields, name, n, &end);
     if (at == NULL)
         return NULL;
     at += n + 2;                     /* "name: value\r\n" */
@@ -12893,27 +13106,29 @@ static char *empm__answer_field(const empm_request *req, const char *name,
     return to;
 }
 
-/* Parts for the n ranges, which take over the file; NULL, and they do not: there
- * is no memory, the content is coded, its type or itself too long. The whole will
- * do as well. */
+/* Parts for the n ranges, which take over the file; NULL, and they do not:
+ * there is no memory, the content is coded, its type or itself too long. The
+ * whole will do as well. */
 static empm__parts *empm__parts_new(empm_request *req, empm__file *f,
                                     const empm__range *r, int n)
 {
     empm__parts *p = (empm__parts *)empm_alloc(req, sizeof *p);
     char *type = (char *)empm_alloc(req, EMPM__PART_TYPE + 1);
     if (p == NULL || type == NULL ||
-        empm__answer_field(req, "Content-Encoding", type, EMPM__PART_TYPE + 1))
+        empm__parts_answer_field(req, "Content-Encoding", type,
+                                 EMPM__PART_TYPE + 1))
         return NULL;
     memset(p, 0, sizeof *p);
     memcpy(p->of, r, (size_t)n * sizeof *r);
     p->n = n;
     p->file = f;
-    p->type = empm__answer_field(req, "Content-Type", type, EMPM__PART_TYPE + 1);
+    p->type = empm__parts_answer_field(req, "Content-Type", type,
+                                       EMPM__PART_TYPE + 1);
     if (p->type == NULL)
         p->type = f->type;
     snprintf(p->boundary, sizeof p->boundary, "%016llx",
-             (unsigned long long)empm__scatter(
-                 empm__now_us() + empm__scatter((uint64_t)(uintptr_t)p)));
+             (unsigned long long)empm__file_scatter(
+                 empm__now_us() + empm__file_scatter((uint64_t)(uintptr_t)p)));
     if (strlen(p->type) == EMPM__PART_TYPE ||
         (int64_t)f->is[2] > INT64_MAX - (EMPM_RANGES + 1) * EMPM__PART_HEAD ||
         empm_defer(req, empm__parts_end, p) != EMPM_OK)
@@ -12922,19 +13137,19 @@ static empm__parts *empm__parts_new(empm_request *req, empm__file *f,
 }
 
 /* Sets the fields that go with a verdict of empm__file_judge(). */
-static int empm__file_fields(empm_request *req, const empm__file *f, int verdict,
-                             const empm__range *r, int n,
+static int empm__file_fields(empm_request *req, const empm__file *f,
+                             int verdict, const empm__range *r, int n,
                              const empm__parts *parts)
 {
     char text[96];
     int bad = 0;
     if (verdict != 0) {              /* an answer without the file's content */
-        empm__field_remove(req, "content-type", 12);
+        empm__response_field_remove(req, "content-type", 12);
         req->has_type = 0;
     }
     if (req->fields_len == 0 && !req->has_type && parts == NULL &&
         (verdict == 0 || verdict == 304) && req->status / 100 == 2 &&
-        (bad = empm__fields_reserve(req, f->fields_len)) == EMPM_OK) {
+        (bad = empm__response_fields_reserve(req, f->fields_len)) == EMPM_OK) {
         memcpy(req->fields, f->fields, f->fields_len);   /* the usual case */
         req->fields_len = verdict == 0 ? f->fields_len : f->validators;
         req->has_type = verdict == 0;
@@ -12954,7 +13169,7 @@ static int empm__file_fields(empm_request *req, const empm__file *f, int verdict
             bad |= empm_set_header(req, "Content-Type", f->type);
     }
     if (verdict == 416 || n == 1) {
-        empm__content_range(text, sizeof text, n == 1 ? r : NULL,
+        empm__range_content(text, sizeof text, n == 1 ? r : NULL,
                             (int64_t)f->is[2]);
         bad |= empm_set_header(req, "Content-Range", text);
     }
@@ -12965,7 +13180,7 @@ static int empm__file_fields(empm_request *req, const empm__file *f, int verdict
 static int empm__file_inline(empm_request *req, const empm__file *f,
                              int64_t from, size_t n)
 {
-    empm__page *p = empm__body_room(req);
+    empm__page *p = empm__response_body_room(req);
     if (p == NULL)
         return EMPM_ENOMEM;
     if (f->bytes != NULL)
@@ -12987,14 +13202,15 @@ static int empm__file_answer(empm_request *req)
     int n, result = EMPM_OK, verdict = empm__file_judge(req, f, r, &n);
     req->file = NULL;                /* the reference is ours from here */
     req->source = NULL;
-    empm__field_remove(req, "content-range", 13);    /* that is ours to say */
+    /* that is ours to say */
+    empm__response_field_remove(req, "content-range", 13);
     if (n > 1 && (parts = empm__parts_new(req, f, r, n)) == NULL)
         n = 0;
     if (verdict >= 400)
-        empm__status_text(req, verdict);
+        empm__response_status_text(req, verdict);
     if (empm__file_fields(req, f, verdict, r, n, parts) < 0) {
-        empm__complain(req, "no room for the fields of a file");
-        empm__status_text(req, verdict = 500);
+        empm__response_complain(req, "no room for the fields of a file");
+        empm__response_status_text(req, verdict = 500);
     }
     if (verdict == 304)
         req->status = 304;
@@ -13013,13 +13229,13 @@ static int empm__file_answer(empm_request *req)
         to = r->to;
     }
     if (verdict == 0) {
-        const int silent = empm__bodiless(req, req->status);
+        const int silent = empm__response_is_bodiless(req, req->status);
         const int small = !silent && to - from <= (int64_t)EMPM__FILE_SMALL;
         req->declared = req->written = to - from;
         if (small)
             result = empm__file_inline(req, f, from, (size_t)(to - from));
         if (result == EMPM_OK)
-            result = empm__commit(req, 0);
+            result = empm__response_commit(req, 0);
         if (result == EMPM_OK && !silent && !small) {
             empm__out_slice(req, f, from, to);
             return EMPM_OK;          /* the reference is the queue's */
@@ -13030,7 +13246,7 @@ static int empm__file_answer(empm_request *req)
 }
 
 /* The file, whose reference is taken over, will be the answer. */
-static int empm__send_file(empm_request *req, empm__file *f)
+static int empm__file_send(empm_request *req, empm__file *f)
 {
     req->answered = 1;
     req->file = f;
@@ -13042,11 +13258,12 @@ EMPM_API int empm_send_file(empm_request *req, const char *path)
 {
     struct stat st;
     empm__file *f;
-    int r = path == NULL ? EMPM_EINVAL : empm__may_write(req);
+    int r = path == NULL ? EMPM_EINVAL : empm__response_may_write(req);
     if (r < 0)
         return r;
     if (req->answer != EMPM__OPEN || req->written > 0) {
-        empm__complain(req, "empm_send_file() after the body has begun");
+        empm__response_complain(req, "empm_send_file() after the body has "
+                                "begun");
         return EMPM_EMISUSE;
     }
     f = empm__file_take(req, open(path, EMPM__O_READ), -1, path, &st, &r);
@@ -13054,11 +13271,11 @@ EMPM_API int empm_send_file(empm_request *req, const char *path)
         return r == 0   ? EMPM_OK
              : r < 500  ? EMPM_EINVAL
              : r == 503 ? EMPM_EFULL : EMPM_ESYS;
-    return empm__send_file(req, f);
+    return empm__file_send(req, f);
 }
 
 /* The handler of EMPM_FILES. */
-static int empm__serve_files(empm_request *req, void *user)
+static int empm__files_serve(empm_request *req, void *user)
 {
     const empm__route *r = req->route;
     const int first = r->nsegs - 1;
@@ -13086,7 +13303,7 @@ static int empm__serve_files(empm_request *req, void *user)
             memchr(seg, '\\', n) != NULL ||
             (seg[0] == '.' && strcmp(seg, ".well-known") != 0))
             return 404;
-        at = empm__add(at, seg, n);
+        at = empm__text_append(at, seg, n);
         *at++ = '/';
     }
     if (is_dir)
@@ -13096,14 +13313,15 @@ static int empm__serve_files(empm_request *req, void *user)
     *at = '\0';
     f = empm__file_open(req, r->root_fd, path, &status);
     if (f == NULL)
-        return status != 1 ? status : is_dir ? 404 : empm__slash_redirect(req);
-    return empm__send_file(req, f);
+        return status != 1 ? status : is_dir
+               ? 404 : empm__dispatch_slash_redirect(req);
+    return empm__file_send(req, f);
 }
 
 /* The handler of EMPM_FILES_ELSE. */
-static int empm__serve_files_else(empm_request *req, void *user)
+static int empm__files_serve_else(empm_request *req, void *user)
 {
-    const int status = empm__serve_files(req, user);
+    const int status = empm__files_serve(req, user);
     return status == 404 ? req->route->user->handler(req, user) : status;
 }
 
@@ -13113,9 +13331,10 @@ static int empm__serve_files_else(empm_request *req, void *user)
  * >>health -- may a balancer send more?
  * ------------------------------------------------------------------------- */
 
-/* Does a child take new connections? Only a child for admin listeners has to ask:
- * any other one that is asked does so itself, or leaves and has a successor. */
-static int empm__is_served(const empm_server *s)
+/* Does a child take new connections? Only a child for admin listeners has to
+ * ask: any other one that is asked does so itself, or leaves and has a
+ * successor. */
+static int empm__health_is_served(const empm_server *s)
 {
     const uint32_t n = empm__load(&empm__score_server_at(&s->score)->top);
     uint32_t i;
@@ -13137,7 +13356,7 @@ EMPM_API int empm_health_page(empm_request *req, void *user)
     (void)user;
     empm_note(req, "health", "1");
     empm_set_header(req, "Cache-Control", "no-store");
-    if (!empm__is_served(s)) {
+    if (!empm__health_is_served(s)) {
         empm_status(req, 503);
         return empm_write(req, "no child serves\n", 16);
     }
@@ -13156,8 +13375,8 @@ EMPM_API int empm_health_page(empm_request *req, void *user)
  *
  * One function looks at the scoreboard, whose areas belong to processes that
  * may have gone mad: what it takes from there is clamped, ends with NUL, and is
- * only shown. Four writers then say what it has seen. Numbers never pass through
- * printf's %f or %g, which are a matter of locale.
+ * only shown. Four writers then say what it has seen. Numbers never pass
+ * through printf's %f or %g, which are a matter of locale.
  *
  * source    Apache's mod_status for ?auto, whose readers want each line as it
  *           is; Prometheus' text format 0.0.4; RFC 8259 (JSON)
@@ -13174,7 +13393,7 @@ static const char *const empm__worker_states[EMPM__LETTERS] = {
 
 #define EMPM__LLU(n) ((unsigned long long)(n))
 
-typedef struct empm__seen_worker {
+typedef struct empm__snapshot_worker {
     int      child, number;            /* child: its place in the list */
     char     letter, doing;            /* letter: what is shown, G perhaps */
     uint64_t accesses, accesses_child; /* of the slot, of this child */
@@ -13182,16 +13401,16 @@ typedef struct empm__seen_worker {
     uint32_t took_us, of_connection;
     char     client[64];
     char     request[EMPM__SCORE_REQUEST + 1], host[EMPM__SCORE_HOST + 1];
-} empm__seen_worker;
+} empm__snapshot_worker;
 
-typedef struct empm__seen_child {      /* or all of them */
+typedef struct empm__snapshot_child {  /* or all of them */
     int      slot, leaving, first;     /* first: of its workers, in the list */
     uint32_t pid, generation;
     uint64_t paused, connections, queued, nworkers;
     uint64_t by_state[EMPM__STATES], by_letter[EMPM__LETTERS];
-} empm__seen_child;
+} empm__snapshot_child;
 
-typedef struct empm__seen {
+typedef struct empm__snapshot {
     char     name[256];
     int      slots, nchildren;         /* slots: that the limits allow */
     uint64_t now_s, started_s, restarted_s, uptime_us;
@@ -13201,19 +13420,19 @@ typedef struct empm__seen {
     uint64_t cpu_us[4], cpu_all_us;
     uint64_t accepted, refused, proxy_refused, timeouts, culled, expired;
     uint64_t forced, moved, waited;
-    empm__seen_child   all, *children;
-    empm__seen_worker *workers;        /* all.nworkers */
-} empm__seen;
+    empm__snapshot_child   all, *children;
+    empm__snapshot_worker *workers;    /* all.nworkers */
+} empm__snapshot;
 
 /* Of all processes: the parent's own, then its children's, dead or alive. None
  * goes back when a child dies and its time becomes the parent's, so look again
  * if one does just now. */
-static void empm__see_cpu(const empm_server *s, empm__seen *seen)
+static void empm__snapshot_cpu(const empm_server *s, empm__snapshot *seen)
 {
     const pid_t parent = s->parent_fd >= 0 ? getppid() : getpid();
     uint64_t before[4], of[4], *all = seen->cpu_us;
     int i, k, again = 3;
-    empm__cpu_us(parent, of);
+    empm__process_cpu_us(parent, of);
     do {
         memcpy(all, of, sizeof of);
         memcpy(before, of, sizeof of);
@@ -13222,18 +13441,19 @@ static void empm__see_cpu(const empm_server *s, empm__seen *seen)
                 empm__load(&empm__score_slot_at(&s->score, i)->pid);
             if (pid == 0)
                 continue;
-            empm__cpu_us((pid_t)pid, of);
+            empm__process_cpu_us((pid_t)pid, of);
             for (k = 0; k < 4; k++)
                 all[2 + k % 2] += of[k];
         }
-        empm__cpu_us(parent, of);
+        empm__process_cpu_us(parent, of);
     } while (memcmp(of + 2, before + 2, 2 * sizeof *of) != 0 && again-- > 0);
     for (k = 0; k < 4; k++)
         seen->cpu_all_us += all[k];
 }
 
-static void empm__see_worker(const empm__score_worker *w, uint64_t now_us,
-                             empm__seen_worker *to)
+static void empm__snapshot_worker_take(const empm__score_worker *w,
+                                       uint64_t now_us,
+                                       empm__snapshot_worker *to)
 {
     const uint64_t began = empm__load(&w->began_us);
     empm__peer client;
@@ -13244,15 +13464,16 @@ static void empm__see_worker(const empm__score_worker *w, uint64_t now_us,
     to->took_us = empm__load(&w->took_us);
     to->of_connection = empm__load(&w->of_connection);
     to->since_us = began != 0 && began < now_us ? now_us - began : 0;
-    empm__score_get(&client, w->client, sizeof client);
+    empm__score_load_text(&client, w->client, sizeof client);
     empm__peer_text(&client, 0, to->client, sizeof to->client);
-    empm__score_get(to->host, w->host, EMPM__SCORE_HOST);
+    empm__score_load_text(to->host, w->host, EMPM__SCORE_HOST);
     to->host[EMPM__SCORE_HOST] = '\0';
-    empm__score_line(w, to->request);
+    empm__score_request_line(w, to->request);
 }
 
-static void empm__see_child(const empm_server *s, empm__seen *seen,
-                            empm__seen_child *to)
+static void empm__snapshot_child_take(const empm_server *s,
+                                      empm__snapshot *seen,
+                                      empm__snapshot_child *to)
 {
     const empm__score_child *ch = empm__score_at(&s->score, to->slot);
     const uint64_t now_us = empm__now_us();
@@ -13264,8 +13485,8 @@ static void empm__see_child(const empm_server *s, empm__seen *seen,
     to->queued = empm__load(&ch->queued);
     to->first = (int)seen->all.nworkers;
     if (to->queued > 0) {
-        const int32_t ms = empm__until(empm__us_to_ms(now_us),
-                                       empm__load(&ch->waits_since_ms));
+        const int32_t ms = empm__time_until(empm__time_us_to_ms(now_us),
+                                            empm__load(&ch->waits_since_ms));
         if (ms > 0 && (uint64_t)ms * 1000u > seen->wait_us)
             seen->wait_us = (uint64_t)ms * 1000u;
     }
@@ -13278,13 +13499,13 @@ static void empm__see_child(const empm_server *s, empm__seen *seen,
         const char letter = (char)empm__load(&w->status);
         const char *at = letter != '\0' ? strchr(empm__worker_letters, letter)
                                         : NULL;
-        empm__seen_worker *sw = &seen->workers[seen->all.nworkers];
+        empm__snapshot_worker *sw = &seen->workers[seen->all.nworkers];
         for (k = 0; k < EMPM__STATES; k++)
             by_state[k] += empm__load(&w->parked[k]);
         if (at == NULL && t >= s->cfg->threads_per_child)
             continue;
         memset(sw, 0, sizeof *sw);
-        empm__see_worker(w, now_us, sw);
+        empm__snapshot_worker_take(w, now_us, sw);
         sw->child = seen->nchildren;
         sw->number = t;
         sw->doing = at != NULL ? letter : '.';
@@ -13301,9 +13522,10 @@ static void empm__see_child(const empm_server *s, empm__seen *seen,
         to->by_state[k] = (int32_t)by_state[k] > 0 ? by_state[k] : 0;
 }
 
-/* Totals stay in their slots, whoever serves there (on admin listeners, too), so
- * they never go back. */
-static void empm__see_totals(const empm_server *s, empm__seen *seen, int slot)
+/* Totals stay in their slots, whoever serves there (on admin listeners, too),
+ * so they never go back. */
+static void empm__snapshot_totals(const empm_server *s, empm__snapshot *seen,
+                                  int slot)
 {
     const empm__score_child *ch = empm__score_at(&s->score, slot);
     int t;
@@ -13327,12 +13549,12 @@ static void empm__see_totals(const empm_server *s, empm__seen *seen, int slot)
 }
 
 /* A look at everything, in memory of the request's; NULL: there is none. */
-static empm__seen *empm__see(empm_request *req)
+static empm__snapshot *empm__snapshot_take(empm_request *req)
 {
     const empm_server *s = req->w->s;
     const empm_config *cfg = s->cfg;
     const empm__score_server *sv = empm__score_server_at(&s->score);
-    empm__seen *seen = (empm__seen *)empm_alloc(req, sizeof *seen);
+    empm__snapshot *seen = (empm__snapshot *)empm_alloc(req, sizeof *seen);
     double load[3];
     size_t n = 0, i;
     int slot, k;
@@ -13341,13 +13563,13 @@ static empm__seen *empm__see(empm_request *req)
     if (seen == NULL)
         return NULL;
     memset(seen, 0, sizeof *seen);
-    seen->children = (empm__seen_child *)empm_alloc(
+    seen->children = (empm__snapshot_child *)empm_alloc(
         req, (n + 1) * sizeof *seen->children);
-    seen->workers = (empm__seen_worker *)empm_alloc(
+    seen->workers = (empm__snapshot_worker *)empm_alloc(
         req, (n * (size_t)s->score.threads + 1) * sizeof *seen->workers);
     if (seen->children == NULL || seen->workers == NULL)
         return NULL;
-    empm__name_alone(cfg, seen->name, sizeof seen->name);
+    empm__log_name_alone(cfg, seen->name, sizeof seen->name);
     seen->now_s = (uint64_t)time(NULL);
     seen->started_s = (uint64_t)sv->started_s;
     seen->restarted_s = (uint64_t)sv->restarted_s;
@@ -13361,10 +13583,10 @@ static empm__seen *empm__see(empm_request *req)
                       : cfg->max_request_workers / cfg->threads_per_child;
     for (slot = 0; slot < s->score.slots; slot++) {
         const empm__score_slot *at = empm__score_slot_at(&s->score, slot);
-        empm__seen_child *to = &seen->children[seen->nchildren];
+        empm__snapshot_child *to = &seen->children[seen->nchildren];
         if (!empm__load(&at->used))
             continue;                /* its memory would come into being */
-        empm__see_totals(s, seen, slot);
+        empm__snapshot_totals(s, seen, slot);
         if (empm__load(&at->pid) == 0 || empm__load(&at->admin) ||
             seen->nchildren == (int)n)
             continue;
@@ -13373,7 +13595,7 @@ static empm__seen *empm__see(empm_request *req)
         to->pid = empm__load(&at->pid);
         to->generation = empm__load(&at->generation);
         to->leaving = empm__load(&at->leaving) != 0;
-        empm__see_child(s, seen, to);
+        empm__snapshot_child_take(s, seen, to);
         seen->nchildren++;
         if (to->leaving)
             seen->stopping++;
@@ -13387,14 +13609,14 @@ static empm__seen *empm__see(empm_request *req)
         for (i = 0; i < EMPM__LETTERS; i++)
             seen->all.by_letter[i] += to->by_letter[i];
     }
-    empm__see_cpu(s, seen);
+    empm__snapshot_cpu(s, seen);
     if (getloadavg(load, 3) == 3)
         for (k = 0; k < 3; k++)
             seen->load_percent[k] = (uint64_t)(load[k] * 100 + 0.5);
     return seen;
 }
 
-static uint64_t empm__busy(const empm__seen_child *ch)
+static uint64_t empm__snapshot_busy(const empm__snapshot_child *ch)
 {
     uint64_t n = 0;
     int k;
@@ -13404,8 +13626,8 @@ static uint64_t empm__busy(const empm__seen_child *ch)
 }
 
 /* a / b with so many decimals; 0 if b is. */
-static const char *empm__quotient(char to[40], uint64_t a, uint64_t b,
-                                  int digits)
+static const char *empm__status_quotient(char to[40], uint64_t a, uint64_t b,
+                                         int digits)
 {
     static const unsigned ten[] = { 1, 10, 100, 1000, 10000, 100000, 1000000 };
     if (b == 0) {
@@ -13419,7 +13641,7 @@ static const char *empm__quotient(char to[40], uint64_t a, uint64_t b,
 
 /* Text that came from a client, or from a scoreboard that anything has written
  * to, in a JSON string or in HTML. Bytes above ASCII may be no UTF-8. */
-static void empm__put_text(empm_request *req, const char *s, int json)
+static void empm__status_show_text(empm_request *req, const char *s, int json)
 {
     const char *from = s;
     char code[16];
@@ -13433,7 +13655,8 @@ static void empm__put_text(empm_request *req, const char *s, int json)
         if (json)
             empm_printf(req, "\\u%04x", ch);
         else {
-            snprintf(code, sizeof code, ch < 32 || ch > 126 ? "\\x%02x" : "&#%u;",
+            snprintf(code, sizeof code, ch < 32 || ch > 126 ? "\\x%02x"
+                                                            : "&#%u;",
                      ch);
             empm_write(req, code, strlen(code));
         }
@@ -13443,31 +13666,31 @@ static void empm__put_text(empm_request *req, const char *s, int json)
 
 /* --- figures: what ?json and ?prometheus say, and ?auto beyond Apache ----- */
 
-typedef struct empm__figure {
+typedef struct empm__metric {
     const char *name, *label, *value;  /* as in name{label="value"} */
     const char *key;                   /* in ?auto, or NULL */
     int         counter, seconds;      /* seconds: kept in microseconds */
     size_t      offset;
     const char *help;                  /* of the first with this name */
-} empm__figure;
+} empm__metric;
 
 #define EMPM__GAUGE(name, key, field, help) \
-    { name, NULL, NULL, key, 0, 0, offsetof(empm__seen, field), help }
+    { name, NULL, NULL, key, 0, 0, offsetof(empm__snapshot, field), help }
 #define EMPM__COUNTER(name, key, field, help) \
-    { name, NULL, NULL, key, 1, 0, offsetof(empm__seen, field), help }
+    { name, NULL, NULL, key, 1, 0, offsetof(empm__snapshot, field), help }
 #define EMPM__SECONDS(name, key, counter, field, help) \
-    { name, NULL, NULL, key, counter, 1, offsetof(empm__seen, field), help }
+    { name, NULL, NULL, key, counter, 1, offsetof(empm__snapshot, field), help }
 #define EMPM__WORKERS(value, k, help) \
     { "workers", "state", value, NULL, 0, 0, \
-      offsetof(empm__seen, all.by_letter[k]), help }
+      offsetof(empm__snapshot, all.by_letter[k]), help }
 #define EMPM__CONNS(value, key, state, help) \
     { "connections", "state", value, key, 0, 0, \
-      offsetof(empm__seen, all.by_state[state]), help }
+      offsetof(empm__snapshot, all.by_state[state]), help }
 #define EMPM__CPU(value, k, help) \
     { "cpu_seconds_total", "mode", value, NULL, 1, 1, \
-      offsetof(empm__seen, cpu_us[k]), help }
+      offsetof(empm__snapshot, cpu_us[k]), help }
 
-static const empm__figure empm__figures[] = {
+static const empm__metric empm__metrics[] = {
     EMPM__GAUGE("start_time_seconds", NULL, started_s,
                 "When the server was started, Unix time"),
     EMPM__SECONDS("uptime_seconds", NULL, 0, uptime_us, "Time since then"),
@@ -13476,10 +13699,11 @@ static const empm__figure empm__figures[] = {
                   "Configurations that were taken over"),
     EMPM__COUNTER("failed_reloads_total", "ReloadsFailed", failed_reloads,
                   "Configurations that were refused"),
-    { "children", "state", "serving", NULL, 0, 0, offsetof(empm__seen, serving),
+    { "children", "state", "serving", NULL, 0, 0, offsetof(empm__snapshot,
+                                                           serving),
       "Processes that serve, by state" },
     { "children", "state", "stopping", NULL, 0, 0,
-      offsetof(empm__seen, stopping), NULL },
+      offsetof(empm__snapshot, stopping), NULL },
     EMPM__GAUGE("children_not_accepting", "ChildrenNotAccepting", all.paused,
                 "Children that do not accept just now"),
     EMPM__COUNTER("children_died_total", "ChildrenDied", died,
@@ -13532,18 +13756,19 @@ static const empm__figure empm__figures[] = {
     EMPM__CPU("children_system", 3, NULL)
 };
 
-static const char *empm__figure_text(const empm__seen *seen,
-                                     const empm__figure *f, char to[40])
+static const char *empm__metric_text(const empm__snapshot *seen,
+                                     const empm__metric *f, char to[40])
 {
     uint64_t v;
     memcpy(&v, (const char *)seen + f->offset, sizeof v);
     if (f->seconds)
-        return empm__quotient(to, v, 1000000u, 6);
+        return empm__status_quotient(to, v, 1000000u, 6);
     to[empm__format_u64(to, v)] = '\0';
     return to;
 }
 
-static void empm__put_prometheus(empm_request *req, const empm__seen *seen)
+static void empm__status_show_prometheus(empm_request *req,
+                                         const empm__snapshot *seen)
 {
     const char *before = "";
     char text[40];
@@ -13553,8 +13778,8 @@ static void empm__put_prometheus(empm_request *req, const empm__seen *seen)
     empm_printf(req, "# HELP eventmpm_info The version\n"
                 "# TYPE eventmpm_info gauge\n"
                 "eventmpm_info{version=\"%s\"} 1\n", EMPM_VERSION);
-    for (i = 0; i < EMPM__COUNT(empm__figures); i++) {
-        const empm__figure *f = &empm__figures[i];
+    for (i = 0; i < EMPM__COUNT(empm__metrics); i++) {
+        const empm__metric *f = &empm__metrics[i];
         if (strcmp(f->name, before) != 0)
             empm_printf(req, "# HELP eventmpm_%s %s\n# TYPE eventmpm_%s %s\n",
                         f->name, f->help, f->name,
@@ -13563,39 +13788,40 @@ static void empm__put_prometheus(empm_request *req, const empm__seen *seen)
         empm_printf(req, "eventmpm_%s", f->name);
         if (f->label != NULL)
             empm_printf(req, "{%s=\"%s\"}", f->label, f->value);
-        empm_printf(req, " %s\n", empm__figure_text(seen, f, text));
+        empm_printf(req, " %s\n", empm__metric_text(seen, f, text));
     }
 }
 
-static void empm__put_json(empm_request *req, const empm__seen *seen)
+static void empm__status_show_json(empm_request *req,
+                                   const empm__snapshot *seen)
 {
     char text[40];
     size_t i;
     int k;
     empm_set_header(req, "Content-Type", "application/json");
     empm_printf(req, "{\"server\":\"");
-    empm__put_text(req, seen->name, 1);
+    empm__status_show_text(req, seen->name, 1);
     empm_printf(req, "\",\"version\":\"%s\"", EMPM_VERSION);
-    for (i = 0; i < EMPM__COUNT(empm__figures); i++) {
-        const empm__figure *f = &empm__figures[i];
+    for (i = 0; i < EMPM__COUNT(empm__metrics); i++) {
+        const empm__metric *f = &empm__metrics[i];
         const int first = i == 0 || strcmp(f[-1].name, f->name) != 0;
-        const int last = i + 1 == EMPM__COUNT(empm__figures) ||
+        const int last = i + 1 == EMPM__COUNT(empm__metrics) ||
                          strcmp(f[1].name, f->name) != 0;
         if (first)
             empm_printf(req, ",\n\"%s\":%s", f->name,
                         f->label != NULL ? "{" : "");
         if (f->label != NULL)
             empm_printf(req, "%s\"%s\":", first ? "" : ",", f->value);
-        empm_printf(req, "%s%s", empm__figure_text(seen, f, text),
+        empm_printf(req, "%s%s", empm__metric_text(seen, f, text),
                     f->label != NULL && last ? "}" : "");
     }
     empm_printf(req, ",\n\"load\":[");
     for (i = 0; i < 3; i++)
         empm_printf(req, "%s%s", i > 0 ? "," : "",
-                    empm__quotient(text, seen->load_percent[i], 100, 2));
+                    empm__status_quotient(text, seen->load_percent[i], 100, 2));
     empm_printf(req, "],\n\"processes\":[");
     for (k = 0; k < seen->nchildren; k++) {
-        const empm__seen_child *ch = &seen->children[k];
+        const empm__snapshot_child *ch = &seen->children[k];
         empm_printf(req, "%s\n{\"slot\":%d,\"pid\":%u,\"generation\":%u,"
                     "\"stopping\":%s,\"accepting\":%s,\"open_connections\":%llu,"
                     "\"queue_length\":%llu,\"workers\":{", k > 0 ? "," : "",
@@ -13610,7 +13836,7 @@ static void empm__put_json(empm_request *req, const empm__seen *seen)
     }
     empm_printf(req, "],\n\"threads\":[");
     for (i = 0; i < seen->all.nworkers; i++) {
-        const empm__seen_worker *w = &seen->workers[i];
+        const empm__snapshot_worker *w = &seen->workers[i];
         empm_printf(req, "%s\n{\"slot\":%d,\"number\":%d,\"state\":\"%c\","
                     "\"accesses\":%llu,\"accesses_child\":%llu,"
                     "\"accesses_connection\":%u,\"sent_bytes\":%llu",
@@ -13619,16 +13845,16 @@ static void empm__put_json(empm_request *req, const empm__seen *seen)
                     EMPM__LLU(w->accesses_child), w->of_connection,
                     EMPM__LLU(w->bytes));
         empm_printf(req, ",\"since_seconds\":%s",
-                    empm__quotient(text, w->since_us, 1000000u, 6));
+                    empm__status_quotient(text, w->since_us, 1000000u, 6));
         empm_printf(req, ",\"last_request_seconds\":%s",
-                    empm__quotient(text, w->took_us, 1000000u, 6));
+                    empm__status_quotient(text, w->took_us, 1000000u, 6));
         empm_printf(req, ",\"request_seconds\":%s,\"client\":\"",
-                    empm__quotient(text, w->duration_us, 1000000u, 6));
-        empm__put_text(req, w->client, 1);
+                    empm__status_quotient(text, w->duration_us, 1000000u, 6));
+        empm__status_show_text(req, w->client, 1);
         empm_printf(req, "\",\"host\":\"");
-        empm__put_text(req, w->host, 1);
+        empm__status_show_text(req, w->host, 1);
         empm_printf(req, "\",\"request\":\"");
-        empm__put_text(req, w->request, 1);
+        empm__status_show_text(req, w->request, 1);
         empm_printf(req, "\"}");
     }
     empm_printf(req, "]}\n");
@@ -13638,7 +13864,8 @@ static void empm__put_json(empm_request *req, const empm__seen *seen)
 
 #define EMPM__SCOREBOARD_MOST 65000    /* readers take lines below 64 KiB */
 
-static void empm__put_date(empm_request *req, const char *key, uint64_t t)
+static void empm__status_show_date(empm_request *req, const char *key,
+                                   uint64_t t)
 {
     static const char *const days[] = { "Sunday", "Monday", "Tuesday",
                                         "Wednesday", "Thursday", "Friday",
@@ -13650,7 +13877,7 @@ static void empm__put_date(empm_request *req, const char *key, uint64_t t)
 }
 
 /* "2 days 1 hour 5 seconds" */
-static const char *empm__prose(char *to, size_t n, uint64_t s)
+static const char *empm__status_prose(char *to, size_t n, uint64_t s)
 {
     static const char *const names[] = { "day", "hour", "minute", "second" };
     static const unsigned unit[] = { 86400, 3600, 60, 1 };
@@ -13666,9 +13893,10 @@ static const char *empm__prose(char *to, size_t n, uint64_t s)
     return to;
 }
 
-/* One letter per worker, in the order of the slots; if that is more than readers
- * take, each letter once for every `scale` workers that have it. */
-static void empm__put_scoreboard(empm_request *req, const empm__seen *seen)
+/* One letter per worker, in the order of the slots; if that is more than
+ * readers take, each letter once for every `scale` workers that have it. */
+static void empm__status_show_scoreboard(empm_request *req,
+                                         const empm__snapshot *seen)
 {
     const size_t each = (size_t)req->w->cfg->threads_per_child;
     size_t empty = (size_t)seen->slots, total, scale, n, i;
@@ -13680,7 +13908,7 @@ static void empm__put_scoreboard(empm_request *req, const empm__seen *seen)
     empm_printf(req, "Scoreboard: ");
     if (scale == 1)
         for (slot = k = 0; slot < seen->slots || k < seen->nchildren; slot++) {
-            const empm__seen_child *ch = &seen->children[k];
+            const empm__snapshot_child *ch = &seen->children[k];
             const int here = k < seen->nchildren && ch->slot == slot;
             n = here ? (size_t)ch->nworkers : slot < seen->slots ? each : 0;
             for (i = 0; i < n; i++)
@@ -13700,9 +13928,10 @@ static void empm__put_scoreboard(empm_request *req, const empm__seen *seen)
     empm_printf(req, "\nScoreboardScale: %u\n", (unsigned)scale);
 }
 
-static void empm__put_auto(empm_request *req, const empm__seen *seen)
+static void empm__status_show_auto(empm_request *req,
+                                   const empm__snapshot *seen)
 {
-    const empm__seen_child *all = &seen->all;
+    const empm__snapshot_child *all = &seen->all;
     static const char *const cpu[] = { "User", "System", "ChildrenUser",
                                        "ChildrenSystem" };
     const uint64_t up_s = seen->uptime_us / 1000000u;
@@ -13714,16 +13943,16 @@ static void empm__put_auto(empm_request *req, const empm__seen *seen)
     empm_printf(req, "%s\nServerVersion: eventmpm/%s (Unix)\nServerMPM: event\n"
                 "Server Built: %s\n", seen->name, EMPM_VERSION,
                 "compiler " __VERSION__);
-    empm__put_date(req, "CurrentTime", seen->now_s);
-    empm__put_date(req, "RestartTime", seen->restarted_s);
+    empm__status_show_date(req, "CurrentTime", seen->now_s);
+    empm__status_show_date(req, "RestartTime", seen->restarted_s);
     empm_printf(req, "ParentServerConfigGeneration: %llu\n"
                 "ParentServerMPMGeneration: %llu\nServerUptimeSeconds: %llu\n"
                 "ServerUptime: %s\n", EMPM__LLU(seen->reloads + 1),
                 EMPM__LLU(seen->generation), EMPM__LLU(up_s),
-                empm__prose(text, sizeof text, up_s));
+                empm__status_prose(text, sizeof text, up_s));
     for (k = 0; k < 3; k++)
         empm_printf(req, "Load%s: %s\n", k == 0 ? "1" : k == 1 ? "5" : "15",
-                    empm__quotient(text, seen->load_percent[k], 100, 2));
+                    empm__status_quotient(text, seen->load_percent[k], 100, 2));
     if (req->w->cfg->extended_status) {
         empm_printf(req, "Total Accesses: %llu\nTotal kBytes: %llu\n"
                     "Total Duration: %llu\n", EMPM__LLU(seen->accesses),
@@ -13731,29 +13960,31 @@ static void empm__put_auto(empm_request *req, const empm__seen *seen)
                     EMPM__LLU(seen->duration_us / 1000));
         for (i = 0; i < 4; i++)
             empm_printf(req, "CPU%s: %s\n", cpu[i],
-                        empm__quotient(text, seen->cpu_us[i], 1000000u, 2));
+                        empm__status_quotient(text, seen->cpu_us[i], 1000000u,
+                                              2));
         if (seen->cpu_all_us > 0)
             empm_printf(req, "CPULoad: %s\n",
-                        empm__quotient(text, seen->cpu_all_us * 100,
-                                       seen->uptime_us, 4));
+                        empm__status_quotient(text, seen->cpu_all_us * 100,
+                                              seen->uptime_us, 4));
         empm_printf(req, "Uptime: %llu\n", EMPM__LLU(up_s));
         if (up_s > 0) {
             empm_printf(req, "ReqPerSec: %s\n",
-                        empm__quotient(text, seen->accesses, up_s, 3));
+                        empm__status_quotient(text, seen->accesses, up_s, 3));
             empm_printf(req, "BytesPerSec: %s\n",
-                        empm__quotient(text, seen->bytes, up_s, 3));
+                        empm__status_quotient(text, seen->bytes, up_s, 3));
         }
         if (seen->accesses > 0) {
             empm_printf(req, "BytesPerReq: %s\n",
-                        empm__quotient(text, seen->bytes, seen->accesses, 3));
+                        empm__status_quotient(text, seen->bytes,
+                                              seen->accesses, 3));
             empm_printf(req, "DurationPerReq: %s\n",
-                        empm__quotient(text, seen->duration_us,
-                                       seen->accesses * 1000, 3));
+                        empm__status_quotient(text, seen->duration_us,
+                                              seen->accesses * 1000, 3));
         }
     }
     empm_printf(req, "BusyWorkers: %llu\nGracefulWorkers: %llu\n"
                 "IdleWorkers: %llu\nProcesses: %d\nStopping: %llu\n"
-                "ConnsTotal: %llu\n", EMPM__LLU(empm__busy(all)),
+                "ConnsTotal: %llu\n", EMPM__LLU(empm__snapshot_busy(all)),
                 EMPM__LLU(all->by_letter[EMPM__SEEN_GRACEFUL]),
                 EMPM__LLU(all->by_letter[EMPM__SEEN_IDLE]), seen->nchildren,
                 EMPM__LLU(seen->stopping), EMPM__LLU(all->connections));
@@ -13765,11 +13996,11 @@ static void empm__put_auto(empm_request *req, const empm__seen *seen)
                 EMPM__LLU(all->by_state[EMPM__WRITE]),
                 EMPM__LLU(all->by_state[EMPM__KEEPALIVE]),
                 EMPM__LLU(all->by_state[EMPM__LINGER]));
-    empm__put_scoreboard(req, seen);
-    for (i = 0; i < EMPM__COUNT(empm__figures); i++)
-        if (empm__figures[i].key != NULL)
-            empm_printf(req, "%s: %s\n", empm__figures[i].key,
-                        empm__figure_text(seen, &empm__figures[i], text));
+    empm__status_show_scoreboard(req, seen);
+    for (i = 0; i < EMPM__COUNT(empm__metrics); i++)
+        if (empm__metrics[i].key != NULL)
+            empm_printf(req, "%s: %s\n", empm__metrics[i].key,
+                        empm__metric_text(seen, &empm__metrics[i], text));
 }
 
 /* --- the page ------------------------------------------------------------- */
@@ -13782,8 +14013,8 @@ static const char empm__page_style[] =
     "--ink:#e4e8ee;--soft:#96a1b0;--line:#313842;--warn:#40340f;--bar:#5c9bf0;"
     "--idle:#5a6572;--S:#3cc3d1;--R:#6ea3ff;--W:#ffa04d;--K:#67cf7d;--C:#b591f5;"
     "--G:#ff7593}}"
-    "*{box-sizing:border-box}body{margin:0 auto;padding:1.25rem;max-width:76rem;"
-    "background:var(--bg);color:var(--ink);font:15px/1.5 system-ui,sans-serif}"
+    "*{box-sizing:border-box}body{margin:0 "
+    "auto;padding:1.25rem;max-width:76rem;background:var(--bg);color:var(--ink);font:15px/1.5 system-ui,sans-serif}"
     "h1{font-size:1.35rem;margin:0}h2{font-size:1rem;margin:2rem 0 .6rem}"
     "p{margin:.25rem 0}a{color:var(--bar)}.s{color:var(--soft)}"
     "nav{display:flex;flex-wrap:wrap;gap:0 1rem}"
@@ -13812,7 +14043,7 @@ static const char empm__page_style[] =
     "td b,td.x{font-family:ui-monospace,Menlo,Consolas,monospace;"
     "font-size:.8rem}";
 
-static const char *empm__time_text(char to[40], uint64_t us)
+static const char *empm__status_time_text(char to[40], uint64_t us)
 {
     const uint64_t s = us / 1000000u;
     if (us < 1000)
@@ -13832,7 +14063,7 @@ static const char *empm__time_text(char to[40], uint64_t us)
     return to;
 }
 
-static const char *empm__bytes_text(char to[40], uint64_t n)
+static const char *empm__status_bytes_text(char to[40], uint64_t n)
 {
     static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB" };
     uint64_t by = 1;
@@ -13841,12 +14072,12 @@ static const char *empm__bytes_text(char to[40], uint64_t n)
         by *= 1024;
         k++;
     }
-    empm__quotient(to, n, by, k > 0 && n / by < 100);
+    empm__status_quotient(to, n, by, k > 0 && n / by < 100);
     strcat(to, " ");
     return strcat(to, units[k]);
 }
 
-static void empm__put_map(empm_request *req, const empm__seen *seen)
+static void empm__status_show_map(empm_request *req, const empm__snapshot *seen)
 {
     static const char *const says[] = {
         "waiting", "starting", "reading", "in a handler or sending",
@@ -13856,8 +14087,8 @@ static void empm__put_map(empm_request *req, const empm__seen *seen)
     size_t i, n;
     empm_printf(req, "<h2>Workers</h2>\n<div class=m>");
     for (k = 0; k < seen->nchildren; k++) {
-        const empm__seen_child *ch = &seen->children[k];
-        const empm__seen_worker *w = &seen->workers[ch->first];
+        const empm__snapshot_child *ch = &seen->children[k];
+        const empm__snapshot_worker *w = &seen->workers[ch->first];
         empm_printf(req, "<pre><i>%u</i>", ch->pid);
         for (i = 0; i < ch->nworkers; i += n) {
             const char letter = w[i].letter;
@@ -13876,8 +14107,9 @@ static void empm__put_map(empm_request *req, const empm__seen *seen)
     empm_printf(req, "</div></div>\n");
 }
 
-static void empm__put_process(empm_request *req, const empm__seen *seen,
-                              const empm__seen_child *ch)
+static void empm__status_show_process(empm_request *req,
+                                      const empm__snapshot *seen,
+                                      const empm__snapshot_child *ch)
 {
     int k;
     if (ch != &seen->all)
@@ -13891,7 +14123,8 @@ static void empm__put_process(empm_request *req, const empm__seen *seen,
         empm_printf(req, "<tr><td>Sum<td>%d<td>%llu<td>%llu<td>",
                     seen->nchildren, EMPM__LLU(seen->stopping),
                     EMPM__LLU(ch->connections));
-    empm_printf(req, "<td>%llu<td>%llu<td>%llu", EMPM__LLU(empm__busy(ch)),
+    empm_printf(req, "<td>%llu<td>%llu<td>%llu",
+                EMPM__LLU(empm__snapshot_busy(ch)),
                 EMPM__LLU(ch->by_letter[EMPM__SEEN_GRACEFUL]),
                 EMPM__LLU(ch->by_letter[EMPM__SEEN_IDLE]));
     for (k = EMPM__HANDSHAKE; k <= EMPM__LINGER; k++)
@@ -13900,7 +14133,8 @@ static void empm__put_process(empm_request *req, const empm__seen *seen,
     empm_printf(req, "\n");
 }
 
-static void empm__put_processes(empm_request *req, const empm__seen *seen)
+static void empm__status_show_processes(empm_request *req,
+                                        const empm__snapshot *seen)
 {
     int k;
     empm_printf(req, "<h2>Processes and connections</h2>\n<div class=t><table>"
@@ -13910,16 +14144,17 @@ static void empm__put_processes(empm_request *req, const empm__seen *seen)
                 "<th>busy<th>graceful<th>idle<th>PROXY<th>head<th>body<th>suspended"
                 "<th>writing<th>keep-alive<th>closing<tbody>\n");
     for (k = 0; k < seen->nchildren; k++)
-        empm__put_process(req, seen, &seen->children[k]);
+        empm__status_show_process(req, seen, &seen->children[k]);
     empm_printf(req, "<tfoot>");
-    empm__put_process(req, seen, &seen->all);
+    empm__status_show_process(req, seen, &seen->all);
     empm_printf(req, "</table></div>\n");
 }
 
 /* Those that have been at work for longest: a slow one is seen at a glance. */
-static void empm__put_slowest(empm_request *req, const empm__seen *seen)
+static void empm__status_show_slowest(empm_request *req,
+                                      const empm__snapshot *seen)
 {
-    const empm__seen_worker *top = NULL, *last;
+    const empm__snapshot_worker *top = NULL, *last;
     char text[40];
     int rows = 0;
     size_t i;
@@ -13928,7 +14163,7 @@ static void empm__put_slowest(empm_request *req, const empm__seen *seen)
         last = top;
         top = NULL;
         for (i = 0; i < seen->all.nworkers; i++) {
-            const empm__seen_worker *w = &seen->workers[i];
+            const empm__snapshot_worker *w = &seen->workers[i];
             if (w->doing == 'W' && w->since_us >= 100000 &&
                 (last == NULL || w->since_us < last->since_us ||
                  (w->since_us == last->since_us && w > last)) &&
@@ -13941,19 +14176,21 @@ static void empm__put_slowest(empm_request *req, const empm__seen *seen)
                     rows++ == 0 ? "<div class=t><table><thead><tr><th>For"
                                   "<th class=x>Request<th class=x>Host"
                                   "<th class=x>Client<th>PID<tbody>\n" : "",
-                    empm__time_text(text, top->since_us));
-        empm__put_text(req, top->request, 0);
+                    empm__status_time_text(text, top->since_us));
+        empm__status_show_text(req, top->request, 0);
         empm_printf(req, "<td class=x>");
-        empm__put_text(req, top->host, 0);
+        empm__status_show_text(req, top->host, 0);
         empm_printf(req, "<td class=x>");
-        empm__put_text(req, top->client, 0);
+        empm__status_show_text(req, top->client, 0);
         empm_printf(req, "<td>%u\n", seen->children[top->child].pid);
     }
     empm_printf(req, rows > 0 ? "</table></div>\n"
-                              : "<p class=s>None takes longer than 0.1 s.</p>\n");
+                              : "<p class=s>None takes longer than 0.1 "
+                "s.</p>\n");
 }
 
-static void empm__put_workers(empm_request *req, const empm__seen *seen)
+static void empm__status_show_workers(empm_request *req,
+                                      const empm__snapshot *seen)
 {
     char text[40];
     size_t i;
@@ -13962,8 +14199,8 @@ static void empm__put_workers(empm_request *req, const empm__seen *seen)
                 "<th>Dur<th>Sent<th class=x>Client<th class=x>VHost"
                 "<th class=x>Request<tbody>\n");
     for (i = 0; i < seen->all.nworkers; i++) {
-        const empm__seen_worker *w = &seen->workers[i];
-        const empm__seen_child *ch = &seen->children[w->child];
+        const empm__snapshot_worker *w = &seen->workers[i];
+        const empm__snapshot_child *ch = &seen->children[w->child];
         if (w->doing == '.' || (w->accesses == 0 && w->doing == '_'))
             continue;
         empm_printf(req, "<tr><td class=x>%d-%u<td>%u<td class=x>%u/%llu/%llu"
@@ -13975,24 +14212,25 @@ static void empm__put_workers(empm_request *req, const empm__seen *seen)
                     w->took_us / 1000);
         empm_printf(req, "<td>%llu<td>%s<td class=x>",
                     EMPM__LLU(w->duration_us / 1000),
-                    empm__bytes_text(text, w->bytes));
-        empm__put_text(req, w->client, 0);
+                    empm__status_bytes_text(text, w->bytes));
+        empm__status_show_text(req, w->client, 0);
         empm_printf(req, "<td class=x>");
-        empm__put_text(req, w->host, 0);
+        empm__status_show_text(req, w->host, 0);
         empm_printf(req, "<td class=x>");
-        empm__put_text(req, w->request, 0);
+        empm__status_show_text(req, w->request, 0);
         empm_printf(req, "\n");
     }
-    empm_printf(req, "</table></div>\n<p class=s>Srv: slot and generation. Acc: "
-                "requests of this connection, of this process, of this slot. "
-                "SS: seconds since the request began. Req, Dur: the last request "
-                "and all of them, in milliseconds.</p>\n");
+    empm_printf(req, "</table></div>\n<p class=s>Srv: slot and generation. "
+                "Acc: requests of this connection, of this process, of this "
+                "slot. SS: seconds since the request began. Req, Dur: the last "
+                "request and all of them, in milliseconds.</p>\n");
 }
 
 /* What an operator should hear first. */
-static void empm__put_hints(empm_request *req, const empm__seen *seen)
+static void empm__status_show_hints(empm_request *req,
+                                    const empm__snapshot *seen)
 {
-    const uint64_t busy = empm__busy(&seen->all);
+    const uint64_t busy = empm__snapshot_busy(&seen->all);
     const uint64_t idle = seen->all.by_letter[EMPM__SEEN_IDLE];
     uint64_t stuck = 0;
     char text[40];
@@ -14004,22 +14242,23 @@ static void empm__put_hints(empm_request *req, const empm__seen *seen)
         empm_printf(req, "<div class=n>All %llu workers are busy: %llu ready "
                     "connections wait for one, the oldest for %s.</div>\n",
                     EMPM__LLU(busy), EMPM__LLU(seen->all.queued),
-                    empm__time_text(text, seen->wait_us));
+                    empm__status_time_text(text, seen->wait_us));
     if (stuck > 0 && stuck * 2 >= busy + idle)
         empm_printf(req, "<div class=n>%llu of %llu workers have been at one "
-                    "request for more than 5 s. What do their handlers wait for? "
-                    "More workers (ThreadsPerChild) help only if that can "
+                    "request for more than 5 s. What do their handlers wait "
+                    "for? More workers (ThreadsPerChild) help only if that can "
                     "take more at once.</div>\n", EMPM__LLU(stuck),
                     EMPM__LLU(busy + idle));
 }
 
-static void empm__put_card(empm_request *req, const char *value,
-                           const char *what)
+static void empm__status_show_card(empm_request *req, const char *value,
+                                   const char *what)
 {
     empm_printf(req, "<div><b>%s</b><span>%s</span></div>\n", value, what);
 }
 
-static void empm__put_html(empm_request *req, const empm__seen *seen)
+static void empm__status_show_html(empm_request *req,
+                                   const empm__snapshot *seen)
 {
     const char *refresh = empm_query(req, "refresh");
     char text[40], date[30];
@@ -14034,62 +14273,68 @@ static void empm__put_html(empm_request *req, const empm__seen *seen)
     empm_printf(req, "<!DOCTYPE html><html lang=en><meta charset=utf-8>"
                 "<meta name=viewport content=\"width=device-width,"
                 "initial-scale=1\"><title>");
-    empm__put_text(req, seen->name, 0);
+    empm__status_show_text(req, seen->name, 0);
     empm_printf(req, ": server status</title><style>");
     empm_write(req, empm__page_style, sizeof empm__page_style - 1);
     empm_printf(req, "</style>\n<h1>");
-    empm__put_text(req, seen->name, 0);
+    empm__status_show_text(req, seen->name, 0);
     empm__format_date(date, (int64_t)seen->now_s);
     empm_printf(req, "</h1>\n<p class=s>eventmpm %s, up %s, %s</p>\n",
-                EMPM_VERSION, empm__time_text(text, seen->uptime_us), date);
+                EMPM_VERSION, empm__status_time_text(text, seen->uptime_us),
+                date);
     empm_printf(req, "<nav>%s<a href=\"?html&amp;notable\">without requests</a>"
                 "<a href=\"?auto\">text</a><a href=\"?json\">JSON</a>"
                 "<a href=\"?prometheus\">Prometheus</a></nav>\n",
                 refresh != NULL ? "<a href=\"?html\">stop refreshing</a>"
                                 : "<a href=\"?html&amp;refresh\">refresh</a>");
-    empm__put_hints(req, seen);
+    empm__status_show_hints(req, seen);
     empm_printf(req, "<div class=k>");
     snprintf(text, sizeof text, "%llu / %llu",
-             EMPM__LLU(empm__busy(&seen->all)),
-             EMPM__LLU(empm__busy(&seen->all) +
-                                  seen->all.by_letter[EMPM__SEEN_IDLE]));
-    empm__put_card(req, text, "workers busy");
+             EMPM__LLU(empm__snapshot_busy(&seen->all)),
+             EMPM__LLU(empm__snapshot_busy(&seen->all) +
+                                           seen->all.by_letter[EMPM__SEEN_IDLE]));
+    empm__status_show_card(req, text, "workers busy");
     text[empm__format_u64(text, seen->all.connections)] = '\0';
-    empm__put_card(req, text, "connections");
+    empm__status_show_card(req, text, "connections");
     text[empm__format_u64(text, seen->all.queued)] = '\0';
-    empm__put_card(req, text, "in the queue");
+    empm__status_show_card(req, text, "in the queue");
     text[empm__format_u64(text, seen->accesses)] = '\0';
-    empm__put_card(req, text, "requests");
-    empm__put_card(req, empm__quotient(text, seen->accesses * 1000000u,
-                                       seen->uptime_us, 1),
-                   "requests/s (mean)");
-    empm__put_card(req, empm__time_text(text, seen->accesses > 0
+    empm__status_show_card(req, text, "requests");
+    empm__status_show_card(req, empm__status_quotient(text,
+                                                      seen->accesses * 1000000u,
+                                                      seen->uptime_us, 1),
+                           "requests/s (mean)");
+    empm__status_show_card(req, empm__status_time_text(text, seen->accesses > 0
                                                   ? seen->duration_us /
                                                         seen->accesses : 0),
-                   "per request");
-    empm__put_card(req, empm__bytes_text(text, seen->bytes), "sent");
-    empm__quotient(text, seen->cpu_all_us * 100, seen->uptime_us, 1);
-    empm__put_card(req, strcat(text, " %"), "processor (mean)");
-    empm__put_card(req, empm__quotient(text, seen->load_percent[0], 100, 2),
-                   "load of the host");
+                           "per request");
+    empm__status_show_card(req, empm__status_bytes_text(text, seen->bytes),
+                           "sent");
+    empm__status_quotient(text, seen->cpu_all_us * 100, seen->uptime_us, 1);
+    empm__status_show_card(req, strcat(text, " %"), "processor (mean)");
+    empm__status_show_card(req, empm__status_quotient(text,
+                                                      seen->load_percent[0],
+                                                      100, 2),
+                           "load of the host");
     empm_printf(req, "</div>\n");
-    empm__put_map(req, seen);
-    empm__put_slowest(req, seen);
-    empm__put_processes(req, seen);
+    empm__status_show_map(req, seen);
+    empm__status_show_slowest(req, seen);
+    empm__status_show_processes(req, seen);
     if (req->w->cfg->extended_status && empm_query(req, "notable") == NULL)
-        empm__put_workers(req, seen);
+        empm__status_show_workers(req, seen);
 }
 
 EMPM_API int empm_status_page(empm_request *req, void *user)
 {
     static const struct {
         const char *name;
-        void      (*put)(empm_request *, const empm__seen *);
-    } formats[] = { { "html", empm__put_html }, { "auto", empm__put_auto },
-                    { "json", empm__put_json },
-                    { "prometheus", empm__put_prometheus } };
+        void      (*put)(empm_request *, const empm__snapshot *);
+    } formats[] = { { "html", empm__status_show_html },
+                   { "auto", empm__status_show_auto },
+                    { "json", empm__status_show_json },
+                    { "prometheus", empm__status_show_prometheus } };
     const char *name = (const char *)user;
-    const empm__seen *seen;
+    const empm__snapshot *seen;
     size_t i, pick = 0;
     if (strcmp(empm_method(req), "GET") != 0 && !req->head_only) {
         empm_set_header(req, "Allow", "GET, HEAD");
@@ -14101,7 +14346,7 @@ EMPM_API int empm_status_page(empm_request *req, void *user)
     for (i = 0; i < EMPM__COUNT(formats); i++)
         if (empm_query(req, formats[i].name) != NULL)
             pick = i;
-    if ((seen = empm__see(req)) == NULL)
+    if ((seen = empm__snapshot_take(req)) == NULL)
         return 503;
     empm_set_header(req, "Cache-Control", "no-store");
     formats[pick].put(req, seen);
@@ -14122,8 +14367,8 @@ static const empm_route empm__admin_routes[] = {
 /* ---------------------------------------------------------------------------
  * >>exchange -- how a connection moves from one child to another
  *
- * A pair of unix datagram sockets, made before the first fork: any child may put
- * connections in, any child that has time takes them out. It is one more
+ * A pair of unix datagram sockets, made before the first fork: any child may
+ * put connections in, any child that has time takes them out. It is one more
  * listening socket, whose backlog children fill, and it outlives all of them:
  * new generations have it, and so has the new program of an upgrade.
  *
@@ -14136,9 +14381,10 @@ static const empm_route empm__admin_routes[] = {
  * descriptor (SCM_RIGHTS) and a few numbers are all there is of it.
  *
  *   bounded  full means that the giver keeps what it has, and tries again.
- *   owned    by the giver until sendmsg() has succeeded, by the exchange then, by
- *            the taker from recvmsg() on. Who dies takes only its own along.
- *   the bell EPOLLEXCLUSIVE wakes one child for what has come. If that one has no
+ *   owned    by the giver until sendmsg() has succeeded, by the exchange then,
+ *            by the taker from recvmsg() on. Who dies takes only its own along.
+ *   the bell EPOLLEXCLUSIVE wakes one child for what has come. If that one has
+ *   no
  *            time, or dies, the others would sleep on: who stops looking while
  *            something waits, and the parent when a child has died, rings, and
  *            all children look.
@@ -14153,13 +14399,15 @@ static const empm_route empm__admin_routes[] = {
 
 /* One connection, as its giver tells of it. */
 typedef struct empm__moved {
-    uint64_t   listener;                 /* empm__listener_key() */
+    uint64_t   listener;                 /* empm__exchange_key() */
     uint32_t   state;                    /* HANDSHAKE, READ_HEAD or KEEPALIVE */
     uint32_t   is_job;                   /* its next bytes have come */
     uint32_t   requests;                 /* served on it so far */
     uint32_t   left_ms;                  /* to its deadline; or NEVER */
-    empm__peer peer;                     /* matters if a PROXY header named it */
-    uint32_t   unused;                   /* no hole that would show old memory */
+    /* matters if a PROXY header named it */
+    empm__peer peer;
+    /* no hole that would show old memory */
+    uint32_t   unused;
 } empm__moved;
 
 typedef struct empm__move {
@@ -14187,7 +14435,7 @@ static void empm__exchange_free(empm__exchange *x)
         close(x->fd[0]);
     if (x->fd[1] >= 0)
         close(x->fd[1]);
-    empm__wake_fd_close(x->bell);
+    empm__poller_wake_fd_close(x->bell);
     empm__exchange_none(x);
 }
 
@@ -14199,7 +14447,7 @@ static int empm__exchange_new(empm__exchange *x)
         return EMPM_ESYS;
     }
     if (empm__fd_flags(x->fd[0], 1) == 0 && empm__fd_flags(x->fd[1], 1) == 0 &&
-        empm__wake_fd_init(x->bell) == 0)
+        empm__poller_wake_fd_init(x->bell) == 0)
         return EMPM_OK;
     error = errno;
     empm__exchange_free(x);
@@ -14207,9 +14455,9 @@ static int empm__exchange_new(empm__exchange *x)
     return EMPM_ESYS;
 }
 
-/* The program before this one leaves us its exchange (an upgrade): what it says,
- * its version and the descriptors, in the environment. 0: it does not, or it has
- * another form of it. */
+/* The program before this one leaves us its exchange (an upgrade): what it
+ * says, its version and the descriptors, in the environment. 0: it does not, or
+ * it has another form of it. */
 static int empm__exchange_inherit(empm__exchange *x)
 {
     const char *text = getenv("EMPM_EXCHANGE");
@@ -14242,8 +14490,8 @@ static void empm__exchange_ring(const empm__exchange *x)
 #endif
 }
 
-/* Gives m->n connections away; the caller's descriptors stay open. 0: they are on
- * their way; -1: the exchange is full, or errno says why not. */
+/* Gives m->n connections away; the caller's descriptors stay open. 0: they are
+ * on their way; -1: the exchange is full, or errno says why not. */
 static int empm__exchange_give(const empm__exchange *x, const empm__move *m,
                                const int *fds)
 {
@@ -14266,9 +14514,9 @@ static int empm__exchange_give(const empm__exchange *x, const empm__move *m,
     return sendmsg(x->fd[1], &h, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -1 : 0;
 }
 
-/* Takes one message. > 0: so many connections, whose descriptors are the caller's;
- * 0: there is none; -1: it made no sense, or, EMFILE, there were no descriptors,
- * and what came is closed. */
+/* Takes one message. > 0: so many connections, whose descriptors are the
+ * caller's; 0: there is none; -1: it made no sense, or, EMFILE, there were no
+ * descriptors, and what came is closed. */
 static int empm__exchange_take(const empm__exchange *x, empm__move *m, int *fds)
 {
     struct msghdr h;
@@ -14306,7 +14554,7 @@ static int empm__exchange_take(const empm__exchange *x, empm__move *m, int *fds)
 
 /* Names a listening socket in all processes: by its address, since the options
  * behind it, and its number, may be others after a reload. FNV-1a. */
-static uint64_t empm__listener_key(const empm__listener *l)
+static uint64_t empm__exchange_key(const empm__endpoint *l)
 {
     uint64_t key = UINT64_C(0xcbf29ce484222325);
     const char *p;
@@ -14316,7 +14564,7 @@ static uint64_t empm__listener_key(const empm__listener *l)
 }
 
 /* Is `fd` a connection? Its peer's address is what the kernel says. */
-static int empm__is_connection(int fd, struct sockaddr_storage *from)
+static int empm__exchange_is_connection(int fd, struct sockaddr_storage *from)
 {
     socklen_t n = sizeof *from, len = sizeof(int);
     int type = 0;
@@ -14329,9 +14577,10 @@ static int empm__is_connection(int fd, struct sockaddr_storage *from)
 /* ---------------------------------------------------------------------------
  * >>child -- the listener, and the engine of one process
  *
- * One round of the listener: orders and inbox; wait; each event is offered to its
- * record; due deadlines and files; new connections; all that was taken goes to the
- * queue under one lock; if there is work for somebody, the role is given back.
+ * One round of the listener: orders and inbox; wait; each event is offered to
+ * its record; due deadlines and files; new connections; all that was taken goes
+ * to the queue under one lock; if there is work for somebody, the role is given
+ * back.
  *
  * It never reads, writes or parses, takes no lock that a worker holds for long,
  * and runs no user code. What owes nobody an answer (KEEPALIVE, LINGER, and
@@ -14355,23 +14604,24 @@ typedef struct empm__batch {         /* taken in this round, in order */
 } empm__batch;
 
 /* A record has just been taken: it goes to the queue at the round's end. */
-static void empm__batch_add(empm__child *ch, empm__batch *b, uint32_t i)
+static void empm__listener_batch_add(empm__engine *ch, empm__batch *b,
+                                     uint32_t i)
 {
-    empm__conn *c = empm__conn_at(&ch->slab, i);
+    empm__conn *c = empm__slab_conn(&ch->slab, i);
     c->queue_next = EMPM__NIL;
     if (b->tail == EMPM__NIL)
         b->head = i;
     else
-        empm__conn_at(&ch->slab, b->tail)->queue_next = i;
+        empm__slab_conn(&ch->slab, b->tail)->queue_next = i;
     b->tail = i;
     b->count++;
 }
 
 /* Offers `ready` to record i; 1: it is the listener's now. */
-static int empm__take(empm__child *ch, uint32_t i, uint32_t ready,
-                      uint32_t now_ms)
+static int empm__listener_take(empm__engine *ch, uint32_t i, uint32_t ready,
+                               uint32_t now_ms)
 {
-    empm__conn *c = empm__conn_at(&ch->slab, i);
+    empm__conn *c = empm__slab_conn(&ch->slab, i);
     if (!empm__conn_offer(c, ready)) {
         empm__poller_arm(&ch->poller, i);
         return 0;
@@ -14383,54 +14633,55 @@ static int empm__take(empm__child *ch, uint32_t i, uint32_t ready,
     }
     empm__bump(&ch->score->unparked[c->state], 1u);
     empm__wheel_hasten(&ch->wheel, &ch->slab, i,
-                       empm__after(now_ms, ch->horizon_ms));
+                       empm__time_after(now_ms, ch->horizon_ms));
     return 1;
 }
 
 /* Does MaxConnectionsPerPeer hold for listening socket k? A proxy has as many
  * connections as it has clients. */
-static int empm__limits_peers(const empm__child *ch, int k)
+static int empm__listener_limits_peers(const empm__engine *ch, int k)
 {
     return ch->counts.slots != NULL && !ch->s->listeners[k].proxy;
 }
 
-/* Frees a record that is closed and owned. POSTED stays: it may be in the inbox,
- * where it will be found free, or in use again, and do no harm. */
-static void empm__record_free(empm__child *ch, uint32_t i)
+/* Frees a record that is closed and owned. POSTED stays: it may be in the
+ * inbox, where it will be found free, or in use again, and do no harm. */
+static void empm__listener_record_free(empm__engine *ch, uint32_t i)
 {
-    empm__conn *c = empm__conn_at(&ch->slab, i);
+    empm__conn *c = empm__slab_conn(&ch->slab, i);
     empm__wheel_remove(&ch->wheel, &ch->slab, i);
-    if (empm__limits_peers(ch, c->listener))
-        empm__counts_drop(&ch->counts, empm__peer_at(&ch->slab, i));
+    if (empm__listener_limits_peers(ch, c->listener))
+        empm__counts_drop(&ch->counts, empm__slab_peer(&ch->slab, i));
     c->gen++;
     c->in_use = 0;
-    empm__slab_put(&ch->slab, i);
+    empm__slab_return(&ch->slab, i);
     empm__store(&ch->score->connections, ch->slab.in_use);
+    /* there is room again */
     if (ch->paused & (EMPM__PAUSE_FULL | EMPM__PAUSE_FDS))
-        ch->retry_ms = empm__after(empm__now_ms(), 0);   /* there is room again */
+        ch->retry_ms = empm__time_after(empm__now_ms(), 0);
 }
 
 /* A taken record that owes nobody an answer is closed here. 0: it does owe one,
  * or it needs a worker to be cleaned up. */
-static int empm__close_idle(empm__child *ch, uint32_t i)
+static int empm__listener_close_idle(empm__engine *ch, uint32_t i)
 {
-    empm__conn *c = empm__conn_at(&ch->slab, i);
+    empm__conn *c = empm__slab_conn(&ch->slab, i);
     if (c->req != NULL || c->transport != NULL ||
         (c->state != EMPM__KEEPALIVE && c->state != EMPM__LINGER &&
          c->state != EMPM__READ_HEAD && c->state != EMPM__HANDSHAKE))
         return 0;
     empm__conn_close(c);
-    empm__record_free(ch, i);
+    empm__listener_record_free(ch, i);
     return 1;
 }
 
 /* A record is taken that shall end: close it, or have a worker do it. `force`
  * closes the descriptor now, whatever is owed. */
-static void empm__end_taken(empm__child *ch, empm__batch *b, uint32_t i,
-                            int force)
+static void empm__listener_end_taken(empm__engine *ch, empm__batch *b,
+                                     uint32_t i, int force)
 {
-    empm__conn *c = empm__conn_at(&ch->slab, i);
-    if (empm__close_idle(ch, i))
+    empm__conn *c = empm__slab_conn(&ch->slab, i);
+    if (empm__listener_close_idle(ch, i))
         return;
     if (force) {
         empm__conn_close(c);
@@ -14438,14 +14689,15 @@ static void empm__end_taken(empm__child *ch, empm__batch *b, uint32_t i,
         c->flags |= EMPM__F_CLOSED;
         empm__bump(&ch->score->forced, 1u);
     }
-    empm__batch_add(ch, b, i);
+    empm__listener_batch_add(ch, b, i);
 }
 
 /* --- siblings ------------------------------------------------------------- */
 
 /* How many more jobs the siblings that accept can begin at once, by what they
  * say. *accepting (not NULL): how many siblings that are. */
-static uint32_t empm__siblings(const empm__child *ch, uint32_t *accepting)
+static uint32_t empm__listener_siblings_room(const empm__engine *ch,
+                                             uint32_t *accepting)
 {
     const empm__score *sb = &ch->s->score;
     const uint32_t top = empm__load(&empm__score_server_at(sb)->top);
@@ -14472,7 +14724,7 @@ static uint32_t empm__siblings(const empm__child *ch, uint32_t *accepting)
 }
 
 /* How many more jobs our workers can begin at once. */
-static int32_t empm__room(const empm__child *ch, const empm__batch *b)
+static int32_t empm__listener_room(const empm__engine *ch, const empm__batch *b)
 {
     const uint32_t queued = empm__load_acq(&ch->score->queued);
     return (int32_t)(empm__load(&ch->score->idle_workers) - queued - b->count);
@@ -14480,9 +14732,10 @@ static int32_t empm__room(const empm__child *ch, const empm__batch *b)
 
 /* Those that have just been accepted, and have not been heard of yet. A client
  * that is slow to speak is no reason to leave others to siblings. */
-static int32_t empm__fresh(empm__child *ch, uint32_t now_ms)
+static int32_t empm__listener_fresh(empm__engine *ch, uint32_t now_ms)
 {
-    if (ch->fresh > 0 && empm__until(now_ms, ch->fresh_ms) >= EMPM__FRESH_MS)
+    if (ch->fresh > 0 &&
+        empm__time_until(now_ms, ch->fresh_ms) >= EMPM__FRESH_MS)
         ch->fresh = 0;
     return (int32_t)ch->fresh;
 }
@@ -14490,43 +14743,43 @@ static int32_t empm__fresh(empm__child *ch, uint32_t now_ms)
 /* --- accepting ------------------------------------------------------------ */
 
 /* Admin listeners belong to one engine, the others to the others. */
-static int empm__listens_to(const empm__child *ch, int k)
+static int empm__listener_watches(const empm__engine *ch, int k)
 {
     return ch->s->listeners[k].admin == ch->admin &&
            ch->s->listeners[k].fd >= 0;  /* the other engine's may change */
 }
 
 /* Registers all that listens for us, or nothing; -1: that is not possible. */
-static int empm__listen_set(empm__child *ch, int on)
+static int empm__listener_watch(empm__engine *ch, int on)
 {
     int k, r = 0;
     if (ch->listening == on)
         return 0;
     ch->listening = on;
     for (k = 0; k < ch->s->nlisteners && r == 0; k++)
-        if (empm__listens_to(ch, k)) {
-            r = empm__poller_listen(&ch->poller, ch->s->listeners[k].fd,
-                                    (uint32_t)k, on);
+        if (empm__listener_watches(ch, k)) {
+            r = empm__poller_watch(&ch->poller, ch->s->listeners[k].fd,
+                                   (uint32_t)k, on);
             if (r < 0 && on)
-                empm__log_child(ch, EMPM_LOG_ERROR, 5008, "cannot listen on %s: "
-                                "epoll_ctl: %s", ch->s->listeners[k].text,
-                                strerror(errno));
+                empm__engine_log(ch, EMPM_LOG_ERROR, 5008, "cannot listen on "
+                                 "%s: epoll_ctl: %s", ch->s->listeners[k].text,
+                                 strerror(errno));
             r = on ? r : 0;
         }
     if (ch->shares && r == 0 &&
-        empm__poller_listen(&ch->poller, ch->s->exchange.fd[0], EMPM__EXCHANGE,
-                            on) < 0 && on) {
-        empm__log_child(ch, EMPM_LOG_ERROR, 5008, "cannot listen to siblings: "
-                        "epoll_ctl: %s", strerror(errno));
+        empm__poller_watch(&ch->poller, ch->s->exchange.fd[0], EMPM__EXCHANGE,
+                           on) < 0 && on) {
+        empm__engine_log(ch, EMPM_LOG_ERROR, 5008, "cannot listen to siblings: "
+                         "epoll_ctl: %s", strerror(errno));
         r = -1;
     }
     if (r < 0)
-        empm__listen_set(ch, 0);
+        empm__listener_watch(ch, 0);
     return r;
 }
 
 /* Tells the parent that something has changed; one byte, never waits. */
-static void empm__tell_parent(empm__child *ch, char what)
+static void empm__engine_tell_parent(empm__engine *ch, char what)
 {
     if (ch->s->parent_fd >= 0) {
         ssize_t r = write(ch->s->parent_fd, &what, 1);
@@ -14534,19 +14787,21 @@ static void empm__tell_parent(empm__child *ch, char what)
     }
 }
 
-/* We do not look any more at what listens; if something waits there, the siblings
- * that accept do. One that begins to accept at this moment looks by itself. */
-static void empm__pass_on(empm__child *ch)
+/* We do not look any more at what listens; if something waits there, the
+ * siblings that accept do. One that begins to accept at this moment looks by
+ * itself. */
+static void empm__listener_pass_on(empm__engine *ch)
 {
     struct pollfd p[EMPM_MAX_LISTEN + 1];
     uint32_t accepting;
     int k, n = 0;
-    empm__fence();                   /* ours is published: see empm__unpause() */
-    empm__siblings(ch, &accepting);
+    /* ours is published: see empm__listener_unpause() */
+    empm__fence();
+    empm__listener_siblings_room(ch, &accepting);
     if (accepting == 0)
         return;
     for (k = 0; k < ch->s->nlisteners; k++)
-        if (empm__listens_to(ch, k))
+        if (empm__listener_watches(ch, k))
             p[n++].fd = ch->s->listeners[k].fd;
     p[n++].fd = ch->s->exchange.fd[0];
     for (k = 0; k < n; k++)
@@ -14555,48 +14810,52 @@ static void empm__pass_on(empm__child *ch)
         empm__exchange_ring(&ch->s->exchange);
 }
 
-static void empm__pause(empm__child *ch, uint32_t why, uint32_t now_ms,
-                        const char *reason)
+static void empm__listener_pause(empm__engine *ch, uint32_t why,
+                                 uint32_t now_ms, const char *reason)
 {
     const int listened = ch->listening;
     uint32_t idle;
     ch->paused |= why;
     empm__store(&ch->score->paused, ch->paused);
-    empm__listen_set(ch, 0);
+    empm__listener_watch(ch, 0);
     if (ch->shares && listened)
-        empm__pass_on(ch);
+        empm__listener_pass_on(ch);
     if (why & (EMPM__PAUSE_FDS | EMPM__PAUSE_FULL)) {
-        ch->retry_ms = empm__after(now_ms, 100);
+        ch->retry_ms = empm__time_after(now_ms, 100);
         empm__store(&ch->want_retired, 1u);
         if (empm__now_us() >= ch->tell_pause_us) {
             ch->tell_pause_us = empm__now_us() + 60000000u;
-            empm__tell_parent(ch, 'p');
+            empm__engine_tell_parent(ch, 'p');
         }
         idle = empm__load(&ch->score->idle_workers);
-        empm__log_child(ch, EMPM_LOG_ERROR, 5009, "accepting pauses: %s (%u "
-                        "connections, %u queued, %u workers busy, %u idle)",
-                        reason, ch->slab.in_use, empm__load(&ch->score->queued),
-                        (uint32_t)ch->nworkers - idle, idle);
+        empm__engine_log(ch, EMPM_LOG_ERROR, 5009, "accepting pauses: %s (%u "
+                         "connections, %u queued, %u workers busy, %u idle)",
+                         reason, ch->slab.in_use,
+                         empm__load(&ch->score->queued),
+                         (uint32_t)ch->nworkers - idle, idle);
     }
 }
 
-/* Our workers have all that they can begin: siblings accept, until one of ours is
- * free, or, if they only wait for what has just been accepted, for a moment. */
-static void empm__pause_full(empm__child *ch, uint32_t now_ms)
+/* Our workers have all that they can begin: siblings accept, until one of
+ * ours is free, or, if they only wait for what has just been accepted, for a
+ * moment. */
+static void empm__listener_pause_full(empm__engine *ch, uint32_t now_ms)
 {
     int idle;
     pthread_mutex_lock(&ch->queue.lock);
     idle = empm__queue_idle_locked(&ch->queue) > 0;
     if (!idle)
-        empm__gate_close_locked(&ch->queue);
+        empm__queue_gate_close_locked(&ch->queue);
     pthread_mutex_unlock(&ch->queue.lock);
-    ch->turn_ms = empm__after(now_ms, EMPM__FRESH_MS);
-    empm__pause(ch, idle ? EMPM__PAUSE_TURN : EMPM__PAUSE_GATE, now_ms, "");
+    ch->turn_ms = empm__time_after(now_ms, EMPM__FRESH_MS);
+    empm__listener_pause(ch, idle ? EMPM__PAUSE_TURN : EMPM__PAUSE_GATE,
+                         now_ms, "");
 }
 
 /* Closes the KEEPALIVE connections that are nearest to their expiry, at most
  * `want` of them, after at most 256 looks. Returns how many. */
-static uint32_t empm__cull(empm__child *ch, uint32_t want, uint32_t now_ms)
+static uint32_t empm__listener_cull(empm__engine *ch, uint32_t want,
+                                    uint32_t now_ms)
 {
     const empm__wheel *wh = &ch->wheel;
     uint32_t slot = empm__wheel_slot(wh->cursor), seen = 0, done = 0, ahead = 0;
@@ -14608,11 +14867,11 @@ static uint32_t empm__cull(empm__child *ch, uint32_t want, uint32_t now_ms)
         slot = (slot + step) % EMPM__SLOTS;
         for (i = wh->heads[slot]; i != EMPM__NIL && seen < 256 && done < want;
              seen++) {
-            empm__conn *c = empm__conn_at(&ch->slab, i);
+            empm__conn *c = empm__slab_conn(&ch->slab, i);
             const uint32_t next = c->wheel_next, w = empm__load(&c->word);
             if (!(w & EMPM__OWNED) && (w & EMPM__KEEP) &&
-                empm__take(ch, i, EMPM__READY_TIMEOUT, now_ms) &&
-                empm__close_idle(ch, i))
+                empm__listener_take(ch, i, EMPM__READY_TIMEOUT, now_ms) &&
+                empm__listener_close_idle(ch, i))
                 done++;
             i = next;
         }
@@ -14621,58 +14880,61 @@ static uint32_t empm__cull(empm__child *ch, uint32_t want, uint32_t now_ms)
     return done;
 }
 
-/* How long a record that has moved may still wait: as its giver says, but not for
- * longer than here. */
-static uint32_t empm__deadline_moved(const empm_config *cfg,
-                                     const empm__moved *m, uint32_t now_ms)
+/* How long a record that has moved may still wait: as its giver says, but not
+ * for longer than here. */
+static uint32_t empm__move_deadline(const empm_config *cfg,
+                                    const empm__moved *m, uint32_t now_ms)
 {
     const int most = m->state == EMPM__KEEPALIVE ? cfg->keep_alive_timeout_ms
                      : cfg->header_timeout_ms    ? cfg->header_timeout_ms
                                                  : cfg->timeout_ms;
     if (most == 0)
-        return m->left_ms < INT32_MAX ? empm__after(now_ms, (int)m->left_ms)
+        return m->left_ms < INT32_MAX ? empm__time_after(now_ms,
+                                                         (int)m->left_ms)
                                       : EMPM__NEVER;
-    return empm__after(now_ms, m->left_ms < (uint32_t)most ? (int)m->left_ms
-                                                           : most);
+    return empm__time_after(now_ms, m->left_ms < (uint32_t)most
+                            ? (int)m->left_ms
+                                                                : most);
 }
 
 /* Makes a record of a new descriptor and begins to wait for its next byte.
- * `from` is the peer's address; NULL: MaxConnectionsPerPeer does not ask. `m`: the
- * connection comes from a sibling; NULL: it is new. NIL: it is closed. */
-static uint32_t empm__admit(empm__child *ch, int fd, int k,
-                            const struct sockaddr_storage *from,
-                            const empm__moved *m, uint32_t now_ms)
+ * `from` is the peer's address; NULL: MaxConnectionsPerPeer does not ask. `m`:
+ * the connection comes from a sibling; NULL: it is new. NIL: it is closed. */
+static uint32_t empm__listener_admit(empm__engine *ch, int fd, int k,
+                                     const struct sockaddr_storage *from,
+                                     const empm__moved *m, uint32_t now_ms)
 {
     const empm_config *cfg = ch->cfg;
-    const uint32_t i = empm__slab_get(&ch->slab);
+    const uint32_t i = empm__slab_borrow(&ch->slab);
     const int proxy = ch->s->listeners[k].proxy;
     empm__conn *c;
     empm__peer *p;
     uint32_t w, n;
     if (i == EMPM__NIL) {
         close(fd);
-        empm__pause(ch, EMPM__PAUSE_FDS, now_ms, "no memory");
+        empm__listener_pause(ch, EMPM__PAUSE_FDS, now_ms, "no memory");
         return i;
     }
-    p = empm__peer_at(&ch->slab, i);
+    p = empm__slab_peer(&ch->slab, i);
     p->family = EMPM__PEER_UNASKED;
-    if (from != NULL && empm__limits_peers(ch, k)) {
+    if (from != NULL && empm__listener_limits_peers(ch, k)) {
         empm__peer_from(p, from);    /* what has moved was counted before */
         if (!empm__counts_add(&ch->counts, p, m != NULL ? INT_MAX
                                               : cfg->max_connections_per_peer)) {
             char text[96];
             close(fd);
-            empm__slab_put(&ch->slab, i);
+            empm__slab_return(&ch->slab, i);
             empm__bump(&ch->score->refused, 1u);
-            empm__log_child(ch, EMPM_LOG_WARN, 5306, "%s has as many "
-                            "connections as MaxConnectionsPerPeer of %d allows: "
-                            "refused", empm__peer_text(p, 0, text, sizeof text),
-                            cfg->max_connections_per_peer);
+            empm__engine_log(ch, EMPM_LOG_WARN, 5306, "%s has as many "
+                             "connections as MaxConnectionsPerPeer of %d "
+                             "allows: refused", empm__peer_text(p, 0, text,
+                                                        sizeof text),
+                             cfg->max_connections_per_peer);
             return EMPM__NIL;
         }
     } else if (m != NULL && proxy && m->state != EMPM__HANDSHAKE)
         *p = m->peer;
-    c = empm__conn_at(&ch->slab, i);
+    c = empm__slab_conn(&ch->slab, i);
     c->fd = fd;
     c->requests = m != NULL ? m->requests : 0;
     c->why = 0;
@@ -14688,8 +14950,8 @@ static uint32_t empm__admit(empm__child *ch, int fd, int k,
     if (c->serial == 0)
         c->serial = 1;
     empm__store(&c->deadline_ms,
-                m != NULL ? empm__deadline_moved(cfg, m, now_ms)
-                          : empm__after(now_ms, cfg->header_timeout_ms
+                m != NULL ? empm__move_deadline(cfg, m, now_ms)
+                          : empm__time_after(now_ms, cfg->header_timeout_ms
                                                     ? cfg->header_timeout_ms
                                                     : cfg->timeout_ms));
     empm__wheel_move(&ch->wheel, &ch->slab, i, c->deadline_ms);
@@ -14711,9 +14973,9 @@ static uint32_t empm__admit(empm__child *ch, int fd, int k,
     }
     if (empm__poller_add(&ch->poller, c, i) < 0) {
         const int error = EMPM__EPOLL ? errno : ENOMEM;
-        if (empm__take(ch, i, EMPM__READY_TIMEOUT, now_ms))
-            empm__close_idle(ch, i);
-        empm__pause(ch, EMPM__PAUSE_FDS, now_ms, strerror(error));
+        if (empm__listener_take(ch, i, EMPM__READY_TIMEOUT, now_ms))
+            empm__listener_close_idle(ch, i);
+        empm__listener_pause(ch, EMPM__PAUSE_FDS, now_ms, strerror(error));
         return EMPM__NIL;
     }
     empm__store(&ch->score->connections, ch->slab.in_use);
@@ -14721,7 +14983,7 @@ static uint32_t empm__admit(empm__child *ch, int fd, int k,
 }
 
 /* May the connection move? All that there is of it is in the kernel. */
-static int empm__movable(const empm__conn *c)
+static int empm__move_may(const empm__conn *c)
 {
     return c->req == NULL && c->transport == NULL &&
            !(c->flags & (EMPM__F_MOVED | EMPM__F_CLOSED)) &&
@@ -14730,9 +14992,9 @@ static int empm__movable(const empm__conn *c)
             c->state == EMPM__KEEPALIVE);
 }
 
-/* Gives n records, which are taken and movable, to the exchange. 1: they are free
- * again; 0: it is full, they are ours still. */
-static int empm__move_out(empm__child *ch, const uint32_t *list, uint32_t n,
+/* Gives n records, which are taken and movable, to the exchange. 1: they are
+ * free again; 0: it is full, they are ours still. */
+static int empm__move_out(empm__engine *ch, const uint32_t *list, uint32_t n,
                           int are_jobs, uint32_t now_ms)
 {
     empm__move m;
@@ -14743,31 +15005,31 @@ static int empm__move_out(empm__child *ch, const uint32_t *list, uint32_t n,
     m.version = EMPM__MOVE_VERSION;
     m.n = n;
     for (k = 0; k < n; k++) {
-        const empm__conn *c = empm__conn_at(&ch->slab, list[k]);
+        const empm__conn *c = empm__slab_conn(&ch->slab, list[k]);
         const uint32_t deadline = empm__load(&c->deadline_ms);
-        const int left = empm__until(deadline, now_ms);
+        const int left = empm__time_until(deadline, now_ms);
         empm__moved *to = &m.of[k];
-        to->listener = empm__listener_key(&ch->s->listeners[c->listener]);
+        to->listener = empm__exchange_key(&ch->s->listeners[c->listener]);
         to->state = c->state;
         to->is_job = (uint32_t)are_jobs;
         to->requests = c->requests;
         to->left_ms = deadline == EMPM__NEVER ? deadline
                       : left > 0 ? (uint32_t)left : 0;
-        memcpy(&to->peer, empm__peer_at(&ch->slab, list[k]), sizeof to->peer);
+        memcpy(&to->peer, empm__slab_peer(&ch->slab, list[k]), sizeof to->peer);
         fds[k] = c->fd;
     }
     if (empm__exchange_give(&ch->s->exchange, &m, fds) < 0) {
-        if (!empm__would_block(errno) && errno != ENOBUFS &&
+        if (!empm__fd_would_block(errno) && errno != ENOBUFS &&
             errno != ETOOMANYREFS)
-            empm__log_child(ch, EMPM_LOG_ERROR, 5046, "cannot pass a connection "
-                            "on: %s", strerror(errno));
+            empm__engine_log(ch, EMPM_LOG_ERROR, 5046, "cannot pass a "
+                             "connection on: %s", strerror(errno));
         return 0;
     }
     for (k = 0; k < n; k++) {
-        empm__conn *c = empm__conn_at(&ch->slab, list[k]);
+        empm__conn *c = empm__slab_conn(&ch->slab, list[k]);
         empm__poller_remove(&ch->poller, c);
         close(c->fd);
-        empm__record_free(ch, list[k]);
+        empm__listener_record_free(ch, list[k]);
     }
     empm__bump(&ch->score->moved_out, n);
     ch->swept_ms = now_ms;
@@ -14775,99 +15037,101 @@ static int empm__move_out(empm__child *ch, const uint32_t *list, uint32_t n,
 }
 
 /* Makes a record of what the exchange has given. */
-static void empm__move_in(empm__child *ch, empm__batch *b, int fd,
+static void empm__move_in(empm__engine *ch, empm__batch *b, int fd,
                           const empm__moved *m)
 {
     struct sockaddr_storage from;
     uint32_t i;
     int k;
     for (k = 0; k < ch->s->nlisteners; k++)
-        if (empm__listens_to(ch, k) &&
-            empm__listener_key(&ch->s->listeners[k]) == m->listener)
+        if (empm__listener_watches(ch, k) &&
+            empm__exchange_key(&ch->s->listeners[k]) == m->listener)
             break;
     errno = 0;
     if (k == ch->s->nlisteners ||    /* a reload has dropped that Listen */
         (m->state != EMPM__READ_HEAD && m->state != EMPM__KEEPALIVE &&
          (m->state != EMPM__HANDSHAKE || !ch->s->listeners[k].proxy)) ||
-        !empm__is_connection(fd, &from) || empm__fd_flags(fd, 1) < 0) {
+        !empm__exchange_is_connection(fd, &from) || empm__fd_flags(fd, 1) < 0) {
         if (errno != 0 && errno != ENOTCONN)     /* its client has left */
-            empm__log_child(ch, EMPM_LOG_ERROR, 5046, "cannot take a connection "
-                            "over: %s", strerror(errno));
+            empm__engine_log(ch, EMPM_LOG_ERROR, 5046, "cannot take a "
+                             "connection over: %s", strerror(errno));
         close(fd);
         return;
     }
-    i = empm__admit(ch, fd, k, &from, m, b->now_ms);
+    i = empm__listener_admit(ch, fd, k, &from, m, b->now_ms);
     if (i == EMPM__NIL)
         return;
     empm__bump(&ch->score->moved_in, 1u);
-    if (m->is_job && empm__take(ch, i, EMPM__READY_IN, b->now_ms))
-        empm__batch_add(ch, b, i);
+    if (m->is_job && empm__listener_take(ch, i, EMPM__READY_IN, b->now_ms))
+        empm__listener_batch_add(ch, b, i);
 }
 
-/* Takes from the exchange as much as our workers have time for; all there is, if
- * nobody else will. */
-static void empm__take_moved(empm__child *ch, empm__batch *b, int all)
+/* Takes from the exchange as much as our workers have time for; all there is,
+ * if nobody else will. */
+static void empm__move_take(empm__engine *ch, empm__batch *b, int all)
 {
     int turns = EMPM__ACCEPTS;
     while (ch->shares && (all || (turns-- > 0 && ch->paused == 0))) {
         empm__move m;
         int fds[EMPM__MOVE_MOST], n, k;
-        if (!all && empm__room(ch, b) <= 0) {
-            empm__pause_full(ch, b->now_ms);
+        if (!all && empm__listener_room(ch, b) <= 0) {
+            empm__listener_pause_full(ch, b->now_ms);
             return;
         }
         if (ch->slab.in_use >= ch->most && !all &&
-            empm__cull(ch, 1, b->now_ms) == 0) {
-            empm__pause(ch, EMPM__PAUSE_FULL, b->now_ms,
-                        "MaxOpenConnections is reached");
+            empm__listener_cull(ch, 1, b->now_ms) == 0) {
+            empm__listener_pause(ch, EMPM__PAUSE_FULL, b->now_ms,
+                                 "MaxOpenConnections is reached");
             return;
         }
         n = empm__exchange_take(&ch->s->exchange, &m, fds);
         if (n == 0)
             return;
         if (n < 0 && errno == EMFILE) {
-            empm__pause(ch, EMPM__PAUSE_FDS, b->now_ms, strerror(errno));
+            empm__listener_pause(ch, EMPM__PAUSE_FDS, b->now_ms,
+                                 strerror(errno));
             return;
         }
         if (n < 0)
-            empm__log_child(ch, EMPM_LOG_ERROR, 5046, "a connection that was "
-                            "passed on makes no sense: closed");
+            empm__engine_log(ch, EMPM_LOG_ERROR, 5046, "a connection that was "
+                             "passed on makes no sense: closed");
         for (k = 0; k < n; k++)
             empm__move_in(ch, b, fds[k], &m.of[k]);
     }
 }
 
-/* Do jobs wait, and no worker here has time for them? Who listens takes the first
- * one; those that seem to be quick are back in a moment. */
-static int empm__jobs_wait_locked(const empm__queue *q, uint64_t now_us)
+/* Do jobs wait, and no worker here has time for them? Who listens takes the
+ * first one; those that seem to be quick are back in a moment. */
+static int empm__move_jobs_wait_locked(const empm__queue *q, uint64_t now_us)
 {
     return q->idle_count + q->searching == 0 &&
            q->count > (q->listening >= 0 ? 1u : 0u) &&
            (q->running == 0 || now_us - q->mark_us > EMPM__PATIENCE_US);
 }
 
-/* Jobs wait: they go to siblings that have time. The next look is after 1, 2, 4,
- * 8 ms as long as none of them has. */
-static void empm__give_jobs(empm__child *ch, const empm__batch *b)
+/* Jobs wait: they go to siblings that have time. The next look is after 1, 2,
+ * 4, 8 ms as long as none of them has. */
+static void empm__move_give_jobs(empm__engine *ch, const empm__batch *b)
 {
     empm__queue *q = &ch->queue;
     uint32_t want = ch->handing_over == EMPM__TO_PROGRAM
-                        ? EMPM__MOVE_MOST : empm__siblings(ch, NULL);
+                        ? EMPM__MOVE_MOST : empm__listener_siblings_room(ch,
+                                                                         NULL);
     uint32_t i = EMPM__NIL, n = 0;
     int shut = 0;
     if (want > 0 && ch->paused == 0) {       /* or we would take them back */
         pthread_mutex_lock(&q->lock);
-        if ((shut = empm__jobs_wait_locked(q, b->now_us)) != 0)
-            empm__gate_close_locked(q);
+        if ((shut = empm__move_jobs_wait_locked(q, b->now_us)) != 0)
+            empm__queue_gate_close_locked(q);
         pthread_mutex_unlock(&q->lock);
         if (!shut)
             return;
-        empm__pause(ch, EMPM__PAUSE_GATE, b->now_ms, "");
+        empm__listener_pause(ch, EMPM__PAUSE_GATE, b->now_ms, "");
     }
     for (; want > 0; want--, n++) {
         pthread_mutex_lock(&q->lock);
-        i = empm__jobs_wait_locked(q, b->now_us)
-                ? empm__queue_remove_locked(q, empm__movable) : EMPM__NIL;
+        i = empm__move_jobs_wait_locked(q, b->now_us)
+                ? empm__queue_remove_locked(q, empm__move_may) : EMPM__NIL;
         pthread_mutex_unlock(&q->lock);
         if (i == EMPM__NIL)
             break;
@@ -14880,24 +15144,26 @@ static void empm__give_jobs(empm__child *ch, const empm__batch *b)
     }
     ch->give_wait = n > 0 || ch->give_wait == 0 ? 1
                     : ch->give_wait < 8 ? ch->give_wait * 2 : 8;
-    ch->give_ms = empm__after(b->now_ms, (int)ch->give_wait);
+    ch->give_ms = empm__time_after(b->now_ms, (int)ch->give_wait);
 }
 
 /* Accepts from listening socket k, at most `most`, and no more than our workers
- * can begin as long as siblings have time; `all`: whatever they have. Every errno
- * has its treatment, and none closes the socket or the child. */
-static void empm__accept_some(empm__child *ch, const empm__batch *b, int k,
-                              int most, int all)
+ * can begin as long as siblings have time; `all`: whatever they have. Every
+ * errno has its treatment, and none closes the socket or the child. */
+static void empm__listener_accept(empm__engine *ch, const empm__batch *b, int k,
+                                  int most, int all)
 {
-    const empm__listener *l = &ch->s->listeners[k];
-    struct sockaddr_storage a, *from = empm__limits_peers(ch, k) ? &a : NULL;
+    const empm__endpoint *l = &ch->s->listeners[k];
+    struct sockaddr_storage a, *from = empm__listener_limits_peers(ch, k)
+                                       ? &a : NULL;
     const uint32_t now_ms = b->now_ms;
     int accepted = 0, failed = 0, alone = all || !ch->shares;
     while (most-- > 0 && (ch->paused & ~(uint32_t)EMPM__PAUSE_STOP) == 0) {
         int fd;
-        if (!alone && empm__room(ch, b) <= empm__fresh(ch, now_ms)) {
-            if (empm__siblings(ch, NULL) > 0) {
-                empm__pause_full(ch, now_ms);
+        if (!alone && empm__listener_room(ch, b) <= empm__listener_fresh(ch,
+                                                                         now_ms)) {
+            if (empm__listener_siblings_room(ch, NULL) > 0) {
+                empm__listener_pause_full(ch, now_ms);
                 return;
             }
             alone = 1;
@@ -14908,22 +15174,23 @@ static void empm__accept_some(empm__child *ch, const empm__batch *b, int k,
             p.events = POLLIN;
             if (accepted || poll(&p, 1, 0) <= 0)
                 return;
-            if (empm__cull(ch, 1, now_ms) == 0) {
-                empm__pause(ch, EMPM__PAUSE_FULL, now_ms,
-                            "MaxOpenConnections is reached");
+            if (empm__listener_cull(ch, 1, now_ms) == 0) {
+                empm__listener_pause(ch, EMPM__PAUSE_FULL, now_ms,
+                                     "MaxOpenConnections is reached");
                 return;
             }
         }
         a.ss_family = AF_UNSPEC;
-        fd = empm__accept(l->fd, from);
+        fd = empm__fd_accept(l->fd, from);
         if (fd >= 0) {
             accepted = 1;
-            empm__admit(ch, fd, k, from, NULL, now_ms);
+            empm__listener_admit(ch, fd, k, from, NULL, now_ms);
             if (++ch->accepts >= 16 && ch->listening) {
-                /* last in the queue of who is woken: siblings get their share */
+                /* last in the queue of who is woken: siblings get their
+                 * share */
                 ch->accepts = 0;
-                empm__listen_set(ch, 0);
-                empm__listen_set(ch, 1);
+                empm__listener_watch(ch, 0);
+                empm__listener_watch(ch, 1);
             }
             continue;
         }
@@ -14934,25 +15201,26 @@ static void empm__accept_some(empm__child *ch, const empm__batch *b, int k,
 #endif
             return;
         case EMFILE: case ENFILE: case ENOBUFS: case ENOMEM:
-            if (empm__cull(ch, 1, now_ms) > 0)
+            if (empm__listener_cull(ch, 1, now_ms) > 0)
                 continue;
-            empm__pause(ch, EMPM__PAUSE_FDS, now_ms, strerror(errno));
+            empm__listener_pause(ch, EMPM__PAUSE_FDS, now_ms, strerror(errno));
             return;
         case EBADF: case EINVAL: case ENOTSOCK: case EFAULT:
-            empm__pause(ch, EMPM__PAUSE_FDS, now_ms, strerror(errno));
+            empm__listener_pause(ch, EMPM__PAUSE_FDS, now_ms, strerror(errno));
             return;
         default:                     /* this one connection has failed */
             if (++failed < 16)
                 continue;            /* ... or it is all of them */
-            empm__pause(ch, EMPM__PAUSE_FDS, now_ms, strerror(errno));
+            empm__listener_pause(ch, EMPM__PAUSE_FDS, now_ms, strerror(errno));
             return;
         }
     }
 }
 
-/* Is every worker in its turn for over `ms`, so in a handler that takes its time?
- * `shut` then also closes the gate. */
-static int empm__all_busy(empm__child *ch, uint32_t now_ms, int ms, int shut)
+/* Is every worker in its turn for over `ms`, so in a handler that takes its
+ * time? `shut` then also closes the gate. */
+static int empm__listener_all_busy(empm__engine *ch, uint32_t now_ms, int ms,
+                                   int shut)
 {
     empm__queue *q = &ch->queue;
     int busy, i;
@@ -14960,17 +15228,18 @@ static int empm__all_busy(empm__child *ch, uint32_t now_ms, int ms, int shut)
     busy = empm__queue_idle_locked(q) == 0;
     for (i = 0; i < ch->started && busy; i++) {
         const uint32_t began = empm__load(&ch->workers[i].turn_began);
-        busy = began != EMPM__NEVER && empm__until(now_ms, began) > ms;
+        busy = began != EMPM__NEVER && empm__time_until(now_ms, began) > ms;
     }
     if (busy && shut)
-        empm__gate_close_locked(q);
+        empm__queue_gate_close_locked(q);
     pthread_mutex_unlock(&q->lock);
     return busy;
 }
 
 /* Ends a pause. Whatever waits is an event of the new registration; who stops
  * looking after this is seen by us, or sees that we accept. */
-static void empm__unpause(empm__child *ch, uint32_t why, uint32_t now_ms)
+static void empm__listener_unpause(empm__engine *ch, uint32_t why,
+                                   uint32_t now_ms)
 {
     if (!(ch->paused & why))
         return;
@@ -14981,39 +15250,42 @@ static void empm__unpause(empm__child *ch, uint32_t why, uint32_t now_ms)
     empm__store(&ch->want_retired, 0u);
     ch->retry_ms = EMPM__NEVER;
     ch->full_batches = 0;
-    empm__fence();                   /* pairs with the one in empm__pass_on() */
-    if (empm__listen_set(ch, 1) < 0)
-        empm__pause(ch, EMPM__PAUSE_FDS, now_ms, strerror(errno));
+    /* pairs with the one in empm__listener_pass_on() */
+    empm__fence();
+    if (empm__listener_watch(ch, 1) < 0)
+        empm__listener_pause(ch, EMPM__PAUSE_FDS, now_ms, strerror(errno));
 }
 
 /* --- stopping ------------------------------------------------------------- */
 
 /* Offers `ready` to every record in use: READY_STOP tells those that listen for
  * it; those that are taken by READY_TIMEOUT shall end. */
-static void empm__sweep(empm__child *ch, empm__batch *b, uint32_t ready,
-                        int only_idle, int force)
+static void empm__listener_sweep(empm__engine *ch, empm__batch *b,
+                                 uint32_t ready, int only_idle, int force)
 {
     uint32_t i;
     for (i = 0; i < ch->slab.made; i++) {
-        const empm__conn *c = empm__conn_at(&ch->slab, i);
+        const empm__conn *c = empm__slab_conn(&ch->slab, i);
         const uint32_t w = empm__load(&c->word);
         if (!c->in_use || (only_idle && !(w & (EMPM__IDLE | EMPM__OWNED))))
             continue;
-        if (!empm__take(ch, i, ready, b->now_ms))
+        if (!empm__listener_take(ch, i, ready, b->now_ms))
             continue;
         if (ready == EMPM__READY_STOP)
-            empm__batch_add(ch, b, i);
+            empm__listener_batch_add(ch, b, i);
         else
-            empm__end_taken(ch, b, i, force);
+            empm__listener_end_taken(ch, b, i, force);
     }
 }
 
-static void empm__begin_stop(empm__child *ch, empm__batch *b, uint32_t orders)
+static void empm__listener_begin_stop(empm__engine *ch, empm__batch *b,
+                                      uint32_t orders)
 {
     const empm_config *cfg = ch->cfg;
     const uint32_t before = ch->stopping, now = orders & EMPM__ORDER_STOP;
     int k, wait;
-    if (!ch->shares || !(orders & (EMPM__ORDER_HAND_OVER | EMPM__ORDER_UPGRADE)))
+    if (!ch->shares ||
+        !(orders & (EMPM__ORDER_HAND_OVER | EMPM__ORDER_UPGRADE)))
         empm__store(&ch->handing_over, 0u);  /* nobody serves on */
     else if (before == 0) {
         empm__store(&ch->handing_over, (uint32_t)(orders & EMPM__ORDER_UPGRADE
@@ -15034,65 +15306,69 @@ static void empm__begin_stop(empm__child *ch, empm__batch *b, uint32_t orders)
         /* connections that have been accepted by the kernel are ours, too */
         ch->paused = 0;
         for (k = 0; k < ch->s->nlisteners; k++)
-            if (empm__listens_to(ch, k))
-                empm__accept_some(ch, b, k, cfg->listen_backlog + EMPM__BATCH, 1);
+            if (empm__listener_watches(ch, k))
+                empm__listener_accept(ch, b, k,
+                                      cfg->listen_backlog + EMPM__BATCH, 1);
         if (!ch->handing_over)       /* nobody else will have these */
-            empm__take_moved(ch, b, 1);
-        empm__pause(ch, EMPM__PAUSE_STOP, b->now_ms, "");
+            empm__move_take(ch, b, 1);
+        empm__listener_pause(ch, EMPM__PAUSE_STOP, b->now_ms, "");
         for (k = 0; k < ch->s->nlisteners; k++)
-            if (empm__listens_to(ch, k)) {
+            if (empm__listener_watches(ch, k)) {
                 close(ch->s->listeners[k].fd);
                 ch->s->listeners[k].fd = -1;
             }
     }
-    ch->stop_ms = wait > 0 ? empm__after(b->now_ms, wait) : EMPM__NEVER;
+    ch->stop_ms = wait > 0 ? empm__time_after(b->now_ms, wait) : EMPM__NEVER;
     if (before == 0)
         empm__store(&ch->linger_until,
-                    empm__after(b->now_ms, cfg->linger_short_ms));
+                    empm__time_after(b->now_ms, cfg->linger_short_ms));
     empm__store(&ch->stopping, before | (orders & (EMPM__ORDER_STOP |
                                                    EMPM__ORDER_GRACEFUL)));
     empm__store(&ch->score->stopping, ch->stopping);
-    empm__tell_parent(ch, 'q');
+    empm__engine_tell_parent(ch, 'q');
     empm__fence();               /* a worker that parks after this sees it */
-    empm__sweep(ch, b, EMPM__READY_STOP, 0, 0);
+    empm__listener_sweep(ch, b, EMPM__READY_STOP, 0, 0);
     if (orders & EMPM__ORDER_STOP)
-        empm__sweep(ch, b, EMPM__READY_TIMEOUT, 1, 0);
+        empm__listener_sweep(ch, b, EMPM__READY_TIMEOUT, 1, 0);
 }
 
-static void empm__abort_all(empm__child *ch, empm__batch *b)
+static void empm__listener_abort_all(empm__engine *ch, empm__batch *b)
 {
     if (!(ch->stopping & EMPM__ORDER_STOP)) {
-        empm__begin_stop(ch, b, EMPM__ORDER_STOP);
+        empm__listener_begin_stop(ch, b, EMPM__ORDER_STOP);
         return;
     }
     ch->stop_ms = EMPM__NEVER;
     empm__store(&ch->abort, 1u);
     empm__fence();
-    empm__sweep(ch, b, EMPM__READY_TIMEOUT, 0, 1);
+    empm__listener_sweep(ch, b, EMPM__READY_TIMEOUT, 0, 1);
 }
 
-/* --- handing over: a drain gives what waits for a request to those who serve - */
+/* --- handing over: a drain gives what waits for a request to those who
+ * serve - */
 
 /* Takes record i if it waits for a request and may move. */
-static int empm__take_waiting(empm__child *ch, uint32_t i, uint32_t now_ms)
+static int empm__move_take_waiting(empm__engine *ch, uint32_t i,
+                                   uint32_t now_ms)
 {
-    empm__conn *c = empm__conn_at(&ch->slab, i);
+    empm__conn *c = empm__slab_conn(&ch->slab, i);
     const uint32_t w = empm__load(&c->word);
     if (!c->in_use || (w & EMPM__OWNED) || !(w & EMPM__IDLE) ||
-        !empm__take(ch, i, EMPM__READY_TIMEOUT, now_ms))
+        !empm__listener_take(ch, i, EMPM__READY_TIMEOUT, now_ms))
         return 0;
     c->why = (uint16_t)(c->why & ~(unsigned)EMPM__READY_TIMEOUT);
     return 1;
 }
 
 /* Lets a record wait again that has been taken for nothing. */
-static void empm__wait_again(empm__child *ch, empm__batch *b, uint32_t i)
+static void empm__move_wait_again(empm__engine *ch, empm__batch *b, uint32_t i)
 {
-    empm__conn *c = empm__conn_at(&ch->slab, i);
-    const uint32_t keep = c->state == EMPM__KEEPALIVE ? (uint32_t)EMPM__KEEP : 0u;
+    empm__conn *c = empm__slab_conn(&ch->slab, i);
+    const uint32_t keep = c->state == EMPM__KEEPALIVE ? (uint32_t)EMPM__KEEP
+                                                      : 0u;
     if (c->why & (EMPM__READY_ALL & ~(unsigned)EMPM__STICKY) ||
         !empm__conn_give(c, EMPM__WANT(EMPM__READY_IN) | EMPM__IDLE | keep)) {
-        empm__batch_add(ch, b, i);   /* something has come meanwhile */
+        empm__listener_batch_add(ch, b, i); /* something has come meanwhile */
         return;
     }
     empm__bump(&ch->score->unparked[c->state], (uint32_t)-1);
@@ -15101,51 +15377,52 @@ static void empm__wait_again(empm__child *ch, empm__batch *b, uint32_t i)
 }
 
 /* Gives n taken records away, or lets them wait again: 0. */
-static int empm__hand_over_some(empm__child *ch, empm__batch *b,
-                                const uint32_t *list, uint32_t n)
+static int empm__move_drain_some(empm__engine *ch, empm__batch *b,
+                                 const uint32_t *list, uint32_t n)
 {
     uint32_t k;
     if (n == 0 || empm__move_out(ch, list, n, 0, b->now_ms))
         return 1;
     for (k = 0; k < n; k++)
-        empm__wait_again(ch, b, list[k]);
+        empm__move_wait_again(ch, b, list[k]);
     return 0;
 }
 
 /* Goes through the records from ch->sweep on, until the exchange is full, and
- * looks again in a while: a worker may have parked one unseen. If nothing can be
- * moved for EMPM__HAND_OVER_MS, connections end with their next answer. */
-static void empm__hand_over(empm__child *ch, empm__batch *b)
+ * looks again in a while: a worker may have parked one unseen. If nothing can
+ * be moved for EMPM__HAND_OVER_MS, connections end with their next answer. */
+static void empm__move_drain(empm__engine *ch, empm__batch *b)
 {
     uint32_t list[EMPM__MOVE_MOST], n = 0, accepting = 1;
     if (ch->handing_over == EMPM__TO_SIBLINGS)
-        empm__siblings(ch, &accepting);
-    ch->sweep_ms = empm__after(b->now_ms, accepting > 0 ? 1 : 5);
-    if (ch->stop_ms != EMPM__NEVER && empm__until(ch->stop_ms, b->now_ms) < 2000)
+        empm__listener_siblings_room(ch, &accepting);
+    ch->sweep_ms = empm__time_after(b->now_ms, accepting > 0 ? 1 : 5);
+    if (ch->stop_ms != EMPM__NEVER && empm__time_until(ch->stop_ms,
+                                                       b->now_ms) < 2000)
         empm__store(&ch->handing_over, 0u);  /* who cannot move may know it */
     for (; accepting > 0 && ch->sweep < ch->slab.made; ch->sweep++) {
-        if (!empm__take_waiting(ch, ch->sweep, b->now_ms))
+        if (!empm__move_take_waiting(ch, ch->sweep, b->now_ms))
             continue;
-        if (!empm__movable(empm__conn_at(&ch->slab, ch->sweep))) {
-            empm__wait_again(ch, b, ch->sweep);
+        if (!empm__move_may(empm__slab_conn(&ch->slab, ch->sweep))) {
+            empm__move_wait_again(ch, b, ch->sweep);
             continue;
         }
         list[n++] = ch->sweep;
         if (n < EMPM__MOVE_MOST)
             continue;
-        if (!empm__hand_over_some(ch, b, list, n)) {
+        if (!empm__move_drain_some(ch, b, list, n)) {
             ch->sweep = list[0];
             break;
         }
         n = 0;
     }
-    if (ch->sweep >= ch->slab.made && empm__hand_over_some(ch, b, list, n)) {
+    if (ch->sweep >= ch->slab.made && empm__move_drain_some(ch, b, list, n)) {
         ch->sweep = 0;
         ch->swept_ms = b->now_ms;    /* there is nothing that could move */
-        ch->sweep_ms = empm__after(b->now_ms, 100);
+        ch->sweep_ms = empm__time_after(b->now_ms, 100);
     } else if (ch->sweep >= ch->slab.made)
         ch->sweep = n > 0 ? list[0] : 0;
-    if (empm__until(b->now_ms, ch->swept_ms) > EMPM__HAND_OVER_MS)
+    if (empm__time_until(b->now_ms, ch->swept_ms) > EMPM__HAND_OVER_MS)
         empm__store(&ch->handing_over, 0u);
     if (!ch->handing_over)
         ch->sweep_ms = EMPM__NEVER;
@@ -15153,25 +15430,26 @@ static void empm__hand_over(empm__child *ch, empm__batch *b)
 
 /* --- one round ------------------------------------------------------------ */
 
-static void empm__drain_inbox(empm__child *ch, empm__batch *b)
+static void empm__listener_drain_inbox(empm__engine *ch, empm__batch *b)
 {
     uint32_t i = __atomic_exchange_n(&ch->poller.inbox, EMPM__NIL,
                                      __ATOMIC_ACQUIRE);
     while (i != EMPM__NIL) {
-        empm__conn *c = empm__conn_at(&ch->slab, i);
-        const uint32_t next = empm__load(&c->inbox_next);  /* before POSTED goes */
+        empm__conn *c = empm__slab_conn(&ch->slab, i);
+        /* before POSTED goes */
+        const uint32_t next = empm__load(&c->inbox_next);
         const uint32_t w = __atomic_fetch_and(
             &c->word, ~(uint32_t)EMPM__POSTED, __ATOMIC_ACQ_REL);
         if (!c->in_use)
             ;                        /* a late hint */
         else if (w & EMPM__RETIRED)
-            empm__record_free(ch, i);
+            empm__listener_record_free(ch, i);
         else {
             const uint32_t deadline = empm__load(&c->deadline_ms);
             if (deadline != EMPM__NEVER)
                 empm__wheel_hasten(&ch->wheel, &ch->slab, i, deadline);
-            if (empm__take(ch, i, 0, b->now_ms))
-                empm__batch_add(ch, b, i);
+            if (empm__listener_take(ch, i, 0, b->now_ms))
+                empm__listener_batch_add(ch, b, i);
             else if (ch->handing_over && (w & EMPM__IDLE)) {
                 ch->sweep = (uint32_t)empm__min(ch->sweep, i);
                 ch->sweep_ms = b->now_ms;
@@ -15181,29 +15459,30 @@ static void empm__drain_inbox(empm__child *ch, empm__batch *b)
     }
 }
 
-static void empm__expire(empm__child *ch, empm__batch *b)
+static void empm__listener_expire(empm__engine *ch, empm__batch *b)
 {
     const uint32_t now = b->now_ms;
     uint32_t i;
     int stuck = -1;                  /* not asked yet */
     empm__wheel_advance(&ch->wheel, &ch->slab, now);
     while ((i = empm__wheel_due(&ch->wheel, &ch->slab)) != EMPM__NIL) {
-        empm__conn *c = empm__conn_at(&ch->slab, i);
+        empm__conn *c = empm__slab_conn(&ch->slab, i);
         const uint32_t w = empm__load_acq(&c->word);
         const uint32_t deadline = empm__load(&c->deadline_ms);
         if (w & EMPM__OWNED) {
             empm__wheel_move(&ch->wheel, &ch->slab, i,
-                             empm__after(now, ch->horizon_ms));
-        } else if (deadline == EMPM__NEVER || empm__until(deadline, now) > 0) {
+                             empm__time_after(now, ch->horizon_ms));
+        } else if (deadline == EMPM__NEVER ||
+                   empm__time_until(deadline, now) > 0) {
             empm__wheel_move(&ch->wheel, &ch->slab, i, deadline);
         } else {
             if (stuck < 0)
-                stuck = empm__all_busy(ch, now, 1000, 0);
+                stuck = empm__listener_all_busy(ch, now, 1000, 0);
             empm__wheel_move(&ch->wheel, &ch->slab, i,
-                             empm__after(now, ch->horizon_ms));
-            if (empm__take(ch, i, EMPM__READY_TIMEOUT, now)) {
+                             empm__time_after(now, ch->horizon_ms));
+            if (empm__listener_take(ch, i, EMPM__READY_TIMEOUT, now)) {
                 empm__bump(&ch->score->expired, 1u);
-                empm__end_taken(ch, b, i, stuck);
+                empm__listener_end_taken(ch, b, i, stuck);
             }
         }
     }
@@ -15212,7 +15491,7 @@ static void empm__expire(empm__child *ch, empm__batch *b)
 /* The batch goes to the queue, and the role is given back if there is work: 1.
  * The gate closes when nobody has had time for a while. Apache's formula:
  * queued < (1 + factor) * idle. */
-static int empm__end_round(empm__child *ch, empm__batch *b)
+static int empm__listener_end_round(empm__engine *ch, empm__batch *b)
 {
     empm__queue *q = &ch->queue;
     uint32_t idle;
@@ -15222,7 +15501,7 @@ static int empm__end_round(empm__child *ch, empm__batch *b)
         if (q->tail == EMPM__NIL)
             q->head = b->head;
         else
-            empm__conn_at(&ch->slab, q->tail)->queue_next = b->head;
+            empm__slab_conn(&ch->slab, q->tail)->queue_next = b->head;
         q->tail = b->tail;
         q->count += b->count;
         q->pushed += b->count;
@@ -15246,15 +15525,15 @@ static int empm__end_round(empm__child *ch, empm__batch *b)
         ch->full_batches = 0;
     else if (++ch->full_batches >= 2 && old && ch->paused == 0) {
         close_gate = 1;
-        empm__gate_close_locked(q);
+        empm__queue_gate_close_locked(q);
     }
-    give = ch->shares && empm__jobs_wait_locked(q, b->now_us);
+    give = ch->shares && empm__move_jobs_wait_locked(q, b->now_us);
     pthread_mutex_unlock(&q->lock);
-    /* Blocked workers: the gate closes before somebody comes, since an event that
-     * is declined would wake no sibling (EPOLLEXCLUSIVE) */
+    /* Blocked workers: the gate closes before somebody comes, since an event
+     * that is declined would wake no sibling (EPOLLEXCLUSIVE) */
     if (close_gate || (idle == 0 && ch->paused == 0 &&
-                       empm__all_busy(ch, b->now_ms, 1, 1)))
-        empm__pause(ch, EMPM__PAUSE_GATE, b->now_ms, "");
+                       empm__listener_all_busy(ch, b->now_ms, 1, 1)))
+        empm__listener_pause(ch, EMPM__PAUSE_GATE, b->now_ms, "");
     /* the parent wants to know when few are left, at most ten times a second */
     if ((idle < empm__load(&empm__score_slot_at(&ch->s->score,
                                                 ch->slot)->spare_share)) !=
@@ -15262,25 +15541,25 @@ static int empm__end_round(empm__child *ch, empm__batch *b)
         b->now_us >= ch->tell_us) {
         ch->told_few = !ch->told_few;
         ch->tell_us = b->now_us + 100000u;
-        empm__tell_parent(ch, 'i');
+        empm__engine_tell_parent(ch, 'i');
     }
     ch->give_ms = EMPM__NEVER;
     if (give)
-        empm__give_jobs(ch, b);
+        empm__move_give_jobs(ch, b);
     else
         ch->give_wait = 0;
     /* all that is the listener's has been done */
     pthread_mutex_lock(&q->lock);
-    if (empm__late(empm__load(&ch->lines_due_ms), b->now_ms))
+    if (empm__time_is_late(empm__load(&ch->lines_due_ms), b->now_ms))
         q->chore = 1;
     given = q->count > 0 || q->chore;
     if (given)
         empm__queue_end_round_locked(q);
-    empm__queue_unlock(q, old ? 2 : 1);
+    empm__queue_settle(q, old ? 2 : 1);
     return given;
 }
 
-static int empm__poll_timeout(const empm__child *ch, uint32_t now_ms)
+static int empm__listener_poll_timeout(const empm__engine *ch, uint32_t now_ms)
 {
     uint32_t at = EMPM__NEVER;
     const uint32_t queued = empm__load_acq(&ch->score->queued);
@@ -15290,18 +15569,19 @@ static int empm__poll_timeout(const empm__child *ch, uint32_t now_ms)
     if (ch->paused & (EMPM__PAUSE_FDS | EMPM__PAUSE_FULL))
         at = ch->retry_ms;
     if (ch->paused == 0 && empm__load(&ch->score->idle_workers) <= queued)
-        at = empm__after(now_ms, 2);  /* to close the gate in time */
+        at = empm__time_after(now_ms, 2); /* to close the gate in time */
     if (ch->paused & EMPM__PAUSE_TURN)
-        at = empm__earlier(at, ch->turn_ms);
+        at = empm__time_earlier(at, ch->turn_ms);
+    /* workers may block, and jobs wait then */
     if (ch->shares && queued > 0 && ch->give_ms == EMPM__NEVER)
-        at = empm__after(now_ms, 1);  /* workers may block, and jobs wait then */
-    at = empm__earlier(at, ch->give_ms);
-    at = empm__earlier(at, ch->sweep_ms);
-    at = empm__earlier(at, ch->stop_ms);
-    at = empm__earlier(at, empm__load(&ch->files.due_ms));
-    at = empm__earlier(at, empm__load(&ch->lines_due_ms));
+        at = empm__time_after(now_ms, 1);
+    at = empm__time_earlier(at, ch->give_ms);
+    at = empm__time_earlier(at, ch->sweep_ms);
+    at = empm__time_earlier(at, ch->stop_ms);
+    at = empm__time_earlier(at, empm__load(&ch->files.due_ms));
+    at = empm__time_earlier(at, empm__load(&ch->lines_due_ms));
     if (at != EMPM__NEVER) {
-        t = empm__until(at, now_ms);
+        t = empm__time_until(at, now_ms);
         t = t > 0 ? t : 0;
         if (wait < 0 || t < wait)
             wait = t;
@@ -15309,22 +15589,22 @@ static int empm__poll_timeout(const empm__child *ch, uint32_t now_ms)
     return wait;
 }
 
-/* Looks at what listens: at the socket that event `e` is of, or, as the bell has
- * been rung, at all of them. */
-static void empm__look(empm__child *ch, empm__batch *b, uint32_t e)
+/* Looks at what listens: at the socket that event `e` is of, or, as the bell
+ * has been rung, at all of them. */
+static void empm__listener_look(empm__engine *ch, empm__batch *b, uint32_t e)
 {
     int k;
     if (ch->paused == 0 && ch->shares &&
         (e == EMPM__EVENT_BELL || e == EMPM__EVENT_LISTENER + EMPM__EXCHANGE))
-        empm__take_moved(ch, b, 0);
+        empm__move_take(ch, b, 0);
     for (k = 0; k < ch->s->nlisteners && ch->paused == 0; k++)
-        if (empm__listens_to(ch, k) &&
+        if (empm__listener_watches(ch, k) &&
             (e == EMPM__EVENT_BELL || e == EMPM__EVENT_LISTENER + (uint32_t)k))
-            empm__accept_some(ch, b, k, EMPM__ACCEPTS, 0);
+            empm__listener_accept(ch, b, k, EMPM__ACCEPTS, 0);
 }
 
 /* 1: the role has been given back. */
-static int empm__round(empm__child *ch)
+static int empm__listener_round(empm__engine *ch)
 {
     empm__event *events = ch->events;
     empm__batch b;
@@ -15333,73 +15613,77 @@ static int empm__round(empm__child *ch)
     b.head = b.tail = EMPM__NIL;
     b.count = 0;
     b.now_us = empm__now_us();
-    b.now_ms = empm__us_to_ms(b.now_us);
+    b.now_ms = empm__time_us_to_ms(b.now_us);
     orders = __atomic_exchange_n(&ch->poller.orders, 0u, __ATOMIC_ACQUIRE);
-    empm__drain_inbox(ch, &b);
+    empm__listener_drain_inbox(ch, &b);
     if (orders & (EMPM__ORDER_STOP | EMPM__ORDER_GRACEFUL))
-        empm__begin_stop(ch, &b, orders);
+        empm__listener_begin_stop(ch, &b, orders);
     if (orders & EMPM__ORDER_PING)
         empm__bump(&ch->score->pongs, 1u);
     if (orders & EMPM__ORDER_ACCEPT)
-        empm__unpause(ch, EMPM__PAUSE_NEW, b.now_ms);
+        empm__listener_unpause(ch, EMPM__PAUSE_NEW, b.now_ms);
     if (orders & EMPM__ORDER_GATE)
-        empm__unpause(ch, EMPM__PAUSE_GATE, b.now_ms);
+        empm__listener_unpause(ch, EMPM__PAUSE_GATE, b.now_ms);
     if (ch->stopping && ch->slab.in_use == 0)
         return 0;
-    timeout = b.count > 0 ? 0 : empm__poll_timeout(ch, b.now_ms);
+    timeout = b.count > 0 ? 0 : empm__listener_poll_timeout(ch, b.now_ms);
     n = empm__poller_wait(&ch->poller, timeout, events);
     b.now_us = empm__now_us();
-    b.now_ms = empm__us_to_ms(b.now_us);
+    b.now_ms = empm__time_us_to_ms(b.now_us);
     for (i = 0; i < n; i++) {
         const empm__event *e = &events[i];
         empm__conn *c;
         if (e->index == EMPM__EVENT_WAKE) {
-            empm__wake_fd_drain(ch->poller.wake_fd[0]);
+            empm__poller_wake_fd_drain(ch->poller.wake_fd[0]);
             continue;
         }
         if (e->index >= EMPM__EVENT_LISTENER)
             continue;                /* below, after the old ones */
-        c = empm__conn_at(&ch->slab, e->index);
+        c = empm__slab_conn(&ch->slab, e->index);
         if (!c->in_use || c->gen != e->gen)
             continue;                /* of a descriptor that is closed here */
-        if (empm__take(ch, e->index, e->ready, b.now_ms))
-            empm__batch_add(ch, &b, e->index);
+        if (empm__listener_take(ch, e->index, e->ready, b.now_ms))
+            empm__listener_batch_add(ch, &b, e->index);
     }
-    empm__expire(ch, &b);
+    empm__listener_expire(ch, &b);
 #ifndef EVENTMPM_NO_FILES
-    if (empm__late(empm__load(&ch->files.due_ms), b.now_ms))
+    if (empm__time_is_late(empm__load(&ch->files.due_ms), b.now_ms))
         empm__files_expire(&ch->files, b.now_ms, 0);
 #endif
-    if (ch->stop_ms != EMPM__NEVER && empm__until(ch->stop_ms, b.now_ms) <= 0)
-        empm__abort_all(ch, &b);
+    if (ch->stop_ms != EMPM__NEVER && empm__time_until(ch->stop_ms,
+                                                       b.now_ms) <= 0)
+        empm__listener_abort_all(ch, &b);
     if ((ch->paused & (EMPM__PAUSE_FDS | EMPM__PAUSE_FULL)) &&
-        empm__until(ch->retry_ms, b.now_ms) <= 0)
-        empm__unpause(ch, EMPM__PAUSE_FDS | EMPM__PAUSE_FULL, b.now_ms);
+        empm__time_until(ch->retry_ms, b.now_ms) <= 0)
+        empm__listener_unpause(ch, EMPM__PAUSE_FDS | EMPM__PAUSE_FULL,
+                               b.now_ms);
     if ((ch->paused & EMPM__PAUSE_TURN) &&
-        (empm__until(ch->turn_ms, b.now_ms) <= 0 ||
-         empm__room(ch, &b) > empm__fresh(ch, b.now_ms)))
-        empm__unpause(ch, EMPM__PAUSE_TURN, b.now_ms);
+        (empm__time_until(ch->turn_ms, b.now_ms) <= 0 ||
+         empm__listener_room(ch, &b) > empm__listener_fresh(ch, b.now_ms)))
+        empm__listener_unpause(ch, EMPM__PAUSE_TURN, b.now_ms);
     for (i = 0; i < n; i++)
         if (events[i].index >= EMPM__EVENT_LISTENER &&
             events[i].index != EMPM__EVENT_WAKE)
-            empm__look(ch, &b, events[i].index);
-    if (empm__late(ch->sweep_ms, b.now_ms))
-        empm__hand_over(ch, &b);
+            empm__listener_look(ch, &b, events[i].index);
+    if (empm__time_is_late(ch->sweep_ms, b.now_ms))
+        empm__move_drain(ch, &b);
     if (ch->cfg->max_connections_per_child > 0 && ch->s->parent_fd >= 0 &&
-        !ch->stopping && empm__load(&ch->score->accepted) - ch->accepted_before >=
+        !ch->stopping &&
+        empm__load(&ch->score->accepted) - ch->accepted_before >=
                              (uint32_t)ch->cfg->max_connections_per_child) {
         empm__store(&ch->drain_ms, ch->cfg->graceful_restart_timeout_ms);
-        empm__order(&ch->poller, EMPM__ORDER_GRACEFUL | EMPM__ORDER_HAND_OVER);
+        empm__poller_order(&ch->poller,
+                           EMPM__ORDER_GRACEFUL | EMPM__ORDER_HAND_OVER);
     }
-    return empm__end_round(ch, &b);
+    return empm__listener_end_round(ch, &b);
 }
 
 /* The listener's role, until a round has something to do for workers, or the
  * end has come. */
-static void empm__listen(void *arg)
+static void empm__listener_run(void *arg)
 {
-    empm__child *ch = (empm__child *)arg;
-    while (!empm__round(ch))
+    empm__engine *ch = (empm__engine *)arg;
+    while (!empm__listener_round(ch))
         if (ch->stopping && ch->slab.in_use == 0) {
             empm__queue_close(&ch->queue);
             return;
@@ -15408,33 +15692,33 @@ static void empm__listen(void *arg)
 
 /* The same for the standby, who has it because no worker is free: so a chore is
  * his. Meanwhile nobody listens, unless a worker comes back. */
-static void empm__listen_standby(void *arg)
+static void empm__listener_run_standby(void *arg)
 {
-    empm__child *ch = (empm__child *)arg;
+    empm__engine *ch = (empm__engine *)arg;
     int chore;
     if (ch->shares && empm__load(&ch->score->queued) > 0)
         ch->give_ms = empm__now_ms();    /* siblings may have time */
-    empm__listen(arg);
+    empm__listener_run(arg);
     pthread_mutex_lock(&ch->queue.lock);
     chore = empm__queue_chore_locked(&ch->queue);
     pthread_mutex_unlock(&ch->queue.lock);
     if (chore)
-        empm__chore(ch);
+        empm__worker_chore(ch);
 }
 
-static void *empm__standby_main(void *arg)
+static void *empm__listener_standby_main(void *arg)
 {
-    empm__child *ch = (empm__child *)arg;
+    empm__engine *ch = (empm__engine *)arg;
     int i;
     if (ch->s->parent_fd < 0)            /* else it says when */
-        empm__order(&ch->poller, EMPM__ORDER_ACCEPT);
-    empm__queue_stand_by(&ch->queue, empm__listen_standby, ch);
+        empm__poller_order(&ch->poller, EMPM__ORDER_ACCEPT);
+    empm__queue_stand_by(&ch->queue, empm__listener_run_standby, ch);
     for (i = 0; i < ch->started; i++)
         pthread_join(ch->workers[i].thread, NULL);
 #ifndef EVENTMPM_NO_ACCESS_LOG
-    empm__lines_end(ch);
+    empm__access_lines_end(ch);
 #endif
-    empm__log_rest(ch);
+    empm__engine_log_rest(ch);
     pthread_mutex_lock(&ch->done_lock);
     ch->done = 1;
     pthread_cond_broadcast(&ch->done_cond);
@@ -15451,7 +15735,7 @@ static void *empm__standby_main(void *arg)
 
 /* The shortest wait that the settings allow decides the horizon; half of it, so
  * that a worker's clock may be a little behind the listener's. */
-static uint32_t empm__horizon(const empm_config *cfg)
+static uint32_t empm__engine_horizon(const empm_config *cfg)
 {
     const int waits[] = { cfg->timeout_ms, cfg->keep_alive_timeout_ms,
                           cfg->header_timeout_ms, cfg->body_timeout_ms,
@@ -15466,16 +15750,16 @@ static uint32_t empm__horizon(const empm_config *cfg)
 
 /* What a child needs of descriptors for itself, and handlers for theirs: two
  * for each worker. */
-static int64_t empm__descriptors_own(const empm_config *cfg)
+static int64_t empm__engine_descriptors_own(const empm_config *cfg)
 {
     return 32 + EMPM_MAX_LISTEN + 2 * (int64_t)cfg->threads_per_child;
 }
 
 /* How many it shares out: what else RLIMIT_NOFILE allows. */
-static int64_t empm__descriptors(const empm_config *cfg)
+static int64_t empm__engine_descriptors(const empm_config *cfg)
 {
     struct rlimit r;
-    const int64_t own = empm__descriptors_own(cfg);
+    const int64_t own = empm__engine_descriptors_own(cfg);
     int64_t most = 1024;
     if (getrlimit(RLIMIT_NOFILE, &r) == 0)
         most = r.rlim_cur > 1000000 ? 1000000 : (int64_t)r.rlim_cur;
@@ -15483,9 +15767,9 @@ static int64_t empm__descriptors(const empm_config *cfg)
 }
 
 /* MaxOpenFiles as it comes out: a third of them, or what is set, up to half. */
-static uint32_t empm__file_limit(const empm_config *cfg)
+static uint32_t empm__engine_file_limit(const empm_config *cfg)
 {
-    const int64_t all = empm__descriptors(cfg);
+    const int64_t all = empm__engine_descriptors(cfg);
     int64_t most = all / 3;
     if (cfg->max_open_files > 0)
         most = cfg->max_open_files < all / 2 ? cfg->max_open_files : all / 2;
@@ -15493,15 +15777,15 @@ static uint32_t empm__file_limit(const empm_config *cfg)
 }
 
 /* MaxOpenConnections as it comes out: the rest, or what is set. */
-static uint32_t empm__connection_limit(const empm_config *cfg)
+static uint32_t empm__engine_connection_limit(const empm_config *cfg)
 {
-    int64_t most = empm__descriptors(cfg) - empm__file_limit(cfg);
+    int64_t most = empm__engine_descriptors(cfg) - empm__engine_file_limit(cfg);
     if (cfg->max_open_connections > 0 && cfg->max_open_connections < most)
         most = cfg->max_open_connections;
     return most > 1 ? (uint32_t)most : 1;
 }
 
-static void empm__child_free(empm__child *ch)
+static void empm__engine_free(empm__engine *ch)
 {
     if (ch->workers != NULL && ch->poller.slab != NULL)
         empm__poller_free(&ch->poller);
@@ -15525,8 +15809,8 @@ static void empm__child_free(empm__child *ch)
     pthread_cond_destroy(&ch->done_cond);
 }
 
-static int empm__child_init(empm__child *ch, empm_server *s, int slot,
-                            int admin)
+static int empm__engine_init(empm__engine *ch, empm_server *s, int slot,
+                             int admin)
 {
     const empm_config *cfg = s->cfg;
     const int n = admin ? 1 : cfg->threads_per_child;
@@ -15546,16 +15830,16 @@ static int empm__child_init(empm__child *ch, empm_server *s, int slot,
     ch->paused = EMPM__PAUSE_NEW;
     empm__store(&ch->score->paused, ch->paused);
     ch->accepted_before = empm__load(&ch->score->accepted);
-    ch->horizon_ms = empm__horizon(cfg);
+    ch->horizon_ms = empm__engine_horizon(cfg);
     ch->linger_until = EMPM__NEVER;
     ch->drain_ms = cfg->graceful_shutdown_timeout_ms;
     ch->stop_ms = ch->retry_ms = ch->give_ms = ch->sweep_ms = EMPM__NEVER;
-    ch->most = empm__connection_limit(cfg);
+    ch->most = empm__engine_connection_limit(cfg);
     ch->shares = s->parent_fd >= 0 && !admin && s->exchange.fd[0] >= 0;
     ch->pool.most = cfg->max_mem_free == 0
                         ? SIZE_MAX : (size_t)(cfg->max_mem_free /
                                               EMPM_PAGE_BYTES);
-    ch->pool.files_most = empm__file_limit(cfg);
+    ch->pool.files_most = empm__engine_file_limit(cfg);
     pthread_mutex_init(&ch->pool.lock, NULL);
     ch->files.due_ms = ch->lines_due_ms = EMPM__NEVER;
     ch->pid = (long)getpid();
@@ -15602,7 +15886,7 @@ static int empm__child_init(empm__child *ch, empm_server *s, int slot,
         empm__store(&w->score->status, (uint32_t)'S');
     }
     empm__queue_init(&ch->queue, &ch->slab, ch->sleepers, (uint32_t)n,
-                     empm__processors() / (uint32_t)cfg->start_servers,
+                     empm__processor_count() / (uint32_t)cfg->start_servers,
                      ch->score);
     i = empm__poller_init(&ch->poller, &ch->slab);
     if (i == EMPM_OK && ch->shares &&
@@ -15611,8 +15895,9 @@ static int empm__child_init(empm__child *ch, empm_server *s, int slot,
     return i;
 }
 
-/* Starts the threads, with all signals blocked in them. On failure none runs. */
-static int empm__child_start(empm__child *ch)
+/* Starts the threads, with all signals blocked in them. On failure none
+ * runs. */
+static int empm__engine_start(empm__engine *ch)
 {
     const empm_config *cfg = ch->cfg;
     pthread_attr_t attr;
@@ -15643,7 +15928,8 @@ static int empm__child_start(empm__child *ch)
         pthread_cond_wait(&ch->done_cond, &ch->done_lock);
     pthread_mutex_unlock(&ch->done_lock);
     if (r == 0 && ch->sick == 0)
-        r = pthread_create(&ch->standby, &attr, empm__standby_main, ch);
+        r = pthread_create(&ch->standby, &attr, empm__listener_standby_main,
+                           ch);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (has_attr)
         pthread_attr_destroy(&attr);
@@ -15661,7 +15947,7 @@ static int empm__child_start(empm__child *ch)
 }
 
 /* Waits for the listener's end, at most timeout_ms (-1: for ever). */
-static int empm__child_wait(empm__child *ch, int timeout_ms)
+static int empm__engine_wait(empm__engine *ch, int timeout_ms)
 {
     struct timespec until;
     int r = 0, done;
@@ -15697,16 +15983,16 @@ static int empm__child_wait(empm__child *ch, int timeout_ms)
 
 EMPM_API int empm_resume(empm_server *s, empm_ticket ticket)
 {
-    empm__child *ch = &s->child;
+    empm__engine *ch = &s->child;
     const uint32_t i = (uint32_t)ticket, serial = (uint32_t)(ticket >> 32);
     if (serial == 0 || i >= empm__load_acq(&ch->slab.made))
         return EMPM_EGONE;
-    switch (empm__conn_resume(empm__conn_at(&ch->slab, i), serial)) {
+    switch (empm__conn_resume(empm__slab_conn(&ch->slab, i), serial)) {
     case 0:
         return EMPM_EGONE;
     case 2:
-        empm__post(&ch->poller, i);
-        empm__wake(&ch->poller);
+        empm__poller_post(&ch->poller, i);
+        empm__poller_wake(&ch->poller);
     }
     return EMPM_OK;
 }
@@ -15715,22 +16001,23 @@ EMPM_API int empm_resume(empm_server *s, empm_ticket ticket)
  * >>listen -- listen strings become sockets
  * ------------------------------------------------------------------------- */
 
-enum empm__listen_kind { EMPM__LISTEN_TCP, EMPM__LISTEN_UNIX, EMPM__LISTEN_FD,
-                         EMPM__LISTEN_SYSTEMD };
+enum empm__endpoint_kind { EMPM__LISTEN_TCP, EMPM__LISTEN_UNIX, EMPM__LISTEN_FD,
+                           EMPM__LISTEN_SYSTEMD };
 
-typedef struct empm__listen_spec {   /* a listen string, taken apart */
-    enum empm__listen_kind kind;
+typedef struct empm__endpoint_spec { /* a listen string, taken apart */
+    enum empm__endpoint_kind kind;
     char   host[256];                /* or path, or name; "": all addresses */
     char   port[8];
     int    fd;
     int    v6only, admin, proxy;
     long   mode;                     /* of a unix socket, -1: the umask's */
-    char   user[64], group[64];      /* whose it is; "": who starts the server */
-} empm__listen_spec;
+    /* whose it is; "": who starts the server */
+    char   user[64], group[64];
+} empm__endpoint_spec;
 
 /* Is the word o[0..n) `name` and a value that fits? Then `to` gets that. */
-static int empm__listen_word(const char *o, size_t n, const char *name,
-                             char to[64])
+static int empm__endpoint_word(const char *o, size_t n, const char *name,
+                               char to[64])
 {
     const size_t skip = strlen(name);
     if (n <= skip || n - skip >= 64 || memcmp(o, name, skip) != 0)
@@ -15741,7 +16028,8 @@ static int empm__listen_word(const char *o, size_t n, const char *name,
 }
 
 /* Takes `text` apart. Returns NULL or what is wrong with it. */
-static const char *empm__listen_parse(empm__listen_spec *l, const char *text)
+static const char *empm__endpoint_parse(empm__endpoint_spec *l,
+                                        const char *text)
 {
     size_t n = strcspn(text, " \t");
     const char *o = text + n;
@@ -15796,11 +16084,12 @@ static const char *empm__listen_parse(empm__listen_spec *l, const char *text)
     while (*(o += strspn(o, " \t")) != '\0') {
         char *end;
         n = strcspn(o, " \t");
-        if (l->kind == EMPM__LISTEN_TCP && n == 6 && memcmp(o, "v6only", 6) == 0)
+        if (l->kind == EMPM__LISTEN_TCP && n == 6 &&
+            memcmp(o, "v6only", 6) == 0)
             l->v6only = 1;
-        else if (empm__same(o, n, "http", 4))
+        else if (empm__text_same(o, n, "http", 4))
             ;                            /* Apache's name for what is spoken */
-        else if (empm__same(o, n, "https", 5))
+        else if (empm__text_same(o, n, "https", 5))
             return "there is no TLS yet: put a proxy that has it in front of a "
                    "Listen \"127.0.0.1:8080 proxy\"";
         else if (n == 5 && memcmp(o, "admin", 5) == 0)
@@ -15813,11 +16102,12 @@ static const char *empm__listen_parse(empm__listen_spec *l, const char *text)
             if (end != o + n || l->mode < 0 || l->mode > 0777)
                 return "wants mode= as up to three octal digits";
         } else if (l->kind == EMPM__LISTEN_UNIX &&
-                   (empm__listen_word(o, n, "user=", l->user) ||
-                    empm__listen_word(o, n, "group=", l->group)))
+                   (empm__endpoint_word(o, n, "user=", l->user) ||
+                    empm__endpoint_word(o, n, "group=", l->group)))
             ;
         else
-            return "takes http, v6only, proxy, admin or (unix:) mode=, user= or "
+            return "takes http, v6only, proxy, admin or (unix:) mode=, user= "
+            "or "
                    "group= and no other word";
         o += n;
     }
@@ -15825,15 +16115,15 @@ static const char *empm__listen_parse(empm__listen_spec *l, const char *text)
 }
 
 /* Do both mean the same socket, whatever their options? */
-static int empm__listen_same(const empm__listen_spec *a,
-                             const empm__listen_spec *b)
+static int empm__endpoint_same(const empm__endpoint_spec *a,
+                               const empm__endpoint_spec *b)
 {
     return a->kind == b->kind && a->fd == b->fd && a->v6only == b->v6only &&
            strcmp(a->host, b->host) == 0 && strcmp(a->port, b->port) == 0;
 }
 
 /* All addresses of a port: of IPv4 only, or, unless v6only, of both. */
-static int empm__listen_any(const empm__listen_spec *l, int both)
+static int empm__endpoint_any(const empm__endpoint_spec *l, int both)
 {
     if (l->kind != EMPM__LISTEN_TCP || l->v6only || strcmp(l->port, "0") == 0)
         return 0;
@@ -15842,15 +16132,15 @@ static int empm__listen_any(const empm__listen_spec *l, int both)
 }
 
 /* Which Listen has one socket for both and so makes `l` needless? -1: none. */
-static int empm__listen_covered(const empm_config *cfg,
-                                const empm__listen_spec *l)
+static int empm__endpoint_covered(const empm_config *cfg,
+                                  const empm__endpoint_spec *l)
 {
-    empm__listen_spec other;
+    empm__endpoint_spec other;
     int k;
-    for (k = 0; empm__listen_any(l, 0) && k < EMPM_MAX_LISTEN &&
+    for (k = 0; empm__endpoint_any(l, 0) && k < EMPM_MAX_LISTEN &&
                 cfg->listen[k] != NULL; k++)
-        if (empm__listen_parse(&other, cfg->listen[k]) == NULL &&
-            empm__listen_any(&other, 1) && strcmp(l->port, other.port) == 0)
+        if (empm__endpoint_parse(&other, cfg->listen[k]) == NULL &&
+            empm__endpoint_any(&other, 1) && strcmp(l->port, other.port) == 0)
             return k;
     return -1;
 }
@@ -15860,14 +16150,14 @@ static int empm__listen_covered(const empm_config *cfg,
 /* Listening sockets that another program has opened for this one, in the way of
  * systemd: descriptors from 3 on, with names between colons. An upgrade passes
  * ours on with their listen strings as names, where ':' and '%' are escaped. */
-typedef struct empm__heritage {
+typedef struct empm__inherited {
     const struct empm_server *old;   /* or those of this server; or NULL */
     int         count;
     const char *names;
     unsigned char taken[1024];       /* a mark for each; more are not seen */
-} empm__heritage;
+} empm__inherited;
 
-EMPM__ASSERT_STATIC(EMPM_MAX_LISTEN <= sizeof ((empm__heritage *)0)->taken,
+EMPM__ASSERT_STATIC(EMPM_MAX_LISTEN <= sizeof ((empm__inherited *)0)->taken,
                     too_many_listeners);
 
 #define EMPM__TEXT_OF(n) #n
@@ -15878,7 +16168,7 @@ EMPM__ASSERT_STATIC(EMPM_MAX_LISTEN <= sizeof ((empm__heritage *)0)->taken,
 #define EMPM__HERITAGE_FD 3
 
 /* What the environment offers to this process. */
-static void empm__heritage_env(empm__heritage *h, empm__report *rep)
+static void empm__inherited_env(empm__inherited *h, empm__report *rep)
 {
     const char *pid = getenv("LISTEN_PID"), *n = getenv("LISTEN_FDS");
     int64_t count;
@@ -15887,8 +16177,9 @@ static void empm__heritage_env(empm__heritage *h, empm__report *rep)
         return;
     count = empm__parse_u63(n, strlen(n));
     if (count > (int64_t)sizeof h->taken) {
-        empm__say(rep, EMPM_LOG_WARN, 5108, "LISTEN_FDS of %s: only the first "
-                  "%d sockets are looked at", n, (int)sizeof h->taken);
+        empm__report_say(rep, EMPM_LOG_WARN, 5108, "LISTEN_FDS of %s: only the "
+                         "first %d sockets are looked at", n,
+                         (int)sizeof h->taken);
         count = sizeof h->taken;
     }
     h->count = count < 0 ? 0 : (int)count;
@@ -15897,8 +16188,8 @@ static void empm__heritage_env(empm__heritage *h, empm__report *rep)
 
 /* The name of the i-th in to[0..n), as we write them. Returns whether it is
  * `plain` as it stands, as the service manager writes them. */
-static int empm__heritage_name(const empm__heritage *h, int i, char *to,
-                               size_t n, const char *plain)
+static int empm__inherited_name(const empm__inherited *h, int i, char *to,
+                                size_t n, const char *plain)
 {
     const char *p = h->names != NULL ? h->names : "";
     size_t len;
@@ -15907,12 +16198,12 @@ static int empm__heritage_name(const empm__heritage *h, int i, char *to,
         p += *p == ':';
     }
     len = strcspn(p, ":");
-    if (empm__decode(to, p, empm__min(len, n - 1), 0) < 0)
+    if (empm__text_decode(to, p, empm__min(len, n - 1), 0) < 0)
         to[0] = '\0';
     return strncmp(p, plain, len) == 0 && plain[len] == '\0';
 }
 
-static int empm__listen_port(int fd)
+static int empm__endpoint_port(int fd)
 {
     struct sockaddr_storage a;
     socklen_t n = sizeof a;
@@ -15929,7 +16220,7 @@ static int empm__listen_port(int fd)
 /* --- unix sockets --------------------------------------------------------- */
 
 /* Returns 0, or -1 with errno if the path is too long. */
-static int empm__unix_address(struct sockaddr_un *a, const char *path)
+static int empm__endpoint_unix_address(struct sockaddr_un *a, const char *path)
 {
     const size_t n = strlen(path);
     memset(a, 0, sizeof *a);
@@ -15943,7 +16234,7 @@ static int empm__unix_address(struct sockaddr_un *a, const char *path)
 }
 
 /* What accepted sockets inherit; 0 leaves the system's choice. */
-static void empm__listen_buffers(const empm_config *cfg, int fd)
+static void empm__endpoint_buffers(const empm_config *cfg, int fd)
 {
     if (cfg->send_buffer_size > 0)
         setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &cfg->send_buffer_size,
@@ -15955,15 +16246,16 @@ static void empm__listen_buffers(const empm_config *cfg, int fd)
 
 /* A name beside `path` that no other process and no other socket of this one
  * takes; `path` loses its end where both are too long. Returns 0, or -1. */
-static int empm__unix_beside(struct sockaddr_un *a, const char *path, int fd,
-                             const char *mark)
+static int empm__endpoint_unix_beside(struct sockaddr_un *a, const char *path,
+                                      int fd, const char *mark)
 {
     const char *slash = strrchr(path, '/');
     const size_t folder = slash != NULL ? (size_t)(slash + 1 - path) : 0;
     char end[48];
     const int k = snprintf(end, sizeof end, ".%ld-%d%s", (long)getpid(), fd,
                            mark);
-    const size_t n = empm__min(strlen(path), sizeof a->sun_path - 1 - (size_t)k);
+    const size_t n = empm__min(strlen(path), sizeof a->sun_path - 1 -
+                               (size_t)k);
     memset(a, 0, sizeof *a);
     a->sun_family = AF_UNIX;
     if (n < folder) {
@@ -15977,12 +16269,12 @@ static int empm__unix_beside(struct sockaddr_un *a, const char *path, int fd,
 
 /* A socket file that nobody listens on is left over from a crash. The question
  * does not wait: a server whose backlog is full is alive. */
-static int empm__unix_stale(const char *path)
+static int empm__endpoint_unix_stale(const char *path)
 {
     struct sockaddr_un a;
     struct stat st;
     int fd, stale;
-    if (empm__unix_address(&a, path) < 0 || lstat(path, &st) < 0 ||
+    if (empm__endpoint_unix_address(&a, path) < 0 || lstat(path, &st) < 0 ||
         !S_ISSOCK(st.st_mode) || (fd = socket(AF_UNIX, SOCK_STREAM, 0)) < 0)
         return 0;
     stale = empm__fd_flags(fd, 1) == 0 &&
@@ -15992,11 +16284,12 @@ static int empm__unix_stale(const char *path)
     return stale;
 }
 
-/* Gives the file of a unix socket its owner, group and mode. Its folder may belong
- * to somebody who puts something else in its place, for root to open up: a link is
- * not followed, and what is no socket, or has another name elsewhere, is left
- * alone. Returns 0, or -1 with errno. */
-static int empm__unix_rights(const char *path, const empm__rights *want)
+/* Gives the file of a unix socket its owner, group and mode. Its folder may
+ * belong to somebody who puts something else in its place, for root to open up:
+ * a link is not followed, and what is no socket, or has another name elsewhere,
+ * is left alone. Returns 0, or -1 with errno. */
+static int empm__endpoint_unix_rights(const char *path,
+                                      const empm__rights *want)
 {
     struct stat st;
     int r;
@@ -16021,16 +16314,17 @@ static int empm__unix_rights(const char *path, const empm__rights *want)
         r = chmod(path, (mode_t)want->mode);
 #ifdef EMPM__O_PATH
     if (fd >= 0)
-        empm__close_quietly(fd);
+        empm__quiet_close(fd);
 #endif
     return r;
 }
 
-/* Gives the socket file `made` the name `path`, unless somebody serves there:
- * link(), not rename(), so that of two servers that start at once only one can.
- * What is stale is moved `aside` first and asked again: it may be new by now. */
-static int empm__unix_show(const char *made, const char *aside,
-                           const char *path)
+/* Gives the socket file `made` the name `path`, unless somebody serves
+ * there: link(), not rename(), so that of two servers that start at once
+ * only one can. What is stale is moved `aside` first and asked again: it may
+ * be new by now. */
+static int empm__endpoint_unix_show(const char *made, const char *aside,
+                                    const char *path)
 {
     int tries;
     for (tries = 0; tries < 3; tries++) {
@@ -16038,9 +16332,9 @@ static int empm__unix_show(const char *made, const char *aside,
             return unlink(made);
         if (errno != EEXIST)             /* a file system without links */
             return rename(made, path);
-        if (!empm__unix_stale(path))
+        if (!empm__endpoint_unix_stale(path))
             break;
-        if (rename(path, aside) == 0 && !empm__unix_stale(aside) &&
+        if (rename(path, aside) == 0 && !empm__endpoint_unix_stale(aside) &&
             link(aside, path) < 0)
             break;
         unlink(aside);
@@ -16049,41 +16343,47 @@ static int empm__unix_show(const char *made, const char *aside,
     return -1;
 }
 
-/* A unix socket listens, and is whose it shall be, before anybody can see it. */
-static int empm__listen_unix(empm__listener *l, const empm__listen_spec *spec,
-                             const empm__rights *rights, int backlog)
+/* A unix socket listens, and is whose it shall be, before anybody can see
+ * it. */
+static int empm__endpoint_unix(empm__endpoint *l,
+                               const empm__endpoint_spec *spec,
+                               const empm__rights *rights, int backlog)
 {
     struct sockaddr_un a, aside;
     const int fd = socket(AF_UNIX, SOCK_STREAM, 0);
     if (fd < 0)
         return -1;
 #if defined(__linux__)
-    if (rights->mode >= 0)           /* bind() makes the file so, but for umask */
+    /* bind() makes the file so, but for umask */
+    if (rights->mode >= 0)
         fchmod(fd, (mode_t)rights->mode);
 #endif
-    if (empm__unix_address(&aside, spec->host) == 0 &&   /* not too long? */
-        empm__unix_beside(&aside, spec->host, fd, "~") == 0 &&
-        empm__unix_beside(&a, spec->host, fd, "") == 0) {
+    /* not too long? */
+    if (empm__endpoint_unix_address(&aside, spec->host) == 0 &&
+        empm__endpoint_unix_beside(&aside, spec->host, fd, "~") == 0 &&
+        empm__endpoint_unix_beside(&a, spec->host, fd, "") == 0) {
         unlink(a.sun_path);
         if (bind(fd, (struct sockaddr *)&a, sizeof a) == 0) {
-            if (empm__unix_rights(a.sun_path, rights) == 0 &&
+            if (empm__endpoint_unix_rights(a.sun_path, rights) == 0 &&
                 listen(fd, backlog) == 0 &&
-                empm__unix_show(a.sun_path, aside.sun_path, spec->host) == 0) {
+                empm__endpoint_unix_show(a.sun_path, aside.sun_path,
+                                         spec->host) == 0) {
                 snprintf(l->path, sizeof l->path, "%.107s", spec->host);
                 return fd;
             }
-            empm__unlink_quietly(a.sun_path);
+            empm__quiet_unlink(a.sun_path);
         }
     }
-    empm__close_quietly(fd);
+    empm__quiet_close(fd);
     return -1;
 }
 
 /* --- addresses ------------------------------------------------------------ */
 
-/* All addresses of the host and the port; returns 0, or getaddrinfo()'s error. */
-static int empm__listen_resolve(const empm__listen_spec *spec,
-                                struct addrinfo **list)
+/* All addresses of the host and the port; returns 0, or getaddrinfo()'s
+ * error. */
+static int empm__endpoint_resolve(const empm__endpoint_spec *spec,
+                                  struct addrinfo **list)
 {
     struct addrinfo hints;
     memset(&hints, 0, sizeof hints);
@@ -16095,8 +16395,8 @@ static int empm__listen_resolve(const empm__listen_spec *spec,
 
 /* A socket that is bound to one of them; `port`, unless 0, instead of its own.
  * Returns -1 with errno. */
-static int empm__listen_bind(const empm_config *cfg, const struct addrinfo *a,
-                             int v6only, int port)
+static int empm__endpoint_bind(const empm_config *cfg, const struct addrinfo *a,
+                               int v6only, int port)
 {
     struct sockaddr_storage at;
     const int on = 1, off = 0;
@@ -16115,16 +16415,16 @@ static int empm__listen_bind(const empm_config *cfg, const struct addrinfo *a,
     /* accepted sockets inherit these on Linux */
     setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    empm__listen_buffers(cfg, fd);
+    empm__endpoint_buffers(cfg, fd);
     if (bind(fd, (struct sockaddr *)&at, a->ai_addrlen) == 0)
         return fd;
-    empm__close_quietly(fd);
+    empm__quiet_close(fd);
     return -1;
 }
 
 /* Does the list have it twice? Some files of hosts do. */
-static int empm__listen_again(const struct addrinfo *list,
-                              const struct addrinfo *a)
+static int empm__endpoint_again(const struct addrinfo *list,
+                                const struct addrinfo *a)
 {
     for (; list != a; list = list->ai_next)
         if (list->ai_addrlen == a->ai_addrlen &&
@@ -16134,7 +16434,7 @@ static int empm__listen_again(const struct addrinfo *list,
 }
 
 /* 0: it is not, or errno says why that is not known. */
-static int empm__is_listening(int fd)
+static int empm__endpoint_is_listening(int fd)
 {
     int is = 0;
     socklen_t len = sizeof is;
@@ -16143,28 +16443,28 @@ static int empm__is_listening(int fd)
 }
 
 /* One more of s->listeners: the descriptor is the server's. */
-static void empm__listen_add(empm_server *s, const empm__listen_spec *spec,
-                             const char *text, int fd)
+static void empm__endpoint_add(empm_server *s, const empm__endpoint_spec *spec,
+                               const char *text, int fd)
 {
-    empm__listener *l = &s->listeners[s->nlisteners++];
+    empm__endpoint *l = &s->listeners[s->nlisteners++];
     memset(l, 0, sizeof *l);
     l->text = text;
     l->fd = fd;
     l->admin = spec->admin;
     l->proxy = spec->proxy;
-    l->port = empm__listen_port(fd);
+    l->port = empm__endpoint_port(fd);
 }
 
 /* A descriptor for what `spec` means, from those that are there: a duplicate of
- * ours, or one of the environment's; each is given once. `port`: it must have that
- * one; -1: any. Returns -1: none (left). */
-static int empm__heritage_find(empm__heritage *h, const empm__listen_spec *spec,
-                               int port)
+ * ours, or one of the environment's; each is given once. `port`: it must have
+ * that one; -1: any. Returns -1: none (left). */
+static int empm__inherited_find(empm__inherited *h,
+                                const empm__endpoint_spec *spec, int port)
 {
     const int n = h->old != NULL ? h->old->nlisteners : h->count;
     int i, fd;
     for (i = 0; i < n; i++) {
-        empm__listen_spec other;
+        empm__endpoint_spec other;
         char name[300];
         const char *text = name;
         int plain = 0;
@@ -16173,16 +16473,16 @@ static int empm__heritage_find(empm__heritage *h, const empm__listen_spec *spec,
         if (h->old != NULL)
             text = h->old->listeners[i].text;
         else
-            plain = empm__heritage_name(h, i, name, sizeof name, spec->host);
+            plain = empm__inherited_name(h, i, name, sizeof name, spec->host);
         if (spec->kind == EMPM__LISTEN_SYSTEMD && h->old == NULL) {
             if (!plain && strcmp(name, spec->host) != 0)
                 continue;
-        } else if (empm__listen_parse(&other, text) != NULL ||
-                   !empm__listen_same(spec, &other))
+        } else if (empm__endpoint_parse(&other, text) != NULL ||
+                   !empm__endpoint_same(spec, &other))
             continue;
         fd = h->old != NULL ? h->old->listeners[i].fd : EMPM__HERITAGE_FD + i;
-        if (!empm__is_listening(fd) ||
-            (port >= 0 && empm__listen_port(fd) != port))
+        if (!empm__endpoint_is_listening(fd) ||
+            (port >= 0 && empm__endpoint_port(fd) != port))
             continue;
         h->taken[i] = 1;
         return h->old != NULL ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : fd;
@@ -16191,19 +16491,21 @@ static int empm__heritage_find(empm__heritage *h, const empm__listen_spec *spec,
 }
 
 /* What to do where a socket cannot be had. */
-static const char *empm__listen_advice(const empm__listen_spec *spec, int error,
-                                       int reload)
+static const char *empm__endpoint_advice(const empm__endpoint_spec *spec,
+                                         int error, int reload)
 {
     switch (error) {
     case EADDRINUSE:
-        return reload ? ": where it overlaps the old Listen, a reload cannot do "
+        return reload ? ": where it overlaps the old Listen, a reload cannot "
+               "do "
                         "it: stop and start"
                       : ": stop the program that has it, or take another port, "
                         "such as -p 8081";
     case EACCES: case EPERM:
         return spec->kind == EMPM__LISTEN_UNIX
                    ? ": take a folder that you can write; user= wants root"
-                   : ": for a port below 1024 start as root, or take one above, "
+                   : ": for a port below 1024 start as root, or take one "
+                   "above, "
                      "such as -p 8080";
     case EADDRNOTAVAIL:
         return ": no address of this machine: leave it out to have all of them";
@@ -16220,19 +16522,19 @@ static const char *empm__listen_advice(const empm__listen_spec *spec, int error,
  * without a host at one IPv6 socket for both, or at IPv4 where there is none. A
  * name may have addresses that this machine has not, such as ::1 without IPv6:
  * one that can be had is enough. Returns 0, or -1 with errno or *why. */
-static int empm__listen_tcp(empm_server *s, const empm__listen_spec *spec,
-                            const char *text, const char **why)
+static int empm__endpoint_tcp(empm_server *s, const empm__endpoint_spec *spec,
+                              const char *text, const char **why)
 {
     struct addrinfo *list = NULL, *a;
     const int named = spec->host[0] != '\0', first = s->nlisteners;
-    const int r = empm__listen_resolve(spec, &list);
+    const int r = empm__endpoint_resolve(spec, &list);
     int pass, fd = -1, saved = 0, fatal = r != 0;
     if (r != 0)
         *why = gai_strerror(r);
     for (pass = 0; pass < 2 - named && !fatal && s->nlisteners == first; pass++)
         for (a = list; a != NULL && !fatal; a = a->ai_next) {
             const int made = s->nlisteners - first;
-            if (named ? empm__listen_again(list, a)
+            if (named ? empm__endpoint_again(list, a)
                       : made > 0 || (a->ai_family == AF_INET6) != (pass == 0))
                 continue;
             if (s->nlisteners == EMPM_MAX_LISTEN) {
@@ -16240,13 +16542,13 @@ static int empm__listen_tcp(empm_server *s, const empm__listen_spec *spec,
                 fatal = 1;
                 break;
             }
-            fd = empm__listen_bind(s->cfg, a,
-                                   spec->v6only ||
+            fd = empm__endpoint_bind(s->cfg, a,
+                                     spec->v6only ||
                                        (named && list->ai_next != NULL),
-                                   made > 0 ? s->listeners[first].port : 0);
+                                     made > 0 ? s->listeners[first].port : 0);
             if (fd >= 0 && empm__fd_flags(fd, 1) == 0 &&
                 listen(fd, s->cfg->listen_backlog) == 0) {
-                empm__listen_add(s, spec, text, fd);
+                empm__endpoint_add(s, spec, text, fd);
                 continue;
             }
             saved = errno;
@@ -16262,23 +16564,23 @@ static int empm__listen_tcp(empm_server *s, const empm__listen_spec *spec,
 
 /* Opens one listen string, or takes over what is open. Says what is wrong and
  * returns an error; what is open by then is the server's. */
-static int empm__listen_open(empm_server *s, const char *text,
-                             const empm__rights *rights,
-                             empm__heritage *heritage, empm__report *rep)
+static int empm__endpoint_open(empm_server *s, const char *text,
+                               const empm__rights *rights,
+                               empm__inherited *heritage, empm__report *rep)
 {
     const empm_config *cfg = s->cfg;
     const int first = s->nlisteners;
-    empm__listen_spec spec;
-    empm__listener made;
-    const char *why = empm__listen_parse(&spec, text);
+    empm__endpoint_spec spec;
+    empm__endpoint made;
+    const char *why = empm__endpoint_parse(&spec, text);
     int fd = -1, r = -1, k;
     if (why != NULL) {
-        empm__say(rep, EMPM_LOG_ERROR, 5108, "Listen %s: %s", text, why);
+        empm__report_say(rep, EMPM_LOG_ERROR, 5108, "Listen %s: %s", text, why);
         return EMPM_EINVAL;
     }
-    if ((k = empm__listen_covered(cfg, &spec)) >= 0) {
-        empm__say(rep, EMPM_LOG_INFO, 5113, "Listen %s: Listen %s serves "
-                  "IPv4, too", text, cfg->listen[k]);
+    if ((k = empm__endpoint_covered(cfg, &spec)) >= 0) {
+        empm__report_say(rep, EMPM_LOG_INFO, 5113, "Listen %s: Listen %s "
+                         "serves IPv4, too", text, cfg->listen[k]);
         return EMPM_OK;
     }
     memset(&made, 0, sizeof made);
@@ -16287,13 +16589,14 @@ static int empm__listen_open(empm_server *s, const char *text,
     while (s->nlisteners < EMPM_MAX_LISTEN &&
            (s->nlisteners == first || spec.kind == EMPM__LISTEN_SYSTEMD ||
             spec.kind == EMPM__LISTEN_TCP) &&
-           (fd = empm__heritage_find(heritage, &spec,
-                                     spec.kind == EMPM__LISTEN_TCP &&
+           (fd = empm__inherited_find(heritage, &spec,
+                                      spec.kind == EMPM__LISTEN_TCP &&
                                              s->nlisteners > first
-                                         ? s->listeners[first].port : -1)) >= 0) {
+                                         ? s->listeners[first].port : -1)) >=
+           0) {
         if (empm__fd_flags(fd, 1) < 0)
             break;
-        empm__listen_add(s, &spec, text, fd);
+        empm__endpoint_add(s, &spec, text, fd);
         s->listeners[s->nlisteners - 1].rights = *rights;
         if (spec.kind == EMPM__LISTEN_UNIX && heritage->old == NULL)
             snprintf(s->listeners[s->nlisteners - 1].path, sizeof made.path,
@@ -16306,27 +16609,29 @@ static int empm__listen_open(empm_server *s, const char *text,
     else if (spec.kind == EMPM__LISTEN_SYSTEMD)
         why = "no socket of that name has been passed";
     else if (spec.kind == EMPM__LISTEN_TCP)
-        r = empm__listen_tcp(s, &spec, text, &why);
-    else if (spec.kind == EMPM__LISTEN_FD && !empm__is_listening(spec.fd)) {
+        r = empm__endpoint_tcp(s, &spec, text, &why);
+    else if (spec.kind == EMPM__LISTEN_FD &&
+             !empm__endpoint_is_listening(spec.fd)) {
         if (errno == 0 || errno == EBADF || errno == ENOTSOCK)
             why = "is not a listening socket";
         r = -1;
     } else {
         fd = spec.kind == EMPM__LISTEN_FD
-                 ? spec.fd : empm__listen_unix(&made, &spec, rights,
-                                               cfg->listen_backlog);
+                 ? spec.fd : empm__endpoint_unix(&made, &spec, rights,
+                                                 cfg->listen_backlog);
         r = fd < 0 ? -1 : empm__fd_flags(fd, 1);
         if (fd >= 0) {
-            empm__listen_add(s, &spec, text, fd);
+            empm__endpoint_add(s, &spec, text, fd);
             s->listeners[first].rights = *rights;
             memcpy(s->listeners[first].path, made.path, sizeof made.path);
         }
     }
     if (r < 0) {
         const int error = why == NULL ? errno : 0;
-        empm__say(rep, EMPM_LOG_ERROR, 72, "Listen %s: %s%s", text,
-                  why != NULL ? why : strerror(error),
-                  empm__listen_advice(&spec, error, heritage->old != NULL));
+        empm__report_say(rep, EMPM_LOG_ERROR, 72, "Listen %s: %s%s", text,
+                         why != NULL ? why : strerror(error),
+                         empm__endpoint_advice(&spec, error,
+                                               heritage->old != NULL));
         return EMPM_ESYS;
     }
     return EMPM_OK;
@@ -16336,7 +16641,7 @@ static int empm__listen_open(empm_server *s, const char *text,
  * >>server -- what is made before the first thread or process, and its end
  * ------------------------------------------------------------------------- */
 
-static int empm__spool_default(const empm_config *cfg)
+static int empm__check_spool_default(const empm_config *cfg)
 {
     return strcmp(cfg->spool_directory, "/tmp") == 0;
 }
@@ -16358,7 +16663,7 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
 #endif
     empm__chars_init(&chars);
     if (cfg->routes == NULL)
-        empm__say(rep, EMPM_LOG_ERROR, 5105, "no routes");
+        empm__report_say(rep, EMPM_LOG_ERROR, 5105, "no routes");
     if (empm__routes_init(&routes, cfg->routes, &chars, rep) != EMPM_ENOMEM)
         empm__routes_free(&routes);
     for (i = 0; cfg->routes != NULL && cfg->routes[i].kind != EMPM__ROUTE_END;
@@ -16366,49 +16671,54 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
         const char *dir = cfg->routes[i].root;
         if (cfg->routes[i].kind != EMPM__ROUTE_FILES)
             continue;
-        dir = dir != NULL ? dir : empm__path_of(cfg, cfg->document_root, path,
-                                                sizeof path);
+        dir = dir != NULL ? dir : empm__config_path(cfg, cfg->document_root,
+                                                    path, sizeof path);
         /* as with Apache, a warning: the other routes can be served */
         errno = ENOTDIR;
         if (stat(dir, &st) < 0 || !S_ISDIR(st.st_mode))
-            empm__say(rep, empm__corrected(cfg), 112, "%s%s %s: %s: its files "
-                      "are 404 until it is there at a start",
-                      dir == cfg->routes[i].root ? cfg->routes[i].pattern : "",
-                      dir == cfg->routes[i].root ? ": the folder"
-                                                 : "DocumentRoot",
-                      dir, strerror(errno));
+            empm__report_say(rep, empm__config_correction_level(cfg), 112,
+                             "%s%s %s: %s: its files are 404 until it is there "
+                             "at a start", dir == cfg->routes[i].root
+                             ? cfg->routes[i].pattern : "",
+                             dir == cfg->routes[i].root ? ": the folder"
+                                                        : "DocumentRoot",
+                             dir, strerror(errno));
     }
-    spool = empm__path_of(cfg, cfg->spool_directory, path, sizeof path);
-    /* many a server needs none: so it is no error that the default is not there */
+    spool = empm__config_path(cfg, cfg->spool_directory, path, sizeof path);
+    /* many a server needs none: so it is no error that the default is not
+     * there */
     errno = ENOTDIR;
     if (stat(spool, &st) < 0 || !S_ISDIR(st.st_mode))
-        empm__say(rep, empm__spool_default(cfg) ? EMPM_LOG_WARN
-                                                : EMPM_LOG_ERROR, 5107,
-                  "SpoolDirectory %s: %s: make it, or name another: "
-                  "-c \"SpoolDirectory DIR\"%s", cfg->spool_directory,
-                  strerror(errno), empm__spool_default(cfg)
-                                       ? ": long bodies will be refused" : "");
+        empm__report_say(rep, empm__check_spool_default(cfg) ? EMPM_LOG_WARN
+                                                             : EMPM_LOG_ERROR,
+                         5107,
+                         "SpoolDirectory %s: %s: make it, or name another: "
+                         "-c \"SpoolDirectory DIR\"%s", cfg->spool_directory,
+                         strerror(errno), empm__check_spool_default(cfg)
+                                              ? ": long bodies will be refused"
+                                              : "");
     else if (access(spool, W_OK | X_OK) < 0)
-        empm__say(rep, EMPM_LOG_WARN, 5004, "SpoolDirectory %s: %s: long bodies "
-                  "will be refused", cfg->spool_directory, strerror(errno));
+        empm__report_say(rep, EMPM_LOG_WARN, 5004, "SpoolDirectory %s: %s: "
+                         "long bodies will be refused", cfg->spool_directory,
+                         strerror(errno));
     if (cfg->error_log != NULL && empm__log_facility(cfg->error_log) == -1)
-        empm__say(rep, EMPM_LOG_ERROR, 5402, "ErrorLog %s: is no file, "
-                  "|program, stderr or syslog:facility", cfg->error_log);
+        empm__report_say(rep, EMPM_LOG_ERROR, 5402, "ErrorLog %s: is no file, "
+                         "|program, stderr or syslog:facility", cfg->error_log);
 #ifndef EVENTMPM_NO_ACCESS_LOG
     empm__access_check(cfg, rep);
 #endif
 #ifndef EVENTMPM_NO_PROXY
-    if (empm__nets_init(&nets, cfg, rep) == EMPM_OK)
-        empm__nets_free(&nets);
+    if (empm__proxy_nets_init(&nets, cfg, rep) == EMPM_OK)
+        empm__proxy_nets_free(&nets);
     if (header != NULL && (*header == '\0' ||
-                           !empm__all(&chars, header, strlen(header),
-                                      EMPM__TCHAR)))
-        empm__say(rep, EMPM_LOG_ERROR, 5302, "RemoteIPHeader %s is not the "
-                  "name of a field", header);
+                           !empm__chars_all(&chars, header, strlen(header),
+                                            EMPM__TCHAR)))
+        empm__report_say(rep, EMPM_LOG_ERROR, 5302, "RemoteIPHeader %s is not "
+                         "the name of a field", header);
 #else
     if (header != NULL || cfg->remote_ip_trusted_proxy[0] != NULL)
-        empm__say(rep, EMPM_LOG_ERROR, 5303, "RemoteIPHeader and "
-                  "RemoteIPTrustedProxy: built without them");
+        empm__report_say(rep, EMPM_LOG_ERROR, 5303, "RemoteIPHeader and "
+                         "RemoteIPTrustedProxy: built without them");
 #endif
 #ifndef EVENTMPM_NO_FILES
     if (empm__types_new(&types, cfg, &chars, rep) == EMPM_OK)
@@ -16416,20 +16726,20 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
 #endif
 #ifdef EVENTMPM_NO_STORE
     if (cfg->shared_store_size > 0)
-        empm__say(rep, EMPM_LOG_ERROR, 5501,
-                  "SharedStoreSize: built without the store");
+        empm__report_say(rep, EMPM_LOG_ERROR, 5501,
+                         "SharedStoreSize: built without the store");
 #else
     if (cfg->shared_store_size > 0 &&
         ((uint64_t)cfg->shared_store_size < EMPM__KV_LEAST(EMPM_STORE_ITEM) ||
          (uint64_t)cfg->shared_store_size > SIZE_MAX / 2))
-        empm__say(rep, EMPM_LOG_ERROR, 5500, "SharedStoreSize must be from %lu "
-                  "to %lu, or 0 for none",
-                  (unsigned long)EMPM__KV_LEAST(EMPM_STORE_ITEM),
-                  (unsigned long)(SIZE_MAX / 2));
+        empm__report_say(rep, EMPM_LOG_ERROR, 5500, "SharedStoreSize must be "
+                         "from %lu to %lu, or 0 for none",
+                         (unsigned long)EMPM__KV_LEAST(EMPM_STORE_ITEM),
+                         (unsigned long)(SIZE_MAX / 2));
 #endif
     for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++) {
-        empm__listen_spec spec, other;
-        const char *why = empm__listen_parse(&spec, cfg->listen[i]);
+        empm__endpoint_spec spec, other;
+        const char *why = empm__endpoint_parse(&spec, cfg->listen[i]);
 #ifdef EVENTMPM_NO_STATUS
         if (why == NULL && spec.admin)
             why = "admin needs the status page, built without it";
@@ -16439,18 +16749,19 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
             why = "proxy: built without it";
 #endif
         if (why != NULL)
-            empm__say(rep, EMPM_LOG_ERROR, 5108, "Listen %s: %s",
-                      cfg->listen[i], why);
+            empm__report_say(rep, EMPM_LOG_ERROR, 5108, "Listen %s: %s",
+                             cfg->listen[i], why);
         for (k = 0; why == NULL && k < i; k++)
-            if (empm__listen_parse(&other, cfg->listen[k]) == NULL &&
-                empm__listen_same(&spec, &other) && strcmp(spec.port, "0") != 0)
-                empm__say(rep, EMPM_LOG_ERROR, 5109, "Listen %s is given twice",
-                          cfg->listen[i]);
+            if (empm__endpoint_parse(&other, cfg->listen[k]) == NULL &&
+                empm__endpoint_same(&spec, &other) &&
+                strcmp(spec.port, "0") != 0)
+                empm__report_say(rep, EMPM_LOG_ERROR, 5109, "Listen %s is "
+                                 "given twice", cfg->listen[i]);
     }
 }
 
 /* The first number in a file of the system's, or -1. */
-static int64_t empm__number_in(const char *path)
+static int64_t empm__check_number_in(const char *path)
 {
     char text[32];
     const int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -16461,7 +16772,7 @@ static int64_t empm__number_in(const char *path)
     return empm__parse_u63(text, strspn(text, "0123456789"));
 }
 
-static int empm__most_children(const empm_config *cfg)
+static int empm__config_children_limit(const empm_config *cfg)
 {
     return cfg->processes == 0 ? 1
                                : cfg->max_request_workers /
@@ -16469,14 +16780,15 @@ static int empm__most_children(const empm_config *cfg)
 }
 
 /* What the stacks of all threads may take. */
-static double empm__stacks(const empm_config *cfg)
+static double empm__memory_stacks(const empm_config *cfg)
 {
     struct rlimit r;
     double stack = cfg->thread_stack_size;
     if (cfg->thread_stack_size == 0)
         stack = getrlimit(RLIMIT_STACK, &r) == 0 && r.rlim_cur != RLIM_INFINITY
                     ? (double)r.rlim_cur : 8 << 20;
-    return (double)empm__most_children(cfg) * (cfg->threads_per_child + 1) *
+    return (double)empm__config_children_limit(cfg) * (cfg->threads_per_child +
+                                                       1) *
            stack;
 }
 
@@ -16493,14 +16805,14 @@ typedef struct empm__memory {
                                         the other connections are idle */
 } empm__memory;
 
-static empm__memory empm__memory_of(const empm_config *cfg)
+static empm__memory empm__memory_estimate(const empm_config *cfg)
 {
-    const double children = empm__most_children(cfg);
+    const double children = empm__config_children_limit(cfg);
     const double threads = children * (cfg->threads_per_child + 1);
-    const double idle = children * empm__connection_limit(cfg) *
+    const double idle = children * empm__engine_connection_limit(cfg) *
                         (double)(sizeof(empm__conn) + sizeof(empm__peer));
     empm__memory m;
-    m.connections = idle + children * empm__connection_limit(cfg) *
+    m.connections = idle + children * empm__engine_connection_limit(cfg) *
                                (double)(EMPM_PAGE_BYTES + EMPM_RESPONSE_BUFFER +
                                         cfg->limit_request_head);
     m.bodies = children * (double)cfg->max_body_memory;
@@ -16508,7 +16820,7 @@ static empm__memory empm__memory_of(const empm_config *cfg)
                             (double)cfg->threads_per_child *
                                 (EMPM__SCRATCH +
                                  EMPM__PAGE_CACHE * EMPM_PAGE_BYTES));
-    m.stacks = empm__stacks(cfg);
+    m.stacks = empm__memory_stacks(cfg);
     m.store = (double)cfg->shared_store_size;
     m.likely = idle + m.buffers + m.store +
                threads * (EMPM_PAGE_BYTES + EMPM__STACK_USED);
@@ -16517,16 +16829,17 @@ static empm__memory empm__memory_of(const empm_config *cfg)
 
 EMPM_API int64_t empm_memory_estimate(const empm_config *cfg)
 {
-    const empm__memory m = empm__memory_of(cfg);
+    const empm__memory m = empm__memory_estimate(cfg);
     const double all = m.connections + m.bodies + m.buffers + m.stacks +
                        m.store;
     return all < 9e18 ? (int64_t)all : INT64_MAX;
 }
 
 /* The settings in force, on one line. */
-static void empm__settings(const empm_config *cfg, char *to, size_t n)
+static void empm__check_settings_line(const empm_config *cfg, char *to,
+                                      size_t n)
 {
-    const empm__memory m = empm__memory_of(cfg);
+    const empm__memory m = empm__memory_estimate(cfg);
     const double mib = 1 << 20;
     char keep[64] = "off";
     if (cfg->keep_alive && cfg->keep_alive_timeout_ms > 0)
@@ -16537,37 +16850,40 @@ static void empm__settings(const empm_config *cfg, char *to, size_t n)
              "store %.0f; likely when all workers are busy %.0f MiB; spooled "
              "on disk at most %.0f MiB",
              cfg->processes == 0 ? 1 : cfg->start_servers,
-             empm__most_children(cfg), cfg->threads_per_child,
-             (unsigned)empm__connection_limit(cfg),
-             (unsigned)empm__file_limit(cfg), cfg->timeout_ms, keep,
+             empm__config_children_limit(cfg), cfg->threads_per_child,
+             (unsigned)empm__engine_connection_limit(cfg),
+             (unsigned)empm__engine_file_limit(cfg), cfg->timeout_ms, keep,
              (double)empm_memory_estimate(cfg) / mib, m.connections / mib,
              m.bodies / mib, m.buffers / mib, m.stacks / mib, m.store / mib,
              m.likely / mib,
-             empm__most_children(cfg) * ((double)cfg->max_spool_bytes / mib));
+             empm__config_children_limit(cfg) *
+             ((double)cfg->max_spool_bytes / mib));
 }
 
 /* Says how the descriptors are shared out, if that is not as it was meant. */
 static void empm__check_descriptors(const empm_config *cfg, empm__report *rep)
 {
-    const uint32_t connections = empm__connection_limit(cfg);
-    const uint32_t files = empm__file_limit(cfg);
-    const int64_t own = empm__descriptors_own(cfg);
+    const uint32_t connections = empm__engine_connection_limit(cfg);
+    const uint32_t files = empm__engine_file_limit(cfg);
+    const int64_t own = empm__engine_descriptors_own(cfg);
     const int64_t c = cfg->max_open_connections > 0 ? cfg->max_open_connections
                                                     : 1;
     const int64_t f = cfg->max_open_files;
     int64_t need = f == 0 ? c + c / 2 + 1 : f > c ? 2 * f : c + f;
     struct rlimit r;
     if (need < own + 1)
-        need = own + 1;              /* as empm__descriptors() has it */
+        need = own + 1;              /* as empm__engine_descriptors() has it */
     if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur != RLIM_INFINITY &&
         (c > connections || f > files || (int64_t)r.rlim_cur <= 2 * own))
-        empm__say(rep, EMPM_LOG_WARN, 5130, "RLIMIT_NOFILE of %llu is too low"
-                  "%s: a child takes %u connections and %u files; ulimit -n "
-                  "%lld or LimitNOFILE=%lld would do", (unsigned long long)r.rlim_cur,
-                  c > connections ? " for MaxOpenConnections"
-                  : f > files ? " for MaxOpenFiles" : " for ThreadsPerChild",
-                  (unsigned)connections, (unsigned)files,
-                  (long long)(own + need), (long long)(own + need));
+        empm__report_say(rep, EMPM_LOG_WARN, 5130, "RLIMIT_NOFILE of %llu is "
+                         "too low%s: a child takes %u connections and %u "
+                         "files; ulimit -n %lld or LimitNOFILE=%lld would do",
+                         (unsigned long long)r.rlim_cur,
+                         c > connections ? " for MaxOpenConnections"
+                         : f > files ? " for MaxOpenFiles" : " for "
+                         "ThreadsPerChild",
+                         (unsigned)connections, (unsigned)files,
+                         (long long)(own + need), (long long)(own + need));
 }
 
 /* Do the system's limits allow what the settings ask for? None of this is known
@@ -16575,52 +16891,53 @@ static void empm__check_descriptors(const empm_config *cfg, empm__report *rep)
 static void empm__check_system(const empm_config *cfg, empm__report *rep)
 {
     const long pages = sysconf(_SC_PHYS_PAGES);
-    const int64_t threads = (int64_t)empm__most_children(cfg) *
+    const int64_t threads = (int64_t)empm__config_children_limit(cfg) *
                             (cfg->threads_per_child + 2);
     int64_t memory = pages > 0 ? (int64_t)pages * sysconf(_SC_PAGESIZE) : -1;
-    int64_t limit = empm__number_in("/sys/fs/cgroup/memory.max");
+    int64_t limit = empm__check_number_in("/sys/fs/cgroup/memory.max");
     struct rlimit r;
     if (limit > 0 && (memory < 0 || limit < memory))
         memory = limit;
-    if (memory > 0 && empm__stacks(cfg) > (double)memory)
-        empm__say(rep, EMPM_LOG_WARN, 5131, "the stacks of %lld threads may "
-                  "take %lld MiB, there are %lld: lower ThreadStackSize or "
-                  "MaxRequestWorkers", (long long)threads,
-                  (long long)(empm__stacks(cfg) / (1 << 20)),
-                  (long long)(memory >> 20));
+    if (memory > 0 && empm__memory_stacks(cfg) > (double)memory)
+        empm__report_say(rep, EMPM_LOG_WARN, 5131, "the stacks of %lld threads "
+                         "may take %lld MiB, there are %lld: lower "
+                         "ThreadStackSize or MaxRequestWorkers",
+                         (long long)threads,
+                         (long long)(empm__memory_stacks(cfg) / (1 << 20)),
+                         (long long)(memory >> 20));
     empm__check_descriptors(cfg, rep);
-    limit = empm__number_in("/proc/sys/net/core/somaxconn");
+    limit = empm__check_number_in("/proc/sys/net/core/somaxconn");
     if (limit > 0 && limit < cfg->listen_backlog)
-        empm__say(rep, EMPM_LOG_WARN, 5132, "ListenBacklog of %d is above "
-                  "net.core.somaxconn of %lld, which holds",
-                  cfg->listen_backlog, (long long)limit);
-    limit = empm__number_in("/sys/fs/cgroup/pids.max");
+        empm__report_say(rep, EMPM_LOG_WARN, 5132, "ListenBacklog of %d is "
+                         "above net.core.somaxconn of %lld, which holds",
+                         cfg->listen_backlog, (long long)limit);
+    limit = empm__check_number_in("/sys/fs/cgroup/pids.max");
     if (limit > 0 && limit < threads)
-        empm__say(rep, EMPM_LOG_WARN, 5133, "%lld threads are more than "
-                  "pids.max of this cgroup, %lld", (long long)threads,
-                  (long long)limit);
+        empm__report_say(rep, EMPM_LOG_WARN, 5133, "%lld threads are more than "
+                         "pids.max of this cgroup, %lld", (long long)threads,
+                         (long long)limit);
 #ifdef RLIMIT_NPROC
     if (geteuid() != 0 && getrlimit(RLIMIT_NPROC, &r) == 0 &&
         r.rlim_cur != RLIM_INFINITY && (int64_t)r.rlim_cur < threads)
-        empm__say(rep, EMPM_LOG_WARN, 5133, "%lld threads are more than "
-                  "RLIMIT_NPROC of %llu", (long long)threads,
-                  (unsigned long long)r.rlim_cur);
+        empm__report_say(rep, EMPM_LOG_WARN, 5133, "%lld threads are more than "
+                         "RLIMIT_NPROC of %llu", (long long)threads,
+                         (unsigned long long)r.rlim_cur);
 #endif
 }
 
 /* The number of "#number", or -1: it is a name, or no id of this system. */
-static int64_t empm__parse_id(const char *id)
+static int64_t empm__identity_parse(const char *id)
 {
     const int64_t n = id[0] != '#' ? -1
                                    : empm__parse_u63(id + 1, strlen(id + 1));
     return n < UINT32_MAX ? n : -1;    /* that one is "no id" */
 }
 
-/* Whom to become: 0, or EMPM_EINVAL if it is nobody who exists, or errno says why
- * nobody knows. `id` is a name or "#number"; *gid gets the user's group. */
-static int empm__find_user(const char *id, uid_t *uid, gid_t *gid)
+/* Whom to become: 0, or EMPM_EINVAL if it is nobody who exists, or errno says
+ * why nobody knows. `id` is a name or "#number"; *gid gets the user's group. */
+static int empm__identity_user(const char *id, uid_t *uid, gid_t *gid)
 {
-    const int64_t n = empm__parse_id(id);
+    const int64_t n = empm__identity_parse(id);
     const struct passwd *p;
     errno = 0;
     p = n >= 0 ? getpwuid((uid_t)n) : getpwnam(id);
@@ -16631,9 +16948,9 @@ static int empm__find_user(const char *id, uid_t *uid, gid_t *gid)
     return EMPM_OK;
 }
 
-static int empm__find_group(const char *id, gid_t *gid)
+static int empm__identity_group(const char *id, gid_t *gid)
 {
-    const int64_t n = empm__parse_id(id);
+    const int64_t n = empm__identity_parse(id);
     const struct group *g;
     errno = 0;
     g = n >= 0 ? NULL : getgrnam(id);
@@ -16643,19 +16960,19 @@ static int empm__find_group(const char *id, gid_t *gid)
     return EMPM_OK;
 }
 
-/* Looks up User and Group, before there is a child: in a forked process locks of
- * the C library may be taken for ever. Says what is wrong. */
-static int empm__find_identity(empm_server *s, empm__report *rep)
+/* Looks up User and Group, before there is a child: in a forked process locks
+ * of the C library may be taken for ever. Says what is wrong. */
+static int empm__identity_find(empm_server *s, empm__report *rep)
 {
     const empm_config *cfg = s->cfg;
     int room = 16, n = 0, r = -1;
     if (cfg->user_name == NULL || geteuid() != 0)
         return EMPM_OK;
-    if (empm__find_user(cfg->user_name, &s->uid, &s->gid) < 0 ||
+    if (empm__identity_user(cfg->user_name, &s->uid, &s->gid) < 0 ||
         (cfg->group_name != NULL &&
-         empm__find_group(cfg->group_name, &s->gid) < 0)) {
-        empm__say(rep, EMPM_LOG_ERROR, 5035, "User %s or its Group is not found",
-                  cfg->user_name);
+         empm__identity_group(cfg->group_name, &s->gid) < 0)) {
+        empm__report_say(rep, EMPM_LOG_ERROR, 5035, "User %s or its Group is "
+                         "not found", cfg->user_name);
         return EMPM_ESYS;
     }
     while (cfg->user_name[0] != '#' && r < 0 && room < 65536) {
@@ -16671,38 +16988,42 @@ static int empm__find_identity(empm_server *s, empm__report *rep)
     return EMPM_OK;
 }
 
-/* Looks up which rights the file of a Listen shall have; says what is unknown. */
-static int empm__find_rights(const char *text, empm__rights *want,
-                             empm__report *rep)
+/* Looks up which rights the file of a Listen shall have; says what is
+ * unknown. */
+static int empm__identity_rights(const char *text, empm__rights *want,
+                                 empm__report *rep)
 {
-    empm__listen_spec spec;
+    empm__endpoint_spec spec;
     const char *bad = NULL;
     gid_t own;
     want->mode = -1;
     want->uid = (uid_t)-1;
     want->gid = (gid_t)-1;
-    if (empm__listen_parse(&spec, text) != NULL)
+    if (empm__endpoint_parse(&spec, text) != NULL)
         return EMPM_OK;              /* has been said, or will be */
     want->mode = spec.mode;
     if (spec.user[0] != '\0' &&
-        empm__find_user(spec.user, &want->uid, &own) < 0)
+        empm__identity_user(spec.user, &want->uid, &own) < 0)
         bad = spec.user;
-    if (spec.group[0] != '\0' && empm__find_group(spec.group, &want->gid) < 0)
+    if (spec.group[0] != '\0' && empm__identity_group(spec.group,
+                                                      &want->gid) < 0)
         bad = spec.group;
     if (bad == NULL)
         return EMPM_OK;
-    empm__say(rep, EMPM_LOG_ERROR, 5108, "Listen %s: there is no %s %s", text,
-              bad == spec.user ? "user" : "group", bad);
+    empm__report_say(rep, EMPM_LOG_ERROR, 5108, "Listen %s: there is no %s %s",
+                     text, bad == spec.user ? "user" : "group", bad);
     return EMPM_EINVAL;
 }
 
-/* ChrootDir holds nobody who has a directory outside of it open: `..` leads from
- * there to the root of all. Names are looked at as the kernel walks them. */
+/* ChrootDir holds nobody who has a directory outside of it open: `..` leads
+ * from there to the root of all. Names are looked at as the kernel walks
+ * them. */
 static void empm__check_chroot(const empm_config *cfg, const char *directive,
                                const char *dir, empm__report *rep)
 {
     char path[1200];
-    char *top = realpath(empm__path_of(cfg, cfg->chroot_dir, path, sizeof path),
+    char *top = realpath(empm__config_path(cfg, cfg->chroot_dir, path,
+                                           sizeof path),
                          NULL);
     char *real = realpath(dir, NULL);
     const size_t n = top != NULL ? strlen(top) : 0;
@@ -16710,9 +17031,9 @@ static void empm__check_chroot(const empm_config *cfg, const char *directive,
     if (top != NULL && real != NULL && strcmp(top, "/") != 0 &&
         stat(top, &st) == 0 && S_ISDIR(st.st_mode) &&
         (strncmp(real, top, n) != 0 || (real[n] != '/' && real[n] != '\0')))
-        empm__say(rep, EMPM_LOG_ERROR, 5134, "ChrootDir %s: %s %s is outside: "
-                  "there is a way out through it: take one inside",
-                  cfg->chroot_dir, directive, dir);
+        empm__report_say(rep, EMPM_LOG_ERROR, 5134, "ChrootDir %s: %s %s is "
+                         "outside: there is a way out through it: take one "
+                         "inside", cfg->chroot_dir, directive, dir);
     free(top);
     free(real);
 }
@@ -16733,52 +17054,57 @@ static void empm__check_names(const empm_config *cfg, empm__report *rep)
     for (i = 0; i < 2; i++) {
         errno = ENOTDIR;
         if (dirs[i][1] != NULL &&
-            (stat(empm__path_of(cfg, dirs[i][1], path, sizeof path), &st) < 0 ||
+            (stat(empm__config_path(cfg, dirs[i][1], path, sizeof path),
+                  &st) < 0 ||
              !S_ISDIR(st.st_mode)))
-            empm__say(rep, EMPM_LOG_ERROR, 5134, "%s %s: %s", dirs[i][0],
-                      dirs[i][1], strerror(errno));
+            empm__report_say(rep, EMPM_LOG_ERROR, 5134, "%s %s: %s", dirs[i][0],
+                             dirs[i][1], strerror(errno));
     }
     for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++) {
         empm__rights rights;
-        empm__find_rights(cfg->listen[i], &rights, rep);
+        empm__identity_rights(cfg->listen[i], &rights, rep);
     }
     if (cfg->user_name != NULL &&
-        empm__find_user(cfg->user_name, &uid, &gid) < 0)
-        empm__say(rep, EMPM_LOG_ERROR, 543, "bad user name %s%s%s",
-                  cfg->user_name, errno != 0 ? ": " : "",
-                  errno != 0 ? strerror(errno) : "");
-    if (cfg->group_name != NULL && empm__find_group(cfg->group_name, &gid) < 0)
-        empm__say(rep, EMPM_LOG_ERROR, 544, "bad group name %s%s%s",
-                  cfg->group_name, errno != 0 ? ": " : "",
-                  errno != 0 ? strerror(errno) : "");
+        empm__identity_user(cfg->user_name, &uid, &gid) < 0)
+        empm__report_say(rep, EMPM_LOG_ERROR, 543, "bad user name %s%s%s",
+                         cfg->user_name, errno != 0 ? ": " : "",
+                         errno != 0 ? strerror(errno) : "");
+    if (cfg->group_name != NULL && empm__identity_group(cfg->group_name,
+                                                        &gid) < 0)
+        empm__report_say(rep, EMPM_LOG_ERROR, 544, "bad group name %s%s%s",
+                         cfg->group_name, errno != 0 ? ": " : "",
+                         errno != 0 ? strerror(errno) : "");
     if (cfg->group_name != NULL && cfg->user_name == NULL)
-        empm__say(rep, EMPM_LOG_ERROR, 544, "Group without User");
+        empm__report_say(rep, EMPM_LOG_ERROR, 544, "Group without User");
     if (cfg->chroot_dir != NULL) {   /* all directories that stay open */
         empm__check_chroot(cfg, "SpoolDirectory",
-                           empm__path_of(cfg, cfg->spool_directory, path,
-                                         sizeof path), rep);
-        for (i = 0; cfg->routes != NULL && cfg->routes[i].kind != EMPM__ROUTE_END;
+                           empm__config_path(cfg, cfg->spool_directory, path,
+                                             sizeof path), rep);
+        for (i = 0; cfg->routes != NULL &&
+             cfg->routes[i].kind != EMPM__ROUTE_END;
              i++)
             if (cfg->routes[i].kind == EMPM__ROUTE_FILES)
                 empm__check_chroot(cfg, cfg->routes[i].root != NULL
                                             ? "EMPM_FILES" : "DocumentRoot",
                                    cfg->routes[i].root != NULL
                                        ? cfg->routes[i].root
-                                       : empm__path_of(cfg, cfg->document_root,
-                                                       path, sizeof path), rep);
+                                       : empm__config_path(cfg,
+                                                           cfg->document_root,
+                                                           path, sizeof path),
+                                   rep);
     }
     if (cfg->chroot_dir != NULL && cfg->user_name == NULL)
-        empm__say(rep, EMPM_LOG_ERROR, 5134, "ChrootDir without User: root "
-                  "walks out of it");
+        empm__report_say(rep, EMPM_LOG_ERROR, 5134, "ChrootDir without User: "
+                         "root walks out of it");
 }
 
 /* `old`: what runs, if this is to follow it; or NULL. */
-static int empm__check(empm_config *cfg, const empm_config *old,
-                       empm__report *rep)
+static int empm__check_all(empm_config *cfg, const empm_config *old,
+                           empm__report *rep)
 {
     rep->errors = 0;
     rep->result = EMPM_OK;
-    empm__check_numbers(cfg, old, rep);
+    empm__config_check_numbers(cfg, old, rep);
     empm__check_rest(cfg, rep);
     empm__check_names(cfg, rep);
     if (rep->errors == 0)
@@ -16793,19 +17119,19 @@ EMPM_API int empm_check(empm_config *cfg,
     empm__report rep;
     rep.say = say;
     rep.user = user;
-    empm__check(cfg, NULL, &rep);
+    empm__check_all(cfg, NULL, &rep);
     return rep.errors;
 }
 
-static void empm__report_to_log(enum empm_log_level level, const char *line,
-                                void *user)
+static void empm__server_report_to_log(enum empm_log_level level,
+                                       const char *line, void *user)
 {
     const empm_config *cfg = (const empm_config *)user;
     if (empm__log_wanted(cfg, level))
         empm__log_line(cfg, level, -1, line);
 }
 
-static int empm__same_file(int a, int b)
+static int empm__logs_same_file(int a, int b)
 {
     struct stat x, y;
     return fstat(a, &x) == 0 && fstat(b, &y) == 0 && x.st_dev == y.st_dev &&
@@ -16813,19 +17139,19 @@ static int empm__same_file(int a, int b)
 }
 
 /* Is stderr the ErrorLog? */
-static int empm__log_is_stderr(const empm_config *cfg)
+static int empm__logs_is_stderr(const empm_config *cfg)
 {
     return cfg->error_log == NULL || strcmp(cfg->error_log, "stderr") == 0;
 }
 
 /* Opens the ErrorLog; messages go there from now on. What makes no sense as one
  * is refused later, by the check. */
-static int empm__log_open(empm_config *cfg, empm__report *rep)
+static int empm__logs_open(empm_config *cfg, empm__report *rep)
 {
     const char *name = cfg->error_log;
     char path[1200];
     int to = 0, facility;
-    if (empm__log_is_stderr(cfg))
+    if (empm__logs_is_stderr(cfg))
         to = (to = empm__log_std(2)) > 0 ? to : 0;
     else if ((facility = empm__log_facility(name)) == -1)
         ;
@@ -16836,25 +17162,26 @@ static int empm__log_open(empm_config *cfg, empm__report *rep)
         /* as with Apache, nobody hears that program: its own log is itself */
         const int null = *name == '|' ? open("/dev/null", O_WRONLY | O_CLOEXEC)
                                       : -1;
-        to = *name == '|' ? empm__pipe_start(name, null)
-                          : empm__log_file(empm__path_of(cfg, name, path,
-                                                         sizeof path));
+        to = *name == '|' ? empm__log_pipe_start(name, null)
+                          : empm__log_file(empm__config_path(cfg, name, path,
+                                                             sizeof path));
         if (null >= 0)
             close(null);
         if (to < 0) {
-            empm__say(rep, EMPM_LOG_ERROR, 91, "cannot %s ErrorLog %s: %s",
-                      *name == '|' ? "start" : "open", name, strerror(errno));
+            empm__report_say(rep, EMPM_LOG_ERROR, 91, "cannot %s ErrorLog %s: "
+                             "%s",
+                             *name == '|' ? "start" : "open", name, strerror(errno));
             return EMPM_ESYS;
         }
     }
     tzset();                         /* before a chroot hides its files */
     cfg->log_target = to;
     if (to > 0 && cfg->log_echo)     /* it may be there already */
-        cfg->log_echo = !empm__same_file(to, 2);
+        cfg->log_echo = !empm__logs_same_file(to, 2);
     return EMPM_OK;
 }
 
-static void empm__log_close(empm_config *cfg)
+static void empm__logs_close(empm_config *cfg)
 {
     if (cfg->log == empm__log_stderr && cfg->log_target > 0)
         close(cfg->log_target);
@@ -16868,20 +17195,22 @@ static void empm__log_close(empm_config *cfg)
 enum { EMPM__LOGS = EMPM_MAX_LIST + 1 };  /* of a server */
 
 /* Descriptors, and those that shall be in their place. Two generations may have
- * logs; what a child gets is the same list, in other numbers: it has to find out
- * which of its own are the same files. */
-typedef struct empm__swap {
+ * logs; what a child gets is the same list, in other numbers: it has to find
+ * out which of its own are the same files. */
+typedef struct empm__logs_swap {
     int n;                             /* pairs */
     int fd[2 * 2 * EMPM__LOGS];        /* from, to, from, to, ... */
-} empm__swap;
+} empm__logs_swap;
 
 /* Opens the log `name`, which `from` is so far. */
-static int empm__swap_log(const empm_server *s, empm__swap *w, int code,
-                          const char *directive, const char *name, int from)
+static int empm__logs_swap_add(const empm_server *s, empm__logs_swap *w,
+                               int code,
+                               const char *directive, const char *name,
+                               int from)
 {
     char path[1200];
-    const int to = empm__log_file(empm__path_of(s->cfg, name, path,
-                                                sizeof path));
+    const int to = empm__log_file(empm__config_path(s->cfg, name, path,
+                                                    sizeof path));
     if (to < 0) {
         empm__log(s->cfg, EMPM_LOG_ERROR, code, "cannot open %s %s anew: %s: "
                   "the old file stays in use", directive, name,
@@ -16893,7 +17222,7 @@ static int empm__swap_log(const empm_server *s, empm__swap *w, int code,
     return EMPM_OK;
 }
 
-static int empm__swap_open(const empm_server *s, empm__swap *w)
+static int empm__logs_swap_open(const empm_server *s, empm__logs_swap *w)
 {
     int r = EMPM_OK;
 #ifndef EVENTMPM_NO_ACCESS_LOG
@@ -16901,21 +17230,21 @@ static int empm__swap_open(const empm_server *s, empm__swap *w)
     for (k = 0; s->access != NULL && k < s->access->n; k++) {
         const empm__access_log *l = &s->access->of[k];
         if (l->owner && *l->name != '|' &&
-            empm__swap_log(s, w, 649, "CustomLog", l->name, l->fd) < 0)
+            empm__logs_swap_add(s, w, 649, "CustomLog", l->name, l->fd) < 0)
             r = EMPM_ESYS;
     }
 #endif
     if (s->cfg->log == empm__log_stderr && s->cfg->log_target > 0 &&
-        !empm__log_is_stderr(s->cfg) && *s->cfg->error_log != '|' &&
-        empm__swap_log(s, w, 91, "ErrorLog", s->cfg->error_log,
-                       s->cfg->log_target) < 0)
+        !empm__logs_is_stderr(s->cfg) && *s->cfg->error_log != '|' &&
+        empm__logs_swap_add(s, w, 91, "ErrorLog", s->cfg->error_log,
+                            s->cfg->log_target) < 0)
         r = EMPM_ESYS;
     return r;
 }
 
-/* If `fd` is the file `is`, it becomes what `to` is. A write() that is under way
- * meets one or the other. */
-static void empm__swap_one(int fd, const struct stat *is, int to)
+/* If `fd` is the file `is`, it becomes what `to` is. A write() that is under
+ * way meets one or the other. */
+static void empm__logs_swap_one(int fd, const struct stat *is, int to)
 {
     struct stat st;
     if (fd < 0 || fstat(fd, &st) < 0 || st.st_dev != is->st_dev ||
@@ -16926,7 +17255,7 @@ static void empm__swap_one(int fd, const struct stat *is, int to)
 }
 
 /* Carries it out in the logs of `s`, and in stderr if that is one of them. */
-static void empm__swap_do(empm_server *s, const empm__swap *w)
+static void empm__logs_swap_do(empm_server *s, const empm__logs_swap *w)
 {
     struct stat is;
     int i;
@@ -16940,18 +17269,18 @@ static void empm__swap_do(empm_server *s, const empm__swap *w)
 #ifndef EVENTMPM_NO_ACCESS_LOG
         for (k = 0; s->access != NULL && k < s->access->n; k++)
             if (s->access->of[k].owner) {
-                empm__swap_one(s->access->of[k].fd, &is, to);
+                empm__logs_swap_one(s->access->of[k].fd, &is, to);
                 empm__store(&s->access->of[k].torn, 0u);
             }
 #endif
         if (s->cfg->log == empm__log_stderr && s->cfg->log_target > 0)
-            empm__swap_one(s->cfg->log_target, &is, to);
-        empm__swap_one(2, &is, to);
+            empm__logs_swap_one(s->cfg->log_target, &is, to);
+        empm__logs_swap_one(2, &is, to);
     }
 }
 
 /* `all`: both of each pair; else only what was opened for it. */
-static void empm__swap_close(empm__swap *w, int all)
+static void empm__logs_swap_close(empm__logs_swap *w, int all)
 {
     for (; w->n > 0; w->n--) {
         close(w->fd[2 * w->n - 1]);
@@ -16962,12 +17291,12 @@ static void empm__swap_close(empm__swap *w, int all)
 
 EMPM_API int empm_reopen_logs(empm_server *s)
 {
-    empm__swap w;
+    empm__logs_swap w;
     int r;
     w.n = 0;
-    r = empm__swap_open(s, &w);
-    empm__swap_do(s, &w);
-    empm__swap_close(&w, 0);
+    r = empm__logs_swap_open(s, &w);
+    empm__logs_swap_do(s, &w);
+    empm__logs_swap_close(&w, 0);
     if (r == EMPM_OK)                /* else it has said what was not */
         empm__log(s->cfg, EMPM_LOG_NOTICE, 5045, "the logs are opened anew");
     return r;
@@ -16987,13 +17316,13 @@ static void empm__server_free(empm_server *s)
 #ifndef EVENTMPM_NO_ACCESS_LOG
     empm__access_free(s->access);
 #endif
-    empm__log_close(s->cfg);
+    empm__logs_close(s->cfg);
     if (s->lends_log)
         s->cfg->log = NULL;
     empm__routes_free(&s->routes);
     empm__routes_free(&s->admin_routes);
 #ifndef EVENTMPM_NO_PROXY
-    empm__nets_free(&s->trusted);
+    empm__proxy_nets_free(&s->trusted);
 #endif
     EMPM_FREE(s->types);
     EMPM_FREE(s->groups);
@@ -17008,27 +17337,27 @@ static void empm__server_free(empm_server *s)
 }
 
 /* Everything up to the first thread. `shared`: children will be forked. `old`:
- * the server whose sockets and scoreboard the new one shares, or NULL. Opens the
- * ErrorLog, unless that has been done; who fails leaves it closed. */
+ * the server whose sockets and scoreboard the new one shares, or NULL. Opens
+ * the ErrorLog, unless that has been done; who fails leaves it closed. */
 static int empm__server_new(empm_config *cfg, int shared,
                             const empm_server *old, empm__report *rep,
                             empm_server **out)
 {
     empm_server *s = NULL;
-    empm__heritage heritage;
+    empm__inherited heritage;
     char path[1200];
     int r = EMPM_OK, i;
     *out = NULL;
     if (cfg->log == empm__log_stderr && cfg->log_target == 0)
-        r = empm__log_open(cfg, rep);
+        r = empm__logs_open(cfg, rep);
     if (r == EMPM_OK)
-        r = empm__check(cfg, old != NULL ? old->cfg : NULL, rep);
+        r = empm__check_all(cfg, old != NULL ? old->cfg : NULL, rep);
     if (r == EMPM_OK && (s = (empm_server *)EMPM_MALLOC(sizeof *s)) == NULL) {
         r = EMPM_ENOMEM;
-        empm__say(rep, EMPM_LOG_ERROR, 5104, "no memory");
+        empm__report_say(rep, EMPM_LOG_ERROR, 5104, "no memory");
     }
     if (s == NULL) {
-        empm__log_close(cfg);
+        empm__logs_close(cfg);
         return r;
     }
     memset(s, 0, sizeof *s);
@@ -17037,7 +17366,7 @@ static int empm__server_new(empm_config *cfg, int shared,
     empm__exchange_none(&s->exchange);
     s->owner = getpid();
     empm__chars_init(&s->chars);
-    if ((r = empm__find_identity(s, rep)) < 0)
+    if ((r = empm__identity_find(s, rep)) < 0)
         goto done;
 #ifndef EVENTMPM_NO_ACCESS_LOG
     if ((r = empm__access_open(cfg, &s->access, rep)) < 0)
@@ -17046,7 +17375,7 @@ static int empm__server_new(empm_config *cfg, int shared,
     if ((r = empm__routes_init(&s->routes, cfg->routes, &s->chars, rep)) < 0)
         goto done;
 #ifndef EVENTMPM_NO_PROXY
-    if ((r = empm__nets_init(&s->trusted, cfg, rep)) < 0)
+    if ((r = empm__proxy_nets_init(&s->trusted, cfg, rep)) < 0)
         goto done;
 #endif
 #ifndef EVENTMPM_NO_FILES
@@ -17068,7 +17397,8 @@ static int empm__server_new(empm_config *cfg, int shared,
         /* two generations, each with an admin child */
         r = empm__score_init(&s->score, shared ? cfg->server_limit *
                                              EMPM_GENERATIONS + 2 : 2,
-                             shared ? cfg->thread_limit : cfg->threads_per_child,
+                             shared ? cfg->thread_limit
+                                    : cfg->threads_per_child,
                              shared);
         if (r < 0)
             goto done;
@@ -17076,8 +17406,8 @@ static int empm__server_new(empm_config *cfg, int shared,
             empm__exchange_free(&s->exchange);
         if (shared && !s->exchange.inherited &&
             (r = empm__exchange_new(&s->exchange)) < 0) {
-            empm__say(rep, EMPM_LOG_ERROR, 5046, "no sockets between children: "
-                      "%s", strerror(errno));
+            empm__report_say(rep, EMPM_LOG_ERROR, 5046, "no sockets between "
+                             "children: %s", strerror(errno));
             goto done;
         }
         empm__score_server_at(&s->score)->started_us = empm__now_us();
@@ -17087,20 +17417,20 @@ static int empm__server_new(empm_config *cfg, int shared,
         if (cfg->shared_store_size > 0 &&
             (r = empm__kv_new(&s->store, (size_t)cfg->shared_store_size,
                               EMPM_STORE_ITEM)) < 0) {
-            empm__say(rep, EMPM_LOG_ERROR, 5502, "SharedStoreSize: no memory "
-                      "of that size to share");
+            empm__report_say(rep, EMPM_LOG_ERROR, 5502, "SharedStoreSize: no "
+                             "memory of that size to share");
             goto done;
         }
 #endif
     }
     r = EMPM_ESYS;
-    s->spool_dir = open(empm__path_of(cfg, cfg->spool_directory, path,
-                                      sizeof path),
+    s->spool_dir = open(empm__config_path(cfg, cfg->spool_directory, path,
+                                          sizeof path),
                         O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (s->spool_dir < 0 && !(empm__spool_default(cfg) &&
+    if (s->spool_dir < 0 && !(empm__check_spool_default(cfg) &&
                               (errno == ENOENT || errno == ENOTDIR))) {
-        empm__say(rep, EMPM_LOG_ERROR, 5107, "SpoolDirectory %s: %s",
-                  cfg->spool_directory, strerror(errno));
+        empm__report_say(rep, EMPM_LOG_ERROR, 5107, "SpoolDirectory %s: %s",
+                         cfg->spool_directory, strerror(errno));
         goto done;
     }
     for (i = 0; i < (int)s->routes.n; i++) {
@@ -17111,26 +17441,26 @@ static int empm__server_new(empm_config *cfg, int shared,
         {
             const char *dir = route->user->root != NULL
                                   ? route->user->root
-                                  : empm__path_of(cfg, cfg->document_root, path,
-                                                  sizeof path);
+                                  : empm__config_path(cfg, cfg->document_root,
+                                                      path, sizeof path);
             route->handler = route->user->handler != NULL
-                                 ? empm__serve_files_else : empm__serve_files;
+                                 ? empm__files_serve_else : empm__files_serve;
             route->root_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
             /* one that is not there has been warned of, and is 404 */
             if (route->root_fd < 0 && errno != ENOENT && errno != ENOTDIR) {
-                empm__say(rep, EMPM_LOG_ERROR, 5106, "%s: cannot open its "
-                          "folder %s: %s", route->user->pattern, dir,
-                          strerror(errno));
+                empm__report_say(rep, EMPM_LOG_ERROR, 5106, "%s: cannot open "
+                                 "its folder %s: %s", route->user->pattern, dir,
+                                 strerror(errno));
                 goto done;
             }
         }
 #else
-        empm__say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": built without files",
-                  route->user->pattern);
+        empm__report_say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": built "
+                         "without files", route->user->pattern);
         goto done;
 #endif
     }
-    empm__heritage_env(&heritage, rep);
+    empm__inherited_env(&heritage, rep);
     heritage.old = old;
     if (old == NULL && heritage.count > 0)
         s->owner = 0;                /* what has a name may be the old one's */
@@ -17138,23 +17468,24 @@ static int empm__server_new(empm_config *cfg, int shared,
         cfg->listen[0] = "8080";
     for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++) {
         empm__rights rights;
-        r = empm__find_rights(cfg->listen[i], &rights, rep);
+        r = empm__identity_rights(cfg->listen[i], &rights, rep);
         if (r == EMPM_OK)
-            r = empm__listen_open(s, cfg->listen[i], &rights, &heritage, rep);
+            r = empm__endpoint_open(s, cfg->listen[i], &rights, &heritage, rep);
         if (r < 0)
             goto done;
     }
     for (i = 0; old == NULL && shared && i < heritage.count; i++) {
-        int k, used = 0;             /* what nobody accepts from must not listen */
+        /* what nobody accepts from must not listen */
+        int k, used = 0;
         for (k = 0; k < s->nlisteners; k++)
             used |= s->listeners[k].fd == EMPM__HERITAGE_FD + i;
-        if (!used && empm__is_listening(EMPM__HERITAGE_FD + i))
+        if (!used && empm__endpoint_is_listening(EMPM__HERITAGE_FD + i))
             close(EMPM__HERITAGE_FD + i);
     }
     r = EMPM_OK;
 done:
     if (r == EMPM_ENOMEM)
-        empm__say(rep, EMPM_LOG_ERROR, 5104, "no memory");
+        empm__report_say(rep, EMPM_LOG_ERROR, 5104, "no memory");
     if (r < 0)
         empm__server_free(s);
     else
@@ -17167,7 +17498,7 @@ EMPM_API int empm_port(const empm_server *s, int i)
     return i >= 0 && i < s->nlisteners ? s->listeners[i].port : -1;
 }
 
-static int empm__has_admin(const empm_server *s)
+static int empm__server_has_admin(const empm_server *s)
 {
     int k, n = 0;
     for (k = 0; k < s->nlisteners; k++)
@@ -17175,7 +17506,8 @@ static int empm__has_admin(const empm_server *s)
     return n > 0;
 }
 
-static int empm__engine_new(empm_server *s, empm__child *ch, int slot, int admin)
+static int empm__server_engine_new(empm_server *s, empm__engine *ch, int slot,
+                                   int admin)
 {
     empm__score_slot *at = empm__score_slot_at(&s->score, slot);
     const empm_config *cfg = s->cfg;
@@ -17185,13 +17517,15 @@ static int empm__engine_new(empm_server *s, empm__child *ch, int slot, int admin
         empm__store(&at->used, 1u);
         empm__store(&at->pid, (uint32_t)getpid());
     }
-    r = empm__child_init(ch, s, slot, admin);
+    r = empm__engine_init(ch, s, slot, admin);
     if (r < 0)
         empm__log(cfg, EMPM_LOG_ERROR, 5011, "no %s for %d threads and %u "
-                  "connections: %s: lower ThreadsPerChild or MaxOpenConnections",
+                  "connections: %s: lower ThreadsPerChild or "
+                  "MaxOpenConnections",
                   r == EMPM_ENOMEM ? "memory" : "epoll or eventfd",
                   cfg->threads_per_child,
-                  (unsigned)empm__connection_limit(cfg), strerror(errno));
+                  (unsigned)empm__engine_connection_limit(cfg),
+                  strerror(errno));
     if (r == EMPM_OK && !admin && cfg->on_child_start != NULL)
         rc = cfg->on_child_start(s, cfg->user);
     if (rc != 0) {
@@ -17199,36 +17533,36 @@ static int empm__engine_new(empm_server *s, empm__child *ch, int slot, int admin
                   "the child gives up", rc);
         r = EMPM_ESYS;
     } else if (r == EMPM_OK) {
-        r = empm__child_start(ch);
+        r = empm__engine_start(ch);
         if (r < 0 && !admin && cfg->on_child_stop != NULL)
             cfg->on_child_stop(s, cfg->user);
     }
     if (r < 0)
-        empm__child_free(ch);
+        empm__engine_free(ch);
     return r;
 }
 
-/* The engine, in this process, in scoreboard slot `slot`. Without a parent there
- * is a second one for the admin listeners. */
-static int empm__engine_start(empm_server *s, int slot, int admin)
+/* The engine, in this process, in scoreboard slot `slot`. Without a parent
+ * there is a second one for the admin listeners. */
+static int empm__server_engines_start(empm_server *s, int slot, int admin)
 {
     int r;
-    if (s->parent_fd < 0 && empm__has_admin(s)) {
-        s->admin = (empm__child *)EMPM_MALLOC(sizeof *s->admin);
+    if (s->parent_fd < 0 && empm__server_has_admin(s)) {
+        s->admin = (empm__engine *)EMPM_MALLOC(sizeof *s->admin);
         if (s->admin == NULL)
             return EMPM_ENOMEM;
-        if ((r = empm__engine_new(s, s->admin, slot + 1, 1)) < 0) {
+        if ((r = empm__server_engine_new(s, s->admin, slot + 1, 1)) < 0) {
             EMPM_FREE(s->admin);
             s->admin = NULL;
             return r;
         }
     }
-    r = empm__engine_new(s, &s->child, slot, admin);
+    r = empm__server_engine_new(s, &s->child, slot, admin);
     s->child_ready = r == EMPM_OK;
     if (r < 0 && s->admin != NULL) {
-        empm__order(&s->admin->poller, EMPM__ORDER_STOP);
-        empm__child_wait(s->admin, -1);
-        empm__child_free(s->admin);
+        empm__poller_order(&s->admin->poller, EMPM__ORDER_STOP);
+        empm__engine_wait(s->admin, -1);
+        empm__engine_free(s->admin);
         EMPM_FREE(s->admin);
         s->admin = NULL;
     }
@@ -17236,18 +17570,18 @@ static int empm__engine_start(empm_server *s, int slot, int admin)
 }
 
 /* After its end, which empm_wait() has seen. */
-static void empm__engine_free(empm_server *s)
+static void empm__server_engines_free(empm_server *s)
 {
     if (s->child_ready)
-        empm__child_free(&s->child);
+        empm__engine_free(&s->child);
     if (s->admin != NULL)
-        empm__child_free(s->admin);
+        empm__engine_free(s->admin);
     EMPM_FREE(s->admin);
     s->admin = NULL;
     s->child_ready = 0;
 }
 
-static void empm__log_serves(empm_config *cfg)
+static void empm__server_log_serves(empm_config *cfg)
 {
     empm__store(&cfg->log_echo, 0);
     empm__log(cfg, EMPM_LOG_NOTICE, 489, "eventmpm/%s configured -- resuming "
@@ -17264,10 +17598,10 @@ EMPM_API int empm_start(empm_config *cfg, empm_server **out)
     if (lends)
         cfg->log = empm__log_stderr;
     memset(&rep, 0, sizeof rep);
-    rep.say = empm__report_to_log;
+    rep.say = empm__server_report_to_log;
     rep.user = cfg;
     r = empm__server_new(cfg, 0, NULL, &rep, &s);
-    if (r == EMPM_OK && (r = empm__engine_start(s, 0, 0)) < 0)
+    if (r == EMPM_OK && (r = empm__server_engines_start(s, 0, 0)) < 0)
         empm__server_free(s);
     if (r < 0) {
         cfg->log = lends ? NULL : cfg->log;
@@ -17275,19 +17609,19 @@ EMPM_API int empm_start(empm_config *cfg, empm_server **out)
     }
     s->lends_log = lends;
     s->owner = getpid();
-    empm__log_serves(cfg);
+    empm__server_log_serves(cfg);
     *out = s;
     return EMPM_OK;
 }
 
 EMPM_API void empm_stop(empm_server *s)
 {
-    empm__order(&s->child.poller, EMPM__ORDER_STOP);
+    empm__poller_order(&s->child.poller, EMPM__ORDER_STOP);
 }
 
 EMPM_API void empm_stop_graceful(empm_server *s)
 {
-    empm__order(&s->child.poller, EMPM__ORDER_GRACEFUL);
+    empm__poller_order(&s->child.poller, EMPM__ORDER_GRACEFUL);
 }
 
 EMPM_API int empm_draining(const empm_server *s)
@@ -17299,16 +17633,17 @@ EMPM_API int empm_wait(empm_server *s, int timeout_ms)
 {
     const int joined = s->child.joined;
     const uint64_t began = empm__now_us();
-    int r = empm__child_wait(&s->child, timeout_ms);
+    int r = empm__engine_wait(&s->child, timeout_ms);
     if (r == EMPM_OK && !joined && !s->child.admin &&
         s->cfg->on_child_stop != NULL)
         s->cfg->on_child_stop(s, s->cfg->user);
-    if (r == EMPM_OK && s->admin != NULL) {  /* it tells how it goes to the end */
+    /* it tells how it goes to the end */
+    if (r == EMPM_OK && s->admin != NULL) {
         const uint64_t ms = (empm__now_us() - began) / 1000u;
-        empm__order(&s->admin->poller, EMPM__ORDER_STOP);
+        empm__poller_order(&s->admin->poller, EMPM__ORDER_STOP);
         if (timeout_ms > 0)
             timeout_ms -= (int)empm__min((size_t)ms, (size_t)timeout_ms);
-        r = empm__child_wait(s->admin, timeout_ms);
+        r = empm__engine_wait(s->admin, timeout_ms);
     }
     return r;
 }
@@ -17322,7 +17657,7 @@ EMPM_API void empm_free(empm_server *s)
             empm_stop(s);
             empm_wait(s, -1);
         }
-        empm__engine_free(s);
+        empm__server_engines_free(s);
     }
     empm__server_free(s);
 }
@@ -17330,13 +17665,13 @@ EMPM_API void empm_free(empm_server *s)
 /* ---------------------------------------------------------------------------
  * >>run -- signals, and the engine in the foreground
  *
- * A signal handler needs something at file scope: the write end of one pipe, and
- * only empm_run() uses it. Everything else of this file has no such state.
+ * A signal handler needs something at file scope: the write end of one pipe,
+ * and only empm_run() uses it. Everything else of this file has no such state.
  * ------------------------------------------------------------------------- */
 
 static int empm__signal_fd = -1;
 
-static void empm__on_signal(int sig)
+static void empm__signals_on_signal(int sig)
 {
     const unsigned char byte = (unsigned char)sig;
     const int saved = errno;
@@ -17358,19 +17693,19 @@ typedef struct empm__signal_set {
     int              taken;
 } empm__signal_set;
 
-static int empm__signal_at(const empm__signal_set *set, size_t i)
+static int empm__signals_at(const empm__signal_set *set, size_t i)
 {
     return i < EMPM__SIGNALS ? empm__signals[i] : set->second;
 }
 
 /* Graceful stop is WINCH as with Apache, but not where a terminal sends it. */
-static int empm__has_terminal(void)
+static int empm__signals_has_terminal(void)
 {
     return isatty(0) || isatty(1) || isatty(2);
 }
 
 /* Exchanges the graceful stop's signal, if that is not one of the others. */
-static void empm__signals_second(empm__signal_set *set, int second)
+static void empm__signals_set_graceful(empm__signal_set *set, int second)
 {
     struct sigaction sa;
     sigset_t ours;
@@ -17380,7 +17715,8 @@ static void empm__signals_second(empm__signal_set *set, int second)
             second = 0;
     if (second == set->second)
         return;
-    if (set->second > 0) {           /* some may still send it: it kills nobody */
+    /* some may still send it: it kills nobody */
+    if (set->second > 0) {
         struct sigaction *old = &set->old[EMPM__SIGNALS];
         if (old->sa_handler == SIG_DFL)
             old->sa_handler = SIG_IGN;
@@ -17392,7 +17728,7 @@ static void empm__signals_second(empm__signal_set *set, int second)
     memset(&sa, 0, sizeof sa);
     sigemptyset(&sa.sa_mask);
     sa.sa_flags = SA_RESTART;
-    sa.sa_handler = empm__on_signal;
+    sa.sa_handler = empm__signals_on_signal;
     sigaction(second, &sa, &set->old[EMPM__SIGNALS]);
     sigemptyset(&ours);
     sigaddset(&ours, second);
@@ -17406,7 +17742,7 @@ static int empm__signals_take(empm__signal_set *set, int second)
     size_t i;
     set->taken = 0;
     set->second = 0;
-    if (empm__pipe(set->fd, 1) < 0)
+    if (empm__fd_pipe(set->fd, 1) < 0)
         return EMPM_ESYS;
     empm__signal_fd = set->fd[1];
     sigemptyset(&ours);
@@ -17415,15 +17751,15 @@ static int empm__signals_take(empm__signal_set *set, int second)
         memset(&sa, 0, sizeof sa);
         sigemptyset(&sa.sa_mask);
         sa.sa_flags = SA_RESTART;
-        sa.sa_handler = empm__on_signal;
+        sa.sa_handler = empm__signals_on_signal;
         if (sig == SIGPIPE || sig == SIGXFSZ ||
-            (sig == SIGWINCH && sig != second && empm__has_terminal()))
+            (sig == SIGWINCH && sig != second && empm__signals_has_terminal()))
             sa.sa_handler = SIG_IGN;
         sigaction(sig, &sa, &set->old[i]);
         sigaddset(&ours, sig);
     }
     sigprocmask(SIG_UNBLOCK, &ours, &set->old_mask);  /* inherited, perhaps */
-    empm__signals_second(set, second);
+    empm__signals_set_graceful(set, second);
     set->taken = 1;
     return EMPM_OK;
 }
@@ -17432,7 +17768,7 @@ static void empm__signals_restore(empm__signal_set *set)
 {
     size_t i;
     for (i = 0; set->taken && i < EMPM__SIGNALS + (set->second > 0); i++)
-        sigaction(empm__signal_at(set, i), &set->old[i], NULL);
+        sigaction(empm__signals_at(set, i), &set->old[i], NULL);
     if (set->taken) {
         sigprocmask(SIG_SETMASK, &set->old_mask, NULL);
         close(set->fd[0]);
@@ -17453,22 +17789,22 @@ typedef struct empm__source {        /* where configurations come from */
     int    detached;                 /* -k start: nobody reads what it says */
 } empm__source;
 
-static void empm__say_stderr(enum empm_log_level level, const char *line,
-                             void *user)
+static void empm__program_say_stderr(enum empm_log_level level,
+                                     const char *line, void *user)
 {
     if (level <= EMPM_LOG_WARN)
         fprintf(stderr, "%s: %s: %s\n", user != NULL ? (const char *)user
                                                      : "eventmpm",
-                empm__level_name(level), line);
+                empm__log_level_name(level), line);
 }
 
 /* Reads the configuration. What is wrong goes to `rep`. */
-static empm_config *empm__config_new(const empm__source *from,
-                                     empm__report *rep)
+static empm_config *empm__program_config_new(const empm__source *from,
+                                             empm__report *rep)
 {
     empm_config *cfg = (empm_config *)EMPM_MALLOC(sizeof *cfg);
     if (cfg == NULL) {
-        empm__say(rep, EMPM_LOG_ERROR, 5104, "no memory");
+        empm__report_say(rep, EMPM_LOG_ERROR, 5104, "no memory");
         return NULL;
     }
     *cfg = *from->base;
@@ -17484,13 +17820,14 @@ static empm_config *empm__config_new(const empm__source *from,
 enum { EMPM__EXIT_SICK = 7, EMPM__EXIT_FATAL = 15 };
 
 /* A parent's order may bring descriptors along, which its child takes over: the
- * pairs of an empm__swap; w->n is -1 if there is no room for them. */
+ * pairs of an empm__logs_swap; w->n is -1 if there is no room for them. */
 typedef union empm__pairs {
     struct cmsghdr head;               /* for its alignment */
-    char           room[CMSG_SPACE(sizeof ((empm__swap *)0)->fd)];
+    char           room[CMSG_SPACE(sizeof ((empm__logs_swap *)0)->fd)];
 } empm__pairs;
 
-static ssize_t empm__order_read(int fd, unsigned char *byte, empm__swap *w)
+static ssize_t empm__orders_read(int fd, unsigned char *byte,
+                                 empm__logs_swap *w)
 {
     struct msghdr m;
     struct iovec v;
@@ -17523,11 +17860,12 @@ static ssize_t empm__order_read(int fd, unsigned char *byte, empm__swap *w)
     return r;
 }
 
-/* Waits for bytes on fds[0..n) (-1 is skipped), at most `ms`, and returns the
- * first one that is there: its number, with the byte (0: end of file) in *byte;
- * -1: none. `w`: gets what an order on the last of fds brings along; or NULL. */
-static int empm__next_byte(const int *fds, int n, int64_t ms,
-                           unsigned char *byte, empm__swap *w)
+/* Waits for bytes on fds[0..n) (-1 is skipped), at most `ms`, and returns
+ * the first one that is there: its number, with the byte (0: end of file) in
+ * *byte; -1: none. `w`: gets what an order on the last of fds brings along;
+ * or NULL. */
+static int empm__orders_next_byte(const int *fds, int n, int64_t ms,
+                                  unsigned char *byte, empm__logs_swap *w)
 {
     struct pollfd p[4];
     int i;
@@ -17541,7 +17879,7 @@ static int empm__next_byte(const int *fds, int n, int64_t ms,
     for (i = 0; i < n; i++)
         if (p[i].revents != 0) {
             const ssize_t r = w != NULL && i == n - 1
-                                  ? empm__order_read(fds[i], byte, w)
+                                  ? empm__orders_read(fds[i], byte, w)
                                   : read(fds[i], byte, 1);
             if (r < 0)
                 continue;
@@ -17554,9 +17892,9 @@ static int empm__next_byte(const int *fds, int n, int64_t ms,
 
 /* Tells the service manager (sd_notify's protocol: a datagram of NAME=value
  * lines), if there is one. */
-static void empm__notify(const char *fmt, ...) EMPM__PRINTF(1, 2);
+static void empm__program_notify(const char *fmt, ...) EMPM__PRINTF(1, 2);
 
-static void empm__notify(const char *fmt, ...)
+static void empm__program_notify(const char *fmt, ...)
 {
     const char *path = getenv("NOTIFY_SOCKET");
     struct sockaddr_un a;
@@ -17586,15 +17924,15 @@ static void empm__notify(const char *fmt, ...)
 }
 
 /* What a drain may take: 0 is no limit. */
-static int empm__drain_ms(const empm_config *cfg, int restart)
+static int empm__stop_drain_ms(const empm_config *cfg, int restart)
 {
     return restart ? cfg->graceful_restart_timeout_ms
                    : cfg->graceful_shutdown_timeout_ms;
 }
 
 /* Until when a process that drains, or stops, has to be gone. */
-static uint64_t empm__deadline_us(const empm_config *cfg, int drains,
-                                  int drain_ms, uint32_t grace_ms)
+static uint64_t empm__stop_deadline_us(const empm_config *cfg, int drains,
+                                       int drain_ms, uint32_t grace_ms)
 {
     if (drains && drain_ms == 0)
         return 0;
@@ -17602,31 +17940,32 @@ static uint64_t empm__deadline_us(const empm_config *cfg, int drains,
                              (uint64_t)cfg->stop_timeout_ms + grace_ms) * 1000u;
 }
 
-static int empm__no_pipe(const empm_config *cfg, const char *what)
+static int empm__program_no_pipe(const empm_config *cfg, const char *what)
 {
     empm__log(cfg, EMPM_LOG_EMERG, 5048, "cannot make a pipe for %s: %s", what,
               strerror(errno));
     return EMPM_ESYS;
 }
 
-/* The main thread of a process that serves: takes orders until the engine has
- * ended. `control`: the socket of the parent's orders, or -1. Returns EMPM_OK. */
-static int empm__attend(empm_server *s, int signal_fd, int control)
+/* The main thread of a process that serves: takes orders until the engine
+ * has ended. `control`: the socket of the parent's orders, or -1. Returns
+ * EMPM_OK. */
+static int empm__program_attend(empm_server *s, int signal_fd, int control)
 {
     const empm_config *cfg = s->cfg;
     const int alone = control < 0;
     int done[2], stopping = 0;
     uint64_t kill_us = 0, twice_us = 0, delay_us = 0;
-    if (empm__pipe(done, 1) < 0)
-        return empm__no_pipe(cfg, "the end of the engine");
+    if (empm__fd_pipe(done, 1) < 0)
+        return empm__program_no_pipe(cfg, "the end of the engine");
     empm__store_rel(&s->child.done_fd, done[1]);
-    if (empm__child_wait(&s->child, 0) != EMPM_OK)
+    if (empm__engine_wait(&s->child, 0) != EMPM_OK)
         for (;;) {
             int fds[3], k, order = 0;
             int64_t left = -1;
             uint64_t at = kill_us;
             unsigned char byte = 0;
-            empm__swap logs;
+            empm__logs_swap logs;
             fds[0] = done[0];
             fds[1] = signal_fd;
             fds[2] = control;
@@ -17636,14 +17975,15 @@ static int empm__attend(empm_server *s, int signal_fd, int control)
                                     999) / 1000) <= 0) {
                 if (at == kill_us) {
                     empm__log(cfg, EMPM_LOG_ERROR, 5012,
-                              "handlers still run after StopTimeout: giving up");
+                              "handlers still run after StopTimeout: giving "
+                              "up");
                     _exit(0);
                 }
                 delay_us = 0;
                 order = '!';
                 k = -1;
             } else
-                k = empm__next_byte(fds, 3, left, &byte, &logs);
+                k = empm__orders_next_byte(fds, 3, left, &byte, &logs);
             if (k == 0)
                 break;
             if (k == 2 && byte == 0) {   /* the parent has died */
@@ -17657,30 +17997,32 @@ static int empm__attend(empm_server *s, int signal_fd, int control)
                                 byte == cfg->graceful_stop_signal)) {
                 order = delay_us != 0 || stopping ? 0 : '!';
                 if (order && cfg->graceful_shutdown_delay_ms > 0 && alone) {
-                    empm__store(&empm__score_server_at(&s->score)->draining, 1u);
+                    empm__store(&empm__score_server_at(&s->score)->draining,
+                                1u);
                     delay_us = empm__now_us() +
-                               (uint64_t)cfg->graceful_shutdown_delay_ms * 1000u;
+                               (uint64_t)cfg->graceful_shutdown_delay_ms *
+                               1000u;
                     order = 0;
                 }
             } else if (k == 1 && (byte == SIGTERM || byte == SIGINT))
                 order = '$';
             else if (k == 1 && alone && (byte == SIGHUP || byte == SIGUSR1 ||
                                            byte == SIGUSR2))
-                empm__log(cfg, EMPM_LOG_WARN, 5030, "a process without children "
-                          "cannot be reloaded or upgraded: ignored");
+                empm__log(cfg, EMPM_LOG_WARN, 5030, "a process without "
+                          "children cannot be reloaded or upgraded: ignored");
             else if (k == 1 && alone && byte == SIGURG)
                 empm_reopen_logs(s);
             if (order == 'l') {
                 if (logs.n < 0)
-                    empm__log(cfg, EMPM_LOG_ERROR, 5045, "no descriptors for new "
-                              "logs: the old files stay in use");
-                empm__swap_do(s, &logs);
-                empm__swap_close(&logs, 1);
+                    empm__log(cfg, EMPM_LOG_ERROR, 5045, "no descriptors for "
+                              "new logs: the old files stay in use");
+                empm__logs_swap_do(s, &logs);
+                empm__logs_swap_close(&logs, 1);
             }
             if (order == 'w')            /* is the listener alive? */
-                empm__order(&s->child.poller, EMPM__ORDER_PING);
+                empm__poller_order(&s->child.poller, EMPM__ORDER_PING);
             else if (order == 'a')
-                empm__order(&s->child.poller, EMPM__ORDER_ACCEPT);
+                empm__poller_order(&s->child.poller, EMPM__ORDER_ACCEPT);
             else if (order == '$') {
                 if (stopping == 2 && control < 0 &&
                     empm__now_us() >= twice_us) {
@@ -17691,28 +18033,29 @@ static int empm__attend(empm_server *s, int signal_fd, int control)
                 empm_stop(s);
                 if (stopping != 2) {
                     twice_us = empm__now_us() + 1000000u;
-                    kill_us = empm__deadline_us(cfg, 0, 0, 1000);
+                    kill_us = empm__stop_deadline_us(cfg, 0, 0, 1000);
                 }
                 stopping = 2;
             } else if (order == '!' && stopping == 1)
                 empm_stop_graceful(s);   /* nobody serves on, after all */
             else if ((order == '!' || order == 'r' || order == 'u') &&
                      !stopping) {
-                const int ms = empm__drain_ms(cfg, order != '!');
+                const int ms = empm__stop_drain_ms(cfg, order != '!');
                 empm__store(&s->child.drain_ms, ms);
                 if (alone)
-                    empm__store(&empm__score_server_at(&s->score)->draining, 1u);
-                empm__order(&s->child.poller,
-                            order == 'u'   ? EMPM__ORDER_GRACEFUL |
+                    empm__store(&empm__score_server_at(&s->score)->draining,
+                                1u);
+                empm__poller_order(&s->child.poller,
+                                   order == 'u'   ? EMPM__ORDER_GRACEFUL |
                                                  EMPM__ORDER_UPGRADE
-                            : order == 'r' ? EMPM__ORDER_GRACEFUL |
+                                   : order == 'r' ? EMPM__ORDER_GRACEFUL |
                                                  EMPM__ORDER_HAND_OVER
-                                           : EMPM__ORDER_GRACEFUL);
-                kill_us = empm__deadline_us(cfg, 1, ms, 1000);
+                                                  : EMPM__ORDER_GRACEFUL);
+                kill_us = empm__stop_deadline_us(cfg, 1, ms, 1000);
                 stopping = 1;
             }
             if (alone && stopping)
-                empm__notify("STOPPING=1");
+                empm__program_notify("STOPPING=1");
         }
     empm_wait(s, -1);
     close(done[0]);
@@ -17723,7 +18066,7 @@ static int empm__attend(empm_server *s, int signal_fd, int control)
 /* --- whom to be ----------------------------------------------------------- */
 
 /* Is there such a user? A user namespace may have root and nobody else. */
-static int empm__is_mapped(uid_t uid)
+static int empm__identity_is_mapped(uid_t uid)
 {
     unsigned long first, outside, count;
     FILE *f = fopen("/proc/self/uid_map", "re");
@@ -17736,16 +18079,16 @@ static int empm__is_mapped(uid_t uid)
     return found;
 }
 
-/* Root does not serve unless User says so: where it is started as root and there
- * is none, nobody serves. Returns a remark for the notice, or NULL: User stays as
- * it is. An image may have neither of the names. */
-static const char *empm__default_user(empm_config *cfg)
+/* Root does not serve unless User says so: where it is started as root and
+ * there is none, nobody serves. Returns a remark for the notice, or NULL: User
+ * stays as it is. An image may have neither of the names. */
+static const char *empm__identity_default_user(empm_config *cfg)
 {
     const struct passwd *nobody;
     if (geteuid() != 0 || cfg->user_name != NULL)
         return NULL;
     nobody = getpwnam("nobody");
-    if (empm__is_mapped(nobody != NULL ? nobody->pw_uid : 65534)) {
+    if (empm__identity_is_mapped(nobody != NULL ? nobody->pw_uid : 65534)) {
         cfg->user_name = nobody != NULL ? "nobody" : "#65534";
         return "\"User root\", if it must be root";
     }
@@ -17756,34 +18099,34 @@ static const char *empm__default_user(empm_config *cfg)
 #define EMPM__DEFAULT_USER "started as root without User: %s serves (%s)"
 
 #ifndef EVENTMPM_NO_FORK
-/* What a process that serves has to do with the directory `path`, and what comes
- * of it if its user may not. */
+/* What a process that serves has to do with the directory `path`, and what
+ * comes of it if its user may not. */
 typedef struct empm__use {
     const char *directive, *path;
     int         mode;
     const char *so;
 } empm__use;
 
-static int empm__set_groups(const char *user, gid_t gid)
+static int empm__identity_set_groups(const char *user, gid_t gid)
 {
     return user[0] == '#' ? setgroups(0, NULL) : initgroups(user, gid);
 }
 
-/* In a process of its own: becomes that user and writes the number, from 1 on, of
- * each use that is not granted then; 255 and errno: it cannot become that user.
- * Directories are opened before, as the server does. */
-static void empm__try_uses(const empm_config *cfg, const empm__use *uses, int n,
-                           int to)
+/* In a process of its own: becomes that user and writes the number, from 1 on,
+ * of each use that is not granted then; 255 and errno: it cannot become that
+ * user. Directories are opened before, as the server does. */
+static void empm__identity_try_uses(const empm_config *cfg,
+                                    const empm__use *uses, int n, int to)
 {
     uid_t uid;
     gid_t gid;
     int i, dirs[32];
     for (i = 0; i < n; i++)
         dirs[i] = open(uses[i].path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (empm__find_user(cfg->user_name, &uid, &gid) < 0 ||
+    if (empm__identity_user(cfg->user_name, &uid, &gid) < 0 ||
         (cfg->group_name != NULL &&
-         empm__find_group(cfg->group_name, &gid) < 0) ||
-        (empm__set_groups(cfg->user_name, gid) < 0 && uid != 0) ||
+         empm__identity_group(cfg->group_name, &gid) < 0) ||
+        (empm__identity_set_groups(cfg->user_name, gid) < 0 && uid != 0) ||
         setgid(gid) < 0 || setuid(uid) < 0)
         n = 0;
     for (i = n > 0 ? 0 : -1; i < n; i++)
@@ -17798,8 +18141,9 @@ static void empm__try_uses(const empm_config *cfg, const empm__use *uses, int n,
         }
 }
 
-/* Says which directories the user who will serve cannot use, and what to type. */
-static void empm__check_uses(const empm_config *cfg, empm__report *rep)
+/* Says which directories the user who will serve cannot use, and what to
+ * type. */
+static void empm__identity_check_uses(const empm_config *cfg, empm__report *rep)
 {
     empm__use uses[32];
     char root[1200], spool[1200];
@@ -17807,12 +18151,12 @@ static void empm__check_uses(const empm_config *cfg, empm__report *rep)
     size_t i;
     unsigned char at;
     pid_t pid;
-    if (geteuid() != 0 || cfg->user_name == NULL || empm__pipe(fd, 0) < 0)
+    if (geteuid() != 0 || cfg->user_name == NULL || empm__fd_pipe(fd, 0) < 0)
         return;
     memset(uses, 0, sizeof uses);
     uses[n].directive = "SpoolDirectory";
-    uses[n].path = empm__path_of(cfg, cfg->spool_directory, spool,
-                                 sizeof spool);
+    uses[n].path = empm__config_path(cfg, cfg->spool_directory, spool,
+                                     sizeof spool);
     uses[n].mode = W_OK | X_OK;
     uses[n++].so = "long bodies will be refused";
     for (i = 0; cfg->routes[i].kind != EMPM__ROUTE_END && n < 32; i++)
@@ -17820,14 +18164,15 @@ static void empm__check_uses(const empm_config *cfg, empm__report *rep)
             const char *dir = cfg->routes[i].root;
             uses[n].directive = dir != NULL ? "EMPM_FILES" : "DocumentRoot";
             uses[n].path = dir != NULL ? dir
-                                       : empm__path_of(cfg, cfg->document_root,
-                                                       root, sizeof root);
+                                       : empm__config_path(cfg,
+                                                           cfg->document_root,
+                                                           root, sizeof root);
             uses[n].mode = X_OK;
             uses[n++].so = "no file will be found";
         }
     pid = fork();
     if (pid == 0) {
-        empm__try_uses(cfg, uses, n, fd[1]);
+        empm__identity_try_uses(cfg, uses, n, fd[1]);
         _exit(0);
     }
     close(fd[1]);
@@ -17837,7 +18182,8 @@ static void empm__check_uses(const empm_config *cfg, empm__report *rep)
         struct stat st;
         errno = 0;
         at = 0;
-        if (empm__next_byte(fd, 1, 5000, &at, NULL) < 0 && errno == EINTR)
+        if (empm__orders_next_byte(fd, 1, 5000, &at, NULL) < 0 &&
+            errno == EINTR)
             continue;
         if (at == 0)
             break;                   /* that was all, or it takes too long */
@@ -17845,18 +18191,20 @@ static void empm__check_uses(const empm_config *cfg, empm__report *rep)
             unsigned char why = 0;
             ssize_t r = read(fd[0], &why, 1);
             (void)r;
-            empm__say(rep, EMPM_LOG_ERROR, 5035, "User %s cannot be had here%s%s "
-                      "(\"User root\" stays who it is)", cfg->user_name,
-                      why != 0 ? ": " : "", why != 0 ? strerror(why) : "");
+            empm__report_say(rep, EMPM_LOG_ERROR, 5035, "User %s cannot be had "
+                             "here%s%s (\"User root\" stays who it is)",
+                             cfg->user_name,
+                             why != 0 ? ": " : "", why != 0 ? strerror(why)
+                                                            : "");
             continue;
         }
         use = &uses[at - 1];
         p = stat(use->path, &st) == 0 ? getpwuid(st.st_uid) : NULL;
-        empm__say(rep, EMPM_LOG_WARN, 5043, "%s %s: %s may not use it, %s: "
-                  "\"%s %s\", or \"User %s\", whose it is", use->directive,
-                  use->path, cfg->user_name, use->so,
-                  use->mode & W_OK ? "chmod o+wx" : "chmod -R o+rX", use->path,
-                  p != NULL ? p->pw_name : "root");
+        empm__report_say(rep, EMPM_LOG_WARN, 5043, "%s %s: %s may not use it, "
+                         "%s: \"%s %s\", or \"User %s\", whose it is",
+                         use->directive, use->path, cfg->user_name, use->so,
+                         use->mode & W_OK ? "chmod o+wx" : "chmod -R o+rX",
+                         use->path, p != NULL ? p->pw_name : "root");
     }
     close(fd[0]);
     if (pid > 0)
@@ -17865,13 +18213,13 @@ static void empm__check_uses(const empm_config *cfg, empm__report *rep)
         ;
 }
 #else
-#define empm__check_uses(cfg, rep) ((void)0)
+#define empm__identity_check_uses(cfg, rep) ((void)0)
 #endif
 
 /* Gives up what root has that a process which serves does not need. Every step
  * is verified: a server that believes to have dropped root and has not is worse
  * than none. */
-static int empm__become(const empm_server *s)
+static int empm__identity_become(const empm_server *s)
 {
     const empm_config *cfg = s->cfg;
     const char *failed = NULL;
@@ -17879,15 +18227,15 @@ static int empm__become(const empm_server *s)
     const uid_t uid = s->uid;
     const gid_t gid = s->gid;
     if (cfg->core_dump_directory != NULL &&
-        chdir(empm__path_of(cfg, cfg->core_dump_directory, path,
-                            sizeof path)) < 0)
+        chdir(empm__config_path(cfg, cfg->core_dump_directory, path,
+                                sizeof path)) < 0)
         failed = "chdir to CoreDumpDirectory";
     if (failed == NULL && cfg->user_name != NULL && geteuid() == 0) {
         if (setgroups((size_t)s->ngroups, s->groups) < 0 && uid != 0)
             failed = "setgroups";    /* (a namespace may deny it to its root) */
         else if (cfg->chroot_dir != NULL &&
-                 (chroot(empm__path_of(cfg, cfg->chroot_dir, path,
-                                       sizeof path)) < 0 || chdir("/") < 0))
+                 (chroot(empm__config_path(cfg, cfg->chroot_dir, path,
+                                           sizeof path)) < 0 || chdir("/") < 0))
             failed = "chroot";
         else if (setgid(gid) < 0)
             failed = "setgid";
@@ -17918,33 +18266,34 @@ static int empm__become(const empm_server *s)
 }
 
 /* What is printed on stderr from now on is in the ErrorLog. */
-static void empm__stderr_to_log(const empm_config *cfg)
+static void empm__program_stderr_to_log(const empm_config *cfg)
 {
     if (cfg->log == empm__log_stderr && cfg->log_target > 0 &&
-        !empm__log_is_stderr(cfg))
+        !empm__logs_is_stderr(cfg))
         dup2(cfg->log_target, 2);
 }
 
 /* Nobody reads what a detached server says, unless there is an ErrorLog. */
-static void empm__quiet(const empm_config *cfg)
+static void empm__program_quiet(const empm_config *cfg)
 {
     const int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
     if (fd >= 0) {
         dup2(fd, 1);
-        if (cfg->error_log == NULL || !empm__log_is_stderr(cfg))
+        if (cfg->error_log == NULL || !empm__logs_is_stderr(cfg))
             dup2(fd, 2);
         if (cfg->error_log == NULL && cfg->log_target > 0 &&
             dup2(fd, cfg->log_target) > 2)
             empm__fd_flags(cfg->log_target, 0);
         close(fd);
     }
-    empm__stderr_to_log(cfg);
+    empm__program_stderr_to_log(cfg);
 }
 
 /* --- the pid file --------------------------------------------------------- */
 
 #if !defined(EVENTMPM_NO_FORK) || !defined(EVENTMPM_NO_MAIN)
-/* The number after `name` in what Linux tells of a process; `none` elsewhere. */
+/* The number after `name` in what Linux tells of a process; `none`
+ * elsewhere. */
 static uint64_t empm__process_status(long pid, const char *name, int base,
                                      uint64_t none)
 {
@@ -17971,7 +18320,7 @@ typedef struct empm__pid_file {
 } empm__pid_file;
 
 /* The pid that the file names (0: none), and whether that server runs. */
-static int empm__pid_read(const char *path, long *pid)
+static int empm__pid_file_read(const char *path, long *pid)
 {
     const int fd = open(path, O_RDONLY | O_CLOEXEC);
     char text[32];
@@ -17983,18 +18332,18 @@ static int empm__pid_read(const char *path, long *pid)
     n = read(fd, text, sizeof text - 1);
     text[n > 0 ? n : 0] = '\0';
     *pid = strtol(text, NULL, 10);
-    runs = flock(fd, LOCK_SH | LOCK_NB) < 0 && empm__would_block(errno) &&
+    runs = flock(fd, LOCK_SH | LOCK_NB) < 0 && empm__fd_would_block(errno) &&
            *pid > 0;
     close(fd);
     return runs;
 }
 
 /* A new file in place of the old one; readers see one or the other. */
-static int empm__pid_write(const empm_config *cfg, empm__pid_file *f)
+static int empm__pid_file_write(const empm_config *cfg, empm__pid_file *f)
 {
     char name[1240], text[32];
-    const char *path = empm__path_of(cfg, cfg->pid_file, f->path,
-                                     sizeof f->path);
+    const char *path = empm__config_path(cfg, cfg->pid_file, f->path,
+                                         sizeof f->path);
     const int n = snprintf(text, sizeof text, "%ld\n", (long)getpid());
     snprintf(name, sizeof name, "%s.%ld", path, (long)getpid());
     unlink(name);
@@ -18015,7 +18364,7 @@ static int empm__pid_write(const empm_config *cfg, empm__pid_file *f)
     return EMPM_ESYS;
 }
 
-static void empm__pid_drop(empm__pid_file *f, int remove)
+static void empm__pid_file_drop(empm__pid_file *f, int remove)
 {
     struct stat ours, there;
     /* another name of the same file, or another server, may have replaced it */
@@ -18034,10 +18383,10 @@ static void empm__pid_drop(empm__pid_file *f, int remove)
  * >>parent -- children: started, counted, replaced; generations of them
  *
  * Single-threaded, serves nobody, and sleeps until something happens: a signal,
- * a byte from a child ('h' healthy, 'i' its idle count crossed its share, 'q' it
- * leaves, 'p' it pauses), or a deadline. It keeps its own table of pids and
- * believes no child: counts from the scoreboard are clamped, and nothing else is
- * read from there.
+ * a byte from a child ('h' healthy, 'i' its idle count crossed its share, 'q'
+ * it leaves, 'p' it pauses), or a deadline. It keeps its own table of pids and
+ * believes no child: counts from the scoreboard are clamped, and nothing else
+ * is read from there.
  *
  * Growth and shrinking are Apache's: fewer idle workers than MinSpareThreads
  * start 1, 2, 4 ... 32 children a second, more than MaxSpareThreads end one.
@@ -18052,46 +18401,48 @@ static void empm__pid_drop(empm__pid_file *f, int remove)
  *   probe    a process that reads, checks and opens everything, and ends. User
  *            code may crash there: the parent must not die. If it fails, a log
  *            line says why, and that was all.
- *   wait     if the scoreboard has no room for a whole generation, since children
- *            of older ones drain yet: until they have ended (HUP stops them), then
- *            from the probe on.
+ *   wait     if the scoreboard has no room for a whole generation, since
+ *            children of older ones drain yet: until they have ended (HUP stops
+ *            them), then from the probe on.
  *   next     the new children, on the same sockets. Are they not healthy within
  *            StartTimeout they are killed, and that was all.
- *   commit   the new ones accept from here on, and the old ones drain: they give
- *            what waits for a request to the new ones (>>exchange), finish the
- *            rest, and end within GracefulRestartTimeout.
+ *   commit   the new ones accept from here on, and the old ones drain: they
+ *            give what waits for a request to the new ones (>>exchange), finish
+ *            the rest, and end within GracefulRestartTimeout.
  *
- * An upgrade (USR2) starts the program anew, with the listening sockets, and when
- * that is ready this one drains. What is asked for while one of these is under
- * way is done after it.
+ * An upgrade (USR2) starts the program anew, with the listening sockets, and
+ * when that is ready this one drains. What is asked for while one of these is
+ * under way is done after it.
  * ------------------------------------------------------------------------- */
 
 #define EMPM__YOUNG_US 20000         /* a child that serves and dies within a
                                         second is replaced after this pause */
 
-typedef struct empm__gen {           /* children that share a configuration */
+typedef struct empm__generation {    /* children that share a configuration */
     empm_config *cfg;                /* NULL: there is none */
     empm_server *s;
     int          target;             /* how many should serve */
     int          rate;               /* children per tick: 1, 2, 4 ... 32 */
-    int          quick_deaths;       /* of children that never served, in a row */
+    /* of children that never served, in a row */
+    int          quick_deaths;
     int          last_status;        /* how the last of these ended */
     int          ever_healthy;
     int          quiet_ticks;
     uint64_t     tick_us, spawn_us;  /* 0: none */
-} empm__gen;
+} empm__generation;
 
-typedef struct empm__kid {
+typedef struct empm__child {
     pid_t    pid;                    /* 0: the slot is free */
     int      control;                /* our end; its closing is our death */
     int      healthy, leaving, admin;
     int      accepts;                /* has been told to */
     uint32_t generation;
     uint64_t born_us;
-    uint64_t stop_us, kill_us;       /* its drain, or it, has to end then; or 0 */
+    /* its drain, or it, has to end then; or 0 */
+    uint64_t stop_us, kill_us;
     uint32_t pongs;                  /* that it has answered */
     int      missed;                 /* pings in a row that it has not */
-} empm__kid;
+} empm__child;
 
 enum empm__change {                   /* of a reload or an upgrade */
     EMPM__NO_CHANGE, EMPM__PROBING, EMPM__AWAITING, EMPM__STARTING,
@@ -18102,8 +18453,8 @@ typedef struct empm__parent {
     const empm__source *source;
     void       (*hello)(const empm_server *);    /* or NULL */
     pid_t        pid;                /* this process */
-    empm__gen    now, next;          /* next: not healthy yet */
-    empm__kid   *kids;
+    empm__generation    now, next;   /* next: not healthy yet */
+    empm__child   *kids;
     int          slots;
     int          ready;              /* the first generation was healthy once */
     int          stopping;           /* 1 drains, 2 stops, 3 at once */
@@ -18116,14 +18467,15 @@ typedef struct empm__parent {
     enum empm__change change;
     int          hard;               /* HUP: the old ones stop, not drain */
     int          need;               /* slots that it has been short of; or 0 */
-    int          again, upgrades;    /* asked for: a reload's signal, an upgrade */
+    /* asked for: a reload's signal, an upgrade */
+    int          again, upgrades;
     pid_t        helper;             /* the probe, or the new program */
     uint64_t     change_us;
     int          late;               /* the helper has been killed for that */
     int          upgrade_fd;         /* the helper says: content, or ready */
     int          ready_fd;           /* we say it to whom has started us */
     uint64_t     ping_us, manager_us, manager_every_us;
-    uint64_t     looked_us;          /* when empm__watch() did, last */
+    uint64_t     looked_us;          /* when empm__watchdog_look() did, last */
     uint64_t     full_us;            /* "MaxRequestWorkers" not again before */
     int          pipe[2];            /* from the children */
     empm__pid_file pid_file;
@@ -18132,14 +18484,14 @@ typedef struct empm__parent {
 
 /* A signal for a child of ours. Another part of the program may have reaped it:
  * then the number may be a stranger's by now. */
-static void empm__kill(pid_t pid, int sig)
+static void empm__child_kill(pid_t pid, int sig)
 {
     siginfo_t who;
     if (waitid(P_PID, (id_t)pid, &who, WEXITED | WNOHANG | WNOWAIT) == 0)
         kill(pid, sig);
 }
 
-static empm__score_server *empm__board(const empm__parent *p)
+static empm__score_server *empm__parent_board(const empm__parent *p)
 {
     return empm__score_server_at(&p->now.s->score);
 }
@@ -18147,8 +18499,9 @@ static empm__score_server *empm__board(const empm__parent *p)
 /* --- children ------------------------------------------------------------- */
 
 /* Those of a generation that serve (`admin`: on admin listeners). */
-static int empm__kids_serving(const empm__parent *p, const empm__gen *g,
-                              int admin, int healthy)
+static int empm__children_serving(const empm__parent *p,
+                                  const empm__generation *g,
+                                  int admin, int healthy)
 {
     int i, n = 0;
     for (i = 0; i < p->slots; i++)
@@ -18158,7 +18511,7 @@ static int empm__kids_serving(const empm__parent *p, const empm__gen *g,
     return n;
 }
 
-static int empm__kids_alive(const empm__parent *p)
+static int empm__children_alive(const empm__parent *p)
 {
     int i, n = 0;
     for (i = 0; i < p->slots; i++)
@@ -18167,22 +18520,23 @@ static int empm__kids_alive(const empm__parent *p)
 }
 
 /* The slots that a generation may come to hold. */
-static int empm__gen_slots(const empm__gen *g)
+static int empm__generation_slots(const empm__generation *g)
 {
-    return empm__most_children(g->cfg) + empm__has_admin(g->s);
+    return empm__config_children_limit(g->cfg) + empm__server_has_admin(g->s);
 }
 
 /* All that a generation begins with have been healthy. */
-static int empm__gen_ready(const empm__parent *p, const empm__gen *g)
+static int empm__generation_ready(const empm__parent *p,
+                                  const empm__generation *g)
 {
-    return empm__kids_serving(p, g, 0, 1) >= g->target &&
-           empm__kids_serving(p, g, 1, 1) >= empm__has_admin(g->s);
+    return empm__children_serving(p, g, 0, 1) >= g->target &&
+           empm__children_serving(p, g, 1, 1) >= empm__server_has_admin(g->s);
 }
 
 /* Each child speaks up when fewer than this many of its workers are idle. */
-static void empm__share_out(empm__parent *p, empm__gen *g)
+static void empm__children_share_out(empm__parent *p, empm__generation *g)
 {
-    const int n = empm__kids_serving(p, g, 0, 0);
+    const int n = empm__children_serving(p, g, 0, 0);
     int i;
     for (i = 0; i < p->slots && n > 0; i++)
         if (p->kids[i].generation == g->s->generation)
@@ -18192,7 +18546,7 @@ static void empm__share_out(empm__parent *p, empm__gen *g)
 
 /* Closes what a forked process has inherited and must not hold: pipes to
  * siblings, who have to see our parent's death. */
-static void empm__forget_kids(empm__parent *p)
+static void empm__children_forget(empm__parent *p)
 {
     int i;
     for (i = 0; i < p->slots; i++)
@@ -18206,12 +18560,12 @@ static void empm__forget_kids(empm__parent *p)
         close(p->upgrade_fd);
     if (p->ready_fd >= 0)
         close(p->ready_fd);
-    empm__pid_drop(&p->pid_file, 0);
+    empm__pid_file_drop(&p->pid_file, 0);
 }
 
 /* Until a process watches for the death of its parent by itself, the system
  * does: on, or off. */
-static void empm__die_with_parent(pid_t parent, int on)
+static void empm__process_die_with_parent(pid_t parent, int on)
 {
 #ifdef __linux__
     prctl(PR_SET_PDEATHSIG, on ? SIGKILL : 0, 0, 0, 0);
@@ -18224,23 +18578,23 @@ static void empm__die_with_parent(pid_t parent, int on)
 }
 
 /* The whole life of a child process. */
-static void empm__kid_main(empm__parent *p, empm__gen *g, int slot, int admin,
-                           int control, const sigset_t *mask)
+static void empm__child_main(empm__parent *p, empm__generation *g, int slot,
+                             int admin, int control, const sigset_t *mask)
 {
-    empm__gen *other = g == &p->now ? &p->next : &p->now;
+    empm__generation *other = g == &p->now ? &p->next : &p->now;
     empm_server *s = g->s;
     empm__signal_set own;
     size_t k;
     int r;
-    empm__die_with_parent(p->pid, 1);
+    empm__process_die_with_parent(p->pid, 1);
     unsetenv("NOTIFY_SOCKET");       /* not for what handlers start */
-    empm__forget_kids(p);
+    empm__children_forget(p);
     if (empm__signals_take(&own, g->cfg->graceful_stop_signal) < 0) {
-        empm__no_pipe(g->cfg, "signals");
+        empm__program_no_pipe(g->cfg, "signals");
         _exit(EMPM__EXIT_SICK);
     }
     for (k = 0; k < EMPM__SIGNALS + 1; k++) {  /* the parent decides on these */
-        const int sig = empm__signal_at(&own, k);
+        const int sig = empm__signals_at(&own, k);
         if (sig > 0 && sig != SIGTERM)
             signal(sig, sig == SIGCHLD ? SIG_DFL : SIG_IGN);
     }
@@ -18256,36 +18610,37 @@ static void empm__kid_main(empm__parent *p, empm__gen *g, int slot, int admin,
     if (mprotect(s->score.mem, s->score.bytes, PROT_READ) < 0 ||
         mprotect((void *)empm__score_at(&s->score, slot), s->score.child_bytes,
                  PROT_READ | PROT_WRITE) < 0) {
-        empm__log(g->cfg, EMPM_LOG_ERROR, 5011, "mprotect of the scoreboard: %s: "
-                  "see the system's limit of mappings (vm.max_map_count)",
+        empm__log(g->cfg, EMPM_LOG_ERROR, 5011, "mprotect of the scoreboard: "
+                  "%s: see the system's limit of mappings (vm.max_map_count)",
                   strerror(errno));
         _exit(EMPM__EXIT_SICK);
     }
-    if (empm__become(s) < 0)
+    if (empm__identity_become(s) < 0)
         _exit(EMPM__EXIT_FATAL);
-    empm__die_with_parent(p->pid, 1);   /* setuid() would have undone it */
-    if (empm__engine_start(s, slot, admin) < 0)
+    /* setuid() would have undone it */
+    empm__process_die_with_parent(p->pid, 1);
+    if (empm__server_engines_start(s, slot, admin) < 0)
         _exit(EMPM__EXIT_SICK);
-    empm__die_with_parent(p->pid, 0);
+    empm__process_die_with_parent(p->pid, 0);
     empm__store(&g->cfg->log_echo, 0);
     if (p->source->detached)
-        empm__quiet(g->cfg);
+        empm__program_quiet(g->cfg);
     else
-        empm__stderr_to_log(g->cfg);
-    empm__tell_parent(&s->child, 'h');
-    r = empm__attend(s, own.fd[0], control);
-    empm__engine_free(s);
+        empm__program_stderr_to_log(g->cfg);
+    empm__engine_tell_parent(&s->child, 'h');
+    r = empm__program_attend(s, own.fd[0], control);
+    empm__server_engines_free(s);
     empm__server_free(s);
     _exit(r < 0 ? 1 : 0);
 }
 
-static int empm__kid_start(empm__parent *p, empm__gen *g, int admin)
+static int empm__child_start(empm__parent *p, empm__generation *g, int admin)
 {
     empm__score_slot *at;
     int slot, control[2];
     pid_t pid;
     sigset_t all, old;
-    empm__kid *kid;
+    empm__child *kid;
     for (slot = 0; slot < p->slots && p->kids[slot].pid != 0; slot++)
         ;
     if (slot == p->slots) {          /* drains of single children fill it */
@@ -18306,20 +18661,21 @@ static int empm__kid_start(empm__parent *p, empm__gen *g, int admin)
     empm__fd_flags(control[1], 1);   /* who reads nothing does not hold us */
     kid = &p->kids[slot];
     at = empm__score_slot_at(&g->s->score, slot);
-    if (empm__load(&empm__board(p)->top) <= (uint32_t)slot)
-        empm__store(&empm__board(p)->top, (uint32_t)slot + 1);
+    if (empm__load(&empm__parent_board(p)->top) <= (uint32_t)slot)
+        empm__store(&empm__parent_board(p)->top, (uint32_t)slot + 1);
     empm__store(&empm__score_at(&g->s->score, slot)->healthy, 0u);
     empm__store(&empm__score_at(&g->s->score, slot)->stopping, 0u);
     empm__store(&at->leaving, 0u);
     empm__store(&at->admin, (uint32_t)admin);
     empm__store(&at->used, 1u);
     empm__store(&at->generation, g->s->generation);
-    sigfillset(&all);                /* until the child has handlers of its own */
+    /* until the child has handlers of its own */
+    sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, &old);
     pid = fork();
     if (pid == 0) {
         close(control[1]);
-        empm__kid_main(p, g, slot, admin, control[0], &old);
+        empm__child_main(p, g, slot, admin, control[0], &old);
     }
     if (pid < 0)
         empm__log(g->cfg, EMPM_LOG_ALERT, 481, "cannot start a child: fork: %s",
@@ -18343,12 +18699,13 @@ static int empm__kid_start(empm__parent *p, empm__gen *g, int admin)
     return EMPM_OK;
 }
 
-/* Sends an order ('$' stop, '!' drain for a stop, 'r' drain for a restart); a
- * child that is told to go counts no longer. kill_us: when it has to be gone. */
-static void empm__kid_tell(empm__parent *p, int slot, char order,
-                           uint64_t kill_us)
+/* Sends an order ('$' stop, '!' drain for a stop, 'r' drain for a restart);
+ * a child that is told to go counts no longer. kill_us: when it has to be
+ * gone. */
+static void empm__child_tell(empm__parent *p, int slot, char order,
+                             uint64_t kill_us)
 {
-    empm__kid *kid = &p->kids[slot];
+    empm__child *kid = &p->kids[slot];
     ssize_t r = write(kid->control, &order, 1);
     (void)r;
     kid->leaving = 1;
@@ -18357,13 +18714,14 @@ static void empm__kid_tell(empm__parent *p, int slot, char order,
     empm__store(&empm__score_slot_at(&p->now.s->score, slot)->leaving, 1u);
 }
 
-/* The children of the generation that serves accept from here on, as they become
- * healthy. One that is only tried never does, so that its end loses nothing. */
-static void empm__kids_accept(empm__parent *p)
+/* The children of the generation that serves accept from here on, as they
+ * become healthy. One that is only tried never does, so that its end loses
+ * nothing. */
+static void empm__children_accept(empm__parent *p)
 {
     int i;
     for (i = 0; i < p->slots; i++) {
-        empm__kid *kid = &p->kids[i];
+        empm__child *kid = &p->kids[i];
         if (kid->pid != 0 && kid->healthy && !kid->accepts && !kid->leaving &&
             kid->generation == p->now.s->generation)
             kid->accepts = write(kid->control, "a", 1) == 1;
@@ -18371,14 +18729,15 @@ static void empm__kids_accept(empm__parent *p)
 }
 
 /* When a child has to be gone that gets this order now. */
-static uint64_t empm__kid_deadline(const empm__gen *g, char order)
+static uint64_t empm__child_deadline(const empm__generation *g, char order)
 {
-    return empm__deadline_us(g->cfg, order != '$',
-                             empm__drain_ms(g->cfg, order != '!'), 2000);
+    return empm__stop_deadline_us(g->cfg, order != '$',
+                                  empm__stop_drain_ms(g->cfg, order != '!'),
+                                  2000);
 }
 
 /* Starts what is missing; those that cannot live are started more slowly. */
-static void empm__kids_replace(empm__parent *p, empm__gen *g)
+static void empm__children_replace(empm__parent *p, empm__generation *g)
 {
     const uint64_t now = empm__now_us();
     int missing, k;
@@ -18386,24 +18745,24 @@ static void empm__kids_replace(empm__parent *p, empm__gen *g)
         return;
     g->spawn_us = 0;
     for (k = 0; k < 2; k++) {        /* 1: the child for admin listeners */
-        missing = (k ? empm__has_admin(g->s) : g->target) -
-                  empm__kids_serving(p, g, k, 0);
+        missing = (k ? empm__server_has_admin(g->s) : g->target) -
+                  empm__children_serving(p, g, k, 0);
         for (; missing > 0; missing--)
-            if (empm__kid_start(p, g, k) < 0) {
+            if (empm__child_start(p, g, k) < 0) {
                 g->spawn_us = now + 1000000u;
                 break;
             }
     }
-    empm__share_out(p, g);
+    empm__children_share_out(p, g);
 }
 
-/* A process that shares the listening sockets can make them blocking, or shut them
- * down, for all: that is set right. */
-static void empm__listen_mend(const empm_server *s)
+/* A process that shares the listening sockets can make them blocking, or shut
+ * them down, for all: that is set right. */
+static void empm__parent_endpoints_mend(const empm_server *s)
 {
     int k;
     for (k = 0; k < s->nlisteners; k++) {
-        const empm__listener *l = &s->listeners[k];
+        const empm__endpoint *l = &s->listeners[k];
         const int fl = l->fd < 0 ? -1 : fcntl(l->fd, F_GETFL);
         if (fl < 0)
             continue;
@@ -18412,7 +18771,7 @@ static void empm__listen_mend(const empm_server *s)
                       "made it blocking: set right", l->text);
             fcntl(l->fd, F_SETFL, fl | O_NONBLOCK);
         }
-        if (!empm__is_listening(l->fd))
+        if (!empm__endpoint_is_listening(l->fd))
             empm__log(s->cfg, EMPM_LOG_ERROR, 5008, "Listen %s: a process has "
                       "shut it down: %s", l->text,
                       listen(l->fd, s->cfg->listen_backlog) == 0
@@ -18420,13 +18779,14 @@ static void empm__listen_mend(const empm_server *s)
     }
 }
 
-static void empm__kid_died(empm__parent *p, int slot, int status)
+static void empm__child_died(empm__parent *p, int slot, int status)
 {
-    empm__kid *kid = &p->kids[slot];
+    empm__child *kid = &p->kids[slot];
     const empm__score *sb = &p->now.s->score;
     empm__score_child *score = empm__score_at(sb, slot);
-    empm__gen *g = p->next.s != NULL &&
-                   kid->generation == p->next.s->generation ? &p->next : &p->now;
+    empm__generation *g = p->next.s != NULL &&
+                          kid->generation == p->next.s->generation ? &p->next
+                                                                   : &p->now;
     const uint64_t now = empm__now_us();
     const int sig = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
     /* MaxConnectionsPerChild: its end may be seen before its word is heard */
@@ -18456,8 +18816,8 @@ static void empm__kid_died(empm__parent *p, int slot, int status)
                       ? "" : ": nobody has asked it to; has a handler called "
                              "exit()?");
     if (!asked) {
-        empm__bump(&empm__board(p)->died, 1u);
-        empm__listen_mend(p->now.s);
+        empm__bump(&empm__parent_board(p)->died, 1u);
+        empm__parent_endpoints_mend(p->now.s);
     }
     if (!asked && (!served || (young && g == &p->next) ||
                    (sig == 0 && WEXITSTATUS(status) == EMPM__EXIT_SICK))) {
@@ -18479,7 +18839,8 @@ static void empm__kid_died(empm__parent *p, int slot, int status)
     empm__store(&empm__score_slot_at(sb, slot)->pid, 0u);
     empm__store(&score->healthy, 0u);
     empm__score_gauges(sb, slot);    /* or they were shown of the next one */
-    empm__exchange_ring(&p->now.s->exchange);    /* it may have been woken alone */
+    /* it may have been woken alone */
+    empm__exchange_ring(&p->now.s->exchange);
     for (t = 0; t < sb->threads; t++)
         empm__store(&empm__score_worker_at(sb, slot, t)->status,
                     (uint32_t)'.');
@@ -18491,9 +18852,9 @@ static void empm__kid_died(empm__parent *p, int slot, int status)
 }
 
 /* One look at the idle workers of all children. */
-static void empm__maintain(empm__parent *p)
+static void empm__children_maintain(empm__parent *p)
 {
-    empm__gen *g = &p->now;
+    empm__generation *g = &p->now;
     const empm_config *cfg = g->cfg;
     const int most = cfg->max_request_workers / cfg->threads_per_child;
     const uint64_t now = empm__now_us();
@@ -18504,7 +18865,7 @@ static void empm__maintain(empm__parent *p)
         return;
     for (i = 0; i < p->slots; i++) {
         const empm__score_child *score = empm__score_at(&g->s->score, i);
-        const empm__kid *kid = &p->kids[i];
+        const empm__child *kid = &p->kids[i];
         uint32_t n, conns;
         if (kid->pid == 0 || kid->leaving || kid->admin ||
             kid->generation != g->s->generation)
@@ -18536,13 +18897,13 @@ static void empm__maintain(empm__parent *p)
                   "now on", idle, queued, g->target);
         g->rate = g->rate < 32 ? g->rate * 2 : 32;
         g->quiet_ticks = 0;
-        empm__kids_replace(p, g);
+        empm__children_replace(p, g);
     } else if (spare > cfg->max_spare_threads && victim >= 0 && g->target > 1) {
         g->target--;
         g->rate = 1;
         g->quiet_ticks = 0;
-        empm__kid_tell(p, victim, 'r', empm__kid_deadline(g, 'r'));
-        empm__share_out(p, g);
+        empm__child_tell(p, victim, 'r', empm__child_deadline(g, 'r'));
+        empm__children_share_out(p, g);
     } else {
         g->rate = 1;
         if (idle == 0 && victim >= 0 && g->target >= most &&
@@ -18561,8 +18922,8 @@ static void empm__maintain(empm__parent *p)
 /* --- the watchdog --------------------------------------------------------- */
 
 /* Says which requests take longer than StuckWorkerTimeout, once each. */
-static void empm__look_for_stuck(empm__parent *p, int slot, uint64_t since_us,
-                                 uint64_t now)
+static void empm__watchdog_look_for_stuck(empm__parent *p, int slot,
+                                          uint64_t since_us, uint64_t now)
 {
     const empm_config *cfg = p->now.cfg;
     const uint64_t most = (uint64_t)cfg->stuck_worker_timeout_ms * 1000u;
@@ -18576,8 +18937,8 @@ static void empm__look_for_stuck(empm__parent *p, int slot, uint64_t since_us,
         if (empm__load(&w->status) != 'W' || began == 0 || now < began + most ||
             since_us > began + most)
             continue;                /* or it has been said */
-        empm__score_line(w, request);
-        empm__score_get(&peer, w->client, sizeof peer);
+        empm__score_request_line(w, request);
+        empm__score_load_text(&peer, w->client, sizeof peer);
         empm__log(cfg, EMPM_LOG_WARN, 5037, "worker %d of child %ld has been "
                   "busy for %llu s with \"%s\" from %s", t,
                   (long)p->kids[slot].pid,
@@ -18586,13 +18947,13 @@ static void empm__look_for_stuck(empm__parent *p, int slot, uint64_t since_us,
         stuck = 1;
     }
     if (stuck && cfg->stuck_worker_replace && !p->kids[slot].leaving)
-        empm__kid_tell(p, slot, 'r', empm__kid_deadline(&p->now, 'r'));
+        empm__child_tell(p, slot, 'r', empm__child_deadline(&p->now, 'r'));
 }
 
 /* Every WatchdogInterval: a child whose main thread and listener have not
  * answered three pings is killed, and so replaced. SIGKILL: TERM does not reach
  * a process that is stopped. */
-static void empm__watch(empm__parent *p)
+static void empm__watchdog_look(empm__parent *p)
 {
     const uint64_t every = (uint64_t)p->now.cfg->watchdog_interval_ms * 1000u;
     const uint64_t now = empm__now_us(), last = p->looked_us;
@@ -18602,9 +18963,9 @@ static void empm__watch(empm__parent *p)
     p->ping_us = every > 0 ? now + every : 0;
     p->looked_us = now;
     if (!p->stopping)
-        empm__listen_mend(p->now.s);
+        empm__parent_endpoints_mend(p->now.s);
     for (i = 0; i < p->slots; i++) {
-        empm__kid *kid = &p->kids[i];
+        empm__child *kid = &p->kids[i];
         const uint32_t pongs =
             empm__load(&empm__score_at(&p->now.s->score, i)->pongs);
         ssize_t r;
@@ -18624,12 +18985,12 @@ static void empm__watch(empm__parent *p)
                       "answered for three times WatchdogInterval: killed",
                       (long)kid->pid);
             kid->missed = 0;
-            empm__kill(kid->pid, SIGKILL);
+            empm__child_kill(kid->pid, SIGKILL);
             continue;
         }
         r = write(kid->control, "w", 1);
         (void)r;
-        empm__look_for_stuck(p, i, last, now);
+        empm__watchdog_look_for_stuck(p, i, last, now);
         if (!kid->admin && kid->generation == p->now.s->generation) {
             const int n = (int)empm__min(
                 empm__load(&empm__score_at(&p->now.s->score, i)->idle_workers),
@@ -18638,12 +18999,13 @@ static void empm__watch(empm__parent *p)
             busy += p->now.cfg->threads_per_child - n;
         }
     }
-    empm__notify("STATUS=Serving: %d busy, %d idle workers", busy, idle);
+    empm__program_notify("STATUS=Serving: %d busy, %d idle workers", busy,
+                         idle);
 }
 
 /* --- stopping ------------------------------------------------------------- */
 
-static void empm__change_end(empm__parent *p)
+static void empm__reload_change_end(empm__parent *p)
 {
     p->change = EMPM__NO_CHANGE;
     p->change_us = 0;
@@ -18654,7 +19016,7 @@ static void empm__change_end(empm__parent *p)
 }
 
 /* The generation that was to be next is not. */
-static void empm__next_drop(empm__parent *p)
+static void empm__reload_drop_candidate(empm__parent *p)
 {
     int i;
     if (p->next.s == NULL)
@@ -18663,7 +19025,7 @@ static void empm__next_drop(empm__parent *p)
         if (p->kids[i].pid != 0 &&
             p->kids[i].generation == p->next.s->generation) {
             p->kids[i].leaving = 1;
-            empm__kill(p->kids[i].pid, SIGKILL);
+            empm__child_kill(p->kids[i].pid, SIGKILL);
         }
     empm__server_free(p->next.s);
     empm_config_free(p->next.cfg);
@@ -18681,28 +19043,29 @@ static void empm__parent_stop(empm__parent *p, char order)
         (p->stopping == 2 && now < p->twice_us))
         return;                      /* `timeout` and make both pass one on */
     p->delay_us = p->now.spawn_us = 0;
-    empm__store(&empm__board(p)->draining, 1u);
+    empm__store(&empm__parent_board(p)->draining, 1u);
     if (p->stopping == 2) {          /* asked twice */
         p->stopping = 3;
         empm__log(p->now.cfg, EMPM_LOG_NOTICE, 5013,
                   "asked twice: children are killed");
         for (i = 0; i < p->slots; i++)
             if (p->kids[i].pid != 0)
-                empm__kill(p->kids[i].pid, SIGKILL);
+                empm__child_kill(p->kids[i].pid, SIGKILL);
         return;
     }
     if (p->helper > 0 && !p->restarts)
-        empm__kill(p->helper, p->change == EMPM__UPGRADING ? SIGTERM : SIGKILL);
-    empm__next_drop(p);
+        empm__child_kill(p->helper, p->change == EMPM__UPGRADING ? SIGTERM
+                                                                 : SIGKILL);
+    empm__reload_drop_candidate(p);
     if (p->change != EMPM__UPGRADING)
-        empm__change_end(p);
+        empm__reload_change_end(p);
     p->twice_us = now + 1000000u;
     p->stopping = order == '$' ? 2 : 1;
     if (!p->restarts)                /* else the new one speaks */
-        empm__notify("STOPPING=1");
+        empm__program_notify("STOPPING=1");
     for (i = 0; i < p->slots; i++)
         if (p->kids[i].pid != 0)
-            empm__kid_tell(p, i, order, empm__kid_deadline(&p->now, order));
+            empm__child_tell(p, i, order, empm__child_deadline(&p->now, order));
     for (i = 0; i < p->now.s->nlisteners; i++)
         if (p->now.s->listeners[i].fd >= 0) {
             close(p->now.s->listeners[i].fd);
@@ -18710,7 +19073,8 @@ static void empm__parent_stop(empm__parent *p, char order)
         }
 }
 
-/* Health is 503 for a while, so that a balancer looks elsewhere; then it ends. */
+/* Health is 503 for a while, so that a balancer looks elsewhere; then it
+ * ends. */
 static void empm__parent_stop_softly(empm__parent *p)
 {
     const int ms = p->now.cfg->graceful_shutdown_delay_ms;
@@ -18718,9 +19082,9 @@ static void empm__parent_stop_softly(empm__parent *p)
         return;
     empm__log(p->now.cfg, EMPM_LOG_NOTICE, 492,
               "caught a signal for a graceful stop");
-    empm__store(&empm__board(p)->draining, 1u);
+    empm__store(&empm__parent_board(p)->draining, 1u);
     if (p->change == EMPM__UPGRADING && p->helper > 0)
-        empm__kill(p->helper, SIGTERM);    /* else it would serve on */
+        empm__child_kill(p->helper, SIGTERM); /* else it would serve on */
     if (ms == 0)
         empm__parent_stop(p, '!');
     else
@@ -18730,33 +19094,33 @@ static void empm__parent_stop_softly(empm__parent *p)
 /* --- generations ---------------------------------------------------------- */
 
 /* Only what stops a reload: its probe has said the rest. */
-static void empm__report_errors(enum empm_log_level level, const char *line,
-                                void *user)
+static void empm__reload_report_errors(enum empm_log_level level,
+                                       const char *line, void *user)
 {
     if (level <= EMPM_LOG_ERROR)
-        empm__report_to_log(level, line, user);
+        empm__server_report_to_log(level, line, user);
 }
 
 /* A new generation, without children yet. What is wrong with it is said in the
  * log of the one that serves, what is corrected only by the probe. */
-static int empm__gen_new(empm__parent *p, empm__gen *g, int probe)
+static int empm__generation_new(empm__parent *p, empm__generation *g, int probe)
 {
     empm__report rep;
     memset(g, 0, sizeof *g);
     memset(&rep, 0, sizeof rep);
-    rep.say = probe ? empm__report_to_log : empm__report_errors;
+    rep.say = probe ? empm__server_report_to_log : empm__reload_report_errors;
     rep.user = p->now.cfg;
-    g->cfg = empm__config_new(p->source, &rep);
+    g->cfg = empm__program_config_new(p->source, &rep);
     if (g->cfg == NULL)
         return EMPM_EINVAL;
     if (g->cfg->log == NULL)
         g->cfg->log = empm__log_stderr;
     if (g->cfg->on_reload == NULL ||
         g->cfg->on_reload(g->cfg, g->cfg->user) == EMPM_OK) {
-        empm__default_user(g->cfg);
+        empm__identity_default_user(g->cfg);
         if (empm__server_new(g->cfg, 1, p->now.s, &rep, &g->s) == EMPM_OK) {
-            const int serving = empm__kids_serving(p, &p->now, 0, 0);
-            const int most = empm__most_children(g->cfg);
+            const int serving = empm__children_serving(p, &p->now, 0, 0);
+            const int most = empm__config_children_limit(g->cfg);
             g->target = g->cfg->start_servers > serving
                             ? g->cfg->start_servers
                             : serving < most ? serving : most;
@@ -18772,7 +19136,7 @@ static int empm__gen_new(empm__parent *p, empm__gen *g, int probe)
 }
 
 /* How a process ended, by what waitpid() says. */
-static const char *empm__ending(int status, char *to, size_t n)
+static const char *empm__child_ending(int status, char *to, size_t n)
 {
     if (WIFSIGNALED(status))
         snprintf(to, n, "signal %s (%d)", strsignal(WTERMSIG(status)),
@@ -18797,13 +19161,14 @@ static void empm__reload_end(empm__parent *p, const char *fmt, ...)
         vsnprintf(why, sizeof why, fmt, ap);
         va_end(ap);
     }
-    empm__change_end(p);
+    empm__reload_change_end(p);
     if (failed != NULL) {
-        empm__bump(&empm__board(p)->failed_reloads, 1u);
+        empm__bump(&empm__parent_board(p)->failed_reloads, 1u);
         empm__log(p->now.cfg, EMPM_LOG_ERROR, 5032, "%s: the generation that "
                   "serves goes on", failed);
     }
-    empm__notify("READY=1\nSTATUS=%s", failed != NULL ? failed : "Serving");
+    empm__program_notify("READY=1\nSTATUS=%s", failed != NULL ? failed
+                                                              : "Serving");
 }
 
 /* Tries the new configuration in a process of its own. */
@@ -18811,7 +19176,7 @@ static void empm__reload_probe(empm__parent *p)
 {
     int fd[2];
     sigset_t all, old;
-    if (empm__pipe(fd, 1) < 0) {
+    if (empm__fd_pipe(fd, 1) < 0) {
         empm__reload_end(p, "pipe: %s", strerror(errno));
         return;
     }
@@ -18824,17 +19189,17 @@ static void empm__reload_probe(empm__parent *p)
     p->upgrade_fd = -1;
     p->helper = fork();
     if (p->helper == 0) {
-        empm__gen g;
+        empm__generation g;
         size_t k;
         close(fd[0]);
-        empm__forget_kids(p);
+        empm__children_forget(p);
         p->kids = NULL;
         p->slots = 0;
         for (k = 0; k < EMPM__SIGNALS + (p->signals.second > 0); k++)
-            signal(empm__signal_at(&p->signals, k), SIG_DFL);
-        empm__die_with_parent(p->pid, 1);
+            signal(empm__signals_at(&p->signals, k), SIG_DFL);
+        empm__process_die_with_parent(p->pid, 1);
         sigprocmask(SIG_SETMASK, &old, NULL);
-        if (empm__gen_new(p, &g, 1) < 0)
+        if (empm__generation_new(p, &g, 1) < 0)
             _exit(1);
         empm__server_free(g.s);
         _exit(write(fd[1], "c", 1) == 1 ? 0 : 1);
@@ -18849,57 +19214,58 @@ static void empm__reload_probe(empm__parent *p)
         close(fd[0]);
 }
 
-static void empm__reload(empm__parent *p, int sig)
+static void empm__reload_begin(empm__parent *p, int sig)
 {
     empm__log(p->now.cfg, EMPM_LOG_NOTICE, sig == SIGHUP ? 494 : 493,
               sig == SIGHUP ? "SIGHUP received: restarting"
                             : "SIGUSR1 received: graceful restart");
-    empm__notify("RELOADING=1\nMONOTONIC_USEC=%llu\n"
-                 "STATUS=Reading configuration",
-                 (unsigned long long)empm__now_us());
+    empm__program_notify("RELOADING=1\nMONOTONIC_USEC=%llu\n"
+                         "STATUS=Reading configuration",
+                         (unsigned long long)empm__now_us());
     p->hard = sig == SIGHUP;
     p->need = 0;
     empm__reload_probe(p);
 }
 
 /* Those that drain stop: what is asked for now is a restart. */
-static void empm__drains_stop(empm__parent *p)
+static void empm__children_stop_drains(empm__parent *p)
 {
     int i;
     for (i = 0; i < p->slots; i++)
         if (p->kids[i].pid != 0 && p->kids[i].leaving)
-            empm__kid_tell(p, i, '$', empm__kid_deadline(&p->now, '$'));
+            empm__child_tell(p, i, '$', empm__child_deadline(&p->now, '$'));
 }
 
 /* Is there room for all children of a new generation? */
 static int empm__reload_has_room(const empm__parent *p)
 {
-    const int need = empm__gen_slots(&p->now);
-    return p->slots - empm__kids_alive(p) >= (need > p->need ? need : p->need);
+    const int need = empm__generation_slots(&p->now);
+    return p->slots - empm__children_alive(p) >= (need > p->need ? need
+                                                                 : p->need);
 }
 
 static void empm__reload_await(empm__parent *p)
 {
     p->change = EMPM__AWAITING;
     p->change_us = 0;
-    empm__log(p->now.cfg, EMPM_LOG_NOTICE, 485, "the scoreboard has no room for "
-              "a new generation: it waits for children that drain (ServerLimit, "
-              "GracefulRestartTimeout)");
+    empm__log(p->now.cfg, EMPM_LOG_NOTICE, 485, "the scoreboard has no room "
+              "for a new generation: it waits for children that drain "
+              "(ServerLimit, GracefulRestartTimeout)");
     if (p->hard)
-        empm__drains_stop(p);
+        empm__children_stop_drains(p);
 }
 
 static void empm__reload_start(empm__parent *p)
 {
     p->helper = 0;
     if (empm__reload_has_room(p)) {
-        if (empm__gen_new(p, &p->next, 0) < 0) {
+        if (empm__generation_new(p, &p->next, 0) < 0) {
             empm__reload_end(p, "the new generation cannot be made");
             return;
         }
-        p->need = empm__gen_slots(&p->next);
+        p->need = empm__generation_slots(&p->next);
         if (!empm__reload_has_room(p))
-            empm__next_drop(p);
+            empm__reload_drop_candidate(p);
     }
     if (p->next.s == NULL) {
         empm__reload_await(p);
@@ -18908,24 +19274,24 @@ static void empm__reload_start(empm__parent *p)
     p->change = EMPM__STARTING;
     p->change_us = empm__now_us() +
                   (uint64_t)p->now.cfg->start_timeout_ms * 1000u;
-    empm__kids_replace(p, &p->next);
+    empm__children_replace(p, &p->next);
 }
 
 /* What may differ for sockets that were there before. */
-static void empm__listen_options(const empm_server *s)
+static void empm__parent_endpoints_options(const empm_server *s)
 {
-    empm__listen_spec spec;
+    empm__endpoint_spec spec;
     int k;
     for (k = 0; k < s->nlisteners; k++) {
-        const empm__listener *l = &s->listeners[k];
-        if (empm__listen_parse(&spec, l->text) != NULL || l->fd < 0 ||
+        const empm__endpoint *l = &s->listeners[k];
+        if (empm__endpoint_parse(&spec, l->text) != NULL || l->fd < 0 ||
             spec.kind == EMPM__LISTEN_FD || spec.kind == EMPM__LISTEN_SYSTEMD)
             continue;
         listen(l->fd, s->cfg->listen_backlog);
         if (spec.kind != EMPM__LISTEN_UNIX)
-            empm__listen_buffers(s->cfg, l->fd);
+            empm__endpoint_buffers(s->cfg, l->fd);
         if (spec.kind == EMPM__LISTEN_UNIX &&
-            empm__unix_rights(spec.host, &l->rights) < 0)
+            empm__endpoint_unix_rights(spec.host, &l->rights) < 0)
             empm__log(s->cfg, EMPM_LOG_ERROR, 72, "Listen %s: its mode, user "
                       "and group stay as they are: %s", l->text,
                       strerror(errno));
@@ -18939,20 +19305,21 @@ static void empm__parent_apply(empm__parent *p, const empm_config *old)
     empm__pid_file f;
     char path[1200];
     const int names = cfg->pid_file != NULL;
-    empm__signals_second(&p->signals, cfg->graceful_stop_signal);
+    empm__signals_set_graceful(&p->signals, cfg->graceful_stop_signal);
     if ((cfg->send_buffer_size == 0 && old->send_buffer_size > 0) ||
         (cfg->receive_buffer_size == 0 && old->receive_buffer_size > 0))
         empm__log(cfg, EMPM_LOG_WARN, 5047, "SendBufferSize or "
                   "ReceiveBufferSize 0: sockets that stay keep the old size "
                   "until a restart");
     if (names == (p->pid_file.fd >= 0) &&
-        (!names || strcmp(empm__path_of(cfg, cfg->pid_file, path, sizeof path),
+        (!names || strcmp(empm__config_path(cfg, cfg->pid_file, path,
+                                            sizeof path),
                           p->pid_file.path) == 0))
         return;
     f.fd = -1;
-    if (names && empm__pid_write(cfg, &f) < 0)
+    if (names && empm__pid_file_write(cfg, &f) < 0)
         return;                      /* said; the old one stays */
-    empm__pid_drop(&p->pid_file, 1);
+    empm__pid_file_drop(&p->pid_file, 1);
     p->pid_file = f;
 }
 
@@ -18960,26 +19327,26 @@ static void empm__parent_apply(empm__parent *p, const empm_config *old)
 static void empm__reload_commit(empm__parent *p)
 {
     const char order = p->hard ? '$' : 'r';
-    const uint64_t kill_us = empm__kid_deadline(&p->now, order);
-    empm__gen old = p->now;
+    const uint64_t kill_us = empm__child_deadline(&p->now, order);
+    empm__generation old = p->now;
     int i, k;
     p->now = p->next;
     memset(&p->next, 0, sizeof p->next);
     p->now.ever_healthy = 1;
     p->now.tick_us = empm__now_us() + 1000000u;
-    empm__kids_accept(p);
+    empm__children_accept(p);
     for (i = 0; i < p->slots; i++)
         if (p->kids[i].pid != 0 &&
             (p->kids[i].generation == old.s->generation ||
              (p->hard && p->kids[i].generation < old.s->generation)))
-            empm__kid_tell(p, i, order, kill_us);
+            empm__child_tell(p, i, order, kill_us);
     /* what is shared is the new one's, and so are the files of sockets */
     p->now.s->borrows = 0;
     old.s->borrows = 1;
     for (i = 0; i < old.s->nlisteners; i++)
         for (k = 0; k < p->now.s->nlisteners; k++) {
-            empm__listener *from = &old.s->listeners[i];
-            empm__listener *to = &p->now.s->listeners[k];
+            empm__endpoint *from = &old.s->listeners[i];
+            empm__endpoint *to = &p->now.s->listeners[k];
             const size_t n = strlen(from->path);
             if (n > 0 && strncmp(to->text, "unix:", 5) == 0 &&
                 strcspn(to->text + 5, " \t") == n &&
@@ -18988,22 +19355,22 @@ static void empm__reload_commit(empm__parent *p)
                 from->path[0] = '\0';
             }
         }
-    empm__listen_options(p->now.s);
+    empm__parent_endpoints_options(p->now.s);
     empm__parent_apply(p, old.cfg);
     empm__server_free(old.s);
     empm_config_free(old.cfg);
     EMPM_FREE(old.cfg);
-    empm__board(p)->generation = p->now.s->generation;
-    empm__board(p)->reloads++;
-    empm__board(p)->restarted_s = (int64_t)time(NULL);
+    empm__parent_board(p)->generation = p->now.s->generation;
+    empm__parent_board(p)->reloads++;
+    empm__parent_board(p)->restarted_s = (int64_t)time(NULL);
     if (p->source->detached)
-        empm__stderr_to_log(p->now.cfg);
+        empm__program_stderr_to_log(p->now.cfg);
     p->ping_us = p->now.cfg->watchdog_interval_ms > 0
                      ? empm__now_us() +
                            (uint64_t)p->now.cfg->watchdog_interval_ms * 1000u
                      : 0;
-    empm__log(p->now.cfg, EMPM_LOG_NOTICE, 489, "generation %u serves: resuming "
-              "normal operations", (unsigned)p->now.s->generation);
+    empm__log(p->now.cfg, EMPM_LOG_NOTICE, 489, "generation %u serves: "
+              "resuming normal operations", (unsigned)p->now.s->generation);
     empm__reload_end(p, NULL);
 }
 
@@ -19015,12 +19382,12 @@ static void empm__parent_reopen(empm__parent *p)
     struct msghdr m;
     struct iovec v;
     empm__pairs pairs;
-    empm__swap w;
+    empm__logs_swap w;
     size_t bytes;
     int i, r;
     w.n = 0;
-    r = empm__swap_open(p->now.s, &w);
-    if (p->next.s != NULL && empm__swap_open(p->next.s, &w) < 0)
+    r = empm__logs_swap_open(p->now.s, &w);
+    if (p->next.s != NULL && empm__logs_swap_open(p->next.s, &w) < 0)
         r = EMPM_ESYS;
     bytes = (size_t)w.n * 2 * sizeof w.fd[0];
     memset(&m, 0, sizeof m);
@@ -19038,20 +19405,21 @@ static void empm__parent_reopen(empm__parent *p)
     for (i = 0; i < p->slots && w.n > 0; i++)
         if (p->kids[i].pid != 0 && sendmsg(p->kids[i].control, &m,
                                            MSG_NOSIGNAL) < 0)
-            empm__log(p->now.cfg, EMPM_LOG_ERROR, 5045, "child %ld keeps its old "
-                      "logs: %s", (long)p->kids[i].pid, strerror(errno));
-    empm__swap_do(p->now.s, &w);
+            empm__log(p->now.cfg, EMPM_LOG_ERROR, 5045, "child %ld keeps its "
+                      "old logs: %s", (long)p->kids[i].pid, strerror(errno));
+    empm__logs_swap_do(p->now.s, &w);
     if (p->next.s != NULL)
-        empm__swap_do(p->next.s, &w);
-    empm__swap_close(&w, 0);
+        empm__logs_swap_do(p->next.s, &w);
+    empm__logs_swap_close(&w, 0);
     if (r == EMPM_OK)
-        empm__log(p->now.cfg, EMPM_LOG_NOTICE, 5045, "the logs are opened anew");
+        empm__log(p->now.cfg, EMPM_LOG_NOTICE, 5045, "the logs are opened "
+                  "anew");
 }
 
 /* --- upgrade -------------------------------------------------------------- */
 
 /* A listen string as the name of a socket. */
-static void empm__heritage_escape(char *to, size_t n, const char *text)
+static void empm__inherited_escape(char *to, size_t n, const char *text)
 {
     size_t k = 0;
     for (; *text != '\0' && k + 4 < n; text++)
@@ -19062,9 +19430,9 @@ static void empm__heritage_escape(char *to, size_t n, const char *text)
     to[k] = '\0';
 }
 
-/* The new program cannot be started. The log may stand where a socket is now: who
- * has forked us says so, and why. */
-static void empm__exec_failed(int ready)
+/* The new program cannot be started. The log may stand where a socket is now:
+ * who has forked us says so, and why. */
+static void empm__upgrade_exec_failed(int ready)
 {
     unsigned char text[2];
     ssize_t r;
@@ -19075,9 +19443,9 @@ static void empm__exec_failed(int ready)
     _exit(127);
 }
 
-/* In the forked process: the sockets from descriptor 3 on, `ready`, the exchange,
- * and the program. */
-static void empm__exec_new(empm__parent *p, int ready)
+/* In the forked process: the sockets from descriptor 3 on, `ready`, the
+ * exchange, and the program. */
+static void empm__upgrade_exec(empm__parent *p, int ready)
 {
     const empm_server *s = p->now.s;
     const empm__exchange *x = &s->exchange;
@@ -19090,16 +19458,16 @@ static void empm__exec_new(empm__parent *p, int ready)
                        F_DUPFD_CLOEXEC, EMPM__HERITAGE_FD + EMPM_MAX_LISTEN +
                                             (int)EMPM__COUNT(others));
         if (fds[i] < 0)
-            empm__exec_failed(ready);
+            empm__upgrade_exec_failed(ready);
     }
     for (i = 0; i < all; i++)
         if (dup2(fds[i], EMPM__HERITAGE_FD + i) < 0)
-            empm__exec_failed(fds[n]);
+            empm__upgrade_exec_failed(fds[n]);
     for (i = 0; i < n; i++) {
         const char *text = s->listeners[i].text;
         if (strncmp(text, "systemd:", 8) == 0)
             text += 8;
-        empm__heritage_escape(one, sizeof one, text);
+        empm__inherited_escape(one, sizeof one, text);
         one[strcspn(one, " \t")] = '\0';     /* the address without options */
         strcat(names, i > 0 ? ":" : "");
         strcat(names, one);
@@ -19118,10 +19486,10 @@ static void empm__exec_new(empm__parent *p, int ready)
              i + 1, i + 2, i + 3);
     setenv("EMPM_EXCHANGE", number, 1);
     execvp(p->source->argv[0], p->source->argv);
-    empm__exec_failed(fds[n]);
+    empm__upgrade_exec_failed(fds[n]);
 }
 
-static void empm__upgrade(empm__parent *p)
+static void empm__upgrade_begin(empm__parent *p)
 {
     int fd[2];
     sigset_t all, old;
@@ -19130,14 +19498,14 @@ static void empm__upgrade(empm__parent *p)
                   "be replaced: ignored");
         return;
     }
-    if (p->source->argv == NULL || empm__pipe(fd, 1) < 0) {
+    if (p->source->argv == NULL || empm__fd_pipe(fd, 1) < 0) {
         empm__log(p->now.cfg, EMPM_LOG_ERROR, 5039, "SIGUSR2: %s: ignored",
                   p->source->argv == NULL ? "an upgrade needs empm_main()"
                                           : strerror(errno));
         return;
     }
-    empm__log(p->now.cfg, EMPM_LOG_NOTICE, 5040, "SIGUSR2 received: starting %s "
-              "with the listening sockets", p->source->argv[0]);
+    empm__log(p->now.cfg, EMPM_LOG_NOTICE, 5040, "SIGUSR2 received: starting "
+              "%s with the listening sockets", p->source->argv[0]);
     sigfillset(&all);
     sigprocmask(SIG_SETMASK, &all, &old);
     p->late = 0;
@@ -19145,9 +19513,9 @@ static void empm__upgrade(empm__parent *p)
     if (p->helper == 0) {
         size_t k;
         for (k = 0; k < EMPM__SIGNALS + (p->signals.second > 0); k++)
-            signal(empm__signal_at(&p->signals, k), SIG_DFL);
+            signal(empm__signals_at(&p->signals, k), SIG_DFL);
         sigprocmask(SIG_SETMASK, &p->signals.old_mask, NULL);
-        empm__exec_new(p, fd[1]);
+        empm__upgrade_exec(p, fd[1]);
     }
     if (p->helper < 0)
         empm__reload_end(p, "fork: %s", strerror(errno));
@@ -19163,7 +19531,8 @@ static void empm__upgrade(empm__parent *p)
                   (uint64_t)p->now.cfg->start_timeout_ms * 1000u;
 }
 
-/* 'R': the new program serves. 'E' and errno, or the end of file: it never will. */
+/* 'R': the new program serves. 'E' and errno, or the end of file: it never
+ * will. */
 static void empm__upgrade_heard(empm__parent *p, unsigned char byte)
 {
     unsigned char why = 0;
@@ -19176,7 +19545,7 @@ static void empm__upgrade_heard(empm__parent *p, unsigned char byte)
         return;                      /* its end is reaped in a moment */
     empm__log(p->now.cfg, EMPM_LOG_NOTICE, 5040, "pid %ld serves now: this one "
               "drains", (long)p->helper);
-    empm__change_end(p);
+    empm__reload_change_end(p);
     p->restarts = 1;
     p->now.s->owner = 0;             /* what has a name is the new one's */
     empm__parent_stop(p, byte == 'X' ? 'u' : 'r');
@@ -19185,7 +19554,7 @@ static void empm__upgrade_heard(empm__parent *p, unsigned char byte)
 /* --- the loop ------------------------------------------------------------- */
 
 /* The first process of a container inherits the orphans of all others. */
-static void empm__reap_orphans(const empm__parent *p)
+static void empm__parent_reap_orphans(const empm__parent *p)
 {
     siginfo_t who;
     int i, ours = 0;
@@ -19202,7 +19571,7 @@ static void empm__reap_orphans(const empm__parent *p)
     }
 }
 
-static void empm__reap(empm__parent *p)
+static void empm__parent_reap(empm__parent *p)
 {
     int status, i, content = 0;
     unsigned char byte;
@@ -19214,10 +19583,10 @@ static void empm__reap(empm__parent *p)
             continue;
         pid = waitpid(p->kids[i].pid, &status, WNOHANG);
         if (pid == p->kids[i].pid || (pid < 0 && errno == ECHILD))
-            empm__kid_died(p, i, pid < 0 ? 0 : status);
+            empm__child_died(p, i, pid < 0 ? 0 : status);
     }
     if (getpid() == 1)
-        empm__reap_orphans(p);
+        empm__parent_reap_orphans(p);
     if (p->helper <= 0)
         return;
     pid = waitpid(p->helper, &status, WNOHANG);
@@ -19234,8 +19603,8 @@ static void empm__reap(empm__parent *p)
     if (content)
         empm__reload_start(p);
     else if (pid < 0)
-        empm__reload_end(p, "%s has ended, and another part of this program has "
-                         "reaped it", p->change == EMPM__PROBING
+        empm__reload_end(p, "%s has ended, and another part of this program "
+                         "has reaped it", p->change == EMPM__PROBING
                                           ? "the trial of the new configuration"
                                           : "the new program");
     else if (p->late)
@@ -19252,23 +19621,24 @@ static void empm__reap(empm__parent *p)
                                 ? "the trial of the new configuration crashes: "
                                   "%s"
                                 : "the new configuration is not usable (%s)",
-                         empm__ending(status, how, sizeof how));
+                         empm__child_ending(status, how, sizeof how));
 }
 
 /* All of the first generation are healthy: whoever waits for us may know. */
 static void empm__parent_ready(empm__parent *p)
 {
     p->ready = 1;
-    empm__kids_accept(p);
+    empm__children_accept(p);
     p->now.s->owner = getpid();
-    empm__listen_options(p->now.s);
+    empm__parent_endpoints_options(p->now.s);
     /* an upgrade takes the pid file over now, when it will not fail any more */
     if (p->now.cfg->pid_file != NULL && p->pid_file.fd < 0)
-        empm__pid_write(p->now.cfg, &p->pid_file);
-    empm__log_serves(p->now.cfg);
+        empm__pid_file_write(p->now.cfg, &p->pid_file);
+    empm__server_log_serves(p->now.cfg);
     if (p->hello != NULL)
         p->hello(p->now.s);
-    empm__notify("READY=1\nMAINPID=%ld\nSTATUS=Serving", (long)getpid());
+    empm__program_notify("READY=1\nMAINPID=%ld\nSTATUS=Serving",
+                         (long)getpid());
     if (p->ready_fd >= 0) {
         ssize_t r = write(p->ready_fd, p->now.s->exchange.inherited ? "X" : "R",
                           1);
@@ -19277,18 +19647,18 @@ static void empm__parent_ready(empm__parent *p)
         p->ready_fd = -1;
     }
     if (p->source->detached)
-        empm__quiet(p->now.cfg);
+        empm__program_quiet(p->now.cfg);
 }
 
-/* The first generation is not healthy in time, or its children only die. A server
- * that waits for us wants all of it; else what there is serves. */
+/* The first generation is not healthy in time, or its children only die. A
+ * server that waits for us wants all of it; else what there is serves. */
 static void empm__parent_late(empm__parent *p, int timed_out)
 {
     int i;
     if (timed_out && p->now.ever_healthy && p->ready_fd < 0) {
-        empm__log(p->now.cfg, EMPM_LOG_ERROR, 2324, "only %d of %d children are "
-                  "healthy after StartTimeout",
-                  empm__kids_serving(p, &p->now, 0, 1), p->now.target);
+        empm__log(p->now.cfg, EMPM_LOG_ERROR, 2324, "only %d of %d children "
+                  "are healthy after StartTimeout",
+                  empm__children_serving(p, &p->now, 0, 1), p->now.target);
         empm__parent_ready(p);
         return;
     }
@@ -19299,13 +19669,14 @@ static void empm__parent_late(empm__parent *p, int timed_out)
                                   : "no child has ever become healthy");
     p->gave_up = 1;
     empm__parent_stop(p, '$');
+    /* hangs; has no client */
     for (i = 0; i < p->slots; i++)
         if (p->kids[i].pid != 0 && !p->kids[i].healthy)
-            empm__kill(p->kids[i].pid, SIGKILL);   /* hangs; has no client */
+            empm__child_kill(p->kids[i].pid, SIGKILL);
 }
 
 /* A byte from a child: who, we do not ask; the scoreboard tells. */
-static void empm__heard(empm__parent *p, unsigned char what)
+static void empm__parent_child_spoke(empm__parent *p, unsigned char what)
 {
     int i;
     for (i = 0; i < p->slots; i++) {
@@ -19320,22 +19691,22 @@ static void empm__heard(empm__parent *p, unsigned char what)
         }
         if (empm__load(&score->stopping) && !p->kids[i].leaving) {
             p->kids[i].leaving = 1;  /* MaxConnectionsPerChild */
-            p->kids[i].kill_us = empm__kid_deadline(&p->now, 'r');
+            p->kids[i].kill_us = empm__child_deadline(&p->now, 'r');
         }
     }
-    if (!p->ready && !p->stopping && empm__gen_ready(p, &p->now))
+    if (!p->ready && !p->stopping && empm__generation_ready(p, &p->now))
         empm__parent_ready(p);
-    if (p->change == EMPM__STARTING && empm__gen_ready(p, &p->next))
+    if (p->change == EMPM__STARTING && empm__generation_ready(p, &p->next))
         empm__reload_commit(p);
     if (p->ready || p->ready_fd < 0)     /* else an older server serves yet */
-        empm__kids_accept(p);
+        empm__children_accept(p);
     if (what == 'i' && p->now.tick_us == 0) {
         p->now.quiet_ticks = 0;
         p->now.tick_us = empm__now_us();
     }
 }
 
-static void empm__signalled(empm__parent *p, int sig)
+static void empm__parent_on_signal(empm__parent *p, int sig)
 {
     if (sig == SIGWINCH || sig == p->now.cfg->graceful_stop_signal)
         empm__parent_stop_softly(p);
@@ -19353,7 +19724,7 @@ static void empm__signalled(empm__parent *p, int sig)
 }
 
 /* Of two times, of which 0 is none. */
-static uint64_t empm__sooner(uint64_t a, uint64_t b)
+static uint64_t empm__time_sooner(uint64_t a, uint64_t b)
 {
     return a == 0 || (b != 0 && b < a) ? b : a;
 }
@@ -19371,59 +19742,59 @@ static uint64_t empm__parent_chores(empm__parent *p)
     if (p->change == EMPM__STARTING &&
         (now >= p->change_us || p->next.quick_deaths >= 3)) {
         char why[160];
-        const int healthy = empm__kids_serving(p, &p->next, 0, 1);
+        const int healthy = empm__children_serving(p, &p->next, 0, 1);
         if (p->next.quick_deaths >= 3) {
             char how[80];
             snprintf(why, sizeof why, "its children end with %s",
-                     empm__ending(p->next.last_status, how, sizeof how));
+                     empm__child_ending(p->next.last_status, how, sizeof how));
         } else
-            snprintf(why, sizeof why, "%d of %d children are after StartTimeout",
-                     healthy, p->next.target);
-        empm__next_drop(p);
+            snprintf(why, sizeof why, "%d of %d children are after "
+                     "StartTimeout", healthy, p->next.target);
+        empm__reload_drop_candidate(p);
         empm__reload_end(p, "the new generation does not become healthy: %s",
                          why);
     }
     if (p->change == EMPM__AWAITING) {
         if (p->again == SIGHUP && !p->hard) {
             p->hard = 1;
-            empm__drains_stop(p);
+            empm__children_stop_drains(p);
         }
         p->again = 0;                /* nothing has been read yet */
         if (p->upgrades) {           /* first; then, if it fails, the reload */
             p->again = p->hard ? SIGHUP : SIGUSR1;
-            empm__change_end(p);
+            empm__reload_change_end(p);
         }
         if (p->change == EMPM__AWAITING && empm__reload_has_room(p))
             empm__reload_probe(p);
     }
     if (p->change_us != 0 && now >= p->change_us && p->helper > 0) {
-        empm__kill(p->helper, SIGKILL);    /* reaped, and said, there */
+        empm__child_kill(p->helper, SIGKILL); /* reaped, and said, there */
         p->late = 1;
         p->change_us = 0;
     }
     if (p->ready && !p->stopping && p->delay_us == 0) {
         if (p->upgrades && p->change == EMPM__NO_CHANGE) {
             p->upgrades = 0;
-            empm__upgrade(p);
+            empm__upgrade_begin(p);
         }
         if (p->again != 0 && p->change == EMPM__NO_CHANGE) {
             const int sig = p->again;
             p->again = 0;
-            empm__reload(p, sig);
+            empm__reload_begin(p, sig);
         }
     }
     if (p->delay_us != 0 && now >= p->delay_us)
         empm__parent_stop(p, '!');
     for (i = 0; i < p->slots; i++) {
-        empm__kid *kid = &p->kids[i];
+        empm__child *kid = &p->kids[i];
         if (kid->pid != 0 && kid->stop_us != 0 && now >= kid->stop_us) {
             kid->stop_us = UINT64_MAX;
-            empm__kid_tell(p, i, '$', now + 1000000u);
+            empm__child_tell(p, i, '$', now + 1000000u);
         }
         if (kid->pid != 0 && kid->kill_us != 0 && now >= kid->kill_us) {
             empm__log(p->now.cfg, EMPM_LOG_ERROR, 46, "child %ld did not exit "
                       "in time, sending SIGKILL", (long)kid->pid);
-            empm__kill(kid->pid, SIGKILL);
+            empm__child_kill(kid->pid, SIGKILL);
             kid->kill_us = 0;
         }
         if (kid->pid != 0 && !kid->healthy && !kid->leaving &&
@@ -19433,23 +19804,24 @@ static uint64_t empm__parent_chores(empm__parent *p)
             if (now >= due) {
                 empm__log(p->now.cfg, EMPM_LOG_ERROR, 46, "child %ld is not "
                           "healthy in time, sending SIGKILL", (long)kid->pid);
-                empm__kill(kid->pid, SIGKILL);
+                empm__child_kill(kid->pid, SIGKILL);
                 kid->born_us = now;  /* reaped in a moment */
             } else
-                at = empm__sooner(at, due);
+                at = empm__time_sooner(at, due);
         }
-        at = empm__sooner(at, kid->stop_us == UINT64_MAX ? 0 : kid->stop_us);
-        at = empm__sooner(at, kid->kill_us);
+        at = empm__time_sooner(at, kid->stop_us == UINT64_MAX ? 0
+                                                              : kid->stop_us);
+        at = empm__time_sooner(at, kid->kill_us);
     }
-    empm__kids_replace(p, &p->now);
-    empm__kids_replace(p, &p->next);
+    empm__children_replace(p, &p->now);
+    empm__children_replace(p, &p->next);
     if (p->now.tick_us != 0 && p->now.tick_us <= now)
-        empm__maintain(p);
+        empm__children_maintain(p);
     if (p->ping_us != 0 && p->ping_us <= now)
-        empm__watch(p);
+        empm__watchdog_look(p);
     if (p->manager_us != 0 && p->manager_us <= now) {
         p->manager_us = now + p->manager_every_us;
-        empm__notify("WATCHDOG=1");
+        empm__program_notify("WATCHDOG=1");
     }
     {
         const uint64_t times[] = { p->now.tick_us, p->now.spawn_us,
@@ -19457,7 +19829,7 @@ static uint64_t empm__parent_chores(empm__parent *p)
                                    p->ready || p->stopping ? 0 : p->first_us,
                                    p->ping_us, p->manager_us };
         for (i = 0; i < (int)EMPM__COUNT(times); i++)
-            at = empm__sooner(at, times[i]);
+            at = empm__time_sooner(at, times[i]);
     }
     return at;
 }
@@ -19468,30 +19840,30 @@ static void empm__parent_loop(empm__parent *p)
         int fds[3], k;
         uint64_t at, now;
         unsigned char byte = 0;
-        empm__reap(p);
-        if (p->stopping && empm__kids_alive(p) == 0)
+        empm__parent_reap(p);
+        if (p->stopping && empm__children_alive(p) == 0)
             return;
         at = empm__parent_chores(p);
         now = empm__now_us();
         fds[0] = p->signals.fd[0];
         fds[1] = p->pipe[0];
         fds[2] = p->change == EMPM__UPGRADING ? p->upgrade_fd : -1;
-        k = empm__next_byte(fds, 3, at == 0 ? -1
-                                    : at <= now ? 0
-                                    : (int64_t)(at - now + 999) / 1000, &byte,
-                            NULL);
+        k = empm__orders_next_byte(fds, 3, at == 0 ? -1
+                                           : at <= now ? 0
+                                           : (int64_t)(at - now + 999) / 1000,
+                                   &byte, NULL);
         if (k == 1)
-            empm__heard(p, byte);
+            empm__parent_child_spoke(p, byte);
         else if (k == 0)
-            empm__signalled(p, byte);
+            empm__parent_on_signal(p, byte);
         else if (k == 2)
             empm__upgrade_heard(p, byte);
     }
 }
 
-/* Forks the children and looks after them until the server is stopped. Frees the
- * configuration and the server. `ready_fd`: gets a byte once all is well; or
- * -1. */
+/* Forks the children and looks after them until the server is stopped. Frees
+ * the configuration and the server. `ready_fd`: gets a byte once all is well;
+ * or -1. */
 static int empm__parent_run(const empm__source *source, empm_config *cfg,
                             empm_server *s, void (*hello)(const empm_server *),
                             int ready_fd, const empm__pid_file *pid_file,
@@ -19523,15 +19895,15 @@ static int empm__parent_run(const empm__source *source, empm_config *cfg,
         p.manager_every_us = (uint64_t)strtoull(every, NULL, 10) / 2;
         p.manager_us = p.manager_every_us > 0 ? empm__now_us() : 0;
     }
-    p.kids = (empm__kid *)EMPM_MALLOC((size_t)p.slots * sizeof *p.kids);
+    p.kids = (empm__child *)EMPM_MALLOC((size_t)p.slots * sizeof *p.kids);
     if (p.kids == NULL)
         r = EMPM_ENOMEM;
     for (i = 0; r == EMPM_OK && i < p.slots; i++) {
         memset(&p.kids[i], 0, sizeof p.kids[i]);
         p.kids[i].control = -1;
     }
-    if (r == EMPM_OK && empm__pipe(p.pipe, 1) < 0)
-        r = empm__no_pipe(cfg, "what children tell");
+    if (r == EMPM_OK && empm__fd_pipe(p.pipe, 1) < 0)
+        r = empm__program_no_pipe(cfg, "what children tell");
     else if (r == EMPM_OK) {
         empm__parent_loop(&p);
         close(p.pipe[0]);
@@ -19541,7 +19913,7 @@ static int empm__parent_run(const empm__source *source, empm_config *cfg,
         r = EMPM_ESYS;
     if (p.ready_fd >= 0)
         close(p.ready_fd);
-    empm__pid_drop(&p.pid_file, !p.restarts);
+    empm__pid_file_drop(&p.pid_file, !p.restarts);
     *signals = p.signals;
     EMPM_FREE(p.kids);
     empm__server_free(p.now.s);
@@ -19554,7 +19926,7 @@ static int empm__parent_run(const empm__source *source, empm_config *cfg,
 
 /* What the program has been started with by an older one of it, or by -k start:
  * a descriptor that gets a byte once all is well. */
-static int empm__ready_fd(void)
+static int empm__program_ready_fd(void)
 {
     const char *text = getenv("EMPM_READY_FD");
     const int fd = text != NULL ? atoi(text) : -1;
@@ -19562,9 +19934,10 @@ static int empm__ready_fd(void)
     return fd > 2 && empm__fd_flags(fd, 1) == 0 ? fd : -1;
 }
 
-/* Descriptors 0 to 2 are open: what we open must not become stderr. Where there is
- * no /dev/null a socket is put there that has no peer, and nothing to read. */
-static void empm__stdio(void)
+/* Descriptors 0 to 2 are open: what we open must not become stderr. Where
+ * there is no /dev/null a socket is put there that has no peer, and nothing
+ * to read. */
+static void empm__program_stdio(void)
 {
     int fd;
     do {
@@ -19577,8 +19950,8 @@ static void empm__stdio(void)
 }
 
 /* `hello`, if not NULL, is called once the server serves. */
-static int empm__run(const empm__source *source,
-                     void (*hello)(const empm_server *))
+static int empm__program_run(const empm__source *source,
+                             void (*hello)(const empm_server *))
 {
     empm_server *s = NULL;
     empm_config *cfg;
@@ -19591,7 +19964,7 @@ static int empm__run(const empm__source *source,
     const char *remark;
     uid_t uid;
     gid_t gid;
-    int r, ready_fd = empm__ready_fd();
+    int r, ready_fd = empm__program_ready_fd();
     const int upgrades = ready_fd >= 0 && getenv("LISTEN_FDS") != NULL;
 #ifdef EVENTMPM_NO_FORK
     const int forks = 0;
@@ -19599,16 +19972,16 @@ static int empm__run(const empm__source *source,
     int forks;
 #endif
     pid_file.fd = -1;
-    empm__stdio();
+    empm__program_stdio();
     memset(&rep, 0, sizeof rep);
-    rep.say = empm__say_stderr;
+    rep.say = empm__program_say_stderr;
     rep.user = source->argv != NULL ? source->argv[0] : NULL;
-    if ((cfg = empm__config_new(source, &rep)) == NULL)
+    if ((cfg = empm__program_config_new(source, &rep)) == NULL)
         return EMPM_EINVAL;
     if (cfg->log == NULL)
         cfg->log = empm__log_stderr;
     cfg->log_echo = 1;
-    rep.say = empm__report_to_log;
+    rep.say = empm__server_report_to_log;
     rep.user = cfg;
 #ifndef EVENTMPM_NO_FORK
     forks = cfg->processes != 0;
@@ -19618,10 +19991,10 @@ static int empm__run(const empm__source *source,
         setrlimit(RLIMIT_NOFILE, &lim);
     }
     signals.taken = 0;
-    if (cfg->log == empm__log_stderr && (r = empm__log_open(cfg, &rep)) < 0)
+    if (cfg->log == empm__log_stderr && (r = empm__logs_open(cfg, &rep)) < 0)
         goto done;
     if ((r = empm__signals_take(&signals, cfg->graceful_stop_signal)) < 0) {
-        empm__no_pipe(cfg, "signals");
+        empm__program_no_pipe(cfg, "signals");
         goto done;
     }
     if (source->detached && cfg->log == empm__log_stderr &&
@@ -19629,10 +20002,11 @@ static int empm__run(const empm__source *source,
         empm__log(cfg, EMPM_LOG_WARN, 5044, "-k start without ErrorLog: what "
                   "comes from here on is lost");
     r = EMPM_EINVAL;
-    remark = empm__default_user(cfg);
+    remark = empm__identity_default_user(cfg);
     if (cfg->pid_file != NULL && !upgrades &&
-        empm__pid_read(empm__path_of(cfg, cfg->pid_file, path, sizeof path),
-                       &pid)) {
+        empm__pid_file_read(empm__config_path(cfg, cfg->pid_file, path,
+                                              sizeof path),
+                            &pid)) {
         empm__log(cfg, EMPM_LOG_EMERG, 5041, "PidFile %s: already running, "
                   "pid %ld", cfg->pid_file, pid);
         goto done;
@@ -19644,19 +20018,20 @@ static int empm__run(const empm__source *source,
     unsetenv("LISTEN_FDNAMES");
     unsetenv("EMPM_EXCHANGE");
     if (cfg->pid_file != NULL && !upgrades &&
-        (r = empm__pid_write(cfg, &pid_file)) < 0)
+        (r = empm__pid_file_write(cfg, &pid_file)) < 0)
         goto done;
     if (remark != NULL)
         empm__log(cfg, EMPM_LOG_NOTICE, 5031, EMPM__DEFAULT_USER,
                   cfg->user_name, remark);
     if (geteuid() != 0 && cfg->user_name != NULL &&
-        (empm__find_user(cfg->user_name, &uid, &gid) < 0 || uid != geteuid()))
-        empm__log(cfg, EMPM_LOG_WARN, 5031, "User %s is ignored: not started as "
-                  "root, uid %ld serves", cfg->user_name, (long)geteuid());
-    empm__check_uses(cfg, &rep);
+        (empm__identity_user(cfg->user_name, &uid, &gid) < 0 ||
+         uid != geteuid()))
+        empm__log(cfg, EMPM_LOG_WARN, 5031, "User %s is ignored: not started "
+                  "as root, uid %ld serves", cfg->user_name, (long)geteuid());
+    empm__identity_check_uses(cfg, &rep);
     if ((r = rep.result) < 0)
         goto done;
-    empm__settings(cfg, line, sizeof line);
+    empm__check_settings_line(cfg, line, sizeof line);
     empm__log(cfg, EMPM_LOG_NOTICE, 5042, "%s", line);
 #ifndef EVENTMPM_NO_FORK
     if (forks) {
@@ -19666,31 +20041,32 @@ static int empm__run(const empm__source *source,
         return r;
     }
 #endif
-    if ((r = empm__become(s)) == EMPM_OK &&
-        (r = empm__engine_start(s, 0, 0)) == EMPM_OK) {
+    if ((r = empm__identity_become(s)) == EMPM_OK &&
+        (r = empm__server_engines_start(s, 0, 0)) == EMPM_OK) {
         s->owner = getpid();
         if (ready_fd >= 0 && write(ready_fd, "R", 1) == 1) {
             close(ready_fd);
             ready_fd = -1;
         }
-        empm__log_serves(cfg);
+        empm__server_log_serves(cfg);
         if (hello != NULL)
             hello(s);
-        empm__notify("READY=1\nMAINPID=%ld\nSTATUS=Serving", (long)getpid());
+        empm__program_notify("READY=1\nMAINPID=%ld\nSTATUS=Serving",
+                             (long)getpid());
         if (source->detached)
-            empm__quiet(cfg);
-        r = empm__attend(s, signals.fd[0], -1);
-        empm__engine_free(s);
+            empm__program_quiet(cfg);
+        r = empm__program_attend(s, signals.fd[0], -1);
+        empm__server_engines_free(s);
     }
 done:
     empm__signals_restore(&signals);
-    empm__pid_drop(&pid_file, 1);
+    empm__pid_file_drop(&pid_file, 1);
     if (ready_fd >= 0)
         close(ready_fd);
     if (s != NULL)
         empm__server_free(s);
     else
-        empm__log_close(cfg);
+        empm__logs_close(cfg);
     empm_config_free(cfg);
     EMPM_FREE(cfg);
     return r;
@@ -19701,7 +20077,7 @@ EMPM_API int empm_run(empm_config *cfg)
     empm__source source;
     memset(&source, 0, sizeof source);
     source.base = cfg;
-    return empm__run(&source, NULL);
+    return empm__program_run(&source, NULL);
 }
 
 #ifndef EVENTMPM_NO_MAIN
@@ -19711,7 +20087,7 @@ EMPM_API int empm_run(empm_config *cfg)
  * ------------------------------------------------------------------------- */
 
 /* Does any route serve what is below DocumentRoot? */
-static int empm__serves_root(const empm_config *cfg)
+static int empm__main_serves_root(const empm_config *cfg)
 {
     const empm_route *r = cfg->routes;
     while (r != NULL && r->kind != EMPM__ROUTE_END &&
@@ -19720,14 +20096,14 @@ static int empm__serves_root(const empm_config *cfg)
     return r != NULL && r->kind == EMPM__ROUTE_FILES;
 }
 
-static void empm__hello(const empm_server *s)
+static void empm__main_hello(const empm_server *s)
 {
     int i;
     for (i = 0; i < s->nlisteners; i++) {
-        const empm__listener *l = &s->listeners[i];
+        const empm__endpoint *l = &s->listeners[i];
         if (l->admin)
             printf("Status at ");
-        else if (empm__serves_root(s->cfg))
+        else if (empm__main_serves_root(s->cfg))
             printf("Serving %s at ", s->cfg->document_root);
         else
             printf("Serving at ");
@@ -19743,38 +20119,38 @@ static void empm__hello(const empm_server *s)
     fflush(stdout);
 }
 
-static void empm__usage(const char *name)
+static void empm__main_usage(const char *name)
 {
     printf("usage: %s [options] [DIR] [PORT]\n"
            "  DIR                    what to serve: DocumentRoot, default .\n"
            "  PORT, ADDRESS:PORT     the same as -p, default 8080\n"
            "  -p PORT                the same as -c \"Listen PORT\"\n"
-           "  -a ADDRESS:PORT        status for you, whatever the workers do: the\n"
-           "                         same as a further \"Listen ADDRESS:PORT admin\"\n"
-           "  -f FILE                directives, in Apache's syntax\n"
-           "  -D NAME                what <IfDefine NAME> in it asks for\n"
-           "  -c \"Directive value\"   sets a directive, any number of times, after\n"
-           "                         those of the file\n"
-           "  -k start|stop|restart|graceful|graceful-stop|reopen|configtest\n"
-           "                         starts in the background, or sends a signal to\n"
-           "                         the server that PidFile names; the word alone\n"
-           "                         means the same\n"
+           "  -a ADDRESS:PORT        status for you, whatever the workers do: "
+           "the\n                         same as a further \"Listen "
+           "ADDRESS:PORT admin\"\n  -f FILE                directives, in "
+           "Apache's syntax\n  -D NAME                what <IfDefine NAME> in "
+           "it asks for\n  -c \"Directive value\"   sets a directive, any "
+           "number of times, after\n                         those of the "
+           "file\n  -k "
+           "start|stop|restart|graceful|graceful-stop|reopen|configtest\n                         starts in the background, or sends a "
+           "signal to\n                         the server that PidFile names; "
+           "the word alone\n                         means the same\n"
            "  -X                     one process, no forking (debugging)\n"
            "  -t, configtest         checks the settings and exits\n"
-           "  -S                     ... and prints what it listens to and its routes\n"
-           "  -L                     prints all directives, and exits\n"
-           "  -l, -M                 prints which of Apache's modules are in, and exits\n"
-           "  -V, -v, --version      prints version and build, and exits\n"
-           "  -h, --help             this text\n"
+           "  -S                     ... and prints what it listens to and its "
+           "routes\n  -L                     prints all directives, and exits\n"
+           "  -l, -M                 prints which of Apache's modules are in, "
+           "and exits\n  -V, -v, --version      prints version and build, and "
+           "exits\n  -h, --help             this text\n"
            "signals: TERM, INT stop, WINCH (without a terminal), QUIT stop\n"
            "  gracefully; HUP, USR1 read the configuration again (HUP gives\n"
-           "  running requests StopTimeout); USR2 starts the program anew and hands\n"
-           "  over to it; URG opens the logs anew\n"
+           "  running requests StopTimeout); USR2 starts the program anew and "
+           "hands\n  over to it; URG opens the logs anew\n"
            "directives and their defaults: see empm_config in eventmpm.h\n",
            name);
 }
 
-static void empm__version(void)
+static void empm__main_version(void)
 {
     printf("Server version: eventmpm/%s\nServer MPM:     event\n"
            "  threaded:     yes (fixed thread count)\n"
@@ -19789,18 +20165,18 @@ static void empm__version(void)
 }
 
 /* Sets "Directive value" of the command line; `lists`: those begun there. */
-static void empm__set_line(empm_config *cfg, const char *line, uint64_t *lists,
-                           empm__report *rep)
+static void empm__main_set_line(empm_config *cfg, const char *line,
+                                uint64_t *lists, empm__report *rep)
 {
     const size_t n = strcspn(line, " \t");
     char name[64];
     snprintf(name, sizeof name, "%.*s", (int)empm__min(n, 63), line);
-    empm__set_directive(cfg, "", name, line + n + strspn(line + n, " \t"),
+    empm__directive_set(cfg, "", name, line + n + strspn(line + n, " \t"),
                         lists, rep);
 }
 
 /* -l as httpd prints it, and -M as apachectl. */
-static void empm__print_modules(int files)
+static void empm__main_print_modules(int files)
 {
     size_t i;
     printf(files ? "Compiled in modules:\n" : "Loaded Modules:\n");
@@ -19812,7 +20188,7 @@ static void empm__print_modules(int files)
 }
 
 /* -L: what each directive takes. */
-static void empm__print_directives(void)
+static void empm__main_print_directives(void)
 {
     static const struct { enum empm__kind kind; const char *takes; } kinds[] = {
         { EMPM__KIND_INT, "a number" },
@@ -19837,7 +20213,7 @@ static void empm__print_directives(void)
 }
 
 /* -S: what is listened to, what is served, and where the rest is. */
-static void empm__print_served(const empm_config *cfg)
+static void empm__main_print_served(const empm_config *cfg)
 {
     const char *const names[] = { "ServerRoot", "DocumentRoot", "ErrorLog",
                                   "PidFile", "User", "Group" };
@@ -19874,7 +20250,7 @@ static const struct { const char *what; int sig; } empm__orders[] = {
 };
 
 /* The signal of an order for -k, or -1. */
-static int empm__order_signal(const char *what)
+static int empm__main_order_signal(const char *what)
 {
     size_t i;
     for (i = 0; i < EMPM__COUNT(empm__orders); i++)
@@ -19902,16 +20278,16 @@ static void empm__args_begin(empm__args *a, const empm__source *of)
  * not. */
 static int empm__args_operand(const char *text)
 {
-    empm__listen_spec spec;
+    empm__endpoint_spec spec;
     struct stat st;
     if (*text != '\0' && text[strspn(text, "0123456789")] == '\0')
         return 'p';
     if (stat(text, &st) == 0 && S_ISDIR(st.st_mode))
         return '.';
-    if (strchr(text, ':') != NULL && empm__listen_parse(&spec, text) == NULL)
+    if (strchr(text, ':') != NULL && empm__endpoint_parse(&spec, text) == NULL)
         return 'p';
     return strcmp(text, "configtest") == 0 ? 't'
-           : empm__order_signal(text) >= 0 ? 'k' : '.';
+           : empm__main_order_signal(text) >= 0 ? 'k' : '.';
 }
 
 /* The next option, and its value: 0: there is none left; '?': it is not known;
@@ -19955,8 +20331,8 @@ static int empm__args_next(empm__args *a)
 
 /* The configuration of a command line: its file, then its directives, and the
  * admin listeners on top. */
-static int empm__apply(empm_config *cfg, const empm__source *from,
-                       empm__report *rep)
+static int empm__main_apply(empm_config *cfg, const empm__source *from,
+                            empm__report *rep)
 {
     static const char passes[4][4] = { "D", "f", "Xcp", "a." };
     uint64_t lists = 0;
@@ -19976,27 +20352,27 @@ static int empm__apply(empm_config *cfg, const empm__source *from,
 #ifndef EVENTMPM_NO_CONFIG_FILES
             case 'D':
                 if ((why = empm__define(cfg, &defines, a.value)) != NULL)
-                    empm__say(rep, EMPM_LOG_ERROR, 5123, "-D %s: %s", a.value,
-                              why);
+                    empm__report_say(rep, EMPM_LOG_ERROR, 5123, "-D %s: %s",
+                                     a.value, why);
                 break;
             case 'f':
                 empm__config_load_with(cfg, &defines, a.value, rep);
                 break;
 #else
             case 'f':
-                empm__say(rep, EMPM_LOG_ERROR, 5120, "-f %s: built without "
-                          "files of directives", a.value);
+                empm__report_say(rep, EMPM_LOG_ERROR, 5120, "-f %s: built "
+                                 "without files of directives", a.value);
                 break;
 #endif
             case 'X':
                 cfg->processes = 0;
                 break;
             case 'c':
-                empm__set_line(cfg, a.value, &lists, rep);
+                empm__main_set_line(cfg, a.value, &lists, rep);
                 break;
             case 'p':
                 snprintf(line, sizeof line, "Listen %s", a.value);
-                empm__set_line(cfg, line, &lists, rep);
+                empm__main_set_line(cfg, line, &lists, rep);
                 break;
             case '.':                /* relative to where we are */
                 cfg->document_root = a.value;
@@ -20013,7 +20389,7 @@ static int empm__apply(empm_config *cfg, const empm__source *from,
                     cfg->listen[0] = "8080";
                 snprintf(line, sizeof line, "Listen %s admin", a.value);
                 lists = ~UINT64_C(0);
-                empm__set_line(cfg, line, &lists, rep);
+                empm__main_set_line(cfg, line, &lists, rep);
                 break;
             }
         }
@@ -20022,15 +20398,15 @@ static int empm__apply(empm_config *cfg, const empm__source *from,
 
 /* --- -t ------------------------------------------------------------------- */
 
-static void empm__say_all(enum empm_log_level level, const char *line,
-                          void *user)
+static void empm__main_say_all(enum empm_log_level level, const char *line,
+                               void *user)
 {
     fprintf(stderr, "%s: %s: %s\n", (const char *)user,
-            empm__level_name(level), line);
+            empm__log_level_name(level), line);
 }
 
 /* Is exactly this address among the listening sockets of the system? */
-static int empm__is_bound(const struct sockaddr *a)
+static int empm__test_is_bound(const struct sockaddr *a)
 {
     static const char *const tables[] = { "/proc/net/tcp", "/proc/net/tcp6" };
     const int v6 = a->sa_family == AF_INET6;
@@ -20061,36 +20437,37 @@ static int empm__is_bound(const struct sockaddr *a)
     return found;
 }
 
-/* Could a running server that reads this configuration have this socket? What it
- * has it takes over; what only overlaps with that it cannot bind. */
-static void empm__try_listen(const empm_config *cfg, const char *text,
-                             empm__report *rep)
+/* Could a running server that reads this configuration have this socket? What
+ * it has it takes over; what only overlaps with that it cannot bind. */
+static void empm__test_listen(const empm_config *cfg, const char *text,
+                              empm__report *rep)
 {
-    empm__listen_spec spec;
+    empm__endpoint_spec spec;
     struct addrinfo *list = NULL, *a;
     int made = 0, used = 0, bound = 0;
-    if (empm__listen_parse(&spec, text) != NULL ||
-        spec.kind != EMPM__LISTEN_TCP || empm__listen_covered(cfg, &spec) >= 0 ||
-        empm__listen_resolve(&spec, &list) != 0)
+    if (empm__endpoint_parse(&spec, text) != NULL ||
+        spec.kind != EMPM__LISTEN_TCP || empm__endpoint_covered(cfg,
+                                                                &spec) >= 0 ||
+        empm__endpoint_resolve(&spec, &list) != 0)
         return;                      /* or the start will say it */
     for (a = list; a != NULL; a = a->ai_next) {
-        const int fd = empm__listen_bind(cfg, a, spec.v6only, 0);
+        const int fd = empm__endpoint_bind(cfg, a, spec.v6only, 0);
         if (fd >= 0)
             close(fd);
         made |= fd >= 0;
         used |= fd < 0 && errno == EADDRINUSE;
-        bound |= empm__is_bound(a->ai_addr);
+        bound |= empm__test_is_bound(a->ai_addr);
     }
     freeaddrinfo(list);
     if (used && !bound && (!made || spec.host[0] != '\0'))
-        empm__say(rep, EMPM_LOG_WARN, 5114, "Listen %s overlaps with a socket "
-                  "that is in use: if that is this server's, a reload cannot "
-                  "do it: stop and start", text);
+        empm__report_say(rep, EMPM_LOG_WARN, 5114, "Listen %s overlaps with a "
+                         "socket that is in use: if that is this server's, a "
+                         "reload cannot do it: stop and start", text);
 }
 
 /* `path` is cut to the directory that it is in. */
-static void empm__try_directory(const char *directive, const char *name,
-                                char *path, empm__report *rep)
+static void empm__test_directory(const char *directive, const char *name,
+                                 char *path, empm__report *rep)
 {
     char *end = strrchr(path, '/');
     struct stat st;
@@ -20099,74 +20476,75 @@ static void empm__try_directory(const char *directive, const char *name,
     *end = '\0';
     if (stat(path, &st) < 0 ? errno == ENOENT || errno == ENOTDIR
                             : !S_ISDIR(st.st_mode))
-        empm__say(rep, EMPM_LOG_ERROR, 5134, "%s %s: there is no directory %s",
-                  directive, name, path);
+        empm__report_say(rep, EMPM_LOG_ERROR, 5134, "%s %s: there is no "
+                         "directory %s", directive, name, path);
 }
 
 /* A file that the start makes needs a folder: the start would end without. */
-static void empm__try_folder(const empm_config *cfg, const char *directive,
-                             const char *name, empm__report *rep)
+static void empm__test_folder(const empm_config *cfg, const char *directive,
+                              const char *name, empm__report *rep)
 {
     char path[1200];
-    const char *full = empm__path_of(cfg, name, path, sizeof path);
+    const char *full = empm__config_path(cfg, name, path, sizeof path);
     if (*name == '|') {
         snprintf(path, sizeof path, "%s", name + 1 + (name[1] == '|'));
         path[strcspn(path, " \t")] = '\0';
         if (*path == '/' && access(path, X_OK) < 0)
-            empm__say(rep, EMPM_LOG_ERROR, 5134, "%s %s: %s", directive, name,
-                      strerror(errno));
+            empm__report_say(rep, EMPM_LOG_ERROR, 5134, "%s %s: %s", directive,
+                             name, strerror(errno));
         return;
     }
     if (full != path)
         snprintf(path, sizeof path, "%s", full);
-    empm__try_directory(directive, name, path, rep);
+    empm__test_directory(directive, name, path, rep);
 }
 
 /* What an address names has to be there: the folder of a unix socket, whose own
  * name is short, and the interface that a zone is. */
-static void empm__try_place(const char *text, empm__report *rep)
+static void empm__test_place(const char *text, empm__report *rep)
 {
-    empm__listen_spec spec;
+    empm__endpoint_spec spec;
     const struct sockaddr_un *un = NULL;
     const char *zone;
-    if (empm__listen_parse(&spec, text) != NULL)
+    if (empm__endpoint_parse(&spec, text) != NULL)
         return;                      /* the check has said it */
     zone = spec.kind == EMPM__LISTEN_TCP ? strchr(spec.host, '%') : NULL;
     if (zone != NULL && zone[1 + strspn(zone + 1, "0123456789")] != '\0' &&
         if_nametoindex(zone + 1) == 0)
-        empm__say(rep, EMPM_LOG_ERROR, 5108, "Listen %s: there is no interface "
-                  "%s", text, zone + 1);
+        empm__report_say(rep, EMPM_LOG_ERROR, 5108, "Listen %s: there is no "
+                         "interface %s", text, zone + 1);
     if (spec.kind != EMPM__LISTEN_UNIX)
         return;
     if (strlen(spec.host) >= sizeof un->sun_path)
-        empm__say(rep, EMPM_LOG_ERROR, 5108, "Listen %s: the path of a unix "
-                  "socket has at most %u bytes", text,
-                  (unsigned)sizeof un->sun_path - 1);
+        empm__report_say(rep, EMPM_LOG_ERROR, 5108, "Listen %s: the path of a "
+                         "unix socket has at most %u bytes", text,
+                         (unsigned)sizeof un->sun_path - 1);
     else
-        empm__try_directory("Listen", text, spec.host, rep);
+        empm__test_directory("Listen", text, spec.host, rep);
 }
 
-static void empm__try_folders(const empm_config *cfg, empm__report *rep)
+static void empm__test_folders(const empm_config *cfg, empm__report *rep)
 {
     int i;
     for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++)
-        empm__try_place(cfg->listen[i], rep);
+        empm__test_place(cfg->listen[i], rep);
     if (cfg->pid_file != NULL)
-        empm__try_folder(cfg, "PidFile", cfg->pid_file, rep);
+        empm__test_folder(cfg, "PidFile", cfg->pid_file, rep);
     if (cfg->error_log != NULL && strcmp(cfg->error_log, "stderr") != 0 &&
         empm__log_facility(cfg->error_log) < 0)
-        empm__try_folder(cfg, "ErrorLog", cfg->error_log, rep);
+        empm__test_folder(cfg, "ErrorLog", cfg->error_log, rep);
     for (i = 0; i < EMPM_MAX_LIST && cfg->custom_log[i] != NULL; i++) {
         const char *rest = cfg->custom_log[i];
         char file[1024];
-        if (empm__word(&rest, file, sizeof file) == 1)
-            empm__try_folder(cfg, "CustomLog", file, rep);
+        if (empm__text_word(&rest, file, sizeof file) == 1)
+            empm__test_folder(cfg, "CustomLog", file, rep);
     }
 }
 
-/* Checks everything, so that one run tells all that is to be mended. `list`: also
- * what is served (-S). */
-static int empm__test(const char *name, const empm__source *source, int list)
+/* Checks everything, so that one run tells all that is to be mended. `list`:
+ * also what is served (-S). */
+static int empm__test_settings(const char *name, const empm__source *source,
+                               int list)
 {
     empm__report rep;
     empm_config settings, *const cfg = &settings;
@@ -20175,7 +20553,7 @@ static int empm__test(const char *name, const empm__source *source, int list)
     struct rlimit lim;
     int r;
     memset(&rep, 0, sizeof rep);
-    rep.say = empm__say_all;
+    rep.say = empm__main_say_all;
     rep.user = (void *)(uintptr_t)name;
     if (getrlimit(RLIMIT_NOFILE, &lim) == 0 && lim.rlim_cur < lim.rlim_max) {
         lim.rlim_cur = lim.rlim_max;
@@ -20184,21 +20562,21 @@ static int empm__test(const char *name, const empm__source *source, int list)
     settings = *source->base;
     settings.arena = NULL;
     r = source->apply(cfg, source, &rep);
-    if ((remark = empm__default_user(cfg)) != NULL)
-        empm__say(&rep, EMPM_LOG_NOTICE, 5031, EMPM__DEFAULT_USER,
-                  cfg->user_name, remark);
-    empm__check(cfg, NULL, &rep);
-    empm__try_folders(cfg, &rep);
-    empm__check_uses(cfg, &rep);
+    if ((remark = empm__identity_default_user(cfg)) != NULL)
+        empm__report_say(&rep, EMPM_LOG_NOTICE, 5031, EMPM__DEFAULT_USER,
+                         cfg->user_name, remark);
+    empm__check_all(cfg, NULL, &rep);
+    empm__test_folders(cfg, &rep);
+    empm__identity_check_uses(cfg, &rep);
     if (r == EMPM_OK)
         r = rep.result;
     if (list)
-        empm__print_served(cfg);
+        empm__main_print_served(cfg);
     if (r == EMPM_OK) {
         int i;
         for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++)
-            empm__try_listen(cfg, cfg->listen[i], &rep);
-        empm__settings(cfg, line, sizeof line);
+            empm__test_listen(cfg, cfg->listen[i], &rep);
+        empm__check_settings_line(cfg, line, sizeof line);
         fprintf(stderr, "%s: %s\nSyntax OK\n", name, line);
     }
     empm_config_free(cfg);
@@ -20209,7 +20587,7 @@ static int empm__test(const char *name, const empm__source *source, int list)
 
 /* Goes on in the background; the foreground waits until it serves. Returns -1
  * there where it goes on, else what main() shall return. */
-static int empm__detach(void)
+static int empm__main_detach(void)
 {
     char text[32];
     int fd[2], null;
@@ -20240,35 +20618,36 @@ static int empm__detach(void)
     return -1;
 }
 
-/* Carries out -k. Returns -1 if the server is to be started now, else what main()
- * shall return. */
-static int empm__control(const char *name, const char *what,
-                         const empm__source *source)
+/* Carries out -k. Returns -1 if the server is to be started now, else what
+ * main() shall return. */
+static int empm__main_control(const char *name, const char *what,
+                              const empm__source *source)
 {
-    const char *base = strrchr(name, '/') != NULL ? strrchr(name, '/') + 1 : name;
+    const char *base = strrchr(name, '/') != NULL ? strrchr(name, '/') + 1
+                                                  : name;
     empm__report rep;
     empm_config *cfg;
     char path[1200];
     long pid = 0;
-    int runs = 0, sig = empm__order_signal(what), r = 1;
+    int runs = 0, sig = empm__main_order_signal(what), r = 1;
     if (sig < 0) {
         fprintf(stderr, "%s: -k takes start, stop, restart, graceful, "
                 "graceful-stop, reopen or configtest\n", name);
         return 1;
     }
     memset(&rep, 0, sizeof rep);
-    rep.say = empm__say_stderr;
+    rep.say = empm__program_say_stderr;
     rep.user = (void *)(uintptr_t)name;
-    if ((cfg = empm__config_new(source, &rep)) == NULL)
+    if ((cfg = empm__program_config_new(source, &rep)) == NULL)
         return 1;
-    empm__default_user(cfg);
+    empm__identity_default_user(cfg);
     if (cfg->pid_file == NULL)
         fprintf(stderr, "%s: -k needs PidFile: -c \"PidFile FILE\", or a line "
                 "in the file of -f\n", name);
-    else if (sig == SIGURG || empm__check(cfg, NULL, &rep) == EMPM_OK ||
+    else if (sig == SIGURG || empm__check_all(cfg, NULL, &rep) == EMPM_OK ||
              sig == SIGTERM) {
-        runs = empm__pid_read(empm__path_of(cfg, cfg->pid_file, path,
-                                            sizeof path), &pid);
+        runs = empm__pid_file_read(empm__config_path(cfg, cfg->pid_file, path,
+                                                     sizeof path), &pid);
         /* heard with a terminal, too; but the server that runs may have been
          * started with another one, and this one would kill it */
         if (sig == SIGWINCH && runs && cfg->graceful_stop_signal > 0 &&
@@ -20307,29 +20686,29 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
     struct stat st;
     empm__args a;
     int test = 0, list = 0, folders = 0, c, r = -1;
-    empm__stdio();
+    empm__program_stdio();
     memset(&source, 0, sizeof source);
     source.base = cfg;
-    source.apply = empm__apply;
+    source.apply = empm__main_apply;
     source.argc = argc;
     source.argv = argv;
     empm__args_begin(&a, &source);
     while (r < 0 && wrong == NULL && (c = empm__args_next(&a)) != 0)
         switch (c) {
         case 'h':
-            empm__usage(name);
+            empm__main_usage(name);
             r = 0;
             break;
         case 'V': case 'v':
-            empm__version();
+            empm__main_version();
             r = 0;
             break;
         case 'l': case 'M':
-            empm__print_modules(c == 'l');
+            empm__main_print_modules(c == 'l');
             r = 0;
             break;
         case 'L':
-            empm__print_directives();
+            empm__main_print_directives();
             r = 0;
             break;
         case 'k':
@@ -20345,7 +20724,7 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
                 wrong = "is no directory, no port and no ADDRESS:PORT";
             else if (folders++ > 0)
                 wrong = "is a second directory, and one is served";
-            else if (!empm__serves_root(cfg))
+            else if (!empm__main_serves_root(cfg))
                 wrong = "has no meaning: no route serves DocumentRoot";
             break;
         case ':':
@@ -20361,15 +20740,16 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
         r = 1;
     }
     if (r < 0 && test)
-        r = empm__test(name, &source, list) == EMPM_OK ? 0 : 1;
+        r = empm__test_settings(name, &source, list) == EMPM_OK ? 0 : 1;
     else if (r < 0 && control != NULL && getenv("EMPM_READY_FD") == NULL) {
-        r = empm__control(name, control, &source);
+        r = empm__main_control(name, control, &source);
         if (r < 0)
-            r = empm__detach();
+            r = empm__main_detach();
         source.detached = r < 0;
     }
     if (r < 0)
-        r = empm__run(&source, source.detached ? NULL : empm__hello) == EMPM_OK
+        r = empm__program_run(&source, source.detached
+                              ? NULL : empm__main_hello) == EMPM_OK
                 ? 0 : 1;
     empm_config_free(cfg);
     return r;
@@ -20395,11 +20775,11 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  * purpose, commercial or non-commercial, and by any means.
  *
  * In jurisdictions that recognize copyright laws, the author or authors of this
- * software dedicate any and all copyright interest in the software to the public
- * domain. We make this dedication for the benefit of the public at large and to
- * the detriment of our heirs and successors. We intend this dedication to be an
- * overt act of relinquishment in perpetuity of all present and future rights to
- * this software under copyright law.
+ * software dedicate any and all copyright interest in the software to the
+ * public domain. We make this dedication for the benefit of the public at large
+ * and to the detriment of our heirs and successors. We intend this dedication
+ * to be an overt act of relinquishment in perpetuity of all present and future
+ * rights to this software under copyright law.
  *
  * THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
  * IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY,
@@ -20419,8 +20799,8 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  * copies of the Software, and to permit persons to whom the Software is
  * furnished to do so, subject to the following conditions:
  *
- * The above copyright notice and this permission notice shall be included in all
- * copies or substantial portions of the Software.
+ * The above copyright notice and this permission notice shall be included in
+ * all copies or substantial portions of the Software.
  *
  * THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
  * IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY,

@@ -176,7 +176,8 @@ typedef struct fault_plan {
     int   calls[FAULT_CALLS];       /* how often, so far */
 } fault_plan;
 
-static fault_plan *g_faults;        /* NULL: nothing fails, nothing is counted */
+/* NULL: nothing fails, nothing is counted */
+static fault_plan *g_faults;
 
 /* 1: this call shall fail; errno says why. */
 static int fault_at(const char *call)
@@ -229,7 +230,8 @@ static const char *fault_syscall(long number)
 }
 #endif
 
-/* The header calls a function of its own by this name, too, with one argument. */
+/* The header calls a function of its own by this name, too, with one
+ * argument. */
 static int fault_listen(int fd, int backlog)
 {
     return fault_at("listen") ? fault_fails() : listen(fd, backlog);
@@ -302,7 +304,8 @@ static ssize_t fault_send(int fd, const void *from, size_t n, int flags)
 #define pthread_attr_init(...) \
     FAULT_CODE("pthread_attr_init", pthread_attr_init(__VA_ARGS__))
 #define pthread_attr_setstacksize(...) \
-    FAULT_CODE("pthread_attr_setstacksize", pthread_attr_setstacksize(__VA_ARGS__))
+    FAULT_CODE("pthread_attr_setstacksize",
+               pthread_attr_setstacksize(__VA_ARGS__))
 #define pthread_cond_init(...) \
     FAULT_CODE("pthread_cond_init", pthread_cond_init(__VA_ARGS__))
 #define pthread_create(...) \
@@ -500,8 +503,8 @@ static void no_context(void)
     g_context[0] = 0;
 }
 
-static int check_int(const char *file, int line, const char *what, long long got,
-                     long long want)
+static int check_int(const char *file, int line, const char *what,
+                     long long got, long long want)
 {
     if (got == want)
         return 1;
@@ -584,7 +587,8 @@ static int add_int(int *p, int v)
 
 static int a_calls;                 /* mallocs and reallocs so far */
 static int a_live;                  /* blocks not yet freed */
-static int a_fail_at;               /* > 0: the so many-th call from now fails */
+/* > 0: the so many-th call from now fails */
+static int a_fail_at;
 static int a_failed;                /* calls that were made to fail */
 
 static int alloc_fails(void)
@@ -714,7 +718,8 @@ static int open_fds(void) { return count_dir("/proc/self/fd"); }
 static int have_proc(void) { return access("/proc/self/stat", R_OK) == 0; }
 static int threads_now(void) { return count_dir("/proc/self/task"); }
 
-/* Fields of /proc/PID/stat after the name: 0 state, 1 ppid, 11 utime, 12 stime */
+/* Fields of /proc/PID/stat after the name: 0 state, 1 ppid, 11 utime, 12
+ * stime */
 static int proc_stat(long pid, long long *field, int n)
 {
     char path[64], text[1024], *p;
@@ -824,9 +829,9 @@ static long long wakeups_of(long pid)
     return sum;
 }
 
-/* Every signal of a test goes through here. What is no process is a failed check:
- * kill(0) would be our own group, kill(-1) everything; a PID file that is not
- * there yet reads as 0. */
+/* Every signal of a test goes through here. What is no process is a failed
+ * check: kill(0) would be our own group, kill(-1) everything; a PID file that
+ * is not there yet reads as 0. */
 static int signal_checked(pid_t pid, int sig, int group)
 {
     if (pid <= group) {
@@ -1118,7 +1123,8 @@ static void cl_send_fin(client *c, const void *data, size_t n)
     cl_shut(c);
 }
 
-/* Waits for more input. Returns > 0, 0 at the end (see c->end), -1: too late. */
+/* Waits for more input. Returns > 0, 0 at the end (see c->end), -1: too
+ * late. */
 static int cl_fill(client *c, uint64_t end)
 {
     char buf[65536];
@@ -1495,7 +1501,8 @@ typedef struct slot {
     int         why;                /* of the last wake */
     int         wakes;
     int         pieces, seen;       /* of a streamed body: calls, bytes */
-    size_t      bytes;              /* the same and its sum, for handlers only */
+    /* the same and its sum, for handlers only */
+    size_t      bytes;
     uint32_t    sum;
 } slot;
 
@@ -1930,7 +1937,8 @@ static int h_unpark(empm_request *req, void *user)
     return EMPM_OK;
 }
 
-/* Server-sent events: n of them, the time-out of the suspension is the clock. */
+/* Server-sent events: n of them, the time-out of the suspension is the
+ * clock. */
 static int w_event(empm_request *req, enum empm_why why, void *user)
 {
     long *left = (long *)user;
@@ -2248,7 +2256,8 @@ static int data_head(empm_request *req, void *user)
     return EMPM_OK;
 }
 
-static int data_body(empm_request *req, const void *data, size_t len, void *user)
+static int data_body(empm_request *req, const void *data, size_t len,
+                     void *user)
 {
     (void)data;
     (void)user;
@@ -2406,7 +2415,8 @@ static const empm_route routes[] = {
     EMPM_ROUTE("POST /sum",          h_sum,        NULL),
     EMPM_ROUTE_WITH("POST /sum-any", h_sum,        NULL, NULL, NULL, 0, 0, 0),
     EMPM_ROUTE_WITH("POST /sum-100", h_sum,        NULL, NULL, NULL, 100, 0, 0),
-    EMPM_ROUTE_WITH("POST /count",   h_count,      NULL, NULL, p_count, 0, 0, 0),
+    EMPM_ROUTE_WITH("POST /count",   h_count,      NULL, NULL, p_count, 0, 0,
+                    0),
     EMPM_ROUTE_WITH("POST /nap",     h_count,      NULL, NULL, p_nap, 0, 0, 0),
     EMPM_ROUTE_WITH("POST /piped",   h_end,        NULL, NULL, p_echo, 0, 0, 0),
     EMPM_ROUTE_FULL("POST /few",     h_sum,        NULL, NULL, NULL, 0, 0, 0,
@@ -2421,7 +2431,8 @@ static const empm_route routes[] = {
     EMPM_ROUTE_WITH("GET /one",      h_meet,       NULL, NULL, NULL, -1, 0, 1),
     EMPM_ROUTE("GET /gate",          h_gate,       NULL),
     EMPM_ROUTE("GET /until-stop",    h_until_stop, NULL),
-    EMPM_ROUTE_WITH("GET /deadline", h_until_stop, NULL, NULL, NULL, -1, 100, 0),
+    EMPM_ROUTE_WITH("GET /deadline", h_until_stop, NULL, NULL, NULL, -1, 100,
+                    0),
     EMPM_ROUTE("GET /crash",         h_crash,      NULL),
     EMPM_ROUTE("GET /quit",          h_quit,       NULL),
     EMPM_ROUTE("GET /fork",          h_fork,       NULL),
@@ -2459,7 +2470,8 @@ typedef struct fixture {
     int          failure_ok;        /* and empm_run() may give up */
     int          count_fds;         /* it leaves no descriptor open */
     int          log_fd, err_fd;
-    int          ended, status;     /* forked: of the parent, once it has ended */
+    /* forked: of the parent, once it has ended */
+    int          ended, status;
     void       (*in_child)(void);   /* forked: before empm_run() */
     char         listen0[32];
     const char  *options;           /* of the Listen, such as " proxy" */
@@ -2847,7 +2859,8 @@ static void put_post(str *s, const char *target, size_t n, size_t chunk,
         str_addf(s, "Transfer-Encoding: chunked\r\n\r\n");
         for (at = 0; at < n; at += chunk) {
             size_t k = n - at < chunk ? n - at : chunk;
-            str_addf(s, "%lx%s\r\n", (unsigned long)k, chunk >= 1000 && at % 3 ? ";x=\"y\"" : "");
+            str_addf(s, "%lx%s\r\n", (unsigned long)k, chunk >= 1000 &&
+                     at % 3 ? ";x=\"y\"" : "");
             str_add(s, p + at, k);
             str_addf(s, "\r\n");
         }
@@ -2949,25 +2962,26 @@ TEST(tools, dates_there_and_back)            /* RFC 9110 5.6.7 */
     for (i = 0; i < EMPM__COUNT(cases); i++) {
         empm__format_date(text, cases[i].t);
         CHECK_STR(text, cases[i].text);
-        CHECK_INT(empm__parse_date(text, 0), cases[i].t);
+        CHECK_INT(empm__date_parse(text, 0), cases[i].t);
     }
     for (t = 0; t < 4102444800; t += 86400 * 13 + 3607) {
         empm__format_date(text, t);
-        if (empm__parse_date(text, 0) != t)
-            CHECK_INT(empm__parse_date(text, 0), t);
+        if (empm__date_parse(text, 0) != t)
+            CHECK_INT(empm__date_parse(text, 0), t);
     }
 }
 
-/* RFC 9110 5.6.7: three forms, all of which must be read; what is none of them is
- * no date, so that a field with it is ignored. */
+/* RFC 9110 5.6.7: three forms, all of which must be read; what is none of them
+ * is no date, so that a field with it is ignored. */
 TEST(tools, dates_of_three_forms)
 {
     static const struct { const char *text; int64_t t; } rows[] = {
+        /* seen in the wild */
         { "Sun, 06 Nov 1994 08:49:37 GMT",    784111777 },
         { "Sunday, 06-Nov-94 08:49:37 GMT",   784111777 },
         { "Sun Nov  6 08:49:37 1994",         784111777 },
         { "Sun Nov 06 08:49:37 1994",         784111777 },
-        { "Sun, 6 Nov 1994 08:49:37 GMT",     784111777 },   /* seen in the wild */
+        { "Sun, 6 Nov 1994 08:49:37 GMT",     784111777 },
         { "Tue, 31 Dec 2024 23:59:60 GMT",    1735689600 },  /* a leap second */
         { "Tuesday, 29-Feb-00 00:00:00 GMT",  951782400 },
         { "Thu, 29 Feb 2024 00:00:00 GMT",    1709164800 },
@@ -3012,13 +3026,13 @@ TEST(tools, dates_of_three_forms)
     size_t i;
     for (i = 0; i < EMPM__COUNT(rows); i++) {
         context("%s", rows[i].text);
-        CHECK_INT(empm__parse_date(rows[i].text, 1795867200), rows[i].t);
+        CHECK_INT(empm__date_parse(rows[i].text, 1795867200), rows[i].t);
     }
     for (i = 0; i < EMPM__COUNT(years); i++) {
         context("%s in %s", years[i].text, years[i].now);
-        CHECK_INT(empm__parse_date(years[i].text,
-                                   empm__parse_date(years[i].now, 0)),
-                  empm__parse_date(years[i].means, 0));
+        CHECK_INT(empm__date_parse(years[i].text,
+                                   empm__date_parse(years[i].now, 0)),
+                  empm__date_parse(years[i].means, 0));
     }
     no_context();
 }
@@ -3043,13 +3057,14 @@ TEST(tools, decode_once_and_strictly)
         { "abc", 0, "abc" }, { "a%20b", 0, "a b" }, { "%41%7a", 0, "Az" },
         { "%252e", 0, "%2e" }, { "a+b", 0, "a+b" }, { "a+b", 1, "a b" },
         { "%ff", 0, "\xff" }, { "%", 0, NULL }, { "%2", 0, NULL },
-        { "%zz", 0, NULL }, { "%00", 0, NULL }, { "a%0", 0, NULL }, { "", 0, "" }
+        { "%zz", 0, NULL }, { "%00", 0, NULL }, { "a%0", 0, NULL }, { "", 0,
+                                                                     "" }
     };
     char to[32];
     size_t i;
     for (i = 0; i < EMPM__COUNT(cases); i++) {
-        long n = empm__decode(to, cases[i].in, strlen(cases[i].in),
-                              cases[i].plus);
+        long n = empm__text_decode(to, cases[i].in, strlen(cases[i].in),
+                                   cases[i].plus);
         if (cases[i].out == NULL)
             CHECK_INT(n, -1);
         else
@@ -3129,7 +3144,8 @@ TEST(config, directives)
         { "ListenBacklog",        "128",            EMPM_OK },
         { "SendBufferSize",       "65536",          EMPM_OK },
         { "ReceiveBufferSize",    "65536",          EMPM_OK },
-        { "RequestReadTimeout",   "header=10-20,MinRate=500 body=10,MinRate=500",
+        { "RequestReadTimeout",   "header=10-20,MinRate=500 "
+         "body=10,MinRate=500",
                                                     EMPM_OK },
         { "RequestReadTimeout",   "header=x",       EMPM_EINVAL },
         { "Listen",               "127.0.0.1:0",    EMPM_OK },
@@ -3467,7 +3483,8 @@ static const char *conf_value(const empm_config *cfg, const char *name)
     return text;
 }
 
-/* Every rule of the event MPM's check_config(): what is corrected, and to what. */
+/* Every rule of the event MPM's check_config(): what is corrected, and to
+ * what. */
 TEST(config, rules_are_apaches)
 {
     static const struct {
@@ -3511,7 +3528,8 @@ TEST(config, rules_are_apaches)
         { "SendBufferSize 0", "SendBufferSize", "0", 0, EMPM_LOG_WARN },
         { "ListenCoresBucketsRatio 8", "StartServers", "3", 5121,
           EMPM_LOG_INFO },
-        { "Processes 20\nServerLimit 4", "ServerLimit", "20", 0, EMPM_LOG_WARN },
+        { "Processes 20\nServerLimit 4", "ServerLimit", "20", 0,
+         EMPM_LOG_WARN },
         { "Processes 3", "MaxRequestWorkers", "75", 0, EMPM_LOG_WARN },
         { "AsyncRequestWorkerFactor 0.5", "AsyncRequestWorkerFactor", "0.5", 0,
           EMPM_LOG_WARN }
@@ -3534,7 +3552,7 @@ TEST(config, rules_are_apaches)
             CHECK_INT(conf_load(&cfg, text.p), EMPM_OK);
             memset(&rep, 0, sizeof rep);
             rep.say = hear;
-            CHECK_INT(empm__check(&cfg, NULL, &rep),
+            CHECK_INT(empm__check_all(&cfg, NULL, &rep),
                       refused ? EMPM_EINVAL : EMPM_OK);
             CHECK_INT(rep.errors, refused);
             CHECK_INT(heard(EMPM_LOG_ERROR, 0), refused);
@@ -3546,7 +3564,7 @@ TEST(config, rules_are_apaches)
             CHECK_INT(heard(EMPM_LOG_WARN, 0), !strict && rows[i].code != 0 &&
                                                rows[i].level == EMPM_LOG_WARN);
             rep = hearing();
-            CHECK_INT(empm__check(&cfg, NULL, &rep), EMPM_OK);
+            CHECK_INT(empm__check_all(&cfg, NULL, &rep), EMPM_OK);
             CHECK_INT(heard(EMPM_LOG_WARN, 0) + heard(EMPM_LOG_INFO, 0), 0);
             str_free(&text);
             empm_config_free(&cfg);
@@ -3639,7 +3657,8 @@ TEST(config, limits_stay_with_the_scoreboard)
     } rows[] = {
         { "ServerLimit 32\nMaxRequestWorkers 800", 501, 16, 64, 400, 25 },
         { "ServerLimit 4\nMaxRequestWorkers 400", 501, 16, 64, 400, 25 },
-        { "ThreadLimit 100\nThreadsPerChild 100\nMaxRequestWorkers 640", 506, 16,
+        { "ThreadLimit 100\nThreadsPerChild 100\nMaxRequestWorkers 640", 506,
+         16,
           64, 640, 64 },
         { "ThreadLimit 8\nThreadsPerChild 25", 506, 16, 64, 400, 25 },
         { "Processes 30", 501, 16, 64, 400, 25 },
@@ -3658,7 +3677,7 @@ TEST(config, limits_stay_with_the_scoreboard)
         cfg.routes = routes;
         CHECK_INT(conf_load(&cfg, rows[i].text), EMPM_OK);
         rep = hearing();
-        CHECK_INT(empm__check(&cfg, &old, &rep), EMPM_OK);
+        CHECK_INT(empm__check_all(&cfg, &old, &rep), EMPM_OK);
         CHECK_INT(heard(EMPM_LOG_WARN, 501), rows[i].code == 501);
         CHECK_INT(heard(EMPM_LOG_WARN, 506), rows[i].code == 506);
         CHECK_INT(heard(EMPM_LOG_WARN, 5503), rows[i].code == 5503);
@@ -3722,7 +3741,7 @@ TEST(config, what_is_refused)
         cfg.routes = files;
         CHECK_INT(conf_load(&cfg, rows[i].text), EMPM_OK);
         rep = hearing();
-        CHECK_INT(empm__check(&cfg, NULL, &rep),
+        CHECK_INT(empm__check_all(&cfg, NULL, &rep),
                   rows[i].code != 0 ? EMPM_EINVAL : EMPM_OK);
         CHECK_INT(rep.errors, rows[i].code != 0);
         if (rows[i].code != 0)
@@ -3730,20 +3749,22 @@ TEST(config, what_is_refused)
         empm_config_free(&cfg);
     }
     no_context();
-    {                               /* numbers so odd that sums of them overflow */
+    /* numbers so odd that sums of them overflow */
+    {
         empm_config cfg = empm_defaults();
         empm__report rep = hearing();
         cfg.routes = routes;
         cfg.processes = INT_MAX;
         cfg.max_body_memory = cfg.shared_store_size = INT64_MAX;
-        CHECK_INT(empm__check(&cfg, NULL, &rep), EMPM_EINVAL);
+        CHECK_INT(empm__check_all(&cfg, NULL, &rep), EMPM_EINVAL);
         CHECK_INT(heard(EMPM_LOG_ERROR, 5101), 1);
         CHECK(empm_memory_estimate(&cfg) == INT64_MAX);
     }
     str_free(&g_heard);
 }
 
-/* What Apache does not look at. In a process of its own, which may lower limits. */
+/* What Apache does not look at. In a process of its own, which may lower
+ * limits. */
 TEST(config, the_systems_limits)
 {
     int status;
@@ -3757,21 +3778,22 @@ TEST(config, the_systems_limits)
         struct rlimit r;
         int64_t before;
         cfg.routes = routes;
-        CHECK_INT(empm__check(&cfg, NULL, &rep), EMPM_OK);
+        CHECK_INT(empm__check_all(&cfg, NULL, &rep), EMPM_OK);
         before = empm_memory_estimate(&cfg);
         cfg.thread_stack_size = 1 << 30;    /* 416 of them */
-        CHECK_INT(empm__check(&cfg, NULL, &rep), EMPM_OK);
+        CHECK_INT(empm__check_all(&cfg, NULL, &rep), EMPM_OK);
         CHECK(empm_memory_estimate(&cfg) > before);
         CHECK(empm_memory_estimate(&cfg) > (INT64_C(416) << 30));
         CHECK_INT(heard(EMPM_LOG_WARN, 5131), 1);
         cfg.thread_stack_size = 65536;
         cfg.listen_backlog = 1 << 20;
         rep = hearing();
-        CHECK_INT(empm__check(&cfg, NULL, &rep), EMPM_OK);
+        CHECK_INT(empm__check_all(&cfg, NULL, &rep), EMPM_OK);
         CHECK_INT(heard(EMPM_LOG_WARN, 5131), 0);
-        if (empm__number_in("/proc/sys/net/core/somaxconn") < 1 << 20)
+        if (empm__check_number_in("/proc/sys/net/core/somaxconn") < 1 << 20)
             CHECK_INT(heard(EMPM_LOG_WARN, 5132),
-                      empm__number_in("/proc/sys/net/core/somaxconn") > 0);
+                      empm__check_number_in("/proc/sys/net/core/somaxconn") >
+                      0);
         cfg.listen_backlog = 1;
         /* connections and files are shared out; a sum that does not come out
          * says so, by the name of what was set, and what to type */
@@ -3779,30 +3801,32 @@ TEST(config, the_systems_limits)
         if (setrlimit(RLIMIT_NOFILE, &r) == 0) {
             cfg.max_open_connections = 100;
             rep = hearing();
-            CHECK_INT(empm__check(&cfg, NULL, &rep), EMPM_OK);
+            CHECK_INT(empm__check_all(&cfg, NULL, &rep), EMPM_OK);
             CHECK_INT(heard(EMPM_LOG_WARN, 5130), 0);
             cfg.max_open_connections = 490;
-            CHECK_INT(empm__check(&cfg, NULL, &rep), EMPM_OK);
+            CHECK_INT(empm__check_all(&cfg, NULL, &rep), EMPM_OK);
             CHECK_INT(heard(EMPM_LOG_WARN, 5130), 1);
-            CHECK(empm__connection_limit(&cfg) < 490);
+            CHECK(empm__engine_connection_limit(&cfg) < 490);
             cfg.max_open_connections = 0;
             cfg.max_open_files = 400;
             rep = hearing();
-            CHECK_INT(empm__check(&cfg, NULL, &rep), EMPM_OK);
+            CHECK_INT(empm__check_all(&cfg, NULL, &rep), EMPM_OK);
             CHECK_INT(heard(EMPM_LOG_WARN, 5130), 1);
-            CHECK_IN(empm__file_limit(&cfg) + empm__connection_limit(&cfg),
+            CHECK_IN(empm__engine_file_limit(&cfg) +
+                     empm__engine_connection_limit(&cfg),
                      300, 500 - 48 - 2 * cfg.threads_per_child);
             cfg.max_open_files = 0;
             rep = hearing();
-            CHECK_INT(empm__check(&cfg, NULL, &rep), EMPM_OK);
+            CHECK_INT(empm__check_all(&cfg, NULL, &rep), EMPM_OK);
             CHECK_INT(heard(EMPM_LOG_WARN, 5130), 0);
-            CHECK_INT(empm__file_limit(&cfg) + empm__connection_limit(&cfg),
+            CHECK_INT(empm__engine_file_limit(&cfg) +
+                      empm__engine_connection_limit(&cfg),
                       500 - 48 - 2 * cfg.threads_per_child);
         }
         r.rlim_cur = 100;            /* it says nothing of "0" connections */
         if (setrlimit(RLIMIT_NOFILE, &r) == 0) {
             rep = hearing();
-            CHECK_INT(empm__check(&cfg, NULL, &rep), EMPM_OK);
+            CHECK_INT(empm__check_all(&cfg, NULL, &rep), EMPM_OK);
             CHECK_INT(heard(EMPM_LOG_WARN, 5130), 1);
         }
 #ifdef RLIMIT_NPROC
@@ -3810,10 +3834,10 @@ TEST(config, the_systems_limits)
         if (setrlimit(RLIMIT_NPROC, &r) == 0 &&
             (geteuid() != 0 || setuid(65534) == 0)) {
             rep = hearing();
-            CHECK_INT(empm__check(&cfg, NULL, &rep), EMPM_OK);
+            CHECK_INT(empm__check_all(&cfg, NULL, &rep), EMPM_OK);
             CHECK_IN(heard(EMPM_LOG_WARN, 5133), 1, 2);   /* and the cgroup's */
             cfg.strict = 1;         /* nothing of this is corrected */
-            CHECK_INT(empm__check(&cfg, NULL, &rep), EMPM_OK);
+            CHECK_INT(empm__check_all(&cfg, NULL, &rep), EMPM_OK);
         }
 #endif
         fflush(NULL);
@@ -3821,19 +3845,21 @@ TEST(config, the_systems_limits)
     }
     CHECK_INT(waitpid(pid, &status, 0), pid);
     CHECK_INT(status, 0);
-    CHECK_INT(empm__number_in("/proc/sys/net/core/somaxconn/none"), -1);
-    CHECK_INT(empm__number_in("/dev/null"), -1);
+    CHECK_INT(empm__check_number_in("/proc/sys/net/core/somaxconn/none"), -1);
+    CHECK_INT(empm__check_number_in("/dev/null"), -1);
 }
 
 /* Each directive, what it sets, and that there is none without a row here. */
 TEST(config, every_directive_from_a_file)
 {
     static const struct { const char *name, *value, *want; } rows[] = {
+        /* ServerRoot, not where it starts */
         { "Listen", "127.0.0.1:81 proxy", "127.0.0.1:81 proxy" },
         { "DocumentRoot", "\"/srv/my files\"", "/srv/my files" },
-        { "DocumentRoot", ".", "./" },       /* ServerRoot, not where it starts */
+        { "DocumentRoot", ".", "./" },
         { "SpoolDirectory", "/var/tmp", "/var/tmp" },
-        { "AddType", "video/x-matroska .mkv mk3d", "video/x-matroska .mkv mk3d" },
+        { "AddType", "video/x-matroska .mkv mk3d", "video/x-matroska .mkv "
+         "mk3d" },
         { "AddType", "\"text/html; charset=utf-8\" .php",
           "\"text/html; charset=utf-8\" .php" },
         { "FileETag", "MTime size", "6" }, { "FileETag", "all", "7" },
@@ -3885,7 +3911,8 @@ TEST(config, every_directive_from_a_file)
         { "GracefulShutdownTimeout", "3", "3000" },
         { "GracefulShutdownDelay", "3", "3000" },
         { "GracefulRestartTimeout", "0", "0" }, { "StartTimeout", "3", "3000" },
-        { "WatchdogInterval", "0", "0" }, { "StuckWorkerTimeout", "30", "30000" },
+        { "WatchdogInterval", "0", "0" }, { "StuckWorkerTimeout", "30",
+                                           "30000" },
         { "StopTimeout", "3", "3000" }, { "LimitRequestLine", "16", "16" },
         { "LimitRequestFieldSize", "16", "16" },
         { "LimitRequestFields", "1", "1" },
@@ -3914,7 +3941,8 @@ TEST(config, every_directive_from_a_file)
         CHECK_STR(conf_value(&cfg, rows[i].name), rows[i].want);
         empm_config_free(&cfg);
         cfg = empm_defaults();      /* and from the program */
-        CHECK_INT(empm_set(&cfg, rows[i].name, rows[i].value, NULL, 0), EMPM_OK);
+        CHECK_INT(empm_set(&cfg, rows[i].name, rows[i].value, NULL, 0),
+                  EMPM_OK);
         CHECK_STR(conf_value(&cfg, rows[i].name), rows[i].want);
         empm_config_free(&cfg);
     }
@@ -3955,12 +3983,14 @@ TEST(config, every_directive_from_a_file)
 TEST(config, bad_values_of_every_directive)
 {
     static const struct { enum empm__kind kind; const char *value; } rows[] = {
-        { EMPM__KIND_INT, "x" }, { EMPM__KIND_INT, "" }, { EMPM__KIND_INT, "1 2" },
+        { EMPM__KIND_INT, "x" }, { EMPM__KIND_INT, "" }, { EMPM__KIND_INT, "1 "
+                                                          "2" },
         { EMPM__KIND_INT, "1.5" }, { EMPM__KIND_INT, "-" },
         { EMPM__KIND_INT, "2147483648" }, { EMPM__KIND_INT, "-2147483649" },
         { EMPM__KIND_INT, "99999999999999999999" },
         { EMPM__KIND_INT, "-99999999999999999999" }, { EMPM__KIND_INT, "\"1" },
-        { EMPM__KIND_MS, "soon" }, { EMPM__KIND_MS, "-1" }, { EMPM__KIND_MS, "" },
+        { EMPM__KIND_MS, "soon" }, { EMPM__KIND_MS, "-1" }, { EMPM__KIND_MS,
+                                                             "" },
         { EMPM__KIND_MS, "ms" }, { EMPM__KIND_MS, "99999999999999999999" },
         { EMPM__KIND_MS, "5 s" }, { EMPM__KIND_MS, "1.5" },
         { EMPM__KIND_STUCK, "30 perhaps" }, { EMPM__KIND_STUCK, "x" },
@@ -3974,7 +4004,8 @@ TEST(config, bad_values_of_every_directive)
         { EMPM__KIND_REAL, "0" }, { EMPM__KIND_REAL, "-1" },
         { EMPM__KIND_REAL, "nan" }, { EMPM__KIND_REAL, "inf" },
         { EMPM__KIND_REAL, "" }, { EMPM__KIND_TEXT, "two words" },
-        { EMPM__KIND_TEXT, "\"never closed" }, { EMPM__KIND_TEXT, "'nor this\"" },
+        { EMPM__KIND_TEXT, "\"never closed" }, { EMPM__KIND_TEXT, "'nor "
+                                                "this\"" },
         { EMPM__KIND_TEXT, "\"closed\" and more" },
         { EMPM__KIND_ETAG, "Digest" }, { EMPM__KIND_ETAG, "MTime 5" },
         { EMPM__KIND_TOKENS, "Everything" }, { EMPM__KIND_TOKENS, "" },
@@ -4079,7 +4110,8 @@ TEST(config, files_of_apaches_load)
         "ServerAdmin webmaster@localhost", "UseCanonicalName Off",
         "LoadModule mpm_event_module modules/mod_mpm_event.so"
     };
-    static const char installed[] = "/etc/apache2/mods-available/mpm_event.conf";
+    static const char installed[] =
+                                    "/etc/apache2/mods-available/mpm_event.conf";
     empm_config cfg = empm_defaults();
     empm__report rep;
     size_t i;
@@ -4128,7 +4160,8 @@ TEST(config, files_of_apaches_load)
     str_free(&g_heard);
 }
 
-/* The syntax: what is set, how many errors there are, and the first one's line. */
+/* The syntax: what is set, how many errors there are, and the first one's
+ * line. */
 TEST(config, grammar_of_files)
 {
     static const struct {
@@ -4137,8 +4170,10 @@ TEST(config, grammar_of_files)
     } rows[] = {
         { "", NULL, 0, 0, 0 }, { "\n\n  \n\t\n", NULL, 0, 0, 0 },
         { "ServerName a", "a", 0, 0, 0 }, { "ServerName a\n", "a", 0, 0, 0 },
-        { "servername a", "a", 0, 0, 0 }, { "\t ServerName \t a \t ", "a", 0, 0, 0 },
-        { "ServerName a\r\n", "a", 0, 0, 0 }, { "ServerName a\r", "a", 0, 0, 0 },
+        { "servername a", "a", 0, 0, 0 }, { "\t ServerName \t a \t ", "a", 0,
+                                           0, 0 },
+        { "ServerName a\r\n", "a", 0, 0, 0 }, { "ServerName a\r", "a", 0, 0,
+                                               0 },
         { "# ServerName a\n", NULL, 0, 0, 0 },
         { "  # ServerName a\n", NULL, 0, 0, 0 },
         { "# ${UNSET_FOR_SURE}\nServerName b", "b", 0, 0, 0 },
@@ -4146,7 +4181,8 @@ TEST(config, grammar_of_files)
         { "ServerName a # b", NULL, 1, 5123, 1 },
         { "ServerName a#b", "a#b", 0, 0, 0 },
         { "Server\\\nName \\\r\n  a\n", "a", 0, 0, 0 },
-        { "ServerName a\\", "a", 0, 0, 0 }, { "ServerName a\\\n", "a", 0, 0, 0 },
+        { "ServerName a\\", "a", 0, 0, 0 }, { "ServerName a\\\n", "a", 0, 0,
+                                             0 },
         { "ServerName \\\na\nFoo 1", "a", 1, 5122, 3 },
         { "ServerName a\\\nb\n", "ab", 0, 0, 0 }, { "\\", NULL, 0, 0, 0 },
         { "\\\n\\\n\\", NULL, 0, 0, 0 }, { "\\\n\nFoo", NULL, 1, 5122, 3 },
@@ -4156,32 +4192,38 @@ TEST(config, grammar_of_files)
         { "ServerName \"a \\\"b\\\" \\\\ \\n\"", "a \"b\" \\ \\n", 0, 0, 0 },
         { "ServerName 'it\\'s'", "it's", 0, 0, 0 },
         { "ServerName a\"b", "a\"b", 0, 0, 0 },
-        { "ServerName \"\"", NULL, 1, 5123, 1 }, { "ServerName", NULL, 1, 5123, 1 },
+        { "ServerName \"\"", NULL, 1, 5123, 1 }, { "ServerName", NULL, 1, 5123,
+                                                  1 },
         { "ServerName \"a", NULL, 1, 5123, 1 },
         { "ServerName \"a\\\"", NULL, 1, 5123, 1 },
         { "Foo\nBar 2\n", NULL, 2, 5122, 1 }, { "\n\nFoo 1", NULL, 1, 5122, 3 },
         { "${EMPM_T} a", "a", 0, 0, 0 },
         { "ServerName ${EMPM_V}", "v w", 1, 5123, 1 },
         { "ServerName \"${EMPM_V}\"", "v w", 0, 0, 0 },
-        { "ServerName x${EMPM_T}y${EMPM_T}", "xServerNameyServerName", 0, 0, 0 },
+        { "ServerName x${EMPM_T}y${EMPM_T}", "xServerNameyServerName", 0, 0,
+         0 },
         { "ServerName ${UNSET_FOR_SURE}", "${UNSET_FOR_SURE}", 0, 111, 1 },
         { "ServerName ${EMPM_T", "${EMPM_T", 0, 0, 0 },
         { "ServerName $EMPM_T", "$EMPM_T", 0, 0, 0 },
         { "ServerName ${}", "${}", 0, 111, 1 }, { "${EMPM_E}", NULL, 0, 0, 0 },
         { "${EMPM_E} ServerName a", "a", 0, 0, 0 },
-        { "<IfModule mpm_event_module>\nServerName a\n</IfModule>", "a", 0, 0, 0 },
+        { "<IfModule mpm_event_module>\nServerName a\n</IfModule>", "a", 0, 0,
+         0 },
         { "<IfModule event.c>\nServerName a\n</IfModule>", "a", 0, 0, 0 },
-        { "<ifmodule mod_reqtimeout.c >\nServerName a\n</ifmodule>", "a", 0, 0, 0 },
+        { "<ifmodule mod_reqtimeout.c >\nServerName a\n</ifmodule>", "a", 0, 0,
+         0 },
         { "<IfModule ssl_module>\nServerName a\nFoo\n<Bar>\n${UNSET_FOR_SURE}\n"
           "</IfModule>\nFoo", NULL, 1, 5122, 7 },
         { "<IfModule !ssl_module>\nServerName a\n</IfModule>", "a", 0, 0, 0 },
         { "<IfModule !mpm_event_module>\nServerName a\n</IfModule>", NULL, 0, 0,
           0 },
-        { "<IfModule ssl_module>\n<IfModule core.c>\nServerName a\n</IfModule>\n"
+        { "<IfModule ssl_module>\n<IfModule core.c>\nServerName "
+         "a\n</IfModule>\n"
           "ServerName b\n</IfModule>", NULL, 0, 0, 0 },
         { "<IfModule ssl_module>\n<IfModule ssl_module>\n</IfModule>\n"
           "ServerName b\n</IfModule>", NULL, 0, 0, 0 },
-        { "<IfModule core.c>\n<IfModule ssl_module>\nServerName a\n</IfModule>\n"
+        { "<IfModule core.c>\n<IfModule ssl_module>\nServerName "
+         "a\n</IfModule>\n"
           "ServerName b\n</IfModule>", "b", 0, 0, 0 },
         { "<IfModule core.c>\nServerName a\n", "a", 1, 5125, 2 },
         { "<IfModule ssl_module>\nServerName a", NULL, 1, 5125, 2 },
@@ -4192,7 +4234,8 @@ TEST(config, grammar_of_files)
           5126, 1 },                /* what is for one folder is not for all */
         { "<Bar x>\nServerName a\n<Directory /srv>\n</Directory>\n</Bar>", NULL,
           1, 5125, 1 },
-        { "<VirtualHost *:80>\nServerName a\nServerAlias b\n</VirtualHost>", NULL,
+        { "<VirtualHost *:80>\nServerName a\nServerAlias b\n</VirtualHost>",
+         NULL,
           1, 5126, 1 },
         { "<Limit GET>\n</Limit>\n<Else>\n</Else>", NULL, 2, 5126, 1 },
         { "<IfModule core.c>\n<Directory />\n</IfModule>\nServerName a", "a", 1,
@@ -4201,9 +4244,11 @@ TEST(config, grammar_of_files)
           "</IfModule>", NULL, 1, 5125, 3 },
         { "Define A a\nServerName ${A}", "a", 0, 0, 0 },
         { "define A \"a b\"\nServerName \"${A}\"", "a b", 0, 0, 0 },
-        { "Define A a\nDefine A b\nDefine AB c\nServerName ${A}", "b", 0, 0, 0 },
+        { "Define A a\nDefine A b\nDefine AB c\nServerName ${A}", "b", 0, 0,
+         0 },
         { "Define EMPM_T e\nServerName ${EMPM_T}", "e", 0, 0, 0 },
-        { "Define EMPM_T e\nUnDefine EMPM_T\nServerName ${EMPM_T}", "ServerName",
+        { "Define EMPM_T e\nUnDefine EMPM_T\nServerName ${EMPM_T}",
+         "ServerName",
           0, 0, 0 },
         { "Define A\n<IfDefine A>\nServerName a\n</IfDefine>", "a", 0, 0, 0 },
         { "Define A\n<IfDefine !A>\nServerName a\n</IfDefine>", NULL, 0, 0, 0 },
@@ -4384,9 +4429,9 @@ TEST(config, includes)
              "Include bad.conf\nNope 2\n", g_tmp);
     CHECK_INT(conf_load(&cfg, text), EMPM_EINVAL);
     CHECK_STR(cfg.server_name, "a");
-    CHECK_STR(empm__path_of(&cfg, "/a/b", path, sizeof path), "/a/b");
-    CHECK_STR(empm__path_of(&cfg, ".", path, sizeof path), ".");
-    CHECK(strncmp(empm__path_of(&cfg, "a/b", path, sizeof path), g_tmp,
+    CHECK_STR(empm__config_path(&cfg, "/a/b", path, sizeof path), "/a/b");
+    CHECK_STR(empm__config_path(&cfg, ".", path, sizeof path), ".");
+    CHECK(strncmp(empm__config_path(&cfg, "a/b", path, sizeof path), g_tmp,
                   strlen(g_tmp)) == 0);
     CHECK_INT(heard(EMPM_LOG_ERROR, 5122), 2);
     CHECK(strstr(g_heard.p, "/bad.conf:3: ") != NULL);
@@ -4402,7 +4447,8 @@ TEST(config, includes)
     /* so deep it may be, and no deeper */
     for (i = 1; i <= EMPM__CONFIG_DEPTH + 1; i++) {
         char name[32];
-        int n = snprintf(text, sizeof text, "Include %s/deep%d\n", g_tmp, i + 1);
+        int n = snprintf(text, sizeof text, "Include %s/deep%d\n", g_tmp,
+                         i + 1);
         snprintf(name, sizeof name, "deep%d", i);
         CHECK_INT(conf_write(name, i == EMPM__CONFIG_DEPTH + 1 ? "Timeout 9"
                                                                : text,
@@ -4426,7 +4472,8 @@ TEST(config, includes)
     CHECK_INT(rep.result, EMPM_EINVAL);
     {
         char err[100];
-        CHECK_INT(empm_load(&cfg, "/no/such/file", err, sizeof err), EMPM_EINVAL);
+        CHECK_INT(empm_load(&cfg, "/no/such/file", err, sizeof err),
+                  EMPM_EINVAL);
         CHECK(strstr(err, "/no/such/file") != NULL);
         CHECK_INT(empm_load(&cfg, tmp_path(path, sizeof path, "bad.conf"), err,
                             sizeof err), EMPM_EINVAL);
@@ -4437,8 +4484,8 @@ TEST(config, includes)
     str_free(&g_heard);
 }
 
-/* As Apache has it: a folder is all that is in it, whatever its names begin with,
- * and in folders inside; by the bytes of the names. */
+/* As Apache has it: a folder is all that is in it, whatever its names begin
+ * with, and in folders inside; by the bytes of the names. */
 TEST(config, a_folder_is_all_of_it)
 {
     char path[400], text[1000];
@@ -4578,17 +4625,20 @@ TEST(config, precedence)
         { { "prog" }, 10, 10, "11 12", "/program" },
         { { "prog", "-f", "FILE" }, 20, 20, "21 22", "/file" },
         { { "prog", "-c", "Timeout 30" }, 30, 10, "11 12", "/program" },
-        { { "prog", "-c", "Timeout 30", "-f", "FILE" }, 30, 20, "21 22", "/file" },
+        { { "prog", "-c", "Timeout 30", "-f", "FILE" }, 30, 20, "21 22",
+         "/file" },
         { { "prog", "-c", "Listen 31", "-f", "FILE", "-p", "32" }, 20, 20,
           "31 32", "/file" },
         { { "prog", "-p", "31", "/dir" }, 10, 10, "31", "/dir" },
-        { { "prog", "-f", "FILE", "-a", "41", "/dir" }, 20, 20, "21 22 41 admin",
+        { { "prog", "-f", "FILE", "-a", "41", "/dir" }, 20, 20, "21 22 41 "
+         "admin",
           "/dir" },
         { { "prog", "-c", "ServerRoot /usr", "/tmp/../dev" }, 10, 10, "11 12",
           "/dev" },
         { { "prog", "-c", "ServerRoot /usr", "/no/such" }, 10, 10, "11 12",
           "/no/such" },
-        { { "prog", "-a", "41", "-p", "31" }, 10, 10, "31 41 admin", "/program" }
+        { { "prog", "-a", "41", "-p", "31" }, 10, 10, "31 41 admin",
+         "/program" }
     };
     char path[400];
     size_t i;
@@ -4613,14 +4663,14 @@ TEST(config, precedence)
         base.document_root = "/program";
         memset(&from, 0, sizeof from);
         from.base = &base;
-        from.apply = empm__apply;
+        from.apply = empm__main_apply;
         from.argc = n;
         from.argv = argv;
-        cfg = empm__config_new(&from, &rep);
+        cfg = empm__program_config_new(&from, &rep);
         if (CHECK(cfg != NULL)) {
             for (k = 0; cfg->listen[k] != NULL; k++)
-                snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s",
-                         k > 0 ? " " : "", cfg->listen[k]);
+                snprintf(list + strlen(list), sizeof list - strlen(list),
+                         "%s%s", k > 0 ? " " : "", cfg->listen[k]);
             CHECK_INT(cfg->timeout_ms, rows[i].timeout * 1000);
             CHECK_INT(cfg->keep_alive_timeout_ms, rows[i].keep * 1000);
             CHECK_STR(list, rows[i].listen);
@@ -4690,7 +4740,8 @@ TEST(config, unknown_names_and_the_nearest)
 TEST(config, apaches_names_say_what_to_do)
 {
     static const char *const rows[][2] = {
-        { "MinSpareServers", "MinSpareThreads" }, { "maxspareservers", "event MPM" },
+        { "MinSpareServers", "MinSpareThreads" }, { "maxspareservers", "event "
+                                                   "MPM" },
         { "SSLEngine", "no TLS yet" }, { "ProxyPass", "proxy in front" },
         { "RewriteEngine", "a route" }, { "Header", "empm_set_header" },
         { "Alias", "EMPM_FILES" }, { "DirectoryIndex", "index.html" },
@@ -4708,9 +4759,11 @@ TEST(config, apaches_names_say_what_to_do)
         empm_config cfg = empm_defaults();
         char err[300] = "";
         context("%s", rows[i][0]);
-        CHECK_INT(empm_set(&cfg, rows[i][0], "x", err, sizeof err), EMPM_EINVAL);
+        CHECK_INT(empm_set(&cfg, rows[i][0], "x", err, sizeof err),
+                  EMPM_EINVAL);
         CHECK(strncmp(err, "EMPM5126: ", 10) == 0);
-        CHECK(strstr(err, rows[i][0]) != NULL && strstr(err, rows[i][1]) != NULL);
+        CHECK(strstr(err, rows[i][0]) != NULL &&
+              strstr(err, rows[i][1]) != NULL);
         CHECK(strstr(err, "perhaps") == NULL);
         empm_config_free(&cfg);
     }
@@ -4725,12 +4778,12 @@ TEST(config, apaches_names_say_what_to_do)
     no_context();
     /* the lists are well-formed, and none of them hides a directive */
     for (i = 0; i < EMPM__COUNT(empm__directives); i++)
-        CHECK(!empm__listed(empm__meaningless, empm__directives[i].name));
+        CHECK(!empm__text_listed(empm__meaningless, empm__directives[i].name));
     for (i = 0; i < EMPM__COUNT(empm__apaches); i++) {
         const char *p = empm__apaches[i].names;
         CHECK(*p != ' ' && strstr(p, "  ") == NULL && p[strlen(p) - 1] != ' ');
         for (k = 0; k < EMPM__COUNT(empm__directives); k++)
-            CHECK(!empm__listed(p, empm__directives[k].name));
+            CHECK(!empm__text_listed(p, empm__directives[k].name));
     }
     {
         empm_config cfg = empm_defaults();
@@ -4759,7 +4812,8 @@ TEST(config, locales)
     for (i = 0; i < 2; i++) {
         empm_config cfg = empm_defaults();
         snprintf(cmd, sizeof cmd, "localedef -i %s -f %s %s/%s >/dev/null 2>&1",
-                 names[i], i == 0 ? "ISO-8859-9" : "ISO-8859-1", g_tmp, names[i]);
+                 names[i], i == 0 ? "ISO-8859-9" : "ISO-8859-1", g_tmp,
+                 names[i]);
         if (system(cmd) == -1 || setlocale(LC_ALL, names[i]) == NULL)
             continue;
         context("%s", names[i]);
@@ -4775,7 +4829,7 @@ TEST(config, locales)
         memset(&tm, 0, sizeof tm);
         tm.tm_mon = 4;
         c = newlocale(LC_ALL_MASK, "C", (locale_t)0);
-        CHECK_INT(empm__strftime(c, month, sizeof month, "%b", &tm), 3);
+        CHECK_INT(empm__access_strftime(c, month, sizeof month, "%b", &tm), 3);
         CHECK_STR(month, "May");
         freelocale(c);
         CHECK_INT(cfg.timeout_ms, 7000);
@@ -4945,7 +4999,7 @@ TEST(config, load_survives_each_failing_allocation)
         context("check, allocation %d", k);
         cfg.routes = routes;
         set_int(&a_fail_at, k);
-        r = empm__check(&cfg, NULL, &rep);
+        r = empm__check_all(&cfg, NULL, &rep);
         hit = get_int(&a_fail_at) <= 0;
         set_int(&a_fail_at, 0);
         CHECK_INT(r, hit ? EMPM_ENOMEM : EMPM_OK);
@@ -4989,9 +5043,9 @@ static int like(const char *text, const char *pattern)
 {
     for (; *pattern != 0; pattern++) {
         if (*pattern == '#') {
-            if (!empm__is_digit((unsigned char)*text))
+            if (!empm__ascii_is_digit((unsigned char)*text))
                 return 0;
-            while (empm__is_digit((unsigned char)*text))
+            while (empm__ascii_is_digit((unsigned char)*text))
                 text++;
         } else if (*pattern == '*') {
             while (*text != 0 && *text != '\n' && *text != pattern[1])
@@ -5019,10 +5073,13 @@ static void mark_codes(unsigned char *marks, unsigned char bit,
 TEST(log, table_of_codes)            /* in the manual: all, each once */
 {
     static const char *const calls[] = {
-        "empm__log(", "empm__log_child(", "empm__log_worker(", "empm__log_req(",
-        "empm__say(", "empm__clamp(", "empm__proxy_refuse("
+        "empm__log(", "empm__engine_log(", "empm__worker_log(",
+            "empm__request_log(",
+        "empm__report_say(", "empm__config_clamp(",
+        "empm__reading_proxy_refuse("
     };
-    unsigned char marks[10000];      /* 1: in the table, 2: called, 4: a number */
+    /* 1: in the table, 2: called, 4: a number */
+    unsigned char marks[10000];
     char *text = slurp_path("eventmpm.h"), *p, *end, *code;
     int last = -1, i;
     size_t k;
@@ -5039,10 +5096,12 @@ TEST(log, table_of_codes)            /* in the manual: all, each once */
         char *at = p, *stop = strchr(p, '\n');
         for (; at + 6 < stop; at++)      /* two spaces, number, two spaces */
             if (at[0] == ' ' && at[1] == ' ' &&
-                strspn(at + 2, "0123456789") == 4 && at[6] == ' ' && at[7] == ' ') {
+                strspn(at + 2, "0123456789") == 4 && at[6] == ' ' &&
+                at[7] == ' ') {
                 i = (int)strtol(at + 2, NULL, 10);
                 if (i <= last)
-                    fail(__FILE__, __LINE__, "%04d stands behind %04d", i, last);
+                    fail(__FILE__, __LINE__, "%04d stands behind %04d", i,
+                         last);
                 last = i;
                 marks[i] |= 1;
             }
@@ -5055,21 +5114,24 @@ TEST(log, table_of_codes)            /* in the manual: all, each once */
         if ((marks[i] & 3) == 2)
             fail(__FILE__, __LINE__, "%04d is logged and not in the table", i);
         if ((marks[i] & 5) == 1)
-            fail(__FILE__, __LINE__, "%04d is in the table and never logged", i);
+            fail(__FILE__, __LINE__, "%04d is in the table and never logged",
+                 i);
     }
     CHECK(last > 5000);
     free(text);
 }
 
-/* HTTP and configurations are ASCII, whatever setlocale() has been told: nothing
- * that follows it is called. */
+/* HTTP and configurations are ASCII, whatever setlocale() has been told:
+ * nothing that follows it is called. */
 TEST(log, nothing_follows_the_locale)
 {
     static const char *const calls[] = {
-        "strcasecmp", "strncasecmp", "strcasestr", "strcoll", "strtod", "strtof",
-        "atof", "toupper", "tolower", "isalpha", "isalnum", "isdigit", "isxdigit",
-        "isspace", "isupper", "islower", "isprint", "iscntrl", "ispunct", "fnmatch",
-        "regcomp", "mbtowc"
+        "strcasecmp", "strncasecmp", "strcasestr", "strcoll", "strtod",
+            "strtof",
+        "atof", "toupper", "tolower", "isalpha", "isalnum", "isdigit",
+        "isxdigit",
+        "isspace", "isupper", "islower", "isprint", "iscntrl", "ispunct",
+        "fnmatch", "regcomp", "mbtowc"
     };
     char *text = slurp_path("eventmpm.h"), *p;
     size_t i, n;
@@ -5077,7 +5139,8 @@ TEST(log, nothing_follows_the_locale)
     for (i = 0; i < EMPM__COUNT(calls); i++)
         for (p = text; (p = strstr(p, calls[i])) != NULL; p += n) {
             n = strlen(calls[i]);
-            if (p[n] == '(' && strchr(" (!=,\n", p[-1]) != NULL && p[n + 1] != ')')
+            if (p[n] == '(' && strchr(" (!=,\n", p[-1]) != NULL &&
+                p[n + 1] != ')')
                 fail(__FILE__, __LINE__, "%s() follows the locale", calls[i]);
         }
     free(text);
@@ -5140,8 +5203,8 @@ TEST(log, targets)
     no_context();
 }
 
-/* The words of "|program" are as a line of a configuration has them, and none of
- * it goes through a shell unless "|$" says so. */
+/* The words of "|program" are as a line of a configuration has them, and none
+ * of it goes through a shell unless "|$" says so. */
 TEST(log, words_of_a_program)
 {
     static const struct { const char *command, *words; int n; } cases[] = {
@@ -5158,7 +5221,7 @@ TEST(log, words_of_a_program)
 
     for (i = 0; i < EMPM__COUNT(cases); i++) {
         context("%s", cases[i].command);
-        n = empm__pipe_words(cases[i].command, room, argv);
+        n = empm__log_pipe_words(cases[i].command, room, argv);
         CHECK_INT(n, cases[i].n);
         got[0] = 0;
         for (k = 0; k < n; k++)
@@ -5173,9 +5236,9 @@ TEST(log, words_of_a_program)
     memset(longer, 'x', sizeof longer);
     longer[0] = '|';
     longer[sizeof longer - 1] = 0;
-    CHECK_INT(empm__pipe_words(longer, room, argv), 0);
+    CHECK_INT(empm__log_pipe_words(longer, room, argv), 0);
     longer[1] = '$';
-    CHECK_INT(empm__pipe_words(longer, room, argv), 0);
+    CHECK_INT(empm__log_pipe_words(longer, room, argv), 0);
 }
 
 TEST(log, error_log_is_a_file)       /* below ServerRoot, 0640 */
@@ -5197,7 +5260,8 @@ TEST(log, error_log_is_a_file)       /* below ServerRoot, 0640 */
     text = slurp_path(path);
     CHECK(strstr(text, "] [client 127.0.0.1:") != NULL);
     CHECK(strstr(text, "] EMPM5002: GET /misuse: gave no answer\n") != NULL);
-    CHECK(strstr(text, ":tid -] EMPM5002") == NULL);       /* a worker said it */
+    /* a worker said it */
+    CHECK(strstr(text, ":tid -] EMPM5002") == NULL);
     CHECK(strstr(text, " [mpm_event:info] ") != NULL);      /* and the parent */
     free(text);
     CHECK_INT(stat(path, &st), 0);
@@ -5481,7 +5545,8 @@ TEST(log, limits_are_per_number_and_minute)
  *   PAUSED_TOO_LATE         LAZY: paused is set before sleeping
  *   NOBODY_LISTENS          QUEUE: who leaves wakes somebody to listen
  *   STANDBY_NOT_WOKEN       QUEUE: the listener's end wakes the standby
- *   EMPTY_FIRST             QUEUE: listen when the batch is taken, not the queue
+ *   EMPTY_FIRST             QUEUE: listen when the batch is taken, not the
+ *                           queue
  *   NO_TICK                 QUEUE: who is stuck does not count as running
  *   NO_RING                 MOVE: who stops looking rings
  *   NO_LOOK                 MOVE: who looks again sees what waits
@@ -5719,7 +5784,8 @@ proctype Listener(byte me)
         :: else
         fi;
         skip; d_step { waits[me] = alive[me] }
-    :: d_step { alive[me] && !ON(MUT_NO_TICK) && !idle[me] && anybody_idle(me) &&
+    :: d_step { alive[me] && !ON(MUT_NO_TICK) && !idle[me] &&
+               anybody_idle(me) &&
         len(queue[me]) > 0 && (len(exchange) < ROOM || ON(MUT_CLOSE_FIRST)) ->
         waits[me] = 0;
         queue[me] ? c;
@@ -5781,7 +5847,8 @@ init
         od;
         k = 1;
         do
-        :: k <= KIDS -> alive[k] = 1; idle[k] = 1; listens[k] = 1; waits[k] = 1; k++
+        :: k <= KIDS -> alive[k] = 1; idle[k] = 1; listens[k] = 1; waits[k] =
+        1; k++
         :: else -> break
         od; k = 0; c = 0 }
     atomic {
@@ -5814,12 +5881,13 @@ init
 /* --------------------------------------------------------------------------
  * Who listens, who is woken.  A model of >>queue: JOBS events come, WORKERS
  * workers and the standby deal with them, handlers are quick, or known to be
- * slow, or slow by surprise; a slow one may never end. A critical section is one
- * step, the epoll set is a counter, `tick` is the standby's millisecond.
+ * slow, or slow by surprise; a slow one may never end. A critical section is
+ * one step, the epoll set is a counter, `tick` is the standby's millisecond.
  *
  *   Q1  no job is lost        quiet: nothing waits while a worker is free
  *   Q2  somebody listens      quiet: and it is not a worker in a handler
- *   Q3  rest is rest          quiet: the standby sleeps without limit, or listens
+ *   Q3  rest is rest          quiet: the standby sleeps without limit, or
+ *       listens
  *   Q4  the queue may be full all the time: still somebody listens in between
  * -------------------------------------------------------------------------- */
 #ifndef WORKERS
@@ -5843,7 +5911,7 @@ bool woken[STANDBY + 1];
 
 #define NO_ONE_RUNS (running + searching + idle == 0)
 
-inline unlock_queue(most)           /* empm__queue_unlock(); in a d_step */
+inline unlock_queue(most)           /* empm__queue_settle(); in a d_step */
 {
     need = 0;
     IF(running == 0 || most > 1, need = (queued < most -> queued : most));
@@ -5868,7 +5936,7 @@ inline stop_running(who)
     IF(runs[who], runs[who] = 0; running--)
 }
 
-inline round(me)                    /* empm__listen() */
+inline round(me)                    /* empm__listener_run() */
 {
     d_step { (events > 0 || (me != STANDBY && queued > 0)) ->
         queued = queued + events; events = 0; batch = queued; waited = 0;
@@ -6360,7 +6428,8 @@ TEST(handover, an_event_is_taken_noted_or_kept)
     c.word = EMPM__OWNED;
     CHECK_INT(empm__conn_offer(&c, EMPM__READY_OUT), 0);   /* owned: noted */
     CHECK_INT(empm__conn_give(&c, EMPM__WANT(EMPM__READY_IN)), 1);
-    CHECK_INT(empm__conn_offer(&c, EMPM__READY_OUT), 0);   /* not wanted: kept */
+    /* not wanted: kept */
+    CHECK_INT(empm__conn_offer(&c, EMPM__READY_OUT), 0);
     CHECK_INT(empm__conn_offer(&c, EMPM__READY_IN), 1);    /* wanted: taken */
     CHECK_INT(c.why, EMPM__READY_IN | EMPM__READY_OUT);
     CHECK_INT(c.word, EMPM__OWNED);                        /* all delivered */
@@ -6406,13 +6475,13 @@ TEST(handover, the_slab_gives_each_record_once)
     memset(seen, 0, sizeof seen);
     CHECK_INT(empm__slab_init(&sl, 2500, 1), EMPM_OK);
     for (k = 0; k < 2500; k++) {
-        i = empm__slab_get(&sl);
+        i = empm__slab_borrow(&sl);
         CHECK(i < 2500 && !seen[i]);
         seen[i < 2500 ? i : 0] = 1;
     }
-    CHECK_INT(empm__slab_get(&sl), EMPM__NIL);
-    empm__slab_put(&sl, 77);
-    CHECK_INT(empm__slab_get(&sl), 77);
+    CHECK_INT(empm__slab_borrow(&sl), EMPM__NIL);
+    empm__slab_return(&sl, 77);
+    CHECK_INT(empm__slab_borrow(&sl), 77);
     CHECK_INT(sl.in_use, 2500);
     empm__slab_free(&sl);
 }
@@ -6444,7 +6513,8 @@ TEST(wheel, never_early_never_late_across_the_wrap)
     r->seed = 1;
     empm__slab_init(&r->slab, WHEEL_N, 1);
     for (i = 0; i < WHEEL_N; i++)
-        empm__conn_at(&r->slab, empm__slab_get(&r->slab))->place = EMPM__NEVER;
+        empm__slab_conn(&r->slab, empm__slab_borrow(&r->slab))->place =
+        EMPM__NEVER;
     empm__wheel_init(&r->wheel, now);
     for (step = 0; step < 20000; step++) {
         int wait;
@@ -6454,7 +6524,7 @@ TEST(wheel, never_early_never_late_across_the_wrap)
         empm__wheel_advance(&r->wheel, &r->slab, now);
         while ((found = empm__wheel_due(&r->wheel, &r->slab)) != EMPM__NIL) {
             CHECK(r->due[found] != EMPM__NEVER);
-            CHECK(empm__until(r->due[found], now) <= 0);     /* not early */
+            CHECK(empm__time_until(r->due[found], now) <= 0); /* not early */
             r->due[found] = EMPM__NEVER;
             fired++;
         }
@@ -6467,14 +6537,14 @@ TEST(wheel, never_early_never_late_across_the_wrap)
                 r->due[k] = EMPM__NEVER;
             } else {
                 empm__wheel_move(&r->wheel, &r->slab, k,
-                                 empm__after(now, ms));
-                r->due[k] = empm__after(now, ms);
+                                 empm__time_after(now, ms));
+                r->due[k] = empm__time_after(now, ms);
             }
         }
         wait = empm__wheel_wait(&r->wheel, now);
         for (i = 0; i < WHEEL_N; i++)
             if (r->due[i] != EMPM__NEVER) {
-                const int32_t left = empm__until(r->due[i], now);
+                const int32_t left = empm__time_until(r->due[i], now);
                 CHECK(left > -(int32_t)EMPM__SLOT_MS);       /* not late */
                 CHECK(wait >= 0 && wait <= left + (int)EMPM__SLOT_MS);
             }
@@ -6490,37 +6560,39 @@ TEST(wheel, never_early_never_late_across_the_wrap)
 TEST(wheel, a_wait_longer_than_the_ring_is_looked_at_and_goes_on)
 {
     wheel_rig *r = (wheel_rig *)calloc(1, sizeof *r);
-    uint32_t now = 1000, at = empm__after(now, 200000), looks = 0, i = 0;
+    uint32_t now = 1000, at = empm__time_after(now, 200000), looks = 0, i = 0;
     empm__slab_init(&r->slab, 1, 1);
-    empm__slab_get(&r->slab);
-    empm__conn_at(&r->slab, 0)->place = EMPM__NEVER;
+    empm__slab_borrow(&r->slab);
+    empm__slab_conn(&r->slab, 0)->place = EMPM__NEVER;
     empm__wheel_init(&r->wheel, now);
     empm__wheel_move(&r->wheel, &r->slab, 0, at);
-    while (empm__until(at, now) > 0) {
+    while (empm__time_until(at, now) > 0) {
         now += (uint32_t)empm__wheel_wait(&r->wheel, now);
         empm__wheel_advance(&r->wheel, &r->slab, now);
         i = empm__wheel_due(&r->wheel, &r->slab);
         CHECK_INT(i, 0);
         CHECK_INT(empm__wheel_due(&r->wheel, &r->slab), EMPM__NIL);
-        if (empm__until(at, now) > 0)
+        if (empm__time_until(at, now) > 0)
             empm__wheel_move(&r->wheel, &r->slab, 0, at);
         if (++looks > 10)
             break;
     }
     CHECK_INT(looks, 4);                         /* 200 s by rings of 65.5 s */
-    CHECK(empm__until(at, now) > -32);
+    CHECK(empm__time_until(at, now) > -32);
     empm__slab_free(&r->slab);
     free(r);
 }
 
-TEST(wheel, what_is_put_back_far_away_is_not_due_again)  /* after a long sleep */
+/* after a long sleep */
+TEST(wheel, what_is_put_back_far_away_is_not_due_again)
 {
     wheel_rig *r = (wheel_rig *)calloc(1, sizeof *r);
     const uint32_t ring = EMPM__SLOTS * EMPM__SLOT_MS;
     uint32_t now = 1000, i, seen;
     empm__slab_init(&r->slab, 10, 1);
     for (i = 0; i < 10; i++)
-        empm__conn_at(&r->slab, empm__slab_get(&r->slab))->place = EMPM__NEVER;
+        empm__slab_conn(&r->slab, empm__slab_borrow(&r->slab))->place =
+        EMPM__NEVER;
     empm__wheel_init(&r->wheel, now);
     for (i = 0; i < 10; i++)
         empm__wheel_move(&r->wheel, &r->slab, i, now + 100 + i * 6000);
@@ -6585,7 +6657,7 @@ TEST(queue, every_job_runs_once_and_the_queue_rests)
     memset(pushed, 0, sizeof pushed);
     empm__slab_init(&r->slab, 64, 1);
     for (i = 0; i < 64; i++)
-        empm__slab_get(&r->slab);
+        empm__slab_borrow(&r->slab);
     empm__queue_init(&r->q, &r->slab, r->sleepers, QUEUE_THREADS, 2, &r->score);
     for (i = 0; i < QUEUE_THREADS; i++) {
         t[i].rig = r;
@@ -6702,8 +6774,8 @@ TEST(route, most_specific_wins)
     fx_down(&f);
 }
 
-/* A whole path, for clients that resolve nothing, and of this host: without Host
- * in it (CVE-2019-16645), and never "//" or "/\\" in front. */
+/* A whole path, for clients that resolve nothing, and of this host: without
+ * Host in it (CVE-2019-16645), and never "//" or "/\\" in front. */
 LIVE(route, slash_redirect_is_a_path_of_ours)
 {
     static const empm_route table[] = {
@@ -6836,7 +6908,8 @@ TEST(route, conflicts_are_found_at_start)
     size_t i;
 
     for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        context("%s | %s", rows[i].a ? rows[i].a : "NULL", rows[i].b ? rows[i].b : "-");
+        context("%s | %s", rows[i].a ? rows[i].a : "NULL", rows[i].b
+                ? rows[i].b : "-");
         CHECK_INT(route_rc(rows[i].a, rows[i].b), rows[i].rc);
     }
 }
@@ -6851,7 +6924,8 @@ LIVE(route, on_head_comes_before_the_body)
         return;
     /* refused without 100, without a byte of the body */
     CHECK_INT(ask(&f, &c, "POST /private HTTP/1.1\r\nHost: a\r\n"
-                  "Expect: 100-continue\r\nContent-Length: 100000\r\n\r\n"), 401);
+                  "Expect: 100-continue\r\nContent-Length: 100000\r\n\r\n"),
+              401);
     CHECK_STR(cl_header(&c, "WWW-Authenticate"), "Basic realm=\"test\"");
     cl_close(&c);
     CHECK_INT(ask(&f, &c, "POST /private HTTP/1.1\r\nHost: a\r\n"
@@ -6880,12 +6954,14 @@ LIVE(route, limits_of_a_route)
     fx_init(&f);
     if (!fx_up(&f))
         return;
-    str_addf(&s, "POST /sum-100 HTTP/1.1\r\nHost: a\r\nContent-Length: 101\r\n\r\n");
+    str_addf(&s, "POST /sum-100 HTTP/1.1\r\nHost: a\r\nContent-Length: "
+             "101\r\n\r\n");
     str_fill(&s, 'x', 101);
     CHECK_INT(ask_n(&f, &c, s.p, s.n), 413);
     cl_close(&c);
     s.n = 0;
-    str_addf(&s, "POST /sum-100 HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n");
+    str_addf(&s, "POST /sum-100 HTTP/1.1\r\nHost: a\r\nContent-Length: "
+             "100\r\n\r\n");
     str_fill(&s, 'x', 100);
     CHECK_INT(ask_n(&f, &c, s.p, s.n), 200);
     cl_close(&c);
@@ -7037,7 +7113,8 @@ static void guarded_free(char *p, size_t n);
 
 TEST(route, paths_are_made_normal_before_matching)   /* RFC 3986 5.2.4 */
 {
-    static const struct { const char *in, *path; int segments, status; } cases[] = {
+    static const struct { const char *in, *path; int segments,
+                         status; } cases[] = {
         { "/", "/", 1, 0 }, { "/a", "/a", 1, 0 }, { "/a/", "/a/", 2, 0 },
         { "//", "/", 1, 0 }, { "///a", "/a", 1, 0 }, { "/a//b", "/a/b", 2, 0 },
         { "/a//", "/a/", 2, 0 }, { "/.", "/", 1, 0 }, { "/./", "/", 1, 0 },
@@ -7046,7 +7123,8 @@ TEST(route, paths_are_made_normal_before_matching)   /* RFC 3986 5.2.4 */
         { "/a/b/../../c", "/c", 1, 0 }, { "/a/b/..", "/a/", 2, 0 },
         { "/a/./b/../c//d/.", "/a/c/d/", 4, 0 }, { "/a/%2e%2E/b", "/b", 1, 0 },
         { "/a/.%2e/%2e/b", "/b", 1, 0 }, { "/a//../b", "/b", 1, 0 },
-        { "/...", "/...", 1, 0 }, { "/..a", "/..a", 1, 0 }, { "/.a", "/.a", 1, 0 },
+        { "/...", "/...", 1, 0 }, { "/..a", "/..a", 1, 0 }, { "/.a", "/.a", 1,
+                                                             0 },
         { "/a/%2F/..", "/a/", 2, 0 }, { "/..%2f..", "/..%2f..", 1, 0 },
         { "/a%20b/../%41", "/%41", 1, 0 }, { "/\xc3\xa9", "/\xc3\xa9", 1, 0 },
         { "/..", NULL, 0, 400 }, { "/../a", NULL, 0, 400 },
@@ -7072,8 +7150,8 @@ TEST(route, paths_are_made_normal_before_matching)   /* RFC 3986 5.2.4 */
     no_context();
 }
 
-/* A program that asks for what was sent gets that, one that goes by the path gets
- * what its route was found by. */
+/* A program that asks for what was sent gets that, one that goes by the path
+ * gets what its route was found by. */
 LIVE(route, handlers_see_the_path_that_was_matched)
 {
     fixture f;
@@ -7128,7 +7206,8 @@ TEST(route, conflicts_and_nonsense_are_refused_at_start)
         const char *p[4];
         memcpy(p, bad[i], sizeof bad[i]);
         p[3] = NULL;
-        if (i == 16)                 /* "GET /a/b" is inside both: no conflict */
+        /* "GET /a/b" is inside both: no conflict */
+        if (i == 16)
             continue;
         if (route_for(p, "GET /") != -2)
             CHECK_STR(bad[i][0], "refused");
@@ -7151,7 +7230,7 @@ static void peer_of(empm__peer *p, const char *text)
     if (strcmp(text, "unix:") == 0)
         empm__peer_set(p, EMPM__PEER_UNIX, NULL, 0);
     else
-        CHECK(empm__peer_parse(p, 0, text, strlen(text)));
+        CHECK(empm__proxy_address_parse(p, 0, text, strlen(text)));
 }
 
 static const char *peer_text(const empm__peer *p)
@@ -7165,7 +7244,8 @@ TEST(peer, who_counts_as_one)               /* IPv6: customers have a /64 */
 {
     static const struct { const char *a, *b; int same; } rows[] = {
         { "192.0.2.1", "192.0.2.1", 1 }, { "192.0.2.1", "192.0.2.2", 0 },
-        { "192.0.2.1", "::ffff:192.0.2.1", 1 }, { "2001:db8::1", "2001:db8::2", 1 },
+        { "192.0.2.1", "::ffff:192.0.2.1", 1 }, { "2001:db8::1", "2001:db8::2",
+                                                 1 },
         { "2001:db8::1", "2001:db8:0:0:ffff::", 1 },
         { "2001:db8::1", "2001:db8:0:1::1", 0 }, { "::1", "0.0.0.0", 0 },
         { "::1", "::", 1 }, { "::c000:201:0:0:0:1", "192.0.2.1", 0 }
@@ -7197,7 +7277,8 @@ TEST(peer, counts_against_the_naive_truth)
         unsigned char addr[16];
         memset(addr, 0, sizeof addr);
         addr[i % 2 ? 7 : 3] = (unsigned char)(i / 2);
-        empm__peer_set(&p[i], i % 2 ? EMPM__PEER_IPV6 : EMPM__PEER_IPV4, addr, 1);
+        empm__peer_set(&p[i], i % 2 ? EMPM__PEER_IPV6 : EMPM__PEER_IPV4, addr,
+                       1);
     }
     for (step = 0; step < 200000; step++) {
         seed = seed * 1664525u + 1013904223u;
@@ -7354,10 +7435,10 @@ static const proxy_row proxy_rows[] = {
           "[ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff]:65535"),
     PROXY("v1 port 0", "PROXY TCP4 1.2.3.4 5.6.7.8 0 0\r\n", 32, "1.2.3.4:0"),
     PROXY("v1 UNKNOWN", "PROXY UNKNOWN\r\n", 15, ""),
-    PROXY("v1 UNKNOWN with a rest", "PROXY UNKNOWN a:b whatever 1 2 3 4\r\n", 36,
-          ""),
-    PROXY("v1 UNKNOWN of 107", "PROXY UNKNOWN " X54 "xxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
-          "xxxxxxxx\r\n", 107, ""),
+    PROXY("v1 UNKNOWN with a rest", "PROXY UNKNOWN a:b whatever 1 2 3 4\r\n",
+          36, ""),
+    PROXY("v1 UNKNOWN of 107", "PROXY "
+          "UNKNOWN " X54 "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\r\n", 107, ""),
     PROXY("v1 of 108", "PROXY UNKNOWN " X54 "xxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
           "xxxxxxxxx\r\n", -1, ""),
     PROXY("v1 no end", "PROXY UNKNOWN " X54 X54 X54, -1, ""),
@@ -7368,7 +7449,8 @@ static const proxy_row proxy_rows[] = {
     PROXY("v1 NUL", "PROXY TCP4 192.0.2.1\0 198.51.100.7 4711 80\r\n", -1, ""),
     PROXY("v1 two spaces", "PROXY TCP4  192.0.2.1 198.51.100.7 4711 80\r\n", -1,
           ""),
-    PROXY("v1 space at the end", "PROXY TCP4 1.2.3.4 5.6.7.8 4711 80 \r\n", -1, ""),
+    PROXY("v1 space at the end", "PROXY TCP4 1.2.3.4 5.6.7.8 4711 80 \r\n", -1,
+          ""),
     PROXY("v1 tab", "PROXY TCP4 1.2.3.4\t5.6.7.8 4711 80\r\n", -1, ""),
     PROXY("v1 too few", "PROXY TCP4 1.2.3.4 5.6.7.8 4711\r\n", -1, ""),
     PROXY("v1 too many", "PROXY TCP4 1.2.3.4 5.6.7.8 4711 80 1\r\n", -1, ""),
@@ -7378,7 +7460,8 @@ static const proxy_row proxy_rows[] = {
     PROXY("v1 UDP", "PROXY UDP4 1.2.3.4 5.6.7.8 4711 80\r\n", -1, ""),
     PROXY("v1 UNKNOWNS", "PROXY UNKNOWNS\r\n", -1, ""),
     PROXY("v1 wrong family", "PROXY TCP4 2001:db8::1 ::1 4711 80\r\n", -1, ""),
-    PROXY("v1 wrong family 6", "PROXY TCP6 1.2.3.4 5.6.7.8 4711 80\r\n", -1, ""),
+    PROXY("v1 wrong family 6", "PROXY TCP6 1.2.3.4 5.6.7.8 4711 80\r\n", -1,
+          ""),
     PROXY("v1 mixed", "PROXY TCP4 1.2.3.4 ::1 4711 80\r\n", -1, ""),
     PROXY("v1 short address", "PROXY TCP4 1.2.3 5.6.7.8 4711 80\r\n", -1, ""),
     PROXY("v1 octal", "PROXY TCP4 01.2.3.4 5.6.7.8 4711 80\r\n", -1, ""),
@@ -7411,8 +7494,8 @@ static const proxy_row proxy_rows[] = {
     PROXY("v2 UNSPEC with TLVs", SIG "\x21\0\0\5\4\0\2ab", 21, ""),
     PROXY("v2 UNSPEC protocol", SIG "\x21\x10\0\x0c" V4, 28, ""),
     PROXY("v2 UNSPEC family", SIG "\x21\1\0\0", 16, ""),
-    PROXY("v2 cut", SIG "\x21\x11\0\x0c" "\xc0\0\2\1\xc6\x33\x64\7\x12\x67\0", 0,
-          ""),
+    PROXY("v2 cut", SIG "\x21\x11\0\x0c" "\xc0\0\2\1\xc6\x33\x64\7\x12\x67\0",
+          0, ""),
     PROXY("v2 cut length", SIG "\x21\x11\0", 0, ""),
     PROXY("v2 too short", SIG "\x21\x11\0\x0b" V4, -1, ""),
     PROXY("v2 no address", SIG "\x21\x11\0\0" V4, -1, ""),
@@ -7428,7 +7511,8 @@ static const proxy_row proxy_rows[] = {
 };
 #define PROXY_ROWS (sizeof proxy_rows / sizeof proxy_rows[0])
 
-/* The verdict on in[0..n), its last byte before a page that nobody may touch. */
+/* The verdict on in[0..n), its last byte before a page that nobody may
+ * touch. */
 static long proxy_verdict(const char *in, size_t n, empm__peer *p)
 {
     char *m = guarded(n);
@@ -7483,8 +7567,8 @@ TEST(proxy, grammar)                /* every prefix is every cut: it is pure */
     }
 }
 
-/* A proxy may name none, or one that sat on a unix socket of the proxy's machine:
- * neither is one of ours, and neither may say who its client is. */
+/* A proxy may name none, or one that sat on a unix socket of the proxy's
+ * machine: neither is one of ours, and neither may say who its client is. */
 TEST(proxy, nameless_peers_are_not_trusted)
 {
     static const char *const with[] = {
@@ -7498,15 +7582,15 @@ TEST(proxy, nameless_peers_are_not_trusted)
 
     nets.list = &local;
     nets.n = 1;
-    CHECK(empm__net_parse(&local, "127.0.0.1", 9));
+    CHECK(empm__proxy_net_parse(&local, "127.0.0.1", 9));
     for (i = 0; i < EMPM__COUNT(with); i++) {
         static const unsigned char lo[4] = { 127, 0, 0, 1 };
         empm__peer p;
         context("%lu", (unsigned long)i);
         empm__peer_set(&p, EMPM__PEER_IPV4, lo, 80);
-        CHECK(empm__trusted(&nets, &p));
+        CHECK(empm__proxy_trusts(&nets, &p));
         CHECK_INT(empm__proxy_parse(&p, with[i], bytes[i]), (long)bytes[i]);
-        CHECK_INT(empm__trusted(&nets, &p), i == 3);
+        CHECK_INT(empm__proxy_trusts(&nets, &p), i == 3);
     }
     no_context();
 }
@@ -7568,7 +7652,8 @@ TEST(proxy, networks)
     static const char *const bad[] = {
         "a", "192.0.2", "192.0.2.1/33", "192.0.2.1/", "192.0.2.1/-1", "::1/129",
         "192.0.2.1/8x", "192.0.2.1:80", "[::1]", "::ffff:10.0.0.0/95",
-        "192.0.2.0/255.0.255.0", "192.0.2.0/::", "10.0.0.0/8 x", "/8", "192.0.2.0/24/8"
+        "192.0.2.0/255.0.255.0", "192.0.2.0/::", "10.0.0.0/8 x", "/8",
+        "192.0.2.0/24/8"
     };
     size_t i;
 
@@ -7580,13 +7665,13 @@ TEST(proxy, networks)
         context("%s", good[i].list);
         memset(&rep, 0, sizeof rep);
         cfg.remote_ip_trusted_proxy[0] = good[i].list;
-        CHECK_INT(empm__nets_init(&t, &cfg, &rep), EMPM_OK);
+        CHECK_INT(empm__proxy_nets_init(&t, &cfg, &rep), EMPM_OK);
         CHECK_INT(rep.errors, 0);
         peer_of(&p, good[i].in);
-        CHECK(empm__trusted(&t, &p));
+        CHECK(empm__proxy_trusts(&t, &p));
         peer_of(&p, good[i].out);
-        CHECK(!empm__trusted(&t, &p));
-        empm__nets_free(&t);
+        CHECK(!empm__proxy_trusts(&t, &p));
+        empm__proxy_nets_free(&t);
     }
     for (i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         fixture f;
@@ -7653,18 +7738,19 @@ TEST(proxy, forwarded_for)
     memset(&rep, 0, sizeof rep);
     cfg.remote_ip_trusted_proxy[0] = "10.0.0.0/8";
     cfg.remote_ip_trusted_proxy[1] = "2001:db8:1::/48";
-    CHECK_INT(empm__nets_init(&t, &cfg, &rep), EMPM_OK);
+    CHECK_INT(empm__proxy_nets_init(&t, &cfg, &rep), EMPM_OK);
     for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         empm__peer p;
         context("%s: %s", rows[i].peer, rows[i].value);
         peer_of(&p, rows[i].peer);
-        empm__forwarded(&t, &p, rows[i].value);
+        empm__proxy_follow(&t, &p, rows[i].value);
         CHECK_STR(peer_text(&p), rows[i].client);
     }
-    empm__nets_free(&t);
+    empm__proxy_nets_free(&t);
 }
 
-/* Who asks? "peer client", the peer's port replaced by P if it is the socket's. */
+/* Who asks? "peer client", the peer's port replaced by P if it is the
+ * socket's. */
 static const char *who(client *c, const char *fields)
 {
     static char text[200];
@@ -7674,7 +7760,8 @@ static const char *who(client *c, const char *fields)
     if (cl_reply(c) != 200)
         return "no answer";
     snprintf(text, sizeof text, "%s", c->body.p);
-    if (strncmp(text, "127.0.0.1:", 10) == 0 && (at = strchr(text, ' ')) != NULL)
+    if (strncmp(text, "127.0.0.1:", 10) == 0 &&
+        (at = strchr(text, ' ')) != NULL)
         memmove(text + 10, at, strlen(at) + 1);
     return text;
 }
@@ -7756,7 +7843,8 @@ LIVE(proxy, header_then_requests)
         cl_close(&c);
     }
     no_context();
-    cl_open(&c, &f);                    /* LOCAL, UNSPEC: a balancer's own checks */
+    /* LOCAL, UNSPEC: a balancer's own checks */
+    cl_open(&c, &f);
     cl_send(&c, SIG "\x20\0\0\0" , 16);
     CHECK_STR(who(&c, ""), "127.0.0.1: 127.0.0.1");
     cl_close(&c);
@@ -7775,7 +7863,8 @@ LIVE(proxy, header_then_requests)
     fx_down(&f);
 }
 
-LIVE(proxy, long_tlvs)              /* more than a buffer: skipped as they come */
+/* more than a buffer: skipped as they come */
+LIVE(proxy, long_tlvs)
 {
     static const size_t sizes[] = { 5000, 6000, 60000, 65535 - 12 };
     fixture f;
@@ -7849,7 +7938,8 @@ LIVE(proxy, without_a_header_no_answer)
     cl_shut(&c);
     CHECK_FIN(&c);
     cl_close(&c);
-    cl_open(&c, &f);                    /* somebody looks whether we are there */
+    /* somebody looks whether we are there */
+    cl_open(&c, &f);
     cl_shut(&c);
     CHECK_FIN(&c);
     cl_close(&c);
@@ -7928,7 +8018,8 @@ LIVE(proxy, only_from_trusted_peers)
             CHECK_STR(who(&c, "X-Forwarded-For: 203.0.113.9\r\n"),
                       "192.0.2.1:4711 192.0.2.1");
             cl_close(&c);
-            cl_open(&c, &f);            /* two proxies, the first by its field */
+            /* two proxies, the first by its field */
+            cl_open(&c, &f);
             cl_puts(&c, "PROXY TCP4 10.0.0.1 198.51.100.7 4711 80\r\n");
             CHECK_STR(who(&c, "X-Forwarded-For: 203.0.113.9\r\n"),
                       "10.0.0.1:4711 203.0.113.9");
@@ -8058,7 +8149,8 @@ static int allocations_of(const fixture *f, int kind)
 
 TEST(memory, steady_state_allocates_nothing)
 {
-    static const char *const kinds[] = { "GET", "POST", "30 kB", "connections" };
+    static const char *const kinds[] = { "GET", "POST", "30 kB",
+                                        "connections" };
     fixture f;
     int kind, round, needed;
 
@@ -8132,8 +8224,8 @@ static void battery(fixture *f)
         "GET /headers HTTP/1.1\r\nHost: a\r\n\r\n",
         "GET /nothing HTTP/1.1\r\nHost: a\r\n\r\n",
         "GET /server-status HTTP/1.1\r\nHost: a\r\n\r\n",
-        "POST /count?slot=2 HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
-        "GET /hello\r\n\r\n"
+        "POST /count?slot=2 HTTP/1.1\r\nHost: a\r\nContent-Length: "
+        "3\r\n\r\nabc", "GET /hello\r\n\r\n"
     };
     size_t i;
     str s;
@@ -8150,7 +8242,8 @@ static void battery(fixture *f)
             cl_puts(&c, asks[i]);
         cl_shut(&c);
         if (cl_drain(&c, SCALED(3000)) == CL_TIMEOUT)
-            fail(__FILE__, __LINE__, "no end: %.60s", i < 15 ? asks[i] : "post");
+            fail(__FILE__, __LINE__, "no end: %.60s", i < 15 ? asks[i]
+                                                             : "post");
         cl_close(&c);
     }
     str_free(&s);
@@ -8183,7 +8276,8 @@ static void fail_each_allocation(int step, int max)
     no_context();
 }
 
-TEST(memory, requests_survive_failing_allocations) { fail_each_allocation(5, 200); }
+TEST(memory, requests_survive_failing_allocations) { fail_each_allocation(5,
+                                                                          200); }
 LONG(memory, requests_survive_each_failing_allocation)
 {
     fail_each_allocation(1, 2000);
@@ -8236,14 +8330,16 @@ TEST(store, its_end_believes_nothing_in_it)
     memset((void *)kv, 0x7f, 256);
     empm__kv_free(kv, KV_BYTES);
     at = mmap(more - 4096, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    CHECK(at == more - 4096 || g_slow >= 8);     /* the last page is free again */
+    /* the last page is free again */
+    CHECK(at == more - 4096 || g_slow >= 8);
     munmap(at, 4096);
 }
 
 TEST(store, hash_is_siphash)         /* the vectors of its authors' program */
 {
     static const struct { size_t len; uint64_t hash; } cases[] = {
-        { 0, UINT64_C(0x726fdb47dd0e0e31) }, { 8, UINT64_C(0x93f5f5799a932462) },
+        { 0, UINT64_C(0x726fdb47dd0e0e31) },
+            { 8, UINT64_C(0x93f5f5799a932462) },
         { 15, UINT64_C(0xa129ca6149be45e5) }
     };
     const uint64_t seed[2] = { UINT64_C(0x0706050403020100),
@@ -8264,34 +8360,58 @@ TEST(store, calls_and_their_results)
     static const struct {
         int op; const char *key, *value; int64_t n, ttl; uint64_t at; int r;
     } cases[] = {
-        { GET, "a", "",  0, 0, 1, EMPM_EGONE },   { DEL, "a", "", 0, 0, 1, EMPM_EGONE },
-        { PUT, "a", "1", 0, 0, 1, EMPM_OK },      { GET, "a", "1", 0, 0, 1, EMPM_OK },
-        { PUT, "a", "22", 0, 0, 1, EMPM_OK },     { GET, "a", "22", 0, 0, 1, EMPM_OK },
-        { PUT, "a", "", 0, 0, 1, EMPM_OK },       { GET, "a", "", 0, 0, 1, EMPM_OK },
-        { NEW, "a", "3", 0, 0, 1, EMPM_EGONE },   { GET, "a", "", 0, 0, 1, EMPM_OK },
-        { DEL, "a", "", 0, 0, 1, EMPM_OK },       { GET, "a", "", 0, 0, 1, EMPM_EGONE },
-        { NEW, "a", "3", 0, 0, 1, EMPM_OK },      { GET, "a", "3", 0, 0, 1, EMPM_OK },
-        { GET, "", "", 0, 0, 1, EMPM_EINVAL },    { PUT, "", "1", 0, 0, 1, EMPM_EINVAL },
-        { DEL, "", "", 0, 0, 1, EMPM_EINVAL },    { ADD, "", "", 1, 0, 1, EMPM_EINVAL },
-        { PUT, "a", "4", 0, -1, 1, EMPM_EINVAL }, { ADD, "n", "", 1, -1, 1, EMPM_EINVAL },
+        { GET, "a", "",  0, 0, 1, EMPM_EGONE },   { DEL, "a", "", 0, 0, 1,
+                                                   EMPM_EGONE },
+        { PUT, "a", "1", 0, 0, 1, EMPM_OK },      { GET, "a", "1", 0, 0, 1,
+                                                   EMPM_OK },
+        { PUT, "a", "22", 0, 0, 1, EMPM_OK },     { GET, "a", "22", 0, 0, 1,
+                                                   EMPM_OK },
+        { PUT, "a", "", 0, 0, 1, EMPM_OK },       { GET, "a", "", 0, 0, 1,
+                                                   EMPM_OK },
+        { NEW, "a", "3", 0, 0, 1, EMPM_EGONE },   { GET, "a", "", 0, 0, 1,
+                                                   EMPM_OK },
+        { DEL, "a", "", 0, 0, 1, EMPM_OK },       { GET, "a", "", 0, 0, 1,
+                                                   EMPM_EGONE },
+        { NEW, "a", "3", 0, 0, 1, EMPM_OK },      { GET, "a", "3", 0, 0, 1,
+                                                   EMPM_OK },
+        { GET, "", "", 0, 0, 1, EMPM_EINVAL },    { PUT, "", "1", 0, 0, 1,
+                                                   EMPM_EINVAL },
+        { DEL, "", "", 0, 0, 1, EMPM_EINVAL },    { ADD, "", "", 1, 0, 1,
+                                                   EMPM_EINVAL },
+        { PUT, "a", "4", 0, -1, 1, EMPM_EINVAL }, { ADD, "n", "", 1, -1, 1,
+                                                   EMPM_EINVAL },
         { GET, "a", "3", 0, 0, 1, EMPM_OK },
         /* counters; one without a limit has no end */
-        { ADD, "n", "", 0, 0, 1, EMPM_OK },       { ADD, "n", "", 5, 0, 1, EMPM_OK },
-        { ADD, "n", "", -7, 50, 1, EMPM_OK },     { ADD, "n", "", 2, 0, 99, EMPM_OK },
-        { ADD, "n", "", INT64_MAX, 0, 1, EMPM_OK }, { ADD, "n", "", 1, 0, 1, EMPM_EINVAL },
-        { ADD, "n", "", INT64_MIN, 0, 1, EMPM_OK }, { ADD, "n", "", INT64_MIN, 0, 1, EMPM_EINVAL },
-        { ADD, "n", "", 1, 0, 1, EMPM_OK },       { ADD, "a", "", 1, 0, 1, EMPM_EINVAL },
+        { ADD, "n", "", 0, 0, 1, EMPM_OK },       { ADD, "n", "", 5, 0, 1,
+                                                   EMPM_OK },
+        { ADD, "n", "", -7, 50, 1, EMPM_OK },     { ADD, "n", "", 2, 0, 99,
+                                                   EMPM_OK },
+        { ADD, "n", "", INT64_MAX, 0, 1, EMPM_OK }, { ADD, "n", "", 1, 0, 1,
+                                                     EMPM_EINVAL },
+        { ADD, "n", "", INT64_MIN, 0, 1, EMPM_OK }, { ADD, "n", "", INT64_MIN,
+                                                     0, 1, EMPM_EINVAL },
+        { ADD, "n", "", 1, 0, 1, EMPM_OK },       { ADD, "a", "", 1, 0, 1,
+                                                   EMPM_EINVAL },
         /* expiry: never early, and nothing is there after it */
-        { PUT, "e", "5", 0, 10, 100, EMPM_OK },   { GET, "e", "5", 0, 0, 110, EMPM_OK },
-        { NEW, "e", "6", 0, 0, 110, EMPM_EGONE }, { GET, "e", "", 0, 0, 111, EMPM_EGONE },
-        { DEL, "e", "", 0, 0, 111, EMPM_EGONE },  { GET, "e", "", 0, 0, 110, EMPM_EGONE },
-        { PUT, "e", "7", 0, 10, 100, EMPM_OK },   { NEW, "e", "8", 0, 5, 111, EMPM_OK },
-        { GET, "e", "8", 0, 0, 116, EMPM_OK },    { PUT, "e", "9", 0, 0, 117, EMPM_OK },
+        { PUT, "e", "5", 0, 10, 100, EMPM_OK },   { GET, "e", "5", 0, 0, 110,
+                                                   EMPM_OK },
+        { NEW, "e", "6", 0, 0, 110, EMPM_EGONE }, { GET, "e", "", 0, 0, 111,
+                                                   EMPM_EGONE },
+        { DEL, "e", "", 0, 0, 111, EMPM_EGONE },  { GET, "e", "", 0, 0, 110,
+                                                   EMPM_EGONE },
+        { PUT, "e", "7", 0, 10, 100, EMPM_OK },   { NEW, "e", "8", 0, 5, 111,
+                                                   EMPM_OK },
+        { GET, "e", "8", 0, 0, 116, EMPM_OK },    { PUT, "e", "9", 0, 0, 117,
+                                                   EMPM_OK },
         { GET, "e", "9", 0, 0, UINT64_MAX, EMPM_OK },
-        { PUT, "f", "1", 0, INT64_MAX, 100, EMPM_OK }, { GET, "f", "1", 0, 0, UINT64_MAX / 2, EMPM_OK },
+        { PUT, "f", "1", 0, INT64_MAX, 100, EMPM_OK }, { GET, "f", "1", 0, 0,
+                                                        UINT64_MAX / 2,
+                                                        EMPM_OK },
         /* a counter's end is that of its first add */
-        { ADD, "m", "", 3, 10, 100, EMPM_OK },    { ADD, "m", "", 3, 10, 109, EMPM_OK },
-        { ADD, "m", "", 4, 10, 111, EMPM_OK },    { ADD, "m", "", 1, 0, 121, EMPM_OK },
+        { ADD, "m", "", 3, 10, 100, EMPM_OK },    { ADD, "m", "", 3, 10, 109,
+                                                   EMPM_OK },
+        { ADD, "m", "", 4, 10, 111, EMPM_OK },    { ADD, "m", "", 1, 0, 121,
+                                                   EMPM_OK },
         { ADD, "m", "", 1, 0, 999, EMPM_OK }
     };
     static const int64_t sums[] = {
@@ -8311,7 +8431,8 @@ TEST(store, calls_and_their_results)
         switch (cases[i].op) {
         case GET:
             len = 99;
-            r = empm__kv_get(kv, key, strlen(key), got, sizeof got, &len, NULL, at);
+            r = empm__kv_get(kv, key, strlen(key), got, sizeof got, &len, NULL,
+                             at);
             if (r == EMPM_OK)
                 CHECK(len == strlen(value) && memcmp(got, value, len) == 0);
             break;
@@ -8327,8 +8448,8 @@ TEST(store, calls_and_their_results)
             r = empm__kv_delete(kv, key, strlen(key), at);
             break;
         case ADD:
-            r = empm__kv_add(kv, key, strlen(key), cases[i].n, cases[i].ttl, &sum,
-                             at);
+            r = empm__kv_add(kv, key, strlen(key), cases[i].n, cases[i].ttl,
+                             &sum, at);
             if (r == EMPM_OK && CHECK(k < EMPM__COUNT(sums)))
                 CHECK_INT(sum, sums[k++]);
             break;
@@ -8392,7 +8513,8 @@ TEST(store, versions_never_come_back)        /* though 32 bits store halves */
         sh->version = torn[i];
         empm__kv_mend(kv, sh);
         CHECK_INT(empm__kv_put(kv, "a", 1, NULL, "1", 1, 0, 1), EMPM_OK);
-        CHECK_INT(empm__kv_get(kv, "a", 1, NULL, 0, NULL, &version, 1), EMPM_EFULL);
+        CHECK_INT(empm__kv_get(kv, "a", 1, NULL, 0, NULL, &version, 1),
+                  EMPM_EFULL);
         CHECK(version > torn[0]);
     }
     empm__kv_free(kv, KV_BYTES);
@@ -8404,14 +8526,16 @@ TEST(store, every_size_uses_its_memory_and_no_more)
     uint32_t room, k;
 
     for (room = 64; room < 3000; room = room * 3 + 1)
-        for (bytes = EMPM__KV_LEAST(room); bytes < 3000000; bytes += bytes / 7 + 1) {
+        for (bytes = EMPM__KV_LEAST(room); bytes <
+             3000000; bytes += bytes / 7 + 1) {
             empm__kv *kv = NULL;
             size_t end;
             context("%lu bytes, %lu each", (unsigned long)bytes,
                     (unsigned long)room);
             if (!CHECK_INT(empm__kv_new(&kv, bytes, room), EMPM_OK))
                 break;
-            end = (size_t)(empm__kv_data(kv, empm__kv_shard_at(kv, kv->shards - 1),
+            end = (size_t)(empm__kv_data(kv, empm__kv_shard_at(kv,
+                                                               kv->shards - 1),
                                          (uint8_t)kv->slots) -
                            (unsigned char *)kv) + room;
             CHECK(end <= bytes);
@@ -8444,18 +8568,20 @@ TEST(store, full_of_what_never_expires)      /* nothing is dropped then */
     CHECK_INT(empm__kv_add(kv, &n, sizeof n, 1, 0, NULL, 1), EMPM_EFULL);
     for (k = 0; k < n; k++) {        /* what is there can be set all the same */
         int value = -1;
-        CHECK_INT(empm__kv_get(kv, &k, sizeof k, &value, sizeof value, &len, NULL,
-                               1), EMPM_OK);
+        CHECK_INT(empm__kv_get(kv, &k, sizeof k, &value, sizeof value, &len,
+                               NULL, 1), EMPM_OK);
         CHECK_INT(value, k);
         CHECK_INT(empm__kv_put(kv, &k, sizeof k, NULL, "new", 3, 100 + k, 1),
                   EMPM_OK);
     }
     k = 7;
     CHECK_INT(empm__kv_delete(kv, &k, sizeof k, 1), EMPM_OK);
-    CHECK_INT(empm__kv_put(kv, &n, sizeof n, NULL, &n, sizeof n, 0, 1), EMPM_OK);
+    CHECK_INT(empm__kv_put(kv, &n, sizeof n, NULL, &n, sizeof n, 0, 1),
+              EMPM_OK);
     /* now there are some that can go: the nearest to its end does */
     n++;
-    CHECK_INT(empm__kv_put(kv, &n, sizeof n, NULL, &n, sizeof n, 0, 1), EMPM_OK);
+    CHECK_INT(empm__kv_put(kv, &n, sizeof n, NULL, &n, sizeof n, 0, 1),
+              EMPM_OK);
     for (k = 0; k <= n; k++)
         CHECK_INT(empm__kv_get(kv, &k, sizeof k, NULL, 0, NULL, NULL, 1) ==
                   EMPM_EGONE, k == 0 || k == 7);
@@ -8487,7 +8613,8 @@ TEST(store, does_what_a_plain_array_does)
     uint64_t now = 1000, last = 0;
 
     memset(m, 0, sizeof m);
-    for (step = 0; kv != NULL && step < 60000 && get_int(&g_failures) < 5; step++) {
+    for (step = 0; kv != NULL && step < 60000 &&
+         get_int(&g_failures) < 5; step++) {
         const uint32_t k = model_random(&seed, MODEL_KEYS);
         const uint32_t op = model_random(&seed, 8);
         model_entry *e = &m[k], new_one;
@@ -8500,7 +8627,8 @@ TEST(store, does_what_a_plain_array_does)
 
         context("step %d, op %d", (int)step, (int)op);
         snprintf(key, sizeof key, "key%d", (int)k);
-        if (model_random(&seed, 4) != 0) {   /* ends differ: who goes is clear */
+        /* ends differ: who goes is clear */
+        if (model_random(&seed, 4) != 0) {
             int again = 1;
             while (again) {
                 ttl = 1 + (int64_t)model_random(&seed, 400);
@@ -8532,7 +8660,8 @@ TEST(store, does_what_a_plain_array_does)
             e->is = 0;
             break;
         case 6:
-            r = empm__kv_add(kv, key, strlen(key), (int64_t)k + 1, ttl, &sum, now);
+            r = empm__kv_add(kv, key, strlen(key), (int64_t)k + 1, ttl, &sum,
+                             now);
             writes = !there || e->len == sizeof n;
             want = writes ? EMPM_OK : EMPM_EINVAL;
             if (there && writes) {
@@ -8571,10 +8700,11 @@ TEST(store, does_what_a_plain_array_does)
         if (writes && op == 6)
             CHECK_INT(sum, n);
         for (i = 0; i < MODEL_KEYS; i++) {
-            const int is = m[i].is && (m[i].expires == 0 || now <= m[i].expires);
+            const int is = m[i].is && (m[i].expires == 0 ||
+                                       now <= m[i].expires);
             snprintf(key, sizeof key, "key%d", (int)i);
-            r = empm__kv_get(kv, key, strlen(key), got, sizeof got, &len, &version,
-                             now);
+            r = empm__kv_get(kv, key, strlen(key), got, sizeof got, &len,
+                             &version, now);
             CHECK_INT(r, is ? EMPM_OK : EMPM_EGONE);
             if (!is || r != EMPM_OK)
                 continue;
@@ -8613,12 +8743,12 @@ static void *crowd_member(void *arg)
         do {
             n = 0;
             version = 0;
-            r = empm__kv_get(crowd_kv, "swapped", 7, &n, sizeof n, NULL, &version,
-                             1);
+            r = empm__kv_get(crowd_kv, "swapped", 7, &n, sizeof n, NULL,
+                             &version, 1);
             if (r == EMPM_OK || r == EMPM_EGONE) {
                 n++;
-                r = empm__kv_put(crowd_kv, "swapped", 7, &version, &n, sizeof n, 0,
-                                 1);
+                r = empm__kv_put(crowd_kv, "swapped", 7, &version, &n,
+                                 sizeof n, 0, 1);
             }
         } while (r == EMPM_EGONE);
         if (r != EMPM_OK)
@@ -8673,7 +8803,8 @@ static void dying_get(empm__kv *kv, const char *entry, char *got, size_t n)
     const size_t key_len = (size_t)(strchr(entry, '=') - entry);
     size_t len = 0;
     char value[400];
-    int r = empm__kv_get(kv, entry, key_len, value, sizeof value, &len, NULL, 100);
+    int r = empm__kv_get(kv, entry, key_len, value, sizeof value, &len, NULL,
+                         100);
 
     if (r != EMPM_OK)
         snprintf(got, n, "%.*s=(%d)", (int)key_len, entry, r);
@@ -8703,7 +8834,8 @@ static void die_everywhere(int op)
                     { "a=1", "b=2", "new=value", NULL } },
         { "replace", { "a=1", "b=2", NULL }, { "a=value", "b=2", NULL } },
         { "remove", { "a=1", "b=2", NULL }, { "a=(-5)", "b=2", NULL } },
-        { "count", { "a=1", "n=12345678", NULL }, { "a=1", "n=22345678", NULL } },
+        { "count", { "a=1", "n=12345678", NULL }, { "a=1", "n=22345678",
+                                                   NULL } },
         { "evict", { "a=1", "b=2", "old=3", "new=(-5)", NULL },
                    { "a=1", "b=2", "old=(-5)", "new=value", NULL } }
     };
@@ -8734,12 +8866,13 @@ static void die_everywhere(int op)
         else if (op == 3)
             empm__kv_add(kv, "n", 1, one, 0, NULL, 100);
         else
-            empm__kv_put(kv, op == 1 ? "a" : "new", op == 1 ? 1 : 3, NULL, "value",
-                         5, 0, 100);
+            empm__kv_put(kv, op == 1 ? "a" : "new", op == 1 ? 1 : 3, NULL,
+                         "value", 5, 0, 100);
         _exit(0);
     }
     for (; waitpid(pid, &st, 0) == pid && WIFSTOPPED(st) && steps < 500000 &&
-           get_int(&g_failures) == 0; ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL)) {
+           get_int(&g_failures) == 0; ptrace(PTRACE_SINGLESTEP, pid, NULL,
+                                             NULL)) {
         empm__kv_shard *sh = empm__kv_shard_at(copy, 0);
         int is_old, is_new;
         if (steps++ % g_slow != 0)           /* a sanitizer has many more */
@@ -8756,7 +8889,8 @@ static void die_everywhere(int op)
         kv_check(copy, sh);
         is_old = dying_is(copy, d->before);
         is_new = dying_is(copy, d->after);
-        if (!is_old && !is_new && op == 4)   /* to go and to come are two steps */
+        /* to go and to come are two steps */
+        if (!is_old && !is_new && op == 4)
             middle++;
         else
             CHECK(is_old != is_new);
@@ -8831,7 +8965,8 @@ static void doomed_run(empm__kv *kv, doomed *all, int me)
         const uint32_t n = doomed_fill(&value, v->done[k] + 1);
         snprintf(key, sizeof key, "w%d-%d", me, (int)k);
         empm__store_rel(&v->begun[k], value.seq);
-        if (empm__kv_put(kv, key, strlen(key), NULL, &value, n, 0, 1) != EMPM_OK)
+        if (empm__kv_put(kv, key, strlen(key), NULL, &value, n, 0,
+                         1) != EMPM_OK)
             _exit(1);
         empm__store_rel(&v->done[k], value.seq);
         v->adds_begun++;
@@ -8843,15 +8978,16 @@ static void doomed_run(empm__kv *kv, doomed *all, int me)
         v->adds_done++;
         /* come and go, so that there is always somebody to evict */
         i = model_random(&seed, 1000);
-        if (empm__kv_put(kv, &i, sizeof i, NULL, "x", 1, 1000 + (int64_t)i, 1) !=
+        if (empm__kv_put(kv, &i, sizeof i, NULL, "x", 1, 1000 + (int64_t)i,
+                         1) !=
             EMPM_OK)
             _exit(1);
         empm__kv_delete(kv, &i, sizeof i, 1);
     }
 }
 
-/* All that writer `me` has is as it was left or as it was about to be. Its count
- * is set right, as it may be one behind. */
+/* All that writer `me` has is as it was left or as it was about to be. Its
+ * count is set right, as it may be one behind. */
 static void doomed_check(empm__kv *kv, doomed *v, int me, int64_t *slack)
 {
     doomed_value value, want;
@@ -8863,7 +8999,8 @@ static void doomed_check(empm__kv *kv, doomed *v, int me, int64_t *slack)
     for (k = 0; k < DOOMED_KEYS; k++) {
         int r;
         snprintf(key, sizeof key, "w%d-%d", me, (int)k);
-        r = empm__kv_get(kv, key, strlen(key), &value, sizeof value, &len, NULL, 1);
+        r = empm__kv_get(kv, key, strlen(key), &value, sizeof value, &len,
+                         NULL, 1);
         if (v->done[k] == 0 && r == EMPM_EGONE)
             continue;
         if (!CHECK_INT(r, EMPM_OK))
@@ -9089,7 +9226,8 @@ TEST(store, size_is_checked)
  * ------------------------------------------------------------------------- */
 
 typedef struct row {
-    const char *what;               /* a known mistake of servers, or the RFC's word */
+    /* a known mistake of servers, or the RFC's word */
+    const char *what;
     const char *in;
     size_t      len;
     int         want, or_else;      /* either status is right */
@@ -9101,10 +9239,11 @@ static const row head_rows[] = {
     ROW("CRLF before the request", "\r\n" GET1 "\r\n", 200, 0),
     ROW("OWS around a value", GET1 "X: \t v \t \r\n\r\n", 200, 0),
     ROW("empty value", GET1 "X:\r\n\r\n", 200, 0),
-    ROW("all token characters", GET1 "!#$%&'*+-.^_`|~09azAZ: v\r\n\r\n", 200, 0),
+    ROW("all token characters", GET1 "!#$%&'*+-.^_`|~09azAZ: v\r\n\r\n", 200,
+        0),
     ROW("obs-text in a value", GET1 "X: \xc3\xa9\r\n\r\n", 200, 400),
-    ROW("any case", "GET /hello HTTP/1.1\r\nhOST: a\r\ncONNECTION: KEEP-alive\r\n"
-        "\r\n", 200, 0),
+    ROW("any case", "GET /hello HTTP/1.1\r\nhOST: a\r\ncONNECTION: "
+        "KEEP-alive\r\n\r\n", 200, 0),
     ROW("query", "GET /hello?a=b&c=%20?/: HTTP/1.1\r\nHost: a\r\n\r\n", 200, 0),
     ROW("percent", "GET /%68ello HTTP/1.1\r\nHost: a\r\n\r\n", 200, 0),
     ROW("host and port", "GET /hello HTTP/1.1\r\nHost: a.example:8080\r\n\r\n",
@@ -9139,7 +9278,8 @@ static const row head_rows[] = {
     ROW("2 CR at the end of a value", GET1 "X: v\r \r\n\r\n", 400, 0),
     ROW("2 NUL in a value", GET1 "X: a\0b\r\n\r\n", 400, 0),
     ROW("2 NUL in a name", GET1 "X\0: a\r\n\r\n", 400, 0),
-    ROW("2 NUL in the Host", "GET /hello HTTP/1.1\r\nHost: a\0b\r\n\r\n", 400, 0),
+    ROW("2 NUL in the Host", "GET /hello HTTP/1.1\r\nHost: a\0b\r\n\r\n", 400,
+        0),
     ROW("2 control in a value", GET1 "X: a\x01" "b\r\n\r\n", 400, 0),
     ROW("2 DEL in a value", GET1 "X: a\x7f" "b\r\n\r\n", 400, 0),
     ROW("2 VT in a value", GET1 "X: a\x0b" "b\r\n\r\n", 400, 0),
@@ -9168,8 +9308,8 @@ static const row head_rows[] = {
     ROW("5 list", CL("5, 5"), 400, 0),
     ROW("5 list, other", CL("5, 6"), 400, 0),
     ROW("5 comma", CL("5,"), 400, 0),
-    ROW("5 two lines", POST1 "Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
-        400, 0),
+    ROW("5 two lines", POST1 "Content-Length: 5\r\nContent-Length: "
+        "5\r\n\r\nhello", 400, 0),
     ROW("5 two lines, other", POST1 "Content-Length: 5\r\nContent-Length: 6\r\n"
         "\r\nhello!", 400, 0),
     ROW("5 2^31", CL("2147483648"), 413, 400),
@@ -9235,11 +9375,15 @@ static const row head_rows[] = {
     ROW("8 no slash", "GET /hello HTTP 1.1\r\nHost: a\r\n\r\n", 400, 505),
     ROW("8 the HTTP/2 preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, 400),
 
-    ROW("9 LF as separator", "GET\n/hello\nHTTP/1.1\r\nHost: a\r\n\r\n", 400, 0),
-    ROW("9 tab as separator", "GET\t/hello\tHTTP/1.1\r\nHost: a\r\n\r\n", 400, 0),
+    ROW("9 LF as separator", "GET\n/hello\nHTTP/1.1\r\nHost: a\r\n\r\n", 400,
+        0),
+    ROW("9 tab as separator", "GET\t/hello\tHTTP/1.1\r\nHost: a\r\n\r\n", 400,
+        0),
     ROW("9 two spaces", "GET  /hello HTTP/1.1\r\nHost: a\r\n\r\n", 400, 0),
-    ROW("9 two spaces later", "GET /hello  HTTP/1.1\r\nHost: a\r\n\r\n", 400, 505),
-    ROW("9 space at the end", "GET /hello HTTP/1.1 \r\nHost: a\r\n\r\n", 400, 505),
+    ROW("9 two spaces later", "GET /hello  HTTP/1.1\r\nHost: a\r\n\r\n", 400,
+        505),
+    ROW("9 space at the end", "GET /hello HTTP/1.1 \r\nHost: a\r\n\r\n", 400,
+        505),
     ROW("9 space first", " GET /hello HTTP/1.1\r\nHost: a\r\n\r\n", 400, 0),
     ROW("9 space in the target", "GET /hel lo HTTP/1.1\r\nHost: a\r\n\r\n",
         400, 505),
@@ -9251,7 +9395,8 @@ static const row head_rows[] = {
     ROW("9 fragment with a slash", "GET /hello?q#/../x?y#z HTTP/1.1\r\n"
         "Host: a\r\n\r\n", 200, 0),
     ROW("9 fragment only", "GET #x HTTP/1.1\r\nHost: a\r\n\r\n", 400, 0),
-    ROW("9 NUL in the target", "GET /hel\0lo HTTP/1.1\r\nHost: a\r\n\r\n", 400, 0),
+    ROW("9 NUL in the target", "GET /hel\0lo HTTP/1.1\r\nHost: a\r\n\r\n", 400,
+        0),
     ROW("9 control in the target", "GET /hel\x01lo HTTP/1.1\r\nHost: a\r\n\r\n",
         400, 0),
     ROW("9 non-ASCII target", "GET /h\xc3\xa9llo HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -9269,23 +9414,27 @@ static const row head_rows[] = {
         "\r\n", 200, 0),
     ROW("10 above the root", "GET /../hello HTTP/1.1\r\nHost: a\r\n\r\n",
         400, 0),
-    ROW("10 above the root, later", "GET /a//../../hello HTTP/1.1\r\nHost: a\r\n"
-        "\r\n", 400, 0),
+    ROW("10 above the root, later", "GET /a//../../hello HTTP/1.1\r\nHost: "
+        "a\r\n\r\n", 400, 0),
     ROW("10 a bad escape in what goes", "GET /%zz/../hello HTTP/1.1\r\n"
         "Host: a\r\n\r\n", 400, 0),
     ROW("9 bad percent", "GET /hello%zz HTTP/1.1\r\nHost: a\r\n\r\n", 400, 0),
     ROW("9 short percent", "GET /hello% HTTP/1.1\r\nHost: a\r\n\r\n", 400, 0),
-    ROW("9 short percent 2", "GET /hello%4 HTTP/1.1\r\nHost: a\r\n\r\n", 400, 0),
+    ROW("9 short percent 2", "GET /hello%4 HTTP/1.1\r\nHost: a\r\n\r\n", 400,
+        0),
     ROW("9 %00", "GET /hello/%00 HTTP/1.1\r\nHost: a\r\n\r\n", 400, 404),
-    ROW("9 method is no token", "G(T /hello HTTP/1.1\r\nHost: a\r\n\r\n", 400, 0),
+    ROW("9 method is no token", "G(T /hello HTTP/1.1\r\nHost: a\r\n\r\n", 400,
+        0),
     ROW("9 no method", "/hello HTTP/1.1\r\nHost: a\r\n\r\n", 400, 0),
     ROW("9 control in the method", "G\x01T /hello HTTP/1.1\r\nHost: a\r\n\r\n",
         400, 0),
     ROW("9 missing Host", "GET /hello HTTP/1.1\r\n\r\n", 400, 0),
-    ROW("9 two Host", "GET /hello HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400, 0),
+    ROW("9 two Host", "GET /hello HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400,
+        0),
     ROW("9 two Host, other", "GET /hello HTTP/1.1\r\nHost: a\r\nX: y\r\n"
         "host: b\r\n\r\n", 400, 0),
-    ROW("9 Host with a space", "GET /hello HTTP/1.1\r\nHost: a b\r\n\r\n", 400, 0),
+    ROW("9 Host with a space", "GET /hello HTTP/1.1\r\nHost: a b\r\n\r\n", 400,
+        0),
     ROW("9 Host with /", "GET /hello HTTP/1.1\r\nHost: a/b\r\n\r\n", 400, 0),
     ROW("9 Host with @", "GET /hello HTTP/1.1\r\nHost: a@b\r\n\r\n", 400, 0),
     ROW("9 Host with two ports", "GET /hello HTTP/1.1\r\nHost: a:1:2\r\n\r\n",
@@ -9293,25 +9442,27 @@ static const row head_rows[] = {
     ROW("9 Host with a bad port", "GET /hello HTTP/1.1\r\nHost: a:x\r\n\r\n",
         400, 0),
     ROW("9 Host list", "GET /hello HTTP/1.1\r\nHost: a, b\r\n\r\n", 400, 0),
-    ROW("absolute-form", "GET http://b/hello HTTP/1.1\r\nHost: a\r\n\r\n", 200, 0),
+    ROW("absolute-form", "GET http://b/hello HTTP/1.1\r\nHost: a\r\n\r\n", 200,
+        0),
     ROW("absolute-form, port, case", "GET HTTP://b:80/hello?x HTTP/1.1\r\n"
         "Host: a\r\n\r\n", 200, 0),
-    ROW("absolute-form, no host", "GET http:///hello HTTP/1.1\r\nHost: a\r\n\r\n",
-        400, 0),
-    ROW("absolute-form, user", "GET http://u@b/hello HTTP/1.1\r\nHost: a\r\n\r\n",
-        400, 0),
-    ROW("absolute-form, scheme", "GET ftp://b/hello HTTP/1.1\r\nHost: a\r\n\r\n",
-        400, 0),
+    ROW("absolute-form, no host", "GET http:///hello HTTP/1.1\r\nHost: "
+        "a\r\n\r\n", 400, 0),
+    ROW("absolute-form, user", "GET http://u@b/hello HTTP/1.1\r\nHost: "
+        "a\r\n\r\n", 400, 0),
+    ROW("absolute-form, scheme", "GET ftp://b/hello HTTP/1.1\r\nHost: "
+        "a\r\n\r\n", 400, 0),
     ROW("absolute-form without Host", "GET http://b/hello HTTP/1.1\r\n\r\n",
         400, 0),
     ROW("HTTP/1.0 without Host", "GET /hello HTTP/1.0\r\n\r\n", 200, 0),
-    ROW("HTTP/1.0 with two Host", "GET /hello HTTP/1.0\r\nHost: a\r\nHost: b\r\n"
-        "\r\n", 400, 0),
+    ROW("HTTP/1.0 with two Host", "GET /hello HTTP/1.0\r\nHost: a\r\nHost: "
+        "b\r\n\r\n", 400, 0),
 
     ROW("unknown method", "BREW /hello HTTP/1.1\r\nHost: a\r\n\r\n", 501, 0),
     ROW("long unknown method", "ABCDEFGHIJKLMNOPQRSTUVWXYZABCDEFGHIJKLMNOPQRST "
         "/hello HTTP/1.1\r\nHost: a\r\n\r\n", 501, 400),
-    ROW("lower-case method", "get /hello HTTP/1.1\r\nHost: a\r\n\r\n", 501, 400),
+    ROW("lower-case method", "get /hello HTTP/1.1\r\nHost: a\r\n\r\n", 501,
+        400),
     ROW("CONNECT", "CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n", 501, 0),
     ROW("CONNECT with a path", "CONNECT /hello HTTP/1.1\r\nHost: a\r\n\r\n",
         501, 0),
@@ -9323,26 +9474,26 @@ static const row head_rows[] = {
         "Expect: 100-continue\r\nContent-Length: 5\r\n\r\nhello", 200, 0),
     ROW("expectations, one unknown", POST1 "Expect: 100-continue, x\r\n"
         "Content-Length: 5\r\n\r\nhello", 417, 0),
-    ROW("expectations on two lines, one unknown", POST1 "Expect: 100-continue\r\n"
-        "Expect: x\r\nContent-Length: 5\r\n\r\nhello", 417, 0),
+    ROW("expectations on two lines, one unknown", POST1 "Expect: "
+        "100-continue\r\nExpect: x\r\nContent-Length: 5\r\n\r\nhello", 417, 0),
     ROW("expectation with a value", POST1 "Expect: 100-continue=1\r\n"
         "Content-Length: 5\r\n\r\nhello", 417, 0),
     ROW("9 Host with an escape", "GET /hello HTTP/1.1\r\nHost: a%41\r\n\r\n",
         200, 0),
-    ROW("9 Host with half an escape", "GET /hello HTTP/1.1\r\nHost: a%4\r\n\r\n",
-        400, 0),
-    ROW("9 Host v6 that is none", "GET /hello HTTP/1.1\r\nHost: [::1::]\r\n\r\n",
-        400, 0),
+    ROW("9 Host with half an escape", "GET /hello HTTP/1.1\r\nHost: "
+        "a%4\r\n\r\n", 400, 0),
+    ROW("9 Host v6 that is none", "GET /hello HTTP/1.1\r\nHost: "
+        "[::1::]\r\n\r\n", 400, 0),
     ROW("9 Host v6, empty", "GET /hello HTTP/1.1\r\nHost: []\r\n\r\n", 400, 0),
     ROW("9 Host v6 and letters", "GET /hello HTTP/1.1\r\nHost: [::1]x\r\n\r\n",
         400, 0),
     ROW("9 Host v6 with v4", "GET /hello HTTP/1.1\r\n"
         "Host: [0000:0000:0000:0000:0000:ffff:192.168.100.200]:65535\r\n\r\n",
         200, 0),
-    ROW("other expectation", POST1 "Expect: x\r\nContent-Length: 5\r\n\r\nhello",
-        417, 0),
-    ROW("TLS hello", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\x11\x22\x33\x44"
-        "\x55\x66\x77\x88\x99\xaa\xbb\xcc\r\n\r\n", 400, 0),
+    ROW("other expectation", POST1 "Expect: x\r\nContent-Length: "
+        "5\r\n\r\nhello", 417, 0),
+    ROW("TLS hello",
+        "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\x11\x22\x33\x44\x55\x66\x77\x88\x99\xaa\xbb\xcc\r\n\r\n", 400, 0),
     ROW("SSH", "SSH-2.0-OpenSSH_9.2\r\n", 400, 0),
     ROW("SMTP", "EHLO a\r\n", 400, 0),
     ROW("garbage", "\xff\xfe\xfd\r\n\r\n", 400, 0)
@@ -9350,8 +9501,8 @@ static const row head_rows[] = {
 
 static const row body_rows[] = {
     ROW("chunks", CHUNK "5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n", 200, 0),
-    ROW("hex, both cases", CHUNK "a\r\n0123456789\r\nB\r\n0123456789a\r\n0\r\n\r\n",
-        200, 0),
+    ROW("hex, both cases",
+        CHUNK "a\r\n0123456789\r\nB\r\n0123456789a\r\n0\r\n\r\n", 200, 0),
     ROW("leading zeros", CHUNK "0005\r\nhello\r\n0\r\n\r\n", 200, 0),
     ROW("extension", CHUNK "5;a=b;c\r\nhello\r\n0;d\r\n\r\n", 200, 0),
     ROW("quoted extension", CHUNK "5;a=\"b;c \\\" d\"\r\nhello\r\n0\r\n\r\n",
@@ -9359,11 +9510,14 @@ static const row body_rows[] = {
     ROW("no data", CHUNK "0\r\n\r\n", 200, 0),
     ROW("blanks around ; and =", CHUNK "5 ;\ta =\t\"b\" ; c= d\r\nhello\r\n"
         "0 ; e\r\n\r\n", 200, 0),
-    ROW("blanks after an extension", CHUNK "5;a \r\nhello\r\n0\r\n\r\n", 400, 0),
-    ROW("trailer", CHUNK "5\r\nhello\r\n0\r\nX-Trailer: v\r\nY: \r\n\r\n", 200, 0),
+    ROW("blanks after an extension", CHUNK "5;a \r\nhello\r\n0\r\n\r\n", 400,
+        0),
+    ROW("trailer", CHUNK "5\r\nhello\r\n0\r\nX-Trailer: v\r\nY: \r\n\r\n", 200,
+        0),
 
     ROW("6 empty size", CHUNK "\r\nhello\r\n0\r\n\r\n", 400, 0),
-    ROW("6 size is only an extension", CHUNK ";a\r\nhello\r\n0\r\n\r\n", 400, 0),
+    ROW("6 size is only an extension", CHUNK ";a\r\nhello\r\n0\r\n\r\n", 400,
+        0),
     ROW("6 0x", CHUNK "0x5\r\nhello\r\n0\r\n\r\n", 400, 0),
     ROW("6 +", CHUNK "+5\r\nhello\r\n0\r\n\r\n", 400, 0),
     ROW("6 -", CHUNK "-5\r\nhello\r\n0\r\n\r\n", 400, 0),
@@ -9380,7 +9534,8 @@ static const row body_rows[] = {
     ROW("6 2^63", CHUNK "8000000000000000\r\nhello\r\n0\r\n\r\n", 400, 413),
     ROW("6 2^63-1", CHUNK "7fffffffffffffff\r\nhello\r\n0\r\n\r\n", 413, 400),
     ROW("6 2^32+5", CHUNK "100000005\r\nhello\r\n0\r\n\r\n", 413, 400),
-    ROW("6 larger than the limit", CHUNK "200000\r\nhello\r\n0\r\n\r\n", 413, 0),
+    ROW("6 larger than the limit", CHUNK "200000\r\nhello\r\n0\r\n\r\n", 413,
+        0),
     ROW("6 CR only", CHUNK "5\rhello\r\n0\r\n\r\n", 400, 0),
     ROW("6 LF only", CHUNK "5\nhello\r\n0\r\n\r\n", 400, 0),
     ROW("6 CR CR LF", CHUNK "5\r\r\nhello\r\n0\r\n\r\n", 400, 0),
@@ -9391,7 +9546,8 @@ static const row body_rows[] = {
     ROW("6 LF after the data", CHUNK "5\r\nhello\n0\r\n\r\n", 400, 0),
     ROW("6 XX after the data", CHUNK "5\r\nhelloXX0\r\n\r\n", 400, 0),
     ROW("6 CR X after the data", CHUNK "5\r\nhello\rX0\r\n\r\n", 400, 0),
-    ROW("6 CR LF XX after the data", CHUNK "5\r\nhello\r\nXX\r\n0\r\n\r\n", 400, 0),
+    ROW("6 CR LF XX after the data", CHUNK "5\r\nhello\r\nXX\r\n0\r\n\r\n",
+        400, 0),
     ROW("6 longer than its size", CHUNK "5\r\nhello!\r\n0\r\n\r\n", 400, 0),
     ROW("6 shorter than its size", CHUNK "6\r\nhello\r\n0\r\n\r\n", 400, 0),
     ROW("6 LF after the last chunk", CHUNK "5\r\nhello\r\n0\n\n", 400, 0),
@@ -9402,11 +9558,12 @@ static const row body_rows[] = {
     ROW("trailer: fold", CHUNK "0\r\na: b\r\n c\r\n\r\n", 400, 0),
     ROW("trailer: NUL", CHUNK "0\r\na: b\0c\r\n\r\n", 400, 0),
     ROW("trailer: LF", CHUNK "0\r\na: b\nc: d\r\n\r\n", 400, 0),
-    ROW("trailer: Content-Length", CHUNK "0\r\nContent-Length: 5\r\n\r\n", 200, 0),
-    ROW("trailer: Transfer-Encoding", CHUNK "0\r\nTransfer-Encoding: chunked\r\n"
-        "\r\n", 200, 0),
-    ROW("trailer: Content-Type", CHUNK "5\r\nhello\r\n0\r\nContent-Type: a/b\r\n"
-        "X: y\r\n\r\n", 200, 0),
+    ROW("trailer: Content-Length", CHUNK "0\r\nContent-Length: 5\r\n\r\n", 200,
+        0),
+    ROW("trailer: Transfer-Encoding", CHUNK "0\r\nTransfer-Encoding: "
+        "chunked\r\n\r\n", 200, 0),
+    ROW("trailer: Content-Type", CHUNK "5\r\nhello\r\n0\r\nContent-Type: "
+        "a/b\r\nX: y\r\n\r\n", 200, 0),
     ROW("trailer: Host", CHUNK "0\r\nHost: b\r\n\r\n", 200, 0),
     ROW("trailer: Authorization", CHUNK "0\r\nAuthorization: b\r\n\r\n", 200, 0)
 };
@@ -9426,7 +9583,8 @@ static void feed_row(const fixture *f, const row *r, size_t cut)
     } else {
         cl_send(&c, r->in, cut);
         if (cut < r->len) {
-            cl_readable(&c, 1);     /* a moment for the server to meet the cut */
+            /* a moment for the server to meet the cut */
+            cl_readable(&c, 1);
             cl_send(&c, r->in + cut, r->len - cut);
         }
     }
@@ -9634,8 +9792,8 @@ TEST(head, not_http_is_refused_at_once)  /* not after the head's time-out */
     static const row rows[] = {
         ROW("TLS client hello", "\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03",
             400, 0),
-        ROW("HTTP/2 preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0",
-            505, 400),
+        ROW("HTTP/2 preface", "PRI * "
+            "HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", 505, 400),
         ROW("NULs", "\0\0\0\0\0\0\0\0", 400, 0)
     };
     fixture f;
@@ -9731,8 +9889,9 @@ LIVE(head, lists_are_read_as_one)     /* RFC 9110 5.3, 5.6.1 */
     fx_down(&f);
 }
 
-/* A client that says keep-alive learns how long and for how many requests, as
- * from Apache; Node's pool reuses a connection that is about to end otherwise. */
+/* A client that says keep-alive learns how long and for how many requests,
+ * as from Apache; Node's pool reuses a connection that is about to end
+ * otherwise. */
 LIVE(head, keep_alive_says_for_how_long)
 {
     fixture f;
@@ -9745,7 +9904,8 @@ LIVE(head, keep_alive_says_for_how_long)
     if (!fx_up(&f))
         return;
     for (i = 0; i < 2; i++) {
-        const char *const line = i ? "GET /hello HTTP/1.0" : "GET /hello HTTP/1.1";
+        const char *const line = i ? "GET /hello HTTP/1.0" : "GET /hello "
+                                 "HTTP/1.1";
         context("%s", line);
         cl_open(&c, &f);
         cl_printf(&c, "%s\r\nHost: a\r\nConnection: Keep-Alive\r\n\r\n", line);
@@ -9804,9 +9964,11 @@ LIVE(head, methods)
     CHECK(allow != NULL && has_word(allow, "POST") && has_word(allow, "PUT"));
     CHECK(allow != NULL && !has_word(allow, "GET"));
     cl_close(&c);
-    CHECK_INT(ask(&f, &c, "OPTIONS /echo HTTP/1.1\r\nHost: a\r\n\r\n") / 100, 2);
+    CHECK_INT(ask(&f, &c, "OPTIONS /echo HTTP/1.1\r\nHost: a\r\n\r\n") / 100,
+              2);
     allow = cl_header(&c, "Allow");
-    CHECK(allow != NULL && has_word(allow, "POST") && has_word(allow, "OPTIONS"));
+    CHECK(allow != NULL && has_word(allow, "POST") &&
+          has_word(allow, "OPTIONS"));
     check_in_step(&c);
     cl_close(&c);
     CHECK_INT(ask(&f, &c, "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n") / 100, 2);
@@ -9823,7 +9985,8 @@ LIVE(head, methods)
     fx_down(&f);
 }
 
-/* Memory of whole pages whose end is followed by a page that nobody may touch. */
+/* Memory of whole pages whose end is followed by a page that nobody may
+ * touch. */
 static char *guarded(size_t n)
 {
     const size_t page = (size_t)sysconf(_SC_PAGESIZE);
@@ -9831,7 +9994,8 @@ static char *guarded(size_t n)
     char *m = (char *)mmap(NULL, whole + page, PROT_READ | PROT_WRITE,
                            MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     mprotect(m + whole, page, PROT_NONE);
-    return m + whole - n;            /* the last byte is the last one there is */
+    /* the last byte is the last one there is */
+    return m + whole - n;
 }
 
 static void guarded_free(char *p, size_t n)
@@ -9976,12 +10140,16 @@ TEST(head, every_rule_at_every_split)        /* RFC 9112, RFC 9110; smuggling */
         /* fields */
         CASE(HEAD_GET "X : 1\r\n\r\n", 400), CASE(HEAD_GET ": 1\r\n\r\n", 400),
         CASE(HEAD_GET "X\r\n\r\n", 400), CASE(HEAD_GET "X\x80: 1\r\n\r\n", 400),
-        CASE(HEAD_GET " folded\r\n\r\n", 400), CASE(HEAD_GET "X: 1\r\n 2\r\n\r\n", 400),
+        CASE(HEAD_GET " folded\r\n\r\n", 400), CASE(HEAD_GET "X: 1\r\n "
+                                                    "2\r\n\r\n", 400),
         CASE(HEAD_GET "X: 1\n\r\n", 400), CASE(HEAD_GET "X: 1\r\n\n", 400),
-        CASE(HEAD_GET "X: 1\r2\r\n\r\n", 400), CASE(HEAD_GET "X: 1\r\r\n\r\n", 400),
-        CASE(HEAD_GET "X: 1\0002\r\n\r\n", 400), CASE(HEAD_GET "X: \x7f\r\n\r\n", 400),
+        CASE(HEAD_GET "X: 1\r2\r\n\r\n", 400), CASE(HEAD_GET "X: 1\r\r\n\r\n",
+                                                    400),
+        CASE(HEAD_GET "X: 1\0002\r\n\r\n", 400), CASE(HEAD_GET "X: "
+                                                      "\x7f\r\n\r\n", 400),
         CASE(HEAD_GET "\0: 1\r\n\r\n", 400), CASE(HEAD_GET "\r\rX\n\r\n", 400),
-        CASE(HEAD_GET "(X): 1\r\n\r\n", 400), CASE(HEAD_GET "X: a\x0b" "b\r\n\r\n", 400),
+        CASE(HEAD_GET "(X): 1\r\n\r\n", 400), CASE(HEAD_GET "X: "
+                                                   "a\x0b" "b\r\n\r\n", 400),
         /* lengths */
         CASE(HEAD_POST "Content-Length:\r\n\r\n", 400),
         CASE(HEAD_POST "Content-Length: +1\r\n\r\n", 400),
@@ -9995,20 +10163,25 @@ TEST(head, every_rule_at_every_split)        /* RFC 9112, RFC 9110; smuggling */
         CASE(HEAD_POST "Content-Length: 5\r\nContent-Length: 5\r\n\r\n", 400),
         CASE(HEAD_POST "Content-Length: 5\r\nContent-Length: 6\r\n\r\n", 400),
         CASE(HEAD_POST "Content-Length: 9223372036854775808\r\n\r\n", 400),
-        CASE(HEAD_POST "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
-        CASE(HEAD_POST "Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n", 400),
+        CASE(HEAD_POST "Content-Length: 3\r\nTransfer-Encoding: "
+             "chunked\r\n\r\n", 400),
+        CASE(HEAD_POST "Transfer-Encoding: chunked\r\nContent-Length: "
+             "3\r\n\r\n", 400),
         /* codings */
         CASE(HEAD_POST "Transfer-Encoding:\r\n\r\n", 400),
         CASE(HEAD_POST "Transfer-Encoding: ,chunked\r\n\r\n", 1),
         CASE(HEAD_POST "Transfer-Encoding: chunked,\r\n\r\n", 1),
         CASE(HEAD_POST "Transfer-Encoding: chunked, chunked\r\n\r\n", 400),
         CASE(HEAD_POST "Transfer-Encoding: chunked, gzip\r\n\r\n", 400),
-        CASE(HEAD_POST "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
+        CASE(HEAD_POST "Transfer-Encoding: chunked\r\nTransfer-Encoding: "
+             "chunked\r\n\r\n",
             400),
-        CASE(HEAD_POST "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n",
+        CASE(HEAD_POST "Transfer-Encoding: gzip\r\nTransfer-Encoding: "
+             "chunked\r\n\r\n",
             501),
         CASE(HEAD_POST "Transfer-Encoding: gzip\r\n\r\n", 400),
-        CASE(HEAD_POST "Content-Length: 00000000000000000000000000000005\r\n\r\n", 1),
+        CASE(HEAD_POST "Content-Length: "
+             "00000000000000000000000000000005\r\n\r\n", 1),
         CASE(HEAD_POST "Content-Length: 009223372036854775808\r\n\r\n", 400),
         CASE(HEAD_POST "Transfer-Encoding: \xa0" "chunked\r\n\r\n", 400),
         CASE(HEAD_POST "Transfer-Encoding: \x0b" "chunked\r\n\r\n", 400),
@@ -10158,14 +10331,16 @@ LIVE(body, streamed_piece_by_piece)
         }
     check_in_step(&c);
     /* it is called while the rest has not even been sent */
-    cl_puts(&c, "POST /count?slot=50 HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n"
+    cl_puts(&c, "POST /count?slot=50 HTTP/1.1\r\nHost: a\r\nContent-Length: "
+            "10\r\n"
                 "\r\nhello");
     CHECK_SOON(get_int(&shm->slots[50].seen) == 5, 2000);
     cl_puts(&c, "world");
     CHECK_INT(cl_reply(&c), 200);
     CHECK(get_int(&shm->slots[50].pieces) >= 2);
     /* no body, no piece */
-    cl_puts(&c, "POST /count?slot=51 HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n"
+    cl_puts(&c, "POST /count?slot=51 HTTP/1.1\r\nHost: a\r\nContent-Length: "
+            "0\r\n"
                 "\r\n");
     CHECK_INT(cl_reply(&c), 200);
     CHECK_INT(get_int(&shm->slots[51].pieces), 0);
@@ -10296,13 +10471,15 @@ LIVE(body, expect_100_continue)
     CHECK_INT(cl_reply(&c), 200);
     CHECK_STR(c.body.p, "hello");
     check_in_step(&c);
-    cl_puts(&c, POST1 "expect: 100-Continue\r\nTransfer-Encoding: chunked\r\n\r\n");
+    cl_puts(&c, POST1 "expect: 100-Continue\r\nTransfer-Encoding: "
+            "chunked\r\n\r\n");
     CHECK_INT(cl_reply(&c), 100);
     cl_puts(&c, "5\r\nhello\r\n0\r\n\r\n");
     CHECK_INT(cl_reply(&c), 200);
     CHECK_STR(c.body.p, "hello");
     /* streamed routes too */
-    cl_puts(&c, "POST /count?slot=1 HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n"
+    cl_puts(&c, "POST /count?slot=1 HTTP/1.1\r\nHost: a\r\nContent-Length: "
+            "5\r\n"
                 "Expect: 100-continue\r\n\r\n");
     CHECK_INT(cl_reply(&c), 100);
     cl_puts(&c, "hello");
@@ -10342,7 +10519,8 @@ LIVE(body, refused_requests_do_not_execute_their_body)
     if (!fx_up(&f))
         return;
     cl_open(&c, &f);
-    cl_puts(&c, "POST /nothing HTTP/1.1\r\nHost: a\r\nContent-Length: 60\r\n\r\n"
+    cl_puts(&c, "POST /nothing HTTP/1.1\r\nHost: a\r\nContent-Length: "
+            "60\r\n\r\n"
                 "POST /hit HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
                 "POST /hit HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
     CHECK_INT(cl_reply(&c), 404);
@@ -10925,7 +11103,8 @@ TEST(body, chunk_grammar_at_every_split)     /* RFC 9112 7.1 */
         CASE("4;x=\"a;b\\\"\\r\"\r\nWiki\r\n0\r\n\r\n", 2, "Wiki"),
         CASE("1\r\na\r\n0\r\nX-Sum: 1\r\nY: 2\r\n\r\n", 2, "a"),
         CASE("4\r\nWi", 0, "Wi"), CASE("4", 0, ""), CASE("0\r\n", 0, ""),
-        CASE("\r\n", 400, ""), CASE(";x\r\n", 400, ""), CASE("0x4\r\n", 400, ""),
+        CASE("\r\n", 400, ""), CASE(";x\r\n", 400, ""), CASE("0x4\r\n", 400,
+                                                             ""),
         CASE("+4\r\nWiki\r\n0\r\n\r\n", 400, ""), CASE("-4\r\n", 400, ""),
         CASE("4_0\r\n", 400, ""), CASE("4 \r\nWiki\r\n0\r\n\r\n", 400, ""),
         CASE(" 4\r\nWiki\r\n0\r\n\r\n", 400, ""), CASE("4 4\r\n", 400, ""),
@@ -10943,7 +11122,8 @@ TEST(body, chunk_grammar_at_every_split)     /* RFC 9112 7.1 */
         CASE("0\r\nContent-Length: 3\r\n\r\n", 2, ""),
         CASE("0\r\ntransfer-encoding: chunked\r\n\r\n", 2, ""),
         CASE("0\r\nAuthorization: x\r\n\r\n", 2, ""),
-        CASE("0\r\nX : 1\r\n\r\n", 400, ""), CASE("0\r\n X: 1\r\n\r\n", 400, ""),
+        CASE("0\r\nX : 1\r\n\r\n", 400, ""), CASE("0\r\n X: 1\r\n\r\n", 400,
+                                                  ""),
         CASE("0\r\nX\r\n\r\n", 400, "")
 #undef CASE
     };
@@ -10952,7 +11132,8 @@ TEST(body, chunk_grammar_at_every_split)     /* RFC 9112 7.1 */
         for (a = 0; a <= cases[i].n; a++) {
             char out[256];
             size_t n, used;
-            const int r = chunks_fed(cases[i].in, cases[i].n, a, out, &n, &used);
+            const int r = chunks_fed(cases[i].in, cases[i].n, a, out, &n,
+                                     &used);
             if (r != cases[i].r || n != strlen(cases[i].out) ||
                 memcmp(out, cases[i].out, n) != 0 ||
                 (r == 2 && used != cases[i].n)) {
@@ -11002,13 +11183,16 @@ LIVE(body, short_ones_that_nobody_wants_are_dropped)
           401, 1 },
         { "BREW /hello HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
           501, 1 },
-        { "POST /nowhere HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        { "POST /nowhere HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: "
+         "chunked\r\n\r\n"
           "5;a=b\r\nhello\r\n0\r\nX: y\r\n\r\n", 404, 1 },
-        { "POST /nowhere HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        { "POST /nowhere HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: "
+         "chunked\r\n\r\n"
           "nonsense\r\n", 404, 0 },
         { "POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 65537\r\n\r\n",
           404, 0 },
-        { "POST /nowhere HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        { "POST /nowhere HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: "
+         "chunked\r\n\r\n"
           "10001\r\n", 404, 0 },
         { "POST /nowhere HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\n"
           "Content-Length: 5\r\n\r\n", 404, 0 }
@@ -11058,7 +11242,8 @@ LIVE(body, short_ones_that_nobody_wants_are_dropped)
     if (!fx_up(&f))
         return;
     cl_open(&c, &f);
-    cl_puts(&c, "POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhel");
+    cl_puts(&c, "POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: "
+            "5\r\n\r\nhel");
     CHECK_INT(cl_reply(&c), 404);
     CHECK_INT(cl_end(&c, 2000), CL_FIN);
     cl_close(&c);
@@ -11088,8 +11273,8 @@ LIVE(request, accessors)
         return;
     cl_open(&c, &f);
     cl_printf(&c, "POST /dump/a%%20b?q=1%%2B2+3&q=no&r HTTP/1.1\r\nHost: a\r\n"
-              "X-Twice: \t first \t\r\nx-twice: second\r\nX-Remote-Addr: 1.2.3.4\r\n"
-              "Cookie: b=0; c=cookie value; d=2\r\n"
+              "X-Twice: \t first \t\r\nx-twice: second\r\nX-Remote-Addr: "
+              "1.2.3.4\r\nCookie: b=0; c=cookie value; d=2\r\n"
               "Content-Type: application/x-www-form-urlencoded\r\n"
               "Content-Length: %d\r\n\r\n%s", (int)sizeof body - 1, body);
     CHECK_INT(cl_reply(&c), 200);
@@ -11114,7 +11299,8 @@ static int h_values(empm_request *req, void *user)
     const char *f_raw = empm_form_raw(req, "f"), *x = empm_path_value(req, "x");
 
     (void)user;
-    empm_printf(req, "host=%s q=%s raw=%s f=%s raw=%s x=%s", host, q ? q : "NULL",
+    empm_printf(req, "host=%s q=%s raw=%s f=%s raw=%s x=%s", host, q ? q
+                                                                     : "NULL",
                 raw ? raw : "NULL", f ? f : "NULL", f_raw ? f_raw : "NULL",
                 x ? x : "NULL");
     return EMPM_OK;
@@ -11175,7 +11361,8 @@ static const empm_route value_routes[] = {
 LIVE(request, values_and_where_they_come_from)
 {
     static const struct { const char *in, *want; } rows[] = {
-        { "GET /v/ HTTP/1.1\r\nHost: a.b:80\r\n\r\n", "host=a.b:80 q=NULL raw=NULL"
+        { "GET /v/ HTTP/1.1\r\nHost: a.b:80\r\n\r\n", "host=a.b:80 q=NULL "
+         "raw=NULL"
           " f=NULL raw=NULL x=" },
         { "GET http://c:8?q=1%2B HTTP/1.1\r\nHost: a\r\n\r\n", NULL },
         { "GET http://c:8/v/x?q=1%2B HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -11227,8 +11414,8 @@ LIVE(request, values_are_made_once)
     f.cfg.routes = value_routes;
     if (!fx_up(&f))
         return;
-    CHECK_INT(ask(&f, &c, "GET http://h/often/a%20b/c?bad=100%&q=%41+b HTTP/1.1\r\n"
-                  "Host: a\r\nCookie: c=d\r\n\r\n"), 200);
+    CHECK_INT(ask(&f, &c, "GET http://h/often/a%20b/c?bad=100%&q=%41+b "
+                  "HTTP/1.1\r\nHost: a\r\nCookie: c=d\r\n\r\n"), 200);
     cl_close(&c);
     fx_down(&f);
 }
@@ -11265,7 +11452,8 @@ LIVE(request, trailers_that_must_not_be_are_dropped)    /* RFC 9110 6.5.1 */
     if (!fx_up(&f))
         return;
     cl_open(&c, &f);
-    cl_puts(&c, "POST /trailers HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked"
+    cl_puts(&c, "POST /trailers HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: "
+            "chunked"
                 "\r\n\r\n5\r\nhello\r\n0\r\nContent-Type: a\r\nX: 1\r\n"
                 "Content-Length: 9\r\nhost: b\r\nY: 2\r\n\r\n");
     CHECK_INT(cl_reply(&c), 200);
@@ -11404,7 +11592,8 @@ LIVE(response, headers)
 
 LIVE(response, statuses)
 {
-    static const int codes[] = { 200, 201, 202, 204, 206, 301, 304, 400, 403, 404,
+    static const int codes[] = { 200, 201, 202, 204, 206, 301, 304, 400, 403,
+                                404,
                                  409, 418, 429, 500, 501, 503, 599 };
     fixture f;
     client c;
@@ -11481,7 +11670,8 @@ LIVE(response, nothing_follows_a_head_without_body)
         for (k = 0; k < sizeof pieces / sizeof pieces[0]; k++) {
             const int head = strcmp(first[i], "status.200") == 0;
             context("%s, pieces of %ld", first[i], pieces[k]);
-            cl_printf(&c, "%s /script?h=%s,write.200000.%ld,flush,write.100.100 "
+            cl_printf(&c, "%s "
+                      "/script?h=%s,write.200000.%ld,flush,write.100.100 "
                       "HTTP/1.1\r\nHost: a\r\n\r\n", head ? "HEAD" : "GET",
                       first[i], pieces[k]);
             CHECK_INT(cl_reply_with(&c, head), strtol(first[i] + 7, NULL, 10));
@@ -11550,7 +11740,8 @@ LIVE(response, a_file_waits_for_its_head)
     fx_down(&f);
 }
 
-/* Conditions and ranges are judged when the status is final. RFC 9110 13.2.1. */
+/* Conditions and ranges are judged when the status is final. RFC 9110
+ * 13.2.1. */
 LIVE(response, a_file_is_judged_by_the_final_status)
 {
     static const struct { const char *script, *field; int status; long bytes; }
@@ -11623,8 +11814,8 @@ LIVE(response, a_handler_sends_while_it_runs)
     fx_down(&f);
 }
 
-/* The overflow is a ring, and what the socket has is not the ring's any more: it
- * may come round while the client has not acknowledged that yet. */
+/* The overflow is a ring, and what the socket has is not the ring's any more:
+ * it may come round while the client has not acknowledged that yet. */
 LIVE(response, the_ring_overwrites_nothing)
 {
     fixture f;
@@ -11638,7 +11829,8 @@ LIVE(response, the_ring_overwrites_nothing)
     if (!fx_up(&f))
         return;
     cl_connect_port(&c, f.port, 32768);
-    cl_puts(&c, "GET /big?bytes=2000000&ahead=300000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    cl_puts(&c, "GET /big?bytes=2000000&ahead=300000 HTTP/1.1\r\nHost: "
+            "a\r\n\r\n");
     for (k = 0; c.in.n < 2000000 && cl_fill(&c, now_ms() + PATIENCE) > 0; k++) {
         set_int(&shm->hits, (int)c.in.n);
         if (k % 8 == 0)
@@ -11689,8 +11881,8 @@ LIVE(response, a_failure_ends_only_its_own_answer)
     fx_down(&f);
 }
 
-/* Writes `first` bytes to a client that reads nothing, then, when it has read them
- * all, `then` more. Returns whether the answer is whole. */
+/* Writes `first` bytes to a client that reads nothing, then, when it has read
+ * them all, `then` more. Returns whether the answer is whole. */
 static int answers_in_two(fixture *f, int first, int then)
 {
     char line[200];
@@ -11707,8 +11899,8 @@ static int answers_in_two(fixture *f, int first, int then)
     return whole;
 }
 
-/* The overflow is nearly full, and the client has taken all since: what comes next
- * has room, though it is too little to try the socket for it alone. */
+/* The overflow is nearly full, and the client has taken all since: what comes
+ * next has room, though it is too little to try the socket for it alone. */
 LIVE(response, a_full_overflow_tries_the_socket)
 {
     fixture f;
@@ -11732,8 +11924,8 @@ LIVE(response, a_full_overflow_tries_the_socket)
     fx_down(&f);
 }
 
-/* A stop that cuts an answer which only the connection's end delimits does so by
- * a reset: a FIN would say that it is whole. */
+/* A stop that cuts an answer which only the connection's end delimits does so
+ * by a reset: a FIN would say that it is whole. */
 LIVE(response, a_stop_cuts_nothing_in_silence)
 {
     fixture f;
@@ -11761,7 +11953,8 @@ LIVE(response, a_stop_cuts_nothing_in_silence)
     fx_down(&f);
 }
 
-/* What on_body has written and not sent is no part of the refusal that follows. */
+/* What on_body has written and not sent is no part of the refusal that
+ * follows. */
 LIVE(response, a_refusal_is_no_part_of_what_on_body_wrote)
 {
     fixture f;
@@ -11771,7 +11964,8 @@ LIVE(response, a_refusal_is_no_part_of_what_on_body_wrote)
     if (!fx_up(&f))
         return;
     CHECK_INT(ask(&f, &c, "POST /script?b=write.7.7 HTTP/1.1\r\nHost: a\r\n"
-                  "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nz\r\n"), 400);
+                  "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nz\r\n"),
+              400);
     CHECK_STR(c.body.p, "400 Bad Request\n");
     cl_close(&c);
     /* but of its own it is */
@@ -11787,8 +11981,8 @@ LIVE(response, a_refusal_is_no_part_of_what_on_body_wrote)
     fx_down(&f);
 }
 
-/* An answer of on_body leaves while the body still arrives, from memory and from
- * the overflow: a client may wait for it. */
+/* An answer of on_body leaves while the body still arrives, from memory and
+ * from the overflow: a client may wait for it. */
 LIVE(response, on_body_answers_before_the_rest_arrives)
 {
     fixture f;
@@ -11827,7 +12021,8 @@ LIVE(response, cleanups_do_not_wait_for_the_client)
     if (!fx_up(&f))
         return;
     cl_connect_port(&c, f.port, 8192);
-    cl_puts(&c, "GET /script?h=defer,write.8000000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    cl_puts(&c, "GET /script?h=defer,write.8000000 HTTP/1.1\r\nHost: "
+            "a\r\n\r\n");
     CHECK_SOON(get_int(&shm->cleanups) == 1, 4000);
     CHECK_INT(cl_reply(&c), 200);
     CHECK_INT(c.body.n, 8000000);
@@ -11841,7 +12036,8 @@ LIVE(response, cleanups_do_not_wait_for_the_client)
  * little all the time. */
 LIVE(response, min_rate)
 {
-    static const struct { int rate, whole; } rows[] = { { 400000, 0 }, { 0, 1 } };
+    static const struct { int rate, whole; } rows[] = { { 400000, 0 },
+                                                       { 0, 1 } };
     fixture f;
     client c;
     size_t i;
@@ -11878,7 +12074,8 @@ LIVE(response, min_rate)
  * said of another body: a 404 is not gzip, and not kept for a year. */
 LIVE(response, a_made_answer_has_no_fields_of_another_body)
 {
-    static const char *const fields[] = { "Content-Encoding:gzip", "ETag:\"v1\"",
+    static const char *const fields[] = { "Content-Encoding:gzip",
+                                         "ETag:\"v1\"",
                                           "Cache-Control:max-age=31536000",
                                           "Content-Disposition:inline",
                                           "Content-Type:image/png" };
@@ -11895,8 +12092,8 @@ LIVE(response, a_made_answer_has_no_fields_of_another_body)
         context("%s", fields[i]);
         snprintf(name, sizeof name, "%.*s", (int)strcspn(fields[i], ":"),
                  fields[i]);
-        cl_printf(&c, "GET /script?h=set.X-Kept:1,set.%s,return.404 HTTP/1.1\r\n"
-                  "Host: a\r\n\r\n", fields[i]);
+        cl_printf(&c, "GET /script?h=set.X-Kept:1,set.%s,return.404 "
+                  "HTTP/1.1\r\nHost: a\r\n\r\n", fields[i]);
         CHECK_INT(cl_reply(&c), 404);
         CHECK_STR(c.body.p, "404 Not Found\n");
         CHECK_STR(cl_header(&c, "X-Kept"), "1");
@@ -11964,8 +12161,8 @@ LIVE(response, on_head_answers)
     fx_down(&f);
 }
 
-/* What on_head answers, and what no handler answers, is part of the turn: a client
- * that pipelines without end does not keep the only worker. */
+/* What on_head answers, and what no handler answers, is part of the turn: a
+ * client that pipelines without end does not keep the only worker. */
 TEST(response, early_answers_end_a_turn)
 {
     enum { N = 400 };
@@ -11983,7 +12180,8 @@ TEST(response, early_answers_end_a_turn)
     cl_open(&c, &f);
     cl_open(&d, &f);
     for (i = 0; i < N; i++)
-        cl_puts(&c, "PUT /script?o=nap.3,return.403 HTTP/1.1\r\nHost: a\r\n\r\n");
+        cl_puts(&c, "PUT /script?o=nap.3,return.403 HTTP/1.1\r\nHost: "
+                "a\r\n\r\n");
     CHECK(cl_readable(&c, PATIENCE));
     t0 = now_ms();
     check_in_step(&d);
@@ -12006,8 +12204,8 @@ LIVE(response, a_client_that_leaves_is_no_error)
     if (!fx_up(&f))
         return;
     cl_open(&c, &f);
-    cl_puts(&c, "GET /script?h=defer,nap.200,write.200000,return.-3 HTTP/1.1\r\n"
-            "Host: a\r\n\r\n");
+    cl_puts(&c, "GET /script?h=defer,nap.200,write.200000,return.-3 "
+            "HTTP/1.1\r\nHost: a\r\n\r\n");
     nap(50);
     cl_reset(&c);
     CHECK_SOON(get_int(&shm->cleanups) == 1, 4000);
@@ -12035,9 +12233,10 @@ TEST(response, every_registered_status_has_its_phrase)
     int status;
 
     for (i = 0; i < sizeof known / sizeof known[0]; i++) {
-        const char *text = empm__reason(known[i]);
+        const char *text = empm__response_reason(known[i]);
         context("%d", known[i]);
-        CHECK(strcmp(text, "Success") != 0 && strcmp(text, "Redirection") != 0 &&
+        CHECK(strcmp(text, "Success") != 0 &&
+              strcmp(text, "Redirection") != 0 &&
               strcmp(text, "Client Error") != 0 &&
               strcmp(text, "Server Error") != 0);
     }
@@ -12046,14 +12245,14 @@ TEST(response, every_registered_status_has_its_phrase)
         if (at < sizeof known / sizeof known[0] && status == known[at])
             at++;
         else
-            CHECK_STR(empm__reason(status),
+            CHECK_STR(empm__response_reason(status),
                       status < 300 ? "Success" : status < 400 ? "Redirection"
                       : status < 500 ? "Client Error" : "Server Error");
     }
     no_context();
-    CHECK_STR(empm__reason(428), "Precondition Required");
-    CHECK_STR(empm__reason(451), "Unavailable For Legal Reasons");
-    CHECK_STR(empm__reason(511), "Network Authentication Required");
+    CHECK_STR(empm__response_reason(428), "Precondition Required");
+    CHECK_STR(empm__response_reason(451), "Unavailable For Legal Reasons");
+    CHECK_STR(empm__response_reason(511), "Network Authentication Required");
 }
 
 /* ---------------------------------------------------------------------------
@@ -12105,9 +12304,10 @@ static char *unescaped(const char *s, size_t n, size_t *len)
             break;
         if (s[i] != '\\') {
             *at++ = s[i];
-        } else if (i + 3 < n && s[i + 1] == 'x' && empm__hex(s[i + 2]) >= 0 &&
-                   empm__hex(s[i + 3]) >= 0) {
-            *at++ = (char)(empm__hex(s[i + 2]) * 16 + empm__hex(s[i + 3]));
+        } else if (i + 3 < n && s[i + 1] == 'x' &&
+                   empm__ascii_hex(s[i + 2]) >= 0 &&
+                   empm__ascii_hex(s[i + 3]) >= 0) {
+            *at++ = (char)(empm__ascii_hex(s[i + 2]) * 16 + empm__ascii_hex(s[i + 3]));
             i += 3;
         } else if (i + 1 < n && (named = strchr(from, s[i + 1])) != NULL) {
             *at++ = to[named - from];
@@ -12155,7 +12355,7 @@ static const char *combined(const char *p, record *r)
         return NULL;
     p += n + 5;
     for (i = 0; time[i] != 0; i++, p++)
-        if (time[i] == '9' ? !empm__is_digit(*p)
+        if (time[i] == '9' ? !empm__ascii_is_digit(*p)
             : time[i] == 'A' ? *p < 'A' || *p > 'Z'
             : time[i] == 'a' ? *p < 'a' || *p > 'z'
             : time[i] == 's' ? *p != '+' && *p != '-' : *p != time[i])
@@ -12194,7 +12394,8 @@ TEST(access, formats_are_checked)    /* with the place of what is wrong */
         { "a.log", "takes a file and a format" },
         { "a.log common env=x", NULL }, { "a.log common env=!x", NULL },
         { "a.log %f%R%{x}e%{x}n%{c}h%u", NULL }, { "\"|cat -\" common", NULL },
-        { "a.log common env=", "env=NAME" }, { "a.log common env=!", "env=NAME" },
+        { "a.log common env=", "env=NAME" }, { "a.log common env=!",
+                                              "env=NAME" },
         { "a.log common expr=x", "env=NAME" }, { "a.log %n", "wants a {name}" },
         { "a.log common env=x y", "takes a file and a format" },
         { "a.log \"%h", "takes a file and a format" },
@@ -12329,7 +12530,8 @@ LIVE(access, hostile_requests_make_one_record_each)
             "GET /x\" 200 5 \"-\" \"forged"),
         RAW("GET /\xc3\xa4\xff\x80 HTTP/1.1\r\nHost: a\r\n\r\n", 404,
             "GET /\xc3\xa4\xff\x80 HTTP/1.1"),
-        RAW("GET /\x7f\t\v\b HTTP/1.1\r\n\r\n", 400, "GET /\x7f\t\v\b HTTP/1.1"),
+        RAW("GET /\x7f\t\v\b HTTP/1.1\r\n\r\n", 400, "GET /\x7f\t\v\b "
+            "HTTP/1.1"),
         RAW("\x16\x03\x01\x02\x01\n", 400, "\x16\x03\x01\x02\x01"),
         RAW("GET / HTTP/1.1\r\n\r\n", 400, "GET / HTTP/1.1"),
         RAW("GET / HTTP/1.1\r\nHost: a\r\nX: \033]0;x\007\r\n\r\n", 400,
@@ -12435,7 +12637,8 @@ LIVE(access, aborted_uploads_are_499)    /* as nginx logs them; a client that
         return;
     for (i = 0; i < 2; i++) {
         cl_open(&c, &f);
-        cl_puts(&c, i ? CHUNK "5\r\nhel" : POST1 "Content-Length: 10\r\n\r\nhello");
+        cl_puts(&c, i ? CHUNK "5\r\nhel" : POST1 "Content-Length: "
+                "10\r\n\r\nhello");
         cl_shut(&c);
         CHECK_INT(cl_reply(&c), 400);
         cl_close(&c);
@@ -12485,8 +12688,8 @@ LIVE(access, aborted_transfers)      /* X, and what was really sent */
         cl_reset(&c);
     }
     text = log_lines(path, 2, 3000);
-    CHECK_INT(sscanf(strchr(text, '\n') + 1, "%ld %c %ld %ld", &status, &y, &sent,
-                     &body), 4);
+    CHECK_INT(sscanf(strchr(text, '\n') + 1, "%ld %c %ld %ld", &status, &y,
+                     &sent, &body), 4);
     CHECK_INT(status, 499);
     CHECK_INT(y, 'X');
     CHECK_INT(sent, 0);
@@ -12548,7 +12751,8 @@ LIVE(access, pipelined_requests_have_their_own_bytes)
         return;
     if (cl_open(&c, &f) == 0) {
         cl_puts(&c, "GET /hello/1 HTTP/1.1\r\nHost: a\r\n\r\n"
-                    "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n"
+                    "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: "
+                "5\r\n\r\n"
                     "01234GET /hello/333 HTTP/1.1\r\nHost: a\r\n\r\n");
         for (i = 0; i < 3; i++)
             CHECK_INT(cl_reply(&c), 200);
@@ -12830,8 +13034,8 @@ static int h_noted(empm_request *req, void *user)
     return empm_write(req, "x", 1);
 }
 
-/* What a handler notes is in the log, and decides whether there is a line at all;
- * health checks are left out by a word. */
+/* What a handler notes is in the log, and decides whether there is a line at
+ * all; health checks are left out by a word. */
 LIVE(access, notes_and_conditions)
 {
     static const empm_route noted[] = {
@@ -12880,8 +13084,9 @@ LIVE(access, notes_and_conditions)
     unlink(others);
 }
 
-/* A log that takes nothing holds nobody, neither a worker nor the stop; what it
- * does not take is counted and said. Once it is read again, lines come whole. */
+/* A log that takes nothing holds nobody, neither a worker nor the stop; what
+ * it does not take is counted and said. Once it is read again, lines come
+ * whole. */
 TEST(access, a_log_that_stands_still_is_not_waited_for)
 {
     static char page[8192];
@@ -12931,8 +13136,8 @@ TEST(access, a_log_that_stands_still_is_not_waited_for)
     unlink(path);
 }
 
-/* Children write into one pipe: a write of more than PIPE_BUF bytes would be cut
- * where there is no room for it, and mix with others'. */
+/* Children write into one pipe: a write of more than PIPE_BUF bytes would be
+ * cut where there is no room for it, and mix with others'. */
 TEST(access, a_pipe_gets_whole_lines)
 {
     static char text[9000];
@@ -12942,17 +13147,17 @@ TEST(access, a_pipe_gets_whole_lines)
     memset(&l, 0, sizeof l);
     memset(text, 'x', sizeof text);
     text[99] = text[4000] = text[8999] = '\n';
-    CHECK_INT(empm__lines_piece(&l, text, 9000), 9000);
+    CHECK_INT(empm__access_lines_piece(&l, text, 9000), 9000);
     l.is_pipe = 1;
-    CHECK_INT(empm__lines_piece(&l, text, PIPE_BUF), PIPE_BUF);
-    n = empm__lines_piece(&l, text, 9000);
+    CHECK_INT(empm__access_lines_piece(&l, text, PIPE_BUF), PIPE_BUF);
+    n = empm__access_lines_piece(&l, text, 9000);
     CHECK(n > 0 && n <= PIPE_BUF && text[n - 1] == '\n');
-    CHECK_INT(empm__lines_piece(&l, text + 4001, 4999), 4999);
+    CHECK_INT(empm__access_lines_piece(&l, text + 4001, 4999), 4999);
 }
 
 TEST(access, half_a_line_does_not_spoil_the_next)    /* on a full disk */
 {
-    static empm__child ch;
+    static empm__engine ch;
     static empm__score_child score;
     static empm_server server;
     struct rlimit was, small;
@@ -12980,14 +13185,14 @@ TEST(access, half_a_line_does_not_spoil_the_next)    /* on a full disk */
     setrlimit(RLIMIT_FSIZE, &small);
     memcpy(empm__page_data(p), "first\nsecond\n", 13);
     p->end = 13;
-    empm__lines_save(&ch, &l, p);
+    empm__access_lines_save(&ch, &l, p);
     setrlimit(RLIMIT_FSIZE, &was);
     sigaction(SIGXFSZ, &old, NULL);
     CHECK_INT(p->end, 0);
     CHECK_INT(score.unlogged, 1);
     memcpy(empm__page_data(p), "third\n", 6);
     p->end = 6;
-    empm__lines_save(&ch, &l, p);
+    empm__access_lines_save(&ch, &l, p);
     text = slurp_path(path);
     CHECK_STR(text, "first\nseco\nthird\n");
     free(text);
@@ -13006,8 +13211,8 @@ static int misuse(const fixture *f, client *c, const char *how)
 
     context("%s", how);
     memset(shm->rc, 0, sizeof shm->rc);
-    snprintf(text, sizeof text, "GET /misuse?slot=7&how=%s HTTP/1.1\r\nHost: a\r\n"
-             "\r\n", how);
+    snprintf(text, sizeof text, "GET /misuse?slot=7&how=%s HTTP/1.1\r\nHost: "
+             "a\r\n\r\n", how);
     return ask(f, c, text);
 }
 
@@ -13235,8 +13440,9 @@ LIVE(conn, pipelining_in_order)
                      "Content-Length: %d\r\n\r\n%03d", 3, i);
         } else if (i % 7 == 5) {
             str_addf(&s, "POST /echo HTTP/1.1\r\nHost: a\r\n"
-                     "Transfer-Encoding: chunked\r\n\r\n1\r\n%d\r\n2;x\r\n%02d\r\n"
-                     "0\r\n\r\n", i / 100, i % 100);
+                     "Transfer-Encoding: "
+                     "chunked\r\n\r\n1\r\n%d\r\n2;x\r\n%02d\r\n0\r\n\r\n",
+                     i / 100, i % 100);
         } else if (i % 50 == 10) {
             str_addf(&s, "GET /big?bytes=100000 HTTP/1.1\r\nHost: a\r\n\r\n");
         } else {
@@ -13381,9 +13587,11 @@ LIVE(conn, error_after_good_requests)                 /* 3c, 10 and 12 */
         str s;
         context("%s", bad[i]);
         memset(&s, 0, sizeof s);
-        str_addf(&s, GET1 "\r\n" "GET /big?bytes=50000 HTTP/1.1\r\nHost: a\r\n\r\n");
+        str_addf(&s, GET1 "\r\n" "GET /big?bytes=50000 HTTP/1.1\r\nHost: "
+                 "a\r\n\r\n");
         str_addf(&s, "%s", bad[i]);
-        str_addf(&s, "POST /hit HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
+        str_addf(&s, "POST /hit HTTP/1.1\r\nHost: a\r\nContent-Length: "
+                 "0\r\n\r\n");
         CHECK_INT(ask_n(&f, &c, s.p, s.n), 200);
         CHECK_INT(cl_reply(&c), 200);
         CHECK_INT(c.body.n, 50000);
@@ -13450,8 +13658,8 @@ TEST(conn, a_handler_may_fork)       /* its copy of the socket does no harm */
     fx_down(&f);
 }
 
-/* Each row: what is sent, in two parts; the FIN comes in the last one's segment,
- * the second part once the first has had its effect. */
+/* Each row: what is sent, in two parts; the FIN comes in the last one's
+ * segment, the second part once the first has had its effect. */
 LIVE(conn, half_closed_clients_are_answered_at_once)
 {
     static const struct {
@@ -13461,16 +13669,19 @@ LIVE(conn, half_closed_clients_are_answered_at_once)
     } rows[] = {
         { "a request",        NULL, GET1 "\r\n", 1, 200 },
         { "a second request", GET1 "\r\n", GET1 "\r\n", 1, 200 },
-        { "three at once",    NULL, GET1 "\r\n" GET1 "\r\n" GET1 "\r\n", 3, 200 },
+        { "three at once",    NULL, GET1 "\r\n" GET1 "\r\n" GET1 "\r\n", 3,
+         200 },
         { "the end of a head", "GET /hello HTTP/1.1\r\nHo", "st: a\r\n\r\n", 1,
           200 },
         { "a body",           NULL, CL("5"), 1, 200 },
-        { "the rest of a body", POST1 "Content-Length: 10\r\n\r\nhello", "world", 1,
+        { "the rest of a body", POST1 "Content-Length: 10\r\n\r\nhello",
+         "world", 1,
           200 },
         { "the rest of chunks", CHUNK "5\r\nhel", "lo\r\n0\r\n\r\n", 1, 200 },
         { "a streamed body", "POST /count?slot=1 HTTP/1.1\r\nHost: a\r\n"
           "Content-Length: 10\r\n\r\nhello", "world", 1, 200 },
-        { "a large reply",    NULL, "GET /big?bytes=3000000 HTTP/1.1\r\nHost: a\r\n"
+        { "a large reply",    NULL, "GET /big?bytes=3000000 HTTP/1.1\r\nHost: "
+         "a\r\n"
           "\r\n", 1, 200 },
         { "a producer",       NULL, "GET /produce?bytes=3000000 HTTP/1.1\r\n"
           "Host: a\r\n\r\n", 1, 200 },
@@ -13482,12 +13693,15 @@ LIVE(conn, half_closed_clients_are_answered_at_once)
         { "nothing more",     GET1 "\r\n", "", 0, 0 },
         { "half a head",      NULL, "GET /hello HTTP/1.1\r\nHo", -1, 400 },
         { "half a head, later", "GET /hello HTTP/1.1\r\nHo", "st", -1, 400 },
-        { "half a head, then nothing", "GET /hello HTTP/1.1\r\nHo", "", -1, 400 },
+        { "half a head, then nothing", "GET /hello HTTP/1.1\r\nHo", "", -1,
+         400 },
         { "half a body",      NULL, POST1 "Content-Length: 10\r\n\r\nhello", -1,
           400 },
-        { "half a body, later", POST1 "Content-Length: 10\r\n\r\nhello", "wo", -1,
+        { "half a body, later", POST1 "Content-Length: 10\r\n\r\nhello", "wo",
+         -1,
           400 },
-        { "half a body, then nothing", POST1 "Content-Length: 10\r\n\r\nhello", "",
+        { "half a body, then nothing", POST1 "Content-Length: 10\r\n\r\nhello",
+         "",
           -1, 400 },
         { "half a chunk",     CHUNK "5\r\nhel", "l", -1, 400 },
         { "half a streamed body", "POST /count?slot=2 HTTP/1.1\r\nHost: a\r\n"
@@ -13589,7 +13803,8 @@ LIVE(conn, fin_while_a_slow_reader_reads)
     CHECK(cl_readable(&c, PATIENCE));
     cl_shut(&c);
     cpu0 = own_cpu_ms();
-    nap(200);                       /* nobody may spin on the half-closed socket */
+    /* nobody may spin on the half-closed socket */
+    nap(200);
     if (!f.forked)
         CHECK_IN(own_cpu_ms() - cpu0, 0, SCALED(80));
     CHECK_INT(cl_reply(&c), 200);
@@ -13759,7 +13974,8 @@ LIVE(time, body)
     cl_open(&d, &f);
     cl_puts(&d, CHUNK "5\r\nhel");
     cl_open(&e, &f);                 /* keeps the rate, so it may go on */
-    cl_puts(&e, "POST /sum HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n");
+    cl_puts(&e, "POST /sum HTTP/1.1\r\nHost: a\r\nContent-Length: "
+            "1000\r\n\r\n");
     for (i = 0; i < 10; i++) {
         char piece[100];
         memset(piece, 'x', sizeof piece);
@@ -13856,8 +14072,8 @@ LIVE(time, steady_slow_readers_are_kept)
         cl_connect_port(&c[i], f.port, 8192);
         cl_printf(&c[i], "GET %s HTTP/1.1\r\nHost: a\r\n\r\n", targets[i % 3]);
     }
-    /* 2 KiB every 20 ms, much longer than Timeout; what the server can see of it
-     * is half a receive buffer at a time, every 150 ms or so */
+    /* 2 KiB every 20 ms, much longer than Timeout; what the server can see of
+     * it is half a receive buffer at a time, every 150 ms or so */
     for (end = now_ms() + (uint64_t)(1800 * few); now_ms() < end; nap(20))
         for (i = 0; i < N; i++) {
             ssize_t k = recv(c[i].fd, buf, 2048, MSG_DONTWAIT);
@@ -14136,7 +14352,8 @@ LIVE(suspend, every_reason)
     CHECK_INT(cl_reply(&c), 200);
     CHECK_STR(c.body.p, "wait...\nwhy=1 wakes=1 slot=5\n");
     /* what is pipelined behind waits, too */
-    cl_puts(&c, "GET /park?slot=6&ms=60 HTTP/1.1\r\nHost: a\r\n\r\n" GET1 "\r\n");
+    cl_puts(&c, "GET /park?slot=6&ms=60 HTTP/1.1\r\nHost: "
+            "a\r\n\r\n" GET1 "\r\n");
     CHECK_INT(cl_reply(&c), 200);
     CHECK_STR(c.body.p, "why=2 wakes=1 slot=6\n");
     CHECK_INT(cl_reply(&c), 200);
@@ -14153,7 +14370,8 @@ LIVE(suspend, every_reason)
     cl_close(&c);
     /* half-closed with the request itself; holds on, and is resumed */
     cl_open(&c, &f);
-    cl_send_fin(&c, "GET /park?slot=8&how=hold HTTP/1.1\r\nHost: a\r\n\r\n", 47);
+    cl_send_fin(&c, "GET /park?slot=8&how=hold HTTP/1.1\r\nHost: a\r\n\r\n",
+                47);
     CHECK_SOON(get_int(&shm->slots[8].wakes) == 1, 2000);
     CHECK_INT(get_int(&shm->slots[8].why), EMPM_HALF_CLOSED);
     CHECK_OPEN(&c);
@@ -14219,7 +14437,8 @@ LIVE(suspend, a_graceful_stop_lets_them_wait)
     cl_open(&d, &f);
     check_in_step(&d);
     cl_open(&again, &f);
-    cl_puts(&again, "GET /park?slot=1&ms=200&how=again HTTP/1.1\r\nHost: a\r\n\r\n");
+    cl_puts(&again, "GET /park?slot=1&ms=200&how=again HTTP/1.1\r\nHost: "
+            "a\r\n\r\n");
     cl_open(&c, &f);
     cl_puts(&c, "GET /park?slot=2 HTTP/1.1\r\nHost: a\r\n\r\n");
     CHECK_SOON(get_ticket(1) != 0 && get_ticket(2) != 0, 4000);
@@ -14296,7 +14515,8 @@ LIVE(suspend, server_sent_events)
     CHECK_INT(cl_get(&c, "/events?n=5"), 200);
     CHECK_STR(cl_header(&c, "Content-Type"), "text/event-stream");
     CHECK_INT(c.chunked, 1);
-    CHECK_STR(c.body.p, "data: 5\n\ndata: 4\n\ndata: 3\n\ndata: 2\n\ndata: 1\n\n");
+    CHECK_STR(c.body.p, "data: 5\n\ndata: 4\n\ndata: 3\n\ndata: 2\n\ndata: "
+              "1\n\n");
     check_in_step(&c);
     cl_close(&c);
     fx_down(&f);
@@ -14470,8 +14690,8 @@ TEST(suspend, stale_tickets_from_eight_threads)
                 cl_open(&c[i], &f);
             }
             set_int(&shm->slots[i].wakes, 0);
-            cl_printf(&c[i], "GET /park?slot=%d&ms=%d HTTP/1.1\r\nHost: a\r\n\r\n",
-                      i, 1 + (round + i) % 9);
+            cl_printf(&c[i], "GET /park?slot=%d&ms=%d HTTP/1.1\r\nHost: "
+                      "a\r\n\r\n", i, 1 + (round + i) % 9);
         }
         for (i = 0; i < N; i++) {
             char one[64], two[64];
@@ -14544,7 +14764,8 @@ static void make_tree(void)
     static const struct { const char *name, *data; } files[] = {
         { "www/index.html", "<p>index" }, { "www/a.txt", "0123456789" },
         { "www/empty.txt", "" }, { "www/b.css", "b{}" }, { "www/c.js", "c" },
-        { "www/d.json", "{}" }, { "www/e.png", "png" }, { "www/f.svg", "<svg/>" },
+        { "www/d.json", "{}" }, { "www/e.png", "png" }, { "www/f.svg",
+                                                         "<svg/>" },
         { "www/g.unknown", "?" }, { "www/sp ace.txt", "space" },
         { "www/per%cent.txt", "percent" }, { "www/.secret", "dot" },
         { "www/H.HTML", "upper" }, { "www/noext", "none" },
@@ -14709,7 +14930,8 @@ LIVE(files, directories_and_methods)
 
     if (!files_up(&f))
         return;
-    CHECK_INT(ask(&f, &c, "GET /sub?q=1 HTTP/1.1\r\nHost: evil\r\n\r\n") / 100, 3);
+    CHECK_INT(ask(&f, &c, "GET /sub?q=1 HTTP/1.1\r\nHost: evil\r\n\r\n") / 100,
+              3);
     to = cl_header(&c, "Location");
     CHECK_STR(to, "/sub/?q=1");
     cl_close(&c);
@@ -14730,7 +14952,8 @@ LIVE(files, directories_and_methods)
     cl_close(&c);
     fx_down(&f);
 
-    fx_init(&f);                    /* a pattern for all methods is asked itself */
+    /* a pattern for all methods is asked itself */
+    fx_init(&f);
     f.cfg.routes = files_of_any_method;
     if (!fx_up(&f))
         return;
@@ -14814,8 +15037,8 @@ LIVE(files, conditions)
         }
         check_in_step(&c);
     }
-    cl_printf(&c, "GET /a.txt HTTP/1.1\r\nHost: a\r\nIf-Modified-Since: %s\r\n\r\n",
-              date);
+    cl_printf(&c, "GET /a.txt HTTP/1.1\r\nHost: a\r\nIf-Modified-Since: "
+              "%s\r\n\r\n", date);
     CHECK_INT(cl_reply(&c), 304);
     check_in_step(&c);
     cl_close(&c);
@@ -14896,7 +15119,8 @@ LIVE(files, ranges)
     no_context();
     check_in_step(&c);
     CHECK_INT(cl_get(&c, "/a.txt"), 200);
-    snprintf(etag, sizeof etag, "%.100s", cl_header(&c, "ETag") ? c.value : "-");
+    snprintf(etag, sizeof etag, "%.100s", cl_header(&c, "ETag") ? c.value
+                                                                : "-");
     snprintf(date, sizeof date, "%.60s", cl_header(&c, "Last-Modified") ?
              c.value : "-");
     cl_printf(&c, "GET /a.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=1-2\r\n"
@@ -14909,7 +15133,8 @@ LIVE(files, ranges)
     cl_puts(&c, "GET /a.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=1-2\r\n"
                 "If-Range: Sat, 01 Jan 2000 00:00:00 GMT\r\n\r\n");
     CHECK_INT(cl_reply(&c), 200);
-    cl_puts(&c, "GET /big.bin HTTP/1.1\r\nHost: a\r\nRange: bytes=100001-250000\r\n"
+    cl_puts(&c, "GET /big.bin HTTP/1.1\r\nHost: a\r\nRange: "
+            "bytes=100001-250000\r\n"
                 "\r\n");
     CHECK_INT(cl_reply(&c), 206);
     CHECK_INT(c.body.n, 150000);
@@ -14917,10 +15142,12 @@ LIVE(files, ranges)
     cl_puts(&c, "HEAD /a.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=1-2\r\n\r\n");
     CHECK_INT(cl_reply_with(&c, 1), 200);   /* a range is for GET only */
     CHECK_INT(c.declared, 10);
-    cl_puts(&c, "GET /empty.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=0-\r\n\r\n");
+    cl_puts(&c, "GET /empty.txt HTTP/1.1\r\nHost: a\r\nRange: "
+            "bytes=0-\r\n\r\n");
     CHECK_INT(cl_reply(&c), 416);
     CHECK_STR(cl_header(&c, "Content-Range"), "bytes */0");
-    cl_puts(&c, "GET /empty.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=-5\r\n\r\n");
+    cl_puts(&c, "GET /empty.txt HTTP/1.1\r\nHost: a\r\nRange: "
+            "bytes=-5\r\n\r\n");
     CHECK_INT(cl_reply(&c), 200);           /* satisfiable, by nothing */
     cl_puts(&c, "GET /a.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=1-2\r\n"
                 "Range: bytes=1-2\r\n\r\n");
@@ -14944,9 +15171,9 @@ static void set_mtime(const char *path, long long t)
     CHECK_INT(utimensat(AT_FDCWD, path, ts, 0), 0);
 }
 
-/* A field of which two came has no meaning; If-Range lets a range pass only if it
- * names exactly this content (RFC 9110 13.1.5): weak tags never do, nor lists, nor
- * "*", nor a date whose second is not over. */
+/* A field of which two came has no meaning; If-Range lets a range pass only if
+ * it names exactly this content (RFC 9110 13.1.5): weak tags never do, nor
+ * lists, nor "*", nor a date whose second is not over. */
 LIVE(files, if_range)
 {
     static const struct { const char *field; int status; } rows[] = {
@@ -15003,7 +15230,8 @@ LIVE(files, if_range)
     for (i = 0; i < EMPM__COUNT(rows); i++) {
         const char *p;
         context("%s", rows[i].field);
-        cl_puts(&c, "GET /dated.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=2-4\r\n");
+        cl_puts(&c, "GET /dated.txt HTTP/1.1\r\nHost: a\r\nRange: "
+                "bytes=2-4\r\n");
         for (p = rows[i].field; *p != 0; p++)
             if (p[0] == '%' && p[1] == 't') {
                 cl_puts(&c, etag);
@@ -15030,7 +15258,7 @@ LIVE(files, if_range)
     CHECK_INT(cl_get(&c, "/dated.txt"), 200);
     CHECK(cl_header(&c, "Last-Modified") != NULL);
     snprintf(date, sizeof date, "%.60s", c.value);
-    CHECK(empm__parse_date(date, 0) <= (int64_t)time(NULL));
+    CHECK(empm__date_parse(date, 0) <= (int64_t)time(NULL));
     cl_printf(&c, "GET /dated.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=2-4\r\n"
               "If-Range: %s\r\n\r\n", date);
     CHECK_INT(cl_reply(&c), 200);
@@ -15042,8 +15270,8 @@ LIVE(files, if_range)
 
 /* The text of an answer of several ranges of the file `text`, as RFC 9110 14.6
  * has it; `b` is its boundary. */
-static void parts_text(str *s, const char *b, const char *type, const char *text,
-                       long size, const empm__range *r, int n)
+static void parts_text(str *s, const char *b, const char *type,
+                       const char *text, long size, const empm__range *r, int n)
 {
     int i;
 
@@ -15087,14 +15315,15 @@ LIVE(files, several_ranges)
     cl_open(&c, &f);
     for (i = 0; i < (int)EMPM__COUNT(rows); i++) {
         context("%s", rows[i].range);
-        cl_printf(&c, "GET /a.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=%s\r\n\r\n",
-                  rows[i].range);
+        cl_printf(&c, "GET /a.txt HTTP/1.1\r\nHost: a\r\nRange: "
+                  "bytes=%s\r\n\r\n", rows[i].range);
         CHECK_INT(cl_reply(&c), rows[i].n > 0 ? 206 : 200);
         CHECK(cl_header(&c, "Content-Range") == NULL);
         CHECK(cl_header(&c, "ETag") != NULL);
         CHECK(cl_header(&c, "Content-Type") != NULL);
         if (rows[i].n > 0 &&
-            CHECK(strncmp(c.value, "multipart/byteranges; boundary=", 31) == 0)) {
+            CHECK(strncmp(c.value, "multipart/byteranges; boundary=",
+                          31) == 0)) {
             parts_text(&want, c.value + 31, "text/plain; charset=utf-8",
                        "0123456789", 10, rows[i].r, rows[i].n);
             CHECK_STR(c.body.p, want.p);
@@ -15103,21 +15332,23 @@ LIVE(files, several_ranges)
             CHECK_STR(c.body.p, "0123456789");
     }
     no_context();
-    cl_puts(&c, "HEAD /a.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=0-0,2-3\r\n\r\n");
+    cl_puts(&c, "HEAD /a.txt HTTP/1.1\r\nHost: a\r\nRange: "
+            "bytes=0-0,2-3\r\n\r\n");
     CHECK_INT(cl_reply_with(&c, 1), 200);
     CHECK_INT(c.declared, 10);
 
     /* long ones, of a file that is not in memory; pipelined with the next */
     pattern_fill(big, 300000, 0);
     cl_puts(&c, "GET /big.bin HTTP/1.1\r\nHost: a\r\nRange: bytes=100-100099,"
-                "200000-299999,0-9\r\n\r\nGET /a.txt HTTP/1.1\r\nHost: a\r\n\r\n");
+                "200000-299999,0-9\r\n\r\nGET /a.txt HTTP/1.1\r\nHost: "
+            "a\r\n\r\n");
     CHECK_INT(cl_reply(&c), 206);
     b = strstr(c.body.p, "Content-Range: bytes 100-100099/300000\r\n\r\n");
     CHECK(b != NULL && memcmp(b + 42, big + 100, 100000) == 0);
     CHECK_INT(c.body.n, c.declared);
     for (i = (int)c.body.n; i > 0 && b != NULL; i--)
-        if (memcmp(c.body.p + c.body.n - i, "bytes 200000-299999/300000\r\n\r\n",
-                   30) == 0)
+        if (memcmp(c.body.p + c.body.n - i, "bytes "
+                   "200000-299999/300000\r\n\r\n", 30) == 0)
             break;
     CHECK(i > 100030 &&
           memcmp(c.body.p + c.body.n - i + 30, big + 200000, 100000) == 0);
@@ -15150,7 +15381,8 @@ TEST(files, ranges_near_the_limits)
                           int64_t from, to; } rows[] = {
         { "bytes=0-9223372036854775806", INT64_MAX, 1, 0, INT64_MAX },
         { "bytes=0-9223372036854775807", INT64_MAX, 1, 0, INT64_MAX },
-        { "bytes=9223372036854775806-",  INT64_MAX, 1, INT64_MAX - 1, INT64_MAX },
+        { "bytes=9223372036854775806-",  INT64_MAX, 1, INT64_MAX - 1,
+         INT64_MAX },
         { "bytes=9223372036854775807-",  INT64_MAX, -1, 0, 0 },
         { "bytes=-9223372036854775807",  INT64_MAX, 1, 0, INT64_MAX },
         { "bytes=-99999999999999999999", 10, 1, 0, 10 },
@@ -15170,7 +15402,8 @@ TEST(files, ranges_near_the_limits)
 
     for (i = 0; i < EMPM__COUNT(rows); i++) {
         context("%s of %lld", rows[i].text, (long long)rows[i].size);
-        CHECK_INT(empm__ranges(rows[i].text, rows[i].size, r), rows[i].n);
+        CHECK_INT(empm__range_parse_all(rows[i].text, rows[i].size, r),
+                  rows[i].n);
         if (rows[i].n > 0) {
             CHECK_INT(r[0].from, rows[i].from);
             CHECK_INT(r[0].to, rows[i].to);
@@ -15212,9 +15445,9 @@ static const empm_route any_file_routes[] = {
     EMPM_ROUTES_END
 };
 
-/* RFC 9110 13.1.2, 13.1.3: 304 is an answer to GET and HEAD; other methods get 412,
- * and If-Modified-Since is not for them. 13.2.1: nor is any of it for an answer
- * that is no success. */
+/* RFC 9110 13.1.2, 13.1.3: 304 is an answer to GET and HEAD; other methods get
+ * 412, and If-Modified-Since is not for them. 13.2.1: nor is any of it for an
+ * answer that is no success. */
 LIVE(files, conditions_of_other_methods)
 {
     static const struct { const char *method, *query, *fields; int status; }
@@ -15234,7 +15467,8 @@ LIVE(files, conditions_of_other_methods)
           200 },
         { "DELETE", "", "If-Modified-Since: Fri, 01 Jan 2100 00:00:00 GMT\r\n",
           200 },
-        { "DELETE", "", "If-Unmodified-Since: Sat, 01 Jan 2000 00:00:00 GMT\r\n",
+        { "DELETE", "", "If-Unmodified-Since: Sat, 01 Jan 2000 00:00:00 "
+         "GMT\r\n",
           412 },
         { "POST",   "", "Range: bytes=1-2\r\n", 200 },
         { "GET",    "?status=203", "If-None-Match: *\r\n", 304 },
@@ -15296,8 +15530,8 @@ LIVE(files, conditions_of_other_methods)
     fx_down(&f);
 }
 
-/* Files of /proc and /sys say a size of 0, or one page, and have what they have:
- * it is sent all the same, by name and by route. */
+/* Files of /proc and /sys say a size of 0, or one page, and have what they
+ * have: it is sent all the same, by name and by route. */
 LIVE(files, without_a_size)
 {
     static const char *const names[] = {
@@ -15350,14 +15584,16 @@ LIVE(files, without_a_size)
     CHECK_INT(c.declared, 0);
     CHECK(cl_header(&c, "ETag") != NULL);
     check_in_step(&c);
-    CHECK_INT(cl_get(&c, "/self/mem"), 500);         /* EIO, and a line says it */
+    /* EIO, and a line says it */
+    CHECK_INT(cl_get(&c, "/self/mem"), 500);
     CHECK(fx_log_has(&f, "EMPM5016: mem: "));
     CHECK_INT(cl_get(&c, "/any?path=/proc/self/mem"), 500);
     CHECK_INT(get_int(&shm->rc[0]), EMPM_ESYS);
     cl_close(&c);
     fx_down(&f);
 
-    fx_init(&f);                                     /* and a limit has a name */
+    /* and a limit has a name */
+    fx_init(&f);
     f.cfg.routes = any_file_routes;
     f.cfg.limit_response_spool = 10;
     if (!fx_up(&f))
@@ -15406,11 +15642,12 @@ static char *etag_of(client *c, const char *target, char to[64])
     return to;
 }
 
-/* The time of the content can be set, as cp -p, rsync -t and tar do; a tag that is
- * strong must change with the content all the same. */
+/* The time of the content can be set, as cp -p, rsync -t and tar do; a tag that
+ * is strong must change with the content all the same. */
 LIVE(files, etag_of_content_with_an_old_date)
 {
-    static const int kinds[] = { EMPM_ETAG_ALL, EMPM_ETAG_MTIME | EMPM_ETAG_SIZE,
+    static const int kinds[] = { EMPM_ETAG_ALL,
+                                EMPM_ETAG_MTIME | EMPM_ETAG_SIZE,
                                  0 };
     fixture f;
     client c;
@@ -15456,8 +15693,8 @@ LIVE(files, etag_of_content_with_an_old_date)
     no_context();
 }
 
-/* openat2() takes O_PATH beside few other flags: a kept file below a directory is
- * the same one as long as nothing has changed. */
+/* openat2() takes O_PATH beside few other flags: a kept file below a directory
+ * is the same one as long as nothing has changed. */
 TEST(files, kept_below_a_directory)
 {
     fixture f;
@@ -15493,17 +15730,19 @@ TEST(files, kept_below_a_directory)
     fx_down(&f);
 }
 
-/* The table is in order, without which nothing in it is found; small and capital
- * letters are the same, whatever the locale; and what sites have is known. */
+/* The table is in order, without which nothing in it is found; small and
+ * capital letters are the same, whatever the locale; and what sites have is
+ * known. */
 TEST(files, types)
 {
     static const char *const known[] = {
-        "m3u8", "vtt", "mov", "flac", "log", "avif", "heic", "apk", "deb", "iso",
+        "m3u8", "vtt", "mov", "flac", "log", "avif", "heic", "apk", "deb",
+            "iso",
         "jsonl", "toml", "yaml", "yml", "md", "mjs", "wasm", "map", "woff2",
         "opus", "m4a", "aac", "webp", "jxl", "bmp", "tiff", "epub", "7z", "xz",
         "bz2", "zst", "br", "rar", "dmg", "csv", "ics", "vcf", "atom", "rss",
-        "xhtml", "xsl", "ttml", "srt", "glb", "gltf", "otf", "eot", "GIF", "HTML",
-        "SVG", "M3U8", "Js", "ts", "mkv", "docx"
+        "xhtml", "xsl", "ttml", "srt", "glb", "gltf", "otf", "eot", "GIF",
+        "HTML", "SVG", "M3U8", "Js", "ts", "mkv", "docx"
     };
     size_t i;
 
@@ -15512,25 +15751,29 @@ TEST(files, types)
         const empm__type *t = &empm__types_known[i];
         context("%s", t->ext);
         CHECK(i == 0 || strcmp(t[-1].ext, t->ext) < 0);
-        CHECK(strchr(t->type, '/') != NULL && strlen(t->type) <= EMPM__TYPE_MAX);
+        CHECK(strchr(t->type, '/') != NULL &&
+              strlen(t->type) <= EMPM__TYPE_MAX);
         snprintf(name, sizeof name, "a.b/c.%s", t->ext);
-        CHECK_STR(empm__mime_type(NULL, name), t->type);
+        CHECK_STR(empm__types_of_name(NULL, name), t->type);
     }
     for (i = 0; i < EMPM__COUNT(known); i++) {
         char name[40];
         snprintf(name, sizeof name, "x.%s", known[i]);
         context("%s", name);
-        CHECK(strcmp(empm__mime_type(NULL, name), "application/octet-stream") !=
+        CHECK(strcmp(empm__types_of_name(NULL, name),
+                     "application/octet-stream") !=
               0);
     }
     no_context();
-    CHECK_STR(empm__mime_type(NULL, "a.html/b"), "application/octet-stream");
-    CHECK_STR(empm__mime_type(NULL, "html"), "application/octet-stream");
-    CHECK_STR(empm__mime_type(NULL, "a.htmlx"), "application/octet-stream");
-    CHECK_STR(empm__mime_type(NULL, "a.ht"), "application/octet-stream");
-    CHECK_STR(empm__mime_type(NULL, "a."), "application/octet-stream");
-    CHECK_STR(empm__mime_type(NULL, ""), "application/octet-stream");
-    CHECK_STR(empm__mime_type(NULL, "a.\xc4\xb0"), "application/octet-stream");
+    CHECK_STR(empm__types_of_name(NULL, "a.html/b"),
+              "application/octet-stream");
+    CHECK_STR(empm__types_of_name(NULL, "html"), "application/octet-stream");
+    CHECK_STR(empm__types_of_name(NULL, "a.htmlx"), "application/octet-stream");
+    CHECK_STR(empm__types_of_name(NULL, "a.ht"), "application/octet-stream");
+    CHECK_STR(empm__types_of_name(NULL, "a."), "application/octet-stream");
+    CHECK_STR(empm__types_of_name(NULL, ""), "application/octet-stream");
+    CHECK_STR(empm__types_of_name(NULL, "a.\xc4\xb0"),
+              "application/octet-stream");
 }
 
 /* AddType, in Apache's words, goes before the table; the last one counts. */
@@ -15576,7 +15819,7 @@ LIVE(files, types_of_ones_own)
         cfg.document_root = cfg.spool_directory = g_tmp;
         cfg.add_type[0] = "a/b .c";
         cfg.add_type[1] = bad[i];
-        CHECK(empm__check(&cfg, NULL, &rep) != EMPM_OK);
+        CHECK(empm__check_all(&cfg, NULL, &rep) != EMPM_OK);
         CHECK_INT(heard(EMPM_LOG_ERROR, 5115), 1);
     }
     no_context();
@@ -15597,14 +15840,16 @@ LIVE(files, send_file_from_a_handler)
     CHECK_INT(c.declared, 0);
     CHECK_INT(cl_get(&c, "/file/big.bin"), 200);
     CHECK_INT(pattern_fault(c.body.p, c.body.n, 0), -1);
-    cl_puts(&c, "GET /file/a.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=2-3\r\n\r\n");
+    cl_puts(&c, "GET /file/a.txt HTTP/1.1\r\nHost: a\r\nRange: "
+            "bytes=2-3\r\n\r\n");
     CHECK_INT(cl_reply(&c), 206);
     CHECK_STR(c.body.p, "23");
     CHECK_INT(cl_get(&c, "/file/nothing"), 404);
     CHECK_INT(get_int(&shm->rc[0]), EMPM_EINVAL);
     CHECK_INT(cl_get(&c, "/file/sub"), 404);        /* no regular file */
     CHECK_INT(get_int(&shm->rc[0]), EMPM_EINVAL);
-    CHECK_INT(cl_get(&c, "/file/fifo"), 404);       /* and never waits for one */
+    /* and never waits for one */
+    CHECK_INT(cl_get(&c, "/file/fifo"), 404);
     check_in_step(&c);
     cl_close(&c);
     fx_down(&f);
@@ -15635,7 +15880,8 @@ LIVE(files, truncated_while_it_is_sent)
     fx_down(&f);
 }
 
-/* A file that is kept is never served as it was: whatever happens to its name. */
+/* A file that is kept is never served as it was: whatever happens to its
+ * name. */
 LIVE(files, kept_and_changed)
 {
     fixture f;
@@ -15665,13 +15911,15 @@ LIVE(files, kept_and_changed)
     write_file(path, "longer", 6);
     CHECK_INT(cl_get(&c, "/kept.txt"), 200);
     CHECK_STR(c.body.p, "longer");
-    cl_puts(&c, "GET /kept.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=1-3\r\n\r\n");
+    cl_puts(&c, "GET /kept.txt HTTP/1.1\r\nHost: a\r\nRange: "
+            "bytes=1-3\r\n\r\n");
     CHECK_INT(cl_reply(&c), 206);
     CHECK_STR(c.body.p, "ong");
     cl_puts(&c, "HEAD /kept.txt HTTP/1.1\r\nHost: a\r\n\r\n");
     CHECK_INT(cl_reply_with(&c, 1), 200);
     CHECK_INT(c.declared, 6);
-    pattern_fill(big, 300000, 7);                   /* now it is sent from its fd */
+    /* now it is sent from its fd */
+    pattern_fill(big, 300000, 7);
     write_file(path, big, 300000);
     for (i = 0; i < 3; i++) {
         CHECK_INT(cl_get(&c, "/kept.txt"), 200);
@@ -15693,7 +15941,8 @@ LIVE(files, kept_and_changed)
     fx_down(&f);
 }
 
-/* A file of which less can be read than its size says has a head all the same. */
+/* A file of which less can be read than its size says has a head all the
+ * same. */
 LIVE(files, shorter_than_its_size)
 {
     static const char name[] = "/sys/kernel/mm/transparent_hugepage/enabled";
@@ -15747,8 +15996,8 @@ LIVE(files, kept_and_moved_out)
     fx_down(&f);
 }
 
-/* A folder that is not there is warned of, and is 404: the rest is served. Where
- * there is no file, the route's own handler answers, and nowhere else. */
+/* A folder that is not there is warned of, and is 404: the rest is served.
+ * Where there is no file, the route's own handler answers, and nowhere else. */
 LIVE(files, missing_root_and_else)
 {
     static const empm_route routes[] = {
@@ -15826,7 +16075,8 @@ TEST(files, kept_are_closed_at_rest)
  * >>status -- the scoreboard for people and for programs
  * ------------------------------------------------------------------------- */
 
-static int any_status(empm_request *req, void *user)    /* a route of any kind */
+/* a route of any kind */
+static int any_status(empm_request *req, void *user)
 {
     return empm_status_page(req, user);
 }
@@ -15891,7 +16141,8 @@ static const struct auto_line {
 } auto_lines[] = {
     { "ServerVersion", "t" }, { "ServerMPM", "t" }, { "Server Built", "t" },
     { "CurrentTime", "t" }, { "RestartTime", "t" },
-    { "ParentServerConfigGeneration", "n" }, { "ParentServerMPMGeneration", "n" },
+    { "ParentServerConfigGeneration", "n" }, { "ParentServerMPMGeneration",
+                                              "n" },
     { "ServerUptimeSeconds", "n" }, { "ServerUptime", "t" }, { "Load1", "f" },
     { "Load5", "f" }, { "Load15", "f" }, { "Total Accesses", "nx" },
     { "Total kBytes", "nx" }, { "Total Duration", "nx" }, { "CPUUser", "fx" },
@@ -15918,7 +16169,8 @@ static int is_number(const char *s, int fraction)
 /* Holds a page against the contract. Returns the number of lines. */
 static int check_auto(const char *text, int extended)
 {
-    char *copy = strdup(text), *save = NULL, *line = strtok_r(copy, "\n", &save);
+    char *copy = strdup(text), *save = NULL, *line = strtok_r(copy, "\n",
+                                                              &save);
     char *seen[200];
     size_t next = 0, n = 0, k;
 
@@ -15963,7 +16215,8 @@ static int check_auto(const char *text, int extended)
     return (int)n;
 }
 
-/* --- a strict reader of JSON: the end of the value, or NULL ---------------- */
+/* --- a strict reader of JSON: the end of the value, or NULL
+ * ---------------- */
 
 static const char *json_value(const char *s, int depth);
 
@@ -16050,7 +16303,8 @@ static void check_json(const char *text)
     CHECK(end != NULL && *json_space(end) == 0);
 }
 
-/* --- and of Prometheus' text, as promtool would read it -------------------- */
+/* --- and of Prometheus' text, as promtool would read it
+ * -------------------- */
 
 static void check_prometheus(const char *text)
 {
@@ -16076,7 +16330,8 @@ static void check_prometheus(const char *text)
             counter = strcmp(type, "counter") == 0;
             CHECK(counter || strcmp(type, "gauge") == 0);
             len = strlen(typed);
-            CHECK(counter == (len > 6 && strcmp(typed + len - 6, "_total") == 0));
+            CHECK(counter == (len > 6 &&
+                              strcmp(typed + len - 6, "_total") == 0));
             for (k = 0; k < ntypes; k++)
                 CHECK(strcmp(types[k], line) != 0);
             if (CHECK(ntypes < 100))
@@ -16176,7 +16431,8 @@ LIVE(status, totals_are_the_requests_made)
                   i % 5 == 0 ? 404 : 200);
     CHECK_INT(before, 0);
     CHECK_SOON(status_number(&f, "Total Accesses") > before + N, 2000);
-    text = status_auto(&f);             /* the last may be under way, and this */
+    /* the last may be under way, and this */
+    text = status_auto(&f);
     CHECK_IN(auto_number(text, "Total Accesses"), N + 1, N + 40);
     CHECK_IN(auto_number(text, "Total Accesses") -
              auto_number(text, "ConnsAccepted"), -2, 0);
@@ -16207,7 +16463,8 @@ LIVE(status, every_format_is_strict)
                        "text/plain; version=0.0.4; charset=utf-8");
     check_prometheus(text);
     CHECK(strstr(text, "\neventmpm_workers{state=\"working\"} ") != NULL);
-    CHECK(strstr(text, "\neventmpm_connections{state=\"suspended\"} 1\n") != NULL);
+    CHECK(strstr(text, "\neventmpm_connections{state=\"suspended\"} "
+                 "1\n") != NULL);
     free(text);
     text = status_page(&f, "/any", "application/json");
     check_json(text);
@@ -16235,7 +16492,8 @@ LIVE(status, every_format_is_strict)
     CHECK_STR(cl_header(&c[0], "Refresh"), "3");
     CHECK_INT(cl_get(&c[0], "/server-status?refresh=-1%0d%0aX"), 200);
     CHECK_STR(cl_header(&c[0], "Refresh"), "10");
-    cl_puts(&c[0], "POST /any HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
+    cl_puts(&c[0], "POST /any HTTP/1.1\r\nHost: a\r\nContent-Length: "
+            "0\r\n\r\n");
     CHECK_INT(cl_reply(&c[0]), 405);
     CHECK_STR(cl_header(&c[0], "Allow"), "GET, HEAD");
     cl_close(&c[0]);
@@ -16267,8 +16525,8 @@ LIVE(status, hostile_requests_are_shown_harmlessly)
         CHECK(strstr(p.body.p, "<script") == NULL);
         CHECK(strstr(p.body.p, "alert('") == NULL);
         if (i == 0)
-            CHECK(strstr(p.body.p, "GET /gate?&#60;script&#62;alert(&#39;1&#39;)"
-                         "&#60;/script&#62;&#38;&#34;&#92; HTTP/1.1") != NULL);
+            CHECK(strstr(p.body.p, "GET "
+                         "/gate?&#60;script&#62;alert(&#39;1&#39;)&#60;/script&#62;&#38;&#34;&#92; HTTP/1.1") != NULL);
         if (i == 1) {
             check_json(p.body.p);
             CHECK(strstr(p.body.p, "/gate?\\u003cscript\\u003ealert(") != NULL);
@@ -16281,8 +16539,8 @@ LIVE(status, hostile_requests_are_shown_harmlessly)
     fx_down(&f);
 }
 
-/* Looking at the status touches no memory of children that were never there: with
- * a large ServerLimit that would be all of it. */
+/* Looking at the status touches no memory of children that were never there:
+ * with a large ServerLimit that would be all of it. */
 TEST(status, slots_without_children_cost_nothing)
 {
     fixture f;
@@ -16307,8 +16565,8 @@ TEST(status, slots_without_children_cost_nothing)
 /* A child's memory may hold anything. */
 TEST(status, a_scoreboard_gone_mad_is_shown_harmlessly)
 {
-    static const char bad[] = "\r\nX: y\033[2J<b>\"'&\\\377\300\001GET / HTTP/1.1"
-                              "0123456789012345678901234567890123456789012345678"
+    static const char bad[] = "\r\nX: y\033[2J<b>\"'&\\\377\300\001GET / "
+                              "HTTP/1.10123456789012345678901234567890123456789012345678"
                               "901234567890123456789";
     fixture f;
     empm__score_worker *w;
@@ -16324,8 +16582,9 @@ TEST(status, a_scoreboard_gone_mad_is_shown_harmlessly)
     empm__store(&empm__score_slot_at(&f.s->score, 1)->used, 1u);
     empm__store(&empm__score_slot_at(&f.s->score, 1)->pid, 4711u);
     empm__store(&ch->accepted, 1u);
-    empm__score_put(w->request, sizeof w->request, bad, EMPM__SCORE_REQUEST);
-    empm__score_put(w->host, sizeof w->host, bad, EMPM__SCORE_HOST);
+    empm__score_store_text(w->request, sizeof w->request, bad,
+                           EMPM__SCORE_REQUEST);
+    empm__score_store_text(w->host, sizeof w->host, bad, EMPM__SCORE_HOST);
     memset((void *)w->client, 0xee, sizeof w->client);
     empm__bump(&w->accesses, 1u);
     empm__store(&w->began_us, UINT64_MAX);
@@ -16342,8 +16601,10 @@ TEST(status, a_scoreboard_gone_mad_is_shown_harmlessly)
     free(text);
     text = status_page(&f, "/server-status?json", "application/json");
     check_json(text);
-    CHECK(strstr(text, "\\u000d\\u000aX: y\\u001b[2J\\u003cb\\u003e\\u0022\\u0027"
-                       "\\u0026\\u005c\\u00ff\\u00c0\\u0001GET / HTTP") != NULL);
+    CHECK(strstr(text, "\\u000d\\u000aX: "
+                 "y\\u001b[2J\\u003cb\\u003e\\u0022\\u0027"
+                       "\\u0026\\u005c\\u00ff\\u00c0\\u0001GET / "
+                 "HTTP") != NULL);
     free(text);
     empm__store(&w->status, (uint32_t)'W');
     text = status_page(&f, "/server-status", "text/html; charset=utf-8");
@@ -16395,7 +16656,8 @@ TEST(status, who_owes_a_proxy_header_is_counted)
     fx_down(&f);
 }
 
-/* empm_wait() waits as long as it was told, whoever is at the admin listener. */
+/* empm_wait() waits as long as it was told, whoever is at the admin
+ * listener. */
 TEST(status, an_admin_client_does_not_hold_empm_wait)
 {
     fixture f;
@@ -16491,8 +16753,8 @@ TEST(status, counters_never_go_back)
 {
     static const char *const keys[] = {
         "Total Accesses", "Total kBytes", "Total Duration", "ConnsAccepted",
-        "CPUUser", "CPUSystem", "CPUChildrenUser", "CPUChildrenSystem", "Uptime",
-        "ChildrenDied"
+        "CPUUser", "CPUSystem", "CPUChildrenUser", "CPUChildrenSystem",
+        "Uptime", "ChildrenDied"
     };
     fixture f;
     char *before, *text;
@@ -16527,7 +16789,8 @@ TEST(status, counters_never_go_back)
     }
     CHECK(auto_number(before, "Total Accesses") >= 200);
     for (k = 0; k < 1000 && auto_number(before, "CPUChildrenUser") +
-                            auto_number(before, "CPUChildrenSystem") <= 0; k++) {
+                            auto_number(before, "CPUChildrenSystem") <=
+         0; k++) {
         free(before);                   /* the kernel's tick is 10 ms */
         before = status_auto(&f);
     }
@@ -16733,7 +16996,8 @@ LIVE(load, slow_clients_hold_no_worker)
                          "\r\n"); break;
         case 6:  cl_puts(&c[i], "GET /produce?bytes=900000 HTTP/1.1\r\n"
                          "Host: a\r\n\r\n"); break;
-        case 7:  cl_puts(&c[i], "GET /file/big.bin HTTP/1.1\r\nHost: a\r\n\r\n");
+        case 7:  cl_puts(&c[i], "GET /file/big.bin HTTP/1.1\r\nHost: "
+                         "a\r\n\r\n");
                  break;
         case 8:  cl_puts(&c[i], "GET /park?slot=2 HTTP/1.1\r\nHost: a\r\n\r\n");
                  break;
@@ -16748,7 +17012,8 @@ LIVE(load, slow_clients_hold_no_worker)
     CHECK_SOON(status_number(&f, "IdleWorkers") == 3, 2000);
     CHECK_INT(status_number(&f, "ConnsAsyncSuspended"), N / 12);
     CHECK_INT(status_number(&f, "ConnsAsyncReadBody"), N / 12 * 4);
-    CHECK_IN(status_number(&f, "ConnsAsyncReadHead"), N / 12 * 2, N / 12 * 2 + 8);
+    CHECK_IN(status_number(&f, "ConnsAsyncReadHead"), N / 12 * 2,
+             N / 12 * 2 + 8);
     for (i = 0; i < N; i++)         /* a bit more of the same */
         if (i % 12 < 5)
             cl_puts(&c[i], "X");
@@ -16827,7 +17092,8 @@ TEST(load, endless_pipeliners_starve_nobody)
         pthread_create(&g[i].thread, NULL, greedy_run, &g[i]);
     }
     nap(100);
-    for (i = 0; i < 20; i++) {       /* all are served, and as a rule soon: one */
+    /* all are served, and as a rule soon: one */
+    for (i = 0; i < 20; i++) {
         uint64_t t0 = now_ms();      /* may have waited for a busy machine */
         CHECK_INT(get_status(&f, "/hello"), 200);
         soon += now_ms() - t0 < (uint64_t)SCALED(500);
@@ -17017,8 +17283,8 @@ TEST(listen, several_sockets_and_their_ports)
     fx_down(&f);
 }
 
-/* Listens as `how` says; four, six: whether that address is to be served. -1: at
- * least one of them is. */
+/* Listens as `how` says; four, six: whether that address is to be served. -1:
+ * at least one of them is. */
 static void check_families(const char *how, int four, int six)
 {
     fixture f;
@@ -17179,8 +17445,8 @@ TEST(listen, unix_socket)
     unlink(path);
 }
 
-/* The folder of a socket may belong to somebody who puts a link there: root does
- * not open up what it leads to, now or at a reload. */
+/* The folder of a socket may belong to somebody who puts a link there: root
+ * does not open up what it leads to, now or at a reload. */
 TEST(listen, unix_mode_follows_no_link)
 {
     empm__rights want;
@@ -17199,17 +17465,17 @@ TEST(listen, unix_mode_follows_no_link)
     CHECK_INT(write_file(file, "x", 1), 0);
     chmod(file, 0600);
     CHECK_INT(symlink(file, link_to), 0);
-    CHECK_INT(empm__unix_rights(link_to, &want), -1);
-    CHECK_INT(empm__unix_rights(file, &want), -1);
+    CHECK_INT(empm__endpoint_unix_rights(link_to, &want), -1);
+    CHECK_INT(empm__endpoint_unix_rights(file, &want), -1);
     CHECK(stat(file, &st) == 0 && (st.st_mode & 0777) == 0600);
     unix_address(&a, sock);
     CHECK_INT(bind(fd, (struct sockaddr *)&a, sizeof a), 0);
     chmod(sock, 0600);
     CHECK_INT(link(sock, twin), 0);  /* somebody else's, by another name */
-    CHECK_INT(empm__unix_rights(twin, &want), -1);
+    CHECK_INT(empm__endpoint_unix_rights(twin, &want), -1);
     CHECK(stat(sock, &st) == 0 && (st.st_mode & 0777) == 0600);
     unlink(twin);
-    CHECK_INT(empm__unix_rights(sock, &want), 0);
+    CHECK_INT(empm__endpoint_unix_rights(sock, &want), 0);
     CHECK(stat(sock, &st) == 0 && (st.st_mode & 0777) == 0666);
     close(fd);
     unlink(sock);
@@ -17287,8 +17553,8 @@ static void test_freeaddrinfo(struct addrinfo *list)
         freeaddrinfo(list);
 }
 
-/* As Apache: a name stands for all its addresses, with one port; an address that
- * the machine has not is left out. The list here has one twice, too. */
+/* As Apache: a name stands for all its addresses, with one port; an address
+ * that the machine has not is left out. The list here has one twice, too. */
 TEST(listen, a_name_has_all_its_addresses)
 {
     fixture f;
@@ -17450,7 +17716,8 @@ TEST(server, stop_before_anything_is_quick)
     uint64_t t0, best = 1000000;
     int i;
 
-    for (i = 0; i < 5; i++) {        /* the best of five: others use the CPU, too */
+    /* the best of five: others use the CPU, too */
+    for (i = 0; i < 5; i++) {
         fixture f;
         fx_init(&f);
         if (!fx_up(&f))
@@ -17484,7 +17751,8 @@ TEST(server, stop_from_a_signal_handler)
     memset(&sa, 0, sizeof sa);
     sa.sa_handler = stop_on_signal;
     sigaction(SIGUSR2, &sa, &old);
-    signal_process(getpid(), SIGUSR2);        /* the workers block it: it comes to us */
+    /* the workers block it: it comes to us */
+    signal_process(getpid(), SIGUSR2);
     CHECK_INT(empm_wait(f.s, PATIENCE), EMPM_OK);
     sigaction(SIGUSR2, &old, NULL);
     fx_down(&f);
@@ -17760,7 +18028,8 @@ static int hk_third_thread_fails(empm_server *s, void **data, void *user)
     return -42;
 }
 
-TEST(server, thread_hook_may_give_up)    /* nobody serves without what it makes */
+/* nobody serves without what it makes */
+TEST(server, thread_hook_may_give_up)
 {
     fixture f;
 
@@ -17773,7 +18042,8 @@ TEST(server, thread_hook_may_give_up)    /* nobody serves without what it makes 
     CHECK(f.s == NULL);
     CHECK(fx_log_has(&f, "EMPM5007: on_thread_start has returned -42"));
     CHECK_INT(get_int(&shm->thread_starts), 4);
-    CHECK(get_int(&shm->rc[2]) > 0);     /* who has begun well is ended as well */
+    /* who has begun well is ended as well */
+    CHECK(get_int(&shm->rc[2]) > 0);
     CHECK_INT(get_int(&shm->thread_stops), 4 - get_int(&shm->rc[2]));
     CHECK_INT(get_int(&shm->child_starts), 1);
     CHECK_INT(get_int(&shm->child_stops), 1);
@@ -17803,7 +18073,8 @@ TEST(server, nobody_is_served_before_the_hooks_are_done)
     fx_down(&f);
 }
 
-TEST(server, stop_under_load)        /* PR 56960, 65769: listener-worker deadlock */
+/* PR 56960, 65769: listener-worker deadlock */
+TEST(server, stop_under_load)
 {
     hammer h[4];
     int stop, round;
@@ -17815,7 +18086,8 @@ TEST(server, stop_under_load)        /* PR 56960, 65769: listener-worker deadloc
         if (!fx_up(&f))
             return;
         hammers_start(h, 4, f.port, &stop);
-        CHECK_SOON(fx_log_has(&f, "x") || get_status(&f, "/hello") == 200, 2000);
+        CHECK_SOON(fx_log_has(&f, "x") || get_status(&f, "/hello") == 200,
+                   2000);
         nap(round);
         empm_stop(f.s);
         if (round & 1)
@@ -17971,8 +18243,8 @@ TEST(process, killed_child_is_replaced)   /* 2.4.54 */
     fx_down(&f);
 }
 
-/* A child that has served is replaced at once, however young it dies and however
- * often that happens: the next one will serve, too. */
+/* A child that has served is replaced at once, however young it dies and
+ * however often that happens: the next one will serve, too. */
 TEST(process, young_children_are_replaced_at_once)
 {
     enum { KILLS = 9 };
@@ -18073,8 +18345,9 @@ static int hk_die_late(empm_server *s, void *user)
     return !s->child.admin;
 }
 
-/* Any death before a child is healthy counts, and the child for admin listeners,
- * which is well, says nothing about those that serve: /health is 503. */
+/* Any death before a child is healthy counts, and the child for admin
+ * listeners, which is well, says nothing about those that serve: /health is
+ * 503. */
 TEST(process, a_start_that_cannot_succeed_is_given_up)
 {
     fixture f;
@@ -18131,7 +18404,7 @@ TEST(process, why_no_child_can_be_started_is_said)
     struct rlimit r, none;
     empm__report rep;
     empm__parent p;
-    empm__kid kids[4];
+    empm__child kids[4];
     fixture f;
 
     if (g_slow >= 8)
@@ -18150,7 +18423,7 @@ TEST(process, why_no_child_can_be_started_is_said)
     none = r;
     none.rlim_cur = 3;
     setrlimit(RLIMIT_NOFILE, &none);
-    CHECK_INT(empm__kid_start(&p, &p.now, 0), EMPM_ESYS);
+    CHECK_INT(empm__child_start(&p, &p.now, 0), EMPM_ESYS);
     setrlimit(RLIMIT_NOFILE, &r);
     CHECK(fx_log_has(&f, "EMPM0481: cannot start a child: socketpair: "));
     empm__server_free(p.now.s);
@@ -18286,7 +18559,8 @@ TEST(process, connections_are_spread)
         SKIP("no /proc to see children in");
     }
     CHECK_SOON(get_int(&shm->child_starts) == 2, 4000);
-    /* while others use the CPU, a child may have none for a while: five tries */
+    /* while others use the CPU, a child may have none for a while: five
+     * tries */
     for (round = 0; round < 5; round++) {
         for (i = 0; i < N; i++) {
             cl_open(&c[i], &f);
@@ -18559,7 +18833,8 @@ TEST(process, spool_on_a_full_disk)  /* here: a limit of the process */
     fx_init_forked(&f, 1);
     f.cfg.spool_directory = "/dev/full/x";
     f.in_child = NULL;
-    fx_close_files(&f);             /* a directory that is none: refused, not ... */
+    /* a directory that is none: refused, not ... */
+    fx_close_files(&f);
     fx_init(&f);
     f.cfg.spool_directory = "/no/such/directory";
     if (empm_start(&f.cfg, &f.s) == EMPM_OK) {      /* ... or 5xx when needed */
@@ -18706,7 +18981,8 @@ TEST(process, test_of_the_settings)          /* -t */
         { "-t|-c|MaxRequestWorkers 399", 0, "bin/prog: warn: EMPM0513: " },
         { "-t|-c|Strict On|-c|MaxRequestWorkers 399", 1, "error: EMPM0513: " },
         { "-t|-c|MaxRequestWorkers 399|-c|strict on", 1, "error: EMPM0513: " },
-        { "-t|-c|MaxClients 50", 0, "info: EMPM0521: MaxClients is deprecated" },
+        { "-t|-c|MaxClients 50", 0, "info: EMPM0521: MaxClients is "
+         "deprecated" },
         { "-t|-c|EnableMMAP Off", 0, "info: EMPM5121: EnableMMAP has no" },
         { "-t|-c|Timeout x", 1, "EMPM5123: Timeout x: is not a time" },
         { "-t|-c|Timeout", 1, "EMPM5123: Timeout : wants a value" },
@@ -18717,17 +18993,20 @@ TEST(process, test_of_the_settings)          /* -t */
         { "-t|-c|SpoolDirectory /no/such/place", 1, "EMPM5107: " },
         { "-t|-c|ErrorLog /no/such/place", 1, "EMPM5134: ErrorLog " },
         { "-t|-c|PidFile such/place|-c|ServerRoot /no", 1, "/no/such\n" },
-        { "-t|-c|CustomLog \"/no/such/place\" common", 1, "EMPM5134: CustomLog" },
+        { "-t|-c|CustomLog \"/no/such/place\" common", 1, "EMPM5134: "
+         "CustomLog" },
         { "-t|-c|ErrorLog here|-c|CustomLog /there common", 0, "" },
         { "-t|-c|ErrorLog syslog:local3", 0, "" },
         { "-t|-c|Listen unix:/no/such/place.sock", 1,
           "EMPM5134: Listen unix:/no/such/place.sock: there is no directory "
           "/no/such\n" },
-        { "-t|-c|Listen unix:/tmp/8901234567890123456789012345678901234567890123"
+        { "-t|-c|Listen "
+         "unix:/tmp/8901234567890123456789012345678901234567890123"
           "456789012345678901234567890123456789012345678901234567890123456789",
           1, "the path of a unix socket has at most 107 bytes" },
         { "-t|-c|Listen [fe80::1%nosuch]:8080", 1,
-          "EMPM5108: Listen [fe80::1%nosuch]:8080: there is no interface nosuch" },
+          "EMPM5108: Listen [fe80::1%nosuch]:8080: there is no interface "
+         "nosuch" },
         { "-t|-c|Timeout 0", 1, "Timeout 0: must be from 1 to 2147483647 ms" },
         { "-t|-c|User no-such-user-at-all", 1, "EMPM0543: bad user name" },
         { "-t|-f|/no/such/file", 1, "EMPM5120: /no/such/file: No such file" },
@@ -18756,8 +19035,8 @@ TEST(process, test_of_the_settings)          /* -t */
     no_context();
 }
 
-/* As httpd has them; and what is no option means a port, a folder or an order, or
- * is an error that says so. Options and others come in any order. */
+/* As httpd has them; and what is no option means a port, a folder or an order,
+ * or is an error that says so. Options and others come in any order. */
 TEST(process, words_of_the_command_line)
 {
     static const struct { const char *words; int status; const char *says; }
@@ -18769,7 +19048,8 @@ TEST(process, words_of_the_command_line)
         { "-l", 0, "Compiled in modules:\n  core.c\n" },
         { "-L", 0, "KeepAliveTimeout            a time: " },
         { "-S", 0, "Listen 127.0.0.1:0\nRoute POST /data\n" },
-        { "configtest", 0, "Syntax OK\n" }, { "-k|configtest", 0, "Syntax OK\n" },
+        { "configtest", 0, "Syntax OK\n" }, { "-k|configtest", 0, "Syntax "
+                                             "OK\n" },
         { "-kconfigtest", 0, "Syntax OK\n" },
         { "-S|8085", 0, "Listen 8085\n" }, { "8085|-S", 0, "Listen 8085\n" },
         { "-S|localhost:8085", 0, "Listen localhost:8085\n" },
@@ -18785,7 +19065,8 @@ TEST(process, words_of_the_command_line)
         { "-Z", 1, "-Z is no option" }, { "--no", 1, "--no is no option" },
         { "-t:", 1, "is no option" }, { "-p", 1, "-p lacks what" },
         { "-t|-p", 1, "-h tells" }, { "stop", 1, "-k needs PidFile: -c \"Pid" },
-        { "-k|stopp", 1, "-k takes start, stop" }, { "-", 1, "- is no directory" },
+        { "-k|stopp", 1, "-k takes start, stop" }, { "-", 1, "- is no "
+                                                    "directory" },
         { "", 1, " is no directory" },
         { "-t|-c|Listen 8085 https", 1, "there is no TLS yet" },
         { "-t|-c|Listen 8085 http", 0, "Syntax OK\n" },
@@ -18809,7 +19090,8 @@ TEST(process, words_of_the_command_line)
         context("%s", rows[i].words);
         if (file != NULL)
             snprintf(words, sizeof words, "%.*s%s%s",
-                     (int)(file - rows[i].words), rows[i].words, path, file + 4);
+                     (int)(file - rows[i].words), rows[i].words, path,
+                     file + 4);
         s = run_words("%s", file != NULL ? words : rows[i].words);
         CHECK_EXIT(s, rows[i].status);
         if (!CHECK(said(&s, rows[i].says)))
@@ -18825,7 +19107,8 @@ TEST(process, sockets_that_cannot_be_had)
     spoken s = run_words("-X|-c|User root|127.0.0.1:%d", port);
 
     CHECK_EXIT(s, 1);
-    CHECK(said(&s, "EMPM0072: Listen 127.0.0.1:") && said(&s, "such as -p 8081"));
+    CHECK(said(&s, "EMPM0072: Listen 127.0.0.1:") &&
+          said(&s, "such as -p 8081"));
     close(fd);
     s = run_words("-X|-c|User root|192.0.2.1:8085");
     CHECK_EXIT(s, 1);
@@ -19008,8 +19291,8 @@ static long pid_on(client *c)
     return cl_get(c, "/pid") == 200 ? strtol(c->body.p, NULL, 10) : -1;
 }
 
-/* Opens connections until n of them are one child's, which it returns; the others
- * are closed. (They are spread, so that takes some.) */
+/* Opens connections until n of them are one child's, which it returns; the
+ * others are closed. (They are spread, so that takes some.) */
 static long open_in_one_child(const fixture *f, client *c, int n)
 {
     client first;
@@ -19030,7 +19313,8 @@ static long open_in_one_child(const fixture *f, client *c, int n)
             cl_close(&first);
     }
     CHECK_INT(got, n);
-    nap(SCALED(20));                 /* what has been closed here is there, too */
+    /* what has been closed here is there, too */
+    nap(SCALED(20));
     return got == n ? pid : 0;
 }
 
@@ -19047,8 +19331,8 @@ static int ex_up(fixture *f, int threads)
     return 1;
 }
 
-/* Keep-alive connections are pinned to nobody: when all workers of their child are
- * busy, a sibling's serve them, and they move back as they are needed. */
+/* Keep-alive connections are pinned to nobody: when all workers of their child
+ * are busy, a sibling's serve them, and they move back as they are needed. */
 TEST(exchange, jobs_go_where_workers_are_idle)
 {
     enum { N = 4 };
@@ -19148,8 +19432,8 @@ TEST(exchange, a_connection_stays_what_it_is)
     }
 }
 
-/* Who dies takes only its own connections along: not what it has given away, and
- * not what it was about to take. */
+/* Who dies takes only its own connections along: not what it has given away,
+ * and not what it was about to take. */
 TEST(exchange, a_death_costs_only_its_own)
 {
     client c[2];
@@ -19247,7 +19531,8 @@ TEST(exchange, a_burst_is_shared_out)
     fx_down(&f);
 }
 
-/* --- what a child takes, it does not believe ------------------------------- */
+/* --- what a child takes, it does not believe
+ * ------------------------------- */
 
 /* A child in this process, with an exchange, and no siblings. */
 typedef struct lone_child {
@@ -19268,15 +19553,15 @@ static int lone_up(lone_child *l)
     if (!CHECK_INT(empm__server_new(&l->f.cfg, 1, NULL, &l->rep, &l->s),
                    EMPM_OK))
         return 0;
-    if (!CHECK_INT(empm__pipe(l->tell, 1), 0))
+    if (!CHECK_INT(empm__fd_pipe(l->tell, 1), 0))
         return 0;
     l->s->parent_fd = l->tell[1];
     empm__score_slot_at(&l->s->score, 0)->pid = (uint32_t)getpid();
     empm__score_server_at(&l->s->score)->top = 1;
     l->f.port = empm_port(l->s, 0);
-    if (!CHECK_INT(empm__engine_start(l->s, 0, 0), EMPM_OK))
+    if (!CHECK_INT(empm__server_engines_start(l->s, 0, 0), EMPM_OK))
         return 0;
-    empm__order(&l->s->child.poller, EMPM__ORDER_ACCEPT);
+    empm__poller_order(&l->s->child.poller, EMPM__ORDER_ACCEPT);
     return 1;
 }
 
@@ -19284,7 +19569,7 @@ static void lone_down(lone_child *l)
 {
     empm_stop(l->s);
     CHECK_INT(empm_wait(l->s, PATIENCE), EMPM_OK);
-    empm__engine_free(l->s);
+    empm__server_engines_free(l->s);
     empm__server_free(l->s);
     close(l->tell[0]);
     close(l->tell[1]);
@@ -19308,7 +19593,7 @@ static void one_message(const lone_child *l, empm__move *m, uint32_t state)
     memset(m, 0, sizeof *m);
     m->version = EMPM__MOVE_VERSION;
     m->n = 1;
-    m->of[0].listener = empm__listener_key(&l->s->listeners[0]);
+    m->of[0].listener = empm__exchange_key(&l->s->listeners[0]);
     m->of[0].state = state;
     m->of[0].left_ms = 60000;
 }
@@ -19557,9 +19842,9 @@ TEST(operate, graceful_restart_closes_no_idle_connection)   /* 43359 */
     fx_down(&f);
 }
 
-/* Idle connections, as many as one message of the exchange cannot hold, go to the
- * children that serve, and those that drain are gone at once: reload after reload,
- * and when a child has had MaxConnectionsPerChild. */
+/* Idle connections, as many as one message of the exchange cannot hold, go to
+ * the children that serve, and those that drain are gone at once: reload after
+ * reload, and when a child has had MaxConnectionsPerChild. */
 TEST(operate, idle_connections_outlive_their_child)
 {
     enum { N = 150 };
@@ -19684,7 +19969,8 @@ TEST(operate, failed_reload_changes_nothing)
         { RELOAD_HANGS,      "longer than StartTimeout" },
         { RELOAD_BAD_LISTEN, "192.0.2.1:80: " },
         { RELOAD_BAD_NUMBER, "Timeout of -1 is out of range" },
-        { RELOAD_SICK,       "healthy: its children end with status 7: the gen" },
+        { RELOAD_SICK,       "healthy: its children end with status 7: the "
+         "gen" },
         { RELOAD_SLOW,       "healthy: 0 of 2 children are after StartTimeout" }
     };
     fixture f;
@@ -19777,21 +20063,22 @@ TEST(operate, sockets_that_stay_get_their_buffers)
         return;
     getsockopt(s->listeners[0].fd, SOL_SOCKET, SO_SNDBUF, &before, &n);
     f.cfg.send_buffer_size = 40000;
-    empm__listen_options(s);
+    empm__parent_endpoints_options(s);
     getsockopt(s->listeners[0].fd, SOL_SOCKET, SO_SNDBUF, &after, &n);
     CHECK(after > before);
     empm__server_free(s);
     fx_close_files(&f);
 }
 
-/* TERM may be the graceful stop, as orchestrators send nothing else; INT is not. */
+/* TERM may be the graceful stop, as orchestrators send nothing else; INT is
+ * not. */
 TEST(operate, term_may_be_graceful)
 {
     fixture f;
     client c;
 
     fx_init_forked(&f, 1);
-    f.cfg.graceful_stop_signal = empm__parse_signal("TERM");
+    f.cfg.graceful_stop_signal = empm__config_parse_signal("TERM");
     CHECK_INT(f.cfg.graceful_stop_signal, SIGTERM);
     if (!fx_up(&f))
         return;
@@ -19827,8 +20114,8 @@ static void start_reaper(void)
     pthread_create(&th, NULL, reaps_all, NULL);
 }
 
-/* A program may have a part that reaps whatever ends: a reload gets through, and
- * why one does not is said. */
+/* A program may have a part that reaps whatever ends: a reload gets through,
+ * and why one does not is said. */
 TEST(operate, somebody_else_reaps_the_children)
 {
     fixture f;
@@ -19876,13 +20163,13 @@ TEST(operate, a_reload_survives_a_failing_upgrade)
     fx_down(&f);
 }
 
-/* A child that leaves by MaxConnectionsPerChild has not died unasked, even if its
- * end is seen before its word is heard. */
+/* A child that leaves by MaxConnectionsPerChild has not died unasked, even if
+ * its end is seen before its word is heard. */
 TEST(operate, who_leaves_has_not_died)
 {
     empm__report rep;
     empm__parent p;
-    empm__kid kids[4];
+    empm__child kids[4];
     fixture f;
 
     fx_init(&f);
@@ -19899,9 +20186,9 @@ TEST(operate, who_leaves_has_not_died)
     kids[0].control = dup(0);
     kids[0].born_us = empm__now_us();
     empm__store(&empm__score_at(&p.now.s->score, 0)->stopping, 1u);
-    empm__kid_died(&p, 0, 0);
+    empm__child_died(&p, 0, 0);
     CHECK_INT(p.now.quick_deaths, 0);
-    CHECK_INT((int)empm__board(&p)->died, 0);
+    CHECK_INT((int)empm__parent_board(&p)->died, 0);
     empm__server_free(p.now.s);
     fx_close_files(&f);
 }
@@ -19955,7 +20242,8 @@ TEST(operate, signals_while_a_reload_is_under_way)   /* 60487, 64533 */
     }
     CHECK_SOON(serves(&f, 2), 8000);
     CHECK_SOON(get_status(&f, "/hello") == 200, 4000);   /* HUP drops some */
-    signal_process(f.pid, SIGUSR1);            /* and a stop in the middle of one */
+    /* and a stop in the middle of one */
+    signal_process(f.pid, SIGUSR1);
     nap(5);
     fx_down(&f);
 }
@@ -20091,7 +20379,8 @@ TEST(operate, next_reload_lets_the_others_drain)
         }
         CHECK(!fx_log_has(&f, "EMPM0485"));
         signal_process(f.pid, SIGUSR1);
-        CHECK_SOON(fx_log_has(&f, "EMPM0485: the scoreboard has no room"), 4000);
+        CHECK_SOON(fx_log_has(&f, "EMPM0485: the scoreboard has no room"),
+                   4000);
         CHECK_INT(get_status(&f, "/hello"), 200);
         CHECK(!serves(&f, N + 1));
         if (hard)
@@ -20225,8 +20514,9 @@ TEST(operate, suspended_machine_kills_nobody)
     fx_down(&f);
 }
 
-/* 53555. The last requests wait until those that drain have had their 2 s, one
- * after the other: the bounds only keep a test that hangs from taking for ever. */
+/* 53555. The last requests wait until those that drain have had their 2 s,
+ * one after the other: the bounds only keep a test that hangs from taking
+ * for ever. */
 TEST(operate, draining_children_make_room)
 {
     enum { N = 5 };
@@ -20390,8 +20680,8 @@ TEST(operate, stuck_workers_are_named)
         n = wait_children(&f, 1, kids, PATIENCE);
         CHECK_INT(get_status(&f, "/sleep?ms=1"), 200);
         cl_open(&c, &f);
-        snprintf(line, sizeof line, "GET /sleep?ms=%d HTTP/1.1\r\nHost: a\r\n\r\n",
-                 SCALED(1000));
+        snprintf(line, sizeof line, "GET /sleep?ms=%d HTTP/1.1\r\nHost: "
+                 "a\r\n\r\n", SCALED(1000));
         cl_puts(&c, line);
         CHECK_INT(cl_reply(&c), 200);            /* it may end, all the same */
         CHECK_INT(fx_log_lines(&f, "EMPM5037"), 1);
@@ -20803,7 +21093,8 @@ TEST(operate, why_a_start_fails_is_in_both_places)
     static const struct { const char *line, *why; } rows[] = {
         { "Listen 192.0.2.1:80",              "EMPM0072: Listen 192.0.2.1:80" },
         { "SpoolDirectory /no/such",          "EMPM5107: SpoolDirectory /no" },
-        { "CustomLog /no/such/dir/log common", "EMPM0649: cannot open CustomLog" },
+        { "CustomLog /no/such/dir/log common", "EMPM0649: cannot open "
+         "CustomLog" },
         { "MaxRequestWorkers 7\nStrict On",  "EMPM0513: MaxRequestWorkers" }
     };
     static const char *const start[] = { "-k", "start", NULL };
@@ -20908,8 +21199,8 @@ static int is_held(const long *pids, int n, const char *file)
     return held;
 }
 
-/* Rotated logs: moved away, and opened anew on demand. Children have no right to
- * open them, one generation drains, and nothing ends for it. */
+/* Rotated logs: moved away, and opened anew on demand. Children have no right
+ * to open them, one generation drains, and nothing ends for it. */
 TEST(operate, rotated_logs_are_opened_anew)
 {
     static const char *const reopen[] = { "-k", "reopen", NULL };
@@ -20975,8 +21266,8 @@ TEST(operate, rotated_logs_are_opened_anew)
 }
 
 /* "|program" gets every line, is started again when it dies, and reads to the
- * end when the server has ended; a reload has programs of its own. The same with
- * children and without. */
+ * end when the server has ended; a reload has programs of its own. The same
+ * with children and without. */
 static void piped_logs(const char *mode)
 {
     program p;
@@ -20997,7 +21288,7 @@ static void piped_logs(const char *mode)
         n = lines_with(access, "/hello");
         CHECK_INT(program_get(&p, "/hello?1"), 200);
         CHECK_SOON(lines_with(access, "/hello") == n + 1, 4000);
-        pid = (long)empm__number_in(pids);
+        pid = (long)empm__check_number_in(pids);
         CHECK(pid > 1);
         if (pid > 1)
             CHECK_INT(kill((pid_t)pid, SIGKILL), 0);
@@ -21127,7 +21418,8 @@ TEST(operate, bad_file_is_refused_and_the_old_one_stays)
         CHECK(strstr(text, "SIGUSR1") == NULL);  /* no signal was sent */
         free(text);
         signal_process((pid_t)pid_in(&p), SIGUSR1);        /* and if it is */
-        CHECK_SOON(program_said(&p, "the generation that serves goes on"), 4000);
+        CHECK_SOON(program_said(&p, "the generation that serves goes on"),
+                   4000);
         CHECK_INT(program_get(&p, "/hello"), 200);
     }
     program_down(&p);
@@ -21199,8 +21491,8 @@ TEST(operate, tells_the_service_manager)
     unlink(g_manager_path);
 }
 
-/* The new program's sockets take the place of the log's descriptor: what is wrong
- * is said by the old one, in the log. */
+/* The new program's sockets take the place of the log's descriptor: what is
+ * wrong is said by the old one, in the log. */
 TEST(operate, why_an_upgrade_cannot_start_is_in_the_log)
 {
     program p;
@@ -21401,7 +21693,8 @@ static void enter_namespace(void)
         _exit(126);
 }
 
-TEST(operate, a_root_without_anybody_serves_itself)  /* sandboxes have such ones */
+/* sandboxes have such ones */
+TEST(operate, a_root_without_anybody_serves_itself)
 {
     program p;
     pid_t pid = fork();
@@ -21480,9 +21773,11 @@ TEST(operate, user_root_is_root)     /* it is meant where it is said */
 
 typedef enum moment { AT_START, WHILE_SERVING, AT_RELOAD, AT_STOP } moment;
 
-static const char *const moment_names[] = { "start", "serve", "reload", "stop" };
+static const char *const moment_names[] = { "start", "serve", "reload",
+                                           "stop" };
 
-static const char *g_fault_rows;    /* --faults: part of a row's name, or NULL */
+/* --faults: part of a row's name, or NULL */
+static const char *g_fault_rows;
 
 static const empm_route fault_routes[] = {
     EMPM_ROUTE("GET /hello/{name}",  h_hello,          NULL),
@@ -21497,8 +21792,8 @@ static const empm_route fault_routes[] = {
     EMPM_ROUTES_END
 };
 
-/* What is asked for, and the body of the answer: a text, or so many bytes of the
- * pattern. */
+/* What is asked for, and the body of the answer: a text, or so many bytes of
+ * the pattern. */
 static const struct fault_request {
     const char *target;
     size_t      post;               /* bytes of the pattern; 0: it is a GET */
@@ -21591,8 +21886,8 @@ static int fault_ask_for(const fixture *f, int n, char got[FAULT_ALL + 1])
     return bad;
 }
 
-/* The same for connections that are kept, and ask all at once for what takes its
- * time: more of them than a child has workers. Appends to `got`. */
+/* The same for connections that are kept, and ask all at once for what takes
+ * its time: more of them than a child has workers. Appends to `got`. */
 static int fault_ask_together(const fixture *f, char got[FAULT_ALL + 1])
 {
     char *at = got + strlen(got);
@@ -21761,7 +22056,8 @@ static int fault_run(moment at, int processes)
         fail(__FILE__, __LINE__, f.ended ? "it has ended"
                                          : "it neither serves nor ends");
     }
-    if (ready && at != AT_START) {   /* the start is over for all threads, too */
+    /* the start is over for all threads, too */
+    if (ready && at != AT_START) {
         if (fault_ask_for(&f, 1, got) > 0)
             fail(__FILE__, __LINE__, "it does not serve");
         nap(SCALED(10));
@@ -21839,8 +22135,10 @@ static int fault_passes(int call, int error)
 {
     const char *name = fault_calls[call].call;
 
-    return error == EINTR || (error == EAGAIN && (strcmp(name, "openat2") == 0 ||
-                                                  strcmp(name, "read-pipe") == 0));
+    return error == EINTR || (error == EAGAIN &&
+                              (strcmp(name, "openat2") == 0 ||
+                                                  strcmp(name, "read-pipe") ==
+                                                  0));
 }
 
 /* The plan of a row, or of the run that counts (call -1). */
@@ -21979,7 +22277,8 @@ TEST(clients, curl)
                     "http://127.0.0.1:%d/hello", f.port), 0);
     CHECK_STR(out, "Hello, world!\n");
     CHECK_INT(shell(out, sizeof out, "curl -sS -m 20 --http1.0 "
-                    "http://127.0.0.1:%d/produce?bytes=1000000 | wc -c", f.port),
+                    "http://127.0.0.1:%d/produce?bytes=1000000 | wc -c",
+                    f.port),
               0);
     CHECK_INT(strtol(out, NULL, 10), 1000000);
     CHECK_INT(shell(out, sizeof out, "curl -sS -m 20 -I "
@@ -22012,7 +22311,8 @@ TEST(clients, curl)
     fx_down(&f);
 }
 
-/* zsync asks for 20 ranges at a time and gives up on an answer with the whole. */
+/* zsync asks for 20 ranges at a time and gives up on an answer with the
+ * whole. */
 TEST(clients, zsync)
 {
     fixture f;
@@ -22084,8 +22384,8 @@ TEST(clients, wrk)
     fx_init_forked(&f, 1);
     if (!fx_up(&f))
         return;
-    CHECK_INT(shell(out, sizeof out, "wrk -t1 -c32 -d1s http://127.0.0.1:%d/hello",
-                    f.port), 0);
+    CHECK_INT(shell(out, sizeof out, "wrk -t1 -c32 -d1s "
+                    "http://127.0.0.1:%d/hello", f.port), 0);
     CHECK(strstr(out, "Socket errors") == NULL);
     CHECK(strstr(out, "Non-2xx") == NULL);
     CHECK(strstr(out, "requests in") != NULL);
@@ -22102,8 +22402,9 @@ TEST(clients, nc)
     fx_init_forked(&f, 1);
     if (!fx_up(&f))
         return;
-    CHECK_INT(shell(out, sizeof out, "printf 'GET /hello HTTP/1.1\\r\\nHost: a\\r\\n"
-                    "\\r\\n' | timeout 20 nc -N 127.0.0.1 %d", f.port), 0);
+    CHECK_INT(shell(out, sizeof out, "printf 'GET /hello HTTP/1.1\\r\\nHost: "
+                    "a\\r\\n\\r\\n' | timeout 20 nc -N 127.0.0.1 %d", f.port),
+              0);
     CHECK(strstr(out, "\r\n\r\nHello, world!\n") != NULL);
     fx_down(&f);
 }
@@ -22125,9 +22426,9 @@ TEST(clients, goaccess)             /* reads the access log */
     CHECK_INT(ask(&f, &c, "GET /x HTTP/1.1\r\n\r\n"), 400);
     cl_close(&c);
     fx_down(&f);
-    CHECK_INT(shell(out, sizeof out, "goaccess %s --log-format=COMBINED -o json "
-                    "--no-progress 2>/dev/null; cat %s.json 2>/dev/null", path,
-                    path), 1);
+    CHECK_INT(shell(out, sizeof out, "goaccess %s --log-format=COMBINED -o "
+                    "json --no-progress 2>/dev/null; cat %s.json 2>/dev/null",
+                    path, path), 1);
     at = strstr(out, "\"valid_requests\":");
     CHECK(at != NULL && strtol(at + 17, NULL, 10) == 3);
     at = strstr(out, "\"failed_requests\":");
@@ -22182,7 +22483,8 @@ static void fetch_down(fixture *f, const char *root)
     remove_tree(root);
 }
 
-/* A flat repository: apt asks for /./Packages and /./x_1_all.deb as they are. */
+/* A flat repository: apt asks for /./Packages and /./x_1_all.deb as they
+ * are. */
 TEST(clients, apt_flat_repository)
 {
     fixture f;
@@ -22192,8 +22494,10 @@ TEST(clients, apt_flat_repository)
         SKIP("apt is not installed");
     if (!fetch_up(&f, root, sizeof root))
         return;
-    CHECK_INT(shell(out, sizeof out, "cd %s && mkdir -p p/DEBIAN apt/lists/partial "
-        "apt/cache/archives/partial apt/etc/preferences.d && chmod 755 p p/DEBIAN && "
+    CHECK_INT(shell(out, sizeof out, "cd %s && mkdir -p p/DEBIAN "
+                    "apt/lists/partial "
+        "apt/cache/archives/partial apt/etc/preferences.d && chmod 755 p "
+                    "p/DEBIAN && "
         "printf 'Package: empm-x\\nVersion: 1\\nArchitecture: all\\n"
         "Maintainer: a <a@a.invalid>\\nDescription: x\\n' >p/DEBIAN/control && "
         "dpkg-deb -b p x_1_all.deb >/dev/null && "
@@ -22201,7 +22505,8 @@ TEST(clients, apt_flat_repository)
         "echo Size: $(stat -c %%s x_1_all.deb); "
         "echo SHA256: $(sha256sum x_1_all.deb | cut -d' ' -f1); } >Packages && "
         ": >apt/status && "
-        "echo 'deb [trusted=yes] http://127.0.0.1:%d/ ./' >apt/etc/sources.list",
+        "echo 'deb [trusted=yes] http://127.0.0.1:%d/ ./' "
+                    ">apt/etc/sources.list",
         root, f.port), 0);
     CHECK_INT(shell(out, sizeof out, "cd %s && export LC_ALL=C && "
         "o=\"-o Dir::Etc=%s/apt/etc -o Dir::Etc::sourceparts=- "
@@ -22228,13 +22533,15 @@ TEST(clients, lftp)
     if (!fetch_up(&f, root, sizeof root))
         return;
     shell(out, sizeof out, "cd %s && mkdir -p d/sub && echo one >d/a && "
-          "echo two >d/sub/b && echo '<a href=\"a\">a</a><a href=\"sub/\">sub/</a>' "
-          ">d/index.html && echo '<a href=\"b\">b</a>' >d/sub/index.html", root);
+          "echo two >d/sub/b && echo '<a href=\"a\">a</a><a "
+          "href=\"sub/\">sub/</a>' >d/index.html && echo '<a href=\"b\">b</a>' "
+          ">d/sub/index.html", root);
     CHECK_INT(shell(out, sizeof out, "cd %s && timeout 30 lftp -c 'set net:max-"
         "retries 1; set http:proxy \"\"; mirror http://127.0.0.1:%d/d got' && "
         "cmp got/a d/a && cmp got/sub/b d/sub/b", root, f.port), 0);
     CHECK_INT(shell(out, sizeof out, "cd %s && timeout 30 lftp -c 'set net:max-"
-        "retries 1; set http:proxy \"\"; get http://127.0.0.1:%d/d/sub -o s' && "
+        "retries 1; set http:proxy \"\"; get http://127.0.0.1:%d/d/sub -o s' "
+                    "&& "
         "cmp s d/sub/index.html", root, f.port), 0);
     if (get_int(&g_failures) != 0)
         printf("%s\n", out);
@@ -22250,10 +22557,11 @@ TEST(clients, axel)
         SKIP("axel is not installed");
     if (!fetch_up(&f, root, sizeof root))
         return;
-    shell(out, sizeof out, "cd %s && mkdir sub && cp %s/www/big.bin sub/index.html",
-          root, g_tmp);
+    shell(out, sizeof out, "cd %s && mkdir sub && cp %s/www/big.bin "
+          "sub/index.html", root, g_tmp);
     CHECK_INT(shell(out, sizeof out, "cd %s && timeout 30 axel -q -n 4 "
-        "-o got http://127.0.0.1:%d/sub && cmp got sub/index.html", root, f.port),
+        "-o got http://127.0.0.1:%d/sub && cmp got sub/index.html", root,
+                    f.port),
         0);
     fetch_down(&f, root);
 }
@@ -22267,8 +22575,8 @@ TEST(clients, php_streams)
         SKIP("php is not installed");
     if (!fetch_up(&f, root, sizeof root))
         return;
-    shell(out, sizeof out, "cd %s && mkdir sub && echo inside >sub/index.html && "
-          "echo top >a", root);
+    shell(out, sizeof out, "cd %s && mkdir sub && echo inside >sub/index.html "
+          "&& echo top >a", root);
     CHECK_INT(shell(out, sizeof out, "timeout 30 php -r 'foreach ([\"/sub\", "
         "\"/./a\", \"/sub/../a\"] as $p) echo file_get_contents("
         "\"http://127.0.0.1:%d$p\");'", f.port), 0);
@@ -22276,8 +22584,8 @@ TEST(clients, php_streams)
     fetch_down(&f, root);
 }
 
-/* A pool of connections that are used again about when they end: a client that is
- * told the time gives one up before, and no request fails. */
+/* A pool of connections that are used again about when they end: a client that
+ * is told the time gives one up before, and no request fails. */
 TEST(clients, node_fetch_at_the_edge_of_keep_alive)
 {
     fixture f;
@@ -22290,15 +22598,17 @@ TEST(clients, node_fetch_at_the_edge_of_keep_alive)
     f.cfg.keep_alive_timeout_ms = 2000;
     if (!fx_up(&f))
         return;
+    /* it looks at no socket */
     CHECK_INT(shell(out, sizeof out, "timeout 60 node -e '"
         "let bad = 0; const nap = ms => new Promise(r => setTimeout(r, ms));"
         "async function one(i) { for (let k = 0; k < 4; k++) {"
         " try { const r = await fetch(\"http://127.0.0.1:%d/hello\");"
         "  await r.text(); if (r.status != 200) bad++; } catch (e) { bad++; }"
-        " const end = Date.now() + 1990 + i %% 20;"   /* it looks at no socket */
+        " const end = Date.now() + 1990 + i %% 20;"
         " await nap(1980); while (Date.now() < end); } }"
         "Promise.all([...Array(10).keys()].map(one)).then(() => {"
-        " console.log(bad, \"failed\"); process.exit(bad ? 1 : 0); });'", f.port), 0);
+        " console.log(bad, \"failed\"); process.exit(bad ? 1 : 0); });'",
+                    f.port), 0);
     CHECK_STR(out, "0 failed\n");
     fx_down(&f);
 }
@@ -22333,7 +22643,8 @@ TEST(clients, python_reads_the_refusal_of_an_upload)
     fx_down(&f);
 }
 
-/* An Expect that expects nothing; paths as they are; a part; a byte above 0x7f. */
+/* An Expect that expects nothing; paths as they are; a part; a byte above
+ * 0x7f. */
 TEST(clients, curl_as_it_is)
 {
     static const char *const how[] = {
@@ -22356,8 +22667,8 @@ TEST(clients, curl_as_it_is)
         context("%s", how[i]);
         snprintf(cmd, sizeof cmd, "%.*s%s%s", (int)(at - how[i]), how[i], url,
                  at + 2);
-        CHECK_INT(shell(out, sizeof out, "curl -sS -m 20 --noproxy '*' -o /dev/null "
-                        "-w '%%{http_code}' %s", cmd), 0);
+        CHECK_INT(shell(out, sizeof out, "curl -sS -m 20 --noproxy '*' -o "
+                        "/dev/null -w '%%{http_code}' %s", cmd), 0);
         CHECK_STR(out, "200");
     }
     no_context();
@@ -22373,8 +22684,8 @@ TEST(clients, text_browsers)
 
     if (!fetch_up(&f, root, sizeof root))
         return;
-    shell(out, sizeof out, "cd %s && mkdir sub && echo '<p>inside' >sub/index.html",
-          root);
+    shell(out, sizeof out, "cd %s && mkdir sub && echo '<p>inside' "
+          ">sub/index.html", root);
     for (i = 0; i < 2; i++) {
         if (!installed(browsers[i]))
             continue;
@@ -22452,7 +22763,8 @@ static pid_t haproxy_start(int fd, const fixture *node, int nodes)
         "    balance leastconn\n"
         "    http-request disable-l7-retry unless METH_GET\n"
         "    option httpchk GET /health\n"
-        "    default-server check inter 200ms fall 2 rise 1 send-proxy-v2\n", fd);
+        "    default-server check inter 200ms fall 2 rise 1 send-proxy-v2\n",
+                 fd);
     for (i = 0; i < nodes; i++)
         n += snprintf(text + n, sizeof text - (size_t)n,
                       "    server node%d 127.0.0.1:%d\n", i, node[i].port);
@@ -22505,7 +22817,8 @@ TEST(clients, haproxy_loses_nothing)
     haproxy = haproxy_start(fd, f, NODES);
     close(fd);
     CHECK_INT(cl_connect_port(&c, port, 0), 0);
-    CHECK_INT(cl_get(&c, "/who"), 200);  /* our address, as haproxy has seen it */
+    /* our address, as haproxy has seen it */
+    CHECK_INT(cl_get(&c, "/who"), 200);
     CHECK(strncmp(c.body.p, "127.0.0.1:", 10) == 0);
     cl_close(&c);
 
@@ -22527,7 +22840,8 @@ TEST(clients, haproxy_loses_nothing)
         CHECK_INT(failed, 0);
     }
 
-    group = f[2].pid;                    /* a node dies: those it had may fail */
+    /* a node dies: those it had may fail */
+    group = f[2].pid;
     signal_group(group, SIGKILL);
     waitpid(group, &st, 0);
     CHECK(fx_reap(&f[2], group, SCALED(3000)));
@@ -22588,7 +22902,8 @@ TEST(clients, first_two_minutes)
             dup2(fd, 1);
             dup2(fd, 2);
             if (chdir(dir) == 0)
-                execl(program, names[i], "-c", "User root", where, (char *)NULL);
+                execl(program, names[i], "-c", "User root", where,
+                      (char *)NULL);
             _exit(127);
         }
         CHECK_SOON((r = cl_connect_port(&c, port, 0)) == 0, PATIENCE);
@@ -22631,12 +22946,13 @@ TEST(clients, first_two_minutes)
  *     ./test --fuzz api --seed 4711 --runs 1        replays what has failed
  *
  * Connections are driven step by step, without a thread: a socket pair is
- * admitted, and what the listener would see is offered to its record. The client
- * need not be kind: it reads little, nothing, or leaves in the middle. A client
- * that always reads all and ends only when all is answered sees neither a
- * suspension that is lost with a failing send, nor a file that overtakes its
+ * admitted, and what the listener would see is offered to its record. The
+ * client need not be kind: it reads little, nothing, or leaves in the middle. A
+ * client that always reads all and ends only when all is answered sees neither
+ * a suspension that is lost with a failing send, nor a file that overtakes its
  * head because an earlier answer still waits; and a generator that never calls
- * empm_send_file() after empm_suspend() or in on_body cannot ask for the latter.
+ * empm_send_file() after empm_suspend() or in on_body cannot ask for the
+ * latter.
  * ------------------------------------------------------------------------- */
 
 enum { FZ_REQUESTS = 4, FZ_WAITS = 256, FZ_MOST = 12 };
@@ -22751,7 +23067,8 @@ static int fz_act(empm_request *req, enum fz_where where)
     static const size_t sizes[] = { 0, 1, 700, 4096, 16384, 65535, 65536, 65537,
                                     100000, 131072 };
     static const int statuses[] = { 204, 304, 201, 404, 204, 200 };
-    static const char *const names[] = { "on_head", "on_body", "handler", "wake" };
+    static const char *const names[] = { "on_head", "on_body", "handler",
+                                        "wake" };
     static char bytes[131072];
     const char *id = empm_path_value(req, "id");
     fz_request *r = &fz.req[id != NULL ? (id[0] - '0') % FZ_REQUESTS : 0];
@@ -22802,7 +23119,8 @@ static int fz_act(empm_request *req, enum fz_where where)
             break;
         case 12: case 13:
             k = (int)fz_pick(2);
-            snprintf(path, sizeof path, "%.300s/www/%s", g_tmp, fz_file_names[k]);
+            snprintf(path, sizeof path, "%.300s/www/%s", g_tmp,
+                     fz_file_names[k]);
             rc = empm_send_file(req, path);
             fz_say("  file %s: %d\n", fz_file_names[k], rc);
             if (rc == EMPM_OK) {
@@ -22816,7 +23134,8 @@ static int fz_act(empm_request *req, enum fz_where where)
             if (r->produce == 0 && r->body.n == 0 && r->file == 0) {
                 const int64_t all = (int64_t)sizes[fz_pick(10)];
                 rc = empm_stream(req, k ? all : -1, fz_produce, r);
-                fz_say("  stream of %ld%s: %d\n", (long)all, k ? "" : " (-1)", rc);
+                fz_say("  stream of %ld%s: %d\n", (long)all, k ? "" : " (-1)",
+                       rc);
                 if (rc == EMPM_OK) {
                     r->produce = all;
                     r->known = k;
@@ -22873,8 +23192,9 @@ static int fz_woken(empm_request *req, enum empm_why why, void *user)
 {
     fz_wait *w = (fz_wait *)user;
 
+    /* goes on waiting: no call of its own */
     if (why == EMPM_HALF_CLOSED && fz_pick(2))
-        return EMPM_SUSPENDED;          /* goes on waiting: no call of its own */
+        return EMPM_SUSPENDED;
     w->calls++;
     return fz_act(req, FZ_WAKE);
 }
@@ -22885,7 +23205,8 @@ static int fz_on_head(empm_request *req, void *user)
     return fz_pick(8) == 1 ? fz_act(req, FZ_ON_HEAD) : EMPM_OK;
 }
 
-static int fz_on_body(empm_request *req, const void *data, size_t len, void *user)
+static int fz_on_body(empm_request *req, const void *data, size_t len,
+                      void *user)
 {
     (void)data;
     (void)len;
@@ -22912,10 +23233,11 @@ static const empm_route fz_routes[] = {
     EMPM_ROUTES_END
 };
 
-/* --- a connection without threads ------------------------------------------ */
+/* --- a connection without threads
+ * ------------------------------------------ */
 
 static fixture fz_fixture;
-static empm__child *fz_child;
+static empm__engine *fz_child;
 
 typedef struct fz_link {
     uint32_t i;                     /* its record, */
@@ -22943,7 +23265,7 @@ static void fz_up(void)
     fz_fixture.cfg.max_keep_alive_requests = 0;
     fz_fixture.cfg.log_level = EMPM_LOG_EMERG;
     if (empm__server_new(&fz_fixture.cfg, 0, NULL, &rep, &fz_fixture.s) < 0 ||
-        empm__child_init(&fz_fixture.s->child, fz_fixture.s, 0, 0) < 0) {
+        empm__engine_init(&fz_fixture.s->child, fz_fixture.s, 0, 0) < 0) {
         printf("no server to fuzz\n");
         exit(2);
     }
@@ -22970,7 +23292,7 @@ static void fz_down(void)
         empm__pages_free(fz_child->workers[i].pages);
         EMPM_FREE(fz_child->workers[i].scratch);
     }
-    empm__child_free(fz_child);
+    empm__engine_free(fz_child);
     empm__server_free(fz_fixture.s);
     fx_close_files(&fz_fixture);
     fz_child = NULL;
@@ -22983,7 +23305,7 @@ static void fz_down(void)
 
 static int fz_alive(const fz_link *l)
 {
-    const empm__conn *c = empm__conn_at(&fz_child->slab, l->i);
+    const empm__conn *c = empm__slab_conn(&fz_child->slab, l->i);
 
     return c->in_use && c->gen == l->gen;
 }
@@ -22995,16 +23317,17 @@ static void fz_poke(fz_link *l, uint32_t ready)
 
     if (!fz_alive(l))
         return;
-    if (ready != 0 && empm__take(fz_child, l->i, ready, empm__now_ms()))
+    if (ready != 0 && empm__listener_take(fz_child, l->i, ready,
+                                          empm__now_ms()))
         empm__conn_run(&fz_child->workers[0], l->i);
     memset(&b, 0, sizeof b);
     b.head = b.tail = EMPM__NIL;
     b.now_us = empm__now_us();
-    b.now_ms = empm__us_to_ms(b.now_us);
-    empm__drain_inbox(fz_child, &b);
+    b.now_ms = empm__time_us_to_ms(b.now_us);
+    empm__listener_drain_inbox(fz_child, &b);
     while (b.head != EMPM__NIL) {
         const uint32_t i = b.head;
-        b.head = empm__conn_at(&fz_child->slab, i)->queue_next;
+        b.head = empm__slab_conn(&fz_child->slab, i)->queue_next;
         empm__conn_run(&fz_child->workers[0], i);
     }
 }
@@ -23042,12 +23365,12 @@ static void fz_open(fz_link *l, int send_buffer)
         setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &send_buffer,
                    sizeof send_buffer);
     fz_child->paused = 0;
-    empm__admit(fz_child, pair[0], 0, NULL, NULL, empm__now_ms());
+    empm__listener_admit(fz_child, pair[0], 0, NULL, NULL, empm__now_ms());
     for (i = 0; i < fz_child->slab.made; i++)
-        if (empm__conn_at(&fz_child->slab, i)->in_use)
+        if (empm__slab_conn(&fz_child->slab, i)->in_use)
             break;
     l->i = i;
-    l->gen = empm__conn_at(&fz_child->slab, i)->gen;
+    l->gen = empm__slab_conn(&fz_child->slab, i)->gen;
     l->fd = pair[1];
     str_add(&l->in, "", 0);
 }
@@ -23109,7 +23432,8 @@ static void fz_close(fz_link *l)
         fz_fault("body memory, spool bytes or descriptors are not given back");
 }
 
-/* --- what comes back ------------------------------------------------------- */
+/* --- what comes back
+ * ------------------------------------------------------- */
 
 typedef struct fz_answer {
     int    status, closes, whole;
@@ -23161,7 +23485,8 @@ static int fz_take(str *in, size_t at, int head_request, fz_answer *a)
     if (length != NULL && (a->status < 200 || a->status == 204))
         fz_fault("a length with %d", a->status);
     a->body = (size_t)(e - in->p);
-    if (head_request || a->status < 200 || a->status == 204 || a->status == 304) {
+    if (head_request || a->status < 200 || a->status == 204 ||
+        a->status == 304) {
         a->end = a->body;
         a->whole = 1;
     } else if (coding != NULL) {
@@ -23229,7 +23554,8 @@ static int fz_next(str *in, size_t *at, int head_request, fz_answer *a)
     return r;
 }
 
-/* --- the target api --------------------------------------------------------- */
+/* --- the target api
+ * --------------------------------------------------------- */
 
 /* Holds the answer against what its program has done. */
 static void fz_judge(const str *in, const fz_answer *a, int id, int cut)
@@ -23262,7 +23588,8 @@ static void fz_judge(const str *in, const fz_answer *a, int id, int cut)
         if (a->status == 0 || r->any_text || a->status >= 400)
             return;
         if (a->n > n || memcmp(in->p + a->body, want, a->n) != 0)
-            fz_fault("the part of /api/%d that came is not what was written", id);
+            fz_fault("the part of /api/%d that came is not what was written",
+                     id);
         return;
     }
     if (r->head || a->status == 204 || a->status == 304 || r->any_text ||
@@ -23365,8 +23692,8 @@ static int fuzz_api(const uint8_t *data, size_t size)
     fz_close(&l);
     for (i = 0; i < fz.waits; i++)
         if (fz.wait[i].calls != fz.wait[i].entered)
-            fz_fault("suspension %d was entered %d times, its function called %d "
-                     "times", i, fz.wait[i].entered, fz.wait[i].calls);
+            fz_fault("suspension %d was entered %d times, its function called "
+                     "%d times", i, fz.wait[i].entered, fz.wait[i].calls);
     if (fz.defers != fz.deferred)
         fz_fault("%d of %d deferred calls", fz.deferred, fz.defers);
     str_free(&out);
@@ -23374,7 +23701,8 @@ static int fuzz_api(const uint8_t *data, size_t size)
     return 0;
 }
 
-/* --- the target conn -------------------------------------------------------- */
+/* --- the target conn
+ * -------------------------------------------------------- */
 
 /* The model: lines, and what they do to the answer. What the parser takes or
  * refuses is one row here. */
@@ -23428,10 +23756,12 @@ static const char *const fz_words[] = {
     "GET ", "HEAD ", "POST ", "/hello", "/echo", "/piped", "/files/a.txt",
     " HTTP/1.1", " HTTP/1.0", "\r\n", "\r\n\r\n", "\n", "\r", "Host: a\r\n",
     "Content-Length: ", "Transfer-Encoding: ", "chunked", "0\r\n\r\n", "5\r\n",
-    "hello", "Connection: ", "close", "keep-alive", "Range: bytes=", "0-3", "-5",
+    "hello", "Connection: ", "close", "keep-alive", "Range: bytes=", "0-3",
+    "-5",
     ",", ";", "=", "\"", " ", "\t", "If-None-Match: ", "W/\"x\"", "*", "%2f",
-    "%", "..", "/", "\xff", "Expect: 100-continue\r\n", "GET /hello HTTP/1.1\r\n"
-    "Host: a\r\n\r\n", "If-Modified-Since: ", "Sun, 06 Nov 1994 08:49:37 GMT",
+    "%", "..", "/", "\xff", "Expect: 100-continue\r\n", "GET /hello "
+    "HTTP/1.1\r\nHost: a\r\n\r\n", "If-Modified-Since: ", "Sun, 06 Nov 1994 "
+    "08:49:37 GMT",
     "Cookie: a=b", "?a=b&c=%zz", "http://", "[::1]", ":80", "7fffffffffffffff",
     "PUT /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
 };
@@ -23508,7 +23838,8 @@ static int fz_converse(const str *out, size_t step, const fz_want *want, int n,
             const char *e = NULL;
             if (at < l.in.n)
                 e = strstr(l.in.p + at, "\r\n\r\n");
-            head = e != NULL && (e[4] == 0 || strncmp(e + 4, "HTTP/1.1 ", 9) == 0)
+            head = e != NULL && (e[4] == 0 || strncmp(e + 4, "HTTP/1.1 ",
+                                                      9) == 0)
                    && strncmp(l.in.p + at, "HTTP/1.1 1", 10) != 0;
         }
         got = fz_next(&l.in, &at, head, &a);
@@ -23568,7 +23899,8 @@ static int fz_conn(int oom)
         str_add(&out, "", 0);
     }
     may_head = find_bytes(&out, "HEAD", 4) != (size_t)-1;
-    if (oom) {                           /* each allocation fails, one at a time */
+    /* each allocation fails, one at a time */
+    if (oom) {
         for (i = 1; i < 60; i++) {
             empm__worker *w = &fz_child->workers[0];
             empm__pages_free(w->pages);  /* what is kept would hide some */
@@ -23585,7 +23917,8 @@ static int fz_conn(int oom)
                 break;
         }
     } else {
-        k = fz_converse(&out, 0, modelled ? want : NULL, n, may_head, one, MOST);
+        k = fz_converse(&out, 0, modelled ? want : NULL, n, may_head, one,
+                        MOST);
         m = fz_converse(&out, step, modelled ? want : NULL, n, may_head, two,
                         MOST);
         for (i = 0; i < k && i < m; i++) /* how it is cut must not matter */
@@ -23613,7 +23946,8 @@ static int fuzz_oom(const uint8_t *data, size_t size)
     return fz_conn(1);
 }
 
-/* --- the target route -------------------------------------------------------- */
+/* --- the target route
+ * -------------------------------------------------------- */
 
 enum { FZ_PATTERNS = 7, FZ_SEGMENTS = 5 };
 
@@ -23652,7 +23986,8 @@ static int fz_nearness(const fz_pattern *p, const char *method)
 }
 
 /* Of two that serve the same path, is `a` the more specific? */
-static int fz_before(const fz_pattern *a, const fz_pattern *b, const char *method)
+static int fz_before(const fz_pattern *a, const fz_pattern *b,
+                     const char *method)
 {
     int i;
 
@@ -23671,7 +24006,8 @@ static int fuzz_route(const uint8_t *data, size_t size)
     static const char *const methods[] = { "GET", "", "POST", "HEAD" };
     static const char *const segs[] = { "/a", "/b", "/{%c}", "/{%c...}", "/{$}",
                                         "/" };
-    static const char *const parts[] = { "/a", "/b", "/%%61", "/c", "/", "/a%%2f" };
+    static const char *const parts[] = { "/a", "/b", "/%%61", "/c", "/",
+                                        "/a%%2f" };
     static const int is[] = { 0, 1, 0, 5, -1, 6 };
     fz_pattern p[FZ_PATTERNS];
     empm_route routes_in[FZ_PATTERNS + 1], end = EMPM_ROUTES_END;
@@ -23723,7 +24059,8 @@ static int fuzz_route(const uint8_t *data, size_t size)
             nsegs = 0;
             do {
                 k = (int)fz_pick(6);
-                at += (size_t)snprintf(path + at, sizeof path - at, parts[k], 0);
+                at += (size_t)snprintf(path + at, sizeof path - at, parts[k],
+                                       0);
                 seg[nsegs++] = is[k];
             } while (k != 4 && nsegs < 4 && fz_pick(3));
             if (empm__path_split(&split, path, at, decoded) != 0) {
@@ -23732,7 +24069,8 @@ static int fuzz_route(const uint8_t *data, size_t size)
             }
             got = empm__route_search(&t, 0, &split, 0, method, NULL);
             for (i = 0; i < n; i++)
-                if (fz_serves(&p[i], seg, nsegs) && fz_nearness(&p[i], method) &&
+                if (fz_serves(&p[i], seg, nsegs) &&
+                    fz_nearness(&p[i], method) &&
                     (best < 0 || fz_before(&p[i], &p[best], method)))
                     best = i;
             if (got == NULL ? best >= 0
@@ -23747,23 +24085,27 @@ static int fuzz_route(const uint8_t *data, size_t size)
     return 0;
 }
 
-/* --- the target fmt ---------------------------------------------------------- */
+/* --- the target fmt
+ * ---------------------------------------------------------- */
 
 static int64_t fz_date(const char *s)
 {
-    return empm__parse_date(s, 0);
+    return empm__date_parse(s, 0);
 }
 
 /* Whatever a text says: taken or refused, with a message that fits. */
 static int fuzz_fmt(const uint8_t *data, size_t size)
 {
     static const char *const words[] = {
-        "%h", "%a", "%{c}a", "%t", "%{%Y-%m}t", "%{usec}t", "%r", "%>s", "%<", "%{",
-        "}", "%400,501{User-Agent}i", "%!200", "%b", "%%", "\\t", "\\x", "\"", "%",
-        "Listen ", "127.0.0.1:0", "[::1]:0", "unix:", "fd:3", " proxy", " mode=660",
+        "%h", "%a", "%{c}a", "%t", "%{%Y-%m}t", "%{usec}t", "%r", "%>s", "%<",
+            "%{",
+        "}", "%400,501{User-Agent}i", "%!200", "%b", "%%", "\\t", "\\x", "\"",
+        "%", "Listen ", "127.0.0.1:0", "[::1]:0", "unix:", "fd:3", " proxy", " "
+        "mode=660",
         "KeepAliveTimeout ", "500ms", "5", "-1", "99999999999999999999", "on",
         "<IfModule mpm_event_module>\n", "</IfModule>\n", "#", "\\\n", "\n",
-        "LogFormat ", "CustomLog /dev/null ", "${HOME}", "${", " ", "'", "MaxMem",
+        "LogFormat ", "CustomLog /dev/null ", "${HOME}", "${", " ", "'",
+        "MaxMem",
         "ServerLimit ", "Timeout ", "LimitRequestBody ", "0x10", "1e3", "k", "M"
     };
     const unsigned all = sizeof words / sizeof words[0];
@@ -23795,8 +24137,9 @@ static int fuzz_fmt(const uint8_t *data, size_t size)
     }
     str_add(&s, "", 0);
     memset(&log, 0, sizeof log);
-    if (empm__format_compile(&log, s.p, &at) != NULL && at > s.n)
-        fz_fault("a fault at %lu of %lu", (unsigned long)at, (unsigned long)s.n);
+    if (empm__access_format_compile(&log, s.p, &at) != NULL && at > s.n)
+        fz_fault("a fault at %lu of %lu", (unsigned long)at,
+                 (unsigned long)s.n);
     EMPM_FREE(log.items);
     cfg = empm_defaults();
     memset(err, 'x', sizeof err);
@@ -23822,7 +24165,8 @@ static int fuzz_fmt(const uint8_t *data, size_t size)
     return 0;
 }
 
-/* --- the table, and the two drivers ------------------------------------------ */
+/* --- the table, and the two drivers
+ * ------------------------------------------ */
 
 static const struct fz_target {
     const char *name, *what;
@@ -23881,8 +24225,8 @@ TEST(fuzz, a_moment_of_each)
     fz_down();
 }
 
-/* --fuzz TARGET [--seconds N] [--seed S] [--runs N]: a process of its own, so that
- * one that dies has its case named, too. */
+/* --fuzz TARGET [--seconds N] [--seed S] [--runs N]: a process of its own, so
+ * that one that dies has its case named, too. */
 static int fz_main(const char *name, long seconds, unsigned long long seed,
                    long long runs)
 {
@@ -24155,8 +24499,8 @@ int main(int argc, char **argv)
         else if (strcmp(argv[i], "--long") == 0 || strcmp(argv[i], "all") == 0)
             with_long = 1;
         else if (argv[i][0] == '-') {
-            fprintf(stderr, "usage: %s [-l] [-v] [-d] [--long] [--faults all | row] "
-                    "[long | part of a name ...]\n", argv[0]);
+            fprintf(stderr, "usage: %s [-l] [-v] [-d] [--long] [--faults all | "
+                    "row] [long | part of a name ...]\n", argv[0]);
             return 2;
         } else {
             words++;
