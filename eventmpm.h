@@ -468,13 +468,12 @@ typedef struct empm_route {
     const char      *pattern;     /* "[METHOD ]/path", see ROUTES above */
     empm_handler    *handler;     /* runs when the whole request is here */
     void            *user;        /* given to the functions of this route */
-    /* EMPM_FILES: directory; NULL: DocumentRoot */
     empm_handler    *on_head;     /* before any body is read: EMPM_OK to go on,
                                      a status or a whole answer to refuse */
     empm_body_piece *on_body;     /* gets the body piece by piece as it arrives,
                                      nothing is kept; EMPM_OK to go on, a status
                                      to refuse; or NULL: the body is whole */
-    const char      *root;
+    const char      *root;       /* EMPM_FILES: directory; NULL: DocumentRoot */
     int64_t          limit_body;  /* bytes; -1: LimitRequestBody; 0: no limit */
     int              timeout_ms;  /* sets EMPM_STOP_DEADLINE; 0: never */
     int              max_workers; /* in its functions at once, in a child, more
@@ -614,8 +613,7 @@ typedef struct empm_config {
     int    max_keep_alive_requests;    /* 1000; 0: no limit */
     int    header_timeout_ms;          /* 20000 [RequestReadTimeout header=] */
     int    header_timeout_max_ms;      /* 40000 */
-    /* bytes/s that extend it: 500; 0: none */
-    int    header_min_rate;
+    int    header_min_rate;           /* bytes/s that extend it: 500; 0: none */
     int    body_timeout_ms;            /* 20000 [RequestReadTimeout body=] */
     int    body_timeout_max_ms;        /* 0: none */
     int    body_min_rate;              /* 500 */
@@ -677,8 +675,7 @@ typedef struct empm_config {
 
     void *arena;                       /* strings that empm_set() copied */
     int   log_target;                  /* what ErrorLog has become (>>log) */
-    /* atomic: and on stderr, until it serves */
-    int   log_echo;
+    int   log_echo;                 /* atomic: and on stderr, until it serves */
     unsigned log_lost;                 /* atomic: lines that had no room */
 } empm_config;
 
@@ -793,8 +790,7 @@ EMPM_API int empm_port(const empm_server *s, int i);
  * ------------------------------------------------------------------------- */
 
 EMPM_API const char *empm_method(const empm_request *req);   /* "GET" */
-/* as it was sent */
-EMPM_API const char *empm_target(const empm_request *req);
+EMPM_API const char *empm_target(const empm_request *req);  /* as it was sent */
 EMPM_API const char *empm_path(const empm_request *req);     /* see below */
 EMPM_API const char *empm_query_string(const empm_request *req);  /* or "" */
 EMPM_API int         empm_minor_version(const empm_request *req); /* 1, 0 */
@@ -841,8 +837,7 @@ EMPM_API const char *empm_cookie(empm_request *req, const char *name);
 EMPM_API char *empm_body(empm_request *req, size_t *len);
 
 /* What the server knows, never what the client claims. */
-/* "192.0.2.1:4711", ... */
-EMPM_API const char  *empm_peer(empm_request *req);
+EMPM_API const char  *empm_peer(empm_request *req);  /* "192.0.2.1:4711", ... */
 
 /* The address alone, "192.0.2.1". If the peer is one of RemoteIPTrustedProxy,
  * whom RemoteIPHeader names: from its right end, the first that is not. */
@@ -1815,11 +1810,10 @@ static void empm__format_date(char to[30], int64_t t)
 
 /* Character classes of the grammar, as bits of one table. */
 enum {
-    /* RFC 3986 3.2.2: plain in a reg-name or an address */
     EMPM__TCHAR  = 1,     /* RFC 9110 5.6.2: in a token */
     EMPM__VCHAR  = 2,     /* in a field value: visible, SP, HTAB, obs-text */
     EMPM__TARGET = 4,     /* in a request target: visible, or above 0x7f */
-    EMPM__HOST   = 8
+    EMPM__HOST   = 8     /* RFC 3986 3.2.2: plain in a reg-name or an address */
 };
 
 static unsigned empm__chars_class(unsigned ch)
@@ -2727,8 +2721,7 @@ static const char *empm__directive_store(empm_config *cfg,
         break;
     case EMPM__KIND_LEVEL:
         memcpy(&i, at, sizeof i);
-        /* "core:info" is for one module: not here */
-        do {
+        do {                       /* "core:info" is for one module: not here */
             const char *level = strrchr(word, ':');
             const int of = r < 0 ? -1 : empm__config_parse_level(
                                level != NULL ? level + 1 : word);
@@ -2975,8 +2968,7 @@ typedef struct empm__report {
     void (*say)(enum empm_log_level, const char *, void *);
     void  *user;
     int    errors;
-    /* EMPM_EINVAL or EMPM_ENOMEM after an error */
-    int    result;
+    int    result;               /* EMPM_EINVAL or EMPM_ENOMEM after an error */
 } empm__report;
 
 static void empm__report_say(empm__report *r, enum empm_log_level level,
@@ -3877,8 +3869,7 @@ typedef struct empm__score_child {
     uint32_t healthy, stopping;            /* the child's main thread */
     uint32_t pongs;                        /* the listener: answers to pings */
     /* the listener */
-    /* created: of state READ_HEAD */
-    uint32_t unparked[EMPM__STATES], created;
+    uint32_t unparked[EMPM__STATES], created;  /* created: of state READ_HEAD */
     uint32_t connections, paused, culled, expired, forced;
     uint32_t refused;                      /* MaxConnectionsPerPeer */
     uint64_t accepted __attribute__((aligned(8)));
@@ -3887,8 +3878,7 @@ typedef struct empm__score_child {
     uint32_t unlogged;                     /* access log; added to atomically */
     /* whoever holds the queue's lock */
     uint32_t idle_workers, queued;
-    /* about: the oldest job in the queue */
-    uint32_t waits_since_ms;
+    uint32_t waits_since_ms;            /* about: the oldest job in the queue */
 } empm__score_child;
 
 typedef struct empm__score_slot {          /* written by the parent alone */
@@ -3903,8 +3893,7 @@ typedef struct empm__score_slot {          /* written by the parent alone */
 typedef struct empm__score_server {        /* written by the parent alone */
     uint32_t generation;                   /* the one that serves */
     uint32_t draining;                     /* health says 503 */
-    /* no slot from here on was ever used */
-    uint32_t top;
+    uint32_t top;                       /* no slot from here on was ever used */
     /* died: children that nobody asked */
     uint32_t reloads, failed_reloads, died;
     int64_t  started_s, restarted_s;       /* time() of start, of last reload */
@@ -4113,10 +4102,8 @@ typedef struct empm__conn {
     int32_t       fd;
     uint32_t      queue_next;    /* in the run queue, or the free list */
     uint32_t      requests;      /* served on this connection */
-    /* READY bits delivered and not yet dealt with */
-    uint16_t      why;
-    /* enum empm__state; empm__conn_enter sets it */
-    uint8_t       state;
+    uint16_t      why;         /* READY bits delivered and not yet dealt with */
+    uint8_t       state;        /* enum empm__state; empm__conn_enter sets it */
     uint8_t       flags;         /* EMPM__F_* */
     empm_request *req;           /* borrowed, NULL while idle */
     void         *transport;     /* session of the transport (TLS), or NULL */
@@ -4138,14 +4125,13 @@ EMPM__ASSERT_STATIC(sizeof(empm__conn) == 64, one_cache_line_per_connection);
 #endif
 
 enum {
-    /* just accepted: its first bytes may be near */
     EMPM__F_DRAINED   = 1,       /* the last read left nothing behind */
     EMPM__F_OUT_ARMED = 2,       /* EPOLLOUT is registered */
     EMPM__F_SHORT     = 4,       /* linger only briefly */
     EMPM__F_CLOSED    = 8,       /* the listener closed the descriptor */
     EMPM__F_RESET     = 16,      /* only a reset tells that an answer is cut */
     EMPM__F_MOVED     = 32,      /* from a sibling, and not served since then */
-    EMPM__F_FRESH     = 64
+    EMPM__F_FRESH     = 64      /* just accepted: its first bytes may be near */
 };
 
 static void empm__conn_close(empm__conn *c)
@@ -4364,12 +4350,10 @@ static void empm__slab_return(empm__slab *sl, uint32_t i)
 #define EMPM__DUE     1u               /* a place: in the list of those due */
 
 typedef struct empm__wheel {
-    /* the last one: due, not looked at yet */
-    uint32_t heads[EMPM__SLOTS + 1];
+    uint32_t heads[EMPM__SLOTS + 1];  /* the last one: due, not looked at yet */
     uint64_t used[EMPM__SLOTS / 64];   /* one bit per slot with records */
     uint64_t words;                    /* one bit per word of used */
-    /* ms, a multiple of SLOT_MS: done up to */
-    uint32_t cursor;
+    uint32_t cursor;                 /* ms, a multiple of SLOT_MS: done up to */
 } empm__wheel;
 
 static void empm__wheel_init(empm__wheel *wh, uint32_t now_ms)
@@ -4567,8 +4551,7 @@ typedef struct empm__queue {
     uint32_t        idle_top, idle_count;
     uint32_t        searching;             /* how many: 0, 1, sometimes more */
     uint32_t        running;
-    /* atomic: a number, NOBODY, STANDBY */
-    int             listening;
+    int             listening;           /* atomic: a number, NOBODY, STANDBY */
     uint32_t        listened;              /* `pushed` when a round ended */
     uint32_t        listened_at;           /* `popped` then */
     int             standby_state;
@@ -4868,8 +4851,7 @@ static void empm__queue_stand_by(empm__queue *q, void (*listen)(void *),
         pthread_mutex_lock(&q->lock);
         q->standby_state = EMPM__AWAKE;
         if (!woken && q->popped == popped && q->listening == EMPM__NOBODY) {
-            /* who runs is stuck, and the next may be */
-            uint32_t i;
+            uint32_t i;             /* who runs is stuck, and the next may be */
             for (i = 0; i < q->nsleepers; i++) {
                 uint32_t *quick = empm__load(&q->sleepers[i].quick);
                 if (quick != NULL)
@@ -6160,8 +6142,7 @@ typedef struct empm__worker {          /* its thread alone, unless noted */
     uint32_t            index;         /* of the connection that runs */
     empm__page         *pages;         /* spare ones */
     int                 pages_count;
-    /* EMPM__SCRATCH bytes, made when needed */
-    char               *scratch;
+    char               *scratch;     /* EMPM__SCRATCH bytes, made when needed */
     void               *thread_data;   /* on_thread_start's */
     uint32_t            now_ms;        /* the last look at the clock */
     int64_t             date_s;        /* what `date` shows */
@@ -6180,16 +6161,14 @@ typedef struct empm__worker {          /* its thread alone, unless noted */
 
 /* A file that answers are made of; they and the child's cache share it. */
 typedef struct empm__file {
-    /* atomic; all else is fixed but used_ms */
-    uint32_t    refs;
+    uint32_t    refs;                /* atomic; all else is fixed but used_ms */
     uint32_t    used_ms;               /* atomic: when last asked for */
     int         fd;                    /* -1: `bytes` is all of it */
     int         root_fd;               /* where `path` begins */
     uint64_t    is[5];                 /* device, inode, size, mtime, ctime */
     int64_t     modified_s;
     const char *type;
-    /* behind the struct; bytes may be NULL */
-    char       *path, *bytes;
+    char       *path, *bytes;         /* behind the struct; bytes may be NULL */
     empm__pool *pool;                  /* where fd is counted; NULL: nowhere */
     char        modified[30], tag[40]; /* tag: "" if FileETag is None */
     uint16_t    validators, fields_len;
@@ -6231,8 +6210,7 @@ typedef struct empm__engine {
     int                 drain_ms;      /* atomic: a graceful stop may take so
                                           long; 0: no limit */
     uint32_t            linger_until;  /* atomic: a stop's limit, or NEVER */
-    /* atomic: waiting is over for everyone */
-    uint32_t            abort;
+    uint32_t            abort;        /* atomic: waiting is over for everyone */
     uint32_t            want_retired;  /* atomic: a freed record wakes */
     uint32_t            handing_over;  /* atomic: it drains, and what waits for
                                           a request is for those who serve on:
@@ -6240,38 +6218,33 @@ typedef struct empm__engine {
     pthread_t           standby;
     /* the listener only */
     empm__event         events[EMPM__BATCH];
-    /* why it does not accept: EMPM__PAUSE_* */
-    uint32_t            paused;
+    uint32_t            paused;      /* why it does not accept: EMPM__PAUSE_* */
     uint32_t            accepts;       /* since the last rotation */
     uint64_t            accepted_before; /* by the slot's last tenants */
     uint32_t            full_batches;  /* in a row without room */
     uint32_t            retry_ms, stop_ms;
     int                 shares;        /* fixed: there is an exchange */
-    /* just accepted, without a byte so far */
     uint32_t            most;          /* fixed: MaxOpenConnections; one message
                                           of the exchange may go beyond it */
-    uint32_t            fresh;
+    uint32_t            fresh;        /* just accepted, without a byte so far */
     uint32_t            fresh_ms;      /* since then */
     uint32_t            turn_ms;       /* PAUSE_TURN ends */
-    /* siblings may have time then; or NEVER */
-    uint32_t            give_ms;
+    uint32_t            give_ms;     /* siblings may have time then; or NEVER */
     uint32_t            give_wait;     /* the last wait for that, in ms */
     uint32_t            sweep;         /* the first record to be handed over */
     uint32_t            sweep_ms;      /* when to go on with that; or NEVER */
     uint32_t            swept_ms;      /* the last one that has moved */
     uint64_t            tell_pause_us, tell_us; /* not again before */
-    /* the parent knows of few idle workers */
-    int                 told_few;
+    int                 told_few;     /* the parent knows of few idle workers */
     int                 listening;     /* sockets registered */
     empm__counts        counts;        /* MaxConnectionsPerPeer */
     /* the end */
     pthread_mutex_t     done_lock;     /* guards done */
     pthread_cond_t      done_cond;
     int                 done, joined, started;
-    /* atomic: gets a byte at the end; or -1 */
     int                 begun, sick;   /* workers whose start hook has returned,
                                           and not 0; under done_lock */
-    int                 done_fd;
+    int                 done_fd;     /* atomic: gets a byte at the end; or -1 */
 } empm__engine;
 
 /* What children pass connections on with (>>exchange). All processes have all
@@ -6282,8 +6255,7 @@ typedef struct empm__exchange {       /* fixed */
     int inherited;             /* from the program before this one */
 } empm__exchange;
 
-/* of a unix socket's file; -1: as it is */
-typedef struct empm__rights {
+typedef struct empm__rights {        /* of a unix socket's file; -1: as it is */
     long  mode;
     uid_t uid;
     gid_t gid;
@@ -6308,8 +6280,7 @@ struct empm_server {
     int             nlisteners;
     int             spool_dir;     /* descriptor of SpoolDirectory */
     pid_t           owner;         /* who unlinks what it made */
-    /* User, Group and the groups of that user, if */
-    uid_t           uid;
+    uid_t           uid;       /* User, Group and the groups of that user, if */
     gid_t           gid;           /* root has started it: looked up once */
     gid_t          *groups;
     int             ngroups;
@@ -6327,8 +6298,7 @@ struct empm_server {
                                       process without parent; or NULL */
     int             child_ready;   /* it has been initialised */
     int             parent_fd;     /* a child tells the parent; or -1 */
-    /* cfg->log is ours: empm_start(), ErrorLog */
-    int             lends_log;
+    int             lends_log;    /* cfg->log is ours: empm_start(), ErrorLog */
     struct empm__access_logs *access;   /* CustomLog; NULL: none */
 };
 
@@ -7039,8 +7009,7 @@ enum {                             /* empm__head.flags */
 };
 
 typedef struct empm__head {
-    /* where the line begins; no LF before this */
-    uint32_t line, scanned;
+    uint32_t line, scanned;       /* where the line begins; no LF before this */
     uint32_t start;                /* where the request line begins */
     uint32_t method, target, path, query, host;
     uint32_t method_len, target_len, path_len, host_len;
@@ -7561,9 +7530,8 @@ enum empm__framing {              /* where the response's body ends */
 };
 
 enum empm__suspension {
-    /* empm_suspend() was called, the handler runs */
     EMPM__SUSP_NONE,
-    EMPM__SUSP_ARMED,
+    EMPM__SUSP_ARMED,          /* empm_suspend() was called, the handler runs */
     EMPM__SUSP_WAITING,           /* it has returned EMPM_SUSPENDED: a call of
                                      its function is owed from here */
     EMPM__SUSP_DUE                /* ... and wake_why is the reason */
@@ -7602,13 +7570,11 @@ struct empm_request {             /* owner: whoever owns the connection */
     int64_t       spooled;        /* its size, of pool.spool_bytes */
     int64_t       sent;           /* bytes given to the socket */
     int64_t       got;            /* bytes taken from it */
-    /* of them, at the start of the wait to write */
-    int64_t       acked;
+    int64_t       acked;        /* of them, at the start of the wait to write */
     uint32_t      write_deadline; /* NEVER: not waiting to write */
 
     /* the request: all below is cleared between requests */
-    /* of the head or body; EMPM__NEVER: not yet */
-    uint32_t      start_ms;
+    uint32_t      start_ms;      /* of the head or body; EMPM__NEVER: not yet */
     uint32_t      head_out;       /* bytes of the response's head */
     uint64_t      began_us;       /* when its first byte was seen; 0: not yet */
     int64_t       sent_before, got_before;  /* the flight's, for earlier ones */
@@ -11622,8 +11588,7 @@ EMPM_API void empm_after_fork(void)
     signal(SIGXFSZ, SIG_DFL);
     signal(SIGTERM, SIG_DFL);        /* its handler writes to our pipe */
     signal(SIGCHLD, SIG_DFL);
-    /* GracefulStopSignal may be one of these */
-    signal(SIGALRM, SIG_DFL);
+    signal(SIGALRM, SIG_DFL);       /* GracefulStopSignal may be one of these */
     signal(SIGIO, SIG_DFL);
     signal(SIGURG, SIG_DFL);
 #ifdef SIGPWR
@@ -11809,10 +11774,9 @@ static enum empm__state empm__do_linger(empm__worker *w, empm__conn *c,
             return EMPM__LINGER;
         }
     }
-    /* late, or a stop and it has arrived */
     if (scratch == NULL || empm__time_is_late(deadline, empm__step_clock(w)) ||
         (empm__load(&w->child->stopping) && empm__fd_unacked(c->fd) == 0))
-        return EMPM__CLOSED;
+        return EMPM__CLOSED;            /* late, or a stop and it has arrived */
     empm__step_wait_in(wait, deadline);
     wait->want |= EMPM__WANT(EMPM__READY_STOP);
     return EMPM__LINGER;
@@ -14404,10 +14368,8 @@ typedef struct empm__moved {
     uint32_t   is_job;                   /* its next bytes have come */
     uint32_t   requests;                 /* served on it so far */
     uint32_t   left_ms;                  /* to its deadline; or NEVER */
-    /* matters if a PROXY header named it */
-    empm__peer peer;
-    /* no hole that would show old memory */
-    uint32_t   unused;
+    empm__peer peer;                    /* matters if a PROXY header named it */
+    uint32_t   unused;                  /* no hole that would show old memory */
 } empm__moved;
 
 typedef struct empm__move {
@@ -14656,8 +14618,8 @@ static void empm__listener_record_free(empm__engine *ch, uint32_t i)
     c->in_use = 0;
     empm__slab_return(&ch->slab, i);
     empm__store(&ch->score->connections, ch->slab.in_use);
-    /* there is room again */
     if (ch->paused & (EMPM__PAUSE_FULL | EMPM__PAUSE_FDS))
+        /* there is room again */
         ch->retry_ms = empm__time_after(empm__now_ms(), 0);
 }
 
@@ -14795,8 +14757,7 @@ static void empm__listener_pass_on(empm__engine *ch)
     struct pollfd p[EMPM_MAX_LISTEN + 1];
     uint32_t accepting;
     int k, n = 0;
-    /* ours is published: see empm__listener_unpause() */
-    empm__fence();
+    empm__fence();         /* ours is published: see empm__listener_unpause() */
     empm__listener_siblings_room(ch, &accepting);
     if (accepting == 0)
         return;
@@ -15250,8 +15211,7 @@ static void empm__listener_unpause(empm__engine *ch, uint32_t why,
     empm__store(&ch->want_retired, 0u);
     ch->retry_ms = EMPM__NEVER;
     ch->full_batches = 0;
-    /* pairs with the one in empm__listener_pass_on() */
-    empm__fence();
+    empm__fence();          /* pairs with the one in empm__listener_pass_on() */
     if (empm__listener_watch(ch, 1) < 0)
         empm__listener_pause(ch, EMPM__PAUSE_FDS, now_ms, strerror(errno));
 }
@@ -15572,8 +15532,8 @@ static int empm__listener_poll_timeout(const empm__engine *ch, uint32_t now_ms)
         at = empm__time_after(now_ms, 2); /* to close the gate in time */
     if (ch->paused & EMPM__PAUSE_TURN)
         at = empm__time_earlier(at, ch->turn_ms);
-    /* workers may block, and jobs wait then */
     if (ch->shares && queued > 0 && ch->give_ms == EMPM__NEVER)
+        /* workers may block, and jobs wait then */
         at = empm__time_after(now_ms, 1);
     at = empm__time_earlier(at, ch->give_ms);
     at = empm__time_earlier(at, ch->sweep_ms);
@@ -16011,8 +15971,7 @@ typedef struct empm__endpoint_spec { /* a listen string, taken apart */
     int    fd;
     int    v6only, admin, proxy;
     long   mode;                     /* of a unix socket, -1: the umask's */
-    /* whose it is; "": who starts the server */
-    char   user[64], group[64];
+    char   user[64], group[64];     /* whose it is; "": who starts the server */
 } empm__endpoint_spec;
 
 /* Is the word o[0..n) `name` and a value that fits? Then `to` gets that. */
@@ -16354,8 +16313,7 @@ static int empm__endpoint_unix(empm__endpoint *l,
     if (fd < 0)
         return -1;
 #if defined(__linux__)
-    /* bind() makes the file so, but for umask */
-    if (rights->mode >= 0)
+    if (rights->mode >= 0)         /* bind() makes the file so, but for umask */
         fchmod(fd, (mode_t)rights->mode);
 #endif
     /* not too long? */
@@ -17475,8 +17433,7 @@ static int empm__server_new(empm_config *cfg, int shared,
             goto done;
     }
     for (i = 0; old == NULL && shared && i < heritage.count; i++) {
-        /* what nobody accepts from must not listen */
-        int k, used = 0;
+        int k, used = 0;          /* what nobody accepts from must not listen */
         for (k = 0; k < s->nlisteners; k++)
             used |= s->listeners[k].fd == EMPM__HERITAGE_FD + i;
         if (!used && empm__endpoint_is_listening(EMPM__HERITAGE_FD + i))
@@ -17715,8 +17672,7 @@ static void empm__signals_set_graceful(empm__signal_set *set, int second)
             second = 0;
     if (second == set->second)
         return;
-    /* some may still send it: it kills nobody */
-    if (set->second > 0) {
+    if (set->second > 0) {         /* some may still send it: it kills nobody */
         struct sigaction *old = &set->old[EMPM__SIGNALS];
         if (old->sa_handler == SIG_DFL)
             old->sa_handler = SIG_IGN;
@@ -18423,8 +18379,7 @@ typedef struct empm__generation {    /* children that share a configuration */
     empm_server *s;
     int          target;             /* how many should serve */
     int          rate;               /* children per tick: 1, 2, 4 ... 32 */
-    /* of children that never served, in a row */
-    int          quick_deaths;
+    int          quick_deaths;     /* of children that never served, in a row */
     int          last_status;        /* how the last of these ended */
     int          ever_healthy;
     int          quiet_ticks;
@@ -18438,8 +18393,7 @@ typedef struct empm__child {
     int      accepts;                /* has been told to */
     uint32_t generation;
     uint64_t born_us;
-    /* its drain, or it, has to end then; or 0 */
-    uint64_t stop_us, kill_us;
+    uint64_t stop_us, kill_us;     /* its drain, or it, has to end then; or 0 */
     uint32_t pongs;                  /* that it has answered */
     int      missed;                 /* pings in a row that it has not */
 } empm__child;
@@ -18467,8 +18421,7 @@ typedef struct empm__parent {
     enum empm__change change;
     int          hard;               /* HUP: the old ones stop, not drain */
     int          need;               /* slots that it has been short of; or 0 */
-    /* asked for: a reload's signal, an upgrade */
-    int          again, upgrades;
+    int          again, upgrades; /* asked for: a reload's signal, an upgrade */
     pid_t        helper;             /* the probe, or the new program */
     uint64_t     change_us;
     int          late;               /* the helper has been killed for that */
@@ -18669,8 +18622,7 @@ static int empm__child_start(empm__parent *p, empm__generation *g, int admin)
     empm__store(&at->admin, (uint32_t)admin);
     empm__store(&at->used, 1u);
     empm__store(&at->generation, g->s->generation);
-    /* until the child has handlers of its own */
-    sigfillset(&all);
+    sigfillset(&all);              /* until the child has handlers of its own */
     sigprocmask(SIG_SETMASK, &all, &old);
     pid = fork();
     if (pid == 0) {
@@ -18839,8 +18791,7 @@ static void empm__child_died(empm__parent *p, int slot, int status)
     empm__store(&empm__score_slot_at(sb, slot)->pid, 0u);
     empm__store(&score->healthy, 0u);
     empm__score_gauges(sb, slot);    /* or they were shown of the next one */
-    /* it may have been woken alone */
-    empm__exchange_ring(&p->now.s->exchange);
+    empm__exchange_ring(&p->now.s->exchange); /* it may have been woken alone */
     for (t = 0; t < sb->threads; t++)
         empm__store(&empm__score_worker_at(sb, slot, t)->status,
                     (uint32_t)'.');
@@ -19669,9 +19620,9 @@ static void empm__parent_late(empm__parent *p, int timed_out)
                                   : "no child has ever become healthy");
     p->gave_up = 1;
     empm__parent_stop(p, '$');
-    /* hangs; has no client */
     for (i = 0; i < p->slots; i++)
         if (p->kids[i].pid != 0 && !p->kids[i].healthy)
+            /* hangs; has no client */
             empm__child_kill(p->kids[i].pid, SIGKILL);
 }
 
