@@ -304,7 +304,7 @@ static ssize_t fault_send(int fd, const void *from, size_t n, int flags)
 #define pthread_attr_init(...) \
     FAULT_CODE("pthread_attr_init", pthread_attr_init(__VA_ARGS__))
 #define pthread_attr_setstacksize(...) \
-    FAULT_CODE("pthread_attr_setstacksize",
+    FAULT_CODE("pthread_attr_setstacksize", \
                pthread_attr_setstacksize(__VA_ARGS__))
 #define pthread_cond_init(...) \
     FAULT_CODE("pthread_cond_init", pthread_cond_init(__VA_ARGS__))
@@ -15711,7 +15711,7 @@ TEST(files, kept_below_a_directory)
         return;
     cl_open(&c, &f);
     CHECK_INT(cl_get(&c, "/sub/x.txt"), 200);
-    kept = &f.s->child.files;
+    kept = f.s->child.files;
     pthread_mutex_lock(&kept->lock);
     for (i = 0; i < kept->n && was == NULL; i++)
         was = kept->slots[i];
