@@ -1,4 +1,4 @@
-/* bench.c - what eventmpm.h costs, alone and beside others, on your machine
+/* bench.c - the cost of eventmpm.h, alone and beside others, on your machine
  *
  *     cc -O2 -pthread bench.c -o bench
  *     ./bench                          this server and the floor, the short set
@@ -19,11 +19,11 @@
  *               and (largest - smallest) / median as spread; a ratio is the
  *               median of the ratios of each round, so that slow noise cancels.
  *   floor       An epoll loop that looks for blank lines and sends a canned
- *               reply: what the kernel alone costs here.
- *   the same    for all: 13 bytes of text/plain (what a reply weighs with its
- *               head is printed), the number of processes, one listening socket
- *               that they share, no access log, no limit of requests per
- *               connection. The number of worker threads is printed.
+ *               reply: the cost of the kernel alone.
+ *   the same    for all: 13 bytes of text/plain (the bytes of a reply with
+ *               its head are printed), the number of processes, one listening
+ *               socket that they share, no access log, no limit of requests
+ *               per connection. The number of worker threads is printed.
  *   CPU         of the whole process tree, by the kernel's nanosecond clocks of
  *               its processes; user and system as /proc/PID/stat divides them.
  *               Work that the kernel does for loopback inside a system call of
@@ -41,7 +41,7 @@
  *               a request in requests/s.
  *   others      The CPU that neither the server nor this program used: where it
  *               is not small, the figures are noise. The last lines tell, and
- *               what a hypervisor took.
+ *               the CPU that a hypervisor took.
  *
  * `grep -n '^ \* >>' bench.c` prints the contents. Public domain or MIT, as
  * eventmpm.h is.
@@ -64,7 +64,6 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -132,7 +131,7 @@ static void die(const char *fmt, ...)
     vfprintf(stderr, fmt, ap);
     fputc('\n', stderr);
     va_end(ap);
-    exit(1);                           /* clean_up() ends what was started */
+    exit(1);                           /* clean_up() ends the servers */
 }
 
 /* Memory that is zero, or the end. */
@@ -311,6 +310,7 @@ static unsigned hist_bucket(uint64_t ns)
     return HIST_HALF * (shift + 1) + (unsigned)((ns >> shift) - HIST_HALF);
 }
 
+/* Nanoseconds in the middle of a bucket. */
 static double hist_middle(unsigned bucket)
 {
     const unsigned shift = bucket / HIST_HALF;
@@ -373,6 +373,7 @@ typedef struct tree {                 /* a process and all that descend of it */
     int   n;
 } tree;
 
+/* The process and all that descend of it, now. */
 static void tree_of(pid_t root, tree *t)
 {
     glob_t g;
@@ -424,7 +425,7 @@ static double tree_sum(const tree *t, const char *files, const char *key)
     return sum;
 }
 
-/* Memory of the tree in bytes: proportional, and what nobody else shares. */
+/* Memory of the tree in bytes: proportional (pss), and not shared (uss). */
 static void memory_of(const tree *t, double *pss, double *uss)
 {
     *pss = 1024 * tree_sum(t, "smaps_rollup", "Pss:");
@@ -436,6 +437,7 @@ typedef struct cpu {
     double ns, user, sys;              /* in all; and how /proc divides it */
 } cpu;
 
+/* CPU time that the processes of a tree have used, and their dead children. */
 static cpu cpu_of(const tree *t)
 {
     cpu c = { 0, 0, 0 };
@@ -460,8 +462,8 @@ static cpu cpu_of(const tree *t)
     return c;
 }
 
-/* What all processors of the machine have done so far, in nanoseconds; and how
- * long they stood still because a hypervisor had others to run. */
+/* Nanoseconds that all processors of the machine have worked so far; and that
+ * they stood still because a hypervisor had others to run. */
 static double cpu_of_machine(double *stolen)
 {
     char text[4096];
@@ -513,6 +515,7 @@ static pid_t spawn(const char *const *argv, const char *log)
     return pid;
 }
 
+/* Has it ended? Our own child is reaped. */
 static int is_gone(pid_t pid)
 {
     int status;
@@ -565,6 +568,8 @@ static int remove_one(const char *path, const struct stat *st, int type,
 
 static tree inherited;                 /* children that were there before us */
 
+/* At exit: ends the servers, also those that have become orphans, and removes
+ * the folder. */
 static void clean_up(void)
 {
     tree t;
@@ -586,6 +591,8 @@ static void clean_up(void)
     tmp_dir[0] = '\0';
 }
 
+/* The first one makes the main thread leave at its next sleep, the second one
+ * kills. */
 static void on_signal(int sig)
 {
     int i;
@@ -818,6 +825,7 @@ static int connect_to(const target *t, int ms)
     return -1;
 }
 
+/* 0: the whole request is sent. */
 static ssize_t send_get(int fd, const target *t, const char *path)
 {
     char request[512];
@@ -985,6 +993,7 @@ struct load {
 
 static void conn_open(generator *g, conn *c);
 
+/* EPOLLIN for life, EPOLLOUT on demand. */
 static void conn_watch(generator *g, conn *c, int out)
 {
     struct epoll_event e;
@@ -1013,6 +1022,8 @@ static void conn_shut(conn *c)
     c->pending = 0;
 }
 
+/* A latency, if it belongs to the window: of a closed loop by the end of the
+ * request, of an open one by the time that it was due. */
 static void record(generator *g, const conn *c, uint64_t ns)
 {
     const load *l = g->l;
@@ -1040,7 +1051,7 @@ static void conn_fail(generator *g, conn *c)
         conn_open(g, c);
 }
 
-/* Sends what is left of the request. */
+/* Sends the rest of the request. */
 static void conn_push(generator *g, conn *c)
 {
     const load *l = g->l;
@@ -1087,6 +1098,7 @@ static void conn_free(generator *g, conn *c)
     c->listed = 1;
 }
 
+/* Connects; the first request follows at once, or when it is due. */
 static void conn_open(generator *g, conn *c)
 {
     const load *l = g->l;
@@ -1128,6 +1140,7 @@ static void conn_open(generator *g, conn *c)
     }
 }
 
+/* Opens the connections of the beginning, a few at a time. */
 static void open_more(generator *g)
 {
     const load_spec *s = &g->l->spec;
@@ -1257,7 +1270,7 @@ static uint64_t next_due(const generator *g)
     return at_load(&l->rate_from) + (uint64_t)((double)k * 1e9 / l->spec.rate);
 }
 
-/* Open loop: gives what is due to free connections. */
+/* Open loop: gives the requests that are due to free connections. */
 static void dispatch(generator *g)
 {
     const load *l = g->l;
@@ -1288,8 +1301,8 @@ static void dispatch(generator *g)
     }
 }
 
-/* Open loop, after the window: have all that were due in it been answered? What
- * is not, one time-out later, counts with its age. */
+/* Open loop, after the window: have all that were due in it been answered? One
+ * that has not, a time-out later, counts with its age. */
 static void drain(generator *g)
 {
     const load *l = g->l;
@@ -1321,8 +1334,8 @@ static void drain(generator *g)
     at_store(&g->drained, 1u);
 }
 
-/* The main thread wants another phase. What hangs all the time would never be
- * seen; so it counts, with its age, at the end of the window. */
+/* The main thread wants another phase. A request that hangs all the time would
+ * never be seen; so it counts, with its age, at the end of the window. */
 static void generator_enter(generator *g, uint32_t phase)
 {
     const load_spec *s = &g->l->spec;
@@ -1345,7 +1358,7 @@ static void generator_enter(generator *g, uint32_t phase)
     at_store(&g->seen, phase);
 }
 
-/* Every 20 ms at least: what is late, what failed to connect, which phase. */
+/* Every 20 ms at least: late replies, failed connections, another phase. */
 static void generator_tick(generator *g)
 {
     load *l = g->l;
@@ -1358,7 +1371,7 @@ static void generator_tick(generator *g)
     if (phase >= MEASURED)
         return;
     g->nretry = 0;
-    for (i = 0; i < n; i++)            /* what fails again is put before i */
+    for (i = 0; i < n; i++)            /* a new failure is put before i */
         conn_open(g, g->retry[i]);
     open_more(g);
     if (g->now - g->scanned_ns > 100000000u) {
@@ -1419,6 +1432,7 @@ static void *generator_run(void *arg)
     return NULL;
 }
 
+/* The request, as often as it is pipelined. */
 static char *request_text(const load_spec *s, const char *path, size_t *len)
 {
     const size_t cap = strlen(path) + strlen(s->to->host) + 100;
@@ -1519,6 +1533,7 @@ typedef struct figures {
     hist     latency[2];
 } figures;
 
+/* Replies so far. */
 static uint64_t load_done(const load *l)
 {
     const counts c = load_counts(l);
@@ -1541,8 +1556,8 @@ static uint64_t wait_in_step(const load *l, uint64_t from)
     return load_done(l) < goal ? load_done(l) - from : goal - from;
 }
 
-/* What has been done until a moment: by all replies, the server, this program,
- * the machine. */
+/* All that has been done until a moment: replies, and the time that the server,
+ * this program and the machine have worked. */
 typedef struct moment {
     uint64_t at;
     counts   load;
@@ -1691,6 +1706,7 @@ typedef struct crowd {
     uint32_t      ready, stop, open, ended;    /* atomic */
 } crowd;
 
+/* Connects and asks; -1: no. */
 static int crowd_enter(const crowd *w)
 {
     const int fd = socket(w->to->addr.ss_family,
@@ -1716,7 +1732,7 @@ static int crowd_enter(const crowd *w)
     return -1;
 }
 
-/* Does what connection i does now and then; 0: it has ended. */
+/* Connection i has its turn; 0: it has ended. */
 static int crowd_act(const crowd *w, int i, uint32_t turn)
 {
     char buf[1024];
@@ -1812,7 +1828,7 @@ static int crowd_stop(crowd *w)        /* returns how many were still there */
 }
 
 /* ---------------------------------------------------------------------------
- * >>floor -- what the kernel alone costs: --serve-floor PORT [--close]
+ * >>floor -- the cost of the kernel alone: --serve-floor PORT [--close]
  *
  * Parses nothing: counts blank lines and sends as many canned replies, in one
  * write for one read. One socket for all processes, EPOLLEXCLUSIVE, which wakes
@@ -1822,6 +1838,7 @@ static int crowd_stop(crowd *w)        /* returns how many were still there */
 
 #define FLOOR_EVENTS 512
 
+/* Counts the heads that end in what is read, and answers as many. */
 static void floor_answer(int fd, unsigned char *seen, int closing)
 {
     static const char canned[] = "HTTP/1.1 200 OK\r\n"
@@ -1865,6 +1882,7 @@ static void floor_answer(int fd, unsigned char *seen, int closing)
         close(fd);
 }
 
+/* One process of the floor, for ever. */
 static void floor_run(int listener, int closing)
 {
     const int epoll = epoll_create1(EPOLL_CLOEXEC);
@@ -1970,7 +1988,7 @@ static int on_events(empm_request *req, void *user)
     return on_tick(req, EMPM_RESUMED, user);
 }
 
-/* The table is what shall be read: that it starts and stops is no news. */
+/* Starts and stops are no news beside a table. */
 static void only_trouble(enum empm_log_level level, const char *line,
                          void *user)
 {
@@ -2028,7 +2046,7 @@ static int serve_this(int port, const char *dir, int argc, char **argv)
 }
 
 /* ---------------------------------------------------------------------------
- * >>servers -- what can be started, and with which configuration
+ * >>servers -- those that can be started, and their configurations
  *
  * Each is Debian's package as its manual would set it up for this work: no
  * access log, sendfile, keep-alive without limit of requests and for 60 s, one
@@ -2496,7 +2514,7 @@ static const struct { const char *scene; int processes, workers; } shapes[] = {
     { "children-kill", 4, 4 }, { "children-tuned", 0, 0 }
 };
 
-/* What stands beside the median of a column. */
+/* More cells beside the median of a column. */
 enum { SPREAD = 1, TO_NGINX = 2, TO_FLOOR = 4, RATIOS = TO_NGINX | TO_FLOOR };
 
 typedef struct column {
@@ -2585,7 +2603,7 @@ static const column tuned_columns[] = {
 
 enum { MOST_COLUMNS = 12 };
 
-/* By kind: the columns of its table, and what stands below it. */
+/* By kind: the columns of its table, and the note below it. */
 #define COLUMNS(list, note) { list, (int)COUNT(list), note }
 static const struct { const column *of; int n; const char *note; }
 columns_of[] = {
@@ -2806,7 +2824,7 @@ static void scene_idle(int sc, server *s)
     sleep_ms(300 + opt.crowd / 50.0);  /* the server closes them */
 }
 
-/* The same normal client twice: alone, then beside somebody. */
+/* The same normal client twice: alone, then beside a slow crowd. */
 static void scene_beside(int sc, server *s)
 {
     static figures quiet, with;
@@ -2883,6 +2901,7 @@ static void simulate(hist *h, int n, int m, double hold_ms)
     }
 }
 
+/* The light half of the requests, beside their rate alone. */
 static void scene_blocking(int sc, server *s)
 {
     static figures mixed, quiet;
@@ -3107,6 +3126,8 @@ static double slowest_of(const target *t, const char *path, int n, int gap_ms)
     return left > 0 ? INFINITY : worst;
 }
 
+/* Handlers that sleep on all workers: keep-alive, a connection per request, and
+ * bursts. */
 static void scene_sharing(int sc, server *s)
 {
     static figures f[2];
@@ -3122,7 +3143,7 @@ static void scene_sharing(int sc, server *s)
         load_wait_open(l, 3);
         load_measure(l, greater(opt.seconds, 4), &s->processes, &f[k]);
         load_stop(l);
-        sleep_ms(600);                 /* what still runs ends */
+        sleep_ms(600);                 /* the last handlers end */
     }
     for (k = 0; k < 2; k++)
         for (i = 0; i < 3 && worst[k] < INFINITY; i++) {
@@ -3202,8 +3223,8 @@ static tree processes_of(const server *s, int with_parent)
     return t;
 }
 
-/* Nobody but its clients keeps what has been replaced; a little later it is
- * gone, or is ended. Returns how many processes were left. */
+/* Processes that have been replaced, and have no clients, leave within 2 s, or
+ * are ended. Returns how many were left. */
 static int end_of_old(const tree *of)
 {
     int i, left = 0;
@@ -3220,6 +3241,7 @@ static int end_of_old(const tree *of)
     return left;
 }
 
+/* An idle crowd before a reload, and before an upgrade: is it still served? */
 static void scene_moving(int sc, server *s)
 {
     const scene *w = &scenes[sc];
@@ -3454,6 +3476,8 @@ static void stop_process(pid_t pid)
            now_ns() < until);
 }
 
+/* Kills one child after the other, each chosen by chance and stopped first, so
+ * that its connections are known. */
 static void scene_kills(int sc, server *s)
 {
     static witnesses w;
@@ -3477,7 +3501,7 @@ static void scene_kills(int sc, server *s)
         witness_mark(&w, children.pid[i], s->port);
         kill(children.pid[i], SIGKILL);
     }
-    witness_run(&w, 3500);             /* what hangs */
+    witness_run(&w, 3500);             /* to see the ones that hang */
     for (i = 0; i < w.n; i++)
         close(w.p[i].fd);
     const double row[] = { k, w.replies, w.own, w.others, w.hung };
@@ -3579,7 +3603,7 @@ static void describe_machine(void)
              u.release, sysconf(_SC_OPEN_MAX));
 }
 
-/* What is measured and how: before the first figure. */
+/* Before the first figure: servers, client, machine. */
 static void print_head(void)
 {
     double load_average = 0;
@@ -3606,7 +3630,7 @@ static void print_head(void)
 
 enum { CELL = 24 };
 
-/* "12.3", or "-" for what is no number. */
+/* "12.3", or "-" where there is no number. */
 static void cell(char *to, double v, int decimals)
 {
     if (isnan(v))
@@ -3884,6 +3908,7 @@ static int draw_panel(FILE *f, const panel *p, int y)
     return HEIGHT + 80;
 }
 
+/* The colors, above the first panel. */
 static void draw_legend(FILE *f)
 {
     int i, x = 10;
@@ -3960,8 +3985,8 @@ static const char usage[] =
     "  --connections N (64)   --pipeline N   --close\n"
     "  --pid PID         the server's first process: CPU of its tree\n"
     "\n"
-    "bench --serve PORT --dir DIR, bench --serve-floor PORT: what it measures\n"
-    "by itself, to be looked at by other means.\n";
+    "bench --serve PORT --dir DIR, bench --serve-floor PORT: its own servers,\n"
+    "for other tools.\n";
 
 /* Raises the limit of descriptors as far as it goes; fits the crowd to it. */
 static void raise_limits(void)
@@ -4051,8 +4076,8 @@ static void play(int sc)
     print_scene(sc);
 }
 
-/* The options, by what they take: 'f' nothing, 'i' an int, 'd' a double, 's'
- * text, '+' text, again and again. */
+/* The options, with the kind of value that each takes: 'f' none, 'i' an int,
+ * 'd' a double, 's' text, '+' text, again and again. */
 static int         serve_port = -1, floor_port = -1, only_list, only_help;
 static const char *serve_dir = ".", *against;
 
@@ -4124,7 +4149,7 @@ static void parse_options(int argc, char **argv)
     }
 }
 
-/* What is not told gets its value; what goes not together is said. */
+/* Defaults that depend on others; options that make no sense together. */
 static void check_options(void)
 {
     const char *word, *is = against != NULL ? strchr(against, '=') : NULL;
