@@ -899,7 +899,7 @@ static void target_local(target *t, int port)
 }
 
 /* ---------------------------------------------------------------------------
- * >>load -- the generator
+ * >>load -- the generator, and its connections
  *
  * Each thread has its own epoll, connections, counters and histograms. It reads
  * whatever a batch of events brings and then sends the next requests of all of
@@ -912,12 +912,12 @@ static void target_local(target *t, int port)
  *                                                         loop), or a crowd
  *
  * Connections are opened a few at a time, so that no backlog overflows; until
- * all have had a first reply nothing is measured. The main thread sets `phase`;
- * a thread shows in `seen` that it has noticed.
+ * all have had a first reply nothing is measured.
  * ------------------------------------------------------------------------- */
 
 enum { WARMING, MEASURING, MEASURED, ENDING };
 enum { CLOSED, OPENING, SENDING, WAITING, FREE };
+
 #define PART_MAX  16384u               /* a reply's head at most */
 #define READ_MAX  131072u
 #define BATCH     512
@@ -1262,6 +1262,14 @@ static void conn_read(generator *g, conn *c)
         conn_fail(g, c);
 }
 
+/* ---------------------------------------------------------------------------
+ * >>threads -- the threads of the generator: when they ask and when they count
+ *
+ * The main thread sets `phase`, a thread shows in `seen` that it has noticed. In
+ * a closed loop the window is the phase MEASURING. In an open loop it is a time
+ * that is told beforehand, and drain() waits for the replies of its requests.
+ * ------------------------------------------------------------------------- */
+
 /* Open loop: when the next request is due; the threads take turns. */
 static uint64_t next_due(const generator *g)
 {
@@ -1495,6 +1503,31 @@ static load *load_start(const load_spec *spec)
     return l;
 }
 
+static void load_stop(load *l)
+{
+    int i;
+    at_store(&l->phase, (uint32_t)ENDING);
+    for (i = 0; i < l->spec.threads; i++) {
+        generator *g = &l->gens[i];
+        pthread_join(g->thread, NULL);
+        close(g->epoll);
+        close(g->timer);
+        free(g->conns);
+        free(g->free);
+        free(g->later);
+        free(g->retry);
+        free(g->buf);
+    }
+    free(l->gens);
+    free(l->text[0]);
+    free(l->text[1]);
+    free(l);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>measure -- a window of time, and its figures
+ * ------------------------------------------------------------------------- */
+
 static counts load_counts(const load *l)
 {
     counts sum;
@@ -1648,27 +1681,6 @@ static void load_measure(load *l, double seconds, const tree *of, figures *f)
         f->requests = in_step;
         f->rate = (double)in_step / f->seconds;
     }
-}
-
-static void load_stop(load *l)
-{
-    int i;
-    at_store(&l->phase, (uint32_t)ENDING);
-    for (i = 0; i < l->spec.threads; i++) {
-        generator *g = &l->gens[i];
-        pthread_join(g->thread, NULL);
-        close(g->epoll);
-        close(g->timer);
-        free(g->conns);
-        free(g->free);
-        free(g->later);
-        free(g->retry);
-        free(g->buf);
-    }
-    free(l->gens);
-    free(l->text[0]);
-    free(l->text[1]);
-    free(l);
 }
 
 static load_spec load_defaults(const target *t, const char *path,
@@ -3356,7 +3368,9 @@ static void scene_churn(int sc, server *s)
     tree_of(s->pid, &s->processes);
 }
 
-/* --- kill ----------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------
+ * >>kill -- a child is killed: are connections lost that were not its own?
+ * ------------------------------------------------------------------------- */
 
 enum { VICTIMS_CLIENTS = 64 };         /* at most */
 
@@ -3508,7 +3522,9 @@ static void scene_kills(int sc, server *s)
     NOTE(sc, s, row);
 }
 
-/* --- out of the box ------------------------------------------------------- */
+/* ---------------------------------------------------------------------------
+ * >>tuned -- is it as fast as it comes out of the box?
+ * ------------------------------------------------------------------------- */
 
 /* The same server three times: as it comes, without its limit of requests per
  * connection, and tuned. */
