@@ -1265,9 +1265,10 @@ static void conn_read(generator *g, conn *c)
 /* ---------------------------------------------------------------------------
  * >>threads -- the threads of the generator: when they ask and when they count
  *
- * The main thread sets `phase`, a thread shows in `seen` that it has noticed. In
- * a closed loop the window is the phase MEASURING. In an open loop it is a time
- * that is told beforehand, and drain() waits for the replies of its requests.
+ * The main thread sets `phase`, a thread shows in `seen` that it has noticed.
+ * The window of a closed loop is the phase MEASURING. That of an open loop is a
+ * time that is told beforehand, and drain() waits for the replies of its
+ * requests.
  * ------------------------------------------------------------------------- */
 
 /* Open loop: when the next request is due; the threads take turns. */
