@@ -54,8 +54,8 @@
  *               waits, in whatever state, holds no worker; an idle one costs 84
  *               bytes and its socket.
  *
- * CONFIGURATION  Fields of empm_config are Apache's directives in snake case and
- *   mean what they mean there; empm_set(), -c and files take Apache's own
+ * CONFIGURATION  Fields of empm_config are Apache's directives in snake case
+ *   and mean what they mean there; empm_set(), -c and files take Apache's own
  *   spelling, so that an mpm_event.conf loads as it is:
  *
  *     # a comment has a line of its own; a '\' at the end of one continues it
@@ -94,16 +94,17 @@
  *                        when it is resized: where there is one it is ignored.
  *                        And HUP when it is closed: that is a stop, or, with
  *                        nohup, nothing)
- *     URG   reopen       opens ErrorLog and CustomLogs anew, by name, after they
- *                        have been moved away: nothing restarts, no request
- *                        waits. (Other programs ignore this signal by default)
+ *     URG   reopen       opens ErrorLog and CustomLogs anew, by name, after
+ *                        they have been moved away: nothing restarts, no
+ *                        request waits. (Other programs ignore this signal by
+ *                        default)
  *   What fails on the way leaves the old children as they were. on_reload may
  *   change a new configuration, or refuse it. The parent pings its children
  *   (watchdog_interval_ms), speaks systemd's protocols (readiness, reload,
  *   watchdog, sockets), and stays root if it was started so; children do not.
  *     Without children (processes = 0, -X) the main thread does what one
- *   process can: it logs stuck workers, opens logs anew, answers systemd as long
- *   as the listener answers, and reaps as process 1. Nothing is reloaded,
+ *   process can: it logs stuck workers, opens logs anew, answers systemd as
+ *   long as the listener answers, and reaps as process 1. Nothing is reloaded,
  *   upgraded or replaced; -t and the log name the settings that mean nothing.
  *
  * ROUTES  "[METHOD ]/path": literal segments, {name} for one segment, {name...}
@@ -127,7 +128,7 @@
  *   with an empm_request *     the worker that runs the handler, nobody else;
  *                              the pointer is dead once the handler returns
  *   empm_resume                any thread
- *   empm_stop, empm_stop_graceful      any thread, any time, signal handlers too
+ *   empm_stop, empm_stop_graceful      any thread, any time, signal handlers
  *   the rest                   the thread that starts and ends the server
  *   Handlers run at the same time on several workers (and in several processes:
  *   a global variable is one per child). on_thread_start gives each worker its
@@ -142,20 +143,20 @@
  *   expire, a call takes a fraction of a microsecond, and a child that dies in
  *   one leaves the old value or the new one. shared_store_size makes it.
  *
- * MISUSE is defined, never a crash: no answer is a 500, so is a body shorter than
- *   its declared length, or the end of the connection if its head has left; a
- *   second answer and writes after the
- *   end are refused with EMPM_EMISUSE; each leaves one line in the log. What ends
- *   more than a request is a crash of the child: exit(), pthread_exit() or
- *   pthread_cancel() in a handler, a C++ exception that leaves one.
+ * MISUSE is defined, never a crash: no answer is a 500, so is a body shorter
+ *   than its declared length, or the end of the connection if its head has
+ *   left; a second answer and writes after the end are refused with
+ *   EMPM_EMISUSE; each leaves one line in the log. What ends more than a
+ *   request is a crash of the child: exit(), pthread_exit() or pthread_cancel()
+ *   in a handler, a C++ exception that leaves one.
  *
- * STATUS  empm_status_page as a route's handler, or Listen "127.0.0.1:9000 admin",
- *   which answers when every worker is busy: a page for people, and for programs
- *   ?auto (as Apache's mod_status has it, for the programs that read it), ?json
- *   and ?prometheus.
+ * STATUS  empm_status_page as a route's handler, or
+ *   Listen "127.0.0.1:9000 admin", which answers when every worker is busy: a
+ *   page for people, and for programs ?auto (as Apache's mod_status has it, for
+ *   the programs that read it), ?json and ?prometheus.
  *
- * CHILDREN are one server. A request that finds all workers of its child busy is
- *   served by another child whose workers are not, with its connection, so N
+ * CHILDREN are one server. A request that finds all workers of its child busy
+ *   is served by another child whose workers are not, with its connection, so N
  *   children of M workers serve N * M requests at a time, whichever of them has
  *   accepted the connections. A connection that has a request in hand, or is
  *   suspended, stays where it is.
@@ -166,11 +167,11 @@
  *
  * ACCESS LOG  CustomLog "file format": a format, or the name of a LogFormat;
  *   common, combined, combinedio, vhost_combined, referer and agent are there.
- *   env=NAME behind it, or env=!NAME: only requests with such a note, or without
- *   (empm_note()); env=!health leaves out those of empm_health_page().
- *   "|program arguments" instead of a file, as for ErrorLog: it reads the lines,
- *   is started again if it ends, and sees their end when the server stops;
- *   "|$text" is for a shell.
+ *   env=NAME behind it, or env=!NAME: only requests with such a note, or
+ *   without (empm_note()); env=!health leaves out those of empm_health_page().
+ *   "|program arguments" instead of a file, as for ErrorLog: it reads the
+ *   lines, is started again if it ends, and sees their end when the server
+ *   stops; "|$text" is for a shell.
  *     %h %a  client's address       %{c}a %{c}h  the connection's
  *     %A  the server's address      %l -   %u  the note REMOTE_USER
  *     %f  the file, of EMPM_FILES   %R  the route    %{Name}n %{Name}e  notes;
@@ -285,8 +286,8 @@
  *   5131  the stacks of all threads may take more than there is
  *   5132  ListenBacklog is above the limit of the system
  *   5133  there are more threads than the system allows
- *   5134  a directory that is set, that of a log, PidFile or unix socket, or the
- *         program of a log does not exist
+ *   5134  a directory that is set, that of a log, PidFile or unix socket, or
+ *         the program of a log does not exist
  *   5301  RemoteIPTrustedProxy is no address and no network
  *   5302  RemoteIPHeader is no name of a field
  *   5303  RemoteIPHeader: built without it
@@ -589,8 +590,8 @@ typedef struct empm_config {
                                           KiB: 0, none */
 
     /* processes and threads */
-    int    processes;                  /* -1 by the spare limits, 0 none: threads
-                                          of the caller, N exactly N */
+    int    processes;                  /* -1 by the spare limits, 0 none: the
+                                          caller's threads, N exactly N */
     int    start_servers;              /* 3 */
     int    server_limit;               /* 16 */
     int    threads_per_child;          /* 25 */
@@ -618,8 +619,9 @@ typedef struct empm_config {
 
     /* time, in milliseconds; directives take seconds, or 100ms */
     int    timeout_ms;                 /* no progress in writing: 60000 */
-    int    response_min_rate;          /* bytes/s, over each timeout_ms in which
-                                          a client is waited for: 100; 0: none */
+    int    response_min_rate;          /* bytes/s, over each timeout_ms in
+                                          which a client is waited for: 100;
+                                          0: none */
     int    keep_alive;                 /* 1 */
     int    keep_alive_timeout_ms;      /* 5000; 0: as keep_alive 0 */
     int    max_keep_alive_requests;    /* 1000; 0: no limit */
@@ -637,9 +639,10 @@ typedef struct empm_config {
     int    graceful_restart_timeout_ms;
     int    start_timeout_ms;           /* for children to be healthy: 30000 */
     int    watchdog_interval_ms;       /* a child that misses three pings, and
-                                          waits for no disk, is replaced; without
-                                          children, the service manager's watchdog
-                                          gets no more answers: 10000; 0: off */
+                                          waits for no disk, is replaced;
+                                          without children, the service manager's
+                                          watchdog gets no more answers: 10000;
+                                          0: off */
     int    stuck_worker_timeout_ms;    /* a handler that takes longer is logged
                                           (looked for with each ping): 60000;
                                           0: off */
@@ -684,8 +687,8 @@ typedef struct empm_config {
      * nowhere under empm_start(): set one of the two to learn why a start has
      * failed */
     void (*log)(enum empm_log_level level, const char *line, void *user);
-    int  log_level;                    /* EMPM_LOG_WARN; notices (it serves, stops,
-                                          reloads) come in any case */
+    int  log_level;                    /* EMPM_LOG_WARN; notices (it serves,
+                                          stops, reloads) come in any case */
 
     void *arena;                       /* strings that empm_set() copied */
     int   log_target;                  /* what ErrorLog has become (>>log) */
@@ -1120,8 +1123,56 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   child.done_lock   who waits for the end
  *   shard.lock   a part of the shared store, with no other; of all processes
  *
- * The one call that goes up: a worker that gives a record back (>>handover) may
- * have to wake the listener; that is all of empm__poller_wake(), in >>poller.
+ * Three calls go up, since the lower side begins what only the upper one can do:
+ *
+ *   up empm__request_fields_grow   a head has more fields than were foreseen,
+ *                                  and their memory is the request's
+ *   up empm__listener_run          a worker that has nothing to do listens
+ *   up empm__wings                 the core calls its wings, whose list stands
+ *                                  behind them
+ *
+ * The name of an internal function begins with a prefix of its section (as both
+ * lists say it, make test-headers holds it):
+ *
+ *   prefix platform    fence now time processor process parker quiet fd random
+ *   prefix platform    shared
+ *   prefix tools       min ascii text parse format chars
+ *   prefix log         log
+ *   prefix config      config directive text report loader define load
+ *   prefix score       score
+ *   prefix handover    conn slab
+ *   prefix wheel       wheel
+ *   prefix queue       queue
+ *   prefix poller      poller
+ *   prefix route       route routes path
+ *   prefix peer        peer counts
+ *   prefix proxy       proxy
+ *   prefix memory      engine worker budget pool file page pages wings
+ *   prefix store       sip kv store
+ *   prefix head        head list
+ *   prefix body        chunk
+ *   prefix request     request peer
+ *   prefix response    plain transport response out text
+ *   prefix access      access
+ *   prefix steps       step time turn
+ *   prefix dispatch    dispatch
+ *   prefix reading     reading do body
+ *   prefix handling    handling do
+ *   prefix writing     writing do
+ *   prefix conn        conn worker
+ *   prefix files       types file date condition range files parts request
+ *   prefix health      health
+ *   prefix status      snapshot status metric
+ *   prefix exchange    exchange
+ *   prefix child       listener engine move
+ *   prefix listen      endpoint inherited
+ *   prefix server      check config memory identity server logs
+ *   prefix wings       access proxy store files status wings reading do
+ *   prefix run         signals program orders stop identity process pid
+ *   prefix run         manager time watchdog parent check
+ *   prefix parent      child parent children generation process watchdog
+ *   prefix parent      reload inherited upgrade program
+ *   prefix main        main args test
  * ------------------------------------------------------------------------- */
 
 /* ---------------------------------------------------------------------------
@@ -1201,7 +1252,7 @@ EMPM__ASSERT_STATIC(EMPM_PAGE_BYTES >= 4096, page_too_small);
 #endif
 
 #ifndef MSG_NOSIGNAL
-#  define MSG_NOSIGNAL 0          /* SIGPIPE is blocked, or caught, in any case */
+#  define MSG_NOSIGNAL 0    /* SIGPIPE is blocked, or caught, in any case */
 #endif
 #ifndef MSG_MORE
 #  define MSG_MORE 0
@@ -1219,7 +1270,7 @@ EMPM__ASSERT_STATIC(EMPM_PAGE_BYTES >= 4096, page_too_small);
 
 #if defined(O_PATH)
 #  define EMPM__O_PATH O_PATH
-#elif defined(__linux__)             /* <fcntl.h> hides it without _GNU_SOURCE */
+#elif defined(__linux__)        /* <fcntl.h> hides it without _GNU_SOURCE */
 #  define EMPM__O_PATH 010000000
 #endif
 
@@ -2945,12 +2996,11 @@ static size_t empm__directive_distance(const char *a, const char *b)
         size_t corner = row[0], above;
         row[0] = i + 1;
         for (k = 1; k <= n; k++) {
+            const int differ = empm__ascii_lower((unsigned char)a[i]) !=
+                               empm__ascii_lower((unsigned char)b[k - 1]);
             above = row[k];
             row[k] = empm__min(empm__min(row[k - 1], above) + 1,
-                               corner +
-                               (empm__ascii_lower((unsigned char)a[i]) !=
-                                         empm__ascii_lower((unsigned char)b[k -
-                                                                            1])));
+                               corner + (size_t)differ);
             corner = above;
         }
     }
@@ -4059,11 +4109,10 @@ static void empm__score_request_line(const empm__score_worker *w,
  * connection waits), the queue (it is ready), a worker (it runs). The word
  * holds
  *
- *   31      23 22   21   20             12 11              3   2       1      0
- *  +----------+----+----+-----------------+-----------------+-------+------+-----+
- *  |   gen    |KEEP|IDLE|  WANT (9 bits)  | READY (9 bits)
- *      |RETIRED|POSTED|OWNED|
- *  +----------+----+----+-----------------+-----------------+-------+------+-----+
+ *   31   23 22   21   20           12 11            3    2       1      0
+ *  +-------+----+----+---------------+---------------+-------+------+-----+
+ *  |  gen  |KEEP|IDLE| WANT (9 bits) | READY (9 bits)|RETIRED|POSTED|OWNED|
+ *  +-------+----+----+---------------+---------------+-------+------+-----+
  *
  * READY is what has happened, WANT what the released connection waits for, bit
  * for bit above it. "Wanted" is thus (word >> 9) & word & READY.
@@ -4108,7 +4157,8 @@ enum {
     EMPM__GEN_SHIFT = 23
 };
 #define EMPM__WANT(ready) ((uint32_t)(ready) << EMPM__WANT_SHIFT)
-#define EMPM__WANT_ALL    (EMPM__WANT(EMPM__READY_ALL) | EMPM__IDLE | EMPM__KEEP)
+#define EMPM__WANT_ALL \
+    (EMPM__WANT(EMPM__READY_ALL) | EMPM__IDLE | EMPM__KEEP)
 #define EMPM__WANT_ALWAYS EMPM__WANT(EMPM__READY_TIMEOUT | EMPM__READY_HUP)
 #define EMPM__GEN_MASK    (0xffffffffu << EMPM__GEN_SHIFT)
 
@@ -6130,7 +6180,7 @@ typedef struct empm__page {
 
 #define EMPM__PAGE_ROOM ((uint32_t)(EMPM_PAGE_BYTES - sizeof(empm__page)))
 #define EMPM__PAGE_CACHE 8             /* pages that a worker keeps */
-#define EMPM__SCRATCH 65536            /* a worker's buffer for passing through */
+#define EMPM__SCRATCH 65536            /* a worker's, for passing through */
 
 typedef struct empm__pool {
     pthread_mutex_t lock;              /* guards free and count */
@@ -6240,7 +6290,8 @@ typedef struct empm__engine {
     uint32_t            want_retired;  /* atomic: a freed record wakes */
     uint32_t            handing_over;  /* atomic: it drains, and what waits for
                                           a request is for those who serve on:
-                                          EMPM__TO_SIBLINGS, _TO_PROGRAM; or 0 */
+                                          EMPM__TO_SIBLINGS, _TO_PROGRAM;
+                                          or 0 */
     pthread_t           standby;
     /* the listener only */
     empm__event         events[EMPM__BATCH];
@@ -8991,7 +9042,8 @@ static char *empm__text_append(char *at, const char *s, size_t n)
     memcpy(at, s, n);
     return at + n;
 }
-#define EMPM__ADD(at, literal) empm__text_append(at, literal, sizeof literal - 1)
+#define EMPM__ADD(at, literal) \
+    empm__text_append(at, literal, sizeof literal - 1)
 
 /* Has an answer with this status no Content-Length? RFC 9110 8.6. */
 static int empm__response_is_lengthless(int status)
@@ -10027,11 +10079,11 @@ static char *empm__access_write_item(empm__facts *f, const empm__item *it,
     case 'p':
         return empm__access_write_number(
             at, it->unit == 'r' ? empm__request_peer(req)->port
-                                         : w->s->listeners[req->c->listener].port);
+                                : w->s->listeners[req->c->listener].port);
     case 'k': return empm__access_write_number(at, req->c->requests);
-    case 'P': return empm__access_write_number(at, it->unit == 't'
-                                               ? (int64_t)w->number
-                                                                   : w->child->pid);
+    case 'P':
+        return empm__access_write_number(
+            at, it->unit == 't' ? (int64_t)w->number : w->child->pid);
     case 'I': return empm__access_write_number(at, f->got);
     case 'O': return empm__access_write_number(at, f->sent);
     case 'S': return empm__access_write_number(at, f->got + f->sent);
@@ -10407,9 +10459,10 @@ static int empm__access_open(const empm_config *cfg, empm__access_logs **out,
                                                          sizeof path))) >= 0)
             l->owner = 1;
         else {
-            empm__report_say(rep, EMPM_LOG_ERROR, 649, "cannot %s CustomLog "
-                             "%s: %s",
-                             *file == '|' ? "start" : "open", file, strerror(errno));
+            empm__report_say(rep, EMPM_LOG_ERROR, 649,
+                             "cannot %s CustomLog %s: %s",
+                             *file == '|' ? "start" : "open", file,
+                             strerror(errno));
             r = EMPM_ESYS;
             break;
         }
@@ -11559,8 +11612,8 @@ static enum empm__state empm__do_suspended(empm__worker *w, empm__conn *c,
         if (!req->told_half)
             wait->want |= EMPM__WANT(EMPM__READY_RDHUP);
         wait->deadline_ms = req->wake_deadline;
-        return pending && empm__step_wait_out(w, req, wait) < 0 ? EMPM__CLOSED
-                                                                : EMPM__SUSPENDED;
+        return pending && empm__step_wait_out(w, req, wait) < 0
+                   ? EMPM__CLOSED : EMPM__SUSPENDED;
     }
     req->suspension = EMPM__SUSP_DUE;
     return EMPM__HANDLE;
@@ -11742,8 +11795,8 @@ static enum empm__state empm__do_linger(empm__worker *w, empm__conn *c,
                                         empm__wait *wait)
 {
     /* a stop ends it after LingerTimeoutShort, whenever it began */
-    const uint32_t deadline = empm__time_earlier(empm__load(&c->deadline_ms),
-                                                 empm__load(&w->child->linger_until));
+    const uint32_t deadline = empm__time_earlier(
+        empm__load(&c->deadline_ms), empm__load(&w->child->linger_until));
     char *scratch = empm__worker_scratch(w);
     while (scratch != NULL && !(c->flags & EMPM__F_DRAINED)) {
         const ssize_t n = empm__step_recv(w, c, scratch, EMPM__SCRATCH);
@@ -12639,7 +12692,7 @@ static int empm__file_judge(const empm_request *req, const empm__file *f,
 
 #ifndef EMPM__FILE_REST_S          /* the tests have no time for this */
 #  define EMPM__FILE_REST_S  3       /* a file must have rested so long */
-#  define EMPM__FILE_KEEP_MS 10000   /* and is kept so long after its last use */
+#  define EMPM__FILE_KEEP_MS 10000   /* kept so long after its last use */
 #endif
 
 /* What tells whether a file is still the one that it was. */
@@ -12887,9 +12940,8 @@ static void empm__files_expire(empm__files *c, uint32_t now_ms, int all)
         empm__file *old = NULL;
         pthread_mutex_lock(&c->lock);
         if (c->slots[i] != NULL) {
-            const uint32_t end =
-                                 empm__time_after(empm__load(&c->slots[i]->used_ms),
-                                                  EMPM__FILE_KEEP_MS);
+            const uint32_t end = empm__time_after(
+                empm__load(&c->slots[i]->used_ms), EMPM__FILE_KEEP_MS);
             if (all || empm__time_until(end, now_ms) <= 0) {
                 old = c->slots[i];
                 c->slots[i] = NULL;
@@ -12996,7 +13048,7 @@ typedef struct empm__parts {
     empm__range of[EMPM_RANGES];
 } empm__parts;
 
-#define EMPM__PART_HEAD 384          /* room for one, with a type of ... bytes */
+#define EMPM__PART_HEAD 384          /* room for one, with a type of ... */
 #define EMPM__PART_TYPE 200
 
 /* What stands before part i; before the n-th: the end. */
@@ -13805,8 +13857,9 @@ static void empm__status_show_json(empm_request *req,
     for (k = 0; k < seen->nchildren; k++) {
         const empm__snapshot_child *ch = &seen->children[k];
         empm_printf(req, "%s\n{\"slot\":%d,\"pid\":%u,\"generation\":%u,"
-                    "\"stopping\":%s,\"accepting\":%s,\"open_connections\":%llu,"
-                    "\"queue_length\":%llu,\"workers\":{", k > 0 ? "," : "",
+                    "\"stopping\":%s,\"accepting\":%s,"
+                    "\"open_connections\":%llu,\"queue_length\":%llu,"
+                    "\"workers\":{", k > 0 ? "," : "",
                     ch->slot, ch->pid, ch->generation,
                     ch->leaving ? "true" : "false",
                     ch->paused || ch->leaving ? "false" : "true",
@@ -13993,10 +14046,11 @@ static const char empm__page_style[] =
     "--S:#0e8f9c;--R:#2f6fdb;--W:#d9730d;--K:#3d9a50;--C:#8a5bd1;--G:#d23b5e}"
     "@media(prefers-color-scheme:dark){:root{--bg:#14171b;--card:#1d2127;"
     "--ink:#e4e8ee;--soft:#96a1b0;--line:#313842;--warn:#40340f;--bar:#5c9bf0;"
-    "--idle:#5a6572;--S:#3cc3d1;--R:#6ea3ff;--W:#ffa04d;--K:#67cf7d;--C:#b591f5;"
-    "--G:#ff7593}}"
-    "*{box-sizing:border-box}body{margin:0 "
-    "auto;padding:1.25rem;max-width:76rem;background:var(--bg);color:var(--ink);font:15px/1.5 system-ui,sans-serif}"
+    "--idle:#5a6572;--S:#3cc3d1;--R:#6ea3ff;--W:#ffa04d;--K:#67cf7d;"
+    "--C:#b591f5;--G:#ff7593}}"
+    "*{box-sizing:border-box}body{margin:0 auto;padding:1.25rem;"
+    "max-width:76rem;background:var(--bg);color:var(--ink);"
+    "font:15px/1.5 system-ui,sans-serif}"
     "h1{font-size:1.35rem;margin:0}h2{font-size:1rem;margin:2rem 0 .6rem}"
     "p{margin:.25rem 0}a{color:var(--bar)}.s{color:var(--soft)}"
     "nav{display:flex;flex-wrap:wrap;gap:0 1rem}"
@@ -14014,8 +14068,8 @@ static const char empm__page_style[] =
     "font-size:.8rem;display:inline-block;min-width:5.5rem}"
     ".l{display:flex;flex-wrap:wrap;gap:.2rem 1.2rem;margin-top:.6rem}"
     ".l b{font-family:ui-monospace,Menlo,Consolas,monospace}"
-    "._{color:var(--idle)}.S{color:var(--S)}.R{color:var(--R)}.W{color:var(--W)}"
-    ".K{color:var(--K)}.C{color:var(--C)}.G{color:var(--G)}"
+    "._{color:var(--idle)}.S{color:var(--S)}.R{color:var(--R)}"
+    ".W{color:var(--W)}.K{color:var(--K)}.C{color:var(--C)}.G{color:var(--G)}"
     ".t{padding:0;overflow-x:auto}table{border-collapse:collapse;width:100%;"
     "font-size:.86rem;font-variant-numeric:tabular-nums}"
     "th,td{padding:.38rem .7rem;text-align:right;white-space:nowrap;"
@@ -14123,8 +14177,8 @@ static void empm__status_show_processes(empm_request *req,
                 "<thead><tr><th rowspan=2>Slot<th rowspan=2>PID<th rowspan=2>"
                 "Stopping<th colspan=2>Connections<th colspan=3>Threads"
                 "<th colspan=7>Waiting connections\n<tr><th>total<th>accepting"
-                "<th>busy<th>graceful<th>idle<th>PROXY<th>head<th>body<th>suspended"
-                "<th>writing<th>keep-alive<th>closing<tbody>\n");
+                "<th>busy<th>graceful<th>idle<th>PROXY<th>head<th>body"
+                "<th>suspended<th>writing<th>keep-alive<th>closing<tbody>\n");
     for (k = 0; k < seen->nchildren; k++)
         empm__status_show_process(req, seen, &seen->children[k]);
     empm_printf(req, "<tfoot>");
@@ -14274,7 +14328,7 @@ static void empm__status_show_html(empm_request *req,
     snprintf(text, sizeof text, "%llu / %llu",
              EMPM__LLU(empm__snapshot_busy(&seen->all)),
              EMPM__LLU(empm__snapshot_busy(&seen->all) +
-                                           seen->all.by_letter[EMPM__SEEN_IDLE]));
+                       seen->all.by_letter[EMPM__SEEN_IDLE]));
     empm__status_show_card(req, text, "workers busy");
     text[empm__format_u64(text, seen->all.connections)] = '\0';
     empm__status_show_card(req, text, "connections");
@@ -14580,11 +14634,11 @@ static int empm__exchange_is_connection(int fd, struct sockaddr_storage *from)
 /* handing_over: to whom */
 enum { EMPM__TO_SIBLINGS = 1, EMPM__TO_PROGRAM };
 
-#define EMPM__FRESH_MS     2         /* a client that sends at once has spoken */
-#define EMPM__PATIENCE_US  2000u     /* a job may wait behind quick ones so long */
-#define EMPM__VAIN         64u       /* looks for nothing, then one at why */
-#define EMPM__DEAF_US      1000000u  /* and no wait for events: it is over */
-#define EMPM__HAND_OVER_MS 30000     /* and nothing could be moved: it is over */
+#define EMPM__FRESH_MS     2        /* a client that sends at once has spoken */
+#define EMPM__PATIENCE_US  2000u    /* a job may wait behind quick ones */
+#define EMPM__VAIN         64u      /* looks for nothing, then one at why */
+#define EMPM__DEAF_US      1000000u /* and no wait for events: it is over */
+#define EMPM__HAND_OVER_MS 30000    /* and nothing could be moved: it is over */
 
 typedef struct empm__batch {         /* taken in this round, in order */
     uint32_t head, tail, count;
@@ -14951,8 +15005,9 @@ static uint32_t empm__listener_admit(empm__engine *ch, int fd, int k,
     p->family = EMPM__PEER_UNASKED;
     if (from != NULL && empm__listener_limits_peers(ch, k)) {
         empm__peer_from(p, from);    /* what has moved was counted before */
-        if (!empm__counts_add(&ch->counts, p, m != NULL ? INT_MAX
-                                              : cfg->max_connections_per_peer)) {
+        if (!empm__counts_add(&ch->counts, p,
+                              m != NULL ? INT_MAX
+                                        : cfg->max_connections_per_peer)) {
             empm__slab_return(&ch->slab, i);
             return EMPM__OVER;
         }
@@ -15306,8 +15361,8 @@ static void empm__listener_accept(empm__engine *ch, empm__batch *b, int k,
     int accepted = 0, failed = 0, alone = all || !ch->shares;
     while (most-- > 0 && (ch->paused & ~(uint32_t)EMPM__PAUSE_STOP) == 0) {
         int fd;
-        if (!alone && empm__listener_room(ch, b) <= empm__listener_fresh(ch,
-                                                                         now_ms)) {
+        if (!alone &&
+            empm__listener_room(ch, b) <= empm__listener_fresh(ch, now_ms)) {
             if (empm__listener_siblings_room(ch, NULL) > 0) {
                 empm__listener_pause_full(ch, now_ms);
                 return;
@@ -17292,9 +17347,10 @@ static int empm__logs_open(empm_config *cfg, empm__report *rep)
         if (null >= 0)
             close(null);
         if (to < 0) {
-            empm__report_say(rep, EMPM_LOG_ERROR, 91, "cannot %s ErrorLog %s: "
-                             "%s",
-                             *name == '|' ? "start" : "open", name, strerror(errno));
+            empm__report_say(rep, EMPM_LOG_ERROR, 91,
+                             "cannot %s ErrorLog %s: %s",
+                             *name == '|' ? "start" : "open", name,
+                             strerror(errno));
             return EMPM_ESYS;
         }
     }
@@ -18780,8 +18836,8 @@ static int empm__program_attend(empm_server *s, const empm__signal_set *signals,
                 return EMPM_ETIMEDOUT;
             }
             if (alone)
-                at = empm__time_sooner(at, empm__program_alone_chores(&self, s,
-                                                                      stopping));
+                at = empm__time_sooner(
+                    at, empm__program_alone_chores(&self, s, stopping));
             if (delay_us != 0 && delay_us <= now) {
                 delay_us = 0;
                 order = '!';
@@ -20906,37 +20962,41 @@ static void empm__main_hello(const empm_server *s)
     fflush(stdout);
 }
 
+static const char empm__main_help[] =
+    "usage: %s [options] [DIR] [PORT]\n"
+    "  DIR                    what to serve: DocumentRoot, default .\n"
+    "  PORT, ADDRESS:PORT     the same as -p, default 8080\n"
+    "  -p PORT                the same as -c \"Listen PORT\"\n"
+    "  -a ADDRESS:PORT        status for you, whatever the workers do: the\n"
+    "                         same as a further \"Listen ADDRESS:PORT admin\"\n"
+    "  -f FILE                directives, in Apache's syntax\n"
+    "  -D NAME                what <IfDefine NAME> in it asks for\n"
+    "  -c \"Directive value\"   sets a directive, any number of times, after\n"
+    "                         those of the file\n"
+    "  -k start|stop|restart|graceful|graceful-stop|reopen|configtest\n"
+    "                         starts in the background, or sends a signal to\n"
+    "                         the server that PidFile names (restart and\n"
+    "                         graceful start one if none runs); the word\n"
+    "                         alone means the same\n"
+    "  -X                     one process, no forking (debugging)\n"
+    "  -t, configtest         checks the settings and exits\n"
+    "  -S                     ... and prints what it listens to and its "
+    "routes\n"
+    "  -L                     prints all directives, and exits\n"
+    "  -l, -M                 prints which of Apache's modules are in, and "
+    "exits\n"
+    "  -V, -v, --version      prints version and build, and exits\n"
+    "  -h, --help             this text\n"
+    "signals: TERM, INT stop, WINCH (without a terminal), QUIT stop\n"
+    "  gracefully; HUP, USR1 read the configuration again (HUP gives\n"
+    "  running requests StopTimeout; that of a terminal that closes stops\n"
+    "  it); USR2 starts the program anew and hands over to it; URG opens\n"
+    "  the logs anew\n"
+    "directives and their defaults: see empm_config in eventmpm.h\n";
+
 static void empm__main_usage(const char *name)
 {
-    printf("usage: %s [options] [DIR] [PORT]\n"
-           "  DIR                    what to serve: DocumentRoot, default .\n"
-           "  PORT, ADDRESS:PORT     the same as -p, default 8080\n"
-           "  -p PORT                the same as -c \"Listen PORT\"\n"
-           "  -a ADDRESS:PORT        status for you, whatever the workers do: "
-           "the\n                         same as a further \"Listen "
-           "ADDRESS:PORT admin\"\n  -f FILE                directives, in "
-           "Apache's syntax\n  -D NAME                what <IfDefine NAME> in "
-           "it asks for\n  -c \"Directive value\"   sets a directive, any "
-           "number of times, after\n                         those of the "
-           "file\n  -k "
-           "start|stop|restart|graceful|graceful-stop|reopen|configtest\n                         starts in the background, or sends a "
-           "signal to\n                         the server that PidFile names "
-           "(restart and\n                         graceful start one if none "
-           "runs); the word\n                         alone means the same\n"
-           "  -X                     one process, no forking (debugging)\n"
-           "  -t, configtest         checks the settings and exits\n"
-           "  -S                     ... and prints what it listens to and its "
-           "routes\n  -L                     prints all directives, and exits\n"
-           "  -l, -M                 prints which of Apache's modules are in, "
-           "and exits\n  -V, -v, --version      prints version and build, and "
-           "exits\n  -h, --help             this text\n"
-           "signals: TERM, INT stop, WINCH (without a terminal), QUIT stop\n"
-           "  gracefully; HUP, USR1 read the configuration again (HUP gives\n"
-           "  running requests StopTimeout; that of a terminal that closes "
-           "stops\n  it); USR2 starts the program anew and hands over to it; "
-           "URG opens\n  the logs anew\n"
-           "directives and their defaults: see empm_config in eventmpm.h\n",
-           name);
+    printf(empm__main_help, name);
 }
 
 static void empm__main_version(void)

@@ -279,7 +279,8 @@ static ssize_t fault_send(int fd, const void *from, size_t n, int flags)
 #define open(...)           FAULT("open", open(__VA_ARGS__))
 #define openat(...)         FAULT("openat", openat(__VA_ARGS__))
 #define pipe(...)           FAULT("pipe", pipe(__VA_ARGS__))
-#define poll(of, n, ms)     FAULT((n) > 4 ? "poll" : "poll-few", poll(of, n, ms))
+#define poll(of, n, ms) \
+    FAULT((n) > 4 ? "poll" : "poll-few", poll(of, n, ms))
 #define pread(...)          FAULT("pread", pread(__VA_ARGS__))
 #define prctl(...)          FAULT("prctl", prctl(__VA_ARGS__))
 #define pwrite(...)         FAULT("pwrite", pwrite(__VA_ARGS__))
@@ -539,7 +540,8 @@ static int check_in(const char *file, int line, const char *what, long long got,
     return 0;
 }
 
-#define CHECK(cond)          check_true(__FILE__, __LINE__, #cond, (cond) ? 1 : 0)
+#define CHECK(cond)          check_true(__FILE__, __LINE__, #cond, \
+                                        (cond) ? 1 : 0)
 #define CHECK_INT(got, want) check_int(__FILE__, __LINE__, #got, \
                                        (long long)(got), (long long)(want))
 #define CHECK_STR(got, want) check_str(__FILE__, __LINE__, #got, got, want)
@@ -3094,7 +3096,11 @@ TEST(tools, numbers_are_digits_and_fit)      /* every size from the wire */
 
 TEST(tools, decode_once_and_strictly)
 {
-    static const struct { const char *in; int plus; const char *out; } cases[] = {
+    static const struct {
+        const char *in;
+        int         plus;
+        const char *out;
+    } cases[] = {
         { "abc", 0, "abc" }, { "a%20b", 0, "a b" }, { "%41%7a", 0, "Az" },
         { "%252e", 0, "%2e" }, { "a+b", 0, "a+b" }, { "a+b", 1, "a b" },
         { "%ff", 0, "\xff" }, { "%", 0, NULL }, { "%2", 0, NULL },
@@ -4154,7 +4160,7 @@ TEST(config, files_of_apaches_load)
         "LoadModule mpm_event_module modules/mod_mpm_event.so"
     };
     static const char installed[] =
-                                    "/etc/apache2/mods-available/mpm_event.conf";
+        "/etc/apache2/mods-available/mpm_event.conf";
     empm_config cfg = empm_defaults();
     empm__report rep;
     size_t i;
@@ -5773,8 +5779,9 @@ inline ring()                       /* everybody looks */
 }
 
 #define anybody_open(me) \
-    ((me != 1 && alive[1] && !paused[1]) || (me != 2 && alive[2] && !paused[2]) \
-     || (KIDS > 2 && me != KIDS && alive[KIDS] && !paused[KIDS]))
+    ((me != 1 && alive[1] && !paused[1]) || \
+     (me != 2 && alive[2] && !paused[2]) || \
+     (KIDS > 2 && me != KIDS && alive[KIDS] && !paused[KIDS]))
 #define anybody_idle(me) \
     ((me != 1 && alive[1] && idle[1]) || (me != 2 && alive[2] && idle[2]) || \
      (KIDS > 2 && me != KIDS && alive[KIDS] && idle[KIDS]))
@@ -8377,8 +8384,11 @@ static void fail_each_allocation(int step, int max)
     no_context();
 }
 
-TEST(memory, requests_survive_failing_allocations) { fail_each_allocation(5,
-                                                                          200); }
+TEST(memory, requests_survive_failing_allocations)
+{
+    fail_each_allocation(5, 200);
+}
+
 LONG(memory, requests_survive_each_failing_allocation)
 {
     fail_each_allocation(1, 2000);
@@ -9594,7 +9604,8 @@ static const row head_rows[] = {
     ROW("other expectation", POST1 "Expect: x\r\nContent-Length: "
         "5\r\n\r\nhello", 417, 0),
     ROW("TLS hello",
-        "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\x11\x22\x33\x44\x55\x66\x77\x88\x99\xaa\xbb\xcc\r\n\r\n", 400, 0),
+        "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\x11\x22\x33\x44"
+        "\x55\x66\x77\x88\x99\xaa\xbb\xcc\r\n\r\n", 400, 0),
     ROW("SSH", "SSH-2.0-OpenSSH_9.2\r\n", 400, 0),
     ROW("SMTP", "EHLO a\r\n", 400, 0),
     ROW("garbage", "\xff\xfe\xfd\r\n\r\n", 400, 0)
@@ -12101,7 +12112,7 @@ LIVE(response, on_body_answers_before_the_rest_arrives)
         ;
     CHECK(c.in.n >= 8000000);
     nap(50);                         /* the socket has been full before: what
-                                        the turn's end leaves must still leave */
+                                        the turn's end leaves must leave, too */
     cl_puts(&c, "67890");
     CHECK_INT(cl_reply(&c), 200);
     CHECK_INT(c.body.n, 16000000);
@@ -12408,7 +12419,8 @@ static char *unescaped(const char *s, size_t n, size_t *len)
         } else if (i + 3 < n && s[i + 1] == 'x' &&
                    empm__ascii_hex(s[i + 2]) >= 0 &&
                    empm__ascii_hex(s[i + 3]) >= 0) {
-            *at++ = (char)(empm__ascii_hex(s[i + 2]) * 16 + empm__ascii_hex(s[i + 3]));
+            *at++ = (char)(empm__ascii_hex(s[i + 2]) * 16 +
+                           empm__ascii_hex(s[i + 3]));
             i += 3;
         } else if (i + 1 < n && (named = strchr(from, s[i + 1])) != NULL) {
             *at++ = to[named - from];
@@ -14635,8 +14647,8 @@ LIVE(suspend, told_whatever_fails)
         { "h=defer,suspend.60000,write.9000000,wait", 0, EMPM_GONE },
         /* the client takes nothing, then goes: it waits, or is being called */
         { "h=defer,write.1000000,suspend.60000,wait", 50, EMPM_GONE },
-        { "h=defer,write.65536,suspend.5,wait&w=nap.2,write.65536,suspend.5,wait",
-          700, 0 }
+        { "h=defer,write.65536,suspend.5,wait&"
+          "w=nap.2,write.65536,suspend.5,wait", 700, 0 }
     };
     fixture f;
     client c;
@@ -15388,7 +15400,11 @@ static void parts_text(str *s, const char *b, const char *type,
 /* Several ranges are parts, in the order of asking; bounded (RFC 9110 14.2). */
 LIVE(files, several_ranges)
 {
-    static const struct { const char *range; int n; empm__range r[3]; } rows[] = {
+    static const struct {
+        const char *range;
+        int         n;
+        empm__range r[3];
+    } rows[] = {
         { "0-0,2-3",        2, { { 0, 1 }, { 2, 4 }, { 0, 0 } } },
         { "5-6,0-1",        2, { { 5, 7 }, { 0, 2 }, { 0, 0 } } },
         { "-1,0-0",         2, { { 9, 10 }, { 0, 1 }, { 0, 0 } } },
@@ -15883,8 +15899,8 @@ LIVE(files, types_of_ones_own)
     static const char *const bad[] = {
         "video/x-matroska", "matroska .mkv", "video/x\x01 .mkv", "\"a/b .mkv",
         "a/b .", "a/b \"\"", "a/b tar.gz", "a/b x/y", ".mkv video/x-matroska",
-        "a/1234567890123456789012345678901234567890123456789012345678901234567890"
-        "123456789012345678901234567890123456789012345678901234567890 .x"
+        "a/12345678901234567890123456789012345678901234567890123456789012345678"
+        "90123456789012345678901234567890123456789012345678901234567890 .x"
     };
     fixture f;
     client c;
@@ -16626,8 +16642,9 @@ LIVE(status, hostile_requests_are_shown_harmlessly)
         CHECK(strstr(p.body.p, "<script") == NULL);
         CHECK(strstr(p.body.p, "alert('") == NULL);
         if (i == 0)
-            CHECK(strstr(p.body.p, "GET "
-                         "/gate?&#60;script&#62;alert(&#39;1&#39;)&#60;/script&#62;&#38;&#34;&#92; HTTP/1.1") != NULL);
+            CHECK(strstr(p.body.p, "GET /gate?&#60;script&#62;alert(&#39;1"
+                                   "&#39;)&#60;/script&#62;&#38;&#34;&#92; "
+                                   "HTTP/1.1") != NULL);
         if (i == 1) {
             check_json(p.body.p);
             CHECK(strstr(p.body.p, "/gate?\\u003cscript\\u003ealert(") != NULL);
@@ -16667,8 +16684,8 @@ TEST(status, slots_without_children_cost_nothing)
 TEST(status, a_scoreboard_gone_mad_is_shown_harmlessly)
 {
     static const char bad[] = "\r\nX: y\033[2J<b>\"'&\\\377\300\001GET / "
-                              "HTTP/1.10123456789012345678901234567890123456789012345678"
-                              "901234567890123456789";
+                              "HTTP/1.1012345678901234567890123456789012345"
+                              "6789012345678901234567890123456789";
     fixture f;
     empm__score_worker *w;
     empm__score_child *ch;
