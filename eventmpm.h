@@ -640,9 +640,9 @@ typedef struct empm_config {
     int    start_timeout_ms;           /* for children to be healthy: 30000 */
     int    watchdog_interval_ms;       /* a child that misses three pings, and
                                           waits for no disk, is replaced;
-                                          without children, the service manager's
-                                          watchdog gets no more answers: 10000;
-                                          0: off */
+                                          without children, the watchdog of the
+                                          service manager gets no more answers:
+                                          10000; 0: off */
     int    stuck_worker_timeout_ms;    /* a handler that takes longer is logged
                                           (looked for with each ping): 60000;
                                           0: off */
@@ -1123,7 +1123,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   child.done_lock   who waits for the end
  *   shard.lock   a part of the shared store, with no other; of all processes
  *
- * Three calls go up, since the lower side begins what only the upper one can do:
+ * Three calls go up, since the lower side begins what only the upper can do:
  *
  *   up empm__request_fields_grow   a head has more fields than were foreseen,
  *                                  and their memory is the request's
