@@ -304,7 +304,7 @@ static ssize_t fault_send(int fd, const void *from, size_t n, int flags)
 #define pthread_attr_init(...) \
     FAULT_CODE("pthread_attr_init", pthread_attr_init(__VA_ARGS__))
 #define pthread_attr_setstacksize(...) \
-    FAULT_CODE("pthread_attr_setstacksize",
+    FAULT_CODE("pthread_attr_setstacksize", \
                pthread_attr_setstacksize(__VA_ARGS__))
 #define pthread_cond_init(...) \
     FAULT_CODE("pthread_cond_init", pthread_cond_init(__VA_ARGS__))
