@@ -462,6 +462,8 @@ static void test_add(test *t, const char *section, const char *name, int flags,
     }                                                                         \
     static void t_##section##_##name(void)
 
+/* What a test says it tests: from inside; a server, in either mode; for
+ * minutes. SERVED() in >>fixture adds a server and a client. */
 #define TEST(section, name)      TEST_WITH(section, name, T_PLAIN)
 #define LIVE(section, name)      TEST_WITH(section, name, T_LIVE)
 #define LONG(section, name)      TEST_WITH(section, name, T_LONG)
@@ -501,6 +503,20 @@ static void context(const char *fmt, ...)
 static void no_context(void)
 {
     g_context[0] = 0;
+}
+
+/* Goes over the rows of a table. A check that fails names its row, by number
+ * or by what the body gives to context(). */
+#define EACH(rows, i)                                                         \
+    for (size_t i = 0; each_row(#rows, i, sizeof rows / sizeof rows[0]); i++)
+
+static int each_row(const char *rows, size_t i, size_t n)
+{
+    if (i < n)
+        context("%s[%d]", rows, (int)i);
+    else
+        no_context();
+    return i < n;
 }
 
 static int check_int(const char *file, int line, const char *what,
@@ -982,7 +998,8 @@ static void watchdog_set(const char *name, int ms)
 enum { CL_FIN = 1, CL_RESET = 2, CL_TIMEOUT = 3, CL_DATA = 4 };
 
 typedef struct client {
-    int     fd;
+    int     fd;                     /* -1: not connected */
+    int     port;                   /* where the next byte sent connects to */
     int     end;                    /* 0, CL_FIN, CL_RESET */
     int     patience;               /* ms that reading a reply may take */
     int     send_failed;
@@ -1006,6 +1023,8 @@ static void cl_init(client *c)
 
 static void cl_close(client *c)
 {
+    int port = c->port;
+
     if (c->fd >= 0)
         close(c->fd);
     str_free(&c->in);
@@ -1013,6 +1032,7 @@ static void cl_close(client *c)
     str_free(&c->body);
     str_free(&c->trailer);
     cl_init(c);
+    c->port = port;
 }
 
 /* Closes with a reset, as a client that crashes or has lost patience. */
@@ -1034,6 +1054,7 @@ static int cl_connect_port(client *c, int port, int rcvbuf)
 
     (void)mss;
     cl_init(c);
+    c->port = port;
     memset(&a, 0, sizeof a);
     a.sin_family = AF_INET;
     a.sin_port = htons((uint16_t)port);
@@ -1059,12 +1080,21 @@ static int cl_connect_port(client *c, int port, int rcvbuf)
     return 0;
 }
 
+/* The first byte that a client sends connects it, and so does the first byte
+ * after cl_close(). */
+static void cl_connected(client *c)
+{
+    if (c->fd < 0 && cl_connect_port(c, c->port, 0) != 0)
+        fail(__FILE__, __LINE__, "connect: %s", strerror(errno));
+}
+
 /* Sends all of it; gives up when the peer refuses or takes nothing. */
 static int cl_send(client *c, const void *data, size_t n)
 {
     const char *p = (const char *)data;
     uint64_t end = now_ms() + (uint64_t)c->patience;
 
+    cl_connected(c);
     while (n != 0) {
         ssize_t k = send(c->fd, p, n, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (k > 0) {
@@ -1117,6 +1147,7 @@ static void cl_send_fin(client *c, const void *data, size_t n)
 {
 #ifdef TCP_CORK
     int on = 1;
+    cl_connected(c);
     setsockopt(c->fd, IPPROTO_TCP, TCP_CORK, &on, sizeof on);
 #endif
     cl_send(c, data, n);
@@ -2766,6 +2797,83 @@ static void fx_down(fixture *f)
     fx_close_files(f);
 }
 
+/* --- tests with a server and a client ------------------------------------ */
+
+/* "Directive value; Directive value" -> f->cfg; 0: one of them is wrong. */
+static int fx_set(fixture *f, const char *settings)
+{
+    char text[512], said[200], *next = text, *one, *value;
+
+    snprintf(text, sizeof text, "%s", settings != NULL ? settings : "");
+    while (next != NULL) {
+        one = next + strspn(next, " ");
+        next = strchr(one, ';');
+        if (next != NULL)
+            *next++ = 0;
+        if (*one == 0)
+            continue;
+        value = one + strcspn(one, " ");
+        if (*value != 0)
+            *value++ = 0;
+        if (empm_set(&f->cfg, one, value, said, sizeof said) != EMPM_OK) {
+            fail(__FILE__, __LINE__, "\"%s %s\": %s", one, value, said);
+            return 0;
+        }
+    }
+    return 1;
+}
+
+/* All the timeouts that are not under test are out of the way. */
+#define LONG_TIMES "Timeout 60; KeepAliveTimeout 60; " \
+                   "RequestReadTimeout header=60 body=60,MinRate=500; "
+
+static void long_times(fixture *f)
+{
+    fx_set(f, LONG_TIMES);
+}
+
+typedef void served_fn(fixture *f, client *c);
+
+static void fx_test(fixture *f, const char *settings, served_fn *body)
+{
+    client c;
+
+    if (!fx_set(f, settings)) {
+        fx_close_files(f);
+        return;
+    }
+    if (!fx_up(f))
+        return;
+    cl_init(&c);
+    c.port = f->port;
+    body(f, &c);
+    cl_close(&c);
+    fx_down(f);
+}
+
+#define SERVED_WITH(section, name, flags, init, settings)                     \
+    static served_fn s_##section##_##name;                                    \
+    TEST_WITH(section, name, flags)                                           \
+    {                                                                         \
+        fixture fx;                                                           \
+        init;                                                                 \
+        fx_test(&fx, settings, s_##section##_##name);                         \
+    }                                                                         \
+    static void s_##section##_##name(                                         \
+        __attribute__((unused)) fixture *f, __attribute__((unused)) client *c)
+
+/* SERVED(section, name, "Directive value; Directive value") { ... } has a server
+ * `f` with these settings (NULL: none but those of fx_init()) and a client `c`
+ * of it. Both are gone at its end. It runs in either mode; SERVED_HERE() only
+ * in threads of this process, so that it may look into f->s; SERVED_BY() only
+ * with a parent and so many children. */
+#define SERVED(section, name, settings) \
+    SERVED_WITH(section, name, T_LIVE, fx_init(&fx), settings)
+#define SERVED_HERE(section, name, settings) \
+    SERVED_WITH(section, name, T_PLAIN, fx_init(&fx), settings)
+#define SERVED_BY(section, name, children, settings) \
+    SERVED_WITH(section, name, T_PLAIN, fx_init_forked(&fx, children), settings)
+
 /* --- short ways to ask --------------------------------------------------- */
 
 static int cl_open(client *c, const fixture *f)
@@ -2931,15 +3039,6 @@ static void hammers_stop(hammer *h, int n, int *stop)
     set_int(stop, 1);
     for (i = 0; i < n; i++)
         pthread_join(h[i].thread, NULL);
-}
-
-/* Sets all the timeouts that are not under test out of the way. */
-static void long_times(fixture *f)
-{
-    f->cfg.timeout_ms = 60000;
-    f->cfg.keep_alive_timeout_ms = 60000;
-    f->cfg.header_timeout_ms = f->cfg.header_timeout_max_ms = 60000;
-    f->cfg.body_timeout_ms = 60000;
 }
 
 /* ---------------------------------------------------------------------------
