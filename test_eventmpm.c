@@ -2862,11 +2862,11 @@ static void fx_test(fixture *f, const char *settings, served_fn *body)
     static void s_##section##_##name(                                         \
         __attribute__((unused)) fixture *f, __attribute__((unused)) client *c)
 
-/* SERVED(section, name, "Directive value; Directive value") { ... } has a server
- * `f` with these settings (NULL: none but those of fx_init()) and a client `c`
- * of it. Both are gone at its end. It runs in either mode; SERVED_HERE() only
- * in threads of this process, so that it may look into f->s; SERVED_BY() only
- * with a parent and so many children. */
+/* SERVED(section, name, "Directive value; Directive value") { ... } has a
+ * server `f` with these settings (NULL: with those of fx_init()) and a client
+ * `c` of it, which connects when it sends. Both are gone at the test's end. It
+ * runs in either mode; SERVED_HERE() runs in threads of this process only, so
+ * that it may look into f->s; SERVED_BY() has a parent and so many children. */
 #define SERVED(section, name, settings) \
     SERVED_WITH(section, name, T_LIVE, fx_init(&fx), settings)
 #define SERVED_HERE(section, name, settings) \
@@ -2925,6 +2925,20 @@ static long status_number(const fixture *f, const char *name)
         n = strtol(p + strlen(name) + 1, NULL, 10);
     cl_close(&c);
     return n;
+}
+
+/* On a new connection of a client that has a server; the one before is
+ * closed. */
+static int cl_ask_n(client *c, const void *raw, size_t n)
+{
+    cl_close(c);
+    cl_send(c, raw, n);
+    return cl_reply(c);
+}
+
+static int cl_ask(client *c, const char *raw)
+{
+    return cl_ask_n(c, raw, strlen(raw));
 }
 
 /* GET on an open connection. */
