@@ -5428,61 +5428,42 @@ TEST(log, a_fifo_is_not_waited_for)
     unlink(path);
 }
 
-LIVE(log, callbacks_get_client_number_and_text)
+SERVED(log, callbacks_get_client_number_and_text, NULL)
 {
-    fixture f;
-
-    fx_init(&f);
-    if (!fx_up(&f))
-        return;
-    CHECK_INT(get_status(&f, "/misuse?how=nothing"), 500);
-    CHECK_SOON(fx_log_has(&f, "3 [client 127.0.0.1:"), 1000);
-    CHECK(fx_log_has(&f, "] EMPM5002: GET /misuse: gave no answer\n"));
-    fx_down(&f);
+    CHECK_INT(get_status(f, "/misuse?how=nothing"), 500);
+    CHECK_SOON(fx_log_has(f, "3 [client 127.0.0.1:"), 1000);
+    CHECK(fx_log_has(f, "] EMPM5002: GET /misuse: gave no answer\n"));
 }
 
-LIVE(log, handlers_write_their_own_lines)    /* no number, but who and where */
+/* no number, but who and where */
+SERVED(log, handlers_write_their_own_lines, "LogLevel warn")
 {
-    fixture f;
-
-    fx_init(&f);
-    f.cfg.log_level = EMPM_LOG_WARN;
-    if (!fx_up(&f))
-        return;
-    CHECK_INT(get_status(&f, "/log"), 200);
-    CHECK(fx_log_has(&f, "3 [client 127.0.0.1:"));
-    CHECK(fx_log_has(&f, "] no price of tea:?asked 3 times\n"));
-    CHECK(!fx_log_has(&f, "a detail"));
-    CHECK(!fx_log_has(&f, "a notice of a handler"));    /* LogLevel decides */
-    CHECK(!fx_log_has(&f, "EMPM0000"));
-    fx_down(&f);
+    CHECK_INT(get_status(f, "/log"), 200);
+    CHECK(fx_log_has(f, "3 [client 127.0.0.1:"));
+    CHECK(fx_log_has(f, "] no price of tea:?asked 3 times\n"));
+    CHECK(!fx_log_has(f, "a detail"));
+    CHECK(!fx_log_has(f, "a notice of a handler"));    /* LogLevel decides */
+    CHECK(!fx_log_has(f, "EMPM0000"));
 }
 
-LIVE(log, what_the_server_does_is_said_at_any_level)
+SERVED(log, what_the_server_does_is_said_at_any_level, "LogLevel crit")
 {
-    fixture f;
-
-    fx_init(&f);
-    f.deaths_ok = 1;
-    f.cfg.log_level = EMPM_LOG_CRIT;
-    if (!fx_up(&f))
-        return;
-    CHECK_SOON(fx_log_has(&f, "5 EMPM0489: eventmpm/" EMPM_VERSION
+    f->deaths_ok = 1;
+    CHECK_SOON(fx_log_has(f, "5 EMPM0489: eventmpm/" EMPM_VERSION
                           " configured -- resuming normal operations"), 8000);
-    if (f.forked) {
-        signal_process(f.pid, SIGUSR1);
-        CHECK_SOON(fx_log_has(&f, "5 EMPM0489: generation 1 serves"), 8000);
-        CHECK(fx_log_has(&f, "5 EMPM0493: SIGUSR1 received"));
-        signal_process(f.pid, SIGTERM);
-        CHECK(fx_wait(&f, PATIENCE));
-        if (CHECK(fx_reap(&f, f.pid, SCALED(3000))))
-            f.pid = 0;
+    if (f->forked) {
+        signal_process(f->pid, SIGUSR1);
+        CHECK_SOON(fx_log_has(f, "5 EMPM0489: generation 1 serves"), 8000);
+        CHECK(fx_log_has(f, "5 EMPM0493: SIGUSR1 received"));
+        signal_process(f->pid, SIGTERM);
+        CHECK(fx_wait(f, PATIENCE));
+        if (CHECK(fx_reap(f, f->pid, SCALED(3000))))
+            f->pid = 0;
     } else {
-        empm_stop(f.s);
-        CHECK_INT(empm_wait(f.s, PATIENCE), EMPM_OK);
+        empm_stop(f->s);
+        CHECK_INT(empm_wait(f->s, PATIENCE), EMPM_OK);
     }
-    CHECK(fx_log_has(&f, "5 EMPM0491: "));
-    fx_down(&f);
+    CHECK(fx_log_has(f, "5 EMPM0491: "));
 }
 
 TEST(log, start_says_why_it_fails_where_it_is_asked_to)
@@ -5534,25 +5515,21 @@ TEST(log, start_says_why_it_fails_where_it_is_asked_to)
     unlink(path);
 }
 
-LIVE(log, load_does_not_fill_it)     /* ten of a kind, then how many more */
+/* ten of a kind, then how many more */
+SERVED(log, load_does_not_fill_it, NULL)
 {
-    fixture f;
     int i;
 
-    fx_init(&f);
-    if (!fx_up(&f))
-        return;
     for (i = 0; i < 50; i++)
-        CHECK_INT(get_status(&f, "/misuse?how=nothing"), 500);
-    CHECK_SOON(fx_log_lines(&f, "gave no answer") == 10, 1000);
+        CHECK_INT(get_status(f, "/misuse?how=nothing"), 500);
+    CHECK_SOON(fx_log_lines(f, "gave no answer") == 10, 1000);
     nap(20);
-    CHECK_INT(fx_log_lines(&f, "gave no answer"), 10);
-    if (!f.forked) {
-        empm_stop(f.s);
-        CHECK_INT(empm_wait(f.s, PATIENCE), EMPM_OK);
-        CHECK(fx_log_has(&f, "EMPM5002: 40 more of these were left out"));
+    CHECK_INT(fx_log_lines(f, "gave no answer"), 10);
+    if (!f->forked) {
+        empm_stop(f->s);
+        CHECK_INT(empm_wait(f->s, PATIENCE), EMPM_OK);
+        CHECK(fx_log_has(f, "EMPM5002: 40 more of these were left out"));
     }
-    fx_down(&f);
 }
 
 TEST(log, limits_are_per_number_and_minute)
