@@ -7004,108 +7004,90 @@ TEST(route, conflicts_are_found_at_start)
     }
 }
 
-LIVE(route, on_head_comes_before_the_body)
+SERVED(route, on_head_comes_before_the_body, NULL)
 {
-    fixture f;
-    client c;
-
-    fx_init(&f);
-    if (!fx_up(&f))
-        return;
     /* refused without 100, without a byte of the body */
-    CHECK_INT(ask(&f, &c, "POST /private HTTP/1.1\r\nHost: a\r\n"
+    CHECK_INT(cl_ask(c, "POST /private HTTP/1.1\r\nHost: a\r\n"
                   "Expect: 100-continue\r\nContent-Length: 100000\r\n\r\n"),
               401);
-    CHECK_STR(cl_header(&c, "WWW-Authenticate"), "Basic realm=\"test\"");
-    cl_close(&c);
-    CHECK_INT(ask(&f, &c, "POST /private HTTP/1.1\r\nHost: a\r\n"
+    CHECK_STR(cl_header(c, "WWW-Authenticate"), "Basic realm=\"test\"");
+    CHECK_INT(cl_ask(c, "POST /private HTTP/1.1\r\nHost: a\r\n"
                   "Content-Length: 100000\r\n\r\n"), 401);
-    CHECK_INT(c.closes, 1);
-    CHECK_FIN(&c);
-    cl_close(&c);
+    CHECK_INT(c->closes, 1);
+    CHECK_FIN(c);
+    cl_close(c);
     CHECK_INT(get_int(&shm->heads), 2);
     CHECK_INT(get_int(&shm->hits), 0);
-    CHECK_INT(ask(&f, &c, "POST /private HTTP/1.1\r\nHost: a\r\n"
+    CHECK_INT(cl_ask(c, "POST /private HTTP/1.1\r\nHost: a\r\n"
                   "Authorization: x\r\nContent-Length: 5\r\n\r\nhello"), 200);
-    check_in_step(&c);
-    cl_close(&c);
+    check_in_step(c);
+    cl_close(c);
     CHECK_INT(get_int(&shm->heads), 3);
     CHECK_INT(get_int(&shm->hits), 1);
-    fx_down(&f);
 }
 
-LIVE(route, limits_of_a_route)
+SERVED(route, limits_of_a_route, NULL)
 {
-    fixture f;
-    client a, b, c;
+    client a, b;
     str s;
 
     memset(&s, 0, sizeof s);
-    fx_init(&f);
-    if (!fx_up(&f))
-        return;
     str_addf(&s, "POST /sum-100 HTTP/1.1\r\nHost: a\r\nContent-Length: "
              "101\r\n\r\n");
     str_fill(&s, 'x', 101);
-    CHECK_INT(ask_n(&f, &c, s.p, s.n), 413);
-    cl_close(&c);
+    CHECK_INT(cl_ask_n(c, s.p, s.n), 413);
+    cl_close(c);
     s.n = 0;
     str_addf(&s, "POST /sum-100 HTTP/1.1\r\nHost: a\r\nContent-Length: "
              "100\r\n\r\n");
     str_fill(&s, 'x', 100);
-    CHECK_INT(ask_n(&f, &c, s.p, s.n), 200);
-    cl_close(&c);
+    CHECK_INT(cl_ask_n(c, s.p, s.n), 200);
+    cl_close(c);
     str_free(&s);
 
     /* max_workers 1: the second is 503 while the first runs, not after it */
-    cl_open(&a, &f);
+    cl_open(&a, f);
     cl_puts(&a, "GET /one?n=2&ms=1500 HTTP/1.1\r\nHost: a\r\n\r\n");
     CHECK_SOON(get_int(&shm->meeting) == 1, 3000);
-    cl_open(&b, &f);
+    cl_open(&b, f);
     CHECK_INT(cl_get(&b, "/one?n=2"), 503);
     cl_close(&b);
     add_int(&shm->meeting, 1);
     CHECK_INT(cl_reply(&a), 200);
     CHECK_INT(cl_get(&a, "/one?n=1"), 200);
     cl_close(&a);
-    CHECK_INT(ask(&f, &c, "GET /deadline HTTP/1.1\r\nHost: a\r\n\r\n"), 200);
+    CHECK_INT(cl_ask(c, "GET /deadline HTTP/1.1\r\nHost: a\r\n\r\n"), 200);
     CHECK(get_int(&shm->rc[0]) & EMPM_STOP_DEADLINE);
-    cl_close(&c);
-    fx_down(&f);
 }
 
-LIVE(route, max_requests_counts_uploads_and_suspended_ones)
+SERVED(route, max_requests_counts_uploads_and_suspended_ones, NULL)
 {
-    fixture f;
-    client a[3], c;
+    client a[3];
     str s;
     int i;
 
     memset(&s, 0, sizeof s);
-    fx_init(&f);
-    if (!fx_up(&f))
-        return;
     put_post(&s, "/few", 20000, 0, "");
     for (i = 0; i < 2; i++) {
-        cl_open(&a[i], &f);
+        cl_open(&a[i], f);
         cl_send(&a[i], s.p, s.n - 1);
     }
     nap(SCALED(50));
     /* two are on their way, though none has a worker */
-    CHECK_INT(ask_n(&f, &c, s.p, s.n), 503);
-    CHECK_STR(cl_header(&c, "Retry-After"), "1");
-    cl_close(&c);
-    CHECK_INT(get_status(&f, "/hello"), 200);
+    CHECK_INT(cl_ask_n(c, s.p, s.n), 503);
+    CHECK_STR(cl_header(c, "Retry-After"), "1");
+    cl_close(c);
+    CHECK_INT(get_status(f, "/hello"), 200);
     cl_send(&a[0], s.p + s.n - 1, 1);
     CHECK_INT(cl_reply(&a[0]), 200);
     check_in_step(&a[0]);            /* its end is over for sure */
-    CHECK_INT(ask_n(&f, &c, s.p, s.n), 200);
-    cl_close(&c);
+    CHECK_INT(cl_ask_n(c, s.p, s.n), 200);
+    cl_close(c);
     cl_close(&a[1]);                 /* one that is given up counts no more */
     cl_close(&a[0]);
     nap(SCALED(50));
     for (i = 0; i < 2; i++) {
-        cl_open(&a[i], &f);
+        cl_open(&a[i], f);
         cl_send(&a[i], s.p, s.n - 1);
     }
     nap(SCALED(50));
@@ -7115,17 +7097,16 @@ LIVE(route, max_requests_counts_uploads_and_suspended_ones)
         cl_close(&a[i]);
     }
     /* a suspended one has no worker either */
-    cl_open(&a[0], &f);
+    cl_open(&a[0], f);
     cl_puts(&a[0], "GET /few?slot=7 HTTP/1.1\r\nHost: a\r\n\r\n");
     CHECK_SOON(get_ticket(7) != 0, 3000);
-    CHECK_INT(get_status(&f, "/few"), 503);
-    CHECK_INT(get_status(&f, "/unpark?slot=7"), 200);
+    CHECK_INT(get_status(f, "/few"), 503);
+    CHECK_INT(get_status(f, "/unpark?slot=7"), 200);
     CHECK_INT(cl_reply(&a[0]), 200);
     check_in_step(&a[0]);
-    CHECK_INT(get_status(&f, "/few?ms=1"), 200);
+    CHECK_INT(get_status(f, "/few?ms=1"), 200);
     cl_close(&a[0]);
     str_free(&s);
-    fx_down(&f);
 }
 
 static int route_handler(empm_request *req, void *user)
@@ -7242,36 +7223,23 @@ TEST(route, paths_are_made_normal_before_matching)   /* RFC 3986 5.2.4 */
 
 /* A program that asks for what was sent gets that, one that goes by the path
  * gets what its route was found by. */
-LIVE(route, handlers_see_the_path_that_was_matched)
+SERVED(route, handlers_see_the_path_that_was_matched, NULL)
 {
-    fixture f;
-    client c;
-
-    fx_init(&f);
-    if (!fx_up(&f))
-        return;
-    CHECK_INT(ask(&f, &c, "GET /a/..//dump/./b%2Fc?q=/../x#f HTTP/1.1\r\n"
+    CHECK_INT(cl_ask(c, "GET /a/..//dump/./b%2Fc?q=/../x#f HTTP/1.1\r\n"
                   "Host: a\r\n\r\n"), 200);
-    CHECK(strstr(c.body.p, "target=/a/..//dump/./b%2Fc?q=/../x\n") != NULL);
-    CHECK(strstr(c.body.p, "path=/dump/b%2Fc\n") != NULL);
-    CHECK(strstr(c.body.p, "query=q=/../x\n") != NULL);
-    check_in_step(&c);
-    cl_close(&c);
+    CHECK(strstr(c->body.p, "target=/a/..//dump/./b%2Fc?q=/../x\n") != NULL);
+    CHECK(strstr(c->body.p, "path=/dump/b%2Fc\n") != NULL);
+    CHECK(strstr(c->body.p, "query=q=/../x\n") != NULL);
+    check_in_step(c);
     /* no method in the pattern: all of them, 501 is for those nobody takes */
-    CHECK_INT(ask(&f, &c, "BREW /dump/x HTTP/1.1\r\nHost: a\r\n\r\n"), 200);
-    CHECK(strstr(c.body.p, "method=BREW\n") != NULL);
-    cl_close(&c);
-    CHECK_INT(ask(&f, &c, "BREW /hello HTTP/1.1\r\nHost: a\r\n\r\n"), 501);
-    cl_close(&c);
-    CHECK_INT(ask(&f, &c, "BREW /nowhere HTTP/1.1\r\nHost: a\r\n\r\n"), 501);
-    cl_close(&c);
-    CHECK_INT(ask(&f, &c, "CONNECT /dump/x HTTP/1.1\r\nHost: a\r\n\r\n"), 501);
-    cl_close(&c);
+    CHECK_INT(cl_ask(c, "BREW /dump/x HTTP/1.1\r\nHost: a\r\n\r\n"), 200);
+    CHECK(strstr(c->body.p, "method=BREW\n") != NULL);
+    CHECK_INT(cl_ask(c, "BREW /hello HTTP/1.1\r\nHost: a\r\n\r\n"), 501);
+    CHECK_INT(cl_ask(c, "BREW /nowhere HTTP/1.1\r\nHost: a\r\n\r\n"), 501);
+    CHECK_INT(cl_ask(c, "CONNECT /dump/x HTTP/1.1\r\nHost: a\r\n\r\n"), 501);
     /* RFC 9112 3.2.4: a proxy's OPTIONS for all of a server */
-    CHECK_INT(ask(&f, &c, "OPTIONS http://a HTTP/1.1\r\nHost: a\r\n\r\n"), 200);
-    CHECK(has_word(cl_header(&c, "Allow"), "PUT"));
-    cl_close(&c);
-    fx_down(&f);
+    CHECK_INT(cl_ask(c, "OPTIONS http://a HTTP/1.1\r\nHost: a\r\n\r\n"), 200);
+    CHECK(has_word(cl_header(c, "Allow"), "PUT"));
 }
 
 TEST(route, conflicts_and_nonsense_are_refused_at_start)
