@@ -7384,79 +7384,66 @@ static int connect_from(client *c, const fixture *f, const char *from)
     return connect(c->fd, (struct sockaddr *)&a, sizeof a);
 }
 
-LIVE(peer, nobody_takes_more_than_a_share)
+SERVED(peer, nobody_takes_more_than_a_share,
+       LONG_TIMES "MaxConnectionsPerPeer 4")
 {
-    fixture f;
-    client c[5], d;
+    client cs[5], d;
     int i;
 
-    fx_init(&f);
-    long_times(&f);
-    f.cfg.max_connections_per_peer = 4;
-    if (!fx_up(&f))
-        return;
     for (i = 0; i < 4; i++) {
-        cl_open(&c[i], &f);
-        check_in_step(&c[i]);
+        cl_open(&cs[i], f);
+        check_in_step(&cs[i]);
     }
     for (i = 0; i < 50; i++) {           /* over it: closed, no word, no spin */
-        cl_open(&c[4], &f);
-        CHECK_INT(cl_end(&c[4], PATIENCE), CL_FIN);
-        cl_close(&c[4]);
+        cl_open(&cs[4], f);
+        CHECK_INT(cl_end(&cs[4], PATIENCE), CL_FIN);
+        cl_close(&cs[4]);
     }
-    if (!f.forked)                       /* the FIN comes before the count */
-        CHECK_SOON(empm__load(&f.s->child.score->refused) == 50, 8000);
-    CHECK_SOON(fx_log_lines(&f, "EMPM5306: 127.0.0.1 ") == 1, 8000);
-    if (CHECK_INT(connect_from(&d, &f, "127.0.0.2"), 0))
+    if (!f->forked)                       /* the FIN comes before the count */
+        CHECK_SOON(empm__load(&f->s->child.score->refused) == 50, 8000);
+    CHECK_SOON(fx_log_lines(f, "EMPM5306: 127.0.0.1 ") == 1, 8000);
+    if (CHECK_INT(connect_from(&d, f, "127.0.0.2"), 0))
         check_in_step(&d);               /* somebody else is not affected */
     for (i = 0; i < 4; i++)
-        check_in_step(&c[i]);
-    cl_close(&c[2]);                     /* what is closed may come again */
+        check_in_step(&cs[i]);
+    cl_close(&cs[2]);                     /* what is closed may come again */
     for (i = 0; i < 2000; i++) {
         int ok;
-        cl_open(&c[2], &f);
-        ok = cl_get(&c[2], "/hello") == 200;
+        cl_open(&cs[2], f);
+        ok = cl_get(&cs[2], "/hello") == 200;
         if (ok)
             break;
-        cl_close(&c[2]);
+        cl_close(&cs[2]);
         nap(1);
     }
-    check_in_step(&c[2]);
+    check_in_step(&cs[2]);
     for (i = 0; i < 4; i++)
-        cl_close(&c[i]);
+        cl_close(&cs[i]);
     cl_close(&d);
-    fx_down(&f);
 }
 
-TEST(peer, every_end_of_a_connection_returns_its_place)
+SERVED_HERE(peer, every_end_of_a_connection_returns_its_place,
+            "MaxConnectionsPerPeer 50; KeepAliveTimeout 30ms; "
+            "RequestReadTimeout header=30ms")
 {
-    fixture f;
-    client c;
     int i;
 
-    fx_init(&f);
-    f.cfg.max_connections_per_peer = 50;
-    f.cfg.keep_alive_timeout_ms = 30;
-    f.cfg.header_timeout_ms = f.cfg.header_timeout_max_ms = 30;
-    if (!fx_up(&f))
-        return;
     for (i = 0; i < 200; i++) {
         if (i % 20 == 0)                 /* not all at a time */
-            CHECK_SOON(empm__load(&f.s->child.score->connections) < 20, 3000);
-        cl_open(&c, &f);
+            CHECK_SOON(empm__load(&f->s->child.score->connections) < 20, 3000);
+        cl_open(c, f);
         switch (i % 5) {
-        case 0: cl_get(&c, "/hello");                        break;
-        case 1: cl_puts(&c, "GET /h");                       break;
-        case 2: cl_puts(&c, "nonsense\r\n\r\n");             break;
-        case 3: cl_get(&c, "/hello"); cl_reset(&c);          break;
+        case 0: cl_get(c, "/hello");                        break;
+        case 1: cl_puts(c, "GET /h");                       break;
+        case 2: cl_puts(c, "nonsense\r\n\r\n");             break;
+        case 3: cl_get(c, "/hello"); cl_reset(c);          break;
         }
         if (i % 5 != 3 && i % 2)
-            cl_drain(&c, PATIENCE);
-        cl_close(&c);
+            cl_drain(c, PATIENCE);
+        cl_close(c);
     }
-    CHECK_SOON(empm__load(&f.s->child.score->connections) == 0, 5000);
-    CHECK_INT(empm__load(&f.s->child.score->refused), 0);
-    fx_down(&f);
+    CHECK_SOON(empm__load(&f->s->child.score->connections) == 0, 5000);
+    CHECK_INT(empm__load(&f->s->child.score->refused), 0);
 }
 
 /* ---------------------------------------------------------------------------
