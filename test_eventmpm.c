@@ -8192,28 +8192,21 @@ static int allocations_of(const fixture *f, int kind)
     return i;
 }
 
-TEST(memory, steady_state_allocates_nothing)
+SERVED_HERE(memory, steady_state_allocates_nothing, "MaxKeepAliveRequests 0")
 {
     static const char *const kinds[] = { "GET", "POST", "30 kB",
                                         "connections" };
-    fixture f;
     int kind, round, needed;
 
-    fx_init(&f);
-    f.cfg.max_keep_alive_requests = 0;
-    if (!fx_up(&f))
-        return;
     /* the first rounds fill the pools; on a busy machine, where workers overlap
      * as they do not otherwise, a later one may still find a new maximum */
     for (kind = 0; kind < 4; kind++) {
         context("%s", kinds[kind]);
         needed = 1;
         for (round = 0; round < 8 && needed != 0; round++)
-            needed = allocations_of(&f, kind);
+            needed = allocations_of(f, kind);
         CHECK_INT(needed, 0);
     }
-    no_context();
-    fx_down(&f);
 }
 
 TEST(memory, start_survives_each_failing_allocation)
