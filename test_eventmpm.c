@@ -9191,45 +9191,32 @@ LIVE(store, visits_are_exact_over_all_children)
     fx_down(&f);
 }
 
-TEST(store, outlives_graceful_restarts_and_crashes)
+SERVED_BY(store, outlives_graceful_restarts_and_crashes, 2,
+          "SharedStoreSize 16384")
 {
-    fixture f;
     long n = 0, kids[16];
     int round;
 
-    fx_init_forked(&f, 2);
-    f.deaths_ok = 1;
-    f.cfg.shared_store_size = 16 << 10;
-    if (!fx_up(&f))
-        return;
+    f->deaths_ok = 1;
     for (round = 1; round <= 3; round++) {
         int starts;
-        CHECK_INT(ask_visits(&f), ++n);
+        CHECK_INT(ask_visits(f), ++n);
         starts = get_int(&shm->child_starts);
-        signal_process(f.pid, SIGUSR1);
+        signal_process(f->pid, SIGUSR1);
         CHECK_SOON(get_int(&shm->child_starts) >= starts + 2, 3000);
-        CHECK_INT(ask_visits(&f), ++n);      /* old or new, who knows */
-        CHECK_SOON(children_of(f.pid, kids, 16) == 2, 3000);
-        CHECK_INT(ask_visits(&f), ++n);
+        CHECK_INT(ask_visits(f), ++n);      /* old or new, who knows */
+        CHECK_SOON(children_of(f->pid, kids, 16) == 2, 3000);
+        CHECK_INT(ask_visits(f), ++n);
         signal_process((pid_t)kids[0], SIGKILL);
         CHECK_SOON(get_int(&shm->child_starts) >= starts + 3, 3000);
-        CHECK_INT(ask_visits(&f), ++n);
+        CHECK_INT(ask_visits(f), ++n);
     }
-    fx_down(&f);
 }
 
-LIVE(store, without_a_size_is_misuse)
+SERVED(store, without_a_size_is_misuse, NULL)
 {
-    fixture f;
-    client c;
-
-    fx_init(&f);
-    if (!fx_up(&f))
-        return;
-    CHECK_INT(ask(&f, &c, "GET /visits HTTP/1.1\r\nHost: a\r\n\r\n"), 200);
-    CHECK_STR(c.body.p, "-6 -6 -6 -6 -6\n");
-    cl_close(&c);
-    fx_down(&f);
+    CHECK_INT(cl_ask(c, "GET /visits HTTP/1.1\r\nHost: a\r\n\r\n"), 200);
+    CHECK_STR(c->body.p, "-6 -6 -6 -6 -6\n");
 }
 
 TEST(store, size_is_checked)
