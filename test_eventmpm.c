@@ -9668,47 +9668,42 @@ LONG(head, grammar_every_cut)   { feed_table(ROWS(head_rows), 1); }
 LONG(body, grammar_every_cut)   { feed_table(ROWS(body_rows), 1); }
 
 /* A table of requests that differ only in how long something is. */
-TEST(head, limits)
+SERVED_HERE(head, limits, NULL)
 {
-    fixture f;
-    client c;
     str s;
     int i;
 
     memset(&s, 0, sizeof s);
-    fx_init(&f);
-    if (!fx_up(&f))
-        return;
     for (i = 0; i < 2; i++) {           /* the line: 8190 */
         context("line %d", i);
         s.n = 0;
         str_addf(&s, "GET /hello?");
         str_fill(&s, 'a', i ? 8300 : 8100);
         str_addf(&s, " HTTP/1.1\r\nHost: a\r\n\r\n");
-        CHECK_INT(ask_n(&f, &c, s.p, s.n), i ? 414 : 200);
+        CHECK_INT(cl_ask_n(c, s.p, s.n), i ? 414 : 200);
         if (i)
-            CHECK_FIN(&c);
-        cl_close(&c);
+            CHECK_FIN(c);
+        cl_close(c);
     }
     s.n = 0;                            /* found before its end */
     str_addf(&s, "GET /");
     str_fill(&s, 'a', 9000);
     context("line without an end");
-    CHECK_INT(ask_n(&f, &c, s.p, s.n), 414);
-    CHECK_FIN(&c);
-    cl_close(&c);
+    CHECK_INT(cl_ask_n(c, s.p, s.n), 414);
+    CHECK_FIN(c);
+    cl_close(c);
     for (i = 0; i < 2; i++) {           /* one field: 8190 */
         context("field %d", i);
         s.n = 0;
         str_addf(&s, GET1 "X: ");
         str_fill(&s, 'a', i ? 8300 : 8100);
         str_addf(&s, "\r\n\r\n");
-        CHECK_INT(ask_n(&f, &c, s.p, s.n), i ? 431 : 200);
+        CHECK_INT(cl_ask_n(c, s.p, s.n), i ? 431 : 200);
         if (i)
-            CHECK_FIN(&c);
+            CHECK_FIN(c);
         else
-            check_in_step(&c);
-        cl_close(&c);
+            check_in_step(c);
+        cl_close(c);
     }
     for (i = 0; i < 2; i++) {           /* their number: 100 */
         int j;
@@ -9718,12 +9713,12 @@ TEST(head, limits)
         for (j = 0; j < (i ? 102 : 99); j++)
             str_addf(&s, "X%d: y\r\n", j);
         str_addf(&s, "\r\n");
-        CHECK_INT(ask_n(&f, &c, s.p, s.n), i ? 431 : 200);
+        CHECK_INT(cl_ask_n(c, s.p, s.n), i ? 431 : 200);
         if (i)
-            CHECK_FIN(&c);
+            CHECK_FIN(c);
         else
-            check_in_step(&c);
-        cl_close(&c);
+            check_in_step(c);
+        cl_close(c);
     }
     for (i = 0; i < 2; i++) {           /* all of it: 65536 */
         int j;
@@ -9736,12 +9731,12 @@ TEST(head, limits)
             str_addf(&s, "\r\n");
         }
         str_addf(&s, "\r\n");
-        CHECK_INT(ask_n(&f, &c, s.p, s.n), i ? 431 : 200);
+        CHECK_INT(cl_ask_n(c, s.p, s.n), i ? 431 : 200);
         if (i)
-            CHECK_FIN(&c);
+            CHECK_FIN(c);
         else
-            check_in_step(&c);
-        cl_close(&c);
+            check_in_step(c);
+        cl_close(c);
     }
     context("segments");
     s.n = 0;                            /* EMPM_PATH_SEGMENTS */
@@ -9749,70 +9744,53 @@ TEST(head, limits)
     for (i = 0; i < 200; i++)
         str_addf(&s, "/a");
     str_addf(&s, " HTTP/1.1\r\nHost: a\r\n\r\n");
-    CHECK_INT(ask_n(&f, &c, s.p, s.n), 414);
-    cl_close(&c);
+    CHECK_INT(cl_ask_n(c, s.p, s.n), 414);
+    cl_close(c);
     context("chunk extension");
     s.n = 0;
     str_addf(&s, CHUNK "5;");
     str_fill(&s, 'a', 100000);
-    CHECK_INT(ask_n(&f, &c, s.p, s.n) / 100, 4);
-    CHECK_FIN(&c);
-    cl_close(&c);
+    CHECK_INT(cl_ask_n(c, s.p, s.n) / 100, 4);
+    CHECK_FIN(c);
+    cl_close(c);
     context("trailers");
     s.n = 0;
     str_addf(&s, CHUNK "0\r\n");
     for (i = 0; i < 5000; i++)
         str_addf(&s, "X-Something-%d: y\r\n", i);
     str_addf(&s, "\r\n");
-    CHECK_INT(ask_n(&f, &c, s.p, s.n) / 100, 4);
-    CHECK_FIN(&c);
-    cl_close(&c);
+    CHECK_INT(cl_ask_n(c, s.p, s.n) / 100, 4);
+    CHECK_FIN(c);
+    cl_close(c);
     context("empty lines first");
     s.n = 0;                            /* they take no room */
     for (i = 0; i < 700000; i++)
         str_addf(&s, "\r\n");
     str_addf(&s, GET1 "\r\n");
-    CHECK_INT(ask_n(&f, &c, s.p, s.n), 200);
-    check_in_step(&c);
-    cl_close(&c);
+    CHECK_INT(cl_ask_n(c, s.p, s.n), 200);
+    check_in_step(c);
     no_context();
     str_free(&s);
-    fx_down(&f);
 }
 
-TEST(head, limits_are_settings)
+SERVED_HERE(head, limits_are_settings,
+            "LimitRequestLine 64; LimitRequestFieldSize 70; "
+            "LimitRequestFields 3; LimitRequestBody 10")
 {
-    fixture f;
-    client c;
-
-    fx_init(&f);
-    f.cfg.limit_request_line = 64;
-    f.cfg.limit_request_field_size = 70;
-    f.cfg.limit_request_fields = 3;
-    f.cfg.limit_request_body = 10;
-    if (!fx_up(&f))
-        return;
-    CHECK_INT(ask(&f, &c, "GET /hello?0123456789012345678901234567890123456789"
+    CHECK_INT(cl_ask(c, "GET /hello?0123456789012345678901234567890123456789"
                           "012345 HTTP/1.1\r\nHost: a\r\n\r\n"), 414);
-    cl_close(&c);
-    CHECK_INT(ask(&f, &c, GET1 "X: 0123456789012345678901234567890123456789"
+    CHECK_INT(cl_ask(c, GET1 "X: 0123456789012345678901234567890123456789"
                           "012345678901234567890123456789\r\n\r\n"), 431);
-    cl_close(&c);
-    CHECK_INT(ask(&f, &c, GET1 "A: 1\r\nB: 2\r\n\r\n"), 200);
-    cl_close(&c);
-    CHECK_INT(ask(&f, &c, GET1 "A: 1\r\nB: 2\r\nC: 3\r\n\r\n"), 431);
-    cl_close(&c);
-    CHECK_INT(ask(&f, &c, POST1 "Content-Length: 10\r\n\r\n0123456789"), 200);
-    cl_close(&c);
-    CHECK_INT(ask(&f, &c, POST1 "Content-Length: 11\r\n\r\n0123456789a"), 413);
-    cl_close(&c);
-    CHECK_INT(ask(&f, &c, CHUNK "6\r\n012345\r\n5\r\n67890\r\n0\r\n\r\n"), 413);
-    CHECK_FIN(&c);
-    cl_close(&c);
-    fx_down(&f);
+    CHECK_INT(cl_ask(c, GET1 "A: 1\r\nB: 2\r\n\r\n"), 200);
+    CHECK_INT(cl_ask(c, GET1 "A: 1\r\nB: 2\r\nC: 3\r\n\r\n"), 431);
+    CHECK_INT(cl_ask(c, POST1 "Content-Length: 10\r\n\r\n0123456789"), 200);
+    CHECK_INT(cl_ask(c, POST1 "Content-Length: 11\r\n\r\n0123456789a"), 413);
+    CHECK_INT(cl_ask(c, CHUNK "6\r\n012345\r\n5\r\n67890\r\n0\r\n\r\n"), 413);
+    CHECK_FIN(c);
 }
 
-TEST(head, not_http_is_refused_at_once)  /* not after the head's time-out */
+/* not after the head's time-out */
+SERVED_HERE(head, not_http_is_refused_at_once, NULL)
 {
     static const row rows[] = {
         ROW("TLS client hello", "\x16\x03\x01\x00\xa5\x01\x00\x00\xa1\x03\x03",
@@ -9821,70 +9799,53 @@ TEST(head, not_http_is_refused_at_once)  /* not after the head's time-out */
             "HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", 505, 400),
         ROW("NULs", "\0\0\0\0\0\0\0\0", 400, 0)
     };
-    fixture f;
     size_t i;
 
-    fx_init(&f);
-    if (!fx_up(&f))
-        return;
     for (i = 0; i < 3; i++) {
-        client c;
         uint64_t t0 = now_ms();
         int status;
         context("%s", rows[i].what);
-        cl_open(&c, &f);
-        c.patience = AT_ONCE;
-        cl_send(&c, rows[i].in, rows[i].len);
-        status = cl_reply(&c);
+        cl_open(c, f);
+        c->patience = AT_ONCE;
+        cl_send(c, rows[i].in, rows[i].len);
+        status = cl_reply(c);
         CHECK(status == rows[i].want || (rows[i].or_else != 0 &&
                                          status == rows[i].or_else));
-        CHECK_FIN(&c);
+        CHECK_FIN(c);
         CHECK_IN(now_ms() - t0, 0, AT_ONCE);
-        cl_close(&c);
+        cl_close(c);
     }
-    fx_down(&f);
 }
 
-LIVE(head, http_1_0)
+SERVED(head, http_1_0, NULL)
 {
-    fixture f;
-    client c;
-
-    fx_init(&f);
-    if (!fx_up(&f))
-        return;
-    CHECK_INT(ask(&f, &c, "GET /hello HTTP/1.0\r\n\r\n"), 200);
-    CHECK_INT(c.declared, 14);
-    CHECK_FIN(&c);
-    cl_close(&c);
-    CHECK_INT(ask(&f, &c, "GET /hello HTTP/1.0\r\nConnection: Keep-Alive\r\n"
+    CHECK_INT(cl_ask(c, "GET /hello HTTP/1.0\r\n\r\n"), 200);
+    CHECK_INT(c->declared, 14);
+    CHECK_FIN(c);
+    CHECK_INT(cl_ask(c, "GET /hello HTTP/1.0\r\nConnection: Keep-Alive\r\n"
                           "\r\n"), 200);
-    CHECK(has_word(cl_header(&c, "Connection"), "keep-alive"));
-    CHECK_INT(c.declared, 14);
-    check_in_step(&c);
-    cl_close(&c);
+    CHECK(has_word(cl_header(c, "Connection"), "keep-alive"));
+    CHECK_INT(c->declared, 14);
+    check_in_step(c);
     /* no length known: the end is the close, never chunked */
-    CHECK_INT(ask(&f, &c, "GET /produce?bytes=200000 HTTP/1.0\r\n"
+    CHECK_INT(cl_ask(c, "GET /produce?bytes=200000 HTTP/1.0\r\n"
                           "Connection: keep-alive\r\n\r\n"), 200);
-    CHECK_INT(c.chunked, 0);
-    CHECK_INT(c.closes, 1);
-    CHECK_INT(c.body.n, 200000);
-    CHECK_INT(c.complete, 1);
-    CHECK_INT(pattern_fault(c.body.p, c.body.n, 0), -1);
-    cl_close(&c);
-    CHECK_INT(ask(&f, &c, "GET /big?bytes=300000 HTTP/1.0\r\n\r\n"), 200);
-    CHECK_INT(c.chunked, 0);
-    CHECK_INT(c.body.n, 300000);
-    cl_close(&c);
+    CHECK_INT(c->chunked, 0);
+    CHECK_INT(c->closes, 1);
+    CHECK_INT(c->body.n, 200000);
+    CHECK_INT(c->complete, 1);
+    CHECK_INT(pattern_fault(c->body.p, c->body.n, 0), -1);
+    CHECK_INT(cl_ask(c, "GET /big?bytes=300000 HTTP/1.0\r\n\r\n"), 200);
+    CHECK_INT(c->chunked, 0);
+    CHECK_INT(c->body.n, 300000);
     /* 1.0 has no expectations: no interim reply */
-    CHECK_INT(ask(&f, &c, "POST /echo HTTP/1.0\r\nExpect: 100-continue\r\n"
+    CHECK_INT(cl_ask(c, "POST /echo HTTP/1.0\r\nExpect: 100-continue\r\n"
                           "Content-Length: 5\r\n\r\nhello"), 200);
-    CHECK_STR(c.body.p, "hello");
-    cl_close(&c);
-    fx_down(&f);
+    CHECK_STR(c->body.p, "hello");
 }
 
-LIVE(head, lists_are_read_as_one)     /* RFC 9110 5.3, 5.6.1 */
+/* RFC 9110 5.3, 5.6.1 */
+SERVED(head, lists_are_read_as_one, NULL)
 {
     static const struct { const char *fields; int closes; } rows[] = {
         { "Connection: close\r\n", 1 },
@@ -9895,119 +9856,86 @@ LIVE(head, lists_are_read_as_one)     /* RFC 9110 5.3, 5.6.1 */
         { "Connection: closed, xclose\r\n", 0 },
         { "Connection:\r\n", 0 }
     };
-    fixture f;
-    client c;
     size_t i;
 
-    fx_init(&f);
-    if (!fx_up(&f))
-        return;
     for (i = 0; i < EMPM__COUNT(rows); i++) {
         context("%s", rows[i].fields);
-        cl_open(&c, &f);
-        cl_printf(&c, GET1 "%s\r\n", rows[i].fields);
-        CHECK_INT(cl_reply(&c), 200);
-        CHECK_INT(c.closes, rows[i].closes);
-        cl_close(&c);
+        cl_printf(c, GET1 "%s\r\n", rows[i].fields);
+        CHECK_INT(cl_reply(c), 200);
+        CHECK_INT(c->closes, rows[i].closes);
+        cl_close(c);
     }
-    no_context();
-    fx_down(&f);
 }
 
 /* A client that says keep-alive learns how long and for how many requests,
  * as from Apache; Node's pool reuses a connection that is about to end
  * otherwise. */
-LIVE(head, keep_alive_says_for_how_long)
+SERVED(head, keep_alive_says_for_how_long,
+       "KeepAliveTimeout 7900ms; MaxKeepAliveRequests 3")
 {
-    fixture f;
-    client c;
     int i;
 
-    fx_init(&f);
-    f.cfg.keep_alive_timeout_ms = 7900;
-    f.cfg.max_keep_alive_requests = 3;
-    if (!fx_up(&f))
-        return;
     for (i = 0; i < 2; i++) {
         const char *const line = i ? "GET /hello HTTP/1.0" : "GET /hello "
                                  "HTTP/1.1";
         context("%s", line);
-        cl_open(&c, &f);
-        cl_printf(&c, "%s\r\nHost: a\r\nConnection: Keep-Alive\r\n\r\n", line);
-        CHECK_INT(cl_reply(&c), 200);
-        CHECK_STR(cl_header(&c, "Keep-Alive"), "timeout=7, max=2");
-        CHECK(has_word(cl_header(&c, "Connection"), "keep-alive"));
-        cl_printf(&c, "%s\r\nHost: a\r\nConnection: Keep-Alive\r\n\r\n", line);
-        CHECK_INT(cl_reply(&c), 200);
-        CHECK_STR(cl_header(&c, "Keep-Alive"), "timeout=7, max=1");
-        cl_printf(&c, "%s\r\nHost: a\r\nConnection: Keep-Alive\r\n\r\n", line);
-        CHECK_INT(cl_reply(&c), 200);
-        CHECK(cl_header(&c, "Keep-Alive") == NULL);
-        CHECK_INT(c.closes, 1);
-        cl_close(&c);
+        cl_printf(c, "%s\r\nHost: a\r\nConnection: Keep-Alive\r\n\r\n", line);
+        CHECK_INT(cl_reply(c), 200);
+        CHECK_STR(cl_header(c, "Keep-Alive"), "timeout=7, max=2");
+        CHECK(has_word(cl_header(c, "Connection"), "keep-alive"));
+        cl_printf(c, "%s\r\nHost: a\r\nConnection: Keep-Alive\r\n\r\n", line);
+        CHECK_INT(cl_reply(c), 200);
+        CHECK_STR(cl_header(c, "Keep-Alive"), "timeout=7, max=1");
+        cl_printf(c, "%s\r\nHost: a\r\nConnection: Keep-Alive\r\n\r\n", line);
+        CHECK_INT(cl_reply(c), 200);
+        CHECK(cl_header(c, "Keep-Alive") == NULL);
+        CHECK_INT(c->closes, 1);
+        cl_close(c);
     }
     no_context();
-    CHECK_INT(ask(&f, &c, GET1 "\r\n"), 200);      /* it has not asked */
-    CHECK(cl_header(&c, "Keep-Alive") == NULL);
-    cl_close(&c);
-    fx_down(&f);
+    CHECK_INT(cl_ask(c, GET1 "\r\n"), 200);      /* it has not asked */
+    CHECK(cl_header(c, "Keep-Alive") == NULL);
 }
 
-LIVE(head, methods)
+SERVED(head, methods, NULL)
 {
-    fixture f;
-    client c;
     const char *allow;
 
-    fx_init(&f);
-    if (!fx_up(&f))
-        return;
-    cl_open(&c, &f);
-    cl_puts(&c, "HEAD /hello HTTP/1.1\r\nHost: a\r\n\r\n");
-    CHECK_INT(cl_reply_with(&c, 1), 200);
-    CHECK_INT(c.declared, 14);
-    check_in_step(&c);
-    cl_puts(&c, "HEAD /produce?bytes=100000 HTTP/1.1\r\nHost: a\r\n\r\n");
-    CHECK_INT(cl_reply_with(&c, 1), 200);
-    check_in_step(&c);
-    cl_puts(&c, "HEAD /big?bytes=400000 HTTP/1.1\r\nHost: a\r\n\r\n");
-    CHECK_INT(cl_reply_with(&c, 1), 200);
-    check_in_step(&c);
-    cl_puts(&c, "HEAD /no/such HTTP/1.1\r\nHost: a\r\n\r\n");
-    CHECK_INT(cl_reply_with(&c, 1), 404);
-    if (!c.closes)
-        check_in_step(&c);
-    cl_close(&c);
+    cl_puts(c, "HEAD /hello HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_INT(cl_reply_with(c, 1), 200);
+    CHECK_INT(c->declared, 14);
+    check_in_step(c);
+    cl_puts(c, "HEAD /produce?bytes=100000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_INT(cl_reply_with(c, 1), 200);
+    check_in_step(c);
+    cl_puts(c, "HEAD /big?bytes=400000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_INT(cl_reply_with(c, 1), 200);
+    check_in_step(c);
+    cl_puts(c, "HEAD /no/such HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_INT(cl_reply_with(c, 1), 404);
+    if (!c->closes)
+        check_in_step(c);
 
-    CHECK_INT(ask(&f, &c, "DELETE /hello HTTP/1.1\r\nHost: a\r\n\r\n"), 405);
-    allow = cl_header(&c, "Allow");
+    CHECK_INT(cl_ask(c, "DELETE /hello HTTP/1.1\r\nHost: a\r\n\r\n"), 405);
+    allow = cl_header(c, "Allow");
     CHECK(allow != NULL && has_word(allow, "GET") && has_word(allow, "HEAD"));
     CHECK(allow != NULL && !has_word(allow, "POST"));
-    cl_close(&c);
-    CHECK_INT(ask(&f, &c, "GET /echo HTTP/1.1\r\nHost: a\r\n\r\n"), 405);
-    allow = cl_header(&c, "Allow");
+    CHECK_INT(cl_ask(c, "GET /echo HTTP/1.1\r\nHost: a\r\n\r\n"), 405);
+    allow = cl_header(c, "Allow");
     CHECK(allow != NULL && has_word(allow, "POST") && has_word(allow, "PUT"));
     CHECK(allow != NULL && !has_word(allow, "GET"));
-    cl_close(&c);
-    CHECK_INT(ask(&f, &c, "OPTIONS /echo HTTP/1.1\r\nHost: a\r\n\r\n") / 100,
-              2);
-    allow = cl_header(&c, "Allow");
+    CHECK_INT(cl_ask(c, "OPTIONS /echo HTTP/1.1\r\nHost: a\r\n\r\n") / 100, 2);
+    allow = cl_header(c, "Allow");
     CHECK(allow != NULL && has_word(allow, "POST") &&
           has_word(allow, "OPTIONS"));
-    check_in_step(&c);
-    cl_close(&c);
-    CHECK_INT(ask(&f, &c, "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n") / 100, 2);
-    check_in_step(&c);
-    cl_close(&c);
-    CHECK_INT(ask(&f, &c, "OPTIONS /nothing HTTP/1.1\r\nHost: a\r\n\r\n"), 404);
-    cl_close(&c);
-    ask(&f, &c, "TRACE /hello HTTP/1.1\r\nHost: a\r\n\r\n");
-    CHECK(c.status == 501 || c.status == 405);
-    cl_close(&c);
-    CHECK_INT(ask(&f, &c, "DELETE /dump/x HTTP/1.1\r\nHost: a\r\n\r\n"), 200);
-    CHECK(strstr(c.body.p, "method=DELETE\n") != NULL);
-    cl_close(&c);
-    fx_down(&f);
+    check_in_step(c);
+    CHECK_INT(cl_ask(c, "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n") / 100, 2);
+    check_in_step(c);
+    CHECK_INT(cl_ask(c, "OPTIONS /nothing HTTP/1.1\r\nHost: a\r\n\r\n"), 404);
+    cl_ask(c, "TRACE /hello HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK(c->status == 501 || c->status == 405);
+    CHECK_INT(cl_ask(c, "DELETE /dump/x HTTP/1.1\r\nHost: a\r\n\r\n"), 200);
+    CHECK(strstr(c->body.p, "method=DELETE\n") != NULL);
 }
 
 /* Memory of whole pages whose end is followed by a page that nobody may
