@@ -10217,20 +10217,15 @@ static void check_sum_reply(client *c, size_t n, int whole, int chunked)
     CHECK_STR(c->body.p, want);
 }
 
-LIVE(body, sizes_in_memory_and_spooled)
+SERVED(body, sizes_in_memory_and_spooled, NULL)
 {
     static const size_t sizes[] = { 0, 1, 2, 100, 4095, 4096, 8000, 8191, 8192,
                                     8193, 16384, 65535, 65536, 65537, 200000,
                                     (1 << 20) - 1, 1 << 20, 3000000 };
     static const size_t chunks[] = { 0, 7, 1000, 8192, 100000 };
-    fixture f;
-    client c;
     size_t i, j;
 
-    fx_init(&f);
-    if (!fx_up(&f))
-        return;
-    cl_open(&c, &f);
+    cl_open(c, f);
     for (i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
         for (j = 0; j < 5; j++) {
             str s;
@@ -10240,32 +10235,24 @@ LIVE(body, sizes_in_memory_and_spooled)
                     (unsigned long)chunks[j]);
             memset(&s, 0, sizeof s);
             put_post(&s, "/sum-any", sizes[i], chunks[j], "");
-            cl_send(&c, s.p, s.n);
+            cl_send(c, s.p, s.n);
             str_free(&s);
-            cl_reply(&c);
-            check_sum_reply(&c, sizes[i], 1, chunks[j] != 0);
-            if (c.closes || c.end != 0) {
-                cl_close(&c);
-                cl_open(&c, &f);
+            cl_reply(c);
+            check_sum_reply(c, sizes[i], 1, chunks[j] != 0);
+            if (c->closes || c->end != 0) {
+                cl_close(c);
+                cl_open(c, f);
             }
         }
-    cl_close(&c);
-    no_context();
-    fx_down(&f);
 }
 
-LIVE(body, streamed_piece_by_piece)
+SERVED(body, streamed_piece_by_piece, NULL)
 {
     static const size_t sizes[] = { 0, 1, 5000, 100000, 2000000 };
-    fixture f;
-    client c;
     size_t i;
     int chunked;
 
-    fx_init(&f);
-    if (!fx_up(&f))
-        return;
-    cl_open(&c, &f);
+    cl_open(c, f);
     for (i = 0; i < 5; i++)
         for (chunked = 0; chunked < 2; chunked++) {
             char target[64];
@@ -10277,210 +10264,160 @@ LIVE(body, streamed_piece_by_piece)
             memset(&s, 0, sizeof s);
             snprintf(target, sizeof target, "/count?slot=%d", slot_no);
             put_post(&s, target, sizes[i], chunked ? 3000 : 0, "");
-            cl_send(&c, s.p, s.n);
+            cl_send(c, s.p, s.n);
             str_free(&s);
-            cl_reply(&c);
-            check_sum_reply(&c, sizes[i], 0, chunked);
+            cl_reply(c);
+            check_sum_reply(c, sizes[i], 0, chunked);
         }
-    check_in_step(&c);
+    check_in_step(c);
     /* it is called while the rest has not even been sent */
-    cl_puts(&c, "POST /count?slot=50 HTTP/1.1\r\nHost: a\r\nContent-Length: "
+    cl_puts(c, "POST /count?slot=50 HTTP/1.1\r\nHost: a\r\nContent-Length: "
             "10\r\n"
                 "\r\nhello");
     CHECK_SOON(get_int(&shm->slots[50].seen) == 5, 2000);
-    cl_puts(&c, "world");
-    CHECK_INT(cl_reply(&c), 200);
+    cl_puts(c, "world");
+    CHECK_INT(cl_reply(c), 200);
     CHECK(get_int(&shm->slots[50].pieces) >= 2);
     /* no body, no piece */
-    cl_puts(&c, "POST /count?slot=51 HTTP/1.1\r\nHost: a\r\nContent-Length: "
+    cl_puts(c, "POST /count?slot=51 HTTP/1.1\r\nHost: a\r\nContent-Length: "
             "0\r\n"
                 "\r\n");
-    CHECK_INT(cl_reply(&c), 200);
+    CHECK_INT(cl_reply(c), 200);
     CHECK_INT(get_int(&shm->slots[51].pieces), 0);
-    cl_close(&c);
-    no_context();
-    fx_down(&f);
 }
 
-LIVE(body, data_goes_with_the_request)       /* and not with the next one */
+/* and not with the next one */
+SERVED(body, data_goes_with_the_request, NULL)
 {
-    fixture f;
-    client c;
     char text[32];
     int i, n;
 
-    fx_init(&f);
-    if (!fx_up(&f))
-        return;
-    cl_open(&c, &f);
+    cl_open(c, f);
     for (i = 0; i < 3; i++) {
         n = 40000 * (i + 1);
         {
             str s;
             memset(&s, 0, sizeof s);
             put_post(&s, "/data", (size_t)n, i == 1 ? 1000 : 0, "");
-            cl_send(&c, s.p, s.n);
+            cl_send(c, s.p, s.n);
             str_free(&s);
         }
-        CHECK_INT(cl_reply(&c), 200);
+        CHECK_INT(cl_reply(c), 200);
         snprintf(text, sizeof text, "%d", n);
-        CHECK_STR(c.body.p, text);
+        CHECK_STR(c->body.p, text);
     }
-    cl_close(&c);
-    fx_down(&f);
 }
 
-LIVE(body, streamed_body_may_be_refused)
+SERVED(body, streamed_body_may_be_refused, NULL)
 {
-    fixture f;
-    client c;
     str s;
 
     memset(&s, 0, sizeof s);
-    fx_init(&f);
-    if (!fx_up(&f))
-        return;
     put_post(&s, "/count?slot=1&refuse=100000", 3000000, 0, "");
-    cl_open(&c, &f);
-    CHECK_INT(cl_send(&c, s.p, s.n), 0);
-    CHECK_INT(cl_reply(&c), 403);
-    CHECK_INT(c.closes, 1);
-    CHECK_FIN(&c);
-    cl_close(&c);
+    CHECK_INT(cl_send(c, s.p, s.n), 0);
+    CHECK_INT(cl_reply(c), 403);
+    CHECK_INT(c->closes, 1);
+    CHECK_FIN(c);
     str_free(&s);
-    fx_down(&f);
 }
 
-LIVE(body, answered_while_it_arrives)
+SERVED(body, answered_while_it_arrives, NULL)
 {
-    fixture f;
-    client c;
     str s;
 
     memset(&s, 0, sizeof s);
-    fx_init(&f);
-    if (!fx_up(&f))
-        return;
     put_post(&s, "/piped", 50000, 0, "");
-    CHECK_INT(ask_n(&f, &c, s.p, s.n), 200);
-    CHECK_INT(c.body.n, 50000);
-    CHECK_INT(c.complete, 1);
-    CHECK_INT(pattern_fault(c.body.p, c.body.n, 0), -1);
-    check_in_step(&c);
-    cl_close(&c);
+    CHECK_INT(cl_ask_n(c, s.p, s.n), 200);
+    CHECK_INT(c->body.n, 50000);
+    CHECK_INT(c->complete, 1);
+    CHECK_INT(pattern_fault(c->body.p, c->body.n, 0), -1);
+    check_in_step(c);
+    cl_close(c);
     s.n = 0;
     put_post(&s, "/piped", 1000000, 5000, "");
-    CHECK_INT(ask_n(&f, &c, s.p, s.n), 200);
-    CHECK_INT(c.body.n, 1000000);
-    CHECK_INT(pattern_fault(c.body.p, c.body.n, 0), -1);
-    cl_close(&c);
+    CHECK_INT(cl_ask_n(c, s.p, s.n), 200);
+    CHECK_INT(c->body.n, 1000000);
+    CHECK_INT(pattern_fault(c->body.p, c->body.n, 0), -1);
     str_free(&s);
-    fx_down(&f);
 }
 
-LIVE(body, dribbled)                 /* byte by byte gives the same result */
+/* byte by byte gives the same result */
+SERVED(body, dribbled, NULL)
 {
-    fixture f;
-    client c;
     str s;
     size_t i;
 
     memset(&s, 0, sizeof s);
-    fx_init(&f);
-    if (!fx_up(&f))
-        return;
     put_post(&s, "/sum", 300, 0, "");
     put_post(&s, "/sum", 300, 13, "");
     put_post(&s, "/count?slot=1", 300, 13, "");
     str_addf(&s, "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n");
-    cl_open(&c, &f);
+    cl_open(c, f);
     for (i = 0; i < s.n; i++)
-        if (cl_send(&c, s.p + i, 1) != 0)
+        if (cl_send(c, s.p + i, 1) != 0)
             break;
-    cl_reply(&c);
-    check_sum_reply(&c, 300, 1, 0);
-    cl_reply(&c);
-    check_sum_reply(&c, 300, 1, 1);
-    cl_reply(&c);
-    check_sum_reply(&c, 300, 0, 1);
-    CHECK_INT(cl_reply(&c), 200);
-    cl_close(&c);
+    cl_reply(c);
+    check_sum_reply(c, 300, 1, 0);
+    cl_reply(c);
+    check_sum_reply(c, 300, 1, 1);
+    cl_reply(c);
+    check_sum_reply(c, 300, 0, 1);
+    CHECK_INT(cl_reply(c), 200);
     str_free(&s);
-    fx_down(&f);
 }
 
-LIVE(body, expect_100_continue)
+SERVED(body, expect_100_continue, NULL)
 {
-    fixture f;
-    client c;
-
-    fx_init(&f);
-    if (!fx_up(&f))
-        return;
-    CHECK_INT(ask(&f, &c, POST1 "Expect: 100-continue\r\nContent-Length: 5\r\n"
+    CHECK_INT(cl_ask(c, POST1 "Expect: 100-continue\r\nContent-Length: 5\r\n"
                   "\r\n"), 100);
-    CHECK_OPEN(&c);
-    cl_puts(&c, "hello");
-    CHECK_INT(cl_reply(&c), 200);
-    CHECK_STR(c.body.p, "hello");
-    check_in_step(&c);
-    cl_puts(&c, POST1 "expect: 100-Continue\r\nTransfer-Encoding: "
+    CHECK_OPEN(c);
+    cl_puts(c, "hello");
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, "hello");
+    check_in_step(c);
+    cl_puts(c, POST1 "expect: 100-Continue\r\nTransfer-Encoding: "
             "chunked\r\n\r\n");
-    CHECK_INT(cl_reply(&c), 100);
-    cl_puts(&c, "5\r\nhello\r\n0\r\n\r\n");
-    CHECK_INT(cl_reply(&c), 200);
-    CHECK_STR(c.body.p, "hello");
+    CHECK_INT(cl_reply(c), 100);
+    cl_puts(c, "5\r\nhello\r\n0\r\n\r\n");
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, "hello");
     /* streamed routes too */
-    cl_puts(&c, "POST /count?slot=1 HTTP/1.1\r\nHost: a\r\nContent-Length: "
+    cl_puts(c, "POST /count?slot=1 HTTP/1.1\r\nHost: a\r\nContent-Length: "
             "5\r\n"
                 "Expect: 100-continue\r\n\r\n");
-    CHECK_INT(cl_reply(&c), 100);
-    cl_puts(&c, "hello");
-    CHECK_INT(cl_reply(&c), 200);
+    CHECK_INT(cl_reply(c), 100);
+    cl_puts(c, "hello");
+    CHECK_INT(cl_reply(c), 200);
     /* no body, nothing to continue with */
-    cl_puts(&c, POST1 "Expect: 100-continue\r\nContent-Length: 0\r\n\r\n");
-    CHECK_INT(cl_reply(&c), 200);
-    check_in_step(&c);
+    cl_puts(c, POST1 "Expect: 100-continue\r\nContent-Length: 0\r\n\r\n");
+    CHECK_INT(cl_reply(c), 200);
+    check_in_step(c);
     /* the body is here already: an interim reply is not needed, and harmless */
-    cl_puts(&c, POST1 "Expect: 100-continue\r\nContent-Length: 5\r\n\r\nhello");
-    if (cl_reply(&c) == 100)
-        cl_reply(&c);
-    CHECK_INT(c.status, 200);
-    check_in_step(&c);
-    cl_close(&c);
+    cl_puts(c, POST1 "Expect: 100-continue\r\nContent-Length: 5\r\n\r\nhello");
+    if (cl_reply(c) == 100)
+        cl_reply(c);
+    CHECK_INT(c->status, 200);
+    check_in_step(c);
     /* never before a refusal */
-    CHECK_INT(ask(&f, &c, POST1 "Expect: 100-continue\r\n"
+    CHECK_INT(cl_ask(c, POST1 "Expect: 100-continue\r\n"
                   "Content-Length: 999999999\r\n\r\n"), 413);
-    CHECK_INT(c.closes, 1);
-    cl_close(&c);
-    CHECK_INT(ask(&f, &c, "POST /nothing HTTP/1.1\r\nHost: a\r\n"
+    CHECK_INT(c->closes, 1);
+    CHECK_INT(cl_ask(c, "POST /nothing HTTP/1.1\r\nHost: a\r\n"
                   "Expect: 100-continue\r\nContent-Length: 5\r\n\r\n"), 404);
-    cl_close(&c);
-    CHECK_INT(ask(&f, &c, "POST /hello HTTP/1.1\r\nHost: a\r\n"
+    CHECK_INT(cl_ask(c, "POST /hello HTTP/1.1\r\nHost: a\r\n"
                   "Expect: 100-continue\r\nContent-Length: 5\r\n\r\n"), 405);
-    cl_close(&c);
-    fx_down(&f);
 }
 
-LIVE(body, refused_requests_do_not_execute_their_body)
+SERVED(body, refused_requests_do_not_execute_their_body, NULL)
 {
-    fixture f;
-    client c;
-
     /* the body of a request that is not wanted looks like a request */
-    fx_init(&f);
-    if (!fx_up(&f))
-        return;
-    cl_open(&c, &f);
-    cl_puts(&c, "POST /nothing HTTP/1.1\r\nHost: a\r\nContent-Length: "
+    cl_puts(c, "POST /nothing HTTP/1.1\r\nHost: a\r\nContent-Length: "
             "60\r\n\r\n"
                 "POST /hit HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n"
                 "POST /hit HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
-    CHECK_INT(cl_reply(&c), 404);
-    cl_drain(&c, 50);
+    CHECK_INT(cl_reply(c), 404);
+    cl_drain(c, 50);
     CHECK_IN(get_int(&shm->hits), 0, 1);
-    cl_close(&c);
-    fx_down(&f);
 }
 
 /* Asks until it is not 503: a quota is given back just after the reply. */
@@ -10497,24 +10434,18 @@ static int ask_again(const fixture *f, const str *s)
     return status;
 }
 
-LIVE(body, quotas_of_the_child)
+SERVED(body, quotas_of_the_child,
+       "LimitBodyInMemory 65536; MaxBodyMemory 100000; MaxSpoolBytes 500000")
 {
-    fixture f;
-    client a, b, c;
+    client a, b;
     str s;
 
     memset(&s, 0, sizeof s);
-    fx_init(&f);
-    f.cfg.limit_body_in_memory = 65536;
-    f.cfg.max_body_memory = 100000;
-    f.cfg.max_spool_bytes = 500000;
-    if (!fx_up(&f))
-        return;
     /* two bodies of 60,000 do not fit into 100,000 */
-    cl_open(&a, &f);
+    cl_open(&a, f);
     put_post(&s, "/sum", 60000, 0, "");
     cl_send(&a, s.p, s.n - 1);
-    cl_open(&b, &f);
+    cl_open(&b, f);
     CHECK(!cl_readable(&a, SCALED(30)));
     cl_send(&b, s.p, s.n);
     CHECK_INT(cl_reply(&b), 503);
@@ -10522,61 +10453,53 @@ LIVE(body, quotas_of_the_child)
     cl_send(&a, s.p + s.n - 1, 1);
     CHECK_INT(cl_reply(&a), 200);
     cl_close(&a);
-    CHECK_INT(ask_again(&f, &s), 200);          /* given back */
+    CHECK_INT(ask_again(f, &s), 200);          /* given back */
     s.n = 0;
     put_post(&s, "/sum-any", 600000, 0, "");
-    CHECK_INT(ask_n(&f, &c, s.p, s.n), 503);
-    CHECK_FIN(&c);
-    cl_close(&c);
+    CHECK_INT(cl_ask_n(c, s.p, s.n), 503);
+    CHECK_FIN(c);
+    cl_close(c);
     s.n = 0;
     put_post(&s, "/sum-any", 400000, 0, "");
-    CHECK_INT(ask_again(&f, &s), 200);
-    CHECK_INT(ask_again(&f, &s), 200);
+    CHECK_INT(ask_again(f, &s), 200);
+    CHECK_INT(ask_again(f, &s), 200);
     s.n = 0;
     put_post(&s, "/sum-any", 600000, 1000, "");
-    CHECK_INT(ask_n(&f, &c, s.p, s.n), 503);
-    cl_close(&c);
+    CHECK_INT(cl_ask_n(c, s.p, s.n), 503);
     str_free(&s);
-    fx_down(&f);
 }
 
 /* --- budgets follow what has arrived -------------------------------------- */
 
-LIVE(body, promises_take_no_memory)  /* a Content-Length is no body yet */
+/* a Content-Length is no body yet */
+SERVED(body, promises_take_no_memory, LONG_TIMES "MaxBodyMemory 100000")
 {
     enum { N = 20 };
-    fixture f;
-    client a[N], c;
+    client a[N];
     str s;
     int i;
 
     memset(&s, 0, sizeof s);
-    fx_init(&f);
-    long_times(&f);
-    f.cfg.max_body_memory = 100000;
-    if (!fx_up(&f))
-        return;
     for (i = 0; i < N; i++) {
-        cl_open(&a[i], &f);
+        cl_open(&a[i], f);
         cl_puts(&a[i], "POST /sum HTTP/1.1\r\nHost: a\r\n"
                        "Content-Length: 60000\r\n\r\nx");
     }
     nap(SCALED(100));
     put_post(&s, "/sum", 60000, 0, "");
-    CHECK_INT(ask_n(&f, &c, s.p, s.n), 200);
-    cl_close(&c);
-    if (f.s != NULL) {               /* a byte that has come takes a page */
-        CHECK_SOON(__atomic_load_n(&f.s->child.pool.body_memory,
+    CHECK_INT(cl_ask_n(c, s.p, s.n), 200);
+    cl_close(c);
+    if (f->s != NULL) {               /* a byte that has come takes a page */
+        CHECK_SOON(__atomic_load_n(&f->s->child.pool.body_memory,
                                    __ATOMIC_RELAXED) <= 20 * EMPM_PAGE_BYTES,
                    1000);
     }
     for (i = 0; i < N; i++)
         cl_close(&a[i]);
-    if (f.s != NULL)
-        CHECK_SOON(__atomic_load_n(&f.s->child.pool.body_memory,
+    if (f->s != NULL)
+        CHECK_SOON(__atomic_load_n(&f->s->child.pool.body_memory,
                                    __ATOMIC_RELAXED) == 0, 2000);
     str_free(&s);
-    fx_down(&f);
 }
 
 LIVE(body, bytes_that_arrive_take_memory)    /* in pages, too */
@@ -10759,76 +10682,62 @@ TEST(body, large_uploads_take_only_their_share)
 
 /* Answers may use half of MaxSpoolBytes, so that readers who do not read leave
  * room for uploads. */
-LIVE(body, slow_readers_leave_room_for_uploads)
+SERVED(body, slow_readers_leave_room_for_uploads,
+       LONG_TIMES "SendBufferSize 4096; MaxSpoolBytes 2000000")
 {
     enum { N = 6 };
-    fixture f;
     client a[N];
     str s;
     int i;
 
     memset(&s, 0, sizeof s);
-    fx_init(&f);
-    long_times(&f);
-    f.cfg.send_buffer_size = 4096;
-    f.cfg.max_spool_bytes = 2000000;
-    if (!fx_up(&f))
-        return;
     for (i = 0; i < N; i++) {
-        CHECK_INT(cl_connect_port(&a[i], f.port, 4096), 0);
+        CHECK_INT(cl_connect_port(&a[i], f->port, 4096), 0);
         cl_puts(&a[i], "GET /big?bytes=600000 HTTP/1.1\r\nHost: a\r\n\r\n");
     }
     nap(SCALED(200));
     put_post(&s, "/sum-any", 900000, 0, "");
-    CHECK_INT(ask_again(&f, &s), 200);
+    CHECK_INT(ask_again(f, &s), 200);
     for (i = 0; i < N; i++)
         cl_close(&a[i]);
-    if (f.s != NULL)
-        CHECK_SOON(__atomic_load_n(&f.s->child.pool.spool[1],
+    if (f->s != NULL)
+        CHECK_SOON(__atomic_load_n(&f->s->child.pool.spool[1],
                                    __ATOMIC_RELAXED) == 0 &&
-                   __atomic_load_n(&f.s->child.pool.files[1],
+                   __atomic_load_n(&f->s->child.pool.files[1],
                                    __ATOMIC_RELAXED) == 0, 2000);
     str_free(&s);
-    fx_down(&f);
 }
 
 /* What is beyond MaxOpenFiles: a file gets 503, an answer that is under way is
  * cut so that it can be seen, and both are possible again afterwards. */
-LIVE(body, answers_take_only_their_share)
+SERVED(body, answers_take_only_their_share,
+       LONG_TIMES "SendBufferSize 4096; MaxOpenFiles 4")
 {
-    fixture f;
-    client a, b, c;
+    client a, b;
 
-    fx_init(&f);
-    long_times(&f);
-    f.cfg.send_buffer_size = 4096;
-    f.cfg.max_open_files = 4;
-    if (!fx_up(&f))
-        return;
-    CHECK_INT(cl_connect_port(&a, f.port, 4096), 0);
+    CHECK_INT(cl_connect_port(&a, f->port, 4096), 0);
     cl_puts(&a, "GET /file/big.bin HTTP/1.1\r\nHost: a\r\n\r\n");
-    CHECK_INT(cl_connect_port(&b, f.port, 4096), 0);
+    CHECK_INT(cl_connect_port(&b, f->port, 4096), 0);
     cl_puts(&b, "GET /big?bytes=600000 HTTP/1.1\r\nHost: a\r\n\r\n");
     nap(SCALED(100));
-    CHECK_INT(get_status(&f, "/file/big.bin"), 503);
-    CHECK_INT(get_status(&f, "/file/a.txt"), 200);
-    CHECK_INT(cl_connect_port(&c, f.port, 4096), 0);
-    cl_puts(&c, "GET /big?bytes=600000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_INT(get_status(f, "/file/big.bin"), 503);
+    CHECK_INT(get_status(f, "/file/a.txt"), 200);
+    CHECK_INT(cl_connect_port(c, f->port, 4096), 0);
+    cl_puts(c, "GET /big?bytes=600000 HTTP/1.1\r\nHost: a\r\n\r\n");
     CHECK_SOON(get_int(&shm->rc[0]) == EMPM_EFULL, 2000);
-    cl_reply(&c);
-    CHECK_INT(c.complete, 0);
-    cl_close(&c);
+    cl_reply(c);
+    CHECK_INT(c->complete, 0);
+    cl_close(c);
     CHECK_INT(cl_reply(&a), 200);
     CHECK_INT(a.body.n, 300000);
     CHECK_INT(cl_reply(&b), 200);
     CHECK_INT(b.body.n, 600000);
     cl_close(&a);
     cl_close(&b);
-    CHECK_SOON(get_status(&f, "/file/big.bin") == 200, 2000);
-    if (f.s != NULL)
-        CHECK_SOON(__atomic_load_n(&f.s->child.pool.files[1],
+    CHECK_SOON(get_status(f, "/file/big.bin") == 200, 2000);
+    if (f->s != NULL)
+        CHECK_SOON(__atomic_load_n(&f->s->child.pool.files[1],
                                    __ATOMIC_RELAXED) == 0, 2000);
-    fx_down(&f);
 }
 
 TEST(body, a_spool_that_cannot_be_opened)    /* 503, said, nothing kept */
@@ -10944,28 +10853,22 @@ TEST(body, a_full_disk_is_507)
 #endif
 
 /* on_body that takes its time: others on this worker come in between. */
-LIVE(body, pieces_end_a_turn)
+SERVED(body, pieces_end_a_turn, LONG_TIMES "ThreadsPerChild 1")
 {
     enum { N = 300 };
-    fixture f;
     client a, b;
     str s;
     uint64_t t0;
     int i;
 
     memset(&s, 0, sizeof s);
-    fx_init(&f);
-    long_times(&f);
-    f.cfg.threads_per_child = 1;
-    if (!fx_up(&f))
-        return;
     str_addf(&s, "POST /nap?ms=5&slot=1 HTTP/1.1\r\nHost: a\r\n"
                  "Transfer-Encoding: chunked\r\n\r\n");
     for (i = 0; i < N; i++)
         str_addf(&s, "1\r\nx\r\n");
     str_addf(&s, "0\r\n\r\n");
-    cl_open(&a, &f);
-    cl_open(&b, &f);
+    cl_open(&a, f);
+    cl_open(&b, f);
     CHECK_INT(cl_get(&b, "/hello"), 200);
     cl_send(&a, s.p, s.n);
     CHECK_SOON(get_int(&shm->slots[1].pieces) > 0, 2000);
@@ -10977,7 +10880,6 @@ LIVE(body, pieces_end_a_turn)
     cl_close(&a);
     cl_close(&b);
     str_free(&s);
-    fx_down(&f);
 }
 
 TEST(body, limits_above_4_GiB_hold)  /* where a size_t has 32 bits as well */
