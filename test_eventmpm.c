@@ -11109,7 +11109,7 @@ LIVE(body, short_ones_that_nobody_wants_are_dropped)
  * >>request -- what handlers see
  * ------------------------------------------------------------------------- */
 
-LIVE(request, accessors)
+SERVED(request, accessors, NULL)
 {
     static const char *const lines[] = {
         "method=POST\n", "target=/dump/a%20b?q=1%2B2+3&q=no&r\n",
@@ -11119,32 +11119,24 @@ LIVE(request, accessors)
         "twice=first\n"
     };
     static const char body[] = "e=1&f=v%26w&g";
-    fixture f;
-    client c;
     size_t i;
 
-    fx_init(&f);
-    if (!fx_up(&f))
-        return;
-    cl_open(&c, &f);
-    cl_printf(&c, "POST /dump/a%%20b?q=1%%2B2+3&q=no&r HTTP/1.1\r\nHost: a\r\n"
+    cl_printf(c, "POST /dump/a%%20b?q=1%%2B2+3&q=no&r HTTP/1.1\r\nHost: a\r\n"
               "X-Twice: \t first \t\r\nx-twice: second\r\nX-Remote-Addr: "
               "1.2.3.4\r\nCookie: b=0; c=cookie value; d=2\r\n"
               "Content-Type: application/x-www-form-urlencoded\r\n"
               "Content-Length: %d\r\n\r\n%s", (int)sizeof body - 1, body);
-    CHECK_INT(cl_reply(&c), 200);
+    CHECK_INT(cl_reply(c), 200);
     for (i = 0; i < sizeof lines / sizeof lines[0]; i++)
-        if (strstr(c.body.p, lines[i]) == NULL)
-            fail(__FILE__, __LINE__, "no \"%s\" in\n%s", lines[i], c.body.p);
-    CHECK_INT(cl_get(&c, "/dump/x"), 200);
-    CHECK(strstr(c.body.p, "q=(none)\nf=(none)\nc=(none)\n") != NULL);
-    CHECK(strstr(c.body.p, "query=\n") != NULL);
-    cl_puts(&c, "GET http://other:80/dump/y?q=z HTTP/1.1\r\nHost: a\r\n\r\n");
-    CHECK_INT(cl_reply(&c), 200);
-    CHECK(strstr(c.body.p, "path=/dump/y\n") != NULL);
-    CHECK(strstr(c.body.p, "q=z\n") != NULL);
-    cl_close(&c);
-    fx_down(&f);
+        if (strstr(c->body.p, lines[i]) == NULL)
+            fail(__FILE__, __LINE__, "no \"%s\" in\n%s", lines[i], c->body.p);
+    CHECK_INT(cl_get(c, "/dump/x"), 200);
+    CHECK(strstr(c->body.p, "q=(none)\nf=(none)\nc=(none)\n") != NULL);
+    CHECK(strstr(c->body.p, "query=\n") != NULL);
+    cl_puts(c, "GET http://other:80/dump/y?q=z HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_INT(cl_reply(c), 200);
+    CHECK(strstr(c->body.p, "path=/dump/y\n") != NULL);
+    CHECK(strstr(c->body.p, "q=z\n") != NULL);
 }
 
 static int h_values(empm_request *req, void *user)
@@ -11318,21 +11310,13 @@ LIVE(request, trailers_that_must_not_be_are_dropped)    /* RFC 9110 6.5.1 */
     fx_down(&f);
 }
 
-TEST(request, memory_and_defer)
+SERVED_HERE(request, memory_and_defer, NULL)
 {
-    fixture f;
-    client c;
-
-    fx_init(&f);
-    if (!fx_up(&f))
-        return;
-    CHECK_INT(ask(&f, &c, "GET /alloc HTTP/1.1\r\nHost: a\r\n\r\n"), 200);
+    CHECK_INT(cl_ask(c, "GET /alloc HTTP/1.1\r\nHost: a\r\n\r\n"), 200);
     CHECK_SOON(get_int(&shm->order) == 4321, 2000);
     set_int(&shm->order, 0);
-    CHECK_INT(cl_get(&c, "/alloc?fail=1"), 500);
+    CHECK_INT(cl_get(c, "/alloc?fail=1"), 500);
     CHECK_SOON(get_int(&shm->order) == 4321, 2000);
-    cl_close(&c);
-    fx_down(&f);
 }
 
 /* ---------------------------------------------------------------------------
