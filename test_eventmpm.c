@@ -11323,88 +11323,72 @@ SERVED_HERE(request, memory_and_defer, NULL)
  * >>response -- what comes back
  * ------------------------------------------------------------------------- */
 
-LIVE(response, framing_by_length)
+SERVED(response, framing_by_length, NULL)
 {
     static const struct { long bytes; int chunked; } rows[] = {
         { 0, 0 }, { 1, 0 }, { 8000, 0 }, { 30000, 0 }, { 65000, 0 },
         { 70000, 1 }, { 200000, 1 }, { 5000000, 1 }
     };
-    fixture f;
-    client c;
     size_t i;
 
-    fx_init(&f);
-    if (!fx_up(&f))
-        return;
-    cl_open(&c, &f);
+    cl_open(c, f);
     for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         char target[64];
         context("%ld bytes", rows[i].bytes);
         snprintf(target, sizeof target, "/big?bytes=%ld", rows[i].bytes);
-        CHECK_INT(cl_get(&c, target), 200);
-        CHECK_INT(c.chunked, rows[i].chunked);
-        CHECK_INT(c.complete, 1);
-        CHECK_INT(c.body.n, rows[i].bytes);
-        CHECK_INT(pattern_fault(c.body.p, c.body.n, 0), -1);
+        CHECK_INT(cl_get(c, target), 200);
+        CHECK_INT(c->chunked, rows[i].chunked);
+        CHECK_INT(c->complete, 1);
+        CHECK_INT(c->body.n, rows[i].bytes);
+        CHECK_INT(pattern_fault(c->body.p, c->body.n, 0), -1);
         if (!rows[i].chunked)
-            CHECK_INT(c.declared, rows[i].bytes);
+            CHECK_INT(c->declared, rows[i].bytes);
     }
     no_context();
-    CHECK_INT(cl_get(&c, "/big?bytes=100&piece=1"), 200);
-    CHECK_INT(c.declared, 100);
-    CHECK_INT(cl_get(&c, "/big?bytes=300000&declare=300000"), 200);
-    CHECK_INT(c.declared, 300000);
-    CHECK_INT(pattern_fault(c.body.p, c.body.n, 0), -1);
-    check_in_step(&c);
-    cl_close(&c);
+    CHECK_INT(cl_get(c, "/big?bytes=100&piece=1"), 200);
+    CHECK_INT(c->declared, 100);
+    CHECK_INT(cl_get(c, "/big?bytes=300000&declare=300000"), 200);
+    CHECK_INT(c->declared, 300000);
+    CHECK_INT(pattern_fault(c->body.p, c->body.n, 0), -1);
+    check_in_step(c);
+    cl_close(c);
     CHECK_SOON(get_int(&shm->cleanups) == 10, 2000);
-    fx_down(&f);
 }
 
-LIVE(response, producers)
+SERVED(response, producers, NULL)
 {
-    fixture f;
-    client c;
-
-    fx_init(&f);
-    if (!fx_up(&f))
-        return;
-    cl_open(&c, &f);
-    CHECK_INT(cl_get(&c, "/produce?bytes=100000"), 200);
-    CHECK_INT(c.chunked, 1);
-    CHECK_INT(c.body.n, 100000);
-    CHECK_INT(pattern_fault(c.body.p, c.body.n, 0), -1);
-    CHECK_INT(cl_get(&c, "/produce?bytes=7000000&declare=7000000"), 200);
-    CHECK_INT(c.declared, 7000000);
-    CHECK_INT(c.complete, 1);
-    CHECK_INT(pattern_fault(c.body.p, c.body.n, 0), -1);
-    CHECK_INT(cl_get(&c, "/produce?bytes=0"), 200);
-    CHECK_INT(c.body.n, 0);
-    CHECK_INT(cl_get(&c, "/produce?bytes=0&declare=0"), 200);
-    CHECK_INT(cl_get(&c, "/produce?bytes=1"), 200);
-    CHECK_STR(c.body.p, "!");
-    check_in_step(&c);
+    CHECK_INT(cl_get(c, "/produce?bytes=100000"), 200);
+    CHECK_INT(c->chunked, 1);
+    CHECK_INT(c->body.n, 100000);
+    CHECK_INT(pattern_fault(c->body.p, c->body.n, 0), -1);
+    CHECK_INT(cl_get(c, "/produce?bytes=7000000&declare=7000000"), 200);
+    CHECK_INT(c->declared, 7000000);
+    CHECK_INT(c->complete, 1);
+    CHECK_INT(pattern_fault(c->body.p, c->body.n, 0), -1);
+    CHECK_INT(cl_get(c, "/produce?bytes=0"), 200);
+    CHECK_INT(c->body.n, 0);
+    CHECK_INT(cl_get(c, "/produce?bytes=0&declare=0"), 200);
+    CHECK_INT(cl_get(c, "/produce?bytes=1"), 200);
+    CHECK_STR(c->body.p, "!");
+    check_in_step(c);
     CHECK_SOON(get_int(&shm->cleanups) == 5, 2000);
     /* an abort is seen: no final chunk, and the connection ends */
-    CHECK_INT(cl_get(&c, "/produce?bytes=100000&how=-1"), 200);
-    CHECK_INT(c.complete, 0);
-    CHECK(c.end != 0);
-    cl_close(&c);
+    CHECK_INT(cl_get(c, "/produce?bytes=100000&how=-1"), 200);
+    CHECK_INT(c->complete, 0);
+    CHECK(c->end != 0);
+    cl_close(c);
     /* shorter than declared */
-    cl_open(&c, &f);
-    CHECK_INT(cl_get(&c, "/produce?bytes=100000&declare=100001"), 200);
-    CHECK_INT(c.complete, 0);
-    CHECK(c.end != 0);
-    cl_close(&c);
+    CHECK_INT(cl_get(c, "/produce?bytes=100000&declare=100001"), 200);
+    CHECK_INT(c->complete, 0);
+    CHECK(c->end != 0);
+    cl_close(c);
     /* longer: never asked for more than declared */
-    cl_open(&c, &f);
-    CHECK_INT(cl_get(&c, "/produce?bytes=100001&declare=100000"), 200);
-    CHECK_INT(c.body.n, 100000);
-    if (cl_end(&c, 20) == CL_TIMEOUT)
-        check_in_step(&c);
-    cl_close(&c);
+    CHECK_INT(cl_get(c, "/produce?bytes=100001&declare=100000"), 200);
+    CHECK_INT(c->body.n, 100000);
+    if (cl_end(c, 20) == CL_TIMEOUT)
+        check_in_step(c);
+    cl_close(c);
     CHECK_SOON(get_int(&shm->cleanups) == 8, 2000);
-    fx_down(&f);
 }
 
 LIVE(response, headers)
@@ -11429,159 +11413,131 @@ LIVE(response, headers)
     fx_down(&f);
 }
 
-LIVE(response, statuses)
+SERVED(response, statuses, NULL)
 {
     static const int codes[] = { 200, 201, 202, 204, 206, 301, 304, 400, 403,
                                 404,
                                  409, 418, 429, 500, 501, 503, 599 };
-    fixture f;
-    client c;
     size_t i;
 
-    fx_init(&f);
-    if (!fx_up(&f))
-        return;
-    cl_open(&c, &f);
+    cl_open(c, f);
     for (i = 0; i < sizeof codes / sizeof codes[0]; i++) {
         char target[64];
         context("%d", codes[i]);
         snprintf(target, sizeof target, "/status?code=%d", codes[i]);
-        CHECK_INT(cl_get(&c, target), codes[i]);
+        CHECK_INT(cl_get(c, target), codes[i]);
         if (codes[i] == 204 || codes[i] == 304)
-            CHECK_INT(c.in.n, 0);
-        if (c.closes) {
-            cl_close(&c);
-            cl_open(&c, &f);
+            CHECK_INT(c->in.n, 0);
+        if (c->closes) {
+            cl_close(c);
+            cl_open(c, f);
         }
-        check_in_step(&c);
+        check_in_step(c);
     }
     no_context();
-    CHECK_INT(cl_get(&c, "/status?code=600"), 500);
-    if (c.closes) {
-        cl_close(&c);
-        cl_open(&c, &f);
+    CHECK_INT(cl_get(c, "/status?code=600"), 500);
+    if (c->closes) {
+        cl_close(c);
+        cl_open(c, f);
     }
-    CHECK_INT(cl_get(&c, "/status?code=42"), 500);
-    cl_close(&c);
-    CHECK_INT(get_status(&f, "/server-status"), 200);
-    fx_down(&f);
+    CHECK_INT(cl_get(c, "/status?code=42"), 500);
+    cl_close(c);
+    CHECK_INT(get_status(f, "/server-status"), 200);
 }
 
-LIVE(response, spool_limit_aborts)   /* never cut short in silence */
+/* never cut short in silence */
+SERVED(response, spool_limit_aborts,
+       "LimitResponseSpool 200000; SendBufferSize 16384")
 {
-    fixture f;
-    client c;
-
-    fx_init(&f);
-    f.cfg.limit_response_spool = 200000;
-    f.cfg.send_buffer_size = 16384;
-    if (!fx_up(&f))
-        return;
-    cl_connect_port(&c, f.port, 8192);
-    cl_puts(&c, "GET /big?bytes=20000000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    cl_connect_port(c, f->port, 8192);
+    cl_puts(c, "GET /big?bytes=20000000 HTTP/1.1\r\nHost: a\r\n\r\n");
     CHECK_SOON(get_int(&shm->cleanups) == 1, 4000);
     CHECK_INT(get_int(&shm->rc[0]), EMPM_EFULL);
-    cl_reply(&c);
-    CHECK_INT(c.complete, 0);
-    CHECK(c.end != 0);
-    CHECK(fx_log_has(&f, "pool"));
-    cl_close(&c);
-    CHECK_INT(get_status(&f, "/hello"), 200);
-    fx_down(&f);
+    cl_reply(c);
+    CHECK_INT(c->complete, 0);
+    CHECK(c->end != 0);
+    CHECK(fx_log_has(f, "pool"));
+    cl_close(c);
+    CHECK_INT(get_status(f, "/hello"), 200);
 }
 
 /* Nothing follows a head that has no body, however much the handler writes and
  * whenever that leaves: it would be read as further answers. */
-LIVE(response, nothing_follows_a_head_without_body)
+SERVED(response, nothing_follows_a_head_without_body, NULL)
 {
     static const char *const first[] = { "status.204", "status.205",
                                          "status.304", "status.200" };
     static const long pieces[] = { 1000, 4096, 8192, 10000, 50000, 65536 };
-    fixture f;
-    client c;
     size_t i, k;
 
-    fx_init(&f);
-    if (!fx_up(&f))
-        return;
-    cl_open(&c, &f);
+    cl_open(c, f);
     for (i = 0; i < sizeof first / sizeof first[0]; i++)
         for (k = 0; k < sizeof pieces / sizeof pieces[0]; k++) {
             const int head = strcmp(first[i], "status.200") == 0;
             context("%s, pieces of %ld", first[i], pieces[k]);
-            cl_printf(&c, "%s "
+            cl_printf(c, "%s "
                       "/script?h=%s,write.200000.%ld,flush,write.100.100 "
                       "HTTP/1.1\r\nHost: a\r\n\r\n", head ? "HEAD" : "GET",
                       first[i], pieces[k]);
-            CHECK_INT(cl_reply_with(&c, head), strtol(first[i] + 7, NULL, 10));
-            CHECK_INT(c.body.n, 0);
-            CHECK_INT(c.closes, 0);
-            check_in_step(&c);
+            CHECK_INT(cl_reply_with(c, head), strtol(first[i] + 7, NULL, 10));
+            CHECK_INT(c->body.n, 0);
+            CHECK_INT(c->closes, 0);
+            check_in_step(c);
             /* the status is known last */
             if (head)
                 continue;
-            cl_printf(&c, "GET /script?h=write.60000.%ld,return.%s HTTP/1.1\r\n"
+            cl_printf(c, "GET /script?h=write.60000.%ld,return.%s HTTP/1.1\r\n"
                       "Host: a\r\n\r\n", pieces[k], first[i] + 7);
-            CHECK_INT(cl_reply(&c), strtol(first[i] + 7, NULL, 10));
-            CHECK_INT(c.body.n, 0);
-            check_in_step(&c);
+            CHECK_INT(cl_reply(c), strtol(first[i] + 7, NULL, 10));
+            CHECK_INT(c->body.n, 0);
+            check_in_step(c);
         }
     no_context();
-    CHECK_INT(cl_get(&c, "/script?h=file.big.bin,return.205"), 205);
-    check_in_step(&c);
-    CHECK_INT(cl_get(&c, "/script?h=status.205,file.a.txt"), 205);
-    check_in_step(&c);
-    CHECK_INT(cl_get(&c, "/script?h=set.Content-Length:5,return.205"), 205);
-    check_in_step(&c);
-    cl_close(&c);
-    fx_down(&f);
+    CHECK_INT(cl_get(c, "/script?h=file.big.bin,return.205"), 205);
+    check_in_step(c);
+    CHECK_INT(cl_get(c, "/script?h=status.205,file.a.txt"), 205);
+    check_in_step(c);
+    CHECK_INT(cl_get(c, "/script?h=set.Content-Length:5,return.205"), 205);
+    check_in_step(c);
 }
 
 /* A file follows its head, and the answers before it. */
-LIVE(response, a_file_waits_for_its_head)
+SERVED(response, a_file_waits_for_its_head, NULL)
 {
-    fixture f;
-    client c;
     int i;
 
-    fx_init(&f);
-    if (!fx_up(&f))
-        return;
-    cl_open(&c, &f);
-    CHECK_INT(cl_get(&c, "/script?h=suspend.30,file.big.bin,wait"), 200);
-    CHECK_INT(c.declared, 300000);
-    CHECK_INT(pattern_fault(c.body.p, c.body.n, 0), -1);
-    CHECK_INT(cl_get(&c, "/script?h=suspend.30,wait&w=file.big.bin"), 200);
-    CHECK_INT(c.body.n, 300000);
-    check_in_step(&c);
+    CHECK_INT(cl_get(c, "/script?h=suspend.30,file.big.bin,wait"), 200);
+    CHECK_INT(c->declared, 300000);
+    CHECK_INT(pattern_fault(c->body.p, c->body.n, 0), -1);
+    CHECK_INT(cl_get(c, "/script?h=suspend.30,wait&w=file.big.bin"), 200);
+    CHECK_INT(c->body.n, 300000);
+    check_in_step(c);
     /* on_body has a file: an earlier answer is under way */
-    cl_puts(&c, GET1 "\r\nPOST /script?b=file.big.bin HTTP/1.1\r\nHost: a\r\n"
+    cl_puts(c, GET1 "\r\nPOST /script?b=file.big.bin HTTP/1.1\r\nHost: a\r\n"
             "Content-Length: 10\r\n\r\n12345");
-    CHECK_INT(cl_reply(&c), 200);
-    CHECK_STR(c.body.p, "Hello, world!\n");
-    CHECK_OPEN(&c);
-    cl_puts(&c, "67890");
-    CHECK_INT(cl_reply(&c), 200);
-    CHECK_INT(pattern_fault(c.body.p, c.body.n, 0), -1);
-    check_in_step(&c);
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, "Hello, world!\n");
+    CHECK_OPEN(c);
+    cl_puts(c, "67890");
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_INT(pattern_fault(c->body.p, c->body.n, 0), -1);
+    check_in_step(c);
     /* files and texts, pipelined, in order */
     for (i = 0; i < 6; i++)
-        cl_puts(&c, i % 2 ? "GET /file/big.bin HTTP/1.1\r\nHost: a\r\n\r\n"
+        cl_puts(c, i % 2 ? "GET /file/big.bin HTTP/1.1\r\nHost: a\r\n\r\n"
                           : GET1 "\r\n");
     for (i = 0; i < 6; i++) {
         context("answer %d", i);
-        CHECK_INT(cl_reply(&c), 200);
-        CHECK_INT(c.body.n, i % 2 ? 300000 : 14);
+        CHECK_INT(cl_reply(c), 200);
+        CHECK_INT(c->body.n, i % 2 ? 300000 : 14);
     }
     no_context();
-    check_in_step(&c);
-    cl_close(&c);
-    fx_down(&f);
+    check_in_step(c);
 }
 
 /* Conditions and ranges are judged when the status is final. RFC 9110
  * 13.2.1. */
-LIVE(response, a_file_is_judged_by_the_final_status)
+SERVED(response, a_file_is_judged_by_the_final_status, NULL)
 {
     static const struct { const char *script, *field; int status; long bytes; }
     rows[] = {
@@ -11598,126 +11554,92 @@ LIVE(response, a_file_is_judged_by_the_final_status)
         { "file.big.bin,return.201", "Range: bytes=2-3", 201, 300000 },
         { "file.a.txt,status.204", "Range: bytes=2-3", 204, 0 }
     };
-    fixture f;
-    client c;
     size_t i;
 
-    fx_init(&f);
-    if (!fx_up(&f))
-        return;
-    cl_open(&c, &f);
+    cl_open(c, f);
     for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         context("%s, %s", rows[i].script, rows[i].field);
-        cl_printf(&c, "GET /script?h=%s HTTP/1.1\r\nHost: a\r\n%s\r\n\r\n",
+        cl_printf(c, "GET /script?h=%s HTTP/1.1\r\nHost: a\r\n%s\r\n\r\n",
                   rows[i].script, rows[i].field);
-        CHECK_INT(cl_reply(&c), rows[i].status);
-        CHECK_INT(c.body.n, rows[i].bytes);
-        CHECK_INT(cl_header(&c, "Content-Range") != NULL,
+        CHECK_INT(cl_reply(c), rows[i].status);
+        CHECK_INT(c->body.n, rows[i].bytes);
+        CHECK_INT(cl_header(c, "Content-Range") != NULL,
                   rows[i].status == 206 || rows[i].status == 416);
-        check_in_step(&c);
+        check_in_step(c);
     }
     no_context();
-    cl_close(&c);
     /* methods that select nothing have no conditions */
-    CHECK_INT(ask(&f, &c, "OPTIONS /script?h=file.a.txt HTTP/1.1\r\nHost: a\r\n"
+    CHECK_INT(cl_ask(c, "OPTIONS /script?h=file.a.txt HTTP/1.1\r\nHost: a\r\n"
                   "If-None-Match: *\r\n\r\n"), 200);
-    CHECK_STR(c.body.p, "0123456789");
-    cl_close(&c);
-    fx_down(&f);
+    CHECK_STR(c->body.p, "0123456789");
 }
 
 /* empm_flush() sends for as long as the socket takes it, and a long answer is
  * limited by what waits, not by what has been sent. */
-LIVE(response, a_handler_sends_while_it_runs)
+SERVED(response, a_handler_sends_while_it_runs, LONG_TIMES)
 {
-    fixture f;
-    client c;
     int i;
 
-    fx_init(&f);
-    long_times(&f);
-    if (!fx_up(&f))
-        return;
-    cl_open(&c, &f);
-    cl_puts(&c, "GET /script?h=defer,write.1500000");
+    cl_puts(c, "GET /script?h=defer,write.1500000");
     for (i = 0; i < 40; i++)
-        cl_puts(&c, ",flush,nap.15");
-    cl_puts(&c, ",nap.1500 HTTP/1.1\r\nHost: a\r\n\r\n");
-    while (c.in.n < 1500000 && cl_fill(&c, now_ms() + PATIENCE) > 0)
+        cl_puts(c, ",flush,nap.15");
+    cl_puts(c, ",nap.1500 HTTP/1.1\r\nHost: a\r\n\r\n");
+    while (c->in.n < 1500000 && cl_fill(c, now_ms() + PATIENCE) > 0)
         ;
     CHECK_INT(get_int(&shm->cleanups), 0);   /* the handler runs */
-    CHECK_INT(cl_reply(&c), 200);
-    CHECK_INT(c.body.n, 1500000);
-    check_in_step(&c);
-    cl_close(&c);
-    fx_down(&f);
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_INT(c->body.n, 1500000);
+    check_in_step(c);
 }
 
 /* The overflow is a ring, and what the socket has is not the ring's any more:
  * it may come round while the client has not acknowledged that yet. */
-LIVE(response, the_ring_overwrites_nothing)
+SERVED(response, the_ring_overwrites_nothing,
+       LONG_TIMES "LimitResponseSpool 200001; SendBufferSize 212992")
 {
-    fixture f;
-    client c;
     size_t k;
 
-    fx_init(&f);
-    long_times(&f);
-    f.cfg.limit_response_spool = 200001;
-    f.cfg.send_buffer_size = 212992;
-    if (!fx_up(&f))
-        return;
-    cl_connect_port(&c, f.port, 32768);
-    cl_puts(&c, "GET /big?bytes=2000000&ahead=300000 HTTP/1.1\r\nHost: "
+    cl_connect_port(c, f->port, 32768);
+    cl_puts(c, "GET /big?bytes=2000000&ahead=300000 HTTP/1.1\r\nHost: "
             "a\r\n\r\n");
-    for (k = 0; c.in.n < 2000000 && cl_fill(&c, now_ms() + PATIENCE) > 0; k++) {
-        set_int(&shm->hits, (int)c.in.n);
+    for (k = 0; c->in.n < 2000000 && cl_fill(c, now_ms() + PATIENCE) > 0; k++) {
+        set_int(&shm->hits, (int)c->in.n);
         if (k % 8 == 0)
             nap(2);                  /* so that all of it is full */
     }
-    CHECK_INT(cl_reply(&c), 200);
-    CHECK_INT(c.body.n, 2000000);
-    CHECK_INT(pattern_fault(c.body.p, c.body.n, 0), -1);
-    check_in_step(&c);
-    cl_close(&c);
-    fx_down(&f);
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_INT(c->body.n, 2000000);
+    CHECK_INT(pattern_fault(c->body.p, c->body.n, 0), -1);
+    check_in_step(c);
 }
 
 /* An answer that fails takes none with it that was complete before, however
  * slowly the client reads; and it does not seem to be whole. */
-LIVE(response, a_failure_ends_only_its_own_answer)
+SERVED(response, a_failure_ends_only_its_own_answer,
+       LONG_TIMES "LimitResponseSpool 4000000")
 {
     static const char *const bad[] = {
         "/script?h=write.3000000,return.500", "/misuse?how=short-flushed",
         "/produce?bytes=100000&how=-1", "/produce?bytes=100000&declare=100001"
     };
-    fixture f;
-    client c;
     size_t i;
 
-    fx_init(&f);
-    long_times(&f);
-    f.cfg.limit_response_spool = 4000000;
-    if (!fx_up(&f))
-        return;
     for (i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         context("%s", bad[i]);
-        cl_connect_port(&c, f.port, 8192);
-        cl_printf(&c, "GET /big?bytes=2000000 HTTP/1.1\r\nHost: a\r\n\r\n"
+        cl_connect_port(c, f->port, 8192);
+        cl_printf(c, "GET /big?bytes=2000000 HTTP/1.1\r\nHost: a\r\n\r\n"
                   "GET /file/big.bin HTTP/1.1\r\nHost: a\r\n\r\n"
                   "GET %s HTTP/1.1\r\nHost: a\r\n\r\n", bad[i]);
-        CHECK_INT(cl_reply(&c), 200);
-        CHECK_INT(c.body.n, 2000000);
-        CHECK_INT(pattern_fault(c.body.p, c.body.n, 0), -1);
-        CHECK_INT(cl_reply(&c), 200);
-        CHECK_INT(c.body.n, 300000);
-        CHECK_INT(cl_reply(&c), 200);
-        CHECK_INT(c.complete, 0);
-        CHECK(c.end != 0);
-        cl_close(&c);
+        CHECK_INT(cl_reply(c), 200);
+        CHECK_INT(c->body.n, 2000000);
+        CHECK_INT(pattern_fault(c->body.p, c->body.n, 0), -1);
+        CHECK_INT(cl_reply(c), 200);
+        CHECK_INT(c->body.n, 300000);
+        CHECK_INT(cl_reply(c), 200);
+        CHECK_INT(c->complete, 0);
+        CHECK(c->end != 0);
+        cl_close(c);
     }
-    no_context();
-    fx_down(&f);
 }
 
 /* Writes `first` bytes to a client that reads nothing, then, when it has read
@@ -11740,135 +11662,89 @@ static int answers_in_two(fixture *f, int first, int then)
 
 /* The overflow is nearly full, and the client has taken all since: what comes
  * next has room, though it is too little to try the socket for it alone. */
-LIVE(response, a_full_overflow_tries_the_socket)
+SERVED(response, a_full_overflow_tries_the_socket,
+       LONG_TIMES "LimitResponseSpool 200001; SendBufferSize 65536")
 {
-    fixture f;
     int fits = 100000, does_not = 4000000;
 
-    fx_init(&f);
-    long_times(&f);
-    f.cfg.limit_response_spool = 200001;
-    f.cfg.send_buffer_size = 65536;
-    if (!fx_up(&f))
-        return;
     while (does_not - fits > 2000) {
         const int n = (fits + does_not) / 2;
-        if (answers_in_two(&f, n, 0))
+        if (answers_in_two(f, n, 0))
             fits = n;
         else
             does_not = n;
     }
     CHECK(fits > 200001);
-    CHECK(answers_in_two(&f, fits - 8000, 30000));
-    fx_down(&f);
+    CHECK(answers_in_two(f, fits - 8000, 30000));
 }
 
 /* A stop that cuts an answer which only the connection's end delimits does so
  * by a reset: a FIN would say that it is whole. */
-LIVE(response, a_stop_cuts_nothing_in_silence)
+SERVED(response, a_stop_cuts_nothing_in_silence,
+       LONG_TIMES "StopTimeout 200ms; GracefulShutdownTimeout 200ms")
 {
-    fixture f;
-    client c;
-
-    fx_init(&f);
-    long_times(&f);
-    f.cfg.stop_timeout_ms = 200;
-    f.cfg.graceful_shutdown_timeout_ms = 200;
-    if (!fx_up(&f))
-        return;
-    cl_connect_port(&c, f.port, 8192);
-    cl_puts(&c, "GET /big?bytes=20000000 HTTP/1.0\r\n\r\n");
+    cl_connect_port(c, f->port, 8192);
+    cl_puts(c, "GET /big?bytes=20000000 HTTP/1.0\r\n\r\n");
     CHECK_SOON(get_int(&shm->cleanups) == 1, 4000);
-    if (f.forked) {
-        signal_process(f.pid, SIGTERM);
-        CHECK(fx_wait(&f, PATIENCE));
-        CHECK(fx_log_has(&f, "EMPM5015"));
+    if (f->forked) {
+        signal_process(f->pid, SIGTERM);
+        CHECK(fx_wait(f, PATIENCE));
+        CHECK(fx_log_has(f, "EMPM5015"));
     } else {
-        empm_stop(f.s);
-        CHECK_INT(empm_wait(f.s, PATIENCE), EMPM_OK);
+        empm_stop(f->s);
+        CHECK_INT(empm_wait(f->s, PATIENCE), EMPM_OK);
     }
-    CHECK_INT(cl_drain(&c, PATIENCE), CL_RESET);
-    cl_close(&c);
-    fx_down(&f);
+    CHECK_INT(cl_drain(c, PATIENCE), CL_RESET);
 }
 
 /* What on_body has written and not sent is no part of the refusal that
  * follows. */
-LIVE(response, a_refusal_is_no_part_of_what_on_body_wrote)
+SERVED(response, a_refusal_is_no_part_of_what_on_body_wrote, NULL)
 {
-    fixture f;
-    client c;
-
-    fx_init(&f);
-    if (!fx_up(&f))
-        return;
-    CHECK_INT(ask(&f, &c, "POST /script?b=write.7.7 HTTP/1.1\r\nHost: a\r\n"
+    CHECK_INT(cl_ask(c, "POST /script?b=write.7.7 HTTP/1.1\r\nHost: a\r\n"
                   "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nz\r\n"),
               400);
-    CHECK_STR(c.body.p, "400 Bad Request\n");
-    cl_close(&c);
+    CHECK_STR(c->body.p, "400 Bad Request\n");
     /* but of its own it is */
-    CHECK_INT(ask(&f, &c, "POST /script?b=write.4.4,return.422 HTTP/1.1\r\n"
+    CHECK_INT(cl_ask(c, "POST /script?b=write.4.4,return.422 HTTP/1.1\r\n"
                   "Host: a\r\nContent-Length: 5\r\n\r\nhello"), 422);
-    CHECK_STR(c.body.p, "HTTP");
-    cl_close(&c);
-    CHECK_INT(ask(&f, &c, "POST /script?b=set.Content-Length:900,write.7.7 "
+    CHECK_STR(c->body.p, "HTTP");
+    CHECK_INT(cl_ask(c, "POST /script?b=set.Content-Length:900,write.7.7 "
                   "HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
                   "5\r\nhello\r\nz\r\n"), 400);
-    CHECK_STR(c.body.p, "400 Bad Request\n");
-    cl_close(&c);
-    fx_down(&f);
+    CHECK_STR(c->body.p, "400 Bad Request\n");
 }
 
 /* An answer of on_body leaves while the body still arrives, from memory and
  * from the overflow: a client may wait for it. */
-LIVE(response, on_body_answers_before_the_rest_arrives)
+SERVED(response, on_body_answers_before_the_rest_arrives, LONG_TIMES)
 {
-    fixture f;
-    client c;
-
-    fx_init(&f);
-    long_times(&f);
-    if (!fx_up(&f))
-        return;
-    cl_open(&c, &f);
-    cl_puts(&c, "POST /script?b=write.8000000 HTTP/1.1\r\nHost: a\r\n"
+    cl_puts(c, "POST /script?b=write.8000000 HTTP/1.1\r\nHost: a\r\n"
             "Content-Length: 10\r\n\r\n12345");
     nap(100);                        /* until the socket is full */
-    while (c.in.n < 8000000 && cl_fill(&c, now_ms() + PATIENCE) > 0)
+    while (c->in.n < 8000000 && cl_fill(c, now_ms() + PATIENCE) > 0)
         ;
-    CHECK(c.in.n >= 8000000);
+    CHECK(c->in.n >= 8000000);
     nap(50);                         /* the socket has been full before: what
                                         the turn's end leaves must still leave */
-    cl_puts(&c, "67890");
-    CHECK_INT(cl_reply(&c), 200);
-    CHECK_INT(c.body.n, 16000000);
-    check_in_step(&c);
-    cl_close(&c);
-    fx_down(&f);
+    cl_puts(c, "67890");
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_INT(c->body.n, 16000000);
+    check_in_step(c);
 }
 
 /* Cleanups run when no function of the user's can see the request any more: not
  * when a slow client has taken its answer. */
-LIVE(response, cleanups_do_not_wait_for_the_client)
+SERVED(response, cleanups_do_not_wait_for_the_client, LONG_TIMES)
 {
-    fixture f;
-    client c;
-
-    fx_init(&f);
-    long_times(&f);
-    if (!fx_up(&f))
-        return;
-    cl_connect_port(&c, f.port, 8192);
-    cl_puts(&c, "GET /script?h=defer,write.8000000 HTTP/1.1\r\nHost: "
+    cl_connect_port(c, f->port, 8192);
+    cl_puts(c, "GET /script?h=defer,write.8000000 HTTP/1.1\r\nHost: "
             "a\r\n\r\n");
     CHECK_SOON(get_int(&shm->cleanups) == 1, 4000);
-    CHECK_INT(cl_reply(&c), 200);
-    CHECK_INT(c.body.n, 8000000);
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_INT(c->body.n, 8000000);
     CHECK_INT(get_int(&shm->cleanups), 1);
-    check_in_step(&c);
-    cl_close(&c);
-    fx_down(&f);
+    check_in_step(c);
 }
 
 /* A client that takes less than ResponseMinRate is dropped, though it takes a
@@ -11911,151 +11787,109 @@ LIVE(response, min_rate)
 
 /* The text that the server makes for a status is no longer what the handler has
  * said of another body: a 404 is not gzip, and not kept for a year. */
-LIVE(response, a_made_answer_has_no_fields_of_another_body)
+SERVED(response, a_made_answer_has_no_fields_of_another_body, NULL)
 {
     static const char *const fields[] = { "Content-Encoding:gzip",
                                          "ETag:\"v1\"",
                                           "Cache-Control:max-age=31536000",
                                           "Content-Disposition:inline",
                                           "Content-Type:image/png" };
-    fixture f;
-    client c;
     size_t i;
 
-    fx_init(&f);
-    if (!fx_up(&f))
-        return;
-    cl_open(&c, &f);
+    cl_open(c, f);
     for (i = 0; i < sizeof fields / sizeof fields[0]; i++) {
         char name[64];
         context("%s", fields[i]);
         snprintf(name, sizeof name, "%.*s", (int)strcspn(fields[i], ":"),
                  fields[i]);
-        cl_printf(&c, "GET /script?h=set.X-Kept:1,set.%s,return.404 "
+        cl_printf(c, "GET /script?h=set.X-Kept:1,set.%s,return.404 "
                   "HTTP/1.1\r\nHost: a\r\n\r\n", fields[i]);
-        CHECK_INT(cl_reply(&c), 404);
-        CHECK_STR(c.body.p, "404 Not Found\n");
-        CHECK_STR(cl_header(&c, "X-Kept"), "1");
+        CHECK_INT(cl_reply(c), 404);
+        CHECK_STR(c->body.p, "404 Not Found\n");
+        CHECK_STR(cl_header(c, "X-Kept"), "1");
         if (strcmp(name, "Content-Type") == 0)
-            CHECK_STR(cl_header(&c, name), "text/plain; charset=utf-8");
+            CHECK_STR(cl_header(c, name), "text/plain; charset=utf-8");
         else
-            CHECK(cl_header(&c, name) == NULL);
+            CHECK(cl_header(c, name) == NULL);
         /* with a body of the handler's own they stay */
-        cl_printf(&c, "GET /script?h=set.%s,write.5.5,return.404 HTTP/1.1\r\n"
+        cl_printf(c, "GET /script?h=set.%s,write.5.5,return.404 HTTP/1.1\r\n"
                   "Host: a\r\n\r\n", fields[i]);
-        CHECK_INT(cl_reply(&c), 404);
-        CHECK_STR(cl_header(&c, name), strchr(fields[i], ':') + 1);
+        CHECK_INT(cl_reply(c), 404);
+        CHECK_STR(cl_header(c, name), strchr(fields[i], ':') + 1);
     }
     no_context();
     /* a short text for every status that may have one */
-    CHECK_INT(cl_get(&c, "/script?h=return.201"), 201);
-    CHECK_STR(c.body.p, "201 Created\n");
-    CHECK_INT(cl_get(&c, "/script?h=set.Content-Type:a/b,return.200"), 200);
-    CHECK_INT(c.declared, 0);
-    cl_close(&c);
-    fx_down(&f);
+    CHECK_INT(cl_get(c, "/script?h=return.201"), 201);
+    CHECK_STR(c->body.p, "201 Created\n");
+    CHECK_INT(cl_get(c, "/script?h=set.Content-Type:a/b,return.200"), 200);
+    CHECK_INT(c->declared, 0);
 }
 
 /* A field that finds no room leaves the one that it was to replace. */
-LIVE(response, a_field_without_room_changes_nothing)
+SERVED(response, a_field_without_room_changes_nothing, NULL)
 {
-    fixture f;
-    client c;
-
-    fx_init(&f);
-    if (!fx_up(&f))
-        return;
-    cl_open(&c, &f);
-    CHECK_INT(cl_get(&c, "/misuse?how=big-header"), 200);
+    CHECK_INT(cl_get(c, "/misuse?how=big-header"), 200);
     CHECK_INT(get_int(&shm->rc[0]), EMPM_EFULL);
-    CHECK_STR(cl_header(&c, "X-Big"), "small");
-    CHECK_STR(cl_header(&c, "X-Fits"), "again");
-    cl_close(&c);
-    fx_down(&f);
+    CHECK_STR(cl_header(c, "X-Big"), "small");
+    CHECK_STR(cl_header(c, "X-Fits"), "again");
 }
 
 /* on_head that sets a status has answered, and its head tells the truth about
  * the connection. */
-LIVE(response, on_head_answers)
+SERVED(response, on_head_answers, NULL)
 {
-    fixture f;
-    client c;
-
-    fx_init(&f);
-    if (!fx_up(&f))
-        return;
-    CHECK_INT(ask(&f, &c, "PUT /script?o=status.403&h=return.500 HTTP/1.1\r\n"
+    CHECK_INT(cl_ask(c, "PUT /script?o=status.403&h=return.500 HTTP/1.1\r\n"
                   "Host: a\r\n\r\n"), 403);
-    cl_puts(&c, "PUT /script?o=file.big.bin HTTP/1.1\r\nHost: a\r\n"
+    cl_puts(c, "PUT /script?o=file.big.bin HTTP/1.1\r\nHost: a\r\n"
             "Content-Length: 3\r\n\r\nabc");
-    CHECK_INT(cl_reply(&c), 200);
-    CHECK_INT(c.body.n, 300000);
-    check_in_step(&c);
-    cl_close(&c);
-    CHECK_INT(ask(&f, &c, "PUT /script?o=flush HTTP/1.1\r\nHost: a\r\n"
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_INT(c->body.n, 300000);
+    check_in_step(c);
+    CHECK_INT(cl_ask(c, "PUT /script?o=flush HTTP/1.1\r\nHost: a\r\n"
                   "Content-Length: 900000\r\n\r\n"), 200);
-    CHECK_INT(c.closes, 1);
-    CHECK_FIN(&c);
-    cl_close(&c);
-    fx_down(&f);
+    CHECK_INT(c->closes, 1);
+    CHECK_FIN(c);
 }
 
 /* What on_head answers, and what no handler answers, is part of the turn: a
  * client that pipelines without end does not keep the only worker. */
-TEST(response, early_answers_end_a_turn)
+SERVED_HERE(response, early_answers_end_a_turn,
+            LONG_TIMES "ThreadsPerChild 1; MaxKeepAliveRequests 0")
 {
     enum { N = 400 };
-    fixture f;
-    client c, d;
+    client d;
     uint64_t t0;
     int i;
 
-    fx_init(&f);
-    long_times(&f);
-    f.cfg.threads_per_child = 1;
-    f.cfg.max_keep_alive_requests = 0;
-    if (!fx_up(&f))
-        return;
-    cl_open(&c, &f);
-    cl_open(&d, &f);
+    cl_open(c, f);
+    cl_open(&d, f);
     for (i = 0; i < N; i++)
-        cl_puts(&c, "PUT /script?o=nap.3,return.403 HTTP/1.1\r\nHost: "
+        cl_puts(c, "PUT /script?o=nap.3,return.403 HTTP/1.1\r\nHost: "
                 "a\r\n\r\n");
-    CHECK(cl_readable(&c, PATIENCE));
+    CHECK(cl_readable(c, PATIENCE));
     t0 = now_ms();
     check_in_step(&d);
     CHECK_IN(now_ms() - t0, 0, SCALED(400));     /* all of them: 1.2 s */
     for (i = 0; i < N; i++)
-        if (!CHECK_INT(cl_reply(&c), 403))
+        if (!CHECK_INT(cl_reply(c), 403))
             break;
-    cl_close(&c);
     cl_close(&d);
-    fx_down(&f);
 }
 
 /* A client that leaves is no fault of the handler's. */
-LIVE(response, a_client_that_leaves_is_no_error)
+SERVED(response, a_client_that_leaves_is_no_error, NULL)
 {
-    fixture f;
-    client c;
-
-    fx_init(&f);
-    if (!fx_up(&f))
-        return;
-    cl_open(&c, &f);
-    cl_puts(&c, "GET /script?h=defer,nap.200,write.200000,return.-3 "
+    cl_puts(c, "GET /script?h=defer,nap.200,write.200000,return.-3 "
             "HTTP/1.1\r\nHost: a\r\n\r\n");
     nap(50);
-    cl_reset(&c);
+    cl_reset(c);
     CHECK_SOON(get_int(&shm->cleanups) == 1, 4000);
-    cl_open(&c, &f);
-    cl_puts(&c, "POST /script?b=defer,flush HTTP/1.1\r\nHost: a\r\n"
+    cl_puts(c, "POST /script?b=defer,flush HTTP/1.1\r\nHost: a\r\n"
             "Content-Length: 100\r\n\r\nhalf");
-    CHECK(cl_readable(&c, PATIENCE));
-    cl_reset(&c);
+    CHECK(cl_readable(c, PATIENCE));
+    cl_reset(c);
     CHECK_SOON(get_int(&shm->cleanups) == 2, 4000);
-    CHECK_INT(fx_log_has(&f, "EMPM5002"), 0);
-    fx_down(&f);
+    CHECK_INT(fx_log_has(f, "EMPM5002"), 0);
 }
 
 TEST(response, every_registered_status_has_its_phrase)
