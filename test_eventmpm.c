@@ -12889,143 +12889,129 @@ static int misuse(const fixture *f, client *c, const char *how)
     return ask(f, c, text);
 }
 
-LIVE(misuse, is_defined)
+SERVED(misuse, is_defined, NULL)
 {
-    fixture f;
-    client c;
     int status, i;
 
-    fx_init(&f);
-    if (!fx_up(&f))
-        return;
+    CHECK_INT(misuse(f, c, "nothing"), 500);
+    if (!c->closes)
+        check_in_step(c);
+    cl_close(c);
+    CHECK(fx_log_has(f, "/misuse") || fx_log_lines(f, "answer") > 0);
 
-    CHECK_INT(misuse(&f, &c, "nothing"), 500);
-    if (!c.closes)
-        check_in_step(&c);
-    cl_close(&c);
-    CHECK(fx_log_has(&f, "/misuse") || fx_log_lines(&f, "answer") > 0);
+    status = misuse(f, c, "short");           /* declared 100, wrote 10 */
+    CHECK(status == 500 || !c->complete);
+    CHECK(status == 500 || c->end != 0);
+    cl_close(c);
+    status = misuse(f, c, "short-flushed");
+    CHECK(!c->complete);
+    CHECK(c->end != 0);
+    cl_close(c);
 
-    status = misuse(&f, &c, "short");           /* declared 100, wrote 10 */
-    CHECK(status == 500 || !c.complete);
-    CHECK(status == 500 || c.end != 0);
-    cl_close(&c);
-    status = misuse(&f, &c, "short-flushed");
-    CHECK(!c.complete);
-    CHECK(c.end != 0);
-    cl_close(&c);
-
-    status = misuse(&f, &c, "long");            /* declared 5, wrote 10 */
+    status = misuse(f, c, "long");            /* declared 5, wrote 10 */
     CHECK_INT(get_int(&shm->rc[0]), EMPM_EMISUSE);
-    CHECK(c.body.n <= 5 || status == 500);
-    if (c.end == 0 && !c.closes)
-        check_in_step(&c);
-    cl_close(&c);
-    status = misuse(&f, &c, "full-then-more");
+    CHECK(c->body.n <= 5 || status == 500);
+    if (c->end == 0 && !c->closes)
+        check_in_step(c);
+    cl_close(c);
+    status = misuse(f, c, "full-then-more");
     CHECK_INT(get_int(&shm->rc[0]), EMPM_OK);
     CHECK_INT(get_int(&shm->rc[1]), EMPM_EMISUSE);
-    CHECK(status == 500 || strcmp(c.body.p, "01234") == 0 || !c.complete);
-    cl_close(&c);
+    CHECK(status == 500 || strcmp(c->body.p, "01234") == 0 || !c->complete);
+    cl_close(c);
 
-    CHECK_INT(misuse(&f, &c, "twice"), 200);
+    CHECK_INT(misuse(f, c, "twice"), 200);
     CHECK_INT(get_int(&shm->rc[0]), EMPM_OK);
     CHECK_INT(get_int(&shm->rc[1]), EMPM_EMISUSE);
     CHECK_INT(get_int(&shm->rc[2]), EMPM_EMISUSE);
-    CHECK_INT(c.body.n, 10);
-    CHECK_INT(pattern_fault(c.body.p, c.body.n, 0), -1);
-    check_in_step(&c);
-    cl_close(&c);
+    CHECK_INT(c->body.n, 10);
+    CHECK_INT(pattern_fault(c->body.p, c->body.n, 0), -1);
+    check_in_step(c);
+    cl_close(c);
 
-    CHECK_INT(misuse(&f, &c, "headers"), 200);
+    CHECK_INT(misuse(f, c, "headers"), 200);
     for (i = 0; i < 8; i++) {
         context("headers %d", i);
         CHECK_INT(get_int(&shm->rc[i]), EMPM_EINVAL);
     }
-    CHECK_STR(c.body.p, "fine");
-    CHECK(cl_header(&c, "X-A") == NULL && cl_header(&c, "X-B") == NULL);
-    check_in_step(&c);
-    cl_close(&c);
+    CHECK_STR(c->body.p, "fine");
+    CHECK(cl_header(c, "X-A") == NULL && cl_header(c, "X-B") == NULL);
+    check_in_step(c);
+    cl_close(c);
 
-    CHECK_INT(misuse(&f, &c, "late"), 200);
+    CHECK_INT(misuse(f, c, "late"), 200);
     CHECK_INT(get_int(&shm->rc[0]), EMPM_EMISUSE);
     CHECK_INT(get_int(&shm->rc[1]), EMPM_EMISUSE);
     CHECK_INT(get_int(&shm->rc[2]), EMPM_OK);
-    CHECK_STR(c.body.p, "first second");
-    CHECK(cl_header(&c, "X-Late") == NULL);
-    check_in_step(&c);
-    cl_close(&c);
+    CHECK_STR(c->body.p, "first second");
+    CHECK(cl_header(c, "X-Late") == NULL);
+    check_in_step(c);
+    cl_close(c);
 
-    CHECK_INT(misuse(&f, &c, "status"), 200);
+    CHECK_INT(misuse(f, c, "status"), 200);
     for (i = 0; i < 3; i++)
         CHECK_INT(get_int(&shm->rc[i]), EMPM_EINVAL);
-    cl_close(&c);
+    cl_close(c);
 
-    CHECK_INT(misuse(&f, &c, "204"), 204);      /* its body goes nowhere */
-    CHECK_INT(c.in.n, 0);
-    check_in_step(&c);
-    cl_close(&c);
-    CHECK_INT(misuse(&f, &c, "304"), 304);
-    check_in_step(&c);
-    cl_close(&c);
+    CHECK_INT(misuse(f, c, "204"), 204);      /* its body goes nowhere */
+    CHECK_INT(c->in.n, 0);
+    check_in_step(c);
+    cl_close(c);
+    CHECK_INT(misuse(f, c, "304"), 304);
+    check_in_step(c);
+    cl_close(c);
 
-    CHECK_INT(misuse(&f, &c, "no-suspend"), 500);
-    cl_close(&c);
-    status = misuse(&f, &c, "suspend-ok");      /* whatever: but not for ever */
+    CHECK_INT(misuse(f, c, "no-suspend"), 500);
+    cl_close(c);
+    status = misuse(f, c, "suspend-ok");      /* whatever: but not for ever */
     CHECK(status != -1);
     CHECK(empm_resume != NULL);
-    if (!f.forked)
-        CHECK_SOON(empm_resume(f.s, get_ticket(7)) == EMPM_EGONE, 2000);
+    if (!f->forked)
+        CHECK_SOON(empm_resume(f->s, get_ticket(7)) == EMPM_EGONE, 2000);
     CHECK_IN(get_int(&shm->slots[7].wakes), 0, 1);
-    cl_close(&c);
-    status = misuse(&f, &c, "suspend-twice");
+    cl_close(c);
+    status = misuse(f, c, "suspend-twice");
     CHECK_INT(get_int(&shm->rc[0]), 1);
     CHECK_INT(get_int(&shm->rc[1]), 0);
     CHECK_INT(status, 200);
-    CHECK(strncmp(c.body.p, "why=2 ", 6) == 0);
-    cl_close(&c);
-    CHECK_INT(misuse(&f, &c, "suspend-bad"), 200);
+    CHECK(strncmp(c->body.p, "why=2 ", 6) == 0);
+    cl_close(c);
+    CHECK_INT(misuse(f, c, "suspend-bad"), 200);
     for (i = 0; i < 3; i++)
         CHECK_INT(get_int(&shm->rc[i]), 0);
-    CHECK_STR(c.body.p, "fine");
-    cl_close(&c);
+    CHECK_STR(c->body.p, "fine");
+    cl_close(c);
 
-    CHECK_INT(misuse(&f, &c, "error"), 500);
-    cl_close(&c);
-    CHECK_INT(misuse(&f, &c, "x&return=-77"), 500);
-    cl_close(&c);
-    CHECK_INT(misuse(&f, &c, "x&return=700"), 500);
-    cl_close(&c);
-    CHECK_INT(misuse(&f, &c, "x&return=100"), 500);
-    cl_close(&c);
+    CHECK_INT(misuse(f, c, "error"), 500);
+    cl_close(c);
+    CHECK_INT(misuse(f, c, "x&return=-77"), 500);
+    cl_close(c);
+    CHECK_INT(misuse(f, c, "x&return=700"), 500);
+    cl_close(c);
+    CHECK_INT(misuse(f, c, "x&return=100"), 500);
+    cl_close(c);
 
-    CHECK_INT(misuse(&f, &c, "big-header"), 200);
+    CHECK_INT(misuse(f, c, "big-header"), 200);
     CHECK_INT(get_int(&shm->rc[0]), EMPM_EFULL);
     CHECK_INT(get_int(&shm->rc[1]), EMPM_EFULL);
-    CHECK_STR(c.body.p, "fine");
-    check_in_step(&c);
-    cl_close(&c);
+    CHECK_STR(c->body.p, "fine");
+    check_in_step(c);
+    cl_close(c);
     no_context();
-    CHECK_INT(get_status(&f, "/hello"), 200);
-    fx_down(&f);
+    CHECK_INT(get_status(f, "/hello"), 200);
 }
 
-TEST(misuse, null_pointers)          /* forked: a crash must not be ours */
+/* forked: a crash must not be ours */
+SERVED_BY(misuse, null_pointers, 1, NULL)
 {
-    fixture f;
-    client c;
     int i;
 
-    fx_init_forked(&f, 1);
-    if (!fx_up(&f))
-        return;
-    CHECK_INT(misuse(&f, &c, "null"), 200);
+    CHECK_INT(misuse(f, c, "null"), 200);
     CHECK_INT(get_int(&shm->rc[0]), EMPM_OK);
     for (i = 1; i < 6; i++) {
         context("null %d", i);
         CHECK_INT(get_int(&shm->rc[i]), EMPM_EINVAL);
     }
-    cl_close(&c);
-    no_context();
-    fx_down(&f);
 }
 
 /* ---------------------------------------------------------------------------
