@@ -13018,81 +13018,47 @@ SERVED_BY(misuse, null_pointers, 1, NULL)
  * >>conn -- keep-alive, pipelining, half-closed clients
  * ------------------------------------------------------------------------- */
 
-LIVE(conn, keep_alive)
+SERVED(conn, keep_alive, "MaxKeepAliveRequests 5")
 {
-    fixture f;
-    client c;
     int i;
 
-    fx_init(&f);
-    f.cfg.max_keep_alive_requests = 5;
-    if (!fx_up(&f))
-        return;
-    cl_open(&c, &f);
+    cl_open(c, f);
     for (i = 1; i <= 5; i++) {
-        CHECK_INT(cl_get(&c, "/hello"), 200);
-        CHECK_INT(c.closes, i == 5);
+        CHECK_INT(cl_get(c, "/hello"), 200);
+        CHECK_INT(c->closes, i == 5);
     }
-    CHECK_FIN(&c);
-    cl_close(&c);
-    CHECK_INT(ask(&f, &c, GET1 "Connection: close\r\n\r\n"), 200);
-    CHECK_INT(c.closes, 1);
-    CHECK_FIN(&c);
-    cl_close(&c);
-    CHECK_INT(ask(&f, &c, GET1 "Connection: x, CLOSE\r\n\r\n"), 200);
-    CHECK_FIN(&c);
-    cl_close(&c);
-    CHECK_INT(ask(&f, &c, GET1 "Connection: closed\r\n\r\n"), 200);
-    check_in_step(&c);
-    cl_close(&c);
-    fx_down(&f);
+    CHECK_FIN(c);
+    CHECK_INT(cl_ask(c, GET1 "Connection: close\r\n\r\n"), 200);
+    CHECK_INT(c->closes, 1);
+    CHECK_FIN(c);
+    CHECK_INT(cl_ask(c, GET1 "Connection: x, CLOSE\r\n\r\n"), 200);
+    CHECK_FIN(c);
+    CHECK_INT(cl_ask(c, GET1 "Connection: closed\r\n\r\n"), 200);
+    check_in_step(c);
 }
 
-LIVE(conn, keep_alive_off)
+SERVED(conn, keep_alive_off, "KeepAlive Off")
 {
-    fixture f;
-    client c;
-
-    fx_init(&f);
-    f.cfg.keep_alive = 0;
-    if (!fx_up(&f))
-        return;
-    CHECK_INT(ask(&f, &c, GET1 "\r\n"), 200);
-    CHECK_INT(c.closes, 1);
-    CHECK_FIN(&c);
-    cl_close(&c);
-    fx_down(&f);
+    CHECK_INT(cl_ask(c, GET1 "\r\n"), 200);
+    CHECK_INT(c->closes, 1);
+    CHECK_FIN(c);
 }
 
-LIVE(conn, many_requests_on_one)
+SERVED(conn, many_requests_on_one, "MaxKeepAliveRequests 0")
 {
-    fixture f;
-    client c;
     int i;
 
-    fx_init(&f);
-    f.cfg.max_keep_alive_requests = 0;
-    if (!fx_up(&f))
-        return;
-    cl_open(&c, &f);
+    cl_open(c, f);
     for (i = 0; i < 500 && get_int(&g_failures) == 0; i++)
-        check_in_step(&c);
-    cl_close(&c);
-    fx_down(&f);
+        check_in_step(c);
 }
 
-LIVE(conn, pipelining_in_order)
+SERVED(conn, pipelining_in_order, "MaxKeepAliveRequests 0")
 {
-    fixture f;
-    client c;
     str s;
     int i;
 
     memset(&s, 0, sizeof s);
-    fx_init(&f);
-    f.cfg.max_keep_alive_requests = 0;
-    if (!fx_up(&f))
-        return;
     for (i = 0; i < 300; i++) {
         if (i % 7 == 3) {
             str_addf(&s, "POST /echo HTTP/1.1\r\nHost: a\r\n"
@@ -13108,26 +13074,23 @@ LIVE(conn, pipelining_in_order)
             str_addf(&s, "GET /hello/%d HTTP/1.1\r\nHost: a\r\n\r\n", i);
         }
     }
-    cl_open(&c, &f);
-    cl_send(&c, s.p, s.n);
+    cl_send(c, s.p, s.n);
     for (i = 0; i < 300 && get_int(&g_failures) == 0; i++) {
         char want[64];
         context("reply %d", i);
-        CHECK_INT(cl_reply(&c), 200);
+        CHECK_INT(cl_reply(c), 200);
         if (i % 7 == 3 || i % 7 == 5)
             snprintf(want, sizeof want, "%03d", i);
         else
             snprintf(want, sizeof want, "Hello, %d!\n", i);
         if (i % 7 != 3 && i % 7 != 5 && i % 50 == 10)
-            CHECK_INT(c.body.n, 100000);
+            CHECK_INT(c->body.n, 100000);
         else
-            CHECK_STR(c.body.p, want);
+            CHECK_STR(c->body.p, want);
     }
-    CHECK_OPEN(&c);
-    cl_close(&c);
+    CHECK_OPEN(c);
     no_context();
     str_free(&s);
-    fx_down(&f);
 }
 
 /* RFC 9112 2.2: an empty line before a request is none. A connection on which
@@ -13206,25 +13169,18 @@ LIVE(conn, an_empty_line_is_no_request)
     fx_down(&f);
 }
 
-LIVE(conn, body_after_length_0_is_the_next_request)   /* 3c, 11 */
+/* 3c, 11 */
+SERVED(conn, body_after_length_0_is_the_next_request, NULL)
 {
-    fixture f;
-    client c;
-
-    fx_init(&f);
-    if (!fx_up(&f))
-        return;
-    cl_open(&c, &f);
-    cl_puts(&c, POST1 "Content-Length: 0\r\n\r\n" GET1 "\r\n");
-    CHECK_INT(cl_reply(&c), 200);
-    CHECK_INT(c.body.n, 0);
-    CHECK_INT(cl_reply(&c), 200);
-    CHECK_STR(c.body.p, "Hello, world!\n");
-    cl_close(&c);
-    fx_down(&f);
+    cl_puts(c, POST1 "Content-Length: 0\r\n\r\n" GET1 "\r\n");
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_INT(c->body.n, 0);
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, "Hello, world!\n");
 }
 
-LIVE(conn, error_after_good_requests)                 /* 3c, 10 and 12 */
+/* 3c, 10 and 12 */
+SERVED(conn, error_after_good_requests, NULL)
 {
     static const char *const bad[] = {
         "GET /hello HTTP/1.1\r\n\r\n",
@@ -13235,14 +13191,9 @@ LIVE(conn, error_after_good_requests)                 /* 3c, 10 and 12 */
         POST1 "Content-Length: 99999999\r\n\r\n",
         "\x16\x03\x01"
     };
-    fixture f;
     size_t i;
 
-    fx_init(&f);
-    if (!fx_up(&f))
-        return;
     for (i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-        client c;
         str s;
         context("%s", bad[i]);
         memset(&s, 0, sizeof s);
@@ -13251,75 +13202,63 @@ LIVE(conn, error_after_good_requests)                 /* 3c, 10 and 12 */
         str_addf(&s, "%s", bad[i]);
         str_addf(&s, "POST /hit HTTP/1.1\r\nHost: a\r\nContent-Length: "
                  "0\r\n\r\n");
-        CHECK_INT(ask_n(&f, &c, s.p, s.n), 200);
-        CHECK_INT(cl_reply(&c), 200);
-        CHECK_INT(c.body.n, 50000);
-        CHECK_IN(cl_reply(&c), 400, 505);
-        CHECK_INT(c.closes, 1);
-        CHECK_FIN(&c);
-        cl_close(&c);
+        CHECK_INT(cl_ask_n(c, s.p, s.n), 200);
+        CHECK_INT(cl_reply(c), 200);
+        CHECK_INT(c->body.n, 50000);
+        CHECK_IN(cl_reply(c), 400, 505);
+        CHECK_INT(c->closes, 1);
+        CHECK_FIN(c);
+        cl_close(c);
         str_free(&s);
     }
     CHECK_INT(get_int(&shm->hits), 0);
-    no_context();
-    fx_down(&f);
 }
 
-LIVE(conn, nothing_is_executed_after_a_close)
+SERVED(conn, nothing_is_executed_after_a_close, NULL)
 {
     static const char *const closers[] = {
         GET1 "Connection: close\r\n\r\n", "GET /hello HTTP/1.0\r\n\r\n"
     };
-    fixture f;
     int i;
 
-    fx_init(&f);
-    if (!fx_up(&f))
-        return;
     for (i = 0; i < 2; i++) {
-        client c;
         str s;
         memset(&s, 0, sizeof s);
         str_addf(&s, "%sPOST /hit HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n"
                  "\r\n", closers[i]);
-        CHECK_INT(ask_n(&f, &c, s.p, s.n), 200);
-        CHECK_FIN(&c);              /* and no reset: it had unread input */
-        cl_close(&c);
+        CHECK_INT(cl_ask_n(c, s.p, s.n), 200);
+        CHECK_FIN(c);              /* and no reset: it had unread input */
+        cl_close(c);
         str_free(&s);
     }
     CHECK_INT(get_int(&shm->hits), 0);
-    fx_down(&f);
 }
 
-TEST(conn, a_handler_may_fork)       /* its copy of the socket does no harm */
+/* its copy of the socket does no harm */
+SERVED_HERE(conn, a_handler_may_fork, NULL)
 {
-    fixture f;
-    client c;
     long long cpu0;
     int status;
 
-    fx_init(&f);
-    if (!fx_up(&f))
-        return;
-    CHECK_INT(ask(&f, &c, "GET /fork HTTP/1.1\r\nHost: a\r\nConnection: close"
+    CHECK_INT(cl_ask(c, "GET /fork HTTP/1.1\r\nHost: a\r\nConnection: close"
                           "\r\n\r\n"), 200);
-    CHECK_STR(c.body.p, "forked\n");
-    cl_puts(&c, "this goes to nobody");
-    cl_shut(&c);
+    CHECK_STR(c->body.p, "forked\n");
+    cl_puts(c, "this goes to nobody");
+    cl_shut(c);
     cpu0 = own_cpu_ms();
-    CHECK_INT(get_status(&f, "/hello"), 200);
+    CHECK_INT(get_status(f, "/hello"), 200);
     nap(100);
-    cl_reset(&c);
+    cl_reset(c);
     nap(50);
-    CHECK_INT(get_status(&f, "/hello"), 200);
+    CHECK_INT(get_status(f, "/hello"), 200);
     CHECK_IN(own_cpu_ms() - cpu0, 0, SCALED(80));
     waitpid((pid_t)get_int(&shm->rc[0]), &status, 0);
-    fx_down(&f);
 }
 
 /* Each row: what is sent, in two parts; the FIN comes in the last one's
  * segment, the second part once the first has had its effect. */
-LIVE(conn, half_closed_clients_are_answered_at_once)
+SERVED(conn, half_closed_clients_are_answered_at_once,
+       "KeepAliveTimeout 60; RequestReadTimeout header=60 body=60,MinRate=500")
 {
     static const struct {
         const char *what, *first, *last;
@@ -13368,113 +13307,85 @@ LIVE(conn, half_closed_clients_are_answered_at_once)
         { "no body after 100", POST1 "Expect: 100-continue\r\n"
           "Content-Length: 5\r\n\r\n", "", -1, 400 }
     };
-    fixture f;
     size_t i;
 
-    fx_init(&f);
-    f.cfg.keep_alive_timeout_ms = 60000;
-    f.cfg.header_timeout_ms = f.cfg.header_timeout_max_ms = 60000;
-    f.cfg.body_timeout_ms = 60000;
-    if (!fx_up(&f))
-        return;
     for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        client c;
         int k, status = 0;
         uint64_t t0;
         context("%s", rows[i].what);
-        cl_open(&c, &f);
-        c.patience = PATIENCE;
+        cl_open(c, f);
+        c->patience = PATIENCE;
         if (rows[i].first != NULL) {
-            cl_puts(&c, rows[i].first);
+            cl_puts(c, rows[i].first);
             if (strncmp(rows[i].first, GET1 "\r\n", sizeof GET1) == 0)
-                CHECK_INT(cl_reply(&c), 200);
+                CHECK_INT(cl_reply(c), 200);
             else if (strstr(rows[i].first, "100-continue") != NULL)
-                CHECK_INT(cl_reply(&c), 100);
+                CHECK_INT(cl_reply(c), 100);
             else
-                cl_readable(&c, 5);
+                cl_readable(c, 5);
         }
         t0 = now_ms();
-        cl_send_fin(&c, rows[i].last, strlen(rows[i].last));
+        cl_send_fin(c, rows[i].last, strlen(rows[i].last));
         if (rows[i].replies >= 0) {
             for (k = 0; k < rows[i].replies; k++) {
-                status = cl_reply(&c);
-                CHECK_INT(c.complete, 1);
+                status = cl_reply(c);
+                CHECK_INT(c->complete, 1);
             }
             CHECK_INT(status, rows[i].status);
         } else {                    /* refused, or closed without a word */
-            status = cl_reply(&c);
+            status = cl_reply(c);
             CHECK(status == 0 || status == rows[i].status);
         }
-        CHECK_FIN(&c);
+        CHECK_FIN(c);
         CHECK_IN(now_ms() - t0, 0, AT_ONCE);
-        cl_close(&c);
+        cl_close(c);
     }
-    no_context();
-    fx_down(&f);
 }
 
-LIVE(conn, fin_while_the_handler_runs)
+SERVED(conn, fin_while_the_handler_runs, "KeepAliveTimeout 60")
 {
-    fixture f;
-    client c;
-
-    fx_init(&f);
-    f.cfg.keep_alive_timeout_ms = 60000;
-    if (!fx_up(&f))
-        return;
-    cl_open(&c, &f);
-    cl_puts(&c, "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
+    cl_puts(c, "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
     CHECK_SOON(get_int(&shm->at_gate) == 1, 3000);
-    cl_shut(&c);
-    CHECK_OPEN(&c);
+    cl_shut(c);
+    CHECK_OPEN(c);
     set_int(&shm->gate, 1);
-    CHECK_INT(cl_reply(&c), 200);
-    CHECK_STR(c.body.p, "through\n");
-    CHECK_FIN(&c);
-    cl_close(&c);
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, "through\n");
+    CHECK_FIN(c);
+    cl_close(c);
     /* and when a second request waits behind the first */
     set_int(&shm->gate, 0);
-    cl_open(&c, &f);
-    cl_puts(&c, "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
+    cl_puts(c, "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
     CHECK_SOON(get_int(&shm->at_gate) == 1, 3000);
-    cl_send_fin(&c, GET1 "\r\n", sizeof GET1 + 1);
+    cl_send_fin(c, GET1 "\r\n", sizeof GET1 + 1);
     set_int(&shm->gate, 1);
-    CHECK_INT(cl_reply(&c), 200);
-    CHECK_INT(cl_reply(&c), 200);
-    CHECK_STR(c.body.p, "Hello, world!\n");
-    CHECK_FIN(&c);
-    cl_close(&c);
-    fx_down(&f);
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, "Hello, world!\n");
+    CHECK_FIN(c);
 }
 
-LIVE(conn, fin_while_a_slow_reader_reads)
+SERVED(conn, fin_while_a_slow_reader_reads, "SendBufferSize 16384")
 {
-    fixture f;
-    client c;
     long long cpu0;
 
-    fx_init(&f);
-    f.cfg.send_buffer_size = 16384;
-    if (!fx_up(&f))
-        return;
-    cl_connect_port(&c, f.port, 8192);
-    cl_puts(&c, "GET /produce?bytes=2000000 HTTP/1.1\r\nHost: a\r\n\r\n");
-    CHECK(cl_readable(&c, PATIENCE));
-    cl_shut(&c);
+    cl_connect_port(c, f->port, 8192);
+    cl_puts(c, "GET /produce?bytes=2000000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK(cl_readable(c, PATIENCE));
+    cl_shut(c);
     cpu0 = own_cpu_ms();
     /* nobody may spin on the half-closed socket */
     nap(200);
-    if (!f.forked)
+    if (!f->forked)
         CHECK_IN(own_cpu_ms() - cpu0, 0, SCALED(80));
-    CHECK_INT(cl_reply(&c), 200);
-    CHECK_INT(c.body.n, 2000000);
-    CHECK_INT(c.complete, 1);
-    CHECK_FIN(&c);
-    cl_close(&c);
-    fx_down(&f);
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_INT(c->body.n, 2000000);
+    CHECK_INT(c->complete, 1);
+    CHECK_FIN(c);
 }
 
-LIVE(conn, resets_are_survived)      /* and raise no SIGPIPE in this process */
+/* and raise no SIGPIPE in this process */
+SERVED(conn, resets_are_survived, NULL)
 {
     static const char *const asks[] = {
         "GET /big?bytes=3000000 HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -13487,23 +13398,17 @@ LIVE(conn, resets_are_survived)      /* and raise no SIGPIPE in this process */
         GET1 "\r\n" GET1 "\r\n" GET1 "\r\n",
         ""
     };
-    fixture f;
     int i;
 
-    fx_init(&f);
-    if (!fx_up(&f))
-        return;
     for (i = 0; i < 180; i++) {
-        client c;
-        if (cl_open(&c, &f) != 0)
+        if (cl_open(c, f) != 0)
             break;
-        cl_puts(&c, asks[i % 9]);
+        cl_puts(c, asks[i % 9]);
         if (i % 2)
-            cl_readable(&c, 1);
-        cl_reset(&c);
+            cl_readable(c, 1);
+        cl_reset(c);
     }
-    CHECK_INT(get_status(&f, "/hello"), 200);
-    fx_down(&f);
+    CHECK_INT(get_status(f, "/hello"), 200);
 }
 
 TEST(conn, descriptors_above_1024)   /* FD_SETSIZE is nobody's limit here */
