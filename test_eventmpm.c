@@ -13446,54 +13446,38 @@ TEST(conn, descriptors_above_1024)   /* FD_SETSIZE is nobody's limit here */
 
 #define LATE SCALED(700)             /* by so much a time-out may be late */
 
-LIVE(time, head)
+SERVED(time, head,
+       LONG_TIMES "RequestReadTimeout header=300ms body=60,MinRate=500")
 {
-    fixture f;
-    client c, d, e;
+    client d, e;
     uint64_t t0;
 
-    fx_init(&f);
-    long_times(&f);
-    f.cfg.header_timeout_ms = f.cfg.header_timeout_max_ms = 300;
-    f.cfg.header_min_rate = 0;
-    if (!fx_up(&f))
-        return;
     t0 = now_ms();
-    cl_open(&c, &f);
-    cl_puts(&c, "GET /hello HTTP/1.1\r\nHo");
-    cl_open(&d, &f);                /* not a byte: closed without a word */
-    cl_open(&e, &f);                /* a second head after a good request */
+    cl_puts(c, "GET /hello HTTP/1.1\r\nHo");
+    cl_open(&d, f);                /* not a byte: closed without a word */
+    cl_open(&e, f);                /* a second head after a good request */
     check_in_step(&e);
     cl_puts(&e, "GET /he");
-    CHECK_INT(cl_reply(&c), 408);
+    CHECK_INT(cl_reply(c), 408);
     CHECK_IN(now_ms() - t0, 290, 300 + LATE);
-    CHECK_INT(c.closes, 1);
-    CHECK_FIN(&c);
+    CHECK_INT(c->closes, 1);
+    CHECK_FIN(c);
     CHECK_INT(cl_end(&d, LATE), CL_FIN);
     CHECK_INT(cl_reply(&e), 408);
-    cl_close(&c);
     cl_close(&d);
     cl_close(&e);
-    fx_down(&f);
 }
 
-LIVE(time, head_rate_extends_up_to_the_maximum)
+SERVED(time, head_rate_extends_up_to_the_maximum,
+       LONG_TIMES "RequestReadTimeout header=200ms-700ms,MinRate=500 body=60,MinRate=500")
 {
-    fixture f;
     client slow, fast;
     uint64_t t0, now;
     int slow_ended = 0, slow_ms = 0;
 
-    fx_init(&f);
-    long_times(&f);
-    f.cfg.header_timeout_ms = 200;
-    f.cfg.header_timeout_max_ms = 700;
-    f.cfg.header_min_rate = 500;
-    if (!fx_up(&f))
-        return;
     t0 = now_ms();
-    cl_open(&slow, &f);
-    cl_open(&fast, &f);
+    cl_open(&slow, f);
+    cl_open(&fast, f);
     cl_puts(&slow, "GET /hello HTTP/1.1\r\nX: ");   /* 24 bytes: 48 ms more */
     cl_puts(&fast, "GET /hello HTTP/1.1\r\nX: ");
     for (;;) {                       /* 20 bytes/s and 1000 bytes/s */
@@ -13516,28 +13500,20 @@ LIVE(time, head_rate_extends_up_to_the_maximum)
     CHECK_INT(cl_reply(&slow), 408);
     cl_close(&slow);
     cl_close(&fast);
-    fx_down(&f);
 }
 
-LIVE(time, body)
+SERVED(time, body,
+       LONG_TIMES "RequestReadTimeout header=60 body=500ms,MinRate=500")
 {
-    fixture f;
-    client c, d, e;
+    client d, e;
     uint64_t t0;
     int i;
 
-    fx_init(&f);
-    long_times(&f);
-    f.cfg.body_timeout_ms = 500;
-    f.cfg.body_min_rate = 500;
-    if (!fx_up(&f))
-        return;
     t0 = now_ms();
-    cl_open(&c, &f);
-    cl_puts(&c, POST1 "Content-Length: 10\r\n\r\nhello");
-    cl_open(&d, &f);
+    cl_puts(c, POST1 "Content-Length: 10\r\n\r\nhello");
+    cl_open(&d, f);
     cl_puts(&d, CHUNK "5\r\nhel");
-    cl_open(&e, &f);                 /* keeps the rate, so it may go on */
+    cl_open(&e, f);                 /* keeps the rate, so it may go on */
     cl_puts(&e, "POST /sum HTTP/1.1\r\nHost: a\r\nContent-Length: "
             "1000\r\n\r\n");
     for (i = 0; i < 10; i++) {
@@ -13546,70 +13522,50 @@ LIVE(time, body)
         cl_send(&e, piece, sizeof piece);
         nap(50);
     }
-    CHECK_INT(cl_reply(&c), 408);
+    CHECK_INT(cl_reply(c), 408);
     CHECK_IN(now_ms() - t0, 500, 700 + LATE);
-    CHECK_FIN(&c);
+    CHECK_FIN(c);
     CHECK_INT(cl_reply(&d), 408);
     CHECK_INT(cl_reply(&e), 200);
-    cl_close(&c);
     cl_close(&d);
     cl_close(&e);
-    fx_down(&f);
 }
 
-LIVE(time, keep_alive)
+SERVED(time, keep_alive, LONG_TIMES "KeepAliveTimeout 600ms")
 {
-    fixture f;
-    client c;
     uint64_t t0;
     int i;
 
-    fx_init(&f);
-    long_times(&f);
-    f.cfg.keep_alive_timeout_ms = 600;
-    if (!fx_up(&f))
-        return;
-    cl_open(&c, &f);
+    cl_open(c, f);
     for (i = 0; i < 4; i++) {        /* each request starts it anew */
-        check_in_step(&c);
+        check_in_step(c);
         nap(i == 3 ? 0 : 250);
     }
     t0 = now_ms();
-    CHECK_INT(cl_end(&c, 600 + LATE), CL_FIN);
+    CHECK_INT(cl_end(c, 600 + LATE), CL_FIN);
     CHECK_IN(now_ms() - t0, 580, 600 + LATE);
-    cl_close(&c);
-    fx_down(&f);
 }
 
-TEST(time, no_descriptor_stays_after_a_timeout)
+SERVED_HERE(time, no_descriptor_stays_after_a_timeout,
+            LONG_TIMES "KeepAliveTimeout 100ms; LingerTimeout 200ms; "
+            "LingerTimeoutShort 100ms; "
+            "RequestReadTimeout header=100ms body=60,MinRate=500")
 {
-    fixture f;
-    client c, d, e;
+    client d, e;
     int fds;
 
     /* clients that never close: the server does, after its short linger */
-    fx_init(&f);
-    long_times(&f);
-    f.cfg.header_timeout_ms = f.cfg.header_timeout_max_ms = 100;
-    f.cfg.keep_alive_timeout_ms = 100;
-    f.cfg.linger_timeout_ms = 200;
-    f.cfg.linger_short_ms = 100;
-    if (!fx_up(&f))
-        return;
     fds = open_fds();
-    cl_open(&c, &f);
-    cl_puts(&c, "GET /");
-    cl_open(&d, &f);
+    cl_puts(c, "GET /");
+    cl_open(&d, f);
     check_in_step(&d);
-    cl_open(&e, &f);
+    cl_open(&e, f);
     cl_puts(&e, "GET /hello\r\n\r\n" GET1 "\r\n");
     CHECK_SOON(open_fds() == fds + 3, 3000);
-    CHECK_INT(cl_reply(&c), 408);
+    CHECK_INT(cl_reply(c), 408);
     CHECK_INT(cl_reply(&e), 400);
-    cl_close(&c);
     cl_close(&d);
     cl_close(&e);
-    fx_down(&f);
 }
 
 LIVE(time, steady_slow_readers_are_kept)
@@ -13661,71 +13617,59 @@ LIVE(time, steady_slow_readers_are_kept)
     fx_down(&f);
 }
 
-LIVE(time, stuck_readers_are_dropped)
+SERVED(time, stuck_readers_are_dropped,
+       LONG_TIMES "Timeout 400ms; SendBufferSize 16384")
 {
     static const char *const targets[] = {
         "/produce?bytes=9000000", "/big?bytes=9000000"
     };
-    fixture f;
-    client c[2];
+    client cs[2];
     uint64_t t0;
     int i;
 
-    fx_init(&f);
-    long_times(&f);
-    f.cfg.timeout_ms = 400;
-    f.cfg.send_buffer_size = 16384;
-    if (!fx_up(&f))
-        return;
     t0 = now_ms();
     for (i = 0; i < 2; i++) {
-        cl_connect_port(&c[i], f.port, 8192);
-        cl_printf(&c[i], "GET %s HTTP/1.1\r\nHost: a\r\n\r\n", targets[i]);
+        cl_connect_port(&cs[i], f->port, 8192);
+        cl_printf(&cs[i], "GET %s HTTP/1.1\r\nHost: a\r\n\r\n", targets[i]);
     }
-    CHECK_SOON(fx_log_lines(&f, "EMPM5003") == 2, 6000);
+    CHECK_SOON(fx_log_lines(f, "EMPM5003") == 2, 6000);
     CHECK_IN(now_ms() - t0, 390, 800 + 2 * LATE);
     for (i = 0; i < 2; i++) {
-        cl_reply(&c[i]);
-        CHECK_INT(c[i].complete, 0);
-        CHECK(c[i].end != 0);
-        cl_close(&c[i]);
+        cl_reply(&cs[i]);
+        CHECK_INT(cs[i].complete, 0);
+        CHECK(cs[i].end != 0);
+        cl_close(&cs[i]);
     }
-    fx_down(&f);
 }
 
-LIVE(time, idle_costs_nothing)
+SERVED(time, idle_costs_nothing, LONG_TIMES)
 {
     enum { N = 50 };
-    fixture f;
-    client c[N];
+    client cs[N];
     long kids[8], pid;
     long long cpu0, wake0;
     int i;
 
-    fx_init(&f);
-    long_times(&f);
-    if (!fx_up(&f))
-        return;
     for (i = 0; i < N; i++) {
         char target[64];
-        cl_open(&c[i], &f);
+        cl_open(&cs[i], f);
         switch (i % 4) {
-        case 0: check_in_step(&c[i]); break;
-        case 1: cl_puts(&c[i], "GET /hel"); break;
-        case 2: cl_puts(&c[i], POST1 "Content-Length: 10\r\n\r\nhello"); break;
+        case 0: check_in_step(&cs[i]); break;
+        case 1: cl_puts(&cs[i], "GET /hel"); break;
+        case 2: cl_puts(&cs[i], POST1 "Content-Length: 10\r\n\r\nhello"); break;
         default:
             snprintf(target, sizeof target, "/park?slot=%d&how=hold", i);
-            cl_printf(&c[i], "GET %s HTTP/1.1\r\nHost: a\r\n\r\n", target);
+            cl_printf(&cs[i], "GET %s HTTP/1.1\r\nHost: a\r\n\r\n", target);
             CHECK_SOON(get_ticket(i) != 0, 2000);
             if (i % 8 == 7)
-                cl_shut(&c[i]);     /* HALF_CLOSED, and goes on waiting */
+                cl_shut(&cs[i]);     /* HALF_CLOSED, and goes on waiting */
         }
     }
     nap(SCALED(150));               /* let it settle */
     pid = (long)getpid();
-    if (f.forked) {
-        if (children_of(f.pid, kids, 8) != 1)
-            kids[0] = f.pid;
+    if (f->forked) {
+        if (children_of(f->pid, kids, 8) != 1)
+            kids[0] = f->pid;
         pid = kids[0];
     }
     cpu0 = cpu_ms_of(pid);
@@ -13735,8 +13679,7 @@ LIVE(time, idle_costs_nothing)
     if (g_slow == 1)                /* our own nap is one of them */
         CHECK_IN(wakeups_of(pid) - wake0, 0, 6);
     for (i = 0; i < N; i++)
-        cl_close(&c[i]);
-    fx_down(&f);
+        cl_close(&cs[i]);
 }
 
 /* ---------------------------------------------------------------------------
