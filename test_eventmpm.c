@@ -13723,90 +13723,64 @@ LIVE(linger, refusal_while_10_mb_arrive)
 
 /* Python's urllib and Java's HttpURLConnection send all of a body before they
  * read: nothing but time may end the wait for it. */
-LIVE(linger, refusal_while_50_mb_arrive)
+SERVED(linger, refusal_while_50_mb_arrive, NULL)
 {
     static char block[1 << 20];
-    fixture f;
-    client c;
     int i;
 
-    fx_init(&f);
-    if (!fx_up(&f))
-        return;
-    cl_open(&c, &f);
-    cl_puts(&c, POST1 "Content-Length: 52428800\r\n\r\n");
+    cl_puts(c, POST1 "Content-Length: 52428800\r\n\r\n");
     for (i = 0; i < 50; i++)
-        CHECK_INT(cl_send(&c, block, sizeof block), 0);
-    CHECK_INT(cl_reply(&c), 413);
-    CHECK_INT(c.complete, 1);
-    CHECK_FIN(&c);
-    cl_close(&c);
-    fx_down(&f);
+        CHECK_INT(cl_send(c, block, sizeof block), 0);
+    CHECK_INT(cl_reply(c), 413);
+    CHECK_INT(c->complete, 1);
+    CHECK_FIN(c);
 }
 
-LIVE(linger, is_bounded_in_time)     /* and no byte of the client prolongs it */
+/* and no byte of the client prolongs it */
+SERVED(linger, is_bounded_in_time, "LingerTimeout 300ms")
 {
-    fixture f;
-    client c;
     uint64_t t0;
 
-    fx_init(&f);
-    f.cfg.linger_timeout_ms = 300;
-    if (!fx_up(&f))
-        return;
-    cl_open(&c, &f);
-    c.patience = SCALED(5000);
-    cl_puts(&c, POST1 "Content-Length: 2000000000\r\n\r\n");
+    cl_open(c, f);
+    c->patience = SCALED(5000);
+    cl_puts(c, POST1 "Content-Length: 2000000000\r\n\r\n");
     t0 = now_ms();
-    while (now_ms() - t0 < 5000 && cl_send(&c, "xxxx", 4) == 0)
+    while (now_ms() - t0 < 5000 && cl_send(c, "xxxx", 4) == 0)
         nap(10);
     CHECK_IN(now_ms() - t0, 250, SCALED(2000));
-    cl_close(&c);
-    fx_down(&f);
 }
 
-LIVE(linger, is_bounded_in_bytes)
+SERVED(linger, is_bounded_in_bytes, "LimitLingerBytes 1048576")
 {
-    fixture f;
-    client c;
     char block[65536];
     size_t sent = 0;
 
-    fx_init(&f);
-    f.cfg.limit_linger_bytes = 1 << 20;
-    if (!fx_up(&f))
-        return;
     memset(block, 'x', sizeof block);
-    cl_open(&c, &f);
-    c.patience = SCALED(2000);
-    cl_puts(&c, POST1 "Content-Length: 2000000000\r\n\r\n");
-    while (sent < 100000000 && cl_send(&c, block, sizeof block) == 0)
+    cl_open(c, f);
+    c->patience = SCALED(2000);
+    cl_puts(c, POST1 "Content-Length: 2000000000\r\n\r\n");
+    while (sent < 100000000 && cl_send(c, block, sizeof block) == 0)
         sent += sizeof block;
     CHECK_IN(sent, 1 << 19, 60000000);
-    cl_close(&c);
-    CHECK_INT(get_status(&f, "/hello"), 200);
-    fx_down(&f);
+    cl_close(c);
+    CHECK_INT(get_status(f, "/hello"), 200);
 }
 
-TEST(linger, plain_close_when_nothing_is_unread)   /* no lingering record */
+/* no lingering record */
+SERVED_HERE(linger, plain_close_when_nothing_is_unread, NULL)
 {
-    fixture f;
-    client c[50];
+    client cs[50];
     int i, fds;
 
-    fx_init(&f);
-    if (!fx_up(&f))
-        return;
     fds = open_fds();
     for (i = 0; i < 50; i++) {
-        CHECK_INT(ask(&f, &c[i], GET1 "Connection: close\r\n\r\n"), 200);
-        CHECK_FIN(&c[i]);
+        CHECK_INT(ask(f, &cs[i], GET1 "Connection: close\r\n\r\n"), 200);
+        CHECK_FIN(&cs[i]);
     }
     /* only our ends are still open although none of us has closed */
     CHECK_SOON(open_fds() <= fds + 50, 1000);
     for (i = 0; i < 50; i++)
-        cl_close(&c[i]);
-    fx_down(&f);
+        cl_close(&cs[i]);
 }
 
 /* ---------------------------------------------------------------------------
