@@ -13787,92 +13787,84 @@ SERVED_HERE(linger, plain_close_when_nothing_is_unread, NULL)
  * >>suspend -- waiting without a worker; tickets
  * ------------------------------------------------------------------------- */
 
-LIVE(suspend, every_reason)
+SERVED(suspend, every_reason, LONG_TIMES)
 {
-    fixture f;
-    client c, d;
+    client d;
     uint64_t t0;
 
-    fx_init(&f);
-    long_times(&f);
-    if (!fx_up(&f))
-        return;
-    cl_open(&d, &f);
-    cl_open(&c, &f);
+    cl_open(&d, f);
+    cl_open(c, f);
     /* resumed */
-    cl_puts(&c, "GET /park?slot=1 HTTP/1.1\r\nHost: a\r\n\r\n");
+    cl_puts(c, "GET /park?slot=1 HTTP/1.1\r\nHost: a\r\n\r\n");
     CHECK_SOON(get_ticket(1) != 0, 2000);
-    CHECK_OPEN(&c);
+    CHECK_OPEN(c);
     CHECK_INT(cl_get(&d, "/unpark?slot=1"), 200);
     CHECK_STR(d.body.p, "0");
-    CHECK_INT(cl_reply(&c), 200);
-    CHECK_STR(c.body.p, "why=1 wakes=1 slot=1\n");
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, "why=1 wakes=1 slot=1\n");
     CHECK_INT(cl_get(&d, "/unpark?slot=1"), 200);
     CHECK_STR(d.body.p, "-5");      /* EMPM_EGONE */
-    check_in_step(&c);
+    check_in_step(c);
     /* resumed before the handler has returned */
-    CHECK_INT(cl_get(&c, "/park?slot=2&how=now"), 200);
-    CHECK_STR(c.body.p, "why=1 wakes=1 slot=2\n");
+    CHECK_INT(cl_get(c, "/park?slot=2&how=now"), 200);
+    CHECK_STR(c->body.p, "why=1 wakes=1 slot=2\n");
     /* timed out, not early */
     t0 = now_ms();
-    CHECK_INT(cl_get(&c, "/park?slot=3&ms=120"), 200);
-    CHECK_STR(c.body.p, "why=2 wakes=1 slot=3\n");
+    CHECK_INT(cl_get(c, "/park?slot=3&ms=120"), 200);
+    CHECK_STR(c->body.p, "why=2 wakes=1 slot=3\n");
     CHECK_IN(now_ms() - t0, 120, 120 + LATE);
     CHECK_INT(cl_get(&d, "/unpark?slot=3"), 200);
     CHECK_STR(d.body.p, "-5");
     /* again and again */
     t0 = now_ms();
-    CHECK_INT(cl_get(&c, "/park?slot=4&ms=50&how=again"), 200);
-    CHECK_STR(c.body.p, "why=2 wakes=3 slot=4\n");
+    CHECK_INT(cl_get(c, "/park?slot=4&ms=50&how=again"), 200);
+    CHECK_STR(c->body.p, "why=2 wakes=3 slot=4\n");
     CHECK_IN(now_ms() - t0, 150, 150 + LATE);
     /* what is written before is sent while it waits */
-    cl_puts(&c, "GET /park?slot=5&how=flush HTTP/1.1\r\nHost: a\r\n\r\n");
+    cl_puts(c, "GET /park?slot=5&how=flush HTTP/1.1\r\nHost: a\r\n\r\n");
     CHECK_SOON(get_ticket(5) != 0, 2000);
-    CHECK_INT(cl_readable(&c, 2000), 1);
+    CHECK_INT(cl_readable(c, 2000), 1);
     CHECK_INT(cl_get(&d, "/unpark?slot=5"), 200);
-    CHECK_INT(cl_reply(&c), 200);
-    CHECK_STR(c.body.p, "wait...\nwhy=1 wakes=1 slot=5\n");
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, "wait...\nwhy=1 wakes=1 slot=5\n");
     /* what is pipelined behind waits, too */
-    cl_puts(&c, "GET /park?slot=6&ms=60 HTTP/1.1\r\nHost: "
+    cl_puts(c, "GET /park?slot=6&ms=60 HTTP/1.1\r\nHost: "
             "a\r\n\r\n" GET1 "\r\n");
-    CHECK_INT(cl_reply(&c), 200);
-    CHECK_STR(c.body.p, "why=2 wakes=1 slot=6\n");
-    CHECK_INT(cl_reply(&c), 200);
-    CHECK_STR(c.body.p, "Hello, world!\n");
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, "why=2 wakes=1 slot=6\n");
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, "Hello, world!\n");
     /* half-closed: told, answers */
-    cl_puts(&c, "GET /park?slot=7 HTTP/1.1\r\nHost: a\r\n\r\n");
+    cl_puts(c, "GET /park?slot=7 HTTP/1.1\r\nHost: a\r\n\r\n");
     CHECK_SOON(get_ticket(7) != 0, 2000);
     t0 = now_ms();
-    cl_shut(&c);
-    CHECK_INT(cl_reply(&c), 200);
-    CHECK_STR(c.body.p, "why=3 wakes=1 slot=7\n");
-    CHECK_FIN(&c);
+    cl_shut(c);
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, "why=3 wakes=1 slot=7\n");
+    CHECK_FIN(c);
     CHECK_IN(now_ms() - t0, 0, AT_ONCE);
-    cl_close(&c);
+    cl_close(c);
     /* half-closed with the request itself; holds on, and is resumed */
-    cl_open(&c, &f);
-    cl_send_fin(&c, "GET /park?slot=8&how=hold HTTP/1.1\r\nHost: a\r\n\r\n",
+    cl_send_fin(c, "GET /park?slot=8&how=hold HTTP/1.1\r\nHost: a\r\n\r\n",
                 47);
     CHECK_SOON(get_int(&shm->slots[8].wakes) == 1, 2000);
     CHECK_INT(get_int(&shm->slots[8].why), EMPM_HALF_CLOSED);
-    CHECK_OPEN(&c);
+    CHECK_OPEN(c);
     CHECK_INT(cl_get(&d, "/unpark?slot=8"), 200);
     CHECK_STR(d.body.p, "0");
-    CHECK_INT(cl_reply(&c), 200);
-    CHECK_STR(c.body.p, "why=1 wakes=2 slot=8\n");
-    CHECK_FIN(&c);
-    cl_close(&c);
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, "why=1 wakes=2 slot=8\n");
+    CHECK_FIN(c);
+    cl_close(c);
     /* gone */
-    cl_open(&c, &f);
-    cl_puts(&c, "GET /park?slot=9 HTTP/1.1\r\nHost: a\r\n\r\n");
+    cl_puts(c, "GET /park?slot=9 HTTP/1.1\r\nHost: a\r\n\r\n");
     CHECK_SOON(get_ticket(9) != 0, 2000);
-    cl_reset(&c);
+    cl_reset(c);
     CHECK_SOON(get_int(&shm->slots[9].wakes) == 1, 2000);
     CHECK_INT(get_int(&shm->slots[9].why), EMPM_GONE);
     CHECK_INT(cl_get(&d, "/unpark?slot=9"), 200);
     CHECK_STR(d.body.p, "-5");
     cl_close(&d);
-    fx_down(&f);
 }
 
 LIVE(suspend, stopping)
@@ -13906,105 +13898,83 @@ LIVE(suspend, stopping)
 
 /* A graceful one waits: for times that pass, for whoever resumes, and for what
  * suspends once more. */
-LIVE(suspend, a_graceful_stop_lets_them_wait)
+SERVED(suspend, a_graceful_stop_lets_them_wait, LONG_TIMES)
 {
-    fixture f;
-    client c, again, d;
+    client again, d;
 
-    fx_init(&f);
-    long_times(&f);
-    if (!fx_up(&f))
-        return;
-    cl_open(&d, &f);
+    cl_open(&d, f);
     check_in_step(&d);
-    cl_open(&again, &f);
+    cl_open(&again, f);
     cl_puts(&again, "GET /park?slot=1&ms=200&how=again HTTP/1.1\r\nHost: "
             "a\r\n\r\n");
-    cl_open(&c, &f);
-    cl_puts(&c, "GET /park?slot=2 HTTP/1.1\r\nHost: a\r\n\r\n");
+    cl_puts(c, "GET /park?slot=2 HTTP/1.1\r\nHost: a\r\n\r\n");
     CHECK_SOON(get_ticket(1) != 0 && get_ticket(2) != 0, 4000);
-    if (f.forked) {
-        signal_process(f.pid, SIGWINCH);
-        CHECK_SOON(fx_log_has(&f, "EMPM0492"), 4000);
+    if (f->forked) {
+        signal_process(f->pid, SIGWINCH);
+        CHECK_SOON(fx_log_has(f, "EMPM0492"), 4000);
     } else {
-        CHECK_INT(empm_draining(f.s), 0);
-        empm_stop_graceful(f.s);
-        CHECK_SOON(empm_draining(f.s), 4000);
+        CHECK_INT(empm_draining(f->s), 0);
+        empm_stop_graceful(f->s);
+        CHECK_SOON(empm_draining(f->s), 4000);
     }
     CHECK_INT(cl_reply(&again), 200);
     CHECK_STR(again.body.p, "why=2 wakes=3 slot=1\n");
     CHECK_INT(again.closes, 1);
-    CHECK_OPEN(&c);
+    CHECK_OPEN(c);
     CHECK_INT(cl_get(&d, "/unpark?slot=2"), 200);
     CHECK_STR(d.body.p, "0");
-    CHECK_INT(cl_reply(&c), 200);
-    CHECK_STR(c.body.p, "why=1 wakes=1 slot=2\n");
-    CHECK_INT(c.closes, 1);
-    cl_close(&c);
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, "why=1 wakes=1 slot=2\n");
+    CHECK_INT(c->closes, 1);
+    cl_close(c);
     cl_close(&again);
     cl_close(&d);
-    if (f.forked) {
-        CHECK(fx_wait(&f, PATIENCE));
-        if (CHECK(fx_reap(&f, f.pid, SCALED(3000))))
-            f.pid = 0;
+    if (f->forked) {
+        CHECK(fx_wait(f, PATIENCE));
+        if (CHECK(fx_reap(f, f->pid, SCALED(3000))))
+            f->pid = 0;
     } else {
-        CHECK_INT(empm_wait(f.s, PATIENCE), EMPM_OK);
+        CHECK_INT(empm_wait(f->s, PATIENCE), EMPM_OK);
     }
-    fx_down(&f);
 }
 
-LIVE(suspend, a_drain_ends_them_at_its_limit)    /* and tells them why */
+/* and tells them why */
+SERVED(suspend, a_drain_ends_them_at_its_limit,
+       LONG_TIMES "GracefulShutdownTimeout 300ms")
 {
-    fixture f;
-    client c;
     uint64_t t0;
 
-    fx_init(&f);
-    long_times(&f);
-    f.cfg.graceful_shutdown_timeout_ms = 300;
-    if (!fx_up(&f))
-        return;
-    cl_open(&c, &f);
-    cl_puts(&c, "GET /park?slot=1 HTTP/1.1\r\nHost: a\r\n\r\n");
+    cl_puts(c, "GET /park?slot=1 HTTP/1.1\r\nHost: a\r\n\r\n");
     CHECK_SOON(get_ticket(1) != 0, 4000);
     t0 = now_ms();
-    if (f.forked)
-        signal_process(f.pid, SIGWINCH);
+    if (f->forked)
+        signal_process(f->pid, SIGWINCH);
     else
-        empm_stop_graceful(f.s);
-    CHECK_INT(cl_reply(&c), 200);
-    CHECK_STR(c.body.p, "why=5 wakes=1 slot=1\n");
+        empm_stop_graceful(f->s);
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, "why=5 wakes=1 slot=1\n");
     CHECK_IN(now_ms() - t0, 300, 20000);
-    cl_close(&c);
-    if (f.forked) {
-        CHECK(fx_wait(&f, PATIENCE));
-        if (CHECK(fx_reap(&f, f.pid, SCALED(3000))))
-            f.pid = 0;
+    cl_close(c);
+    if (f->forked) {
+        CHECK(fx_wait(f, PATIENCE));
+        if (CHECK(fx_reap(f, f->pid, SCALED(3000))))
+            f->pid = 0;
     }
-    fx_down(&f);
 }
 
-LIVE(suspend, server_sent_events)
+SERVED(suspend, server_sent_events, NULL)
 {
-    fixture f;
-    client c;
-
-    fx_init(&f);
-    if (!fx_up(&f))
-        return;
-    cl_open(&c, &f);
-    CHECK_INT(cl_get(&c, "/events?n=5"), 200);
-    CHECK_STR(cl_header(&c, "Content-Type"), "text/event-stream");
-    CHECK_INT(c.chunked, 1);
-    CHECK_STR(c.body.p, "data: 5\n\ndata: 4\n\ndata: 3\n\ndata: 2\n\ndata: "
+    CHECK_INT(cl_get(c, "/events?n=5"), 200);
+    CHECK_STR(cl_header(c, "Content-Type"), "text/event-stream");
+    CHECK_INT(c->chunked, 1);
+    CHECK_STR(c->body.p, "data: 5\n\ndata: 4\n\ndata: 3\n\ndata: 2\n\ndata: "
               "1\n\n");
-    check_in_step(&c);
-    cl_close(&c);
-    fx_down(&f);
+    check_in_step(c);
 }
 
 /* A suspension that has begun gets its one call, whatever fails from there. */
-LIVE(suspend, told_whatever_fails)
+SERVED(suspend, told_whatever_fails,
+       LONG_TIMES "LimitResponseSpool 4000000; LogLevel emerg")
 {
     static const struct { const char *script; int reset_ms, why; } rows[] = {
         /* the client goes while the handler still runs */
@@ -14018,100 +13988,76 @@ LIVE(suspend, told_whatever_fails)
         { "h=defer,write.65536,suspend.5,wait&w=nap.2,write.65536,suspend.5,wait",
           700, 0 }
     };
-    fixture f;
-    client c;
     size_t i;
 
-    fx_init(&f);
-    long_times(&f);
-    f.cfg.limit_response_spool = 4000000;
-    f.cfg.log_level = EMPM_LOG_EMERG;
-    if (!fx_up(&f))
-        return;
     for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         slot *s = &shm->slots[i];
         context("row %d", (int)i);
-        cl_connect_port(&c, f.port, 8192);
-        cl_printf(&c, "GET /script?slot=%d&%s HTTP/1.1\r\nHost: a\r\n\r\n",
+        cl_connect_port(c, f->port, 8192);
+        cl_printf(c, "GET /script?slot=%d&%s HTTP/1.1\r\nHost: a\r\n\r\n",
                   (int)i, rows[i].script);
         if (rows[i].reset_ms > 0) {
             CHECK_SOON(get_ticket((int)i) != 0, 4000);
             nap(rows[i].reset_ms);
-            cl_reset(&c);
+            cl_reset(c);
         }
         CHECK_SOON(get_int(&shm->cleanups) == (int)i + 1, 5000);
         CHECK(get_int(&s->pieces) > 0);
         CHECK_INT(get_int(&s->wakes), get_int(&s->pieces));
         if (rows[i].why != 0)
             CHECK_INT(get_int(&s->why), rows[i].why);
-        cl_close(&c);
+        cl_close(c);
     }
-    no_context();
-    fx_down(&f);
 }
 
 /* A ticket is stale once its function has been told of a half-closed client and
  * has answered. */
-LIVE(suspend, an_answer_to_half_closed_ends_the_ticket)
+SERVED(suspend, an_answer_to_half_closed_ends_the_ticket, LONG_TIMES)
 {
-    fixture f;
-    client c, d;
+    client d;
 
-    fx_init(&f);
-    long_times(&f);
-    if (!fx_up(&f))
-        return;
-    cl_open(&d, &f);
-    cl_connect_port(&c, f.port, 8192);       /* the answer takes its time */
-    cl_puts(&c, "GET /script?slot=3&h=defer,suspend.60000,wait&w=write.9000000 "
+    cl_open(&d, f);
+    cl_connect_port(c, f->port, 8192);       /* the answer takes its time */
+    cl_puts(c, "GET /script?slot=3&h=defer,suspend.60000,wait&w=write.9000000 "
             "HTTP/1.1\r\nHost: a\r\n\r\n");
     CHECK_SOON(get_ticket(3) != 0, 2000);
-    cl_shut(&c);
+    cl_shut(c);
     CHECK_SOON(get_int(&shm->cleanups) == 1, 4000);
     CHECK_INT(cl_get(&d, "/unpark?slot=3"), 200);
     CHECK_STR(d.body.p, "-5");               /* EMPM_EGONE */
-    CHECK_INT(cl_reply(&c), 200);
-    CHECK_INT(c.body.n, 9000000);
-    cl_close(&c);
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_INT(c->body.n, 9000000);
     cl_close(&d);
-    fx_down(&f);
 }
 
-TEST(suspend, hundreds_hold_no_worker)
+SERVED_HERE(suspend, hundreds_hold_no_worker, LONG_TIMES "ThreadsPerChild 2")
 {
     enum { N = 300 };
-    static client c[N];
-    fixture f;
+    static client cs[N];
     int i;
 
-    fx_init(&f);
-    long_times(&f);
-    f.cfg.threads_per_child = 2;
-    if (!fx_up(&f))
-        return;
     for (i = 0; i < N; i++) {
-        cl_open(&c[i], &f);
-        cl_printf(&c[i], "GET /park?slot=%d HTTP/1.1\r\nHost: a\r\n\r\n", i);
+        cl_open(&cs[i], f);
+        cl_printf(&cs[i], "GET /park?slot=%d HTTP/1.1\r\nHost: a\r\n\r\n", i);
     }
     for (i = 0; i < N; i++)
         CHECK_SOON(get_ticket(i) != 0, 4000);
-    CHECK_INT(get_status(&f, "/hello"), 200);
+    CHECK_INT(get_status(f, "/hello"), 200);
     for (i = 0; i < N; i++)
-        CHECK_INT(empm_resume(f.s, get_ticket(i)), EMPM_OK);
+        CHECK_INT(empm_resume(f->s, get_ticket(i)), EMPM_OK);
     for (i = 0; i < N; i++) {
         char want[64];
         snprintf(want, sizeof want, "why=1 wakes=1 slot=%d\n", i);
-        CHECK_INT(cl_reply(&c[i]), 200);
-        CHECK_STR(c[i].body.p, want);
-        cl_close(&c[i]);
+        CHECK_INT(cl_reply(&cs[i]), 200);
+        CHECK_STR(cs[i].body.p, want);
+        cl_close(&cs[i]);
     }
     for (i = 0; i < N; i++)
-        CHECK_INT(empm_resume(f.s, get_ticket(i)), EMPM_EGONE);
-    CHECK_INT(empm_resume(f.s, 0), EMPM_EGONE);
-    CHECK_INT(empm_resume(f.s, ~(empm_ticket)0), EMPM_EGONE);
-    CHECK_INT(empm_resume(f.s, 1), EMPM_EGONE);
-    CHECK_INT(empm_resume(f.s, get_ticket(0) + 1), EMPM_EGONE);
-    fx_down(&f);
+        CHECK_INT(empm_resume(f->s, get_ticket(i)), EMPM_EGONE);
+    CHECK_INT(empm_resume(f->s, 0), EMPM_EGONE);
+    CHECK_INT(empm_resume(f->s, ~(empm_ticket)0), EMPM_EGONE);
+    CHECK_INT(empm_resume(f->s, 1), EMPM_EGONE);
+    CHECK_INT(empm_resume(f->s, get_ticket(0) + 1), EMPM_EGONE);
 }
 
 typedef struct resumer {
@@ -14193,46 +14139,35 @@ TEST(suspend, stale_tickets_from_eight_threads)
     fx_down(&f);
 }
 
-LIVE(suspend, should_stop)
+SERVED(suspend, should_stop, LONG_TIMES)
 {
-    fixture f;
-    client c;
-
-    fx_init(&f);
-    long_times(&f);
-    if (!fx_up(&f))
-        return;
-    cl_open(&c, &f);
-    cl_puts(&c, "GET /until-stop HTTP/1.1\r\nHost: a\r\n\r\n");
+    cl_puts(c, "GET /until-stop HTTP/1.1\r\nHost: a\r\n\r\n");
     CHECK_SOON(get_int(&shm->at_gate) == 1, 3000);
-    cl_shut(&c);
-    CHECK_INT(cl_reply(&c), 200);
+    cl_shut(c);
+    CHECK_INT(cl_reply(c), 200);
     CHECK_INT(get_int(&shm->rc[0]), EMPM_STOP_HALF_CLOSED);
-    cl_close(&c);
-    cl_open(&c, &f);
-    cl_puts(&c, "GET /until-stop HTTP/1.1\r\nHost: a\r\n\r\n");
+    cl_close(c);
+    cl_puts(c, "GET /until-stop HTTP/1.1\r\nHost: a\r\n\r\n");
     CHECK_SOON(get_int(&shm->at_gate) == 1, 3000);
     set_int(&shm->rc[0], 0);
-    cl_reset(&c);
+    cl_reset(c);
     CHECK_SOON(get_int(&shm->rc[0]) != 0, 3000);
     CHECK(get_int(&shm->rc[0]) & EMPM_STOP_GONE);
     CHECK_SOON(get_int(&shm->at_gate) == 0, 3000);
     set_int(&shm->rc[0], 0);
-    CHECK_INT(ask(&f, &c, "GET /deadline HTTP/1.1\r\nHost: a\r\n\r\n"), 200);
+    CHECK_INT(cl_ask(c, "GET /deadline HTTP/1.1\r\nHost: a\r\n\r\n"), 200);
     CHECK_INT(get_int(&shm->rc[0]), EMPM_STOP_DEADLINE);
-    cl_close(&c);
-    cl_open(&c, &f);
+    cl_close(c);
+    cl_open(c, f);
     set_int(&shm->rc[0], 0);
-    cl_puts(&c, "GET /until-stop HTTP/1.1\r\nHost: a\r\n\r\n");
+    cl_puts(c, "GET /until-stop HTTP/1.1\r\nHost: a\r\n\r\n");
     CHECK_SOON(get_int(&shm->at_gate) == 1, 3000);
-    if (f.forked)
-        signal_process(f.pid, SIGTERM);
+    if (f->forked)
+        signal_process(f->pid, SIGTERM);
     else
-        empm_stop(f.s);
-    CHECK_INT(cl_reply(&c), 200);
+        empm_stop(f->s);
+    CHECK_INT(cl_reply(c), 200);
     CHECK_INT(get_int(&shm->rc[0]), EMPM_STOP_STOPPING);
-    cl_close(&c);
-    fx_down(&f);
 }
 
 /* ---------------------------------------------------------------------------
