@@ -15241,34 +15241,25 @@ LIVE(files, types_of_ones_own)
     no_context();
 }
 
-LIVE(files, send_file_from_a_handler)
+SERVED(files, send_file_from_a_handler, NULL)
 {
-    fixture f;
-    client c;
-
-    fx_init(&f);
-    if (!fx_up(&f))
-        return;
-    cl_open(&c, &f);
-    CHECK_INT(cl_get(&c, "/file/a.txt"), 200);
-    CHECK_STR(c.body.p, "0123456789");
-    CHECK_INT(cl_get(&c, "/file/empty.txt"), 200);
-    CHECK_INT(c.declared, 0);
-    CHECK_INT(cl_get(&c, "/file/big.bin"), 200);
-    CHECK_INT(pattern_fault(c.body.p, c.body.n, 0), -1);
-    cl_puts(&c, "GET /file/a.txt HTTP/1.1\r\nHost: a\r\nRange: "
+    CHECK_INT(cl_get(c, "/file/a.txt"), 200);
+    CHECK_STR(c->body.p, "0123456789");
+    CHECK_INT(cl_get(c, "/file/empty.txt"), 200);
+    CHECK_INT(c->declared, 0);
+    CHECK_INT(cl_get(c, "/file/big.bin"), 200);
+    CHECK_INT(pattern_fault(c->body.p, c->body.n, 0), -1);
+    cl_puts(c, "GET /file/a.txt HTTP/1.1\r\nHost: a\r\nRange: "
             "bytes=2-3\r\n\r\n");
-    CHECK_INT(cl_reply(&c), 206);
-    CHECK_STR(c.body.p, "23");
-    CHECK_INT(cl_get(&c, "/file/nothing"), 404);
+    CHECK_INT(cl_reply(c), 206);
+    CHECK_STR(c->body.p, "23");
+    CHECK_INT(cl_get(c, "/file/nothing"), 404);
     CHECK_INT(get_int(&shm->rc[0]), EMPM_EINVAL);
-    CHECK_INT(cl_get(&c, "/file/sub"), 404);        /* no regular file */
+    CHECK_INT(cl_get(c, "/file/sub"), 404);        /* no regular file */
     CHECK_INT(get_int(&shm->rc[0]), EMPM_EINVAL);
     /* and never waits for one */
-    CHECK_INT(cl_get(&c, "/file/fifo"), 404);
-    check_in_step(&c);
-    cl_close(&c);
-    fx_down(&f);
+    CHECK_INT(cl_get(c, "/file/fifo"), 404);
+    check_in_step(c);
 }
 
 LIVE(files, truncated_while_it_is_sent)
