@@ -16335,23 +16335,14 @@ TEST(health, says_when_to_go_elsewhere)
     fx_down(&f);
 }
 
-TEST(health, a_child_may_leave_and_the_server_stay)
+SERVED_BY(health, a_child_may_leave_and_the_server_stay, 1,
+          "MaxConnectionsPerChild 1")
 {
-    fixture f;
-    client c;
-
-    fx_init_forked(&f, 1);
-    f.deaths_ok = 1;
-    f.cfg.max_connections_per_child = 1;
-    if (!fx_up(&f))
-        return;
-    cl_open(&c, &f);
-    CHECK_INT(cl_get(&c, "/health"), 200);
-    CHECK_STR(c.body.p, "OK\n");
-    CHECK_INT(c.closes, 0);              /* another child takes it over */
-    CHECK_INT(cl_get(&c, "/health"), 200);
-    cl_close(&c);
-    fx_down(&f);
+    f->deaths_ok = 1;
+    CHECK_INT(cl_get(c, "/health"), 200);
+    CHECK_STR(c->body.p, "OK\n");
+    CHECK_INT(c->closes, 0);              /* another child takes it over */
+    CHECK_INT(cl_get(c, "/health"), 200);
 }
 
 /* ---------------------------------------------------------------------------
