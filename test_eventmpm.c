@@ -16368,58 +16368,51 @@ static void check_four_workers_free(const fixture *f)
     CHECK_IN(now_ms() - t0, 0, SCALED(1500));
 }
 
-LIVE(load, slow_clients_hold_no_worker)
+SERVED(load, slow_clients_hold_no_worker, LONG_TIMES "SendBufferSize 16384")
 {
     enum { N = 240 };
-    static client c[N];
-    fixture f;
+    static client cs[N];
     int i;
 
-    fx_init(&f);
-    long_times(&f);
-    f.cfg.send_buffer_size = 16384;
-    if (!fx_up(&f))
-        return;
     for (i = 0; i < N; i++) {
-        cl_connect_port(&c[i], f.port, 8192);
+        cl_connect_port(&cs[i], f->port, 8192);
         switch (i % 12) {
-        case 0:  cl_puts(&c[i], "GET /hel"); break;
-        case 1:  cl_puts(&c[i], POST1 "Content-Length: 99\r\n\r\nhello"); break;
-        case 2:  cl_puts(&c[i], CHUNK "5\r\nhel"); break;
-        case 3:  cl_puts(&c[i], "POST /sum-any HTTP/1.1\r\nHost: a\r\n"
+        case 0:  cl_puts(&cs[i], "GET /hel"); break;
+        case 1:  cl_puts(&cs[i], POST1 "Content-Length: 99\r\n\r\nhello"); break;
+        case 2:  cl_puts(&cs[i], CHUNK "5\r\nhel"); break;
+        case 3:  cl_puts(&cs[i], "POST /sum-any HTTP/1.1\r\nHost: a\r\n"
                          "Content-Length: 900000\r\n\r\nhello"); break;
-        case 4:  cl_puts(&c[i], "POST /count?slot=1 HTTP/1.1\r\nHost: a\r\n"
+        case 4:  cl_puts(&cs[i], "POST /count?slot=1 HTTP/1.1\r\nHost: a\r\n"
                          "Content-Length: 99\r\n\r\nhello"); break;
-        case 5:  cl_puts(&c[i], "GET /big?bytes=900000 HTTP/1.1\r\nHost: a\r\n"
+        case 5:  cl_puts(&cs[i], "GET /big?bytes=900000 HTTP/1.1\r\nHost: a\r\n"
                          "\r\n"); break;
-        case 6:  cl_puts(&c[i], "GET /produce?bytes=900000 HTTP/1.1\r\n"
+        case 6:  cl_puts(&cs[i], "GET /produce?bytes=900000 HTTP/1.1\r\n"
                          "Host: a\r\n\r\n"); break;
-        case 7:  cl_puts(&c[i], "GET /file/big.bin HTTP/1.1\r\nHost: "
+        case 7:  cl_puts(&cs[i], "GET /file/big.bin HTTP/1.1\r\nHost: "
                          "a\r\n\r\n");
                  break;
-        case 8:  cl_puts(&c[i], "GET /park?slot=2 HTTP/1.1\r\nHost: a\r\n\r\n");
+        case 8:  cl_puts(&cs[i], "GET /park?slot=2 HTTP/1.1\r\nHost: a\r\n\r\n");
                  break;
-        case 9:  cl_puts(&c[i], GET1 "\r\n"); break;
-        case 10: cl_puts(&c[i], POST1 "Content-Length: 99999999\r\n\r\nhello");
+        case 9:  cl_puts(&cs[i], GET1 "\r\n"); break;
+        case 10: cl_puts(&cs[i], POST1 "Content-Length: 99999999\r\n\r\nhello");
                  break;
         default: break;             /* says nothing at all */
         }
     }
-    check_four_workers_free(&f);
-    CHECK_SOON(status_number(&f, "BusyWorkers") == 1, 2000);    /* this one */
-    CHECK_SOON(status_number(&f, "IdleWorkers") == 3, 2000);
-    CHECK_INT(status_number(&f, "ConnsAsyncSuspended"), N / 12);
-    CHECK_INT(status_number(&f, "ConnsAsyncReadBody"), N / 12 * 4);
-    CHECK_IN(status_number(&f, "ConnsAsyncReadHead"), N / 12 * 2,
+    check_four_workers_free(f);
+    CHECK_SOON(status_number(f, "BusyWorkers") == 1, 2000);    /* this one */
+    CHECK_SOON(status_number(f, "IdleWorkers") == 3, 2000);
+    CHECK_INT(status_number(f, "ConnsAsyncSuspended"), N / 12);
+    CHECK_INT(status_number(f, "ConnsAsyncReadBody"), N / 12 * 4);
+    CHECK_IN(status_number(f, "ConnsAsyncReadHead"), N / 12 * 2,
              N / 12 * 2 + 8);
     for (i = 0; i < N; i++)         /* a bit more of the same */
         if (i % 12 < 5)
-            cl_puts(&c[i], "X");
-    check_four_workers_free(&f);
+            cl_puts(&cs[i], "X");
+    check_four_workers_free(f);
     for (i = 0; i < N; i++)
-        cl_close(&c[i]);
-    CHECK_INT(get_status(&f, "/hello"), 200);
-    fx_down(&f);
+        cl_close(&cs[i]);
+    CHECK_INT(get_status(f, "/hello"), 200);
 }
 
 typedef struct greedy {
@@ -16552,51 +16545,39 @@ TEST(load, idle_connections_end_while_all_workers_sleep)
     fx_down(&f);
 }
 
-LIVE(load, max_open_connections)
+SERVED(load, max_open_connections, LONG_TIMES "MaxOpenConnections 20")
 {
     enum { N = 60 };
-    fixture f;
-    client c[N];
+    client cs[N];
     int i, fin = 0;
 
-    fx_init(&f);
-    long_times(&f);
-    f.cfg.max_open_connections = 20;
-    if (!fx_up(&f))
-        return;
     /* the idle ones that are nearest to their end make room: all are served */
     for (i = 0; i < N; i++) {
-        cl_open(&c[i], &f);
-        check_in_step(&c[i]);
+        cl_open(&cs[i], f);
+        check_in_step(&cs[i]);
     }
     nap(SCALED(50));
     for (i = 0; i < N; i++)
-        if (cl_end(&c[i], 0) == CL_FIN)
+        if (cl_end(&cs[i], 0) == CL_FIN)
             fin++;
     CHECK_IN(fin, N - 20, N - 15);
     for (i = 0; i < N; i++)
-        CHECK(c[i].end != CL_RESET);
-    check_in_step(&c[N - 1]);
+        CHECK(cs[i].end != CL_RESET);
+    check_in_step(&cs[N - 1]);
     for (i = 0; i < N; i++)
-        cl_close(&c[i]);
-    fx_down(&f);
+        cl_close(&cs[i]);
 }
 
-LIVE(load, many_clients)
+SERVED(load, many_clients, NULL)
 {
     enum { N = 4 };
     hammer h[N];
-    fixture f;
     int stop;
 
-    fx_init(&f);
-    if (!fx_up(&f))
-        return;
-    hammers_start(h, N, f.port, &stop);
+    hammers_start(h, N, f->port, &stop);
     nap(200);
     CHECK_SOON(get_int(&h[0].good) + get_int(&h[N - 1].good) > 500, 8000);
     hammers_stop(h, N, &stop);
-    fx_down(&f);
 }
 
 /* ---------------------------------------------------------------------------
