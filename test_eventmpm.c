@@ -17004,22 +17004,16 @@ TEST(server, start_and_stop_many_times)
     empm_free(NULL);
 }
 
-TEST(server, stop_is_idempotent)
+SERVED_HERE(server, stop_is_idempotent, NULL)
 {
-    fixture f;
-
-    fx_init(&f);
-    if (!fx_up(&f))
-        return;
-    CHECK_INT(get_status(&f, "/hello"), 200);
-    empm_stop(f.s);
-    empm_stop(f.s);
-    empm_stop_graceful(f.s);
-    CHECK_INT(empm_wait(f.s, PATIENCE), EMPM_OK);
-    CHECK_INT(empm_wait(f.s, 0), EMPM_OK);
-    empm_stop(f.s);
-    CHECK_INT(get_status(&f, "/hello"), -2);    /* refused */
-    fx_down(&f);
+    CHECK_INT(get_status(f, "/hello"), 200);
+    empm_stop(f->s);
+    empm_stop(f->s);
+    empm_stop_graceful(f->s);
+    CHECK_INT(empm_wait(f->s, PATIENCE), EMPM_OK);
+    CHECK_INT(empm_wait(f->s, 0), EMPM_OK);
+    empm_stop(f->s);
+    CHECK_INT(get_status(f, "/hello"), -2);    /* refused */
 }
 
 TEST(server, several_at_once)
@@ -17117,91 +17111,63 @@ static void stop_on_signal(int sig)
     empm_stop(g_server);
 }
 
-TEST(server, stop_from_a_signal_handler)
+SERVED_HERE(server, stop_from_a_signal_handler, NULL)
 {
     struct sigaction sa, old;
-    fixture f;
 
-    fx_init(&f);
-    if (!fx_up(&f))
-        return;
-    CHECK_INT(get_status(&f, "/hello"), 200);
-    g_server = f.s;
+    CHECK_INT(get_status(f, "/hello"), 200);
+    g_server = f->s;
     memset(&sa, 0, sizeof sa);
     sa.sa_handler = stop_on_signal;
     sigaction(SIGUSR2, &sa, &old);
     /* the workers block it: it comes to us */
     signal_process(getpid(), SIGUSR2);
-    CHECK_INT(empm_wait(f.s, PATIENCE), EMPM_OK);
+    CHECK_INT(empm_wait(f->s, PATIENCE), EMPM_OK);
     sigaction(SIGUSR2, &old, NULL);
-    fx_down(&f);
 }
 
-TEST(server, stop_from_a_handler)
+SERVED_HERE(server, stop_from_a_handler, NULL)
 {
-    fixture f;
-    client c;
-
-    fx_init(&f);
-    if (!fx_up(&f))
-        return;
-    CHECK_INT(ask(&f, &c, "GET /stop HTTP/1.1\r\nHost: a\r\n\r\n"), 200);
-    CHECK_STR(c.body.p, "stopping\n");
-    CHECK_FIN(&c);
-    cl_close(&c);
-    CHECK_INT(empm_wait(f.s, PATIENCE), EMPM_OK);
-    fx_down(&f);
+    CHECK_INT(cl_ask(c, "GET /stop HTTP/1.1\r\nHost: a\r\n\r\n"), 200);
+    CHECK_STR(c->body.p, "stopping\n");
+    CHECK_FIN(c);
+    cl_close(c);
+    CHECK_INT(empm_wait(f->s, PATIENCE), EMPM_OK);
 }
 
-TEST(server, stop_lets_running_requests_end)
+SERVED_HERE(server, stop_lets_running_requests_end, NULL)
 {
-    fixture f;
-    client c;
-
-    fx_init(&f);
-    if (!fx_up(&f))
-        return;
-    cl_open(&c, &f);
-    cl_puts(&c, "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
+    cl_puts(c, "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
     CHECK_SOON(get_int(&shm->at_gate) == 1, 3000);
-    empm_stop(f.s);
-    CHECK_INT(empm_wait(f.s, 50), EMPM_ETIMEDOUT);
+    empm_stop(f->s);
+    CHECK_INT(empm_wait(f->s, 50), EMPM_ETIMEDOUT);
     set_int(&shm->gate, 1);
-    CHECK_INT(cl_reply(&c), 200);
-    CHECK_STR(c.body.p, "through\n");
-    CHECK_INT(c.closes, 1);
-    CHECK_FIN(&c);
-    CHECK_INT(empm_wait(f.s, PATIENCE), EMPM_OK);
-    cl_close(&c);
-    fx_down(&f);
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, "through\n");
+    CHECK_INT(c->closes, 1);
+    CHECK_FIN(c);
+    CHECK_INT(empm_wait(f->s, PATIENCE), EMPM_OK);
 }
 
-TEST(server, stop_has_a_deadline_for_clients)
+SERVED_HERE(server, stop_has_a_deadline_for_clients,
+            "StopTimeout 200ms; SendBufferSize 16384")
 {
-    fixture f;
-    client c, d, e;
+    client d, e;
     uint64_t t0;
 
-    fx_init(&f);
-    f.cfg.stop_timeout_ms = 200;
-    f.cfg.send_buffer_size = 16384;
-    if (!fx_up(&f))
-        return;
-    cl_connect_port(&c, f.port, 4096);      /* reads nothing */
-    cl_puts(&c, "GET /big?bytes=3000000 HTTP/1.1\r\nHost: a\r\n\r\n");
-    cl_open(&d, &f);                        /* half a head */
+    cl_connect_port(c, f->port, 4096);      /* reads nothing */
+    cl_puts(c, "GET /big?bytes=3000000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    cl_open(&d, f);                        /* half a head */
     cl_puts(&d, "GET /hello HTTP/1.1\r\nHo");
-    cl_open(&e, &f);                        /* half a body */
+    cl_open(&e, f);                        /* half a body */
     cl_puts(&e, "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx");
-    CHECK(cl_readable(&c, PATIENCE));
+    CHECK(cl_readable(c, PATIENCE));
     t0 = now_ms();
-    empm_stop(f.s);
-    CHECK_INT(empm_wait(f.s, PATIENCE), EMPM_OK);
+    empm_stop(f->s);
+    CHECK_INT(empm_wait(f->s, PATIENCE), EMPM_OK);
     CHECK_IN(now_ms() - t0, 0, 200 + SCALED(1000));
-    cl_close(&c);
     cl_close(&d);
     cl_close(&e);
-    fx_down(&f);
 }
 
 TEST(server, graceful_stop_closes_no_idle_connection)
@@ -17266,28 +17232,22 @@ TEST(server, linger_does_not_delay_a_stop)   /* 2.4.49 */
     no_context();
 }
 
-TEST(server, graceful_stop_has_a_deadline)
+SERVED_HERE(server, graceful_stop_has_a_deadline,
+            "KeepAliveTimeout 60; GracefulShutdownTimeout 200ms")
 {
-    fixture f;
     client idle;
     uint64_t t0;
 
-    fx_init(&f);
-    f.cfg.keep_alive_timeout_ms = 60000;
-    f.cfg.graceful_shutdown_timeout_ms = 200;
-    if (!fx_up(&f))
-        return;
-    cl_open(&idle, &f);
+    cl_open(&idle, f);
     check_in_step(&idle);
     t0 = now_ms();
-    empm_stop_graceful(f.s);
-    CHECK_INT(empm_wait(f.s, PATIENCE), EMPM_OK);
+    empm_stop_graceful(f->s);
+    CHECK_INT(empm_wait(f->s, PATIENCE), EMPM_OK);
     CHECK_IN(now_ms() - t0, 190, 200 + SCALED(1500));
     cl_close(&idle);
-    fx_down(&f);
 }
 
-TEST(server, touches_nothing_of_the_process)
+SERVED_HERE(server, touches_nothing_of_the_process, NULL)
 {
     static const int sigs[] = { SIGPIPE, SIGCHLD, SIGTERM, SIGINT, SIGHUP,
                                 SIGUSR1, SIGUSR2, SIGALRM };
@@ -17296,7 +17256,6 @@ TEST(server, touches_nothing_of_the_process)
     struct rlimit r0, r1;
     char cwd0[512], cwd1[512];
     mode_t um0, um1;
-    fixture f;
     size_t i;
     int j;
 
@@ -17309,10 +17268,7 @@ TEST(server, touches_nothing_of_the_process)
     um0 = umask(022);
     umask(um0);
     CHECK(getcwd(cwd0, sizeof cwd0) != NULL);
-    fx_init(&f);
-    if (!fx_up(&f))
-        return;
-    CHECK_INT(get_status(&f, "/hello"), 200);
+    CHECK_INT(get_status(f, "/hello"), 200);
     for (i = 0; i < 8; i++) {
         sigaction(sigs[i], NULL, &after);
         CHECK(after.sa_handler == before[i].sa_handler);
@@ -17326,7 +17282,6 @@ TEST(server, touches_nothing_of_the_process)
     CHECK(getcwd(cwd1, sizeof cwd1) != NULL);
     CHECK(r0.rlim_cur == r1.rlim_cur && um0 == um1);
     CHECK_STR(cwd1, cwd0);
-    fx_down(&f);
 }
 
 static int hk_thread_start(empm_server *s, void **data, void *user)
