@@ -17469,21 +17469,15 @@ static int is_among(long pid, const long *kids, int n)
     return 0;
 }
 
-TEST(process, crash_costs_one_child)
+SERVED_BY(process, crash_costs_one_child, 2, LONG_TIMES)
 {
-    fixture f;
-    client c, other;
+    client other;
     long kids[16], after[16];
     uint64_t t0;
     int i, n, best = 100000;
 
-    fx_init_forked(&f, 2);
-    f.deaths_ok = 1;
-    long_times(&f);
-    if (!fx_up(&f))
-        return;
-    if (wait_children(&f, 2, kids, PATIENCE) < 0) {
-        fx_down(&f);
+    f->deaths_ok = 1;
+    if (wait_children(f, 2, kids, PATIENCE) < 0) {
         SKIP("no /proc to see children in");
     }
     CHECK_SOON(get_int(&shm->child_starts) == 2, 4000);
@@ -17492,120 +17486,102 @@ TEST(process, crash_costs_one_child)
         long victim;
         context("crash %d", i);
         /* two connections to different children */
-        cl_open(&other, &f);
+        cl_open(&other, f);
         CHECK_INT(cl_get(&other, "/pid"), 200);
         victim = 0;
         for (n = 0; n < 500; n++) {
-            cl_open(&c, &f);
-            CHECK_INT(cl_get(&c, "/pid"), 200);
-            victim = strtol(c.body.p, NULL, 10);
+            CHECK_INT(cl_get(c, "/pid"), 200);
+            victim = strtol(c->body.p, NULL, 10);
             if (victim != strtol(other.body.p, NULL, 10))
                 break;
-            cl_close(&c);
+            cl_close(c);
         }
         if (n == 500) {             /* the other child gets nothing here */
             cl_close(&other);
             fail(__FILE__, __LINE__, "one child has got everything");
             break;
         }
-        cl_puts(&c, "GET /crash HTTP/1.1\r\nHost: a\r\n\r\n");
-        CHECK_INT(cl_reply(&c), 0);
-        CHECK(c.end != 0);
+        cl_puts(c, "GET /crash HTTP/1.1\r\nHost: a\r\n\r\n");
+        CHECK_INT(cl_reply(c), 0);
+        CHECK(c->end != 0);
         t0 = now_ms();
-        cl_close(&c);
-        CHECK_INT(get_status(&f, "/hello"), 200);   /* the other one serves */
+        cl_close(c);
+        CHECK_INT(get_status(f, "/hello"), 200);   /* the other one serves */
         check_in_step(&other);                      /* and keeps its clients */
-        while ((n = wait_children(&f, 2, after, SCALED(1000))) == 2 &&
+        while ((n = wait_children(f, 2, after, SCALED(1000))) == 2 &&
                is_among(victim, after, n) && now_ms() - t0 < 5000)
             nap(1);
         CHECK_INT(n, 2);
         if ((int)(now_ms() - t0) < best)
             best = (int)(now_ms() - t0);
         snprintf(number, sizeof number, "%ld", victim);
-        CHECK_SOON(fx_log_has(&f, number), 1000);
+        CHECK_SOON(fx_log_has(f, number), 1000);
         cl_close(&other);
         CHECK_SOON(get_int(&shm->child_starts) == 3 + i, 3000);
     }
     no_context();
-    CHECK(fx_log_has(&f, "egmentation"));
+    CHECK(fx_log_has(f, "egmentation"));
     CHECK_IN(best, 0, SCALED(100));     /* the new child is there */
-    fx_down(&f);
 }
 
 /* A handler that ends its process, or its thread, is a crash that is named. */
-TEST(process, handlers_that_end_more_than_a_request)
+SERVED_BY(process, handlers_that_end_more_than_a_request, 1, NULL)
 {
     static const struct { const char *path, *log; } rows[] = {
         { "/quit",          "status 0: nobody has asked it to" },
         { "/quit?thread=1", "EMPM5002: a handler has ended its thread" }
     };
-    fixture f;
     size_t i;
 
-    fx_init_forked(&f, 1);
-    f.deaths_ok = 1;
-    if (!fx_up(&f))
-        return;
+    f->deaths_ok = 1;
     for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        CHECK(get_status(&f, rows[i].path) <= 0);
-        CHECK_SOON(fx_log_has(&f, rows[i].log), 2000);
-        CHECK_INT(get_status(&f, "/hello"), 200);
+        CHECK(get_status(f, rows[i].path) <= 0);
+        CHECK_SOON(fx_log_has(f, rows[i].log), 2000);
+        CHECK_INT(get_status(f, "/hello"), 200);
     }
-    fx_down(&f);
 }
 
-TEST(process, killed_child_is_replaced)   /* 2.4.54 */
+/* 2.4.54 */
+SERVED_BY(process, killed_child_is_replaced, 1, NULL)
 {
-    fixture f;
     long kids[16], after[16];
     int n;
 
-    fx_init_forked(&f, 1);
-    f.deaths_ok = 1;
-    if (!fx_up(&f))
-        return;
-    if (wait_children(&f, 1, kids, PATIENCE) != 1) {
-        fx_down(&f);
+    f->deaths_ok = 1;
+    if (wait_children(f, 1, kids, PATIENCE) != 1) {
         SKIP("no /proc to see children in");
     }
-    CHECK_INT(get_status(&f, "/hello"), 200);
+    CHECK_INT(get_status(f, "/hello"), 200);
     signal_process((pid_t)kids[0], SIGKILL);
-    CHECK_INT(get_status(&f, "/hello"), 200);   /* waits in the backlog */
-    n = wait_children(&f, 1, after, PATIENCE);
+    CHECK_INT(get_status(f, "/hello"), 200);   /* waits in the backlog */
+    n = wait_children(f, 1, after, PATIENCE);
     CHECK_INT(n, 1);
     CHECK(n == 1 && after[0] != kids[0]);
-    fx_down(&f);
 }
 
 /* A child that has served is replaced at once, however young it dies and
  * however often that happens: the next one will serve, too. */
-TEST(process, young_children_are_replaced_at_once)
+SERVED_BY(process, young_children_are_replaced_at_once, 1, NULL)
 {
     enum { KILLS = 9 };
-    fixture f;
     long kids[16] = { 0 }, last = 0;
     uint64_t t0;
     int i;
 
-    fx_init_forked(&f, 1);
-    f.deaths_ok = 1;
-    if (!fx_up(&f))
-        return;
-    if (wait_children(&f, 1, kids, PATIENCE) != 1) {
-        fx_down(&f);
+    f->deaths_ok = 1;
+    if (wait_children(f, 1, kids, PATIENCE) != 1) {
         SKIP("no /proc to see children in");
     }
     t0 = now_ms();
     for (i = 0; i < KILLS && kids[0] != last; i++) {
-        CHECK_INT(get_status(&f, "/hello"), 200);
+        CHECK_INT(get_status(f, "/hello"), 200);
         last = kids[0];
         signal_process((pid_t)last, SIGKILL);
-        CHECK_SOON(wait_children(&f, 1, kids, PATIENCE) == 1 && kids[0] != last,
+        CHECK_SOON(wait_children(f, 1, kids, PATIENCE) == 1 && kids[0] != last,
                    1000);
     }
-    CHECK_INT(get_status(&f, "/hello"), 200);
+    CHECK_INT(get_status(f, "/hello"), 200);
     CHECK_IN(now_ms() - t0, 0, (uint64_t)SCALED(1500));
-    fx_down(&f);
 }
 
 /* What a child does to a socket that all share, the parent undoes: at a death,
@@ -17764,43 +17740,34 @@ TEST(process, why_no_child_can_be_started_is_said)
     fx_close_files(&f);
 }
 
-TEST(process, children_leave_when_the_parent_is_killed)
+SERVED_BY(process, children_leave_when_the_parent_is_killed, 2, LONG_TIMES)
 {
-    fixture f;
-    client c, idle;
+    client idle;
     long kids[16];
     int n, i;
     pid_t group;
 
-    fx_init_forked(&f, 2);
-    long_times(&f);
-    if (!fx_up(&f))
-        return;
-    n = wait_children(&f, 2, kids, PATIENCE);
+    n = wait_children(f, 2, kids, PATIENCE);
     if (n < 0) {
-        fx_down(&f);
         SKIP("no /proc to see children in");
     }
     CHECK_INT(n, 2);
-    cl_open(&idle, &f);
+    cl_open(&idle, f);
     check_in_step(&idle);
-    cl_open(&c, &f);
-    cl_puts(&c, "GET /sleep?ms=300 HTTP/1.1\r\nHost: a\r\n\r\n");
-    CHECK(!cl_readable(&c, 50));
-    group = f.pid;
-    signal_process(f.pid, SIGKILL);
-    CHECK(fx_wait(&f, PATIENCE));
-    f.pid = 0;
-    CHECK_INT(cl_reply(&c), 200);   /* what runs is finished */
-    CHECK_STR(c.body.p, "slept\n");
-    if (!CHECK(fx_reap(&f, group, SCALED(4000))))
+    cl_puts(c, "GET /sleep?ms=300 HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK(!cl_readable(c, 50));
+    group = f->pid;
+    signal_process(f->pid, SIGKILL);
+    CHECK(fx_wait(f, PATIENCE));
+    f->pid = 0;
+    CHECK_INT(cl_reply(c), 200);   /* what runs is finished */
+    CHECK_STR(c->body.p, "slept\n");
+    if (!CHECK(fx_reap(f, group, SCALED(4000))))
         signal_group(group, SIGKILL);
-    fx_reap(&f, group, 500);
+    fx_reap(f, group, 500);
     for (i = 0; i < n; i++)
         CHECK(signal_process((pid_t)kids[i], 0) != 0);
-    cl_close(&c);
     cl_close(&idle);
-    fx_down(&f);
 }
 
 TEST(process, stop_signals)
@@ -17846,50 +17813,38 @@ TEST(process, stop_signals)
     no_context();
 }
 
-TEST(process, stop_is_fast_with_parked_connections)
+SERVED_BY(process, stop_is_fast_with_parked_connections, 2, LONG_TIMES)
 {
     enum { N = 300 };
-    static client c[N];
-    fixture f;
+    static client cs[N];
     uint64_t t0;
     int i;
 
-    fx_init_forked(&f, 2);
-    long_times(&f);
-    if (!fx_up(&f))
-        return;
     for (i = 0; i < N; i++) {
-        cl_open(&c[i], &f);
-        cl_puts(&c[i], GET1 "\r\n");
+        cl_open(&cs[i], f);
+        cl_puts(&cs[i], GET1 "\r\n");
     }
     for (i = 0; i < N; i++)
-        CHECK_INT(cl_reply(&c[i]), 200);
+        CHECK_INT(cl_reply(&cs[i]), 200);
     t0 = now_ms();
-    signal_process(f.pid, SIGTERM);
-    CHECK(fx_wait(&f, PATIENCE));
+    signal_process(f->pid, SIGTERM);
+    CHECK(fx_wait(f, PATIENCE));
     CHECK_IN(now_ms() - t0, 0, SCALED(400));
     for (i = 0; i < N; i++)
-        cl_close(&c[i]);
-    if (fx_reap(&f, f.pid, SCALED(1000)))
-        f.pid = 0;
-    fx_down(&f);
+        cl_close(&cs[i]);
+    if (fx_reap(f, f->pid, SCALED(1000)))
+        f->pid = 0;
 }
 
-TEST(process, connections_are_spread)
+SERVED_BY(process, connections_are_spread, 2, LONG_TIMES)
 {
     enum { N = 200 };
-    static client c[N];
-    fixture f;
+    static client cs[N];
     long kids[16];
     int i, round, first = 0, n;
 
-    fx_init_forked(&f, 2);
-    long_times(&f);
-    if (!fx_up(&f))
-        return;
-    n = wait_children(&f, 2, kids, PATIENCE);
+    n = wait_children(f, 2, kids, PATIENCE);
     if (n != 2) {
-        fx_down(&f);
         SKIP("no /proc to see children in");
     }
     CHECK_SOON(get_int(&shm->child_starts) == 2, 4000);
@@ -17897,42 +17852,36 @@ TEST(process, connections_are_spread)
      * tries */
     for (round = 0; round < 5; round++) {
         for (i = 0; i < N; i++) {
-            cl_open(&c[i], &f);
-            cl_puts(&c[i], "GET /pid HTTP/1.1\r\nHost: a\r\n\r\n");
+            cl_open(&cs[i], f);
+            cl_puts(&cs[i], "GET /pid HTTP/1.1\r\nHost: a\r\n\r\n");
         }
         first = 0;
         for (i = 0; i < N; i++) {
-            CHECK_INT(cl_reply(&c[i]), 200);
-            first += strtol(c[i].body.p, NULL, 10) == kids[0];
-            cl_close(&c[i]);
+            CHECK_INT(cl_reply(&cs[i]), 200);
+            first += strtol(cs[i].body.p, NULL, 10) == kids[0];
+            cl_close(&cs[i]);
         }
         if (first >= N / 10 && first <= N - N / 10)
             break;
     }
     CHECK_IN(first, N / 10, N - N / 10);
-    fx_down(&f);
 }
 
-TEST(process, max_connections_per_child)  /* 65592: the account stays right */
+/* 65592: the account stays right */
+SERVED_BY(process, max_connections_per_child, 1, "MaxConnectionsPerChild 5")
 {
-    fixture f;
     long pids[64], kids[16];
     int i, n = 0;
 
-    fx_init_forked(&f, 1);
-    f.deaths_ok = 1;
-    f.cfg.max_connections_per_child = 5;
-    if (!fx_up(&f))
-        return;
+    f->deaths_ok = 1;
     for (i = 0; i < 40; i++) {
-        long pid = ask_pid(&f);
+        long pid = ask_pid(f);
         CHECK(pid > 0);
         if (n < 64 && !is_among(pid, pids, n))
             pids[n++] = pid;
     }
     CHECK_IN(n, 4, 10);
-    CHECK_SOON(children_of(f.pid, kids, 16) <= 1, 3000);
-    fx_down(&f);
+    CHECK_SOON(children_of(f->pid, kids, 16) <= 1, 3000);
 }
 
 TEST(process, spare_threads)
@@ -18034,26 +17983,22 @@ TEST(process, descriptors_run_out)
     no_context();
 }
 
-TEST(process, resting_server_is_silent)   /* 57399: no periodic wake-up */
+/* 57399: no periodic wake-up */
+SERVED_BY(process, resting_server_is_silent, 2, LONG_TIMES)
 {
-    fixture f;
-    client c[10];
+    client cs[10];
     long who[16];
     long long before[16], cpu = 0, sum = 0;
     int i, n;
 
-    fx_init_forked(&f, 2);
-    long_times(&f);
-    if (!fx_up(&f))
-        return;
     for (i = 0; i < 10; i++) {
-        cl_open(&c[i], &f);
-        check_in_step(&c[i]);
+        cl_open(&cs[i], f);
+        check_in_step(&cs[i]);
     }
     nap(1500);
-    n = children_of(f.pid, who, 15);
+    n = children_of(f->pid, who, 15);
     if (n >= 0)
-        who[n++] = f.pid;
+        who[n++] = f->pid;
     for (i = 0; i < n; i++)
         before[i] = wakeups_of(who[i]) + cpu_ms_of(who[i]);
     nap(1200);
@@ -18065,8 +18010,7 @@ TEST(process, resting_server_is_silent)   /* 57399: no periodic wake-up */
         CHECK_IN(sum, 0, 2);
     CHECK_IN(cpu, 0, SCALED(500));
     for (i = 0; i < 10; i++)
-        cl_close(&c[i]);
-    fx_down(&f);
+        cl_close(&cs[i]);
 }
 
 /* Private memory of a process in bytes. */
@@ -18087,16 +18031,16 @@ static long long memory_of(long pid)
     return sum;
 }
 
-TEST(process, idle_connections_are_cheap)    /* at most 300 bytes each */
+/* at most 300 bytes each */
+SERVED_BY(process, idle_connections_are_cheap, 1, LONG_TIMES)
 {
 #ifdef EVENTMPM_POLL
     enum { N = 1500 };              /* each look is at all of them */
 #else
     enum { N = 6000 };
 #endif
-    static client c[N];
+    static client cs[N];
     struct rlimit r;
-    fixture f;
     long kids[4];
     long long before = 0, after = 0;
     int i;
@@ -18106,19 +18050,15 @@ TEST(process, idle_connections_are_cheap)    /* at most 300 bytes each */
         SKIP("not enough descriptors allowed");
     if (g_slow > 1)
         SKIP("a sanitizer's memory says nothing");
-    fx_init_forked(&f, 1);
-    long_times(&f);
-    if (!fx_up(&f))
-        return;
     for (i = 0; i < N; i++) {
-        if (cl_connect_port(&c[i], f.port, 0) != 0)
+        if (cl_connect_port(&cs[i], f->port, 0) != 0)
             break;
-        CHECK_INT(cl_get(&c[i], "/hello"), 200);
-        str_free(&c[i].in);
-        str_free(&c[i].head);
-        str_free(&c[i].body);
-        str_free(&c[i].trailer);
-        if (i == N / 3 && children_of(f.pid, kids, 4) == 1)
+        CHECK_INT(cl_get(&cs[i], "/hello"), 200);
+        str_free(&cs[i].in);
+        str_free(&cs[i].head);
+        str_free(&cs[i].body);
+        str_free(&cs[i].trailer);
+        if (i == N / 3 && children_of(f->pid, kids, 4) == 1)
             before = memory_of(kids[0]);
     }
     CHECK_INT(i, N);
@@ -18126,9 +18066,8 @@ TEST(process, idle_connections_are_cheap)    /* at most 300 bytes each */
     if (before > 0)
         CHECK_IN((after - before) / (N - N / 3), 0, 300);
     while (i-- > 0)
-        cl_close(&c[i]);
-    CHECK_INT(get_status(&f, "/hello"), 200);
-    fx_down(&f);
+        cl_close(&cs[i]);
+    CHECK_INT(get_status(f, "/hello"), 200);
 }
 
 TEST(process, run_without_children)  /* processes = 0 in the foreground */
