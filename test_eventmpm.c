@@ -19062,133 +19062,111 @@ static void reload_to(fixture *f, int sig, int generation)
     CHECK_SOON(serves(f, generation), 8000);
 }
 
-TEST(operate, graceful_restarts_lose_nothing)
+SERVED_BY(operate, graceful_restarts_lose_nothing, 2, "MaxKeepAliveRequests 0")
 {
     enum { N = 6, RELOADS = 20 };
     asker a[N];
-    fixture f;
     long kids[16], after[16];
     int i;
 
-    fx_init_forked(&f, 2);
-    f.deaths_ok = 1;
-    f.cfg.max_keep_alive_requests = 0;
-    if (!fx_up(&f))
-        return;
-    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
-    wait_children(&f, 2, kids, PATIENCE);
-    askers_start(a, N, f.port);
+    f->deaths_ok = 1;
+    CHECK_SOON(fx_log_has(f, "EMPM0489"), 4000);
+    wait_children(f, 2, kids, PATIENCE);
+    askers_start(a, N, f->port);
     for (i = 1; i <= RELOADS / g_slow + 1; i++)
-        reload_to(&f, SIGUSR1, i);
+        reload_to(f, SIGUSR1, i);
     askers_stop(a, N);
-    CHECK_SOON(fx_log_lines(&f, "has ended: its log files") == i - 1, 8000);
-    wait_children(&f, 2, after, PATIENCE);
+    CHECK_SOON(fx_log_lines(f, "has ended: its log files") == i - 1, 8000);
+    wait_children(f, 2, after, PATIENCE);
     CHECK(!is_among(after[0], kids, 2) && !is_among(after[1], kids, 2));
-    fx_down(&f);
 }
 
-TEST(operate, graceful_restart_closes_no_idle_connection)   /* 43359 */
+/* 43359 */
+SERVED_BY(operate, graceful_restart_closes_no_idle_connection, 2, NULL)
 {
-    fixture f;
     client idle, sleeper;
 
-    fx_init_forked(&f, 2);
-    f.deaths_ok = 1;
-    if (!fx_up(&f))
-        return;
-    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
-    cl_open(&idle, &f);
+    f->deaths_ok = 1;
+    CHECK_SOON(fx_log_has(f, "EMPM0489"), 4000);
+    cl_open(&idle, f);
     check_in_step(&idle);
-    cl_open(&sleeper, &f);
+    cl_open(&sleeper, f);
     cl_puts(&sleeper, "GET /sleep?ms=500 HTTP/1.1\r\nHost: a\r\n\r\n");
     CHECK(!cl_readable(&sleeper, 50));
-    reload_to(&f, SIGUSR1, 1);
+    reload_to(f, SIGUSR1, 1);
     CHECK_OPEN(&idle);
     CHECK_INT(cl_reply(&sleeper), 200);
     CHECK_INT(sleeper.closes, 0);
-    CHECK_SOON(fx_log_has(&f, "generation 0 has ended"), 4000);
+    CHECK_SOON(fx_log_has(f, "generation 0 has ended"), 4000);
     check_in_step(&idle);            /* both are the new generation's now */
     check_in_step(&sleeper);
     CHECK_INT(idle.closes + sleeper.closes, 0);
     cl_close(&idle);
     cl_close(&sleeper);
-    fx_down(&f);
 }
 
 /* Idle connections, as many as one message of the exchange cannot hold, go to
  * the children that serve, and those that drain are gone at once: reload after
  * reload, and when a child has had MaxConnectionsPerChild. */
-TEST(operate, idle_connections_outlive_their_child)
+SERVED_BY(operate, idle_connections_outlive_their_child, 2,
+          LONG_TIMES "MaxKeepAliveRequests 0; MaxConnectionsPerChild 100")
 {
     enum { N = 150 };
-    static client c[N];
-    fixture f;
+    static client cs[N];
     long kids[16];
     uint64_t t0;
     int i, round, closed = 0;
 
-    fx_init_forked(&f, 2);
-    f.deaths_ok = 1;
-    long_times(&f);
-    f.cfg.max_keep_alive_requests = 0;
-    f.cfg.max_connections_per_child = 100;
-    if (!fx_up(&f))
-        return;
-    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+    f->deaths_ok = 1;
+    CHECK_SOON(fx_log_has(f, "EMPM0489"), 4000);
     for (i = 0; i < N; i++) {
-        cl_open(&c[i], &f);
-        CHECK_INT(cl_get(&c[i], "/hello"), 200);
+        cl_open(&cs[i], f);
+        CHECK_INT(cl_get(&cs[i], "/hello"), 200);
     }
     for (round = 1; round <= 3; round++) {
         t0 = now_ms();
-        reload_to(&f, SIGUSR1, round);
-        CHECK_SOON(fx_log_lines(&f, "has ended: its log files") == round, 8000);
+        reload_to(f, SIGUSR1, round);
+        CHECK_SOON(fx_log_lines(f, "has ended: its log files") == round, 8000);
         CHECK(now_ms() - t0 < (uint64_t)SCALED(2000));
         for (i = 0; i < N; i++) {
-            closed += cl_get(&c[i], "/hello") != 200 || c[i].closes;
+            closed += cl_get(&cs[i], "/hello") != 200 || cs[i].closes;
             if (closed)
                 break;
         }
     }
     CHECK_INT(closed, 0);
     for (i = 0; i < N; i++)
-        cl_close(&c[i]);
-    wait_children(&f, 2, kids, PATIENCE);
-    fx_down(&f);
+        cl_close(&cs[i]);
+    wait_children(f, 2, kids, PATIENCE);
 }
 
-TEST(operate, streams_outlive_a_reload)      /* all of them, to their end */
+/* all of them, to their end */
+SERVED_BY(operate, streams_outlive_a_reload, 2, LONG_TIMES)
 {
     enum { N = 30 };
-    static client c[N];
-    fixture f;
+    static client cs[N];
     int i;
 
-    fx_init_forked(&f, 2);
-    f.deaths_ok = 1;
-    long_times(&f);
-    if (!fx_up(&f))
-        return;
-    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 8000);
+    f->deaths_ok = 1;
+    CHECK_SOON(fx_log_has(f, "EMPM0489"), 8000);
     for (i = 0; i < N; i++) {
-        cl_open(&c[i], &f);
-        cl_puts(&c[i], "GET /events?n=60 HTTP/1.1\r\nHost: a\r\n\r\n");
+        cl_open(&cs[i], f);
+        cl_puts(&cs[i], "GET /events?n=60 HTTP/1.1\r\nHost: a\r\n\r\n");
     }
     for (i = 0; i < N; i++)
-        CHECK_INT(cl_readable(&c[i], 8000), 1);
-    reload_to(&f, SIGUSR1, 1);
+        CHECK_INT(cl_readable(&cs[i], 8000), 1);
+    reload_to(f, SIGUSR1, 1);
     for (i = 0; i < N; i++) {
         context("stream %d", i);
-        CHECK_INT(cl_reply(&c[i]), 200);
-        CHECK(strncmp(c[i].body.p, "data: 60\n\n", 10) == 0);
-        CHECK(c[i].body.n > 20 &&
-              strcmp(c[i].body.p + c[i].body.n - 18,
+        CHECK_INT(cl_reply(&cs[i]), 200);
+        CHECK(strncmp(cs[i].body.p, "data: 60\n\n", 10) == 0);
+        CHECK(cs[i].body.n > 20 &&
+              strcmp(cs[i].body.p + cs[i].body.n - 18,
                      "data: 2\n\ndata: 1\n\n") == 0);
-        cl_close(&c[i]);
+        cl_close(&cs[i]);
     }
     no_context();
-    CHECK_SOON(fx_log_has(&f, "generation 0 has ended"), 8000);
-    fx_down(&f);
+    CHECK_SOON(fx_log_has(f, "generation 0 has ended"), 8000);
 }
 
 /* What the next reload meets: shm->rc[0]. */
@@ -19499,26 +19477,22 @@ TEST(operate, children_whose_threads_fail_replace_nobody)
     fx_down(&f);
 }
 
-TEST(operate, signals_while_a_reload_is_under_way)   /* 60487, 64533 */
+/* 60487, 64533 */
+SERVED_BY(operate, signals_while_a_reload_is_under_way, 2, NULL)
 {
-    fixture f;
     int i;
 
-    fx_init_forked(&f, 2);
-    f.deaths_ok = 1;
-    if (!fx_up(&f))
-        return;
-    CHECK_SOON(fx_log_has(&f, "EMPM5042"), 4000);    /* no child yet */
+    f->deaths_ok = 1;
+    CHECK_SOON(fx_log_has(f, "EMPM5042"), 4000);    /* no child yet */
     for (i = 0; i < 40; i++) {
-        signal_process(f.pid, i % 3 == 0 ? SIGHUP : SIGUSR1);
+        signal_process(f->pid, i % 3 == 0 ? SIGHUP : SIGUSR1);
         nap(7);
     }
-    CHECK_SOON(serves(&f, 2), 8000);
-    CHECK_SOON(get_status(&f, "/hello") == 200, 4000);   /* HUP drops some */
+    CHECK_SOON(serves(f, 2), 8000);
+    CHECK_SOON(get_status(f, "/hello") == 200, 4000);   /* HUP drops some */
     /* and a stop in the middle of one */
-    signal_process(f.pid, SIGUSR1);
+    signal_process(f->pid, SIGUSR1);
     nap(5);
-    fx_down(&f);
 }
 
 static char g_second[64], g_third[64];
@@ -19575,53 +19549,36 @@ TEST(operate, reload_adds_and_removes_sockets)
     fx_down(&f);
 }
 
-TEST(operate, restart_stops_what_runs)
+SERVED_BY(operate, restart_stops_what_runs, 1, "StopTimeout 200ms")
 {
-    fixture f;
-    client c;
     uint64_t t0;
 
-    fx_init_forked(&f, 1);
-    f.deaths_ok = 1;
-    f.cfg.stop_timeout_ms = 200;
-    if (!fx_up(&f))
-        return;
-    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
-    cl_open(&c, &f);
-    cl_puts(&c, "GET /sleep?ms=20000 HTTP/1.1\r\nHost: a\r\n\r\n");
-    CHECK(!cl_readable(&c, 50));
+    f->deaths_ok = 1;
+    CHECK_SOON(fx_log_has(f, "EMPM0489"), 4000);
+    cl_puts(c, "GET /sleep?ms=20000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK(!cl_readable(c, 50));
     t0 = now_ms();
-    reload_to(&f, SIGHUP, 1);
-    CHECK(cl_end(&c, SCALED(5000)) != CL_TIMEOUT);
+    reload_to(f, SIGHUP, 1);
+    CHECK(cl_end(c, SCALED(5000)) != CL_TIMEOUT);
     CHECK_IN(now_ms() - t0, 0, SCALED(4000));
-    CHECK_INT(get_status(&f, "/hello"), 200);
-    cl_close(&c);
-    fx_down(&f);
+    CHECK_INT(get_status(f, "/hello"), 200);
 }
 
-TEST(operate, a_drain_has_its_end)   /* a9: old generations for ever */
+/* a9: old generations for ever */
+SERVED_BY(operate, a_drain_has_its_end, 1,
+          "GracefulRestartTimeout 300ms; StopTimeout 100ms")
 {
-    fixture f;
-    client c;
     uint64_t t0;
 
-    fx_init_forked(&f, 1);
-    f.deaths_ok = 1;
-    f.cfg.graceful_restart_timeout_ms = 300;
-    f.cfg.stop_timeout_ms = 100;
-    if (!fx_up(&f))
-        return;
-    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
-    cl_open(&c, &f);
-    cl_puts(&c, "GET /sleep?ms=30000 HTTP/1.1\r\nHost: a\r\n\r\n");
-    CHECK(!cl_readable(&c, 50));
+    f->deaths_ok = 1;
+    CHECK_SOON(fx_log_has(f, "EMPM0489"), 4000);
+    cl_puts(c, "GET /sleep?ms=30000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK(!cl_readable(c, 50));
     t0 = now_ms();
-    reload_to(&f, SIGUSR1, 1);
-    CHECK_SOON(fx_log_has(&f, "generation 0 has ended"), 8000);
+    reload_to(f, SIGUSR1, 1);
+    CHECK_SOON(fx_log_has(f, "generation 0 has ended"), 8000);
     CHECK_IN(now_ms() - t0, 300, 2700 + SCALED(1500));
-    CHECK(cl_end(&c, SCALED(1000)) != CL_TIMEOUT);
-    cl_close(&c);
-    fx_down(&f);
+    CHECK(cl_end(c, SCALED(1000)) != CL_TIMEOUT);
 }
 
 /* A reload cuts nothing off: as many generations drain as there are slots, and
@@ -19790,33 +19747,26 @@ TEST(operate, suspended_machine_kills_nobody)
 /* 53555. The last requests wait until those that drain have had their 2 s,
  * one after the other: the bounds only keep a test that hangs from taking
  * for ever. */
-TEST(operate, draining_children_make_room)
+SERVED_BY(operate, draining_children_make_room, 1,
+          "ServerLimit 1; MaxConnectionsPerChild 1; StopTimeout 100ms")
 {
     enum { N = 5 };
-    fixture f;
-    client c[N], last;
+    client cs[N], last;
     int i;
 
-    fx_init_forked(&f, 1);
-    f.deaths_ok = 1;
-    f.cfg.server_limit = 1;
-    f.cfg.max_connections_per_child = 1;
-    f.cfg.stop_timeout_ms = 100;
-    if (!fx_up(&f))
-        return;
+    f->deaths_ok = 1;
     for (i = 0; i < N; i++) {        /* each takes a child with it */
-        cl_open(&c[i], &f);
-        cl_puts(&c[i], "GET /sleep?ms=30000 HTTP/1.1\r\nHost: a\r\n\r\n");
-        CHECK_SOON(i < 3 ? fx_log_lines(&f, "started in slot") >= i + 2
-                         : fx_log_has(&f, "EMPM0485"), 15000);
+        cl_open(&cs[i], f);
+        cl_puts(&cs[i], "GET /sleep?ms=30000 HTTP/1.1\r\nHost: a\r\n\r\n");
+        CHECK_SOON(i < 3 ? fx_log_lines(f, "started in slot") >= i + 2
+                         : fx_log_has(f, "EMPM0485"), 15000);
     }
-    cl_open(&last, &f);
+    cl_open(&last, f);
     last.patience = SCALED(30000);
     CHECK_INT(cl_get(&last, "/hello"), 200);
     cl_close(&last);
     for (i = 0; i < N; i++)
-        cl_close(&c[i]);
-    fx_down(&f);
+        cl_close(&cs[i]);
 }
 
 static int hk_slow_start(empm_server *s, void *user)
@@ -19871,56 +19821,43 @@ static long ticks_of(long pid)
     return (long)(user + sys);
 }
 
-TEST(operate, parent_rests_while_it_stops)
+SERVED_BY(operate, parent_rests_while_it_stops, 2, NULL)
 {
-    fixture f;
-    client c;
     long kids[16], before;
     int i;
 
-    fx_init_forked(&f, 2);
-    f.deaths_ok = 1;
-    if (!fx_up(&f))
-        return;
-    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
-    cl_open(&c, &f);
-    cl_puts(&c, "GET /sleep?ms=3000 HTTP/1.1\r\nHost: a\r\n\r\n");
-    CHECK(!cl_readable(&c, 50));
+    f->deaths_ok = 1;
+    CHECK_SOON(fx_log_has(f, "EMPM0489"), 4000);
+    cl_puts(c, "GET /sleep?ms=3000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK(!cl_readable(c, 50));
     for (i = 0; i < 6; i++) {        /* so many that they are throttled */
-        const int n = wait_children(&f, 2, kids, 200);
+        const int n = wait_children(f, 2, kids, 200);
         if (n > 0)                   /* the youngest */
             signal_process((pid_t)kids[n - 1], SIGKILL);
         nap(20);
     }
-    signal_process(f.pid, SIGQUIT);
+    signal_process(f->pid, SIGQUIT);
     nap(200);
-    before = ticks_of(f.pid);
+    before = ticks_of(f->pid);
     nap(600);
     if (before >= 0)
-        CHECK_IN(ticks_of(f.pid) - before, 0, 10);
-    cl_close(&c);
-    fx_down(&f);
+        CHECK_IN(ticks_of(f->pid) - before, 0, 10);
 }
 
 /* Exactly N children are not more in number either, however busy they are. */
-TEST(operate, all_busy_is_said_of_exact_children)
+SERVED_BY(operate, all_busy_is_said_of_exact_children, 1, NULL)
 {
-    fixture f;
-    client c[5];
+    client cs[5];
     size_t i;
 
-    fx_init_forked(&f, 1);
-    if (!fx_up(&f))
-        return;
-    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+    CHECK_SOON(fx_log_has(f, "EMPM0489"), 4000);
     for (i = 0; i < 5; i++) {
-        cl_open(&c[i], &f);
-        cl_puts(&c[i], "GET /sleep?ms=2500 HTTP/1.1\r\nHost: a\r\n\r\n");
+        cl_open(&cs[i], f);
+        cl_puts(&cs[i], "GET /sleep?ms=2500 HTTP/1.1\r\nHost: a\r\n\r\n");
     }
-    CHECK_SOON(fx_log_has(&f, "EMPM0484"), 4000);
+    CHECK_SOON(fx_log_has(f, "EMPM0484"), 4000);
     for (i = 0; i < 5; i++)
-        cl_close(&c[i]);
-    fx_down(&f);
+        cl_close(&cs[i]);
 }
 
 TEST(operate, stuck_workers_are_looked_for_by_default)   /* a loop is seen */
