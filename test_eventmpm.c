@@ -21470,29 +21470,25 @@ static int shell(char *out, size_t n, const char *fmt, ...)
     return WIFEXITED(rc) ? WEXITSTATUS(rc) : -1;
 }
 
-TEST(clients, curl)
+SERVED_BY(clients, curl, 1, NULL)
 {
-    fixture f;
     char out[4096], path[400], *big;
 
     if (!installed("curl"))
         SKIP("curl is not installed");
-    fx_init_forked(&f, 1);
-    if (!fx_up(&f))
-        return;
     CHECK_INT(shell(out, sizeof out, "curl -sS -m 20 http://127.0.0.1:%d/hello "
-                    "http://127.0.0.1:%d/hello/two", f.port, f.port), 0);
+                    "http://127.0.0.1:%d/hello/two", f->port, f->port), 0);
     CHECK_STR(out, "Hello, world!\nHello, two!\n");
     CHECK_INT(shell(out, sizeof out, "curl -sS -m 20 --http1.0 "
-                    "http://127.0.0.1:%d/hello", f.port), 0);
+                    "http://127.0.0.1:%d/hello", f->port), 0);
     CHECK_STR(out, "Hello, world!\n");
     CHECK_INT(shell(out, sizeof out, "curl -sS -m 20 --http1.0 "
                     "http://127.0.0.1:%d/produce?bytes=1000000 | wc -c",
-                    f.port),
+                    f->port),
               0);
     CHECK_INT(strtol(out, NULL, 10), 1000000);
     CHECK_INT(shell(out, sizeof out, "curl -sS -m 20 -I "
-                    "http://127.0.0.1:%d/hello", f.port), 0);
+                    "http://127.0.0.1:%d/hello", f->port), 0);
     CHECK(strncmp(out, "HTTP/1.1 200", 12) == 0);
     big = (char *)malloc(10000000);
     if (big != NULL) {
@@ -21503,22 +21499,21 @@ TEST(clients, curl)
         snprintf(want, sizeof want, "bytes=10000000 sum=%lx nul=1 trailer=-",
                  (unsigned long)pattern_sum(10000000));
         CHECK_INT(shell(out, sizeof out, "curl -sS -m 30 --data-binary @%s "
-                        "http://127.0.0.1:%d/sum-any", path, f.port), 0);
+                        "http://127.0.0.1:%d/sum-any", path, f->port), 0);
         CHECK_STR(out, want);
         CHECK_INT(shell(out, sizeof out, "curl -sS -m 30 -T %s -X POST "
                         "-H 'Transfer-Encoding: chunked' "
-                        "http://127.0.0.1:%d/sum-any", path, f.port), 0);
+                        "http://127.0.0.1:%d/sum-any", path, f->port), 0);
         CHECK_STR(out, want);
         CHECK_INT(shell(out, sizeof out, "curl -sS -m 30 -o /dev/null "
                         "-w '%%{http_code}' --data-binary @%s "
-                        "http://127.0.0.1:%d/echo", path, f.port), 0);
+                        "http://127.0.0.1:%d/echo", path, f->port), 0);
         CHECK_STR(out, "413");
         unlink(path);
     }
     CHECK_INT(shell(out, sizeof out, "curl -sS -m 20 -L -o /dev/null "
-                    "-w '%%{http_code}' http://127.0.0.1:%d/tree", f.port), 0);
+                    "-w '%%{http_code}' http://127.0.0.1:%d/tree", f->port), 0);
     CHECK_STR(out, "200");
-    fx_down(&f);
 }
 
 /* zsync asks for 20 ranges at a time and gives up on an answer with the
@@ -21557,19 +21552,15 @@ TEST(clients, zsync)
     unlink(tmp_path(path, sizeof path, "zsync.out"));
 }
 
-TEST(clients, ab)
+SERVED_BY(clients, ab, 1, NULL)
 {
-    fixture f;
     char out[8192];
     const char *p;
 
     if (!installed("ab"))
         SKIP("ab is not installed");
-    fx_init_forked(&f, 1);
-    if (!fx_up(&f))
-        return;
     CHECK_INT(shell(out, sizeof out, "ab -q -k -n 2000 -c 20 "
-                    "http://127.0.0.1:%d/hello", f.port), 0);
+                    "http://127.0.0.1:%d/hello", f->port), 0);
     p = strstr(out, "Complete requests:");
     CHECK(p != NULL && strtol(p + 18, NULL, 10) == 2000);
     p = strstr(out, "Failed requests:");
@@ -21578,45 +21569,34 @@ TEST(clients, ab)
     CHECK(p != NULL && strtol(p + 20, NULL, 10) > 1900);
     CHECK(strstr(out, "Non-2xx") == NULL);
     CHECK_INT(shell(out, sizeof out, "ab -q -n 500 -c 20 "
-                    "http://127.0.0.1:%d/hello", f.port), 0);
+                    "http://127.0.0.1:%d/hello", f->port), 0);
     p = strstr(out, "Failed requests:");
     CHECK(p != NULL && strtol(p + 16, NULL, 10) == 0);
-    fx_down(&f);
 }
 
-TEST(clients, wrk)
+SERVED_BY(clients, wrk, 1, NULL)
 {
-    fixture f;
     char out[8192];
 
     if (!installed("wrk"))
         SKIP("wrk is not installed");
-    fx_init_forked(&f, 1);
-    if (!fx_up(&f))
-        return;
     CHECK_INT(shell(out, sizeof out, "wrk -t1 -c32 -d1s "
-                    "http://127.0.0.1:%d/hello", f.port), 0);
+                    "http://127.0.0.1:%d/hello", f->port), 0);
     CHECK(strstr(out, "Socket errors") == NULL);
     CHECK(strstr(out, "Non-2xx") == NULL);
     CHECK(strstr(out, "requests in") != NULL);
-    fx_down(&f);
 }
 
-TEST(clients, nc)
+SERVED_BY(clients, nc, 1, NULL)
 {
-    fixture f;
     char out[4096];
 
     if (!installed("nc"))
         SKIP("nc is not installed");
-    fx_init_forked(&f, 1);
-    if (!fx_up(&f))
-        return;
     CHECK_INT(shell(out, sizeof out, "printf 'GET /hello HTTP/1.1\\r\\nHost: "
-                    "a\\r\\n\\r\\n' | timeout 20 nc -N 127.0.0.1 %d", f.port),
+                    "a\\r\\n\\r\\n' | timeout 20 nc -N 127.0.0.1 %d", f->port),
               0);
     CHECK(strstr(out, "\r\n\r\nHello, world!\n") != NULL);
-    fx_down(&f);
 }
 
 TEST(clients, goaccess)             /* reads the access log */
@@ -21796,18 +21776,14 @@ TEST(clients, php_streams)
 
 /* A pool of connections that are used again about when they end: a client that
  * is told the time gives one up before, and no request fails. */
-TEST(clients, node_fetch_at_the_edge_of_keep_alive)
+SERVED_BY(clients, node_fetch_at_the_edge_of_keep_alive, 1,
+          "KeepAliveTimeout 2")
 {
-    fixture f;
     char out[8192];
 
     if (!installed("node") ||
         shell(out, sizeof out, "node -e 'fetch'") != 0)
         SKIP("no node with fetch is installed");
-    fx_init_forked(&f, 1);
-    f.cfg.keep_alive_timeout_ms = 2000;
-    if (!fx_up(&f))
-        return;
     /* it looks at no socket */
     CHECK_INT(shell(out, sizeof out, "timeout 60 node -e '"
         "let bad = 0; const nap = ms => new Promise(r => setTimeout(r, ms));"
@@ -21818,9 +21794,8 @@ TEST(clients, node_fetch_at_the_edge_of_keep_alive)
         " await nap(1980); while (Date.now() < end); } }"
         "Promise.all([...Array(10).keys()].map(one)).then(() => {"
         " console.log(bad, \"failed\"); process.exit(bad ? 1 : 0); });'",
-                    f.port), 0);
+                    f->port), 0);
     CHECK_STR(out, "0 failed\n");
-    fx_down(&f);
 }
 
 /* It sends all before it reads: the refusal must still be there. */
@@ -21855,23 +21830,19 @@ TEST(clients, python_reads_the_refusal_of_an_upload)
 
 /* An Expect that expects nothing; paths as they are; a part; a byte above
  * 0x7f. */
-TEST(clients, curl_as_it_is)
+SERVED_BY(clients, curl_as_it_is, 1, NULL)
 {
     static const char *const how[] = {
         "-H 'Expect;' -d hello %s/echo", "--path-as-is %s/./hello",
         "--path-as-is %s//hello", "--path-as-is %s/a/../hello",
         "%s/hello?\xc3\xa4"
     };
-    fixture f;
     char out[4096], url[64], cmd[400];
     size_t i;
 
     if (!installed("curl"))
         SKIP("curl is not installed");
-    fx_init_forked(&f, 1);
-    if (!fx_up(&f))
-        return;
-    snprintf(url, sizeof url, "http://127.0.0.1:%d", f.port);
+    snprintf(url, sizeof url, "http://127.0.0.1:%d", f->port);
     for (i = 0; i < sizeof how / sizeof how[0]; i++) {
         const char *at = strstr(how[i], "%s");
         context("%s", how[i]);
@@ -21881,8 +21852,6 @@ TEST(clients, curl_as_it_is)
                         "/dev/null -w '%%{http_code}' %s", cmd), 0);
         CHECK_STR(out, "200");
     }
-    no_context();
-    fx_down(&f);
 }
 
 TEST(clients, text_browsers)
