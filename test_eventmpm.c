@@ -13469,7 +13469,7 @@ SERVED(time, head,
 }
 
 SERVED(time, head_rate_extends_up_to_the_maximum,
-       LONG_TIMES "RequestReadTimeout header=200ms-700ms,MinRate=500 body=60,MinRate=500")
+       LONG_TIMES "RequestReadTimeout header=200ms-700ms,MinRate=500 body=60")
 {
     client slow, fast;
     uint64_t t0, now;
@@ -16378,7 +16378,7 @@ SERVED(load, slow_clients_hold_no_worker, LONG_TIMES "SendBufferSize 16384")
         cl_connect_port(&cs[i], f->port, 8192);
         switch (i % 12) {
         case 0:  cl_puts(&cs[i], "GET /hel"); break;
-        case 1:  cl_puts(&cs[i], POST1 "Content-Length: 99\r\n\r\nhello"); break;
+        case 1:  cl_puts(&cs[i], CL("99"));                           break;
         case 2:  cl_puts(&cs[i], CHUNK "5\r\nhel"); break;
         case 3:  cl_puts(&cs[i], "POST /sum-any HTTP/1.1\r\nHost: a\r\n"
                          "Content-Length: 900000\r\n\r\nhello"); break;
@@ -16391,8 +16391,9 @@ SERVED(load, slow_clients_hold_no_worker, LONG_TIMES "SendBufferSize 16384")
         case 7:  cl_puts(&cs[i], "GET /file/big.bin HTTP/1.1\r\nHost: "
                          "a\r\n\r\n");
                  break;
-        case 8:  cl_puts(&cs[i], "GET /park?slot=2 HTTP/1.1\r\nHost: a\r\n\r\n");
-                 break;
+        case 8:
+            cl_puts(&cs[i], "GET /park?slot=2 HTTP/1.1\r\nHost: a\r\n\r\n");
+            break;
         case 9:  cl_puts(&cs[i], GET1 "\r\n"); break;
         case 10: cl_puts(&cs[i], POST1 "Content-Length: 99999999\r\n\r\nhello");
                  break;
