@@ -3059,7 +3059,9 @@ static void hammers_stop(hammer *h, int n, int *stop)
  * >>tools -- dates, numbers, escapes
  * ------------------------------------------------------------------------- */
 
-TEST(tools, dates_there_and_back)            /* RFC 9110 5.6.7 */
+/* A time that is written as an HTTP date (RFC 9110 5.6.7) is read back as the
+ * same time. */
+TEST(tools, dates_there_and_back)
 {
     static const struct { int64_t t; const char *text; } cases[] = {
         { 0, "Thu, 01 Jan 1970 00:00:00 GMT" },
@@ -3150,7 +3152,9 @@ TEST(tools, dates_of_three_forms)
     no_context();
 }
 
-TEST(tools, numbers_are_digits_and_fit)      /* every size from the wire */
+/* A number from the wire is digits only, and one that does not fit in 63 bits
+ * is refused: every size of a request is read here. */
+TEST(tools, numbers_are_digits_and_fit)
 {
     static const struct { const char *text; int64_t value; } cases[] = {
         { "0", 0 }, { "7", 7 }, { "9223372036854775807", INT64_MAX },
@@ -3164,6 +3168,8 @@ TEST(tools, numbers_are_digits_and_fit)      /* every size from the wire */
                   cases[i].value);
 }
 
+/* A percent code is decoded once. A code that is cut, is no hex or is %00
+ * makes the whole text invalid. */
 TEST(tools, decode_once_and_strictly)
 {
     static const struct { const char *in; int plus; const char *out; } cases[] = {
@@ -5183,7 +5189,8 @@ static void mark_codes(unsigned char *marks, unsigned char bit,
     }
 }
 
-TEST(log, table_of_codes)            /* in the manual: all, each once */
+/* The manual lists every message number of the code, each exactly once. */
+TEST(log, table_of_codes)
 {
     static const char *const calls[] = {
         "empm__log(", "empm__engine_log(", "empm__worker_log(",
@@ -5259,6 +5266,8 @@ TEST(log, nothing_follows_the_locale)
     free(text);
 }
 
+/* A line of the log has the shape of Apache's error log. Control characters of
+ * its text become '?', so that one message is one line. */
 TEST(log, a_line_is_one_write_in_apaches_shape)
 {
     empm_config cfg = empm_defaults();
@@ -5293,6 +5302,8 @@ TEST(log, a_line_is_one_write_in_apaches_shape)
     unlink(path);
 }
 
+/* ErrorLog "syslog", with a facility and a tag, is syslog; an unknown facility
+ * is an error, and any other text is a file. */
 TEST(log, targets)
 {
     static const struct { const char *name; int facility; } cases[] = {
@@ -5316,8 +5327,8 @@ TEST(log, targets)
     no_context();
 }
 
-/* The words of "|program" are as a line of a configuration has them, and none
- * of it goes through a shell unless "|$" says so. */
+/* The words of "|program" are split as a line of a configuration, and none of
+ * them passes a shell unless "|$" says so. */
 TEST(log, words_of_a_program)
 {
     static const struct { const char *command, *words; int n; } cases[] = {
@@ -5354,7 +5365,8 @@ TEST(log, words_of_a_program)
     CHECK_INT(empm__log_pipe_words(longer, room, argv), 0);
 }
 
-TEST(log, error_log_is_a_file)       /* below ServerRoot, 0640 */
+/* A relative ErrorLog lies below ServerRoot, and its file has mode 0640. */
+TEST(log, error_log_is_a_file)
 {
     fixture f;
     char path[300], *text = NULL;
@@ -5384,8 +5396,8 @@ TEST(log, error_log_is_a_file)       /* below ServerRoot, 0640 */
     umask(mask);
 }
 
-/* A FIFO that nobody reads, as a log: the start does not wait for a reader, who
- * finds what was said before; nor does anything else once it is full. */
+/* A FIFO as a log has no reader at first: the start does not wait for one, a
+ * later reader finds the first lines, and a full FIFO holds nobody. */
 TEST(log, a_fifo_is_not_waited_for)
 {
     static char page[8192];
@@ -5428,6 +5440,8 @@ TEST(log, a_fifo_is_not_waited_for)
     unlink(path);
 }
 
+/* A message to the log callback carries its level, the client's address and
+ * its number. */
 SERVED(log, callbacks_get_client_number_and_text, NULL)
 {
     CHECK_INT(get_status(f, "/misuse?how=nothing"), 500);
@@ -5435,7 +5449,8 @@ SERVED(log, callbacks_get_client_number_and_text, NULL)
     CHECK(fx_log_has(f, "] EMPM5002: GET /misuse: gave no answer\n"));
 }
 
-/* no number, but who and where */
+/* A line that a handler logs carries the client's address and no number, and
+ * LogLevel decides about it. */
 SERVED(log, handlers_write_their_own_lines, "LogLevel warn")
 {
     CHECK_INT(get_status(f, "/log"), 200);
@@ -5446,6 +5461,7 @@ SERVED(log, handlers_write_their_own_lines, "LogLevel warn")
     CHECK(!fx_log_has(f, "EMPM0000"));
 }
 
+/* Start, reload and stop are logged even at LogLevel crit. */
 SERVED(log, what_the_server_does_is_said_at_any_level, "LogLevel crit")
 {
     f->deaths_ok = 1;
@@ -5466,6 +5482,8 @@ SERVED(log, what_the_server_does_is_said_at_any_level, "LogLevel crit")
     CHECK(fx_log_has(f, "5 EMPM0491: "));
 }
 
+/* A failed empm_start() prints nothing; it writes its reason to ErrorLog where
+ * there is one. Later messages go to the same file. */
 TEST(log, start_says_why_it_fails_where_it_is_asked_to)
 {
     fixture f;
@@ -5515,7 +5533,8 @@ TEST(log, start_says_why_it_fails_where_it_is_asked_to)
     unlink(path);
 }
 
-/* ten of a kind, then how many more */
+/* After ten lines of a kind within a minute, the log only counts further ones,
+ * and says at the stop how many it left out. */
 SERVED(log, load_does_not_fill_it, NULL)
 {
     int i;
@@ -5532,6 +5551,8 @@ SERVED(log, load_does_not_fill_it, NULL)
     }
 }
 
+/* A message is limited per number and minute; the next minute begins with how
+ * many lines were left out. A full table limits nothing more. */
 TEST(log, limits_are_per_number_and_minute)
 {
     static empm__log_limit limits[EMPM__LOG_CODES];
@@ -6511,6 +6532,9 @@ init
  * >>handover -- the word, tickets, slabs
  * ------------------------------------------------------------------------- */
 
+/* An event for an owned record is noted, an event that nobody wants is kept,
+ * and a wanted one is taken together with all that were kept. A hang-up is
+ * always wanted. */
 TEST(handover, an_event_is_taken_noted_or_kept)
 {
     empm__conn c;
@@ -6533,6 +6557,8 @@ TEST(handover, an_event_is_taken_noted_or_kept)
     CHECK(empm__conn_noted(&c, EMPM__READY_HUP));
 }
 
+/* A ticket resumes only the request that it was made for, also when the serial
+ * numbers wrap. */
 TEST(handover, a_stale_ticket_does_nothing)
 {
     empm__conn c;
@@ -6557,6 +6583,8 @@ TEST(handover, a_stale_ticket_does_nothing)
     CHECK_INT(empm__conn_resume(&c, c.serial), 2);         /* it waits: post */
 }
 
+/* A slab lends each record to one borrower at a time, and lends nothing when
+ * all are out. */
 TEST(handover, the_slab_gives_each_record_once)
 {
     static unsigned char seen[3000];
@@ -6595,6 +6623,8 @@ static uint32_t rig_random(wheel_rig *r, uint32_t below)
     return (r->seed >> 8) % below;
 }
 
+/* A deadline is due neither before its time nor more than one slot after it,
+ * also when the clock wraps and when the machine was suspended. */
 TEST(wheel, never_early_never_late_across_the_wrap)
 {
     wheel_rig *r = (wheel_rig *)calloc(1, sizeof *r);
@@ -6647,6 +6677,8 @@ TEST(wheel, never_early_never_late_across_the_wrap)
     free(r);
 }
 
+/* A deadline beyond one turn of the wheel is looked at once per turn, and is
+ * met. */
 TEST(wheel, a_wait_longer_than_the_ring_is_looked_at_and_goes_on)
 {
     wheel_rig *r = (wheel_rig *)calloc(1, sizeof *r);
@@ -6673,7 +6705,8 @@ TEST(wheel, a_wait_longer_than_the_ring_is_looked_at_and_goes_on)
     free(r);
 }
 
-/* after a long sleep */
+/* After a long sleep, a record that is put back with a far deadline is not due
+ * again in the same look. */
 TEST(wheel, what_is_put_back_far_away_is_not_due_again)
 {
     wheel_rig *r = (wheel_rig *)calloc(1, sizeof *r);
@@ -6736,6 +6769,8 @@ static void *queue_worker(void *arg)
     return NULL;
 }
 
+/* Each pushed job runs exactly once; afterwards all workers sleep and none is
+ * counted as searching. */
 TEST(queue, every_job_runs_once_and_the_queue_rests)
 {
     queue_rig *r = (queue_rig *)calloc(1, sizeof *r);
@@ -6798,6 +6833,8 @@ TEST(queue, every_job_runs_once_and_the_queue_rests)
 static char r_a[] = "a", r_b[] = "b", r_c[] = "c", r_d[] = "d", r_e[] = "e",
             r_f[] = "f", r_g[] = "g";
 
+/* The most specific pattern serves a request, and {names} get the decoded part
+ * of the path. */
 TEST(route, most_specific_wins)
 {
     static const empm_route table[] = {
@@ -6864,8 +6901,8 @@ TEST(route, most_specific_wins)
     fx_down(&f);
 }
 
-/* A whole path, for clients that resolve nothing, and of this host: without
- * Host in it (CVE-2019-16645), and never "//" or "/\\" in front. */
+/* The redirect to a folder is a whole path of this host: it holds no Host
+ * (CVE-2019-16645) and begins with neither "//" nor "/\\". */
 LIVE(route, slash_redirect_is_a_path_of_ours)
 {
     static const empm_route table[] = {
@@ -6963,6 +7000,8 @@ static int route_rc(const char *a, const char *b)
     return rc;
 }
 
+/* Two patterns of which none is more specific, and a pattern that is not well
+ * formed, end the start. */
 TEST(route, conflicts_are_found_at_start)
 {
     static const struct { const char *a, *b; int rc; } rows[] = {
@@ -7004,6 +7043,8 @@ TEST(route, conflicts_are_found_at_start)
     }
 }
 
+/* on_head may refuse a request before a byte of its body is read and before
+ * 100 Continue. */
 SERVED(route, on_head_comes_before_the_body, NULL)
 {
     /* refused without 100, without a byte of the body */
@@ -7026,6 +7067,8 @@ SERVED(route, on_head_comes_before_the_body, NULL)
     CHECK_INT(get_int(&shm->hits), 1);
 }
 
+/* A route's own limits hold: the size of a body (413), its workers at a time
+ * (503), and its deadline. */
 SERVED(route, limits_of_a_route, NULL)
 {
     client a, b;
@@ -7060,6 +7103,8 @@ SERVED(route, limits_of_a_route, NULL)
     CHECK(get_int(&shm->rc[0]) & EMPM_STOP_DEADLINE);
 }
 
+/* max_requests counts requests that are still uploaded and suspended ones, and
+ * a request that is given up counts no more. */
 SERVED(route, max_requests_counts_uploads_and_suspended_ones, NULL)
 {
     client a[3];
@@ -7147,7 +7192,9 @@ static int route_for(const char *const *patterns, const char *request)
     return found;
 }
 
-TEST(route, the_most_specific_pattern_wins)  /* Go 1.22, whatever the order */
+/* The more specific of two patterns wins whatever their order in the table, as
+ * in Go 1.22. */
+TEST(route, the_most_specific_pattern_wins)
 {
     static const char *const p[] = {
         "/", "/a/", "GET /a/b", "POST /a/{x}", "/a/b/{$}", "GET /f/{rest...}",
@@ -7182,7 +7229,9 @@ TEST(route, the_most_specific_pattern_wins)  /* Go 1.22, whatever the order */
 static char *guarded(size_t n);              /* in >>head */
 static void guarded_free(char *p, size_t n);
 
-TEST(route, paths_are_made_normal_before_matching)   /* RFC 3986 5.2.4 */
+/* Dot segments and double slashes are removed before a path is matched (RFC
+ * 3986 5.2.4). */
+TEST(route, paths_are_made_normal_before_matching)
 {
     static const struct { const char *in, *path; int segments,
                          status; } cases[] = {
@@ -7221,8 +7270,8 @@ TEST(route, paths_are_made_normal_before_matching)   /* RFC 3986 5.2.4 */
     no_context();
 }
 
-/* A program that asks for what was sent gets that, one that goes by the path
- * gets what its route was found by. */
+/* empm_target() is the text that the client has sent; empm_path() is the path
+ * that found the route. */
 SERVED(route, handlers_see_the_path_that_was_matched, NULL)
 {
     CHECK_INT(cl_ask(c, "GET /a/..//dump/./b%2Fc?q=/../x#f HTTP/1.1\r\n"
@@ -7242,6 +7291,8 @@ SERVED(route, handlers_see_the_path_that_was_matched, NULL)
     CHECK(has_word(cl_header(c, "Allow"), "PUT"));
 }
 
+/* The table of routes refuses patterns that overlap, and patterns that mean
+ * nothing. */
 TEST(route, conflicts_and_nonsense_are_refused_at_start)
 {
     static const char *const bad[][3] = {
@@ -7298,7 +7349,9 @@ static const char *peer_text(const empm__peer *p)
     return empm__peer_text(p, 0, text, sizeof text);
 }
 
-TEST(peer, who_counts_as_one)               /* IPv6: customers have a /64 */
+/* An IPv4 address is one peer, and so is a whole /64 of IPv6, as a customer
+ * has one. */
+TEST(peer, who_counts_as_one)
 {
     static const struct { const char *a, *b; int same; } rows[] = {
         { "192.0.2.1", "192.0.2.1", 1 }, { "192.0.2.1", "192.0.2.2", 0 },
@@ -7319,6 +7372,8 @@ TEST(peer, who_counts_as_one)               /* IPv6: customers have a /64 */
     }
 }
 
+/* The table of peers counts as a plain array of counters does, in whatever
+ * order connections come and go. */
 TEST(peer, counts_against_the_naive_truth)
 {
     enum { PEERS = 40, MOST = 64 };
@@ -7384,6 +7439,8 @@ static int connect_from(client *c, const fixture *f, const char *from)
     return connect(c->fd, (struct sockaddr *)&a, sizeof a);
 }
 
+/* A peer that has MaxConnectionsPerPeer connections gets no more until one of
+ * them ends; other peers notice nothing. */
 SERVED(peer, nobody_takes_more_than_a_share,
        LONG_TIMES "MaxConnectionsPerPeer 4")
 {
@@ -7422,6 +7479,7 @@ SERVED(peer, nobody_takes_more_than_a_share,
     cl_close(&d);
 }
 
+/* However a connection ends, its peer's count goes back. */
 SERVED_HERE(peer, every_end_of_a_connection_returns_its_place,
             "MaxConnectionsPerPeer 50; KeepAliveTimeout 30ms; "
             "RequestReadTimeout header=30ms")
@@ -7591,7 +7649,9 @@ static long proxy_every_part(const char *in, size_t n, empm__peer *p)
     return first;
 }
 
-TEST(proxy, grammar)                /* every prefix is every cut: it is pure */
+/* Both versions of the PROXY header follow their specification. Every prefix
+ * of a header asks for more, so that each cut is tested. */
+TEST(proxy, grammar)
 {
     char text[96];
     empm__peer p;
@@ -7612,8 +7672,8 @@ TEST(proxy, grammar)                /* every prefix is every cut: it is pure */
     }
 }
 
-/* A proxy may name none, or one that sat on a unix socket of the proxy's
- * machine: neither is one of ours, and neither may say who its client is. */
+/* A header may name no address, or a unix socket of the proxy's machine.
+ * Neither is one of our proxies, and neither may say who its client is. */
 TEST(proxy, nameless_peers_are_not_trusted)
 {
     static const char *const with[] = {
@@ -7640,7 +7700,8 @@ TEST(proxy, nameless_peers_are_not_trusted)
     no_context();
 }
 
-TEST(proxy, mutations)              /* nothing is read that is not there */
+/* No mutation of a header makes the parser read a byte beyond it. */
+TEST(proxy, mutations)
 {
     uint32_t seed = 12345;
     int round;
@@ -7674,6 +7735,8 @@ TEST(proxy, mutations)              /* nothing is read that is not there */
     }
 }
 
+/* RemoteIPTrustedProxy takes addresses and networks of both families; a text
+ * that is no network ends the start. */
 TEST(proxy, networks)
 {
     static const struct { const char *list, *in, *out; } good[] = {
@@ -7738,6 +7801,8 @@ TEST(proxy, networks)
     }
 }
 
+/* The field is followed from the right, as far as the addresses are trusted;
+ * an element that is no address ends the walk. */
 TEST(proxy, forwarded_for)
 {
     static const struct { const char *peer, *value, *client; } rows[] = {
@@ -7811,6 +7876,8 @@ static const char *who(client *c, const char *fields)
     return text;
 }
 
+/* The field of a trusted peer names the client for its own request only; the
+ * field of any other peer is ignored. */
 LIVE(proxy, forwarded_for_over_the_wire)
 {
     int trusted;
@@ -7849,6 +7916,9 @@ static int proxied_up(fixture *f)
     return fx_up(f);
 }
 
+/* A PROXY header names the client of all requests of its connection, wherever
+ * it is cut; a second header is a bad request. LOCAL and UNKNOWN keep the
+ * peer's own address. */
 LIVE(proxy, header_then_requests)
 {
     static const char v2[] = SIG "\x21\x21\0\x24" V6 WHO WHO;
@@ -7908,7 +7978,7 @@ LIVE(proxy, header_then_requests)
     fx_down(&f);
 }
 
-/* more than a buffer: skipped as they come */
+/* A header with more TLVs than a buffer holds is skipped as it comes. */
 LIVE(proxy, long_tlvs)
 {
     static const size_t sizes[] = { 5000, 6000, 60000, 65535 - 12 };
@@ -7959,6 +8029,8 @@ LIVE(proxy, long_tlvs)
     fx_down(&f);
 }
 
+/* A proxy listener closes a connection without a good PROXY header and sends
+ * not a byte. */
 LIVE(proxy, without_a_header_no_answer)
 {
     static const char *const in[] = {
@@ -8000,6 +8072,8 @@ LIVE(proxy, without_a_header_no_answer)
     fx_down(&f);
 }
 
+/* A PROXY header that comes slowly, or not at all, holds no worker and ends
+ * with the header timeout. */
 LIVE(proxy, a_slow_header_holds_no_worker_and_ends_in_time)
 {
     fixture f;
@@ -8040,6 +8114,8 @@ LIVE(proxy, a_slow_header_holds_no_worker_and_ends_in_time)
     fx_down(&f);
 }
 
+/* A PROXY header of an untrusted peer closes the connection; X-Forwarded-For
+ * is then read as from the address that the header names. */
 LIVE(proxy, only_from_trusted_peers)
 {
     fixture f;
@@ -8079,6 +8155,8 @@ LIVE(proxy, only_from_trusted_peers)
     }
 }
 
+/* MaxConnectionsPerPeer does not limit trusted proxies, nor proxies on a unix
+ * socket. */
 TEST(proxy, a_proxy_may_have_many_connections)
 {
     fixture f;
@@ -8111,6 +8189,8 @@ TEST(proxy, a_proxy_may_have_many_connections)
     fx_down(&f);
 }
 
+/* A connection that owes its PROXY header is closed in time even while all
+ * workers are busy. */
 TEST(proxy, the_listener_closes_those_without_a_byte)
 {
     fixture f;
@@ -8136,6 +8216,7 @@ TEST(proxy, the_listener_closes_those_without_a_byte)
     fx_down(&f);
 }
 
+/* A stop closes the connections that still owe their PROXY header. */
 TEST(proxy, a_stop_ends_those_who_wait)
 {
     fixture f;
@@ -8192,6 +8273,7 @@ static int allocations_of(const fixture *f, int kind)
     return i;
 }
 
+/* Once the pools are filled, requests and connections allocate nothing. */
 SERVED_HERE(memory, steady_state_allocates_nothing, "MaxKeepAliveRequests 0")
 {
     static const char *const kinds[] = { "GET", "POST", "30 kB",
@@ -8209,6 +8291,8 @@ SERVED_HERE(memory, steady_state_allocates_nothing, "MaxKeepAliveRequests 0")
     }
 }
 
+/* A start in which any one allocation fails returns EMPM_ENOMEM and leaves
+ * nothing behind, or serves. */
 TEST(memory, start_survives_each_failing_allocation)
 {
     int k, refused = 0;
@@ -8314,6 +8398,7 @@ static void fail_each_allocation(int step, int max)
     no_context();
 }
 
+/* Any one allocation that fails under a request costs that request at most. */
 TEST(memory, requests_survive_failing_allocations) { fail_each_allocation(5,
                                                                           200); }
 LONG(memory, requests_survive_each_failing_allocation)
@@ -8355,7 +8440,8 @@ static int kv_check(empm__kv *kv, empm__kv_shard *sh)
     return (int)used;
 }
 
-/* Who unmaps it believes nothing that a child may have written there. */
+/* The process that unmaps the store believes nothing that a child may have
+ * written there. */
 TEST(store, its_end_believes_nothing_in_it)
 {
     empm__kv *kv = kv_new();
@@ -8373,7 +8459,8 @@ TEST(store, its_end_believes_nothing_in_it)
     munmap(at, 4096);
 }
 
-TEST(store, hash_is_siphash)         /* the vectors of its authors' program */
+/* The hash gives the vectors of SipHash's authors. */
+TEST(store, hash_is_siphash)
 {
     static const struct { size_t len; uint64_t hash; } cases[] = {
         { 0, UINT64_C(0x726fdb47dd0e0e31) },
@@ -8391,6 +8478,8 @@ TEST(store, hash_is_siphash)         /* the vectors of its authors' program */
         CHECK(empm__sip_hash(seed, in, cases[i].len) == cases[i].hash);
 }
 
+/* Each call of the store has the result that its documentation promises;
+ * counters and ends of life included. */
 TEST(store, calls_and_their_results)
 {
     enum { GET, PUT, NEW, DEL, ADD };
@@ -8499,6 +8588,8 @@ TEST(store, calls_and_their_results)
     empm__kv_free(kv, KV_BYTES);
 }
 
+/* Key and value share the room of an item, and every write has a version that
+ * never comes again. */
 TEST(store, lengths_and_versions)
 {
     empm__kv *kv = kv_new();
@@ -8536,7 +8627,9 @@ TEST(store, lengths_and_versions)
     empm__kv_free(kv, KV_BYTES);
 }
 
-TEST(store, versions_never_come_back)        /* though 32 bits store halves */
+/* A version never repeats, even after a writer that was killed while it wrote
+ * one of the two halves. */
+TEST(store, versions_never_come_back)
 {
     static const uint64_t torn[] = {         /* by the step after the first */
         UINT64_C(0x5ffffffff), UINT64_C(0x600000000), UINT64_C(0x500000000),
@@ -8558,6 +8651,8 @@ TEST(store, versions_never_come_back)        /* though 32 bits store halves */
     empm__kv_free(kv, KV_BYTES);
 }
 
+/* A store of any size stays within its memory and uses at least four fifths of
+ * it. */
 TEST(store, every_size_uses_its_memory_and_no_more)
 {
     size_t bytes;
@@ -8589,7 +8684,9 @@ TEST(store, every_size_uses_its_memory_and_no_more)
     no_context();
 }
 
-TEST(store, full_of_what_never_expires)      /* nothing is dropped then */
+/* A store that is full of items without an end refuses new ones and drops
+ * none. */
+TEST(store, full_of_what_never_expires)
 {
     empm__kv *kv = kv_new();
     int k, n;
@@ -8643,6 +8740,8 @@ static uint32_t model_random(uint32_t *seed, uint32_t below)
     return (*seed >> 8) % below;
 }
 
+/* Over random calls the store agrees with a plain array: results, values,
+ * versions, and the victim when it is full. */
 TEST(store, does_what_a_plain_array_does)
 {
     static model_entry m[MODEL_KEYS];
@@ -8795,6 +8894,8 @@ static void *crowd_member(void *arg)
     return NULL;
 }
 
+/* Adds and compare-and-swap lose nothing between threads of several
+ * processes. */
 TEST(store, sums_are_exact_over_processes_and_threads)
 {
     pid_t pid[CROWD_PROCESSES];
@@ -8954,6 +9055,8 @@ static void die_everywhere(int op)
     empm__kv_free(copy, KV_BYTES);
 }
 
+/* A process that is killed at any single instruction of a write leaves the
+ * item old or new, never half. */
 TEST(store, whole_before_and_after_each_instruction)
 {
     int op;
@@ -9055,6 +9158,8 @@ static void doomed_check(empm__kv *kv, doomed *v, int me, int64_t *slack)
     v->adds_done = v->adds_begun = n;
 }
 
+/* Writers that are killed at random moments leave the store consistent, and
+ * the next one takes their lock over. */
 TEST(store, writers_killed_at_any_moment)
 {
     doomed *all = (doomed *)mmap(NULL, sizeof *all * DOOMEDS,
@@ -9112,6 +9217,8 @@ TEST(store, writers_killed_at_any_moment)
     empm__kv_free(kv, 48000);
 }
 
+/* A process that is stopped with the lock costs others a timeout of a second
+ * each, and a killed holder costs nothing. */
 TEST(store, stopped_holder_costs_a_second_not_the_server)
 {
     empm__kv *kv = kv_new();
@@ -9165,6 +9272,7 @@ static long ask_visits(const fixture *f)
     return n;
 }
 
+/* All children count in one store: each number comes once. */
 LIVE(store, visits_are_exact_over_all_children)
 {
     enum { VISITS = 150 };
@@ -9191,6 +9299,8 @@ LIVE(store, visits_are_exact_over_all_children)
     fx_down(&f);
 }
 
+/* The store keeps its content over graceful restarts and over the death of
+ * children. */
 SERVED_BY(store, outlives_graceful_restarts_and_crashes, 2,
           "SharedStoreSize 16384")
 {
@@ -9213,12 +9323,15 @@ SERVED_BY(store, outlives_graceful_restarts_and_crashes, 2,
     }
 }
 
+/* Each call of the store without SharedStoreSize returns EMPM_EMISUSE. */
 SERVED(store, without_a_size_is_misuse, NULL)
 {
     CHECK_INT(cl_ask(c, "GET /visits HTTP/1.1\r\nHost: a\r\n\r\n"), 200);
     CHECK_STR(c->body.p, "-6 -6 -6 -6 -6\n");
 }
 
+/* A SharedStoreSize that is too small is an error of the configuration; one
+ * that the system cannot give ends the start. */
 TEST(store, size_is_checked)
 {
     static const struct { int64_t bytes; int errors; } cases[] = {
@@ -9662,12 +9775,20 @@ static void feed_table(const row *rows, size_t n, int every)
 
 #define ROWS(table) table, sizeof table / sizeof table[0]
 
+/* Each row of the table of heads gets its status, over a real socket. */
 TEST(head, grammar)             { feed_table(ROWS(head_rows), 0); }
+
+/* Each row of the table of bodies gets its status, over a real socket. */
 TEST(body, grammar)             { feed_table(ROWS(body_rows), 0); }
+
+/* The status of a head does not depend on where the network cuts it. */
 LONG(head, grammar_every_cut)   { feed_table(ROWS(head_rows), 1); }
+
+/* The status of a body does not depend on where the network cuts it. */
 LONG(body, grammar_every_cut)   { feed_table(ROWS(body_rows), 1); }
 
-/* A table of requests that differ only in how long something is. */
+/* Each limit of a head holds to the byte: requests that differ only in their
+ * length are served up to it and refused beyond it. */
 SERVED_HERE(head, limits, NULL)
 {
     str s;
@@ -9773,6 +9894,7 @@ SERVED_HERE(head, limits, NULL)
     str_free(&s);
 }
 
+/* The limits of a head and of a body are those of the configuration. */
 SERVED_HERE(head, limits_are_settings,
             "LimitRequestLine 64; LimitRequestFieldSize 70; "
             "LimitRequestFields 3; LimitRequestBody 10")
@@ -9789,7 +9911,8 @@ SERVED_HERE(head, limits_are_settings,
     CHECK_FIN(c);
 }
 
-/* not after the head's time-out */
+/* Input that cannot become HTTP is refused with its first bytes, not after the
+ * head's timeout. */
 SERVED_HERE(head, not_http_is_refused_at_once, NULL)
 {
     static const row rows[] = {
@@ -9817,6 +9940,8 @@ SERVED_HERE(head, not_http_is_refused_at_once, NULL)
     }
 }
 
+/* A client of HTTP/1.0 gets no chunked coding and no interim response; its
+ * connection stays only if it asks. */
 SERVED(head, http_1_0, NULL)
 {
     CHECK_INT(cl_ask(c, "GET /hello HTTP/1.0\r\n\r\n"), 200);
@@ -9844,7 +9969,8 @@ SERVED(head, http_1_0, NULL)
     CHECK_STR(c->body.p, "hello");
 }
 
-/* RFC 9110 5.3, 5.6.1 */
+/* Field lines of one name are one list, whose empty elements mean nothing (RFC
+ * 9110 5.3, 5.6.1). */
 SERVED(head, lists_are_read_as_one, NULL)
 {
     static const struct { const char *fields; int closes; } rows[] = {
@@ -9867,9 +9993,8 @@ SERVED(head, lists_are_read_as_one, NULL)
     }
 }
 
-/* A client that says keep-alive learns how long and for how many requests,
- * as from Apache; Node's pool reuses a connection that is about to end
- * otherwise. */
+/* A client that says keep-alive learns how long and for how many requests, as
+ * from Apache: Node's pool would reuse a connection that is about to end. */
 SERVED(head, keep_alive_says_for_how_long,
        "KeepAliveTimeout 7900ms; MaxKeepAliveRequests 3")
 {
@@ -9897,6 +10022,8 @@ SERVED(head, keep_alive_says_for_how_long,
     CHECK(cl_header(c, "Keep-Alive") == NULL);
 }
 
+/* HEAD has the fields of GET and no body. A method that a path has not is 405
+ * with Allow, an unknown one 501; OPTIONS and * are answered. */
 SERVED(head, methods, NULL)
 {
     const char *allow;
@@ -10030,7 +10157,9 @@ static int status_at_every_split(const char *in, size_t n)
 #define HEAD_GET "GET / HTTP/1.1\r\nHost: a\r\n"
 #define HEAD_POST "POST / HTTP/1.1\r\nHost: a\r\n"
 
-TEST(head, every_rule_at_every_split)        /* RFC 9112, RFC 9110; smuggling */
+/* Each rule of RFC 9112 and RFC 9110 for heads holds wherever the head is cut;
+ * each leniency that would let two servers disagree is refused. */
+TEST(head, every_rule_at_every_split)
 {
     static const struct { const char *in; size_t n; int status; } cases[] = {
 #define CASE(text, status) { text, sizeof(text) - 1, status }
@@ -10156,6 +10285,7 @@ TEST(head, every_rule_at_every_split)        /* RFC 9112, RFC 9110; smuggling */
     }
 }
 
+/* A limit gives the same status wherever the head is cut. */
 TEST(head, limits_have_their_status_at_every_split)
 {
     const empm_config cfg = empm_defaults();
@@ -10217,6 +10347,8 @@ static void check_sum_reply(client *c, size_t n, int whole, int chunked)
     CHECK_STR(c->body.p, want);
 }
 
+/* A body of any size arrives whole, with a length or in chunks, in memory or
+ * spooled. */
 SERVED(body, sizes_in_memory_and_spooled, NULL)
 {
     static const size_t sizes[] = { 0, 1, 2, 100, 4095, 4096, 8000, 8191, 8192,
@@ -10246,6 +10378,8 @@ SERVED(body, sizes_in_memory_and_spooled, NULL)
         }
 }
 
+/* on_body gets each piece as it arrives, before the rest is sent; a body
+ * without bytes has no piece. */
 SERVED(body, streamed_piece_by_piece, NULL)
 {
     static const size_t sizes[] = { 0, 1, 5000, 100000, 2000000 };
@@ -10286,7 +10420,8 @@ SERVED(body, streamed_piece_by_piece, NULL)
     CHECK_INT(get_int(&shm->slots[51].pieces), 0);
 }
 
-/* and not with the next one */
+/* The data of a request ends with it and is not seen by the next one of the
+ * connection. */
 SERVED(body, data_goes_with_the_request, NULL)
 {
     char text[32];
@@ -10308,6 +10443,8 @@ SERVED(body, data_goes_with_the_request, NULL)
     }
 }
 
+/* on_body may end an upload: the client gets the answer and the connection
+ * closes. */
 SERVED(body, streamed_body_may_be_refused, NULL)
 {
     str s;
@@ -10321,6 +10458,8 @@ SERVED(body, streamed_body_may_be_refused, NULL)
     str_free(&s);
 }
 
+/* A handler may send its answer while the body still comes, and no byte is
+ * lost in either direction. */
 SERVED(body, answered_while_it_arrives, NULL)
 {
     str s;
@@ -10341,7 +10480,7 @@ SERVED(body, answered_while_it_arrives, NULL)
     str_free(&s);
 }
 
-/* byte by byte gives the same result */
+/* A body that comes byte by byte gives the same result as a whole one. */
 SERVED(body, dribbled, NULL)
 {
     str s;
@@ -10366,6 +10505,8 @@ SERVED(body, dribbled, NULL)
     str_free(&s);
 }
 
+/* 100 Continue is sent once, before the body is needed, and never before a
+ * refusal or for a request without a body. */
 SERVED(body, expect_100_continue, NULL)
 {
     CHECK_INT(cl_ask(c, POST1 "Expect: 100-continue\r\nContent-Length: 5\r\n"
@@ -10408,6 +10549,7 @@ SERVED(body, expect_100_continue, NULL)
                   "Expect: 100-continue\r\nContent-Length: 5\r\n\r\n"), 405);
 }
 
+/* The body of a refused request is never taken for a further request. */
 SERVED(body, refused_requests_do_not_execute_their_body, NULL)
 {
     /* the body of a request that is not wanted looks like a request */
@@ -10434,6 +10576,8 @@ static int ask_again(const fixture *f, const str *s)
     return status;
 }
 
+/* MaxBodyMemory and MaxSpoolBytes bound all bodies of a child together; their
+ * room is given back. */
 SERVED(body, quotas_of_the_child,
        "LimitBodyInMemory 65536; MaxBodyMemory 100000; MaxSpoolBytes 500000")
 {
@@ -10471,7 +10615,7 @@ SERVED(body, quotas_of_the_child,
 
 /* --- budgets follow what has arrived -------------------------------------- */
 
-/* a Content-Length is no body yet */
+/* A Content-Length takes no memory before its body arrives. */
 SERVED(body, promises_take_no_memory, LONG_TIMES "MaxBodyMemory 100000")
 {
     enum { N = 20 };
@@ -10502,7 +10646,8 @@ SERVED(body, promises_take_no_memory, LONG_TIMES "MaxBodyMemory 100000")
     str_free(&s);
 }
 
-LIVE(body, bytes_that_arrive_take_memory)    /* in pages, too */
+/* Bytes count against MaxBodyMemory as they arrive, in whole pages. */
+LIVE(body, bytes_that_arrive_take_memory)
 {
     enum { N = 4 };
     fixture f;
@@ -10532,8 +10677,8 @@ LIVE(body, bytes_that_arrive_take_memory)    /* in pages, too */
     fx_down(&f);
 }
 
-/* Bodies that come in pieces of any size, so that the buffer grows by every way
- * that it has: page, taken over from the worker, doubled, spooled. */
+/* A body that comes in pieces of any size is whole. Its buffer grows in every
+ * way that it has: page, taken over from the worker, doubled, spooled. */
 LIVE(body, grows_as_it_comes)
 {
     static const size_t pieces[] = { 1000, 5000, 9000, 30000, 33000, 65536,
@@ -10638,8 +10783,8 @@ TEST(body, promises_take_no_descriptors)
     fx_down(&f);
 }
 
-/* Uploads that are large and slow can take the descriptors of large uploads,
- * and nothing else: connections and files have their own. */
+/* Slow and large uploads may take the descriptors of large uploads and nothing
+ * else: connections and files have their own. */
 TEST(body, large_uploads_take_only_their_share)
 {
     enum { N = 50 };
@@ -10708,8 +10853,8 @@ SERVED(body, slow_readers_leave_room_for_uploads,
     str_free(&s);
 }
 
-/* What is beyond MaxOpenFiles: a file gets 503, an answer that is under way is
- * cut so that it can be seen, and both are possible again afterwards. */
+/* Beyond MaxOpenFiles, a file gets 503 and an answer that is under way is cut
+ * visibly. Both are possible again afterwards. */
 SERVED(body, answers_take_only_their_share,
        LONG_TIMES "SendBufferSize 4096; MaxOpenFiles 4")
 {
@@ -10740,7 +10885,9 @@ SERVED(body, answers_take_only_their_share,
                                    __ATOMIC_RELAXED) == 0, 2000);
 }
 
-TEST(body, a_spool_that_cannot_be_opened)    /* 503, said, nothing kept */
+/* A spool file that cannot be opened is 503, is logged, and leaves no
+ * descriptor. */
+TEST(body, a_spool_that_cannot_be_opened)
 {
     fixture f;
     client c;
@@ -10783,6 +10930,7 @@ static void small_files(void)
     setrlimit(RLIMIT_FSIZE, &r);
 }
 
+/* A spool file that cannot grow is 507, and the log names SpoolDirectory. */
 TEST(body, a_file_that_cannot_grow_is_507)
 {
     fixture f;
@@ -10811,8 +10959,8 @@ TEST(body, a_file_that_cannot_grow_is_507)
 }
 
 #ifdef __linux__
-/* The byte behind the body needs room, too: a hole on a full tmpfs is SIGBUS
- * when it is looked at. */
+/* A full disk is 507 even when only the byte behind the body has no room: a
+ * hole on a full tmpfs is SIGBUS for its reader. */
 TEST(body, a_full_disk_is_507)
 {
     enum { ROOM = 131072 };
@@ -10852,7 +11000,8 @@ TEST(body, a_full_disk_is_507)
 }
 #endif
 
-/* on_body that takes its time: others on this worker come in between. */
+/* A slow on_body ends its turn after each piece, so that others get the worker
+ * in between. */
 SERVED(body, pieces_end_a_turn, LONG_TIMES "ThreadsPerChild 1")
 {
     enum { N = 300 };
@@ -10882,7 +11031,8 @@ SERVED(body, pieces_end_a_turn, LONG_TIMES "ThreadsPerChild 1")
     str_free(&s);
 }
 
-TEST(body, limits_above_4_GiB_hold)  /* where a size_t has 32 bits as well */
+/* Limits above 4 GiB hold even where a size_t has 32 bits. */
+TEST(body, limits_above_4_GiB_hold)
 {
     static empm__route route;
     static empm_route user;
@@ -10945,7 +11095,8 @@ static int chunks_fed(const char *in, size_t n, size_t a, char *out,
     return r;
 }
 
-TEST(body, chunk_grammar_at_every_split)     /* RFC 9112 7.1 */
+/* The chunked coding is read by RFC 9112 7.1, wherever it is cut. */
+TEST(body, chunk_grammar_at_every_split)
 {
     static const struct { const char *in; size_t n; int r; const char *out; }
     cases[] = {
@@ -11000,6 +11151,8 @@ TEST(body, chunk_grammar_at_every_split)     /* RFC 9112 7.1 */
         }
 }
 
+/* Chunk extensions and trailers have limits, fields that are dropped
+ * included. */
 TEST(body, extensions_and_trailers_are_bounded)
 {
     static char in[300000], out[64];
@@ -11025,8 +11178,8 @@ TEST(body, extensions_and_trailers_are_bounded)
     CHECK_INT(chunks_fed(in, n, n, out, &out_n, &used), 431);
 }
 
-/* A 404, a 405 or a 401 is no reason to lose the connection over a short body:
- * wherever it is cut, the next request is found. */
+/* A 404, a 405 or a 401 drops a short body and keeps the connection: wherever
+ * the body is cut, the next request is found. */
 LIVE(body, short_ones_that_nobody_wants_are_dropped)
 {
     static const struct { const char *in; int status, stays; } rows[] = {
@@ -11109,6 +11262,8 @@ LIVE(body, short_ones_that_nobody_wants_are_dropped)
  * >>request -- what handlers see
  * ------------------------------------------------------------------------- */
 
+/* Each accessor returns its part of the request; a part that is not there is
+ * NULL or empty. */
 SERVED(request, accessors, NULL)
 {
     static const char *const lines[] = {
@@ -11203,8 +11358,9 @@ static const empm_route value_routes[] = {
     EMPM_ROUTES_END
 };
 
-/* The effective host (RFC 9112 3.3); values that cannot be decoded are there as
- * they were sent; a {name...} says which '/' and '%' were sent as such. */
+/* The effective host follows RFC 9112 3.3. A value that cannot be decoded is
+ * given as it was sent; a {name...} shows which '/' and '%' were sent as
+ * such. */
 LIVE(request, values_and_where_they_come_from)
 {
     static const struct { const char *in, *want; } rows[] = {
@@ -11251,7 +11407,8 @@ LIVE(request, values_and_where_they_come_from)
     fx_down(&f);
 }
 
-/* A stream of days may ask at every turn: each value is made once. */
+/* Each value is made once, however often it is asked for: a stream of days may
+ * ask at every turn. */
 LIVE(request, values_are_made_once)
 {
     fixture f;
@@ -11267,7 +11424,8 @@ LIVE(request, values_are_made_once)
     fx_down(&f);
 }
 
-LIVE(request, the_longest_body_there_is)     /* no sum with it overflows */
+/* The largest Content-Length overflows no sum. */
+LIVE(request, the_longest_body_there_is)
 {
     static const empm_route table[] = {
         EMPM_ROUTE_WITH("POST /any", h_sum, NULL, NULL, NULL, 0, 0, 0),
@@ -11289,7 +11447,8 @@ LIVE(request, the_longest_body_there_is)     /* no sum with it overflows */
     fx_down(&f);
 }
 
-LIVE(request, trailers_that_must_not_be_are_dropped)    /* RFC 9110 6.5.1 */
+/* Trailers that RFC 9110 6.5.1 forbids do not reach the handler. */
+LIVE(request, trailers_that_must_not_be_are_dropped)
 {
     fixture f;
     client c;
@@ -11310,6 +11469,8 @@ LIVE(request, trailers_that_must_not_be_are_dropped)    /* RFC 9110 6.5.1 */
     fx_down(&f);
 }
 
+/* Deferred calls run in reverse order when the request ends, whether it
+ * succeeds or fails. */
 SERVED_HERE(request, memory_and_defer, NULL)
 {
     CHECK_INT(cl_ask(c, "GET /alloc HTTP/1.1\r\nHost: a\r\n\r\n"), 200);
@@ -11323,6 +11484,8 @@ SERVED_HERE(request, memory_and_defer, NULL)
  * >>response -- what comes back
  * ------------------------------------------------------------------------- */
 
+/* An answer that fits has Content-Length, a longer one is chunked, and a
+ * declared length is kept. */
 SERVED(response, framing_by_length, NULL)
 {
     static const struct { long bytes; int chunked; } rows[] = {
@@ -11355,6 +11518,8 @@ SERVED(response, framing_by_length, NULL)
     CHECK_SOON(get_int(&shm->cleanups) == 10, 2000);
 }
 
+/* A producer's answer is complete, has the declared length, and an abort or a
+ * shortage ends the connection instead of the body. */
 SERVED(response, producers, NULL)
 {
     CHECK_INT(cl_get(c, "/produce?bytes=100000"), 200);
@@ -11391,6 +11556,8 @@ SERVED(response, producers, NULL)
     CHECK_SOON(get_int(&shm->cleanups) == 8, 2000);
 }
 
+/* Fields that a handler sets and adds are sent; an empty ServerField sends no
+ * Server. */
 LIVE(response, headers)
 {
     fixture f;
@@ -11413,6 +11580,8 @@ LIVE(response, headers)
     fx_down(&f);
 }
 
+/* Each status from 200 to 599 can be sent and leaves the connection in step;
+ * any other is 500. */
 SERVED(response, statuses, NULL)
 {
     static const int codes[] = { 200, 201, 202, 204, 206, 301, 304, 400, 403,
@@ -11445,7 +11614,8 @@ SERVED(response, statuses, NULL)
     CHECK_INT(get_status(f, "/server-status"), 200);
 }
 
-/* never cut short in silence */
+/* An answer beyond LimitResponseSpool is aborted so that the client can see
+ * it, and is never cut in silence. */
 SERVED(response, spool_limit_aborts,
        "LimitResponseSpool 200000; SendBufferSize 16384")
 {
@@ -11461,8 +11631,8 @@ SERVED(response, spool_limit_aborts,
     CHECK_INT(get_status(f, "/hello"), 200);
 }
 
-/* Nothing follows a head that has no body, however much the handler writes and
- * whenever that leaves: it would be read as further answers. */
+/* Nothing follows a head without a body, however much the handler writes: the
+ * client would read it as further answers. */
 SERVED(response, nothing_follows_a_head_without_body, NULL)
 {
     static const char *const first[] = { "status.204", "status.205",
@@ -11592,8 +11762,8 @@ SERVED(response, a_handler_sends_while_it_runs, LONG_TIMES)
     check_in_step(c);
 }
 
-/* The overflow is a ring, and what the socket has is not the ring's any more:
- * it may come round while the client has not acknowledged that yet. */
+/* The overflow is a ring. Bytes that the socket has taken leave the ring,
+ * which may come round before the client has acknowledged them. */
 SERVED(response, the_ring_overwrites_nothing,
        LONG_TIMES "LimitResponseSpool 200001; SendBufferSize 212992")
 {
@@ -11660,8 +11830,8 @@ static int answers_in_two(fixture *f, int first, int then)
     return whole;
 }
 
-/* The overflow is nearly full, and the client has taken all since: what comes
- * next has room, though it is too little to try the socket for it alone. */
+/* Once the client has taken all of a nearly full overflow, the next bytes have
+ * room, though they are too few to try the socket for. */
 SERVED(response, a_full_overflow_tries_the_socket,
        LONG_TIMES "LimitResponseSpool 200001; SendBufferSize 65536")
 {
@@ -11697,8 +11867,7 @@ SERVED(response, a_stop_cuts_nothing_in_silence,
     CHECK_INT(cl_drain(c, PATIENCE), CL_RESET);
 }
 
-/* What on_body has written and not sent is no part of the refusal that
- * follows. */
+/* Unsent bytes of on_body are no part of the refusal that follows. */
 SERVED(response, a_refusal_is_no_part_of_what_on_body_wrote, NULL)
 {
     CHECK_INT(cl_ask(c, "POST /script?b=write.7.7 HTTP/1.1\r\nHost: a\r\n"
@@ -11785,8 +11954,8 @@ LIVE(response, min_rate)
     no_context();
 }
 
-/* The text that the server makes for a status is no longer what the handler has
- * said of another body: a 404 is not gzip, and not kept for a year. */
+/* The text that the server makes for a status has no fields of the handler's
+ * own body: a 404 is not gzip, and is not kept for a year. */
 SERVED(response, a_made_answer_has_no_fields_of_another_body, NULL)
 {
     static const char *const fields[] = { "Content-Encoding:gzip",
@@ -11834,8 +12003,8 @@ SERVED(response, a_field_without_room_changes_nothing, NULL)
     CHECK_STR(cl_header(c, "X-Fits"), "again");
 }
 
-/* on_head that sets a status has answered, and its head tells the truth about
- * the connection. */
+/* on_head answers by setting a status, and that answer's head tells the truth
+ * about the connection. */
 SERVED(response, on_head_answers, NULL)
 {
     CHECK_INT(cl_ask(c, "PUT /script?o=status.403&h=return.500 HTTP/1.1\r\n"
@@ -11851,7 +12020,7 @@ SERVED(response, on_head_answers, NULL)
     CHECK_FIN(c);
 }
 
-/* What on_head answers, and what no handler answers, is part of the turn: a
+/* An answer of on_head or of the server itself counts as part of the turn: a
  * client that pipelines without end does not keep the only worker. */
 SERVED_HERE(response, early_answers_end_a_turn,
             LONG_TIMES "ThreadsPerChild 1; MaxKeepAliveRequests 0")
@@ -11892,6 +12061,8 @@ SERVED(response, a_client_that_leaves_is_no_error, NULL)
     CHECK_INT(fx_log_has(f, "EMPM5002"), 0);
 }
 
+/* Each status of IANA's registry has its phrase, and any other has the name of
+ * its class. */
 TEST(response, every_registered_status_has_its_phrase)
 {
     /* IANA's registry, from 200 on; 306 and 418 are "(Unused)" there */
@@ -12889,6 +13060,8 @@ static int misuse(const fixture *f, client *c, const char *how)
     return ask(f, c, text);
 }
 
+/* Each wrong use of the API has the defined result: an error code, a 500 or an
+ * aborted answer; the server stays whole. */
 SERVED(misuse, is_defined, NULL)
 {
     int status, i;
@@ -13001,7 +13174,8 @@ SERVED(misuse, is_defined, NULL)
     CHECK_INT(get_status(f, "/hello"), 200);
 }
 
-/* forked: a crash must not be ours */
+/* A call that needs a pointer returns EMPM_EINVAL for NULL. The server is
+ * forked, as a crash must not end the tests. */
 SERVED_BY(misuse, null_pointers, 1, NULL)
 {
     int i;
@@ -13018,6 +13192,8 @@ SERVED_BY(misuse, null_pointers, 1, NULL)
  * >>conn -- keep-alive, pipelining, half-closed clients
  * ------------------------------------------------------------------------- */
 
+/* A connection serves MaxKeepAliveRequests requests; "close" among the words
+ * of Connection ends it after one. */
 SERVED(conn, keep_alive, "MaxKeepAliveRequests 5")
 {
     int i;
@@ -13037,6 +13213,7 @@ SERVED(conn, keep_alive, "MaxKeepAliveRequests 5")
     check_in_step(c);
 }
 
+/* KeepAlive Off ends each connection after its first answer. */
 SERVED(conn, keep_alive_off, "KeepAlive Off")
 {
     CHECK_INT(cl_ask(c, GET1 "\r\n"), 200);
@@ -13044,6 +13221,7 @@ SERVED(conn, keep_alive_off, "KeepAlive Off")
     CHECK_FIN(c);
 }
 
+/* MaxKeepAliveRequests 0 sets no limit. */
 SERVED(conn, many_requests_on_one, "MaxKeepAliveRequests 0")
 {
     int i;
@@ -13053,6 +13231,8 @@ SERVED(conn, many_requests_on_one, "MaxKeepAliveRequests 0")
         check_in_step(c);
 }
 
+/* Pipelined requests are answered in their order, bodies of both framings
+ * included. */
 SERVED(conn, pipelining_in_order, "MaxKeepAliveRequests 0")
 {
     str s;
@@ -13169,7 +13349,7 @@ LIVE(conn, an_empty_line_is_no_request)
     fx_down(&f);
 }
 
-/* 3c, 11 */
+/* After Content-Length: 0 the next byte begins the next request. */
 SERVED(conn, body_after_length_0_is_the_next_request, NULL)
 {
     cl_puts(c, POST1 "Content-Length: 0\r\n\r\n" GET1 "\r\n");
@@ -13179,7 +13359,8 @@ SERVED(conn, body_after_length_0_is_the_next_request, NULL)
     CHECK_STR(c->body.p, "Hello, world!\n");
 }
 
-/* 3c, 10 and 12 */
+/* A bad request behind good ones is refused after their answers, and ends the
+ * connection. */
 SERVED(conn, error_after_good_requests, NULL)
 {
     static const char *const bad[] = {
@@ -13214,6 +13395,8 @@ SERVED(conn, error_after_good_requests, NULL)
     CHECK_INT(get_int(&shm->hits), 0);
 }
 
+/* Input behind a request that closes the connection is not executed, and the
+ * answer arrives without a reset. */
 SERVED(conn, nothing_is_executed_after_a_close, NULL)
 {
     static const char *const closers[] = {
@@ -13234,7 +13417,8 @@ SERVED(conn, nothing_is_executed_after_a_close, NULL)
     CHECK_INT(get_int(&shm->hits), 0);
 }
 
-/* its copy of the socket does no harm */
+/* A process that a handler forks keeps a copy of the socket: the server
+ * neither spins on it nor takes its input for a request. */
 SERVED_HERE(conn, a_handler_may_fork, NULL)
 {
     long long cpu0;
@@ -13255,8 +13439,9 @@ SERVED_HERE(conn, a_handler_may_fork, NULL)
     waitpid((pid_t)get_int(&shm->rc[0]), &status, 0);
 }
 
-/* Each row: what is sent, in two parts; the FIN comes in the last one's
- * segment, the second part once the first has had its effect. */
+/* A half-closed client is answered at once. Each row is sent in two parts: the
+ * second follows when the first has had its effect, and the FIN comes in its
+ * segment. */
 SERVED(conn, half_closed_clients_are_answered_at_once,
        "KeepAliveTimeout 60; RequestReadTimeout header=60 body=60,MinRate=500")
 {
@@ -13342,6 +13527,8 @@ SERVED(conn, half_closed_clients_are_answered_at_once,
     }
 }
 
+/* A client that shuts its side down while a handler runs gets all the answers
+ * that it has asked for. */
 SERVED(conn, fin_while_the_handler_runs, "KeepAliveTimeout 60")
 {
     cl_puts(c, "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -13365,6 +13552,8 @@ SERVED(conn, fin_while_the_handler_runs, "KeepAliveTimeout 60")
     CHECK_FIN(c);
 }
 
+/* A half-closed client that reads slowly gets the whole answer, and the server
+ * does not spin. */
 SERVED(conn, fin_while_a_slow_reader_reads, "SendBufferSize 16384")
 {
     long long cpu0;
@@ -13384,7 +13573,8 @@ SERVED(conn, fin_while_a_slow_reader_reads, "SendBufferSize 16384")
     CHECK_FIN(c);
 }
 
-/* and raise no SIGPIPE in this process */
+/* A reset at any point costs its connection only, and raises no SIGPIPE in
+ * this process. */
 SERVED(conn, resets_are_survived, NULL)
 {
     static const char *const asks[] = {
@@ -13411,7 +13601,8 @@ SERVED(conn, resets_are_survived, NULL)
     CHECK_INT(get_status(f, "/hello"), 200);
 }
 
-TEST(conn, descriptors_above_1024)   /* FD_SETSIZE is nobody's limit here */
+/* Descriptors above FD_SETSIZE are served as any other. */
+TEST(conn, descriptors_above_1024)
 {
     static int spare[1200];
     fixture f;
@@ -13446,6 +13637,8 @@ TEST(conn, descriptors_above_1024)   /* FD_SETSIZE is nobody's limit here */
 
 #define LATE SCALED(700)             /* by so much a time-out may be late */
 
+/* A head that does not come in time is 408, a first one and a later one; a
+ * client that has sent nothing is closed without a word. */
 SERVED(time, head,
        LONG_TIMES "RequestReadTimeout header=300ms body=60,MinRate=500")
 {
@@ -13468,6 +13661,8 @@ SERVED(time, head,
     cl_close(&e);
 }
 
+/* MinRate extends the time for a head by the bytes that come, up to the
+ * maximum. */
 SERVED(time, head_rate_extends_up_to_the_maximum,
        LONG_TIMES "RequestReadTimeout header=200ms-700ms,MinRate=500 body=60")
 {
@@ -13502,6 +13697,7 @@ SERVED(time, head_rate_extends_up_to_the_maximum,
     cl_close(&fast);
 }
 
+/* A body that stops is 408 in time, and a body that keeps the rate goes on. */
 SERVED(time, body,
        LONG_TIMES "RequestReadTimeout header=60 body=500ms,MinRate=500")
 {
@@ -13531,6 +13727,7 @@ SERVED(time, body,
     cl_close(&e);
 }
 
+/* KeepAliveTimeout begins anew with each request, and is never early. */
 SERVED(time, keep_alive, LONG_TIMES "KeepAliveTimeout 600ms")
 {
     uint64_t t0;
@@ -13546,6 +13743,8 @@ SERVED(time, keep_alive, LONG_TIMES "KeepAliveTimeout 600ms")
     CHECK_IN(now_ms() - t0, 580, 600 + LATE);
 }
 
+/* The server closes its descriptor after a timeout even if the client never
+ * closes. */
 SERVED_HERE(time, no_descriptor_stays_after_a_timeout,
             LONG_TIMES "KeepAliveTimeout 100ms; LingerTimeout 200ms; "
             "LingerTimeoutShort 100ms; "
@@ -13568,6 +13767,7 @@ SERVED_HERE(time, no_descriptor_stays_after_a_timeout,
     cl_close(&e);
 }
 
+/* A client that reads slowly and steadily is not dropped by Timeout. */
 LIVE(time, steady_slow_readers_are_kept)
 {
     enum { N = 6 };
@@ -13617,6 +13817,7 @@ LIVE(time, steady_slow_readers_are_kept)
     fx_down(&f);
 }
 
+/* A client that reads nothing for Timeout is dropped, and the log says so. */
 SERVED(time, stuck_readers_are_dropped,
        LONG_TIMES "Timeout 400ms; SendBufferSize 16384")
 {
@@ -13642,6 +13843,7 @@ SERVED(time, stuck_readers_are_dropped,
     }
 }
 
+/* Connections that wait, in whatever state, cost no CPU and no wake-ups. */
 SERVED(time, idle_costs_nothing, LONG_TIMES)
 {
     enum { N = 50 };
@@ -13686,6 +13888,7 @@ SERVED(time, idle_costs_nothing, LONG_TIMES)
  * >>linger -- refusals arrive, whatever the client still sends
  * ------------------------------------------------------------------------- */
 
+/* A refusal reaches a client that still sends ten megabytes. */
 LIVE(linger, refusal_while_10_mb_arrive)
 {
     static const char *const heads[] = {
@@ -13736,7 +13939,8 @@ SERVED(linger, refusal_while_50_mb_arrive, NULL)
     CHECK_FIN(c);
 }
 
-/* and no byte of the client prolongs it */
+/* LingerTimeout ends the wait for a refused client, and none of its bytes
+ * prolongs it. */
 SERVED(linger, is_bounded_in_time, "LingerTimeout 300ms")
 {
     uint64_t t0;
@@ -13750,6 +13954,8 @@ SERVED(linger, is_bounded_in_time, "LingerTimeout 300ms")
     CHECK_IN(now_ms() - t0, 250, SCALED(2000));
 }
 
+/* LimitLingerBytes bounds the input that a refused connection may still
+ * send. */
 SERVED(linger, is_bounded_in_bytes, "LimitLingerBytes 1048576")
 {
     char block[65536];
@@ -13766,7 +13972,7 @@ SERVED(linger, is_bounded_in_bytes, "LimitLingerBytes 1048576")
     CHECK_INT(get_status(f, "/hello"), 200);
 }
 
-/* no lingering record */
+/* A connection without unread input is closed at once and does not linger. */
 SERVED_HERE(linger, plain_close_when_nothing_is_unread, NULL)
 {
     client cs[50];
@@ -13787,6 +13993,8 @@ SERVED_HERE(linger, plain_close_when_nothing_is_unread, NULL)
  * >>suspend -- waiting without a worker; tickets
  * ------------------------------------------------------------------------- */
 
+/* A suspended request is called once per reason: resumed, timed out,
+ * half-closed, gone. A used ticket is EMPM_EGONE. */
 SERVED(suspend, every_reason, LONG_TIMES)
 {
     client d;
@@ -13867,6 +14075,8 @@ SERVED(suspend, every_reason, LONG_TIMES)
     cl_close(&d);
 }
 
+/* A stop calls each suspended request with EMPM_STOPPING, and its answer is
+ * sent. */
 LIVE(suspend, stopping)
 {
     fixture f;
@@ -13896,8 +14106,8 @@ LIVE(suspend, stopping)
     CHECK_INT(get_int(&shm->slots[1].wakes), 1);
 }
 
-/* A graceful one waits: for times that pass, for whoever resumes, and for what
- * suspends once more. */
+/* A graceful stop waits for suspended requests: for times that pass, for calls
+ * that resume, and for requests that suspend once more. */
 SERVED(suspend, a_graceful_stop_lets_them_wait, LONG_TIMES)
 {
     client again, d;
@@ -13938,7 +14148,7 @@ SERVED(suspend, a_graceful_stop_lets_them_wait, LONG_TIMES)
     }
 }
 
-/* and tells them why */
+/* A drain ends suspended requests at its limit, and tells them the reason. */
 SERVED(suspend, a_drain_ends_them_at_its_limit,
        LONG_TIMES "GracefulShutdownTimeout 300ms")
 {
@@ -13962,6 +14172,8 @@ SERVED(suspend, a_drain_ends_them_at_its_limit,
     }
 }
 
+/* A stream of events is one chunked answer of a request that is suspended in
+ * between; the connection stays in step. */
 SERVED(suspend, server_sent_events, NULL)
 {
     CHECK_INT(cl_get(c, "/events?n=5"), 200);
@@ -13972,7 +14184,8 @@ SERVED(suspend, server_sent_events, NULL)
     check_in_step(c);
 }
 
-/* A suspension that has begun gets its one call, whatever fails from there. */
+/* A suspension that has begun gets its one call, even if a later step of the
+ * request fails. */
 SERVED(suspend, told_whatever_fails,
        LONG_TIMES "LimitResponseSpool 4000000; LogLevel emerg")
 {
@@ -14030,6 +14243,8 @@ SERVED(suspend, an_answer_to_half_closed_ends_the_ticket, LONG_TIMES)
     cl_close(&d);
 }
 
+/* Hundreds of suspended requests hold no worker, and a ticket that is not in
+ * use resumes nothing. */
 SERVED_HERE(suspend, hundreds_hold_no_worker, LONG_TIMES "ThreadsPerChild 2")
 {
     enum { N = 300 };
@@ -14086,8 +14301,8 @@ static void *resumer_run(void *arg)
     return NULL;
 }
 
-/* Eight threads resume stale tickets while requests time out: no stranger's
- * request is touched, every wake comes once. */
+/* Eight threads resume stale tickets while requests time out: no other request
+ * is touched, and every wake comes once. */
 TEST(suspend, stale_tickets_from_eight_threads)
 {
     enum { N = 16, ROUNDS = 60 };
@@ -14139,6 +14354,8 @@ TEST(suspend, stale_tickets_from_eight_threads)
     fx_down(&f);
 }
 
+/* empm_should_stop() tells a running handler of a half-closed client, a lost
+ * client, its deadline and the server's stop. */
 SERVED(suspend, should_stop, LONG_TIMES)
 {
     cl_puts(c, "GET /until-stop HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -14230,6 +14447,8 @@ static int files_up(fixture *f)
     return fx_up(f);
 }
 
+/* Each name is served from below the root or not at all: no spelling of ".."
+ * leaves it, no link leads out, no hidden file is seen. */
 LIVE(files, names)
 {
     static const struct { const char *target; int status; const char *body;
@@ -14338,6 +14557,8 @@ LIVE(files, names)
     fx_down(&f);
 }
 
+/* A folder without its slash is redirected within this host; a file knows GET,
+ * HEAD and OPTIONS. */
 LIVE(files, directories_and_methods)
 {
     fixture f;
@@ -14385,6 +14606,8 @@ LIVE(files, directories_and_methods)
     fx_down(&f);
 }
 
+/* Conditions of a request are judged by RFC 9110 13: entity tags before dates,
+ * lists as lists, nonsense as absent. */
 LIVE(files, conditions)
 {
     fixture f;
@@ -14462,6 +14685,8 @@ LIVE(files, conditions)
     fx_down(&f);
 }
 
+/* A range is served by RFC 9110 14: 206 with its part, 416 beyond the end, and
+ * the whole file for a range that is not well formed. */
 LIVE(files, ranges)
 {
     static const struct { const char *range; int status; const char *body;
@@ -14587,9 +14812,9 @@ static void set_mtime(const char *path, long long t)
     CHECK_INT(utimensat(AT_FDCWD, path, ts, 0), 0);
 }
 
-/* A field of which two came has no meaning; If-Range lets a range pass only if
- * it names exactly this content (RFC 9110 13.1.5): weak tags never do, nor
- * lists, nor "*", nor a date whose second is not over. */
+/* A field of which two came has no meaning. If-Range lets a range pass only if
+ * it names exactly this content (RFC 9110 13.1.5): weak tags, lists, "*" and a
+ * date whose second is not over never do. */
 LIVE(files, if_range)
 {
     static const struct { const char *field; int status; } rows[] = {
@@ -14946,8 +15171,8 @@ LIVE(files, conditions_of_other_methods)
     fx_down(&f);
 }
 
-/* Files of /proc and /sys say a size of 0, or one page, and have what they
- * have: it is sent all the same, by name and by route. */
+/* A file of /proc or /sys says a size of 0 or of one page, and is sent whole
+ * all the same, by name and by route. */
 LIVE(files, without_a_size)
 {
     static const char *const names[] = {
@@ -15022,8 +15247,8 @@ LIVE(files, without_a_size)
     fx_down(&f);
 }
 
-/* Why a name cannot be opened decides the status; what is our own trouble is
- * never "not found", which caches may keep. */
+/* The reason why a name cannot be opened decides the status. The server's own
+ * trouble is never "not found", as caches may keep that. */
 LIVE(files, errors_have_their_status)
 {
     fixture f;
@@ -15146,8 +15371,8 @@ TEST(files, kept_below_a_directory)
     fx_down(&f);
 }
 
-/* The table is in order, without which nothing in it is found; small and
- * capital letters are the same, whatever the locale; and what sites have is
+/* The table of types is in order, as its search needs. Small and capital
+ * letters are the same in any locale, and the types of common sites are
  * known. */
 TEST(files, types)
 {
@@ -15241,6 +15466,8 @@ LIVE(files, types_of_ones_own)
     no_context();
 }
 
+/* empm_send_file() sends a regular file with ranges, and refuses all else
+ * without waiting for it. */
 SERVED(files, send_file_from_a_handler, NULL)
 {
     CHECK_INT(cl_get(c, "/file/a.txt"), 200);
@@ -15262,6 +15489,8 @@ SERVED(files, send_file_from_a_handler, NULL)
     check_in_step(c);
 }
 
+/* A file that shrinks while it is sent ends the connection, so that the client
+ * sees the loss. */
 LIVE(files, truncated_while_it_is_sent)
 {
     fixture f;
@@ -15287,8 +15516,7 @@ LIVE(files, truncated_while_it_is_sent)
     fx_down(&f);
 }
 
-/* A file that is kept is never served as it was: whatever happens to its
- * name. */
+/* A kept file is never served in an old state, whatever happens to its name. */
 LIVE(files, kept_and_changed)
 {
     fixture f;
@@ -15373,8 +15601,8 @@ LIVE(files, shorter_than_its_size)
     fx_down(&f);
 }
 
-/* A kept file is out of reach as soon as its directory is, though the inode and
- * all its times stay the same. */
+/* A kept file is out of reach as soon as its directory is, though its inode
+ * and all its times stay the same. */
 LIVE(files, kept_and_moved_out)
 {
     fixture f;
@@ -15440,7 +15668,7 @@ LIVE(files, missing_root_and_else)
     fx_down(&f);
 }
 
-/* ... and what nobody asks for any more is closed, without a request. */
+/* A kept file that nobody asks for any more is closed without a request. */
 TEST(files, kept_are_closed_at_rest)
 {
     fixture f;
@@ -16300,6 +16528,8 @@ LIVE(status, admin_answers_while_all_workers_are_blocked)
  * >>health -- may a balancer send more?
  * ------------------------------------------------------------------------- */
 
+/* /health is 200 while the server takes requests, and 503 on every listener
+ * once it drains. */
 TEST(health, says_when_to_go_elsewhere)
 {
     fixture f;
@@ -16335,6 +16565,7 @@ TEST(health, says_when_to_go_elsewhere)
     fx_down(&f);
 }
 
+/* A child that leaves does not turn /health to 503: the server goes on. */
 SERVED_BY(health, a_child_may_leave_and_the_server_stay, 1,
           "MaxConnectionsPerChild 1")
 {
@@ -16368,6 +16599,8 @@ static void check_four_workers_free(const fixture *f)
     CHECK_IN(now_ms() - t0, 0, SCALED(1500));
 }
 
+/* Clients that wait, in whatever state, hold no worker: four remain free of
+ * four. */
 SERVED(load, slow_clients_hold_no_worker, LONG_TIMES "SendBufferSize 16384")
 {
     enum { N = 240 };
@@ -16465,6 +16698,7 @@ static void *greedy_run(void *arg)
     return NULL;
 }
 
+/* Clients that pipeline without end leave their turn to others. */
 TEST(load, endless_pipeliners_starve_nobody)
 {
     enum { WORKERS = 4, N = 7 };   /* the queue is never empty */
@@ -16499,6 +16733,8 @@ TEST(load, endless_pipeliners_starve_nobody)
     fx_down(&f);
 }
 
+/* Idle connections end in time while all workers are busy, and waiting
+ * requests are not lost. */
 TEST(load, idle_connections_end_while_all_workers_sleep)
 {
     enum { N = 30 };
@@ -16546,6 +16782,8 @@ TEST(load, idle_connections_end_while_all_workers_sleep)
     fx_down(&f);
 }
 
+/* At MaxOpenConnections the idle connections nearest to their end make room,
+ * and no connection is reset. */
 SERVED(load, max_open_connections, LONG_TIMES "MaxOpenConnections 20")
 {
     enum { N = 60 };
@@ -16569,6 +16807,7 @@ SERVED(load, max_open_connections, LONG_TIMES "MaxOpenConnections 20")
         cl_close(&cs[i]);
 }
 
+/* Several clients are served at full speed at the same time. */
 SERVED(load, many_clients, NULL)
 {
     enum { N = 4 };
@@ -16640,6 +16879,7 @@ static int have_ipv6(void)
     return ok;
 }
 
+/* Each Listen has its port, and empm_port() is -1 beyond them. */
 TEST(listen, several_sockets_and_their_ports)
 {
     fixture f;
@@ -16697,6 +16937,7 @@ static void check_families(const char *how, int four, int six)
     no_context();
 }
 
+/* [::] serves both families unless it says v6only; [::1] serves IPv6 only. */
 TEST(listen, ipv6_and_dual)
 {
     if (!have_ipv6())
@@ -16707,6 +16948,7 @@ TEST(listen, ipv6_and_dual)
     check_families("0", 1, 1);
 }
 
+/* Listen takes a name that the system resolves. */
 TEST(listen, name)
 {
     struct addrinfo *all;
@@ -16717,8 +16959,8 @@ TEST(listen, name)
     check_families("localhost:0", -1, -1);
 }
 
-/* Two Listen, one socket: IPv6 goes first, whatever the order (listen.c of
- * httpd), and both addresses are served. */
+/* Two wildcards in either order are both served: IPv6 goes first, as in
+ * httpd's listen.c. */
 TEST(listen, both_wildcards_in_either_order)
 {
     static const struct { const char *one, *two; int sockets; } rows[] = {
@@ -16763,6 +17005,8 @@ TEST(listen, both_wildcards_in_either_order)
     no_context();
 }
 
+/* A unix socket has its mode and is removed at the stop. A stale one is
+ * replaced, and a file that is no socket is left alone. */
 TEST(listen, unix_socket)
 {
     fixture f;
@@ -16825,8 +17069,8 @@ TEST(listen, unix_socket)
     unlink(path);
 }
 
-/* The folder of a socket may belong to somebody who puts a link there: root
- * does not open up what it leads to, now or at a reload. */
+/* A link in the folder of a socket does not lead root's chmod elsewhere, at
+ * the start or at a reload: the folder may belong to somebody else. */
 TEST(listen, unix_mode_follows_no_link)
 {
     empm__rights want;
@@ -16863,8 +17107,8 @@ TEST(listen, unix_mode_follows_no_link)
     unlink(file);
 }
 
-/* A socket whose backlog is full has a server: a start neither waits for it nor
- * takes its name. */
+/* A socket whose backlog is full has a server: a start neither waits for it
+ * nor takes its name. */
 TEST(listen, unix_socket_with_a_full_backlog_is_in_use)
 {
     fixture f;
@@ -16933,8 +17177,9 @@ static void test_freeaddrinfo(struct addrinfo *list)
         freeaddrinfo(list);
 }
 
-/* As Apache: a name stands for all its addresses, with one port; an address
- * that the machine has not is left out. The list here has one twice, too. */
+/* A name stands for all its addresses with one port, as in Apache, and an
+ * address that the machine has not is left out. The list here has one address
+ * twice, too. */
 TEST(listen, a_name_has_all_its_addresses)
 {
     fixture f;
@@ -16962,6 +17207,7 @@ TEST(listen, a_name_has_all_its_addresses)
     fx_down(&f);
 }
 
+/* Listen fd:N serves on a socket that the program has opened. */
 TEST(listen, inherited_descriptor)
 {
     fixture f;
@@ -16985,6 +17231,8 @@ TEST(listen, inherited_descriptor)
  * >>server -- starting and stopping
  * ------------------------------------------------------------------------- */
 
+/* A server may start and stop any number of times in one process, and
+ * empm_free() alone ends it. */
 TEST(server, start_and_stop_many_times)
 {
     int i;
@@ -17005,6 +17253,7 @@ TEST(server, start_and_stop_many_times)
     empm_free(NULL);
 }
 
+/* A stop may be asked for again, before and after the end. */
 SERVED_HERE(server, stop_is_idempotent, NULL)
 {
     CHECK_INT(get_status(f, "/hello"), 200);
@@ -17017,6 +17266,8 @@ SERVED_HERE(server, stop_is_idempotent, NULL)
     CHECK_INT(get_status(f, "/hello"), -2);    /* refused */
 }
 
+/* Several servers in one process do not disturb each other, whichever ends
+ * first. */
 TEST(server, several_at_once)
 {
     fixture f[4];
@@ -17046,6 +17297,7 @@ TEST(server, several_at_once)
 
 #define PARKED 1000
 
+/* A stop with thousands of idle connections takes no longer than 50 ms. */
 TEST(server, stops_fast_with_parked_connections)
 {
     static client c[PARKED];
@@ -17085,6 +17337,7 @@ TEST(server, stops_fast_with_parked_connections)
     CHECK_IN(best, 0, SCALED(50));
 }
 
+/* A stop right after the start waits for nothing. */
 TEST(server, stop_before_anything_is_quick)
 {
     uint64_t t0, best = 1000000;
@@ -17112,6 +17365,7 @@ static void stop_on_signal(int sig)
     empm_stop(g_server);
 }
 
+/* empm_stop() may be called in a signal handler. */
 SERVED_HERE(server, stop_from_a_signal_handler, NULL)
 {
     struct sigaction sa, old;
@@ -17127,6 +17381,7 @@ SERVED_HERE(server, stop_from_a_signal_handler, NULL)
     sigaction(SIGUSR2, &old, NULL);
 }
 
+/* empm_stop() may be called by a handler, whose answer is still sent. */
 SERVED_HERE(server, stop_from_a_handler, NULL)
 {
     CHECK_INT(cl_ask(c, "GET /stop HTTP/1.1\r\nHost: a\r\n\r\n"), 200);
@@ -17136,6 +17391,8 @@ SERVED_HERE(server, stop_from_a_handler, NULL)
     CHECK_INT(empm_wait(f->s, PATIENCE), EMPM_OK);
 }
 
+/* A stop waits for running handlers, sends their answers and closes their
+ * connections. */
 SERVED_HERE(server, stop_lets_running_requests_end, NULL)
 {
     cl_puts(c, "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -17150,6 +17407,8 @@ SERVED_HERE(server, stop_lets_running_requests_end, NULL)
     CHECK_INT(empm_wait(f->s, PATIENCE), EMPM_OK);
 }
 
+/* StopTimeout ends connections whose clients read nothing or send half a
+ * request. */
 SERVED_HERE(server, stop_has_a_deadline_for_clients,
             "StopTimeout 200ms; SendBufferSize 16384")
 {
@@ -17171,6 +17430,8 @@ SERVED_HERE(server, stop_has_a_deadline_for_clients,
     cl_close(&e);
 }
 
+/* A graceful stop serves one more request of each idle connection, says close
+ * in it, and accepts none. */
 TEST(server, graceful_stop_closes_no_idle_connection)
 {
     fixture f;
@@ -17205,7 +17466,8 @@ TEST(server, graceful_stop_closes_no_idle_connection)
     fx_down(&f);
 }
 
-TEST(server, linger_does_not_delay_a_stop)   /* 2.4.49 */
+/* Lingering connections do not delay a stop, as they did in Apache 2.4.49. */
+TEST(server, linger_does_not_delay_a_stop)
 {
     int graceful;
 
@@ -17233,6 +17495,7 @@ TEST(server, linger_does_not_delay_a_stop)   /* 2.4.49 */
     no_context();
 }
 
+/* GracefulShutdownTimeout ends a graceful stop. */
 SERVED_HERE(server, graceful_stop_has_a_deadline,
             "KeepAliveTimeout 60; GracefulShutdownTimeout 200ms")
 {
@@ -17248,6 +17511,8 @@ SERVED_HERE(server, graceful_stop_has_a_deadline,
     cl_close(&idle);
 }
 
+/* empm_start() leaves the process's signals, masks, limits, umask and folder
+ * as they are. */
 SERVED_HERE(server, touches_nothing_of_the_process, NULL)
 {
     static const int sigs[] = { SIGPIPE, SIGCHLD, SIGTERM, SIGINT, SIGHUP,
@@ -17312,6 +17577,7 @@ static void hk_child_stop(empm_server *s, void *user)
     add_int(&shm->child_stops, 1);
 }
 
+/* Each start and stop hook runs once per child and once per thread. */
 LIVE(server, hooks)
 {
     fixture f;
@@ -17339,6 +17605,7 @@ static int hk_give_up(empm_server *s, void *user)
     return 1;
 }
 
+/* An on_child_start that fails makes empm_start() fail. */
 TEST(server, child_hook_may_give_up)
 {
     fixture f;
@@ -17363,7 +17630,8 @@ static int hk_third_thread_fails(empm_server *s, void **data, void *user)
     return -42;
 }
 
-/* nobody serves without what it makes */
+/* An on_thread_start that fails makes empm_start() fail, and each hook that
+ * has begun has its end. */
 TEST(server, thread_hook_may_give_up)
 {
     fixture f;
@@ -17385,6 +17653,7 @@ TEST(server, thread_hook_may_give_up)
     fx_close_files(&f);
 }
 
+/* A child serves no request before all of its thread hooks have succeeded. */
 TEST(server, nobody_is_served_before_the_hooks_are_done)
 {
     fixture f;
@@ -17408,7 +17677,8 @@ TEST(server, nobody_is_served_before_the_hooks_are_done)
     fx_down(&f);
 }
 
-/* PR 56960, 65769: listener-worker deadlock */
+/* A stop under load ends: Apache bugs 56960 and 65769 were deadlocks of
+ * listener and workers. */
 TEST(server, stop_under_load)
 {
     hammer h[4];
@@ -17470,6 +17740,8 @@ static int is_among(long pid, const long *kids, int n)
     return 0;
 }
 
+/* A crash costs the connections of one child: the other goes on, and a new
+ * child is there at once. */
 SERVED_BY(process, crash_costs_one_child, 2, LONG_TIMES)
 {
     client other;
@@ -17542,7 +17814,8 @@ SERVED_BY(process, handlers_that_end_more_than_a_request, 1, NULL)
     }
 }
 
-/* 2.4.54 */
+/* A child that is killed is replaced, and connections wait in the backlog
+ * meanwhile: Apache 2.4.54 had a fault here. */
 SERVED_BY(process, killed_child_is_replaced, 1, NULL)
 {
     long kids[16], after[16];
@@ -17585,8 +17858,8 @@ SERVED_BY(process, young_children_are_replaced_at_once, 1, NULL)
     CHECK_IN(now_ms() - t0, 0, (uint64_t)SCALED(1500));
 }
 
-/* What a child does to a socket that all share, the parent undoes: at a death,
- * and each WatchdogInterval. */
+/* The parent undoes a child's changes to a shared socket, at a death and each
+ * WatchdogInterval. */
 TEST(process, shared_sockets_are_set_right)
 {
     fixture f;
@@ -17633,6 +17906,7 @@ static int hk_die(empm_server *s, void *user)
     return 1;
 }
 
+/* Children that die at their start are not replaced in a loop. */
 TEST(process, children_that_die_at_once_are_throttled)
 {
     fixture f;
@@ -17656,9 +17930,8 @@ static int hk_die_late(empm_server *s, void *user)
     return !s->child.admin;
 }
 
-/* Any death before a child is healthy counts, and the child for admin
- * listeners, which is well, says nothing about those that serve: /health is
- * 503. */
+/* Any death before a child is healthy counts. The child for admin listeners is
+ * well and says nothing about those that serve: /health is 503. */
 TEST(process, a_start_that_cannot_succeed_is_given_up)
 {
     fixture f;
@@ -17741,6 +18014,7 @@ TEST(process, why_no_child_can_be_started_is_said)
     fx_close_files(&f);
 }
 
+/* Children whose parent is killed finish their requests and end. */
 SERVED_BY(process, children_leave_when_the_parent_is_killed, 2, LONG_TIMES)
 {
     client idle;
@@ -17771,6 +18045,8 @@ SERVED_BY(process, children_leave_when_the_parent_is_killed, 2, LONG_TIMES)
     cl_close(&idle);
 }
 
+/* TERM and INT stop at once, WINCH gracefully; a running request is answered
+ * in all cases. */
 TEST(process, stop_signals)
 {
     static const int sigs[] = { SIGTERM, SIGINT, SIGWINCH };
@@ -17814,6 +18090,7 @@ TEST(process, stop_signals)
     no_context();
 }
 
+/* A stop of children with hundreds of idle connections is fast. */
 SERVED_BY(process, stop_is_fast_with_parked_connections, 2, LONG_TIMES)
 {
     enum { N = 300 };
@@ -17837,6 +18114,7 @@ SERVED_BY(process, stop_is_fast_with_parked_connections, 2, LONG_TIMES)
         f->pid = 0;
 }
 
+/* Connections that come together are spread over the children. */
 SERVED_BY(process, connections_are_spread, 2, LONG_TIMES)
 {
     enum { N = 200 };
@@ -17868,7 +18146,8 @@ SERVED_BY(process, connections_are_spread, 2, LONG_TIMES)
     CHECK_IN(first, N / 10, N - N / 10);
 }
 
-/* 65592: the account stays right */
+/* A child leaves after MaxConnectionsPerChild connections, and the account of
+ * connections stays right (Apache bug 65592). */
 SERVED_BY(process, max_connections_per_child, 1, "MaxConnectionsPerChild 5")
 {
     long pids[64], kids[16];
@@ -17885,6 +18164,8 @@ SERVED_BY(process, max_connections_per_child, 1, "MaxConnectionsPerChild 5")
     CHECK_SOON(children_of(f->pid, kids, 16) <= 1, 3000);
 }
 
+/* A dynamic server starts children while threads are busy and ends the surplus
+ * later. */
 TEST(process, spare_threads)
 {
     enum { N = 4 };
@@ -17973,6 +18254,8 @@ static void descriptors_run_out(int processes, int max_open)
     fx_down(&f);
 }
 
+/* A server without free descriptors waits for some to be closed; it neither
+ * spins nor ends. */
 TEST(process, descriptors_run_out)
 {
     context("one child");
@@ -17984,7 +18267,8 @@ TEST(process, descriptors_run_out)
     no_context();
 }
 
-/* 57399: no periodic wake-up */
+/* A server at rest has no periodic wake-up in parent or children (Apache bug
+ * 57399). */
 SERVED_BY(process, resting_server_is_silent, 2, LONG_TIMES)
 {
     client cs[10];
@@ -18032,7 +18316,7 @@ static long long memory_of(long pid)
     return sum;
 }
 
-/* at most 300 bytes each */
+/* An idle connection takes at most 300 bytes of memory. */
 SERVED_BY(process, idle_connections_are_cheap, 1, LONG_TIMES)
 {
 #ifdef EVENTMPM_POLL
@@ -18071,7 +18355,9 @@ SERVED_BY(process, idle_connections_are_cheap, 1, LONG_TIMES)
     CHECK_INT(get_status(f, "/hello"), 200);
 }
 
-TEST(process, run_without_children)  /* processes = 0 in the foreground */
+/* Without children empm_run() serves in its own process and ends at INT and
+ * WINCH. */
+TEST(process, run_without_children)
 {
     fixture f;
     client c;
@@ -18096,22 +18382,18 @@ TEST(process, run_without_children)  /* processes = 0 in the foreground */
     }
 }
 
-TEST(process, spool_on_a_full_disk)  /* here: a limit of the process */
+/* A SpoolDirectory that is not there ends the start, or costs the bodies that
+ * need it; the server lives on. */
+TEST(process, spool_on_a_full_disk)
 {
     fixture f;
     client c;
     str s;
 
-    (void)c;
     memset(&s, 0, sizeof s);
-    fx_init_forked(&f, 1);
-    f.cfg.spool_directory = "/dev/full/x";
-    f.in_child = NULL;
-    /* a directory that is none: refused, not ... */
-    fx_close_files(&f);
     fx_init(&f);
     f.cfg.spool_directory = "/no/such/directory";
-    if (empm_start(&f.cfg, &f.s) == EMPM_OK) {      /* ... or 5xx when needed */
+    if (empm_start(&f.cfg, &f.s) == EMPM_OK) {
         f.port = empm_port(f.s, 0);
         put_post(&s, "/sum-any", 300000, 0, "");
         CHECK_INT(ask_n(&f, &c, s.p, s.n) / 100, 5);
@@ -18177,6 +18459,8 @@ static spoken run_main(int argc, const char *const *args)
     return s;
 }
 
+/* -V, -h and -t print and end well; an unknown option or directive ends with
+ * an error that names it. */
 TEST(process, command_line)
 {
     static const char *const version[] = { "prog", "-V" };
@@ -18234,7 +18518,8 @@ static int said(const spoken *s, const char *what)
 #define CHECK_EXIT(s, want) \
     CHECK_INT(WIFEXITED((s).status) ? WEXITSTATUS((s).status) : -1, want)
 
-TEST(process, test_of_the_settings)          /* -t */
+/* -t tests the configuration, says each fault, and starts nothing. */
+TEST(process, test_of_the_settings)
 {
     static const struct { const char *words; int status; const char *says; }
     rows[] = {
@@ -18309,8 +18594,8 @@ TEST(process, test_of_the_settings)          /* -t */
     no_context();
 }
 
-/* As httpd has them; and what is no option means a port, a folder or an order,
- * or is an error that says so. Options and others come in any order. */
+/* The words are httpd's. A word that is no option is a port, a folder or an
+ * order, or an error that says so; the order of words is free. */
 TEST(process, words_of_the_command_line)
 {
     static const struct { const char *words; int status; const char *says; }
@@ -18374,7 +18659,7 @@ TEST(process, words_of_the_command_line)
     no_context();
 }
 
-/* What a start says that cannot have its socket names what to type. */
+/* A start that cannot have its socket says what to type. */
 TEST(process, sockets_that_cannot_be_had)
 {
     int port, fd = listening_socket(&port);
@@ -18392,7 +18677,8 @@ TEST(process, sockets_that_cannot_be_had)
     CHECK(said(&s, "make its folder first"));
 }
 
-/* What is ours already a reload takes over; what only overlaps, it cannot. */
+/* -t finds a socket that a reload can take over, and refuses one that only
+ * overlaps with ours. */
 TEST(process, test_of_sockets_in_use)
 {
     int port, i, fd = listening_socket(&port);
@@ -18471,7 +18757,8 @@ static pid_t pose_as_server(const char *path)
         }
 }
 
-TEST(process, control)                       /* -k, with httpd's words */
+/* -k start, stop, graceful and restart do as httpd's do. */
+TEST(process, control)
 {
     static const struct { const char *word; int sig; const char *says; }
     running[] = {
@@ -18637,8 +18924,7 @@ TEST(exchange, jobs_go_where_workers_are_idle)
     fx_down(&f);
 }
 
-/* One job after the other, all of which one child gets while it is blocked, is
- * answered at once by a sibling. */
+/* Jobs that all reach one blocked child are answered at once by a sibling. */
 TEST(exchange, a_blocked_child_holds_nobody)
 {
     client c[6];
@@ -18668,8 +18954,8 @@ TEST(exchange, a_blocked_child_holds_nobody)
     fx_down(&f);
 }
 
-/* What has moved is the same connection: its client, by a PROXY header too, how
- * many requests it has had, and when it ends. */
+/* A connection that has moved keeps its client (by a PROXY header, too), its
+ * count of requests and its deadline. */
 TEST(exchange, a_connection_stays_what_it_is)
 {
     client c[2];
@@ -18706,8 +18992,8 @@ TEST(exchange, a_connection_stays_what_it_is)
     }
 }
 
-/* Who dies takes only its own connections along: not what it has given away,
- * and not what it was about to take. */
+/* A child that dies takes only its own connections along: neither those that
+ * it has given away nor those that it was about to take. */
 TEST(exchange, a_death_costs_only_its_own)
 {
     client c[2];
@@ -18750,8 +19036,8 @@ TEST(exchange, a_death_costs_only_its_own)
     }
 }
 
-/* A child that has no room left does not keep the word of a new connection to
- * itself: the sibling that has room accepts it. */
+/* A child without room does not keep the word of a new connection to itself: a
+ * sibling with room accepts it. */
 TEST(exchange, a_full_child_passes_the_word_on)
 {
     enum { EACH = 3 };
@@ -18777,7 +19063,8 @@ TEST(exchange, a_full_child_passes_the_word_on)
     }
 }
 
-/* A burst is spread by those who accept it: as many each as it has workers. */
+/* A burst is spread by the children that accept it: each keeps as many as it
+ * has workers. */
 TEST(exchange, a_burst_is_shared_out)
 {
     enum { N = 8 };
@@ -18872,6 +19159,8 @@ static void one_message(const lone_child *l, empm__move *m, uint32_t state)
     m->of[0].left_ms = 60000;
 }
 
+/* A child takes over a connection from a sibling, idle or with a request, and
+ * serves it under the same limits. */
 TEST(exchange, takes_what_is_right)
 {
     lone_child l;
@@ -18898,6 +19187,8 @@ TEST(exchange, takes_what_is_right)
     lone_down(&l);
 }
 
+/* A child refuses a message of a sibling that is not well formed, closes what
+ * came with it, and serves on. */
 TEST(exchange, believes_nothing)
 {
     enum { N = 14 };
@@ -19063,6 +19354,8 @@ static void reload_to(fixture *f, int sig, int generation)
     CHECK_SOON(serves(f, generation), 8000);
 }
 
+/* Reload after reload under load, no request fails, and all children are
+ * new. */
 SERVED_BY(operate, graceful_restarts_lose_nothing, 2, "MaxKeepAliveRequests 0")
 {
     enum { N = 6, RELOADS = 20 };
@@ -19082,7 +19375,7 @@ SERVED_BY(operate, graceful_restarts_lose_nothing, 2, "MaxKeepAliveRequests 0")
     CHECK(!is_among(after[0], kids, 2) && !is_among(after[1], kids, 2));
 }
 
-/* 43359 */
+/* A graceful restart closes no idle connection, as Apache did (bug 43359). */
 SERVED_BY(operate, graceful_restart_closes_no_idle_connection, 2, NULL)
 {
     client idle, sleeper;
@@ -19141,7 +19434,7 @@ SERVED_BY(operate, idle_connections_outlive_their_child, 2,
     wait_children(f, 2, kids, PATIENCE);
 }
 
-/* all of them, to their end */
+/* Answers that are under way at a reload are sent to their end. */
 SERVED_BY(operate, streams_outlive_a_reload, 2, LONG_TIMES)
 {
     enum { N = 30 };
@@ -19212,7 +19505,8 @@ static int hk_sick(empm_server *s, void *user)
     return get_int(&shm->rc[0]) == RELOAD_SICK;
 }
 
-/* ... and its one line in the log says why, for each cause. */
+/* A reload that fails changes nothing, and its one line in the log says the
+ * cause. */
 TEST(operate, failed_reload_changes_nothing)
 {
     static const struct { int what; const char *log; } rows[] = {
@@ -19270,7 +19564,7 @@ static int hk_reload_settings(empm_config *cfg, void *user)
     return EMPM_OK;
 }
 
-/* A reload applies what the parent itself has from the configuration, too. */
+/* A reload applies the settings of the parent itself, too. */
 TEST(operate, a_reload_applies_what_the_parent_uses)
 {
     char old[300], path[300];
@@ -19322,7 +19616,7 @@ TEST(operate, sockets_that_stay_get_their_buffers)
     fx_close_files(&f);
 }
 
-/* TERM may be the graceful stop, as orchestrators send nothing else; INT is
+/* TERM may be the graceful stop, as orchestrators send nothing else. INT may
  * not. */
 TEST(operate, term_may_be_graceful)
 {
@@ -19366,8 +19660,8 @@ static void start_reaper(void)
     pthread_create(&th, NULL, reaps_all, NULL);
 }
 
-/* A program may have a part that reaps whatever ends: a reload gets through,
- * and why one does not is said. */
+/* A program may reap any process that ends: a reload gets through all the
+ * same, and the reason of a failed one is said. */
 TEST(operate, somebody_else_reaps_the_children)
 {
     fixture f;
@@ -19396,7 +19690,8 @@ static int hk_start_slowly(empm_server *s, void *user)
     return 0;
 }
 
-/* An upgrade that cannot be does not swallow the reload asked for beside it. */
+/* An upgrade that fails does not swallow the reload that was asked for beside
+ * it. */
 TEST(operate, a_reload_survives_a_failing_upgrade)
 {
     fixture f;
@@ -19416,7 +19711,7 @@ TEST(operate, a_reload_survives_a_failing_upgrade)
 }
 
 /* A child that leaves by MaxConnectionsPerChild has not died unasked, even if
- * its end is seen before its word is heard. */
+ * the parent sees its end before it reads its word. */
 TEST(operate, who_leaves_has_not_died)
 {
     empm__report rep;
@@ -19445,6 +19740,8 @@ TEST(operate, who_leaves_has_not_died)
     fx_close_files(&f);
 }
 
+/* A new generation whose threads cannot start replaces nobody, and a later
+ * reload succeeds. */
 TEST(operate, children_whose_threads_fail_replace_nobody)
 {
     fixture f;
@@ -19478,7 +19775,8 @@ TEST(operate, children_whose_threads_fail_replace_nobody)
     fx_down(&f);
 }
 
-/* 60487, 64533 */
+/* Reloads, restarts and a stop that come while a reload is under way are
+ * obeyed (Apache bugs 60487 and 64533). */
 SERVED_BY(operate, signals_while_a_reload_is_under_way, 2, NULL)
 {
     int i;
@@ -19516,6 +19814,8 @@ static int is_open(int port)
     return ok;
 }
 
+/* A reload opens new sockets and closes old ones; one that cannot be bound
+ * leaves all as it was. */
 TEST(operate, reload_adds_and_removes_sockets)
 {
     fixture f;
@@ -19550,6 +19850,7 @@ TEST(operate, reload_adds_and_removes_sockets)
     fx_down(&f);
 }
 
+/* HUP ends running requests and serves again. */
 SERVED_BY(operate, restart_stops_what_runs, 1, "StopTimeout 200ms")
 {
     uint64_t t0;
@@ -19565,7 +19866,7 @@ SERVED_BY(operate, restart_stops_what_runs, 1, "StopTimeout 200ms")
     CHECK_INT(get_status(f, "/hello"), 200);
 }
 
-/* a9: old generations for ever */
+/* GracefulRestartTimeout ends generations that would drain for ever. */
 SERVED_BY(operate, a_drain_has_its_end, 1,
           "GracefulRestartTimeout 300ms; StopTimeout 100ms")
 {
@@ -19583,7 +19884,7 @@ SERVED_BY(operate, a_drain_has_its_end, 1,
 }
 
 /* A reload cuts nothing off: as many generations drain as there are slots, and
- * what comes next waits for them, and says so. HUP does not wait. */
+ * the next reload waits for them and says so. HUP does not wait. */
 TEST(operate, next_reload_lets_the_others_drain)
 {
     enum { N = 3 };                  /* 4 slots; the last is the next one's */
@@ -19630,6 +19931,8 @@ TEST(operate, next_reload_lets_the_others_drain)
     no_context();
 }
 
+/* GracefulShutdownDelay keeps the server serving after the signal, until
+ * balancers have seen /health. */
 TEST(operate, graceful_stop_may_wait_for_balancers)
 {
     fixture f;
@@ -19653,6 +19956,8 @@ TEST(operate, graceful_stop_may_wait_for_balancers)
 
 /* --- the watchdog -------------------------------------------------------- */
 
+/* The watchdog kills a child that does not answer, and leaves alone those that
+ * do. */
 TEST(operate, stopped_child_is_replaced)
 {
     fixture f;
@@ -19715,6 +20020,7 @@ TEST(operate, slow_stop_hooks_are_no_fault)
     fx_down(&f);
 }
 
+/* A machine that was suspended is no reason to kill children. */
 TEST(operate, suspended_machine_kills_nobody)
 {
     fixture f;
@@ -19745,9 +20051,9 @@ TEST(operate, suspended_machine_kills_nobody)
     fx_down(&f);
 }
 
-/* 53555. The last requests wait until those that drain have had their 2 s,
- * one after the other: the bounds only keep a test that hangs from taking
- * for ever. */
+/* Children that drain make room for the next generation (Apache bug 53555).
+ * The last requests wait until the drains have had their 2 s, one after the
+ * other: the bounds only keep a test that hangs from taking for ever. */
 SERVED_BY(operate, draining_children_make_room, 1,
           "ServerLimit 1; MaxConnectionsPerChild 1; StopTimeout 100ms")
 {
@@ -19780,6 +20086,7 @@ static int hk_slow_start(empm_server *s, void *user)
     return 0;
 }
 
+/* A child that is not healthy within StartTimeout is replaced. */
 TEST(operate, child_that_hangs_at_its_start_is_replaced)
 {
     fixture f;
@@ -19822,6 +20129,7 @@ static long ticks_of(long pid)
     return (long)(user + sys);
 }
 
+/* A parent that waits for its children to end takes no CPU. */
 SERVED_BY(operate, parent_rests_while_it_stops, 2, NULL)
 {
     long kids[16], before;
@@ -19861,7 +20169,8 @@ SERVED_BY(operate, all_busy_is_said_of_exact_children, 1, NULL)
         cl_close(&cs[i]);
 }
 
-TEST(operate, stuck_workers_are_looked_for_by_default)   /* a loop is seen */
+/* The default settings name stuck workers and replace none. */
+TEST(operate, stuck_workers_are_looked_for_by_default)
 {
     const empm_config cfg = empm_defaults();
 
@@ -19869,6 +20178,8 @@ TEST(operate, stuck_workers_are_looked_for_by_default)   /* a loop is seen */
     CHECK_INT(cfg.stuck_worker_replace, 0);      /* it is said, no more */
 }
 
+/* A request that holds its worker beyond StuckWorkerTimeout is logged; with
+ * "replace" its child is replaced. */
 TEST(operate, stuck_workers_are_named)
 {
     int replace;
@@ -20084,6 +20395,8 @@ static int serves_as_root(long parent)
     return root;
 }
 
+/* A new program takes over by USR2 without a failed request; one that cannot
+ * start leaves the old one serving. */
 TEST(operate, upgrades_lose_nothing)
 {
     enum { N = 4 };
@@ -20167,6 +20480,8 @@ static void program_conf_drop(const program *p, const char *what)
     }
 }
 
+/* An upgrade keeps the sockets that both programs have, closes the others, and
+ * a failed one changes nothing. */
 TEST(operate, upgrades_keep_and_drop_sockets)
 {
     program p;
@@ -20217,6 +20532,7 @@ TEST(operate, upgrades_keep_and_drop_sockets)
     CHECK(stat(path, &st) != 0);
 }
 
+/* -k start leaves no process that holds the terminal's descriptors. */
 TEST(operate, detached_server_lets_go_of_the_terminal)
 {
     static const char *const start[] = { "-k", "start", NULL };
@@ -20244,6 +20560,8 @@ TEST(operate, detached_server_lets_go_of_the_terminal)
     program_down(&p);
 }
 
+/* The PID file names a running server only: a stale one is no obstacle, and a
+ * second server does not start. */
 TEST(operate, pid_file)
 {
     static const char *const start[] = { "-k", "start", NULL };
@@ -20298,7 +20616,8 @@ static int lines_with(const char *path, const char *what)
     return n;
 }
 
-/* Whoever starts it looks at the terminal, whoever finds it down at the log. */
+/* The reason of a failed start is on the terminal and in the log: one is read
+ * at the start, the other when the server is found down. */
 TEST(operate, why_a_start_fails_is_in_both_places)
 {
     static const struct { const char *line, *why; } rows[] = {
@@ -20337,7 +20656,8 @@ TEST(operate, why_a_start_fails_is_in_both_places)
     unlink(log);
 }
 
-/* After -k start nobody reads stderr: all of it is in the log, each once. */
+/* After -k start nobody reads stderr: all messages are in the log, each
+ * once. */
 TEST(operate, a_detached_server_tells_its_log_everything)
 {
     static const char *const start[] = { "-k", "start", NULL };
@@ -20410,7 +20730,7 @@ static int is_held(const long *pids, int n, const char *file)
     return held;
 }
 
-/* Rotated logs: moved away, and opened anew on demand. Children have no right
+/* Logs that were moved away are opened anew on demand. Children have no right
  * to open them, one generation drains, and nothing ends for it. */
 TEST(operate, rotated_logs_are_opened_anew)
 {
@@ -20522,6 +20842,7 @@ static void piped_logs(const char *mode)
     unlink(pids);
 }
 
+/* A log may be a program, with and without children. */
 TEST(operate, programs_take_logs)
 {
     piped_logs("");
@@ -20549,6 +20870,8 @@ static void use_stderr(void)
     dup2(g_stderr, 2);
 }
 
+/* A stderr that takes nothing holds no request, and its flags stay as they
+ * are. */
 TEST(operate, a_full_stderr_holds_nobody)
 {
     static char page[8192];
@@ -20582,6 +20905,8 @@ TEST(operate, a_full_stderr_holds_nobody)
     close(fd[1]);
 }
 
+/* A server without children opens its logs anew on demand, by signal and by
+ * call. */
 LIVE(operate, logs_are_opened_anew_without_children)
 {
     fixture f;
@@ -20611,6 +20936,8 @@ LIVE(operate, logs_are_opened_anew_without_children)
     unlink(moved);
 }
 
+/* A reload with a bad file sends no signal with -k, and changes nothing
+ * without it. */
 TEST(operate, bad_file_is_refused_and_the_old_one_stays)
 {
     static const char *const graceful[] = { "-k", "graceful", NULL };
@@ -20666,6 +20993,8 @@ static int manager_hears(const char *what)
     return 0;
 }
 
+/* sd_notify() messages tell the manager of start, watchdog, reload, upgrade
+ * and stop. */
 TEST(operate, tells_the_service_manager)
 {
     struct sockaddr_un a;
@@ -20702,8 +21031,8 @@ TEST(operate, tells_the_service_manager)
     unlink(g_manager_path);
 }
 
-/* The new program's sockets take the place of the log's descriptor: what is
- * wrong is said by the old one, in the log. */
+/* The new program's sockets take the place of the log's descriptor, so the old
+ * program logs the reason of a failed upgrade. */
 TEST(operate, why_an_upgrade_cannot_start_is_in_the_log)
 {
     program p;
@@ -20752,6 +21081,8 @@ static void pass_sockets(void)
     setenv("LISTEN_FDNAMES", "other:we%b", 1);   /* as it stands: no escape */
 }
 
+/* Listen systemd:NAME serves on the socket of that name, over reload and
+ * upgrade; a missing one ends the start. */
 TEST(operate, takes_sockets_by_name)
 {
     program p;
@@ -20794,6 +21125,8 @@ TEST(operate, takes_sockets_by_name)
 
 /* --- privileges ---------------------------------------------------------- */
 
+/* Children take User, Group and ChrootDir and cannot gain rights again; the
+ * parent stays root. */
 TEST(operate, children_give_root_up)
 {
     program p;
@@ -20834,8 +21167,8 @@ TEST(operate, children_give_root_up)
     chmod(g_tmp, 0700);
 }
 
-/* `make run`, ./example_server and every container start as root and say
- * nothing: that works, as nobody, and what nobody may not use is said. */
+/* `make run`, ./example_server and every container start as root without User:
+ * they serve as nobody, and the log names anything that nobody may not use. */
 TEST(operate, root_without_user_serves_as_nobody)
 {
     static const char *const test[] = { "-t", NULL };
@@ -20904,7 +21237,7 @@ static void enter_namespace(void)
         _exit(126);
 }
 
-/* sandboxes have such ones */
+/* A root in a sandbox without other users serves as itself. */
 TEST(operate, a_root_without_anybody_serves_itself)
 {
     program p;
@@ -20931,7 +21264,7 @@ static void leave_root(void)
         _exit(9);
 }
 
-/* User takes root to become: without it, that User is ignored is said. */
+/* User needs root. Without root the log says that User is ignored. */
 TEST(operate, user_without_root_is_said_to_be_ignored)
 {
     fixture f;
@@ -20946,7 +21279,8 @@ TEST(operate, user_without_root_is_said_to_be_ignored)
     fx_down(&f);
 }
 
-TEST(operate, user_root_is_root)     /* it is meant where it is said */
+/* User root keeps root where a configuration says it. */
+TEST(operate, user_root_is_root)
 {
     program p;
 
@@ -21414,21 +21748,29 @@ static void fault_rows(moment at, int processes)
                failed);
 }
 
+/* A start in which a call of the C library fails is refused with its reason,
+ * or serves. */
 LIVE(faults, at_start)
 {
     fault_rows(AT_START, g_forked ? 2 : 0);
 }
 
+/* A call of the C library that fails while the server serves costs one request
+ * at most. */
 LIVE(faults, while_serving)
 {
     fault_rows(WHILE_SERVING, g_forked ? 2 : 0);
 }
 
+/* A call of the C library that fails at a reload leaves a generation that
+ * serves. */
 TEST(faults, at_reload)
 {
     fault_rows(AT_RELOAD, 2);
 }
 
+/* A call of the C library that fails at a stop does not keep the server from
+ * ending. */
 LIVE(faults, at_stop)
 {
     fault_rows(AT_STOP, g_forked ? 2 : 0);
@@ -21471,6 +21813,7 @@ static int shell(char *out, size_t n, const char *fmt, ...)
     return WIFEXITED(rc) ? WEXITSTATUS(rc) : -1;
 }
 
+/* curl's requests, uploads and redirects work, HTTP/1.0 included. */
 SERVED_BY(clients, curl, 1, NULL)
 {
     char out[4096], path[400], *big;
@@ -21517,7 +21860,7 @@ SERVED_BY(clients, curl, 1, NULL)
     CHECK_STR(out, "200");
 }
 
-/* zsync asks for 20 ranges at a time and gives up on an answer with the
+/* zsync asks for 20 ranges at a time, and gives up on an answer with the
  * whole. */
 TEST(clients, zsync)
 {
@@ -21553,6 +21896,7 @@ TEST(clients, zsync)
     unlink(tmp_path(path, sizeof path, "zsync.out"));
 }
 
+/* ab's thousands of requests succeed, with and without keep-alive. */
 SERVED_BY(clients, ab, 1, NULL)
 {
     char out[8192];
@@ -21575,6 +21919,7 @@ SERVED_BY(clients, ab, 1, NULL)
     CHECK(p != NULL && strtol(p + 16, NULL, 10) == 0);
 }
 
+/* wrk sees neither socket errors nor refusals. */
 SERVED_BY(clients, wrk, 1, NULL)
 {
     char out[8192];
@@ -21588,6 +21933,7 @@ SERVED_BY(clients, wrk, 1, NULL)
     CHECK(strstr(out, "requests in") != NULL);
 }
 
+/* nc, which shuts its side down behind the request, gets the answer. */
 SERVED_BY(clients, nc, 1, NULL)
 {
     char out[4096];
@@ -21600,7 +21946,8 @@ SERVED_BY(clients, nc, 1, NULL)
     CHECK(strstr(out, "\r\n\r\nHello, world!\n") != NULL);
 }
 
-TEST(clients, goaccess)             /* reads the access log */
+/* goaccess reads the access log without a bad line. */
+TEST(clients, goaccess)
 {
     fixture f;
     client c;
@@ -21627,6 +21974,8 @@ TEST(clients, goaccess)             /* reads the access log */
     unlink(path);
 }
 
+/* curl --haproxy-protocol is served by a proxy listener, and plain curl is
+ * not. */
 TEST(clients, curl_haproxy_protocol)
 {
     fixture f;
@@ -21674,8 +22023,7 @@ static void fetch_down(fixture *f, const char *root)
     remove_tree(root);
 }
 
-/* A flat repository: apt asks for /./Packages and /./x_1_all.deb as they
- * are. */
+/* apt asks a flat repository for /./Packages and /./x_1_all.deb as they are. */
 TEST(clients, apt_flat_repository)
 {
     fixture f;
@@ -21713,7 +22061,7 @@ TEST(clients, apt_flat_repository)
     fetch_down(&f, root);
 }
 
-/* These three follow the redirect of /sub to /sub/. */
+/* lftp follows the redirect of /sub to /sub/. */
 TEST(clients, lftp)
 {
     fixture f;
@@ -21739,6 +22087,7 @@ TEST(clients, lftp)
     fetch_down(&f, root);
 }
 
+/* axel follows the redirect of a folder and fetches its file in parts. */
 TEST(clients, axel)
 {
     fixture f;
@@ -21757,6 +22106,8 @@ TEST(clients, axel)
     fetch_down(&f, root);
 }
 
+/* PHP's streams follow the redirect of a folder, and send dot segments as they
+ * are. */
 TEST(clients, php_streams)
 {
     fixture f;
@@ -21775,8 +22126,8 @@ TEST(clients, php_streams)
     fetch_down(&f, root);
 }
 
-/* A pool of connections that are used again about when they end: a client that
- * is told the time gives one up before, and no request fails. */
+/* A pool reuses connections at about the time of their end. A client that is
+ * told the time gives one up before, and no request fails. */
 SERVED_BY(clients, node_fetch_at_the_edge_of_keep_alive, 1,
           "KeepAliveTimeout 2")
 {
@@ -21799,7 +22150,8 @@ SERVED_BY(clients, node_fetch_at_the_edge_of_keep_alive, 1,
     CHECK_STR(out, "0 failed\n");
 }
 
-/* It sends all before it reads: the refusal must still be there. */
+/* Python sends all of an upload before it reads: the refusal must still be
+ * there. */
 TEST(clients, python_reads_the_refusal_of_an_upload)
 {
     static const int mib[] = { 1, 17, 50 };
@@ -21829,8 +22181,8 @@ TEST(clients, python_reads_the_refusal_of_an_upload)
     fx_down(&f);
 }
 
-/* An Expect that expects nothing; paths as they are; a part; a byte above
- * 0x7f. */
+/* curl sends an Expect that expects nothing, paths as they are, a range, and a
+ * byte above 0x7f, and gets the right answers. */
 SERVED_BY(clients, curl_as_it_is, 1, NULL)
 {
     static const char *const how[] = {
@@ -21855,6 +22207,7 @@ SERVED_BY(clients, curl_as_it_is, 1, NULL)
     }
 }
 
+/* w3m and links follow a redirect and show the page. */
 TEST(clients, text_browsers)
 {
     static const char *const browsers[] = { "w3m", "links" };
@@ -21974,6 +22327,8 @@ static void visitors(visitor *v, int n, int *good, int *failed)
     }
 }
 
+/* HAProxy with /health checks loses no request when a node drains, and only
+ * those of a node that dies. */
 TEST(clients, haproxy_loses_nothing)
 {
     enum { NODES = 4, VISITORS = 8 };
@@ -22046,8 +22401,8 @@ TEST(clients, haproxy_loses_nothing)
     }
 }
 
-/* What README says to a newcomer is true, in a folder that holds nothing else:
- * its program runs as it is printed, and the example shows what it has. */
+/* README's words to a newcomer are true in a folder that holds nothing else:
+ * its program runs as printed, and the example shows its pages. */
 TEST(clients, first_two_minutes)
 {
     static const char *const names[] = { "hello", "example_server" };
@@ -23388,7 +23743,8 @@ static int fz_case(const struct fz_target *t, unsigned long long seed)
     return fz_faults;
 }
 
-/* A moment of each in every run of the tests; `make fuzz` has patience. */
+/* Each fuzz target runs for a moment in every run of the tests; `make fuzz`
+ * has patience. */
 TEST(fuzz, a_moment_of_each)
 {
     const struct fz_target *t;
