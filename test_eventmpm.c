@@ -5583,7 +5583,92 @@ TEST(log, limits_are_per_number_and_minute)
     fx_close_files(&f);
 }
 
-#if 0 /* >>model -- the hand-over, for spin: make test-model */
+/* ---------------------------------------------------------------------------
+ * >>handover -- the word, tickets, slabs
+ * ------------------------------------------------------------------------- */
+
+/* An event for an owned record is noted, an event that nobody wants is kept,
+ * and a wanted one is taken together with all that were kept. A hang-up is
+ * always wanted. */
+TEST(handover, an_event_is_taken_noted_or_kept)
+{
+    empm__conn c;
+    memset(&c, 0, sizeof c);
+    c.word = EMPM__OWNED;
+    CHECK_INT(empm__conn_offer(&c, EMPM__READY_OUT), 0);   /* owned: noted */
+    CHECK_INT(empm__conn_give(&c, EMPM__WANT(EMPM__READY_IN)), 1);
+    /* not wanted: kept */
+    CHECK_INT(empm__conn_offer(&c, EMPM__READY_OUT), 0);
+    CHECK_INT(empm__conn_offer(&c, EMPM__READY_IN), 1);    /* wanted: taken */
+    CHECK_INT(c.why, EMPM__READY_IN | EMPM__READY_OUT);
+    CHECK_INT(c.word, EMPM__OWNED);                        /* all delivered */
+    CHECK_INT(empm__conn_offer(&c, EMPM__READY_IN), 0);
+    CHECK_INT(empm__conn_give(&c, EMPM__WANT(EMPM__READY_IN)), 0);  /* go on */
+    empm__conn_clear(&c, EMPM__READY_IN);
+    CHECK_INT(empm__conn_give(&c, EMPM__WANT(EMPM__READY_IN)), 1);
+    CHECK_INT(empm__conn_offer(&c, EMPM__READY_RDHUP), 0);
+    CHECK_INT(empm__conn_offer(&c, EMPM__READY_HUP), 1);   /* always wanted */
+    CHECK(empm__conn_noted(&c, EMPM__READY_RDHUP));        /* sticky */
+    CHECK(empm__conn_noted(&c, EMPM__READY_HUP));
+}
+
+/* A ticket resumes only the request that it was made for, also when the serial
+ * numbers wrap. */
+TEST(handover, a_stale_ticket_does_nothing)
+{
+    empm__conn c;
+    uint32_t serial, i;
+    memset(&c, 0, sizeof c);
+    c.word = EMPM__OWNED;
+    c.serial = 0xfffffffe;                       /* across the wrap: never 0 */
+    for (i = 0; i < 2000; i++) {                 /* across that of GEN, too */
+        empm__conn_next_serial(&c);
+        serial = c.serial;
+        CHECK(serial != 0);
+        if (empm__conn_resume(&c, serial) != 1)
+            CHECK_INT(i, -1);
+        CHECK_INT(empm__conn_give(&c, EMPM__WANT(EMPM__READY_RESUME)), 0);
+        CHECK_INT(c.why & EMPM__READY_RESUME, EMPM__READY_RESUME);
+        empm__conn_next_serial(&c);
+        if (empm__conn_resume(&c, serial) != 0 || (c.word & EMPM__READY_RESUME))
+            CHECK_INT(i, -2);
+    }
+    CHECK_INT(c.why & EMPM__READY_RESUME, 0);
+    CHECK_INT(empm__conn_give(&c, EMPM__WANT(EMPM__READY_RESUME)), 1);
+    CHECK_INT(empm__conn_resume(&c, c.serial), 2);         /* it waits: post */
+}
+
+/* A slab lends each record to one borrower at a time, and lends nothing when
+ * all are out. */
+TEST(handover, the_slab_gives_each_record_once)
+{
+    static unsigned char seen[3000];
+    empm__slab sl;
+    uint32_t i, k;
+    memset(seen, 0, sizeof seen);
+    CHECK_INT(empm__slab_init(&sl, 2500, 1), EMPM_OK);
+    for (k = 0; k < 2500; k++) {
+        i = empm__slab_borrow(&sl);
+        CHECK(i < 2500 && !seen[i]);
+        seen[i < 2500 ? i : 0] = 1;
+    }
+    CHECK_INT(empm__slab_borrow(&sl), EMPM__NIL);
+    empm__slab_return(&sl, 77);
+    CHECK_INT(empm__slab_borrow(&sl), 77);
+    CHECK_INT(sl.in_use, 2500);
+    empm__slab_free(&sl);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>model -- the hand-over, the exchange and the queue, for spin
+ *
+ * The models prove for every order of steps what tests can only try. `make
+ * test-model` takes the Promela between #if 0 and #endif, and runs spin once
+ * for each row of the list in its comment: a row "ok" must be free of errors, a
+ * row "FAIL" breaks one rule, which must be noticed.
+ * ------------------------------------------------------------------------- */
+
+#if 0 /* >>model begins, in Promela */
 /*
  * handover.pml: who owns a connection.  A model of >>handover for spin.
  *
@@ -6527,82 +6612,6 @@ init
 }
 #endif /* MOVE, QUEUE */
 #endif /* >>model end */
-
-/* ---------------------------------------------------------------------------
- * >>handover -- the word, tickets, slabs
- * ------------------------------------------------------------------------- */
-
-/* An event for an owned record is noted, an event that nobody wants is kept,
- * and a wanted one is taken together with all that were kept. A hang-up is
- * always wanted. */
-TEST(handover, an_event_is_taken_noted_or_kept)
-{
-    empm__conn c;
-    memset(&c, 0, sizeof c);
-    c.word = EMPM__OWNED;
-    CHECK_INT(empm__conn_offer(&c, EMPM__READY_OUT), 0);   /* owned: noted */
-    CHECK_INT(empm__conn_give(&c, EMPM__WANT(EMPM__READY_IN)), 1);
-    /* not wanted: kept */
-    CHECK_INT(empm__conn_offer(&c, EMPM__READY_OUT), 0);
-    CHECK_INT(empm__conn_offer(&c, EMPM__READY_IN), 1);    /* wanted: taken */
-    CHECK_INT(c.why, EMPM__READY_IN | EMPM__READY_OUT);
-    CHECK_INT(c.word, EMPM__OWNED);                        /* all delivered */
-    CHECK_INT(empm__conn_offer(&c, EMPM__READY_IN), 0);
-    CHECK_INT(empm__conn_give(&c, EMPM__WANT(EMPM__READY_IN)), 0);  /* go on */
-    empm__conn_clear(&c, EMPM__READY_IN);
-    CHECK_INT(empm__conn_give(&c, EMPM__WANT(EMPM__READY_IN)), 1);
-    CHECK_INT(empm__conn_offer(&c, EMPM__READY_RDHUP), 0);
-    CHECK_INT(empm__conn_offer(&c, EMPM__READY_HUP), 1);   /* always wanted */
-    CHECK(empm__conn_noted(&c, EMPM__READY_RDHUP));        /* sticky */
-    CHECK(empm__conn_noted(&c, EMPM__READY_HUP));
-}
-
-/* A ticket resumes only the request that it was made for, also when the serial
- * numbers wrap. */
-TEST(handover, a_stale_ticket_does_nothing)
-{
-    empm__conn c;
-    uint32_t serial, i;
-    memset(&c, 0, sizeof c);
-    c.word = EMPM__OWNED;
-    c.serial = 0xfffffffe;                       /* across the wrap: never 0 */
-    for (i = 0; i < 2000; i++) {                 /* across that of GEN, too */
-        empm__conn_next_serial(&c);
-        serial = c.serial;
-        CHECK(serial != 0);
-        if (empm__conn_resume(&c, serial) != 1)
-            CHECK_INT(i, -1);
-        CHECK_INT(empm__conn_give(&c, EMPM__WANT(EMPM__READY_RESUME)), 0);
-        CHECK_INT(c.why & EMPM__READY_RESUME, EMPM__READY_RESUME);
-        empm__conn_next_serial(&c);
-        if (empm__conn_resume(&c, serial) != 0 || (c.word & EMPM__READY_RESUME))
-            CHECK_INT(i, -2);
-    }
-    CHECK_INT(c.why & EMPM__READY_RESUME, 0);
-    CHECK_INT(empm__conn_give(&c, EMPM__WANT(EMPM__READY_RESUME)), 1);
-    CHECK_INT(empm__conn_resume(&c, c.serial), 2);         /* it waits: post */
-}
-
-/* A slab lends each record to one borrower at a time, and lends nothing when
- * all are out. */
-TEST(handover, the_slab_gives_each_record_once)
-{
-    static unsigned char seen[3000];
-    empm__slab sl;
-    uint32_t i, k;
-    memset(seen, 0, sizeof seen);
-    CHECK_INT(empm__slab_init(&sl, 2500, 1), EMPM_OK);
-    for (k = 0; k < 2500; k++) {
-        i = empm__slab_borrow(&sl);
-        CHECK(i < 2500 && !seen[i]);
-        seen[i < 2500 ? i : 0] = 1;
-    }
-    CHECK_INT(empm__slab_borrow(&sl), EMPM__NIL);
-    empm__slab_return(&sl, 77);
-    CHECK_INT(empm__slab_borrow(&sl), 77);
-    CHECK_INT(sl.in_use, 2500);
-    empm__slab_free(&sl);
-}
 
 /* ---------------------------------------------------------------------------
  * >>wheel -- against the naive truth, across the wrap of the clock
