@@ -8,10 +8,25 @@
  *     ./test -d conn.keep_alive                        with the server's log
  *
  * One binary has one poller: build a second one with -DEVENTMPM_POLL. A test
- * that says LIVE runs twice, against the engine as threads of this process and
- * (its name ends in "+fork") against a forked server.
+ * that says SERVED or LIVE runs twice, against the engine as threads of this
+ * process and (its name ends in "+fork") against a forked server.
  *
  * `grep -n '^ \* >>' test_eventmpm.c` prints the contents.
+ *
+ * How to write a test: this one is whole.
+ *
+ *     // A client is greeted by its name, and its connection stays open.
+ *     SERVED(conn, greets_by_name, "KeepAliveTimeout 2; ThreadsPerChild 1")
+ *     {
+ *         CHECK_INT(cl_get(c, "/hello/you"), 200);
+ *         CHECK_STR(c->body.p, "Hello, you!\n");
+ *         CHECK_OPEN(c);
+ *     }
+ *
+ * Its comment says the rule, its first word the section: that of eventmpm.h.
+ * SERVED() brings a server f and a client c (>>fixture), TEST() nothing; the
+ * server serves >>handlers. A CHECK that fails goes on. Rows of a table are
+ * looped over by EACH(). See a new test fail on a broken header first.
  */
 #include <stddef.h>
 
