@@ -2866,28 +2866,29 @@ static void fx_test(fixture *f, const char *settings, served_fn *body)
     fx_down(f);
 }
 
-#define SERVED_WITH(section, name, flags, init, settings)                     \
-    static served_fn s_##section##_##name;                                    \
-    TEST_WITH(section, name, flags)                                           \
-    {                                                                         \
-        fixture fx;                                                           \
-        init;                                                                 \
-        fx_test(&fx, settings, s_##section##_##name);                         \
-    }                                                                         \
-    static void s_##section##_##name(                                         \
-        __attribute__((unused)) fixture *f, __attribute__((unused)) client *c)
-
 /* SERVED(section, name, "Directive value; Directive value") { ... } has a
  * server `f` with these settings (NULL: with those of fx_init()) and a client
  * `c` of it, which connects when it sends. Both are gone at the test's end. It
  * runs in either mode; SERVED_HERE() runs in threads of this process only, so
- * that it may look into f->s; SERVED_BY() has a parent and so many children. */
+ * that it may look into f->s; SERVED_BY() has a parent and so many children.
+ * SERVED_WITH() has statements that prepare f, for what is no directive. */
 #define SERVED(section, name, settings) \
-    SERVED_WITH(section, name, T_LIVE, fx_init(&fx), settings)
+    SERVED_WITH(section, name, T_LIVE, fx_init(f), settings)
 #define SERVED_HERE(section, name, settings) \
-    SERVED_WITH(section, name, T_PLAIN, fx_init(&fx), settings)
+    SERVED_WITH(section, name, T_PLAIN, fx_init(f), settings)
 #define SERVED_BY(section, name, children, settings) \
-    SERVED_WITH(section, name, T_PLAIN, fx_init_forked(&fx, children), settings)
+    SERVED_WITH(section, name, T_PLAIN, fx_init_forked(f, children), settings)
+
+#define SERVED_WITH(section, name, flags, prepare, settings)                  \
+    static served_fn s_##section##_##name;                                    \
+    TEST_WITH(section, name, flags)                                           \
+    {                                                                         \
+        fixture fx, *f = &fx;                                                 \
+        prepare;                                                              \
+        fx_test(f, settings, s_##section##_##name);                           \
+    }                                                                         \
+    static void s_##section##_##name(                                         \
+        __attribute__((unused)) fixture *f, __attribute__((unused)) client *c)
 
 /* --- short ways to ask --------------------------------------------------- */
 
@@ -7933,94 +7934,76 @@ LIVE(proxy, forwarded_for_over_the_wire)
 #define P1 "PROXY TCP4 192.0.2.1 198.51.100.7 4711 80\r\n"
 #define WHO "GET /who HTTP/1.1\r\nHost: a\r\n\r\n"
 
-static int proxied_up(fixture *f)
-{
-    fx_init(f);
-    f->options = " proxy";
-    return fx_up(f);
-}
+#define SERVED_PROXY(section, name, settings)                                 \
+    SERVED_WITH(section, name, T_LIVE,                                        \
+                fx_init(f); f->options = " proxy", settings)
 
 /* A PROXY header names the client of all requests of its connection, wherever
  * it is cut; a second header is a bad request. LOCAL and UNKNOWN keep the
  * peer's own address. */
-LIVE(proxy, header_then_requests)
+SERVED_PROXY(proxy, header_then_requests, NULL)
 {
     static const char v2[] = SIG "\x21\x21\0\x24" V6 WHO WHO;
-    fixture f;
-    client c;
     size_t cut;
     int i;
 
-    if (!proxied_up(&f))
-        return;
-    cl_open(&c, &f);                    /* all of it in one segment */
-    cl_puts(&c, P1 WHO WHO);
+    cl_open(c, f);                    /* all of it in one segment */
+    cl_puts(c, P1 WHO WHO);
     for (i = 0; i < 2; i++) {
-        CHECK_INT(cl_reply(&c), 200);
-        CHECK_STR(c.body.p, "192.0.2.1:4711 192.0.2.1");
+        CHECK_INT(cl_reply(c), 200);
+        CHECK_STR(c->body.p, "192.0.2.1:4711 192.0.2.1");
     }
-    CHECK_STR(who(&c, ""), "192.0.2.1:4711 192.0.2.1");
-    cl_puts(&c, P1);                    /* only once, and only first */
-    CHECK_INT(cl_reply(&c), 400);
-    cl_close(&c);
-    cl_open(&c, &f);
+    CHECK_STR(who(c, ""), "192.0.2.1:4711 192.0.2.1");
+    cl_puts(c, P1);                    /* only once, and only first */
+    CHECK_INT(cl_reply(c), 400);
+    cl_close(c);
+    cl_open(c, f);
     for (cut = 0; cut + 1 < sizeof v2; cut++)
-        cl_send(&c, v2 + cut, 1);
+        cl_send(c, v2 + cut, 1);
     for (i = 0; i < 2; i++) {
-        CHECK_INT(cl_reply(&c), 200);
-        CHECK_STR(c.body.p, "[2001:db8::1]:4711 2001:db8::1");
+        CHECK_INT(cl_reply(c), 200);
+        CHECK_STR(c->body.p, "[2001:db8::1]:4711 2001:db8::1");
     }
-    cl_close(&c);
+    cl_close(c);
     for (cut = 1; cut < 56; cut++) {    /* at every point of the header */
         context("cut at %lu", (unsigned long)cut);
-        cl_open(&c, &f);
-        cl_send(&c, v2, cut);
-        cl_readable(&c, 1);
-        cl_send(&c, v2 + cut, sizeof v2 - 1 - cut);
-        CHECK_INT(cl_reply(&c), 200);
-        CHECK_STR(c.body.p, "[2001:db8::1]:4711 2001:db8::1");
-        cl_close(&c);
+        cl_send(c, v2, cut);
+        cl_readable(c, 1);
+        cl_send(c, v2 + cut, sizeof v2 - 1 - cut);
+        CHECK_INT(cl_reply(c), 200);
+        CHECK_STR(c->body.p, "[2001:db8::1]:4711 2001:db8::1");
+        cl_close(c);
     }
     no_context();
     /* LOCAL, UNSPEC: a balancer's own checks */
-    cl_open(&c, &f);
-    cl_send(&c, SIG "\x20\0\0\0" , 16);
-    CHECK_STR(who(&c, ""), "127.0.0.1: 127.0.0.1");
-    cl_close(&c);
-    cl_open(&c, &f);
-    cl_send(&c, SIG "\x21\0\0\5\4\0\2ab", 21);
-    CHECK_STR(who(&c, ""), "127.0.0.1: 127.0.0.1");
-    cl_close(&c);
-    cl_open(&c, &f);
-    cl_puts(&c, "PROXY UNKNOWN\r\n");
-    CHECK_STR(who(&c, ""), "127.0.0.1: 127.0.0.1");
-    cl_close(&c);
-    cl_open(&c, &f);
-    cl_send(&c, SIG "\x21\x31\0\xd8" U216, 232);
-    CHECK_STR(who(&c, ""), "unix: unix:");
-    cl_close(&c);
-    fx_down(&f);
+    cl_send(c, SIG "\x20\0\0\0" , 16);
+    CHECK_STR(who(c, ""), "127.0.0.1: 127.0.0.1");
+    cl_close(c);
+    cl_send(c, SIG "\x21\0\0\5\4\0\2ab", 21);
+    CHECK_STR(who(c, ""), "127.0.0.1: 127.0.0.1");
+    cl_close(c);
+    cl_puts(c, "PROXY UNKNOWN\r\n");
+    CHECK_STR(who(c, ""), "127.0.0.1: 127.0.0.1");
+    cl_close(c);
+    cl_send(c, SIG "\x21\x31\0\xd8" U216, 232);
+    CHECK_STR(who(c, ""), "unix: unix:");
 }
 
 /* A header with more TLVs than a buffer holds is skipped as it comes. */
-LIVE(proxy, long_tlvs)
+SERVED_PROXY(proxy, long_tlvs, NULL)
 {
     static const size_t sizes[] = { 5000, 6000, 60000, 65535 - 12 };
-    fixture f;
-    client c;
     size_t i, k;
     str s;
 
     memset(&s, 0, sizeof s);
-    if (!proxied_up(&f))
-        return;
-    cl_open(&c, &f);                    /* the log believes no half a header */
-    cl_send(&c, SIG "\x21\x11\0\x11" V4, 28);
+    cl_open(c, f);                    /* the log believes no half a header */
+    cl_send(c, SIG "\x21\x11\0\x11" V4, 28);
     nap(5);
-    cl_shut(&c);
-    CHECK_IN(cl_drain(&c, PATIENCE), CL_FIN, CL_RESET);
-    CHECK_INT(fx_log_lines(&f, "] EMPM5304: "), 1);
-    cl_close(&c);
+    cl_shut(c);
+    CHECK_IN(cl_drain(c, PATIENCE), CL_FIN, CL_RESET);
+    CHECK_INT(fx_log_lines(f, "] EMPM5304: "), 1);
+    cl_close(c);
     for (i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         const unsigned len = (unsigned)sizes[i] + 12;
         char head[16];
@@ -8035,90 +8018,76 @@ LIVE(proxy, long_tlvs)
         str_addf(&s, WHO WHO);
         for (k = 0; k < 2; k++) {
             size_t at = 0;
-            cl_open(&c, &f);
+            cl_open(c, f);
             if (k == 1)                 /* in pieces, with pauses */
                 for (; at + 20000 < s.n; at += 20000) {
-                    cl_send(&c, s.p + at, 20000);
+                    cl_send(c, s.p + at, 20000);
                     nap(2);
                 }
-            cl_send(&c, s.p + at, s.n - at);
-            CHECK_INT(cl_reply(&c), 200);
-            CHECK_STR(c.body.p, "192.0.2.1:4711 192.0.2.1");
-            CHECK_INT(cl_reply(&c), 200);
-            CHECK_STR(who(&c, ""), "192.0.2.1:4711 192.0.2.1");
-            cl_close(&c);
+            cl_send(c, s.p + at, s.n - at);
+            CHECK_INT(cl_reply(c), 200);
+            CHECK_STR(c->body.p, "192.0.2.1:4711 192.0.2.1");
+            CHECK_INT(cl_reply(c), 200);
+            CHECK_STR(who(c, ""), "192.0.2.1:4711 192.0.2.1");
+            cl_close(c);
         }
     }
     str_free(&s);
-    fx_down(&f);
 }
 
 /* A proxy listener closes a connection without a good PROXY header and sends
  * not a byte. */
-LIVE(proxy, without_a_header_no_answer)
+SERVED_PROXY(proxy, without_a_header_no_answer, NULL)
 {
     static const char *const in[] = {
         "GET /who HTTP/1.1\r\nHost: a\r\n\r\n", "PROXY\r\n", "PROXY TCP4 x\r\n",
         "\r\n\r\nGET", "x"
     };
-    fixture f;
-    client c;
     size_t i;
 
-    if (!proxied_up(&f))
-        return;
     for (i = 0; i < 20; i++) {
-        cl_open(&c, &f);
-        cl_puts(&c, in[i % 5]);
-        CHECK_IN(cl_drain(&c, PATIENCE), CL_FIN, CL_RESET);
-        CHECK_INT(c.in.n, 0);
-        cl_close(&c);
+        cl_puts(c, in[i % 5]);
+        CHECK_IN(cl_drain(c, PATIENCE), CL_FIN, CL_RESET);
+        CHECK_INT(c->in.n, 0);
+        cl_close(c);
     }
-    cl_open(&c, &f);                    /* cut, and no more to come */
-    cl_puts(&c, "PROXY TCP4 192.0.2.1 ");
-    cl_shut(&c);
-    CHECK_FIN(&c);
-    cl_close(&c);
+    cl_open(c, f);                    /* cut, and no more to come */
+    cl_puts(c, "PROXY TCP4 192.0.2.1 ");
+    cl_shut(c);
+    CHECK_FIN(c);
+    cl_close(c);
     /* somebody looks whether we are there */
-    cl_open(&c, &f);
-    cl_shut(&c);
-    CHECK_FIN(&c);
-    cl_close(&c);
-    CHECK_INT(fx_log_lines(&f, "[client 127.0.0.1:"), 10);
-    CHECK(fx_log_has(&f, "] EMPM5304: on Listen "));
-    if (!f.forked) {
+    cl_open(c, f);
+    cl_shut(c);
+    CHECK_FIN(c);
+    cl_close(c);
+    CHECK_INT(fx_log_lines(f, "[client 127.0.0.1:"), 10);
+    CHECK(fx_log_has(f, "] EMPM5304: on Listen "));
+    if (!f->forked) {
         uint32_t refused = 0;
         int k;
-        for (k = 0; k < f.s->child.nworkers; k++)
-            refused += empm__load(&f.s->child.workers[k].score->proxy_refused);
+        for (k = 0; k < f->s->child.nworkers; k++)
+            refused += empm__load(&f->s->child.workers[k].score->proxy_refused);
         CHECK_INT(refused, 21);
     }
-    fx_down(&f);
 }
 
 /* A PROXY header that comes slowly, or not at all, holds no worker and ends
  * with the header timeout. */
-LIVE(proxy, a_slow_header_holds_no_worker_and_ends_in_time)
+SERVED_PROXY(proxy, a_slow_header_holds_no_worker_and_ends_in_time,
+             LONG_TIMES "ThreadsPerChild 1; RequestReadTimeout header=600ms")
 {
-    fixture f;
-    client c[20], d;
+    client cs[20], d;
     uint64_t t0;
     int i, round;
 
-    fx_init(&f);
-    long_times(&f);
-    f.options = " proxy";
-    f.cfg.threads_per_child = 1;
-    f.cfg.header_timeout_ms = 600;
-    if (!fx_up(&f))
-        return;
     t0 = now_ms();
     for (i = 0; i < 20; i++)
-        cl_open(&c[i], &f);             /* c[0] to c[9] never send a byte */
+        cl_open(&cs[i], f);             /* c[0] to c[9] never send a byte */
     for (round = 0; round < 5; round++) {
         for (i = 10; i < 20; i++)
-            cl_send(&c[i], P1 + round, 1);
-        cl_open(&d, &f);
+            cl_send(&cs[i], P1 + round, 1);
+        cl_open(&d, f);
         cl_puts(&d, P1);
         CHECK_STR(who(&d, ""), "192.0.2.1:4711 192.0.2.1");
         cl_close(&d);
@@ -8126,16 +8095,15 @@ LIVE(proxy, a_slow_header_holds_no_worker_and_ends_in_time)
     }
     CHECK(now_ms() - t0 < 600);
     for (i = 0; i < 20; i++) {
-        CHECK_IN(cl_drain(&c[i], PATIENCE), CL_FIN, CL_RESET);
-        CHECK_INT(c[i].in.n, 0);
+        CHECK_IN(cl_drain(&cs[i], PATIENCE), CL_FIN, CL_RESET);
+        CHECK_INT(cs[i].in.n, 0);
         CHECK_IN(now_ms() - t0, 580, 600 + SCALED(700));
-        cl_close(&c[i]);
+        cl_close(&cs[i]);
     }
-    cl_open(&d, &f);
+    cl_open(&d, f);
     cl_puts(&d, P1);
     CHECK_STR(who(&d, ""), "192.0.2.1:4711 192.0.2.1");
     cl_close(&d);
-    fx_down(&f);
 }
 
 /* A PROXY header of an untrusted peer closes the connection; X-Forwarded-For
@@ -8215,57 +8183,41 @@ TEST(proxy, a_proxy_may_have_many_connections)
 
 /* A connection that owes its PROXY header is closed in time even while all
  * workers are busy. */
-TEST(proxy, the_listener_closes_those_without_a_byte)
+SERVED_WITH(proxy, the_listener_closes_those_without_a_byte, T_PLAIN,
+            fx_init(f); f->options = " proxy",
+            LONG_TIMES "ThreadsPerChild 1; RequestReadTimeout header=400ms")
 {
-    fixture f;
-    client c, d;
+    client d;
 
-    fx_init(&f);
-    long_times(&f);
-    f.options = " proxy";
-    f.cfg.threads_per_child = 1;
-    f.cfg.header_timeout_ms = 400;
-    if (!fx_up(&f))
-        return;
-    cl_open(&c, &f);
-    CHECK_SOON(empm__load(&f.s->child.score->connections) == 1, 2000);
-    cl_open(&d, &f);
+    cl_open(c, f);
+    CHECK_SOON(empm__load(&f->s->child.score->connections) == 1, 2000);
+    cl_open(&d, f);
     cl_puts(&d, P1 "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
     CHECK_SOON(get_int(&shm->at_gate) == 1, 2000);
-    CHECK_INT(cl_end(&c, PATIENCE), CL_FIN);     /* no worker is free */
+    CHECK_INT(cl_end(c, PATIENCE), CL_FIN);     /* no worker is free */
     set_int(&shm->gate, 1);
     CHECK_INT(cl_reply(&d), 200);
-    cl_close(&c);
     cl_close(&d);
-    fx_down(&f);
 }
 
 /* A stop closes the connections that still owe their PROXY header. */
-TEST(proxy, a_stop_ends_those_who_wait)
+SERVED_WITH(proxy, a_stop_ends_those_who_wait, T_PLAIN,
+            fx_init(f); f->options = " proxy", LONG_TIMES "StopTimeout 300ms")
 {
-    fixture f;
-    client c, d;
+    client d;
     uint64_t t0;
 
-    fx_init(&f);
-    long_times(&f);
-    f.options = " proxy";
-    f.cfg.stop_timeout_ms = 300;
-    if (!fx_up(&f))
-        return;
-    cl_open(&c, &f);
-    cl_open(&d, &f);
+    cl_open(c, f);
+    cl_open(&d, f);
     cl_puts(&d, "PROXY TCP4 ");
-    CHECK_SOON(empm__load(&f.s->child.score->connections) == 2, 2000);
+    CHECK_SOON(empm__load(&f->s->child.score->connections) == 2, 2000);
     nap(10);
     t0 = now_ms();
-    empm_stop(f.s);
-    CHECK_INT(cl_end(&c, AT_ONCE), CL_FIN);
+    empm_stop(f->s);
+    CHECK_INT(cl_end(c, AT_ONCE), CL_FIN);
     CHECK_IN(cl_end(&d, PATIENCE), CL_FIN, CL_RESET);
     CHECK_IN(now_ms() - t0, 0, 300 + SCALED(700));
-    cl_close(&c);
     cl_close(&d);
-    fx_down(&f);
 }
 
 /* ---------------------------------------------------------------------------
@@ -10812,36 +10764,29 @@ static void check_all_but_large_uploads(const fixture *f)
 }
 
 /* A file is opened for bytes that do not fit in memory, not for a length. */
-TEST(body, promises_take_no_descriptors)
+SERVED_WITH(body, promises_take_no_descriptors, T_PLAIN,
+            fx_init_forked(f, 1); f->in_child = some_descriptors, LONG_TIMES)
 {
     enum { N = 92 };
     static client a[N];
-    fixture f;
     str s;
-    client c;
     int i;
 
     memset(&s, 0, sizeof s);
-    fx_init_forked(&f, 1);
-    f.in_child = some_descriptors;
-    long_times(&f);
-    if (!fx_up(&f))
-        return;
     for (i = 0; i < N; i++) {
-        cl_open(&a[i], &f);
+        cl_open(&a[i], f);
         cl_puts(&a[i], "POST /sum-any HTTP/1.1\r\nHost: a\r\n"
                        "Content-Length: 500000\r\n\r\nx");
     }
     nap(SCALED(200));
-    check_all_but_large_uploads(&f);
+    check_all_but_large_uploads(f);
     put_post(&s, "/sum-any", 300000, 0, "");
-    CHECK_INT(ask_n(&f, &c, s.p, s.n), 200);
-    cl_close(&c);
-    CHECK_INT(fx_log_lines(&f, "EMPM5009"), 0);
+    CHECK_INT(cl_ask_n(c, s.p, s.n), 200);
+    cl_close(c);
+    CHECK_INT(fx_log_lines(f, "EMPM5009"), 0);
     for (i = 0; i < N; i++)
         cl_close(&a[i]);
     str_free(&s);
-    fx_down(&f);
 }
 
 /* Slow and large uploads may take the descriptors of large uploads and nothing
@@ -10992,31 +10937,24 @@ static void small_files(void)
 }
 
 /* A spool file that cannot grow is 507, and the log names SpoolDirectory. */
-TEST(body, a_file_that_cannot_grow_is_507)
+SERVED_WITH(body, a_file_that_cannot_grow_is_507, T_PLAIN,
+            fx_init_forked(f, 1); f->in_child = small_files, NULL)
 {
-    fixture f;
-    client c;
     str s;
 
     memset(&s, 0, sizeof s);
-    fx_init_forked(&f, 1);
-    f.in_child = small_files;
-    if (!fx_up(&f))
-        return;
     put_post(&s, "/sum-any", 300000, 0, "");
-    CHECK_INT(ask_n(&f, &c, s.p, s.n), 507);
-    cl_close(&c);
-    CHECK(fx_log_has(&f, "EMPM5004: SpoolDirectory "));
+    CHECK_INT(cl_ask_n(c, s.p, s.n), 507);
+    cl_close(c);
+    CHECK(fx_log_has(f, "EMPM5004: SpoolDirectory "));
     s.n = 0;
     put_post(&s, "/sum-any", 100000, 0, "");     /* all but its NUL */
-    CHECK_INT(ask_n(&f, &c, s.p, s.n), 507);
-    cl_close(&c);
+    CHECK_INT(cl_ask_n(c, s.p, s.n), 507);
+    cl_close(c);
     s.n = 0;
     put_post(&s, "/sum-any", 99999, 0, "");
-    CHECK_INT(ask_n(&f, &c, s.p, s.n), 200);
-    cl_close(&c);
+    CHECK_INT(cl_ask_n(c, s.p, s.n), 200);
     str_free(&s);
-    fx_down(&f);
 }
 
 #ifdef __linux__
@@ -11422,7 +11360,8 @@ static const empm_route value_routes[] = {
 /* The effective host follows RFC 9112 3.3. A value that cannot be decoded is
  * given as it was sent; a {name...} shows which '/' and '%' were sent as
  * such. */
-LIVE(request, values_and_where_they_come_from)
+SERVED_WITH(request, values_and_where_they_come_from, T_LIVE,
+            fx_init(f); f->cfg.routes = value_routes, NULL)
 {
     static const struct { const char *in, *want; } rows[] = {
         { "GET /v/ HTTP/1.1\r\nHost: a.b:80\r\n\r\n", "host=a.b:80 q=NULL "
@@ -11449,40 +11388,23 @@ LIVE(request, values_and_where_they_come_from)
         { "GET /v/%25%32F//x/../y HTTP/1.1\r\nHost: a\r\n\r\n",
           "host=a q=NULL raw=NULL f=NULL raw=NULL x=%252F/y" }
     };
-    fixture f;
-    client c;
     size_t i;
 
-    fx_init(&f);
-    f.cfg.routes = value_routes;
-    if (!fx_up(&f))
-        return;
     for (i = 0; i < EMPM__COUNT(rows); i++) {
         context("%s", rows[i].in);
-        CHECK_INT(ask(&f, &c, rows[i].in), rows[i].want != NULL ? 200 : 404);
+        CHECK_INT(cl_ask(c, rows[i].in), rows[i].want != NULL ? 200 : 404);
         if (rows[i].want != NULL)
-            CHECK_STR(c.body.p, rows[i].want);
-        cl_close(&c);
+            CHECK_STR(c->body.p, rows[i].want);
     }
-    no_context();
-    fx_down(&f);
 }
 
 /* Each value is made once, however often it is asked for: a stream of days may
  * ask at every turn. */
-LIVE(request, values_are_made_once)
+SERVED_WITH(request, values_are_made_once, T_LIVE,
+            fx_init(f); f->cfg.routes = value_routes, NULL)
 {
-    fixture f;
-    client c;
-
-    fx_init(&f);
-    f.cfg.routes = value_routes;
-    if (!fx_up(&f))
-        return;
-    CHECK_INT(ask(&f, &c, "GET http://h/often/a%20b/c?bad=100%&q=%41+b "
+    CHECK_INT(cl_ask(c, "GET http://h/often/a%20b/c?bad=100%&q=%41+b "
                   "HTTP/1.1\r\nHost: a\r\nCookie: c=d\r\n\r\n"), 200);
-    cl_close(&c);
-    fx_down(&f);
 }
 
 /* The largest Content-Length overflows no sum. */
@@ -11509,25 +11431,16 @@ LIVE(request, the_longest_body_there_is)
 }
 
 /* Trailers that RFC 9110 6.5.1 forbids do not reach the handler. */
-LIVE(request, trailers_that_must_not_be_are_dropped)
+SERVED_WITH(request, trailers_that_must_not_be_are_dropped, T_LIVE,
+            fx_init(f); f->cfg.routes = value_routes, NULL)
 {
-    fixture f;
-    client c;
-
-    fx_init(&f);
-    f.cfg.routes = value_routes;
-    if (!fx_up(&f))
-        return;
-    cl_open(&c, &f);
-    cl_puts(&c, "POST /trailers HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: "
+    cl_puts(c, "POST /trailers HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: "
             "chunked"
                 "\r\n\r\n5\r\nhello\r\n0\r\nContent-Type: a\r\nX: 1\r\n"
                 "Content-Length: 9\r\nhost: b\r\nY: 2\r\n\r\n");
-    CHECK_INT(cl_reply(&c), 200);
-    CHECK_STR(c.body.p, "Content-Type=- X=1 Content-Length=- Host=- Y=2 ");
-    CHECK_INT(c.closes, 0);
-    cl_close(&c);
-    fx_down(&f);
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, "Content-Type=- X=1 Content-Length=- Host=- Y=2 ");
+    CHECK_INT(c->closes, 0);
 }
 
 /* Deferred calls run in reverse order when the request ends, whether it
@@ -11619,26 +11532,18 @@ SERVED(response, producers, NULL)
 
 /* Fields that a handler sets and adds are sent; an empty ServerField sends no
  * Server. */
-LIVE(response, headers)
+SERVED_WITH(response, headers, T_LIVE,
+            fx_init(f); f->cfg.server_field = "", NULL)
 {
-    fixture f;
-    client c;
-
-    fx_init(&f);
-    f.cfg.server_field = "";
-    if (!fx_up(&f))
-        return;
-    CHECK_INT(ask(&f, &c, "GET /headers HTTP/1.1\r\nHost: a\r\n\r\n"), 201);
-    CHECK_STR(cl_header(&c, "X-One"), "1");
-    CHECK(cl_header_nth(&c, "X-One", 1) == NULL);
-    CHECK_STR(cl_header_nth(&c, "X-Two", 0), "a");
-    CHECK_STR(cl_header_nth(&c, "X-Two", 1), "b");
-    CHECK_STR(cl_header(&c, "X-Empty"), "");
-    CHECK(cl_header(&c, "Server") == NULL);
-    CHECK(cl_header(&c, "Content-Type") != NULL);
-    check_in_step(&c);
-    cl_close(&c);
-    fx_down(&f);
+    CHECK_INT(cl_ask(c, "GET /headers HTTP/1.1\r\nHost: a\r\n\r\n"), 201);
+    CHECK_STR(cl_header(c, "X-One"), "1");
+    CHECK(cl_header_nth(c, "X-One", 1) == NULL);
+    CHECK_STR(cl_header_nth(c, "X-Two", 0), "a");
+    CHECK_STR(cl_header_nth(c, "X-Two", 1), "b");
+    CHECK_STR(cl_header(c, "X-Empty"), "");
+    CHECK(cl_header(c, "Server") == NULL);
+    CHECK(cl_header(c, "Content-Type") != NULL);
+    check_in_step(c);
 }
 
 /* Each status from 200 to 599 can be sent and leaves the connection in step;
@@ -14501,6 +14406,10 @@ static const empm_route files_of_any_method[] = {
     EMPM_FILES("/", NULL), EMPM_ROUTES_END
 };
 
+#define SERVED_FILES(section, name, settings)                                 \
+    SERVED_WITH(section, name, T_LIVE,                                        \
+                fx_init(f); f->cfg.routes = file_routes, settings)
+
 static int files_up(fixture *f)
 {
     fx_init(f);
@@ -14510,7 +14419,7 @@ static int files_up(fixture *f)
 
 /* Each name is served from below the root or not at all: no spelling of ".."
  * leaves it, no link leads out, no hidden file is seen. */
-LIVE(files, names)
+SERVED_FILES(files, names, NULL)
 {
     static const struct { const char *target; int status; const char *body;
                           const char *type; } rows[] = {
@@ -14582,40 +14491,34 @@ LIVE(files, names)
         { "/a.txt%20",          0,   NULL,         NULL },
         { "/a.txt.",            0,   NULL,         NULL }
     };
-    fixture f;
     size_t i;
 
-    if (!files_up(&f))
-        return;
     for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        client c;
         int status;
         context("%s", rows[i].target);
-        cl_open(&c, &f);
-        status = cl_get(&c, rows[i].target);
+        cl_open(c, f);
+        status = cl_get(c, rows[i].target);
         if (rows[i].status == 0)            /* refused, one way or another */
             CHECK(status == 400 || status == 403 || status == 404);
         else if (rows[i].status < 0)        /* refused, or the clean path */
             CHECK((status >= 300 && status < 500) || status == 200);
         else
             CHECK_INT(status, rows[i].status);
-        CHECK(strstr(c.body.p, "outside") == NULL || status == 404);
-        CHECK(strstr(c.body.p, "root:") == NULL);
+        CHECK(strstr(c->body.p, "outside") == NULL || status == 404);
+        CHECK(strstr(c->body.p, "root:") == NULL);
         if (rows[i].body != NULL)
-            CHECK_STR(c.body.p, rows[i].body);
+            CHECK_STR(c->body.p, rows[i].body);
         if (rows[i].type != NULL) {
-            const char *type = cl_header(&c, "Content-Type");
+            const char *type = cl_header(c, "Content-Type");
             CHECK(type != NULL && strncmp(type, rows[i].type,
                                           strlen(rows[i].type)) == 0);
         }
         if (status == 200 && rows[i].status == 200) {
-            CHECK_INT(c.declared, strlen(rows[i].body));
-            check_in_step(&c);
+            CHECK_INT(c->declared, strlen(rows[i].body));
+            check_in_step(c);
         }
-        cl_close(&c);
+        cl_close(c);
     }
-    no_context();
-    fx_down(&f);
 }
 
 /* A folder without its slash is redirected within this host; a file knows GET,
@@ -14669,10 +14572,8 @@ LIVE(files, directories_and_methods)
 
 /* Conditions of a request are judged by RFC 9110 13: entity tags before dates,
  * lists as lists, nonsense as absent. */
-LIVE(files, conditions)
+SERVED_FILES(files, conditions, NULL)
 {
-    fixture f;
-    client c;
     char etag[128], date[64];
     static const struct { const char *fmt; int status; } rows[] = {
         { "If-None-Match: %s\r\n",                                304 },
@@ -14699,18 +14600,14 @@ LIVE(files, conditions)
     };
     size_t i;
 
-    if (!files_up(&f))
-        return;
-    cl_open(&c, &f);
-    CHECK_INT(cl_get(&c, "/a.txt"), 200);
-    if (!CHECK(cl_header(&c, "ETag") != NULL) || !CHECK(c.value[0] == '"')) {
-        cl_close(&c);
-        fx_down(&f);
+    CHECK_INT(cl_get(c, "/a.txt"), 200);
+    if (!CHECK(cl_header(c, "ETag") != NULL) || !CHECK(c->value[0] == '"')) {
+        cl_close(c);
         return;
     }
-    snprintf(etag, sizeof etag, "%.100s", c.value);
-    CHECK(cl_header(&c, "Last-Modified") != NULL);
-    snprintf(date, sizeof date, "%.60s", c.value);
+    snprintf(etag, sizeof etag, "%.100s", c->value);
+    CHECK(cl_header(c, "Last-Modified") != NULL);
+    snprintf(date, sizeof date, "%.60s", c->value);
     CHECK_INT(strlen(date), 29);
     for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         char fields[512], *at;
@@ -14721,34 +14618,31 @@ LIVE(files, conditions)
         if (at != NULL)
             snprintf(at, sizeof fields - (size_t)(at - fields), "%s%s", put,
                      strstr(rows[i].fmt, "%s") + 2);
-        cl_printf(&c, "GET /a.txt HTTP/1.1\r\nHost: a\r\n%s\r\n", fields);
-        cl_reply(&c);
+        cl_printf(c, "GET /a.txt HTTP/1.1\r\nHost: a\r\n%s\r\n", fields);
+        cl_reply(c);
         if (rows[i].status > 0)
-            CHECK_INT(c.status, rows[i].status);
+            CHECK_INT(c->status, rows[i].status);
         else
-            CHECK(c.status == 200 || c.status == 304);
-        if (c.status == 304) {
-            CHECK_STR(cl_header(&c, "ETag"), etag);
-            CHECK(cl_header(&c, "Content-Length") == NULL || c.declared == 10);
+            CHECK(c->status == 200 || c->status == 304);
+        if (c->status == 304) {
+            CHECK_STR(cl_header(c, "ETag"), etag);
+            CHECK(cl_header(c, "Content-Length") == NULL || c->declared == 10);
         }
-        if (c.closes) {
-            cl_close(&c);
-            cl_open(&c, &f);
+        if (c->closes) {
+            cl_close(c);
+            cl_open(c, f);
         }
-        check_in_step(&c);
+        check_in_step(c);
     }
-    cl_printf(&c, "GET /a.txt HTTP/1.1\r\nHost: a\r\nIf-Modified-Since: "
+    cl_printf(c, "GET /a.txt HTTP/1.1\r\nHost: a\r\nIf-Modified-Since: "
               "%s\r\n\r\n", date);
-    CHECK_INT(cl_reply(&c), 304);
-    check_in_step(&c);
-    cl_close(&c);
-    no_context();
-    fx_down(&f);
+    CHECK_INT(cl_reply(c), 304);
+    check_in_step(c);
 }
 
 /* A range is served by RFC 9110 14: 206 with its part, 416 beyond the end, and
  * the whole file for a range that is not well formed. */
-LIVE(files, ranges)
+SERVED_FILES(files, ranges, NULL)
 {
     static const struct { const char *range; int status; const char *body;
                           const char *content_range; } rows[] = {
@@ -14794,73 +14688,67 @@ LIVE(files, ranges)
         { "lines=1-2",     200, "0123456789", NULL },
         { "1-2",           200, "0123456789", NULL }
     };
-    fixture f;
-    client c;
     char etag[128], date[64];
     size_t i;
 
-    if (!files_up(&f))
-        return;
-    cl_open(&c, &f);
+    cl_open(c, f);
     for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         context("%s", rows[i].range);
-        cl_printf(&c, "GET /a.txt HTTP/1.1\r\nHost: a\r\nRange: %s\r\n\r\n",
+        cl_printf(c, "GET /a.txt HTTP/1.1\r\nHost: a\r\nRange: %s\r\n\r\n",
                   rows[i].range);
-        CHECK_INT(cl_reply(&c), rows[i].status);
+        CHECK_INT(cl_reply(c), rows[i].status);
         if (rows[i].body != NULL)
-            CHECK_STR(c.body.p, rows[i].body);
+            CHECK_STR(c->body.p, rows[i].body);
         if (rows[i].content_range != NULL)
-            CHECK_STR(cl_header(&c, "Content-Range"), rows[i].content_range);
+            CHECK_STR(cl_header(c, "Content-Range"), rows[i].content_range);
         else
-            CHECK(cl_header(&c, "Content-Range") == NULL);
-        if (c.closes) {
-            cl_close(&c);
-            cl_open(&c, &f);
+            CHECK(cl_header(c, "Content-Range") == NULL);
+        if (c->closes) {
+            cl_close(c);
+            cl_open(c, f);
         }
     }
     no_context();
-    check_in_step(&c);
-    CHECK_INT(cl_get(&c, "/a.txt"), 200);
-    snprintf(etag, sizeof etag, "%.100s", cl_header(&c, "ETag") ? c.value
+    check_in_step(c);
+    CHECK_INT(cl_get(c, "/a.txt"), 200);
+    snprintf(etag, sizeof etag, "%.100s", cl_header(c, "ETag") ? c->value
                                                                 : "-");
-    snprintf(date, sizeof date, "%.60s", cl_header(&c, "Last-Modified") ?
-             c.value : "-");
-    cl_printf(&c, "GET /a.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=1-2\r\n"
+    snprintf(date, sizeof date, "%.60s", cl_header(c, "Last-Modified") ?
+             c->value : "-");
+    cl_printf(c, "GET /a.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=1-2\r\n"
               "If-Range: %s\r\n\r\n", etag);
-    CHECK_INT(cl_reply(&c), 206);
-    cl_puts(&c, "GET /a.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=1-2\r\n"
+    CHECK_INT(cl_reply(c), 206);
+    cl_puts(c, "GET /a.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=1-2\r\n"
                 "If-Range: \"other\"\r\n\r\n");
-    CHECK_INT(cl_reply(&c), 200);
-    CHECK_STR(c.body.p, "0123456789");
-    cl_puts(&c, "GET /a.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=1-2\r\n"
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, "0123456789");
+    cl_puts(c, "GET /a.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=1-2\r\n"
                 "If-Range: Sat, 01 Jan 2000 00:00:00 GMT\r\n\r\n");
-    CHECK_INT(cl_reply(&c), 200);
-    cl_puts(&c, "GET /big.bin HTTP/1.1\r\nHost: a\r\nRange: "
+    CHECK_INT(cl_reply(c), 200);
+    cl_puts(c, "GET /big.bin HTTP/1.1\r\nHost: a\r\nRange: "
             "bytes=100001-250000\r\n"
                 "\r\n");
-    CHECK_INT(cl_reply(&c), 206);
-    CHECK_INT(c.body.n, 150000);
-    CHECK_INT(pattern_fault(c.body.p, c.body.n, 100001), -1);
-    cl_puts(&c, "HEAD /a.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=1-2\r\n\r\n");
-    CHECK_INT(cl_reply_with(&c, 1), 200);   /* a range is for GET only */
-    CHECK_INT(c.declared, 10);
-    cl_puts(&c, "GET /empty.txt HTTP/1.1\r\nHost: a\r\nRange: "
+    CHECK_INT(cl_reply(c), 206);
+    CHECK_INT(c->body.n, 150000);
+    CHECK_INT(pattern_fault(c->body.p, c->body.n, 100001), -1);
+    cl_puts(c, "HEAD /a.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=1-2\r\n\r\n");
+    CHECK_INT(cl_reply_with(c, 1), 200);   /* a range is for GET only */
+    CHECK_INT(c->declared, 10);
+    cl_puts(c, "GET /empty.txt HTTP/1.1\r\nHost: a\r\nRange: "
             "bytes=0-\r\n\r\n");
-    CHECK_INT(cl_reply(&c), 416);
-    CHECK_STR(cl_header(&c, "Content-Range"), "bytes */0");
-    cl_puts(&c, "GET /empty.txt HTTP/1.1\r\nHost: a\r\nRange: "
+    CHECK_INT(cl_reply(c), 416);
+    CHECK_STR(cl_header(c, "Content-Range"), "bytes */0");
+    cl_puts(c, "GET /empty.txt HTTP/1.1\r\nHost: a\r\nRange: "
             "bytes=-5\r\n\r\n");
-    CHECK_INT(cl_reply(&c), 200);           /* satisfiable, by nothing */
-    cl_puts(&c, "GET /a.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=1-2\r\n"
+    CHECK_INT(cl_reply(c), 200);           /* satisfiable, by nothing */
+    cl_puts(c, "GET /a.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=1-2\r\n"
                 "Range: bytes=1-2\r\n\r\n");
-    CHECK_INT(cl_reply(&c), 200);           /* once only, or it means nothing */
-    if (c.closes) {
-        cl_close(&c);
-        cl_open(&c, &f);
+    CHECK_INT(cl_reply(c), 200);           /* once only, or it means nothing */
+    if (c->closes) {
+        cl_close(c);
+        cl_open(c, f);
     }
-    check_in_step(&c);
-    cl_close(&c);
-    fx_down(&f);
+    check_in_step(c);
 }
 
 /* The modification time of a file, in whole seconds. */
@@ -14876,7 +14764,7 @@ static void set_mtime(const char *path, long long t)
 /* A field of which two came has no meaning. If-Range lets a range pass only if
  * it names exactly this content (RFC 9110 13.1.5): weak tags, lists, "*" and a
  * date whose second is not over never do. */
-LIVE(files, if_range)
+SERVED_FILES(files, if_range, NULL)
 {
     static const struct { const char *field; int status; } rows[] = {
         { "If-Range: %t\r\n",                            206 },
@@ -14916,58 +14804,52 @@ LIVE(files, if_range)
         { "If-Modified-Since: Sun, 06 Nov 1994 08:49:37 GMT; length=10\r\n",
           206 }
     };
-    fixture f;
-    client c;
     char etag[64], date[64], path[512];
     size_t i;
 
-    if (!files_up(&f))
-        return;
     write_file(tmp_path(path, sizeof path, "www/dated.txt"), "0123456789", 10);
     set_mtime(path, 784111777);
-    cl_open(&c, &f);
-    CHECK_INT(cl_get(&c, "/dated.txt"), 200);
-    snprintf(etag, sizeof etag, "%.60s", cl_header(&c, "ETag") ? c.value : "-");
-    CHECK_STR(cl_header(&c, "Last-Modified"), "Sun, 06 Nov 1994 08:49:37 GMT");
+    CHECK_INT(cl_get(c, "/dated.txt"), 200);
+    snprintf(etag, sizeof etag, "%.60s", cl_header(c, "ETag") ? c->value : "-");
+    CHECK_STR(cl_header(c, "Last-Modified"), "Sun, 06 Nov 1994 08:49:37 GMT");
     for (i = 0; i < EMPM__COUNT(rows); i++) {
         const char *p;
         context("%s", rows[i].field);
-        cl_puts(&c, "GET /dated.txt HTTP/1.1\r\nHost: a\r\nRange: "
+        cl_puts(c, "GET /dated.txt HTTP/1.1\r\nHost: a\r\nRange: "
                 "bytes=2-4\r\n");
         for (p = rows[i].field; *p != 0; p++)
             if (p[0] == '%' && p[1] == 't') {
-                cl_puts(&c, etag);
+                cl_puts(c, etag);
                 p++;
             } else
-                cl_send(&c, p, 1);
-        cl_puts(&c, "\r\n");
-        CHECK_INT(cl_reply(&c), rows[i].status);
-        if (c.status < 300)
-            CHECK_STR(c.body.p, c.status == 206 ? "234" : "0123456789");
-        if (c.status == 304) {          /* RFC 9110 15.4.5 */
-            CHECK_STR(cl_header(&c, "ETag"), etag);
-            CHECK(cl_header(&c, "Date") != NULL);
-            CHECK(cl_header(&c, "Content-Type") == NULL);
+                cl_send(c, p, 1);
+        cl_puts(c, "\r\n");
+        CHECK_INT(cl_reply(c), rows[i].status);
+        if (c->status < 300)
+            CHECK_STR(c->body.p, c->status == 206 ? "234" : "0123456789");
+        if (c->status == 304) {          /* RFC 9110 15.4.5 */
+            CHECK_STR(cl_header(c, "ETag"), etag);
+            CHECK(cl_header(c, "Date") != NULL);
+            CHECK(cl_header(c, "Content-Type") == NULL);
         }
-        if (c.closes) {
-            cl_close(&c);
-            cl_open(&c, &f);
+        if (c->closes) {
+            cl_close(c);
+            cl_open(c, f);
         }
     }
     no_context();
     /* of now, and not later than now: RFC 9110 8.8.2.1 */
     set_mtime(path, (long long)time(NULL) + 86400);
-    CHECK_INT(cl_get(&c, "/dated.txt"), 200);
-    CHECK(cl_header(&c, "Last-Modified") != NULL);
-    snprintf(date, sizeof date, "%.60s", c.value);
+    CHECK_INT(cl_get(c, "/dated.txt"), 200);
+    CHECK(cl_header(c, "Last-Modified") != NULL);
+    snprintf(date, sizeof date, "%.60s", c->value);
     CHECK(empm__date_parse(date, 0) <= (int64_t)time(NULL));
-    cl_printf(&c, "GET /dated.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=2-4\r\n"
+    cl_printf(c, "GET /dated.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=2-4\r\n"
               "If-Range: %s\r\n\r\n", date);
-    CHECK_INT(cl_reply(&c), 200);
-    check_in_step(&c);
-    cl_close(&c);
+    CHECK_INT(cl_reply(c), 200);
+    check_in_step(c);
+    cl_close(c);
     unlink(path);
-    fx_down(&f);
 }
 
 /* The text of an answer of several ranges of the file `text`, as RFC 9110 14.6
@@ -15150,7 +15032,8 @@ static const empm_route any_file_routes[] = {
 /* RFC 9110 13.1.2, 13.1.3: 304 is an answer to GET and HEAD; other methods get
  * 412, and If-Modified-Since is not for them. 13.2.1: nor is any of it for an
  * answer that is no success. */
-LIVE(files, conditions_of_other_methods)
+SERVED_WITH(files, conditions_of_other_methods, T_LIVE,
+            fx_init(f); f->cfg.routes = any_file_routes, NULL)
 {
     static const struct { const char *method, *query, *fields; int status; }
     rows[] = {
@@ -15180,56 +15063,46 @@ LIVE(files, conditions_of_other_methods)
         { "GET",    "?status=404", "Range: bytes=1-2\r\n", 404 },
         { "GET",    "?status=404", "Range: bytes=99-\r\n", 404 }
     };
-    fixture f;
-    client c;
     size_t i;
 
-    fx_init(&f);
-    f.cfg.routes = any_file_routes;
-    if (!fx_up(&f))
-        return;
     for (i = 0; i < EMPM__COUNT(rows); i++) {
         context("%s %s %s", rows[i].method, rows[i].query, rows[i].fields);
-        cl_open(&c, &f);
-        cl_printf(&c, "%s /any%s HTTP/1.1\r\nHost: a\r\n%s"
+        cl_printf(c, "%s /any%s HTTP/1.1\r\nHost: a\r\n%s"
                   "Content-Length: 0\r\n\r\n", rows[i].method, rows[i].query,
                   rows[i].fields);
-        CHECK_INT(cl_reply_with(&c, rows[i].method[0] == 'H'), rows[i].status);
-        if (c.status == 404) {          /* a page, not the content of a name */
-            CHECK_STR(c.body.p, "0123456789");
-            CHECK(cl_header(&c, "ETag") == NULL);
-            CHECK(cl_header(&c, "Last-Modified") == NULL);
-            CHECK(cl_header(&c, "Accept-Ranges") == NULL);
-            CHECK(cl_header(&c, "Content-Type") != NULL);
+        CHECK_INT(cl_reply_with(c, rows[i].method[0] == 'H'), rows[i].status);
+        if (c->status == 404) {          /* a page, not the content of a name */
+            CHECK_STR(c->body.p, "0123456789");
+            CHECK(cl_header(c, "ETag") == NULL);
+            CHECK(cl_header(c, "Last-Modified") == NULL);
+            CHECK(cl_header(c, "Accept-Ranges") == NULL);
+            CHECK(cl_header(c, "Content-Type") != NULL);
         }
-        check_in_step(&c);
-        cl_close(&c);
+        check_in_step(c);
+        cl_close(c);
     }
     no_context();
 
     /* a 304 keeps what the 200 would have said of caching, RFC 9110 15.4.5 */
-    cl_open(&c, &f);
-    cl_puts(&c, "GET /any?cache=max-age=60&type=a/b HTTP/1.1\r\nHost: a\r\n"
+    cl_puts(c, "GET /any?cache=max-age=60&type=a/b HTTP/1.1\r\nHost: a\r\n"
                 "If-None-Match: *\r\n\r\n");
-    CHECK_INT(cl_reply(&c), 304);
-    CHECK_STR(cl_header(&c, "Cache-Control"), "max-age=60");
-    CHECK(cl_header(&c, "Content-Type") == NULL);
-    CHECK(cl_header(&c, "ETag") != NULL);
+    CHECK_INT(cl_reply(c), 304);
+    CHECK_STR(cl_header(c, "Cache-Control"), "max-age=60");
+    CHECK(cl_header(c, "Content-Type") == NULL);
+    CHECK(cl_header(c, "ETag") != NULL);
 
     /* parts have the handler's type; what is coded is not cut into parts */
-    cl_puts(&c, "GET /any?type=a/b HTTP/1.1\r\nHost: a\r\n"
+    cl_puts(c, "GET /any?type=a/b HTTP/1.1\r\nHost: a\r\n"
                 "Range: bytes=0-0,2-2\r\n\r\n");
-    CHECK_INT(cl_reply(&c), 206);
-    CHECK(strstr(c.body.p, "\r\nContent-Type: a/b\r\n") != NULL);
-    CHECK(cl_header(&c, "Content-Type") != NULL &&
-          strncmp(c.value, "multipart/byteranges;", 21) == 0);
-    cl_puts(&c, "GET /any?coding=gzip HTTP/1.1\r\nHost: a\r\n"
+    CHECK_INT(cl_reply(c), 206);
+    CHECK(strstr(c->body.p, "\r\nContent-Type: a/b\r\n") != NULL);
+    CHECK(cl_header(c, "Content-Type") != NULL &&
+          strncmp(c->value, "multipart/byteranges;", 21) == 0);
+    cl_puts(c, "GET /any?coding=gzip HTTP/1.1\r\nHost: a\r\n"
                 "Range: bytes=0-0,2-2\r\n\r\n");
-    CHECK_INT(cl_reply(&c), 200);
-    CHECK_STR(c.body.p, "0123456789");
-    check_in_step(&c);
-    cl_close(&c);
-    fx_down(&f);
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, "0123456789");
+    check_in_step(c);
 }
 
 /* A file of /proc or /sys says a size of 0 or of one page, and is sent whole
@@ -15310,31 +15183,27 @@ LIVE(files, without_a_size)
 
 /* The reason why a name cannot be opened decides the status. The server's own
  * trouble is never "not found", as caches may keep that. */
-LIVE(files, errors_have_their_status)
+SERVED_FILES(files, errors_have_their_status, NULL)
 {
-    fixture f;
     char path[512], target[400];
 
-    if (!files_up(&f))
-        return;
     memset(target, 'n', sizeof target);
     memcpy(target, "/", 1);
     target[300] = 0;
-    CHECK_INT(get_status(&f, target), 404);          /* ENAMETOOLONG */
+    CHECK_INT(get_status(f, target), 404);          /* ENAMETOOLONG */
     CHECK_INT(symlink("loop", tmp_path(path, sizeof path, "www/loop")), 0);
-    CHECK_INT(get_status(&f, "/loop"), 404);         /* ELOOP */
+    CHECK_INT(get_status(f, "/loop"), 404);         /* ELOOP */
     unlink(path);
-    CHECK_INT(get_status(&f, "/a.txt/x/y"), 404);    /* ENOTDIR */
-    CHECK_INT(get_status(&f, "/link-out.txt"), 404); /* EXDEV */
-    CHECK_INT(get_status(&f, "/fifo"), 404);
+    CHECK_INT(get_status(f, "/a.txt/x/y"), 404);    /* ENOTDIR */
+    CHECK_INT(get_status(f, "/link-out.txt"), 404); /* EXDEV */
+    CHECK_INT(get_status(f, "/fifo"), 404);
     if (geteuid() != 0) {
         write_file(tmp_path(path, sizeof path, "www/closed.txt"), "x", 1);
         CHECK_INT(chmod(path, 0), 0);
-        CHECK_INT(get_status(&f, "/closed.txt"), 403);
+        CHECK_INT(get_status(f, "/closed.txt"), 403);
         unlink(path);
     }
-    CHECK(!fx_log_has(&f, "EMPM5016"));
-    fx_down(&f);
+    CHECK(!fx_log_has(f, "EMPM5016"));
 }
 
 static char *etag_of(client *c, const char *target, char to[64])
@@ -15664,32 +15533,25 @@ LIVE(files, shorter_than_its_size)
 
 /* A kept file is out of reach as soon as its directory is, though its inode
  * and all its times stay the same. */
-LIVE(files, kept_and_moved_out)
+SERVED_FILES(files, kept_and_moved_out, NULL)
 {
-    fixture f;
-    client c;
     char dir[512], out[512], file[512];
 
-    if (!files_up(&f))
-        return;
     tmp_path(dir, sizeof dir, "www/moves");
     tmp_path(out, sizeof out, "moved-out");
     CHECK_INT(mkdir(dir, 0755), 0);
     write_file(tmp_path(file, sizeof file, "www/moves/a.txt"), "secret", 6);
-    cl_open(&c, &f);
-    CHECK_INT(cl_get(&c, "/moves/a.txt"), 200);
-    CHECK_INT(cl_get(&c, "/moves/a.txt"), 200);
+    CHECK_INT(cl_get(c, "/moves/a.txt"), 200);
+    CHECK_INT(cl_get(c, "/moves/a.txt"), 200);
     CHECK_INT(rename(dir, out), 0);
-    CHECK_INT(cl_get(&c, "/moves/a.txt"), 404);
+    CHECK_INT(cl_get(c, "/moves/a.txt"), 404);
     CHECK_INT(symlink(out, dir), 0);
-    CHECK_INT(cl_get(&c, "/moves/a.txt"), 404);
+    CHECK_INT(cl_get(c, "/moves/a.txt"), 404);
     CHECK_INT(unlink(dir), 0);
     CHECK_INT(rename(out, dir), 0);
-    CHECK_INT(cl_get(&c, "/moves/a.txt"), 200);
+    CHECK_INT(cl_get(c, "/moves/a.txt"), 200);
     CHECK_INT(unlink(file), 0);
     CHECK_INT(rmdir(dir), 0);
-    cl_close(&c);
-    fx_down(&f);
 }
 
 /* A folder that is not there is warned of, and is 404: the rest is served.
@@ -16591,39 +16453,32 @@ LIVE(status, admin_answers_while_all_workers_are_blocked)
 
 /* /health is 200 while the server takes requests, and 503 on every listener
  * once it drains. */
-TEST(health, says_when_to_go_elsewhere)
+SERVED_WITH(health, says_when_to_go_elsewhere, T_PLAIN,
+            fx_init(f); f->cfg.listen[1] = "127.0.0.1:0 admin", NULL)
 {
-    fixture f;
-    client c, d;
+    client d;
 
-    fx_init(&f);
-    f.cfg.listen[1] = "127.0.0.1:0 admin";
-    if (!fx_up(&f))
-        return;
-    cl_open(&c, &f);
-    CHECK_INT(cl_get(&c, "/health"), 200);
-    CHECK_STR(c.body.p, "OK\n");
-    CHECK_STR(cl_header(&c, "Cache-Control"), "no-store");
-    CHECK_INT(cl_connect_port(&d, empm_port(f.s, 1), 0), 0);
+    CHECK_INT(cl_get(c, "/health"), 200);
+    CHECK_STR(c->body.p, "OK\n");
+    CHECK_STR(cl_header(c, "Cache-Control"), "no-store");
+    CHECK_INT(cl_connect_port(&d, empm_port(f->s, 1), 0), 0);
     CHECK_INT(cl_get(&d, "/health"), 200);
-    empm__store(&empm__score_server_at(&f.s->score)->draining, 1u);
-    CHECK_INT(cl_get(&c, "/health"), 503);
-    CHECK_STR(c.body.p, "draining\n");
-    CHECK_STR(cl_header(&c, "Cache-Control"), "no-store");
-    CHECK(cl_header(&c, "Retry-After") == NULL);
-    CHECK_INT(c.closes, 0);             /* all else goes on */
+    empm__store(&empm__score_server_at(&f->s->score)->draining, 1u);
+    CHECK_INT(cl_get(c, "/health"), 503);
+    CHECK_STR(c->body.p, "draining\n");
+    CHECK_STR(cl_header(c, "Cache-Control"), "no-store");
+    CHECK(cl_header(c, "Retry-After") == NULL);
+    CHECK_INT(c->closes, 0);             /* all else goes on */
     CHECK_INT(cl_get(&d, "/health"), 503);
-    check_in_step(&c);
-    empm__store(&empm__score_server_at(&f.s->score)->draining, 0u);
-    CHECK_INT(cl_get(&c, "/health"), 200);
-    empm_stop_graceful(f.s);
-    CHECK_SOON(empm__load(&f.s->child.stopping) != 0, 2000);
+    check_in_step(c);
+    empm__store(&empm__score_server_at(&f->s->score)->draining, 0u);
+    CHECK_INT(cl_get(c, "/health"), 200);
+    empm_stop_graceful(f->s);
+    CHECK_SOON(empm__load(&f->s->child.stopping) != 0, 2000);
     CHECK_INT(cl_get(&d, "/health"), 503);
-    CHECK_INT(cl_get(&c, "/health"), 503);
-    CHECK_INT(c.closes, 1);
-    cl_close(&c);
+    CHECK_INT(cl_get(c, "/health"), 503);
+    CHECK_INT(c->closes, 1);
     cl_close(&d);
-    fx_down(&f);
 }
 
 /* A child that leaves does not turn /health to 503: the server goes on. */
@@ -17241,31 +17096,25 @@ static void test_freeaddrinfo(struct addrinfo *list)
 /* A name stands for all its addresses with one port, as in Apache, and an
  * address that the machine has not is left out. The list here has one address
  * twice, too. */
-TEST(listen, a_name_has_all_its_addresses)
+SERVED_WITH(listen, a_name_has_all_its_addresses, T_PLAIN,
+            fx_init(f); f->cfg.listen[0] = "several.test:0", NULL)
 {
-    fixture f;
-    client c;
     int k;
 
-    fx_init(&f);
-    f.cfg.listen[0] = "several.test:0";
-    if (!fx_up(&f))
-        return;
-    CHECK_INT(f.s->nlisteners, 2);
-    CHECK_INT(empm_port(f.s, 1), f.port);
+    CHECK_INT(f->s->nlisteners, 2);
+    CHECK_INT(empm_port(f->s, 1), f->port);
     for (k = 1; k <= 2; k++) {
         struct sockaddr_in a;
         memset(&a, 0, sizeof a);
         a.sin_family = AF_INET;
-        a.sin_port = htons((uint16_t)f.port);
+        a.sin_port = htons((uint16_t)f->port);
         a.sin_addr.s_addr = htonl(INADDR_LOOPBACK + (uint32_t)k - 1);
-        cl_init(&c);
-        c.fd = socket(AF_INET, SOCK_STREAM, 0);
-        if (CHECK_INT(connect(c.fd, (struct sockaddr *)&a, sizeof a), 0))
-            check_in_step(&c);
-        cl_close(&c);
+        cl_init(c);
+        c->fd = socket(AF_INET, SOCK_STREAM, 0);
+        if (CHECK_INT(connect(c->fd, (struct sockaddr *)&a, sizeof a), 0))
+            check_in_step(c);
+        cl_close(c);
     }
-    fx_down(&f);
 }
 
 /* Listen fd:N serves on a socket that the program has opened. */
@@ -17493,24 +17342,20 @@ SERVED_HERE(server, stop_has_a_deadline_for_clients,
 
 /* A graceful stop serves one more request of each idle connection, says close
  * in it, and accepts none. */
-TEST(server, graceful_stop_closes_no_idle_connection)
+SERVED_WITH(server, graceful_stop_closes_no_idle_connection, T_PLAIN,
+            fx_init(f); f->cfg.keep_alive_timeout_ms = SCALED(600), NULL)
 {
-    fixture f;
     client idle, lazy, busy;
 
-    fx_init(&f);
-    f.cfg.keep_alive_timeout_ms = SCALED(600);
-    if (!fx_up(&f))
-        return;
-    cl_open(&idle, &f);
+    cl_open(&idle, f);
     check_in_step(&idle);
-    cl_open(&lazy, &f);
+    cl_open(&lazy, f);
     check_in_step(&lazy);
-    cl_open(&busy, &f);
+    cl_open(&busy, f);
     cl_puts(&busy, "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
     CHECK_SOON(get_int(&shm->at_gate) == 1, 3000);
-    empm_stop_graceful(f.s);
-    CHECK_SOON(get_status(&f, "/hello") == -2, 2000);   /* nobody new */
+    empm_stop_graceful(f->s);
+    CHECK_SOON(get_status(f, "/hello") == -2, 2000);   /* nobody new */
     CHECK_OPEN(&idle);
     CHECK_INT(cl_get(&idle, "/hello"), 200);
     CHECK_INT(idle.closes, 1);
@@ -17520,11 +17365,10 @@ TEST(server, graceful_stop_closes_no_idle_connection)
     CHECK_INT(busy.closes, 1);
     CHECK_FIN(&busy);
     CHECK_INT(cl_end(&lazy, PATIENCE), CL_FIN);         /* by its own timeout */
-    CHECK_INT(empm_wait(f.s, PATIENCE), EMPM_OK);
+    CHECK_INT(empm_wait(f->s, PATIENCE), EMPM_OK);
     cl_close(&idle);
     cl_close(&lazy);
     cl_close(&busy);
-    fx_down(&f);
 }
 
 /* Lingering connections do not delay a stop, as they did in Apache 2.4.49. */
@@ -17968,20 +17812,14 @@ static int hk_die(empm_server *s, void *user)
 }
 
 /* Children that die at their start are not replaced in a loop. */
-TEST(process, children_that_die_at_once_are_throttled)
+SERVED_WITH(process, children_that_die_at_once_are_throttled, T_PLAIN,
+            fx_init_forked(f, 2); f->cfg.on_child_start = hk_die, NULL)
 {
-    fixture f;
-
-    fx_init_forked(&f, 2);
-    f.deaths_ok = 1;
-    f.cfg.on_child_start = hk_die;
-    if (!fx_up(&f))
-        return;
-    fx_wait(&f, 1000);              /* it may give up, and say so */
+    f->deaths_ok = 1;
+    fx_wait(f, 1000);              /* it may give up, and say so */
     CHECK_IN(get_int(&shm->child_starts), 1, 60);
-    CHECK(fx_log_has(&f, "exited"));
-    f.failure_ok = 1;
-    fx_down(&f);
+    CHECK(fx_log_has(f, "exited"));
+    f->failure_ok = 1;
 }
 
 static int hk_die_late(empm_server *s, void *user)
@@ -18027,20 +17865,13 @@ static int hk_hang(empm_server *s, void *user)
 }
 
 /* A first generation has StartTimeout, as any later one has. */
-TEST(process, a_start_has_its_time)
+SERVED_WITH(process, a_start_has_its_time, T_PLAIN,
+            fx_init_forked(f, 1); f->cfg.start_timeout_ms = SCALED(300);
+            f->cfg.on_child_start = hk_hang, "StopTimeout 1ms")
 {
-    fixture f;
-
-    fx_init_forked(&f, 1);
-    f.deaths_ok = f.failure_ok = 1;
-    f.cfg.start_timeout_ms = SCALED(300);
-    f.cfg.stop_timeout_ms = 1;
-    f.cfg.on_child_start = hk_hang;
-    if (!fx_up(&f))
-        return;
-    CHECK(fx_wait(&f, SCALED(4000)));
-    CHECK(fx_log_has(&f, "EMPM2324: no child is healthy after StartTimeout"));
-    fx_down(&f);
+    f->deaths_ok = f->failure_ok = 1;
+    CHECK(fx_wait(f, SCALED(4000)));
+    CHECK(fx_log_has(f, "EMPM2324: no child is healthy after StartTimeout"));
 }
 
 /* A parent that cannot start a child says why; here it has no descriptors. */
@@ -19568,7 +19399,10 @@ static int hk_sick(empm_server *s, void *user)
 
 /* A reload that fails changes nothing, and its one line in the log says the
  * cause. */
-TEST(operate, failed_reload_changes_nothing)
+SERVED_WITH(operate, failed_reload_changes_nothing, T_PLAIN,
+            fx_init_forked(f, 2); f->cfg.start_timeout_ms = SCALED(700);
+            f->cfg.on_reload = hk_reload; f->cfg.on_child_start = hk_sick,
+            NULL)
 {
     static const struct { int what; const char *log; } rows[] = {
         { RELOAD_REFUSED,    "on_reload has refused" },
@@ -19580,39 +19414,31 @@ TEST(operate, failed_reload_changes_nothing)
          "gen" },
         { RELOAD_SLOW,       "healthy: 0 of 2 children are after StartTimeout" }
     };
-    fixture f;
     long kids[16], after[16];
     size_t i;
 
     if (!have_proc())
         SKIP("no /proc to see children in");
-    fx_init_forked(&f, 2);
-    f.deaths_ok = 1;
-    f.cfg.start_timeout_ms = SCALED(700);
-    f.cfg.on_reload = hk_reload;
-    f.cfg.on_child_start = hk_sick;
-    if (!fx_up(&f))
-        return;
-    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
-    wait_children(&f, 2, kids, PATIENCE);
+    f->deaths_ok = 1;
+    CHECK_SOON(fx_log_has(f, "EMPM0489"), 4000);
+    wait_children(f, 2, kids, PATIENCE);
     for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         context("%s", rows[i].log);
         set_int(&shm->rc[0], rows[i].what);
-        signal_process(f.pid, SIGUSR1);
-        CHECK_SOON(fx_log_lines(&f, "the generation that serves goes on") ==
+        signal_process(f->pid, SIGUSR1);
+        CHECK_SOON(fx_log_lines(f, "the generation that serves goes on") ==
                    (int)i + 1, 8000);
-        CHECK(fx_log_has(&f, rows[i].log));
-        CHECK_INT(wait_children(&f, 2, after, PATIENCE), 2);
+        CHECK(fx_log_has(f, rows[i].log));
+        CHECK_INT(wait_children(f, 2, after, PATIENCE), 2);
         CHECK(is_among(after[0], kids, 2) && is_among(after[1], kids, 2));
-        CHECK_INT(get_status(&f, "/hello"), 200);
+        CHECK_INT(get_status(f, "/hello"), 200);
     }
     no_context();
-    CHECK(!serves(&f, 1));
+    CHECK(!serves(f, 1));
     set_int(&shm->rc[0], RELOAD_LIMITS);         /* the limits stay */
-    reload_to(&f, SIGUSR1, 1);
-    CHECK(fx_log_has(&f, "EMPM0501") && fx_log_has(&f, "EMPM0506"));
-    CHECK_INT(get_status(&f, "/hello"), 200);
-    fx_down(&f);
+    reload_to(f, SIGUSR1, 1);
+    CHECK(fx_log_has(f, "EMPM0501") && fx_log_has(f, "EMPM0506"));
+    CHECK_INT(get_status(f, "/hello"), 200);
 }
 
 static const char *fx_pid_file;
@@ -19723,25 +19549,19 @@ static void start_reaper(void)
 
 /* A program may reap any process that ends: a reload gets through all the
  * same, and the reason of a failed one is said. */
-TEST(operate, somebody_else_reaps_the_children)
+SERVED_WITH(operate, somebody_else_reaps_the_children, T_PLAIN,
+            fx_init_forked(f, 1); f->cfg.on_reload = hk_reload;
+            f->in_child = start_reaper, NULL)
 {
-    fixture f;
-
     if (is_tsan_here())
         SKIP("ThreadSanitizer knows no fork beside a thread");
-    fx_init_forked(&f, 1);
-    f.deaths_ok = 1;
-    f.cfg.on_reload = hk_reload;
-    f.in_child = start_reaper;
-    if (!fx_up(&f))
-        return;
-    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
-    reload_to(&f, SIGUSR1, 1);
+    f->deaths_ok = 1;
+    CHECK_SOON(fx_log_has(f, "EMPM0489"), 4000);
+    reload_to(f, SIGUSR1, 1);
     set_int(&shm->rc[0], RELOAD_REFUSED);
-    signal_process(f.pid, SIGUSR1);
-    CHECK_SOON(fx_log_has(&f, "the generation that serves goes on"), 4000);
-    CHECK_INT(get_status(&f, "/hello"), 200);
-    fx_down(&f);
+    signal_process(f->pid, SIGUSR1);
+    CHECK_SOON(fx_log_has(f, "the generation that serves goes on"), 4000);
+    CHECK_INT(get_status(f, "/hello"), 200);
 }
 
 static int hk_start_slowly(empm_server *s, void *user)
@@ -19753,22 +19573,17 @@ static int hk_start_slowly(empm_server *s, void *user)
 
 /* An upgrade that fails does not swallow the reload that was asked for beside
  * it. */
-TEST(operate, a_reload_survives_a_failing_upgrade)
+SERVED_WITH(operate, a_reload_survives_a_failing_upgrade, T_PLAIN,
+            fx_init_forked(f, 1); f->cfg.on_child_start = hk_start_slowly,
+            NULL)
 {
-    fixture f;
-
-    fx_init_forked(&f, 1);
-    f.deaths_ok = 1;
-    f.cfg.on_child_start = hk_start_slowly;
-    if (!fx_up(&f))
-        return;
-    CHECK_SOON(fx_log_has(&f, "EMPM5042"), 4000);    /* no child yet */
-    signal_process(f.pid, SIGUSR2);
+    f->deaths_ok = 1;
+    CHECK_SOON(fx_log_has(f, "EMPM5042"), 4000);    /* no child yet */
+    signal_process(f->pid, SIGUSR2);
     nap(5);
-    signal_process(f.pid, SIGHUP);
-    CHECK_SOON(serves(&f, 1), 4000);
-    CHECK(fx_log_has(&f, "an upgrade needs empm_main()"));
-    fx_down(&f);
+    signal_process(f->pid, SIGHUP);
+    CHECK_SOON(serves(f, 1), 4000);
+    CHECK(fx_log_has(f, "an upgrade needs empm_main()"));
 }
 
 /* A child that leaves by MaxConnectionsPerChild has not died unasked, even if
@@ -19994,64 +19809,55 @@ TEST(operate, next_reload_lets_the_others_drain)
 
 /* GracefulShutdownDelay keeps the server serving after the signal, until
  * balancers have seen /health. */
-TEST(operate, graceful_stop_may_wait_for_balancers)
+SERVED_WITH(operate, graceful_stop_may_wait_for_balancers, T_PLAIN,
+            fx_init_forked(f, 1);
+            f->cfg.graceful_shutdown_delay_ms = SCALED(400), NULL)
 {
-    fixture f;
     uint64_t t0;
 
-    fx_init_forked(&f, 1);
-    f.cfg.graceful_shutdown_delay_ms = SCALED(400);
-    if (!fx_up(&f))
-        return;
-    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+    CHECK_SOON(fx_log_has(f, "EMPM0489"), 4000);
     t0 = now_ms();
-    signal_process(f.pid, SIGQUIT);
-    CHECK_SOON(fx_log_has(&f, "EMPM0492"), 1000);
-    CHECK_INT(get_status(&f, "/hello"), 200);    /* all goes on */
-    CHECK(fx_wait(&f, PATIENCE));
+    signal_process(f->pid, SIGQUIT);
+    CHECK_SOON(fx_log_has(f, "EMPM0492"), 1000);
+    CHECK_INT(get_status(f, "/hello"), 200);    /* all goes on */
+    CHECK(fx_wait(f, PATIENCE));
     CHECK_IN(now_ms() - t0, (uint64_t)SCALED(400), (uint64_t)SCALED(2500));
-    if (fx_reap(&f, f.pid, SCALED(1000)))
-        f.pid = 0;
-    fx_down(&f);
+    if (fx_reap(f, f->pid, SCALED(1000)))
+        f->pid = 0;
 }
 
 /* --- the watchdog -------------------------------------------------------- */
 
 /* The watchdog kills a child that does not answer, and leaves alone those that
  * do. */
-TEST(operate, stopped_child_is_replaced)
+SERVED_WITH(operate, stopped_child_is_replaced, T_PLAIN,
+            fx_init_forked(f, 2); f->cfg.watchdog_interval_ms = SCALED(100),
+            NULL)
 {
-    fixture f;
     long kids[16], after[16];
     uint64_t t0;
     int n;
 
     if (!have_proc())
         SKIP("no /proc to see children in");
-    fx_init_forked(&f, 2);
-    f.deaths_ok = 1;
-    f.cfg.watchdog_interval_ms = SCALED(100);
-    if (!fx_up(&f))
-        return;
-    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
-    if (wait_children(&f, 2, kids, PATIENCE) != 2) {
-        fx_down(&f);
+    f->deaths_ok = 1;
+    CHECK_SOON(fx_log_has(f, "EMPM0489"), 4000);
+    if (wait_children(f, 2, kids, PATIENCE) != 2) {
         SKIP("no /proc to see children in");
     }
     nap(SCALED(500));                /* nobody is killed who answers */
-    CHECK_INT(wait_children(&f, 2, after, PATIENCE), 2);
+    CHECK_INT(wait_children(f, 2, after, PATIENCE), 2);
     CHECK(is_among(after[0], kids, 2) && is_among(after[1], kids, 2));
     t0 = now_ms();
     signal_process((pid_t)kids[0], SIGSTOP);
-    CHECK_SOON(fx_log_has(&f, "EMPM5038"), 4000);
+    CHECK_SOON(fx_log_has(f, "EMPM5038"), 4000);
     CHECK_IN(now_ms() - t0, SCALED(200), SCALED(1500));
     do
-        n = wait_children(&f, 2, after, PATIENCE);
+        n = wait_children(f, 2, after, PATIENCE);
     while (n == 2 && is_among(kids[0], after, 2) &&
            now_ms() - t0 < (uint64_t)PATIENCE);
     CHECK(n == 2 && !is_among(kids[0], after, 2));
-    CHECK_INT(get_status(&f, "/hello"), 200);
-    fx_down(&f);
+    CHECK_INT(get_status(f, "/hello"), 200);
 }
 
 static void hk_stops_slowly(empm_server *s, void *user)
@@ -20063,53 +19869,42 @@ static void hk_stops_slowly(empm_server *s, void *user)
 }
 
 /* A child that ends may take its time for its stop hooks: it has a deadline. */
-TEST(operate, slow_stop_hooks_are_no_fault)
+SERVED_WITH(operate, slow_stop_hooks_are_no_fault, T_PLAIN,
+            fx_init_forked(f, 1); f->cfg.watchdog_interval_ms = SCALED(100);
+            f->cfg.on_child_stop = hk_stops_slowly, NULL)
 {
-    fixture f;
-
-    fx_init_forked(&f, 1);
-    f.deaths_ok = 1;
-    f.cfg.watchdog_interval_ms = SCALED(100);
-    f.cfg.on_child_stop = hk_stops_slowly;
-    if (!fx_up(&f))
-        return;
-    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
-    reload_to(&f, SIGUSR1, 1);
-    CHECK_SOON(fx_log_has(&f, "generation 0 has ended"), 4000);
+    f->deaths_ok = 1;
+    CHECK_SOON(fx_log_has(f, "EMPM0489"), 4000);
+    reload_to(f, SIGUSR1, 1);
+    CHECK_SOON(fx_log_has(f, "generation 0 has ended"), 4000);
     CHECK_INT(get_int(&shm->rc[2]), 1);
-    CHECK(!fx_log_has(&f, "EMPM5038"));
-    fx_down(&f);
+    CHECK(!fx_log_has(f, "EMPM5038"));
 }
 
 /* A machine that was suspended is no reason to kill children. */
-TEST(operate, suspended_machine_kills_nobody)
+SERVED_WITH(operate, suspended_machine_kills_nobody, T_PLAIN,
+            fx_init_forked(f, 2); f->cfg.watchdog_interval_ms = SCALED(100),
+            NULL)
 {
-    fixture f;
     long kids[16], after[16];
     int i;
 
     if (!have_proc())
         SKIP("no /proc to see children in");
-    fx_init_forked(&f, 2);
-    f.cfg.watchdog_interval_ms = SCALED(100);
-    if (!fx_up(&f))
-        return;
-    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
-    if (wait_children(&f, 2, kids, PATIENCE) != 2) {
-        fx_down(&f);
+    CHECK_SOON(fx_log_has(f, "EMPM0489"), 4000);
+    if (wait_children(f, 2, kids, PATIENCE) != 2) {
         SKIP("no /proc to see children in");
     }
     for (i = 0; i < 3; i++) {
-        signal_group(f.pid, SIGSTOP);
+        signal_group(f->pid, SIGSTOP);
         nap(SCALED(700));
-        signal_group(f.pid, SIGCONT);
+        signal_group(f->pid, SIGCONT);
         nap(SCALED(250));
     }
-    CHECK_INT(wait_children(&f, 2, after, PATIENCE), 2);
+    CHECK_INT(wait_children(f, 2, after, PATIENCE), 2);
     CHECK(is_among(after[0], kids, 2) && is_among(after[1], kids, 2));
-    CHECK(!fx_log_has(&f, "EMPM5038"));
-    CHECK_INT(get_status(&f, "/hello"), 200);
-    fx_down(&f);
+    CHECK(!fx_log_has(f, "EMPM5038"));
+    CHECK_INT(get_status(f, "/hello"), 200);
 }
 
 /* Children that drain make room for the next generation (Apache bug 53555).
@@ -20148,23 +19943,18 @@ static int hk_slow_start(empm_server *s, void *user)
 }
 
 /* A child that is not healthy within StartTimeout is replaced. */
-TEST(operate, child_that_hangs_at_its_start_is_replaced)
+SERVED_WITH(operate, child_that_hangs_at_its_start_is_replaced, T_PLAIN,
+            fx_init_forked(f, 1); f->cfg.start_timeout_ms = SCALED(600);
+            f->cfg.on_child_start = hk_slow_start, NULL)
 {
-    fixture f;
     long kids[16];
 
-    fx_init_forked(&f, 1);
-    f.deaths_ok = 1;
-    f.cfg.start_timeout_ms = SCALED(600);
-    f.cfg.on_child_start = hk_slow_start;
-    if (!fx_up(&f))
-        return;
-    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
-    if (wait_children(&f, 1, kids, PATIENCE) == 1)
+    f->deaths_ok = 1;
+    CHECK_SOON(fx_log_has(f, "EMPM0489"), 4000);
+    if (wait_children(f, 1, kids, PATIENCE) == 1)
         signal_process((pid_t)kids[0], SIGKILL);
-    CHECK_INT(get_status(&f, "/hello"), 200);
-    CHECK(fx_log_has(&f, "is not healthy in time"));
-    fx_down(&f);
+    CHECK_INT(get_status(f, "/hello"), 200);
+    CHECK(fx_log_has(f, "is not healthy in time"));
 }
 
 /* Processor time of a process, in ticks. */
@@ -21326,18 +21116,11 @@ static void leave_root(void)
 }
 
 /* User needs root. Without root the log says that User is ignored. */
-TEST(operate, user_without_root_is_said_to_be_ignored)
+SERVED_WITH(operate, user_without_root_is_said_to_be_ignored, T_PLAIN,
+            fx_init_forked(f, 1); f->in_child = leave_root,
+            "User root; SpoolDirectory /tmp")
 {
-    fixture f;
-
-    fx_init_forked(&f, 1);
-    f.cfg.user_name = "root";
-    f.cfg.spool_directory = "/tmp";
-    f.in_child = leave_root;
-    if (!fx_up(&f))
-        return;
-    CHECK_SOON(fx_log_has(&f, "EMPM5031: User root is ignored"), 4000);
-    fx_down(&f);
+    CHECK_SOON(fx_log_has(f, "EMPM5031: User root is ignored"), 4000);
 }
 
 /* User root keeps root where a configuration says it. */
@@ -22037,25 +21820,20 @@ TEST(clients, goaccess)
 
 /* curl --haproxy-protocol is served by a proxy listener, and plain curl is
  * not. */
-TEST(clients, curl_haproxy_protocol)
+SERVED_WITH(clients, curl_haproxy_protocol, T_PLAIN,
+            fx_init_forked(f, 1); f->options = " proxy", NULL)
 {
-    fixture f;
     char out[4096];
 
     if (!installed("curl"))
         SKIP("curl is not installed");
-    fx_init_forked(&f, 1);
-    f.options = " proxy";
-    if (!fx_up(&f))
-        return;
     CHECK_INT(shell(out, sizeof out, "curl -sS -m 20 --haproxy-protocol "
-                    "http://127.0.0.1:%d/who http://127.0.0.1:%d/hello", f.port,
-                    f.port), 0);
+                    "http://127.0.0.1:%d/who http://127.0.0.1:%d/hello", f->port,
+                    f->port), 0);
     CHECK(strncmp(out, "127.0.0.1:", 10) == 0);
     CHECK(strstr(out, " 127.0.0.1Hello, world!\n") != NULL);
     CHECK_INT(shell(out, sizeof out, "curl -sS -m 20 http://127.0.0.1:%d/who",
-                    f.port) != 0, 1);    /* without: no answer */
-    fx_down(&f);
+                    f->port) != 0, 1);    /* without: no answer */
 }
 
 /* The files of the tree with a few routes, for clients that fetch. */
