@@ -3088,9 +3088,8 @@ TEST(tools, dates_there_and_back)
         { 2147483648, "Tue, 19 Jan 2038 03:14:08 GMT" }
     };
     char text[30];
-    size_t i;
     int64_t t;
-    for (i = 0; i < EMPM__COUNT(cases); i++) {
+    EACH(cases, i) {
         empm__format_date(text, cases[i].t);
         CHECK_STR(text, cases[i].text);
         CHECK_INT(empm__date_parse(text, 0), cases[i].t);
@@ -3154,18 +3153,16 @@ TEST(tools, dates_of_three_forms)
         { "Thu, 01 Jan 2088 00:00:00 GMT", "Wednesday, 01-Jan-05 00:00:00 GMT",
           "Thu, 01 Jan 2105 00:00:00 GMT" }
     };
-    size_t i;
-    for (i = 0; i < EMPM__COUNT(rows); i++) {
+    EACH(rows, i) {
         context("%s", rows[i].text);
         CHECK_INT(empm__date_parse(rows[i].text, 1795867200), rows[i].t);
     }
-    for (i = 0; i < EMPM__COUNT(years); i++) {
+    EACH(years, i) {
         context("%s in %s", years[i].text, years[i].now);
         CHECK_INT(empm__date_parse(years[i].text,
                                    empm__date_parse(years[i].now, 0)),
                   empm__date_parse(years[i].means, 0));
     }
-    no_context();
 }
 
 /* A number from the wire is digits only, and one that does not fit in 63 bits
@@ -3178,8 +3175,7 @@ TEST(tools, numbers_are_digits_and_fit)
         { "", -1 }, { "+1", -1 }, { "-1", -1 }, { "0x10", -1 }, { "1_0", -1 },
         { " 1", -1 }, { "1 ", -1 }, { "1Z", -1 }
     };
-    size_t i;
-    for (i = 0; i < EMPM__COUNT(cases); i++)
+    EACH(cases, i)
         CHECK_INT(empm__parse_u63(cases[i].text, strlen(cases[i].text)),
                   cases[i].value);
 }
@@ -3196,8 +3192,7 @@ TEST(tools, decode_once_and_strictly)
                                                                      "" }
     };
     char to[32];
-    size_t i;
-    for (i = 0; i < EMPM__COUNT(cases); i++) {
+    EACH(cases, i) {
         long n = empm__text_decode(to, cases[i].in, strlen(cases[i].in),
                                    cases[i].plus);
         if (cases[i].out == NULL)
@@ -5218,7 +5213,6 @@ TEST(log, table_of_codes)
     unsigned char marks[10000];
     char *text = slurp_path("eventmpm.h"), *p, *end, *code;
     int last = -1, i;
-    size_t k;
 
     memset(marks, 0, sizeof marks);
     p = strstr(text, " * MESSAGES ");
@@ -5242,7 +5236,7 @@ TEST(log, table_of_codes)
                 marks[i] |= 1;
             }
     }
-    for (k = 0; k < EMPM__COUNT(calls); k++)
+    EACH(calls, k)
         for (p = code; (p = strstr(p, calls[k])) != NULL; p += strlen(calls[k]))
             mark_codes(marks, 2, p, p + strcspn(p, "\";{"));
     mark_codes(marks, 4, code, text + strlen(text));
@@ -5270,9 +5264,9 @@ TEST(log, nothing_follows_the_locale)
         "fnmatch", "regcomp", "mbtowc"
     };
     char *text = slurp_path("eventmpm.h"), *p;
-    size_t i, n;
+    size_t n;
 
-    for (i = 0; i < EMPM__COUNT(calls); i++)
+    EACH(calls, i)
         for (p = text; (p = strstr(p, calls[i])) != NULL; p += n) {
             n = strlen(calls[i]);
             if (p[n] == '(' && strchr(" (!=,\n", p[-1]) != NULL &&
@@ -5331,16 +5325,14 @@ TEST(log, targets)
         { "stderr", -2 }
     };
     empm_config cfg = empm_defaults();
-    size_t i;
 
     cfg.routes = routes;
-    for (i = 0; i < EMPM__COUNT(cases); i++) {
+    EACH(cases, i) {
         context("%s", cases[i].name);
         CHECK_INT(empm__log_facility(cases[i].name), cases[i].facility);
         cfg.error_log = cases[i].name;
         CHECK_INT(empm_check(&cfg, say, NULL), cases[i].facility == -1);
     }
-    no_context();
 }
 
 /* The words of "|program" are split as a line of a configuration, and none of
@@ -5356,10 +5348,9 @@ TEST(log, words_of_a_program)
           "32 33", "", 0 }
     };
     char room[1024], longer[1200], got[200], *argv[EMPM__PIPE_WORDS + 1];
-    size_t i;
     int k, n;
 
-    for (i = 0; i < EMPM__COUNT(cases); i++) {
+    EACH(cases, i) {
         context("%s", cases[i].command);
         n = empm__log_pipe_words(cases[i].command, room, argv);
         CHECK_INT(n, cases[i].n);
@@ -5372,7 +5363,6 @@ TEST(log, words_of_a_program)
         if (n == cases[i].n && n > 0)
             CHECK_STR(got, cases[i].words);
     }
-    no_context();
     memset(longer, 'x', sizeof longer);
     longer[0] = '|';
     longer[sizeof longer - 1] = 0;
@@ -6902,13 +6892,12 @@ TEST(route, most_specific_wins)
     };
     fixture f;
     client c;
-    size_t i;
 
     fx_init(&f);
     f.cfg.routes = table;
     if (!fx_up(&f))
         return;
-    for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+    EACH(rows, i) {
         int status;
         context("%s", rows[i].ask);
         cl_open(&c, &f);
@@ -6922,7 +6911,6 @@ TEST(route, most_specific_wins)
             CHECK_STR(c.body.p, rows[i].want);
         cl_close(&c);
     }
-    no_context();
     fx_down(&f);
 }
 
@@ -6968,13 +6956,12 @@ LIVE(route, slash_redirect_is_a_path_of_ours)
     };
     fixture f;
     client c;
-    size_t i;
 
     fx_init(&f);
     f.cfg.routes = table;
     if (!fx_up(&f))
         return;
-    for (i = 0; i < EMPM__COUNT(rows); i++) {
+    EACH(rows, i) {
         char raw[300];
         context("%s", rows[i].line);
         snprintf(raw, sizeof raw, "%s HTTP/1.1\r\nHost: evil\r\n"
@@ -6985,7 +6972,7 @@ LIVE(route, slash_redirect_is_a_path_of_ours)
         CHECK_STR(cl_header(&c, "Location"), rows[i].to);
         cl_close(&c);
     }
-    for (i = 0; i < EMPM__COUNT(never); i++) {
+    EACH(never, i) {
         const char *to;
         context("%s", never[i]);
         cl_open(&c, &f);
@@ -6994,7 +6981,6 @@ LIVE(route, slash_redirect_is_a_path_of_ours)
         CHECK(to == NULL || (to[0] == '/' && to[1] != '/' && to[1] != '\\'));
         cl_close(&c);
     }
-    no_context();
     fx_down(&f);
 }
 
@@ -7059,9 +7045,8 @@ TEST(route, conflicts_are_found_at_start)
         { "",              NULL,               EMPM_EINVAL },
         { "GET",           NULL,               EMPM_EINVAL }
     };
-    size_t i;
 
-    for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+    EACH(rows, i) {
         context("%s | %s", rows[i].a ? rows[i].a : "NULL", rows[i].b
                 ? rows[i].b : "-");
         CHECK_INT(route_rc(rows[i].a, rows[i].b), rows[i].rc);
@@ -7238,10 +7223,9 @@ TEST(route, the_most_specific_pattern_wins)
         "/", "/a/", "GET /a/b", "POST /a/{x}", "/a/b/{$}", "GET /f/{rest...}",
         "GET /f/x/{y}", "HEAD /h", "GET /h", "/h", NULL
     };
-    size_t i;
     /* "/f/x/lit" of any method crosses "GET /f/x/{y}": refused */
     CHECK_INT(route_for(p, "GET /"), -2);
-    for (i = 0; i < EMPM__COUNT(cases); i++) {
+    EACH(cases, i) {
         int row = cases[i].row > 7 ? cases[i].row - 1 : cases[i].row;
         int got = route_for(ok, cases[i].request);
         if (got != row) {
@@ -7277,8 +7261,7 @@ TEST(route, paths_are_made_normal_before_matching)
         { "//..", NULL, 0, 400 }, { "/./..", NULL, 0, 400 },
         { "/a/%/..", NULL, 0, 400 }, { "/%00/../a", NULL, 0, 400 }
     };
-    size_t i;
-    for (i = 0; i < EMPM__COUNT(cases); i++) {
+    EACH(cases, i) {
         const size_t n = strlen(cases[i].in);
         char *path = guarded(n + 1), *to = guarded(n + 1);
         empm__path p;
@@ -7292,7 +7275,6 @@ TEST(route, paths_are_made_normal_before_matching)
         guarded_free(path, n + 1);
         guarded_free(to, n + 1);
     }
-    no_context();
 }
 
 /* empm_target() is the text that the client has sent; empm_path() is the path
@@ -7335,8 +7317,7 @@ TEST(route, conflicts_and_nonsense_are_refused_at_start)
         { "/", "/{$}", NULL }, { "/a/", "/a/{x}", NULL },
         { "/a/{x}", "/a/{x}/", NULL }, { "GET /x", "/x", "HEAD /x" }
     };
-    size_t i;
-    for (i = 0; i < EMPM__COUNT(bad); i++) {
+    EACH(bad, i) {
         const char *p[4];
         memcpy(p, bad[i], sizeof bad[i]);
         p[3] = NULL;
@@ -7346,7 +7327,7 @@ TEST(route, conflicts_and_nonsense_are_refused_at_start)
         if (route_for(p, "GET /") != -2)
             CHECK_STR(bad[i][0], "refused");
     }
-    for (i = 0; i < EMPM__COUNT(good); i++) {
+    EACH(good, i) {
         const char *p[4];
         memcpy(p, good[i], sizeof good[i]);
         p[3] = NULL;
@@ -7386,9 +7367,8 @@ TEST(peer, who_counts_as_one)
         { "2001:db8::1", "2001:db8:0:1::1", 0 }, { "::1", "0.0.0.0", 0 },
         { "::1", "::", 1 }, { "::c000:201:0:0:0:1", "192.0.2.1", 0 }
     };
-    size_t i;
 
-    for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+    EACH(rows, i) {
         empm__peer a, b;
         context("%s %s", rows[i].a, rows[i].b);
         peer_of(&a, rows[i].a);
@@ -7708,12 +7688,11 @@ TEST(proxy, nameless_peers_are_not_trusted)
     static const size_t bytes[] = { 15, 16, 232, 16 };
     empm__net local;
     empm__nets nets;
-    size_t i;
 
     nets.list = &local;
     nets.n = 1;
     CHECK(empm__proxy_net_parse(&local, "127.0.0.1", 9));
-    for (i = 0; i < EMPM__COUNT(with); i++) {
+    EACH(with, i) {
         static const unsigned char lo[4] = { 127, 0, 0, 1 };
         empm__peer p;
         context("%lu", (unsigned long)i);
@@ -7722,7 +7701,6 @@ TEST(proxy, nameless_peers_are_not_trusted)
         CHECK_INT(empm__proxy_parse(&p, with[i], bytes[i]), (long)bytes[i]);
         CHECK_INT(empm__proxy_trusts(&nets, &p), i == 3);
     }
-    no_context();
 }
 
 /* No mutation of a header makes the parser read a byte beyond it. */
@@ -7788,9 +7766,8 @@ TEST(proxy, networks)
         "192.0.2.0/255.0.255.0", "192.0.2.0/::", "10.0.0.0/8 x", "/8",
         "192.0.2.0/24/8"
     };
-    size_t i;
 
-    for (i = 0; i < sizeof good / sizeof good[0]; i++) {
+    EACH(good, i) {
         empm_config cfg = empm_defaults();
         empm__report rep;
         empm__nets t;
@@ -7806,7 +7783,7 @@ TEST(proxy, networks)
         CHECK(!empm__proxy_trusts(&t, &p));
         empm__proxy_nets_free(&t);
     }
-    for (i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+    EACH(bad, i) {
         fixture f;
         context("%s", bad[i]);
         fx_init(&f);
@@ -7868,13 +7845,12 @@ TEST(proxy, forwarded_for)
     empm_config cfg = empm_defaults();
     empm__report rep;
     empm__nets t;
-    size_t i;
 
     memset(&rep, 0, sizeof rep);
     cfg.remote_ip_trusted_proxy[0] = "10.0.0.0/8";
     cfg.remote_ip_trusted_proxy[1] = "2001:db8:1::/48";
     CHECK_INT(empm__proxy_nets_init(&t, &cfg, &rep), EMPM_OK);
-    for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+    EACH(rows, i) {
         empm__peer p;
         context("%s: %s", rows[i].peer, rows[i].value);
         peer_of(&p, rows[i].peer);
@@ -7993,7 +7969,7 @@ SERVED_PROXY(proxy, header_then_requests, NULL)
 SERVED_PROXY(proxy, long_tlvs, NULL)
 {
     static const size_t sizes[] = { 5000, 6000, 60000, 65535 - 12 };
-    size_t i, k;
+    size_t k;
     str s;
 
     memset(&s, 0, sizeof s);
@@ -8004,7 +7980,7 @@ SERVED_PROXY(proxy, long_tlvs, NULL)
     CHECK_IN(cl_drain(c, PATIENCE), CL_FIN, CL_RESET);
     CHECK_INT(fx_log_lines(f, "] EMPM5304: "), 1);
     cl_close(c);
-    for (i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+    EACH(sizes, i) {
         const unsigned len = (unsigned)sizes[i] + 12;
         char head[16];
         context("%lu", (unsigned long)sizes[i]);
@@ -9316,16 +9292,14 @@ TEST(store, size_is_checked)
         { (int64_t)EMPM__KV_LEAST(EMPM_STORE_ITEM), 0 }, { 10240, 0 },
         { INT64_MAX, sizeof(size_t) < 8 }
     };
-    size_t i;
     fixture f;
 
     fx_init(&f);
-    for (i = 0; i < EMPM__COUNT(cases); i++) {
+    EACH(cases, i) {
         context("%lld", (long long)cases[i].bytes);
         f.cfg.shared_store_size = cases[i].bytes;
         CHECK_INT(empm_check(&f.cfg, NULL, NULL), cases[i].errors);
     }
-    no_context();
     CHECK(empm_start(&f.cfg, &f.s) < 0);     /* more than there is */
     CHECK(fx_log_has(&f, sizeof(size_t) < 8 ? "EMPM5500" : "EMPM5502"));
     fx_close_files(&f);
@@ -9995,9 +9969,8 @@ SERVED(head, lists_are_read_as_one, NULL)
         { "Connection: closed, xclose\r\n", 0 },
         { "Connection:\r\n", 0 }
     };
-    size_t i;
 
-    for (i = 0; i < EMPM__COUNT(rows); i++) {
+    EACH(rows, i) {
         context("%s", rows[i].fields);
         cl_printf(c, GET1 "%s\r\n", rows[i].fields);
         CHECK_INT(cl_reply(c), 200);
@@ -10288,8 +10261,7 @@ TEST(head, every_rule_at_every_split)
         CASE("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", 400)
 #undef CASE
     };
-    size_t i;
-    for (i = 0; i < EMPM__COUNT(cases); i++) {
+    EACH(cases, i) {
         const int got = status_at_every_split(cases[i].in, cases[i].n);
         if (got != cases[i].status) {
             CHECK_STR(cases[i].in, "judged as below");
@@ -10368,10 +10340,10 @@ SERVED(body, sizes_in_memory_and_spooled, NULL)
                                     8193, 16384, 65535, 65536, 65537, 200000,
                                     (1 << 20) - 1, 1 << 20, 3000000 };
     static const size_t chunks[] = { 0, 7, 1000, 8192, 100000 };
-    size_t i, j;
+    size_t j;
 
     cl_open(c, f);
-    for (i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
+    EACH(sizes, i)
         for (j = 0; j < 5; j++) {
             str s;
             if (chunks[j] == 7 && sizes[i] > 70000)
@@ -10697,7 +10669,7 @@ LIVE(body, grows_as_it_comes)
     static const size_t pieces[] = { 1000, 5000, 9000, 30000, 33000, 65536,
                                      70000, 150000 };
     static const int64_t limits[] = { 1, 10000, 65536, 1 << 20 };
-    size_t i, k, at;
+    size_t k, at;
     str s;
 
     memset(&s, 0, sizeof s);
@@ -10710,7 +10682,7 @@ LIVE(body, grows_as_it_comes)
         if (!fx_up(&f))
             return;
         cl_open(&c, &f);
-        for (i = 0; i < sizeof pieces / sizeof pieces[0]; i++) {
+        EACH(pieces, i) {
             context("LimitBodyInMemory %ld, pieces of %lu", (long)limits[k],
                     (unsigned long)pieces[i]);
             for (at = 0; at < s.n; at += pieces[i]) {
@@ -11132,8 +11104,8 @@ TEST(body, chunk_grammar_at_every_split)
         CASE("0\r\nX\r\n\r\n", 400, "")
 #undef CASE
     };
-    size_t i, a;
-    for (i = 0; i < EMPM__COUNT(cases); i++)
+    size_t a;
+    EACH(cases, i)
         for (a = 0; a <= cases[i].n; a++) {
             char out[256];
             size_t n, used;
@@ -11206,14 +11178,14 @@ LIVE(body, short_ones_that_nobody_wants_are_dropped)
     };
     fixture f;
     client c;
-    size_t i, cut;
+    size_t cut;
     str s;
 
     memset(&s, 0, sizeof s);
     fx_init(&f);
     if (!fx_up(&f))
         return;
-    for (i = 0; i < EMPM__COUNT(rows); i++) {
+    EACH(rows, i) {
         const size_t n = strlen(rows[i].in);
         const size_t head = (size_t)(strstr(rows[i].in, "\r\n\r\n") -
                                      rows[i].in) + 4;
@@ -11273,7 +11245,6 @@ SERVED(request, accessors, NULL)
         "twice=first\n"
     };
     static const char body[] = "e=1&f=v%26w&g";
-    size_t i;
 
     cl_printf(c, "POST /dump/a%%20b?q=1%%2B2+3&q=no&r HTTP/1.1\r\nHost: a\r\n"
               "X-Twice: \t first \t\r\nx-twice: second\r\nX-Remote-Addr: "
@@ -11281,7 +11252,7 @@ SERVED(request, accessors, NULL)
               "Content-Type: application/x-www-form-urlencoded\r\n"
               "Content-Length: %d\r\n\r\n%s", (int)sizeof body - 1, body);
     CHECK_INT(cl_reply(c), 200);
-    for (i = 0; i < sizeof lines / sizeof lines[0]; i++)
+    EACH(lines, i)
         if (strstr(c->body.p, lines[i]) == NULL)
             fail(__FILE__, __LINE__, "no \"%s\" in\n%s", lines[i], c->body.p);
     CHECK_INT(cl_get(c, "/dump/x"), 200);
@@ -11388,9 +11359,8 @@ SERVED_WITH(request, values_and_where_they_come_from, T_LIVE,
         { "GET /v/%25%32F//x/../y HTTP/1.1\r\nHost: a\r\n\r\n",
           "host=a q=NULL raw=NULL f=NULL raw=NULL x=%252F/y" }
     };
-    size_t i;
 
-    for (i = 0; i < EMPM__COUNT(rows); i++) {
+    EACH(rows, i) {
         context("%s", rows[i].in);
         CHECK_INT(cl_ask(c, rows[i].in), rows[i].want != NULL ? 200 : 404);
         if (rows[i].want != NULL)
@@ -11466,10 +11436,9 @@ SERVED(response, framing_by_length, NULL)
         { 0, 0 }, { 1, 0 }, { 8000, 0 }, { 30000, 0 }, { 65000, 0 },
         { 70000, 1 }, { 200000, 1 }, { 5000000, 1 }
     };
-    size_t i;
 
     cl_open(c, f);
-    for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+    EACH(rows, i) {
         char target[64];
         context("%ld bytes", rows[i].bytes);
         snprintf(target, sizeof target, "/big?bytes=%ld", rows[i].bytes);
@@ -11481,7 +11450,6 @@ SERVED(response, framing_by_length, NULL)
         if (!rows[i].chunked)
             CHECK_INT(c->declared, rows[i].bytes);
     }
-    no_context();
     CHECK_INT(cl_get(c, "/big?bytes=100&piece=1"), 200);
     CHECK_INT(c->declared, 100);
     CHECK_INT(cl_get(c, "/big?bytes=300000&declare=300000"), 200);
@@ -11553,10 +11521,9 @@ SERVED(response, statuses, NULL)
     static const int codes[] = { 200, 201, 202, 204, 206, 301, 304, 400, 403,
                                 404,
                                  409, 418, 429, 500, 501, 503, 599 };
-    size_t i;
 
     cl_open(c, f);
-    for (i = 0; i < sizeof codes / sizeof codes[0]; i++) {
+    EACH(codes, i) {
         char target[64];
         context("%d", codes[i]);
         snprintf(target, sizeof target, "/status?code=%d", codes[i]);
@@ -11569,7 +11536,6 @@ SERVED(response, statuses, NULL)
         }
         check_in_step(c);
     }
-    no_context();
     CHECK_INT(cl_get(c, "/status?code=600"), 500);
     if (c->closes) {
         cl_close(c);
@@ -11604,11 +11570,10 @@ SERVED(response, nothing_follows_a_head_without_body, NULL)
     static const char *const first[] = { "status.204", "status.205",
                                          "status.304", "status.200" };
     static const long pieces[] = { 1000, 4096, 8192, 10000, 50000, 65536 };
-    size_t i, k;
 
     cl_open(c, f);
-    for (i = 0; i < sizeof first / sizeof first[0]; i++)
-        for (k = 0; k < sizeof pieces / sizeof pieces[0]; k++) {
+    EACH(first, i)
+        EACH(pieces, k) {
             const int head = strcmp(first[i], "status.200") == 0;
             context("%s, pieces of %ld", first[i], pieces[k]);
             cl_printf(c, "%s "
@@ -11628,7 +11593,6 @@ SERVED(response, nothing_follows_a_head_without_body, NULL)
             CHECK_INT(c->body.n, 0);
             check_in_step(c);
         }
-    no_context();
     CHECK_INT(cl_get(c, "/script?h=file.big.bin,return.205"), 205);
     check_in_step(c);
     CHECK_INT(cl_get(c, "/script?h=status.205,file.a.txt"), 205);
@@ -11690,10 +11654,9 @@ SERVED(response, a_file_is_judged_by_the_final_status, NULL)
         { "file.big.bin,return.201", "Range: bytes=2-3", 201, 300000 },
         { "file.a.txt,status.204", "Range: bytes=2-3", 204, 0 }
     };
-    size_t i;
 
     cl_open(c, f);
-    for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+    EACH(rows, i) {
         context("%s, %s", rows[i].script, rows[i].field);
         cl_printf(c, "GET /script?h=%s HTTP/1.1\r\nHost: a\r\n%s\r\n\r\n",
                   rows[i].script, rows[i].field);
@@ -11703,7 +11666,6 @@ SERVED(response, a_file_is_judged_by_the_final_status, NULL)
                   rows[i].status == 206 || rows[i].status == 416);
         check_in_step(c);
     }
-    no_context();
     /* methods that select nothing have no conditions */
     CHECK_INT(cl_ask(c, "OPTIONS /script?h=file.a.txt HTTP/1.1\r\nHost: a\r\n"
                   "If-None-Match: *\r\n\r\n"), 200);
@@ -11758,9 +11720,8 @@ SERVED(response, a_failure_ends_only_its_own_answer,
         "/script?h=write.3000000,return.500", "/misuse?how=short-flushed",
         "/produce?bytes=100000&how=-1", "/produce?bytes=100000&declare=100001"
     };
-    size_t i;
 
-    for (i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+    EACH(bad, i) {
         context("%s", bad[i]);
         cl_connect_port(c, f->port, 8192);
         cl_printf(c, "GET /big?bytes=2000000 HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -11890,9 +11851,8 @@ LIVE(response, min_rate)
                                                        { 0, 1 } };
     fixture f;
     client c;
-    size_t i;
 
-    for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+    EACH(rows, i) {
         uint64_t end;
         context("%d bytes/s", rows[i].rate);
         fx_init(&f);
@@ -11917,7 +11877,6 @@ LIVE(response, min_rate)
         cl_close(&c);
         fx_down(&f);
     }
-    no_context();
 }
 
 /* The text that the server makes for a status has no fields of the handler's
@@ -11929,10 +11888,9 @@ SERVED(response, a_made_answer_has_no_fields_of_another_body, NULL)
                                           "Cache-Control:max-age=31536000",
                                           "Content-Disposition:inline",
                                           "Content-Type:image/png" };
-    size_t i;
 
     cl_open(c, f);
-    for (i = 0; i < sizeof fields / sizeof fields[0]; i++) {
+    EACH(fields, i) {
         char name[64];
         context("%s", fields[i]);
         snprintf(name, sizeof name, "%.*s", (int)strcspn(fields[i], ":"),
@@ -11952,7 +11910,6 @@ SERVED(response, a_made_answer_has_no_fields_of_another_body, NULL)
         CHECK_INT(cl_reply(c), 404);
         CHECK_STR(cl_header(c, name), strchr(fields[i], ':') + 1);
     }
-    no_context();
     /* a short text for every status that may have one */
     CHECK_INT(cl_get(c, "/script?h=return.201"), 201);
     CHECK_STR(c->body.p, "201 Created\n");
@@ -12039,10 +11996,10 @@ TEST(response, every_registered_status_has_its_phrase)
         428, 429, 431, 451, 500, 501, 502, 503, 504, 505, 506, 507, 508, 510,
         511
     };
-    size_t i, at = 0;
+    size_t at = 0;
     int status;
 
-    for (i = 0; i < sizeof known / sizeof known[0]; i++) {
+    EACH(known, i) {
         const char *text = empm__response_reason(known[i]);
         context("%d", known[i]);
         CHECK(strcmp(text, "Success") != 0 &&
@@ -13338,9 +13295,8 @@ SERVED(conn, error_after_good_requests, NULL)
         POST1 "Content-Length: 99999999\r\n\r\n",
         "\x16\x03\x01"
     };
-    size_t i;
 
-    for (i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+    EACH(bad, i) {
         str s;
         context("%s", bad[i]);
         memset(&s, 0, sizeof s);
@@ -13458,9 +13414,8 @@ SERVED(conn, half_closed_clients_are_answered_at_once,
         { "no body after 100", POST1 "Expect: 100-continue\r\n"
           "Content-Length: 5\r\n\r\n", "", -1, 400 }
     };
-    size_t i;
 
-    for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+    EACH(rows, i) {
         int k, status = 0;
         uint64_t t0;
         context("%s", rows[i].what);
@@ -14167,11 +14122,9 @@ SERVED(suspend, told_whatever_fails,
         { "h=defer,write.65536,suspend.5,wait&w=nap.2,write.65536,suspend.5,wait",
           700, 0 }
     };
-    size_t i;
 
-    for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+    EACH(rows, i) {
         slot *s = &shm->slots[i];
-        context("row %d", (int)i);
         cl_connect_port(c, f->port, 8192);
         cl_printf(c, "GET /script?slot=%d&%s HTTP/1.1\r\nHost: a\r\n\r\n",
                   (int)i, rows[i].script);
@@ -14491,9 +14444,8 @@ SERVED_FILES(files, names, NULL)
         { "/a.txt%20",          0,   NULL,         NULL },
         { "/a.txt.",            0,   NULL,         NULL }
     };
-    size_t i;
 
-    for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+    EACH(rows, i) {
         int status;
         context("%s", rows[i].target);
         cl_open(c, f);
@@ -14598,7 +14550,6 @@ SERVED_FILES(files, conditions, NULL)
         { "If-Unmodified-Since: Sat, 01 Jan 2000 00:00:00 GMT\r\n", 412 },
         { "If-Unmodified-Since: Fri, 01 Jan 2100 00:00:00 GMT\r\n", 200 }
     };
-    size_t i;
 
     CHECK_INT(cl_get(c, "/a.txt"), 200);
     if (!CHECK(cl_header(c, "ETag") != NULL) || !CHECK(c->value[0] == '"')) {
@@ -14609,7 +14560,7 @@ SERVED_FILES(files, conditions, NULL)
     CHECK(cl_header(c, "Last-Modified") != NULL);
     snprintf(date, sizeof date, "%.60s", c->value);
     CHECK_INT(strlen(date), 29);
-    for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+    EACH(rows, i) {
         char fields[512], *at;
         const char *put = strstr(rows[i].fmt, "Since: %s") ? date : etag;
         context("%s", rows[i].fmt);
@@ -14689,10 +14640,9 @@ SERVED_FILES(files, ranges, NULL)
         { "1-2",           200, "0123456789", NULL }
     };
     char etag[128], date[64];
-    size_t i;
 
     cl_open(c, f);
-    for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+    EACH(rows, i) {
         context("%s", rows[i].range);
         cl_printf(c, "GET /a.txt HTTP/1.1\r\nHost: a\r\nRange: %s\r\n\r\n",
                   rows[i].range);
@@ -14708,7 +14658,6 @@ SERVED_FILES(files, ranges, NULL)
             cl_open(c, f);
         }
     }
-    no_context();
     check_in_step(c);
     CHECK_INT(cl_get(c, "/a.txt"), 200);
     snprintf(etag, sizeof etag, "%.100s", cl_header(c, "ETag") ? c->value
@@ -14805,14 +14754,13 @@ SERVED_FILES(files, if_range, NULL)
           206 }
     };
     char etag[64], date[64], path[512];
-    size_t i;
 
     write_file(tmp_path(path, sizeof path, "www/dated.txt"), "0123456789", 10);
     set_mtime(path, 784111777);
     CHECK_INT(cl_get(c, "/dated.txt"), 200);
     snprintf(etag, sizeof etag, "%.60s", cl_header(c, "ETag") ? c->value : "-");
     CHECK_STR(cl_header(c, "Last-Modified"), "Sun, 06 Nov 1994 08:49:37 GMT");
-    for (i = 0; i < EMPM__COUNT(rows); i++) {
+    EACH(rows, i) {
         const char *p;
         context("%s", rows[i].field);
         cl_puts(c, "GET /dated.txt HTTP/1.1\r\nHost: a\r\nRange: "
@@ -14837,7 +14785,6 @@ SERVED_FILES(files, if_range, NULL)
             cl_open(c, f);
         }
     }
-    no_context();
     /* of now, and not later than now: RFC 9110 8.8.2.1 */
     set_mtime(path, (long long)time(NULL) + 86400);
     CHECK_INT(cl_get(c, "/dated.txt"), 200);
@@ -14982,9 +14929,8 @@ TEST(files, ranges_near_the_limits)
         { "",                            9, 0, 0, 0 }
     };
     empm__range r[EMPM_RANGES];
-    size_t i;
 
-    for (i = 0; i < EMPM__COUNT(rows); i++) {
+    EACH(rows, i) {
         context("%s of %lld", rows[i].text, (long long)rows[i].size);
         CHECK_INT(empm__range_parse_all(rows[i].text, rows[i].size, r),
                   rows[i].n);
@@ -14993,7 +14939,6 @@ TEST(files, ranges_near_the_limits)
             CHECK_INT(r[0].to, rows[i].to);
         }
     }
-    no_context();
 }
 
 /* What a handler sends: with any method and status. */
@@ -15063,9 +15008,8 @@ SERVED_WITH(files, conditions_of_other_methods, T_LIVE,
         { "GET",    "?status=404", "Range: bytes=1-2\r\n", 404 },
         { "GET",    "?status=404", "Range: bytes=99-\r\n", 404 }
     };
-    size_t i;
 
-    for (i = 0; i < EMPM__COUNT(rows); i++) {
+    EACH(rows, i) {
         context("%s %s %s", rows[i].method, rows[i].query, rows[i].fields);
         cl_printf(c, "%s /any%s HTTP/1.1\r\nHost: a\r\n%s"
                   "Content-Length: 0\r\n\r\n", rows[i].method, rows[i].query,
@@ -15081,7 +15025,6 @@ SERVED_WITH(files, conditions_of_other_methods, T_LIVE,
         check_in_step(c);
         cl_close(c);
     }
-    no_context();
 
     /* a 304 keeps what the 200 would have said of caching, RFC 9110 15.4.5 */
     cl_puts(c, "GET /any?cache=max-age=60&type=a/b HTTP/1.1\r\nHost: a\r\n"
@@ -15223,9 +15166,8 @@ LIVE(files, etag_of_content_with_an_old_date)
     fixture f;
     client c;
     char path[512], other[512], was[64], is[64];
-    size_t i;
 
-    for (i = 0; i < EMPM__COUNT(kinds); i++) {
+    EACH(kinds, i) {
         context("FileETag of %d", kinds[i]);
         fx_init(&f);
         f.cfg.routes = file_routes;
@@ -15261,7 +15203,6 @@ LIVE(files, etag_of_content_with_an_old_date)
         unlink(path);
         fx_down(&f);
     }
-    no_context();
 }
 
 /* openat2() takes O_PATH beside few other flags: a kept file below a directory
@@ -15315,9 +15256,8 @@ TEST(files, types)
         "xhtml", "xsl", "ttml", "srt", "glb", "gltf", "otf", "eot", "GIF",
         "HTML", "SVG", "M3U8", "Js", "ts", "mkv", "docx"
     };
-    size_t i;
 
-    for (i = 0; i < EMPM__COUNT(empm__types_known); i++) {
+    EACH(empm__types_known, i) {
         char name[40];
         const empm__type *t = &empm__types_known[i];
         context("%s", t->ext);
@@ -15327,7 +15267,7 @@ TEST(files, types)
         snprintf(name, sizeof name, "a.b/c.%s", t->ext);
         CHECK_STR(empm__types_of_name(NULL, name), t->type);
     }
-    for (i = 0; i < EMPM__COUNT(known); i++) {
+    EACH(known, i) {
         char name[40];
         snprintf(name, sizeof name, "x.%s", known[i]);
         context("%s", name);
@@ -15335,7 +15275,6 @@ TEST(files, types)
                      "application/octet-stream") !=
               0);
     }
-    no_context();
     CHECK_STR(empm__types_of_name(NULL, "a.html/b"),
               "application/octet-stream");
     CHECK_STR(empm__types_of_name(NULL, "html"), "application/octet-stream");
@@ -15359,7 +15298,6 @@ LIVE(files, types_of_ones_own)
     fixture f;
     client c;
     char path[512];
-    size_t i;
 
     fx_init(&f);
     f.cfg.routes = file_routes;
@@ -15382,7 +15320,7 @@ LIVE(files, types_of_ones_own)
     unlink(path);
     fx_down(&f);
 
-    for (i = 0; i < EMPM__COUNT(bad); i++) {
+    EACH(bad, i) {
         empm_config cfg = empm_defaults();
         empm__report rep = hearing();
         context("AddType %s", bad[i]);
@@ -15393,7 +15331,6 @@ LIVE(files, types_of_ones_own)
         CHECK(empm__check_all(&cfg, NULL, &rep) != EMPM_OK);
         CHECK_INT(heard(EMPM_LOG_ERROR, 5115), 1);
     }
-    no_context();
 }
 
 /* empm_send_file() sends a regular file with ranges, and refuses all else
@@ -16886,11 +16823,10 @@ TEST(listen, both_wildcards_in_either_order)
         { "0.0.0.0:%d", "[::]:%d v6only", 2 },
         { "[::]:%d v6only", "0.0.0.0:%d", 2 }
     };
-    size_t i;
 
     if (!have_ipv6())
         SKIP("no IPv6 here");
-    for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+    EACH(rows, i) {
         fixture f;
         client c;
         char text[2][64];
@@ -16918,7 +16854,6 @@ TEST(listen, both_wildcards_in_either_order)
         cl_close(&c);
         fx_down(&f);
     }
-    no_context();
 }
 
 /* A unix socket has its mode and is removed at the stop. A stale one is
@@ -17709,10 +17644,9 @@ SERVED_BY(process, handlers_that_end_more_than_a_request, 1, NULL)
         { "/quit",          "status 0: nobody has asked it to" },
         { "/quit?thread=1", "EMPM5002: a handler has ended its thread" }
     };
-    size_t i;
 
     f->deaths_ok = 1;
-    for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+    EACH(rows, i) {
         CHECK(get_status(f, rows[i].path) <= 0);
         CHECK_SOON(fx_log_has(f, rows[i].log), 2000);
         CHECK_INT(get_status(f, "/hello"), 200);
@@ -18467,11 +18401,10 @@ TEST(process, test_of_the_settings)
     };
     char path[400];
     spoken s;
-    size_t i;
 
     tmp_path(path, sizeof path, "x.conf");
     CHECK_INT(conf_write("x.conf", "Timeout 5\nNope\nTimeout x\n", 25), 0);
-    for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+    EACH(rows, i) {
         context("%s", rows[i].words);
         if (strcmp(rows[i].words, "-t|-f|FILE") == 0)
             s = run_words("-t|-f|%s", path);
@@ -18483,7 +18416,6 @@ TEST(process, test_of_the_settings)
         if (strcmp(rows[i].words, "-t|-f|FILE") == 0)
             CHECK(said(&s, "x.conf:3: Timeout x"));   /* all of them */
     }
-    no_context();
 }
 
 /* The words are httpd's. A word that is no option is a port, a folder or an
@@ -18531,12 +18463,11 @@ TEST(process, words_of_the_command_line)
     };
     char path[400], words[600];
     spoken s;
-    size_t i;
 
     tmp_path(path, sizeof path, "x.conf");
     CHECK_INT(conf_write("x.conf", "<IfDefine Slow>\nKeepAliveTimeout 9\n"
                                    "</IfDefine>\n", 47), 0);
-    for (i = 0; i < EMPM__COUNT(rows); i++) {
+    EACH(rows, i) {
         const char *file = strstr(rows[i].words, "FILE");
         context("%s", rows[i].words);
         if (file != NULL)
@@ -18548,7 +18479,6 @@ TEST(process, words_of_the_command_line)
         if (!CHECK(said(&s, rows[i].says)))
             fprintf(stderr, "%s", s.text);
     }
-    no_context();
 }
 
 /* A start that cannot have its socket says what to type. */
@@ -18673,7 +18603,7 @@ TEST(process, control)
     };
     char path[400], want[100];
     spoken s;
-    size_t i, k;
+    size_t k;
     int port, busy = listening_socket(&port);
     pid_t pid;
 
@@ -18685,7 +18615,7 @@ TEST(process, control)
     for (k = 0; k < 2; k++) {       /* without a pid file; with a stale one */
         snprintf(want, sizeof want, "%s", k == 0 ? "prog (no pid file) "
                                                  : "prog (pid 4711?) ");
-        for (i = 0; i < sizeof stopped / sizeof stopped[0]; i++) {
+        EACH(stopped, i) {
             context("%s, stopped %d", stopped[i].word, (int)k);
             if (k == 1)
                 CHECK_INT(write_file(path, "4711\n", 5), 0);
@@ -18701,7 +18631,7 @@ TEST(process, control)
     while (waitpid(-1, NULL, WNOHANG) > 0)
         continue;                   /* those that have tried */
     pid = pose_as_server(path);
-    for (i = 0; i < sizeof running / sizeof running[0]; i++) {
+    EACH(running, i) {
         context("%s, running", running[i].word);
         if (strstr(running[i].word, "Signal IO") != NULL && g_slow > 4)
             continue;                /* valgrind catches all signals */
@@ -18716,13 +18646,12 @@ TEST(process, control)
         CHECK_INT(said(&s, want), running[i].says[0] != 0);
     }
     set_int(&shm->rc[1], 0);
-    for (i = 0; i < sizeof refused / sizeof refused[0]; i++) {
+    EACH(refused, i) {
         context("%s, running", refused[i]);
         s = run_words("-k|%s|-c|PidFile %s", refused[i], path);
         CHECK_EXIT(s, 1);
         CHECK(s.text[0] != 0);
     }
-    no_context();
     s = run_words("-k|start|-t|-c|PidFile %s", path);     /* -t goes first */
     CHECK_EXIT(s, 0);
     CHECK(said(&s, "Syntax OK"));
@@ -19415,14 +19344,13 @@ SERVED_WITH(operate, failed_reload_changes_nothing, T_PLAIN,
         { RELOAD_SLOW,       "healthy: 0 of 2 children are after StartTimeout" }
     };
     long kids[16], after[16];
-    size_t i;
 
     if (!have_proc())
         SKIP("no /proc to see children in");
     f->deaths_ok = 1;
     CHECK_SOON(fx_log_has(f, "EMPM0489"), 4000);
     wait_children(f, 2, kids, PATIENCE);
-    for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+    EACH(rows, i) {
         context("%s", rows[i].log);
         set_int(&shm->rc[0], rows[i].what);
         signal_process(f->pid, SIGUSR1);
@@ -19433,7 +19361,6 @@ SERVED_WITH(operate, failed_reload_changes_nothing, T_PLAIN,
         CHECK(is_among(after[0], kids, 2) && is_among(after[1], kids, 2));
         CHECK_INT(get_status(f, "/hello"), 200);
     }
-    no_context();
     CHECK(!serves(f, 1));
     set_int(&shm->rc[0], RELOAD_LIMITS);         /* the limits stay */
     reload_to(f, SIGUSR1, 1);
@@ -20481,11 +20408,10 @@ TEST(operate, why_a_start_fails_is_in_both_places)
     static const char *const start[] = { "-k", "start", NULL };
     program p;
     char log[300], more[500];
-    size_t i;
     int detached;
 
     tmp_path(log, sizeof log, "failed.log");
-    for (i = 0; i < sizeof rows / sizeof rows[0]; i++)
+    EACH(rows, i)
         for (detached = 0; detached < 2; detached++) {
             context("%s, %d", rows[i].line, detached);
             unlink(log);
@@ -20503,7 +20429,6 @@ TEST(operate, why_a_start_fails_is_in_both_places)
             unlink(p.exe);
             unlink(p.conf);
         }
-    no_context();
     unlink(log);
 }
 
@@ -22030,12 +21955,11 @@ SERVED_BY(clients, curl_as_it_is, 1, NULL)
         "%s/hello?\xc3\xa4"
     };
     char out[4096], url[64], cmd[400];
-    size_t i;
 
     if (!installed("curl"))
         SKIP("curl is not installed");
     snprintf(url, sizeof url, "http://127.0.0.1:%d", f->port);
-    for (i = 0; i < sizeof how / sizeof how[0]; i++) {
+    EACH(how, i) {
         const char *at = strstr(how[i], "%s");
         context("%s", how[i]);
         snprintf(cmd, sizeof cmd, "%.*s%s%s", (int)(at - how[i]), how[i], url,
