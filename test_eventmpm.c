@@ -671,6 +671,8 @@ typedef struct str {
     size_t dropped;              /* bytes before p that are no longer of it */
 } str;
 
+#define STR_EMPTY { NULL, 0, 0, 0 }
+
 static void str_add(str *s, const void *data, size_t n)
 {
     if (s->n + n + 1 > s->cap) {
@@ -1048,6 +1050,12 @@ static void cl_close(client *c)
     str_free(&c->trailer);
     cl_init(c);
     c->port = port;
+}
+
+static void cl_close_all(client *c, int n)
+{
+    while (n-- > 0)
+        cl_close(&c[n]);
 }
 
 /* Closes with a reset, as a client that crashes or has lost patience. */
@@ -7059,11 +7067,11 @@ SERVED(route, on_head_comes_before_the_body, NULL)
 {
     /* refused without 100, without a byte of the body */
     CHECK_INT(cl_ask(c, "POST /private HTTP/1.1\r\nHost: a\r\n"
-                  "Expect: 100-continue\r\nContent-Length: 100000\r\n\r\n"),
+                     "Expect: 100-continue\r\nContent-Length: 100000\r\n\r\n"),
               401);
     CHECK_STR(cl_header(c, "WWW-Authenticate"), "Basic realm=\"test\"");
     CHECK_INT(cl_ask(c, "POST /private HTTP/1.1\r\nHost: a\r\n"
-                  "Content-Length: 100000\r\n\r\n"), 401);
+                     "Content-Length: 100000\r\n\r\n"), 401);
     CHECK_INT(c->closes, 1);
     CHECK_FIN(c);
     cl_close(c);
@@ -7082,9 +7090,8 @@ SERVED(route, on_head_comes_before_the_body, NULL)
 SERVED(route, limits_of_a_route, NULL)
 {
     client a, b;
-    str s;
+    str s = STR_EMPTY;
 
-    memset(&s, 0, sizeof s);
     str_addf(&s, "POST /sum-100 HTTP/1.1\r\nHost: a\r\nContent-Length: "
              "101\r\n\r\n");
     str_fill(&s, 'x', 101);
@@ -7118,10 +7125,9 @@ SERVED(route, limits_of_a_route, NULL)
 SERVED(route, max_requests_counts_uploads_and_suspended_ones, NULL)
 {
     client a[3];
-    str s;
+    str s = STR_EMPTY;
     int i;
 
-    memset(&s, 0, sizeof s);
     put_post(&s, "/few", 20000, 0, "");
     for (i = 0; i < 2; i++) {
         cl_open(&a[i], f);
@@ -7282,7 +7288,7 @@ TEST(route, paths_are_made_normal_before_matching)
 SERVED(route, handlers_see_the_path_that_was_matched, NULL)
 {
     CHECK_INT(cl_ask(c, "GET /a/..//dump/./b%2Fc?q=/../x#f HTTP/1.1\r\n"
-                  "Host: a\r\n\r\n"), 200);
+                     "Host: a\r\n\r\n"), 200);
     CHECK(strstr(c->body.p, "target=/a/..//dump/./b%2Fc?q=/../x\n") != NULL);
     CHECK(strstr(c->body.p, "path=/dump/b%2Fc\n") != NULL);
     CHECK(strstr(c->body.p, "query=q=/../x\n") != NULL);
@@ -7479,8 +7485,7 @@ SERVED(peer, nobody_takes_more_than_a_share,
         nap(1);
     }
     check_in_step(&cs[2]);
-    for (i = 0; i < 4; i++)
-        cl_close(&cs[i]);
+    cl_close_all(cs, 4);
     cl_close(&d);
 }
 
@@ -7933,7 +7938,6 @@ SERVED_PROXY(proxy, header_then_requests, NULL)
     cl_puts(c, P1);                    /* only once, and only first */
     CHECK_INT(cl_reply(c), 400);
     cl_close(c);
-    cl_open(c, f);
     for (cut = 0; cut + 1 < sizeof v2; cut++)
         cl_send(c, v2 + cut, 1);
     for (i = 0; i < 2; i++) {
@@ -7970,9 +7974,8 @@ SERVED_PROXY(proxy, long_tlvs, NULL)
 {
     static const size_t sizes[] = { 5000, 6000, 60000, 65535 - 12 };
     size_t k;
-    str s;
+    str s = STR_EMPTY;
 
-    memset(&s, 0, sizeof s);
     cl_open(c, f);                    /* the log believes no half a header */
     cl_send(c, SIG "\x21\x11\0\x11" V4, 28);
     nap(5);
@@ -8150,8 +8153,7 @@ TEST(proxy, a_proxy_may_have_many_connections)
             cl_puts(&c[i], P1);
             CHECK_STR(who(&c[i], ""), "192.0.2.1:4711 192.0.2.1");
         }
-        for (i = 0; i < 6; i++)
-            cl_close(&c[i]);
+        cl_close_all(c, 6);
     }
     CHECK_INT(empm__load(&f.s->child.score->refused), 0);
     fx_down(&f);
@@ -9778,10 +9780,9 @@ LONG(body, grammar_every_cut)   { feed_table(ROWS(body_rows), 1); }
  * length are served up to it and refused beyond it. */
 SERVED_HERE(head, limits, NULL)
 {
-    str s;
+    str s = STR_EMPTY;
     int i;
 
-    memset(&s, 0, sizeof s);
     for (i = 0; i < 2; i++) {           /* the line: 8190 */
         context("line %d", i);
         s.n = 0;
@@ -9887,9 +9888,9 @@ SERVED_HERE(head, limits_are_settings,
             "LimitRequestFields 3; LimitRequestBody 10")
 {
     CHECK_INT(cl_ask(c, "GET /hello?0123456789012345678901234567890123456789"
-                          "012345 HTTP/1.1\r\nHost: a\r\n\r\n"), 414);
+                     "012345 HTTP/1.1\r\nHost: a\r\n\r\n"), 414);
     CHECK_INT(cl_ask(c, GET1 "X: 0123456789012345678901234567890123456789"
-                          "012345678901234567890123456789\r\n\r\n"), 431);
+                     "012345678901234567890123456789\r\n\r\n"), 431);
     CHECK_INT(cl_ask(c, GET1 "A: 1\r\nB: 2\r\n\r\n"), 200);
     CHECK_INT(cl_ask(c, GET1 "A: 1\r\nB: 2\r\nC: 3\r\n\r\n"), 431);
     CHECK_INT(cl_ask(c, POST1 "Content-Length: 10\r\n\r\n0123456789"), 200);
@@ -9935,13 +9936,13 @@ SERVED(head, http_1_0, NULL)
     CHECK_INT(c->declared, 14);
     CHECK_FIN(c);
     CHECK_INT(cl_ask(c, "GET /hello HTTP/1.0\r\nConnection: Keep-Alive\r\n"
-                          "\r\n"), 200);
+                     "\r\n"), 200);
     CHECK(has_word(cl_header(c, "Connection"), "keep-alive"));
     CHECK_INT(c->declared, 14);
     check_in_step(c);
     /* no length known: the end is the close, never chunked */
     CHECK_INT(cl_ask(c, "GET /produce?bytes=200000 HTTP/1.0\r\n"
-                          "Connection: keep-alive\r\n\r\n"), 200);
+                     "Connection: keep-alive\r\n\r\n"), 200);
     CHECK_INT(c->chunked, 0);
     CHECK_INT(c->closes, 1);
     CHECK_INT(c->body.n, 200000);
@@ -9952,7 +9953,7 @@ SERVED(head, http_1_0, NULL)
     CHECK_INT(c->body.n, 300000);
     /* 1.0 has no expectations: no interim reply */
     CHECK_INT(cl_ask(c, "POST /echo HTTP/1.0\r\nExpect: 100-continue\r\n"
-                          "Content-Length: 5\r\n\r\nhello"), 200);
+                     "Content-Length: 5\r\n\r\nhello"), 200);
     CHECK_STR(c->body.p, "hello");
 }
 
@@ -10345,21 +10346,18 @@ SERVED(body, sizes_in_memory_and_spooled, NULL)
     cl_open(c, f);
     EACH(sizes, i)
         for (j = 0; j < 5; j++) {
-            str s;
+            str s = STR_EMPTY;
             if (chunks[j] == 7 && sizes[i] > 70000)
                 continue;
             context("%lu bytes, chunk %lu", (unsigned long)sizes[i],
                     (unsigned long)chunks[j]);
-            memset(&s, 0, sizeof s);
             put_post(&s, "/sum-any", sizes[i], chunks[j], "");
             cl_send(c, s.p, s.n);
             str_free(&s);
             cl_reply(c);
             check_sum_reply(c, sizes[i], 1, chunks[j] != 0);
-            if (c->closes || c->end != 0) {
+            if (c->closes || c->end != 0)
                 cl_close(c);
-                cl_open(c, f);
-            }
         }
 }
 
@@ -10375,12 +10373,11 @@ SERVED(body, streamed_piece_by_piece, NULL)
     for (i = 0; i < 5; i++)
         for (chunked = 0; chunked < 2; chunked++) {
             char target[64];
-            str s;
+            str s = STR_EMPTY;
             int slot_no = (int)i * 2 + chunked + 1;
             if (sizes[i] == 0)
                 continue;
             context("%lu bytes, %d", (unsigned long)sizes[i], chunked);
-            memset(&s, 0, sizeof s);
             snprintf(target, sizeof target, "/count?slot=%d", slot_no);
             put_post(&s, target, sizes[i], chunked ? 3000 : 0, "");
             cl_send(c, s.p, s.n);
@@ -10416,8 +10413,7 @@ SERVED(body, data_goes_with_the_request, NULL)
     for (i = 0; i < 3; i++) {
         n = 40000 * (i + 1);
         {
-            str s;
-            memset(&s, 0, sizeof s);
+            str s = STR_EMPTY;
             put_post(&s, "/data", (size_t)n, i == 1 ? 1000 : 0, "");
             cl_send(c, s.p, s.n);
             str_free(&s);
@@ -10432,9 +10428,8 @@ SERVED(body, data_goes_with_the_request, NULL)
  * closes. */
 SERVED(body, streamed_body_may_be_refused, NULL)
 {
-    str s;
+    str s = STR_EMPTY;
 
-    memset(&s, 0, sizeof s);
     put_post(&s, "/count?slot=1&refuse=100000", 3000000, 0, "");
     CHECK_INT(cl_send(c, s.p, s.n), 0);
     CHECK_INT(cl_reply(c), 403);
@@ -10447,9 +10442,8 @@ SERVED(body, streamed_body_may_be_refused, NULL)
  * lost in either direction. */
 SERVED(body, answered_while_it_arrives, NULL)
 {
-    str s;
+    str s = STR_EMPTY;
 
-    memset(&s, 0, sizeof s);
     put_post(&s, "/piped", 50000, 0, "");
     CHECK_INT(cl_ask_n(c, s.p, s.n), 200);
     CHECK_INT(c->body.n, 50000);
@@ -10468,15 +10462,13 @@ SERVED(body, answered_while_it_arrives, NULL)
 /* A body that comes byte by byte gives the same result as a whole one. */
 SERVED(body, dribbled, NULL)
 {
-    str s;
+    str s = STR_EMPTY;
     size_t i;
 
-    memset(&s, 0, sizeof s);
     put_post(&s, "/sum", 300, 0, "");
     put_post(&s, "/sum", 300, 13, "");
     put_post(&s, "/count?slot=1", 300, 13, "");
     str_addf(&s, "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n");
-    cl_open(c, f);
     for (i = 0; i < s.n; i++)
         if (cl_send(c, s.p + i, 1) != 0)
             break;
@@ -10495,7 +10487,7 @@ SERVED(body, dribbled, NULL)
 SERVED(body, expect_100_continue, NULL)
 {
     CHECK_INT(cl_ask(c, POST1 "Expect: 100-continue\r\nContent-Length: 5\r\n"
-                  "\r\n"), 100);
+                     "\r\n"), 100);
     CHECK_OPEN(c);
     cl_puts(c, "hello");
     CHECK_INT(cl_reply(c), 200);
@@ -10526,12 +10518,12 @@ SERVED(body, expect_100_continue, NULL)
     check_in_step(c);
     /* never before a refusal */
     CHECK_INT(cl_ask(c, POST1 "Expect: 100-continue\r\n"
-                  "Content-Length: 999999999\r\n\r\n"), 413);
+                     "Content-Length: 999999999\r\n\r\n"), 413);
     CHECK_INT(c->closes, 1);
     CHECK_INT(cl_ask(c, "POST /nothing HTTP/1.1\r\nHost: a\r\n"
-                  "Expect: 100-continue\r\nContent-Length: 5\r\n\r\n"), 404);
+                     "Expect: 100-continue\r\nContent-Length: 5\r\n\r\n"), 404);
     CHECK_INT(cl_ask(c, "POST /hello HTTP/1.1\r\nHost: a\r\n"
-                  "Expect: 100-continue\r\nContent-Length: 5\r\n\r\n"), 405);
+                     "Expect: 100-continue\r\nContent-Length: 5\r\n\r\n"), 405);
 }
 
 /* The body of a refused request is never taken for a further request. */
@@ -10567,9 +10559,8 @@ SERVED(body, quotas_of_the_child,
        "LimitBodyInMemory 65536; MaxBodyMemory 100000; MaxSpoolBytes 500000")
 {
     client a, b;
-    str s;
+    str s = STR_EMPTY;
 
-    memset(&s, 0, sizeof s);
     /* two bodies of 60,000 do not fit into 100,000 */
     cl_open(&a, f);
     put_post(&s, "/sum", 60000, 0, "");
@@ -10605,10 +10596,9 @@ SERVED(body, promises_take_no_memory, LONG_TIMES "MaxBodyMemory 100000")
 {
     enum { N = 20 };
     client a[N];
-    str s;
+    str s = STR_EMPTY;
     int i;
 
-    memset(&s, 0, sizeof s);
     for (i = 0; i < N; i++) {
         cl_open(&a[i], f);
         cl_puts(&a[i], "POST /sum HTTP/1.1\r\nHost: a\r\n"
@@ -10623,8 +10613,7 @@ SERVED(body, promises_take_no_memory, LONG_TIMES "MaxBodyMemory 100000")
                                    __ATOMIC_RELAXED) <= 20 * EMPM_PAGE_BYTES,
                    1000);
     }
-    for (i = 0; i < N; i++)
-        cl_close(&a[i]);
+    cl_close_all(a, N);
     if (f->s != NULL)
         CHECK_SOON(__atomic_load_n(&f->s->child.pool.body_memory,
                                    __ATOMIC_RELAXED) == 0, 2000);
@@ -10670,9 +10659,8 @@ LIVE(body, grows_as_it_comes)
                                      70000, 150000 };
     static const int64_t limits[] = { 1, 10000, 65536, 1 << 20 };
     size_t k, at;
-    str s;
+    str s = STR_EMPTY;
 
-    memset(&s, 0, sizeof s);
     put_post(&s, "/sum-any", 200000, 0, "");
     for (k = 0; k < 4; k++) {
         fixture f;
@@ -10741,10 +10729,9 @@ SERVED_WITH(body, promises_take_no_descriptors, T_PLAIN,
 {
     enum { N = 92 };
     static client a[N];
-    str s;
+    str s = STR_EMPTY;
     int i;
 
-    memset(&s, 0, sizeof s);
     for (i = 0; i < N; i++) {
         cl_open(&a[i], f);
         cl_puts(&a[i], "POST /sum-any HTTP/1.1\r\nHost: a\r\n"
@@ -10756,8 +10743,7 @@ SERVED_WITH(body, promises_take_no_descriptors, T_PLAIN,
     CHECK_INT(cl_ask_n(c, s.p, s.n), 200);
     cl_close(c);
     CHECK_INT(fx_log_lines(f, "EMPM5009"), 0);
-    for (i = 0; i < N; i++)
-        cl_close(&a[i]);
+    cl_close_all(a, N);
     str_free(&s);
 }
 
@@ -10768,11 +10754,10 @@ TEST(body, large_uploads_take_only_their_share)
     enum { N = 50 };
     static client a[N];
     fixture f;
-    str s;
+    str s = STR_EMPTY;
     client c;
     int i, status;
 
-    memset(&s, 0, sizeof s);
     fx_init_forked(&f, 1);
     f.in_child = some_descriptors;
     f.cfg.max_open_files = 48;
@@ -10796,8 +10781,7 @@ TEST(body, large_uploads_take_only_their_share)
     cl_close(&c);
     CHECK(fx_log_has(&f, "EMPM5010: MaxOpenFiles of 48 is reached by bodies"));
     CHECK_INT(fx_log_lines(&f, "EMPM5009"), 0);
-    for (i = 0; i < N; i++)
-        cl_close(&a[i]);
+    cl_close_all(a, N);
     CHECK_INT(ask_again(&f, &s), 200);       /* given back */
     str_free(&s);
     fx_down(&f);
@@ -10810,10 +10794,9 @@ SERVED(body, slow_readers_leave_room_for_uploads,
 {
     enum { N = 6 };
     client a[N];
-    str s;
+    str s = STR_EMPTY;
     int i;
 
-    memset(&s, 0, sizeof s);
     for (i = 0; i < N; i++) {
         CHECK_INT(cl_connect_port(&a[i], f->port, 4096), 0);
         cl_puts(&a[i], "GET /big?bytes=600000 HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -10821,8 +10804,7 @@ SERVED(body, slow_readers_leave_room_for_uploads,
     nap(SCALED(200));
     put_post(&s, "/sum-any", 900000, 0, "");
     CHECK_INT(ask_again(f, &s), 200);
-    for (i = 0; i < N; i++)
-        cl_close(&a[i]);
+    cl_close_all(a, N);
     if (f->s != NULL)
         CHECK_SOON(__atomic_load_n(&f->s->child.pool.spool[1],
                                    __ATOMIC_RELAXED) == 0 &&
@@ -10869,10 +10851,9 @@ TEST(body, a_spool_that_cannot_be_opened)
 {
     fixture f;
     client c;
-    str s;
+    str s = STR_EMPTY;
     int fd;
 
-    memset(&s, 0, sizeof s);
     fx_init(&f);
     f.forked = 0;
     f.cfg.processes = 0;
@@ -10912,9 +10893,8 @@ static void small_files(void)
 SERVED_WITH(body, a_file_that_cannot_grow_is_507, T_PLAIN,
             fx_init_forked(f, 1); f->in_child = small_files, NULL)
 {
-    str s;
+    str s = STR_EMPTY;
 
-    memset(&s, 0, sizeof s);
     put_post(&s, "/sum-any", 300000, 0, "");
     CHECK_INT(cl_ask_n(c, s.p, s.n), 507);
     cl_close(c);
@@ -10937,10 +10917,9 @@ TEST(body, a_full_disk_is_507)
     enum { ROOM = 131072 };
     fixture f;
     client c;
-    str s;
+    str s = STR_EMPTY;
     char dir[512];
 
-    memset(&s, 0, sizeof s);
     mkdir(tmp_path(dir, sizeof dir, "full"), 0755);
     if (mount("none", dir, "tmpfs", 0, "size=131072") != 0) {
         rmdir(dir);
@@ -10977,11 +10956,10 @@ SERVED(body, pieces_end_a_turn, LONG_TIMES "ThreadsPerChild 1")
 {
     enum { N = 300 };
     client a, b;
-    str s;
+    str s = STR_EMPTY;
     uint64_t t0;
     int i;
 
-    memset(&s, 0, sizeof s);
     str_addf(&s, "POST /nap?ms=5&slot=1 HTTP/1.1\r\nHost: a\r\n"
                  "Transfer-Encoding: chunked\r\n\r\n");
     for (i = 0; i < N; i++)
@@ -11179,9 +11157,8 @@ LIVE(body, short_ones_that_nobody_wants_are_dropped)
     fixture f;
     client c;
     size_t cut;
-    str s;
+    str s = STR_EMPTY;
 
-    memset(&s, 0, sizeof s);
     fx_init(&f);
     if (!fx_up(&f))
         return;
@@ -11374,7 +11351,7 @@ SERVED_WITH(request, values_are_made_once, T_LIVE,
             fx_init(f); f->cfg.routes = value_routes, NULL)
 {
     CHECK_INT(cl_ask(c, "GET http://h/often/a%20b/c?bad=100%&q=%41+b "
-                  "HTTP/1.1\r\nHost: a\r\nCookie: c=d\r\n\r\n"), 200);
+                     "HTTP/1.1\r\nHost: a\r\nCookie: c=d\r\n\r\n"), 200);
 }
 
 /* The largest Content-Length overflows no sum. */
@@ -11437,7 +11414,6 @@ SERVED(response, framing_by_length, NULL)
         { 70000, 1 }, { 200000, 1 }, { 5000000, 1 }
     };
 
-    cl_open(c, f);
     EACH(rows, i) {
         char target[64];
         context("%ld bytes", rows[i].bytes);
@@ -11522,7 +11498,6 @@ SERVED(response, statuses, NULL)
                                 404,
                                  409, 418, 429, 500, 501, 503, 599 };
 
-    cl_open(c, f);
     EACH(codes, i) {
         char target[64];
         context("%d", codes[i]);
@@ -11530,17 +11505,13 @@ SERVED(response, statuses, NULL)
         CHECK_INT(cl_get(c, target), codes[i]);
         if (codes[i] == 204 || codes[i] == 304)
             CHECK_INT(c->in.n, 0);
-        if (c->closes) {
+        if (c->closes)
             cl_close(c);
-            cl_open(c, f);
-        }
         check_in_step(c);
     }
     CHECK_INT(cl_get(c, "/status?code=600"), 500);
-    if (c->closes) {
+    if (c->closes)
         cl_close(c);
-        cl_open(c, f);
-    }
     CHECK_INT(cl_get(c, "/status?code=42"), 500);
     cl_close(c);
     CHECK_INT(get_status(f, "/server-status"), 200);
@@ -11655,7 +11626,6 @@ SERVED(response, a_file_is_judged_by_the_final_status, NULL)
         { "file.a.txt,status.204", "Range: bytes=2-3", 204, 0 }
     };
 
-    cl_open(c, f);
     EACH(rows, i) {
         context("%s, %s", rows[i].script, rows[i].field);
         cl_printf(c, "GET /script?h=%s HTTP/1.1\r\nHost: a\r\n%s\r\n\r\n",
@@ -11668,7 +11638,7 @@ SERVED(response, a_file_is_judged_by_the_final_status, NULL)
     }
     /* methods that select nothing have no conditions */
     CHECK_INT(cl_ask(c, "OPTIONS /script?h=file.a.txt HTTP/1.1\r\nHost: a\r\n"
-                  "If-None-Match: *\r\n\r\n"), 200);
+                     "If-None-Match: *\r\n\r\n"), 200);
     CHECK_STR(c->body.p, "0123456789");
 }
 
@@ -11798,16 +11768,16 @@ SERVED(response, a_stop_cuts_nothing_in_silence,
 SERVED(response, a_refusal_is_no_part_of_what_on_body_wrote, NULL)
 {
     CHECK_INT(cl_ask(c, "POST /script?b=write.7.7 HTTP/1.1\r\nHost: a\r\n"
-                  "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nz\r\n"),
+                     "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nz\r\n"),
               400);
     CHECK_STR(c->body.p, "400 Bad Request\n");
     /* but of its own it is */
     CHECK_INT(cl_ask(c, "POST /script?b=write.4.4,return.422 HTTP/1.1\r\n"
-                  "Host: a\r\nContent-Length: 5\r\n\r\nhello"), 422);
+                     "Host: a\r\nContent-Length: 5\r\n\r\nhello"), 422);
     CHECK_STR(c->body.p, "HTTP");
     CHECK_INT(cl_ask(c, "POST /script?b=set.Content-Length:900,write.7.7 "
-                  "HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
-                  "5\r\nhello\r\nz\r\n"), 400);
+                     "HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+                     "5\r\nhello\r\nz\r\n"), 400);
     CHECK_STR(c->body.p, "400 Bad Request\n");
 }
 
@@ -11931,14 +11901,14 @@ SERVED(response, a_field_without_room_changes_nothing, NULL)
 SERVED(response, on_head_answers, NULL)
 {
     CHECK_INT(cl_ask(c, "PUT /script?o=status.403&h=return.500 HTTP/1.1\r\n"
-                  "Host: a\r\n\r\n"), 403);
+                     "Host: a\r\n\r\n"), 403);
     cl_puts(c, "PUT /script?o=file.big.bin HTTP/1.1\r\nHost: a\r\n"
             "Content-Length: 3\r\n\r\nabc");
     CHECK_INT(cl_reply(c), 200);
     CHECK_INT(c->body.n, 300000);
     check_in_step(c);
     CHECK_INT(cl_ask(c, "PUT /script?o=flush HTTP/1.1\r\nHost: a\r\n"
-                  "Content-Length: 900000\r\n\r\n"), 200);
+                     "Content-Length: 900000\r\n\r\n"), 200);
     CHECK_INT(c->closes, 1);
     CHECK_FIN(c);
 }
@@ -13121,7 +13091,6 @@ SERVED(conn, keep_alive, "MaxKeepAliveRequests 5")
 {
     int i;
 
-    cl_open(c, f);
     for (i = 1; i <= 5; i++) {
         CHECK_INT(cl_get(c, "/hello"), 200);
         CHECK_INT(c->closes, i == 5);
@@ -13149,7 +13118,6 @@ SERVED(conn, many_requests_on_one, "MaxKeepAliveRequests 0")
 {
     int i;
 
-    cl_open(c, f);
     for (i = 0; i < 500 && get_int(&g_failures) == 0; i++)
         check_in_step(c);
 }
@@ -13158,10 +13126,9 @@ SERVED(conn, many_requests_on_one, "MaxKeepAliveRequests 0")
  * included. */
 SERVED(conn, pipelining_in_order, "MaxKeepAliveRequests 0")
 {
-    str s;
+    str s = STR_EMPTY;
     int i;
 
-    memset(&s, 0, sizeof s);
     for (i = 0; i < 300; i++) {
         if (i % 7 == 3) {
             str_addf(&s, "POST /echo HTTP/1.1\r\nHost: a\r\n"
@@ -13297,9 +13264,8 @@ SERVED(conn, error_after_good_requests, NULL)
     };
 
     EACH(bad, i) {
-        str s;
+        str s = STR_EMPTY;
         context("%s", bad[i]);
-        memset(&s, 0, sizeof s);
         str_addf(&s, GET1 "\r\n" "GET /big?bytes=50000 HTTP/1.1\r\nHost: "
                  "a\r\n\r\n");
         str_addf(&s, "%s", bad[i]);
@@ -13327,8 +13293,7 @@ SERVED(conn, nothing_is_executed_after_a_close, NULL)
     int i;
 
     for (i = 0; i < 2; i++) {
-        str s;
-        memset(&s, 0, sizeof s);
+        str s = STR_EMPTY;
         str_addf(&s, "%sPOST /hit HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n"
                  "\r\n", closers[i]);
         CHECK_INT(cl_ask_n(c, s.p, s.n), 200);
@@ -13347,7 +13312,7 @@ SERVED_HERE(conn, a_handler_may_fork, NULL)
     int status;
 
     CHECK_INT(cl_ask(c, "GET /fork HTTP/1.1\r\nHost: a\r\nConnection: close"
-                          "\r\n\r\n"), 200);
+                     "\r\n\r\n"), 200);
     CHECK_STR(c->body.p, "forked\n");
     cl_puts(c, "this goes to nobody");
     cl_shut(c);
@@ -13654,7 +13619,6 @@ SERVED(time, keep_alive, LONG_TIMES "KeepAliveTimeout 600ms")
     uint64_t t0;
     int i;
 
-    cl_open(c, f);
     for (i = 0; i < 4; i++) {        /* each request starts it anew */
         check_in_step(c);
         nap(i == 3 ? 0 : 250);
@@ -13801,8 +13765,7 @@ SERVED(time, idle_costs_nothing, LONG_TIMES)
     CHECK_IN(cpu_ms_of(pid) - cpu0, 0, 30 + SCALED(20));
     if (g_slow == 1)                /* our own nap is one of them */
         CHECK_IN(wakeups_of(pid) - wake0, 0, 6);
-    for (i = 0; i < N; i++)
-        cl_close(&cs[i]);
+    cl_close_all(cs, N);
 }
 
 /* ---------------------------------------------------------------------------
@@ -13906,8 +13869,7 @@ SERVED_HERE(linger, plain_close_when_nothing_is_unread, NULL)
     }
     /* only our ends are still open although none of us has closed */
     CHECK_SOON(open_fds() <= fds + 50, 1000);
-    for (i = 0; i < 50; i++)
-        cl_close(&cs[i]);
+    cl_close_all(cs, 50);
 }
 
 /* ---------------------------------------------------------------------------
@@ -14268,8 +14230,7 @@ TEST(suspend, stale_tickets_from_eight_threads)
     set_int(&stop, 1);
     for (i = 0; i < 8; i++)
         pthread_join(r[i].thread, NULL);
-    for (i = 0; i < N; i++)
-        cl_close(&c[i]);
+    cl_close_all(c, N);
     fx_down(&f);
 }
 
@@ -14448,7 +14409,6 @@ SERVED_FILES(files, names, NULL)
     EACH(rows, i) {
         int status;
         context("%s", rows[i].target);
-        cl_open(c, f);
         status = cl_get(c, rows[i].target);
         if (rows[i].status == 0)            /* refused, one way or another */
             CHECK(status == 400 || status == 403 || status == 404);
@@ -14579,10 +14539,8 @@ SERVED_FILES(files, conditions, NULL)
             CHECK_STR(cl_header(c, "ETag"), etag);
             CHECK(cl_header(c, "Content-Length") == NULL || c->declared == 10);
         }
-        if (c->closes) {
+        if (c->closes)
             cl_close(c);
-            cl_open(c, f);
-        }
         check_in_step(c);
     }
     cl_printf(c, "GET /a.txt HTTP/1.1\r\nHost: a\r\nIf-Modified-Since: "
@@ -14641,7 +14599,6 @@ SERVED_FILES(files, ranges, NULL)
     };
     char etag[128], date[64];
 
-    cl_open(c, f);
     EACH(rows, i) {
         context("%s", rows[i].range);
         cl_printf(c, "GET /a.txt HTTP/1.1\r\nHost: a\r\nRange: %s\r\n\r\n",
@@ -14653,10 +14610,8 @@ SERVED_FILES(files, ranges, NULL)
             CHECK_STR(cl_header(c, "Content-Range"), rows[i].content_range);
         else
             CHECK(cl_header(c, "Content-Range") == NULL);
-        if (c->closes) {
+        if (c->closes)
             cl_close(c);
-            cl_open(c, f);
-        }
     }
     check_in_step(c);
     CHECK_INT(cl_get(c, "/a.txt"), 200);
@@ -14693,10 +14648,8 @@ SERVED_FILES(files, ranges, NULL)
     cl_puts(c, "GET /a.txt HTTP/1.1\r\nHost: a\r\nRange: bytes=1-2\r\n"
                 "Range: bytes=1-2\r\n\r\n");
     CHECK_INT(cl_reply(c), 200);           /* once only, or it means nothing */
-    if (c->closes) {
+    if (c->closes)
         cl_close(c);
-        cl_open(c, f);
-    }
     check_in_step(c);
 }
 
@@ -14780,10 +14733,8 @@ SERVED_FILES(files, if_range, NULL)
             CHECK(cl_header(c, "Date") != NULL);
             CHECK(cl_header(c, "Content-Type") == NULL);
         }
-        if (c->closes) {
+        if (c->closes)
             cl_close(c);
-            cl_open(c, f);
-        }
     }
     /* of now, and not later than now: RFC 9110 8.8.2.1 */
     set_mtime(path, (long long)time(NULL) + 86400);
@@ -14834,7 +14785,7 @@ LIVE(files, several_ranges)
     };
     fixture f;
     client c;
-    str want;
+    str want = STR_EMPTY;
     char *big = (char *)malloc(300000), *b;
     int i;
 
@@ -14842,7 +14793,6 @@ LIVE(files, several_ranges)
         free(big);
         return;
     }
-    memset(&want, 0, sizeof want);
     cl_open(&c, &f);
     for (i = 0; i < (int)EMPM__COUNT(rows); i++) {
         context("%s", rows[i].range);
@@ -16497,8 +16447,7 @@ SERVED(load, slow_clients_hold_no_worker, LONG_TIMES "SendBufferSize 16384")
         if (i % 12 < 5)
             cl_puts(&cs[i], "X");
     check_four_workers_free(f);
-    for (i = 0; i < N; i++)
-        cl_close(&cs[i]);
+    cl_close_all(cs, N);
     CHECK_INT(get_status(f, "/hello"), 200);
 }
 
@@ -16656,8 +16605,7 @@ SERVED(load, max_open_connections, LONG_TIMES "MaxOpenConnections 20")
     for (i = 0; i < N; i++)
         CHECK(cs[i].end != CL_RESET);
     check_in_step(&cs[N - 1]);
-    for (i = 0; i < N; i++)
-        cl_close(&cs[i]);
+    cl_close_all(cs, N);
 }
 
 /* Several clients are served at full speed at the same time. */
@@ -17590,9 +17538,8 @@ SERVED_BY(process, crash_costs_one_child, 2, LONG_TIMES)
     int i, n, best = 100000;
 
     f->deaths_ok = 1;
-    if (wait_children(f, 2, kids, PATIENCE) < 0) {
+    if (wait_children(f, 2, kids, PATIENCE) < 0)
         SKIP("no /proc to see children in");
-    }
     CHECK_SOON(get_int(&shm->child_starts) == 2, 4000);
     for (i = 0; i < 4; i++) {
         char number[32];
@@ -17661,9 +17608,8 @@ SERVED_BY(process, killed_child_is_replaced, 1, NULL)
     int n;
 
     f->deaths_ok = 1;
-    if (wait_children(f, 1, kids, PATIENCE) != 1) {
+    if (wait_children(f, 1, kids, PATIENCE) != 1)
         SKIP("no /proc to see children in");
-    }
     CHECK_INT(get_status(f, "/hello"), 200);
     signal_process((pid_t)kids[0], SIGKILL);
     CHECK_INT(get_status(f, "/hello"), 200);   /* waits in the backlog */
@@ -17682,9 +17628,8 @@ SERVED_BY(process, young_children_are_replaced_at_once, 1, NULL)
     int i;
 
     f->deaths_ok = 1;
-    if (wait_children(f, 1, kids, PATIENCE) != 1) {
+    if (wait_children(f, 1, kids, PATIENCE) != 1)
         SKIP("no /proc to see children in");
-    }
     t0 = now_ms();
     for (i = 0; i < KILLS && kids[0] != last; i++) {
         CHECK_INT(get_status(f, "/hello"), 200);
@@ -17849,9 +17794,8 @@ SERVED_BY(process, children_leave_when_the_parent_is_killed, 2, LONG_TIMES)
     pid_t group;
 
     n = wait_children(f, 2, kids, PATIENCE);
-    if (n < 0) {
+    if (n < 0)
         SKIP("no /proc to see children in");
-    }
     CHECK_INT(n, 2);
     cl_open(&idle, f);
     check_in_step(&idle);
@@ -17934,8 +17878,7 @@ SERVED_BY(process, stop_is_fast_with_parked_connections, 2, LONG_TIMES)
     signal_process(f->pid, SIGTERM);
     CHECK(fx_wait(f, PATIENCE));
     CHECK_IN(now_ms() - t0, 0, SCALED(400));
-    for (i = 0; i < N; i++)
-        cl_close(&cs[i]);
+    cl_close_all(cs, N);
     if (fx_reap(f, f->pid, SCALED(1000)))
         f->pid = 0;
 }
@@ -17949,9 +17892,8 @@ SERVED_BY(process, connections_are_spread, 2, LONG_TIMES)
     int i, round, first = 0, n;
 
     n = wait_children(f, 2, kids, PATIENCE);
-    if (n != 2) {
+    if (n != 2)
         SKIP("no /proc to see children in");
-    }
     CHECK_SOON(get_int(&shm->child_starts) == 2, 4000);
     /* while others use the CPU, a child may have none for a while: five
      * tries */
@@ -18120,8 +18062,7 @@ SERVED_BY(process, resting_server_is_silent, 2, LONG_TIMES)
     if (n > 0 && g_slow == 1)
         CHECK_IN(sum, 0, 2);
     CHECK_IN(cpu, 0, SCALED(500));
-    for (i = 0; i < 10; i++)
-        cl_close(&cs[i]);
+    cl_close_all(cs, 10);
 }
 
 /* Private memory of a process in bytes. */
@@ -18214,9 +18155,8 @@ TEST(process, spool_on_a_full_disk)
 {
     fixture f;
     client c;
-    str s;
+    str s = STR_EMPTY;
 
-    memset(&s, 0, sizeof s);
     fx_init(&f);
     f.cfg.spool_directory = "/no/such/directory";
     if (empm_start(&f.cfg, &f.s) == EMPM_OK) {
@@ -18769,8 +18709,7 @@ TEST(exchange, a_blocked_child_holds_nobody)
         CHECK(now_ms() - t0 < (uint64_t)SCALED(500));
         set_int(&shm->gate, 1);
         CHECK_INT(cl_reply(&c[0]), 200);
-        for (i = 0; i < 6; i++)
-            cl_close(&c[i]);
+        cl_close_all(c, 6);
     }
     fx_down(&f);
 }
@@ -19250,8 +19189,7 @@ SERVED_BY(operate, idle_connections_outlive_their_child, 2,
         }
     }
     CHECK_INT(closed, 0);
-    for (i = 0; i < N; i++)
-        cl_close(&cs[i]);
+    cl_close_all(cs, N);
     wait_children(f, 2, kids, PATIENCE);
 }
 
@@ -19769,9 +19707,8 @@ SERVED_WITH(operate, stopped_child_is_replaced, T_PLAIN,
         SKIP("no /proc to see children in");
     f->deaths_ok = 1;
     CHECK_SOON(fx_log_has(f, "EMPM0489"), 4000);
-    if (wait_children(f, 2, kids, PATIENCE) != 2) {
+    if (wait_children(f, 2, kids, PATIENCE) != 2)
         SKIP("no /proc to see children in");
-    }
     nap(SCALED(500));                /* nobody is killed who answers */
     CHECK_INT(wait_children(f, 2, after, PATIENCE), 2);
     CHECK(is_among(after[0], kids, 2) && is_among(after[1], kids, 2));
@@ -19819,9 +19756,8 @@ SERVED_WITH(operate, suspended_machine_kills_nobody, T_PLAIN,
     if (!have_proc())
         SKIP("no /proc to see children in");
     CHECK_SOON(fx_log_has(f, "EMPM0489"), 4000);
-    if (wait_children(f, 2, kids, PATIENCE) != 2) {
+    if (wait_children(f, 2, kids, PATIENCE) != 2)
         SKIP("no /proc to see children in");
-    }
     for (i = 0; i < 3; i++) {
         signal_group(f->pid, SIGSTOP);
         nap(SCALED(700));
@@ -19855,8 +19791,7 @@ SERVED_BY(operate, draining_children_make_room, 1,
     last.patience = SCALED(30000);
     CHECK_INT(cl_get(&last, "/hello"), 200);
     cl_close(&last);
-    for (i = 0; i < N; i++)
-        cl_close(&cs[i]);
+    cl_close_all(cs, N);
 }
 
 static int hk_slow_start(empm_server *s, void *user)
@@ -19943,8 +19878,7 @@ SERVED_BY(operate, all_busy_is_said_of_exact_children, 1, NULL)
         cl_puts(&cs[i], "GET /sleep?ms=2500 HTTP/1.1\r\nHost: a\r\n\r\n");
     }
     CHECK_SOON(fx_log_has(f, "EMPM0484"), 4000);
-    for (i = 0; i < 5; i++)
-        cl_close(&cs[i]);
+    cl_close_all(cs, 5);
 }
 
 /* The default settings name stuck workers and replace none. */
