@@ -2638,6 +2638,7 @@ static void fx_serve(fixture *f)
 {
     struct sigaction was[5], is;
     struct rlimit no_core;
+    const int live = get_int(&a_live);      /* settings, as text */
     size_t i;
     int rc, fds;
 
@@ -2667,7 +2668,7 @@ static void fx_serve(fixture *f)
         if (is.sa_handler != was[i].sa_handler)
             _exit(4);               /* a disposition is not restored */
     }
-    if (get_int(&a_live) != 0)
+    if (get_int(&a_live) != live)
         _exit(3);                   /* memory is not freed */
     _exit(rc == EMPM_OK ? 0 : 1);
 }
@@ -2906,6 +2907,16 @@ static int cl_open(client *c, const fixture *f)
         return 0;
     fail(__FILE__, __LINE__, "connect: %s", strerror(errno));
     return -1;
+}
+
+/* A client that connects when it sends, as a test's c. */
+static client client_of(const fixture *f)
+{
+    client c;
+
+    cl_init(&c);
+    c.port = f->port;
+    return c;
 }
 
 static int ask_n(const fixture *f, client *c, const void *raw, size_t n)
@@ -7089,7 +7100,7 @@ SERVED(route, on_head_comes_before_the_body, NULL)
  * (503), and its deadline. */
 SERVED(route, limits_of_a_route, NULL)
 {
-    client a, b;
+    client a = client_of(f), b = client_of(f);
     str s = STR_EMPTY;
 
     str_addf(&s, "POST /sum-100 HTTP/1.1\r\nHost: a\r\nContent-Length: "
@@ -7106,10 +7117,8 @@ SERVED(route, limits_of_a_route, NULL)
     str_free(&s);
 
     /* max_workers 1: the second is 503 while the first runs, not after it */
-    cl_open(&a, f);
     cl_puts(&a, "GET /one?n=2&ms=1500 HTTP/1.1\r\nHost: a\r\n\r\n");
     CHECK_SOON(get_int(&shm->meeting) == 1, 3000);
-    cl_open(&b, f);
     CHECK_INT(cl_get(&b, "/one?n=2"), 503);
     cl_close(&b);
     add_int(&shm->meeting, 1);
@@ -8165,11 +8174,10 @@ SERVED_WITH(proxy, the_listener_closes_those_without_a_byte, T_PLAIN,
             fx_init(f); f->options = " proxy",
             LONG_TIMES "ThreadsPerChild 1; RequestReadTimeout header=400ms")
 {
-    client d;
+    client d = client_of(f);
 
     cl_open(c, f);
     CHECK_SOON(empm__load(&f->s->child.score->connections) == 1, 2000);
-    cl_open(&d, f);
     cl_puts(&d, P1 "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
     CHECK_SOON(get_int(&shm->at_gate) == 1, 2000);
     CHECK_INT(cl_end(c, PATIENCE), CL_FIN);     /* no worker is free */
@@ -8182,11 +8190,10 @@ SERVED_WITH(proxy, the_listener_closes_those_without_a_byte, T_PLAIN,
 SERVED_WITH(proxy, a_stop_ends_those_who_wait, T_PLAIN,
             fx_init(f); f->options = " proxy", LONG_TIMES "StopTimeout 300ms")
 {
-    client d;
+    client d = client_of(f);
     uint64_t t0;
 
     cl_open(c, f);
-    cl_open(&d, f);
     cl_puts(&d, "PROXY TCP4 ");
     CHECK_SOON(empm__load(&f->s->child.score->connections) == 2, 2000);
     nap(10);
@@ -9910,9 +9917,8 @@ SERVED_HERE(head, not_http_is_refused_at_once, NULL)
             "HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", 505, 400),
         ROW("NULs", "\0\0\0\0\0\0\0\0", 400, 0)
     };
-    size_t i;
 
-    for (i = 0; i < 3; i++) {
+    EACH(rows, i) {
         uint64_t t0 = now_ms();
         int status;
         context("%s", rows[i].what);
@@ -10341,11 +10347,9 @@ SERVED(body, sizes_in_memory_and_spooled, NULL)
                                     8193, 16384, 65535, 65536, 65537, 200000,
                                     (1 << 20) - 1, 1 << 20, 3000000 };
     static const size_t chunks[] = { 0, 7, 1000, 8192, 100000 };
-    size_t j;
 
-    cl_open(c, f);
     EACH(sizes, i)
-        for (j = 0; j < 5; j++) {
+        EACH(chunks, j) {
             str s = STR_EMPTY;
             if (chunks[j] == 7 && sizes[i] > 70000)
                 continue;
@@ -10609,46 +10613,37 @@ SERVED(body, promises_take_no_memory, LONG_TIMES "MaxBodyMemory 100000")
     CHECK_INT(cl_ask_n(c, s.p, s.n), 200);
     cl_close(c);
     if (f->s != NULL) {               /* a byte that has come takes a page */
-        CHECK_SOON(__atomic_load_n(&f->s->child.pool.body_memory,
-                                   __ATOMIC_RELAXED) <= 20 * EMPM_PAGE_BYTES,
+        CHECK_SOON(empm__load(&f->s->child.pool.body_memory)
+                   <= 20 * EMPM_PAGE_BYTES,
                    1000);
     }
     cl_close_all(a, N);
     if (f->s != NULL)
-        CHECK_SOON(__atomic_load_n(&f->s->child.pool.body_memory,
-                                   __ATOMIC_RELAXED) == 0, 2000);
+        CHECK_SOON(empm__load(&f->s->child.pool.body_memory) == 0, 2000);
     str_free(&s);
 }
 
 /* Bytes count against MaxBodyMemory as they arrive, in whole pages. */
-LIVE(body, bytes_that_arrive_take_memory)
+SERVED_WITH(body, bytes_that_arrive_take_memory, T_LIVE,
+            fx_init(f); f->cfg.max_body_memory = 4 * EMPM_PAGE_BYTES,
+            LONG_TIMES)
 {
-    enum { N = 4 };
-    fixture f;
-    client a[N], c;
+    client a[4];
     int i;
 
-    fx_init(&f);
-    long_times(&f);
-    f.cfg.max_body_memory = N * EMPM_PAGE_BYTES;
-    if (!fx_up(&f))
-        return;
-    for (i = 0; i < N; i++) {
-        cl_open(&a[i], &f);
+    for (i = 0; i < 4; i++) {
+        cl_open(&a[i], f);
         cl_puts(&a[i], CHUNK "5\r\nhel");
     }
     nap(SCALED(100));
-    CHECK_INT(ask(&f, &c, CHUNK "5\r\nhello\r\n0\r\n\r\n"), 503);
-    CHECK_STR(cl_header(&c, "Retry-After"), "1");
-    cl_close(&c);
-    CHECK_INT(ask(&f, &c, CL("5")), 200);    /* in place: it costs nothing */
-    cl_close(&c);
-    for (i = 0; i < N; i++) {
+    CHECK_INT(cl_ask(c, CHUNK "5\r\nhello\r\n0\r\n\r\n"), 503);
+    CHECK_STR(cl_header(c, "Retry-After"), "1");
+    CHECK_INT(cl_ask(c, CL("5")), 200);      /* in place: it costs nothing */
+    for (i = 0; i < 4; i++) {
         cl_puts(&a[i], "lo\r\n0\r\n\r\n");
         CHECK_INT(cl_reply(&a[i]), 200);
         cl_close(&a[i]);
     }
-    fx_down(&f);
 }
 
 /* A body that comes in pieces of any size is whole. Its buffer grows in every
@@ -10684,10 +10679,8 @@ LIVE(body, grows_as_it_comes)
         }
         cl_close(&c);
         if (f.s != NULL) {
-            CHECK_SOON(__atomic_load_n(&f.s->child.pool.body_memory,
-                                       __ATOMIC_RELAXED) == 0, 2000);
-            CHECK_SOON(__atomic_load_n(&f.s->child.pool.files[0],
-                                       __ATOMIC_RELAXED) == 0, 2000);
+            CHECK_SOON(empm__load(&f.s->child.pool.body_memory) == 0, 2000);
+            CHECK_SOON(empm__load(&f.s->child.pool.files[0]) == 0, 2000);
         }
         no_context();
         fx_down(&f);
@@ -10806,10 +10799,8 @@ SERVED(body, slow_readers_leave_room_for_uploads,
     CHECK_INT(ask_again(f, &s), 200);
     cl_close_all(a, N);
     if (f->s != NULL)
-        CHECK_SOON(__atomic_load_n(&f->s->child.pool.spool[1],
-                                   __ATOMIC_RELAXED) == 0 &&
-                   __atomic_load_n(&f->s->child.pool.files[1],
-                                   __ATOMIC_RELAXED) == 0, 2000);
+        CHECK_SOON(empm__load(&f->s->child.pool.spool[1]) == 0 &&
+                   empm__load(&f->s->child.pool.files[1]) == 0, 2000);
     str_free(&s);
 }
 
@@ -10841,8 +10832,7 @@ SERVED(body, answers_take_only_their_share,
     cl_close(&b);
     CHECK_SOON(get_status(f, "/file/big.bin") == 200, 2000);
     if (f->s != NULL)
-        CHECK_SOON(__atomic_load_n(&f->s->child.pool.files[1],
-                                   __ATOMIC_RELAXED) == 0, 2000);
+        CHECK_SOON(empm__load(&f->s->child.pool.files[1]) == 0, 2000);
 }
 
 /* A spool file that cannot be opened is 503, is logged, and leaves no
@@ -10867,10 +10857,8 @@ TEST(body, a_spool_that_cannot_be_opened)
     CHECK_INT(ask_n(&f, &c, s.p, s.n / 2), 503);
     cl_close(&c);
     CHECK(fx_log_has(&f, ": open: Not a directory"));
-    CHECK_SOON(__atomic_load_n(&f.s->child.pool.files[0],
-                               __ATOMIC_ACQUIRE) == 0, 2000);
-    CHECK_SOON(__atomic_load_n(&f.s->child.pool.body_memory,
-                               __ATOMIC_ACQUIRE) == 0, 2000);
+    CHECK_SOON(empm__load(&f.s->child.pool.files[0]) == 0, 2000);
+    CHECK_SOON(empm__load(&f.s->child.pool.body_memory) == 0, 2000);
     dup2(fd, f.s->spool_dir);
     fcntl(f.s->spool_dir, F_SETFD, FD_CLOEXEC);
     close(fd);
@@ -10955,7 +10943,7 @@ TEST(body, a_full_disk_is_507)
 SERVED(body, pieces_end_a_turn, LONG_TIMES "ThreadsPerChild 1")
 {
     enum { N = 300 };
-    client a, b;
+    client a, b = client_of(f);
     str s = STR_EMPTY;
     uint64_t t0;
     int i;
@@ -10966,7 +10954,6 @@ SERVED(body, pieces_end_a_turn, LONG_TIMES "ThreadsPerChild 1")
         str_addf(&s, "1\r\nx\r\n");
     str_addf(&s, "0\r\n\r\n");
     cl_open(&a, f);
-    cl_open(&b, f);
     CHECK_INT(cl_get(&b, "/hello"), 200);
     cl_send(&a, s.p, s.n);
     CHECK_SOON(get_int(&shm->slots[1].pieces) > 0, 2000);
@@ -11495,8 +11482,7 @@ SERVED_WITH(response, headers, T_LIVE,
 SERVED(response, statuses, NULL)
 {
     static const int codes[] = { 200, 201, 202, 204, 206, 301, 304, 400, 403,
-                                404,
-                                 409, 418, 429, 500, 501, 503, 599 };
+                                 404, 409, 418, 429, 500, 501, 503, 599 };
 
     EACH(codes, i) {
         char target[64];
@@ -13587,13 +13573,12 @@ SERVED(time, head_rate_extends_up_to_the_maximum,
 SERVED(time, body,
        LONG_TIMES "RequestReadTimeout header=60 body=500ms,MinRate=500")
 {
-    client d, e;
+    client d = client_of(f), e;
     uint64_t t0;
     int i;
 
     t0 = now_ms();
     cl_puts(c, POST1 "Content-Length: 10\r\n\r\nhello");
-    cl_open(&d, f);
     cl_puts(&d, CHUNK "5\r\nhel");
     cl_open(&e, f);                 /* keeps the rate, so it may go on */
     cl_puts(&e, "POST /sum HTTP/1.1\r\nHost: a\r\nContent-Length: "
@@ -13635,15 +13620,13 @@ SERVED_HERE(time, no_descriptor_stays_after_a_timeout,
             "LingerTimeoutShort 100ms; "
             "RequestReadTimeout header=100ms body=60,MinRate=500")
 {
-    client d, e;
+    client d = client_of(f), e = client_of(f);
     int fds;
 
     /* clients that never close: the server does, after its short linger */
     fds = open_fds();
     cl_puts(c, "GET /");
-    cl_open(&d, f);
     check_in_step(&d);
-    cl_open(&e, f);
     cl_puts(&e, "GET /hello\r\n\r\n" GET1 "\r\n");
     CHECK_SOON(open_fds() == fds + 3, 3000);
     CHECK_INT(cl_reply(c), 408);
@@ -13960,32 +13943,24 @@ SERVED(suspend, every_reason, LONG_TIMES)
 
 /* A stop calls each suspended request with EMPM_STOPPING, and its answer is
  * sent. */
-LIVE(suspend, stopping)
+SERVED(suspend, stopping, LONG_TIMES)
 {
-    fixture f;
-    client c;
-
-    fx_init(&f);
-    long_times(&f);
-    if (!fx_up(&f))
-        return;
-    cl_open(&c, &f);
-    cl_puts(&c, "GET /park?slot=1 HTTP/1.1\r\nHost: a\r\n\r\n");
+    cl_puts(c, "GET /park?slot=1 HTTP/1.1\r\nHost: a\r\n\r\n");
     CHECK_SOON(get_ticket(1) != 0, 2000);
-    if (f.forked)
-        signal_process(f.pid, SIGTERM);
+    if (f->forked)
+        signal_process(f->pid, SIGTERM);
     else
-        empm_stop(f.s);
-    CHECK_INT(cl_reply(&c), 200);
-    CHECK_STR(c.body.p, "why=5 wakes=1 slot=1\n");
-    CHECK_INT(c.closes, 1);
-    CHECK_FIN(&c);
-    if (!f.forked) {
-        CHECK_INT(empm_wait(f.s, PATIENCE), EMPM_OK);
-        CHECK_INT(empm_resume(f.s, get_ticket(1)), EMPM_EGONE);
+        empm_stop(f->s);
+    CHECK_INT(cl_reply(c), 200);
+    CHECK_STR(c->body.p, "why=5 wakes=1 slot=1\n");
+    CHECK_INT(c->closes, 1);
+    CHECK_FIN(c);
+    if (f->forked) {
+        CHECK(fx_wait(f, PATIENCE));
+    } else {
+        CHECK_INT(empm_wait(f->s, PATIENCE), EMPM_OK);
+        CHECK_INT(empm_resume(f->s, get_ticket(1)), EMPM_EGONE);
     }
-    cl_close(&c);
-    fx_down(&f);
     CHECK_INT(get_int(&shm->slots[1].wakes), 1);
 }
 
@@ -13993,11 +13968,9 @@ LIVE(suspend, stopping)
  * that resume, and for requests that suspend once more. */
 SERVED(suspend, a_graceful_stop_lets_them_wait, LONG_TIMES)
 {
-    client again, d;
+    client again = client_of(f), d = client_of(f);
 
-    cl_open(&d, f);
     check_in_step(&d);
-    cl_open(&again, f);
     cl_puts(&again, "GET /park?slot=1&ms=200&how=again HTTP/1.1\r\nHost: "
             "a\r\n\r\n");
     cl_puts(c, "GET /park?slot=2 HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -17228,13 +17201,10 @@ SERVED_HERE(server, stop_has_a_deadline_for_clients,
 SERVED_WITH(server, graceful_stop_closes_no_idle_connection, T_PLAIN,
             fx_init(f); f->cfg.keep_alive_timeout_ms = SCALED(600), NULL)
 {
-    client idle, lazy, busy;
+    client idle = client_of(f), lazy = client_of(f), busy = client_of(f);
 
-    cl_open(&idle, f);
     check_in_step(&idle);
-    cl_open(&lazy, f);
     check_in_step(&lazy);
-    cl_open(&busy, f);
     cl_puts(&busy, "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
     CHECK_SOON(get_int(&shm->at_gate) == 1, 3000);
     empm_stop_graceful(f->s);
@@ -17287,10 +17257,9 @@ TEST(server, linger_does_not_delay_a_stop)
 SERVED_HERE(server, graceful_stop_has_a_deadline,
             "KeepAliveTimeout 60; GracefulShutdownTimeout 200ms")
 {
-    client idle;
+    client idle = client_of(f);
     uint64_t t0;
 
-    cl_open(&idle, f);
     check_in_step(&idle);
     t0 = now_ms();
     empm_stop_graceful(f->s);
@@ -17532,7 +17501,7 @@ static int is_among(long pid, const long *kids, int n)
  * child is there at once. */
 SERVED_BY(process, crash_costs_one_child, 2, LONG_TIMES)
 {
-    client other;
+    client other = client_of(f);
     long kids[16], after[16];
     uint64_t t0;
     int i, n, best = 100000;
@@ -17546,7 +17515,6 @@ SERVED_BY(process, crash_costs_one_child, 2, LONG_TIMES)
         long victim;
         context("crash %d", i);
         /* two connections to different children */
-        cl_open(&other, f);
         CHECK_INT(cl_get(&other, "/pid"), 200);
         victim = 0;
         for (n = 0; n < 500; n++) {
@@ -17788,7 +17756,7 @@ TEST(process, why_no_child_can_be_started_is_said)
 /* Children whose parent is killed finish their requests and end. */
 SERVED_BY(process, children_leave_when_the_parent_is_killed, 2, LONG_TIMES)
 {
-    client idle;
+    client idle = client_of(f);
     long kids[16];
     int n, i;
     pid_t group;
@@ -17797,7 +17765,6 @@ SERVED_BY(process, children_leave_when_the_parent_is_killed, 2, LONG_TIMES)
     if (n < 0)
         SKIP("no /proc to see children in");
     CHECK_INT(n, 2);
-    cl_open(&idle, f);
     check_in_step(&idle);
     cl_puts(c, "GET /sleep?ms=300 HTTP/1.1\r\nHost: a\r\n\r\n");
     CHECK(!cl_readable(c, 50));
@@ -18229,30 +18196,23 @@ static spoken run_main(int argc, const char *const *args)
  * an error that names it. */
 TEST(process, command_line)
 {
-    static const char *const version[] = { "prog", "-V" };
-    static const char *const help[] = { "prog", "-h" };
-    static const char *const test_ok[] = { "prog", "-t", "-c", "Timeout 5" };
-    static const char *const test_bad[] = { "prog", "-t", "-c", "Timeout x" };
-    static const char *const unknown[] = { "prog", "--no-such-option" };
-    static const char *const bad_directive[] = { "prog", "-c", "Nope 1" };
-    spoken s;
+    static const struct { const char *args[4]; int n, fails; const char *says; }
+    rows[] = {
+        { { "prog", "-V" }, 2, 0, "event" },
+        { { "prog", "-V" }, 2, 0, "MPM" },
+        { { "prog", "-h" }, 2, 0, "-c" },
+        { { "prog", "-t", "-c", "Timeout 5" }, 4, 0, "" },
+        { { "prog", "-t", "-c", "Timeout x" }, 4, 1, "Timeout" },
+        { { "prog", "--no-such-option" }, 2, 1, "" },
+        { { "prog", "-c", "Nope 1" }, 3, 1, "Nope" }
+    };
 
-    s = run_main(2, version);
-    CHECK(WIFEXITED(s.status) && WEXITSTATUS(s.status) == 0);
-    CHECK(strstr(s.text, "event") != NULL && strstr(s.text, "MPM") != NULL);
-    s = run_main(2, help);
-    CHECK(WIFEXITED(s.status) && WEXITSTATUS(s.status) == 0);
-    CHECK(strstr(s.text, "-c") != NULL);
-    s = run_main(4, test_ok);
-    CHECK(WIFEXITED(s.status) && WEXITSTATUS(s.status) == 0);
-    s = run_main(4, test_bad);
-    CHECK(WIFEXITED(s.status) && WEXITSTATUS(s.status) != 0);
-    CHECK(strstr(s.text, "Timeout") != NULL);
-    s = run_main(2, unknown);
-    CHECK(WIFEXITED(s.status) && WEXITSTATUS(s.status) != 0);
-    s = run_main(3, bad_directive);
-    CHECK(WIFEXITED(s.status) && WEXITSTATUS(s.status) != 0);
-    CHECK(strstr(s.text, "Nope") != NULL);
+    EACH(rows, i) {
+        spoken s = run_main(rows[i].n, rows[i].args);
+        CHECK(WIFEXITED(s.status) &&
+              (WEXITSTATUS(s.status) != 0) == rows[i].fails);
+        CHECK(strstr(s.text, rows[i].says) != NULL);
+    }
 }
 
 /* The same for "a|b|c", with NUL between the words of argv. */
@@ -18641,77 +18601,77 @@ static long open_in_one_child(const fixture *f, client *c, int n)
 }
 
 /* A server of two children, whose connections have time. */
+/* All its children are there; some may leave. */
+static void ex_ready(fixture *f)
+{
+    f->deaths_ok = 1;
+    CHECK_SOON(get_int(&shm->child_starts) == f->cfg.processes &&
+               fx_log_has(f, "EMPM0489"), 4000);
+}
+
 static int ex_up(fixture *f, int threads)
 {
     f->cfg.threads_per_child = threads;
-    f->deaths_ok = 1;
     long_times(f);
     if (!fx_up(f))
         return 0;
-    CHECK_SOON(get_int(&shm->child_starts) == f->cfg.processes &&
-               fx_log_has(f, "EMPM0489"), 4000);
+    ex_ready(f);
     return 1;
 }
 
 /* Keep-alive connections are pinned to nobody: when all workers of their child
  * are busy, a sibling's serve them, and they move back as they are needed. */
-TEST(exchange, jobs_go_where_workers_are_idle)
+SERVED_BY(exchange, jobs_go_where_workers_are_idle, 2,
+          LONG_TIMES "ThreadsPerChild 2")
 {
     enum { N = 4 };
-    client c[N];
-    fixture f;
+    client cs[N];
     long pid;
     int i, round, moved = 0;
 
-    fx_init_forked(&f, 2);
-    if (!ex_up(&f, 2))
-        return;
-    pid = open_in_one_child(&f, c, N);
+    ex_ready(f);
+    pid = open_in_one_child(f, cs, N);
     for (round = 0; round < 3 && pid != 0; round++) {
         set_int(&shm->gate, 0);
         for (i = 0; i < N; i++)
-            cl_puts(&c[i], "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
+            cl_puts(&cs[i], "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
         CHECK_SOON(get_int(&shm->at_gate) == N, 2000);   /* all at once */
         set_int(&shm->gate, 1);
         for (i = 0; i < N; i++) {
-            CHECK_INT(cl_reply(&c[i]), 200);
-            CHECK_INT(c[i].closes, 0);
-            moved += pid_on(&c[i]) != pid;
+            CHECK_INT(cl_reply(&cs[i]), 200);
+            CHECK_INT(cs[i].closes, 0);
+            moved += pid_on(&cs[i]) != pid;
         }
     }
     CHECK(moved >= 2);
     for (i = 0; i < N && pid != 0; i++)
-        cl_close(&c[i]);
-    fx_down(&f);
+        cl_close(&cs[i]);
 }
 
 /* Jobs that all reach one blocked child are answered at once by a sibling. */
-TEST(exchange, a_blocked_child_holds_nobody)
+SERVED_BY(exchange, a_blocked_child_holds_nobody, 2,
+          LONG_TIMES "ThreadsPerChild 1; MaxOpenConnections 12")
 {
-    client c[6];
-    fixture f;
+    client cs[6];
     uint64_t t0;
     long pid;
     int i;
 
-    fx_init_forked(&f, 2);
-    f.cfg.max_open_connections = 12; /* less than a message may bring */
-    if (!ex_up(&f, 1))
-        return;
-    pid = open_in_one_child(&f, c, 6);
+    ex_ready(f);
+    /* MaxOpenConnections is less than a message may bring */
+    pid = open_in_one_child(f, cs, 6);
     set_int(&shm->gate, 0);
     if (pid != 0) {
-        cl_puts(&c[0], "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
+        cl_puts(&cs[0], "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
         CHECK_SOON(get_int(&shm->at_gate) == 1, 2000);
         t0 = now_ms();
         for (i = 1; i < 6; i++)
-            CHECK(pid_on(&c[i]) != pid);
+            CHECK(pid_on(&cs[i]) != pid);
         CHECK(now_ms() - t0 < (uint64_t)SCALED(500));
         set_int(&shm->gate, 1);
-        CHECK_INT(cl_reply(&c[0]), 200);
-        cl_close_all(c, 6);
+        CHECK_INT(cl_reply(&cs[0]), 200);
+        cl_close_all(cs, 6);
     }
-    fx_down(&f);
 }
 
 /* A connection that has moved keeps its client (by a PROXY header, too), its
@@ -18800,24 +18760,24 @@ TEST(exchange, a_death_costs_only_its_own)
  * sibling with room accepts it. */
 TEST(exchange, a_full_child_passes_the_word_on)
 {
-    enum { EACH = 3 };
-    client c[2 * EACH - 1];
+    enum { ROOM = 3 };
+    client c[2 * ROOM - 1];
     fixture f;
     int i, round;
 
     for (round = 0; round < 3; round++) {
         fx_init_forked(&f, 2);
-        f.cfg.max_open_connections = EACH;
+        f.cfg.max_open_connections = ROOM;
         if (!ex_up(&f, 4))
             return;
-        for (i = 0; i < 2 * EACH - 1; i++) {
+        for (i = 0; i < 2 * ROOM - 1; i++) {
             cl_open(&c[i], &f);      /* none of them can be culled */
             cl_puts(&c[i], POST1 "Expect: 100-continue\r\n"
                                  "Content-Length: 5\r\n\r\n");
             if (!CHECK(cl_readable(&c[i], SCALED(1500))))
                 break;
         }
-        for (i = 0; i < 2 * EACH - 1; i++)
+        for (i = 0; i < 2 * ROOM - 1; i++)
             cl_close(&c[i]);
         fx_down(&f);
     }
@@ -18825,31 +18785,28 @@ TEST(exchange, a_full_child_passes_the_word_on)
 
 /* A burst is spread by the children that accept it: each keeps as many as it
  * has workers. */
-TEST(exchange, a_burst_is_shared_out)
+SERVED_BY(exchange, a_burst_is_shared_out, 4,
+          LONG_TIMES "ThreadsPerChild 2")
 {
     enum { N = 8 };
-    client c[N];
-    fixture f;
+    client cs[N];
     int i, round;
 
-    fx_init_forked(&f, 4);
-    if (!ex_up(&f, 2))
-        return;
+    ex_ready(f);
     for (round = 0; round < 5; round++) {
         set_int(&shm->gate, 0);
         for (i = 0; i < N; i++) {
-            cl_open(&c[i], &f);
-            cl_puts(&c[i], "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
+            cl_open(&cs[i], f);
+            cl_puts(&cs[i], "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
         }
         CHECK_SOON(get_int(&shm->at_gate) == N, 2000);
         set_int(&shm->gate, 1);
         for (i = 0; i < N; i++) {
-            CHECK_INT(cl_reply(&c[i]), 200);
-            cl_close(&c[i]);
+            CHECK_INT(cl_reply(&cs[i]), 200);
+            cl_close(&cs[i]);
         }
         CHECK_SOON(get_int(&shm->at_gate) == 0, 2000);
     }
-    fx_down(&f);
 }
 
 /* --- what a child takes, it does not believe
@@ -19138,13 +19095,11 @@ SERVED_BY(operate, graceful_restarts_lose_nothing, 2, "MaxKeepAliveRequests 0")
 /* A graceful restart closes no idle connection, as Apache did (bug 43359). */
 SERVED_BY(operate, graceful_restart_closes_no_idle_connection, 2, NULL)
 {
-    client idle, sleeper;
+    client idle = client_of(f), sleeper = client_of(f);
 
     f->deaths_ok = 1;
     CHECK_SOON(fx_log_has(f, "EMPM0489"), 4000);
-    cl_open(&idle, f);
     check_in_step(&idle);
-    cl_open(&sleeper, f);
     cl_puts(&sleeper, "GET /sleep?ms=500 HTTP/1.1\r\nHost: a\r\n\r\n");
     CHECK(!cl_readable(&sleeper, 50));
     reload_to(f, SIGUSR1, 1);
@@ -19703,8 +19658,6 @@ SERVED_WITH(operate, stopped_child_is_replaced, T_PLAIN,
     uint64_t t0;
     int n;
 
-    if (!have_proc())
-        SKIP("no /proc to see children in");
     f->deaths_ok = 1;
     CHECK_SOON(fx_log_has(f, "EMPM0489"), 4000);
     if (wait_children(f, 2, kids, PATIENCE) != 2)
@@ -19753,8 +19706,6 @@ SERVED_WITH(operate, suspended_machine_kills_nobody, T_PLAIN,
     long kids[16], after[16];
     int i;
 
-    if (!have_proc())
-        SKIP("no /proc to see children in");
     CHECK_SOON(fx_log_has(f, "EMPM0489"), 4000);
     if (wait_children(f, 2, kids, PATIENCE) != 2)
         SKIP("no /proc to see children in");
@@ -21850,20 +21801,15 @@ SERVED_BY(clients, node_fetch_at_the_edge_of_keep_alive, 1,
 
 /* Python sends all of an upload before it reads: the refusal must still be
  * there. */
-TEST(clients, python_reads_the_refusal_of_an_upload)
+SERVED_BY(clients, python_reads_the_refusal_of_an_upload, 1,
+          "LingerTimeoutShort 2")
 {
     static const int mib[] = { 1, 17, 50 };
-    fixture f;
     char out[8192];
-    int i;
 
     if (!installed("python3"))
         SKIP("python3 is not installed");
-    fx_init_forked(&f, 1);
-    f.cfg.linger_short_ms = 2000;        /* as it is by default */
-    if (!fx_up(&f))
-        return;
-    for (i = 0; i < 3; i++) {
+    EACH(mib, i) {
         context("%d MiB", mib[i]);
         CHECK_INT(shell(out, sizeof out, "timeout 60 python3 -c '\n"
             "import urllib.request, urllib.error\n"
@@ -21872,11 +21818,9 @@ TEST(clients, python_reads_the_refusal_of_an_upload)
             " b\"x\" * (%d << 20), 30)\n"
             "    print(\"taken\")\n"
             "except urllib.error.HTTPError as e: print(e.code)\n"
-            "except Exception as e: print(e)'", f.port, mib[i]), 0);
+            "except Exception as e: print(e)'", f->port, mib[i]), 0);
         CHECK_STR(out, "413\n");
     }
-    no_context();
-    fx_down(&f);
 }
 
 /* curl sends an Expect that expects nothing, paths as they are, a range, and a
