@@ -3234,6 +3234,8 @@ static void say(enum empm_log_level level, const char *line, void *user)
     g_said[level & 7]++;
 }
 
+/* The defaults are Apache's, but for MaxKeepAliveRequests and the limit of a
+ * body, and pass the check. */
 TEST(config, defaults_are_apaches)
 {
     empm_config cfg = empm_defaults();
@@ -3261,6 +3263,8 @@ TEST(config, defaults_are_apaches)
     empm_config_free(&cfg);
 }
 
+/* empm_set() takes good values of each kind and refuses bad ones, unknown
+ * names and the empty name with a message. */
 TEST(config, directives)
 {
     static const struct { const char *name, *value; int ok; } rows[] = {
@@ -3330,7 +3334,8 @@ TEST(config, directives)
     empm_config_free(&cfg);
 }
 
-TEST(config, messages_fit)           /* whatever room they are given */
+/* A message fits into any room that the caller gives, and has its NUL there. */
+TEST(config, messages_fit)
 {
     empm_config cfg = empm_defaults();
     char err[8];
@@ -3356,6 +3361,8 @@ TEST(config, messages_fit)           /* whatever room they are given */
     empm_config_free(&cfg);
 }
 
+/* empm_check() says every error, corrects what Apache corrects, and returns
+ * how many errors there are. */
 TEST(config, check_says_every_error)
 {
     static const empm_route bad[] = {
@@ -3387,7 +3394,7 @@ TEST(config, check_says_every_error)
     CHECK(empm_check(&cfg, NULL, NULL) > 0);    /* no routes */
 }
 
-/* Whatever stands in a field: refused, or the server works. */
+/* Any number in any field is refused, or the server works with it. */
 TEST(config, odd_numbers)
 {
     static const int values[] = { -1, 0, 1, 2147483647, -2147483647 - 1 };
@@ -3457,6 +3464,7 @@ TEST(config, odd_numbers)
     no_context();
 }
 
+/* empm_start() refuses each Listen that names no socket. */
 TEST(config, start_refuses_nonsense)
 {
     static const char *const listens[] = {
@@ -3480,6 +3488,7 @@ TEST(config, start_refuses_nonsense)
     }
 }
 
+/* A port that is in use fails the start, and the log names it. */
 TEST(config, port_in_use)
 {
     fixture f, g;
@@ -3497,6 +3506,8 @@ TEST(config, port_in_use)
     fx_down(&f);
 }
 
+/* Names of directives have no case, and values have Apache's syntax and
+ * units. */
 TEST(config, directives_as_apache_spells_them)
 {
     static const struct { const char *name, *value; int ok; } cases[] = {
@@ -3632,8 +3643,8 @@ static const char *conf_value(const empm_config *cfg, const char *name)
     return text;
 }
 
-/* Every rule of the event MPM's check_config(): what is corrected, and to
- * what. */
+/* Each rule of the event MPM's check_config() corrects its setting to Apache's
+ * value. */
 TEST(config, rules_are_apaches)
 {
     static const struct {
@@ -3735,8 +3746,8 @@ TEST(config, limits_that_overflow)
     empm__score_free(&sb);
 }
 
-/* Whether long bodies can be kept is said at the start. Where nothing needs it,
- * no /tmp is no reason not to start: many a container has none. */
+/* The start says whether long bodies can be kept. A server that keeps none
+ * needs no /tmp, as many a container has none. */
 TEST(config, a_spool_directory_that_is_no_good)
 {
     static const empm_route one[] = {
@@ -3782,7 +3793,8 @@ TEST(config, a_spool_directory_that_is_no_good)
     no_context();
 }
 
-/* What would kill each request is corrected: musl takes any size above 2048. */
+/* A stack size that would kill each request is corrected: musl takes any size
+ * above 2048. */
 TEST(config, stacks_have_room_for_us)
 {
     empm_config cfg = empm_defaults();
@@ -3796,8 +3808,8 @@ TEST(config, stacks_have_room_for_us)
     CHECK_INT(cfg.thread_stack_size, 0);
 }
 
-/* A reload cannot change what the scoreboard was made for (AH00501, 00506); all
- * else is then held against what stays, as Apache has it. */
+/* A reload cannot change the sizes of the scoreboard (AH00501, AH00506); all
+ * other settings are then held against them, as Apache does. */
 TEST(config, limits_stay_with_the_scoreboard)
 {
     static const struct {
@@ -3841,7 +3853,7 @@ TEST(config, limits_stay_with_the_scoreboard)
     str_free(&g_heard);
 }
 
-/* What no correction can mend: each is one error with its own number. */
+/* A value that no correction can mend is one error with a number of its own. */
 TEST(config, what_is_refused)
 {
     static const struct { const char *text; int code; } rows[] = {
@@ -3912,8 +3924,8 @@ TEST(config, what_is_refused)
     str_free(&g_heard);
 }
 
-/* What Apache does not look at. In a process of its own, which may lower
- * limits. */
+/* The check looks at the system's limits, as Apache does not. It runs in a
+ * process of its own, which may lower them. */
 TEST(config, the_systems_limits)
 {
     int status;
@@ -3998,7 +4010,8 @@ TEST(config, the_systems_limits)
     CHECK_INT(empm__check_number_in("/dev/null"), -1);
 }
 
-/* Each directive, what it sets, and that there is none without a row here. */
+/* Each directive sets its field from a file, and no directive is without a row
+ * here. */
 TEST(config, every_directive_from_a_file)
 {
     static const struct { const char *name, *value, *want; } rows[] = {
@@ -4128,7 +4141,7 @@ TEST(config, every_directive_from_a_file)
     str_free(&g_heard);
 }
 
-/* Whatever is wrong is said once, with file, line and name. */
+/* A bad value of any directive is said once, with file, line and name. */
 TEST(config, bad_values_of_every_directive)
 {
     static const struct { enum empm__kind kind; const char *value; } rows[] = {
@@ -4207,8 +4220,8 @@ TEST(config, bad_values_of_every_directive)
     str_free(&g_heard);
 }
 
-/* Debian's mpm_event.conf, and all that httpd's core, event MPM, mod_reqtimeout
- * and mod_status know of what the manual of this kit covers. */
+/* Debian's mpm_event.conf loads, and so do all directives of httpd's core,
+ * event MPM, mod_reqtimeout and mod_status that this kit covers. */
 TEST(config, files_of_apaches_load)
 {
     static const char debian[] =
@@ -4309,8 +4322,8 @@ TEST(config, files_of_apaches_load)
     str_free(&g_heard);
 }
 
-/* The syntax: what is set, how many errors there are, and the first one's
- * line. */
+/* Each row of a file's syntax sets its values, or has its number of errors and
+ * the first one's line. */
 TEST(config, grammar_of_files)
 {
     static const struct {
@@ -4537,6 +4550,8 @@ TEST(config, lengths_and_nul_bytes)
     str_free(&g_heard);
 }
 
+/* Include takes a file, a pattern or a folder, in the order of names and
+ * relative to ServerRoot; each message names its own file and line. */
 TEST(config, includes)
 {
     char path[400], text[1000];
@@ -4633,8 +4648,8 @@ TEST(config, includes)
     str_free(&g_heard);
 }
 
-/* As Apache has it: a folder is all that is in it, whatever its names begin
- * with, and in folders inside; by the bytes of the names. */
+/* A folder is all that is in it, in folders inside, too, by the bytes of the
+ * names: dots and tildes hide nothing, as in Apache. */
 TEST(config, a_folder_is_all_of_it)
 {
     char path[400], text[1000];
@@ -4677,7 +4692,8 @@ TEST(config, a_folder_is_all_of_it)
     str_free(&g_heard);
 }
 
-/* What files of Apache's have and what Apache takes, and what it refuses. */
+/* Files may have all that Apache takes, and are refused for what Apache
+ * refuses. */
 TEST(config, small_things_as_apache_has_them)
 {
     static const struct { const char *text; int result; } rows[] = {
@@ -4732,8 +4748,8 @@ TEST(config, small_things_as_apache_has_them)
     str_free(&g_heard);
 }
 
-/* Without a limit it goes by what the whole head may have, and idle connections
- * that are to wait for no time are closed. */
+/* LimitRequestFields 0 leaves the limit to that of the whole head, and MaxMemFree
+ * 0 keeps all pages. KeepAliveTimeout 0 closes idle connections at once. */
 LIVE(config, no_limit_and_no_time)
 {
     fixture f;
@@ -4848,6 +4864,8 @@ TEST(config, precedence)
     str_free(&g_heard);
 }
 
+/* An unknown directive is an error that names the nearest known one, if one is
+ * near. */
 TEST(config, unknown_names_and_the_nearest)
 {
     static const char *const rows[][2] = {
@@ -4884,8 +4902,8 @@ TEST(config, unknown_names_and_the_nearest)
     str_free(&g_heard);
 }
 
-/* What Apache knows and this server has not is no typing error: it is said what
- * takes its place, of every line and once. */
+/* A directive of Apache's that this server has not is no typing error: the
+ * message names its replacement, for every line and once. */
 TEST(config, apaches_names_say_what_to_do)
 {
     static const char *const rows[][2] = {
@@ -4947,8 +4965,8 @@ TEST(config, apaches_names_say_what_to_do)
     str_free(&g_heard);
 }
 
-/* Directives read the same whatever a program has said to setlocale(): with
- * Turkish rules I is no i, with German ones 2.5 is no number. */
+/* Directives read the same under any setlocale(): with Turkish rules I is no
+ * i, with German ones 2.5 is no number. */
 TEST(config, locales)
 {
     static const char *const names[] = { "tr_TR", "de_DE" };
@@ -4996,8 +5014,8 @@ TEST(config, locales)
         SKIP("no localedef, or no sources of locales");
 }
 
-/* As many as there is room for, one more is an error; one that is taken back
- * makes room. */
+/* Define has room for so many names; one more is an error, and UnDefine makes
+ * room. */
 TEST(config, defines_have_a_limit)
 {
     empm_config cfg = empm_defaults();
@@ -5031,7 +5049,8 @@ TEST(config, defines_have_a_limit)
     str_free(&g_heard);
 }
 
-/* Whatever a file holds: no crash, and each error says where. */
+/* No mutation of a good file crashes the reader, and each error says its
+ * place. */
 TEST(config, mutations_of_a_good_file)
 {
     static const char good[] =
@@ -5102,6 +5121,8 @@ TEST(config, mutations_of_a_good_file)
     str_free(&g_heard);
 }
 
+/* Any one allocation that fails makes a call of the configuration return
+ * EMPM_ENOMEM, with a message, and leaves nothing behind. */
 TEST(config, load_survives_each_failing_allocation)
 {
     char path[400], text[600], err[200];
@@ -12105,7 +12126,8 @@ static const char *combined(const char *p, record *r)
     return p + 1;
 }
 
-TEST(access, formats_are_checked)    /* with the place of what is wrong */
+/* A format that is not right is an error that says its place. */
+TEST(access, formats_are_checked)
 {
     static const struct { const char *custom, *says; } cases[] = {
         { "a.log common", NULL }, { "a.log combined", NULL },
@@ -12156,6 +12178,7 @@ TEST(access, formats_are_checked)    /* with the place of what is wrong */
     fx_close_files(&f);
 }
 
+/* Each letter of a format writes its part of the request. */
 LIVE(access, every_letter)
 {
     static const struct { const char *item, *get, *post; } cases[] = {
@@ -12234,6 +12257,8 @@ LIVE(access, every_letter)
     }
 }
 
+/* A hostile request makes exactly one record, in which quotes and control
+ * characters are escaped so that a reader gets them back. */
 LIVE(access, hostile_requests_make_one_record_each)
 {
     static const struct {
@@ -12310,6 +12335,7 @@ LIVE(access, hostile_requests_make_one_record_each)
     unlink(path);
 }
 
+/* A refused request has a record, and a connection without a byte has none. */
 LIVE(access, refusals_are_records_and_empty_connections_none)
 {
     fixture f;
@@ -12344,8 +12370,9 @@ LIVE(access, refusals_are_records_and_empty_connections_none)
     unlink(path);
 }
 
-LIVE(access, aborted_uploads_are_499)    /* as nginx logs them; a client that
-                                        has only sent FIN still gets its 400 */
+/* An upload that its client gives up is 499, as nginx logs it; a client that
+ * has only sent FIN still gets its 400. */
+LIVE(access, aborted_uploads_are_499)
 {
     fixture f;
     client c;
@@ -12377,7 +12404,8 @@ LIVE(access, aborted_uploads_are_499)    /* as nginx logs them; a client that
     unlink(path);
 }
 
-LIVE(access, aborted_transfers)      /* X, and what was really sent */
+/* A transfer that its client ends has X and the bytes that were really sent. */
+LIVE(access, aborted_transfers)
 {
     fixture f;
     client c;
@@ -12420,7 +12448,9 @@ LIVE(access, aborted_transfers)      /* X, and what was really sent */
     unlink(path);
 }
 
-LIVE(access, lines_are_whole_and_complete)   /* and in two logs of one file */
+/* Every request under load has its line, and each line is whole, also with two
+ * logs of one file. */
+LIVE(access, lines_are_whole_and_complete)
 {
     enum { N = 8 };
     fixture f;
@@ -12459,6 +12489,8 @@ LIVE(access, lines_are_whole_and_complete)   /* and in two logs of one file */
     unlink(path);
 }
 
+/* Bytes in and out belong to their own request, also when requests are
+ * pipelined. */
 LIVE(access, pipelined_requests_have_their_own_bytes)
 {
     fixture f;
@@ -12487,9 +12519,10 @@ LIVE(access, pipelined_requests_have_their_own_bytes)
     unlink(path);
 }
 
-/* Whatever the worker does next, and however many there are: nothing at all, a
- * quick handler that does not return, a slow one. */
-LIVE(access, written_soon)           /* here 0.15 s, not half a second */
+/* A line is in its file within a fraction of a second, however long its
+ * connection's next request takes. The tests set 0.15 s for the usual half
+ * second. */
+LIVE(access, written_soon)
 {
     int workers, i, how;
 
@@ -12529,6 +12562,8 @@ LIVE(access, written_soon)           /* here 0.15 s, not half a second */
         }
 }
 
+/* %h and %a are the client that a trusted proxy names, and %{c}a is the
+ * proxy. */
 LIVE(access, names_the_client_behind_a_trusted_proxy)
 {
     fixture f;
@@ -12550,6 +12585,7 @@ LIVE(access, names_the_client_behind_a_trusted_proxy)
     unlink(path);
 }
 
+/* A stop writes all lines that still wait. */
 TEST(access, all_is_written_at_the_end)
 {
     fixture f;
@@ -12569,6 +12605,8 @@ TEST(access, all_is_written_at_the_end)
     unlink(path);
 }
 
+/* A line beyond its limit is cut within a field, says so by dots, and remains
+ * one whole line. */
 LIVE(access, long_lines_are_cut_and_stay_whole)
 {
     fixture f;
@@ -12609,7 +12647,9 @@ LIVE(access, long_lines_are_cut_and_stay_whole)
     unlink(path);
 }
 
-LIVE(access, a_line_that_fits_a_page_is_never_cut)   /* wherever it begins */
+/* A line that fits into a page is written whole, wherever in a page it
+ * begins. */
+LIVE(access, a_line_that_fits_a_page_is_never_cut)
 {
     fixture f;
     client c;
@@ -12644,6 +12684,8 @@ LIVE(access, a_line_that_fits_a_page_is_never_cut)   /* wherever it begins */
     unlink(path);
 }
 
+/* A log on a full disk is said once, its lost lines are counted, and serving
+ * goes on. */
 LIVE(access, a_full_disk_is_counted_and_serving_goes_on)
 {
     fixture f;
@@ -12667,7 +12709,9 @@ LIVE(access, a_full_disk_is_counted_and_serving_goes_on)
     fx_down(&f);
 }
 
-TEST(access, start_survives_failing_allocations)     /* and leaves nothing */
+/* A start in which any one allocation fails leaves no log open and no
+ * memory. */
+TEST(access, start_survives_failing_allocations)
 {
     fixture f;
     char path[300];
@@ -12690,8 +12734,9 @@ TEST(access, start_survives_failing_allocations)     /* and leaves nothing */
     CHECK_IN(at, 10, 99);
 }
 
-/* What has no path or no query, and what is refused before they are known. The
- * last one is moved in its buffer before it is complete. */
+/* Requests without a path or a query, and requests that are refused before
+ * these are known, have a record. The last request's head is moved in its
+ * buffer before it is complete. */
 TEST(access, targets_without_path_or_query)
 {
     static const struct { const char *request; int status; } list[] = {
@@ -12756,8 +12801,8 @@ static int h_noted(empm_request *req, void *user)
     return empm_write(req, "x", 1);
 }
 
-/* What a handler notes is in the log, and decides whether there is a line at
- * all; health checks are left out by a word. */
+/* A handler's notes are in the log and decide whether there is a line: a word
+ * leaves health checks out. */
 LIVE(access, notes_and_conditions)
 {
     static const empm_route noted[] = {
@@ -12806,9 +12851,8 @@ LIVE(access, notes_and_conditions)
     unlink(others);
 }
 
-/* A log that takes nothing holds nobody, neither a worker nor the stop; what
- * it does not take is counted and said. Once it is read again, lines come
- * whole. */
+/* A log that takes nothing holds neither a worker nor the stop; its lost lines
+ * are counted and said. Once it is read again, lines come whole. */
 TEST(access, a_log_that_stands_still_is_not_waited_for)
 {
     static char page[8192];
@@ -12877,7 +12921,9 @@ TEST(access, a_pipe_gets_whole_lines)
     CHECK_INT(empm__access_lines_piece(&l, text + 4001, 4999), 4999);
 }
 
-TEST(access, half_a_line_does_not_spoil_the_next)    /* on a full disk */
+/* A line of which a full disk took half is ended, so that the next one is
+ * whole. */
+TEST(access, half_a_line_does_not_spoil_the_next)
 {
     static empm__engine ch;
     static empm__score_child score;
@@ -15778,7 +15824,8 @@ static void check_prometheus(const char *text)
     free(copy);
 }
 
-/* ?auto is read by Telegraf, apache_exporter, Datadog, Netdata, collectd ... */
+/* ?auto has the keys that Telegraf, apache_exporter, Datadog, Netdata and
+ * collectd read of Apache. */
 LIVE(status, auto_is_what_scrapers_of_apache_read)
 {
     enum { N = 20 };
@@ -15828,7 +15875,8 @@ LIVE(status, auto_is_what_scrapers_of_apache_read)
     fx_down(&f);
 }
 
-/* Every request is counted, once, whoever has answered it. */
+/* Every request is counted once, whether a handler or the server has answered
+ * it. */
 LIVE(status, totals_are_the_requests_made)
 {
     enum { N = 50 };
@@ -15855,6 +15903,8 @@ LIVE(status, totals_are_the_requests_made)
     fx_down(&f);
 }
 
+/* Each format of the status page passes a strict reader of its kind and shows
+ * the connections that wait. */
 LIVE(status, every_format_is_strict)
 {
     fixture f;
@@ -15915,7 +15965,7 @@ LIVE(status, every_format_is_strict)
     fx_down(&f);
 }
 
-/* What a client sends is shown, and does nothing. */
+/* The text of a hostile request is shown and does nothing. */
 LIVE(status, hostile_requests_are_shown_harmlessly)
 {
     static const char *const pages[] = {
@@ -15977,7 +16027,7 @@ TEST(status, slots_without_children_cost_nothing)
     fx_down(&f);
 }
 
-/* A child's memory may hold anything. */
+/* A child may write anything into its memory: the page stays well formed. */
 TEST(status, a_scoreboard_gone_mad_is_shown_harmlessly)
 {
     static const char bad[] = "\r\nX: y\033[2J<b>\"'&\\\377\300\001GET / "
@@ -16053,7 +16103,8 @@ TEST(status, a_slot_is_empty_for_its_next_tenant)
     empm__score_free(&sb);
 }
 
-/* All who wait are in the states: those who owe a PROXY header, too. */
+/* Connections that owe a PROXY header are among the states, so that the sum is
+ * right. */
 TEST(status, who_owes_a_proxy_header_is_counted)
 {
     fixture f;
@@ -16071,7 +16122,7 @@ TEST(status, who_owes_a_proxy_header_is_counted)
     fx_down(&f);
 }
 
-/* empm_wait() waits as long as it was told, whoever is at the admin
+/* empm_wait() waits as long as it was told, whatever clients are at the admin
  * listener. */
 TEST(status, an_admin_client_does_not_hold_empm_wait)
 {
@@ -16129,8 +16180,8 @@ TEST(status, a_leaving_child_is_graceful)
     fx_down(&f);
 }
 
-/* A worker's record is about the request that it works for, wherever that has
- * been before: the head on one worker, the end on another. */
+/* A worker's record is about the request that it works for, though that may
+ * have begun on another worker. */
 LIVE(status, a_request_is_seen_on_the_worker_that_has_it)
 {
     fixture f;
@@ -16214,7 +16265,8 @@ TEST(status, counters_never_go_back)
     fx_down(&f);
 }
 
-/* Lines that readers take end below 64 KiB: one letter stands for several. */
+/* Lines for readers end below 64 KiB: with thousands of slots one letter
+ * stands for several. */
 TEST(status, thousands_of_slots_fit_into_a_line)
 {
     fixture f;
@@ -16249,7 +16301,7 @@ TEST(status, thousands_of_slots_fit_into_a_line)
 }
 #endif
 
-/* Who looks after the server can look when nobody else is served. */
+/* The admin listener answers while all workers are blocked. */
 LIVE(status, admin_answers_while_all_workers_are_blocked)
 {
     enum { N = 10 };
