@@ -1160,6 +1160,8 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
 #  error "eventmpm.h: include it before other headers, or compile with -D_FILE_OFFSET_BITS=64"
 #endif
 
+#define EMPM__OPTIONAL __attribute__((unused))    /* only wings may use it */
+
 #define EMPM__JOIN2(a, b) a##b
 #define EMPM__JOIN(a, b) EMPM__JOIN2(a, b)
 #define EMPM__ASSERT_STATIC(what, why) \
@@ -6175,13 +6177,6 @@ typedef struct empm__file {
     char        fields[256];           /* of the head; the validators first */
 } empm__file;
 
-typedef struct empm__files {           /* by a hash of the path */
-    pthread_mutex_t lock;              /* guards the slots */
-    empm__file    **slots;             /* NULL: none are kept */
-    uint32_t        n;
-    uint32_t        due_ms;            /* atomic: for the listener; or NEVER */
-} empm__files;
-
 typedef struct empm__engine {
     empm_server        *s;
     const empm_config  *cfg;
@@ -6196,7 +6191,7 @@ typedef struct empm__engine {
     empm__queue         queue;
     empm__poller        poller;
     empm__pool          pool;
-    empm__files         files;
+    struct empm__files *files;         /* those that are kept (>>files) */
     empm__log_limit     log_limits[EMPM__LOG_CODES];
     uint32_t            lines_due_ms;  /* atomic: when the lines of access logs
                                           have to be written; or NEVER */
@@ -6271,6 +6266,9 @@ typedef struct empm__endpoint {       /* fixed once the server has started */
     empm__rights rights;           /* that its file shall have */
 } empm__endpoint;
 
+struct empm__wait;
+struct empm__logs_swap;
+
 struct empm_server {
     empm_config    *cfg;
     empm__chars     chars;
@@ -6286,21 +6284,83 @@ struct empm_server {
     int             ngroups;
     struct empm__kv *store;        /* SharedStoreSize; NULL: none (>>store) */
     struct empm__types *types;     /* AddType; NULL: none (>>files) */
+    struct empm__access_logs *access;  /* CustomLog; NULL: none (>>access) */
+    struct empm__nets *trusted;    /* RemoteIPTrustedProxy; or NULL (>>proxy) */
     empm__exchange  exchange;      /* between children */
     int             borrows;       /* score, store, exchange are another's */
     uint32_t        generation;
     empm__routes    admin_routes;  /* what admin listeners offer */
-#ifndef EVENTMPM_NO_PROXY
-    empm__nets      trusted;       /* RemoteIPTrustedProxy */
-#endif
     empm__engine     child;        /* the engine of this process */
     empm__engine    *admin;        /* a second one, for the admin listeners of a
                                       process without parent; or NULL */
     int             child_ready;   /* it has been initialised */
     int             parent_fd;     /* a child tells the parent; or -1 */
     int             lends_log;    /* cfg->log is ours: empm_start(), ErrorLog */
-    struct empm__access_logs *access;   /* CustomLog; NULL: none */
+    /* what wings do for each connection or request; NULL: nobody does it */
+    enum empm__state (*handshake)(empm__worker *w, empm__conn *c,
+                                  struct empm__wait *wait);
+    void           (*find_client)(empm_request *req, empm__peer *peer);
+    void           (*log_request)(empm_request *req, int aborted);
 };
+
+/* A wing is an optional part of the server; this is all that the core knows of
+ * it. One that is not built has no hook but `check`. Every hook may be NULL.
+ *
+ *   check         says what is wrong with the settings that are the wing's
+ *   server_new    makes what it has for each server, or says why it cannot.
+ *                 `old`: the server that this one follows, or NULL
+ *   server_free   the end of that, also if it was never made, or in part
+ *   engine_new    makes what it has for each engine
+ *   engine_free   the end of that, as above
+ *   expire        on the listener, at expire_at(); must not wait for a disk
+ *   chore         on a worker, at chore_at(); may wait for a disk
+ *   stopped       no worker of the engine runs any more
+ *   reopen        opens its log files anew, into `swap`
+ *   reopened      the log file `is` has become what `to` is
+ *
+ * expire_at() and chore_at() return EMPM__NEVER if nothing is due. */
+typedef struct empm__wing {
+    void     (*check)(const empm_config *cfg, const empm__chars *chars,
+                      empm__report *rep);
+    int      (*server_new)(empm_server *s, const empm_server *old,
+                           empm__report *rep);
+    void     (*server_free)(empm_server *s);
+    int      (*engine_new)(empm__engine *ch);
+    void     (*engine_free)(empm__engine *ch);
+    uint32_t (*expire_at)(empm__engine *ch);
+    void     (*expire)(empm__engine *ch, uint32_t now_ms);
+    uint32_t (*chore_at)(empm__engine *ch);
+    void     (*chore)(empm__engine *ch);
+    void     (*stopped)(empm__engine *ch);
+    int      (*reopen)(const empm_server *s, struct empm__logs_swap *swap);
+    void     (*reopened)(empm_server *s, const struct stat *is, int to);
+} empm__wing;
+
+/* The list of wings, which stands behind them: it ends with NULL. */
+static const empm__wing *const *empm__wings(void);
+
+#define EMPM__EACH_WING(wing, hook) \
+    for (wing = empm__wings(); *wing != NULL; wing++) \
+        if ((*wing)->hook == NULL) { } else
+
+/* When the next expire() is due, or the next chore(). */
+static uint32_t empm__wings_expire_at(empm__engine *ch)
+{
+    const empm__wing *const *wing;
+    uint32_t at = EMPM__NEVER;
+    EMPM__EACH_WING(wing, expire_at)
+        at = empm__time_earlier(at, (*wing)->expire_at(ch));
+    return at;
+}
+
+static uint32_t empm__wings_chore_at(empm__engine *ch)
+{
+    const empm__wing *const *wing;
+    uint32_t at = EMPM__NEVER;
+    EMPM__EACH_WING(wing, chore_at)
+        at = empm__time_earlier(at, (*wing)->chore_at(ch));
+    return at;
+}
 
 /* Is each answer the last one of its connection, since the server is stopping?
  * Not if siblings serve on: they get the connection. */
@@ -7982,35 +8042,6 @@ static const char *empm__request_field_find(const char *text,
     return NULL;
 }
 
-#ifndef EVENTMPM_NO_FILES
-/* A list over all fields called `name`, which read as one (RFC 9110 5.3). It
- * begins with zeros; the rest is as empm__list_next() has it. */
-typedef struct empm__list {
-    const char *at;                /* what is left of a field, or NULL */
-    uint32_t    next;              /* the field to look at then */
-} empm__list;
-
-static int empm__request_list_item(empm__list *l, const empm_request *req,
-                                   const char *name, char escape,
-                                   const char **item, size_t *n)
-{
-    const empm__head *h = &req->head;
-    for (;;) {
-        if (l->at != NULL && empm__list_next(&l->at, item, n, escape))
-            return 1;
-        for (;; l->next++) {
-            if (l->next == h->nfields)
-                return 0;
-            if (empm__text_same(req->text + h->fields[l->next].name,
-                                h->fields[l->next].name_len, name,
-                                strlen(name)))
-                break;
-        }
-        l->at = req->text + h->fields[l->next++].value;
-    }
-}
-#endif
-
 EMPM_API const char *empm_header(const empm_request *req, const char *name)
 {
     return empm__request_field_find(req->text, &req->head, name);
@@ -8276,21 +8307,13 @@ EMPM_API const char *empm_peer(empm_request *req)
 static empm__peer empm__request_client(empm_request *req)
 {
     empm__peer p = *empm__request_peer(req);
-#ifndef EVENTMPM_NO_PROXY
-    const char *name = req->w->cfg->remote_ip_header;
-    uint32_t i = name != NULL && req->text != NULL ? req->head.nfields : 0;
     if (req->client_is.family != EMPM__PEER_UNASKED)
         return req->client_is;       /* thousands of entries are read once */
-    while (i-- > 0) {
-        const empm__field *f = &req->head.fields[i];
-        if (empm__text_same(req->text + f->name, f->name_len, name,
-                            strlen(name)) &&
-            !empm__proxy_follow(&req->w->s->trusted, &p, req->text + f->value))
-            break;
-    }
-    if (req->text != NULL)
+    if (req->text != NULL) {
+        if (req->w->s->find_client != NULL)
+            req->w->s->find_client(req, &p);
         req->client_is = p;
-#endif
+    }
     return p;
 }
 
@@ -8386,7 +8409,7 @@ EMPM_API int empm_note(empm_request *req, const char *name, const char *value)
     return EMPM_OK;
 }
 
-#ifndef EVENTMPM_NO_ACCESS_LOG
+EMPM__OPTIONAL
 static const char *empm__request_note(const empm_request *req, const char *name)
 {
     const empm__note *note = req->notes;
@@ -8394,7 +8417,13 @@ static const char *empm__request_note(const empm_request *req, const char *name)
         note = note->next;
     return note != NULL ? note->value : NULL;
 }
-#endif
+
+/* The request is over: its line into the access logs. `aborted`: too early. */
+static void empm__request_log_line(empm_request *req, int aborted)
+{
+    if (req->w->s->log_request != NULL)
+        req->w->s->log_request(req, aborted);
+}
 
 EMPM_API void empm_set_data(empm_request *req, void *data)
 {
@@ -10353,10 +10382,6 @@ static int empm__access_open(const empm_config *cfg, empm__access_logs **out,
     return r;
 }
 
-#else
-
-#define empm__access_log_request(req, aborted) ((void)0)
-
 #endif /* EVENTMPM_NO_ACCESS_LOG */
 
 /* ---------------------------------------------------------------------------
@@ -10829,85 +10854,6 @@ static enum empm__state empm__dispatch_request(empm__worker *w, empm__conn *c,
  * client nothing.
  * ------------------------------------------------------------------------- */
 
-#ifndef EVENTMPM_NO_PROXY
-
-/* Logs who is really there, and closes. */
-static enum empm__state empm__reading_proxy_refuse(empm__worker *w,
-                                                   empm_request *req,
-                                                   int code, const char *why)
-{
-    empm__bump(&w->score->proxy_refused, 1u);
-    empm__slab_peer(&w->child->slab, w->index)->family = EMPM__PEER_UNASKED;
-    empm__request_log(req, EMPM_LOG_WARN, code, "on Listen %s: %s; closed",
-                      w->s->listeners[req->c->listener].text, why);
-    return EMPM__CLOSED;
-}
-
-/* The PROXY header, by the deadline that was set at accept. What has come
- * behind it stays in `in`, for whoever is next: TLS, or the head. */
-static enum empm__state empm__do_handshake(empm__worker *w, empm__conn *c,
-                                           empm__wait *wait)
-{
-    const uint32_t deadline = empm__load(&c->deadline_ms);
-    const empm__nets *trusted = &w->s->trusted;
-    empm_request *req = c->req;
-    if (req == NULL && (req = empm__request_borrow(w, c)) == NULL)
-        return EMPM__CLOSED;
-    for (;;) {
-        ssize_t n;
-        if (req->body_left == 0 && req->in_end > 0) {
-            if (trusted->n > 0 && !empm__proxy_trusts(trusted,
-                                                      empm__request_peer(req)))
-                return empm__reading_proxy_refuse(w, req, 5305,
-                                                  "not in "
-                                                  "RemoteIPTrustedProxy");
-            req->body_left = empm__proxy_parse(
-                empm__slab_peer(&w->child->slab, w->index), req->in,
-                                               req->in_end);
-            if (req->body_left < 0)
-                return empm__reading_proxy_refuse(w, req, 5304, "no PROXY "
-                                                  "header");
-        }
-        if (req->body_left > 0) {        /* of the header; TLVs are skipped */
-            req->in_start = (uint32_t)empm__min((size_t)req->body_left,
-                                                req->in_end);
-            req->body_left -= req->in_start;
-            if (req->body_left == 0) {
-                empm__request_clear(req);
-                return EMPM__READ_HEAD;
-            }
-            req->in_start = req->in_end = 0;
-        }
-        if (c->flags & EMPM__F_DRAINED)
-            break;
-        n = empm__step_recv(w, c, req->in + req->in_end,
-                            req->in_cap - req->in_end);
-        if (n == -1)
-            break;
-        if (n <= 0)
-            return req->in_end > 0 || req->body_left > 0
-                       ? empm__reading_proxy_refuse(w, req, 5304, "half a "
-                                                    "PROXY header")
-                       : EMPM__CLOSED;
-        req->in_end += (uint32_t)n;
-    }
-    empm__step_wait_in(wait, deadline);
-    if (req->in_end == 0 && req->body_left == 0) {       /* not a byte yet */
-        empm__request_flight_end(w, c);
-        if (empm__time_is_late(deadline, empm__step_clock(w)) ||
-            empm__step_closes_idle(w))
-            return EMPM__CLOSED;
-        wait->want |= EMPM__IDLE;
-    } else if (empm__time_is_late(deadline, empm__step_clock(w))) {
-        empm__bump(&w->score->timeouts, 1u);
-        return empm__reading_proxy_refuse(w, req, 5304, "the PROXY header is "
-                                          "late");
-    }
-    return EMPM__HANDSHAKE;
-}
-
-#endif /* EVENTMPM_NO_PROXY */
-
 /* Is nothing here of a request but empty lines, which are none, or half of
  * one? */
 static int empm__reading_head_is_blank(const empm_request *req)
@@ -10932,7 +10878,7 @@ static enum empm__state empm__do_read_head(empm__worker *w, empm__conn *c,
         int r;
         if (req->began_us == 0 && req->in_end > req->in_start) {
             req->began_us = w->turn_us;
-            if (w->s->access != NULL)    /* nobody can ask after a reset */
+            if (w->s->log_request != NULL)   /* none can ask after a reset */
                 empm__request_peer(req);
         }
         r = req->in_end > req->in_start
@@ -11620,7 +11566,7 @@ static enum empm__state empm__writing_after(empm__worker *w, empm__conn *c,
 {
     const empm_config *cfg = w->cfg;
     const int more = req->in_end > req->in_start;
-    empm__access_log_request(req, req->failed != 0);
+    empm__request_log_line(req, req->failed != 0);
     if (req->failed)                 /* a length or chunks tell that it is not
                                         whole, or a reset */
         req->close = 1;
@@ -11674,7 +11620,7 @@ static enum empm__state empm__do_write(empm__worker *w, empm__conn *c,
             !req->body_open &&
             req->in_end > req->in_start && req->out_left < EMPM__PAGE_ROOM &&
             !empm__turn_is_over(w)) {
-            empm__access_log_request(req, 0);
+            empm__request_log_line(req, 0);
             empm__store(&c->deadline_ms,
                         empm__time_after(w->now_ms,
                                          w->cfg->keep_alive_timeout_ms));
@@ -11877,7 +11823,7 @@ static void empm__conn_retire(empm__worker *w, empm__conn *c)
     const uint32_t i = w->index;
     if (c->req != NULL) {
         c->req->w = w;
-        empm__access_log_request(c->req, 1);
+        empm__request_log_line(c->req, 1);
     }
     empm__request_flight_end(w, c);
     empm__conn_next_serial(c);           /* all tickets are stale from here */
@@ -11962,9 +11908,7 @@ static void empm__conn_run(empm__worker *w, uint32_t index)
         enum empm__state next = EMPM__CLOSED;
         empm__wait wait = { 0, EMPM__NEVER, 0 };
         switch (c->state) {
-#ifndef EVENTMPM_NO_PROXY
-        case EMPM__HANDSHAKE: next = empm__do_handshake(w, c, &wait);  break;
-#endif
+        case EMPM__HANDSHAKE: next = w->s->handshake(w, c, &wait);     break;
         case EMPM__READ_HEAD: next = empm__do_read_head(w, c, &wait);  break;
         case EMPM__READ_BODY: next = empm__do_read_body(w, c, &wait);  break;
         case EMPM__HANDLE:    next = empm__do_handle(w, c);            break;
@@ -11998,10 +11942,9 @@ static void empm__conn_run(empm__worker *w, uint32_t index)
 /* What falls due now and then and may wait for a disk. */
 static void empm__worker_chore(empm__engine *ch)
 {
-#ifndef EVENTMPM_NO_ACCESS_LOG
-    empm__access_lines_collect(ch);
-#endif
-    (void)ch;
+    const empm__wing *const *wing;
+    EMPM__EACH_WING(wing, chore)
+        (*wing)->chore(ch);
 }
 
 static void empm__worker_open_gate(void *arg)
@@ -12444,6 +12387,33 @@ static const char *empm__condition_sole_field(const empm_request *req,
     return found;
 }
 
+/* A list over all fields called `name`, which read as one (RFC 9110 5.3). It
+ * begins with zeros; the rest is as empm__list_next() has it. */
+typedef struct empm__list {
+    const char *at;                /* what is left of a field, or NULL */
+    uint32_t    next;              /* the field to look at then */
+} empm__list;
+
+static int empm__request_list_item(empm__list *l, const empm_request *req,
+                                   const char *name, char escape,
+                                   const char **item, size_t *n)
+{
+    const empm__head *h = &req->head;
+    for (;;) {
+        if (l->at != NULL && empm__list_next(&l->at, item, n, escape))
+            return 1;
+        for (;; l->next++) {
+            if (l->next == h->nfields)
+                return 0;
+            if (empm__text_same(req->text + h->fields[l->next].name,
+                                h->fields[l->next].name_len, name,
+                                strlen(name)))
+                break;
+        }
+        l->at = req->text + h->fields[l->next++].value;
+    }
+}
+
 /* Is `tag` in the If-None-Match fields or, `strong`, in the If-Match fields? */
 static int empm__condition_etag_listed(const empm_request *req,
                                        const char *name,
@@ -12838,6 +12808,14 @@ static empm__file *empm__file_take(empm_request *req, int fd, int root_fd,
     return f;
 }
 
+struct empm__files {                   /* by a hash of the path */
+    pthread_mutex_t lock;              /* guards the slots */
+    empm__file    **slots;
+    uint32_t        n;
+    uint32_t        due_ms;            /* atomic: for the listener; or NEVER */
+};
+typedef struct empm__files empm__files;
+
 static empm__file **empm__file_slot(empm__files *c, int root_fd,
                                     const char *path)
 {
@@ -12919,7 +12897,7 @@ static empm__file *empm__file_open(empm_request *req, int root_fd,
                                    const char *path, int *status)
 {
     empm__engine *ch = req->w->child;
-    empm__files *c = &ch->files;
+    empm__files *c = ch->files;
     empm__file *f = NULL, **slot = NULL;
     struct stat st;
     int fd;
@@ -15510,7 +15488,7 @@ static int empm__listener_end_round(empm__engine *ch, empm__batch *b)
         ch->give_wait = 0;
     /* all that is the listener's has been done */
     pthread_mutex_lock(&q->lock);
-    if (empm__time_is_late(empm__load(&ch->lines_due_ms), b->now_ms))
+    if (empm__time_is_late(empm__wings_chore_at(ch), b->now_ms))
         q->chore = 1;
     given = q->count > 0 || q->chore;
     if (given)
@@ -15519,7 +15497,7 @@ static int empm__listener_end_round(empm__engine *ch, empm__batch *b)
     return given;
 }
 
-static int empm__listener_poll_timeout(const empm__engine *ch, uint32_t now_ms)
+static int empm__listener_poll_timeout(empm__engine *ch, uint32_t now_ms)
 {
     uint32_t at = EMPM__NEVER;
     const uint32_t queued = empm__load_acq(&ch->score->queued);
@@ -15538,8 +15516,8 @@ static int empm__listener_poll_timeout(const empm__engine *ch, uint32_t now_ms)
     at = empm__time_earlier(at, ch->give_ms);
     at = empm__time_earlier(at, ch->sweep_ms);
     at = empm__time_earlier(at, ch->stop_ms);
-    at = empm__time_earlier(at, empm__load(&ch->files.due_ms));
-    at = empm__time_earlier(at, empm__load(&ch->lines_due_ms));
+    at = empm__time_earlier(at, empm__wings_expire_at(ch));
+    at = empm__time_earlier(at, empm__wings_chore_at(ch));
     if (at != EMPM__NEVER) {
         t = empm__time_until(at, now_ms);
         t = t > 0 ? t : 0;
@@ -15566,6 +15544,7 @@ static void empm__listener_look(empm__engine *ch, empm__batch *b, uint32_t e)
 /* 1: the role has been given back. */
 static int empm__listener_round(empm__engine *ch)
 {
+    const empm__wing *const *wing;
     empm__event *events = ch->events;
     empm__batch b;
     uint32_t orders;
@@ -15606,10 +15585,10 @@ static int empm__listener_round(empm__engine *ch)
             empm__listener_batch_add(ch, &b, e->index);
     }
     empm__listener_expire(ch, &b);
-#ifndef EVENTMPM_NO_FILES
-    if (empm__time_is_late(empm__load(&ch->files.due_ms), b.now_ms))
-        empm__files_expire(&ch->files, b.now_ms, 0);
-#endif
+    if (empm__time_is_late(empm__wings_expire_at(ch), b.now_ms)) {
+        EMPM__EACH_WING(wing, expire)
+            (*wing)->expire(ch, b.now_ms);
+    }
     if (ch->stop_ms != EMPM__NEVER && empm__time_until(ch->stop_ms,
                                                        b.now_ms) <= 0)
         empm__listener_abort_all(ch, &b);
@@ -15669,15 +15648,15 @@ static void empm__listener_run_standby(void *arg)
 static void *empm__listener_standby_main(void *arg)
 {
     empm__engine *ch = (empm__engine *)arg;
+    const empm__wing *const *wing;
     int i;
     if (ch->s->parent_fd < 0)            /* else it says when */
         empm__poller_order(&ch->poller, EMPM__ORDER_ACCEPT);
     empm__queue_stand_by(&ch->queue, empm__listener_run_standby, ch);
     for (i = 0; i < ch->started; i++)
         pthread_join(ch->workers[i].thread, NULL);
-#ifndef EVENTMPM_NO_ACCESS_LOG
-    empm__access_lines_end(ch);
-#endif
+    EMPM__EACH_WING(wing, stopped)
+        (*wing)->stopped(ch);
     empm__engine_log_rest(ch);
     pthread_mutex_lock(&ch->done_lock);
     ch->done = 1;
@@ -15747,16 +15726,14 @@ static uint32_t empm__engine_connection_limit(const empm_config *cfg)
 
 static void empm__engine_free(empm__engine *ch)
 {
+    const empm__wing *const *wing;
     if (ch->workers != NULL && ch->poller.slab != NULL)
         empm__poller_free(&ch->poller);
     if (ch->slab.chunks != NULL)
         empm__slab_free(&ch->slab);
     empm__counts_free(&ch->counts);
-#ifndef EVENTMPM_NO_FILES
-    empm__files_expire(&ch->files, 0, 1);
-    EMPM_FREE(ch->files.slots);
-    pthread_mutex_destroy(&ch->files.lock);
-#endif
+    EMPM__EACH_WING(wing, engine_free)
+        (*wing)->engine_free(ch);
     empm__pages_free(ch->pool.free);
     ch->pool.free = NULL;
     EMPM_FREE(ch->workers);
@@ -15774,6 +15751,7 @@ static int empm__engine_init(empm__engine *ch, empm_server *s, int slot,
 {
     const empm_config *cfg = s->cfg;
     const int n = admin ? 1 : cfg->threads_per_child;
+    const empm__wing *const *wing;
     pthread_condattr_t attr;
     int i;
     memset(ch, 0, sizeof *ch);
@@ -15801,11 +15779,8 @@ static int empm__engine_init(empm__engine *ch, empm_server *s, int slot,
                                               EMPM_PAGE_BYTES);
     ch->pool.files_most = empm__engine_file_limit(cfg);
     pthread_mutex_init(&ch->pool.lock, NULL);
-    ch->files.due_ms = ch->lines_due_ms = EMPM__NEVER;
+    ch->lines_due_ms = EMPM__NEVER;
     ch->pid = (long)getpid();
-#ifndef EVENTMPM_NO_FILES
-    pthread_mutex_init(&ch->files.lock, NULL);
-#endif
     pthread_mutex_init(&ch->done_lock, NULL);
     pthread_condattr_init(&attr);
 #if !defined(__APPLE__)
@@ -15817,15 +15792,6 @@ static int empm__engine_init(empm__engine *ch, empm_server *s, int slot,
     ch->sleepers = (empm__sleeper *)EMPM_MALLOC((size_t)n *
                                                 sizeof *ch->sleepers);
     ch->workers = (empm__worker *)EMPM_MALLOC((size_t)n * sizeof *ch->workers);
-#ifndef EVENTMPM_NO_FILES
-    ch->files.slots = (empm__file **)EMPM_MALLOC(
-        ((size_t)cfg->open_file_cache + 1) * sizeof *ch->files.slots);
-    if (ch->files.slots == NULL)
-        return EMPM_ENOMEM;
-    ch->files.n = (uint32_t)empm__min((size_t)cfg->open_file_cache,
-                                      (size_t)ch->pool.files_most / 4);
-    memset(ch->files.slots, 0, ch->files.n * sizeof *ch->files.slots);
-#endif
     if (ch->sleepers == NULL || ch->workers == NULL ||
         empm__slab_init(&ch->slab, ch->most + EMPM__MOVE_MOST,
                         (uint32_t)getpid() * 2654435761u) < 0 ||
@@ -15852,6 +15818,9 @@ static int empm__engine_init(empm__engine *ch, empm_server *s, int slot,
     if (i == EMPM_OK && ch->shares &&
         empm__poller_bell(&ch->poller, s->exchange.bell[0]) < 0)
         i = EMPM_ESYS;
+    EMPM__EACH_WING(wing, engine_new)
+        if (i == EMPM_OK)
+            i = (*wing)->engine_new(ch);
     return i;
 }
 
@@ -16611,37 +16580,14 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
     empm__routes routes;
     struct stat st;
     char path[1200];
+    const empm__wing *const *wing;
+    const char *spool;
     size_t i, k;
-    const char *header = cfg->remote_ip_header, *spool;
-#ifndef EVENTMPM_NO_PROXY
-    empm__nets nets;
-#endif
-#ifndef EVENTMPM_NO_FILES
-    struct empm__types *types;
-#endif
     empm__chars_init(&chars);
     if (cfg->routes == NULL)
         empm__report_say(rep, EMPM_LOG_ERROR, 5105, "no routes");
     if (empm__routes_init(&routes, cfg->routes, &chars, rep) != EMPM_ENOMEM)
         empm__routes_free(&routes);
-    for (i = 0; cfg->routes != NULL && cfg->routes[i].kind != EMPM__ROUTE_END;
-         i++) {
-        const char *dir = cfg->routes[i].root;
-        if (cfg->routes[i].kind != EMPM__ROUTE_FILES)
-            continue;
-        dir = dir != NULL ? dir : empm__config_path(cfg, cfg->document_root,
-                                                    path, sizeof path);
-        /* as with Apache, a warning: the other routes can be served */
-        errno = ENOTDIR;
-        if (stat(dir, &st) < 0 || !S_ISDIR(st.st_mode))
-            empm__report_say(rep, empm__config_correction_level(cfg), 112,
-                             "%s%s %s: %s: its files are 404 until it is there "
-                             "at a start", dir == cfg->routes[i].root
-                             ? cfg->routes[i].pattern : "",
-                             dir == cfg->routes[i].root ? ": the folder"
-                                                        : "DocumentRoot",
-                             dir, strerror(errno));
-    }
     spool = empm__config_path(cfg, cfg->spool_directory, path, sizeof path);
     /* many a server needs none: so it is no error that the default is not
      * there */
@@ -16662,50 +16608,11 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
     if (cfg->error_log != NULL && empm__log_facility(cfg->error_log) == -1)
         empm__report_say(rep, EMPM_LOG_ERROR, 5402, "ErrorLog %s: is no file, "
                          "|program, stderr or syslog:facility", cfg->error_log);
-#ifndef EVENTMPM_NO_ACCESS_LOG
-    empm__access_check(cfg, rep);
-#endif
-#ifndef EVENTMPM_NO_PROXY
-    if (empm__proxy_nets_init(&nets, cfg, rep) == EMPM_OK)
-        empm__proxy_nets_free(&nets);
-    if (header != NULL && (*header == '\0' ||
-                           !empm__chars_all(&chars, header, strlen(header),
-                                            EMPM__TCHAR)))
-        empm__report_say(rep, EMPM_LOG_ERROR, 5302, "RemoteIPHeader %s is not "
-                         "the name of a field", header);
-#else
-    if (header != NULL || cfg->remote_ip_trusted_proxy[0] != NULL)
-        empm__report_say(rep, EMPM_LOG_ERROR, 5303, "RemoteIPHeader and "
-                         "RemoteIPTrustedProxy: built without them");
-#endif
-#ifndef EVENTMPM_NO_FILES
-    if (empm__types_new(&types, cfg, &chars, rep) == EMPM_OK)
-        EMPM_FREE(types);
-#endif
-#ifdef EVENTMPM_NO_STORE
-    if (cfg->shared_store_size > 0)
-        empm__report_say(rep, EMPM_LOG_ERROR, 5501,
-                         "SharedStoreSize: built without the store");
-#else
-    if (cfg->shared_store_size > 0 &&
-        ((uint64_t)cfg->shared_store_size < EMPM__KV_LEAST(EMPM_STORE_ITEM) ||
-         (uint64_t)cfg->shared_store_size > SIZE_MAX / 2))
-        empm__report_say(rep, EMPM_LOG_ERROR, 5500, "SharedStoreSize must be "
-                         "from %lu to %lu, or 0 for none",
-                         (unsigned long)EMPM__KV_LEAST(EMPM_STORE_ITEM),
-                         (unsigned long)(SIZE_MAX / 2));
-#endif
+    EMPM__EACH_WING(wing, check)
+        (*wing)->check(cfg, &chars, rep);
     for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++) {
         empm__endpoint_spec spec, other;
         const char *why = empm__endpoint_parse(&spec, cfg->listen[i]);
-#ifdef EVENTMPM_NO_STATUS
-        if (why == NULL && spec.admin)
-            why = "admin needs the status page, built without it";
-#endif
-#ifdef EVENTMPM_NO_PROXY
-        if (why == NULL && spec.proxy)
-            why = "proxy: built without it";
-#endif
         if (why != NULL)
             empm__report_say(rep, EMPM_LOG_ERROR, 5108, "Listen %s: %s",
                              cfg->listen[i], why);
@@ -17182,16 +17089,11 @@ static int empm__logs_swap_add(const empm_server *s, empm__logs_swap *w,
 
 static int empm__logs_swap_open(const empm_server *s, empm__logs_swap *w)
 {
+    const empm__wing *const *wing;
     int r = EMPM_OK;
-#ifndef EVENTMPM_NO_ACCESS_LOG
-    uint32_t k;
-    for (k = 0; s->access != NULL && k < s->access->n; k++) {
-        const empm__access_log *l = &s->access->of[k];
-        if (l->owner && *l->name != '|' &&
-            empm__logs_swap_add(s, w, 649, "CustomLog", l->name, l->fd) < 0)
+    EMPM__EACH_WING(wing, reopen)
+        if ((*wing)->reopen(s, w) < 0)
             r = EMPM_ESYS;
-    }
-#endif
     if (s->cfg->log == empm__log_stderr && s->cfg->log_target > 0 &&
         !empm__logs_is_stderr(s->cfg) && *s->cfg->error_log != '|' &&
         empm__logs_swap_add(s, w, 91, "ErrorLog", s->cfg->error_log,
@@ -17219,18 +17121,11 @@ static void empm__logs_swap_do(empm_server *s, const empm__logs_swap *w)
     int i;
     for (i = 0; i < w->n; i++) {
         const int to = w->fd[2 * i + 1];
-#ifndef EVENTMPM_NO_ACCESS_LOG
-        uint32_t k;
-#endif
+        const empm__wing *const *wing;
         if (fstat(w->fd[2 * i], &is) < 0)
             continue;
-#ifndef EVENTMPM_NO_ACCESS_LOG
-        for (k = 0; s->access != NULL && k < s->access->n; k++)
-            if (s->access->of[k].owner) {
-                empm__logs_swap_one(s->access->of[k].fd, &is, to);
-                empm__store(&s->access->of[k].torn, 0u);
-            }
-#endif
+        EMPM__EACH_WING(wing, reopened)
+            (*wing)->reopened(s, &is, to);
         if (s->cfg->log == empm__log_stderr && s->cfg->log_target > 0)
             empm__logs_swap_one(s->cfg->log_target, &is, to);
         empm__logs_swap_one(2, &is, to);
@@ -17262,6 +17157,7 @@ EMPM_API int empm_reopen_logs(empm_server *s)
 
 static void empm__server_free(empm_server *s)
 {
+    const empm__wing *const *wing;
     int k;
     for (k = 0; k < s->nlisteners; k++) {
         if (s->listeners[k].fd >= 0)
@@ -17271,25 +17167,17 @@ static void empm__server_free(empm_server *s)
     }
     if (s->spool_dir >= 0)
         close(s->spool_dir);
-#ifndef EVENTMPM_NO_ACCESS_LOG
-    empm__access_free(s->access);
-#endif
+    EMPM__EACH_WING(wing, server_free)
+        (*wing)->server_free(s);
     empm__logs_close(s->cfg);
     if (s->lends_log)
         s->cfg->log = NULL;
     empm__routes_free(&s->routes);
     empm__routes_free(&s->admin_routes);
-#ifndef EVENTMPM_NO_PROXY
-    empm__proxy_nets_free(&s->trusted);
-#endif
-    EMPM_FREE(s->types);
     EMPM_FREE(s->groups);
     if (!s->borrows) {
         empm__exchange_free(&s->exchange);
         empm__score_free(&s->score);
-#ifndef EVENTMPM_NO_STORE
-        empm__kv_free(s->store, (size_t)s->cfg->shared_store_size);
-#endif
     }
     EMPM_FREE(s);
 }
@@ -17301,6 +17189,7 @@ static int empm__server_new(empm_config *cfg, int shared,
                             const empm_server *old, empm__report *rep,
                             empm_server **out)
 {
+    const empm__wing *const *wing;
     empm_server *s = NULL;
     empm__inherited heritage;
     char path[1200];
@@ -17326,28 +17215,10 @@ static int empm__server_new(empm_config *cfg, int shared,
     empm__chars_init(&s->chars);
     if ((r = empm__identity_find(s, rep)) < 0)
         goto done;
-#ifndef EVENTMPM_NO_ACCESS_LOG
-    if ((r = empm__access_open(cfg, &s->access, rep)) < 0)
-        goto done;
-#endif
     if ((r = empm__routes_init(&s->routes, cfg->routes, &s->chars, rep)) < 0)
         goto done;
-#ifndef EVENTMPM_NO_PROXY
-    if ((r = empm__proxy_nets_init(&s->trusted, cfg, rep)) < 0)
-        goto done;
-#endif
-#ifndef EVENTMPM_NO_FILES
-    if ((r = empm__types_new(&s->types, cfg, &s->chars, rep)) < 0)
-        goto done;
-#endif
-#ifndef EVENTMPM_NO_STATUS
-    r = empm__routes_init(&s->admin_routes, empm__admin_routes, &s->chars, rep);
-    if (r < 0)
-        goto done;
-#endif
     if (old != NULL) {
         s->score = old->score;
-        s->store = old->store;
         s->exchange = old->exchange;
         s->borrows = 1;
         s->generation = old->generation + 1;
@@ -17371,15 +17242,6 @@ static int empm__server_new(empm_config *cfg, int shared,
         empm__score_server_at(&s->score)->started_us = empm__now_us();
         empm__score_server_at(&s->score)->started_s =
             empm__score_server_at(&s->score)->restarted_s = (int64_t)time(NULL);
-#ifndef EVENTMPM_NO_STORE
-        if (cfg->shared_store_size > 0 &&
-            (r = empm__kv_new(&s->store, (size_t)cfg->shared_store_size,
-                              EMPM_STORE_ITEM)) < 0) {
-            empm__report_say(rep, EMPM_LOG_ERROR, 5502, "SharedStoreSize: no "
-                             "memory of that size to share");
-            goto done;
-        }
-#endif
     }
     r = EMPM_ESYS;
     s->spool_dir = open(empm__config_path(cfg, cfg->spool_directory, path,
@@ -17391,33 +17253,9 @@ static int empm__server_new(empm_config *cfg, int shared,
                          cfg->spool_directory, strerror(errno));
         goto done;
     }
-    for (i = 0; i < (int)s->routes.n; i++) {
-        empm__route *route = &s->routes.list[i];
-        if (route->user->kind != EMPM__ROUTE_FILES)
-            continue;
-#ifndef EVENTMPM_NO_FILES
-        {
-            const char *dir = route->user->root != NULL
-                                  ? route->user->root
-                                  : empm__config_path(cfg, cfg->document_root,
-                                                      path, sizeof path);
-            route->handler = route->user->handler != NULL
-                                 ? empm__files_serve_else : empm__files_serve;
-            route->root_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-            /* one that is not there has been warned of, and is 404 */
-            if (route->root_fd < 0 && errno != ENOENT && errno != ENOTDIR) {
-                empm__report_say(rep, EMPM_LOG_ERROR, 5106, "%s: cannot open "
-                                 "its folder %s: %s", route->user->pattern, dir,
-                                 strerror(errno));
-                goto done;
-            }
-        }
-#else
-        empm__report_say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": built "
-                         "without files", route->user->pattern);
-        goto done;
-#endif
-    }
+    EMPM__EACH_WING(wing, server_new)
+        if ((r = (*wing)->server_new(s, old, rep)) < 0)
+            goto done;
     empm__inherited_env(&heritage, rep);
     heritage.old = old;
     if (old == NULL && heritage.count > 0)
@@ -17617,6 +17455,482 @@ EMPM_API void empm_free(empm_server *s)
         empm__server_engines_free(s);
     }
     empm__server_free(s);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>wings -- what is optional, as the core sees it
+ *
+ * Each wing is a row of hooks; where it is not built it has at most one, which
+ * refuses the settings that need it. So the core has no #ifdef of a feature.
+ * ------------------------------------------------------------------------- */
+
+/* --- >>proxy -------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_PROXY
+
+/* Logs who is really there, and closes. */
+static enum empm__state empm__reading_proxy_refuse(empm__worker *w,
+                                                   empm_request *req,
+                                                   int code, const char *why)
+{
+    empm__bump(&w->score->proxy_refused, 1u);
+    empm__slab_peer(&w->child->slab, w->index)->family = EMPM__PEER_UNASKED;
+    empm__request_log(req, EMPM_LOG_WARN, code, "on Listen %s: %s; closed",
+                      w->s->listeners[req->c->listener].text, why);
+    return EMPM__CLOSED;
+}
+
+/* The PROXY header, by the deadline that was set at accept. What has come
+ * behind it stays in `in`, for whoever is next: TLS, or the head. */
+static enum empm__state empm__do_handshake(empm__worker *w, empm__conn *c,
+                                           empm__wait *wait)
+{
+    const uint32_t deadline = empm__load(&c->deadline_ms);
+    const empm__nets *trusted = w->s->trusted;
+    empm_request *req = c->req;
+    if (req == NULL && (req = empm__request_borrow(w, c)) == NULL)
+        return EMPM__CLOSED;
+    for (;;) {
+        ssize_t n;
+        if (req->body_left == 0 && req->in_end > 0) {
+            if (trusted->n > 0 && !empm__proxy_trusts(trusted,
+                                                      empm__request_peer(req)))
+                return empm__reading_proxy_refuse(w, req, 5305,
+                                                  "not in "
+                                                  "RemoteIPTrustedProxy");
+            req->body_left = empm__proxy_parse(
+                empm__slab_peer(&w->child->slab, w->index), req->in,
+                                               req->in_end);
+            if (req->body_left < 0)
+                return empm__reading_proxy_refuse(w, req, 5304, "no PROXY "
+                                                  "header");
+        }
+        if (req->body_left > 0) {        /* of the header; TLVs are skipped */
+            req->in_start = (uint32_t)empm__min((size_t)req->body_left,
+                                                req->in_end);
+            req->body_left -= req->in_start;
+            if (req->body_left == 0) {
+                empm__request_clear(req);
+                return EMPM__READ_HEAD;
+            }
+            req->in_start = req->in_end = 0;
+        }
+        if (c->flags & EMPM__F_DRAINED)
+            break;
+        n = empm__step_recv(w, c, req->in + req->in_end,
+                            req->in_cap - req->in_end);
+        if (n == -1)
+            break;
+        if (n <= 0)
+            return req->in_end > 0 || req->body_left > 0
+                       ? empm__reading_proxy_refuse(w, req, 5304, "half a "
+                                                    "PROXY header")
+                       : EMPM__CLOSED;
+        req->in_end += (uint32_t)n;
+    }
+    empm__step_wait_in(wait, deadline);
+    if (req->in_end == 0 && req->body_left == 0) {       /* not a byte yet */
+        empm__request_flight_end(w, c);
+        if (empm__time_is_late(deadline, empm__step_clock(w)) ||
+            empm__step_closes_idle(w))
+            return EMPM__CLOSED;
+        wait->want |= EMPM__IDLE;
+    } else if (empm__time_is_late(deadline, empm__step_clock(w))) {
+        empm__bump(&w->score->timeouts, 1u);
+        return empm__reading_proxy_refuse(w, req, 5304, "the PROXY header is "
+                                          "late");
+    }
+    return EMPM__HANDSHAKE;
+}
+
+/* The client as RemoteIPHeader names it: *p is the peer, and becomes that. */
+static void empm__proxy_find_client(empm_request *req, empm__peer *p)
+{
+    const char *name = req->w->cfg->remote_ip_header;
+    uint32_t i = req->head.nfields;
+    while (i-- > 0) {
+        const empm__field *f = &req->head.fields[i];
+        if (empm__text_same(req->text + f->name, f->name_len, name,
+                            strlen(name)) &&
+            !empm__proxy_follow(req->w->s->trusted, p, req->text + f->value))
+            break;
+    }
+}
+
+static void empm__proxy_check(const empm_config *cfg, const empm__chars *chars,
+                              empm__report *rep)
+{
+    const char *header = cfg->remote_ip_header;
+    empm__nets nets;
+    if (empm__proxy_nets_init(&nets, cfg, rep) == EMPM_OK)
+        empm__proxy_nets_free(&nets);
+    if (header != NULL && (*header == '\0' ||
+                           !empm__chars_all(chars, header, strlen(header),
+                                            EMPM__TCHAR)))
+        empm__report_say(rep, EMPM_LOG_ERROR, 5302, "RemoteIPHeader %s is not "
+                         "the name of a field", header);
+}
+
+static void empm__proxy_server_free(empm_server *s)
+{
+    if (s->trusted != NULL)
+        empm__proxy_nets_free(s->trusted);
+    EMPM_FREE(s->trusted);
+}
+
+static int empm__proxy_server_new(empm_server *s, const empm_server *old,
+                            empm__report *rep)
+{
+    int r;
+    (void)old;
+    s->trusted = (empm__nets *)EMPM_MALLOC(sizeof *s->trusted);
+    if (s->trusted == NULL)
+        return EMPM_ENOMEM;
+    memset(s->trusted, 0, sizeof *s->trusted);
+    r = empm__proxy_nets_init(s->trusted, s->cfg, rep);
+    s->handshake = empm__do_handshake;
+    if (s->cfg->remote_ip_header != NULL)
+        s->find_client = empm__proxy_find_client;
+    return r;
+}
+
+static const empm__wing empm__proxy_wing = {
+    empm__proxy_check, empm__proxy_server_new, empm__proxy_server_free,
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+};
+
+#else
+
+static void empm__proxy_check(const empm_config *cfg, const empm__chars *chars,
+                              empm__report *rep)
+{
+    empm__endpoint_spec spec;
+    int i;
+    (void)chars;
+    if (cfg->remote_ip_header != NULL ||
+        cfg->remote_ip_trusted_proxy[0] != NULL)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5303, "RemoteIPHeader and "
+                         "RemoteIPTrustedProxy: built without them");
+    for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++)
+        if (empm__endpoint_parse(&spec, cfg->listen[i]) == NULL && spec.proxy)
+            empm__report_say(rep, EMPM_LOG_ERROR, 5108, "Listen %s: proxy: "
+                             "built without it", cfg->listen[i]);
+}
+
+static const empm__wing empm__proxy_wing = {
+    empm__proxy_check,
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+};
+
+#endif /* EVENTMPM_NO_PROXY */
+
+/* --- >>store -------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_STORE
+
+static void empm__store_check(const empm_config *cfg, const empm__chars *chars,
+                              empm__report *rep)
+{
+    (void)chars;
+    if (cfg->shared_store_size > 0 &&
+        ((uint64_t)cfg->shared_store_size < EMPM__KV_LEAST(EMPM_STORE_ITEM) ||
+         (uint64_t)cfg->shared_store_size > SIZE_MAX / 2))
+        empm__report_say(rep, EMPM_LOG_ERROR, 5500, "SharedStoreSize must be "
+                         "from %lu to %lu, or 0 for none",
+                         (unsigned long)EMPM__KV_LEAST(EMPM_STORE_ITEM),
+                         (unsigned long)(SIZE_MAX / 2));
+}
+
+static int empm__store_server_new(empm_server *s, const empm_server *old,
+                            empm__report *rep)
+{
+    int r = EMPM_OK;
+    if (old != NULL)
+        s->store = old->store;
+    else if (s->cfg->shared_store_size > 0 &&
+             (r = empm__kv_new(&s->store, (size_t)s->cfg->shared_store_size,
+                               EMPM_STORE_ITEM)) < 0)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5502, "SharedStoreSize: no "
+                         "memory of that size to share");
+    return r;
+}
+
+static void empm__store_server_free(empm_server *s)
+{
+    if (!s->borrows)
+        empm__kv_free(s->store, (size_t)s->cfg->shared_store_size);
+}
+
+static const empm__wing empm__store_wing = {
+    empm__store_check, empm__store_server_new, empm__store_server_free,
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+};
+
+#else
+
+static void empm__store_check(const empm_config *cfg, const empm__chars *chars,
+                              empm__report *rep)
+{
+    (void)chars;
+    if (cfg->shared_store_size > 0)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5501,
+                         "SharedStoreSize: built without the store");
+}
+
+static const empm__wing empm__store_wing = {
+    empm__store_check,
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+};
+
+#endif /* EVENTMPM_NO_STORE */
+
+/* --- >>access ------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_ACCESS_LOG
+
+static void empm__access_check_all(const empm_config *cfg,
+                                    const empm__chars *chars, empm__report *rep)
+{
+    (void)chars;
+    empm__access_check(cfg, rep);
+}
+
+static int empm__access_server_new(empm_server *s, const empm_server *old,
+                                  empm__report *rep)
+{
+    const int r = empm__access_open(s->cfg, &s->access, rep);
+    (void)old;
+    if (s->access != NULL)
+        s->log_request = empm__access_log_request;
+    return r;
+}
+
+static void empm__access_server_free(empm_server *s)
+{
+    empm__access_free(s->access);
+}
+
+static uint32_t empm__access_chore_at(empm__engine *ch)
+{
+    return empm__load(&ch->lines_due_ms);
+}
+
+static int empm__access_reopen(const empm_server *s, empm__logs_swap *w)
+{
+    int r = EMPM_OK;
+    uint32_t k;
+    for (k = 0; s->access != NULL && k < s->access->n; k++) {
+        const empm__access_log *l = &s->access->of[k];
+        if (l->owner && *l->name != '|' &&
+            empm__logs_swap_add(s, w, 649, "CustomLog", l->name, l->fd) < 0)
+            r = EMPM_ESYS;
+    }
+    return r;
+}
+
+static void empm__access_reopened(empm_server *s, const struct stat *is, int to)
+{
+    uint32_t k;
+    for (k = 0; s->access != NULL && k < s->access->n; k++)
+        if (s->access->of[k].owner) {
+            empm__logs_swap_one(s->access->of[k].fd, is, to);
+            empm__store(&s->access->of[k].torn, 0u);
+        }
+}
+
+static const empm__wing empm__access_wing = {
+    empm__access_check_all, empm__access_server_new, empm__access_server_free,
+    NULL, NULL, NULL, NULL, empm__access_chore_at, empm__access_lines_collect,
+    empm__access_lines_end, empm__access_reopen, empm__access_reopened
+};
+
+#else
+
+static const empm__wing empm__access_wing = {
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+};
+
+#endif /* EVENTMPM_NO_ACCESS_LOG */
+
+/* --- >>files -------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_FILES
+
+static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
+                              empm__report *rep)
+{
+    struct empm__types *types;
+    struct stat st;
+    char path[1200];
+    size_t i;
+    for (i = 0; cfg->routes != NULL && cfg->routes[i].kind != EMPM__ROUTE_END;
+         i++) {
+        const char *dir = cfg->routes[i].root;
+        if (cfg->routes[i].kind != EMPM__ROUTE_FILES)
+            continue;
+        dir = dir != NULL ? dir : empm__config_path(cfg, cfg->document_root,
+                                                    path, sizeof path);
+        /* as with Apache, a warning: the other routes can be served */
+        errno = ENOTDIR;
+        if (stat(dir, &st) < 0 || !S_ISDIR(st.st_mode))
+            empm__report_say(rep, empm__config_correction_level(cfg), 112,
+                             "%s%s %s: %s: its files are 404 until it is there "
+                             "at a start", dir == cfg->routes[i].root
+                             ? cfg->routes[i].pattern : "",
+                             dir == cfg->routes[i].root ? ": the folder"
+                                                        : "DocumentRoot",
+                             dir, strerror(errno));
+    }
+    if (empm__types_new(&types, cfg, chars, rep) == EMPM_OK)
+        EMPM_FREE(types);
+}
+
+/* Opens the folder of each route that serves files. One that is not there has
+ * been warned of, and is 404. */
+static int empm__files_server_new(empm_server *s, const empm_server *old,
+                            empm__report *rep)
+{
+    char path[1200];
+    uint32_t i;
+    (void)old;
+    for (i = 0; i < s->routes.n; i++) {
+        empm__route *route = &s->routes.list[i];
+        const char *dir = route->user->root;
+        if (route->user->kind != EMPM__ROUTE_FILES)
+            continue;
+        if (dir == NULL)
+            dir = empm__config_path(s->cfg, s->cfg->document_root, path,
+                                    sizeof path);
+        route->handler = route->user->handler != NULL ? empm__files_serve_else
+                                                      : empm__files_serve;
+        route->root_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (route->root_fd < 0 && errno != ENOENT && errno != ENOTDIR) {
+            empm__report_say(rep, EMPM_LOG_ERROR, 5106, "%s: cannot open its "
+                             "folder %s: %s", route->user->pattern, dir,
+                             strerror(errno));
+            return EMPM_ESYS;
+        }
+    }
+    return empm__types_new(&s->types, s->cfg, &s->chars, rep);
+}
+
+static void empm__files_server_free(empm_server *s)
+{
+    EMPM_FREE(s->types);
+}
+
+static int empm__files_engine_new(empm__engine *ch)
+{
+    const uint32_t n = (uint32_t)empm__min((size_t)ch->cfg->open_file_cache,
+                                           (size_t)ch->pool.files_most / 4);
+    empm__files *c = (empm__files *)EMPM_MALLOC(sizeof *c +
+                                                n * sizeof *c->slots);
+    if (c == NULL)
+        return EMPM_ENOMEM;
+    pthread_mutex_init(&c->lock, NULL);
+    c->slots = (empm__file **)(void *)(c + 1);
+    c->n = n;
+    c->due_ms = EMPM__NEVER;
+    memset(c->slots, 0, n * sizeof *c->slots);
+    ch->files = c;
+    return EMPM_OK;
+}
+
+static void empm__files_engine_free(empm__engine *ch)
+{
+    if (ch->files == NULL)
+        return;
+    empm__files_expire(ch->files, 0, 1);
+    pthread_mutex_destroy(&ch->files->lock);
+    EMPM_FREE(ch->files);
+    ch->files = NULL;
+}
+
+static uint32_t empm__files_expire_at(empm__engine *ch)
+{
+    return empm__load(&ch->files->due_ms);
+}
+
+static void empm__files_expire_some(empm__engine *ch, uint32_t now_ms)
+{
+    empm__files_expire(ch->files, now_ms, 0);
+}
+
+static const empm__wing empm__files_wing = {
+    empm__files_check, empm__files_server_new, empm__files_server_free,
+    empm__files_engine_new, empm__files_engine_free, empm__files_expire_at,
+    empm__files_expire_some, NULL, NULL, NULL, NULL, NULL
+};
+
+#else
+
+static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
+                              empm__report *rep)
+{
+    size_t i;
+    (void)chars;
+    for (i = 0; cfg->routes != NULL && cfg->routes[i].kind != EMPM__ROUTE_END;
+         i++)
+        if (cfg->routes[i].kind == EMPM__ROUTE_FILES)
+            empm__report_say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": built "
+                             "without files", cfg->routes[i].pattern);
+}
+
+static const empm__wing empm__files_wing = {
+    empm__files_check,
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+};
+
+#endif /* EVENTMPM_NO_FILES */
+
+/* --- >>status ------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_STATUS
+
+static int empm__status_server_new(empm_server *s, const empm_server *old,
+                             empm__report *rep)
+{
+    (void)old;
+    return empm__routes_init(&s->admin_routes, empm__admin_routes, &s->chars,
+                             rep);
+}
+
+static const empm__wing empm__status_wing = {
+    NULL, empm__status_server_new,
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+};
+
+#else
+
+static void empm__status_check(const empm_config *cfg, const empm__chars *chars,
+                               empm__report *rep)
+{
+    empm__endpoint_spec spec;
+    int i;
+    (void)chars;
+    for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++)
+        if (empm__endpoint_parse(&spec, cfg->listen[i]) == NULL && spec.admin)
+            empm__report_say(rep, EMPM_LOG_ERROR, 5108, "Listen %s: admin "
+                             "needs the status page, built without it",
+                             cfg->listen[i]);
+}
+
+static const empm__wing empm__status_wing = {
+    empm__status_check,
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+};
+
+#endif /* EVENTMPM_NO_STATUS */
+
+/* --- all of them ---------------------------------------------------------- */
+
+static const empm__wing *const *empm__wings(void)
+{
+    static const empm__wing *const wings[] = {
+        &empm__access_wing, &empm__proxy_wing, &empm__files_wing,
+        &empm__store_wing, &empm__status_wing, NULL
+    };
+    return wings;
 }
 
 /* ---------------------------------------------------------------------------

@@ -15189,7 +15189,7 @@ TEST(files, kept_below_a_directory)
         return;
     cl_open(&c, &f);
     CHECK_INT(cl_get(&c, "/sub/x.txt"), 200);
-    kept = &f.s->child.files;
+    kept = f.s->child.files;
     pthread_mutex_lock(&kept->lock);
     for (i = 0; i < kept->n && was == NULL; i++)
         was = kept->slots[i];
