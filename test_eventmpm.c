@@ -3120,8 +3120,8 @@ TEST(tools, dates_there_and_back)
     }
 }
 
-/* RFC 9110 5.6.7: three forms, all of which must be read; what is none of them
- * is no date, so that a field with it is ignored. */
+/* The three forms of a date are read (RFC 9110 5.6.7). Any other text is no
+ * date, so that its field is ignored. */
 TEST(tools, dates_of_three_forms)
 {
     static const struct { const char *text; int64_t t; } rows[] = {
@@ -4692,7 +4692,7 @@ TEST(config, a_folder_is_all_of_it)
     str_free(&g_heard);
 }
 
-/* Files may have all that Apache takes, and are refused for what Apache
+/* A file may have all that Apache takes, and is refused for all that Apache
  * refuses. */
 TEST(config, small_things_as_apache_has_them)
 {
@@ -5291,8 +5291,8 @@ TEST(log, table_of_codes)
     free(text);
 }
 
-/* HTTP and configurations are ASCII, whatever setlocale() has been told:
- * nothing that follows it is called. */
+/* HTTP and configurations are ASCII under any setlocale(): no function that
+ * follows it is called. */
 TEST(log, nothing_follows_the_locale)
 {
     static const char *const calls[] = {
@@ -7715,7 +7715,7 @@ TEST(proxy, grammar)
 }
 
 /* A header may name no address, or a unix socket of the proxy's machine.
- * Neither is one of our proxies, and neither may say who its client is. */
+ * Neither is one of our proxies, and X-Forwarded-For of neither is believed. */
 TEST(proxy, nameless_peers_are_not_trusted)
 {
     static const char *const with[] = {
@@ -10801,8 +10801,8 @@ TEST(body, large_uploads_take_only_their_share)
     fx_down(&f);
 }
 
-/* Answers may use half of MaxSpoolBytes, so that readers who do not read leave
- * room for uploads. */
+/* Answers may use half of MaxSpoolBytes, so that clients that read nothing
+ * leave room for uploads. */
 SERVED(body, slow_readers_leave_room_for_uploads,
        LONG_TIMES "SendBufferSize 4096; MaxSpoolBytes 2000000")
 {
@@ -11648,8 +11648,8 @@ SERVED(response, a_file_is_judged_by_the_final_status, NULL)
     CHECK_STR(c->body.p, "0123456789");
 }
 
-/* empm_flush() sends for as long as the socket takes it, and a long answer is
- * limited by what waits, not by what has been sent. */
+/* empm_flush() sends for as long as the socket takes it. A long answer is
+ * limited by its unsent bytes, not by those that were sent. */
 SERVED(response, a_handler_sends_while_it_runs, LONG_TIMES)
 {
     int i;
