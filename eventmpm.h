@@ -1,8 +1,8 @@
-/* eventmpm.h - v0.1 - an HTTP/1.1 server kit with the architecture of Apache's
- * event MPM, in one file.  Licence (public domain or MIT) at the end.
+/* eventmpm.h - v0.1 - an HTTP/1.1 server in one C header, with the architecture
+ * of Apache's event MPM.  Licence (public domain or MIT) at the end.
  *
- * Plain blocking handlers on a bounded pool of workers; slow and idle clients
- * that cost no thread; a crash that costs one child and not the server.
+ * Handlers are plain blocking functions; slow and idle clients hold no thread;
+ * a crash costs one child process and not the server.
  *
  * ===========================================================================
  * MANUAL
@@ -34,263 +34,115 @@
  *     }
  *
  * Contents: `grep -n '^ \* >>' eventmpm.h` prints the sections of this file.
+ * The numbers of messages and the letters of log formats are in >>appendix.
  *
  * CONCEPTS
- *
- *   processes   A parent owns the listening sockets and serves nobody. It forks
- *               children; each is a listener and threads_per_child workers. A
- *               child that dies is replaced in milliseconds; the other children
- *               do not notice. processes = 0 runs the same engine as threads of
- *               the calling process instead.
+ *   process     A parent owns the listening sockets and serves nobody. It forks
+ *               children; each has a listener and threads_per_child workers. A
+ *               child that dies is replaced at once; the others go on. With
+ *               processes = 0 the engine is threads of the calling process.
  *   listener    Accepts, waits, times out and hands over. It never reads from a
- *               client, never parses, never runs your code. A role: a worker
- *               that has nothing to do plays it, or, while they are all busy, a
- *               thread that does nothing else.
+ *               client, never parses, never runs your code. It is a role: an
+ *               idle worker plays it or, while all are busy, a standby thread.
  *   worker      Runs a connection until it would have to wait for the network,
- *               then gives it back. Your handler runs here and may block:
- *               query a database, read a file, sleep.
+ *               then gives it back. Your handler runs here and may block.
  *   connection  READ_HEAD, READ_BODY, HANDLE, WRITE, KEEPALIVE, SUSPENDED,
- *               LINGER, CLOSED: the picture stands in >>conn. A connection that
- *               waits, in whatever state, holds no worker; an idle one costs 84
- *               bytes and its socket.
+ *               LINGER, CLOSED: see the picture in >>conn. A connection that
+ *               waits holds no worker; idle, it costs 84 bytes and a socket.
+ *   one server  A request that finds all workers of its child busy moves, with
+ *               its connection, to a child that has an idle one. N children of
+ *               M workers serve N * M requests at a time. A connection whose
+ *               request has begun, or is suspended, stays in its child.
  *
- * CONFIGURATION  Fields of empm_config are Apache's directives in snake case and
- *   mean what they mean there; empm_set(), -c and files take Apache's own
- *   spelling, so that an mpm_event.conf loads as it is:
+ * ROUTES  "[METHOD ]/path": literal segments, {name} for one segment, {name...}
+ *   for the rest, a trailing "/" for everything below, {$} for exactly the
+ *   trailing slash. A name is made of letters, digits, '_' and '-'. The most
+ *   specific pattern wins, in any order; two patterns that match one request,
+ *   neither of them more specific, are refused at start. GET serves HEAD too; a
+ *   pattern without a method serves every method but CONNECT. The server itself
+ *   answers OPTIONS, 404, 405 with Allow, and /a with a redirect to /a/.
+ *     A path is made normal before it is matched: "/a/./b/../c//d" becomes
+ *   "/a/c/d", also where the dots are escaped; above the root is 400.
  *
- *     # a comment has a line of its own; a '\' at the end of one continues it
+ * CONFIGURATION  Fields of empm_config are Apache's directives in snake case
+ *   and mean the same. empm_set(), -c and files take Apache's spelling, so an
+ *   mpm_event.conf loads as it is. `program -L` lists the directives.
+ *
+ *     # a comment has a line of its own; a '\' at its end continues a line
  *     Listen           127.0.0.1:8080
  *     Listen           "unix:/run/${NAME}.sock"     from the environment
  *     KeepAliveTimeout 100ms                        a bare number: seconds
  *     Include          conf.d                       a file, folder or pattern
- *     Define           NAME web                     for ${NAME}; -D does, too
- *     <IfDefine NAME>  and <IfModule>, <IfVersion>, <IfFile>, with ! before it
+ *     Define           NAME web                     for ${NAME}; or -D NAME
+ *     <IfDefine NAME>  also <IfModule>, <IfVersion>, <IfFile>; '!' negates
  *
- *   Later beats earlier: the defaults, what the program sets, the file (-f),
- *   the command line. Listen, AddType, CustomLog, LogFormat and
- *   RemoteIPTrustedProxy are lists: those of one file, or of one command line,
- *   add up and replace what was there before. Numbers that Apache corrects are
- *   corrected and said, or, under "Strict On", refused; -t tells all of it, and
- *   the settings that come out. A reload (USR1, HUP) reads everything again on
- *   top of what the program sets; ServerLimit, ThreadLimit and SharedStoreSize
- *   stay as they were at its start.
+ *   Later beats earlier: defaults, the program's fields, the file (-f), the
+ *   command line. Listen, AddType, CustomLog, LogFormat, RemoteIPTrustedProxy
+ *   are lists: the entries of a file, or of a command line, replace all earlier
+ *   ones. Values that Apache would adjust are adjusted with a warning; with
+ *   "Strict On" they are errors. -t prints every warning and a line with the
+ *   resulting sizes. A reload reads everything again, but ServerLimit,
+ *   ThreadLimit and SharedStoreSize keep their values.
  *
- * OPERATION  of empm_main() and empm_run(), by signal or with -k:
- *     USR1  graceful     new children with the configuration as it is now; once
- *                        they are healthy they accept, and the old ones drain:
- *                        they give each connection that waits for a request to
- *                        the new ones, finish the requests they have, let
- *                        suspended ones wait on, and end; after
- *                        GracefulRestartTimeout they stop. No client notices.
- *                        The next reload need not wait for that: it does, and
- *                        says so, if the slots (EMPM_GENERATIONS x ServerLimit)
- *                        are not enough
- *     HUP   restart      the same, but the old ones stop
- *     USR2               the program anew, with the listening sockets; once it
- *                        is healthy this one drains, and gives its connections
- *                        to the new one (empm_main() only)
- *     TERM  stop         QUIT, WINCH: graceful-stop
- *     URG   reopen       opens ErrorLog and CustomLogs anew, by name, after they
- *                        have been moved away: nothing restarts, no request
- *                        waits. (Other programs ignore this signal by default)
- *   What fails on the way leaves the old children as they were. on_reload may
- *   change a new configuration, or refuse it. The parent pings its children
- *   (watchdog_interval_ms), speaks systemd's protocols (readiness, reload,
- *   watchdog, sockets), and stays root if it was started so; children do not.
- *
- * ROUTES  "[METHOD ]/path": literal segments, {name} for one segment, {name...}
- *   for the rest, a trailing "/" for everything below, {$} for exactly the
- *   trailing slash. The most specific pattern wins, whatever the order; two
- *   patterns of which neither is more specific are refused at start. GET serves
- *   HEAD too, and a pattern without a method all there are, known here or not,
- *   but CONNECT. OPTIONS, 404, 405 with Allow and the redirect from /a to /a/
- *   come by themselves. Names are of letters, digits, '_' and '-'. EMPM_FILES
- *   serves a folder; EMPM_FILES_ELSE calls a handler where it has no file.
- *     A path is made normal before it is matched: "/a/./b/../c//d" is "/a/c/d",
- *   also where the dots are escaped, and empm_path() is that path; above the
- *   root is 400. Logs have what was sent.
+ * OPERATION  of empm_main() and empm_run(): a signal to the parent, or -k
+ *     TERM, INT  stop           running requests end within StopTimeout
+ *     QUIT, WINCH  graceful-stop  closes no idle connection, ends no suspension
+ *     HUP   restart      new children read the configuration; the old ones stop
+ *     USR1  graceful     the same, but the old ones drain: waiting connections
+ *                        move to the new children, begun requests are finished,
+ *                        at most for GracefulRestartTimeout. No client notices
+ *     USR2               the program anew, on the same sockets; once it is
+ *                        healthy, this one drains (empm_main() only)
+ *     URG   reopen       opens ErrorLog and CustomLogs anew, by name
+ *   A reload or upgrade that fails changes nothing: the old children serve on.
+ *   on_reload may change a new configuration or refuse it. The parent pings its
+ *   children (WatchdogInterval) and speaks systemd's protocols (readiness,
+ *   reload, watchdog, sockets). If it is started as root it stays root; the
+ *   children change to user_name, or to nobody.
  *
  * BEHIND A PROXY  Listen "8080 proxy" takes the client's address from the PROXY
- *   header of a balancer, RemoteIPHeader from a field such as X-Forwarded-For;
- *   both of those in RemoteIPTrustedProxy only. empm_client() is that address,
- *   and empm_health_page() tells a balancer when to send no more.
+ *   header of a balancer, RemoteIPHeader from a field such as X-Forwarded-For.
+ *   RemoteIPTrustedProxy lists the peers that are believed. empm_client() is
+ *   that address; empm_health_page() tells a balancer when to send no more.
  *
- * WHICH THREAD MAY CALL WHAT
- *   with an empm_request *     the worker that runs the handler, nobody else;
- *                              the pointer is dead once the handler returns
- *   empm_resume                any thread
- *   empm_stop, empm_stop_graceful      any thread, any time, signal handlers too
- *   the rest                   the thread that starts and ends the server
- *   Handlers run at the same time on several workers (and in several processes:
- *   a global variable is one per child). on_thread_start gives each worker its
- *   own database handle or the like.
+ * THREADS
+ *   with an empm_request *   only the worker that runs the handler; the pointer
+ *                            is invalid once the handler has returned
+ *   empm_resume              any thread
+ *   empm_stop, empm_stop_graceful   any thread, also in a signal handler
+ *   the rest                 the thread that starts and ends the server
+ *   Handlers run on several workers at once, in several processes: each child
+ *   has its own copy of a global variable, shared by its workers: lock it.
+ *   on_thread_start gives each worker a database handle or the like.
  *
- * MEMORY  Strings of a request live until its handler is done for good (through
- *   all its suspensions). empm_alloc() lives as long; empm_defer() calls you at
- *   that moment. Nothing the user passes in is kept unless the comment says so.
+ * MEMORY  Strings of a request live until its handler is done for good, through
+ *   all suspensions. empm_alloc() lives as long; empm_defer() calls a function
+ *   then. No call keeps a pointer given to it, unless its comment says so.
+ *   empm_store_*() keeps small values that all children share: counters, rate
+ *   limits, sessions.
  *
- * SHARED STORE  Children share no variables; empm_store_*() is for the few that
- *   they must: counters, rate limits, sessions. Entries are small and can
- *   expire, a call takes a fraction of a microsecond, and a child that dies in
- *   one leaves the old value or the new one. shared_store_size makes it.
+ * ERRORS  Calls return EMPM_OK or a negative EMPM_E*. Misuse is defined, and
+ *   leaves one line in the log: a handler without an answer is 500; so is a
+ *   body shorter than declared or, if its head has left, the end of the
+ *   connection; a second answer, or a write after the end, is EMPM_EMISUSE.
+ *   These end a whole child: a crash, exit(), pthread_exit(), pthread_cancel()
+ *   in a handler, a C++ exception that leaves one.
  *
- * MISUSE is defined, never a crash: no answer is a 500, so is a body shorter than
- *   its declared length, or the end of the connection if its head has left; a
- *   second answer and writes after the
- *   end are refused with EMPM_EMISUSE; each leaves one line in the log. What ends
- *   more than a request is a crash of the child: exit(), pthread_exit() or
- *   pthread_cancel() in a handler, a C++ exception that leaves one.
+ * LIMITS  HTTP/1.1 and 1.0 on TCP and unix sockets: no TLS, HTTP/2, WebSocket.
+ *   Linux (epoll), or any POSIX system (poll). Each limit is a field of
+ *   empm_config; its comment has the default and the client's status.
  *
- * STATUS  empm_status_page as a route's handler, or Listen "127.0.0.1:9000 admin",
- *   which answers when every worker is busy: a page for people, and for programs
- *   ?auto (as Apache's mod_status has it, for the programs that read it), ?json
- *   and ?prometheus.
+ * STATUS  empm_status_page, as a route's handler or on Listen "127.0.0.1:9000
+ *   admin", which answers even when every worker is busy: a page for people;
+ *   ?auto as Apache's mod_status prints it, ?json and ?prometheus for programs.
  *
- * CHILDREN are one server. A request that finds all workers of its child busy is
- *   served by another child whose workers are not, with its connection, so N
- *   children of M workers serve N * M requests at a time, whichever of them has
- *   accepted the connections. A connection that has a request in hand, or is
- *   suspended, stays where it is.
- *
- * LIMITS  HTTP/1.1 and 1.0 over TCP and unix sockets. Linux first (epoll); any
- *   POSIX through poll(). Every limit is a field below with its default and the
- *   status that a client gets.
- *
- * ACCESS LOG  CustomLog "file format": a format, or the name of a LogFormat;
- *   common, combined, combinedio, vhost_combined, referer and agent are there.
- *   env=NAME behind it, or env=!NAME: only requests with such a note, or without
- *   (empm_note()); env=!health leaves out those of empm_health_page().
- *   "|program arguments" instead of a file, as for ErrorLog: it reads the lines,
- *   is started again if it ends, and sees their end when the server stops;
- *   "|$text" is for a shell.
- *     %h %a  client's address       %{c}a %{c}h  the connection's
- *     %A  the server's address      %l -   %u  the note REMOTE_USER
- *     %f  the file, of EMPM_FILES   %R  the route    %{Name}n %{Name}e  notes;
- *     %t %{strftime}t, or sec, msec, usec,          %e the environment, too
- *       msec_frac, usec_frac; end: before it        %r  request line
- *     %m %U %q %H  its method, path (as sent), query, protocol
- *     %s %>s  status; 499 if the client left before its request was whole, or
- *             before there was one
- *     %b %B  bytes of body (0: - or 0)      %I %O %S  bytes in, out, both
- *     %D  microseconds              %T %{ms}T %{us}T  seconds, or ...
- *     %X  X aborted, + kept alive, - closed  %k  requests before it on this one
- *     %v %V  ServerName, or what Host says  %p %{remote}p  ports
- *     %P %{tid}P process, worker  %{Field}i %{Field}o %{name}C  fields, cookie
- *   %400,501{User-Agent}i or %!200,304... : only with these statuses, others.
- *   A line is in the file half a second after its request has ended.
- *
- * MESSAGES  "EMPM0484: ..." in the error log. Numbers below 5000 are those that
- *   Apache (AH00484) gives to the same thing.
- *   0046  a child did not end in time and was killed
- *   0051  a child was killed by a signal, or has crashed, and dumped core
- *   0052  a child was killed by a signal, or has crashed; it is replaced
- *   0072  Listen: the address is in use, or not ours
- *   0091  ErrorLog cannot be opened, or its program not started
- *   0111  ${NAME} in a configuration is not in the environment
- *   0112  DocumentRoot, or the folder of EMPM_FILES, is no directory: 404
- *   0481  no child can be started: see the limits of processes, memory, files
- *   0484  all workers are busy: MaxRequestWorkers may be too low
- *   0485  no slot for a child: those that drain get 2 s more, or a reload waits
- *   0486  more children are started, as few workers are idle
- *   0489  the server, or its next generation, serves
- *   0491  stopping
- *   0492  stopping gracefully
- *   0493  restarting gracefully
- *   0494  restarting at once
- *   0497  ServerLimit is too high                  0499  ... is too low
- *   0501  ServerLimit cannot change while running
- *   0502  ThreadLimit is too high                  0504  ... is too low
- *   0506  ThreadLimit cannot change while running
- *   0507  ThreadsPerChild is above ThreadLimit     0509  ... is too low
- *   0511  MaxRequestWorkers is below ThreadsPerChild
- *   0513  ... is no multiple of ThreadsPerChild    0515  ... needs ServerLimit
- *   0517  StartServers is too low                  0519  MinSpareThreads is
- *   0521  MaxClients is called MaxRequestWorkers now
- *   0543  User is not known here
- *   0544  Group is not known here, or stands without User
- *   0545  MaxRequestsPerChild is called MaxConnectionsPerChild now
- *   0646  a log cannot be written, for a full disk or a full pipe: lines are
- *         lost, and no request waits for it
- *   0649  a CustomLog cannot be opened, or its program not started
- *   2324  children die before they serve, or StartTimeout is over: giving up
- *   2436  ThreadStackSize is not possible here
- *   5001  no memory for a request: 503, or the connection is closed
- *   5002  a handler misuses its request, or its answer cannot be finished
- *   5003  a client takes nothing, or too little, for Timeout: dropped
- *   5004  SpoolDirectory cannot be written: no right, or a full disk
- *   5005  MaxSpoolBytes or MaxBodyMemory is reached: clients get 503
- *   5006  an internal state that should not occur: please report it
- *   5007  on_child_start or on_thread_start has failed: the child gives up
- *   5008  a listening socket cannot be watched, or somebody has changed it
- *   5009  accepting pauses: no descriptors, or MaxOpenConnections
- *   5010  MaxOpenFiles is reached: large bodies, or files, get 503
- *   5011  a child cannot be made: no threads, memory or epoll for it
- *   5012  handlers outlast StopTimeout: the process ends under them
- *   5013  asked to stop twice: the process ends at once
- *   5014  a child has started                      5015  ... has ended
- *   5016  a file cannot be opened or read: clients get 503, or 500
- *   5017  a socket fails, and its client is not the reason: it is closed
- *   5018  a request goes wrong after its answer has begun
- *   5030  a process without children cannot be reloaded or upgraded
- *   5031  started as root without User: the user nobody serves; or not as root,
- *         and User is ignored
- *   5032  a reload or an upgrade has failed: those that serve go on
- *   5034  an old generation has ended: its log files are free
- *   5035  User, Group or ChrootDir cannot be applied
- *   5036  PidFile cannot be written
- *   5037  a handler takes longer than StuckWorkerTimeout
- *   5038  a child has not answered its watchdog and was killed
- *   5039  an upgrade cannot be started
- *   5040  an upgrade: which process starts, which one serves
- *   5041  PidFile names a server that runs
- *   5042  the settings that are in force
- *   5043  the serving user has no access to a directory: the command that helps
- *   5044  -k start without ErrorLog: later messages are lost
- *   5045  the logs are opened anew
- *   5046  a connection cannot be passed on to another child
- *   5047  a setting that a reload cannot take back
- *   5048  a pipe cannot be made: the process ends
- *   5101  a setting is out of range
- *   5102  ServerField or ServerTokens is no field value
- *   5103  LimitRequestHead is small beside LimitRequestLine
- *   5104  no memory at start
- *   5105  a route is not valid, or two of them conflict
- *   5106  DocumentRoot cannot be opened            5107  SpoolDirectory is none
- *   5108  Listen is not valid, or cannot be used  5109  ... is given twice
- *   5110  StartServers is above what MaxRequestWorkers allows
- *   5111  MaxSpareThreads is too close to MinSpareThreads
- *   5112  SendBufferSize or ReceiveBufferSize is too small
- *   5113  one Listen serves IPv4 for another, too
- *   5114  Listen overlaps with a socket in use
- *   5115  AddType is not valid
- *   5120  Include, or the configuration: no such file, or nested too deep
- *   5121  a directive of Apache's has no meaning here
- *   5122  a directive is not known                 5123  ... has a bad value
- *   5124  a line of the configuration is too long
- *   5125  a section is not closed or not opened, not known, or no condition
- *   5126  a directive or section of Apache's is not here: what to do instead
- *   5130  RLIMIT_NOFILE allows fewer connections or files than are wanted
- *   5131  the stacks of all threads may take more than there is
- *   5132  ListenBacklog is above the limit of the system
- *   5133  there are more threads than the system allows
- *   5134  a directory that is set, that of a log, PidFile or unix socket, or the
- *         program of a log does not exist
- *   5301  RemoteIPTrustedProxy is no address and no network
- *   5302  RemoteIPHeader is no name of a field
- *   5303  RemoteIPHeader: built without it
- *   5304  a proxy sent no PROXY header, or a bad one
- *   5305  a PROXY header came from a peer that is not trusted
- *   5306  MaxConnectionsPerPeer is reached: refused
- *   5400  CustomLog or LogFormat is not valid
- *   5401  ... has a format that is not valid
- *   5402  ErrorLog is no file, |program, stderr or syslog:facility
- *   5403  no memory for a line of a CustomLog
- *   5500  SharedStoreSize is too small or too large
- *   5501  ... but the server is built without the store
- *   5502  no memory for the shared store
- *   5503  SharedStoreSize cannot change in a reload
- *   Of each number that load can repeat, a child writes ten lines a minute (of
- *   those about itself, one), and then says how many were left out.
+ * LOGS  ErrorLog takes a file, "|program arguments", "syslog:facility" or
+ *   "stderr"; each message has a number, EMPM0484. CustomLog takes a file or
+ *   "|program", and a format or the name of one: common, combined, combinedio,
+ *   vhost_combined, referer, agent, or a LogFormat. env=NAME behind it keeps to
+ *   requests with that note (empm_note()), env=!NAME to those without. A line
+ *   is in the file half a second after its request has ended. A program is
+ *   started again when it dies; no request waits for a log.
  * ======================================================================== */
 
 #ifndef EVENTMPM_H
@@ -21024,6 +20876,207 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
 
 #endif /* EVENTMPM_IMPLEMENTED */
 #endif /* EVENTMPM_IMPLEMENTATION */
+
+/* ===========================================================================
+ * APPENDIX
+ * ======================================================================== */
+
+/* ---------------------------------------------------------------------------
+ * >>letters -- what a format of CustomLog and LogFormat may contain
+ *
+ *   %h %a        the client's address; %{c}h %{c}a: the connection's
+ *   %A           the server's address
+ *   %l %L        always "-"
+ *   %u           the note REMOTE_USER
+ *   %t           when the request began, "[29/Nov/2026:02:51:51 +0000]".
+ *                %{FORMAT}t: FORMAT for strftime(), or one of sec, msec, usec,
+ *                msec_frac, usec_frac; "end:" before it takes the time of the
+ *                end instead, "begin:" changes nothing
+ *   %r           the request line
+ *   %m %U %q %H  its method, path (as it was sent), query with '?', protocol
+ *   %s           the status; 499 if the client left before its request was
+ *                whole or before there was a status. %>s and %<s are the same
+ *   %b %B        bytes of the body that were sent; for none "-" and 0
+ *   %I %O %S     bytes received, sent, both together
+ *   %D           microseconds that the request took
+ *   %T           the same in seconds; %{s}T %{ms}T %{us}T name the unit
+ *   %X           X: aborted; +: the connection is kept; -: it is closed
+ *   %k           number of requests before this one on the connection
+ *   %v %V        ServerName; the host that the request asks for, else the same
+ *   %p           the server's port, also %{canonical}p %{local}p; %{remote}p:
+ *                the client's
+ *   %P           the process, also %{pid}P; %{tid}P %{hextid}P: the worker's
+ *                number
+ *   %f           the file that a request to EMPM_FILES means
+ *   %R           the pattern of the route
+ *   %{Field}i    a field of the request; %{Field}o: of the response
+ *   %{name}C     a cookie
+ *   %{Name}n     a note (empm_note()); %{Name}e: a note or, if there is none,
+ *                the variable of the environment
+ *   %%           a percent sign
+ *
+ * %400,501{Field}i prints for these statuses only, %!200,304{Field}i for all
+ * others, and "-" elsewhere; so with each letter, eight statuses at most.
+ * ------------------------------------------------------------------------- */
+
+/* ---------------------------------------------------------------------------
+ * >>messages -- the numbers in the error log, as in "EMPM0484: ..."
+ *
+ * A number below 5000 is Apache's own for the same message (AH00484). Messages
+ * that load can repeat are limited, per number and child, to ten lines a minute
+ * (one for those about the child itself); then one line counts the others.
+ *
+ *   0046  a child did not end in time and was killed
+ *   0051  a signal or a crash ended a child, with a core dump
+ *   0052  a signal or a crash ended a child; it is replaced
+ *   0072  Listen: the address is in use or not one of this host
+ *   0091  ErrorLog cannot be opened, or its program not started
+ *   0111  ${NAME} in a configuration is not in the environment
+ *   0112  DocumentRoot, or the folder of EMPM_FILES, is no directory: 404
+ *   0481  no child can be started: see the limits of processes, memory, files
+ *   0484  all workers are busy: MaxRequestWorkers may be too low
+ *   0485  no slot for a child: draining ones get 2 s more, or a reload waits
+ *   0486  few workers are idle: more children are started
+ *   0489  the server, or its next generation, serves
+ *   0491  the server stops
+ *   0492  the server stops gracefully
+ *   0493  the server restarts gracefully
+ *   0494  the server restarts at once
+ *   0497  ServerLimit is too high                  0499  ... is too low
+ *   0501  ServerLimit cannot change in a reload
+ *   0502  ThreadLimit is too high                  0504  ... is too low
+ *   0506  ThreadLimit cannot change in a reload
+ *   0507  ThreadsPerChild is above ThreadLimit     0509  ... is too low
+ *   0511  MaxRequestWorkers is below ThreadsPerChild
+ *   0513  ... is no multiple of ThreadsPerChild    0515  ... needs ServerLimit
+ *   0517  StartServers is too low                  0519  MinSpareThreads is
+ *   0521  MaxClients is the old name of MaxRequestWorkers
+ *   0543  this system has no such User
+ *   0544  this system has no such Group, or Group is set without User
+ *   0545  MaxRequestsPerChild is the old name of MaxConnectionsPerChild
+ *   0646  a log cannot be written, for a full disk or a full pipe: lines are
+ *         lost, and no request waits for it
+ *   0649  a CustomLog cannot be opened, or its program not started
+ *   2324  children die before they serve, or StartTimeout is over: giving up
+ *   2436  ThreadStackSize is not possible here
+ *   5001  no memory for a request: 503, or the connection is closed
+ *   5002  a handler misuses its request, or its answer cannot be finished
+ *   5003  a client takes nothing, or too little, for Timeout: it is dropped
+ *   5004  SpoolDirectory cannot be written: no right, or a full disk
+ *   5005  MaxSpoolBytes or MaxBodyMemory is reached: clients get 503
+ *   5006  a state that cannot occur: please report it
+ *   5007  on_child_start or on_thread_start has failed: the child gives up
+ *   5008  a listening socket cannot be watched, or another program changed it
+ *   5009  accepting pauses: no descriptors, or MaxOpenConnections is reached
+ *   5010  MaxOpenFiles is reached: large bodies, or files, get 503
+ *   5011  a child cannot be made: no threads, memory or epoll for it
+ *   5012  handlers outlast StopTimeout: the process ends under them
+ *   5013  second stop: the process ends at once
+ *   5014  a child has started                      5015  ... has ended
+ *   5016  a file cannot be opened or read: clients get 503 or 500
+ *   5017  a socket fails, not by its client's doing: it is closed
+ *   5018  a request fails after its answer has begun
+ *   5030  a process without children cannot be reloaded or upgraded
+ *   5031  started as root without User: nobody serves; or started as another
+ *         user: User is ignored
+ *   5032  a reload or an upgrade has failed: the old children serve on
+ *   5034  an old generation has ended: its log files can be rotated
+ *   5035  User, Group or ChrootDir cannot be applied
+ *   5036  PidFile cannot be written
+ *   5037  a handler takes longer than StuckWorkerTimeout
+ *   5038  a child has not answered its watchdog and was killed
+ *   5039  an upgrade cannot be started
+ *   5040  an upgrade: which process starts, which one serves
+ *   5041  PidFile names a server that runs
+ *   5042  the settings that are in force
+ *   5043  the serving user has no access to a directory: the command that helps
+ *   5044  -k start without ErrorLog: later messages are lost
+ *   5045  the logs are opened anew
+ *   5046  a connection cannot be passed on to another child
+ *   5047  a reload cannot take back a setting
+ *   5048  a pipe cannot be made: the process ends
+ *   5101  a setting is out of range
+ *   5102  ServerField or ServerTokens is no valid value of a field
+ *   5103  LimitRequestHead is small beside LimitRequestLine
+ *   5104  no memory at start
+ *   5105  a route is not valid, or two routes conflict
+ *   5106  DocumentRoot cannot be opened            5107  SpoolDirectory is none
+ *   5108  Listen is not valid, or cannot be used  5109  ... is given twice
+ *   5110  StartServers is above the limit by MaxRequestWorkers
+ *   5111  MaxSpareThreads is too close to MinSpareThreads
+ *   5112  SendBufferSize or ReceiveBufferSize is too small
+ *   5113  this Listen is redundant: another one already covers its IPv4 port
+ *   5114  Listen overlaps with a socket in use
+ *   5115  AddType is not valid
+ *   5120  Include or a configuration file: not found, or nested too deep
+ *   5121  a directive of Apache has no meaning here
+ *   5122  there is no such directive               5123  ... has a bad value
+ *   5124  a line of the configuration is too long
+ *   5125  a section is unknown, not closed or not opened, or has no condition
+ *   5126  a directive or section of Apache is not supported: what to do instead
+ *   5130  RLIMIT_NOFILE allows fewer connections or files than are set
+ *   5131  the stacks of all threads can exceed the memory
+ *   5132  ListenBacklog is above the limit of the system
+ *   5133  there are more threads than the system allows
+ *   5134  a directory that is set, or the directory of a log, PidFile or unix
+ *         socket, or the program of a log does not exist
+ *   5301  RemoteIPTrustedProxy is no address and no network
+ *   5302  RemoteIPHeader is no name of a field
+ *   5303  RemoteIPHeader is set, and this build has no support for it
+ *   5304  a proxy sent no PROXY header, or a bad one
+ *   5305  a peer that is not trusted sent a PROXY header
+ *   5306  MaxConnectionsPerPeer is reached: connections are refused
+ *   5400  CustomLog or LogFormat is not valid
+ *   5401  ... has a format that is not valid
+ *   5402  ErrorLog is no file, |program, stderr or syslog:facility
+ *   5403  no memory for a line of a CustomLog
+ *   5500  SharedStoreSize is too small or too large
+ *   5501  SharedStoreSize is set, and this build has no store
+ *   5502  no memory for the shared store
+ *   5503  SharedStoreSize cannot change in a reload
+ * ------------------------------------------------------------------------- */
+
+/* ---------------------------------------------------------------------------
+ * >>haproxy -- a configuration for several servers behind one balancer
+ *
+ *     global
+ *         maxconn 20000                     # needs 40,000 descriptors and some
+ *     defaults
+ *         mode http
+ *         timeout connect 2s
+ *         timeout client 30s
+ *         timeout server 60s                # longer than the slowest handler
+ *         timeout http-request 10s
+ *         timeout http-keep-alive 5s        # less than KeepAliveTimeout here
+ *         retries 3
+ *         option redispatch 1               # each retry asks another node
+ *         retry-on conn-failure empty-response
+ *     frontend www
+ *         bind :80
+ *         default_backend nodes
+ *     backend nodes
+ *         balance leastconn
+ *         http-request disable-l7-retry unless METH_GET
+ *         option httpchk GET /health
+ *         default-server check inter 1s fall 2 rise 1 send-proxy-v2
+ *         server node1 10.0.0.11:8080
+ *         server node2 10.0.0.12:8080
+ *
+ * Each node, with HAProxy on 10.0.0.1 and empm_health_page on /health, has
+ *
+ *     Listen 8080 proxy
+ *     RemoteIPTrustedProxy 10.0.0.1
+ *     KeepAliveTimeout 20
+ *     GracefulShutdownDelay 3
+ *
+ * HAProxy closes idle connections before a node does: only HAProxy knows that
+ * no request is on its way. A node that stops gracefully answers 503 to /health
+ * during GracefulShutdownDelay, then answers all that it has accepted and
+ * refuses new connections, which HAProxy sends to another node: no request is
+ * lost. With a node that dies go its unfinished requests; HAProxy
+ * sends those with GET again. Nodes with copies of the same files need
+ * "FileETag MTime Size": the inode, which the default includes, differs.
+ * ------------------------------------------------------------------------- */
 
 /* ===========================================================================
  * HISTORY
