@@ -155,9 +155,9 @@
 #  error "eventmpm.h: needs C99: compile with -std=c99 or later"
 #endif
 
-/* What plain `cc` declares is all that the implementation needs. Under a strict
- * -std=c99 a libc declares less, and the first system header decides how much:
- * so this must stand before the includes. */
+/* The implementation needs only the names that plain `cc` declares. A strict
+ * -std=c99 declares fewer, and the first system header fixes the choice: hence
+ * these defines before any include. */
 #if defined(EVENTMPM_IMPLEMENTATION) && !defined(_FEATURES_H)
 #  if defined(__STRICT_ANSI__) && !defined(_DEFAULT_SOURCE) && \
       !defined(_GNU_SOURCE)
@@ -227,8 +227,8 @@
 #  define EMPM_RANGES 32            /* in a Range field; more: the whole file */
 #endif
 #ifndef EMPM_DROP_BODY
-#  define EMPM_DROP_BODY 65536      /* of a body that nobody wants, such as that
-                                       of a 404; the connection ends at more */
+#  define EMPM_DROP_BODY 65536      /* of a body that no handler reads, as with
+                                       a 404; the connection ends at more */
 #endif
 #ifndef EMPM_STORE_ITEM
 #  define EMPM_STORE_ITEM 512       /* a key and its value in empm_store_*() */
@@ -253,9 +253,9 @@ extern "C" {
  * >>types -- results, routes, configuration
  * ------------------------------------------------------------------------- */
 
-/* What calls return: EMPM_OK or a negative error. What handlers return: EMPM_OK
- * (the answer is what has been written), an HTTP status of 200 to 599 (the
- * answer is that status, with a short text unless a body has been written),
+/* Results. A call returns EMPM_OK or a negative error. A handler returns
+ * EMPM_OK (it has written the answer), an HTTP status of 200 to 599 (it becomes
+ * that of the answer, with a short text unless a body has been written),
  * EMPM_SUSPENDED, or a negative error (500). */
 enum {
     EMPM_OK        = 0,
@@ -263,22 +263,22 @@ enum {
     EMPM_EINVAL    = -1,   /* an argument or a setting makes no sense */
     EMPM_ENOMEM    = -2,
     EMPM_ECLOSED   = -3,   /* the peer is gone */
-    EMPM_EFULL     = -4,   /* a limit of this kit is reached */
+    EMPM_EFULL     = -4,   /* a limit of the server is reached */
     EMPM_EGONE     = -5,   /* the ticket is stale: nothing was done */
-    EMPM_EMISUSE   = -6,   /* not possible any more, or not yet */
+    EMPM_EMISUSE   = -6,   /* the call comes too late or too early */
     EMPM_ETIMEDOUT = -7,
     EMPM_ESYS      = -8    /* a system call failed; the log has the reason */
 };
 
-/* Why the function given to empm_suspend() is called. */
+/* The reason for which the function given to empm_suspend() is called. */
 enum empm_why {
     EMPM_RESUMED = 1,      /* empm_resume() */
     EMPM_TIMEOUT,          /* timeout_ms has passed */
     EMPM_HALF_CLOSED,      /* the client sends no more, but may still read */
-    EMPM_GONE,             /* the client is gone: an answer reaches nobody */
-    EMPM_STOPPING          /* the server stops: answer now. A graceful stop or
-                              reload comes to that only when its limit is
-                              reached: empm_draining() tells before */
+    EMPM_GONE,             /* the client is gone: no answer reaches it */
+    EMPM_STOPPING          /* the server stops: answer now. In a graceful stop
+                              or reload that is the end of its time limit;
+                              empm_draining() is 1 earlier */
 };
 
 /* Bits of empm_should_stop(). */
@@ -289,8 +289,8 @@ enum {
     EMPM_STOP_STOPPING    = 8      /* a plain stop; a graceful one waits */
 };
 
-/* Bits of file_etag. The inode comes with the time of its last change, which no
- * program can set back as it can that of the content. */
+/* Bits of file_etag. With the inode goes the time of its last change: a program
+ * can set back the time of the content, but not that one. */
 enum {
     EMPM_ETAG_INODE = 1,
     EMPM_ETAG_MTIME = 2,
@@ -315,25 +315,26 @@ typedef long empm_producer(empm_request *req, void *buf, size_t cap,
                            void *user);
 typedef void empm_cleanup(void *p);
 
-/* One route. Fill it with one of the macros below: they set every field. */
+/* One route. The macros below set every field. */
 typedef struct empm_route {
     const char      *pattern;     /* "[METHOD ]/path", see ROUTES above */
     empm_handler    *handler;     /* runs when the whole request is here */
     void            *user;        /* given to the functions of this route */
     empm_handler    *on_head;     /* before any body is read: EMPM_OK to go on,
                                      a status or a whole answer to refuse */
-    empm_body_piece *on_body;     /* gets the body piece by piece as it arrives,
-                                     nothing is kept; EMPM_OK to go on, a status
-                                     to refuse; or NULL: the body is whole */
+    empm_body_piece *on_body;     /* gets each piece of the body as it arrives;
+                                     the server keeps none. EMPM_OK to go on, a
+                                     status to refuse. NULL: the handler gets
+                                     the whole body */
     const char      *root;       /* EMPM_FILES: directory; NULL: DocumentRoot */
     int64_t          limit_body;  /* bytes; -1: LimitRequestBody; 0: no limit */
     int              timeout_ms;  /* sets EMPM_STOP_DEADLINE; 0: never */
-    int              max_workers; /* in its functions at once, in a child, more
-                                     are 503; 0: all */
-    int              max_requests; /* on their way at once, in a child: from the
-                                     complete head on, with uploads, suspended
-                                     ones and answers that leave slowly; more
-                                     are 503; 0: no limit */
+    int              max_workers; /* workers of a child that run its functions
+                                     at the same time; beyond: 503; 0: all */
+    int              max_requests; /* requests of a child between their complete
+                                     head and the end of their answer, uploads
+                                     and suspended ones included; beyond: 503;
+                                     0: no limit */
     int              kind;        /* set by the macros */
 } empm_route;
 
@@ -350,7 +351,7 @@ enum { EMPM__ROUTE_END, EMPM__ROUTE_HANDLER, EMPM__ROUTE_FILES };
     { pattern, handler, user, on_head, on_body, NULL, limit_body, timeout_ms, \
       max_workers, max_requests, EMPM__ROUTE_HANDLER }
 #define EMPM_FILES(pattern, dir) EMPM_FILES_ELSE(pattern, dir, NULL, NULL)
-/* Files, and `handler` for each path below which there is none. */
+/* Files, and `handler` for each path without a file. */
 #define EMPM_FILES_ELSE(pattern, dir, handler, user) \
     { pattern, handler, user, NULL, NULL, dir, -1, 0, 0, 0, EMPM__ROUTE_FILES }
 #define EMPM_ROUTES_END \
@@ -359,94 +360,100 @@ enum { EMPM__ROUTE_END, EMPM__ROUTE_HANDLER, EMPM__ROUTE_FILES };
 /* A text as the `user` of a route, in both languages. */
 #define EMPM_TEXT(text) ((void *)(uintptr_t)(text))
 
-/* Everything that can be set. Get one from empm_defaults(), change fields or
- * call empm_set(), and leave it in place while the server lives. In brackets:
- * the directive where its name differs by more than its spelling.
+/* All settings. empm_defaults() makes one; change its fields or call
+ * empm_set(), and leave it in place while the server lives. Brackets name the
+ * directive where its name differs by more than its spelling.
  *
  * Listen strings: "8080" (all addresses), "127.0.0.1:8080", "[::1]:8080",
- * "localhost:0" (all addresses of that name; 0: any free port, empm_port()
- * tells), "unix:/run/a.sock mode=660 user=root group=www" (group and user as
- * they are, or "#number"), "fd:3" (an inherited listening socket),
- * "systemd:web" (those that the service manager passes under that name).
- * "v6only" may follow; "proxy": each connection begins with a PROXY header,
- * version 1 or 2; "admin": status only, by an engine of its own, whatever the
- * workers do. */
+ * "localhost:0" (all addresses of that name; 0: any free port, which
+ * empm_port() returns), "unix:/run/a.sock mode=660 user=root group=www" (names,
+ * or "#number"), "fd:3" (an inherited listening socket), "systemd:web" (the
+ * sockets that the service manager passes under that name). Words that may
+ * follow: "v6only"; "proxy": each connection begins with a PROXY header,
+ * version 1 or 2; "admin": the status only, from an engine of its own that no
+ * busy worker can hold up. */
 typedef struct empm_config {
     const empm_route *routes;          /* ends with EMPM_ROUTES_END */
     void       *user;                  /* given to the hooks */
     const char *listen[EMPM_MAX_LISTEN]; /* NULL ends; none at all: "8080" */
     const char *document_root;         /* "." */
     const char *add_type[EMPM_MAX_LIST]; /* media types of files by extension,
-                                          "video/x-matroska .mkv .mka", beside
-                                          and before those that are known */
-    int         file_etag;             /* what an ETag is made of, EMPM_ETAG_*:
-                                          all of it. Servers that share a
-                                          balancer and have copies of the same
-                                          files: MTime and Size only */
+                                          "video/x-matroska .mkv .mka"; they
+                                          come before the built-in ones */
+    int         file_etag;             /* parts of an ETag, EMPM_ETAG_*: all.
+                                          Servers behind one balancer with
+                                          copies of the same files need MTime
+                                          and Size only */
     const char *spool_directory;       /* large bodies, unlinked: "/tmp" */
     const char *server_field;          /* value of Server, "" for none
                                           [also ServerTokens] */
-    const char *server_name;           /* NULL: what the host calls itself */
-    const char *server_root;           /* where relative names of files in a
-                                          configuration begin: NULL, as is */
-    int         strict;                /* a number that is corrected with a
-                                          warning is an error: 0 */
+    const char *server_name;           /* NULL: the name of the host */
+    const char *server_root;           /* relative names of files begin there;
+                                          NULL: in the working directory */
+    int         strict;                /* 1: a value that would be adjusted with
+                                          a warning is an error: 0 */
 
     /* a whole program: empm_run() and empm_main() only */
     const char *pid_file;              /* NULL: none */
-    const char *user_name;             /* [User] who serves, if started as root:
-                                          nobody; "#1000" is a number, "root" is
-                                          meant */
+    const char *user_name;             /* [User] of the children, if root starts
+                                          the server: nobody. "#1000" is a
+                                          number; "root" stays root */
     const char *group_name;            /* [Group] NULL: the user's */
-    const char *chroot_dir;            /* NULL; paths above count from outside,
-                                          and directories must be within */
+    const char *chroot_dir;            /* NULL; the paths above are names
+                                          outside of it, their directories must
+                                          lie within */
     const char *core_dump_directory;   /* NULL: where it was started */
-    int    graceful_stop_signal;       /* beside WINCH: SIGQUIT; SIGTERM: then
-                                          INT alone stops at once; 0: none */
+    int    graceful_stop_signal;       /* beside WINCH: SIGQUIT. If SIGTERM,
+                                          only INT is a plain stop; 0: none */
 
     /* logs */
     const char *error_log;             /* a file, "|program", "stderr",
                                           "syslog[:facility[:tag]]"; NULL: see
-                                          log. What children print on stderr is
-                                          in that file, too */
+                                          log. A file also gets the stderr of
+                                          the children */
     const char *log_format[EMPM_MAX_LIST]; /* "format" nickname */
     const char *custom_log[EMPM_MAX_LIST]; /* file nickname, or file "format";
                                           env=name or env=!name may follow */
     int         extended_status;       /* times and requests in the status: 1 */
 
-    /* who is in front */
+    /* proxies in front */
     const char *remote_ip_header;      /* such as X-Forwarded-For; NULL: none */
-    const char *remote_ip_trusted_proxy[EMPM_MAX_LIST]; /* addresses, networks,
-                                          several per string; believed in
-                                          remote_ip_header and on "proxy"
-                                          listeners, where none means all;
-                                          unix sockets are in any case */
-    int         max_connections_per_peer; /* in a child, of one IPv4 address or
-                                          IPv6 /64; more are closed at once; not
-                                          on "proxy" listeners. 0: no limit */
+    const char *remote_ip_trusted_proxy[EMPM_MAX_LIST]; /* addresses or
+                                          networks, several per string. Peers in
+                                          the list may set the client's address,
+                                          by remote_ip_header or a PROXY header.
+                                          An empty list: "proxy" sockets believe
+                                          every peer, the header none. Peers on
+                                          unix sockets are always trusted */
+    int         max_connections_per_peer; /* of one IPv4 address or IPv6 /64, in
+                                          a child; further ones are closed at
+                                          once. Not on "proxy" sockets. 0: no
+                                          limit */
 
     int64_t     shared_store_size;     /* bytes for empm_store_*(), at least 10
                                           KiB: 0, none */
 
     /* processes and threads */
-    int    processes;                  /* -1 by the spare limits, 0 none: threads
-                                          of the caller, N exactly N */
+    int    processes;                  /* -1: between min_spare_threads and
+                                          max_spare_threads; 0: none, threads of
+                                          the caller; N: exactly N children */
     int    start_servers;              /* 3 */
     int    server_limit;               /* 16 */
     int    threads_per_child;          /* 25 */
     int    thread_limit;               /* 64 */
     int    max_request_workers;        /* 400 */
-    int    min_spare_threads;          /* 75: all workers of start_servers, so
-                                          one that is busy starts a child */
+    int    min_spare_threads;          /* 75: with the defaults all workers, so
+                                          the first busy one starts a child */
     int    max_spare_threads;          /* 250 */
     int    max_connections_per_child;  /* 0: no limit */
     double async_request_worker_factor; /* 2.0 */
-    int    max_open_connections;       /* per child; 0: two thirds of what
-                                          RLIMIT_NOFILE has to share out */
-    int    max_open_files;             /* per child: spooled bodies (half of
-                                          it at most, more are 503), files that
-                                          are sent or kept, spooled answers
-                                          (else 503, or aborted); 0: a third */
+    int    max_open_connections;       /* per child; 0: two thirds of the
+                                          descriptors in RLIMIT_NOFILE */
+    int    max_open_files;             /* per child; 0: a third of them. Spooled
+                                          bodies take half of it at most, beyond
+                                          is 503; files that are sent or kept
+                                          and spooled answers the rest, beyond
+                                          is 503 or the end of the answer */
     int    thread_stack_size;          /* bytes, 0: the system's */
     int    listen_backlog;             /* 511 */
     int    send_buffer_size;           /* bytes, 0: the system's */
@@ -458,8 +465,9 @@ typedef struct empm_config {
 
     /* time, in milliseconds; directives take seconds, or 100ms */
     int    timeout_ms;                 /* no progress in writing: 60000 */
-    int    response_min_rate;          /* bytes/s, over each timeout_ms in which
-                                          a client is waited for: 100; 0: none */
+    int    response_min_rate;          /* bytes/s that a client must take, over
+                                          each timeout_ms of waiting for it:
+                                          100; 0: none */
     int    keep_alive;                 /* 1 */
     int    keep_alive_timeout_ms;      /* 5000; 0: as keep_alive 0 */
     int    max_keep_alive_requests;    /* 1000; 0: no limit */
@@ -479,8 +487,7 @@ typedef struct empm_config {
     int    watchdog_interval_ms;       /* a child that misses three pings is
                                           replaced: 10000; 0: off */
     int    stuck_worker_timeout_ms;    /* a handler that takes longer is logged
-                                          (looked for with each ping): 60000;
-                                          0: off */
+                                          at the next ping: 60000; 0: off */
     int    stuck_worker_replace;       /* ... and its child replaced: 0 */
     int    stop_timeout_ms;            /* a plain stop waits so long: 5000 */
 
@@ -493,40 +500,38 @@ typedef struct empm_config {
     int64_t limit_request_body;        /* 1 MiB, else 413; 0: no limit */
     int64_t limit_body_in_memory;      /* longer ones are spooled: 64 KiB */
     int64_t max_body_memory;           /* per child: 64 MiB, else 503 */
-    int64_t max_spool_bytes;           /* per child: 1 GiB, of which answers
-                                          have half at most; else 503 */
-    int64_t limit_response_spool;      /* of one response, what waits for the
-                                          client: 64 MiB, else aborted */
+    int64_t max_spool_bytes;           /* per child: 1 GiB, half of it at most
+                                          for answers; else 503 */
+    int64_t limit_response_spool;      /* bytes of one response that wait for
+                                          the client: 64 MiB, else aborted */
     int64_t limit_linger_bytes;        /* 0: no limit but linger_timeout_ms,
                                           which no client can prolong */
 
-    /* hooks, each NULL or called with `user` (thread hooks on the worker). A
-     * child serves nobody before all of its start hooks have returned 0, and
-     * has start_timeout_ms for it. One that returns anything else ends the
-     * child, after the stop hooks of those that had returned 0: empm_start() is
-     * EMPM_ESYS then, a start of children is tried again and soon given up, a
-     * reload keeps the old children */
+    /* Hooks, each NULL or called with `user`, the thread hooks on the worker. A
+     * child serves no client before all of its start hooks have returned 0, and
+     * has start_timeout_ms for that. If one returns anything else, the stop
+     * hooks of those that returned 0 run and the child ends: empm_start() then
+     * returns EMPM_ESYS; a parent tries again and soon gives up; a reload keeps
+     * the old children */
     int  (*on_child_start)(empm_server *s, void *user);
     void (*on_child_stop)(empm_server *s, void *user);
     int  (*on_thread_start)(empm_server *s, void **thread_data, void *user);
     void (*on_thread_stop)(empm_server *s, void *thread_data, void *user);
 
-    /* before new children are started with this config (>>parent): first in
-     * a process that only tries it, then in the parent. Not 0: the old ones
-     * stay */
+    /* Called before new children start with this config, first in a process
+     * that only tries it, then in the parent. Not 0: the old children stay */
     int  (*on_reload)(struct empm_config *cfg, void *user);
 
-    /* where messages go: a line without newline and date, "EMPM5011: ..." or
-     * "[client 192.0.2.1:4711] EMPM5002: ..."; any thread. NULL: error_log, or,
-     * if that is NULL as well, stderr under empm_main() and empm_run() and
-     * nowhere under empm_start(): set one of the two to learn why a start has
-     * failed */
+    /* Gets each message, from any thread: a line without newline and date,
+     * "EMPM5011: ..." or "[client 192.0.2.1:4711] EMPM5002: ...". NULL: they go
+     * to error_log. If both are NULL, empm_main() and empm_run() write to
+     * stderr, empm_start() drops them: set one to learn why a start fails */
     void (*log)(enum empm_log_level level, const char *line, void *user);
-    int  log_level;                    /* EMPM_LOG_WARN; notices (it serves, stops,
-                                          reloads) come in any case */
+    int  log_level;                    /* EMPM_LOG_WARN; notices (serving, stop,
+                                          reload) are always logged */
 
     void *arena;                       /* strings that empm_set() copied */
-    int   log_target;                  /* what ErrorLog has become (>>log) */
+    int   log_target;                  /* of error_log, when open (>>log) */
     int   log_echo;                 /* atomic: and on stderr, until it serves */
     unsigned log_lost;                 /* atomic: lines that had no room */
 } empm_config;
@@ -543,35 +548,32 @@ EMPM_API empm_config empm_defaults(void);
  *   value     copied
  *   err, n    gets a message of at most n - 1 bytes when the result is not
  *             EMPM_OK; may be NULL, 0
- *   returns   EMPM_OK (also for what Apache knows and has no meaning here),
+ *   returns   EMPM_OK (also for a directive of Apache without a meaning here),
  *             EMPM_EINVAL (unknown name, bad value), EMPM_ENOMEM
- *   note      lists get one more; after the first call the config must not be
- *             copied
+ *   note      a list gets one more entry; after the first call the config must
+ *             not be copied
  */
 EMPM_API int empm_set(empm_config *cfg, const char *directive,
                       const char *value, char *err, size_t n);
 
-/* Reads a file in Apache's syntax: a directive and its value per line, '#' in
- * front of a line of comment, '\' before the end of a line that goes on, quotes
- * around what has spaces, ${NAME} from the environment, Include and
- * IncludeOptional of a file, a folder or a pattern, <IfModule>. Each Listen,
- * AddType, CustomLog, LogFormat and RemoteIPTrustedProxy adds to those of the
- * same file; what cfg had of them before is replaced.
+/* Reads a file in Apache's syntax: see CONFIGURATION. The entries of its lists
+ * (Listen, AddType, CustomLog, LogFormat, RemoteIPTrustedProxy) replace those
+ * that cfg had before.
  *
- *   err, n    gets the first message, "file:line: what is wrong"
+ *   err, n    gets the first message, "file:line: ..."
  *   returns   EMPM_OK; EMPM_EINVAL, EMPM_ENOMEM: some may have been set
  */
 EMPM_API int empm_load(empm_config *cfg, const char *path, char *err, size_t n);
 
-/* Bytes that the server takes if every child serves as many connections as it
- * may, each with the longest head and a full buffer, and every thread uses all
- * of its stack; empm_check() should have been called. What handlers allocate by
- * themselves, and the kernel's own buffers, come on top. */
+/* Returns the bytes that the server takes if every child serves as many
+ * connections as it may, each with the longest head and a full buffer, and
+ * every thread uses all of its stack. Memory that handlers allocate, and the
+ * kernel's buffers, are not included. Call empm_check() first. */
 EMPM_API int64_t empm_memory_estimate(const empm_config *cfg);
 
-/* Checks all of it: what Apache clamps is clamped with a warning, what makes no
- * sense is an error. Says everything that is wrong, one line each, by way of
- * `say` (which may be NULL).
+/* Checks all settings. A value that Apache would adjust is adjusted with a
+ * warning; one without a sensible meaning is an error.
+ *   say       gets each warning and error as one line; may be NULL
  *   returns   the number of errors; 0: the server can start
  */
 EMPM_API int empm_check(empm_config *cfg,
@@ -580,46 +582,49 @@ EMPM_API int empm_check(empm_config *cfg,
 EMPM_API void empm_config_free(empm_config *cfg);
 
 /* Runs a whole program: options (-h lists them), signals, messages on stderr.
- *   returns   what main() should return; blocks until the server has stopped
+ *   returns   the exit status for main()
+ *   blocks    until the server has stopped
  */
 EMPM_API int empm_main(empm_config *cfg, int argc, char **argv);
 
 /* Runs the server in the foreground: forks the children (unless processes is 0)
- * and serves until TERM or INT (stop; again after a second: at once), WINCH or
- * graceful_stop_signal (graceful stop; WINCH is ignored where a terminal is
- * attached) arrives. HUP and USR1 reload, USR2 upgrades, URG opens the logs
- * anew: see OPERATION. Takes over these signals, CHLD, PIPE and XFSZ while it
- * runs, and restores them.
- *   cfg       is read, not changed; root without user_name: nobody serves
- *   returns   EMPM_OK after a stop, or why it could not start
+ * and serves until a signal stops it. TERM and INT stop (a second one, at least
+ * a second later, at once); WINCH and graceful_stop_signal stop gracefully, but
+ * WINCH is ignored where a terminal is attached. HUP and USR1 reload, USR2
+ * upgrades, URG opens the logs anew: see OPERATION. While it runs it handles
+ * these signals, CHLD, PIPE and XFSZ; afterwards it restores them.
+ *   cfg       is read, not changed; if root starts it without user_name, the
+ *             children are the user nobody
+ *   returns   EMPM_OK after a stop, or the error that prevented the start
+ *   blocks    until the server has stopped
  */
 EMPM_API int empm_run(empm_config *cfg);
 
-/* Starts the engine as threads of this process and returns at once. Touches no
- * signal disposition, rlimit, umask or directory; several may live at a time.
- * (A process that is forked meanwhile, as empm_run() does, keeps its sockets
- * open.)
+/* Starts the engine as threads of this process and returns at once. It changes
+ * no signal disposition, rlimit, umask or directory. Several servers may live
+ * at a time. (A process that the caller forks inherits the open sockets.)
  *   cfg       must stay until empm_free()
  *   out       the server, or NULL
  *   returns   EMPM_OK, EMPM_EINVAL, EMPM_ENOMEM, EMPM_ESYS
  */
 EMPM_API int empm_start(empm_config *cfg, empm_server **out);
 
-/* Asks the server to stop, and returns at once. empm_stop() closes what is
- * idle, lets running requests end for stop_timeout_ms, then drops what still
- * waits for a client. empm_stop_graceful() closes no idle connection and ends
- * no suspension: each next answer carries "Connection: close"; after
- * graceful_shutdown_timeout_ms (0: never) it becomes a plain stop.
+/* Asks the server to stop, and returns at once. empm_stop() closes the idle
+ * connections, gives running requests stop_timeout_ms, then drops those that
+ * still wait for a client. empm_stop_graceful() closes no idle connection and
+ * ends no suspension: the next answer on each connection carries "Connection:
+ * close"; after graceful_shutdown_timeout_ms (0: never) it stops like
+ * empm_stop().
  *   thread    any, a handler or a signal handler included; any number of times
  */
 EMPM_API void empm_stop(empm_server *s);
 EMPM_API void empm_stop_graceful(empm_server *s);
 
-/* Opens ErrorLog and the CustomLogs anew, by name, after they were moved away;
- * for a server without children (the others are asked with SIGURG).
+/* Opens ErrorLog and the CustomLogs anew, by name, after they were moved away.
+ * For a server without children; the parent of others takes SIGURG.
  *   thread    any, but no signal handler
- *   returns   EMPM_OK; EMPM_ESYS: one could not be opened and stays as it was;
- *             the log says which
+ *   returns   EMPM_OK; EMPM_ESYS: a log could not be opened and stays as it
+ *             was; a message names it
  */
 EMPM_API int empm_reopen_logs(empm_server *s);
 
@@ -628,17 +633,19 @@ EMPM_API int empm_reopen_logs(empm_server *s);
  */
 EMPM_API int empm_wait(empm_server *s, int timeout_ms);
 
-/* Frees a server that empm_wait() has seen stopped (it stops and waits itself,
- * for ever, if need be). NULL is allowed. */
+/* Frees the server; one that still runs is stopped first, however long that
+ * takes. NULL is allowed. */
 EMPM_API void empm_free(empm_server *s);
 
-/* The port that the i-th listening socket became, 0 if it has none, -1 if there
+/* Returns the port of the i-th listening socket, 0 if it has none, -1 if there
  * is no such socket. */
 EMPM_API int empm_port(const empm_server *s, int i);
 
 /* ---------------------------------------------------------------------------
- * >>calls-request -- what has been asked. All strings end with NUL and live
- * as long as the request; no call blocks or fails except as noted.
+ * >>calls-request -- the request that a handler answers
+ *
+ * All strings end with NUL and live as long as the request; no call blocks or
+ * fails except as noted.
  * ------------------------------------------------------------------------- */
 
 EMPM_API const char *empm_method(const empm_request *req);   /* "GET" */
@@ -647,37 +654,38 @@ EMPM_API const char *empm_path(const empm_request *req);     /* see below */
 EMPM_API const char *empm_query_string(const empm_request *req);  /* or "" */
 EMPM_API int         empm_minor_version(const empm_request *req); /* 1, 0 */
 
-/* empm_path() is what the route was found by, without the query: dot segments
- * are resolved, "//" is "/", and escapes are as they were sent. What decides by
- * the path asks for this one and never for empm_target().
+/* empm_path() is the path that the route was matched with, without the query:
+ * dot segments are resolved, "//" is "/", escapes are as they were sent. Base
+ * each decision about access on this path, not on empm_target().
  *
  * The decoded value of {name} or {name...} in the route's pattern, or NULL. A
- * {name} is one segment, decoded whole: "..%2Fx" is "../x" here, so what
- * becomes part of a file's name has to be looked through for '/' first. In a
- * {name...} "%2F" and "%25" stay as they were sent, so that "/" always divides,
- * and each piece gives its bytes when these two are decoded in it. */
+ * {name} is one segment, decoded whole: "..%2Fx" is "../x" here, so look for
+ * '/' before you make it part of a file's name. In a {name...} "%2F" and "%25"
+ * stay as they were sent: a "/" always separates two segments, and decoding
+ * these two escapes in a segment gives its bytes. */
 EMPM_API const char *empm_path_value(const empm_request *req, const char *name);
 
-/* The host that is asked for, with its port if one was sent: that of a target
- * in absolute-form, else the field Host; "" if there is neither. */
+/* The requested host, with its port if one was sent: from a target in
+ * absolute-form, else from the field Host; "" if there is neither. */
 EMPM_API const char *empm_host(empm_request *req);
 
 /* The first field called `name` (case is ignored), or NULL. */
 EMPM_API const char *empm_header(const empm_request *req, const char *name);
 
-/* Field i in the order of sending; the result is EMPM_EINVAL past the last. */
+/* Field i in the order of sending.
+ *   returns   EMPM_OK, EMPM_EINVAL (past the last) */
 EMPM_API int empm_header_at(const empm_request *req, int i, const char **name,
                             const char **value);
 
-/* The same for the trailer fields of a chunked body, once it has been read.
- * Those that must not be there (Host, Content-Type, Authorization ...) are
- * dropped. */
+/* The first trailer field of a chunked body called `name`, once the body has
+ * been read, or NULL. Fields that are not allowed there (Host, Content-Type,
+ * Authorization ...) are dropped. */
 EMPM_API const char *empm_trailer(const empm_request *req, const char *name);
 
-/* The first value of `name` in the query, in a urlencoded body, in the cookies:
- * decoded (cookies are taken as they are), or NULL if there is none. Decoding
- * is strict: a value with half an escape, such as "100%", or with "%00" is
- * NULL, and the _raw calls have it as it was sent. */
+/* The first value of `name` in the query, in a urlencoded body, in the cookies,
+ * or NULL. Values are decoded, cookies excepted. Decoding is strict: a value
+ * with half an escape, such as "100%", or with "%00" is NULL; the _raw calls
+ * return it as it was sent. */
 EMPM_API const char *empm_query(empm_request *req, const char *name);
 EMPM_API const char *empm_form(empm_request *req, const char *name);
 EMPM_API const char *empm_query_raw(empm_request *req, const char *name);
@@ -688,34 +696,35 @@ EMPM_API const char *empm_cookie(empm_request *req, const char *name);
  * The memory is the request's own and may be written to. */
 EMPM_API char *empm_body(empm_request *req, size_t *len);
 
-/* What the server knows, never what the client claims. */
+/* The other end of the connection; on a "proxy" socket the address that the
+ * PROXY header names. */
 EMPM_API const char  *empm_peer(empm_request *req);  /* "192.0.2.1:4711", ... */
 
-/* The address alone, "192.0.2.1". If the peer is one of RemoteIPTrustedProxy,
- * whom RemoteIPHeader names: from its right end, the first that is not. */
+/* The client's address alone, "192.0.2.1". If the peer is in
+ * RemoteIPTrustedProxy, the address comes from RemoteIPHeader: the last one in
+ * it that is not in the list. */
 EMPM_API const char  *empm_client(empm_request *req);
 EMPM_API const char  *empm_scheme(const empm_request *req);      /* "http" */
 EMPM_API empm_server *empm_server_of(const empm_request *req);
 
-/* A pointer of yours that goes with the request, from on_head to on_body to the
+/* A pointer of yours that stays with the request, from on_head to on_body, the
  * handler and its wake functions; NULL until it is set. */
 EMPM_API void         empm_set_data(empm_request *req, void *data);
 EMPM_API void        *empm_data(const empm_request *req);
 
-/* What on_thread_start() has set for this worker. */
+/* The thread_data that on_thread_start() has set for this worker. */
 EMPM_API void        *empm_thread_data(const empm_request *req);
 
 /* ---------------------------------------------------------------------------
  * >>calls-response -- how to answer
  *
- * The head is decided by the first of: the end of the handler, a suspension
- * after something was written, empm_flush(), or more than EMPM_RESPONSE_BUFFER
- * bytes of body. Before that, status and fields can be changed; after it they
- * are EMPM_EMISUSE.
+ * The head is fixed by the first of: the end of the handler, a suspension after
+ * a write, empm_flush(), or more than EMPM_RESPONSE_BUFFER bytes of body. Until
+ * then status and fields can be changed; later such calls return EMPM_EMISUSE.
  * ------------------------------------------------------------------------- */
 
-/* Sets the status, 200 to 599. 204, 205 and 304 have no body: what is written
- * to one is dropped. */
+/* Sets the status, 200 to 599. Answers with 204, 205 and 304 have no body: the
+ * bytes written to them are dropped. */
 EMPM_API int empm_status(empm_request *req, int status);
 
 /* Sets (replaces) or adds a field.
@@ -743,7 +752,7 @@ EMPM_API int empm_add_header(empm_request *req, const char *name,
  *                           short in silence; empm_stream() has no such limit
  *             EMPM_EMISUSE  the answer is complete, or longer than declared
  *             EMPM_ENOMEM, EMPM_ESYS  likewise aborted
- *   blocks    never on the client: what the socket does not take is kept
+ *   blocks    never on the client: bytes that the socket refuses are kept
  *   source    RFC 9110 8.6 (Content-Length), RFC 9112 7.1 (chunked)
  */
 EMPM_API int empm_write(empm_request *req, const void *data, size_t len);
@@ -751,30 +760,30 @@ EMPM_API int empm_printf(empm_request *req, const char *fmt, ...)
     EMPM__PRINTF(2, 3);
 EMPM_API int empm_vprintf(empm_request *req, const char *fmt, va_list ap);
 
-/* Sends what has been written so far, as far as the socket takes it; the
- * rest follows with the next call, a suspension or the handler's end. Never
- * blocks. */
+/* Sends the bytes written so far, as many as the socket takes; the rest follows
+ * with the next call, a suspension or the handler's end. Never blocks. */
 EMPM_API int empm_flush(empm_request *req);
 
 /* Answers with the file: type from its name (AddType), Last-Modified, ETag
  * (FileETag), conditions and ranges as RFC 9110 13 and 14 have them, several as
- * multipart/byteranges: conditions if the status is 2xx in the end, ranges if
- * it is 200. Sent by the kernel, from the listener's side of things: no worker
- * is held. It leaves when the handler has ended, or the last of its
- * suspensions. A file that claims to be empty and is not, as in /proc, is read
- * to its end and written at once, at most limit_response_spool bytes.
+ * multipart/byteranges. Conditions apply if the final status is 2xx, ranges if
+ * it is 200. The file is sent after the handler and the last of its suspensions
+ * have ended, by sendfile() in bounded pieces on a worker; between pieces the
+ * connection waits and holds none. A file that claims to be empty and is not,
+ * as in /proc, is read to its end at once, at most limit_response_spool bytes.
  *   path      opened at once, symbolic links followed; never pass a client's
  *             text, use EMPM_FILES for that
- *   returns   EMPM_OK, EMPM_EINVAL (no such regular file, or not for us),
+ *   returns   EMPM_OK, EMPM_EINVAL (no such regular file, or no right to it),
  *             EMPM_EFULL (MaxOpenFiles, or no descriptors: 503 is the answer),
  *             EMPM_ESYS, EMPM_EMISUSE
  */
 EMPM_API int empm_send_file(empm_request *req, const char *path);
 
-/* Answers with what `fn` produces, called on a worker whenever there is room.
+/* Answers with the bytes that `fn` produces, on a worker, whenever the client
+ * has room for more.
  *   length    bytes in all, or -1: unknown (chunked)
- *   fn        fills buf with up to cap bytes and returns how many; 0: the end;
- *             negative: abort. Runs after the handler has returned.
+ *   fn        fills buf with up to cap bytes and returns their number; 0: the
+ *             end; negative: abort. Runs after the handler has returned.
  *   user      given to fn; empm_defer() can free it
  *   returns   EMPM_OK, EMPM_EMISUSE
  */
@@ -782,16 +791,15 @@ EMPM_API int empm_stream(empm_request *req, int64_t length, empm_producer *fn,
                          void *user);
 
 /* Lets the request wait without a worker. The handler must then return
- * EMPM_SUSPENDED. What has been written is sent meanwhile.
+ * EMPM_SUSPENDED. The bytes written before are sent meanwhile.
  *
  *   timeout_ms  > 0, at most 24 days
- *   fn          called on a worker, once: when empm_resume() was called, when
- *               the time is over, when the client is gone, when the server
- *               stops (not gracefully: that waits). It returns what a handler
- *               returns and may suspend again.
- *               One exception: after EMPM_HALF_CLOSED it may return
- *               EMPM_SUSPENDED without another call, to go on waiting with the
- *               same ticket.
+ *   fn          called once, on a worker: after empm_resume(), when the time is
+ *               over, when the client is gone, when the server stops (a
+ *               graceful stop waits). Its results are those of a handler; it
+ *               may suspend again. After EMPM_HALF_CLOSED it may return
+ *               EMPM_SUSPENDED without another call, to wait on with the same
+ *               ticket.
  *   returns     the ticket for empm_resume(); 0: not possible here (no memory,
  *               already suspended, answer complete, the client is gone, or the
  *               server stops at once)
@@ -800,87 +808,89 @@ EMPM_API empm_ticket empm_suspend(empm_request *req, int timeout_ms,
                                   empm_wake *fn, void *user);
 
 /* Ends a suspension.
- *   thread    any; as often as one likes
- *   returns   EMPM_OK: fn will run with EMPM_RESUMED (or has another reason
- *             already); EMPM_EGONE: that suspension is over, nothing was done
+ *   thread    any, any number of times
+ *   returns   EMPM_OK: fn will run, with EMPM_RESUMED or a reason that came
+ *             earlier; EMPM_EGONE: that suspension is over, nothing was done
  */
 EMPM_API int empm_resume(empm_server *s, empm_ticket ticket);
 
-/* Tells a handler that works for long why it might stop: EMPM_STOP_* bits. */
+/* Returns the reasons for which a long handler may stop: EMPM_STOP_* bits. */
 EMPM_API int empm_should_stop(const empm_request *req);
 
-/* 1: this process is on its way out, gracefully or not, and accepts no more.
- * What runs may go on; a stream without an end can choose a good moment for
- * one, so that its client comes back to the new children.
+/* Returns 1 once this process is about to end, gracefully or not, and accepts
+ * no connection. Running requests may go on; a stream without an end can end at
+ * a good moment, so that its client comes back to the new children.
  *   thread    any */
 EMPM_API int empm_draining(const empm_server *s);
 
-/* Memory that lives as long as the request, aligned for any type; NULL if there
- * is none. empm_defer() calls fn(p), last first, once no function of yours can
- * see the request again, though the client may still take the answer. */
+/* empm_alloc() returns memory that lives as long as the request, aligned for
+ * any type, or NULL. empm_defer() calls fn(p), the last one first, once no
+ * function of yours can see the request again; the answer may still be on its
+ * way. */
 EMPM_API void *empm_alloc(empm_request *req, size_t n);
 EMPM_API int   empm_defer(empm_request *req, empm_cleanup *fn, void *p);
 
-/* Writes a line to the error log, for a handler: with the client's address, the
- * worker and no number. LogLevel decides whether; no line is left out
- * otherwise, so do not log what a stranger can ask for in a loop.
- *   fmt       at most 900 bytes come out; controls become '?' */
+/* Writes a line to the error log, with the client's address and the worker, and
+ * without a number, if LogLevel includes `level`. No other limit applies: do
+ * not log events that a client can cause in a loop.
+ *   fmt       at most 900 bytes are written; control characters become '?' */
 EMPM_API void empm_log(empm_request *req, enum empm_log_level level,
                        const char *fmt, ...) EMPM__PRINTF(3, 4);
 
-/* A note on the request for CustomLog: %{name}n and %{name}e print it, env=name
- * and env=!name ask whether there is one. %u prints the one that is called
- * REMOTE_USER; empm_health_page() leaves one called health. Both texts are
- * copied; of two with one name the later counts, and NULL takes it away.
+/* Sets a note on the request for CustomLog: %{name}n and %{name}e print it,
+ * env=name and env=!name test for it. %u prints the note REMOTE_USER;
+ * empm_health_page() sets the note health. Both texts are copied. A later note
+ * replaces one of the same name; the value NULL removes it.
  *   returns   EMPM_OK, EMPM_ENOMEM */
 EMPM_API int empm_note(empm_request *req, const char *name, const char *value);
 
-/* For handlers that fork() and exec(): call it in the new process before exec,
- * it restores the signals that workers block or a child ignores.
+/* Restores the signals that workers block or a child ignores. For handlers that
+ * fork() and exec(): call it in the new process before exec.
  * Async-signal-safe. */
 EMPM_API void empm_after_fork(void);
 
-/* A handler, for GET: the state of the server, whichever process is asked. It
- * is a page for people, or by the query for programs: ?auto is what Apache's
- * mod_status says there, ?json has everything, ?prometheus is text 0.0.4. For
- * people: ?refresh=N comes again by itself, ?notable leaves out the workers.
- *   user      NULL, or what comes without a query: EMPM_TEXT("auto"), "json",
- *             "prometheus". Ask no stranger in: it shows addresses and
- *             requests.
+/* A handler, for GET: the state of the whole server, from each of its
+ * processes. Without a query it is a page for people: ?refresh=N reloads it
+ * every N seconds, ?notable leaves out the table of workers. For programs:
+ * ?auto has the format of Apache's mod_status, ?json all figures, ?prometheus
+ * its text format 0.0.4.
+ *   user      NULL, or the form without a query: EMPM_TEXT("auto"), "json",
+ *             "prometheus"
+ *   note      it shows addresses and requests: do not put it on a public route
  */
 EMPM_API int empm_status_page(empm_request *req, void *user);
 
-/* A handler, for a balancer: 200 "OK", or 503 "draining" once the server is on
- * its way out. */
+/* A handler, for a balancer: 200 "OK", or 503 "draining" once the server is
+ * about to stop. */
 EMPM_API int empm_health_page(empm_request *req, void *user);
 
 /* ---------------------------------------------------------------------------
  * >>calls-store -- small values that all children share
  *
  * An entry takes EMPM_STORE_ITEM (512) of shared_store_size bytes, for key and
- * value together: 1 MiB holds 1,900 of them. Keys are spread by chance, so the
- * first EMPM_EFULL can come from four fifths of that on. Outlives restarts of
- * children, not the parent. A child that dies in a call leaves the old value or
- * the new one, never anything else.
+ * value together: 1 MiB holds 1,900 of them. Keys are hashed into parts of the
+ * store; one part can be full when the store as a whole is 80 % full. The store
+ * outlives the children, not the parent. A child that dies in a call leaves the
+ * old value or the new one, never anything else.
  *
  *   s             a handler has it from empm_server_of()
  *   key, key_len  any bytes, at least one
  *   ttl_ms        the entry expires after that; 0: never. When there is no room
- *                 for a new one, the entry next to expire is dropped early; one
- *                 that never expires is never dropped. Strangers who choose
- *                 keys can so drive out what expires: leave room for it
+ *                 for a new entry, the one that expires next is dropped early;
+ *                 one without expiry is never dropped. If clients choose the
+ *                 keys they can push out entries that expire: leave room
  *   returns       EMPM_OK, or else nothing has changed:
  *                 EMPM_EGONE      there is no such entry
- *                 EMPM_EFULL      no room, and nothing that could be dropped
- *                 EMPM_EINVAL     no key, too long with its value, ttl_ms < 0
+ *                 EMPM_EFULL      no room, and no entry that could be dropped
+ *                 EMPM_EINVAL     no key, key and value too long, ttl_ms < 0
  *                 EMPM_ETIMEDOUT  a child that is stopped in the middle of a
  *                                 call has held the lock for a second
  *                 EMPM_EMISUSE    shared_store_size is 0
  *   thread        any
- *   blocks        for a microsecond or so while others are at it
+ *   blocks        for a microsecond or so, while other threads use the store
  * ------------------------------------------------------------------------- */
 
-/* Copies the value of up to cap bytes and tells its length and its version,
+/* Copies the value, at most cap bytes, and sets its length and its version,
  * which no other value of the key has (len and version may be NULL).
  *   returns   also EMPM_EFULL: it is longer than cap; nothing is copied, but
  *             len and version are set
@@ -889,12 +899,12 @@ EMPM_API int empm_store_get(empm_server *s, const void *key, size_t key_len,
                             void *value, size_t cap, size_t *len,
                             uint64_t *version);
 
-/* Sets the value, whatever it was. */
+/* Sets the value, whether or not there was one. */
 EMPM_API int empm_store_put(empm_server *s, const void *key, size_t key_len,
                             const void *value, size_t len, int64_t ttl_ms);
 
 /* Sets the value if it still has that version; version 0: if there is none.
- *   returns   EMPM_EGONE: somebody was faster: get again, decide again
+ *   returns   EMPM_EGONE: another caller was faster: get the value again
  */
 EMPM_API int empm_store_cas(empm_server *s, const void *key, size_t key_len,
                             uint64_t version, const void *value, size_t len,
@@ -902,8 +912,8 @@ EMPM_API int empm_store_cas(empm_server *s, const void *key, size_t key_len,
 
 EMPM_API int empm_store_delete(empm_server *s, const void *key, size_t key_len);
 
-/* Adds to a counter: a value that is an int64_t, from 0 if it is not there.
- *   ttl_ms    counts from its first add; later ones do not move its end
+/* Adds to a counter: a value that is an int64_t, 0 if there is no entry.
+ *   ttl_ms    counts from the first add; later ones do not prolong it
  *   result    gets the sum; may be NULL
  *   returns   also EMPM_EINVAL: the value has another length, or the sum would
  *             not fit
@@ -3573,8 +3583,8 @@ static void empm__config_check_numbers(empm_config *cfg, const empm_config *old,
         if (i == 80 ||
             !(empm__chars_class((unsigned char)cfg->server_field[i]) &
                          EMPM__VCHAR)) {
-            empm__report_say(r, EMPM_LOG_ERROR, 5102, "ServerField is no field "
-                             "value of at most 80 bytes");
+            empm__report_say(r, EMPM_LOG_ERROR, 5102, "ServerField must be a "
+                             "field value of at most 80 bytes");
             break;
         }
     empm__config_clamp(cfg, r, 499, 497, "ServerLimit", &cfg->server_limit, 1,
@@ -9275,16 +9285,18 @@ static void empm__response_cannot(empm_request *req, int error, const char *why)
  * be aborted. */
 static void empm__response_finish(empm_request *req, int rc)
 {
+    char text[48];
     int r;
     if (req->body_open)             /* nobody has read it: it cannot go on */
         req->close = req->linger = 1;
     if (req->failed)                /* that has been said, or is the client's */
         return;
     if (rc < 0 || rc == EMPM_SUSPENDED || rc > 599 || (rc > 1 && rc < 200)) {
+        snprintf(text, sizeof text, "returned %d, which is no status", rc);
         empm__response_complain(req, rc < 0 ? "has failed"
                                 : rc == EMPM_SUSPENDED
                            ? "returned EMPM_SUSPENDED without a suspension"
-                           : "returned what is no status");
+                           : text);
         rc = 500;
     } else if (rc == EMPM_OK && !req->answered) {
         empm__response_complain(req, "gave no answer");
@@ -18149,7 +18161,7 @@ static int empm__program_attend(empm_server *s, int signal_fd, int control)
                 if (stopping == 2 && control < 0 &&
                     empm__now_us() >= twice_us) {
                     empm__log(cfg, EMPM_LOG_NOTICE, 5013,
-                              "asked twice: exit now");
+                              "second stop: exiting at once");
                     _exit(0);
                 }
                 empm_stop(s);
@@ -18965,7 +18977,7 @@ static void empm__child_died(empm__parent *p, int slot, int status)
         left += p->kids[t].pid != 0 && p->kids[t].generation == generation;
     if (was_old && left == 0)
         empm__log(p->now.cfg, EMPM_LOG_NOTICE, 5034, "generation %u has ended: "
-                  "its log files are free", (unsigned)generation);
+                  "its log files can be rotated", (unsigned)generation);
 }
 
 /* One look at the idle workers of all children. */
@@ -19164,7 +19176,7 @@ static void empm__parent_stop(empm__parent *p, char order)
     if (p->stopping == 2) {          /* asked twice */
         p->stopping = 3;
         empm__log(p->now.cfg, EMPM_LOG_NOTICE, 5013,
-                  "asked twice: children are killed");
+                  "second stop: children are killed");
         for (i = 0; i < p->slots; i++)
             if (p->kids[i].pid != 0)
                 empm__child_kill(p->kids[i].pid, SIGKILL);
@@ -20852,7 +20864,7 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
             break;
         }
     if (r < 0 && wrong != NULL) {
-        fprintf(stderr, "%s: %s %s\n%s -h tells what can be given\n", name,
+        fprintf(stderr, "%s: %s %s\ntry %s -h\n", name,
                 a.value, wrong, name);
         r = 1;
     }
