@@ -1,8 +1,8 @@
-/* eventmpm.h - v0.1 - an HTTP/1.1 server kit with the architecture of Apache's
- * event MPM, in one file.  Licence (public domain or MIT) at the end.
+/* eventmpm.h - v0.1 - an HTTP/1.1 server in one C header, with the architecture
+ * of Apache's event MPM.  Licence (public domain or MIT) at the end.
  *
- * Plain blocking handlers on a bounded pool of workers; slow and idle clients
- * that cost no thread; a crash that costs one child and not the server.
+ * Handlers are plain blocking functions; slow and idle clients hold no thread;
+ * a crash costs one child process and not the server.
  *
  * ===========================================================================
  * MANUAL
@@ -34,276 +34,125 @@
  *     }
  *
  * Contents: `grep -n '^ \* >>' eventmpm.h` prints the sections of this file.
+ * The numbers of messages and the letters of log formats are in >>appendix.
  *
  * CONCEPTS
- *
- *   processes   A parent owns the listening sockets and serves nobody. It forks
- *               children; each is a listener and threads_per_child workers. A
- *               child that dies is replaced in milliseconds; the other children
- *               do not notice. processes = 0 runs the same engine as threads of
- *               the calling process instead.
+ *   process     A parent owns the listening sockets and serves nobody. It forks
+ *               children; each has a listener and threads_per_child workers. A
+ *               child that dies is replaced at once; the others go on. With
+ *               processes = 0 the engine is threads of the calling process.
  *   listener    Accepts, waits, times out and hands over. It never reads from a
- *               client, never parses, never runs your code. A role: a worker
- *               that has nothing to do plays it, or, while they are all busy, a
- *               thread that does nothing else.
+ *               client, never parses, never runs your code. It is a role: an
+ *               idle worker plays it or, while all are busy, a standby thread.
  *   worker      Runs a connection until it would have to wait for the network,
- *               then gives it back. Your handler runs here and may block:
- *               query a database, read a file, sleep.
+ *               then gives it back. Your handler runs here and may block.
  *   connection  READ_HEAD, READ_BODY, HANDLE, WRITE, KEEPALIVE, SUSPENDED,
- *               LINGER, CLOSED: the picture stands in >>conn. A connection that
- *               waits, in whatever state, holds no worker; an idle one costs 84
- *               bytes and its socket.
+ *               LINGER, CLOSED: see the picture in >>conn. A connection that
+ *               waits holds no worker; idle, it costs 84 bytes and a socket.
+ *   one server  A request that finds all workers of its child busy moves, with
+ *               its connection, to a child that has an idle one. N children of
+ *               M workers serve N * M requests at a time. A connection whose
+ *               request has begun, or is suspended, stays in its child.
+ *
+ * ROUTES  "[METHOD ]/path": literal segments, {name} for one segment, {name...}
+ *   for the rest, a trailing "/" for everything below, {$} for exactly the
+ *   trailing slash. A name is made of letters, digits, '_' and '-'. The most
+ *   specific pattern wins, in any order; two patterns that match one request,
+ *   neither of them more specific, are refused at start. GET serves HEAD too; a
+ *   pattern without a method serves every method but CONNECT. The server itself
+ *   answers OPTIONS, 404, 405 with Allow, and /a with a redirect to /a/.
+ *     A path is made normal before it is matched: "/a/./b/../c//d" becomes
+ *   "/a/c/d", also where the dots are escaped; above the root is 400.
  *
  * CONFIGURATION  Fields of empm_config are Apache's directives in snake case
- *   and mean what they mean there; empm_set(), -c and files take Apache's own
- *   spelling, so that an mpm_event.conf loads as it is:
+ *   and mean the same. empm_set(), -c and files take Apache's spelling, so an
+ *   mpm_event.conf loads as it is. `program -L` lists the directives.
  *
- *     # a comment has a line of its own; a '\' at the end of one continues it
+ *     # a comment has a line of its own; a '\' at its end continues a line
  *     Listen           127.0.0.1:8080
  *     Listen           "unix:/run/${NAME}.sock"     from the environment
  *     KeepAliveTimeout 100ms                        a bare number: seconds
  *     Include          conf.d                       a file, folder or pattern
- *     Define           NAME web                     for ${NAME}; -D does, too
- *     <IfDefine NAME>  and <IfModule>, <IfVersion>, <IfFile>, with ! before it
+ *     Define           NAME web                     for ${NAME}; or -D NAME
+ *     <IfDefine NAME>  also <IfModule>, <IfVersion>, <IfFile>; '!' negates
  *
- *   Later beats earlier: the defaults, what the program sets, the file (-f),
- *   the command line. Listen, AddType, CustomLog, LogFormat and
- *   RemoteIPTrustedProxy are lists: those of one file, or of one command line,
- *   add up and replace what was there before. Numbers that Apache corrects are
- *   corrected and said, or, under "Strict On", refused; -t tells all of it, and
- *   the settings that come out. A reload (USR1, HUP) reads everything again on
- *   top of what the program sets; ServerLimit, ThreadLimit and SharedStoreSize
- *   stay as they were at its start.
+ *   Later beats earlier: defaults, the program's fields, the file (-f), the
+ *   command line. Listen, AddType, CustomLog, LogFormat, RemoteIPTrustedProxy
+ *   are lists: the entries of a file, or of a command line, replace all earlier
+ *   ones. Values that Apache would adjust are adjusted with a warning; with
+ *   "Strict On" they are errors. -t prints every warning and a line with the
+ *   resulting sizes. A reload reads everything again, but ServerLimit,
+ *   ThreadLimit and SharedStoreSize keep their values.
  *
- * OPERATION  of empm_main() and empm_run(), by signal or with -k (graceful and
- * restart start a server where none runs, as with httpd, and say so):
- *     USR1  graceful     new children with the configuration as it is now; once
- *                        they are healthy they accept, and the old ones drain:
- *                        they give each connection that waits for a request to
- *                        the new ones, finish the requests they have, let
- *                        suspended ones wait on, and end; after
- *                        GracefulRestartTimeout they stop. No client notices.
- *                        The next reload need not wait for that: it does, and
- *                        says so, if the slots (EMPM_GENERATIONS x ServerLimit)
- *                        are not enough
- *     HUP   restart      the same, but the old ones stop
- *     USR2               the program anew, with the listening sockets; once it
- *                        is healthy this one drains, and gives its connections
- *                        to the new one (empm_main() only)
- *     TERM  stop         QUIT, WINCH: graceful-stop. (A terminal sends WINCH
- *                        when it is resized: where there is one it is ignored.
- *                        And HUP when it is closed: that is a stop, or, with
- *                        nohup, nothing)
- *     URG   reopen       opens ErrorLog and CustomLogs anew, by name, after
- *                        they have been moved away: nothing restarts, no
- *                        request waits. (Other programs ignore this signal by
- *                        default)
- *   What fails on the way leaves the old children as they were. on_reload may
- *   change a new configuration, or refuse it. The parent pings its children
- *   (watchdog_interval_ms), speaks systemd's protocols (readiness, reload,
- *   watchdog, sockets), and stays root if it was started so; children do not.
- *     Without children (processes = 0, -X) the main thread does what one
- *   process can: it logs stuck workers, opens logs anew, answers systemd as
- *   long as the listener answers, and reaps as process 1. Nothing is reloaded,
- *   upgraded or replaced; -t and the log name the settings that mean nothing.
- *
- * ROUTES  "[METHOD ]/path": literal segments, {name} for one segment, {name...}
- *   for the rest, a trailing "/" for everything below, {$} for exactly the
- *   trailing slash. The most specific pattern wins, whatever the order; two
- *   patterns of which neither is more specific are refused at start. GET serves
- *   HEAD too, and a pattern without a method all there are, known here or not,
- *   but CONNECT. OPTIONS, 404, 405 with Allow and the redirect from /a to /a/
- *   come by themselves. Names are of letters, digits, '_' and '-'. EMPM_FILES
- *   serves a folder; EMPM_FILES_ELSE calls a handler where it has no file.
- *     A path is made normal before it is matched: "/a/./b/../c//d" is "/a/c/d",
- *   also where the dots are escaped, and empm_path() is that path; above the
- *   root is 400. Logs have what was sent.
+ * OPERATION  of empm_main() and empm_run(): a signal to the parent, or -k
+ *     TERM, INT  stop           running requests end within StopTimeout
+ *     QUIT, WINCH  graceful-stop  closes nothing idle, ends no suspension.
+ *                        WINCH is ignored where a terminal is attached, which
+ *                        sends it when its size changes
+ *     HUP   restart      new children read the configuration; the old ones
+ *                        stop. From a terminal that closes it is a stop, or,
+ *                        under nohup, nothing
+ *     USR1  graceful     the same, but the old ones drain: waiting connections
+ *                        move to the new children, begun requests are finished,
+ *                        at most for GracefulRestartTimeout. No client notices
+ *     USR2               the program anew, on the same sockets; once it is
+ *                        healthy, this one drains (empm_main() only)
+ *     URG   reopen       opens ErrorLog and CustomLogs anew, by name
+ *   A reload or upgrade that fails changes nothing: the old children serve on.
+ *   on_reload may change a new configuration or refuse it. The parent pings its
+ *   children (WatchdogInterval) and speaks systemd's protocols (readiness,
+ *   reload, watchdog, sockets). If it is started as root it stays root; the
+ *   children change to user_name, or to nobody.
+ *   EMPM_GENERATIONS generations can drain at once; then a reload waits, and
+ *   says so. -k graceful and restart start a server where none runs.
+ *     Without children (Processes 0, -X) the main thread logs stuck workers,
+ *   opens logs anew, answers systemd as long as the listener answers, and reaps
+ *   as process 1. Nothing is reloaded, upgraded or replaced; -t and the log
+ *   name the settings without meaning.
  *
  * BEHIND A PROXY  Listen "8080 proxy" takes the client's address from the PROXY
- *   header of a balancer, RemoteIPHeader from a field such as X-Forwarded-For;
- *   both of those in RemoteIPTrustedProxy only. empm_client() is that address,
- *   and empm_health_page() tells a balancer when to send no more.
+ *   header of a balancer, RemoteIPHeader from a field such as X-Forwarded-For.
+ *   RemoteIPTrustedProxy lists the peers that are believed. empm_client() is
+ *   that address; empm_health_page() tells a balancer when to send no more.
  *
- * WHICH THREAD MAY CALL WHAT
- *   with an empm_request *     the worker that runs the handler, nobody else;
- *                              the pointer is dead once the handler returns
- *   empm_resume                any thread
- *   empm_stop, empm_stop_graceful      any thread, any time, signal handlers
- *   the rest                   the thread that starts and ends the server
- *   Handlers run at the same time on several workers (and in several processes:
- *   a global variable is one per child). on_thread_start gives each worker its
- *   own database handle or the like.
+ * THREADS
+ *   with an empm_request *   only the worker that runs the handler; the pointer
+ *                            is invalid once the handler has returned
+ *   empm_resume              any thread
+ *   empm_stop, empm_stop_graceful   any thread, also in a signal handler
+ *   the rest                 the thread that starts and ends the server
+ *   Handlers run on several workers at once, in several processes: each child
+ *   has its own copy of a global variable, shared by its workers: lock it.
+ *   on_thread_start gives each worker a database handle or the like.
  *
- * MEMORY  Strings of a request live until its handler is done for good (through
- *   all its suspensions). empm_alloc() lives as long; empm_defer() calls you at
- *   that moment. Nothing the user passes in is kept unless the comment says so.
+ * MEMORY  Strings of a request live until its handler is done for good, through
+ *   all suspensions. empm_alloc() lives as long; empm_defer() calls a function
+ *   then. No call keeps a pointer given to it, unless its comment says so.
+ *   empm_store_*() keeps small values that all children share: counters, rate
+ *   limits, sessions.
  *
- * SHARED STORE  Children share no variables; empm_store_*() is for the few that
- *   they must: counters, rate limits, sessions. Entries are small and can
- *   expire, a call takes a fraction of a microsecond, and a child that dies in
- *   one leaves the old value or the new one. shared_store_size makes it.
- *
- * MISUSE is defined, never a crash: no answer is a 500, so is a body shorter
- *   than its declared length, or the end of the connection if its head has
- *   left; a second answer and writes after the end are refused with
- *   EMPM_EMISUSE; each leaves one line in the log. What ends more than a
- *   request is a crash of the child: exit(), pthread_exit() or pthread_cancel()
+ * ERRORS  Calls return EMPM_OK or a negative EMPM_E*. Misuse is defined, and
+ *   leaves one line in the log: a handler without an answer is 500; so is a
+ *   body shorter than declared or, if its head has left, the end of the
+ *   connection; a second answer, or a write after the end, is EMPM_EMISUSE.
+ *   These end a whole child: a crash, exit(), pthread_exit(), pthread_cancel()
  *   in a handler, a C++ exception that leaves one.
  *
- * STATUS  empm_status_page as a route's handler, or
- *   Listen "127.0.0.1:9000 admin", which answers when every worker is busy: a
- *   page for people, and for programs ?auto (as Apache's mod_status has it, for
- *   the programs that read it), ?json and ?prometheus.
+ * LIMITS  HTTP/1.1 and 1.0 on TCP and unix sockets: no TLS, HTTP/2, WebSocket.
+ *   Linux (epoll), or any POSIX system (poll). Each limit is a field of
+ *   empm_config; its comment has the default and the client's status.
  *
- * CHILDREN are one server. A request that finds all workers of its child busy
- *   is served by another child whose workers are not, with its connection, so N
- *   children of M workers serve N * M requests at a time, whichever of them has
- *   accepted the connections. A connection that has a request in hand, or is
- *   suspended, stays where it is.
+ * STATUS  empm_status_page, as a route's handler or on Listen "127.0.0.1:9000
+ *   admin", which answers even when every worker is busy: a page for people;
+ *   ?auto as Apache's mod_status prints it, ?json and ?prometheus for programs.
  *
- * LIMITS  HTTP/1.1 and 1.0 over TCP and unix sockets. Linux first (epoll); any
- *   POSIX through poll(). Every limit is a field below with its default and the
- *   status that a client gets.
- *
- * ACCESS LOG  CustomLog "file format": a format, or the name of a LogFormat;
- *   common, combined, combinedio, vhost_combined, referer and agent are there.
- *   env=NAME behind it, or env=!NAME: only requests with such a note, or
- *   without (empm_note()); env=!health leaves out those of empm_health_page().
- *   "|program arguments" instead of a file, as for ErrorLog: it reads the
- *   lines, is started again if it ends, and sees their end when the server
- *   stops; "|$text" is for a shell.
- *     %h %a  client's address       %{c}a %{c}h  the connection's
- *     %A  the server's address      %l -   %u  the note REMOTE_USER
- *     %f  the file, of EMPM_FILES   %R  the route    %{Name}n %{Name}e  notes;
- *     %t %{strftime}t, or sec, msec, usec,          %e the environment, too
- *       msec_frac, usec_frac; end: before it        %r  request line
- *     %m %U %q %H  its method, path (as sent), query, protocol
- *     %s %>s  status; 499 if the client left before its request was whole, or
- *             before there was one
- *     %b %B  bytes of body (0: - or 0)      %I %O %S  bytes in, out, both
- *     %D  microseconds              %T %{ms}T %{us}T  seconds, or ...
- *     %X  X aborted, + kept alive, - closed  %k  requests before it on this one
- *     %v %V  ServerName, or what Host says  %p %{remote}p  ports
- *     %P %{tid}P process, worker  %{Field}i %{Field}o %{name}C  fields, cookie
- *   %400,501{User-Agent}i or %!200,304... : only with these statuses, others.
- *   A line is in the file half a second after its request has ended.
- *
- * MESSAGES  "EMPM0484: ..." in the error log. Numbers below 5000 are those that
- *   Apache (AH00484) gives to the same thing.
- *   0046  a child did not end in time and was killed
- *   0051  a child was killed by a signal, or has crashed, and dumped core
- *   0052  a child was killed by a signal, or has crashed; it is replaced
- *   0072  Listen: the address is in use, or not ours
- *   0091  ErrorLog cannot be opened, or its program not started
- *   0111  ${NAME} in a configuration is not in the environment
- *   0112  DocumentRoot, or the folder of EMPM_FILES, is no directory: 404
- *   0481  no child can be started: see the limits of processes, memory, files
- *   0484  all workers are busy: MaxRequestWorkers may be too low
- *   0485  no slot for a child: those that drain get 2 s more, or a reload waits
- *   0486  more children are started, as few workers are idle
- *   0489  the server, or its next generation, serves
- *   0491  stopping
- *   0492  stopping gracefully
- *   0493  restarting gracefully
- *   0494  restarting at once
- *   0497  ServerLimit is too high                  0499  ... is too low
- *   0501  ServerLimit cannot change while running
- *   0502  ThreadLimit is too high                  0504  ... is too low
- *   0506  ThreadLimit cannot change while running
- *   0507  ThreadsPerChild is above ThreadLimit     0509  ... is too low
- *   0511  MaxRequestWorkers is below ThreadsPerChild
- *   0513  ... is no multiple of ThreadsPerChild    0515  ... needs ServerLimit
- *   0517  StartServers is too low                  0519  MinSpareThreads is
- *   0521  MaxClients is called MaxRequestWorkers now
- *   0543  User is not known here
- *   0544  Group is not known here, or stands without User
- *   0545  MaxRequestsPerChild is called MaxConnectionsPerChild now
- *   0646  a log cannot be written, for a full disk or a full pipe: lines are
- *         lost, and no request waits for it
- *   0649  a CustomLog cannot be opened, or its program not started
- *   2324  children die before they serve, or StartTimeout is over: giving up
- *   2436  ThreadStackSize is not possible here
- *   5001  no memory for a request: 503, or the connection is closed
- *   5002  a handler misuses its request, or its answer cannot be finished
- *   5003  a client takes nothing, or too little, for Timeout: dropped
- *   5004  SpoolDirectory cannot be written: no right, or a full disk
- *   5005  MaxSpoolBytes or MaxBodyMemory is reached: clients get 503
- *   5006  an internal state that should not occur: please report it
- *   5007  on_child_start or on_thread_start has failed: the child gives up
- *   5008  a listening socket cannot be watched, or somebody has changed it
- *   5009  accepting pauses: no descriptors, or MaxOpenConnections
- *   5010  MaxOpenFiles is reached: large bodies, or files, get 503
- *   5011  a child cannot be made: no threads, memory or epoll for it
- *   5012  handlers outlast StopTimeout: the process ends under them
- *   5013  asked to stop twice: the process ends at once
- *   5014  a child has started                      5015  ... has ended
- *   5016  a file cannot be opened or read: clients get 503, or 500
- *   5017  a socket fails, and its client is not the reason: it is closed
- *   5018  a request goes wrong after its answer has begun
- *   5019  epoll_wait or poll fails: the child ends if that goes on
- *   5020  a unix socket that listens has been shut down: only a restart helps
- *   5030  a process without children cannot be reloaded or upgraded
- *   5031  started as root without User: the user nobody serves; or not as root,
- *         and User is ignored
- *   5032  a reload or an upgrade has failed: those that serve go on
- *   5034  an old generation has ended: its log files are free
- *   5035  User, Group or ChrootDir cannot be applied
- *   5036  PidFile cannot be written
- *   5037  a handler takes longer than StuckWorkerTimeout
- *   5038  a child has not answered its watchdog and was killed; or, without
- *         children, the listener has not
- *   5039  an upgrade cannot be started
- *   5040  an upgrade: which process starts, which one serves
- *   5041  PidFile names a server that runs
- *   5042  the settings that are in force
- *   5043  the serving user has no access to a directory: the command that helps
- *   5044  -k start without ErrorLog: later messages are lost
- *   5045  the logs are opened anew
- *   5046  a connection cannot be passed on to another child
- *   5047  a setting that a reload cannot take back
- *   5048  a pipe cannot be made: the process ends
- *   5049  settings that have no meaning without children
- *   5101  a setting is out of range
- *   5102  ServerField or ServerTokens is no field value
- *   5103  LimitRequestHead is small beside LimitRequestLine
- *   5104  no memory at start
- *   5105  a route is not valid, or two of them conflict
- *   5106  DocumentRoot cannot be opened            5107  SpoolDirectory is none
- *   5108  Listen is not valid, or cannot be used  5109  ... is given twice
- *   5110  StartServers is above what MaxRequestWorkers allows
- *   5111  MaxSpareThreads is too close to MinSpareThreads
- *   5112  SendBufferSize or ReceiveBufferSize is too small
- *   5113  one Listen serves IPv4 for another, too
- *   5114  Listen overlaps with a socket in use
- *   5115  AddType is not valid
- *   5120  Include, or the configuration: no such file, or nested too deep
- *   5121  a directive of Apache's has no meaning here
- *   5122  a directive is not known                 5123  ... has a bad value
- *   5124  a line of the configuration is too long
- *   5125  a section is not closed or not opened, not known, or no condition
- *   5126  a directive or section of Apache's is not here: what to do instead
- *   5130  RLIMIT_NOFILE allows fewer connections or files than are wanted
- *   5131  the stacks of all threads may take more than there is
- *   5132  ListenBacklog is above the limit of the system
- *   5133  there are more threads than the system allows
- *   5134  a directory that is set, that of a log, PidFile or unix socket, or
- *         the program of a log does not exist
- *   5301  RemoteIPTrustedProxy is no address and no network
- *   5302  RemoteIPHeader is no name of a field
- *   5303  RemoteIPHeader: built without it
- *   5304  a proxy sent no PROXY header, or a bad one
- *   5305  a PROXY header came from a peer that is not trusted
- *   5306  MaxConnectionsPerPeer is reached: refused
- *   5400  CustomLog or LogFormat is not valid
- *   5401  ... has a format that is not valid
- *   5402  ErrorLog is no file, |program, stderr or syslog:facility
- *   5403  no memory for a line of a CustomLog
- *   5500  SharedStoreSize is too small or too large
- *   5501  ... but the server is built without the store
- *   5502  no memory for the shared store
- *   5503  SharedStoreSize cannot change in a reload
- *   Of each number that load can repeat, a child writes ten lines a minute (of
- *   those about itself, one), and then says how many were left out.
+ * LOGS  ErrorLog takes a file, "|program arguments", "syslog:facility" or
+ *   "stderr"; each message has a number, EMPM0484. CustomLog takes a file or
+ *   "|program", and a format or the name of one: common, combined, combinedio,
+ *   vhost_combined, referer, agent, or a LogFormat. env=NAME behind it keeps to
+ *   requests with that note (empm_note()), env=!NAME to those without. A line
+ *   is in the file half a second after its request has ended. A program is
+ *   started again when it dies; no request waits for a log.
  * ======================================================================== */
 
 #ifndef EVENTMPM_H
@@ -316,9 +165,9 @@
 #  error "eventmpm.h: needs C99: compile with -std=c99 or later"
 #endif
 
-/* What plain `cc` declares is all that the implementation needs. Under a strict
- * -std=c99 a libc declares less, and the first system header decides how much:
- * so this must stand before the includes. */
+/* The implementation needs only the names that plain `cc` declares. A strict
+ * -std=c99 declares fewer, and the first system header fixes the choice: hence
+ * these defines before any include. */
 #if defined(EVENTMPM_IMPLEMENTATION) && !defined(_FEATURES_H)
 #  if defined(__STRICT_ANSI__) && !defined(_DEFAULT_SOURCE) && \
       !defined(_GNU_SOURCE)
@@ -388,8 +237,8 @@
 #  define EMPM_RANGES 32            /* in a Range field; more: the whole file */
 #endif
 #ifndef EMPM_DROP_BODY
-#  define EMPM_DROP_BODY 65536      /* of a body that nobody wants, such as that
-                                       of a 404; the connection ends at more */
+#  define EMPM_DROP_BODY 65536      /* of a body that no handler reads, as with
+                                       a 404; the connection ends at more */
 #endif
 #ifndef EMPM_STORE_ITEM
 #  define EMPM_STORE_ITEM 512       /* a key and its value in empm_store_*() */
@@ -414,9 +263,9 @@ extern "C" {
  * >>types -- results, routes, configuration
  * ------------------------------------------------------------------------- */
 
-/* What calls return: EMPM_OK or a negative error. What handlers return: EMPM_OK
- * (the answer is what has been written), an HTTP status of 200 to 599 (the
- * answer is that status, with a short text unless a body has been written),
+/* Results. A call returns EMPM_OK or a negative error. A handler returns
+ * EMPM_OK (it has written the answer), an HTTP status of 200 to 599 (it becomes
+ * that of the answer, with a short text unless a body has been written),
  * EMPM_SUSPENDED, or a negative error (500). */
 enum {
     EMPM_OK        = 0,
@@ -424,22 +273,22 @@ enum {
     EMPM_EINVAL    = -1,   /* an argument or a setting makes no sense */
     EMPM_ENOMEM    = -2,
     EMPM_ECLOSED   = -3,   /* the peer is gone */
-    EMPM_EFULL     = -4,   /* a limit of this kit is reached */
+    EMPM_EFULL     = -4,   /* a limit of the server is reached */
     EMPM_EGONE     = -5,   /* the ticket is stale: nothing was done */
-    EMPM_EMISUSE   = -6,   /* not possible any more, or not yet */
+    EMPM_EMISUSE   = -6,   /* the call comes too late or too early */
     EMPM_ETIMEDOUT = -7,
     EMPM_ESYS      = -8    /* a system call failed; the log has the reason */
 };
 
-/* Why the function given to empm_suspend() is called. */
+/* The reason for which the function given to empm_suspend() is called. */
 enum empm_why {
     EMPM_RESUMED = 1,      /* empm_resume() */
     EMPM_TIMEOUT,          /* timeout_ms has passed */
     EMPM_HALF_CLOSED,      /* the client sends no more, but may still read */
-    EMPM_GONE,             /* the client is gone: an answer reaches nobody */
-    EMPM_STOPPING          /* the server stops: answer now. A graceful stop or
-                              reload comes to that only when its limit is
-                              reached: empm_draining() tells before */
+    EMPM_GONE,             /* the client is gone: no answer reaches it */
+    EMPM_STOPPING          /* the server stops: answer now. In a graceful stop
+                              or reload that is the end of its time limit;
+                              empm_draining() is 1 earlier */
 };
 
 /* Bits of empm_should_stop(). */
@@ -450,8 +299,8 @@ enum {
     EMPM_STOP_STOPPING    = 8      /* a plain stop; a graceful one waits */
 };
 
-/* Bits of file_etag. The inode comes with the time of its last change, which no
- * program can set back as it can that of the content. */
+/* Bits of file_etag. With the inode goes the time of its last change: a program
+ * can set back the time of the content, but not that one. */
 enum {
     EMPM_ETAG_INODE = 1,
     EMPM_ETAG_MTIME = 2,
@@ -476,25 +325,26 @@ typedef long empm_producer(empm_request *req, void *buf, size_t cap,
                            void *user);
 typedef void empm_cleanup(void *p);
 
-/* One route. Fill it with one of the macros below: they set every field. */
+/* One route. The macros below set every field. */
 typedef struct empm_route {
     const char      *pattern;     /* "[METHOD ]/path", see ROUTES above */
     empm_handler    *handler;     /* runs when the whole request is here */
     void            *user;        /* given to the functions of this route */
     empm_handler    *on_head;     /* before any body is read: EMPM_OK to go on,
                                      a status or a whole answer to refuse */
-    empm_body_piece *on_body;     /* gets the body piece by piece as it arrives,
-                                     nothing is kept; EMPM_OK to go on, a status
-                                     to refuse; or NULL: the body is whole */
+    empm_body_piece *on_body;     /* gets each piece of the body as it arrives;
+                                     the server keeps none. EMPM_OK to go on, a
+                                     status to refuse. NULL: the handler gets
+                                     the whole body */
     const char      *root;       /* EMPM_FILES: directory; NULL: DocumentRoot */
     int64_t          limit_body;  /* bytes; -1: LimitRequestBody; 0: no limit */
     int              timeout_ms;  /* sets EMPM_STOP_DEADLINE; 0: never */
-    int              max_workers; /* in its functions at once, in a child, more
-                                     are 503; 0: all */
-    int              max_requests; /* on their way at once, in a child: from the
-                                     complete head on, with uploads, suspended
-                                     ones and answers that leave slowly; more
-                                     are 503; 0: no limit */
+    int              max_workers; /* workers of a child that run its functions
+                                     at the same time; beyond: 503; 0: all */
+    int              max_requests; /* requests of a child between their complete
+                                     head and the end of their answer, uploads
+                                     and suspended ones included; beyond: 503;
+                                     0: no limit */
     int              kind;        /* set by the macros */
 } empm_route;
 
@@ -511,7 +361,7 @@ enum { EMPM__ROUTE_END, EMPM__ROUTE_HANDLER, EMPM__ROUTE_FILES };
     { pattern, handler, user, on_head, on_body, NULL, limit_body, timeout_ms, \
       max_workers, max_requests, EMPM__ROUTE_HANDLER }
 #define EMPM_FILES(pattern, dir) EMPM_FILES_ELSE(pattern, dir, NULL, NULL)
-/* Files, and `handler` for each path below which there is none. */
+/* Files, and `handler` for each path without a file. */
 #define EMPM_FILES_ELSE(pattern, dir, handler, user) \
     { pattern, handler, user, NULL, NULL, dir, -1, 0, 0, 0, EMPM__ROUTE_FILES }
 #define EMPM_ROUTES_END \
@@ -520,94 +370,100 @@ enum { EMPM__ROUTE_END, EMPM__ROUTE_HANDLER, EMPM__ROUTE_FILES };
 /* A text as the `user` of a route, in both languages. */
 #define EMPM_TEXT(text) ((void *)(uintptr_t)(text))
 
-/* Everything that can be set. Get one from empm_defaults(), change fields or
- * call empm_set(), and leave it in place while the server lives. In brackets:
- * the directive where its name differs by more than its spelling.
+/* All settings. empm_defaults() makes one; change its fields or call
+ * empm_set(), and leave it in place while the server lives. Brackets name the
+ * directive where its name differs by more than its spelling.
  *
  * Listen strings: "8080" (all addresses), "127.0.0.1:8080", "[::1]:8080",
- * "localhost:0" (all addresses of that name; 0: any free port, empm_port()
- * tells), "unix:/run/a.sock mode=660 user=root group=www" (group and user as
- * they are, or "#number"), "fd:3" (an inherited listening socket),
- * "systemd:web" (those that the service manager passes under that name).
- * "v6only" may follow; "proxy": each connection begins with a PROXY header,
- * version 1 or 2; "admin": status only, by an engine of its own, whatever the
- * workers do. */
+ * "localhost:0" (all addresses of that name; 0: any free port, which
+ * empm_port() returns), "unix:/run/a.sock mode=660 user=root group=www" (names,
+ * or "#number"), "fd:3" (an inherited listening socket), "systemd:web" (the
+ * sockets that the service manager passes under that name). Words that may
+ * follow: "v6only"; "proxy": each connection begins with a PROXY header,
+ * version 1 or 2; "admin": the status only, from an engine of its own that no
+ * busy worker can hold up. */
 typedef struct empm_config {
     const empm_route *routes;          /* ends with EMPM_ROUTES_END */
     void       *user;                  /* given to the hooks */
     const char *listen[EMPM_MAX_LISTEN]; /* NULL ends; none at all: "8080" */
     const char *document_root;         /* "." */
     const char *add_type[EMPM_MAX_LIST]; /* media types of files by extension,
-                                          "video/x-matroska .mkv .mka", beside
-                                          and before those that are known */
-    int         file_etag;             /* what an ETag is made of, EMPM_ETAG_*:
-                                          all of it. Servers that share a
-                                          balancer and have copies of the same
-                                          files: MTime and Size only */
+                                          "video/x-matroska .mkv .mka"; they
+                                          come before the built-in ones */
+    int         file_etag;             /* parts of an ETag, EMPM_ETAG_*: all
+                                          of it. Servers behind one balancer
+                                          with copies of the same files need
+                                          MTime and Size only */
     const char *spool_directory;       /* large bodies, unlinked: "/tmp" */
     const char *server_field;          /* value of Server: "eventmpm"; "": none
                                           [also ServerTokens] */
-    const char *server_name;           /* NULL: what the host calls itself */
-    const char *server_root;           /* where relative names of files in a
-                                          configuration begin: NULL, as is */
-    int         strict;                /* a number that is corrected with a
-                                          warning is an error: 0 */
+    const char *server_name;           /* NULL: the name of the host */
+    const char *server_root;           /* relative names of files begin there;
+                                          NULL: in the working directory */
+    int         strict;                /* 1: a value that would be adjusted with
+                                          a warning is an error: 0 */
 
     /* a whole program: empm_run() and empm_main() only */
     const char *pid_file;              /* NULL: none */
-    const char *user_name;             /* [User] who serves, if started as root:
-                                          nobody; "#1000" is a number, "root" is
-                                          meant */
+    const char *user_name;             /* [User] of the children, if root starts
+                                          the server: nobody. "#1000" is a
+                                          number; "root" stays root */
     const char *group_name;            /* [Group] NULL: the user's */
-    const char *chroot_dir;            /* NULL; paths above count from outside,
-                                          and directories must be within */
+    const char *chroot_dir;            /* NULL; the paths above are names
+                                          outside of it, their directories must
+                                          lie within */
     const char *core_dump_directory;   /* NULL: where it was started */
-    int    graceful_stop_signal;       /* beside WINCH: SIGQUIT; SIGTERM: then
-                                          INT alone stops at once; 0: none */
+    int    graceful_stop_signal;       /* beside WINCH: SIGQUIT. If SIGTERM,
+                                          only INT is a plain stop; 0: none */
 
     /* logs */
     const char *error_log;             /* a file, "|program", "stderr",
                                           "syslog[:facility[:tag]]"; NULL: see
-                                          log. What children print on stderr is
-                                          in that file, too */
+                                          log. A file also gets the stderr of
+                                          the children */
     const char *log_format[EMPM_MAX_LIST]; /* "format" nickname */
     const char *custom_log[EMPM_MAX_LIST]; /* file nickname, or file "format";
                                           env=name or env=!name may follow */
     int         extended_status;       /* times and requests in the status: 1 */
 
-    /* who is in front */
+    /* proxies in front */
     const char *remote_ip_header;      /* such as X-Forwarded-For; NULL: none */
-    const char *remote_ip_trusted_proxy[EMPM_MAX_LIST]; /* addresses, networks,
-                                          several per string; believed in
-                                          remote_ip_header and on "proxy"
-                                          listeners, where none means all;
-                                          unix sockets are in any case */
-    int         max_connections_per_peer; /* in a child, of one IPv4 address or
-                                          IPv6 /64; more are closed; not on
-                                          "proxy" listeners. 0: no limit */
+    const char *remote_ip_trusted_proxy[EMPM_MAX_LIST]; /* addresses or
+                                          networks, several per string. Peers in
+                                          the list may set the client's address,
+                                          by remote_ip_header or a PROXY header.
+                                          An empty list: "proxy" sockets believe
+                                          every peer, the header none. Peers on
+                                          unix sockets are always trusted */
+    int         max_connections_per_peer; /* of one IPv4 address or IPv6 /64, in
+                                          a child; further ones are closed.
+                                          Not on "proxy" sockets. 0: no
+                                          limit */
 
     int64_t     shared_store_size;     /* bytes for empm_store_*(), at least 10
                                           KiB: 0, none */
 
     /* processes and threads */
-    int    processes;                  /* -1 by the spare limits, 0 none: the
-                                          caller's threads, N exactly N */
+    int    processes;                  /* -1: between min_spare_threads and
+                                          max_spare_threads, 0: none, threads of
+                                          the caller, N: exactly N children */
     int    start_servers;              /* 3 */
     int    server_limit;               /* 16 */
     int    threads_per_child;          /* 25 */
     int    thread_limit;               /* 64 */
     int    max_request_workers;        /* 400 */
-    int    min_spare_threads;          /* 75: all workers of start_servers, so
-                                          one that is busy starts a child */
+    int    min_spare_threads;          /* 75: with the defaults all workers, so
+                                          the first busy one starts a child */
     int    max_spare_threads;          /* 250 */
     int    max_connections_per_child;  /* 0: no limit */
     double async_request_worker_factor; /* 2.0 */
-    int    max_open_connections;       /* per child; 0: two thirds of what
-                                          RLIMIT_NOFILE has to share out */
-    int    max_open_files;             /* per child: spooled bodies (half of
-                                          it at most, more are 503), files that
-                                          are sent or kept, spooled answers
-                                          (else 503, or aborted); 0: a third */
+    int    max_open_connections;       /* per child; 0: two thirds of the
+                                          descriptors in RLIMIT_NOFILE */
+    int    max_open_files;             /* per child; 0: a third of them. Spooled
+                                          bodies take half of it at most, beyond
+                                          is 503; files that are sent or kept
+                                          and spooled answers the rest, beyond
+                                          is 503 or the end of the answer */
     int    thread_stack_size;          /* bytes, 0: the system's */
     int    listen_backlog;             /* 511 */
     int    send_buffer_size;           /* bytes, 0: the system's */
@@ -619,9 +475,9 @@ typedef struct empm_config {
 
     /* time, in milliseconds; directives take seconds, or 100ms */
     int    timeout_ms;                 /* no progress in writing: 60000 */
-    int    response_min_rate;          /* bytes/s, over each timeout_ms in
-                                          which a client is waited for: 100;
-                                          0: none */
+    int    response_min_rate;          /* bytes/s that a client must take, over
+                                          each timeout_ms of waiting for it:
+                                          100; 0: none */
     int    keep_alive;                 /* 1 */
     int    keep_alive_timeout_ms;      /* 5000; 0: as keep_alive 0 */
     int    max_keep_alive_requests;    /* 1000; 0: no limit */
@@ -644,8 +500,7 @@ typedef struct empm_config {
                                           service manager gets no more answers:
                                           10000; 0: off */
     int    stuck_worker_timeout_ms;    /* a handler that takes longer is logged
-                                          (looked for with each ping): 60000;
-                                          0: off */
+                                          at the next ping: 60000; 0: off */
     int    stuck_worker_replace;       /* ... and its child replaced: 0 */
     int    stop_timeout_ms;            /* a plain stop waits so long: 5000 */
 
@@ -658,40 +513,38 @@ typedef struct empm_config {
     int64_t limit_request_body;        /* 1 MiB, else 413; 0: no limit */
     int64_t limit_body_in_memory;      /* longer ones are spooled: 64 KiB */
     int64_t max_body_memory;           /* per child: 64 MiB, else 503 */
-    int64_t max_spool_bytes;           /* per child: 1 GiB, of which answers
-                                          have half at most; else 503 */
-    int64_t limit_response_spool;      /* of one response, what waits for the
-                                          client: 64 MiB, else aborted */
+    int64_t max_spool_bytes;           /* per child: 1 GiB, half of it at most
+                                          for answers; else 503 */
+    int64_t limit_response_spool;      /* bytes of one response that wait for
+                                          the client: 64 MiB, else aborted */
     int64_t limit_linger_bytes;        /* 0: no limit but linger_timeout_ms,
                                           which no client can prolong */
 
-    /* hooks, each NULL or called with `user` (thread hooks on the worker). A
-     * child serves nobody before all of its start hooks have returned 0, and
-     * has start_timeout_ms for it. One that returns anything else ends the
-     * child, after the stop hooks of those that had returned 0: empm_start() is
-     * EMPM_ESYS then, a start of children is tried again and soon given up, a
-     * reload keeps the old children */
+    /* Hooks, each NULL or called with `user`, the thread hooks on the worker. A
+     * child serves no client before all of its start hooks have returned 0, and
+     * has start_timeout_ms for that. If one returns anything else, the stop
+     * hooks of those that returned 0 run and the child ends: empm_start() then
+     * returns EMPM_ESYS; a parent tries again and soon gives up; a reload keeps
+     * the old children */
     int  (*on_child_start)(empm_server *s, void *user);
     void (*on_child_stop)(empm_server *s, void *user);
     int  (*on_thread_start)(empm_server *s, void **thread_data, void *user);
     void (*on_thread_stop)(empm_server *s, void *thread_data, void *user);
 
-    /* before new children are started with this config (>>parent): first in
-     * a process that only tries it, then in the parent. Not 0: the old ones
-     * stay */
+    /* Called before new children start with this config, first in a process
+     * that only tries it, then in the parent. Not 0: the old children stay */
     int  (*on_reload)(struct empm_config *cfg, void *user);
 
-    /* where messages go: a line without newline and date, "EMPM5011: ..." or
-     * "[client 192.0.2.1:4711] EMPM5002: ..."; any thread. NULL: error_log, or,
-     * if that is NULL as well, stderr under empm_main() and empm_run() and
-     * nowhere under empm_start(): set one of the two to learn why a start has
-     * failed */
+    /* Gets each message, from any thread: a line without newline and date,
+     * "EMPM5011: ..." or "[client 192.0.2.1:4711] EMPM5002: ...". NULL: they go
+     * to error_log. If both are NULL, empm_main() and empm_run() write to
+     * stderr, empm_start() drops them: set one to learn why a start fails */
     void (*log)(enum empm_log_level level, const char *line, void *user);
-    int  log_level;                    /* EMPM_LOG_WARN; notices (it serves,
-                                          stops, reloads) come in any case */
+    int  log_level;                    /* EMPM_LOG_WARN; notices (serving, stop,
+                                          reload) are always logged */
 
     void *arena;                       /* strings that empm_set() copied */
-    int   log_target;                  /* what ErrorLog has become (>>log) */
+    int   log_target;                  /* of error_log, when open (>>log) */
     int   log_echo;                 /* atomic: and on stderr, until it serves */
     unsigned log_lost;                 /* atomic: lines that had no room */
 } empm_config;
@@ -708,35 +561,32 @@ EMPM_API empm_config empm_defaults(void);
  *   value     copied
  *   err, n    gets a message of at most n - 1 bytes when the result is not
  *             EMPM_OK; may be NULL, 0
- *   returns   EMPM_OK (also for what Apache knows and has no meaning here),
+ *   returns   EMPM_OK (also for a directive of Apache without a meaning here),
  *             EMPM_EINVAL (unknown name, bad value), EMPM_ENOMEM
- *   note      lists get one more; after the first call the config must not be
- *             copied
+ *   note      a list gets one more entry; after the first call the config must
+ *             not be copied
  */
 EMPM_API int empm_set(empm_config *cfg, const char *directive,
                       const char *value, char *err, size_t n);
 
-/* Reads a file in Apache's syntax: a directive and its value per line, '#' in
- * front of a line of comment, '\' before the end of a line that goes on, quotes
- * around what has spaces, ${NAME} from the environment, Include and
- * IncludeOptional of a file, a folder or a pattern, <IfModule>. Each Listen,
- * AddType, CustomLog, LogFormat and RemoteIPTrustedProxy adds to those of the
- * same file; what cfg had of them before is replaced.
+/* Reads a file in Apache's syntax: see CONFIGURATION. The entries of its lists
+ * (Listen, AddType, CustomLog, LogFormat, RemoteIPTrustedProxy) replace those
+ * that cfg had before.
  *
- *   err, n    gets the first message, "file:line: what is wrong"
+ *   err, n    gets the first message, "file:line: ..."
  *   returns   EMPM_OK; EMPM_EINVAL, EMPM_ENOMEM: some may have been set
  */
 EMPM_API int empm_load(empm_config *cfg, const char *path, char *err, size_t n);
 
-/* Bytes that the server takes if every child serves as many connections as it
- * may, each with the longest head and a full buffer, and every thread uses all
- * of its stack; empm_check() should have been called. What handlers allocate by
- * themselves, and the kernel's own buffers, come on top. */
+/* Returns the bytes that the server takes if every child serves as many
+ * connections as it may, each with the longest head and a full buffer, and
+ * every thread uses all of its stack. Memory that handlers allocate, and the
+ * kernel's buffers, are not included. Call empm_check() first. */
 EMPM_API int64_t empm_memory_estimate(const empm_config *cfg);
 
-/* Checks all of it: what Apache clamps is clamped with a warning, what makes no
- * sense is an error. Says everything that is wrong, one line each, by way of
- * `say` (which may be NULL).
+/* Checks all settings. A value that Apache would adjust is adjusted with a
+ * warning; one without a sensible meaning is an error.
+ *   say       gets each warning and error as one line; may be NULL
  *   returns   the number of errors; 0: the server can start
  */
 EMPM_API int empm_check(empm_config *cfg,
@@ -745,46 +595,50 @@ EMPM_API int empm_check(empm_config *cfg,
 EMPM_API void empm_config_free(empm_config *cfg);
 
 /* Runs a whole program: options (-h lists them), signals, messages on stderr.
- *   returns   what main() should return; blocks until the server has stopped
+ *   returns   the exit status for main()
+ *   blocks    until the server has stopped
  */
 EMPM_API int empm_main(empm_config *cfg, int argc, char **argv);
 
 /* Runs the server in the foreground: forks the children (unless processes is 0)
- * and serves until TERM or INT (stop; again after a second: at once), WINCH or
- * graceful_stop_signal (graceful stop) arrives. HUP and USR1 reload, USR2
- * upgrades, URG opens the logs anew: see OPERATION. Takes over these signals,
- * CHLD, PIPE and XFSZ while it runs, and restores them; handlers' programs
- * start without them.
- *   cfg       is read, not changed; root without user_name: nobody serves
- *   returns   EMPM_OK after a stop, or why it could not start
+ * and serves until a signal stops it. TERM and INT stop (a second one, at least
+ * a second later, at once); WINCH and graceful_stop_signal stop gracefully, but
+ * WINCH is ignored where a terminal is attached. HUP and USR1 reload, USR2
+ * upgrades, URG opens the logs anew: see OPERATION. While it runs it handles
+ * these signals, CHLD, PIPE and XFSZ; afterwards it restores them. Programs
+ * that handlers start do not inherit this.
+ *   cfg       is read, not changed; if root starts it without user_name, the
+ *             children are the user nobody
+ *   returns   EMPM_OK after a stop, or the error that prevented the start
+ *   blocks    until the server has stopped
  */
 EMPM_API int empm_run(empm_config *cfg);
 
-/* Starts the engine as threads of this process and returns at once. Touches no
- * signal disposition, rlimit, umask or directory; several may live at a time.
- * (A process that is forked meanwhile, as empm_run() does, keeps its sockets
- * open.)
+/* Starts the engine as threads of this process and returns at once. It changes
+ * no signal disposition, rlimit, umask or directory. Several servers may live
+ * at a time. (A process that the caller forks inherits the open sockets.)
  *   cfg       must stay until empm_free()
  *   out       the server, or NULL
  *   returns   EMPM_OK, EMPM_EINVAL, EMPM_ENOMEM, EMPM_ESYS
  */
 EMPM_API int empm_start(empm_config *cfg, empm_server **out);
 
-/* Asks the server to stop, and returns at once. empm_stop() closes what is
- * idle, lets running requests end for stop_timeout_ms, then drops what still
- * waits for a client. empm_stop_graceful() closes no idle connection and ends
- * no suspension: each next answer carries "Connection: close"; after
- * graceful_shutdown_timeout_ms (0: never) it becomes a plain stop.
+/* Asks the server to stop, and returns at once. empm_stop() closes the idle
+ * connections, gives running requests stop_timeout_ms, then drops those that
+ * still wait for a client. empm_stop_graceful() closes no idle connection and
+ * ends no suspension: the next answer on each connection carries "Connection:
+ * close"; after graceful_shutdown_timeout_ms (0: never) it stops like
+ * empm_stop().
  *   thread    any, a handler or a signal handler included; any number of times
  */
 EMPM_API void empm_stop(empm_server *s);
 EMPM_API void empm_stop_graceful(empm_server *s);
 
-/* Opens ErrorLog and the CustomLogs anew, by name, after they were moved away;
- * for a server without children (the others are asked with SIGURG).
+/* Opens ErrorLog and the CustomLogs anew, by name, after they were moved away.
+ * For a server without children; the parent of others takes SIGURG.
  *   thread    any, but no signal handler
- *   returns   EMPM_OK; EMPM_ESYS: one could not be opened and stays as it was;
- *             the log says which
+ *   returns   EMPM_OK; EMPM_ESYS: a log could not be opened and stays as it
+ *             was; a message names it
  */
 EMPM_API int empm_reopen_logs(empm_server *s);
 
@@ -793,17 +647,19 @@ EMPM_API int empm_reopen_logs(empm_server *s);
  */
 EMPM_API int empm_wait(empm_server *s, int timeout_ms);
 
-/* Frees a server that empm_wait() has seen stopped (it stops and waits itself,
- * for ever, if need be). NULL is allowed. */
+/* Frees the server; one that still runs is stopped first, however long that
+ * takes. NULL is allowed. */
 EMPM_API void empm_free(empm_server *s);
 
-/* The port that the i-th listening socket became, 0 if it has none, -1 if there
+/* Returns the port of the i-th listening socket, 0 if it has none, -1 if there
  * is no such socket. */
 EMPM_API int empm_port(const empm_server *s, int i);
 
 /* ---------------------------------------------------------------------------
- * >>calls-request -- what has been asked. All strings end with NUL and live
- * as long as the request; no call blocks or fails except as noted.
+ * >>calls-request -- the request that a handler answers
+ *
+ * All strings end with NUL and live as long as the request; no call blocks or
+ * fails except as noted.
  * ------------------------------------------------------------------------- */
 
 EMPM_API const char *empm_method(const empm_request *req);   /* "GET" */
@@ -812,37 +668,38 @@ EMPM_API const char *empm_path(const empm_request *req);     /* see below */
 EMPM_API const char *empm_query_string(const empm_request *req);  /* or "" */
 EMPM_API int         empm_minor_version(const empm_request *req); /* 1, 0 */
 
-/* empm_path() is what the route was found by, without the query: dot segments
- * are resolved, "//" is "/", and escapes are as they were sent. What decides by
- * the path asks for this one and never for empm_target().
+/* empm_path() is the path that the route was matched with, without the query:
+ * dot segments are resolved, "//" is "/", escapes are as they were sent. Base
+ * each decision about access on this path, not on empm_target().
  *
  * The decoded value of {name} or {name...} in the route's pattern, or NULL. A
- * {name} is one segment, decoded whole: "..%2Fx" is "../x" here, so what
- * becomes part of a file's name has to be looked through for '/' first. In a
- * {name...} "%2F" and "%25" stay as they were sent, so that "/" always divides,
- * and each piece gives its bytes when these two are decoded in it. */
+ * {name} is one segment, decoded whole: "..%2Fx" is "../x" here, so look for
+ * '/' before you make it part of a file's name. In a {name...} "%2F" and "%25"
+ * stay as they were sent: a "/" always separates two segments, and decoding
+ * these two escapes in a segment gives its bytes. */
 EMPM_API const char *empm_path_value(const empm_request *req, const char *name);
 
-/* The host that is asked for, with its port if one was sent: that of a target
- * in absolute-form, else the field Host; "" if there is neither. */
+/* The requested host, with its port if one was sent: from a target in
+ * absolute-form, else from the field Host; "" if there is neither. */
 EMPM_API const char *empm_host(empm_request *req);
 
 /* The first field called `name` (case is ignored), or NULL. */
 EMPM_API const char *empm_header(const empm_request *req, const char *name);
 
-/* Field i in the order of sending; the result is EMPM_EINVAL past the last. */
+/* Field i in the order of sending.
+ *   returns   EMPM_OK, EMPM_EINVAL (past the last) */
 EMPM_API int empm_header_at(const empm_request *req, int i, const char **name,
                             const char **value);
 
-/* The same for the trailer fields of a chunked body, once it has been read.
- * Those that must not be there (Host, Content-Type, Authorization ...) are
- * dropped. */
+/* The first trailer field of a chunked body called `name`, once the body has
+ * been read, or NULL. Fields that are not allowed there (Host, Content-Type,
+ * Authorization ...) are dropped. */
 EMPM_API const char *empm_trailer(const empm_request *req, const char *name);
 
-/* The first value of `name` in the query, in a urlencoded body, in the cookies:
- * decoded (cookies are taken as they are), or NULL if there is none. Decoding
- * is strict: a value with half an escape, such as "100%", or with "%00" is
- * NULL, and the _raw calls have it as it was sent. */
+/* The first value of `name` in the query, in a urlencoded body, in the cookies,
+ * or NULL. Values are decoded, cookies excepted. Decoding is strict: a value
+ * with half an escape, such as "100%", or with "%00" is NULL; the _raw calls
+ * return it as it was sent. */
 EMPM_API const char *empm_query(empm_request *req, const char *name);
 EMPM_API const char *empm_form(empm_request *req, const char *name);
 EMPM_API const char *empm_query_raw(empm_request *req, const char *name);
@@ -853,34 +710,35 @@ EMPM_API const char *empm_cookie(empm_request *req, const char *name);
  * The memory is the request's own and may be written to. */
 EMPM_API char *empm_body(empm_request *req, size_t *len);
 
-/* What the server knows, never what the client claims. */
+/* The other end of the connection; on a "proxy" socket the address that the
+ * PROXY header names. */
 EMPM_API const char  *empm_peer(empm_request *req);  /* "192.0.2.1:4711", ... */
 
-/* The address alone, "192.0.2.1". If the peer is one of RemoteIPTrustedProxy,
- * whom RemoteIPHeader names: from its right end, the first that is not. */
+/* The client's address alone, "192.0.2.1". If the peer is in
+ * RemoteIPTrustedProxy, the address comes from RemoteIPHeader: the last one in
+ * it that is not in the list. */
 EMPM_API const char  *empm_client(empm_request *req);
 EMPM_API const char  *empm_scheme(const empm_request *req);      /* "http" */
 EMPM_API empm_server *empm_server_of(const empm_request *req);
 
-/* A pointer of yours that goes with the request, from on_head to on_body to the
+/* A pointer of yours that stays with the request, from on_head to on_body, the
  * handler and its wake functions; NULL until it is set. */
 EMPM_API void         empm_set_data(empm_request *req, void *data);
 EMPM_API void        *empm_data(const empm_request *req);
 
-/* What on_thread_start() has set for this worker. */
+/* The thread_data that on_thread_start() has set for this worker. */
 EMPM_API void        *empm_thread_data(const empm_request *req);
 
 /* ---------------------------------------------------------------------------
  * >>calls-response -- how to answer
  *
- * The head is decided by the first of: the end of the handler, a suspension
- * after something was written, empm_flush(), or more than EMPM_RESPONSE_BUFFER
- * bytes of body. Before that, status and fields can be changed; after it they
- * are EMPM_EMISUSE.
+ * The head is fixed by the first of: the end of the handler, a suspension after
+ * a write, empm_flush(), or more than EMPM_RESPONSE_BUFFER bytes of body. Until
+ * then status and fields can be changed; later such calls return EMPM_EMISUSE.
  * ------------------------------------------------------------------------- */
 
-/* Sets the status, 200 to 599. 204, 205 and 304 have no body: what is written
- * to one is dropped. */
+/* Sets the status, 200 to 599. Answers with 204, 205 and 304 have no body: the
+ * bytes written to them are dropped. */
 EMPM_API int empm_status(empm_request *req, int status);
 
 /* Sets (replaces) or adds a field.
@@ -908,7 +766,7 @@ EMPM_API int empm_add_header(empm_request *req, const char *name,
  *                           short in silence; empm_stream() has no such limit
  *             EMPM_EMISUSE  the answer is complete, or longer than declared
  *             EMPM_ENOMEM, EMPM_ESYS  likewise aborted
- *   blocks    never on the client: what the socket does not take is kept
+ *   blocks    never on the client: bytes that the socket refuses are kept
  *   source    RFC 9110 8.6 (Content-Length), RFC 9112 7.1 (chunked)
  */
 EMPM_API int empm_write(empm_request *req, const void *data, size_t len);
@@ -916,30 +774,30 @@ EMPM_API int empm_printf(empm_request *req, const char *fmt, ...)
     EMPM__PRINTF(2, 3);
 EMPM_API int empm_vprintf(empm_request *req, const char *fmt, va_list ap);
 
-/* Sends what has been written so far, as far as the socket takes it; the
- * rest follows with the next call, a suspension or the handler's end. Never
- * blocks. */
+/* Sends the bytes written so far, as many as the socket takes; the rest follows
+ * with the next call, a suspension or the handler's end. Never blocks. */
 EMPM_API int empm_flush(empm_request *req);
 
 /* Answers with the file: type from its name (AddType), Last-Modified, ETag
  * (FileETag), conditions and ranges as RFC 9110 13 and 14 have them, several as
- * multipart/byteranges: conditions if the status is 2xx in the end, ranges if
- * it is 200. Sent by the kernel, from the listener's side of things: no worker
- * is held. It leaves when the handler has ended, or the last of its
- * suspensions. A file that claims to be empty and is not, as in /proc, is read
- * to its end and written at once, at most limit_response_spool bytes.
+ * multipart/byteranges. Conditions apply if the final status is 2xx, ranges if
+ * it is 200. The file is sent after the handler and the last of its suspensions
+ * have ended, by sendfile() in bounded pieces on a worker; between pieces the
+ * connection waits and holds none. A file that claims to be empty and is not,
+ * as in /proc, is read to its end at once, at most limit_response_spool bytes.
  *   path      opened at once, symbolic links followed; never pass a client's
  *             text, use EMPM_FILES for that
- *   returns   EMPM_OK, EMPM_EINVAL (no such regular file, or not for us),
+ *   returns   EMPM_OK, EMPM_EINVAL (no such regular file, or no right to it),
  *             EMPM_EFULL (MaxOpenFiles, or no descriptors: 503 is the answer),
  *             EMPM_ESYS, EMPM_EMISUSE
  */
 EMPM_API int empm_send_file(empm_request *req, const char *path);
 
-/* Answers with what `fn` produces, called on a worker whenever there is room.
+/* Answers with the bytes that `fn` produces, on a worker, whenever the client
+ * has room for more.
  *   length    bytes in all, or -1: unknown (chunked)
- *   fn        fills buf with up to cap bytes and returns how many; 0: the end;
- *             negative: abort. Runs after the handler has returned.
+ *   fn        fills buf with up to cap bytes and returns their number; 0: the
+ *             end; negative: abort. Runs after the handler has returned.
  *   user      given to fn; empm_defer() can free it
  *   returns   EMPM_OK, EMPM_EMISUSE
  */
@@ -947,16 +805,15 @@ EMPM_API int empm_stream(empm_request *req, int64_t length, empm_producer *fn,
                          void *user);
 
 /* Lets the request wait without a worker. The handler must then return
- * EMPM_SUSPENDED. What has been written is sent meanwhile.
+ * EMPM_SUSPENDED. The bytes written before are sent meanwhile.
  *
  *   timeout_ms  > 0, at most 24 days
- *   fn          called on a worker, once: when empm_resume() was called, when
- *               the time is over, when the client is gone, when the server
- *               stops (not gracefully: that waits). It returns what a handler
- *               returns and may suspend again.
- *               One exception: after EMPM_HALF_CLOSED it may return
- *               EMPM_SUSPENDED without another call, to go on waiting with the
- *               same ticket.
+ *   fn          called once, on a worker: after empm_resume(), when the time is
+ *               over, when the client is gone, when the server stops (a
+ *               graceful stop waits). Its results are those of a handler; it
+ *               may suspend again. After EMPM_HALF_CLOSED it may return
+ *               EMPM_SUSPENDED without another call, to wait on with the same
+ *               ticket.
  *   returns     the ticket for empm_resume(); 0: not possible here (no memory,
  *               already suspended, answer complete, the client is gone, or the
  *               server stops at once)
@@ -965,89 +822,90 @@ EMPM_API empm_ticket empm_suspend(empm_request *req, int timeout_ms,
                                   empm_wake *fn, void *user);
 
 /* Ends a suspension.
- *   thread    any; as often as one likes
- *   returns   EMPM_OK: fn will run with EMPM_RESUMED (or has another reason
- *             already); EMPM_EGONE: that suspension is over, nothing was done
+ *   thread    any, any number of times
+ *   returns   EMPM_OK: fn will run, with EMPM_RESUMED or a reason that came
+ *             earlier; EMPM_EGONE: that suspension is over, nothing was done
  */
 EMPM_API int empm_resume(empm_server *s, empm_ticket ticket);
 
-/* Tells a handler that works for long why it might stop: EMPM_STOP_* bits. */
+/* Returns the reasons for which a long handler may stop: EMPM_STOP_* bits. */
 EMPM_API int empm_should_stop(const empm_request *req);
 
-/* 1: this process is on its way out, gracefully or not, and accepts no more.
- * What runs may go on; a stream without an end can choose a good moment for
- * one, so that its client comes back to the new children.
+/* Returns 1 once this process is about to end, gracefully or not, and accepts
+ * no connection. Running requests may go on; a stream without an end can end at
+ * a good moment, so that its client comes back to the new children.
  *   thread    any */
 EMPM_API int empm_draining(const empm_server *s);
 
-/* Memory that lives as long as the request, aligned for any type; NULL if there
- * is none. empm_defer() calls fn(p), last first, once no function of yours can
- * see the request again, though the client may still take the answer. */
+/* empm_alloc() returns memory that lives as long as the request, aligned for
+ * any type, or NULL. empm_defer() calls fn(p), the last one first, once no
+ * function of yours can see the request again; the answer may still be on its
+ * way. */
 EMPM_API void *empm_alloc(empm_request *req, size_t n);
 EMPM_API int   empm_defer(empm_request *req, empm_cleanup *fn, void *p);
 
-/* Writes a line to the error log, for a handler: with the client's address, the
- * worker and no number. LogLevel decides whether; no line is left out
- * otherwise, so do not log what a stranger can ask for in a loop.
- *   fmt       at most 900 bytes come out; controls become '?' */
+/* Writes a line to the error log, with the client's address and the worker, and
+ * without a number, if LogLevel includes `level`. No other limit applies: do
+ * not log events that a client can cause in a loop.
+ *   fmt       at most 900 bytes are written; control characters become '?' */
 EMPM_API void empm_log(empm_request *req, enum empm_log_level level,
                        const char *fmt, ...) EMPM__PRINTF(3, 4);
 
-/* A note on the request for CustomLog: %{name}n and %{name}e print it, env=name
- * and env=!name ask whether there is one. %u prints the one that is called
- * REMOTE_USER; empm_health_page() leaves one called health. Both texts are
- * copied; of two with one name the later counts, and NULL takes it away.
+/* Sets a note on the request for CustomLog: %{name}n and %{name}e print it,
+ * env=name and env=!name test for it. %u prints the note REMOTE_USER;
+ * empm_health_page() sets the note health. Both texts are copied. A later note
+ * replaces one of the same name; the value NULL removes it.
  *   returns   EMPM_OK, EMPM_ENOMEM */
 EMPM_API int empm_note(empm_request *req, const char *name, const char *value);
 
-/* For handlers that fork(): call it in the new process, it takes the server's
- * signal handlers and masks away. Async-signal-safe. Under empm_main() and
- * empm_run() what system(), popen() and posix_spawn() start is clean by itself;
- * under empm_start() it inherits the signals that workers block: there call
- * fork(), this, and exec(). */
+/* Restores the signals that workers block or a child ignores. For handlers that
+ * fork() and exec(): call it in the new process before exec. What system(),
+ * popen() and posix_spawn() start needs it under empm_start() only, where they
+ * cannot call it: use fork() and exec() there. Async-signal-safe. */
 EMPM_API void empm_after_fork(void);
 
-/* A handler, for GET: the state of the server, whichever process is asked. It
- * is a page for people, or by the query for programs: ?auto is what Apache's
- * mod_status says there, ?json has everything, ?prometheus is text 0.0.4. For
- * people: ?refresh=N comes again by itself, ?notable leaves out the workers.
- *   user      NULL, or what comes without a query: EMPM_TEXT("auto"), "json",
- *             "prometheus". Ask no stranger in: it shows addresses and
- *             requests.
+/* A handler, for GET: the state of the whole server, from each of its
+ * processes. Without a query it is a page for people: ?refresh=N reloads it
+ * every N seconds, ?notable leaves out the table of workers. For programs:
+ * ?auto has the format of Apache's mod_status, ?json all figures, ?prometheus
+ * its text format 0.0.4.
+ *   user      NULL, or the form without a query: EMPM_TEXT("auto"), "json",
+ *             "prometheus"
+ *   note      it shows addresses and requests: do not put it on a public route
  */
 EMPM_API int empm_status_page(empm_request *req, void *user);
 
-/* A handler, for a balancer: 200 "OK", or 503 "draining" once the server is on
- * its way out. */
+/* A handler, for a balancer: 200 "OK", or 503 "draining" once the server is
+ * about to stop. */
 EMPM_API int empm_health_page(empm_request *req, void *user);
 
 /* ---------------------------------------------------------------------------
  * >>calls-store -- small values that all children share
  *
  * An entry takes EMPM_STORE_ITEM (512) of shared_store_size bytes, for key and
- * value together: 1 MiB holds 1,900 of them. Keys are spread by chance, so the
- * first EMPM_EFULL can come from four fifths of that on. Outlives restarts of
- * children, not the parent. A child that dies in a call leaves the old value or
- * the new one, never anything else.
+ * value together: 1 MiB holds 1,900 of them. Keys are hashed into parts of the
+ * store; one part can be full when the store as a whole is 80 % full. The store
+ * outlives the children, not the parent. A child that dies in a call leaves the
+ * old value or the new one, never anything else.
  *
  *   s             a handler has it from empm_server_of()
  *   key, key_len  any bytes, at least one
  *   ttl_ms        the entry expires after that; 0: never. When there is no room
- *                 for a new one, the entry next to expire is dropped early; one
- *                 that never expires is never dropped. Strangers who choose
- *                 keys can so drive out what expires: leave room for it
+ *                 for a new entry, the one that expires next is dropped early;
+ *                 one without expiry is never dropped. If clients choose the
+ *                 keys they can push out entries that expire: leave room
  *   returns       EMPM_OK, or else nothing has changed:
  *                 EMPM_EGONE      there is no such entry
- *                 EMPM_EFULL      no room, and nothing that could be dropped
- *                 EMPM_EINVAL     no key, too long with its value, ttl_ms < 0
+ *                 EMPM_EFULL      no room, and no entry that could be dropped
+ *                 EMPM_EINVAL     no key, key and value too long, ttl_ms < 0
  *                 EMPM_ETIMEDOUT  a child that is stopped in the middle of a
  *                                 call has held the lock for a second
  *                 EMPM_EMISUSE    shared_store_size is 0
  *   thread        any
- *   blocks        for a microsecond or so while others are at it
+ *   blocks        for a microsecond or so, while other threads use the store
  * ------------------------------------------------------------------------- */
 
-/* Copies the value of up to cap bytes and tells its length and its version,
+/* Copies the value, at most cap bytes, and sets its length and its version,
  * which no other value of the key has (len and version may be NULL).
  *   returns   also EMPM_EFULL: it is longer than cap; nothing is copied, but
  *             len and version are set
@@ -1056,12 +914,12 @@ EMPM_API int empm_store_get(empm_server *s, const void *key, size_t key_len,
                             void *value, size_t cap, size_t *len,
                             uint64_t *version);
 
-/* Sets the value, whatever it was. */
+/* Sets the value, whether or not there was one. */
 EMPM_API int empm_store_put(empm_server *s, const void *key, size_t key_len,
                             const void *value, size_t len, int64_t ttl_ms);
 
 /* Sets the value if it still has that version; version 0: if there is none.
- *   returns   EMPM_EGONE: somebody was faster: get again, decide again
+ *   returns   EMPM_EGONE: another caller was faster: get the value again
  */
 EMPM_API int empm_store_cas(empm_server *s, const void *key, size_t key_len,
                             uint64_t version, const void *value, size_t len,
@@ -1069,8 +927,8 @@ EMPM_API int empm_store_cas(empm_server *s, const void *key, size_t key_len,
 
 EMPM_API int empm_store_delete(empm_server *s, const void *key, size_t key_len);
 
-/* Adds to a counter: a value that is an int64_t, from 0 if it is not there.
- *   ttl_ms    counts from its first add; later ones do not move its end
+/* Adds to a counter: a value that is an int64_t, 0 if there is no entry.
+ *   ttl_ms    counts from the first add; later ones do not prolong it
  *   result    gets the sum; may be NULL
  *   returns   also EMPM_EINVAL: the value has another length, or the sum would
  *             not fit
@@ -4012,8 +3870,8 @@ static int empm__config_check_ranges(empm_config *cfg, empm__report *r)
         if (i == 80 ||
             !(empm__chars_class((unsigned char)cfg->server_field[i]) &
                          EMPM__VCHAR)) {
-            empm__report_say(r, EMPM_LOG_ERROR, 5102, "ServerField is no field "
-                             "value of at most 80 bytes");
+            empm__report_say(r, EMPM_LOG_ERROR, 5102, "ServerField must be a "
+                             "field value of at most 80 bytes");
             break;
         }
     return odd;
@@ -9744,16 +9602,18 @@ static void empm__response_cannot(empm_request *req, int error, const char *why)
  * be aborted. */
 static void empm__response_finish(empm_request *req, int rc)
 {
+    char text[48];
     int r;
     if (req->body_open)             /* nobody has read it: it cannot go on */
         req->close = req->linger = 1;
     if (req->failed)                /* that has been said, or is the client's */
         return;
     if (rc < 0 || rc == EMPM_SUSPENDED || rc > 599 || (rc > 1 && rc < 200)) {
+        snprintf(text, sizeof text, "returned %d, which is no status", rc);
         empm__response_complain(req, rc < 0 ? "has failed"
                                 : rc == EMPM_SUSPENDED
                            ? "returned EMPM_SUSPENDED without a suspension"
-                           : "returned what is no status");
+                           : text);
         rc = 500;
     } else if (rc == EMPM_OK && !req->answered) {
         empm__response_complain(req, "gave no answer");
@@ -19123,7 +18983,7 @@ static int empm__program_attend(empm_server *s, const empm__signal_set *signals,
                 if (stopping == 2 && control < 0 &&
                     empm__now_us() >= twice_us) {
                     empm__log(cfg, EMPM_LOG_NOTICE, 5013,
-                              "asked twice: exit now");
+                              "second stop: exiting at once");
                     return EMPM_ETIMEDOUT;
                 }
                 if (order == 'h')
@@ -19962,7 +19822,7 @@ static void empm__child_died(empm__parent *p, int slot, int status)
         left += p->kids[t].pid != 0 && p->kids[t].generation == generation;
     if (was_old && left == 0)
         empm__log(p->now.cfg, EMPM_LOG_NOTICE, 5034, "generation %u has ended: "
-                  "its log files are free", (unsigned)generation);
+                  "its log files can be rotated", (unsigned)generation);
 }
 
 /* One look at the idle workers of all children. */
@@ -20128,7 +19988,7 @@ static void empm__parent_stop(empm__parent *p, char order)
     if (p->stopping == 2) {          /* asked twice */
         p->stopping = 3;
         empm__log(p->now.cfg, EMPM_LOG_NOTICE, 5013,
-                  "asked twice: children are killed");
+                  "second stop: children are killed");
         for (i = 0; i < p->slots; i++)
             if (p->kids[i].pid != 0)
                 empm__child_kill(p->kids[i].pid, SIGKILL);
@@ -21909,7 +21769,7 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
             break;
         }
     if (r < 0 && wrong != NULL) {
-        fprintf(stderr, "%s: %s %s\n%s -h tells what can be given\n", name,
+        fprintf(stderr, "%s: %s %s\ntry %s -h\n", name,
                 a.value, wrong, name);
         r = 1;
     }
@@ -21933,6 +21793,211 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
 
 #endif /* EVENTMPM_IMPLEMENTED */
 #endif /* EVENTMPM_IMPLEMENTATION */
+
+/* ===========================================================================
+ * APPENDIX
+ * ======================================================================== */
+
+/* ---------------------------------------------------------------------------
+ * >>letters -- what a format of CustomLog and LogFormat may contain
+ *
+ *   %h %a        the client's address; %{c}h %{c}a: the connection's
+ *   %A           the server's address
+ *   %l %L        always "-"
+ *   %u           the note REMOTE_USER
+ *   %t           when the request began, "[29/Nov/2026:02:51:51 +0000]".
+ *                %{FORMAT}t: FORMAT for strftime(), or one of sec, msec, usec,
+ *                msec_frac, usec_frac; "end:" before it takes the time of the
+ *                end instead, "begin:" changes nothing
+ *   %r           the request line
+ *   %m %U %q %H  its method, path (as it was sent), query with '?', protocol
+ *   %s           the status; 499 if the client left before its request was
+ *                whole or before there was a status. %>s and %<s are the same
+ *   %b %B        bytes of the body that were sent; for none "-" and 0
+ *   %I %O %S     bytes received, sent, both together
+ *   %D           microseconds that the request took
+ *   %T           the same in seconds; %{s}T %{ms}T %{us}T name the unit
+ *   %X           X: aborted; +: the connection is kept; -: it is closed
+ *   %k           number of requests before this one on the connection
+ *   %v %V        ServerName; the host that the request asks for, else the same
+ *   %p           the server's port, also %{canonical}p %{local}p; %{remote}p:
+ *                the client's
+ *   %P           the process, also %{pid}P; %{tid}P %{hextid}P: the worker's
+ *                number
+ *   %f           the file that a request to EMPM_FILES means
+ *   %R           the pattern of the route
+ *   %{Field}i    a field of the request; %{Field}o: of the response
+ *   %{name}C     a cookie
+ *   %{Name}n     a note (empm_note()); %{Name}e: a note or, if there is none,
+ *                the variable of the environment
+ *   %%           a percent sign
+ *
+ * %400,501{Field}i prints for these statuses only, %!200,304{Field}i for all
+ * others, and "-" elsewhere; so with each letter, eight statuses at most.
+ * ------------------------------------------------------------------------- */
+
+/* ---------------------------------------------------------------------------
+ * >>messages -- the numbers in the error log, as in "EMPM0484: ..."
+ *
+ * A number below 5000 is Apache's own for the same message (AH00484). Messages
+ * that load can repeat are limited, per number and child, to ten lines a minute
+ * (one for those about the child itself); then one line counts the others.
+ *
+ *   0046  a child did not end in time and was killed
+ *   0051  a signal or a crash ended a child, with a core dump
+ *   0052  a signal or a crash ended a child; it is replaced
+ *   0072  Listen: the address is in use or not one of this host
+ *   0091  ErrorLog cannot be opened, or its program not started
+ *   0111  ${NAME} in a configuration is not in the environment
+ *   0112  DocumentRoot, or the folder of EMPM_FILES, is no directory: 404
+ *   0481  no child can be started: see the limits of processes, memory, files
+ *   0484  all workers are busy: MaxRequestWorkers may be too low
+ *   0485  no slot for a child: draining ones get 2 s more, or a reload waits
+ *   0486  few workers are idle: more children are started
+ *   0489  the server, or its next generation, serves
+ *   0491  the server stops
+ *   0492  the server stops gracefully
+ *   0493  the server restarts gracefully
+ *   0494  the server restarts at once
+ *   0497  ServerLimit is too high                  0499  ... is too low
+ *   0501  ServerLimit cannot change in a reload
+ *   0502  ThreadLimit is too high                  0504  ... is too low
+ *   0506  ThreadLimit cannot change in a reload
+ *   0507  ThreadsPerChild is above ThreadLimit     0509  ... is too low
+ *   0511  MaxRequestWorkers is below ThreadsPerChild
+ *   0513  ... is no multiple of ThreadsPerChild    0515  ... needs ServerLimit
+ *   0517  StartServers is too low                  0519  MinSpareThreads is
+ *   0521  MaxClients is the old name of MaxRequestWorkers
+ *   0543  this system has no such User
+ *   0544  this system has no such Group, or Group is set without User
+ *   0545  MaxRequestsPerChild is the old name of MaxConnectionsPerChild
+ *   0646  a log cannot be written, for a full disk or a full pipe: lines are
+ *         lost, and no request waits for it
+ *   0649  a CustomLog cannot be opened, or its program not started
+ *   2324  children die before they serve, or StartTimeout is over: giving up
+ *   2436  ThreadStackSize is not possible here
+ *   5001  no memory for a request: 503, or the connection is closed
+ *   5002  a handler misuses its request, or its answer cannot be finished
+ *   5003  a client takes nothing, or too little, for Timeout: it is dropped
+ *   5004  SpoolDirectory cannot be written: no right, or a full disk
+ *   5005  MaxSpoolBytes or MaxBodyMemory is reached: clients get 503
+ *   5006  a state that cannot occur: please report it
+ *   5007  on_child_start or on_thread_start has failed: the child gives up
+ *   5008  a listening socket cannot be watched, or another program changed it
+ *   5009  accepting pauses: no descriptors, or MaxOpenConnections is reached
+ *   5010  MaxOpenFiles is reached: large bodies, or files, get 503
+ *   5011  a child cannot be made: no threads, memory or epoll for it
+ *   5012  handlers outlast StopTimeout: the process ends under them
+ *   5013  second stop: the process ends at once
+ *   5014  a child has started                      5015  ... has ended
+ *   5016  a file cannot be opened or read: clients get 503 or 500
+ *   5017  a socket fails, not by its client's doing: it is closed
+ *   5018  a request fails after its answer has begun
+ *   5019  epoll_wait or poll fails: the child ends if that goes on
+ *   5020  a unix socket that listens has been shut down: only a restart helps
+ *   5030  a process without children cannot be reloaded or upgraded
+ *   5031  started as root without User: nobody serves; or started as another
+ *         user: User is ignored
+ *   5032  a reload or an upgrade has failed: the old children serve on
+ *   5034  an old generation has ended: its log files can be rotated
+ *   5035  User, Group or ChrootDir cannot be applied
+ *   5036  PidFile cannot be written
+ *   5037  a handler takes longer than StuckWorkerTimeout
+ *   5038  a child has not answered its watchdog and was killed; without
+ *         children, the listener has not
+ *   5039  an upgrade cannot be started
+ *   5040  an upgrade: which process starts, which one serves
+ *   5041  PidFile names a server that runs
+ *   5042  the settings that are in force
+ *   5043  the serving user has no access to a directory: the command that helps
+ *   5044  -k start without ErrorLog: later messages are lost
+ *   5045  the logs are opened anew
+ *   5046  a connection cannot be passed on to another child
+ *   5047  a reload cannot take back a setting
+ *   5048  a pipe cannot be made: the process ends
+ *   5049  settings have no meaning without children
+ *   5101  a setting is out of range
+ *   5102  ServerField or ServerTokens is no valid value of a field
+ *   5103  LimitRequestHead is small beside LimitRequestLine
+ *   5104  no memory at start
+ *   5105  a route is not valid, or two routes conflict
+ *   5106  DocumentRoot cannot be opened            5107  SpoolDirectory is none
+ *   5108  Listen is not valid, or cannot be used  5109  ... is given twice
+ *   5110  StartServers is above the limit by MaxRequestWorkers
+ *   5111  MaxSpareThreads is too close to MinSpareThreads
+ *   5112  SendBufferSize or ReceiveBufferSize is too small
+ *   5113  this Listen is redundant: another one already covers its IPv4 port
+ *   5114  Listen overlaps with a socket in use
+ *   5115  AddType is not valid
+ *   5120  Include or a configuration file: not found, or nested too deep
+ *   5121  a directive of Apache has no meaning here
+ *   5122  there is no such directive               5123  ... has a bad value
+ *   5124  a line of the configuration is too long
+ *   5125  a section is unknown, not closed or not opened, or has no condition
+ *   5126  a directive or section of Apache is not supported: what to do instead
+ *   5130  RLIMIT_NOFILE allows fewer connections or files than are set
+ *   5131  the stacks of all threads can exceed the memory
+ *   5132  ListenBacklog is above the limit of the system
+ *   5133  there are more threads than the system allows
+ *   5134  a directory that is set, or the directory of a log, PidFile or unix
+ *         socket, or the program of a log does not exist
+ *   5301  RemoteIPTrustedProxy is no address and no network
+ *   5302  RemoteIPHeader is no name of a field
+ *   5303  RemoteIPHeader is set, and this build has no support for it
+ *   5304  a proxy sent no PROXY header, or a bad one
+ *   5305  a peer that is not trusted sent a PROXY header
+ *   5306  MaxConnectionsPerPeer is reached: connections are refused
+ *   5400  CustomLog or LogFormat is not valid
+ *   5401  ... has a format that is not valid
+ *   5402  ErrorLog is no file, |program, stderr or syslog:facility
+ *   5403  no memory for a line of a CustomLog
+ *   5500  SharedStoreSize is too small or too large
+ *   5501  SharedStoreSize is set, and this build has no store
+ *   5502  no memory for the shared store
+ *   5503  SharedStoreSize cannot change in a reload
+ * ------------------------------------------------------------------------- */
+
+/* ---------------------------------------------------------------------------
+ * >>haproxy -- a configuration for several servers behind one balancer
+ *
+ *     global
+ *         maxconn 20000                     # needs 40,000 descriptors and some
+ *     defaults
+ *         mode http
+ *         timeout connect 2s
+ *         timeout client 30s
+ *         timeout server 60s                # longer than the slowest handler
+ *         timeout http-request 10s
+ *         timeout http-keep-alive 5s        # less than KeepAliveTimeout here
+ *         retries 3
+ *         option redispatch 1               # each retry asks another node
+ *         retry-on conn-failure empty-response
+ *     frontend www
+ *         bind :80
+ *         default_backend nodes
+ *     backend nodes
+ *         balance leastconn
+ *         http-request disable-l7-retry unless METH_GET
+ *         option httpchk GET /health
+ *         default-server check inter 1s fall 2 rise 1 send-proxy-v2
+ *         server node1 10.0.0.11:8080
+ *         server node2 10.0.0.12:8080
+ *
+ * Each node, with HAProxy on 10.0.0.1 and empm_health_page on /health, has
+ *
+ *     Listen 8080 proxy
+ *     RemoteIPTrustedProxy 10.0.0.1
+ *     KeepAliveTimeout 20
+ *     GracefulShutdownDelay 3
+ *
+ * HAProxy closes idle connections before a node does: only HAProxy knows that
+ * no request is on its way. A node that stops gracefully answers 503 to /health
+ * during GracefulShutdownDelay, then answers all that it has accepted and
+ * refuses new connections, which HAProxy sends to another node: no request is
+ * lost. With a node that dies go its unfinished requests; HAProxy
+ * sends those with GET again. Nodes with copies of the same files need
+ * "FileETag MTime Size": the inode, which the default includes, differs.
+ * ------------------------------------------------------------------------- */
 
 /* ===========================================================================
  * HISTORY

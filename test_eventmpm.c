@@ -5474,17 +5474,18 @@ TEST(log, table_of_codes)
     };
     /* 1: in the table, 2: called, 4: a number */
     unsigned char marks[10000];
-    char *text = slurp_path("eventmpm.h"), *p, *end, *code;
+    char *text = slurp_path("eventmpm.h"), *p, *end, *code, *table;
     int last = -1, i;
 
     memset(marks, 0, sizeof marks);
-    p = strstr(text, " * MESSAGES ");
+    p = table = strstr(text, "\n * >>messages ");
     code = strstr(text, "#ifdef EVENTMPM_IMPLEMENTATION\n");
-    if (!CHECK(p != NULL && code != NULL && p < code)) {
+    if (!CHECK(p != NULL && code != NULL && code < p)) {
         free(text);
         return;
     }
-    end = strstr(p, "===");
+    *p++ = 0;                        /* the code ends here */
+    end = strstr(p, "\n * ---");
     for (; p < end; p = strchr(p, '\n') + 1) {
         char *at = p, *stop = strchr(p, '\n');
         for (; at + 6 < stop; at++)      /* two spaces, number, two spaces */
@@ -5502,7 +5503,7 @@ TEST(log, table_of_codes)
     EACH(calls, k)
         for (p = code; (p = strstr(p, calls[k])) != NULL; p += strlen(calls[k]))
             mark_codes(marks, 2, p, p + strcspn(p, "\";{"));
-    mark_codes(marks, 4, code, text + strlen(text));
+    mark_codes(marks, 4, code, table);
     for (i = 0; i < 10000; i++) {
         if ((marks[i] & 3) == 2)
             fail(__FILE__, __LINE__, "%04d is logged and not in the table", i);
@@ -12462,6 +12463,45 @@ TEST(access, formats_are_checked)
     empm_set(&f.cfg, "LogFormat", "\"%h %Y\" x", NULL, 0);
     CHECK_INT(empm_check(&f.cfg, fx_log, &f), 2);
     fx_close_files(&f);
+}
+
+/* The appendix names every letter that a format takes, and no other. */
+TEST(access, table_of_letters)
+{
+    char *text = slurp_path("eventmpm.h"), *p, *end, format[16];
+    unsigned char named[128];
+    empm_config cfg = empm_defaults();
+    int i;
+
+    memset(named, 0, sizeof named);
+    p = strstr(text, "\n * >>letters ");
+    end = p != NULL ? strstr(p, "\n * ---") : NULL;
+    if (!CHECK(end != NULL)) {
+        free(text);
+        return;
+    }
+    for (; p < end; p++)
+        if (p[0] == '%' &&
+            (p[1] != '{' || strcspn(p, "}") < strcspn(p, "\n"))) {
+            const char *at = p + 1;
+            while (strchr("<>!,0123456789", *at) != NULL)
+                at++;
+            if (*at == '{')
+                at += strcspn(at, "}") + 1;
+            named[*at & 127] = 1;
+        }
+    free(text);
+    cfg.routes = routes;
+    cfg.custom_log[0] = format;
+    for (i = 33; i < 127; i++) {
+        snprintf(format, sizeof format, "x %%%s%c",
+                 strchr("ioCen", i) != NULL ? "{x}" : "", i);
+        if (strchr("!,<>{\"\\", i) != NULL || (i >= '0' && i <= '9'))
+            continue;                /* what stands before a letter */
+        context("%s", format);
+        CHECK_INT(empm_check(&cfg, NULL, NULL) == 0, named[i]);
+    }
+    no_context();
 }
 
 /* Each letter of a format writes its part of the request. */
@@ -22508,7 +22548,8 @@ SERVED_WITH(clients, curl_haproxy_protocol, T_PLAIN,
     if (!installed("curl"))
         SKIP("curl is not installed");
     CHECK_INT(shell(out, sizeof out, "curl -sS -m 20 --haproxy-protocol "
-                    "http://127.0.0.1:%d/who http://127.0.0.1:%d/hello", f->port,
+                    "http://127.0.0.1:%d/who "
+                    "http://127.0.0.1:%d/hello", f->port,
                     f->port), 0);
     CHECK(strncmp(out, "127.0.0.1:", 10) == 0);
     CHECK(strstr(out, " 127.0.0.1Hello, world!\n") != NULL);
@@ -22781,7 +22822,8 @@ static void *visitor_run(void *arg)
     return NULL;
 }
 
-/* README.md has this configuration with names and times for the real world. */
+/* >>haproxy in eventmpm.h has this configuration with names and times for the
+ * real world. */
 static pid_t haproxy_start(int fd, const fixture *node, int nodes)
 {
     char path[400], text[4000];
