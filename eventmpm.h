@@ -390,8 +390,8 @@ typedef struct empm_config {
     const char *add_type[EMPM_MAX_LIST]; /* media types of files by extension,
                                           "video/x-matroska .mkv .mka"; they
                                           come before the built-in ones */
-    int         file_etag;             /* parts of an ETag, EMPM_ETAG_*: all
-                                          of it. Servers behind one balancer
+    int         file_etag;             /* parts of an ETag, EMPM_ETAG_*:
+                                          all of it. Servers behind one balancer
                                           with copies of the same files need
                                           MTime and Size only */
     const char *spool_directory;       /* large bodies, unlinked: "/tmp" */
