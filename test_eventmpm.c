@@ -3179,7 +3179,7 @@ static void start_with_odd_number(const empm__directive *d, int v)
 
     context("%s = %d", d->name, v);
     fx_init(&f);
-    empm__directive_put(&f.cfg, d, v);
+    empm__directive_set_number(&f.cfg, d, v);
     rc = empm_start(&f.cfg, &f.s);
     if (rc != EMPM_OK) {
         CHECK_IN(rc, EMPM_ESYS, EMPM_EINVAL);
@@ -3381,7 +3381,7 @@ static const char *conf_value(const empm_config *cfg, const char *name)
         snprintf(text, sizeof text, "%g", empm__directive_real(cfg, d));
     else if (empm__directive_is_number(d) || d->kind == EMPM__KIND_READ)
         snprintf(text, sizeof text, "%lld",
-                 (long long)empm__directive_get(cfg, d));
+                 (long long)empm__directive_number(cfg, d));
     else
         return (s = empm__directive_text(cfg, d)) != NULL ? s : "(null)";
     return text;
@@ -3634,7 +3634,7 @@ static int tells_default(const char *p, const char *end,
     if (d->preset != NULL && tells_word(p, end, d->preset))
         return 1;
     if (empm__directive_is_number(d))
-        v = empm__directive_get(&cfg, d);
+        v = empm__directive_number(&cfg, d);
     for (i = 0; (d->preset == NULL || (empm__directive_is_number(d) && v == 0))
                 && i < EMPM__COUNT(unset); i++)
         if (tells_word(p, end, unset[i]))
@@ -3838,7 +3838,7 @@ TEST(config, rows_of_the_table_are_whole)
         CHECK(d == empm__directive_find(d->name));
         if (empm__directive_is_number(d)) {
             CHECK(d->preset != NULL || d != empm__directive_first(d));
-            CHECK(empm__directive_in_range(d, empm__directive_get(&presets,
+            CHECK(empm__directive_in_range(d, empm__directive_number(&presets,
                                                                   d)));
         }
         if (d->preset == NULL || d->kind == EMPM__KIND_LIST)
