@@ -71,8 +71,8 @@
  *   RemoteIPTrustedProxy are lists: those of one file, or of one command line,
  *   add up and replace what was there before. Numbers that Apache corrects are
  *   corrected and said, or, under "Strict On", refused; -t tells all of it, and
- *   the settings that are not the defaults, which -L lists. A reload (USR1, HUP)
- *   reads everything again on top of what the program sets; ServerLimit,
+ *   the settings that are not the defaults, which -L lists. A reload (USR1,
+ *   HUP) reads everything again on top of what the program sets; ServerLimit,
  *   ThreadLimit and SharedStoreSize stay as they were at its start.
  *
  * OPERATION  of empm_main() and empm_run(), by signal or with -k (graceful and
