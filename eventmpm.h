@@ -80,9 +80,10 @@
  *   command line. Listen, AddType, CustomLog, LogFormat, RemoteIPTrustedProxy
  *   are lists: the entries of a file, or of a command line, replace all earlier
  *   ones. Values that Apache would adjust are adjusted with a warning; with
- *   "Strict On" they are errors. -t prints every warning and a line with the
- *   resulting sizes. A reload reads everything again, but ServerLimit,
- *   ThreadLimit and SharedStoreSize keep their values.
+ *   "Strict On" they are errors. -t prints every warning, the settings that
+ *   differ from the defaults (which -L lists), and a line with the sizes. A
+ *   reload reads everything again, but ServerLimit, ThreadLimit and
+ *   SharedStoreSize keep their values.
  *
  * OPERATION  of empm_main() and empm_run(): a signal to the parent, or -k
  *     TERM, INT  stop           running requests end within StopTimeout
@@ -954,7 +955,9 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *
  * Each section uses only those above it:
  *
- *   platform tools log config score      what a server stands on
+ *   platform tools log                   what a server stands on
+ *   settings values directives           what can be set, and how
+ *   config-files config-sections check score
  *   handover wheel queue poller          how a connection changes hands
  *   route peer proxy                     patterns; who is there, is it believed
  *   memory store                         pages, workers, the child; what
@@ -2452,6 +2455,12 @@ static const empm__directive *empm__directive_find(const char *name)
     return NULL;
 }
 
+/* The default of a directive that has one. */
+static const char *empm__directive_preset(const char *name)
+{
+    return empm__directive_find(name)->preset;
+}
+
 /* The row that gives the field of `d` its name; others are other names. */
 static const empm__directive *empm__directive_first(const empm__directive *d)
 {
@@ -2469,8 +2478,8 @@ static int empm__directive_is_number(const empm__directive *d)
 }
 
 /* The number in the field of a directive, whatever its type. */
-static int64_t empm__directive_get(const empm_config *cfg,
-                                   const empm__directive *d)
+static int64_t empm__directive_number(const empm_config *cfg,
+                                      const empm__directive *d)
 {
     const char *at = (const char *)cfg + d->offset;
     int64_t wide;
@@ -2483,8 +2492,8 @@ static int64_t empm__directive_get(const empm_config *cfg,
     return v;
 }
 
-static void empm__directive_put(empm_config *cfg, const empm__directive *d,
-                                int64_t wide)
+static void empm__directive_set_number(empm_config *cfg,
+                                       const empm__directive *d, int64_t wide)
 {
     char *at = (char *)cfg + d->offset;
     const int v = (int)wide;
@@ -2783,7 +2792,7 @@ static const char *empm__directive_parse(empm_config *cfg,
         *v = empm__text_equal(word, "on");
         return *v || empm__text_equal(word, "off") ? NULL : "must be On or Off";
     case EMPM__KIND_LEVEL:
-        *v = empm__directive_get(cfg, d);
+        *v = empm__directive_number(cfg, d);
         return empm__directive_parse_words(d, word, rest, v) == 0 ? NULL
                : "must be emerg, alert, crit, error, warn, notice, info, "
                  "debug or trace1 to trace8";
@@ -2900,7 +2909,7 @@ static const char *empm__directive_store(empm_config *cfg,
                                          : !empm__directive_in_range(d, v))
         return empm__out_of_range;
     else
-        empm__directive_put(cfg, d, v);
+        empm__directive_set_number(cfg, d, v);
     return NULL;
 }
 
@@ -3803,7 +3812,7 @@ static void empm__config_clamp(empm_config *cfg, empm__report *r, int low,
                                int high, const char *name, int least)
 {
     const empm__directive *d = empm__directive_find(name);
-    const int64_t v = empm__directive_get(cfg, d);
+    const int64_t v = empm__directive_number(cfg, d);
     const int64_t min = d->min > least ? d->min : least;
     const int64_t to = v < min ? min : v > d->max ? d->max : v;
     if (to != v)
@@ -3812,7 +3821,7 @@ static void empm__config_clamp(empm_config *cfg, empm__report *r, int low,
                          "that", name, (long long)v,
                          to == min ? "below" : "above",
                          to == min ? "minimum" : "limit", (long long)to);
-    empm__directive_put(cfg, d, to);
+    empm__directive_set_number(cfg, d, to);
 }
 
 /* What cannot change while scoreboard and store live stays as it was. */
@@ -3855,10 +3864,15 @@ static int empm__config_check_ranges(empm_config *cfg, empm__report *r)
                 ? empm__directive_is_real(d, empm__directive_real(cfg, d))
                 : d->kind == EMPM__KIND_COUNT ||
                   !empm__directive_is_number(d) ||
-                  empm__directive_in_range(d, empm__directive_get(cfg, d)))
+                  empm__directive_in_range(d, empm__directive_number(cfg, d)))
             continue;
-        empm__report_say(r, EMPM_LOG_ERROR, 5101, "%s is out of range",
-                         d->name);
+        if (empm__directive_is_number(d))
+            empm__report_say(r, EMPM_LOG_ERROR, 5101, "%s of %lld is out of "
+                             "range", d->name,
+                             (long long)empm__directive_number(cfg, d));
+        else
+            empm__report_say(r, EMPM_LOG_ERROR, 5101, "%s is out of range",
+                             d->name);
         odd |= d->offset == offsetof(empm_config, processes);
     }
     if (cfg->header_timeout_ms < 0 || cfg->header_timeout_max_ms < 0 ||
@@ -16970,7 +16984,7 @@ static int empm__endpoint_open(empm_server *s, const char *text,
 static int empm__check_spool_default(const empm_config *cfg)
 {
     return strcmp(cfg->spool_directory,
-                  empm__directive_find("SpoolDirectory")->preset) == 0;
+                  empm__directive_preset("SpoolDirectory")) == 0;
 }
 
 /* The part of the check that needs more than numbers: paths, routes. */
@@ -17673,7 +17687,7 @@ static int empm__server_new(empm_config *cfg, int shared,
     if (old == NULL && heritage.count > 0)
         s->owner = 0;                /* what has a name may be the old one's */
     if (cfg->listen[0] == NULL)
-        cfg->listen[0] = "8080";
+        cfg->listen[0] = empm__directive_preset("Listen");
     for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++) {
         empm__rights rights;
         r = empm__identity_rights(cfg->listen[i], &rights, rep);
@@ -21173,7 +21187,7 @@ static void empm__main_print_served(const empm_config *cfg)
     for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++)
         printf("Listen %s\n", cfg->listen[i]);
     if (i == 0)
-        printf("Listen 8080\n");
+        printf("Listen %s\n", empm__directive_preset("Listen"));
     for (r = cfg->routes; r != NULL && r->kind != EMPM__ROUTE_END; r++)
         if (r->kind == EMPM__ROUTE_FILES)
             printf("Route %s: files of %s\n", r->pattern,
@@ -21336,7 +21350,7 @@ static int empm__main_apply(empm_config *cfg, const empm__source *from,
                 break;
             case 'a':
                 if (cfg->listen[0] == NULL)
-                    cfg->listen[0] = "8080";
+                    cfg->listen[0] = empm__directive_preset("Listen");
                 snprintf(line, sizeof line, "Listen %s admin", a.value);
                 lists = ~UINT64_C(0);
                 empm__main_set_line(cfg, line, &lists, rep);
@@ -21512,7 +21526,7 @@ static void empm__test_format(const empm_config *cfg, const empm__directive *d,
     size_t at = 0;
     *to = '\0';
     if (empm__directive_is_number(d)) {
-        empm__directive_format(d, empm__directive_get(cfg, d), to, n);
+        empm__directive_format(d, empm__directive_number(cfg, d), to, n);
         if (d->kind == EMPM__KIND_STUCK && cfg->stuck_worker_replace)
             snprintf(to + strlen(to), n - strlen(to), " replace");
     } else if (d->kind == EMPM__KIND_REAL) {   /* "%f" is a matter of locale */

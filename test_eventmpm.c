@@ -3381,7 +3381,7 @@ static void start_with_odd_number(const empm__directive *d, int v)
 
     context("%s = %d", d->name, v);
     fx_init(&f);
-    empm__directive_put(&f.cfg, d, v);
+    empm__directive_set_number(&f.cfg, d, v);
     rc = empm_start(&f.cfg, &f.s);
     if (rc != EMPM_OK) {
         CHECK_IN(rc, EMPM_ESYS, EMPM_EINVAL);
@@ -3587,7 +3587,7 @@ static const char *conf_value(const empm_config *cfg, const char *name)
         snprintf(text, sizeof text, "%g", empm__directive_real(cfg, d));
     else if (empm__directive_is_number(d) || d->kind == EMPM__KIND_READ)
         snprintf(text, sizeof text, "%lld",
-                 (long long)empm__directive_get(cfg, d));
+                 (long long)empm__directive_number(cfg, d));
     else
         return (s = empm__directive_text(cfg, d)) != NULL ? s : "(null)";
     return text;
@@ -3841,7 +3841,7 @@ static int tells_default(const char *p, const char *end,
     if (d->preset != NULL && tells_word(p, end, d->preset))
         return 1;
     if (empm__directive_is_number(d))
-        v = empm__directive_get(&cfg, d);
+        v = empm__directive_number(&cfg, d);
     for (i = 0; (d->preset == NULL || (empm__directive_is_number(d) && v == 0))
                 && i < EMPM__COUNT(unset); i++)
         if (tells_word(p, end, unset[i]))
@@ -4047,7 +4047,7 @@ TEST(config, rows_of_the_table_are_whole)
         CHECK(d == empm__directive_find(d->name));
         if (empm__directive_is_number(d)) {
             CHECK(d->preset != NULL || d != empm__directive_first(d));
-            CHECK(empm__directive_in_range(d, empm__directive_get(&presets,
+            CHECK(empm__directive_in_range(d, empm__directive_number(&presets,
                                                                   d)));
         }
         if (d->preset == NULL || d->kind == EMPM__KIND_LIST)
@@ -19093,7 +19093,7 @@ TEST(process, words_of_the_command_line)
         { "/dev", 1, "no route serves DocumentRoot" },
         { "-Z", 1, "-Z is no option" }, { "--no", 1, "--no is no option" },
         { "-t:", 1, "is no option" }, { "-p", 1, "-p lacks what" },
-        { "-t|-p", 1, "-h tells" }, { "stop", 1, "-k needs PidFile: -c \"Pid" },
+        { "-t|-p", 1, "prog -h" }, { "stop", 1, "-k needs PidFile: -c \"Pid" },
         { "-k|stopp", 1, "-k takes start, stop" }, { "-", 1, "- is no "
                                                     "directory" },
         { "", 1, " is no directory" },
