@@ -54,8 +54,8 @@
  *               waits, in whatever state, holds no worker; an idle one costs 84
  *               bytes and its socket.
  *
- * CONFIGURATION  Fields of empm_config are Apache's directives in snake case and
- *   mean what they mean there; empm_set(), -c and files take Apache's own
+ * CONFIGURATION  Fields of empm_config are Apache's directives in snake case
+ *   and mean what they mean there; empm_set(), -c and files take Apache's own
  *   spelling, so that an mpm_event.conf loads as it is:
  *
  *     # a comment has a line of its own; a '\' at the end of one continues it
@@ -75,7 +75,8 @@
  *   top of what the program sets; ServerLimit, ThreadLimit and SharedStoreSize
  *   stay as they were at its start.
  *
- * OPERATION  of empm_main() and empm_run(), by signal or with -k:
+ * OPERATION  of empm_main() and empm_run(), by signal or with -k (graceful and
+ * restart start a server where none runs, as with httpd, and say so):
  *     USR1  graceful     new children with the configuration as it is now; once
  *                        they are healthy they accept, and the old ones drain:
  *                        they give each connection that waits for a request to
@@ -89,14 +90,22 @@
  *     USR2               the program anew, with the listening sockets; once it
  *                        is healthy this one drains, and gives its connections
  *                        to the new one (empm_main() only)
- *     TERM  stop         QUIT, WINCH: graceful-stop
- *     URG   reopen       opens ErrorLog and CustomLogs anew, by name, after they
- *                        have been moved away: nothing restarts, no request
- *                        waits. (Other programs ignore this signal by default)
+ *     TERM  stop         QUIT, WINCH: graceful-stop. (A terminal sends WINCH
+ *                        when it is resized: where there is one it is ignored.
+ *                        And HUP when it is closed: that is a stop, or, with
+ *                        nohup, nothing)
+ *     URG   reopen       opens ErrorLog and CustomLogs anew, by name, after
+ *                        they have been moved away: nothing restarts, no
+ *                        request waits. (Other programs ignore this signal by
+ *                        default)
  *   What fails on the way leaves the old children as they were. on_reload may
  *   change a new configuration, or refuse it. The parent pings its children
  *   (watchdog_interval_ms), speaks systemd's protocols (readiness, reload,
  *   watchdog, sockets), and stays root if it was started so; children do not.
+ *     Without children (processes = 0, -X) the main thread does what one
+ *   process can: it logs stuck workers, opens logs anew, answers systemd as
+ *   long as the listener answers, and reaps as process 1. Nothing is reloaded,
+ *   upgraded or replaced; -t and the log name the settings that mean nothing.
  *
  * ROUTES  "[METHOD ]/path": literal segments, {name} for one segment, {name...}
  *   for the rest, a trailing "/" for everything below, {$} for exactly the
@@ -119,7 +128,7 @@
  *   with an empm_request *     the worker that runs the handler, nobody else;
  *                              the pointer is dead once the handler returns
  *   empm_resume                any thread
- *   empm_stop, empm_stop_graceful      any thread, any time, signal handlers too
+ *   empm_stop, empm_stop_graceful      any thread, any time, signal handlers
  *   the rest                   the thread that starts and ends the server
  *   Handlers run at the same time on several workers (and in several processes:
  *   a global variable is one per child). on_thread_start gives each worker its
@@ -134,20 +143,20 @@
  *   expire, a call takes a fraction of a microsecond, and a child that dies in
  *   one leaves the old value or the new one. shared_store_size makes it.
  *
- * MISUSE is defined, never a crash: no answer is a 500, so is a body shorter than
- *   its declared length, or the end of the connection if its head has left; a
- *   second answer and writes after the
- *   end are refused with EMPM_EMISUSE; each leaves one line in the log. What ends
- *   more than a request is a crash of the child: exit(), pthread_exit() or
- *   pthread_cancel() in a handler, a C++ exception that leaves one.
+ * MISUSE is defined, never a crash: no answer is a 500, so is a body shorter
+ *   than its declared length, or the end of the connection if its head has
+ *   left; a second answer and writes after the end are refused with
+ *   EMPM_EMISUSE; each leaves one line in the log. What ends more than a
+ *   request is a crash of the child: exit(), pthread_exit() or pthread_cancel()
+ *   in a handler, a C++ exception that leaves one.
  *
- * STATUS  empm_status_page as a route's handler, or Listen "127.0.0.1:9000 admin",
- *   which answers when every worker is busy: a page for people, and for programs
- *   ?auto (as Apache's mod_status has it, for the programs that read it), ?json
- *   and ?prometheus.
+ * STATUS  empm_status_page as a route's handler, or
+ *   Listen "127.0.0.1:9000 admin", which answers when every worker is busy: a
+ *   page for people, and for programs ?auto (as Apache's mod_status has it, for
+ *   the programs that read it), ?json and ?prometheus.
  *
- * CHILDREN are one server. A request that finds all workers of its child busy is
- *   served by another child whose workers are not, with its connection, so N
+ * CHILDREN are one server. A request that finds all workers of its child busy
+ *   is served by another child whose workers are not, with its connection, so N
  *   children of M workers serve N * M requests at a time, whichever of them has
  *   accepted the connections. A connection that has a request in hand, or is
  *   suspended, stays where it is.
@@ -158,11 +167,11 @@
  *
  * ACCESS LOG  CustomLog "file format": a format, or the name of a LogFormat;
  *   common, combined, combinedio, vhost_combined, referer and agent are there.
- *   env=NAME behind it, or env=!NAME: only requests with such a note, or without
- *   (empm_note()); env=!health leaves out those of empm_health_page().
- *   "|program arguments" instead of a file, as for ErrorLog: it reads the lines,
- *   is started again if it ends, and sees their end when the server stops;
- *   "|$text" is for a shell.
+ *   env=NAME behind it, or env=!NAME: only requests with such a note, or
+ *   without (empm_note()); env=!health leaves out those of empm_health_page().
+ *   "|program arguments" instead of a file, as for ErrorLog: it reads the
+ *   lines, is started again if it ends, and sees their end when the server
+ *   stops; "|$text" is for a shell.
  *     %h %a  client's address       %{c}a %{c}h  the connection's
  *     %A  the server's address      %l -   %u  the note REMOTE_USER
  *     %f  the file, of EMPM_FILES   %R  the route    %{Name}n %{Name}e  notes;
@@ -231,6 +240,8 @@
  *   5016  a file cannot be opened or read: clients get 503, or 500
  *   5017  a socket fails, and its client is not the reason: it is closed
  *   5018  a request goes wrong after its answer has begun
+ *   5019  epoll_wait or poll fails: the child ends if that goes on
+ *   5020  a unix socket that listens has been shut down: only a restart helps
  *   5030  a process without children cannot be reloaded or upgraded
  *   5031  started as root without User: the user nobody serves; or not as root,
  *         and User is ignored
@@ -239,7 +250,8 @@
  *   5035  User, Group or ChrootDir cannot be applied
  *   5036  PidFile cannot be written
  *   5037  a handler takes longer than StuckWorkerTimeout
- *   5038  a child has not answered its watchdog and was killed
+ *   5038  a child has not answered its watchdog and was killed; or, without
+ *         children, the listener has not
  *   5039  an upgrade cannot be started
  *   5040  an upgrade: which process starts, which one serves
  *   5041  PidFile names a server that runs
@@ -250,6 +262,7 @@
  *   5046  a connection cannot be passed on to another child
  *   5047  a setting that a reload cannot take back
  *   5048  a pipe cannot be made: the process ends
+ *   5049  settings that have no meaning without children
  *   5101  a setting is out of range
  *   5102  ServerField or ServerTokens is no field value
  *   5103  LimitRequestHead is small beside LimitRequestLine
@@ -273,8 +286,8 @@
  *   5131  the stacks of all threads may take more than there is
  *   5132  ListenBacklog is above the limit of the system
  *   5133  there are more threads than the system allows
- *   5134  a directory that is set, that of a log, PidFile or unix socket, or the
- *         program of a log does not exist
+ *   5134  a directory that is set, that of a log, PidFile or unix socket, or
+ *         the program of a log does not exist
  *   5301  RemoteIPTrustedProxy is no address and no network
  *   5302  RemoteIPHeader is no name of a field
  *   5303  RemoteIPHeader: built without it
@@ -570,15 +583,15 @@ typedef struct empm_config {
                                           listeners, where none means all;
                                           unix sockets are in any case */
     int         max_connections_per_peer; /* in a child, of one IPv4 address or
-                                          IPv6 /64; more are closed at once; not
-                                          on "proxy" listeners. 0: no limit */
+                                          IPv6 /64; more are closed; not on
+                                          "proxy" listeners. 0: no limit */
 
     int64_t     shared_store_size;     /* bytes for empm_store_*(), at least 10
                                           KiB: 0, none */
 
     /* processes and threads */
-    int    processes;                  /* -1 by the spare limits, 0 none: threads
-                                          of the caller, N exactly N */
+    int    processes;                  /* -1 by the spare limits, 0 none: the
+                                          caller's threads, N exactly N */
     int    start_servers;              /* 3 */
     int    server_limit;               /* 16 */
     int    threads_per_child;          /* 25 */
@@ -606,8 +619,9 @@ typedef struct empm_config {
 
     /* time, in milliseconds; directives take seconds, or 100ms */
     int    timeout_ms;                 /* no progress in writing: 60000 */
-    int    response_min_rate;          /* bytes/s, over each timeout_ms in which
-                                          a client is waited for: 100; 0: none */
+    int    response_min_rate;          /* bytes/s, over each timeout_ms in
+                                          which a client is waited for: 100;
+                                          0: none */
     int    keep_alive;                 /* 1 */
     int    keep_alive_timeout_ms;      /* 5000; 0: as keep_alive 0 */
     int    max_keep_alive_requests;    /* 1000; 0: no limit */
@@ -624,8 +638,11 @@ typedef struct empm_config {
     /* for the old children: 600000; 0: none */
     int    graceful_restart_timeout_ms;
     int    start_timeout_ms;           /* for children to be healthy: 30000 */
-    int    watchdog_interval_ms;       /* a child that misses three pings is
-                                          replaced: 10000; 0: off */
+    int    watchdog_interval_ms;       /* a child that misses three pings, and
+                                          waits for no disk, is replaced;
+                                          without children, the watchdog of the
+                                          service manager gets no more answers:
+                                          10000; 0: off */
     int    stuck_worker_timeout_ms;    /* a handler that takes longer is logged
                                           (looked for with each ping): 60000;
                                           0: off */
@@ -670,8 +687,8 @@ typedef struct empm_config {
      * nowhere under empm_start(): set one of the two to learn why a start has
      * failed */
     void (*log)(enum empm_log_level level, const char *line, void *user);
-    int  log_level;                    /* EMPM_LOG_WARN; notices (it serves, stops,
-                                          reloads) come in any case */
+    int  log_level;                    /* EMPM_LOG_WARN; notices (it serves,
+                                          stops, reloads) come in any case */
 
     void *arena;                       /* strings that empm_set() copied */
     int   log_target;                  /* what ErrorLog has become (>>log) */
@@ -734,10 +751,10 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv);
 
 /* Runs the server in the foreground: forks the children (unless processes is 0)
  * and serves until TERM or INT (stop; again after a second: at once), WINCH or
- * graceful_stop_signal (graceful stop; WINCH is ignored where a terminal is
- * attached) arrives. HUP and USR1 reload, USR2 upgrades, URG opens the logs
- * anew: see OPERATION. Takes over these signals, CHLD, PIPE and XFSZ while it
- * runs, and restores them.
+ * graceful_stop_signal (graceful stop) arrives. HUP and USR1 reload, USR2
+ * upgrades, URG opens the logs anew: see OPERATION. Takes over these signals,
+ * CHLD, PIPE and XFSZ while it runs, and restores them; handlers' programs
+ * start without them.
  *   cfg       is read, not changed; root without user_name: nobody serves
  *   returns   EMPM_OK after a stop, or why it could not start
  */
@@ -983,9 +1000,11 @@ EMPM_API void empm_log(empm_request *req, enum empm_log_level level,
  *   returns   EMPM_OK, EMPM_ENOMEM */
 EMPM_API int empm_note(empm_request *req, const char *name, const char *value);
 
-/* For handlers that fork() and exec(): call it in the new process before exec,
- * it restores the signals that workers block or a child ignores.
- * Async-signal-safe. */
+/* For handlers that fork(): call it in the new process, it takes the server's
+ * signal handlers and masks away. Async-signal-safe. Under empm_main() and
+ * empm_run() what system(), popen() and posix_spawn() start is clean by itself;
+ * under empm_start() it inherits the signals that workers block: there call
+ * fork(), this, and exec(). */
 EMPM_API void empm_after_fork(void);
 
 /* A handler, for GET: the state of the server, whichever process is asked. It
@@ -1104,8 +1123,56 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   child.done_lock   who waits for the end
  *   shard.lock   a part of the shared store, with no other; of all processes
  *
- * The one call that goes up: a worker that gives a record back (>>handover) may
- * have to wake the listener; that is all of empm__poller_wake(), in >>poller.
+ * Three calls go up, since the lower side begins what only the upper can do:
+ *
+ *   up empm__request_fields_grow   a head has more fields than were foreseen,
+ *                                  and their memory is the request's
+ *   up empm__listener_run          a worker that has nothing to do listens
+ *   up empm__wings                 the core calls its wings, whose list stands
+ *                                  behind them
+ *
+ * The name of an internal function begins with a prefix of its section (as both
+ * lists say it, make test-headers holds it):
+ *
+ *   prefix platform    fence now time processor process parker quiet fd random
+ *   prefix platform    shared
+ *   prefix tools       min ascii text parse format chars
+ *   prefix log         log
+ *   prefix config      config directive text report loader define load
+ *   prefix score       score
+ *   prefix handover    conn slab
+ *   prefix wheel       wheel
+ *   prefix queue       queue
+ *   prefix poller      poller
+ *   prefix route       route routes path
+ *   prefix peer        peer counts
+ *   prefix proxy       proxy
+ *   prefix memory      engine worker budget pool file page pages wings
+ *   prefix store       sip kv store
+ *   prefix head        head list
+ *   prefix body        chunk
+ *   prefix request     request peer
+ *   prefix response    plain transport response out text
+ *   prefix access      access
+ *   prefix steps       step time turn
+ *   prefix dispatch    dispatch
+ *   prefix reading     reading do body
+ *   prefix handling    handling do
+ *   prefix writing     writing do
+ *   prefix conn        conn worker
+ *   prefix files       types file date condition range files parts request
+ *   prefix health      health
+ *   prefix status      snapshot status metric
+ *   prefix exchange    exchange
+ *   prefix child       listener engine move
+ *   prefix listen      endpoint inherited
+ *   prefix server      check config memory identity server logs
+ *   prefix wings       access proxy store files status wings reading do
+ *   prefix run         signals program orders stop identity process pid
+ *   prefix run         manager time watchdog parent check
+ *   prefix parent      child parent children generation process watchdog
+ *   prefix parent      reload inherited upgrade program
+ *   prefix main        main args test
  * ------------------------------------------------------------------------- */
 
 /* ---------------------------------------------------------------------------
@@ -1185,7 +1252,7 @@ EMPM__ASSERT_STATIC(EMPM_PAGE_BYTES >= 4096, page_too_small);
 #endif
 
 #ifndef MSG_NOSIGNAL
-#  define MSG_NOSIGNAL 0          /* workers block SIGPIPE in any case */
+#  define MSG_NOSIGNAL 0    /* SIGPIPE is blocked, or caught, in any case */
 #endif
 #ifndef MSG_MORE
 #  define MSG_MORE 0
@@ -1195,13 +1262,15 @@ EMPM__ASSERT_STATIC(EMPM_PAGE_BYTES >= 4096, page_too_small);
 #endif
 #ifdef __linux__
 #  define EMPM__POLLRDHUP 0x2000  /* <poll.h> hides it without _GNU_SOURCE */
+#  define EMPM__WNOTHREAD 0x20000000   /* not the children of other threads */
 #else
 #  define EMPM__POLLRDHUP 0
+#  define EMPM__WNOTHREAD 0
 #endif
 
 #if defined(O_PATH)
 #  define EMPM__O_PATH O_PATH
-#elif defined(__linux__)             /* <fcntl.h> hides it without _GNU_SOURCE */
+#elif defined(__linux__)        /* <fcntl.h> hides it without _GNU_SOURCE */
 #  define EMPM__O_PATH 010000000
 #endif
 
@@ -2927,12 +2996,11 @@ static size_t empm__directive_distance(const char *a, const char *b)
         size_t corner = row[0], above;
         row[0] = i + 1;
         for (k = 1; k <= n; k++) {
+            const int differ = empm__ascii_lower((unsigned char)a[i]) !=
+                               empm__ascii_lower((unsigned char)b[k - 1]);
             above = row[k];
             row[k] = empm__min(empm__min(row[k - 1], above) + 1,
-                               corner +
-                               (empm__ascii_lower((unsigned char)a[i]) !=
-                                         empm__ascii_lower((unsigned char)b[k -
-                                                                            1])));
+                               corner + (size_t)differ);
             corner = above;
         }
     }
@@ -4041,11 +4109,10 @@ static void empm__score_request_line(const empm__score_worker *w,
  * connection waits), the queue (it is ready), a worker (it runs). The word
  * holds
  *
- *   31      23 22   21   20             12 11              3   2       1      0
- *  +----------+----+----+-----------------+-----------------+-------+------+-----+
- *  |   gen    |KEEP|IDLE|  WANT (9 bits)  | READY (9 bits)
- *      |RETIRED|POSTED|OWNED|
- *  +----------+----+----+-----------------+-----------------+-------+------+-----+
+ *   31   23 22   21   20           12 11            3    2       1      0
+ *  +-------+----+----+---------------+---------------+-------+------+-----+
+ *  |  gen  |KEEP|IDLE| WANT (9 bits) | READY (9 bits)|RETIRED|POSTED|OWNED|
+ *  +-------+----+----+---------------+---------------+-------+------+-----+
  *
  * READY is what has happened, WANT what the released connection waits for, bit
  * for bit above it. "Wanted" is thus (word >> 9) & word & READY.
@@ -4090,7 +4157,8 @@ enum {
     EMPM__GEN_SHIFT = 23
 };
 #define EMPM__WANT(ready) ((uint32_t)(ready) << EMPM__WANT_SHIFT)
-#define EMPM__WANT_ALL    (EMPM__WANT(EMPM__READY_ALL) | EMPM__IDLE | EMPM__KEEP)
+#define EMPM__WANT_ALL \
+    (EMPM__WANT(EMPM__READY_ALL) | EMPM__IDLE | EMPM__KEEP)
 #define EMPM__WANT_ALWAYS EMPM__WANT(EMPM__READY_TIMEOUT | EMPM__READY_HUP)
 #define EMPM__GEN_MASK    (0xffffffffu << EMPM__GEN_SHIFT)
 
@@ -5101,7 +5169,7 @@ static int empm__poller_collect(empm__poller *p, int timeout_ms,
         out[i].gen = (uint16_t)(p->got[i].data.u64 >> 32);
         out[i].ready = (uint16_t)r;
     }
-    return n < 0 ? 0 : n;
+    return n;
 }
 
 #else /* poll() */
@@ -5241,7 +5309,7 @@ static int empm__poller_watch(empm__poller *p, int fd, uint32_t k, int on)
 static int empm__poller_collect(empm__poller *p, int timeout_ms,
                                 empm__event *out)
 {
-    int left = poll(p->set, p->n, timeout_ms), n = 0;
+    int left = poll(p->set, p->n, timeout_ms), n = left < 0 ? -1 : 0;
     uint32_t slot;
     for (slot = 0; slot < p->n && left > 0 && n < EMPM__BATCH; slot++) {
         int e = p->set[slot].revents;
@@ -5268,8 +5336,9 @@ static int empm__poller_collect(empm__poller *p, int timeout_ms,
 
 #endif
 
-/* Waits for events, at most timeout_ms (-1: without limit); not at all if the
- * inbox or the orders want attention. */
+/* Waits for events, at most timeout_ms (-1: without limit); not at all if
+ * the inbox or the orders want attention. Returns how many, or -1: errno
+ * says why. */
 static int empm__poller_wait(empm__poller *p, int timeout_ms, empm__event *out)
 {
     int n;
@@ -6111,7 +6180,7 @@ typedef struct empm__page {
 
 #define EMPM__PAGE_ROOM ((uint32_t)(EMPM_PAGE_BYTES - sizeof(empm__page)))
 #define EMPM__PAGE_CACHE 8             /* pages that a worker keeps */
-#define EMPM__SCRATCH 65536            /* a worker's buffer for passing through */
+#define EMPM__SCRATCH 65536            /* a worker's, for passing through */
 
 typedef struct empm__pool {
     pthread_mutex_t lock;              /* guards free and count */
@@ -6177,6 +6246,18 @@ typedef struct empm__file {
     char        fields[256];           /* of the head; the validators first */
 } empm__file;
 
+/* A connection beyond MaxConnectionsPerPeer that waits for its verdict. */
+#define EMPM__HELD    16u        /* at most; the oldest has it early then */
+#define EMPM__HELD_MS 50         /* so long at most */
+#define EMPM__OVER    0xfffffffdu    /* no record: it is one too many */
+
+typedef struct empm__held {
+    int      fd;
+    int      listener;
+    uint32_t until_ms;
+    struct sockaddr_storage from;
+} empm__held;
+
 typedef struct empm__engine {
     empm_server        *s;
     const empm_config  *cfg;
@@ -6209,15 +6290,18 @@ typedef struct empm__engine {
     uint32_t            want_retired;  /* atomic: a freed record wakes */
     uint32_t            handing_over;  /* atomic: it drains, and what waits for
                                           a request is for those who serve on:
-                                          EMPM__TO_SIBLINGS, _TO_PROGRAM; or 0 */
+                                          EMPM__TO_SIBLINGS, _TO_PROGRAM;
+                                          or 0 */
     pthread_t           standby;
     /* the listener only */
     empm__event         events[EMPM__BATCH];
     uint32_t            paused;      /* why it does not accept: EMPM__PAUSE_* */
     uint32_t            accepts;       /* since the last rotation */
+    uint32_t            vain;          /* looks at what listens, for nothing */
     uint64_t            accepted_before; /* by the slot's last tenants */
     uint32_t            full_batches;  /* in a row without room */
     uint32_t            retry_ms, stop_ms;
+    int                 lacked_fds;    /* for what it has taken or accepted */
     int                 shares;        /* fixed: there is an exchange */
     uint32_t            most;          /* fixed: MaxOpenConnections; one message
                                           of the exchange may go beyond it */
@@ -6233,6 +6317,12 @@ typedef struct empm__engine {
     int                 told_few;     /* the parent knows of few idle workers */
     int                 listening;     /* sockets registered */
     empm__counts        counts;        /* MaxConnectionsPerPeer */
+    empm__held          held[EMPM__HELD];
+    uint32_t            nheld;         /* connections beyond it that wait for
+                                          their verdict, the oldest first */
+    uint32_t            shut;          /* a bit for each listening socket that
+                                          somebody has shut down for good */
+    uint64_t            deaf_us;       /* waiting for events fails since then */
     /* the end */
     pthread_mutex_t     done_lock;     /* guards done */
     pthread_cond_t      done_cond;
@@ -6295,6 +6385,7 @@ struct empm_server {
                                       process without parent; or NULL */
     int             child_ready;   /* it has been initialised */
     int             parent_fd;     /* a child tells the parent; or -1 */
+    int             owns_signals;  /* empm_run() has taken this process's */
     int             lends_log;    /* cfg->log is ours: empm_start(), ErrorLog */
     /* what wings do for each connection or request; NULL: nobody does it */
     enum empm__state (*handshake)(empm__worker *w, empm__conn *c,
@@ -8951,7 +9042,8 @@ static char *empm__text_append(char *at, const char *s, size_t n)
     memcpy(at, s, n);
     return at + n;
 }
-#define EMPM__ADD(at, literal) empm__text_append(at, literal, sizeof literal - 1)
+#define EMPM__ADD(at, literal) \
+    empm__text_append(at, literal, sizeof literal - 1)
 
 /* Has an answer with this status no Content-Length? RFC 9110 8.6. */
 static int empm__response_is_lengthless(int status)
@@ -9987,11 +10079,11 @@ static char *empm__access_write_item(empm__facts *f, const empm__item *it,
     case 'p':
         return empm__access_write_number(
             at, it->unit == 'r' ? empm__request_peer(req)->port
-                                         : w->s->listeners[req->c->listener].port);
+                                : w->s->listeners[req->c->listener].port);
     case 'k': return empm__access_write_number(at, req->c->requests);
-    case 'P': return empm__access_write_number(at, it->unit == 't'
-                                               ? (int64_t)w->number
-                                                                   : w->child->pid);
+    case 'P':
+        return empm__access_write_number(
+            at, it->unit == 't' ? (int64_t)w->number : w->child->pid);
     case 'I': return empm__access_write_number(at, f->got);
     case 'O': return empm__access_write_number(at, f->sent);
     case 'S': return empm__access_write_number(at, f->got + f->sent);
@@ -10367,9 +10459,10 @@ static int empm__access_open(const empm_config *cfg, empm__access_logs **out,
                                                          sizeof path))) >= 0)
             l->owner = 1;
         else {
-            empm__report_say(rep, EMPM_LOG_ERROR, 649, "cannot %s CustomLog "
-                             "%s: %s",
-                             *file == '|' ? "start" : "open", file, strerror(errno));
+            empm__report_say(rep, EMPM_LOG_ERROR, 649,
+                             "cannot %s CustomLog %s: %s",
+                             *file == '|' ? "start" : "open", file,
+                             strerror(errno));
             r = EMPM_ESYS;
             break;
         }
@@ -11519,8 +11612,8 @@ static enum empm__state empm__do_suspended(empm__worker *w, empm__conn *c,
         if (!req->told_half)
             wait->want |= EMPM__WANT(EMPM__READY_RDHUP);
         wait->deadline_ms = req->wake_deadline;
-        return pending && empm__step_wait_out(w, req, wait) < 0 ? EMPM__CLOSED
-                                                                : EMPM__SUSPENDED;
+        return pending && empm__step_wait_out(w, req, wait) < 0
+                   ? EMPM__CLOSED : EMPM__SUSPENDED;
     }
     req->suspension = EMPM__SUSP_DUE;
     return EMPM__HANDLE;
@@ -11702,8 +11795,8 @@ static enum empm__state empm__do_linger(empm__worker *w, empm__conn *c,
                                         empm__wait *wait)
 {
     /* a stop ends it after LingerTimeoutShort, whenever it began */
-    const uint32_t deadline = empm__time_earlier(empm__load(&c->deadline_ms),
-                                                 empm__load(&w->child->linger_until));
+    const uint32_t deadline = empm__time_earlier(
+        empm__load(&c->deadline_ms), empm__load(&w->child->linger_until));
     char *scratch = empm__worker_scratch(w);
     while (scratch != NULL && !(c->flags & EMPM__F_DRAINED)) {
         const ssize_t n = empm__step_recv(w, c, scratch, EMPM__SCRATCH);
@@ -12599,7 +12692,7 @@ static int empm__file_judge(const empm_request *req, const empm__file *f,
 
 #ifndef EMPM__FILE_REST_S          /* the tests have no time for this */
 #  define EMPM__FILE_REST_S  3       /* a file must have rested so long */
-#  define EMPM__FILE_KEEP_MS 10000   /* and is kept so long after its last use */
+#  define EMPM__FILE_KEEP_MS 10000   /* kept so long after its last use */
 #endif
 
 /* What tells whether a file is still the one that it was. */
@@ -12847,9 +12940,8 @@ static void empm__files_expire(empm__files *c, uint32_t now_ms, int all)
         empm__file *old = NULL;
         pthread_mutex_lock(&c->lock);
         if (c->slots[i] != NULL) {
-            const uint32_t end =
-                                 empm__time_after(empm__load(&c->slots[i]->used_ms),
-                                                  EMPM__FILE_KEEP_MS);
+            const uint32_t end = empm__time_after(
+                empm__load(&c->slots[i]->used_ms), EMPM__FILE_KEEP_MS);
             if (all || empm__time_until(end, now_ms) <= 0) {
                 old = c->slots[i];
                 c->slots[i] = NULL;
@@ -12956,7 +13048,7 @@ typedef struct empm__parts {
     empm__range of[EMPM_RANGES];
 } empm__parts;
 
-#define EMPM__PART_HEAD 384          /* room for one, with a type of ... bytes */
+#define EMPM__PART_HEAD 384          /* room for one, with a type of ... */
 #define EMPM__PART_TYPE 200
 
 /* What stands before part i; before the n-th: the end. */
@@ -13765,8 +13857,9 @@ static void empm__status_show_json(empm_request *req,
     for (k = 0; k < seen->nchildren; k++) {
         const empm__snapshot_child *ch = &seen->children[k];
         empm_printf(req, "%s\n{\"slot\":%d,\"pid\":%u,\"generation\":%u,"
-                    "\"stopping\":%s,\"accepting\":%s,\"open_connections\":%llu,"
-                    "\"queue_length\":%llu,\"workers\":{", k > 0 ? "," : "",
+                    "\"stopping\":%s,\"accepting\":%s,"
+                    "\"open_connections\":%llu,\"queue_length\":%llu,"
+                    "\"workers\":{", k > 0 ? "," : "",
                     ch->slot, ch->pid, ch->generation,
                     ch->leaving ? "true" : "false",
                     ch->paused || ch->leaving ? "false" : "true",
@@ -13953,10 +14046,11 @@ static const char empm__page_style[] =
     "--S:#0e8f9c;--R:#2f6fdb;--W:#d9730d;--K:#3d9a50;--C:#8a5bd1;--G:#d23b5e}"
     "@media(prefers-color-scheme:dark){:root{--bg:#14171b;--card:#1d2127;"
     "--ink:#e4e8ee;--soft:#96a1b0;--line:#313842;--warn:#40340f;--bar:#5c9bf0;"
-    "--idle:#5a6572;--S:#3cc3d1;--R:#6ea3ff;--W:#ffa04d;--K:#67cf7d;--C:#b591f5;"
-    "--G:#ff7593}}"
-    "*{box-sizing:border-box}body{margin:0 "
-    "auto;padding:1.25rem;max-width:76rem;background:var(--bg);color:var(--ink);font:15px/1.5 system-ui,sans-serif}"
+    "--idle:#5a6572;--S:#3cc3d1;--R:#6ea3ff;--W:#ffa04d;--K:#67cf7d;"
+    "--C:#b591f5;--G:#ff7593}}"
+    "*{box-sizing:border-box}body{margin:0 auto;padding:1.25rem;"
+    "max-width:76rem;background:var(--bg);color:var(--ink);"
+    "font:15px/1.5 system-ui,sans-serif}"
     "h1{font-size:1.35rem;margin:0}h2{font-size:1rem;margin:2rem 0 .6rem}"
     "p{margin:.25rem 0}a{color:var(--bar)}.s{color:var(--soft)}"
     "nav{display:flex;flex-wrap:wrap;gap:0 1rem}"
@@ -13974,8 +14068,8 @@ static const char empm__page_style[] =
     "font-size:.8rem;display:inline-block;min-width:5.5rem}"
     ".l{display:flex;flex-wrap:wrap;gap:.2rem 1.2rem;margin-top:.6rem}"
     ".l b{font-family:ui-monospace,Menlo,Consolas,monospace}"
-    "._{color:var(--idle)}.S{color:var(--S)}.R{color:var(--R)}.W{color:var(--W)}"
-    ".K{color:var(--K)}.C{color:var(--C)}.G{color:var(--G)}"
+    "._{color:var(--idle)}.S{color:var(--S)}.R{color:var(--R)}"
+    ".W{color:var(--W)}.K{color:var(--K)}.C{color:var(--C)}.G{color:var(--G)}"
     ".t{padding:0;overflow-x:auto}table{border-collapse:collapse;width:100%;"
     "font-size:.86rem;font-variant-numeric:tabular-nums}"
     "th,td{padding:.38rem .7rem;text-align:right;white-space:nowrap;"
@@ -14083,8 +14177,8 @@ static void empm__status_show_processes(empm_request *req,
                 "<thead><tr><th rowspan=2>Slot<th rowspan=2>PID<th rowspan=2>"
                 "Stopping<th colspan=2>Connections<th colspan=3>Threads"
                 "<th colspan=7>Waiting connections\n<tr><th>total<th>accepting"
-                "<th>busy<th>graceful<th>idle<th>PROXY<th>head<th>body<th>suspended"
-                "<th>writing<th>keep-alive<th>closing<tbody>\n");
+                "<th>busy<th>graceful<th>idle<th>PROXY<th>head<th>body"
+                "<th>suspended<th>writing<th>keep-alive<th>closing<tbody>\n");
     for (k = 0; k < seen->nchildren; k++)
         empm__status_show_process(req, seen, &seen->children[k]);
     empm_printf(req, "<tfoot>");
@@ -14234,7 +14328,7 @@ static void empm__status_show_html(empm_request *req,
     snprintf(text, sizeof text, "%llu / %llu",
              EMPM__LLU(empm__snapshot_busy(&seen->all)),
              EMPM__LLU(empm__snapshot_busy(&seen->all) +
-                                           seen->all.by_letter[EMPM__SEEN_IDLE]));
+                       seen->all.by_letter[EMPM__SEEN_IDLE]));
     empm__status_show_card(req, text, "workers busy");
     text[empm__format_u64(text, seen->all.connections)] = '\0';
     empm__status_show_card(req, text, "connections");
@@ -14422,8 +14516,12 @@ static int empm__exchange_inherit(empm__exchange *x)
 static void empm__exchange_ring(const empm__exchange *x)
 {
 #if EMPM__EPOLL
-    const uint64_t one = 1;
-    ssize_t r = x->bell[1] >= 0 ? write(x->bell[1], &one, sizeof one) : 0;
+    uint64_t n = 1;
+    ssize_t r = x->bell[1] >= 0 ? write(x->bell[1], &n, sizeof n) : 0;
+    if (r < 0 && errno == EAGAIN && read(x->bell[0], &n, sizeof n) > 0) {
+        n = 1;                           /* it was full */
+        r = write(x->bell[1], &n, sizeof n);
+    }
     (void)r;
 #else
     (void)x;                             /* they do: poll() wakes all of them */
@@ -14455,13 +14553,15 @@ static int empm__exchange_give(const empm__exchange *x, const empm__move *m,
 }
 
 /* Takes one message. > 0: so many connections, whose descriptors are the
- * caller's; 0: there is none; -1: it made no sense, or, EMFILE, there were no
- * descriptors, and what came is closed. */
+ * caller's; 0: there is none; -1: it made no sense, or, EMFILE, there were
+ * no descriptors, and what came is closed; EPIPE: the exchange has been shut
+ * down. */
 static int empm__exchange_take(const empm__exchange *x, empm__move *m, int *fds)
 {
     struct msghdr h;
     struct iovec v;
     empm__passed p;
+    struct cmsghdr *part;
     ssize_t r;
     uint32_t n = 0;
     memset(&h, 0, sizeof h);
@@ -14474,21 +14574,22 @@ static int empm__exchange_take(const empm__exchange *x, empm__move *m, int *fds)
     r = recvmsg(x->fd[0], &h, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     if (r < 0)
         return 0;
-    if (h.msg_controllen >= CMSG_LEN(sizeof *fds) &&
-        p.head.cmsg_level == SOL_SOCKET && p.head.cmsg_type == SCM_RIGHTS) {
-        const size_t got = empm__min(p.head.cmsg_len - CMSG_LEN(0),
-                                     EMPM__MOVE_MOST * sizeof *fds);
-        memcpy(fds, CMSG_DATA(&p.head), got);
-        n = (uint32_t)(got / sizeof *fds);
-    }
-    if (n > 0 && !(h.msg_flags & (MSG_CTRUNC | MSG_TRUNC)) &&
+    for (part = CMSG_FIRSTHDR(&h); part != NULL; part = CMSG_NXTHDR(&h, part))
+        if (part->cmsg_level == SOL_SOCKET && part->cmsg_type == SCM_RIGHTS) {
+            const size_t got = empm__min(part->cmsg_len - CMSG_LEN(0),
+                                         EMPM__MOVE_MOST * sizeof *fds);
+            memcpy(fds, CMSG_DATA(part), got);
+            n = (uint32_t)(got / sizeof *fds);
+        }
+    if (n > 0 && !(h.msg_flags & MSG_TRUNC) &&
         (size_t)r >= offsetof(empm__move, of) &&
-        m->version == EMPM__MOVE_VERSION && m->n == n &&
-        (size_t)r == offsetof(empm__move, of) + n * sizeof m->of[0])
+        m->version == EMPM__MOVE_VERSION && m->n <= EMPM__MOVE_MOST &&
+        (m->n == n || (n < m->n && (h.msg_flags & MSG_CTRUNC))) &&
+        (size_t)r == offsetof(empm__move, of) + m->n * sizeof m->of[0])
         return (int)n;
     while (n > 0)
         close(fds[--n]);
-    errno = h.msg_flags & MSG_CTRUNC ? EMFILE : EPROTO;
+    errno = r == 0 ? EPIPE : h.msg_flags & MSG_CTRUNC ? EMFILE : EPROTO;
     return -1;
 }
 
@@ -14533,9 +14634,11 @@ static int empm__exchange_is_connection(int fd, struct sockaddr_storage *from)
 /* handing_over: to whom */
 enum { EMPM__TO_SIBLINGS = 1, EMPM__TO_PROGRAM };
 
-#define EMPM__FRESH_MS     2         /* a client that sends at once has spoken */
-#define EMPM__PATIENCE_US  2000u     /* a job may wait behind quick ones so long */
-#define EMPM__HAND_OVER_MS 30000     /* and nothing could be moved: it is over */
+#define EMPM__FRESH_MS     2        /* a client that sends at once has spoken */
+#define EMPM__PATIENCE_US  2000u    /* a job may wait behind quick ones */
+#define EMPM__VAIN         64u      /* looks for nothing, then one at why */
+#define EMPM__DEAF_US      1000000u /* and no wait for events: it is over */
+#define EMPM__HAND_OVER_MS 30000    /* and nothing could be moved: it is over */
 
 typedef struct empm__batch {         /* taken in this round, in order */
     uint32_t head, tail, count;
@@ -14632,6 +14735,35 @@ static void empm__listener_end_taken(empm__engine *ch, empm__batch *b,
     empm__listener_batch_add(ch, b, i);
 }
 
+static void empm__listener_drain_inbox(empm__engine *ch, empm__batch *b)
+{
+    uint32_t i = __atomic_exchange_n(&ch->poller.inbox, EMPM__NIL,
+                                     __ATOMIC_ACQUIRE);
+    while (i != EMPM__NIL) {
+        empm__conn *c = empm__slab_conn(&ch->slab, i);
+        /* before POSTED goes */
+        const uint32_t next = empm__load(&c->inbox_next);
+        const uint32_t w = __atomic_fetch_and(
+            &c->word, ~(uint32_t)EMPM__POSTED, __ATOMIC_ACQ_REL);
+        if (!c->in_use)
+            ;                        /* a late hint */
+        else if (w & EMPM__RETIRED)
+            empm__listener_record_free(ch, i);
+        else {
+            const uint32_t deadline = empm__load(&c->deadline_ms);
+            if (deadline != EMPM__NEVER)
+                empm__wheel_hasten(&ch->wheel, &ch->slab, i, deadline);
+            if (empm__listener_take(ch, i, 0, b->now_ms))
+                empm__listener_batch_add(ch, b, i);
+            else if (ch->handing_over && (w & EMPM__IDLE)) {
+                ch->sweep = (uint32_t)empm__min(ch->sweep, i);
+                ch->sweep_ms = b->now_ms;
+            }
+        }
+        i = next;
+    }
+}
+
 /* --- siblings ------------------------------------------------------------- */
 
 /* How many more jobs the siblings that accept can begin at once, by what they
@@ -14686,7 +14818,8 @@ static int32_t empm__listener_fresh(empm__engine *ch, uint32_t now_ms)
 static int empm__listener_watches(const empm__engine *ch, int k)
 {
     return ch->s->listeners[k].admin == ch->admin &&
-           ch->s->listeners[k].fd >= 0;  /* the other engine's may change */
+           ch->s->listeners[k].fd >= 0 &&  /* the other engine's may change */
+           !(ch->shut >> k & 1);
 }
 
 /* Registers all that listens for us, or nothing; -1: that is not possible. */
@@ -14749,12 +14882,23 @@ static void empm__listener_pass_on(empm__engine *ch)
         empm__exchange_ring(&ch->s->exchange);
 }
 
+/* Has somebody called shutdown() on a listening socket? */
+static int empm__listener_is_shut(int fd)
+{
+    struct pollfd p;
+    p.fd = fd;
+    p.events = EMPM__POLLRDHUP;
+    return poll(&p, 1, 0) > 0;
+}
+
+/* `reason`: for the log; NULL: it is none of anybody's. */
 static void empm__listener_pause(empm__engine *ch, uint32_t why,
                                  uint32_t now_ms, const char *reason)
 {
     const int listened = ch->listening;
     uint32_t idle;
     ch->paused |= why;
+    ch->lacked_fds |= (why & EMPM__PAUSE_FDS) != 0;
     empm__store(&ch->score->paused, ch->paused);
     empm__listener_watch(ch, 0);
     if (ch->shares && listened)
@@ -14762,6 +14906,8 @@ static void empm__listener_pause(empm__engine *ch, uint32_t why,
     if (why & (EMPM__PAUSE_FDS | EMPM__PAUSE_FULL)) {
         ch->retry_ms = empm__time_after(now_ms, 100);
         empm__store(&ch->want_retired, 1u);
+        if (reason == NULL)
+            return;
         if (empm__now_us() >= ch->tell_pause_us) {
             ch->tell_pause_us = empm__now_us() + 60000000u;
             empm__engine_tell_parent(ch, 'p');
@@ -14838,7 +14984,8 @@ static uint32_t empm__move_deadline(const empm_config *cfg,
 
 /* Makes a record of a new descriptor and begins to wait for its next byte.
  * `from` is the peer's address; NULL: MaxConnectionsPerPeer does not ask. `m`:
- * the connection comes from a sibling; NULL: it is new. NIL: it is closed. */
+ * the connection comes from a sibling; NULL: it is new. NIL: it is closed;
+ * OVER: it is one too many, and the caller's still. */
 static uint32_t empm__listener_admit(empm__engine *ch, int fd, int k,
                                      const struct sockaddr_storage *from,
                                      const empm__moved *m, uint32_t now_ms)
@@ -14858,18 +15005,11 @@ static uint32_t empm__listener_admit(empm__engine *ch, int fd, int k,
     p->family = EMPM__PEER_UNASKED;
     if (from != NULL && empm__listener_limits_peers(ch, k)) {
         empm__peer_from(p, from);    /* what has moved was counted before */
-        if (!empm__counts_add(&ch->counts, p, m != NULL ? INT_MAX
-                                              : cfg->max_connections_per_peer)) {
-            char text[96];
-            close(fd);
+        if (!empm__counts_add(&ch->counts, p,
+                              m != NULL ? INT_MAX
+                                        : cfg->max_connections_per_peer)) {
             empm__slab_return(&ch->slab, i);
-            empm__bump(&ch->score->refused, 1u);
-            empm__engine_log(ch, EMPM_LOG_WARN, 5306, "%s has as many "
-                             "connections as MaxConnectionsPerPeer of %d "
-                             "allows: refused", empm__peer_text(p, 0, text,
-                                                        sizeof text),
-                             cfg->max_connections_per_peer);
-            return EMPM__NIL;
+            return EMPM__OVER;
         }
     } else if (m != NULL && proxy && m->state != EMPM__HANDSHAKE)
         *p = m->peer;
@@ -14921,12 +15061,68 @@ static uint32_t empm__listener_admit(empm__engine *ch, int fd, int k,
     return i;
 }
 
+/* Those beyond MaxConnectionsPerPeer: each of them is admitted as soon as it
+ * can be, or refused at its time; of the oldest, `most` are refused at once. */
+static void empm__listener_settle(empm__engine *ch, empm__batch *b,
+                                  uint32_t most)
+{
+    uint32_t i, n = 0;
+    if (ch->nheld == 0)
+        return;
+    empm__listener_drain_inbox(ch, b);
+    for (i = 0; i < ch->nheld; i++) {
+        const empm__held h = ch->held[i];
+        char text[96];
+        empm__peer p;
+        if (empm__listener_admit(ch, h.fd, h.listener, &h.from, NULL,
+                                 b->now_ms) !=
+            EMPM__OVER)
+            continue;
+        if (i >= most && empm__time_until(h.until_ms, b->now_ms) > 0) {
+            ch->held[n++] = h;
+            continue;
+        }
+        close(h.fd);
+        empm__bump(&ch->score->refused, 1u);
+        empm__peer_from(&p, &h.from);
+        empm__engine_log(ch, EMPM_LOG_WARN, 5306, "%s has as many connections "
+                         "as MaxConnectionsPerPeer of %d allows: refused",
+                         empm__peer_text(&p, 0, text, sizeof text),
+                         ch->cfg->max_connections_per_peer);
+    }
+    ch->nheld = n;
+}
+
+/* One more than MaxConnectionsPerPeer allows. The client may have closed
+ * another one before: its event has not been read, or a worker is about to
+ * close it. So the verdict waits for a moment. */
+static void empm__listener_hold(empm__engine *ch, empm__batch *b, int fd, int k,
+                                const struct sockaddr_storage *from)
+{
+    empm__held *h;
+    empm__listener_settle(ch, b, ch->nheld == EMPM__HELD);
+    h = &ch->held[ch->nheld++];
+    h->fd = fd;
+    h->listener = k;
+    h->until_ms = empm__time_after(b->now_ms, EMPM__HELD_MS);
+    h->from = *from;
+}
+
+/* Room for one more connection: what workers have closed, or one that is only
+ * kept alive. 0: there is none. */
+static int empm__listener_make_room(empm__engine *ch, empm__batch *b)
+{
+    empm__listener_drain_inbox(ch, b);
+    return ch->slab.in_use < ch->most || empm__listener_cull(ch, 1,
+                                                             b->now_ms) > 0;
+}
+
 /* May the connection move? All that there is of it is in the kernel. */
 static int empm__move_may(const empm__conn *c)
 {
     return c->req == NULL && c->transport == NULL &&
            !(c->flags & (EMPM__F_MOVED | EMPM__F_CLOSED)) &&
-           !(c->why & (EMPM__READY_TIMEOUT | EMPM__READY_STOP)) &&
+           !(c->why & EMPM__READY_TIMEOUT) &&
            (c->state == EMPM__HANDSHAKE || c->state == EMPM__READ_HEAD ||
             c->state == EMPM__KEEPALIVE);
 }
@@ -14986,8 +15182,15 @@ static void empm__move_in(empm__engine *ch, empm__batch *b, int fd,
         if (empm__listener_watches(ch, k) &&
             empm__exchange_key(&ch->s->listeners[k]) == m->listener)
             break;
+    if (k == ch->s->nlisteners)      /* a reload has dropped that Listen, or
+                                        spells it otherwise: one of its kind */
+        for (k = 0; k < ch->s->nlisteners; k++)
+            if (empm__listener_watches(ch, k) && ch->s->listeners[k].proxy ==
+                    (m->peer.proxied != EMPM__PROXIED_NOT ||
+                     m->state == EMPM__HANDSHAKE))
+                break;
     errno = 0;
-    if (k == ch->s->nlisteners ||    /* a reload has dropped that Listen */
+    if (k == ch->s->nlisteners ||
         (m->state != EMPM__READ_HEAD && m->state != EMPM__KEEPALIVE &&
          (m->state != EMPM__HANDSHAKE || !ch->s->listeners[k].proxy)) ||
         !empm__exchange_is_connection(fd, &from) || empm__fd_flags(fd, 1) < 0) {
@@ -15005,6 +15208,37 @@ static void empm__move_in(empm__engine *ch, empm__batch *b, int fd,
         empm__listener_batch_add(ch, b, i);
 }
 
+/* May one more message of connections be taken? At MaxOpenConnections they are
+ * for siblings, if those accept; else idle ones make room. Without descriptors
+ * what is taken would be lost. */
+static int empm__move_has_place(empm__engine *ch, empm__batch *b)
+{
+    const uint32_t now_ms = b->now_ms;
+    uint32_t others = 0, over;
+    if (ch->slab.in_use >= ch->most)
+        empm__listener_drain_inbox(ch, b);
+    if (ch->slab.in_use >= ch->most) {
+        over = ch->slab.in_use - ch->most + 1;
+        empm__listener_siblings_room(ch, &others);
+        if (others > 0 || empm__listener_cull(ch, over, now_ms) < over) {
+            empm__listener_pause(ch, EMPM__PAUSE_FULL, now_ms,
+                                 others > 0 ? NULL : "MaxOpenConnections is "
+                                 "reached");
+            return 0;
+        }
+    }
+    if (ch->lacked_fds) {
+        const int fd = fcntl(ch->s->exchange.fd[0], F_DUPFD_CLOEXEC, 0);
+        if (fd < 0) {
+            empm__listener_pause(ch, EMPM__PAUSE_FDS, now_ms, strerror(errno));
+            return 0;
+        }
+        close(fd);
+        ch->lacked_fds = 0;
+    }
+    return 1;
+}
+
 /* Takes from the exchange as much as our workers have time for; all there is,
  * if nobody else will. */
 static void empm__move_take(empm__engine *ch, empm__batch *b, int all)
@@ -15017,18 +15251,25 @@ static void empm__move_take(empm__engine *ch, empm__batch *b, int all)
             empm__listener_pause_full(ch, b->now_ms);
             return;
         }
-        if (ch->slab.in_use >= ch->most && !all &&
-            empm__listener_cull(ch, 1, b->now_ms) == 0) {
-            empm__listener_pause(ch, EMPM__PAUSE_FULL, b->now_ms,
-                                 "MaxOpenConnections is reached");
+        if (!all && !empm__move_has_place(ch, b))
             return;
-        }
         n = empm__exchange_take(&ch->s->exchange, &m, fds);
         if (n == 0)
             return;
+        if (n < 0 && errno == EPIPE) {       /* no end, else: it stays ready */
+            empm__engine_log(ch, EMPM_LOG_ERROR, 5046, "a process has shut "
+                             "down the sockets between children: no connection "
+                             "moves any more, until the next start");
+            empm__listener_watch(ch, 0);
+            ch->shares = 0;
+            empm__listener_watch(ch, 1);
+            return;
+        }
         if (n < 0 && errno == EMFILE) {
+            empm__engine_log(ch, EMPM_LOG_ERROR, 5046, "no descriptor for a "
+                             "connection that was passed on: closed");
             empm__listener_pause(ch, EMPM__PAUSE_FDS, b->now_ms,
-                                 strerror(errno));
+                                 strerror(EMFILE));
             return;
         }
         if (n < 0)
@@ -15086,10 +15327,31 @@ static void empm__move_give_jobs(empm__engine *ch, const empm__batch *b)
     ch->give_ms = empm__time_after(b->now_ms, (int)ch->give_wait);
 }
 
+/* Listening socket k is shut down: whoever has the descriptor can do that.
+ * One of TCP listens again when it is told to, a unix one never: it is left
+ * alone. */
+static void empm__listener_shut(empm__engine *ch, int k)
+{
+    const empm__endpoint *l = &ch->s->listeners[k];
+    if (listen(l->fd, ch->cfg->listen_backlog) == 0 &&
+        !empm__listener_is_shut(l->fd)) {
+        empm__engine_log(ch, EMPM_LOG_ERROR, 5008, "Listen %s: a process has "
+                         "shut it down: opened again", l->text);
+        return;
+    }
+    empm__engine_log(ch, EMPM_LOG_CRIT, 5020, "Listen %s: a process has shut "
+                     "it down: nobody can connect until a restart", l->text);
+    empm__listener_watch(ch, 0);
+    ch->shut |= 1u << k;
+    if (ch->paused == 0 && empm__listener_watch(ch, 1) < 0)
+        empm__listener_pause(ch, EMPM__PAUSE_FDS, empm__now_ms(),
+                             strerror(errno));
+}
+
 /* Accepts from listening socket k, at most `most`, and no more than our workers
  * can begin as long as siblings have time; `all`: whatever they have. Every
  * errno has its treatment, and none closes the socket or the child. */
-static void empm__listener_accept(empm__engine *ch, const empm__batch *b, int k,
+static void empm__listener_accept(empm__engine *ch, empm__batch *b, int k,
                                   int most, int all)
 {
     const empm__endpoint *l = &ch->s->listeners[k];
@@ -15099,8 +15361,8 @@ static void empm__listener_accept(empm__engine *ch, const empm__batch *b, int k,
     int accepted = 0, failed = 0, alone = all || !ch->shares;
     while (most-- > 0 && (ch->paused & ~(uint32_t)EMPM__PAUSE_STOP) == 0) {
         int fd;
-        if (!alone && empm__listener_room(ch, b) <= empm__listener_fresh(ch,
-                                                                         now_ms)) {
+        if (!alone &&
+            empm__listener_room(ch, b) <= empm__listener_fresh(ch, now_ms)) {
             if (empm__listener_siblings_room(ch, NULL) > 0) {
                 empm__listener_pause_full(ch, now_ms);
                 return;
@@ -15113,7 +15375,7 @@ static void empm__listener_accept(empm__engine *ch, const empm__batch *b, int k,
             p.events = POLLIN;
             if (accepted || poll(&p, 1, 0) <= 0)
                 return;
-            if (empm__listener_cull(ch, 1, now_ms) == 0) {
+            if (!empm__listener_make_room(ch, b)) {
                 empm__listener_pause(ch, EMPM__PAUSE_FULL, now_ms,
                                      "MaxOpenConnections is reached");
                 return;
@@ -15123,13 +15385,17 @@ static void empm__listener_accept(empm__engine *ch, const empm__batch *b, int k,
         fd = empm__fd_accept(l->fd, from);
         if (fd >= 0) {
             accepted = 1;
-            empm__listener_admit(ch, fd, k, from, NULL, now_ms);
+            if (empm__listener_admit(ch, fd, k, from, NULL,
+                                     now_ms) == EMPM__OVER)
+                empm__listener_hold(ch, b, fd, k, from);
             if (++ch->accepts >= 16 && ch->listening) {
                 /* last in the queue of who is woken: siblings get their
                  * share */
                 ch->accepts = 0;
                 empm__listener_watch(ch, 0);
-                empm__listener_watch(ch, 1);
+                if (empm__listener_watch(ch, 1) < 0)
+                    empm__listener_pause(ch, EMPM__PAUSE_FDS, now_ms,
+                                         strerror(errno));
             }
             continue;
         }
@@ -15138,6 +15404,11 @@ static void empm__listener_accept(empm__engine *ch, const empm__batch *b, int k,
 #if EAGAIN != EWOULDBLOCK
         case EWOULDBLOCK:
 #endif
+            /* a sibling was faster; or, as some kernels say it, a unix socket
+             * has been shut down, and this event comes for ever */
+            if (!accepted && ++ch->vain % EMPM__VAIN == 0 &&
+                empm__listener_is_shut(l->fd))
+                empm__listener_shut(ch, k);
             return;
         case EMFILE: case ENFILE: case ENOBUFS: case ENOMEM:
             if (empm__listener_cull(ch, 1, now_ms) > 0)
@@ -15145,6 +15416,10 @@ static void empm__listener_accept(empm__engine *ch, const empm__batch *b, int k,
             empm__listener_pause(ch, EMPM__PAUSE_FDS, now_ms, strerror(errno));
             return;
         case EBADF: case EINVAL: case ENOTSOCK: case EFAULT:
+            if (empm__listener_is_shut(l->fd)) {
+                empm__listener_shut(ch, k);
+                return;
+            }
             empm__listener_pause(ch, EMPM__PAUSE_FDS, now_ms, strerror(errno));
             return;
         default:                     /* this one connection has failed */
@@ -15221,11 +15496,18 @@ static void empm__listener_begin_stop(empm__engine *ch, empm__batch *b,
 {
     const empm_config *cfg = ch->cfg;
     const uint32_t before = ch->stopping, now = orders & EMPM__ORDER_STOP;
+    const int tried = (ch->paused & EMPM__PAUSE_NEW) != 0;   /* never served */
+    const int others_serve = ch->shares &&
+        (orders & (EMPM__ORDER_HAND_OVER | EMPM__ORDER_UPGRADE)) != 0;
     int k, wait;
-    if (!ch->shares ||
-        !(orders & (EMPM__ORDER_HAND_OVER | EMPM__ORDER_UPGRADE)))
-        empm__store(&ch->handing_over, 0u);  /* nobody serves on */
-    else if (before == 0) {
+    if (!others_serve || now) {
+        const int gave = ch->handing_over != 0;
+        empm__store(&ch->handing_over, 0u);
+        /* what we gave last, nobody else will have */
+        if (gave && !others_serve)
+            empm__move_take(ch, b, 1);
+    } else if (before == 0 || ((orders & EMPM__ORDER_UPGRADE) &&
+                               !(before & EMPM__ORDER_STOP))) {
         empm__store(&ch->handing_over, (uint32_t)(orders & EMPM__ORDER_UPGRADE
                                            ? EMPM__TO_PROGRAM
                                            : EMPM__TO_SIBLINGS));
@@ -15241,13 +15523,16 @@ static void empm__listener_begin_stop(empm__engine *ch, empm__batch *b,
         empm__log(cfg, EMPM_LOG_NOTICE, now ? 491 : 492,
                   now ? "stopping" : "stopping gracefully");
     if (before == 0) {
-        /* connections that have been accepted by the kernel are ours, too */
+        /* connections that the kernel has accepted are ours, too, unless they
+         * would only be closed while others serve */
         ch->paused = 0;
         for (k = 0; k < ch->s->nlisteners; k++)
-            if (empm__listener_watches(ch, k))
+            if (empm__listener_watches(ch, k) && !tried && !(others_serve &&
+                                                             now))
                 empm__listener_accept(ch, b, k,
                                       cfg->listen_backlog + EMPM__BATCH, 1);
-        if (!ch->handing_over)       /* nobody else will have these */
+        empm__listener_settle(ch, b, EMPM__HELD);
+        if (!others_serve && !tried)     /* nobody else will have these */
             empm__move_take(ch, b, 1);
         empm__listener_pause(ch, EMPM__PAUSE_STOP, b->now_ms, "");
         for (k = 0; k < ch->s->nlisteners; k++)
@@ -15273,7 +15558,9 @@ static void empm__listener_begin_stop(empm__engine *ch, empm__batch *b,
 static void empm__listener_abort_all(empm__engine *ch, empm__batch *b)
 {
     if (!(ch->stopping & EMPM__ORDER_STOP)) {
-        empm__listener_begin_stop(ch, b, EMPM__ORDER_STOP);
+        empm__listener_begin_stop(ch, b, ch->handing_over ? EMPM__ORDER_STOP |
+                                                       EMPM__ORDER_HAND_OVER
+                                                          : EMPM__ORDER_STOP);
         return;
     }
     ch->stop_ms = EMPM__NEVER;
@@ -15294,7 +15581,8 @@ static int empm__move_take_waiting(empm__engine *ch, uint32_t i,
     if (!c->in_use || (w & EMPM__OWNED) || !(w & EMPM__IDLE) ||
         !empm__listener_take(ch, i, EMPM__READY_TIMEOUT, now_ms))
         return 0;
-    c->why = (uint16_t)(c->why & ~(unsigned)EMPM__READY_TIMEOUT);
+    c->why = (uint16_t)(c->why & ~(unsigned)(EMPM__READY_TIMEOUT |
+                                             EMPM__READY_STOP));
     return 1;
 }
 
@@ -15335,6 +15623,9 @@ static void empm__move_drain(empm__engine *ch, empm__batch *b)
     if (ch->handing_over == EMPM__TO_SIBLINGS)
         empm__listener_siblings_room(ch, &accepting);
     ch->sweep_ms = empm__time_after(b->now_ms, accepting > 0 ? 1 : 5);
+    if (ch->handing_over == EMPM__TO_SIBLINGS &&
+        empm__load(&empm__score_server_at(&ch->s->score)->draining))
+        empm__store(&ch->handing_over, 0u);  /* all go: nobody serves on here */
     if (ch->stop_ms != EMPM__NEVER && empm__time_until(ch->stop_ms,
                                                        b->now_ms) < 2000)
         empm__store(&ch->handing_over, 0u);  /* who cannot move may know it */
@@ -15367,35 +15658,6 @@ static void empm__move_drain(empm__engine *ch, empm__batch *b)
 }
 
 /* --- one round ------------------------------------------------------------ */
-
-static void empm__listener_drain_inbox(empm__engine *ch, empm__batch *b)
-{
-    uint32_t i = __atomic_exchange_n(&ch->poller.inbox, EMPM__NIL,
-                                     __ATOMIC_ACQUIRE);
-    while (i != EMPM__NIL) {
-        empm__conn *c = empm__slab_conn(&ch->slab, i);
-        /* before POSTED goes */
-        const uint32_t next = empm__load(&c->inbox_next);
-        const uint32_t w = __atomic_fetch_and(
-            &c->word, ~(uint32_t)EMPM__POSTED, __ATOMIC_ACQ_REL);
-        if (!c->in_use)
-            ;                        /* a late hint */
-        else if (w & EMPM__RETIRED)
-            empm__listener_record_free(ch, i);
-        else {
-            const uint32_t deadline = empm__load(&c->deadline_ms);
-            if (deadline != EMPM__NEVER)
-                empm__wheel_hasten(&ch->wheel, &ch->slab, i, deadline);
-            if (empm__listener_take(ch, i, 0, b->now_ms))
-                empm__listener_batch_add(ch, b, i);
-            else if (ch->handing_over && (w & EMPM__IDLE)) {
-                ch->sweep = (uint32_t)empm__min(ch->sweep, i);
-                ch->sweep_ms = b->now_ms;
-            }
-        }
-        i = next;
-    }
-}
 
 static void empm__listener_expire(empm__engine *ch, empm__batch *b)
 {
@@ -15510,6 +15772,8 @@ static int empm__listener_poll_timeout(empm__engine *ch, uint32_t now_ms)
         at = empm__time_after(now_ms, 2); /* to close the gate in time */
     if (ch->paused & EMPM__PAUSE_TURN)
         at = empm__time_earlier(at, ch->turn_ms);
+    if (ch->nheld > 0)               /* workers do not say what they close */
+        at = empm__time_after(now_ms, 1);
     if (ch->shares && queued > 0 && ch->give_ms == EMPM__NEVER)
         /* workers may block, and jobs wait then */
         at = empm__time_after(now_ms, 1);
@@ -15541,6 +15805,39 @@ static void empm__listener_look(empm__engine *ch, empm__batch *b, uint32_t e)
             empm__listener_accept(ch, b, k, EMPM__ACCEPTS, 0);
 }
 
+/* epoll_wait or poll has failed. Memory may come back; if it goes on, the child
+ * ends, and the parent makes another. */
+static void empm__listener_cannot_wait(empm__engine *ch)
+{
+    const struct timespec rest = { 0, 10000000 };
+    if (errno == EINTR)
+        return;
+    if (ch->deaf_us == 0)
+        ch->deaf_us = empm__now_us();
+    empm__engine_log(ch, EMPM_LOG_ERROR, 5019, "cannot wait for events: %s: "
+                     "%s%s",
+                     EMPM__EPOLL ? "epoll_wait" : "poll", strerror(errno),
+                     ch->s->parent_fd >= 0 ? ": the child ends if that goes on"
+                                           : "");
+    if (ch->s->parent_fd >= 0 && empm__now_us() - ch->deaf_us >= EMPM__DEAF_US)
+        _exit(1);
+    nanosleep(&rest, NULL);
+}
+
+/* Does a place matter now? Then those whose clients have gone are closed here,
+ * before new ones are looked at, and not when a worker has time. */
+static int empm__listener_is_tight(const empm__engine *ch)
+{
+    return ch->nheld > 0 || ch->slab.in_use >= ch->most;
+}
+
+static int empm__listener_client_is_gone(const empm__conn *c)
+{
+    char byte;
+    const ssize_t n = recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    return n == 0 || (n < 0 && !empm__fd_would_block(errno) && errno != EINTR);
+}
+
 /* 1: the role has been given back. */
 static int empm__listener_round(empm__engine *ch)
 {
@@ -15567,6 +15864,10 @@ static int empm__listener_round(empm__engine *ch)
         return 0;
     timeout = b.count > 0 ? 0 : empm__listener_poll_timeout(ch, b.now_ms);
     n = empm__poller_wait(&ch->poller, timeout, events);
+    if (n < 0)
+        empm__listener_cannot_wait(ch);
+    else
+        ch->deaf_us = 0;
     b.now_us = empm__now_us();
     b.now_ms = empm__time_us_to_ms(b.now_us);
     for (i = 0; i < n; i++) {
@@ -15581,10 +15882,14 @@ static int empm__listener_round(empm__engine *ch)
         c = empm__slab_conn(&ch->slab, e->index);
         if (!c->in_use || c->gen != e->gen)
             continue;                /* of a descriptor that is closed here */
-        if (empm__listener_take(ch, e->index, e->ready, b.now_ms))
+        if (empm__listener_take(ch, e->index, e->ready, b.now_ms) &&
+            !((e->ready & EMPM__STICKY) && empm__listener_is_tight(ch) &&
+              empm__listener_client_is_gone(c) &&
+              empm__listener_close_idle(ch, e->index)))
             empm__listener_batch_add(ch, &b, e->index);
     }
     empm__listener_expire(ch, &b);
+    empm__listener_settle(ch, &b, 0);
     if (empm__time_is_late(empm__wings_expire_at(ch), b.now_ms)) {
         EMPM__EACH_WING(wing, expire)
             (*wing)->expire(ch, b.now_ms);
@@ -15824,10 +16129,15 @@ static int empm__engine_init(empm__engine *ch, empm_server *s, int slot,
     return i;
 }
 
-/* Starts the threads, with all signals blocked in them. On failure none
- * runs. */
+/* Starts the threads; on failure none runs. Under empm_start() they block what
+ * is the program's: all signals but faults and what debuggers and profilers
+ * send to a thread. Under empm_run() none: the main thread hears them, and
+ * programs that handlers start would inherit what is blocked. */
 static int empm__engine_start(empm__engine *ch)
 {
+    static const int own[] = { SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT,
+                              SIGTRAP,
+                               SIGSYS, SIGPROF };
     const empm_config *cfg = ch->cfg;
     pthread_attr_t attr;
     sigset_t all, old;
@@ -15838,11 +16148,10 @@ static int empm__engine_start(empm__engine *ch)
         empm__log(cfg, EMPM_LOG_WARN, 2436, "ThreadStackSize of %d is not "
                   "possible here: using the system's", cfg->thread_stack_size);
     sigfillset(&all);
-    sigdelset(&all, SIGSEGV);        /* faults stay the thread's own */
-    sigdelset(&all, SIGBUS);
-    sigdelset(&all, SIGILL);
-    sigdelset(&all, SIGFPE);
-    sigdelset(&all, SIGABRT);
+    for (i = 0; i < (int)EMPM__COUNT(own); i++)
+        sigdelset(&all, own[i]);
+    if (ch->s->owns_signals)
+        pthread_sigmask(SIG_SETMASK, NULL, &all);    /* as it is */
     pthread_sigmask(SIG_SETMASK, &all, &old);
     /* now, not later: MaxConnectionsPerChild may stop it before we are done */
     empm__store(&ch->score->stopping, 0u);
@@ -16196,19 +16505,20 @@ static int empm__endpoint_unix_beside(struct sockaddr_un *a, const char *path,
 }
 
 /* A socket file that nobody listens on is left over from a crash. The question
- * does not wait: a server whose backlog is full is alive. */
+ * does not wait: a server whose backlog is full is alive. 0: errno says why. */
 static int empm__endpoint_unix_stale(const char *path)
 {
     struct sockaddr_un a;
     struct stat st;
     int fd, stale;
     if (empm__endpoint_unix_address(&a, path) < 0 || lstat(path, &st) < 0 ||
-        !S_ISSOCK(st.st_mode) || (fd = socket(AF_UNIX, SOCK_STREAM, 0)) < 0)
+        (fd = socket(AF_UNIX, SOCK_STREAM, 0)) < 0)
         return 0;
-    stale = empm__fd_flags(fd, 1) == 0 &&
+    stale = S_ISSOCK(st.st_mode) && empm__fd_flags(fd, 1) == 0 &&
             connect(fd, (struct sockaddr *)&a, sizeof a) < 0 &&
             errno == ECONNREFUSED;
     close(fd);
+    errno = EADDRINUSE;
     return stale;
 }
 
@@ -16260,10 +16570,10 @@ static int empm__endpoint_unix_show(const char *made, const char *aside,
             return unlink(made);
         if (errno != EEXIST)             /* a file system without links */
             return rename(made, path);
-        if (!empm__endpoint_unix_stale(path))
-            break;
-        if (rename(path, aside) == 0 && !empm__endpoint_unix_stale(aside) &&
-            link(aside, path) < 0)
+        if (!empm__endpoint_unix_stale(path) ||
+            (rename(path, aside) < 0 && errno != ENOENT))
+            return -1;
+        if (!empm__endpoint_unix_stale(aside) && link(aside, path) < 0)
             break;
         unlink(aside);
     }
@@ -16837,7 +17147,9 @@ static int empm__identity_find(empm_server *s, empm__report *rep)
         (cfg->group_name != NULL &&
          empm__identity_group(cfg->group_name, &s->gid) < 0)) {
         empm__report_say(rep, EMPM_LOG_ERROR, 5035, "User %s or its Group is "
-                         "not found", cfg->user_name);
+                         "not found%s%s", cfg->user_name, errno != 0 ? ": "
+                                                                     : "",
+                         errno != 0 ? strerror(errno) : "");
         return EMPM_ESYS;
     }
     while (cfg->user_name[0] != '#' && r < 0 && room < 65536) {
@@ -16909,7 +17221,7 @@ static void empm__check_names(const empm_config *cfg, empm__report *rep)
     const char *dirs[2][2];
     char path[1200];
     struct stat st;
-    uid_t uid;
+    uid_t uid = 1;
     gid_t gid;
     int i;
     dirs[0][0] = "ChrootDir";
@@ -16958,9 +17270,11 @@ static void empm__check_names(const empm_config *cfg, empm__report *rep)
                                                            path, sizeof path),
                                    rep);
     }
-    if (cfg->chroot_dir != NULL && cfg->user_name == NULL)
-        empm__report_say(rep, EMPM_LOG_ERROR, 5134, "ChrootDir without User: "
-                         "root walks out of it");
+    if (cfg->chroot_dir != NULL && (cfg->user_name == NULL || uid == 0))
+        empm__report_say(rep, EMPM_LOG_ERROR, 5134, "ChrootDir %s: root walks "
+                         "out of it",
+                         cfg->user_name == NULL ? "without User" : "with User "
+                         "root");
 }
 
 /* `old`: what runs, if this is to follow it; or NULL. */
@@ -17033,9 +17347,10 @@ static int empm__logs_open(empm_config *cfg, empm__report *rep)
         if (null >= 0)
             close(null);
         if (to < 0) {
-            empm__report_say(rep, EMPM_LOG_ERROR, 91, "cannot %s ErrorLog %s: "
-                             "%s",
-                             *name == '|' ? "start" : "open", name, strerror(errno));
+            empm__report_say(rep, EMPM_LOG_ERROR, 91,
+                             "cannot %s ErrorLog %s: %s",
+                             *name == '|' ? "start" : "open", name,
+                             strerror(errno));
             return EMPM_ESYS;
         }
     }
@@ -17155,16 +17470,23 @@ EMPM_API int empm_reopen_logs(empm_server *s)
     return r;
 }
 
+/* Removes the files of sockets, if they are ours. */
+static void empm__server_sockets_unlink(const empm_server *s)
+{
+    int k;
+    for (k = 0; k < s->nlisteners && s->owner == getpid(); k++)
+        if (s->listeners[k].path[0] != '\0')
+            unlink(s->listeners[k].path);
+}
+
 static void empm__server_free(empm_server *s)
 {
     const empm__wing *const *wing;
     int k;
-    for (k = 0; k < s->nlisteners; k++) {
+    for (k = 0; k < s->nlisteners; k++)
         if (s->listeners[k].fd >= 0)
             close(s->listeners[k].fd);
-        if (s->listeners[k].path[0] != '\0' && s->owner == getpid())
-            unlink(s->listeners[k].path);
-    }
+    empm__server_sockets_unlink(s);
     if (s->spool_dir >= 0)
         close(s->spool_dir);
     EMPM__EACH_WING(wing, server_free)
@@ -17937,18 +18259,41 @@ static const empm__wing *const *empm__wings(void)
  * >>run -- signals, and the engine in the foreground
  *
  * A signal handler needs something at file scope: the write end of one pipe,
- * and only empm_run() uses it. Everything else of this file has no such state.
+ * and whether the server is still starting; only empm_run() uses them.
+ * Everything else of this file has no such state.
  * ------------------------------------------------------------------------- */
 
 static int empm__signal_fd = -1;
+static volatile sig_atomic_t empm__starting;
 
-static void empm__signals_on_signal(int sig)
+/* What the pipe says instead of a HUP that the terminal may have sent: the
+ * system did, or the first process of the session, which is the shell there. */
+#define EMPM__HANGUP 255
+
+/* A start may wait for names (DNS, NSS), and has nothing to save: a stop ends
+ * it at once. All else waits until the server runs. */
+static void empm__signals_on_signal(int sig, siginfo_t *info, void *context)
 {
-    const unsigned char byte = (unsigned char)sig;
+    unsigned char byte = (unsigned char)sig;
     const int saved = errno;
-    ssize_t r = write(empm__signal_fd, &byte, 1);
+    ssize_t r;
+    (void)context;
+    if (sig == SIGHUP && (info->si_pid == 0 || info->si_pid == getsid(0)))
+        byte = EMPM__HANGUP;
+    if (empm__starting && (sig == SIGTERM || sig == SIGINT)) {
+        signal(sig, SIG_DFL);
+        raise(sig);                  /* when this has returned */
+        return;
+    }
+    r = write(empm__signal_fd, &byte, 1);
     (void)r;                         /* full: there is enough to read */
     errno = saved;
+}
+
+/* Instead of SIG_IGN, which programs that handlers start would inherit. */
+static void empm__signals_on_nothing(int sig)
+{
+    (void)sig;
 }
 
 static const int empm__signals[] = { SIGTERM, SIGINT, SIGWINCH, SIGCHLD,
@@ -17959,6 +18304,7 @@ static const int empm__signals[] = { SIGTERM, SIGINT, SIGWINCH, SIGCHLD,
 typedef struct empm__signal_set {
     int              fd[2];
     int              second;         /* GracefulStopSignal, if it is another */
+    int              terminal;       /* there was one at the start */
     struct sigaction old[EMPM__SIGNALS + 1];
     sigset_t         old_mask;
     int              taken;
@@ -17969,16 +18315,47 @@ static int empm__signals_at(const empm__signal_set *set, size_t i)
     return i < EMPM__SIGNALS ? empm__signals[i] : set->second;
 }
 
-/* Graceful stop is WINCH as with Apache, but not where a terminal sends it. */
+/* One that sends signals: the controlling terminal, wherever stdin leads. */
 static int empm__signals_has_terminal(void)
 {
-    return isatty(0) || isatty(1) || isatty(2);
+    const int fd = open("/dev/tty", O_RDONLY | O_NOCTTY | O_CLOEXEC);
+    if (fd >= 0)
+        close(fd);
+    return fd >= 0 || isatty(0) || isatty(1) || isatty(2);
+}
+
+/* The signal that a byte of the pipe stands for; 0: none. HUP is a reload,
+ * but a terminal that closes ends what has been started there, unless with
+ * nohup. */
+static int empm__signals_meant(const empm__signal_set *set, int byte)
+{
+    size_t i;
+    if (byte != EMPM__HANGUP)
+        return byte;
+    if (!set->terminal || empm__signals_has_terminal())
+        return SIGHUP;
+    for (i = 0; empm__signals[i] != SIGHUP; i++)
+        ;
+    return set->old[i].sa_handler == SIG_IGN ? 0 : SIGTERM;
+}
+
+/* `heard`: the pipe gets it; else nothing happens, but for EINTR. */
+static void empm__signals_take_one(int sig, int heard, struct sigaction *old)
+{
+    struct sigaction sa;
+    memset(&sa, 0, sizeof sa);
+    sigemptyset(&sa.sa_mask);
+    sa.sa_flags = SA_RESTART | (heard ? SA_SIGINFO : 0);
+    if (heard)
+        sa.sa_sigaction = empm__signals_on_signal;
+    else
+        sa.sa_handler = empm__signals_on_nothing;
+    sigaction(sig, &sa, old);
 }
 
 /* Exchanges the graceful stop's signal, if that is not one of the others. */
 static void empm__signals_set_graceful(empm__signal_set *set, int second)
 {
-    struct sigaction sa;
     sigset_t ours;
     size_t i;
     for (i = 0; i < EMPM__SIGNALS; i++)
@@ -17995,11 +18372,7 @@ static void empm__signals_set_graceful(empm__signal_set *set, int second)
     set->second = second;
     if (second == 0)
         return;
-    memset(&sa, 0, sizeof sa);
-    sigemptyset(&sa.sa_mask);
-    sa.sa_flags = SA_RESTART;
-    sa.sa_handler = empm__signals_on_signal;
-    sigaction(second, &sa, &set->old[EMPM__SIGNALS]);
+    empm__signals_take_one(second, 1, &set->old[EMPM__SIGNALS]);
     sigemptyset(&ours);
     sigaddset(&ours, second);
     sigprocmask(SIG_UNBLOCK, &ours, NULL);
@@ -18007,25 +18380,22 @@ static void empm__signals_set_graceful(empm__signal_set *set, int second)
 
 static int empm__signals_take(empm__signal_set *set, int second)
 {
-    struct sigaction sa;
     sigset_t ours;
     size_t i;
     set->taken = 0;
     set->second = 0;
+    set->terminal = empm__signals_has_terminal();
     if (empm__fd_pipe(set->fd, 1) < 0)
         return EMPM_ESYS;
     empm__signal_fd = set->fd[1];
     sigemptyset(&ours);
     for (i = 0; i < EMPM__SIGNALS; i++) {
         const int sig = empm__signals[i];
-        memset(&sa, 0, sizeof sa);
-        sigemptyset(&sa.sa_mask);
-        sa.sa_flags = SA_RESTART;
-        sa.sa_handler = empm__signals_on_signal;
-        if (sig == SIGPIPE || sig == SIGXFSZ ||
-            (sig == SIGWINCH && sig != second && empm__signals_has_terminal()))
-            sa.sa_handler = SIG_IGN;
-        sigaction(sig, &sa, &set->old[i]);
+        /* WINCH is the graceful stop as with Apache, but a terminal sends it
+         * when it is resized */
+        const int heard = sig != SIGPIPE && sig != SIGXFSZ &&
+                          (sig != SIGWINCH || sig == second || !set->terminal);
+        empm__signals_take_one(sig, heard, &set->old[i]);
         sigaddset(&ours, sig);
     }
     sigprocmask(SIG_UNBLOCK, &ours, &set->old_mask);  /* inherited, perhaps */
@@ -18160,28 +18530,69 @@ static int empm__orders_next_byte(const int *fds, int n, int64_t ms,
     return -1;
 }
 
-/* Tells the service manager (sd_notify's protocol: a datagram of NAME=value
- * lines), if there is one. */
-static void empm__program_notify(const char *fmt, ...) EMPM__PRINTF(1, 2);
+/* The service manager, if there is one. What it has put into our environment is
+ * not for what handlers start. */
+typedef struct empm__manager {
+    char     path[sizeof ((struct sockaddr_un *)0)->sun_path]; /* or "": none */
+    char     usec[24];               /* WATCHDOG_USEC, or "": no watchdog */
+    int      by_pid;                 /* WATCHDOG_PID was ours */
+    uint64_t every_us, at_us;        /* when it wants to hear of us; or 0 */
+} empm__manager;
 
-static void empm__program_notify(const char *fmt, ...)
+static void empm__manager_take(empm__manager *m)
 {
-    const char *path = getenv("NOTIFY_SOCKET");
+    const char *path = getenv("NOTIFY_SOCKET"), *usec = getenv("WATCHDOG_USEC");
+    const char *pid = getenv("WATCHDOG_PID");
+    memset(m, 0, sizeof *m);
+    if (path != NULL && (path[0] == '/' || path[0] == '@') &&
+        strlen(path) < sizeof m->path) {
+        memcpy(m->path, path, strlen(path));
+        unsetenv("NOTIFY_SOCKET");
+    }
+    if (usec != NULL && strlen(usec) < sizeof m->usec &&
+        (pid == NULL || strtol(pid, NULL, 10) == (long)getpid())) {
+        memcpy(m->usec, usec, strlen(usec));
+        m->by_pid = pid != NULL;
+        m->every_us = (uint64_t)strtoull(usec, NULL, 10) / 2;
+        m->at_us = m->every_us > 0 ? empm__now_us() : 0;
+        unsetenv("WATCHDOG_USEC");
+        unsetenv("WATCHDOG_PID");
+    }
+}
+
+/* ... but for the program anew, and for a program that goes on without us. */
+static void empm__manager_return(const empm__manager *m)
+{
+    char pid[24];
+    snprintf(pid, sizeof pid, "%ld", (long)getpid());
+    if (m->path[0] != '\0')
+        setenv("NOTIFY_SOCKET", m->path, 1);
+    if (m->usec[0] != '\0')
+        setenv("WATCHDOG_USEC", m->usec, 1);
+    if (m->by_pid)
+        setenv("WATCHDOG_PID", pid, 1);
+}
+
+static void empm__program_notify(const empm__manager *m, const char *fmt, ...)
+    EMPM__PRINTF(2, 3);
+
+/* Tells it something: sd_notify's protocol, a datagram of NAME=value lines. */
+static void empm__program_notify(const empm__manager *m, const char *fmt, ...)
+{
+    const size_t n = strlen(m->path);
     struct sockaddr_un a;
     char text[512];
-    size_t n;
     va_list ap;
     int fd;
-    if (path == NULL || (path[0] != '/' && path[0] != '@') ||
-        (n = strlen(path)) >= sizeof a.sun_path)
+    if (n == 0)
         return;
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
     memset(&a, 0, sizeof a);
     a.sun_family = AF_UNIX;
-    memcpy(a.sun_path, path, n);
-    if (path[0] == '@')              /* Linux: not in the file system */
+    memcpy(a.sun_path, m->path, n);
+    if (a.sun_path[0] == '@')        /* Linux: not in the file system */
         a.sun_path[0] = '\0';
     fd = socket(AF_UNIX, SOCK_DGRAM, 0);
     if (fd < 0)
@@ -18191,6 +18602,15 @@ static void empm__program_notify(const char *fmt, ...)
                (struct sockaddr *)&a,
                (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n));
     close(fd);
+}
+
+/* Answers its watchdog, if that is due. */
+static void empm__manager_beat(empm__manager *m, uint64_t now)
+{
+    if (m->at_us == 0 || m->at_us > now)
+        return;
+    m->at_us = now + m->every_us;
+    empm__program_notify(m, "WATCHDOG=1");
 }
 
 /* What a drain may take: 0 is no limit. */
@@ -18217,43 +18637,215 @@ static int empm__program_no_pipe(const empm_config *cfg, const char *what)
     return EMPM_ESYS;
 }
 
-/* The main thread of a process that serves: takes orders until the engine
- * has ended. `control`: the socket of the parent's orders, or -1. Returns
- * EMPM_OK. */
-static int empm__program_attend(empm_server *s, int signal_fd, int control)
+/* Of two times, of which 0 is none. */
+static uint64_t empm__time_sooner(uint64_t a, uint64_t b)
+{
+    return a == 0 || (b != 0 && b < a) ? b : a;
+}
+
+/* How long to wait until then, in milliseconds; -1: for ever. */
+static int64_t empm__time_left_ms(uint64_t at_us)
+{
+    const uint64_t now = empm__now_us();
+    return at_us == 0 ? -1 : at_us <= now ? 0
+                                          : (int64_t)(at_us - now + 999) / 1000;
+}
+
+/* The number after `name` in what Linux tells of a process; `none`
+ * elsewhere. */
+static uint64_t empm__process_status(long pid, const char *name, int base,
+                                     uint64_t none)
+{
+    char path[64], text[2048];
+    const char *at;
+    ssize_t n;
+    int fd;
+    snprintf(path, sizeof path, "/proc/%ld/status", pid);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    if (fd >= 0)
+        close(fd);
+    text[n > 0 ? n : 0] = '\0';
+    at = strstr(text, name);
+    return at != NULL ? strtoull(at + strlen(name), NULL, base) : none;
+}
+
+/* --- the watchdog: is an engine alive, are its workers stuck?
+ * -------------- */
+
+/* Does a thread of `pid` wait for a disk, or for a server of files? Linux
+ * tells: "State: D", which is a number to base 16. */
+static int empm__process_waits_for_disk(long pid)
+{
+    char path[64];
+    struct dirent *e;
+    DIR *dir;
+    int found = 0;
+    snprintf(path, sizeof path, "/proc/%ld/task", pid);
+    dir = opendir(path);
+    while (dir != NULL && !found && (e = readdir(dir)) != NULL)
+        found = empm__process_status(strtol(e->d_name, NULL, 10), "State:", 16,
+                                     0) == 0xd;
+    if (dir != NULL)
+        closedir(dir);
+    return found;
+}
+
+/* How many pings in a row the engine in `slot`, of process `pid`, has not
+ * answered: `missed` before the last one, when *pongs was its count of
+ * answers. */
+static int empm__watchdog_missed(const empm_server *s, int slot, long pid,
+                                 uint32_t *pongs, int missed, int excused)
+{
+    const uint32_t now = empm__load(&empm__score_at(&s->score, slot)->pongs);
+    missed = now != *pongs || excused ? 0 : missed + 1;
+    *pongs = now;
+    /* in a debugger it may stand still; and if the disk of a log does, the
+     * verdict has to wait: a kill would have to as well */
+    if (missed > 0 && empm__process_status(pid, "TracerPid:", 10, 0) != 0)
+        return 0;
+    return missed >= 3 && empm__process_waits_for_disk(pid) ? 2 : missed;
+}
+
+/* Says which requests in `slot` take longer than StuckWorkerTimeout, once each:
+ * at `since_us` was the last look. 1: there is one more. */
+static int empm__watchdog_look_for_stuck(const empm_server *s, int slot,
+                                         long pid,
+                                         uint64_t since_us, uint64_t now)
+{
+    const uint64_t most = (uint64_t)s->cfg->stuck_worker_timeout_ms * 1000u;
+    int t, stuck = 0;
+    for (t = 0; t < s->score.threads && most > 0; t++) {
+        const empm__score_worker *w = empm__score_worker_at(&s->score, slot, t);
+        const uint64_t began = empm__load(&w->began_us);
+        char request[EMPM__SCORE_REQUEST + 1], who[96];
+        empm__peer peer;
+        if (empm__load(&w->status) != 'W' || began == 0 || now < began + most ||
+            since_us > began + most)
+            continue;                /* or it has been said */
+        empm__score_request_line(w, request);
+        empm__score_load_text(&peer, w->client, sizeof peer);
+        empm__log(s->cfg, EMPM_LOG_WARN, 5037, "worker %d of child %ld has "
+                  "been busy for %llu s with \"%s\" from %s", t, pid,
+                  (unsigned long long)((now - began) / 1000000u), request,
+                  empm__peer_text(&peer, peer.port != 0, who, sizeof who));
+        stuck = 1;
+    }
+    return stuck;
+}
+
+/* The idle workers in `slot`, as far as one can believe it. */
+static int empm__watchdog_idle(const empm_server *s, int slot)
+{
+    return (int)empm__min(
+        empm__load(&empm__score_at(&s->score, slot)->idle_workers),
+        (size_t)s->cfg->threads_per_child);
+}
+
+/* Without a parent the main thread has its duties as far as one process can: it
+ * looks at its own engine, and tells the service manager, whose watchdog can do
+ * what a parent would. */
+typedef struct empm__alone {
+    empm__manager *manager;
+    uint64_t       ping_us, looked_us;
+    uint32_t       pongs;
+    int            missed;
+} empm__alone;
+
+/* Does what is due; returns when the next thing is (0: nothing). */
+static uint64_t empm__program_alone_chores(empm__alone *a, empm_server *s,
+                                           int stopping)
+{
+    const uint64_t every = (uint64_t)s->cfg->watchdog_interval_ms * 1000u;
+    const uint64_t now = empm__now_us();
+    if (every > 0 && a->ping_us <= now) {
+        const int first = a->ping_us == 0;
+        const int late = now - a->ping_us > every / 2;   /* we are, ourselves */
+        a->missed = empm__watchdog_missed(s, 0, (long)getpid(), &a->pongs,
+                                          a->missed, late || stopping);
+        if (a->missed == 3)
+            empm__log(s->cfg, EMPM_LOG_ERROR, 5038, "the listener has not "
+                      "answered for three times WatchdogInterval: nor is the "
+                      "service manager's watchdog answered");
+        a->ping_us = now + every;
+        empm__poller_order(&s->child.poller, EMPM__ORDER_PING);
+        empm__watchdog_look_for_stuck(s, 0, (long)getpid(), a->looked_us, now);
+        a->looked_us = now;
+        if (!first && !stopping) {
+            const int idle = empm__watchdog_idle(s, 0);
+            empm__program_notify(a->manager, "STATUS=Serving: %d busy, %d idle "
+                                 "workers",
+                                 s->cfg->threads_per_child - idle, idle);
+        }
+    }
+    if (a->missed >= 3)
+        return a->ping_us;
+    empm__manager_beat(a->manager, now);
+    return empm__time_sooner(a->ping_us, a->manager->at_us);
+}
+
+/* The first process of a container inherits the orphans of all others.
+ * `is_ours` says which children are reaped elsewhere; NULL: those that other
+ * threads have started, which are handlers' own. */
+static void empm__parent_reap_orphans(int (*is_ours)(const void *of, pid_t pid),
+                                      const void *of)
+{
+    const int how = WEXITED | WNOHANG | WNOWAIT |
+                    (is_ours == NULL ? EMPM__WNOTHREAD : 0);
+    siginfo_t who;
+    for (;;) {
+        who.si_pid = 0;
+        if (waitid(P_ALL, 0, &who, how) < 0 || who.si_pid == 0 ||
+            (is_ours != NULL && is_ours(of, who.si_pid)))
+            return;                  /* there is a SIGCHLD to hear */
+        waitpid(who.si_pid, NULL, WNOHANG);
+    }
+}
+
+/* The main thread of a process that serves: takes orders until the engine has
+ * ended. `control`: the socket of the parent's orders; or -1, and `manager`.
+ * Returns EMPM_OK; EMPM_ETIMEDOUT: handlers still run, the process has to end
+ * under them. */
+static int empm__program_attend(empm_server *s, const empm__signal_set *signals,
+                                int control, empm__manager *manager)
 {
     const empm_config *cfg = s->cfg;
     const int alone = control < 0;
     int done[2], stopping = 0;
     uint64_t kill_us = 0, twice_us = 0, delay_us = 0;
+    empm__alone self;
+    memset(&self, 0, sizeof self);
+    self.manager = manager;
     if (empm__fd_pipe(done, 1) < 0)
         return empm__program_no_pipe(cfg, "the end of the engine");
     empm__store_rel(&s->child.done_fd, done[1]);
     if (empm__engine_wait(&s->child, 0) != EMPM_OK)
         for (;;) {
-            int fds[3], k, order = 0;
-            int64_t left = -1;
-            uint64_t at = kill_us;
+            const int stopped = stopping;
+            const uint64_t now = empm__now_us();
+            uint64_t at = empm__time_sooner(kill_us, delay_us);
+            int fds[3], k = -1, order = 0;
             unsigned char byte = 0;
             empm__logs_swap logs;
             fds[0] = done[0];
-            fds[1] = signal_fd;
+            fds[1] = signals->fd[0];
             fds[2] = control;
-            if (delay_us != 0 && (at == 0 || delay_us < at))
-                at = delay_us;
-            if (at != 0 && (left = ((int64_t)at - (int64_t)empm__now_us() +
-                                    999) / 1000) <= 0) {
-                if (at == kill_us) {
-                    empm__log(cfg, EMPM_LOG_ERROR, 5012,
-                              "handlers still run after StopTimeout: giving "
-                              "up");
-                    _exit(0);
-                }
+            if (kill_us != 0 && kill_us <= now) {
+                empm__log(cfg, EMPM_LOG_ERROR, 5012,
+                          "handlers still run after StopTimeout: giving up");
+                return EMPM_ETIMEDOUT;
+            }
+            if (alone)
+                at = empm__time_sooner(
+                    at, empm__program_alone_chores(&self, s, stopping));
+            if (delay_us != 0 && delay_us <= now) {
                 delay_us = 0;
                 order = '!';
-                k = -1;
             } else
-                k = empm__orders_next_byte(fds, 3, left, &byte, &logs);
+                k = empm__orders_next_byte(fds, 3, empm__time_left_ms(at),
+                                           &byte, &logs);
+            if (k == 1)
+                byte = (unsigned char)empm__signals_meant(signals, byte);
             if (k == 0)
                 break;
             if (k == 2 && byte == 0) {   /* the parent has died */
@@ -18279,7 +18871,11 @@ static int empm__program_attend(empm_server *s, int signal_fd, int control)
             else if (k == 1 && alone && (byte == SIGHUP || byte == SIGUSR1 ||
                                            byte == SIGUSR2))
                 empm__log(cfg, EMPM_LOG_WARN, 5030, "a process without "
-                          "children cannot be reloaded or upgraded: ignored");
+                          "children cannot be reloaded or upgraded: ignored "
+                          "(SIGURG opens the logs anew)");
+            else if (k == 1 && byte == SIGCHLD && getpid() == 1 &&
+                     EMPM__WNOTHREAD != 0)
+                empm__parent_reap_orphans(NULL, NULL);
             else if (k == 1 && alone && byte == SIGURG)
                 empm_reopen_logs(s);
             if (order == 'l') {
@@ -18293,14 +18889,18 @@ static int empm__program_attend(empm_server *s, int signal_fd, int control)
                 empm__poller_order(&s->child.poller, EMPM__ORDER_PING);
             else if (order == 'a')
                 empm__poller_order(&s->child.poller, EMPM__ORDER_ACCEPT);
-            else if (order == '$') {
+            else if (order == '$' || order == 'h') {
                 if (stopping == 2 && control < 0 &&
                     empm__now_us() >= twice_us) {
                     empm__log(cfg, EMPM_LOG_NOTICE, 5013,
                               "asked twice: exit now");
-                    _exit(0);
+                    return EMPM_ETIMEDOUT;
                 }
-                empm_stop(s);
+                if (order == 'h')
+                    empm__poller_order(&s->child.poller, EMPM__ORDER_STOP |
+                                                         EMPM__ORDER_HAND_OVER);
+                else
+                    empm_stop(s);
                 if (stopping != 2) {
                     twice_us = empm__now_us() + 1000000u;
                     kill_us = empm__stop_deadline_us(cfg, 0, 0, 1000);
@@ -18308,6 +18908,9 @@ static int empm__program_attend(empm_server *s, int signal_fd, int control)
                 stopping = 2;
             } else if (order == '!' && stopping == 1)
                 empm_stop_graceful(s);   /* nobody serves on, after all */
+            else if (order == 'u' && stopping == 1)
+                empm__poller_order(&s->child.poller, EMPM__ORDER_GRACEFUL |
+                                                     EMPM__ORDER_UPGRADE);
             else if ((order == '!' || order == 'r' || order == 'u') &&
                      !stopping) {
                 const int ms = empm__stop_drain_ms(cfg, order != '!');
@@ -18324,13 +18927,41 @@ static int empm__program_attend(empm_server *s, int signal_fd, int control)
                 kill_us = empm__stop_deadline_us(cfg, 1, ms, 1000);
                 stopping = 1;
             }
-            if (alone && stopping)
-                empm__program_notify("STOPPING=1");
+            if (alone && stopping && !stopped)
+                empm__program_notify(manager, "STOPPING=1");
         }
     empm_wait(s, -1);
     close(done[0]);
     close(done[1]);
     return EMPM_OK;
+}
+
+/* Says which settings have been made that mean nothing without children. */
+static void empm__check_childless(const empm_config *cfg, empm__report *rep)
+{
+    static const char *const names[] = {
+        "StartServers", "ServerLimit", "MaxRequestWorkers", "MinSpareThreads",
+        "MaxSpareThreads", "MaxConnectionsPerChild", "StartTimeout",
+        "GracefulRestartTimeout"
+    };
+    const empm_config usual = empm_defaults();
+    char text[256] = "";
+    size_t i, n = 0;
+    if (cfg->processes != 0)
+        return;
+    for (i = 0; i < EMPM__COUNT(names); i++) {
+        const empm__directive *d = empm__directive_find(names[i]);
+        if (memcmp((const char *)cfg + d->offset,
+                   (const char *)&usual + d->offset, sizeof(int)) != 0)
+            n += (size_t)snprintf(text + n, sizeof text - n, "%s%s",
+                                  n > 0 ? ", " : "", names[i]);
+    }
+    if (cfg->stuck_worker_replace)
+        n += (size_t)snprintf(text + n, sizeof text - n, "%sreplace of "
+                              "StuckWorkerTimeout", n > 0 ? ", " : "");
+    if (n > 0)
+        empm__report_say(rep, EMPM_LOG_NOTICE, 5049, "without children "
+                         "(Processes 0, -X) these have no meaning: %s", text);
 }
 
 /* --- whom to be ----------------------------------------------------------- */
@@ -18561,27 +19192,6 @@ static void empm__program_quiet(const empm_config *cfg)
 
 /* --- the pid file --------------------------------------------------------- */
 
-#if !defined(EVENTMPM_NO_FORK) || !defined(EVENTMPM_NO_MAIN)
-/* The number after `name` in what Linux tells of a process; `none`
- * elsewhere. */
-static uint64_t empm__process_status(long pid, const char *name, int base,
-                                     uint64_t none)
-{
-    char path[64], text[2048];
-    const char *at;
-    ssize_t n;
-    int fd;
-    snprintf(path, sizeof path, "/proc/%ld/status", pid);
-    fd = open(path, O_RDONLY | O_CLOEXEC);
-    n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
-    if (fd >= 0)
-        close(fd);
-    text[n > 0 ? n : 0] = '\0';
-    at = strstr(text, name);
-    return at != NULL ? strtoull(at + strlen(name), NULL, base) : none;
-}
-#endif
-
 /* Who is alive holds a lock on it: a file that is left over from a crash, or
  * another program with that pid, is no obstacle. */
 typedef struct empm__pid_file {
@@ -18741,7 +19351,8 @@ typedef struct empm__parent {
     int          late;               /* the helper has been killed for that */
     int          upgrade_fd;         /* the helper says: content, or ready */
     int          ready_fd;           /* we say it to whom has started us */
-    uint64_t     ping_us, manager_us, manager_every_us;
+    uint64_t     ping_us;
+    empm__manager manager;
     uint64_t     looked_us;          /* when empm__watchdog_look() did, last */
     uint64_t     full_us;            /* "MaxRequestWorkers" not again before */
     int          pipe[2];            /* from the children */
@@ -18854,7 +19465,6 @@ static void empm__child_main(empm__parent *p, empm__generation *g, int slot,
     size_t k;
     int r;
     empm__process_die_with_parent(p->pid, 1);
-    unsetenv("NOTIFY_SOCKET");       /* not for what handlers start */
     empm__children_forget(p);
     if (empm__signals_take(&own, g->cfg->graceful_stop_signal) < 0) {
         empm__program_no_pipe(g->cfg, "signals");
@@ -18862,9 +19472,12 @@ static void empm__child_main(empm__parent *p, empm__generation *g, int slot,
     }
     for (k = 0; k < EMPM__SIGNALS + 1; k++) {  /* the parent decides on these */
         const int sig = empm__signals_at(&own, k);
-        if (sig > 0 && sig != SIGTERM)
-            signal(sig, sig == SIGCHLD ? SIG_DFL : SIG_IGN);
+        if (sig == SIGCHLD)
+            signal(sig, SIG_DFL);
+        else if (sig > 0 && sig != SIGTERM)
+            empm__signals_take_one(sig, 0, NULL);
     }
+    s->owns_signals = 1;
     sigprocmask(SIG_SETMASK, mask, NULL);
     s->parent_fd = p->pipe[1];
     s->owner = 0;                    /* unlinks nothing */
@@ -18895,7 +19508,9 @@ static void empm__child_main(empm__parent *p, empm__generation *g, int slot,
     else
         empm__program_stderr_to_log(g->cfg);
     empm__engine_tell_parent(&s->child, 'h');
-    r = empm__program_attend(s, own.fd[0], control);
+    r = empm__program_attend(s, &own, control, NULL);
+    if (r == EMPM_ETIMEDOUT)
+        _exit(0);
     empm__server_engines_free(s);
     empm__server_free(s);
     _exit(r < 0 ? 1 : 0);
@@ -18965,9 +19580,9 @@ static int empm__child_start(empm__parent *p, empm__generation *g, int admin)
     return EMPM_OK;
 }
 
-/* Sends an order ('$' stop, '!' drain for a stop, 'r' drain for a restart);
- * a child that is told to go counts no longer. kill_us: when it has to be
- * gone. */
+/* Sends an order ('$' stop, 'h' stop while others serve on, '!' drain for a
+ * stop, 'r' drain for a restart); a child that is told to go counts no longer.
+ * kill_us: when it has to be gone. */
 static void empm__child_tell(empm__parent *p, int slot, char order,
                              uint64_t kill_us)
 {
@@ -18982,22 +19597,26 @@ static void empm__child_tell(empm__parent *p, int slot, char order,
 
 /* The children of the generation that serves accept from here on, as they
  * become healthy. One that is only tried never does, so that its end loses
- * nothing. */
-static void empm__children_accept(empm__parent *p)
+ * nothing. Returns when to try again, as one does not read its orders; 0: all
+ * know. */
+static uint64_t empm__children_accept(empm__parent *p)
 {
-    int i;
+    int i, deaf = 0;
     for (i = 0; i < p->slots; i++) {
         empm__child *kid = &p->kids[i];
         if (kid->pid != 0 && kid->healthy && !kid->accepts && !kid->leaving &&
-            kid->generation == p->now.s->generation)
+            kid->generation == p->now.s->generation) {
             kid->accepts = write(kid->control, "a", 1) == 1;
+            deaf |= !kid->accepts;
+        }
     }
+    return deaf ? empm__now_us() + 100000u : 0;
 }
 
 /* When a child has to be gone that gets this order now. */
 static uint64_t empm__child_deadline(const empm__generation *g, char order)
 {
-    return empm__stop_deadline_us(g->cfg, order != '$',
+    return empm__stop_deadline_us(g->cfg, order != '$' && order != 'h',
                                   empm__stop_drain_ms(g->cfg, order != '!'),
                                   2000);
 }
@@ -19186,35 +19805,6 @@ static void empm__children_maintain(empm__parent *p)
 
 /* --- the watchdog --------------------------------------------------------- */
 
-/* Says which requests take longer than StuckWorkerTimeout, once each. */
-static void empm__watchdog_look_for_stuck(empm__parent *p, int slot,
-                                          uint64_t since_us, uint64_t now)
-{
-    const empm_config *cfg = p->now.cfg;
-    const uint64_t most = (uint64_t)cfg->stuck_worker_timeout_ms * 1000u;
-    int t, stuck = 0;
-    for (t = 0; t < p->now.s->score.threads && most > 0; t++) {
-        const empm__score_worker *w =
-            empm__score_worker_at(&p->now.s->score, slot, t);
-        const uint64_t began = empm__load(&w->began_us);
-        char request[EMPM__SCORE_REQUEST + 1], who[96];
-        empm__peer peer;
-        if (empm__load(&w->status) != 'W' || began == 0 || now < began + most ||
-            since_us > began + most)
-            continue;                /* or it has been said */
-        empm__score_request_line(w, request);
-        empm__score_load_text(&peer, w->client, sizeof peer);
-        empm__log(cfg, EMPM_LOG_WARN, 5037, "worker %d of child %ld has been "
-                  "busy for %llu s with \"%s\" from %s", t,
-                  (long)p->kids[slot].pid,
-                  (unsigned long long)((now - began) / 1000000u), request,
-                  empm__peer_text(&peer, peer.port != 0, who, sizeof who));
-        stuck = 1;
-    }
-    if (stuck && cfg->stuck_worker_replace && !p->kids[slot].leaving)
-        empm__child_tell(p, slot, 'r', empm__child_deadline(&p->now, 'r'));
-}
-
 /* Every WatchdogInterval: a child whose main thread and listener have not
  * answered three pings is killed, and so replaced. SIGKILL: TERM does not reach
  * a process that is stopped. */
@@ -19231,20 +19821,15 @@ static void empm__watchdog_look(empm__parent *p)
         empm__parent_endpoints_mend(p->now.s);
     for (i = 0; i < p->slots; i++) {
         empm__child *kid = &p->kids[i];
-        const uint32_t pongs =
-            empm__load(&empm__score_at(&p->now.s->score, i)->pongs);
         ssize_t r;
         if (kid->pid == 0 || !kid->healthy)
             continue;
         /* one that leaves has its own end, and until then slow hooks may run */
         ends = kid->leaving && (kid->kill_us != 0 || !empm__load(
                    &empm__score_at(&p->now.s->score, i)->healthy));
-        kid->missed = pongs != kid->pongs || late || ends ? 0
-                                                          : kid->missed + 1;
-        kid->pongs = pongs;
-        if (kid->missed > 0 &&       /* in a debugger it may stand still */
-            empm__process_status(kid->pid, "TracerPid:", 10, 0) != 0)
-            kid->missed = 0;
+        kid->missed = empm__watchdog_missed(p->now.s, i, (long)kid->pid,
+                                            &kid->pongs,
+                                            kid->missed, late || ends);
         if (kid->missed >= 3) {
             empm__log(p->now.cfg, EMPM_LOG_ERROR, 5038, "child %ld has not "
                       "answered for three times WatchdogInterval: killed",
@@ -19255,17 +19840,18 @@ static void empm__watchdog_look(empm__parent *p)
         }
         r = write(kid->control, "w", 1);
         (void)r;
-        empm__watchdog_look_for_stuck(p, i, last, now);
+        if (empm__watchdog_look_for_stuck(p->now.s, i, (long)kid->pid, last,
+                                          now) &&
+            p->now.cfg->stuck_worker_replace && !kid->leaving)
+            empm__child_tell(p, i, 'r', empm__child_deadline(&p->now, 'r'));
         if (!kid->admin && kid->generation == p->now.s->generation) {
-            const int n = (int)empm__min(
-                empm__load(&empm__score_at(&p->now.s->score, i)->idle_workers),
-                (size_t)p->now.cfg->threads_per_child);
+            const int n = empm__watchdog_idle(p->now.s, i);
             idle += n;
             busy += p->now.cfg->threads_per_child - n;
         }
     }
-    empm__program_notify("STATUS=Serving: %d busy, %d idle workers", busy,
-                         idle);
+    empm__program_notify(&p->manager, "STATUS=Serving: %d busy, %d idle "
+                         "workers", busy, idle);
 }
 
 /* --- stopping ------------------------------------------------------------- */
@@ -19327,7 +19913,7 @@ static void empm__parent_stop(empm__parent *p, char order)
     p->twice_us = now + 1000000u;
     p->stopping = order == '$' ? 2 : 1;
     if (!p->restarts)                /* else the new one speaks */
-        empm__program_notify("STOPPING=1");
+        empm__program_notify(&p->manager, "STOPPING=1");
     for (i = 0; i < p->slots; i++)
         if (p->kids[i].pid != 0)
             empm__child_tell(p, i, order, empm__child_deadline(&p->now, order));
@@ -19432,8 +20018,8 @@ static void empm__reload_end(empm__parent *p, const char *fmt, ...)
         empm__log(p->now.cfg, EMPM_LOG_ERROR, 5032, "%s: the generation that "
                   "serves goes on", failed);
     }
-    empm__program_notify("READY=1\nSTATUS=%s", failed != NULL ? failed
-                                                              : "Serving");
+    empm__program_notify(&p->manager, "READY=1\nSTATUS=%s",
+                         failed != NULL ? failed : "Serving");
 }
 
 /* Tries the new configuration in a process of its own. */
@@ -19484,7 +20070,7 @@ static void empm__reload_begin(empm__parent *p, int sig)
     empm__log(p->now.cfg, EMPM_LOG_NOTICE, sig == SIGHUP ? 494 : 493,
               sig == SIGHUP ? "SIGHUP received: restarting"
                             : "SIGUSR1 received: graceful restart");
-    empm__program_notify("RELOADING=1\nMONOTONIC_USEC=%llu\n"
+    empm__program_notify(&p->manager, "RELOADING=1\nMONOTONIC_USEC=%llu\n"
                          "STATUS=Reading configuration",
                          (unsigned long long)empm__now_us());
     p->hard = sig == SIGHUP;
@@ -19498,7 +20084,7 @@ static void empm__children_stop_drains(empm__parent *p)
     int i;
     for (i = 0; i < p->slots; i++)
         if (p->kids[i].pid != 0 && p->kids[i].leaving)
-            empm__child_tell(p, i, '$', empm__child_deadline(&p->now, '$'));
+            empm__child_tell(p, i, 'h', empm__child_deadline(&p->now, 'h'));
 }
 
 /* Is there room for all children of a new generation? */
@@ -19591,7 +20177,7 @@ static void empm__parent_apply(empm__parent *p, const empm_config *old)
 /* The new generation is healthy: the old one drains. */
 static void empm__reload_commit(empm__parent *p)
 {
-    const char order = p->hard ? '$' : 'r';
+    const char order = p->hard ? 'h' : 'r';
     const uint64_t kill_us = empm__child_deadline(&p->now, order);
     empm__generation old = p->now;
     int i, k;
@@ -19742,8 +20328,7 @@ static void empm__upgrade_exec(empm__parent *p, int ready)
     setenv("LISTEN_FDNAMES", names, 1);
     snprintf(number, sizeof number, "%ld", (long)getpid());
     setenv("LISTEN_PID", number, 1);
-    if (getenv("WATCHDOG_PID") != NULL)
-        setenv("WATCHDOG_PID", number, 1);
+    empm__manager_return(&p->manager);
     snprintf(number, sizeof number, "%d", EMPM__HERITAGE_FD + n);
     setenv("EMPM_READY_FD", number, 1);
     i = EMPM__HERITAGE_FD + n + 1;
@@ -19778,7 +20363,8 @@ static void empm__upgrade_begin(empm__parent *p)
     if (p->helper == 0) {
         size_t k;
         for (k = 0; k < EMPM__SIGNALS + (p->signals.second > 0); k++)
-            signal(empm__signals_at(&p->signals, k), SIG_DFL);
+            signal(empm__signals_at(&p->signals, k),  /* nohup is for both */
+                   p->signals.old[k].sa_handler == SIG_IGN ? SIG_IGN : SIG_DFL);
         sigprocmask(SIG_SETMASK, &p->signals.old_mask, NULL);
         empm__upgrade_exec(p, fd[1]);
     }
@@ -19818,22 +20404,14 @@ static void empm__upgrade_heard(empm__parent *p, unsigned char byte)
 
 /* --- the loop ------------------------------------------------------------- */
 
-/* The first process of a container inherits the orphans of all others. */
-static void empm__parent_reap_orphans(const empm__parent *p)
+/* Is that a process which empm__parent_reap() will ask for? */
+static int empm__parent_is_ours(const void *of, pid_t pid)
 {
-    siginfo_t who;
-    int i, ours = 0;
-    while (!ours) {
-        who.si_pid = 0;
-        if (waitid(P_ALL, 0, &who, WEXITED | WNOHANG | WNOWAIT) < 0 ||
-            who.si_pid == 0)
-            return;
-        ours = who.si_pid == p->helper;
-        for (i = 0; i < p->slots; i++)
-            ours |= p->kids[i].pid == who.si_pid;
-        if (!ours)                   /* else there is a SIGCHLD to hear */
-            waitpid(who.si_pid, NULL, WNOHANG);
-    }
+    const empm__parent *p = (const empm__parent *)of;
+    int i;
+    for (i = 0; i < p->slots && p->kids[i].pid != pid; i++)
+        ;
+    return i < p->slots || p->helper == pid;
 }
 
 static void empm__parent_reap(empm__parent *p)
@@ -19851,7 +20429,7 @@ static void empm__parent_reap(empm__parent *p)
             empm__child_died(p, i, pid < 0 ? 0 : status);
     }
     if (getpid() == 1)
-        empm__parent_reap_orphans(p);
+        empm__parent_reap_orphans(empm__parent_is_ours, p);
     if (p->helper <= 0)
         return;
     pid = waitpid(p->helper, &status, WNOHANG);
@@ -19902,7 +20480,7 @@ static void empm__parent_ready(empm__parent *p)
     empm__server_log_serves(p->now.cfg);
     if (p->hello != NULL)
         p->hello(p->now.s);
-    empm__program_notify("READY=1\nMAINPID=%ld\nSTATUS=Serving",
+    empm__program_notify(&p->manager, "READY=1\nMAINPID=%ld\nSTATUS=Serving",
                          (long)getpid());
     if (p->ready_fd >= 0) {
         ssize_t r = write(p->ready_fd, p->now.s->exchange.inherited ? "X" : "R",
@@ -19963,8 +20541,6 @@ static void empm__parent_child_spoke(empm__parent *p, unsigned char what)
         empm__parent_ready(p);
     if (p->change == EMPM__STARTING && empm__generation_ready(p, &p->next))
         empm__reload_commit(p);
-    if (p->ready || p->ready_fd < 0)     /* else an older server serves yet */
-        empm__children_accept(p);
     if (what == 'i' && p->now.tick_us == 0) {
         p->now.quiet_ticks = 0;
         p->now.tick_us = empm__now_us();
@@ -19986,12 +20562,6 @@ static void empm__parent_on_signal(empm__parent *p, int sig)
         p->upgrades = 1;
     else if (sig == SIGHUP || (sig == SIGUSR1 && p->again == 0))
         p->again = sig;              /* the most that was asked for */
-}
-
-/* Of two times, of which 0 is none. */
-static uint64_t empm__time_sooner(uint64_t a, uint64_t b)
-{
-    return a == 0 || (b != 0 && b < a) ? b : a;
 }
 
 /* What is due is done; returns when the next thing will be (0: nothing is). */
@@ -20054,7 +20624,7 @@ static uint64_t empm__parent_chores(empm__parent *p)
         empm__child *kid = &p->kids[i];
         if (kid->pid != 0 && kid->stop_us != 0 && now >= kid->stop_us) {
             kid->stop_us = UINT64_MAX;
-            empm__child_tell(p, i, '$', now + 1000000u);
+            empm__child_tell(p, i, 'h', now + 1000000u);
         }
         if (kid->pid != 0 && kid->kill_us != 0 && now >= kid->kill_us) {
             empm__log(p->now.cfg, EMPM_LOG_ERROR, 46, "child %ld did not exit "
@@ -20062,8 +20632,9 @@ static uint64_t empm__parent_chores(empm__parent *p)
             empm__child_kill(kid->pid, SIGKILL);
             kid->kill_us = 0;
         }
-        if (kid->pid != 0 && !kid->healthy && !kid->leaving &&
-            kid->generation == p->now.s->generation) {
+        if (kid->pid != 0 && !kid->healthy &&
+            (!kid->leaving || kid->kill_us == 0) &&
+            kid->generation <= p->now.s->generation) {
             const uint64_t due = kid->born_us +
                 (uint64_t)p->now.cfg->start_timeout_ms * 1000u;
             if (now >= due) {
@@ -20078,21 +20649,20 @@ static uint64_t empm__parent_chores(empm__parent *p)
                                                               : kid->stop_us);
         at = empm__time_sooner(at, kid->kill_us);
     }
+    if (p->ready || p->ready_fd < 0)     /* else an older server serves yet */
+        at = empm__time_sooner(at, empm__children_accept(p));
     empm__children_replace(p, &p->now);
     empm__children_replace(p, &p->next);
     if (p->now.tick_us != 0 && p->now.tick_us <= now)
         empm__children_maintain(p);
     if (p->ping_us != 0 && p->ping_us <= now)
         empm__watchdog_look(p);
-    if (p->manager_us != 0 && p->manager_us <= now) {
-        p->manager_us = now + p->manager_every_us;
-        empm__program_notify("WATCHDOG=1");
-    }
+    empm__manager_beat(&p->manager, now);
     {
         const uint64_t times[] = { p->now.tick_us, p->now.spawn_us,
                                    p->next.spawn_us, p->change_us, p->delay_us,
                                    p->ready || p->stopping ? 0 : p->first_us,
-                                   p->ping_us, p->manager_us };
+                                   p->ping_us, p->manager.at_us };
         for (i = 0; i < (int)EMPM__COUNT(times); i++)
             at = empm__time_sooner(at, times[i]);
     }
@@ -20103,24 +20673,20 @@ static void empm__parent_loop(empm__parent *p)
 {
     for (;;) {
         int fds[3], k;
-        uint64_t at, now;
+        uint64_t at;
         unsigned char byte = 0;
         empm__parent_reap(p);
         if (p->stopping && empm__children_alive(p) == 0)
             return;
         at = empm__parent_chores(p);
-        now = empm__now_us();
         fds[0] = p->signals.fd[0];
         fds[1] = p->pipe[0];
         fds[2] = p->change == EMPM__UPGRADING ? p->upgrade_fd : -1;
-        k = empm__orders_next_byte(fds, 3, at == 0 ? -1
-                                           : at <= now ? 0
-                                           : (int64_t)(at - now + 999) / 1000,
-                                   &byte, NULL);
+        k = empm__orders_next_byte(fds, 3, empm__time_left_ms(at), &byte, NULL);
         if (k == 1)
             empm__parent_child_spoke(p, byte);
         else if (k == 0)
-            empm__parent_on_signal(p, byte);
+            empm__parent_on_signal(p, empm__signals_meant(&p->signals, byte));
         else if (k == 2)
             empm__upgrade_heard(p, byte);
     }
@@ -20132,9 +20698,9 @@ static void empm__parent_loop(empm__parent *p)
 static int empm__parent_run(const empm__source *source, empm_config *cfg,
                             empm_server *s, void (*hello)(const empm_server *),
                             int ready_fd, const empm__pid_file *pid_file,
-                            empm__signal_set *signals)
+                            empm__signal_set *signals,
+                            const empm__manager *manager)
 {
-    const char *every = getenv("WATCHDOG_USEC"), *pid = getenv("WATCHDOG_PID");
     empm__parent p;
     int i, r = EMPM_OK;
     memset(&p, 0, sizeof p);
@@ -20152,14 +20718,10 @@ static int empm__parent_run(const empm__source *source, empm_config *cfg,
     p.ready_fd = ready_fd;
     p.upgrade_fd = -1;
     p.signals = *signals;
+    p.manager = *manager;
     if (cfg->watchdog_interval_ms > 0)
         p.ping_us = empm__now_us() +
                     (uint64_t)cfg->watchdog_interval_ms * 1000u;
-    if (every != NULL &&
-        (pid == NULL || strtol(pid, NULL, 10) == (long)getpid())) {
-        p.manager_every_us = (uint64_t)strtoull(every, NULL, 10) / 2;
-        p.manager_us = p.manager_every_us > 0 ? empm__now_us() : 0;
-    }
     p.kids = (empm__child *)EMPM_MALLOC((size_t)p.slots * sizeof *p.kids);
     if (p.kids == NULL)
         r = EMPM_ENOMEM;
@@ -20223,6 +20785,7 @@ static int empm__program_run(const empm__source *source,
     empm__report rep;
     empm__pid_file pid_file;
     empm__signal_set signals;
+    empm__manager manager;
     struct rlimit lim;
     char path[1200], line[512];
     long pid;
@@ -20243,6 +20806,7 @@ static int empm__program_run(const empm__source *source,
     rep.user = source->argv != NULL ? source->argv[0] : NULL;
     if ((cfg = empm__program_config_new(source, &rep)) == NULL)
         return EMPM_EINVAL;
+    empm__manager_take(&manager);
     if (cfg->log == NULL)
         cfg->log = empm__log_stderr;
     cfg->log_echo = 1;
@@ -20258,6 +20822,7 @@ static int empm__program_run(const empm__source *source,
     signals.taken = 0;
     if (cfg->log == empm__log_stderr && (r = empm__logs_open(cfg, &rep)) < 0)
         goto done;
+    empm__starting = 1;
     if ((r = empm__signals_take(&signals, cfg->graceful_stop_signal)) < 0) {
         empm__program_no_pipe(cfg, "signals");
         goto done;
@@ -20268,6 +20833,7 @@ static int empm__program_run(const empm__source *source,
                   "comes from here on is lost");
     r = EMPM_EINVAL;
     remark = empm__identity_default_user(cfg);
+    empm__check_childless(cfg, &rep);
     if (cfg->pid_file != NULL && !upgrades &&
         empm__pid_file_read(empm__config_path(cfg, cfg->pid_file, path,
                                               sizeof path),
@@ -20296,16 +20862,21 @@ static int empm__program_run(const empm__source *source,
     empm__identity_check_uses(cfg, &rep);
     if ((r = rep.result) < 0)
         goto done;
+    empm__starting = 0;
     empm__check_settings_line(cfg, line, sizeof line);
     empm__log(cfg, EMPM_LOG_NOTICE, 5042, "%s", line);
 #ifndef EVENTMPM_NO_FORK
     if (forks) {
         r = empm__parent_run(source, cfg, s, hello, ready_fd, &pid_file,
-                             &signals);
+                             &signals, &manager);
         empm__signals_restore(&signals);
+        empm__manager_return(&manager);
         return r;
     }
 #endif
+    if (getpid() != 1)               /* as process 1 it gets orphans */
+        signal(SIGCHLD, SIG_DFL);
+    s->owns_signals = 1;
     if ((r = empm__identity_become(s)) == EMPM_OK &&
         (r = empm__server_engines_start(s, 0, 0)) == EMPM_OK) {
         s->owner = getpid();
@@ -20316,15 +20887,22 @@ static int empm__program_run(const empm__source *source,
         empm__server_log_serves(cfg);
         if (hello != NULL)
             hello(s);
-        empm__program_notify("READY=1\nMAINPID=%ld\nSTATUS=Serving",
+        empm__program_notify(&manager, "READY=1\nMAINPID=%ld\nSTATUS=Serving",
                              (long)getpid());
         if (source->detached)
             empm__program_quiet(cfg);
-        r = empm__program_attend(s, signals.fd[0], -1);
+        r = empm__program_attend(s, &signals, -1, &manager);
+        if (r == EMPM_ETIMEDOUT) {   /* what a parent would still do */
+            empm__server_sockets_unlink(s);
+            empm__pid_file_drop(&pid_file, 1);
+            _exit(0);
+        }
         empm__server_engines_free(s);
     }
 done:
+    empm__starting = 0;
     empm__signals_restore(&signals);
+    empm__manager_return(&manager);
     empm__pid_file_drop(&pid_file, 1);
     if (ready_fd >= 0)
         close(ready_fd);
@@ -20384,35 +20962,41 @@ static void empm__main_hello(const empm_server *s)
     fflush(stdout);
 }
 
+static const char empm__main_help[] =
+    "usage: %s [options] [DIR] [PORT]\n"
+    "  DIR                    what to serve: DocumentRoot, default .\n"
+    "  PORT, ADDRESS:PORT     the same as -p, default 8080\n"
+    "  -p PORT                the same as -c \"Listen PORT\"\n"
+    "  -a ADDRESS:PORT        status for you, whatever the workers do: the\n"
+    "                         same as a further \"Listen ADDRESS:PORT admin\"\n"
+    "  -f FILE                directives, in Apache's syntax\n"
+    "  -D NAME                what <IfDefine NAME> in it asks for\n"
+    "  -c \"Directive value\"   sets a directive, any number of times, after\n"
+    "                         those of the file\n"
+    "  -k start|stop|restart|graceful|graceful-stop|reopen|configtest\n"
+    "                         starts in the background, or sends a signal to\n"
+    "                         the server that PidFile names (restart and\n"
+    "                         graceful start one if none runs); the word\n"
+    "                         alone means the same\n"
+    "  -X                     one process, no forking (debugging)\n"
+    "  -t, configtest         checks the settings and exits\n"
+    "  -S                     ... and prints what it listens to and its "
+    "routes\n"
+    "  -L                     prints all directives, and exits\n"
+    "  -l, -M                 prints which of Apache's modules are in, and "
+    "exits\n"
+    "  -V, -v, --version      prints version and build, and exits\n"
+    "  -h, --help             this text\n"
+    "signals: TERM, INT stop, WINCH (without a terminal), QUIT stop\n"
+    "  gracefully; HUP, USR1 read the configuration again (HUP gives\n"
+    "  running requests StopTimeout; that of a terminal that closes stops\n"
+    "  it); USR2 starts the program anew and hands over to it; URG opens\n"
+    "  the logs anew\n"
+    "directives and their defaults: see empm_config in eventmpm.h\n";
+
 static void empm__main_usage(const char *name)
 {
-    printf("usage: %s [options] [DIR] [PORT]\n"
-           "  DIR                    what to serve: DocumentRoot, default .\n"
-           "  PORT, ADDRESS:PORT     the same as -p, default 8080\n"
-           "  -p PORT                the same as -c \"Listen PORT\"\n"
-           "  -a ADDRESS:PORT        status for you, whatever the workers do: "
-           "the\n                         same as a further \"Listen "
-           "ADDRESS:PORT admin\"\n  -f FILE                directives, in "
-           "Apache's syntax\n  -D NAME                what <IfDefine NAME> in "
-           "it asks for\n  -c \"Directive value\"   sets a directive, any "
-           "number of times, after\n                         those of the "
-           "file\n  -k "
-           "start|stop|restart|graceful|graceful-stop|reopen|configtest\n                         starts in the background, or sends a "
-           "signal to\n                         the server that PidFile names; "
-           "the word alone\n                         means the same\n"
-           "  -X                     one process, no forking (debugging)\n"
-           "  -t, configtest         checks the settings and exits\n"
-           "  -S                     ... and prints what it listens to and its "
-           "routes\n  -L                     prints all directives, and exits\n"
-           "  -l, -M                 prints which of Apache's modules are in, "
-           "and exits\n  -V, -v, --version      prints version and build, and "
-           "exits\n  -h, --help             this text\n"
-           "signals: TERM, INT stop, WINCH (without a terminal), QUIT stop\n"
-           "  gracefully; HUP, USR1 read the configuration again (HUP gives\n"
-           "  running requests StopTimeout); USR2 starts the program anew and "
-           "hands\n  over to it; URG opens the logs anew\n"
-           "directives and their defaults: see empm_config in eventmpm.h\n",
-           name);
+    printf(empm__main_help, name);
 }
 
 static void empm__main_version(void)
@@ -20830,6 +21414,7 @@ static int empm__test_settings(const char *name, const empm__source *source,
     if ((remark = empm__identity_default_user(cfg)) != NULL)
         empm__report_say(&rep, EMPM_LOG_NOTICE, 5031, EMPM__DEFAULT_USER,
                          cfg->user_name, remark);
+    empm__check_childless(cfg, &rep);
     empm__check_all(cfg, NULL, &rep);
     empm__test_folders(cfg, &rep);
     empm__identity_check_uses(cfg, &rep);
@@ -20883,8 +21468,16 @@ static int empm__main_detach(void)
     return -1;
 }
 
+static void empm__main_say_refusal(enum empm_log_level level, const char *line,
+                                   void *user)
+{
+    if (level <= EMPM_LOG_ERROR)
+        empm__program_say_stderr(level, line, user);
+}
+
 /* Carries out -k. Returns -1 if the server is to be started now, else what
- * main() shall return. */
+ * main() shall return. Warnings are left to the start or the reload; an order
+ * that reads nothing anew needs no more than to know which server is meant. */
 static int empm__main_control(const char *name, const char *what,
                               const empm__source *source)
 {
@@ -20901,7 +21494,7 @@ static int empm__main_control(const char *name, const char *what,
         return 1;
     }
     memset(&rep, 0, sizeof rep);
-    rep.say = empm__program_say_stderr;
+    rep.say = empm__main_say_refusal;
     rep.user = (void *)(uintptr_t)name;
     if ((cfg = empm__program_config_new(source, &rep)) == NULL)
         return 1;
@@ -20909,8 +21502,8 @@ static int empm__main_control(const char *name, const char *what,
     if (cfg->pid_file == NULL)
         fprintf(stderr, "%s: -k needs PidFile: -c \"PidFile FILE\", or a line "
                 "in the file of -f\n", name);
-    else if (sig == SIGURG || empm__check_all(cfg, NULL, &rep) == EMPM_OK ||
-             sig == SIGTERM) {
+    else if (sig == SIGTERM || sig == SIGWINCH || sig == SIGURG ||
+             empm__check_all(cfg, NULL, &rep) == EMPM_OK) {
         runs = empm__pid_file_read(empm__config_path(cfg, cfg->pid_file, path,
                                                      sizeof path), &pid);
         /* heard with a terminal, too; but the server that runs may have been
