@@ -18397,8 +18397,9 @@ static void given_by_a_manager(void)
     setenv("WATCHDOG_USEC", "60000000", 1);
 }
 
-/* A program that a handler starts with popen() or system() blocks and ignores no
- * signal on the server's account, and does not speak to the service manager. */
+/* A program that a handler starts with popen() or system() blocks and ignores
+ * no signal on the server's account, and does not speak to the service
+ * manager. */
 TEST(process, programs_of_handlers_start_as_from_a_shell)
 {
     char blocked[100], ignored[100];
