@@ -545,7 +545,7 @@ typedef struct empm_config {
                                           balancer and have copies of the same
                                           files: MTime and Size only */
     const char *spool_directory;       /* large bodies, unlinked: "/tmp" */
-    const char *server_field;          /* value of Server, "" for none
+    const char *server_field;          /* value of Server: "eventmpm"; "": none
                                           [also ServerTokens] */
     const char *server_name;           /* NULL: what the host calls itself */
     const char *server_root;           /* where relative names of files in a
@@ -1123,8 +1123,9 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   child.done_lock   who waits for the end
  *   shard.lock   a part of the shared store, with no other; of all processes
  *
- * Three calls go up, since the lower side begins what only the upper can do:
+ * Four calls go up, since the lower side begins what only the upper can do:
  *
+ *   up empm__loader_file           Include: a file within a file
  *   up empm__request_fields_grow   a head has more fields than were foreseen,
  *                                  and their memory is the request's
  *   up empm__listener_run          a worker that has nothing to do listens
@@ -1134,45 +1135,51 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  * The name of an internal function begins with a prefix of its section (as both
  * lists say it, make test-headers holds it):
  *
- *   prefix platform    fence now time processor process parker quiet fd random
- *   prefix platform    shared
- *   prefix tools       min ascii text parse format chars
- *   prefix log         log
- *   prefix config      config directive text report loader define load
- *   prefix score       score
- *   prefix handover    conn slab
- *   prefix wheel       wheel
- *   prefix queue       queue
- *   prefix poller      poller
- *   prefix route       route routes path
- *   prefix peer        peer counts
- *   prefix proxy       proxy
- *   prefix memory      engine worker budget pool file page pages wings
- *   prefix store       sip kv store
- *   prefix head        head list
- *   prefix body        chunk
- *   prefix request     request peer
- *   prefix response    plain transport response out text
- *   prefix access      access
- *   prefix steps       step time turn
- *   prefix dispatch    dispatch
- *   prefix reading     reading do body
- *   prefix handling    handling do
- *   prefix writing     writing do
- *   prefix conn        conn worker
- *   prefix files       types file date condition range files parts request
- *   prefix health      health
- *   prefix status      snapshot status metric
- *   prefix exchange    exchange
- *   prefix child       listener engine move
- *   prefix listen      endpoint inherited
- *   prefix server      check config memory identity server logs
- *   prefix wings       access proxy store files status wings reading do
- *   prefix run         signals program orders stop identity process pid
- *   prefix run         manager time watchdog parent check
- *   prefix parent      child parent children generation process watchdog
- *   prefix parent      reload inherited upgrade program
- *   prefix main        main args test
+ *   prefix platform        fence now time processor process parker quiet fd
+ *   prefix platform        random shared
+ *   prefix tools           min ascii text parse format chars
+ *   prefix log             log
+ *   prefix settings        directive
+ *   prefix values          config directive
+ *   prefix directives      text directive config report
+ *   prefix config-files    loader define load
+ *   prefix config-sections loader config
+ *   prefix check           config
+ *   prefix score           score
+ *   prefix handover        conn slab
+ *   prefix wheel           wheel
+ *   prefix queue           queue
+ *   prefix poller          poller
+ *   prefix route           route routes path
+ *   prefix peer            peer counts
+ *   prefix proxy           proxy
+ *   prefix memory          wings engine worker budget pool file page pages
+ *   prefix store           sip kv store
+ *   prefix head            head list
+ *   prefix body            chunk
+ *   prefix request         request peer
+ *   prefix response        plain transport response out text
+ *   prefix access          access
+ *   prefix steps           step time turn
+ *   prefix dispatch        dispatch
+ *   prefix reading         reading do body
+ *   prefix handling        handling do
+ *   prefix writing         writing do
+ *   prefix conn            conn worker
+ *   prefix files           types file date condition request range files
+ *   prefix files           parts
+ *   prefix health          health
+ *   prefix status          snapshot status metric
+ *   prefix exchange        exchange
+ *   prefix child           listener engine move
+ *   prefix listen          endpoint inherited
+ *   prefix server          check config memory identity server logs
+ *   prefix wings           reading do proxy store access files status wings
+ *   prefix run             signals program orders manager stop time process
+ *   prefix run             watchdog parent check identity pid
+ *   prefix parent          child parent children generation process watchdog
+ *   prefix parent          reload inherited upgrade program
+ *   prefix main            main args test
  * ------------------------------------------------------------------------- */
 
 /* ---------------------------------------------------------------------------
@@ -2388,162 +2395,331 @@ static int empm__log_may(const empm_config *cfg, empm__log_limit *limits,
 }
 
 /* ---------------------------------------------------------------------------
- * >>config -- directives
+ * >>settings -- one table: what can be set, from where to where, and to what
+ *
+ * A row of the table is all that is known of a setting: its name, its field,
+ * its kind, its range, its default and a line of help. Defaults, the setters,
+ * the check, -t and -L are loops over the rows, and a test compares the README
+ * and the comments of empm_config with them. A default is the text that a file
+ * of directives would give, so one reader for each kind is enough.
  * ------------------------------------------------------------------------- */
 
 enum empm__kind {
-    EMPM__KIND_INT, EMPM__KIND_MS, EMPM__KIND_I64, EMPM__KIND_BOOL,
-    EMPM__KIND_REAL, EMPM__KIND_TEXT, EMPM__KIND_LIST, EMPM__KIND_READ,
-    EMPM__KIND_LEVEL, EMPM__KIND_KB, EMPM__KIND_TOKENS, EMPM__KIND_SIGNAL,
-    EMPM__KIND_STUCK, EMPM__KIND_ETAG
+    /* a number in a field of int, and in one of int64_t */
+    EMPM__KIND_INT,
+    EMPM__KIND_COUNT,                  /* outside of its range: corrected */
+    EMPM__KIND_MS, EMPM__KIND_STUCK,   /* a time */
+    EMPM__KIND_I64, EMPM__KIND_KB,
+    EMPM__KIND_BOOL, EMPM__KIND_LEVEL, EMPM__KIND_SIGNAL, EMPM__KIND_ETAG,
+    EMPM__KIND_REAL,                   /* above min and below max */
+    EMPM__KIND_TEXT, EMPM__KIND_TOKENS,
+    EMPM__KIND_LIST,                   /* max: texts that there is room for */
+    EMPM__KIND_READ                    /* six fields */
 };
 
 typedef struct empm__directive {
     const char     *name;
     size_t          offset;
     enum empm__kind kind;
-    int64_t         min, max;
+    int64_t         min, max;          /* in the unit of the field */
+    const char     *preset;            /* the default; NULL: none */
+    const char     *help;
 } empm__directive;
 
-#define EMPM__SET(name, field, kind, min, max) \
-    { name, offsetof(empm_config, field), EMPM__KIND_##kind, min, max }
+#ifndef EVENTMPM_NO_MAIN
+#  define EMPM__HELP(text) text
+#else
+#  define EMPM__HELP(text) NULL        /* -L alone prints it */
+#endif
+#define EMPM__SET(name, field, kind, min, max, preset, help) \
+    { name, offsetof(empm_config, field), EMPM__KIND_##kind, min, max, preset, \
+      EMPM__HELP(help) }
 
+/* The first row of a field is its name; those that follow are other names. */
 static const empm__directive empm__directives[] = {
-    EMPM__SET("Listen", listen, LIST, 0, EMPM_MAX_LISTEN),
-    EMPM__SET("DocumentRoot", document_root, TEXT, 0, 0),
-    EMPM__SET("AddType", add_type, LIST, 0, EMPM_MAX_LIST),
-    EMPM__SET("FileETag", file_etag, ETAG, 0, EMPM_ETAG_ALL),
-    EMPM__SET("SpoolDirectory", spool_directory, TEXT, 0, 0),
-    EMPM__SET("ServerField", server_field, TEXT, 0, 0),
-    EMPM__SET("ServerTokens", server_field, TOKENS, 0, 0),
-    EMPM__SET("ServerName", server_name, TEXT, 0, 0),
-    EMPM__SET("ServerRoot", server_root, TEXT, 0, 0),
-    EMPM__SET("Strict", strict, BOOL, 0, 1),
-    EMPM__SET("PidFile", pid_file, TEXT, 0, 0),
-    EMPM__SET("User", user_name, TEXT, 0, 0),
-    EMPM__SET("Group", group_name, TEXT, 0, 0),
-    EMPM__SET("ChrootDir", chroot_dir, TEXT, 0, 0),
-    EMPM__SET("CoreDumpDirectory", core_dump_directory, TEXT, 0, 0),
-    EMPM__SET("GracefulStopSignal", graceful_stop_signal, SIGNAL, 0, 64),
-    EMPM__SET("ErrorLog", error_log, TEXT, 0, 0),
-    EMPM__SET("LogFormat", log_format, LIST, 0, EMPM_MAX_LIST),
-    EMPM__SET("CustomLog", custom_log, LIST, 0, EMPM_MAX_LIST),
-    EMPM__SET("ExtendedStatus", extended_status, BOOL, 0, 1),
-    EMPM__SET("RemoteIPHeader", remote_ip_header, TEXT, 0, 0),
+    EMPM__SET("Listen", listen, LIST, 0, EMPM_MAX_LISTEN, "8080",
+              "address:port, unix:, fd: or systemd:; then proxy, admin, "
+              "v6only"),
+    EMPM__SET("DocumentRoot", document_root, TEXT, 0, 0, ".",
+              "the folder of EMPM_FILES routes that name none"),
+    EMPM__SET("AddType", add_type, LIST, 0, EMPM_MAX_LIST, NULL,
+              "the media type of files: video/x-matroska .mkv .mka"),
+    EMPM__SET("FileETag", file_etag, ETAG, 0, EMPM_ETAG_ALL, "All",
+              "what an ETag is made of"),
+    EMPM__SET("SpoolDirectory", spool_directory, TEXT, 0, 0, "/tmp",
+              "where long bodies wait, in files without a name"),
+    EMPM__SET("ServerField", server_field, TEXT, 0, 0, "eventmpm",
+              "the value of the field Server; \"\" for none"),
+    EMPM__SET("ServerTokens", server_field, TOKENS, 0, 0, "Prod",
+              "how much of the version ServerField tells"),
+    EMPM__SET("ServerName", server_name, TEXT, 0, 0, NULL,
+              "the server's name; none: what the host calls itself"),
+    EMPM__SET("ServerRoot", server_root, TEXT, 0, 0, NULL,
+              "where relative names of files begin"),
+    EMPM__SET("Strict", strict, BOOL, 0, 1, "Off",
+              "a number that would be corrected is an error"),
+    EMPM__SET("PidFile", pid_file, TEXT, 0, 0, NULL,
+              "the file by which -k finds the server"),
+    EMPM__SET("User", user_name, TEXT, 0, 0, NULL,
+              "the user that serves, if root starts it; none: nobody"),
+    EMPM__SET("Group", group_name, TEXT, 0, 0, NULL,
+              "the group that serves; none: that of User"),
+    EMPM__SET("ChrootDir", chroot_dir, TEXT, 0, 0, NULL,
+              "the root directory of the children"),
+    EMPM__SET("CoreDumpDirectory", core_dump_directory, TEXT, 0, 0, NULL,
+              "where children run; none: where the server was started"),
+    EMPM__SET("GracefulStopSignal", graceful_stop_signal, SIGNAL, 0, 64, "QUIT",
+              "stops gracefully, as WINCH does"),
+    EMPM__SET("ErrorLog", error_log, TEXT, 0, 0, NULL,
+              "file, |program or syslog:facility; none: stderr"),
+    EMPM__SET("LogFormat", log_format, LIST, 0, EMPM_MAX_LIST, NULL,
+              "a format of access logs and its nickname"),
+    EMPM__SET("CustomLog", custom_log, LIST, 0, EMPM_MAX_LIST, NULL,
+              "an access log: file or |program, format, env=NAME"),
+    EMPM__SET("ExtendedStatus", extended_status, BOOL, 0, 1, "On",
+              "the status shows times and requests of workers"),
+    EMPM__SET("RemoteIPHeader", remote_ip_header, TEXT, 0, 0, NULL,
+              "the field in which a proxy names its client"),
     EMPM__SET("RemoteIPTrustedProxy", remote_ip_trusted_proxy, LIST, 0,
-              EMPM_MAX_LIST),
+              EMPM_MAX_LIST, NULL,
+              "addresses and networks of proxies that are believed"),
     EMPM__SET("RemoteIPInternalProxy", remote_ip_trusted_proxy, LIST, 0,
-              EMPM_MAX_LIST),
+              EMPM_MAX_LIST, NULL, "the same as RemoteIPTrustedProxy"),
     EMPM__SET("MaxConnectionsPerPeer", max_connections_per_peer, INT, 0,
-              INT_MAX),
-    EMPM__SET("SharedStoreSize", shared_store_size, I64, 0, INT64_MAX),
-    EMPM__SET("Processes", processes, INT, -1, 20000),
-    EMPM__SET("StartServers", start_servers, INT, INT_MIN, INT_MAX),
-    EMPM__SET("ServerLimit", server_limit, INT, INT_MIN, INT_MAX),
-    EMPM__SET("ThreadsPerChild", threads_per_child, INT, INT_MIN, INT_MAX),
-    EMPM__SET("ThreadLimit", thread_limit, INT, INT_MIN, INT_MAX),
-    EMPM__SET("MaxRequestWorkers", max_request_workers, INT, INT_MIN, INT_MAX),
-    EMPM__SET("MaxClients", max_request_workers, INT, INT_MIN, INT_MAX),
-    EMPM__SET("MinSpareThreads", min_spare_threads, INT, INT_MIN, INT_MAX),
-    EMPM__SET("MaxSpareThreads", max_spare_threads, INT, INT_MIN, INT_MAX),
+              INT_MAX, "0", "of one address, in a child; 0: no limit"),
+    EMPM__SET("SharedStoreSize", shared_store_size, I64, 0, INT64_MAX, "0",
+              "bytes of memory for empm_store_*(); 0: none"),
+    EMPM__SET("Processes", processes, INT, -1, 20000, "-1",
+              "children; -1: by the spare limits; 0: none, threads only"),
+    EMPM__SET("StartServers", start_servers, COUNT, 1, INT_MAX, "3",
+              "children at first"),
+    EMPM__SET("ServerLimit", server_limit, COUNT, 1, 20000, "16",
+              "children at most; stays until a restart"),
+    EMPM__SET("ThreadsPerChild", threads_per_child, COUNT, 1, INT_MAX, "25",
+              "workers of a child"),
+    EMPM__SET("ThreadLimit", thread_limit, COUNT, 1, 100000, "64",
+              "the most of ThreadsPerChild; stays until a restart"),
+    EMPM__SET("MaxRequestWorkers", max_request_workers, COUNT, 1, INT_MAX,
+              "400", "workers of all children at most"),
+    EMPM__SET("MaxClients", max_request_workers, COUNT, 1, INT_MAX, NULL,
+              "the old name of MaxRequestWorkers"),
+    EMPM__SET("MinSpareThreads", min_spare_threads, COUNT, 1, 1 << 24, "75",
+              "with fewer idle workers, children are started"),
+    EMPM__SET("MaxSpareThreads", max_spare_threads, COUNT, 1, INT_MAX, "250",
+              "with more idle workers, a child is ended"),
     EMPM__SET("MaxConnectionsPerChild", max_connections_per_child, INT, 0,
-              INT_MAX),
+              INT_MAX, "0", "then a child is replaced; 0: no limit"),
     EMPM__SET("MaxRequestsPerChild", max_connections_per_child, INT, 0,
-              INT_MAX),
+              INT_MAX, NULL, "the old name of MaxConnectionsPerChild"),
     EMPM__SET("AsyncRequestWorkerFactor", async_request_worker_factor, REAL, 0,
-              0),
-    EMPM__SET("MaxOpenConnections", max_open_connections, INT, 0, 10000000),
-    EMPM__SET("MaxOpenFiles", max_open_files, INT, 0, 10000000),
-    EMPM__SET("ThreadStackSize", thread_stack_size, INT, 0, INT_MAX),
-    EMPM__SET("ListenBacklog", listen_backlog, INT, 1, 1 << 20),
-    EMPM__SET("SendBufferSize", send_buffer_size, INT, 0, INT_MAX),
-    EMPM__SET("ReceiveBufferSize", receive_buffer_size, INT, 0, INT_MAX),
-    EMPM__SET("MaxMemFree", max_mem_free, KB, 0, INT64_MAX / 1024),
-    EMPM__SET("OpenFileCache", open_file_cache, INT, 0, 4096),
-    EMPM__SET("Timeout", timeout_ms, MS, 1, INT_MAX),
-    EMPM__SET("ResponseMinRate", response_min_rate, INT, 0, 1 << 20),
-    EMPM__SET("KeepAlive", keep_alive, BOOL, 0, 1),
-    EMPM__SET("KeepAliveTimeout", keep_alive_timeout_ms, MS, 0, INT_MAX),
-    EMPM__SET("MaxKeepAliveRequests", max_keep_alive_requests, INT, 0, INT_MAX),
-    EMPM__SET("RequestReadTimeout", header_timeout_ms, READ, 0, 0),
-    EMPM__SET("LingerTimeout", linger_timeout_ms, MS, 1, INT_MAX),
-    EMPM__SET("LingerTimeoutShort", linger_short_ms, MS, 1, INT_MAX),
+              1000000, "2",
+              "a child accepts while fewer jobs queue per idle worker, plus 1"),
+    EMPM__SET("MaxOpenConnections", max_open_connections, INT, 0, 10000000, "0",
+              "of a child; 0: two thirds of the descriptors there are"),
+    EMPM__SET("MaxOpenFiles", max_open_files, INT, 0, 10000000, "0",
+              "of a child; 0: a third of the descriptors there are"),
+    EMPM__SET("ThreadStackSize", thread_stack_size, INT, 0, INT_MAX, "0",
+              "bytes; 0: the system's"),
+    EMPM__SET("ListenBacklog", listen_backlog, INT, 1, 1 << 20, "511",
+              "connections that wait to be accepted"),
+    EMPM__SET("SendBufferSize", send_buffer_size, INT, 0, INT_MAX, "0",
+              "bytes that a socket buffers; 0: the system's"),
+    EMPM__SET("ReceiveBufferSize", receive_buffer_size, INT, 0, INT_MAX, "0",
+              "bytes that a socket buffers; 0: the system's"),
+    EMPM__SET("MaxMemFree", max_mem_free, KB, 0, INT64_MAX, "2048",
+              "KiB of idle buffers that a child keeps; 0: all"),
+    EMPM__SET("OpenFileCache", open_file_cache, INT, 0, 4096, "64",
+              "open files that a child keeps; 0: none"),
+    EMPM__SET("Timeout", timeout_ms, MS, 1, INT_MAX, "60",
+              "without progress in writing, the connection is closed"),
+    EMPM__SET("ResponseMinRate", response_min_rate, INT, 0, 1 << 20, "100",
+              "bytes/s that a client takes in each Timeout; 0: any"),
+    EMPM__SET("KeepAlive", keep_alive, BOOL, 0, 1, "On",
+              "a connection may carry several requests"),
+    EMPM__SET("KeepAliveTimeout", keep_alive_timeout_ms, MS, 0, INT_MAX, "5",
+              "how long a connection waits for its next request"),
+    EMPM__SET("MaxKeepAliveRequests", max_keep_alive_requests, INT, 0, INT_MAX,
+              "1000", "then a connection is closed; 0: no limit"),
+    EMPM__SET("RequestReadTimeout", header_timeout_ms, READ, 0, INT_MAX,
+              "header=20-40,MinRate=500 body=20,MinRate=500",
+              "how long head and body of a request may take"),
+    EMPM__SET("LingerTimeout", linger_timeout_ms, MS, 1, INT_MAX, "30",
+              "of reading on after a refusal, so that it arrives"),
+    EMPM__SET("LingerTimeoutShort", linger_short_ms, MS, 1, INT_MAX, "2",
+              "the same after a time-out, or without progress"),
     EMPM__SET("GracefulShutdownTimeout", graceful_shutdown_timeout_ms, MS, 0,
-              INT_MAX),
+              INT_MAX, "0", "of a graceful stop; 0: no limit"),
     EMPM__SET("GracefulShutdownDelay", graceful_shutdown_delay_ms, MS, 0,
-              INT_MAX),
+              INT_MAX, "0", "health is 503 so long before a graceful stop"),
     EMPM__SET("GracefulRestartTimeout", graceful_restart_timeout_ms, MS, 0,
-              INT_MAX),
-    EMPM__SET("StartTimeout", start_timeout_ms, MS, 1, INT_MAX),
-    EMPM__SET("WatchdogInterval", watchdog_interval_ms, MS, 0, INT_MAX),
-    EMPM__SET("StuckWorkerTimeout", stuck_worker_timeout_ms, STUCK, 0, INT_MAX),
-    EMPM__SET("StopTimeout", stop_timeout_ms, MS, 1, INT_MAX),
-    EMPM__SET("LimitRequestLine", limit_request_line, INT, 16, 1 << 20),
+              INT_MAX, "600", "for old children to drain; 0: no limit"),
+    EMPM__SET("StartTimeout", start_timeout_ms, MS, 1, INT_MAX, "30",
+              "for new children to be healthy"),
+    EMPM__SET("WatchdogInterval", watchdog_interval_ms, MS, 0, INT_MAX, "10",
+              "a child that misses three pings is replaced; 0: off"),
+    EMPM__SET("StuckWorkerTimeout", stuck_worker_timeout_ms, STUCK, 0, INT_MAX,
+              "60", "a handler that takes longer is logged; 0: off"),
+    EMPM__SET("StopTimeout", stop_timeout_ms, MS, 1, INT_MAX, "5",
+              "for running requests to end at a plain stop"),
+    EMPM__SET("LimitRequestLine", limit_request_line, INT, 16, 1 << 20, "8190",
+              "bytes; else 414"),
     EMPM__SET("LimitRequestFieldSize", limit_request_field_size, INT, 16,
-              1 << 20),
-    EMPM__SET("LimitRequestFields", limit_request_fields, INT, 0, 32767),
-    EMPM__SET("LimitRequestHead", limit_request_head, INT, 64, 1 << 24),
-    EMPM__SET("LimitRequestBody", limit_request_body, I64, 0, INT64_MAX),
-    EMPM__SET("LimitBodyInMemory", limit_body_in_memory, I64, 0, 1 << 30),
-    EMPM__SET("MaxBodyMemory", max_body_memory, I64, 0, INT64_MAX),
-    EMPM__SET("MaxSpoolBytes", max_spool_bytes, I64, 0, INT64_MAX),
-    EMPM__SET("LimitResponseSpool", limit_response_spool, I64, 0, INT64_MAX),
-    EMPM__SET("LimitLingerBytes", limit_linger_bytes, I64, 0, INT64_MAX),
-    EMPM__SET("LogLevel", log_level, LEVEL, 0, 7)
+              1 << 20, "8190", "bytes of a field; else 431"),
+    EMPM__SET("LimitRequestFields", limit_request_fields, INT, 0, 32767, "100",
+              "fields of a request; else 431; 0: no limit"),
+    EMPM__SET("LimitRequestHead", limit_request_head, INT, 64, 1 << 24, "65536",
+              "bytes of the whole head; else 431"),
+    EMPM__SET("LimitRequestBody", limit_request_body, I64, 0, INT64_MAX,
+              "1048576", "bytes; else 413; 0: no limit"),
+    EMPM__SET("LimitBodyInMemory", limit_body_in_memory, I64, 0, 1 << 30,
+              "65536", "bytes; longer bodies are spooled"),
+    EMPM__SET("MaxBodyMemory", max_body_memory, I64, 0, INT64_MAX, "67108864",
+              "bytes of all bodies in a child; else 503"),
+    EMPM__SET("MaxSpoolBytes", max_spool_bytes, I64, 0, INT64_MAX,
+              "1073741824", "bytes on disk for a child; else 503"),
+    EMPM__SET("LimitResponseSpool", limit_response_spool, I64, 0, INT64_MAX,
+              "67108864", "bytes of an answer that wait; else aborted"),
+    EMPM__SET("LimitLingerBytes", limit_linger_bytes, I64, 0, INT64_MAX, "0",
+              "bytes that a lingering connection reads; 0: no limit"),
+    EMPM__SET("LogLevel", log_level, LEVEL, 0, EMPM_LOG_DEBUG, "warn",
+              "the least important messages that are logged")
 };
 
-EMPM_API empm_config empm_defaults(void)
+static const empm__directive *empm__directive_find(const char *name)
 {
-    empm_config cfg;
-    memset(&cfg, 0, sizeof cfg);
-    cfg.document_root = ".";
-    cfg.file_etag = EMPM_ETAG_ALL;
-    cfg.spool_directory = "/tmp";
-    cfg.server_field = "eventmpm";
-    cfg.processes = -1;
-    cfg.start_servers = 3;
-    cfg.server_limit = 16;
-    cfg.threads_per_child = 25;
-    cfg.thread_limit = 64;
-    cfg.max_request_workers = 400;
-    cfg.min_spare_threads = 75;
-    cfg.max_spare_threads = 250;
-    cfg.async_request_worker_factor = 2.0;
-    cfg.listen_backlog = 511;
-    cfg.max_mem_free = 2 << 20;
-    cfg.open_file_cache = 64;
-    cfg.timeout_ms = 60000;
-    cfg.keep_alive = 1;
-    cfg.keep_alive_timeout_ms = 5000;
-    cfg.max_keep_alive_requests = 1000;
-    cfg.header_timeout_ms = 20000;
-    cfg.header_timeout_max_ms = 40000;
-    cfg.header_min_rate = 500;
-    cfg.body_timeout_ms = 20000;
-    cfg.body_min_rate = 500;
-    cfg.linger_timeout_ms = 30000;
-    cfg.linger_short_ms = 2000;
-    cfg.stop_timeout_ms = 5000;
-    cfg.graceful_restart_timeout_ms = 600000;
-    cfg.start_timeout_ms = 30000;
-    cfg.watchdog_interval_ms = 10000;
-    cfg.stuck_worker_timeout_ms = 60000;
-    cfg.graceful_stop_signal = SIGQUIT;
-    cfg.extended_status = 1;
-    cfg.limit_request_line = 8190;
-    cfg.limit_request_field_size = 8190;
-    cfg.limit_request_fields = 100;
-    cfg.limit_request_head = 65536;
-    cfg.limit_request_body = 1 << 20;
-    cfg.limit_body_in_memory = 65536;
-    cfg.max_body_memory = 64 << 20;
-    cfg.max_spool_bytes = 1 << 30;
-    cfg.limit_response_spool = 64 << 20;
-    cfg.response_min_rate = 100;
-    cfg.limit_linger_bytes = 0;
-    cfg.log_level = EMPM_LOG_WARN;
-    return cfg;
+    size_t i;
+    for (i = 0; i < EMPM__COUNT(empm__directives); i++)
+        if (empm__text_equal(name, empm__directives[i].name))
+            return &empm__directives[i];
+    return NULL;
 }
+
+/* The row that gives the field of `d` its name; others are other names. */
+static const empm__directive *empm__directive_first(const empm__directive *d)
+{
+    size_t i = 0;
+    while (empm__directives[i].offset != d->offset)
+        i++;
+    return &empm__directives[i];
+}
+
+/* --- fields --------------------------------------------------------------- */
+
+static int empm__directive_is_number(const empm__directive *d)
+{
+    return d->kind <= EMPM__KIND_ETAG;
+}
+
+/* The number in the field of a directive, whatever its type. */
+static int64_t empm__directive_get(const empm_config *cfg,
+                                   const empm__directive *d)
+{
+    const char *at = (const char *)cfg + d->offset;
+    int64_t wide;
+    int v;
+    if (d->kind == EMPM__KIND_I64 || d->kind == EMPM__KIND_KB) {
+        memcpy(&wide, at, sizeof wide);
+        return wide;
+    }
+    memcpy(&v, at, sizeof v);
+    return v;
+}
+
+static void empm__directive_put(empm_config *cfg, const empm__directive *d,
+                                int64_t wide)
+{
+    char *at = (char *)cfg + d->offset;
+    const int v = (int)wide;
+    if (d->kind == EMPM__KIND_I64 || d->kind == EMPM__KIND_KB)
+        memcpy(at, &wide, sizeof wide);
+    else
+        memcpy(at, &v, sizeof v);
+}
+
+static int empm__directive_in_range(const empm__directive *d, int64_t v)
+{
+    return v >= d->min && v <= d->max;
+}
+
+static double empm__directive_real(const empm_config *cfg,
+                                   const empm__directive *d)
+{
+    double x;
+    memcpy(&x, (const char *)cfg + d->offset, sizeof x);
+    return x;
+}
+
+/* The text of a directive; of a list, the first. */
+static const char *empm__directive_text(const empm_config *cfg,
+                                        const empm__directive *d)
+{
+    const char *text;
+    memcpy(&text, (const char *)cfg + d->offset, sizeof text);
+    return text;
+}
+
+static int empm__directive_is_real(const empm__directive *d, double x)
+{
+    return x > (double)d->min && x < (double)d->max;
+}
+
+/* A word that stands for a number. */
+typedef struct empm__named {
+    const char *name;
+    int         value;
+} empm__named;
+
+static const empm__named empm__stop_signals[] = {
+    { "none", 0 }, { "QUIT", SIGQUIT }, { "TERM", SIGTERM },
+    { "USR2", SIGUSR2 }, { "ALRM", SIGALRM }, { "WINCH", SIGWINCH },
+#ifdef SIGPWR
+    { "PWR", SIGPWR },
+#endif
+    { "IO", SIGIO }
+};
+
+static const empm__named empm__etags[] = {
+    { "None", 0 }, { "All", EMPM_ETAG_ALL }, { "INode", EMPM_ETAG_INODE },
+    { "MTime", EMPM_ETAG_MTIME }, { "Size", EMPM_ETAG_SIZE }
+};
+
+/* Writes a number as a file of directives gives it. */
+static void empm__directive_format(const empm__directive *d, int64_t v,
+                                   char *to, size_t n)
+{
+    const long long shown = (long long)v;
+    size_t i, at = 0;
+    snprintf(to, n, "%lld", shown);
+    if (d->kind == EMPM__KIND_MS || d->kind == EMPM__KIND_STUCK)
+        snprintf(to, n, v % 1000 == 0 ? "%lld" : "%lldms",
+                 v % 1000 == 0 ? shown / 1000 : shown);
+    else if (d->kind == EMPM__KIND_KB)
+        snprintf(to, n, "%lld", shown / 1024 + (shown % 1024 != 0));
+    else if (d->kind == EMPM__KIND_BOOL)
+        snprintf(to, n, "%s", v != 0 ? "On" : "Off");
+    else if (d->kind == EMPM__KIND_LEVEL)
+        snprintf(to, n, "%s", empm__log_level_name((enum empm_log_level)v));
+    else if (d->kind == EMPM__KIND_SIGNAL) {
+        for (i = 0; i < EMPM__COUNT(empm__stop_signals); i++)
+            if (v == empm__stop_signals[i].value)
+                snprintf(to, n, "%s", empm__stop_signals[i].name);
+    } else if (d->kind == EMPM__KIND_ETAG) {
+        for (i = 0; i < EMPM__COUNT(empm__etags) && at < n; i++)
+            if (v == empm__etags[i].value ||
+                (i > 1 && v != EMPM_ETAG_ALL && (v & empm__etags[i].value)))
+                at += (size_t)snprintf(to + at, n - at, at > 0 ? " %s" : "%s",
+                                       empm__etags[i].name);
+    }
+}
+
+/* ---------------------------------------------------------------------------
+ * >>values -- from the text of a directive to its field
+ *
+ * Each kind of setting has one reader, which the defaults, the program, files
+ * and the command line all go by. It returns NULL or what is wrong, as the end
+ * of a sentence that begins with name and value. Texts are copied into the
+ * config's arena.
+ * ------------------------------------------------------------------------- */
 
 /* The config's arena: a list of blocks, each a pointer to the next and a
  * text. */
@@ -2658,22 +2834,14 @@ static const char *empm__config_set_read_timeout(empm_config *cfg,
 /* SIGQUIT, QUIT or 3; "none" is 0. -1: no signal that could be meant. */
 static int empm__config_parse_signal(const char *s)
 {
-    static const struct { const char *name; int sig; } names[] = {
-        { "none", 0 }, { "QUIT", SIGQUIT }, { "TERM", SIGTERM },
-        { "USR2", SIGUSR2 },
-        { "ALRM", SIGALRM }, { "WINCH", SIGWINCH },
-#ifdef SIGPWR
-        { "PWR", SIGPWR },
-#endif
-        { "IO", SIGIO }
-    };
-    int64_t n = empm__parse_u63(s, strlen(s));
+    const int64_t n = empm__parse_u63(s, strlen(s));
     size_t i;
     if (empm__text_begins(s, "SIG"))
         s += 3;
-    for (i = 0; i < EMPM__COUNT(names); i++)
-        if (empm__text_equal(s, names[i].name) || n == names[i].sig)
-            return names[i].sig;
+    for (i = 0; i < EMPM__COUNT(empm__stop_signals); i++)
+        if (empm__text_equal(s, empm__stop_signals[i].name) ||
+            n == empm__stop_signals[i].value)
+            return empm__stop_signals[i].value;
     return -1;
 }
 
@@ -2691,14 +2859,10 @@ static int empm__config_parse_level(const char *s)
 /* FileETag: a word as EMPM_ETAG_* bits; -1: it is none. */
 static int empm__config_parse_etag(const char *s)
 {
-    static const struct { const char *name; int bits; } names[] = {
-        { "None", 0 }, { "All", EMPM_ETAG_ALL }, { "INode", EMPM_ETAG_INODE },
-        { "MTime", EMPM_ETAG_MTIME }, { "Size", EMPM_ETAG_SIZE }
-    };
     size_t i;
-    for (i = 0; i < EMPM__COUNT(names); i++)
-        if (empm__text_same(s, strlen(s), names[i].name, strlen(names[i].name)))
-            return names[i].bits;
+    for (i = 0; i < EMPM__COUNT(empm__etags); i++)
+        if (empm__text_equal(s, empm__etags[i].name))
+            return empm__etags[i].value;
     return -1;
 }
 
@@ -2724,38 +2888,137 @@ static const char *empm__config_tokens(const char *value)
 static const char empm__no_memory[] = "out of memory";
 static const char empm__out_of_range[] = "is out of range";
 
+#define EMPM__ARGUMENT 1024            /* bytes of one argument, and a NUL */
+
+/* LogLevel and FileETag: any number of words, each changes *v. `word` is the
+ * first. 0: that was all; negative: one is wrong. */
+static int empm__directive_parse_words(const empm__directive *d, char *word,
+                                       const char **rest, int64_t *v)
+{
+    int r = 1, one;
+    for (; r > 0; r = empm__text_word(rest, word, EMPM__ARGUMENT)) {
+        /* "core:info" is for one module: not here */
+        const char *module = strrchr(word, ':');
+        if (d->kind == EMPM__KIND_ETAG)
+            *v |= one = empm__config_parse_etag(word);
+        else {
+            one = empm__config_parse_level(module != NULL && module != word
+                                           ? module + 1 : word);
+            *v = module == NULL ? one : *v;
+        }
+        if (one < 0)
+            return -1;
+    }
+    return r;
+}
+
+/* Reads a number of whatever kind, of which `word` is the first argument and
+ * *rest what follows. Returns NULL or what is wrong. */
+static const char *empm__directive_parse(empm_config *cfg,
+                                         const empm__directive *d, char *word,
+                                         const char **rest, int64_t *v)
+{
+    const int minus = word[0] == '-';
+    int r;
+    switch (d->kind) {
+    case EMPM__KIND_BOOL:
+        *v = empm__text_equal(word, "on");
+        return *v || empm__text_equal(word, "off") ? NULL : "must be On or Off";
+    case EMPM__KIND_LEVEL:
+        *v = empm__directive_get(cfg, d);
+        return empm__directive_parse_words(d, word, rest, v) == 0 ? NULL
+               : "must be emerg, alert, crit, error, warn, notice, info, "
+                 "debug or trace1 to trace8";
+    case EMPM__KIND_ETAG:
+        *v = 0;
+        return empm__directive_parse_words(d, word, rest, v) == 0 ? NULL
+               : "must be None, All, or some of INode, MTime and Size";
+    case EMPM__KIND_SIGNAL:
+        *v = empm__config_parse_signal(word);
+        return *v >= 0 ? NULL : "must be none, QUIT, ALRM, IO, PWR or WINCH";
+    case EMPM__KIND_MS:
+    case EMPM__KIND_STUCK:
+        *v = empm__config_parse_ms(word, strlen(word));
+        if (*v < 0)
+            return "is not a time (5, 100ms, 1min)";
+        if (d->kind == EMPM__KIND_MS)
+            return NULL;
+        r = empm__text_word(rest, word, EMPM__ARGUMENT);
+        if (r < 0 || (r > 0 && !empm__text_equal(word, "replace")))
+            return "takes a time and perhaps: replace";
+        cfg->stuck_worker_replace = r;
+        return NULL;
+    default:
+        *v = empm__parse_u63(word + minus, strlen(word + minus));
+        if (*v < 0)
+            return "is not a whole number (and takes no unit)";
+        *v = minus ? -*v : *v;
+        if (d->kind == EMPM__KIND_KB)
+            *v = *v < 0 || *v > INT64_MAX / 1024 ? -1 : *v * 1024;
+        return NULL;
+    }
+}
+
+/* Adds to a list; `replace`: it begins anew. */
+static const char *empm__directive_store_list(empm_config *cfg,
+                                              const empm__directive *d,
+                                              const char *value, int replace)
+{
+    const char **list = (const char **)(void *)((char *)cfg + d->offset);
+    const char *rest = value;
+    char word[EMPM__ARGUMENT];
+    int i;
+    for (i = 0; replace && i < d->max; i++)
+        list[i] = NULL;
+    for (i = 0; i < d->max && list[i] != NULL; i++)
+        ;
+    if (*value == '\0')
+        return "wants a value";
+    if (i == d->max)
+        return "is given more often than there is room for";
+    /* formats have quotes of their own; all else may have them around it */
+    if (list != cfg->log_format && list != cfg->custom_log &&
+        empm__text_word(&rest, word, sizeof word) == 1 && *rest == '\0')
+        value = word;
+    return (list[i] = empm__config_keep(cfg, value)) != NULL ? NULL
+                                                             : empm__no_memory;
+}
+
+static const char *empm__directive_store_text(empm_config *cfg,
+                                              const empm__directive *d,
+                                              const char *word,
+                                              const char *rest)
+{
+    const char *text = d->kind == EMPM__KIND_TEXT ? word
+                                                  : empm__config_tokens(word);
+    if (text == NULL)
+        return "must be Prod, Major, Minor, Min, OS or Full";
+    if (rest[strspn(rest, " \t")] != '\0')
+        return "takes one argument: quotes go around what has spaces";
+    if (strcmp(text, ".") == 0)
+        text = "./";                 /* ServerRoot; the default "." is not */
+    if ((text = empm__config_keep(cfg, text)) == NULL)
+        return empm__no_memory;
+    memcpy((char *)cfg + d->offset, &text, sizeof text);
+    return NULL;
+}
+
 /* Stores one value; returns NULL or what is wrong with it. `replace`: a list
  * begins anew. */
 static const char *empm__directive_store(empm_config *cfg,
                                          const empm__directive *d,
                                          const char *value, int replace)
 {
-    char *at = (char *)cfg + d->offset, word[1024];
-    const char *rest = value, **list, *text;
+    char word[EMPM__ARGUMENT] = "";
+    const char *rest = value, *why = NULL;
+    double real = 0;
     int64_t v = 0;
-    int i, r;
-    if (d->kind == EMPM__KIND_LIST) {
-        list = (const char **)(void *)at;
-        for (i = 0; replace && i < d->max; i++)
-            list[i] = NULL;
-        for (i = 0; i < d->max && list[i] != NULL; i++)
-            ;
-        if (*value == '\0')
-            return "wants a value";
-        if (i == d->max)
-            return "is given more often than there is room for";
-        /* formats have quotes of their own; all else may have them around it */
-        if (d->offset != offsetof(empm_config, log_format) &&
-            d->offset != offsetof(empm_config, custom_log) &&
-            empm__text_word(&rest, word, sizeof word) == 1 && *rest == '\0')
-            value = word;
-        return (list[i] = empm__config_keep(cfg, value)) != NULL
-                   ? NULL : empm__no_memory;
-    }
+    int r;
+    if (d->kind == EMPM__KIND_LIST)
+        return empm__directive_store_list(cfg, d, value, replace);
     if (d->kind == EMPM__KIND_READ)
         return *value != '\0' ? empm__config_set_read_timeout(cfg, value)
                               : "wants a value";
-    word[0] = '\0';
     if ((r = empm__text_word(&rest, word, sizeof word)) < 0)
         return "has a quote that is not closed, or is too long";
     /* an empty one means something to ServerField alone */
@@ -2763,92 +3026,52 @@ static const char *empm__directive_store(empm_config *cfg,
                                          offsetof(empm_config, server_field)
                                    : r == 0)
         return "wants a value";
-    switch (d->kind) {
-    case EMPM__KIND_TEXT:
-    case EMPM__KIND_TOKENS:
-        text = d->kind == EMPM__KIND_TEXT ? word : empm__config_tokens(word);
-        if (text == NULL)
-            return "must be Prod, Major, Minor, Min, OS or Full";
-        if (rest[strspn(rest, " \t")] != '\0')
-            return "takes one argument: quotes go around what has spaces";
-        if (strcmp(text, ".") == 0)
-            text = "./";             /* ServerRoot; the default "." is not */
-        if ((text = empm__config_keep(cfg, text)) == NULL)
-            return empm__no_memory;
-        memcpy(at, &text, sizeof text);
-        return NULL;
-    case EMPM__KIND_REAL: {
-        const double x = empm__config_parse_real(word);
-        if (!(x > 0 && x < 1e6))
-            return "must be a positive number, such as 2 or 2.5";
-        memcpy(at, &x, sizeof x);
-        v = d->min;
-        break;
-    }
-    case EMPM__KIND_BOOL:
-        if (!empm__text_equal(word, "on") && !empm__text_equal(word, "off"))
-            return "must be On or Off";
-        v = empm__text_equal(word, "on");
-        break;
-    case EMPM__KIND_LEVEL:
-        memcpy(&i, at, sizeof i);
-        do {                       /* "core:info" is for one module: not here */
-            const char *level = strrchr(word, ':');
-            const int of = r < 0 ? -1 : empm__config_parse_level(
-                               level != NULL ? level + 1 : word);
-            if (of < 0 || level == word)
-                return "must be emerg, alert, crit, error, warn, notice, info, "
-                       "debug or trace1 to trace8";
-            i = level == NULL ? of : i;
-        } while ((r = empm__text_word(&rest, word, sizeof word)) != 0);
-        v = i;
-        break;
-    case EMPM__KIND_SIGNAL:
-        if ((v = empm__config_parse_signal(word)) < 0)
-            return "must be none, QUIT, ALRM, IO, PWR or WINCH";
-        break;
-    case EMPM__KIND_ETAG:
-        do {
-            if (r < 0 || (i = empm__config_parse_etag(word)) < 0)
-                return "must be None, All, or some of INode, MTime and Size";
-            v |= i;
-        } while ((r = empm__text_word(&rest, word, sizeof word)) != 0);
-        break;
-    case EMPM__KIND_MS:
-    case EMPM__KIND_STUCK:
-        v = empm__config_parse_ms(word, strlen(word));
-        if (v < 0)
-            return "is not a time (5, 100ms, 1min)";
-        if (d->kind == EMPM__KIND_STUCK) {
-            r = empm__text_word(&rest, word, sizeof word);
-            if (r < 0 || (r > 0 && !empm__text_equal(word, "replace")))
-                return "takes a time and perhaps: replace";
-            cfg->stuck_worker_replace = r;
-        }
-        break;
-    default:
-        v = word[0] == '-' ? -empm__parse_u63(word + 1, strlen(word) - 1)
-                           : empm__parse_u63(word, strlen(word));
-        if (word[0] == '-' ? v > 0 : v < 0)
-            return "is not a whole number (and takes no unit)";
-        break;
-    }
+    if (d->kind == EMPM__KIND_TEXT || d->kind == EMPM__KIND_TOKENS)
+        return empm__directive_store_text(cfg, d, word, rest);
+    if (d->kind != EMPM__KIND_REAL)
+        why = empm__directive_parse(cfg, d, word, &rest, &v);
+    else if (!empm__directive_is_real(d, real = empm__config_parse_real(word)))
+        why = "must be a positive number, such as 2 or 2.5";
+    if (why != NULL)
+        return why;
     if (rest[strspn(rest, " \t")] != '\0')
         return "takes one argument";
     if (d->kind == EMPM__KIND_REAL)
-        return NULL;
-    if (v < d->min || v > d->max)
+        memcpy((char *)cfg + d->offset, &real, sizeof real);
+    else if (d->kind == EMPM__KIND_COUNT ? v < INT_MIN || v > INT_MAX
+                                         : !empm__directive_in_range(d, v))
         return empm__out_of_range;
-    if (d->kind == EMPM__KIND_I64 || d->kind == EMPM__KIND_KB) {
-        if (d->kind == EMPM__KIND_KB)
-            v *= 1024;
-        memcpy(at, &v, sizeof v);
-    } else {
-        int small = (int)v;
-        memcpy(at, &small, sizeof small);
-    }
+    else
+        empm__directive_put(cfg, d, v);
     return NULL;
 }
+
+/* A text is taken from its row as it is, so nothing is allocated; an empty list
+ * means its default by itself. */
+EMPM_API empm_config empm_defaults(void)
+{
+    empm_config cfg;
+    size_t i;
+    memset(&cfg, 0, sizeof cfg);
+    for (i = 0; i < EMPM__COUNT(empm__directives); i++) {
+        const empm__directive *d = &empm__directives[i];
+        if (d->kind == EMPM__KIND_TEXT)
+            memcpy((char *)&cfg + d->offset, &d->preset, sizeof d->preset);
+        else if (d->preset != NULL && d->kind != EMPM__KIND_TOKENS &&
+                 d->kind != EMPM__KIND_LIST)
+            empm__directive_store(&cfg, d, d->preset, 0);
+    }
+    return cfg;
+}
+
+/* ---------------------------------------------------------------------------
+ * >>directives -- a name and a value from outside
+ *
+ * A name may be one of ours, one of Apache's, or misspelt. The first is set,
+ * the second is ignored where it has no meaning here and refused, with what
+ * takes its place, where it has one; for the third the nearest name is
+ * proposed.
+ * ------------------------------------------------------------------------- */
 
 /* Directives of Apache's that have no meaning here: accepted, so that its files
  * load, and said. */
@@ -2975,15 +3198,6 @@ static const char *empm__directive_instead_of(const char *name)
     return NULL;
 }
 
-static const empm__directive *empm__directive_find(const char *name)
-{
-    size_t i;
-    for (i = 0; i < EMPM__COUNT(empm__directives); i++)
-        if (empm__text_equal(name, empm__directives[i].name))
-            return &empm__directives[i];
-    return NULL;
-}
-
 /* How many letters have to be changed, added or taken away; at most 99. */
 static size_t empm__directive_distance(const char *a, const char *b)
 {
@@ -3099,6 +3313,7 @@ static void empm__directive_set(empm_config *cfg, const char *where,
     };
     const empm__directive *d = empm__directive_find(name);
     const char *why, *near;
+    char min[24], max[24];
     uint64_t bit;
     size_t i;
     if (d == NULL && empm__text_listed(empm__meaningless, name)) {
@@ -3126,21 +3341,18 @@ static void empm__directive_set(empm_config *cfg, const char *where,
             empm__report_say(rep, EMPM_LOG_INFO, i == 0 ? 521 : 545,
                              "%s%s is deprecated, use %s", where, old[i][0],
                              old[i][1]);
-    for (i = 0; empm__directives[i].offset != d->offset; i++)
-        ;                            /* two names may have one list */
-    bit = d->kind == EMPM__KIND_LIST ? UINT64_C(1) << i % 64 : 0;
+    bit = d->kind != EMPM__KIND_LIST ? 0
+          : UINT64_C(1) << (empm__directive_first(d) - empm__directives) % 64;
     why = empm__directive_store(cfg, d, value, !(*lists & bit));
     *lists |= bit;
     if (why == empm__no_memory)
         rep->result = EMPM_ENOMEM;
-    if (why == empm__out_of_range)
+    if (why == empm__out_of_range) {
+        empm__directive_format(d, d->min, min, sizeof min);
+        empm__directive_format(d, d->max, max, sizeof max);
         empm__report_say(rep, EMPM_LOG_ERROR, 5123, "%s%s %s: must be from "
-                         "%lld to %lld%s", where, d->name, value,
-                         (long long)d->min,
-                         (long long)d->max, d->kind == EMPM__KIND_MS ||
-                                            d->kind == EMPM__KIND_STUCK ? " ms"
-                                                                        : "");
-    else if (why != NULL)
+                         "%s to %s", where, d->name, value, min, max);
+    } else if (why != NULL)
         empm__report_say(rep, EMPM_LOG_ERROR, 5123, "%s%s %s: %s", where,
                          d->name, value, why);
 }
@@ -3175,9 +3387,16 @@ static const struct { const char *name, *file; } empm__modules[] = {
 };
 #endif
 
-/* --- files ---------------------------------------------------------------- */
-
 #ifndef EVENTMPM_NO_CONFIG_FILES
+
+/* ---------------------------------------------------------------------------
+ * >>config-files -- files of directives in Apache's syntax
+ *
+ * A line is joined with those that continue it, its ${NAME} are put in, and its
+ * directive is set as one of -c is. A message names file and line, and reading
+ * goes on, so that one run says all that is wrong. Includes and defined names
+ * are bounded: a file that includes itself comes to an end.
+ * ------------------------------------------------------------------------- */
 
 #define EMPM__CONFIG_LINE 8192         /* bytes, with the lines that go on */
 #define EMPM__CONFIG_DEPTH 16          /* Include within Include */
@@ -3447,7 +3666,13 @@ static void empm__loader_directive(empm__loader *l, const char *name,
     empm__directive_set(l->cfg, where, name, value, &l->lists, l->rep);
 }
 
-/* --- sections ------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------
+ * >>config-sections -- <If...>, and the loop over the lines of a file
+ *
+ * A section holds or not when it is opened, so what is left out is only
+ * searched for the ends of sections. One that is not known is left out and
+ * said, as its directives may be meant for a part of the server only.
+ * ------------------------------------------------------------------------- */
 
 /* Is what <IfModule> names, by module or by file, part of this server? */
 static int empm__loader_has_module(const char *name)
@@ -3695,7 +3920,14 @@ EMPM_API int empm_load(empm_config *cfg, const char *path, char *err, size_t n)
 
 #endif /* EVENTMPM_NO_CONFIG_FILES */
 
-/* --- the rules ------------------------------------------------------------ */
+/* ---------------------------------------------------------------------------
+ * >>check -- numbers in their ranges, and the rules of Apache's event MPM
+ *
+ * A program may have put anything into the fields, so each is held against the
+ * range of its row. What Apache's MPM corrects is corrected here, in its order
+ * and with its message numbers, and is an error under Strict. The check of
+ * names, paths and limits of the system needs more and stands in >>server.
+ * ------------------------------------------------------------------------- */
 
 #ifndef EMPM__STACK_LEAST
 #  define EMPM__STACK_LEAST 16384    /* for our own frames; musl allows 2048 */
@@ -3707,19 +3939,22 @@ static enum empm_log_level empm__config_correction_level(const empm_config *cfg)
     return cfg->strict ? EMPM_LOG_ERROR : EMPM_LOG_WARN;
 }
 
-/* low, high: the messages' codes. */
-static void empm__config_clamp(const empm_config *cfg, empm__report *r, int low,
-                               int high, const char *name, int *v, int min,
-                               int max)
+/* Corrects a number into the range of its row, and to at least `least`. low,
+ * high: the messages' codes. */
+static void empm__config_clamp(empm_config *cfg, empm__report *r, int low,
+                               int high, const char *name, int least)
 {
-    int to = *v < min ? min : *v > max ? max : *v;
-    if (to != *v)
+    const empm__directive *d = empm__directive_find(name);
+    const int64_t v = empm__directive_get(cfg, d);
+    const int64_t min = d->min > least ? d->min : least;
+    const int64_t to = v < min ? min : v > d->max ? d->max : v;
+    if (to != v)
         empm__report_say(r, empm__config_correction_level(cfg), to == min
-                         ? low : high,
-                         "%s of %d is %s the %s of %d, using that", name, *v,
+                         ? low : high, "%s of %lld is %s the %s of %lld, using "
+                         "that", name, (long long)v,
                          to == min ? "below" : "above",
-                         to == min ? "minimum" : "limit", to);
-    *v = to;
+                         to == min ? "minimum" : "limit", (long long)to);
+    empm__directive_put(cfg, d, to);
 }
 
 /* What cannot change while scoreboard and store live stays as it was. */
@@ -3746,45 +3981,33 @@ static void empm__config_keep_limits(empm_config *cfg, const empm_config *old,
         cfg->processes = cfg->server_limit;
 }
 
-/* The rules of Apache's event MPM, in its order: what it corrects, we correct.
- * `old`: what runs with this scoreboard, or NULL. */
-static void empm__config_check_numbers(empm_config *cfg, const empm_config *old,
-                                       empm__report *r)
+/* Holds all fields against their rows. Returns whether Processes is wrong. */
+static int empm__config_check_ranges(empm_config *cfg, empm__report *r)
 {
-    int children, odd = 0;
+    int odd = 0;
     size_t i;
+    if (cfg->server_field == NULL)
+        cfg->server_field = "";
     for (i = 0; i < EMPM__COUNT(empm__directives); i++) {
         const empm__directive *d = &empm__directives[i];
-        const char *at = (const char *)cfg + d->offset;
-        int64_t v;
-        int small;
-        if (d->kind == EMPM__KIND_I64 || d->kind == EMPM__KIND_KB)
-            memcpy(&v, at, sizeof v);
-        else if (d->kind == EMPM__KIND_INT || d->kind == EMPM__KIND_MS ||
-                 d->kind == EMPM__KIND_BOOL || d->kind == EMPM__KIND_LEVEL ||
-                 d->kind == EMPM__KIND_STUCK || d->kind == EMPM__KIND_SIGNAL) {
-            memcpy(&small, at, sizeof small);
-            v = small;
-        } else
+        if (d->kind == EMPM__KIND_TEXT && d->preset != NULL &&
+            empm__directive_text(cfg, d) == NULL)
+            memcpy((char *)cfg + d->offset, &d->preset, sizeof d->preset);
+        if (d->kind == EMPM__KIND_REAL
+                ? empm__directive_is_real(d, empm__directive_real(cfg, d))
+                : d->kind == EMPM__KIND_COUNT ||
+                  !empm__directive_is_number(d) ||
+                  empm__directive_in_range(d, empm__directive_get(cfg, d)))
             continue;
-        if (v < d->min ||
-            (d->kind == EMPM__KIND_KB ? v / 1024 : v) > d->max) {
-            empm__report_say(r, EMPM_LOG_ERROR, 5101, "%s of %lld is out of "
-                             "range", d->name, (long long)v);
-            odd |= d->offset == offsetof(empm_config, processes);
-        }
+        empm__report_say(r, EMPM_LOG_ERROR, 5101, "%s is out of range",
+                         d->name);
+        odd |= d->offset == offsetof(empm_config, processes);
     }
     if (cfg->header_timeout_ms < 0 || cfg->header_timeout_max_ms < 0 ||
         cfg->header_min_rate < 0 || cfg->body_timeout_ms < 0 ||
         cfg->body_timeout_max_ms < 0 || cfg->body_min_rate < 0)
         empm__report_say(r, EMPM_LOG_ERROR, 5101,
                          "RequestReadTimeout is out of range");
-    if (cfg->server_field == NULL)
-        cfg->server_field = "";
-    if (cfg->document_root == NULL)
-        cfg->document_root = ".";
-    if (cfg->spool_directory == NULL)
-        cfg->spool_directory = "/tmp";
     for (i = 0; cfg->server_field[i] != '\0'; i++)
         if (i == 80 ||
             !(empm__chars_class((unsigned char)cfg->server_field[i]) &
@@ -3793,14 +4016,15 @@ static void empm__config_check_numbers(empm_config *cfg, const empm_config *old,
                              "value of at most 80 bytes");
             break;
         }
-    empm__config_clamp(cfg, r, 499, 497, "ServerLimit", &cfg->server_limit, 1,
-                       20000);
-    empm__config_clamp(cfg, r, 504, 502, "ThreadLimit", &cfg->thread_limit, 1,
-                       100000);
-    if (!odd && cfg->processes > cfg->server_limit)
-        cfg->server_limit = cfg->processes;
-    if (old != NULL)
-        empm__config_keep_limits(cfg, old, r);
+    return odd;
+}
+
+/* How many children of how many threads: limits first, then what they bound.
+ * `exactly`: Processes says so, whatever is idle. */
+static void empm__config_check_workers(empm_config *cfg, int exactly,
+                                       empm__report *r)
+{
+    int children;
     if (cfg->threads_per_child > cfg->thread_limit)
         empm__report_say(r, empm__config_correction_level(cfg), 507,
                          "ThreadsPerChild of %d is above ThreadLimit of %d, "
@@ -3808,17 +4032,15 @@ static void empm__config_check_numbers(empm_config *cfg, const empm_config *old,
                          cfg->threads_per_child, cfg->thread_limit);
     if (cfg->threads_per_child > cfg->thread_limit)
         cfg->threads_per_child = cfg->thread_limit;
-    empm__config_clamp(cfg, r, 509, 509, "ThreadsPerChild",
-                       &cfg->threads_per_child, 1, INT_MAX);
-    if (!odd && cfg->processes >= 0) {   /* exactly so many, whatever is idle */
+    empm__config_clamp(cfg, r, 509, 509, "ThreadsPerChild", 1);
+    if (exactly) {
         cfg->start_servers = cfg->processes > 0 ? cfg->processes : 1;
         cfg->max_request_workers = cfg->start_servers * cfg->threads_per_child;
         cfg->min_spare_threads = 1;
         cfg->max_spare_threads = INT_MAX;
     }
     empm__config_clamp(cfg, r, 511, 511, "MaxRequestWorkers",
-                       &cfg->max_request_workers,
-                       cfg->threads_per_child, INT_MAX);
+                       cfg->threads_per_child);
     children = cfg->max_request_workers / cfg->threads_per_child;
     if (cfg->max_request_workers % cfg->threads_per_child != 0) {
         empm__report_say(r, empm__config_correction_level(cfg), 513,
@@ -3837,16 +4059,14 @@ static void empm__config_check_numbers(empm_config *cfg, const empm_config *old,
         children = cfg->server_limit;
         cfg->max_request_workers = children * cfg->threads_per_child;
     }
-    empm__config_clamp(cfg, r, 517, 517, "StartServers", &cfg->start_servers, 1,
-                       INT_MAX);
+    empm__config_clamp(cfg, r, 517, 517, "StartServers", 1);
     if (cfg->start_servers > children) {     /* Apache does these in silence */
         empm__report_say(r, EMPM_LOG_INFO, 5110, "StartServers of %d is above "
                          "what MaxRequestWorkers allows, using %d",
                          cfg->start_servers, children);
         cfg->start_servers = children;
     }
-    empm__config_clamp(cfg, r, 519, 519, "MinSpareThreads",
-                       &cfg->min_spare_threads, 1, 1 << 24);
+    empm__config_clamp(cfg, r, 519, 519, "MinSpareThreads", 1);
     if (cfg->max_spare_threads <
         cfg->min_spare_threads + cfg->threads_per_child) {
         empm__report_say(r, EMPM_LOG_INFO, 5111, "MaxSpareThreads of %d is "
@@ -3856,19 +4076,28 @@ static void empm__config_check_numbers(empm_config *cfg, const empm_config *old,
         cfg->max_spare_threads = cfg->min_spare_threads +
                                  cfg->threads_per_child;
     }
-    for (i = 0; i < 2; i++) {
-        int *v = i == 0 ? &cfg->send_buffer_size : &cfg->receive_buffer_size;
-        if (*v != 0)
-            empm__config_clamp(cfg, r, 5112, 5112, i == 0 ? "SendBufferSize"
-                                                          : "ReceiveBufferSize",
-                               v, 512, INT_MAX);
-    }
+}
+
+/* The rules of Apache's event MPM, in its order: what it corrects, we correct.
+ * `old`: what runs with this scoreboard, or NULL. */
+static void empm__config_check_numbers(empm_config *cfg, const empm_config *old,
+                                       empm__report *r)
+{
+    const int odd = empm__config_check_ranges(cfg, r);
+    empm__config_clamp(cfg, r, 499, 497, "ServerLimit", 1);
+    empm__config_clamp(cfg, r, 504, 502, "ThreadLimit", 1);
+    if (!odd && cfg->processes > cfg->server_limit)
+        cfg->server_limit = cfg->processes;
+    if (old != NULL)
+        empm__config_keep_limits(cfg, old, r);
+    empm__config_check_workers(cfg, !odd && cfg->processes >= 0, r);
+    if (cfg->send_buffer_size != 0)
+        empm__config_clamp(cfg, r, 5112, 5112, "SendBufferSize", 512);
+    if (cfg->receive_buffer_size != 0)
+        empm__config_clamp(cfg, r, 5112, 5112, "ReceiveBufferSize", 512);
     if (cfg->thread_stack_size != 0)
         empm__config_clamp(cfg, r, 2436, 2436, "ThreadStackSize",
-                           &cfg->thread_stack_size, EMPM__STACK_LEAST, INT_MAX);
-    if (!(cfg->async_request_worker_factor > 0))
-        empm__report_say(r, EMPM_LOG_ERROR, 5101,
-                         "AsyncRequestWorkerFactor must be a positive number");
+                           EMPM__STACK_LEAST);
     if (cfg->limit_request_head < cfg->limit_request_line)
         empm__report_say(r, EMPM_LOG_WARN, 5103, "LimitRequestHead of %d is "
                          "less than LimitRequestLine of %d allows",
@@ -16880,7 +17109,8 @@ static int empm__endpoint_open(empm_server *s, const char *text,
 
 static int empm__check_spool_default(const empm_config *cfg)
 {
-    return strcmp(cfg->spool_directory, "/tmp") == 0;
+    return strcmp(cfg->spool_directory,
+                  empm__directive_find("SpoolDirectory")->preset) == 0;
 }
 
 /* The part of the check that needs more than numbers: paths, routes. */
@@ -20979,10 +21209,12 @@ static const char empm__main_help[] =
     "                         graceful start one if none runs); the word\n"
     "                         alone means the same\n"
     "  -X                     one process, no forking (debugging)\n"
-    "  -t, configtest         checks the settings and exits\n"
+    "  -t, configtest         checks the settings, prints those that are not\n"
+    "                         the defaults, and exits\n"
     "  -S                     ... and prints what it listens to and its "
     "routes\n"
-    "  -L                     prints all directives, and exits\n"
+    "  -L                     prints all directives with their defaults, and "
+    "exits\n"
     "  -l, -M                 prints which of Apache's modules are in, and "
     "exits\n"
     "  -V, -v, --version      prints version and build, and exits\n"
@@ -20992,7 +21224,7 @@ static const char empm__main_help[] =
     "  running requests StopTimeout; that of a terminal that closes stops\n"
     "  it); USR2 starts the program anew and hands over to it; URG opens\n"
     "  the logs anew\n"
-    "directives and their defaults: see empm_config in eventmpm.h\n";
+    "directives and their defaults: -L\n";
 
 static void empm__main_usage(const char *name)
 {
@@ -21036,29 +21268,38 @@ static void empm__main_print_modules(int files)
             printf(" %s_module (static)\n", empm__modules[i].name);
 }
 
-/* -L: what each directive takes. */
+/* -L: all that the table knows, as httpd prints it. */
 static void empm__main_print_directives(void)
 {
     static const struct { enum empm__kind kind; const char *takes; } kinds[] = {
-        { EMPM__KIND_INT, "a number" },
+        { EMPM__KIND_INT, "a number" }, { EMPM__KIND_COUNT, "a number" },
         { EMPM__KIND_MS, "a time: 5 (seconds), 100ms, 1min" },
-        { EMPM__KIND_I64, "a number" }, { EMPM__KIND_BOOL, "On or Off" },
+        { EMPM__KIND_STUCK, "a time and perhaps: replace" },
+        { EMPM__KIND_I64, "a number" }, { EMPM__KIND_KB, "a number" },
+        { EMPM__KIND_BOOL, "On or Off" },
+        { EMPM__KIND_LEVEL, "error, warn, notice, info or debug" },
+        { EMPM__KIND_SIGNAL, "a signal, or none" },
+        { EMPM__KIND_ETAG, "None, All, or some of INode, MTime and Size" },
         { EMPM__KIND_REAL, "a number such as 2.5" },
         { EMPM__KIND_TEXT, "a text" },
-        { EMPM__KIND_LIST, "a text, any number of times" },
-        { EMPM__KIND_READ, "header=N-M,MinRate=R body=N,MinRate=R" },
-        { EMPM__KIND_LEVEL, "error, warn, notice, info or debug" },
-        { EMPM__KIND_KB, "a number of KiB" },
         { EMPM__KIND_TOKENS, "Prod, Major, Minor, Min, OS or Full" },
-        { EMPM__KIND_SIGNAL, "a signal, or none" },
-        { EMPM__KIND_STUCK, "a time and perhaps: replace" },
-        { EMPM__KIND_ETAG, "None, All, or some of INode, MTime and Size" }
+        { EMPM__KIND_LIST, "a text, any number of times" },
+        { EMPM__KIND_READ, "header=N-M,MinRate=R body=N,MinRate=R" }
     };
+    char min[24], max[24];
     size_t i, k;
-    for (i = 0; i < EMPM__COUNT(empm__directives); i++)
-        for (k = 0; k < EMPM__COUNT(kinds); k++)
-            if (kinds[k].kind == empm__directives[i].kind)
-                printf("%-28s%s\n", empm__directives[i].name, kinds[k].takes);
+    for (i = 0; i < EMPM__COUNT(empm__directives); i++) {
+        const empm__directive *d = &empm__directives[i];
+        for (k = 0; kinds[k].kind != d->kind; k++)
+            ;
+        printf("%s (%s)\n\t%s\n", d->name, kinds[k].takes, d->help);
+        if (d->preset != NULL)
+            printf("\tDefault: %s\n", d->preset);
+        empm__directive_format(d, d->min, min, sizeof min);
+        empm__directive_format(d, d->max, max, sizeof max);
+        if (d->kind <= EMPM__KIND_KB)
+            printf("\tFrom %s to %s\n", min, max);
+    }
 }
 
 /* -S: what is listened to, what is served, and where the rest is. */
@@ -21390,8 +21631,81 @@ static void empm__test_folders(const empm_config *cfg, empm__report *rep)
     }
 }
 
-/* Checks everything, so that one run tells all that is to be mended. `list`:
- * also what is served (-S). */
+/* RequestReadTimeout, from its fields. */
+static size_t empm__test_format_stage(char *to, size_t n, const char *stage,
+                                      int first, int last, int rate)
+{
+    size_t at = (size_t)snprintf(to, n, "%s=%dms", stage, first);
+    if (last > 0)
+        at += (size_t)snprintf(to + at, n - at, "-%dms", last);
+    if (rate > 0)
+        at += (size_t)snprintf(to + at, n - at, ",MinRate=%d", rate);
+    return at;
+}
+
+/* Writes the value of a setting as a file gives it; of a list, the i-th. An
+ * empty text: it is not set. */
+static void empm__test_format(const empm_config *cfg, const empm__directive *d,
+                              int i, char *to, size_t n)
+{
+    const char *text;
+    size_t at = 0;
+    *to = '\0';
+    if (empm__directive_is_number(d)) {
+        empm__directive_format(d, empm__directive_get(cfg, d), to, n);
+        if (d->kind == EMPM__KIND_STUCK && cfg->stuck_worker_replace)
+            snprintf(to + strlen(to), n - strlen(to), " replace");
+    } else if (d->kind == EMPM__KIND_REAL) {   /* "%f" is a matter of locale */
+        const long long x = (long long)(empm__directive_real(cfg, d) * 1e6 +
+                                        0.5);
+        snprintf(to, n, "%lld.%06lld", x / 1000000, x % 1000000);
+    } else if (d->kind == EMPM__KIND_READ) {
+        at = empm__test_format_stage(to, n, "header", cfg->header_timeout_ms,
+                                     cfg->header_timeout_max_ms,
+                                     cfg->header_min_rate);
+        to[at++] = ' ';
+        empm__test_format_stage(to + at, n - at, "body", cfg->body_timeout_ms,
+                                cfg->body_timeout_max_ms, cfg->body_min_rate);
+    } else if (d->kind == EMPM__KIND_LIST) {
+        text = ((const char *const *)(const void *)((const char *)cfg +
+                                                    d->offset))[i];
+        snprintf(to, n, "%s", text != NULL ? text : "");
+    } else if ((text = empm__directive_text(cfg, d)) != NULL) {
+        const int quotes = *text == '\0' ||
+                           text[strcspn(text, " \t\"'\\")] != '\0';
+        to[0] = '"';
+        for (at = (size_t)quotes; *text != '\0' && at + 4 < n;
+             to[at++] = *text++)
+            if (quotes && (*text == '"' || *text == '\\'))
+                to[at++] = '\\';
+        snprintf(to + at, n - at, "%s", quotes ? "\"" : "");
+    }
+}
+
+/* What differs from the defaults, as a file that could be loaded. */
+static void empm__test_print_settings(const empm_config *cfg)
+{
+    const empm_config presets = empm_defaults();
+    char is[8192], was[8192];
+    size_t k;
+    int i;
+    for (k = 0; k < EMPM__COUNT(empm__directives); k++) {
+        const empm__directive *d = &empm__directives[k];
+        const int n = d->kind == EMPM__KIND_LIST ? (int)d->max : 1;
+        if (d != empm__directive_first(d))
+            continue;                /* another name */
+        for (i = 0; i < n; i++) {
+            empm__test_format(cfg, d, i, is, sizeof is);
+            empm__test_format(&presets, d, i, was, sizeof was);
+            if (*is != '\0' && strcmp(is, was) != 0)
+                printf("%s %s\n", d->name, is);
+        }
+    }
+    fflush(stdout);
+}
+
+/* Checks everything, so that one run tells all that is to be mended, and prints
+ * what is set. `list`: what is served (-S) instead. */
 static int empm__test_settings(const char *name, const empm__source *source,
                                int list)
 {
@@ -21422,6 +21736,8 @@ static int empm__test_settings(const char *name, const empm__source *source,
         r = rep.result;
     if (list)
         empm__main_print_served(cfg);
+    else if (r == EMPM_OK)
+        empm__test_print_settings(cfg);
     if (r == EMPM_OK) {
         int i;
         for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++)

@@ -55,6 +55,7 @@ static void  test_free(void *p);
 #  define _FILE_OFFSET_BITS 64      /* as the header has it: it comes later */
 #endif
 #include <arpa/inet.h>
+#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -3310,77 +3311,6 @@ TEST(config, defaults_are_apaches)
     empm_config_free(&cfg);
 }
 
-/* empm_set() takes good values of each kind and refuses bad ones, unknown
- * names and the empty name with a message. */
-TEST(config, directives)
-{
-    static const struct { const char *name, *value; int ok; } rows[] = {
-        { "KeepAliveTimeout",     "7",              EMPM_OK },
-        { "KeepAliveTimeout",     "100ms",          EMPM_OK },
-        { "KeepAliveTimeout",     "abc",            EMPM_EINVAL },
-        { "KeepAliveTimeout",     "-1",             EMPM_EINVAL },
-        { "KeepAliveTimeout",     "",               EMPM_EINVAL },
-        { "KeepAliveTimeout",     "99999999999999", EMPM_EINVAL },
-        { "Timeout",              "30",             EMPM_OK },
-        { "ThreadsPerChild",      "8",              EMPM_OK },
-        { "ThreadsPerChild",      "8x",             EMPM_EINVAL },
-        { "ThreadLimit",          "64",             EMPM_OK },
-        { "StartServers",         "2",              EMPM_OK },
-        { "ServerLimit",          "4",              EMPM_OK },
-        { "MaxRequestWorkers",    "32",             EMPM_OK },
-        { "MinSpareThreads",      "8",              EMPM_OK },
-        { "MaxSpareThreads",      "24",             EMPM_OK },
-        { "MaxConnectionsPerChild", "1000",         EMPM_OK },
-        { "AsyncRequestWorkerFactor", "1.5",        EMPM_OK },
-        { "AsyncRequestWorkerFactor", "x",          EMPM_EINVAL },
-        { "KeepAlive",            "Off",            EMPM_OK },
-        { "KeepAlive",            "On",             EMPM_OK },
-        { "KeepAlive",            "maybe",          EMPM_EINVAL },
-        { "MaxKeepAliveRequests", "0",              EMPM_OK },
-        { "LimitRequestLine",     "4096",           EMPM_OK },
-        { "LimitRequestFields",   "50",             EMPM_OK },
-        { "LimitRequestFieldSize", "4096",          EMPM_OK },
-        { "LimitRequestBody",     "0",              EMPM_OK },
-        { "ListenBacklog",        "128",            EMPM_OK },
-        { "SendBufferSize",       "65536",          EMPM_OK },
-        { "ReceiveBufferSize",    "65536",          EMPM_OK },
-        { "RequestReadTimeout",   "header=10-20,MinRate=500 "
-         "body=10,MinRate=500",
-                                                    EMPM_OK },
-        { "RequestReadTimeout",   "header=x",       EMPM_EINVAL },
-        { "Listen",               "127.0.0.1:0",    EMPM_OK },
-        { "DocumentRoot",         "/tmp",           EMPM_OK },
-        { "NoSuchDirective",      "1",              EMPM_EINVAL },
-        { "",                     "1",              EMPM_EINVAL }
-    };
-    empm_config cfg = empm_defaults();
-    size_t i;
-
-    for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        char err[128];
-        memset(err, 'x', sizeof err);
-        context("%s %s", rows[i].name, rows[i].value);
-        CHECK_INT(empm_set(&cfg, rows[i].name, rows[i].value, err, sizeof err),
-                  rows[i].ok);
-        if (rows[i].ok != EMPM_OK)
-            CHECK(memchr(err, 0, sizeof err) != NULL && err[0] != 0);
-    }
-    no_context();
-    CHECK_INT(cfg.keep_alive_timeout_ms, 100);
-    CHECK_INT(cfg.timeout_ms, 30000);
-    CHECK_INT(cfg.threads_per_child, 8);
-    CHECK_INT(cfg.keep_alive, 1);
-    CHECK_INT(cfg.max_keep_alive_requests, 0);
-    CHECK_INT(cfg.limit_request_body, 0);
-    CHECK_INT(cfg.header_timeout_ms, 10000);
-    CHECK_INT(cfg.header_timeout_max_ms, 20000);
-    CHECK_STR(cfg.listen[0], "127.0.0.1:0");
-    CHECK_STR(cfg.document_root, "/tmp");
-    CHECK(cfg.async_request_worker_factor > 1.49 &&
-          cfg.async_request_worker_factor < 1.51);
-    empm_config_free(&cfg);
-}
-
 /* A message fits into any room that the caller gives, and has its NUL there. */
 TEST(config, messages_fit)
 {
@@ -3441,73 +3371,58 @@ TEST(config, check_says_every_error)
     CHECK(empm_check(&cfg, NULL, NULL) > 0);    /* no routes */
 }
 
+/* Starts with `v` in the number of a directive: refused, or the server
+ * works. */
+static void start_with_odd_number(const empm__directive *d, int v)
+{
+    fixture f;
+    client c;
+    int rc, status;
+
+    context("%s = %d", d->name, v);
+    fx_init(&f);
+    empm__directive_put(&f.cfg, d, v);
+    rc = empm_start(&f.cfg, &f.s);
+    if (rc != EMPM_OK) {
+        CHECK_IN(rc, EMPM_ESYS, EMPM_EINVAL);
+        CHECK(f.s == NULL);
+        fx_close_files(&f);
+        return;
+    }
+    f.port = empm_port(f.s, 0);
+    cl_connect_port(&c, f.port, 0);
+    c.patience = SCALED(2000);
+    cl_puts(&c, "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n");
+    status = cl_reply(&c);          /* a limit or a time of 0 or 1 may bite */
+    CHECK(status == 200 || status == 414 || status == 431 || status == 408 ||
+          (status == 0 && v >= 0 && v <= 1));
+    cl_close(&c);
+    fx_down(&f);
+}
+
 /* Any number in any field is refused, or the server works with it. */
 TEST(config, odd_numbers)
 {
-    static const int values[] = { -1, 0, 1, 2147483647, -2147483647 - 1 };
-    empm_config probe = empm_defaults();
-    int *const ints[] = {
-        &probe.start_servers, &probe.server_limit, &probe.threads_per_child,
-        &probe.thread_limit, &probe.max_request_workers,
-        &probe.min_spare_threads, &probe.max_spare_threads,
-        &probe.max_connections_per_child, &probe.max_open_connections,
-        &probe.thread_stack_size, &probe.listen_backlog,
-        &probe.send_buffer_size, &probe.receive_buffer_size,
-        &probe.timeout_ms, &probe.keep_alive, &probe.keep_alive_timeout_ms,
-        &probe.max_keep_alive_requests, &probe.header_timeout_ms,
-        &probe.header_timeout_max_ms, &probe.header_min_rate,
-        &probe.body_timeout_ms, &probe.body_timeout_max_ms,
-        &probe.body_min_rate, &probe.linger_timeout_ms,
-        &probe.linger_short_ms, &probe.graceful_shutdown_timeout_ms,
-        &probe.stop_timeout_ms, &probe.limit_request_line,
-        &probe.limit_request_field_size, &probe.limit_request_fields,
-        &probe.limit_request_head, &probe.log_level
+    static const int values[] = { -1, 0, 1, INT_MAX, INT_MIN };
+    static const empm__directive read[] = {
+        EMPM__SET("header, max", header_timeout_max_ms, INT, 0, 0, NULL, NULL),
+        EMPM__SET("header, rate", header_min_rate, INT, 0, 0, NULL, NULL),
+        EMPM__SET("body", body_timeout_ms, INT, 0, 0, NULL, NULL),
+        EMPM__SET("body, max", body_timeout_max_ms, INT, 0, 0, NULL, NULL),
+        EMPM__SET("body, rate", body_min_rate, INT, 0, 0, NULL, NULL)
     };
-    static const char *const names[] = {
-        "start_servers", "server_limit", "threads_per_child", "thread_limit",
-        "max_request_workers", "min_spare_threads", "max_spare_threads",
-        "max_connections_per_child", "max_open_connections",
-        "thread_stack_size", "listen_backlog", "send_buffer_size",
-        "receive_buffer_size", "timeout_ms", "keep_alive",
-        "keep_alive_timeout_ms", "max_keep_alive_requests",
-        "header_timeout_ms", "header_timeout_max_ms", "header_min_rate",
-        "body_timeout_ms", "body_timeout_max_ms", "body_min_rate",
-        "linger_timeout_ms", "linger_short_ms",
-        "graceful_shutdown_timeout_ms", "stop_timeout_ms",
-        "limit_request_line", "limit_request_field_size",
-        "limit_request_fields", "limit_request_head", "log_level"
-    };
+    const size_t n = EMPM__COUNT(empm__directives);
     size_t i, k;
 
-    for (i = 0; i < sizeof ints / sizeof ints[0]; i++)
-        for (k = 0; k < 5; k++) {
-            fixture f;
-            client c;
-            if (g_slow >= 8 && k != i % 5)
-                continue;            /* each start takes half a second there */
-            size_t at = (size_t)((char *)ints[i] - (char *)&probe);
-            int rc, status;
-            context("%s = %d", names[i], values[k]);
-            fx_init(&f);
-            memcpy((char *)&f.cfg + at, &values[k], sizeof values[k]);
-            rc = empm_start(&f.cfg, &f.s);
-            if (rc != EMPM_OK) {
-                CHECK_IN(rc, EMPM_ESYS, EMPM_EINVAL);
-                CHECK(f.s == NULL);
-                fx_close_files(&f);
-                continue;
-            }
-            f.port = empm_port(f.s, 0);
-            cl_connect_port(&c, f.port, 0);
-            c.patience = SCALED(2000);
-            cl_puts(&c, "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n");
-            status = cl_reply(&c);  /* a limit or a time of 0 or 1 may bite */
-            CHECK(status == 200 || status == 414 || status == 431 ||
-                  status == 408 || (status == 0 && values[k] >= 0 &&
-                                    values[k] <= 1));
-            cl_close(&c);
-            fx_down(&f);
-        }
+    for (i = 0; i < n + EMPM__COUNT(read); i++) {
+        const empm__directive *d = i < n ? &empm__directives[i] : &read[i - n];
+        if (d->kind != EMPM__KIND_READ && (!empm__directive_is_number(d) ||
+                             (i < n && d != empm__directive_first(d))))
+            continue;
+        for (k = 0; k < EMPM__COUNT(values); k++)
+            if (g_slow < 8 || k == i % EMPM__COUNT(values))
+                start_with_odd_number(d, values[k]);  /* there half a second */
+    }
     no_context();
 }
 
@@ -3664,29 +3579,17 @@ static const char *conf_value(const empm_config *cfg, const char *name)
 {
     static char text[64];
     const empm__directive *d = empm__directive_find(name);
-    const char *at = (const char *)cfg + (d != NULL ? d->offset : 0), *s;
-    int64_t v;
-    double x;
-    int i;
+    const char *s;
 
     if (d == NULL)
         return "no such directive";
-    switch (d->kind) {
-    case EMPM__KIND_TEXT: case EMPM__KIND_TOKENS: case EMPM__KIND_LIST:
-        memcpy(&s, at, sizeof s);
-        return s != NULL ? s : "(null)";
-    case EMPM__KIND_REAL:
-        memcpy(&x, at, sizeof x);
-        snprintf(text, sizeof text, "%g", x);
-        break;
-    case EMPM__KIND_I64: case EMPM__KIND_KB:
-        memcpy(&v, at, sizeof v);
-        snprintf(text, sizeof text, "%lld", (long long)v);
-        break;
-    default:
-        memcpy(&i, at, sizeof i);
-        snprintf(text, sizeof text, "%d", i);
-    }
+    if (d->kind == EMPM__KIND_REAL)
+        snprintf(text, sizeof text, "%g", empm__directive_real(cfg, d));
+    else if (empm__directive_is_number(d) || d->kind == EMPM__KIND_READ)
+        snprintf(text, sizeof text, "%lld",
+                 (long long)empm__directive_get(cfg, d));
+    else
+        return (s = empm__directive_text(cfg, d)) != NULL ? s : "(null)";
     return text;
 }
 
@@ -3898,6 +3801,267 @@ TEST(config, limits_stay_with_the_scoreboard)
     }
     no_context();
     str_free(&g_heard);
+}
+
+/* --- one fact, one row ---------------------------------------------------- */
+
+static char *slurp_path(const char *path);
+
+/* Does `word` stand between p and end, with no letter or digit beside it? */
+static int tells_word(const char *p, const char *end, const char *word)
+{
+    const size_t n = strlen(word);
+    const char *from = p;
+
+    for (; p + n <= end; p++)
+        if (memcmp(p, word, n) == 0 &&
+            (p == from || !isalnum((unsigned char)p[-1])) &&
+            (p + n == end || !isalnum((unsigned char)p[n])))
+            return 1;
+    return 0;
+}
+
+/* Is a default told there, in one of the ways in which people write it? */
+static int tells_default(const char *p, const char *end,
+                         const empm__directive *d)
+{
+    static const char *const unset[] = {
+        "NULL", "none", "the host's", "the user's", "the system's", "nobody",
+        "stderr", "two thirds", "a third"
+    };
+    static const struct { const char *unit; int64_t bytes; } units[] = {
+        { "", 1 }, { " KiB", 1024 }, { " KB", 1024 }, { " MiB", 1 << 20 },
+        { " GiB", 1 << 30 }
+    };
+    const empm_config cfg = empm_defaults();
+    int64_t v = 0;
+    char text[64];
+    size_t i;
+
+    if (d->preset != NULL && tells_word(p, end, d->preset))
+        return 1;
+    if (empm__directive_is_number(d))
+        v = empm__directive_get(&cfg, d);
+    for (i = 0; (d->preset == NULL || (empm__directive_is_number(d) && v == 0))
+                && i < EMPM__COUNT(unset); i++)
+        if (tells_word(p, end, unset[i]))
+            return 1;
+    switch (d->kind) {
+    case EMPM__KIND_LEVEL:
+        return tells_word(p, end, "EMPM_LOG_WARN") && v == EMPM_LOG_WARN;
+    case EMPM__KIND_SIGNAL:
+        return tells_word(p, end, "SIGQUIT") && v == SIGQUIT;
+    case EMPM__KIND_ETAG:
+        return tells_word(p, end, "all of it") && v == EMPM_ETAG_ALL;
+    case EMPM__KIND_REAL:
+        snprintf(text, sizeof text, "%.1f", empm__directive_real(&cfg, d));
+        return tells_word(p, end, text);
+    case EMPM__KIND_READ:            /* header= and body= are the same there */
+        return tells_word(p, end, "20") && tells_word(p, end, "500") &&
+               cfg.header_timeout_ms == 20000 && cfg.header_min_rate == 500 &&
+               cfg.body_timeout_ms == 20000 && cfg.body_min_rate == 500;
+    default:
+        break;
+    }
+    for (i = 0; empm__directive_is_number(d) && i < EMPM__COUNT(units); i++) {
+        snprintf(text, sizeof text, "%lld%s", (long long)(v / units[i].bytes),
+                 units[i].unit);
+        if (v % units[i].bytes == 0 && (v != 0 || i == 0) &&
+            tells_word(p, end, text))
+            return 1;
+    }
+    return 0;
+}
+
+/* The comment of a field of empm_config: *end is where it ends. */
+static const char *field_comment(const char *all, const char *field,
+                                 const char **end)
+{
+    const size_t n = strlen(field);
+    const char *p = all;
+
+    while ((p = strstr(p, field)) != NULL &&
+           ((p[-1] != ' ' && p[-1] != '*') || (p[n] != ';' && p[n] != '[')))
+        p++;
+    if (p == NULL)
+        return NULL;
+    *end = p + strcspn(p, "\n");
+    if (memchr(p, '*', (size_t)(*end - p)) == NULL)   /* it stands above */
+        while (p[-1] != '/')
+            p--;
+    while (p[-1] != '\n')
+        p--;
+    while (strncmp(*end, "\n     ", 6) == 0)
+        *end += 1 + strcspn(*end + 1, "\n");
+    return p;
+}
+
+/* The comments of empm_config tell the defaults that the table has. */
+TEST(config, the_structs_comments_tell_the_defaults)
+{
+    static const struct { const char *field; int value; } read[] = {
+        { "header_timeout_ms", 20000 }, { "header_timeout_max_ms", 40000 },
+        { "header_min_rate", 500 }, { "body_timeout_ms", 20000 },
+        { "body_timeout_max_ms", 0 }, { "body_min_rate", 500 }
+    };
+    char *text = slurp_path("eventmpm.h"), *all, *p;
+    const empm_config cfg = empm_defaults();
+    const int is[] = {
+        cfg.header_timeout_ms, cfg.header_timeout_max_ms, cfg.header_min_rate,
+        cfg.body_timeout_ms, cfg.body_timeout_max_ms, cfg.body_min_rate
+    };
+    const char *at, *end;
+    char word[64];
+    size_t i, n = 0;
+
+    all = strstr(text, "typedef struct empm_config {");
+    p = strstr(text, "empm__directives[] = {");
+    if (!CHECK(all != NULL && p != NULL)) {
+        free(text);
+        return;
+    }
+    for (i = 0; i < EMPM__COUNT(empm__directives); i++) {
+        const empm__directive *d = &empm__directives[i];
+        if ((p = strstr(p, "EMPM__SET(\"")) == NULL)
+            break;
+        p += strcspn(p, ",") + 2;
+        snprintf(word, sizeof word, "%.*s", (int)strcspn(p, ","), p);
+        context("%s", word);
+        if (d->kind == EMPM__KIND_READ || d != empm__directive_first(d) ||
+            (d->kind == EMPM__KIND_LIST && d->preset == NULL))
+            continue;
+        at = field_comment(all, word, &end);
+        if (CHECK(at != NULL) && !CHECK(tells_default(at, end, d)))
+            fprintf(stderr, "%.*s\n", (int)(end - at), at);
+        n++;
+    }
+    CHECK_INT(i, EMPM__COUNT(empm__directives));
+    CHECK(n > 50);
+    for (i = 0; i < EMPM__COUNT(read); i++) {
+        context("%s", read[i].field);
+        snprintf(word, sizeof word, "%d", is[i]);
+        at = field_comment(all, read[i].field, &end);
+        CHECK(at != NULL && tells_word(at, end, word));
+        CHECK_INT(is[i], read[i].value);
+    }
+    no_context();
+    free(text);
+}
+
+/* A name of a directive in a text is one that there is, ours or of Apache's:
+ * words with capitals inside. `quoted`: only those between backticks. */
+static int unknown_names(const char *p, const char *end, int quoted)
+{
+    static const char others[] =
+        "CustomLogs ETag FileDescriptorName GiB IfDefine IfFile IfModule "
+        "IfVersion "
+        "IncludeOptional INode KiB MiB MinRate MTime NotifyAccess ReloadSignal "
+        "WebSocket";
+    int inside = !quoted, found = 0, capitals, small;
+    char word[64];
+    size_t n, i;
+
+    for (; p < end; p += n > 0 ? n : 1) {
+        n = 0;
+        if (quoted && *p == '`')
+            inside = !inside;
+        else if (quoted && *p == '\n')
+            inside = 0;
+        while (p + n < end && (isalnum((unsigned char)p[n]) || p[n] == '_'))
+            n++;
+        for (i = 0, capitals = small = 0; i < n; i++) {
+            capitals += isupper((unsigned char)p[i]) != 0;
+            small += islower((unsigned char)p[i]) != 0;
+        }
+        if (!inside || n == 0 || n >= sizeof word || capitals < 2 ||
+            small < 2 ||
+            !isupper((unsigned char)*p) || memchr(p, '_', n) != NULL)
+            continue;
+        snprintf(word, sizeof word, "%.*s", (int)n, p);
+        if (empm__directive_find(word) == NULL &&
+            !empm__text_listed(others, word) &&
+            !empm__text_listed(empm__meaningless, word)) {
+            fail(__FILE__, __LINE__, "there is no directive %s", word);
+            found++;
+        }
+    }
+    return found;
+}
+
+/* README and manual name directives that there are; a row of a table whose
+ * first cell names some, "| `A`, `B` | 1, 2 |", has the default of each in its
+ * second. */
+TEST(config, readme_and_manual_name_what_there_is)
+{
+    char *text = slurp_path("README.md"), *manual, *p, *cell, *end;
+    char word[64];
+    size_t n;
+    int rows = 0;
+
+    for (p = strstr(text, "\n| `"); p != NULL; p = strstr(p + 1, "\n| `")) {
+        cell = strstr(p + 3, " |");
+        end = cell != NULL ? strstr(cell + 2, " |") : NULL;
+        if (end == NULL || !isupper((unsigned char)p[4]))
+            continue;
+        for (p += 3; (p = strchr(p, '`')) != NULL && p < cell; p += n + 2) {
+            const empm__directive *d;
+            n = strcspn(p + 1, "`");
+            snprintf(word, sizeof word, "%.*s", (int)n, p + 1);
+            context("%s", word);
+            if (!CHECK((d = empm__directive_find(word)) != NULL))
+                continue;
+            rows++;
+            if (!CHECK(tells_default(cell, end, empm__directive_first(d)) ||
+                       tells_default(cell, end, d)))
+                fprintf(stderr, "%.*s\n", (int)(end - cell), cell);
+        }
+        p = cell;
+    }
+    no_context();
+    CHECK(rows > 5);
+    CHECK_INT(unknown_names(text, text + strlen(text), 1), 0);
+    free(text);
+    manual = slurp_path("eventmpm.h");
+    p = strstr(manual, "typedef struct empm_config {");
+    end = strstr(manual, "} empm_config;");
+    if (CHECK(p != NULL && end != NULL))
+        CHECK_INT(unknown_names(p, end, 0), 0);
+    if (CHECK((end = strstr(manual, "#ifndef EVENTMPM_H")) != NULL))
+        CHECK_INT(unknown_names(manual, end, 0), 0);
+    free(manual);
+}
+
+/* A row is whole: a default that its own reader takes, in its range, and help;
+ * another name has no default of its own. */
+TEST(config, rows_of_the_table_are_whole)
+{
+    const empm_config presets = empm_defaults();
+    size_t i;
+
+    for (i = 0; i < EMPM__COUNT(empm__directives); i++) {
+        const empm__directive *d = &empm__directives[i];
+        empm_config cfg = empm_defaults();
+        char was[64];
+        context("%s", d->name);
+        CHECK(d->help != NULL && d->help[0] != 0 && strlen(d->help) < 72);
+        CHECK(d == empm__directive_find(d->name));
+        if (empm__directive_is_number(d)) {
+            CHECK(d->preset != NULL || d != empm__directive_first(d));
+            CHECK(empm__directive_in_range(d, empm__directive_get(&presets,
+                                                                  d)));
+        }
+        if (d->preset == NULL || d->kind == EMPM__KIND_LIST)
+            continue;
+        /* what it is not, and then the default by its text */
+        snprintf(was, sizeof was, "%s", conf_value(&presets, d->name));
+        memset((char *)&cfg + d->offset, 0, sizeof(int));
+        CHECK(empm__directive_store(&cfg, d, d->preset, 0) == NULL);
+        if (strcmp(d->preset, ".") != 0)
+            CHECK_STR(conf_value(&cfg, d->name), was);
+        empm_config_free(&cfg);
+    }
+    no_context();
+    CHECK(presets.arena == NULL);    /* nothing is allocated */
 }
 
 /* A value that no correction can mend is one error with a number of its own. */
@@ -4142,7 +4306,7 @@ TEST(config, every_directive_from_a_file)
 
     memset(&all, 0, sizeof all);
     for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        char line[200];
+        char line[200], shown[200];
         snprintf(line, sizeof line, "  %s\t%s \r\n", rows[i].name,
                  rows[i].value);
         str_addf(&all, "%s", line);
@@ -4150,6 +4314,14 @@ TEST(config, every_directive_from_a_file)
         cfg = empm_defaults();
         CHECK_INT(conf_load(&cfg, line), EMPM_OK);
         CHECK_STR(conf_value(&cfg, rows[i].name), rows[i].want);
+        empm__test_format(&cfg, empm__directive_find(rows[i].name), 0, shown,
+                          sizeof shown);
+        empm_config_free(&cfg);
+        cfg = empm_defaults();      /* as -t prints it, it can be read */
+        if (strcmp(rows[i].name, "ServerTokens") != 0) {
+            CHECK_INT(empm_set(&cfg, rows[i].name, shown, NULL, 0), EMPM_OK);
+            CHECK_STR(conf_value(&cfg, rows[i].name), rows[i].want);
+        }
         empm_config_free(&cfg);
         cfg = empm_defaults();      /* and from the program */
         CHECK_INT(empm_set(&cfg, rows[i].name, rows[i].value, NULL, 0),
@@ -4245,7 +4417,8 @@ TEST(config, bad_values_of_every_directive)
         for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
             empm_config cfg = empm_defaults();
             char text[300], was[64];
-            if (rows[i].kind != d->kind)
+            if (rows[i].kind != (d->kind == EMPM__KIND_COUNT ? EMPM__KIND_INT
+                                                             : d->kind))
                 continue;
             tried++;
             context("%s %s", d->name, rows[i].value);
@@ -18757,6 +18930,19 @@ TEST(process, test_of_the_settings)
           "StuckWorkerTimeout 9 replace", 0, "EMPM5049: without children "
           "(Processes 0, -X) these have no meaning: StartServers, "
           "MaxConnectionsPerChild, replace of StuckWorkerTimeout\n" },
+        /* what differs from the defaults, as a file would have it */
+        { "-t|-c|KeepAlive Off|-c|Timeout 1500ms|-c|MaxMemFree 3", 0,
+          "\nMaxMemFree 3\nTimeout 1500ms\nKeepAlive Off\n" },
+        { "-t|-c|MaxRequestWorkers 399", 0, "\nMaxRequestWorkers 375\n" },
+        { "-t|-c|ServerName a|-c|ServerRoot \"/a \\\"b\\\"\"|-c|LogLevel "
+          "info", 0, "\nServerName a\nServerRoot \"/a \\\"b\\\"\"\n" },
+        { "-t|-c|RequestReadTimeout header=5|-c|StuckWorkerTimeout 9 replace",
+          0, "\nRequestReadTimeout header=5000ms body=20000ms,MinRate=500\n"
+          "StuckWorkerTimeout 9 replace\n" },
+        { "-t|-c|LogFormat \"%h\" a|-c|CustomLog /dev/null a|-c|CustomLog "
+          "/dev/null common|-c|AsyncRequestWorkerFactor 1.5", 0,
+          "\nLogFormat \"%h\" a\nCustomLog /dev/null a\nCustomLog /dev/null "
+          "common\nAsyncRequestWorkerFactor 1.500000\n" },
         { "-X|-t|-c|ThreadsPerChild 2|-c|KeepAlive Off", 0,
           "1 to 1 children of 2 workers" },
         { "-t|-c|KeepAlive Off|-c|MaxOpenConnections 77", 0,
@@ -18798,7 +18984,7 @@ TEST(process, test_of_the_settings)
         { "-t|-c|Listen [fe80::1%nosuch]:8080", 1,
           "EMPM5108: Listen [fe80::1%nosuch]:8080: there is no interface "
          "nosuch" },
-        { "-t|-c|Timeout 0", 1, "Timeout 0: must be from 1 to 2147483647 ms" },
+        { "-t|-c|Timeout 0", 1, "Timeout 0: must be from 1ms to 2147483647ms" },
         { "-t|-c|User no-such-user-at-all", 1, "EMPM0543: bad user name" },
         { "-t|-f|/no/such/file", 1, "EMPM5120: /no/such/file: No such file" },
         { "-t|-f|FILE", 1, "x.conf:2: Invalid command 'Nope'" },
@@ -18837,7 +19023,9 @@ TEST(process, words_of_the_command_line)
         { "-v", 0, "Server version: eventmpm/" },
         { "-M", 0, " mpm_event_module (static)\n" },
         { "-l", 0, "Compiled in modules:\n  core.c\n" },
-        { "-L", 0, "KeepAliveTimeout            a time: " },
+        { "-L", 0, "\nKeepAliveTimeout (a time: 5 (seconds), 100ms, 1min)\n\t"
+          "how long a connection waits for its next request\n\tDefault: 5\n\t"
+          "From 0 to 2147483647ms\n" },
         { "-S", 0, "Listen 127.0.0.1:0\nRoute POST /data\n" },
         { "configtest", 0, "Syntax OK\n" }, { "-k|configtest", 0, "Syntax "
                                              "OK\n" },
