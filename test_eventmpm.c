@@ -7749,59 +7749,44 @@ SERVED(peer, nobody_takes_more_than_a_share,
 
 /* A client with one connection at a time never has two, however late the server
  * closes the last one. */
-LIVE(peer, what_the_client_has_left_does_not_count)
+SERVED(peer, what_the_client_has_left_does_not_count,
+       LONG_TIMES "MaxConnectionsPerPeer 1")
 {
     static const char *const requests[] = {
         "GET /hello HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
         "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n",
         "POST /hello HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc"
     };
-    fixture f;
-    client c;
     int i, answered = 0;
 
-    fx_init(&f);
-    long_times(&f);
-    f.cfg.max_connections_per_peer = 1;
-    if (!fx_up(&f))
-        return;
     for (i = 0; i < 150; i++) {
-        cl_open(&c, &f);
-        cl_puts(&c, requests[i % 3]);
-        answered += cl_reply(&c) > 0;
+        cl_puts(c, requests[i % 3]);
+        answered += cl_reply(c) > 0;
         if (i % 3 == 0)
-            cl_drain(&c, PATIENCE);
-        cl_close(&c);
+            cl_drain(c, PATIENCE);
+        cl_close(c);
     }
     CHECK_INT(answered, 150);
-    CHECK(!fx_log_has(&f, "EMPM5306"));
-    fx_down(&f);
+    CHECK(!fx_log_has(f, "EMPM5306"));
 }
 
 /* One that is closed gives its place before one that is kept alive has to. */
-LIVE(peer, what_is_closed_makes_room_first)
+SERVED(peer, what_is_closed_makes_room_first,
+       LONG_TIMES "MaxOpenConnections 2")
 {
-    fixture f;
-    client kept, c;
+    client kept;
     int i;
 
-    fx_init(&f);
-    long_times(&f);
-    f.cfg.max_open_connections = 2;
-    if (!fx_up(&f))
-        return;
-    cl_open(&kept, &f);
+    cl_open(&kept, f);
     check_in_step(&kept);
     for (i = 0; i < 10; i++) {
-        cl_open(&c, &f);
-        CHECK_INT(cl_get(&c, "/hello"), 200);
-        cl_close(&c);
+        CHECK_INT(cl_get(c, "/hello"), 200);
+        cl_close(c);
         nap(SCALED(10));
     }
     check_in_step(&kept);
-    CHECK(!fx_log_has(&f, "EMPM5009"));
+    CHECK(!fx_log_has(f, "EMPM5009"));
     cl_close(&kept);
-    fx_down(&f);
 }
 
 /* However a connection ends, its peer's count goes back. */
@@ -8670,6 +8655,9 @@ TEST(memory, requests_survive_failing_allocations)
 {
     fail_each_allocation(5, 200);
 }
+
+/* Each single allocation that fails under a request costs that request at
+ * most. */
 LONG(memory, requests_survive_each_failing_allocation)
 {
     fail_each_allocation(1, 2000);
@@ -17761,7 +17749,6 @@ TEST(server, workers_block_what_is_not_theirs)
     unsigned long long blocked;
     fixture f;
     client c;
-    size_t i;
 
     fx_init(&f);
     if (f.forked || !have_proc()) {
@@ -17772,7 +17759,7 @@ TEST(server, workers_block_what_is_not_theirs)
         return;
     CHECK_INT(ask(&f, &c, "GET /program HTTP/1.1\r\nHost: a\r\n\r\n"), 200);
     blocked = signals_in(c.body.p, "SigBlk:");
-    for (i = 0; i < sizeof own / sizeof own[0]; i++)
+    EACH(own, i)
         CHECK_INT(blocked >> (own[i] - 1) & 1, 0);
     CHECK_INT(blocked >> (SIGTERM - 1) & 1, 1);
     CHECK_INT(blocked >> (SIGPIPE - 1) & 1, 1);
@@ -18623,8 +18610,9 @@ static void given_by_a_manager(void)
     setenv("WATCHDOG_USEC", "60000000", 1);
 }
 
-/* What a handler starts with popen() or system() blocks and ignores no signal
- * on the server's account, and does not speak to the service manager. */
+/* A program that a handler starts with popen() or system() blocks and ignores
+ * no signal on the server's account, and does not speak to the service
+ * manager. */
 TEST(process, programs_of_handlers_start_as_from_a_shell)
 {
     char blocked[100], ignored[100];
@@ -18702,6 +18690,8 @@ static int orphans_main(void)
     _exit(0);
 }
 
+/* A server without children that is process 1 reaps orphans, and leaves to
+ * handlers the processes that these have started. */
 TEST(process, orphans_are_reaped_without_children_too)
 {
     pid_t pid;
@@ -20496,30 +20486,23 @@ static void log_on_a_slow_disk(enum empm_log_level level, const char *line,
 }
 
 /* A listener whose line in the log has to wait for the disk is well. */
-TEST(operate, a_disk_that_stands_still_is_no_fault)
+SERVED_WITH(operate, a_disk_that_stands_still_is_no_fault, T_PLAIN,
+            fx_init_forked(f, 1); f->cfg.log = log_on_a_slow_disk;
+            f->cfg.watchdog_interval_ms = SCALED(100),
+            "MaxConnectionsPerPeer 1")
 {
-    fixture f;
-    client c, second;
+    client second;
 
     if (!have_proc() || is_tsan_here() || g_slow > 4)
         SKIP("no /proc to see what a thread waits for, or no vfork()");
-    fx_init_forked(&f, 1);
-    f.cfg.log = log_on_a_slow_disk;
-    f.cfg.watchdog_interval_ms = SCALED(100);
-    f.cfg.max_connections_per_peer = 1;
-    if (!fx_up(&f))
-        return;
-    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
-    cl_open(&c, &f);
-    check_in_step(&c);
+    CHECK_SOON(fx_log_has(f, "EMPM0489"), 4000);
+    check_in_step(c);
     /* refused, with a line of the listener's */
-    cl_open(&second, &f);
+    cl_open(&second, f);
     CHECK_SOON(get_int(&shm->rc[3]) == 2, 4000);
-    check_in_step(&c);
-    CHECK(!fx_log_has(&f, "EMPM5038"));
-    cl_close(&c);
+    check_in_step(c);
+    CHECK(!fx_log_has(f, "EMPM5038"));
     cl_close(&second);
-    fx_down(&f);
 }
 
 #endif
@@ -22548,9 +22531,8 @@ SERVED_WITH(clients, curl_haproxy_protocol, T_PLAIN,
     if (!installed("curl"))
         SKIP("curl is not installed");
     CHECK_INT(shell(out, sizeof out, "curl -sS -m 20 --haproxy-protocol "
-                    "http://127.0.0.1:%d/who "
-                    "http://127.0.0.1:%d/hello", f->port,
-                    f->port), 0);
+                    "http://127.0.0.1:%d/who http://127.0.0.1:%d/hello",
+                    f->port, f->port), 0);
     CHECK(strncmp(out, "127.0.0.1:", 10) == 0);
     CHECK(strstr(out, " 127.0.0.1Hello, world!\n") != NULL);
     CHECK_INT(shell(out, sizeof out, "curl -sS -m 20 http://127.0.0.1:%d/who",
