@@ -13270,6 +13270,8 @@ LIVE(misuse, is_defined)
         check_in_step(&c);
     cl_close(&c);
     CHECK(fx_log_has(&f, "/misuse") || fx_log_lines(&f, "answer") > 0);
+    CHECK_INT(get_status(&f, "/script?h=return.42"), 500);
+    CHECK(fx_log_has(&f, "returned 42, which is no status"));
 
     status = misuse(&f, &c, "short");           /* declared 100, wrote 10 */
     CHECK(status == 500 || !c.complete);
