@@ -34,7 +34,7 @@
  *     }
  *
  * Contents: `grep -n '^ \* >>' eventmpm.h` prints the sections of this file.
- * The numbers of messages and the letters of log formats are in >>appendix.
+ * >>messages and >>letters, at its end, explain the logs; HISTORY, the versions.
  *
  * CONCEPTS
  *   process     A parent owns the listening sockets and serves nobody. It forks
@@ -112,7 +112,7 @@
  *   empm_stop, empm_stop_graceful   any thread, also in a signal handler
  *   the rest                 the thread that starts and ends the server
  *   Handlers run on several workers at once, in several processes: each child
- *   has its own copy of a global variable, shared by its workers: lock it.
+ *   has its own copy of a global variable, which its workers must lock.
  *   on_thread_start gives each worker a database handle or the like.
  *
  * MEMORY  Strings of a request live until its handler is done for good, through
@@ -1741,7 +1741,7 @@ static int empm__chars_all(const empm__chars *t, const char *s, size_t n,
  *     [client 192.0.2.1:4711] EMPM5002: GET /x: gave no answer
  *
  * is one line, and one write(). The number stays as it is, and stands in the
- * table of the manual; a handler's own line has none. A callback
+ * table of >>messages; a handler's own line has none. A callback
  * (empm_config.log) gets the second half only.
  *
  * LogLevel decides what is written, except for notices: that the server serves,
@@ -2108,7 +2108,7 @@ static void empm__log_v(const empm_config *cfg, enum empm_log_level level,
 static void empm__log(const empm_config *cfg, enum empm_log_level level,
                       int code, const char *fmt, ...) EMPM__PRINTF(4, 5);
 
-/* `code` is the message's number in the table of the manual; 0: it has none. */
+/* `code` is the message's number in >>messages; 0: it has none. */
 static void empm__log(const empm_config *cfg, enum empm_log_level level,
                       int code, const char *fmt, ...)
 {
