@@ -34,7 +34,7 @@
  *     }
  *
  * Contents: `grep -n '^ \* >>' eventmpm.h` prints the sections of this file.
- * >>messages and >>letters, at its end, explain the logs; HISTORY, the versions.
+ * At its end >>messages and >>letters explain the logs, HISTORY the versions.
  *
  * CONCEPTS
  *   process     A parent owns the listening sockets and serves nobody. It forks
