@@ -1,13 +1,11 @@
-/* bench.c - what eventmpm.h costs, alone and beside others, on your machine
+/* bench.c - the cost of eventmpm.h, alone and beside others, on your machine
  *
  *     cc -O2 -pthread bench.c -o bench
  *     ./bench                          this server and the floor, the short set
  *     ./bench --compare                and nginx, Apache, lighttpd, h2o, in all
  *                                      scenes: half an hour
- *     ./bench --url http://HOST:PORT/  a server that somebody else has started
- *     ./bench --micro                  the parser, the queue, the wheel alone
  *     ./bench --scenes children        are the children one server?
- *     ./bench --check                  does the generator tell the truth?
+ *     ./bench --url http://HOST:PORT/  a server that has been started already
  *     ./bench --help                   all options
  *
  * It starts what it measures, on loopback and a free port, with configurations
@@ -21,11 +19,11 @@
  *               and (largest - smallest) / median as spread; a ratio is the
  *               median of the ratios of each round, so that slow noise cancels.
  *   floor       An epoll loop that looks for blank lines and sends a canned
- *               reply: what the kernel alone costs here.
- *   the same    for all: 13 bytes of text/plain (what a reply weighs with its
- *               head is printed), the number of processes, one listening socket
- *               that they share, no access log, no limit of requests per
- *               connection. The number of worker threads is printed.
+ *               reply: the cost of the kernel alone.
+ *   the same    for all: 13 bytes of text/plain (the bytes of a reply with
+ *               its head are printed), the number of processes, one listening
+ *               socket that they share, no access log, no limit of requests
+ *               per connection. The number of worker threads is printed.
  *   CPU         of the whole process tree, by the kernel's nanosecond clocks of
  *               its processes; user and system as /proc/PID/stat divides them.
  *               Work that the kernel does for loopback inside a system call of
@@ -43,7 +41,7 @@
  *               a request in requests/s.
  *   others      The CPU that neither the server nor this program used: where it
  *               is not small, the figures are noise. The last lines tell, and
- *               what a hypervisor took.
+ *               the CPU that a hypervisor took.
  *
  * `grep -n '^ \* >>' bench.c` prints the contents. Public domain or MIT, as
  * eventmpm.h is.
@@ -66,7 +64,6 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -97,14 +94,13 @@
 #define HELLO          "Hello, World!"
 
 static struct {
-    const char *url, *json, *plot, *scenes, *servers, *header;
-    const char *against_binary;
+    const char *url, *json, *plot, *scenes, *servers;
+    const char *against_binary, *set[MAX_SETTINGS];
     char        against_name[24];
-    const char *set[MAX_SETTINGS];
-    int    nset, rounds, processes, workers, threads, connections, pipeline;
-    int    timeout_ms, crowd, idle, pid, kills;
-    int    compare, close, pin, like_wrk;
-    double seconds, rate;
+    int         nset, rounds, processes, workers, threads;
+    int         timeout_ms, crowd, kills, compare;
+    int         connections, pipeline, close, pid;     /* of --url */
+    double      seconds, rate;
 } opt;
 
 static char  tmp_dir[64];              /* "" until it exists */
@@ -112,19 +108,17 @@ static char  self[4096];               /* our own binary */
 static char  command_line[1024];
 static volatile sig_atomic_t interrupted;   /* the signal, 0: none */
 
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 static uint64_t clock_ns(clockid_t id)
 {
     struct timespec t;
     if (clock_gettime(id, &t) < 0)
         return 0;
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+static uint64_t now_ns(void)
+{
+    return clock_ns(CLOCK_MONOTONIC);
 }
 
 static void die(const char *fmt, ...) __attribute__((format(printf, 1, 2),
@@ -137,15 +131,30 @@ static void die(const char *fmt, ...)
     vfprintf(stderr, fmt, ap);
     fputc('\n', stderr);
     va_end(ap);
-    exit(1);                           /* clean_up() ends what was started */
+    exit(1);                           /* clean_up() ends the servers */
 }
 
+/* Memory that is zero, or the end. */
 static void *need(size_t count, size_t size)
 {
     void *p = calloc(count != 0 ? count : 1, size);
     if (p == NULL)
         die("out of memory");
     return p;
+}
+
+/* Text that lives until the program ends. */
+static const char *string(const char *fmt, ...)
+    __attribute__((format(printf, 1, 2)));
+static const char *string(const char *fmt, ...)
+{
+    va_list ap;
+    char *to;
+    va_start(ap, fmt);
+    if (vasprintf(&to, fmt, ap) < 0)
+        die("out of memory");
+    va_end(ap);
+    return to;
 }
 
 /* Sleeps until `until_ns`; the place where the main thread notices a signal. */
@@ -174,6 +183,7 @@ static void sleep_ms(double ms)
 }
 
 static int steps_done, steps;          /* measurements, for the progress */
+static int failures;                   /* of servers: the exit status */
 
 /* Progress, on stderr: one line that is written over, or plain lines. */
 static void progress(const char *fmt, ...)
@@ -207,6 +217,7 @@ static int processors(void)
     return n > 0 ? (int)n : 1;
 }
 
+/* The median of those that are numbers; NAN: none is. */
 static double median_of(const double *v, int n)
 {
     double s[MAX_ROUNDS];
@@ -299,6 +310,7 @@ static unsigned hist_bucket(uint64_t ns)
     return HIST_HALF * (shift + 1) + (unsigned)((ns >> shift) - HIST_HALF);
 }
 
+/* Nanoseconds in the middle of a bucket. */
 static double hist_middle(unsigned bucket)
 {
     const unsigned shift = bucket / HIST_HALF;
@@ -361,6 +373,7 @@ typedef struct tree {                 /* a process and all that descend of it */
     int   n;
 } tree;
 
+/* The process and all that descend of it, now. */
 static void tree_of(pid_t root, tree *t)
 {
     glob_t g;
@@ -412,7 +425,7 @@ static double tree_sum(const tree *t, const char *files, const char *key)
     return sum;
 }
 
-/* Memory of the tree in bytes: proportional, and what nobody else shares. */
+/* Memory of the tree in bytes: proportional (pss), and not shared (uss). */
 static void memory_of(const tree *t, double *pss, double *uss)
 {
     *pss = 1024 * tree_sum(t, "smaps_rollup", "Pss:");
@@ -420,26 +433,11 @@ static void memory_of(const tree *t, double *pss, double *uss)
                    tree_sum(t, "smaps_rollup", "Private_Dirty:"));
 }
 
-static int sockets_of(pid_t pid)
-{
-    char pattern[64], link[64];
-    glob_t g;
-    size_t k;
-    int n = 0;
-    snprintf(pattern, sizeof pattern, "/proc/%d/fd/*", (int)pid);
-    if (glob(pattern, GLOB_NOSORT, NULL, &g) != 0)
-        return 0;
-    for (k = 0; k < g.gl_pathc; k++)
-        n += readlink(g.gl_pathv[k], link, sizeof link) >= 7 &&
-             memcmp(link, "socket:", 7) == 0;
-    globfree(&g);
-    return n;
-}
-
 typedef struct cpu {
     double ns, user, sys;              /* in all; and how /proc divides it */
 } cpu;
 
+/* CPU time that the processes of a tree have used, and their dead children. */
 static cpu cpu_of(const tree *t)
 {
     cpu c = { 0, 0, 0 };
@@ -464,8 +462,8 @@ static cpu cpu_of(const tree *t)
     return c;
 }
 
-/* What all processors of the machine have done so far, in nanoseconds; and how
- * long they stood still because a hypervisor had others to run. */
+/* Nanoseconds that all processors of the machine have worked so far; and that
+ * they stood still because a hypervisor had others to run. */
 static double cpu_of_machine(double *stolen)
 {
     char text[4096];
@@ -478,21 +476,6 @@ static double cpu_of_machine(double *stolen)
     *stolen = steal * 1e9 / (double)sysconf(_SC_CLK_TCK);
     return (user + nice_ + sys + irq + soft) * 1e9 /
            (double)sysconf(_SC_CLK_TCK);
-}
-
-/* --pin: servers get the lower half of the processors, we the upper one. */
-static void pin_to_half(int upper)
-{
-    const int n = (int)sysconf(_SC_NPROCESSORS_ONLN);
-    cpu_set_t set;
-    int i;
-    if (!opt.pin || n < 2)
-        return;
-    CPU_ZERO(&set);
-    for (i = 0; i < n; i++)
-        if ((i >= n / 2) == (upper != 0))
-            CPU_SET((size_t)i, &set);
-    sched_setaffinity(0, sizeof set, &set);
 }
 
 /* Starts a program (argv ends with NULL) with its output in a file. */
@@ -525,7 +508,6 @@ static pid_t spawn(const char *const *argv, const char *log)
         fd = open(log, O_WRONLY | O_CREAT | O_APPEND, 0644);
         dup2(fd, 1);
         dup2(fd, 2);
-        pin_to_half(0);
         execvp(args[0], args);
         _exit(127);
     }
@@ -533,6 +515,7 @@ static pid_t spawn(const char *const *argv, const char *log)
     return pid;
 }
 
+/* Has it ended? Our own child is reaped. */
 static int is_gone(pid_t pid)
 {
     int status;
@@ -585,6 +568,8 @@ static int remove_one(const char *path, const struct stat *st, int type,
 
 static tree inherited;                 /* children that were there before us */
 
+/* At exit: ends the servers, also those that have become orphans, and removes
+ * the folder. */
 static void clean_up(void)
 {
     tree t;
@@ -606,6 +591,8 @@ static void clean_up(void)
     tmp_dir[0] = '\0';
 }
 
+/* The first one makes the main thread leave at its next sleep, the second one
+ * kills. */
 static void on_signal(int sig)
 {
     int i;
@@ -619,8 +606,23 @@ static void on_signal(int sig)
 }
 
 /* ---------------------------------------------------------------------------
- * >>reply -- the head of an answer, and a client that waits for one
+ * >>reply -- the reader of replies, and a client that waits for one
+ *
+ * All clients here read with reply_take(). It takes the bytes that it
+ * understands, and wants the others again with more behind them: a head and a
+ * line of the chunk grammar are taken whole or not at all.
+ *
+ *   IN_HEAD --> IN_BODY ----------------------------> COMPLETE
+ *      |                                                 ^
+ *      +------> IN_SIZE ------------> IN_TRAILER --------+
+ *      |         ^   \                                    chunked
+ *      |         |    +-> IN_CHUNK -> IN_CHUNK_END -+
+ *      |         +----------------------------------+
+ *      +------> IN_REST                                  until it closes
  * ------------------------------------------------------------------------- */
+
+enum { IN_HEAD, IN_BODY, IN_SIZE, IN_CHUNK, IN_CHUNK_END, IN_TRAILER, IN_REST,
+       COMPLETE };
 
 typedef struct target {
     struct sockaddr_storage addr;
@@ -635,6 +637,19 @@ typedef struct reply_head {
     int     status, chunked, closing;
 } reply_head;
 
+/* A server says the same again and again: the last head, and its meaning. */
+typedef struct known_head {
+    char       text[1024];
+    reply_head is;                     /* len is 0: none is known */
+} known_head;
+
+typedef struct reply {                 /* all zero: nothing has come yet */
+    int     state, status, closing;
+    size_t  head;                      /* bytes */
+    int64_t left, body;                /* bytes to come; bytes of the body */
+} reply;
+
+/* Is this line the field `name`? Then *value is where its value begins. */
 static int field_is(const char *line, const char *end, const char *name,
                     const char **value)
 {
@@ -699,14 +714,99 @@ static int parse_head(const char *p, size_t n, reply_head *h)
     return h->status >= 100 && h->status < 600 ? 1 : -1;
 }
 
+/* Takes a head. 1: done; 0 and -1 as reply_take(). */
+static int reply_take_head(reply *r, known_head *known, const char **p,
+                           const char *end)
+{
+    const size_t n = (size_t)(end - *p);
+    reply_head h = known->is;
+    if (h.len == 0 || n < h.len || memcmp(*p, known->text, h.len) != 0) {
+        const int got = parse_head(*p, n, &h);
+        if (got <= 0)
+            return got;
+        known->is = h;
+        if (h.len <= sizeof known->text)
+            memcpy(known->text, *p, h.len);
+        else
+            known->is.len = 0;         /* too long to be remembered */
+    }
+    *p += h.len;
+    if (h.status < 200)
+        return 1;                      /* the true one is still to come */
+    r->status = h.status;
+    r->closing = h.closing;
+    r->head = h.len;
+    r->left = h.length;
+    r->body = 0;
+    r->state = h.chunked ? IN_SIZE : h.length < 0 ? IN_REST : IN_BODY;
+    return 1;
+}
+
+/* Takes a line of the chunk grammar. 1: done; 0 and -1 as reply_take(). */
+static int reply_take_line(reply *r, const char **p, const char *end)
+{
+    const char *line = *p;
+    const char *eol = (const char *)memchr(line, '\n', (size_t)(end - line));
+    const int empty = eol == line || (eol == line + 1 && *line == '\r');
+    if (eol == NULL)
+        return 0;
+    *p = eol + 1;
+    if (r->state == IN_TRAILER) {
+        r->state = empty ? COMPLETE : IN_TRAILER;
+    } else if (r->state == IN_CHUNK_END) {
+        r->state = IN_SIZE;
+        return empty ? 1 : -1;
+    } else {
+        if (!isxdigit((unsigned char)*line))
+            return -1;
+        r->left = strtoll(line, NULL, 16);
+        if (r->left >> 52 != 0)
+            return -1;
+        r->body += r->left;
+        r->state = r->left > 0 ? IN_CHUNK : IN_TRAILER;
+    }
+    return 1;
+}
+
+/* Takes bytes of a reply from *p on, and moves *p behind them.
+ *
+ *   returns   1: it is complete; 0: more is needed; -1: this is no HTTP
+ */
+static int reply_take(reply *r, known_head *known, const char **p,
+                      const char *end)
+{
+    while (r->state != COMPLETE) {
+        int got = 1;
+        if (r->state == IN_HEAD)
+            got = reply_take_head(r, known, p, end);
+        else if (r->state == IN_BODY || r->state == IN_CHUNK) {
+            const int64_t n = end - *p < r->left ? end - *p : r->left;
+            *p += n;
+            r->left -= n;
+            if (r->state == IN_BODY)
+                r->body += n;
+            if (r->left > 0)
+                return 0;
+            r->state = r->state == IN_BODY ? COMPLETE : IN_CHUNK_END;
+        } else if (r->state == IN_REST) {
+            r->body += end - *p;
+            *p = end;
+            return 0;
+        } else
+            got = reply_take_line(r, p, end);
+        if (got <= 0)
+            return got;
+    }
+    return 1;
+}
+
 typedef struct answer {
-    int     status;
-    size_t  head;                      /* bytes */
-    int64_t body;
-    double  ms;                        /* from before connect() or send() */
-    char    text[8192];                /* how it begins, with a NUL */
+    reply  is;
+    double ms;                         /* from before connect() or send() */
+    char   text[8192];                 /* all of it, with a NUL */
 } answer;
 
+/* Connects, and waits for nothing on that socket longer than `ms`. */
 static int connect_to(const target *t, int ms)
 {
     const int fd = socket(t->addr.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -725,50 +825,41 @@ static int connect_to(const target *t, int ms)
     return -1;
 }
 
-/* Asks on a connected, blocking socket and waits for the whole reply. */
-static int ask_on(int fd, const target *t, const char *path, answer *a)
+/* 0: the whole request is sent. */
+static ssize_t send_get(int fd, const target *t, const char *path)
 {
-    const uint64_t start = now_ns();
-    char buf[16384];
-    reply_head h;
-    size_t have = 0;
-    int n = snprintf(buf, sizeof buf, "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n",
-                     path, t->host);
-    memset(a, 0, offsetof(answer, text));
-    a->body = -1;
-    if (send(fd, buf, (size_t)n, MSG_NOSIGNAL) != n)
-        return -1;
-    for (;;) {
-        const ssize_t r = recv(fd, buf, sizeof buf, 0);
-        if (r <= 0)
-            return r == 0 && a->body >= 0 && h.length < 0 ? 0 : -1;
-        if (have < sizeof a->text - 1) {
-            size_t k = sizeof a->text - 1 - have;
-            if (k > (size_t)r)
-                k = (size_t)r;
-            memcpy(a->text + have, buf, k);
-            a->text[have + k] = '\0';
-        }
-        have += (size_t)r;
-        if (a->body < 0) {
-            n = parse_head(a->text,
-                           have < sizeof a->text ? have : sizeof a->text - 1,
-                           &h);
-            if (n < 0 || (n == 0 && have >= sizeof a->text) ||
-                (n > 0 && h.chunked))
-                return -1;
-            if (n == 0)
-                continue;
-            a->status = h.status;
-            a->head = h.len;
-        }
-        a->body = (int64_t)(have - a->head);
-        a->ms = (double)(now_ns() - start) / 1e6;
-        if (h.length >= 0 && a->body >= h.length)
-            return 0;
-    }
+    char request[512];
+    const int n = snprintf(request, sizeof request,
+                           "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", path,
+                           t->host);
+    return send(fd, request, (size_t)n, MSG_NOSIGNAL) == n ? 0 : -1;
 }
 
+/* Waits on a blocking socket for a whole reply, which is short. */
+static int wait_reply(int fd, answer *a)
+{
+    size_t have = 0;
+    a->text[0] = '\0';
+    while (have < sizeof a->text - 1) {
+        const ssize_t r = recv(fd, a->text + have, sizeof a->text - 1 - have,
+                               0);
+        const char *p = a->text;
+        known_head none;
+        int got;
+        if (r <= 0)
+            return -1;
+        have += (size_t)r;
+        a->text[have] = '\0';
+        none.is.len = 0;
+        memset(&a->is, 0, sizeof a->is);
+        got = reply_take(&a->is, &none, &p, a->text + have);
+        if (got != 0)
+            return got > 0 ? 0 : -1;
+    }
+    return -1;
+}
+
+/* Asks on a connection of its own. 0: there is an answer. */
 static int ask(const target *t, const char *path, int ms, answer *a)
 {
     const uint64_t start = now_ns();
@@ -777,10 +868,22 @@ static int ask(const target *t, const char *path, int ms, answer *a)
     memset(a, 0, sizeof *a);
     if (fd < 0)
         return -1;
-    r = ask_on(fd, t, path, a);
+    r = send_get(fd, t, path) == 0 ? wait_reply(fd, a) : -1;
     close(fd);
     a->ms = (double)(now_ns() - start) / 1e6;
     return r;
+}
+
+/* /block answers when it began to run, and in which process; 0: it did not. */
+static uint64_t block_began(const answer *a, pid_t *pid)
+{
+    uint64_t began = 0;
+    long id = 0;
+    if (a->is.status != 200 ||
+        sscanf(a->text + a->is.head, "%" SCNu64 " %ld", &began, &id) != 2)
+        return 0;
+    *pid = (pid_t)id;
+    return began;
 }
 
 static void target_local(target *t, int port)
@@ -796,7 +899,7 @@ static void target_local(target *t, int port)
 }
 
 /* ---------------------------------------------------------------------------
- * >>load -- the generator
+ * >>load -- the generator, and its connections
  *
  * Each thread has its own epoll, connections, counters and histograms. It reads
  * whatever a batch of events brings and then sends the next requests of all of
@@ -809,58 +912,46 @@ static void target_local(target *t, int port)
  *                                                         loop), or a crowd
  *
  * Connections are opened a few at a time, so that no backlog overflows; until
- * all have had a first reply nothing is measured. The main thread sets `phase`;
- * a thread shows in `seen` that it has noticed.
+ * all have had a first reply nothing is measured.
  * ------------------------------------------------------------------------- */
 
 enum { WARMING, MEASURING, MEASURED, ENDING };
 enum { CLOSED, OPENING, SENDING, WAITING, FREE };
-enum { IN_HEAD, IN_BODY, IN_SIZE, IN_CHUNK, IN_CHUNK_END, IN_TRAILER, IN_REST };
-
-#define SIZE_BEGUN ((int64_t)1 << 60)  /* conn.left IN_SIZE: a digit was seen */
-#define SIZE_OVER  ((int64_t)1 << 61)  /* ... and the last one */
-enum { E_CONNECT, E_CLOSED, E_STATUS, E_TIMEOUT, E_MALFORMED, ERRORS };
-
-static const char *const error_names[ERRORS] = {
-    "no connection", "closed", "status", "no reply in time", "malformed"
-};
 
 #define PART_MAX  16384u               /* a reply's head at most */
 #define READ_MAX  131072u
 #define BATCH     512
-#define UNANSWERED_MAX 128           /* connections being opened, all threads */
-#define CROWD_MAX 16                 /* ... of a crowd that will be idle */
+#define UNANSWERED_MAX 128             /* connections being opened, in all */
+#define CROWD_MAX 16                   /* ... of a crowd that will be idle */
 
 typedef struct load_spec {
     const target *to;
-    const char   *path[2], *header;  /* header: "Name: value\r\n...", or NULL */
+    const char   *path[2];
     double        share;               /* of requests that go to path[1] */
     int           connections, threads, pipeline, timeout_ms;
     int           close;               /* a connection per request */
-    int           idle;               /* one request, then wait; `nudge` asks */
+    int           idle;                /* one request, then on `nudge` */
     int           in_step;             /* handlers sleep: see wait_in_step() */
-    int           like_wrk;          /* ask epoll before each request, as wrk */
     double        rate;                /* requests/s: open loop; 0: closed */
-    double        warm_s;              /* of an open loop, before its window */
     int64_t       expect;              /* bytes of every body, -1: any */
 } load_spec;
 
 typedef struct conn {
-    int      fd, state, reading;
+    int      fd, state;
     int      kind;                     /* which path is being asked */
     int      born;                     /* has had a reply, ever */
-    int      sent_any, out_armed, registered, listed, closing;
+    int      sent_any, out_armed, registered, listed;
     int      pending;                  /* replies to come */
     unsigned part_len;
     char    *part;                     /* a head that has not come whole */
     size_t   unsent;                   /* of the request text */
-    int64_t  left, body;               /* body bytes to come; had */
+    reply    in;                       /* the reply that is being read */
     uint64_t start_ns;                 /* latency counts from here */
     uint64_t since_ns;                 /* the time-out counts from here */
 } conn;
 
 typedef struct counts {                /* atomic; one writer */
-    uint64_t done[2], bytes, errors[ERRORS];
+    uint64_t done[2], bytes, errors;
     uint32_t open;                     /* have had a reply; crowd: still open */
 } counts;
 
@@ -878,8 +969,7 @@ typedef struct generator {
     uint32_t  phase;
     int       next_nudged;
     uint64_t  nudged, over_before;
-    char      known[1024];             /* the last head, and what it means */
-    reply_head known_head;
+    known_head known;
     hist      latency[2];
     uint32_t  seen, drained;           /* atomic */
     counts    count;
@@ -891,10 +981,10 @@ struct load {
     size_t     text_len[2];
     generator *gens;
     int        sources;                /* of addresses to connect from */
-    uint32_t   phase, nudge;           /* atomic; the main thread */
-    /* atomic: the crowd is busy, by path[1] */
-    uint32_t   turned;
-    uint64_t   rate_from, window_from, window_to;      /* atomic */
+    /* atomic, set by the main thread */
+    uint32_t   phase, nudge;
+    uint32_t   turned;                 /* the crowd is busy, by path[1] */
+    uint64_t   rate_from, window_from, window_to;
 };
 
 #define bump(p, n)                                                          \
@@ -903,6 +993,7 @@ struct load {
 
 static void conn_open(generator *g, conn *c);
 
+/* EPOLLIN for life, EPOLLOUT on demand. */
 static void conn_watch(generator *g, conn *c, int out)
 {
     struct epoll_event e;
@@ -931,6 +1022,8 @@ static void conn_shut(conn *c)
     c->pending = 0;
 }
 
+/* A latency, if it belongs to the window: of a closed loop by the end of the
+ * request, of an open one by the time that it was due. */
 static void record(generator *g, const conn *c, uint64_t ns)
 {
     const load *l = g->l;
@@ -942,22 +1035,23 @@ static void record(generator *g, const conn *c, uint64_t ns)
         hist_add(&g->latency[c->kind], ns);
 }
 
-/* The connection is of no more use; its requests have failed. */
-static void conn_fail(generator *g, conn *c, int why)
+/* The connection is of no more use; its requests have failed. One that could
+ * not be opened waits for the next tick. */
+static void conn_fail(generator *g, conn *c)
 {
+    const int refused = !c->sent_any && c->state != FREE;
     if (c->pending > 0 || c->state != FREE)
-        bump(&g->count.errors[why],
-             (uint64_t)(c->pending > 0 ? c->pending : 1));
+        bump(&g->count.errors, (uint64_t)(c->pending > 0 ? c->pending : 1));
     conn_shut(c);
     if (is_crowd(g->l) && c->born)     /* one of the crowd is gone for good */
         bump(&g->count.open, -1u);
-    else if (why == E_CONNECT || (!c->born && !g->l->spec.close))
-        g->retry[g->nretry++] = c;     /* at the next tick */
+    else if (refused || (!c->born && !g->l->spec.close))
+        g->retry[g->nretry++] = c;
     else
         conn_open(g, c);
 }
 
-/* Sends what is left of the request. */
+/* Sends the rest of the request. */
 static void conn_push(generator *g, conn *c)
 {
     const load *l = g->l;
@@ -965,7 +1059,7 @@ static void conn_push(generator *g, conn *c)
     const ssize_t r = send(c->fd, l->text[c->kind] + (len - c->unsent),
                            c->unsent, MSG_NOSIGNAL);
     if (r < 0 && errno != EAGAIN) {
-        conn_fail(g, c, c->sent_any ? E_CLOSED : E_CONNECT);
+        conn_fail(g, c);
         return;
     }
     if (r > 0) {
@@ -1004,6 +1098,7 @@ static void conn_free(generator *g, conn *c)
     c->listed = 1;
 }
 
+/* Connects; the first request follows at once, or when it is due. */
 static void conn_open(generator *g, conn *c)
 {
     const load *l = g->l;
@@ -1011,11 +1106,11 @@ static void conn_open(generator *g, conn *c)
     const int on = 1;
     c->fd = socket(t->addr.ss_family,
                    SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    c->registered = c->out_armed = c->sent_any = c->closing = 0;
-    c->reading = IN_HEAD;
+    c->registered = c->out_armed = c->sent_any = 0;
+    memset(&c->in, 0, sizeof c->in);
     c->state = OPENING;
     if (c->fd < 0) {
-        conn_fail(g, c, E_CONNECT);
+        conn_fail(g, c);
         return;
     }
     setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
@@ -1031,7 +1126,7 @@ static void conn_open(generator *g, conn *c)
     c->since_ns = now_ns();
     if (connect(c->fd, (const struct sockaddr *)&t->addr, t->len) < 0 &&
         errno != EINPROGRESS) {
-        conn_fail(g, c, E_CONNECT);
+        conn_fail(g, c);
         return;
     }
     if (l->spec.rate > 0 && c->born) {
@@ -1045,6 +1140,7 @@ static void conn_open(generator *g, conn *c)
     }
 }
 
+/* Opens the connections of the beginning, a few at a time. */
 static void open_more(generator *g)
 {
     const load_spec *s = &g->l->spec;
@@ -1059,10 +1155,7 @@ static void open_more(generator *g)
 static void nudge_more(generator *g)
 {
     const int turned = at_load(&g->l->turned) != 0;
-    uint64_t over = g->count.done[0];
-    int e;
-    for (e = 0; e < ERRORS; e++)
-        over += g->count.errors[e];
+    const uint64_t over = g->count.done[0] + g->count.errors;
     if (g->next_nudged == 0)
         g->over_before = over;
     while (g->next_nudged < g->n &&
@@ -1078,29 +1171,31 @@ static void nudge_more(generator *g)
 }
 
 /* One reply is complete. Returns 0 if the connection is not to be read on. */
-static int reply_done(generator *g, conn *c, int status)
+static int reply_done(generator *g, conn *c)
 {
     const load_spec *s = &g->l->spec;
+    const reply r = c->in;
+    memset(&c->in, 0, sizeof c->in);
     if (!c->born) {
         c->born = 1;
         g->opening--;
         bump(&g->count.open, 1u);
     }
-    if (status < 200 || status >= 400)
-        bump(&g->count.errors[E_STATUS], 1u);
-    else if (s->expect >= 0 && c->body != s->expect)
-        bump(&g->count.errors[E_MALFORMED], 1u);
+    if (r.status < 200 || r.status >= 400)
+        bump(&g->count.errors, 1u);
+    else if (s->expect >= 0 && r.body != s->expect)
+        bump(&g->count.errors, 1u);
     else {
         bump(&g->count.done[c->kind], 1u);
         record(g, c, g->now - c->start_ns);
     }
-    c->reading = IN_HEAD;
     c->pending--;
-    if (c->closing || (s->close && c->pending == 0)) {
-        if (c->pending > 0) {
-            conn_fail(g, c, E_CLOSED);
-            return 0;
-        }
+    if (c->pending > 0) {
+        if (r.closing)
+            conn_fail(g, c);
+        return !r.closing;
+    }
+    if (r.closing || s->close) {
         conn_shut(c);
         if (is_crowd(g->l))
             bump(&g->count.open, -1u);
@@ -1108,8 +1203,6 @@ static int reply_done(generator *g, conn *c, int status)
             conn_open(g, c);
         return 0;
     }
-    if (c->pending > 0)
-        return 1;
     if (is_crowd(g->l))
         c->state = FREE;
     else if (s->rate > 0)
@@ -1119,113 +1212,34 @@ static int reply_done(generator *g, conn *c, int status)
     return 1;
 }
 
-/* Takes the bytes of replies. Returns 0 if the connection is not to be used
- * further here. */
-static int conn_take(generator *g, conn *c, const char *p, const char *end)
+/* Keeps the beginning of a head until more of it comes. 0: it is too long. */
+static int conn_keep(conn *c, const char *p, size_t n)
 {
-    while (p < end) {
-        size_t n = (size_t)(end - p);
-        if (c->pending == 0)
-            break;
-        if (c->reading == IN_HEAD) {
-            reply_head *h = &g->known_head;
-            if (h->len == 0 || n < h->len || g->l->spec.like_wrk ||
-                memcmp(p, g->known, h->len) != 0) {
-                reply_head fresh;
-                const int r = parse_head(p, n, &fresh);
-                if (r < 0 || (r == 0 && n >= PART_MAX))
-                    break;
-                if (r == 0) {
-                    if (c->part == NULL)
-                        c->part = (char *)malloc(PART_MAX);
-                    if (c->part == NULL)
-                        break;
-                    memcpy(c->part, p, n);
-                    c->part_len = (unsigned)n;
-                    return 1;
-                }
-                *h = fresh;
-                if (h->len <= sizeof g->known)
-                    memcpy(g->known, p, h->len);
-            }
-            p += h->len;
-            if (h->len > sizeof g->known)
-                h->len = 0;            /* too long to be remembered */
-            c->body = 0;
-            if (h->status < 200)
-                continue;
-            c->left = h->length;
-            c->closing = h->closing;
-            c->reading = h->chunked      ? IN_SIZE
-                         : h->length < 0 ? IN_REST
-                                         : IN_BODY;
-            if (h->chunked)
-                c->left = 0;
-            if (h->status >= 400)
-                c->body = -1;          /* is no count, but says so to the end */
-            if (c->reading == IN_BODY && c->left == 0 &&
-                !reply_done(g, c, c->body < 0 ? 500 : 200))
-                return 0;
-        } else if (c->reading == IN_BODY || c->reading == IN_CHUNK) {
-            if ((int64_t)n > c->left)
-                n = (size_t)c->left;
-            p += n;
-            c->left -= (int64_t)n;
-            if (c->body >= 0)
-                c->body += (int64_t)n;
-            if (c->left > 0)
-                continue;
-            if (c->reading == IN_CHUNK)
-                c->reading = IN_CHUNK_END;
-            else if (!reply_done(g, c, c->body < 0 ? 500 : 200))
-                return 0;
-        } else if (c->reading == IN_REST) {
-            if (c->body >= 0)
-                c->body += (int64_t)n;
-            p = end;
-        } else if (c->reading == IN_SIZE) {
-            const int ch = *p++;
-            if (ch == '\n') {          /* in a trailer: the line's length */
-                if (!(c->left & SIZE_BEGUN))
-                    goto malformed;
-                c->left &= SIZE_BEGUN - 1;
-                c->reading = c->left > 0 ? IN_CHUNK : IN_TRAILER;
-            } else if (c->left & SIZE_OVER)
-                continue;
-            else if (isxdigit(ch)) {
-                if ((c->left & (SIZE_BEGUN - 1)) >> 52)
-                    goto malformed;
-                c->left = (c->left & (SIZE_BEGUN - 1)) * 16 + SIZE_BEGUN +
-                          (ch <= '9' ? ch - '0' : (ch | 32) - 'a' + 10);
-            } else if (c->left & SIZE_BEGUN)
-                c->left |= SIZE_OVER;
-            else
-                goto malformed;
-        } else if (c->reading == IN_CHUNK_END) {
-            const int ch = *p++;
-            if (ch == '\n') {
-                c->reading = IN_SIZE;
-                c->left = 0;
-            } else if (ch != '\r')
-                goto malformed;
-        } else {                       /* IN_TRAILER: up to an empty line */
-            const int ch = *p++;
-            if (ch == '\n' && c->left == 0) {
-                if (!reply_done(g, c, c->body < 0 ? 500 : 200))
-                    return 0;
-            } else if (ch == '\n')
-                c->left = 0;
-            else if (ch != '\r')
-                c->left++;
-        }
-    }
-    if (p < end) {                    /* not HTTP, or more than was asked for */
-malformed:
-        c->pending += c->pending == 0;
-        conn_fail(g, c, E_MALFORMED);
+    if (n >= PART_MAX)
         return 0;
-    }
+    if (c->part == NULL)
+        c->part = (char *)need(1, PART_MAX);
+    memcpy(c->part, p, n);
+    c->part_len = (unsigned)n;
     return 1;
+}
+
+/* Takes the bytes of replies. */
+static void conn_take(generator *g, conn *c, const char *p, const char *end)
+{
+    while (p < end && c->pending > 0) {
+        const int r = reply_take(&c->in, &g->known, &p, end);
+        if (r == 0 && (p == end || conn_keep(c, p, (size_t)(end - p))))
+            return;
+        if (r <= 0)
+            break;
+        if (!reply_done(g, c))
+            return;
+    }
+    if (p < end) {                     /* no HTTP, or more than was asked for */
+        c->pending += c->pending == 0;
+        conn_fail(g, c);
+    }
 }
 
 static void conn_read(generator *g, conn *c)
@@ -1242,12 +1256,20 @@ static void conn_read(generator *g, conn *c)
             memcpy(at, c->part, before);
         c->part_len = 0;
         conn_take(g, c, at, g->buf + PART_MAX + r);
-    } else if (r == 0 && c->pending == 1 && c->reading == IN_REST) {
-        c->closing = 1;
-        reply_done(g, c, c->body < 0 ? 500 : 200);
-    } else
-        conn_fail(g, c, c->sent_any || c->state == FREE ? E_CLOSED : E_CONNECT);
+    } else if (r == 0 && c->pending == 1 && c->in.state == IN_REST)
+        reply_done(g, c);
+    else
+        conn_fail(g, c);
 }
+
+/* ---------------------------------------------------------------------------
+ * >>threads -- the threads of the generator: when they ask and when they count
+ *
+ * The main thread sets `phase`, a thread shows in `seen` that it has noticed.
+ * The window of a closed loop is the phase MEASURING. That of an open loop is a
+ * time that is told beforehand, and drain() waits for the replies of its
+ * requests.
+ * ------------------------------------------------------------------------- */
 
 /* Open loop: when the next request is due; the threads take turns. */
 static uint64_t next_due(const generator *g)
@@ -1257,7 +1279,7 @@ static uint64_t next_due(const generator *g)
     return at_load(&l->rate_from) + (uint64_t)((double)k * 1e9 / l->spec.rate);
 }
 
-/* Open loop: gives what is due to free connections. */
+/* Open loop: gives the requests that are due to free connections. */
 static void dispatch(generator *g)
 {
     const load *l = g->l;
@@ -1288,8 +1310,8 @@ static void dispatch(generator *g)
     }
 }
 
-/* Open loop, after the window: have all that were due in it been answered? What
- * is not, one time-out later, counts with its age. */
+/* Open loop, after the window: have all that were due in it been answered? One
+ * that has not, a time-out later, counts with its age. */
 static void drain(generator *g)
 {
     const load *l = g->l;
@@ -1306,13 +1328,13 @@ static void drain(generator *g)
     for (i = 0; i < g->n; i++) {
         conn *c = &g->conns[i];
         if (c->pending > 0 && c->start_ns < to) {
-            bump(&g->count.errors[E_TIMEOUT], 1u);
+            bump(&g->count.errors, 1u);
             record(g, c, g->now - c->start_ns);
         }
     }
     while (g->due_ns < to) {           /* never sent: no connection was free */
         if (g->due_ns >= at_load(&l->window_from)) {
-            bump(&g->count.errors[E_TIMEOUT], 1u);
+            bump(&g->count.errors, 1u);
             hist_add(&g->latency[0], g->now - g->due_ns);
         }
         g->k++;
@@ -1321,46 +1343,53 @@ static void drain(generator *g)
     at_store(&g->drained, 1u);
 }
 
-/* Every 20 ms at least: what is late, what failed to connect, which phase. */
+/* The main thread wants another phase. A request that hangs all the time would
+ * never be seen; so it counts, with its age, at the end of the window. */
+static void generator_enter(generator *g, uint32_t phase)
+{
+    const load_spec *s = &g->l->spec;
+    const uint64_t patience = (uint64_t)s->timeout_ms * 1000000u;
+    int i;
+    if (phase == MEASURING) {
+        g->measuring_ns = g->now;
+        if (s->rate <= 0)
+            memset(g->latency, 0, sizeof g->latency);
+    }
+    for (i = 0; phase == MEASURED && s->rate <= 0 && i < g->n; i++) {
+        const conn *c = &g->conns[i];
+        const int late = g->now - c->since_ns >= patience;
+        if (c->pending > 0 && (late || c->since_ns <= g->measuring_ns)) {
+            record(g, c, g->now - c->start_ns);
+            bump(&g->count.errors, (uint32_t)late);
+        }
+    }
+    g->phase = phase;
+    at_store(&g->seen, phase);
+}
+
+/* Every 20 ms at least: late replies, failed connections, another phase. */
 static void generator_tick(generator *g)
 {
     load *l = g->l;
-    const uint64_t now = now_ns();
     const uint64_t patience = (uint64_t)l->spec.timeout_ms * 1000000u;
     const uint32_t phase = at_load(&l->phase);
     int i, n = g->nretry;
-    g->now = now;
-    if (phase != g->phase) {
-        if (phase == MEASURING && l->spec.rate <= 0)
-            memset(g->latency, 0, sizeof g->latency);
-        if (phase == MEASURING)
-            g->measuring_ns = now;
-        /* what hangs all the time would not be seen at all */
-        for (i = 0; phase == MEASURED && i < g->n; i++) {
-            const conn *c = &g->conns[i];
-            const int late = now - c->since_ns >= patience;
-            if (c->pending > 0 && l->spec.rate <= 0 &&
-                (late || c->since_ns <= g->measuring_ns)) {
-                record(g, c, now - c->start_ns);
-                bump(&g->count.errors[E_TIMEOUT], (uint32_t)late);
-            }
-        }
-        g->phase = phase;
-        at_store(&g->seen, phase);
-    }
+    g->now = now_ns();
+    if (phase != g->phase)
+        generator_enter(g, phase);
     if (phase >= MEASURED)
         return;
     g->nretry = 0;
-    for (i = 0; i < n; i++)            /* what fails again is put before i */
+    for (i = 0; i < n; i++)            /* a new failure is put before i */
         conn_open(g, g->retry[i]);
     open_more(g);
-    if (now - g->scanned_ns > 100000000u) {
-        g->scanned_ns = now;
+    if (g->now - g->scanned_ns > 100000000u) {
+        g->scanned_ns = g->now;
         for (i = 0; i < g->n; i++) {
             conn *c = &g->conns[i];
-            if (c->pending > 0 && c->since_ns + patience < now) {
-                record(g, c, now - c->start_ns);
-                conn_fail(g, c, E_TIMEOUT);
+            if (c->pending > 0 && c->since_ns + patience < g->scanned_ns) {
+                record(g, c, g->scanned_ns - c->start_ns);
+                conn_fail(g, c);
             }
         }
     }
@@ -1395,16 +1424,10 @@ static void *generator_run(void *arg)
                 conn_read(g, c);
             else if (c->unsent > 0 && c->state != CLOSED)
                 conn_push(g, c);
-            else if (c->pending == 0 && c->state == WAITING)
-                conn_ask(g, c, 0);     /* like_wrk */
         }
         for (i = 0; i < g->nlater; i++)
-            if (g->later[i]->pending == 0 && g->later[i]->state == WAITING) {
-                if (l->spec.like_wrk)
-                    conn_watch(g, g->later[i], 1);
-                else
-                    conn_ask(g, g->later[i], 0);
-            }
+            if (g->later[i]->pending == 0 && g->later[i]->state == WAITING)
+                conn_ask(g, g->later[i], 0);
         g->nlater = 0;
         if (g->opening > 0 || g->next_new < g->n)
             open_more(g);
@@ -1418,25 +1441,50 @@ static void *generator_run(void *arg)
     return NULL;
 }
 
+/* The request, as often as it is pipelined. */
 static char *request_text(const load_spec *s, const char *path, size_t *len)
 {
-    const size_t cap = strlen(path) + strlen(s->to->host) + 100 +
-                       (s->header != NULL ? strlen(s->header) : 0);
+    const size_t cap = strlen(path) + strlen(s->to->host) + 100;
     char *text = (char *)need(cap, (size_t)s->pipeline), *at = text;
     int i;
     for (i = 0; i < s->pipeline; i++)
-        at += snprintf(at, cap, "GET %s HTTP/1.1\r\nHost: %s\r\n%s%s\r\n", path,
-                       s->to->host, s->close ? "Connection: close\r\n" : "",
-                       s->header != NULL ? s->header : "");
+        at += snprintf(at, cap, "GET %s HTTP/1.1\r\nHost: %s\r\n%s\r\n", path,
+                       s->to->host, s->close ? "Connection: close\r\n" : "");
     *len = (size_t)(at - text);
     return text;
+}
+
+static void generator_init(generator *g, load *l, int number)
+{
+    const load_spec *s = &l->spec;
+    struct epoll_event e;
+    int k;
+    g->l = l;
+    g->number = number;
+    g->n = s->connections / s->threads +
+           (number < s->connections % s->threads);
+    g->conns = (conn *)need((size_t)g->n, sizeof *g->conns);
+    g->free = (conn **)need((size_t)g->n, sizeof *g->free);
+    g->later = (conn **)need((size_t)g->n, sizeof *g->later);
+    g->retry = (conn **)need((size_t)g->n, sizeof *g->retry);
+    g->buf = (char *)need(1, PART_MAX + READ_MAX);
+    g->random = 88172645463325252u + (uint64_t)number * 7919u;
+    for (k = 0; k < g->n; k++)
+        g->conns[k].fd = -1;
+    g->epoll = epoll_create1(EPOLL_CLOEXEC);
+    g->timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+    memset(&e, 0, sizeof e);
+    e.events = EPOLLIN;
+    if (g->epoll < 0 || g->timer < 0 ||
+        epoll_ctl(g->epoll, EPOLL_CTL_ADD, g->timer, &e) < 0)
+        die("epoll: %s", strerror(errno));
 }
 
 static load *load_start(const load_spec *spec)
 {
     load *l = (load *)need(1, sizeof *l);
     const load_spec *s = &l->spec;
-    int i, k;
+    int i;
     l->spec = *spec;
     if (l->spec.threads > s->connections)
         l->spec.threads = s->connections;
@@ -1447,163 +1495,13 @@ static load *load_start(const load_spec *spec)
         l->text[i] = request_text(s, s->path[s->path[i] != NULL ? i : 0],
                                   &l->text_len[i]);
     l->gens = (generator *)need((size_t)s->threads, sizeof *l->gens);
-    for (i = 0; i < s->threads; i++) {
-        generator *g = &l->gens[i];
-        struct epoll_event e;
-        g->l = l;
-        g->number = i;
-        g->n = s->connections / s->threads + (i < s->connections % s->threads);
-        g->conns = (conn *)need((size_t)g->n, sizeof *g->conns);
-        g->free = (conn **)need((size_t)g->n, sizeof *g->free);
-        g->later = (conn **)need((size_t)g->n, sizeof *g->later);
-        g->retry = (conn **)need((size_t)g->n, sizeof *g->retry);
-        g->buf = (char *)need(1, PART_MAX + READ_MAX);
-        g->random = 88172645463325252u + (uint64_t)i * 7919u;
-        for (k = 0; k < g->n; k++)
-            g->conns[k].fd = -1;
-        g->epoll = epoll_create1(EPOLL_CLOEXEC);
-        g->timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
-        memset(&e, 0, sizeof e);
-        e.events = EPOLLIN;
-        if (g->epoll < 0 || g->timer < 0 ||
-            epoll_ctl(g->epoll, EPOLL_CTL_ADD, g->timer, &e) < 0)
-            die("epoll: %s", strerror(errno));
-    }
+    for (i = 0; i < s->threads; i++)
+        generator_init(&l->gens[i], l, i);
     for (i = 0; i < s->threads; i++)
         if (pthread_create(&l->gens[i].thread, NULL, generator_run,
                            &l->gens[i]) != 0)
             die("cannot create a thread");
     return l;
-}
-
-static counts load_counts(const load *l)
-{
-    counts sum;
-    int i, e;
-    memset(&sum, 0, sizeof sum);
-    for (i = 0; i < l->spec.threads; i++) {
-        const counts *c = &l->gens[i].count;
-        sum.done[0] += at_load(&c->done[0]);
-        sum.done[1] += at_load(&c->done[1]);
-        sum.bytes += at_load(&c->bytes);
-        for (e = 0; e < ERRORS; e++)
-            sum.errors[e] += at_load(&c->errors[e]);
-        sum.open += at_load(&c->open);
-    }
-    return sum;
-}
-
-/* Waits until every connection has had a reply; returns how many have. */
-static int load_wait_open(load *l, double seconds)
-{
-    const uint64_t until = now_ns() + (uint64_t)(seconds * 1e9);
-    while ((int)load_counts(l).open < l->spec.connections && now_ns() < until)
-        sleep_ms(1);
-    return (int)load_counts(l).open;
-}
-
-typedef struct figures {
-    double   seconds, rate, light_rate, mb_per_s;
-    double   cpu_us, user_us, sys_us, client_us, others;
-    uint64_t requests, errors[ERRORS];
-    hist     latency[2];
-} figures;
-
-static void load_fill(load *l, figures *f, const counts *a, const counts *b,
-                      double seconds)
-{
-    int i, e;
-    memset(f, 0, sizeof *f);
-    f->seconds = seconds;
-    f->requests = b->done[0] + b->done[1] - a->done[0] - a->done[1];
-    f->rate = (double)f->requests / seconds;
-    f->light_rate = (double)(b->done[0] - a->done[0]) / seconds;
-    f->mb_per_s = (double)(b->bytes - a->bytes) / seconds / 1e6;
-    for (e = 0; e < ERRORS; e++)
-        f->errors[e] = b->errors[e] - a->errors[e];
-    for (i = 0; i < l->spec.threads; i++)
-        for (e = 0; e < 2; e++)
-            hist_merge(&f->latency[e], &l->gens[i].latency[e]);
-}
-
-static uint64_t load_done(const load *l)
-{
-    const counts c = load_counts(l);
-    return c.done[0] + c.done[1];
-}
-
-/* The replies of handlers that sleep come in step, and a window counts one
- * step more or less by chance. So it begins with a reply (`from` is 0), and
- * ends with as many for each connection, on average; how many that are is
- * returned. */
-static uint64_t wait_in_step(const load *l, uint64_t from)
-{
-    const uint64_t until = now_ns() + 1500000000u, now = load_done(l);
-    const uint64_t each = (uint64_t)l->spec.connections;
-    const uint64_t goal = from == 0 ? now + 1
-                                    : from + (now - from + each - 1) / each *
-                                    each;
-    while (load_done(l) < goal && now_ns() < until)
-        sleep_ms(0.1);
-    return load_done(l) < goal ? load_done(l) - from : goal - from;
-}
-
-/* Measures for so long; `of` is the server's tree, or NULL. */
-static void load_measure(load *l, double seconds, const tree *of, figures *f)
-{
-    counts a, b, last;
-    cpu ca = { 0, 0, 0 }, cb = { 0, 0, 0 };
-    double ma, mb, pa, pb, per, stolen;
-    uint64_t from, to, in_step = 0;
-    int i;
-    if (l->spec.in_step)
-        wait_in_step(l, 0);
-    if (l->spec.rate > 0) {
-        from = now_ns() + 50000000u;
-        at_store(&l->window_from, from + (uint64_t)(l->spec.warm_s * 1e9));
-        at_store(&l->window_to, l->window_from + (uint64_t)(seconds * 1e9));
-        at_store(&l->rate_from, from);
-        sleep_until(l->window_from);
-    }
-    at_store(&l->phase, (uint32_t)MEASURING);
-    from = now_ns();
-    a = load_counts(l);
-    if (of != NULL)
-        ca = cpu_of(of);
-    pa = (double)clock_ns(CLOCK_PROCESS_CPUTIME_ID);
-    ma = cpu_of_machine(&stolen);
-    sleep_until(l->spec.rate > 0 ? l->window_to
-                                 : from + (uint64_t)(seconds * 1e9));
-    if (l->spec.in_step)
-        in_step = wait_in_step(l, a.done[0] + a.done[1]);
-    to = now_ns();
-    b = load_counts(l);
-    if (of != NULL)
-        cb = cpu_of(of);
-    pb = (double)clock_ns(CLOCK_PROCESS_CPUTIME_ID);
-    mb = cpu_of_machine(&stolen);
-    if (l->spec.rate > 0)              /* bounded by drain()'s patience */
-        for (i = 0; i < l->spec.threads; i++)
-            while (!at_load(&l->gens[i].drained))
-                sleep_ms(1);
-    at_store(&l->phase, (uint32_t)MEASURED);
-    for (i = 0; i < l->spec.threads; i++)
-        while (at_load(&l->gens[i].seen) != MEASURED)
-            sleep_ms(1);
-    last = load_counts(l);
-    memcpy(b.errors, last.errors, sizeof b.errors);
-    load_fill(l, f, &a, &b, (double)(to - from) / 1e9);
-    if (l->spec.in_step) {
-        f->requests = in_step;
-        f->rate = (double)in_step / f->seconds;
-    }
-    per = f->requests > 0 ? 1 / (double)f->requests : NAN;
-    f->cpu_us = (cb.ns - ca.ns) / 1e3 * per;
-    f->user_us = f->cpu_us * (cb.user - ca.user) /
-                 (cb.user - ca.user + cb.sys - ca.sys);
-    f->sys_us = f->cpu_us - f->user_us;
-    f->client_us = (pb - pa) / 1e3 * per;
-    f->others = (mb - ma - (cb.ns - ca.ns) - (pb - pa)) / (double)(to - from);
 }
 
 static void load_stop(load *l)
@@ -1627,6 +1525,165 @@ static void load_stop(load *l)
     free(l);
 }
 
+/* ---------------------------------------------------------------------------
+ * >>measure -- a window of time, and its figures
+ * ------------------------------------------------------------------------- */
+
+static counts load_counts(const load *l)
+{
+    counts sum;
+    int i;
+    memset(&sum, 0, sizeof sum);
+    for (i = 0; i < l->spec.threads; i++) {
+        const counts *c = &l->gens[i].count;
+        sum.done[0] += at_load(&c->done[0]);
+        sum.done[1] += at_load(&c->done[1]);
+        sum.bytes += at_load(&c->bytes);
+        sum.errors += at_load(&c->errors);
+        sum.open += at_load(&c->open);
+    }
+    return sum;
+}
+
+/* Waits until every connection has had a reply; returns how many have. */
+static int load_wait_open(load *l, double seconds)
+{
+    const uint64_t until = now_ns() + (uint64_t)(seconds * 1e9);
+    while ((int)load_counts(l).open < l->spec.connections && now_ns() < until)
+        sleep_ms(1);
+    return (int)load_counts(l).open;
+}
+
+/* How many windows there were; in how many others than the server and this
+ * program used more than a tenth of a processor, and how much at most. */
+static int    windows, disturbed;
+static double most_disturbed;
+
+typedef struct figures {
+    double   seconds, rate, light_rate, mb_per_s;
+    double   cpu_us, user_us, sys_us, client_us;   /* for each request */
+    double   errors;
+    uint64_t requests;
+    hist     latency[2];
+} figures;
+
+/* Replies so far. */
+static uint64_t load_done(const load *l)
+{
+    const counts c = load_counts(l);
+    return c.done[0] + c.done[1];
+}
+
+/* The replies of handlers that sleep come in step, and a window counts one
+ * step more or less by chance. So it begins with a reply (`from` is 0), and
+ * ends with as many for each connection, on average; how many that are is
+ * returned. */
+static uint64_t wait_in_step(const load *l, uint64_t from)
+{
+    const uint64_t until = now_ns() + 1500000000u, now = load_done(l);
+    const uint64_t each = (uint64_t)l->spec.connections;
+    const uint64_t goal = from == 0 ? now + 1
+                                    : from + (now - from + each - 1) / each *
+                                    each;
+    while (load_done(l) < goal && now_ns() < until)
+        sleep_ms(0.1);
+    return load_done(l) < goal ? load_done(l) - from : goal - from;
+}
+
+/* All that has been done until a moment: replies, and the time that the server,
+ * this program and the machine have worked. */
+typedef struct moment {
+    uint64_t at;
+    counts   load;
+    cpu      server;
+    double   own, machine;
+} moment;
+
+static void moment_take(moment *m, const load *l, const tree *of)
+{
+    double stolen;
+    m->at = now_ns();
+    m->load = load_counts(l);
+    m->server = cpu_of(of);
+    m->own = (double)clock_ns(CLOCK_PROCESS_CPUTIME_ID);
+    m->machine = cpu_of_machine(&stolen);
+}
+
+/* The figures of the time from a to b. */
+static void load_fill(const load *l, figures *f, const moment *a,
+                      const moment *b)
+{
+    const double ns = (double)(b->at - a->at);
+    const double server = b->server.ns - a->server.ns;
+    const double user = b->server.user - a->server.user;
+    const double sys = b->server.sys - a->server.sys;
+    const uint64_t light = b->load.done[0] - a->load.done[0];
+    double others;
+    int i, k;
+    memset(f, 0, sizeof *f);
+    f->seconds = ns / 1e9;
+    f->requests = light + b->load.done[1] - a->load.done[1];
+    f->rate = (double)f->requests / f->seconds;
+    f->light_rate = (double)light / f->seconds;
+    f->mb_per_s = (double)(b->load.bytes - a->load.bytes) / f->seconds / 1e6;
+    f->cpu_us = server > 0 ? server / 1e3 / (double)f->requests : NAN;
+    f->user_us = f->cpu_us * user / (user + sys);
+    f->sys_us = f->cpu_us - f->user_us;
+    f->client_us = (b->own - a->own) / 1e3 / (double)f->requests;
+    others = (b->machine - a->machine - server - (b->own - a->own)) / ns;
+    windows++;
+    disturbed += others > 0.1;
+    most_disturbed = greater(most_disturbed, others);
+    f->errors = (double)(b->load.errors - a->load.errors);
+    for (i = 0; i < l->spec.threads; i++)
+        for (k = 0; k < 2; k++)
+            hist_merge(&f->latency[k], &l->gens[i].latency[k]);
+}
+
+/* Ends the window: all threads know it, and an open loop has been answered,
+ * which drain() bounds. */
+static void load_measured(load *l)
+{
+    int i;
+    for (i = 0; l->spec.rate > 0 && i < l->spec.threads; i++)
+        while (!at_load(&l->gens[i].drained))
+            sleep_ms(1);
+    at_store(&l->phase, (uint32_t)MEASURED);
+    for (i = 0; i < l->spec.threads; i++)
+        while (at_load(&l->gens[i].seen) != MEASURED)
+            sleep_ms(1);
+}
+
+/* Measures for so long; `of` is the server's processes. */
+static void load_measure(load *l, double seconds, const tree *of, figures *f)
+{
+    uint64_t in_step = 0, from;
+    moment a, b;
+    if (l->spec.in_step)
+        wait_in_step(l, 0);
+    if (l->spec.rate > 0) {
+        from = now_ns() + 50000000u;
+        at_store(&l->window_from, from + 300000000u);
+        at_store(&l->window_to, l->window_from + (uint64_t)(seconds * 1e9));
+        at_store(&l->rate_from, from);
+        sleep_until(l->window_from);
+    }
+    at_store(&l->phase, (uint32_t)MEASURING);
+    moment_take(&a, l, of);
+    sleep_until(l->spec.rate > 0 ? l->window_to
+                                 : a.at + (uint64_t)(seconds * 1e9));
+    if (l->spec.in_step)
+        in_step = wait_in_step(l, a.load.done[0] + a.load.done[1]);
+    moment_take(&b, l, of);
+    load_measured(l);
+    b.load.errors = load_counts(l).errors;
+    load_fill(l, f, &a, &b);
+    if (l->spec.in_step) {
+        f->requests = in_step;
+        f->rate = (double)in_step / f->seconds;
+    }
+}
+
 static load_spec load_defaults(const target *t, const char *path,
                                int connections)
 {
@@ -1638,9 +1695,7 @@ static load_spec load_defaults(const target *t, const char *path,
     s.threads = opt.threads;
     s.pipeline = 1;
     s.timeout_ms = opt.timeout_ms;
-    s.like_wrk = opt.like_wrk;
     s.expect = -1;
-    s.warm_s = 0.3;
     return s;
 }
 
@@ -1664,6 +1719,7 @@ typedef struct crowd {
     uint32_t      ready, stop, open, ended;    /* atomic */
 } crowd;
 
+/* Connects and asks; -1: no. */
 static int crowd_enter(const crowd *w)
 {
     const int fd = socket(w->to->addr.ss_family,
@@ -1689,7 +1745,7 @@ static int crowd_enter(const crowd *w)
     return -1;
 }
 
-/* Does what connection i does now and then; 0: it has ended. */
+/* Connection i has its turn; 0: it has ended. */
 static int crowd_act(const crowd *w, int i, uint32_t turn)
 {
     char buf[1024];
@@ -1785,7 +1841,7 @@ static int crowd_stop(crowd *w)        /* returns how many were still there */
 }
 
 /* ---------------------------------------------------------------------------
- * >>floor -- what the kernel alone costs: --serve-floor PORT
+ * >>floor -- the cost of the kernel alone: --serve-floor PORT [--close]
  *
  * Parses nothing: counts blank lines and sends as many canned replies, in one
  * write for one read. One socket for all processes, EPOLLEXCLUSIVE, which wakes
@@ -1795,13 +1851,14 @@ static int crowd_stop(crowd *w)        /* returns how many were still there */
 
 #define FLOOR_EVENTS 512
 
+/* Counts the heads that end in what is read, and answers as many. */
 static void floor_answer(int fd, unsigned char *seen, int closing)
 {
-    static const char reply[] = "HTTP/1.1 200 OK\r\n"
+    static const char canned[] = "HTTP/1.1 200 OK\r\n"
                                 "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
                                 "Server: floor\r\nContent-Type: text/plain\r\n"
                                 "Content-Length: 13\r\n\r\n" HELLO;
-    static char in[65536], out[(sizeof in / 4 + 1) * (sizeof reply - 1)];
+    static char in[65536], out[(sizeof in / 4 + 1) * (sizeof canned - 1)];
     const ssize_t n = recv(fd, in, sizeof in, 0);
     const char *p, *end = in + n;
     size_t len = 0, sent = 0;
@@ -1818,8 +1875,8 @@ static void floor_answer(int fd, unsigned char *seen, int closing)
                                          : *p == '\r';
         if (*seen == 4) {
             *seen = 0;
-            memcpy(out + len, reply, sizeof reply - 1);
-            len += sizeof reply - 1;
+            memcpy(out + len, canned, sizeof canned - 1);
+            len += sizeof canned - 1;
         }
     }
     while (sent < len) {
@@ -1838,6 +1895,7 @@ static void floor_answer(int fd, unsigned char *seen, int closing)
         close(fd);
 }
 
+/* One process of the floor, for ever. */
 static void floor_run(int listener, int closing)
 {
     const int epoll = epoll_create1(EPOLL_CLOEXEC);
@@ -1877,7 +1935,7 @@ static void floor_run(int listener, int closing)
     }
 }
 
-static int serve_floor(int port, int closing)
+static int serve_floor(int port)
 {
     const int fd =
         socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -1893,7 +1951,7 @@ static int serve_floor(int port, int closing)
     for (i = 0; i < (opt.processes > 0 ? opt.processes : processors()); i++)
         if (fork() == 0) {
             prctl(PR_SET_PDEATHSIG, SIGTERM);
-            floor_run(fd, closing);
+            floor_run(fd, opt.close);
         }
     for (;;)
         pause();
@@ -1902,13 +1960,6 @@ static int serve_floor(int port, int closing)
 /* ---------------------------------------------------------------------------
  * >>this -- eventmpm.h as it is measured: --serve PORT DIR
  * ------------------------------------------------------------------------- */
-
-static long query_ms(empm_request *req, long fallback)
-{
-    const char *v = empm_query(req, "ms");
-    const long ms = v != NULL ? strtol(v, NULL, 10) : fallback;
-    return ms < 0 ? 0 : ms > 10000 ? 10000 : ms;
-}
 
 static int on_hello(empm_request *req, void *user)
 {
@@ -1921,23 +1972,14 @@ static int on_hello(empm_request *req, void *user)
 static int on_block(empm_request *req, void *user)
 {
     const uint64_t began = now_ns();
-    const long ms = query_ms(req, 10);
+    const char *v = empm_query(req, "ms");
+    const long ms = v != NULL ? strtol(v, NULL, 10) : 10;
     struct timespec t;
     (void)user;
     t.tv_sec = ms / 1000;
     t.tv_nsec = ms % 1000 * 1000000;
     nanosleep(&t, NULL);
     return empm_printf(req, "%" PRIu64 " %ld\n", began, (long)getpid());
-}
-
-static int on_burn(empm_request *req, void *user)
-{
-    const uint64_t until = clock_ns(CLOCK_THREAD_CPUTIME_ID) +
-                           (uint64_t)query_ms(req, 20) * 1000000u;
-    (void)user;
-    while (clock_ns(CLOCK_THREAD_CPUTIME_ID) < until)
-        ;
-    return empm_write(req, HELLO, sizeof HELLO - 1);
 }
 
 /* An event each 100 ms until the client goes or the server stops. */
@@ -1959,7 +2001,7 @@ static int on_events(empm_request *req, void *user)
     return on_tick(req, EMPM_RESUMED, user);
 }
 
-/* The table is what shall be read: that it starts and stops is no news. */
+/* Starts and stops are no news beside a table. */
 static void only_trouble(enum empm_log_level level, const char *line,
                          void *user)
 {
@@ -1974,7 +2016,6 @@ static int serve_this(int port, const char *dir, int argc, char **argv)
     static const empm_route routes[] = {
         EMPM_ROUTE("GET /hello",  on_hello,  NULL),
         EMPM_ROUTE("GET /block",  on_block,  NULL),
-        EMPM_ROUTE("GET /burn",   on_burn,   NULL),
         EMPM_ROUTE("GET /events", on_events, NULL),
         EMPM_FILES("GET /", NULL),
         EMPM_ROUTES_END
@@ -2018,7 +2059,7 @@ static int serve_this(int port, const char *dir, int argc, char **argv)
 }
 
 /* ---------------------------------------------------------------------------
- * >>servers -- what can be started, and with which configuration
+ * >>servers -- those that can be started, and their configurations
  *
  * Each is Debian's package as its manual would set it up for this work: no
  * access log, sendfile, keep-alive without limit of requests and for 60 s, one
@@ -2030,15 +2071,13 @@ static int serve_this(int port, const char *dir, int argc, char **argv)
  * end, see >>proc.)
  * ------------------------------------------------------------------------- */
 
-enum { THIS, AGAINST, FLOOR, NGINX, APACHE, LIGHTTPD, H2O, SERVERS };
+enum { THIS, AGAINST, FLOOR, NGINX, APACHE, LIGHTTPD, H2O, URL, SERVERS };
 
 typedef struct server {
-    int         kind;
+    int         kind, in_use;
     const char *name;
-    const char *binary;                /* looked for in PATH and the sbins */
-    const char *ask_version, *skip;    /* and what to skip of the answer */
+    const char *url_path;              /* of URL, which others have started */
     char        path[256], version[120];
-    int         in_use;
     int         port, reply_bytes;
     pid_t       pid;                   /* 0: not running */
     target      at;
@@ -2068,9 +2107,9 @@ static void make_folder(void)
     static const struct { const char *name; size_t bytes; } files[] = {
         { "4k.bin", 4096 }, { "100k.bin", 102400 }, { "10m.bin", 10485760 }
     };
-    char path[128], block[4096];
+    static char noise[10485760];
     uint32_t x = 1;
-    size_t i, k, n;
+    size_t i;
     const char *base = getenv("TMPDIR");
     umask(022);
     snprintf(tmp_dir, sizeof tmp_dir, "%s/bench-XXXXXX",
@@ -2080,119 +2119,119 @@ static void make_folder(void)
         die("cannot make a temporary folder: %s", strerror(errno));
     }
     chmod(tmp_dir, 0755);              /* servers run as nobody */
-    snprintf(path, sizeof path, "%s/docs", tmp_dir);
-    mkdir(path, 0755);
-    snprintf(path, sizeof path, "%s/docs/hello", tmp_dir);
-    write_file(path, "%s", HELLO);
+    mkdir(string("%s/docs", tmp_dir), 0755);
+    write_file(string("%s/docs/hello", tmp_dir), "%s", HELLO);
+    for (i = 0; i < sizeof noise; i++)
+        noise[i] = (char)((x = x * 1664525u + 1013904223u) >> 24);
     for (i = 0; i < COUNT(files); i++) {
-        FILE *f;
-        snprintf(path, sizeof path, "%s/docs/%s", tmp_dir, files[i].name);
-        f = fopen(path, "w");
-        if (f == NULL)
-            die("%s: %s", path, strerror(errno));
-        for (n = 0; n < files[i].bytes; n += sizeof block) {
-            for (k = 0; k < sizeof block; k++)
-                block[k] = (char)((x = x * 1664525u + 1013904223u) >> 24);
-            fwrite(block, 1, sizeof block, f);
-        }
-        if (fclose(f) != 0)
+        const char *path = string("%s/docs/%s", tmp_dir, files[i].name);
+        FILE *f = fopen(path, "w");
+        if (f == NULL || fwrite(noise, 1, files[i].bytes, f) < files[i].bytes ||
+            fclose(f) != 0)
             die("%s: %s", path, strerror(errno));
     }
 }
 
-#define MODULES "/usr/lib/apache2/modules/"
+/* How many descriptors a server may use, without those for other things. */
+static long descriptors(void)
+{
+    struct rlimit limit;
+    getrlimit(RLIMIT_NOFILE, &limit);
+    return limit.rlim_cur > 1000000 ? 1000000 : (long)limit.rlim_cur - 100;
+}
 
-/* the scene has said how many children */
-static int own_shape;
-
-static void write_config(const server *s, const char *conf)
+static void configure_nginx(const server *s, const char *conf, int n)
 {
     const char *d = tmp_dir;
-    const int port = s->port, root = geteuid() == 0;
-    const int n = opt.processes > 0 ? opt.processes : processors();
-    struct rlimit limit;
-    char shape[400] = "";
-    long fds;
-    getrlimit(RLIMIT_NOFILE, &limit);
-    fds = limit.rlim_cur > 1000000 ? 1000000 : (long)limit.rlim_cur;
-    if (s->kind == NGINX)
-        write_file(conf,
-            "%sdaemon off; worker_processes %d; pid %s/nginx.pid;\n"
-            "worker_rlimit_nofile %ld; error_log %s/nginx.log;\n"
-            "events { worker_connections %ld; }\n"
-            "http {\n"
-            "    access_log off; sendfile on; tcp_nopush on;\n"
-            "    open_file_cache max=64 inactive=60s;\n"   /* as all others */
-            "    default_type text/plain;\n"
-            "    keepalive_requests 1000000000; keepalive_timeout 60;\n"
-            "    client_body_temp_path %s/n1; proxy_temp_path %s/n2;\n"
-            "    fastcgi_temp_path %s/n3; uwsgi_temp_path %s/n4;\n"
-            "    scgi_temp_path %s/n5;\n"
-            "    server {\n"
-            "        listen 127.0.0.1:%d; root %s/docs;\n"
-            "        location = /hello { return 200 \"" HELLO "\"; }\n"
-            "    }\n"
-            "}\n", root ? "user nobody nogroup; " : "", n, d, fds, d,
-            fds > 1000 ? fds - 100 : fds, d, d, d, d, d, port, d);
-    else if (s->kind == APACHE) {
-        char script[128];
-        snprintf(script, sizeof script, "%s/block.lua", d);
-        write_file(script,
-            "function handle(r)\n    r.usleep(1000 * "
-                   "tonumber(r:parseargs().ms))\n"
-            "    r:puts('0 0\\n')\n    return apache2.OK\nend\n");
-        if (opt.processes > 0)
-            snprintf(shape, sizeof shape,
-                "ServerLimit %d\nStartServers %d\nThreadLimit %d\n"
-                "ThreadsPerChild %d\nMaxRequestWorkers %d\n"
-                "MinSpareThreads 1\nMaxSpareThreads %d\n"
-                "%sKeepAlive On\nMaxKeepAliveRequests 0\n"
-                "KeepAliveTimeout 60\n", n, n, opt.workers, opt.workers,
-                n * opt.workers, n * opt.workers,
-                own_shape ? "" : "AsyncRequestWorkerFactor 1000\n");
-        write_file(conf,
-            "ServerRoot %s\nServerName bench\nPidFile %s/apache.pid\n"
-            "DefaultRuntimeDir %s\nListen 127.0.0.1:%d\n"
-            "ErrorLog %s/apache.log\n%s"
-            "LoadModule mpm_event_module  " MODULES "mod_mpm_event.so\n"
-            "LoadModule authz_core_module " MODULES "mod_authz_core.so\n"
-            "LoadModule rewrite_module    " MODULES "mod_rewrite.so\n"
-            "LoadModule headers_module    " MODULES "mod_headers.so\n"
-            "<IfFile " MODULES "mod_lua.so>\n"
-            "    LoadModule lua_module    " MODULES "mod_lua.so\n"
-            "    LuaMapHandler /block     %s\n    LuaScope thread\n"
-            "</IfFile>\n%s"
-            "EnableSendfile On\nEnableMMAP Off\n"
-            "DocumentRoot %s/docs\n"
-            "<Directory />\n    AllowOverride None\n"
-            "    Options FollowSymLinks\n    Require all granted\n"
-            "</Directory>\n"
-            "ErrorDocument 200 \"" HELLO "\"\nRewriteEngine On\n"
-            "RewriteRule ^/hello$ - [R=200,L]\n"
-            "<Location /hello>\n    Header always set Content-Type text/plain\n"
-            "</Location>\n", d, d, d, port, d,
-            root ? "User nobody\nGroup nogroup\n" : "", script, shape, d);
-    } else if (s->kind == LIGHTTPD)
-        write_file(conf,
-            "server.document-root = \"%s/docs\"\n"
-            "server.bind = \"127.0.0.1\"\nserver.port = %d\n"
-            "server.max-worker = %d\nserver.errorlog = \"%s/lighttpd.log\"\n"
-            "server.max-keep-alive-requests = 1000000000\n"
-            "server.max-keep-alive-idle = 60\n"
-            "server.max-fds = %ld\nserver.max-connections = %ld\n"
-            "server.upload-dirs = ( \"%s\" )\n"
-            "mimetype.assign = ( \"\" => \"text/plain\" )\n",
-            d, port, n, d, fds, fds > 1000 ? fds - 100 : fds / 2, d);
-    else if (s->kind == H2O)
-        write_file(conf,
-            "%snum-threads: %d\nmax-connections: %ld\n"
-            "listen:\n  host: 127.0.0.1\n  port: %d\n"
-            "http1-request-timeout: 60\n"
-            "file.mime.setdefaulttype: text/plain\n"
-            "hosts:\n  default:\n    paths:\n      /:\n"
-            "        file.dir: %s/docs\n",
-            root ? "user: root\n" : "", n, fds > 1000 ? fds - 100 : fds, port,
-            d);
+    write_file(conf,
+        "%sdaemon off; worker_processes %d; pid %s/nginx.pid;\n"
+        "error_log %s/nginx.log; events { worker_connections %ld; }\n"
+        "http {\n"
+        "    access_log off; sendfile on; tcp_nopush on;\n"
+        "    open_file_cache max=64 inactive=60s;\n"     /* as all others */
+        "    default_type text/plain;\n"
+        "    keepalive_requests 1000000000; keepalive_timeout 60;\n"
+        "    client_body_temp_path %s/n1; proxy_temp_path %s/n2;\n"
+        "    fastcgi_temp_path %s/n3; uwsgi_temp_path %s/n4;\n"
+        "    scgi_temp_path %s/n5;\n"
+        "    server {\n"
+        "        listen 127.0.0.1:%d; root %s/docs;\n"
+        "        location = /hello { return 200 \"" HELLO "\"; }\n"
+        "    }\n"
+        "}\n", geteuid() == 0 ? "user nobody nogroup; " : "", n, d, d,
+        descriptors(), d, d, d, d, d, s->port, d);
+}
+
+#define MODULES "/usr/lib/apache2/modules/"
+
+static int own_shape;                  /* the scene says how many children */
+
+static void configure_apache(const server *s, const char *conf, int n)
+{
+    const char *d = tmp_dir, *shape = "";
+    const char *script = string("%s/block.lua", d);
+    write_file(script,
+        "function handle(r)\n    r.usleep(1000 * tonumber(r:parseargs().ms))\n"
+        "    r:puts('0 0\\n')\n    return apache2.OK\nend\n");
+    if (opt.processes > 0)
+        shape = string(
+            "ServerLimit %d\nStartServers %d\nThreadLimit %d\n"
+            "ThreadsPerChild %d\nMaxRequestWorkers %d\n"
+            "MinSpareThreads 1\nMaxSpareThreads %d\n"
+            "%sKeepAlive On\nMaxKeepAliveRequests 0\nKeepAliveTimeout 60\n",
+            n, n, opt.workers, opt.workers, n * opt.workers, n * opt.workers,
+            own_shape ? "" : "AsyncRequestWorkerFactor 1000\n");
+    write_file(conf,
+        "ServerRoot %s\nServerName bench\nPidFile %s/apache.pid\n"
+        "DefaultRuntimeDir %s\nListen 127.0.0.1:%d\n"
+        "ErrorLog %s/apache.log\n%s"
+        "LoadModule mpm_event_module  " MODULES "mod_mpm_event.so\n"
+        "LoadModule authz_core_module " MODULES "mod_authz_core.so\n"
+        "LoadModule rewrite_module    " MODULES "mod_rewrite.so\n"
+        "LoadModule headers_module    " MODULES "mod_headers.so\n"
+        "<IfFile " MODULES "mod_lua.so>\n"
+        "    LoadModule lua_module    " MODULES "mod_lua.so\n"
+        "    LuaMapHandler /block     %s\n    LuaScope thread\n"
+        "</IfFile>\n%s"
+        "EnableSendfile On\nEnableMMAP Off\n"
+        "DocumentRoot %s/docs\n"
+        "<Directory />\n    AllowOverride None\n"
+        "    Options FollowSymLinks\n    Require all granted\n"
+        "</Directory>\n"
+        "ErrorDocument 200 \"" HELLO "\"\nRewriteEngine On\n"
+        "RewriteRule ^/hello$ - [R=200,L]\n"
+        "<Location /hello>\n    Header always set Content-Type text/plain\n"
+        "</Location>\n", d, d, d, s->port, d,
+        geteuid() == 0 ? "User nobody\nGroup nogroup\n" : "", script, shape,
+        d);
+}
+
+static void configure_lighttpd(const server *s, const char *conf, int n)
+{
+    const char *d = tmp_dir;
+    write_file(conf,
+        "server.document-root = \"%s/docs\"\n"
+        "server.bind = \"127.0.0.1\"\nserver.port = %d\n"
+        "server.max-worker = %d\nserver.errorlog = \"%s/lighttpd.log\"\n"
+        "server.max-keep-alive-requests = 1000000000\n"
+        "server.max-keep-alive-idle = 60\n"
+        "server.max-fds = %ld\nserver.max-connections = %ld\n"
+        "server.upload-dirs = ( \"%s\" )\n"
+        "mimetype.assign = ( \"\" => \"text/plain\" )\n",
+        d, s->port, n, d, descriptors() + 100, descriptors(), d);
+}
+
+static void configure_h2o(const server *s, const char *conf, int n)
+{
+    write_file(conf,
+        "%snum-threads: %d\nmax-connections: %ld\n"
+        "listen:\n  host: 127.0.0.1\n  port: %d\n"
+        "http1-request-timeout: 60\n"
+        "file.mime.setdefaulttype: text/plain\n"
+        "hosts:\n  default:\n    paths:\n      /:\n"
+        "        file.dir: %s/docs\n",
+        geteuid() == 0 ? "user: root\n" : "", n, descriptors(), s->port,
+        tmp_dir);
 }
 
 /* A port that is free now. */
@@ -2211,67 +2250,84 @@ static int free_port(void)
     return ntohs(in.sin_port);
 }
 
+/* Starts this program again, or another build of it, as a server. */
+static pid_t spawn_bench(const server *s, int closing, const char *log)
+{
+    const char *argv[16 + 2 * MAX_SETTINGS];
+    int k = 0, i;
+    argv[k++] = s->path;
+    argv[k++] = s->kind == FLOOR ? "--serve-floor" : "--serve";
+    argv[k++] = string("%d", s->port);
+    argv[k++] = "--processes";
+    argv[k++] = string("%d", opt.processes);
+    if (closing && s->kind == FLOOR)
+        argv[k++] = "--close";
+    if (s->kind != FLOOR) {
+        argv[k++] = "--dir";
+        argv[k++] = string("%s/docs", tmp_dir);
+        argv[k++] = "--workers";
+        argv[k++] = string("%d", opt.workers);
+        argv[k++] = "--set";
+        argv[k++] = string("PidFile %s/%d.pid", tmp_dir, s->port);
+    }
+    for (i = 0; i < opt.nset && s->kind == THIS; i++) {
+        argv[k++] = "--set";
+        argv[k++] = opt.set[i];
+    }
+    argv[k] = NULL;
+    return spawn(argv, log);
+}
+
+/* Starts another server, with a configuration that is written now. */
+static pid_t spawn_other(const server *s, const char *log)
+{
+    static const struct {
+        void (*configure)(const server *s, const char *conf, int n);
+        const char *option;
+    } of[SERVERS] = {
+        { NULL, NULL }, { NULL, NULL }, { NULL, NULL },
+        { configure_nginx, "-c" },
+        { configure_apache, "-f" },
+        { configure_lighttpd, "-f" },
+        { configure_h2o, "-c" },
+        { NULL, NULL }
+    };
+    const char *conf = string("%s/%s.conf", tmp_dir, s->name);
+    const char *argv[5];
+    of[s->kind].configure(s, conf, opt.processes > 0 ? opt.processes
+                                                     : processors());
+    argv[0] = s->path;
+    argv[1] = of[s->kind].option;
+    argv[2] = conf;
+    argv[3] = s->kind == LIGHTTPD ? "-D" : s->kind == APACHE ? "-DFOREGROUND"
+                                                             : NULL;
+    argv[4] = NULL;
+    return spawn(argv, log);
+}
+
+static int server_lives(const server *s)
+{
+    return s->kind == URL || !is_gone(s->pid);
+}
+
 /* Starts it and asks until it answers as it should. Returns 0 if it does not:
  * then it is not used any more. */
 static int server_start(server *s, int closing)
 {
-    char conf[128], log[128], port[12], n[12], workers[12], docs[128];
-    char pid_file[128];
-    const char *argv[16 + 2 * MAX_SETTINGS];
+    const char *log = string("%s/%s.out", tmp_dir, s->name);
     const uint64_t until = now_ns() + 8000000000u;
     answer a;
-    int k = 0, i;
+    if (s->kind == URL)
+        return 1;
     s->port = free_port();
     target_local(&s->at, s->port);
-    snprintf(conf, sizeof conf, "%s/%s.conf", tmp_dir, s->name);
-    snprintf(log, sizeof log, "%s/%s.out", tmp_dir, s->name);
-    snprintf(docs, sizeof docs, "%s/docs", tmp_dir);
-    snprintf(port, sizeof port, "%d", s->port);
-    snprintf(pid_file, sizeof pid_file, "PidFile %s/%d.pid", tmp_dir, s->port);
-    snprintf(n, sizeof n, "%d", opt.processes);
-    snprintf(workers, sizeof workers, "%d", opt.workers);
-    argv[k++] = s->path;
-    if (s->kind <= FLOOR) {
-        if (s->kind != FLOOR) {
-            argv[k++] = "--serve";
-            argv[k++] = port;
-            argv[k++] = "--dir";
-            argv[k++] = docs;
-            argv[k++] = "--workers";
-            argv[k++] = workers;
-            argv[k++] = "--set";
-            argv[k++] = pid_file;
-        } else {
-            argv[k++] = closing ? "--serve-floor-close" : "--serve-floor";
-            argv[k++] = port;
-        }
-        argv[k++] = "--processes";
-        argv[k++] = n;
-        for (i = 0; i < opt.nset && s->kind == THIS; i++) {
-            argv[k++] = "--set";
-            argv[k++] = opt.set[i];
-        }
-    } else {
-        write_config(s, conf);
-        if (s->kind == NGINX) {
-            argv[k++] = "-p";
-            argv[k++] = tmp_dir;
-        }
-        if (s->kind == LIGHTTPD)
-            argv[k++] = "-D";
-        if (s->kind == APACHE)
-            argv[k++] = "-DFOREGROUND";
-        argv[k++] = s->kind == NGINX || s->kind == H2O ? "-c" : "-f";
-        argv[k++] = conf;
-    }
-    argv[k] = NULL;
-    s->pid = spawn(argv, log);
+    s->pid = s->kind <= FLOOR ? spawn_bench(s, closing, log)
+                              : spawn_other(s, log);
     while (ask(&s->at, "/hello", 1000, &a) < 0 && now_ns() < until &&
-           !is_gone(s->pid))
+           server_lives(s))
         sleep_ms(10);
-    if (a.status == 200 && a.body == (int64_t)sizeof HELLO - 1 &&
-        strcmp(a.text + a.head, HELLO) == 0) {
-        s->reply_bytes = (int)(a.head + sizeof HELLO - 1);
+    if (a.is.status == 200 && strcmp(a.text + a.is.head, HELLO) == 0) {
+        s->reply_bytes = (int)(a.is.head + sizeof HELLO - 1);
         sleep_ms(s->kind == APACHE ? 300 : 50);    /* all its processes */
         tree_of(s->pid, &s->processes);
         return 1;
@@ -2279,8 +2335,9 @@ static int server_start(server *s, int closing)
     progress("%s", "");
     if (slurp(log, a.text, sizeof a.text) < 0)
         a.text[0] = '\0';
+    failures++;
     printf("%s does not answer as it should (status %d) and is left out. "
-           "Its output:\n%s\n", s->name, a.status, a.text);
+           "Its output:\n%s\n", s->name, a.is.status, a.text);
     end_process(s->pid, SIGTERM);
     s->pid = 0;
     s->in_use = 0;
@@ -2299,11 +2356,12 @@ static void server_stop(server *s)
 static int server_upgraded(server *s, double seconds)
 {
     const uint64_t until = now_ns() + (uint64_t)(seconds * 1e9);
-    char path[128], text[32];
+    const char *path = string("%s/%d.pid", tmp_dir, s->port);
+    char digits[32];
     int i;
-    snprintf(path, sizeof path, "%s/%d.pid", tmp_dir, s->port);
     do {
-        const pid_t pid = slurp(path, text, sizeof text) > 0 ? atoi(text) : 0;
+        const pid_t pid = slurp(path, digits, sizeof digits) > 0 ? atoi(digits)
+                                                                 : 0;
         for (i = 0; i < MAX_KIDS && kids[i] != 0; i++)
             ;
         if (pid > 0 && pid != s->pid && i < MAX_KIDS) {
@@ -2316,98 +2374,92 @@ static int server_upgraded(server *s, double seconds)
     return 0;
 }
 
-/* How many sockets each process of the tree has; what it had before is taken
- * off. Returns how many processes there are. */
-static int sockets_by_process(const server *s, int *n, int sign)
+/* "http://host:port/path", or "http://host/path" */
+static void parse_url(const char *url, server *s)
 {
-    int i;
-    for (i = 0; i < s->processes.n; i++)
-        n[i] = sign * sockets_of(s->processes.pid[i]) + (sign > 0 ? n[i] : 0);
-    return s->processes.n;
+    struct addrinfo hints, *list = NULL;
+    char host[300], port[8] = "80";
+    int n = 0;
+    memset(&hints, 0, sizeof hints);
+    hints.ai_socktype = SOCK_STREAM;
+    if (sscanf(url, "http://%255[^/:]%n:%7[0-9]%n", host, &n, port, &n) < 1 ||
+        (url[n] != '/' && url[n] != '\0') ||
+        getaddrinfo(host, port, &hints, &list) != 0)
+        die("no address in '%s': http://HOST:PORT/PATH", url);
+    snprintf(s->at.host, sizeof s->at.host, "%.255s:%s", host, port);
+    s->url_path = url[n] != '\0' ? url + n : "/";
+    memcpy(&s->at.addr, list->ai_addr, list->ai_addrlen);
+    s->at.len = list->ai_addrlen;
+    s->at.loopback = strcmp(host, "127.0.0.1") == 0;
+    freeaddrinfo(list);
+    if (opt.pid > 0)
+        tree_of(opt.pid, &s->processes);
 }
 
-static void find_binary(server *s)
+/* Where it is, and its version; no path: it is not installed. */
+static void find_binary(server *s, const char *name)
 {
-    static const char *const folders[] = { "/usr/sbin", "/usr/bin",
-                                           "/usr/local/sbin",
-                                           "/usr/local/bin" };
-    char command[400], *nl;
-    size_t i, n;
-    FILE *f;
-    for (i = 0; i < COUNT(folders); i++) {
-        snprintf(s->path, sizeof s->path, "%s/%s", folders[i], s->binary);
-        if (access(s->path, X_OK) == 0)
-            break;
+    char rest[400];
+    FILE *f = popen(string("PATH=$PATH:/usr/sbin:/usr/local/sbin; "
+                           "command -v %s && %s -v 2>&1", name, name), "r");
+    if (f == NULL || fgets(s->path, sizeof s->path, f) == NULL)
         s->path[0] = '\0';
-    }
-    if (s->path[0] == '\0')
-        return;
-    snprintf(command, sizeof command, "%s %s 2>&1", s->path, s->ask_version);
-    f = popen(command, "r");
-    if (f == NULL || fgets(s->version, sizeof s->version, f) == NULL)
+    else if (fgets(s->version, sizeof s->version, f) == NULL)
         s->version[0] = '\0';
-    if (f != NULL) {
-        while (fgets(command, sizeof command, f) != NULL)
-            ;
+    while (f != NULL && fgets(rest, sizeof rest, f) != NULL)
+        ;
+    if (f != NULL)
         pclose(f);
-    }
-    if ((nl = strchr(s->version, '\n')) != NULL)
-        *nl = '\0';
-    n = strlen(s->skip);
-    if (strncmp(s->version, s->skip, n) == 0)
-        memmove(s->version, s->version + n, strlen(s->version + n) + 1);
+    s->path[strcspn(s->path, "\n")] = '\0';
+    s->version[strcspn(s->version, "\n")] = '\0';
 }
 
 static void find_servers(void)
 {
-    static const struct { const char *name, *binary, *ask, *skip; } known[] = {
-        { "eventmpm", "",         "",   "" },
-        { "against",  "",         "",   "" },
-        { "floor",    "",         "",   "" },
-        { "nginx",    "nginx",    "-v", "nginx version: " },
-        { "apache",   "apache2",  "-v", "Server version: " },
-        { "lighttpd", "lighttpd", "-v", "" },
-        { "h2o",      "h2o",      "-v", "" }
+    static const char *const names[SERVERS] = {
+        "eventmpm", "against", "floor", "nginx", "apache", "lighttpd", "h2o",
+        "url"
     };
     int i;
     for (i = 0; i < SERVERS; i++) {
         server *s = &servers[i];
+        const char *path = i == THIS || i == FLOOR ? self
+                           : i == AGAINST          ? opt.against_binary
+                           : i == URL              ? opt.url : NULL;
         s->kind = i;
-        s->name = known[i].name;
-        s->binary = known[i].binary;
-        s->ask_version = known[i].ask;
-        s->skip = known[i].skip;
-        if (i == AGAINST && opt.against_binary != NULL) {
-            s->name = opt.against_name;
-            snprintf(s->path, sizeof s->path, "%s", opt.against_binary);
-            snprintf(s->version, sizeof s->version, "%s", opt.against_binary);
-        } else if (i == THIS || i == FLOOR) {
-            snprintf(s->path, sizeof s->path, "%.255s", self);
-            snprintf(s->version, sizeof s->version, "%s",
-                     i == THIS ? "eventmpm.h " EMPM_VERSION
-                               : "bare epoll loop, canned reply");
-        } else if (i > FLOOR && (opt.compare || opt.servers != NULL))
-            find_binary(s);
-        s->in_use = s->path[0] != '\0' &&
+        s->name = i == AGAINST ? opt.against_name : names[i];
+        if (path != NULL)
+            snprintf(s->path, sizeof s->path, "%.255s", path);
+        else if (i > FLOOR && i < URL && (opt.compare || opt.servers != NULL))
+            find_binary(s, i == APACHE ? "apache2" : names[i]);
+        if (path != NULL)
+            snprintf(s->version, sizeof s->version, "%.119s",
+                     i == THIS    ? "eventmpm.h " EMPM_VERSION
+                     : i == FLOOR ? "bare epoll loop, canned reply" : path);
+        s->in_use = s->path[0] != '\0' && (i == URL) == (opt.url != NULL) &&
                     (opt.servers == NULL || picked(opt.servers, s->name));
     }
+    if (opt.url != NULL)
+        parse_url(opt.url, &servers[URL]);
 }
 
 /* ---------------------------------------------------------------------------
- * >>results -- figures by scene, server, metric and round
+ * >>results -- scenes, and figures by scene, server, column and round
+ *
+ * New scene? A row in scenes[]. Of a new kind? Also: the enum, a table of
+ * columns and its row in columns_of[], a function with one figure for each
+ * column, and its row in run_scene().
  * ------------------------------------------------------------------------- */
 
-enum { LOAD, IDLE, HEADS, READERS, BLOCKING, BURNING, BURST, BALANCE, REST,
-       CALLS, SHARING, GROWN, MOVING, CHURN, KILLS, TUNED };
-enum { ALL = (1 << SERVERS) - 1, OURS = 1 << THIS | 1 << AGAINST,
+enum { LOAD, IDLE, HEADS, READERS, BLOCKING, BURST, REST, CALLS, SHARING, GROWN,
+       MOVING, CHURN, KILLS, TUNED };
+enum { ALL = (1 << URL) - 1, OURS = 1 << THIS | 1 << AGAINST,
        REAL = ALL & ~(1 << FLOOR), EVENT = OURS | 1 << APACHE };
-enum { BY_NAME = -1 };                 /* in no set: --scenes asks for it */
+enum { FULL, SHORT, BY_NAME };         /* sets; --scenes asks for BY_NAME */
 
 typedef struct scene {
     const char *name;
-    int         kind;
-    /* in the set without --compare; BY_NAME */
-    int         in_short;
+    int         kind, set;
     int         who;                   /* bits of the servers that it is for */
     int         most_rounds;           /* 0: as many as asked for */
     int         connections, pipeline, close;
@@ -2415,45 +2467,37 @@ typedef struct scene {
 } scene;
 
 static const scene scenes[] = {
-    { "hello-1",    LOAD, 0, ALL, 0,    1,  1, 0, "/hello",
-      "13 bytes, keep-alive, 1 connection" },
-    { "hello-16",   LOAD, 1, ALL, 0,   16,  1, 0, "/hello",
+    { "hello-16",   LOAD, SHORT, ALL, 0,   16,  1, 0, "/hello",
       "13 bytes, keep-alive, 16 connections" },
-    { "hello-64",   LOAD, 1, ALL, 0,   64,  1, 0, "/hello",
+    { "hello-64",   LOAD, SHORT, ALL, 0,   64,  1, 0, "/hello",
       "13 bytes, keep-alive, 64 connections" },
-    { "hello-256",  LOAD, 0, ALL, 0,  256,  1, 0, "/hello",
+    { "hello-256",  LOAD, FULL,  ALL, 0,  256,  1, 0, "/hello",
       "13 bytes, keep-alive, 256 connections" },
-    { "hello-1000", LOAD, 1, ALL, 0, 1000,  1, 0, "/hello",
+    { "hello-1000", LOAD, SHORT, ALL, 0, 1000,  1, 0, "/hello",
       "13 bytes, keep-alive, 1000 connections" },
-    { "pipeline",   LOAD, 1, ALL, 0,   64, 16, 0, "/hello",
+    { "pipeline",   LOAD, SHORT, ALL, 0,   64, 16, 0, "/hello",
       "13 bytes, 16 requests in one write, 64 connections" },
-    { "close",      LOAD, 1, ALL, 0,   64,  1, 1, "/hello",
+    { "close",      LOAD, SHORT, ALL, 0,   64,  1, 1, "/hello",
       "13 bytes, a connection per request, 64 at a time" },
-    { "file-4k",    LOAD, 1, REAL, 0,  64,  1, 0, "/4k.bin",
+    { "file-4k",    LOAD, SHORT, REAL, 0,  64,  1, 0, "/4k.bin",
       "a file of 4 KB, 64 connections" },
-    { "file-100k",  LOAD, 0, REAL, 0,  64,  1, 0, "/100k.bin",
+    { "file-100k",  LOAD, FULL,  REAL, 0,  64,  1, 0, "/100k.bin",
       "a file of 100 KB, 64 connections" },
-    { "file-10m",   LOAD, 0, REAL, 0,  16,  1, 0, "/10m.bin",
+    { "file-10m",   LOAD, FULL,  REAL, 0,  16,  1, 0, "/10m.bin",
       "a file of 10 MB, 16 connections" },
-    { "calls",      CALLS, 0, ALL, 1,  64,  1, 0, "/hello",
+    { "calls",      CALLS, FULL, ALL, 1,   64,  1, 0, "/hello",
       "system calls per request, 64 connections (perf)" },
-    { "idle",       IDLE, 1, ALL, 3, 15000, 1, 0, "/hello",
+    { "idle",       IDLE, SHORT, ALL, 3, 15000, 1, 0, "/hello",
       "idle keep-alive connections: bytes of process memory for each" },
-    { "heads-200",  HEADS, 0, ALL, 0,  200, 1, 0, "/hello",
-      "200 clients whose heads never end, beside 16 busy connections" },
-    { "heads-2000", HEADS, 0, ALL, 0, 2000, 1, 0, "/hello",
+    { "heads",      HEADS, FULL, ALL, 0, 2000,  1, 0, "/hello",
       "2000 clients whose heads never end, beside 16 busy connections" },
-    { "readers",    READERS, 0, REAL, 0, 200, 1, 0, "/10m.bin",
+    { "readers",    READERS, FULL, REAL, 0, 200, 1, 0, "/10m.bin",
       "200 clients that read 10 MB at 1 KB/s, beside 16 busy connections" },
-    { "blocking",   BLOCKING, 1, OURS, 0, 64, 1, 0, "/hello",
+    { "blocking",   BLOCKING, SHORT, OURS, 0, 64, 1, 0, "/hello",
       "half of the requests block 10 ms, 64 connections: the other half" },
-    { "burning",    BURNING, 0, OURS, 0,  16, 1, 0, "/hello",
-      "8 connections keep handlers computing, beside 16 busy connections" },
-    { "burst",      BURST, 1, OURS, 0,    64, 1, 0, "/block?ms=100",
+    { "burst",      BURST, SHORT, OURS, 0,   64, 1, 0, "/block?ms=100",
       "as many blocking requests at once as there are idle workers" },
-    { "balance",    BALANCE, 1, ALL, 0,  200, 1, 0, "/hello",
-      "200 light connections, one after the other: who gets them" },
-    { "rest",       REST, 1, ALL, 1,     100, 1, 0, "/hello",
+    { "rest",       REST, SHORT, ALL, 1,    100, 1, 0, "/hello",
       "wake-ups per second of all threads while nothing happens" },
     { "children-4x4", SHARING, BY_NAME, EVENT, 3, 16, 1, 0, "/block?ms=500",
       "4 children of 4 workers, 16 clients, a handler that takes 500 ms" },
@@ -2470,7 +2514,9 @@ static const scene scenes[] = {
     { "children-kill", KILLS, BY_NAME, OURS, 3, 48, 1, 0, "/block?ms=20",
       "children of 4 x 4 killed with -9 under 48 clients" },
     { "children-tuned", TUNED, BY_NAME, 1 << THIS, 3, 64, 1, 0, "/hello",
-      "13 bytes, 64 connections: out of the box, and tuned" }
+      "13 bytes, 64 connections: out of the box, and tuned" },
+    { "url",        LOAD, BY_NAME, 1 << URL, 0, 0, 0, 0, NULL,
+      "GET of what --url says" }
 };
 #define SCENES ((int)COUNT(scenes))
 
@@ -2481,138 +2527,99 @@ static const struct { const char *scene; int processes, workers; } shapes[] = {
     { "children-kill", 4, 4 }, { "children-tuned", 0, 0 }
 };
 
+/* More cells beside the median of a column. */
+enum { SPREAD = 1, TO_NGINX = 2, TO_FLOOR = 4, RATIOS = TO_NGINX | TO_FLOOR };
+
 typedef struct column {
-    const char *metric, *head;
-    int         decimals, spread;      /* spread: print it beside */
-    int         ratios;             /* 1: to nginx, 2: to the floor, after it */
+    const char *metric, *head;         /* no head: for --json only */
+    int         decimals;
+    unsigned    beside;
 } column;
 
 static const column load_columns[] = {
-    { "rps", "requests/s", 0, 1, 3 },
-    { "cpu", "CPU us", 2, 1, 3 },
-    { "user", "user", 2, 0, 0 },
-    { "sys", "sys", 2, 0, 0 },
-    { "p50", "p50 ms", 3, 0, 0 },
-    { "p99", "p99 ms", 3, 0, 0 },
-    { "p999", "p99.9", 3, 0, 0 },
-    { "mbps", "MB/s", 0, 0, 0 },
-    { "errors", "errors", 0, 0, 0 },
-    { "client", "client us", 2, 0, 0 }
-};
-static const column calls_columns[] = {
-    { "calls", "calls/request", 2, 0, 0 }
+    { "rps", "requests/s", 0, SPREAD | RATIOS },
+    { "cpu", "CPU us", 2, SPREAD | RATIOS },
+    { "user", "user", 2, 0 },       { "sys", "sys", 2, 0 },
+    { "p50", "p50 ms", 3, 0 },      { "p90", NULL, 3, 0 },
+    { "p99", "p99 ms", 3, 0 },      { "p999", "p99.9", 3, 0 },
+    { "max", "worst", 3, 0 },       { "mbps", "MB/s", 0, 0 },
+    { "errors", "errors", 0, 0 },   { "client", "client us", 2, 0 }
 };
 static const column idle_columns[] = {
-    { "opened", "opened", 0, 0, 0 },
-    { "pss0", "PSS MB before", 2, 0, 0 },
-    { "pss", "PSS each", 0, 1, 1 },
-    { "uss", "USS each", 0, 0, 0 },
-    { "fresh", "fresh ms", 2, 0, 0 },
-    { "fresh_max", "worst ms", 2, 0, 0 },
-    { "alive", "alive after", 0, 0, 0 }
+    { "opened", "opened", 0, 0 },   { "pss0", "PSS MB before", 2, 0 },
+    { "pss", "PSS each", 0, SPREAD | TO_NGINX },
+    { "uss", "USS each", 0, 0 },    { "fresh", "fresh ms", 2, 0 },
+    { "fresh_max", "worst ms", 2, 0 }, { "alive", "alive after", 0, 0 }
 };
 static const column beside_columns[] = {
-    { "quiet", "quiet r/s", 0, 0, 0 },
-    { "with", "with r/s", 0, 0, 0 },
-    { "part", "with/quiet", 2, 1, 0 },
-    { "quiet50", "p50 ms", 3, 0, 0 },
-    { "with50", "with", 3, 0, 0 },
-    { "quiet99", "p99 ms", 3, 0, 0 },
-    { "with99", "with", 3, 0, 0 },
-    { "errors", "errors", 0, 0, 0 },
-    { "there", "still there", 0, 0, 0 }
+    { "quiet", "quiet r/s", 0, 0 }, { "with", "with r/s", 0, 0 },
+    { "part", "with/quiet", 2, SPREAD },
+    { "quiet50", "p50 ms", 3, 0 },  { "with50", "with", 3, 0 },
+    { "quiet99", "p99 ms", 3, 0 },  { "with99", "with", 3, 0 },
+    { "errors", "errors", 0, 0 },   { "there", "still there", 0, 0 }
 };
 static const column blocking_columns[] = {
-    { "rate", "light r/s", 0, 0, 0 },
-    { "light50", "p50 ms", 3, 0, 0 },
-    { "light99", "p99 ms", 3, 1, 0 },
-    { "quiet99", "quiet p99", 3, 0, 0 },
-    { "queue99", "computed", 3, 0, 0 },
-    { "excess", "excess ms", 3, 0, 0 },
-    { "over_one", "over one", 3, 0, 0 },
-    { "heavy50", "heavy p50", 2, 0, 0 },
-    { "most", "most/child", 0, 0, 0 },
-    { "errors", "errors", 0, 0, 0 }
+    { "rate", "light r/s", 0, 0 },  { "light50", "p50 ms", 3, 0 },
+    { "light99", "p99 ms", 3, SPREAD },
+    { "quiet99", "quiet p99", 3, 0 }, { "queue99", "computed", 3, 0 },
+    { "excess", "excess ms", 3, 0 },  { "heavy50", "heavy p50", 2, 0 },
+    { "errors", "errors", 0, 0 }
 };
 static const column burst_columns[] = {
-    { "all", "all run ms", 3, 1, 0 },
-    { "worst", "worst ms", 3, 0, 0 },
-    { "sending", "sending ms", 3, 0, 0 },
-    { "jobs", "jobs", 0, 0, 0 }
-};
-static const column balance_columns[] = {
-    { "share", "most in one %", 1, 1, 0 },
-    { "processes", "processes", 0, 0, 0 }
+    { "all", "all run ms", 3, SPREAD }, { "worst", "worst ms", 3, 0 },
+    { "sending", "sending ms", 3, 0 },  { "jobs", "jobs", 0, 0 }
 };
 static const column rest_columns[] = {
-    { "alone", "without clients", 2, 0, 0 },
-    { "crowd", "100 idle ones", 2, 0, 0 },
-    { "threads", "threads", 0, 0, 0 }
+    { "alone", "without clients", 2, 0 }, { "crowd", "100 idle ones", 2, 0 },
+    { "threads", "threads", 0, 0 }
 };
-
+static const column calls_columns[] = {
+    { "calls", "calls/request", 2, 0 }
+};
 static const column sharing_columns[] = {
-    { "keep", "keep-alive r/s", 1, 1, 0 },
-    { "keep50", "p50 ms", 0, 0, 0 },
-    { "keep99", "p99", 0, 0, 0 },
-    { "close", "close r/s", 1, 1, 0 },
-    { "close50", "p50 ms", 0, 0, 0 },
-    { "close99", "p99", 0, 0, 0 },
-    { "burst", "burst ms", 0, 0, 0 },
-    { "gaps", "3 ms apart", 0, 0, 0 },
-    { "errors", "errors", 0, 0, 0 }
+    { "keep", "keep-alive r/s", 1, SPREAD },
+    { "keep50", "p50 ms", 0, 0 },   { "keep99", "p99", 0, 0 },
+    { "close", "close r/s", 1, SPREAD },
+    { "close50", "p50 ms", 0, 0 },  { "close99", "p99", 0, 0 },
+    { "burst", "burst ms", 0, 0 },  { "gaps", "3 ms apart", 0, 0 },
+    { "errors", "errors", 0, 0 }
 };
 static const column grown_columns[] = {
-    { "first", "first 5 s r/s", 1, 0, 0 },
-    { "rps", "then r/s", 1, 1, 0 },
-    { "ideal", "ideal", 0, 0, 0 },
-    { "p50", "p50 ms", 0, 0, 0 },
-    { "p99", "p99 ms", 0, 0, 0 },
-    { "processes", "children", 0, 0, 0 },
-    { "errors", "errors", 0, 0, 0 }
+    { "first", "first 5 s r/s", 1, 0 }, { "rps", "then r/s", 1, SPREAD },
+    { "ideal", "ideal", 0, 0 },         { "p50", "p50 ms", 0, 0 },
+    { "p99", "p99 ms", 0, 0 },          { "processes", "children", 0, 0 },
+    { "errors", "errors", 0, 0 }
 };
 static const column moving_columns[] = {
-    { "opened", "opened", 0, 0, 0 },
-    { "failed", "reload: failed", 0, 0, 0 },
-    { "closed", "closed", 0, 0, 0 },
-    { "gone", "old gone s", 2, 0, 0 },
-    { "failed2", "upgrade: failed", 0, 0, 0 },
-    { "closed2", "closed", 0, 0, 0 },
-    { "gone2", "old gone s", 2, 0, 0 }
+    { "opened", "opened", 0, 0 },   { "failed", "reload: failed", 0, 0 },
+    { "closed", "closed", 0, 0 },   { "gone", "old gone s", 2, 0 },
+    { "failed2", "upgrade: failed", 0, 0 },
+    { "closed2", "closed", 0, 0 },  { "gone2", "old gone s", 2, 0 }
 };
 static const column churn_columns[] = {
-    { "reloads", "reloads", 0, 0, 0 },
-    { "upgrades", "upgrades", 0, 0, 0 },
-    { "requests", "requests", 0, 0, 0 },
-    { "errors", "failed", 0, 0, 0 },
-    { "worst", "slowest ms", 0, 0, 0 },
-    { "ended", "streams ended", 0, 0, 0 },
-    { "left", "old left", 0, 0, 0 }
+    { "reloads", "reloads", 0, 0 },   { "upgrades", "upgrades", 0, 0 },
+    { "late", "late", 0, 0 }, { "requests", "requests", 0, 0 },
+    { "errors", "failed", 0, 0 },     { "worst", "slowest ms", 0, 0 },
+    { "ended", "streams ended", 0, 0 }, { "left", "old left", 0, 0 }
 };
 static const column kills_columns[] = {
-    { "kills", "kills", 0, 0, 0 },
-    { "replies", "replies", 0, 0, 0 },
-    { "own", "lost: its own", 0, 0, 0 },
-    { "others", "others'", 0, 0, 0 },
-    { "hung", "hung", 0, 0, 0 }
+    { "kills", "kills", 0, 0 },     { "replies", "replies", 0, 0 },
+    { "own", "lost: its own", 0, 0 }, { "others", "others'", 0, 0 },
+    { "hung", "hung", 0, 0 }
 };
 static const column tuned_columns[] = {
-    { "box", "box us", 2, 0, 0 },
-    { "kept", "kept us", 2, 0, 0 },
-    { "tuned", "tuned us", 2, 0, 0 },
-    { "box_ratio", "box/tuned", 3, 0, 0 },
-    { "kept_ratio", "kept/tuned", 3, 0, 0 },
-    { "box_rps", "box r/s", 0, 0, 0 },
-    { "tuned_rps", "tuned r/s", 0, 0, 0 }
+    { "box", "box us", 2, 0 },      { "kept", "kept us", 2, 0 },
+    { "tuned", "tuned us", 2, 0 },  { "box_ratio", "box/tuned", 3, 0 },
+    { "kept_ratio", "kept/tuned", 3, 0 },
+    { "box_rps", "box r/s", 0, 0 }, { "tuned_rps", "tuned r/s", 0, 0 }
 };
 
-typedef struct columns {
-    const column *of;
-    int           n;
-    const char   *note;
-} columns;
+enum { MOST_COLUMNS = 12 };
 
+/* By kind: the columns of its table, and the note below it. */
 #define COLUMNS(list, note) { list, (int)COUNT(list), note }
-static const columns columns_of[] = {
+static const struct { const column *of; int n; const char *note; }
+columns_of[] = {
     COLUMNS(load_columns, NULL),
     COLUMNS(idle_columns,
             "Bytes per connection are the slope between a third of the crowd "
@@ -2623,17 +2630,12 @@ static const columns columns_of[] = {
     COLUMNS(beside_columns, "The two runs of a round are neighbours."),
     COLUMNS(blocking_columns,
             "Quiet: the same rate of light requests (open loop) alone. "
-            "Computed: p99 of the wait for\na worker with these connections "
-            "per child. Excess: p99 less these two. Over one: p99\nless quiet "
-            "p99 and the wait if all workers were of one child; at most 1 is "
-            "the goal."),
-    COLUMNS(beside_columns,
-            "Each of the 8 asks for 20 ms of computing, again and again."),
+            "Computed: p99 of the wait for\na worker if all workers were of "
+            "one child. Excess: p99 less these two; the goal is 1."),
     COLUMNS(burst_columns,
             "From the first request sent until the last handler runs, by one "
             "clock; of 10 bursts\nthe median and the worst. As many "
             "connections to each child as it has workers."),
-    COLUMNS(balance_columns, NULL),
     COLUMNS(rest_columns,
             "voluntary_ctxt_switches of all threads of the tree during 4 s."),
     COLUMNS(calls_columns, NULL),
@@ -2649,9 +2651,10 @@ static const columns columns_of[] = {
             "after it. Old gone: from\nthe signal until the last process of "
             "before has ended, requests from 3 s on. Goals: 0, 0, 2 s."),
     COLUMNS(churn_columns,
-            "Goals: nothing failed. A stream that ends is asked for again. Old "
-            "left: processes of before,\n2 s after the last stream has been "
-            "closed."),
+            "Goals: 20 and 5, none late, nothing failed. Late: no new process "
+            "has answered 5 s after\nthe signal. A stream that ends is asked "
+            "for again. Old left: processes of before, 2 s\nafter the last "
+            "stream has been closed."),
     COLUMNS(kills_columns,
             "Its own: connections whose descriptor the killed child had, by "
             "/proc. Others': lost though\nit had them not. Hung: no reply for "
@@ -2662,39 +2665,37 @@ static const columns columns_of[] = {
             "of 5 neighbours; the goal is 1.03.")
 };
 
-typedef struct series {                /* one metric over the rounds */
-    int         scene, server, n;
-    const char *metric;
-    double      v[MAX_ROUNDS];
+typedef struct series {                /* a figure over the rounds */
+    int    n;
+    double v[MAX_ROUNDS];
 } series;
 
-static series store[2048];
-static int    nstore;
-static char   calls_detail[SERVERS][400];   /* the scene "calls" in words */
+static series results[SCENES][SERVERS][MOST_COLUMNS];
 
-static series *find_series(int sc, int sv, const char *metric)
+/* NULL: not measured. */
+static const series *find_series(int sc, int sv, const char *metric)
 {
+    const column *of = columns_of[scenes[sc].kind].of;
     int i;
-    for (i = 0; i < nstore; i++)
-        if (store[i].scene == sc && store[i].server == sv &&
-            strcmp(store[i].metric, metric) == 0)
-            return &store[i];
+    for (i = 0; i < columns_of[scenes[sc].kind].n; i++)
+        if (strcmp(of[i].metric, metric) == 0 && results[sc][sv][i].n > 0)
+            return &results[sc][sv][i];
     return NULL;
 }
 
-static void note(int sc, int sv, const char *metric, double v)
+/* The figures of a round, one for each column. */
+#define NOTE(sc, s, row) note_row(sc, (s)->kind, row, (int)COUNT(row))
+
+static void note_row(int sc, int sv, const double *row, int n)
 {
-    series *s = find_series(sc, sv, metric);
-    if (s == NULL) {
-        if (nstore == (int)COUNT(store))
-            die("too many results");
-        s = &store[nstore++];
-        s->scene = sc;
-        s->server = sv;
-        s->metric = metric;
+    int i;
+    if (n != columns_of[scenes[sc].kind].n || n > MOST_COLUMNS)
+        die("%s has %d figures", scenes[sc].name, n);
+    for (i = 0; i < n; i++) {
+        series *s = &results[sc][sv][i];
+        if (s->n < MAX_ROUNDS)
+            s->v[s->n++] = row[i];
     }
-    if (s->n < MAX_ROUNDS)
-        s->v[s->n++] = v;
 }
 
 static void range_of(const series *s, double *low, double *high)
@@ -2705,13 +2706,6 @@ static void range_of(const series *s, double *low, double *high)
         *low = lesser(*low, s->v[i]);
         *high = greater(*high, s->v[i]);
     }
-}
-
-/* The median of the rounds, NAN if there is none. */
-static double result(int sc, int sv, const char *metric)
-{
-    const series *s = find_series(sc, sv, metric);
-    return s != NULL ? median_of(s->v, s->n) : NAN;
 }
 
 static double ratio_of(int sc, int sv, int to, const char *metric)
@@ -2731,35 +2725,8 @@ static double ratio_of(int sc, int sv, int to, const char *metric)
 /* ---------------------------------------------------------------------------
  * >>scenes -- one round of one scene with one server, each
  *
- * Every wait in them is bounded. New scene? Also: a row in scenes[], and in
- * columns_of[] if it is of a new kind.
+ * Every wait in them is bounded.
  * ------------------------------------------------------------------------- */
-
-static void note_errors(int sc, int sv, const figures *f)
-{
-    double sum = 0;
-    int e;
-    for (e = 0; e < ERRORS; e++)
-        sum += (double)f->errors[e];
-    note(sc, sv, "errors", sum);
-}
-
-static void note_load(int sc, int sv, const figures *f)
-{
-    note(sc, sv, "rps", f->rate);
-    note(sc, sv, "cpu", f->cpu_us);
-    note(sc, sv, "user", f->user_us);
-    note(sc, sv, "sys", f->sys_us);
-    note(sc, sv, "p50", hist_ms(&f->latency[0], 0.5));
-    note(sc, sv, "p90", hist_ms(&f->latency[0], 0.9));
-    note(sc, sv, "p99", hist_ms(&f->latency[0], 0.99));
-    note(sc, sv, "p999", hist_ms(&f->latency[0], 0.999));
-    note(sc, sv, "max", (double)f->latency[0].max / 1e6);
-    note(sc, sv, "mbps", f->mb_per_s);
-    note(sc, sv, "client", f->client_us);
-    note(sc, sv, "others", f->others);
-    note_errors(sc, sv, f);
-}
 
 /* Runs a load beside whatever else happens and measures it. */
 static void run_load(const load_spec *spec, const tree *of, figures *f)
@@ -2772,6 +2739,11 @@ static void run_load(const load_spec *spec, const tree *of, figures *f)
     sleep_ms(50);
 }
 
+static double part_ms(const figures *f, int kind, double part)
+{
+    return hist_ms(&f->latency[kind], part);
+}
+
 static void scene_load(int sc, server *s)
 {
     static figures f;
@@ -2780,110 +2752,113 @@ static void scene_load(int sc, server *s)
     spec.pipeline = w->pipeline;
     spec.close = w->close;
     spec.rate = w->pipeline > 1 || w->close ? 0 : opt.rate;
-    spec.expect = strcmp(w->path, "/4k.bin") == 0     ? 4096
-                  : strcmp(w->path, "/100k.bin") == 0 ? 102400
-                  : strcmp(w->path, "/10m.bin") == 0
-                      ? 10485760
-                      : (int64_t)sizeof HELLO - 1;
+    if (s->kind == URL) {
+        spec.path[0] = s->url_path;
+        spec.connections = opt.connections;
+        spec.pipeline = opt.pipeline;
+        spec.close = opt.close;
+        spec.rate = opt.rate;
+    } else
+        spec.expect = strcmp(w->path, "/4k.bin") == 0     ? 4096
+                      : strcmp(w->path, "/100k.bin") == 0 ? 102400
+                      : strcmp(w->path, "/10m.bin") == 0
+                          ? 10485760
+                          : (int64_t)sizeof HELLO - 1;
     run_load(&spec, &s->processes, &f);
-    note_load(sc, s->kind, &f);
-    progress("%-12s %-10s %9.0f requests/s  %7.2f us CPU", w->name, s->name,
-             f.rate, f.cpu_us);
+    const double row[] = {
+        f.rate, f.cpu_us, f.user_us, f.sys_us, part_ms(&f, 0, 0.5),
+        part_ms(&f, 0, 0.9), part_ms(&f, 0, 0.99), part_ms(&f, 0, 0.999),
+        (double)f.latency[0].max / 1e6, f.mb_per_s, f.errors, f.client_us
+    };
+    NOTE(sc, s, row);
+}
+
+/* The first replies of new connections beside the crowd: the median and the
+ * worst, in ms. */
+static double fresh_ms(const target *t, double *worst)
+{
+    double ms[20];
+    answer a;
+    int i;
+    *worst = 0;
+    for (i = 0; i < (int)COUNT(ms) && *worst < INFINITY; i++) {
+        ms[i] = ask(t, "/hello", 3000, &a) == 0 ? a.ms : INFINITY;
+        *worst = greater(*worst, ms[i]);
+        sleep_ms(5);
+    }
+    return median_of(ms, i);
+}
+
+/* Asks each of an idle crowd once more; returns how many answered. */
+static int crowd_answers(load *l, double seconds)
+{
+    const uint64_t until = now_ns() + (uint64_t)(seconds * 1e9);
+    const uint64_t before = load_done(l), asked = load_counts(l).open;
+    at_store(&l->nudge, 1u);
+    while (load_done(l) - before < asked && now_ns() < until &&
+           load_counts(l).open > 0)
+        sleep_ms(5);
+    return (int)(load_done(l) - before);
 }
 
 /* A third of the crowd, then all of it; at the end each is asked once more. */
 static void scene_idle(int sc, server *s)
 {
     static figures f;
-    const int third = opt.crowd / 3;
     load_spec spec = load_defaults(&s->at, "/hello", 256);
-    double pss0, uss0, pss[2], uss[2], fresh[20], worst = 0;
+    double pss0, uss0, pss[2], uss[2], fresh, worst;
     load *l[2];
-    answer a;
-    int i, opened[2], alive = 0, n = 0;
+    int i, opened[2], alive = 0;
     l[0] = load_start(&spec);          /* the warm-up */
-    load_measure(l[0], 0.5, NULL, &f);
+    load_measure(l[0], 0.5, &s->processes, &f);
     load_stop(l[0]);
     sleep_ms(300);
     memory_of(&s->processes, &pss0, &uss0);
     spec.idle = 1;
     spec.threads = 1;
     for (i = 0; i < 2; i++) {
-        spec.connections = i == 0 ? third : opt.crowd - third;
+        spec.connections = i == 0 ? opt.crowd / 3 : opt.crowd - opt.crowd / 3;
         l[i] = load_start(&spec);
         opened[i] = load_wait_open(l[i], 10 + opt.crowd / 2000.0);
         sleep_ms(300);
         memory_of(&s->processes, &pss[i], &uss[i]);
-        progress("%-12s %-10s %6d open, %7.1f MB", scenes[sc].name, s->name,
-                 opened[0] + (i > 0 ? opened[1] : 0), pss[i] / 1e6);
     }
-    for (i = 0; i < (int)COUNT(fresh) && worst < INFINITY; i++) {
-        if (ask(&s->at, "/hello", 3000, &a) == 0)
-            fresh[n++] = a.ms;
-        worst = greater(worst, n == i + 1 ? a.ms : INFINITY);
-        sleep_ms(5);
-    }
-    for (i = 0; i < 2; i++) {
-        const uint64_t until = now_ns() + 8000000000u;
-        const uint64_t before = load_counts(l[i]).done[0];
-        const uint32_t asked = load_counts(l[i]).open;
-        at_store(&l[i]->nudge, 1u);
-        while (load_counts(l[i]).done[0] - before < asked && now_ns() < until)
-            sleep_ms(10);
-        alive += (int)(load_counts(l[i]).done[0] - before);
-    }
+    fresh = fresh_ms(&s->at, &worst);
+    for (i = 0; i < 2; i++)
+        alive += crowd_answers(l[i], 8);
     for (i = 0; i < 2; i++)
         load_stop(l[i]);
-    note(sc, s->kind, "opened", opened[0] + opened[1]);
-    note(sc, s->kind, "pss0", pss0 / 1e6);
-    note(sc, s->kind, "pss",
-         opened[1] > 0 ? (pss[1] - pss[0]) / opened[1] : NAN);
-    note(sc, s->kind, "uss",
-         opened[1] > 0 ? (uss[1] - uss[0]) / opened[1] : NAN);
-    note(sc, s->kind, "fresh", median_of(fresh, n));
-    note(sc, s->kind, "fresh_max", worst);
-    note(sc, s->kind, "alive", alive);
+    const double more = opened[1] > 0 ? (double)opened[1] : NAN;
+    const double row[] = {
+        opened[0] + opened[1], pss0 / 1e6, (pss[1] - pss[0]) / more,
+        (uss[1] - uss[0]) / more, fresh, worst, alive
+    };
+    NOTE(sc, s, row);
     sleep_ms(300 + opt.crowd / 50.0);  /* the server closes them */
 }
 
-/* The same normal client twice: alone, then beside somebody. */
+/* The same normal client twice: alone, then beside a slow crowd. */
 static void scene_beside(int sc, server *s)
 {
     static figures quiet, with;
     const scene *w = &scenes[sc];
     load_spec spec = load_defaults(&s->at, "/hello", 16);
-    load_spec burn = load_defaults(&s->at, "/burn?ms=20", 8);
-    load *other = NULL;
     crowd slow;
     int there;
     spec.expect = (int64_t)sizeof HELLO - 1;
-    burn.threads = 1;
-    burn.timeout_ms = 60000;
     run_load(&spec, &s->processes, &quiet);
-    if (w->kind == BURNING) {
-        other = load_start(&burn);
-        load_wait_open(other, 5);
-    } else
-        crowd_start(&slow, &s->at, w->kind == HEADS ? SLOW_HEADS : SLOW_READERS,
-                    w->connections, w->path);
+    crowd_start(&slow, &s->at, w->kind == HEADS ? SLOW_HEADS : SLOW_READERS,
+                w->connections, w->path);
     run_load(&spec, &s->processes, &with);
-    if (other != NULL) {
-        there = (int)load_counts(other).open;
-        load_stop(other);
-    } else
-        there = crowd_stop(&slow);
+    there = crowd_stop(&slow);
     sleep_ms(200);
-    note(sc, s->kind, "quiet", quiet.rate);
-    note(sc, s->kind, "with", with.rate);
-    note(sc, s->kind, "part", with.rate / quiet.rate);
-    note(sc, s->kind, "quiet50", hist_ms(&quiet.latency[0], 0.5));
-    note(sc, s->kind, "with50", hist_ms(&with.latency[0], 0.5));
-    note(sc, s->kind, "quiet99", hist_ms(&quiet.latency[0], 0.99));
-    note(sc, s->kind, "with99", hist_ms(&with.latency[0], 0.99));
-    note_errors(sc, s->kind, &with);
-    note(sc, s->kind, "there", there);
-    progress("%-12s %-10s %9.0f requests/s alone, %9.0f beside", w->name,
-             s->name, quiet.rate, with.rate);
+    const double row[] = {
+        quiet.rate, with.rate, with.rate / quiet.rate,
+        part_ms(&quiet, 0, 0.5), part_ms(&with, 0, 0.5),
+        part_ms(&quiet, 0, 0.99), part_ms(&with, 0, 0.99), with.errors,
+        there
+    };
+    NOTE(sc, s, row);
 }
 
 /* How long light requests wait for a worker, by simulation: n clients of one
@@ -2939,146 +2914,89 @@ static void simulate(hist *h, int n, int m, double hold_ms)
     }
 }
 
+/* The light half of the requests, beside their rate alone. */
 static void scene_blocking(int sc, server *s)
 {
     static figures mixed, quiet;
-    static hist waits, waits_of_one;
+    static hist waits;
     load_spec spec = load_defaults(&s->at, "/hello", scenes[sc].connections);
-    int n[MAX_TREE], processes, i, most = 0;
-    double over;
-    load *l;
-    memset(n, 0, sizeof n);
-    memset(&waits, 0, sizeof waits);
-    memset(&waits_of_one, 0, sizeof waits_of_one);
-    sockets_by_process(s, n, -1);
     spec.path[1] = "/block?ms=10";
     spec.share = 0.5;
-    l = load_start(&spec);
-    load_wait_open(l, 5);
-    sleep_ms(250);
-    processes = sockets_by_process(s, n, 1);
-    load_measure(l, opt.seconds, &s->processes, &mixed);
-    load_stop(l);
-    sleep_ms(100);
-    for (i = 0; i < processes; i++) {
-        simulate(&waits, n[i], opt.workers, hist_ms(&mixed.latency[1], 0.1));
-        most = n[i] > most ? n[i] : most;
-    }
-    simulate(&waits_of_one, spec.connections, opt.workers * opt.processes,
-             hist_ms(&mixed.latency[1], 0.1));
+    run_load(&spec, &s->processes, &mixed);
+    memset(&waits, 0, sizeof waits);
+    simulate(&waits, spec.connections, opt.workers * opt.processes,
+             part_ms(&mixed, 1, 0.1));
     spec.share = 0;
     spec.rate = mixed.light_rate > 1 ? mixed.light_rate : 1;
     run_load(&spec, &s->processes, &quiet);
-    over = hist_ms(&mixed.latency[0], 0.99) - hist_ms(&quiet.latency[0], 0.99);
-    note(sc, s->kind, "rate", mixed.light_rate);
-    note(sc, s->kind, "light50", hist_ms(&mixed.latency[0], 0.5));
-    note(sc, s->kind, "light99", hist_ms(&mixed.latency[0], 0.99));
-    note(sc, s->kind, "quiet99", hist_ms(&quiet.latency[0], 0.99));
-    note(sc, s->kind, "queue99", hist_ms(&waits, 0.99));
-    note(sc, s->kind, "excess", over - hist_ms(&waits, 0.99));
-    note(sc, s->kind, "over_one", over - hist_ms(&waits_of_one, 0.99));
-    note(sc, s->kind, "heavy50", hist_ms(&mixed.latency[1], 0.5));
-    note(sc, s->kind, "most", most);
-    note_errors(sc, s->kind, &mixed);
-    progress("%-12s %-10s p99 %.3f ms, quiet %.3f, computed %.3f",
-             scenes[sc].name, s->name, hist_ms(&mixed.latency[0], 0.99),
-             hist_ms(&quiet.latency[0], 0.99), hist_ms(&waits, 0.99));
+    const double p99 = part_ms(&mixed, 0, 0.99);
+    const double alone = part_ms(&quiet, 0, 0.99);
+    const double row[] = {
+        mixed.light_rate, part_ms(&mixed, 0, 0.5), p99, alone,
+        hist_ms(&waits, 0.99), p99 - alone - hist_ms(&waits, 0.99),
+        part_ms(&mixed, 1, 0.5), mixed.errors
+    };
+    NOTE(sc, s, row);
 }
 
-/* All idle workers get a job at once. First finds as many connections to each
- * child as it has workers: the reply to /block says which child it was. */
+/* Opens as many connections to each child as it has workers: the reply to
+ * /block says which child it was. Returns how many there are. */
+static int connect_evenly(const server *s, int *fds, int want)
+{
+    int used[MAX_TREE], n = 0, tries, i;
+    memset(used, 0, sizeof used);
+    for (tries = 0; tries < 8 * want && n < want; tries++) {
+        const int fd = connect_to(&s->at, 2000);
+        answer a;
+        pid_t pid = 0;
+        if (fd < 0)
+            continue;
+        if (send_get(fd, &s->at, "/block?ms=0") == 0 &&
+            wait_reply(fd, &a) == 0)
+            block_began(&a, &pid);
+        for (i = 0; i < s->processes.n && s->processes.pid[i] != pid; i++)
+            ;
+        if (i < s->processes.n && used[i] < opt.workers) {
+            used[i]++;
+            fds[n++] = fd;
+        } else
+            close(fd);
+    }
+    return n;
+}
+
+/* All idle workers get a job at once. */
 static void scene_burst(int sc, server *s)
 {
     enum { MOST = 1024, BURSTS = 10 };
-    int fds[MOST], used[MAX_TREE], n = 0, tries, i, k;
-    const int want = opt.workers * opt.processes;
-    double all[BURSTS], worst = 0, sending[BURSTS];
-    char request[256], text[16384];
-    answer a;
-    const int len = snprintf(request, sizeof request,
-                             "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n",
-                             scenes[sc].path, s->at.host);
-    memset(used, 0, sizeof used);
-    for (tries = 0; tries < 8 * want && n < want && n < MOST; tries++) {
-        const int fd = connect_to(&s->at, 2000);
-        const char *pid = NULL;
-        int keep = 0;
-        if (fd >= 0 && ask_on(fd, &s->at, "/block?ms=0", &a) == 0)
-            pid = strchr(a.text + a.head, ' ');
-        for (i = 0; pid != NULL && i < s->processes.n; i++)
-            if (s->processes.pid[i] == (pid_t)atol(pid + 1) &&
-                used[i] < opt.workers) {
-                used[i]++;
-                keep = 1;
-            }
-        if (keep)
-            fds[n++] = fd;
-        else if (fd >= 0)
-            close(fd);
-    }
+    int fds[MOST], want = opt.workers * opt.processes, n, i, k;
+    double all[BURSTS], sending[BURSTS], worst = 0;
+    n = connect_evenly(s, fds, want < MOST ? want : MOST);
     for (k = 0; k < BURSTS && n > 0; k++) {
-        uint64_t first, sent, last = 0;
+        uint64_t first, last = 0;
         sleep_ms(120);                 /* all workers are idle again */
         first = now_ns();
         for (i = 0; i < n; i++)
-            if (send(fds[i], request, (size_t)len, MSG_NOSIGNAL) != len)
-                break;
-        sent = now_ns();
+            send_get(fds[i], &s->at, scenes[sc].path);
+        sending[k] = (double)(now_ns() - first) / 1e6;
+        all[k] = 0;
         for (i = 0; i < n; i++) {
-            ssize_t r = recv(fds[i], text, sizeof text - 1, 0);
-            const char *body;
-            uint64_t began;
-            text[r > 0 ? r : 0] = '\0';
-            body = strstr(text, "\r\n\r\n");
-            began = body != NULL ? strtoull(body + 4, NULL, 10) : 0;
+            answer a;
+            pid_t pid;
+            const uint64_t began =
+                wait_reply(fds[i], &a) == 0 ? block_began(&a, &pid) : 0;
+            last = began > last ? began : last;
             if (began == 0)
-                last = UINT64_MAX;     /* no answer: not all have run */
-            else if (began > last)
-                last = began;
+                all[k] = INFINITY;     /* no answer: not all have run */
         }
-        all[k] = last == UINT64_MAX ? INFINITY : (double)(last - first) / 1e6;
-        sending[k] = (double)(sent - first) / 1e6;
+        all[k] += (double)(last - first) / 1e6;
         worst = greater(worst, all[k]);
     }
     for (i = 0; i < n; i++)
         close(fds[i]);
-    note(sc, s->kind, "all", median_of(all, k));
-    note(sc, s->kind, "worst", worst);
-    note(sc, s->kind, "sending", median_of(sending, k));
-    note(sc, s->kind, "jobs", n);
-    progress("%-12s %-10s %d jobs run after %.3f ms", scenes[sc].name, s->name,
-             n, median_of(all, k));
-}
-
-static void scene_balance(int sc, server *s)
-{
-    enum { MOST = 1024 };
-    const int want = scenes[sc].connections;
-    int fds[MOST], n[MAX_TREE], i, processes, most = 0, sum = 0, some = 0;
-    answer a;
-    memset(n, 0, sizeof n);
-    sockets_by_process(s, n, -1);
-    for (i = 0; i < want; i++) {
-        fds[i] = connect_to(&s->at, 2000);
-        if (fds[i] >= 0)
-            ask_on(fds[i], &s->at, "/hello", &a);
-        sleep_ms(1);
-    }
-    processes = sockets_by_process(s, n, 1);
-    for (i = 0; i < processes; i++) {
-        most = n[i] > most ? n[i] : most;
-        sum += n[i] > 0 ? n[i] : 0;
-        some += n[i] > 0;
-    }
-    for (i = 0; i < want; i++)
-        if (fds[i] >= 0)
-            close(fds[i]);
-    /* with one process that could have taken them, there is nothing to share */
-    note(sc, s->kind, "share", s->kind == H2O ? NAN : 100.0 * most / sum);
-    note(sc, s->kind, "processes", some);
-    progress("%-12s %-10s %d of %d in one process", scenes[sc].name, s->name,
-             most, sum);
-    sleep_ms(200);
+    const double row[] = { median_of(all, k), worst, median_of(sending, k),
+                           n };
+    NOTE(sc, s, row);
 }
 
 /* How often its threads have gone to sleep and been woken. */
@@ -3097,8 +3015,6 @@ static void scene_rest(int sc)
     int i, k;
     memset(crowds, 0, sizeof crowds);
     for (k = 0; k < 2; k++) {
-        progress("%-12s all servers, %s", scenes[sc].name,
-                 k == 0 ? "without clients" : "with 100 idle clients each");
         sleep_ms(1500);
         for (i = 0; i < SERVERS; i++)
             before[k][i] = wakeups_of(&servers[i]);
@@ -3115,66 +3031,44 @@ static void scene_rest(int sc)
                 load_wait_open(crowds[i], 5);
             }
     }
-    for (i = 0; i < SERVERS; i++) {
-        if (crowds[i] == NULL)
-            continue;
-        load_stop(crowds[i]);
-        note(sc, i, "alone", (after[0][i] - before[0][i]) / span);
-        note(sc, i, "crowd", (after[1][i] - before[1][i]) / span);
-        note(sc, i, "threads", tree_sum(&servers[i].processes, "status",
-                                        "Threads:"));
-    }
+    for (i = 0; i < SERVERS; i++)
+        if (crowds[i] != NULL) {
+            const double row[] = {
+                (after[0][i] - before[0][i]) / span,
+                (after[1][i] - before[1][i]) / span,
+                tree_sum(&servers[i].processes, "status", "Threads:")
+            };
+            load_stop(crowds[i]);
+            NOTE(sc, &servers[i], row);
+        }
 }
-
-/* The calls that perf can count by name, where the kernel has them. */
-static const char *const call_names[] = {
-    "read", "recvfrom", "recvmsg", "readv", "write", "writev", "sendto",
-    "sendmsg", "sendfile64", "epoll_wait", "epoll_pwait", "epoll_ctl", "futex",
-    "sched_yield", "accept4", "close", "fcntl", "setsockopt", "clock_gettime",
-    "openat", "newfstatat"
-};
 
 /* Attaches perf to the tree and has it count; 0: it cannot. */
 static pid_t count_calls(const server *s, const char *out)
 {
-    static char list[4096], pids[MAX_TREE * 12];
-    static const char *const roots[] = { "/sys/kernel/tracing",
-                                         "/sys/kernel/debug/tracing" };
-    const char *argv[] = { "/usr/bin/perf", "stat", "-x,", "-e", list, "-p",
-                           pids, "-o", out, NULL };
-    char path[200], log[128];
-    size_t i, r, n, p = 0;
-    n = (size_t)snprintf(list, sizeof list, "raw_syscalls:sys_enter");
-    for (i = 0; i < COUNT(call_names); i++)
-        for (r = 0; r < COUNT(roots); r++) {
-            snprintf(path, sizeof path, "%s/events/syscalls/sys_enter_%s",
-                     roots[r], call_names[i]);
-            if (access(path, F_OK) == 0) {
-                n += (size_t)snprintf(list + n, sizeof list - n,
-                                      ",syscalls:sys_enter_%s", call_names[i]);
-                break;
-            }
-        }
-    for (i = 0; i < (size_t)s->processes.n; i++)
-        p += (size_t)snprintf(pids + p, sizeof pids - p, "%s%d",
-                              i > 0 ? "," : "", (int)s->processes.pid[i]);
-    snprintf(log, sizeof log, "%s/perf.out", tmp_dir);
-    return access(argv[0], X_OK) == 0 ? spawn(argv, log) : 0;
+    const char *argv[] = { "/usr/bin/perf", "stat", "-x,", "-e",
+                           "raw_syscalls:sys_enter", "-p", NULL, "-o", out,
+                           NULL };
+    const char *pids = "";
+    int i;
+    for (i = 0; i < s->processes.n; i++)
+        pids = string("%s%s%d", pids, i > 0 ? "," : "",
+                      (int)s->processes.pid[i]);
+    argv[6] = pids;
+    return access(argv[0], X_OK) == 0
+               ? spawn(argv, string("%s/perf.out", tmp_dir)) : 0;
 }
 
 /* Counts from before the first request until after the last, so that calls and
  * requests are of the same span. */
 static void scene_calls(int sc, server *s)
 {
-    static char text[32768];
     load_spec spec = load_defaults(&s->at, "/hello", scenes[sc].connections);
-    char out[128], *line = text, *detail = calls_detail[s->kind];
+    const char *out = string("%s/calls", tmp_dir), *line;
+    const pid_t pid = count_calls(s, out);
+    char told[4096];
     double all = NAN, requests;
-    size_t n = 0;
     load *l;
-    pid_t pid;
-    snprintf(out, sizeof out, "%s/calls", tmp_dir);
-    pid = count_calls(s, out);
     if (pid == 0)
         return;
     sleep_ms(1500);                    /* it attaches to every thread */
@@ -3182,29 +3076,18 @@ static void scene_calls(int sc, server *s)
     load_wait_open(l, 5);
     sleep_ms(opt.seconds * 1000);
     at_store(&l->phase, (uint32_t)MEASURED);
-    requests = (double)load_counts(l).done[0];
+    requests = (double)load_done(l);
     load_stop(l);
     sleep_ms(50);
     end_process(pid, SIGINT);
-    if (slurp(out, text, sizeof text) < 0)
-        text[0] = '\0';                /* perf was not allowed to */
-    for (; line != NULL && *line != '\0'; line = strchr(line, '\n'),
-                                          line += line != NULL) {
-        const char *at = strstr(line, "sys_enter");
-        char name[60] = "";
-        double count;
-        if (sscanf(line, "%lf,", &count) != 1 || at == NULL)
-            continue;
-        if (sscanf(at, "sys_enter_%59[^,]", name) != 1)
-            all = count / requests;    /* raw_syscalls: comes first */
-        else if (count / requests >= 0.005 && n < sizeof calls_detail[0] - 60)
-            n += (size_t)snprintf(detail + n, sizeof calls_detail[0] - n,
-                                  "%s%s %.2f", n > 0 ? ", " : "", name,
-                                  count / requests);
-    }
+    if (slurp(out, told, sizeof told) > 0)     /* perf was allowed to */
+        for (line = told; line != NULL && isnan(all);
+             line = strchr(line, '\n'), line += line != NULL)
+            if (sscanf(line, "%lf,", &all) != 1)
+                all = NAN;
     unlink(out);
-    note(sc, s->kind, "calls", all);
-    progress("%-12s %-10s %.2f", scenes[sc].name, s->name, all);
+    const double row[] = { all / requests };
+    NOTE(sc, s, row);
 }
 
 /* ---------------------------------------------------------------------------
@@ -3217,10 +3100,8 @@ static double slowest_of(const target *t, const char *path, int n, int gap_ms)
 {
     enum { MOST = 64 };
     struct pollfd p[MOST];
-    uint64_t sent[MOST], until;
-    char text[512], in[4096];
-    const int len = snprintf(text, sizeof text, "GET %s HTTP/1.1\r\nHost: "
-                             "%s\r\nConnection: close\r\n\r\n", path, t->host);
+    uint64_t sent[MOST];
+    const uint64_t until = now_ns() + 10000000000u;
     double worst = 0;
     int i, left = n;
     for (i = 0; i < n; i++) {
@@ -3230,22 +3111,21 @@ static double slowest_of(const target *t, const char *path, int n, int gap_ms)
     sleep_ms(5);
     for (i = 0; i < n; i++) {
         sent[i] = now_ns();
-        if (send(p[i].fd, text, (size_t)len, MSG_NOSIGNAL) != len)
+        if (send_get(p[i].fd, t, path) < 0)
             worst = INFINITY;
         if (gap_ms > 0)
             sleep_ms(gap_ms);
     }
-    until = now_ns() + 10000000000u;
     while (left > 0 && now_ns() < until) {
         sleep_ms(0);                   /* a signal? */
         if (poll(p, (nfds_t)n, 100) <= 0)
             continue;
         for (i = 0; i < n; i++) {
-            ssize_t r;
+            answer a;
             if (p[i].fd < 0 || p[i].revents == 0)
                 continue;
-            r = recv(p[i].fd, in, sizeof in, 0);
-            worst = greater(worst, r > 12 && memcmp(in + 9, "200", 3) == 0
+            worst = greater(worst, wait_reply(p[i].fd, &a) == 0 &&
+                                   a.is.status == 200
                                        ? (double)(now_ns() - sent[i]) / 1e6
                                        : INFINITY);
             close(p[i].fd);
@@ -3259,11 +3139,10 @@ static double slowest_of(const target *t, const char *path, int n, int gap_ms)
     return left > 0 ? INFINITY : worst;
 }
 
+/* Handlers that sleep on all workers: keep-alive, a connection per request, and
+ * bursts. */
 static void scene_sharing(int sc, server *s)
 {
-    static const char *const names[2][3] = { { "keep", "keep50", "keep99" },
-                                             { "close", "close50",
-                                              "close99" } };
     static figures f[2];
     const scene *w = &scenes[sc];
     double worst[2] = { 0, 0 };
@@ -3277,24 +3156,20 @@ static void scene_sharing(int sc, server *s)
         load_wait_open(l, 3);
         load_measure(l, greater(opt.seconds, 4), &s->processes, &f[k]);
         load_stop(l);
-        sleep_ms(600);                 /* what still runs ends */
-        note(sc, s->kind, names[k][0], f[k].rate);
-        note(sc, s->kind, names[k][1], hist_ms(&f[k].latency[0], 0.5));
-        note(sc, s->kind, names[k][2], hist_ms(&f[k].latency[0], 0.99));
+        sleep_ms(600);                 /* the last handlers end */
     }
-    for (i = 0; i < ERRORS; i++)
-        f[0].errors[i] += f[1].errors[i];
-    note_errors(sc, s->kind, &f[0]);
     for (k = 0; k < 2; k++)
         for (i = 0; i < 3 && worst[k] < INFINITY; i++) {
             worst[k] = greater(worst[k], slowest_of(&s->at, w->path,
                                                     w->connections, 3 * k));
             sleep_ms(200);
         }
-    note(sc, s->kind, "burst", worst[0]);
-    note(sc, s->kind, "gaps", worst[1]);
-    progress("%-12s %-10s %.1f/s, %.1f/s without keep-alive, burst %.0f ms",
-             w->name, s->name, f[0].rate, f[1].rate, worst[0]);
+    const double row[] = {
+        f[0].rate, part_ms(&f[0], 0, 0.5), part_ms(&f[0], 0, 0.99),
+        f[1].rate, part_ms(&f[1], 0, 0.5), part_ms(&f[1], 0, 0.99),
+        worst[0], worst[1], f[0].errors + f[1].errors
+    };
+    NOTE(sc, s, row);
 }
 
 /* All at once; or all have been idle for 2 s, with a connection each. */
@@ -3306,7 +3181,6 @@ static void scene_grown(int sc, server *s)
     load_spec spec = load_defaults(&s->at, w->path, w->connections);
     uint64_t before = 0, from;
     double first;
-    hist *h = &f.latency[idle];
     tree t;
     load *l;
     spec.path[0] = idle ? "/hello" : w->path;
@@ -3325,18 +3199,14 @@ static void scene_grown(int sc, server *s)
     from = now_ns();
     sleep_until(from + 5000000000u);
     first = (double)(load_done(l) - before) / ((double)(now_ns() - from) / 1e9);
-    load_measure(l, 5, NULL, &f);
+    load_measure(l, 5, &s->processes, &f);
     tree_of(s->pid, &t);
     load_stop(l);
-    note(sc, s->kind, "first", first);
-    note(sc, s->kind, "rps", f.rate);
-    note(sc, s->kind, "ideal", 2 * w->connections);
-    note(sc, s->kind, "p50", hist_ms(h, 0.5));
-    note(sc, s->kind, "p99", hist_ms(h, 0.99));
-    note(sc, s->kind, "processes", t.n - 1);
-    note_errors(sc, s->kind, &f);
-    progress("%-12s %-10s %.1f of %d/s", w->name, s->name, f.rate,
-             2 * w->connections);
+    const double row[] = {
+        first, f.rate, 2.0 * w->connections, part_ms(&f, idle, 0.5),
+        part_ms(&f, idle, 0.99), t.n - 1, f.errors
+    };
+    NOTE(sc, s, row);
     sleep_ms(1000);
 }
 
@@ -3366,8 +3236,8 @@ static tree processes_of(const server *s, int with_parent)
     return t;
 }
 
-/* Nobody but its clients keeps what has been replaced; a little later it is
- * gone, or is ended. Returns how many processes were left. */
+/* Processes that have been replaced, and have no clients, leave within 2 s, or
+ * are ended. Returns how many were left. */
 static int end_of_old(const tree *of)
 {
     int i, left = 0;
@@ -3384,52 +3254,43 @@ static int end_of_old(const tree *of)
     return left;
 }
 
+/* An idle crowd before a reload, and before an upgrade: is it still served? */
 static void scene_moving(int sc, server *s)
 {
-    static const char *const names[2][3] = { { "failed", "closed", "gone" },
-                                             { "failed2", "closed2",
-                                              "gone2" } };
     const scene *w = &scenes[sc];
     load_spec spec = load_defaults(&s->at, w->path, w->connections);
-    int k;
+    double row[7];
+    int i, k;
+    for (i = 0; i < (int)COUNT(row); i++)
+        row[i] = NAN;
     if (spec.connections > opt.crowd)
         spec.connections = opt.crowd;
     spec.idle = 1;
     spec.threads = 1;
-    for (k = 0; k < (s->kind == APACHE ? 1 : 2); k++) {
+    for (k = 0; k < (s->kind == APACHE ? 1 : 2); k++) {    /* k: an upgrade */
         load *l = load_start(&spec);
         const int opened = load_wait_open(l, 10 + spec.connections / 1000.0);
         const tree old = processes_of(s, k);
-        uint64_t since, before, until;
+        uint64_t since;
         double gone;
-        int failed;
         sleep_ms(300);
         since = now_ns();
         kill(s->pid, k == 0 ? SIGUSR1 : SIGUSR2);
         if (k == 1)
             server_upgraded(s, 3);
         gone = wait_gone(&old, since, 3);
-        before = load_done(l);
-        at_store(&l->nudge, 1u);
-        until = now_ns() + 10000000000u;
-        while (load_done(l) - before < (uint64_t)opened && now_ns() < until &&
-               (int)load_counts(l).open > 0)
-            sleep_ms(5);
-        failed = opened - (int)(load_done(l) - before);
+        if (k == 0)
+            row[0] = opened;
+        row[1 + 3 * k] = opened - crowd_answers(l, 10);
         if (gone == INFINITY)
             gone = wait_gone(&old, since, 15);
-        note(sc, s->kind, names[k][0], failed);
-        note(sc, s->kind, names[k][1], opened - (int)load_counts(l).open);
-        note(sc, s->kind, names[k][2], gone);
-        if (k == 0)
-            note(sc, s->kind, "opened", opened);
-        progress("%-12s %-10s %s: %d of %d failed, %d closed, old gone after "
-                 "%.2f s", w->name, s->name, k == 0 ? "reload" : "upgrade",
-                 failed, opened, opened - (int)load_counts(l).open, gone);
+        row[2 + 3 * k] = opened - (int)load_counts(l).open;
+        row[3 + 3 * k] = gone;
         load_stop(l);
         end_of_old(&old);
         tree_of(s->pid, &s->processes);
     }
+    NOTE(sc, s, row);
 }
 
 /* Waits until a fresh connection is answered by a process that is none of the
@@ -3438,12 +3299,12 @@ static int new_answers(const server *s, const tree *old, double seconds)
 {
     const uint64_t until = now_ns() + (uint64_t)(seconds * 1e9);
     while (now_ns() < until) {
-        const char *pid;
         answer a;
+        pid_t pid;
         int i;
-        if (ask(&s->at, "/block?ms=0", 1000, &a) == 0 && a.status == 200 &&
-            (pid = strchr(a.text + a.head, ' ')) != NULL) {
-            for (i = 0; i < old->n && old->pid[i] != (pid_t)atol(pid + 1); i++)
+        if (ask(&s->at, "/block?ms=0", 1000, &a) == 0 &&
+            block_began(&a, &pid) != 0) {
+            for (i = 0; i < old->n && old->pid[i] != pid; i++)
                 ;
             if (i == old->n)
                 return 1;
@@ -3453,6 +3314,8 @@ static int new_answers(const server *s, const tree *old, double seconds)
     return 0;
 }
 
+/* Reloads, then upgrades: each has to be answered by a new process before the
+ * next begins. One that is late counts as a failure. */
 static void scene_churn(int sc, server *s)
 {
     enum { RELOADS = 20, UPGRADES = 5, READERS_OF_EVENTS = 20 };
@@ -3460,19 +3323,21 @@ static void scene_churn(int sc, server *s)
     const scene *w = &scenes[sc];
     load_spec spec = load_defaults(&s->at, w->path, w->connections);
     tree old, all;
-    counts c;
+    moment a, b;
     crowd streams;
     load *l;
-    int i, k, e, done[2] = { 0, 0 }, failed = 0;
+    int i, k, late, done[2] = { 0, 0 };
     spec.expect = (int64_t)sizeof HELLO - 1;
     memset(&all, 0, sizeof all);
     crowd_start(&streams, &s->at, STREAMS, READERS_OF_EVENTS, "/events");
     l = load_start(&spec);
     load_wait_open(l, 5);
     at_store(&l->phase, (uint32_t)MEASURING);
+    moment_take(&a, l, &s->processes);
+    memset(&a.load, 0, sizeof a.load); /* failures from the first request on */
     for (i = 0; i < RELOADS + UPGRADES; i++) {
         const int upgrades = i >= RELOADS;
-        progress("%-12s %-10s %s %d", w->name, s->name,
+        progress("%-14s %-10s %s %d", w->name, s->name,
                  upgrades ? "upgrade" : "reload",
                  upgrades ? i - RELOADS + 1 : i + 1);
         old = processes_of(s, upgrades);
@@ -3483,27 +3348,30 @@ static void scene_churn(int sc, server *s)
                           new_answers(s, &old, 5);
         sleep_ms(100);
     }
-    at_store(&l->phase, (uint32_t)MEASURED);
-    sleep_ms(50);
-    c = load_counts(l);
-    for (e = 0; e < ERRORS; e++)
-        failed += (int)c.errors[e];
-    load_fill(l, &f, &c, &c, 1);
+    load_measured(l);
+    moment_take(&b, l, &s->processes);
+    load_fill(l, &f, &a, &b);
     load_stop(l);
     crowd_stop(&streams);
-    note(sc, s->kind, "reloads", done[0]);
-    note(sc, s->kind, "upgrades", done[1]);
-    note(sc, s->kind, "requests", (double)c.done[0]);
-    note(sc, s->kind, "errors", failed);
-    note(sc, s->kind, "worst", (double)f.latency[0].max / 1e6);
-    note(sc, s->kind, "ended", at_load(&streams.ended));
-    note(sc, s->kind, "left", end_of_old(&all));
-    progress("%-12s %-10s %d failed, %u streams ended", w->name, s->name,
-             failed, at_load(&streams.ended));
+    late = RELOADS + UPGRADES - done[0] - done[1];
+    if (late > 0) {
+        progress("%s", "");
+        printf("FAILED: %d of %d reloads and upgrades of %s did not come in "
+               "time.\n", late, RELOADS + UPGRADES, s->name);
+        failures++;
+    }
+    const double row[] = {
+        done[0], done[1], late,
+        (double)f.requests, f.errors, (double)f.latency[0].max / 1e6,
+        at_load(&streams.ended), end_of_old(&all)
+    };
+    NOTE(sc, s, row);
     tree_of(s->pid, &s->processes);
 }
 
-/* --- kill ----------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------
+ * >>kill -- a child is killed: are connections lost that were not its own?
+ * ------------------------------------------------------------------------- */
 
 enum { VICTIMS_CLIENTS = 64 };         /* at most */
 
@@ -3524,12 +3392,8 @@ typedef struct witnesses {
 
 static void witness_ask(witnesses *w, int i)
 {
-    char text[512];
-    const int len = snprintf(text, sizeof text,
-                             "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", w->path,
-                             w->to->host);
     w->of[i].since_ns = now_ns();
-    if (send(w->p[i].fd, text, (size_t)len, MSG_NOSIGNAL) < 0)
+    if (send_get(w->p[i].fd, w->to, w->path) < 0)
         w->p[i].revents = POLLHUP;     /* recv() will say the same */
 }
 
@@ -3556,26 +3420,21 @@ static void witness_run(witnesses *w, double ms)
         sleep_ms(0);                   /* a signal? */
         poll(w->p, (nfds_t)w->n, 5);
         for (i = 0; i < w->n; i++) {
-            char in[4096];
-            reply_head h;
-            ssize_t r = 1;
             const int late = now_ns() - w->of[i].since_ns > 3000000000u;
+            answer a;
             if (w->p[i].revents == 0 && !late)
                 continue;
-            if (w->p[i].revents != 0)
-                r = recv(w->p[i].fd, in, sizeof in, 0);
-            else
+            if (w->p[i].revents == 0)
                 w->hung++;
-            if (w->p[i].revents != 0 && r > 0 &&
-                parse_head(in, (size_t)r, &h) == 1 && h.status == 200) {
+            else if (wait_reply(w->p[i].fd, &a) == 0 && a.is.status == 200) {
                 w->replies++;          /* it may have come before the kill */
-                if (!h.closing) {
+                if (!a.is.closing) {
                     witness_ask(w, i);
                     continue;
                 }
-            } else if (w->p[i].revents != 0 && w->of[i].doomed)
+            } else if (w->of[i].doomed)
                 w->own++;
-            else if (w->p[i].revents != 0)
+            else
                 w->others++;
             close(w->p[i].fd);
             witness_open(w, i);
@@ -3632,6 +3491,8 @@ static void stop_process(pid_t pid)
            now_ns() < until);
 }
 
+/* Kills one child after the other, each chosen by chance and stopped first, so
+ * that its connections are known. */
 static void scene_kills(int sc, server *s)
 {
     static witnesses w;
@@ -3654,21 +3515,17 @@ static void scene_kills(int sc, server *s)
         stop_process(children.pid[i]);
         witness_mark(&w, children.pid[i], s->port);
         kill(children.pid[i], SIGKILL);
-        if (k % 10 == 0)
-            progress("%-12s %-10s kill %d: %u its own, %u others", "kill",
-                     s->name, k, w.own, w.others);
     }
-    witness_run(&w, 3500);             /* what hangs */
+    witness_run(&w, 3500);             /* to see the ones that hang */
     for (i = 0; i < w.n; i++)
         close(w.p[i].fd);
-    note(sc, s->kind, "kills", k);
-    note(sc, s->kind, "replies", w.replies);
-    note(sc, s->kind, "own", w.own);
-    note(sc, s->kind, "others", w.others);
-    note(sc, s->kind, "hung", w.hung);
+    const double row[] = { k, w.replies, w.own, w.others, w.hung };
+    NOTE(sc, s, row);
 }
 
-/* --- out of the box ------------------------------------------------------- */
+/* ---------------------------------------------------------------------------
+ * >>tuned -- is it as fast as it comes out of the box?
+ * ------------------------------------------------------------------------- */
 
 /* The same server three times: as it comes, without its limit of requests per
  * connection, and tuned. */
@@ -3700,34 +3557,34 @@ static void scene_tuned(int sc, server *s)
         }
         for (i = 0; i < 2; i++)
             ratio[i][k] = us[i][k] / us[2][k];
-        progress("%-12s %-10s out of the box %.2f us, kept %.2f, tuned %.2f",
-                 scenes[sc].name, s->name, us[0][k], us[1][k], us[2][k]);
     }
     server_stop(&as[1]);
     server_stop(&as[2]);
-    note(sc, s->kind, "box", median_of(us[0], k));
-    note(sc, s->kind, "kept", median_of(us[1], k));
-    note(sc, s->kind, "tuned", median_of(us[2], k));
-    note(sc, s->kind, "box_ratio", median_of(ratio[0], k));
-    note(sc, s->kind, "kept_ratio", median_of(ratio[1], k));
-    note(sc, s->kind, "box_rps", median_of(rps[0], k));
-    note(sc, s->kind, "tuned_rps", median_of(rps[2], k));
+    const double row[] = {
+        median_of(us[0], k), median_of(us[1], k), median_of(us[2], k),
+        median_of(ratio[0], k), median_of(ratio[1], k),
+        median_of(rps[0], k), median_of(rps[2], k)
+    };
+    NOTE(sc, s, row);
 }
 
+/* One round; then its first figures are the progress. */
 static void run_scene(int sc, server *s)
 {
+    const int kind = scenes[sc].kind;
+    const column *c = columns_of[kind].of;
+    const series *now;
+    progress("%-14s %s ...", scenes[sc].name, s->name);
     alarm((unsigned)(120 + 18 * opt.seconds + opt.crowd / 500.0 + opt.kills));
-    switch (scenes[sc].kind) {
+    switch (kind) {
     case LOAD:     scene_load(sc, s);     break;
     case IDLE:     scene_idle(sc, s);     break;
     case HEADS:
-    case READERS:
-    case BURNING:  scene_beside(sc, s);   break;
+    case READERS:  scene_beside(sc, s);   break;
     case BLOCKING: scene_blocking(sc, s); break;
     case BURST:    scene_burst(sc, s);    break;
-    case BALANCE:  scene_balance(sc, s);  break;
-    case CALLS:    scene_calls(sc, s);    break;
     case REST:     scene_rest(sc);        break;
+    case CALLS:    scene_calls(sc, s);    break;
     case SHARING:  scene_sharing(sc, s);  break;
     case GROWN:    scene_grown(sc, s);    break;
     case MOVING:   scene_moving(sc, s);   break;
@@ -3737,6 +3594,9 @@ static void run_scene(int sc, server *s)
     default:                              break;
     }
     alarm(0);
+    if ((now = find_series(sc, s->kind, c->metric)) != NULL)
+        progress("%-14s %-10s %.*f %s", scenes[sc].name, s->name, c->decimals,
+                 now->v[now->n - 1], c->head);
 }
 
 /* ---------------------------------------------------------------------------
@@ -3749,115 +3609,102 @@ static void describe_machine(void)
 {
     static char text[65536];
     struct utsname u;
-    struct rlimit limit;
-    char *model = NULL, *eol;
+    const char *model;
     uname(&u);
-    getrlimit(RLIMIT_NOFILE, &limit);
-    if (slurp("/proc/cpuinfo", text, sizeof text) > 0 &&
-        (model = strstr(text, "model name")) != NULL &&
-        (model = strchr(model, ':')) != NULL) {
-        model += 2;
-        if ((eol = strchr(model, '\n')) != NULL)
-            *eol = '\0';
-    }
-    snprintf(machine, sizeof machine,
-             "%s x %ld, %s %s, %" PRIu64 " descriptors",
-             model != NULL ? model : u.machine, sysconf(_SC_NPROCESSORS_ONLN),
-             u.sysname, u.release, (uint64_t)limit.rlim_cur);
+    if (slurp("/proc/cpuinfo", text, sizeof text) < 0 ||
+        (model = strstr(text, "model name")) == NULL ||
+        (model = strchr(model, ':')) == NULL)
+        model = ": unknown";
+    snprintf(machine, sizeof machine, "%.*s x %d, %s %s, %ld descriptors",
+             (int)strcspn(model + 2, "\n"), model + 2, processors(), u.sysname,
+             u.release, sysconf(_SC_OPEN_MAX));
 }
 
-/* What was measured and how: before the first figure. */
+/* Before the first figure: servers, client, machine. */
 static void print_head(void)
 {
     double load_average = 0;
-    char date[64], text[64];
+    char date[64];
     time_t now = time(NULL);
-    char children[120] = "eventmpm and apache out of the box";
     int i;
     strftime(date, sizeof date, "%Y-%m-%d %H:%M UTC", gmtime(&now));
-    if (opt.processes > 0)
-        snprintf(children, sizeof children, "%d processes%s, %d worker threads "
-                 "each (eventmpm, apache)", opt.processes,
-                 servers[H2O].in_use ? " (h2o: one with as many threads)" : "",
-                 opt.workers);
-    if (slurp("/proc/loadavg", text, sizeof text) > 0)
-        load_average = atof(text);
     printf("%s\n%s, %s\n", command_line, machine, date);
     for (i = 0; i < SERVERS; i++)
         if (servers[i].in_use)
             printf("  %-10s %s\n", servers[i].name, servers[i].version);
     printf("%d rounds of %g s, order reversed every second time; medians; "
-           "spread is (max-min)/median.\nServers: %s, one shared\nlistening "
-           "socket. Client: %d threads, %s loop%s.\n",
-           opt.rounds, opt.seconds, children, opt.threads, opt.rate > 0
-           ? "open" : "closed",
-           opt.pin ? ", on the upper half of the processors,\n"
-                     "servers on the lower" : ", on the same processors");
-    if (load_average > 0.5)
+           "spread is (max-min)/median.\n", opt.rounds, opt.seconds);
+    if (opt.processes > 0)
+        printf("Servers: %d processes (h2o: threads), of %d worker threads "
+               "(eventmpm, apache).\n", opt.processes, opt.workers);
+    printf("Client: %d threads, %s loop, on the same processors.\n",
+           opt.threads, opt.rate > 0 ? "open" : "closed");
+    if (getloadavg(&load_average, 1) == 1 && load_average > 0.5)
         printf("NOTE: the load average is %.1f: this machine is not quiet.\n",
                load_average);
     fflush(stdout);
 }
 
-/* "12.3", or "-" for what is no number. */
-static void cell(char *to, size_t cap, double v, int decimals)
+enum { CELL = 24 };
+
+/* "12.3", or "-" where there is no number. */
+static void cell(char *to, double v, int decimals)
 {
     if (isnan(v))
-        snprintf(to, cap, "-");
+        snprintf(to, CELL, "-");
     else if (isinf(v))
-        snprintf(to, cap, "never");
+        snprintf(to, CELL, "never");
     else
-        snprintf(to, cap, "%.*f", decimals, v);
+        snprintf(to, CELL, "%.*f", decimals, v);
+}
+
+/* Fills the cells of a server, or of the head of the table (sv is -1). Returns
+ * how many there are. */
+static int fill_row(int sc, int sv, char grid[][CELL])
+{
+    static const int refs[2] = { NGINX, FLOOR };
+    int at = 0, i, r;
+    snprintf(grid[at++], CELL, "%s", sv < 0 ? "" : servers[sv].name);
+    for (i = 0; i < columns_of[scenes[sc].kind].n; i++) {
+        const column *c = &columns_of[scenes[sc].kind].of[i];
+        const series *s = sv < 0 ? NULL : &results[sc][sv][i];
+        const double v = s != NULL ? median_of(s->v, s->n) : NAN;
+        double low, high;
+        if (c->head == NULL)
+            continue;
+        if (sv < 0)
+            snprintf(grid[at++], CELL, "%s", c->head);
+        else
+            cell(grid[at++], v, c->decimals);
+        if ((c->beside & SPREAD) && opt.rounds > 1) {
+            if (s != NULL)
+                range_of(s, &low, &high);
+            if (s == NULL || s->n < 2 || !(v > 0))
+                snprintf(grid[at++], CELL, "%s", s != NULL ? "-" : "spread");
+            else
+                snprintf(grid[at++], CELL, "%.0f%%", 100 * (high - low) / v);
+        }
+        for (r = 0; r < 2; r++)
+            if ((c->beside & (unsigned)(TO_NGINX << r)) &&
+                find_series(sc, refs[r], c->metric) != NULL) {
+                if (sv < 0)
+                    snprintf(grid[at++], CELL, "/%s", servers[refs[r]].name);
+                else
+                    cell(grid[at++], ratio_of(sc, sv, refs[r], c->metric), 2);
+            }
+    }
+    return at;
 }
 
 static void print_scene(int sc)
 {
-    enum { WIDE = 32 };
-    static char grid[SERVERS + 1][WIDE][24];
-    const columns *cols = &columns_of[scenes[sc].kind];
-    const int refs[2] = { NGINX, FLOOR };
+    enum { WIDE = 3 * MOST_COLUMNS };
+    static char grid[SERVERS + 1][WIDE][CELL];
+    const char *note = columns_of[scenes[sc].kind].note;
     int rows = 0, wide = 0, i, k, r;
-    for (i = -1; i < SERVERS; i++) {
-        int at = 0;
-        if (i >= 0 && find_series(sc, i, cols->of[0].metric) == NULL)
-            continue;
-        snprintf(grid[rows][at++], 24, "%s", i < 0 ? "" : servers[i].name);
-        for (k = 0; k < cols->n; k++) {
-            const column *c = &cols->of[k];
-            const series *s = i < 0 ? NULL : find_series(sc, i, c->metric);
-            double low = NAN, high = NAN, v = NAN;
-            if (s != NULL) {
-                range_of(s, &low, &high);
-                v = median_of(s->v, s->n);
-            }
-            if (i < 0)
-                snprintf(grid[rows][at++], 24, "%s", c->head);
-            else
-                cell(grid[rows][at++], 24, v, c->decimals);
-            if (c->spread && opt.rounds > 1) {
-                if (i < 0)
-                    snprintf(grid[rows][at++], 24, "spread");
-                else if (s != NULL && s->n > 1 && v > 0)
-                    snprintf(grid[rows][at++], 24, "%.0f%%",
-                             100 * (high - low) / v);
-                else
-                    snprintf(grid[rows][at++], 24, "-");
-            }
-            for (r = 0; r < 2; r++) {
-                if (!(c->ratios >> r & 1) ||
-                    find_series(sc, refs[r], c->metric) == NULL)
-                    continue;
-                if (i < 0)
-                    snprintf(grid[rows][at++], 24, "/%s",
-                             servers[refs[r]].name);
-                else
-                    cell(grid[rows][at++], 24,
-                         ratio_of(sc, i, refs[r], c->metric), 2);
-            }
-        }
-        wide = at;
-        rows++;
-    }
+    for (i = -1; i < SERVERS; i++)
+        if (i < 0 || results[sc][i][0].n > 0)
+            wide = fill_row(sc, i, grid[rows++]);
     progress("%s", "");
     if (rows <= 1)
         return;
@@ -3868,46 +3715,30 @@ static void print_scene(int sc)
             for (i = 0; i < rows; i++)
                 if ((int)strlen(grid[i][k]) > width)
                     width = (int)strlen(grid[i][k]);
-            if (k == 0)
-                printf("  %-*s", width, grid[r][k]);
-            else
-                printf("  %*s", width, grid[r][k]);
+            printf("  %*s", k == 0 ? -width : width, grid[r][k]);
         }
         printf("\n");
     }
-    if (scenes[sc].kind == CALLS)
-        for (i = 0; i < SERVERS; i++)
-            if (calls_detail[i][0] != '\0')
-                printf("  %s: %s\n", servers[i].name, calls_detail[i]);
-    if (cols->note != NULL)
-        printf("%s\n", cols->note);
+    if (note != NULL)
+        printf("%s\n", note);
     fflush(stdout);
 }
 
 static void print_end(double seconds, double stolen_before)
 {
-    double worst = 0, stolen;
-    int i, k, n = 0, many = 0, told = 0;
-    for (i = 0; i < nstore; i++)
-        if (strcmp(store[i].metric, "others") == 0)
-            for (k = 0; k < store[i].n; k++) {
-                n++;
-                many += store[i].v[k] > 0.1;
-                worst = greater(worst, store[i].v[k]);
-            }
+    double stolen;
+    int i, told = 0;
     printf("\n");
     for (i = 0; i < SERVERS; i++)
         if (servers[i].in_use && servers[i].reply_bytes > 0)
             printf("%s%s %d", told++ ? ", " : "bytes of a hello reply: ",
                    servers[i].name, servers[i].reply_bytes);
-    printf("\n%.0f s in all.", seconds);
-    if (n > 0)
-        printf(" Other programs used more than a tenth of a processor in %d of "
-               "%d measurements (at most %.2f).", many, n, worst);
     cpu_of_machine(&stolen);
-    printf(" The hypervisor took %.1f %% of a processor.\n",
-           (stolen - stolen_before) / seconds / 1e7);
-    if (many * 10 > n)
+    printf("\n%.0f s in all. Other programs used more than a tenth of a "
+           "processor in %d of %d measurements\n(at most %.2f). The hypervisor "
+           "took %.1f %% of a processor.\n", seconds, disturbed, windows,
+           most_disturbed, (stolen - stolen_before) / seconds / 1e7);
+    if (disturbed * 10 > windows)
         printf("NOTE: too much else was running: differences may be noise.\n");
 }
 
@@ -3933,11 +3764,27 @@ static void json_number(FILE *f, double v)
 
 static FILE *json_out;                 /* for "-": the tables go to stderr */
 
+static void json_series(FILE *f, int sc, int sv, const column *c,
+                        const series *s)
+{
+    int k;
+    fprintf(f, "\n    { \"scene\": \"%s\", \"server\": \"%s\", "
+               "\"metric\": \"%s\", \"median\": ",
+            scenes[sc].name, servers[sv].name, c->metric);
+    json_number(f, median_of(s->v, s->n));
+    fputs(", \"rounds\": [", f);
+    for (k = 0; k < s->n; k++) {
+        fputs(k > 0 ? ", " : "", f);
+        json_number(f, s->v[k]);
+    }
+    fputs("] }", f);
+}
+
 static void write_json(const char *path)
 {
     FILE *f = strcmp(path, "-") == 0 ? json_out : fopen(path, "w");
     const char *comma = "";
-    int i, k;
+    int sc, i, k;
     if (f == NULL)
         die("%s: %s", path, strerror(errno));
     fputs("{\n  \"command\": ", f);
@@ -3947,9 +3794,9 @@ static void write_json(const char *path)
     fprintf(f,
             ",\n  \"time\": %ld,\n  \"rounds\": %d,\n  \"seconds\": %g,\n"
             "  \"processes\": %d,\n  \"workers\": %d,\n  \"threads\": %d,\n"
-            "  \"rate\": %g,\n  \"pinned\": %s,\n  \"servers\": {",
+            "  \"rate\": %g,\n  \"servers\": {",
             (long)time(NULL), opt.rounds, opt.seconds, opt.processes,
-            opt.workers, opt.threads, opt.rate, opt.pin ? "true" : "false");
+            opt.workers, opt.threads, opt.rate);
     for (i = 0; i < SERVERS; i++)
         if (servers[i].in_use) {
             fprintf(f, "%s\n    ", comma);
@@ -3960,26 +3807,16 @@ static void write_json(const char *path)
             comma = ",";
         }
     fputs("\n  },\n  \"results\": [", f);
-    for (i = 0, comma = ""; i < nstore; i++) {
-        const series *s = &store[i];
-        double low, high;
-        range_of(s, &low, &high);
-        fprintf(f, "%s\n    { \"scene\": \"%s\", \"server\": \"%s\", "
-                   "\"metric\": \"%s\", \"median\": ", comma,
-                scenes[s->scene].name, servers[s->server].name, s->metric);
-        json_number(f, median_of(s->v, s->n));
-        fputs(", \"min\": ", f);
-        json_number(f, low);
-        fputs(", \"max\": ", f);
-        json_number(f, high);
-        fputs(", \"rounds\": [", f);
-        for (k = 0; k < s->n; k++) {
-            fputs(k > 0 ? ", " : "", f);
-            json_number(f, s->v[k]);
-        }
-        fputs("] }", f);
-        comma = ",";
-    }
+    comma = "";
+    for (sc = 0; sc < SCENES; sc++)
+        for (i = 0; i < SERVERS; i++)
+            for (k = 0; k < columns_of[scenes[sc].kind].n; k++)
+                if (results[sc][i][k].n > 0) {
+                    fputs(comma, f);
+                    json_series(f, sc, i, &columns_of[scenes[sc].kind].of[k],
+                                &results[sc][i][k]);
+                    comma = ",";
+                }
     fputs("\n  ]\n}\n", f);
     if (fclose(f) != 0)
         die("%s: %s", path, strerror(errno));
@@ -4016,79 +3853,90 @@ static int scene_named(const char *name)
     return -1;
 }
 
+static const char *const colors[SERVERS] = {
+    "#c8401e", "#e39a7c", "#9a9a9a", "#2f7d4f", "#4a6fb3", "#b08a2e",
+    "#7a5195", "#333333"
+};
+
+/* A bar of v/top of the height, its line from low to high, and its figure. */
+static void draw_bar(FILE *f, const panel *p, const series *s, int sv, int x,
+                     int wide, int base, double scale)
+{
+    const double v = greater(median_of(s->v, s->n), 0);
+    const double middle = x + (wide - 3) / 2.0;
+    double low, high;
+    char told[CELL];
+    range_of(s, &low, &high);
+    high = base - greater(high, 0) * scale;
+    low = base - greater(low, 0) * scale;
+    cell(told, v / p->unit, p->decimals);
+    fprintf(f, "<rect x=\"%d\" y=\"%.1f\" width=\"%d\" height=\"%.1f\" "
+               "fill=\"%s\"/>\n", x, base - v * scale, wide - 3, v * scale,
+            colors[sv]);
+    fprintf(f, "<path d=\"M%.1f %.1fV%.1f\" stroke=\"#000\"/>\n"
+               "<text x=\"%.1f\" y=\"%.1f\" font-size=\"10\" "
+               "text-anchor=\"middle\">%s</text>\n", middle, high, low, middle,
+            high - 4, told);
+}
+
 /* Draws one panel with its top at y; returns its height, 0: nothing to show. */
 static int draw_panel(FILE *f, const panel *p, int y)
 {
-    static const char *const colors[SERVERS] = {
-        "#c8401e", "#e39a7c", "#9a9a9a", "#2f7d4f", "#4a6fb3", "#b08a2e",
-        "#7a5195"
-    };
-    const int width = 860, height = 150, left = 10;
+    enum { WIDTH = 860, HEIGHT = 150, LEFT = 10, MOST = 5 };
+    const series *of[MOST][SERVERS];
+    const int base = y + 40 + HEIGHT;
     double top = 0, low, high;
-    int groups = 0, i, k, at, show[5], bars = 0, wide;
-    for (k = 0; p->scenes[k] != NULL; k++) {
-        const int sc = scene_named(p->scenes[k]);
-        int any = 0;
-        for (i = 0; i < SERVERS; i++) {
-            const series *s = find_series(sc, i, p->metric);
+    int groups = 0, bars = 0, x = LEFT + 12, i, k, wide;
+    memset(of, 0, sizeof of);
+    for (k = 0; p->scenes[k] != NULL; k++)
+        for (i = 0, groups++; i < SERVERS; i++) {
+            const series *s = find_series(scene_named(p->scenes[k]), i,
+                                          p->metric);
             if (s == NULL || isnan(median_of(s->v, s->n)))
                 continue;
+            of[k][i] = s;
+            bars++;
             range_of(s, &low, &high);
             top = greater(top, high);
-            any = 1;
-            bars++;
         }
-        if (any)
-            show[groups++] = sc;
-    }
-    if (groups == 0 || top <= 0)
+    if (bars == 0 || top <= 0)
         return 0;
     fprintf(f, "<text x=\"%d\" y=\"%d\" font-size=\"13\" "
-               "font-weight=\"bold\">%s</text>\n", left, y + 14, p->title);
-    fprintf(f, "<path d=\"M%d %dH%d\" stroke=\"#444\"/>\n", left,
-            y + 40 + height, width - left);
-    wide = (width - 2 * left - groups * 24) / (bars > groups * 2 ? bars
-                                                                : groups * 2);
+               "font-weight=\"bold\">%s</text>\n"
+               "<path d=\"M%d %dH%d\" stroke=\"#444\"/>\n", LEFT, y + 14,
+            p->title, LEFT, base, WIDTH - LEFT);
+    wide = (WIDTH - 2 * LEFT - groups * 24) / (bars > groups * 2 ? bars
+                                                                 : groups * 2);
     wide = wide > 44 ? 44 : wide;
-    for (k = 0, at = left + 12; k < groups; k++) {
-        const int began = at;
-        for (i = 0; i < SERVERS; i++) {
-            const series *s = find_series(show[k], i, p->metric);
-            const double v = result(show[k], i, p->metric);
-            const double scale = height / top;
-            const int base = y + 40 + height;
-            char text[24];
-            if (s == NULL || isnan(v))
-                continue;
-            range_of(s, &low, &high);
-            cell(text, sizeof text, v / p->unit, p->decimals);
-            fprintf(f, "<rect x=\"%d\" y=\"%.1f\" width=\"%d\" height=\"%.1f\" "
-                       "fill=\"%s\"/>\n", at, base - greater(v, 0) * scale,
-                    wide - 3, greater(v, 0) * scale, colors[i]);
-            fprintf(f, "<path d=\"M%.1f %.1fV%.1f\" stroke=\"#000\"/>\n"
-                       "<text x=\"%.1f\" y=\"%.1f\" font-size=\"10\" "
-                       "text-anchor=\"middle\">%s</text>\n",
-                    at + (wide - 3) / 2.0, base - greater(high, 0) * scale,
-                    base - greater(low, 0) * scale, at + (wide - 3) / 2.0,
-                    base - greater(high, 0) * scale - 4, text);
-            at += wide;
-        }
-        fprintf(f, "<text x=\"%d\" y=\"%d\" font-size=\"11\" "
-                   "text-anchor=\"middle\">%s</text>\n", (began + at) / 2,
-                y + 56 + height, scenes[show[k]].name);
-        at += 24;
-    }
-    /* the legend, beside the title of this panel only where it is the first */
-    if (y < 60)
-        for (i = 0, at = left; i < SERVERS; i++)
-            if (servers[i].in_use) {
-                fprintf(f, "<rect x=\"%d\" y=\"10\" width=\"11\" height=\"11\" "
-                           "fill=\"%s\"/><text x=\"%d\" y=\"20\" "
-                           "font-size=\"12\">%s</text>\n", at, colors[i],
-                        at + 16, servers[i].name);
-                at += 36 + 8 * (int)strlen(servers[i].name);
+    for (k = 0; k < groups; k++) {
+        const int began = x;
+        for (i = 0; i < SERVERS; i++)
+            if (of[k][i] != NULL) {
+                draw_bar(f, p, of[k][i], i, x, wide, base, HEIGHT / top);
+                x += wide;
             }
-    return height + 80;
+        if (x == began)
+            continue;
+        fprintf(f, "<text x=\"%d\" y=\"%d\" font-size=\"11\" "
+                   "text-anchor=\"middle\">%s</text>\n", (began + x) / 2,
+                base + 16, p->scenes[k]);
+        x += 24;
+    }
+    return HEIGHT + 80;
+}
+
+/* The colors, above the first panel. */
+static void draw_legend(FILE *f)
+{
+    int i, x = 10;
+    for (i = 0; i < SERVERS; i++)
+        if (servers[i].in_use) {
+            fprintf(f, "<rect x=\"%d\" y=\"10\" width=\"11\" height=\"11\" "
+                       "fill=\"%s\"/><text x=\"%d\" y=\"20\" "
+                       "font-size=\"12\">%s</text>\n", x, colors[i], x + 16,
+                    servers[i].name);
+            x += 36 + 8 * (int)strlen(servers[i].name);
+        }
 }
 
 static void write_plot(const char *path)
@@ -4099,6 +3947,7 @@ static void write_plot(const char *path)
     int y = 40;
     if (f == NULL)
         die("out of memory");
+    draw_legend(f);
     for (i = 0; i < COUNT(panels); i++)
         y += draw_panel(f, &panels[i], y);
     fprintf(f, "<text x=\"10\" y=\"%d\" font-size=\"10\" fill=\"#444\">%s; %d "
@@ -4121,743 +3970,18 @@ static void write_plot(const char *path)
 }
 
 /* ---------------------------------------------------------------------------
- * >>url -- any server
- * ------------------------------------------------------------------------- */
-
-/* "http://host:port/path" */
-static void parse_url(const char *url, target *t, const char **path)
-{
-    struct addrinfo hints, *list = NULL;
-    char host[300];
-    const char *h = url, *port = "80";
-    size_t n;
-    memset(t, 0, sizeof *t);
-    memset(&hints, 0, sizeof hints);
-    if (strncmp(url, "https://", 8) == 0)
-        die("https is not supported");
-    if (strncmp(url, "http://", 7) == 0)
-        h += 7;
-    n = strcspn(h, "/?#");
-    *path = h[n] == '/' ? h + n : "/";
-    if (n == 0 || n >= sizeof host)
-        die("'%s' is no URL", url);
-    snprintf(t->host, sizeof t->host, "%.*s", (int)n, h);
-    snprintf(host, sizeof host, "%s", t->host);
-    h = host;
-    if (host[0] == '[' && strchr(host, ']') != NULL) {
-        char *end = strchr(host, ']');
-        h = host + 1;
-        *end = '\0';
-        if (end[1] == ':')
-            port = end + 2;
-    } else if (strchr(host, ':') != NULL) {
-        char *colon = strchr(host, ':');
-        *colon = '\0';
-        port = colon + 1;
-    }
-    hints.ai_socktype = SOCK_STREAM;
-    if (getaddrinfo(h, port, &hints, &list) != 0 || list == NULL)
-        die("no address for '%s'", t->host);
-    memcpy(&t->addr, list->ai_addr, list->ai_addrlen);
-    t->len = list->ai_addrlen;
-    t->loopback =
-        list->ai_family == AF_INET &&
-        ((struct sockaddr_in *)(void *)list->ai_addr)->sin_addr.s_addr ==
-            htonl(INADDR_LOOPBACK);
-    freeaddrinfo(list);
-}
-
-static void write_url_json(const char *path, const figures *f)
-{
-    const struct { const char *name; double v; } numbers[] = {
-        { "requests_per_s", f->rate }, { "mb_per_s", f->mb_per_s },
-        { "p50_ms", hist_ms(&f->latency[0], 0.5) },
-        { "p90_ms", hist_ms(&f->latency[0], 0.9) },
-        { "p99_ms", hist_ms(&f->latency[0], 0.99) },
-        { "p999_ms", hist_ms(&f->latency[0], 0.999) },
-        { "max_ms", (double)f->latency[0].max / 1e6 },
-        { "server_cpu_us", opt.pid > 0 ? f->cpu_us : NAN },
-        { "client_cpu_us", f->client_us }
-    };
-    FILE *out = strcmp(path, "-") == 0 ? json_out : fopen(path, "w");
-    size_t i;
-    if (out == NULL)
-        die("%s: %s", path, strerror(errno));
-    fputs("{ \"command\": ", out);
-    json_string(out, command_line);
-    for (i = 0; i < COUNT(numbers); i++) {
-        fprintf(out, ",\n  \"%s\": ", numbers[i].name);
-        json_number(out, numbers[i].v);
-    }
-    for (i = 0; i < ERRORS; i++)
-        fprintf(out, ",\n  \"errors: %s\": %" PRIu64, error_names[i],
-                f->errors[i]);
-    fputs(" }\n", out);
-    if (fclose(out) != 0)
-        die("%s: %s", path, strerror(errno));
-}
-
-static int measure_url(void)
-{
-    static const double parts[] = { 0.5, 0.75, 0.9, 0.99, 0.999, 0.9999 };
-    static figures f;
-    static char header[4096];
-    target t;
-    const char *path;
-    load_spec spec;
-    tree of;
-    load *l;
-    int i, open, e;
-    size_t k;
-    parse_url(opt.url, &t, &path);
-    spec = load_defaults(&t, path, opt.connections);
-    spec.pipeline = opt.pipeline;
-    spec.close = opt.close;
-    spec.rate = opt.rate;
-    if (opt.rate > 0 && (opt.pipeline > 1 || opt.close))
-        die("--rate does not go with --pipeline or --close");
-    if (opt.header != NULL) {
-        snprintf(header, sizeof header, "%s\r\n", opt.header);
-        spec.header = header;
-    }
-    l = load_start(&spec);
-    open = load_wait_open(l, 5 + opt.connections / 1000.0);
-    if (open < opt.connections)
-        printf("only %d of %d connections got a reply within %g s\n", open,
-               opt.connections, 5 + opt.connections / 1000.0);
-    sleep_ms(300);
-    if (opt.pid > 0)
-        tree_of(opt.pid, &of);
-    load_measure(l, opt.seconds, opt.pid > 0 ? &of : NULL, &f);
-    load_stop(l);
-    printf("%s  %d threads, %d connections, %.2f s, ", opt.url, spec.threads,
-           opt.connections, f.seconds);
-    if (opt.rate > 0)
-        printf("open loop at %g/s\n", opt.rate);
-    else
-        printf("closed loop%s%s\n",
-               opt.close ? ", a connection per request" : "",
-               opt.pipeline > 1 ? ", pipelined" : "");
-    printf("  requests/s  %.2f\n  MB/s        %.2f\n", f.rate, f.mb_per_s);
-    if (opt.rate > 0)
-        printf("  due         %.0f, answered in that time %" PRIu64 "\n",
-               opt.rate * opt.seconds, f.requests);
-    for (k = 0; k < COUNT(parts) && f.latency[0].count > 0; k++)
-        printf("  p%-10g %.3f ms\n", parts[k] * 100,
-               hist_ms(&f.latency[0], parts[k]));
-    if (f.latency[0].count > 0)
-        printf("  max         %.3f ms\n  mean        %.3f ms\n",
-               (double)f.latency[0].max / 1e6,
-               (double)f.latency[0].sum / 1e6 / (double)f.latency[0].count);
-    for (e = i = 0; e < ERRORS; e++)
-        if (f.errors[e] > 0) {
-            printf("  ERRORS      %" PRIu64 " %s\n", f.errors[e],
-                   error_names[e]);
-            i++;
-        }
-    if (i == 0)
-        printf("  errors      0\n");
-    if (opt.pid > 0 && f.requests > 0)
-        printf("  server CPU  %.2f us per request (user %.2f, system %.2f)\n",
-               f.cpu_us, f.user_us, f.sys_us);
-    if (f.requests > 0)
-        printf("  client CPU  %.2f us per request\n", f.client_us);
-    printf("  others used %.2f processors%s\n", f.others,
-           opt.pid > 0 ? "" : ", the server included");
-    if (opt.json != NULL)
-        write_url_json(opt.json, &f);
-    return f.requests == 0;
-}
-
-/* ---------------------------------------------------------------------------
- * >>micro -- the parser, the queue and the wheel alone, on one thread
- *
- * Best of seven runs each: what disturbs can only add. "at random" visits the
- * records in a shuffled order, as clients would; from 100,000 records on (6.4
- * MB) that measures the cache of the machine, "in order" the algorithm.
- * ------------------------------------------------------------------------- */
-
-#define RUNS   7
-#define TAKERS 4
-#define JOBS   16
-
-static void micro_parser(void)
-{
-    static const char small[] = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
-    static const char browser[] =
-        "GET /articles/2024/05/architecture?page=2&sort=date HTTP/1.1\r\n"
-        "Host: www.example.com\r\n"
-        "User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 "
-        "(KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36\r\n"
-        "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,"
-        "image/avif,image/webp,image/apng,*/*;q=0.8,"
-        "application/signed-exchange;v=b3;q=0.7\r\n"
-        "Accept-Language: en-US,en;q=0.9,de;q=0.8\r\n"
-        "Accept-Encoding: gzip, deflate, br, zstd\r\n"
-        "Referer: https://www.example.com/articles/2024/05/\r\n"
-        "Cookie: session=0123456789abcdef0123456789abcdef; theme=dark; "
-        "_ga=GA1.2.1234567890.1716200000\r\n"
-        "Sec-Fetch-Dest: document\r\nSec-Fetch-Mode: navigate\r\n"
-        "Sec-Fetch-Site: same-origin\r\nSec-Fetch-User: ?1\r\n"
-        "Upgrade-Insecure-Requests: 1\r\nConnection: keep-alive\r\n"
-        "Cache-Control: max-age=0\r\n\r\n";
-    static char hostile[65536], buf[65536];
-    static empm__field fields[256];
-    const char *heads[4];
-    size_t lens[4], n, i;
-    static const char *const names[] = {
-        "small", "a browser's", "hostile: 100 fields, 64 KB",
-        "hostile: a browser's, byte by byte"
-    };
-    empm_config cfg = empm_defaults();
-    empm__chars chars;
-    int k, run;
-    empm__chars_init(&chars);
-    /* names as long as a known one, values of what a table must look up */
-    n = (size_t)snprintf(hostile, sizeof hostile,
-                         "GET / HTTP/1.1\r\nHost: a\r\n");
-    for (k = 0; k < 99; k++) {
-        n += (size_t)snprintf(hostile + n, sizeof hostile - n, "Connectio%c:",
-                              'a' + k % 13);
-        for (i = 0; i < 640; i++)
-            hostile[n++] = "\t \xff;,=\"a"[i * i % 8];
-        hostile[n++] = 'x';
-        hostile[n++] = '\r';
-        hostile[n++] = '\n';
-    }
-    hostile[n++] = '\r';
-    hostile[n++] = '\n';
-    heads[0] = small;
-    heads[1] = heads[3] = browser;
-    heads[2] = hostile;
-    lens[0] = sizeof small - 1;
-    lens[1] = lens[3] = sizeof browser - 1;
-    lens[2] = n;
-    printf("\nparser: a head is copied into the buffer and parsed there\n");
-    for (k = 0; k < 4; k++) {
-        double best = 1e18, copy = 1e18;
-        for (run = 0; run < RUNS; run++) {
-            const size_t times = 1 + 20000000 / lens[k] / (k == 3 ? 30 : 1);
-            uint64_t t = now_ns();
-            for (i = 0; i < times; i++) {
-                empm__head h;
-                size_t end = k == 3 ? 1 : lens[k];
-                int r = 0;
-                memcpy(buf, heads[k], lens[k]);
-                empm__head_init(&h, fields, 256, 0);
-                for (; r == 0 && end <= lens[k]; end++)
-                    r = empm__head_parse(&h, &cfg, &chars, NULL, buf,
-                                         (uint32_t)end);
-                if (r != 1)
-                    die("the head '%s' was refused with %d", names[k], r);
-            }
-            best = lesser(best, (double)(now_ns() - t) / (double)times);
-            t = now_ns();
-            for (i = 0; i < times; i++) {
-                memcpy(buf, heads[k], lens[k]);
-                __asm__ __volatile__("" : : "r"(buf) : "memory");
-            }
-            copy = lesser(copy, (double)(now_ns() - t) / (double)times);
-        }
-        printf("  %-35s %6zu bytes %9.1f ns  %6.3f bytes/ns  (copy %.1f ns)\n",
-               names[k], lens[k], best, (double)lens[k] / best, copy);
-    }
-}
-
-static void micro_slab(empm__slab *sl, uint32_t n, uint32_t **order)
-{
-    uint32_t i, x = 1;
-    if (empm__slab_init(sl, n, 1) != EMPM_OK)
-        die("out of memory");
-    *order = (uint32_t *)need(n, sizeof **order);
-    for (i = 0; i < n; i++) {
-        (*order)[i] = empm__slab_borrow(sl);
-        empm__slab_conn(sl, (*order)[i])->place = EMPM__NEVER;
-    }
-    for (i = n; i-- > 1;) {
-        const uint32_t k = (x = x * 1664525u + 1013904223u) / 4096 % (i + 1);
-        const uint32_t swap = (*order)[i];
-        (*order)[i] = (*order)[k];
-        (*order)[k] = swap;
-    }
-}
-
-static void no_gate(void *arg)
-{
-    (void)arg;
-}
-
-typedef struct taker {                 /* a thread that takes jobs */
-    empm__queue  *q;
-    uint32_t      me;
-    uint64_t     *taken;               /* atomic */
-    pthread_t     thread;
-} taker;
-
-static void *taker_run(void *arg)
-{
-    taker *t = (taker *)arg;
-    while (empm__queue_pop(t->q, t->me, no_gate, no_gate, NULL) != EMPM__NIL)
-        __atomic_add_fetch(t->taken, 1, __ATOMIC_RELEASE);
-    return NULL;
-}
-
-static void micro_queue(void)
-{
-    static const uint32_t sizes[] = { 1000, 100000, 1000000 };
-    static empm__score_child score;
-    empm__sleeper sleepers[TAKERS];
-    taker takers[TAKERS];
-    empm__queue q;
-    empm__slab sl;
-    uint32_t *order, i;
-    uint64_t taken = 0, given = 0, t;
-    double best = 1e18;
-    size_t k;
-    int run, random;
-    memset(sleepers, 0, sizeof sleepers);
-    memset(takers, 0, sizeof takers);
-    printf("\nqueue: one push and one pop, uncontended\n");
-    for (k = 0; k < COUNT(sizes); k++) {
-        double ns[2] = { 1e18, 1e18 };
-        const uint32_t n = sizes[k];
-        memset(&sl, 0, sizeof sl);
-        micro_slab(&sl, n, &order);
-        if (empm__queue_init(&q, &sl, sleepers, TAKERS, 1, &score) != EMPM_OK)
-            die("out of memory");
-        for (run = 0; run < RUNS * 2; run++) {
-            const uint32_t again = 1000000 / n;
-            uint32_t a;
-            random = run % 2;
-            t = now_ns();
-            for (a = 0; a < again; a++) {
-                for (i = 0; i < n; i++)
-                    empm__queue_push(&q, random ? order[i] : i);
-                for (i = 0; i < n; i++)
-                    empm__queue_pop(&q, 0, no_gate, no_gate, NULL);
-            }
-            ns[random] = lesser(ns[random],
-                              (double)(now_ns() - t) / (double)(n * again));
-        }
-        printf("  %7u waiting    in order %6.1f ns   at random %6.1f ns\n", n,
-               ns[0], ns[1]);
-        free(order);
-        if (k + 1 < COUNT(sizes))
-            empm__slab_free(&sl);
-    }
-    for (i = 0; i < TAKERS; i++) {
-        takers[i].q = &q;
-        takers[i].me = i;
-        takers[i].taken = &taken;
-        if (pthread_create(&takers[i].thread, NULL, taker_run, &takers[i]) != 0)
-            die("cannot create a thread");
-    }
-    for (run = 0; run < RUNS; run++) {
-        int round;
-        t = now_ns();
-        for (round = 0; round < 2000; round++) {
-            for (i = 0; i < JOBS; i++)
-                empm__queue_push(&q, i);
-            given += JOBS;
-            while (__atomic_load_n(&taken, __ATOMIC_ACQUIRE) != given)
-                sched_yield();
-        }
-        best = lesser(best, (double)(now_ns() - t) / (2000.0 * JOBS));
-    }
-    empm__queue_close(&q);
-    for (i = 0; i < TAKERS; i++)
-        pthread_join(takers[i].thread, NULL);
-    empm__slab_free(&sl);
-    printf("  16 jobs to 4 waiting threads until all are taken: %.0f ns each\n",
-           best);
-}
-
-static void micro_wheel(void)
-{
-    static const uint32_t sizes[] = { 1000, 100000, 1000000 };
-    static empm__wheel wh;
-    size_t k;
-    printf("\nwheel: deadlines 5 to 60 s away; expire: found due, put back\n");
-    for (k = 0; k < COUNT(sizes); k++) {
-        const uint32_t n = sizes[k];
-        double move[2] = { 1e18, 1e18 }, expire = 1e18, wait = 1e18;
-        uint32_t *order, i, x = 1, now = 1000000;
-        empm__slab sl;
-        uint64_t t;
-        int run;
-        memset(&sl, 0, sizeof sl);
-        micro_slab(&sl, n, &order);
-        empm__wheel_init(&wh, now);
-        for (run = -1; run < RUNS * 2; run++) {    /* the first one fills it */
-            const uint32_t again = 1000000 / n;
-            uint32_t a;
-            const int random = run & 1;
-            t = now_ns();
-            for (a = 0; a < again; a++)
-                for (i = 0; i < n; i++) {
-                    const uint32_t spread =
-                        random ? (x = x * 1664525u + 1013904223u) >> 8
-                               : (uint32_t)(i * 55000.0 / n);
-                    empm__wheel_move(&wh, &sl, random ? order[i] : i,
-                                     now + 5000 + spread % 55000);
-                }
-            if (run >= 0)
-                move[random] = lesser(move[random], (double)(now_ns() - t) /
-                                                      (double)(n * again));
-        }
-        for (run = 0; run < RUNS; run++) {
-            uint32_t found = 0;
-            const uint32_t end = now + 60000;
-            t = now_ns();
-            for (; now < end; now += 16) {
-                uint32_t due;
-                empm__wheel_advance(&wh, &sl, now);
-                while ((due = empm__wheel_due(&wh, &sl)) != EMPM__NIL) {
-                    x = x * 1664525u + 1013904223u;
-                    empm__wheel_move(&wh, &sl, due,
-                                     now + 5000 + (x >> 8) % 55000);
-                    found++;
-                }
-            }
-            expire = lesser(expire, (double)(now_ns() - t) / (double)found);
-            t = now_ns();
-            for (i = 0; i < 100000; i++) {
-                const int ms = empm__wheel_wait(&wh, now);
-                __asm__ __volatile__("" : : "r"(ms) : "memory");
-            }
-            wait = lesser(wait, (double)(now_ns() - t) / 100000);
-        }
-        printf("  %7u records   re-arm in order %6.1f ns, at random %6.1f ns   "
-               "expire %6.1f ns   how long to sleep %5.1f ns\n", n, move[0],
-               move[1], expire, wait);
-        free(order);
-        empm__slab_free(&sl);
-    }
-}
-
-static void micro(void)
-{
-    printf("\nMicro-benchmarks: one process, best of %d runs.\n", RUNS);
-    micro_parser();
-    micro_queue();
-    micro_wheel();
-    fflush(stdout);
-}
-
-/* ---------------------------------------------------------------------------
- * >>check -- does the generator tell the truth? --check
- *
- * Against servers whose behaviour is known: replies of all forms in odd pieces;
- * a handler that takes 20 ms; a server that is stopped for 400 ms; and against
- * wrk, where it is installed.
- * ------------------------------------------------------------------------- */
-
-static int check_failed;
-
-static void check(const char *what, double got, double want, double tolerance)
-{
-    const int ok = fabs(got - want) <= tolerance;
-    check_failed += !ok;
-    printf("  %-56s %10.3f, expected %.3f +- %.3f  %s\n", what, got, want,
-           tolerance, ok ? "ok" : "FAILED");
-    fflush(stdout);
-}
-
-static void check_histogram(void)
-{
-    static double v[200001];
-    const size_t N = COUNT(v);
-    static hist h;
-    static const double parts[] = { 0.01, 0.5, 0.9, 0.99, 0.9999 };
-    uint32_t x = 7;
-    double worst = 0;
-    size_t i;
-    memset(&h, 0, sizeof h);
-    for (i = 0; i < N; i++) {
-        x = x * 1664525u + 1013904223u;
-        v[i] = (double)((x >> 8) >> x % 24);       /* 0 to 1.6e7 ns */
-        hist_add(&h, (uint64_t)v[i]);
-    }
-    qsort(v, N, sizeof *v, compare_doubles);
-    for (i = 0; i < COUNT(parts); i++) {
-        const double exact = v[(size_t)(parts[i] * (double)N + 0.999999) - 1];
-        worst = greater(worst, fabs(hist_ms(&h, parts[i]) * 1e6 - exact) /
-                                   greater(exact, 1));
-    }
-    check("percentiles against a sorted list: worst error, %", 100 * worst, 0,
-          0.8);
-}
-
-/* Serves one connection after the other with replies of all forms, cut into
- * pieces; every 7th is an error, and some end the connection. */
-static void odd_server(int listener)
-{
-    static const char chunked[] =
-        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-        "5;e=1a\r\nhello\r\nA\r\n0123456789\r\n0;e=1\r\nX: y\r\n\r\n";
-    static const char interim[] =
-        "HTTP/1.1 100 Continue\r\n\r\n"
-        "HTTP/1.1 200 OK\r\ncontent-length:0\r\n\r\n";
-    static const char *const replies[] = {
-        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", chunked, interim,
-        "HTTP/1.1 204 No Content\r\nX-Y: z\r\n\r\n",
-        "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok",
-        "HTTP/1.0 200 OK\r\n\r\nuntil the end",
-        "HTTP/1.1 503 No\r\nContent-Length: 3\r\n\r\nno\n"
-    };
-    uint32_t x = 99, n = 0;
-    for (;;) {
-        const int fd = accept(listener, NULL, NULL);
-        const int on = 1;
-        char in[4096];
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-        while (recv(fd, in, sizeof in, 0) > 0) {
-            const char *r = replies[n % COUNT(replies)];
-            const size_t len = strlen(r);
-            size_t at = 0;
-            while (at < len) {
-                size_t k;
-                x = x * 1664525u + 1013904223u;
-                k = 1 + (x >> 16) % (n % 2 ? len : 8);
-                k = k < len - at ? k : len - at;
-                if (send(fd, r + at, k, MSG_NOSIGNAL) < 0)
-                    break;
-                at += k;
-                if (x >> 31)
-                    sched_yield();
-            }
-            n++;
-            if (n % COUNT(replies) == 5 || n % COUNT(replies) == 6)
-                break;
-        }
-        close(fd);
-    }
-}
-
-static void check_replies(void)
-{
-    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    const int port = free_port();
-    static figures f;
-    load_spec spec;
-    target t;
-    pid_t pid;
-    uint64_t sum;
-    target_local(&t, port);
-    if (bind(fd, (const struct sockaddr *)&t.addr, t.len) < 0 ||
-        listen(fd, 16) < 0)
-        die("port %d: %s", port, strerror(errno));
-    pid = fork();
-    if (pid == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        odd_server(fd);
-    }
-    kids[MAX_KIDS - 1] = pid;
-    close(fd);
-    spec = load_defaults(&t, "/", 1);
-    run_load(&spec, NULL, &f);
-    end_process(pid, SIGKILL);
-    sum = f.requests + f.errors[E_STATUS];
-    check("replies of all forms in odd pieces: errors other than 503",
-          (double)(f.errors[E_CLOSED] + f.errors[E_CONNECT] +
-                   f.errors[E_TIMEOUT] + f.errors[E_MALFORMED]), 0, 0);
-    check("... part of 503, %",
-          100.0 * (double)f.errors[E_STATUS] / (double)sum, 100.0 / 7, 0.5);
-}
-
-static void check_little(server *s)
-{
-    static figures f;
-    load_spec spec = load_defaults(&s->at, "/block?ms=20", 16);
-    run_load(&spec, &s->processes, &f);
-    check("a handler of 20 ms: p50 ms", hist_ms(&f.latency[0], 0.5), 20.2, 0.4);
-    check("... 16 connections: rate x mean latency",
-          f.rate * (double)f.latency[0].sum / 1e9 / (double)f.latency[0].count,
-          16, 0.5);
-}
-
-static double stalled_ms;
-
-/* Stops a server for some 400 of 2000 ms, S. What is due then, a fifth of all,
- * waits S to 0 ms; so a tenth of all waits longer than S - 200, a hundredth
- * longer than S - 20. A closed loop sees one slow request per connection. */
-static void *stall(void *arg)
-{
-    const server *s = (const server *)arg;
-    const struct timespec before = { 1, 0 }, during = { 0, 400000000 };
-    uint64_t began;
-    int i;
-    nanosleep(&before, NULL);
-    began = now_ns();
-    for (i = 0; i < s->processes.n; i++)
-        kill(s->processes.pid[i], SIGSTOP);
-    nanosleep(&during, NULL);
-    for (i = 0; i < s->processes.n; i++)
-        kill(s->processes.pid[i], SIGCONT);
-    stalled_ms = (double)(now_ns() - began) / 1e6;
-    return NULL;
-}
-
-static void check_stall(server *s)
-{
-    static figures f;
-    int open;
-    for (open = 0; open < 2; open++) {
-        load_spec spec = load_defaults(&s->at, "/hello", 16);
-        pthread_t thread;
-        load *l;
-        spec.rate = open ? 2000 : 0;
-        l = load_start(&spec);
-        load_wait_open(l, 5);
-        if (pthread_create(&thread, NULL, stall, s) != 0)
-            die("cannot create a thread");
-        load_measure(l, 2, &s->processes, &f);
-        pthread_join(thread, NULL);
-        load_stop(l);
-        if (open) {
-            check("a server stopped for 0.4 of 2 s, open loop: requests/s",
-                  f.rate, 2000, 20);
-            check("... p90 ms", hist_ms(&f.latency[0], 0.9),
-                  stalled_ms - 200, 20);
-            check("... p99 ms", hist_ms(&f.latency[0], 0.99),
-                  stalled_ms - 20, 20);
-        } else
-            printf("  (in a closed loop: p90 %.3f ms, p99 %.3f ms)\n",
-                   hist_ms(&f.latency[0], 0.9), hist_ms(&f.latency[0], 0.99));
-    }
-}
-
-/* The same load from wrk: requests/s and CPU per request, of wrk and of the
- * server. 0: there is no wrk. */
-static double wrk_rate(const server *s, const char *path, int connections,
-                       double *client_us, double *server_us)
-{
-    char command[600], line[400];
-    const cpu before = cpu_of(&s->processes);
-    struct rusage a, b;
-    double rate = 0, requests = 0;
-    FILE *p;
-    getrusage(RUSAGE_CHILDREN, &a);
-    snprintf(command, sizeof command, "wrk -t%d -c%d -d%ds 'http://%s%s' 2>&1",
-             opt.threads, connections, (int)(opt.seconds + 0.999), s->at.host,
-             path);
-    p = popen(command, "r");
-    while (p != NULL && fgets(line, sizeof line, p) != NULL) {
-        sscanf(line, "Requests/sec: %lf", &rate);
-        sscanf(line, " %lf requests in", &requests);
-    }
-    if (p != NULL)
-        pclose(p);
-    getrusage(RUSAGE_CHILDREN, &b);
-    *client_us = ((double)(b.ru_utime.tv_sec + b.ru_stime.tv_sec -
-                           a.ru_utime.tv_sec - a.ru_stime.tv_sec) * 1e6 +
-                  (double)(b.ru_utime.tv_usec + b.ru_stime.tv_usec -
-                           a.ru_utime.tv_usec - a.ru_stime.tv_usec)) / requests;
-    *server_us = (cpu_of(&s->processes).ns - before.ns) / 1e3 / requests;
-    return rate;
-}
-
-/* Two medians cannot be compared more finely than wrk's own runs repeat; 5 % at
- * best. The spread is divided by the root of N; libm is not worth a flag. */
-static double resolvable(const double *v, int n)
-{
-    double low = v[0], high = v[0], root = n;
-    int i;
-    for (i = 0; i < 20; i++)
-        root = (root + n / root) / 2;
-    for (i = 1; i < n; i++) {
-        low = lesser(low, v[i]);
-        high = greater(high, v[i]);
-    }
-    return greater(0.05, (high - low) / median_of(v, n) / root);
-}
-
-/* Rounds of three, in turns: wrk, this in wrk's manner, this as it is. wrk has
- * two epoll_ctl() calls more per request and parses every head; where the
- * processors are the limit, that is a difference in requests/s, and no error of
- * either. The CPU per request says how large it is without noise. */
-static void check_wrk(const server *s, const char *path, int connections)
-{
-    static const char *const who[] = { "wrk", "in its manner", "plain" };
-    static figures f;
-    double rate[3][MAX_ROUNDS], client[3][MAX_ROUNDS], its[3][MAX_ROUNDS];
-    double ratio[MAX_ROUNDS];
-    char what[100];
-    int i, k;
-    for (i = 0; i < opt.rounds; i++) {
-        for (k = 0; k < 3; k++) {
-            const int turn = i % 2 ? 2 - k : k;
-            load_spec spec = load_defaults(&s->at, path, connections);
-            spec.like_wrk = turn == 1;
-            if (turn == 0)
-                rate[0][i] = wrk_rate(s, path, connections, &client[0][i],
-                                      &its[0][i]);
-            else {
-                run_load(&spec, &s->processes, &f);
-                rate[turn][i] = f.rate;
-                client[turn][i] = f.client_us;
-                its[turn][i] = f.cpu_us;
-            }
-        }
-        progress("%s %s c=%d: wrk %.0f, in its manner %.0f, plain %.0f",
-                 s->name, path, connections, rate[0][i], rate[1][i],
-                 rate[2][i]);
-        if (rate[0][i] <= 0)
-            return;
-        ratio[i] = rate[1][i] / rate[0][i];
-    }
-    progress("%s", "");
-    snprintf(what, sizeof what, "%s %s c=%d: requests/s over wrk's", s->name,
-             path, connections);
-    check(what, median_of(ratio, opt.rounds), 1,
-          resolvable(rate[0], opt.rounds));
-    for (k = 0; k < 3; k++)
-        printf("    %-14s %9.0f requests/s; CPU per request: client %6.2f us, "
-               "server %6.2f\n", who[k], median_of(rate[k], opt.rounds),
-               median_of(client[k], opt.rounds), median_of(its[k], opt.rounds));
-}
-
-static int run_checks(void)
-{
-    static const int sizes[] = { 16, 64, 256 };
-    size_t k;
-    int i;
-    printf("Is what the generator says true?\n");
-    check_histogram();
-    check_replies();
-    for (i = THIS; i < SERVERS; i++) {
-        server *s = &servers[i];
-        if (!s->in_use || !server_start(s, 0))
-            continue;
-        if (i == THIS) {
-            check_little(s);
-            check_wrk(s, "/block?ms=5", 32);
-        }
-        if (i == FLOOR)
-            check_stall(s);
-        for (k = 0; k < COUNT(sizes); k++)
-            check_wrk(s, "/hello", sizes[k]);
-        server_stop(s);
-    }
-    printf("%d failed\n", check_failed);
-    return check_failed != 0;
-}
-
-/* ---------------------------------------------------------------------------
  * >>main -- options, rounds
  * ------------------------------------------------------------------------- */
 
 static const char usage[] =
-    "bench [options]     this server and the floor: the short set and --micro\n"
+    "bench [options]     this server and the floor, the short set of scenes\n"
     "bench --compare     nginx, Apache, lighttpd and h2o as well, all scenes "
     "but\n                    those that --list says are only by name\n"
-    "bench --url URL     any server: http://host[:port]/path\n"
-    "bench --micro       the parser, the queue and the wheel alone\n"
-    "bench --check       does the generator tell the truth? --servers, too\n"
+    "bench --url URL     a server that has been started already\n"
     "bench --list        the scenes\n"
     "\n"
     "  --rounds N        3; with --compare: 5\n"
-    "  --seconds S       per measurement: 1; with --compare: 2, with --url: 5\n"
+    "  --seconds S       per measurement: 1; with --compare: 2\n"
     "  --scenes A,B      beginnings of names: hello,file-4k\n"
     "  --servers A,B     eventmpm, floor, nginx, apache, lighttpd, h2o\n"
     "  --against NAME=FILE  another build of bench, or a script that takes\n"
@@ -4865,10 +3989,7 @@ static const char usage[] =
     "  --set 'Name V'    a directive of eventmpm.h, spelt as Apache does\n"
     "  --processes N     2; 0: eventmpm and Apache out of the box\n"
     "  --workers N       threads per process of eventmpm and Apache: 32\n"
-    "  --threads N       of the client: 2 (1 with --pin on two processors)\n"
-    "  --pin             servers on the lower half of the processors, client\n"
-    "                    on the upper\n"
-    "  --like-wrk        ask epoll before each request, as wrk does\n"
+    "  --threads N       of the client: 2\n"
     "  --rate N          open loop: N requests per second, due at fixed times\n"
     "  --timeout MS      a reply that takes longer is an error: 5000\n"
     "  --crowd N         idle connections: 15000, fewer if descriptors lack\n"
@@ -4878,11 +3999,11 @@ static const char usage[] =
     "  --plot FILE.svg   the comparison, drawn\n"
     "\n"
     "with --url:\n"
-    "  --connections N (64)   --pipeline N   --close   --header 'Name: value'\n"
+    "  --connections N (64)   --pipeline N   --close\n"
     "  --pid PID         the server's first process: CPU of its tree\n"
     "\n"
-    "bench --serve PORT --dir DIR, bench --serve-floor PORT: what it measures\n"
-    "by itself, to be looked at by other means.\n";
+    "bench --serve PORT --dir DIR, bench --serve-floor PORT: its own servers,\n"
+    "for other tools.\n";
 
 /* Raises the limit of descriptors as far as it goes; fits the crowd to it. */
 static void raise_limits(void)
@@ -4909,9 +4030,11 @@ static void raise_limits(void)
 
 static int is_wanted(int sc)
 {
+    if (opt.url != NULL)
+        return strcmp(scenes[sc].name, "url") == 0;
     if (opt.scenes != NULL)
         return picked(opt.scenes, scenes[sc].name);
-    return scenes[sc].in_short > 0 || (opt.compare && !scenes[sc].in_short);
+    return scenes[sc].set == SHORT || (opt.compare && scenes[sc].set == FULL);
 }
 
 /* How many rounds; with `steps` how many measurements that makes. */
@@ -4950,12 +4073,12 @@ static void play(int sc)
         for (i = 0; i < n; i++) {
             server *s = &servers[who[r % 2 ? n - 1 - i : i]];
             steps_done++;
-            if (is_gone(s->pid)) {
+            if (!server_lives(s)) {
                 printf("%s has died and is started again.\n", s->name);
                 server_stop(s);
             } else if (w->kind == IDLE && r > 0)
                 server_stop(s);       /* the last crowd's memory is still his */
-            if (is_gone(s->pid) && !server_start(s, w->close))
+            if (!server_lives(s) && !server_start(s, w->close))
                 continue;
             run_scene(sc, s);
             if (w->kind == REST)
@@ -4970,32 +4093,55 @@ static void play(int sc)
     print_scene(sc);
 }
 
-/* The options, by what they take: 'f' nothing, 'i' an int, 'd' a double, 's'
- * text, '+' text, again and again. */
-static int         serve_port = -1, floor_port = -1, floor_close_port = -1;
-static int         only_micro, only_checks, only_list, only_help;
+/* The options, with the kind of value that each takes: 'f' none, 'i' an int,
+ * 'd' a double, 's' text, '+' text, again and again. */
+static int         serve_port = -1, floor_port = -1, only_list, only_help;
 static const char *serve_dir = ".", *against;
 
 static const struct { const char *name; char takes; void *to; } options[] = {
-    { "--compare", 'f', &opt.compare },      { "--micro", 'f', &only_micro },
-    { "--check", 'f', &only_checks },        { "--list", 'f', &only_list },
+    { "--compare", 'f', &opt.compare },      { "--list", 'f', &only_list },
     { "--help", 'f', &only_help },           { "--url", 's', &opt.url },
     { "--rounds", 'i', &opt.rounds },        { "--seconds", 'd', &opt.seconds },
     { "--scenes", 's', &opt.scenes },        { "--servers", 's', &opt.servers },
     { "--against", 's', &against },          { "--set", '+', opt.set },
     { "--processes", 'i', &opt.processes },  { "--workers", 'i', &opt.workers },
-    { "--threads", 'i', &opt.threads },      { "--pin", 'f', &opt.pin },
-    { "--rate", 'd', &opt.rate },            { "--crowd", 'i', &opt.crowd },
-    { "--timeout", 'i', &opt.timeout_ms },   { "--kills", 'i', &opt.kills },
-    { "--like-wrk", 'f', &opt.like_wrk },
-    { "--json", 's', &opt.json },            { "--plot", 's', &opt.plot },
+    { "--threads", 'i', &opt.threads },      { "--rate", 'd', &opt.rate },
+    { "--crowd", 'i', &opt.crowd },          { "--kills", 'i', &opt.kills },
+    { "--timeout", 'i', &opt.timeout_ms },   { "--json", 's', &opt.json },
+    { "--plot", 's', &opt.plot },
     { "--connections", 'i', &opt.connections },
     { "--pipeline", 'i', &opt.pipeline },    { "--close", 'f', &opt.close },
-    { "--header", 's', &opt.header },        { "--pid", 'i', &opt.pid },
-    { "--serve", 'i', &serve_port },         { "--dir", 's', &serve_dir },
-    { "--serve-floor", 'i', &floor_port },
-    { "--serve-floor-close", 'i', &floor_close_port }
+    { "--pid", 'i', &opt.pid },              { "--dir", 's', &serve_dir },
+    { "--serve", 'i', &serve_port },
+    { "--serve-floor", 'i', &floor_port }
 };
+
+/* Takes the value of one option. */
+static void take_option(const char *name, char takes, void *to,
+                        const char *value)
+{
+    char *end;
+    double v;
+    if (takes == '+') {
+        if (opt.nset == MAX_SETTINGS)
+            die("too many --set");
+        opt.set[opt.nset++] = value;
+        return;
+    }
+    if (takes == 's') {
+        *(const char **)to = value;
+        return;
+    }
+    v = strtod(value, &end);
+    if (*end != '\0' || end == value || (takes == 'i' && v != (int)v))
+        die("%s wants a number, not '%s'", name, value);
+    if (!(v >= 0 && v <= 1e8))
+        die("%s %s: makes no sense", name, value);
+    if (takes == 'i')
+        *(int *)to = (int)v;
+    else
+        *(double *)to = v;
+}
 
 static void parse_options(int argc, char **argv)
 {
@@ -5006,61 +4152,91 @@ static void parse_options(int argc, char **argv)
                               strchr(argv[i], ' ') ? "%s'%s'" : "%s%s",
                               i > 0 ? " " : "", argv[i]);
     for (i = 1; i < argc; i++) {
-        char *end = argv[i];
         for (k = 0; k < COUNT(options); k++)
             if (strcmp(options[k].name, argv[i]) == 0)
                 break;
         if (k == COUNT(options))
             die("%s: no such option, see --help", argv[i]);
-        if (options[k].takes == 'f') {
+        if (options[k].takes == 'f')
             *(int *)options[k].to = 1;
-            continue;
-        }
-        if (++i == argc)
+        else if (++i == argc)
             die("%s needs a value", argv[i - 1]);
-        if (options[k].takes == 'i')
-        {
-            const long v = strtol(argv[i], &end, 10);
-            if (v < 0 || v > 100000000)
-                die("%s %s: makes no sense", argv[i - 1], argv[i]);
-            *(int *)options[k].to = (int)v;
-        } else if (options[k].takes == 'd')
-            *(double *)options[k].to = strtod(argv[i], &end);
-        else if (options[k].takes == 's')
-            *(const char **)options[k].to = argv[i];
-        else if (opt.nset == MAX_SETTINGS)
-            die("too many --set");
         else
-            opt.set[opt.nset++] = argv[i];
-        if (options[k].takes == 'd' && !(*(double *)options[k].to >= 0 &&
-                                         *(double *)options[k].to <= 1e7))
-            die("%s %s: makes no sense", argv[i - 1], argv[i]);
-        if (strchr("id", options[k].takes) != NULL &&
-            (*end != '\0' || end == argv[i]))
-            die("%s wants a number, not '%s'", argv[i - 1], argv[i]);
+            take_option(argv[i - 1], options[k].takes, options[k].to, argv[i]);
+    }
+}
+
+/* Defaults that depend on others; options that make no sense together. */
+static void check_options(void)
+{
+    const char *word, *is = against != NULL ? strchr(against, '=') : NULL;
+    size_t n;
+    int i;
+    for (word = opt.scenes; word != NULL && *word != '\0';
+         word += n, word += *word == ',') {
+        n = strcspn(word, ",");
+        for (i = 0; i < SCENES && strncmp(word, scenes[i].name, n) != 0; i++)
+            ;
+        if (i == SCENES)
+            die("--scenes %s: no such scene, see --list", word);
     }
     if (against != NULL) {
-        const char *is = strchr(against, '=');
-        if (is == NULL || (size_t)(is - against) >= sizeof opt.against_name)
+        n = is != NULL ? (size_t)(is - against) : 0;
+        if (n == 0 || n >= sizeof opt.against_name ||
+            strcspn(against, "/\"\\<&% '") < n)
             die("--against NAME=FILE");
-        if (strspn(against,
-                   "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-                            "0123456789._-") != (size_t)(is - against))
-            die("--against NAME=FILE: letters, digits, . _ - only");
-        memcpy(opt.against_name, against, (size_t)(is - against));
+        memcpy(opt.against_name, against, n);
         opt.against_binary = is + 1;
     }
+    if (opt.threads <= 0)
+        opt.threads = 2;
+    if (opt.rounds <= 0)
+        opt.rounds = opt.compare ? 5 : 3;
+    if (opt.rounds > MAX_ROUNDS)
+        opt.rounds = MAX_ROUNDS;
+    if (opt.seconds <= 0)
+        opt.seconds = opt.compare ? 2 : 1;
+    if (opt.workers < 1 || opt.connections < 1 || opt.pipeline < 1 ||
+        opt.pipeline > 1000 || opt.crowd < 300 || opt.timeout_ms < 1)
+        die("a number makes no sense");
+    if (opt.rate > 0 && (opt.pipeline > 1 || opt.close))
+        die("--rate does not go with --pipeline or --close");
+}
+
+static int list_scenes(void)
+{
+    int i;
+    for (i = 0; i < SCENES; i++)
+        printf("%-14s %c %s\n", scenes[i].name, " *-"[scenes[i].set],
+               scenes[i].title);
+    printf("* in the short set, - only by name\n");
+    return 0;
+}
+
+/* Signals, the end, whose children are ours: before the first server. */
+static void prepare(void)
+{
+    static const int signals[] = { SIGINT, SIGTERM, SIGQUIT, SIGHUP, SIGALRM };
+    struct sigaction sa;
+    size_t i;
+    const ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
+    self[n > 0 ? n : 0] = '\0';
+    memset(&sa, 0, sizeof sa);
+    sigemptyset(&sa.sa_mask);
+    sa.sa_handler = on_signal;
+    for (i = 0; i < COUNT(signals); i++)
+        sigaction(signals[i], &sa, NULL);
+    prctl(PR_SET_CHILD_SUBREAPER, 1);
+    atexit(clean_up);
+    describe_machine();
+    make_folder();
+    find_servers();
 }
 
 int main(int argc, char **argv)
 {
-    static const int signals[] = { SIGINT, SIGTERM, SIGQUIT, SIGHUP,
-                                   SIGALRM };
     const uint64_t began = now_ns();
-    struct sigaction sa;
-    const char *word;
     double stolen;
-    size_t n;
     int i, count;
     cpu_of_machine(&stolen);
     opt.processes = 2;
@@ -5071,74 +4247,24 @@ int main(int argc, char **argv)
     opt.connections = 64;
     opt.pipeline = 1;
     parse_options(argc, argv);
+    check_options();
     tree_of(getpid(), &inherited);
     if (opt.json != NULL && strcmp(opt.json, "-") == 0 &&
         ((i = dup(1)) < 0 || dup2(2, 1) < 0 ||
          (json_out = fdopen(i, "w")) == NULL))
         die("--json -: %s", strerror(errno));
-    for (word = opt.scenes; word != NULL && *word != '\0';
-         word += strcspn(word, ","), word += *word == ',') {
-        for (i = 0; i < SCENES; i++)
-            if (strncmp(word, scenes[i].name, strcspn(word, ",")) == 0)
-                break;
-        if (i == SCENES)
-            die("--scenes %s: no such scene, see --list", word);
-    }
-    if (opt.threads <= 0)
-        opt.threads = opt.pin && sysconf(_SC_NPROCESSORS_ONLN) <= 3 ? 1 : 2;
-    if (opt.rounds <= 0)
-        opt.rounds = opt.compare ? 5 : 3;
-    if (opt.rounds > MAX_ROUNDS)
-        opt.rounds = MAX_ROUNDS;
-    if (opt.seconds <= 0)
-        opt.seconds = opt.url != NULL ? 5 : opt.compare ? 2 : 1;
-    if (opt.workers < 1 || opt.connections < 1 ||
-        opt.pipeline < 1 || opt.pipeline > 1000 || opt.crowd < 300 ||
-        opt.timeout_ms < 1)
-        die("a number makes no sense");
-    if (only_help) {
-        fputs(usage, stdout);
-        return 0;
-    }
-    for (i = 0; only_list && i < SCENES; i++)
-        printf("%-14s %c %s\n", scenes[i].name,
-               scenes[i].in_short > 0 ? '*' : scenes[i].in_short < 0 ? '-'
-                                                                     : ' ',
-               scenes[i].title);
-    if (only_list) {
-        printf("* in the short set, - only by name\n");
-        return 0;
-    }
+    if (only_help)
+        return fputs(usage, stdout) < 0;
+    if (only_list)
+        return list_scenes();
     signal(SIGPIPE, SIG_IGN);
     raise_limits();
     if (serve_port >= 0)
         return serve_this(serve_port, serve_dir, argc, argv);
-    if (floor_port >= 0 || floor_close_port >= 0)
-        return serve_floor(floor_port >= 0 ? floor_port : floor_close_port,
-                           floor_port < 0);
-    if (only_micro) {
-        micro();
-        return 0;
-    }
-
-    n = (size_t)readlink("/proc/self/exe", self, sizeof self - 1);
-    self[n < sizeof self ? n : 0] = '\0';
-    memset(&sa, 0, sizeof sa);
-    sigemptyset(&sa.sa_mask);
-    sa.sa_handler = on_signal;
-    for (n = 0; n < COUNT(signals); n++)
-        sigaction(signals[n], &sa, NULL);
-    prctl(PR_SET_CHILD_SUBREAPER, 1);
-    pin_to_half(1);                    /* our threads and wrk inherit it */
-    atexit(clean_up);
-    describe_machine();
-    if (opt.url != NULL)
-        return measure_url();
-    make_folder();
-    find_servers();
+    if (floor_port >= 0)
+        return serve_floor(floor_port);
+    prepare();
     print_head();
-    if (only_checks)
-        return run_checks();
     for (i = 0; i < SCENES; i++)
         if (is_wanted(i)) {
             rounds_of(i, &count);
@@ -5147,12 +4273,10 @@ int main(int argc, char **argv)
     for (i = 0; i < SCENES; i++)
         if (is_wanted(i))
             play(i);
-    if (opt.scenes == NULL)
-        micro();
     print_end((double)(now_ns() - began) / 1e9, stolen);
     if (opt.json != NULL)
         write_json(opt.json);
     if (opt.plot != NULL)
         write_plot(opt.plot);
-    return 0;
+    return failures > 0;
 }

@@ -80,9 +80,9 @@
  *   command line. Listen, AddType, CustomLog, LogFormat, RemoteIPTrustedProxy
  *   are lists: the entries of a file, or of a command line, replace all earlier
  *   ones. Values that Apache would adjust are adjusted with a warning; with
- *   "Strict On" they are errors. -t prints every warning and a line with the
- *   resulting sizes. A reload reads everything again, but ServerLimit,
- *   ThreadLimit and SharedStoreSize keep their values.
+ *   "Strict On" they are errors. -t prints every warning, the settings that
+ *   differ from their defaults and a line with the resulting sizes. A reload
+ *   reads everything again; ServerLimit, ThreadLimit, SharedStoreSize stay.
  *
  * OPERATION  of empm_main() and empm_run(): a signal to the parent, or -k
  *     TERM, INT  stop           running requests end within StopTimeout
@@ -95,10 +95,14 @@
  *                        healthy, this one drains (empm_main() only)
  *     URG   reopen       opens ErrorLog and CustomLogs anew, by name
  *   A reload or upgrade that fails changes nothing: the old children serve on.
+ *   -k graceful and -k restart start a server if none runs. At a terminal WINCH
+ *   (it was resized) is ignored and HUP (it was closed) stops, unless nohup.
  *   on_reload may change a new configuration or refuse it. The parent pings its
  *   children (WatchdogInterval) and speaks systemd's protocols (readiness,
- *   reload, watchdog, sockets). If it is started as root it stays root; the
- *   children change to user_name, or to nobody.
+ *   reload, watchdog, sockets). A parent that root starts stays root; children
+ *   become user_name, or nobody. Without children (processes = 0, -X) nothing
+ *   is reloaded, upgraded or replaced; -t names the settings that then have no
+ *   meaning.
  *
  * BEHIND A PROXY  Listen "8080 proxy" takes the client's address from the PROXY
  *   header of a balancer, RemoteIPHeader from a field such as X-Forwarded-For.
@@ -385,7 +389,7 @@ typedef struct empm_config {
                                           copies of the same files need MTime
                                           and Size only */
     const char *spool_directory;       /* large bodies, unlinked: "/tmp" */
-    const char *server_field;          /* value of Server, "" for none
+    const char *server_field;          /* value of Server: "eventmpm"; "": none
                                           [also ServerTokens] */
     const char *server_name;           /* NULL: the name of the host */
     const char *server_root;           /* relative names of files begin there;
@@ -426,9 +430,8 @@ typedef struct empm_config {
                                           every peer, the header none. Peers on
                                           unix sockets are always trusted */
     int         max_connections_per_peer; /* of one IPv4 address or IPv6 /64, in
-                                          a child; further ones are closed at
-                                          once. Not on "proxy" sockets. 0: no
-                                          limit */
+                                          a child; further ones are closed. Not
+                                          on "proxy" sockets. 0: no limit */
 
     int64_t     shared_store_size;     /* bytes for empm_store_*(), at least 10
                                           KiB: 0, none */
@@ -484,8 +487,11 @@ typedef struct empm_config {
     /* for the old children: 600000; 0: none */
     int    graceful_restart_timeout_ms;
     int    start_timeout_ms;           /* for children to be healthy: 30000 */
-    int    watchdog_interval_ms;       /* a child that misses three pings is
-                                          replaced: 10000; 0: off */
+    int    watchdog_interval_ms;       /* a child that misses three pings, and
+                                          waits for no disk, is replaced;
+                                          without children, the watchdog of the
+                                          service manager gets no more answers:
+                                          10000; 0: off */
     int    stuck_worker_timeout_ms;    /* a handler that takes longer is logged
                                           at the next ping: 60000; 0: off */
     int    stuck_worker_replace;       /* ... and its child replaced: 0 */
@@ -589,10 +595,10 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv);
 
 /* Runs the server in the foreground: forks the children (unless processes is 0)
  * and serves until a signal stops it. TERM and INT stop (a second one, at least
- * a second later, at once); WINCH and graceful_stop_signal stop gracefully, but
- * WINCH is ignored where a terminal is attached. HUP and USR1 reload, USR2
- * upgrades, URG opens the logs anew: see OPERATION. While it runs it handles
- * these signals, CHLD, PIPE and XFSZ; afterwards it restores them.
+ * a second later, at once); WINCH and graceful_stop_signal stop gracefully. HUP
+ * and USR1 reload, USR2 upgrades, URG opens the logs anew: see OPERATION. While
+ * it runs it handles these signals, CHLD, PIPE and XFSZ, afterwards it restores
+ * them; programs that handlers start do not inherit this.
  *   cfg       is read, not changed; if root starts it without user_name, the
  *             children are the user nobody
  *   returns   EMPM_OK after a stop, or the error that prevented the start
@@ -844,9 +850,10 @@ EMPM_API void empm_log(empm_request *req, enum empm_log_level level,
  *   returns   EMPM_OK, EMPM_ENOMEM */
 EMPM_API int empm_note(empm_request *req, const char *name, const char *value);
 
-/* Restores the signals that workers block or a child ignores. For handlers that
- * fork() and exec(): call it in the new process before exec.
- * Async-signal-safe. */
+/* Removes the server's signal handlers and masks from a process that a handler
+ * has forked: call it there. Async-signal-safe. Under empm_main() and empm_run()
+ * system(), popen() and posix_spawn() need no such call; under empm_start() they
+ * inherit the signals that workers block: use fork(), this call and exec(). */
 EMPM_API void empm_after_fork(void);
 
 /* A handler, for GET: the state of the whole server, from each of its
@@ -966,8 +973,63 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   child.done_lock   who waits for the end
  *   shard.lock   a part of the shared store, with no other; of all processes
  *
- * The one call that goes up: a worker that gives a record back (>>handover) may
- * have to wake the listener; that is all of empm__poller_wake(), in >>poller.
+ * Four calls go up, since the lower side begins what only the upper can do:
+ *
+ *   up empm__loader_file           Include: a file within a file
+ *   up empm__request_fields_grow   a head has more fields than were foreseen,
+ *                                  and their memory is the request's
+ *   up empm__listener_run          a worker that has nothing to do listens
+ *   up empm__wings                 the core calls its wings, whose list stands
+ *                                  behind them
+ *
+ * The name of an internal function begins with a prefix of its section (as both
+ * lists say it, make test-headers holds it):
+ *
+ *   prefix platform        fence now time processor process parker quiet fd
+ *   prefix platform        random shared
+ *   prefix tools           min ascii text parse format chars
+ *   prefix log             log
+ *   prefix settings        directive
+ *   prefix values          config directive
+ *   prefix directives      text directive config report
+ *   prefix config-files    loader define load
+ *   prefix config-sections loader config
+ *   prefix check           config
+ *   prefix score           score
+ *   prefix handover        conn slab
+ *   prefix wheel           wheel
+ *   prefix queue           queue
+ *   prefix poller          poller
+ *   prefix route           route routes path
+ *   prefix peer            peer counts
+ *   prefix proxy           proxy
+ *   prefix memory          wings engine worker budget pool file page pages
+ *   prefix store           sip kv store
+ *   prefix head            head list
+ *   prefix body            chunk
+ *   prefix request         request peer
+ *   prefix response        plain transport response out text
+ *   prefix access          access
+ *   prefix steps           step time turn
+ *   prefix dispatch        dispatch
+ *   prefix reading         reading do body
+ *   prefix handling        handling do
+ *   prefix writing         writing do
+ *   prefix conn            conn worker
+ *   prefix files           types file date condition request range files
+ *   prefix files           parts
+ *   prefix health          health
+ *   prefix status          snapshot status metric
+ *   prefix exchange        exchange
+ *   prefix child           listener engine move
+ *   prefix listen          endpoint inherited
+ *   prefix server          check config memory identity server logs
+ *   prefix wings           reading do proxy store access files status wings
+ *   prefix run             signals program orders manager stop time process
+ *   prefix run             watchdog parent check identity pid
+ *   prefix parent          child parent children generation process watchdog
+ *   prefix parent          reload inherited upgrade program
+ *   prefix main            main args test
  * ------------------------------------------------------------------------- */
 
 /* ---------------------------------------------------------------------------
@@ -1047,7 +1109,7 @@ EMPM__ASSERT_STATIC(EMPM_PAGE_BYTES >= 4096, page_too_small);
 #endif
 
 #ifndef MSG_NOSIGNAL
-#  define MSG_NOSIGNAL 0          /* workers block SIGPIPE in any case */
+#  define MSG_NOSIGNAL 0    /* SIGPIPE is blocked, or caught, in any case */
 #endif
 #ifndef MSG_MORE
 #  define MSG_MORE 0
@@ -1057,13 +1119,15 @@ EMPM__ASSERT_STATIC(EMPM_PAGE_BYTES >= 4096, page_too_small);
 #endif
 #ifdef __linux__
 #  define EMPM__POLLRDHUP 0x2000  /* <poll.h> hides it without _GNU_SOURCE */
+#  define EMPM__WNOTHREAD 0x20000000   /* not the children of other threads */
 #else
 #  define EMPM__POLLRDHUP 0
+#  define EMPM__WNOTHREAD 0
 #endif
 
 #if defined(O_PATH)
 #  define EMPM__O_PATH O_PATH
-#elif defined(__linux__)             /* <fcntl.h> hides it without _GNU_SOURCE */
+#elif defined(__linux__)        /* <fcntl.h> hides it without _GNU_SOURCE */
 #  define EMPM__O_PATH 010000000
 #endif
 
@@ -2181,162 +2245,331 @@ static int empm__log_may(const empm_config *cfg, empm__log_limit *limits,
 }
 
 /* ---------------------------------------------------------------------------
- * >>config -- directives
+ * >>settings -- one table: what can be set, from where to where, and to what
+ *
+ * A row of the table is all that is known of a setting: its name, its field,
+ * its kind, its range, its default and a line of help. Defaults, the setters,
+ * the check, -t and -L are loops over the rows, and a test compares the README
+ * and the comments of empm_config with them. A default is the text that a file
+ * of directives would give, so one reader for each kind is enough.
  * ------------------------------------------------------------------------- */
 
 enum empm__kind {
-    EMPM__KIND_INT, EMPM__KIND_MS, EMPM__KIND_I64, EMPM__KIND_BOOL,
-    EMPM__KIND_REAL, EMPM__KIND_TEXT, EMPM__KIND_LIST, EMPM__KIND_READ,
-    EMPM__KIND_LEVEL, EMPM__KIND_KB, EMPM__KIND_TOKENS, EMPM__KIND_SIGNAL,
-    EMPM__KIND_STUCK, EMPM__KIND_ETAG
+    /* a number in a field of int, and in one of int64_t */
+    EMPM__KIND_INT,
+    EMPM__KIND_COUNT,                  /* outside of its range: corrected */
+    EMPM__KIND_MS, EMPM__KIND_STUCK,   /* a time */
+    EMPM__KIND_I64, EMPM__KIND_KB,
+    EMPM__KIND_BOOL, EMPM__KIND_LEVEL, EMPM__KIND_SIGNAL, EMPM__KIND_ETAG,
+    EMPM__KIND_REAL,                   /* above min and below max */
+    EMPM__KIND_TEXT, EMPM__KIND_TOKENS,
+    EMPM__KIND_LIST,                   /* max: texts that there is room for */
+    EMPM__KIND_READ                    /* six fields */
 };
 
 typedef struct empm__directive {
     const char     *name;
     size_t          offset;
     enum empm__kind kind;
-    int64_t         min, max;
+    int64_t         min, max;          /* in the unit of the field */
+    const char     *preset;            /* the default; NULL: none */
+    const char     *help;
 } empm__directive;
 
-#define EMPM__SET(name, field, kind, min, max) \
-    { name, offsetof(empm_config, field), EMPM__KIND_##kind, min, max }
+#ifndef EVENTMPM_NO_MAIN
+#  define EMPM__HELP(text) text
+#else
+#  define EMPM__HELP(text) NULL        /* -L alone prints it */
+#endif
+#define EMPM__SET(name, field, kind, min, max, preset, help) \
+    { name, offsetof(empm_config, field), EMPM__KIND_##kind, min, max, preset, \
+      EMPM__HELP(help) }
 
+/* The first row of a field is its name; those that follow are other names. */
 static const empm__directive empm__directives[] = {
-    EMPM__SET("Listen", listen, LIST, 0, EMPM_MAX_LISTEN),
-    EMPM__SET("DocumentRoot", document_root, TEXT, 0, 0),
-    EMPM__SET("AddType", add_type, LIST, 0, EMPM_MAX_LIST),
-    EMPM__SET("FileETag", file_etag, ETAG, 0, EMPM_ETAG_ALL),
-    EMPM__SET("SpoolDirectory", spool_directory, TEXT, 0, 0),
-    EMPM__SET("ServerField", server_field, TEXT, 0, 0),
-    EMPM__SET("ServerTokens", server_field, TOKENS, 0, 0),
-    EMPM__SET("ServerName", server_name, TEXT, 0, 0),
-    EMPM__SET("ServerRoot", server_root, TEXT, 0, 0),
-    EMPM__SET("Strict", strict, BOOL, 0, 1),
-    EMPM__SET("PidFile", pid_file, TEXT, 0, 0),
-    EMPM__SET("User", user_name, TEXT, 0, 0),
-    EMPM__SET("Group", group_name, TEXT, 0, 0),
-    EMPM__SET("ChrootDir", chroot_dir, TEXT, 0, 0),
-    EMPM__SET("CoreDumpDirectory", core_dump_directory, TEXT, 0, 0),
-    EMPM__SET("GracefulStopSignal", graceful_stop_signal, SIGNAL, 0, 64),
-    EMPM__SET("ErrorLog", error_log, TEXT, 0, 0),
-    EMPM__SET("LogFormat", log_format, LIST, 0, EMPM_MAX_LIST),
-    EMPM__SET("CustomLog", custom_log, LIST, 0, EMPM_MAX_LIST),
-    EMPM__SET("ExtendedStatus", extended_status, BOOL, 0, 1),
-    EMPM__SET("RemoteIPHeader", remote_ip_header, TEXT, 0, 0),
+    EMPM__SET("Listen", listen, LIST, 0, EMPM_MAX_LISTEN, "8080",
+              "address:port, unix:, fd: or systemd:; then proxy, admin, "
+              "v6only"),
+    EMPM__SET("DocumentRoot", document_root, TEXT, 0, 0, ".",
+              "the folder of EMPM_FILES routes that name none"),
+    EMPM__SET("AddType", add_type, LIST, 0, EMPM_MAX_LIST, NULL,
+              "the media type of files: video/x-matroska .mkv .mka"),
+    EMPM__SET("FileETag", file_etag, ETAG, 0, EMPM_ETAG_ALL, "All",
+              "what an ETag is made of"),
+    EMPM__SET("SpoolDirectory", spool_directory, TEXT, 0, 0, "/tmp",
+              "where long bodies wait, in files without a name"),
+    EMPM__SET("ServerField", server_field, TEXT, 0, 0, "eventmpm",
+              "the value of the field Server; \"\" for none"),
+    EMPM__SET("ServerTokens", server_field, TOKENS, 0, 0, "Prod",
+              "how much of the version ServerField tells"),
+    EMPM__SET("ServerName", server_name, TEXT, 0, 0, NULL,
+              "the server's name; none: what the host calls itself"),
+    EMPM__SET("ServerRoot", server_root, TEXT, 0, 0, NULL,
+              "where relative names of files begin"),
+    EMPM__SET("Strict", strict, BOOL, 0, 1, "Off",
+              "a number that would be corrected is an error"),
+    EMPM__SET("PidFile", pid_file, TEXT, 0, 0, NULL,
+              "the file by which -k finds the server"),
+    EMPM__SET("User", user_name, TEXT, 0, 0, NULL,
+              "the user that serves, if root starts it; none: nobody"),
+    EMPM__SET("Group", group_name, TEXT, 0, 0, NULL,
+              "the group that serves; none: that of User"),
+    EMPM__SET("ChrootDir", chroot_dir, TEXT, 0, 0, NULL,
+              "the root directory of the children"),
+    EMPM__SET("CoreDumpDirectory", core_dump_directory, TEXT, 0, 0, NULL,
+              "where children run; none: where the server was started"),
+    EMPM__SET("GracefulStopSignal", graceful_stop_signal, SIGNAL, 0, 64, "QUIT",
+              "stops gracefully, as WINCH does"),
+    EMPM__SET("ErrorLog", error_log, TEXT, 0, 0, NULL,
+              "file, |program or syslog:facility; none: stderr"),
+    EMPM__SET("LogFormat", log_format, LIST, 0, EMPM_MAX_LIST, NULL,
+              "a format of access logs and its nickname"),
+    EMPM__SET("CustomLog", custom_log, LIST, 0, EMPM_MAX_LIST, NULL,
+              "an access log: file or |program, format, env=NAME"),
+    EMPM__SET("ExtendedStatus", extended_status, BOOL, 0, 1, "On",
+              "the status shows times and requests of workers"),
+    EMPM__SET("RemoteIPHeader", remote_ip_header, TEXT, 0, 0, NULL,
+              "the field in which a proxy names its client"),
     EMPM__SET("RemoteIPTrustedProxy", remote_ip_trusted_proxy, LIST, 0,
-              EMPM_MAX_LIST),
+              EMPM_MAX_LIST, NULL,
+              "addresses and networks of proxies that are believed"),
     EMPM__SET("RemoteIPInternalProxy", remote_ip_trusted_proxy, LIST, 0,
-              EMPM_MAX_LIST),
+              EMPM_MAX_LIST, NULL, "the same as RemoteIPTrustedProxy"),
     EMPM__SET("MaxConnectionsPerPeer", max_connections_per_peer, INT, 0,
-              INT_MAX),
-    EMPM__SET("SharedStoreSize", shared_store_size, I64, 0, INT64_MAX),
-    EMPM__SET("Processes", processes, INT, -1, 20000),
-    EMPM__SET("StartServers", start_servers, INT, INT_MIN, INT_MAX),
-    EMPM__SET("ServerLimit", server_limit, INT, INT_MIN, INT_MAX),
-    EMPM__SET("ThreadsPerChild", threads_per_child, INT, INT_MIN, INT_MAX),
-    EMPM__SET("ThreadLimit", thread_limit, INT, INT_MIN, INT_MAX),
-    EMPM__SET("MaxRequestWorkers", max_request_workers, INT, INT_MIN, INT_MAX),
-    EMPM__SET("MaxClients", max_request_workers, INT, INT_MIN, INT_MAX),
-    EMPM__SET("MinSpareThreads", min_spare_threads, INT, INT_MIN, INT_MAX),
-    EMPM__SET("MaxSpareThreads", max_spare_threads, INT, INT_MIN, INT_MAX),
+              INT_MAX, "0", "of one address, in a child; 0: no limit"),
+    EMPM__SET("SharedStoreSize", shared_store_size, I64, 0, INT64_MAX, "0",
+              "bytes of memory for empm_store_*(); 0: none"),
+    EMPM__SET("Processes", processes, INT, -1, 20000, "-1",
+              "children; -1: by the spare limits; 0: none, threads only"),
+    EMPM__SET("StartServers", start_servers, COUNT, 1, INT_MAX, "3",
+              "children at first"),
+    EMPM__SET("ServerLimit", server_limit, COUNT, 1, 20000, "16",
+              "children at most; stays until a restart"),
+    EMPM__SET("ThreadsPerChild", threads_per_child, COUNT, 1, INT_MAX, "25",
+              "workers of a child"),
+    EMPM__SET("ThreadLimit", thread_limit, COUNT, 1, 100000, "64",
+              "the most of ThreadsPerChild; stays until a restart"),
+    EMPM__SET("MaxRequestWorkers", max_request_workers, COUNT, 1, INT_MAX,
+              "400", "workers of all children at most"),
+    EMPM__SET("MaxClients", max_request_workers, COUNT, 1, INT_MAX, NULL,
+              "the old name of MaxRequestWorkers"),
+    EMPM__SET("MinSpareThreads", min_spare_threads, COUNT, 1, 1 << 24, "75",
+              "with fewer idle workers, children are started"),
+    EMPM__SET("MaxSpareThreads", max_spare_threads, COUNT, 1, INT_MAX, "250",
+              "with more idle workers, a child is ended"),
     EMPM__SET("MaxConnectionsPerChild", max_connections_per_child, INT, 0,
-              INT_MAX),
+              INT_MAX, "0", "then a child is replaced; 0: no limit"),
     EMPM__SET("MaxRequestsPerChild", max_connections_per_child, INT, 0,
-              INT_MAX),
+              INT_MAX, NULL, "the old name of MaxConnectionsPerChild"),
     EMPM__SET("AsyncRequestWorkerFactor", async_request_worker_factor, REAL, 0,
-              0),
-    EMPM__SET("MaxOpenConnections", max_open_connections, INT, 0, 10000000),
-    EMPM__SET("MaxOpenFiles", max_open_files, INT, 0, 10000000),
-    EMPM__SET("ThreadStackSize", thread_stack_size, INT, 0, INT_MAX),
-    EMPM__SET("ListenBacklog", listen_backlog, INT, 1, 1 << 20),
-    EMPM__SET("SendBufferSize", send_buffer_size, INT, 0, INT_MAX),
-    EMPM__SET("ReceiveBufferSize", receive_buffer_size, INT, 0, INT_MAX),
-    EMPM__SET("MaxMemFree", max_mem_free, KB, 0, INT64_MAX / 1024),
-    EMPM__SET("OpenFileCache", open_file_cache, INT, 0, 4096),
-    EMPM__SET("Timeout", timeout_ms, MS, 1, INT_MAX),
-    EMPM__SET("ResponseMinRate", response_min_rate, INT, 0, 1 << 20),
-    EMPM__SET("KeepAlive", keep_alive, BOOL, 0, 1),
-    EMPM__SET("KeepAliveTimeout", keep_alive_timeout_ms, MS, 0, INT_MAX),
-    EMPM__SET("MaxKeepAliveRequests", max_keep_alive_requests, INT, 0, INT_MAX),
-    EMPM__SET("RequestReadTimeout", header_timeout_ms, READ, 0, 0),
-    EMPM__SET("LingerTimeout", linger_timeout_ms, MS, 1, INT_MAX),
-    EMPM__SET("LingerTimeoutShort", linger_short_ms, MS, 1, INT_MAX),
+              1000000, "2",
+              "a child accepts while fewer jobs queue per idle worker, plus 1"),
+    EMPM__SET("MaxOpenConnections", max_open_connections, INT, 0, 10000000, "0",
+              "of a child; 0: two thirds of the descriptors there are"),
+    EMPM__SET("MaxOpenFiles", max_open_files, INT, 0, 10000000, "0",
+              "of a child; 0: a third of the descriptors there are"),
+    EMPM__SET("ThreadStackSize", thread_stack_size, INT, 0, INT_MAX, "0",
+              "bytes; 0: the system's"),
+    EMPM__SET("ListenBacklog", listen_backlog, INT, 1, 1 << 20, "511",
+              "connections that wait to be accepted"),
+    EMPM__SET("SendBufferSize", send_buffer_size, INT, 0, INT_MAX, "0",
+              "bytes that a socket buffers; 0: the system's"),
+    EMPM__SET("ReceiveBufferSize", receive_buffer_size, INT, 0, INT_MAX, "0",
+              "bytes that a socket buffers; 0: the system's"),
+    EMPM__SET("MaxMemFree", max_mem_free, KB, 0, INT64_MAX, "2048",
+              "KiB of idle buffers that a child keeps; 0: all"),
+    EMPM__SET("OpenFileCache", open_file_cache, INT, 0, 4096, "64",
+              "open files that a child keeps; 0: none"),
+    EMPM__SET("Timeout", timeout_ms, MS, 1, INT_MAX, "60",
+              "without progress in writing, the connection is closed"),
+    EMPM__SET("ResponseMinRate", response_min_rate, INT, 0, 1 << 20, "100",
+              "bytes/s that a client takes in each Timeout; 0: any"),
+    EMPM__SET("KeepAlive", keep_alive, BOOL, 0, 1, "On",
+              "a connection may carry several requests"),
+    EMPM__SET("KeepAliveTimeout", keep_alive_timeout_ms, MS, 0, INT_MAX, "5",
+              "how long a connection waits for its next request"),
+    EMPM__SET("MaxKeepAliveRequests", max_keep_alive_requests, INT, 0, INT_MAX,
+              "1000", "then a connection is closed; 0: no limit"),
+    EMPM__SET("RequestReadTimeout", header_timeout_ms, READ, 0, INT_MAX,
+              "header=20-40,MinRate=500 body=20,MinRate=500",
+              "how long head and body of a request may take"),
+    EMPM__SET("LingerTimeout", linger_timeout_ms, MS, 1, INT_MAX, "30",
+              "of reading on after a refusal, so that it arrives"),
+    EMPM__SET("LingerTimeoutShort", linger_short_ms, MS, 1, INT_MAX, "2",
+              "the same after a time-out, or without progress"),
     EMPM__SET("GracefulShutdownTimeout", graceful_shutdown_timeout_ms, MS, 0,
-              INT_MAX),
+              INT_MAX, "0", "of a graceful stop; 0: no limit"),
     EMPM__SET("GracefulShutdownDelay", graceful_shutdown_delay_ms, MS, 0,
-              INT_MAX),
+              INT_MAX, "0", "health is 503 so long before a graceful stop"),
     EMPM__SET("GracefulRestartTimeout", graceful_restart_timeout_ms, MS, 0,
-              INT_MAX),
-    EMPM__SET("StartTimeout", start_timeout_ms, MS, 1, INT_MAX),
-    EMPM__SET("WatchdogInterval", watchdog_interval_ms, MS, 0, INT_MAX),
-    EMPM__SET("StuckWorkerTimeout", stuck_worker_timeout_ms, STUCK, 0, INT_MAX),
-    EMPM__SET("StopTimeout", stop_timeout_ms, MS, 1, INT_MAX),
-    EMPM__SET("LimitRequestLine", limit_request_line, INT, 16, 1 << 20),
+              INT_MAX, "600", "for old children to drain; 0: no limit"),
+    EMPM__SET("StartTimeout", start_timeout_ms, MS, 1, INT_MAX, "30",
+              "for new children to be healthy"),
+    EMPM__SET("WatchdogInterval", watchdog_interval_ms, MS, 0, INT_MAX, "10",
+              "a child that misses three pings is replaced; 0: off"),
+    EMPM__SET("StuckWorkerTimeout", stuck_worker_timeout_ms, STUCK, 0, INT_MAX,
+              "60", "a handler that takes longer is logged; 0: off"),
+    EMPM__SET("StopTimeout", stop_timeout_ms, MS, 1, INT_MAX, "5",
+              "for running requests to end at a plain stop"),
+    EMPM__SET("LimitRequestLine", limit_request_line, INT, 16, 1 << 20, "8190",
+              "bytes; else 414"),
     EMPM__SET("LimitRequestFieldSize", limit_request_field_size, INT, 16,
-              1 << 20),
-    EMPM__SET("LimitRequestFields", limit_request_fields, INT, 0, 32767),
-    EMPM__SET("LimitRequestHead", limit_request_head, INT, 64, 1 << 24),
-    EMPM__SET("LimitRequestBody", limit_request_body, I64, 0, INT64_MAX),
-    EMPM__SET("LimitBodyInMemory", limit_body_in_memory, I64, 0, 1 << 30),
-    EMPM__SET("MaxBodyMemory", max_body_memory, I64, 0, INT64_MAX),
-    EMPM__SET("MaxSpoolBytes", max_spool_bytes, I64, 0, INT64_MAX),
-    EMPM__SET("LimitResponseSpool", limit_response_spool, I64, 0, INT64_MAX),
-    EMPM__SET("LimitLingerBytes", limit_linger_bytes, I64, 0, INT64_MAX),
-    EMPM__SET("LogLevel", log_level, LEVEL, 0, 7)
+              1 << 20, "8190", "bytes of a field; else 431"),
+    EMPM__SET("LimitRequestFields", limit_request_fields, INT, 0, 32767, "100",
+              "fields of a request; else 431; 0: no limit"),
+    EMPM__SET("LimitRequestHead", limit_request_head, INT, 64, 1 << 24, "65536",
+              "bytes of the whole head; else 431"),
+    EMPM__SET("LimitRequestBody", limit_request_body, I64, 0, INT64_MAX,
+              "1048576", "bytes; else 413; 0: no limit"),
+    EMPM__SET("LimitBodyInMemory", limit_body_in_memory, I64, 0, 1 << 30,
+              "65536", "bytes; longer bodies are spooled"),
+    EMPM__SET("MaxBodyMemory", max_body_memory, I64, 0, INT64_MAX, "67108864",
+              "bytes of all bodies in a child; else 503"),
+    EMPM__SET("MaxSpoolBytes", max_spool_bytes, I64, 0, INT64_MAX,
+              "1073741824", "bytes on disk for a child; else 503"),
+    EMPM__SET("LimitResponseSpool", limit_response_spool, I64, 0, INT64_MAX,
+              "67108864", "bytes of an answer that wait; else aborted"),
+    EMPM__SET("LimitLingerBytes", limit_linger_bytes, I64, 0, INT64_MAX, "0",
+              "bytes that a lingering connection reads; 0: no limit"),
+    EMPM__SET("LogLevel", log_level, LEVEL, 0, EMPM_LOG_DEBUG, "warn",
+              "the least important messages that are logged")
 };
 
-EMPM_API empm_config empm_defaults(void)
+static const empm__directive *empm__directive_find(const char *name)
 {
-    empm_config cfg;
-    memset(&cfg, 0, sizeof cfg);
-    cfg.document_root = ".";
-    cfg.file_etag = EMPM_ETAG_ALL;
-    cfg.spool_directory = "/tmp";
-    cfg.server_field = "eventmpm";
-    cfg.processes = -1;
-    cfg.start_servers = 3;
-    cfg.server_limit = 16;
-    cfg.threads_per_child = 25;
-    cfg.thread_limit = 64;
-    cfg.max_request_workers = 400;
-    cfg.min_spare_threads = 75;
-    cfg.max_spare_threads = 250;
-    cfg.async_request_worker_factor = 2.0;
-    cfg.listen_backlog = 511;
-    cfg.max_mem_free = 2 << 20;
-    cfg.open_file_cache = 64;
-    cfg.timeout_ms = 60000;
-    cfg.keep_alive = 1;
-    cfg.keep_alive_timeout_ms = 5000;
-    cfg.max_keep_alive_requests = 1000;
-    cfg.header_timeout_ms = 20000;
-    cfg.header_timeout_max_ms = 40000;
-    cfg.header_min_rate = 500;
-    cfg.body_timeout_ms = 20000;
-    cfg.body_min_rate = 500;
-    cfg.linger_timeout_ms = 30000;
-    cfg.linger_short_ms = 2000;
-    cfg.stop_timeout_ms = 5000;
-    cfg.graceful_restart_timeout_ms = 600000;
-    cfg.start_timeout_ms = 30000;
-    cfg.watchdog_interval_ms = 10000;
-    cfg.stuck_worker_timeout_ms = 60000;
-    cfg.graceful_stop_signal = SIGQUIT;
-    cfg.extended_status = 1;
-    cfg.limit_request_line = 8190;
-    cfg.limit_request_field_size = 8190;
-    cfg.limit_request_fields = 100;
-    cfg.limit_request_head = 65536;
-    cfg.limit_request_body = 1 << 20;
-    cfg.limit_body_in_memory = 65536;
-    cfg.max_body_memory = 64 << 20;
-    cfg.max_spool_bytes = 1 << 30;
-    cfg.limit_response_spool = 64 << 20;
-    cfg.response_min_rate = 100;
-    cfg.limit_linger_bytes = 0;
-    cfg.log_level = EMPM_LOG_WARN;
-    return cfg;
+    size_t i;
+    for (i = 0; i < EMPM__COUNT(empm__directives); i++)
+        if (empm__text_equal(name, empm__directives[i].name))
+            return &empm__directives[i];
+    return NULL;
 }
+
+/* The row that gives the field of `d` its name; others are other names. */
+static const empm__directive *empm__directive_first(const empm__directive *d)
+{
+    size_t i = 0;
+    while (empm__directives[i].offset != d->offset)
+        i++;
+    return &empm__directives[i];
+}
+
+/* --- fields --------------------------------------------------------------- */
+
+static int empm__directive_is_number(const empm__directive *d)
+{
+    return d->kind <= EMPM__KIND_ETAG;
+}
+
+/* The number in the field of a directive, whatever its type. */
+static int64_t empm__directive_get(const empm_config *cfg,
+                                   const empm__directive *d)
+{
+    const char *at = (const char *)cfg + d->offset;
+    int64_t wide;
+    int v;
+    if (d->kind == EMPM__KIND_I64 || d->kind == EMPM__KIND_KB) {
+        memcpy(&wide, at, sizeof wide);
+        return wide;
+    }
+    memcpy(&v, at, sizeof v);
+    return v;
+}
+
+static void empm__directive_put(empm_config *cfg, const empm__directive *d,
+                                int64_t wide)
+{
+    char *at = (char *)cfg + d->offset;
+    const int v = (int)wide;
+    if (d->kind == EMPM__KIND_I64 || d->kind == EMPM__KIND_KB)
+        memcpy(at, &wide, sizeof wide);
+    else
+        memcpy(at, &v, sizeof v);
+}
+
+static int empm__directive_in_range(const empm__directive *d, int64_t v)
+{
+    return v >= d->min && v <= d->max;
+}
+
+static double empm__directive_real(const empm_config *cfg,
+                                   const empm__directive *d)
+{
+    double x;
+    memcpy(&x, (const char *)cfg + d->offset, sizeof x);
+    return x;
+}
+
+/* The text of a directive; of a list, the first. */
+static const char *empm__directive_text(const empm_config *cfg,
+                                        const empm__directive *d)
+{
+    const char *text;
+    memcpy(&text, (const char *)cfg + d->offset, sizeof text);
+    return text;
+}
+
+static int empm__directive_is_real(const empm__directive *d, double x)
+{
+    return x > (double)d->min && x < (double)d->max;
+}
+
+/* A word that stands for a number. */
+typedef struct empm__named {
+    const char *name;
+    int         value;
+} empm__named;
+
+static const empm__named empm__stop_signals[] = {
+    { "none", 0 }, { "QUIT", SIGQUIT }, { "TERM", SIGTERM },
+    { "USR2", SIGUSR2 }, { "ALRM", SIGALRM }, { "WINCH", SIGWINCH },
+#ifdef SIGPWR
+    { "PWR", SIGPWR },
+#endif
+    { "IO", SIGIO }
+};
+
+static const empm__named empm__etags[] = {
+    { "None", 0 }, { "All", EMPM_ETAG_ALL }, { "INode", EMPM_ETAG_INODE },
+    { "MTime", EMPM_ETAG_MTIME }, { "Size", EMPM_ETAG_SIZE }
+};
+
+/* Writes a number as a file of directives gives it. */
+static void empm__directive_format(const empm__directive *d, int64_t v,
+                                   char *to, size_t n)
+{
+    const long long shown = (long long)v;
+    size_t i, at = 0;
+    snprintf(to, n, "%lld", shown);
+    if (d->kind == EMPM__KIND_MS || d->kind == EMPM__KIND_STUCK)
+        snprintf(to, n, v % 1000 == 0 ? "%lld" : "%lldms",
+                 v % 1000 == 0 ? shown / 1000 : shown);
+    else if (d->kind == EMPM__KIND_KB)
+        snprintf(to, n, "%lld", shown / 1024 + (shown % 1024 != 0));
+    else if (d->kind == EMPM__KIND_BOOL)
+        snprintf(to, n, "%s", v != 0 ? "On" : "Off");
+    else if (d->kind == EMPM__KIND_LEVEL)
+        snprintf(to, n, "%s", empm__log_level_name((enum empm_log_level)v));
+    else if (d->kind == EMPM__KIND_SIGNAL) {
+        for (i = 0; i < EMPM__COUNT(empm__stop_signals); i++)
+            if (v == empm__stop_signals[i].value)
+                snprintf(to, n, "%s", empm__stop_signals[i].name);
+    } else if (d->kind == EMPM__KIND_ETAG) {
+        for (i = 0; i < EMPM__COUNT(empm__etags) && at < n; i++)
+            if (v == empm__etags[i].value ||
+                (i > 1 && v != EMPM_ETAG_ALL && (v & empm__etags[i].value)))
+                at += (size_t)snprintf(to + at, n - at, at > 0 ? " %s" : "%s",
+                                       empm__etags[i].name);
+    }
+}
+
+/* ---------------------------------------------------------------------------
+ * >>values -- from the text of a directive to its field
+ *
+ * Each kind of setting has one reader, which the defaults, the program, files
+ * and the command line all go by. It returns NULL or what is wrong, as the end
+ * of a sentence that begins with name and value. Texts are copied into the
+ * config's arena.
+ * ------------------------------------------------------------------------- */
 
 /* The config's arena: a list of blocks, each a pointer to the next and a
  * text. */
@@ -2451,22 +2684,14 @@ static const char *empm__config_set_read_timeout(empm_config *cfg,
 /* SIGQUIT, QUIT or 3; "none" is 0. -1: no signal that could be meant. */
 static int empm__config_parse_signal(const char *s)
 {
-    static const struct { const char *name; int sig; } names[] = {
-        { "none", 0 }, { "QUIT", SIGQUIT }, { "TERM", SIGTERM },
-        { "USR2", SIGUSR2 },
-        { "ALRM", SIGALRM }, { "WINCH", SIGWINCH },
-#ifdef SIGPWR
-        { "PWR", SIGPWR },
-#endif
-        { "IO", SIGIO }
-    };
-    int64_t n = empm__parse_u63(s, strlen(s));
+    const int64_t n = empm__parse_u63(s, strlen(s));
     size_t i;
     if (empm__text_begins(s, "SIG"))
         s += 3;
-    for (i = 0; i < EMPM__COUNT(names); i++)
-        if (empm__text_equal(s, names[i].name) || n == names[i].sig)
-            return names[i].sig;
+    for (i = 0; i < EMPM__COUNT(empm__stop_signals); i++)
+        if (empm__text_equal(s, empm__stop_signals[i].name) ||
+            n == empm__stop_signals[i].value)
+            return empm__stop_signals[i].value;
     return -1;
 }
 
@@ -2484,14 +2709,10 @@ static int empm__config_parse_level(const char *s)
 /* FileETag: a word as EMPM_ETAG_* bits; -1: it is none. */
 static int empm__config_parse_etag(const char *s)
 {
-    static const struct { const char *name; int bits; } names[] = {
-        { "None", 0 }, { "All", EMPM_ETAG_ALL }, { "INode", EMPM_ETAG_INODE },
-        { "MTime", EMPM_ETAG_MTIME }, { "Size", EMPM_ETAG_SIZE }
-    };
     size_t i;
-    for (i = 0; i < EMPM__COUNT(names); i++)
-        if (empm__text_same(s, strlen(s), names[i].name, strlen(names[i].name)))
-            return names[i].bits;
+    for (i = 0; i < EMPM__COUNT(empm__etags); i++)
+        if (empm__text_equal(s, empm__etags[i].name))
+            return empm__etags[i].value;
     return -1;
 }
 
@@ -2517,38 +2738,137 @@ static const char *empm__config_tokens(const char *value)
 static const char empm__no_memory[] = "out of memory";
 static const char empm__out_of_range[] = "is out of range";
 
+#define EMPM__ARGUMENT 1024            /* bytes of one argument, and a NUL */
+
+/* LogLevel and FileETag: any number of words, each changes *v. `word` is the
+ * first. 0: that was all; negative: one is wrong. */
+static int empm__directive_parse_words(const empm__directive *d, char *word,
+                                       const char **rest, int64_t *v)
+{
+    int r = 1, one;
+    for (; r > 0; r = empm__text_word(rest, word, EMPM__ARGUMENT)) {
+        /* "core:info" is for one module: not here */
+        const char *module = strrchr(word, ':');
+        if (d->kind == EMPM__KIND_ETAG)
+            *v |= one = empm__config_parse_etag(word);
+        else {
+            one = empm__config_parse_level(module != NULL && module != word
+                                           ? module + 1 : word);
+            *v = module == NULL ? one : *v;
+        }
+        if (one < 0)
+            return -1;
+    }
+    return r;
+}
+
+/* Reads a number of whatever kind, of which `word` is the first argument and
+ * *rest what follows. Returns NULL or what is wrong. */
+static const char *empm__directive_parse(empm_config *cfg,
+                                         const empm__directive *d, char *word,
+                                         const char **rest, int64_t *v)
+{
+    const int minus = word[0] == '-';
+    int r;
+    switch (d->kind) {
+    case EMPM__KIND_BOOL:
+        *v = empm__text_equal(word, "on");
+        return *v || empm__text_equal(word, "off") ? NULL : "must be On or Off";
+    case EMPM__KIND_LEVEL:
+        *v = empm__directive_get(cfg, d);
+        return empm__directive_parse_words(d, word, rest, v) == 0 ? NULL
+               : "must be emerg, alert, crit, error, warn, notice, info, "
+                 "debug or trace1 to trace8";
+    case EMPM__KIND_ETAG:
+        *v = 0;
+        return empm__directive_parse_words(d, word, rest, v) == 0 ? NULL
+               : "must be None, All, or some of INode, MTime and Size";
+    case EMPM__KIND_SIGNAL:
+        *v = empm__config_parse_signal(word);
+        return *v >= 0 ? NULL : "must be none, QUIT, ALRM, IO, PWR or WINCH";
+    case EMPM__KIND_MS:
+    case EMPM__KIND_STUCK:
+        *v = empm__config_parse_ms(word, strlen(word));
+        if (*v < 0)
+            return "is not a time (5, 100ms, 1min)";
+        if (d->kind == EMPM__KIND_MS)
+            return NULL;
+        r = empm__text_word(rest, word, EMPM__ARGUMENT);
+        if (r < 0 || (r > 0 && !empm__text_equal(word, "replace")))
+            return "takes a time and perhaps: replace";
+        cfg->stuck_worker_replace = r;
+        return NULL;
+    default:
+        *v = empm__parse_u63(word + minus, strlen(word + minus));
+        if (*v < 0)
+            return "is not a whole number (and takes no unit)";
+        *v = minus ? -*v : *v;
+        if (d->kind == EMPM__KIND_KB)
+            *v = *v < 0 || *v > INT64_MAX / 1024 ? -1 : *v * 1024;
+        return NULL;
+    }
+}
+
+/* Adds to a list; `replace`: it begins anew. */
+static const char *empm__directive_store_list(empm_config *cfg,
+                                              const empm__directive *d,
+                                              const char *value, int replace)
+{
+    const char **list = (const char **)(void *)((char *)cfg + d->offset);
+    const char *rest = value;
+    char word[EMPM__ARGUMENT];
+    int i;
+    for (i = 0; replace && i < d->max; i++)
+        list[i] = NULL;
+    for (i = 0; i < d->max && list[i] != NULL; i++)
+        ;
+    if (*value == '\0')
+        return "wants a value";
+    if (i == d->max)
+        return "is given more often than there is room for";
+    /* formats have quotes of their own; all else may have them around it */
+    if (list != cfg->log_format && list != cfg->custom_log &&
+        empm__text_word(&rest, word, sizeof word) == 1 && *rest == '\0')
+        value = word;
+    return (list[i] = empm__config_keep(cfg, value)) != NULL ? NULL
+                                                             : empm__no_memory;
+}
+
+static const char *empm__directive_store_text(empm_config *cfg,
+                                              const empm__directive *d,
+                                              const char *word,
+                                              const char *rest)
+{
+    const char *text = d->kind == EMPM__KIND_TEXT ? word
+                                                  : empm__config_tokens(word);
+    if (text == NULL)
+        return "must be Prod, Major, Minor, Min, OS or Full";
+    if (rest[strspn(rest, " \t")] != '\0')
+        return "takes one argument: quotes go around what has spaces";
+    if (strcmp(text, ".") == 0)
+        text = "./";                 /* ServerRoot; the default "." is not */
+    if ((text = empm__config_keep(cfg, text)) == NULL)
+        return empm__no_memory;
+    memcpy((char *)cfg + d->offset, &text, sizeof text);
+    return NULL;
+}
+
 /* Stores one value; returns NULL or what is wrong with it. `replace`: a list
  * begins anew. */
 static const char *empm__directive_store(empm_config *cfg,
                                          const empm__directive *d,
                                          const char *value, int replace)
 {
-    char *at = (char *)cfg + d->offset, word[1024];
-    const char *rest = value, **list, *text;
+    char word[EMPM__ARGUMENT] = "";
+    const char *rest = value, *why = NULL;
+    double real = 0;
     int64_t v = 0;
-    int i, r;
-    if (d->kind == EMPM__KIND_LIST) {
-        list = (const char **)(void *)at;
-        for (i = 0; replace && i < d->max; i++)
-            list[i] = NULL;
-        for (i = 0; i < d->max && list[i] != NULL; i++)
-            ;
-        if (*value == '\0')
-            return "wants a value";
-        if (i == d->max)
-            return "is given more often than there is room for";
-        /* formats have quotes of their own; all else may have them around it */
-        if (d->offset != offsetof(empm_config, log_format) &&
-            d->offset != offsetof(empm_config, custom_log) &&
-            empm__text_word(&rest, word, sizeof word) == 1 && *rest == '\0')
-            value = word;
-        return (list[i] = empm__config_keep(cfg, value)) != NULL
-                   ? NULL : empm__no_memory;
-    }
+    int r;
+    if (d->kind == EMPM__KIND_LIST)
+        return empm__directive_store_list(cfg, d, value, replace);
     if (d->kind == EMPM__KIND_READ)
         return *value != '\0' ? empm__config_set_read_timeout(cfg, value)
                               : "wants a value";
-    word[0] = '\0';
     if ((r = empm__text_word(&rest, word, sizeof word)) < 0)
         return "has a quote that is not closed, or is too long";
     /* an empty one means something to ServerField alone */
@@ -2556,92 +2876,52 @@ static const char *empm__directive_store(empm_config *cfg,
                                          offsetof(empm_config, server_field)
                                    : r == 0)
         return "wants a value";
-    switch (d->kind) {
-    case EMPM__KIND_TEXT:
-    case EMPM__KIND_TOKENS:
-        text = d->kind == EMPM__KIND_TEXT ? word : empm__config_tokens(word);
-        if (text == NULL)
-            return "must be Prod, Major, Minor, Min, OS or Full";
-        if (rest[strspn(rest, " \t")] != '\0')
-            return "takes one argument: quotes go around what has spaces";
-        if (strcmp(text, ".") == 0)
-            text = "./";             /* ServerRoot; the default "." is not */
-        if ((text = empm__config_keep(cfg, text)) == NULL)
-            return empm__no_memory;
-        memcpy(at, &text, sizeof text);
-        return NULL;
-    case EMPM__KIND_REAL: {
-        const double x = empm__config_parse_real(word);
-        if (!(x > 0 && x < 1e6))
-            return "must be a positive number, such as 2 or 2.5";
-        memcpy(at, &x, sizeof x);
-        v = d->min;
-        break;
-    }
-    case EMPM__KIND_BOOL:
-        if (!empm__text_equal(word, "on") && !empm__text_equal(word, "off"))
-            return "must be On or Off";
-        v = empm__text_equal(word, "on");
-        break;
-    case EMPM__KIND_LEVEL:
-        memcpy(&i, at, sizeof i);
-        do {                       /* "core:info" is for one module: not here */
-            const char *level = strrchr(word, ':');
-            const int of = r < 0 ? -1 : empm__config_parse_level(
-                               level != NULL ? level + 1 : word);
-            if (of < 0 || level == word)
-                return "must be emerg, alert, crit, error, warn, notice, info, "
-                       "debug or trace1 to trace8";
-            i = level == NULL ? of : i;
-        } while ((r = empm__text_word(&rest, word, sizeof word)) != 0);
-        v = i;
-        break;
-    case EMPM__KIND_SIGNAL:
-        if ((v = empm__config_parse_signal(word)) < 0)
-            return "must be none, QUIT, ALRM, IO, PWR or WINCH";
-        break;
-    case EMPM__KIND_ETAG:
-        do {
-            if (r < 0 || (i = empm__config_parse_etag(word)) < 0)
-                return "must be None, All, or some of INode, MTime and Size";
-            v |= i;
-        } while ((r = empm__text_word(&rest, word, sizeof word)) != 0);
-        break;
-    case EMPM__KIND_MS:
-    case EMPM__KIND_STUCK:
-        v = empm__config_parse_ms(word, strlen(word));
-        if (v < 0)
-            return "is not a time (5, 100ms, 1min)";
-        if (d->kind == EMPM__KIND_STUCK) {
-            r = empm__text_word(&rest, word, sizeof word);
-            if (r < 0 || (r > 0 && !empm__text_equal(word, "replace")))
-                return "takes a time and perhaps: replace";
-            cfg->stuck_worker_replace = r;
-        }
-        break;
-    default:
-        v = word[0] == '-' ? -empm__parse_u63(word + 1, strlen(word) - 1)
-                           : empm__parse_u63(word, strlen(word));
-        if (word[0] == '-' ? v > 0 : v < 0)
-            return "is not a whole number (and takes no unit)";
-        break;
-    }
+    if (d->kind == EMPM__KIND_TEXT || d->kind == EMPM__KIND_TOKENS)
+        return empm__directive_store_text(cfg, d, word, rest);
+    if (d->kind != EMPM__KIND_REAL)
+        why = empm__directive_parse(cfg, d, word, &rest, &v);
+    else if (!empm__directive_is_real(d, real = empm__config_parse_real(word)))
+        why = "must be a positive number, such as 2 or 2.5";
+    if (why != NULL)
+        return why;
     if (rest[strspn(rest, " \t")] != '\0')
         return "takes one argument";
     if (d->kind == EMPM__KIND_REAL)
-        return NULL;
-    if (v < d->min || v > d->max)
+        memcpy((char *)cfg + d->offset, &real, sizeof real);
+    else if (d->kind == EMPM__KIND_COUNT ? v < INT_MIN || v > INT_MAX
+                                         : !empm__directive_in_range(d, v))
         return empm__out_of_range;
-    if (d->kind == EMPM__KIND_I64 || d->kind == EMPM__KIND_KB) {
-        if (d->kind == EMPM__KIND_KB)
-            v *= 1024;
-        memcpy(at, &v, sizeof v);
-    } else {
-        int small = (int)v;
-        memcpy(at, &small, sizeof small);
-    }
+    else
+        empm__directive_put(cfg, d, v);
     return NULL;
 }
+
+/* A text is taken from its row as it is, so nothing is allocated; an empty list
+ * means its default by itself. */
+EMPM_API empm_config empm_defaults(void)
+{
+    empm_config cfg;
+    size_t i;
+    memset(&cfg, 0, sizeof cfg);
+    for (i = 0; i < EMPM__COUNT(empm__directives); i++) {
+        const empm__directive *d = &empm__directives[i];
+        if (d->kind == EMPM__KIND_TEXT)
+            memcpy((char *)&cfg + d->offset, &d->preset, sizeof d->preset);
+        else if (d->preset != NULL && d->kind != EMPM__KIND_TOKENS &&
+                 d->kind != EMPM__KIND_LIST)
+            empm__directive_store(&cfg, d, d->preset, 0);
+    }
+    return cfg;
+}
+
+/* ---------------------------------------------------------------------------
+ * >>directives -- a name and a value from outside
+ *
+ * A name may be one of ours, one of Apache's, or misspelt. The first is set,
+ * the second is ignored where it has no meaning here and refused, with what
+ * takes its place, where it has one; for the third the nearest name is
+ * proposed.
+ * ------------------------------------------------------------------------- */
 
 /* Directives of Apache's that have no meaning here: accepted, so that its files
  * load, and said. */
@@ -2768,15 +3048,6 @@ static const char *empm__directive_instead_of(const char *name)
     return NULL;
 }
 
-static const empm__directive *empm__directive_find(const char *name)
-{
-    size_t i;
-    for (i = 0; i < EMPM__COUNT(empm__directives); i++)
-        if (empm__text_equal(name, empm__directives[i].name))
-            return &empm__directives[i];
-    return NULL;
-}
-
 /* How many letters have to be changed, added or taken away; at most 99. */
 static size_t empm__directive_distance(const char *a, const char *b)
 {
@@ -2789,12 +3060,11 @@ static size_t empm__directive_distance(const char *a, const char *b)
         size_t corner = row[0], above;
         row[0] = i + 1;
         for (k = 1; k <= n; k++) {
+            const int differ = empm__ascii_lower((unsigned char)a[i]) !=
+                               empm__ascii_lower((unsigned char)b[k - 1]);
             above = row[k];
             row[k] = empm__min(empm__min(row[k - 1], above) + 1,
-                               corner +
-                               (empm__ascii_lower((unsigned char)a[i]) !=
-                                         empm__ascii_lower((unsigned char)b[k -
-                                                                            1])));
+                               corner + (size_t)differ);
             corner = above;
         }
     }
@@ -2893,6 +3163,7 @@ static void empm__directive_set(empm_config *cfg, const char *where,
     };
     const empm__directive *d = empm__directive_find(name);
     const char *why, *near;
+    char min[24], max[24];
     uint64_t bit;
     size_t i;
     if (d == NULL && empm__text_listed(empm__meaningless, name)) {
@@ -2920,21 +3191,18 @@ static void empm__directive_set(empm_config *cfg, const char *where,
             empm__report_say(rep, EMPM_LOG_INFO, i == 0 ? 521 : 545,
                              "%s%s is deprecated, use %s", where, old[i][0],
                              old[i][1]);
-    for (i = 0; empm__directives[i].offset != d->offset; i++)
-        ;                            /* two names may have one list */
-    bit = d->kind == EMPM__KIND_LIST ? UINT64_C(1) << i % 64 : 0;
+    bit = d->kind != EMPM__KIND_LIST ? 0
+          : UINT64_C(1) << (empm__directive_first(d) - empm__directives) % 64;
     why = empm__directive_store(cfg, d, value, !(*lists & bit));
     *lists |= bit;
     if (why == empm__no_memory)
         rep->result = EMPM_ENOMEM;
-    if (why == empm__out_of_range)
+    if (why == empm__out_of_range) {
+        empm__directive_format(d, d->min, min, sizeof min);
+        empm__directive_format(d, d->max, max, sizeof max);
         empm__report_say(rep, EMPM_LOG_ERROR, 5123, "%s%s %s: must be from "
-                         "%lld to %lld%s", where, d->name, value,
-                         (long long)d->min,
-                         (long long)d->max, d->kind == EMPM__KIND_MS ||
-                                            d->kind == EMPM__KIND_STUCK ? " ms"
-                                                                        : "");
-    else if (why != NULL)
+                         "%s to %s", where, d->name, value, min, max);
+    } else if (why != NULL)
         empm__report_say(rep, EMPM_LOG_ERROR, 5123, "%s%s %s: %s", where,
                          d->name, value, why);
 }
@@ -2969,9 +3237,16 @@ static const struct { const char *name, *file; } empm__modules[] = {
 };
 #endif
 
-/* --- files ---------------------------------------------------------------- */
-
 #ifndef EVENTMPM_NO_CONFIG_FILES
+
+/* ---------------------------------------------------------------------------
+ * >>config-files -- files of directives in Apache's syntax
+ *
+ * A line is joined with those that continue it, its ${NAME} are put in, and its
+ * directive is set as one of -c is. A message names file and line, and reading
+ * goes on, so that one run says all that is wrong. Includes and defined names
+ * are bounded: a file that includes itself comes to an end.
+ * ------------------------------------------------------------------------- */
 
 #define EMPM__CONFIG_LINE 8192         /* bytes, with the lines that go on */
 #define EMPM__CONFIG_DEPTH 16          /* Include within Include */
@@ -3241,7 +3516,13 @@ static void empm__loader_directive(empm__loader *l, const char *name,
     empm__directive_set(l->cfg, where, name, value, &l->lists, l->rep);
 }
 
-/* --- sections ------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------
+ * >>config-sections -- <If...>, and the loop over the lines of a file
+ *
+ * A section holds or not when it is opened, so what is left out is only
+ * searched for the ends of sections. One that is not known is left out and
+ * said, as its directives may be meant for a part of the server only.
+ * ------------------------------------------------------------------------- */
 
 /* Is what <IfModule> names, by module or by file, part of this server? */
 static int empm__loader_has_module(const char *name)
@@ -3489,7 +3770,14 @@ EMPM_API int empm_load(empm_config *cfg, const char *path, char *err, size_t n)
 
 #endif /* EVENTMPM_NO_CONFIG_FILES */
 
-/* --- the rules ------------------------------------------------------------ */
+/* ---------------------------------------------------------------------------
+ * >>check -- numbers in their ranges, and the rules of Apache's event MPM
+ *
+ * A program may have put anything into the fields, so each is held against the
+ * range of its row. What Apache's MPM corrects is corrected here, in its order
+ * and with its message numbers, and is an error under Strict. The check of
+ * names, paths and limits of the system needs more and stands in >>server.
+ * ------------------------------------------------------------------------- */
 
 #ifndef EMPM__STACK_LEAST
 #  define EMPM__STACK_LEAST 16384    /* for our own frames; musl allows 2048 */
@@ -3501,19 +3789,22 @@ static enum empm_log_level empm__config_correction_level(const empm_config *cfg)
     return cfg->strict ? EMPM_LOG_ERROR : EMPM_LOG_WARN;
 }
 
-/* low, high: the messages' codes. */
-static void empm__config_clamp(const empm_config *cfg, empm__report *r, int low,
-                               int high, const char *name, int *v, int min,
-                               int max)
+/* Corrects a number into the range of its row, and to at least `least`. low,
+ * high: the messages' codes. */
+static void empm__config_clamp(empm_config *cfg, empm__report *r, int low,
+                               int high, const char *name, int least)
 {
-    int to = *v < min ? min : *v > max ? max : *v;
-    if (to != *v)
+    const empm__directive *d = empm__directive_find(name);
+    const int64_t v = empm__directive_get(cfg, d);
+    const int64_t min = d->min > least ? d->min : least;
+    const int64_t to = v < min ? min : v > d->max ? d->max : v;
+    if (to != v)
         empm__report_say(r, empm__config_correction_level(cfg), to == min
-                         ? low : high,
-                         "%s of %d is %s the %s of %d, using that", name, *v,
+                         ? low : high, "%s of %lld is %s the %s of %lld, using "
+                         "that", name, (long long)v,
                          to == min ? "below" : "above",
-                         to == min ? "minimum" : "limit", to);
-    *v = to;
+                         to == min ? "minimum" : "limit", (long long)to);
+    empm__directive_put(cfg, d, to);
 }
 
 /* What cannot change while scoreboard and store live stays as it was. */
@@ -3540,45 +3831,33 @@ static void empm__config_keep_limits(empm_config *cfg, const empm_config *old,
         cfg->processes = cfg->server_limit;
 }
 
-/* The rules of Apache's event MPM, in its order: what it corrects, we correct.
- * `old`: what runs with this scoreboard, or NULL. */
-static void empm__config_check_numbers(empm_config *cfg, const empm_config *old,
-                                       empm__report *r)
+/* Holds all fields against their rows. Returns whether Processes is wrong. */
+static int empm__config_check_ranges(empm_config *cfg, empm__report *r)
 {
-    int children, odd = 0;
+    int odd = 0;
     size_t i;
+    if (cfg->server_field == NULL)
+        cfg->server_field = "";
     for (i = 0; i < EMPM__COUNT(empm__directives); i++) {
         const empm__directive *d = &empm__directives[i];
-        const char *at = (const char *)cfg + d->offset;
-        int64_t v;
-        int small;
-        if (d->kind == EMPM__KIND_I64 || d->kind == EMPM__KIND_KB)
-            memcpy(&v, at, sizeof v);
-        else if (d->kind == EMPM__KIND_INT || d->kind == EMPM__KIND_MS ||
-                 d->kind == EMPM__KIND_BOOL || d->kind == EMPM__KIND_LEVEL ||
-                 d->kind == EMPM__KIND_STUCK || d->kind == EMPM__KIND_SIGNAL) {
-            memcpy(&small, at, sizeof small);
-            v = small;
-        } else
+        if (d->kind == EMPM__KIND_TEXT && d->preset != NULL &&
+            empm__directive_text(cfg, d) == NULL)
+            memcpy((char *)cfg + d->offset, &d->preset, sizeof d->preset);
+        if (d->kind == EMPM__KIND_REAL
+                ? empm__directive_is_real(d, empm__directive_real(cfg, d))
+                : d->kind == EMPM__KIND_COUNT ||
+                  !empm__directive_is_number(d) ||
+                  empm__directive_in_range(d, empm__directive_get(cfg, d)))
             continue;
-        if (v < d->min ||
-            (d->kind == EMPM__KIND_KB ? v / 1024 : v) > d->max) {
-            empm__report_say(r, EMPM_LOG_ERROR, 5101, "%s of %lld is out of "
-                             "range", d->name, (long long)v);
-            odd |= d->offset == offsetof(empm_config, processes);
-        }
+        empm__report_say(r, EMPM_LOG_ERROR, 5101, "%s is out of range",
+                         d->name);
+        odd |= d->offset == offsetof(empm_config, processes);
     }
     if (cfg->header_timeout_ms < 0 || cfg->header_timeout_max_ms < 0 ||
         cfg->header_min_rate < 0 || cfg->body_timeout_ms < 0 ||
         cfg->body_timeout_max_ms < 0 || cfg->body_min_rate < 0)
         empm__report_say(r, EMPM_LOG_ERROR, 5101,
                          "RequestReadTimeout is out of range");
-    if (cfg->server_field == NULL)
-        cfg->server_field = "";
-    if (cfg->document_root == NULL)
-        cfg->document_root = ".";
-    if (cfg->spool_directory == NULL)
-        cfg->spool_directory = "/tmp";
     for (i = 0; cfg->server_field[i] != '\0'; i++)
         if (i == 80 ||
             !(empm__chars_class((unsigned char)cfg->server_field[i]) &
@@ -3587,14 +3866,15 @@ static void empm__config_check_numbers(empm_config *cfg, const empm_config *old,
                              "field value of at most 80 bytes");
             break;
         }
-    empm__config_clamp(cfg, r, 499, 497, "ServerLimit", &cfg->server_limit, 1,
-                       20000);
-    empm__config_clamp(cfg, r, 504, 502, "ThreadLimit", &cfg->thread_limit, 1,
-                       100000);
-    if (!odd && cfg->processes > cfg->server_limit)
-        cfg->server_limit = cfg->processes;
-    if (old != NULL)
-        empm__config_keep_limits(cfg, old, r);
+    return odd;
+}
+
+/* How many children of how many threads: limits first, then what they bound.
+ * `exactly`: Processes says so, whatever is idle. */
+static void empm__config_check_workers(empm_config *cfg, int exactly,
+                                       empm__report *r)
+{
+    int children;
     if (cfg->threads_per_child > cfg->thread_limit)
         empm__report_say(r, empm__config_correction_level(cfg), 507,
                          "ThreadsPerChild of %d is above ThreadLimit of %d, "
@@ -3602,17 +3882,15 @@ static void empm__config_check_numbers(empm_config *cfg, const empm_config *old,
                          cfg->threads_per_child, cfg->thread_limit);
     if (cfg->threads_per_child > cfg->thread_limit)
         cfg->threads_per_child = cfg->thread_limit;
-    empm__config_clamp(cfg, r, 509, 509, "ThreadsPerChild",
-                       &cfg->threads_per_child, 1, INT_MAX);
-    if (!odd && cfg->processes >= 0) {   /* exactly so many, whatever is idle */
+    empm__config_clamp(cfg, r, 509, 509, "ThreadsPerChild", 1);
+    if (exactly) {
         cfg->start_servers = cfg->processes > 0 ? cfg->processes : 1;
         cfg->max_request_workers = cfg->start_servers * cfg->threads_per_child;
         cfg->min_spare_threads = 1;
         cfg->max_spare_threads = INT_MAX;
     }
     empm__config_clamp(cfg, r, 511, 511, "MaxRequestWorkers",
-                       &cfg->max_request_workers,
-                       cfg->threads_per_child, INT_MAX);
+                       cfg->threads_per_child);
     children = cfg->max_request_workers / cfg->threads_per_child;
     if (cfg->max_request_workers % cfg->threads_per_child != 0) {
         empm__report_say(r, empm__config_correction_level(cfg), 513,
@@ -3631,16 +3909,14 @@ static void empm__config_check_numbers(empm_config *cfg, const empm_config *old,
         children = cfg->server_limit;
         cfg->max_request_workers = children * cfg->threads_per_child;
     }
-    empm__config_clamp(cfg, r, 517, 517, "StartServers", &cfg->start_servers, 1,
-                       INT_MAX);
+    empm__config_clamp(cfg, r, 517, 517, "StartServers", 1);
     if (cfg->start_servers > children) {     /* Apache does these in silence */
         empm__report_say(r, EMPM_LOG_INFO, 5110, "StartServers of %d is above "
                          "what MaxRequestWorkers allows, using %d",
                          cfg->start_servers, children);
         cfg->start_servers = children;
     }
-    empm__config_clamp(cfg, r, 519, 519, "MinSpareThreads",
-                       &cfg->min_spare_threads, 1, 1 << 24);
+    empm__config_clamp(cfg, r, 519, 519, "MinSpareThreads", 1);
     if (cfg->max_spare_threads <
         cfg->min_spare_threads + cfg->threads_per_child) {
         empm__report_say(r, EMPM_LOG_INFO, 5111, "MaxSpareThreads of %d is "
@@ -3650,19 +3926,28 @@ static void empm__config_check_numbers(empm_config *cfg, const empm_config *old,
         cfg->max_spare_threads = cfg->min_spare_threads +
                                  cfg->threads_per_child;
     }
-    for (i = 0; i < 2; i++) {
-        int *v = i == 0 ? &cfg->send_buffer_size : &cfg->receive_buffer_size;
-        if (*v != 0)
-            empm__config_clamp(cfg, r, 5112, 5112, i == 0 ? "SendBufferSize"
-                                                          : "ReceiveBufferSize",
-                               v, 512, INT_MAX);
-    }
+}
+
+/* The rules of Apache's event MPM, in its order: what it corrects, we correct.
+ * `old`: what runs with this scoreboard, or NULL. */
+static void empm__config_check_numbers(empm_config *cfg, const empm_config *old,
+                                       empm__report *r)
+{
+    const int odd = empm__config_check_ranges(cfg, r);
+    empm__config_clamp(cfg, r, 499, 497, "ServerLimit", 1);
+    empm__config_clamp(cfg, r, 504, 502, "ThreadLimit", 1);
+    if (!odd && cfg->processes > cfg->server_limit)
+        cfg->server_limit = cfg->processes;
+    if (old != NULL)
+        empm__config_keep_limits(cfg, old, r);
+    empm__config_check_workers(cfg, !odd && cfg->processes >= 0, r);
+    if (cfg->send_buffer_size != 0)
+        empm__config_clamp(cfg, r, 5112, 5112, "SendBufferSize", 512);
+    if (cfg->receive_buffer_size != 0)
+        empm__config_clamp(cfg, r, 5112, 5112, "ReceiveBufferSize", 512);
     if (cfg->thread_stack_size != 0)
         empm__config_clamp(cfg, r, 2436, 2436, "ThreadStackSize",
-                           &cfg->thread_stack_size, EMPM__STACK_LEAST, INT_MAX);
-    if (!(cfg->async_request_worker_factor > 0))
-        empm__report_say(r, EMPM_LOG_ERROR, 5101,
-                         "AsyncRequestWorkerFactor must be a positive number");
+                           EMPM__STACK_LEAST);
     if (cfg->limit_request_head < cfg->limit_request_line)
         empm__report_say(r, EMPM_LOG_WARN, 5103, "LimitRequestHead of %d is "
                          "less than LimitRequestLine of %d allows",
@@ -3903,11 +4188,10 @@ static void empm__score_request_line(const empm__score_worker *w,
  * connection waits), the queue (it is ready), a worker (it runs). The word
  * holds
  *
- *   31      23 22   21   20             12 11              3   2       1      0
- *  +----------+----+----+-----------------+-----------------+-------+------+-----+
- *  |   gen    |KEEP|IDLE|  WANT (9 bits)  | READY (9 bits)
- *      |RETIRED|POSTED|OWNED|
- *  +----------+----+----+-----------------+-----------------+-------+------+-----+
+ *   31   23 22   21   20           12 11            3    2       1      0
+ *  +-------+----+----+---------------+---------------+-------+------+-----+
+ *  |  gen  |KEEP|IDLE| WANT (9 bits) | READY (9 bits)|RETIRED|POSTED|OWNED|
+ *  +-------+----+----+---------------+---------------+-------+------+-----+
  *
  * READY is what has happened, WANT what the released connection waits for, bit
  * for bit above it. "Wanted" is thus (word >> 9) & word & READY.
@@ -3952,7 +4236,8 @@ enum {
     EMPM__GEN_SHIFT = 23
 };
 #define EMPM__WANT(ready) ((uint32_t)(ready) << EMPM__WANT_SHIFT)
-#define EMPM__WANT_ALL    (EMPM__WANT(EMPM__READY_ALL) | EMPM__IDLE | EMPM__KEEP)
+#define EMPM__WANT_ALL \
+    (EMPM__WANT(EMPM__READY_ALL) | EMPM__IDLE | EMPM__KEEP)
 #define EMPM__WANT_ALWAYS EMPM__WANT(EMPM__READY_TIMEOUT | EMPM__READY_HUP)
 #define EMPM__GEN_MASK    (0xffffffffu << EMPM__GEN_SHIFT)
 
@@ -4963,7 +5248,7 @@ static int empm__poller_collect(empm__poller *p, int timeout_ms,
         out[i].gen = (uint16_t)(p->got[i].data.u64 >> 32);
         out[i].ready = (uint16_t)r;
     }
-    return n < 0 ? 0 : n;
+    return n;
 }
 
 #else /* poll() */
@@ -5103,7 +5388,7 @@ static int empm__poller_watch(empm__poller *p, int fd, uint32_t k, int on)
 static int empm__poller_collect(empm__poller *p, int timeout_ms,
                                 empm__event *out)
 {
-    int left = poll(p->set, p->n, timeout_ms), n = 0;
+    int left = poll(p->set, p->n, timeout_ms), n = left < 0 ? -1 : 0;
     uint32_t slot;
     for (slot = 0; slot < p->n && left > 0 && n < EMPM__BATCH; slot++) {
         int e = p->set[slot].revents;
@@ -5130,8 +5415,9 @@ static int empm__poller_collect(empm__poller *p, int timeout_ms,
 
 #endif
 
-/* Waits for events, at most timeout_ms (-1: without limit); not at all if the
- * inbox or the orders want attention. */
+/* Waits for events, at most timeout_ms (-1: without limit); not at all if
+ * the inbox or the orders want attention. Returns how many, or -1: errno
+ * says why. */
 static int empm__poller_wait(empm__poller *p, int timeout_ms, empm__event *out)
 {
     int n;
@@ -5973,7 +6259,7 @@ typedef struct empm__page {
 
 #define EMPM__PAGE_ROOM ((uint32_t)(EMPM_PAGE_BYTES - sizeof(empm__page)))
 #define EMPM__PAGE_CACHE 8             /* pages that a worker keeps */
-#define EMPM__SCRATCH 65536            /* a worker's buffer for passing through */
+#define EMPM__SCRATCH 65536            /* a worker's, for passing through */
 
 typedef struct empm__pool {
     pthread_mutex_t lock;              /* guards free and count */
@@ -6039,6 +6325,18 @@ typedef struct empm__file {
     char        fields[256];           /* of the head; the validators first */
 } empm__file;
 
+/* A connection beyond MaxConnectionsPerPeer that waits for its verdict. */
+#define EMPM__HELD    16u        /* at most; the oldest has it early then */
+#define EMPM__HELD_MS 50         /* so long at most */
+#define EMPM__OVER    0xfffffffdu    /* no record: it is one too many */
+
+typedef struct empm__held {
+    int      fd;
+    int      listener;
+    uint32_t until_ms;
+    struct sockaddr_storage from;
+} empm__held;
+
 typedef struct empm__engine {
     empm_server        *s;
     const empm_config  *cfg;
@@ -6071,15 +6369,18 @@ typedef struct empm__engine {
     uint32_t            want_retired;  /* atomic: a freed record wakes */
     uint32_t            handing_over;  /* atomic: it drains, and what waits for
                                           a request is for those who serve on:
-                                          EMPM__TO_SIBLINGS, _TO_PROGRAM; or 0 */
+                                          EMPM__TO_SIBLINGS, _TO_PROGRAM;
+                                          or 0 */
     pthread_t           standby;
     /* the listener only */
     empm__event         events[EMPM__BATCH];
     uint32_t            paused;      /* why it does not accept: EMPM__PAUSE_* */
     uint32_t            accepts;       /* since the last rotation */
+    uint32_t            vain;          /* looks at what listens, for nothing */
     uint64_t            accepted_before; /* by the slot's last tenants */
     uint32_t            full_batches;  /* in a row without room */
     uint32_t            retry_ms, stop_ms;
+    int                 lacked_fds;    /* for what it has taken or accepted */
     int                 shares;        /* fixed: there is an exchange */
     uint32_t            most;          /* fixed: MaxOpenConnections; one message
                                           of the exchange may go beyond it */
@@ -6095,6 +6396,12 @@ typedef struct empm__engine {
     int                 told_few;     /* the parent knows of few idle workers */
     int                 listening;     /* sockets registered */
     empm__counts        counts;        /* MaxConnectionsPerPeer */
+    empm__held          held[EMPM__HELD];
+    uint32_t            nheld;         /* connections beyond it that wait for
+                                          their verdict, the oldest first */
+    uint32_t            shut;          /* a bit for each listening socket that
+                                          somebody has shut down for good */
+    uint64_t            deaf_us;       /* waiting for events fails since then */
     /* the end */
     pthread_mutex_t     done_lock;     /* guards done */
     pthread_cond_t      done_cond;
@@ -6157,6 +6464,7 @@ struct empm_server {
                                       process without parent; or NULL */
     int             child_ready;   /* it has been initialised */
     int             parent_fd;     /* a child tells the parent; or -1 */
+    int             owns_signals;  /* empm_run() has taken this process's */
     int             lends_log;    /* cfg->log is ours: empm_start(), ErrorLog */
     /* what wings do for each connection or request; NULL: nobody does it */
     enum empm__state (*handshake)(empm__worker *w, empm__conn *c,
@@ -8813,7 +9121,8 @@ static char *empm__text_append(char *at, const char *s, size_t n)
     memcpy(at, s, n);
     return at + n;
 }
-#define EMPM__ADD(at, literal) empm__text_append(at, literal, sizeof literal - 1)
+#define EMPM__ADD(at, literal) \
+    empm__text_append(at, literal, sizeof literal - 1)
 
 /* Has an answer with this status no Content-Length? RFC 9110 8.6. */
 static int empm__response_is_lengthless(int status)
@@ -9851,11 +10160,11 @@ static char *empm__access_write_item(empm__facts *f, const empm__item *it,
     case 'p':
         return empm__access_write_number(
             at, it->unit == 'r' ? empm__request_peer(req)->port
-                                         : w->s->listeners[req->c->listener].port);
+                                : w->s->listeners[req->c->listener].port);
     case 'k': return empm__access_write_number(at, req->c->requests);
-    case 'P': return empm__access_write_number(at, it->unit == 't'
-                                               ? (int64_t)w->number
-                                                                   : w->child->pid);
+    case 'P':
+        return empm__access_write_number(
+            at, it->unit == 't' ? (int64_t)w->number : w->child->pid);
     case 'I': return empm__access_write_number(at, f->got);
     case 'O': return empm__access_write_number(at, f->sent);
     case 'S': return empm__access_write_number(at, f->got + f->sent);
@@ -10231,9 +10540,10 @@ static int empm__access_open(const empm_config *cfg, empm__access_logs **out,
                                                          sizeof path))) >= 0)
             l->owner = 1;
         else {
-            empm__report_say(rep, EMPM_LOG_ERROR, 649, "cannot %s CustomLog "
-                             "%s: %s",
-                             *file == '|' ? "start" : "open", file, strerror(errno));
+            empm__report_say(rep, EMPM_LOG_ERROR, 649,
+                             "cannot %s CustomLog %s: %s",
+                             *file == '|' ? "start" : "open", file,
+                             strerror(errno));
             r = EMPM_ESYS;
             break;
         }
@@ -11383,8 +11693,8 @@ static enum empm__state empm__do_suspended(empm__worker *w, empm__conn *c,
         if (!req->told_half)
             wait->want |= EMPM__WANT(EMPM__READY_RDHUP);
         wait->deadline_ms = req->wake_deadline;
-        return pending && empm__step_wait_out(w, req, wait) < 0 ? EMPM__CLOSED
-                                                                : EMPM__SUSPENDED;
+        return pending && empm__step_wait_out(w, req, wait) < 0
+                   ? EMPM__CLOSED : EMPM__SUSPENDED;
     }
     req->suspension = EMPM__SUSP_DUE;
     return EMPM__HANDLE;
@@ -11566,8 +11876,8 @@ static enum empm__state empm__do_linger(empm__worker *w, empm__conn *c,
                                         empm__wait *wait)
 {
     /* a stop ends it after LingerTimeoutShort, whenever it began */
-    const uint32_t deadline = empm__time_earlier(empm__load(&c->deadline_ms),
-                                                 empm__load(&w->child->linger_until));
+    const uint32_t deadline = empm__time_earlier(
+        empm__load(&c->deadline_ms), empm__load(&w->child->linger_until));
     char *scratch = empm__worker_scratch(w);
     while (scratch != NULL && !(c->flags & EMPM__F_DRAINED)) {
         const ssize_t n = empm__step_recv(w, c, scratch, EMPM__SCRATCH);
@@ -12463,7 +12773,7 @@ static int empm__file_judge(const empm_request *req, const empm__file *f,
 
 #ifndef EMPM__FILE_REST_S          /* the tests have no time for this */
 #  define EMPM__FILE_REST_S  3       /* a file must have rested so long */
-#  define EMPM__FILE_KEEP_MS 10000   /* and is kept so long after its last use */
+#  define EMPM__FILE_KEEP_MS 10000   /* kept so long after its last use */
 #endif
 
 /* What tells whether a file is still the one that it was. */
@@ -12711,9 +13021,8 @@ static void empm__files_expire(empm__files *c, uint32_t now_ms, int all)
         empm__file *old = NULL;
         pthread_mutex_lock(&c->lock);
         if (c->slots[i] != NULL) {
-            const uint32_t end =
-                                 empm__time_after(empm__load(&c->slots[i]->used_ms),
-                                                  EMPM__FILE_KEEP_MS);
+            const uint32_t end = empm__time_after(
+                empm__load(&c->slots[i]->used_ms), EMPM__FILE_KEEP_MS);
             if (all || empm__time_until(end, now_ms) <= 0) {
                 old = c->slots[i];
                 c->slots[i] = NULL;
@@ -12820,7 +13129,7 @@ typedef struct empm__parts {
     empm__range of[EMPM_RANGES];
 } empm__parts;
 
-#define EMPM__PART_HEAD 384          /* room for one, with a type of ... bytes */
+#define EMPM__PART_HEAD 384          /* room for one, with a type of ... */
 #define EMPM__PART_TYPE 200
 
 /* What stands before part i; before the n-th: the end. */
@@ -13629,8 +13938,9 @@ static void empm__status_show_json(empm_request *req,
     for (k = 0; k < seen->nchildren; k++) {
         const empm__snapshot_child *ch = &seen->children[k];
         empm_printf(req, "%s\n{\"slot\":%d,\"pid\":%u,\"generation\":%u,"
-                    "\"stopping\":%s,\"accepting\":%s,\"open_connections\":%llu,"
-                    "\"queue_length\":%llu,\"workers\":{", k > 0 ? "," : "",
+                    "\"stopping\":%s,\"accepting\":%s,"
+                    "\"open_connections\":%llu,\"queue_length\":%llu,"
+                    "\"workers\":{", k > 0 ? "," : "",
                     ch->slot, ch->pid, ch->generation,
                     ch->leaving ? "true" : "false",
                     ch->paused || ch->leaving ? "false" : "true",
@@ -13817,10 +14127,11 @@ static const char empm__page_style[] =
     "--S:#0e8f9c;--R:#2f6fdb;--W:#d9730d;--K:#3d9a50;--C:#8a5bd1;--G:#d23b5e}"
     "@media(prefers-color-scheme:dark){:root{--bg:#14171b;--card:#1d2127;"
     "--ink:#e4e8ee;--soft:#96a1b0;--line:#313842;--warn:#40340f;--bar:#5c9bf0;"
-    "--idle:#5a6572;--S:#3cc3d1;--R:#6ea3ff;--W:#ffa04d;--K:#67cf7d;--C:#b591f5;"
-    "--G:#ff7593}}"
-    "*{box-sizing:border-box}body{margin:0 "
-    "auto;padding:1.25rem;max-width:76rem;background:var(--bg);color:var(--ink);font:15px/1.5 system-ui,sans-serif}"
+    "--idle:#5a6572;--S:#3cc3d1;--R:#6ea3ff;--W:#ffa04d;--K:#67cf7d;"
+    "--C:#b591f5;--G:#ff7593}}"
+    "*{box-sizing:border-box}body{margin:0 auto;padding:1.25rem;"
+    "max-width:76rem;background:var(--bg);color:var(--ink);"
+    "font:15px/1.5 system-ui,sans-serif}"
     "h1{font-size:1.35rem;margin:0}h2{font-size:1rem;margin:2rem 0 .6rem}"
     "p{margin:.25rem 0}a{color:var(--bar)}.s{color:var(--soft)}"
     "nav{display:flex;flex-wrap:wrap;gap:0 1rem}"
@@ -13838,8 +14149,8 @@ static const char empm__page_style[] =
     "font-size:.8rem;display:inline-block;min-width:5.5rem}"
     ".l{display:flex;flex-wrap:wrap;gap:.2rem 1.2rem;margin-top:.6rem}"
     ".l b{font-family:ui-monospace,Menlo,Consolas,monospace}"
-    "._{color:var(--idle)}.S{color:var(--S)}.R{color:var(--R)}.W{color:var(--W)}"
-    ".K{color:var(--K)}.C{color:var(--C)}.G{color:var(--G)}"
+    "._{color:var(--idle)}.S{color:var(--S)}.R{color:var(--R)}"
+    ".W{color:var(--W)}.K{color:var(--K)}.C{color:var(--C)}.G{color:var(--G)}"
     ".t{padding:0;overflow-x:auto}table{border-collapse:collapse;width:100%;"
     "font-size:.86rem;font-variant-numeric:tabular-nums}"
     "th,td{padding:.38rem .7rem;text-align:right;white-space:nowrap;"
@@ -13947,8 +14258,8 @@ static void empm__status_show_processes(empm_request *req,
                 "<thead><tr><th rowspan=2>Slot<th rowspan=2>PID<th rowspan=2>"
                 "Stopping<th colspan=2>Connections<th colspan=3>Threads"
                 "<th colspan=7>Waiting connections\n<tr><th>total<th>accepting"
-                "<th>busy<th>graceful<th>idle<th>PROXY<th>head<th>body<th>suspended"
-                "<th>writing<th>keep-alive<th>closing<tbody>\n");
+                "<th>busy<th>graceful<th>idle<th>PROXY<th>head<th>body"
+                "<th>suspended<th>writing<th>keep-alive<th>closing<tbody>\n");
     for (k = 0; k < seen->nchildren; k++)
         empm__status_show_process(req, seen, &seen->children[k]);
     empm_printf(req, "<tfoot>");
@@ -14098,7 +14409,7 @@ static void empm__status_show_html(empm_request *req,
     snprintf(text, sizeof text, "%llu / %llu",
              EMPM__LLU(empm__snapshot_busy(&seen->all)),
              EMPM__LLU(empm__snapshot_busy(&seen->all) +
-                                           seen->all.by_letter[EMPM__SEEN_IDLE]));
+                       seen->all.by_letter[EMPM__SEEN_IDLE]));
     empm__status_show_card(req, text, "workers busy");
     text[empm__format_u64(text, seen->all.connections)] = '\0';
     empm__status_show_card(req, text, "connections");
@@ -14286,8 +14597,12 @@ static int empm__exchange_inherit(empm__exchange *x)
 static void empm__exchange_ring(const empm__exchange *x)
 {
 #if EMPM__EPOLL
-    const uint64_t one = 1;
-    ssize_t r = x->bell[1] >= 0 ? write(x->bell[1], &one, sizeof one) : 0;
+    uint64_t n = 1;
+    ssize_t r = x->bell[1] >= 0 ? write(x->bell[1], &n, sizeof n) : 0;
+    if (r < 0 && errno == EAGAIN && read(x->bell[0], &n, sizeof n) > 0) {
+        n = 1;                           /* it was full */
+        r = write(x->bell[1], &n, sizeof n);
+    }
     (void)r;
 #else
     (void)x;                             /* they do: poll() wakes all of them */
@@ -14319,13 +14634,15 @@ static int empm__exchange_give(const empm__exchange *x, const empm__move *m,
 }
 
 /* Takes one message. > 0: so many connections, whose descriptors are the
- * caller's; 0: there is none; -1: it made no sense, or, EMFILE, there were no
- * descriptors, and what came is closed. */
+ * caller's; 0: there is none; -1: it made no sense, or, EMFILE, there were
+ * no descriptors, and what came is closed; EPIPE: the exchange has been shut
+ * down. */
 static int empm__exchange_take(const empm__exchange *x, empm__move *m, int *fds)
 {
     struct msghdr h;
     struct iovec v;
     empm__passed p;
+    struct cmsghdr *part;
     ssize_t r;
     uint32_t n = 0;
     memset(&h, 0, sizeof h);
@@ -14338,21 +14655,22 @@ static int empm__exchange_take(const empm__exchange *x, empm__move *m, int *fds)
     r = recvmsg(x->fd[0], &h, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     if (r < 0)
         return 0;
-    if (h.msg_controllen >= CMSG_LEN(sizeof *fds) &&
-        p.head.cmsg_level == SOL_SOCKET && p.head.cmsg_type == SCM_RIGHTS) {
-        const size_t got = empm__min(p.head.cmsg_len - CMSG_LEN(0),
-                                     EMPM__MOVE_MOST * sizeof *fds);
-        memcpy(fds, CMSG_DATA(&p.head), got);
-        n = (uint32_t)(got / sizeof *fds);
-    }
-    if (n > 0 && !(h.msg_flags & (MSG_CTRUNC | MSG_TRUNC)) &&
+    for (part = CMSG_FIRSTHDR(&h); part != NULL; part = CMSG_NXTHDR(&h, part))
+        if (part->cmsg_level == SOL_SOCKET && part->cmsg_type == SCM_RIGHTS) {
+            const size_t got = empm__min(part->cmsg_len - CMSG_LEN(0),
+                                         EMPM__MOVE_MOST * sizeof *fds);
+            memcpy(fds, CMSG_DATA(part), got);
+            n = (uint32_t)(got / sizeof *fds);
+        }
+    if (n > 0 && !(h.msg_flags & MSG_TRUNC) &&
         (size_t)r >= offsetof(empm__move, of) &&
-        m->version == EMPM__MOVE_VERSION && m->n == n &&
-        (size_t)r == offsetof(empm__move, of) + n * sizeof m->of[0])
+        m->version == EMPM__MOVE_VERSION && m->n <= EMPM__MOVE_MOST &&
+        (m->n == n || (n < m->n && (h.msg_flags & MSG_CTRUNC))) &&
+        (size_t)r == offsetof(empm__move, of) + m->n * sizeof m->of[0])
         return (int)n;
     while (n > 0)
         close(fds[--n]);
-    errno = h.msg_flags & MSG_CTRUNC ? EMFILE : EPROTO;
+    errno = r == 0 ? EPIPE : h.msg_flags & MSG_CTRUNC ? EMFILE : EPROTO;
     return -1;
 }
 
@@ -14397,9 +14715,11 @@ static int empm__exchange_is_connection(int fd, struct sockaddr_storage *from)
 /* handing_over: to whom */
 enum { EMPM__TO_SIBLINGS = 1, EMPM__TO_PROGRAM };
 
-#define EMPM__FRESH_MS     2         /* a client that sends at once has spoken */
-#define EMPM__PATIENCE_US  2000u     /* a job may wait behind quick ones so long */
-#define EMPM__HAND_OVER_MS 30000     /* and nothing could be moved: it is over */
+#define EMPM__FRESH_MS     2        /* a client that sends at once has spoken */
+#define EMPM__PATIENCE_US  2000u    /* a job may wait behind quick ones */
+#define EMPM__VAIN         64u      /* looks for nothing, then one at why */
+#define EMPM__DEAF_US      1000000u /* and no wait for events: it is over */
+#define EMPM__HAND_OVER_MS 30000    /* and nothing could be moved: it is over */
 
 typedef struct empm__batch {         /* taken in this round, in order */
     uint32_t head, tail, count;
@@ -14496,6 +14816,35 @@ static void empm__listener_end_taken(empm__engine *ch, empm__batch *b,
     empm__listener_batch_add(ch, b, i);
 }
 
+static void empm__listener_drain_inbox(empm__engine *ch, empm__batch *b)
+{
+    uint32_t i = __atomic_exchange_n(&ch->poller.inbox, EMPM__NIL,
+                                     __ATOMIC_ACQUIRE);
+    while (i != EMPM__NIL) {
+        empm__conn *c = empm__slab_conn(&ch->slab, i);
+        /* before POSTED goes */
+        const uint32_t next = empm__load(&c->inbox_next);
+        const uint32_t w = __atomic_fetch_and(
+            &c->word, ~(uint32_t)EMPM__POSTED, __ATOMIC_ACQ_REL);
+        if (!c->in_use)
+            ;                        /* a late hint */
+        else if (w & EMPM__RETIRED)
+            empm__listener_record_free(ch, i);
+        else {
+            const uint32_t deadline = empm__load(&c->deadline_ms);
+            if (deadline != EMPM__NEVER)
+                empm__wheel_hasten(&ch->wheel, &ch->slab, i, deadline);
+            if (empm__listener_take(ch, i, 0, b->now_ms))
+                empm__listener_batch_add(ch, b, i);
+            else if (ch->handing_over && (w & EMPM__IDLE)) {
+                ch->sweep = (uint32_t)empm__min(ch->sweep, i);
+                ch->sweep_ms = b->now_ms;
+            }
+        }
+        i = next;
+    }
+}
+
 /* --- siblings ------------------------------------------------------------- */
 
 /* How many more jobs the siblings that accept can begin at once, by what they
@@ -14550,7 +14899,8 @@ static int32_t empm__listener_fresh(empm__engine *ch, uint32_t now_ms)
 static int empm__listener_watches(const empm__engine *ch, int k)
 {
     return ch->s->listeners[k].admin == ch->admin &&
-           ch->s->listeners[k].fd >= 0;  /* the other engine's may change */
+           ch->s->listeners[k].fd >= 0 &&  /* the other engine's may change */
+           !(ch->shut >> k & 1);
 }
 
 /* Registers all that listens for us, or nothing; -1: that is not possible. */
@@ -14613,12 +14963,23 @@ static void empm__listener_pass_on(empm__engine *ch)
         empm__exchange_ring(&ch->s->exchange);
 }
 
+/* Has somebody called shutdown() on a listening socket? */
+static int empm__listener_is_shut(int fd)
+{
+    struct pollfd p;
+    p.fd = fd;
+    p.events = EMPM__POLLRDHUP;
+    return poll(&p, 1, 0) > 0;
+}
+
+/* `reason`: for the log; NULL: it is none of anybody's. */
 static void empm__listener_pause(empm__engine *ch, uint32_t why,
                                  uint32_t now_ms, const char *reason)
 {
     const int listened = ch->listening;
     uint32_t idle;
     ch->paused |= why;
+    ch->lacked_fds |= (why & EMPM__PAUSE_FDS) != 0;
     empm__store(&ch->score->paused, ch->paused);
     empm__listener_watch(ch, 0);
     if (ch->shares && listened)
@@ -14626,6 +14987,8 @@ static void empm__listener_pause(empm__engine *ch, uint32_t why,
     if (why & (EMPM__PAUSE_FDS | EMPM__PAUSE_FULL)) {
         ch->retry_ms = empm__time_after(now_ms, 100);
         empm__store(&ch->want_retired, 1u);
+        if (reason == NULL)
+            return;
         if (empm__now_us() >= ch->tell_pause_us) {
             ch->tell_pause_us = empm__now_us() + 60000000u;
             empm__engine_tell_parent(ch, 'p');
@@ -14702,7 +15065,8 @@ static uint32_t empm__move_deadline(const empm_config *cfg,
 
 /* Makes a record of a new descriptor and begins to wait for its next byte.
  * `from` is the peer's address; NULL: MaxConnectionsPerPeer does not ask. `m`:
- * the connection comes from a sibling; NULL: it is new. NIL: it is closed. */
+ * the connection comes from a sibling; NULL: it is new. NIL: it is closed;
+ * OVER: it is one too many, and the caller's still. */
 static uint32_t empm__listener_admit(empm__engine *ch, int fd, int k,
                                      const struct sockaddr_storage *from,
                                      const empm__moved *m, uint32_t now_ms)
@@ -14722,18 +15086,11 @@ static uint32_t empm__listener_admit(empm__engine *ch, int fd, int k,
     p->family = EMPM__PEER_UNASKED;
     if (from != NULL && empm__listener_limits_peers(ch, k)) {
         empm__peer_from(p, from);    /* what has moved was counted before */
-        if (!empm__counts_add(&ch->counts, p, m != NULL ? INT_MAX
-                                              : cfg->max_connections_per_peer)) {
-            char text[96];
-            close(fd);
+        if (!empm__counts_add(&ch->counts, p,
+                              m != NULL ? INT_MAX
+                                        : cfg->max_connections_per_peer)) {
             empm__slab_return(&ch->slab, i);
-            empm__bump(&ch->score->refused, 1u);
-            empm__engine_log(ch, EMPM_LOG_WARN, 5306, "%s has as many "
-                             "connections as MaxConnectionsPerPeer of %d "
-                             "allows: refused", empm__peer_text(p, 0, text,
-                                                        sizeof text),
-                             cfg->max_connections_per_peer);
-            return EMPM__NIL;
+            return EMPM__OVER;
         }
     } else if (m != NULL && proxy && m->state != EMPM__HANDSHAKE)
         *p = m->peer;
@@ -14785,12 +15142,68 @@ static uint32_t empm__listener_admit(empm__engine *ch, int fd, int k,
     return i;
 }
 
+/* Those beyond MaxConnectionsPerPeer: each of them is admitted as soon as it
+ * can be, or refused at its time; of the oldest, `most` are refused at once. */
+static void empm__listener_settle(empm__engine *ch, empm__batch *b,
+                                  uint32_t most)
+{
+    uint32_t i, n = 0;
+    if (ch->nheld == 0)
+        return;
+    empm__listener_drain_inbox(ch, b);
+    for (i = 0; i < ch->nheld; i++) {
+        const empm__held h = ch->held[i];
+        char text[96];
+        empm__peer p;
+        if (empm__listener_admit(ch, h.fd, h.listener, &h.from, NULL,
+                                 b->now_ms) !=
+            EMPM__OVER)
+            continue;
+        if (i >= most && empm__time_until(h.until_ms, b->now_ms) > 0) {
+            ch->held[n++] = h;
+            continue;
+        }
+        close(h.fd);
+        empm__bump(&ch->score->refused, 1u);
+        empm__peer_from(&p, &h.from);
+        empm__engine_log(ch, EMPM_LOG_WARN, 5306, "%s has as many connections "
+                         "as MaxConnectionsPerPeer of %d allows: refused",
+                         empm__peer_text(&p, 0, text, sizeof text),
+                         ch->cfg->max_connections_per_peer);
+    }
+    ch->nheld = n;
+}
+
+/* One more than MaxConnectionsPerPeer allows. The client may have closed
+ * another one before: its event has not been read, or a worker is about to
+ * close it. So the verdict waits for a moment. */
+static void empm__listener_hold(empm__engine *ch, empm__batch *b, int fd, int k,
+                                const struct sockaddr_storage *from)
+{
+    empm__held *h;
+    empm__listener_settle(ch, b, ch->nheld == EMPM__HELD);
+    h = &ch->held[ch->nheld++];
+    h->fd = fd;
+    h->listener = k;
+    h->until_ms = empm__time_after(b->now_ms, EMPM__HELD_MS);
+    h->from = *from;
+}
+
+/* Room for one more connection: what workers have closed, or one that is only
+ * kept alive. 0: there is none. */
+static int empm__listener_make_room(empm__engine *ch, empm__batch *b)
+{
+    empm__listener_drain_inbox(ch, b);
+    return ch->slab.in_use < ch->most || empm__listener_cull(ch, 1,
+                                                             b->now_ms) > 0;
+}
+
 /* May the connection move? All that there is of it is in the kernel. */
 static int empm__move_may(const empm__conn *c)
 {
     return c->req == NULL && c->transport == NULL &&
            !(c->flags & (EMPM__F_MOVED | EMPM__F_CLOSED)) &&
-           !(c->why & (EMPM__READY_TIMEOUT | EMPM__READY_STOP)) &&
+           !(c->why & EMPM__READY_TIMEOUT) &&
            (c->state == EMPM__HANDSHAKE || c->state == EMPM__READ_HEAD ||
             c->state == EMPM__KEEPALIVE);
 }
@@ -14850,8 +15263,15 @@ static void empm__move_in(empm__engine *ch, empm__batch *b, int fd,
         if (empm__listener_watches(ch, k) &&
             empm__exchange_key(&ch->s->listeners[k]) == m->listener)
             break;
+    if (k == ch->s->nlisteners)      /* a reload has dropped that Listen, or
+                                        spells it otherwise: one of its kind */
+        for (k = 0; k < ch->s->nlisteners; k++)
+            if (empm__listener_watches(ch, k) && ch->s->listeners[k].proxy ==
+                    (m->peer.proxied != EMPM__PROXIED_NOT ||
+                     m->state == EMPM__HANDSHAKE))
+                break;
     errno = 0;
-    if (k == ch->s->nlisteners ||    /* a reload has dropped that Listen */
+    if (k == ch->s->nlisteners ||
         (m->state != EMPM__READ_HEAD && m->state != EMPM__KEEPALIVE &&
          (m->state != EMPM__HANDSHAKE || !ch->s->listeners[k].proxy)) ||
         !empm__exchange_is_connection(fd, &from) || empm__fd_flags(fd, 1) < 0) {
@@ -14869,6 +15289,37 @@ static void empm__move_in(empm__engine *ch, empm__batch *b, int fd,
         empm__listener_batch_add(ch, b, i);
 }
 
+/* May one more message of connections be taken? At MaxOpenConnections they are
+ * for siblings, if those accept; else idle ones make room. Without descriptors
+ * what is taken would be lost. */
+static int empm__move_has_place(empm__engine *ch, empm__batch *b)
+{
+    const uint32_t now_ms = b->now_ms;
+    uint32_t others = 0, over;
+    if (ch->slab.in_use >= ch->most)
+        empm__listener_drain_inbox(ch, b);
+    if (ch->slab.in_use >= ch->most) {
+        over = ch->slab.in_use - ch->most + 1;
+        empm__listener_siblings_room(ch, &others);
+        if (others > 0 || empm__listener_cull(ch, over, now_ms) < over) {
+            empm__listener_pause(ch, EMPM__PAUSE_FULL, now_ms,
+                                 others > 0 ? NULL : "MaxOpenConnections is "
+                                 "reached");
+            return 0;
+        }
+    }
+    if (ch->lacked_fds) {
+        const int fd = fcntl(ch->s->exchange.fd[0], F_DUPFD_CLOEXEC, 0);
+        if (fd < 0) {
+            empm__listener_pause(ch, EMPM__PAUSE_FDS, now_ms, strerror(errno));
+            return 0;
+        }
+        close(fd);
+        ch->lacked_fds = 0;
+    }
+    return 1;
+}
+
 /* Takes from the exchange as much as our workers have time for; all there is,
  * if nobody else will. */
 static void empm__move_take(empm__engine *ch, empm__batch *b, int all)
@@ -14881,18 +15332,25 @@ static void empm__move_take(empm__engine *ch, empm__batch *b, int all)
             empm__listener_pause_full(ch, b->now_ms);
             return;
         }
-        if (ch->slab.in_use >= ch->most && !all &&
-            empm__listener_cull(ch, 1, b->now_ms) == 0) {
-            empm__listener_pause(ch, EMPM__PAUSE_FULL, b->now_ms,
-                                 "MaxOpenConnections is reached");
+        if (!all && !empm__move_has_place(ch, b))
             return;
-        }
         n = empm__exchange_take(&ch->s->exchange, &m, fds);
         if (n == 0)
             return;
+        if (n < 0 && errno == EPIPE) {       /* no end, else: it stays ready */
+            empm__engine_log(ch, EMPM_LOG_ERROR, 5046, "a process has shut "
+                             "down the sockets between children: no connection "
+                             "moves any more, until the next start");
+            empm__listener_watch(ch, 0);
+            ch->shares = 0;
+            empm__listener_watch(ch, 1);
+            return;
+        }
         if (n < 0 && errno == EMFILE) {
+            empm__engine_log(ch, EMPM_LOG_ERROR, 5046, "no descriptor for a "
+                             "connection that was passed on: closed");
             empm__listener_pause(ch, EMPM__PAUSE_FDS, b->now_ms,
-                                 strerror(errno));
+                                 strerror(EMFILE));
             return;
         }
         if (n < 0)
@@ -14950,10 +15408,31 @@ static void empm__move_give_jobs(empm__engine *ch, const empm__batch *b)
     ch->give_ms = empm__time_after(b->now_ms, (int)ch->give_wait);
 }
 
+/* Listening socket k is shut down: whoever has the descriptor can do that.
+ * One of TCP listens again when it is told to, a unix one never: it is left
+ * alone. */
+static void empm__listener_shut(empm__engine *ch, int k)
+{
+    const empm__endpoint *l = &ch->s->listeners[k];
+    if (listen(l->fd, ch->cfg->listen_backlog) == 0 &&
+        !empm__listener_is_shut(l->fd)) {
+        empm__engine_log(ch, EMPM_LOG_ERROR, 5008, "Listen %s: a process has "
+                         "shut it down: opened again", l->text);
+        return;
+    }
+    empm__engine_log(ch, EMPM_LOG_CRIT, 5020, "Listen %s: a process has shut "
+                     "it down: nobody can connect until a restart", l->text);
+    empm__listener_watch(ch, 0);
+    ch->shut |= 1u << k;
+    if (ch->paused == 0 && empm__listener_watch(ch, 1) < 0)
+        empm__listener_pause(ch, EMPM__PAUSE_FDS, empm__now_ms(),
+                             strerror(errno));
+}
+
 /* Accepts from listening socket k, at most `most`, and no more than our workers
  * can begin as long as siblings have time; `all`: whatever they have. Every
  * errno has its treatment, and none closes the socket or the child. */
-static void empm__listener_accept(empm__engine *ch, const empm__batch *b, int k,
+static void empm__listener_accept(empm__engine *ch, empm__batch *b, int k,
                                   int most, int all)
 {
     const empm__endpoint *l = &ch->s->listeners[k];
@@ -14963,8 +15442,8 @@ static void empm__listener_accept(empm__engine *ch, const empm__batch *b, int k,
     int accepted = 0, failed = 0, alone = all || !ch->shares;
     while (most-- > 0 && (ch->paused & ~(uint32_t)EMPM__PAUSE_STOP) == 0) {
         int fd;
-        if (!alone && empm__listener_room(ch, b) <= empm__listener_fresh(ch,
-                                                                         now_ms)) {
+        if (!alone &&
+            empm__listener_room(ch, b) <= empm__listener_fresh(ch, now_ms)) {
             if (empm__listener_siblings_room(ch, NULL) > 0) {
                 empm__listener_pause_full(ch, now_ms);
                 return;
@@ -14977,7 +15456,7 @@ static void empm__listener_accept(empm__engine *ch, const empm__batch *b, int k,
             p.events = POLLIN;
             if (accepted || poll(&p, 1, 0) <= 0)
                 return;
-            if (empm__listener_cull(ch, 1, now_ms) == 0) {
+            if (!empm__listener_make_room(ch, b)) {
                 empm__listener_pause(ch, EMPM__PAUSE_FULL, now_ms,
                                      "MaxOpenConnections is reached");
                 return;
@@ -14987,13 +15466,17 @@ static void empm__listener_accept(empm__engine *ch, const empm__batch *b, int k,
         fd = empm__fd_accept(l->fd, from);
         if (fd >= 0) {
             accepted = 1;
-            empm__listener_admit(ch, fd, k, from, NULL, now_ms);
+            if (empm__listener_admit(ch, fd, k, from, NULL,
+                                     now_ms) == EMPM__OVER)
+                empm__listener_hold(ch, b, fd, k, from);
             if (++ch->accepts >= 16 && ch->listening) {
                 /* last in the queue of who is woken: siblings get their
                  * share */
                 ch->accepts = 0;
                 empm__listener_watch(ch, 0);
-                empm__listener_watch(ch, 1);
+                if (empm__listener_watch(ch, 1) < 0)
+                    empm__listener_pause(ch, EMPM__PAUSE_FDS, now_ms,
+                                         strerror(errno));
             }
             continue;
         }
@@ -15002,6 +15485,11 @@ static void empm__listener_accept(empm__engine *ch, const empm__batch *b, int k,
 #if EAGAIN != EWOULDBLOCK
         case EWOULDBLOCK:
 #endif
+            /* a sibling was faster; or, as some kernels say it, a unix socket
+             * has been shut down, and this event comes for ever */
+            if (!accepted && ++ch->vain % EMPM__VAIN == 0 &&
+                empm__listener_is_shut(l->fd))
+                empm__listener_shut(ch, k);
             return;
         case EMFILE: case ENFILE: case ENOBUFS: case ENOMEM:
             if (empm__listener_cull(ch, 1, now_ms) > 0)
@@ -15009,6 +15497,10 @@ static void empm__listener_accept(empm__engine *ch, const empm__batch *b, int k,
             empm__listener_pause(ch, EMPM__PAUSE_FDS, now_ms, strerror(errno));
             return;
         case EBADF: case EINVAL: case ENOTSOCK: case EFAULT:
+            if (empm__listener_is_shut(l->fd)) {
+                empm__listener_shut(ch, k);
+                return;
+            }
             empm__listener_pause(ch, EMPM__PAUSE_FDS, now_ms, strerror(errno));
             return;
         default:                     /* this one connection has failed */
@@ -15085,11 +15577,18 @@ static void empm__listener_begin_stop(empm__engine *ch, empm__batch *b,
 {
     const empm_config *cfg = ch->cfg;
     const uint32_t before = ch->stopping, now = orders & EMPM__ORDER_STOP;
+    const int tried = (ch->paused & EMPM__PAUSE_NEW) != 0;   /* never served */
+    const int others_serve = ch->shares &&
+        (orders & (EMPM__ORDER_HAND_OVER | EMPM__ORDER_UPGRADE)) != 0;
     int k, wait;
-    if (!ch->shares ||
-        !(orders & (EMPM__ORDER_HAND_OVER | EMPM__ORDER_UPGRADE)))
-        empm__store(&ch->handing_over, 0u);  /* nobody serves on */
-    else if (before == 0) {
+    if (!others_serve || now) {
+        const int gave = ch->handing_over != 0;
+        empm__store(&ch->handing_over, 0u);
+        /* what we gave last, nobody else will have */
+        if (gave && !others_serve)
+            empm__move_take(ch, b, 1);
+    } else if (before == 0 || ((orders & EMPM__ORDER_UPGRADE) &&
+                               !(before & EMPM__ORDER_STOP))) {
         empm__store(&ch->handing_over, (uint32_t)(orders & EMPM__ORDER_UPGRADE
                                            ? EMPM__TO_PROGRAM
                                            : EMPM__TO_SIBLINGS));
@@ -15105,13 +15604,16 @@ static void empm__listener_begin_stop(empm__engine *ch, empm__batch *b,
         empm__log(cfg, EMPM_LOG_NOTICE, now ? 491 : 492,
                   now ? "stopping" : "stopping gracefully");
     if (before == 0) {
-        /* connections that have been accepted by the kernel are ours, too */
+        /* connections that the kernel has accepted are ours, too, unless they
+         * would only be closed while others serve */
         ch->paused = 0;
         for (k = 0; k < ch->s->nlisteners; k++)
-            if (empm__listener_watches(ch, k))
+            if (empm__listener_watches(ch, k) && !tried && !(others_serve &&
+                                                             now))
                 empm__listener_accept(ch, b, k,
                                       cfg->listen_backlog + EMPM__BATCH, 1);
-        if (!ch->handing_over)       /* nobody else will have these */
+        empm__listener_settle(ch, b, EMPM__HELD);
+        if (!others_serve && !tried)     /* nobody else will have these */
             empm__move_take(ch, b, 1);
         empm__listener_pause(ch, EMPM__PAUSE_STOP, b->now_ms, "");
         for (k = 0; k < ch->s->nlisteners; k++)
@@ -15137,7 +15639,9 @@ static void empm__listener_begin_stop(empm__engine *ch, empm__batch *b,
 static void empm__listener_abort_all(empm__engine *ch, empm__batch *b)
 {
     if (!(ch->stopping & EMPM__ORDER_STOP)) {
-        empm__listener_begin_stop(ch, b, EMPM__ORDER_STOP);
+        empm__listener_begin_stop(ch, b, ch->handing_over ? EMPM__ORDER_STOP |
+                                                       EMPM__ORDER_HAND_OVER
+                                                          : EMPM__ORDER_STOP);
         return;
     }
     ch->stop_ms = EMPM__NEVER;
@@ -15158,7 +15662,8 @@ static int empm__move_take_waiting(empm__engine *ch, uint32_t i,
     if (!c->in_use || (w & EMPM__OWNED) || !(w & EMPM__IDLE) ||
         !empm__listener_take(ch, i, EMPM__READY_TIMEOUT, now_ms))
         return 0;
-    c->why = (uint16_t)(c->why & ~(unsigned)EMPM__READY_TIMEOUT);
+    c->why = (uint16_t)(c->why & ~(unsigned)(EMPM__READY_TIMEOUT |
+                                             EMPM__READY_STOP));
     return 1;
 }
 
@@ -15199,6 +15704,9 @@ static void empm__move_drain(empm__engine *ch, empm__batch *b)
     if (ch->handing_over == EMPM__TO_SIBLINGS)
         empm__listener_siblings_room(ch, &accepting);
     ch->sweep_ms = empm__time_after(b->now_ms, accepting > 0 ? 1 : 5);
+    if (ch->handing_over == EMPM__TO_SIBLINGS &&
+        empm__load(&empm__score_server_at(&ch->s->score)->draining))
+        empm__store(&ch->handing_over, 0u);  /* all go: nobody serves on here */
     if (ch->stop_ms != EMPM__NEVER && empm__time_until(ch->stop_ms,
                                                        b->now_ms) < 2000)
         empm__store(&ch->handing_over, 0u);  /* who cannot move may know it */
@@ -15231,35 +15739,6 @@ static void empm__move_drain(empm__engine *ch, empm__batch *b)
 }
 
 /* --- one round ------------------------------------------------------------ */
-
-static void empm__listener_drain_inbox(empm__engine *ch, empm__batch *b)
-{
-    uint32_t i = __atomic_exchange_n(&ch->poller.inbox, EMPM__NIL,
-                                     __ATOMIC_ACQUIRE);
-    while (i != EMPM__NIL) {
-        empm__conn *c = empm__slab_conn(&ch->slab, i);
-        /* before POSTED goes */
-        const uint32_t next = empm__load(&c->inbox_next);
-        const uint32_t w = __atomic_fetch_and(
-            &c->word, ~(uint32_t)EMPM__POSTED, __ATOMIC_ACQ_REL);
-        if (!c->in_use)
-            ;                        /* a late hint */
-        else if (w & EMPM__RETIRED)
-            empm__listener_record_free(ch, i);
-        else {
-            const uint32_t deadline = empm__load(&c->deadline_ms);
-            if (deadline != EMPM__NEVER)
-                empm__wheel_hasten(&ch->wheel, &ch->slab, i, deadline);
-            if (empm__listener_take(ch, i, 0, b->now_ms))
-                empm__listener_batch_add(ch, b, i);
-            else if (ch->handing_over && (w & EMPM__IDLE)) {
-                ch->sweep = (uint32_t)empm__min(ch->sweep, i);
-                ch->sweep_ms = b->now_ms;
-            }
-        }
-        i = next;
-    }
-}
 
 static void empm__listener_expire(empm__engine *ch, empm__batch *b)
 {
@@ -15374,6 +15853,8 @@ static int empm__listener_poll_timeout(empm__engine *ch, uint32_t now_ms)
         at = empm__time_after(now_ms, 2); /* to close the gate in time */
     if (ch->paused & EMPM__PAUSE_TURN)
         at = empm__time_earlier(at, ch->turn_ms);
+    if (ch->nheld > 0)               /* workers do not say what they close */
+        at = empm__time_after(now_ms, 1);
     if (ch->shares && queued > 0 && ch->give_ms == EMPM__NEVER)
         /* workers may block, and jobs wait then */
         at = empm__time_after(now_ms, 1);
@@ -15405,6 +15886,39 @@ static void empm__listener_look(empm__engine *ch, empm__batch *b, uint32_t e)
             empm__listener_accept(ch, b, k, EMPM__ACCEPTS, 0);
 }
 
+/* epoll_wait or poll has failed. Memory may come back; if it goes on, the child
+ * ends, and the parent makes another. */
+static void empm__listener_cannot_wait(empm__engine *ch)
+{
+    const struct timespec rest = { 0, 10000000 };
+    if (errno == EINTR)
+        return;
+    if (ch->deaf_us == 0)
+        ch->deaf_us = empm__now_us();
+    empm__engine_log(ch, EMPM_LOG_ERROR, 5019, "cannot wait for events: %s: "
+                     "%s%s",
+                     EMPM__EPOLL ? "epoll_wait" : "poll", strerror(errno),
+                     ch->s->parent_fd >= 0 ? ": the child ends if that goes on"
+                                           : "");
+    if (ch->s->parent_fd >= 0 && empm__now_us() - ch->deaf_us >= EMPM__DEAF_US)
+        _exit(1);
+    nanosleep(&rest, NULL);
+}
+
+/* Does a place matter now? Then those whose clients have gone are closed here,
+ * before new ones are looked at, and not when a worker has time. */
+static int empm__listener_is_tight(const empm__engine *ch)
+{
+    return ch->nheld > 0 || ch->slab.in_use >= ch->most;
+}
+
+static int empm__listener_client_is_gone(const empm__conn *c)
+{
+    char byte;
+    const ssize_t n = recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    return n == 0 || (n < 0 && !empm__fd_would_block(errno) && errno != EINTR);
+}
+
 /* 1: the role has been given back. */
 static int empm__listener_round(empm__engine *ch)
 {
@@ -15431,6 +15945,10 @@ static int empm__listener_round(empm__engine *ch)
         return 0;
     timeout = b.count > 0 ? 0 : empm__listener_poll_timeout(ch, b.now_ms);
     n = empm__poller_wait(&ch->poller, timeout, events);
+    if (n < 0)
+        empm__listener_cannot_wait(ch);
+    else
+        ch->deaf_us = 0;
     b.now_us = empm__now_us();
     b.now_ms = empm__time_us_to_ms(b.now_us);
     for (i = 0; i < n; i++) {
@@ -15445,10 +15963,14 @@ static int empm__listener_round(empm__engine *ch)
         c = empm__slab_conn(&ch->slab, e->index);
         if (!c->in_use || c->gen != e->gen)
             continue;                /* of a descriptor that is closed here */
-        if (empm__listener_take(ch, e->index, e->ready, b.now_ms))
+        if (empm__listener_take(ch, e->index, e->ready, b.now_ms) &&
+            !((e->ready & EMPM__STICKY) && empm__listener_is_tight(ch) &&
+              empm__listener_client_is_gone(c) &&
+              empm__listener_close_idle(ch, e->index)))
             empm__listener_batch_add(ch, &b, e->index);
     }
     empm__listener_expire(ch, &b);
+    empm__listener_settle(ch, &b, 0);
     if (empm__time_is_late(empm__wings_expire_at(ch), b.now_ms)) {
         EMPM__EACH_WING(wing, expire)
             (*wing)->expire(ch, b.now_ms);
@@ -15688,10 +16210,15 @@ static int empm__engine_init(empm__engine *ch, empm_server *s, int slot,
     return i;
 }
 
-/* Starts the threads, with all signals blocked in them. On failure none
- * runs. */
+/* Starts the threads; on failure none runs. Under empm_start() they block what
+ * is the program's: all signals but faults and what debuggers and profilers
+ * send to a thread. Under empm_run() none: the main thread hears them, and
+ * programs that handlers start would inherit what is blocked. */
 static int empm__engine_start(empm__engine *ch)
 {
+    static const int own[] = { SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT,
+                              SIGTRAP,
+                               SIGSYS, SIGPROF };
     const empm_config *cfg = ch->cfg;
     pthread_attr_t attr;
     sigset_t all, old;
@@ -15702,11 +16229,10 @@ static int empm__engine_start(empm__engine *ch)
         empm__log(cfg, EMPM_LOG_WARN, 2436, "ThreadStackSize of %d is not "
                   "possible here: using the system's", cfg->thread_stack_size);
     sigfillset(&all);
-    sigdelset(&all, SIGSEGV);        /* faults stay the thread's own */
-    sigdelset(&all, SIGBUS);
-    sigdelset(&all, SIGILL);
-    sigdelset(&all, SIGFPE);
-    sigdelset(&all, SIGABRT);
+    for (i = 0; i < (int)EMPM__COUNT(own); i++)
+        sigdelset(&all, own[i]);
+    if (ch->s->owns_signals)
+        pthread_sigmask(SIG_SETMASK, NULL, &all);    /* as it is */
     pthread_sigmask(SIG_SETMASK, &all, &old);
     /* now, not later: MaxConnectionsPerChild may stop it before we are done */
     empm__store(&ch->score->stopping, 0u);
@@ -16060,19 +16586,20 @@ static int empm__endpoint_unix_beside(struct sockaddr_un *a, const char *path,
 }
 
 /* A socket file that nobody listens on is left over from a crash. The question
- * does not wait: a server whose backlog is full is alive. */
+ * does not wait: a server whose backlog is full is alive. 0: errno says why. */
 static int empm__endpoint_unix_stale(const char *path)
 {
     struct sockaddr_un a;
     struct stat st;
     int fd, stale;
     if (empm__endpoint_unix_address(&a, path) < 0 || lstat(path, &st) < 0 ||
-        !S_ISSOCK(st.st_mode) || (fd = socket(AF_UNIX, SOCK_STREAM, 0)) < 0)
+        (fd = socket(AF_UNIX, SOCK_STREAM, 0)) < 0)
         return 0;
-    stale = empm__fd_flags(fd, 1) == 0 &&
+    stale = S_ISSOCK(st.st_mode) && empm__fd_flags(fd, 1) == 0 &&
             connect(fd, (struct sockaddr *)&a, sizeof a) < 0 &&
             errno == ECONNREFUSED;
     close(fd);
+    errno = EADDRINUSE;
     return stale;
 }
 
@@ -16124,10 +16651,10 @@ static int empm__endpoint_unix_show(const char *made, const char *aside,
             return unlink(made);
         if (errno != EEXIST)             /* a file system without links */
             return rename(made, path);
-        if (!empm__endpoint_unix_stale(path))
-            break;
-        if (rename(path, aside) == 0 && !empm__endpoint_unix_stale(aside) &&
-            link(aside, path) < 0)
+        if (!empm__endpoint_unix_stale(path) ||
+            (rename(path, aside) < 0 && errno != ENOENT))
+            return -1;
+        if (!empm__endpoint_unix_stale(aside) && link(aside, path) < 0)
             break;
         unlink(aside);
     }
@@ -16434,7 +16961,8 @@ static int empm__endpoint_open(empm_server *s, const char *text,
 
 static int empm__check_spool_default(const empm_config *cfg)
 {
-    return strcmp(cfg->spool_directory, "/tmp") == 0;
+    return strcmp(cfg->spool_directory,
+                  empm__directive_find("SpoolDirectory")->preset) == 0;
 }
 
 /* The part of the check that needs more than numbers: paths, routes. */
@@ -16701,7 +17229,9 @@ static int empm__identity_find(empm_server *s, empm__report *rep)
         (cfg->group_name != NULL &&
          empm__identity_group(cfg->group_name, &s->gid) < 0)) {
         empm__report_say(rep, EMPM_LOG_ERROR, 5035, "User %s or its Group is "
-                         "not found", cfg->user_name);
+                         "not found%s%s", cfg->user_name, errno != 0 ? ": "
+                                                                     : "",
+                         errno != 0 ? strerror(errno) : "");
         return EMPM_ESYS;
     }
     while (cfg->user_name[0] != '#' && r < 0 && room < 65536) {
@@ -16773,7 +17303,7 @@ static void empm__check_names(const empm_config *cfg, empm__report *rep)
     const char *dirs[2][2];
     char path[1200];
     struct stat st;
-    uid_t uid;
+    uid_t uid = 1;
     gid_t gid;
     int i;
     dirs[0][0] = "ChrootDir";
@@ -16822,9 +17352,11 @@ static void empm__check_names(const empm_config *cfg, empm__report *rep)
                                                            path, sizeof path),
                                    rep);
     }
-    if (cfg->chroot_dir != NULL && cfg->user_name == NULL)
-        empm__report_say(rep, EMPM_LOG_ERROR, 5134, "ChrootDir without User: "
-                         "root walks out of it");
+    if (cfg->chroot_dir != NULL && (cfg->user_name == NULL || uid == 0))
+        empm__report_say(rep, EMPM_LOG_ERROR, 5134, "ChrootDir %s: root walks "
+                         "out of it",
+                         cfg->user_name == NULL ? "without User" : "with User "
+                         "root");
 }
 
 /* `old`: what runs, if this is to follow it; or NULL. */
@@ -16897,9 +17429,10 @@ static int empm__logs_open(empm_config *cfg, empm__report *rep)
         if (null >= 0)
             close(null);
         if (to < 0) {
-            empm__report_say(rep, EMPM_LOG_ERROR, 91, "cannot %s ErrorLog %s: "
-                             "%s",
-                             *name == '|' ? "start" : "open", name, strerror(errno));
+            empm__report_say(rep, EMPM_LOG_ERROR, 91,
+                             "cannot %s ErrorLog %s: %s",
+                             *name == '|' ? "start" : "open", name,
+                             strerror(errno));
             return EMPM_ESYS;
         }
     }
@@ -17019,16 +17552,23 @@ EMPM_API int empm_reopen_logs(empm_server *s)
     return r;
 }
 
+/* Removes the files of sockets, if they are ours. */
+static void empm__server_sockets_unlink(const empm_server *s)
+{
+    int k;
+    for (k = 0; k < s->nlisteners && s->owner == getpid(); k++)
+        if (s->listeners[k].path[0] != '\0')
+            unlink(s->listeners[k].path);
+}
+
 static void empm__server_free(empm_server *s)
 {
     const empm__wing *const *wing;
     int k;
-    for (k = 0; k < s->nlisteners; k++) {
+    for (k = 0; k < s->nlisteners; k++)
         if (s->listeners[k].fd >= 0)
             close(s->listeners[k].fd);
-        if (s->listeners[k].path[0] != '\0' && s->owner == getpid())
-            unlink(s->listeners[k].path);
-    }
+    empm__server_sockets_unlink(s);
     if (s->spool_dir >= 0)
         close(s->spool_dir);
     EMPM__EACH_WING(wing, server_free)
@@ -17801,18 +18341,41 @@ static const empm__wing *const *empm__wings(void)
  * >>run -- signals, and the engine in the foreground
  *
  * A signal handler needs something at file scope: the write end of one pipe,
- * and only empm_run() uses it. Everything else of this file has no such state.
+ * and whether the server is still starting; only empm_run() uses them.
+ * Everything else of this file has no such state.
  * ------------------------------------------------------------------------- */
 
 static int empm__signal_fd = -1;
+static volatile sig_atomic_t empm__starting;
 
-static void empm__signals_on_signal(int sig)
+/* What the pipe says instead of a HUP that the terminal may have sent: the
+ * system did, or the first process of the session, which is the shell there. */
+#define EMPM__HANGUP 255
+
+/* A start may wait for names (DNS, NSS), and has nothing to save: a stop ends
+ * it at once. All else waits until the server runs. */
+static void empm__signals_on_signal(int sig, siginfo_t *info, void *context)
 {
-    const unsigned char byte = (unsigned char)sig;
+    unsigned char byte = (unsigned char)sig;
     const int saved = errno;
-    ssize_t r = write(empm__signal_fd, &byte, 1);
+    ssize_t r;
+    (void)context;
+    if (sig == SIGHUP && (info->si_pid == 0 || info->si_pid == getsid(0)))
+        byte = EMPM__HANGUP;
+    if (empm__starting && (sig == SIGTERM || sig == SIGINT)) {
+        signal(sig, SIG_DFL);
+        raise(sig);                  /* when this has returned */
+        return;
+    }
+    r = write(empm__signal_fd, &byte, 1);
     (void)r;                         /* full: there is enough to read */
     errno = saved;
+}
+
+/* Instead of SIG_IGN, which programs that handlers start would inherit. */
+static void empm__signals_on_nothing(int sig)
+{
+    (void)sig;
 }
 
 static const int empm__signals[] = { SIGTERM, SIGINT, SIGWINCH, SIGCHLD,
@@ -17823,6 +18386,7 @@ static const int empm__signals[] = { SIGTERM, SIGINT, SIGWINCH, SIGCHLD,
 typedef struct empm__signal_set {
     int              fd[2];
     int              second;         /* GracefulStopSignal, if it is another */
+    int              terminal;       /* there was one at the start */
     struct sigaction old[EMPM__SIGNALS + 1];
     sigset_t         old_mask;
     int              taken;
@@ -17833,16 +18397,47 @@ static int empm__signals_at(const empm__signal_set *set, size_t i)
     return i < EMPM__SIGNALS ? empm__signals[i] : set->second;
 }
 
-/* Graceful stop is WINCH as with Apache, but not where a terminal sends it. */
+/* One that sends signals: the controlling terminal, wherever stdin leads. */
 static int empm__signals_has_terminal(void)
 {
-    return isatty(0) || isatty(1) || isatty(2);
+    const int fd = open("/dev/tty", O_RDONLY | O_NOCTTY | O_CLOEXEC);
+    if (fd >= 0)
+        close(fd);
+    return fd >= 0 || isatty(0) || isatty(1) || isatty(2);
+}
+
+/* The signal that a byte of the pipe stands for; 0: none. HUP is a reload,
+ * but a terminal that closes ends what has been started there, unless with
+ * nohup. */
+static int empm__signals_meant(const empm__signal_set *set, int byte)
+{
+    size_t i;
+    if (byte != EMPM__HANGUP)
+        return byte;
+    if (!set->terminal || empm__signals_has_terminal())
+        return SIGHUP;
+    for (i = 0; empm__signals[i] != SIGHUP; i++)
+        ;
+    return set->old[i].sa_handler == SIG_IGN ? 0 : SIGTERM;
+}
+
+/* `heard`: the pipe gets it; else nothing happens, but for EINTR. */
+static void empm__signals_take_one(int sig, int heard, struct sigaction *old)
+{
+    struct sigaction sa;
+    memset(&sa, 0, sizeof sa);
+    sigemptyset(&sa.sa_mask);
+    sa.sa_flags = SA_RESTART | (heard ? SA_SIGINFO : 0);
+    if (heard)
+        sa.sa_sigaction = empm__signals_on_signal;
+    else
+        sa.sa_handler = empm__signals_on_nothing;
+    sigaction(sig, &sa, old);
 }
 
 /* Exchanges the graceful stop's signal, if that is not one of the others. */
 static void empm__signals_set_graceful(empm__signal_set *set, int second)
 {
-    struct sigaction sa;
     sigset_t ours;
     size_t i;
     for (i = 0; i < EMPM__SIGNALS; i++)
@@ -17859,11 +18454,7 @@ static void empm__signals_set_graceful(empm__signal_set *set, int second)
     set->second = second;
     if (second == 0)
         return;
-    memset(&sa, 0, sizeof sa);
-    sigemptyset(&sa.sa_mask);
-    sa.sa_flags = SA_RESTART;
-    sa.sa_handler = empm__signals_on_signal;
-    sigaction(second, &sa, &set->old[EMPM__SIGNALS]);
+    empm__signals_take_one(second, 1, &set->old[EMPM__SIGNALS]);
     sigemptyset(&ours);
     sigaddset(&ours, second);
     sigprocmask(SIG_UNBLOCK, &ours, NULL);
@@ -17871,25 +18462,22 @@ static void empm__signals_set_graceful(empm__signal_set *set, int second)
 
 static int empm__signals_take(empm__signal_set *set, int second)
 {
-    struct sigaction sa;
     sigset_t ours;
     size_t i;
     set->taken = 0;
     set->second = 0;
+    set->terminal = empm__signals_has_terminal();
     if (empm__fd_pipe(set->fd, 1) < 0)
         return EMPM_ESYS;
     empm__signal_fd = set->fd[1];
     sigemptyset(&ours);
     for (i = 0; i < EMPM__SIGNALS; i++) {
         const int sig = empm__signals[i];
-        memset(&sa, 0, sizeof sa);
-        sigemptyset(&sa.sa_mask);
-        sa.sa_flags = SA_RESTART;
-        sa.sa_handler = empm__signals_on_signal;
-        if (sig == SIGPIPE || sig == SIGXFSZ ||
-            (sig == SIGWINCH && sig != second && empm__signals_has_terminal()))
-            sa.sa_handler = SIG_IGN;
-        sigaction(sig, &sa, &set->old[i]);
+        /* WINCH is the graceful stop as with Apache, but a terminal sends it
+         * when it is resized */
+        const int heard = sig != SIGPIPE && sig != SIGXFSZ &&
+                          (sig != SIGWINCH || sig == second || !set->terminal);
+        empm__signals_take_one(sig, heard, &set->old[i]);
         sigaddset(&ours, sig);
     }
     sigprocmask(SIG_UNBLOCK, &ours, &set->old_mask);  /* inherited, perhaps */
@@ -18024,28 +18612,69 @@ static int empm__orders_next_byte(const int *fds, int n, int64_t ms,
     return -1;
 }
 
-/* Tells the service manager (sd_notify's protocol: a datagram of NAME=value
- * lines), if there is one. */
-static void empm__program_notify(const char *fmt, ...) EMPM__PRINTF(1, 2);
+/* The service manager, if there is one. What it has put into our environment is
+ * not for what handlers start. */
+typedef struct empm__manager {
+    char     path[sizeof ((struct sockaddr_un *)0)->sun_path]; /* or "": none */
+    char     usec[24];               /* WATCHDOG_USEC, or "": no watchdog */
+    int      by_pid;                 /* WATCHDOG_PID was ours */
+    uint64_t every_us, at_us;        /* when it wants to hear of us; or 0 */
+} empm__manager;
 
-static void empm__program_notify(const char *fmt, ...)
+static void empm__manager_take(empm__manager *m)
 {
-    const char *path = getenv("NOTIFY_SOCKET");
+    const char *path = getenv("NOTIFY_SOCKET"), *usec = getenv("WATCHDOG_USEC");
+    const char *pid = getenv("WATCHDOG_PID");
+    memset(m, 0, sizeof *m);
+    if (path != NULL && (path[0] == '/' || path[0] == '@') &&
+        strlen(path) < sizeof m->path) {
+        memcpy(m->path, path, strlen(path));
+        unsetenv("NOTIFY_SOCKET");
+    }
+    if (usec != NULL && strlen(usec) < sizeof m->usec &&
+        (pid == NULL || strtol(pid, NULL, 10) == (long)getpid())) {
+        memcpy(m->usec, usec, strlen(usec));
+        m->by_pid = pid != NULL;
+        m->every_us = (uint64_t)strtoull(usec, NULL, 10) / 2;
+        m->at_us = m->every_us > 0 ? empm__now_us() : 0;
+        unsetenv("WATCHDOG_USEC");
+        unsetenv("WATCHDOG_PID");
+    }
+}
+
+/* ... but for the program anew, and for a program that goes on without us. */
+static void empm__manager_return(const empm__manager *m)
+{
+    char pid[24];
+    snprintf(pid, sizeof pid, "%ld", (long)getpid());
+    if (m->path[0] != '\0')
+        setenv("NOTIFY_SOCKET", m->path, 1);
+    if (m->usec[0] != '\0')
+        setenv("WATCHDOG_USEC", m->usec, 1);
+    if (m->by_pid)
+        setenv("WATCHDOG_PID", pid, 1);
+}
+
+static void empm__program_notify(const empm__manager *m, const char *fmt, ...)
+    EMPM__PRINTF(2, 3);
+
+/* Tells it something: sd_notify's protocol, a datagram of NAME=value lines. */
+static void empm__program_notify(const empm__manager *m, const char *fmt, ...)
+{
+    const size_t n = strlen(m->path);
     struct sockaddr_un a;
     char text[512];
-    size_t n;
     va_list ap;
     int fd;
-    if (path == NULL || (path[0] != '/' && path[0] != '@') ||
-        (n = strlen(path)) >= sizeof a.sun_path)
+    if (n == 0)
         return;
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
     memset(&a, 0, sizeof a);
     a.sun_family = AF_UNIX;
-    memcpy(a.sun_path, path, n);
-    if (path[0] == '@')              /* Linux: not in the file system */
+    memcpy(a.sun_path, m->path, n);
+    if (a.sun_path[0] == '@')        /* Linux: not in the file system */
         a.sun_path[0] = '\0';
     fd = socket(AF_UNIX, SOCK_DGRAM, 0);
     if (fd < 0)
@@ -18055,6 +18684,15 @@ static void empm__program_notify(const char *fmt, ...)
                (struct sockaddr *)&a,
                (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n));
     close(fd);
+}
+
+/* Answers its watchdog, if that is due. */
+static void empm__manager_beat(empm__manager *m, uint64_t now)
+{
+    if (m->at_us == 0 || m->at_us > now)
+        return;
+    m->at_us = now + m->every_us;
+    empm__program_notify(m, "WATCHDOG=1");
 }
 
 /* What a drain may take: 0 is no limit. */
@@ -18081,43 +18719,215 @@ static int empm__program_no_pipe(const empm_config *cfg, const char *what)
     return EMPM_ESYS;
 }
 
-/* The main thread of a process that serves: takes orders until the engine
- * has ended. `control`: the socket of the parent's orders, or -1. Returns
- * EMPM_OK. */
-static int empm__program_attend(empm_server *s, int signal_fd, int control)
+/* Of two times, of which 0 is none. */
+static uint64_t empm__time_sooner(uint64_t a, uint64_t b)
+{
+    return a == 0 || (b != 0 && b < a) ? b : a;
+}
+
+/* How long to wait until then, in milliseconds; -1: for ever. */
+static int64_t empm__time_left_ms(uint64_t at_us)
+{
+    const uint64_t now = empm__now_us();
+    return at_us == 0 ? -1 : at_us <= now ? 0
+                                          : (int64_t)(at_us - now + 999) / 1000;
+}
+
+/* The number after `name` in what Linux tells of a process; `none`
+ * elsewhere. */
+static uint64_t empm__process_status(long pid, const char *name, int base,
+                                     uint64_t none)
+{
+    char path[64], text[2048];
+    const char *at;
+    ssize_t n;
+    int fd;
+    snprintf(path, sizeof path, "/proc/%ld/status", pid);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    if (fd >= 0)
+        close(fd);
+    text[n > 0 ? n : 0] = '\0';
+    at = strstr(text, name);
+    return at != NULL ? strtoull(at + strlen(name), NULL, base) : none;
+}
+
+/* --- the watchdog: is an engine alive, are its workers stuck?
+ * -------------- */
+
+/* Does a thread of `pid` wait for a disk, or for a server of files? Linux
+ * tells: "State: D", which is a number to base 16. */
+static int empm__process_waits_for_disk(long pid)
+{
+    char path[64];
+    struct dirent *e;
+    DIR *dir;
+    int found = 0;
+    snprintf(path, sizeof path, "/proc/%ld/task", pid);
+    dir = opendir(path);
+    while (dir != NULL && !found && (e = readdir(dir)) != NULL)
+        found = empm__process_status(strtol(e->d_name, NULL, 10), "State:", 16,
+                                     0) == 0xd;
+    if (dir != NULL)
+        closedir(dir);
+    return found;
+}
+
+/* How many pings in a row the engine in `slot`, of process `pid`, has not
+ * answered: `missed` before the last one, when *pongs was its count of
+ * answers. */
+static int empm__watchdog_missed(const empm_server *s, int slot, long pid,
+                                 uint32_t *pongs, int missed, int excused)
+{
+    const uint32_t now = empm__load(&empm__score_at(&s->score, slot)->pongs);
+    missed = now != *pongs || excused ? 0 : missed + 1;
+    *pongs = now;
+    /* in a debugger it may stand still; and if the disk of a log does, the
+     * verdict has to wait: a kill would have to as well */
+    if (missed > 0 && empm__process_status(pid, "TracerPid:", 10, 0) != 0)
+        return 0;
+    return missed >= 3 && empm__process_waits_for_disk(pid) ? 2 : missed;
+}
+
+/* Says which requests in `slot` take longer than StuckWorkerTimeout, once each:
+ * at `since_us` was the last look. 1: there is one more. */
+static int empm__watchdog_look_for_stuck(const empm_server *s, int slot,
+                                         long pid,
+                                         uint64_t since_us, uint64_t now)
+{
+    const uint64_t most = (uint64_t)s->cfg->stuck_worker_timeout_ms * 1000u;
+    int t, stuck = 0;
+    for (t = 0; t < s->score.threads && most > 0; t++) {
+        const empm__score_worker *w = empm__score_worker_at(&s->score, slot, t);
+        const uint64_t began = empm__load(&w->began_us);
+        char request[EMPM__SCORE_REQUEST + 1], who[96];
+        empm__peer peer;
+        if (empm__load(&w->status) != 'W' || began == 0 || now < began + most ||
+            since_us > began + most)
+            continue;                /* or it has been said */
+        empm__score_request_line(w, request);
+        empm__score_load_text(&peer, w->client, sizeof peer);
+        empm__log(s->cfg, EMPM_LOG_WARN, 5037, "worker %d of child %ld has "
+                  "been busy for %llu s with \"%s\" from %s", t, pid,
+                  (unsigned long long)((now - began) / 1000000u), request,
+                  empm__peer_text(&peer, peer.port != 0, who, sizeof who));
+        stuck = 1;
+    }
+    return stuck;
+}
+
+/* The idle workers in `slot`, as far as one can believe it. */
+static int empm__watchdog_idle(const empm_server *s, int slot)
+{
+    return (int)empm__min(
+        empm__load(&empm__score_at(&s->score, slot)->idle_workers),
+        (size_t)s->cfg->threads_per_child);
+}
+
+/* Without a parent the main thread has its duties as far as one process can: it
+ * looks at its own engine, and tells the service manager, whose watchdog can do
+ * what a parent would. */
+typedef struct empm__alone {
+    empm__manager *manager;
+    uint64_t       ping_us, looked_us;
+    uint32_t       pongs;
+    int            missed;
+} empm__alone;
+
+/* Does what is due; returns when the next thing is (0: nothing). */
+static uint64_t empm__program_alone_chores(empm__alone *a, empm_server *s,
+                                           int stopping)
+{
+    const uint64_t every = (uint64_t)s->cfg->watchdog_interval_ms * 1000u;
+    const uint64_t now = empm__now_us();
+    if (every > 0 && a->ping_us <= now) {
+        const int first = a->ping_us == 0;
+        const int late = now - a->ping_us > every / 2;   /* we are, ourselves */
+        a->missed = empm__watchdog_missed(s, 0, (long)getpid(), &a->pongs,
+                                          a->missed, late || stopping);
+        if (a->missed == 3)
+            empm__log(s->cfg, EMPM_LOG_ERROR, 5038, "the listener has not "
+                      "answered for three times WatchdogInterval: nor is the "
+                      "service manager's watchdog answered");
+        a->ping_us = now + every;
+        empm__poller_order(&s->child.poller, EMPM__ORDER_PING);
+        empm__watchdog_look_for_stuck(s, 0, (long)getpid(), a->looked_us, now);
+        a->looked_us = now;
+        if (!first && !stopping) {
+            const int idle = empm__watchdog_idle(s, 0);
+            empm__program_notify(a->manager, "STATUS=Serving: %d busy, %d idle "
+                                 "workers",
+                                 s->cfg->threads_per_child - idle, idle);
+        }
+    }
+    if (a->missed >= 3)
+        return a->ping_us;
+    empm__manager_beat(a->manager, now);
+    return empm__time_sooner(a->ping_us, a->manager->at_us);
+}
+
+/* The first process of a container inherits the orphans of all others.
+ * `is_ours` says which children are reaped elsewhere; NULL: those that other
+ * threads have started, which are handlers' own. */
+static void empm__parent_reap_orphans(int (*is_ours)(const void *of, pid_t pid),
+                                      const void *of)
+{
+    const int how = WEXITED | WNOHANG | WNOWAIT |
+                    (is_ours == NULL ? EMPM__WNOTHREAD : 0);
+    siginfo_t who;
+    for (;;) {
+        who.si_pid = 0;
+        if (waitid(P_ALL, 0, &who, how) < 0 || who.si_pid == 0 ||
+            (is_ours != NULL && is_ours(of, who.si_pid)))
+            return;                  /* there is a SIGCHLD to hear */
+        waitpid(who.si_pid, NULL, WNOHANG);
+    }
+}
+
+/* The main thread of a process that serves: takes orders until the engine has
+ * ended. `control`: the socket of the parent's orders; or -1, and `manager`.
+ * Returns EMPM_OK; EMPM_ETIMEDOUT: handlers still run, the process has to end
+ * under them. */
+static int empm__program_attend(empm_server *s, const empm__signal_set *signals,
+                                int control, empm__manager *manager)
 {
     const empm_config *cfg = s->cfg;
     const int alone = control < 0;
     int done[2], stopping = 0;
     uint64_t kill_us = 0, twice_us = 0, delay_us = 0;
+    empm__alone self;
+    memset(&self, 0, sizeof self);
+    self.manager = manager;
     if (empm__fd_pipe(done, 1) < 0)
         return empm__program_no_pipe(cfg, "the end of the engine");
     empm__store_rel(&s->child.done_fd, done[1]);
     if (empm__engine_wait(&s->child, 0) != EMPM_OK)
         for (;;) {
-            int fds[3], k, order = 0;
-            int64_t left = -1;
-            uint64_t at = kill_us;
+            const int stopped = stopping;
+            const uint64_t now = empm__now_us();
+            uint64_t at = empm__time_sooner(kill_us, delay_us);
+            int fds[3], k = -1, order = 0;
             unsigned char byte = 0;
             empm__logs_swap logs;
             fds[0] = done[0];
-            fds[1] = signal_fd;
+            fds[1] = signals->fd[0];
             fds[2] = control;
-            if (delay_us != 0 && (at == 0 || delay_us < at))
-                at = delay_us;
-            if (at != 0 && (left = ((int64_t)at - (int64_t)empm__now_us() +
-                                    999) / 1000) <= 0) {
-                if (at == kill_us) {
-                    empm__log(cfg, EMPM_LOG_ERROR, 5012,
-                              "handlers still run after StopTimeout: giving "
-                              "up");
-                    _exit(0);
-                }
+            if (kill_us != 0 && kill_us <= now) {
+                empm__log(cfg, EMPM_LOG_ERROR, 5012,
+                          "handlers still run after StopTimeout: giving up");
+                return EMPM_ETIMEDOUT;
+            }
+            if (alone)
+                at = empm__time_sooner(
+                    at, empm__program_alone_chores(&self, s, stopping));
+            if (delay_us != 0 && delay_us <= now) {
                 delay_us = 0;
                 order = '!';
-                k = -1;
             } else
-                k = empm__orders_next_byte(fds, 3, left, &byte, &logs);
+                k = empm__orders_next_byte(fds, 3, empm__time_left_ms(at),
+                                           &byte, &logs);
+            if (k == 1)
+                byte = (unsigned char)empm__signals_meant(signals, byte);
             if (k == 0)
                 break;
             if (k == 2 && byte == 0) {   /* the parent has died */
@@ -18143,7 +18953,11 @@ static int empm__program_attend(empm_server *s, int signal_fd, int control)
             else if (k == 1 && alone && (byte == SIGHUP || byte == SIGUSR1 ||
                                            byte == SIGUSR2))
                 empm__log(cfg, EMPM_LOG_WARN, 5030, "a process without "
-                          "children cannot be reloaded or upgraded: ignored");
+                          "children cannot be reloaded or upgraded: ignored "
+                          "(SIGURG opens the logs anew)");
+            else if (k == 1 && byte == SIGCHLD && getpid() == 1 &&
+                     EMPM__WNOTHREAD != 0)
+                empm__parent_reap_orphans(NULL, NULL);
             else if (k == 1 && alone && byte == SIGURG)
                 empm_reopen_logs(s);
             if (order == 'l') {
@@ -18157,14 +18971,18 @@ static int empm__program_attend(empm_server *s, int signal_fd, int control)
                 empm__poller_order(&s->child.poller, EMPM__ORDER_PING);
             else if (order == 'a')
                 empm__poller_order(&s->child.poller, EMPM__ORDER_ACCEPT);
-            else if (order == '$') {
+            else if (order == '$' || order == 'h') {
                 if (stopping == 2 && control < 0 &&
                     empm__now_us() >= twice_us) {
                     empm__log(cfg, EMPM_LOG_NOTICE, 5013,
                               "second stop: exiting at once");
-                    _exit(0);
+                    return EMPM_ETIMEDOUT;
                 }
-                empm_stop(s);
+                if (order == 'h')
+                    empm__poller_order(&s->child.poller, EMPM__ORDER_STOP |
+                                                         EMPM__ORDER_HAND_OVER);
+                else
+                    empm_stop(s);
                 if (stopping != 2) {
                     twice_us = empm__now_us() + 1000000u;
                     kill_us = empm__stop_deadline_us(cfg, 0, 0, 1000);
@@ -18172,6 +18990,9 @@ static int empm__program_attend(empm_server *s, int signal_fd, int control)
                 stopping = 2;
             } else if (order == '!' && stopping == 1)
                 empm_stop_graceful(s);   /* nobody serves on, after all */
+            else if (order == 'u' && stopping == 1)
+                empm__poller_order(&s->child.poller, EMPM__ORDER_GRACEFUL |
+                                                     EMPM__ORDER_UPGRADE);
             else if ((order == '!' || order == 'r' || order == 'u') &&
                      !stopping) {
                 const int ms = empm__stop_drain_ms(cfg, order != '!');
@@ -18188,13 +19009,41 @@ static int empm__program_attend(empm_server *s, int signal_fd, int control)
                 kill_us = empm__stop_deadline_us(cfg, 1, ms, 1000);
                 stopping = 1;
             }
-            if (alone && stopping)
-                empm__program_notify("STOPPING=1");
+            if (alone && stopping && !stopped)
+                empm__program_notify(manager, "STOPPING=1");
         }
     empm_wait(s, -1);
     close(done[0]);
     close(done[1]);
     return EMPM_OK;
+}
+
+/* Says which settings have been made that mean nothing without children. */
+static void empm__check_childless(const empm_config *cfg, empm__report *rep)
+{
+    static const char *const names[] = {
+        "StartServers", "ServerLimit", "MaxRequestWorkers", "MinSpareThreads",
+        "MaxSpareThreads", "MaxConnectionsPerChild", "StartTimeout",
+        "GracefulRestartTimeout"
+    };
+    const empm_config usual = empm_defaults();
+    char text[256] = "";
+    size_t i, n = 0;
+    if (cfg->processes != 0)
+        return;
+    for (i = 0; i < EMPM__COUNT(names); i++) {
+        const empm__directive *d = empm__directive_find(names[i]);
+        if (memcmp((const char *)cfg + d->offset,
+                   (const char *)&usual + d->offset, sizeof(int)) != 0)
+            n += (size_t)snprintf(text + n, sizeof text - n, "%s%s",
+                                  n > 0 ? ", " : "", names[i]);
+    }
+    if (cfg->stuck_worker_replace)
+        n += (size_t)snprintf(text + n, sizeof text - n, "%sreplace of "
+                              "StuckWorkerTimeout", n > 0 ? ", " : "");
+    if (n > 0)
+        empm__report_say(rep, EMPM_LOG_NOTICE, 5049, "without children "
+                         "(Processes 0, -X) these have no meaning: %s", text);
 }
 
 /* --- whom to be ----------------------------------------------------------- */
@@ -18425,27 +19274,6 @@ static void empm__program_quiet(const empm_config *cfg)
 
 /* --- the pid file --------------------------------------------------------- */
 
-#if !defined(EVENTMPM_NO_FORK) || !defined(EVENTMPM_NO_MAIN)
-/* The number after `name` in what Linux tells of a process; `none`
- * elsewhere. */
-static uint64_t empm__process_status(long pid, const char *name, int base,
-                                     uint64_t none)
-{
-    char path[64], text[2048];
-    const char *at;
-    ssize_t n;
-    int fd;
-    snprintf(path, sizeof path, "/proc/%ld/status", pid);
-    fd = open(path, O_RDONLY | O_CLOEXEC);
-    n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
-    if (fd >= 0)
-        close(fd);
-    text[n > 0 ? n : 0] = '\0';
-    at = strstr(text, name);
-    return at != NULL ? strtoull(at + strlen(name), NULL, base) : none;
-}
-#endif
-
 /* Who is alive holds a lock on it: a file that is left over from a crash, or
  * another program with that pid, is no obstacle. */
 typedef struct empm__pid_file {
@@ -18605,7 +19433,8 @@ typedef struct empm__parent {
     int          late;               /* the helper has been killed for that */
     int          upgrade_fd;         /* the helper says: content, or ready */
     int          ready_fd;           /* we say it to whom has started us */
-    uint64_t     ping_us, manager_us, manager_every_us;
+    uint64_t     ping_us;
+    empm__manager manager;
     uint64_t     looked_us;          /* when empm__watchdog_look() did, last */
     uint64_t     full_us;            /* "MaxRequestWorkers" not again before */
     int          pipe[2];            /* from the children */
@@ -18718,7 +19547,6 @@ static void empm__child_main(empm__parent *p, empm__generation *g, int slot,
     size_t k;
     int r;
     empm__process_die_with_parent(p->pid, 1);
-    unsetenv("NOTIFY_SOCKET");       /* not for what handlers start */
     empm__children_forget(p);
     if (empm__signals_take(&own, g->cfg->graceful_stop_signal) < 0) {
         empm__program_no_pipe(g->cfg, "signals");
@@ -18726,9 +19554,12 @@ static void empm__child_main(empm__parent *p, empm__generation *g, int slot,
     }
     for (k = 0; k < EMPM__SIGNALS + 1; k++) {  /* the parent decides on these */
         const int sig = empm__signals_at(&own, k);
-        if (sig > 0 && sig != SIGTERM)
-            signal(sig, sig == SIGCHLD ? SIG_DFL : SIG_IGN);
+        if (sig == SIGCHLD)
+            signal(sig, SIG_DFL);
+        else if (sig > 0 && sig != SIGTERM)
+            empm__signals_take_one(sig, 0, NULL);
     }
+    s->owns_signals = 1;
     sigprocmask(SIG_SETMASK, mask, NULL);
     s->parent_fd = p->pipe[1];
     s->owner = 0;                    /* unlinks nothing */
@@ -18759,7 +19590,9 @@ static void empm__child_main(empm__parent *p, empm__generation *g, int slot,
     else
         empm__program_stderr_to_log(g->cfg);
     empm__engine_tell_parent(&s->child, 'h');
-    r = empm__program_attend(s, own.fd[0], control);
+    r = empm__program_attend(s, &own, control, NULL);
+    if (r == EMPM_ETIMEDOUT)
+        _exit(0);
     empm__server_engines_free(s);
     empm__server_free(s);
     _exit(r < 0 ? 1 : 0);
@@ -18829,9 +19662,9 @@ static int empm__child_start(empm__parent *p, empm__generation *g, int admin)
     return EMPM_OK;
 }
 
-/* Sends an order ('$' stop, '!' drain for a stop, 'r' drain for a restart);
- * a child that is told to go counts no longer. kill_us: when it has to be
- * gone. */
+/* Sends an order ('$' stop, 'h' stop while others serve on, '!' drain for a
+ * stop, 'r' drain for a restart); a child that is told to go counts no longer.
+ * kill_us: when it has to be gone. */
 static void empm__child_tell(empm__parent *p, int slot, char order,
                              uint64_t kill_us)
 {
@@ -18846,22 +19679,26 @@ static void empm__child_tell(empm__parent *p, int slot, char order,
 
 /* The children of the generation that serves accept from here on, as they
  * become healthy. One that is only tried never does, so that its end loses
- * nothing. */
-static void empm__children_accept(empm__parent *p)
+ * nothing. Returns when to try again, as one does not read its orders; 0: all
+ * know. */
+static uint64_t empm__children_accept(empm__parent *p)
 {
-    int i;
+    int i, deaf = 0;
     for (i = 0; i < p->slots; i++) {
         empm__child *kid = &p->kids[i];
         if (kid->pid != 0 && kid->healthy && !kid->accepts && !kid->leaving &&
-            kid->generation == p->now.s->generation)
+            kid->generation == p->now.s->generation) {
             kid->accepts = write(kid->control, "a", 1) == 1;
+            deaf |= !kid->accepts;
+        }
     }
+    return deaf ? empm__now_us() + 100000u : 0;
 }
 
 /* When a child has to be gone that gets this order now. */
 static uint64_t empm__child_deadline(const empm__generation *g, char order)
 {
-    return empm__stop_deadline_us(g->cfg, order != '$',
+    return empm__stop_deadline_us(g->cfg, order != '$' && order != 'h',
                                   empm__stop_drain_ms(g->cfg, order != '!'),
                                   2000);
 }
@@ -19050,35 +19887,6 @@ static void empm__children_maintain(empm__parent *p)
 
 /* --- the watchdog --------------------------------------------------------- */
 
-/* Says which requests take longer than StuckWorkerTimeout, once each. */
-static void empm__watchdog_look_for_stuck(empm__parent *p, int slot,
-                                          uint64_t since_us, uint64_t now)
-{
-    const empm_config *cfg = p->now.cfg;
-    const uint64_t most = (uint64_t)cfg->stuck_worker_timeout_ms * 1000u;
-    int t, stuck = 0;
-    for (t = 0; t < p->now.s->score.threads && most > 0; t++) {
-        const empm__score_worker *w =
-            empm__score_worker_at(&p->now.s->score, slot, t);
-        const uint64_t began = empm__load(&w->began_us);
-        char request[EMPM__SCORE_REQUEST + 1], who[96];
-        empm__peer peer;
-        if (empm__load(&w->status) != 'W' || began == 0 || now < began + most ||
-            since_us > began + most)
-            continue;                /* or it has been said */
-        empm__score_request_line(w, request);
-        empm__score_load_text(&peer, w->client, sizeof peer);
-        empm__log(cfg, EMPM_LOG_WARN, 5037, "worker %d of child %ld has been "
-                  "busy for %llu s with \"%s\" from %s", t,
-                  (long)p->kids[slot].pid,
-                  (unsigned long long)((now - began) / 1000000u), request,
-                  empm__peer_text(&peer, peer.port != 0, who, sizeof who));
-        stuck = 1;
-    }
-    if (stuck && cfg->stuck_worker_replace && !p->kids[slot].leaving)
-        empm__child_tell(p, slot, 'r', empm__child_deadline(&p->now, 'r'));
-}
-
 /* Every WatchdogInterval: a child whose main thread and listener have not
  * answered three pings is killed, and so replaced. SIGKILL: TERM does not reach
  * a process that is stopped. */
@@ -19095,20 +19903,15 @@ static void empm__watchdog_look(empm__parent *p)
         empm__parent_endpoints_mend(p->now.s);
     for (i = 0; i < p->slots; i++) {
         empm__child *kid = &p->kids[i];
-        const uint32_t pongs =
-            empm__load(&empm__score_at(&p->now.s->score, i)->pongs);
         ssize_t r;
         if (kid->pid == 0 || !kid->healthy)
             continue;
         /* one that leaves has its own end, and until then slow hooks may run */
         ends = kid->leaving && (kid->kill_us != 0 || !empm__load(
                    &empm__score_at(&p->now.s->score, i)->healthy));
-        kid->missed = pongs != kid->pongs || late || ends ? 0
-                                                          : kid->missed + 1;
-        kid->pongs = pongs;
-        if (kid->missed > 0 &&       /* in a debugger it may stand still */
-            empm__process_status(kid->pid, "TracerPid:", 10, 0) != 0)
-            kid->missed = 0;
+        kid->missed = empm__watchdog_missed(p->now.s, i, (long)kid->pid,
+                                            &kid->pongs,
+                                            kid->missed, late || ends);
         if (kid->missed >= 3) {
             empm__log(p->now.cfg, EMPM_LOG_ERROR, 5038, "child %ld has not "
                       "answered for three times WatchdogInterval: killed",
@@ -19119,17 +19922,18 @@ static void empm__watchdog_look(empm__parent *p)
         }
         r = write(kid->control, "w", 1);
         (void)r;
-        empm__watchdog_look_for_stuck(p, i, last, now);
+        if (empm__watchdog_look_for_stuck(p->now.s, i, (long)kid->pid, last,
+                                          now) &&
+            p->now.cfg->stuck_worker_replace && !kid->leaving)
+            empm__child_tell(p, i, 'r', empm__child_deadline(&p->now, 'r'));
         if (!kid->admin && kid->generation == p->now.s->generation) {
-            const int n = (int)empm__min(
-                empm__load(&empm__score_at(&p->now.s->score, i)->idle_workers),
-                (size_t)p->now.cfg->threads_per_child);
+            const int n = empm__watchdog_idle(p->now.s, i);
             idle += n;
             busy += p->now.cfg->threads_per_child - n;
         }
     }
-    empm__program_notify("STATUS=Serving: %d busy, %d idle workers", busy,
-                         idle);
+    empm__program_notify(&p->manager, "STATUS=Serving: %d busy, %d idle "
+                         "workers", busy, idle);
 }
 
 /* --- stopping ------------------------------------------------------------- */
@@ -19191,7 +19995,7 @@ static void empm__parent_stop(empm__parent *p, char order)
     p->twice_us = now + 1000000u;
     p->stopping = order == '$' ? 2 : 1;
     if (!p->restarts)                /* else the new one speaks */
-        empm__program_notify("STOPPING=1");
+        empm__program_notify(&p->manager, "STOPPING=1");
     for (i = 0; i < p->slots; i++)
         if (p->kids[i].pid != 0)
             empm__child_tell(p, i, order, empm__child_deadline(&p->now, order));
@@ -19296,8 +20100,8 @@ static void empm__reload_end(empm__parent *p, const char *fmt, ...)
         empm__log(p->now.cfg, EMPM_LOG_ERROR, 5032, "%s: the generation that "
                   "serves goes on", failed);
     }
-    empm__program_notify("READY=1\nSTATUS=%s", failed != NULL ? failed
-                                                              : "Serving");
+    empm__program_notify(&p->manager, "READY=1\nSTATUS=%s",
+                         failed != NULL ? failed : "Serving");
 }
 
 /* Tries the new configuration in a process of its own. */
@@ -19348,7 +20152,7 @@ static void empm__reload_begin(empm__parent *p, int sig)
     empm__log(p->now.cfg, EMPM_LOG_NOTICE, sig == SIGHUP ? 494 : 493,
               sig == SIGHUP ? "SIGHUP received: restarting"
                             : "SIGUSR1 received: graceful restart");
-    empm__program_notify("RELOADING=1\nMONOTONIC_USEC=%llu\n"
+    empm__program_notify(&p->manager, "RELOADING=1\nMONOTONIC_USEC=%llu\n"
                          "STATUS=Reading configuration",
                          (unsigned long long)empm__now_us());
     p->hard = sig == SIGHUP;
@@ -19362,7 +20166,7 @@ static void empm__children_stop_drains(empm__parent *p)
     int i;
     for (i = 0; i < p->slots; i++)
         if (p->kids[i].pid != 0 && p->kids[i].leaving)
-            empm__child_tell(p, i, '$', empm__child_deadline(&p->now, '$'));
+            empm__child_tell(p, i, 'h', empm__child_deadline(&p->now, 'h'));
 }
 
 /* Is there room for all children of a new generation? */
@@ -19455,7 +20259,7 @@ static void empm__parent_apply(empm__parent *p, const empm_config *old)
 /* The new generation is healthy: the old one drains. */
 static void empm__reload_commit(empm__parent *p)
 {
-    const char order = p->hard ? '$' : 'r';
+    const char order = p->hard ? 'h' : 'r';
     const uint64_t kill_us = empm__child_deadline(&p->now, order);
     empm__generation old = p->now;
     int i, k;
@@ -19606,8 +20410,7 @@ static void empm__upgrade_exec(empm__parent *p, int ready)
     setenv("LISTEN_FDNAMES", names, 1);
     snprintf(number, sizeof number, "%ld", (long)getpid());
     setenv("LISTEN_PID", number, 1);
-    if (getenv("WATCHDOG_PID") != NULL)
-        setenv("WATCHDOG_PID", number, 1);
+    empm__manager_return(&p->manager);
     snprintf(number, sizeof number, "%d", EMPM__HERITAGE_FD + n);
     setenv("EMPM_READY_FD", number, 1);
     i = EMPM__HERITAGE_FD + n + 1;
@@ -19642,7 +20445,8 @@ static void empm__upgrade_begin(empm__parent *p)
     if (p->helper == 0) {
         size_t k;
         for (k = 0; k < EMPM__SIGNALS + (p->signals.second > 0); k++)
-            signal(empm__signals_at(&p->signals, k), SIG_DFL);
+            signal(empm__signals_at(&p->signals, k),  /* nohup is for both */
+                   p->signals.old[k].sa_handler == SIG_IGN ? SIG_IGN : SIG_DFL);
         sigprocmask(SIG_SETMASK, &p->signals.old_mask, NULL);
         empm__upgrade_exec(p, fd[1]);
     }
@@ -19682,22 +20486,14 @@ static void empm__upgrade_heard(empm__parent *p, unsigned char byte)
 
 /* --- the loop ------------------------------------------------------------- */
 
-/* The first process of a container inherits the orphans of all others. */
-static void empm__parent_reap_orphans(const empm__parent *p)
+/* Is that a process which empm__parent_reap() will ask for? */
+static int empm__parent_is_ours(const void *of, pid_t pid)
 {
-    siginfo_t who;
-    int i, ours = 0;
-    while (!ours) {
-        who.si_pid = 0;
-        if (waitid(P_ALL, 0, &who, WEXITED | WNOHANG | WNOWAIT) < 0 ||
-            who.si_pid == 0)
-            return;
-        ours = who.si_pid == p->helper;
-        for (i = 0; i < p->slots; i++)
-            ours |= p->kids[i].pid == who.si_pid;
-        if (!ours)                   /* else there is a SIGCHLD to hear */
-            waitpid(who.si_pid, NULL, WNOHANG);
-    }
+    const empm__parent *p = (const empm__parent *)of;
+    int i;
+    for (i = 0; i < p->slots && p->kids[i].pid != pid; i++)
+        ;
+    return i < p->slots || p->helper == pid;
 }
 
 static void empm__parent_reap(empm__parent *p)
@@ -19715,7 +20511,7 @@ static void empm__parent_reap(empm__parent *p)
             empm__child_died(p, i, pid < 0 ? 0 : status);
     }
     if (getpid() == 1)
-        empm__parent_reap_orphans(p);
+        empm__parent_reap_orphans(empm__parent_is_ours, p);
     if (p->helper <= 0)
         return;
     pid = waitpid(p->helper, &status, WNOHANG);
@@ -19766,7 +20562,7 @@ static void empm__parent_ready(empm__parent *p)
     empm__server_log_serves(p->now.cfg);
     if (p->hello != NULL)
         p->hello(p->now.s);
-    empm__program_notify("READY=1\nMAINPID=%ld\nSTATUS=Serving",
+    empm__program_notify(&p->manager, "READY=1\nMAINPID=%ld\nSTATUS=Serving",
                          (long)getpid());
     if (p->ready_fd >= 0) {
         ssize_t r = write(p->ready_fd, p->now.s->exchange.inherited ? "X" : "R",
@@ -19827,8 +20623,6 @@ static void empm__parent_child_spoke(empm__parent *p, unsigned char what)
         empm__parent_ready(p);
     if (p->change == EMPM__STARTING && empm__generation_ready(p, &p->next))
         empm__reload_commit(p);
-    if (p->ready || p->ready_fd < 0)     /* else an older server serves yet */
-        empm__children_accept(p);
     if (what == 'i' && p->now.tick_us == 0) {
         p->now.quiet_ticks = 0;
         p->now.tick_us = empm__now_us();
@@ -19850,12 +20644,6 @@ static void empm__parent_on_signal(empm__parent *p, int sig)
         p->upgrades = 1;
     else if (sig == SIGHUP || (sig == SIGUSR1 && p->again == 0))
         p->again = sig;              /* the most that was asked for */
-}
-
-/* Of two times, of which 0 is none. */
-static uint64_t empm__time_sooner(uint64_t a, uint64_t b)
-{
-    return a == 0 || (b != 0 && b < a) ? b : a;
 }
 
 /* What is due is done; returns when the next thing will be (0: nothing is). */
@@ -19918,7 +20706,7 @@ static uint64_t empm__parent_chores(empm__parent *p)
         empm__child *kid = &p->kids[i];
         if (kid->pid != 0 && kid->stop_us != 0 && now >= kid->stop_us) {
             kid->stop_us = UINT64_MAX;
-            empm__child_tell(p, i, '$', now + 1000000u);
+            empm__child_tell(p, i, 'h', now + 1000000u);
         }
         if (kid->pid != 0 && kid->kill_us != 0 && now >= kid->kill_us) {
             empm__log(p->now.cfg, EMPM_LOG_ERROR, 46, "child %ld did not exit "
@@ -19926,8 +20714,9 @@ static uint64_t empm__parent_chores(empm__parent *p)
             empm__child_kill(kid->pid, SIGKILL);
             kid->kill_us = 0;
         }
-        if (kid->pid != 0 && !kid->healthy && !kid->leaving &&
-            kid->generation == p->now.s->generation) {
+        if (kid->pid != 0 && !kid->healthy &&
+            (!kid->leaving || kid->kill_us == 0) &&
+            kid->generation <= p->now.s->generation) {
             const uint64_t due = kid->born_us +
                 (uint64_t)p->now.cfg->start_timeout_ms * 1000u;
             if (now >= due) {
@@ -19942,21 +20731,20 @@ static uint64_t empm__parent_chores(empm__parent *p)
                                                               : kid->stop_us);
         at = empm__time_sooner(at, kid->kill_us);
     }
+    if (p->ready || p->ready_fd < 0)     /* else an older server serves yet */
+        at = empm__time_sooner(at, empm__children_accept(p));
     empm__children_replace(p, &p->now);
     empm__children_replace(p, &p->next);
     if (p->now.tick_us != 0 && p->now.tick_us <= now)
         empm__children_maintain(p);
     if (p->ping_us != 0 && p->ping_us <= now)
         empm__watchdog_look(p);
-    if (p->manager_us != 0 && p->manager_us <= now) {
-        p->manager_us = now + p->manager_every_us;
-        empm__program_notify("WATCHDOG=1");
-    }
+    empm__manager_beat(&p->manager, now);
     {
         const uint64_t times[] = { p->now.tick_us, p->now.spawn_us,
                                    p->next.spawn_us, p->change_us, p->delay_us,
                                    p->ready || p->stopping ? 0 : p->first_us,
-                                   p->ping_us, p->manager_us };
+                                   p->ping_us, p->manager.at_us };
         for (i = 0; i < (int)EMPM__COUNT(times); i++)
             at = empm__time_sooner(at, times[i]);
     }
@@ -19967,24 +20755,20 @@ static void empm__parent_loop(empm__parent *p)
 {
     for (;;) {
         int fds[3], k;
-        uint64_t at, now;
+        uint64_t at;
         unsigned char byte = 0;
         empm__parent_reap(p);
         if (p->stopping && empm__children_alive(p) == 0)
             return;
         at = empm__parent_chores(p);
-        now = empm__now_us();
         fds[0] = p->signals.fd[0];
         fds[1] = p->pipe[0];
         fds[2] = p->change == EMPM__UPGRADING ? p->upgrade_fd : -1;
-        k = empm__orders_next_byte(fds, 3, at == 0 ? -1
-                                           : at <= now ? 0
-                                           : (int64_t)(at - now + 999) / 1000,
-                                   &byte, NULL);
+        k = empm__orders_next_byte(fds, 3, empm__time_left_ms(at), &byte, NULL);
         if (k == 1)
             empm__parent_child_spoke(p, byte);
         else if (k == 0)
-            empm__parent_on_signal(p, byte);
+            empm__parent_on_signal(p, empm__signals_meant(&p->signals, byte));
         else if (k == 2)
             empm__upgrade_heard(p, byte);
     }
@@ -19996,9 +20780,9 @@ static void empm__parent_loop(empm__parent *p)
 static int empm__parent_run(const empm__source *source, empm_config *cfg,
                             empm_server *s, void (*hello)(const empm_server *),
                             int ready_fd, const empm__pid_file *pid_file,
-                            empm__signal_set *signals)
+                            empm__signal_set *signals,
+                            const empm__manager *manager)
 {
-    const char *every = getenv("WATCHDOG_USEC"), *pid = getenv("WATCHDOG_PID");
     empm__parent p;
     int i, r = EMPM_OK;
     memset(&p, 0, sizeof p);
@@ -20016,14 +20800,10 @@ static int empm__parent_run(const empm__source *source, empm_config *cfg,
     p.ready_fd = ready_fd;
     p.upgrade_fd = -1;
     p.signals = *signals;
+    p.manager = *manager;
     if (cfg->watchdog_interval_ms > 0)
         p.ping_us = empm__now_us() +
                     (uint64_t)cfg->watchdog_interval_ms * 1000u;
-    if (every != NULL &&
-        (pid == NULL || strtol(pid, NULL, 10) == (long)getpid())) {
-        p.manager_every_us = (uint64_t)strtoull(every, NULL, 10) / 2;
-        p.manager_us = p.manager_every_us > 0 ? empm__now_us() : 0;
-    }
     p.kids = (empm__child *)EMPM_MALLOC((size_t)p.slots * sizeof *p.kids);
     if (p.kids == NULL)
         r = EMPM_ENOMEM;
@@ -20087,6 +20867,7 @@ static int empm__program_run(const empm__source *source,
     empm__report rep;
     empm__pid_file pid_file;
     empm__signal_set signals;
+    empm__manager manager;
     struct rlimit lim;
     char path[1200], line[512];
     long pid;
@@ -20107,6 +20888,7 @@ static int empm__program_run(const empm__source *source,
     rep.user = source->argv != NULL ? source->argv[0] : NULL;
     if ((cfg = empm__program_config_new(source, &rep)) == NULL)
         return EMPM_EINVAL;
+    empm__manager_take(&manager);
     if (cfg->log == NULL)
         cfg->log = empm__log_stderr;
     cfg->log_echo = 1;
@@ -20122,6 +20904,7 @@ static int empm__program_run(const empm__source *source,
     signals.taken = 0;
     if (cfg->log == empm__log_stderr && (r = empm__logs_open(cfg, &rep)) < 0)
         goto done;
+    empm__starting = 1;
     if ((r = empm__signals_take(&signals, cfg->graceful_stop_signal)) < 0) {
         empm__program_no_pipe(cfg, "signals");
         goto done;
@@ -20132,6 +20915,7 @@ static int empm__program_run(const empm__source *source,
                   "comes from here on is lost");
     r = EMPM_EINVAL;
     remark = empm__identity_default_user(cfg);
+    empm__check_childless(cfg, &rep);
     if (cfg->pid_file != NULL && !upgrades &&
         empm__pid_file_read(empm__config_path(cfg, cfg->pid_file, path,
                                               sizeof path),
@@ -20160,16 +20944,21 @@ static int empm__program_run(const empm__source *source,
     empm__identity_check_uses(cfg, &rep);
     if ((r = rep.result) < 0)
         goto done;
+    empm__starting = 0;
     empm__check_settings_line(cfg, line, sizeof line);
     empm__log(cfg, EMPM_LOG_NOTICE, 5042, "%s", line);
 #ifndef EVENTMPM_NO_FORK
     if (forks) {
         r = empm__parent_run(source, cfg, s, hello, ready_fd, &pid_file,
-                             &signals);
+                             &signals, &manager);
         empm__signals_restore(&signals);
+        empm__manager_return(&manager);
         return r;
     }
 #endif
+    if (getpid() != 1)               /* as process 1 it gets orphans */
+        signal(SIGCHLD, SIG_DFL);
+    s->owns_signals = 1;
     if ((r = empm__identity_become(s)) == EMPM_OK &&
         (r = empm__server_engines_start(s, 0, 0)) == EMPM_OK) {
         s->owner = getpid();
@@ -20180,15 +20969,22 @@ static int empm__program_run(const empm__source *source,
         empm__server_log_serves(cfg);
         if (hello != NULL)
             hello(s);
-        empm__program_notify("READY=1\nMAINPID=%ld\nSTATUS=Serving",
+        empm__program_notify(&manager, "READY=1\nMAINPID=%ld\nSTATUS=Serving",
                              (long)getpid());
         if (source->detached)
             empm__program_quiet(cfg);
-        r = empm__program_attend(s, signals.fd[0], -1);
+        r = empm__program_attend(s, &signals, -1, &manager);
+        if (r == EMPM_ETIMEDOUT) {   /* what a parent would still do */
+            empm__server_sockets_unlink(s);
+            empm__pid_file_drop(&pid_file, 1);
+            _exit(0);
+        }
         empm__server_engines_free(s);
     }
 done:
+    empm__starting = 0;
     empm__signals_restore(&signals);
+    empm__manager_return(&manager);
     empm__pid_file_drop(&pid_file, 1);
     if (ready_fd >= 0)
         close(ready_fd);
@@ -20248,35 +21044,43 @@ static void empm__main_hello(const empm_server *s)
     fflush(stdout);
 }
 
+static const char empm__main_help[] =
+    "usage: %s [options] [DIR] [PORT]\n"
+    "  DIR                    what to serve: DocumentRoot, default .\n"
+    "  PORT, ADDRESS:PORT     the same as -p, default 8080\n"
+    "  -p PORT                the same as -c \"Listen PORT\"\n"
+    "  -a ADDRESS:PORT        status for you, whatever the workers do: the\n"
+    "                         same as a further \"Listen ADDRESS:PORT admin\"\n"
+    "  -f FILE                directives, in Apache's syntax\n"
+    "  -D NAME                what <IfDefine NAME> in it asks for\n"
+    "  -c \"Directive value\"   sets a directive, any number of times, after\n"
+    "                         those of the file\n"
+    "  -k start|stop|restart|graceful|graceful-stop|reopen|configtest\n"
+    "                         starts in the background, or sends a signal to\n"
+    "                         the server that PidFile names (restart and\n"
+    "                         graceful start one if none runs); the word\n"
+    "                         alone means the same\n"
+    "  -X                     one process, no forking (debugging)\n"
+    "  -t, configtest         checks the settings, prints those that are not\n"
+    "                         the defaults, and exits\n"
+    "  -S                     ... and prints what it listens to and its "
+    "routes\n"
+    "  -L                     prints all directives with their defaults, and "
+    "exits\n"
+    "  -l, -M                 prints which of Apache's modules are in, and "
+    "exits\n"
+    "  -V, -v, --version      prints version and build, and exits\n"
+    "  -h, --help             this text\n"
+    "signals: TERM, INT stop, WINCH (without a terminal), QUIT stop\n"
+    "  gracefully; HUP, USR1 read the configuration again (HUP gives\n"
+    "  running requests StopTimeout; that of a terminal that closes stops\n"
+    "  it); USR2 starts the program anew and hands over to it; URG opens\n"
+    "  the logs anew\n"
+    "directives and their defaults: -L\n";
+
 static void empm__main_usage(const char *name)
 {
-    printf("usage: %s [options] [DIR] [PORT]\n"
-           "  DIR                    what to serve: DocumentRoot, default .\n"
-           "  PORT, ADDRESS:PORT     the same as -p, default 8080\n"
-           "  -p PORT                the same as -c \"Listen PORT\"\n"
-           "  -a ADDRESS:PORT        status for you, whatever the workers do: "
-           "the\n                         same as a further \"Listen "
-           "ADDRESS:PORT admin\"\n  -f FILE                directives, in "
-           "Apache's syntax\n  -D NAME                what <IfDefine NAME> in "
-           "it asks for\n  -c \"Directive value\"   sets a directive, any "
-           "number of times, after\n                         those of the "
-           "file\n  -k "
-           "start|stop|restart|graceful|graceful-stop|reopen|configtest\n                         starts in the background, or sends a "
-           "signal to\n                         the server that PidFile names; "
-           "the word alone\n                         means the same\n"
-           "  -X                     one process, no forking (debugging)\n"
-           "  -t, configtest         checks the settings and exits\n"
-           "  -S                     ... and prints what it listens to and its "
-           "routes\n  -L                     prints all directives, and exits\n"
-           "  -l, -M                 prints which of Apache's modules are in, "
-           "and exits\n  -V, -v, --version      prints version and build, and "
-           "exits\n  -h, --help             this text\n"
-           "signals: TERM, INT stop, WINCH (without a terminal), QUIT stop\n"
-           "  gracefully; HUP, USR1 read the configuration again (HUP gives\n"
-           "  running requests StopTimeout); USR2 starts the program anew and "
-           "hands\n  over to it; URG opens the logs anew\n"
-           "directives and their defaults: see empm_config in eventmpm.h\n",
-           name);
+    printf(empm__main_help, name);
 }
 
 static void empm__main_version(void)
@@ -20316,29 +21120,38 @@ static void empm__main_print_modules(int files)
             printf(" %s_module (static)\n", empm__modules[i].name);
 }
 
-/* -L: what each directive takes. */
+/* -L: all that the table knows, as httpd prints it. */
 static void empm__main_print_directives(void)
 {
     static const struct { enum empm__kind kind; const char *takes; } kinds[] = {
-        { EMPM__KIND_INT, "a number" },
+        { EMPM__KIND_INT, "a number" }, { EMPM__KIND_COUNT, "a number" },
         { EMPM__KIND_MS, "a time: 5 (seconds), 100ms, 1min" },
-        { EMPM__KIND_I64, "a number" }, { EMPM__KIND_BOOL, "On or Off" },
+        { EMPM__KIND_STUCK, "a time and perhaps: replace" },
+        { EMPM__KIND_I64, "a number" }, { EMPM__KIND_KB, "a number" },
+        { EMPM__KIND_BOOL, "On or Off" },
+        { EMPM__KIND_LEVEL, "error, warn, notice, info or debug" },
+        { EMPM__KIND_SIGNAL, "a signal, or none" },
+        { EMPM__KIND_ETAG, "None, All, or some of INode, MTime and Size" },
         { EMPM__KIND_REAL, "a number such as 2.5" },
         { EMPM__KIND_TEXT, "a text" },
-        { EMPM__KIND_LIST, "a text, any number of times" },
-        { EMPM__KIND_READ, "header=N-M,MinRate=R body=N,MinRate=R" },
-        { EMPM__KIND_LEVEL, "error, warn, notice, info or debug" },
-        { EMPM__KIND_KB, "a number of KiB" },
         { EMPM__KIND_TOKENS, "Prod, Major, Minor, Min, OS or Full" },
-        { EMPM__KIND_SIGNAL, "a signal, or none" },
-        { EMPM__KIND_STUCK, "a time and perhaps: replace" },
-        { EMPM__KIND_ETAG, "None, All, or some of INode, MTime and Size" }
+        { EMPM__KIND_LIST, "a text, any number of times" },
+        { EMPM__KIND_READ, "header=N-M,MinRate=R body=N,MinRate=R" }
     };
+    char min[24], max[24];
     size_t i, k;
-    for (i = 0; i < EMPM__COUNT(empm__directives); i++)
-        for (k = 0; k < EMPM__COUNT(kinds); k++)
-            if (kinds[k].kind == empm__directives[i].kind)
-                printf("%-28s%s\n", empm__directives[i].name, kinds[k].takes);
+    for (i = 0; i < EMPM__COUNT(empm__directives); i++) {
+        const empm__directive *d = &empm__directives[i];
+        for (k = 0; kinds[k].kind != d->kind; k++)
+            ;
+        printf("%s (%s)\n\t%s\n", d->name, kinds[k].takes, d->help);
+        if (d->preset != NULL)
+            printf("\tDefault: %s\n", d->preset);
+        empm__directive_format(d, d->min, min, sizeof min);
+        empm__directive_format(d, d->max, max, sizeof max);
+        if (d->kind <= EMPM__KIND_KB)
+            printf("\tFrom %s to %s\n", min, max);
+    }
 }
 
 /* -S: what is listened to, what is served, and where the rest is. */
@@ -20670,8 +21483,81 @@ static void empm__test_folders(const empm_config *cfg, empm__report *rep)
     }
 }
 
-/* Checks everything, so that one run tells all that is to be mended. `list`:
- * also what is served (-S). */
+/* RequestReadTimeout, from its fields. */
+static size_t empm__test_format_stage(char *to, size_t n, const char *stage,
+                                      int first, int last, int rate)
+{
+    size_t at = (size_t)snprintf(to, n, "%s=%dms", stage, first);
+    if (last > 0)
+        at += (size_t)snprintf(to + at, n - at, "-%dms", last);
+    if (rate > 0)
+        at += (size_t)snprintf(to + at, n - at, ",MinRate=%d", rate);
+    return at;
+}
+
+/* Writes the value of a setting as a file gives it; of a list, the i-th. An
+ * empty text: it is not set. */
+static void empm__test_format(const empm_config *cfg, const empm__directive *d,
+                              int i, char *to, size_t n)
+{
+    const char *text;
+    size_t at = 0;
+    *to = '\0';
+    if (empm__directive_is_number(d)) {
+        empm__directive_format(d, empm__directive_get(cfg, d), to, n);
+        if (d->kind == EMPM__KIND_STUCK && cfg->stuck_worker_replace)
+            snprintf(to + strlen(to), n - strlen(to), " replace");
+    } else if (d->kind == EMPM__KIND_REAL) {   /* "%f" is a matter of locale */
+        const long long x = (long long)(empm__directive_real(cfg, d) * 1e6 +
+                                        0.5);
+        snprintf(to, n, "%lld.%06lld", x / 1000000, x % 1000000);
+    } else if (d->kind == EMPM__KIND_READ) {
+        at = empm__test_format_stage(to, n, "header", cfg->header_timeout_ms,
+                                     cfg->header_timeout_max_ms,
+                                     cfg->header_min_rate);
+        to[at++] = ' ';
+        empm__test_format_stage(to + at, n - at, "body", cfg->body_timeout_ms,
+                                cfg->body_timeout_max_ms, cfg->body_min_rate);
+    } else if (d->kind == EMPM__KIND_LIST) {
+        text = ((const char *const *)(const void *)((const char *)cfg +
+                                                    d->offset))[i];
+        snprintf(to, n, "%s", text != NULL ? text : "");
+    } else if ((text = empm__directive_text(cfg, d)) != NULL) {
+        const int quotes = *text == '\0' ||
+                           text[strcspn(text, " \t\"'\\")] != '\0';
+        to[0] = '"';
+        for (at = (size_t)quotes; *text != '\0' && at + 4 < n;
+             to[at++] = *text++)
+            if (quotes && (*text == '"' || *text == '\\'))
+                to[at++] = '\\';
+        snprintf(to + at, n - at, "%s", quotes ? "\"" : "");
+    }
+}
+
+/* What differs from the defaults, as a file that could be loaded. */
+static void empm__test_print_settings(const empm_config *cfg)
+{
+    const empm_config presets = empm_defaults();
+    char is[8192], was[8192];
+    size_t k;
+    int i;
+    for (k = 0; k < EMPM__COUNT(empm__directives); k++) {
+        const empm__directive *d = &empm__directives[k];
+        const int n = d->kind == EMPM__KIND_LIST ? (int)d->max : 1;
+        if (d != empm__directive_first(d))
+            continue;                /* another name */
+        for (i = 0; i < n; i++) {
+            empm__test_format(cfg, d, i, is, sizeof is);
+            empm__test_format(&presets, d, i, was, sizeof was);
+            if (*is != '\0' && strcmp(is, was) != 0)
+                printf("%s %s\n", d->name, is);
+        }
+    }
+    fflush(stdout);
+}
+
+/* Checks everything, so that one run tells all that is to be mended, and prints
+ * what is set. `list`: what is served (-S) instead. */
 static int empm__test_settings(const char *name, const empm__source *source,
                                int list)
 {
@@ -20694,6 +21580,7 @@ static int empm__test_settings(const char *name, const empm__source *source,
     if ((remark = empm__identity_default_user(cfg)) != NULL)
         empm__report_say(&rep, EMPM_LOG_NOTICE, 5031, EMPM__DEFAULT_USER,
                          cfg->user_name, remark);
+    empm__check_childless(cfg, &rep);
     empm__check_all(cfg, NULL, &rep);
     empm__test_folders(cfg, &rep);
     empm__identity_check_uses(cfg, &rep);
@@ -20701,6 +21588,8 @@ static int empm__test_settings(const char *name, const empm__source *source,
         r = rep.result;
     if (list)
         empm__main_print_served(cfg);
+    else if (r == EMPM_OK)
+        empm__test_print_settings(cfg);
     if (r == EMPM_OK) {
         int i;
         for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++)
@@ -20747,8 +21636,16 @@ static int empm__main_detach(void)
     return -1;
 }
 
+static void empm__main_say_refusal(enum empm_log_level level, const char *line,
+                                   void *user)
+{
+    if (level <= EMPM_LOG_ERROR)
+        empm__program_say_stderr(level, line, user);
+}
+
 /* Carries out -k. Returns -1 if the server is to be started now, else what
- * main() shall return. */
+ * main() shall return. Warnings are left to the start or the reload; an order
+ * that reads nothing anew needs no more than to know which server is meant. */
 static int empm__main_control(const char *name, const char *what,
                               const empm__source *source)
 {
@@ -20765,7 +21662,7 @@ static int empm__main_control(const char *name, const char *what,
         return 1;
     }
     memset(&rep, 0, sizeof rep);
-    rep.say = empm__program_say_stderr;
+    rep.say = empm__main_say_refusal;
     rep.user = (void *)(uintptr_t)name;
     if ((cfg = empm__program_config_new(source, &rep)) == NULL)
         return 1;
@@ -20773,8 +21670,8 @@ static int empm__main_control(const char *name, const char *what,
     if (cfg->pid_file == NULL)
         fprintf(stderr, "%s: -k needs PidFile: -c \"PidFile FILE\", or a line "
                 "in the file of -f\n", name);
-    else if (sig == SIGURG || empm__check_all(cfg, NULL, &rep) == EMPM_OK ||
-             sig == SIGTERM) {
+    else if (sig == SIGTERM || sig == SIGWINCH || sig == SIGURG ||
+             empm__check_all(cfg, NULL, &rep) == EMPM_OK) {
         runs = empm__pid_file_read(empm__config_path(cfg, cfg->pid_file, path,
                                                      sizeof path), &pid);
         /* heard with a terminal, too; but the server that runs may have been
@@ -20988,6 +21885,8 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5016  a file cannot be opened or read: clients get 503 or 500
  *   5017  a socket fails, not by its client's doing: it is closed
  *   5018  a request fails after its answer has begun
+ *   5019  epoll_wait or poll fails: the child ends if that goes on
+ *   5020  a unix socket that listens has been shut down: only a restart helps
  *   5030  a process without children cannot be reloaded or upgraded
  *   5031  started as root without User: nobody serves; or started as another
  *         user: User is ignored
@@ -20996,7 +21895,8 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5035  User, Group or ChrootDir cannot be applied
  *   5036  PidFile cannot be written
  *   5037  a handler takes longer than StuckWorkerTimeout
- *   5038  a child has not answered its watchdog and was killed
+ *   5038  a child has not answered its watchdog and was killed; or, without
+ *         children, the listener has not
  *   5039  an upgrade cannot be started
  *   5040  an upgrade: which process starts, which one serves
  *   5041  PidFile names a server that runs
@@ -21007,6 +21907,7 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5046  a connection cannot be passed on to another child
  *   5047  a reload cannot take back a setting
  *   5048  a pipe cannot be made: the process ends
+ *   5049  settings that have no meaning without children
  *   5101  a setting is out of range
  *   5102  ServerField or ServerTokens is no valid value of a field
  *   5103  LimitRequestHead is small beside LimitRequestLine
