@@ -384,10 +384,10 @@ typedef struct empm_config {
     const char *add_type[EMPM_MAX_LIST]; /* media types of files by extension,
                                           "video/x-matroska .mkv .mka"; they
                                           come before the built-in ones */
-    int         file_etag;             /* parts of an ETag, EMPM_ETAG_*: all.
-                                          Servers behind one balancer with
-                                          copies of the same files need MTime
-                                          and Size only */
+    int         file_etag;             /* parts of an ETag, EMPM_ETAG_*:
+                                          all of it. Servers behind one balancer
+                                          with copies of the same files need
+                                          MTime and Size only */
     const char *spool_directory;       /* large bodies, unlinked: "/tmp" */
     const char *server_field;          /* value of Server: "eventmpm"; "": none
                                           [also ServerTokens] */
@@ -437,8 +437,8 @@ typedef struct empm_config {
                                           KiB: 0, none */
 
     /* processes and threads */
-    int    processes;                  /* -1: between min_spare_threads and
-                                          max_spare_threads; 0: none, threads of
+    int    processes;                  /* -1: by MinSpareThreads and
+                                          MaxSpareThreads; 0: none, threads of
                                           the caller; N: exactly N children */
     int    start_servers;              /* 3 */
     int    server_limit;               /* 16 */
