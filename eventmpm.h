@@ -101,8 +101,7 @@
  *   children (WatchdogInterval) and speaks systemd's protocols (readiness,
  *   reload, watchdog, sockets). A parent that root starts stays root; children
  *   become user_name, or nobody. Without children (processes = 0, -X) nothing
- *   is reloaded, upgraded or replaced; -t names the settings that then have no
- *   meaning.
+ *   is reloaded, upgraded or replaced; -t names the settings without effect.
  *
  * BEHIND A PROXY  Listen "8080 proxy" takes the client's address from the PROXY
  *   header of a balancer, RemoteIPHeader from a field such as X-Forwarded-For.

@@ -12481,7 +12481,8 @@ TEST(access, table_of_letters)
         return;
     }
     for (; p < end; p++)
-        if (p[0] == '%' && (p[1] != '{' || strcspn(p, "}") < strcspn(p, "\n"))) {
+        if (p[0] == '%' &&
+            (p[1] != '{' || strcspn(p, "}") < strcspn(p, "\n"))) {
             const char *at = p + 1;
             while (strchr("<>!,0123456789", *at) != NULL)
                 at++;
@@ -22550,7 +22551,8 @@ SERVED_WITH(clients, curl_haproxy_protocol, T_PLAIN,
     if (!installed("curl"))
         SKIP("curl is not installed");
     CHECK_INT(shell(out, sizeof out, "curl -sS -m 20 --haproxy-protocol "
-                    "http://127.0.0.1:%d/who http://127.0.0.1:%d/hello", f->port,
+                    "http://127.0.0.1:%d/who "
+                    "http://127.0.0.1:%d/hello", f->port,
                     f->port), 0);
     CHECK(strncmp(out, "127.0.0.1:", 10) == 0);
     CHECK(strstr(out, " 127.0.0.1Hello, world!\n") != NULL);
