@@ -34,7 +34,7 @@
  *     }
  *
  * Contents: `grep -n '^ \* >>' eventmpm.h` prints the sections of this file.
- * The numbers of messages and the letters of log formats are in >>appendix.
+ * At its end >>messages and >>letters explain the logs, HISTORY the versions.
  *
  * CONCEPTS
  *   process     A parent owns the listening sockets and serves nobody. It forks
@@ -81,18 +81,13 @@
  *   are lists: the entries of a file, or of a command line, replace all earlier
  *   ones. Values that Apache would adjust are adjusted with a warning; with
  *   "Strict On" they are errors. -t prints every warning, the settings that
- *   differ from the defaults (which -L lists), and a line with the sizes. A
- *   reload reads everything again, but ServerLimit, ThreadLimit and
- *   SharedStoreSize keep their values.
+ *   differ from their defaults and a line with the resulting sizes. A reload
+ *   reads everything again; ServerLimit, ThreadLimit, SharedStoreSize stay.
  *
  * OPERATION  of empm_main() and empm_run(): a signal to the parent, or -k
  *     TERM, INT  stop           running requests end within StopTimeout
- *     QUIT, WINCH  graceful-stop  closes nothing idle, ends no suspension.
- *                        WINCH is ignored where a terminal is attached, which
- *                        sends it when its size changes
- *     HUP   restart      new children read the configuration; the old ones
- *                        stop. From a terminal that closes it is a stop, or,
- *                        under nohup, nothing
+ *     QUIT, WINCH  graceful-stop  closes no idle connection, ends no suspension
+ *     HUP   restart      new children read the configuration; the old ones stop
  *     USR1  graceful     the same, but the old ones drain: waiting connections
  *                        move to the new children, begun requests are finished,
  *                        at most for GracefulRestartTimeout. No client notices
@@ -100,16 +95,13 @@
  *                        healthy, this one drains (empm_main() only)
  *     URG   reopen       opens ErrorLog and CustomLogs anew, by name
  *   A reload or upgrade that fails changes nothing: the old children serve on.
+ *   -k graceful and -k restart start a server if none runs. At a terminal WINCH
+ *   (it was resized) is ignored and HUP (it was closed) stops, unless nohup.
  *   on_reload may change a new configuration or refuse it. The parent pings its
  *   children (WatchdogInterval) and speaks systemd's protocols (readiness,
- *   reload, watchdog, sockets). If it is started as root it stays root; the
- *   children change to user_name, or to nobody.
- *   EMPM_GENERATIONS generations can drain at once; then a reload waits, and
- *   says so. -k graceful and restart start a server where none runs.
- *     Without children (Processes 0, -X) the main thread logs stuck workers,
- *   opens logs anew, answers systemd as long as the listener answers, and reaps
- *   as process 1. Nothing is reloaded, upgraded or replaced; -t and the log
- *   name the settings without meaning.
+ *   reload, watchdog, sockets). A parent that root starts stays root; children
+ *   become user_name, or nobody. Without children (processes = 0, -X) nothing
+ *   is reloaded, upgraded or replaced; -t names the settings without effect.
  *
  * BEHIND A PROXY  Listen "8080 proxy" takes the client's address from the PROXY
  *   header of a balancer, RemoteIPHeader from a field such as X-Forwarded-For.
@@ -123,7 +115,7 @@
  *   empm_stop, empm_stop_graceful   any thread, also in a signal handler
  *   the rest                 the thread that starts and ends the server
  *   Handlers run on several workers at once, in several processes: each child
- *   has its own copy of a global variable, shared by its workers: lock it.
+ *   has its own copy of a global variable, which its workers must lock.
  *   on_thread_start gives each worker a database handle or the like.
  *
  * MEMORY  Strings of a request live until its handler is done for good, through
@@ -437,17 +429,16 @@ typedef struct empm_config {
                                           every peer, the header none. Peers on
                                           unix sockets are always trusted */
     int         max_connections_per_peer; /* of one IPv4 address or IPv6 /64, in
-                                          a child; further ones are closed.
-                                          Not on "proxy" sockets. 0: no
-                                          limit */
+                                          a child; further ones are closed. Not
+                                          on "proxy" sockets. 0: no limit */
 
     int64_t     shared_store_size;     /* bytes for empm_store_*(), at least 10
                                           KiB: 0, none */
 
     /* processes and threads */
-    int    processes;                  /* -1: between min_spare_threads and
-                                          max_spare_threads, 0: none, threads of
-                                          the caller, N: exactly N children */
+    int    processes;                  /* -1: by MinSpareThreads and
+                                          MaxSpareThreads; 0: none, threads of
+                                          the caller; N: exactly N children */
     int    start_servers;              /* 3 */
     int    server_limit;               /* 16 */
     int    threads_per_child;          /* 25 */
@@ -603,11 +594,10 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv);
 
 /* Runs the server in the foreground: forks the children (unless processes is 0)
  * and serves until a signal stops it. TERM and INT stop (a second one, at least
- * a second later, at once); WINCH and graceful_stop_signal stop gracefully, but
- * WINCH is ignored where a terminal is attached. HUP and USR1 reload, USR2
- * upgrades, URG opens the logs anew: see OPERATION. While it runs it handles
- * these signals, CHLD, PIPE and XFSZ; afterwards it restores them. Programs
- * that handlers start do not inherit this.
+ * a second later, at once); WINCH and graceful_stop_signal stop gracefully. HUP
+ * and USR1 reload, USR2 upgrades, URG opens the logs anew: see OPERATION. While
+ * it runs it handles these signals, CHLD, PIPE and XFSZ, afterwards it restores
+ * them; programs that handlers start do not inherit this.
  *   cfg       is read, not changed; if root starts it without user_name, the
  *             children are the user nobody
  *   returns   EMPM_OK after a stop, or the error that prevented the start
@@ -859,10 +849,10 @@ EMPM_API void empm_log(empm_request *req, enum empm_log_level level,
  *   returns   EMPM_OK, EMPM_ENOMEM */
 EMPM_API int empm_note(empm_request *req, const char *name, const char *value);
 
-/* Restores the signals that workers block or a child ignores. For handlers that
- * fork() and exec(): call it in the new process before exec. What system(),
- * popen() and posix_spawn() start needs it under empm_start() only, where they
- * cannot call it: use fork() and exec() there. Async-signal-safe. */
+/* Removes the server's signal handlers and masks from a process that a handler
+ * has forked: call it there. Async-signal-safe. Under empm_main() and empm_run()
+ * system(), popen() and posix_spawn() need no such call; under empm_start() they
+ * inherit the signals that workers block: use fork(), this call and exec(). */
 EMPM_API void empm_after_fork(void);
 
 /* A handler, for GET: the state of the whole server, from each of its
@@ -1816,7 +1806,7 @@ static int empm__chars_all(const empm__chars *t, const char *s, size_t n,
  *     [client 192.0.2.1:4711] EMPM5002: GET /x: gave no answer
  *
  * is one line, and one write(). The number stays as it is, and stands in the
- * table of the manual; a handler's own line has none. A callback
+ * table of >>messages; a handler's own line has none. A callback
  * (empm_config.log) gets the second half only.
  *
  * LogLevel decides what is written, except for notices: that the server serves,
@@ -2183,7 +2173,7 @@ static void empm__log_v(const empm_config *cfg, enum empm_log_level level,
 static void empm__log(const empm_config *cfg, enum empm_log_level level,
                       int code, const char *fmt, ...) EMPM__PRINTF(4, 5);
 
-/* `code` is the message's number in the table of the manual; 0: it has none. */
+/* `code` is the message's number in >>messages; 0: it has none. */
 static void empm__log(const empm_config *cfg, enum empm_log_level level,
                       int code, const char *fmt, ...)
 {
@@ -21917,7 +21907,7 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5035  User, Group or ChrootDir cannot be applied
  *   5036  PidFile cannot be written
  *   5037  a handler takes longer than StuckWorkerTimeout
- *   5038  a child has not answered its watchdog and was killed; without
+ *   5038  a child has not answered its watchdog and was killed; or, without
  *         children, the listener has not
  *   5039  an upgrade cannot be started
  *   5040  an upgrade: which process starts, which one serves
@@ -21929,7 +21919,7 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5046  a connection cannot be passed on to another child
  *   5047  a reload cannot take back a setting
  *   5048  a pipe cannot be made: the process ends
- *   5049  settings have no meaning without children
+ *   5049  settings that have no meaning without children
  *   5101  a setting is out of range
  *   5102  ServerField or ServerTokens is no valid value of a field
  *   5103  LimitRequestHead is small beside LimitRequestLine

@@ -5463,7 +5463,7 @@ static void mark_codes(unsigned char *marks, unsigned char bit,
     }
 }
 
-/* The manual lists every message number of the code, each exactly once. */
+/* The appendix lists every message number of the code, each exactly once. */
 TEST(log, table_of_codes)
 {
     static const char *const calls[] = {
@@ -13309,6 +13309,9 @@ SERVED(misuse, is_defined, NULL)
         check_in_step(c);
     cl_close(c);
     CHECK(fx_log_has(f, "/misuse") || fx_log_lines(f, "answer") > 0);
+
+    CHECK_INT(get_status(f, "/script?h=return.42"), 500);
+    CHECK(fx_log_has(f, "returned 42, which is no status"));
 
     status = misuse(f, c, "short");           /* declared 100, wrote 10 */
     CHECK(status == 500 || !c->complete);
