@@ -3977,11 +3977,32 @@ static void empm__config_check_numbers(empm_config *cfg, const empm_config *old,
  * the difference is what waits. The parent believes none of it.
  * ------------------------------------------------------------------------- */
 
+/* The states of a connection: a row of WAITS where it can wait without a
+ * worker, so that the status page shows it; a row of RUNS where it cannot.
+ *
+ *   name, letter of the worker, column of the page, label, key in ?auto
+ *
+ * A new state is a row here, its place in the picture and in the two tables of
+ * >>conn, its step, and a test of it. */
+#define EMPM__STATE_LIST(WAITS, RUNS) \
+    WAITS(HANDSHAKE, 'R', "PROXY", "handshake", "ConnsAsyncHandshake") \
+    WAITS(READ_HEAD, 'R', "head", "read_head", "ConnsAsyncReadHead") \
+    WAITS(READ_BODY, 'R', "body", "read_body", "ConnsAsyncReadBody") \
+    RUNS(HANDLE, 'W') \
+    WAITS(SUSPENDED, 'W', "suspended", "suspended", "ConnsAsyncSuspended") \
+    WAITS(WRITE, 'W', "writing", "write", NULL) \
+    WAITS(KEEPALIVE, 'K', "keep-alive", "keepalive", NULL) \
+    WAITS(LINGER, 'C', "closing", "closing", NULL) \
+    RUNS(CLOSED, 'C')
+
+#define EMPM__STATE_WAITS(name, letter, column, label, key) EMPM__##name,
+#define EMPM__STATE_RUNS(name, letter) EMPM__##name,
 enum empm__state {
-    EMPM__HANDSHAKE, EMPM__READ_HEAD, EMPM__READ_BODY, EMPM__HANDLE,
-    EMPM__SUSPENDED, EMPM__WRITE, EMPM__KEEPALIVE, EMPM__LINGER, EMPM__CLOSED,
+    EMPM__STATE_LIST(EMPM__STATE_WAITS, EMPM__STATE_RUNS)
     EMPM__STATES
 };
+#undef EMPM__STATE_WAITS
+#undef EMPM__STATE_RUNS
 
 enum {                               /* why the child does not accept */
     EMPM__PAUSE_GATE = 1,            /* no worker has time */
@@ -11982,23 +12003,27 @@ static int empm__conn_transition_ok(int from, int to)
 #  define EMPM__ON_TRANSITION(from, to) (void)0
 #endif
 
-/* What the scoreboard shows of a worker that runs a connection. */
-static const char empm__letters[] = "RRRWWWKCC";
-EMPM__ASSERT_STATIC(sizeof empm__letters == EMPM__STATES + 1, a_letter_each);
+/* letter: the scoreboard shows it of a worker that runs a connection. */
+#define EMPM__STATE_WAITS(name, letter, column, label, key) { letter, #name },
+#define EMPM__STATE_RUNS(name, letter) { letter, #name },
+static const struct { char letter, name[11]; } empm__states[EMPM__STATES] = {
+    EMPM__STATE_LIST(EMPM__STATE_WAITS, EMPM__STATE_RUNS)
+};
+#undef EMPM__STATE_WAITS
+#undef EMPM__STATE_RUNS
 
-/* The one place that sets c->state.
- * New state? Also: the picture, the tables, empm__conn_run, empm__letters. */
+/* The one place that sets c->state. */
 static void empm__conn_enter(empm__worker *w, empm__conn *c,
                              enum empm__state to)
 {
     EMPM__ON_TRANSITION((int)c->state, (int)to);
     if (!empm__conn_transition_ok((int)c->state, (int)to)) {
-        empm__worker_log(w, EMPM_LOG_CRIT, 5006, "no way from state %d to %d",
-                         (int)c->state, (int)to);
+        empm__worker_log(w, EMPM_LOG_CRIT, 5006, "no way from %s to %s",
+                         empm__states[c->state].name, empm__states[to].name);
         to = EMPM__CLOSED;
     }
     c->state = (uint8_t)to;
-    empm__store(&w->score->status, (uint32_t)empm__letters[to]);
+    empm__store(&w->score->status, (uint32_t)empm__states[to].letter);
 }
 
 /* The connection's end, as far as a worker goes: the listener frees the
@@ -12084,7 +12109,7 @@ static void empm__conn_run(empm__worker *w, uint32_t index)
     empm__turn_begin(w);
     if (c->req != NULL)
         c->req->w = w;
-    empm__store(&w->score->status, (uint32_t)empm__letters[c->state]);
+    empm__store(&w->score->status, (uint32_t)empm__states[c->state].letter);
     if (c->req != NULL && c->req->head_us != 0)
         empm__request_score(w, c->req);
     c->flags &= (uint8_t)~(EMPM__F_DRAINED | EMPM__F_MOVED);
@@ -13810,9 +13835,11 @@ typedef struct empm__metric {
 #define EMPM__WORKERS(value, k, help) \
     { "workers", "state", value, NULL, 0, 0, \
       offsetof(empm__snapshot, all.by_letter[k]), help }
-#define EMPM__CONNS(value, key, state, help) \
-    { "connections", "state", value, key, 0, 0, \
-      offsetof(empm__snapshot, all.by_state[state]), help }
+#define EMPM__CONNS(name, letter, column, label, key) \
+    { "connections", "state", label, key, 0, 0, \
+      offsetof(empm__snapshot, all.by_state[EMPM__##name]), \
+      "Connections that wait without a worker, by what for" },
+#define EMPM__NO_CONNS(name, letter)
 #define EMPM__CPU(value, k, help) \
     { "cpu_seconds_total", "mode", value, NULL, 1, 1, \
       offsetof(empm__snapshot, cpu_us[k]), help }
@@ -13843,14 +13870,7 @@ static const empm__metric empm__metrics[] = {
     EMPM__WORKERS("closing", EMPM__SEEN_CLOSING, NULL),
     EMPM__WORKERS("graceful", EMPM__SEEN_GRACEFUL, NULL),
     EMPM__GAUGE("open_connections", NULL, all.connections, "Open connections"),
-    EMPM__CONNS("handshake", "ConnsAsyncHandshake", EMPM__HANDSHAKE,
-                "Connections that wait without a worker, by what for"),
-    EMPM__CONNS("read_head", "ConnsAsyncReadHead", EMPM__READ_HEAD, NULL),
-    EMPM__CONNS("read_body", "ConnsAsyncReadBody", EMPM__READ_BODY, NULL),
-    EMPM__CONNS("suspended", "ConnsAsyncSuspended", EMPM__SUSPENDED, NULL),
-    EMPM__CONNS("write", NULL, EMPM__WRITE, NULL),
-    EMPM__CONNS("keepalive", NULL, EMPM__KEEPALIVE, NULL),
-    EMPM__CONNS("closing", NULL, EMPM__LINGER, NULL),
+    EMPM__STATE_LIST(EMPM__CONNS, EMPM__NO_CONNS)
     EMPM__GAUGE("queue_length", "QueueLength", all.queued,
                 "Connections that are ready and wait for a worker"),
     EMPM__SECONDS("queue_wait_seconds", "QueueWait", 0, wait_us,
@@ -14206,6 +14226,15 @@ static const char *empm__status_bytes_text(char to[40], uint64_t n)
     return strcat(to, units[k]);
 }
 
+#define EMPM__STATE_WAITS(name, letter, column, label, key) \
+    { EMPM__##name, column },
+#define EMPM__STATE_RUNS(name, letter)
+static const struct { int state; const char *name; } empm__page_columns[] = {
+    EMPM__STATE_LIST(EMPM__STATE_WAITS, EMPM__STATE_RUNS)
+};
+#undef EMPM__STATE_WAITS
+#undef EMPM__STATE_RUNS
+
 static void empm__status_show_map(empm_request *req, const empm__snapshot *seen)
 {
     static const char *const says[] = {
@@ -14240,7 +14269,7 @@ static void empm__status_show_process(empm_request *req,
                                       const empm__snapshot *seen,
                                       const empm__snapshot_child *ch)
 {
-    int k;
+    size_t i;
     if (ch != &seen->all)
         empm_printf(req, "<tr><td>%d<td>%u<td>%s<td>%llu<td>%s", ch->slot,
                     ch->pid, !ch->leaving ? "no"
@@ -14256,22 +14285,26 @@ static void empm__status_show_process(empm_request *req,
                 EMPM__LLU(empm__snapshot_busy(ch)),
                 EMPM__LLU(ch->by_letter[EMPM__SEEN_GRACEFUL]),
                 EMPM__LLU(ch->by_letter[EMPM__SEEN_IDLE]));
-    for (k = EMPM__HANDSHAKE; k <= EMPM__LINGER; k++)
-        if (k != EMPM__HANDLE)         /* never without a worker */
-            empm_printf(req, "<td>%llu", EMPM__LLU(ch->by_state[k]));
+    for (i = 0; i < EMPM__COUNT(empm__page_columns); i++)
+        empm_printf(req, "<td>%llu",
+                    EMPM__LLU(ch->by_state[empm__page_columns[i].state]));
     empm_printf(req, "\n");
 }
 
 static void empm__status_show_processes(empm_request *req,
                                         const empm__snapshot *seen)
 {
+    size_t i;
     int k;
     empm_printf(req, "<h2>Processes and connections</h2>\n<div class=t><table>"
                 "<thead><tr><th rowspan=2>Slot<th rowspan=2>PID<th rowspan=2>"
                 "Stopping<th colspan=2>Connections<th colspan=3>Threads"
-                "<th colspan=7>Waiting connections\n<tr><th>total<th>accepting"
-                "<th>busy<th>graceful<th>idle<th>PROXY<th>head<th>body"
-                "<th>suspended<th>writing<th>keep-alive<th>closing<tbody>\n");
+                "<th colspan=%u>Waiting connections\n<tr><th>total<th>accepting"
+                "<th>busy<th>graceful<th>idle",
+                (unsigned)EMPM__COUNT(empm__page_columns));
+    for (i = 0; i < EMPM__COUNT(empm__page_columns); i++)
+        empm_printf(req, "<th>%s", empm__page_columns[i].name);
+    empm_printf(req, "<tbody>\n");
     for (k = 0; k < seen->nchildren; k++)
         empm__status_show_process(req, seen, &seen->children[k]);
     empm_printf(req, "<tfoot>");

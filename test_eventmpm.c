@@ -13433,6 +13433,41 @@ SERVED_BY(misuse, null_pointers, 1, NULL)
  * >>conn -- keep-alive, pipelining, half-closed clients
  * ------------------------------------------------------------------------- */
 
+/* Picture and table of >>conn name every state, and the table has exactly the
+ * arrows that are allowed. */
+TEST(conn, picture_and_table_name_every_state)
+{
+    char *text = slurp_path("eventmpm.h");
+    char *picture = text ? strstr(text, " * >>conn -- the life") : NULL;
+    char *arrows = picture ? strstr(picture, " *   from       to") : NULL;
+    char *end = arrows ? strstr(arrows, "\n * runs on") : NULL, *p;
+    uint16_t told[EMPM__STATES];
+    char from[16], to[16];
+    int i, k;
+
+    memset(told, 0, sizeof told);
+    if (!CHECK(end != NULL)) {
+        free(text);
+        return;
+    }
+    for (p = arrows; p < end; p = strchr(p, '\n') + 1)
+        if (sscanf(p, " *   %15s %15s empm__do_", from, to) == 2)
+            for (i = 0; i < EMPM__STATES; i++)
+                for (k = 0; k < EMPM__STATES; k++)
+                    if (strcmp(from, empm__states[i].name) == 0 &&
+                        strcmp(to, empm__states[k].name) == 0)
+                        told[i] = (uint16_t)(told[i] | 1 << k);
+    *end = arrows[-1] = '\0';
+    for (i = 0; i < EMPM__STATES; i++) {
+        if (!CHECK(strstr(picture, empm__states[i].name) != NULL) ||
+            !CHECK(strstr(arrows, empm__states[i].name) != NULL))
+            fprintf(stderr, "state %s\n", empm__states[i].name);
+        for (k = 0; k < EMPM__CLOSED; k++)
+            CHECK_INT(empm__conn_transition_ok(i, k), told[i] >> k & 1);
+    }
+    free(text);
+}
+
 /* A connection serves MaxKeepAliveRequests requests; "close" among the words
  * of Connection ends it after one. */
 SERVED(conn, keep_alive, "MaxKeepAliveRequests 5")
