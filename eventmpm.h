@@ -850,8 +850,8 @@ EMPM_API void empm_log(empm_request *req, enum empm_log_level level,
 EMPM_API int empm_note(empm_request *req, const char *name, const char *value);
 
 /* Removes the server's signal handlers and masks from a process that a handler
- * has forked: call it there. Async-signal-safe. Under empm_main() and empm_run()
- * system(), popen() and posix_spawn() need no such call; under empm_start() they
+ * has forked: call it there. Async-signal-safe. Under empm_main(), empm_run()
+ * system(), popen(), posix_spawn() need no such call; under empm_start() they
  * inherit the signals that workers block: use fork(), this call and exec(). */
 EMPM_API void empm_after_fork(void);
 
@@ -3982,8 +3982,8 @@ static void empm__config_check_numbers(empm_config *cfg, const empm_config *old,
  *
  *   name, letter of the worker, column of the page, label, key in ?auto
  *
- * A new state is a row here, its place in the picture and in the two tables of
- * >>conn, its step, and a test of it. */
+ * A new state is a row here, its place in the picture and in both tables of the
+ * section >>conn, its step, and a test of it. */
 #define EMPM__STATE_LIST(WAITS, RUNS) \
     WAITS(HANDSHAKE, 'R', "PROXY", "handshake", "ConnsAsyncHandshake") \
     WAITS(READ_HEAD, 'R', "head", "read_head", "ConnsAsyncReadHead") \
@@ -4188,7 +4188,6 @@ static void empm__score_store_text(size_t *to, size_t n, const void *from,
         empm__store(to, 0);
 }
 
-#if !defined(EVENTMPM_NO_STATUS) || !defined(EVENTMPM_NO_FORK)
 static void empm__score_load_text(void *to, const size_t *from, size_t n)
 {
     size_t i, word;
@@ -4212,7 +4211,6 @@ static void empm__score_request_line(const empm__score_worker *w,
             to[i] = ' ';
         }
 }
-#endif
 
 /* ---------------------------------------------------------------------------
  * >>handover -- one word that says who owns a connection
@@ -14679,15 +14677,14 @@ static int empm__exchange_give(const empm__exchange *x, const empm__move *m,
 }
 
 /* Takes one message. > 0: so many connections, whose descriptors are the
- * caller's; 0: there is none; -1: it made no sense, or, EMFILE, there were
- * no descriptors, and what came is closed; EPIPE: the exchange has been shut
- * down. */
+ * caller's; 0: there is none; -1: it made no sense, or, EMFILE, there were no
+ * descriptors, and what came is closed. */
 static int empm__exchange_take(const empm__exchange *x, empm__move *m, int *fds)
 {
     struct msghdr h;
     struct iovec v;
     empm__passed p;
-    struct cmsghdr *part;
+    size_t at;
     ssize_t r;
     uint32_t n = 0;
     memset(&h, 0, sizeof h);
@@ -14700,13 +14697,17 @@ static int empm__exchange_take(const empm__exchange *x, empm__move *m, int *fds)
     r = recvmsg(x->fd[0], &h, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     if (r < 0)
         return 0;
-    for (part = CMSG_FIRSTHDR(&h); part != NULL; part = CMSG_NXTHDR(&h, part))
+    for (at = 0; at + CMSG_LEN(0) <= h.msg_controllen;) {
+        const struct cmsghdr *part = (struct cmsghdr *)(void *)(p.room + at);
+        const size_t got = part->cmsg_len >= CMSG_LEN(0)
+                               ? part->cmsg_len - CMSG_LEN(0) : 0;
         if (part->cmsg_level == SOL_SOCKET && part->cmsg_type == SCM_RIGHTS) {
-            const size_t got = empm__min(part->cmsg_len - CMSG_LEN(0),
-                                         EMPM__MOVE_MOST * sizeof *fds);
-            memcpy(fds, CMSG_DATA(part), got);
-            n = (uint32_t)(got / sizeof *fds);
+            n = (uint32_t)(empm__min(got, EMPM__MOVE_MOST * sizeof *fds) /
+                           sizeof *fds);
+            memcpy(fds, CMSG_DATA(part), n * sizeof *fds);
         }
+        at += CMSG_SPACE(got);
+    }
     if (n > 0 && !(h.msg_flags & MSG_TRUNC) &&
         (size_t)r >= offsetof(empm__move, of) &&
         m->version == EMPM__MOVE_VERSION && m->n <= EMPM__MOVE_MOST &&
@@ -14715,8 +14716,22 @@ static int empm__exchange_take(const empm__exchange *x, empm__move *m, int *fds)
         return (int)n;
     while (n > 0)
         close(fds[--n]);
-    errno = r == 0 ? EPIPE : h.msg_flags & MSG_CTRUNC ? EMFILE : EPROTO;
+    /* nothing, or the end: is_down() knows */
+    if (r == 0)
+        return 0;
+    errno = h.msg_flags & MSG_CTRUNC ? EMFILE : EPROTO;
     return -1;
+}
+
+/* Has somebody shut it down? It is readable then, for ever, and nothing
+ * comes. */
+static int empm__exchange_is_down(const empm__exchange *x)
+{
+    struct pollfd p;
+    p.fd = x->fd[0];
+    p.events = EMPM__POLLRDHUP;
+    p.revents = 0;
+    return poll(&p, 1, 0) > 0 && (p.revents & (EMPM__POLLRDHUP | POLLHUP)) != 0;
 }
 
 /* Names a listening socket in all processes: by its address, since the options
@@ -14892,6 +14907,30 @@ static void empm__listener_drain_inbox(empm__engine *ch, empm__batch *b)
 
 /* --- siblings ------------------------------------------------------------- */
 
+/* Does another child serve in slot i? */
+static int empm__listener_is_sibling(const empm__engine *ch, int i)
+{
+    const empm__score_slot *at = empm__score_slot_at(&ch->s->score, i);
+    const empm__score_child *of = empm__score_at(&ch->s->score, i);
+    return i != ch->slot && empm__load(&at->pid) != 0 &&
+           !empm__load(&at->leaving) && !empm__load(&at->admin) &&
+           empm__load(&of->healthy) && !empm__load(&of->stopping);
+}
+
+/* Has a sibling a place for one more connection, now or in a moment? */
+static int empm__listener_others_have_place(const empm__engine *ch)
+{
+    const empm__score *sb = &ch->s->score;
+    const uint32_t top = empm__load(&empm__score_server_at(sb)->top);
+    int i;
+    for (i = 0; ch->shares && i < sb->slots && (uint32_t)i < top; i++)
+        if (empm__listener_is_sibling(ch, i) &&
+            !(empm__load(&empm__score_at(sb, i)->paused) &
+              (EMPM__PAUSE_FULL | EMPM__PAUSE_FDS)))
+            return 1;
+    return 0;
+}
+
 /* How many more jobs the siblings that accept can begin at once, by what they
  * say. *accepting (not NULL): how many siblings that are. */
 static uint32_t empm__listener_siblings_room(const empm__engine *ch,
@@ -14902,13 +14941,9 @@ static uint32_t empm__listener_siblings_room(const empm__engine *ch,
     uint32_t n = 0, open = 0;
     int i;
     for (i = 0; ch->shares && i < sb->slots && (uint32_t)i < top; i++) {
-        const empm__score_slot *at = empm__score_slot_at(sb, i);
         const empm__score_child *of = empm__score_at(sb, i);
         uint32_t idle, queued;
-        if (i == ch->slot || empm__load(&at->pid) == 0 ||
-            empm__load(&at->leaving) || empm__load(&at->admin) ||
-            !empm__load(&of->healthy) || empm__load(&of->stopping) ||
-            empm__load(&of->paused))
+        if (!empm__listener_is_sibling(ch, i) || empm__load(&of->paused))
             continue;
         open++;
         queued = empm__load_acq(&of->queued);
@@ -15234,13 +15269,23 @@ static void empm__listener_hold(empm__engine *ch, empm__batch *b, int fd, int k,
     h->from = *from;
 }
 
-/* Room for one more connection: what workers have closed, or one that is only
- * kept alive. 0: there is none. */
+/* Room for one more connection beyond MaxOpenConnections: what workers have
+ * closed, or, unless a sibling has a place, those that are only kept alive. 0:
+ * there is none, and accepting pauses. */
 static int empm__listener_make_room(empm__engine *ch, empm__batch *b)
 {
+    uint32_t over;
+    int others;
     empm__listener_drain_inbox(ch, b);
-    return ch->slab.in_use < ch->most || empm__listener_cull(ch, 1,
-                                                             b->now_ms) > 0;
+    if (ch->slab.in_use < ch->most)
+        return 1;
+    over = ch->slab.in_use - ch->most + 1;
+    others = empm__listener_others_have_place(ch);
+    if (!others && empm__listener_cull(ch, over, b->now_ms) >= over)
+        return 1;
+    empm__listener_pause(ch, EMPM__PAUSE_FULL, b->now_ms,
+                         others ? NULL : "MaxOpenConnections is reached");
+    return 0;
 }
 
 /* May the connection move? All that there is of it is in the kernel. */
@@ -15304,8 +15349,9 @@ static void empm__move_in(empm__engine *ch, empm__batch *b, int fd,
     struct sockaddr_storage from;
     uint32_t i;
     int k;
-    for (k = 0; k < ch->s->nlisteners; k++)
-        if (empm__listener_watches(ch, k) &&
+    for (k = 0; k < ch->s->nlisteners; k++)  /* even if it is closed: a drain
+                                                takes back what it gave */
+        if (ch->s->listeners[k].admin == ch->admin &&
             empm__exchange_key(&ch->s->listeners[k]) == m->listener)
             break;
     if (k == ch->s->nlisteners)      /* a reload has dropped that Listen, or
@@ -15334,25 +15380,13 @@ static void empm__move_in(empm__engine *ch, empm__batch *b, int fd,
         empm__listener_batch_add(ch, b, i);
 }
 
-/* May one more message of connections be taken? At MaxOpenConnections they are
- * for siblings, if those accept; else idle ones make room. Without descriptors
- * what is taken would be lost. */
+/* May one more message of connections be taken? Without descriptors what is
+ * taken would be lost. */
 static int empm__move_has_place(empm__engine *ch, empm__batch *b)
 {
     const uint32_t now_ms = b->now_ms;
-    uint32_t others = 0, over;
-    if (ch->slab.in_use >= ch->most)
-        empm__listener_drain_inbox(ch, b);
-    if (ch->slab.in_use >= ch->most) {
-        over = ch->slab.in_use - ch->most + 1;
-        empm__listener_siblings_room(ch, &others);
-        if (others > 0 || empm__listener_cull(ch, over, now_ms) < over) {
-            empm__listener_pause(ch, EMPM__PAUSE_FULL, now_ms,
-                                 others > 0 ? NULL : "MaxOpenConnections is "
-                                 "reached");
-            return 0;
-        }
-    }
+    if (ch->slab.in_use >= ch->most && !empm__listener_make_room(ch, b))
+        return 0;
     if (ch->lacked_fds) {
         const int fd = fcntl(ch->s->exchange.fd[0], F_DUPFD_CLOEXEC, 0);
         if (fd < 0) {
@@ -15369,7 +15403,7 @@ static int empm__move_has_place(empm__engine *ch, empm__batch *b)
  * if nobody else will. */
 static void empm__move_take(empm__engine *ch, empm__batch *b, int all)
 {
-    int turns = EMPM__ACCEPTS;
+    int turns = EMPM__ACCEPTS, taken = 0;
     while (ch->shares && (all || (turns-- > 0 && ch->paused == 0))) {
         empm__move m;
         int fds[EMPM__MOVE_MOST], n, k;
@@ -15380,15 +15414,18 @@ static void empm__move_take(empm__engine *ch, empm__batch *b, int all)
         if (!all && !empm__move_has_place(ch, b))
             return;
         n = empm__exchange_take(&ch->s->exchange, &m, fds);
-        if (n == 0)
+        if (n == 0 && (taken || !empm__exchange_is_down(&ch->s->exchange)))
             return;
-        if (n < 0 && errno == EPIPE) {       /* no end, else: it stays ready */
+        taken = 1;
+        if (n == 0) {                /* no end, else: it stays ready */
             empm__engine_log(ch, EMPM_LOG_ERROR, 5046, "a process has shut "
                              "down the sockets between children: no connection "
                              "moves any more, until the next start");
             empm__listener_watch(ch, 0);
             ch->shares = 0;
-            empm__listener_watch(ch, 1);
+            if (empm__listener_watch(ch, 1) < 0)
+                empm__listener_pause(ch, EMPM__PAUSE_FDS, b->now_ms,
+                                     strerror(errno));
             return;
         }
         if (n < 0 && errno == EMFILE) {
@@ -15403,6 +15440,7 @@ static void empm__move_take(empm__engine *ch, empm__batch *b, int all)
                              "passed on makes no sense: closed");
         for (k = 0; k < n; k++)
             empm__move_in(ch, b, fds[k], &m.of[k]);
+        ch->lacked_fds |= n > 0 && (uint32_t)n < m.n;
     }
 }
 
@@ -15501,11 +15539,8 @@ static void empm__listener_accept(empm__engine *ch, empm__batch *b, int k,
             p.events = POLLIN;
             if (accepted || poll(&p, 1, 0) <= 0)
                 return;
-            if (!empm__listener_make_room(ch, b)) {
-                empm__listener_pause(ch, EMPM__PAUSE_FULL, now_ms,
-                                     "MaxOpenConnections is reached");
+            if (!empm__listener_make_room(ch, b))
                 return;
-            }
         }
         a.ss_family = AF_UNSPEC;
         fd = empm__fd_accept(l->fd, from);
