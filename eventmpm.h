@@ -946,24 +946,24 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  * Each section uses only those above it:
  *
  *   platform tools log                   what a server stands on
- *   settings values directives           what can be set, and how
- *   config-files config-sections check score
+ *   settings values directives check     what can be set, and how
+ *   score peer                           counters; who is at the other end
  *   handover wheel queue poller          how a connection changes hands
- *   route peer proxy                     patterns; who is there, is it believed
- *   memory store                         pages, workers, the child; what
- *                                        children share
- *   head body                            HTTP in
- *   request response access              what a handler holds; who came
+ *   route memory exchange listener       patterns; pages, workers and engines;
+ *                                        who accepts, and gives away
+ *   head body request response           HTTP in; what a handler holds
  *   steps dispatch reading handling writing conn
  *                                        the life of a connection
- *   files health status                  three handlers
- *   exchange child listen server         connections that move; threads,
- *                                        sockets, the engine
+ *   engine listen server                 threads, sockets, all of it together
+ *   -- here ends the core --
+ *   config-files config-sections proxy store access files health status
+ *                                        wings, each of them closed
+ *   wings                                ... as the core sees them
  *   run parent main                      signals, processes, a command line
  *
  * Threads of a child: threads_per_child workers (>>conn), of which one that has
- * nothing to do is the listener (>>child); the standby, which is it when none
- * is free; and the main thread, which waits for orders. "The listener" is a
+ * nothing to do is the listener (>>listener); the standby, which is it if all
+ * are busy; and the main thread, which waits for orders. "The listener" is a
  * role, and what belongs to it passes on with the role, under queue.lock.
  * Locks, in the order in which they may be taken; none is held over a user's
  * function or over a call that can wait:
@@ -993,38 +993,39 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   prefix settings        directive
  *   prefix values          config directive
  *   prefix directives      text directive config report
- *   prefix config-files    loader define load
- *   prefix config-sections loader config
  *   prefix check           config
  *   prefix score           score
+ *   prefix peer            peer counts
  *   prefix handover        conn slab
  *   prefix wheel           wheel
  *   prefix queue           queue
  *   prefix poller          poller
  *   prefix route           route routes path
- *   prefix peer            peer counts
- *   prefix proxy           proxy
  *   prefix memory          wings engine worker budget pool file page pages
- *   prefix store           sip kv store
+ *   prefix exchange        exchange
+ *   prefix listener        listener engine move
  *   prefix head            head list
  *   prefix body            chunk
- *   prefix request         request peer
+ *   prefix request         request
  *   prefix response        plain transport response out text
- *   prefix access          access
- *   prefix steps           step time turn
+ *   prefix steps           step turn
  *   prefix dispatch        dispatch
  *   prefix reading         reading do body
  *   prefix handling        handling do
  *   prefix writing         writing do
  *   prefix conn            conn worker
+ *   prefix engine          engine
+ *   prefix listen          endpoint inherited
+ *   prefix server          check config memory identity server logs
+ *   prefix config-files    loader define load
+ *   prefix config-sections loader config
+ *   prefix proxy           proxy
+ *   prefix store           sip kv store
+ *   prefix access          access
  *   prefix files           types file date condition request range files
  *   prefix files           parts
  *   prefix health          health
  *   prefix status          snapshot status metric
- *   prefix exchange        exchange
- *   prefix child           listener engine move
- *   prefix listen          endpoint inherited
- *   prefix server          check config memory identity server logs
  *   prefix wings           reading do proxy store access files status wings
  *   prefix run             signals program orders manager stop time process
  *   prefix run             watchdog parent check identity pid
@@ -1207,6 +1208,12 @@ static uint32_t empm__time_earlier(uint32_t a, uint32_t b)
     if (a == EMPM__NEVER || b == EMPM__NEVER)
         return a == EMPM__NEVER ? b : a;
     return (int32_t)(a - b) < 0 ? a : b;
+}
+
+static int empm__time_is_late(uint32_t deadline_ms, uint32_t now_ms)
+{
+    return deadline_ms != EMPM__NEVER && empm__time_until(deadline_ms,
+                                                          now_ms) <= 0;
 }
 
 #ifndef EVENTMPM_NO_STATUS
@@ -3244,539 +3251,6 @@ static const struct { const char *name, *file; } empm__modules[] = {
 };
 #endif
 
-#ifndef EVENTMPM_NO_CONFIG_FILES
-
-/* ---------------------------------------------------------------------------
- * >>config-files -- files of directives in Apache's syntax
- *
- * A line is joined with those that continue it, its ${NAME} are put in, and its
- * directive is set as one of -c is. A message names file and line, and reading
- * goes on, so that one run says all that is wrong. Includes and defined names
- * are bounded: a file that includes itself comes to an end.
- * ------------------------------------------------------------------------- */
-
-#define EMPM__CONFIG_LINE 8192         /* bytes, with the lines that go on */
-#define EMPM__CONFIG_DEPTH 16          /* Include within Include */
-#define EMPM__CONFIG_SECTIONS 32       /* <Section> within <Section> */
-#define EMPM__CONFIG_DEFINES 64        /* names at a time */
-#define EMPM__APACHE { 2, 4, 66 }      /* whose directives these are */
-
-typedef struct empm__defines {         /* of Define and -D, in the arena */
-    const char *text[EMPM__CONFIG_DEFINES];    /* "NAME" or "NAME=value" */
-} empm__defines;
-
-typedef struct empm__loader {
-    empm_config  *cfg;
-    empm__report *rep;
-    empm__defines *defines;
-    uint64_t      lists;               /* those that this file has begun */
-    int           depth, stop;         /* stop: includes go round in circles */
-    const char   *path;                /* where we are */
-    long          line;
-} empm__loader;
-
-static void empm__loader_file(empm__loader *l, const char *path);
-
-/* One line of text: reads on after '\'. 0: the end; -1: it is too long, or has
- * a NUL. *line: the last one that was begun. */
-static int empm__loader_line(FILE *f, char *text, long *line)
-{
-    size_t n = 0;
-    int c = 0, r = 1, begins = 1;
-    while (r > 0) {
-        c = getc(f);
-        *line += begins && c != EOF;
-        begins = c == '\n';
-        if (c == '\n' || c == EOF) {
-            n -= n > 0 && text[n - 1] == '\r';
-            if (n == 0 || text[n - 1] != '\\')
-                break;
-            n--;
-            if (c == EOF)
-                break;
-        } else if (c == '\0' || n + 1 == EMPM__CONFIG_LINE)
-            r = -1;
-        else
-            text[n++] = (char)c;
-    }
-    text[n] = '\0';
-    return r < 0 ? r : c != EOF || n > 0;
-}
-
-/* Which of the texts begins with this name? -1: none. */
-static int empm__define_find(const empm__defines *d, const char *name)
-{
-    const size_t n = strlen(name);
-    int i;
-    for (i = 0; i < EMPM__CONFIG_DEFINES; i++)
-        if (d->text[i] != NULL && strncmp(d->text[i], name, n) == 0 &&
-            (d->text[i][n] == '\0' || d->text[i][n] == '='))
-            return i;
-    return -1;
-}
-
-/* Keeps "NAME" or "NAME=value" in place of what NAME was. Returns NULL or what
- * is wrong. */
-static const char *empm__define(empm_config *cfg, empm__defines *d,
-                                const char *text)
-{
-    char name[128];
-    const size_t n = strcspn(text, "=");
-    int i;
-    if (n == 0 || n >= sizeof name)
-        return "wants a name of at most 127 bytes";
-    memcpy(name, text, n);
-    name[n] = '\0';
-    i = empm__define_find(d, name);
-    if (i < 0)
-        for (i = 0; i < EMPM__CONFIG_DEFINES && d->text[i] != NULL; i++)
-            ;
-    if (i == EMPM__CONFIG_DEFINES)
-        return "is one name too many: 64 can be defined";
-    d->text[i] = empm__config_keep(cfg, text);
-    return d->text[i] != NULL ? NULL : empm__no_memory;
-}
-
-/* Define NAME [value], UnDefine NAME. */
-static void empm__load_define(empm__loader *l, const char *args, int undefine)
-{
-    char text[128 + EMPM__CONFIG_LINE];
-    const char *rest = args, *why = NULL;
-    int i = empm__text_word(&rest, text, 128), more = 0;
-    if (i == 1 && !undefine) {
-        const size_t n = strlen(text);
-        more = empm__text_word(&rest, text + n + 1, sizeof text - n - 1);
-        if (more == 1)
-            text[n] = '=';
-    }
-    if (i != 1 || more < 0 || rest[strspn(rest, " \t")] != '\0')
-        why = undefine ? "takes a name" : "takes a name and perhaps a value";
-    else if (!undefine)
-        why = empm__define(l->cfg, l->defines, text);
-    else if ((i = empm__define_find(l->defines, text)) >= 0)
-        l->defines->text[i] = NULL;
-    if (why == empm__no_memory)
-        l->rep->result = EMPM_ENOMEM;
-    if (why != NULL)
-        empm__report_say(l->rep, EMPM_LOG_ERROR, 5123, "%s:%ld: %s %s: %s",
-                         l->path,
-                         l->line, undefine ? "UnDefine" : "Define", args, why);
-}
-
-/* Puts ${NAME} in: what Define has said, or the environment; what is not there
- * stays as it is. */
-static int empm__loader_expand(empm__loader *l, const char *from, char *to)
-{
-    size_t n = 0;
-    while (*from != '\0') {
-        const char *end = strncmp(from, "${", 2) == 0 ? strchr(from, '}')
-                                                      : NULL;
-        const char *value = NULL;
-        char name[128];
-        int i;
-        if (end != NULL && (size_t)(end - from) - 2 < sizeof name) {
-            memcpy(name, from + 2, (size_t)(end - from) - 2);
-            name[end - from - 2] = '\0';
-            i = empm__define_find(l->defines, name);
-            if (i >= 0 && l->defines->text[i][strlen(name)] == '=')
-                value = l->defines->text[i] + strlen(name) + 1;
-            else
-                value = getenv(name);
-            if (value == NULL)
-                empm__report_say(l->rep, EMPM_LOG_WARN, 111, "%s:%ld: ${%s} is "
-                                 "not set: Define it, or put it into the "
-                                 "environment", l->path, l->line, name);
-        }
-        if (n + (value != NULL ? strlen(value) : 1) >= EMPM__CONFIG_LINE)
-            return -1;
-        if (value != NULL) {
-            memcpy(to + n, value, strlen(value));
-            n += strlen(value);
-            from = end + 1;
-        } else
-            to[n++] = *from++;
-    }
-    to[n] = '\0';
-    return 0;
-}
-
-static int empm__loader_by_name(const void *a, const void *b)
-{
-    return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
-static void empm__loader_path(empm__loader *l, const char *path);
-
-/* All that is in a folder, in the order of its bytes, with what is in folders
- * inside, and with names that begin with a dot. */
-static void empm__loader_folder(empm__loader *l, const char *path)
-{
-    DIR *dir = opendir(path);
-    char **names = NULL, file[1300];
-    size_t n = 0, i;
-    struct dirent *e;
-    if (dir == NULL)
-        empm__report_say(l->rep, EMPM_LOG_ERROR, 5120, "%s: %s", path,
-                         strerror(errno));
-    while (dir != NULL && (e = readdir(dir)) != NULL) {
-        const size_t len = strlen(e->d_name) + 1;
-        char **more;
-        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
-            continue;
-        more = (char **)EMPM_REALLOC(names, (n + 1) * sizeof *names);
-        names = more != NULL ? more : names;
-        if (more == NULL || (names[n] = (char *)EMPM_MALLOC(len)) == NULL) {
-            l->rep->result = EMPM_ENOMEM;
-            l->stop = 1;
-            break;
-        }
-        memcpy(names[n++], e->d_name, len);
-    }
-    if (dir != NULL)
-        closedir(dir);
-    if (n > 1)
-        qsort(names, n, sizeof *names, empm__loader_by_name);
-    for (i = 0; i < n; i++) {
-        if (!l->stop &&
-            snprintf(file, sizeof file, "%s/%s", path, names[i]) <
-                (int)sizeof file)
-            empm__loader_path(l, file);
-        EMPM_FREE(names[i]);
-    }
-    EMPM_FREE(names);
-}
-
-/* A file or a folder. */
-static void empm__loader_path(empm__loader *l, const char *path)
-{
-    const empm__loader here = *l;
-    struct stat st;
-    if (stat(path, &st) < 0 || !S_ISDIR(st.st_mode))
-        empm__loader_file(l, path);
-    else if (l->depth == EMPM__CONFIG_DEPTH) {
-        empm__report_say(l->rep, EMPM_LOG_ERROR, 5120, "%s: folders are nested "
-                         "more than %d deep", path, EMPM__CONFIG_DEPTH);
-        l->stop = 1;
-    } else {
-        l->depth++;
-        empm__loader_folder(l, path);
-    }
-    l->depth = here.depth;
-    l->path = here.path;
-    l->line = here.line;
-}
-
-/* Include: a file, a folder, or what a pattern matches, by name. */
-static void empm__loader_include(empm__loader *l, const char *args,
-                                 int optional)
-{
-    char word[1024], path[1200];
-    const char *pattern;
-    struct stat st;
-    glob_t found;
-    size_t i;
-    int r;
-    if (empm__text_word(&args, word, sizeof word) != 1 || *args != '\0') {
-        empm__report_say(l->rep, EMPM_LOG_ERROR, 5120, "%s:%ld: Include takes "
-                         "one file, folder or pattern", l->path, l->line);
-        return;
-    }
-    pattern = empm__config_path(l->cfg, word, path, sizeof path);
-    if (stat(pattern, &st) == 0) {
-        empm__loader_path(l, pattern);
-        return;
-    }
-    r = glob(pattern, GLOB_NOSORT, NULL, &found);
-    if (r != 0) {
-        if (!optional || r != GLOB_NOMATCH)
-            empm__report_say(l->rep, EMPM_LOG_ERROR, 5120, "%s:%ld: Include "
-                             "%s: %s%s",
-                             l->path, l->line, word, r == GLOB_NOMATCH
-                          ? "there is no such file" : "it cannot be read",
-                             word[0] != '/' && l->cfg->server_root == NULL
-                          ? ": say ServerRoot before it, the folder that it "
-                            "is in" : "");
-        return;
-    }
-    qsort(found.gl_pathv, found.gl_pathc, sizeof *found.gl_pathv,
-          empm__loader_by_name);
-    for (i = 0; i < found.gl_pathc && !l->stop; i++)
-        empm__loader_path(l, found.gl_pathv[i]);
-    globfree(&found);
-}
-
-static void empm__loader_directive(empm__loader *l, const char *name,
-                                   const char *value)
-{
-    char where[1024];
-    if (empm__text_equal(name, "Include") ||
-        empm__text_equal(name, "IncludeOptional")) {
-        empm__loader_include(l, value, name[7] != '\0');
-        return;
-    }
-    if (empm__text_equal(name, "Define") ||
-        empm__text_equal(name, "UnDefine")) {
-        empm__load_define(l, value, empm__ascii_lower(name[0]) == 'u');
-        return;
-    }
-    snprintf(where, sizeof where, "%.960s:%ld: ", l->path, l->line);
-    empm__directive_set(l->cfg, where, name, value, &l->lists, l->rep);
-}
-
-/* ---------------------------------------------------------------------------
- * >>config-sections -- <If...>, and the loop over the lines of a file
- *
- * A section holds or not when it is opened, so what is left out is only
- * searched for the ends of sections. One that is not known is left out and
- * said, as its directives may be meant for a part of the server only.
- * ------------------------------------------------------------------------- */
-
-/* Is what <IfModule> names, by module or by file, part of this server? */
-static int empm__loader_has_module(const char *name)
-{
-    const size_t n = strlen(name), end = sizeof "_module" - 1;
-    size_t i;
-    for (i = 0; i < EMPM__COUNT(empm__modules); i++) {
-        const char *ours = empm__modules[i].name;
-        if (strcmp(name, empm__modules[i].file) == 0 ||
-            strcmp(name, ours) == 0 || (n == strlen(ours) + end &&
-             strcmp(name + n - end, "_module") == 0 &&
-             strncmp(name, ours, n - end) == 0))
-            return 1;
-    }
-    return 0;
-}
-
-/* <IfVersion [operator] 2.4.1>: 1 or 0; -1: it makes no sense. */
-static int empm__loader_version_is(const char *s)
-{
-    static const int ours[] = EMPM__APACHE;
-    const size_t n = strspn(s, "<=>");
-    const char *v = s + n + strspn(s + n, " \t");
-    const char first = *s;
-    const int same = n == 0 || s[n - 1] == '=';
-    int i, order = 0;
-    if (n > 2 || (n == 2 && s[1] != '='))
-        return -1;
-    for (i = 0; i < 3; i++) {
-        const size_t digits = strspn(v, "0123456789");
-        const int64_t want = *v != '\0' || i == 0 ? empm__parse_u63(v, digits)
-                                                  : 0;
-        if (want < 0)
-            return -1;
-        if (order == 0)
-            order = ours[i] < want ? -1 : ours[i] > want;
-        v += digits;
-        v += *v == '.' && i < 2 && empm__ascii_is_digit((unsigned char)v[1]);
-    }
-    if (*v != '\0')
-        return -1;
-    return order == 0 ? same : order < 0 ? first == '<' : first == '>';
-}
-
-/* Does the condition of a section hold? 1 or 0; -1: it makes no sense, -2: this
- * is no section with a condition. */
-static int empm__loader_holds(const empm__loader *l, const char *name,
-                              const char *arg)
-{
-    char path[1200];
-    const int no = *arg == '!';
-    int is;
-    arg += no;
-    if (!empm__text_begins(name, "<If"))
-        return -2;
-    if (empm__text_equal(name + 3, "Module"))
-        is = empm__loader_has_module(arg);
-    else if (empm__text_equal(name + 3, "Define"))
-        is = empm__define_find(l->defines, arg) >= 0;
-    else if (empm__text_equal(name + 3, "File"))
-        is = access(empm__config_path(l->cfg, arg, path, sizeof path),
-                    F_OK) == 0;
-    else if (empm__text_equal(name + 3, "Version"))
-        is = empm__loader_version_is(arg);
-    else
-        return -2;
-    return *arg == '\0' || is < 0 ? -1 : is ^ no;
-}
-
-typedef struct empm__sections {        /* of one file, those that are open */
-    int  open, skip;                   /* skip: the first that is left out; 0 */
-    char name[EMPM__CONFIG_SECTIONS][24];
-} empm__sections;
-
-/* "</Name>" closes the last of that name; what is open inside it is
- * forgotten. */
-static void empm__loader_section_close(empm__loader *l, empm__sections *o,
-                                       const char *name)
-{
-    const size_t n = strcspn(name + 2, ">");
-    int i = o->open;
-    while (i > 0 && !empm__text_same(o->name[i - 1] + 1,
-                                     strlen(o->name[i - 1]) - 1,
-                                     name + 2, empm__min(n, 22)))
-        i--;
-    if (i == 0 && o->skip == 0)
-        empm__report_say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: %s without "
-                         "<%.*s>", l->path, l->line, name, (int)n, name + 2);
-    if (i == 0)
-        return;
-    if (i < o->open && o->skip == 0)
-        empm__report_say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: %s before %s> "
-                         "is closed", l->path, l->line, name,
-                         o->name[o->open - 1]);
-    o->open = i - 1;
-    if (o->skip > o->open)
-        o->skip = 0;
-}
-
-/* "<Name argument>". A section that is not known is left out, as if all that it
- * holds were unknown, too. */
-static void empm__loader_section_open(empm__loader *l, empm__sections *o,
-                                      char *name, char *arg)
-{
-    char *last = *arg != '\0' ? arg : name;
-    size_t n = strlen(last);
-    const char *instead;
-    int holds = 0;
-    if (last[n - 1] == '>')
-        n--;
-    else if (o->skip == 0) {
-        empm__report_say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: %s wants a > "
-                         "at its end", l->path, l->line, name);
-        return;
-    }
-    while (n > 0 && (last[n - 1] == ' ' || last[n - 1] == '\t'))
-        n--;
-    last[n] = '\0';
-    if (o->open == EMPM__CONFIG_SECTIONS) {
-        empm__report_say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: %s> is the "
-                         "%dth section within others", l->path, l->line, name,
-                         o->open + 1);
-        l->stop = 1;
-        return;
-    }
-    if (o->skip == 0) {
-        holds = empm__loader_holds(l, name, arg);
-        instead = holds == -2 ? empm__directive_instead_of(name) : NULL;
-        if (holds == -1) {
-            empm__report_say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: %s %s> is "
-                             "no condition", l->path, l->line, name, arg);
-            if (*arg == '\0')
-                return;
-        } else if (instead != NULL)
-            empm__report_say(l->rep, EMPM_LOG_ERROR, 5126, "%s:%ld: %s> is "
-                             "Apache's and not here: %s (what is inside is "
-                             "left out)", l->path, l->line, name, instead);
-        else if (holds == -2)
-            empm__report_say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: section "
-                             "%s> is not known here", l->path, l->line, name);
-    }
-    snprintf(o->name[o->open++], sizeof o->name[0], "%.23s", name);
-    if (o->skip == 0 && holds != 1)
-        o->skip = o->open;
-}
-
-/* All of one file into the config, with its sections. */
-static void empm__loader_text(empm__loader *l, FILE *f, char *raw, char *text)
-{
-    empm__sections o;
-    int r, first = 1;
-    memset(&o, 0, sizeof o);
-    while (!l->stop && (r = empm__loader_line(f, raw, &l->line)) != 0) {
-        /* editors of Windows mark UTF-8 so */
-        const int mark = first && strncmp(raw, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
-        char *p = raw + mark + strspn(raw + mark, " \t");
-        char name[64];
-        size_t n;
-        first = 0;
-        if (r > 0 && *p == '#')
-            continue;
-        if (r < 0 || (o.skip == 0 && empm__loader_expand(l, p, text) < 0)) {
-            empm__report_say(l->rep, EMPM_LOG_ERROR, 5124, "%s:%ld: a line of "
-                             "more than %d bytes, or with a NUL", l->path,
-                             l->line, EMPM__CONFIG_LINE - 1);
-            return;
-        }
-        p = o.skip == 0 ? text + strspn(text, " \t") : p;
-        for (n = strlen(p); n > 0 && (p[n - 1] == ' ' || p[n - 1] == '\t'); n--)
-            p[n - 1] = '\0';
-        if (*p == '\0')
-            continue;
-        n = strcspn(p, " \t");
-        snprintf(name, sizeof name, "%.*s", (int)empm__min(n, 63), p);
-        p += n + strspn(p + n, " \t");
-        if (strncmp(name, "</", 2) == 0)
-            empm__loader_section_close(l, &o, name);
-        else if (name[0] == '<')
-            empm__loader_section_open(l, &o, name, p);
-        else if (o.skip == 0)
-            empm__loader_directive(l, name, p);
-    }
-    if (o.open > 0 && !l->stop)
-        empm__report_say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: %s> is never "
-                         "closed", l->path, l->line, o.name[o.open - 1]);
-}
-
-static void empm__loader_file(empm__loader *l, const char *path)
-{
-    FILE *f = NULL;
-    char *text = (char *)EMPM_MALLOC(2 * EMPM__CONFIG_LINE);
-    if (text == NULL) {
-        l->rep->result = EMPM_ENOMEM;
-        empm__report_say(l->rep, EMPM_LOG_ERROR, 5104, "%s: no memory", path);
-    } else if (l->depth == EMPM__CONFIG_DEPTH) {
-        empm__report_say(l->rep, EMPM_LOG_ERROR, 5120, "%s:%ld: Include is "
-                         "nested more than %d deep", l->path, l->line,
-                         EMPM__CONFIG_DEPTH);
-        l->stop = 1;
-    } else if ((f = fopen(path, "re")) == NULL)
-        empm__report_say(l->rep, EMPM_LOG_ERROR, 5120, "%s: %s", path,
-                         strerror(errno));
-    if (f != NULL) {
-        l->path = path;
-        l->line = 0;
-        l->depth++;
-        empm__loader_text(l, f, text, text + EMPM__CONFIG_LINE);
-        if (ferror(f))
-            empm__report_say(l->rep, EMPM_LOG_ERROR, 5120, "%s: %s", path,
-                             strerror(errno));
-        l->depth--;
-        fclose(f);
-    }
-    EMPM_FREE(text);
-}
-
-static void empm__config_load_with(empm_config *cfg, empm__defines *defines,
-                                   const char *path, empm__report *rep)
-{
-    empm__loader l;
-    memset(&l, 0, sizeof l);
-    l.cfg = cfg;
-    l.rep = rep;
-    l.defines = defines;
-    l.path = path;
-    empm__loader_file(&l, path);
-}
-
-static void empm__config_load(empm_config *cfg, const char *path,
-                              empm__report *rep)
-{
-    empm__defines defines;
-    memset(&defines, 0, sizeof defines);
-    empm__config_load_with(cfg, &defines, path, rep);
-}
-
-EMPM_API int empm_load(empm_config *cfg, const char *path, char *err, size_t n)
-{
-    empm__first first;
-    empm__report rep;
-    empm__report_first_init(&rep, &first, err, n);
-    empm__config_load(cfg, path, &rep);
-    return rep.result;
-}
-
-#endif /* EVENTMPM_NO_CONFIG_FILES */
-
 /* ---------------------------------------------------------------------------
  * >>check -- numbers in their ranges, and the rules of Apache's event MPM
  *
@@ -4210,6 +3684,171 @@ static void empm__score_request_line(const empm__score_worker *w,
                 break;
             to[i] = ' ';
         }
+}
+
+/* ---------------------------------------------------------------------------
+ * >>peer -- addresses, and how many connections each has
+ *
+ * An address comes from a socket, a PROXY header, a field or the configuration;
+ * IPv4 inside IPv6 is IPv4 for all of them.
+ *
+ * The table for MaxConnectionsPerPeer has a slot for each address that has a
+ * connection (IPv6: its /64, which is what one customer gets), open addressing
+ * and room for twice as many as there can be.
+ *
+ * runs on   the table: the listener, nobody else
+ * ------------------------------------------------------------------------- */
+
+static void empm__peer_set(empm__peer *p, int family, const void *addr,
+                           unsigned port)
+{
+    static const unsigned char mapped[12] = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+                                              0xff, 0xff };
+    const unsigned char *a = (const unsigned char *)addr;
+    memset(p, 0, sizeof *p);
+    if (family == EMPM__PEER_IPV6 && memcmp(a, mapped, sizeof mapped) == 0) {
+        family = EMPM__PEER_IPV4;
+        a += sizeof mapped;
+    }
+    p->family = (uint8_t)family;
+    p->port = (uint16_t)port;
+    if (family == EMPM__PEER_IPV4 || family == EMPM__PEER_IPV6)
+        memcpy(p->addr, a, family == EMPM__PEER_IPV4 ? 4 : 16);
+}
+
+static void empm__peer_from(empm__peer *p, const struct sockaddr_storage *a)
+{
+    const void *any = a;
+    const struct sockaddr_in *v4 = (const struct sockaddr_in *)any;
+    const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)any;
+    if (a->ss_family == AF_INET)
+        empm__peer_set(p, EMPM__PEER_IPV4, &v4->sin_addr, ntohs(v4->sin_port));
+    else if (a->ss_family == AF_INET6)
+        empm__peer_set(p, EMPM__PEER_IPV6, &v6->sin6_addr,
+                       ntohs(v6->sin6_port));
+    else
+        empm__peer_set(p, EMPM__PEER_UNIX, NULL, 0);
+}
+
+/* What has no address is not counted. */
+static int empm__peer_is_counted(const empm__peer *p)
+{
+    return p->family == EMPM__PEER_IPV4 || p->family == EMPM__PEER_IPV6;
+}
+
+typedef struct empm__count {
+    uint64_t peer;
+    uint32_t open;               /* 0: the slot is free */
+} empm__count;
+
+typedef struct empm__counts {
+    empm__count *slots;          /* NULL: nobody counts */
+    uint32_t     mask;
+    uint64_t     seed;           /* nobody outside knows who shares a slot */
+} empm__counts;
+
+static size_t empm__counts_bytes(const empm__counts *t)
+{
+    return ((size_t)t->mask + 1) * sizeof *t->slots;
+}
+
+/* For at most `most` connections; pages that nobody needs are never touched. */
+static int empm__counts_init(empm__counts *t, uint32_t most)
+{
+    void *mem;
+    for (t->mask = 15; t->mask / 2 < most; t->mask = t->mask * 2 + 1)
+        ;
+    t->seed = (empm__now_us() * UINT64_C(0x9e3779b97f4a7c15) +
+               (uint64_t)getpid() * UINT64_C(0xbf58476d1ce4e5b9)) | 1;
+    mem = mmap(NULL, empm__counts_bytes(t), PROT_READ | PROT_WRITE,
+               MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mem == MAP_FAILED)
+        return EMPM_ENOMEM;
+    t->slots = (empm__count *)mem;
+    return EMPM_OK;
+}
+
+static void empm__counts_free(empm__counts *t)
+{
+    if (t->slots != NULL)
+        munmap(t->slots, empm__counts_bytes(t));
+    t->slots = NULL;
+}
+
+static uint64_t empm__counts_key(const empm__peer *p)
+{
+    uint64_t key = 0;
+    int i;
+    if (p->family == EMPM__PEER_IPV4)
+        key = UINT64_C(0xffffffff);      /* ffff:ffff::/32 is nobody's */
+    for (i = 0; i < (p->family == EMPM__PEER_IPV4 ? 4 : 8); i++)
+        key = key << 8 | p->addr[i];
+    return key;
+}
+
+static uint32_t empm__counts_home(const empm__counts *t, uint64_t key)
+{
+    key = (key ^ key >> 32) * t->seed;
+    return (uint32_t)(key >> 32) & t->mask;
+}
+
+/* Where `key` is, or would be. */
+static uint32_t empm__counts_find(const empm__counts *t, uint64_t key)
+{
+    uint32_t i = empm__counts_home(t, key);
+    while (t->slots[i].open > 0 && t->slots[i].peer != key)
+        i = (i + 1) & t->mask;
+    return i;
+}
+
+/* One connection more. 0: it has `most` already. */
+static int empm__counts_add(empm__counts *t, const empm__peer *p, int most)
+{
+    const uint64_t key = empm__counts_key(p);
+    empm__count *n = &t->slots[empm__counts_find(t, key)];
+    if (!empm__peer_is_counted(p))
+        return 1;
+    if (n->open >= (uint32_t)most)
+        return 0;
+    n->peer = key;
+    n->open++;
+    return 1;
+}
+
+static void empm__counts_drop(empm__counts *t, const empm__peer *p)
+{
+    uint32_t i = empm__counts_find(t, empm__counts_key(p)), k;
+    if (!empm__peer_is_counted(p) || --t->slots[i].open > 0)
+        return;
+    /* those behind that would not be found past the hole move into it */
+    for (k = (i + 1) & t->mask; t->slots[k].open > 0; k = (k + 1) & t->mask) {
+        const uint32_t home = empm__counts_home(t, t->slots[k].peer);
+        if (((k - home) & t->mask) >= ((k - i) & t->mask)) {
+            t->slots[i] = t->slots[k];
+            i = k;
+        }
+    }
+    t->slots[i].open = 0;
+}
+
+/* "192.0.2.1:4711", "[2001:db8::1]:4711", "unix:", "unknown"; without the port
+ * and brackets if `port` is 0. */
+static char *empm__peer_text(const empm__peer *p, int port, char *to, size_t n)
+{
+    char host[64] = "";
+    if (p->family == EMPM__PEER_IPV4)
+        inet_ntop(AF_INET, p->addr, host, sizeof host);
+    else if (p->family == EMPM__PEER_IPV6)
+        inet_ntop(AF_INET6, p->addr, host, sizeof host);
+    if (host[0] == '\0')
+        snprintf(to, n, "%s", p->family == EMPM__PEER_UNIX ? "unix:"
+                                                           : "unknown");
+    else if (!port)
+        snprintf(to, n, "%s", host);
+    else
+        snprintf(to, n, p->family == EMPM__PEER_IPV6 ? "[%s]:%u" : "%s:%u",
+                 host, (unsigned)p->port);
+    return to;
 }
 
 /* ---------------------------------------------------------------------------
@@ -5855,422 +5494,6 @@ static empm__route *empm__route_search(const empm__routes *t, uint32_t at,
 }
 
 /* ---------------------------------------------------------------------------
- * >>peer -- addresses, and how many connections each has
- *
- * An address comes from a socket, a PROXY header, a field or the configuration;
- * IPv4 inside IPv6 is IPv4 for all of them.
- *
- * The table for MaxConnectionsPerPeer has a slot for each address that has a
- * connection (IPv6: its /64, which is what one customer gets), open addressing
- * and room for twice as many as there can be.
- *
- * runs on   the table: the listener, nobody else
- * ------------------------------------------------------------------------- */
-
-static void empm__peer_set(empm__peer *p, int family, const void *addr,
-                           unsigned port)
-{
-    static const unsigned char mapped[12] = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-                                              0xff, 0xff };
-    const unsigned char *a = (const unsigned char *)addr;
-    memset(p, 0, sizeof *p);
-    if (family == EMPM__PEER_IPV6 && memcmp(a, mapped, sizeof mapped) == 0) {
-        family = EMPM__PEER_IPV4;
-        a += sizeof mapped;
-    }
-    p->family = (uint8_t)family;
-    p->port = (uint16_t)port;
-    if (family == EMPM__PEER_IPV4 || family == EMPM__PEER_IPV6)
-        memcpy(p->addr, a, family == EMPM__PEER_IPV4 ? 4 : 16);
-}
-
-static void empm__peer_from(empm__peer *p, const struct sockaddr_storage *a)
-{
-    const void *any = a;
-    const struct sockaddr_in *v4 = (const struct sockaddr_in *)any;
-    const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)any;
-    if (a->ss_family == AF_INET)
-        empm__peer_set(p, EMPM__PEER_IPV4, &v4->sin_addr, ntohs(v4->sin_port));
-    else if (a->ss_family == AF_INET6)
-        empm__peer_set(p, EMPM__PEER_IPV6, &v6->sin6_addr,
-                       ntohs(v6->sin6_port));
-    else
-        empm__peer_set(p, EMPM__PEER_UNIX, NULL, 0);
-}
-
-/* What has no address is not counted. */
-static int empm__peer_is_counted(const empm__peer *p)
-{
-    return p->family == EMPM__PEER_IPV4 || p->family == EMPM__PEER_IPV6;
-}
-
-typedef struct empm__count {
-    uint64_t peer;
-    uint32_t open;               /* 0: the slot is free */
-} empm__count;
-
-typedef struct empm__counts {
-    empm__count *slots;          /* NULL: nobody counts */
-    uint32_t     mask;
-    uint64_t     seed;           /* nobody outside knows who shares a slot */
-} empm__counts;
-
-static size_t empm__counts_bytes(const empm__counts *t)
-{
-    return ((size_t)t->mask + 1) * sizeof *t->slots;
-}
-
-/* For at most `most` connections; pages that nobody needs are never touched. */
-static int empm__counts_init(empm__counts *t, uint32_t most)
-{
-    void *mem;
-    for (t->mask = 15; t->mask / 2 < most; t->mask = t->mask * 2 + 1)
-        ;
-    t->seed = (empm__now_us() * UINT64_C(0x9e3779b97f4a7c15) +
-               (uint64_t)getpid() * UINT64_C(0xbf58476d1ce4e5b9)) | 1;
-    mem = mmap(NULL, empm__counts_bytes(t), PROT_READ | PROT_WRITE,
-               MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (mem == MAP_FAILED)
-        return EMPM_ENOMEM;
-    t->slots = (empm__count *)mem;
-    return EMPM_OK;
-}
-
-static void empm__counts_free(empm__counts *t)
-{
-    if (t->slots != NULL)
-        munmap(t->slots, empm__counts_bytes(t));
-    t->slots = NULL;
-}
-
-static uint64_t empm__counts_key(const empm__peer *p)
-{
-    uint64_t key = 0;
-    int i;
-    if (p->family == EMPM__PEER_IPV4)
-        key = UINT64_C(0xffffffff);      /* ffff:ffff::/32 is nobody's */
-    for (i = 0; i < (p->family == EMPM__PEER_IPV4 ? 4 : 8); i++)
-        key = key << 8 | p->addr[i];
-    return key;
-}
-
-static uint32_t empm__counts_home(const empm__counts *t, uint64_t key)
-{
-    key = (key ^ key >> 32) * t->seed;
-    return (uint32_t)(key >> 32) & t->mask;
-}
-
-/* Where `key` is, or would be. */
-static uint32_t empm__counts_find(const empm__counts *t, uint64_t key)
-{
-    uint32_t i = empm__counts_home(t, key);
-    while (t->slots[i].open > 0 && t->slots[i].peer != key)
-        i = (i + 1) & t->mask;
-    return i;
-}
-
-/* One connection more. 0: it has `most` already. */
-static int empm__counts_add(empm__counts *t, const empm__peer *p, int most)
-{
-    const uint64_t key = empm__counts_key(p);
-    empm__count *n = &t->slots[empm__counts_find(t, key)];
-    if (!empm__peer_is_counted(p))
-        return 1;
-    if (n->open >= (uint32_t)most)
-        return 0;
-    n->peer = key;
-    n->open++;
-    return 1;
-}
-
-static void empm__counts_drop(empm__counts *t, const empm__peer *p)
-{
-    uint32_t i = empm__counts_find(t, empm__counts_key(p)), k;
-    if (!empm__peer_is_counted(p) || --t->slots[i].open > 0)
-        return;
-    /* those behind that would not be found past the hole move into it */
-    for (k = (i + 1) & t->mask; t->slots[k].open > 0; k = (k + 1) & t->mask) {
-        const uint32_t home = empm__counts_home(t, t->slots[k].peer);
-        if (((k - home) & t->mask) >= ((k - i) & t->mask)) {
-            t->slots[i] = t->slots[k];
-            i = k;
-        }
-    }
-    t->slots[i].open = 0;
-}
-
-#ifndef EVENTMPM_NO_PROXY
-
-/* ---------------------------------------------------------------------------
- * >>proxy -- who stands in front, and whether it is believed
- *
- * A PROXY header is the first thing on a connection, before TLS and HTTP; it
- * says who the peer is. A field such as X-Forwarded-For is part of a request,
- * and may be written by anybody: each proxy appends whom it has seen, so it is
- * read from the right, as long as those who wrote are in RemoteIPTrustedProxy.
- *
- *   v1   PROXY TCP4 192.0.2.1 198.51.100.7 4711 80 CRLF
- *   v2   signature | 2, command | family, protocol | length | addresses | TLVs
- *        12          1            1                  2        12, 36 or 216
- *
- * source    HAProxy, "The PROXY protocol", versions 1 and 2
- * ------------------------------------------------------------------------- */
-
-typedef struct empm__net {
-    uint8_t family, bits;
-    uint8_t addr[16];
-} empm__net;
-
-typedef struct empm__nets {
-    empm__net *list;
-    size_t     n;
-} empm__nets;
-
-/* An address and nothing else; `family` 0: either. 0: it is none, and *p is as
- * it was. */
-static int empm__proxy_address_parse(empm__peer *p, int family, const char *s,
-                                     size_t n)
-{
-    char text[INET6_ADDRSTRLEN];
-    unsigned char addr[16];
-    if (n >= sizeof text)
-        return 0;
-    memcpy(text, s, n);
-    text[n] = '\0';
-    if (family != EMPM__PEER_IPV6 && inet_pton(AF_INET, text, addr) == 1)
-        family = EMPM__PEER_IPV4;
-    else if (family != EMPM__PEER_IPV4 && inet_pton(AF_INET6, text, addr) == 1)
-        family = EMPM__PEER_IPV6;
-    else
-        return 0;
-    empm__peer_set(p, family, addr, 0);
-    return 1;
-}
-
-/* "192.0.2.0/24", or an address, which is a network of one. */
-static int empm__proxy_net_parse(empm__net *net, const char *s, size_t n)
-{
-    const char *slash = (const char *)memchr(s, '/', n);
-    const size_t len = slash != NULL ? (size_t)(slash - s) : n;
-    empm__peer p, mask;
-    int64_t bits, all, i;
-    if (!empm__proxy_address_parse(&p, 0, s, len))
-        return 0;
-    all = p.family == EMPM__PEER_IPV4 ? 32 : 128;
-    bits = slash != NULL ? empm__parse_u63(slash + 1, n - len - 1) : all;
-    if (slash != NULL && p.family == EMPM__PEER_IPV4 &&
-        empm__proxy_address_parse(&mask, 0, slash + 1, n - len - 1) &&
-        mask.family == EMPM__PEER_IPV4) {      /* 10.0.0.0/255.0.0.0 */
-        for (bits = 0; bits < 32 && mask.addr[bits / 8] >> (7 - bits % 8) & 1;)
-            bits++;
-        for (i = bits; i < 32; i++)
-            if (mask.addr[i / 8] >> (7 - i % 8) & 1)
-                return 0;
-    }
-    if (slash != NULL && p.family == EMPM__PEER_IPV4 &&
-        memchr(s, ':', len) != NULL)
-        bits -= 96;                      /* it was written inside IPv6 */
-    if (bits < 0 || bits > all)
-        return 0;
-    net->family = p.family;
-    net->bits = (uint8_t)bits;
-    memcpy(net->addr, p.addr, sizeof net->addr);
-    return 1;
-}
-
-static void empm__proxy_nets_free(empm__nets *t)
-{
-    EMPM_FREE(t->list);
-    t->list = NULL;
-}
-
-/* All of RemoteIPTrustedProxy. */
-static int empm__proxy_nets_init(empm__nets *t, const empm_config *cfg,
-                                 empm__report *rep)
-{
-    size_t most = 0, n;
-    int i;
-    memset(t, 0, sizeof *t);
-    for (i = 0; i < EMPM_MAX_LIST && cfg->remote_ip_trusted_proxy[i]; i++)
-        most += strlen(cfg->remote_ip_trusted_proxy[i]) / 2 + 1;
-    if (most == 0)
-        return EMPM_OK;
-    t->list = (empm__net *)EMPM_MALLOC(most * sizeof *t->list);
-    if (t->list == NULL)
-        return EMPM_ENOMEM;
-    for (i = 0; i < EMPM_MAX_LIST && cfg->remote_ip_trusted_proxy[i]; i++) {
-        const char *s = cfg->remote_ip_trusted_proxy[i];
-        for (; *(s += strspn(s, " \t,")) != '\0'; s += n) {
-            n = strcspn(s, " \t,");
-            if (empm__proxy_net_parse(&t->list[t->n], s, n))
-                t->n++;
-            else
-                empm__report_say(rep, EMPM_LOG_ERROR, 5301,
-                                 "RemoteIPTrustedProxy %.*s: neither an "
-                                 "address nor a network such as 10.0.0.0/8",
-                                 (int)empm__min(n, 100), s);
-        }
-    }
-    return EMPM_OK;
-}
-
-/* A proxy that speaks for a client without naming it lends it no trust. */
-static int empm__proxy_trusts(const empm__nets *t, const empm__peer *p)
-{
-    size_t i;
-    if (p->proxied == EMPM__PROXIED_NAMELESS)
-        return 0;
-    for (i = 0; i < t->n; i++) {
-        const empm__net *net = &t->list[i];
-        const int whole = net->bits / 8, rest = net->bits % 8;
-        if (net->family == p->family &&
-            memcmp(net->addr, p->addr, (size_t)whole) == 0 &&
-            (rest == 0 ||
-             (net->addr[whole] ^ p->addr[whole]) >> (8 - rest) == 0))
-            return 1;
-    }
-    return p->family == EMPM__PEER_UNIX;
-}
-
-/* An address in a field: also "192.0.2.1:80", "[2001:db8::1]", "[...]:80". */
-static int empm__proxy_node_parse(empm__peer *p, const char *s, size_t n)
-{
-    const int bracket = n > 0 && *s == '[';
-    const char *end = (const char *)memchr(s, bracket ? ']' : ':', n);
-    const char *port = end != NULL ? end + bracket : s + n;
-    const size_t left = (size_t)(s + n - port);
-    int64_t v = 0;
-    if (bracket && end == NULL)
-        return 0;
-    if (!bracket && left > 0 && memchr(port + 1, ':', left - 1) != NULL)
-        return empm__proxy_address_parse(p, EMPM__PEER_IPV6, s, n);
-    if (left > 0)
-        v = *port == ':' ? empm__parse_u63(port + 1, left - 1) : -1;
-    if (v < 0 || v > 65535)
-        return 0;
-    return empm__proxy_address_parse(p, bracket ? EMPM__PEER_IPV6
-                                                : EMPM__PEER_IPV4,
-                                     s + bracket, (size_t)(port - s) -
-                                             2 * (size_t)bracket);
-}
-
-/* One field's value, from right to left: *p becomes whom *p has named, while it
- * is trusted. 0: that is the client; 1: the field before this one may go on. */
-static int empm__proxy_follow(const empm__nets *t, empm__peer *p, const char *s)
-{
-    const char *at = s + strlen(s);
-    for (;;) {
-        const char *end = at, *from;
-        while (at > s && at[-1] != ',')
-            at--;
-        from = at + strspn(at, " \t");
-        while (end > from && (end[-1] == ' ' || end[-1] == '\t'))
-            end--;
-        if (from < end && (!empm__proxy_trusts(t, p) ||
-                           !empm__proxy_node_parse(p, from,
-                                                   (size_t)(end - from))))
-            return 0;
-        if (at == s)
-            return 1;
-        at--;                            /* over the comma */
-    }
-}
-
-/* "TCP4 192.0.2.1 198.51.100.7 4711 80", or TCP6, or UNKNOWN and whatever. */
-static int empm__proxy_parse_line(empm__peer *p, const char *s, size_t n)
-{
-    const char *at[5], *end = s + n;
-    size_t len[5];
-    int64_t port = 0;
-    empm__peer to;
-    int i, family;
-    for (i = 0; i < 5; i++) {
-        const char *sp = s != NULL ? (const char *)memchr(s, ' ',
-                                                          (size_t)(end - s))
-                                   : NULL;
-        at[i] = s;
-        len[i] = s == NULL ? 0 : (size_t)((sp != NULL ? sp : end) - s);
-        s = sp != NULL ? sp + 1 : NULL;
-    }
-    if (len[0] == 7 && memcmp(at[0], "UNKNOWN", 7) == 0) {
-        p->proxied = EMPM__PROXIED_NAMELESS;
-        return 1;
-    }
-    if (len[0] != 4 || s != NULL || at[4] == NULL ||
-        (memcmp(at[0], "TCP4", 4) != 0 && memcmp(at[0], "TCP6", 4) != 0))
-        return 0;
-    for (i = 4; i >= 3; i--) {           /* the client's is the last */
-        port = empm__parse_u63(at[i], len[i]);
-        if (port < 0 || port > 65535 || (len[i] > 1 && *at[i] == '0'))
-            return 0;
-    }
-    family = at[0][3] - '0';
-    if (!empm__proxy_address_parse(&to, family, at[2], len[2]) ||
-        !empm__proxy_address_parse(p, family, at[1], len[1]))
-        return 0;
-    p->port = (uint16_t)port;
-    p->proxied = EMPM__PROXIED;
-    return 1;
-}
-
-/* Looks at the n bytes that a connection begins with. > 0: a header of so many
- * bytes, maybe more than n (the rest tells nothing and is to be skipped), and
- * *p is the peer, or as it was if the header names none; 0: more is needed,
- * but never than 232; -1: this is no PROXY header. */
-static int32_t empm__proxy_parse(empm__peer *p, const char *s, size_t n)
-{
-    static const char line[] = "PROXY ";
-    static const char signature[] = "\r\n\r\n\0\r\nQUIT\n";
-    static const unsigned need[] = { 0, 12, 36, 216 };   /* by family */
-    const unsigned char *u = (const unsigned char *)s;
-    unsigned family, protocol, len;
-    size_t i;
-    if (n == 0)
-        return 0;
-    if (*s == 'P') {
-        if (memcmp(s, line, empm__min(n, 6)) != 0)
-            return -1;
-        for (i = 6; i < n && i < 106 && s[i] != '\r'; i++)
-            if (u[i] < ' ')
-                return -1;
-        if (i + 1 >= n && i < 106)
-            return 0;
-        return i < 106 && s[i + 1] == '\n' && empm__proxy_parse_line(p, s + 6,
-                                                                     i - 6)
-                   ? (int32_t)i + 2 : -1;
-    }
-    if (memcmp(s, signature, empm__min(n, 12)) != 0 ||
-        (n > 12 && (u[12] & 0xfe) != 0x20))
-        return -1;
-    if (n < 16)
-        return 0;
-    family = u[13] >> 4;
-    protocol = u[13] & 15;
-    len = (unsigned)u[14] << 8 | u[15];
-    if (u[12] == 0x20)                   /* LOCAL: it speaks for itself */
-        return (int32_t)(16 + len);
-    if (family > 3 || protocol > 2 || len < need[family])
-        return -1;
-    if (n < 16 + need[family])
-        return 0;
-    p->proxied = EMPM__PROXIED_NAMELESS;
-    if (family == 0 || protocol == 0)    /* it does not know */
-        return (int32_t)(16 + len);
-    if (family == 3) {                   /* on its machine, not on ours */
-        empm__peer_set(p, EMPM__PEER_UNIX, NULL, 0);
-        p->proxied = EMPM__PROXIED_NAMELESS;
-    } else {
-        const unsigned char *port = u + 16 + (family == 1 ? 8 : 32);
-        empm__peer_set(p, family == 1 ? EMPM__PEER_IPV4 : EMPM__PEER_IPV6,
-                       s + 16, (unsigned)port[0] << 8 | port[1]);
-        p->proxied = EMPM__PROXIED;
-    }
-    return (int32_t)(16 + len);
-}
-
-#endif /* EVENTMPM_NO_PROXY */
-
-/* ---------------------------------------------------------------------------
  * >>memory -- pages, arenas, and what a worker and a child are
  *
  * Everything in flight is made of pages of one size: the request and its head,
@@ -6563,6 +5786,14 @@ static uint32_t empm__wings_chore_at(empm__engine *ch)
     return at;
 }
 
+/* What falls due now and then and may wait for a disk. */
+static void empm__wings_chore(empm__engine *ch)
+{
+    const empm__wing *const *wing;
+    EMPM__EACH_WING(wing, chore)
+        (*wing)->chore(ch);
+}
+
 /* Is each answer the last one of its connection, since the server is stopping?
  * Not if siblings serve on: they get the connection. */
 static int empm__engine_is_closing(const empm__engine *ch)
@@ -6774,433 +6005,1617 @@ static char *empm__worker_scratch(empm__worker *w)
     return w->scratch;
 }
 
-#ifndef EVENTMPM_NO_STORE
 /* ---------------------------------------------------------------------------
- * >>store -- keys and values in memory that processes share
+ * >>exchange -- how a connection moves from one child to another
  *
- * The memory is cut into shards, each with a lock, a hash table and up to 255
- * slots. Hashes are keyed: clients choose keys.
+ * A pair of unix datagram sockets, made before the first fork: any child may
+ * put connections in, any child that has time takes them out. It is one more
+ * listening socket, whose backlog children fill, and it outlives all of them:
+ * new generations have it, and so has the new program of an upgrade.
  *
- *     heads[h]   7 -> 12 -> 0          0 is no slot
- *     free       3 ->  9 -> 0
+ *   job      a connection whose next request has come and lies unread in the
+ *            kernel, while no worker of its child has time and a sibling's has.
+ *            It is served before it moves again.
+ *   waiting  a connection that waits for a request, of a child that drains.
  *
- * Who holds a lock can be killed at any instruction. So a write fills a free
- * slot, where nobody looks, and then takes effect by the store of one byte:
+ * Only what has no request in hand and no session of a transport can move: its
+ * descriptor (SCM_RIGHTS) and a few numbers are all there is of it.
  *
- *     insert     the head becomes the new slot, whose next is the old head
- *     replace    the link to the old slot leads to the new one, its next copied
- *     remove     the link to the slot becomes its next
+ *   bounded  full means that the giver keeps what it has, and tries again.
+ *   owned    by the giver until sendmsg() has succeeded, by the exchange then,
+ *            by the taker from recvmsg() on. Who dies takes only its own along.
+ *   the bell EPOLLEXCLUSIVE wakes one child for what has come. If that one has
+ *   no
+ *            time, or dies, the others would sleep on: who stops looking while
+ *            something waits, and the parent when a child has died, rings, and
+ *            all children look.
+ *   belief   none: a message has the right size, a descriptor is a connected
+ *            stream socket, its address is asked of the kernel, numbers are
+ *            bounded, and the listening socket is one that the taker has, too.
  *
- * Before that byte nothing has happened, after it all has: what heads[] leads
- * to is whole at every instant. Only the free list can be wrong after a death;
- * the next holder learns of it from the lock, and makes a new one of all that
- * heads[] does not lead to. The last free slot is kept for replacing.
- *
- * A process dies between two instructions, and then those before it count and
- * those after it do not, however the processor has ordered its stores; so it is
- * only the compiler that has to keep them in order (empm__kv_link).
- *
- * runs on   any thread of any process
- * source    J.-P. Aumasson, D. J. Bernstein, "SipHash: a fast short-input PRF"
+ * The hand-over is modelled in test_eventmpm.c (>>model).
  * ------------------------------------------------------------------------- */
 
-#define EMPM__KV_SLOTS 255             /* of a shard: a number is a byte */
+#define EMPM__MOVE_MOST 16u              /* connections in one message */
 
-typedef struct empm__kv_slot {
-    uint64_t version;                  /* no other write has had it */
-    uint64_t expires_ms;               /* there until that one is over, never
-                                          early; 0: for ever */
-    uint32_t hash;
-    uint16_t key_len, len;
-    uint8_t  next;
-} empm__kv_slot;
+/* One connection, as its giver tells of it. */
+typedef struct empm__moved {
+    uint64_t   listener;                 /* empm__exchange_key() */
+    uint32_t   state;                    /* HANDSHAKE, READ_HEAD or KEEPALIVE */
+    uint32_t   is_job;                   /* its next bytes have come */
+    uint32_t   requests;                 /* served on it so far */
+    uint32_t   left_ms;                  /* to its deadline; or NEVER */
+    empm__peer peer;                    /* matters if a PROXY header named it */
+    uint32_t   unused;                  /* no hole that would show old memory */
+} empm__moved;
 
-typedef struct empm__kv_shard {
-    pthread_mutex_t lock;              /* guards the shard: 50 ns, or 1 us to
-                                          mend it or to find who has to go */
-    uint64_t        version;           /* the last one given */
-    uint8_t         heads[256], free;
-    empm__kv_slot   slots[EMPM__KV_SLOTS + 1];   /* what 0 has is not used */
-} __attribute__((aligned(64))) empm__kv_shard;   /* then its keys and values */
+typedef struct empm__move {
+    uint32_t    version;                 /* EMPM__MOVE_VERSION */
+    uint32_t    n;                       /* as many descriptors come along */
+    empm__moved of[EMPM__MOVE_MOST];     /* the first n are sent */
+} empm__move;
 
-typedef struct empm__kv {              /* fixed; the shards follow */
-    uint64_t seed[2];
-    size_t   shard_bytes;
-    uint32_t shards, slots;            /* slots: of each shard */
-    uint32_t room;                     /* for a key and its value */
-} __attribute__((aligned(64))) empm__kv;
+/* A program that has another form of it in memory is not understood. */
+#define EMPM__MOVE_VERSION (0x4d500100u + (uint32_t)sizeof(empm__moved))
 
-/* The least memory: two slots, one of which is the last free one. */
-#define EMPM__KV_LEAST(room) \
-    (sizeof(empm__kv) + sizeof(empm__kv_shard) + 64 + 2 * (size_t)(room))
+typedef union empm__passed {
+    struct cmsghdr head;                 /* for its alignment */
+    char           room[CMSG_SPACE(EMPM__MOVE_MOST * sizeof(int))];
+} empm__passed;
 
-EMPM__ASSERT_STATIC(EMPM_STORE_ITEM >= 64 && EMPM_STORE_ITEM <= 65535,
-                    store_item_does_not_fit);
-
-/* SipHash-2-4. */
-#define EMPM__ROTATE(x, n) ((x) << (n) | (x) >> (64 - (n)))
-static void empm__sip_rounds(uint64_t v[4], int n)
+static void empm__exchange_none(empm__exchange *x)
 {
-    for (; n > 0; n--) {
-        v[0] += v[1];
-        v[2] += v[3];
-        v[1] = EMPM__ROTATE(v[1], 13) ^ v[0];
-        v[3] = EMPM__ROTATE(v[3], 16) ^ v[2];
-        v[0] = EMPM__ROTATE(v[0], 32) + v[3];
-        v[2] += v[1];
-        v[1] = EMPM__ROTATE(v[1], 17) ^ v[2];
-        v[3] = EMPM__ROTATE(v[3], 21) ^ v[0];
-        v[2] = EMPM__ROTATE(v[2], 32);
+    x->fd[0] = x->fd[1] = x->bell[0] = x->bell[1] = -1;
+}
+
+static void empm__exchange_free(empm__exchange *x)
+{
+    if (x->fd[0] >= 0)
+        close(x->fd[0]);
+    if (x->fd[1] >= 0)
+        close(x->fd[1]);
+    empm__poller_wake_fd_close(x->bell);
+    empm__exchange_none(x);
+}
+
+static int empm__exchange_new(empm__exchange *x)
+{
+    int error;
+    if (socketpair(AF_UNIX, SOCK_DGRAM, 0, x->fd) < 0) {
+        empm__exchange_none(x);
+        return EMPM_ESYS;
     }
+    if (empm__fd_flags(x->fd[0], 1) == 0 && empm__fd_flags(x->fd[1], 1) == 0 &&
+        empm__poller_wake_fd_init(x->bell) == 0)
+        return EMPM_OK;
+    error = errno;
+    empm__exchange_free(x);
+    errno = error;
+    return EMPM_ESYS;
 }
 
-static uint64_t empm__sip_hash(const uint64_t seed[2], const void *data,
-                               size_t len)
+/* The program before this one leaves us its exchange (an upgrade): what it
+ * says, its version and the descriptors, in the environment. 0: it does not, or
+ * it has another form of it. */
+static int empm__exchange_inherit(empm__exchange *x)
 {
-    const unsigned char *p = (const unsigned char *)data;
-    uint64_t v[4], word;
-    size_t left = len, n, i;
-    v[0] = seed[0] ^ UINT64_C(0x736f6d6570736575);
-    v[1] = seed[1] ^ UINT64_C(0x646f72616e646f6d);
-    v[2] = seed[0] ^ UINT64_C(0x6c7967656e657261);
-    v[3] = seed[1] ^ UINT64_C(0x7465646279746573);
-    do {
-        n = empm__min(left, 8);
-        word = n < 8 ? (uint64_t)len << 56 : 0;   /* the last, always there */
-        for (i = 0; i < n; i++)
-            word |= (uint64_t)p[i] << 8 * i;
-        v[3] ^= word;
-        empm__sip_rounds(v, 2);
-        v[0] ^= word;
-        p += n;
-        left -= n;
-    } while (n == 8);
-    v[2] ^= 0xff;
-    empm__sip_rounds(v, 4);
-    return v[0] ^ v[1] ^ v[2] ^ v[3];
+    const char *text = getenv("EMPM_EXCHANGE");
+    unsigned version;
+    int fd[4], k, usable = 1;
+    if (text == NULL || sscanf(text, "%u:%d,%d,%d,%d", &version, &fd[0], &fd[1],
+                               &fd[2], &fd[3]) != 5)
+        return 0;
+    for (k = 0; k < 4; k++)
+        usable &= fd[k] > 2 && empm__fd_flags(fd[k], 1) == 0;
+    if (!usable)
+        return 0;
+    memcpy(x->fd, fd, sizeof x->fd);
+    memcpy(x->bell, fd + 2, sizeof x->bell);
+    x->inherited = version == EMPM__MOVE_VERSION;
+    if (!x->inherited)
+        empm__exchange_free(x);
+    return x->inherited;
 }
 
-static empm__kv_shard *empm__kv_shard_at(empm__kv *kv, uint32_t i)
+/* All children look at what listens. */
+static void empm__exchange_ring(const empm__exchange *x)
 {
-    return (empm__kv_shard *)(void *)((unsigned char *)(kv + 1) +
-                                      i * kv->shard_bytes);
-}
-
-static unsigned char *empm__kv_data(const empm__kv *kv, empm__kv_shard *sh,
-                                    uint8_t slot)
-{
-    return (unsigned char *)(sh + 1) + (size_t)(slot - 1) * kv->room;
-}
-
-/* Changes what heads[] leads to, after all that stands above the call and
- * before all below it. */
-static void empm__kv_link(uint8_t *link, uint8_t to)
-{
-    __atomic_signal_fence(__ATOMIC_SEQ_CST);
-    empm__store(link, to);
-    __atomic_signal_fence(__ATOMIC_SEQ_CST);
-}
-
-/* `slot` is not in a chain any more. */
-static void empm__kv_drop(empm__kv_shard *sh, uint8_t slot)
-{
-    sh->slots[slot].next = sh->free;
-    sh->free = slot;
-}
-
-static void empm__kv_remove(empm__kv_shard *sh, uint8_t *link)
-{
-    const uint8_t slot = *link;
-    empm__kv_link(link, sh->slots[slot].next);
-    empm__kv_drop(sh, slot);
-}
-
-/* Brings a shard in order, a new one or one whose lock's holder has died. */
-static void empm__kv_mend(const empm__kv *kv, empm__kv_shard *sh)
-{
-    uint8_t used[256];
-    uint32_t i;
-    memset(used, 0, sizeof used);
-    for (i = 0; i < 256; i++) {
-        uint8_t slot = sh->heads[i];
-        for (; slot != 0; slot = sh->slots[slot].next)
-            used[slot] = 1;
+#if EMPM__EPOLL
+    uint64_t n = 1;
+    ssize_t r = x->bell[1] >= 0 ? write(x->bell[1], &n, sizeof n) : 0;
+    if (r < 0 && errno == EAGAIN && read(x->bell[0], &n, sizeof n) > 0) {
+        n = 1;                           /* it was full */
+        r = write(x->bell[1], &n, sizeof n);
     }
-    sh->free = 0;
-    for (i = kv->slots; i > 0; i--)
-        if (!used[i])
-            empm__kv_drop(sh, (uint8_t)i);
-    sh->version |= 0xffffffff;   /* half of it may be stored: past them all */
+    (void)r;
+#else
+    (void)x;                             /* they do: poll() wakes all of them */
+#endif
 }
 
-/* Makes room: who is nearest to the end has to go, who has none stays. */
-static int empm__kv_evict(empm__kv_shard *sh)
+/* Gives m->n connections away; the caller's descriptors stay open. 0: they are
+ * on their way; -1: the exchange is full, or errno says why not. */
+static int empm__exchange_give(const empm__exchange *x, const empm__move *m,
+                               const int *fds)
 {
-    uint8_t *victim = NULL, *link;
-    uint64_t first = UINT64_MAX;
-    uint32_t i;
-    for (i = 0; i < 256; i++)
-        for (link = &sh->heads[i]; *link != 0; link = &sh->slots[*link].next) {
-            const uint64_t end = sh->slots[*link].expires_ms;
-            if (end != 0 && end < first) {
-                first = end;
-                victim = link;
+    struct msghdr h;
+    struct iovec v;
+    empm__passed p;
+    const size_t bytes = m->n * sizeof *fds;
+    memset(&h, 0, sizeof h);
+    memset(&p, 0, sizeof p);
+    v.iov_base = (void *)(uintptr_t)m;
+    v.iov_len = offsetof(empm__move, of) + m->n * sizeof m->of[0];
+    h.msg_iov = &v;
+    h.msg_iovlen = 1;
+    h.msg_control = p.room;
+    h.msg_controllen = (socklen_t)CMSG_SPACE(bytes);
+    p.head.cmsg_level = SOL_SOCKET;
+    p.head.cmsg_type = SCM_RIGHTS;
+    p.head.cmsg_len = (socklen_t)CMSG_LEN(bytes);
+    memcpy(CMSG_DATA(&p.head), fds, bytes);
+    return sendmsg(x->fd[1], &h, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -1 : 0;
+}
+
+/* Takes one message. > 0: so many connections, whose descriptors are the
+ * caller's; 0: there is none; -1: it made no sense, or, EMFILE, there were no
+ * descriptors, and what came is closed. */
+static int empm__exchange_take(const empm__exchange *x, empm__move *m, int *fds)
+{
+    struct msghdr h;
+    struct iovec v;
+    empm__passed p;
+    size_t at;
+    ssize_t r;
+    uint32_t n = 0;
+    memset(&h, 0, sizeof h);
+    v.iov_base = m;
+    v.iov_len = sizeof *m;
+    h.msg_iov = &v;
+    h.msg_iovlen = 1;
+    h.msg_control = p.room;
+    h.msg_controllen = sizeof p.room;
+    r = recvmsg(x->fd[0], &h, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    if (r < 0)
+        return 0;
+    for (at = 0; at + CMSG_LEN(0) <= h.msg_controllen;) {
+        const struct cmsghdr *part = (struct cmsghdr *)(void *)(p.room + at);
+        const size_t got = part->cmsg_len >= CMSG_LEN(0)
+                               ? part->cmsg_len - CMSG_LEN(0) : 0;
+        if (part->cmsg_level == SOL_SOCKET && part->cmsg_type == SCM_RIGHTS) {
+            n = (uint32_t)(empm__min(got, EMPM__MOVE_MOST * sizeof *fds) /
+                           sizeof *fds);
+            memcpy(fds, CMSG_DATA(part), n * sizeof *fds);
+        }
+        at += CMSG_SPACE(got);
+    }
+    if (n > 0 && !(h.msg_flags & MSG_TRUNC) &&
+        (size_t)r >= offsetof(empm__move, of) &&
+        m->version == EMPM__MOVE_VERSION && m->n <= EMPM__MOVE_MOST &&
+        (m->n == n || (n < m->n && (h.msg_flags & MSG_CTRUNC))) &&
+        (size_t)r == offsetof(empm__move, of) + m->n * sizeof m->of[0])
+        return (int)n;
+    while (n > 0)
+        close(fds[--n]);
+    /* nothing, or the end: is_down() knows */
+    if (r == 0)
+        return 0;
+    errno = h.msg_flags & MSG_CTRUNC ? EMFILE : EPROTO;
+    return -1;
+}
+
+/* Has somebody shut it down? It is readable then, for ever, and nothing
+ * comes. */
+static int empm__exchange_is_down(const empm__exchange *x)
+{
+    struct pollfd p;
+    p.fd = x->fd[0];
+    p.events = EMPM__POLLRDHUP;
+    p.revents = 0;
+    return poll(&p, 1, 0) > 0 && (p.revents & (EMPM__POLLRDHUP | POLLHUP)) != 0;
+}
+
+/* Names a listening socket in all processes: by its address, since the options
+ * behind it, and its number, may be others after a reload. FNV-1a. */
+static uint64_t empm__exchange_key(const empm__endpoint *l)
+{
+    uint64_t key = UINT64_C(0xcbf29ce484222325);
+    const char *p;
+    for (p = l->text; *p != '\0' && *p != ' ' && *p != '\t'; p++)
+        key = (key ^ (unsigned char)*p) * UINT64_C(0x100000001b3);
+    return key;
+}
+
+/* Is `fd` a connection? Its peer's address is what the kernel says. */
+static int empm__exchange_is_connection(int fd, struct sockaddr_storage *from)
+{
+    socklen_t n = sizeof *from, len = sizeof(int);
+    int type = 0;
+    memset(from, 0, sizeof *from);
+    return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0 &&
+           type == SOCK_STREAM &&
+           getpeername(fd, (struct sockaddr *)from, &n) == 0;
+}
+
+/* ---------------------------------------------------------------------------
+ * >>listener -- accepts, waits for events, gives and takes connections
+ *
+ * One round of the listener: orders and inbox; wait; each event is offered to
+ * its record; due deadlines and files; new connections; all that was taken goes
+ * to the queue under one lock; if there is work for somebody, the role is given
+ * back.
+ *
+ * It never reads, writes or parses, takes no lock that a worker holds for long,
+ * and runs no user code. What owes nobody an answer (KEEPALIVE, LINGER, and
+ * HANDSHAKE and READ_HEAD without a byte) it closes itself, so that descriptors
+ * come back even when all workers are stuck. When every one of them has been
+ * busy with the same turn for over a second, it closes the descriptors of the
+ * others too, as they fall due, and a worker cleans up when there is one.
+ * ------------------------------------------------------------------------- */
+
+/* handing_over: to whom */
+enum { EMPM__TO_SIBLINGS = 1, EMPM__TO_PROGRAM };
+
+#define EMPM__FRESH_MS     2        /* a client that sends at once has spoken */
+#define EMPM__PATIENCE_US  2000u    /* a job may wait behind quick ones */
+#define EMPM__VAIN         64u      /* looks for nothing, then one at why */
+#define EMPM__DEAF_US      1000000u /* and no wait for events: it is over */
+#define EMPM__HAND_OVER_MS 30000    /* and nothing could be moved: it is over */
+
+typedef struct empm__batch {         /* taken in this round, in order */
+    uint32_t head, tail, count;
+    uint32_t now_ms;
+    uint64_t now_us;
+} empm__batch;
+
+/* A record has just been taken: it goes to the queue at the round's end. */
+static void empm__listener_batch_add(empm__engine *ch, empm__batch *b,
+                                     uint32_t i)
+{
+    empm__conn *c = empm__slab_conn(&ch->slab, i);
+    c->queue_next = EMPM__NIL;
+    if (b->tail == EMPM__NIL)
+        b->head = i;
+    else
+        empm__slab_conn(&ch->slab, b->tail)->queue_next = i;
+    b->tail = i;
+    b->count++;
+}
+
+/* Offers `ready` to record i; 1: it is the listener's now. */
+static int empm__listener_take(empm__engine *ch, uint32_t i, uint32_t ready,
+                               uint32_t now_ms)
+{
+    empm__conn *c = empm__slab_conn(&ch->slab, i);
+    if (!empm__conn_offer(c, ready)) {
+        empm__poller_arm(&ch->poller, i);
+        return 0;
+    }
+    empm__poller_drop(&ch->poller, i);
+    if (c->flags & EMPM__F_FRESH) {
+        c->flags &= (uint8_t)~EMPM__F_FRESH;
+        ch->fresh -= ch->fresh > 0;
+    }
+    empm__bump(&ch->score->unparked[c->state], 1u);
+    empm__wheel_hasten(&ch->wheel, &ch->slab, i,
+                       empm__time_after(now_ms, ch->horizon_ms));
+    return 1;
+}
+
+/* Does MaxConnectionsPerPeer hold for listening socket k? A proxy has as many
+ * connections as it has clients. */
+static int empm__listener_limits_peers(const empm__engine *ch, int k)
+{
+    return ch->counts.slots != NULL && !ch->s->listeners[k].proxy;
+}
+
+/* Frees a record that is closed and owned. POSTED stays: it may be in the
+ * inbox, where it will be found free, or in use again, and do no harm. */
+static void empm__listener_record_free(empm__engine *ch, uint32_t i)
+{
+    empm__conn *c = empm__slab_conn(&ch->slab, i);
+    empm__wheel_remove(&ch->wheel, &ch->slab, i);
+    if (empm__listener_limits_peers(ch, c->listener))
+        empm__counts_drop(&ch->counts, empm__slab_peer(&ch->slab, i));
+    c->gen++;
+    c->in_use = 0;
+    empm__slab_return(&ch->slab, i);
+    empm__store(&ch->score->connections, ch->slab.in_use);
+    if (ch->paused & (EMPM__PAUSE_FULL | EMPM__PAUSE_FDS))
+        /* there is room again */
+        ch->retry_ms = empm__time_after(empm__now_ms(), 0);
+}
+
+/* A taken record that owes nobody an answer is closed here. 0: it does owe one,
+ * or it needs a worker to be cleaned up. */
+static int empm__listener_close_idle(empm__engine *ch, uint32_t i)
+{
+    empm__conn *c = empm__slab_conn(&ch->slab, i);
+    if (c->req != NULL || c->transport != NULL ||
+        (c->state != EMPM__KEEPALIVE && c->state != EMPM__LINGER &&
+         c->state != EMPM__READ_HEAD && c->state != EMPM__HANDSHAKE))
+        return 0;
+    empm__conn_close(c);
+    empm__listener_record_free(ch, i);
+    return 1;
+}
+
+/* A record is taken that shall end: close it, or have a worker do it. `force`
+ * closes the descriptor now, whatever is owed. */
+static void empm__listener_end_taken(empm__engine *ch, empm__batch *b,
+                                     uint32_t i, int force)
+{
+    empm__conn *c = empm__slab_conn(&ch->slab, i);
+    if (empm__listener_close_idle(ch, i))
+        return;
+    if (force) {
+        empm__conn_close(c);
+        c->fd = -1;                      /* its number may soon be another's */
+        c->flags |= EMPM__F_CLOSED;
+        empm__bump(&ch->score->forced, 1u);
+    }
+    empm__listener_batch_add(ch, b, i);
+}
+
+static void empm__listener_drain_inbox(empm__engine *ch, empm__batch *b)
+{
+    uint32_t i = __atomic_exchange_n(&ch->poller.inbox, EMPM__NIL,
+                                     __ATOMIC_ACQUIRE);
+    while (i != EMPM__NIL) {
+        empm__conn *c = empm__slab_conn(&ch->slab, i);
+        /* before POSTED goes */
+        const uint32_t next = empm__load(&c->inbox_next);
+        const uint32_t w = __atomic_fetch_and(
+            &c->word, ~(uint32_t)EMPM__POSTED, __ATOMIC_ACQ_REL);
+        if (!c->in_use)
+            ;                        /* a late hint */
+        else if (w & EMPM__RETIRED)
+            empm__listener_record_free(ch, i);
+        else {
+            const uint32_t deadline = empm__load(&c->deadline_ms);
+            if (deadline != EMPM__NEVER)
+                empm__wheel_hasten(&ch->wheel, &ch->slab, i, deadline);
+            if (empm__listener_take(ch, i, 0, b->now_ms))
+                empm__listener_batch_add(ch, b, i);
+            else if (ch->handing_over && (w & EMPM__IDLE)) {
+                ch->sweep = (uint32_t)empm__min(ch->sweep, i);
+                ch->sweep_ms = b->now_ms;
             }
         }
-    if (victim == NULL)
-        return EMPM_EFULL;
-    empm__kv_remove(sh, victim);
-    return EMPM_OK;
+        i = next;
+    }
 }
 
-/* A key's place. A good empm__kv_open() leaves the shard locked. */
-typedef struct empm__kv_at {
-    empm__kv       *kv;
-    empm__kv_shard *sh;
-    const void     *key;
-    size_t          key_len;
-    uint32_t        hash;
-    uint8_t        *link;              /* to its slot, or its chain's end */
-    empm__kv_slot  *slot;              /* NULL: absent, or it has expired */
-    unsigned char  *value;
-} empm__kv_at;
+/* --- siblings ------------------------------------------------------------- */
 
-static int empm__kv_open(empm__kv_at *at, empm__kv *kv, const void *key,
-                         size_t key_len, uint64_t now_ms)
+/* Does another child serve in slot i? */
+static int empm__listener_is_sibling(const empm__engine *ch, int i)
 {
-    empm__kv_shard *sh;
-    uint64_t hash;
-    int r;
-    if (kv == NULL)
-        return EMPM_EMISUSE;
-    if (key_len == 0 || key_len > kv->room)
-        return EMPM_EINVAL;
-    hash = empm__sip_hash(kv->seed, key, key_len);
-    sh = empm__kv_shard_at(kv, (uint32_t)((hash >> 32) * kv->shards >> 32));
-    if ((r = empm__shared_lock(&sh->lock)) < 0)
-        return r;
-    if (r == EMPM__ORPHANED) {
-        empm__kv_mend(kv, sh);
-        empm__shared_lock_mended(&sh->lock);
-    }
-    at->kv = kv;
-    at->sh = sh;
-    at->key = key;
-    at->key_len = key_len;
-    at->hash = (uint32_t)hash;
-    at->slot = NULL;
-    for (at->link = &sh->heads[hash & 255]; *at->link != 0;
-         at->link = &sh->slots[*at->link].next) {
-        empm__kv_slot *s = &sh->slots[*at->link];
-        unsigned char *data = empm__kv_data(kv, sh, *at->link);
-        if (s->hash != at->hash || s->key_len != key_len ||
-            memcmp(data, key, key_len) != 0)
+    const empm__score_slot *at = empm__score_slot_at(&ch->s->score, i);
+    const empm__score_child *of = empm__score_at(&ch->s->score, i);
+    return i != ch->slot && empm__load(&at->pid) != 0 &&
+           !empm__load(&at->leaving) && !empm__load(&at->admin) &&
+           empm__load(&of->healthy) && !empm__load(&of->stopping);
+}
+
+/* Has a sibling a place for one more connection, now or in a moment? */
+static int empm__listener_others_have_place(const empm__engine *ch)
+{
+    const empm__score *sb = &ch->s->score;
+    const uint32_t top = empm__load(&empm__score_server_at(sb)->top);
+    int i;
+    for (i = 0; ch->shares && i < sb->slots && (uint32_t)i < top; i++)
+        if (empm__listener_is_sibling(ch, i) &&
+            !(empm__load(&empm__score_at(sb, i)->paused) &
+              (EMPM__PAUSE_FULL | EMPM__PAUSE_FDS)))
+            return 1;
+    return 0;
+}
+
+/* How many more jobs the siblings that accept can begin at once, by what they
+ * say. *accepting (not NULL): how many siblings that are. */
+static uint32_t empm__listener_siblings_room(const empm__engine *ch,
+                                             uint32_t *accepting)
+{
+    const empm__score *sb = &ch->s->score;
+    const uint32_t top = empm__load(&empm__score_server_at(sb)->top);
+    uint32_t n = 0, open = 0;
+    int i;
+    for (i = 0; ch->shares && i < sb->slots && (uint32_t)i < top; i++) {
+        const empm__score_child *of = empm__score_at(sb, i);
+        uint32_t idle, queued;
+        if (!empm__listener_is_sibling(ch, i) || empm__load(&of->paused))
             continue;
-        at->value = data + key_len;
-        if (s->expires_ms == 0 || now_ms <= s->expires_ms)
-            at->slot = s;
-        break;
+        open++;
+        queued = empm__load_acq(&of->queued);
+        idle = empm__load(&of->idle_workers);
+        if (idle > queued)
+            n += (uint32_t)empm__min(idle - queued, (size_t)sb->threads);
     }
-    return EMPM_OK;
+    if (accepting != NULL)
+        *accepting = open;
+    return n;
 }
 
-static int empm__kv_write(empm__kv_at *at, const void *value, size_t len,
-                          uint64_t expires_ms)
+/* How many more jobs our workers can begin at once. */
+static int32_t empm__listener_room(const empm__engine *ch, const empm__batch *b)
 {
-    empm__kv_shard *sh = at->sh;
-    uint8_t *link = at->link, old = *link, slot;
-    empm__kv_slot *s;
-    unsigned char *data;
-    if (len > at->kv->room - at->key_len)
-        return EMPM_EINVAL;
-    if (old == 0) {
-        if (sh->slots[sh->free].next == 0 && empm__kv_evict(sh) < 0)
-            return EMPM_EFULL;
-        link = &sh->heads[at->hash & 255];
-    }
-    slot = sh->free;
-    s = &sh->slots[slot];
-    sh->free = s->next;
-    s->version = ++sh->version;
-    s->expires_ms = expires_ms;
-    s->hash = at->hash;
-    s->key_len = (uint16_t)at->key_len;
-    s->len = (uint16_t)len;
-    s->next = old != 0 ? sh->slots[old].next : *link;
-    data = empm__kv_data(at->kv, sh, slot);
-    memcpy(data, at->key, at->key_len);
-    if (len > 0)
-        memcpy(data + at->key_len, value, len);
-    empm__kv_link(link, slot);
-    if (old != 0)
-        empm__kv_drop(sh, old);
-    return EMPM_OK;
+    const uint32_t queued = empm__load_acq(&ch->score->queued);
+    return (int32_t)(empm__load(&ch->score->idle_workers) - queued - b->count);
 }
 
-static int empm__kv_get(empm__kv *kv, const void *key, size_t key_len,
-                        void *value, size_t cap, size_t *len, uint64_t *version,
-                        uint64_t now_ms)
+/* Those that have just been accepted, and have not been heard of yet. A client
+ * that is slow to speak is no reason to leave others to siblings. */
+static int32_t empm__listener_fresh(empm__engine *ch, uint32_t now_ms)
 {
-    empm__kv_at at;
-    int r = empm__kv_open(&at, kv, key, key_len, now_ms);
-    if (r < 0)
-        return r;
-    if (at.slot == NULL) {
-        r = EMPM_EGONE;
-    } else {
-        if (len != NULL)
-            *len = at.slot->len;
-        if (version != NULL)
-            *version = at.slot->version;
-        if (at.slot->len > cap)
-            r = EMPM_EFULL;
-        else if (at.slot->len > 0)
-            memcpy(value, at.value, at.slot->len);
-    }
-    pthread_mutex_unlock(&at.sh->lock);
-    return r;
+    if (ch->fresh > 0 &&
+        empm__time_until(now_ms, ch->fresh_ms) >= EMPM__FRESH_MS)
+        ch->fresh = 0;
+    return (int32_t)ch->fresh;
 }
 
-/* if_version: NULL: whatever is there; 0: only if nothing is; or only that. */
-static int empm__kv_put(empm__kv *kv, const void *key, size_t key_len,
-                        const uint64_t *if_version, const void *value,
-                        size_t len, int64_t ttl_ms, uint64_t now_ms)
+/* --- accepting ------------------------------------------------------------ */
+
+/* Admin listeners belong to one engine, the others to the others. */
+static int empm__listener_watches(const empm__engine *ch, int k)
 {
-    empm__kv_at at;
-    const uint64_t expires_ms = ttl_ms == 0 ? 0 : now_ms + (uint64_t)ttl_ms;
-    int r = ttl_ms < 0 ? EMPM_EINVAL
-                       : empm__kv_open(&at, kv, key, key_len, now_ms);
-    if (r < 0)
-        return r;
-    if (if_version != NULL &&
-        *if_version != (at.slot != NULL ? at.slot->version : 0))
-        r = EMPM_EGONE;
-    else
-        r = empm__kv_write(&at, value, len, expires_ms);
-    pthread_mutex_unlock(&at.sh->lock);
-    return r;
+    return ch->s->listeners[k].admin == ch->admin &&
+           ch->s->listeners[k].fd >= 0 &&  /* the other engine's may change */
+           !(ch->shut >> k & 1);
 }
 
-static int empm__kv_delete(empm__kv *kv, const void *key, size_t key_len,
-                           uint64_t now_ms)
+/* Registers all that listens for us, or nothing; -1: that is not possible. */
+static int empm__listener_watch(empm__engine *ch, int on)
 {
-    empm__kv_at at;
-    int r = empm__kv_open(&at, kv, key, key_len, now_ms);
-    if (r < 0)
-        return r;
-    r = at.slot != NULL ? EMPM_OK : EMPM_EGONE;
-    if (*at.link != 0)
-        empm__kv_remove(at.sh, at.link);
-    pthread_mutex_unlock(&at.sh->lock);
-    return r;
-}
-
-static int empm__kv_add(empm__kv *kv, const void *key, size_t key_len,
-                        int64_t delta, int64_t ttl_ms, int64_t *result,
-                        uint64_t now_ms)
-{
-    empm__kv_at at;
-    int64_t n = 0;
-    uint64_t expires_ms = ttl_ms == 0 ? 0 : now_ms + (uint64_t)ttl_ms;
-    int r = ttl_ms < 0 ? EMPM_EINVAL
-                       : empm__kv_open(&at, kv, key, key_len, now_ms);
-    if (r < 0)
-        return r;
-    if (at.slot != NULL && at.slot->len == sizeof n) {
-        memcpy(&n, at.value, sizeof n);
-        expires_ms = at.slot->expires_ms;
-    } else if (at.slot != NULL) {
-        r = EMPM_EINVAL;
-    }
-    if (delta > 0 ? n > INT64_MAX - delta : n < INT64_MIN - delta)
-        r = EMPM_EINVAL;
-    if (r == EMPM_OK) {
-        n += delta;
-        r = empm__kv_write(&at, &n, sizeof n, expires_ms);
-    }
-    if (r == EMPM_OK && result != NULL)
-        *result = n;
-    pthread_mutex_unlock(&at.sh->lock);
-    return r;
-}
-
-/* A store for the processes to come, in `bytes`; `room` for each key with its
- * value, 64 to 65535. */
-static int empm__kv_new(empm__kv **out, size_t bytes, uint32_t room)
-{
-    const size_t most = sizeof(empm__kv_shard) + EMPM__KV_SLOTS * (size_t)room;
-    empm__kv *kv = (empm__kv *)mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-                                    MAP_ANONYMOUS | MAP_SHARED, -1, 0);
-    uint32_t i;
-    if ((void *)kv == MAP_FAILED)
-        return EMPM_ENOMEM;
-    empm__random_fill(kv->seed, sizeof kv->seed);
-    kv->room = room;
-    kv->shards = (uint32_t)((bytes - sizeof *kv + most - 1) / most);
-    kv->shard_bytes = (bytes - sizeof *kv) / kv->shards & ~(size_t)63;
-    kv->slots = (uint32_t)empm__min(
-        (kv->shard_bytes - sizeof(empm__kv_shard)) / room, EMPM__KV_SLOTS);
-    for (i = 0; i < kv->shards; i++) {
-        empm__kv_shard *sh = empm__kv_shard_at(kv, i);
-        if (empm__shared_lock_init(&sh->lock) < 0) {
-            munmap(kv, bytes);
-            return EMPM_ESYS;
+    int k, r = 0;
+    if (ch->listening == on)
+        return 0;
+    ch->listening = on;
+    for (k = 0; k < ch->s->nlisteners && r == 0; k++)
+        if (empm__listener_watches(ch, k)) {
+            r = empm__poller_watch(&ch->poller, ch->s->listeners[k].fd,
+                                   (uint32_t)k, on);
+            if (r < 0 && on)
+                empm__engine_log(ch, EMPM_LOG_ERROR, 5008, "cannot listen on "
+                                 "%s: epoll_ctl: %s", ch->s->listeners[k].text,
+                                 strerror(errno));
+            r = on ? r : 0;
         }
-        empm__kv_mend(kv, sh);
+    if (ch->shares && r == 0 &&
+        empm__poller_watch(&ch->poller, ch->s->exchange.fd[0], EMPM__EXCHANGE,
+                           on) < 0 && on) {
+        empm__engine_log(ch, EMPM_LOG_ERROR, 5008, "cannot listen to siblings: "
+                         "epoll_ctl: %s", strerror(errno));
+        r = -1;
     }
-    *out = kv;
-    return EMPM_OK;
+    if (r < 0)
+        empm__listener_watch(ch, 0);
+    return r;
 }
 
-/* `bytes`, as they were asked for: any child may have written what is in it. */
-static void empm__kv_free(empm__kv *kv, size_t bytes)
+/* Tells the parent that something has changed; one byte, never waits. */
+static void empm__engine_tell_parent(empm__engine *ch, char what)
 {
-    if (kv != NULL)
-        munmap(kv, bytes);
+    if (ch->s->parent_fd >= 0) {
+        ssize_t r = write(ch->s->parent_fd, &what, 1);
+        (void)r;
+    }
 }
 
-/* --- the server's own ----------------------------------------------------- */
-
-static uint64_t empm__store_now_ms(void)
+/* We do not look any more at what listens; if something waits there, the
+ * siblings that accept do. One that begins to accept at this moment looks by
+ * itself. */
+static void empm__listener_pass_on(empm__engine *ch)
 {
-    return empm__now_us() / 1000u;
+    struct pollfd p[EMPM_MAX_LISTEN + 1];
+    uint32_t accepting;
+    int k, n = 0;
+    empm__fence();         /* ours is published: see empm__listener_unpause() */
+    empm__listener_siblings_room(ch, &accepting);
+    if (accepting == 0)
+        return;
+    for (k = 0; k < ch->s->nlisteners; k++)
+        if (empm__listener_watches(ch, k))
+            p[n++].fd = ch->s->listeners[k].fd;
+    p[n++].fd = ch->s->exchange.fd[0];
+    for (k = 0; k < n; k++)
+        p[k].events = POLLIN;
+    if (poll(p, (nfds_t)n, 0) > 0)
+        empm__exchange_ring(&ch->s->exchange);
 }
 
-EMPM_API int empm_store_get(empm_server *s, const void *key, size_t key_len,
-                            void *value, size_t cap, size_t *len,
-                            uint64_t *version)
+/* Has somebody called shutdown() on a listening socket? */
+static int empm__listener_is_shut(int fd)
 {
-    return empm__kv_get(s->store, key, key_len, value, cap, len, version,
-                        empm__store_now_ms());
+    struct pollfd p;
+    p.fd = fd;
+    p.events = EMPM__POLLRDHUP;
+    return poll(&p, 1, 0) > 0;
 }
 
-EMPM_API int empm_store_put(empm_server *s, const void *key, size_t key_len,
-                            const void *value, size_t len, int64_t ttl_ms)
+/* `reason`: for the log; NULL: it is none of anybody's. */
+static void empm__listener_pause(empm__engine *ch, uint32_t why,
+                                 uint32_t now_ms, const char *reason)
 {
-    return empm__kv_put(s->store, key, key_len, NULL, value, len, ttl_ms,
-                        empm__store_now_ms());
+    const int listened = ch->listening;
+    uint32_t idle;
+    ch->paused |= why;
+    ch->lacked_fds |= (why & EMPM__PAUSE_FDS) != 0;
+    empm__store(&ch->score->paused, ch->paused);
+    empm__listener_watch(ch, 0);
+    if (ch->shares && listened)
+        empm__listener_pass_on(ch);
+    if (why & (EMPM__PAUSE_FDS | EMPM__PAUSE_FULL)) {
+        ch->retry_ms = empm__time_after(now_ms, 100);
+        empm__store(&ch->want_retired, 1u);
+        if (reason == NULL)
+            return;
+        if (empm__now_us() >= ch->tell_pause_us) {
+            ch->tell_pause_us = empm__now_us() + 60000000u;
+            empm__engine_tell_parent(ch, 'p');
+        }
+        idle = empm__load(&ch->score->idle_workers);
+        empm__engine_log(ch, EMPM_LOG_ERROR, 5009, "accepting pauses: %s (%u "
+                         "connections, %u queued, %u workers busy, %u idle)",
+                         reason, ch->slab.in_use,
+                         empm__load(&ch->score->queued),
+                         (uint32_t)ch->nworkers - idle, idle);
+    }
 }
 
-EMPM_API int empm_store_cas(empm_server *s, const void *key, size_t key_len,
-                            uint64_t version, const void *value, size_t len,
-                            int64_t ttl_ms)
+/* Our workers have all that they can begin: siblings accept, until one of
+ * ours is free, or, if they only wait for what has just been accepted, for a
+ * moment. */
+static void empm__listener_pause_full(empm__engine *ch, uint32_t now_ms)
 {
-    return empm__kv_put(s->store, key, key_len, &version, value, len, ttl_ms,
-                        empm__store_now_ms());
+    int idle;
+    pthread_mutex_lock(&ch->queue.lock);
+    idle = empm__queue_idle_locked(&ch->queue) > 0;
+    if (!idle)
+        empm__queue_gate_close_locked(&ch->queue);
+    pthread_mutex_unlock(&ch->queue.lock);
+    ch->turn_ms = empm__time_after(now_ms, EMPM__FRESH_MS);
+    empm__listener_pause(ch, idle ? EMPM__PAUSE_TURN : EMPM__PAUSE_GATE,
+                         now_ms, "");
 }
 
-EMPM_API int empm_store_delete(empm_server *s, const void *key, size_t key_len)
+/* Closes the KEEPALIVE connections that are nearest to their expiry, at most
+ * `want` of them, after at most 256 looks. Returns how many. */
+static uint32_t empm__listener_cull(empm__engine *ch, uint32_t want,
+                                    uint32_t now_ms)
 {
-    return empm__kv_delete(s->store, key, key_len, empm__store_now_ms());
+    const empm__wheel *wh = &ch->wheel;
+    uint32_t slot = empm__wheel_slot(wh->cursor), seen = 0, done = 0, ahead = 0;
+    while (seen < 256 && done < want) {
+        const uint32_t step = empm__wheel_next(wh, slot);
+        uint32_t i;
+        if (step == 0 || (ahead += step) >= EMPM__SLOTS)
+            break;
+        slot = (slot + step) % EMPM__SLOTS;
+        for (i = wh->heads[slot]; i != EMPM__NIL && seen < 256 && done < want;
+             seen++) {
+            empm__conn *c = empm__slab_conn(&ch->slab, i);
+            const uint32_t next = c->wheel_next, w = empm__load(&c->word);
+            if (!(w & EMPM__OWNED) && (w & EMPM__KEEP) &&
+                empm__listener_take(ch, i, EMPM__READY_TIMEOUT, now_ms) &&
+                empm__listener_close_idle(ch, i))
+                done++;
+            i = next;
+        }
+    }
+    empm__bump(&ch->score->culled, done);
+    return done;
 }
 
-EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
-                            int64_t delta, int64_t ttl_ms, int64_t *result)
+/* How long a record that has moved may still wait: as its giver says, but not
+ * for longer than here. */
+static uint32_t empm__move_deadline(const empm_config *cfg,
+                                    const empm__moved *m, uint32_t now_ms)
 {
-    return empm__kv_add(s->store, key, key_len, delta, ttl_ms, result,
-                        empm__store_now_ms());
+    const int most = m->state == EMPM__KEEPALIVE ? cfg->keep_alive_timeout_ms
+                     : cfg->header_timeout_ms    ? cfg->header_timeout_ms
+                                                 : cfg->timeout_ms;
+    if (most == 0)
+        return m->left_ms < INT32_MAX ? empm__time_after(now_ms,
+                                                         (int)m->left_ms)
+                                      : EMPM__NEVER;
+    return empm__time_after(now_ms, m->left_ms < (uint32_t)most
+                            ? (int)m->left_ms
+                                                                : most);
 }
-#endif /* EVENTMPM_NO_STORE */
+
+/* Makes a record of a new descriptor and begins to wait for its next byte.
+ * `from` is the peer's address; NULL: MaxConnectionsPerPeer does not ask. `m`:
+ * the connection comes from a sibling; NULL: it is new. NIL: it is closed;
+ * OVER: it is one too many, and the caller's still. */
+static uint32_t empm__listener_admit(empm__engine *ch, int fd, int k,
+                                     const struct sockaddr_storage *from,
+                                     const empm__moved *m, uint32_t now_ms)
+{
+    const empm_config *cfg = ch->cfg;
+    const uint32_t i = empm__slab_borrow(&ch->slab);
+    const int proxy = ch->s->listeners[k].proxy;
+    empm__conn *c;
+    empm__peer *p;
+    uint32_t w, n;
+    if (i == EMPM__NIL) {
+        close(fd);
+        empm__listener_pause(ch, EMPM__PAUSE_FDS, now_ms, "no memory");
+        return i;
+    }
+    p = empm__slab_peer(&ch->slab, i);
+    p->family = EMPM__PEER_UNASKED;
+    if (from != NULL && empm__listener_limits_peers(ch, k)) {
+        empm__peer_from(p, from);    /* what has moved was counted before */
+        if (!empm__counts_add(&ch->counts, p,
+                              m != NULL ? INT_MAX
+                                        : cfg->max_connections_per_peer)) {
+            empm__slab_return(&ch->slab, i);
+            return EMPM__OVER;
+        }
+    } else if (m != NULL && proxy && m->state != EMPM__HANDSHAKE)
+        *p = m->peer;
+    c = empm__slab_conn(&ch->slab, i);
+    c->fd = fd;
+    c->requests = m != NULL ? m->requests : 0;
+    c->why = 0;
+    c->flags = m == NULL ? EMPM__F_FRESH : m->is_job ? EMPM__F_MOVED : 0;
+    c->req = NULL;
+    c->transport = NULL;
+    c->state = (uint8_t)(m != NULL ? m->state
+                         : proxy   ? (uint32_t)EMPM__HANDSHAKE
+                                   : (uint32_t)EMPM__READ_HEAD);
+    c->listener = (uint8_t)k;
+    c->in_use = 1;
+    c->place = EMPM__NEVER;
+    if (c->serial == 0)
+        c->serial = 1;
+    empm__store(&c->deadline_ms,
+                m != NULL ? empm__move_deadline(cfg, m, now_ms)
+                          : empm__time_after(now_ms, cfg->header_timeout_ms
+                                                    ? cfg->header_timeout_ms
+                                                    : cfg->timeout_ms));
+    empm__wheel_move(&ch->wheel, &ch->slab, i, c->deadline_ms);
+    w = empm__load(&c->word);
+    do                               /* POSTED may be set by a late hint */
+        n = (w & EMPM__POSTED) | c->serial << EMPM__GEN_SHIFT | EMPM__IDLE |
+            (c->state == EMPM__KEEPALIVE ? (uint32_t)EMPM__KEEP : 0u) |
+            EMPM__WANT_ALWAYS | EMPM__WANT(EMPM__READY_IN);
+    while (!__atomic_compare_exchange_n(&c->word, &w, n, 1, __ATOMIC_ACQ_REL,
+                                        __ATOMIC_RELAXED));
+    if (c->state == EMPM__READ_HEAD)
+        empm__bump(&ch->score->created, 1u);
+    else                             /* only differences count */
+        empm__bump(&ch->score->unparked[c->state], (uint32_t)-1);
+    if (m == NULL) {
+        empm__bump(&ch->score->accepted, 1u);
+        if (ch->fresh++ == 0)
+            ch->fresh_ms = now_ms;
+    }
+    if (empm__poller_add(&ch->poller, c, i) < 0) {
+        const int error = EMPM__EPOLL ? errno : ENOMEM;
+        if (empm__listener_take(ch, i, EMPM__READY_TIMEOUT, now_ms))
+            empm__listener_close_idle(ch, i);
+        empm__listener_pause(ch, EMPM__PAUSE_FDS, now_ms, strerror(error));
+        return EMPM__NIL;
+    }
+    empm__store(&ch->score->connections, ch->slab.in_use);
+    return i;
+}
+
+/* Those beyond MaxConnectionsPerPeer: each of them is admitted as soon as it
+ * can be, or refused at its time; of the oldest, `most` are refused at once. */
+static void empm__listener_settle(empm__engine *ch, empm__batch *b,
+                                  uint32_t most)
+{
+    uint32_t i, n = 0;
+    if (ch->nheld == 0)
+        return;
+    empm__listener_drain_inbox(ch, b);
+    for (i = 0; i < ch->nheld; i++) {
+        const empm__held h = ch->held[i];
+        char text[96];
+        empm__peer p;
+        if (empm__listener_admit(ch, h.fd, h.listener, &h.from, NULL,
+                                 b->now_ms) !=
+            EMPM__OVER)
+            continue;
+        if (i >= most && empm__time_until(h.until_ms, b->now_ms) > 0) {
+            ch->held[n++] = h;
+            continue;
+        }
+        close(h.fd);
+        empm__bump(&ch->score->refused, 1u);
+        empm__peer_from(&p, &h.from);
+        empm__engine_log(ch, EMPM_LOG_WARN, 5306, "%s has as many connections "
+                         "as MaxConnectionsPerPeer of %d allows: refused",
+                         empm__peer_text(&p, 0, text, sizeof text),
+                         ch->cfg->max_connections_per_peer);
+    }
+    ch->nheld = n;
+}
+
+/* One more than MaxConnectionsPerPeer allows. The client may have closed
+ * another one before: its event has not been read, or a worker is about to
+ * close it. So the verdict waits for a moment. */
+static void empm__listener_hold(empm__engine *ch, empm__batch *b, int fd, int k,
+                                const struct sockaddr_storage *from)
+{
+    empm__held *h;
+    empm__listener_settle(ch, b, ch->nheld == EMPM__HELD);
+    h = &ch->held[ch->nheld++];
+    h->fd = fd;
+    h->listener = k;
+    h->until_ms = empm__time_after(b->now_ms, EMPM__HELD_MS);
+    h->from = *from;
+}
+
+/* Room for one more connection beyond MaxOpenConnections: what workers have
+ * closed, or, unless a sibling has a place, those that are only kept alive. 0:
+ * there is none, and accepting pauses. */
+static int empm__listener_make_room(empm__engine *ch, empm__batch *b)
+{
+    uint32_t over;
+    int others;
+    empm__listener_drain_inbox(ch, b);
+    if (ch->slab.in_use < ch->most)
+        return 1;
+    over = ch->slab.in_use - ch->most + 1;
+    others = empm__listener_others_have_place(ch);
+    if (!others && empm__listener_cull(ch, over, b->now_ms) >= over)
+        return 1;
+    empm__listener_pause(ch, EMPM__PAUSE_FULL, b->now_ms,
+                         others ? NULL : "MaxOpenConnections is reached");
+    return 0;
+}
+
+/* May the connection move? All that there is of it is in the kernel. */
+static int empm__move_may(const empm__conn *c)
+{
+    return c->req == NULL && c->transport == NULL &&
+           !(c->flags & (EMPM__F_MOVED | EMPM__F_CLOSED)) &&
+           !(c->why & EMPM__READY_TIMEOUT) &&
+           (c->state == EMPM__HANDSHAKE || c->state == EMPM__READ_HEAD ||
+            c->state == EMPM__KEEPALIVE);
+}
+
+/* Gives n records, which are taken and movable, to the exchange. 1: they are
+ * free again; 0: it is full, they are ours still. */
+static int empm__move_out(empm__engine *ch, const uint32_t *list, uint32_t n,
+                          int are_jobs, uint32_t now_ms)
+{
+    empm__move m;
+    int fds[EMPM__MOVE_MOST];
+    uint32_t k;
+    memset(&m, 0, offsetof(empm__move, of) + n * sizeof m.of[0]);
+    memset(fds, 0, sizeof fds);
+    m.version = EMPM__MOVE_VERSION;
+    m.n = n;
+    for (k = 0; k < n; k++) {
+        const empm__conn *c = empm__slab_conn(&ch->slab, list[k]);
+        const uint32_t deadline = empm__load(&c->deadline_ms);
+        const int left = empm__time_until(deadline, now_ms);
+        empm__moved *to = &m.of[k];
+        to->listener = empm__exchange_key(&ch->s->listeners[c->listener]);
+        to->state = c->state;
+        to->is_job = (uint32_t)are_jobs;
+        to->requests = c->requests;
+        to->left_ms = deadline == EMPM__NEVER ? deadline
+                      : left > 0 ? (uint32_t)left : 0;
+        memcpy(&to->peer, empm__slab_peer(&ch->slab, list[k]), sizeof to->peer);
+        fds[k] = c->fd;
+    }
+    if (empm__exchange_give(&ch->s->exchange, &m, fds) < 0) {
+        if (!empm__fd_would_block(errno) && errno != ENOBUFS &&
+            errno != ETOOMANYREFS)
+            empm__engine_log(ch, EMPM_LOG_ERROR, 5046, "cannot pass a "
+                             "connection on: %s", strerror(errno));
+        return 0;
+    }
+    for (k = 0; k < n; k++) {
+        empm__conn *c = empm__slab_conn(&ch->slab, list[k]);
+        empm__poller_remove(&ch->poller, c);
+        close(c->fd);
+        empm__listener_record_free(ch, list[k]);
+    }
+    empm__bump(&ch->score->moved_out, n);
+    ch->swept_ms = now_ms;
+    return 1;
+}
+
+/* Makes a record of what the exchange has given. */
+static void empm__move_in(empm__engine *ch, empm__batch *b, int fd,
+                          const empm__moved *m)
+{
+    struct sockaddr_storage from;
+    uint32_t i;
+    int k;
+    for (k = 0; k < ch->s->nlisteners; k++)  /* even if it is closed: a drain
+                                                takes back what it gave */
+        if (ch->s->listeners[k].admin == ch->admin &&
+            empm__exchange_key(&ch->s->listeners[k]) == m->listener)
+            break;
+    if (k == ch->s->nlisteners)      /* a reload has dropped that Listen, or
+                                        spells it otherwise: one of its kind */
+        for (k = 0; k < ch->s->nlisteners; k++)
+            if (empm__listener_watches(ch, k) && ch->s->listeners[k].proxy ==
+                    (m->peer.proxied != EMPM__PROXIED_NOT ||
+                     m->state == EMPM__HANDSHAKE))
+                break;
+    errno = 0;
+    if (k == ch->s->nlisteners ||
+        (m->state != EMPM__READ_HEAD && m->state != EMPM__KEEPALIVE &&
+         (m->state != EMPM__HANDSHAKE || !ch->s->listeners[k].proxy)) ||
+        !empm__exchange_is_connection(fd, &from) || empm__fd_flags(fd, 1) < 0) {
+        if (errno != 0 && errno != ENOTCONN)     /* its client has left */
+            empm__engine_log(ch, EMPM_LOG_ERROR, 5046, "cannot take a "
+                             "connection over: %s", strerror(errno));
+        close(fd);
+        return;
+    }
+    i = empm__listener_admit(ch, fd, k, &from, m, b->now_ms);
+    if (i == EMPM__NIL)
+        return;
+    empm__bump(&ch->score->moved_in, 1u);
+    if (m->is_job && empm__listener_take(ch, i, EMPM__READY_IN, b->now_ms))
+        empm__listener_batch_add(ch, b, i);
+}
+
+/* May one more message of connections be taken? Without descriptors what is
+ * taken would be lost. */
+static int empm__move_has_place(empm__engine *ch, empm__batch *b)
+{
+    const uint32_t now_ms = b->now_ms;
+    if (ch->slab.in_use >= ch->most && !empm__listener_make_room(ch, b))
+        return 0;
+    if (ch->lacked_fds) {
+        const int fd = fcntl(ch->s->exchange.fd[0], F_DUPFD_CLOEXEC, 0);
+        if (fd < 0) {
+            empm__listener_pause(ch, EMPM__PAUSE_FDS, now_ms, strerror(errno));
+            return 0;
+        }
+        close(fd);
+        ch->lacked_fds = 0;
+    }
+    return 1;
+}
+
+/* Takes from the exchange as much as our workers have time for; all there is,
+ * if nobody else will. */
+static void empm__move_take(empm__engine *ch, empm__batch *b, int all)
+{
+    int turns = EMPM__ACCEPTS, taken = 0;
+    while (ch->shares && (all || (turns-- > 0 && ch->paused == 0))) {
+        empm__move m;
+        int fds[EMPM__MOVE_MOST], n, k;
+        if (!all && empm__listener_room(ch, b) <= 0) {
+            empm__listener_pause_full(ch, b->now_ms);
+            return;
+        }
+        if (!all && !empm__move_has_place(ch, b))
+            return;
+        n = empm__exchange_take(&ch->s->exchange, &m, fds);
+        if (n == 0 && (taken || !empm__exchange_is_down(&ch->s->exchange)))
+            return;
+        taken = 1;
+        if (n == 0) {                /* no end, else: it stays ready */
+            empm__engine_log(ch, EMPM_LOG_ERROR, 5046, "a process has shut "
+                             "down the sockets between children: no connection "
+                             "moves any more, until the next start");
+            empm__listener_watch(ch, 0);
+            ch->shares = 0;
+            if (empm__listener_watch(ch, 1) < 0)
+                empm__listener_pause(ch, EMPM__PAUSE_FDS, b->now_ms,
+                                     strerror(errno));
+            return;
+        }
+        if (n < 0 && errno == EMFILE) {
+            empm__engine_log(ch, EMPM_LOG_ERROR, 5046, "no descriptor for a "
+                             "connection that was passed on: closed");
+            empm__listener_pause(ch, EMPM__PAUSE_FDS, b->now_ms,
+                                 strerror(EMFILE));
+            return;
+        }
+        if (n < 0)
+            empm__engine_log(ch, EMPM_LOG_ERROR, 5046, "a connection that was "
+                             "passed on makes no sense: closed");
+        for (k = 0; k < n; k++)
+            empm__move_in(ch, b, fds[k], &m.of[k]);
+        ch->lacked_fds |= n > 0 && (uint32_t)n < m.n;
+    }
+}
+
+/* Do jobs wait, and no worker here has time for them? Who listens takes the
+ * first one; those that seem to be quick are back in a moment. */
+static int empm__move_jobs_wait_locked(const empm__queue *q, uint64_t now_us)
+{
+    return q->idle_count + q->searching == 0 &&
+           q->count > (q->listening >= 0 ? 1u : 0u) &&
+           (q->running == 0 || now_us - q->mark_us > EMPM__PATIENCE_US);
+}
+
+/* Jobs wait: they go to siblings that have time. The next look is after 1, 2,
+ * 4, 8 ms as long as none of them has. */
+static void empm__move_give_jobs(empm__engine *ch, const empm__batch *b)
+{
+    empm__queue *q = &ch->queue;
+    uint32_t want = ch->handing_over == EMPM__TO_PROGRAM
+                        ? EMPM__MOVE_MOST : empm__listener_siblings_room(ch,
+                                                                         NULL);
+    uint32_t i = EMPM__NIL, n = 0;
+    int shut = 0;
+    if (want > 0 && ch->paused == 0) {       /* or we would take them back */
+        pthread_mutex_lock(&q->lock);
+        if ((shut = empm__move_jobs_wait_locked(q, b->now_us)) != 0)
+            empm__queue_gate_close_locked(q);
+        pthread_mutex_unlock(&q->lock);
+        if (!shut)
+            return;
+        empm__listener_pause(ch, EMPM__PAUSE_GATE, b->now_ms, "");
+    }
+    for (; want > 0; want--, n++) {
+        pthread_mutex_lock(&q->lock);
+        i = empm__move_jobs_wait_locked(q, b->now_us)
+                ? empm__queue_remove_locked(q, empm__move_may) : EMPM__NIL;
+        pthread_mutex_unlock(&q->lock);
+        if (i == EMPM__NIL)
+            break;
+        if (!empm__move_out(ch, &i, 1, 1, b->now_ms)) {
+            pthread_mutex_lock(&q->lock);
+            empm__queue_return_locked(q, i);
+            pthread_mutex_unlock(&q->lock);
+            break;
+        }
+    }
+    ch->give_wait = n > 0 || ch->give_wait == 0 ? 1
+                    : ch->give_wait < 8 ? ch->give_wait * 2 : 8;
+    ch->give_ms = empm__time_after(b->now_ms, (int)ch->give_wait);
+}
+
+/* Listening socket k is shut down: whoever has the descriptor can do that.
+ * One of TCP listens again when it is told to, a unix one never: it is left
+ * alone. */
+static void empm__listener_shut(empm__engine *ch, int k)
+{
+    const empm__endpoint *l = &ch->s->listeners[k];
+    if (listen(l->fd, ch->cfg->listen_backlog) == 0 &&
+        !empm__listener_is_shut(l->fd)) {
+        empm__engine_log(ch, EMPM_LOG_ERROR, 5008, "Listen %s: a process has "
+                         "shut it down: opened again", l->text);
+        return;
+    }
+    empm__engine_log(ch, EMPM_LOG_CRIT, 5020, "Listen %s: a process has shut "
+                     "it down: nobody can connect until a restart", l->text);
+    empm__listener_watch(ch, 0);
+    ch->shut |= 1u << k;
+    if (ch->paused == 0 && empm__listener_watch(ch, 1) < 0)
+        empm__listener_pause(ch, EMPM__PAUSE_FDS, empm__now_ms(),
+                             strerror(errno));
+}
+
+/* Accepts from listening socket k, at most `most`, and no more than our workers
+ * can begin as long as siblings have time; `all`: whatever they have. Every
+ * errno has its treatment, and none closes the socket or the child. */
+static void empm__listener_accept(empm__engine *ch, empm__batch *b, int k,
+                                  int most, int all)
+{
+    const empm__endpoint *l = &ch->s->listeners[k];
+    struct sockaddr_storage a, *from = empm__listener_limits_peers(ch, k)
+                                       ? &a : NULL;
+    const uint32_t now_ms = b->now_ms;
+    int accepted = 0, failed = 0, alone = all || !ch->shares;
+    while (most-- > 0 && (ch->paused & ~(uint32_t)EMPM__PAUSE_STOP) == 0) {
+        int fd;
+        if (!alone &&
+            empm__listener_room(ch, b) <= empm__listener_fresh(ch, now_ms)) {
+            if (empm__listener_siblings_room(ch, NULL) > 0) {
+                empm__listener_pause_full(ch, now_ms);
+                return;
+            }
+            alone = 1;
+        }
+        if (ch->slab.in_use >= ch->most) {
+            struct pollfd p;         /* is somebody there at all? */
+            p.fd = l->fd;
+            p.events = POLLIN;
+            if (accepted || poll(&p, 1, 0) <= 0)
+                return;
+            if (!empm__listener_make_room(ch, b))
+                return;
+        }
+        a.ss_family = AF_UNSPEC;
+        fd = empm__fd_accept(l->fd, from);
+        if (fd >= 0) {
+            accepted = 1;
+            if (empm__listener_admit(ch, fd, k, from, NULL,
+                                     now_ms) == EMPM__OVER)
+                empm__listener_hold(ch, b, fd, k, from);
+            if (++ch->accepts >= 16 && ch->listening) {
+                /* last in the queue of who is woken: siblings get their
+                 * share */
+                ch->accepts = 0;
+                empm__listener_watch(ch, 0);
+                if (empm__listener_watch(ch, 1) < 0)
+                    empm__listener_pause(ch, EMPM__PAUSE_FDS, now_ms,
+                                         strerror(errno));
+            }
+            continue;
+        }
+        switch (errno) {
+        case EAGAIN:
+#if EAGAIN != EWOULDBLOCK
+        case EWOULDBLOCK:
+#endif
+            /* a sibling was faster; or, as some kernels say it, a unix socket
+             * has been shut down, and this event comes for ever */
+            if (!accepted && ++ch->vain % EMPM__VAIN == 0 &&
+                empm__listener_is_shut(l->fd))
+                empm__listener_shut(ch, k);
+            return;
+        case EMFILE: case ENFILE: case ENOBUFS: case ENOMEM:
+            if (empm__listener_cull(ch, 1, now_ms) > 0)
+                continue;
+            empm__listener_pause(ch, EMPM__PAUSE_FDS, now_ms, strerror(errno));
+            return;
+        case EBADF: case EINVAL: case ENOTSOCK: case EFAULT:
+            if (empm__listener_is_shut(l->fd)) {
+                empm__listener_shut(ch, k);
+                return;
+            }
+            empm__listener_pause(ch, EMPM__PAUSE_FDS, now_ms, strerror(errno));
+            return;
+        default:                     /* this one connection has failed */
+            if (++failed < 16)
+                continue;            /* ... or it is all of them */
+            empm__listener_pause(ch, EMPM__PAUSE_FDS, now_ms, strerror(errno));
+            return;
+        }
+    }
+}
+
+/* Is every worker in its turn for over `ms`, so in a handler that takes its
+ * time? `shut` then also closes the gate. */
+static int empm__listener_all_busy(empm__engine *ch, uint32_t now_ms, int ms,
+                                   int shut)
+{
+    empm__queue *q = &ch->queue;
+    int busy, i;
+    pthread_mutex_lock(&q->lock);
+    busy = empm__queue_idle_locked(q) == 0;
+    for (i = 0; i < ch->started && busy; i++) {
+        const uint32_t began = empm__load(&ch->workers[i].turn_began);
+        busy = began != EMPM__NEVER && empm__time_until(now_ms, began) > ms;
+    }
+    if (busy && shut)
+        empm__queue_gate_close_locked(q);
+    pthread_mutex_unlock(&q->lock);
+    return busy;
+}
+
+/* Ends a pause. Whatever waits is an event of the new registration; who stops
+ * looking after this is seen by us, or sees that we accept. */
+static void empm__listener_unpause(empm__engine *ch, uint32_t why,
+                                   uint32_t now_ms)
+{
+    if (!(ch->paused & why))
+        return;
+    ch->paused &= ~why;
+    empm__store(&ch->score->paused, ch->paused);
+    if (ch->paused != 0)
+        return;
+    empm__store(&ch->want_retired, 0u);
+    ch->retry_ms = EMPM__NEVER;
+    ch->full_batches = 0;
+    empm__fence();          /* pairs with the one in empm__listener_pass_on() */
+    if (empm__listener_watch(ch, 1) < 0)
+        empm__listener_pause(ch, EMPM__PAUSE_FDS, now_ms, strerror(errno));
+}
+
+/* --- stopping ------------------------------------------------------------- */
+
+/* Offers `ready` to every record in use: READY_STOP tells those that listen for
+ * it; those that are taken by READY_TIMEOUT shall end. */
+static void empm__listener_sweep(empm__engine *ch, empm__batch *b,
+                                 uint32_t ready, int only_idle, int force)
+{
+    uint32_t i;
+    for (i = 0; i < ch->slab.made; i++) {
+        const empm__conn *c = empm__slab_conn(&ch->slab, i);
+        const uint32_t w = empm__load(&c->word);
+        if (!c->in_use || (only_idle && !(w & (EMPM__IDLE | EMPM__OWNED))))
+            continue;
+        if (!empm__listener_take(ch, i, ready, b->now_ms))
+            continue;
+        if (ready == EMPM__READY_STOP)
+            empm__listener_batch_add(ch, b, i);
+        else
+            empm__listener_end_taken(ch, b, i, force);
+    }
+}
+
+static void empm__listener_begin_stop(empm__engine *ch, empm__batch *b,
+                                      uint32_t orders)
+{
+    const empm_config *cfg = ch->cfg;
+    const uint32_t before = ch->stopping, now = orders & EMPM__ORDER_STOP;
+    const int tried = (ch->paused & EMPM__PAUSE_NEW) != 0;   /* never served */
+    const int others_serve = ch->shares &&
+        (orders & (EMPM__ORDER_HAND_OVER | EMPM__ORDER_UPGRADE)) != 0;
+    int k, wait;
+    if (!others_serve || now) {
+        const int gave = ch->handing_over != 0;
+        empm__store(&ch->handing_over, 0u);
+        /* what we gave last, nobody else will have */
+        if (gave && !others_serve)
+            empm__move_take(ch, b, 1);
+    } else if (before == 0 || ((orders & EMPM__ORDER_UPGRADE) &&
+                               !(before & EMPM__ORDER_STOP))) {
+        empm__store(&ch->handing_over, (uint32_t)(orders & EMPM__ORDER_UPGRADE
+                                           ? EMPM__TO_PROGRAM
+                                           : EMPM__TO_SIBLINGS));
+        ch->sweep_ms = ch->swept_ms = b->now_ms;
+    }
+    if (!(before & EMPM__ORDER_STOP) && (orders & EMPM__ORDER_STOP))
+        wait = cfg->stop_timeout_ms;
+    else if (before == 0)
+        wait = empm__load(&ch->drain_ms);
+    else
+        return;
+    if (ch->s->parent_fd < 0 && !ch->admin)  /* else the parent has said it */
+        empm__log(cfg, EMPM_LOG_NOTICE, now ? 491 : 492,
+                  now ? "stopping" : "stopping gracefully");
+    if (before == 0) {
+        /* connections that the kernel has accepted are ours, too, unless they
+         * would only be closed while others serve */
+        ch->paused = 0;
+        for (k = 0; k < ch->s->nlisteners; k++)
+            if (empm__listener_watches(ch, k) && !tried && !(others_serve &&
+                                                             now))
+                empm__listener_accept(ch, b, k,
+                                      cfg->listen_backlog + EMPM__BATCH, 1);
+        empm__listener_settle(ch, b, EMPM__HELD);
+        if (!others_serve && !tried)     /* nobody else will have these */
+            empm__move_take(ch, b, 1);
+        empm__listener_pause(ch, EMPM__PAUSE_STOP, b->now_ms, "");
+        for (k = 0; k < ch->s->nlisteners; k++)
+            if (empm__listener_watches(ch, k)) {
+                close(ch->s->listeners[k].fd);
+                ch->s->listeners[k].fd = -1;
+            }
+    }
+    ch->stop_ms = wait > 0 ? empm__time_after(b->now_ms, wait) : EMPM__NEVER;
+    if (before == 0)
+        empm__store(&ch->linger_until,
+                    empm__time_after(b->now_ms, cfg->linger_short_ms));
+    empm__store(&ch->stopping, before | (orders & (EMPM__ORDER_STOP |
+                                                   EMPM__ORDER_GRACEFUL)));
+    empm__store(&ch->score->stopping, ch->stopping);
+    empm__engine_tell_parent(ch, 'q');
+    empm__fence();               /* a worker that parks after this sees it */
+    empm__listener_sweep(ch, b, EMPM__READY_STOP, 0, 0);
+    if (orders & EMPM__ORDER_STOP)
+        empm__listener_sweep(ch, b, EMPM__READY_TIMEOUT, 1, 0);
+}
+
+static void empm__listener_abort_all(empm__engine *ch, empm__batch *b)
+{
+    if (!(ch->stopping & EMPM__ORDER_STOP)) {
+        empm__listener_begin_stop(ch, b, ch->handing_over ? EMPM__ORDER_STOP |
+                                                       EMPM__ORDER_HAND_OVER
+                                                          : EMPM__ORDER_STOP);
+        return;
+    }
+    ch->stop_ms = EMPM__NEVER;
+    empm__store(&ch->abort, 1u);
+    empm__fence();
+    empm__listener_sweep(ch, b, EMPM__READY_TIMEOUT, 0, 1);
+}
+
+/* --- handing over: a drain gives what waits for a request to those who
+ * serve - */
+
+/* Takes record i if it waits for a request and may move. */
+static int empm__move_take_waiting(empm__engine *ch, uint32_t i,
+                                   uint32_t now_ms)
+{
+    empm__conn *c = empm__slab_conn(&ch->slab, i);
+    const uint32_t w = empm__load(&c->word);
+    if (!c->in_use || (w & EMPM__OWNED) || !(w & EMPM__IDLE) ||
+        !empm__listener_take(ch, i, EMPM__READY_TIMEOUT, now_ms))
+        return 0;
+    c->why = (uint16_t)(c->why & ~(unsigned)(EMPM__READY_TIMEOUT |
+                                             EMPM__READY_STOP));
+    return 1;
+}
+
+/* Lets a record wait again that has been taken for nothing. */
+static void empm__move_wait_again(empm__engine *ch, empm__batch *b, uint32_t i)
+{
+    empm__conn *c = empm__slab_conn(&ch->slab, i);
+    const uint32_t keep = c->state == EMPM__KEEPALIVE ? (uint32_t)EMPM__KEEP
+                                                      : 0u;
+    if (c->why & (EMPM__READY_ALL & ~(unsigned)EMPM__STICKY) ||
+        !empm__conn_give(c, EMPM__WANT(EMPM__READY_IN) | EMPM__IDLE | keep)) {
+        empm__listener_batch_add(ch, b, i); /* something has come meanwhile */
+        return;
+    }
+    empm__bump(&ch->score->unparked[c->state], (uint32_t)-1);
+    empm__wheel_hasten(&ch->wheel, &ch->slab, i, empm__load(&c->deadline_ms));
+    empm__poller_arm(&ch->poller, i);
+}
+
+/* Gives n taken records away, or lets them wait again: 0. */
+static int empm__move_drain_some(empm__engine *ch, empm__batch *b,
+                                 const uint32_t *list, uint32_t n)
+{
+    uint32_t k;
+    if (n == 0 || empm__move_out(ch, list, n, 0, b->now_ms))
+        return 1;
+    for (k = 0; k < n; k++)
+        empm__move_wait_again(ch, b, list[k]);
+    return 0;
+}
+
+/* Goes through the records from ch->sweep on, until the exchange is full, and
+ * looks again in a while: a worker may have parked one unseen. If nothing can
+ * be moved for EMPM__HAND_OVER_MS, connections end with their next answer. */
+static void empm__move_drain(empm__engine *ch, empm__batch *b)
+{
+    uint32_t list[EMPM__MOVE_MOST], n = 0, accepting = 1;
+    if (ch->handing_over == EMPM__TO_SIBLINGS)
+        empm__listener_siblings_room(ch, &accepting);
+    ch->sweep_ms = empm__time_after(b->now_ms, accepting > 0 ? 1 : 5);
+    if (ch->handing_over == EMPM__TO_SIBLINGS &&
+        empm__load(&empm__score_server_at(&ch->s->score)->draining))
+        empm__store(&ch->handing_over, 0u);  /* all go: nobody serves on here */
+    if (ch->stop_ms != EMPM__NEVER && empm__time_until(ch->stop_ms,
+                                                       b->now_ms) < 2000)
+        empm__store(&ch->handing_over, 0u);  /* who cannot move may know it */
+    for (; accepting > 0 && ch->sweep < ch->slab.made; ch->sweep++) {
+        if (!empm__move_take_waiting(ch, ch->sweep, b->now_ms))
+            continue;
+        if (!empm__move_may(empm__slab_conn(&ch->slab, ch->sweep))) {
+            empm__move_wait_again(ch, b, ch->sweep);
+            continue;
+        }
+        list[n++] = ch->sweep;
+        if (n < EMPM__MOVE_MOST)
+            continue;
+        if (!empm__move_drain_some(ch, b, list, n)) {
+            ch->sweep = list[0];
+            break;
+        }
+        n = 0;
+    }
+    if (ch->sweep >= ch->slab.made && empm__move_drain_some(ch, b, list, n)) {
+        ch->sweep = 0;
+        ch->swept_ms = b->now_ms;    /* there is nothing that could move */
+        ch->sweep_ms = empm__time_after(b->now_ms, 100);
+    } else if (ch->sweep >= ch->slab.made)
+        ch->sweep = n > 0 ? list[0] : 0;
+    if (empm__time_until(b->now_ms, ch->swept_ms) > EMPM__HAND_OVER_MS)
+        empm__store(&ch->handing_over, 0u);
+    if (!ch->handing_over)
+        ch->sweep_ms = EMPM__NEVER;
+}
+
+/* --- one round ------------------------------------------------------------ */
+
+static void empm__listener_expire(empm__engine *ch, empm__batch *b)
+{
+    const uint32_t now = b->now_ms;
+    uint32_t i;
+    int stuck = -1;                  /* not asked yet */
+    empm__wheel_advance(&ch->wheel, &ch->slab, now);
+    while ((i = empm__wheel_due(&ch->wheel, &ch->slab)) != EMPM__NIL) {
+        empm__conn *c = empm__slab_conn(&ch->slab, i);
+        const uint32_t w = empm__load_acq(&c->word);
+        const uint32_t deadline = empm__load(&c->deadline_ms);
+        if (w & EMPM__OWNED) {
+            empm__wheel_move(&ch->wheel, &ch->slab, i,
+                             empm__time_after(now, ch->horizon_ms));
+        } else if (deadline == EMPM__NEVER ||
+                   empm__time_until(deadline, now) > 0) {
+            empm__wheel_move(&ch->wheel, &ch->slab, i, deadline);
+        } else {
+            if (stuck < 0)
+                stuck = empm__listener_all_busy(ch, now, 1000, 0);
+            empm__wheel_move(&ch->wheel, &ch->slab, i,
+                             empm__time_after(now, ch->horizon_ms));
+            if (empm__listener_take(ch, i, EMPM__READY_TIMEOUT, now)) {
+                empm__bump(&ch->score->expired, 1u);
+                empm__listener_end_taken(ch, b, i, stuck);
+            }
+        }
+    }
+}
+
+/* The batch goes to the queue, and the role is given back if there is work: 1.
+ * The gate closes when nobody has had time for a while. Apache's formula:
+ * queued < (1 + factor) * idle. */
+static int empm__listener_end_round(empm__engine *ch, empm__batch *b)
+{
+    empm__queue *q = &ch->queue;
+    uint32_t idle;
+    int old, close_gate = 0, give, given;
+    pthread_mutex_lock(&q->lock);
+    if (b->count > 0) {
+        if (q->tail == EMPM__NIL)
+            q->head = b->head;
+        else
+            empm__slab_conn(&ch->slab, q->tail)->queue_next = b->head;
+        q->tail = b->tail;
+        q->count += b->count;
+        q->pushed += b->count;
+    }
+    /* "the oldest job is over 1 ms old", without a clock per job: when all that
+     * had been pushed at the mark is popped, the mark moves to now */
+    if ((int32_t)(q->popped - q->mark) >= 0) {
+        q->mark = q->pushed;
+        q->mark_us = b->now_us;
+        q->mark_late = 0;
+        empm__store(&ch->score->waits_since_ms, b->now_ms);
+    }
+    old = q->count > 0 && b->now_us - q->mark_us > 1000;
+    if (old && !q->mark_late) {
+        q->mark_late = 1;
+        empm__bump(&ch->score->waited, q->mark - q->popped);
+    }
+    idle = empm__queue_idle_locked(q);
+    if (idle > 0 &&
+        q->count < (1 + ch->cfg->async_request_worker_factor) * idle)
+        ch->full_batches = 0;
+    else if (++ch->full_batches >= 2 && old && ch->paused == 0) {
+        close_gate = 1;
+        empm__queue_gate_close_locked(q);
+    }
+    give = ch->shares && empm__move_jobs_wait_locked(q, b->now_us);
+    pthread_mutex_unlock(&q->lock);
+    /* Blocked workers: the gate closes before somebody comes, since an event
+     * that is declined would wake no sibling (EPOLLEXCLUSIVE) */
+    if (close_gate || (idle == 0 && ch->paused == 0 &&
+                       empm__listener_all_busy(ch, b->now_ms, 1, 1)))
+        empm__listener_pause(ch, EMPM__PAUSE_GATE, b->now_ms, "");
+    /* the parent wants to know when few are left, at most ten times a second */
+    if ((idle < empm__load(&empm__score_slot_at(&ch->s->score,
+                                                ch->slot)->spare_share)) !=
+            ch->told_few &&
+        b->now_us >= ch->tell_us) {
+        ch->told_few = !ch->told_few;
+        ch->tell_us = b->now_us + 100000u;
+        empm__engine_tell_parent(ch, 'i');
+    }
+    ch->give_ms = EMPM__NEVER;
+    if (give)
+        empm__move_give_jobs(ch, b);
+    else
+        ch->give_wait = 0;
+    /* all that is the listener's has been done */
+    pthread_mutex_lock(&q->lock);
+    if (empm__time_is_late(empm__wings_chore_at(ch), b->now_ms))
+        q->chore = 1;
+    given = q->count > 0 || q->chore;
+    if (given)
+        empm__queue_end_round_locked(q);
+    empm__queue_settle(q, old ? 2 : 1);
+    return given;
+}
+
+static int empm__listener_poll_timeout(empm__engine *ch, uint32_t now_ms)
+{
+    uint32_t at = EMPM__NEVER;
+    const uint32_t queued = empm__load_acq(&ch->score->queued);
+    int wait = empm__wheel_wait(&ch->wheel, now_ms), t;
+    if (queued > 0 && ch->queue.listening >= 0)
+        return 0;                    /* a worker who only looks */
+    if (ch->paused & (EMPM__PAUSE_FDS | EMPM__PAUSE_FULL))
+        at = ch->retry_ms;
+    if (ch->paused == 0 && empm__load(&ch->score->idle_workers) <= queued)
+        at = empm__time_after(now_ms, 2); /* to close the gate in time */
+    if (ch->paused & EMPM__PAUSE_TURN)
+        at = empm__time_earlier(at, ch->turn_ms);
+    if (ch->nheld > 0)               /* workers do not say what they close */
+        at = empm__time_after(now_ms, 1);
+    if (ch->shares && queued > 0 && ch->give_ms == EMPM__NEVER)
+        /* workers may block, and jobs wait then */
+        at = empm__time_after(now_ms, 1);
+    at = empm__time_earlier(at, ch->give_ms);
+    at = empm__time_earlier(at, ch->sweep_ms);
+    at = empm__time_earlier(at, ch->stop_ms);
+    at = empm__time_earlier(at, empm__wings_expire_at(ch));
+    at = empm__time_earlier(at, empm__wings_chore_at(ch));
+    if (at != EMPM__NEVER) {
+        t = empm__time_until(at, now_ms);
+        t = t > 0 ? t : 0;
+        if (wait < 0 || t < wait)
+            wait = t;
+    }
+    return wait;
+}
+
+/* Looks at what listens: at the socket that event `e` is of, or, as the bell
+ * has been rung, at all of them. */
+static void empm__listener_look(empm__engine *ch, empm__batch *b, uint32_t e)
+{
+    int k;
+    if (ch->paused == 0 && ch->shares &&
+        (e == EMPM__EVENT_BELL || e == EMPM__EVENT_LISTENER + EMPM__EXCHANGE))
+        empm__move_take(ch, b, 0);
+    for (k = 0; k < ch->s->nlisteners && ch->paused == 0; k++)
+        if (empm__listener_watches(ch, k) &&
+            (e == EMPM__EVENT_BELL || e == EMPM__EVENT_LISTENER + (uint32_t)k))
+            empm__listener_accept(ch, b, k, EMPM__ACCEPTS, 0);
+}
+
+/* epoll_wait or poll has failed. Memory may come back; if it goes on, the child
+ * ends, and the parent makes another. */
+static void empm__listener_cannot_wait(empm__engine *ch)
+{
+    const struct timespec rest = { 0, 10000000 };
+    if (errno == EINTR)
+        return;
+    if (ch->deaf_us == 0)
+        ch->deaf_us = empm__now_us();
+    empm__engine_log(ch, EMPM_LOG_ERROR, 5019, "cannot wait for events: %s: "
+                     "%s%s",
+                     EMPM__EPOLL ? "epoll_wait" : "poll", strerror(errno),
+                     ch->s->parent_fd >= 0 ? ": the child ends if that goes on"
+                                           : "");
+    if (ch->s->parent_fd >= 0 && empm__now_us() - ch->deaf_us >= EMPM__DEAF_US)
+        _exit(1);
+    nanosleep(&rest, NULL);
+}
+
+/* Does a place matter now? Then those whose clients have gone are closed here,
+ * before new ones are looked at, and not when a worker has time. */
+static int empm__listener_is_tight(const empm__engine *ch)
+{
+    return ch->nheld > 0 || ch->slab.in_use >= ch->most;
+}
+
+static int empm__listener_client_is_gone(const empm__conn *c)
+{
+    char byte;
+    const ssize_t n = recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    return n == 0 || (n < 0 && !empm__fd_would_block(errno) && errno != EINTR);
+}
+
+/* 1: the role has been given back. */
+static int empm__listener_round(empm__engine *ch)
+{
+    const empm__wing *const *wing;
+    empm__event *events = ch->events;
+    empm__batch b;
+    uint32_t orders;
+    int n, i, timeout;
+    b.head = b.tail = EMPM__NIL;
+    b.count = 0;
+    b.now_us = empm__now_us();
+    b.now_ms = empm__time_us_to_ms(b.now_us);
+    orders = __atomic_exchange_n(&ch->poller.orders, 0u, __ATOMIC_ACQUIRE);
+    empm__listener_drain_inbox(ch, &b);
+    if (orders & (EMPM__ORDER_STOP | EMPM__ORDER_GRACEFUL))
+        empm__listener_begin_stop(ch, &b, orders);
+    if (orders & EMPM__ORDER_PING)
+        empm__bump(&ch->score->pongs, 1u);
+    if (orders & EMPM__ORDER_ACCEPT)
+        empm__listener_unpause(ch, EMPM__PAUSE_NEW, b.now_ms);
+    if (orders & EMPM__ORDER_GATE)
+        empm__listener_unpause(ch, EMPM__PAUSE_GATE, b.now_ms);
+    if (ch->stopping && ch->slab.in_use == 0)
+        return 0;
+    timeout = b.count > 0 ? 0 : empm__listener_poll_timeout(ch, b.now_ms);
+    n = empm__poller_wait(&ch->poller, timeout, events);
+    if (n < 0)
+        empm__listener_cannot_wait(ch);
+    else
+        ch->deaf_us = 0;
+    b.now_us = empm__now_us();
+    b.now_ms = empm__time_us_to_ms(b.now_us);
+    for (i = 0; i < n; i++) {
+        const empm__event *e = &events[i];
+        empm__conn *c;
+        if (e->index == EMPM__EVENT_WAKE) {
+            empm__poller_wake_fd_drain(ch->poller.wake_fd[0]);
+            continue;
+        }
+        if (e->index >= EMPM__EVENT_LISTENER)
+            continue;                /* below, after the old ones */
+        c = empm__slab_conn(&ch->slab, e->index);
+        if (!c->in_use || c->gen != e->gen)
+            continue;                /* of a descriptor that is closed here */
+        if (empm__listener_take(ch, e->index, e->ready, b.now_ms) &&
+            !((e->ready & EMPM__STICKY) && empm__listener_is_tight(ch) &&
+              empm__listener_client_is_gone(c) &&
+              empm__listener_close_idle(ch, e->index)))
+            empm__listener_batch_add(ch, &b, e->index);
+    }
+    empm__listener_expire(ch, &b);
+    empm__listener_settle(ch, &b, 0);
+    if (empm__time_is_late(empm__wings_expire_at(ch), b.now_ms)) {
+        EMPM__EACH_WING(wing, expire)
+            (*wing)->expire(ch, b.now_ms);
+    }
+    if (ch->stop_ms != EMPM__NEVER && empm__time_until(ch->stop_ms,
+                                                       b.now_ms) <= 0)
+        empm__listener_abort_all(ch, &b);
+    if ((ch->paused & (EMPM__PAUSE_FDS | EMPM__PAUSE_FULL)) &&
+        empm__time_until(ch->retry_ms, b.now_ms) <= 0)
+        empm__listener_unpause(ch, EMPM__PAUSE_FDS | EMPM__PAUSE_FULL,
+                               b.now_ms);
+    if ((ch->paused & EMPM__PAUSE_TURN) &&
+        (empm__time_until(ch->turn_ms, b.now_ms) <= 0 ||
+         empm__listener_room(ch, &b) > empm__listener_fresh(ch, b.now_ms)))
+        empm__listener_unpause(ch, EMPM__PAUSE_TURN, b.now_ms);
+    for (i = 0; i < n; i++)
+        if (events[i].index >= EMPM__EVENT_LISTENER &&
+            events[i].index != EMPM__EVENT_WAKE)
+            empm__listener_look(ch, &b, events[i].index);
+    if (empm__time_is_late(ch->sweep_ms, b.now_ms))
+        empm__move_drain(ch, &b);
+    if (ch->cfg->max_connections_per_child > 0 && ch->s->parent_fd >= 0 &&
+        !ch->stopping &&
+        empm__load(&ch->score->accepted) - ch->accepted_before >=
+                             (uint32_t)ch->cfg->max_connections_per_child) {
+        empm__store(&ch->drain_ms, ch->cfg->graceful_restart_timeout_ms);
+        empm__poller_order(&ch->poller,
+                           EMPM__ORDER_GRACEFUL | EMPM__ORDER_HAND_OVER);
+    }
+    return empm__listener_end_round(ch, &b);
+}
+
+/* The listener's role, until a round has something to do for workers, or the
+ * end has come. */
+static void empm__listener_run(void *arg)
+{
+    empm__engine *ch = (empm__engine *)arg;
+    while (!empm__listener_round(ch))
+        if (ch->stopping && ch->slab.in_use == 0) {
+            empm__queue_close(&ch->queue);
+            return;
+        }
+}
+
+/* The same for the standby, who has it because no worker is free: so a chore is
+ * his. Meanwhile nobody listens, unless a worker comes back. */
+static void empm__listener_run_standby(void *arg)
+{
+    empm__engine *ch = (empm__engine *)arg;
+    int chore;
+    if (ch->shares && empm__load(&ch->score->queued) > 0)
+        ch->give_ms = empm__now_ms();    /* siblings may have time */
+    empm__listener_run(arg);
+    pthread_mutex_lock(&ch->queue.lock);
+    chore = empm__queue_chore_locked(&ch->queue);
+    pthread_mutex_unlock(&ch->queue.lock);
+    if (chore)
+        empm__wings_chore(ch);
+}
+
+static void *empm__listener_standby_main(void *arg)
+{
+    empm__engine *ch = (empm__engine *)arg;
+    const empm__wing *const *wing;
+    int i;
+    if (ch->s->parent_fd < 0)            /* else it says when */
+        empm__poller_order(&ch->poller, EMPM__ORDER_ACCEPT);
+    empm__queue_stand_by(&ch->queue, empm__listener_run_standby, ch);
+    for (i = 0; i < ch->started; i++)
+        pthread_join(ch->workers[i].thread, NULL);
+    EMPM__EACH_WING(wing, stopped)
+        (*wing)->stopped(ch);
+    empm__engine_log_rest(ch);
+    pthread_mutex_lock(&ch->done_lock);
+    ch->done = 1;
+    pthread_cond_broadcast(&ch->done_cond);
+    pthread_mutex_unlock(&ch->done_lock);
+    i = empm__load_acq(&ch->done_fd);
+    if (i >= 0) {
+        ssize_t r = write(i, "d", 1);
+        (void)r;
+    }
+    return NULL;
+}
 
 /* ---------------------------------------------------------------------------
  * >>head -- request line and fields, strictly
@@ -8474,26 +8889,6 @@ static const empm__peer *empm__request_peer(empm_request *req)
     return p;
 }
 
-/* "192.0.2.1:4711", "[2001:db8::1]:4711", "unix:", "unknown"; without the port
- * and brackets if `port` is 0. */
-static char *empm__peer_text(const empm__peer *p, int port, char *to, size_t n)
-{
-    char host[64] = "";
-    if (p->family == EMPM__PEER_IPV4)
-        inet_ntop(AF_INET, p->addr, host, sizeof host);
-    else if (p->family == EMPM__PEER_IPV6)
-        inet_ntop(AF_INET6, p->addr, host, sizeof host);
-    if (host[0] == '\0')
-        snprintf(to, n, "%s", p->family == EMPM__PEER_UNIX ? "unix:"
-                                                           : "unknown");
-    else if (!port)
-        snprintf(to, n, "%s", host);
-    else
-        snprintf(to, n, p->family == EMPM__PEER_IPV6 ? "[%s]:%u" : "%s:%u",
-                 host, (unsigned)p->port);
-    return to;
-}
-
 EMPM_API const char *empm_peer(empm_request *req)
 {
     char text[96];
@@ -9688,907 +10083,6 @@ static void empm__response_answer(empm_request *req, int status)
     empm__response_finish(req, status);
 }
 
-#ifndef EVENTMPM_NO_ACCESS_LOG
-
-/* ---------------------------------------------------------------------------
- * >>access -- CustomLog: a line for each request
- *
- * A format is compiled into items at start; a request runs through them and
- * its line comes into being where it will be written from: a page that its
- * worker keeps for each log. Nothing is allocated or printed with printf(), and
- * no system call is made but one write() for a page of lines.
- *
- * A page is in its place (worker.lines), or somebody has taken it: the worker,
- * to add a line, or who collects. Taking is one atomic exchange, so nobody ever
- * waits for a write(): a worker that finds none there takes a new one. A page
- * is written when it is full, and all are half a second after the first line:
- * the listener is told that moment and makes it a chore for the next free
- * worker or for the standby. So it does not matter what keeps the worker that
- * made a line (sleep, a handler that has always been quick, a client). A crash
- * loses what half a second has gathered; lines of different workers are not in
- * order.
- *
- * What came from the client is escaped as Apache does it (\n \t \" \\ \xhh), so
- * that nobody can forge a line or drive a terminal.
- *
- * runs on   the worker that owns the connection; collecting, on any thread
- * source    mod_log_config, mod_logio
- * ------------------------------------------------------------------------- */
-
-#ifndef EMPM__LINES_MS
-#  define EMPM__LINES_MS 500
-#endif
-#define EMPM__ITEM_ROOM 64u          /* that any item fits in, cut if need be */
-#define EMPM__ITEM_SPARE 24          /* ... of which text leaves so much */
-#define EMPM__ITEM_STATUSES 8
-
-typedef struct empm__item {
-    char        letter;              /* NUL: text as it stands */
-    char        unit;                /* for what is in braces (empm__units) */
-    uint8_t     at_end;              /* %{end:...}t */
-    uint8_t     negated, nonly;
-    uint16_t    only[EMPM__ITEM_STATUSES];
-    uint32_t    len;
-    uint32_t    tail;                /* room that the items after it need */
-    const char *text;                /* itself, or what is in braces; or NULL */
-} empm__item;
-
-typedef struct empm__access_log {
-    int         fd;
-    int         owner;               /* closes fd; others share it */
-    int         is_pipe;             /* takes PIPE_BUF bytes at once, or none */
-    int         only_without;        /* env=!name */
-    char        only[64];            /* env=name: with such a note; "": all */
-    uint32_t    torn;                /* atomic: the file ends within a line */
-    uint32_t    nitems, least;       /* least: room for the shortest line */
-    empm__item *items;
-    char        name[1024];
-} empm__access_log;
-
-typedef struct empm__access_logs {
-    uint32_t         n;
-    char             host[256];      /* %v */
-    locale_t         c;              /* of %{...}t, whatever setlocale() says;
-                                        0: there is no memory for it */
-    empm__access_log of[EMPM_MAX_LIST];
-} empm__access_logs;
-
-/* --- formats -------------------------------------------------------------- */
-
-/* What may stand in braces, of letters where not everything may. */
-static const struct { char letter, unit; char word[12]; } empm__units[] = {
-    { 'T', 's', "s" }, { 'T', 'm', "ms" }, { 'T', 'u', "us" },
-    { 'p', 'c', "canonical" }, { 'p', 'c', "local" }, { 'p', 'r', "remote" },
-    { 'P', 'p', "pid" }, { 'P', 't', "tid" }, { 'P', 't', "hextid" },
-    { 'a', 'c', "c" }, { 'h', 'c', "c" },
-    { 't', 's', "sec" }, { 't', 'm', "msec" }, { 't', 'u', "usec" },
-    { 't', 'M', "msec_frac" }, { 't', 'U', "usec_frac" }
-};
-
-/* One item after its '%': "!200,304{X}i". Returns NULL or what is wrong. */
-static const char *empm__access_item_parse(empm__item *it, const char **format,
-                                           char **text)
-{
-    const char *p = *format;
-    size_t i, n;
-    for (;; p++)
-        if (*p == '!')
-            it->negated = 1;
-        else if (empm__ascii_is_digit((unsigned char)*p)) {
-            n = strspn(p, "0123456789");
-            if (n != 3 || it->nonly == EMPM__ITEM_STATUSES)
-                return "wants statuses of three digits, eight at most";
-            it->only[it->nonly++] = (uint16_t)empm__parse_u63(p, n);
-            p += n - 1;
-        } else if (*p == '{') {
-            n = strcspn(++p, "}");
-            if (p[n] == '\0')
-                return "has a brace that is not closed";
-            it->text = (const char *)memcpy(*text, p, n);
-            (*text)[n] = '\0';
-            *text += n + 1;
-            p += n;
-        } else if (*p != '<' && *p != '>' && *p != ',')
-            break;
-    it->letter = *p;
-    *format = p + 1;
-    if (*p == '\0' || strchr("hlutrsbBDTXvVpmUqHaAkPLIOSfRioCen", *p) == NULL)
-        return "is not known";
-    if (strchr("ioCen", *p) != NULL)
-        return it->text != NULL && *it->text != '\0' ? NULL : "wants a {name}";
-    if (it->text == NULL)
-        return NULL;
-    if (*p == 't' && strncmp(it->text, "begin:", 6) == 0)
-        it->text += 6;
-    else if (*p == 't' && strncmp(it->text, "end:", 4) == 0) {
-        it->text += 4;
-        it->at_end = 1;
-    }
-    for (i = 0; i < EMPM__COUNT(empm__units); i++)
-        if (empm__units[i].letter == *p &&
-            strcmp(empm__units[i].word, it->text) == 0)
-            it->unit = empm__units[i].unit;
-    if (*p == 't' && *it->text == '\0')
-        it->text = NULL;
-    return it->unit != 0 || *p == 't' ? NULL
-                                      : "takes no such word in braces";
-}
-
-/* Compiles the format `f`. Returns NULL, or what is wrong with the item that
- * begins at *at. */
-static const char *empm__access_format_compile(empm__access_log *l,
-                                               const char *f, size_t *at)
-{
-    const size_t most = strlen(f) + 1;
-    const char *p = f, *why;
-    empm__item *it;
-    uint32_t tail = 1;               /* the newline */
-    char *text;
-    *at = 0;
-    l->nitems = 0;
-    l->items = (empm__item *)EMPM_MALLOC(most * (sizeof *it + 1));
-    if (l->items == NULL)
-        return "no memory";
-    text = (char *)(l->items + most);
-    while (*p != '\0') {
-        it = &l->items[l->nitems++];
-        memset(it, 0, sizeof *it);
-        if (*p == '%' && p[1] != '%') {
-            *at = (size_t)(p++ - f);
-            if ((why = empm__access_item_parse(it, &p, &text)) != NULL)
-                return why;
-            continue;
-        }
-        it->text = text;
-        while (*p != '\0' && (*p != '%' || p[1] == '%')) {
-            if (*p == '%')
-                p++;
-            if (p[0] == '\\' && (p[1] == 't' || p[1] == 'n'))
-                *text++ = *++p == 't' ? '\t' : '\n';
-            else
-                *text++ = *p;
-            p++;
-        }
-        it->len = (uint32_t)(text - it->text);
-    }
-    *at = 0;
-    for (it = l->items + l->nitems; it-- > l->items;) {
-        it->tail = tail;
-        tail += it->letter == '\0' ? it->len : EMPM__ITEM_ROOM;
-    }
-    l->least = tail;
-    return tail <= EMPM__PAGE_ROOM / 2 ? NULL : "is too long";
-}
-
-/* --- what a request has to show ------------------------------------------- */
-
-typedef struct empm__facts {
-    empm_request *req;
-    const char   *in;                /* what the head's offsets count from */
-    int           aborted;
-    int           cut;               /* something had no room */
-    int           status;
-    int64_t       sent, body, got;   /* bytes on the wire, of the body; taken */
-    uint64_t      end_us;
-} empm__facts;
-
-static void empm__access_facts(empm__facts *f, empm_request *req, int aborted)
-{
-    const int64_t whole = req->declared > req->written ? req->declared
-                                                       : req->written;
-    memset(f, 0, sizeof *f);
-    f->req = req;
-    f->in = req->text != NULL ? req->text : req->in;
-    f->aborted = aborted;
-    f->end_us = req->w->turn_us;
-    /* nothing was sent: the client has gone before, or it is our fault */
-    f->status = req->answer != EMPM__OPEN && !req->cut_short ? req->status
-              : req->failed && req->failed != EMPM_ECLOSED ? 500 : 499;
-    /* a pipelined answer that leaves with the next one counts as sent */
-    f->sent = req->sent - req->sent_before +
-              (aborted ? 0 : req->out_left);
-    if (f->sent < 0)
-        f->sent = 0;
-    f->body = f->sent - (int64_t)req->head_out;
-    if (f->body > whole)
-        f->body = whole;
-    if (f->body < 0 || req->framing == EMPM__BODILESS)
-        f->body = 0;
-    f->got = req->got - req->got_before -    /* the rest is the next one's */
-             (req->close ? 0 : (int64_t)(req->in_end - req->in_start));
-}
-
-/* Text of any length, escaped; NULL is "-". What has no room is cut, with "..."
- * to say so. */
-static char *empm__access_write(empm__facts *f, char *at, const char *end,
-                                const char *s, size_t n)
-{
-    if (s == NULL)
-        return EMPM__ADD(at, "-");
-    while (n > 0) {
-        const unsigned char ch = (unsigned char)*s;
-        const char *named;
-        uint64_t word;
-        if (end - at < EMPM__ITEM_SPARE) {
-            f->cut = 1;
-            return EMPM__ADD(at, "...");
-        }
-        if (n >= sizeof word) {
-            memcpy(&word, s, sizeof word);
-            if (!((word & EMPM__EACH(0x80)) | EMPM__ANY_BELOW(word, 32) |
-                  EMPM__ANY_IS(word, 127) | EMPM__ANY_IS(word, '"') |
-                  EMPM__ANY_IS(word, '\\'))) {
-                at = empm__text_append(at, s, sizeof word);
-                s += sizeof word;
-                n -= sizeof word;
-                continue;
-            }
-        }
-        if (ch >= 32 && ch < 127 && ch != '"' && ch != '\\')
-            *at++ = (char)ch;
-        else {
-            static const char from[] = "\b\n\r\t\v\"\\", to[] = "bnrtv\"\\";
-            *at++ = '\\';
-            if (ch != 0 && (named = strchr(from, ch)) != NULL)
-                *at++ = to[named - from];
-            else {
-                *at++ = 'x';
-                *at++ = "0123456789abcdef"[ch >> 4];
-                *at++ = "0123456789abcdef"[ch & 15];
-            }
-        }
-        s++;
-        n--;
-    }
-    return at;
-}
-
-static char *empm__access_write_string(empm__facts *f, char *at,
-                                       const char *end, const char *s)
-{
-    return empm__access_write(f, at, end, s, s != NULL ? strlen(s) : 0);
-}
-
-static char *empm__access_write_number(char *at, int64_t v)
-{
-    return at + empm__format_u64(at, v > 0 ? (uint64_t)v : 0);
-}
-
-static char *empm__access_write_peer(char *at, const empm__peer *p)
-{
-    int i;
-    if (p->family == EMPM__PEER_IPV4) {
-        for (i = 0; i < 4; i++) {
-            at += empm__format_u64(at, p->addr[i]);
-            *at++ = '.';
-        }
-        return at - 1;
-    }
-    if (p->family == EMPM__PEER_IPV6 &&
-        inet_ntop(AF_INET6, p->addr, at, EMPM__ITEM_ROOM) != NULL)
-        return at + strlen(at);
-    return EMPM__ADD(at, "-");
-}
-
-/* %A asks the kernel each time. */
-static char *empm__access_write_local(char *at, const empm_request *req)
-{
-    struct sockaddr_storage a;
-    socklen_t n = sizeof a;
-    memset(&a, 0, sizeof a);
-    if (getsockname(req->c->fd, (struct sockaddr *)&a, &n) == 0 &&
-        (a.ss_family == AF_INET
-             ? inet_ntop(AF_INET, &((struct sockaddr_in *)(void *)&a)->sin_addr,
-                         at, EMPM__ITEM_ROOM)
-         : a.ss_family == AF_INET6
-             ? inet_ntop(AF_INET6,
-                         &((struct sockaddr_in6 *)(void *)&a)->sin6_addr, at,
-                         EMPM__ITEM_ROOM)
-             : NULL) != NULL)
-        return at + strlen(at);
-    return EMPM__ADD(at, "-");
-}
-
-/* The request line as it came; of a head that makes no sense its first line. */
-static char *empm__access_write_line(empm__facts *f, char *at, const char *end)
-{
-    const empm__head *h = &f->req->head;
-    if (f->req->text == NULL) {
-        const char *s = f->in + h->start, *lf;
-        size_t n = f->req->in_end - h->start;
-        lf = (const char *)memchr(s, '\n', n);
-        n = lf != NULL ? (size_t)(lf - s) : n;
-        n -= n > 0 && s[n - 1] == '\r';
-        return empm__access_write(f, at, end, n > 0 ? s : NULL, n);
-    }
-    /* its first two words end with a NUL by now; "HTTP/1.x" is left */
-    at = empm__access_write(f, at, end, f->in + h->method, h->method_len);
-    *at++ = ' ';
-    at = empm__access_write(f, at, end, f->in + h->target, h->target_len);
-    *at++ = ' ';
-    return empm__access_write(f, at, end, f->in + h->target + h->target_len +
-                              1, 8);
-}
-
-static int64_t empm__access_wall_us(empm__worker *w, uint64_t us)
-{
-    if (w->turn_us - w->wall_at_us >= 1000000u) {
-        struct timespec t;
-        clock_gettime(CLOCK_REALTIME, &t);
-        w->wall_us = (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000 -
-                     (int64_t)empm__now_us();
-        w->wall_at_us = w->turn_us;
-    }
-    return w->wall_us + (int64_t)us;
-}
-
-static size_t empm__access_strftime(locale_t c, char *to, size_t n,
-                                    const char *format, const struct tm *tm)
-{
-    return c != (locale_t)0 ? strftime_l(to, n, format, tm, c)
-                            : strftime(to, n, format, tm);
-}
-
-/* %t in Apache's way, or as strftime() has it; made anew once a second. */
-static char *empm__access_write_second(empm__worker *w, char *at,
-                                       const char *format, int64_t second)
-{
-    empm__stamp *st = &w->stamp;
-    if (st->len == 0 || st->second != second || st->format != format) {
-        const time_t t = (time_t)second;
-        struct tm here, utc;
-        int ahead;
-        localtime_r(&t, &here);
-        gmtime_r(&t, &utc);
-        ahead = here.tm_year != utc.tm_year ? here.tm_year - utc.tm_year
-                                            : here.tm_yday - utc.tm_yday;
-        ahead = (ahead * 24 + here.tm_hour - utc.tm_hour) * 60 + here.tm_min -
-                utc.tm_min;
-        st->second = second;
-        st->format = format;
-        st->len = format != NULL
-            ? empm__access_strftime(w->s->access->c, st->text, sizeof st->text,
-                                    format, &here)
-            : (size_t)snprintf(st->text, sizeof st->text,
-                               "[%02d/%.3s/%d:%02d:%02d:%02d %c%02d%02d]",
-                               here.tm_mday, empm__months + here.tm_mon * 3,
-                               here.tm_year + 1900, here.tm_hour, here.tm_min,
-                               here.tm_sec, ahead < 0 ? '-' : '+',
-                               abs(ahead) / 60, abs(ahead) % 60);
-    }
-    return empm__text_append(at, st->text, empm__min(st->len,
-                                                     sizeof st->text - 1));
-}
-
-static char *empm__access_write_time(empm__facts *f, const empm__item *it,
-                                     char *at)
-{
-    empm__worker *w = f->req->w;
-    const int64_t us = empm__access_wall_us(w, it->at_end ||
-                                            f->req->began_us == 0
-                                            ? f->end_us : f->req->began_us);
-    int64_t part = us % 1000000, tenth = 100000;
-    switch (it->unit) {
-    case 's': return empm__access_write_number(at, us / 1000000);
-    case 'm': return empm__access_write_number(at, us / 1000);
-    case 'u': return empm__access_write_number(at, us);
-    case 'M': case 'U':
-        for (; tenth >= (it->unit == 'M' ? 1000 : 1); tenth /= 10)
-            *at++ = (char)('0' + part / tenth % 10);
-        return at;
-    }
-    return empm__access_write_second(w, at, it->text, us / 1000000);
-}
-
-/* A field of the response: those that were set, and what every head has. */
-static char *empm__access_write_field(empm__facts *f, char *at, const char *end,
-                                      const char *name)
-{
-    const empm_request *req = f->req;
-    const size_t n = strlen(name);
-    char *next, *line = empm__response_field_line(req, req->fields, name, n,
-                                                  &next);
-    if (line != NULL)                /* without ": " and CRLF */
-        return empm__access_write(f, at, end, line + n + 2,
-                                  (size_t)(next - line) - n - 4);
-    if (empm__text_equal(name, "Server") && *req->w->cfg->server_field != '\0')
-        return empm__access_write_string(f, at, end, req->w->cfg->server_field);
-    if (empm__text_equal(name, "Content-Type") && !req->has_type && f->body > 0)
-        return EMPM__ADD(at, "text/plain; charset=utf-8");
-    if (empm__text_equal(name, "Content-Length") &&
-        req->framing != EMPM__BY_CHUNKS &&
-        !empm__response_is_lengthless(req->status))
-        return empm__access_write_number(at, req->declared >= 0 ? req->declared
-                                                                : req->written);
-    return EMPM__ADD(at, "-");
-}
-
-static const char *empm__access_server_name(const empm__facts *f, size_t *n,
-                                            int given)
-{
-    const empm_server *s = f->req->w->s;
-    const empm__head *h = &f->req->head;
-    const char *host = f->in + h->host;
-    *n = h->host_len;
-    if (!given || h->host_len == 0) {
-        *n = strlen(s->access->host);
-        return s->access->host;
-    }
-    while (*n > 0 && empm__ascii_is_digit((unsigned char)host[*n - 1]))
-        --*n;                        /* without its port */
-    if (*n > 0 && host[*n - 1] == ':')
-        --*n;
-    else
-        *n = h->host_len;
-    return host;
-}
-
-/* The file that a request of EMPM_FILES means, there or not. */
-static char *empm__access_write_file(empm__facts *f, char *at, const char *end)
-{
-    const empm_request *req = f->req;
-    const empm_config *cfg = req->w->cfg;
-    const empm__route *r = req->route;
-    const char *root;
-    char path[1200];
-    int i;
-    if (r == NULL || r->user->kind != EMPM__ROUTE_FILES)
-        return EMPM__ADD(at, "-");
-    root = r->user->root != NULL ? r->user->root
-                                 : empm__config_path(cfg, cfg->document_root,
-                                                     path, sizeof path);
-    at = empm__access_write_string(f, at, end, root);
-    for (i = r->nsegs - 1; i < req->path.n; i++) {
-        at = empm__access_write(f, at, end, "/", 1);
-        at = empm__access_write(f, at, end, req->path.seg[i], req->path.len[i]);
-    }
-    if (req->path.n > 0 && req->path.len[req->path.n - 1] == 0)
-        at = empm__access_write_string(f, at, end, "index.html");
-    return at;
-}
-
-/* Runs one item. There is room for EMPM__ITEM_ROOM bytes at least. */
-static char *empm__access_write_item(empm__facts *f, const empm__item *it,
-                                     char *at, const char *end)
-{
-    empm_request *req = f->req;
-    empm__worker *w = req->w;
-    const empm__head *h = &req->head;
-    const uint64_t took = req->began_us != 0 ? f->end_us - req->began_us : 0;
-    const int known = h->target_len > 0;     /* the request line made sense */
-    const char *s = NULL;
-    empm__peer p;
-    size_t n = 0;
-    int i, named = it->nonly == 0;
-    if (it->letter == '\0')
-        return empm__text_append(at, it->text, it->len);
-    for (i = 0; i < it->nonly; i++)
-        named |= it->only[i] == f->status;
-    if (it->nonly > 0 && named == it->negated)
-        return EMPM__ADD(at, "-");
-    switch (it->letter) {
-    case 'h': case 'a':
-        p = it->unit == 'c' ? *empm__request_peer(req)
-                            : empm__request_client(req);
-        return empm__access_write_peer(at, &p);
-    case 'A': return empm__access_write_local(at, req);
-    case 't': return empm__access_write_time(f, it, at);
-    case 'r': return empm__access_write_line(f, at, end);
-    case 's': return empm__access_write_number(at, f->status);
-    case 'b':
-        return f->body > 0 ? empm__access_write_number(at, f->body)
-                           : EMPM__ADD(at, "-");
-    case 'B': return empm__access_write_number(at, f->body);
-    case 'D': return empm__access_write_number(at, (int64_t)took);
-    case 'T':
-        return empm__access_write_number(at, (int64_t)(it->unit == 'u' ? took
-                                                       : it->unit == 'm'
-                                                       ? took / 1000
-                                                       : took / 1000000));
-    case 'X':
-        *at++ = f->aborted || req->cut_short ? 'X' : req->close ? '-' : '+';
-        return at;
-    case 'p':
-        return empm__access_write_number(
-            at, it->unit == 'r' ? empm__request_peer(req)->port
-                                : w->s->listeners[req->c->listener].port);
-    case 'k': return empm__access_write_number(at, req->c->requests);
-    case 'P':
-        return empm__access_write_number(
-            at, it->unit == 't' ? (int64_t)w->number : w->child->pid);
-    case 'I': return empm__access_write_number(at, f->got);
-    case 'O': return empm__access_write_number(at, f->sent);
-    case 'S': return empm__access_write_number(at, f->got + f->sent);
-    case 'o': return empm__access_write_field(f, at, end, it->text);
-    case 'i': s = empm__request_field_find(f->in, h, it->text); break;
-    case 'f': return empm__access_write_file(f, at, end);
-    case 'R': s = req->route != NULL ? req->route->user->pattern : NULL; break;
-    case 'n': s = empm__request_note(req, it->text); break;
-    case 'u': s = empm__request_note(req, "REMOTE_USER"); break;
-    case 'e':
-        s = empm__request_note(req, it->text);
-        s = s != NULL ? s : getenv(it->text);
-        break;
-    case 'C': s = req->text != NULL ? empm_cookie(req, it->text) : NULL; break;
-    case 'v': case 'V':
-        s = empm__access_server_name(f, &n, it->letter == 'V');
-        return empm__access_write(f, at, end, s, n);
-    case 'm':
-        return empm__access_write(f, at, end, known ? f->in + h->method : NULL,
-                                  h->method_len);
-    case 'U':                            /* as it was sent, unlike Apache */
-        if (known && h->path_len == 0) {
-            *at++ = '/';                 /* "http://host" has none */
-            return at;
-        }
-        return empm__access_write(f, at, end, known ? f->in + h->path : NULL,
-                                  h->path_len);
-    case 'q':
-        if (!known)
-            break;
-        n = h->target + h->target_len - h->query;
-        if (n > 0)
-            *at++ = '?';
-        return empm__access_write(f, at, end, f->in + h->query, n);
-    case 'H':
-        return known ? empm__text_append(at, h->minor ? "HTTP/1.1"
-                                                      : "HTTP/1.0", 8)
-                     : EMPM__ADD(at, "-");
-    }
-    return empm__access_write_string(f, at, end, s); /* l, L: nobody knows */
-}
-
-/* --- lines and pages ------------------------------------------------------ */
-
-/* How much of n bytes goes into one write(): for a pipe, into which other
- * children write, too, as many whole lines as it takes without a gap. */
-static size_t empm__access_lines_piece(const empm__access_log *l, const char *s,
-                                       size_t n)
-{
-    size_t k = PIPE_BUF;
-    if (!l->is_pipe || n <= PIPE_BUF)
-        return n;
-    while (k > 0 && s[k - 1] != '\n')
-        k--;
-    return k > 0 ? k : (size_t)((const char *)memchr(s, '\n', n) - s) + 1;
-}
-
-/* Writes a page of lines; it is empty then. No lock is held meanwhile, and what
- * a pipe has no room for is lost. */
-static void empm__access_lines_save(empm__engine *ch, empm__access_log *l,
-                                    empm__page *p)
-{
-    const char *s = empm__page_data(p), *end = s + p->end;
-    uint32_t lost = 0;
-    p->end = 0;
-    /* a full disk has taken half a line: the next must not become part of it */
-    if (empm__load(&l->torn) && empm__log_put(l->fd, "\n", 1) == 1)
-        empm__store(&l->torn, 0u);
-    while (s < end) {
-        const ssize_t r = empm__log_put(
-            l->fd, s, empm__access_lines_piece(l, s, (size_t)(end - s)));
-        if (r > 0)
-            s += r;
-        else if (r == 0 || errno != EINTR)
-            break;
-    }
-    if (s == end)
-        return;
-    if (s > empm__page_data(p) && s[-1] != '\n')
-        empm__store(&l->torn, 1u);
-    empm__engine_log(ch, EMPM_LOG_ERROR, 646, "CustomLog %s: %s; its lines are "
-                     "lost (%u before these)", l->name,
-                     empm__fd_would_block(errno) ? "its pipe is full"
-                                                 : strerror(errno),
-                     empm__load(&ch->score->unlogged));
-    for (; s < end; s++)
-        lost += *s == '\n';
-    __atomic_fetch_add(&ch->score->unlogged, lost, __ATOMIC_RELAXED);
-}
-
-/* Writes what all workers have gathered, each page as it is found. A page goes
- * back to its place, unless there is a new one. */
-static void empm__access_lines_collect(empm__engine *ch)
-{
-    empm__access_logs *a = ch->s->access;
-    uint32_t k;
-    int i;
-    if (a == NULL)
-        return;
-    /* a disk that stands still shall have one of us, not one more each time */
-    if (__atomic_exchange_n(&ch->collecting, 1u, __ATOMIC_ACQ_REL)) {
-        empm__store(&ch->lines_due_ms,
-                    empm__time_after(empm__now_ms(), EMPM__LINES_MS));
-        return;
-    }
-    /* first: a line that comes later makes it due again */
-    __atomic_store_n(&ch->lines_due_ms, EMPM__NEVER, __ATOMIC_SEQ_CST);
-    for (i = 0; i < ch->nworkers; i++)
-        for (k = 0; k < a->n; k++) {
-            empm__page **place = &ch->workers[i].lines[k], *none = NULL;
-            empm__page *p = __atomic_exchange_n(place, none, __ATOMIC_SEQ_CST);
-            if (p == NULL)
-                continue;
-            if (p->end > 0)
-                empm__access_lines_save(ch, &a->of[k], p);
-            if (!__atomic_compare_exchange_n(place, &none, p, 0,
-                                             __ATOMIC_ACQ_REL,
-                                             __ATOMIC_RELAXED))
-                EMPM_FREE(p);
-        }
-    empm__store_rel(&ch->collecting, 0u);
-}
-
-/* The end: no worker runs any more. */
-static void empm__access_lines_end(empm__engine *ch)
-{
-    uint32_t k;
-    int i;
-    empm__access_lines_collect(ch);
-    for (i = 0; i < ch->nworkers; i++)
-        for (k = 0; k < EMPM_MAX_LIST; k++) {
-            EMPM_FREE(ch->workers[i].lines[k]);
-            ch->workers[i].lines[k] = NULL;
-        }
-}
-
-/* The line of one log into the page, or not: 0, it does not fit. */
-static int empm__access_line_write(empm__facts *f, const empm__access_log *l,
-                                   empm__page *p)
-{
-    char *at = empm__page_data(p) + p->end;
-    const char *end = empm__page_data(p) + EMPM__PAGE_ROOM;
-    uint32_t i;
-    f->cut = 0;
-    if ((size_t)(end - at) < l->least)
-        return 0;
-    for (i = 0; i < l->nitems; i++)
-        at = empm__access_write_item(f, &l->items[i], at,
-                                     end - l->items[i].tail);
-    *at++ = '\n';
-    if (f->cut && p->end > 0)
-        return 0;                    /* alone in a page there is more room */
-    p->end = (uint32_t)(at - empm__page_data(p));
-    return 1;
-}
-
-/* The request is over: its line into each log. `aborted`: too early. */
-static void empm__access_log_request(empm_request *req, int aborted)
-{
-    empm__worker *w = req->w;
-    empm__engine *ch = w->child;
-    empm__access_logs *a = w->s->access;
-    empm__facts f;
-    uint32_t k, never = EMPM__NEVER;
-    if (a == NULL || (req->answer == EMPM__OPEN && req->text == NULL))
-        return;                      /* none, or not even a request */
-    empm__access_facts(&f, req, aborted);
-    for (k = 0; k < a->n; k++) {
-        empm__page *p;
-        if (*a->of[k].only != '\0' &&
-            a->of[k].only_without == (empm__request_note(req, a->of[k].only) !=
-                                      NULL))
-            continue;
-        p = __atomic_exchange_n(&w->lines[k], (empm__page *)NULL,
-                                __ATOMIC_ACQUIRE);
-        if (p == NULL && (p = empm__page_borrow(w)) == NULL) {
-            __atomic_fetch_add(&ch->score->unlogged, 1u, __ATOMIC_RELAXED);
-            empm__worker_log(w, EMPM_LOG_ERROR, 5403, "no memory for a line of "
-                             "CustomLog %s", a->of[k].name);
-            continue;
-        }
-        if (!empm__access_line_write(&f, &a->of[k], p)) {
-            empm__access_lines_save(ch, &a->of[k], p);
-            empm__access_line_write(&f, &a->of[k], p);
-        }
-        /* who has collected meanwhile may have brought the old one back */
-        empm__page_return(w, __atomic_exchange_n(&w->lines[k], p,
-                                                 __ATOMIC_SEQ_CST));
-    }
-    /* seq_cst, as in empm__access_lines_collect: it sees the page, or we see
-     * NEVER */
-    if (__atomic_load_n(&ch->lines_due_ms, __ATOMIC_SEQ_CST) == EMPM__NEVER &&
-        __atomic_compare_exchange_n(&ch->lines_due_ms, &never,
-                                    empm__time_after(empm__now_ms(),
-                                                     EMPM__LINES_MS),
-                                    0, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
-        empm__poller_order(&ch->poller, EMPM__ORDER_LOOK);
-}
-
-/* --- directives ----------------------------------------------------------- */
-
-/* The format called `name`, or NULL: the last LogFormat of that name, or one of
- * those that Apache's own configuration has. */
-static const char *empm__access_format_named(const empm_config *cfg,
-                                             const char *name,
-                                             char *buf, size_t n)
-{
-    static const char *const ours[][2] = {
-        { "common", "%h %l %u %t \"%r\" %>s %b" },
-        { "combined", "%h %l %u %t \"%r\" %>s %b \"%{Referer}i\" "
-                      "\"%{User-Agent}i\"" },
-        { "combinedio", "%h %l %u %t \"%r\" %>s %b \"%{Referer}i\" "
-                        "\"%{User-Agent}i\" %I %O" },
-        { "vhost_combined", "%v:%p %h %l %u %t \"%r\" %>s %O \"%{Referer}i\" "
-                            "\"%{User-Agent}i\"" },
-        { "referer", "%{Referer}i -> %U" },
-        { "agent", "%{User-Agent}i" }
-    };
-    char nickname[64];
-    size_t i;
-    for (i = EMPM_MAX_LIST; i-- > 0;) {
-        const char *p = cfg->log_format[i];
-        if (p != NULL && empm__text_word(&p, buf, n) == 1 &&
-            empm__text_word(&p, nickname, sizeof nickname) == 1 &&
-            strcmp(nickname, name) == 0)
-            return buf;
-    }
-    for (i = 0; i < EMPM__COUNT(ours); i++)
-        if (strcmp(ours[i][0], name) == 0)
-            return ours[i][1];
-    return NULL;
-}
-
-static int empm__access_format_say(empm__access_log *l, const char *directive,
-                                   const char *format, empm__report *rep)
-{
-    size_t at;
-    const char *why = empm__access_format_compile(l, format, &at);
-    if (why == NULL)
-        return EMPM_OK;
-    if (l->items == NULL)
-        rep->result = EMPM_ENOMEM;
-    if (format[at] == '%' && l->items != NULL)
-        empm__report_say(rep, EMPM_LOG_ERROR, 5401, "%s: \"%.12s\" at byte %u "
-                         "of the format %s", directive, format + at,
-                         (unsigned)at + 1, why);
-    else
-        empm__report_say(rep, EMPM_LOG_ERROR, 5401, "%s: the format %s",
-                         directive, why);
-    return rep->result;
-}
-
-/* What is wrong with "|program", or NULL. */
-static const char *empm__access_pipe_why(const char *command)
-{
-#ifndef EVENTMPM_NO_FORK
-    char room[1024], *argv[EMPM__PIPE_WORDS + 1];
-    return empm__log_pipe_words(command, room, argv) > 0
-               ? NULL : "names no program, or has a quote that is not closed";
-#else
-    (void)command;
-    return "is a program: built without fork";
-#endif
-}
-
-/* CustomLog file format [env=[!]name]: compiles the format; file goes to
- * `file`, the condition to `l`. */
-static int empm__access_parse(const empm_config *cfg, const char *text,
-                              empm__access_log *l, char *file, size_t n,
-                              empm__report *rep)
-{
-    char word[1024], named[1024], only[80];
-    const char *p = text, *format = word, *why = NULL;
-    int has = 0;
-    *l->only = '\0';
-    if (empm__text_word(&p, file, n) != 1 ||
-        empm__text_word(&p, word, sizeof word) != 1 ||
-        (has = empm__text_word(&p, only, sizeof only)) < 0 ||
-        p[strspn(p, " \t")] != '\0')
-        why = "takes a file and a format, in quotes where there are spaces, "
-              "and perhaps env=NAME or env=!NAME";
-    else if (has > 0 && (strncmp(only, "env=", 4) != 0 ||
-                         only[4 + (only[4] == '!')] == '\0' ||
-                         strlen(only + 4) >= sizeof l->only))
-        why = "has a condition that is not env=NAME or env=!NAME";
-    else if (*file == '|' && (why = empm__access_pipe_why(file)) != NULL)
-        ;
-    else if (strchr(word, '%') == NULL &&
-             (format = empm__access_format_named(cfg, word, named,
-                                                 sizeof named)) ==
-                 NULL)
-        why = "there is no LogFormat of that name";
-    if (why == NULL && has > 0) {
-        l->only_without = only[4] == '!';
-        strcpy(l->only, only + 4 + l->only_without);
-    }
-    if (why == NULL)
-        return empm__access_format_say(l, "CustomLog", format, rep);
-    empm__report_say(rep, EMPM_LOG_ERROR, 5400, "CustomLog %.300s: %s", text,
-                     why);
-    return EMPM_EINVAL;
-}
-
-static void empm__access_check(const empm_config *cfg, empm__report *rep)
-{
-    empm__access_log l;
-    char word[1024], nickname[64];
-    size_t i;
-    for (i = 0; i < EMPM_MAX_LIST; i++) {
-        const char *p = cfg->log_format[i];
-        l.items = NULL;
-        if (p != NULL && (empm__text_word(&p, word, sizeof word) != 1 ||
-                          empm__text_word(&p, nickname, sizeof nickname) != 1 ||
-                          p[strspn(p, " \t")] != '\0'))
-            empm__report_say(rep, EMPM_LOG_ERROR, 5400, "LogFormat %.300s: "
-                             "takes a format in quotes and a nickname",
-                             cfg->log_format[i]);
-        else if (p != NULL)
-            empm__access_format_say(&l, "LogFormat", word, rep);
-        EMPM_FREE(l.items);
-        l.items = NULL;
-        if (cfg->custom_log[i] != NULL)
-            empm__access_parse(cfg, cfg->custom_log[i], &l, word, sizeof word,
-                               rep);
-        EMPM_FREE(l.items);
-    }
-}
-
-static void empm__access_free(empm__access_logs *a)
-{
-    uint32_t k;
-    for (k = 0; a != NULL && k < a->n; k++) {
-        if (a->of[k].owner)
-            close(a->of[k].fd);
-        EMPM_FREE(a->of[k].items);
-    }
-    if (a != NULL && a->c != (locale_t)0)
-        freelocale(a->c);
-    EMPM_FREE(a);
-}
-
-/* Opens all access logs; a file that is named twice, once. */
-static int empm__access_open(const empm_config *cfg, empm__access_logs **out,
-                             empm__report *rep)
-{
-    char file[1024], path[1200];
-    empm__access_logs *a;
-    struct stat st;
-    uint32_t i, k;
-    int r = EMPM_OK;
-    if (cfg->custom_log[0] == NULL)
-        return EMPM_OK;
-    if ((a = (empm__access_logs *)EMPM_MALLOC(sizeof *a)) == NULL)
-        return EMPM_ENOMEM;
-    memset(a, 0, sizeof *a);
-    empm__log_name_alone(cfg, a->host, sizeof a->host);
-    a->c = newlocale(LC_ALL_MASK, "C", (locale_t)0);
-    for (i = 0; i < EMPM_MAX_LIST && cfg->custom_log[i] != NULL; i++) {
-        empm__access_log *l = &a->of[i];
-        a->n = i + 1;
-        if ((r = empm__access_parse(cfg, cfg->custom_log[i], l, file,
-                                    sizeof file, rep)) < 0)
-            break;
-        snprintf(l->name, sizeof l->name, "%s", file);
-        for (k = 0; k < i && strcmp(a->of[k].name, l->name) != 0; k++)
-            ;
-        if (k < i)
-            l->fd = a->of[k].fd;
-        else if ((l->fd = *file == '|'
-                      ? empm__log_pipe_start(file, cfg->log_target > 0
-                                                   ? cfg->log_target : -1)
-                      : empm__log_file(empm__config_path(cfg, file, path,
-                                                         sizeof path))) >= 0)
-            l->owner = 1;
-        else {
-            empm__report_say(rep, EMPM_LOG_ERROR, 649,
-                             "cannot %s CustomLog %s: %s",
-                             *file == '|' ? "start" : "open", file,
-                             strerror(errno));
-            r = EMPM_ESYS;
-            break;
-        }
-        l->is_pipe = fstat(l->fd, &st) == 0 && !S_ISREG(st.st_mode);
-    }
-    if (r < 0)
-        empm__access_free(a);
-    else
-        *out = a;
-    return r;
-}
-
-#endif /* EVENTMPM_NO_ACCESS_LOG */
-
 /* ---------------------------------------------------------------------------
  * >>steps -- what the steps of a connection share
  *
@@ -10609,12 +10103,6 @@ typedef struct empm__wait {
 static uint32_t empm__step_clock(empm__worker *w)
 {
     return w->now_ms = empm__now_ms();
-}
-
-static int empm__time_is_late(uint32_t deadline_ms, uint32_t now_ms)
-{
-    return deadline_ms != EMPM__NEVER && empm__time_until(deadline_ms,
-                                                          now_ms) <= 0;
 }
 
 /* Is the server asked to close what is idle, and to end suspensions? A graceful
@@ -12148,14 +11636,6 @@ static void empm__conn_run(empm__worker *w, uint32_t index)
     }
 }
 
-/* What falls due now and then and may wait for a disk. */
-static void empm__worker_chore(empm__engine *ch)
-{
-    const empm__wing *const *wing;
-    EMPM__EACH_WING(wing, chore)
-        (*wing)->chore(ch);
-}
-
 static void empm__worker_open_gate(void *arg)
 {
     empm__poller_order(&((empm__engine *)arg)->poller, EMPM__ORDER_GATE);
@@ -12186,7 +11666,7 @@ static void empm__worker_loop(empm__worker *w)
         if (i == EMPM__CHORE) {
             empm__store(&w->turn_began, empm__time_after(empm__now_ms(), 0));
             /* a disk may hold us: no time for others */
-            empm__worker_chore(w->child);
+            empm__wings_chore(w->child);
             empm__store(&w->turn_began, EMPM__NEVER);
             continue;
         }
@@ -12223,6 +11703,3956 @@ static void *empm__worker_main(void *arg)
     w->scratch = NULL;
     return NULL;
 }
+
+/* ---------------------------------------------------------------------------
+ * >>engine -- the threads of one process, and what they share
+ *
+ * An engine is ThreadsPerChild workers, the standby and all that they share; a
+ * process that serves has one, or, without a parent, a second one for the admin
+ * listeners. What it may have of descriptors is decided here.
+ * ------------------------------------------------------------------------- */
+
+/* The shortest wait that the settings allow decides the horizon; half of it, so
+ * that a worker's clock may be a little behind the listener's. */
+static uint32_t empm__engine_horizon(const empm_config *cfg)
+{
+    const int waits[] = { cfg->timeout_ms, cfg->keep_alive_timeout_ms,
+                          cfg->header_timeout_ms, cfg->body_timeout_ms,
+                          cfg->linger_timeout_ms, cfg->linger_short_ms };
+    int h = 2000;
+    size_t i;
+    for (i = 0; i < EMPM__COUNT(waits); i++)
+        if (waits[i] > 0 && waits[i] < h)
+            h = waits[i];
+    return (uint32_t)(h / 2 > 32 ? h / 2 : 32);
+}
+
+/* What a child needs of descriptors for itself, and handlers for theirs: two
+ * for each worker. */
+static int64_t empm__engine_descriptors_own(const empm_config *cfg)
+{
+    return 32 + EMPM_MAX_LISTEN + 2 * (int64_t)cfg->threads_per_child;
+}
+
+/* How many it shares out: what else RLIMIT_NOFILE allows. */
+static int64_t empm__engine_descriptors(const empm_config *cfg)
+{
+    struct rlimit r;
+    const int64_t own = empm__engine_descriptors_own(cfg);
+    int64_t most = 1024;
+    if (getrlimit(RLIMIT_NOFILE, &r) == 0)
+        most = r.rlim_cur > 1000000 ? 1000000 : (int64_t)r.rlim_cur;
+    return most > own * 2 ? most - own : most / 2;
+}
+
+/* MaxOpenFiles as it comes out: a third of them, or what is set, up to half. */
+static uint32_t empm__engine_file_limit(const empm_config *cfg)
+{
+    const int64_t all = empm__engine_descriptors(cfg);
+    int64_t most = all / 3;
+    if (cfg->max_open_files > 0)
+        most = cfg->max_open_files < all / 2 ? cfg->max_open_files : all / 2;
+    return most > 2 ? (uint32_t)most : 2;
+}
+
+/* MaxOpenConnections as it comes out: the rest, or what is set. */
+static uint32_t empm__engine_connection_limit(const empm_config *cfg)
+{
+    int64_t most = empm__engine_descriptors(cfg) - empm__engine_file_limit(cfg);
+    if (cfg->max_open_connections > 0 && cfg->max_open_connections < most)
+        most = cfg->max_open_connections;
+    return most > 1 ? (uint32_t)most : 1;
+}
+
+static void empm__engine_free(empm__engine *ch)
+{
+    const empm__wing *const *wing;
+    if (ch->workers != NULL && ch->poller.slab != NULL)
+        empm__poller_free(&ch->poller);
+    if (ch->slab.chunks != NULL)
+        empm__slab_free(&ch->slab);
+    empm__counts_free(&ch->counts);
+    EMPM__EACH_WING(wing, engine_free)
+        (*wing)->engine_free(ch);
+    empm__pages_free(ch->pool.free);
+    ch->pool.free = NULL;
+    EMPM_FREE(ch->workers);
+    EMPM_FREE(ch->sleepers);
+    ch->workers = NULL;
+    ch->sleepers = NULL;
+    pthread_mutex_destroy(&ch->queue.lock);
+    pthread_mutex_destroy(&ch->pool.lock);
+    pthread_mutex_destroy(&ch->done_lock);
+    pthread_cond_destroy(&ch->done_cond);
+}
+
+static int empm__engine_init(empm__engine *ch, empm_server *s, int slot,
+                             int admin)
+{
+    const empm_config *cfg = s->cfg;
+    const int n = admin ? 1 : cfg->threads_per_child;
+    const empm__wing *const *wing;
+    pthread_condattr_t attr;
+    int i;
+    memset(ch, 0, sizeof *ch);
+    ch->s = s;
+    ch->cfg = cfg;
+    ch->slot = slot;
+    ch->nworkers = n;
+    ch->admin = admin;
+    ch->routes = admin ? &s->admin_routes : &s->routes;
+    ch->done_fd = -1;
+    ch->score = empm__score_at(&s->score, slot);
+    /* what the slot's last tenant left: gauges go, totals stay */
+    empm__score_gauges(&s->score, slot);
+    ch->paused = EMPM__PAUSE_NEW;
+    empm__store(&ch->score->paused, ch->paused);
+    ch->accepted_before = empm__load(&ch->score->accepted);
+    ch->horizon_ms = empm__engine_horizon(cfg);
+    ch->linger_until = EMPM__NEVER;
+    ch->drain_ms = cfg->graceful_shutdown_timeout_ms;
+    ch->stop_ms = ch->retry_ms = ch->give_ms = ch->sweep_ms = EMPM__NEVER;
+    ch->most = empm__engine_connection_limit(cfg);
+    ch->shares = s->parent_fd >= 0 && !admin && s->exchange.fd[0] >= 0;
+    ch->pool.most = cfg->max_mem_free == 0
+                        ? SIZE_MAX : (size_t)(cfg->max_mem_free /
+                                              EMPM_PAGE_BYTES);
+    ch->pool.files_most = empm__engine_file_limit(cfg);
+    pthread_mutex_init(&ch->pool.lock, NULL);
+    ch->lines_due_ms = EMPM__NEVER;
+    ch->pid = (long)getpid();
+    pthread_mutex_init(&ch->done_lock, NULL);
+    pthread_condattr_init(&attr);
+#if !defined(__APPLE__)
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+#endif
+    pthread_cond_init(&ch->done_cond, &attr);
+    pthread_condattr_destroy(&attr);
+    empm__wheel_init(&ch->wheel, empm__now_ms());
+    ch->sleepers = (empm__sleeper *)EMPM_MALLOC((size_t)n *
+                                                sizeof *ch->sleepers);
+    ch->workers = (empm__worker *)EMPM_MALLOC((size_t)n * sizeof *ch->workers);
+    if (ch->sleepers == NULL || ch->workers == NULL ||
+        empm__slab_init(&ch->slab, ch->most + EMPM__MOVE_MOST,
+                        (uint32_t)getpid() * 2654435761u) < 0 ||
+        (cfg->max_connections_per_peer > 0 && !admin &&
+         empm__counts_init(&ch->counts, ch->slab.limit) < 0))
+        return EMPM_ENOMEM;
+    memset(ch->workers, 0, (size_t)n * sizeof *ch->workers);
+    for (i = 0; i < n; i++) {
+        empm__worker *w = &ch->workers[i];
+        w->child = ch;
+        w->s = s;
+        w->cfg = cfg;
+        w->number = (uint32_t)i;
+        w->date_s = -1;
+        w->score = empm__score_worker_at(&s->score, slot, i);
+        empm__store(&w->score->accesses_before,
+                    empm__load(&w->score->accesses));
+        empm__store(&w->score->status, (uint32_t)'S');
+    }
+    empm__queue_init(&ch->queue, &ch->slab, ch->sleepers, (uint32_t)n,
+                     empm__processor_count() / (uint32_t)cfg->start_servers,
+                     ch->score);
+    i = empm__poller_init(&ch->poller, &ch->slab);
+    if (i == EMPM_OK && ch->shares &&
+        empm__poller_bell(&ch->poller, s->exchange.bell[0]) < 0)
+        i = EMPM_ESYS;
+    EMPM__EACH_WING(wing, engine_new)
+        if (i == EMPM_OK)
+            i = (*wing)->engine_new(ch);
+    return i;
+}
+
+/* Starts the threads; on failure none runs. Under empm_start() they block what
+ * is the program's: all signals but faults and what debuggers and profilers
+ * send to a thread. Under empm_run() none: the main thread hears them, and
+ * programs that handlers start would inherit what is blocked. */
+static int empm__engine_start(empm__engine *ch)
+{
+    static const int own[] = { SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT,
+                              SIGTRAP,
+                               SIGSYS, SIGPROF };
+    const empm_config *cfg = ch->cfg;
+    pthread_attr_t attr;
+    sigset_t all, old;
+    int i, r = pthread_attr_init(&attr);
+    const int has_attr = r == 0;
+    if (has_attr && cfg->thread_stack_size > 0 &&
+        pthread_attr_setstacksize(&attr, (size_t)cfg->thread_stack_size) != 0)
+        empm__log(cfg, EMPM_LOG_WARN, 2436, "ThreadStackSize of %d is not "
+                  "possible here: using the system's", cfg->thread_stack_size);
+    sigfillset(&all);
+    for (i = 0; i < (int)EMPM__COUNT(own); i++)
+        sigdelset(&all, own[i]);
+    if (ch->s->owns_signals)
+        pthread_sigmask(SIG_SETMASK, NULL, &all);    /* as it is */
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    /* now, not later: MaxConnectionsPerChild may stop it before we are done */
+    empm__store(&ch->score->stopping, 0u);
+    for (i = 0; i < ch->nworkers && r == 0; i++) {
+        r = pthread_create(&ch->workers[i].thread, &attr, empm__worker_main,
+                           &ch->workers[i]);
+        ch->started += r == 0;
+    }
+    /* nobody listens before all of them can serve */
+    pthread_mutex_lock(&ch->done_lock);
+    while (ch->begun < ch->started)
+        pthread_cond_wait(&ch->done_cond, &ch->done_lock);
+    pthread_mutex_unlock(&ch->done_lock);
+    if (r == 0 && ch->sick == 0)
+        r = pthread_create(&ch->standby, &attr, empm__listener_standby_main,
+                           ch);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (has_attr)
+        pthread_attr_destroy(&attr);
+    if (r == 0 && ch->sick == 0) {
+        empm__store(&ch->score->healthy, 1u);
+        return EMPM_OK;
+    }
+    if (r != 0)
+        empm__log(cfg, EMPM_LOG_ERROR, 5011, "cannot start %d threads: %s",
+                  ch->nworkers + 1, strerror(r));
+    empm__queue_close(&ch->queue);
+    for (i = 0; i < ch->started; i++)
+        pthread_join(ch->workers[i].thread, NULL);
+    return EMPM_ESYS;
+}
+
+/* Waits for the listener's end, at most timeout_ms (-1: for ever). */
+static int empm__engine_wait(empm__engine *ch, int timeout_ms)
+{
+    struct timespec until;
+    int r = 0, done;
+    clock_gettime(
+#if !defined(__APPLE__)
+        CLOCK_MONOTONIC,
+#else
+        CLOCK_REALTIME,
+#endif
+        &until);
+    until.tv_sec += timeout_ms / 1000;
+    until.tv_nsec += timeout_ms % 1000 * 1000000L;
+    if (until.tv_nsec >= 1000000000L) {
+        until.tv_sec++;
+        until.tv_nsec -= 1000000000L;
+    }
+    pthread_mutex_lock(&ch->done_lock);
+    while (!ch->done && r == 0)
+        r = timeout_ms < 0 ? pthread_cond_wait(&ch->done_cond, &ch->done_lock)
+                           : pthread_cond_timedwait(&ch->done_cond,
+                                                    &ch->done_lock, &until);
+    done = ch->done;
+    pthread_mutex_unlock(&ch->done_lock);
+    if (!done)
+        return EMPM_ETIMEDOUT;
+    if (!ch->joined) {
+        ch->joined = 1;
+        pthread_join(ch->standby, NULL);
+        empm__store(&ch->score->healthy, 0u);
+    }
+    return EMPM_OK;
+}
+
+EMPM_API int empm_resume(empm_server *s, empm_ticket ticket)
+{
+    empm__engine *ch = &s->child;
+    const uint32_t i = (uint32_t)ticket, serial = (uint32_t)(ticket >> 32);
+    if (serial == 0 || i >= empm__load_acq(&ch->slab.made))
+        return EMPM_EGONE;
+    switch (empm__conn_resume(empm__slab_conn(&ch->slab, i), serial)) {
+    case 0:
+        return EMPM_EGONE;
+    case 2:
+        empm__poller_post(&ch->poller, i);
+        empm__poller_wake(&ch->poller);
+    }
+    return EMPM_OK;
+}
+
+/* ---------------------------------------------------------------------------
+ * >>listen -- listen strings become sockets
+ * ------------------------------------------------------------------------- */
+
+enum empm__endpoint_kind { EMPM__LISTEN_TCP, EMPM__LISTEN_UNIX, EMPM__LISTEN_FD,
+                           EMPM__LISTEN_SYSTEMD };
+
+typedef struct empm__endpoint_spec { /* a listen string, taken apart */
+    enum empm__endpoint_kind kind;
+    char   host[256];                /* or path, or name; "": all addresses */
+    char   port[8];
+    int    fd;
+    int    v6only, admin, proxy;
+    long   mode;                     /* of a unix socket, -1: the umask's */
+    char   user[64], group[64];     /* whose it is; "": who starts the server */
+} empm__endpoint_spec;
+
+/* Is the word o[0..n) `name` and a value that fits? Then `to` gets that. */
+static int empm__endpoint_word(const char *o, size_t n, const char *name,
+                               char to[64])
+{
+    const size_t skip = strlen(name);
+    if (n <= skip || n - skip >= 64 || memcmp(o, name, skip) != 0)
+        return 0;
+    memcpy(to, o + skip, n - skip);
+    to[n - skip] = '\0';
+    return 1;
+}
+
+/* Takes `text` apart. Returns NULL or what is wrong with it. */
+static const char *empm__endpoint_parse(empm__endpoint_spec *l,
+                                        const char *text)
+{
+    size_t n = strcspn(text, " \t");
+    const char *o = text + n;
+    char *colon;
+    int64_t v;
+    memset(l, 0, sizeof *l);
+    l->mode = -1;
+    if (n >= sizeof l->host || n == 0)
+        return "is no address";
+    memcpy(l->host, text, n);
+    if (strncmp(text, "unix:", 5) == 0) {
+        l->kind = EMPM__LISTEN_UNIX;
+        memmove(l->host, l->host + 5, n - 4);
+        if (n == 5)
+            return "wants a path";
+    } else if (strncmp(text, "fd:", 3) == 0) {
+        l->kind = EMPM__LISTEN_FD;
+        v = empm__parse_u63(text + 3, n - 3);
+        if (v < 0 || v > INT_MAX)
+            return "wants the number of a descriptor";
+        l->fd = (int)v;
+    } else if (strncmp(text, "systemd:", 8) == 0) {
+        l->kind = EMPM__LISTEN_SYSTEMD;
+        memmove(l->host, l->host + 8, n - 7);
+        if (n == 8)
+            return "wants the name of a socket";
+    } else {
+        l->kind = EMPM__LISTEN_TCP;
+        colon = strrchr(l->host, ':');
+        if (colon != NULL && strchr(colon, ']') != NULL)
+            return "wants a port";
+        if (snprintf(l->port, sizeof l->port, "%.7s",
+                     colon != NULL ? colon + 1 : l->host) > 5)
+            return "wants a port from 0 to 65535";
+        v = empm__parse_u63(l->port, strlen(l->port));
+        if (v < 0 || v > 65535)
+            return "wants a port from 0 to 65535";
+        snprintf(l->port, sizeof l->port, "%d", (int)v);
+        if (colon == NULL)
+            colon = l->host;
+        *colon = '\0';
+        if (l->host[0] == '[') {
+            if (colon[-1] != ']')
+                return "wants [address]:port";
+            colon[-1] = '\0';
+            memmove(l->host, l->host + 1, strlen(l->host));
+        } else if (strchr(l->host, ':') != NULL)
+            return "wants brackets around an IPv6 address";
+        if (strcmp(l->host, "*") == 0)
+            l->host[0] = '\0';
+    }
+    while (*(o += strspn(o, " \t")) != '\0') {
+        char *end;
+        n = strcspn(o, " \t");
+        if (l->kind == EMPM__LISTEN_TCP && n == 6 &&
+            memcmp(o, "v6only", 6) == 0)
+            l->v6only = 1;
+        else if (empm__text_same(o, n, "http", 4))
+            ;                            /* Apache's name for what is spoken */
+        else if (empm__text_same(o, n, "https", 5))
+            return "there is no TLS yet: put a proxy that has it in front of a "
+                   "Listen \"127.0.0.1:8080 proxy\"";
+        else if (n == 5 && memcmp(o, "admin", 5) == 0)
+            l->admin = 1;
+        else if (n == 5 && memcmp(o, "proxy", 5) == 0)
+            l->proxy = 1;
+        else if (l->kind == EMPM__LISTEN_UNIX && n > 5 &&
+                 memcmp(o, "mode=", 5) == 0) {
+            l->mode = strtol(o + 5, &end, 8);
+            if (end != o + n || l->mode < 0 || l->mode > 0777)
+                return "wants mode= as up to three octal digits";
+        } else if (l->kind == EMPM__LISTEN_UNIX &&
+                   (empm__endpoint_word(o, n, "user=", l->user) ||
+                    empm__endpoint_word(o, n, "group=", l->group)))
+            ;
+        else
+            return "takes http, v6only, proxy, admin or (unix:) mode=, user= "
+            "or "
+                   "group= and no other word";
+        o += n;
+    }
+    return NULL;
+}
+
+/* Do both mean the same socket, whatever their options? */
+static int empm__endpoint_same(const empm__endpoint_spec *a,
+                               const empm__endpoint_spec *b)
+{
+    return a->kind == b->kind && a->fd == b->fd && a->v6only == b->v6only &&
+           strcmp(a->host, b->host) == 0 && strcmp(a->port, b->port) == 0;
+}
+
+/* All addresses of a port: of IPv4 only, or, unless v6only, of both. */
+static int empm__endpoint_any(const empm__endpoint_spec *l, int both)
+{
+    if (l->kind != EMPM__LISTEN_TCP || l->v6only || strcmp(l->port, "0") == 0)
+        return 0;
+    return both ? l->host[0] == '\0' || strcmp(l->host, "::") == 0
+                : strcmp(l->host, "0.0.0.0") == 0;
+}
+
+/* Which Listen has one socket for both and so makes `l` needless? -1: none. */
+static int empm__endpoint_covered(const empm_config *cfg,
+                                  const empm__endpoint_spec *l)
+{
+    empm__endpoint_spec other;
+    int k;
+    for (k = 0; empm__endpoint_any(l, 0) && k < EMPM_MAX_LISTEN &&
+                cfg->listen[k] != NULL; k++)
+        if (empm__endpoint_parse(&other, cfg->listen[k]) == NULL &&
+            empm__endpoint_any(&other, 1) && strcmp(l->port, other.port) == 0)
+            return k;
+    return -1;
+}
+
+/* --- inherited sockets ---------------------------------------------------- */
+
+/* Listening sockets that another program has opened for this one, in the way of
+ * systemd: descriptors from 3 on, with names between colons. An upgrade passes
+ * ours on with their listen strings as names, where ':' and '%' are escaped. */
+typedef struct empm__inherited {
+    const struct empm_server *old;   /* or those of this server; or NULL */
+    int         count;
+    const char *names;
+    unsigned char taken[1024];       /* a mark for each; more are not seen */
+} empm__inherited;
+
+EMPM__ASSERT_STATIC(EMPM_MAX_LISTEN <= sizeof ((empm__inherited *)0)->taken,
+                    too_many_listeners);
+
+#define EMPM__TEXT_OF(n) #n
+#define EMPM__NUMBER_TEXT(n) EMPM__TEXT_OF(n)
+#define EMPM__TOO_MANY \
+    "more than EMPM_MAX_LISTEN sockets, " EMPM__NUMBER_TEXT(EMPM_MAX_LISTEN)
+
+#define EMPM__HERITAGE_FD 3
+
+/* What the environment offers to this process. */
+static void empm__inherited_env(empm__inherited *h, empm__report *rep)
+{
+    const char *pid = getenv("LISTEN_PID"), *n = getenv("LISTEN_FDS");
+    int64_t count;
+    memset(h, 0, sizeof *h);
+    if (pid == NULL || n == NULL || strtol(pid, NULL, 10) != (long)getpid())
+        return;
+    count = empm__parse_u63(n, strlen(n));
+    if (count > (int64_t)sizeof h->taken) {
+        empm__report_say(rep, EMPM_LOG_WARN, 5108, "LISTEN_FDS of %s: only the "
+                         "first %d sockets are looked at", n,
+                         (int)sizeof h->taken);
+        count = sizeof h->taken;
+    }
+    h->count = count < 0 ? 0 : (int)count;
+    h->names = getenv("LISTEN_FDNAMES");
+}
+
+/* The name of the i-th in to[0..n), as we write them. Returns whether it is
+ * `plain` as it stands, as the service manager writes them. */
+static int empm__inherited_name(const empm__inherited *h, int i, char *to,
+                                size_t n, const char *plain)
+{
+    const char *p = h->names != NULL ? h->names : "";
+    size_t len;
+    while (i-- > 0) {
+        p += strcspn(p, ":");
+        p += *p == ':';
+    }
+    len = strcspn(p, ":");
+    if (empm__text_decode(to, p, empm__min(len, n - 1), 0) < 0)
+        to[0] = '\0';
+    return strncmp(p, plain, len) == 0 && plain[len] == '\0';
+}
+
+static int empm__endpoint_port(int fd)
+{
+    struct sockaddr_storage a;
+    socklen_t n = sizeof a;
+    memset(&a, 0, sizeof a);
+    if (getsockname(fd, (struct sockaddr *)&a, &n) < 0)
+        return 0;
+    if (a.ss_family == AF_INET)
+        return ntohs(((struct sockaddr_in *)(void *)&a)->sin_port);
+    if (a.ss_family == AF_INET6)
+        return ntohs(((struct sockaddr_in6 *)(void *)&a)->sin6_port);
+    return 0;
+}
+
+/* --- unix sockets --------------------------------------------------------- */
+
+/* Returns 0, or -1 with errno if the path is too long. */
+static int empm__endpoint_unix_address(struct sockaddr_un *a, const char *path)
+{
+    const size_t n = strlen(path);
+    memset(a, 0, sizeof *a);
+    a->sun_family = AF_UNIX;
+    if (n >= sizeof a->sun_path) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    memcpy(a->sun_path, path, n);
+    return 0;
+}
+
+/* What accepted sockets inherit; 0 leaves the system's choice. */
+static void empm__endpoint_buffers(const empm_config *cfg, int fd)
+{
+    if (cfg->send_buffer_size > 0)
+        setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &cfg->send_buffer_size,
+                   sizeof cfg->send_buffer_size);
+    if (cfg->receive_buffer_size > 0)
+        setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &cfg->receive_buffer_size,
+                   sizeof cfg->receive_buffer_size);
+}
+
+/* A name beside `path` that no other process and no other socket of this one
+ * takes; `path` loses its end where both are too long. Returns 0, or -1. */
+static int empm__endpoint_unix_beside(struct sockaddr_un *a, const char *path,
+                                      int fd, const char *mark)
+{
+    const char *slash = strrchr(path, '/');
+    const size_t folder = slash != NULL ? (size_t)(slash + 1 - path) : 0;
+    char end[48];
+    const int k = snprintf(end, sizeof end, ".%ld-%d%s", (long)getpid(), fd,
+                           mark);
+    const size_t n = empm__min(strlen(path), sizeof a->sun_path - 1 -
+                               (size_t)k);
+    memset(a, 0, sizeof *a);
+    a->sun_family = AF_UNIX;
+    if (n < folder) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    memcpy(a->sun_path, path, n);
+    memcpy(a->sun_path + n, end, (size_t)k);
+    return 0;
+}
+
+/* A socket file that nobody listens on is left over from a crash. The question
+ * does not wait: a server whose backlog is full is alive. 0: errno says why. */
+static int empm__endpoint_unix_stale(const char *path)
+{
+    struct sockaddr_un a;
+    struct stat st;
+    int fd, stale;
+    if (empm__endpoint_unix_address(&a, path) < 0 || lstat(path, &st) < 0 ||
+        (fd = socket(AF_UNIX, SOCK_STREAM, 0)) < 0)
+        return 0;
+    stale = S_ISSOCK(st.st_mode) && empm__fd_flags(fd, 1) == 0 &&
+            connect(fd, (struct sockaddr *)&a, sizeof a) < 0 &&
+            errno == ECONNREFUSED;
+    close(fd);
+    errno = EADDRINUSE;
+    return stale;
+}
+
+/* Gives the file of a unix socket its owner, group and mode. Its folder may
+ * belong to somebody who puts something else in its place, for root to open up:
+ * a link is not followed, and what is no socket, or has another name elsewhere,
+ * is left alone. Returns 0, or -1 with errno. */
+static int empm__endpoint_unix_rights(const char *path,
+                                      const empm__rights *want)
+{
+    struct stat st;
+    int r;
+#ifdef EMPM__O_PATH
+    char self[48];
+    const int fd = open(path, EMPM__O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
+    r = fd < 0 ? -1 : fstat(fd, &st);
+    path = self;
+#else
+    r = lstat(path, &st);
+#endif
+    if (r == 0 && (!S_ISSOCK(st.st_mode) || st.st_nlink != 1)) {
+        errno = EPERM;
+        r = -1;
+    }
+    if (r == 0 && ((want->uid != (uid_t)-1 && want->uid != st.st_uid) ||
+                   (want->gid != (gid_t)-1 && want->gid != st.st_gid)))
+        r = chown(path, want->uid, want->gid);
+    if (r == 0 && want->mode >= 0 &&
+        (st.st_mode & 07777) != (mode_t)want->mode)
+        r = chmod(path, (mode_t)want->mode);
+#ifdef EMPM__O_PATH
+    if (fd >= 0)
+        empm__quiet_close(fd);
+#endif
+    return r;
+}
+
+/* Gives the socket file `made` the name `path`, unless somebody serves
+ * there: link(), not rename(), so that of two servers that start at once
+ * only one can. What is stale is moved `aside` first and asked again: it may
+ * be new by now. */
+static int empm__endpoint_unix_show(const char *made, const char *aside,
+                                    const char *path)
+{
+    int tries;
+    for (tries = 0; tries < 3; tries++) {
+        if (link(made, path) == 0)
+            return unlink(made);
+        if (errno != EEXIST)             /* a file system without links */
+            return rename(made, path);
+        if (!empm__endpoint_unix_stale(path) ||
+            (rename(path, aside) < 0 && errno != ENOENT))
+            return -1;
+        if (!empm__endpoint_unix_stale(aside) && link(aside, path) < 0)
+            break;
+        unlink(aside);
+    }
+    errno = EADDRINUSE;
+    return -1;
+}
+
+/* A unix socket listens, and is whose it shall be, before anybody can see
+ * it. */
+static int empm__endpoint_unix(empm__endpoint *l,
+                               const empm__endpoint_spec *spec,
+                               const empm__rights *rights, int backlog)
+{
+    struct sockaddr_un a, aside;
+    const int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    if (fd < 0)
+        return -1;
+#if defined(__linux__)
+    if (rights->mode >= 0)         /* bind() makes the file so, but for umask */
+        fchmod(fd, (mode_t)rights->mode);
+#endif
+    /* not too long? */
+    if (empm__endpoint_unix_address(&aside, spec->host) == 0 &&
+        empm__endpoint_unix_beside(&aside, spec->host, fd, "~") == 0 &&
+        empm__endpoint_unix_beside(&a, spec->host, fd, "") == 0) {
+        unlink(a.sun_path);
+        if (bind(fd, (struct sockaddr *)&a, sizeof a) == 0) {
+            if (empm__endpoint_unix_rights(a.sun_path, rights) == 0 &&
+                listen(fd, backlog) == 0 &&
+                empm__endpoint_unix_show(a.sun_path, aside.sun_path,
+                                         spec->host) == 0) {
+                snprintf(l->path, sizeof l->path, "%.107s", spec->host);
+                return fd;
+            }
+            empm__quiet_unlink(a.sun_path);
+        }
+    }
+    empm__quiet_close(fd);
+    return -1;
+}
+
+/* --- addresses ------------------------------------------------------------ */
+
+/* All addresses of the host and the port; returns 0, or getaddrinfo()'s
+ * error. */
+static int empm__endpoint_resolve(const empm__endpoint_spec *spec,
+                                  struct addrinfo **list)
+{
+    struct addrinfo hints;
+    memset(&hints, 0, sizeof hints);
+    hints.ai_socktype = SOCK_STREAM;
+    hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV;
+    return getaddrinfo(spec->host[0] ? spec->host : NULL, spec->port, &hints,
+                       list);
+}
+
+/* A socket that is bound to one of them; `port`, unless 0, instead of its own.
+ * Returns -1 with errno. */
+static int empm__endpoint_bind(const empm_config *cfg, const struct addrinfo *a,
+                               int v6only, int port)
+{
+    struct sockaddr_storage at;
+    const int on = 1, off = 0;
+    const int fd = socket(a->ai_family, SOCK_STREAM, 0);
+    if (fd < 0)
+        return -1;
+    memcpy(&at, a->ai_addr, empm__min(a->ai_addrlen, sizeof at));
+    if (port != 0 && a->ai_family == AF_INET)
+        ((struct sockaddr_in *)(void *)&at)->sin_port = htons((uint16_t)port);
+    if (port != 0 && a->ai_family == AF_INET6)
+        ((struct sockaddr_in6 *)(void *)&at)->sin6_port = htons((uint16_t)port);
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (a->ai_family == AF_INET6)
+        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, v6only ? &on : &off,
+                   sizeof on);
+    /* accepted sockets inherit these on Linux */
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    empm__endpoint_buffers(cfg, fd);
+    if (bind(fd, (struct sockaddr *)&at, a->ai_addrlen) == 0)
+        return fd;
+    empm__quiet_close(fd);
+    return -1;
+}
+
+/* Does the list have it twice? Some files of hosts do. */
+static int empm__endpoint_again(const struct addrinfo *list,
+                                const struct addrinfo *a)
+{
+    for (; list != a; list = list->ai_next)
+        if (list->ai_addrlen == a->ai_addrlen &&
+            memcmp(list->ai_addr, a->ai_addr, a->ai_addrlen) == 0)
+            return 1;
+    return 0;
+}
+
+/* 0: it is not, or errno says why that is not known. */
+static int empm__endpoint_is_listening(int fd)
+{
+    int is = 0;
+    socklen_t len = sizeof is;
+    errno = 0;
+    return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &is, &len) == 0 && is;
+}
+
+/* One more of s->listeners: the descriptor is the server's. */
+static void empm__endpoint_add(empm_server *s, const empm__endpoint_spec *spec,
+                               const char *text, int fd)
+{
+    empm__endpoint *l = &s->listeners[s->nlisteners++];
+    memset(l, 0, sizeof *l);
+    l->text = text;
+    l->fd = fd;
+    l->admin = spec->admin;
+    l->proxy = spec->proxy;
+    l->port = empm__endpoint_port(fd);
+}
+
+/* A descriptor for what `spec` means, from those that are there: a duplicate of
+ * ours, or one of the environment's; each is given once. `port`: it must have
+ * that one; -1: any. Returns -1: none (left). */
+static int empm__inherited_find(empm__inherited *h,
+                                const empm__endpoint_spec *spec, int port)
+{
+    const int n = h->old != NULL ? h->old->nlisteners : h->count;
+    int i, fd;
+    for (i = 0; i < n; i++) {
+        empm__endpoint_spec other;
+        char name[300];
+        const char *text = name;
+        int plain = 0;
+        if (h->taken[i])
+            continue;
+        if (h->old != NULL)
+            text = h->old->listeners[i].text;
+        else
+            plain = empm__inherited_name(h, i, name, sizeof name, spec->host);
+        if (spec->kind == EMPM__LISTEN_SYSTEMD && h->old == NULL) {
+            if (!plain && strcmp(name, spec->host) != 0)
+                continue;
+        } else if (empm__endpoint_parse(&other, text) != NULL ||
+                   !empm__endpoint_same(spec, &other))
+            continue;
+        fd = h->old != NULL ? h->old->listeners[i].fd : EMPM__HERITAGE_FD + i;
+        if (!empm__endpoint_is_listening(fd) ||
+            (port >= 0 && empm__endpoint_port(fd) != port))
+            continue;
+        h->taken[i] = 1;
+        return h->old != NULL ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : fd;
+    }
+    return -1;
+}
+
+/* What to do where a socket cannot be had. */
+static const char *empm__endpoint_advice(const empm__endpoint_spec *spec,
+                                         int error, int reload)
+{
+    switch (error) {
+    case EADDRINUSE:
+        return reload ? ": where it overlaps the old Listen, a reload cannot "
+               "do "
+                        "it: stop and start"
+                      : ": stop the program that has it, or take another port, "
+                        "such as -p 8081";
+    case EACCES: case EPERM:
+        return spec->kind == EMPM__LISTEN_UNIX
+                   ? ": take a folder that you can write; user= wants root"
+                   : ": for a port below 1024 start as root, or take one "
+                   "above, "
+                     "such as -p 8080";
+    case EADDRNOTAVAIL:
+        return ": no address of this machine: leave it out to have all of them";
+    case EAFNOSUPPORT:
+        return ": this machine has no such addresses";
+    case ENOENT:
+        return ": make its folder first";
+    default:
+        return "";
+    }
+}
+
+/* Listens at every address of a host, as Apache does, and all with one port;
+ * without a host at one IPv6 socket for both, or at IPv4 where there is none. A
+ * name may have addresses that this machine has not, such as ::1 without IPv6:
+ * one that can be had is enough. Returns 0, or -1 with errno or *why. */
+static int empm__endpoint_tcp(empm_server *s, const empm__endpoint_spec *spec,
+                              const char *text, const char **why)
+{
+    struct addrinfo *list = NULL, *a;
+    const int named = spec->host[0] != '\0', first = s->nlisteners;
+    const int r = empm__endpoint_resolve(spec, &list);
+    int pass, fd = -1, saved = 0, fatal = r != 0;
+    if (r != 0)
+        *why = gai_strerror(r);
+    for (pass = 0; pass < 2 - named && !fatal && s->nlisteners == first; pass++)
+        for (a = list; a != NULL && !fatal; a = a->ai_next) {
+            const int made = s->nlisteners - first;
+            if (named ? empm__endpoint_again(list, a)
+                      : made > 0 || (a->ai_family == AF_INET6) != (pass == 0))
+                continue;
+            if (s->nlisteners == EMPM_MAX_LISTEN) {
+                *why = EMPM__TOO_MANY;
+                fatal = 1;
+                break;
+            }
+            fd = empm__endpoint_bind(s->cfg, a,
+                                     spec->v6only ||
+                                       (named && list->ai_next != NULL),
+                                     made > 0 ? s->listeners[first].port : 0);
+            if (fd >= 0 && empm__fd_flags(fd, 1) == 0 &&
+                listen(fd, s->cfg->listen_backlog) == 0) {
+                empm__endpoint_add(s, spec, text, fd);
+                continue;
+            }
+            saved = errno;
+            if (fd >= 0)
+                close(fd);
+            fatal = named && saved != EADDRNOTAVAIL && saved != EAFNOSUPPORT;
+        }
+    if (list != NULL)
+        freeaddrinfo(list);
+    errno = saved;
+    return fatal || s->nlisteners == first ? -1 : 0;
+}
+
+/* Opens one listen string, or takes over what is open. Says what is wrong and
+ * returns an error; what is open by then is the server's. */
+static int empm__endpoint_open(empm_server *s, const char *text,
+                               const empm__rights *rights,
+                               empm__inherited *heritage, empm__report *rep)
+{
+    const empm_config *cfg = s->cfg;
+    const int first = s->nlisteners;
+    empm__endpoint_spec spec;
+    empm__endpoint made;
+    const char *why = empm__endpoint_parse(&spec, text);
+    int fd = -1, r = -1, k;
+    if (why != NULL) {
+        empm__report_say(rep, EMPM_LOG_ERROR, 5108, "Listen %s: %s", text, why);
+        return EMPM_EINVAL;
+    }
+    if ((k = empm__endpoint_covered(cfg, &spec)) >= 0) {
+        empm__report_say(rep, EMPM_LOG_INFO, 5113, "Listen %s: Listen %s "
+                         "serves IPv4, too", text, cfg->listen[k]);
+        return EMPM_OK;
+    }
+    memset(&made, 0, sizeof made);
+    /* a name of systemd's may stand for several, and a host's for all that have
+     * the port of the first: nobody is asked for its addresses again */
+    while (s->nlisteners < EMPM_MAX_LISTEN &&
+           (s->nlisteners == first || spec.kind == EMPM__LISTEN_SYSTEMD ||
+            spec.kind == EMPM__LISTEN_TCP) &&
+           (fd = empm__inherited_find(heritage, &spec,
+                                      spec.kind == EMPM__LISTEN_TCP &&
+                                             s->nlisteners > first
+                                         ? s->listeners[first].port : -1)) >=
+           0) {
+        if (empm__fd_flags(fd, 1) < 0)
+            break;
+        empm__endpoint_add(s, &spec, text, fd);
+        s->listeners[s->nlisteners - 1].rights = *rights;
+        if (spec.kind == EMPM__LISTEN_UNIX && heritage->old == NULL)
+            snprintf(s->listeners[s->nlisteners - 1].path, sizeof made.path,
+                     "%.107s", spec.host);
+    }
+    if (s->nlisteners > first)
+        return EMPM_OK;
+    if (s->nlisteners == EMPM_MAX_LISTEN)
+        why = EMPM__TOO_MANY;
+    else if (spec.kind == EMPM__LISTEN_SYSTEMD)
+        why = "no socket of that name has been passed";
+    else if (spec.kind == EMPM__LISTEN_TCP)
+        r = empm__endpoint_tcp(s, &spec, text, &why);
+    else if (spec.kind == EMPM__LISTEN_FD &&
+             !empm__endpoint_is_listening(spec.fd)) {
+        if (errno == 0 || errno == EBADF || errno == ENOTSOCK)
+            why = "is not a listening socket";
+        r = -1;
+    } else {
+        fd = spec.kind == EMPM__LISTEN_FD
+                 ? spec.fd : empm__endpoint_unix(&made, &spec, rights,
+                                                 cfg->listen_backlog);
+        r = fd < 0 ? -1 : empm__fd_flags(fd, 1);
+        if (fd >= 0) {
+            empm__endpoint_add(s, &spec, text, fd);
+            s->listeners[first].rights = *rights;
+            memcpy(s->listeners[first].path, made.path, sizeof made.path);
+        }
+    }
+    if (r < 0) {
+        const int error = why == NULL ? errno : 0;
+        empm__report_say(rep, EMPM_LOG_ERROR, 72, "Listen %s: %s%s", text,
+                         why != NULL ? why : strerror(error),
+                         empm__endpoint_advice(&spec, error,
+                                               heritage->old != NULL));
+        return EMPM_ESYS;
+    }
+    return EMPM_OK;
+}
+
+/* ---------------------------------------------------------------------------
+ * >>server -- what is made before the first thread or process, and its end
+ * ------------------------------------------------------------------------- */
+
+static int empm__check_spool_default(const empm_config *cfg)
+{
+    return strcmp(cfg->spool_directory,
+                  empm__directive_preset("SpoolDirectory")) == 0;
+}
+
+/* The part of the check that needs more than numbers: paths, routes. */
+static void empm__check_rest(const empm_config *cfg, empm__report *rep)
+{
+    empm__chars chars;
+    empm__routes routes;
+    struct stat st;
+    char path[1200];
+    const empm__wing *const *wing;
+    const char *spool;
+    size_t i, k;
+    empm__chars_init(&chars);
+    if (cfg->routes == NULL)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5105, "no routes");
+    if (empm__routes_init(&routes, cfg->routes, &chars, rep) != EMPM_ENOMEM)
+        empm__routes_free(&routes);
+    spool = empm__config_path(cfg, cfg->spool_directory, path, sizeof path);
+    /* many a server needs none: so it is no error that the default is not
+     * there */
+    errno = ENOTDIR;
+    if (stat(spool, &st) < 0 || !S_ISDIR(st.st_mode))
+        empm__report_say(rep, empm__check_spool_default(cfg) ? EMPM_LOG_WARN
+                                                             : EMPM_LOG_ERROR,
+                         5107,
+                         "SpoolDirectory %s: %s: make it, or name another: "
+                         "-c \"SpoolDirectory DIR\"%s", cfg->spool_directory,
+                         strerror(errno), empm__check_spool_default(cfg)
+                                              ? ": long bodies will be refused"
+                                              : "");
+    else if (access(spool, W_OK | X_OK) < 0)
+        empm__report_say(rep, EMPM_LOG_WARN, 5004, "SpoolDirectory %s: %s: "
+                         "long bodies will be refused", cfg->spool_directory,
+                         strerror(errno));
+    if (cfg->error_log != NULL && empm__log_facility(cfg->error_log) == -1)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5402, "ErrorLog %s: is no file, "
+                         "|program, stderr or syslog:facility", cfg->error_log);
+    EMPM__EACH_WING(wing, check)
+        (*wing)->check(cfg, &chars, rep);
+    for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++) {
+        empm__endpoint_spec spec, other;
+        const char *why = empm__endpoint_parse(&spec, cfg->listen[i]);
+        if (why != NULL)
+            empm__report_say(rep, EMPM_LOG_ERROR, 5108, "Listen %s: %s",
+                             cfg->listen[i], why);
+        for (k = 0; why == NULL && k < i; k++)
+            if (empm__endpoint_parse(&other, cfg->listen[k]) == NULL &&
+                empm__endpoint_same(&spec, &other) &&
+                strcmp(spec.port, "0") != 0)
+                empm__report_say(rep, EMPM_LOG_ERROR, 5109, "Listen %s is "
+                                 "given twice", cfg->listen[i]);
+    }
+}
+
+/* The first number in a file of the system's, or -1. */
+static int64_t empm__check_number_in(const char *path)
+{
+    char text[32];
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    const ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    if (fd >= 0)
+        close(fd);
+    text[n > 0 ? n : 0] = '\0';
+    return empm__parse_u63(text, strspn(text, "0123456789"));
+}
+
+static int empm__config_children_limit(const empm_config *cfg)
+{
+    return cfg->processes == 0 ? 1
+                               : cfg->max_request_workers /
+                                     cfg->threads_per_child;
+}
+
+/* What the stacks of all threads may take. */
+static double empm__memory_stacks(const empm_config *cfg)
+{
+    struct rlimit r;
+    double stack = cfg->thread_stack_size;
+    if (cfg->thread_stack_size == 0)
+        stack = getrlimit(RLIMIT_STACK, &r) == 0 && r.rlim_cur != RLIM_INFINITY
+                    ? (double)r.rlim_cur : 8 << 20;
+    return (double)empm__config_children_limit(cfg) * (cfg->threads_per_child +
+                                                       1) *
+           stack;
+}
+
+/* The memory of all children in bytes, by what it is for; at worst, but for the
+ * last line, which is what a busy server comes to. */
+#define EMPM__STACK_USED 32768       /* what a thread seldom exceeds */
+
+typedef struct empm__memory {
+    double connections;              /* each with its longest head and answer */
+    double bodies;                   /* MaxBodyMemory */
+    double buffers;                  /* of workers, and those that are idle */
+    double stacks, store;
+    double likely;                   /* every worker runs an ordinary request,
+                                        the other connections are idle */
+} empm__memory;
+
+static empm__memory empm__memory_estimate(const empm_config *cfg)
+{
+    const double children = empm__config_children_limit(cfg);
+    const double threads = children * (cfg->threads_per_child + 1);
+    const double idle = children * empm__engine_connection_limit(cfg) *
+                        (double)(sizeof(empm__conn) + sizeof(empm__peer));
+    empm__memory m;
+    m.connections = idle + children * empm__engine_connection_limit(cfg) *
+                               (double)(EMPM_PAGE_BYTES + EMPM_RESPONSE_BUFFER +
+                                        cfg->limit_request_head);
+    m.bodies = children * (double)cfg->max_body_memory;
+    m.buffers = children * ((double)cfg->max_mem_free +
+                            (double)cfg->threads_per_child *
+                                (EMPM__SCRATCH +
+                                 EMPM__PAGE_CACHE * EMPM_PAGE_BYTES));
+    m.stacks = empm__memory_stacks(cfg);
+    m.store = (double)cfg->shared_store_size;
+    m.likely = idle + m.buffers + m.store +
+               threads * (EMPM_PAGE_BYTES + EMPM__STACK_USED);
+    return m;
+}
+
+EMPM_API int64_t empm_memory_estimate(const empm_config *cfg)
+{
+    const empm__memory m = empm__memory_estimate(cfg);
+    const double all = m.connections + m.bodies + m.buffers + m.stacks +
+                       m.store;
+    return all < 9e18 ? (int64_t)all : INT64_MAX;
+}
+
+/* The settings in force, on one line. */
+static void empm__check_settings_line(const empm_config *cfg, char *to,
+                                      size_t n)
+{
+    const empm__memory m = empm__memory_estimate(cfg);
+    const double mib = 1 << 20;
+    char keep[64] = "off";
+    if (cfg->keep_alive && cfg->keep_alive_timeout_ms > 0)
+        snprintf(keep, sizeof keep, "%d ms", cfg->keep_alive_timeout_ms);
+    snprintf(to, n, "%d to %d children of %d workers, %u connections and %u "
+             "files each; Timeout %d ms, KeepAlive %s; worst-case memory %.0f "
+             "MiB: connections %.0f, bodies %.0f, buffers %.0f, stacks %.0f, "
+             "store %.0f; likely when all workers are busy %.0f MiB; spooled "
+             "on disk at most %.0f MiB",
+             cfg->processes == 0 ? 1 : cfg->start_servers,
+             empm__config_children_limit(cfg), cfg->threads_per_child,
+             (unsigned)empm__engine_connection_limit(cfg),
+             (unsigned)empm__engine_file_limit(cfg), cfg->timeout_ms, keep,
+             (double)empm_memory_estimate(cfg) / mib, m.connections / mib,
+             m.bodies / mib, m.buffers / mib, m.stacks / mib, m.store / mib,
+             m.likely / mib,
+             empm__config_children_limit(cfg) *
+             ((double)cfg->max_spool_bytes / mib));
+}
+
+/* Says how the descriptors are shared out, if that is not as it was meant. */
+static void empm__check_descriptors(const empm_config *cfg, empm__report *rep)
+{
+    const uint32_t connections = empm__engine_connection_limit(cfg);
+    const uint32_t files = empm__engine_file_limit(cfg);
+    const int64_t own = empm__engine_descriptors_own(cfg);
+    const int64_t c = cfg->max_open_connections > 0 ? cfg->max_open_connections
+                                                    : 1;
+    const int64_t f = cfg->max_open_files;
+    int64_t need = f == 0 ? c + c / 2 + 1 : f > c ? 2 * f : c + f;
+    struct rlimit r;
+    if (need < own + 1)
+        need = own + 1;              /* as empm__engine_descriptors() has it */
+    if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur != RLIM_INFINITY &&
+        (c > connections || f > files || (int64_t)r.rlim_cur <= 2 * own))
+        empm__report_say(rep, EMPM_LOG_WARN, 5130, "RLIMIT_NOFILE of %llu is "
+                         "too low%s: a child takes %u connections and %u "
+                         "files; ulimit -n %lld or LimitNOFILE=%lld would do",
+                         (unsigned long long)r.rlim_cur,
+                         c > connections ? " for MaxOpenConnections"
+                         : f > files ? " for MaxOpenFiles" : " for "
+                         "ThreadsPerChild",
+                         (unsigned)connections, (unsigned)files,
+                         (long long)(own + need), (long long)(own + need));
+}
+
+/* Do the system's limits allow what the settings ask for? None of this is known
+ * to be fatal, so it is said and not refused. */
+static void empm__check_system(const empm_config *cfg, empm__report *rep)
+{
+    const long pages = sysconf(_SC_PHYS_PAGES);
+    const int64_t threads = (int64_t)empm__config_children_limit(cfg) *
+                            (cfg->threads_per_child + 2);
+    int64_t memory = pages > 0 ? (int64_t)pages * sysconf(_SC_PAGESIZE) : -1;
+    int64_t limit = empm__check_number_in("/sys/fs/cgroup/memory.max");
+    struct rlimit r;
+    if (limit > 0 && (memory < 0 || limit < memory))
+        memory = limit;
+    if (memory > 0 && empm__memory_stacks(cfg) > (double)memory)
+        empm__report_say(rep, EMPM_LOG_WARN, 5131, "the stacks of %lld threads "
+                         "may take %lld MiB, there are %lld: lower "
+                         "ThreadStackSize or MaxRequestWorkers",
+                         (long long)threads,
+                         (long long)(empm__memory_stacks(cfg) / (1 << 20)),
+                         (long long)(memory >> 20));
+    empm__check_descriptors(cfg, rep);
+    limit = empm__check_number_in("/proc/sys/net/core/somaxconn");
+    if (limit > 0 && limit < cfg->listen_backlog)
+        empm__report_say(rep, EMPM_LOG_WARN, 5132, "ListenBacklog of %d is "
+                         "above net.core.somaxconn of %lld, which holds",
+                         cfg->listen_backlog, (long long)limit);
+    limit = empm__check_number_in("/sys/fs/cgroup/pids.max");
+    if (limit > 0 && limit < threads)
+        empm__report_say(rep, EMPM_LOG_WARN, 5133, "%lld threads are more than "
+                         "pids.max of this cgroup, %lld", (long long)threads,
+                         (long long)limit);
+#ifdef RLIMIT_NPROC
+    if (geteuid() != 0 && getrlimit(RLIMIT_NPROC, &r) == 0 &&
+        r.rlim_cur != RLIM_INFINITY && (int64_t)r.rlim_cur < threads)
+        empm__report_say(rep, EMPM_LOG_WARN, 5133, "%lld threads are more than "
+                         "RLIMIT_NPROC of %llu", (long long)threads,
+                         (unsigned long long)r.rlim_cur);
+#endif
+}
+
+/* The number of "#number", or -1: it is a name, or no id of this system. */
+static int64_t empm__identity_parse(const char *id)
+{
+    const int64_t n = id[0] != '#' ? -1
+                                   : empm__parse_u63(id + 1, strlen(id + 1));
+    return n < UINT32_MAX ? n : -1;    /* that one is "no id" */
+}
+
+/* Whom to become: 0, or EMPM_EINVAL if it is nobody who exists, or errno says
+ * why nobody knows. `id` is a name or "#number"; *gid gets the user's group. */
+static int empm__identity_user(const char *id, uid_t *uid, gid_t *gid)
+{
+    const int64_t n = empm__identity_parse(id);
+    const struct passwd *p;
+    errno = 0;
+    p = n >= 0 ? getpwuid((uid_t)n) : getpwnam(id);
+    if (n < 0 && p == NULL)
+        return EMPM_EINVAL;
+    *uid = p != NULL ? p->pw_uid : (uid_t)n;
+    *gid = p != NULL ? p->pw_gid : (gid_t)n;
+    return EMPM_OK;
+}
+
+static int empm__identity_group(const char *id, gid_t *gid)
+{
+    const int64_t n = empm__identity_parse(id);
+    const struct group *g;
+    errno = 0;
+    g = n >= 0 ? NULL : getgrnam(id);
+    if (n < 0 && g == NULL)
+        return EMPM_EINVAL;
+    *gid = n >= 0 ? (gid_t)n : g->gr_gid;
+    return EMPM_OK;
+}
+
+/* Looks up User and Group, before there is a child: in a forked process locks
+ * of the C library may be taken for ever. Says what is wrong. */
+static int empm__identity_find(empm_server *s, empm__report *rep)
+{
+    const empm_config *cfg = s->cfg;
+    int room = 16, n = 0, r = -1;
+    if (cfg->user_name == NULL || geteuid() != 0)
+        return EMPM_OK;
+    if (empm__identity_user(cfg->user_name, &s->uid, &s->gid) < 0 ||
+        (cfg->group_name != NULL &&
+         empm__identity_group(cfg->group_name, &s->gid) < 0)) {
+        empm__report_say(rep, EMPM_LOG_ERROR, 5035, "User %s or its Group is "
+                         "not found%s%s", cfg->user_name, errno != 0 ? ": "
+                                                                     : "",
+                         errno != 0 ? strerror(errno) : "");
+        return EMPM_ESYS;
+    }
+    while (cfg->user_name[0] != '#' && r < 0 && room < 65536) {
+        gid_t *more;
+        n = room *= 2;
+        more = (gid_t *)EMPM_REALLOC(s->groups, (size_t)room * sizeof *more);
+        if (more == NULL)
+            return EMPM_ENOMEM;
+        s->groups = more;
+        r = getgrouplist(cfg->user_name, s->gid, s->groups, &n);
+    }
+    s->ngroups = n < room ? n : room;
+    return EMPM_OK;
+}
+
+/* Looks up which rights the file of a Listen shall have; says what is
+ * unknown. */
+static int empm__identity_rights(const char *text, empm__rights *want,
+                                 empm__report *rep)
+{
+    empm__endpoint_spec spec;
+    const char *bad = NULL;
+    gid_t own;
+    want->mode = -1;
+    want->uid = (uid_t)-1;
+    want->gid = (gid_t)-1;
+    if (empm__endpoint_parse(&spec, text) != NULL)
+        return EMPM_OK;              /* has been said, or will be */
+    want->mode = spec.mode;
+    if (spec.user[0] != '\0' &&
+        empm__identity_user(spec.user, &want->uid, &own) < 0)
+        bad = spec.user;
+    if (spec.group[0] != '\0' && empm__identity_group(spec.group,
+                                                      &want->gid) < 0)
+        bad = spec.group;
+    if (bad == NULL)
+        return EMPM_OK;
+    empm__report_say(rep, EMPM_LOG_ERROR, 5108, "Listen %s: there is no %s %s",
+                     text, bad == spec.user ? "user" : "group", bad);
+    return EMPM_EINVAL;
+}
+
+/* ChrootDir holds nobody who has a directory outside of it open: `..` leads
+ * from there to the root of all. Names are looked at as the kernel walks
+ * them. */
+static void empm__check_chroot(const empm_config *cfg, const char *directive,
+                               const char *dir, empm__report *rep)
+{
+    char path[1200];
+    char *top = realpath(empm__config_path(cfg, cfg->chroot_dir, path,
+                                           sizeof path),
+                         NULL);
+    char *real = realpath(dir, NULL);
+    const size_t n = top != NULL ? strlen(top) : 0;
+    struct stat st;
+    if (top != NULL && real != NULL && strcmp(top, "/") != 0 &&
+        stat(top, &st) == 0 && S_ISDIR(st.st_mode) &&
+        (strncmp(real, top, n) != 0 || (real[n] != '/' && real[n] != '\0')))
+        empm__report_say(rep, EMPM_LOG_ERROR, 5134, "ChrootDir %s: %s %s is "
+                         "outside: there is a way out through it: take one "
+                         "inside", cfg->chroot_dir, directive, dir);
+    free(top);
+    free(real);
+}
+
+/* Names that only a whole program uses. */
+static void empm__check_names(const empm_config *cfg, empm__report *rep)
+{
+    const char *dirs[2][2];
+    char path[1200];
+    struct stat st;
+    uid_t uid = 1;
+    gid_t gid;
+    int i;
+    dirs[0][0] = "ChrootDir";
+    dirs[0][1] = cfg->chroot_dir;
+    dirs[1][0] = "CoreDumpDirectory";
+    dirs[1][1] = cfg->core_dump_directory;
+    for (i = 0; i < 2; i++) {
+        errno = ENOTDIR;
+        if (dirs[i][1] != NULL &&
+            (stat(empm__config_path(cfg, dirs[i][1], path, sizeof path),
+                  &st) < 0 ||
+             !S_ISDIR(st.st_mode)))
+            empm__report_say(rep, EMPM_LOG_ERROR, 5134, "%s %s: %s", dirs[i][0],
+                             dirs[i][1], strerror(errno));
+    }
+    for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++) {
+        empm__rights rights;
+        empm__identity_rights(cfg->listen[i], &rights, rep);
+    }
+    if (cfg->user_name != NULL &&
+        empm__identity_user(cfg->user_name, &uid, &gid) < 0)
+        empm__report_say(rep, EMPM_LOG_ERROR, 543, "bad user name %s%s%s",
+                         cfg->user_name, errno != 0 ? ": " : "",
+                         errno != 0 ? strerror(errno) : "");
+    if (cfg->group_name != NULL && empm__identity_group(cfg->group_name,
+                                                        &gid) < 0)
+        empm__report_say(rep, EMPM_LOG_ERROR, 544, "bad group name %s%s%s",
+                         cfg->group_name, errno != 0 ? ": " : "",
+                         errno != 0 ? strerror(errno) : "");
+    if (cfg->group_name != NULL && cfg->user_name == NULL)
+        empm__report_say(rep, EMPM_LOG_ERROR, 544, "Group without User");
+    if (cfg->chroot_dir != NULL) {   /* all directories that stay open */
+        empm__check_chroot(cfg, "SpoolDirectory",
+                           empm__config_path(cfg, cfg->spool_directory, path,
+                                             sizeof path), rep);
+        for (i = 0; cfg->routes != NULL &&
+             cfg->routes[i].kind != EMPM__ROUTE_END;
+             i++)
+            if (cfg->routes[i].kind == EMPM__ROUTE_FILES)
+                empm__check_chroot(cfg, cfg->routes[i].root != NULL
+                                            ? "EMPM_FILES" : "DocumentRoot",
+                                   cfg->routes[i].root != NULL
+                                       ? cfg->routes[i].root
+                                       : empm__config_path(cfg,
+                                                           cfg->document_root,
+                                                           path, sizeof path),
+                                   rep);
+    }
+    if (cfg->chroot_dir != NULL && (cfg->user_name == NULL || uid == 0))
+        empm__report_say(rep, EMPM_LOG_ERROR, 5134, "ChrootDir %s: root walks "
+                         "out of it",
+                         cfg->user_name == NULL ? "without User" : "with User "
+                         "root");
+}
+
+/* `old`: what runs, if this is to follow it; or NULL. */
+static int empm__check_all(empm_config *cfg, const empm_config *old,
+                           empm__report *rep)
+{
+    rep->errors = 0;
+    rep->result = EMPM_OK;
+    empm__config_check_numbers(cfg, old, rep);
+    empm__check_rest(cfg, rep);
+    empm__check_names(cfg, rep);
+    if (rep->errors == 0)
+        empm__check_system(cfg, rep);
+    return rep->result;
+}
+
+EMPM_API int empm_check(empm_config *cfg,
+                        void (*say)(enum empm_log_level, const char *, void *),
+                        void *user)
+{
+    empm__report rep;
+    rep.say = say;
+    rep.user = user;
+    empm__check_all(cfg, NULL, &rep);
+    return rep.errors;
+}
+
+static void empm__server_report_to_log(enum empm_log_level level,
+                                       const char *line, void *user)
+{
+    const empm_config *cfg = (const empm_config *)user;
+    if (empm__log_wanted(cfg, level))
+        empm__log_line(cfg, level, -1, line);
+}
+
+static int empm__logs_same_file(int a, int b)
+{
+    struct stat x, y;
+    return fstat(a, &x) == 0 && fstat(b, &y) == 0 && x.st_dev == y.st_dev &&
+           x.st_ino == y.st_ino;
+}
+
+/* Is stderr the ErrorLog? */
+static int empm__logs_is_stderr(const empm_config *cfg)
+{
+    return cfg->error_log == NULL || strcmp(cfg->error_log, "stderr") == 0;
+}
+
+/* Opens the ErrorLog; messages go there from now on. What makes no sense as one
+ * is refused later, by the check. */
+static int empm__logs_open(empm_config *cfg, empm__report *rep)
+{
+    const char *name = cfg->error_log;
+    char path[1200];
+    int to = 0, facility;
+    if (empm__logs_is_stderr(cfg))
+        to = (to = empm__log_std(2)) > 0 ? to : 0;
+    else if ((facility = empm__log_facility(name)) == -1)
+        ;
+    else if (facility >= 0) {
+        openlog(empm__log_tag(name), LOG_PID | LOG_NDELAY, facility);
+        to = ~facility;
+    } else {
+        /* as with Apache, nobody hears that program: its own log is itself */
+        const int null = *name == '|' ? open("/dev/null", O_WRONLY | O_CLOEXEC)
+                                      : -1;
+        to = *name == '|' ? empm__log_pipe_start(name, null)
+                          : empm__log_file(empm__config_path(cfg, name, path,
+                                                             sizeof path));
+        if (null >= 0)
+            close(null);
+        if (to < 0) {
+            empm__report_say(rep, EMPM_LOG_ERROR, 91,
+                             "cannot %s ErrorLog %s: %s",
+                             *name == '|' ? "start" : "open", name,
+                             strerror(errno));
+            return EMPM_ESYS;
+        }
+    }
+    tzset();                         /* before a chroot hides its files */
+    cfg->log_target = to;
+    if (to > 0 && cfg->log_echo)     /* it may be there already */
+        cfg->log_echo = !empm__logs_same_file(to, 2);
+    return EMPM_OK;
+}
+
+static void empm__logs_close(empm_config *cfg)
+{
+    if (cfg->log == empm__log_stderr && cfg->log_target > 0)
+        close(cfg->log_target);
+    if (cfg->log == empm__log_stderr && cfg->log_target < 0)
+        openlog("eventmpm", LOG_PID | LOG_NDELAY, ~cfg->log_target);
+    cfg->log_target = 0;
+}
+
+/* --- logs that have been moved away --------------------------------------- */
+
+enum { EMPM__LOGS = EMPM_MAX_LIST + 1 };  /* of a server */
+
+/* Descriptors, and those that shall be in their place. Two generations may have
+ * logs; what a child gets is the same list, in other numbers: it has to find
+ * out which of its own are the same files. */
+typedef struct empm__logs_swap {
+    int n;                             /* pairs */
+    int fd[2 * 2 * EMPM__LOGS];        /* from, to, from, to, ... */
+} empm__logs_swap;
+
+/* Opens the log `name`, which `from` is so far. */
+static int empm__logs_swap_add(const empm_server *s, empm__logs_swap *w,
+                               int code,
+                               const char *directive, const char *name,
+                               int from)
+{
+    char path[1200];
+    const int to = empm__log_file(empm__config_path(s->cfg, name, path,
+                                                    sizeof path));
+    if (to < 0) {
+        empm__log(s->cfg, EMPM_LOG_ERROR, code, "cannot open %s %s anew: %s: "
+                  "the old file stays in use", directive, name,
+                  strerror(errno));
+        return EMPM_ESYS;
+    }
+    w->fd[2 * w->n] = from;
+    w->fd[2 * w->n++ + 1] = to;
+    return EMPM_OK;
+}
+
+static int empm__logs_swap_open(const empm_server *s, empm__logs_swap *w)
+{
+    const empm__wing *const *wing;
+    int r = EMPM_OK;
+    EMPM__EACH_WING(wing, reopen)
+        if ((*wing)->reopen(s, w) < 0)
+            r = EMPM_ESYS;
+    if (s->cfg->log == empm__log_stderr && s->cfg->log_target > 0 &&
+        !empm__logs_is_stderr(s->cfg) && *s->cfg->error_log != '|' &&
+        empm__logs_swap_add(s, w, 91, "ErrorLog", s->cfg->error_log,
+                            s->cfg->log_target) < 0)
+        r = EMPM_ESYS;
+    return r;
+}
+
+/* If `fd` is the file `is`, it becomes what `to` is. A write() that is under
+ * way meets one or the other. */
+static void empm__logs_swap_one(int fd, const struct stat *is, int to)
+{
+    struct stat st;
+    if (fd < 0 || fstat(fd, &st) < 0 || st.st_dev != is->st_dev ||
+        st.st_ino != is->st_ino || dup2(to, fd) < 0)
+        return;
+    if (fd > 2)
+        empm__fd_flags(fd, 0);
+}
+
+/* Carries it out in the logs of `s`, and in stderr if that is one of them. */
+static void empm__logs_swap_do(empm_server *s, const empm__logs_swap *w)
+{
+    struct stat is;
+    int i;
+    for (i = 0; i < w->n; i++) {
+        const int to = w->fd[2 * i + 1];
+        const empm__wing *const *wing;
+        if (fstat(w->fd[2 * i], &is) < 0)
+            continue;
+        EMPM__EACH_WING(wing, reopened)
+            (*wing)->reopened(s, &is, to);
+        if (s->cfg->log == empm__log_stderr && s->cfg->log_target > 0)
+            empm__logs_swap_one(s->cfg->log_target, &is, to);
+        empm__logs_swap_one(2, &is, to);
+    }
+}
+
+/* `all`: both of each pair; else only what was opened for it. */
+static void empm__logs_swap_close(empm__logs_swap *w, int all)
+{
+    for (; w->n > 0; w->n--) {
+        close(w->fd[2 * w->n - 1]);
+        if (all)
+            close(w->fd[2 * w->n - 2]);
+    }
+}
+
+EMPM_API int empm_reopen_logs(empm_server *s)
+{
+    empm__logs_swap w;
+    int r;
+    w.n = 0;
+    r = empm__logs_swap_open(s, &w);
+    empm__logs_swap_do(s, &w);
+    empm__logs_swap_close(&w, 0);
+    if (r == EMPM_OK)                /* else it has said what was not */
+        empm__log(s->cfg, EMPM_LOG_NOTICE, 5045, "the logs are opened anew");
+    return r;
+}
+
+/* Removes the files of sockets, if they are ours. */
+static void empm__server_sockets_unlink(const empm_server *s)
+{
+    int k;
+    for (k = 0; k < s->nlisteners && s->owner == getpid(); k++)
+        if (s->listeners[k].path[0] != '\0')
+            unlink(s->listeners[k].path);
+}
+
+static void empm__server_free(empm_server *s)
+{
+    const empm__wing *const *wing;
+    int k;
+    for (k = 0; k < s->nlisteners; k++)
+        if (s->listeners[k].fd >= 0)
+            close(s->listeners[k].fd);
+    empm__server_sockets_unlink(s);
+    if (s->spool_dir >= 0)
+        close(s->spool_dir);
+    EMPM__EACH_WING(wing, server_free)
+        (*wing)->server_free(s);
+    empm__logs_close(s->cfg);
+    if (s->lends_log)
+        s->cfg->log = NULL;
+    empm__routes_free(&s->routes);
+    empm__routes_free(&s->admin_routes);
+    EMPM_FREE(s->groups);
+    if (!s->borrows) {
+        empm__exchange_free(&s->exchange);
+        empm__score_free(&s->score);
+    }
+    EMPM_FREE(s);
+}
+
+/* Everything up to the first thread. `shared`: children will be forked. `old`:
+ * the server whose sockets and scoreboard the new one shares, or NULL. Opens
+ * the ErrorLog, unless that has been done; who fails leaves it closed. */
+static int empm__server_new(empm_config *cfg, int shared,
+                            const empm_server *old, empm__report *rep,
+                            empm_server **out)
+{
+    const empm__wing *const *wing;
+    empm_server *s = NULL;
+    empm__inherited heritage;
+    char path[1200];
+    int r = EMPM_OK, i;
+    *out = NULL;
+    if (cfg->log == empm__log_stderr && cfg->log_target == 0)
+        r = empm__logs_open(cfg, rep);
+    if (r == EMPM_OK)
+        r = empm__check_all(cfg, old != NULL ? old->cfg : NULL, rep);
+    if (r == EMPM_OK && (s = (empm_server *)EMPM_MALLOC(sizeof *s)) == NULL) {
+        r = EMPM_ENOMEM;
+        empm__report_say(rep, EMPM_LOG_ERROR, 5104, "no memory");
+    }
+    if (s == NULL) {
+        empm__logs_close(cfg);
+        return r;
+    }
+    memset(s, 0, sizeof *s);
+    s->cfg = cfg;
+    s->parent_fd = s->spool_dir = -1;
+    empm__exchange_none(&s->exchange);
+    s->owner = getpid();
+    empm__chars_init(&s->chars);
+    if ((r = empm__identity_find(s, rep)) < 0)
+        goto done;
+    if ((r = empm__routes_init(&s->routes, cfg->routes, &s->chars, rep)) < 0)
+        goto done;
+    if (old != NULL) {
+        s->score = old->score;
+        s->exchange = old->exchange;
+        s->borrows = 1;
+        s->generation = old->generation + 1;
+    } else {
+        /* two generations, each with an admin child */
+        r = empm__score_init(&s->score, shared ? cfg->server_limit *
+                                             EMPM_GENERATIONS + 2 : 2,
+                             shared ? cfg->thread_limit
+                                    : cfg->threads_per_child,
+                             shared);
+        if (r < 0)
+            goto done;
+        if (empm__exchange_inherit(&s->exchange) && !shared)
+            empm__exchange_free(&s->exchange);
+        if (shared && !s->exchange.inherited &&
+            (r = empm__exchange_new(&s->exchange)) < 0) {
+            empm__report_say(rep, EMPM_LOG_ERROR, 5046, "no sockets between "
+                             "children: %s", strerror(errno));
+            goto done;
+        }
+        empm__score_server_at(&s->score)->started_us = empm__now_us();
+        empm__score_server_at(&s->score)->started_s =
+            empm__score_server_at(&s->score)->restarted_s = (int64_t)time(NULL);
+    }
+    r = EMPM_ESYS;
+    s->spool_dir = open(empm__config_path(cfg, cfg->spool_directory, path,
+                                          sizeof path),
+                        O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (s->spool_dir < 0 && !(empm__check_spool_default(cfg) &&
+                              (errno == ENOENT || errno == ENOTDIR))) {
+        empm__report_say(rep, EMPM_LOG_ERROR, 5107, "SpoolDirectory %s: %s",
+                         cfg->spool_directory, strerror(errno));
+        goto done;
+    }
+    EMPM__EACH_WING(wing, server_new)
+        if ((r = (*wing)->server_new(s, old, rep)) < 0)
+            goto done;
+    empm__inherited_env(&heritage, rep);
+    heritage.old = old;
+    if (old == NULL && heritage.count > 0)
+        s->owner = 0;                /* what has a name may be the old one's */
+    if (cfg->listen[0] == NULL)
+        cfg->listen[0] = empm__directive_preset("Listen");
+    for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++) {
+        empm__rights rights;
+        r = empm__identity_rights(cfg->listen[i], &rights, rep);
+        if (r == EMPM_OK)
+            r = empm__endpoint_open(s, cfg->listen[i], &rights, &heritage, rep);
+        if (r < 0)
+            goto done;
+    }
+    for (i = 0; old == NULL && shared && i < heritage.count; i++) {
+        int k, used = 0;          /* what nobody accepts from must not listen */
+        for (k = 0; k < s->nlisteners; k++)
+            used |= s->listeners[k].fd == EMPM__HERITAGE_FD + i;
+        if (!used && empm__endpoint_is_listening(EMPM__HERITAGE_FD + i))
+            close(EMPM__HERITAGE_FD + i);
+    }
+    r = EMPM_OK;
+done:
+    if (r == EMPM_ENOMEM)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5104, "no memory");
+    if (r < 0)
+        empm__server_free(s);
+    else
+        *out = s;
+    return r;
+}
+
+EMPM_API int empm_port(const empm_server *s, int i)
+{
+    return i >= 0 && i < s->nlisteners ? s->listeners[i].port : -1;
+}
+
+static int empm__server_has_admin(const empm_server *s)
+{
+    int k, n = 0;
+    for (k = 0; k < s->nlisteners; k++)
+        n += s->listeners[k].admin;
+    return n > 0;
+}
+
+static int empm__server_engine_new(empm_server *s, empm__engine *ch, int slot,
+                                   int admin)
+{
+    empm__score_slot *at = empm__score_slot_at(&s->score, slot);
+    const empm_config *cfg = s->cfg;
+    int r, rc = 0;
+    if (s->parent_fd < 0) {          /* else the parent has done it */
+        empm__store(&at->admin, (uint32_t)admin);
+        empm__store(&at->used, 1u);
+        empm__store(&at->pid, (uint32_t)getpid());
+    }
+    r = empm__engine_init(ch, s, slot, admin);
+    if (r < 0)
+        empm__log(cfg, EMPM_LOG_ERROR, 5011, "no %s for %d threads and %u "
+                  "connections: %s: lower ThreadsPerChild or "
+                  "MaxOpenConnections",
+                  r == EMPM_ENOMEM ? "memory" : "epoll or eventfd",
+                  cfg->threads_per_child,
+                  (unsigned)empm__engine_connection_limit(cfg),
+                  strerror(errno));
+    if (r == EMPM_OK && !admin && cfg->on_child_start != NULL)
+        rc = cfg->on_child_start(s, cfg->user);
+    if (rc != 0) {
+        empm__log(cfg, EMPM_LOG_ERROR, 5007, "on_child_start has returned %d: "
+                  "the child gives up", rc);
+        r = EMPM_ESYS;
+    } else if (r == EMPM_OK) {
+        r = empm__engine_start(ch);
+        if (r < 0 && !admin && cfg->on_child_stop != NULL)
+            cfg->on_child_stop(s, cfg->user);
+    }
+    if (r < 0)
+        empm__engine_free(ch);
+    return r;
+}
+
+/* The engine, in this process, in scoreboard slot `slot`. Without a parent
+ * there is a second one for the admin listeners. */
+static int empm__server_engines_start(empm_server *s, int slot, int admin)
+{
+    int r;
+    if (s->parent_fd < 0 && empm__server_has_admin(s)) {
+        s->admin = (empm__engine *)EMPM_MALLOC(sizeof *s->admin);
+        if (s->admin == NULL)
+            return EMPM_ENOMEM;
+        if ((r = empm__server_engine_new(s, s->admin, slot + 1, 1)) < 0) {
+            EMPM_FREE(s->admin);
+            s->admin = NULL;
+            return r;
+        }
+    }
+    r = empm__server_engine_new(s, &s->child, slot, admin);
+    s->child_ready = r == EMPM_OK;
+    if (r < 0 && s->admin != NULL) {
+        empm__poller_order(&s->admin->poller, EMPM__ORDER_STOP);
+        empm__engine_wait(s->admin, -1);
+        empm__engine_free(s->admin);
+        EMPM_FREE(s->admin);
+        s->admin = NULL;
+    }
+    return r;
+}
+
+/* After its end, which empm_wait() has seen. */
+static void empm__server_engines_free(empm_server *s)
+{
+    if (s->child_ready)
+        empm__engine_free(&s->child);
+    if (s->admin != NULL)
+        empm__engine_free(s->admin);
+    EMPM_FREE(s->admin);
+    s->admin = NULL;
+    s->child_ready = 0;
+}
+
+static void empm__server_log_serves(empm_config *cfg)
+{
+    empm__store(&cfg->log_echo, 0);
+    empm__log(cfg, EMPM_LOG_NOTICE, 489, "eventmpm/%s configured -- resuming "
+              "normal operations", EMPM_VERSION);
+}
+
+EMPM_API int empm_start(empm_config *cfg, empm_server **out)
+{
+    empm_server *s;
+    empm__report rep;
+    const int lends = cfg->log == NULL && cfg->error_log != NULL;
+    int r;
+    *out = NULL;
+    if (lends)
+        cfg->log = empm__log_stderr;
+    memset(&rep, 0, sizeof rep);
+    rep.say = empm__server_report_to_log;
+    rep.user = cfg;
+    r = empm__server_new(cfg, 0, NULL, &rep, &s);
+    if (r == EMPM_OK && (r = empm__server_engines_start(s, 0, 0)) < 0)
+        empm__server_free(s);
+    if (r < 0) {
+        cfg->log = lends ? NULL : cfg->log;
+        return r;
+    }
+    s->lends_log = lends;
+    s->owner = getpid();
+    empm__server_log_serves(cfg);
+    *out = s;
+    return EMPM_OK;
+}
+
+EMPM_API void empm_stop(empm_server *s)
+{
+    empm__poller_order(&s->child.poller, EMPM__ORDER_STOP);
+}
+
+EMPM_API void empm_stop_graceful(empm_server *s)
+{
+    empm__poller_order(&s->child.poller, EMPM__ORDER_GRACEFUL);
+}
+
+EMPM_API int empm_draining(const empm_server *s)
+{
+    return empm__load(&s->child.stopping) != 0;
+}
+
+EMPM_API int empm_wait(empm_server *s, int timeout_ms)
+{
+    const int joined = s->child.joined;
+    const uint64_t began = empm__now_us();
+    int r = empm__engine_wait(&s->child, timeout_ms);
+    if (r == EMPM_OK && !joined && !s->child.admin &&
+        s->cfg->on_child_stop != NULL)
+        s->cfg->on_child_stop(s, s->cfg->user);
+    /* it tells how it goes to the end */
+    if (r == EMPM_OK && s->admin != NULL) {
+        const uint64_t ms = (empm__now_us() - began) / 1000u;
+        empm__poller_order(&s->admin->poller, EMPM__ORDER_STOP);
+        if (timeout_ms > 0)
+            timeout_ms -= (int)empm__min((size_t)ms, (size_t)timeout_ms);
+        r = empm__engine_wait(s->admin, timeout_ms);
+    }
+    return r;
+}
+
+EMPM_API void empm_free(empm_server *s)
+{
+    if (s == NULL)
+        return;
+    if (s->child_ready) {
+        if (!s->child.joined || s->admin != NULL) {
+            empm_stop(s);
+            empm_wait(s, -1);
+        }
+        empm__server_engines_free(s);
+    }
+    empm__server_free(s);
+}
+
+/* ===========================================================================
+ * Here ends the core: what a build without any part has. What follows is wings,
+ * each of which the core knows by its row in >>wings alone, and then programs:
+ * signals, children, a command line.
+ * ========================================================================= */
+
+#ifndef EVENTMPM_NO_CONFIG_FILES
+
+/* ---------------------------------------------------------------------------
+ * >>config-files -- files of directives in Apache's syntax
+ *
+ * A line is joined with those that continue it, its ${NAME} are put in, and its
+ * directive is set as one of -c is. A message names file and line, and reading
+ * goes on, so that one run says all that is wrong. Includes and defined names
+ * are bounded: a file that includes itself comes to an end.
+ * ------------------------------------------------------------------------- */
+
+#define EMPM__CONFIG_LINE 8192         /* bytes, with the lines that go on */
+#define EMPM__CONFIG_DEPTH 16          /* Include within Include */
+#define EMPM__CONFIG_SECTIONS 32       /* <Section> within <Section> */
+#define EMPM__CONFIG_DEFINES 64        /* names at a time */
+#define EMPM__APACHE { 2, 4, 66 }      /* whose directives these are */
+
+typedef struct empm__defines {         /* of Define and -D, in the arena */
+    const char *text[EMPM__CONFIG_DEFINES];    /* "NAME" or "NAME=value" */
+} empm__defines;
+
+typedef struct empm__loader {
+    empm_config  *cfg;
+    empm__report *rep;
+    empm__defines *defines;
+    uint64_t      lists;               /* those that this file has begun */
+    int           depth, stop;         /* stop: includes go round in circles */
+    const char   *path;                /* where we are */
+    long          line;
+} empm__loader;
+
+static void empm__loader_file(empm__loader *l, const char *path);
+
+/* One line of text: reads on after '\'. 0: the end; -1: it is too long, or has
+ * a NUL. *line: the last one that was begun. */
+static int empm__loader_line(FILE *f, char *text, long *line)
+{
+    size_t n = 0;
+    int c = 0, r = 1, begins = 1;
+    while (r > 0) {
+        c = getc(f);
+        *line += begins && c != EOF;
+        begins = c == '\n';
+        if (c == '\n' || c == EOF) {
+            n -= n > 0 && text[n - 1] == '\r';
+            if (n == 0 || text[n - 1] != '\\')
+                break;
+            n--;
+            if (c == EOF)
+                break;
+        } else if (c == '\0' || n + 1 == EMPM__CONFIG_LINE)
+            r = -1;
+        else
+            text[n++] = (char)c;
+    }
+    text[n] = '\0';
+    return r < 0 ? r : c != EOF || n > 0;
+}
+
+/* Which of the texts begins with this name? -1: none. */
+static int empm__define_find(const empm__defines *d, const char *name)
+{
+    const size_t n = strlen(name);
+    int i;
+    for (i = 0; i < EMPM__CONFIG_DEFINES; i++)
+        if (d->text[i] != NULL && strncmp(d->text[i], name, n) == 0 &&
+            (d->text[i][n] == '\0' || d->text[i][n] == '='))
+            return i;
+    return -1;
+}
+
+/* Keeps "NAME" or "NAME=value" in place of what NAME was. Returns NULL or what
+ * is wrong. */
+static const char *empm__define(empm_config *cfg, empm__defines *d,
+                                const char *text)
+{
+    char name[128];
+    const size_t n = strcspn(text, "=");
+    int i;
+    if (n == 0 || n >= sizeof name)
+        return "wants a name of at most 127 bytes";
+    memcpy(name, text, n);
+    name[n] = '\0';
+    i = empm__define_find(d, name);
+    if (i < 0)
+        for (i = 0; i < EMPM__CONFIG_DEFINES && d->text[i] != NULL; i++)
+            ;
+    if (i == EMPM__CONFIG_DEFINES)
+        return "is one name too many: 64 can be defined";
+    d->text[i] = empm__config_keep(cfg, text);
+    return d->text[i] != NULL ? NULL : empm__no_memory;
+}
+
+/* Define NAME [value], UnDefine NAME. */
+static void empm__load_define(empm__loader *l, const char *args, int undefine)
+{
+    char text[128 + EMPM__CONFIG_LINE];
+    const char *rest = args, *why = NULL;
+    int i = empm__text_word(&rest, text, 128), more = 0;
+    if (i == 1 && !undefine) {
+        const size_t n = strlen(text);
+        more = empm__text_word(&rest, text + n + 1, sizeof text - n - 1);
+        if (more == 1)
+            text[n] = '=';
+    }
+    if (i != 1 || more < 0 || rest[strspn(rest, " \t")] != '\0')
+        why = undefine ? "takes a name" : "takes a name and perhaps a value";
+    else if (!undefine)
+        why = empm__define(l->cfg, l->defines, text);
+    else if ((i = empm__define_find(l->defines, text)) >= 0)
+        l->defines->text[i] = NULL;
+    if (why == empm__no_memory)
+        l->rep->result = EMPM_ENOMEM;
+    if (why != NULL)
+        empm__report_say(l->rep, EMPM_LOG_ERROR, 5123, "%s:%ld: %s %s: %s",
+                         l->path,
+                         l->line, undefine ? "UnDefine" : "Define", args, why);
+}
+
+/* Puts ${NAME} in: what Define has said, or the environment; what is not there
+ * stays as it is. */
+static int empm__loader_expand(empm__loader *l, const char *from, char *to)
+{
+    size_t n = 0;
+    while (*from != '\0') {
+        const char *end = strncmp(from, "${", 2) == 0 ? strchr(from, '}')
+                                                      : NULL;
+        const char *value = NULL;
+        char name[128];
+        int i;
+        if (end != NULL && (size_t)(end - from) - 2 < sizeof name) {
+            memcpy(name, from + 2, (size_t)(end - from) - 2);
+            name[end - from - 2] = '\0';
+            i = empm__define_find(l->defines, name);
+            if (i >= 0 && l->defines->text[i][strlen(name)] == '=')
+                value = l->defines->text[i] + strlen(name) + 1;
+            else
+                value = getenv(name);
+            if (value == NULL)
+                empm__report_say(l->rep, EMPM_LOG_WARN, 111, "%s:%ld: ${%s} is "
+                                 "not set: Define it, or put it into the "
+                                 "environment", l->path, l->line, name);
+        }
+        if (n + (value != NULL ? strlen(value) : 1) >= EMPM__CONFIG_LINE)
+            return -1;
+        if (value != NULL) {
+            memcpy(to + n, value, strlen(value));
+            n += strlen(value);
+            from = end + 1;
+        } else
+            to[n++] = *from++;
+    }
+    to[n] = '\0';
+    return 0;
+}
+
+static int empm__loader_by_name(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static void empm__loader_path(empm__loader *l, const char *path);
+
+/* All that is in a folder, in the order of its bytes, with what is in folders
+ * inside, and with names that begin with a dot. */
+static void empm__loader_folder(empm__loader *l, const char *path)
+{
+    DIR *dir = opendir(path);
+    char **names = NULL, file[1300];
+    size_t n = 0, i;
+    struct dirent *e;
+    if (dir == NULL)
+        empm__report_say(l->rep, EMPM_LOG_ERROR, 5120, "%s: %s", path,
+                         strerror(errno));
+    while (dir != NULL && (e = readdir(dir)) != NULL) {
+        const size_t len = strlen(e->d_name) + 1;
+        char **more;
+        if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
+            continue;
+        more = (char **)EMPM_REALLOC(names, (n + 1) * sizeof *names);
+        names = more != NULL ? more : names;
+        if (more == NULL || (names[n] = (char *)EMPM_MALLOC(len)) == NULL) {
+            l->rep->result = EMPM_ENOMEM;
+            l->stop = 1;
+            break;
+        }
+        memcpy(names[n++], e->d_name, len);
+    }
+    if (dir != NULL)
+        closedir(dir);
+    if (n > 1)
+        qsort(names, n, sizeof *names, empm__loader_by_name);
+    for (i = 0; i < n; i++) {
+        if (!l->stop &&
+            snprintf(file, sizeof file, "%s/%s", path, names[i]) <
+                (int)sizeof file)
+            empm__loader_path(l, file);
+        EMPM_FREE(names[i]);
+    }
+    EMPM_FREE(names);
+}
+
+/* A file or a folder. */
+static void empm__loader_path(empm__loader *l, const char *path)
+{
+    const empm__loader here = *l;
+    struct stat st;
+    if (stat(path, &st) < 0 || !S_ISDIR(st.st_mode))
+        empm__loader_file(l, path);
+    else if (l->depth == EMPM__CONFIG_DEPTH) {
+        empm__report_say(l->rep, EMPM_LOG_ERROR, 5120, "%s: folders are nested "
+                         "more than %d deep", path, EMPM__CONFIG_DEPTH);
+        l->stop = 1;
+    } else {
+        l->depth++;
+        empm__loader_folder(l, path);
+    }
+    l->depth = here.depth;
+    l->path = here.path;
+    l->line = here.line;
+}
+
+/* Include: a file, a folder, or what a pattern matches, by name. */
+static void empm__loader_include(empm__loader *l, const char *args,
+                                 int optional)
+{
+    char word[1024], path[1200];
+    const char *pattern;
+    struct stat st;
+    glob_t found;
+    size_t i;
+    int r;
+    if (empm__text_word(&args, word, sizeof word) != 1 || *args != '\0') {
+        empm__report_say(l->rep, EMPM_LOG_ERROR, 5120, "%s:%ld: Include takes "
+                         "one file, folder or pattern", l->path, l->line);
+        return;
+    }
+    pattern = empm__config_path(l->cfg, word, path, sizeof path);
+    if (stat(pattern, &st) == 0) {
+        empm__loader_path(l, pattern);
+        return;
+    }
+    r = glob(pattern, GLOB_NOSORT, NULL, &found);
+    if (r != 0) {
+        if (!optional || r != GLOB_NOMATCH)
+            empm__report_say(l->rep, EMPM_LOG_ERROR, 5120, "%s:%ld: Include "
+                             "%s: %s%s",
+                             l->path, l->line, word, r == GLOB_NOMATCH
+                          ? "there is no such file" : "it cannot be read",
+                             word[0] != '/' && l->cfg->server_root == NULL
+                          ? ": say ServerRoot before it, the folder that it "
+                            "is in" : "");
+        return;
+    }
+    qsort(found.gl_pathv, found.gl_pathc, sizeof *found.gl_pathv,
+          empm__loader_by_name);
+    for (i = 0; i < found.gl_pathc && !l->stop; i++)
+        empm__loader_path(l, found.gl_pathv[i]);
+    globfree(&found);
+}
+
+static void empm__loader_directive(empm__loader *l, const char *name,
+                                   const char *value)
+{
+    char where[1024];
+    if (empm__text_equal(name, "Include") ||
+        empm__text_equal(name, "IncludeOptional")) {
+        empm__loader_include(l, value, name[7] != '\0');
+        return;
+    }
+    if (empm__text_equal(name, "Define") ||
+        empm__text_equal(name, "UnDefine")) {
+        empm__load_define(l, value, empm__ascii_lower(name[0]) == 'u');
+        return;
+    }
+    snprintf(where, sizeof where, "%.960s:%ld: ", l->path, l->line);
+    empm__directive_set(l->cfg, where, name, value, &l->lists, l->rep);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>config-sections -- <If...>, and the loop over the lines of a file
+ *
+ * A section holds or not when it is opened, so what is left out is only
+ * searched for the ends of sections. One that is not known is left out and
+ * said, as its directives may be meant for a part of the server only.
+ * ------------------------------------------------------------------------- */
+
+/* Is what <IfModule> names, by module or by file, part of this server? */
+static int empm__loader_has_module(const char *name)
+{
+    const size_t n = strlen(name), end = sizeof "_module" - 1;
+    size_t i;
+    for (i = 0; i < EMPM__COUNT(empm__modules); i++) {
+        const char *ours = empm__modules[i].name;
+        if (strcmp(name, empm__modules[i].file) == 0 ||
+            strcmp(name, ours) == 0 || (n == strlen(ours) + end &&
+             strcmp(name + n - end, "_module") == 0 &&
+             strncmp(name, ours, n - end) == 0))
+            return 1;
+    }
+    return 0;
+}
+
+/* <IfVersion [operator] 2.4.1>: 1 or 0; -1: it makes no sense. */
+static int empm__loader_version_is(const char *s)
+{
+    static const int ours[] = EMPM__APACHE;
+    const size_t n = strspn(s, "<=>");
+    const char *v = s + n + strspn(s + n, " \t");
+    const char first = *s;
+    const int same = n == 0 || s[n - 1] == '=';
+    int i, order = 0;
+    if (n > 2 || (n == 2 && s[1] != '='))
+        return -1;
+    for (i = 0; i < 3; i++) {
+        const size_t digits = strspn(v, "0123456789");
+        const int64_t want = *v != '\0' || i == 0 ? empm__parse_u63(v, digits)
+                                                  : 0;
+        if (want < 0)
+            return -1;
+        if (order == 0)
+            order = ours[i] < want ? -1 : ours[i] > want;
+        v += digits;
+        v += *v == '.' && i < 2 && empm__ascii_is_digit((unsigned char)v[1]);
+    }
+    if (*v != '\0')
+        return -1;
+    return order == 0 ? same : order < 0 ? first == '<' : first == '>';
+}
+
+/* Does the condition of a section hold? 1 or 0; -1: it makes no sense, -2: this
+ * is no section with a condition. */
+static int empm__loader_holds(const empm__loader *l, const char *name,
+                              const char *arg)
+{
+    char path[1200];
+    const int no = *arg == '!';
+    int is;
+    arg += no;
+    if (!empm__text_begins(name, "<If"))
+        return -2;
+    if (empm__text_equal(name + 3, "Module"))
+        is = empm__loader_has_module(arg);
+    else if (empm__text_equal(name + 3, "Define"))
+        is = empm__define_find(l->defines, arg) >= 0;
+    else if (empm__text_equal(name + 3, "File"))
+        is = access(empm__config_path(l->cfg, arg, path, sizeof path),
+                    F_OK) == 0;
+    else if (empm__text_equal(name + 3, "Version"))
+        is = empm__loader_version_is(arg);
+    else
+        return -2;
+    return *arg == '\0' || is < 0 ? -1 : is ^ no;
+}
+
+typedef struct empm__sections {        /* of one file, those that are open */
+    int  open, skip;                   /* skip: the first that is left out; 0 */
+    char name[EMPM__CONFIG_SECTIONS][24];
+} empm__sections;
+
+/* "</Name>" closes the last of that name; what is open inside it is
+ * forgotten. */
+static void empm__loader_section_close(empm__loader *l, empm__sections *o,
+                                       const char *name)
+{
+    const size_t n = strcspn(name + 2, ">");
+    int i = o->open;
+    while (i > 0 && !empm__text_same(o->name[i - 1] + 1,
+                                     strlen(o->name[i - 1]) - 1,
+                                     name + 2, empm__min(n, 22)))
+        i--;
+    if (i == 0 && o->skip == 0)
+        empm__report_say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: %s without "
+                         "<%.*s>", l->path, l->line, name, (int)n, name + 2);
+    if (i == 0)
+        return;
+    if (i < o->open && o->skip == 0)
+        empm__report_say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: %s before %s> "
+                         "is closed", l->path, l->line, name,
+                         o->name[o->open - 1]);
+    o->open = i - 1;
+    if (o->skip > o->open)
+        o->skip = 0;
+}
+
+/* "<Name argument>". A section that is not known is left out, as if all that it
+ * holds were unknown, too. */
+static void empm__loader_section_open(empm__loader *l, empm__sections *o,
+                                      char *name, char *arg)
+{
+    char *last = *arg != '\0' ? arg : name;
+    size_t n = strlen(last);
+    const char *instead;
+    int holds = 0;
+    if (last[n - 1] == '>')
+        n--;
+    else if (o->skip == 0) {
+        empm__report_say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: %s wants a > "
+                         "at its end", l->path, l->line, name);
+        return;
+    }
+    while (n > 0 && (last[n - 1] == ' ' || last[n - 1] == '\t'))
+        n--;
+    last[n] = '\0';
+    if (o->open == EMPM__CONFIG_SECTIONS) {
+        empm__report_say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: %s> is the "
+                         "%dth section within others", l->path, l->line, name,
+                         o->open + 1);
+        l->stop = 1;
+        return;
+    }
+    if (o->skip == 0) {
+        holds = empm__loader_holds(l, name, arg);
+        instead = holds == -2 ? empm__directive_instead_of(name) : NULL;
+        if (holds == -1) {
+            empm__report_say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: %s %s> is "
+                             "no condition", l->path, l->line, name, arg);
+            if (*arg == '\0')
+                return;
+        } else if (instead != NULL)
+            empm__report_say(l->rep, EMPM_LOG_ERROR, 5126, "%s:%ld: %s> is "
+                             "Apache's and not here: %s (what is inside is "
+                             "left out)", l->path, l->line, name, instead);
+        else if (holds == -2)
+            empm__report_say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: section "
+                             "%s> is not known here", l->path, l->line, name);
+    }
+    snprintf(o->name[o->open++], sizeof o->name[0], "%.23s", name);
+    if (o->skip == 0 && holds != 1)
+        o->skip = o->open;
+}
+
+/* All of one file into the config, with its sections. */
+static void empm__loader_text(empm__loader *l, FILE *f, char *raw, char *text)
+{
+    empm__sections o;
+    int r, first = 1;
+    memset(&o, 0, sizeof o);
+    while (!l->stop && (r = empm__loader_line(f, raw, &l->line)) != 0) {
+        /* editors of Windows mark UTF-8 so */
+        const int mark = first && strncmp(raw, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
+        char *p = raw + mark + strspn(raw + mark, " \t");
+        char name[64];
+        size_t n;
+        first = 0;
+        if (r > 0 && *p == '#')
+            continue;
+        if (r < 0 || (o.skip == 0 && empm__loader_expand(l, p, text) < 0)) {
+            empm__report_say(l->rep, EMPM_LOG_ERROR, 5124, "%s:%ld: a line of "
+                             "more than %d bytes, or with a NUL", l->path,
+                             l->line, EMPM__CONFIG_LINE - 1);
+            return;
+        }
+        p = o.skip == 0 ? text + strspn(text, " \t") : p;
+        for (n = strlen(p); n > 0 && (p[n - 1] == ' ' || p[n - 1] == '\t'); n--)
+            p[n - 1] = '\0';
+        if (*p == '\0')
+            continue;
+        n = strcspn(p, " \t");
+        snprintf(name, sizeof name, "%.*s", (int)empm__min(n, 63), p);
+        p += n + strspn(p + n, " \t");
+        if (strncmp(name, "</", 2) == 0)
+            empm__loader_section_close(l, &o, name);
+        else if (name[0] == '<')
+            empm__loader_section_open(l, &o, name, p);
+        else if (o.skip == 0)
+            empm__loader_directive(l, name, p);
+    }
+    if (o.open > 0 && !l->stop)
+        empm__report_say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: %s> is never "
+                         "closed", l->path, l->line, o.name[o.open - 1]);
+}
+
+static void empm__loader_file(empm__loader *l, const char *path)
+{
+    FILE *f = NULL;
+    char *text = (char *)EMPM_MALLOC(2 * EMPM__CONFIG_LINE);
+    if (text == NULL) {
+        l->rep->result = EMPM_ENOMEM;
+        empm__report_say(l->rep, EMPM_LOG_ERROR, 5104, "%s: no memory", path);
+    } else if (l->depth == EMPM__CONFIG_DEPTH) {
+        empm__report_say(l->rep, EMPM_LOG_ERROR, 5120, "%s:%ld: Include is "
+                         "nested more than %d deep", l->path, l->line,
+                         EMPM__CONFIG_DEPTH);
+        l->stop = 1;
+    } else if ((f = fopen(path, "re")) == NULL)
+        empm__report_say(l->rep, EMPM_LOG_ERROR, 5120, "%s: %s", path,
+                         strerror(errno));
+    if (f != NULL) {
+        l->path = path;
+        l->line = 0;
+        l->depth++;
+        empm__loader_text(l, f, text, text + EMPM__CONFIG_LINE);
+        if (ferror(f))
+            empm__report_say(l->rep, EMPM_LOG_ERROR, 5120, "%s: %s", path,
+                             strerror(errno));
+        l->depth--;
+        fclose(f);
+    }
+    EMPM_FREE(text);
+}
+
+static void empm__config_load_with(empm_config *cfg, empm__defines *defines,
+                                   const char *path, empm__report *rep)
+{
+    empm__loader l;
+    memset(&l, 0, sizeof l);
+    l.cfg = cfg;
+    l.rep = rep;
+    l.defines = defines;
+    l.path = path;
+    empm__loader_file(&l, path);
+}
+
+static void empm__config_load(empm_config *cfg, const char *path,
+                              empm__report *rep)
+{
+    empm__defines defines;
+    memset(&defines, 0, sizeof defines);
+    empm__config_load_with(cfg, &defines, path, rep);
+}
+
+EMPM_API int empm_load(empm_config *cfg, const char *path, char *err, size_t n)
+{
+    empm__first first;
+    empm__report rep;
+    empm__report_first_init(&rep, &first, err, n);
+    empm__config_load(cfg, path, &rep);
+    return rep.result;
+}
+
+#endif /* EVENTMPM_NO_CONFIG_FILES */
+
+#ifndef EVENTMPM_NO_PROXY
+
+/* ---------------------------------------------------------------------------
+ * >>proxy -- who stands in front, and whether it is believed
+ *
+ * A PROXY header is the first thing on a connection, before TLS and HTTP; it
+ * says who the peer is. A field such as X-Forwarded-For is part of a request,
+ * and may be written by anybody: each proxy appends whom it has seen, so it is
+ * read from the right, as long as those who wrote are in RemoteIPTrustedProxy.
+ *
+ *   v1   PROXY TCP4 192.0.2.1 198.51.100.7 4711 80 CRLF
+ *   v2   signature | 2, command | family, protocol | length | addresses | TLVs
+ *        12          1            1                  2        12, 36 or 216
+ *
+ * source    HAProxy, "The PROXY protocol", versions 1 and 2
+ * ------------------------------------------------------------------------- */
+
+typedef struct empm__net {
+    uint8_t family, bits;
+    uint8_t addr[16];
+} empm__net;
+
+typedef struct empm__nets {
+    empm__net *list;
+    size_t     n;
+} empm__nets;
+
+/* An address and nothing else; `family` 0: either. 0: it is none, and *p is as
+ * it was. */
+static int empm__proxy_address_parse(empm__peer *p, int family, const char *s,
+                                     size_t n)
+{
+    char text[INET6_ADDRSTRLEN];
+    unsigned char addr[16];
+    if (n >= sizeof text)
+        return 0;
+    memcpy(text, s, n);
+    text[n] = '\0';
+    if (family != EMPM__PEER_IPV6 && inet_pton(AF_INET, text, addr) == 1)
+        family = EMPM__PEER_IPV4;
+    else if (family != EMPM__PEER_IPV4 && inet_pton(AF_INET6, text, addr) == 1)
+        family = EMPM__PEER_IPV6;
+    else
+        return 0;
+    empm__peer_set(p, family, addr, 0);
+    return 1;
+}
+
+/* "192.0.2.0/24", or an address, which is a network of one. */
+static int empm__proxy_net_parse(empm__net *net, const char *s, size_t n)
+{
+    const char *slash = (const char *)memchr(s, '/', n);
+    const size_t len = slash != NULL ? (size_t)(slash - s) : n;
+    empm__peer p, mask;
+    int64_t bits, all, i;
+    if (!empm__proxy_address_parse(&p, 0, s, len))
+        return 0;
+    all = p.family == EMPM__PEER_IPV4 ? 32 : 128;
+    bits = slash != NULL ? empm__parse_u63(slash + 1, n - len - 1) : all;
+    if (slash != NULL && p.family == EMPM__PEER_IPV4 &&
+        empm__proxy_address_parse(&mask, 0, slash + 1, n - len - 1) &&
+        mask.family == EMPM__PEER_IPV4) {      /* 10.0.0.0/255.0.0.0 */
+        for (bits = 0; bits < 32 && mask.addr[bits / 8] >> (7 - bits % 8) & 1;)
+            bits++;
+        for (i = bits; i < 32; i++)
+            if (mask.addr[i / 8] >> (7 - i % 8) & 1)
+                return 0;
+    }
+    if (slash != NULL && p.family == EMPM__PEER_IPV4 &&
+        memchr(s, ':', len) != NULL)
+        bits -= 96;                      /* it was written inside IPv6 */
+    if (bits < 0 || bits > all)
+        return 0;
+    net->family = p.family;
+    net->bits = (uint8_t)bits;
+    memcpy(net->addr, p.addr, sizeof net->addr);
+    return 1;
+}
+
+static void empm__proxy_nets_free(empm__nets *t)
+{
+    EMPM_FREE(t->list);
+    t->list = NULL;
+}
+
+/* All of RemoteIPTrustedProxy. */
+static int empm__proxy_nets_init(empm__nets *t, const empm_config *cfg,
+                                 empm__report *rep)
+{
+    size_t most = 0, n;
+    int i;
+    memset(t, 0, sizeof *t);
+    for (i = 0; i < EMPM_MAX_LIST && cfg->remote_ip_trusted_proxy[i]; i++)
+        most += strlen(cfg->remote_ip_trusted_proxy[i]) / 2 + 1;
+    if (most == 0)
+        return EMPM_OK;
+    t->list = (empm__net *)EMPM_MALLOC(most * sizeof *t->list);
+    if (t->list == NULL)
+        return EMPM_ENOMEM;
+    for (i = 0; i < EMPM_MAX_LIST && cfg->remote_ip_trusted_proxy[i]; i++) {
+        const char *s = cfg->remote_ip_trusted_proxy[i];
+        for (; *(s += strspn(s, " \t,")) != '\0'; s += n) {
+            n = strcspn(s, " \t,");
+            if (empm__proxy_net_parse(&t->list[t->n], s, n))
+                t->n++;
+            else
+                empm__report_say(rep, EMPM_LOG_ERROR, 5301,
+                                 "RemoteIPTrustedProxy %.*s: neither an "
+                                 "address nor a network such as 10.0.0.0/8",
+                                 (int)empm__min(n, 100), s);
+        }
+    }
+    return EMPM_OK;
+}
+
+/* A proxy that speaks for a client without naming it lends it no trust. */
+static int empm__proxy_trusts(const empm__nets *t, const empm__peer *p)
+{
+    size_t i;
+    if (p->proxied == EMPM__PROXIED_NAMELESS)
+        return 0;
+    for (i = 0; i < t->n; i++) {
+        const empm__net *net = &t->list[i];
+        const int whole = net->bits / 8, rest = net->bits % 8;
+        if (net->family == p->family &&
+            memcmp(net->addr, p->addr, (size_t)whole) == 0 &&
+            (rest == 0 ||
+             (net->addr[whole] ^ p->addr[whole]) >> (8 - rest) == 0))
+            return 1;
+    }
+    return p->family == EMPM__PEER_UNIX;
+}
+
+/* An address in a field: also "192.0.2.1:80", "[2001:db8::1]", "[...]:80". */
+static int empm__proxy_node_parse(empm__peer *p, const char *s, size_t n)
+{
+    const int bracket = n > 0 && *s == '[';
+    const char *end = (const char *)memchr(s, bracket ? ']' : ':', n);
+    const char *port = end != NULL ? end + bracket : s + n;
+    const size_t left = (size_t)(s + n - port);
+    int64_t v = 0;
+    if (bracket && end == NULL)
+        return 0;
+    if (!bracket && left > 0 && memchr(port + 1, ':', left - 1) != NULL)
+        return empm__proxy_address_parse(p, EMPM__PEER_IPV6, s, n);
+    if (left > 0)
+        v = *port == ':' ? empm__parse_u63(port + 1, left - 1) : -1;
+    if (v < 0 || v > 65535)
+        return 0;
+    return empm__proxy_address_parse(p, bracket ? EMPM__PEER_IPV6
+                                                : EMPM__PEER_IPV4,
+                                     s + bracket, (size_t)(port - s) -
+                                             2 * (size_t)bracket);
+}
+
+/* One field's value, from right to left: *p becomes whom *p has named, while it
+ * is trusted. 0: that is the client; 1: the field before this one may go on. */
+static int empm__proxy_follow(const empm__nets *t, empm__peer *p, const char *s)
+{
+    const char *at = s + strlen(s);
+    for (;;) {
+        const char *end = at, *from;
+        while (at > s && at[-1] != ',')
+            at--;
+        from = at + strspn(at, " \t");
+        while (end > from && (end[-1] == ' ' || end[-1] == '\t'))
+            end--;
+        if (from < end && (!empm__proxy_trusts(t, p) ||
+                           !empm__proxy_node_parse(p, from,
+                                                   (size_t)(end - from))))
+            return 0;
+        if (at == s)
+            return 1;
+        at--;                            /* over the comma */
+    }
+}
+
+/* "TCP4 192.0.2.1 198.51.100.7 4711 80", or TCP6, or UNKNOWN and whatever. */
+static int empm__proxy_parse_line(empm__peer *p, const char *s, size_t n)
+{
+    const char *at[5], *end = s + n;
+    size_t len[5];
+    int64_t port = 0;
+    empm__peer to;
+    int i, family;
+    for (i = 0; i < 5; i++) {
+        const char *sp = s != NULL ? (const char *)memchr(s, ' ',
+                                                          (size_t)(end - s))
+                                   : NULL;
+        at[i] = s;
+        len[i] = s == NULL ? 0 : (size_t)((sp != NULL ? sp : end) - s);
+        s = sp != NULL ? sp + 1 : NULL;
+    }
+    if (len[0] == 7 && memcmp(at[0], "UNKNOWN", 7) == 0) {
+        p->proxied = EMPM__PROXIED_NAMELESS;
+        return 1;
+    }
+    if (len[0] != 4 || s != NULL || at[4] == NULL ||
+        (memcmp(at[0], "TCP4", 4) != 0 && memcmp(at[0], "TCP6", 4) != 0))
+        return 0;
+    for (i = 4; i >= 3; i--) {           /* the client's is the last */
+        port = empm__parse_u63(at[i], len[i]);
+        if (port < 0 || port > 65535 || (len[i] > 1 && *at[i] == '0'))
+            return 0;
+    }
+    family = at[0][3] - '0';
+    if (!empm__proxy_address_parse(&to, family, at[2], len[2]) ||
+        !empm__proxy_address_parse(p, family, at[1], len[1]))
+        return 0;
+    p->port = (uint16_t)port;
+    p->proxied = EMPM__PROXIED;
+    return 1;
+}
+
+/* Looks at the n bytes that a connection begins with. > 0: a header of so many
+ * bytes, maybe more than n (the rest tells nothing and is to be skipped), and
+ * *p is the peer, or as it was if the header names none; 0: more is needed,
+ * but never than 232; -1: this is no PROXY header. */
+static int32_t empm__proxy_parse(empm__peer *p, const char *s, size_t n)
+{
+    static const char line[] = "PROXY ";
+    static const char signature[] = "\r\n\r\n\0\r\nQUIT\n";
+    static const unsigned need[] = { 0, 12, 36, 216 };   /* by family */
+    const unsigned char *u = (const unsigned char *)s;
+    unsigned family, protocol, len;
+    size_t i;
+    if (n == 0)
+        return 0;
+    if (*s == 'P') {
+        if (memcmp(s, line, empm__min(n, 6)) != 0)
+            return -1;
+        for (i = 6; i < n && i < 106 && s[i] != '\r'; i++)
+            if (u[i] < ' ')
+                return -1;
+        if (i + 1 >= n && i < 106)
+            return 0;
+        return i < 106 && s[i + 1] == '\n' && empm__proxy_parse_line(p, s + 6,
+                                                                     i - 6)
+                   ? (int32_t)i + 2 : -1;
+    }
+    if (memcmp(s, signature, empm__min(n, 12)) != 0 ||
+        (n > 12 && (u[12] & 0xfe) != 0x20))
+        return -1;
+    if (n < 16)
+        return 0;
+    family = u[13] >> 4;
+    protocol = u[13] & 15;
+    len = (unsigned)u[14] << 8 | u[15];
+    if (u[12] == 0x20)                   /* LOCAL: it speaks for itself */
+        return (int32_t)(16 + len);
+    if (family > 3 || protocol > 2 || len < need[family])
+        return -1;
+    if (n < 16 + need[family])
+        return 0;
+    p->proxied = EMPM__PROXIED_NAMELESS;
+    if (family == 0 || protocol == 0)    /* it does not know */
+        return (int32_t)(16 + len);
+    if (family == 3) {                   /* on its machine, not on ours */
+        empm__peer_set(p, EMPM__PEER_UNIX, NULL, 0);
+        p->proxied = EMPM__PROXIED_NAMELESS;
+    } else {
+        const unsigned char *port = u + 16 + (family == 1 ? 8 : 32);
+        empm__peer_set(p, family == 1 ? EMPM__PEER_IPV4 : EMPM__PEER_IPV6,
+                       s + 16, (unsigned)port[0] << 8 | port[1]);
+        p->proxied = EMPM__PROXIED;
+    }
+    return (int32_t)(16 + len);
+}
+
+#endif /* EVENTMPM_NO_PROXY */
+
+#ifndef EVENTMPM_NO_STORE
+/* ---------------------------------------------------------------------------
+ * >>store -- keys and values in memory that processes share
+ *
+ * The memory is cut into shards, each with a lock, a hash table and up to 255
+ * slots. Hashes are keyed: clients choose keys.
+ *
+ *     heads[h]   7 -> 12 -> 0          0 is no slot
+ *     free       3 ->  9 -> 0
+ *
+ * Who holds a lock can be killed at any instruction. So a write fills a free
+ * slot, where nobody looks, and then takes effect by the store of one byte:
+ *
+ *     insert     the head becomes the new slot, whose next is the old head
+ *     replace    the link to the old slot leads to the new one, its next copied
+ *     remove     the link to the slot becomes its next
+ *
+ * Before that byte nothing has happened, after it all has: what heads[] leads
+ * to is whole at every instant. Only the free list can be wrong after a death;
+ * the next holder learns of it from the lock, and makes a new one of all that
+ * heads[] does not lead to. The last free slot is kept for replacing.
+ *
+ * A process dies between two instructions, and then those before it count and
+ * those after it do not, however the processor has ordered its stores; so it is
+ * only the compiler that has to keep them in order (empm__kv_link).
+ *
+ * runs on   any thread of any process
+ * source    J.-P. Aumasson, D. J. Bernstein, "SipHash: a fast short-input PRF"
+ * ------------------------------------------------------------------------- */
+
+#define EMPM__KV_SLOTS 255             /* of a shard: a number is a byte */
+
+typedef struct empm__kv_slot {
+    uint64_t version;                  /* no other write has had it */
+    uint64_t expires_ms;               /* there until that one is over, never
+                                          early; 0: for ever */
+    uint32_t hash;
+    uint16_t key_len, len;
+    uint8_t  next;
+} empm__kv_slot;
+
+typedef struct empm__kv_shard {
+    pthread_mutex_t lock;              /* guards the shard: 50 ns, or 1 us to
+                                          mend it or to find who has to go */
+    uint64_t        version;           /* the last one given */
+    uint8_t         heads[256], free;
+    empm__kv_slot   slots[EMPM__KV_SLOTS + 1];   /* what 0 has is not used */
+} __attribute__((aligned(64))) empm__kv_shard;   /* then its keys and values */
+
+typedef struct empm__kv {              /* fixed; the shards follow */
+    uint64_t seed[2];
+    size_t   shard_bytes;
+    uint32_t shards, slots;            /* slots: of each shard */
+    uint32_t room;                     /* for a key and its value */
+} __attribute__((aligned(64))) empm__kv;
+
+/* The least memory: two slots, one of which is the last free one. */
+#define EMPM__KV_LEAST(room) \
+    (sizeof(empm__kv) + sizeof(empm__kv_shard) + 64 + 2 * (size_t)(room))
+
+EMPM__ASSERT_STATIC(EMPM_STORE_ITEM >= 64 && EMPM_STORE_ITEM <= 65535,
+                    store_item_does_not_fit);
+
+/* SipHash-2-4. */
+#define EMPM__ROTATE(x, n) ((x) << (n) | (x) >> (64 - (n)))
+static void empm__sip_rounds(uint64_t v[4], int n)
+{
+    for (; n > 0; n--) {
+        v[0] += v[1];
+        v[2] += v[3];
+        v[1] = EMPM__ROTATE(v[1], 13) ^ v[0];
+        v[3] = EMPM__ROTATE(v[3], 16) ^ v[2];
+        v[0] = EMPM__ROTATE(v[0], 32) + v[3];
+        v[2] += v[1];
+        v[1] = EMPM__ROTATE(v[1], 17) ^ v[2];
+        v[3] = EMPM__ROTATE(v[3], 21) ^ v[0];
+        v[2] = EMPM__ROTATE(v[2], 32);
+    }
+}
+
+static uint64_t empm__sip_hash(const uint64_t seed[2], const void *data,
+                               size_t len)
+{
+    const unsigned char *p = (const unsigned char *)data;
+    uint64_t v[4], word;
+    size_t left = len, n, i;
+    v[0] = seed[0] ^ UINT64_C(0x736f6d6570736575);
+    v[1] = seed[1] ^ UINT64_C(0x646f72616e646f6d);
+    v[2] = seed[0] ^ UINT64_C(0x6c7967656e657261);
+    v[3] = seed[1] ^ UINT64_C(0x7465646279746573);
+    do {
+        n = empm__min(left, 8);
+        word = n < 8 ? (uint64_t)len << 56 : 0;   /* the last, always there */
+        for (i = 0; i < n; i++)
+            word |= (uint64_t)p[i] << 8 * i;
+        v[3] ^= word;
+        empm__sip_rounds(v, 2);
+        v[0] ^= word;
+        p += n;
+        left -= n;
+    } while (n == 8);
+    v[2] ^= 0xff;
+    empm__sip_rounds(v, 4);
+    return v[0] ^ v[1] ^ v[2] ^ v[3];
+}
+
+static empm__kv_shard *empm__kv_shard_at(empm__kv *kv, uint32_t i)
+{
+    return (empm__kv_shard *)(void *)((unsigned char *)(kv + 1) +
+                                      i * kv->shard_bytes);
+}
+
+static unsigned char *empm__kv_data(const empm__kv *kv, empm__kv_shard *sh,
+                                    uint8_t slot)
+{
+    return (unsigned char *)(sh + 1) + (size_t)(slot - 1) * kv->room;
+}
+
+/* Changes what heads[] leads to, after all that stands above the call and
+ * before all below it. */
+static void empm__kv_link(uint8_t *link, uint8_t to)
+{
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    empm__store(link, to);
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+}
+
+/* `slot` is not in a chain any more. */
+static void empm__kv_drop(empm__kv_shard *sh, uint8_t slot)
+{
+    sh->slots[slot].next = sh->free;
+    sh->free = slot;
+}
+
+static void empm__kv_remove(empm__kv_shard *sh, uint8_t *link)
+{
+    const uint8_t slot = *link;
+    empm__kv_link(link, sh->slots[slot].next);
+    empm__kv_drop(sh, slot);
+}
+
+/* Brings a shard in order, a new one or one whose lock's holder has died. */
+static void empm__kv_mend(const empm__kv *kv, empm__kv_shard *sh)
+{
+    uint8_t used[256];
+    uint32_t i;
+    memset(used, 0, sizeof used);
+    for (i = 0; i < 256; i++) {
+        uint8_t slot = sh->heads[i];
+        for (; slot != 0; slot = sh->slots[slot].next)
+            used[slot] = 1;
+    }
+    sh->free = 0;
+    for (i = kv->slots; i > 0; i--)
+        if (!used[i])
+            empm__kv_drop(sh, (uint8_t)i);
+    sh->version |= 0xffffffff;   /* half of it may be stored: past them all */
+}
+
+/* Makes room: who is nearest to the end has to go, who has none stays. */
+static int empm__kv_evict(empm__kv_shard *sh)
+{
+    uint8_t *victim = NULL, *link;
+    uint64_t first = UINT64_MAX;
+    uint32_t i;
+    for (i = 0; i < 256; i++)
+        for (link = &sh->heads[i]; *link != 0; link = &sh->slots[*link].next) {
+            const uint64_t end = sh->slots[*link].expires_ms;
+            if (end != 0 && end < first) {
+                first = end;
+                victim = link;
+            }
+        }
+    if (victim == NULL)
+        return EMPM_EFULL;
+    empm__kv_remove(sh, victim);
+    return EMPM_OK;
+}
+
+/* A key's place. A good empm__kv_open() leaves the shard locked. */
+typedef struct empm__kv_at {
+    empm__kv       *kv;
+    empm__kv_shard *sh;
+    const void     *key;
+    size_t          key_len;
+    uint32_t        hash;
+    uint8_t        *link;              /* to its slot, or its chain's end */
+    empm__kv_slot  *slot;              /* NULL: absent, or it has expired */
+    unsigned char  *value;
+} empm__kv_at;
+
+static int empm__kv_open(empm__kv_at *at, empm__kv *kv, const void *key,
+                         size_t key_len, uint64_t now_ms)
+{
+    empm__kv_shard *sh;
+    uint64_t hash;
+    int r;
+    if (kv == NULL)
+        return EMPM_EMISUSE;
+    if (key_len == 0 || key_len > kv->room)
+        return EMPM_EINVAL;
+    hash = empm__sip_hash(kv->seed, key, key_len);
+    sh = empm__kv_shard_at(kv, (uint32_t)((hash >> 32) * kv->shards >> 32));
+    if ((r = empm__shared_lock(&sh->lock)) < 0)
+        return r;
+    if (r == EMPM__ORPHANED) {
+        empm__kv_mend(kv, sh);
+        empm__shared_lock_mended(&sh->lock);
+    }
+    at->kv = kv;
+    at->sh = sh;
+    at->key = key;
+    at->key_len = key_len;
+    at->hash = (uint32_t)hash;
+    at->slot = NULL;
+    for (at->link = &sh->heads[hash & 255]; *at->link != 0;
+         at->link = &sh->slots[*at->link].next) {
+        empm__kv_slot *s = &sh->slots[*at->link];
+        unsigned char *data = empm__kv_data(kv, sh, *at->link);
+        if (s->hash != at->hash || s->key_len != key_len ||
+            memcmp(data, key, key_len) != 0)
+            continue;
+        at->value = data + key_len;
+        if (s->expires_ms == 0 || now_ms <= s->expires_ms)
+            at->slot = s;
+        break;
+    }
+    return EMPM_OK;
+}
+
+static int empm__kv_write(empm__kv_at *at, const void *value, size_t len,
+                          uint64_t expires_ms)
+{
+    empm__kv_shard *sh = at->sh;
+    uint8_t *link = at->link, old = *link, slot;
+    empm__kv_slot *s;
+    unsigned char *data;
+    if (len > at->kv->room - at->key_len)
+        return EMPM_EINVAL;
+    if (old == 0) {
+        if (sh->slots[sh->free].next == 0 && empm__kv_evict(sh) < 0)
+            return EMPM_EFULL;
+        link = &sh->heads[at->hash & 255];
+    }
+    slot = sh->free;
+    s = &sh->slots[slot];
+    sh->free = s->next;
+    s->version = ++sh->version;
+    s->expires_ms = expires_ms;
+    s->hash = at->hash;
+    s->key_len = (uint16_t)at->key_len;
+    s->len = (uint16_t)len;
+    s->next = old != 0 ? sh->slots[old].next : *link;
+    data = empm__kv_data(at->kv, sh, slot);
+    memcpy(data, at->key, at->key_len);
+    if (len > 0)
+        memcpy(data + at->key_len, value, len);
+    empm__kv_link(link, slot);
+    if (old != 0)
+        empm__kv_drop(sh, old);
+    return EMPM_OK;
+}
+
+static int empm__kv_get(empm__kv *kv, const void *key, size_t key_len,
+                        void *value, size_t cap, size_t *len, uint64_t *version,
+                        uint64_t now_ms)
+{
+    empm__kv_at at;
+    int r = empm__kv_open(&at, kv, key, key_len, now_ms);
+    if (r < 0)
+        return r;
+    if (at.slot == NULL) {
+        r = EMPM_EGONE;
+    } else {
+        if (len != NULL)
+            *len = at.slot->len;
+        if (version != NULL)
+            *version = at.slot->version;
+        if (at.slot->len > cap)
+            r = EMPM_EFULL;
+        else if (at.slot->len > 0)
+            memcpy(value, at.value, at.slot->len);
+    }
+    pthread_mutex_unlock(&at.sh->lock);
+    return r;
+}
+
+/* if_version: NULL: whatever is there; 0: only if nothing is; or only that. */
+static int empm__kv_put(empm__kv *kv, const void *key, size_t key_len,
+                        const uint64_t *if_version, const void *value,
+                        size_t len, int64_t ttl_ms, uint64_t now_ms)
+{
+    empm__kv_at at;
+    const uint64_t expires_ms = ttl_ms == 0 ? 0 : now_ms + (uint64_t)ttl_ms;
+    int r = ttl_ms < 0 ? EMPM_EINVAL
+                       : empm__kv_open(&at, kv, key, key_len, now_ms);
+    if (r < 0)
+        return r;
+    if (if_version != NULL &&
+        *if_version != (at.slot != NULL ? at.slot->version : 0))
+        r = EMPM_EGONE;
+    else
+        r = empm__kv_write(&at, value, len, expires_ms);
+    pthread_mutex_unlock(&at.sh->lock);
+    return r;
+}
+
+static int empm__kv_delete(empm__kv *kv, const void *key, size_t key_len,
+                           uint64_t now_ms)
+{
+    empm__kv_at at;
+    int r = empm__kv_open(&at, kv, key, key_len, now_ms);
+    if (r < 0)
+        return r;
+    r = at.slot != NULL ? EMPM_OK : EMPM_EGONE;
+    if (*at.link != 0)
+        empm__kv_remove(at.sh, at.link);
+    pthread_mutex_unlock(&at.sh->lock);
+    return r;
+}
+
+static int empm__kv_add(empm__kv *kv, const void *key, size_t key_len,
+                        int64_t delta, int64_t ttl_ms, int64_t *result,
+                        uint64_t now_ms)
+{
+    empm__kv_at at;
+    int64_t n = 0;
+    uint64_t expires_ms = ttl_ms == 0 ? 0 : now_ms + (uint64_t)ttl_ms;
+    int r = ttl_ms < 0 ? EMPM_EINVAL
+                       : empm__kv_open(&at, kv, key, key_len, now_ms);
+    if (r < 0)
+        return r;
+    if (at.slot != NULL && at.slot->len == sizeof n) {
+        memcpy(&n, at.value, sizeof n);
+        expires_ms = at.slot->expires_ms;
+    } else if (at.slot != NULL) {
+        r = EMPM_EINVAL;
+    }
+    if (delta > 0 ? n > INT64_MAX - delta : n < INT64_MIN - delta)
+        r = EMPM_EINVAL;
+    if (r == EMPM_OK) {
+        n += delta;
+        r = empm__kv_write(&at, &n, sizeof n, expires_ms);
+    }
+    if (r == EMPM_OK && result != NULL)
+        *result = n;
+    pthread_mutex_unlock(&at.sh->lock);
+    return r;
+}
+
+/* A store for the processes to come, in `bytes`; `room` for each key with its
+ * value, 64 to 65535. */
+static int empm__kv_new(empm__kv **out, size_t bytes, uint32_t room)
+{
+    const size_t most = sizeof(empm__kv_shard) + EMPM__KV_SLOTS * (size_t)room;
+    empm__kv *kv = (empm__kv *)mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                                    MAP_ANONYMOUS | MAP_SHARED, -1, 0);
+    uint32_t i;
+    if ((void *)kv == MAP_FAILED)
+        return EMPM_ENOMEM;
+    empm__random_fill(kv->seed, sizeof kv->seed);
+    kv->room = room;
+    kv->shards = (uint32_t)((bytes - sizeof *kv + most - 1) / most);
+    kv->shard_bytes = (bytes - sizeof *kv) / kv->shards & ~(size_t)63;
+    kv->slots = (uint32_t)empm__min(
+        (kv->shard_bytes - sizeof(empm__kv_shard)) / room, EMPM__KV_SLOTS);
+    for (i = 0; i < kv->shards; i++) {
+        empm__kv_shard *sh = empm__kv_shard_at(kv, i);
+        if (empm__shared_lock_init(&sh->lock) < 0) {
+            munmap(kv, bytes);
+            return EMPM_ESYS;
+        }
+        empm__kv_mend(kv, sh);
+    }
+    *out = kv;
+    return EMPM_OK;
+}
+
+/* `bytes`, as they were asked for: any child may have written what is in it. */
+static void empm__kv_free(empm__kv *kv, size_t bytes)
+{
+    if (kv != NULL)
+        munmap(kv, bytes);
+}
+
+/* --- the server's own ----------------------------------------------------- */
+
+static uint64_t empm__store_now_ms(void)
+{
+    return empm__now_us() / 1000u;
+}
+
+EMPM_API int empm_store_get(empm_server *s, const void *key, size_t key_len,
+                            void *value, size_t cap, size_t *len,
+                            uint64_t *version)
+{
+    return empm__kv_get(s->store, key, key_len, value, cap, len, version,
+                        empm__store_now_ms());
+}
+
+EMPM_API int empm_store_put(empm_server *s, const void *key, size_t key_len,
+                            const void *value, size_t len, int64_t ttl_ms)
+{
+    return empm__kv_put(s->store, key, key_len, NULL, value, len, ttl_ms,
+                        empm__store_now_ms());
+}
+
+EMPM_API int empm_store_cas(empm_server *s, const void *key, size_t key_len,
+                            uint64_t version, const void *value, size_t len,
+                            int64_t ttl_ms)
+{
+    return empm__kv_put(s->store, key, key_len, &version, value, len, ttl_ms,
+                        empm__store_now_ms());
+}
+
+EMPM_API int empm_store_delete(empm_server *s, const void *key, size_t key_len)
+{
+    return empm__kv_delete(s->store, key, key_len, empm__store_now_ms());
+}
+
+EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
+                            int64_t delta, int64_t ttl_ms, int64_t *result)
+{
+    return empm__kv_add(s->store, key, key_len, delta, ttl_ms, result,
+                        empm__store_now_ms());
+}
+#endif /* EVENTMPM_NO_STORE */
+
+#ifndef EVENTMPM_NO_ACCESS_LOG
+
+/* ---------------------------------------------------------------------------
+ * >>access -- CustomLog: a line for each request
+ *
+ * A format is compiled into items at start; a request runs through them and
+ * its line comes into being where it will be written from: a page that its
+ * worker keeps for each log. Nothing is allocated or printed with printf(), and
+ * no system call is made but one write() for a page of lines.
+ *
+ * A page is in its place (worker.lines), or somebody has taken it: the worker,
+ * to add a line, or who collects. Taking is one atomic exchange, so nobody ever
+ * waits for a write(): a worker that finds none there takes a new one. A page
+ * is written when it is full, and all are half a second after the first line:
+ * the listener is told that moment and makes it a chore for the next free
+ * worker or for the standby. So it does not matter what keeps the worker that
+ * made a line (sleep, a handler that has always been quick, a client). A crash
+ * loses what half a second has gathered; lines of different workers are not in
+ * order.
+ *
+ * What came from the client is escaped as Apache does it (\n \t \" \\ \xhh), so
+ * that nobody can forge a line or drive a terminal.
+ *
+ * runs on   the worker that owns the connection; collecting, on any thread
+ * source    mod_log_config, mod_logio
+ * ------------------------------------------------------------------------- */
+
+#ifndef EMPM__LINES_MS
+#  define EMPM__LINES_MS 500
+#endif
+#define EMPM__ITEM_ROOM 64u          /* that any item fits in, cut if need be */
+#define EMPM__ITEM_SPARE 24          /* ... of which text leaves so much */
+#define EMPM__ITEM_STATUSES 8
+
+typedef struct empm__item {
+    char        letter;              /* NUL: text as it stands */
+    char        unit;                /* for what is in braces (empm__units) */
+    uint8_t     at_end;              /* %{end:...}t */
+    uint8_t     negated, nonly;
+    uint16_t    only[EMPM__ITEM_STATUSES];
+    uint32_t    len;
+    uint32_t    tail;                /* room that the items after it need */
+    const char *text;                /* itself, or what is in braces; or NULL */
+} empm__item;
+
+typedef struct empm__access_log {
+    int         fd;
+    int         owner;               /* closes fd; others share it */
+    int         is_pipe;             /* takes PIPE_BUF bytes at once, or none */
+    int         only_without;        /* env=!name */
+    char        only[64];            /* env=name: with such a note; "": all */
+    uint32_t    torn;                /* atomic: the file ends within a line */
+    uint32_t    nitems, least;       /* least: room for the shortest line */
+    empm__item *items;
+    char        name[1024];
+} empm__access_log;
+
+typedef struct empm__access_logs {
+    uint32_t         n;
+    char             host[256];      /* %v */
+    locale_t         c;              /* of %{...}t, whatever setlocale() says;
+                                        0: there is no memory for it */
+    empm__access_log of[EMPM_MAX_LIST];
+} empm__access_logs;
+
+/* --- formats -------------------------------------------------------------- */
+
+/* What may stand in braces, of letters where not everything may. */
+static const struct { char letter, unit; char word[12]; } empm__units[] = {
+    { 'T', 's', "s" }, { 'T', 'm', "ms" }, { 'T', 'u', "us" },
+    { 'p', 'c', "canonical" }, { 'p', 'c', "local" }, { 'p', 'r', "remote" },
+    { 'P', 'p', "pid" }, { 'P', 't', "tid" }, { 'P', 't', "hextid" },
+    { 'a', 'c', "c" }, { 'h', 'c', "c" },
+    { 't', 's', "sec" }, { 't', 'm', "msec" }, { 't', 'u', "usec" },
+    { 't', 'M', "msec_frac" }, { 't', 'U', "usec_frac" }
+};
+
+/* One item after its '%': "!200,304{X}i". Returns NULL or what is wrong. */
+static const char *empm__access_item_parse(empm__item *it, const char **format,
+                                           char **text)
+{
+    const char *p = *format;
+    size_t i, n;
+    for (;; p++)
+        if (*p == '!')
+            it->negated = 1;
+        else if (empm__ascii_is_digit((unsigned char)*p)) {
+            n = strspn(p, "0123456789");
+            if (n != 3 || it->nonly == EMPM__ITEM_STATUSES)
+                return "wants statuses of three digits, eight at most";
+            it->only[it->nonly++] = (uint16_t)empm__parse_u63(p, n);
+            p += n - 1;
+        } else if (*p == '{') {
+            n = strcspn(++p, "}");
+            if (p[n] == '\0')
+                return "has a brace that is not closed";
+            it->text = (const char *)memcpy(*text, p, n);
+            (*text)[n] = '\0';
+            *text += n + 1;
+            p += n;
+        } else if (*p != '<' && *p != '>' && *p != ',')
+            break;
+    it->letter = *p;
+    *format = p + 1;
+    if (*p == '\0' || strchr("hlutrsbBDTXvVpmUqHaAkPLIOSfRioCen", *p) == NULL)
+        return "is not known";
+    if (strchr("ioCen", *p) != NULL)
+        return it->text != NULL && *it->text != '\0' ? NULL : "wants a {name}";
+    if (it->text == NULL)
+        return NULL;
+    if (*p == 't' && strncmp(it->text, "begin:", 6) == 0)
+        it->text += 6;
+    else if (*p == 't' && strncmp(it->text, "end:", 4) == 0) {
+        it->text += 4;
+        it->at_end = 1;
+    }
+    for (i = 0; i < EMPM__COUNT(empm__units); i++)
+        if (empm__units[i].letter == *p &&
+            strcmp(empm__units[i].word, it->text) == 0)
+            it->unit = empm__units[i].unit;
+    if (*p == 't' && *it->text == '\0')
+        it->text = NULL;
+    return it->unit != 0 || *p == 't' ? NULL
+                                      : "takes no such word in braces";
+}
+
+/* Compiles the format `f`. Returns NULL, or what is wrong with the item that
+ * begins at *at. */
+static const char *empm__access_format_compile(empm__access_log *l,
+                                               const char *f, size_t *at)
+{
+    const size_t most = strlen(f) + 1;
+    const char *p = f, *why;
+    empm__item *it;
+    uint32_t tail = 1;               /* the newline */
+    char *text;
+    *at = 0;
+    l->nitems = 0;
+    l->items = (empm__item *)EMPM_MALLOC(most * (sizeof *it + 1));
+    if (l->items == NULL)
+        return "no memory";
+    text = (char *)(l->items + most);
+    while (*p != '\0') {
+        it = &l->items[l->nitems++];
+        memset(it, 0, sizeof *it);
+        if (*p == '%' && p[1] != '%') {
+            *at = (size_t)(p++ - f);
+            if ((why = empm__access_item_parse(it, &p, &text)) != NULL)
+                return why;
+            continue;
+        }
+        it->text = text;
+        while (*p != '\0' && (*p != '%' || p[1] == '%')) {
+            if (*p == '%')
+                p++;
+            if (p[0] == '\\' && (p[1] == 't' || p[1] == 'n'))
+                *text++ = *++p == 't' ? '\t' : '\n';
+            else
+                *text++ = *p;
+            p++;
+        }
+        it->len = (uint32_t)(text - it->text);
+    }
+    *at = 0;
+    for (it = l->items + l->nitems; it-- > l->items;) {
+        it->tail = tail;
+        tail += it->letter == '\0' ? it->len : EMPM__ITEM_ROOM;
+    }
+    l->least = tail;
+    return tail <= EMPM__PAGE_ROOM / 2 ? NULL : "is too long";
+}
+
+/* --- what a request has to show ------------------------------------------- */
+
+typedef struct empm__facts {
+    empm_request *req;
+    const char   *in;                /* what the head's offsets count from */
+    int           aborted;
+    int           cut;               /* something had no room */
+    int           status;
+    int64_t       sent, body, got;   /* bytes on the wire, of the body; taken */
+    uint64_t      end_us;
+} empm__facts;
+
+static void empm__access_facts(empm__facts *f, empm_request *req, int aborted)
+{
+    const int64_t whole = req->declared > req->written ? req->declared
+                                                       : req->written;
+    memset(f, 0, sizeof *f);
+    f->req = req;
+    f->in = req->text != NULL ? req->text : req->in;
+    f->aborted = aborted;
+    f->end_us = req->w->turn_us;
+    /* nothing was sent: the client has gone before, or it is our fault */
+    f->status = req->answer != EMPM__OPEN && !req->cut_short ? req->status
+              : req->failed && req->failed != EMPM_ECLOSED ? 500 : 499;
+    /* a pipelined answer that leaves with the next one counts as sent */
+    f->sent = req->sent - req->sent_before +
+              (aborted ? 0 : req->out_left);
+    if (f->sent < 0)
+        f->sent = 0;
+    f->body = f->sent - (int64_t)req->head_out;
+    if (f->body > whole)
+        f->body = whole;
+    if (f->body < 0 || req->framing == EMPM__BODILESS)
+        f->body = 0;
+    f->got = req->got - req->got_before -    /* the rest is the next one's */
+             (req->close ? 0 : (int64_t)(req->in_end - req->in_start));
+}
+
+/* Text of any length, escaped; NULL is "-". What has no room is cut, with "..."
+ * to say so. */
+static char *empm__access_write(empm__facts *f, char *at, const char *end,
+                                const char *s, size_t n)
+{
+    if (s == NULL)
+        return EMPM__ADD(at, "-");
+    while (n > 0) {
+        const unsigned char ch = (unsigned char)*s;
+        const char *named;
+        uint64_t word;
+        if (end - at < EMPM__ITEM_SPARE) {
+            f->cut = 1;
+            return EMPM__ADD(at, "...");
+        }
+        if (n >= sizeof word) {
+            memcpy(&word, s, sizeof word);
+            if (!((word & EMPM__EACH(0x80)) | EMPM__ANY_BELOW(word, 32) |
+                  EMPM__ANY_IS(word, 127) | EMPM__ANY_IS(word, '"') |
+                  EMPM__ANY_IS(word, '\\'))) {
+                at = empm__text_append(at, s, sizeof word);
+                s += sizeof word;
+                n -= sizeof word;
+                continue;
+            }
+        }
+        if (ch >= 32 && ch < 127 && ch != '"' && ch != '\\')
+            *at++ = (char)ch;
+        else {
+            static const char from[] = "\b\n\r\t\v\"\\", to[] = "bnrtv\"\\";
+            *at++ = '\\';
+            if (ch != 0 && (named = strchr(from, ch)) != NULL)
+                *at++ = to[named - from];
+            else {
+                *at++ = 'x';
+                *at++ = "0123456789abcdef"[ch >> 4];
+                *at++ = "0123456789abcdef"[ch & 15];
+            }
+        }
+        s++;
+        n--;
+    }
+    return at;
+}
+
+static char *empm__access_write_string(empm__facts *f, char *at,
+                                       const char *end, const char *s)
+{
+    return empm__access_write(f, at, end, s, s != NULL ? strlen(s) : 0);
+}
+
+static char *empm__access_write_number(char *at, int64_t v)
+{
+    return at + empm__format_u64(at, v > 0 ? (uint64_t)v : 0);
+}
+
+static char *empm__access_write_peer(char *at, const empm__peer *p)
+{
+    int i;
+    if (p->family == EMPM__PEER_IPV4) {
+        for (i = 0; i < 4; i++) {
+            at += empm__format_u64(at, p->addr[i]);
+            *at++ = '.';
+        }
+        return at - 1;
+    }
+    if (p->family == EMPM__PEER_IPV6 &&
+        inet_ntop(AF_INET6, p->addr, at, EMPM__ITEM_ROOM) != NULL)
+        return at + strlen(at);
+    return EMPM__ADD(at, "-");
+}
+
+/* %A asks the kernel each time. */
+static char *empm__access_write_local(char *at, const empm_request *req)
+{
+    struct sockaddr_storage a;
+    socklen_t n = sizeof a;
+    memset(&a, 0, sizeof a);
+    if (getsockname(req->c->fd, (struct sockaddr *)&a, &n) == 0 &&
+        (a.ss_family == AF_INET
+             ? inet_ntop(AF_INET, &((struct sockaddr_in *)(void *)&a)->sin_addr,
+                         at, EMPM__ITEM_ROOM)
+         : a.ss_family == AF_INET6
+             ? inet_ntop(AF_INET6,
+                         &((struct sockaddr_in6 *)(void *)&a)->sin6_addr, at,
+                         EMPM__ITEM_ROOM)
+             : NULL) != NULL)
+        return at + strlen(at);
+    return EMPM__ADD(at, "-");
+}
+
+/* The request line as it came; of a head that makes no sense its first line. */
+static char *empm__access_write_line(empm__facts *f, char *at, const char *end)
+{
+    const empm__head *h = &f->req->head;
+    if (f->req->text == NULL) {
+        const char *s = f->in + h->start, *lf;
+        size_t n = f->req->in_end - h->start;
+        lf = (const char *)memchr(s, '\n', n);
+        n = lf != NULL ? (size_t)(lf - s) : n;
+        n -= n > 0 && s[n - 1] == '\r';
+        return empm__access_write(f, at, end, n > 0 ? s : NULL, n);
+    }
+    /* its first two words end with a NUL by now; "HTTP/1.x" is left */
+    at = empm__access_write(f, at, end, f->in + h->method, h->method_len);
+    *at++ = ' ';
+    at = empm__access_write(f, at, end, f->in + h->target, h->target_len);
+    *at++ = ' ';
+    return empm__access_write(f, at, end, f->in + h->target + h->target_len +
+                              1, 8);
+}
+
+static int64_t empm__access_wall_us(empm__worker *w, uint64_t us)
+{
+    if (w->turn_us - w->wall_at_us >= 1000000u) {
+        struct timespec t;
+        clock_gettime(CLOCK_REALTIME, &t);
+        w->wall_us = (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000 -
+                     (int64_t)empm__now_us();
+        w->wall_at_us = w->turn_us;
+    }
+    return w->wall_us + (int64_t)us;
+}
+
+static size_t empm__access_strftime(locale_t c, char *to, size_t n,
+                                    const char *format, const struct tm *tm)
+{
+    return c != (locale_t)0 ? strftime_l(to, n, format, tm, c)
+                            : strftime(to, n, format, tm);
+}
+
+/* %t in Apache's way, or as strftime() has it; made anew once a second. */
+static char *empm__access_write_second(empm__worker *w, char *at,
+                                       const char *format, int64_t second)
+{
+    empm__stamp *st = &w->stamp;
+    if (st->len == 0 || st->second != second || st->format != format) {
+        const time_t t = (time_t)second;
+        struct tm here, utc;
+        int ahead;
+        localtime_r(&t, &here);
+        gmtime_r(&t, &utc);
+        ahead = here.tm_year != utc.tm_year ? here.tm_year - utc.tm_year
+                                            : here.tm_yday - utc.tm_yday;
+        ahead = (ahead * 24 + here.tm_hour - utc.tm_hour) * 60 + here.tm_min -
+                utc.tm_min;
+        st->second = second;
+        st->format = format;
+        st->len = format != NULL
+            ? empm__access_strftime(w->s->access->c, st->text, sizeof st->text,
+                                    format, &here)
+            : (size_t)snprintf(st->text, sizeof st->text,
+                               "[%02d/%.3s/%d:%02d:%02d:%02d %c%02d%02d]",
+                               here.tm_mday, empm__months + here.tm_mon * 3,
+                               here.tm_year + 1900, here.tm_hour, here.tm_min,
+                               here.tm_sec, ahead < 0 ? '-' : '+',
+                               abs(ahead) / 60, abs(ahead) % 60);
+    }
+    return empm__text_append(at, st->text, empm__min(st->len,
+                                                     sizeof st->text - 1));
+}
+
+static char *empm__access_write_time(empm__facts *f, const empm__item *it,
+                                     char *at)
+{
+    empm__worker *w = f->req->w;
+    const int64_t us = empm__access_wall_us(w, it->at_end ||
+                                            f->req->began_us == 0
+                                            ? f->end_us : f->req->began_us);
+    int64_t part = us % 1000000, tenth = 100000;
+    switch (it->unit) {
+    case 's': return empm__access_write_number(at, us / 1000000);
+    case 'm': return empm__access_write_number(at, us / 1000);
+    case 'u': return empm__access_write_number(at, us);
+    case 'M': case 'U':
+        for (; tenth >= (it->unit == 'M' ? 1000 : 1); tenth /= 10)
+            *at++ = (char)('0' + part / tenth % 10);
+        return at;
+    }
+    return empm__access_write_second(w, at, it->text, us / 1000000);
+}
+
+/* A field of the response: those that were set, and what every head has. */
+static char *empm__access_write_field(empm__facts *f, char *at, const char *end,
+                                      const char *name)
+{
+    const empm_request *req = f->req;
+    const size_t n = strlen(name);
+    char *next, *line = empm__response_field_line(req, req->fields, name, n,
+                                                  &next);
+    if (line != NULL)                /* without ": " and CRLF */
+        return empm__access_write(f, at, end, line + n + 2,
+                                  (size_t)(next - line) - n - 4);
+    if (empm__text_equal(name, "Server") && *req->w->cfg->server_field != '\0')
+        return empm__access_write_string(f, at, end, req->w->cfg->server_field);
+    if (empm__text_equal(name, "Content-Type") && !req->has_type && f->body > 0)
+        return EMPM__ADD(at, "text/plain; charset=utf-8");
+    if (empm__text_equal(name, "Content-Length") &&
+        req->framing != EMPM__BY_CHUNKS &&
+        !empm__response_is_lengthless(req->status))
+        return empm__access_write_number(at, req->declared >= 0 ? req->declared
+                                                                : req->written);
+    return EMPM__ADD(at, "-");
+}
+
+static const char *empm__access_server_name(const empm__facts *f, size_t *n,
+                                            int given)
+{
+    const empm_server *s = f->req->w->s;
+    const empm__head *h = &f->req->head;
+    const char *host = f->in + h->host;
+    *n = h->host_len;
+    if (!given || h->host_len == 0) {
+        *n = strlen(s->access->host);
+        return s->access->host;
+    }
+    while (*n > 0 && empm__ascii_is_digit((unsigned char)host[*n - 1]))
+        --*n;                        /* without its port */
+    if (*n > 0 && host[*n - 1] == ':')
+        --*n;
+    else
+        *n = h->host_len;
+    return host;
+}
+
+/* The file that a request of EMPM_FILES means, there or not. */
+static char *empm__access_write_file(empm__facts *f, char *at, const char *end)
+{
+    const empm_request *req = f->req;
+    const empm_config *cfg = req->w->cfg;
+    const empm__route *r = req->route;
+    const char *root;
+    char path[1200];
+    int i;
+    if (r == NULL || r->user->kind != EMPM__ROUTE_FILES)
+        return EMPM__ADD(at, "-");
+    root = r->user->root != NULL ? r->user->root
+                                 : empm__config_path(cfg, cfg->document_root,
+                                                     path, sizeof path);
+    at = empm__access_write_string(f, at, end, root);
+    for (i = r->nsegs - 1; i < req->path.n; i++) {
+        at = empm__access_write(f, at, end, "/", 1);
+        at = empm__access_write(f, at, end, req->path.seg[i], req->path.len[i]);
+    }
+    if (req->path.n > 0 && req->path.len[req->path.n - 1] == 0)
+        at = empm__access_write_string(f, at, end, "index.html");
+    return at;
+}
+
+/* Runs one item. There is room for EMPM__ITEM_ROOM bytes at least. */
+static char *empm__access_write_item(empm__facts *f, const empm__item *it,
+                                     char *at, const char *end)
+{
+    empm_request *req = f->req;
+    empm__worker *w = req->w;
+    const empm__head *h = &req->head;
+    const uint64_t took = req->began_us != 0 ? f->end_us - req->began_us : 0;
+    const int known = h->target_len > 0;     /* the request line made sense */
+    const char *s = NULL;
+    empm__peer p;
+    size_t n = 0;
+    int i, named = it->nonly == 0;
+    if (it->letter == '\0')
+        return empm__text_append(at, it->text, it->len);
+    for (i = 0; i < it->nonly; i++)
+        named |= it->only[i] == f->status;
+    if (it->nonly > 0 && named == it->negated)
+        return EMPM__ADD(at, "-");
+    switch (it->letter) {
+    case 'h': case 'a':
+        p = it->unit == 'c' ? *empm__request_peer(req)
+                            : empm__request_client(req);
+        return empm__access_write_peer(at, &p);
+    case 'A': return empm__access_write_local(at, req);
+    case 't': return empm__access_write_time(f, it, at);
+    case 'r': return empm__access_write_line(f, at, end);
+    case 's': return empm__access_write_number(at, f->status);
+    case 'b':
+        return f->body > 0 ? empm__access_write_number(at, f->body)
+                           : EMPM__ADD(at, "-");
+    case 'B': return empm__access_write_number(at, f->body);
+    case 'D': return empm__access_write_number(at, (int64_t)took);
+    case 'T':
+        return empm__access_write_number(at, (int64_t)(it->unit == 'u' ? took
+                                                       : it->unit == 'm'
+                                                       ? took / 1000
+                                                       : took / 1000000));
+    case 'X':
+        *at++ = f->aborted || req->cut_short ? 'X' : req->close ? '-' : '+';
+        return at;
+    case 'p':
+        return empm__access_write_number(
+            at, it->unit == 'r' ? empm__request_peer(req)->port
+                                : w->s->listeners[req->c->listener].port);
+    case 'k': return empm__access_write_number(at, req->c->requests);
+    case 'P':
+        return empm__access_write_number(
+            at, it->unit == 't' ? (int64_t)w->number : w->child->pid);
+    case 'I': return empm__access_write_number(at, f->got);
+    case 'O': return empm__access_write_number(at, f->sent);
+    case 'S': return empm__access_write_number(at, f->got + f->sent);
+    case 'o': return empm__access_write_field(f, at, end, it->text);
+    case 'i': s = empm__request_field_find(f->in, h, it->text); break;
+    case 'f': return empm__access_write_file(f, at, end);
+    case 'R': s = req->route != NULL ? req->route->user->pattern : NULL; break;
+    case 'n': s = empm__request_note(req, it->text); break;
+    case 'u': s = empm__request_note(req, "REMOTE_USER"); break;
+    case 'e':
+        s = empm__request_note(req, it->text);
+        s = s != NULL ? s : getenv(it->text);
+        break;
+    case 'C': s = req->text != NULL ? empm_cookie(req, it->text) : NULL; break;
+    case 'v': case 'V':
+        s = empm__access_server_name(f, &n, it->letter == 'V');
+        return empm__access_write(f, at, end, s, n);
+    case 'm':
+        return empm__access_write(f, at, end, known ? f->in + h->method : NULL,
+                                  h->method_len);
+    case 'U':                            /* as it was sent, unlike Apache */
+        if (known && h->path_len == 0) {
+            *at++ = '/';                 /* "http://host" has none */
+            return at;
+        }
+        return empm__access_write(f, at, end, known ? f->in + h->path : NULL,
+                                  h->path_len);
+    case 'q':
+        if (!known)
+            break;
+        n = h->target + h->target_len - h->query;
+        if (n > 0)
+            *at++ = '?';
+        return empm__access_write(f, at, end, f->in + h->query, n);
+    case 'H':
+        return known ? empm__text_append(at, h->minor ? "HTTP/1.1"
+                                                      : "HTTP/1.0", 8)
+                     : EMPM__ADD(at, "-");
+    }
+    return empm__access_write_string(f, at, end, s); /* l, L: nobody knows */
+}
+
+/* --- lines and pages ------------------------------------------------------ */
+
+/* How much of n bytes goes into one write(): for a pipe, into which other
+ * children write, too, as many whole lines as it takes without a gap. */
+static size_t empm__access_lines_piece(const empm__access_log *l, const char *s,
+                                       size_t n)
+{
+    size_t k = PIPE_BUF;
+    if (!l->is_pipe || n <= PIPE_BUF)
+        return n;
+    while (k > 0 && s[k - 1] != '\n')
+        k--;
+    return k > 0 ? k : (size_t)((const char *)memchr(s, '\n', n) - s) + 1;
+}
+
+/* Writes a page of lines; it is empty then. No lock is held meanwhile, and what
+ * a pipe has no room for is lost. */
+static void empm__access_lines_save(empm__engine *ch, empm__access_log *l,
+                                    empm__page *p)
+{
+    const char *s = empm__page_data(p), *end = s + p->end;
+    uint32_t lost = 0;
+    p->end = 0;
+    /* a full disk has taken half a line: the next must not become part of it */
+    if (empm__load(&l->torn) && empm__log_put(l->fd, "\n", 1) == 1)
+        empm__store(&l->torn, 0u);
+    while (s < end) {
+        const ssize_t r = empm__log_put(
+            l->fd, s, empm__access_lines_piece(l, s, (size_t)(end - s)));
+        if (r > 0)
+            s += r;
+        else if (r == 0 || errno != EINTR)
+            break;
+    }
+    if (s == end)
+        return;
+    if (s > empm__page_data(p) && s[-1] != '\n')
+        empm__store(&l->torn, 1u);
+    empm__engine_log(ch, EMPM_LOG_ERROR, 646, "CustomLog %s: %s; its lines are "
+                     "lost (%u before these)", l->name,
+                     empm__fd_would_block(errno) ? "its pipe is full"
+                                                 : strerror(errno),
+                     empm__load(&ch->score->unlogged));
+    for (; s < end; s++)
+        lost += *s == '\n';
+    __atomic_fetch_add(&ch->score->unlogged, lost, __ATOMIC_RELAXED);
+}
+
+/* Writes what all workers have gathered, each page as it is found. A page goes
+ * back to its place, unless there is a new one. */
+static void empm__access_lines_collect(empm__engine *ch)
+{
+    empm__access_logs *a = ch->s->access;
+    uint32_t k;
+    int i;
+    if (a == NULL)
+        return;
+    /* a disk that stands still shall have one of us, not one more each time */
+    if (__atomic_exchange_n(&ch->collecting, 1u, __ATOMIC_ACQ_REL)) {
+        empm__store(&ch->lines_due_ms,
+                    empm__time_after(empm__now_ms(), EMPM__LINES_MS));
+        return;
+    }
+    /* first: a line that comes later makes it due again */
+    __atomic_store_n(&ch->lines_due_ms, EMPM__NEVER, __ATOMIC_SEQ_CST);
+    for (i = 0; i < ch->nworkers; i++)
+        for (k = 0; k < a->n; k++) {
+            empm__page **place = &ch->workers[i].lines[k], *none = NULL;
+            empm__page *p = __atomic_exchange_n(place, none, __ATOMIC_SEQ_CST);
+            if (p == NULL)
+                continue;
+            if (p->end > 0)
+                empm__access_lines_save(ch, &a->of[k], p);
+            if (!__atomic_compare_exchange_n(place, &none, p, 0,
+                                             __ATOMIC_ACQ_REL,
+                                             __ATOMIC_RELAXED))
+                EMPM_FREE(p);
+        }
+    empm__store_rel(&ch->collecting, 0u);
+}
+
+/* The end: no worker runs any more. */
+static void empm__access_lines_end(empm__engine *ch)
+{
+    uint32_t k;
+    int i;
+    empm__access_lines_collect(ch);
+    for (i = 0; i < ch->nworkers; i++)
+        for (k = 0; k < EMPM_MAX_LIST; k++) {
+            EMPM_FREE(ch->workers[i].lines[k]);
+            ch->workers[i].lines[k] = NULL;
+        }
+}
+
+/* The line of one log into the page, or not: 0, it does not fit. */
+static int empm__access_line_write(empm__facts *f, const empm__access_log *l,
+                                   empm__page *p)
+{
+    char *at = empm__page_data(p) + p->end;
+    const char *end = empm__page_data(p) + EMPM__PAGE_ROOM;
+    uint32_t i;
+    f->cut = 0;
+    if ((size_t)(end - at) < l->least)
+        return 0;
+    for (i = 0; i < l->nitems; i++)
+        at = empm__access_write_item(f, &l->items[i], at,
+                                     end - l->items[i].tail);
+    *at++ = '\n';
+    if (f->cut && p->end > 0)
+        return 0;                    /* alone in a page there is more room */
+    p->end = (uint32_t)(at - empm__page_data(p));
+    return 1;
+}
+
+/* The request is over: its line into each log. `aborted`: too early. */
+static void empm__access_log_request(empm_request *req, int aborted)
+{
+    empm__worker *w = req->w;
+    empm__engine *ch = w->child;
+    empm__access_logs *a = w->s->access;
+    empm__facts f;
+    uint32_t k, never = EMPM__NEVER;
+    if (a == NULL || (req->answer == EMPM__OPEN && req->text == NULL))
+        return;                      /* none, or not even a request */
+    empm__access_facts(&f, req, aborted);
+    for (k = 0; k < a->n; k++) {
+        empm__page *p;
+        if (*a->of[k].only != '\0' &&
+            a->of[k].only_without == (empm__request_note(req, a->of[k].only) !=
+                                      NULL))
+            continue;
+        p = __atomic_exchange_n(&w->lines[k], (empm__page *)NULL,
+                                __ATOMIC_ACQUIRE);
+        if (p == NULL && (p = empm__page_borrow(w)) == NULL) {
+            __atomic_fetch_add(&ch->score->unlogged, 1u, __ATOMIC_RELAXED);
+            empm__worker_log(w, EMPM_LOG_ERROR, 5403, "no memory for a line of "
+                             "CustomLog %s", a->of[k].name);
+            continue;
+        }
+        if (!empm__access_line_write(&f, &a->of[k], p)) {
+            empm__access_lines_save(ch, &a->of[k], p);
+            empm__access_line_write(&f, &a->of[k], p);
+        }
+        /* who has collected meanwhile may have brought the old one back */
+        empm__page_return(w, __atomic_exchange_n(&w->lines[k], p,
+                                                 __ATOMIC_SEQ_CST));
+    }
+    /* seq_cst, as in empm__access_lines_collect: it sees the page, or we see
+     * NEVER */
+    if (__atomic_load_n(&ch->lines_due_ms, __ATOMIC_SEQ_CST) == EMPM__NEVER &&
+        __atomic_compare_exchange_n(&ch->lines_due_ms, &never,
+                                    empm__time_after(empm__now_ms(),
+                                                     EMPM__LINES_MS),
+                                    0, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
+        empm__poller_order(&ch->poller, EMPM__ORDER_LOOK);
+}
+
+/* --- directives ----------------------------------------------------------- */
+
+/* The format called `name`, or NULL: the last LogFormat of that name, or one of
+ * those that Apache's own configuration has. */
+static const char *empm__access_format_named(const empm_config *cfg,
+                                             const char *name,
+                                             char *buf, size_t n)
+{
+    static const char *const ours[][2] = {
+        { "common", "%h %l %u %t \"%r\" %>s %b" },
+        { "combined", "%h %l %u %t \"%r\" %>s %b \"%{Referer}i\" "
+                      "\"%{User-Agent}i\"" },
+        { "combinedio", "%h %l %u %t \"%r\" %>s %b \"%{Referer}i\" "
+                        "\"%{User-Agent}i\" %I %O" },
+        { "vhost_combined", "%v:%p %h %l %u %t \"%r\" %>s %O \"%{Referer}i\" "
+                            "\"%{User-Agent}i\"" },
+        { "referer", "%{Referer}i -> %U" },
+        { "agent", "%{User-Agent}i" }
+    };
+    char nickname[64];
+    size_t i;
+    for (i = EMPM_MAX_LIST; i-- > 0;) {
+        const char *p = cfg->log_format[i];
+        if (p != NULL && empm__text_word(&p, buf, n) == 1 &&
+            empm__text_word(&p, nickname, sizeof nickname) == 1 &&
+            strcmp(nickname, name) == 0)
+            return buf;
+    }
+    for (i = 0; i < EMPM__COUNT(ours); i++)
+        if (strcmp(ours[i][0], name) == 0)
+            return ours[i][1];
+    return NULL;
+}
+
+static int empm__access_format_say(empm__access_log *l, const char *directive,
+                                   const char *format, empm__report *rep)
+{
+    size_t at;
+    const char *why = empm__access_format_compile(l, format, &at);
+    if (why == NULL)
+        return EMPM_OK;
+    if (l->items == NULL)
+        rep->result = EMPM_ENOMEM;
+    if (format[at] == '%' && l->items != NULL)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5401, "%s: \"%.12s\" at byte %u "
+                         "of the format %s", directive, format + at,
+                         (unsigned)at + 1, why);
+    else
+        empm__report_say(rep, EMPM_LOG_ERROR, 5401, "%s: the format %s",
+                         directive, why);
+    return rep->result;
+}
+
+/* What is wrong with "|program", or NULL. */
+static const char *empm__access_pipe_why(const char *command)
+{
+#ifndef EVENTMPM_NO_FORK
+    char room[1024], *argv[EMPM__PIPE_WORDS + 1];
+    return empm__log_pipe_words(command, room, argv) > 0
+               ? NULL : "names no program, or has a quote that is not closed";
+#else
+    (void)command;
+    return "is a program: built without fork";
+#endif
+}
+
+/* CustomLog file format [env=[!]name]: compiles the format; file goes to
+ * `file`, the condition to `l`. */
+static int empm__access_parse(const empm_config *cfg, const char *text,
+                              empm__access_log *l, char *file, size_t n,
+                              empm__report *rep)
+{
+    char word[1024], named[1024], only[80];
+    const char *p = text, *format = word, *why = NULL;
+    int has = 0;
+    *l->only = '\0';
+    if (empm__text_word(&p, file, n) != 1 ||
+        empm__text_word(&p, word, sizeof word) != 1 ||
+        (has = empm__text_word(&p, only, sizeof only)) < 0 ||
+        p[strspn(p, " \t")] != '\0')
+        why = "takes a file and a format, in quotes where there are spaces, "
+              "and perhaps env=NAME or env=!NAME";
+    else if (has > 0 && (strncmp(only, "env=", 4) != 0 ||
+                         only[4 + (only[4] == '!')] == '\0' ||
+                         strlen(only + 4) >= sizeof l->only))
+        why = "has a condition that is not env=NAME or env=!NAME";
+    else if (*file == '|' && (why = empm__access_pipe_why(file)) != NULL)
+        ;
+    else if (strchr(word, '%') == NULL &&
+             (format = empm__access_format_named(cfg, word, named,
+                                                 sizeof named)) ==
+                 NULL)
+        why = "there is no LogFormat of that name";
+    if (why == NULL && has > 0) {
+        l->only_without = only[4] == '!';
+        strcpy(l->only, only + 4 + l->only_without);
+    }
+    if (why == NULL)
+        return empm__access_format_say(l, "CustomLog", format, rep);
+    empm__report_say(rep, EMPM_LOG_ERROR, 5400, "CustomLog %.300s: %s", text,
+                     why);
+    return EMPM_EINVAL;
+}
+
+static void empm__access_check(const empm_config *cfg, empm__report *rep)
+{
+    empm__access_log l;
+    char word[1024], nickname[64];
+    size_t i;
+    for (i = 0; i < EMPM_MAX_LIST; i++) {
+        const char *p = cfg->log_format[i];
+        l.items = NULL;
+        if (p != NULL && (empm__text_word(&p, word, sizeof word) != 1 ||
+                          empm__text_word(&p, nickname, sizeof nickname) != 1 ||
+                          p[strspn(p, " \t")] != '\0'))
+            empm__report_say(rep, EMPM_LOG_ERROR, 5400, "LogFormat %.300s: "
+                             "takes a format in quotes and a nickname",
+                             cfg->log_format[i]);
+        else if (p != NULL)
+            empm__access_format_say(&l, "LogFormat", word, rep);
+        EMPM_FREE(l.items);
+        l.items = NULL;
+        if (cfg->custom_log[i] != NULL)
+            empm__access_parse(cfg, cfg->custom_log[i], &l, word, sizeof word,
+                               rep);
+        EMPM_FREE(l.items);
+    }
+}
+
+static void empm__access_free(empm__access_logs *a)
+{
+    uint32_t k;
+    for (k = 0; a != NULL && k < a->n; k++) {
+        if (a->of[k].owner)
+            close(a->of[k].fd);
+        EMPM_FREE(a->of[k].items);
+    }
+    if (a != NULL && a->c != (locale_t)0)
+        freelocale(a->c);
+    EMPM_FREE(a);
+}
+
+/* Opens all access logs; a file that is named twice, once. */
+static int empm__access_open(const empm_config *cfg, empm__access_logs **out,
+                             empm__report *rep)
+{
+    char file[1024], path[1200];
+    empm__access_logs *a;
+    struct stat st;
+    uint32_t i, k;
+    int r = EMPM_OK;
+    if (cfg->custom_log[0] == NULL)
+        return EMPM_OK;
+    if ((a = (empm__access_logs *)EMPM_MALLOC(sizeof *a)) == NULL)
+        return EMPM_ENOMEM;
+    memset(a, 0, sizeof *a);
+    empm__log_name_alone(cfg, a->host, sizeof a->host);
+    a->c = newlocale(LC_ALL_MASK, "C", (locale_t)0);
+    for (i = 0; i < EMPM_MAX_LIST && cfg->custom_log[i] != NULL; i++) {
+        empm__access_log *l = &a->of[i];
+        a->n = i + 1;
+        if ((r = empm__access_parse(cfg, cfg->custom_log[i], l, file,
+                                    sizeof file, rep)) < 0)
+            break;
+        snprintf(l->name, sizeof l->name, "%s", file);
+        for (k = 0; k < i && strcmp(a->of[k].name, l->name) != 0; k++)
+            ;
+        if (k < i)
+            l->fd = a->of[k].fd;
+        else if ((l->fd = *file == '|'
+                      ? empm__log_pipe_start(file, cfg->log_target > 0
+                                                   ? cfg->log_target : -1)
+                      : empm__log_file(empm__config_path(cfg, file, path,
+                                                         sizeof path))) >= 0)
+            l->owner = 1;
+        else {
+            empm__report_say(rep, EMPM_LOG_ERROR, 649,
+                             "cannot %s CustomLog %s: %s",
+                             *file == '|' ? "start" : "open", file,
+                             strerror(errno));
+            r = EMPM_ESYS;
+            break;
+        }
+        l->is_pipe = fstat(l->fd, &st) == 0 && !S_ISREG(st.st_mode);
+    }
+    if (r < 0)
+        empm__access_free(a);
+    else
+        *out = a;
+    return r;
+}
+
+#endif /* EVENTMPM_NO_ACCESS_LOG */
 
 #ifndef EVENTMPM_NO_FILES
 
@@ -14523,3423 +17953,6 @@ static const empm_route empm__admin_routes[] = {
 };
 
 #endif /* EVENTMPM_NO_STATUS */
-
-/* ---------------------------------------------------------------------------
- * >>exchange -- how a connection moves from one child to another
- *
- * A pair of unix datagram sockets, made before the first fork: any child may
- * put connections in, any child that has time takes them out. It is one more
- * listening socket, whose backlog children fill, and it outlives all of them:
- * new generations have it, and so has the new program of an upgrade.
- *
- *   job      a connection whose next request has come and lies unread in the
- *            kernel, while no worker of its child has time and a sibling's has.
- *            It is served before it moves again.
- *   waiting  a connection that waits for a request, of a child that drains.
- *
- * Only what has no request in hand and no session of a transport can move: its
- * descriptor (SCM_RIGHTS) and a few numbers are all there is of it.
- *
- *   bounded  full means that the giver keeps what it has, and tries again.
- *   owned    by the giver until sendmsg() has succeeded, by the exchange then,
- *            by the taker from recvmsg() on. Who dies takes only its own along.
- *   the bell EPOLLEXCLUSIVE wakes one child for what has come. If that one has
- *   no
- *            time, or dies, the others would sleep on: who stops looking while
- *            something waits, and the parent when a child has died, rings, and
- *            all children look.
- *   belief   none: a message has the right size, a descriptor is a connected
- *            stream socket, its address is asked of the kernel, numbers are
- *            bounded, and the listening socket is one that the taker has, too.
- *
- * The hand-over is modelled in test_eventmpm.c (>>model).
- * ------------------------------------------------------------------------- */
-
-#define EMPM__MOVE_MOST 16u              /* connections in one message */
-
-/* One connection, as its giver tells of it. */
-typedef struct empm__moved {
-    uint64_t   listener;                 /* empm__exchange_key() */
-    uint32_t   state;                    /* HANDSHAKE, READ_HEAD or KEEPALIVE */
-    uint32_t   is_job;                   /* its next bytes have come */
-    uint32_t   requests;                 /* served on it so far */
-    uint32_t   left_ms;                  /* to its deadline; or NEVER */
-    empm__peer peer;                    /* matters if a PROXY header named it */
-    uint32_t   unused;                  /* no hole that would show old memory */
-} empm__moved;
-
-typedef struct empm__move {
-    uint32_t    version;                 /* EMPM__MOVE_VERSION */
-    uint32_t    n;                       /* as many descriptors come along */
-    empm__moved of[EMPM__MOVE_MOST];     /* the first n are sent */
-} empm__move;
-
-/* A program that has another form of it in memory is not understood. */
-#define EMPM__MOVE_VERSION (0x4d500100u + (uint32_t)sizeof(empm__moved))
-
-typedef union empm__passed {
-    struct cmsghdr head;                 /* for its alignment */
-    char           room[CMSG_SPACE(EMPM__MOVE_MOST * sizeof(int))];
-} empm__passed;
-
-static void empm__exchange_none(empm__exchange *x)
-{
-    x->fd[0] = x->fd[1] = x->bell[0] = x->bell[1] = -1;
-}
-
-static void empm__exchange_free(empm__exchange *x)
-{
-    if (x->fd[0] >= 0)
-        close(x->fd[0]);
-    if (x->fd[1] >= 0)
-        close(x->fd[1]);
-    empm__poller_wake_fd_close(x->bell);
-    empm__exchange_none(x);
-}
-
-static int empm__exchange_new(empm__exchange *x)
-{
-    int error;
-    if (socketpair(AF_UNIX, SOCK_DGRAM, 0, x->fd) < 0) {
-        empm__exchange_none(x);
-        return EMPM_ESYS;
-    }
-    if (empm__fd_flags(x->fd[0], 1) == 0 && empm__fd_flags(x->fd[1], 1) == 0 &&
-        empm__poller_wake_fd_init(x->bell) == 0)
-        return EMPM_OK;
-    error = errno;
-    empm__exchange_free(x);
-    errno = error;
-    return EMPM_ESYS;
-}
-
-/* The program before this one leaves us its exchange (an upgrade): what it
- * says, its version and the descriptors, in the environment. 0: it does not, or
- * it has another form of it. */
-static int empm__exchange_inherit(empm__exchange *x)
-{
-    const char *text = getenv("EMPM_EXCHANGE");
-    unsigned version;
-    int fd[4], k, usable = 1;
-    if (text == NULL || sscanf(text, "%u:%d,%d,%d,%d", &version, &fd[0], &fd[1],
-                               &fd[2], &fd[3]) != 5)
-        return 0;
-    for (k = 0; k < 4; k++)
-        usable &= fd[k] > 2 && empm__fd_flags(fd[k], 1) == 0;
-    if (!usable)
-        return 0;
-    memcpy(x->fd, fd, sizeof x->fd);
-    memcpy(x->bell, fd + 2, sizeof x->bell);
-    x->inherited = version == EMPM__MOVE_VERSION;
-    if (!x->inherited)
-        empm__exchange_free(x);
-    return x->inherited;
-}
-
-/* All children look at what listens. */
-static void empm__exchange_ring(const empm__exchange *x)
-{
-#if EMPM__EPOLL
-    uint64_t n = 1;
-    ssize_t r = x->bell[1] >= 0 ? write(x->bell[1], &n, sizeof n) : 0;
-    if (r < 0 && errno == EAGAIN && read(x->bell[0], &n, sizeof n) > 0) {
-        n = 1;                           /* it was full */
-        r = write(x->bell[1], &n, sizeof n);
-    }
-    (void)r;
-#else
-    (void)x;                             /* they do: poll() wakes all of them */
-#endif
-}
-
-/* Gives m->n connections away; the caller's descriptors stay open. 0: they are
- * on their way; -1: the exchange is full, or errno says why not. */
-static int empm__exchange_give(const empm__exchange *x, const empm__move *m,
-                               const int *fds)
-{
-    struct msghdr h;
-    struct iovec v;
-    empm__passed p;
-    const size_t bytes = m->n * sizeof *fds;
-    memset(&h, 0, sizeof h);
-    memset(&p, 0, sizeof p);
-    v.iov_base = (void *)(uintptr_t)m;
-    v.iov_len = offsetof(empm__move, of) + m->n * sizeof m->of[0];
-    h.msg_iov = &v;
-    h.msg_iovlen = 1;
-    h.msg_control = p.room;
-    h.msg_controllen = (socklen_t)CMSG_SPACE(bytes);
-    p.head.cmsg_level = SOL_SOCKET;
-    p.head.cmsg_type = SCM_RIGHTS;
-    p.head.cmsg_len = (socklen_t)CMSG_LEN(bytes);
-    memcpy(CMSG_DATA(&p.head), fds, bytes);
-    return sendmsg(x->fd[1], &h, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -1 : 0;
-}
-
-/* Takes one message. > 0: so many connections, whose descriptors are the
- * caller's; 0: there is none; -1: it made no sense, or, EMFILE, there were no
- * descriptors, and what came is closed. */
-static int empm__exchange_take(const empm__exchange *x, empm__move *m, int *fds)
-{
-    struct msghdr h;
-    struct iovec v;
-    empm__passed p;
-    size_t at;
-    ssize_t r;
-    uint32_t n = 0;
-    memset(&h, 0, sizeof h);
-    v.iov_base = m;
-    v.iov_len = sizeof *m;
-    h.msg_iov = &v;
-    h.msg_iovlen = 1;
-    h.msg_control = p.room;
-    h.msg_controllen = sizeof p.room;
-    r = recvmsg(x->fd[0], &h, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    if (r < 0)
-        return 0;
-    for (at = 0; at + CMSG_LEN(0) <= h.msg_controllen;) {
-        const struct cmsghdr *part = (struct cmsghdr *)(void *)(p.room + at);
-        const size_t got = part->cmsg_len >= CMSG_LEN(0)
-                               ? part->cmsg_len - CMSG_LEN(0) : 0;
-        if (part->cmsg_level == SOL_SOCKET && part->cmsg_type == SCM_RIGHTS) {
-            n = (uint32_t)(empm__min(got, EMPM__MOVE_MOST * sizeof *fds) /
-                           sizeof *fds);
-            memcpy(fds, CMSG_DATA(part), n * sizeof *fds);
-        }
-        at += CMSG_SPACE(got);
-    }
-    if (n > 0 && !(h.msg_flags & MSG_TRUNC) &&
-        (size_t)r >= offsetof(empm__move, of) &&
-        m->version == EMPM__MOVE_VERSION && m->n <= EMPM__MOVE_MOST &&
-        (m->n == n || (n < m->n && (h.msg_flags & MSG_CTRUNC))) &&
-        (size_t)r == offsetof(empm__move, of) + m->n * sizeof m->of[0])
-        return (int)n;
-    while (n > 0)
-        close(fds[--n]);
-    /* nothing, or the end: is_down() knows */
-    if (r == 0)
-        return 0;
-    errno = h.msg_flags & MSG_CTRUNC ? EMFILE : EPROTO;
-    return -1;
-}
-
-/* Has somebody shut it down? It is readable then, for ever, and nothing
- * comes. */
-static int empm__exchange_is_down(const empm__exchange *x)
-{
-    struct pollfd p;
-    p.fd = x->fd[0];
-    p.events = EMPM__POLLRDHUP;
-    p.revents = 0;
-    return poll(&p, 1, 0) > 0 && (p.revents & (EMPM__POLLRDHUP | POLLHUP)) != 0;
-}
-
-/* Names a listening socket in all processes: by its address, since the options
- * behind it, and its number, may be others after a reload. FNV-1a. */
-static uint64_t empm__exchange_key(const empm__endpoint *l)
-{
-    uint64_t key = UINT64_C(0xcbf29ce484222325);
-    const char *p;
-    for (p = l->text; *p != '\0' && *p != ' ' && *p != '\t'; p++)
-        key = (key ^ (unsigned char)*p) * UINT64_C(0x100000001b3);
-    return key;
-}
-
-/* Is `fd` a connection? Its peer's address is what the kernel says. */
-static int empm__exchange_is_connection(int fd, struct sockaddr_storage *from)
-{
-    socklen_t n = sizeof *from, len = sizeof(int);
-    int type = 0;
-    memset(from, 0, sizeof *from);
-    return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0 &&
-           type == SOCK_STREAM &&
-           getpeername(fd, (struct sockaddr *)from, &n) == 0;
-}
-
-/* ---------------------------------------------------------------------------
- * >>child -- the listener, and the engine of one process
- *
- * One round of the listener: orders and inbox; wait; each event is offered to
- * its record; due deadlines and files; new connections; all that was taken goes
- * to the queue under one lock; if there is work for somebody, the role is given
- * back.
- *
- * It never reads, writes or parses, takes no lock that a worker holds for long,
- * and runs no user code. What owes nobody an answer (KEEPALIVE, LINGER, and
- * HANDSHAKE and READ_HEAD without a byte) it closes itself, so that descriptors
- * come back even when all workers are stuck. When every one of them has been
- * busy with the same turn for over a second, it closes the descriptors of the
- * others too, as they fall due, and a worker cleans up when there is one.
- * ------------------------------------------------------------------------- */
-
-/* handing_over: to whom */
-enum { EMPM__TO_SIBLINGS = 1, EMPM__TO_PROGRAM };
-
-#define EMPM__FRESH_MS     2        /* a client that sends at once has spoken */
-#define EMPM__PATIENCE_US  2000u    /* a job may wait behind quick ones */
-#define EMPM__VAIN         64u      /* looks for nothing, then one at why */
-#define EMPM__DEAF_US      1000000u /* and no wait for events: it is over */
-#define EMPM__HAND_OVER_MS 30000    /* and nothing could be moved: it is over */
-
-typedef struct empm__batch {         /* taken in this round, in order */
-    uint32_t head, tail, count;
-    uint32_t now_ms;
-    uint64_t now_us;
-} empm__batch;
-
-/* A record has just been taken: it goes to the queue at the round's end. */
-static void empm__listener_batch_add(empm__engine *ch, empm__batch *b,
-                                     uint32_t i)
-{
-    empm__conn *c = empm__slab_conn(&ch->slab, i);
-    c->queue_next = EMPM__NIL;
-    if (b->tail == EMPM__NIL)
-        b->head = i;
-    else
-        empm__slab_conn(&ch->slab, b->tail)->queue_next = i;
-    b->tail = i;
-    b->count++;
-}
-
-/* Offers `ready` to record i; 1: it is the listener's now. */
-static int empm__listener_take(empm__engine *ch, uint32_t i, uint32_t ready,
-                               uint32_t now_ms)
-{
-    empm__conn *c = empm__slab_conn(&ch->slab, i);
-    if (!empm__conn_offer(c, ready)) {
-        empm__poller_arm(&ch->poller, i);
-        return 0;
-    }
-    empm__poller_drop(&ch->poller, i);
-    if (c->flags & EMPM__F_FRESH) {
-        c->flags &= (uint8_t)~EMPM__F_FRESH;
-        ch->fresh -= ch->fresh > 0;
-    }
-    empm__bump(&ch->score->unparked[c->state], 1u);
-    empm__wheel_hasten(&ch->wheel, &ch->slab, i,
-                       empm__time_after(now_ms, ch->horizon_ms));
-    return 1;
-}
-
-/* Does MaxConnectionsPerPeer hold for listening socket k? A proxy has as many
- * connections as it has clients. */
-static int empm__listener_limits_peers(const empm__engine *ch, int k)
-{
-    return ch->counts.slots != NULL && !ch->s->listeners[k].proxy;
-}
-
-/* Frees a record that is closed and owned. POSTED stays: it may be in the
- * inbox, where it will be found free, or in use again, and do no harm. */
-static void empm__listener_record_free(empm__engine *ch, uint32_t i)
-{
-    empm__conn *c = empm__slab_conn(&ch->slab, i);
-    empm__wheel_remove(&ch->wheel, &ch->slab, i);
-    if (empm__listener_limits_peers(ch, c->listener))
-        empm__counts_drop(&ch->counts, empm__slab_peer(&ch->slab, i));
-    c->gen++;
-    c->in_use = 0;
-    empm__slab_return(&ch->slab, i);
-    empm__store(&ch->score->connections, ch->slab.in_use);
-    if (ch->paused & (EMPM__PAUSE_FULL | EMPM__PAUSE_FDS))
-        /* there is room again */
-        ch->retry_ms = empm__time_after(empm__now_ms(), 0);
-}
-
-/* A taken record that owes nobody an answer is closed here. 0: it does owe one,
- * or it needs a worker to be cleaned up. */
-static int empm__listener_close_idle(empm__engine *ch, uint32_t i)
-{
-    empm__conn *c = empm__slab_conn(&ch->slab, i);
-    if (c->req != NULL || c->transport != NULL ||
-        (c->state != EMPM__KEEPALIVE && c->state != EMPM__LINGER &&
-         c->state != EMPM__READ_HEAD && c->state != EMPM__HANDSHAKE))
-        return 0;
-    empm__conn_close(c);
-    empm__listener_record_free(ch, i);
-    return 1;
-}
-
-/* A record is taken that shall end: close it, or have a worker do it. `force`
- * closes the descriptor now, whatever is owed. */
-static void empm__listener_end_taken(empm__engine *ch, empm__batch *b,
-                                     uint32_t i, int force)
-{
-    empm__conn *c = empm__slab_conn(&ch->slab, i);
-    if (empm__listener_close_idle(ch, i))
-        return;
-    if (force) {
-        empm__conn_close(c);
-        c->fd = -1;                      /* its number may soon be another's */
-        c->flags |= EMPM__F_CLOSED;
-        empm__bump(&ch->score->forced, 1u);
-    }
-    empm__listener_batch_add(ch, b, i);
-}
-
-static void empm__listener_drain_inbox(empm__engine *ch, empm__batch *b)
-{
-    uint32_t i = __atomic_exchange_n(&ch->poller.inbox, EMPM__NIL,
-                                     __ATOMIC_ACQUIRE);
-    while (i != EMPM__NIL) {
-        empm__conn *c = empm__slab_conn(&ch->slab, i);
-        /* before POSTED goes */
-        const uint32_t next = empm__load(&c->inbox_next);
-        const uint32_t w = __atomic_fetch_and(
-            &c->word, ~(uint32_t)EMPM__POSTED, __ATOMIC_ACQ_REL);
-        if (!c->in_use)
-            ;                        /* a late hint */
-        else if (w & EMPM__RETIRED)
-            empm__listener_record_free(ch, i);
-        else {
-            const uint32_t deadline = empm__load(&c->deadline_ms);
-            if (deadline != EMPM__NEVER)
-                empm__wheel_hasten(&ch->wheel, &ch->slab, i, deadline);
-            if (empm__listener_take(ch, i, 0, b->now_ms))
-                empm__listener_batch_add(ch, b, i);
-            else if (ch->handing_over && (w & EMPM__IDLE)) {
-                ch->sweep = (uint32_t)empm__min(ch->sweep, i);
-                ch->sweep_ms = b->now_ms;
-            }
-        }
-        i = next;
-    }
-}
-
-/* --- siblings ------------------------------------------------------------- */
-
-/* Does another child serve in slot i? */
-static int empm__listener_is_sibling(const empm__engine *ch, int i)
-{
-    const empm__score_slot *at = empm__score_slot_at(&ch->s->score, i);
-    const empm__score_child *of = empm__score_at(&ch->s->score, i);
-    return i != ch->slot && empm__load(&at->pid) != 0 &&
-           !empm__load(&at->leaving) && !empm__load(&at->admin) &&
-           empm__load(&of->healthy) && !empm__load(&of->stopping);
-}
-
-/* Has a sibling a place for one more connection, now or in a moment? */
-static int empm__listener_others_have_place(const empm__engine *ch)
-{
-    const empm__score *sb = &ch->s->score;
-    const uint32_t top = empm__load(&empm__score_server_at(sb)->top);
-    int i;
-    for (i = 0; ch->shares && i < sb->slots && (uint32_t)i < top; i++)
-        if (empm__listener_is_sibling(ch, i) &&
-            !(empm__load(&empm__score_at(sb, i)->paused) &
-              (EMPM__PAUSE_FULL | EMPM__PAUSE_FDS)))
-            return 1;
-    return 0;
-}
-
-/* How many more jobs the siblings that accept can begin at once, by what they
- * say. *accepting (not NULL): how many siblings that are. */
-static uint32_t empm__listener_siblings_room(const empm__engine *ch,
-                                             uint32_t *accepting)
-{
-    const empm__score *sb = &ch->s->score;
-    const uint32_t top = empm__load(&empm__score_server_at(sb)->top);
-    uint32_t n = 0, open = 0;
-    int i;
-    for (i = 0; ch->shares && i < sb->slots && (uint32_t)i < top; i++) {
-        const empm__score_child *of = empm__score_at(sb, i);
-        uint32_t idle, queued;
-        if (!empm__listener_is_sibling(ch, i) || empm__load(&of->paused))
-            continue;
-        open++;
-        queued = empm__load_acq(&of->queued);
-        idle = empm__load(&of->idle_workers);
-        if (idle > queued)
-            n += (uint32_t)empm__min(idle - queued, (size_t)sb->threads);
-    }
-    if (accepting != NULL)
-        *accepting = open;
-    return n;
-}
-
-/* How many more jobs our workers can begin at once. */
-static int32_t empm__listener_room(const empm__engine *ch, const empm__batch *b)
-{
-    const uint32_t queued = empm__load_acq(&ch->score->queued);
-    return (int32_t)(empm__load(&ch->score->idle_workers) - queued - b->count);
-}
-
-/* Those that have just been accepted, and have not been heard of yet. A client
- * that is slow to speak is no reason to leave others to siblings. */
-static int32_t empm__listener_fresh(empm__engine *ch, uint32_t now_ms)
-{
-    if (ch->fresh > 0 &&
-        empm__time_until(now_ms, ch->fresh_ms) >= EMPM__FRESH_MS)
-        ch->fresh = 0;
-    return (int32_t)ch->fresh;
-}
-
-/* --- accepting ------------------------------------------------------------ */
-
-/* Admin listeners belong to one engine, the others to the others. */
-static int empm__listener_watches(const empm__engine *ch, int k)
-{
-    return ch->s->listeners[k].admin == ch->admin &&
-           ch->s->listeners[k].fd >= 0 &&  /* the other engine's may change */
-           !(ch->shut >> k & 1);
-}
-
-/* Registers all that listens for us, or nothing; -1: that is not possible. */
-static int empm__listener_watch(empm__engine *ch, int on)
-{
-    int k, r = 0;
-    if (ch->listening == on)
-        return 0;
-    ch->listening = on;
-    for (k = 0; k < ch->s->nlisteners && r == 0; k++)
-        if (empm__listener_watches(ch, k)) {
-            r = empm__poller_watch(&ch->poller, ch->s->listeners[k].fd,
-                                   (uint32_t)k, on);
-            if (r < 0 && on)
-                empm__engine_log(ch, EMPM_LOG_ERROR, 5008, "cannot listen on "
-                                 "%s: epoll_ctl: %s", ch->s->listeners[k].text,
-                                 strerror(errno));
-            r = on ? r : 0;
-        }
-    if (ch->shares && r == 0 &&
-        empm__poller_watch(&ch->poller, ch->s->exchange.fd[0], EMPM__EXCHANGE,
-                           on) < 0 && on) {
-        empm__engine_log(ch, EMPM_LOG_ERROR, 5008, "cannot listen to siblings: "
-                         "epoll_ctl: %s", strerror(errno));
-        r = -1;
-    }
-    if (r < 0)
-        empm__listener_watch(ch, 0);
-    return r;
-}
-
-/* Tells the parent that something has changed; one byte, never waits. */
-static void empm__engine_tell_parent(empm__engine *ch, char what)
-{
-    if (ch->s->parent_fd >= 0) {
-        ssize_t r = write(ch->s->parent_fd, &what, 1);
-        (void)r;
-    }
-}
-
-/* We do not look any more at what listens; if something waits there, the
- * siblings that accept do. One that begins to accept at this moment looks by
- * itself. */
-static void empm__listener_pass_on(empm__engine *ch)
-{
-    struct pollfd p[EMPM_MAX_LISTEN + 1];
-    uint32_t accepting;
-    int k, n = 0;
-    empm__fence();         /* ours is published: see empm__listener_unpause() */
-    empm__listener_siblings_room(ch, &accepting);
-    if (accepting == 0)
-        return;
-    for (k = 0; k < ch->s->nlisteners; k++)
-        if (empm__listener_watches(ch, k))
-            p[n++].fd = ch->s->listeners[k].fd;
-    p[n++].fd = ch->s->exchange.fd[0];
-    for (k = 0; k < n; k++)
-        p[k].events = POLLIN;
-    if (poll(p, (nfds_t)n, 0) > 0)
-        empm__exchange_ring(&ch->s->exchange);
-}
-
-/* Has somebody called shutdown() on a listening socket? */
-static int empm__listener_is_shut(int fd)
-{
-    struct pollfd p;
-    p.fd = fd;
-    p.events = EMPM__POLLRDHUP;
-    return poll(&p, 1, 0) > 0;
-}
-
-/* `reason`: for the log; NULL: it is none of anybody's. */
-static void empm__listener_pause(empm__engine *ch, uint32_t why,
-                                 uint32_t now_ms, const char *reason)
-{
-    const int listened = ch->listening;
-    uint32_t idle;
-    ch->paused |= why;
-    ch->lacked_fds |= (why & EMPM__PAUSE_FDS) != 0;
-    empm__store(&ch->score->paused, ch->paused);
-    empm__listener_watch(ch, 0);
-    if (ch->shares && listened)
-        empm__listener_pass_on(ch);
-    if (why & (EMPM__PAUSE_FDS | EMPM__PAUSE_FULL)) {
-        ch->retry_ms = empm__time_after(now_ms, 100);
-        empm__store(&ch->want_retired, 1u);
-        if (reason == NULL)
-            return;
-        if (empm__now_us() >= ch->tell_pause_us) {
-            ch->tell_pause_us = empm__now_us() + 60000000u;
-            empm__engine_tell_parent(ch, 'p');
-        }
-        idle = empm__load(&ch->score->idle_workers);
-        empm__engine_log(ch, EMPM_LOG_ERROR, 5009, "accepting pauses: %s (%u "
-                         "connections, %u queued, %u workers busy, %u idle)",
-                         reason, ch->slab.in_use,
-                         empm__load(&ch->score->queued),
-                         (uint32_t)ch->nworkers - idle, idle);
-    }
-}
-
-/* Our workers have all that they can begin: siblings accept, until one of
- * ours is free, or, if they only wait for what has just been accepted, for a
- * moment. */
-static void empm__listener_pause_full(empm__engine *ch, uint32_t now_ms)
-{
-    int idle;
-    pthread_mutex_lock(&ch->queue.lock);
-    idle = empm__queue_idle_locked(&ch->queue) > 0;
-    if (!idle)
-        empm__queue_gate_close_locked(&ch->queue);
-    pthread_mutex_unlock(&ch->queue.lock);
-    ch->turn_ms = empm__time_after(now_ms, EMPM__FRESH_MS);
-    empm__listener_pause(ch, idle ? EMPM__PAUSE_TURN : EMPM__PAUSE_GATE,
-                         now_ms, "");
-}
-
-/* Closes the KEEPALIVE connections that are nearest to their expiry, at most
- * `want` of them, after at most 256 looks. Returns how many. */
-static uint32_t empm__listener_cull(empm__engine *ch, uint32_t want,
-                                    uint32_t now_ms)
-{
-    const empm__wheel *wh = &ch->wheel;
-    uint32_t slot = empm__wheel_slot(wh->cursor), seen = 0, done = 0, ahead = 0;
-    while (seen < 256 && done < want) {
-        const uint32_t step = empm__wheel_next(wh, slot);
-        uint32_t i;
-        if (step == 0 || (ahead += step) >= EMPM__SLOTS)
-            break;
-        slot = (slot + step) % EMPM__SLOTS;
-        for (i = wh->heads[slot]; i != EMPM__NIL && seen < 256 && done < want;
-             seen++) {
-            empm__conn *c = empm__slab_conn(&ch->slab, i);
-            const uint32_t next = c->wheel_next, w = empm__load(&c->word);
-            if (!(w & EMPM__OWNED) && (w & EMPM__KEEP) &&
-                empm__listener_take(ch, i, EMPM__READY_TIMEOUT, now_ms) &&
-                empm__listener_close_idle(ch, i))
-                done++;
-            i = next;
-        }
-    }
-    empm__bump(&ch->score->culled, done);
-    return done;
-}
-
-/* How long a record that has moved may still wait: as its giver says, but not
- * for longer than here. */
-static uint32_t empm__move_deadline(const empm_config *cfg,
-                                    const empm__moved *m, uint32_t now_ms)
-{
-    const int most = m->state == EMPM__KEEPALIVE ? cfg->keep_alive_timeout_ms
-                     : cfg->header_timeout_ms    ? cfg->header_timeout_ms
-                                                 : cfg->timeout_ms;
-    if (most == 0)
-        return m->left_ms < INT32_MAX ? empm__time_after(now_ms,
-                                                         (int)m->left_ms)
-                                      : EMPM__NEVER;
-    return empm__time_after(now_ms, m->left_ms < (uint32_t)most
-                            ? (int)m->left_ms
-                                                                : most);
-}
-
-/* Makes a record of a new descriptor and begins to wait for its next byte.
- * `from` is the peer's address; NULL: MaxConnectionsPerPeer does not ask. `m`:
- * the connection comes from a sibling; NULL: it is new. NIL: it is closed;
- * OVER: it is one too many, and the caller's still. */
-static uint32_t empm__listener_admit(empm__engine *ch, int fd, int k,
-                                     const struct sockaddr_storage *from,
-                                     const empm__moved *m, uint32_t now_ms)
-{
-    const empm_config *cfg = ch->cfg;
-    const uint32_t i = empm__slab_borrow(&ch->slab);
-    const int proxy = ch->s->listeners[k].proxy;
-    empm__conn *c;
-    empm__peer *p;
-    uint32_t w, n;
-    if (i == EMPM__NIL) {
-        close(fd);
-        empm__listener_pause(ch, EMPM__PAUSE_FDS, now_ms, "no memory");
-        return i;
-    }
-    p = empm__slab_peer(&ch->slab, i);
-    p->family = EMPM__PEER_UNASKED;
-    if (from != NULL && empm__listener_limits_peers(ch, k)) {
-        empm__peer_from(p, from);    /* what has moved was counted before */
-        if (!empm__counts_add(&ch->counts, p,
-                              m != NULL ? INT_MAX
-                                        : cfg->max_connections_per_peer)) {
-            empm__slab_return(&ch->slab, i);
-            return EMPM__OVER;
-        }
-    } else if (m != NULL && proxy && m->state != EMPM__HANDSHAKE)
-        *p = m->peer;
-    c = empm__slab_conn(&ch->slab, i);
-    c->fd = fd;
-    c->requests = m != NULL ? m->requests : 0;
-    c->why = 0;
-    c->flags = m == NULL ? EMPM__F_FRESH : m->is_job ? EMPM__F_MOVED : 0;
-    c->req = NULL;
-    c->transport = NULL;
-    c->state = (uint8_t)(m != NULL ? m->state
-                         : proxy   ? (uint32_t)EMPM__HANDSHAKE
-                                   : (uint32_t)EMPM__READ_HEAD);
-    c->listener = (uint8_t)k;
-    c->in_use = 1;
-    c->place = EMPM__NEVER;
-    if (c->serial == 0)
-        c->serial = 1;
-    empm__store(&c->deadline_ms,
-                m != NULL ? empm__move_deadline(cfg, m, now_ms)
-                          : empm__time_after(now_ms, cfg->header_timeout_ms
-                                                    ? cfg->header_timeout_ms
-                                                    : cfg->timeout_ms));
-    empm__wheel_move(&ch->wheel, &ch->slab, i, c->deadline_ms);
-    w = empm__load(&c->word);
-    do                               /* POSTED may be set by a late hint */
-        n = (w & EMPM__POSTED) | c->serial << EMPM__GEN_SHIFT | EMPM__IDLE |
-            (c->state == EMPM__KEEPALIVE ? (uint32_t)EMPM__KEEP : 0u) |
-            EMPM__WANT_ALWAYS | EMPM__WANT(EMPM__READY_IN);
-    while (!__atomic_compare_exchange_n(&c->word, &w, n, 1, __ATOMIC_ACQ_REL,
-                                        __ATOMIC_RELAXED));
-    if (c->state == EMPM__READ_HEAD)
-        empm__bump(&ch->score->created, 1u);
-    else                             /* only differences count */
-        empm__bump(&ch->score->unparked[c->state], (uint32_t)-1);
-    if (m == NULL) {
-        empm__bump(&ch->score->accepted, 1u);
-        if (ch->fresh++ == 0)
-            ch->fresh_ms = now_ms;
-    }
-    if (empm__poller_add(&ch->poller, c, i) < 0) {
-        const int error = EMPM__EPOLL ? errno : ENOMEM;
-        if (empm__listener_take(ch, i, EMPM__READY_TIMEOUT, now_ms))
-            empm__listener_close_idle(ch, i);
-        empm__listener_pause(ch, EMPM__PAUSE_FDS, now_ms, strerror(error));
-        return EMPM__NIL;
-    }
-    empm__store(&ch->score->connections, ch->slab.in_use);
-    return i;
-}
-
-/* Those beyond MaxConnectionsPerPeer: each of them is admitted as soon as it
- * can be, or refused at its time; of the oldest, `most` are refused at once. */
-static void empm__listener_settle(empm__engine *ch, empm__batch *b,
-                                  uint32_t most)
-{
-    uint32_t i, n = 0;
-    if (ch->nheld == 0)
-        return;
-    empm__listener_drain_inbox(ch, b);
-    for (i = 0; i < ch->nheld; i++) {
-        const empm__held h = ch->held[i];
-        char text[96];
-        empm__peer p;
-        if (empm__listener_admit(ch, h.fd, h.listener, &h.from, NULL,
-                                 b->now_ms) !=
-            EMPM__OVER)
-            continue;
-        if (i >= most && empm__time_until(h.until_ms, b->now_ms) > 0) {
-            ch->held[n++] = h;
-            continue;
-        }
-        close(h.fd);
-        empm__bump(&ch->score->refused, 1u);
-        empm__peer_from(&p, &h.from);
-        empm__engine_log(ch, EMPM_LOG_WARN, 5306, "%s has as many connections "
-                         "as MaxConnectionsPerPeer of %d allows: refused",
-                         empm__peer_text(&p, 0, text, sizeof text),
-                         ch->cfg->max_connections_per_peer);
-    }
-    ch->nheld = n;
-}
-
-/* One more than MaxConnectionsPerPeer allows. The client may have closed
- * another one before: its event has not been read, or a worker is about to
- * close it. So the verdict waits for a moment. */
-static void empm__listener_hold(empm__engine *ch, empm__batch *b, int fd, int k,
-                                const struct sockaddr_storage *from)
-{
-    empm__held *h;
-    empm__listener_settle(ch, b, ch->nheld == EMPM__HELD);
-    h = &ch->held[ch->nheld++];
-    h->fd = fd;
-    h->listener = k;
-    h->until_ms = empm__time_after(b->now_ms, EMPM__HELD_MS);
-    h->from = *from;
-}
-
-/* Room for one more connection beyond MaxOpenConnections: what workers have
- * closed, or, unless a sibling has a place, those that are only kept alive. 0:
- * there is none, and accepting pauses. */
-static int empm__listener_make_room(empm__engine *ch, empm__batch *b)
-{
-    uint32_t over;
-    int others;
-    empm__listener_drain_inbox(ch, b);
-    if (ch->slab.in_use < ch->most)
-        return 1;
-    over = ch->slab.in_use - ch->most + 1;
-    others = empm__listener_others_have_place(ch);
-    if (!others && empm__listener_cull(ch, over, b->now_ms) >= over)
-        return 1;
-    empm__listener_pause(ch, EMPM__PAUSE_FULL, b->now_ms,
-                         others ? NULL : "MaxOpenConnections is reached");
-    return 0;
-}
-
-/* May the connection move? All that there is of it is in the kernel. */
-static int empm__move_may(const empm__conn *c)
-{
-    return c->req == NULL && c->transport == NULL &&
-           !(c->flags & (EMPM__F_MOVED | EMPM__F_CLOSED)) &&
-           !(c->why & EMPM__READY_TIMEOUT) &&
-           (c->state == EMPM__HANDSHAKE || c->state == EMPM__READ_HEAD ||
-            c->state == EMPM__KEEPALIVE);
-}
-
-/* Gives n records, which are taken and movable, to the exchange. 1: they are
- * free again; 0: it is full, they are ours still. */
-static int empm__move_out(empm__engine *ch, const uint32_t *list, uint32_t n,
-                          int are_jobs, uint32_t now_ms)
-{
-    empm__move m;
-    int fds[EMPM__MOVE_MOST];
-    uint32_t k;
-    memset(&m, 0, offsetof(empm__move, of) + n * sizeof m.of[0]);
-    memset(fds, 0, sizeof fds);
-    m.version = EMPM__MOVE_VERSION;
-    m.n = n;
-    for (k = 0; k < n; k++) {
-        const empm__conn *c = empm__slab_conn(&ch->slab, list[k]);
-        const uint32_t deadline = empm__load(&c->deadline_ms);
-        const int left = empm__time_until(deadline, now_ms);
-        empm__moved *to = &m.of[k];
-        to->listener = empm__exchange_key(&ch->s->listeners[c->listener]);
-        to->state = c->state;
-        to->is_job = (uint32_t)are_jobs;
-        to->requests = c->requests;
-        to->left_ms = deadline == EMPM__NEVER ? deadline
-                      : left > 0 ? (uint32_t)left : 0;
-        memcpy(&to->peer, empm__slab_peer(&ch->slab, list[k]), sizeof to->peer);
-        fds[k] = c->fd;
-    }
-    if (empm__exchange_give(&ch->s->exchange, &m, fds) < 0) {
-        if (!empm__fd_would_block(errno) && errno != ENOBUFS &&
-            errno != ETOOMANYREFS)
-            empm__engine_log(ch, EMPM_LOG_ERROR, 5046, "cannot pass a "
-                             "connection on: %s", strerror(errno));
-        return 0;
-    }
-    for (k = 0; k < n; k++) {
-        empm__conn *c = empm__slab_conn(&ch->slab, list[k]);
-        empm__poller_remove(&ch->poller, c);
-        close(c->fd);
-        empm__listener_record_free(ch, list[k]);
-    }
-    empm__bump(&ch->score->moved_out, n);
-    ch->swept_ms = now_ms;
-    return 1;
-}
-
-/* Makes a record of what the exchange has given. */
-static void empm__move_in(empm__engine *ch, empm__batch *b, int fd,
-                          const empm__moved *m)
-{
-    struct sockaddr_storage from;
-    uint32_t i;
-    int k;
-    for (k = 0; k < ch->s->nlisteners; k++)  /* even if it is closed: a drain
-                                                takes back what it gave */
-        if (ch->s->listeners[k].admin == ch->admin &&
-            empm__exchange_key(&ch->s->listeners[k]) == m->listener)
-            break;
-    if (k == ch->s->nlisteners)      /* a reload has dropped that Listen, or
-                                        spells it otherwise: one of its kind */
-        for (k = 0; k < ch->s->nlisteners; k++)
-            if (empm__listener_watches(ch, k) && ch->s->listeners[k].proxy ==
-                    (m->peer.proxied != EMPM__PROXIED_NOT ||
-                     m->state == EMPM__HANDSHAKE))
-                break;
-    errno = 0;
-    if (k == ch->s->nlisteners ||
-        (m->state != EMPM__READ_HEAD && m->state != EMPM__KEEPALIVE &&
-         (m->state != EMPM__HANDSHAKE || !ch->s->listeners[k].proxy)) ||
-        !empm__exchange_is_connection(fd, &from) || empm__fd_flags(fd, 1) < 0) {
-        if (errno != 0 && errno != ENOTCONN)     /* its client has left */
-            empm__engine_log(ch, EMPM_LOG_ERROR, 5046, "cannot take a "
-                             "connection over: %s", strerror(errno));
-        close(fd);
-        return;
-    }
-    i = empm__listener_admit(ch, fd, k, &from, m, b->now_ms);
-    if (i == EMPM__NIL)
-        return;
-    empm__bump(&ch->score->moved_in, 1u);
-    if (m->is_job && empm__listener_take(ch, i, EMPM__READY_IN, b->now_ms))
-        empm__listener_batch_add(ch, b, i);
-}
-
-/* May one more message of connections be taken? Without descriptors what is
- * taken would be lost. */
-static int empm__move_has_place(empm__engine *ch, empm__batch *b)
-{
-    const uint32_t now_ms = b->now_ms;
-    if (ch->slab.in_use >= ch->most && !empm__listener_make_room(ch, b))
-        return 0;
-    if (ch->lacked_fds) {
-        const int fd = fcntl(ch->s->exchange.fd[0], F_DUPFD_CLOEXEC, 0);
-        if (fd < 0) {
-            empm__listener_pause(ch, EMPM__PAUSE_FDS, now_ms, strerror(errno));
-            return 0;
-        }
-        close(fd);
-        ch->lacked_fds = 0;
-    }
-    return 1;
-}
-
-/* Takes from the exchange as much as our workers have time for; all there is,
- * if nobody else will. */
-static void empm__move_take(empm__engine *ch, empm__batch *b, int all)
-{
-    int turns = EMPM__ACCEPTS, taken = 0;
-    while (ch->shares && (all || (turns-- > 0 && ch->paused == 0))) {
-        empm__move m;
-        int fds[EMPM__MOVE_MOST], n, k;
-        if (!all && empm__listener_room(ch, b) <= 0) {
-            empm__listener_pause_full(ch, b->now_ms);
-            return;
-        }
-        if (!all && !empm__move_has_place(ch, b))
-            return;
-        n = empm__exchange_take(&ch->s->exchange, &m, fds);
-        if (n == 0 && (taken || !empm__exchange_is_down(&ch->s->exchange)))
-            return;
-        taken = 1;
-        if (n == 0) {                /* no end, else: it stays ready */
-            empm__engine_log(ch, EMPM_LOG_ERROR, 5046, "a process has shut "
-                             "down the sockets between children: no connection "
-                             "moves any more, until the next start");
-            empm__listener_watch(ch, 0);
-            ch->shares = 0;
-            if (empm__listener_watch(ch, 1) < 0)
-                empm__listener_pause(ch, EMPM__PAUSE_FDS, b->now_ms,
-                                     strerror(errno));
-            return;
-        }
-        if (n < 0 && errno == EMFILE) {
-            empm__engine_log(ch, EMPM_LOG_ERROR, 5046, "no descriptor for a "
-                             "connection that was passed on: closed");
-            empm__listener_pause(ch, EMPM__PAUSE_FDS, b->now_ms,
-                                 strerror(EMFILE));
-            return;
-        }
-        if (n < 0)
-            empm__engine_log(ch, EMPM_LOG_ERROR, 5046, "a connection that was "
-                             "passed on makes no sense: closed");
-        for (k = 0; k < n; k++)
-            empm__move_in(ch, b, fds[k], &m.of[k]);
-        ch->lacked_fds |= n > 0 && (uint32_t)n < m.n;
-    }
-}
-
-/* Do jobs wait, and no worker here has time for them? Who listens takes the
- * first one; those that seem to be quick are back in a moment. */
-static int empm__move_jobs_wait_locked(const empm__queue *q, uint64_t now_us)
-{
-    return q->idle_count + q->searching == 0 &&
-           q->count > (q->listening >= 0 ? 1u : 0u) &&
-           (q->running == 0 || now_us - q->mark_us > EMPM__PATIENCE_US);
-}
-
-/* Jobs wait: they go to siblings that have time. The next look is after 1, 2,
- * 4, 8 ms as long as none of them has. */
-static void empm__move_give_jobs(empm__engine *ch, const empm__batch *b)
-{
-    empm__queue *q = &ch->queue;
-    uint32_t want = ch->handing_over == EMPM__TO_PROGRAM
-                        ? EMPM__MOVE_MOST : empm__listener_siblings_room(ch,
-                                                                         NULL);
-    uint32_t i = EMPM__NIL, n = 0;
-    int shut = 0;
-    if (want > 0 && ch->paused == 0) {       /* or we would take them back */
-        pthread_mutex_lock(&q->lock);
-        if ((shut = empm__move_jobs_wait_locked(q, b->now_us)) != 0)
-            empm__queue_gate_close_locked(q);
-        pthread_mutex_unlock(&q->lock);
-        if (!shut)
-            return;
-        empm__listener_pause(ch, EMPM__PAUSE_GATE, b->now_ms, "");
-    }
-    for (; want > 0; want--, n++) {
-        pthread_mutex_lock(&q->lock);
-        i = empm__move_jobs_wait_locked(q, b->now_us)
-                ? empm__queue_remove_locked(q, empm__move_may) : EMPM__NIL;
-        pthread_mutex_unlock(&q->lock);
-        if (i == EMPM__NIL)
-            break;
-        if (!empm__move_out(ch, &i, 1, 1, b->now_ms)) {
-            pthread_mutex_lock(&q->lock);
-            empm__queue_return_locked(q, i);
-            pthread_mutex_unlock(&q->lock);
-            break;
-        }
-    }
-    ch->give_wait = n > 0 || ch->give_wait == 0 ? 1
-                    : ch->give_wait < 8 ? ch->give_wait * 2 : 8;
-    ch->give_ms = empm__time_after(b->now_ms, (int)ch->give_wait);
-}
-
-/* Listening socket k is shut down: whoever has the descriptor can do that.
- * One of TCP listens again when it is told to, a unix one never: it is left
- * alone. */
-static void empm__listener_shut(empm__engine *ch, int k)
-{
-    const empm__endpoint *l = &ch->s->listeners[k];
-    if (listen(l->fd, ch->cfg->listen_backlog) == 0 &&
-        !empm__listener_is_shut(l->fd)) {
-        empm__engine_log(ch, EMPM_LOG_ERROR, 5008, "Listen %s: a process has "
-                         "shut it down: opened again", l->text);
-        return;
-    }
-    empm__engine_log(ch, EMPM_LOG_CRIT, 5020, "Listen %s: a process has shut "
-                     "it down: nobody can connect until a restart", l->text);
-    empm__listener_watch(ch, 0);
-    ch->shut |= 1u << k;
-    if (ch->paused == 0 && empm__listener_watch(ch, 1) < 0)
-        empm__listener_pause(ch, EMPM__PAUSE_FDS, empm__now_ms(),
-                             strerror(errno));
-}
-
-/* Accepts from listening socket k, at most `most`, and no more than our workers
- * can begin as long as siblings have time; `all`: whatever they have. Every
- * errno has its treatment, and none closes the socket or the child. */
-static void empm__listener_accept(empm__engine *ch, empm__batch *b, int k,
-                                  int most, int all)
-{
-    const empm__endpoint *l = &ch->s->listeners[k];
-    struct sockaddr_storage a, *from = empm__listener_limits_peers(ch, k)
-                                       ? &a : NULL;
-    const uint32_t now_ms = b->now_ms;
-    int accepted = 0, failed = 0, alone = all || !ch->shares;
-    while (most-- > 0 && (ch->paused & ~(uint32_t)EMPM__PAUSE_STOP) == 0) {
-        int fd;
-        if (!alone &&
-            empm__listener_room(ch, b) <= empm__listener_fresh(ch, now_ms)) {
-            if (empm__listener_siblings_room(ch, NULL) > 0) {
-                empm__listener_pause_full(ch, now_ms);
-                return;
-            }
-            alone = 1;
-        }
-        if (ch->slab.in_use >= ch->most) {
-            struct pollfd p;         /* is somebody there at all? */
-            p.fd = l->fd;
-            p.events = POLLIN;
-            if (accepted || poll(&p, 1, 0) <= 0)
-                return;
-            if (!empm__listener_make_room(ch, b))
-                return;
-        }
-        a.ss_family = AF_UNSPEC;
-        fd = empm__fd_accept(l->fd, from);
-        if (fd >= 0) {
-            accepted = 1;
-            if (empm__listener_admit(ch, fd, k, from, NULL,
-                                     now_ms) == EMPM__OVER)
-                empm__listener_hold(ch, b, fd, k, from);
-            if (++ch->accepts >= 16 && ch->listening) {
-                /* last in the queue of who is woken: siblings get their
-                 * share */
-                ch->accepts = 0;
-                empm__listener_watch(ch, 0);
-                if (empm__listener_watch(ch, 1) < 0)
-                    empm__listener_pause(ch, EMPM__PAUSE_FDS, now_ms,
-                                         strerror(errno));
-            }
-            continue;
-        }
-        switch (errno) {
-        case EAGAIN:
-#if EAGAIN != EWOULDBLOCK
-        case EWOULDBLOCK:
-#endif
-            /* a sibling was faster; or, as some kernels say it, a unix socket
-             * has been shut down, and this event comes for ever */
-            if (!accepted && ++ch->vain % EMPM__VAIN == 0 &&
-                empm__listener_is_shut(l->fd))
-                empm__listener_shut(ch, k);
-            return;
-        case EMFILE: case ENFILE: case ENOBUFS: case ENOMEM:
-            if (empm__listener_cull(ch, 1, now_ms) > 0)
-                continue;
-            empm__listener_pause(ch, EMPM__PAUSE_FDS, now_ms, strerror(errno));
-            return;
-        case EBADF: case EINVAL: case ENOTSOCK: case EFAULT:
-            if (empm__listener_is_shut(l->fd)) {
-                empm__listener_shut(ch, k);
-                return;
-            }
-            empm__listener_pause(ch, EMPM__PAUSE_FDS, now_ms, strerror(errno));
-            return;
-        default:                     /* this one connection has failed */
-            if (++failed < 16)
-                continue;            /* ... or it is all of them */
-            empm__listener_pause(ch, EMPM__PAUSE_FDS, now_ms, strerror(errno));
-            return;
-        }
-    }
-}
-
-/* Is every worker in its turn for over `ms`, so in a handler that takes its
- * time? `shut` then also closes the gate. */
-static int empm__listener_all_busy(empm__engine *ch, uint32_t now_ms, int ms,
-                                   int shut)
-{
-    empm__queue *q = &ch->queue;
-    int busy, i;
-    pthread_mutex_lock(&q->lock);
-    busy = empm__queue_idle_locked(q) == 0;
-    for (i = 0; i < ch->started && busy; i++) {
-        const uint32_t began = empm__load(&ch->workers[i].turn_began);
-        busy = began != EMPM__NEVER && empm__time_until(now_ms, began) > ms;
-    }
-    if (busy && shut)
-        empm__queue_gate_close_locked(q);
-    pthread_mutex_unlock(&q->lock);
-    return busy;
-}
-
-/* Ends a pause. Whatever waits is an event of the new registration; who stops
- * looking after this is seen by us, or sees that we accept. */
-static void empm__listener_unpause(empm__engine *ch, uint32_t why,
-                                   uint32_t now_ms)
-{
-    if (!(ch->paused & why))
-        return;
-    ch->paused &= ~why;
-    empm__store(&ch->score->paused, ch->paused);
-    if (ch->paused != 0)
-        return;
-    empm__store(&ch->want_retired, 0u);
-    ch->retry_ms = EMPM__NEVER;
-    ch->full_batches = 0;
-    empm__fence();          /* pairs with the one in empm__listener_pass_on() */
-    if (empm__listener_watch(ch, 1) < 0)
-        empm__listener_pause(ch, EMPM__PAUSE_FDS, now_ms, strerror(errno));
-}
-
-/* --- stopping ------------------------------------------------------------- */
-
-/* Offers `ready` to every record in use: READY_STOP tells those that listen for
- * it; those that are taken by READY_TIMEOUT shall end. */
-static void empm__listener_sweep(empm__engine *ch, empm__batch *b,
-                                 uint32_t ready, int only_idle, int force)
-{
-    uint32_t i;
-    for (i = 0; i < ch->slab.made; i++) {
-        const empm__conn *c = empm__slab_conn(&ch->slab, i);
-        const uint32_t w = empm__load(&c->word);
-        if (!c->in_use || (only_idle && !(w & (EMPM__IDLE | EMPM__OWNED))))
-            continue;
-        if (!empm__listener_take(ch, i, ready, b->now_ms))
-            continue;
-        if (ready == EMPM__READY_STOP)
-            empm__listener_batch_add(ch, b, i);
-        else
-            empm__listener_end_taken(ch, b, i, force);
-    }
-}
-
-static void empm__listener_begin_stop(empm__engine *ch, empm__batch *b,
-                                      uint32_t orders)
-{
-    const empm_config *cfg = ch->cfg;
-    const uint32_t before = ch->stopping, now = orders & EMPM__ORDER_STOP;
-    const int tried = (ch->paused & EMPM__PAUSE_NEW) != 0;   /* never served */
-    const int others_serve = ch->shares &&
-        (orders & (EMPM__ORDER_HAND_OVER | EMPM__ORDER_UPGRADE)) != 0;
-    int k, wait;
-    if (!others_serve || now) {
-        const int gave = ch->handing_over != 0;
-        empm__store(&ch->handing_over, 0u);
-        /* what we gave last, nobody else will have */
-        if (gave && !others_serve)
-            empm__move_take(ch, b, 1);
-    } else if (before == 0 || ((orders & EMPM__ORDER_UPGRADE) &&
-                               !(before & EMPM__ORDER_STOP))) {
-        empm__store(&ch->handing_over, (uint32_t)(orders & EMPM__ORDER_UPGRADE
-                                           ? EMPM__TO_PROGRAM
-                                           : EMPM__TO_SIBLINGS));
-        ch->sweep_ms = ch->swept_ms = b->now_ms;
-    }
-    if (!(before & EMPM__ORDER_STOP) && (orders & EMPM__ORDER_STOP))
-        wait = cfg->stop_timeout_ms;
-    else if (before == 0)
-        wait = empm__load(&ch->drain_ms);
-    else
-        return;
-    if (ch->s->parent_fd < 0 && !ch->admin)  /* else the parent has said it */
-        empm__log(cfg, EMPM_LOG_NOTICE, now ? 491 : 492,
-                  now ? "stopping" : "stopping gracefully");
-    if (before == 0) {
-        /* connections that the kernel has accepted are ours, too, unless they
-         * would only be closed while others serve */
-        ch->paused = 0;
-        for (k = 0; k < ch->s->nlisteners; k++)
-            if (empm__listener_watches(ch, k) && !tried && !(others_serve &&
-                                                             now))
-                empm__listener_accept(ch, b, k,
-                                      cfg->listen_backlog + EMPM__BATCH, 1);
-        empm__listener_settle(ch, b, EMPM__HELD);
-        if (!others_serve && !tried)     /* nobody else will have these */
-            empm__move_take(ch, b, 1);
-        empm__listener_pause(ch, EMPM__PAUSE_STOP, b->now_ms, "");
-        for (k = 0; k < ch->s->nlisteners; k++)
-            if (empm__listener_watches(ch, k)) {
-                close(ch->s->listeners[k].fd);
-                ch->s->listeners[k].fd = -1;
-            }
-    }
-    ch->stop_ms = wait > 0 ? empm__time_after(b->now_ms, wait) : EMPM__NEVER;
-    if (before == 0)
-        empm__store(&ch->linger_until,
-                    empm__time_after(b->now_ms, cfg->linger_short_ms));
-    empm__store(&ch->stopping, before | (orders & (EMPM__ORDER_STOP |
-                                                   EMPM__ORDER_GRACEFUL)));
-    empm__store(&ch->score->stopping, ch->stopping);
-    empm__engine_tell_parent(ch, 'q');
-    empm__fence();               /* a worker that parks after this sees it */
-    empm__listener_sweep(ch, b, EMPM__READY_STOP, 0, 0);
-    if (orders & EMPM__ORDER_STOP)
-        empm__listener_sweep(ch, b, EMPM__READY_TIMEOUT, 1, 0);
-}
-
-static void empm__listener_abort_all(empm__engine *ch, empm__batch *b)
-{
-    if (!(ch->stopping & EMPM__ORDER_STOP)) {
-        empm__listener_begin_stop(ch, b, ch->handing_over ? EMPM__ORDER_STOP |
-                                                       EMPM__ORDER_HAND_OVER
-                                                          : EMPM__ORDER_STOP);
-        return;
-    }
-    ch->stop_ms = EMPM__NEVER;
-    empm__store(&ch->abort, 1u);
-    empm__fence();
-    empm__listener_sweep(ch, b, EMPM__READY_TIMEOUT, 0, 1);
-}
-
-/* --- handing over: a drain gives what waits for a request to those who
- * serve - */
-
-/* Takes record i if it waits for a request and may move. */
-static int empm__move_take_waiting(empm__engine *ch, uint32_t i,
-                                   uint32_t now_ms)
-{
-    empm__conn *c = empm__slab_conn(&ch->slab, i);
-    const uint32_t w = empm__load(&c->word);
-    if (!c->in_use || (w & EMPM__OWNED) || !(w & EMPM__IDLE) ||
-        !empm__listener_take(ch, i, EMPM__READY_TIMEOUT, now_ms))
-        return 0;
-    c->why = (uint16_t)(c->why & ~(unsigned)(EMPM__READY_TIMEOUT |
-                                             EMPM__READY_STOP));
-    return 1;
-}
-
-/* Lets a record wait again that has been taken for nothing. */
-static void empm__move_wait_again(empm__engine *ch, empm__batch *b, uint32_t i)
-{
-    empm__conn *c = empm__slab_conn(&ch->slab, i);
-    const uint32_t keep = c->state == EMPM__KEEPALIVE ? (uint32_t)EMPM__KEEP
-                                                      : 0u;
-    if (c->why & (EMPM__READY_ALL & ~(unsigned)EMPM__STICKY) ||
-        !empm__conn_give(c, EMPM__WANT(EMPM__READY_IN) | EMPM__IDLE | keep)) {
-        empm__listener_batch_add(ch, b, i); /* something has come meanwhile */
-        return;
-    }
-    empm__bump(&ch->score->unparked[c->state], (uint32_t)-1);
-    empm__wheel_hasten(&ch->wheel, &ch->slab, i, empm__load(&c->deadline_ms));
-    empm__poller_arm(&ch->poller, i);
-}
-
-/* Gives n taken records away, or lets them wait again: 0. */
-static int empm__move_drain_some(empm__engine *ch, empm__batch *b,
-                                 const uint32_t *list, uint32_t n)
-{
-    uint32_t k;
-    if (n == 0 || empm__move_out(ch, list, n, 0, b->now_ms))
-        return 1;
-    for (k = 0; k < n; k++)
-        empm__move_wait_again(ch, b, list[k]);
-    return 0;
-}
-
-/* Goes through the records from ch->sweep on, until the exchange is full, and
- * looks again in a while: a worker may have parked one unseen. If nothing can
- * be moved for EMPM__HAND_OVER_MS, connections end with their next answer. */
-static void empm__move_drain(empm__engine *ch, empm__batch *b)
-{
-    uint32_t list[EMPM__MOVE_MOST], n = 0, accepting = 1;
-    if (ch->handing_over == EMPM__TO_SIBLINGS)
-        empm__listener_siblings_room(ch, &accepting);
-    ch->sweep_ms = empm__time_after(b->now_ms, accepting > 0 ? 1 : 5);
-    if (ch->handing_over == EMPM__TO_SIBLINGS &&
-        empm__load(&empm__score_server_at(&ch->s->score)->draining))
-        empm__store(&ch->handing_over, 0u);  /* all go: nobody serves on here */
-    if (ch->stop_ms != EMPM__NEVER && empm__time_until(ch->stop_ms,
-                                                       b->now_ms) < 2000)
-        empm__store(&ch->handing_over, 0u);  /* who cannot move may know it */
-    for (; accepting > 0 && ch->sweep < ch->slab.made; ch->sweep++) {
-        if (!empm__move_take_waiting(ch, ch->sweep, b->now_ms))
-            continue;
-        if (!empm__move_may(empm__slab_conn(&ch->slab, ch->sweep))) {
-            empm__move_wait_again(ch, b, ch->sweep);
-            continue;
-        }
-        list[n++] = ch->sweep;
-        if (n < EMPM__MOVE_MOST)
-            continue;
-        if (!empm__move_drain_some(ch, b, list, n)) {
-            ch->sweep = list[0];
-            break;
-        }
-        n = 0;
-    }
-    if (ch->sweep >= ch->slab.made && empm__move_drain_some(ch, b, list, n)) {
-        ch->sweep = 0;
-        ch->swept_ms = b->now_ms;    /* there is nothing that could move */
-        ch->sweep_ms = empm__time_after(b->now_ms, 100);
-    } else if (ch->sweep >= ch->slab.made)
-        ch->sweep = n > 0 ? list[0] : 0;
-    if (empm__time_until(b->now_ms, ch->swept_ms) > EMPM__HAND_OVER_MS)
-        empm__store(&ch->handing_over, 0u);
-    if (!ch->handing_over)
-        ch->sweep_ms = EMPM__NEVER;
-}
-
-/* --- one round ------------------------------------------------------------ */
-
-static void empm__listener_expire(empm__engine *ch, empm__batch *b)
-{
-    const uint32_t now = b->now_ms;
-    uint32_t i;
-    int stuck = -1;                  /* not asked yet */
-    empm__wheel_advance(&ch->wheel, &ch->slab, now);
-    while ((i = empm__wheel_due(&ch->wheel, &ch->slab)) != EMPM__NIL) {
-        empm__conn *c = empm__slab_conn(&ch->slab, i);
-        const uint32_t w = empm__load_acq(&c->word);
-        const uint32_t deadline = empm__load(&c->deadline_ms);
-        if (w & EMPM__OWNED) {
-            empm__wheel_move(&ch->wheel, &ch->slab, i,
-                             empm__time_after(now, ch->horizon_ms));
-        } else if (deadline == EMPM__NEVER ||
-                   empm__time_until(deadline, now) > 0) {
-            empm__wheel_move(&ch->wheel, &ch->slab, i, deadline);
-        } else {
-            if (stuck < 0)
-                stuck = empm__listener_all_busy(ch, now, 1000, 0);
-            empm__wheel_move(&ch->wheel, &ch->slab, i,
-                             empm__time_after(now, ch->horizon_ms));
-            if (empm__listener_take(ch, i, EMPM__READY_TIMEOUT, now)) {
-                empm__bump(&ch->score->expired, 1u);
-                empm__listener_end_taken(ch, b, i, stuck);
-            }
-        }
-    }
-}
-
-/* The batch goes to the queue, and the role is given back if there is work: 1.
- * The gate closes when nobody has had time for a while. Apache's formula:
- * queued < (1 + factor) * idle. */
-static int empm__listener_end_round(empm__engine *ch, empm__batch *b)
-{
-    empm__queue *q = &ch->queue;
-    uint32_t idle;
-    int old, close_gate = 0, give, given;
-    pthread_mutex_lock(&q->lock);
-    if (b->count > 0) {
-        if (q->tail == EMPM__NIL)
-            q->head = b->head;
-        else
-            empm__slab_conn(&ch->slab, q->tail)->queue_next = b->head;
-        q->tail = b->tail;
-        q->count += b->count;
-        q->pushed += b->count;
-    }
-    /* "the oldest job is over 1 ms old", without a clock per job: when all that
-     * had been pushed at the mark is popped, the mark moves to now */
-    if ((int32_t)(q->popped - q->mark) >= 0) {
-        q->mark = q->pushed;
-        q->mark_us = b->now_us;
-        q->mark_late = 0;
-        empm__store(&ch->score->waits_since_ms, b->now_ms);
-    }
-    old = q->count > 0 && b->now_us - q->mark_us > 1000;
-    if (old && !q->mark_late) {
-        q->mark_late = 1;
-        empm__bump(&ch->score->waited, q->mark - q->popped);
-    }
-    idle = empm__queue_idle_locked(q);
-    if (idle > 0 &&
-        q->count < (1 + ch->cfg->async_request_worker_factor) * idle)
-        ch->full_batches = 0;
-    else if (++ch->full_batches >= 2 && old && ch->paused == 0) {
-        close_gate = 1;
-        empm__queue_gate_close_locked(q);
-    }
-    give = ch->shares && empm__move_jobs_wait_locked(q, b->now_us);
-    pthread_mutex_unlock(&q->lock);
-    /* Blocked workers: the gate closes before somebody comes, since an event
-     * that is declined would wake no sibling (EPOLLEXCLUSIVE) */
-    if (close_gate || (idle == 0 && ch->paused == 0 &&
-                       empm__listener_all_busy(ch, b->now_ms, 1, 1)))
-        empm__listener_pause(ch, EMPM__PAUSE_GATE, b->now_ms, "");
-    /* the parent wants to know when few are left, at most ten times a second */
-    if ((idle < empm__load(&empm__score_slot_at(&ch->s->score,
-                                                ch->slot)->spare_share)) !=
-            ch->told_few &&
-        b->now_us >= ch->tell_us) {
-        ch->told_few = !ch->told_few;
-        ch->tell_us = b->now_us + 100000u;
-        empm__engine_tell_parent(ch, 'i');
-    }
-    ch->give_ms = EMPM__NEVER;
-    if (give)
-        empm__move_give_jobs(ch, b);
-    else
-        ch->give_wait = 0;
-    /* all that is the listener's has been done */
-    pthread_mutex_lock(&q->lock);
-    if (empm__time_is_late(empm__wings_chore_at(ch), b->now_ms))
-        q->chore = 1;
-    given = q->count > 0 || q->chore;
-    if (given)
-        empm__queue_end_round_locked(q);
-    empm__queue_settle(q, old ? 2 : 1);
-    return given;
-}
-
-static int empm__listener_poll_timeout(empm__engine *ch, uint32_t now_ms)
-{
-    uint32_t at = EMPM__NEVER;
-    const uint32_t queued = empm__load_acq(&ch->score->queued);
-    int wait = empm__wheel_wait(&ch->wheel, now_ms), t;
-    if (queued > 0 && ch->queue.listening >= 0)
-        return 0;                    /* a worker who only looks */
-    if (ch->paused & (EMPM__PAUSE_FDS | EMPM__PAUSE_FULL))
-        at = ch->retry_ms;
-    if (ch->paused == 0 && empm__load(&ch->score->idle_workers) <= queued)
-        at = empm__time_after(now_ms, 2); /* to close the gate in time */
-    if (ch->paused & EMPM__PAUSE_TURN)
-        at = empm__time_earlier(at, ch->turn_ms);
-    if (ch->nheld > 0)               /* workers do not say what they close */
-        at = empm__time_after(now_ms, 1);
-    if (ch->shares && queued > 0 && ch->give_ms == EMPM__NEVER)
-        /* workers may block, and jobs wait then */
-        at = empm__time_after(now_ms, 1);
-    at = empm__time_earlier(at, ch->give_ms);
-    at = empm__time_earlier(at, ch->sweep_ms);
-    at = empm__time_earlier(at, ch->stop_ms);
-    at = empm__time_earlier(at, empm__wings_expire_at(ch));
-    at = empm__time_earlier(at, empm__wings_chore_at(ch));
-    if (at != EMPM__NEVER) {
-        t = empm__time_until(at, now_ms);
-        t = t > 0 ? t : 0;
-        if (wait < 0 || t < wait)
-            wait = t;
-    }
-    return wait;
-}
-
-/* Looks at what listens: at the socket that event `e` is of, or, as the bell
- * has been rung, at all of them. */
-static void empm__listener_look(empm__engine *ch, empm__batch *b, uint32_t e)
-{
-    int k;
-    if (ch->paused == 0 && ch->shares &&
-        (e == EMPM__EVENT_BELL || e == EMPM__EVENT_LISTENER + EMPM__EXCHANGE))
-        empm__move_take(ch, b, 0);
-    for (k = 0; k < ch->s->nlisteners && ch->paused == 0; k++)
-        if (empm__listener_watches(ch, k) &&
-            (e == EMPM__EVENT_BELL || e == EMPM__EVENT_LISTENER + (uint32_t)k))
-            empm__listener_accept(ch, b, k, EMPM__ACCEPTS, 0);
-}
-
-/* epoll_wait or poll has failed. Memory may come back; if it goes on, the child
- * ends, and the parent makes another. */
-static void empm__listener_cannot_wait(empm__engine *ch)
-{
-    const struct timespec rest = { 0, 10000000 };
-    if (errno == EINTR)
-        return;
-    if (ch->deaf_us == 0)
-        ch->deaf_us = empm__now_us();
-    empm__engine_log(ch, EMPM_LOG_ERROR, 5019, "cannot wait for events: %s: "
-                     "%s%s",
-                     EMPM__EPOLL ? "epoll_wait" : "poll", strerror(errno),
-                     ch->s->parent_fd >= 0 ? ": the child ends if that goes on"
-                                           : "");
-    if (ch->s->parent_fd >= 0 && empm__now_us() - ch->deaf_us >= EMPM__DEAF_US)
-        _exit(1);
-    nanosleep(&rest, NULL);
-}
-
-/* Does a place matter now? Then those whose clients have gone are closed here,
- * before new ones are looked at, and not when a worker has time. */
-static int empm__listener_is_tight(const empm__engine *ch)
-{
-    return ch->nheld > 0 || ch->slab.in_use >= ch->most;
-}
-
-static int empm__listener_client_is_gone(const empm__conn *c)
-{
-    char byte;
-    const ssize_t n = recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
-    return n == 0 || (n < 0 && !empm__fd_would_block(errno) && errno != EINTR);
-}
-
-/* 1: the role has been given back. */
-static int empm__listener_round(empm__engine *ch)
-{
-    const empm__wing *const *wing;
-    empm__event *events = ch->events;
-    empm__batch b;
-    uint32_t orders;
-    int n, i, timeout;
-    b.head = b.tail = EMPM__NIL;
-    b.count = 0;
-    b.now_us = empm__now_us();
-    b.now_ms = empm__time_us_to_ms(b.now_us);
-    orders = __atomic_exchange_n(&ch->poller.orders, 0u, __ATOMIC_ACQUIRE);
-    empm__listener_drain_inbox(ch, &b);
-    if (orders & (EMPM__ORDER_STOP | EMPM__ORDER_GRACEFUL))
-        empm__listener_begin_stop(ch, &b, orders);
-    if (orders & EMPM__ORDER_PING)
-        empm__bump(&ch->score->pongs, 1u);
-    if (orders & EMPM__ORDER_ACCEPT)
-        empm__listener_unpause(ch, EMPM__PAUSE_NEW, b.now_ms);
-    if (orders & EMPM__ORDER_GATE)
-        empm__listener_unpause(ch, EMPM__PAUSE_GATE, b.now_ms);
-    if (ch->stopping && ch->slab.in_use == 0)
-        return 0;
-    timeout = b.count > 0 ? 0 : empm__listener_poll_timeout(ch, b.now_ms);
-    n = empm__poller_wait(&ch->poller, timeout, events);
-    if (n < 0)
-        empm__listener_cannot_wait(ch);
-    else
-        ch->deaf_us = 0;
-    b.now_us = empm__now_us();
-    b.now_ms = empm__time_us_to_ms(b.now_us);
-    for (i = 0; i < n; i++) {
-        const empm__event *e = &events[i];
-        empm__conn *c;
-        if (e->index == EMPM__EVENT_WAKE) {
-            empm__poller_wake_fd_drain(ch->poller.wake_fd[0]);
-            continue;
-        }
-        if (e->index >= EMPM__EVENT_LISTENER)
-            continue;                /* below, after the old ones */
-        c = empm__slab_conn(&ch->slab, e->index);
-        if (!c->in_use || c->gen != e->gen)
-            continue;                /* of a descriptor that is closed here */
-        if (empm__listener_take(ch, e->index, e->ready, b.now_ms) &&
-            !((e->ready & EMPM__STICKY) && empm__listener_is_tight(ch) &&
-              empm__listener_client_is_gone(c) &&
-              empm__listener_close_idle(ch, e->index)))
-            empm__listener_batch_add(ch, &b, e->index);
-    }
-    empm__listener_expire(ch, &b);
-    empm__listener_settle(ch, &b, 0);
-    if (empm__time_is_late(empm__wings_expire_at(ch), b.now_ms)) {
-        EMPM__EACH_WING(wing, expire)
-            (*wing)->expire(ch, b.now_ms);
-    }
-    if (ch->stop_ms != EMPM__NEVER && empm__time_until(ch->stop_ms,
-                                                       b.now_ms) <= 0)
-        empm__listener_abort_all(ch, &b);
-    if ((ch->paused & (EMPM__PAUSE_FDS | EMPM__PAUSE_FULL)) &&
-        empm__time_until(ch->retry_ms, b.now_ms) <= 0)
-        empm__listener_unpause(ch, EMPM__PAUSE_FDS | EMPM__PAUSE_FULL,
-                               b.now_ms);
-    if ((ch->paused & EMPM__PAUSE_TURN) &&
-        (empm__time_until(ch->turn_ms, b.now_ms) <= 0 ||
-         empm__listener_room(ch, &b) > empm__listener_fresh(ch, b.now_ms)))
-        empm__listener_unpause(ch, EMPM__PAUSE_TURN, b.now_ms);
-    for (i = 0; i < n; i++)
-        if (events[i].index >= EMPM__EVENT_LISTENER &&
-            events[i].index != EMPM__EVENT_WAKE)
-            empm__listener_look(ch, &b, events[i].index);
-    if (empm__time_is_late(ch->sweep_ms, b.now_ms))
-        empm__move_drain(ch, &b);
-    if (ch->cfg->max_connections_per_child > 0 && ch->s->parent_fd >= 0 &&
-        !ch->stopping &&
-        empm__load(&ch->score->accepted) - ch->accepted_before >=
-                             (uint32_t)ch->cfg->max_connections_per_child) {
-        empm__store(&ch->drain_ms, ch->cfg->graceful_restart_timeout_ms);
-        empm__poller_order(&ch->poller,
-                           EMPM__ORDER_GRACEFUL | EMPM__ORDER_HAND_OVER);
-    }
-    return empm__listener_end_round(ch, &b);
-}
-
-/* The listener's role, until a round has something to do for workers, or the
- * end has come. */
-static void empm__listener_run(void *arg)
-{
-    empm__engine *ch = (empm__engine *)arg;
-    while (!empm__listener_round(ch))
-        if (ch->stopping && ch->slab.in_use == 0) {
-            empm__queue_close(&ch->queue);
-            return;
-        }
-}
-
-/* The same for the standby, who has it because no worker is free: so a chore is
- * his. Meanwhile nobody listens, unless a worker comes back. */
-static void empm__listener_run_standby(void *arg)
-{
-    empm__engine *ch = (empm__engine *)arg;
-    int chore;
-    if (ch->shares && empm__load(&ch->score->queued) > 0)
-        ch->give_ms = empm__now_ms();    /* siblings may have time */
-    empm__listener_run(arg);
-    pthread_mutex_lock(&ch->queue.lock);
-    chore = empm__queue_chore_locked(&ch->queue);
-    pthread_mutex_unlock(&ch->queue.lock);
-    if (chore)
-        empm__worker_chore(ch);
-}
-
-static void *empm__listener_standby_main(void *arg)
-{
-    empm__engine *ch = (empm__engine *)arg;
-    const empm__wing *const *wing;
-    int i;
-    if (ch->s->parent_fd < 0)            /* else it says when */
-        empm__poller_order(&ch->poller, EMPM__ORDER_ACCEPT);
-    empm__queue_stand_by(&ch->queue, empm__listener_run_standby, ch);
-    for (i = 0; i < ch->started; i++)
-        pthread_join(ch->workers[i].thread, NULL);
-    EMPM__EACH_WING(wing, stopped)
-        (*wing)->stopped(ch);
-    empm__engine_log_rest(ch);
-    pthread_mutex_lock(&ch->done_lock);
-    ch->done = 1;
-    pthread_cond_broadcast(&ch->done_cond);
-    pthread_mutex_unlock(&ch->done_lock);
-    i = empm__load_acq(&ch->done_fd);
-    if (i >= 0) {
-        ssize_t r = write(i, "d", 1);
-        (void)r;
-    }
-    return NULL;
-}
-
-/* --- the engine's beginning and end --------------------------------------- */
-
-/* The shortest wait that the settings allow decides the horizon; half of it, so
- * that a worker's clock may be a little behind the listener's. */
-static uint32_t empm__engine_horizon(const empm_config *cfg)
-{
-    const int waits[] = { cfg->timeout_ms, cfg->keep_alive_timeout_ms,
-                          cfg->header_timeout_ms, cfg->body_timeout_ms,
-                          cfg->linger_timeout_ms, cfg->linger_short_ms };
-    int h = 2000;
-    size_t i;
-    for (i = 0; i < EMPM__COUNT(waits); i++)
-        if (waits[i] > 0 && waits[i] < h)
-            h = waits[i];
-    return (uint32_t)(h / 2 > 32 ? h / 2 : 32);
-}
-
-/* What a child needs of descriptors for itself, and handlers for theirs: two
- * for each worker. */
-static int64_t empm__engine_descriptors_own(const empm_config *cfg)
-{
-    return 32 + EMPM_MAX_LISTEN + 2 * (int64_t)cfg->threads_per_child;
-}
-
-/* How many it shares out: what else RLIMIT_NOFILE allows. */
-static int64_t empm__engine_descriptors(const empm_config *cfg)
-{
-    struct rlimit r;
-    const int64_t own = empm__engine_descriptors_own(cfg);
-    int64_t most = 1024;
-    if (getrlimit(RLIMIT_NOFILE, &r) == 0)
-        most = r.rlim_cur > 1000000 ? 1000000 : (int64_t)r.rlim_cur;
-    return most > own * 2 ? most - own : most / 2;
-}
-
-/* MaxOpenFiles as it comes out: a third of them, or what is set, up to half. */
-static uint32_t empm__engine_file_limit(const empm_config *cfg)
-{
-    const int64_t all = empm__engine_descriptors(cfg);
-    int64_t most = all / 3;
-    if (cfg->max_open_files > 0)
-        most = cfg->max_open_files < all / 2 ? cfg->max_open_files : all / 2;
-    return most > 2 ? (uint32_t)most : 2;
-}
-
-/* MaxOpenConnections as it comes out: the rest, or what is set. */
-static uint32_t empm__engine_connection_limit(const empm_config *cfg)
-{
-    int64_t most = empm__engine_descriptors(cfg) - empm__engine_file_limit(cfg);
-    if (cfg->max_open_connections > 0 && cfg->max_open_connections < most)
-        most = cfg->max_open_connections;
-    return most > 1 ? (uint32_t)most : 1;
-}
-
-static void empm__engine_free(empm__engine *ch)
-{
-    const empm__wing *const *wing;
-    if (ch->workers != NULL && ch->poller.slab != NULL)
-        empm__poller_free(&ch->poller);
-    if (ch->slab.chunks != NULL)
-        empm__slab_free(&ch->slab);
-    empm__counts_free(&ch->counts);
-    EMPM__EACH_WING(wing, engine_free)
-        (*wing)->engine_free(ch);
-    empm__pages_free(ch->pool.free);
-    ch->pool.free = NULL;
-    EMPM_FREE(ch->workers);
-    EMPM_FREE(ch->sleepers);
-    ch->workers = NULL;
-    ch->sleepers = NULL;
-    pthread_mutex_destroy(&ch->queue.lock);
-    pthread_mutex_destroy(&ch->pool.lock);
-    pthread_mutex_destroy(&ch->done_lock);
-    pthread_cond_destroy(&ch->done_cond);
-}
-
-static int empm__engine_init(empm__engine *ch, empm_server *s, int slot,
-                             int admin)
-{
-    const empm_config *cfg = s->cfg;
-    const int n = admin ? 1 : cfg->threads_per_child;
-    const empm__wing *const *wing;
-    pthread_condattr_t attr;
-    int i;
-    memset(ch, 0, sizeof *ch);
-    ch->s = s;
-    ch->cfg = cfg;
-    ch->slot = slot;
-    ch->nworkers = n;
-    ch->admin = admin;
-    ch->routes = admin ? &s->admin_routes : &s->routes;
-    ch->done_fd = -1;
-    ch->score = empm__score_at(&s->score, slot);
-    /* what the slot's last tenant left: gauges go, totals stay */
-    empm__score_gauges(&s->score, slot);
-    ch->paused = EMPM__PAUSE_NEW;
-    empm__store(&ch->score->paused, ch->paused);
-    ch->accepted_before = empm__load(&ch->score->accepted);
-    ch->horizon_ms = empm__engine_horizon(cfg);
-    ch->linger_until = EMPM__NEVER;
-    ch->drain_ms = cfg->graceful_shutdown_timeout_ms;
-    ch->stop_ms = ch->retry_ms = ch->give_ms = ch->sweep_ms = EMPM__NEVER;
-    ch->most = empm__engine_connection_limit(cfg);
-    ch->shares = s->parent_fd >= 0 && !admin && s->exchange.fd[0] >= 0;
-    ch->pool.most = cfg->max_mem_free == 0
-                        ? SIZE_MAX : (size_t)(cfg->max_mem_free /
-                                              EMPM_PAGE_BYTES);
-    ch->pool.files_most = empm__engine_file_limit(cfg);
-    pthread_mutex_init(&ch->pool.lock, NULL);
-    ch->lines_due_ms = EMPM__NEVER;
-    ch->pid = (long)getpid();
-    pthread_mutex_init(&ch->done_lock, NULL);
-    pthread_condattr_init(&attr);
-#if !defined(__APPLE__)
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-#endif
-    pthread_cond_init(&ch->done_cond, &attr);
-    pthread_condattr_destroy(&attr);
-    empm__wheel_init(&ch->wheel, empm__now_ms());
-    ch->sleepers = (empm__sleeper *)EMPM_MALLOC((size_t)n *
-                                                sizeof *ch->sleepers);
-    ch->workers = (empm__worker *)EMPM_MALLOC((size_t)n * sizeof *ch->workers);
-    if (ch->sleepers == NULL || ch->workers == NULL ||
-        empm__slab_init(&ch->slab, ch->most + EMPM__MOVE_MOST,
-                        (uint32_t)getpid() * 2654435761u) < 0 ||
-        (cfg->max_connections_per_peer > 0 && !admin &&
-         empm__counts_init(&ch->counts, ch->slab.limit) < 0))
-        return EMPM_ENOMEM;
-    memset(ch->workers, 0, (size_t)n * sizeof *ch->workers);
-    for (i = 0; i < n; i++) {
-        empm__worker *w = &ch->workers[i];
-        w->child = ch;
-        w->s = s;
-        w->cfg = cfg;
-        w->number = (uint32_t)i;
-        w->date_s = -1;
-        w->score = empm__score_worker_at(&s->score, slot, i);
-        empm__store(&w->score->accesses_before,
-                    empm__load(&w->score->accesses));
-        empm__store(&w->score->status, (uint32_t)'S');
-    }
-    empm__queue_init(&ch->queue, &ch->slab, ch->sleepers, (uint32_t)n,
-                     empm__processor_count() / (uint32_t)cfg->start_servers,
-                     ch->score);
-    i = empm__poller_init(&ch->poller, &ch->slab);
-    if (i == EMPM_OK && ch->shares &&
-        empm__poller_bell(&ch->poller, s->exchange.bell[0]) < 0)
-        i = EMPM_ESYS;
-    EMPM__EACH_WING(wing, engine_new)
-        if (i == EMPM_OK)
-            i = (*wing)->engine_new(ch);
-    return i;
-}
-
-/* Starts the threads; on failure none runs. Under empm_start() they block what
- * is the program's: all signals but faults and what debuggers and profilers
- * send to a thread. Under empm_run() none: the main thread hears them, and
- * programs that handlers start would inherit what is blocked. */
-static int empm__engine_start(empm__engine *ch)
-{
-    static const int own[] = { SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT,
-                              SIGTRAP,
-                               SIGSYS, SIGPROF };
-    const empm_config *cfg = ch->cfg;
-    pthread_attr_t attr;
-    sigset_t all, old;
-    int i, r = pthread_attr_init(&attr);
-    const int has_attr = r == 0;
-    if (has_attr && cfg->thread_stack_size > 0 &&
-        pthread_attr_setstacksize(&attr, (size_t)cfg->thread_stack_size) != 0)
-        empm__log(cfg, EMPM_LOG_WARN, 2436, "ThreadStackSize of %d is not "
-                  "possible here: using the system's", cfg->thread_stack_size);
-    sigfillset(&all);
-    for (i = 0; i < (int)EMPM__COUNT(own); i++)
-        sigdelset(&all, own[i]);
-    if (ch->s->owns_signals)
-        pthread_sigmask(SIG_SETMASK, NULL, &all);    /* as it is */
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    /* now, not later: MaxConnectionsPerChild may stop it before we are done */
-    empm__store(&ch->score->stopping, 0u);
-    for (i = 0; i < ch->nworkers && r == 0; i++) {
-        r = pthread_create(&ch->workers[i].thread, &attr, empm__worker_main,
-                           &ch->workers[i]);
-        ch->started += r == 0;
-    }
-    /* nobody listens before all of them can serve */
-    pthread_mutex_lock(&ch->done_lock);
-    while (ch->begun < ch->started)
-        pthread_cond_wait(&ch->done_cond, &ch->done_lock);
-    pthread_mutex_unlock(&ch->done_lock);
-    if (r == 0 && ch->sick == 0)
-        r = pthread_create(&ch->standby, &attr, empm__listener_standby_main,
-                           ch);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    if (has_attr)
-        pthread_attr_destroy(&attr);
-    if (r == 0 && ch->sick == 0) {
-        empm__store(&ch->score->healthy, 1u);
-        return EMPM_OK;
-    }
-    if (r != 0)
-        empm__log(cfg, EMPM_LOG_ERROR, 5011, "cannot start %d threads: %s",
-                  ch->nworkers + 1, strerror(r));
-    empm__queue_close(&ch->queue);
-    for (i = 0; i < ch->started; i++)
-        pthread_join(ch->workers[i].thread, NULL);
-    return EMPM_ESYS;
-}
-
-/* Waits for the listener's end, at most timeout_ms (-1: for ever). */
-static int empm__engine_wait(empm__engine *ch, int timeout_ms)
-{
-    struct timespec until;
-    int r = 0, done;
-    clock_gettime(
-#if !defined(__APPLE__)
-        CLOCK_MONOTONIC,
-#else
-        CLOCK_REALTIME,
-#endif
-        &until);
-    until.tv_sec += timeout_ms / 1000;
-    until.tv_nsec += timeout_ms % 1000 * 1000000L;
-    if (until.tv_nsec >= 1000000000L) {
-        until.tv_sec++;
-        until.tv_nsec -= 1000000000L;
-    }
-    pthread_mutex_lock(&ch->done_lock);
-    while (!ch->done && r == 0)
-        r = timeout_ms < 0 ? pthread_cond_wait(&ch->done_cond, &ch->done_lock)
-                           : pthread_cond_timedwait(&ch->done_cond,
-                                                    &ch->done_lock, &until);
-    done = ch->done;
-    pthread_mutex_unlock(&ch->done_lock);
-    if (!done)
-        return EMPM_ETIMEDOUT;
-    if (!ch->joined) {
-        ch->joined = 1;
-        pthread_join(ch->standby, NULL);
-        empm__store(&ch->score->healthy, 0u);
-    }
-    return EMPM_OK;
-}
-
-EMPM_API int empm_resume(empm_server *s, empm_ticket ticket)
-{
-    empm__engine *ch = &s->child;
-    const uint32_t i = (uint32_t)ticket, serial = (uint32_t)(ticket >> 32);
-    if (serial == 0 || i >= empm__load_acq(&ch->slab.made))
-        return EMPM_EGONE;
-    switch (empm__conn_resume(empm__slab_conn(&ch->slab, i), serial)) {
-    case 0:
-        return EMPM_EGONE;
-    case 2:
-        empm__poller_post(&ch->poller, i);
-        empm__poller_wake(&ch->poller);
-    }
-    return EMPM_OK;
-}
-
-/* ---------------------------------------------------------------------------
- * >>listen -- listen strings become sockets
- * ------------------------------------------------------------------------- */
-
-enum empm__endpoint_kind { EMPM__LISTEN_TCP, EMPM__LISTEN_UNIX, EMPM__LISTEN_FD,
-                           EMPM__LISTEN_SYSTEMD };
-
-typedef struct empm__endpoint_spec { /* a listen string, taken apart */
-    enum empm__endpoint_kind kind;
-    char   host[256];                /* or path, or name; "": all addresses */
-    char   port[8];
-    int    fd;
-    int    v6only, admin, proxy;
-    long   mode;                     /* of a unix socket, -1: the umask's */
-    char   user[64], group[64];     /* whose it is; "": who starts the server */
-} empm__endpoint_spec;
-
-/* Is the word o[0..n) `name` and a value that fits? Then `to` gets that. */
-static int empm__endpoint_word(const char *o, size_t n, const char *name,
-                               char to[64])
-{
-    const size_t skip = strlen(name);
-    if (n <= skip || n - skip >= 64 || memcmp(o, name, skip) != 0)
-        return 0;
-    memcpy(to, o + skip, n - skip);
-    to[n - skip] = '\0';
-    return 1;
-}
-
-/* Takes `text` apart. Returns NULL or what is wrong with it. */
-static const char *empm__endpoint_parse(empm__endpoint_spec *l,
-                                        const char *text)
-{
-    size_t n = strcspn(text, " \t");
-    const char *o = text + n;
-    char *colon;
-    int64_t v;
-    memset(l, 0, sizeof *l);
-    l->mode = -1;
-    if (n >= sizeof l->host || n == 0)
-        return "is no address";
-    memcpy(l->host, text, n);
-    if (strncmp(text, "unix:", 5) == 0) {
-        l->kind = EMPM__LISTEN_UNIX;
-        memmove(l->host, l->host + 5, n - 4);
-        if (n == 5)
-            return "wants a path";
-    } else if (strncmp(text, "fd:", 3) == 0) {
-        l->kind = EMPM__LISTEN_FD;
-        v = empm__parse_u63(text + 3, n - 3);
-        if (v < 0 || v > INT_MAX)
-            return "wants the number of a descriptor";
-        l->fd = (int)v;
-    } else if (strncmp(text, "systemd:", 8) == 0) {
-        l->kind = EMPM__LISTEN_SYSTEMD;
-        memmove(l->host, l->host + 8, n - 7);
-        if (n == 8)
-            return "wants the name of a socket";
-    } else {
-        l->kind = EMPM__LISTEN_TCP;
-        colon = strrchr(l->host, ':');
-        if (colon != NULL && strchr(colon, ']') != NULL)
-            return "wants a port";
-        if (snprintf(l->port, sizeof l->port, "%.7s",
-                     colon != NULL ? colon + 1 : l->host) > 5)
-            return "wants a port from 0 to 65535";
-        v = empm__parse_u63(l->port, strlen(l->port));
-        if (v < 0 || v > 65535)
-            return "wants a port from 0 to 65535";
-        snprintf(l->port, sizeof l->port, "%d", (int)v);
-        if (colon == NULL)
-            colon = l->host;
-        *colon = '\0';
-        if (l->host[0] == '[') {
-            if (colon[-1] != ']')
-                return "wants [address]:port";
-            colon[-1] = '\0';
-            memmove(l->host, l->host + 1, strlen(l->host));
-        } else if (strchr(l->host, ':') != NULL)
-            return "wants brackets around an IPv6 address";
-        if (strcmp(l->host, "*") == 0)
-            l->host[0] = '\0';
-    }
-    while (*(o += strspn(o, " \t")) != '\0') {
-        char *end;
-        n = strcspn(o, " \t");
-        if (l->kind == EMPM__LISTEN_TCP && n == 6 &&
-            memcmp(o, "v6only", 6) == 0)
-            l->v6only = 1;
-        else if (empm__text_same(o, n, "http", 4))
-            ;                            /* Apache's name for what is spoken */
-        else if (empm__text_same(o, n, "https", 5))
-            return "there is no TLS yet: put a proxy that has it in front of a "
-                   "Listen \"127.0.0.1:8080 proxy\"";
-        else if (n == 5 && memcmp(o, "admin", 5) == 0)
-            l->admin = 1;
-        else if (n == 5 && memcmp(o, "proxy", 5) == 0)
-            l->proxy = 1;
-        else if (l->kind == EMPM__LISTEN_UNIX && n > 5 &&
-                 memcmp(o, "mode=", 5) == 0) {
-            l->mode = strtol(o + 5, &end, 8);
-            if (end != o + n || l->mode < 0 || l->mode > 0777)
-                return "wants mode= as up to three octal digits";
-        } else if (l->kind == EMPM__LISTEN_UNIX &&
-                   (empm__endpoint_word(o, n, "user=", l->user) ||
-                    empm__endpoint_word(o, n, "group=", l->group)))
-            ;
-        else
-            return "takes http, v6only, proxy, admin or (unix:) mode=, user= "
-            "or "
-                   "group= and no other word";
-        o += n;
-    }
-    return NULL;
-}
-
-/* Do both mean the same socket, whatever their options? */
-static int empm__endpoint_same(const empm__endpoint_spec *a,
-                               const empm__endpoint_spec *b)
-{
-    return a->kind == b->kind && a->fd == b->fd && a->v6only == b->v6only &&
-           strcmp(a->host, b->host) == 0 && strcmp(a->port, b->port) == 0;
-}
-
-/* All addresses of a port: of IPv4 only, or, unless v6only, of both. */
-static int empm__endpoint_any(const empm__endpoint_spec *l, int both)
-{
-    if (l->kind != EMPM__LISTEN_TCP || l->v6only || strcmp(l->port, "0") == 0)
-        return 0;
-    return both ? l->host[0] == '\0' || strcmp(l->host, "::") == 0
-                : strcmp(l->host, "0.0.0.0") == 0;
-}
-
-/* Which Listen has one socket for both and so makes `l` needless? -1: none. */
-static int empm__endpoint_covered(const empm_config *cfg,
-                                  const empm__endpoint_spec *l)
-{
-    empm__endpoint_spec other;
-    int k;
-    for (k = 0; empm__endpoint_any(l, 0) && k < EMPM_MAX_LISTEN &&
-                cfg->listen[k] != NULL; k++)
-        if (empm__endpoint_parse(&other, cfg->listen[k]) == NULL &&
-            empm__endpoint_any(&other, 1) && strcmp(l->port, other.port) == 0)
-            return k;
-    return -1;
-}
-
-/* --- inherited sockets ---------------------------------------------------- */
-
-/* Listening sockets that another program has opened for this one, in the way of
- * systemd: descriptors from 3 on, with names between colons. An upgrade passes
- * ours on with their listen strings as names, where ':' and '%' are escaped. */
-typedef struct empm__inherited {
-    const struct empm_server *old;   /* or those of this server; or NULL */
-    int         count;
-    const char *names;
-    unsigned char taken[1024];       /* a mark for each; more are not seen */
-} empm__inherited;
-
-EMPM__ASSERT_STATIC(EMPM_MAX_LISTEN <= sizeof ((empm__inherited *)0)->taken,
-                    too_many_listeners);
-
-#define EMPM__TEXT_OF(n) #n
-#define EMPM__NUMBER_TEXT(n) EMPM__TEXT_OF(n)
-#define EMPM__TOO_MANY \
-    "more than EMPM_MAX_LISTEN sockets, " EMPM__NUMBER_TEXT(EMPM_MAX_LISTEN)
-
-#define EMPM__HERITAGE_FD 3
-
-/* What the environment offers to this process. */
-static void empm__inherited_env(empm__inherited *h, empm__report *rep)
-{
-    const char *pid = getenv("LISTEN_PID"), *n = getenv("LISTEN_FDS");
-    int64_t count;
-    memset(h, 0, sizeof *h);
-    if (pid == NULL || n == NULL || strtol(pid, NULL, 10) != (long)getpid())
-        return;
-    count = empm__parse_u63(n, strlen(n));
-    if (count > (int64_t)sizeof h->taken) {
-        empm__report_say(rep, EMPM_LOG_WARN, 5108, "LISTEN_FDS of %s: only the "
-                         "first %d sockets are looked at", n,
-                         (int)sizeof h->taken);
-        count = sizeof h->taken;
-    }
-    h->count = count < 0 ? 0 : (int)count;
-    h->names = getenv("LISTEN_FDNAMES");
-}
-
-/* The name of the i-th in to[0..n), as we write them. Returns whether it is
- * `plain` as it stands, as the service manager writes them. */
-static int empm__inherited_name(const empm__inherited *h, int i, char *to,
-                                size_t n, const char *plain)
-{
-    const char *p = h->names != NULL ? h->names : "";
-    size_t len;
-    while (i-- > 0) {
-        p += strcspn(p, ":");
-        p += *p == ':';
-    }
-    len = strcspn(p, ":");
-    if (empm__text_decode(to, p, empm__min(len, n - 1), 0) < 0)
-        to[0] = '\0';
-    return strncmp(p, plain, len) == 0 && plain[len] == '\0';
-}
-
-static int empm__endpoint_port(int fd)
-{
-    struct sockaddr_storage a;
-    socklen_t n = sizeof a;
-    memset(&a, 0, sizeof a);
-    if (getsockname(fd, (struct sockaddr *)&a, &n) < 0)
-        return 0;
-    if (a.ss_family == AF_INET)
-        return ntohs(((struct sockaddr_in *)(void *)&a)->sin_port);
-    if (a.ss_family == AF_INET6)
-        return ntohs(((struct sockaddr_in6 *)(void *)&a)->sin6_port);
-    return 0;
-}
-
-/* --- unix sockets --------------------------------------------------------- */
-
-/* Returns 0, or -1 with errno if the path is too long. */
-static int empm__endpoint_unix_address(struct sockaddr_un *a, const char *path)
-{
-    const size_t n = strlen(path);
-    memset(a, 0, sizeof *a);
-    a->sun_family = AF_UNIX;
-    if (n >= sizeof a->sun_path) {
-        errno = ENAMETOOLONG;
-        return -1;
-    }
-    memcpy(a->sun_path, path, n);
-    return 0;
-}
-
-/* What accepted sockets inherit; 0 leaves the system's choice. */
-static void empm__endpoint_buffers(const empm_config *cfg, int fd)
-{
-    if (cfg->send_buffer_size > 0)
-        setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &cfg->send_buffer_size,
-                   sizeof cfg->send_buffer_size);
-    if (cfg->receive_buffer_size > 0)
-        setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &cfg->receive_buffer_size,
-                   sizeof cfg->receive_buffer_size);
-}
-
-/* A name beside `path` that no other process and no other socket of this one
- * takes; `path` loses its end where both are too long. Returns 0, or -1. */
-static int empm__endpoint_unix_beside(struct sockaddr_un *a, const char *path,
-                                      int fd, const char *mark)
-{
-    const char *slash = strrchr(path, '/');
-    const size_t folder = slash != NULL ? (size_t)(slash + 1 - path) : 0;
-    char end[48];
-    const int k = snprintf(end, sizeof end, ".%ld-%d%s", (long)getpid(), fd,
-                           mark);
-    const size_t n = empm__min(strlen(path), sizeof a->sun_path - 1 -
-                               (size_t)k);
-    memset(a, 0, sizeof *a);
-    a->sun_family = AF_UNIX;
-    if (n < folder) {
-        errno = ENAMETOOLONG;
-        return -1;
-    }
-    memcpy(a->sun_path, path, n);
-    memcpy(a->sun_path + n, end, (size_t)k);
-    return 0;
-}
-
-/* A socket file that nobody listens on is left over from a crash. The question
- * does not wait: a server whose backlog is full is alive. 0: errno says why. */
-static int empm__endpoint_unix_stale(const char *path)
-{
-    struct sockaddr_un a;
-    struct stat st;
-    int fd, stale;
-    if (empm__endpoint_unix_address(&a, path) < 0 || lstat(path, &st) < 0 ||
-        (fd = socket(AF_UNIX, SOCK_STREAM, 0)) < 0)
-        return 0;
-    stale = S_ISSOCK(st.st_mode) && empm__fd_flags(fd, 1) == 0 &&
-            connect(fd, (struct sockaddr *)&a, sizeof a) < 0 &&
-            errno == ECONNREFUSED;
-    close(fd);
-    errno = EADDRINUSE;
-    return stale;
-}
-
-/* Gives the file of a unix socket its owner, group and mode. Its folder may
- * belong to somebody who puts something else in its place, for root to open up:
- * a link is not followed, and what is no socket, or has another name elsewhere,
- * is left alone. Returns 0, or -1 with errno. */
-static int empm__endpoint_unix_rights(const char *path,
-                                      const empm__rights *want)
-{
-    struct stat st;
-    int r;
-#ifdef EMPM__O_PATH
-    char self[48];
-    const int fd = open(path, EMPM__O_PATH | O_NOFOLLOW | O_CLOEXEC);
-    snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
-    r = fd < 0 ? -1 : fstat(fd, &st);
-    path = self;
-#else
-    r = lstat(path, &st);
-#endif
-    if (r == 0 && (!S_ISSOCK(st.st_mode) || st.st_nlink != 1)) {
-        errno = EPERM;
-        r = -1;
-    }
-    if (r == 0 && ((want->uid != (uid_t)-1 && want->uid != st.st_uid) ||
-                   (want->gid != (gid_t)-1 && want->gid != st.st_gid)))
-        r = chown(path, want->uid, want->gid);
-    if (r == 0 && want->mode >= 0 &&
-        (st.st_mode & 07777) != (mode_t)want->mode)
-        r = chmod(path, (mode_t)want->mode);
-#ifdef EMPM__O_PATH
-    if (fd >= 0)
-        empm__quiet_close(fd);
-#endif
-    return r;
-}
-
-/* Gives the socket file `made` the name `path`, unless somebody serves
- * there: link(), not rename(), so that of two servers that start at once
- * only one can. What is stale is moved `aside` first and asked again: it may
- * be new by now. */
-static int empm__endpoint_unix_show(const char *made, const char *aside,
-                                    const char *path)
-{
-    int tries;
-    for (tries = 0; tries < 3; tries++) {
-        if (link(made, path) == 0)
-            return unlink(made);
-        if (errno != EEXIST)             /* a file system without links */
-            return rename(made, path);
-        if (!empm__endpoint_unix_stale(path) ||
-            (rename(path, aside) < 0 && errno != ENOENT))
-            return -1;
-        if (!empm__endpoint_unix_stale(aside) && link(aside, path) < 0)
-            break;
-        unlink(aside);
-    }
-    errno = EADDRINUSE;
-    return -1;
-}
-
-/* A unix socket listens, and is whose it shall be, before anybody can see
- * it. */
-static int empm__endpoint_unix(empm__endpoint *l,
-                               const empm__endpoint_spec *spec,
-                               const empm__rights *rights, int backlog)
-{
-    struct sockaddr_un a, aside;
-    const int fd = socket(AF_UNIX, SOCK_STREAM, 0);
-    if (fd < 0)
-        return -1;
-#if defined(__linux__)
-    if (rights->mode >= 0)         /* bind() makes the file so, but for umask */
-        fchmod(fd, (mode_t)rights->mode);
-#endif
-    /* not too long? */
-    if (empm__endpoint_unix_address(&aside, spec->host) == 0 &&
-        empm__endpoint_unix_beside(&aside, spec->host, fd, "~") == 0 &&
-        empm__endpoint_unix_beside(&a, spec->host, fd, "") == 0) {
-        unlink(a.sun_path);
-        if (bind(fd, (struct sockaddr *)&a, sizeof a) == 0) {
-            if (empm__endpoint_unix_rights(a.sun_path, rights) == 0 &&
-                listen(fd, backlog) == 0 &&
-                empm__endpoint_unix_show(a.sun_path, aside.sun_path,
-                                         spec->host) == 0) {
-                snprintf(l->path, sizeof l->path, "%.107s", spec->host);
-                return fd;
-            }
-            empm__quiet_unlink(a.sun_path);
-        }
-    }
-    empm__quiet_close(fd);
-    return -1;
-}
-
-/* --- addresses ------------------------------------------------------------ */
-
-/* All addresses of the host and the port; returns 0, or getaddrinfo()'s
- * error. */
-static int empm__endpoint_resolve(const empm__endpoint_spec *spec,
-                                  struct addrinfo **list)
-{
-    struct addrinfo hints;
-    memset(&hints, 0, sizeof hints);
-    hints.ai_socktype = SOCK_STREAM;
-    hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV;
-    return getaddrinfo(spec->host[0] ? spec->host : NULL, spec->port, &hints,
-                       list);
-}
-
-/* A socket that is bound to one of them; `port`, unless 0, instead of its own.
- * Returns -1 with errno. */
-static int empm__endpoint_bind(const empm_config *cfg, const struct addrinfo *a,
-                               int v6only, int port)
-{
-    struct sockaddr_storage at;
-    const int on = 1, off = 0;
-    const int fd = socket(a->ai_family, SOCK_STREAM, 0);
-    if (fd < 0)
-        return -1;
-    memcpy(&at, a->ai_addr, empm__min(a->ai_addrlen, sizeof at));
-    if (port != 0 && a->ai_family == AF_INET)
-        ((struct sockaddr_in *)(void *)&at)->sin_port = htons((uint16_t)port);
-    if (port != 0 && a->ai_family == AF_INET6)
-        ((struct sockaddr_in6 *)(void *)&at)->sin6_port = htons((uint16_t)port);
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (a->ai_family == AF_INET6)
-        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, v6only ? &on : &off,
-                   sizeof on);
-    /* accepted sockets inherit these on Linux */
-    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    empm__endpoint_buffers(cfg, fd);
-    if (bind(fd, (struct sockaddr *)&at, a->ai_addrlen) == 0)
-        return fd;
-    empm__quiet_close(fd);
-    return -1;
-}
-
-/* Does the list have it twice? Some files of hosts do. */
-static int empm__endpoint_again(const struct addrinfo *list,
-                                const struct addrinfo *a)
-{
-    for (; list != a; list = list->ai_next)
-        if (list->ai_addrlen == a->ai_addrlen &&
-            memcmp(list->ai_addr, a->ai_addr, a->ai_addrlen) == 0)
-            return 1;
-    return 0;
-}
-
-/* 0: it is not, or errno says why that is not known. */
-static int empm__endpoint_is_listening(int fd)
-{
-    int is = 0;
-    socklen_t len = sizeof is;
-    errno = 0;
-    return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &is, &len) == 0 && is;
-}
-
-/* One more of s->listeners: the descriptor is the server's. */
-static void empm__endpoint_add(empm_server *s, const empm__endpoint_spec *spec,
-                               const char *text, int fd)
-{
-    empm__endpoint *l = &s->listeners[s->nlisteners++];
-    memset(l, 0, sizeof *l);
-    l->text = text;
-    l->fd = fd;
-    l->admin = spec->admin;
-    l->proxy = spec->proxy;
-    l->port = empm__endpoint_port(fd);
-}
-
-/* A descriptor for what `spec` means, from those that are there: a duplicate of
- * ours, or one of the environment's; each is given once. `port`: it must have
- * that one; -1: any. Returns -1: none (left). */
-static int empm__inherited_find(empm__inherited *h,
-                                const empm__endpoint_spec *spec, int port)
-{
-    const int n = h->old != NULL ? h->old->nlisteners : h->count;
-    int i, fd;
-    for (i = 0; i < n; i++) {
-        empm__endpoint_spec other;
-        char name[300];
-        const char *text = name;
-        int plain = 0;
-        if (h->taken[i])
-            continue;
-        if (h->old != NULL)
-            text = h->old->listeners[i].text;
-        else
-            plain = empm__inherited_name(h, i, name, sizeof name, spec->host);
-        if (spec->kind == EMPM__LISTEN_SYSTEMD && h->old == NULL) {
-            if (!plain && strcmp(name, spec->host) != 0)
-                continue;
-        } else if (empm__endpoint_parse(&other, text) != NULL ||
-                   !empm__endpoint_same(spec, &other))
-            continue;
-        fd = h->old != NULL ? h->old->listeners[i].fd : EMPM__HERITAGE_FD + i;
-        if (!empm__endpoint_is_listening(fd) ||
-            (port >= 0 && empm__endpoint_port(fd) != port))
-            continue;
-        h->taken[i] = 1;
-        return h->old != NULL ? fcntl(fd, F_DUPFD_CLOEXEC, 0) : fd;
-    }
-    return -1;
-}
-
-/* What to do where a socket cannot be had. */
-static const char *empm__endpoint_advice(const empm__endpoint_spec *spec,
-                                         int error, int reload)
-{
-    switch (error) {
-    case EADDRINUSE:
-        return reload ? ": where it overlaps the old Listen, a reload cannot "
-               "do "
-                        "it: stop and start"
-                      : ": stop the program that has it, or take another port, "
-                        "such as -p 8081";
-    case EACCES: case EPERM:
-        return spec->kind == EMPM__LISTEN_UNIX
-                   ? ": take a folder that you can write; user= wants root"
-                   : ": for a port below 1024 start as root, or take one "
-                   "above, "
-                     "such as -p 8080";
-    case EADDRNOTAVAIL:
-        return ": no address of this machine: leave it out to have all of them";
-    case EAFNOSUPPORT:
-        return ": this machine has no such addresses";
-    case ENOENT:
-        return ": make its folder first";
-    default:
-        return "";
-    }
-}
-
-/* Listens at every address of a host, as Apache does, and all with one port;
- * without a host at one IPv6 socket for both, or at IPv4 where there is none. A
- * name may have addresses that this machine has not, such as ::1 without IPv6:
- * one that can be had is enough. Returns 0, or -1 with errno or *why. */
-static int empm__endpoint_tcp(empm_server *s, const empm__endpoint_spec *spec,
-                              const char *text, const char **why)
-{
-    struct addrinfo *list = NULL, *a;
-    const int named = spec->host[0] != '\0', first = s->nlisteners;
-    const int r = empm__endpoint_resolve(spec, &list);
-    int pass, fd = -1, saved = 0, fatal = r != 0;
-    if (r != 0)
-        *why = gai_strerror(r);
-    for (pass = 0; pass < 2 - named && !fatal && s->nlisteners == first; pass++)
-        for (a = list; a != NULL && !fatal; a = a->ai_next) {
-            const int made = s->nlisteners - first;
-            if (named ? empm__endpoint_again(list, a)
-                      : made > 0 || (a->ai_family == AF_INET6) != (pass == 0))
-                continue;
-            if (s->nlisteners == EMPM_MAX_LISTEN) {
-                *why = EMPM__TOO_MANY;
-                fatal = 1;
-                break;
-            }
-            fd = empm__endpoint_bind(s->cfg, a,
-                                     spec->v6only ||
-                                       (named && list->ai_next != NULL),
-                                     made > 0 ? s->listeners[first].port : 0);
-            if (fd >= 0 && empm__fd_flags(fd, 1) == 0 &&
-                listen(fd, s->cfg->listen_backlog) == 0) {
-                empm__endpoint_add(s, spec, text, fd);
-                continue;
-            }
-            saved = errno;
-            if (fd >= 0)
-                close(fd);
-            fatal = named && saved != EADDRNOTAVAIL && saved != EAFNOSUPPORT;
-        }
-    if (list != NULL)
-        freeaddrinfo(list);
-    errno = saved;
-    return fatal || s->nlisteners == first ? -1 : 0;
-}
-
-/* Opens one listen string, or takes over what is open. Says what is wrong and
- * returns an error; what is open by then is the server's. */
-static int empm__endpoint_open(empm_server *s, const char *text,
-                               const empm__rights *rights,
-                               empm__inherited *heritage, empm__report *rep)
-{
-    const empm_config *cfg = s->cfg;
-    const int first = s->nlisteners;
-    empm__endpoint_spec spec;
-    empm__endpoint made;
-    const char *why = empm__endpoint_parse(&spec, text);
-    int fd = -1, r = -1, k;
-    if (why != NULL) {
-        empm__report_say(rep, EMPM_LOG_ERROR, 5108, "Listen %s: %s", text, why);
-        return EMPM_EINVAL;
-    }
-    if ((k = empm__endpoint_covered(cfg, &spec)) >= 0) {
-        empm__report_say(rep, EMPM_LOG_INFO, 5113, "Listen %s: Listen %s "
-                         "serves IPv4, too", text, cfg->listen[k]);
-        return EMPM_OK;
-    }
-    memset(&made, 0, sizeof made);
-    /* a name of systemd's may stand for several, and a host's for all that have
-     * the port of the first: nobody is asked for its addresses again */
-    while (s->nlisteners < EMPM_MAX_LISTEN &&
-           (s->nlisteners == first || spec.kind == EMPM__LISTEN_SYSTEMD ||
-            spec.kind == EMPM__LISTEN_TCP) &&
-           (fd = empm__inherited_find(heritage, &spec,
-                                      spec.kind == EMPM__LISTEN_TCP &&
-                                             s->nlisteners > first
-                                         ? s->listeners[first].port : -1)) >=
-           0) {
-        if (empm__fd_flags(fd, 1) < 0)
-            break;
-        empm__endpoint_add(s, &spec, text, fd);
-        s->listeners[s->nlisteners - 1].rights = *rights;
-        if (spec.kind == EMPM__LISTEN_UNIX && heritage->old == NULL)
-            snprintf(s->listeners[s->nlisteners - 1].path, sizeof made.path,
-                     "%.107s", spec.host);
-    }
-    if (s->nlisteners > first)
-        return EMPM_OK;
-    if (s->nlisteners == EMPM_MAX_LISTEN)
-        why = EMPM__TOO_MANY;
-    else if (spec.kind == EMPM__LISTEN_SYSTEMD)
-        why = "no socket of that name has been passed";
-    else if (spec.kind == EMPM__LISTEN_TCP)
-        r = empm__endpoint_tcp(s, &spec, text, &why);
-    else if (spec.kind == EMPM__LISTEN_FD &&
-             !empm__endpoint_is_listening(spec.fd)) {
-        if (errno == 0 || errno == EBADF || errno == ENOTSOCK)
-            why = "is not a listening socket";
-        r = -1;
-    } else {
-        fd = spec.kind == EMPM__LISTEN_FD
-                 ? spec.fd : empm__endpoint_unix(&made, &spec, rights,
-                                                 cfg->listen_backlog);
-        r = fd < 0 ? -1 : empm__fd_flags(fd, 1);
-        if (fd >= 0) {
-            empm__endpoint_add(s, &spec, text, fd);
-            s->listeners[first].rights = *rights;
-            memcpy(s->listeners[first].path, made.path, sizeof made.path);
-        }
-    }
-    if (r < 0) {
-        const int error = why == NULL ? errno : 0;
-        empm__report_say(rep, EMPM_LOG_ERROR, 72, "Listen %s: %s%s", text,
-                         why != NULL ? why : strerror(error),
-                         empm__endpoint_advice(&spec, error,
-                                               heritage->old != NULL));
-        return EMPM_ESYS;
-    }
-    return EMPM_OK;
-}
-
-/* ---------------------------------------------------------------------------
- * >>server -- what is made before the first thread or process, and its end
- * ------------------------------------------------------------------------- */
-
-static int empm__check_spool_default(const empm_config *cfg)
-{
-    return strcmp(cfg->spool_directory,
-                  empm__directive_preset("SpoolDirectory")) == 0;
-}
-
-/* The part of the check that needs more than numbers: paths, routes. */
-static void empm__check_rest(const empm_config *cfg, empm__report *rep)
-{
-    empm__chars chars;
-    empm__routes routes;
-    struct stat st;
-    char path[1200];
-    const empm__wing *const *wing;
-    const char *spool;
-    size_t i, k;
-    empm__chars_init(&chars);
-    if (cfg->routes == NULL)
-        empm__report_say(rep, EMPM_LOG_ERROR, 5105, "no routes");
-    if (empm__routes_init(&routes, cfg->routes, &chars, rep) != EMPM_ENOMEM)
-        empm__routes_free(&routes);
-    spool = empm__config_path(cfg, cfg->spool_directory, path, sizeof path);
-    /* many a server needs none: so it is no error that the default is not
-     * there */
-    errno = ENOTDIR;
-    if (stat(spool, &st) < 0 || !S_ISDIR(st.st_mode))
-        empm__report_say(rep, empm__check_spool_default(cfg) ? EMPM_LOG_WARN
-                                                             : EMPM_LOG_ERROR,
-                         5107,
-                         "SpoolDirectory %s: %s: make it, or name another: "
-                         "-c \"SpoolDirectory DIR\"%s", cfg->spool_directory,
-                         strerror(errno), empm__check_spool_default(cfg)
-                                              ? ": long bodies will be refused"
-                                              : "");
-    else if (access(spool, W_OK | X_OK) < 0)
-        empm__report_say(rep, EMPM_LOG_WARN, 5004, "SpoolDirectory %s: %s: "
-                         "long bodies will be refused", cfg->spool_directory,
-                         strerror(errno));
-    if (cfg->error_log != NULL && empm__log_facility(cfg->error_log) == -1)
-        empm__report_say(rep, EMPM_LOG_ERROR, 5402, "ErrorLog %s: is no file, "
-                         "|program, stderr or syslog:facility", cfg->error_log);
-    EMPM__EACH_WING(wing, check)
-        (*wing)->check(cfg, &chars, rep);
-    for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++) {
-        empm__endpoint_spec spec, other;
-        const char *why = empm__endpoint_parse(&spec, cfg->listen[i]);
-        if (why != NULL)
-            empm__report_say(rep, EMPM_LOG_ERROR, 5108, "Listen %s: %s",
-                             cfg->listen[i], why);
-        for (k = 0; why == NULL && k < i; k++)
-            if (empm__endpoint_parse(&other, cfg->listen[k]) == NULL &&
-                empm__endpoint_same(&spec, &other) &&
-                strcmp(spec.port, "0") != 0)
-                empm__report_say(rep, EMPM_LOG_ERROR, 5109, "Listen %s is "
-                                 "given twice", cfg->listen[i]);
-    }
-}
-
-/* The first number in a file of the system's, or -1. */
-static int64_t empm__check_number_in(const char *path)
-{
-    char text[32];
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
-    const ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
-    if (fd >= 0)
-        close(fd);
-    text[n > 0 ? n : 0] = '\0';
-    return empm__parse_u63(text, strspn(text, "0123456789"));
-}
-
-static int empm__config_children_limit(const empm_config *cfg)
-{
-    return cfg->processes == 0 ? 1
-                               : cfg->max_request_workers /
-                                     cfg->threads_per_child;
-}
-
-/* What the stacks of all threads may take. */
-static double empm__memory_stacks(const empm_config *cfg)
-{
-    struct rlimit r;
-    double stack = cfg->thread_stack_size;
-    if (cfg->thread_stack_size == 0)
-        stack = getrlimit(RLIMIT_STACK, &r) == 0 && r.rlim_cur != RLIM_INFINITY
-                    ? (double)r.rlim_cur : 8 << 20;
-    return (double)empm__config_children_limit(cfg) * (cfg->threads_per_child +
-                                                       1) *
-           stack;
-}
-
-/* The memory of all children in bytes, by what it is for; at worst, but for the
- * last line, which is what a busy server comes to. */
-#define EMPM__STACK_USED 32768       /* what a thread seldom exceeds */
-
-typedef struct empm__memory {
-    double connections;              /* each with its longest head and answer */
-    double bodies;                   /* MaxBodyMemory */
-    double buffers;                  /* of workers, and those that are idle */
-    double stacks, store;
-    double likely;                   /* every worker runs an ordinary request,
-                                        the other connections are idle */
-} empm__memory;
-
-static empm__memory empm__memory_estimate(const empm_config *cfg)
-{
-    const double children = empm__config_children_limit(cfg);
-    const double threads = children * (cfg->threads_per_child + 1);
-    const double idle = children * empm__engine_connection_limit(cfg) *
-                        (double)(sizeof(empm__conn) + sizeof(empm__peer));
-    empm__memory m;
-    m.connections = idle + children * empm__engine_connection_limit(cfg) *
-                               (double)(EMPM_PAGE_BYTES + EMPM_RESPONSE_BUFFER +
-                                        cfg->limit_request_head);
-    m.bodies = children * (double)cfg->max_body_memory;
-    m.buffers = children * ((double)cfg->max_mem_free +
-                            (double)cfg->threads_per_child *
-                                (EMPM__SCRATCH +
-                                 EMPM__PAGE_CACHE * EMPM_PAGE_BYTES));
-    m.stacks = empm__memory_stacks(cfg);
-    m.store = (double)cfg->shared_store_size;
-    m.likely = idle + m.buffers + m.store +
-               threads * (EMPM_PAGE_BYTES + EMPM__STACK_USED);
-    return m;
-}
-
-EMPM_API int64_t empm_memory_estimate(const empm_config *cfg)
-{
-    const empm__memory m = empm__memory_estimate(cfg);
-    const double all = m.connections + m.bodies + m.buffers + m.stacks +
-                       m.store;
-    return all < 9e18 ? (int64_t)all : INT64_MAX;
-}
-
-/* The settings in force, on one line. */
-static void empm__check_settings_line(const empm_config *cfg, char *to,
-                                      size_t n)
-{
-    const empm__memory m = empm__memory_estimate(cfg);
-    const double mib = 1 << 20;
-    char keep[64] = "off";
-    if (cfg->keep_alive && cfg->keep_alive_timeout_ms > 0)
-        snprintf(keep, sizeof keep, "%d ms", cfg->keep_alive_timeout_ms);
-    snprintf(to, n, "%d to %d children of %d workers, %u connections and %u "
-             "files each; Timeout %d ms, KeepAlive %s; worst-case memory %.0f "
-             "MiB: connections %.0f, bodies %.0f, buffers %.0f, stacks %.0f, "
-             "store %.0f; likely when all workers are busy %.0f MiB; spooled "
-             "on disk at most %.0f MiB",
-             cfg->processes == 0 ? 1 : cfg->start_servers,
-             empm__config_children_limit(cfg), cfg->threads_per_child,
-             (unsigned)empm__engine_connection_limit(cfg),
-             (unsigned)empm__engine_file_limit(cfg), cfg->timeout_ms, keep,
-             (double)empm_memory_estimate(cfg) / mib, m.connections / mib,
-             m.bodies / mib, m.buffers / mib, m.stacks / mib, m.store / mib,
-             m.likely / mib,
-             empm__config_children_limit(cfg) *
-             ((double)cfg->max_spool_bytes / mib));
-}
-
-/* Says how the descriptors are shared out, if that is not as it was meant. */
-static void empm__check_descriptors(const empm_config *cfg, empm__report *rep)
-{
-    const uint32_t connections = empm__engine_connection_limit(cfg);
-    const uint32_t files = empm__engine_file_limit(cfg);
-    const int64_t own = empm__engine_descriptors_own(cfg);
-    const int64_t c = cfg->max_open_connections > 0 ? cfg->max_open_connections
-                                                    : 1;
-    const int64_t f = cfg->max_open_files;
-    int64_t need = f == 0 ? c + c / 2 + 1 : f > c ? 2 * f : c + f;
-    struct rlimit r;
-    if (need < own + 1)
-        need = own + 1;              /* as empm__engine_descriptors() has it */
-    if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur != RLIM_INFINITY &&
-        (c > connections || f > files || (int64_t)r.rlim_cur <= 2 * own))
-        empm__report_say(rep, EMPM_LOG_WARN, 5130, "RLIMIT_NOFILE of %llu is "
-                         "too low%s: a child takes %u connections and %u "
-                         "files; ulimit -n %lld or LimitNOFILE=%lld would do",
-                         (unsigned long long)r.rlim_cur,
-                         c > connections ? " for MaxOpenConnections"
-                         : f > files ? " for MaxOpenFiles" : " for "
-                         "ThreadsPerChild",
-                         (unsigned)connections, (unsigned)files,
-                         (long long)(own + need), (long long)(own + need));
-}
-
-/* Do the system's limits allow what the settings ask for? None of this is known
- * to be fatal, so it is said and not refused. */
-static void empm__check_system(const empm_config *cfg, empm__report *rep)
-{
-    const long pages = sysconf(_SC_PHYS_PAGES);
-    const int64_t threads = (int64_t)empm__config_children_limit(cfg) *
-                            (cfg->threads_per_child + 2);
-    int64_t memory = pages > 0 ? (int64_t)pages * sysconf(_SC_PAGESIZE) : -1;
-    int64_t limit = empm__check_number_in("/sys/fs/cgroup/memory.max");
-    struct rlimit r;
-    if (limit > 0 && (memory < 0 || limit < memory))
-        memory = limit;
-    if (memory > 0 && empm__memory_stacks(cfg) > (double)memory)
-        empm__report_say(rep, EMPM_LOG_WARN, 5131, "the stacks of %lld threads "
-                         "may take %lld MiB, there are %lld: lower "
-                         "ThreadStackSize or MaxRequestWorkers",
-                         (long long)threads,
-                         (long long)(empm__memory_stacks(cfg) / (1 << 20)),
-                         (long long)(memory >> 20));
-    empm__check_descriptors(cfg, rep);
-    limit = empm__check_number_in("/proc/sys/net/core/somaxconn");
-    if (limit > 0 && limit < cfg->listen_backlog)
-        empm__report_say(rep, EMPM_LOG_WARN, 5132, "ListenBacklog of %d is "
-                         "above net.core.somaxconn of %lld, which holds",
-                         cfg->listen_backlog, (long long)limit);
-    limit = empm__check_number_in("/sys/fs/cgroup/pids.max");
-    if (limit > 0 && limit < threads)
-        empm__report_say(rep, EMPM_LOG_WARN, 5133, "%lld threads are more than "
-                         "pids.max of this cgroup, %lld", (long long)threads,
-                         (long long)limit);
-#ifdef RLIMIT_NPROC
-    if (geteuid() != 0 && getrlimit(RLIMIT_NPROC, &r) == 0 &&
-        r.rlim_cur != RLIM_INFINITY && (int64_t)r.rlim_cur < threads)
-        empm__report_say(rep, EMPM_LOG_WARN, 5133, "%lld threads are more than "
-                         "RLIMIT_NPROC of %llu", (long long)threads,
-                         (unsigned long long)r.rlim_cur);
-#endif
-}
-
-/* The number of "#number", or -1: it is a name, or no id of this system. */
-static int64_t empm__identity_parse(const char *id)
-{
-    const int64_t n = id[0] != '#' ? -1
-                                   : empm__parse_u63(id + 1, strlen(id + 1));
-    return n < UINT32_MAX ? n : -1;    /* that one is "no id" */
-}
-
-/* Whom to become: 0, or EMPM_EINVAL if it is nobody who exists, or errno says
- * why nobody knows. `id` is a name or "#number"; *gid gets the user's group. */
-static int empm__identity_user(const char *id, uid_t *uid, gid_t *gid)
-{
-    const int64_t n = empm__identity_parse(id);
-    const struct passwd *p;
-    errno = 0;
-    p = n >= 0 ? getpwuid((uid_t)n) : getpwnam(id);
-    if (n < 0 && p == NULL)
-        return EMPM_EINVAL;
-    *uid = p != NULL ? p->pw_uid : (uid_t)n;
-    *gid = p != NULL ? p->pw_gid : (gid_t)n;
-    return EMPM_OK;
-}
-
-static int empm__identity_group(const char *id, gid_t *gid)
-{
-    const int64_t n = empm__identity_parse(id);
-    const struct group *g;
-    errno = 0;
-    g = n >= 0 ? NULL : getgrnam(id);
-    if (n < 0 && g == NULL)
-        return EMPM_EINVAL;
-    *gid = n >= 0 ? (gid_t)n : g->gr_gid;
-    return EMPM_OK;
-}
-
-/* Looks up User and Group, before there is a child: in a forked process locks
- * of the C library may be taken for ever. Says what is wrong. */
-static int empm__identity_find(empm_server *s, empm__report *rep)
-{
-    const empm_config *cfg = s->cfg;
-    int room = 16, n = 0, r = -1;
-    if (cfg->user_name == NULL || geteuid() != 0)
-        return EMPM_OK;
-    if (empm__identity_user(cfg->user_name, &s->uid, &s->gid) < 0 ||
-        (cfg->group_name != NULL &&
-         empm__identity_group(cfg->group_name, &s->gid) < 0)) {
-        empm__report_say(rep, EMPM_LOG_ERROR, 5035, "User %s or its Group is "
-                         "not found%s%s", cfg->user_name, errno != 0 ? ": "
-                                                                     : "",
-                         errno != 0 ? strerror(errno) : "");
-        return EMPM_ESYS;
-    }
-    while (cfg->user_name[0] != '#' && r < 0 && room < 65536) {
-        gid_t *more;
-        n = room *= 2;
-        more = (gid_t *)EMPM_REALLOC(s->groups, (size_t)room * sizeof *more);
-        if (more == NULL)
-            return EMPM_ENOMEM;
-        s->groups = more;
-        r = getgrouplist(cfg->user_name, s->gid, s->groups, &n);
-    }
-    s->ngroups = n < room ? n : room;
-    return EMPM_OK;
-}
-
-/* Looks up which rights the file of a Listen shall have; says what is
- * unknown. */
-static int empm__identity_rights(const char *text, empm__rights *want,
-                                 empm__report *rep)
-{
-    empm__endpoint_spec spec;
-    const char *bad = NULL;
-    gid_t own;
-    want->mode = -1;
-    want->uid = (uid_t)-1;
-    want->gid = (gid_t)-1;
-    if (empm__endpoint_parse(&spec, text) != NULL)
-        return EMPM_OK;              /* has been said, or will be */
-    want->mode = spec.mode;
-    if (spec.user[0] != '\0' &&
-        empm__identity_user(spec.user, &want->uid, &own) < 0)
-        bad = spec.user;
-    if (spec.group[0] != '\0' && empm__identity_group(spec.group,
-                                                      &want->gid) < 0)
-        bad = spec.group;
-    if (bad == NULL)
-        return EMPM_OK;
-    empm__report_say(rep, EMPM_LOG_ERROR, 5108, "Listen %s: there is no %s %s",
-                     text, bad == spec.user ? "user" : "group", bad);
-    return EMPM_EINVAL;
-}
-
-/* ChrootDir holds nobody who has a directory outside of it open: `..` leads
- * from there to the root of all. Names are looked at as the kernel walks
- * them. */
-static void empm__check_chroot(const empm_config *cfg, const char *directive,
-                               const char *dir, empm__report *rep)
-{
-    char path[1200];
-    char *top = realpath(empm__config_path(cfg, cfg->chroot_dir, path,
-                                           sizeof path),
-                         NULL);
-    char *real = realpath(dir, NULL);
-    const size_t n = top != NULL ? strlen(top) : 0;
-    struct stat st;
-    if (top != NULL && real != NULL && strcmp(top, "/") != 0 &&
-        stat(top, &st) == 0 && S_ISDIR(st.st_mode) &&
-        (strncmp(real, top, n) != 0 || (real[n] != '/' && real[n] != '\0')))
-        empm__report_say(rep, EMPM_LOG_ERROR, 5134, "ChrootDir %s: %s %s is "
-                         "outside: there is a way out through it: take one "
-                         "inside", cfg->chroot_dir, directive, dir);
-    free(top);
-    free(real);
-}
-
-/* Names that only a whole program uses. */
-static void empm__check_names(const empm_config *cfg, empm__report *rep)
-{
-    const char *dirs[2][2];
-    char path[1200];
-    struct stat st;
-    uid_t uid = 1;
-    gid_t gid;
-    int i;
-    dirs[0][0] = "ChrootDir";
-    dirs[0][1] = cfg->chroot_dir;
-    dirs[1][0] = "CoreDumpDirectory";
-    dirs[1][1] = cfg->core_dump_directory;
-    for (i = 0; i < 2; i++) {
-        errno = ENOTDIR;
-        if (dirs[i][1] != NULL &&
-            (stat(empm__config_path(cfg, dirs[i][1], path, sizeof path),
-                  &st) < 0 ||
-             !S_ISDIR(st.st_mode)))
-            empm__report_say(rep, EMPM_LOG_ERROR, 5134, "%s %s: %s", dirs[i][0],
-                             dirs[i][1], strerror(errno));
-    }
-    for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++) {
-        empm__rights rights;
-        empm__identity_rights(cfg->listen[i], &rights, rep);
-    }
-    if (cfg->user_name != NULL &&
-        empm__identity_user(cfg->user_name, &uid, &gid) < 0)
-        empm__report_say(rep, EMPM_LOG_ERROR, 543, "bad user name %s%s%s",
-                         cfg->user_name, errno != 0 ? ": " : "",
-                         errno != 0 ? strerror(errno) : "");
-    if (cfg->group_name != NULL && empm__identity_group(cfg->group_name,
-                                                        &gid) < 0)
-        empm__report_say(rep, EMPM_LOG_ERROR, 544, "bad group name %s%s%s",
-                         cfg->group_name, errno != 0 ? ": " : "",
-                         errno != 0 ? strerror(errno) : "");
-    if (cfg->group_name != NULL && cfg->user_name == NULL)
-        empm__report_say(rep, EMPM_LOG_ERROR, 544, "Group without User");
-    if (cfg->chroot_dir != NULL) {   /* all directories that stay open */
-        empm__check_chroot(cfg, "SpoolDirectory",
-                           empm__config_path(cfg, cfg->spool_directory, path,
-                                             sizeof path), rep);
-        for (i = 0; cfg->routes != NULL &&
-             cfg->routes[i].kind != EMPM__ROUTE_END;
-             i++)
-            if (cfg->routes[i].kind == EMPM__ROUTE_FILES)
-                empm__check_chroot(cfg, cfg->routes[i].root != NULL
-                                            ? "EMPM_FILES" : "DocumentRoot",
-                                   cfg->routes[i].root != NULL
-                                       ? cfg->routes[i].root
-                                       : empm__config_path(cfg,
-                                                           cfg->document_root,
-                                                           path, sizeof path),
-                                   rep);
-    }
-    if (cfg->chroot_dir != NULL && (cfg->user_name == NULL || uid == 0))
-        empm__report_say(rep, EMPM_LOG_ERROR, 5134, "ChrootDir %s: root walks "
-                         "out of it",
-                         cfg->user_name == NULL ? "without User" : "with User "
-                         "root");
-}
-
-/* `old`: what runs, if this is to follow it; or NULL. */
-static int empm__check_all(empm_config *cfg, const empm_config *old,
-                           empm__report *rep)
-{
-    rep->errors = 0;
-    rep->result = EMPM_OK;
-    empm__config_check_numbers(cfg, old, rep);
-    empm__check_rest(cfg, rep);
-    empm__check_names(cfg, rep);
-    if (rep->errors == 0)
-        empm__check_system(cfg, rep);
-    return rep->result;
-}
-
-EMPM_API int empm_check(empm_config *cfg,
-                        void (*say)(enum empm_log_level, const char *, void *),
-                        void *user)
-{
-    empm__report rep;
-    rep.say = say;
-    rep.user = user;
-    empm__check_all(cfg, NULL, &rep);
-    return rep.errors;
-}
-
-static void empm__server_report_to_log(enum empm_log_level level,
-                                       const char *line, void *user)
-{
-    const empm_config *cfg = (const empm_config *)user;
-    if (empm__log_wanted(cfg, level))
-        empm__log_line(cfg, level, -1, line);
-}
-
-static int empm__logs_same_file(int a, int b)
-{
-    struct stat x, y;
-    return fstat(a, &x) == 0 && fstat(b, &y) == 0 && x.st_dev == y.st_dev &&
-           x.st_ino == y.st_ino;
-}
-
-/* Is stderr the ErrorLog? */
-static int empm__logs_is_stderr(const empm_config *cfg)
-{
-    return cfg->error_log == NULL || strcmp(cfg->error_log, "stderr") == 0;
-}
-
-/* Opens the ErrorLog; messages go there from now on. What makes no sense as one
- * is refused later, by the check. */
-static int empm__logs_open(empm_config *cfg, empm__report *rep)
-{
-    const char *name = cfg->error_log;
-    char path[1200];
-    int to = 0, facility;
-    if (empm__logs_is_stderr(cfg))
-        to = (to = empm__log_std(2)) > 0 ? to : 0;
-    else if ((facility = empm__log_facility(name)) == -1)
-        ;
-    else if (facility >= 0) {
-        openlog(empm__log_tag(name), LOG_PID | LOG_NDELAY, facility);
-        to = ~facility;
-    } else {
-        /* as with Apache, nobody hears that program: its own log is itself */
-        const int null = *name == '|' ? open("/dev/null", O_WRONLY | O_CLOEXEC)
-                                      : -1;
-        to = *name == '|' ? empm__log_pipe_start(name, null)
-                          : empm__log_file(empm__config_path(cfg, name, path,
-                                                             sizeof path));
-        if (null >= 0)
-            close(null);
-        if (to < 0) {
-            empm__report_say(rep, EMPM_LOG_ERROR, 91,
-                             "cannot %s ErrorLog %s: %s",
-                             *name == '|' ? "start" : "open", name,
-                             strerror(errno));
-            return EMPM_ESYS;
-        }
-    }
-    tzset();                         /* before a chroot hides its files */
-    cfg->log_target = to;
-    if (to > 0 && cfg->log_echo)     /* it may be there already */
-        cfg->log_echo = !empm__logs_same_file(to, 2);
-    return EMPM_OK;
-}
-
-static void empm__logs_close(empm_config *cfg)
-{
-    if (cfg->log == empm__log_stderr && cfg->log_target > 0)
-        close(cfg->log_target);
-    if (cfg->log == empm__log_stderr && cfg->log_target < 0)
-        openlog("eventmpm", LOG_PID | LOG_NDELAY, ~cfg->log_target);
-    cfg->log_target = 0;
-}
-
-/* --- logs that have been moved away --------------------------------------- */
-
-enum { EMPM__LOGS = EMPM_MAX_LIST + 1 };  /* of a server */
-
-/* Descriptors, and those that shall be in their place. Two generations may have
- * logs; what a child gets is the same list, in other numbers: it has to find
- * out which of its own are the same files. */
-typedef struct empm__logs_swap {
-    int n;                             /* pairs */
-    int fd[2 * 2 * EMPM__LOGS];        /* from, to, from, to, ... */
-} empm__logs_swap;
-
-/* Opens the log `name`, which `from` is so far. */
-static int empm__logs_swap_add(const empm_server *s, empm__logs_swap *w,
-                               int code,
-                               const char *directive, const char *name,
-                               int from)
-{
-    char path[1200];
-    const int to = empm__log_file(empm__config_path(s->cfg, name, path,
-                                                    sizeof path));
-    if (to < 0) {
-        empm__log(s->cfg, EMPM_LOG_ERROR, code, "cannot open %s %s anew: %s: "
-                  "the old file stays in use", directive, name,
-                  strerror(errno));
-        return EMPM_ESYS;
-    }
-    w->fd[2 * w->n] = from;
-    w->fd[2 * w->n++ + 1] = to;
-    return EMPM_OK;
-}
-
-static int empm__logs_swap_open(const empm_server *s, empm__logs_swap *w)
-{
-    const empm__wing *const *wing;
-    int r = EMPM_OK;
-    EMPM__EACH_WING(wing, reopen)
-        if ((*wing)->reopen(s, w) < 0)
-            r = EMPM_ESYS;
-    if (s->cfg->log == empm__log_stderr && s->cfg->log_target > 0 &&
-        !empm__logs_is_stderr(s->cfg) && *s->cfg->error_log != '|' &&
-        empm__logs_swap_add(s, w, 91, "ErrorLog", s->cfg->error_log,
-                            s->cfg->log_target) < 0)
-        r = EMPM_ESYS;
-    return r;
-}
-
-/* If `fd` is the file `is`, it becomes what `to` is. A write() that is under
- * way meets one or the other. */
-static void empm__logs_swap_one(int fd, const struct stat *is, int to)
-{
-    struct stat st;
-    if (fd < 0 || fstat(fd, &st) < 0 || st.st_dev != is->st_dev ||
-        st.st_ino != is->st_ino || dup2(to, fd) < 0)
-        return;
-    if (fd > 2)
-        empm__fd_flags(fd, 0);
-}
-
-/* Carries it out in the logs of `s`, and in stderr if that is one of them. */
-static void empm__logs_swap_do(empm_server *s, const empm__logs_swap *w)
-{
-    struct stat is;
-    int i;
-    for (i = 0; i < w->n; i++) {
-        const int to = w->fd[2 * i + 1];
-        const empm__wing *const *wing;
-        if (fstat(w->fd[2 * i], &is) < 0)
-            continue;
-        EMPM__EACH_WING(wing, reopened)
-            (*wing)->reopened(s, &is, to);
-        if (s->cfg->log == empm__log_stderr && s->cfg->log_target > 0)
-            empm__logs_swap_one(s->cfg->log_target, &is, to);
-        empm__logs_swap_one(2, &is, to);
-    }
-}
-
-/* `all`: both of each pair; else only what was opened for it. */
-static void empm__logs_swap_close(empm__logs_swap *w, int all)
-{
-    for (; w->n > 0; w->n--) {
-        close(w->fd[2 * w->n - 1]);
-        if (all)
-            close(w->fd[2 * w->n - 2]);
-    }
-}
-
-EMPM_API int empm_reopen_logs(empm_server *s)
-{
-    empm__logs_swap w;
-    int r;
-    w.n = 0;
-    r = empm__logs_swap_open(s, &w);
-    empm__logs_swap_do(s, &w);
-    empm__logs_swap_close(&w, 0);
-    if (r == EMPM_OK)                /* else it has said what was not */
-        empm__log(s->cfg, EMPM_LOG_NOTICE, 5045, "the logs are opened anew");
-    return r;
-}
-
-/* Removes the files of sockets, if they are ours. */
-static void empm__server_sockets_unlink(const empm_server *s)
-{
-    int k;
-    for (k = 0; k < s->nlisteners && s->owner == getpid(); k++)
-        if (s->listeners[k].path[0] != '\0')
-            unlink(s->listeners[k].path);
-}
-
-static void empm__server_free(empm_server *s)
-{
-    const empm__wing *const *wing;
-    int k;
-    for (k = 0; k < s->nlisteners; k++)
-        if (s->listeners[k].fd >= 0)
-            close(s->listeners[k].fd);
-    empm__server_sockets_unlink(s);
-    if (s->spool_dir >= 0)
-        close(s->spool_dir);
-    EMPM__EACH_WING(wing, server_free)
-        (*wing)->server_free(s);
-    empm__logs_close(s->cfg);
-    if (s->lends_log)
-        s->cfg->log = NULL;
-    empm__routes_free(&s->routes);
-    empm__routes_free(&s->admin_routes);
-    EMPM_FREE(s->groups);
-    if (!s->borrows) {
-        empm__exchange_free(&s->exchange);
-        empm__score_free(&s->score);
-    }
-    EMPM_FREE(s);
-}
-
-/* Everything up to the first thread. `shared`: children will be forked. `old`:
- * the server whose sockets and scoreboard the new one shares, or NULL. Opens
- * the ErrorLog, unless that has been done; who fails leaves it closed. */
-static int empm__server_new(empm_config *cfg, int shared,
-                            const empm_server *old, empm__report *rep,
-                            empm_server **out)
-{
-    const empm__wing *const *wing;
-    empm_server *s = NULL;
-    empm__inherited heritage;
-    char path[1200];
-    int r = EMPM_OK, i;
-    *out = NULL;
-    if (cfg->log == empm__log_stderr && cfg->log_target == 0)
-        r = empm__logs_open(cfg, rep);
-    if (r == EMPM_OK)
-        r = empm__check_all(cfg, old != NULL ? old->cfg : NULL, rep);
-    if (r == EMPM_OK && (s = (empm_server *)EMPM_MALLOC(sizeof *s)) == NULL) {
-        r = EMPM_ENOMEM;
-        empm__report_say(rep, EMPM_LOG_ERROR, 5104, "no memory");
-    }
-    if (s == NULL) {
-        empm__logs_close(cfg);
-        return r;
-    }
-    memset(s, 0, sizeof *s);
-    s->cfg = cfg;
-    s->parent_fd = s->spool_dir = -1;
-    empm__exchange_none(&s->exchange);
-    s->owner = getpid();
-    empm__chars_init(&s->chars);
-    if ((r = empm__identity_find(s, rep)) < 0)
-        goto done;
-    if ((r = empm__routes_init(&s->routes, cfg->routes, &s->chars, rep)) < 0)
-        goto done;
-    if (old != NULL) {
-        s->score = old->score;
-        s->exchange = old->exchange;
-        s->borrows = 1;
-        s->generation = old->generation + 1;
-    } else {
-        /* two generations, each with an admin child */
-        r = empm__score_init(&s->score, shared ? cfg->server_limit *
-                                             EMPM_GENERATIONS + 2 : 2,
-                             shared ? cfg->thread_limit
-                                    : cfg->threads_per_child,
-                             shared);
-        if (r < 0)
-            goto done;
-        if (empm__exchange_inherit(&s->exchange) && !shared)
-            empm__exchange_free(&s->exchange);
-        if (shared && !s->exchange.inherited &&
-            (r = empm__exchange_new(&s->exchange)) < 0) {
-            empm__report_say(rep, EMPM_LOG_ERROR, 5046, "no sockets between "
-                             "children: %s", strerror(errno));
-            goto done;
-        }
-        empm__score_server_at(&s->score)->started_us = empm__now_us();
-        empm__score_server_at(&s->score)->started_s =
-            empm__score_server_at(&s->score)->restarted_s = (int64_t)time(NULL);
-    }
-    r = EMPM_ESYS;
-    s->spool_dir = open(empm__config_path(cfg, cfg->spool_directory, path,
-                                          sizeof path),
-                        O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (s->spool_dir < 0 && !(empm__check_spool_default(cfg) &&
-                              (errno == ENOENT || errno == ENOTDIR))) {
-        empm__report_say(rep, EMPM_LOG_ERROR, 5107, "SpoolDirectory %s: %s",
-                         cfg->spool_directory, strerror(errno));
-        goto done;
-    }
-    EMPM__EACH_WING(wing, server_new)
-        if ((r = (*wing)->server_new(s, old, rep)) < 0)
-            goto done;
-    empm__inherited_env(&heritage, rep);
-    heritage.old = old;
-    if (old == NULL && heritage.count > 0)
-        s->owner = 0;                /* what has a name may be the old one's */
-    if (cfg->listen[0] == NULL)
-        cfg->listen[0] = empm__directive_preset("Listen");
-    for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++) {
-        empm__rights rights;
-        r = empm__identity_rights(cfg->listen[i], &rights, rep);
-        if (r == EMPM_OK)
-            r = empm__endpoint_open(s, cfg->listen[i], &rights, &heritage, rep);
-        if (r < 0)
-            goto done;
-    }
-    for (i = 0; old == NULL && shared && i < heritage.count; i++) {
-        int k, used = 0;          /* what nobody accepts from must not listen */
-        for (k = 0; k < s->nlisteners; k++)
-            used |= s->listeners[k].fd == EMPM__HERITAGE_FD + i;
-        if (!used && empm__endpoint_is_listening(EMPM__HERITAGE_FD + i))
-            close(EMPM__HERITAGE_FD + i);
-    }
-    r = EMPM_OK;
-done:
-    if (r == EMPM_ENOMEM)
-        empm__report_say(rep, EMPM_LOG_ERROR, 5104, "no memory");
-    if (r < 0)
-        empm__server_free(s);
-    else
-        *out = s;
-    return r;
-}
-
-EMPM_API int empm_port(const empm_server *s, int i)
-{
-    return i >= 0 && i < s->nlisteners ? s->listeners[i].port : -1;
-}
-
-static int empm__server_has_admin(const empm_server *s)
-{
-    int k, n = 0;
-    for (k = 0; k < s->nlisteners; k++)
-        n += s->listeners[k].admin;
-    return n > 0;
-}
-
-static int empm__server_engine_new(empm_server *s, empm__engine *ch, int slot,
-                                   int admin)
-{
-    empm__score_slot *at = empm__score_slot_at(&s->score, slot);
-    const empm_config *cfg = s->cfg;
-    int r, rc = 0;
-    if (s->parent_fd < 0) {          /* else the parent has done it */
-        empm__store(&at->admin, (uint32_t)admin);
-        empm__store(&at->used, 1u);
-        empm__store(&at->pid, (uint32_t)getpid());
-    }
-    r = empm__engine_init(ch, s, slot, admin);
-    if (r < 0)
-        empm__log(cfg, EMPM_LOG_ERROR, 5011, "no %s for %d threads and %u "
-                  "connections: %s: lower ThreadsPerChild or "
-                  "MaxOpenConnections",
-                  r == EMPM_ENOMEM ? "memory" : "epoll or eventfd",
-                  cfg->threads_per_child,
-                  (unsigned)empm__engine_connection_limit(cfg),
-                  strerror(errno));
-    if (r == EMPM_OK && !admin && cfg->on_child_start != NULL)
-        rc = cfg->on_child_start(s, cfg->user);
-    if (rc != 0) {
-        empm__log(cfg, EMPM_LOG_ERROR, 5007, "on_child_start has returned %d: "
-                  "the child gives up", rc);
-        r = EMPM_ESYS;
-    } else if (r == EMPM_OK) {
-        r = empm__engine_start(ch);
-        if (r < 0 && !admin && cfg->on_child_stop != NULL)
-            cfg->on_child_stop(s, cfg->user);
-    }
-    if (r < 0)
-        empm__engine_free(ch);
-    return r;
-}
-
-/* The engine, in this process, in scoreboard slot `slot`. Without a parent
- * there is a second one for the admin listeners. */
-static int empm__server_engines_start(empm_server *s, int slot, int admin)
-{
-    int r;
-    if (s->parent_fd < 0 && empm__server_has_admin(s)) {
-        s->admin = (empm__engine *)EMPM_MALLOC(sizeof *s->admin);
-        if (s->admin == NULL)
-            return EMPM_ENOMEM;
-        if ((r = empm__server_engine_new(s, s->admin, slot + 1, 1)) < 0) {
-            EMPM_FREE(s->admin);
-            s->admin = NULL;
-            return r;
-        }
-    }
-    r = empm__server_engine_new(s, &s->child, slot, admin);
-    s->child_ready = r == EMPM_OK;
-    if (r < 0 && s->admin != NULL) {
-        empm__poller_order(&s->admin->poller, EMPM__ORDER_STOP);
-        empm__engine_wait(s->admin, -1);
-        empm__engine_free(s->admin);
-        EMPM_FREE(s->admin);
-        s->admin = NULL;
-    }
-    return r;
-}
-
-/* After its end, which empm_wait() has seen. */
-static void empm__server_engines_free(empm_server *s)
-{
-    if (s->child_ready)
-        empm__engine_free(&s->child);
-    if (s->admin != NULL)
-        empm__engine_free(s->admin);
-    EMPM_FREE(s->admin);
-    s->admin = NULL;
-    s->child_ready = 0;
-}
-
-static void empm__server_log_serves(empm_config *cfg)
-{
-    empm__store(&cfg->log_echo, 0);
-    empm__log(cfg, EMPM_LOG_NOTICE, 489, "eventmpm/%s configured -- resuming "
-              "normal operations", EMPM_VERSION);
-}
-
-EMPM_API int empm_start(empm_config *cfg, empm_server **out)
-{
-    empm_server *s;
-    empm__report rep;
-    const int lends = cfg->log == NULL && cfg->error_log != NULL;
-    int r;
-    *out = NULL;
-    if (lends)
-        cfg->log = empm__log_stderr;
-    memset(&rep, 0, sizeof rep);
-    rep.say = empm__server_report_to_log;
-    rep.user = cfg;
-    r = empm__server_new(cfg, 0, NULL, &rep, &s);
-    if (r == EMPM_OK && (r = empm__server_engines_start(s, 0, 0)) < 0)
-        empm__server_free(s);
-    if (r < 0) {
-        cfg->log = lends ? NULL : cfg->log;
-        return r;
-    }
-    s->lends_log = lends;
-    s->owner = getpid();
-    empm__server_log_serves(cfg);
-    *out = s;
-    return EMPM_OK;
-}
-
-EMPM_API void empm_stop(empm_server *s)
-{
-    empm__poller_order(&s->child.poller, EMPM__ORDER_STOP);
-}
-
-EMPM_API void empm_stop_graceful(empm_server *s)
-{
-    empm__poller_order(&s->child.poller, EMPM__ORDER_GRACEFUL);
-}
-
-EMPM_API int empm_draining(const empm_server *s)
-{
-    return empm__load(&s->child.stopping) != 0;
-}
-
-EMPM_API int empm_wait(empm_server *s, int timeout_ms)
-{
-    const int joined = s->child.joined;
-    const uint64_t began = empm__now_us();
-    int r = empm__engine_wait(&s->child, timeout_ms);
-    if (r == EMPM_OK && !joined && !s->child.admin &&
-        s->cfg->on_child_stop != NULL)
-        s->cfg->on_child_stop(s, s->cfg->user);
-    /* it tells how it goes to the end */
-    if (r == EMPM_OK && s->admin != NULL) {
-        const uint64_t ms = (empm__now_us() - began) / 1000u;
-        empm__poller_order(&s->admin->poller, EMPM__ORDER_STOP);
-        if (timeout_ms > 0)
-            timeout_ms -= (int)empm__min((size_t)ms, (size_t)timeout_ms);
-        r = empm__engine_wait(s->admin, timeout_ms);
-    }
-    return r;
-}
-
-EMPM_API void empm_free(empm_server *s)
-{
-    if (s == NULL)
-        return;
-    if (s->child_ready) {
-        if (!s->child.joined || s->admin != NULL) {
-            empm_stop(s);
-            empm_wait(s, -1);
-        }
-        empm__server_engines_free(s);
-    }
-    empm__server_free(s);
-}
 
 /* ---------------------------------------------------------------------------
  * >>wings -- what is optional, as the core sees it
