@@ -945,21 +945,28 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *
  * Each section uses only those above it:
  *
- *   platform tools log                   what a server stands on
- *   settings values directives check     what can be set, and how
- *   score peer                           counters; who is at the other end
- *   handover wheel queue poller          how a connection changes hands
- *   route memory exchange listener       patterns; pages, workers and engines;
- *                                        who accepts, and gives away
- *   head body request response           HTTP in; what a handler holds
- *   steps dispatch reading handling writing conn
- *                                        the life of a connection
- *   engine listen server                 threads, sockets, all of it together
+ *   platform descriptors tools log log-lines  what a server stands on
+ *   settings values directives check          what can be set, and how
+ *   score peer                                counters; who is at the other end
+ *   handover wheel queue poller               a connection changes hands
+ *   route engine-types pages                  patterns; workers, engines
+ *   exchange taking accepting moving admission listener
+ *                                             who accepts, and gives away
+ *   head body                                 HTTP in
+ *   request request-memory values notes       what a handler holds
+ *   response output response-head response-calls
+ *                                             what it answers
+ *   steps dispatch reading reading-body handling writing conn
+ *                                             the life of a connection
+ *   engine endpoints endpoint-sockets limits users logs server
+ *                                             threads, sockets, all together
  *   -- here ends the core --
- *   config-files config-sections proxy store access files health status
- *                                        wings, each of them closed
- *   wings                                ... as the core sees them
- *   run parent main                      signals, processes, a command line
+ *   config-files config-sections proxy store access files health status wings
+ *                                             wings, each of them closed
+ *   signals manager attend identity           one process that serves
+ *   generations children growth reload upgrade parent program
+ *                                             a parent and its children
+ *   main configtest control                   a command line
  *
  * Threads of a child: threads_per_child workers (>>conn), of which one that has
  * nothing to do is the listener (>>listener); the standby, which is it if all
@@ -986,12 +993,13 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  * The name of an internal function begins with a prefix of its section (as both
  * lists say it, make test-headers holds it):
  *
- *   prefix platform        fence now time processor process parker quiet fd
- *   prefix platform        random shared
+ *   prefix platform        fence now time processor process parker
+ *   prefix descriptors     quiet fd random shared
  *   prefix tools           min ascii text parse format chars
  *   prefix log             log
+ *   prefix log-lines       log
  *   prefix settings        directive
- *   prefix values          config directive
+ *   prefix values          config directive request
  *   prefix directives      text directive config report
  *   prefix check           config
  *   prefix score           score
@@ -1001,37 +1009,69 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   prefix queue           queue
  *   prefix poller          poller
  *   prefix route           route routes path
- *   prefix memory          wings engine worker budget pool file page pages
+ *   prefix engine-types    wings engine worker
+ *   prefix pages           budget pool file worker page pages
  *   prefix exchange        exchange
- *   prefix listener        listener engine move
+ *   prefix taking          listener
+ *   prefix accepting       listener engine move
+ *   prefix moving          move
+ *   prefix admission       listener move
+ *   prefix listener        listener
  *   prefix head            head list
  *   prefix body            chunk
  *   prefix request         request
- *   prefix response        plain transport response out text
+ *   prefix request-memory  request
+ *   prefix notes           request
+ *   prefix response        plain transport response
+ *   prefix output          out response
+ *   prefix response-head   response text
+ *   prefix response-calls  response
  *   prefix steps           step turn
  *   prefix dispatch        dispatch
- *   prefix reading         reading do body
+ *   prefix reading         reading do
+ *   prefix reading-body    body do
  *   prefix handling        handling do
  *   prefix writing         writing do
  *   prefix conn            conn worker
  *   prefix engine          engine
- *   prefix listen          endpoint inherited
- *   prefix server          check config memory identity server logs
+ *   prefix endpoints       endpoint inherited
+ *   prefix endpoint-sockets endpoint inherited
+ *   prefix limits          check config memory
+ *   prefix users           identity check
+ *   prefix logs            server logs
+ *   prefix server          server
  *   prefix config-files    loader define load
  *   prefix config-sections loader config
- *   prefix proxy           proxy
- *   prefix store           sip kv store
+ *   prefix proxy           proxy reading do
+ *   prefix store           sip kv
+ *   prefix store-calls     store
  *   prefix access          access
- *   prefix files           types file date condition request range files
- *   prefix files           parts
+ *   prefix access-items    access
+ *   prefix access-lines    access
+ *   prefix files           types file
+ *   prefix conditions      date condition request range file
+ *   prefix file-cache      file files
+ *   prefix multipart       parts
+ *   prefix files-serving   parts file files
  *   prefix health          health
- *   prefix status          snapshot status metric
- *   prefix wings           reading do proxy store access files status wings
- *   prefix run             signals program orders manager stop time process
- *   prefix run             watchdog parent check identity pid
- *   prefix parent          child parent children generation process watchdog
- *   prefix parent          reload inherited upgrade program
- *   prefix main            main args test
+ *   prefix status          snapshot status
+ *   prefix metrics         metric status
+ *   prefix page            status
+ *   prefix wings           wings
+ *   prefix signals         signals program orders
+ *   prefix manager         manager program stop time process
+ *   prefix attend          process watchdog program parent check
+ *   prefix identity        identity program pid
+ *   prefix generations     child parent
+ *   prefix children        children generation process child parent
+ *   prefix growth          children watchdog reload parent
+ *   prefix reload          reload generation child children parent
+ *   prefix upgrade         inherited upgrade
+ *   prefix parent          parent
+ *   prefix program         program
+ *   prefix main            main args
+ *   prefix configtest      main test
+ *   prefix control         main
  * ------------------------------------------------------------------------- */
 
 /* ---------------------------------------------------------------------------
@@ -1333,6 +1373,14 @@ static void empm__parker_unpark(empm__parker *p)
     pthread_mutex_unlock(&p->lock);
 #endif
 }
+
+/* ---------------------------------------------------------------------------
+ * >>descriptors -- files, sockets, pipes and locks under one name each
+ *
+ * Each call does what its system offers best, and means the same on all of
+ * them: a descriptor is closed on exec, a wait is short, errno survives a
+ * clean-up.
+ * ------------------------------------------------------------------------- */
 
 /* On the way out of an error: errno stays its own. */
 static void empm__quiet_close(int fd)
@@ -1820,10 +1868,10 @@ static int empm__chars_all(const empm__chars *t, const char *s, size_t n,
  * stops, reloads is in every log, as with Apache. Until the server serves,
  * errors and warnings are on stderr as well, where whoever starts it looks.
  *
- *   empm__log          who needs nothing but a config
- *   empm__engine_log    the listener             \
- *   empm__worker_log   a worker                   } in >>memory and >>request:
- *   empm__request_log      ... with a request        /  these are limited
+ *   empm__log           for a caller that has only a config
+ *   empm__engine_log    the listener; limited
+ *   empm__worker_log    a worker; limited           (>>engine-types)
+ *   empm__request_log   ... with a request; limited (>>notes)
  *
  * What load can repeat must not fill the disk: of each number a child writes a
  * few lines a minute, and counts the others in a line that comes with the next.
@@ -2066,6 +2114,14 @@ static int empm__log_pipe_start(const char *command, int err)
     return -1;
 }
 #endif
+
+/* ---------------------------------------------------------------------------
+ * >>log-lines -- a line, from its words to where it goes
+ *
+ * A line is put together in one buffer and leaves in one write(), so lines of
+ * several processes do not mix. No line waits for its reader. What load can
+ * repeat is counted, and only the first few of a minute are written.
+ * ------------------------------------------------------------------------- */
 
 /* A write() that does not wait, whoever is to empty the pipe: EAGAIN then. What
  * we have opened ourselves never blocks; of all else it is asked whether there
@@ -3257,7 +3313,7 @@ static const struct { const char *name, *file; } empm__modules[] = {
  * A program may have put anything into the fields, so each is held against the
  * range of its row. What Apache's MPM corrects is corrected here, in its order
  * and with its message numbers, and is an error under Strict. The check of
- * names, paths and limits of the system needs more and stands in >>server.
+ * names, paths and limits of the system needs more and stands in >>limits.
  * ------------------------------------------------------------------------- */
 
 #ifndef EMPM__STACK_LEAST
@@ -5494,7 +5550,7 @@ static empm__route *empm__route_search(const empm__routes *t, uint32_t at,
 }
 
 /* ---------------------------------------------------------------------------
- * >>memory -- pages, arenas, and what a worker and a child are
+ * >>engine-types -- what a worker, an engine and a server are
  *
  * Everything in flight is made of pages of one size: the request and its head,
  * what a handler allocates, the response on its way out. A worker keeps a few
@@ -5853,6 +5909,15 @@ static void empm__engine_log_rest(empm__engine *ch)
                                (int)ch->log_limits[i].code,
                                ch->log_limits[i].left_out);
 }
+
+/* ---------------------------------------------------------------------------
+ * >>pages -- memory of workers, and budgets that they share
+ *
+ * A worker borrows pages, keeps a few that it has returned, and leaves the rest
+ * to the pool of its engine. Descriptors, spooled bytes and memory of bodies
+ * are budgets of the engine: they are reserved before they are used, and
+ * released by the same owner.
+ * ------------------------------------------------------------------------- */
 
 /* Takes n of a budget that all workers share; 0: it is used up. */
 static int empm__budget_reserve(int64_t *used, int64_t n, int64_t most)
@@ -6238,19 +6303,12 @@ static int empm__exchange_is_connection(int fd, struct sockaddr_storage *from)
 }
 
 /* ---------------------------------------------------------------------------
- * >>listener -- accepts, waits for events, gives and takes connections
+ * >>taking -- records that the listener takes, and what siblings say
  *
- * One round of the listener: orders and inbox; wait; each event is offered to
- * its record; due deadlines and files; new connections; all that was taken goes
- * to the queue under one lock; if there is work for somebody, the role is given
- * back.
- *
- * It never reads, writes or parses, takes no lock that a worker holds for long,
- * and runs no user code. What owes nobody an answer (KEEPALIVE, LINGER, and
- * HANDSHAKE and READ_HEAD without a byte) it closes itself, so that descriptors
- * come back even when all workers are stuck. When every one of them has been
- * busy with the same turn for over a second, it closes the descriptors of the
- * others too, as they fall due, and a worker cleans up when there is one.
+ * The listener takes a record for an event, a deadline or an order. It closes
+ * those that owe nobody an answer and hands the others to the queue, all of one
+ * round at once. What siblings can take is read from the scoreboard, and
+ * believed for one decision only.
  * ------------------------------------------------------------------------- */
 
 /* handing_over: to whom */
@@ -6454,7 +6512,14 @@ static int32_t empm__listener_fresh(empm__engine *ch, uint32_t now_ms)
     return (int32_t)ch->fresh;
 }
 
-/* --- accepting ------------------------------------------------------------ */
+/* ---------------------------------------------------------------------------
+ * >>accepting -- may one more come in?
+ *
+ * Accepting pauses while no worker has time, while descriptors or memory lack,
+ * and at MaxOpenConnections; siblings are told then, so that no connection
+ * waits beside an idle child. A connection beyond MaxConnectionsPerPeer waits
+ * for a moment, since one of its peer may be about to end.
+ * ------------------------------------------------------------------------- */
 
 /* Admin listeners belong to one engine, the others to the others. */
 static int empm__listener_watches(const empm__engine *ch, int k)
@@ -6769,6 +6834,15 @@ static int empm__listener_make_room(empm__engine *ch, empm__batch *b)
     return 0;
 }
 
+/* ---------------------------------------------------------------------------
+ * >>moving -- connections that go to a child with time for them
+ *
+ * Only what has not been read can move: its bytes are still in the kernel. A
+ * child gives jobs when all its workers are blocked and a sibling has an idle
+ * one, takes as many as it can begin, and serves what it has taken before it
+ * may give it again.
+ * ------------------------------------------------------------------------- */
+
 /* May the connection move? All that there is of it is in the kernel. */
 static int empm__move_may(const empm__conn *c)
 {
@@ -6971,6 +7045,14 @@ static void empm__move_give_jobs(empm__engine *ch, const empm__batch *b)
                     : ch->give_wait < 8 ? ch->give_wait * 2 : 8;
     ch->give_ms = empm__time_after(b->now_ms, (int)ch->give_wait);
 }
+
+/* ---------------------------------------------------------------------------
+ * >>admission -- accept(), in turn with siblings, and the end of it
+ *
+ * As many connections are accepted in a row as workers are idle. A stop takes
+ * what the kernel has accepted already; a drain gives what waits for a request
+ * to those who serve on.
+ * ------------------------------------------------------------------------- */
 
 /* Listening socket k is shut down: whoever has the descriptor can do that.
  * One of TCP listens again when it is told to, a unix one never: it is left
@@ -7299,7 +7381,21 @@ static void empm__move_drain(empm__engine *ch, empm__batch *b)
         ch->sweep_ms = EMPM__NEVER;
 }
 
-/* --- one round ------------------------------------------------------------ */
+/* ---------------------------------------------------------------------------
+ * >>listener -- accepts, waits for events, gives and takes connections
+ *
+ * One round of the listener: orders and inbox; wait; each event is offered to
+ * its record; due deadlines and files; new connections; all that was taken goes
+ * to the queue under one lock; if there is work for somebody, the role is given
+ * back.
+ *
+ * It never reads, writes or parses, takes no lock that a worker holds for long,
+ * and runs no user code. What owes nobody an answer (KEEPALIVE, LINGER, and
+ * HANDSHAKE and READ_HEAD without a byte) it closes itself, so that descriptors
+ * come back even when all workers are stuck. When every one of them has been
+ * busy with the same turn for over a second, it closes the descriptors of the
+ * others too, as they fall due, and a worker cleans up when there is one.
+ * ------------------------------------------------------------------------- */
 
 static void empm__listener_expire(empm__engine *ch, empm__batch *b)
 {
@@ -8488,6 +8584,14 @@ static void empm__request_next(empm_request *req)
     empm__request_clear(req);
 }
 
+/* ---------------------------------------------------------------------------
+ * >>request-memory -- what lives as long as a request
+ *
+ * Memory is cut from pages of the request and goes back with them at its end; a
+ * longer piece is allocated. Fields and input grow here, and nothing moves that
+ * the user may point to.
+ * ------------------------------------------------------------------------- */
+
 EMPM_API void *empm_alloc(empm_request *req, size_t n)
 {
     empm__page *p;
@@ -8604,6 +8708,14 @@ static int empm__request_in_room(empm_request *req, uint32_t most)
     req->in_big = big;
     return 0;
 }
+
+/* ---------------------------------------------------------------------------
+ * >>values -- what the client has sent, by name
+ *
+ * A value is found when it is asked for, decoded into memory of the request,
+ * and remembered, so that asking again costs a look and gives the same pointer.
+ * Nothing is allocated for names that are not asked for.
+ * ------------------------------------------------------------------------- */
 
 EMPM_API const char *empm_method(const empm_request *req)
 {
@@ -8873,6 +8985,13 @@ EMPM_API char *empm_body(empm_request *req, size_t *len)
     return req->body != NULL ? req->body : empty;
 }
 
+/* ---------------------------------------------------------------------------
+ * >>notes -- who asks, and what is noted of a request
+ *
+ * The peer is asked of the kernel once, and only if somebody wants to know. Log
+ * lines, the scoreboard and notes name the client as far as it is believed.
+ * ------------------------------------------------------------------------- */
+
 /* The peer of the connection that `req` came by, asked once. */
 static const empm__peer *empm__request_peer(empm_request *req)
 {
@@ -9079,9 +9198,8 @@ EMPM_API int empm_should_stop(const empm_request *req)
  * as a ring, which takes what the socket does not take in time, so that a
  * handler never waits for a client.
  *
- *     body_out --commit, frame--> out:  [head]--file  [bytes]
- *                                       [bytes]--overflow sent in this order
- *                                       --->
+ *     body_out --commit, frame--> out:  [head]--file  [bytes] [bytes]--overflow
+ *                                       sent in this order --->
  * ------------------------------------------------------------------------- */
 
 static ssize_t empm__plain_recv(empm__conn *c, void *buf, size_t n)
@@ -9193,6 +9311,14 @@ static void empm__transport_failed(empm__worker *w, empm__conn *c,
                          "closed", call, strerror(why));
     errno = why;
 }
+
+/* ---------------------------------------------------------------------------
+ * >>output -- the queue of pages, the overflow, and the way to the socket
+ *
+ * Pages leave in order; a slice of a file may follow the bytes of a page. What
+ * the socket does not take goes to an unlinked file, which is used as a ring
+ * and is itself a slice of the last page.
+ * ------------------------------------------------------------------------- */
 
 static void empm__out_link(empm_request *req, empm__page *p)
 {
@@ -9484,6 +9610,14 @@ static int empm__response_emit_body(empm_request *req)
     return r;
 }
 
+/* ---------------------------------------------------------------------------
+ * >>response-head -- status line, fields, and where the body ends
+ *
+ * The head is decided once: by a length, by chunks, or by the end of the
+ * connection (RFC 9112 6.3). Date and Server are made once a second for each
+ * worker.
+ * ------------------------------------------------------------------------- */
+
 /* The phrase of every status from 200 on that IANA has registered. */
 static const char *empm__response_reason(int status)
 {
@@ -9663,6 +9797,14 @@ static int empm__response_end_body(empm_request *req)
     }
     return r;
 }
+
+/* ---------------------------------------------------------------------------
+ * >>response-calls -- what a handler calls to answer
+ *
+ * Each call checks that the answer may still change, keeps what it is given by
+ * copy, and never waits for the client. A handler that returns a status gets a
+ * line of text as its body.
+ * ------------------------------------------------------------------------- */
 
 /* May the handler still add to its answer? */
 static int empm__response_may_write(empm_request *req)
@@ -10644,6 +10786,14 @@ static enum empm__state empm__do_read_head(empm__worker *w, empm__conn *c,
     empm__step_wait_in(wait, deadline);
     return EMPM__READ_HEAD;
 }
+
+/* ---------------------------------------------------------------------------
+ * >>reading-body -- a body, into memory or a file
+ *
+ * A body is read to where it will stay: a growing piece of memory up to
+ * LimitBodyInMemory, then a file without a name. Chunks are unwrapped on the
+ * way, and one worker call takes no more than its turn.
+ * ------------------------------------------------------------------------- */
 
 /* Something of the spool file has failed. The status that says so. */
 static int empm__body_spool_failed(empm_request *req, const char *call)
@@ -11971,7 +12121,7 @@ EMPM_API int empm_resume(empm_server *s, empm_ticket ticket)
 }
 
 /* ---------------------------------------------------------------------------
- * >>listen -- listen strings become sockets
+ * >>endpoints -- listen strings, and sockets that are inherited
  * ------------------------------------------------------------------------- */
 
 enum empm__endpoint_kind { EMPM__LISTEN_TCP, EMPM__LISTEN_UNIX, EMPM__LISTEN_FD,
@@ -12189,7 +12339,12 @@ static int empm__endpoint_port(int fd)
     return 0;
 }
 
-/* --- unix sockets --------------------------------------------------------- */
+/* ---------------------------------------------------------------------------
+ * >>endpoint-sockets -- sockets, made and bound
+ *
+ * A unix socket gets its rights before its name can be seen, and takes the
+ * place of a stale one only. A name means all its addresses, with one port.
+ * ------------------------------------------------------------------------- */
 
 /* Returns 0, or -1 with errno if the path is too long. */
 static int empm__endpoint_unix_address(struct sockaddr_un *a, const char *path)
@@ -12610,7 +12765,12 @@ static int empm__endpoint_open(empm_server *s, const char *text,
 }
 
 /* ---------------------------------------------------------------------------
- * >>server -- what is made before the first thread or process, and its end
+ * >>limits -- what the settings need of the system
+ *
+ * Memory, descriptors and threads are added up before the first thread starts,
+ * and warned about where the system allows less. Users, groups and folders are
+ * looked up here, once, before there is a process that could hold a lock of the
+ * C library.
  * ------------------------------------------------------------------------- */
 
 static int empm__check_spool_default(const empm_config *cfg)
@@ -12836,6 +12996,13 @@ static void empm__check_system(const empm_config *cfg, empm__report *rep)
 #endif
 }
 
+/* ---------------------------------------------------------------------------
+ * >>users -- users, groups and rights, looked up once
+ *
+ * Names are looked up before there is a child: in a forked process a lock of
+ * the C library may be held by a thread that is not there.
+ * ------------------------------------------------------------------------- */
+
 /* The number of "#number", or -1: it is a name, or no id of this system. */
 static int64_t empm__identity_parse(const char *id)
 {
@@ -13038,6 +13205,14 @@ EMPM_API int empm_check(empm_config *cfg,
     return rep.errors;
 }
 
+/* ---------------------------------------------------------------------------
+ * >>logs -- ErrorLog, and logs that have been moved away
+ *
+ * Logs are opened anew without a restart: the new file takes the descriptor of
+ * the old one, in all processes, so a write() that is under way meets the one
+ * or the other.
+ * ------------------------------------------------------------------------- */
+
 static void empm__server_report_to_log(enum empm_log_level level,
                                        const char *line, void *user)
 {
@@ -13205,6 +13380,14 @@ EMPM_API int empm_reopen_logs(empm_server *s)
         empm__log(s->cfg, EMPM_LOG_NOTICE, 5045, "the logs are opened anew");
     return r;
 }
+
+/* ---------------------------------------------------------------------------
+ * >>server -- what is made before the first thread or process, and its end
+ *
+ * A server is sockets, routes, the scoreboard and what the wings add; a reload
+ * makes a second one beside the first, on the same scoreboard. An engine serves
+ * with it in each process.
+ * ------------------------------------------------------------------------- */
 
 /* Removes the files of sockets, if they are ours. */
 static void empm__server_sockets_unlink(const empm_server *s)
@@ -14323,6 +14506,162 @@ static int32_t empm__proxy_parse(empm__peer *p, const char *s, size_t n)
     return (int32_t)(16 + len);
 }
 
+/* --- the wing ------------------------------------------------------------- */
+
+/* Logs who is really there, and closes. */
+static enum empm__state empm__reading_proxy_refuse(empm__worker *w,
+                                                   empm_request *req,
+                                                   int code, const char *why)
+{
+    empm__bump(&w->score->proxy_refused, 1u);
+    empm__slab_peer(&w->child->slab, w->index)->family = EMPM__PEER_UNASKED;
+    empm__request_log(req, EMPM_LOG_WARN, code, "on Listen %s: %s; closed",
+                      w->s->listeners[req->c->listener].text, why);
+    return EMPM__CLOSED;
+}
+
+/* The PROXY header, by the deadline that was set at accept. What has come
+ * behind it stays in `in`, for whoever is next: TLS, or the head. */
+static enum empm__state empm__do_handshake(empm__worker *w, empm__conn *c,
+                                           empm__wait *wait)
+{
+    const uint32_t deadline = empm__load(&c->deadline_ms);
+    const empm__nets *trusted = w->s->trusted;
+    empm_request *req = c->req;
+    if (req == NULL && (req = empm__request_borrow(w, c)) == NULL)
+        return EMPM__CLOSED;
+    for (;;) {
+        ssize_t n;
+        if (req->body_left == 0 && req->in_end > 0) {
+            if (trusted->n > 0 && !empm__proxy_trusts(trusted,
+                                                      empm__request_peer(req)))
+                return empm__reading_proxy_refuse(w, req, 5305,
+                                                  "not in "
+                                                  "RemoteIPTrustedProxy");
+            req->body_left = empm__proxy_parse(
+                empm__slab_peer(&w->child->slab, w->index), req->in,
+                                               req->in_end);
+            if (req->body_left < 0)
+                return empm__reading_proxy_refuse(w, req, 5304, "no PROXY "
+                                                  "header");
+        }
+        if (req->body_left > 0) {        /* of the header; TLVs are skipped */
+            req->in_start = (uint32_t)empm__min((size_t)req->body_left,
+                                                req->in_end);
+            req->body_left -= req->in_start;
+            if (req->body_left == 0) {
+                empm__request_clear(req);
+                return EMPM__READ_HEAD;
+            }
+            req->in_start = req->in_end = 0;
+        }
+        if (c->flags & EMPM__F_DRAINED)
+            break;
+        n = empm__step_recv(w, c, req->in + req->in_end,
+                            req->in_cap - req->in_end);
+        if (n == -1)
+            break;
+        if (n <= 0)
+            return req->in_end > 0 || req->body_left > 0
+                       ? empm__reading_proxy_refuse(w, req, 5304, "half a "
+                                                    "PROXY header")
+                       : EMPM__CLOSED;
+        req->in_end += (uint32_t)n;
+    }
+    empm__step_wait_in(wait, deadline);
+    if (req->in_end == 0 && req->body_left == 0) {       /* not a byte yet */
+        empm__request_flight_end(w, c);
+        if (empm__time_is_late(deadline, empm__step_clock(w)) ||
+            empm__step_closes_idle(w))
+            return EMPM__CLOSED;
+        wait->want |= EMPM__IDLE;
+    } else if (empm__time_is_late(deadline, empm__step_clock(w))) {
+        empm__bump(&w->score->timeouts, 1u);
+        return empm__reading_proxy_refuse(w, req, 5304, "the PROXY header is "
+                                          "late");
+    }
+    return EMPM__HANDSHAKE;
+}
+
+/* The client as RemoteIPHeader names it: *p is the peer, and becomes that. */
+static void empm__proxy_find_client(empm_request *req, empm__peer *p)
+{
+    const char *name = req->w->cfg->remote_ip_header;
+    uint32_t i = req->head.nfields;
+    while (i-- > 0) {
+        const empm__field *f = &req->head.fields[i];
+        if (empm__text_same(req->text + f->name, f->name_len, name,
+                            strlen(name)) &&
+            !empm__proxy_follow(req->w->s->trusted, p, req->text + f->value))
+            break;
+    }
+}
+
+static void empm__proxy_check(const empm_config *cfg, const empm__chars *chars,
+                              empm__report *rep)
+{
+    const char *header = cfg->remote_ip_header;
+    empm__nets nets;
+    if (empm__proxy_nets_init(&nets, cfg, rep) == EMPM_OK)
+        empm__proxy_nets_free(&nets);
+    if (header != NULL && (*header == '\0' ||
+                           !empm__chars_all(chars, header, strlen(header),
+                                            EMPM__TCHAR)))
+        empm__report_say(rep, EMPM_LOG_ERROR, 5302, "RemoteIPHeader %s is not "
+                         "the name of a field", header);
+}
+
+static void empm__proxy_server_free(empm_server *s)
+{
+    if (s->trusted != NULL)
+        empm__proxy_nets_free(s->trusted);
+    EMPM_FREE(s->trusted);
+}
+
+static int empm__proxy_server_new(empm_server *s, const empm_server *old,
+                            empm__report *rep)
+{
+    int r;
+    (void)old;
+    s->trusted = (empm__nets *)EMPM_MALLOC(sizeof *s->trusted);
+    if (s->trusted == NULL)
+        return EMPM_ENOMEM;
+    memset(s->trusted, 0, sizeof *s->trusted);
+    r = empm__proxy_nets_init(s->trusted, s->cfg, rep);
+    s->handshake = empm__do_handshake;
+    if (s->cfg->remote_ip_header != NULL)
+        s->find_client = empm__proxy_find_client;
+    return r;
+}
+
+static const empm__wing empm__proxy_wing = {
+    empm__proxy_check, empm__proxy_server_new, empm__proxy_server_free,
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+};
+
+#else
+
+static void empm__proxy_check(const empm_config *cfg, const empm__chars *chars,
+                              empm__report *rep)
+{
+    empm__endpoint_spec spec;
+    int i;
+    (void)chars;
+    if (cfg->remote_ip_header != NULL ||
+        cfg->remote_ip_trusted_proxy[0] != NULL)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5303, "RemoteIPHeader and "
+                         "RemoteIPTrustedProxy: built without them");
+    for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++)
+        if (empm__endpoint_parse(&spec, cfg->listen[i]) == NULL && spec.proxy)
+            empm__report_say(rep, EMPM_LOG_ERROR, 5108, "Listen %s: proxy: "
+                             "built without it", cfg->listen[i]);
+}
+
+static const empm__wing empm__proxy_wing = {
+    empm__proxy_check,
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+};
+
 #endif /* EVENTMPM_NO_PROXY */
 
 #ifndef EVENTMPM_NO_STORE
@@ -14712,6 +15051,14 @@ static void empm__kv_free(empm__kv *kv, size_t bytes)
 
 /* --- the server's own ----------------------------------------------------- */
 
+/* ---------------------------------------------------------------------------
+ * >>store-calls -- the shared store, as a handler sees it
+ *
+ * Each call takes the lock of one shard for a few stores and copies what it
+ * gives. Where the store is not built, its settings are refused and the calls
+ * do not exist.
+ * ------------------------------------------------------------------------- */
+
 static uint64_t empm__store_now_ms(void)
 {
     return empm__now_us() / 1000u;
@@ -14751,6 +15098,63 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
     return empm__kv_add(s->store, key, key_len, delta, ttl_ms, result,
                         empm__store_now_ms());
 }
+
+/* --- the wing ------------------------------------------------------------- */
+
+static void empm__store_check(const empm_config *cfg, const empm__chars *chars,
+                              empm__report *rep)
+{
+    (void)chars;
+    if (cfg->shared_store_size > 0 &&
+        ((uint64_t)cfg->shared_store_size < EMPM__KV_LEAST(EMPM_STORE_ITEM) ||
+         (uint64_t)cfg->shared_store_size > SIZE_MAX / 2))
+        empm__report_say(rep, EMPM_LOG_ERROR, 5500, "SharedStoreSize must be "
+                         "from %lu to %lu, or 0 for none",
+                         (unsigned long)EMPM__KV_LEAST(EMPM_STORE_ITEM),
+                         (unsigned long)(SIZE_MAX / 2));
+}
+
+static int empm__store_server_new(empm_server *s, const empm_server *old,
+                            empm__report *rep)
+{
+    int r = EMPM_OK;
+    if (old != NULL)
+        s->store = old->store;
+    else if (s->cfg->shared_store_size > 0 &&
+             (r = empm__kv_new(&s->store, (size_t)s->cfg->shared_store_size,
+                               EMPM_STORE_ITEM)) < 0)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5502, "SharedStoreSize: no "
+                         "memory of that size to share");
+    return r;
+}
+
+static void empm__store_server_free(empm_server *s)
+{
+    if (!s->borrows)
+        empm__kv_free(s->store, (size_t)s->cfg->shared_store_size);
+}
+
+static const empm__wing empm__store_wing = {
+    empm__store_check, empm__store_server_new, empm__store_server_free,
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+};
+
+#else
+
+static void empm__store_check(const empm_config *cfg, const empm__chars *chars,
+                              empm__report *rep)
+{
+    (void)chars;
+    if (cfg->shared_store_size > 0)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5501,
+                         "SharedStoreSize: built without the store");
+}
+
+static const empm__wing empm__store_wing = {
+    empm__store_check,
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+};
+
 #endif /* EVENTMPM_NO_STORE */
 
 #ifndef EVENTMPM_NO_ACCESS_LOG
@@ -14925,7 +15329,13 @@ static const char *empm__access_format_compile(empm__access_log *l,
     return tail <= EMPM__PAGE_ROOM / 2 ? NULL : "is too long";
 }
 
-/* --- what a request has to show ------------------------------------------- */
+/* ---------------------------------------------------------------------------
+ * >>access-items -- what a line shows of a request
+ *
+ * A compiled format is a list of items; each writes its part into the page
+ * where the line grows. Text of clients is escaped, and what has no room is cut
+ * with "..." in its place.
+ * ------------------------------------------------------------------------- */
 
 typedef struct empm__facts {
     empm_request *req;
@@ -15303,7 +15713,13 @@ static char *empm__access_write_item(empm__facts *f, const empm__item *it,
     return empm__access_write_string(f, at, end, s); /* l, L: nobody knows */
 }
 
-/* --- lines and pages ------------------------------------------------------ */
+/* ---------------------------------------------------------------------------
+ * >>access-lines -- lines gather, and are written together
+ *
+ * A worker keeps one page for each log. A full page is written at once, the
+ * others half a second after their first line, by whoever has time; a pipe that
+ * is full loses lines, and never holds a request.
+ * ------------------------------------------------------------------------- */
 
 /* How much of n bytes goes into one write(): for a pipe, into which other
  * children write, too, as many whole lines as it takes without a gap. */
@@ -15652,6 +16068,70 @@ static int empm__access_open(const empm_config *cfg, empm__access_logs **out,
     return r;
 }
 
+/* --- the wing ------------------------------------------------------------- */
+
+static void empm__access_check_all(const empm_config *cfg,
+                                    const empm__chars *chars, empm__report *rep)
+{
+    (void)chars;
+    empm__access_check(cfg, rep);
+}
+
+static int empm__access_server_new(empm_server *s, const empm_server *old,
+                                  empm__report *rep)
+{
+    const int r = empm__access_open(s->cfg, &s->access, rep);
+    (void)old;
+    if (s->access != NULL)
+        s->log_request = empm__access_log_request;
+    return r;
+}
+
+static void empm__access_server_free(empm_server *s)
+{
+    empm__access_free(s->access);
+}
+
+static uint32_t empm__access_chore_at(empm__engine *ch)
+{
+    return empm__load(&ch->lines_due_ms);
+}
+
+static int empm__access_reopen(const empm_server *s, empm__logs_swap *w)
+{
+    int r = EMPM_OK;
+    uint32_t k;
+    for (k = 0; s->access != NULL && k < s->access->n; k++) {
+        const empm__access_log *l = &s->access->of[k];
+        if (l->owner && *l->name != '|' &&
+            empm__logs_swap_add(s, w, 649, "CustomLog", l->name, l->fd) < 0)
+            r = EMPM_ESYS;
+    }
+    return r;
+}
+
+static void empm__access_reopened(empm_server *s, const struct stat *is, int to)
+{
+    uint32_t k;
+    for (k = 0; s->access != NULL && k < s->access->n; k++)
+        if (s->access->of[k].owner) {
+            empm__logs_swap_one(s->access->of[k].fd, is, to);
+            empm__store(&s->access->of[k].torn, 0u);
+        }
+}
+
+static const empm__wing empm__access_wing = {
+    empm__access_check_all, empm__access_server_new, empm__access_server_free,
+    NULL, NULL, NULL, NULL, empm__access_chore_at, empm__access_lines_collect,
+    empm__access_lines_end, empm__access_reopen, empm__access_reopened
+};
+
+#else
+
+static const empm__wing empm__access_wing = {
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+};
+
 #endif /* EVENTMPM_NO_ACCESS_LOG */
 
 #ifndef EVENTMPM_NO_FILES
@@ -15927,7 +16407,13 @@ static int empm__file_open_beneath(int root, const char *path, int flags)
     }
 }
 
-/* --- conditions ----------------------------------------------------------- */
+/* ---------------------------------------------------------------------------
+ * >>conditions -- If-Match to If-Range, and ranges
+ *
+ * The conditions are judged in the order of RFC 9110 13.2.2, once the final
+ * status is known. A range that cannot be served as asked means the whole file,
+ * unless the RFC wants 416.
+ * ------------------------------------------------------------------------- */
 
 /* The number of the name that begins at `s` in a table of names of three
  * letters each, or -1. */
@@ -16234,7 +16720,13 @@ static int empm__file_judge(const empm_request *req, const empm__file *f,
     return 416;
 }
 
-/* --- files that are kept -------------------------------------------------- */
+/* ---------------------------------------------------------------------------
+ * >>file-cache -- files that are kept open
+ *
+ * A file that is asked for again is found by its path, and is looked at with
+ * stat() before it is used, so what is sent is never older than the request.
+ * References keep a file open until the last answer has left.
+ * ------------------------------------------------------------------------- */
 
 #ifndef EMPM__FILE_REST_S          /* the tests have no time for this */
 #  define EMPM__FILE_REST_S  3       /* a file must have rested so long */
@@ -16582,7 +17074,12 @@ static empm__file *empm__file_open(empm_request *req, int root_fd,
     return f;
 }
 
-/* --- several ranges ------------------------------------------------------- */
+/* ---------------------------------------------------------------------------
+ * >>multipart -- several ranges in one answer
+ *
+ * Several ranges are sent as multipart/byteranges, made page by page by a
+ * producer, so that a slow reader holds one page.
+ * ------------------------------------------------------------------------- */
 
 /* RFC 9110 14.6: parts, each a head and a slice of the file, then an end. */
 typedef struct empm__parts {
@@ -16670,7 +17167,12 @@ static void empm__parts_end(void *p)
     empm__file_unref(((empm__parts *)p)->file);
 }
 
-/* --- sending -------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------
+ * >>files-serving -- from a path to an answer
+ *
+ * A small file travels with its head; a large one is a slice that sendfile()
+ * empties. Folders, hidden names and what is no regular file are 404.
+ * ------------------------------------------------------------------------- */
 
 /* The value of a field of the answer, as far as it fits into `to`; NULL: there
  * is none. */
@@ -16904,6 +17406,133 @@ static int empm__files_serve_else(empm_request *req, void *user)
     const int status = empm__files_serve(req, user);
     return status == 404 ? req->route->user->handler(req, user) : status;
 }
+
+/* --- the wing ------------------------------------------------------------- */
+
+static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
+                              empm__report *rep)
+{
+    struct empm__types *types;
+    struct stat st;
+    char path[1200];
+    size_t i;
+    for (i = 0; cfg->routes != NULL && cfg->routes[i].kind != EMPM__ROUTE_END;
+         i++) {
+        const char *dir = cfg->routes[i].root;
+        if (cfg->routes[i].kind != EMPM__ROUTE_FILES)
+            continue;
+        dir = dir != NULL ? dir : empm__config_path(cfg, cfg->document_root,
+                                                    path, sizeof path);
+        /* as with Apache, a warning: the other routes can be served */
+        errno = ENOTDIR;
+        if (stat(dir, &st) < 0 || !S_ISDIR(st.st_mode))
+            empm__report_say(rep, empm__config_correction_level(cfg), 112,
+                             "%s%s %s: %s: its files are 404 until it is there "
+                             "at a start", dir == cfg->routes[i].root
+                             ? cfg->routes[i].pattern : "",
+                             dir == cfg->routes[i].root ? ": the folder"
+                                                        : "DocumentRoot",
+                             dir, strerror(errno));
+    }
+    if (empm__types_new(&types, cfg, chars, rep) == EMPM_OK)
+        EMPM_FREE(types);
+}
+
+/* Opens the folder of each route that serves files. One that is not there has
+ * been warned of, and is 404. */
+static int empm__files_server_new(empm_server *s, const empm_server *old,
+                            empm__report *rep)
+{
+    char path[1200];
+    uint32_t i;
+    (void)old;
+    for (i = 0; i < s->routes.n; i++) {
+        empm__route *route = &s->routes.list[i];
+        const char *dir = route->user->root;
+        if (route->user->kind != EMPM__ROUTE_FILES)
+            continue;
+        if (dir == NULL)
+            dir = empm__config_path(s->cfg, s->cfg->document_root, path,
+                                    sizeof path);
+        route->handler = route->user->handler != NULL ? empm__files_serve_else
+                                                      : empm__files_serve;
+        route->root_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (route->root_fd < 0 && errno != ENOENT && errno != ENOTDIR) {
+            empm__report_say(rep, EMPM_LOG_ERROR, 5106, "%s: cannot open its "
+                             "folder %s: %s", route->user->pattern, dir,
+                             strerror(errno));
+            return EMPM_ESYS;
+        }
+    }
+    return empm__types_new(&s->types, s->cfg, &s->chars, rep);
+}
+
+static void empm__files_server_free(empm_server *s)
+{
+    EMPM_FREE(s->types);
+}
+
+static int empm__files_engine_new(empm__engine *ch)
+{
+    const uint32_t n = (uint32_t)empm__min((size_t)ch->cfg->open_file_cache,
+                                           (size_t)ch->pool.files_most / 4);
+    empm__files *c = (empm__files *)EMPM_MALLOC(sizeof *c +
+                                                n * sizeof *c->slots);
+    if (c == NULL)
+        return EMPM_ENOMEM;
+    pthread_mutex_init(&c->lock, NULL);
+    c->slots = (empm__file **)(void *)(c + 1);
+    c->n = n;
+    c->due_ms = EMPM__NEVER;
+    memset(c->slots, 0, n * sizeof *c->slots);
+    ch->files = c;
+    return EMPM_OK;
+}
+
+static void empm__files_engine_free(empm__engine *ch)
+{
+    if (ch->files == NULL)
+        return;
+    empm__files_expire(ch->files, 0, 1);
+    pthread_mutex_destroy(&ch->files->lock);
+    EMPM_FREE(ch->files);
+    ch->files = NULL;
+}
+
+static uint32_t empm__files_expire_at(empm__engine *ch)
+{
+    return empm__load(&ch->files->due_ms);
+}
+
+static void empm__files_expire_some(empm__engine *ch, uint32_t now_ms)
+{
+    empm__files_expire(ch->files, now_ms, 0);
+}
+
+static const empm__wing empm__files_wing = {
+    empm__files_check, empm__files_server_new, empm__files_server_free,
+    empm__files_engine_new, empm__files_engine_free, empm__files_expire_at,
+    empm__files_expire_some, NULL, NULL, NULL, NULL, NULL
+};
+
+#else
+
+static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
+                              empm__report *rep)
+{
+    size_t i;
+    (void)chars;
+    for (i = 0; cfg->routes != NULL && cfg->routes[i].kind != EMPM__ROUTE_END;
+         i++)
+        if (cfg->routes[i].kind == EMPM__ROUTE_FILES)
+            empm__report_say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": built "
+                             "without files", cfg->routes[i].pattern);
+}
+
+static const empm__wing empm__files_wing = {
+    empm__files_check,
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+};
 
 #endif /* EVENTMPM_NO_FILES */
 
@@ -17244,7 +17873,12 @@ static void empm__status_show_text(empm_request *req, const char *s, int json)
     }
 }
 
-/* --- figures: what ?json and ?prometheus say, and ?auto beyond Apache ----- */
+/* ---------------------------------------------------------------------------
+ * >>metrics -- ?json, ?prometheus and ?auto
+ *
+ * One table has a row for each figure. ?auto begins with the lines of Apache's
+ * mod_status, in its order, since programs read them.
+ * ------------------------------------------------------------------------- */
 
 typedef struct empm__metric {
     const char *name, *label, *value;  /* as in name{label="value"} */
@@ -17579,7 +18213,12 @@ static void empm__status_show_auto(empm_request *req,
                         empm__metric_text(seen, &empm__metrics[i], text));
 }
 
-/* --- the page ------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------
+ * >>page -- the status page for people
+ *
+ * A page without scripts: the state of each worker as a letter, the slowest
+ * requests, and hints at what an operator should look at first.
+ * ------------------------------------------------------------------------- */
 
 static const char empm__page_style[] =
     ":root{color-scheme:light dark;--bg:#f6f7f9;--card:#fff;--ink:#1b1f24;"
@@ -17952,437 +18591,7 @@ static const empm_route empm__admin_routes[] = {
     EMPM_ROUTES_END
 };
 
-#endif /* EVENTMPM_NO_STATUS */
-
-/* ---------------------------------------------------------------------------
- * >>wings -- what is optional, as the core sees it
- *
- * Each wing is a row of hooks; where it is not built it has at most one, which
- * refuses the settings that need it. So the core has no #ifdef of a feature.
- * ------------------------------------------------------------------------- */
-
-/* --- >>proxy -------------------------------------------------------------- */
-
-#ifndef EVENTMPM_NO_PROXY
-
-/* Logs who is really there, and closes. */
-static enum empm__state empm__reading_proxy_refuse(empm__worker *w,
-                                                   empm_request *req,
-                                                   int code, const char *why)
-{
-    empm__bump(&w->score->proxy_refused, 1u);
-    empm__slab_peer(&w->child->slab, w->index)->family = EMPM__PEER_UNASKED;
-    empm__request_log(req, EMPM_LOG_WARN, code, "on Listen %s: %s; closed",
-                      w->s->listeners[req->c->listener].text, why);
-    return EMPM__CLOSED;
-}
-
-/* The PROXY header, by the deadline that was set at accept. What has come
- * behind it stays in `in`, for whoever is next: TLS, or the head. */
-static enum empm__state empm__do_handshake(empm__worker *w, empm__conn *c,
-                                           empm__wait *wait)
-{
-    const uint32_t deadline = empm__load(&c->deadline_ms);
-    const empm__nets *trusted = w->s->trusted;
-    empm_request *req = c->req;
-    if (req == NULL && (req = empm__request_borrow(w, c)) == NULL)
-        return EMPM__CLOSED;
-    for (;;) {
-        ssize_t n;
-        if (req->body_left == 0 && req->in_end > 0) {
-            if (trusted->n > 0 && !empm__proxy_trusts(trusted,
-                                                      empm__request_peer(req)))
-                return empm__reading_proxy_refuse(w, req, 5305,
-                                                  "not in "
-                                                  "RemoteIPTrustedProxy");
-            req->body_left = empm__proxy_parse(
-                empm__slab_peer(&w->child->slab, w->index), req->in,
-                                               req->in_end);
-            if (req->body_left < 0)
-                return empm__reading_proxy_refuse(w, req, 5304, "no PROXY "
-                                                  "header");
-        }
-        if (req->body_left > 0) {        /* of the header; TLVs are skipped */
-            req->in_start = (uint32_t)empm__min((size_t)req->body_left,
-                                                req->in_end);
-            req->body_left -= req->in_start;
-            if (req->body_left == 0) {
-                empm__request_clear(req);
-                return EMPM__READ_HEAD;
-            }
-            req->in_start = req->in_end = 0;
-        }
-        if (c->flags & EMPM__F_DRAINED)
-            break;
-        n = empm__step_recv(w, c, req->in + req->in_end,
-                            req->in_cap - req->in_end);
-        if (n == -1)
-            break;
-        if (n <= 0)
-            return req->in_end > 0 || req->body_left > 0
-                       ? empm__reading_proxy_refuse(w, req, 5304, "half a "
-                                                    "PROXY header")
-                       : EMPM__CLOSED;
-        req->in_end += (uint32_t)n;
-    }
-    empm__step_wait_in(wait, deadline);
-    if (req->in_end == 0 && req->body_left == 0) {       /* not a byte yet */
-        empm__request_flight_end(w, c);
-        if (empm__time_is_late(deadline, empm__step_clock(w)) ||
-            empm__step_closes_idle(w))
-            return EMPM__CLOSED;
-        wait->want |= EMPM__IDLE;
-    } else if (empm__time_is_late(deadline, empm__step_clock(w))) {
-        empm__bump(&w->score->timeouts, 1u);
-        return empm__reading_proxy_refuse(w, req, 5304, "the PROXY header is "
-                                          "late");
-    }
-    return EMPM__HANDSHAKE;
-}
-
-/* The client as RemoteIPHeader names it: *p is the peer, and becomes that. */
-static void empm__proxy_find_client(empm_request *req, empm__peer *p)
-{
-    const char *name = req->w->cfg->remote_ip_header;
-    uint32_t i = req->head.nfields;
-    while (i-- > 0) {
-        const empm__field *f = &req->head.fields[i];
-        if (empm__text_same(req->text + f->name, f->name_len, name,
-                            strlen(name)) &&
-            !empm__proxy_follow(req->w->s->trusted, p, req->text + f->value))
-            break;
-    }
-}
-
-static void empm__proxy_check(const empm_config *cfg, const empm__chars *chars,
-                              empm__report *rep)
-{
-    const char *header = cfg->remote_ip_header;
-    empm__nets nets;
-    if (empm__proxy_nets_init(&nets, cfg, rep) == EMPM_OK)
-        empm__proxy_nets_free(&nets);
-    if (header != NULL && (*header == '\0' ||
-                           !empm__chars_all(chars, header, strlen(header),
-                                            EMPM__TCHAR)))
-        empm__report_say(rep, EMPM_LOG_ERROR, 5302, "RemoteIPHeader %s is not "
-                         "the name of a field", header);
-}
-
-static void empm__proxy_server_free(empm_server *s)
-{
-    if (s->trusted != NULL)
-        empm__proxy_nets_free(s->trusted);
-    EMPM_FREE(s->trusted);
-}
-
-static int empm__proxy_server_new(empm_server *s, const empm_server *old,
-                            empm__report *rep)
-{
-    int r;
-    (void)old;
-    s->trusted = (empm__nets *)EMPM_MALLOC(sizeof *s->trusted);
-    if (s->trusted == NULL)
-        return EMPM_ENOMEM;
-    memset(s->trusted, 0, sizeof *s->trusted);
-    r = empm__proxy_nets_init(s->trusted, s->cfg, rep);
-    s->handshake = empm__do_handshake;
-    if (s->cfg->remote_ip_header != NULL)
-        s->find_client = empm__proxy_find_client;
-    return r;
-}
-
-static const empm__wing empm__proxy_wing = {
-    empm__proxy_check, empm__proxy_server_new, empm__proxy_server_free,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
-};
-
-#else
-
-static void empm__proxy_check(const empm_config *cfg, const empm__chars *chars,
-                              empm__report *rep)
-{
-    empm__endpoint_spec spec;
-    int i;
-    (void)chars;
-    if (cfg->remote_ip_header != NULL ||
-        cfg->remote_ip_trusted_proxy[0] != NULL)
-        empm__report_say(rep, EMPM_LOG_ERROR, 5303, "RemoteIPHeader and "
-                         "RemoteIPTrustedProxy: built without them");
-    for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++)
-        if (empm__endpoint_parse(&spec, cfg->listen[i]) == NULL && spec.proxy)
-            empm__report_say(rep, EMPM_LOG_ERROR, 5108, "Listen %s: proxy: "
-                             "built without it", cfg->listen[i]);
-}
-
-static const empm__wing empm__proxy_wing = {
-    empm__proxy_check,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
-};
-
-#endif /* EVENTMPM_NO_PROXY */
-
-/* --- >>store -------------------------------------------------------------- */
-
-#ifndef EVENTMPM_NO_STORE
-
-static void empm__store_check(const empm_config *cfg, const empm__chars *chars,
-                              empm__report *rep)
-{
-    (void)chars;
-    if (cfg->shared_store_size > 0 &&
-        ((uint64_t)cfg->shared_store_size < EMPM__KV_LEAST(EMPM_STORE_ITEM) ||
-         (uint64_t)cfg->shared_store_size > SIZE_MAX / 2))
-        empm__report_say(rep, EMPM_LOG_ERROR, 5500, "SharedStoreSize must be "
-                         "from %lu to %lu, or 0 for none",
-                         (unsigned long)EMPM__KV_LEAST(EMPM_STORE_ITEM),
-                         (unsigned long)(SIZE_MAX / 2));
-}
-
-static int empm__store_server_new(empm_server *s, const empm_server *old,
-                            empm__report *rep)
-{
-    int r = EMPM_OK;
-    if (old != NULL)
-        s->store = old->store;
-    else if (s->cfg->shared_store_size > 0 &&
-             (r = empm__kv_new(&s->store, (size_t)s->cfg->shared_store_size,
-                               EMPM_STORE_ITEM)) < 0)
-        empm__report_say(rep, EMPM_LOG_ERROR, 5502, "SharedStoreSize: no "
-                         "memory of that size to share");
-    return r;
-}
-
-static void empm__store_server_free(empm_server *s)
-{
-    if (!s->borrows)
-        empm__kv_free(s->store, (size_t)s->cfg->shared_store_size);
-}
-
-static const empm__wing empm__store_wing = {
-    empm__store_check, empm__store_server_new, empm__store_server_free,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
-};
-
-#else
-
-static void empm__store_check(const empm_config *cfg, const empm__chars *chars,
-                              empm__report *rep)
-{
-    (void)chars;
-    if (cfg->shared_store_size > 0)
-        empm__report_say(rep, EMPM_LOG_ERROR, 5501,
-                         "SharedStoreSize: built without the store");
-}
-
-static const empm__wing empm__store_wing = {
-    empm__store_check,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
-};
-
-#endif /* EVENTMPM_NO_STORE */
-
-/* --- >>access ------------------------------------------------------------- */
-
-#ifndef EVENTMPM_NO_ACCESS_LOG
-
-static void empm__access_check_all(const empm_config *cfg,
-                                    const empm__chars *chars, empm__report *rep)
-{
-    (void)chars;
-    empm__access_check(cfg, rep);
-}
-
-static int empm__access_server_new(empm_server *s, const empm_server *old,
-                                  empm__report *rep)
-{
-    const int r = empm__access_open(s->cfg, &s->access, rep);
-    (void)old;
-    if (s->access != NULL)
-        s->log_request = empm__access_log_request;
-    return r;
-}
-
-static void empm__access_server_free(empm_server *s)
-{
-    empm__access_free(s->access);
-}
-
-static uint32_t empm__access_chore_at(empm__engine *ch)
-{
-    return empm__load(&ch->lines_due_ms);
-}
-
-static int empm__access_reopen(const empm_server *s, empm__logs_swap *w)
-{
-    int r = EMPM_OK;
-    uint32_t k;
-    for (k = 0; s->access != NULL && k < s->access->n; k++) {
-        const empm__access_log *l = &s->access->of[k];
-        if (l->owner && *l->name != '|' &&
-            empm__logs_swap_add(s, w, 649, "CustomLog", l->name, l->fd) < 0)
-            r = EMPM_ESYS;
-    }
-    return r;
-}
-
-static void empm__access_reopened(empm_server *s, const struct stat *is, int to)
-{
-    uint32_t k;
-    for (k = 0; s->access != NULL && k < s->access->n; k++)
-        if (s->access->of[k].owner) {
-            empm__logs_swap_one(s->access->of[k].fd, is, to);
-            empm__store(&s->access->of[k].torn, 0u);
-        }
-}
-
-static const empm__wing empm__access_wing = {
-    empm__access_check_all, empm__access_server_new, empm__access_server_free,
-    NULL, NULL, NULL, NULL, empm__access_chore_at, empm__access_lines_collect,
-    empm__access_lines_end, empm__access_reopen, empm__access_reopened
-};
-
-#else
-
-static const empm__wing empm__access_wing = {
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
-};
-
-#endif /* EVENTMPM_NO_ACCESS_LOG */
-
-/* --- >>files -------------------------------------------------------------- */
-
-#ifndef EVENTMPM_NO_FILES
-
-static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
-                              empm__report *rep)
-{
-    struct empm__types *types;
-    struct stat st;
-    char path[1200];
-    size_t i;
-    for (i = 0; cfg->routes != NULL && cfg->routes[i].kind != EMPM__ROUTE_END;
-         i++) {
-        const char *dir = cfg->routes[i].root;
-        if (cfg->routes[i].kind != EMPM__ROUTE_FILES)
-            continue;
-        dir = dir != NULL ? dir : empm__config_path(cfg, cfg->document_root,
-                                                    path, sizeof path);
-        /* as with Apache, a warning: the other routes can be served */
-        errno = ENOTDIR;
-        if (stat(dir, &st) < 0 || !S_ISDIR(st.st_mode))
-            empm__report_say(rep, empm__config_correction_level(cfg), 112,
-                             "%s%s %s: %s: its files are 404 until it is there "
-                             "at a start", dir == cfg->routes[i].root
-                             ? cfg->routes[i].pattern : "",
-                             dir == cfg->routes[i].root ? ": the folder"
-                                                        : "DocumentRoot",
-                             dir, strerror(errno));
-    }
-    if (empm__types_new(&types, cfg, chars, rep) == EMPM_OK)
-        EMPM_FREE(types);
-}
-
-/* Opens the folder of each route that serves files. One that is not there has
- * been warned of, and is 404. */
-static int empm__files_server_new(empm_server *s, const empm_server *old,
-                            empm__report *rep)
-{
-    char path[1200];
-    uint32_t i;
-    (void)old;
-    for (i = 0; i < s->routes.n; i++) {
-        empm__route *route = &s->routes.list[i];
-        const char *dir = route->user->root;
-        if (route->user->kind != EMPM__ROUTE_FILES)
-            continue;
-        if (dir == NULL)
-            dir = empm__config_path(s->cfg, s->cfg->document_root, path,
-                                    sizeof path);
-        route->handler = route->user->handler != NULL ? empm__files_serve_else
-                                                      : empm__files_serve;
-        route->root_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        if (route->root_fd < 0 && errno != ENOENT && errno != ENOTDIR) {
-            empm__report_say(rep, EMPM_LOG_ERROR, 5106, "%s: cannot open its "
-                             "folder %s: %s", route->user->pattern, dir,
-                             strerror(errno));
-            return EMPM_ESYS;
-        }
-    }
-    return empm__types_new(&s->types, s->cfg, &s->chars, rep);
-}
-
-static void empm__files_server_free(empm_server *s)
-{
-    EMPM_FREE(s->types);
-}
-
-static int empm__files_engine_new(empm__engine *ch)
-{
-    const uint32_t n = (uint32_t)empm__min((size_t)ch->cfg->open_file_cache,
-                                           (size_t)ch->pool.files_most / 4);
-    empm__files *c = (empm__files *)EMPM_MALLOC(sizeof *c +
-                                                n * sizeof *c->slots);
-    if (c == NULL)
-        return EMPM_ENOMEM;
-    pthread_mutex_init(&c->lock, NULL);
-    c->slots = (empm__file **)(void *)(c + 1);
-    c->n = n;
-    c->due_ms = EMPM__NEVER;
-    memset(c->slots, 0, n * sizeof *c->slots);
-    ch->files = c;
-    return EMPM_OK;
-}
-
-static void empm__files_engine_free(empm__engine *ch)
-{
-    if (ch->files == NULL)
-        return;
-    empm__files_expire(ch->files, 0, 1);
-    pthread_mutex_destroy(&ch->files->lock);
-    EMPM_FREE(ch->files);
-    ch->files = NULL;
-}
-
-static uint32_t empm__files_expire_at(empm__engine *ch)
-{
-    return empm__load(&ch->files->due_ms);
-}
-
-static void empm__files_expire_some(empm__engine *ch, uint32_t now_ms)
-{
-    empm__files_expire(ch->files, now_ms, 0);
-}
-
-static const empm__wing empm__files_wing = {
-    empm__files_check, empm__files_server_new, empm__files_server_free,
-    empm__files_engine_new, empm__files_engine_free, empm__files_expire_at,
-    empm__files_expire_some, NULL, NULL, NULL, NULL, NULL
-};
-
-#else
-
-static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
-                              empm__report *rep)
-{
-    size_t i;
-    (void)chars;
-    for (i = 0; cfg->routes != NULL && cfg->routes[i].kind != EMPM__ROUTE_END;
-         i++)
-        if (cfg->routes[i].kind == EMPM__ROUTE_FILES)
-            empm__report_say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": built "
-                             "without files", cfg->routes[i].pattern);
-}
-
-static const empm__wing empm__files_wing = {
-    empm__files_check,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
-};
-
-#endif /* EVENTMPM_NO_FILES */
-
-/* --- >>status ------------------------------------------------------------- */
-
-#ifndef EVENTMPM_NO_STATUS
+/* --- the wing ------------------------------------------------------------- */
 
 static int empm__status_server_new(empm_server *s, const empm_server *old,
                              empm__report *rep)
@@ -18419,7 +18628,12 @@ static const empm__wing empm__status_wing = {
 
 #endif /* EVENTMPM_NO_STATUS */
 
-/* --- all of them ---------------------------------------------------------- */
+/* ---------------------------------------------------------------------------
+ * >>wings -- what is optional, as the core sees it
+ *
+ * Each wing is a row of hooks; where it is not built it has at most one, which
+ * refuses the settings that need it. So the core has no #ifdef of a feature.
+ * ------------------------------------------------------------------------- */
 
 static const empm__wing *const *empm__wings(void)
 {
@@ -18431,7 +18645,7 @@ static const empm__wing *const *empm__wings(void)
 }
 
 /* ---------------------------------------------------------------------------
- * >>run -- signals, and the engine in the foreground
+ * >>signals -- a byte for each signal, and orders
  *
  * A signal handler needs something at file scope: the write end of one pipe,
  * and whether the server is still starting; only empm_run() uses them.
@@ -18705,6 +18919,14 @@ static int empm__orders_next_byte(const int *fds, int n, int64_t ms,
     return -1;
 }
 
+/* ---------------------------------------------------------------------------
+ * >>manager -- systemd, and times of processes
+ *
+ * The service manager is told what happens, and hears from a watchdog only as
+ * long as the engine answers. Its variables are taken out of the environment,
+ * so that programs of handlers do not speak for us.
+ * ------------------------------------------------------------------------- */
+
 /* The service manager, if there is one. What it has put into our environment is
  * not for what handlers start. */
 typedef struct empm__manager {
@@ -18845,8 +19067,12 @@ static uint64_t empm__process_status(long pid, const char *name, int base,
     return at != NULL ? strtoull(at + strlen(name), NULL, base) : none;
 }
 
-/* --- the watchdog: is an engine alive, are its workers stuck?
- * -------------- */
+/* ---------------------------------------------------------------------------
+ * >>attend -- the main thread of a process that serves
+ *
+ * It waits for orders of the parent, for signals and for the end of its engine,
+ * and gives a stop its time. Without a parent it also looks after the engine.
+ * ------------------------------------------------------------------------- */
 
 /* Does a thread of `pid` wait for a disk, or for a server of files? Linux
  * tells: "State: D", which is a number to base 16. */
@@ -19139,7 +19365,12 @@ static void empm__check_childless(const empm_config *cfg, empm__report *rep)
                          "(Processes 0, -X) these have no meaning: %s", text);
 }
 
-/* --- whom to be ----------------------------------------------------------- */
+/* ---------------------------------------------------------------------------
+ * >>identity -- whom to become, and the pid file
+ *
+ * Root gives up all that serving does not need, and each step is verified. What
+ * the user who serves cannot use is found by a process that becomes that user.
+ * ------------------------------------------------------------------------- */
 
 /* Is there such a user? A user namespace may have root and nobody else. */
 static int empm__identity_is_mapped(uid_t uid)
@@ -19435,7 +19666,7 @@ static void empm__pid_file_drop(empm__pid_file *f, int remove)
 #ifndef EVENTMPM_NO_FORK
 
 /* ---------------------------------------------------------------------------
- * >>parent -- children: started, counted, replaced; generations of them
+ * >>generations -- children: started, counted, replaced; generations of them
  *
  * Single-threaded, serves nobody, and sleeps until something happens: a signal,
  * a byte from a child ('h' healthy, 'i' its idle count crossed its share, 'q'
@@ -19549,7 +19780,13 @@ static empm__score_server *empm__parent_board(const empm__parent *p)
     return empm__score_server_at(&p->now.s->score);
 }
 
-/* --- children ------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------
+ * >>children -- a child is started, told, and replaced
+ *
+ * The parent keeps its own record of each child and believes the scoreboard
+ * only for hints. Children that never served are replaced more and more slowly,
+ * all others at once.
+ * ------------------------------------------------------------------------- */
 
 /* Those of a generation that serve (`admin`: on admin listeners). */
 static int empm__children_serving(const empm__parent *p,
@@ -19910,6 +20147,14 @@ static void empm__child_died(empm__parent *p, int slot, int status)
                   "its log files can be rotated", (unsigned)generation);
 }
 
+/* ---------------------------------------------------------------------------
+ * >>growth -- how many children, and the end of all
+ *
+ * Once a second, while anything changes, idle workers are counted over all
+ * children; too few start 1, 2, 4 ... children, too many end one. Each
+ * WatchdogInterval every child is asked whether it is alive.
+ * ------------------------------------------------------------------------- */
+
 /* One look at the idle workers of all children. */
 static void empm__children_maintain(empm__parent *p)
 {
@@ -20117,7 +20362,13 @@ static void empm__parent_stop_softly(empm__parent *p)
         p->delay_us = empm__now_us() + (uint64_t)ms * 1000u;
 }
 
-/* --- generations ---------------------------------------------------------- */
+/* ---------------------------------------------------------------------------
+ * >>reload -- a new generation, tried before it serves
+ *
+ * A reload is read by a process that may crash, then started beside the old
+ * children, and committed when all of it is healthy. Until then nothing has
+ * changed.
+ * ------------------------------------------------------------------------- */
 
 /* Only what stops a reload: its probe has said the rest. */
 static void empm__reload_report_errors(enum empm_log_level level,
@@ -20442,7 +20693,12 @@ static void empm__parent_reopen(empm__parent *p)
                   "anew");
 }
 
-/* --- upgrade -------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------
+ * >>upgrade -- a new program, on the same sockets
+ *
+ * The new program inherits listening sockets and the exchange, and says over a
+ * pipe that it serves; only then does this one drain.
+ * ------------------------------------------------------------------------- */
 
 /* A listen string as the name of a socket. */
 static void empm__inherited_escape(char *to, size_t n, const char *text)
@@ -20577,7 +20833,12 @@ static void empm__upgrade_heard(empm__parent *p, unsigned char byte)
     empm__parent_stop(p, byte == 'X' ? 'u' : 'r');
 }
 
-/* --- the loop ------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------
+ * >>parent -- the loop of the parent
+ *
+ * It sleeps until a signal, a byte of a child or a deadline, and does what is
+ * due. All deadlines stand in one place, so none is forgotten.
+ * ------------------------------------------------------------------------- */
 
 /* Is that a process which empm__parent_reap() will ask for? */
 static int empm__parent_is_ours(const void *of, pid_t pid)
@@ -20925,6 +21186,13 @@ static int empm__parent_run(const empm__source *source, empm_config *cfg,
 }
 
 #endif /* EVENTMPM_NO_FORK */
+
+/* ---------------------------------------------------------------------------
+ * >>program -- from a configuration to a server that runs
+ *
+ * The one way in for empm_run() and empm_main(): read, check, open, become,
+ * serve; on each failure what has been made is undone in reverse.
+ * ------------------------------------------------------------------------- */
 
 /* What the program has been started with by an older one of it, or by -k start:
  * a descriptor that gets a byte once all is well. */
@@ -21431,7 +21699,12 @@ static int empm__main_apply(empm_config *cfg, const empm__source *from,
     return rep->result;
 }
 
-/* --- -t ------------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------
+ * >>configtest -- -t: what would a start say?
+ *
+ * All settings are checked, and all that is wrong is said in one run; then the
+ * settings that differ from the defaults are printed as a file would have them.
+ * ------------------------------------------------------------------------- */
 
 static void empm__main_say_all(enum empm_log_level level, const char *line,
                                void *user)
@@ -21694,7 +21967,12 @@ static int empm__test_settings(const char *name, const empm__source *source,
     return r;
 }
 
-/* --- -k ------------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------
+ * >>control -- -k: orders to a server that runs
+ *
+ * An order is a signal to the process that PidFile names. A start in the
+ * background returns when the server serves, or says why it does not.
+ * ------------------------------------------------------------------------- */
 
 /* Goes on in the background; the foreground waits until it serves. Returns -1
  * there where it goes on, else what main() shall return. */
