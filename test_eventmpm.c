@@ -19066,8 +19066,8 @@ TEST(process, test_of_the_settings)
         { "-t|-c|User no-such-user-at-all", 1, "EMPM0543: bad user name" },
         { "-t|-f|/no/such/file", 1, "EMPM5120: /no/such/file: No such file" },
         { "-t|-f|FILE", 1, "x.conf:2: Invalid command 'Nope'" },
-        { "-t|a|b", 1, "-h tells" }, { "-t|-f", 1, "-h tells" },
-        { "-t|-c", 1, "-h tells" }
+        { "-t|a|b", 1, "prog -h" }, { "-t|-f", 1, "prog -h" },
+        { "-t|-c", 1, "prog -h" }
     };
     char path[400];
     spoken s;
