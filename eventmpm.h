@@ -981,6 +981,25 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   child.done_lock   who waits for the end
  *   shard.lock   a part of the shared store, with no other; of all processes
  *
+ * Words that are this file's own:
+ *
+ *   record      what the server knows of a connection, 64 bytes (>>handover)
+ *   offer, give, take   how a record changes its owner
+ *   place, horizon      when the wheel looks at a record; at most so far ahead
+ *   flight      input and output under way on a connection; it may hold several
+ *               requests (>>request)
+ *   turn        what one connection may use of a worker in a row (>>steps)
+ *   gate        closed while no worker has time: the listener does not accept
+ *   credit      how quick the handler of a route has been (>>route)
+ *   chore       maintenance that may wait for a disk: a worker does it
+ *   standby     the thread that listens when no worker is free
+ *   exchange, bell      sockets by which children pass connections on, and what
+ *               wakes all of them
+ *   cull        to close idle connections so that others find room
+ *   generation  the children that one reading of the configuration has made
+ *   drain       to finish what has begun, and accept nothing
+ *   wing        an optional part, which the core knows by its hooks alone
+ *
  * Four calls go up, since the lower side begins what only the upper can do:
  *
  *   up empm__loader_file           Include: a file within a file
