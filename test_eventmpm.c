@@ -752,6 +752,14 @@ static void status_line(long pid, const char *name, char *out, size_t n)
         fclose(f);
 }
 
+/* The mask of signals in a line of /proc/PID/status. */
+static unsigned long long signals_in(const char *text, const char *name)
+{
+    const char *at = strstr(text, name);
+
+    return at != NULL ? strtoull(at + strlen(name), NULL, 16) : ~0ull;
+}
+
 /* The live children of `pid`, at most max; -1: this system cannot tell. */
 static int children_of(long pid, long *out, int max)
 {
@@ -1856,6 +1864,38 @@ static int h_fork(empm_request *req, void *user)
     return EMPM_OK;
 }
 
+/* What a program finds that a handler has started: no shell, which might set right
+ * what it finds. */
+static int h_program(empm_request *req, void *user)
+{
+    char text[4096];
+    int fd[2], status = -1;
+    ssize_t n, i;
+    pid_t pid;
+
+    (void)user;
+    if (pipe(fd) != 0)
+        return 500;
+    pid = fork();
+    if (pid == 0) {
+        dup2(fd[1], 1);
+        execlp("cat", "cat", "/proc/self/status", "/proc/self/environ",
+               (char *)NULL);
+        _exit(127);
+    }
+    close(fd[1]);
+    while ((n = read(fd[0], text, sizeof text)) > 0) {
+        for (i = 0; i < n; i++)
+            if (text[i] == 0)
+                text[i] = '\n';
+        empm_write(req, text, (size_t)n);
+    }
+    close(fd[0]);
+    nap((int)query_long(req, "ms", 0));
+    n = waitpid(pid, &status, 0);
+    return empm_printf(req, "ended %d\n", n == pid ? status : -1);
+}
+
 static int h_stop(empm_request *req, void *user)
 {
     (void)user;
@@ -2422,6 +2462,7 @@ static const empm_route routes[] = {
     EMPM_ROUTE("GET /crash",         h_crash,      NULL),
     EMPM_ROUTE("GET /quit",          h_quit,       NULL),
     EMPM_ROUTE("GET /fork",          h_fork,       NULL),
+    EMPM_ROUTE("GET /program",       h_program,    NULL),
     EMPM_ROUTE("GET /stop",          h_stop,       NULL),
     EMPM_ROUTE("GET /status",        h_status,     NULL),
     EMPM_ROUTE("GET /park",          h_park,       NULL),
@@ -17679,6 +17720,34 @@ TEST(server, touches_nothing_of_the_process)
     fx_down(&f);
 }
 
+/* Its workers block the signals that are the program's, but not those that the
+ * system, a debugger or a profiler sends to a thread. */
+TEST(server, workers_block_what_is_not_theirs)
+{
+    static const int own[] = { SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP,
+                               SIGSYS, SIGPROF };
+    unsigned long long blocked;
+    fixture f;
+    client c;
+    size_t i;
+
+    fx_init(&f);
+    if (f.forked || !have_proc()) {
+        fx_close_files(&f);
+        SKIP("for threads of a program with a /proc");
+    }
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(ask(&f, &c, "GET /program HTTP/1.1\r\nHost: a\r\n\r\n"), 200);
+    blocked = signals_in(c.body.p, "SigBlk:");
+    for (i = 0; i < sizeof own / sizeof own[0]; i++)
+        CHECK_INT(blocked >> (own[i] - 1) & 1, 0);
+    CHECK_INT(blocked >> (SIGTERM - 1) & 1, 1);
+    CHECK_INT(blocked >> (SIGPIPE - 1) & 1, 1);
+    cl_close(&c);
+    fx_down(&f);
+}
+
 static int hk_thread_start(empm_server *s, void **data, void *user)
 {
     static int numbers[64];
@@ -18514,6 +18583,192 @@ TEST(process, run_without_children)  /* processes = 0 in the foreground */
     }
 }
 
+static void given_by_a_manager(void)
+{
+    setenv("NOTIFY_SOCKET", "/no/such/socket", 1);
+    setenv("WATCHDOG_USEC", "60000000", 1);
+}
+
+/* What a handler starts with popen() or system() blocks and ignores no signal on
+ * the server's account, and does not speak to the service manager. */
+TEST(process, programs_of_handlers_start_as_from_a_shell)
+{
+    char blocked[100], ignored[100];
+    fixture f;
+    client c;
+    int kids;
+
+    status_line((long)getpid(), "SigBlk:", blocked, sizeof blocked);
+    status_line((long)getpid(), "SigIgn:", ignored, sizeof ignored);
+    if (ignored[0] == 0)
+        SKIP("no /proc to see masks in");
+    for (kids = 0; kids < 2; kids++) {
+        context("%d children", kids);
+        fx_init_forked(&f, kids);
+        f.in_child = given_by_a_manager;
+        if (!fx_up(&f))
+            break;
+        CHECK_INT(ask(&f, &c, "GET /program HTTP/1.1\r\nHost: a\r\n\r\n"), 200);
+        CHECK(strstr(c.body.p, "ended 0\n") != NULL);
+        CHECK((signals_in(c.body.p, "SigBlk:") &
+               ~signals_in(blocked, "SigBlk:")) == 0);
+        CHECK((signals_in(c.body.p, "SigIgn:") &
+               ~signals_in(ignored, "SigIgn:")) == 0);
+        CHECK(strstr(c.body.p, "NOTIFY_SOCKET") == NULL);
+        CHECK(strstr(c.body.p, "WATCHDOG_") == NULL);
+        cl_close(&c);
+        fx_down(&f);
+    }
+    no_context();
+}
+
+#ifdef __linux__
+
+/* As process 1, without children, it reaps what others have left, and leaves to
+ * handlers what they have started. */
+static int orphans_main(void)
+{
+    fixture f;
+    client c;
+    pid_t pid;
+    int k, left = -1;
+
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    fx_init_forked(&f, 0);
+    k = listening_socket(&f.port);
+    snprintf(f.listen0, sizeof f.listen0, "fd:%d", k);
+    f.cfg.listen[0] = f.listen0;
+    f.cfg.user_name = "root";
+    if ((pid = fork()) != 0) {       /* we are process 1: a server */
+        waitpid(pid, NULL, 0);
+        return empm_run(&f.cfg) == EMPM_OK ? 0 : 9;
+    }
+    if (fork() != 0)                 /* who asks is an orphan itself */
+        _exit(0);
+    close(k);
+    if (ask(&f, &c, "GET /program?ms=100 HTTP/1.1\r\nHost: a\r\n\r\n") != 200 ||
+        strstr(c.body.p, "ended 0\n") == NULL)
+        _exit(1);
+    set_int(&shm->rc[1], 1);
+    if ((pid = fork()) == 0) {       /* its child becomes one, and ends */
+        if ((pid = fork()) == 0) {
+            nap(20);
+            _exit(0);
+        }
+        set_int(&shm->rc[2], (int)pid);
+        _exit(0);
+    }
+    waitpid(pid, NULL, 0);
+    for (k = 0; k < 2000 && left != 0; k++) {
+        nap(1);
+        left = signal_process(get_int(&shm->rc[2]), 0) == 0;
+    }
+    set_int(&shm->rc[1], left ? 2 : 3);
+    signal_process(1, SIGTERM);
+    _exit(0);
+}
+
+TEST(process, orphans_are_reaped_without_children_too)
+{
+    pid_t pid;
+    int status = -1;
+
+    memset(shm, 0, sizeof *shm);
+    fflush(NULL);
+    pid = fork();
+    if (pid == 0) {
+        if (syscall(SYS_unshare, 0x20000000) != 0)   /* CLONE_NEWPID */
+            _exit(77);
+        pid = fork();
+        if (pid == 0)
+            _exit(orphans_main());
+        waitpid(pid, &status, 0);
+        _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 8);
+    }
+    CHECK_INT(waitpid(pid, &status, 0), pid);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
+        SKIP("no namespace of processes to be had");
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    CHECK_INT(get_int(&shm->rc[1]), 3);
+}
+
+/* --- terminals ------------------------------------------------------------ */
+
+static int g_terminal;               /* our end of the terminal of the server */
+
+/* In a session of its own on that terminal, though stdin and the like lead
+ * elsewhere; hung up on, nohup keeps it. */
+static void on_terminal(void)
+{
+    char path[32];
+    int n = 0, fd;
+
+    setpgid(0, getpgid(getppid()));
+    setsid();
+    signal(SIGHUP, SIG_DFL);
+    ioctl(g_terminal, TIOCGPTN, &n);
+    snprintf(path, sizeof path, "/dev/pts/%d", n);
+    fd = open(path, O_RDWR);
+    if (fd < 0 || ioctl(fd, TIOCSCTTY, 0) != 0)
+        _exit(6);
+    close(g_terminal);
+}
+
+static void on_terminal_with_nohup(void)
+{
+    on_terminal();
+    signal(SIGHUP, SIG_IGN);
+}
+
+static int terminal_open(void)
+{
+    int on = 0;
+
+    g_terminal = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC);
+    return g_terminal >= 0 && ioctl(g_terminal, TIOCSPTLCK, &on) == 0;
+}
+
+/* A terminal's WINCH says that it has another size; its HUP, that it is closed:
+ * then the server stops, but with nohup. HUP of anybody else is a reload. */
+TEST(process, terminals_that_change_and_close)
+{
+    struct winsize size;
+    fixture f;
+    int kind;                        /* 0: no children, 1: children, 2: nohup */
+
+    for (kind = 0; kind < 3; kind++) {
+        context("%d", kind);
+        if (!terminal_open())
+            SKIP("no terminals to be had");
+        fx_init_forked(&f, kind > 0);
+        f.deaths_ok = 1;
+        f.in_child = kind == 2 ? on_terminal_with_nohup : on_terminal;
+        if (!fx_up(&f))
+            break;
+        CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+        memset(&size, 0, sizeof size);
+        size.ws_col = 99;
+        CHECK_INT(ioctl(g_terminal, TIOCSWINSZ, &size), 0);
+        CHECK_INT(fx_wait(&f, 60), 0);
+        CHECK(!fx_log_has(&f, "EMPM0492"));
+        CHECK_INT(get_status(&f, "/hello"), 200);
+        close(g_terminal);
+        if (kind < 2) {
+            CHECK(fx_wait(&f, PATIENCE));
+            CHECK(fx_log_has(&f, "EMPM0491"));
+        } else {
+            CHECK_INT(fx_wait(&f, 60), 0);
+            CHECK(!fx_log_has(&f, "EMPM0494"));
+            signal_process(f.pid, SIGHUP);
+            CHECK_SOON(fx_log_has(&f, "generation 1 serves"), 4000);
+        }
+        fx_down(&f);
+    }
+    no_context();
+}
+
+#endif
+
 TEST(process, spool_on_a_full_disk)  /* here: a limit of the process */
 {
     fixture f;
@@ -18657,6 +18912,10 @@ TEST(process, test_of_the_settings)          /* -t */
     rows[] = {
         { "-t", 0, "3 to 16 children of 25 workers" },
         { "-t|-X", 0, "1 to 1 children of 25 workers" },
+        { "-t|-X|-c|StartServers 2|-c|MaxConnectionsPerChild 9|-c|"
+          "StuckWorkerTimeout 9 replace", 0, "EMPM5049: without children "
+          "(Processes 0, -X) these have no meaning: StartServers, "
+          "MaxConnectionsPerChild, replace of StuckWorkerTimeout\n" },
         { "-X|-t|-c|ThreadsPerChild 2|-c|KeepAlive Off", 0,
           "1 to 1 children of 2 workers" },
         { "-t|-c|KeepAlive Off|-c|MaxOpenConnections 77", 0,
@@ -18718,6 +18977,8 @@ TEST(process, test_of_the_settings)          /* -t */
         CHECK(said(&s, rows[i].says));
         if (strcmp(rows[i].words, "-t|-f|FILE") == 0)
             CHECK(said(&s, "x.conf:3: Timeout x"));   /* all of them */
+        CHECK_INT(said(&s, "EMPM5049"),
+                  strncmp(rows[i].says, "EMPM5049", 8) == 0);
     }
     no_context();
 }
@@ -20338,22 +20599,22 @@ TEST(operate, stuck_workers_are_named)
 {
     int replace;
 
-    for (replace = 0; replace < 2; replace++) {
+    for (replace = -1; replace < 2; replace++) {     /* -1: without children */
         fixture f;
         client c;
         char line[64];
         long kids[16], after[16];
         int n;
         context("replace %d", replace);
-        fx_init_forked(&f, 1);
+        fx_init_forked(&f, replace >= 0);
         f.deaths_ok = 1;
         f.cfg.watchdog_interval_ms = SCALED(100);
         f.cfg.stuck_worker_timeout_ms = SCALED(200);
-        f.cfg.stuck_worker_replace = replace;
+        f.cfg.stuck_worker_replace = replace == 1;
         if (!fx_up(&f))
             return;
         CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
-        n = wait_children(&f, 1, kids, PATIENCE);
+        n = wait_children(&f, replace >= 0, kids, PATIENCE);
         CHECK_INT(get_status(&f, "/sleep?ms=1"), 200);
         cl_open(&c, &f);
         snprintf(line, sizeof line, "GET /sleep?ms=%d HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -20364,7 +20625,7 @@ TEST(operate, stuck_workers_are_named)
         CHECK(fx_log_has(&f, "\"GET /sleep?ms="));
         CHECK(fx_log_has(&f, " from 127.0.0.1:"));
         CHECK_INT(get_status(&f, "/hello"), 200);
-        if (n == 1 && replace) {
+        if (n == 1 && replace == 1) {
             CHECK_SOON(children_of(f.pid, after, 16) == 1 &&
                        after[0] != kids[0], 4000);
         } else if (n == 1) {
@@ -21135,6 +21396,7 @@ TEST(operate, tells_the_service_manager)
     program p;
     char main_pid[40];
     long pid;
+    int i;
 
     snprintf(g_manager_path, sizeof g_manager_path, "/tmp/empm-notify-%ld",
              (long)getpid());
@@ -21144,11 +21406,20 @@ TEST(operate, tells_the_service_manager)
     unlink(g_manager_path);
     g_manager = socket(AF_UNIX, SOCK_DGRAM, 0);
     CHECK_INT(bind(g_manager, (struct sockaddr *)&a, sizeof a), 0);
-    program_init(&p, "");
-    if (program_up(&p, manager_env)) {
+    for (i = 0; i < 2; i++) {        /* without children, and with */
+        program_init(&p, i ? "" : "Processes 0\nWatchdogInterval 100ms");
+        if (!program_up(&p, manager_env))
+            break;
         CHECK(manager_hears("READY=1\nMAINPID="));
         CHECK(manager_hears("WATCHDOG=1"));
         CHECK(manager_hears("WATCHDOG=1"));
+        if (i == 0) {
+            CHECK(manager_hears("STATUS=Serving: 0 busy, 4 idle workers"));
+            signal_process((pid_t)pid_in(&p), SIGTERM);
+            CHECK(manager_hears("STOPPING=1"));
+            program_down(&p);
+            continue;
+        }
         pid = pid_in(&p);
         signal_process((pid_t)pid, SIGUSR1);
         CHECK(manager_hears("RELOADING=1\nMONOTONIC_USEC="));
@@ -21159,8 +21430,60 @@ TEST(operate, tells_the_service_manager)
         CHECK(manager_hears(main_pid));
         signal_process((pid_t)pid_in(&p), SIGTERM);
         CHECK(manager_hears("STOPPING=1"));
+        break;
     }
     program_down(&p);
+    close(g_manager);
+    unlink(g_manager_path);
+}
+
+static void log_hangs(enum empm_log_level level, const char *line, void *user)
+{
+    fx_log(level, line, user);
+    while (strstr(line, "EMPM5306") != NULL && !get_int(&shm->gate))
+        nap(1);
+}
+
+/* Without children nobody replaces a process that hangs but the service manager:
+ * its watchdog is answered only as long as the listener answers. */
+TEST(operate, a_manager_hears_nothing_of_a_listener_that_hangs)
+{
+    struct sockaddr_un a;
+    fixture f;
+    client c, second;
+    char text[64];
+
+    snprintf(g_manager_path, sizeof g_manager_path, "/tmp/empm-notify-%ld",
+             (long)getpid());
+    memset(&a, 0, sizeof a);
+    a.sun_family = AF_UNIX;
+    snprintf(a.sun_path, sizeof a.sun_path, "%s", g_manager_path);
+    unlink(g_manager_path);
+    g_manager = socket(AF_UNIX, SOCK_DGRAM, 0);
+    CHECK_INT(bind(g_manager, (struct sockaddr *)&a, sizeof a), 0);
+    fx_init_forked(&f, 0);
+    f.in_child = manager_env;
+    f.cfg.log = log_hangs;
+    f.cfg.watchdog_interval_ms = SCALED(50);
+    f.cfg.max_connections_per_peer = 1;
+    if (fx_up(&f)) {
+        CHECK(manager_hears("WATCHDOG=1"));
+        cl_open(&c, &f);
+        check_in_step(&c);
+        CHECK(!fx_log_has(&f, "EMPM5038"));
+        cl_open(&second, &f);        /* refused, with a line of the listener's */
+        CHECK_SOON(fx_log_has(&f, "EMPM5038"), 4000);
+        while (recv(g_manager, text, sizeof text, MSG_DONTWAIT) > 0)
+            continue;
+        nap(250);                    /* more than WATCHDOG_USEC */
+        while (recv(g_manager, text, sizeof text, MSG_DONTWAIT) > 0)
+            CHECK(strncmp(text, "WATCHDOG", 8) != 0);
+        set_int(&shm->gate, 1);
+        CHECK(manager_hears("WATCHDOG=1"));
+        cl_close(&c);
+        cl_close(&second);
+        fx_down(&f);
+    }
     close(g_manager);
     unlink(g_manager_path);
 }
