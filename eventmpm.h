@@ -75,7 +75,8 @@
  *   top of what the program sets; ServerLimit, ThreadLimit and SharedStoreSize
  *   stay as they were at its start.
  *
- * OPERATION  of empm_main() and empm_run(), by signal or with -k:
+ * OPERATION  of empm_main() and empm_run(), by signal or with -k (graceful and
+ * restart start a server where none runs, as with httpd, and say so):
  *     USR1  graceful     new children with the configuration as it is now; once
  *                        they are healthy they accept, and the old ones drain:
  *                        they give each connection that waits for a request to
@@ -18615,16 +18616,18 @@ static void empm__kid_tell(empm__parent *p, int slot, char order,
 }
 
 /* The children of the generation that serves accept from here on, as they become
- * healthy. One that is only tried never does, so that its end loses nothing. */
-static void empm__kids_accept(empm__parent *p)
+ * healthy. One that is only tried never does, so that its end loses nothing.
+ * Returns when to try again, as one does not read its orders; 0: all know. */
+static uint64_t empm__kids_accept(empm__parent *p)
 {
-    int i;
+    int i, deaf = 0;
     for (i = 0; i < p->slots; i++) {
         empm__kid *kid = &p->kids[i];
         if (kid->pid != 0 && kid->healthy && !kid->accepts && !kid->leaving &&
             kid->generation == p->now.s->generation)
-            kid->accepts = write(kid->control, "a", 1) == 1;
+            deaf += !(kid->accepts = write(kid->control, "a", 1) == 1);
     }
+    return deaf ? empm__now_us() + 100000u : 0;
 }
 
 /* When a child has to be gone that gets this order now. */
@@ -18856,7 +18859,8 @@ static void empm__watch(empm__parent *p)
             busy += p->now.cfg->threads_per_child - n;
         }
     }
-    empm__notify(&p->manager, "STATUS=Serving: %d busy, %d idle workers", busy, idle);
+    empm__notify(&p->manager, "STATUS=Serving: %d busy, %d idle workers", busy,
+                 idle);
 }
 
 /* --- stopping ------------------------------------------------------------- */
@@ -19021,7 +19025,8 @@ static void empm__reload_end(empm__parent *p, const char *fmt, ...)
         empm__log(p->now.cfg, EMPM_LOG_ERROR, 5032, "%s: the generation that "
                   "serves goes on", failed);
     }
-    empm__notify(&p->manager, "READY=1\nSTATUS=%s", failed != NULL ? failed : "Serving");
+    empm__notify(&p->manager, "READY=1\nSTATUS=%s",
+                 failed != NULL ? failed : "Serving");
 }
 
 /* Tries the new configuration in a process of its own. */
@@ -19537,8 +19542,6 @@ static void empm__heard(empm__parent *p, unsigned char what)
         empm__parent_ready(p);
     if (p->change == EMPM__STARTING && empm__gen_ready(p, &p->next))
         empm__reload_commit(p);
-    if (p->ready || p->ready_fd < 0)     /* else an older server serves yet */
-        empm__kids_accept(p);
     if (what == 'i' && p->now.tick_us == 0) {
         p->now.quiet_ticks = 0;
         p->now.tick_us = empm__now_us();
@@ -19645,6 +19648,8 @@ static uint64_t empm__parent_chores(empm__parent *p)
         at = empm__sooner(at, kid->stop_us == UINT64_MAX ? 0 : kid->stop_us);
         at = empm__sooner(at, kid->kill_us);
     }
+    if (p->ready || p->ready_fd < 0)     /* else an older server serves yet */
+        at = empm__sooner(at, empm__kids_accept(p));
     empm__kids_replace(p, &p->now);
     empm__kids_replace(p, &p->next);
     if (p->now.tick_us != 0 && p->now.tick_us <= now)
@@ -19959,8 +19964,9 @@ static void empm__usage(const char *name)
            "                         those of the file\n"
            "  -k start|stop|restart|graceful|graceful-stop|reopen|configtest\n"
            "                         starts in the background, or sends a signal to\n"
-           "                         the server that PidFile names; the word alone\n"
-           "                         means the same\n"
+           "                         the server that PidFile names (restart and\n"
+           "                         graceful start one if none runs); the word\n"
+           "                         alone means the same\n"
            "  -X                     one process, no forking (debugging)\n"
            "  -t, configtest         checks the settings and exits\n"
            "  -S                     ... and prints what it listens to and its routes\n"
@@ -20444,8 +20450,16 @@ static int empm__detach(void)
     return -1;
 }
 
+static void empm__say_refusal(enum empm_log_level level, const char *line,
+                              void *user)
+{
+    if (level <= EMPM_LOG_ERROR)
+        empm__say_stderr(level, line, user);
+}
+
 /* Carries out -k. Returns -1 if the server is to be started now, else what main()
- * shall return. */
+ * shall return. Warnings are left to the start or the reload; an order that reads
+ * nothing anew needs no more than to know which server is meant. */
 static int empm__control(const char *name, const char *what,
                          const empm__source *source)
 {
@@ -20461,7 +20475,7 @@ static int empm__control(const char *name, const char *what,
         return 1;
     }
     memset(&rep, 0, sizeof rep);
-    rep.say = empm__say_stderr;
+    rep.say = empm__say_refusal;
     rep.user = (void *)(uintptr_t)name;
     if ((cfg = empm__config_new(source, &rep)) == NULL)
         return 1;
@@ -20469,8 +20483,8 @@ static int empm__control(const char *name, const char *what,
     if (cfg->pid_file == NULL)
         fprintf(stderr, "%s: -k needs PidFile: -c \"PidFile FILE\", or a line "
                 "in the file of -f\n", name);
-    else if (sig == SIGURG || empm__check(cfg, NULL, &rep) == EMPM_OK ||
-             sig == SIGTERM) {
+    else if (sig == SIGTERM || sig == SIGWINCH || sig == SIGURG ||
+             empm__check(cfg, NULL, &rep) == EMPM_OK) {
         runs = empm__pid_read(empm__path_of(cfg, cfg->pid_file, path,
                                             sizeof path), &pid);
         /* heard with a terminal, too; but the server that runs may have been

@@ -18692,6 +18692,43 @@ TEST(process, orphans_are_reaped_without_children_too)
     CHECK_INT(get_int(&shm->rc[1]), 3);
 }
 
+/* A child that cannot be told to accept, since it has not read its orders for long,
+ * is told again, whether or not another child speaks up. */
+TEST(process, an_order_that_has_no_room_is_given_again)
+{
+    empm__parent p;
+    empm__kid kid;
+    empm_server *s = (empm_server *)calloc(1, sizeof *s);
+    char order = 0;
+    int fd[2];
+
+    if (!CHECK_INT(socketpair(AF_UNIX, SOCK_STREAM, 0, fd), 0))
+        return;
+    memset(&p, 0, sizeof p);
+    memset(&kid, 0, sizeof kid);
+    p.now.s = s;
+    p.kids = &kid;
+    p.slots = kid.healthy = 1;
+    kid.pid = getpid();
+    kid.control = fd[1];
+    fcntl(fd[0], F_SETFL, O_NONBLOCK);
+    fcntl(fd[1], F_SETFL, O_NONBLOCK);
+    while (write(fd[1], "w", 1) == 1)
+        continue;
+    CHECK_IN((long)(empm__kids_accept(&p) - empm__now_us()) / 1000, 1, 1000);
+    CHECK_INT(kid.accepts, 0);
+    while (read(fd[0], &order, 1) == 1)
+        CHECK_INT(order, 'w');
+    CHECK_INT(empm__kids_accept(&p), 0);
+    CHECK_INT(kid.accepts, 1);
+    CHECK(read(fd[0], &order, 1) == 1 && order == 'a');
+    CHECK_INT(empm__kids_accept(&p), 0);         /* once is enough */
+    CHECK(read(fd[0], &order, 1) < 0);
+    close(fd[0]);
+    close(fd[1]);
+    free(s);
+}
+
 /* --- terminals ------------------------------------------------------------ */
 
 static int g_terminal;               /* our end of the terminal of the server */
@@ -19150,7 +19187,11 @@ TEST(process, control)                       /* -k, with httpd's words */
         { "graceful", SIGUSR1, "" }, { "graceful-stop", SIGQUIT, "" },
         { "graceful-stop|-c|GracefulStopSignal none", SIGWINCH, "" },
         { "graceful-stop|-c|GracefulStopSignal IO", SIGWINCH, "" },
-        { "stop|-c|SpoolDirectory /no/such/place", SIGTERM, "" }
+        { "stop|-c|SpoolDirectory /no/such/place", SIGTERM, "" },
+        /* what they do not need they do not look at, nor warn of */
+        { "stop|-c|ServerLimit 30000", SIGTERM, "" },
+        { "graceful-stop|-c|Listen x", SIGQUIT, "" },
+        { "graceful|-c|ServerLimit 30000", SIGUSR1, "" }
     }, stopped[] = {
         { "stop", 0, "not running\n" }, { "graceful-stop", 0, "not running\n" },
         { "start", 1, "" },
@@ -19160,7 +19201,7 @@ TEST(process, control)                       /* -k, with httpd's words */
     static const char *const refused[] = {
         "graceful|-c|SpoolDirectory /no/such/place", "graceful|-c|Nope 1",
         "restart|-c|Timeout x", "restart|-f|/no/such/file", "start|-c|Nope 1",
-        "graceful-stop|-c|Listen x", "stop|-c|Nope 1", "halt", "", "Stop"
+        "restart|-c|Listen x", "stop|-c|Nope 1", "halt", "", "Stop"
     };
     char path[400], want[100];
     spoken s;
@@ -19205,6 +19246,7 @@ TEST(process, control)                       /* -k, with httpd's words */
         snprintf(want, sizeof want, "prog (pid %ld) already running\n",
                  (long)pid);
         CHECK_INT(said(&s, want), running[i].says[0] != 0);
+        CHECK(running[i].says[0] != 0 || s.text[0] == 0);
     }
     set_int(&shm->rc[1], 0);
     for (i = 0; i < sizeof refused / sizeof refused[0]; i++) {
@@ -19971,6 +20013,7 @@ TEST(operate, a_reload_applies_what_the_parent_uses)
     fx_init_forked(&f, 1);
     f.deaths_ok = 1;
     f.cfg.pid_file = old;
+    f.cfg.graceful_stop_signal = SIGIO;
     f.cfg.on_reload = hk_reload_settings;
     fx_pid_file = path;
     if (!fx_up(&f))
@@ -19980,11 +20023,55 @@ TEST(operate, a_reload_applies_what_the_parent_uses)
     reload_to(&f, SIGUSR1, 1);
     CHECK_SOON(access(path, F_OK) == 0, 2000);
     CHECK(access(old, F_OK) != 0);
+    signal_process(f.pid, SIGIO);    /* it means nothing any more, and ... */
+    reload_to(&f, SIGUSR1, 2);       /* ... kills nobody who still sends it */
+    CHECK(!fx_log_has(&f, "EMPM0492"));
     signal_process(f.pid, SIGALRM);
     CHECK(fx_wait(&f, PATIENCE));
     CHECK(WIFEXITED(f.status));
     CHECK(fx_log_has(&f, "EMPM0492"));
     CHECK(access(path, F_OK) != 0);
+    fx_down(&f);
+}
+
+static int hk_reload_spelling(empm_config *cfg, void *user)
+{
+    static char path[300];
+
+    (void)user;                      /* another one each time */
+    snprintf(path, sizeof path, get_int(&shm->rc[0]) == 1
+                                    ? "%s/./own.pid" : "%s/../%s/own.pid",
+             g_tmp, strrchr(g_tmp, '/') + 1);
+    cfg->pid_file = path;
+    return EMPM_OK;
+}
+
+/* Another spelling of PidFile is no other file: a reload does not remove it. */
+TEST(operate, a_pid_file_by_another_name_stays)
+{
+    char path[300], want[32], *text;
+    fixture f;
+    int i;
+
+    tmp_path(path, sizeof path, "own.pid");
+    fx_init_forked(&f, 1);
+    f.deaths_ok = 1;
+    f.cfg.pid_file = path;
+    f.cfg.on_reload = hk_reload_spelling;
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+    snprintf(want, sizeof want, "%ld\n", (long)f.pid);
+    for (i = 1; i <= 2; i++) {
+        set_int(&shm->rc[0], i);
+        reload_to(&f, SIGUSR1, i);
+        text = slurp_path(path);
+        CHECK_STR(text, want);
+        free(text);
+    }
+    signal_process(f.pid, SIGTERM);
+    CHECK(fx_wait(&f, PATIENCE));
+    CHECK(access(path, F_OK) != 0);  /* and it goes with the server */
     fx_down(&f);
 }
 
