@@ -627,10 +627,10 @@ typedef struct empm_config {
     int    graceful_shutdown_delay_ms; /* health is 503, all else goes on: 0 */
     int    graceful_restart_timeout_ms; /* for the old children: 600000; 0: none */
     int    start_timeout_ms;           /* for children to be healthy: 30000 */
-    int    watchdog_interval_ms;       /* a child that misses three pings is
-                                          replaced; without children, the service
-                                          manager's watchdog gets no more
-                                          answers: 10000; 0: off */
+    int    watchdog_interval_ms;       /* a child that misses three pings, and
+                                          waits for no disk, is replaced; without
+                                          children, the service manager's watchdog
+                                          gets no more answers: 10000; 0: off */
     int    stuck_worker_timeout_ms;    /* a handler that takes longer is logged
                                           (looked for with each ping): 60000;
                                           0: off */
@@ -17744,6 +17744,24 @@ static uint64_t empm__process_status(long pid, const char *name, int base,
 
 /* --- the watchdog: is an engine alive, are its workers stuck? -------------- */
 
+/* Does a thread of `pid` wait for a disk, or for a server of files? Linux tells:
+ * "State: D", which is a number to base 16. */
+static int empm__waits_for_disk(long pid)
+{
+    char path[64];
+    struct dirent *e;
+    DIR *dir;
+    int found = 0;
+    snprintf(path, sizeof path, "/proc/%ld/task", pid);
+    dir = opendir(path);
+    while (dir != NULL && !found && (e = readdir(dir)) != NULL)
+        found = empm__process_status(strtol(e->d_name, NULL, 10), "State:", 16,
+                                     0) == 0xd;
+    if (dir != NULL)
+        closedir(dir);
+    return found;
+}
+
 /* How many pings in a row the engine in `slot`, of process `pid`, has not answered:
  * `missed` before the last one, when *pongs was its count of answers. */
 static int empm__missed(const empm_server *s, int slot, long pid,
@@ -17752,9 +17770,11 @@ static int empm__missed(const empm_server *s, int slot, long pid,
     const uint32_t now = empm__load(&empm__score_at(&s->score, slot)->pongs);
     missed = now != *pongs || excused ? 0 : missed + 1;
     *pongs = now;
-    /* in a debugger it may stand still */
-    return missed > 0 &&
-           empm__process_status(pid, "TracerPid:", 10, 0) != 0 ? 0 : missed;
+    /* in a debugger it may stand still; and if the disk of a log does, the verdict
+     * has to wait: a kill would have to as well */
+    if (missed > 0 && empm__process_status(pid, "TracerPid:", 10, 0) != 0)
+        return 0;
+    return missed >= 3 && empm__waits_for_disk(pid) ? 2 : missed;
 }
 
 /* Says which requests in `slot` take longer than StuckWorkerTimeout, once each: at

@@ -20482,6 +20482,56 @@ TEST(operate, stopped_child_is_replaced)
     fx_down(&f);
 }
 
+#ifdef __linux__
+
+/* While it waits for its child here, a thread looks as it does when it waits for a
+ * disk. */
+static void log_on_a_slow_disk(enum empm_log_level level, const char *line,
+                               void *user)
+{
+    pid_t pid;
+
+    fx_log(level, line, user);
+    if (strstr(line, "EMPM5306") == NULL)
+        return;
+    set_int(&shm->rc[3], 1);
+    pid = vfork();
+    if (pid == 0) {
+        nap(SCALED(700));
+        _exit(0);
+    }
+    waitpid(pid, NULL, 0);
+    set_int(&shm->rc[3], 2);
+}
+
+/* A listener whose line in the log has to wait for the disk is well. */
+TEST(operate, a_disk_that_stands_still_is_no_fault)
+{
+    fixture f;
+    client c, second;
+
+    if (!have_proc() || g_slow > 4)
+        SKIP("no /proc that tells what a thread waits for");
+    fx_init_forked(&f, 1);
+    f.cfg.log = log_on_a_slow_disk;
+    f.cfg.watchdog_interval_ms = SCALED(100);
+    f.cfg.max_connections_per_peer = 1;
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+    cl_open(&c, &f);
+    check_in_step(&c);
+    cl_open(&second, &f);            /* refused, with a line of the listener's */
+    CHECK_SOON(get_int(&shm->rc[3]) == 2, 4000);
+    check_in_step(&c);
+    CHECK(!fx_log_has(&f, "EMPM5038"));
+    cl_close(&c);
+    cl_close(&second);
+    fx_down(&f);
+}
+
+#endif
+
 static void hk_stops_slowly(empm_server *s, void *user)
 {
     (void)s;
