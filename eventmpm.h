@@ -16988,15 +16988,22 @@ EMPM_API int empm_reopen_logs(empm_server *s)
     return r;
 }
 
+/* Removes the files of sockets, if they are ours. */
+static void empm__sockets_unlink(const empm_server *s)
+{
+    int k;
+    for (k = 0; k < s->nlisteners && s->owner == getpid(); k++)
+        if (s->listeners[k].path[0] != '\0')
+            unlink(s->listeners[k].path);
+}
+
 static void empm__server_free(empm_server *s)
 {
     int k;
-    for (k = 0; k < s->nlisteners; k++) {
+    for (k = 0; k < s->nlisteners; k++)
         if (s->listeners[k].fd >= 0)
             close(s->listeners[k].fd);
-        if (s->listeners[k].path[0] != '\0' && s->owner == getpid())
-            unlink(s->listeners[k].path);
-    }
+    empm__sockets_unlink(s);
     if (s->spool_dir >= 0)
         close(s->spool_dir);
 #ifndef EVENTMPM_NO_ACCESS_LOG
@@ -17871,7 +17878,8 @@ static void empm__reap_orphans(int (*is_ours)(const void *of, pid_t pid),
 
 /* The main thread of a process that serves: takes orders until the engine has
  * ended. `control`: the socket of the parent's orders; or -1, and `manager`.
- * Returns EMPM_OK. */
+ * Returns EMPM_OK; EMPM_ETIMEDOUT: handlers still run, the process has to end under
+ * them. */
 static int empm__attend(empm_server *s, const empm__signal_set *signals,
                         int control, empm__manager *manager)
 {
@@ -17899,7 +17907,7 @@ static int empm__attend(empm_server *s, const empm__signal_set *signals,
             if (kill_us != 0 && kill_us <= now) {
                 empm__log(cfg, EMPM_LOG_ERROR, 5012,
                           "handlers still run after StopTimeout: giving up");
-                _exit(0);
+                return EMPM_ETIMEDOUT;
             }
             if (alone)
                 at = empm__sooner(at, empm__alone_chores(&self, s, stopping));
@@ -17956,7 +17964,7 @@ static int empm__attend(empm_server *s, const empm__signal_set *signals,
                     empm__now_us() >= twice_us) {
                     empm__log(cfg, EMPM_LOG_NOTICE, 5013,
                               "asked twice: exit now");
-                    _exit(0);
+                    return EMPM_ETIMEDOUT;
                 }
                 empm_stop(s);
                 if (stopping != 2) {
@@ -18552,6 +18560,8 @@ static void empm__kid_main(empm__parent *p, empm__gen *g, int slot, int admin,
         empm__stderr_to_log(g->cfg);
     empm__tell_parent(&s->child, 'h');
     r = empm__attend(s, &own, control, NULL);
+    if (r == EMPM_ETIMEDOUT)
+        _exit(0);
     empm__engine_free(s);
     empm__server_free(s);
     _exit(r < 0 ? 1 : 0);
@@ -19906,6 +19916,11 @@ static int empm__run(const empm__source *source,
         if (source->detached)
             empm__quiet(cfg);
         r = empm__attend(s, &signals, -1, &manager);
+        if (r == EMPM_ETIMEDOUT) {   /* what a parent would still do */
+            empm__sockets_unlink(s);
+            empm__pid_drop(&pid_file, 1);
+            _exit(0);
+        }
         empm__engine_free(s);
     }
 done:

@@ -18583,6 +18583,36 @@ TEST(process, run_without_children)  /* processes = 0 in the foreground */
     }
 }
 
+/* A handler that outlasts StopTimeout is no reason to leave files behind. */
+TEST(process, a_late_end_without_children_leaves_no_files)
+{
+    char pid_file[300], path[300], text[310];
+    fixture f;
+    client c;
+
+    tmp_path(pid_file, sizeof pid_file, "late.pid");
+    tmp_path(path, sizeof path, "late.sock");
+    snprintf(text, sizeof text, "unix:%s", path);
+    fx_init_forked(&f, 0);
+    f.cfg.stop_timeout_ms = 1;
+    f.cfg.pid_file = pid_file;
+    f.cfg.listen[1] = text;
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+    CHECK(access(pid_file, F_OK) == 0 && access(path, F_OK) == 0);
+    cl_open(&c, &f);
+    cl_puts(&c, "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_SOON(get_int(&shm->at_gate) == 1, 2000);
+    signal_process(f.pid, SIGTERM);
+    CHECK(fx_wait(&f, PATIENCE));
+    CHECK(fx_log_has(&f, "EMPM5012"));
+    CHECK(access(pid_file, F_OK) != 0);
+    CHECK(access(path, F_OK) != 0);
+    cl_close(&c);
+    fx_down(&f);
+}
+
 static void given_by_a_manager(void)
 {
     setenv("NOTIFY_SOCKET", "/no/such/socket", 1);
@@ -20755,7 +20785,7 @@ TEST(operate, stuck_workers_are_named)
         CHECK_INT(get_status(&f, "/sleep?ms=1"), 200);
         cl_open(&c, &f);
         snprintf(line, sizeof line, "GET /sleep?ms=%d HTTP/1.1\r\nHost: a\r\n\r\n",
-                 SCALED(1000));
+                 SCALED(replace < 0 ? 500 : 1000));
         cl_puts(&c, line);
         CHECK_INT(cl_reply(&c), 200);            /* it may end, all the same */
         CHECK_INT(fx_log_lines(&f, "EMPM5037"), 1);
