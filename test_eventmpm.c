@@ -20540,8 +20540,8 @@ TEST(operate, a_disk_that_stands_still_is_no_fault)
     fixture f;
     client c, second;
 
-    if (!have_proc() || g_slow > 4)
-        SKIP("no /proc that tells what a thread waits for");
+    if (!have_proc() || is_tsan_here() || g_slow > 4)
+        SKIP("no /proc to see what a thread waits for, or no vfork()");
     fx_init_forked(&f, 1);
     f.cfg.log = log_on_a_slow_disk;
     f.cfg.watchdog_interval_ms = SCALED(100);
