@@ -983,9 +983,9 @@ EMPM_API int empm_note(empm_request *req, const char *name, const char *value);
 
 /* For handlers that fork(): call it in the new process, it takes the server's
  * signal handlers and masks away. Async-signal-safe. Under empm_main() and
- * empm_run() programs of system(), popen() and posix_spawn() start clean by
- * themselves; under empm_start() the worker's blocked signals stay blocked in
- * them, but for fork(), this call and exec(). */
+ * empm_run() what system(), popen() and posix_spawn() start is clean by itself;
+ * under empm_start() it inherits the signals that workers block: there call
+ * fork(), this, and exec(). */
 EMPM_API void empm_after_fork(void);
 
 /* A handler, for GET: the state of the server, whichever process is asked. It is
@@ -15622,10 +15622,10 @@ static int empm__child_init(empm__child *ch, empm_server *s, int slot,
     return i;
 }
 
-/* Starts the threads. In a program that has signals of its own they block all but
- * faults, and what debuggers and profilers send to a thread; else none, since the
- * main thread hears them and programs that handlers start would inherit what is
- * blocked. On failure none runs. */
+/* Starts the threads; on failure none runs. Under empm_start() they block what is
+ * the program's: all signals but faults and what debuggers and profilers send to a
+ * thread. Under empm_run() none: the main thread hears them, and programs that
+ * handlers start would inherit what is blocked. */
 static int empm__child_start(empm__child *ch)
 {
     static const int own[] = { SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP,
@@ -17422,6 +17422,7 @@ static int empm__signal_meant(const empm__signal_set *set, int byte)
     return set->old[i].sa_handler == SIG_IGN ? 0 : SIGTERM;
 }
 
+/* `heard`: the pipe gets it; else nothing happens, but for EINTR. */
 static void empm__signal_take(int sig, int heard, struct sigaction *old)
 {
     struct sigaction sa;
@@ -18654,8 +18655,10 @@ static uint64_t empm__kids_accept(empm__parent *p)
     for (i = 0; i < p->slots; i++) {
         empm__kid *kid = &p->kids[i];
         if (kid->pid != 0 && kid->healthy && !kid->accepts && !kid->leaving &&
-            kid->generation == p->now.s->generation)
-            deaf += !(kid->accepts = write(kid->control, "a", 1) == 1);
+            kid->generation == p->now.s->generation) {
+            kid->accepts = write(kid->control, "a", 1) == 1;
+            deaf |= !kid->accepts;
+        }
     }
     return deaf ? empm__now_us() + 100000u : 0;
 }
@@ -19397,7 +19400,8 @@ static void empm__upgrade(empm__parent *p)
     if (p->helper == 0) {
         size_t k;
         for (k = 0; k < EMPM__SIGNALS + (p->signals.second > 0); k++)
-            signal(empm__signal_at(&p->signals, k), SIG_DFL);
+            signal(empm__signal_at(&p->signals, k),   /* nohup is for both */
+                   p->signals.old[k].sa_handler == SIG_IGN ? SIG_IGN : SIG_DFL);
         sigprocmask(SIG_SETMASK, &p->signals.old_mask, NULL);
         empm__exec_new(p, fd[1]);
     }
