@@ -75,7 +75,8 @@
  *   top of what the program sets; ServerLimit, ThreadLimit and SharedStoreSize
  *   stay as they were at its start.
  *
- * OPERATION  of empm_main() and empm_run(), by signal or with -k:
+ * OPERATION  of empm_main() and empm_run(), by signal or with -k (graceful and
+ * restart start a server where none runs, as with httpd, and say so):
  *     USR1  graceful     new children with the configuration as it is now; once
  *                        they are healthy they accept, and the old ones drain:
  *                        they give each connection that waits for a request to
@@ -89,7 +90,10 @@
  *     USR2               the program anew, with the listening sockets; once it
  *                        is healthy this one drains, and gives its connections
  *                        to the new one (empm_main() only)
- *     TERM  stop         QUIT, WINCH: graceful-stop
+ *     TERM  stop         QUIT, WINCH: graceful-stop. (A terminal sends WINCH
+ *                        when it is resized: where there is one it is ignored.
+ *                        And HUP when it is closed: that is a stop, or, with
+ *                        nohup, nothing)
  *     URG   reopen       opens ErrorLog and CustomLogs anew, by name, after they
  *                        have been moved away: nothing restarts, no request
  *                        waits. (Other programs ignore this signal by default)
@@ -97,6 +101,10 @@
  *   change a new configuration, or refuse it. The parent pings its children
  *   (watchdog_interval_ms), speaks systemd's protocols (readiness, reload,
  *   watchdog, sockets), and stays root if it was started so; children do not.
+ *     Without children (processes = 0, -X) the main thread does what one
+ *   process can: it logs stuck workers, opens logs anew, answers systemd as long
+ *   as the listener answers, and reaps as process 1. Nothing is reloaded,
+ *   upgraded or replaced; -t and the log name the settings that mean nothing.
  *
  * ROUTES  "[METHOD ]/path": literal segments, {name} for one segment, {name...}
  *   for the rest, a trailing "/" for everything below, {$} for exactly the
@@ -239,7 +247,8 @@
  *   5035  User, Group or ChrootDir cannot be applied
  *   5036  PidFile cannot be written
  *   5037  a handler takes longer than StuckWorkerTimeout
- *   5038  a child has not answered its watchdog and was killed
+ *   5038  a child has not answered its watchdog and was killed; or, without
+ *         children, the listener has not
  *   5039  an upgrade cannot be started
  *   5040  an upgrade: which process starts, which one serves
  *   5041  PidFile names a server that runs
@@ -250,6 +259,7 @@
  *   5046  a connection cannot be passed on to another child
  *   5047  a setting that a reload cannot take back
  *   5048  a pipe cannot be made: the process ends
+ *   5049  settings that have no meaning without children
  *   5101  a setting is out of range
  *   5102  ServerField or ServerTokens is no field value
  *   5103  LimitRequestHead is small beside LimitRequestLine
@@ -622,8 +632,10 @@ typedef struct empm_config {
     int    graceful_shutdown_delay_ms; /* health is 503, all else goes on: 0 */
     int    graceful_restart_timeout_ms; /* for the old children: 600000; 0: none */
     int    start_timeout_ms;           /* for children to be healthy: 30000 */
-    int    watchdog_interval_ms;       /* a child that misses three pings is
-                                          replaced: 10000; 0: off */
+    int    watchdog_interval_ms;       /* a child that misses three pings, and
+                                          waits for no disk, is replaced; without
+                                          children, the service manager's watchdog
+                                          gets no more answers: 10000; 0: off */
     int    stuck_worker_timeout_ms;    /* a handler that takes longer is logged
                                           (looked for with each ping): 60000;
                                           0: off */
@@ -730,10 +742,9 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv);
 
 /* Runs the server in the foreground: forks the children (unless processes is 0)
  * and serves until TERM or INT (stop; again after a second: at once), WINCH or
- * graceful_stop_signal (graceful stop; WINCH is ignored where a terminal is
- * attached) arrives. HUP and USR1 reload, USR2 upgrades, URG opens the logs anew:
- * see OPERATION. Takes
- * over these signals, CHLD, PIPE and XFSZ while it runs, and restores them.
+ * graceful_stop_signal (graceful stop) arrives. HUP and USR1 reload, USR2 upgrades,
+ * URG opens the logs anew: see OPERATION. Takes over these signals, CHLD, PIPE and
+ * XFSZ while it runs, and restores them; handlers' programs start without them.
  *   cfg       is read, not changed; root without user_name: nobody serves
  *   returns   EMPM_OK after a stop, or why it could not start
  */
@@ -975,9 +986,11 @@ EMPM_API void empm_log(empm_request *req, enum empm_log_level level,
  *   returns   EMPM_OK, EMPM_ENOMEM */
 EMPM_API int empm_note(empm_request *req, const char *name, const char *value);
 
-/* For handlers that fork() and exec(): call it in the new process before exec,
- * it restores the signals that workers block or a child ignores.
- * Async-signal-safe. */
+/* For handlers that fork(): call it in the new process, it takes the server's
+ * signal handlers and masks away. Async-signal-safe. Under empm_main() and
+ * empm_run() what system(), popen() and posix_spawn() start is clean by itself;
+ * under empm_start() it inherits the signals that workers block: there call
+ * fork(), this, and exec(). */
 EMPM_API void empm_after_fork(void);
 
 /* A handler, for GET: the state of the server, whichever process is asked. It is
@@ -1174,7 +1187,7 @@ EMPM__ASSERT_STATIC(EMPM_PAGE_BYTES >= 4096, page_too_small);
 #endif
 
 #ifndef MSG_NOSIGNAL
-#  define MSG_NOSIGNAL 0          /* workers block SIGPIPE in any case */
+#  define MSG_NOSIGNAL 0          /* SIGPIPE is blocked, or caught, in any case */
 #endif
 #ifndef MSG_MORE
 #  define MSG_MORE 0
@@ -1184,8 +1197,10 @@ EMPM__ASSERT_STATIC(EMPM_PAGE_BYTES >= 4096, page_too_small);
 #endif
 #ifdef __linux__
 #  define EMPM__POLLRDHUP 0x2000  /* <poll.h> hides it without _GNU_SOURCE */
+#  define EMPM__WNOTHREAD 0x20000000   /* not the children of other threads */
 #else
 #  define EMPM__POLLRDHUP 0
+#  define EMPM__WNOTHREAD 0
 #endif
 
 #if defined(O_PATH)
@@ -6228,6 +6243,7 @@ struct empm_server {
                                       process without parent; or NULL */
     int             child_ready;   /* it has been initialised */
     int             parent_fd;     /* a child tells the parent; or -1 */
+    int             owns_signals;  /* empm_run() has taken this process's */
     int             lends_log;     /* cfg->log is ours: empm_start(), ErrorLog */
     struct empm__access_logs *access;   /* CustomLog; NULL: none */
 };
@@ -15611,9 +15627,14 @@ static int empm__child_init(empm__child *ch, empm_server *s, int slot,
     return i;
 }
 
-/* Starts the threads, with all signals blocked in them. On failure none runs. */
+/* Starts the threads; on failure none runs. Under empm_start() they block what is
+ * the program's: all signals but faults and what debuggers and profilers send to a
+ * thread. Under empm_run() none: the main thread hears them, and programs that
+ * handlers start would inherit what is blocked. */
 static int empm__child_start(empm__child *ch)
 {
+    static const int own[] = { SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP,
+                               SIGSYS, SIGPROF };
     const empm_config *cfg = ch->cfg;
     pthread_attr_t attr;
     sigset_t all, old;
@@ -15624,11 +15645,10 @@ static int empm__child_start(empm__child *ch)
         empm__log(cfg, EMPM_LOG_WARN, 2436, "ThreadStackSize of %d is not "
                   "possible here: using the system's", cfg->thread_stack_size);
     sigfillset(&all);
-    sigdelset(&all, SIGSEGV);        /* faults stay the thread's own */
-    sigdelset(&all, SIGBUS);
-    sigdelset(&all, SIGILL);
-    sigdelset(&all, SIGFPE);
-    sigdelset(&all, SIGABRT);
+    for (i = 0; i < (int)EMPM__COUNT(own); i++)
+        sigdelset(&all, own[i]);
+    if (ch->s->owns_signals)
+        pthread_sigmask(SIG_SETMASK, NULL, &all);    /* as it is */
     pthread_sigmask(SIG_SETMASK, &all, &old);
     /* now, not later: MaxConnectionsPerChild may stop it before we are done */
     empm__store(&ch->score->stopping, 0u);
@@ -16973,15 +16993,22 @@ EMPM_API int empm_reopen_logs(empm_server *s)
     return r;
 }
 
+/* Removes the files of sockets, if they are ours. */
+static void empm__sockets_unlink(const empm_server *s)
+{
+    int k;
+    for (k = 0; k < s->nlisteners && s->owner == getpid(); k++)
+        if (s->listeners[k].path[0] != '\0')
+            unlink(s->listeners[k].path);
+}
+
 static void empm__server_free(empm_server *s)
 {
     int k;
-    for (k = 0; k < s->nlisteners; k++) {
+    for (k = 0; k < s->nlisteners; k++)
         if (s->listeners[k].fd >= 0)
             close(s->listeners[k].fd);
-        if (s->listeners[k].path[0] != '\0' && s->owner == getpid())
-            unlink(s->listeners[k].path);
-    }
+    empm__sockets_unlink(s);
     if (s->spool_dir >= 0)
         close(s->spool_dir);
 #ifndef EVENTMPM_NO_ACCESS_LOG
@@ -17336,13 +17363,27 @@ EMPM_API void empm_free(empm_server *s)
 
 static int empm__signal_fd = -1;
 
-static void empm__on_signal(int sig)
+/* What the pipe says instead of a HUP that the terminal may have sent: the system
+ * did, or the first process of the session, which is the shell there. */
+#define EMPM__HANGUP 255
+
+static void empm__on_signal(int sig, siginfo_t *info, void *context)
 {
-    const unsigned char byte = (unsigned char)sig;
+    unsigned char byte = (unsigned char)sig;
     const int saved = errno;
-    ssize_t r = write(empm__signal_fd, &byte, 1);
+    ssize_t r;
+    (void)context;
+    if (sig == SIGHUP && (info->si_pid == 0 || info->si_pid == getsid(0)))
+        byte = EMPM__HANGUP;
+    r = write(empm__signal_fd, &byte, 1);
     (void)r;                         /* full: there is enough to read */
     errno = saved;
+}
+
+/* Instead of SIG_IGN, which programs that handlers start would inherit. */
+static void empm__on_nothing(int sig)
+{
+    (void)sig;
 }
 
 static const int empm__signals[] = { SIGTERM, SIGINT, SIGWINCH, SIGCHLD,
@@ -17353,6 +17394,7 @@ static const int empm__signals[] = { SIGTERM, SIGINT, SIGWINCH, SIGCHLD,
 typedef struct empm__signal_set {
     int              fd[2];
     int              second;         /* GracefulStopSignal, if it is another */
+    int              terminal;       /* there was one at the start */
     struct sigaction old[EMPM__SIGNALS + 1];
     sigset_t         old_mask;
     int              taken;
@@ -17363,16 +17405,46 @@ static int empm__signal_at(const empm__signal_set *set, size_t i)
     return i < EMPM__SIGNALS ? empm__signals[i] : set->second;
 }
 
-/* Graceful stop is WINCH as with Apache, but not where a terminal sends it. */
+/* One that sends signals: the controlling terminal, wherever stdin leads. */
 static int empm__has_terminal(void)
 {
-    return isatty(0) || isatty(1) || isatty(2);
+    const int fd = open("/dev/tty", O_RDONLY | O_NOCTTY | O_CLOEXEC);
+    if (fd >= 0)
+        close(fd);
+    return fd >= 0 || isatty(0) || isatty(1) || isatty(2);
+}
+
+/* The signal that a byte of the pipe stands for; 0: none. HUP is a reload, but a
+ * terminal that closes ends what has been started there, unless with nohup. */
+static int empm__signal_meant(const empm__signal_set *set, int byte)
+{
+    size_t i;
+    if (byte != EMPM__HANGUP)
+        return byte;
+    if (!set->terminal || empm__has_terminal())
+        return SIGHUP;
+    for (i = 0; empm__signals[i] != SIGHUP; i++)
+        ;
+    return set->old[i].sa_handler == SIG_IGN ? 0 : SIGTERM;
+}
+
+/* `heard`: the pipe gets it; else nothing happens, but for EINTR. */
+static void empm__signal_take(int sig, int heard, struct sigaction *old)
+{
+    struct sigaction sa;
+    memset(&sa, 0, sizeof sa);
+    sigemptyset(&sa.sa_mask);
+    sa.sa_flags = SA_RESTART | (heard ? SA_SIGINFO : 0);
+    if (heard)
+        sa.sa_sigaction = empm__on_signal;
+    else
+        sa.sa_handler = empm__on_nothing;
+    sigaction(sig, &sa, old);
 }
 
 /* Exchanges the graceful stop's signal, if that is not one of the others. */
 static void empm__signals_second(empm__signal_set *set, int second)
 {
-    struct sigaction sa;
     sigset_t ours;
     size_t i;
     for (i = 0; i < EMPM__SIGNALS; i++)
@@ -17389,11 +17461,7 @@ static void empm__signals_second(empm__signal_set *set, int second)
     set->second = second;
     if (second == 0)
         return;
-    memset(&sa, 0, sizeof sa);
-    sigemptyset(&sa.sa_mask);
-    sa.sa_flags = SA_RESTART;
-    sa.sa_handler = empm__on_signal;
-    sigaction(second, &sa, &set->old[EMPM__SIGNALS]);
+    empm__signal_take(second, 1, &set->old[EMPM__SIGNALS]);
     sigemptyset(&ours);
     sigaddset(&ours, second);
     sigprocmask(SIG_UNBLOCK, &ours, NULL);
@@ -17401,25 +17469,22 @@ static void empm__signals_second(empm__signal_set *set, int second)
 
 static int empm__signals_take(empm__signal_set *set, int second)
 {
-    struct sigaction sa;
     sigset_t ours;
     size_t i;
     set->taken = 0;
     set->second = 0;
+    set->terminal = empm__has_terminal();
     if (empm__pipe(set->fd, 1) < 0)
         return EMPM_ESYS;
     empm__signal_fd = set->fd[1];
     sigemptyset(&ours);
     for (i = 0; i < EMPM__SIGNALS; i++) {
         const int sig = empm__signals[i];
-        memset(&sa, 0, sizeof sa);
-        sigemptyset(&sa.sa_mask);
-        sa.sa_flags = SA_RESTART;
-        sa.sa_handler = empm__on_signal;
-        if (sig == SIGPIPE || sig == SIGXFSZ ||
-            (sig == SIGWINCH && sig != second && empm__has_terminal()))
-            sa.sa_handler = SIG_IGN;
-        sigaction(sig, &sa, &set->old[i]);
+        /* WINCH is the graceful stop as with Apache, but a terminal sends it when
+         * it is resized */
+        const int heard = sig != SIGPIPE && sig != SIGXFSZ &&
+                          (sig != SIGWINCH || sig == second || !set->terminal);
+        empm__signal_take(sig, heard, &set->old[i]);
         sigaddset(&ours, sig);
     }
     sigprocmask(SIG_UNBLOCK, &ours, &set->old_mask);  /* inherited, perhaps */
@@ -17552,28 +17617,69 @@ static int empm__next_byte(const int *fds, int n, int64_t ms,
     return -1;
 }
 
-/* Tells the service manager (sd_notify's protocol: a datagram of NAME=value
- * lines), if there is one. */
-static void empm__notify(const char *fmt, ...) EMPM__PRINTF(1, 2);
+/* The service manager, if there is one. What it has put into our environment is
+ * not for what handlers start. */
+typedef struct empm__manager {
+    char     path[sizeof ((struct sockaddr_un *)0)->sun_path]; /* or "": none */
+    char     usec[24];               /* WATCHDOG_USEC, or "": no watchdog */
+    int      by_pid;                 /* WATCHDOG_PID was ours */
+    uint64_t every_us, at_us;        /* when it wants to hear of us; or 0 */
+} empm__manager;
 
-static void empm__notify(const char *fmt, ...)
+static void empm__manager_take(empm__manager *m)
 {
-    const char *path = getenv("NOTIFY_SOCKET");
+    const char *path = getenv("NOTIFY_SOCKET"), *usec = getenv("WATCHDOG_USEC");
+    const char *pid = getenv("WATCHDOG_PID");
+    memset(m, 0, sizeof *m);
+    if (path != NULL && (path[0] == '/' || path[0] == '@') &&
+        strlen(path) < sizeof m->path) {
+        memcpy(m->path, path, strlen(path));
+        unsetenv("NOTIFY_SOCKET");
+    }
+    if (usec != NULL && strlen(usec) < sizeof m->usec &&
+        (pid == NULL || strtol(pid, NULL, 10) == (long)getpid())) {
+        memcpy(m->usec, usec, strlen(usec));
+        m->by_pid = pid != NULL;
+        m->every_us = (uint64_t)strtoull(usec, NULL, 10) / 2;
+        m->at_us = m->every_us > 0 ? empm__now_us() : 0;
+        unsetenv("WATCHDOG_USEC");
+        unsetenv("WATCHDOG_PID");
+    }
+}
+
+/* ... but for the program anew, and for a program that goes on without us. */
+static void empm__manager_return(const empm__manager *m)
+{
+    char pid[24];
+    snprintf(pid, sizeof pid, "%ld", (long)getpid());
+    if (m->path[0] != '\0')
+        setenv("NOTIFY_SOCKET", m->path, 1);
+    if (m->usec[0] != '\0')
+        setenv("WATCHDOG_USEC", m->usec, 1);
+    if (m->by_pid)
+        setenv("WATCHDOG_PID", pid, 1);
+}
+
+static void empm__notify(const empm__manager *m, const char *fmt, ...)
+    EMPM__PRINTF(2, 3);
+
+/* Tells it something: sd_notify's protocol, a datagram of NAME=value lines. */
+static void empm__notify(const empm__manager *m, const char *fmt, ...)
+{
+    const size_t n = strlen(m->path);
     struct sockaddr_un a;
     char text[512];
-    size_t n;
     va_list ap;
     int fd;
-    if (path == NULL || (path[0] != '/' && path[0] != '@') ||
-        (n = strlen(path)) >= sizeof a.sun_path)
+    if (n == 0)
         return;
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
     memset(&a, 0, sizeof a);
     a.sun_family = AF_UNIX;
-    memcpy(a.sun_path, path, n);
-    if (path[0] == '@')              /* Linux: not in the file system */
+    memcpy(a.sun_path, m->path, n);
+    if (a.sun_path[0] == '@')        /* Linux: not in the file system */
         a.sun_path[0] = '\0';
     fd = socket(AF_UNIX, SOCK_DGRAM, 0);
     if (fd < 0)
@@ -17583,6 +17689,15 @@ static void empm__notify(const char *fmt, ...)
                (struct sockaddr *)&a,
                (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n));
     close(fd);
+}
+
+/* Answers its watchdog, if that is due. */
+static void empm__manager_beat(empm__manager *m, uint64_t now)
+{
+    if (m->at_us == 0 || m->at_us > now)
+        return;
+    m->at_us = now + m->every_us;
+    empm__notify(m, "WATCHDOG=1");
 }
 
 /* What a drain may take: 0 is no limit. */
@@ -17609,41 +17724,207 @@ static int empm__no_pipe(const empm_config *cfg, const char *what)
     return EMPM_ESYS;
 }
 
+/* Of two times, of which 0 is none. */
+static uint64_t empm__sooner(uint64_t a, uint64_t b)
+{
+    return a == 0 || (b != 0 && b < a) ? b : a;
+}
+
+/* How long to wait until then, in milliseconds; -1: for ever. */
+static int64_t empm__left_ms(uint64_t at_us)
+{
+    const uint64_t now = empm__now_us();
+    return at_us == 0 ? -1 : at_us <= now ? 0
+                                          : (int64_t)(at_us - now + 999) / 1000;
+}
+
+/* The number after `name` in what Linux tells of a process; `none` elsewhere. */
+static uint64_t empm__process_status(long pid, const char *name, int base,
+                                     uint64_t none)
+{
+    char path[64], text[2048];
+    const char *at;
+    ssize_t n;
+    int fd;
+    snprintf(path, sizeof path, "/proc/%ld/status", pid);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
+    if (fd >= 0)
+        close(fd);
+    text[n > 0 ? n : 0] = '\0';
+    at = strstr(text, name);
+    return at != NULL ? strtoull(at + strlen(name), NULL, base) : none;
+}
+
+/* --- the watchdog: is an engine alive, are its workers stuck? -------------- */
+
+/* Does a thread of `pid` wait for a disk, or for a server of files? Linux tells:
+ * "State: D", which is a number to base 16. */
+static int empm__waits_for_disk(long pid)
+{
+    char path[64];
+    struct dirent *e;
+    DIR *dir;
+    int found = 0;
+    snprintf(path, sizeof path, "/proc/%ld/task", pid);
+    dir = opendir(path);
+    while (dir != NULL && !found && (e = readdir(dir)) != NULL)
+        found = empm__process_status(strtol(e->d_name, NULL, 10), "State:", 16,
+                                     0) == 0xd;
+    if (dir != NULL)
+        closedir(dir);
+    return found;
+}
+
+/* How many pings in a row the engine in `slot`, of process `pid`, has not answered:
+ * `missed` before the last one, when *pongs was its count of answers. */
+static int empm__missed(const empm_server *s, int slot, long pid,
+                        uint32_t *pongs, int missed, int excused)
+{
+    const uint32_t now = empm__load(&empm__score_at(&s->score, slot)->pongs);
+    missed = now != *pongs || excused ? 0 : missed + 1;
+    *pongs = now;
+    /* in a debugger it may stand still; and if the disk of a log does, the verdict
+     * has to wait: a kill would have to as well */
+    if (missed > 0 && empm__process_status(pid, "TracerPid:", 10, 0) != 0)
+        return 0;
+    return missed >= 3 && empm__waits_for_disk(pid) ? 2 : missed;
+}
+
+/* Says which requests in `slot` take longer than StuckWorkerTimeout, once each: at
+ * `since_us` was the last look. 1: there is one more. */
+static int empm__look_for_stuck(const empm_server *s, int slot, long pid,
+                                uint64_t since_us, uint64_t now)
+{
+    const uint64_t most = (uint64_t)s->cfg->stuck_worker_timeout_ms * 1000u;
+    int t, stuck = 0;
+    for (t = 0; t < s->score.threads && most > 0; t++) {
+        const empm__score_worker *w = empm__score_worker_at(&s->score, slot, t);
+        const uint64_t began = empm__load(&w->began_us);
+        char request[EMPM__SCORE_REQUEST + 1], who[96];
+        empm__peer peer;
+        if (empm__load(&w->status) != 'W' || began == 0 || now < began + most ||
+            since_us > began + most)
+            continue;                /* or it has been said */
+        empm__score_line(w, request);
+        empm__score_get(&peer, w->client, sizeof peer);
+        empm__log(s->cfg, EMPM_LOG_WARN, 5037, "worker %d of child %ld has been "
+                  "busy for %llu s with \"%s\" from %s", t, pid,
+                  (unsigned long long)((now - began) / 1000000u), request,
+                  empm__peer_text(&peer, peer.port != 0, who, sizeof who));
+        stuck = 1;
+    }
+    return stuck;
+}
+
+/* The idle workers in `slot`, as far as one can believe it. */
+static int empm__idle(const empm_server *s, int slot)
+{
+    return (int)empm__min(
+        empm__load(&empm__score_at(&s->score, slot)->idle_workers),
+        (size_t)s->cfg->threads_per_child);
+}
+
+/* Without a parent the main thread has its duties as far as one process can: it
+ * looks at its own engine, and tells the service manager, whose watchdog can do
+ * what a parent would. */
+typedef struct empm__alone {
+    empm__manager *manager;
+    uint64_t       ping_us, looked_us;
+    uint32_t       pongs;
+    int            missed;
+} empm__alone;
+
+/* Does what is due; returns when the next thing is (0: nothing). */
+static uint64_t empm__alone_chores(empm__alone *a, empm_server *s, int stopping)
+{
+    const uint64_t every = (uint64_t)s->cfg->watchdog_interval_ms * 1000u;
+    const uint64_t now = empm__now_us();
+    if (every > 0 && a->ping_us <= now) {
+        const int first = a->ping_us == 0;
+        const int late = now - a->ping_us > every / 2;   /* we are, ourselves */
+        a->missed = empm__missed(s, 0, (long)getpid(), &a->pongs, a->missed,
+                                 late || stopping);
+        if (a->missed == 3)
+            empm__log(s->cfg, EMPM_LOG_ERROR, 5038, "the listener has not "
+                      "answered for three times WatchdogInterval: nor is the "
+                      "service manager's watchdog answered");
+        a->ping_us = now + every;
+        empm__order(&s->child.poller, EMPM__ORDER_PING);
+        empm__look_for_stuck(s, 0, (long)getpid(), a->looked_us, now);
+        a->looked_us = now;
+        if (!first && !stopping) {
+            const int idle = empm__idle(s, 0);
+            empm__notify(a->manager, "STATUS=Serving: %d busy, %d idle workers",
+                         s->cfg->threads_per_child - idle, idle);
+        }
+    }
+    if (a->missed >= 3)
+        return a->ping_us;
+    empm__manager_beat(a->manager, now);
+    return empm__sooner(a->ping_us, a->manager->at_us);
+}
+
+/* The first process of a container inherits the orphans of all others. `is_ours`
+ * says which children are reaped elsewhere; NULL: those that other threads have
+ * started, which are handlers' own. */
+static void empm__reap_orphans(int (*is_ours)(const void *of, pid_t pid),
+                               const void *of)
+{
+    const int how = WEXITED | WNOHANG | WNOWAIT |
+                    (is_ours == NULL ? EMPM__WNOTHREAD : 0);
+    siginfo_t who;
+    for (;;) {
+        who.si_pid = 0;
+        if (waitid(P_ALL, 0, &who, how) < 0 || who.si_pid == 0 ||
+            (is_ours != NULL && is_ours(of, who.si_pid)))
+            return;                  /* there is a SIGCHLD to hear */
+        waitpid(who.si_pid, NULL, WNOHANG);
+    }
+}
+
 /* The main thread of a process that serves: takes orders until the engine has
- * ended. `control`: the socket of the parent's orders, or -1. Returns EMPM_OK. */
-static int empm__attend(empm_server *s, int signal_fd, int control)
+ * ended. `control`: the socket of the parent's orders; or -1, and `manager`.
+ * Returns EMPM_OK; EMPM_ETIMEDOUT: handlers still run, the process has to end under
+ * them. */
+static int empm__attend(empm_server *s, const empm__signal_set *signals,
+                        int control, empm__manager *manager)
 {
     const empm_config *cfg = s->cfg;
     const int alone = control < 0;
     int done[2], stopping = 0;
     uint64_t kill_us = 0, twice_us = 0, delay_us = 0;
+    empm__alone self;
+    memset(&self, 0, sizeof self);
+    self.manager = manager;
     if (empm__pipe(done, 1) < 0)
         return empm__no_pipe(cfg, "the end of the engine");
     empm__store_rel(&s->child.done_fd, done[1]);
     if (empm__child_wait(&s->child, 0) != EMPM_OK)
         for (;;) {
-            int fds[3], k, order = 0;
-            int64_t left = -1;
-            uint64_t at = kill_us;
+            const int stopped = stopping;
+            const uint64_t now = empm__now_us();
+            uint64_t at = empm__sooner(kill_us, delay_us);
+            int fds[3], k = -1, order = 0;
             unsigned char byte = 0;
             empm__swap logs;
             fds[0] = done[0];
-            fds[1] = signal_fd;
+            fds[1] = signals->fd[0];
             fds[2] = control;
-            if (delay_us != 0 && (at == 0 || delay_us < at))
-                at = delay_us;
-            if (at != 0 && (left = ((int64_t)at - (int64_t)empm__now_us() +
-                                    999) / 1000) <= 0) {
-                if (at == kill_us) {
-                    empm__log(cfg, EMPM_LOG_ERROR, 5012,
-                              "handlers still run after StopTimeout: giving up");
-                    _exit(0);
-                }
+            if (kill_us != 0 && kill_us <= now) {
+                empm__log(cfg, EMPM_LOG_ERROR, 5012,
+                          "handlers still run after StopTimeout: giving up");
+                return EMPM_ETIMEDOUT;
+            }
+            if (alone)
+                at = empm__sooner(at, empm__alone_chores(&self, s, stopping));
+            if (delay_us != 0 && delay_us <= now) {
                 delay_us = 0;
                 order = '!';
-                k = -1;
             } else
-                k = empm__next_byte(fds, 3, left, &byte, &logs);
+                k = empm__next_byte(fds, 3, empm__left_ms(at), &byte, &logs);
+            if (k == 1)
+                byte = (unsigned char)empm__signal_meant(signals, byte);
             if (k == 0)
                 break;
             if (k == 2 && byte == 0) {   /* the parent has died */
@@ -17667,7 +17948,11 @@ static int empm__attend(empm_server *s, int signal_fd, int control)
             else if (k == 1 && alone && (byte == SIGHUP || byte == SIGUSR1 ||
                                            byte == SIGUSR2))
                 empm__log(cfg, EMPM_LOG_WARN, 5030, "a process without children "
-                          "cannot be reloaded or upgraded: ignored");
+                          "cannot be reloaded or upgraded: ignored (SIGURG "
+                          "opens the logs anew)");
+            else if (k == 1 && byte == SIGCHLD && getpid() == 1 &&
+                     EMPM__WNOTHREAD != 0)
+                empm__reap_orphans(NULL, NULL);
             else if (k == 1 && alone && byte == SIGURG)
                 empm_reopen_logs(s);
             if (order == 'l') {
@@ -17686,7 +17971,7 @@ static int empm__attend(empm_server *s, int signal_fd, int control)
                     empm__now_us() >= twice_us) {
                     empm__log(cfg, EMPM_LOG_NOTICE, 5013,
                               "asked twice: exit now");
-                    _exit(0);
+                    return EMPM_ETIMEDOUT;
                 }
                 empm_stop(s);
                 if (stopping != 2) {
@@ -17711,13 +17996,41 @@ static int empm__attend(empm_server *s, int signal_fd, int control)
                 kill_us = empm__deadline_us(cfg, 1, ms, 1000);
                 stopping = 1;
             }
-            if (alone && stopping)
-                empm__notify("STOPPING=1");
+            if (alone && stopping && !stopped)
+                empm__notify(manager, "STOPPING=1");
         }
     empm_wait(s, -1);
     close(done[0]);
     close(done[1]);
     return EMPM_OK;
+}
+
+/* Says which settings have been made that mean nothing without children. */
+static void empm__check_childless(const empm_config *cfg, empm__report *rep)
+{
+    static const char *const names[] = {
+        "StartServers", "ServerLimit", "MaxRequestWorkers", "MinSpareThreads",
+        "MaxSpareThreads", "MaxConnectionsPerChild", "StartTimeout",
+        "GracefulRestartTimeout"
+    };
+    const empm_config usual = empm_defaults();
+    char text[256] = "";
+    size_t i, n = 0;
+    if (cfg->processes != 0)
+        return;
+    for (i = 0; i < EMPM__COUNT(names); i++) {
+        const empm__directive *d = empm__directive_find(names[i]);
+        if (memcmp((const char *)cfg + d->offset,
+                   (const char *)&usual + d->offset, sizeof(int)) != 0)
+            n += (size_t)snprintf(text + n, sizeof text - n, "%s%s",
+                                  n > 0 ? ", " : "", names[i]);
+    }
+    if (cfg->stuck_worker_replace)
+        n += (size_t)snprintf(text + n, sizeof text - n, "%sreplace of "
+                              "StuckWorkerTimeout", n > 0 ? ", " : "");
+    if (n > 0)
+        empm__say(rep, EMPM_LOG_NOTICE, 5049, "without children (Processes 0, "
+                  "-X) these have no meaning: %s", text);
 }
 
 /* --- whom to be ----------------------------------------------------------- */
@@ -17943,26 +18256,6 @@ static void empm__quiet(const empm_config *cfg)
 
 /* --- the pid file --------------------------------------------------------- */
 
-#if !defined(EVENTMPM_NO_FORK) || !defined(EVENTMPM_NO_MAIN)
-/* The number after `name` in what Linux tells of a process; `none` elsewhere. */
-static uint64_t empm__process_status(long pid, const char *name, int base,
-                                     uint64_t none)
-{
-    char path[64], text[2048];
-    const char *at;
-    ssize_t n;
-    int fd;
-    snprintf(path, sizeof path, "/proc/%ld/status", pid);
-    fd = open(path, O_RDONLY | O_CLOEXEC);
-    n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
-    if (fd >= 0)
-        close(fd);
-    text[n > 0 ? n : 0] = '\0';
-    at = strstr(text, name);
-    return at != NULL ? strtoull(at + strlen(name), NULL, base) : none;
-}
-#endif
-
 /* Who is alive holds a lock on it: a file that is left over from a crash, or
  * another program with that pid, is no obstacle. */
 typedef struct empm__pid_file {
@@ -18122,7 +18415,8 @@ typedef struct empm__parent {
     int          late;               /* the helper has been killed for that */
     int          upgrade_fd;         /* the helper says: content, or ready */
     int          ready_fd;           /* we say it to whom has started us */
-    uint64_t     ping_us, manager_us, manager_every_us;
+    uint64_t     ping_us;
+    empm__manager manager;
     uint64_t     looked_us;          /* when empm__watch() did, last */
     uint64_t     full_us;            /* "MaxRequestWorkers" not again before */
     int          pipe[2];            /* from the children */
@@ -18233,7 +18527,6 @@ static void empm__kid_main(empm__parent *p, empm__gen *g, int slot, int admin,
     size_t k;
     int r;
     empm__die_with_parent(p->pid, 1);
-    unsetenv("NOTIFY_SOCKET");       /* not for what handlers start */
     empm__forget_kids(p);
     if (empm__signals_take(&own, g->cfg->graceful_stop_signal) < 0) {
         empm__no_pipe(g->cfg, "signals");
@@ -18241,9 +18534,12 @@ static void empm__kid_main(empm__parent *p, empm__gen *g, int slot, int admin,
     }
     for (k = 0; k < EMPM__SIGNALS + 1; k++) {  /* the parent decides on these */
         const int sig = empm__signal_at(&own, k);
-        if (sig > 0 && sig != SIGTERM)
-            signal(sig, sig == SIGCHLD ? SIG_DFL : SIG_IGN);
+        if (sig == SIGCHLD)
+            signal(sig, SIG_DFL);
+        else if (sig > 0 && sig != SIGTERM)
+            empm__signal_take(sig, 0, NULL);
     }
+    s->owns_signals = 1;
     sigprocmask(SIG_SETMASK, mask, NULL);
     s->parent_fd = p->pipe[1];
     s->owner = 0;                    /* unlinks nothing */
@@ -18273,7 +18569,9 @@ static void empm__kid_main(empm__parent *p, empm__gen *g, int slot, int admin,
     else
         empm__stderr_to_log(g->cfg);
     empm__tell_parent(&s->child, 'h');
-    r = empm__attend(s, own.fd[0], control);
+    r = empm__attend(s, &own, control, NULL);
+    if (r == EMPM_ETIMEDOUT)
+        _exit(0);
     empm__engine_free(s);
     empm__server_free(s);
     _exit(r < 0 ? 1 : 0);
@@ -18358,16 +18656,20 @@ static void empm__kid_tell(empm__parent *p, int slot, char order,
 }
 
 /* The children of the generation that serves accept from here on, as they become
- * healthy. One that is only tried never does, so that its end loses nothing. */
-static void empm__kids_accept(empm__parent *p)
+ * healthy. One that is only tried never does, so that its end loses nothing.
+ * Returns when to try again, as one does not read its orders; 0: all know. */
+static uint64_t empm__kids_accept(empm__parent *p)
 {
-    int i;
+    int i, deaf = 0;
     for (i = 0; i < p->slots; i++) {
         empm__kid *kid = &p->kids[i];
         if (kid->pid != 0 && kid->healthy && !kid->accepts && !kid->leaving &&
-            kid->generation == p->now.s->generation)
+            kid->generation == p->now.s->generation) {
             kid->accepts = write(kid->control, "a", 1) == 1;
+            deaf |= !kid->accepts;
+        }
     }
+    return deaf ? empm__now_us() + 100000u : 0;
 }
 
 /* When a child has to be gone that gets this order now. */
@@ -18560,35 +18862,6 @@ static void empm__maintain(empm__parent *p)
 
 /* --- the watchdog --------------------------------------------------------- */
 
-/* Says which requests take longer than StuckWorkerTimeout, once each. */
-static void empm__look_for_stuck(empm__parent *p, int slot, uint64_t since_us,
-                                 uint64_t now)
-{
-    const empm_config *cfg = p->now.cfg;
-    const uint64_t most = (uint64_t)cfg->stuck_worker_timeout_ms * 1000u;
-    int t, stuck = 0;
-    for (t = 0; t < p->now.s->score.threads && most > 0; t++) {
-        const empm__score_worker *w =
-            empm__score_worker_at(&p->now.s->score, slot, t);
-        const uint64_t began = empm__load(&w->began_us);
-        char request[EMPM__SCORE_REQUEST + 1], who[96];
-        empm__peer peer;
-        if (empm__load(&w->status) != 'W' || began == 0 || now < began + most ||
-            since_us > began + most)
-            continue;                /* or it has been said */
-        empm__score_line(w, request);
-        empm__score_get(&peer, w->client, sizeof peer);
-        empm__log(cfg, EMPM_LOG_WARN, 5037, "worker %d of child %ld has been "
-                  "busy for %llu s with \"%s\" from %s", t,
-                  (long)p->kids[slot].pid,
-                  (unsigned long long)((now - began) / 1000000u), request,
-                  empm__peer_text(&peer, peer.port != 0, who, sizeof who));
-        stuck = 1;
-    }
-    if (stuck && cfg->stuck_worker_replace && !p->kids[slot].leaving)
-        empm__kid_tell(p, slot, 'r', empm__kid_deadline(&p->now, 'r'));
-}
-
 /* Every WatchdogInterval: a child whose main thread and listener have not
  * answered three pings is killed, and so replaced. SIGKILL: TERM does not reach
  * a process that is stopped. */
@@ -18605,20 +18878,14 @@ static void empm__watch(empm__parent *p)
         empm__listen_mend(p->now.s);
     for (i = 0; i < p->slots; i++) {
         empm__kid *kid = &p->kids[i];
-        const uint32_t pongs =
-            empm__load(&empm__score_at(&p->now.s->score, i)->pongs);
         ssize_t r;
         if (kid->pid == 0 || !kid->healthy)
             continue;
         /* one that leaves has its own end, and until then slow hooks may run */
         ends = kid->leaving && (kid->kill_us != 0 || !empm__load(
                    &empm__score_at(&p->now.s->score, i)->healthy));
-        kid->missed = pongs != kid->pongs || late || ends ? 0
-                                                          : kid->missed + 1;
-        kid->pongs = pongs;
-        if (kid->missed > 0 &&       /* in a debugger it may stand still */
-            empm__process_status(kid->pid, "TracerPid:", 10, 0) != 0)
-            kid->missed = 0;
+        kid->missed = empm__missed(p->now.s, i, (long)kid->pid, &kid->pongs,
+                                   kid->missed, late || ends);
         if (kid->missed >= 3) {
             empm__log(p->now.cfg, EMPM_LOG_ERROR, 5038, "child %ld has not "
                       "answered for three times WatchdogInterval: killed",
@@ -18629,16 +18896,17 @@ static void empm__watch(empm__parent *p)
         }
         r = write(kid->control, "w", 1);
         (void)r;
-        empm__look_for_stuck(p, i, last, now);
+        if (empm__look_for_stuck(p->now.s, i, (long)kid->pid, last, now) &&
+            p->now.cfg->stuck_worker_replace && !kid->leaving)
+            empm__kid_tell(p, i, 'r', empm__kid_deadline(&p->now, 'r'));
         if (!kid->admin && kid->generation == p->now.s->generation) {
-            const int n = (int)empm__min(
-                empm__load(&empm__score_at(&p->now.s->score, i)->idle_workers),
-                (size_t)p->now.cfg->threads_per_child);
+            const int n = empm__idle(p->now.s, i);
             idle += n;
             busy += p->now.cfg->threads_per_child - n;
         }
     }
-    empm__notify("STATUS=Serving: %d busy, %d idle workers", busy, idle);
+    empm__notify(&p->manager, "STATUS=Serving: %d busy, %d idle workers", busy,
+                 idle);
 }
 
 /* --- stopping ------------------------------------------------------------- */
@@ -18699,7 +18967,7 @@ static void empm__parent_stop(empm__parent *p, char order)
     p->twice_us = now + 1000000u;
     p->stopping = order == '$' ? 2 : 1;
     if (!p->restarts)                /* else the new one speaks */
-        empm__notify("STOPPING=1");
+        empm__notify(&p->manager, "STOPPING=1");
     for (i = 0; i < p->slots; i++)
         if (p->kids[i].pid != 0)
             empm__kid_tell(p, i, order, empm__kid_deadline(&p->now, order));
@@ -18803,7 +19071,8 @@ static void empm__reload_end(empm__parent *p, const char *fmt, ...)
         empm__log(p->now.cfg, EMPM_LOG_ERROR, 5032, "%s: the generation that "
                   "serves goes on", failed);
     }
-    empm__notify("READY=1\nSTATUS=%s", failed != NULL ? failed : "Serving");
+    empm__notify(&p->manager, "READY=1\nSTATUS=%s",
+                 failed != NULL ? failed : "Serving");
 }
 
 /* Tries the new configuration in a process of its own. */
@@ -18854,7 +19123,7 @@ static void empm__reload(empm__parent *p, int sig)
     empm__log(p->now.cfg, EMPM_LOG_NOTICE, sig == SIGHUP ? 494 : 493,
               sig == SIGHUP ? "SIGHUP received: restarting"
                             : "SIGUSR1 received: graceful restart");
-    empm__notify("RELOADING=1\nMONOTONIC_USEC=%llu\n"
+    empm__notify(&p->manager, "RELOADING=1\nMONOTONIC_USEC=%llu\n"
                  "STATUS=Reading configuration",
                  (unsigned long long)empm__now_us());
     p->hard = sig == SIGHUP;
@@ -19109,8 +19378,7 @@ static void empm__exec_new(empm__parent *p, int ready)
     setenv("LISTEN_FDNAMES", names, 1);
     snprintf(number, sizeof number, "%ld", (long)getpid());
     setenv("LISTEN_PID", number, 1);
-    if (getenv("WATCHDOG_PID") != NULL)
-        setenv("WATCHDOG_PID", number, 1);
+    empm__manager_return(&p->manager);
     snprintf(number, sizeof number, "%d", EMPM__HERITAGE_FD + n);
     setenv("EMPM_READY_FD", number, 1);
     i = EMPM__HERITAGE_FD + n + 1;
@@ -19145,7 +19413,8 @@ static void empm__upgrade(empm__parent *p)
     if (p->helper == 0) {
         size_t k;
         for (k = 0; k < EMPM__SIGNALS + (p->signals.second > 0); k++)
-            signal(empm__signal_at(&p->signals, k), SIG_DFL);
+            signal(empm__signal_at(&p->signals, k),   /* nohup is for both */
+                   p->signals.old[k].sa_handler == SIG_IGN ? SIG_IGN : SIG_DFL);
         sigprocmask(SIG_SETMASK, &p->signals.old_mask, NULL);
         empm__exec_new(p, fd[1]);
     }
@@ -19184,22 +19453,14 @@ static void empm__upgrade_heard(empm__parent *p, unsigned char byte)
 
 /* --- the loop ------------------------------------------------------------- */
 
-/* The first process of a container inherits the orphans of all others. */
-static void empm__reap_orphans(const empm__parent *p)
+/* Is that a process which empm__reap() will ask for? */
+static int empm__is_ours(const void *of, pid_t pid)
 {
-    siginfo_t who;
-    int i, ours = 0;
-    while (!ours) {
-        who.si_pid = 0;
-        if (waitid(P_ALL, 0, &who, WEXITED | WNOHANG | WNOWAIT) < 0 ||
-            who.si_pid == 0)
-            return;
-        ours = who.si_pid == p->helper;
-        for (i = 0; i < p->slots; i++)
-            ours |= p->kids[i].pid == who.si_pid;
-        if (!ours)                   /* else there is a SIGCHLD to hear */
-            waitpid(who.si_pid, NULL, WNOHANG);
-    }
+    const empm__parent *p = (const empm__parent *)of;
+    int i;
+    for (i = 0; i < p->slots && p->kids[i].pid != pid; i++)
+        ;
+    return i < p->slots || p->helper == pid;
 }
 
 static void empm__reap(empm__parent *p)
@@ -19217,7 +19478,7 @@ static void empm__reap(empm__parent *p)
             empm__kid_died(p, i, pid < 0 ? 0 : status);
     }
     if (getpid() == 1)
-        empm__reap_orphans(p);
+        empm__reap_orphans(empm__is_ours, p);
     if (p->helper <= 0)
         return;
     pid = waitpid(p->helper, &status, WNOHANG);
@@ -19268,7 +19529,8 @@ static void empm__parent_ready(empm__parent *p)
     empm__log_serves(p->now.cfg);
     if (p->hello != NULL)
         p->hello(p->now.s);
-    empm__notify("READY=1\nMAINPID=%ld\nSTATUS=Serving", (long)getpid());
+    empm__notify(&p->manager, "READY=1\nMAINPID=%ld\nSTATUS=Serving",
+                 (long)getpid());
     if (p->ready_fd >= 0) {
         ssize_t r = write(p->ready_fd, p->now.s->exchange.inherited ? "X" : "R",
                           1);
@@ -19327,8 +19589,6 @@ static void empm__heard(empm__parent *p, unsigned char what)
         empm__parent_ready(p);
     if (p->change == EMPM__STARTING && empm__gen_ready(p, &p->next))
         empm__reload_commit(p);
-    if (p->ready || p->ready_fd < 0)     /* else an older server serves yet */
-        empm__kids_accept(p);
     if (what == 'i' && p->now.tick_us == 0) {
         p->now.quiet_ticks = 0;
         p->now.tick_us = empm__now_us();
@@ -19350,12 +19610,6 @@ static void empm__signalled(empm__parent *p, int sig)
         p->upgrades = 1;
     else if (sig == SIGHUP || (sig == SIGUSR1 && p->again == 0))
         p->again = sig;              /* the most that was asked for */
-}
-
-/* Of two times, of which 0 is none. */
-static uint64_t empm__sooner(uint64_t a, uint64_t b)
-{
-    return a == 0 || (b != 0 && b < a) ? b : a;
 }
 
 /* What is due is done; returns when the next thing will be (0: nothing is). */
@@ -19441,21 +19695,20 @@ static uint64_t empm__parent_chores(empm__parent *p)
         at = empm__sooner(at, kid->stop_us == UINT64_MAX ? 0 : kid->stop_us);
         at = empm__sooner(at, kid->kill_us);
     }
+    if (p->ready || p->ready_fd < 0)     /* else an older server serves yet */
+        at = empm__sooner(at, empm__kids_accept(p));
     empm__kids_replace(p, &p->now);
     empm__kids_replace(p, &p->next);
     if (p->now.tick_us != 0 && p->now.tick_us <= now)
         empm__maintain(p);
     if (p->ping_us != 0 && p->ping_us <= now)
         empm__watch(p);
-    if (p->manager_us != 0 && p->manager_us <= now) {
-        p->manager_us = now + p->manager_every_us;
-        empm__notify("WATCHDOG=1");
-    }
+    empm__manager_beat(&p->manager, now);
     {
         const uint64_t times[] = { p->now.tick_us, p->now.spawn_us,
                                    p->next.spawn_us, p->change_us, p->delay_us,
                                    p->ready || p->stopping ? 0 : p->first_us,
-                                   p->ping_us, p->manager_us };
+                                   p->ping_us, p->manager.at_us };
         for (i = 0; i < (int)EMPM__COUNT(times); i++)
             at = empm__sooner(at, times[i]);
     }
@@ -19466,24 +19719,20 @@ static void empm__parent_loop(empm__parent *p)
 {
     for (;;) {
         int fds[3], k;
-        uint64_t at, now;
+        uint64_t at;
         unsigned char byte = 0;
         empm__reap(p);
         if (p->stopping && empm__kids_alive(p) == 0)
             return;
         at = empm__parent_chores(p);
-        now = empm__now_us();
         fds[0] = p->signals.fd[0];
         fds[1] = p->pipe[0];
         fds[2] = p->change == EMPM__UPGRADING ? p->upgrade_fd : -1;
-        k = empm__next_byte(fds, 3, at == 0 ? -1
-                                    : at <= now ? 0
-                                    : (int64_t)(at - now + 999) / 1000, &byte,
-                            NULL);
+        k = empm__next_byte(fds, 3, empm__left_ms(at), &byte, NULL);
         if (k == 1)
             empm__heard(p, byte);
         else if (k == 0)
-            empm__signalled(p, byte);
+            empm__signalled(p, empm__signal_meant(&p->signals, byte));
         else if (k == 2)
             empm__upgrade_heard(p, byte);
     }
@@ -19495,9 +19744,9 @@ static void empm__parent_loop(empm__parent *p)
 static int empm__parent_run(const empm__source *source, empm_config *cfg,
                             empm_server *s, void (*hello)(const empm_server *),
                             int ready_fd, const empm__pid_file *pid_file,
-                            empm__signal_set *signals)
+                            empm__signal_set *signals,
+                            const empm__manager *manager)
 {
-    const char *every = getenv("WATCHDOG_USEC"), *pid = getenv("WATCHDOG_PID");
     empm__parent p;
     int i, r = EMPM_OK;
     memset(&p, 0, sizeof p);
@@ -19515,14 +19764,10 @@ static int empm__parent_run(const empm__source *source, empm_config *cfg,
     p.ready_fd = ready_fd;
     p.upgrade_fd = -1;
     p.signals = *signals;
+    p.manager = *manager;
     if (cfg->watchdog_interval_ms > 0)
         p.ping_us = empm__now_us() +
                     (uint64_t)cfg->watchdog_interval_ms * 1000u;
-    if (every != NULL &&
-        (pid == NULL || strtol(pid, NULL, 10) == (long)getpid())) {
-        p.manager_every_us = (uint64_t)strtoull(every, NULL, 10) / 2;
-        p.manager_us = p.manager_every_us > 0 ? empm__now_us() : 0;
-    }
     p.kids = (empm__kid *)EMPM_MALLOC((size_t)p.slots * sizeof *p.kids);
     if (p.kids == NULL)
         r = EMPM_ENOMEM;
@@ -19585,6 +19830,7 @@ static int empm__run(const empm__source *source,
     empm__report rep;
     empm__pid_file pid_file;
     empm__signal_set signals;
+    empm__manager manager;
     struct rlimit lim;
     char path[1200], line[512];
     long pid;
@@ -19605,6 +19851,7 @@ static int empm__run(const empm__source *source,
     rep.user = source->argv != NULL ? source->argv[0] : NULL;
     if ((cfg = empm__config_new(source, &rep)) == NULL)
         return EMPM_EINVAL;
+    empm__manager_take(&manager);
     if (cfg->log == NULL)
         cfg->log = empm__log_stderr;
     cfg->log_echo = 1;
@@ -19630,6 +19877,7 @@ static int empm__run(const empm__source *source,
                   "comes from here on is lost");
     r = EMPM_EINVAL;
     remark = empm__default_user(cfg);
+    empm__check_childless(cfg, &rep);
     if (cfg->pid_file != NULL && !upgrades &&
         empm__pid_read(empm__path_of(cfg, cfg->pid_file, path, sizeof path),
                        &pid)) {
@@ -19661,11 +19909,15 @@ static int empm__run(const empm__source *source,
 #ifndef EVENTMPM_NO_FORK
     if (forks) {
         r = empm__parent_run(source, cfg, s, hello, ready_fd, &pid_file,
-                             &signals);
+                             &signals, &manager);
         empm__signals_restore(&signals);
+        empm__manager_return(&manager);
         return r;
     }
 #endif
+    if (getpid() != 1)               /* as process 1 it gets orphans */
+        signal(SIGCHLD, SIG_DFL);
+    s->owns_signals = 1;
     if ((r = empm__become(s)) == EMPM_OK &&
         (r = empm__engine_start(s, 0, 0)) == EMPM_OK) {
         s->owner = getpid();
@@ -19676,14 +19928,21 @@ static int empm__run(const empm__source *source,
         empm__log_serves(cfg);
         if (hello != NULL)
             hello(s);
-        empm__notify("READY=1\nMAINPID=%ld\nSTATUS=Serving", (long)getpid());
+        empm__notify(&manager, "READY=1\nMAINPID=%ld\nSTATUS=Serving",
+                     (long)getpid());
         if (source->detached)
             empm__quiet(cfg);
-        r = empm__attend(s, signals.fd[0], -1);
+        r = empm__attend(s, &signals, -1, &manager);
+        if (r == EMPM_ETIMEDOUT) {   /* what a parent would still do */
+            empm__sockets_unlink(s);
+            empm__pid_drop(&pid_file, 1);
+            _exit(0);
+        }
         empm__engine_free(s);
     }
 done:
     empm__signals_restore(&signals);
+    empm__manager_return(&manager);
     empm__pid_drop(&pid_file, 1);
     if (ready_fd >= 0)
         close(ready_fd);
@@ -19757,8 +20016,9 @@ static void empm__usage(const char *name)
            "                         those of the file\n"
            "  -k start|stop|restart|graceful|graceful-stop|reopen|configtest\n"
            "                         starts in the background, or sends a signal to\n"
-           "                         the server that PidFile names; the word alone\n"
-           "                         means the same\n"
+           "                         the server that PidFile names (restart and\n"
+           "                         graceful start one if none runs); the word\n"
+           "                         alone means the same\n"
            "  -X                     one process, no forking (debugging)\n"
            "  -t, configtest         checks the settings and exits\n"
            "  -S                     ... and prints what it listens to and its routes\n"
@@ -19768,8 +20028,9 @@ static void empm__usage(const char *name)
            "  -h, --help             this text\n"
            "signals: TERM, INT stop, WINCH (without a terminal), QUIT stop\n"
            "  gracefully; HUP, USR1 read the configuration again (HUP gives\n"
-           "  running requests StopTimeout); USR2 starts the program anew and hands\n"
-           "  over to it; URG opens the logs anew\n"
+           "  running requests StopTimeout; that of a terminal that closes stops\n"
+           "  it); USR2 starts the program anew and hands over to it; URG opens\n"
+           "  the logs anew\n"
            "directives and their defaults: see empm_config in eventmpm.h\n",
            name);
 }
@@ -20187,6 +20448,7 @@ static int empm__test(const char *name, const empm__source *source, int list)
     if ((remark = empm__default_user(cfg)) != NULL)
         empm__say(&rep, EMPM_LOG_NOTICE, 5031, EMPM__DEFAULT_USER,
                   cfg->user_name, remark);
+    empm__check_childless(cfg, &rep);
     empm__check(cfg, NULL, &rep);
     empm__try_folders(cfg, &rep);
     empm__check_uses(cfg, &rep);
@@ -20240,8 +20502,16 @@ static int empm__detach(void)
     return -1;
 }
 
+static void empm__say_refusal(enum empm_log_level level, const char *line,
+                              void *user)
+{
+    if (level <= EMPM_LOG_ERROR)
+        empm__say_stderr(level, line, user);
+}
+
 /* Carries out -k. Returns -1 if the server is to be started now, else what main()
- * shall return. */
+ * shall return. Warnings are left to the start or the reload; an order that reads
+ * nothing anew needs no more than to know which server is meant. */
 static int empm__control(const char *name, const char *what,
                          const empm__source *source)
 {
@@ -20257,7 +20527,7 @@ static int empm__control(const char *name, const char *what,
         return 1;
     }
     memset(&rep, 0, sizeof rep);
-    rep.say = empm__say_stderr;
+    rep.say = empm__say_refusal;
     rep.user = (void *)(uintptr_t)name;
     if ((cfg = empm__config_new(source, &rep)) == NULL)
         return 1;
@@ -20265,8 +20535,8 @@ static int empm__control(const char *name, const char *what,
     if (cfg->pid_file == NULL)
         fprintf(stderr, "%s: -k needs PidFile: -c \"PidFile FILE\", or a line "
                 "in the file of -f\n", name);
-    else if (sig == SIGURG || empm__check(cfg, NULL, &rep) == EMPM_OK ||
-             sig == SIGTERM) {
+    else if (sig == SIGTERM || sig == SIGWINCH || sig == SIGURG ||
+             empm__check(cfg, NULL, &rep) == EMPM_OK) {
         runs = empm__pid_read(empm__path_of(cfg, cfg->pid_file, path,
                                             sizeof path), &pid);
         /* heard with a terminal, too; but the server that runs may have been

@@ -755,6 +755,14 @@ static void status_line(long pid, const char *name, char *out, size_t n)
         fclose(f);
 }
 
+/* The mask of signals in a line of /proc/PID/status. */
+static unsigned long long signals_in(const char *text, const char *name)
+{
+    const char *at = strstr(text, name);
+
+    return at != NULL ? strtoull(at + strlen(name), NULL, 16) : ~0ull;
+}
+
 /* The live children of `pid`, at most max; -1: this system cannot tell. */
 static int children_of(long pid, long *out, int max)
 {
@@ -1859,6 +1867,38 @@ static int h_fork(empm_request *req, void *user)
     return EMPM_OK;
 }
 
+/* What a program finds that a handler has started: no shell, which might set right
+ * what it finds. */
+static int h_program(empm_request *req, void *user)
+{
+    char text[4096];
+    int fd[2], status = -1;
+    ssize_t n, i;
+    pid_t pid;
+
+    (void)user;
+    if (pipe(fd) != 0)
+        return 500;
+    pid = fork();
+    if (pid == 0) {
+        dup2(fd[1], 1);
+        execlp("cat", "cat", "/proc/self/status", "/proc/self/environ",
+               (char *)NULL);
+        _exit(127);
+    }
+    close(fd[1]);
+    while ((n = read(fd[0], text, sizeof text)) > 0) {
+        for (i = 0; i < n; i++)
+            if (text[i] == 0)
+                text[i] = '\n';
+        empm_write(req, text, (size_t)n);
+    }
+    close(fd[0]);
+    nap((int)query_long(req, "ms", 0));
+    n = waitpid(pid, &status, 0);
+    return empm_printf(req, "ended %d\n", n == pid ? status : -1);
+}
+
 static int h_stop(empm_request *req, void *user)
 {
     (void)user;
@@ -2425,6 +2465,7 @@ static const empm_route routes[] = {
     EMPM_ROUTE("GET /crash",         h_crash,      NULL),
     EMPM_ROUTE("GET /quit",          h_quit,       NULL),
     EMPM_ROUTE("GET /fork",          h_fork,       NULL),
+    EMPM_ROUTE("GET /program",       h_program,    NULL),
     EMPM_ROUTE("GET /stop",          h_stop,       NULL),
     EMPM_ROUTE("GET /status",        h_status,     NULL),
     EMPM_ROUTE("GET /park",          h_park,       NULL),
@@ -17682,6 +17723,34 @@ TEST(server, touches_nothing_of_the_process)
     fx_down(&f);
 }
 
+/* Its workers block the signals that are the program's, but not those that the
+ * system, a debugger or a profiler sends to a thread. */
+TEST(server, workers_block_what_is_not_theirs)
+{
+    static const int own[] = { SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP,
+                               SIGSYS, SIGPROF };
+    unsigned long long blocked;
+    fixture f;
+    client c;
+    size_t i;
+
+    fx_init(&f);
+    if (f.forked || !have_proc()) {
+        fx_close_files(&f);
+        SKIP("for threads of a program with a /proc");
+    }
+    if (!fx_up(&f))
+        return;
+    CHECK_INT(ask(&f, &c, "GET /program HTTP/1.1\r\nHost: a\r\n\r\n"), 200);
+    blocked = signals_in(c.body.p, "SigBlk:");
+    for (i = 0; i < sizeof own / sizeof own[0]; i++)
+        CHECK_INT(blocked >> (own[i] - 1) & 1, 0);
+    CHECK_INT(blocked >> (SIGTERM - 1) & 1, 1);
+    CHECK_INT(blocked >> (SIGPIPE - 1) & 1, 1);
+    cl_close(&c);
+    fx_down(&f);
+}
+
 static int hk_thread_start(empm_server *s, void **data, void *user)
 {
     static int numbers[64];
@@ -18548,6 +18617,259 @@ TEST(process, run_without_children)  /* processes = 0 in the foreground */
     }
 }
 
+/* A handler that outlasts StopTimeout is no reason to leave files behind. */
+TEST(process, a_late_end_without_children_leaves_no_files)
+{
+    char pid_file[300], path[300], text[310];
+    fixture f;
+    client c;
+
+    tmp_path(pid_file, sizeof pid_file, "late.pid");
+    tmp_path(path, sizeof path, "late.sock");
+    snprintf(text, sizeof text, "unix:%s", path);
+    fx_init_forked(&f, 0);
+    f.cfg.stop_timeout_ms = 1;
+    f.cfg.pid_file = pid_file;
+    f.cfg.listen[1] = text;
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+    CHECK(access(pid_file, F_OK) == 0 && access(path, F_OK) == 0);
+    cl_open(&c, &f);
+    cl_puts(&c, "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_SOON(get_int(&shm->at_gate) == 1, 2000);
+    signal_process(f.pid, SIGTERM);
+    CHECK(fx_wait(&f, PATIENCE));
+    CHECK(fx_log_has(&f, "EMPM5012"));
+    CHECK(access(pid_file, F_OK) != 0);
+    CHECK(access(path, F_OK) != 0);
+    cl_close(&c);
+    fx_down(&f);
+}
+
+static void given_by_a_manager(void)
+{
+    setenv("NOTIFY_SOCKET", "/no/such/socket", 1);
+    setenv("WATCHDOG_USEC", "60000000", 1);
+}
+
+/* What a handler starts with popen() or system() blocks and ignores no signal on
+ * the server's account, and does not speak to the service manager. */
+TEST(process, programs_of_handlers_start_as_from_a_shell)
+{
+    char blocked[100], ignored[100];
+    fixture f;
+    client c;
+    int kids;
+
+    status_line((long)getpid(), "SigBlk:", blocked, sizeof blocked);
+    status_line((long)getpid(), "SigIgn:", ignored, sizeof ignored);
+    if (ignored[0] == 0)
+        SKIP("no /proc to see masks in");
+    for (kids = 0; kids < 2; kids++) {
+        context("%d children", kids);
+        fx_init_forked(&f, kids);
+        f.in_child = given_by_a_manager;
+        if (!fx_up(&f))
+            break;
+        CHECK_INT(ask(&f, &c, "GET /program HTTP/1.1\r\nHost: a\r\n\r\n"), 200);
+        CHECK(strstr(c.body.p, "ended 0\n") != NULL);
+        CHECK((signals_in(c.body.p, "SigBlk:") &
+               ~signals_in(blocked, "SigBlk:")) == 0);
+        CHECK((signals_in(c.body.p, "SigIgn:") &
+               ~signals_in(ignored, "SigIgn:")) == 0);
+        CHECK(strstr(c.body.p, "NOTIFY_SOCKET") == NULL);
+        CHECK(strstr(c.body.p, "WATCHDOG_") == NULL);
+        cl_close(&c);
+        fx_down(&f);
+    }
+    no_context();
+}
+
+#ifdef __linux__
+
+/* As process 1, without children, it reaps what others have left, and leaves to
+ * handlers what they have started. */
+static int orphans_main(void)
+{
+    fixture f;
+    client c;
+    pid_t pid;
+    int k, left = -1;
+
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    fx_init_forked(&f, 0);
+    k = listening_socket(&f.port);
+    snprintf(f.listen0, sizeof f.listen0, "fd:%d", k);
+    f.cfg.listen[0] = f.listen0;
+    f.cfg.user_name = "root";
+    if ((pid = fork()) != 0) {       /* we are process 1: a server */
+        waitpid(pid, NULL, 0);
+        return empm_run(&f.cfg) == EMPM_OK ? 0 : 9;
+    }
+    if (fork() != 0)                 /* who asks is an orphan itself */
+        _exit(0);
+    close(k);
+    if (ask(&f, &c, "GET /program?ms=100 HTTP/1.1\r\nHost: a\r\n\r\n") != 200 ||
+        strstr(c.body.p, "ended 0\n") == NULL)
+        _exit(1);
+    set_int(&shm->rc[1], 1);
+    if ((pid = fork()) == 0) {       /* its child becomes one, and ends */
+        if ((pid = fork()) == 0) {
+            nap(20);
+            _exit(0);
+        }
+        set_int(&shm->rc[2], (int)pid);
+        _exit(0);
+    }
+    waitpid(pid, NULL, 0);
+    for (k = 0; k < 2000 && left != 0; k++) {
+        nap(1);
+        left = signal_process(get_int(&shm->rc[2]), 0) == 0;
+    }
+    set_int(&shm->rc[1], left ? 2 : 3);
+    signal_process(1, SIGTERM);
+    _exit(0);
+}
+
+TEST(process, orphans_are_reaped_without_children_too)
+{
+    pid_t pid;
+    int status = -1;
+
+    memset(shm, 0, sizeof *shm);
+    fflush(NULL);
+    pid = fork();
+    if (pid == 0) {
+        if (syscall(SYS_unshare, 0x20000000) != 0)   /* CLONE_NEWPID */
+            _exit(77);
+        pid = fork();
+        if (pid == 0)
+            _exit(orphans_main());
+        waitpid(pid, &status, 0);
+        _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 8);
+    }
+    CHECK_INT(waitpid(pid, &status, 0), pid);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
+        SKIP("no namespace of processes to be had");
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    CHECK_INT(get_int(&shm->rc[1]), 3);
+}
+
+/* A child that cannot be told to accept, since it has not read its orders for long,
+ * is told again, whether or not another child speaks up. */
+TEST(process, an_order_that_has_no_room_is_given_again)
+{
+    empm__parent p;
+    empm__kid kid;
+    empm_server *s = (empm_server *)calloc(1, sizeof *s);
+    char order = 0;
+    int fd[2];
+
+    if (!CHECK_INT(socketpair(AF_UNIX, SOCK_STREAM, 0, fd), 0))
+        return;
+    memset(&p, 0, sizeof p);
+    memset(&kid, 0, sizeof kid);
+    p.now.s = s;
+    p.kids = &kid;
+    p.slots = kid.healthy = 1;
+    kid.pid = getpid();
+    kid.control = fd[1];
+    fcntl(fd[0], F_SETFL, O_NONBLOCK);
+    fcntl(fd[1], F_SETFL, O_NONBLOCK);
+    while (write(fd[1], "w", 1) == 1)
+        continue;
+    CHECK_IN((long)(empm__kids_accept(&p) - empm__now_us()) / 1000, 1, 1000);
+    CHECK_INT(kid.accepts, 0);
+    while (read(fd[0], &order, 1) == 1)
+        CHECK_INT(order, 'w');
+    CHECK_INT(empm__kids_accept(&p), 0);
+    CHECK_INT(kid.accepts, 1);
+    CHECK(read(fd[0], &order, 1) == 1 && order == 'a');
+    CHECK_INT(empm__kids_accept(&p), 0);         /* once is enough */
+    CHECK(read(fd[0], &order, 1) < 0);
+    close(fd[0]);
+    close(fd[1]);
+    free(s);
+}
+
+/* --- terminals ------------------------------------------------------------ */
+
+static int g_terminal;               /* our end of the terminal of the server */
+
+/* In a session of its own on that terminal, though stdin and the like lead
+ * elsewhere; hung up on, nohup keeps it. */
+static void on_terminal(void)
+{
+    char path[32];
+    int n = 0, fd;
+
+    setpgid(0, getpgid(getppid()));
+    setsid();
+    signal(SIGHUP, SIG_DFL);
+    ioctl(g_terminal, TIOCGPTN, &n);
+    snprintf(path, sizeof path, "/dev/pts/%d", n);
+    fd = open(path, O_RDWR);
+    if (fd < 0 || ioctl(fd, TIOCSCTTY, 0) != 0)
+        _exit(6);
+    close(g_terminal);
+}
+
+static void on_terminal_with_nohup(void)
+{
+    on_terminal();
+    signal(SIGHUP, SIG_IGN);
+}
+
+static int terminal_open(void)
+{
+    int on = 0;
+
+    g_terminal = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC);
+    return g_terminal >= 0 && ioctl(g_terminal, TIOCSPTLCK, &on) == 0;
+}
+
+/* A terminal's WINCH says that it has another size; its HUP, that it is closed:
+ * then the server stops, but with nohup. HUP of anybody else is a reload. */
+TEST(process, terminals_that_change_and_close)
+{
+    struct winsize size;
+    fixture f;
+    int kind;                        /* 0: no children, 1: children, 2: nohup */
+
+    for (kind = 0; kind < 3; kind++) {
+        context("%d", kind);
+        if (!terminal_open())
+            SKIP("no terminals to be had");
+        fx_init_forked(&f, kind > 0);
+        f.deaths_ok = 1;
+        f.in_child = kind == 2 ? on_terminal_with_nohup : on_terminal;
+        if (!fx_up(&f))
+            break;
+        CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+        memset(&size, 0, sizeof size);
+        size.ws_col = 99;
+        CHECK_INT(ioctl(g_terminal, TIOCSWINSZ, &size), 0);
+        CHECK_INT(fx_wait(&f, 60), 0);
+        CHECK(!fx_log_has(&f, "EMPM0492"));
+        CHECK_INT(get_status(&f, "/hello"), 200);
+        close(g_terminal);
+        if (kind < 2) {
+            CHECK(fx_wait(&f, PATIENCE));
+            CHECK(fx_log_has(&f, "EMPM0491"));
+        } else {
+            CHECK_INT(fx_wait(&f, 60), 0);
+            CHECK(!fx_log_has(&f, "EMPM0494"));
+            signal_process(f.pid, SIGHUP);
+            CHECK_SOON(fx_log_has(&f, "generation 1 serves"), 4000);
+        }
+        fx_down(&f);
+    }
+    no_context();
+}
+
+#endif
+
 TEST(process, spool_on_a_full_disk)  /* here: a limit of the process */
 {
     fixture f;
@@ -18691,6 +19013,10 @@ TEST(process, test_of_the_settings)          /* -t */
     rows[] = {
         { "-t", 0, "3 to 16 children of 25 workers" },
         { "-t|-X", 0, "1 to 1 children of 25 workers" },
+        { "-t|-X|-c|StartServers 2|-c|MaxConnectionsPerChild 9|-c|"
+          "StuckWorkerTimeout 9 replace", 0, "EMPM5049: without children "
+          "(Processes 0, -X) these have no meaning: StartServers, "
+          "MaxConnectionsPerChild, replace of StuckWorkerTimeout\n" },
         { "-X|-t|-c|ThreadsPerChild 2|-c|KeepAlive Off", 0,
           "1 to 1 children of 2 workers" },
         { "-t|-c|KeepAlive Off|-c|MaxOpenConnections 77", 0,
@@ -18752,6 +19078,8 @@ TEST(process, test_of_the_settings)          /* -t */
         CHECK(said(&s, rows[i].says));
         if (strcmp(rows[i].words, "-t|-f|FILE") == 0)
             CHECK(said(&s, "x.conf:3: Timeout x"));   /* all of them */
+        CHECK_INT(said(&s, "EMPM5049"),
+                  strncmp(rows[i].says, "EMPM5049", 8) == 0);
     }
     no_context();
 }
@@ -18923,7 +19251,11 @@ TEST(process, control)                       /* -k, with httpd's words */
         { "graceful", SIGUSR1, "" }, { "graceful-stop", SIGQUIT, "" },
         { "graceful-stop|-c|GracefulStopSignal none", SIGWINCH, "" },
         { "graceful-stop|-c|GracefulStopSignal IO", SIGWINCH, "" },
-        { "stop|-c|SpoolDirectory /no/such/place", SIGTERM, "" }
+        { "stop|-c|SpoolDirectory /no/such/place", SIGTERM, "" },
+        /* what they do not need they do not look at, nor warn of */
+        { "stop|-c|ServerLimit 30000", SIGTERM, "" },
+        { "graceful-stop|-c|Listen x", SIGQUIT, "" },
+        { "graceful|-c|ServerLimit 30000", SIGUSR1, "" }
     }, stopped[] = {
         { "stop", 0, "not running\n" }, { "graceful-stop", 0, "not running\n" },
         { "start", 1, "" },
@@ -18933,7 +19265,7 @@ TEST(process, control)                       /* -k, with httpd's words */
     static const char *const refused[] = {
         "graceful|-c|SpoolDirectory /no/such/place", "graceful|-c|Nope 1",
         "restart|-c|Timeout x", "restart|-f|/no/such/file", "start|-c|Nope 1",
-        "graceful-stop|-c|Listen x", "stop|-c|Nope 1", "halt", "", "Stop"
+        "restart|-c|Listen x", "stop|-c|Nope 1", "halt", "", "Stop"
     };
     char path[400], want[100];
     spoken s;
@@ -18978,6 +19310,7 @@ TEST(process, control)                       /* -k, with httpd's words */
         snprintf(want, sizeof want, "prog (pid %ld) already running\n",
                  (long)pid);
         CHECK_INT(said(&s, want), running[i].says[0] != 0);
+        CHECK(running[i].says[0] != 0 || s.text[0] == 0);
     }
     set_int(&shm->rc[1], 0);
     for (i = 0; i < sizeof refused / sizeof refused[0]; i++) {
@@ -19744,6 +20077,7 @@ TEST(operate, a_reload_applies_what_the_parent_uses)
     fx_init_forked(&f, 1);
     f.deaths_ok = 1;
     f.cfg.pid_file = old;
+    f.cfg.graceful_stop_signal = SIGIO;
     f.cfg.on_reload = hk_reload_settings;
     fx_pid_file = path;
     if (!fx_up(&f))
@@ -19753,11 +20087,55 @@ TEST(operate, a_reload_applies_what_the_parent_uses)
     reload_to(&f, SIGUSR1, 1);
     CHECK_SOON(access(path, F_OK) == 0, 2000);
     CHECK(access(old, F_OK) != 0);
+    signal_process(f.pid, SIGIO);    /* it means nothing any more, and ... */
+    reload_to(&f, SIGUSR1, 2);       /* ... kills nobody who still sends it */
+    CHECK(!fx_log_has(&f, "EMPM0492"));
     signal_process(f.pid, SIGALRM);
     CHECK(fx_wait(&f, PATIENCE));
     CHECK(WIFEXITED(f.status));
     CHECK(fx_log_has(&f, "EMPM0492"));
     CHECK(access(path, F_OK) != 0);
+    fx_down(&f);
+}
+
+static int hk_reload_spelling(empm_config *cfg, void *user)
+{
+    static char path[300];
+
+    (void)user;                      /* another one each time */
+    snprintf(path, sizeof path, get_int(&shm->rc[0]) == 1
+                                    ? "%s/./own.pid" : "%s/../%s/own.pid",
+             g_tmp, strrchr(g_tmp, '/') + 1);
+    cfg->pid_file = path;
+    return EMPM_OK;
+}
+
+/* Another spelling of PidFile is no other file: a reload does not remove it. */
+TEST(operate, a_pid_file_by_another_name_stays)
+{
+    char path[300], want[32], *text;
+    fixture f;
+    int i;
+
+    tmp_path(path, sizeof path, "own.pid");
+    fx_init_forked(&f, 1);
+    f.deaths_ok = 1;
+    f.cfg.pid_file = path;
+    f.cfg.on_reload = hk_reload_spelling;
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+    snprintf(want, sizeof want, "%ld\n", (long)f.pid);
+    for (i = 1; i <= 2; i++) {
+        set_int(&shm->rc[0], i);
+        reload_to(&f, SIGUSR1, i);
+        text = slurp_path(path);
+        CHECK_STR(text, want);
+        free(text);
+    }
+    signal_process(f.pid, SIGTERM);
+    CHECK(fx_wait(&f, PATIENCE));
+    CHECK(access(path, F_OK) != 0);  /* and it goes with the server */
     fx_down(&f);
 }
 
@@ -20168,6 +20546,56 @@ TEST(operate, stopped_child_is_replaced)
     fx_down(&f);
 }
 
+#ifdef __linux__
+
+/* While it waits for its child here, a thread looks as it does when it waits for a
+ * disk. */
+static void log_on_a_slow_disk(enum empm_log_level level, const char *line,
+                               void *user)
+{
+    pid_t pid;
+
+    fx_log(level, line, user);
+    if (strstr(line, "EMPM5306") == NULL)
+        return;
+    set_int(&shm->rc[3], 1);
+    pid = vfork();
+    if (pid == 0) {
+        nap(SCALED(700));
+        _exit(0);
+    }
+    waitpid(pid, NULL, 0);
+    set_int(&shm->rc[3], 2);
+}
+
+/* A listener whose line in the log has to wait for the disk is well. */
+TEST(operate, a_disk_that_stands_still_is_no_fault)
+{
+    fixture f;
+    client c, second;
+
+    if (!have_proc() || is_tsan_here() || g_slow > 4)
+        SKIP("no /proc to see what a thread waits for, or no vfork()");
+    fx_init_forked(&f, 1);
+    f.cfg.log = log_on_a_slow_disk;
+    f.cfg.watchdog_interval_ms = SCALED(100);
+    f.cfg.max_connections_per_peer = 1;
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+    cl_open(&c, &f);
+    check_in_step(&c);
+    cl_open(&second, &f);            /* refused, with a line of the listener's */
+    CHECK_SOON(get_int(&shm->rc[3]) == 2, 4000);
+    check_in_step(&c);
+    CHECK(!fx_log_has(&f, "EMPM5038"));
+    cl_close(&c);
+    cl_close(&second);
+    fx_down(&f);
+}
+
+#endif
+
 static void hk_stops_slowly(empm_server *s, void *user)
 {
     (void)s;
@@ -20372,33 +20800,33 @@ TEST(operate, stuck_workers_are_named)
 {
     int replace;
 
-    for (replace = 0; replace < 2; replace++) {
+    for (replace = -1; replace < 2; replace++) {     /* -1: without children */
         fixture f;
         client c;
         char line[64];
         long kids[16], after[16];
         int n;
         context("replace %d", replace);
-        fx_init_forked(&f, 1);
+        fx_init_forked(&f, replace >= 0);
         f.deaths_ok = 1;
         f.cfg.watchdog_interval_ms = SCALED(100);
         f.cfg.stuck_worker_timeout_ms = SCALED(200);
-        f.cfg.stuck_worker_replace = replace;
+        f.cfg.stuck_worker_replace = replace == 1;
         if (!fx_up(&f))
             return;
         CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
-        n = wait_children(&f, 1, kids, PATIENCE);
+        n = wait_children(&f, replace >= 0, kids, PATIENCE);
         CHECK_INT(get_status(&f, "/sleep?ms=1"), 200);
         cl_open(&c, &f);
         snprintf(line, sizeof line, "GET /sleep?ms=%d HTTP/1.1\r\nHost: a\r\n\r\n",
-                 SCALED(1000));
+                 SCALED(replace < 0 ? 500 : 1000));
         cl_puts(&c, line);
         CHECK_INT(cl_reply(&c), 200);            /* it may end, all the same */
         CHECK_INT(fx_log_lines(&f, "EMPM5037"), 1);
         CHECK(fx_log_has(&f, "\"GET /sleep?ms="));
         CHECK(fx_log_has(&f, " from 127.0.0.1:"));
         CHECK_INT(get_status(&f, "/hello"), 200);
-        if (n == 1 && replace) {
+        if (n == 1 && replace == 1) {
             CHECK_SOON(children_of(f.pid, after, 16) == 1 &&
                        after[0] != kids[0], 4000);
         } else if (n == 1) {
@@ -21169,6 +21597,7 @@ TEST(operate, tells_the_service_manager)
     program p;
     char main_pid[40];
     long pid;
+    int i;
 
     snprintf(g_manager_path, sizeof g_manager_path, "/tmp/empm-notify-%ld",
              (long)getpid());
@@ -21178,11 +21607,20 @@ TEST(operate, tells_the_service_manager)
     unlink(g_manager_path);
     g_manager = socket(AF_UNIX, SOCK_DGRAM, 0);
     CHECK_INT(bind(g_manager, (struct sockaddr *)&a, sizeof a), 0);
-    program_init(&p, "");
-    if (program_up(&p, manager_env)) {
+    for (i = 0; i < 2; i++) {        /* without children, and with */
+        program_init(&p, i ? "" : "Processes 0\nWatchdogInterval 100ms");
+        if (!program_up(&p, manager_env))
+            break;
         CHECK(manager_hears("READY=1\nMAINPID="));
         CHECK(manager_hears("WATCHDOG=1"));
         CHECK(manager_hears("WATCHDOG=1"));
+        if (i == 0) {
+            CHECK(manager_hears("STATUS=Serving: 0 busy, 4 idle workers"));
+            signal_process((pid_t)pid_in(&p), SIGTERM);
+            CHECK(manager_hears("STOPPING=1"));
+            program_down(&p);
+            continue;
+        }
         pid = pid_in(&p);
         signal_process((pid_t)pid, SIGUSR1);
         CHECK(manager_hears("RELOADING=1\nMONOTONIC_USEC="));
@@ -21193,8 +21631,60 @@ TEST(operate, tells_the_service_manager)
         CHECK(manager_hears(main_pid));
         signal_process((pid_t)pid_in(&p), SIGTERM);
         CHECK(manager_hears("STOPPING=1"));
+        break;
     }
     program_down(&p);
+    close(g_manager);
+    unlink(g_manager_path);
+}
+
+static void log_hangs(enum empm_log_level level, const char *line, void *user)
+{
+    fx_log(level, line, user);
+    while (strstr(line, "EMPM5306") != NULL && !get_int(&shm->gate))
+        nap(1);
+}
+
+/* Without children nobody replaces a process that hangs but the service manager:
+ * its watchdog is answered only as long as the listener answers. */
+TEST(operate, a_manager_hears_nothing_of_a_listener_that_hangs)
+{
+    struct sockaddr_un a;
+    fixture f;
+    client c, second;
+    char text[64];
+
+    snprintf(g_manager_path, sizeof g_manager_path, "/tmp/empm-notify-%ld",
+             (long)getpid());
+    memset(&a, 0, sizeof a);
+    a.sun_family = AF_UNIX;
+    snprintf(a.sun_path, sizeof a.sun_path, "%s", g_manager_path);
+    unlink(g_manager_path);
+    g_manager = socket(AF_UNIX, SOCK_DGRAM, 0);
+    CHECK_INT(bind(g_manager, (struct sockaddr *)&a, sizeof a), 0);
+    fx_init_forked(&f, 0);
+    f.in_child = manager_env;
+    f.cfg.log = log_hangs;
+    f.cfg.watchdog_interval_ms = SCALED(50);
+    f.cfg.max_connections_per_peer = 1;
+    if (fx_up(&f)) {
+        CHECK(manager_hears("WATCHDOG=1"));
+        cl_open(&c, &f);
+        check_in_step(&c);
+        CHECK(!fx_log_has(&f, "EMPM5038"));
+        cl_open(&second, &f);        /* refused, with a line of the listener's */
+        CHECK_SOON(fx_log_has(&f, "EMPM5038"), 4000);
+        while (recv(g_manager, text, sizeof text, MSG_DONTWAIT) > 0)
+            continue;
+        nap(250);                    /* more than WATCHDOG_USEC */
+        while (recv(g_manager, text, sizeof text, MSG_DONTWAIT) > 0)
+            CHECK(strncmp(text, "WATCHDOG", 8) != 0);
+        set_int(&shm->gate, 1);
+        CHECK(manager_hears("WATCHDOG=1"));
+        cl_close(&c);
+        cl_close(&second);
+        fx_down(&f);
+    }
     close(g_manager);
     unlink(g_manager_path);
 }
