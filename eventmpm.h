@@ -6168,6 +6168,7 @@ typedef struct empm__child {
     uint64_t            accepted_before; /* by the slot's last tenants */
     uint32_t            full_batches;  /* in a row without room */
     uint32_t            retry_ms, stop_ms;
+    int                 lacked_fds;    /* for what it has taken or accepted */
     int                 shares;        /* fixed: there is an exchange */
     uint32_t            most;          /* fixed: MaxOpenConnections; one message
                                           of the exchange may go beyond it */
@@ -14250,8 +14251,12 @@ static int empm__exchange_inherit(empm__exchange *x)
 static void empm__exchange_ring(const empm__exchange *x)
 {
 #if EMPM__EPOLL
-    const uint64_t one = 1;
-    ssize_t r = x->bell[1] >= 0 ? write(x->bell[1], &one, sizeof one) : 0;
+    uint64_t n = 1;
+    ssize_t r = x->bell[1] >= 0 ? write(x->bell[1], &n, sizeof n) : 0;
+    if (r < 0 && errno == EAGAIN && read(x->bell[0], &n, sizeof n) > 0) {
+        n = 1;                           /* it was full */
+        r = write(x->bell[1], &n, sizeof n);
+    }
     (void)r;
 #else
     (void)x;                             /* they do: poll() wakes all of them */
@@ -14284,12 +14289,13 @@ static int empm__exchange_give(const empm__exchange *x, const empm__move *m,
 
 /* Takes one message. > 0: so many connections, whose descriptors are the caller's;
  * 0: there is none; -1: it made no sense, or, EMFILE, there were no descriptors,
- * and what came is closed. */
+ * and what came is closed; EPIPE: the exchange has been shut down. */
 static int empm__exchange_take(const empm__exchange *x, empm__move *m, int *fds)
 {
     struct msghdr h;
     struct iovec v;
     empm__passed p;
+    struct cmsghdr *part;
     ssize_t r;
     uint32_t n = 0;
     memset(&h, 0, sizeof h);
@@ -14302,21 +14308,22 @@ static int empm__exchange_take(const empm__exchange *x, empm__move *m, int *fds)
     r = recvmsg(x->fd[0], &h, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     if (r < 0)
         return 0;
-    if (h.msg_controllen >= CMSG_LEN(sizeof *fds) &&
-        p.head.cmsg_level == SOL_SOCKET && p.head.cmsg_type == SCM_RIGHTS) {
-        const size_t got = empm__min(p.head.cmsg_len - CMSG_LEN(0),
-                                     EMPM__MOVE_MOST * sizeof *fds);
-        memcpy(fds, CMSG_DATA(&p.head), got);
-        n = (uint32_t)(got / sizeof *fds);
-    }
-    if (n > 0 && !(h.msg_flags & (MSG_CTRUNC | MSG_TRUNC)) &&
+    for (part = CMSG_FIRSTHDR(&h); part != NULL; part = CMSG_NXTHDR(&h, part))
+        if (part->cmsg_level == SOL_SOCKET && part->cmsg_type == SCM_RIGHTS) {
+            const size_t got = empm__min(part->cmsg_len - CMSG_LEN(0),
+                                         EMPM__MOVE_MOST * sizeof *fds);
+            memcpy(fds, CMSG_DATA(part), got);
+            n = (uint32_t)(got / sizeof *fds);
+        }
+    if (n > 0 && !(h.msg_flags & MSG_TRUNC) &&
         (size_t)r >= offsetof(empm__move, of) &&
-        m->version == EMPM__MOVE_VERSION && m->n == n &&
-        (size_t)r == offsetof(empm__move, of) + n * sizeof m->of[0])
+        m->version == EMPM__MOVE_VERSION && m->n <= EMPM__MOVE_MOST &&
+        (m->n == n || (n < m->n && (h.msg_flags & MSG_CTRUNC))) &&
+        (size_t)r == offsetof(empm__move, of) + m->n * sizeof m->of[0])
         return (int)n;
     while (n > 0)
         close(fds[--n]);
-    errno = h.msg_flags & MSG_CTRUNC ? EMFILE : EPROTO;
+    errno = r == 0 ? EPIPE : h.msg_flags & MSG_CTRUNC ? EMFILE : EPROTO;
     return -1;
 }
 
@@ -14571,12 +14578,14 @@ static void empm__pass_on(empm__child *ch)
         empm__exchange_ring(&ch->s->exchange);
 }
 
+/* `reason`: for the log; NULL: it is none of anybody's. */
 static void empm__pause(empm__child *ch, uint32_t why, uint32_t now_ms,
                         const char *reason)
 {
     const int listened = ch->listening;
     uint32_t idle;
     ch->paused |= why;
+    ch->lacked_fds |= (why & EMPM__PAUSE_FDS) != 0;
     empm__store(&ch->score->paused, ch->paused);
     empm__listen_set(ch, 0);
     if (ch->shares && listened)
@@ -14584,6 +14593,8 @@ static void empm__pause(empm__child *ch, uint32_t why, uint32_t now_ms,
     if (why & (EMPM__PAUSE_FDS | EMPM__PAUSE_FULL)) {
         ch->retry_ms = empm__after(now_ms, 100);
         empm__store(&ch->want_retired, 1u);
+        if (reason == NULL)
+            return;
         if (empm__now_us() >= ch->tell_pause_us) {
             ch->tell_pause_us = empm__now_us() + 60000000u;
             empm__tell_parent(ch, 'p');
@@ -14741,7 +14752,7 @@ static int empm__movable(const empm__conn *c)
 {
     return c->req == NULL && c->transport == NULL &&
            !(c->flags & (EMPM__F_MOVED | EMPM__F_CLOSED)) &&
-           !(c->why & (EMPM__READY_TIMEOUT | EMPM__READY_STOP)) &&
+           !(c->why & EMPM__READY_TIMEOUT) &&
            (c->state == EMPM__HANDSHAKE || c->state == EMPM__READ_HEAD ||
             c->state == EMPM__KEEPALIVE);
 }
@@ -14801,8 +14812,15 @@ static void empm__move_in(empm__child *ch, empm__batch *b, int fd,
         if (empm__listens_to(ch, k) &&
             empm__listener_key(&ch->s->listeners[k]) == m->listener)
             break;
+    if (k == ch->s->nlisteners)      /* a reload has dropped that Listen, or
+                                        spells it otherwise: one of its kind */
+        for (k = 0; k < ch->s->nlisteners; k++)
+            if (empm__listens_to(ch, k) && ch->s->listeners[k].proxy ==
+                    (m->peer.proxied != EMPM__PROXIED_NOT ||
+                     m->state == EMPM__HANDSHAKE))
+                break;
     errno = 0;
-    if (k == ch->s->nlisteners ||    /* a reload has dropped that Listen */
+    if (k == ch->s->nlisteners ||
         (m->state != EMPM__READ_HEAD && m->state != EMPM__KEEPALIVE &&
          (m->state != EMPM__HANDSHAKE || !ch->s->listeners[k].proxy)) ||
         !empm__is_connection(fd, &from) || empm__fd_flags(fd, 1) < 0) {
@@ -14820,6 +14838,34 @@ static void empm__move_in(empm__child *ch, empm__batch *b, int fd,
         empm__batch_add(ch, b, i);
 }
 
+/* May one more message of connections be taken? At MaxOpenConnections they are
+ * for siblings, if those accept; else idle ones make room. Without descriptors
+ * what is taken would be lost. */
+static int empm__has_place(empm__child *ch, uint32_t now_ms)
+{
+    const uint32_t n = ch->slab.in_use;
+    uint32_t others = 0;
+    if (n >= ch->most) {
+        empm__siblings(ch, &others);
+        if (others > 0 ||
+            empm__cull(ch, n - ch->most + 1, now_ms) < n - ch->most + 1) {
+            empm__pause(ch, EMPM__PAUSE_FULL, now_ms,
+                        others > 0 ? NULL : "MaxOpenConnections is reached");
+            return 0;
+        }
+    }
+    if (ch->lacked_fds) {
+        const int fd = fcntl(ch->s->exchange.fd[0], F_DUPFD_CLOEXEC, 0);
+        if (fd < 0) {
+            empm__pause(ch, EMPM__PAUSE_FDS, now_ms, strerror(errno));
+            return 0;
+        }
+        close(fd);
+        ch->lacked_fds = 0;
+    }
+    return 1;
+}
+
 /* Takes from the exchange as much as our workers have time for; all there is, if
  * nobody else will. */
 static void empm__take_moved(empm__child *ch, empm__batch *b, int all)
@@ -14832,17 +14878,24 @@ static void empm__take_moved(empm__child *ch, empm__batch *b, int all)
             empm__pause_full(ch, b->now_ms);
             return;
         }
-        if (ch->slab.in_use >= ch->most && !all &&
-            empm__cull(ch, 1, b->now_ms) == 0) {
-            empm__pause(ch, EMPM__PAUSE_FULL, b->now_ms,
-                        "MaxOpenConnections is reached");
+        if (!all && !empm__has_place(ch, b->now_ms))
             return;
-        }
         n = empm__exchange_take(&ch->s->exchange, &m, fds);
         if (n == 0)
             return;
+        if (n < 0 && errno == EPIPE) {       /* no end, else: it stays ready */
+            empm__log_child(ch, EMPM_LOG_ERROR, 5046, "a process has shut down "
+                            "the sockets between children: no connection moves "
+                            "any more, until the next start");
+            empm__listen_set(ch, 0);
+            ch->shares = 0;
+            empm__listen_set(ch, 1);
+            return;
+        }
         if (n < 0 && errno == EMFILE) {
-            empm__pause(ch, EMPM__PAUSE_FDS, b->now_ms, strerror(errno));
+            empm__log_child(ch, EMPM_LOG_ERROR, 5046, "no descriptor for a "
+                            "connection that was passed on: closed");
+            empm__pause(ch, EMPM__PAUSE_FDS, b->now_ms, strerror(EMFILE));
             return;
         }
         if (n < 0)
@@ -14939,7 +14992,8 @@ static void empm__accept_some(empm__child *ch, const empm__batch *b, int k,
                 /* last in the queue of who is woken: siblings get their share */
                 ch->accepts = 0;
                 empm__listen_set(ch, 0);
-                empm__listen_set(ch, 1);
+                if (empm__listen_set(ch, 1) < 0)
+                    empm__pause(ch, EMPM__PAUSE_FDS, now_ms, strerror(errno));
             }
             continue;
         }
@@ -15028,10 +15082,17 @@ static void empm__begin_stop(empm__child *ch, empm__batch *b, uint32_t orders)
 {
     const empm_config *cfg = ch->cfg;
     const uint32_t before = ch->stopping, now = orders & EMPM__ORDER_STOP;
+    const int tried = (ch->paused & EMPM__PAUSE_NEW) != 0;   /* never served */
+    const int others_serve = ch->shares &&
+        (orders & (EMPM__ORDER_HAND_OVER | EMPM__ORDER_UPGRADE)) != 0;
     int k, wait;
-    if (!ch->shares || !(orders & (EMPM__ORDER_HAND_OVER | EMPM__ORDER_UPGRADE)))
-        empm__store(&ch->handing_over, 0u);  /* nobody serves on */
-    else if (before == 0) {
+    if (!others_serve || now) {
+        const int gave = ch->handing_over != 0;
+        empm__store(&ch->handing_over, 0u);
+        if (gave && !others_serve)   /* what we gave last, nobody else will have */
+            empm__take_moved(ch, b, 1);
+    } else if (before == 0 || ((orders & EMPM__ORDER_UPGRADE) &&
+                               !(before & EMPM__ORDER_STOP))) {
         empm__store(&ch->handing_over, (uint32_t)(orders & EMPM__ORDER_UPGRADE
                                            ? EMPM__TO_PROGRAM
                                            : EMPM__TO_SIBLINGS));
@@ -15047,12 +15108,13 @@ static void empm__begin_stop(empm__child *ch, empm__batch *b, uint32_t orders)
         empm__log(cfg, EMPM_LOG_NOTICE, now ? 491 : 492,
                   now ? "stopping" : "stopping gracefully");
     if (before == 0) {
-        /* connections that have been accepted by the kernel are ours, too */
+        /* connections that the kernel has accepted are ours, too, unless they
+         * would only be closed while others serve */
         ch->paused = 0;
         for (k = 0; k < ch->s->nlisteners; k++)
-            if (empm__listens_to(ch, k))
+            if (empm__listens_to(ch, k) && !tried && !(others_serve && now))
                 empm__accept_some(ch, b, k, cfg->listen_backlog + EMPM__BATCH, 1);
-        if (!ch->handing_over)       /* nobody else will have these */
+        if (!others_serve && !tried)     /* nobody else will have these */
             empm__take_moved(ch, b, 1);
         empm__pause(ch, EMPM__PAUSE_STOP, b->now_ms, "");
         for (k = 0; k < ch->s->nlisteners; k++)
@@ -15078,7 +15140,9 @@ static void empm__begin_stop(empm__child *ch, empm__batch *b, uint32_t orders)
 static void empm__abort_all(empm__child *ch, empm__batch *b)
 {
     if (!(ch->stopping & EMPM__ORDER_STOP)) {
-        empm__begin_stop(ch, b, EMPM__ORDER_STOP);
+        empm__begin_stop(ch, b, ch->handing_over ? EMPM__ORDER_STOP |
+                                                       EMPM__ORDER_HAND_OVER
+                                                 : EMPM__ORDER_STOP);
         return;
     }
     ch->stop_ms = EMPM__NEVER;
@@ -15097,7 +15161,8 @@ static int empm__take_waiting(empm__child *ch, uint32_t i, uint32_t now_ms)
     if (!c->in_use || (w & EMPM__OWNED) || !(w & EMPM__IDLE) ||
         !empm__take(ch, i, EMPM__READY_TIMEOUT, now_ms))
         return 0;
-    c->why = (uint16_t)(c->why & ~(unsigned)EMPM__READY_TIMEOUT);
+    c->why = (uint16_t)(c->why & ~(unsigned)(EMPM__READY_TIMEOUT |
+                                             EMPM__READY_STOP));
     return 1;
 }
 
@@ -15137,6 +15202,9 @@ static void empm__hand_over(empm__child *ch, empm__batch *b)
     if (ch->handing_over == EMPM__TO_SIBLINGS)
         empm__siblings(ch, &accepting);
     ch->sweep_ms = empm__after(b->now_ms, accepting > 0 ? 1 : 5);
+    if (ch->handing_over == EMPM__TO_SIBLINGS &&
+        empm__load(&empm__score_server_at(&ch->s->score)->draining))
+        empm__store(&ch->handing_over, 0u);  /* all go: nobody serves on here */
     if (ch->stop_ms != EMPM__NEVER && empm__until(ch->stop_ms, b->now_ms) < 2000)
         empm__store(&ch->handing_over, 0u);  /* who cannot move may know it */
     for (; accepting > 0 && ch->sweep < ch->slab.made; ch->sweep++) {
@@ -17966,14 +18034,18 @@ static int empm__attend(empm_server *s, const empm__signal_set *signals,
                 empm__order(&s->child.poller, EMPM__ORDER_PING);
             else if (order == 'a')
                 empm__order(&s->child.poller, EMPM__ORDER_ACCEPT);
-            else if (order == '$') {
+            else if (order == '$' || order == 'h') {
                 if (stopping == 2 && control < 0 &&
                     empm__now_us() >= twice_us) {
                     empm__log(cfg, EMPM_LOG_NOTICE, 5013,
                               "asked twice: exit now");
                     return EMPM_ETIMEDOUT;
                 }
-                empm_stop(s);
+                if (order == 'h')
+                    empm__order(&s->child.poller, EMPM__ORDER_STOP |
+                                                  EMPM__ORDER_HAND_OVER);
+                else
+                    empm_stop(s);
                 if (stopping != 2) {
                     twice_us = empm__now_us() + 1000000u;
                     kill_us = empm__deadline_us(cfg, 0, 0, 1000);
@@ -17981,6 +18053,9 @@ static int empm__attend(empm_server *s, const empm__signal_set *signals,
                 stopping = 2;
             } else if (order == '!' && stopping == 1)
                 empm_stop_graceful(s);   /* nobody serves on, after all */
+            else if (order == 'u' && stopping == 1)
+                empm__order(&s->child.poller, EMPM__ORDER_GRACEFUL |
+                                              EMPM__ORDER_UPGRADE);
             else if ((order == '!' || order == 'r' || order == 'u') &&
                      !stopping) {
                 const int ms = empm__drain_ms(cfg, order != '!');
@@ -18641,8 +18716,8 @@ static int empm__kid_start(empm__parent *p, empm__gen *g, int admin)
     return EMPM_OK;
 }
 
-/* Sends an order ('$' stop, '!' drain for a stop, 'r' drain for a restart); a
- * child that is told to go counts no longer. kill_us: when it has to be gone. */
+/* Sends an order ('$' stop, 'h' stop while others serve on, '!' drain for a stop,
+ * 'r' drain for a restart); a child that is told to go counts no longer. kill_us: when it has to be gone. */
 static void empm__kid_tell(empm__parent *p, int slot, char order,
                            uint64_t kill_us)
 {
@@ -18675,7 +18750,7 @@ static uint64_t empm__kids_accept(empm__parent *p)
 /* When a child has to be gone that gets this order now. */
 static uint64_t empm__kid_deadline(const empm__gen *g, char order)
 {
-    return empm__deadline_us(g->cfg, order != '$',
+    return empm__deadline_us(g->cfg, order != '$' && order != 'h',
                              empm__drain_ms(g->cfg, order != '!'), 2000);
 }
 
@@ -19137,7 +19212,7 @@ static void empm__drains_stop(empm__parent *p)
     int i;
     for (i = 0; i < p->slots; i++)
         if (p->kids[i].pid != 0 && p->kids[i].leaving)
-            empm__kid_tell(p, i, '$', empm__kid_deadline(&p->now, '$'));
+            empm__kid_tell(p, i, 'h', empm__kid_deadline(&p->now, 'h'));
 }
 
 /* Is there room for all children of a new generation? */
@@ -19228,7 +19303,7 @@ static void empm__parent_apply(empm__parent *p, const empm_config *old)
 /* The new generation is healthy: the old one drains. */
 static void empm__reload_commit(empm__parent *p)
 {
-    const char order = p->hard ? '$' : 'r';
+    const char order = p->hard ? 'h' : 'r';
     const uint64_t kill_us = empm__kid_deadline(&p->now, order);
     empm__gen old = p->now;
     int i, k;
@@ -19672,7 +19747,7 @@ static uint64_t empm__parent_chores(empm__parent *p)
         empm__kid *kid = &p->kids[i];
         if (kid->pid != 0 && kid->stop_us != 0 && now >= kid->stop_us) {
             kid->stop_us = UINT64_MAX;
-            empm__kid_tell(p, i, '$', now + 1000000u);
+            empm__kid_tell(p, i, 'h', now + 1000000u);
         }
         if (kid->pid != 0 && kid->kill_us != 0 && now >= kid->kill_us) {
             empm__log(p->now.cfg, EMPM_LOG_ERROR, 46, "child %ld did not exit "
@@ -19680,8 +19755,9 @@ static uint64_t empm__parent_chores(empm__parent *p)
             empm__kill(kid->pid, SIGKILL);
             kid->kill_us = 0;
         }
-        if (kid->pid != 0 && !kid->healthy && !kid->leaving &&
-            kid->generation == p->now.s->generation) {
+        if (kid->pid != 0 && !kid->healthy &&
+            (!kid->leaving || kid->kill_us == 0) &&
+            kid->generation <= p->now.s->generation) {
             const uint64_t due = kid->born_us +
                 (uint64_t)p->now.cfg->start_timeout_ms * 1000u;
             if (now >= due) {
