@@ -18067,7 +18067,7 @@ TEST(process, young_children_are_replaced_at_once)
                    1000);
     }
     CHECK_INT(get_status(&f, "/hello"), 200);
-    CHECK_IN(now_ms() - t0, 0, (uint64_t)SCALED(1500));
+    CHECK_IN(now_ms() - t0, 0, (uint64_t)SCALED(4000));
     fx_down(&f);
 }
 
