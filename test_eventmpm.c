@@ -7245,7 +7245,7 @@ static int connect_from(client *c, const fixture *f, const char *from)
 LIVE(peer, nobody_takes_more_than_a_share)
 {
     fixture f;
-    client c[5], d;
+    client c[4], d, over[50];
     int i;
 
     fx_init(&f);
@@ -7257,10 +7257,11 @@ LIVE(peer, nobody_takes_more_than_a_share)
         cl_open(&c[i], &f);
         check_in_step(&c[i]);
     }
-    for (i = 0; i < 50; i++) {           /* over it: closed, no word, no spin */
-        cl_open(&c[4], &f);
-        CHECK_INT(cl_end(&c[4], PATIENCE), CL_FIN);
-        cl_close(&c[4]);
+    for (i = 0; i < 50; i++)             /* over it: closed, no word, no spin */
+        cl_open(&over[i], &f);
+    for (i = 0; i < 50; i++) {
+        CHECK_INT(cl_end(&over[i], PATIENCE), CL_FIN);
+        cl_close(&over[i]);
     }
     if (!f.forked)                       /* the FIN comes before the count */
         CHECK_SOON(empm__load(&f.s->child.score->refused) == 50, 8000);
@@ -7283,6 +7284,63 @@ LIVE(peer, nobody_takes_more_than_a_share)
     for (i = 0; i < 4; i++)
         cl_close(&c[i]);
     cl_close(&d);
+    fx_down(&f);
+}
+
+/* A client with one connection at a time never has two, however late the server
+ * closes the last one. */
+LIVE(peer, what_the_client_has_left_does_not_count)
+{
+    static const char *const requests[] = {
+        "GET /hello HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+        "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n",
+        "POST /hello HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc"
+    };
+    fixture f;
+    client c;
+    int i, answered = 0;
+
+    fx_init(&f);
+    long_times(&f);
+    f.cfg.max_connections_per_peer = 1;
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < 150; i++) {
+        cl_open(&c, &f);
+        cl_puts(&c, requests[i % 3]);
+        answered += cl_reply(&c) > 0;
+        if (i % 3 == 0)
+            cl_drain(&c, PATIENCE);
+        cl_close(&c);
+    }
+    CHECK_INT(answered, 150);
+    CHECK(!fx_log_has(&f, "EMPM5306"));
+    fx_down(&f);
+}
+
+/* One that is closed gives its place before one that is kept alive has to. */
+LIVE(peer, what_is_closed_makes_room_first)
+{
+    fixture f;
+    client kept, c;
+    int i;
+
+    fx_init(&f);
+    long_times(&f);
+    f.cfg.max_open_connections = 2;
+    if (!fx_up(&f))
+        return;
+    cl_open(&kept, &f);
+    check_in_step(&kept);
+    for (i = 0; i < 10; i++) {
+        cl_open(&c, &f);
+        CHECK_INT(cl_get(&c, "/hello"), 200);
+        cl_close(&c);
+        nap(SCALED(10));
+    }
+    check_in_step(&kept);
+    CHECK(!fx_log_has(&f, "EMPM5009"));
+    cl_close(&kept);
     fx_down(&f);
 }
 
@@ -17330,6 +17388,39 @@ TEST(listen, inherited_descriptor)
     fx_down(&f);
     if (fcntl(fd, F_GETFD) != -1)   /* ours again, or closed: either is right */
         close(fd);
+}
+
+/* All who have the descriptor can shut it down, and accept() fails for ever then:
+ * TCP listens again; the rest is served, and nobody spins. */
+TEST(listen, somebody_shuts_a_socket_down)
+{
+    char path[300], text[320];
+    struct rusage before, after;
+    fixture f;
+    client c;
+    int k;
+
+    fx_init(&f);
+    snprintf(text, sizeof text, "unix:%s", tmp_path(path, sizeof path, "shut"));
+    f.cfg.listen[1] = text;
+    if (!fx_up(&f))
+        return;
+    for (k = 0; k < 2; k++)
+        shutdown(f.s->listeners[k].fd, SHUT_RDWR);
+    CHECK_SOON(fx_log_has(&f, "opened again") &&
+               fx_log_has(&f, "until a restart"), 3000);
+    getrusage(RUSAGE_SELF, &before);
+    nap(100);
+    getrusage(RUSAGE_SELF, &after);
+    CHECK((after.ru_utime.tv_sec - before.ru_utime.tv_sec) * 1000000L +
+              (after.ru_utime.tv_usec - before.ru_utime.tv_usec) < 50000);
+    for (k = 0; k < 20; k++) {
+        cl_open(&c, &f);
+        CHECK_INT(cl_get(&c, "/hello"), 200);
+        cl_close(&c);
+    }
+    CHECK_INT(fx_log_lines(&f, "a process has shut it down"), 2);
+    fx_down(&f);
 }
 
 /* ---------------------------------------------------------------------------
