@@ -231,6 +231,7 @@
  *   5017  a socket fails, and its client is not the reason: it is closed
  *   5018  a request goes wrong after its answer has begun
  *   5019  epoll_wait or poll fails: the child ends if that goes on
+ *   5020  a unix socket that listens has been shut down: only a restart helps
  *   5030  a process without children cannot be reloaded or upgraded
  *   5031  started as root without User: the user nobody serves; or not as root,
  *         and User is ignored
@@ -6158,6 +6159,7 @@ typedef struct empm__child {
     empm__event         events[EMPM__BATCH];
     uint32_t            paused;        /* why it does not accept: EMPM__PAUSE_* */
     uint32_t            accepts;       /* since the last rotation */
+    uint32_t            vain;          /* looks at what listens, for nothing */
     uint64_t            accepted_before; /* by the slot's last tenants */
     uint32_t            full_batches;  /* in a row without room */
     uint32_t            retry_ms, stop_ms;
@@ -14360,6 +14362,7 @@ enum { EMPM__TO_SIBLINGS = 1, EMPM__TO_PROGRAM };
 
 #define EMPM__FRESH_MS     2         /* a client that sends at once has spoken */
 #define EMPM__PATIENCE_US  2000u     /* a job may wait behind quick ones so long */
+#define EMPM__VAIN         64u       /* looks for nothing, then one at why */
 #define EMPM__DEAF_US      1000000u  /* and no wait for events: it is over */
 #define EMPM__HAND_OVER_MS 30000     /* and nothing could be moved: it is over */
 
@@ -14992,7 +14995,7 @@ static void empm__shut(empm__child *ch, int k)
                         "shut it down: opened again", l->text);
         return;
     }
-    empm__log_child(ch, EMPM_LOG_CRIT, 5008, "Listen %s: a process has shut it "
+    empm__log_child(ch, EMPM_LOG_CRIT, 5020, "Listen %s: a process has shut it "
                     "down: nobody can connect until a restart", l->text);
     empm__listen_set(ch, 0);
     ch->shut |= 1u << k;
@@ -15050,6 +15053,11 @@ static void empm__accept_some(empm__child *ch, empm__batch *b, int k,
 #if EAGAIN != EWOULDBLOCK
         case EWOULDBLOCK:
 #endif
+            /* a sibling was faster; or, as some kernels say it, a unix socket
+             * has been shut down, and this event comes for ever */
+            if (!accepted && ++ch->vain % EMPM__VAIN == 0 &&
+                empm__is_shut(l->fd))
+                empm__shut(ch, k);
             return;
         case EMFILE: case ENFILE: case ENOBUFS: case ENOMEM:
             if (empm__cull(ch, 1, now_ms) > 0)
