@@ -16120,19 +16120,20 @@ static int empm__unix_beside(struct sockaddr_un *a, const char *path, int fd,
 }
 
 /* A socket file that nobody listens on is left over from a crash. The question
- * does not wait: a server whose backlog is full is alive. */
+ * does not wait: a server whose backlog is full is alive. 0: errno says why. */
 static int empm__unix_stale(const char *path)
 {
     struct sockaddr_un a;
     struct stat st;
     int fd, stale;
     if (empm__unix_address(&a, path) < 0 || lstat(path, &st) < 0 ||
-        !S_ISSOCK(st.st_mode) || (fd = socket(AF_UNIX, SOCK_STREAM, 0)) < 0)
+        (fd = socket(AF_UNIX, SOCK_STREAM, 0)) < 0)
         return 0;
-    stale = empm__fd_flags(fd, 1) == 0 &&
+    stale = S_ISSOCK(st.st_mode) && empm__fd_flags(fd, 1) == 0 &&
             connect(fd, (struct sockaddr *)&a, sizeof a) < 0 &&
             errno == ECONNREFUSED;
     close(fd);
+    errno = EADDRINUSE;
     return stale;
 }
 
@@ -16182,10 +16183,10 @@ static int empm__unix_show(const char *made, const char *aside,
             return unlink(made);
         if (errno != EEXIST)             /* a file system without links */
             return rename(made, path);
-        if (!empm__unix_stale(path))
-            break;
-        if (rename(path, aside) == 0 && !empm__unix_stale(aside) &&
-            link(aside, path) < 0)
+        if (!empm__unix_stale(path) ||
+            (rename(path, aside) < 0 && errno != ENOENT))
+            return -1;
+        if (!empm__unix_stale(aside) && link(aside, path) < 0)
             break;
         unlink(aside);
     }
@@ -16867,7 +16868,7 @@ static void empm__check_names(const empm_config *cfg, empm__report *rep)
     const char *dirs[2][2];
     char path[1200];
     struct stat st;
-    uid_t uid;
+    uid_t uid = 1;
     gid_t gid;
     int i;
     dirs[0][0] = "ChrootDir";
@@ -16911,9 +16912,9 @@ static void empm__check_names(const empm_config *cfg, empm__report *rep)
                                        : empm__path_of(cfg, cfg->document_root,
                                                        path, sizeof path), rep);
     }
-    if (cfg->chroot_dir != NULL && cfg->user_name == NULL)
-        empm__say(rep, EMPM_LOG_ERROR, 5134, "ChrootDir without User: root "
-                  "walks out of it");
+    if (cfg->chroot_dir != NULL && (cfg->user_name == NULL || uid == 0))
+        empm__say(rep, EMPM_LOG_ERROR, 5134, "ChrootDir %s: root walks out of it",
+                  cfg->user_name == NULL ? "without User" : "with User root");
 }
 
 /* `old`: what runs, if this is to follow it; or NULL. */
@@ -17474,16 +17475,26 @@ EMPM_API void empm_free(empm_server *s)
  * >>run -- signals, and the engine in the foreground
  *
  * A signal handler needs something at file scope: the write end of one pipe, and
- * only empm_run() uses it. Everything else of this file has no such state.
+ * whether the server is still starting; only empm_run() uses them. Everything
+ * else of this file has no such state.
  * ------------------------------------------------------------------------- */
 
 static int empm__signal_fd = -1;
+static volatile sig_atomic_t empm__starting;
 
+/* A start may wait for names (DNS, NSS), and has nothing to save: a stop ends it
+ * at once. All else waits until the server runs. */
 static void empm__on_signal(int sig)
 {
     const unsigned char byte = (unsigned char)sig;
     const int saved = errno;
-    ssize_t r = write(empm__signal_fd, &byte, 1);
+    ssize_t r;
+    if (empm__starting && (sig == SIGTERM || sig == SIGINT)) {
+        signal(sig, SIG_DFL);
+        raise(sig);                  /* when this has returned */
+        return;
+    }
+    r = write(empm__signal_fd, &byte, 1);
     (void)r;                         /* full: there is enough to read */
     errno = saved;
 }
@@ -19756,6 +19767,7 @@ static int empm__run(const empm__source *source,
     signals.taken = 0;
     if (cfg->log == empm__log_stderr && (r = empm__log_open(cfg, &rep)) < 0)
         goto done;
+    empm__starting = 1;
     if ((r = empm__signals_take(&signals, cfg->graceful_stop_signal)) < 0) {
         empm__no_pipe(cfg, "signals");
         goto done;
@@ -19792,6 +19804,7 @@ static int empm__run(const empm__source *source,
     empm__check_uses(cfg, &rep);
     if ((r = rep.result) < 0)
         goto done;
+    empm__starting = 0;
     empm__settings(cfg, line, sizeof line);
     empm__log(cfg, EMPM_LOG_NOTICE, 5042, "%s", line);
 #ifndef EVENTMPM_NO_FORK
@@ -19819,6 +19832,7 @@ static int empm__run(const empm__source *source,
         empm__engine_free(s);
     }
 done:
+    empm__starting = 0;
     empm__signals_restore(&signals);
     empm__pid_drop(&pid_file, 1);
     if (ready_fd >= 0)

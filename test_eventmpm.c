@@ -3691,10 +3691,12 @@ TEST(config, what_is_refused)
         { "DocumentRoot /dev/null\nStrict On", 112 },
         { "Listen 8080 https", 5108 }, { "Listen 8080 http", 0 },
         { "Listen 127.0.0.1:8080 HTTP proxy", 0 },
-        { "ChrootDir /no/such/place\nUser root", 5134 },
-        { "ChrootDir /dev/null\nUser root", 5134 },
+        { "ChrootDir /no/such/place\nUser #65534", 5134 },
+        { "ChrootDir /dev/null\nUser #65534", 5134 },
         { "ChrootDir /", 5134 },
-        { "ChrootDir /dev\nUser root\nSpoolDirectory /dev", 5134 },  /* "." */
+        { "ChrootDir /\nUser root", 5134 },
+        { "ChrootDir /\nUser #0", 5134 },
+        { "ChrootDir /dev\nUser #65534\nSpoolDirectory /dev", 5134 },  /* "." */
         { "Listen \"unix:/tmp/x user=nobody-of-that-name\"", 5108 },
         { "CoreDumpDirectory /dev/null", 5134 },
         { "User no-such-user-at-all", 543 },
@@ -17318,6 +17320,12 @@ static int test_getaddrinfo(const char *host, const char *port,
     static struct sockaddr_in at[4];
     int k;
 
+    if (host != NULL && strcmp(host, "slow.test") == 0) {
+        const uint64_t end = now_ms() + 10000;
+        set_int(&shm->child_starts, 77);
+        while (now_ms() < end)       /* EINTR or not: a resolver goes on */
+            nap(1000);
+    }
     if (host == NULL || strcmp(host, "several.test") != 0)
         return getaddrinfo(host, port, hints, list);
     for (k = 0; k < 4; k++) {
@@ -17433,6 +17441,32 @@ TEST(listen, somebody_shuts_a_socket_down)
 /* ---------------------------------------------------------------------------
  * >>server -- starting and stopping
  * ------------------------------------------------------------------------- */
+
+/* Names may take their time at the start; a stop does not. */
+TEST(server, a_stop_ends_a_start_that_waits_for_names)
+{
+    static const int signals[] = { SIGTERM, SIGINT };
+    int i;
+
+    for (i = 0; i < 4; i++) {
+        const int sig = signals[i % 2];
+        fixture f;
+        fx_init_forked(&f, i / 2);   /* without children, too */
+        f.cfg.listen[1] = "slow.test:0";
+        if (!fx_up(&f))
+            return;
+        CHECK_SOON(get_int(&shm->child_starts) == 77, 4000);
+        signal_process(f.pid, SIGUSR1);      /* is no reason to end */
+        nap(10);
+        CHECK(!fx_wait(&f, 0));
+        signal_process(f.pid, sig);
+        CHECK(fx_wait(&f, 1000));
+        CHECK(WIFSIGNALED(f.status) && WTERMSIG(f.status) == sig);
+        set_int(&shm->child_starts, 0);
+        f.status = 0;                /* that is no fault here */
+        fx_down(&f);
+    }
+}
 
 TEST(server, start_and_stop_many_times)
 {
