@@ -16799,8 +16799,9 @@ static int empm__find_identity(empm_server *s, empm__report *rep)
     if (empm__find_user(cfg->user_name, &s->uid, &s->gid) < 0 ||
         (cfg->group_name != NULL &&
          empm__find_group(cfg->group_name, &s->gid) < 0)) {
-        empm__say(rep, EMPM_LOG_ERROR, 5035, "User %s or its Group is not found",
-                  cfg->user_name);
+        empm__say(rep, EMPM_LOG_ERROR, 5035, "User %s or its Group is not found"
+                  "%s%s", cfg->user_name, errno != 0 ? ": " : "",
+                  errno != 0 ? strerror(errno) : "");
         return EMPM_ESYS;
     }
     while (cfg->user_name[0] != '#' && r < 0 && room < 65536) {
