@@ -239,6 +239,8 @@
  *   5016  a file cannot be opened or read: clients get 503, or 500
  *   5017  a socket fails, and its client is not the reason: it is closed
  *   5018  a request goes wrong after its answer has begun
+ *   5019  epoll_wait or poll fails: the child ends if that goes on
+ *   5020  a unix socket that listens has been shut down: only a restart helps
  *   5030  a process without children cannot be reloaded or upgraded
  *   5031  started as root without User: the user nobody serves; or not as root,
  *         and User is ignored
@@ -579,8 +581,8 @@ typedef struct empm_config {
                                           listeners, where none means all;
                                           unix sockets are in any case */
     int         max_connections_per_peer; /* in a child, of one IPv4 address or
-                                          IPv6 /64; more are closed at once; not
-                                          on "proxy" listeners. 0: no limit */
+                                          IPv6 /64; more are closed; not on
+                                          "proxy" listeners. 0: no limit */
 
     int64_t     shared_store_size;     /* bytes for empm_store_*(), at least 10
                                           KiB: 0, none */
@@ -5054,7 +5056,7 @@ static int empm__poller_collect(empm__poller *p, int timeout_ms,
         out[i].gen = (uint16_t)(p->got[i].data.u64 >> 32);
         out[i].ready = (uint16_t)r;
     }
-    return n < 0 ? 0 : n;
+    return n;
 }
 
 #else /* poll() */
@@ -5194,7 +5196,7 @@ static int empm__poller_listen(empm__poller *p, int fd, uint32_t k, int on)
 static int empm__poller_collect(empm__poller *p, int timeout_ms,
                                 empm__event *out)
 {
-    int left = poll(p->set, p->n, timeout_ms), n = 0;
+    int left = poll(p->set, p->n, timeout_ms), n = left < 0 ? -1 : 0;
     uint32_t slot;
     for (slot = 0; slot < p->n && left > 0 && n < EMPM__BATCH; slot++) {
         int e = p->set[slot].revents;
@@ -5222,7 +5224,7 @@ static int empm__poller_collect(empm__poller *p, int timeout_ms,
 #endif
 
 /* Waits for events, at most timeout_ms (-1: without limit); not at all if the
- * inbox or the orders want attention. */
+ * inbox or the orders want attention. Returns how many, or -1: errno says why. */
 static int empm__poller_wait(empm__poller *p, int timeout_ms, empm__event *out)
 {
     int n;
@@ -6127,6 +6129,18 @@ typedef struct empm__files {           /* by a hash of the path */
     uint32_t        due_ms;            /* atomic: for the listener; or NEVER */
 } empm__files;
 
+/* A connection beyond MaxConnectionsPerPeer that waits for its verdict. */
+#define EMPM__HELD    16u        /* at most; the oldest has it early then */
+#define EMPM__HELD_MS 50         /* so long at most */
+#define EMPM__OVER    0xfffffffdu    /* no record: it is one too many */
+
+typedef struct empm__held {
+    int      fd;
+    int      listener;
+    uint32_t until_ms;
+    struct sockaddr_storage from;
+} empm__held;
+
 typedef struct empm__child {
     empm_server        *s;
     const empm_config  *cfg;
@@ -6165,6 +6179,7 @@ typedef struct empm__child {
     empm__event         events[EMPM__BATCH];
     uint32_t            paused;        /* why it does not accept: EMPM__PAUSE_* */
     uint32_t            accepts;       /* since the last rotation */
+    uint32_t            vain;          /* looks at what listens, for nothing */
     uint64_t            accepted_before; /* by the slot's last tenants */
     uint32_t            full_batches;  /* in a row without room */
     uint32_t            retry_ms, stop_ms;
@@ -6184,6 +6199,12 @@ typedef struct empm__child {
     int                 told_few;      /* the parent knows of few idle workers */
     int                 listening;     /* sockets registered */
     empm__counts        counts;        /* MaxConnectionsPerPeer */
+    empm__held          held[EMPM__HELD];
+    uint32_t            nheld;         /* connections beyond it that wait for
+                                          their verdict, the oldest first */
+    uint32_t            shut;          /* a bit for each listening socket that
+                                          somebody has shut down for good */
+    uint64_t            deaf_us;       /* waiting for events fails since then */
     /* the end */
     pthread_mutex_t     done_lock;     /* guards done */
     pthread_cond_t      done_cond;
@@ -14369,6 +14390,8 @@ enum { EMPM__TO_SIBLINGS = 1, EMPM__TO_PROGRAM };
 
 #define EMPM__FRESH_MS     2         /* a client that sends at once has spoken */
 #define EMPM__PATIENCE_US  2000u     /* a job may wait behind quick ones so long */
+#define EMPM__VAIN         64u       /* looks for nothing, then one at why */
+#define EMPM__DEAF_US      1000000u  /* and no wait for events: it is over */
 #define EMPM__HAND_OVER_MS 30000     /* and nothing could be moved: it is over */
 
 typedef struct empm__batch {         /* taken in this round, in order */
@@ -14464,6 +14487,34 @@ static void empm__end_taken(empm__child *ch, empm__batch *b, uint32_t i,
     empm__batch_add(ch, b, i);
 }
 
+static void empm__drain_inbox(empm__child *ch, empm__batch *b)
+{
+    uint32_t i = __atomic_exchange_n(&ch->poller.inbox, EMPM__NIL,
+                                     __ATOMIC_ACQUIRE);
+    while (i != EMPM__NIL) {
+        empm__conn *c = empm__conn_at(&ch->slab, i);
+        const uint32_t next = empm__load(&c->inbox_next);  /* before POSTED goes */
+        const uint32_t w = __atomic_fetch_and(
+            &c->word, ~(uint32_t)EMPM__POSTED, __ATOMIC_ACQ_REL);
+        if (!c->in_use)
+            ;                        /* a late hint */
+        else if (w & EMPM__RETIRED)
+            empm__record_free(ch, i);
+        else {
+            const uint32_t deadline = empm__load(&c->deadline_ms);
+            if (deadline != EMPM__NEVER)
+                empm__wheel_hasten(&ch->wheel, &ch->slab, i, deadline);
+            if (empm__take(ch, i, 0, b->now_ms))
+                empm__batch_add(ch, b, i);
+            else if (ch->handing_over && (w & EMPM__IDLE)) {
+                ch->sweep = (uint32_t)empm__min(ch->sweep, i);
+                ch->sweep_ms = b->now_ms;
+            }
+        }
+        i = next;
+    }
+}
+
 /* --- siblings ------------------------------------------------------------- */
 
 /* How many more jobs the siblings that accept can begin at once, by what they
@@ -14516,7 +14567,8 @@ static int32_t empm__fresh(empm__child *ch, uint32_t now_ms)
 static int empm__listens_to(const empm__child *ch, int k)
 {
     return ch->s->listeners[k].admin == ch->admin &&
-           ch->s->listeners[k].fd >= 0;  /* the other engine's may change */
+           ch->s->listeners[k].fd >= 0 &&  /* the other engine's may change */
+           !(ch->shut >> k & 1);
 }
 
 /* Registers all that listens for us, or nothing; -1: that is not possible. */
@@ -14576,6 +14628,15 @@ static void empm__pass_on(empm__child *ch)
         p[k].events = POLLIN;
     if (poll(p, (nfds_t)n, 0) > 0)
         empm__exchange_ring(&ch->s->exchange);
+}
+
+/* Has somebody called shutdown() on a listening socket? */
+static int empm__is_shut(int fd)
+{
+    struct pollfd p;
+    p.fd = fd;
+    p.events = EMPM__POLLRDHUP;
+    return poll(&p, 1, 0) > 0;
 }
 
 /* `reason`: for the log; NULL: it is none of anybody's. */
@@ -14665,7 +14726,8 @@ static uint32_t empm__deadline_moved(const empm_config *cfg,
 
 /* Makes a record of a new descriptor and begins to wait for its next byte.
  * `from` is the peer's address; NULL: MaxConnectionsPerPeer does not ask. `m`: the
- * connection comes from a sibling; NULL: it is new. NIL: it is closed. */
+ * connection comes from a sibling; NULL: it is new. NIL: it is closed; OVER: it
+ * is one too many, and the caller's still. */
 static uint32_t empm__admit(empm__child *ch, int fd, int k,
                             const struct sockaddr_storage *from,
                             const empm__moved *m, uint32_t now_ms)
@@ -14687,15 +14749,8 @@ static uint32_t empm__admit(empm__child *ch, int fd, int k,
         empm__peer_from(p, from);    /* what has moved was counted before */
         if (!empm__counts_add(&ch->counts, p, m != NULL ? INT_MAX
                                               : cfg->max_connections_per_peer)) {
-            char text[96];
-            close(fd);
             empm__slab_put(&ch->slab, i);
-            empm__bump(&ch->score->refused, 1u);
-            empm__log_child(ch, EMPM_LOG_WARN, 5306, "%s has as many "
-                            "connections as MaxConnectionsPerPeer of %d allows: "
-                            "refused", empm__peer_text(p, 0, text, sizeof text),
-                            cfg->max_connections_per_peer);
-            return EMPM__NIL;
+            return EMPM__OVER;
         }
     } else if (m != NULL && proxy && m->state != EMPM__HANDSHAKE)
         *p = m->peer;
@@ -14745,6 +14800,59 @@ static uint32_t empm__admit(empm__child *ch, int fd, int k,
     }
     empm__store(&ch->score->connections, ch->slab.in_use);
     return i;
+}
+
+/* Those beyond MaxConnectionsPerPeer: each of them is admitted as soon as it can
+ * be, or refused at its time; of the oldest, `most` are refused at once. */
+static void empm__settle(empm__child *ch, empm__batch *b, uint32_t most)
+{
+    uint32_t i, n = 0;
+    if (ch->nheld == 0)
+        return;
+    empm__drain_inbox(ch, b);
+    for (i = 0; i < ch->nheld; i++) {
+        const empm__held h = ch->held[i];
+        char text[96];
+        empm__peer p;
+        if (empm__admit(ch, h.fd, h.listener, &h.from, NULL, b->now_ms) !=
+            EMPM__OVER)
+            continue;
+        if (i >= most && empm__until(h.until_ms, b->now_ms) > 0) {
+            ch->held[n++] = h;
+            continue;
+        }
+        close(h.fd);
+        empm__bump(&ch->score->refused, 1u);
+        empm__peer_from(&p, &h.from);
+        empm__log_child(ch, EMPM_LOG_WARN, 5306, "%s has as many connections as "
+                        "MaxConnectionsPerPeer of %d allows: refused",
+                        empm__peer_text(&p, 0, text, sizeof text),
+                        ch->cfg->max_connections_per_peer);
+    }
+    ch->nheld = n;
+}
+
+/* One more than MaxConnectionsPerPeer allows. The client may have closed another
+ * one before: its event has not been read, or a worker is about to close it. So
+ * the verdict waits for a moment. */
+static void empm__hold(empm__child *ch, empm__batch *b, int fd, int k,
+                       const struct sockaddr_storage *from)
+{
+    empm__held *h;
+    empm__settle(ch, b, ch->nheld == EMPM__HELD);
+    h = &ch->held[ch->nheld++];
+    h->fd = fd;
+    h->listener = k;
+    h->until_ms = empm__after(b->now_ms, EMPM__HELD_MS);
+    h->from = *from;
+}
+
+/* Room for one more connection: what workers have closed, or one that is only
+ * kept alive. 0: there is none. */
+static int empm__make_room(empm__child *ch, empm__batch *b)
+{
+    empm__drain_inbox(ch, b);
+    return ch->slab.in_use < ch->most || empm__cull(ch, 1, b->now_ms) > 0;
 }
 
 /* May the connection move? All that there is of it is in the kernel. */
@@ -14841,14 +14949,16 @@ static void empm__move_in(empm__child *ch, empm__batch *b, int fd,
 /* May one more message of connections be taken? At MaxOpenConnections they are
  * for siblings, if those accept; else idle ones make room. Without descriptors
  * what is taken would be lost. */
-static int empm__has_place(empm__child *ch, uint32_t now_ms)
+static int empm__has_place(empm__child *ch, empm__batch *b)
 {
-    const uint32_t n = ch->slab.in_use;
-    uint32_t others = 0;
-    if (n >= ch->most) {
+    const uint32_t now_ms = b->now_ms;
+    uint32_t others = 0, over;
+    if (ch->slab.in_use >= ch->most)
+        empm__drain_inbox(ch, b);
+    if (ch->slab.in_use >= ch->most) {
+        over = ch->slab.in_use - ch->most + 1;
         empm__siblings(ch, &others);
-        if (others > 0 ||
-            empm__cull(ch, n - ch->most + 1, now_ms) < n - ch->most + 1) {
+        if (others > 0 || empm__cull(ch, over, now_ms) < over) {
             empm__pause(ch, EMPM__PAUSE_FULL, now_ms,
                         others > 0 ? NULL : "MaxOpenConnections is reached");
             return 0;
@@ -14878,7 +14988,7 @@ static void empm__take_moved(empm__child *ch, empm__batch *b, int all)
             empm__pause_full(ch, b->now_ms);
             return;
         }
-        if (!all && !empm__has_place(ch, b->now_ms))
+        if (!all && !empm__has_place(ch, b))
             return;
         n = empm__exchange_take(&ch->s->exchange, &m, fds);
         if (n == 0)
@@ -14952,10 +15062,28 @@ static void empm__give_jobs(empm__child *ch, const empm__batch *b)
     ch->give_ms = empm__after(b->now_ms, (int)ch->give_wait);
 }
 
+/* Listening socket k is shut down: whoever has the descriptor can do that. One of
+ * TCP listens again when it is told to, a unix one never: it is left alone. */
+static void empm__shut(empm__child *ch, int k)
+{
+    const empm__listener *l = &ch->s->listeners[k];
+    if (listen(l->fd, ch->cfg->listen_backlog) == 0 && !empm__is_shut(l->fd)) {
+        empm__log_child(ch, EMPM_LOG_ERROR, 5008, "Listen %s: a process has "
+                        "shut it down: opened again", l->text);
+        return;
+    }
+    empm__log_child(ch, EMPM_LOG_CRIT, 5020, "Listen %s: a process has shut it "
+                    "down: nobody can connect until a restart", l->text);
+    empm__listen_set(ch, 0);
+    ch->shut |= 1u << k;
+    if (ch->paused == 0 && empm__listen_set(ch, 1) < 0)
+        empm__pause(ch, EMPM__PAUSE_FDS, empm__now_ms(), strerror(errno));
+}
+
 /* Accepts from listening socket k, at most `most`, and no more than our workers
  * can begin as long as siblings have time; `all`: whatever they have. Every errno
  * has its treatment, and none closes the socket or the child. */
-static void empm__accept_some(empm__child *ch, const empm__batch *b, int k,
+static void empm__accept_some(empm__child *ch, empm__batch *b, int k,
                               int most, int all)
 {
     const empm__listener *l = &ch->s->listeners[k];
@@ -14977,7 +15105,7 @@ static void empm__accept_some(empm__child *ch, const empm__batch *b, int k,
             p.events = POLLIN;
             if (accepted || poll(&p, 1, 0) <= 0)
                 return;
-            if (empm__cull(ch, 1, now_ms) == 0) {
+            if (!empm__make_room(ch, b)) {
                 empm__pause(ch, EMPM__PAUSE_FULL, now_ms,
                             "MaxOpenConnections is reached");
                 return;
@@ -14987,7 +15115,8 @@ static void empm__accept_some(empm__child *ch, const empm__batch *b, int k,
         fd = empm__accept(l->fd, from);
         if (fd >= 0) {
             accepted = 1;
-            empm__admit(ch, fd, k, from, NULL, now_ms);
+            if (empm__admit(ch, fd, k, from, NULL, now_ms) == EMPM__OVER)
+                empm__hold(ch, b, fd, k, from);
             if (++ch->accepts >= 16 && ch->listening) {
                 /* last in the queue of who is woken: siblings get their share */
                 ch->accepts = 0;
@@ -15002,6 +15131,11 @@ static void empm__accept_some(empm__child *ch, const empm__batch *b, int k,
 #if EAGAIN != EWOULDBLOCK
         case EWOULDBLOCK:
 #endif
+            /* a sibling was faster; or, as some kernels say it, a unix socket
+             * has been shut down, and this event comes for ever */
+            if (!accepted && ++ch->vain % EMPM__VAIN == 0 &&
+                empm__is_shut(l->fd))
+                empm__shut(ch, k);
             return;
         case EMFILE: case ENFILE: case ENOBUFS: case ENOMEM:
             if (empm__cull(ch, 1, now_ms) > 0)
@@ -15009,6 +15143,10 @@ static void empm__accept_some(empm__child *ch, const empm__batch *b, int k,
             empm__pause(ch, EMPM__PAUSE_FDS, now_ms, strerror(errno));
             return;
         case EBADF: case EINVAL: case ENOTSOCK: case EFAULT:
+            if (empm__is_shut(l->fd)) {
+                empm__shut(ch, k);
+                return;
+            }
             empm__pause(ch, EMPM__PAUSE_FDS, now_ms, strerror(errno));
             return;
         default:                     /* this one connection has failed */
@@ -15114,6 +15252,7 @@ static void empm__begin_stop(empm__child *ch, empm__batch *b, uint32_t orders)
         for (k = 0; k < ch->s->nlisteners; k++)
             if (empm__listens_to(ch, k) && !tried && !(others_serve && now))
                 empm__accept_some(ch, b, k, cfg->listen_backlog + EMPM__BATCH, 1);
+        empm__settle(ch, b, EMPM__HELD);
         if (!others_serve && !tried)     /* nobody else will have these */
             empm__take_moved(ch, b, 1);
         empm__pause(ch, EMPM__PAUSE_STOP, b->now_ms, "");
@@ -15237,34 +15376,6 @@ static void empm__hand_over(empm__child *ch, empm__batch *b)
 
 /* --- one round ------------------------------------------------------------ */
 
-static void empm__drain_inbox(empm__child *ch, empm__batch *b)
-{
-    uint32_t i = __atomic_exchange_n(&ch->poller.inbox, EMPM__NIL,
-                                     __ATOMIC_ACQUIRE);
-    while (i != EMPM__NIL) {
-        empm__conn *c = empm__conn_at(&ch->slab, i);
-        const uint32_t next = empm__load(&c->inbox_next);  /* before POSTED goes */
-        const uint32_t w = __atomic_fetch_and(
-            &c->word, ~(uint32_t)EMPM__POSTED, __ATOMIC_ACQ_REL);
-        if (!c->in_use)
-            ;                        /* a late hint */
-        else if (w & EMPM__RETIRED)
-            empm__record_free(ch, i);
-        else {
-            const uint32_t deadline = empm__load(&c->deadline_ms);
-            if (deadline != EMPM__NEVER)
-                empm__wheel_hasten(&ch->wheel, &ch->slab, i, deadline);
-            if (empm__take(ch, i, 0, b->now_ms))
-                empm__batch_add(ch, b, i);
-            else if (ch->handing_over && (w & EMPM__IDLE)) {
-                ch->sweep = (uint32_t)empm__min(ch->sweep, i);
-                ch->sweep_ms = b->now_ms;
-            }
-        }
-        i = next;
-    }
-}
-
 static void empm__expire(empm__child *ch, empm__batch *b)
 {
     const uint32_t now = b->now_ms;
@@ -15377,6 +15488,8 @@ static int empm__poll_timeout(const empm__child *ch, uint32_t now_ms)
         at = empm__after(now_ms, 2);  /* to close the gate in time */
     if (ch->paused & EMPM__PAUSE_TURN)
         at = empm__earlier(at, ch->turn_ms);
+    if (ch->nheld > 0)
+        at = empm__after(now_ms, 1);  /* workers do not say what they close */
     if (ch->shares && queued > 0 && ch->give_ms == EMPM__NEVER)
         at = empm__after(now_ms, 1);  /* workers may block, and jobs wait then */
     at = empm__earlier(at, ch->give_ms);
@@ -15407,6 +15520,38 @@ static void empm__look(empm__child *ch, empm__batch *b, uint32_t e)
             empm__accept_some(ch, b, k, EMPM__ACCEPTS, 0);
 }
 
+/* epoll_wait or poll has failed. Memory may come back; if it goes on, the child
+ * ends, and the parent makes another. */
+static void empm__cannot_wait(empm__child *ch)
+{
+    const struct timespec rest = { 0, 10000000 };
+    if (errno == EINTR)
+        return;
+    if (ch->deaf_us == 0)
+        ch->deaf_us = empm__now_us();
+    empm__log_child(ch, EMPM_LOG_ERROR, 5019, "cannot wait for events: %s: %s%s",
+                    EMPM__EPOLL ? "epoll_wait" : "poll", strerror(errno),
+                    ch->s->parent_fd >= 0 ? ": the child ends if that goes on"
+                                          : "");
+    if (ch->s->parent_fd >= 0 && empm__now_us() - ch->deaf_us >= EMPM__DEAF_US)
+        _exit(1);
+    nanosleep(&rest, NULL);
+}
+
+/* Does a place matter now? Then those whose clients have gone are closed here,
+ * before new ones are looked at, and not when a worker has time. */
+static int empm__is_tight(const empm__child *ch)
+{
+    return ch->nheld > 0 || ch->slab.in_use >= ch->most;
+}
+
+static int empm__gone(const empm__conn *c)
+{
+    char byte;
+    const ssize_t n = recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    return n == 0 || (n < 0 && !empm__would_block(errno) && errno != EINTR);
+}
+
 /* 1: the role has been given back. */
 static int empm__round(empm__child *ch)
 {
@@ -15432,6 +15577,10 @@ static int empm__round(empm__child *ch)
         return 0;
     timeout = b.count > 0 ? 0 : empm__poll_timeout(ch, b.now_ms);
     n = empm__poller_wait(&ch->poller, timeout, events);
+    if (n < 0)
+        empm__cannot_wait(ch);
+    else
+        ch->deaf_us = 0;
     b.now_us = empm__now_us();
     b.now_ms = empm__us_to_ms(b.now_us);
     for (i = 0; i < n; i++) {
@@ -15446,10 +15595,13 @@ static int empm__round(empm__child *ch)
         c = empm__conn_at(&ch->slab, e->index);
         if (!c->in_use || c->gen != e->gen)
             continue;                /* of a descriptor that is closed here */
-        if (empm__take(ch, e->index, e->ready, b.now_ms))
+        if (empm__take(ch, e->index, e->ready, b.now_ms) &&
+            !((e->ready & EMPM__STICKY) && empm__is_tight(ch) &&
+              empm__gone(c) && empm__close_idle(ch, e->index)))
             empm__batch_add(ch, &b, e->index);
     }
     empm__expire(ch, &b);
+    empm__settle(ch, &b, 0);
 #ifndef EVENTMPM_NO_FILES
     if (empm__late(empm__load(&ch->files.due_ms), b.now_ms))
         empm__files_expire(&ch->files, b.now_ms, 0);
@@ -16064,19 +16216,20 @@ static int empm__unix_beside(struct sockaddr_un *a, const char *path, int fd,
 }
 
 /* A socket file that nobody listens on is left over from a crash. The question
- * does not wait: a server whose backlog is full is alive. */
+ * does not wait: a server whose backlog is full is alive. 0: errno says why. */
 static int empm__unix_stale(const char *path)
 {
     struct sockaddr_un a;
     struct stat st;
     int fd, stale;
     if (empm__unix_address(&a, path) < 0 || lstat(path, &st) < 0 ||
-        !S_ISSOCK(st.st_mode) || (fd = socket(AF_UNIX, SOCK_STREAM, 0)) < 0)
+        (fd = socket(AF_UNIX, SOCK_STREAM, 0)) < 0)
         return 0;
-    stale = empm__fd_flags(fd, 1) == 0 &&
+    stale = S_ISSOCK(st.st_mode) && empm__fd_flags(fd, 1) == 0 &&
             connect(fd, (struct sockaddr *)&a, sizeof a) < 0 &&
             errno == ECONNREFUSED;
     close(fd);
+    errno = EADDRINUSE;
     return stale;
 }
 
@@ -16126,10 +16279,10 @@ static int empm__unix_show(const char *made, const char *aside,
             return unlink(made);
         if (errno != EEXIST)             /* a file system without links */
             return rename(made, path);
-        if (!empm__unix_stale(path))
-            break;
-        if (rename(path, aside) == 0 && !empm__unix_stale(aside) &&
-            link(aside, path) < 0)
+        if (!empm__unix_stale(path) ||
+            (rename(path, aside) < 0 && errno != ENOENT))
+            return -1;
+        if (!empm__unix_stale(aside) && link(aside, path) < 0)
             break;
         unlink(aside);
     }
@@ -16742,8 +16895,9 @@ static int empm__find_identity(empm_server *s, empm__report *rep)
     if (empm__find_user(cfg->user_name, &s->uid, &s->gid) < 0 ||
         (cfg->group_name != NULL &&
          empm__find_group(cfg->group_name, &s->gid) < 0)) {
-        empm__say(rep, EMPM_LOG_ERROR, 5035, "User %s or its Group is not found",
-                  cfg->user_name);
+        empm__say(rep, EMPM_LOG_ERROR, 5035, "User %s or its Group is not found"
+                  "%s%s", cfg->user_name, errno != 0 ? ": " : "",
+                  errno != 0 ? strerror(errno) : "");
         return EMPM_ESYS;
     }
     while (cfg->user_name[0] != '#' && r < 0 && room < 65536) {
@@ -16811,7 +16965,7 @@ static void empm__check_names(const empm_config *cfg, empm__report *rep)
     const char *dirs[2][2];
     char path[1200];
     struct stat st;
-    uid_t uid;
+    uid_t uid = 1;
     gid_t gid;
     int i;
     dirs[0][0] = "ChrootDir";
@@ -16855,9 +17009,9 @@ static void empm__check_names(const empm_config *cfg, empm__report *rep)
                                        : empm__path_of(cfg, cfg->document_root,
                                                        path, sizeof path), rep);
     }
-    if (cfg->chroot_dir != NULL && cfg->user_name == NULL)
-        empm__say(rep, EMPM_LOG_ERROR, 5134, "ChrootDir without User: root "
-                  "walks out of it");
+    if (cfg->chroot_dir != NULL && (cfg->user_name == NULL || uid == 0))
+        empm__say(rep, EMPM_LOG_ERROR, 5134, "ChrootDir %s: root walks out of it",
+                  cfg->user_name == NULL ? "without User" : "with User root");
 }
 
 /* `old`: what runs, if this is to follow it; or NULL. */
@@ -17426,15 +17580,19 @@ EMPM_API void empm_free(empm_server *s)
  * >>run -- signals, and the engine in the foreground
  *
  * A signal handler needs something at file scope: the write end of one pipe, and
- * only empm_run() uses it. Everything else of this file has no such state.
+ * whether the server is still starting; only empm_run() uses them. Everything
+ * else of this file has no such state.
  * ------------------------------------------------------------------------- */
 
 static int empm__signal_fd = -1;
+static volatile sig_atomic_t empm__starting;
 
 /* What the pipe says instead of a HUP that the terminal may have sent: the system
  * did, or the first process of the session, which is the shell there. */
 #define EMPM__HANGUP 255
 
+/* A start may wait for names (DNS, NSS), and has nothing to save: a stop ends it
+ * at once. All else waits until the server runs. */
 static void empm__on_signal(int sig, siginfo_t *info, void *context)
 {
     unsigned char byte = (unsigned char)sig;
@@ -17443,6 +17601,11 @@ static void empm__on_signal(int sig, siginfo_t *info, void *context)
     (void)context;
     if (sig == SIGHUP && (info->si_pid == 0 || info->si_pid == getsid(0)))
         byte = EMPM__HANGUP;
+    if (empm__starting && (sig == SIGTERM || sig == SIGINT)) {
+        signal(sig, SIG_DFL);
+        raise(sig);                  /* when this has returned */
+        return;
+    }
     r = write(empm__signal_fd, &byte, 1);
     (void)r;                         /* full: there is enough to read */
     errno = saved;
@@ -19943,6 +20106,7 @@ static int empm__run(const empm__source *source,
     signals.taken = 0;
     if (cfg->log == empm__log_stderr && (r = empm__log_open(cfg, &rep)) < 0)
         goto done;
+    empm__starting = 1;
     if ((r = empm__signals_take(&signals, cfg->graceful_stop_signal)) < 0) {
         empm__no_pipe(cfg, "signals");
         goto done;
@@ -19980,6 +20144,7 @@ static int empm__run(const empm__source *source,
     empm__check_uses(cfg, &rep);
     if ((r = rep.result) < 0)
         goto done;
+    empm__starting = 0;
     empm__settings(cfg, line, sizeof line);
     empm__log(cfg, EMPM_LOG_NOTICE, 5042, "%s", line);
 #ifndef EVENTMPM_NO_FORK
@@ -20017,6 +20182,7 @@ static int empm__run(const empm__source *source,
         empm__engine_free(s);
     }
 done:
+    empm__starting = 0;
     empm__signals_restore(&signals);
     empm__manager_return(&manager);
     empm__pid_drop(&pid_file, 1);

@@ -3735,10 +3735,12 @@ TEST(config, what_is_refused)
         { "DocumentRoot /dev/null\nStrict On", 112 },
         { "Listen 8080 https", 5108 }, { "Listen 8080 http", 0 },
         { "Listen 127.0.0.1:8080 HTTP proxy", 0 },
-        { "ChrootDir /no/such/place\nUser root", 5134 },
-        { "ChrootDir /dev/null\nUser root", 5134 },
+        { "ChrootDir /no/such/place\nUser #65534", 5134 },
+        { "ChrootDir /dev/null\nUser #65534", 5134 },
         { "ChrootDir /", 5134 },
-        { "ChrootDir /dev\nUser root\nSpoolDirectory /dev", 5134 },  /* "." */
+        { "ChrootDir /\nUser root", 5134 },
+        { "ChrootDir /\nUser #0", 5134 },
+        { "ChrootDir /dev\nUser #65534\nSpoolDirectory /dev", 5134 },  /* "." */
         { "Listen \"unix:/tmp/x user=nobody-of-that-name\"", 5108 },
         { "CoreDumpDirectory /dev/null", 5134 },
         { "User no-such-user-at-all", 543 },
@@ -7289,7 +7291,7 @@ static int connect_from(client *c, const fixture *f, const char *from)
 LIVE(peer, nobody_takes_more_than_a_share)
 {
     fixture f;
-    client c[5], d;
+    client c[4], d, over[50];
     int i;
 
     fx_init(&f);
@@ -7301,10 +7303,11 @@ LIVE(peer, nobody_takes_more_than_a_share)
         cl_open(&c[i], &f);
         check_in_step(&c[i]);
     }
-    for (i = 0; i < 50; i++) {           /* over it: closed, no word, no spin */
-        cl_open(&c[4], &f);
-        CHECK_INT(cl_end(&c[4], PATIENCE), CL_FIN);
-        cl_close(&c[4]);
+    for (i = 0; i < 50; i++)             /* over it: closed, no word, no spin */
+        cl_open(&over[i], &f);
+    for (i = 0; i < 50; i++) {
+        CHECK_INT(cl_end(&over[i], PATIENCE), CL_FIN);
+        cl_close(&over[i]);
     }
     if (!f.forked)                       /* the FIN comes before the count */
         CHECK_SOON(empm__load(&f.s->child.score->refused) == 50, 8000);
@@ -7327,6 +7330,63 @@ LIVE(peer, nobody_takes_more_than_a_share)
     for (i = 0; i < 4; i++)
         cl_close(&c[i]);
     cl_close(&d);
+    fx_down(&f);
+}
+
+/* A client with one connection at a time never has two, however late the server
+ * closes the last one. */
+LIVE(peer, what_the_client_has_left_does_not_count)
+{
+    static const char *const requests[] = {
+        "GET /hello HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+        "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n",
+        "POST /hello HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc"
+    };
+    fixture f;
+    client c;
+    int i, answered = 0;
+
+    fx_init(&f);
+    long_times(&f);
+    f.cfg.max_connections_per_peer = 1;
+    if (!fx_up(&f))
+        return;
+    for (i = 0; i < 150; i++) {
+        cl_open(&c, &f);
+        cl_puts(&c, requests[i % 3]);
+        answered += cl_reply(&c) > 0;
+        if (i % 3 == 0)
+            cl_drain(&c, PATIENCE);
+        cl_close(&c);
+    }
+    CHECK_INT(answered, 150);
+    CHECK(!fx_log_has(&f, "EMPM5306"));
+    fx_down(&f);
+}
+
+/* One that is closed gives its place before one that is kept alive has to. */
+LIVE(peer, what_is_closed_makes_room_first)
+{
+    fixture f;
+    client kept, c;
+    int i;
+
+    fx_init(&f);
+    long_times(&f);
+    f.cfg.max_open_connections = 2;
+    if (!fx_up(&f))
+        return;
+    cl_open(&kept, &f);
+    check_in_step(&kept);
+    for (i = 0; i < 10; i++) {
+        cl_open(&c, &f);
+        CHECK_INT(cl_get(&c, "/hello"), 200);
+        cl_close(&c);
+        nap(SCALED(10));
+    }
+    check_in_step(&kept);
+    CHECK(!fx_log_has(&f, "EMPM5009"));
+    cl_close(&kept);
     fx_down(&f);
 }
 
@@ -17304,6 +17364,12 @@ static int test_getaddrinfo(const char *host, const char *port,
     static struct sockaddr_in at[4];
     int k;
 
+    if (host != NULL && strcmp(host, "slow.test") == 0) {
+        const uint64_t end = now_ms() + 10000;
+        set_int(&shm->child_starts, 77);
+        while (now_ms() < end)       /* EINTR or not: a resolver goes on */
+            nap(1000);
+    }
     if (host == NULL || strcmp(host, "several.test") != 0)
         return getaddrinfo(host, port, hints, list);
     for (k = 0; k < 4; k++) {
@@ -17376,9 +17442,75 @@ TEST(listen, inherited_descriptor)
         close(fd);
 }
 
+/* All who have the descriptor can shut it down, and accept() fails for ever then:
+ * TCP listens again; the rest is served, and nobody spins. */
+TEST(listen, somebody_shuts_a_socket_down)
+{
+    char path[300], text[320], tcp[32];
+    struct rusage before, after;
+    fixture f;
+    client c;
+    int k, port, fd = listening_socket(&port);
+
+    close(fd);                       /* a port that was asked for is kept */
+    fx_init(&f);
+    snprintf(tcp, sizeof tcp, "127.0.0.1:%d", port);
+    snprintf(text, sizeof text, "unix:%s", tmp_path(path, sizeof path, "shut"));
+    f.cfg.listen[1] = tcp;
+    f.cfg.listen[2] = text;
+    if (!fx_up(&f))
+        return;
+    for (k = 1; k < 3; k++)
+        shutdown(f.s->listeners[k].fd, SHUT_RDWR);
+    CHECK_SOON(fx_log_has(&f, "opened again") &&
+               fx_log_has(&f, "until a restart"), 3000);
+    getrusage(RUSAGE_SELF, &before);
+    nap(100);
+    getrusage(RUSAGE_SELF, &after);
+    CHECK((after.ru_utime.tv_sec + after.ru_stime.tv_sec -
+           before.ru_utime.tv_sec - before.ru_stime.tv_sec) * 1000000L +
+              after.ru_utime.tv_usec + after.ru_stime.tv_usec -
+              before.ru_utime.tv_usec - before.ru_stime.tv_usec < 50000);
+    for (k = 0; k < 20; k++) {
+        if (k == 10)
+            f.port = port;
+        cl_open(&c, &f);
+        CHECK_INT(cl_get(&c, "/hello"), 200);
+        cl_close(&c);
+    }
+    CHECK_INT(fx_log_lines(&f, "a process has shut it down"), 2);
+    fx_down(&f);
+}
+
 /* ---------------------------------------------------------------------------
  * >>server -- starting and stopping
  * ------------------------------------------------------------------------- */
+
+/* Names may take their time at the start; a stop does not. */
+TEST(server, a_stop_ends_a_start_that_waits_for_names)
+{
+    static const int signals[] = { SIGTERM, SIGINT };
+    int i;
+
+    for (i = 0; i < 4; i++) {
+        const int sig = signals[i % 2];
+        fixture f;
+        fx_init_forked(&f, i / 2);   /* without children, too */
+        f.cfg.listen[1] = "slow.test:0";
+        if (!fx_up(&f))
+            return;
+        CHECK_SOON(get_int(&shm->child_starts) == 77, 4000);
+        signal_process(f.pid, SIGUSR1);      /* is no reason to end */
+        nap(10);
+        CHECK(!fx_wait(&f, 0));
+        signal_process(f.pid, sig);
+        CHECK(fx_wait(&f, 1000));
+        CHECK(WIFSIGNALED(f.status) && WTERMSIG(f.status) == sig);
+        set_int(&shm->child_starts, 0);
+        f.status = 0;                /* that is no fault here */
+        fx_down(&f);
+    }
+}
 
 TEST(server, start_and_stop_many_times)
 {
