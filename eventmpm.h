@@ -14316,7 +14316,7 @@ static int empm__exchange_take(const empm__exchange *x, empm__move *m, int *fds)
     struct msghdr h;
     struct iovec v;
     empm__passed p;
-    struct cmsghdr *part;
+    size_t at;
     ssize_t r;
     uint32_t n = 0;
     memset(&h, 0, sizeof h);
@@ -14329,13 +14329,17 @@ static int empm__exchange_take(const empm__exchange *x, empm__move *m, int *fds)
     r = recvmsg(x->fd[0], &h, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     if (r < 0)
         return 0;
-    for (part = CMSG_FIRSTHDR(&h); part != NULL; part = CMSG_NXTHDR(&h, part))
+    for (at = 0; at + CMSG_LEN(0) <= h.msg_controllen;) {
+        const struct cmsghdr *part = (struct cmsghdr *)(void *)(p.room + at);
+        const size_t got = part->cmsg_len >= CMSG_LEN(0)
+                               ? part->cmsg_len - CMSG_LEN(0) : 0;
         if (part->cmsg_level == SOL_SOCKET && part->cmsg_type == SCM_RIGHTS) {
-            const size_t got = empm__min(part->cmsg_len - CMSG_LEN(0),
-                                         EMPM__MOVE_MOST * sizeof *fds);
-            memcpy(fds, CMSG_DATA(part), got);
-            n = (uint32_t)(got / sizeof *fds);
+            n = (uint32_t)(empm__min(got, EMPM__MOVE_MOST * sizeof *fds) /
+                           sizeof *fds);
+            memcpy(fds, CMSG_DATA(part), n * sizeof *fds);
         }
+        at += CMSG_SPACE(got);
+    }
     if (n > 0 && !(h.msg_flags & MSG_TRUNC) &&
         (size_t)r >= offsetof(empm__move, of) &&
         m->version == EMPM__MOVE_VERSION && m->n <= EMPM__MOVE_MOST &&
