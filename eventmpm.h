@@ -14310,7 +14310,7 @@ static int empm__exchange_give(const empm__exchange *x, const empm__move *m,
 
 /* Takes one message. > 0: so many connections, whose descriptors are the caller's;
  * 0: there is none; -1: it made no sense, or, EMFILE, there were no descriptors,
- * and what came is closed; EPIPE: the exchange has been shut down. */
+ * and what came is closed. */
 static int empm__exchange_take(const empm__exchange *x, empm__move *m, int *fds)
 {
     struct msghdr h;
@@ -14348,8 +14348,20 @@ static int empm__exchange_take(const empm__exchange *x, empm__move *m, int *fds)
         return (int)n;
     while (n > 0)
         close(fds[--n]);
-    errno = r == 0 ? EPIPE : h.msg_flags & MSG_CTRUNC ? EMFILE : EPROTO;
+    if (r == 0)
+        return 0;                        /* nothing, or the end: is_down() knows */
+    errno = h.msg_flags & MSG_CTRUNC ? EMFILE : EPROTO;
     return -1;
+}
+
+/* Has somebody shut it down? It is readable then, for ever, and nothing comes. */
+static int empm__exchange_is_down(const empm__exchange *x)
+{
+    struct pollfd p;
+    p.fd = x->fd[0];
+    p.events = EMPM__POLLRDHUP;
+    p.revents = 0;
+    return poll(&p, 1, 0) > 0 && (p.revents & (EMPM__POLLRDHUP | POLLHUP)) != 0;
 }
 
 /* Names a listening socket in all processes: by its address, since the options
@@ -14920,8 +14932,9 @@ static void empm__move_in(empm__child *ch, empm__batch *b, int fd,
     struct sockaddr_storage from;
     uint32_t i;
     int k;
-    for (k = 0; k < ch->s->nlisteners; k++)
-        if (empm__listens_to(ch, k) &&
+    for (k = 0; k < ch->s->nlisteners; k++)  /* even if it is closed: a drain
+                                                takes back what it gave */
+        if (ch->s->listeners[k].admin == ch->admin &&
             empm__listener_key(&ch->s->listeners[k]) == m->listener)
             break;
     if (k == ch->s->nlisteners)      /* a reload has dropped that Listen, or
@@ -14984,7 +14997,7 @@ static int empm__has_place(empm__child *ch, empm__batch *b)
  * nobody else will. */
 static void empm__take_moved(empm__child *ch, empm__batch *b, int all)
 {
-    int turns = EMPM__ACCEPTS;
+    int turns = EMPM__ACCEPTS, taken = 0;
     while (ch->shares && (all || (turns-- > 0 && ch->paused == 0))) {
         empm__move m;
         int fds[EMPM__MOVE_MOST], n, k;
@@ -14995,9 +15008,10 @@ static void empm__take_moved(empm__child *ch, empm__batch *b, int all)
         if (!all && !empm__has_place(ch, b))
             return;
         n = empm__exchange_take(&ch->s->exchange, &m, fds);
-        if (n == 0)
+        if (n == 0 && (taken || !empm__exchange_is_down(&ch->s->exchange)))
             return;
-        if (n < 0 && errno == EPIPE) {       /* no end, else: it stays ready */
+        taken = 1;
+        if (n == 0) {                /* no end, else: it stays ready */
             empm__log_child(ch, EMPM_LOG_ERROR, 5046, "a process has shut down "
                             "the sockets between children: no connection moves "
                             "any more, until the next start");
@@ -18884,7 +18898,8 @@ static int empm__kid_start(empm__parent *p, empm__gen *g, int admin)
 }
 
 /* Sends an order ('$' stop, 'h' stop while others serve on, '!' drain for a stop,
- * 'r' drain for a restart); a child that is told to go counts no longer. kill_us: when it has to be gone. */
+ * 'r' drain for a restart); a child that is told to go counts no longer. kill_us:
+ * when it has to be gone. */
 static void empm__kid_tell(empm__parent *p, int slot, char order,
                            uint64_t kill_us)
 {

@@ -19804,9 +19804,11 @@ TEST(exchange, takes_what_is_right)
     lone_down(&l);
 }
 
+static void fault_arm(int armed);            /* in >>faults */
+
 TEST(exchange, believes_nothing)
 {
-    enum { N = 14 };
+    enum { N = 15 };
     lone_child l;
     int i;
 
@@ -19824,7 +19826,10 @@ TEST(exchange, believes_nothing)
         case 0: m.version++;                          break;
         case 1: m.n = 0;                              break;
         case 2: m.n = 2;                              break;
-        case 3: m.of[0].listener++;                   break;
+        case 3:                      /* none of that kind listens */
+            m.of[0].listener++;
+            m.of[0].peer.proxied = EMPM__PROXIED;
+            break;
         case 4: m.of[0].state = EMPM__HANDSHAKE;      break;
         case 5: m.of[0].state = EMPM__HANDLE;         break;
         case 6: m.of[0].state = 77;                   break;
@@ -19842,6 +19847,7 @@ TEST(exchange, believes_nothing)
             fcntl(fd, F_SETFL, 0);
             takes = 1;
             break;
+        case 14: m.of[0].listener++; takes = 1;       break;   /* respelled */
         }
         if (pair[0] >= 0)
             given = pair[0];
@@ -19882,6 +19888,234 @@ TEST(exchange, believes_nothing)
     CHECK(send(l.s->exchange.fd[1], "?", 0, 0) == 0);
     CHECK_INT(get_status(&l.f, "/hello"), 200);
     CHECK(fx_log_has(&l.f, "EMPM5046"));
+    lone_down(&l);
+}
+
+/* A process that shuts the exchange down, by a number that was another's, costs
+ * what moves, and nothing else: no loop, one line in the log. */
+TEST(exchange, ends_once_when_it_is_shut_down)
+{
+    lone_child l;
+    client c;
+
+    if (!lone_up(&l))
+        return;
+    CHECK_INT(get_status(&l.f, "/hello"), 200);
+    CHECK_INT(shutdown(l.s->exchange.fd[0], SHUT_RD), 0);
+    CHECK_SOON(fx_log_has(&l.f, "EMPM5046"), 2000);
+    nap(30);
+    CHECK_INT(get_status(&l.f, "/hello"), 200);
+    cl_open(&c, &l.f);
+    CHECK_INT(cl_get(&c, "/hello"), 200);
+    CHECK_INT(cl_get(&c, "/hello"), 200);
+    cl_close(&c);
+    CHECK_INT(fx_log_lines(&l.f, "EMPM5046"), 1);
+    lone_down(&l);
+}
+
+/* Whatever else comes along with descriptors, as the credentials that somebody has
+ * asked for: those for which there is room are taken, and none stays open. */
+TEST(exchange, credentials_cost_no_descriptor)
+{
+#if defined(__linux__) && defined(SO_PASSCRED)
+    lone_child l;
+    client c[EMPM__MOVE_MOST];
+    empm__move m;
+    uint32_t n, k, served;
+    int fds[EMPM__MOVE_MOST], before, one = 1;
+
+    if (!have_proc())
+        SKIP("no /proc to see descriptors in");
+    if (!lone_up(&l))
+        return;
+    CHECK_INT(setsockopt(l.s->exchange.fd[0], SOL_SOCKET, SO_PASSCRED, &one,
+                         sizeof one), 0);
+    CHECK_INT(get_status(&l.f, "/hello"), 200);
+    before = open_fds();
+    for (n = 1; n <= EMPM__MOVE_MOST; n += EMPM__MOVE_MOST - 1) {
+        context("%u in one message", (unsigned)n);
+        one_message(&l, &m, EMPM__KEEPALIVE);
+        m.n = n;
+        for (k = 0; k < n; k++) {
+            m.of[k] = m.of[0];
+            fds[k] = connection_pair(&c[k]);
+        }
+        CHECK_INT(empm__exchange_give(&l.s->exchange, &m, fds), 0);
+        for (served = k = 0; k < n; k++) {
+            close(fds[k]);
+            c[k].patience = AT_ONCE;
+            served += cl_get(&c[k], "/hello") == 200;
+            cl_close(&c[k]);
+            if (served == 0)
+                break;               /* and no other one will be */
+        }
+        CHECK(served >= (n + 3) / 4);
+        for (k++; k < n; k++) {
+            close(fds[k]);
+            cl_close(&c[k]);
+        }
+        CHECK_SOON(open_fds() <= before, 1000);
+    }
+    no_context();
+    lone_down(&l);
+#else
+    SKIP("no credentials on these sockets");
+#endif
+}
+
+/* A bell that nobody has emptied, for 2^64 - 2 times, still rings. */
+TEST(exchange, a_full_bell_rings)
+{
+#if EMPM__EPOLL
+    empm__exchange x;
+    uint64_t n = UINT64_MAX - 1;
+
+    memset(&x, 0, sizeof x);
+    if (!CHECK_INT(empm__exchange_new(&x), EMPM_OK))
+        return;
+    CHECK_INT(write(x.bell[1], &n, sizeof n), (long)sizeof n);
+    empm__exchange_ring(&x);
+    CHECK_INT(read(x.bell[0], &n, sizeof n), (long)sizeof n);
+    CHECK(n == 1);                   /* it has been written, which wakes */
+    empm__exchange_free(&x);
+#else
+    SKIP("poll() needs none");
+#endif
+}
+
+/* A listening socket that cannot be registered again pauses and comes back, as any
+ * lack does: nobody is left who does not listen. */
+TEST(exchange, a_failed_epoll_ctl_deafens_nobody)
+{
+#if EMPM__EPOLL
+    lone_child l;
+    client c;
+    int nth, call = 0;
+
+    while (strcmp(fault_calls[call].call, "epoll_ctl") != 0)
+        call++;
+    if (!lone_up(&l))
+        return;
+    for (nth = 1; nth <= 6; nth++) { /* of those around the 16th accept() */
+        context("epoll_ctl %d fails", nth);
+        CHECK_SOON(get_status(&l.f, "/hello") == 200 &&
+                   empm__load(&l.s->child.score->paused) == 0, 2000);
+        nap(2);
+        l.s->child.accepts = 15;
+        memset(g_faults, 0, sizeof *g_faults);   /* tests: of no process */
+        g_faults->call = call;
+        g_faults->error = ENOMEM;
+        g_faults->nth = nth;
+        fault_arm(1);
+        if (cl_open(&c, &l.f) == 0) {
+            c.patience = 20;         /* the first one is the connection's own */
+            cl_get(&c, "/hello");
+            cl_close(&c);
+        }
+        fault_arm(0);
+        cl_open(&c, &l.f);
+        c.patience = SCALED(1000);
+        if (!CHECK_INT(cl_get(&c, "/hello"), 200))
+            nth = 6;
+        cl_close(&c);
+    }
+    no_context();
+    CHECK(fx_log_has(&l.f, "EMPM5008"));
+    lone_down(&l);
+#else
+    SKIP("poll() registers nothing");
+#endif
+}
+
+/* A sibling of a lone child, who says that it accepts, and does nothing. */
+static void lone_sibling(const lone_child *l)
+{
+    empm__store(&empm__score_at(&l->s->score, 1)->healthy, 1u);
+    empm__store(&empm__score_at(&l->s->score, 1)->idle_workers, 1u);
+    empm__store(&empm__score_slot_at(&l->s->score, 1)->pid, 1u);
+    empm__store(&empm__score_server_at(&l->s->score)->top, 2u);
+}
+
+/* What a drain has given and nobody has taken is its own again when it learns that
+ * nobody serves on: it has its answer, and is not left in the exchange. (asks: before
+ * the stop, or after it.) */
+TEST(exchange, a_stop_takes_back_what_a_drain_gave)
+{
+    enum { N = EMPM__MOVE_MOST + 3 };
+    static client c[N];
+    client busy;                     /* so that the child lives on */
+    lone_child l;
+    int i, asks, left;
+
+    for (asks = 0; asks < 2; asks++) {
+        context("asks %d", asks);
+        if (!lone_up(&l))
+            return;
+        for (i = 0; i < N; i++) {
+            cl_open(&c[i], &l.f);
+            CHECK_INT(cl_get(&c[i], "/hello"), 200);
+        }
+        set_int(&shm->gate, 0);
+        cl_open(&busy, &l.f);
+        cl_puts(&busy, "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
+        CHECK_SOON(get_int(&shm->at_gate) == 1, 2000);
+        nap(SCALED(10));             /* all others wait */
+        lone_sibling(&l);
+        empm__order(&l.s->child.poller, EMPM__ORDER_GRACEFUL |
+                                        EMPM__ORDER_HAND_OVER);
+        CHECK_SOON(empm__load(&l.s->child.score->moved_out) == N, 2000);
+        for (i = 0; i < N && asks; i++)
+            cl_puts(&c[i], GET1 "\r\n");
+        empm__order(&l.s->child.poller, EMPM__ORDER_GRACEFUL);
+        for (left = i = 0; i < N && left == 0; i++) {
+            c[i].patience = AT_ONCE;
+            left += (asks ? cl_reply(&c[i]) : cl_get(&c[i], "/hello")) != 200 ||
+                    !c[i].closes;
+        }
+        CHECK_INT(left, 0);
+        set_int(&shm->gate, 1);
+        CHECK_INT(cl_reply(&busy), 200);
+        cl_close(&busy);
+        for (i = 0; i < N; i++)
+            cl_close(&c[i]);
+        lone_down(&l);
+    }
+    no_context();
+}
+
+/* At MaxOpenConnections a child leaves what the exchange has to a sibling that
+ * accepts; if there is none, it makes room for it. */
+TEST(exchange, a_full_child_leaves_it_to_siblings)
+{
+    enum { N = 10 };
+    lone_child l;
+    client c[N], moved;
+    empm__move m;
+    int i, fd;
+
+    if (!lone_up(&l))
+        return;
+    for (i = 0; i < N; i++) {
+        cl_open(&c[i], &l.f);
+        CHECK_INT(cl_get(&c[i], "/hello"), 200);
+    }
+    nap(SCALED(10));
+    l.s->child.most = N;
+    lone_sibling(&l);
+    fd = connection_pair(&moved);
+    one_message(&l, &m, EMPM__KEEPALIVE);
+    CHECK_INT(empm__exchange_give(&l.s->exchange, &m, &fd), 0);
+    close(fd);
+    nap(SCALED(30));
+    CHECK_INT(empm__load(&l.s->child.score->moved_in), 0);
+    for (i = 0; i < N; i++)
+        if (!CHECK(!cl_readable(&c[i], 0)))
+            break;
+    empm__store(&empm__score_slot_at(&l.s->score, 1)->pid, 0u);
+    CHECK_INT(cl_get(&moved, "/hello"), 200);
+    for (i = 0; i < N; i++)
+        cl_close(&c[i]);
+    cl_close(&moved);
     lone_down(&l);
 }
 
@@ -20546,6 +20780,136 @@ TEST(operate, restart_stops_what_runs)
     CHECK_INT(get_status(&f, "/hello"), 200);
     cl_close(&c);
     fx_down(&f);
+}
+
+/* One child, whose two workers stand at the gate; n more requests wait in the
+ * backlog, or in its queue. */
+static int op_blocked(fixture *f, client *busy, client *wait, int n)
+{
+    int i;
+
+    set_int(&shm->gate, 0);
+    for (i = 0; i < 2; i++) {
+        cl_open(&busy[i], f);
+        cl_puts(&busy[i], "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    CHECK_SOON(get_int(&shm->at_gate) == 2, 2000);
+    nap(SCALED(30));                 /* now it does not accept any more */
+    for (i = 0; i < n; i++) {
+        cl_open(&wait[i], f);
+        cl_puts(&wait[i], "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    return get_int(&shm->at_gate) == 2;
+}
+
+/* While all workers of a child that drains are blocked, the new generation serves:
+ * what waited for a request there, and what waited to be accepted. */
+TEST(operate, blocked_workers_hold_no_drain)
+{
+    enum { N = 6 };
+    client idle[N], busy[2], wait[N];
+    fixture f;
+    int i, late = 0;
+
+    fx_init_forked(&f, 1);
+    f.cfg.threads_per_child = 2;
+    f.deaths_ok = 1;
+    long_times(&f);
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+    for (i = 0; i < N; i++) {
+        cl_open(&idle[i], &f);
+        CHECK_INT(cl_get(&idle[i], "/hello"), 200);
+    }
+    op_blocked(&f, busy, wait, N);
+    reload_to(&f, SIGUSR1, 1);
+    for (i = 0; i < N; i++) {
+        idle[i].patience = wait[i].patience = late ? 1 : AT_ONCE;
+        late += cl_reply(&wait[i]) != 200 || wait[i].closes;
+        late += cl_get(&idle[i], "/hello") != 200 || idle[i].closes;
+    }
+    CHECK_INT(late, 0);
+    set_int(&shm->gate, 1);
+    for (i = 0; i < 2; i++) {
+        CHECK_INT(cl_reply(&busy[i]), 200);
+        cl_close(&busy[i]);
+    }
+    for (i = 0; i < N; i++) {
+        cl_close(&idle[i]);
+        cl_close(&wait[i]);
+    }
+    fx_down(&f);
+}
+
+/* HUP ends what runs, and leaves what has not been accepted to those who come. */
+TEST(operate, a_restart_leaves_the_backlog)
+{
+    enum { N = 8 };
+    client busy[2], wait[N];
+    fixture f;
+    int i, lost = 0;
+
+    fx_init_forked(&f, 1);
+    f.cfg.threads_per_child = 2;
+    f.cfg.stop_timeout_ms = 100;
+    f.deaths_ok = 1;
+    long_times(&f);
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+    op_blocked(&f, busy, wait, N);
+    reload_to(&f, SIGHUP, 1);
+    for (i = 0; i < N; i++) {
+        wait[i].patience = AT_ONCE;
+        lost += cl_reply(&wait[i]) != 200;
+        cl_close(&wait[i]);
+    }
+    CHECK_INT(lost, 0);
+    set_int(&shm->gate, 1);
+    cl_close(&busy[0]);
+    cl_close(&busy[1]);
+    fx_down(&f);
+}
+
+/* A reload that drops a Listen, or spells it otherwise, closes no connection that
+ * has come by it: the new generation takes it over. */
+TEST(operate, a_dropped_listen_keeps_its_connections)
+{
+    enum { N = 3 };
+    client c[N];
+    fixture f;
+    int i, respelled, port, fd;
+
+    for (respelled = 0; respelled < 2; respelled++) {
+        context("respelled %d", respelled);
+        fd = listening_socket(&port);
+        close(fd);
+        fx_init_forked(&f, 1);
+        f.deaths_ok = 1;
+        f.cfg.on_reload = hk_listen;
+        snprintf(g_second, sizeof g_second, "%d", port);
+        snprintf(g_third, sizeof g_third, "*:%d", port);
+        f.cfg.listen[1] = g_second;
+        long_times(&f);
+        if (!fx_up(&f))
+            return;
+        CHECK_SOON(fx_log_has(&f, "EMPM0489"), 4000);
+        for (i = 0; i < N; i++) {
+            CHECK_INT(cl_connect_port(&c[i], port, 0), 0);
+            CHECK_INT(cl_get(&c[i], "/hello"), 200);
+        }
+        set_int(&shm->rc[0], respelled ? 2 : 0);
+        reload_to(&f, SIGUSR1, 1);
+        CHECK_SOON(fx_log_has(&f, "generation 0 has ended"), 4000);
+        for (i = 0; i < N; i++) {
+            CHECK_INT(cl_get(&c[i], "/hello"), 200);
+            CHECK_INT(c[i].closes, 0);
+            cl_close(&c[i]);
+        }
+        fx_down(&f);
+    }
+    no_context();
 }
 
 TEST(operate, a_drain_has_its_end)   /* a9: old generations for ever */
@@ -21274,6 +21638,99 @@ TEST(operate, upgrades_keep_and_drop_sockets)
     p.pid = 0;
     program_down(&p);
     CHECK(stat(path, &st) != 0);
+}
+
+/* The new program of an upgrade is another one if a file says so: see
+ * program_main(). 'a': it has not our exchange; 'h': its second child hangs. */
+static void program_other_path(char *path, size_t cap)
+{
+    tmp_path(path, cap, "program.other");
+}
+
+static void program_can_change(void)
+{
+    char path[512];
+
+    program_other_path(path, sizeof path);
+    setenv("EMPM_TEST_OTHER", path, 1);
+}
+
+static void program_changes(const char *how)
+{
+    char path[512];
+
+    program_other_path(path, sizeof path);
+    CHECK_INT(write_file(path, how, 1), 0);
+}
+
+/* A new program that has not our exchange can take no connection over: the old one
+ * tells its clients so with their next answer. */
+TEST(operate, an_upgrade_without_exchange_tells_clients)
+{
+    program p;
+    client c;
+    char path[512];
+    uint64_t t0;
+    long before, now;
+
+    program_init(&p, "MaxKeepAliveRequests 0\nKeepAliveTimeout 300");
+    if (program_up(&p, program_can_change)) {
+        CHECK_INT(cl_connect_port(&c, p.port, 0), 0);
+        CHECK_INT(cl_get(&c, "/hello"), 200);
+        program_changes("a");
+        before = pid_in(&p);
+        signal_process((pid_t)before, SIGUSR2);
+        CHECK_SOON((now = pid_in(&p)) != before && now > 0, 8000);
+        t0 = now_ms();
+        while (cl_get(&c, "/hello") == 200 && !c.closes &&
+               now_ms() - t0 < (uint64_t)SCALED(1000))
+            nap(5);
+        CHECK_INT(c.closes, 1);
+        cl_close(&c);
+    }
+    program_other_path(path, sizeof path);
+    unlink(path);
+    program_down(&p);
+}
+
+/* A program that never served takes nothing along at its end: what has come
+ * meanwhile waits for the one that serves. */
+TEST(operate, a_failed_upgrade_takes_no_connection)
+{
+    enum { N = 8 };
+    program p;
+    client busy[2], wait[N];
+    char path[512];
+    int i, lost = 0;
+
+    program_init(&p, "StartTimeout 400ms\nStopTimeout 100ms\nThreadsPerChild 1");
+    if (program_up(&p, program_can_change)) {
+        program_changes("h");
+        for (i = 0; i < 2; i++) {
+            CHECK_INT(cl_connect_port(&busy[i], p.port, 0), 0);
+            cl_puts(&busy[i], "GET /sleep?ms=700 HTTP/1.1\r\nHost: a\r\n\r\n");
+        }
+        nap(20);
+        signal_process((pid_t)pid_in(&p), SIGUSR2);
+        nap(50);
+        for (i = 0; i < N; i++) {
+            CHECK_INT(cl_connect_port(&wait[i], p.port, 0), 0);
+            cl_puts(&wait[i], "GET /hello HTTP/1.1\r\nHost: a\r\n\r\n");
+        }
+        for (i = 0; i < N; i++) {
+            lost += cl_reply(&wait[i]) != 200;
+            cl_close(&wait[i]);
+        }
+        CHECK_INT(lost, 0);
+        for (i = 0; i < 2; i++) {
+            CHECK_INT(cl_reply(&busy[i]), 200);
+            cl_close(&busy[i]);
+        }
+        CHECK_SOON(program_said(&p, "EMPM5032"), 8000);
+    }
+    program_other_path(path, sizeof path);
+    unlink(path);
+    program_down(&p);
 }
 
 TEST(operate, detached_server_lets_go_of_the_terminal)
@@ -24662,18 +25119,37 @@ static int is_picked(const test *t, const char *name, int argc, char **argv)
     return 0;
 }
 
+static char g_other;                 /* see program_changes() */
+
+static int program_child_start(empm_server *s, void *user)
+{
+    (void)user;
+    if (g_other == 'h' && s->child.slot == 1)
+        nap(60000);
+    return 0;
+}
+
 /* A server for >>operate, with its options. */
 static int program_main(int argc, char **argv)
 {
     static const empm_route program_routes[] = {
         EMPM_ROUTE("GET /hello", h_hello, NULL),
         EMPM_ROUTE("GET /cwd",   h_cwd,   NULL),
+        EMPM_ROUTE("GET /sleep", h_sleep, NULL),
         EMPM_ROUTE("GET /log",   h_log,   EMPM_TEXT("stderr")),
         EMPM_ROUTES_END
     };
     empm_config cfg = empm_defaults();
+    const char *other = getenv("EMPM_TEST_OTHER");
+    int fd = other != NULL ? open(other, O_RDONLY) : -1;
 
     shm = (shared *)calloc(1, sizeof *shm);
+    if (fd >= 0) {
+        if (read(fd, &g_other, 1) == 1 && g_other == 'a')
+            unsetenv("EMPM_EXCHANGE");
+        close(fd);
+    }
+    cfg.on_child_start = program_child_start;
     cfg.routes = program_routes;
     return empm_main(&cfg, argc, argv);
 }
