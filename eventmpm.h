@@ -14533,6 +14533,30 @@ static void empm__drain_inbox(empm__child *ch, empm__batch *b)
 
 /* --- siblings ------------------------------------------------------------- */
 
+/* Does another child serve in slot i? */
+static int empm__is_sibling(const empm__child *ch, int i)
+{
+    const empm__score_slot *at = empm__score_slot_at(&ch->s->score, i);
+    const empm__score_child *of = empm__score_at(&ch->s->score, i);
+    return i != ch->slot && empm__load(&at->pid) != 0 &&
+           !empm__load(&at->leaving) && !empm__load(&at->admin) &&
+           empm__load(&of->healthy) && !empm__load(&of->stopping);
+}
+
+/* Has a sibling a place for one more connection, now or in a moment? */
+static int empm__others_have_place(const empm__child *ch)
+{
+    const empm__score *sb = &ch->s->score;
+    const uint32_t top = empm__load(&empm__score_server_at(sb)->top);
+    int i;
+    for (i = 0; ch->shares && i < sb->slots && (uint32_t)i < top; i++)
+        if (empm__is_sibling(ch, i) &&
+            !(empm__load(&empm__score_at(sb, i)->paused) &
+              (EMPM__PAUSE_FULL | EMPM__PAUSE_FDS)))
+            return 1;
+    return 0;
+}
+
 /* How many more jobs the siblings that accept can begin at once, by what they
  * say. *accepting (not NULL): how many siblings that are. */
 static uint32_t empm__siblings(const empm__child *ch, uint32_t *accepting)
@@ -14542,13 +14566,9 @@ static uint32_t empm__siblings(const empm__child *ch, uint32_t *accepting)
     uint32_t n = 0, open = 0;
     int i;
     for (i = 0; ch->shares && i < sb->slots && (uint32_t)i < top; i++) {
-        const empm__score_slot *at = empm__score_slot_at(sb, i);
         const empm__score_child *of = empm__score_at(sb, i);
         uint32_t idle, queued;
-        if (i == ch->slot || empm__load(&at->pid) == 0 ||
-            empm__load(&at->leaving) || empm__load(&at->admin) ||
-            !empm__load(&of->healthy) || empm__load(&of->stopping) ||
-            empm__load(&of->paused))
+        if (!empm__is_sibling(ch, i) || empm__load(&of->paused))
             continue;
         open++;
         queued = empm__load_acq(&of->queued);
@@ -14863,12 +14883,23 @@ static void empm__hold(empm__child *ch, empm__batch *b, int fd, int k,
     h->from = *from;
 }
 
-/* Room for one more connection: what workers have closed, or one that is only
- * kept alive. 0: there is none. */
+/* Room for one more connection beyond MaxOpenConnections: what workers have closed,
+ * or, unless a sibling has a place, those that are only kept alive. 0: there is
+ * none, and accepting pauses. */
 static int empm__make_room(empm__child *ch, empm__batch *b)
 {
+    uint32_t over;
+    int others;
     empm__drain_inbox(ch, b);
-    return ch->slab.in_use < ch->most || empm__cull(ch, 1, b->now_ms) > 0;
+    if (ch->slab.in_use < ch->most)
+        return 1;
+    over = ch->slab.in_use - ch->most + 1;
+    others = empm__others_have_place(ch);
+    if (!others && empm__cull(ch, over, b->now_ms) >= over)
+        return 1;
+    empm__pause(ch, EMPM__PAUSE_FULL, b->now_ms,
+                others ? NULL : "MaxOpenConnections is reached");
+    return 0;
 }
 
 /* May the connection move? All that there is of it is in the kernel. */
@@ -14963,24 +14994,13 @@ static void empm__move_in(empm__child *ch, empm__batch *b, int fd,
         empm__batch_add(ch, b, i);
 }
 
-/* May one more message of connections be taken? At MaxOpenConnections they are
- * for siblings, if those accept; else idle ones make room. Without descriptors
- * what is taken would be lost. */
+/* May one more message of connections be taken? Without descriptors what is taken
+ * would be lost. */
 static int empm__has_place(empm__child *ch, empm__batch *b)
 {
     const uint32_t now_ms = b->now_ms;
-    uint32_t others = 0, over;
-    if (ch->slab.in_use >= ch->most)
-        empm__drain_inbox(ch, b);
-    if (ch->slab.in_use >= ch->most) {
-        over = ch->slab.in_use - ch->most + 1;
-        empm__siblings(ch, &others);
-        if (others > 0 || empm__cull(ch, over, now_ms) < over) {
-            empm__pause(ch, EMPM__PAUSE_FULL, now_ms,
-                        others > 0 ? NULL : "MaxOpenConnections is reached");
-            return 0;
-        }
-    }
+    if (ch->slab.in_use >= ch->most && !empm__make_room(ch, b))
+        return 0;
     if (ch->lacked_fds) {
         const int fd = fcntl(ch->s->exchange.fd[0], F_DUPFD_CLOEXEC, 0);
         if (fd < 0) {
@@ -15017,7 +15037,8 @@ static void empm__take_moved(empm__child *ch, empm__batch *b, int all)
                             "any more, until the next start");
             empm__listen_set(ch, 0);
             ch->shares = 0;
-            empm__listen_set(ch, 1);
+            if (empm__listen_set(ch, 1) < 0)
+                empm__pause(ch, EMPM__PAUSE_FDS, b->now_ms, strerror(errno));
             return;
         }
         if (n < 0 && errno == EMFILE) {
@@ -15031,6 +15052,7 @@ static void empm__take_moved(empm__child *ch, empm__batch *b, int all)
                             "passed on makes no sense: closed");
         for (k = 0; k < n; k++)
             empm__move_in(ch, b, fds[k], &m.of[k]);
+        ch->lacked_fds |= n > 0 && (uint32_t)n < m.n;
     }
 }
 
@@ -15123,11 +15145,8 @@ static void empm__accept_some(empm__child *ch, empm__batch *b, int k,
             p.events = POLLIN;
             if (accepted || poll(&p, 1, 0) <= 0)
                 return;
-            if (!empm__make_room(ch, b)) {
-                empm__pause(ch, EMPM__PAUSE_FULL, now_ms,
-                            "MaxOpenConnections is reached");
+            if (!empm__make_room(ch, b))
                 return;
-            }
         }
         a.ss_family = AF_UNSPEC;
         fd = empm__accept(l->fd, from);

@@ -20842,6 +20842,42 @@ TEST(operate, blocked_workers_hold_no_drain)
     fx_down(&f);
 }
 
+/* MaxOpenConnections is a bound of each child, but nobody who hands over has his
+ * connections closed by one of them while the others have room. */
+TEST(operate, a_full_child_closes_nothing_of_a_drain)
+{
+    enum { KIDS = 4, EACH = 40, N = 120 };
+    static client c[N];
+    fixture f;
+    int i, before = 0, closed = 0;
+
+    fx_init_forked(&f, KIDS);
+    f.cfg.threads_per_child = 2;
+    f.cfg.max_open_connections = EACH;
+    f.cfg.max_keep_alive_requests = 0;
+    f.deaths_ok = 1;
+    long_times(&f);
+    if (!fx_up(&f))
+        return;
+    CHECK_SOON(get_int(&shm->child_starts) == KIDS &&
+               fx_log_has(&f, "EMPM0489"), 4000);
+    for (i = 0; i < N; i++) {
+        cl_open(&c[i], &f);
+        CHECK_INT(cl_get(&c[i], "/hello"), 200);
+    }
+    nap(SCALED(10));
+    for (i = 0; i < N; i++)
+        before += cl_readable(&c[i], 0);  /* if one has accepted too many */
+    reload_to(&f, SIGUSR1, 1);
+    CHECK_SOON(fx_log_has(&f, "generation 0 has ended"), 4000);
+    for (i = 0; i < N; i++)
+        closed += cl_readable(&c[i], 0);
+    CHECK_INT(closed, before);
+    for (i = 0; i < N; i++)
+        cl_close(&c[i]);
+    fx_down(&f);
+}
+
 /* HUP ends what runs, and leaves what has not been accepted to those who come. */
 TEST(operate, a_restart_leaves_the_backlog)
 {
