@@ -3969,7 +3969,6 @@ static void empm__score_put(size_t *to, size_t n, const void *from, size_t len)
         empm__store(to, 0);
 }
 
-#if !defined(EVENTMPM_NO_STATUS) || !defined(EVENTMPM_NO_FORK)
 static void empm__score_get(void *to, const size_t *from, size_t n)
 {
     size_t i, word;
@@ -3993,7 +3992,6 @@ static void empm__score_line(const empm__score_worker *w,
             to[i] = ' ';
         }
 }
-#endif
 
 /* ---------------------------------------------------------------------------
  * >>handover -- one word that says who owns a connection
