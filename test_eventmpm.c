@@ -20439,7 +20439,7 @@ static void start_reaper(void)
  * same, and the reason of a failed one is said. */
 SERVED_WITH(operate, somebody_else_reaps_the_children, T_PLAIN,
             fx_init_forked(f, 1); f->cfg.on_reload = hk_reload;
-            f->in_child = start_reaper, NULL)
+            f->in_child = is_tsan_here() ? NULL : start_reaper, NULL)
 {
     if (is_tsan_here())
         SKIP("ThreadSanitizer knows no fork beside a thread");
