@@ -978,7 +978,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   queue.lock   the run queue and the idle stack; a few stores long
  *   pool.lock    spare pages of the child; a few stores long
  *   files.lock   files that are kept; a few stores long
- *   child.done_lock   who waits for the end
+ *  engine.done_lock   who waits for the end
  *   shard.lock   a part of the shared store, with no other; of all processes
  *
  * Words that are this file's own:
@@ -5612,7 +5612,7 @@ typedef struct empm__stamp {           /* a second, as some format shows it */
 } empm__stamp;
 
 typedef struct empm__worker {          /* its thread alone, unless noted */
-    struct empm__engine *child;
+    struct empm__engine *engine;
     empm_server        *s;
     const empm_config  *cfg;
     empm__score_worker *score;
@@ -5788,10 +5788,10 @@ struct empm_server {
     int             borrows;       /* score, store, exchange are another's */
     uint32_t        generation;
     empm__routes    admin_routes;  /* what admin listeners offer */
-    empm__engine     child;        /* the engine of this process */
+    empm__engine     engine;       /* the engine of this process */
     empm__engine    *admin;        /* a second one, for the admin listeners of a
                                       process without parent; or NULL */
-    int             child_ready;   /* it has been initialised */
+    int             engine_ready;  /* it has been initialised */
     int             parent_fd;     /* a child tells the parent; or -1 */
     int             owns_signals;  /* empm_run() has taken this process's */
     int             lends_log;    /* cfg->log is ours: empm_start(), ErrorLog */
@@ -5824,13 +5824,13 @@ typedef struct empm__wing {
     int      (*server_new)(empm_server *s, const empm_server *old,
                            empm__report *rep);
     void     (*server_free)(empm_server *s);
-    int      (*engine_new)(empm__engine *ch);
-    void     (*engine_free)(empm__engine *ch);
-    uint32_t (*expire_at)(empm__engine *ch);
-    void     (*expire)(empm__engine *ch, uint32_t now_ms);
-    uint32_t (*chore_at)(empm__engine *ch);
-    void     (*chore)(empm__engine *ch);
-    void     (*stopped)(empm__engine *ch);
+    int      (*engine_new)(empm__engine *e);
+    void     (*engine_free)(empm__engine *e);
+    uint32_t (*expire_at)(empm__engine *e);
+    void     (*expire)(empm__engine *e, uint32_t now_ms);
+    uint32_t (*chore_at)(empm__engine *e);
+    void     (*chore)(empm__engine *e);
+    void     (*stopped)(empm__engine *e);
     int      (*reopen)(const empm_server *s, struct empm__logs_swap *swap);
     void     (*reopened)(empm_server *s, const struct stat *is, int to);
 } empm__wing;
@@ -5843,37 +5843,37 @@ static const empm__wing *const *empm__wings(void);
         if ((*wing)->hook == NULL) { } else
 
 /* When the next expire() is due, or the next chore(). */
-static uint32_t empm__wings_expire_at(empm__engine *ch)
+static uint32_t empm__wings_expire_at(empm__engine *e)
 {
     const empm__wing *const *wing;
     uint32_t at = EMPM__NEVER;
     EMPM__EACH_WING(wing, expire_at)
-        at = empm__time_earlier(at, (*wing)->expire_at(ch));
+        at = empm__time_earlier(at, (*wing)->expire_at(e));
     return at;
 }
 
-static uint32_t empm__wings_chore_at(empm__engine *ch)
+static uint32_t empm__wings_chore_at(empm__engine *e)
 {
     const empm__wing *const *wing;
     uint32_t at = EMPM__NEVER;
     EMPM__EACH_WING(wing, chore_at)
-        at = empm__time_earlier(at, (*wing)->chore_at(ch));
+        at = empm__time_earlier(at, (*wing)->chore_at(e));
     return at;
 }
 
 /* What falls due now and then and may wait for a disk. */
-static void empm__wings_chore(empm__engine *ch)
+static void empm__wings_chore(empm__engine *e)
 {
     const empm__wing *const *wing;
     EMPM__EACH_WING(wing, chore)
-        (*wing)->chore(ch);
+        (*wing)->chore(e);
 }
 
 /* Is each answer the last one of its connection, since the server is stopping?
  * Not if siblings serve on: they get the connection. */
-static int empm__engine_is_closing(const empm__engine *ch)
+static int empm__engine_is_closing(const empm__engine *e)
 {
-    return empm__load(&ch->stopping) && !empm__load(&ch->handing_over);
+    return empm__load(&e->stopping) && !empm__load(&e->handing_over);
 }
 
 /* The protocol of bytes: plain sockets now, TLS later. All calls are
@@ -5886,19 +5886,19 @@ typedef struct empm__transport {
     void    (*finish)(empm__conn *c);  /* no more will be sent: FIN */
 } empm__transport;
 
-static void empm__engine_log(empm__engine *ch, enum empm_log_level level,
+static void empm__engine_log(empm__engine *e, enum empm_log_level level,
                              int code, const char *fmt, ...) EMPM__PRINTF(4, 5);
 
 /* What concerns the whole child: one line a minute. */
-static void empm__engine_log(empm__engine *ch, enum empm_log_level level,
+static void empm__engine_log(empm__engine *e, enum empm_log_level level,
                              int code, const char *fmt, ...)
 {
     va_list ap;
-    if (!empm__log_wanted(ch->cfg, level) ||
-        !empm__log_may(ch->cfg, ch->log_limits, level, code, 1))
+    if (!empm__log_wanted(e->cfg, level) ||
+        !empm__log_may(e->cfg, e->log_limits, level, code, 1))
         return;
     va_start(ap, fmt);
-    empm__log_v(ch->cfg, level, code, -1, NULL, fmt, ap);
+    empm__log_v(e->cfg, level, code, -1, NULL, fmt, ap);
     va_end(ap);
 }
 
@@ -5910,7 +5910,7 @@ static void empm__worker_log(empm__worker *w, enum empm_log_level level,
 {
     va_list ap;
     if (!empm__log_wanted(w->cfg, level) ||
-        !empm__log_may(w->cfg, w->child->log_limits, level, code,
+        !empm__log_may(w->cfg, w->engine->log_limits, level, code,
                        EMPM__LOG_MOST))
         return;
     va_start(ap, fmt);
@@ -5919,14 +5919,14 @@ static void empm__worker_log(empm__worker *w, enum empm_log_level level,
 }
 
 /* The end: what has been left out and not told. */
-static void empm__engine_log_rest(empm__engine *ch)
+static void empm__engine_log_rest(empm__engine *e)
 {
     uint32_t i;
-    for (i = 0; i < EMPM__LOG_CODES && ch->log_limits[i].code != 0; i++)
-        if (empm__log_wanted(ch->cfg, EMPM_LOG_NOTICE))
-            empm__log_left_out(ch->cfg, EMPM_LOG_NOTICE,
-                               (int)ch->log_limits[i].code,
-                               ch->log_limits[i].left_out);
+    for (i = 0; i < EMPM__LOG_CODES && e->log_limits[i].code != 0; i++)
+        if (empm__log_wanted(e->cfg, EMPM_LOG_NOTICE))
+            empm__log_left_out(e->cfg, EMPM_LOG_NOTICE,
+                               (int)e->log_limits[i].code,
+                               e->log_limits[i].left_out);
 }
 
 /* ---------------------------------------------------------------------------
@@ -5958,13 +5958,13 @@ static void empm__budget_release(int64_t *used, int64_t n)
  * one whatever is on its way. */
 static int empm__pool_fd_reserve(empm__worker *w, int whose)
 {
-    empm__pool *pool = &w->child->pool;
+    empm__pool *pool = &w->engine->pool;
     const int64_t bodies = pool->files_most / 2;
     if (empm__budget_reserve(&pool->files[whose], 1, whose == EMPM__FOR_BODIES
                                                   ? bodies
                                                   : pool->files_most - bodies))
         return 1;
-    empm__engine_log(w->child, EMPM_LOG_ERROR, 5010, "MaxOpenFiles of %d is "
+    empm__engine_log(w->engine, EMPM_LOG_ERROR, 5010, "MaxOpenFiles of %d is "
                      "reached by %s", (int)pool->files_most,
                      whose == EMPM__FOR_BODIES ? "bodies: 503"
                                                : "answers and files");
@@ -5979,7 +5979,7 @@ static void empm__pool_fd_release(empm__pool *pool, int whose)
 /* Bytes of MaxSpoolBytes, of which answers have half at most. 0: used up. */
 static int empm__pool_spool_reserve(empm__worker *w, int whose, int64_t n)
 {
-    empm__pool *pool = &w->child->pool;
+    empm__pool *pool = &w->engine->pool;
     const int64_t all = w->cfg->max_spool_bytes;
     int64_t most = all - __atomic_load_n(&pool->spool[!whose],
                                          __ATOMIC_RELAXED);
@@ -6012,7 +6012,7 @@ static void *empm__worker_memory(empm__worker *w, void *p, size_t n)
 
 static empm__page *empm__page_borrow(empm__worker *w)
 {
-    empm__pool *pool = &w->child->pool;
+    empm__pool *pool = &w->engine->pool;
     empm__page *p = w->pages;
     if (p != NULL) {
         w->pages = p->next;
@@ -6038,7 +6038,7 @@ static empm__page *empm__page_borrow(empm__worker *w)
 
 static void empm__page_return(empm__worker *w, empm__page *p)
 {
-    empm__pool *pool = &w->child->pool;
+    empm__pool *pool = &w->engine->pool;
     if (p == NULL)
         return;
     if (w->pages_count < EMPM__PAGE_CACHE) {
@@ -6346,100 +6346,100 @@ typedef struct empm__batch {         /* taken in this round, in order */
 } empm__batch;
 
 /* A record has just been taken: it goes to the queue at the round's end. */
-static void empm__listener_batch_add(empm__engine *ch, empm__batch *b,
+static void empm__listener_batch_add(empm__engine *e, empm__batch *b,
                                      uint32_t i)
 {
-    empm__conn *c = empm__slab_conn(&ch->slab, i);
+    empm__conn *c = empm__slab_conn(&e->slab, i);
     c->queue_next = EMPM__NIL;
     if (b->tail == EMPM__NIL)
         b->head = i;
     else
-        empm__slab_conn(&ch->slab, b->tail)->queue_next = i;
+        empm__slab_conn(&e->slab, b->tail)->queue_next = i;
     b->tail = i;
     b->count++;
 }
 
 /* Offers `ready` to record i; 1: it is the listener's now. */
-static int empm__listener_take(empm__engine *ch, uint32_t i, uint32_t ready,
+static int empm__listener_take(empm__engine *e, uint32_t i, uint32_t ready,
                                uint32_t now_ms)
 {
-    empm__conn *c = empm__slab_conn(&ch->slab, i);
+    empm__conn *c = empm__slab_conn(&e->slab, i);
     if (!empm__conn_offer(c, ready)) {
-        empm__poller_arm(&ch->poller, i);
+        empm__poller_arm(&e->poller, i);
         return 0;
     }
-    empm__poller_drop(&ch->poller, i);
+    empm__poller_drop(&e->poller, i);
     if (c->flags & EMPM__F_FRESH) {
         c->flags &= (uint8_t)~EMPM__F_FRESH;
-        ch->fresh -= ch->fresh > 0;
+        e->fresh -= e->fresh > 0;
     }
-    empm__bump(&ch->score->unparked[c->state], 1u);
-    empm__wheel_hasten(&ch->wheel, &ch->slab, i,
-                       empm__time_after(now_ms, ch->horizon_ms));
+    empm__bump(&e->score->unparked[c->state], 1u);
+    empm__wheel_hasten(&e->wheel, &e->slab, i,
+                       empm__time_after(now_ms, e->horizon_ms));
     return 1;
 }
 
 /* Does MaxConnectionsPerPeer hold for listening socket k? A proxy has as many
  * connections as it has clients. */
-static int empm__listener_limits_peers(const empm__engine *ch, int k)
+static int empm__listener_limits_peers(const empm__engine *e, int k)
 {
-    return ch->counts.slots != NULL && !ch->s->listeners[k].proxy;
+    return e->counts.slots != NULL && !e->s->listeners[k].proxy;
 }
 
 /* Frees a record that is closed and owned. POSTED stays: it may be in the
  * inbox, where it will be found free, or in use again, and do no harm. */
-static void empm__listener_record_free(empm__engine *ch, uint32_t i)
+static void empm__listener_record_free(empm__engine *e, uint32_t i)
 {
-    empm__conn *c = empm__slab_conn(&ch->slab, i);
-    empm__wheel_remove(&ch->wheel, &ch->slab, i);
-    if (empm__listener_limits_peers(ch, c->listener))
-        empm__counts_drop(&ch->counts, empm__slab_peer(&ch->slab, i));
+    empm__conn *c = empm__slab_conn(&e->slab, i);
+    empm__wheel_remove(&e->wheel, &e->slab, i);
+    if (empm__listener_limits_peers(e, c->listener))
+        empm__counts_drop(&e->counts, empm__slab_peer(&e->slab, i));
     c->gen++;
     c->in_use = 0;
-    empm__slab_return(&ch->slab, i);
-    empm__store(&ch->score->connections, ch->slab.in_use);
-    if (ch->paused & (EMPM__PAUSE_FULL | EMPM__PAUSE_FDS))
+    empm__slab_return(&e->slab, i);
+    empm__store(&e->score->connections, e->slab.in_use);
+    if (e->paused & (EMPM__PAUSE_FULL | EMPM__PAUSE_FDS))
         /* there is room again */
-        ch->retry_ms = empm__time_after(empm__now_ms(), 0);
+        e->retry_ms = empm__time_after(empm__now_ms(), 0);
 }
 
 /* A taken record that owes nobody an answer is closed here. 0: it does owe one,
  * or it needs a worker to be cleaned up. */
-static int empm__listener_close_idle(empm__engine *ch, uint32_t i)
+static int empm__listener_close_idle(empm__engine *e, uint32_t i)
 {
-    empm__conn *c = empm__slab_conn(&ch->slab, i);
+    empm__conn *c = empm__slab_conn(&e->slab, i);
     if (c->req != NULL || c->transport != NULL ||
         (c->state != EMPM__KEEPALIVE && c->state != EMPM__LINGER &&
          c->state != EMPM__READ_HEAD && c->state != EMPM__HANDSHAKE))
         return 0;
     empm__conn_close(c);
-    empm__listener_record_free(ch, i);
+    empm__listener_record_free(e, i);
     return 1;
 }
 
 /* A record is taken that shall end: close it, or have a worker do it. `force`
  * closes the descriptor now, whatever is owed. */
-static void empm__listener_end_taken(empm__engine *ch, empm__batch *b,
+static void empm__listener_end_taken(empm__engine *e, empm__batch *b,
                                      uint32_t i, int force)
 {
-    empm__conn *c = empm__slab_conn(&ch->slab, i);
-    if (empm__listener_close_idle(ch, i))
+    empm__conn *c = empm__slab_conn(&e->slab, i);
+    if (empm__listener_close_idle(e, i))
         return;
     if (force) {
         empm__conn_close(c);
         c->fd = -1;                      /* its number may soon be another's */
         c->flags |= EMPM__F_CLOSED;
-        empm__bump(&ch->score->forced, 1u);
+        empm__bump(&e->score->forced, 1u);
     }
-    empm__listener_batch_add(ch, b, i);
+    empm__listener_batch_add(e, b, i);
 }
 
-static void empm__listener_drain_inbox(empm__engine *ch, empm__batch *b)
+static void empm__listener_drain_inbox(empm__engine *e, empm__batch *b)
 {
-    uint32_t i = __atomic_exchange_n(&ch->poller.inbox, EMPM__NIL,
+    uint32_t i = __atomic_exchange_n(&e->poller.inbox, EMPM__NIL,
                                      __ATOMIC_ACQUIRE);
     while (i != EMPM__NIL) {
-        empm__conn *c = empm__slab_conn(&ch->slab, i);
+        empm__conn *c = empm__slab_conn(&e->slab, i);
         /* before POSTED goes */
         const uint32_t next = empm__load(&c->inbox_next);
         const uint32_t w = __atomic_fetch_and(
@@ -6447,16 +6447,16 @@ static void empm__listener_drain_inbox(empm__engine *ch, empm__batch *b)
         if (!c->in_use)
             ;                        /* a late hint */
         else if (w & EMPM__RETIRED)
-            empm__listener_record_free(ch, i);
+            empm__listener_record_free(e, i);
         else {
             const uint32_t deadline = empm__load(&c->deadline_ms);
             if (deadline != EMPM__NEVER)
-                empm__wheel_hasten(&ch->wheel, &ch->slab, i, deadline);
-            if (empm__listener_take(ch, i, 0, b->now_ms))
-                empm__listener_batch_add(ch, b, i);
-            else if (ch->handing_over && (w & EMPM__IDLE)) {
-                ch->sweep = (uint32_t)empm__min(ch->sweep, i);
-                ch->sweep_ms = b->now_ms;
+                empm__wheel_hasten(&e->wheel, &e->slab, i, deadline);
+            if (empm__listener_take(e, i, 0, b->now_ms))
+                empm__listener_batch_add(e, b, i);
+            else if (e->handing_over && (w & EMPM__IDLE)) {
+                e->sweep = (uint32_t)empm__min(e->sweep, i);
+                e->sweep_ms = b->now_ms;
             }
         }
         i = next;
@@ -6466,23 +6466,23 @@ static void empm__listener_drain_inbox(empm__engine *ch, empm__batch *b)
 /* --- siblings ------------------------------------------------------------- */
 
 /* Does another child serve in slot i? */
-static int empm__listener_is_sibling(const empm__engine *ch, int i)
+static int empm__listener_is_sibling(const empm__engine *e, int i)
 {
-    const empm__score_slot *at = empm__score_slot_at(&ch->s->score, i);
-    const empm__score_child *of = empm__score_at(&ch->s->score, i);
-    return i != ch->slot && empm__load(&at->pid) != 0 &&
+    const empm__score_slot *at = empm__score_slot_at(&e->s->score, i);
+    const empm__score_child *of = empm__score_at(&e->s->score, i);
+    return i != e->slot && empm__load(&at->pid) != 0 &&
            !empm__load(&at->leaving) && !empm__load(&at->admin) &&
            empm__load(&of->healthy) && !empm__load(&of->stopping);
 }
 
 /* Has a sibling a place for one more connection, now or in a moment? */
-static int empm__listener_others_have_place(const empm__engine *ch)
+static int empm__listener_others_have_place(const empm__engine *e)
 {
-    const empm__score *sb = &ch->s->score;
+    const empm__score *sb = &e->s->score;
     const uint32_t top = empm__load(&empm__score_server_at(sb)->top);
     int i;
-    for (i = 0; ch->shares && i < sb->slots && (uint32_t)i < top; i++)
-        if (empm__listener_is_sibling(ch, i) &&
+    for (i = 0; e->shares && i < sb->slots && (uint32_t)i < top; i++)
+        if (empm__listener_is_sibling(e, i) &&
             !(empm__load(&empm__score_at(sb, i)->paused) &
               (EMPM__PAUSE_FULL | EMPM__PAUSE_FDS)))
             return 1;
@@ -6491,17 +6491,17 @@ static int empm__listener_others_have_place(const empm__engine *ch)
 
 /* How many more jobs the siblings that accept can begin at once, by what they
  * say. *accepting (not NULL): how many siblings that are. */
-static uint32_t empm__listener_siblings_room(const empm__engine *ch,
+static uint32_t empm__listener_siblings_room(const empm__engine *e,
                                              uint32_t *accepting)
 {
-    const empm__score *sb = &ch->s->score;
+    const empm__score *sb = &e->s->score;
     const uint32_t top = empm__load(&empm__score_server_at(sb)->top);
     uint32_t n = 0, open = 0;
     int i;
-    for (i = 0; ch->shares && i < sb->slots && (uint32_t)i < top; i++) {
+    for (i = 0; e->shares && i < sb->slots && (uint32_t)i < top; i++) {
         const empm__score_child *of = empm__score_at(sb, i);
         uint32_t idle, queued;
-        if (!empm__listener_is_sibling(ch, i) || empm__load(&of->paused))
+        if (!empm__listener_is_sibling(e, i) || empm__load(&of->paused))
             continue;
         open++;
         queued = empm__load_acq(&of->queued);
@@ -6515,20 +6515,20 @@ static uint32_t empm__listener_siblings_room(const empm__engine *ch,
 }
 
 /* How many more jobs our workers can begin at once. */
-static int32_t empm__listener_room(const empm__engine *ch, const empm__batch *b)
+static int32_t empm__listener_room(const empm__engine *e, const empm__batch *b)
 {
-    const uint32_t queued = empm__load_acq(&ch->score->queued);
-    return (int32_t)(empm__load(&ch->score->idle_workers) - queued - b->count);
+    const uint32_t queued = empm__load_acq(&e->score->queued);
+    return (int32_t)(empm__load(&e->score->idle_workers) - queued - b->count);
 }
 
 /* Those that have just been accepted, and have not been heard of yet. A client
  * that is slow to speak is no reason to leave others to siblings. */
-static int32_t empm__listener_fresh(empm__engine *ch, uint32_t now_ms)
+static int32_t empm__listener_fresh(empm__engine *e, uint32_t now_ms)
 {
-    if (ch->fresh > 0 &&
-        empm__time_until(now_ms, ch->fresh_ms) >= EMPM__FRESH_MS)
-        ch->fresh = 0;
-    return (int32_t)ch->fresh;
+    if (e->fresh > 0 &&
+        empm__time_until(now_ms, e->fresh_ms) >= EMPM__FRESH_MS)
+        e->fresh = 0;
+    return (int32_t)e->fresh;
 }
 
 /* ---------------------------------------------------------------------------
@@ -6541,47 +6541,47 @@ static int32_t empm__listener_fresh(empm__engine *ch, uint32_t now_ms)
  * ------------------------------------------------------------------------- */
 
 /* Admin listeners belong to one engine, the others to the others. */
-static int empm__listener_watches(const empm__engine *ch, int k)
+static int empm__listener_watches(const empm__engine *e, int k)
 {
-    return ch->s->listeners[k].admin == ch->admin &&
-           ch->s->listeners[k].fd >= 0 &&  /* the other engine's may change */
-           !(ch->shut >> k & 1);
+    return e->s->listeners[k].admin == e->admin &&
+           e->s->listeners[k].fd >= 0 &&   /* the other engine's may change */
+           !(e->shut >> k & 1);
 }
 
 /* Registers all that listens for us, or nothing; -1: that is not possible. */
-static int empm__listener_watch(empm__engine *ch, int on)
+static int empm__listener_watch(empm__engine *e, int on)
 {
     int k, r = 0;
-    if (ch->listening == on)
+    if (e->listening == on)
         return 0;
-    ch->listening = on;
-    for (k = 0; k < ch->s->nlisteners && r == 0; k++)
-        if (empm__listener_watches(ch, k)) {
-            r = empm__poller_watch(&ch->poller, ch->s->listeners[k].fd,
+    e->listening = on;
+    for (k = 0; k < e->s->nlisteners && r == 0; k++)
+        if (empm__listener_watches(e, k)) {
+            r = empm__poller_watch(&e->poller, e->s->listeners[k].fd,
                                    (uint32_t)k, on);
             if (r < 0 && on)
-                empm__engine_log(ch, EMPM_LOG_ERROR, 5008, "cannot listen on "
-                                 "%s: epoll_ctl: %s", ch->s->listeners[k].text,
+                empm__engine_log(e, EMPM_LOG_ERROR, 5008, "cannot listen on "
+                                 "%s: epoll_ctl: %s", e->s->listeners[k].text,
                                  strerror(errno));
             r = on ? r : 0;
         }
-    if (ch->shares && r == 0 &&
-        empm__poller_watch(&ch->poller, ch->s->exchange.fd[0], EMPM__EXCHANGE,
+    if (e->shares && r == 0 &&
+        empm__poller_watch(&e->poller, e->s->exchange.fd[0], EMPM__EXCHANGE,
                            on) < 0 && on) {
-        empm__engine_log(ch, EMPM_LOG_ERROR, 5008, "cannot listen to siblings: "
+        empm__engine_log(e, EMPM_LOG_ERROR, 5008, "cannot listen to siblings: "
                          "epoll_ctl: %s", strerror(errno));
         r = -1;
     }
     if (r < 0)
-        empm__listener_watch(ch, 0);
+        empm__listener_watch(e, 0);
     return r;
 }
 
 /* Tells the parent that something has changed; one byte, never waits. */
-static void empm__engine_tell_parent(empm__engine *ch, char what)
+static void empm__engine_tell_parent(empm__engine *e, char what)
 {
-    if (ch->s->parent_fd >= 0) {
-        ssize_t r = write(ch->s->parent_fd, &what, 1);
+    if (e->s->parent_fd >= 0) {
+        ssize_t r = write(e->s->parent_fd, &what, 1);
         (void)r;
     }
 }
@@ -6589,23 +6589,23 @@ static void empm__engine_tell_parent(empm__engine *ch, char what)
 /* We do not look any more at what listens; if something waits there, the
  * siblings that accept do. One that begins to accept at this moment looks by
  * itself. */
-static void empm__listener_pass_on(empm__engine *ch)
+static void empm__listener_pass_on(empm__engine *e)
 {
     struct pollfd p[EMPM_MAX_LISTEN + 1];
     uint32_t accepting;
     int k, n = 0;
     empm__fence();         /* ours is published: see empm__listener_unpause() */
-    empm__listener_siblings_room(ch, &accepting);
+    empm__listener_siblings_room(e, &accepting);
     if (accepting == 0)
         return;
-    for (k = 0; k < ch->s->nlisteners; k++)
-        if (empm__listener_watches(ch, k))
-            p[n++].fd = ch->s->listeners[k].fd;
-    p[n++].fd = ch->s->exchange.fd[0];
+    for (k = 0; k < e->s->nlisteners; k++)
+        if (empm__listener_watches(e, k))
+            p[n++].fd = e->s->listeners[k].fd;
+    p[n++].fd = e->s->exchange.fd[0];
     for (k = 0; k < n; k++)
         p[k].events = POLLIN;
     if (poll(p, (nfds_t)n, 0) > 0)
-        empm__exchange_ring(&ch->s->exchange);
+        empm__exchange_ring(&e->s->exchange);
 }
 
 /* Has somebody called shutdown() on a listening socket? */
@@ -6618,57 +6618,57 @@ static int empm__listener_is_shut(int fd)
 }
 
 /* `reason`: for the log; NULL: it is none of anybody's. */
-static void empm__listener_pause(empm__engine *ch, uint32_t why,
+static void empm__listener_pause(empm__engine *e, uint32_t why,
                                  uint32_t now_ms, const char *reason)
 {
-    const int listened = ch->listening;
+    const int listened = e->listening;
     uint32_t idle;
-    ch->paused |= why;
-    ch->lacked_fds |= (why & EMPM__PAUSE_FDS) != 0;
-    empm__store(&ch->score->paused, ch->paused);
-    empm__listener_watch(ch, 0);
-    if (ch->shares && listened)
-        empm__listener_pass_on(ch);
+    e->paused |= why;
+    e->lacked_fds |= (why & EMPM__PAUSE_FDS) != 0;
+    empm__store(&e->score->paused, e->paused);
+    empm__listener_watch(e, 0);
+    if (e->shares && listened)
+        empm__listener_pass_on(e);
     if (why & (EMPM__PAUSE_FDS | EMPM__PAUSE_FULL)) {
-        ch->retry_ms = empm__time_after(now_ms, 100);
-        empm__store(&ch->want_retired, 1u);
+        e->retry_ms = empm__time_after(now_ms, 100);
+        empm__store(&e->want_retired, 1u);
         if (reason == NULL)
             return;
-        if (empm__now_us() >= ch->tell_pause_us) {
-            ch->tell_pause_us = empm__now_us() + 60000000u;
-            empm__engine_tell_parent(ch, 'p');
+        if (empm__now_us() >= e->tell_pause_us) {
+            e->tell_pause_us = empm__now_us() + 60000000u;
+            empm__engine_tell_parent(e, 'p');
         }
-        idle = empm__load(&ch->score->idle_workers);
-        empm__engine_log(ch, EMPM_LOG_ERROR, 5009, "accepting pauses: %s (%u "
+        idle = empm__load(&e->score->idle_workers);
+        empm__engine_log(e, EMPM_LOG_ERROR, 5009, "accepting pauses: %s (%u "
                          "connections, %u queued, %u workers busy, %u idle)",
-                         reason, ch->slab.in_use,
-                         empm__load(&ch->score->queued),
-                         (uint32_t)ch->nworkers - idle, idle);
+                         reason, e->slab.in_use,
+                         empm__load(&e->score->queued),
+                         (uint32_t)e->nworkers - idle, idle);
     }
 }
 
 /* Our workers have all that they can begin: siblings accept, until one of
  * ours is free, or, if they only wait for what has just been accepted, for a
  * moment. */
-static void empm__listener_pause_full(empm__engine *ch, uint32_t now_ms)
+static void empm__listener_pause_full(empm__engine *e, uint32_t now_ms)
 {
     int idle;
-    pthread_mutex_lock(&ch->queue.lock);
-    idle = empm__queue_idle_locked(&ch->queue) > 0;
+    pthread_mutex_lock(&e->queue.lock);
+    idle = empm__queue_idle_locked(&e->queue) > 0;
     if (!idle)
-        empm__queue_gate_close_locked(&ch->queue);
-    pthread_mutex_unlock(&ch->queue.lock);
-    ch->turn_ms = empm__time_after(now_ms, EMPM__FRESH_MS);
-    empm__listener_pause(ch, idle ? EMPM__PAUSE_TURN : EMPM__PAUSE_GATE,
+        empm__queue_gate_close_locked(&e->queue);
+    pthread_mutex_unlock(&e->queue.lock);
+    e->turn_ms = empm__time_after(now_ms, EMPM__FRESH_MS);
+    empm__listener_pause(e, idle ? EMPM__PAUSE_TURN : EMPM__PAUSE_GATE,
                          now_ms, "");
 }
 
 /* Closes the KEEPALIVE connections that are nearest to their expiry, at most
  * `want` of them, after at most 256 looks. Returns how many. */
-static uint32_t empm__listener_cull(empm__engine *ch, uint32_t want,
+static uint32_t empm__listener_cull(empm__engine *e, uint32_t want,
                                     uint32_t now_ms)
 {
-    const empm__wheel *wh = &ch->wheel;
+    const empm__wheel *wh = &e->wheel;
     uint32_t slot = empm__wheel_slot(wh->cursor), seen = 0, done = 0, ahead = 0;
     while (seen < 256 && done < want) {
         const uint32_t step = empm__wheel_next(wh, slot);
@@ -6678,16 +6678,16 @@ static uint32_t empm__listener_cull(empm__engine *ch, uint32_t want,
         slot = (slot + step) % EMPM__SLOTS;
         for (i = wh->heads[slot]; i != EMPM__NIL && seen < 256 && done < want;
              seen++) {
-            empm__conn *c = empm__slab_conn(&ch->slab, i);
+            empm__conn *c = empm__slab_conn(&e->slab, i);
             const uint32_t next = c->wheel_next, w = empm__load(&c->word);
             if (!(w & EMPM__OWNED) && (w & EMPM__KEEP) &&
-                empm__listener_take(ch, i, EMPM__READY_TIMEOUT, now_ms) &&
-                empm__listener_close_idle(ch, i))
+                empm__listener_take(e, i, EMPM__READY_TIMEOUT, now_ms) &&
+                empm__listener_close_idle(e, i))
                 done++;
             i = next;
         }
     }
-    empm__bump(&ch->score->culled, done);
+    empm__bump(&e->score->culled, done);
     return done;
 }
 
@@ -6712,34 +6712,34 @@ static uint32_t empm__move_deadline(const empm_config *cfg,
  * `from` is the peer's address; NULL: MaxConnectionsPerPeer does not ask. `m`:
  * the connection comes from a sibling; NULL: it is new. NIL: it is closed;
  * OVER: it is one too many, and the caller's still. */
-static uint32_t empm__listener_admit(empm__engine *ch, int fd, int k,
+static uint32_t empm__listener_admit(empm__engine *e, int fd, int k,
                                      const struct sockaddr_storage *from,
                                      const empm__moved *m, uint32_t now_ms)
 {
-    const empm_config *cfg = ch->cfg;
-    const uint32_t i = empm__slab_borrow(&ch->slab);
-    const int proxy = ch->s->listeners[k].proxy;
+    const empm_config *cfg = e->cfg;
+    const uint32_t i = empm__slab_borrow(&e->slab);
+    const int proxy = e->s->listeners[k].proxy;
     empm__conn *c;
     empm__peer *p;
     uint32_t w, n;
     if (i == EMPM__NIL) {
         close(fd);
-        empm__listener_pause(ch, EMPM__PAUSE_FDS, now_ms, "no memory");
+        empm__listener_pause(e, EMPM__PAUSE_FDS, now_ms, "no memory");
         return i;
     }
-    p = empm__slab_peer(&ch->slab, i);
+    p = empm__slab_peer(&e->slab, i);
     p->family = EMPM__PEER_UNASKED;
-    if (from != NULL && empm__listener_limits_peers(ch, k)) {
+    if (from != NULL && empm__listener_limits_peers(e, k)) {
         empm__peer_from(p, from);    /* what has moved was counted before */
-        if (!empm__counts_add(&ch->counts, p,
+        if (!empm__counts_add(&e->counts, p,
                               m != NULL ? INT_MAX
                                         : cfg->max_connections_per_peer)) {
-            empm__slab_return(&ch->slab, i);
+            empm__slab_return(&e->slab, i);
             return EMPM__OVER;
         }
     } else if (m != NULL && proxy && m->state != EMPM__HANDSHAKE)
         *p = m->peer;
-    c = empm__slab_conn(&ch->slab, i);
+    c = empm__slab_conn(&e->slab, i);
     c->fd = fd;
     c->requests = m != NULL ? m->requests : 0;
     c->why = 0;
@@ -6759,7 +6759,7 @@ static uint32_t empm__listener_admit(empm__engine *ch, int fd, int k,
                           : empm__time_after(now_ms, cfg->header_timeout_ms
                                                     ? cfg->header_timeout_ms
                                                     : cfg->timeout_ms));
-    empm__wheel_move(&ch->wheel, &ch->slab, i, c->deadline_ms);
+    empm__wheel_move(&e->wheel, &e->slab, i, c->deadline_ms);
     w = empm__load(&c->word);
     do                               /* POSTED may be set by a late hint */
         n = (w & EMPM__POSTED) | c->serial << EMPM__GEN_SHIFT | EMPM__IDLE |
@@ -6768,66 +6768,66 @@ static uint32_t empm__listener_admit(empm__engine *ch, int fd, int k,
     while (!__atomic_compare_exchange_n(&c->word, &w, n, 1, __ATOMIC_ACQ_REL,
                                         __ATOMIC_RELAXED));
     if (c->state == EMPM__READ_HEAD)
-        empm__bump(&ch->score->created, 1u);
+        empm__bump(&e->score->created, 1u);
     else                             /* only differences count */
-        empm__bump(&ch->score->unparked[c->state], (uint32_t)-1);
+        empm__bump(&e->score->unparked[c->state], (uint32_t)-1);
     if (m == NULL) {
-        empm__bump(&ch->score->accepted, 1u);
-        if (ch->fresh++ == 0)
-            ch->fresh_ms = now_ms;
+        empm__bump(&e->score->accepted, 1u);
+        if (e->fresh++ == 0)
+            e->fresh_ms = now_ms;
     }
-    if (empm__poller_add(&ch->poller, c, i) < 0) {
+    if (empm__poller_add(&e->poller, c, i) < 0) {
         const int error = EMPM__EPOLL ? errno : ENOMEM;
-        if (empm__listener_take(ch, i, EMPM__READY_TIMEOUT, now_ms))
-            empm__listener_close_idle(ch, i);
-        empm__listener_pause(ch, EMPM__PAUSE_FDS, now_ms, strerror(error));
+        if (empm__listener_take(e, i, EMPM__READY_TIMEOUT, now_ms))
+            empm__listener_close_idle(e, i);
+        empm__listener_pause(e, EMPM__PAUSE_FDS, now_ms, strerror(error));
         return EMPM__NIL;
     }
-    empm__store(&ch->score->connections, ch->slab.in_use);
+    empm__store(&e->score->connections, e->slab.in_use);
     return i;
 }
 
 /* Those beyond MaxConnectionsPerPeer: each of them is admitted as soon as it
  * can be, or refused at its time; of the oldest, `most` are refused at once. */
-static void empm__listener_settle(empm__engine *ch, empm__batch *b,
+static void empm__listener_settle(empm__engine *e, empm__batch *b,
                                   uint32_t most)
 {
     uint32_t i, n = 0;
-    if (ch->nheld == 0)
+    if (e->nheld == 0)
         return;
-    empm__listener_drain_inbox(ch, b);
-    for (i = 0; i < ch->nheld; i++) {
-        const empm__held h = ch->held[i];
+    empm__listener_drain_inbox(e, b);
+    for (i = 0; i < e->nheld; i++) {
+        const empm__held h = e->held[i];
         char text[96];
         empm__peer p;
-        if (empm__listener_admit(ch, h.fd, h.listener, &h.from, NULL,
+        if (empm__listener_admit(e, h.fd, h.listener, &h.from, NULL,
                                  b->now_ms) !=
             EMPM__OVER)
             continue;
         if (i >= most && empm__time_until(h.until_ms, b->now_ms) > 0) {
-            ch->held[n++] = h;
+            e->held[n++] = h;
             continue;
         }
         close(h.fd);
-        empm__bump(&ch->score->refused, 1u);
+        empm__bump(&e->score->refused, 1u);
         empm__peer_from(&p, &h.from);
-        empm__engine_log(ch, EMPM_LOG_WARN, 5306, "%s has as many connections "
+        empm__engine_log(e, EMPM_LOG_WARN, 5306, "%s has as many connections "
                          "as MaxConnectionsPerPeer of %d allows: refused",
                          empm__peer_text(&p, 0, text, sizeof text),
-                         ch->cfg->max_connections_per_peer);
+                         e->cfg->max_connections_per_peer);
     }
-    ch->nheld = n;
+    e->nheld = n;
 }
 
 /* One more than MaxConnectionsPerPeer allows. The client may have closed
  * another one before: its event has not been read, or a worker is about to
  * close it. So the verdict waits for a moment. */
-static void empm__listener_hold(empm__engine *ch, empm__batch *b, int fd, int k,
+static void empm__listener_hold(empm__engine *e, empm__batch *b, int fd, int k,
                                 const struct sockaddr_storage *from)
 {
     empm__held *h;
-    empm__listener_settle(ch, b, ch->nheld == EMPM__HELD);
-    h = &ch->held[ch->nheld++];
+    empm__listener_settle(e, b, e->nheld == EMPM__HELD);
+    h = &e->held[e->nheld++];
     h->fd = fd;
     h->listener = k;
     h->until_ms = empm__time_after(b->now_ms, EMPM__HELD_MS);
@@ -6837,18 +6837,18 @@ static void empm__listener_hold(empm__engine *ch, empm__batch *b, int fd, int k,
 /* Room for one more connection beyond MaxOpenConnections: what workers have
  * closed, or, unless a sibling has a place, those that are only kept alive. 0:
  * there is none, and accepting pauses. */
-static int empm__listener_make_room(empm__engine *ch, empm__batch *b)
+static int empm__listener_make_room(empm__engine *e, empm__batch *b)
 {
     uint32_t over;
     int others;
-    empm__listener_drain_inbox(ch, b);
-    if (ch->slab.in_use < ch->most)
+    empm__listener_drain_inbox(e, b);
+    if (e->slab.in_use < e->most)
         return 1;
-    over = ch->slab.in_use - ch->most + 1;
-    others = empm__listener_others_have_place(ch);
-    if (!others && empm__listener_cull(ch, over, b->now_ms) >= over)
+    over = e->slab.in_use - e->most + 1;
+    others = empm__listener_others_have_place(e);
+    if (!others && empm__listener_cull(e, over, b->now_ms) >= over)
         return 1;
-    empm__listener_pause(ch, EMPM__PAUSE_FULL, b->now_ms,
+    empm__listener_pause(e, EMPM__PAUSE_FULL, b->now_ms,
                          others ? NULL : "MaxOpenConnections is reached");
     return 0;
 }
@@ -6874,7 +6874,7 @@ static int empm__move_may(const empm__conn *c)
 
 /* Gives n records, which are taken and movable, to the exchange. 1: they are
  * free again; 0: it is full, they are ours still. */
-static int empm__move_out(empm__engine *ch, const uint32_t *list, uint32_t n,
+static int empm__move_out(empm__engine *e, const uint32_t *list, uint32_t n,
                           int are_jobs, uint32_t now_ms)
 {
     empm__move m;
@@ -6885,136 +6885,136 @@ static int empm__move_out(empm__engine *ch, const uint32_t *list, uint32_t n,
     m.version = EMPM__MOVE_VERSION;
     m.n = n;
     for (k = 0; k < n; k++) {
-        const empm__conn *c = empm__slab_conn(&ch->slab, list[k]);
+        const empm__conn *c = empm__slab_conn(&e->slab, list[k]);
         const uint32_t deadline = empm__load(&c->deadline_ms);
         const int left = empm__time_until(deadline, now_ms);
         empm__moved *to = &m.of[k];
-        to->listener = empm__exchange_key(&ch->s->listeners[c->listener]);
+        to->listener = empm__exchange_key(&e->s->listeners[c->listener]);
         to->state = c->state;
         to->is_job = (uint32_t)are_jobs;
         to->requests = c->requests;
         to->left_ms = deadline == EMPM__NEVER ? deadline
                       : left > 0 ? (uint32_t)left : 0;
-        memcpy(&to->peer, empm__slab_peer(&ch->slab, list[k]), sizeof to->peer);
+        memcpy(&to->peer, empm__slab_peer(&e->slab, list[k]), sizeof to->peer);
         fds[k] = c->fd;
     }
-    if (empm__exchange_give(&ch->s->exchange, &m, fds) < 0) {
+    if (empm__exchange_give(&e->s->exchange, &m, fds) < 0) {
         if (!empm__fd_would_block(errno) && errno != ENOBUFS &&
             errno != ETOOMANYREFS)
-            empm__engine_log(ch, EMPM_LOG_ERROR, 5046, "cannot pass a "
+            empm__engine_log(e, EMPM_LOG_ERROR, 5046, "cannot pass a "
                              "connection on: %s", strerror(errno));
         return 0;
     }
     for (k = 0; k < n; k++) {
-        empm__conn *c = empm__slab_conn(&ch->slab, list[k]);
-        empm__poller_remove(&ch->poller, c);
+        empm__conn *c = empm__slab_conn(&e->slab, list[k]);
+        empm__poller_remove(&e->poller, c);
         close(c->fd);
-        empm__listener_record_free(ch, list[k]);
+        empm__listener_record_free(e, list[k]);
     }
-    empm__bump(&ch->score->moved_out, n);
-    ch->swept_ms = now_ms;
+    empm__bump(&e->score->moved_out, n);
+    e->swept_ms = now_ms;
     return 1;
 }
 
 /* Makes a record of what the exchange has given. */
-static void empm__move_in(empm__engine *ch, empm__batch *b, int fd,
+static void empm__move_in(empm__engine *e, empm__batch *b, int fd,
                           const empm__moved *m)
 {
     struct sockaddr_storage from;
     uint32_t i;
     int k;
-    for (k = 0; k < ch->s->nlisteners; k++)  /* even if it is closed: a drain
+    for (k = 0; k < e->s->nlisteners; k++)   /* even if it is closed: a drain
                                                 takes back what it gave */
-        if (ch->s->listeners[k].admin == ch->admin &&
-            empm__exchange_key(&ch->s->listeners[k]) == m->listener)
+        if (e->s->listeners[k].admin == e->admin &&
+            empm__exchange_key(&e->s->listeners[k]) == m->listener)
             break;
-    if (k == ch->s->nlisteners)      /* a reload has dropped that Listen, or
+    if (k == e->s->nlisteners)       /* a reload has dropped that Listen, or
                                         spells it otherwise: one of its kind */
-        for (k = 0; k < ch->s->nlisteners; k++)
-            if (empm__listener_watches(ch, k) && ch->s->listeners[k].proxy ==
+        for (k = 0; k < e->s->nlisteners; k++)
+            if (empm__listener_watches(e, k) && e->s->listeners[k].proxy ==
                     (m->peer.proxied != EMPM__PROXIED_NOT ||
                      m->state == EMPM__HANDSHAKE))
                 break;
     errno = 0;
-    if (k == ch->s->nlisteners ||
+    if (k == e->s->nlisteners ||
         (m->state != EMPM__READ_HEAD && m->state != EMPM__KEEPALIVE &&
-         (m->state != EMPM__HANDSHAKE || !ch->s->listeners[k].proxy)) ||
+         (m->state != EMPM__HANDSHAKE || !e->s->listeners[k].proxy)) ||
         !empm__exchange_is_connection(fd, &from) || empm__fd_flags(fd, 1) < 0) {
         if (errno != 0 && errno != ENOTCONN)     /* its client has left */
-            empm__engine_log(ch, EMPM_LOG_ERROR, 5046, "cannot take a "
+            empm__engine_log(e, EMPM_LOG_ERROR, 5046, "cannot take a "
                              "connection over: %s", strerror(errno));
         close(fd);
         return;
     }
-    i = empm__listener_admit(ch, fd, k, &from, m, b->now_ms);
+    i = empm__listener_admit(e, fd, k, &from, m, b->now_ms);
     if (i == EMPM__NIL)
         return;
-    empm__bump(&ch->score->moved_in, 1u);
-    if (m->is_job && empm__listener_take(ch, i, EMPM__READY_IN, b->now_ms))
-        empm__listener_batch_add(ch, b, i);
+    empm__bump(&e->score->moved_in, 1u);
+    if (m->is_job && empm__listener_take(e, i, EMPM__READY_IN, b->now_ms))
+        empm__listener_batch_add(e, b, i);
 }
 
 /* May one more message of connections be taken? Without descriptors what is
  * taken would be lost. */
-static int empm__move_has_place(empm__engine *ch, empm__batch *b)
+static int empm__move_has_place(empm__engine *e, empm__batch *b)
 {
     const uint32_t now_ms = b->now_ms;
-    if (ch->slab.in_use >= ch->most && !empm__listener_make_room(ch, b))
+    if (e->slab.in_use >= e->most && !empm__listener_make_room(e, b))
         return 0;
-    if (ch->lacked_fds) {
-        const int fd = fcntl(ch->s->exchange.fd[0], F_DUPFD_CLOEXEC, 0);
+    if (e->lacked_fds) {
+        const int fd = fcntl(e->s->exchange.fd[0], F_DUPFD_CLOEXEC, 0);
         if (fd < 0) {
-            empm__listener_pause(ch, EMPM__PAUSE_FDS, now_ms, strerror(errno));
+            empm__listener_pause(e, EMPM__PAUSE_FDS, now_ms, strerror(errno));
             return 0;
         }
         close(fd);
-        ch->lacked_fds = 0;
+        e->lacked_fds = 0;
     }
     return 1;
 }
 
 /* Takes from the exchange as much as our workers have time for; all there is,
  * if nobody else will. */
-static void empm__move_take(empm__engine *ch, empm__batch *b, int all)
+static void empm__move_take(empm__engine *e, empm__batch *b, int all)
 {
     int turns = EMPM__ACCEPTS, taken = 0;
-    while (ch->shares && (all || (turns-- > 0 && ch->paused == 0))) {
+    while (e->shares && (all || (turns-- > 0 && e->paused == 0))) {
         empm__move m;
         int fds[EMPM__MOVE_MOST], n, k;
-        if (!all && empm__listener_room(ch, b) <= 0) {
-            empm__listener_pause_full(ch, b->now_ms);
+        if (!all && empm__listener_room(e, b) <= 0) {
+            empm__listener_pause_full(e, b->now_ms);
             return;
         }
-        if (!all && !empm__move_has_place(ch, b))
+        if (!all && !empm__move_has_place(e, b))
             return;
-        n = empm__exchange_take(&ch->s->exchange, &m, fds);
-        if (n == 0 && (taken || !empm__exchange_is_down(&ch->s->exchange)))
+        n = empm__exchange_take(&e->s->exchange, &m, fds);
+        if (n == 0 && (taken || !empm__exchange_is_down(&e->s->exchange)))
             return;
         taken = 1;
         if (n == 0) {                /* no end, else: it stays ready */
-            empm__engine_log(ch, EMPM_LOG_ERROR, 5046, "a process has shut "
+            empm__engine_log(e, EMPM_LOG_ERROR, 5046, "a process has shut "
                              "down the sockets between children: no connection "
                              "moves any more, until the next start");
-            empm__listener_watch(ch, 0);
-            ch->shares = 0;
-            if (empm__listener_watch(ch, 1) < 0)
-                empm__listener_pause(ch, EMPM__PAUSE_FDS, b->now_ms,
+            empm__listener_watch(e, 0);
+            e->shares = 0;
+            if (empm__listener_watch(e, 1) < 0)
+                empm__listener_pause(e, EMPM__PAUSE_FDS, b->now_ms,
                                      strerror(errno));
             return;
         }
         if (n < 0 && errno == EMFILE) {
-            empm__engine_log(ch, EMPM_LOG_ERROR, 5046, "no descriptor for a "
+            empm__engine_log(e, EMPM_LOG_ERROR, 5046, "no descriptor for a "
                              "connection that was passed on: closed");
-            empm__listener_pause(ch, EMPM__PAUSE_FDS, b->now_ms,
+            empm__listener_pause(e, EMPM__PAUSE_FDS, b->now_ms,
                                  strerror(EMFILE));
             return;
         }
         if (n < 0)
-            empm__engine_log(ch, EMPM_LOG_ERROR, 5046, "a connection that was "
+            empm__engine_log(e, EMPM_LOG_ERROR, 5046, "a connection that was "
                              "passed on makes no sense: closed");
         for (k = 0; k < n; k++)
-            empm__move_in(ch, b, fds[k], &m.of[k]);
-        ch->lacked_fds |= n > 0 && (uint32_t)n < m.n;
+            empm__move_in(e, b, fds[k], &m.of[k]);
+        e->lacked_fds |= n > 0 && (uint32_t)n < m.n;
     }
 }
 
@@ -7029,22 +7029,22 @@ static int empm__move_jobs_wait_locked(const empm__queue *q, uint64_t now_us)
 
 /* Jobs wait: they go to siblings that have time. The next look is after 1, 2,
  * 4, 8 ms as long as none of them has. */
-static void empm__move_give_jobs(empm__engine *ch, const empm__batch *b)
+static void empm__move_give_jobs(empm__engine *e, const empm__batch *b)
 {
-    empm__queue *q = &ch->queue;
-    uint32_t want = ch->handing_over == EMPM__TO_PROGRAM
-                        ? EMPM__MOVE_MOST : empm__listener_siblings_room(ch,
+    empm__queue *q = &e->queue;
+    uint32_t want = e->handing_over == EMPM__TO_PROGRAM
+                        ? EMPM__MOVE_MOST : empm__listener_siblings_room(e,
                                                                          NULL);
     uint32_t i = EMPM__NIL, n = 0;
     int shut = 0;
-    if (want > 0 && ch->paused == 0) {       /* or we would take them back */
+    if (want > 0 && e->paused == 0) {        /* or we would take them back */
         pthread_mutex_lock(&q->lock);
         if ((shut = empm__move_jobs_wait_locked(q, b->now_us)) != 0)
             empm__queue_gate_close_locked(q);
         pthread_mutex_unlock(&q->lock);
         if (!shut)
             return;
-        empm__listener_pause(ch, EMPM__PAUSE_GATE, b->now_ms, "");
+        empm__listener_pause(e, EMPM__PAUSE_GATE, b->now_ms, "");
     }
     for (; want > 0; want--, n++) {
         pthread_mutex_lock(&q->lock);
@@ -7053,16 +7053,16 @@ static void empm__move_give_jobs(empm__engine *ch, const empm__batch *b)
         pthread_mutex_unlock(&q->lock);
         if (i == EMPM__NIL)
             break;
-        if (!empm__move_out(ch, &i, 1, 1, b->now_ms)) {
+        if (!empm__move_out(e, &i, 1, 1, b->now_ms)) {
             pthread_mutex_lock(&q->lock);
             empm__queue_return_locked(q, i);
             pthread_mutex_unlock(&q->lock);
             break;
         }
     }
-    ch->give_wait = n > 0 || ch->give_wait == 0 ? 1
-                    : ch->give_wait < 8 ? ch->give_wait * 2 : 8;
-    ch->give_ms = empm__time_after(b->now_ms, (int)ch->give_wait);
+    e->give_wait = n > 0 || e->give_wait == 0 ? 1
+                   : e->give_wait < 8 ? e->give_wait * 2 : 8;
+    e->give_ms = empm__time_after(b->now_ms, (int)e->give_wait);
 }
 
 /* ---------------------------------------------------------------------------
@@ -7076,68 +7076,68 @@ static void empm__move_give_jobs(empm__engine *ch, const empm__batch *b)
 /* Listening socket k is shut down: whoever has the descriptor can do that.
  * One of TCP listens again when it is told to, a unix one never: it is left
  * alone. */
-static void empm__listener_shut(empm__engine *ch, int k)
+static void empm__listener_shut(empm__engine *e, int k)
 {
-    const empm__endpoint *l = &ch->s->listeners[k];
-    if (listen(l->fd, ch->cfg->listen_backlog) == 0 &&
+    const empm__endpoint *l = &e->s->listeners[k];
+    if (listen(l->fd, e->cfg->listen_backlog) == 0 &&
         !empm__listener_is_shut(l->fd)) {
-        empm__engine_log(ch, EMPM_LOG_ERROR, 5008, "Listen %s: a process has "
+        empm__engine_log(e, EMPM_LOG_ERROR, 5008, "Listen %s: a process has "
                          "shut it down: opened again", l->text);
         return;
     }
-    empm__engine_log(ch, EMPM_LOG_CRIT, 5020, "Listen %s: a process has shut "
+    empm__engine_log(e, EMPM_LOG_CRIT, 5020, "Listen %s: a process has shut "
                      "it down: nobody can connect until a restart", l->text);
-    empm__listener_watch(ch, 0);
-    ch->shut |= 1u << k;
-    if (ch->paused == 0 && empm__listener_watch(ch, 1) < 0)
-        empm__listener_pause(ch, EMPM__PAUSE_FDS, empm__now_ms(),
+    empm__listener_watch(e, 0);
+    e->shut |= 1u << k;
+    if (e->paused == 0 && empm__listener_watch(e, 1) < 0)
+        empm__listener_pause(e, EMPM__PAUSE_FDS, empm__now_ms(),
                              strerror(errno));
 }
 
 /* Accepts from listening socket k, at most `most`, and no more than our workers
  * can begin as long as siblings have time; `all`: whatever they have. Every
  * errno has its treatment, and none closes the socket or the child. */
-static void empm__listener_accept(empm__engine *ch, empm__batch *b, int k,
+static void empm__listener_accept(empm__engine *e, empm__batch *b, int k,
                                   int most, int all)
 {
-    const empm__endpoint *l = &ch->s->listeners[k];
-    struct sockaddr_storage a, *from = empm__listener_limits_peers(ch, k)
+    const empm__endpoint *l = &e->s->listeners[k];
+    struct sockaddr_storage a, *from = empm__listener_limits_peers(e, k)
                                        ? &a : NULL;
     const uint32_t now_ms = b->now_ms;
-    int accepted = 0, failed = 0, alone = all || !ch->shares;
-    while (most-- > 0 && (ch->paused & ~(uint32_t)EMPM__PAUSE_STOP) == 0) {
+    int accepted = 0, failed = 0, alone = all || !e->shares;
+    while (most-- > 0 && (e->paused & ~(uint32_t)EMPM__PAUSE_STOP) == 0) {
         int fd;
         if (!alone &&
-            empm__listener_room(ch, b) <= empm__listener_fresh(ch, now_ms)) {
-            if (empm__listener_siblings_room(ch, NULL) > 0) {
-                empm__listener_pause_full(ch, now_ms);
+            empm__listener_room(e, b) <= empm__listener_fresh(e, now_ms)) {
+            if (empm__listener_siblings_room(e, NULL) > 0) {
+                empm__listener_pause_full(e, now_ms);
                 return;
             }
             alone = 1;
         }
-        if (ch->slab.in_use >= ch->most) {
+        if (e->slab.in_use >= e->most) {
             struct pollfd p;         /* is somebody there at all? */
             p.fd = l->fd;
             p.events = POLLIN;
             if (accepted || poll(&p, 1, 0) <= 0)
                 return;
-            if (!empm__listener_make_room(ch, b))
+            if (!empm__listener_make_room(e, b))
                 return;
         }
         a.ss_family = AF_UNSPEC;
         fd = empm__fd_accept(l->fd, from);
         if (fd >= 0) {
             accepted = 1;
-            if (empm__listener_admit(ch, fd, k, from, NULL,
+            if (empm__listener_admit(e, fd, k, from, NULL,
                                      now_ms) == EMPM__OVER)
-                empm__listener_hold(ch, b, fd, k, from);
-            if (++ch->accepts >= 16 && ch->listening) {
+                empm__listener_hold(e, b, fd, k, from);
+            if (++e->accepts >= 16 && e->listening) {
                 /* last in the queue of who is woken: siblings get their
                  * share */
-                ch->accepts = 0;
-                empm__listener_watch(ch, 0);
-                if (empm__listener_watch(ch, 1) < 0)
-                    empm__listener_pause(ch, EMPM__PAUSE_FDS, now_ms,
+                e->accepts = 0;
+                empm__listener_watch(e, 0);
+                if (empm__listener_watch(e, 1) < 0)
+                    empm__listener_pause(e, EMPM__PAUSE_FDS, now_ms,
                                          strerror(errno));
             }
             continue;
@@ -7149,26 +7149,26 @@ static void empm__listener_accept(empm__engine *ch, empm__batch *b, int k,
 #endif
             /* a sibling was faster; or, as some kernels say it, a unix socket
              * has been shut down, and this event comes for ever */
-            if (!accepted && ++ch->vain % EMPM__VAIN == 0 &&
+            if (!accepted && ++e->vain % EMPM__VAIN == 0 &&
                 empm__listener_is_shut(l->fd))
-                empm__listener_shut(ch, k);
+                empm__listener_shut(e, k);
             return;
         case EMFILE: case ENFILE: case ENOBUFS: case ENOMEM:
-            if (empm__listener_cull(ch, 1, now_ms) > 0)
+            if (empm__listener_cull(e, 1, now_ms) > 0)
                 continue;
-            empm__listener_pause(ch, EMPM__PAUSE_FDS, now_ms, strerror(errno));
+            empm__listener_pause(e, EMPM__PAUSE_FDS, now_ms, strerror(errno));
             return;
         case EBADF: case EINVAL: case ENOTSOCK: case EFAULT:
             if (empm__listener_is_shut(l->fd)) {
-                empm__listener_shut(ch, k);
+                empm__listener_shut(e, k);
                 return;
             }
-            empm__listener_pause(ch, EMPM__PAUSE_FDS, now_ms, strerror(errno));
+            empm__listener_pause(e, EMPM__PAUSE_FDS, now_ms, strerror(errno));
             return;
         default:                     /* this one connection has failed */
             if (++failed < 16)
                 continue;            /* ... or it is all of them */
-            empm__listener_pause(ch, EMPM__PAUSE_FDS, now_ms, strerror(errno));
+            empm__listener_pause(e, EMPM__PAUSE_FDS, now_ms, strerror(errno));
             return;
         }
     }
@@ -7176,15 +7176,15 @@ static void empm__listener_accept(empm__engine *ch, empm__batch *b, int k,
 
 /* Is every worker in its turn for over `ms`, so in a handler that takes its
  * time? `shut` then also closes the gate. */
-static int empm__listener_all_busy(empm__engine *ch, uint32_t now_ms, int ms,
+static int empm__listener_all_busy(empm__engine *e, uint32_t now_ms, int ms,
                                    int shut)
 {
-    empm__queue *q = &ch->queue;
+    empm__queue *q = &e->queue;
     int busy, i;
     pthread_mutex_lock(&q->lock);
     busy = empm__queue_idle_locked(q) == 0;
-    for (i = 0; i < ch->started && busy; i++) {
-        const uint32_t began = empm__load(&ch->workers[i].turn_began);
+    for (i = 0; i < e->started && busy; i++) {
+        const uint32_t began = empm__load(&e->workers[i].turn_began);
         busy = began != EMPM__NEVER && empm__time_until(now_ms, began) > ms;
     }
     if (busy && shut)
@@ -7195,134 +7195,134 @@ static int empm__listener_all_busy(empm__engine *ch, uint32_t now_ms, int ms,
 
 /* Ends a pause. Whatever waits is an event of the new registration; who stops
  * looking after this is seen by us, or sees that we accept. */
-static void empm__listener_unpause(empm__engine *ch, uint32_t why,
+static void empm__listener_unpause(empm__engine *e, uint32_t why,
                                    uint32_t now_ms)
 {
-    if (!(ch->paused & why))
+    if (!(e->paused & why))
         return;
-    ch->paused &= ~why;
-    empm__store(&ch->score->paused, ch->paused);
-    if (ch->paused != 0)
+    e->paused &= ~why;
+    empm__store(&e->score->paused, e->paused);
+    if (e->paused != 0)
         return;
-    empm__store(&ch->want_retired, 0u);
-    ch->retry_ms = EMPM__NEVER;
-    ch->full_batches = 0;
+    empm__store(&e->want_retired, 0u);
+    e->retry_ms = EMPM__NEVER;
+    e->full_batches = 0;
     empm__fence();          /* pairs with the one in empm__listener_pass_on() */
-    if (empm__listener_watch(ch, 1) < 0)
-        empm__listener_pause(ch, EMPM__PAUSE_FDS, now_ms, strerror(errno));
+    if (empm__listener_watch(e, 1) < 0)
+        empm__listener_pause(e, EMPM__PAUSE_FDS, now_ms, strerror(errno));
 }
 
 /* --- stopping ------------------------------------------------------------- */
 
 /* Offers `ready` to every record in use: READY_STOP tells those that listen for
  * it; those that are taken by READY_TIMEOUT shall end. */
-static void empm__listener_sweep(empm__engine *ch, empm__batch *b,
+static void empm__listener_sweep(empm__engine *e, empm__batch *b,
                                  uint32_t ready, int only_idle, int force)
 {
     uint32_t i;
-    for (i = 0; i < ch->slab.made; i++) {
-        const empm__conn *c = empm__slab_conn(&ch->slab, i);
+    for (i = 0; i < e->slab.made; i++) {
+        const empm__conn *c = empm__slab_conn(&e->slab, i);
         const uint32_t w = empm__load(&c->word);
         if (!c->in_use || (only_idle && !(w & (EMPM__IDLE | EMPM__OWNED))))
             continue;
-        if (!empm__listener_take(ch, i, ready, b->now_ms))
+        if (!empm__listener_take(e, i, ready, b->now_ms))
             continue;
         if (ready == EMPM__READY_STOP)
-            empm__listener_batch_add(ch, b, i);
+            empm__listener_batch_add(e, b, i);
         else
-            empm__listener_end_taken(ch, b, i, force);
+            empm__listener_end_taken(e, b, i, force);
     }
 }
 
-static void empm__listener_begin_stop(empm__engine *ch, empm__batch *b,
+static void empm__listener_begin_stop(empm__engine *e, empm__batch *b,
                                       uint32_t orders)
 {
-    const empm_config *cfg = ch->cfg;
-    const uint32_t before = ch->stopping, now = orders & EMPM__ORDER_STOP;
-    const int tried = (ch->paused & EMPM__PAUSE_NEW) != 0;   /* never served */
-    const int others_serve = ch->shares &&
+    const empm_config *cfg = e->cfg;
+    const uint32_t before = e->stopping, now = orders & EMPM__ORDER_STOP;
+    const int tried = (e->paused & EMPM__PAUSE_NEW) != 0;    /* never served */
+    const int others_serve = e->shares &&
         (orders & (EMPM__ORDER_HAND_OVER | EMPM__ORDER_UPGRADE)) != 0;
     int k, wait;
     if (!others_serve || now) {
-        const int gave = ch->handing_over != 0;
-        empm__store(&ch->handing_over, 0u);
+        const int gave = e->handing_over != 0;
+        empm__store(&e->handing_over, 0u);
         /* what we gave last, nobody else will have */
         if (gave && !others_serve)
-            empm__move_take(ch, b, 1);
+            empm__move_take(e, b, 1);
     } else if (before == 0 || ((orders & EMPM__ORDER_UPGRADE) &&
                                !(before & EMPM__ORDER_STOP))) {
-        empm__store(&ch->handing_over, (uint32_t)(orders & EMPM__ORDER_UPGRADE
+        empm__store(&e->handing_over, (uint32_t)(orders & EMPM__ORDER_UPGRADE
                                            ? EMPM__TO_PROGRAM
                                            : EMPM__TO_SIBLINGS));
-        ch->sweep_ms = ch->swept_ms = b->now_ms;
+        e->sweep_ms = e->swept_ms = b->now_ms;
     }
     if (!(before & EMPM__ORDER_STOP) && (orders & EMPM__ORDER_STOP))
         wait = cfg->stop_timeout_ms;
     else if (before == 0)
-        wait = empm__load(&ch->drain_ms);
+        wait = empm__load(&e->drain_ms);
     else
         return;
-    if (ch->s->parent_fd < 0 && !ch->admin)  /* else the parent has said it */
+    if (e->s->parent_fd < 0 && !e->admin)    /* else the parent has said it */
         empm__log(cfg, EMPM_LOG_NOTICE, now ? 491 : 492,
                   now ? "stopping" : "stopping gracefully");
     if (before == 0) {
         /* connections that the kernel has accepted are ours, too, unless they
          * would only be closed while others serve */
-        ch->paused = 0;
-        for (k = 0; k < ch->s->nlisteners; k++)
-            if (empm__listener_watches(ch, k) && !tried && !(others_serve &&
-                                                             now))
-                empm__listener_accept(ch, b, k,
+        e->paused = 0;
+        for (k = 0; k < e->s->nlisteners; k++)
+            if (empm__listener_watches(e, k) && !tried && !(others_serve &&
+                                                            now))
+                empm__listener_accept(e, b, k,
                                       cfg->listen_backlog + EMPM__BATCH, 1);
-        empm__listener_settle(ch, b, EMPM__HELD);
+        empm__listener_settle(e, b, EMPM__HELD);
         if (!others_serve && !tried)     /* nobody else will have these */
-            empm__move_take(ch, b, 1);
-        empm__listener_pause(ch, EMPM__PAUSE_STOP, b->now_ms, "");
-        for (k = 0; k < ch->s->nlisteners; k++)
-            if (empm__listener_watches(ch, k)) {
-                close(ch->s->listeners[k].fd);
-                ch->s->listeners[k].fd = -1;
+            empm__move_take(e, b, 1);
+        empm__listener_pause(e, EMPM__PAUSE_STOP, b->now_ms, "");
+        for (k = 0; k < e->s->nlisteners; k++)
+            if (empm__listener_watches(e, k)) {
+                close(e->s->listeners[k].fd);
+                e->s->listeners[k].fd = -1;
             }
     }
-    ch->stop_ms = wait > 0 ? empm__time_after(b->now_ms, wait) : EMPM__NEVER;
+    e->stop_ms = wait > 0 ? empm__time_after(b->now_ms, wait) : EMPM__NEVER;
     if (before == 0)
-        empm__store(&ch->linger_until,
+        empm__store(&e->linger_until,
                     empm__time_after(b->now_ms, cfg->linger_short_ms));
-    empm__store(&ch->stopping, before | (orders & (EMPM__ORDER_STOP |
-                                                   EMPM__ORDER_GRACEFUL)));
-    empm__store(&ch->score->stopping, ch->stopping);
-    empm__engine_tell_parent(ch, 'q');
+    empm__store(&e->stopping, before | (orders & (EMPM__ORDER_STOP |
+                                                  EMPM__ORDER_GRACEFUL)));
+    empm__store(&e->score->stopping, e->stopping);
+    empm__engine_tell_parent(e, 'q');
     empm__fence();               /* a worker that parks after this sees it */
-    empm__listener_sweep(ch, b, EMPM__READY_STOP, 0, 0);
+    empm__listener_sweep(e, b, EMPM__READY_STOP, 0, 0);
     if (orders & EMPM__ORDER_STOP)
-        empm__listener_sweep(ch, b, EMPM__READY_TIMEOUT, 1, 0);
+        empm__listener_sweep(e, b, EMPM__READY_TIMEOUT, 1, 0);
 }
 
-static void empm__listener_abort_all(empm__engine *ch, empm__batch *b)
+static void empm__listener_abort_all(empm__engine *e, empm__batch *b)
 {
-    if (!(ch->stopping & EMPM__ORDER_STOP)) {
-        empm__listener_begin_stop(ch, b, ch->handing_over ? EMPM__ORDER_STOP |
+    if (!(e->stopping & EMPM__ORDER_STOP)) {
+        empm__listener_begin_stop(e, b, e->handing_over ? EMPM__ORDER_STOP |
                                                        EMPM__ORDER_HAND_OVER
-                                                          : EMPM__ORDER_STOP);
+                                                        : EMPM__ORDER_STOP);
         return;
     }
-    ch->stop_ms = EMPM__NEVER;
-    empm__store(&ch->abort, 1u);
+    e->stop_ms = EMPM__NEVER;
+    empm__store(&e->abort, 1u);
     empm__fence();
-    empm__listener_sweep(ch, b, EMPM__READY_TIMEOUT, 0, 1);
+    empm__listener_sweep(e, b, EMPM__READY_TIMEOUT, 0, 1);
 }
 
 /* --- handing over: a drain gives what waits for a request to those who
  * serve - */
 
 /* Takes record i if it waits for a request and may move. */
-static int empm__move_take_waiting(empm__engine *ch, uint32_t i,
+static int empm__move_take_waiting(empm__engine *e, uint32_t i,
                                    uint32_t now_ms)
 {
-    empm__conn *c = empm__slab_conn(&ch->slab, i);
+    empm__conn *c = empm__slab_conn(&e->slab, i);
     const uint32_t w = empm__load(&c->word);
     if (!c->in_use || (w & EMPM__OWNED) || !(w & EMPM__IDLE) ||
-        !empm__listener_take(ch, i, EMPM__READY_TIMEOUT, now_ms))
+        !empm__listener_take(e, i, EMPM__READY_TIMEOUT, now_ms))
         return 0;
     c->why = (uint16_t)(c->why & ~(unsigned)(EMPM__READY_TIMEOUT |
                                              EMPM__READY_STOP));
@@ -7330,74 +7330,74 @@ static int empm__move_take_waiting(empm__engine *ch, uint32_t i,
 }
 
 /* Lets a record wait again that has been taken for nothing. */
-static void empm__move_wait_again(empm__engine *ch, empm__batch *b, uint32_t i)
+static void empm__move_wait_again(empm__engine *e, empm__batch *b, uint32_t i)
 {
-    empm__conn *c = empm__slab_conn(&ch->slab, i);
+    empm__conn *c = empm__slab_conn(&e->slab, i);
     const uint32_t keep = c->state == EMPM__KEEPALIVE ? (uint32_t)EMPM__KEEP
                                                       : 0u;
     if (c->why & (EMPM__READY_ALL & ~(unsigned)EMPM__STICKY) ||
         !empm__conn_give(c, EMPM__WANT(EMPM__READY_IN) | EMPM__IDLE | keep)) {
-        empm__listener_batch_add(ch, b, i); /* something has come meanwhile */
+        empm__listener_batch_add(e, b, i);  /* something has come meanwhile */
         return;
     }
-    empm__bump(&ch->score->unparked[c->state], (uint32_t)-1);
-    empm__wheel_hasten(&ch->wheel, &ch->slab, i, empm__load(&c->deadline_ms));
-    empm__poller_arm(&ch->poller, i);
+    empm__bump(&e->score->unparked[c->state], (uint32_t)-1);
+    empm__wheel_hasten(&e->wheel, &e->slab, i, empm__load(&c->deadline_ms));
+    empm__poller_arm(&e->poller, i);
 }
 
 /* Gives n taken records away, or lets them wait again: 0. */
-static int empm__move_drain_some(empm__engine *ch, empm__batch *b,
+static int empm__move_drain_some(empm__engine *e, empm__batch *b,
                                  const uint32_t *list, uint32_t n)
 {
     uint32_t k;
-    if (n == 0 || empm__move_out(ch, list, n, 0, b->now_ms))
+    if (n == 0 || empm__move_out(e, list, n, 0, b->now_ms))
         return 1;
     for (k = 0; k < n; k++)
-        empm__move_wait_again(ch, b, list[k]);
+        empm__move_wait_again(e, b, list[k]);
     return 0;
 }
 
-/* Goes through the records from ch->sweep on, until the exchange is full, and
+/* Goes through the records from e->sweep on, until the exchange is full, and
  * looks again in a while: a worker may have parked one unseen. If nothing can
  * be moved for EMPM__HAND_OVER_MS, connections end with their next answer. */
-static void empm__move_drain(empm__engine *ch, empm__batch *b)
+static void empm__move_drain(empm__engine *e, empm__batch *b)
 {
     uint32_t list[EMPM__MOVE_MOST], n = 0, accepting = 1;
-    if (ch->handing_over == EMPM__TO_SIBLINGS)
-        empm__listener_siblings_room(ch, &accepting);
-    ch->sweep_ms = empm__time_after(b->now_ms, accepting > 0 ? 1 : 5);
-    if (ch->handing_over == EMPM__TO_SIBLINGS &&
-        empm__load(&empm__score_server_at(&ch->s->score)->draining))
-        empm__store(&ch->handing_over, 0u);  /* all go: nobody serves on here */
-    if (ch->stop_ms != EMPM__NEVER && empm__time_until(ch->stop_ms,
-                                                       b->now_ms) < 2000)
-        empm__store(&ch->handing_over, 0u);  /* who cannot move may know it */
-    for (; accepting > 0 && ch->sweep < ch->slab.made; ch->sweep++) {
-        if (!empm__move_take_waiting(ch, ch->sweep, b->now_ms))
+    if (e->handing_over == EMPM__TO_SIBLINGS)
+        empm__listener_siblings_room(e, &accepting);
+    e->sweep_ms = empm__time_after(b->now_ms, accepting > 0 ? 1 : 5);
+    if (e->handing_over == EMPM__TO_SIBLINGS &&
+        empm__load(&empm__score_server_at(&e->s->score)->draining))
+        empm__store(&e->handing_over, 0u);   /* all go: nobody serves on here */
+    if (e->stop_ms != EMPM__NEVER && empm__time_until(e->stop_ms,
+                                                      b->now_ms) < 2000)
+        empm__store(&e->handing_over, 0u);   /* who cannot move may know it */
+    for (; accepting > 0 && e->sweep < e->slab.made; e->sweep++) {
+        if (!empm__move_take_waiting(e, e->sweep, b->now_ms))
             continue;
-        if (!empm__move_may(empm__slab_conn(&ch->slab, ch->sweep))) {
-            empm__move_wait_again(ch, b, ch->sweep);
+        if (!empm__move_may(empm__slab_conn(&e->slab, e->sweep))) {
+            empm__move_wait_again(e, b, e->sweep);
             continue;
         }
-        list[n++] = ch->sweep;
+        list[n++] = e->sweep;
         if (n < EMPM__MOVE_MOST)
             continue;
-        if (!empm__move_drain_some(ch, b, list, n)) {
-            ch->sweep = list[0];
+        if (!empm__move_drain_some(e, b, list, n)) {
+            e->sweep = list[0];
             break;
         }
         n = 0;
     }
-    if (ch->sweep >= ch->slab.made && empm__move_drain_some(ch, b, list, n)) {
-        ch->sweep = 0;
-        ch->swept_ms = b->now_ms;    /* there is nothing that could move */
-        ch->sweep_ms = empm__time_after(b->now_ms, 100);
-    } else if (ch->sweep >= ch->slab.made)
-        ch->sweep = n > 0 ? list[0] : 0;
-    if (empm__time_until(b->now_ms, ch->swept_ms) > EMPM__HAND_OVER_MS)
-        empm__store(&ch->handing_over, 0u);
-    if (!ch->handing_over)
-        ch->sweep_ms = EMPM__NEVER;
+    if (e->sweep >= e->slab.made && empm__move_drain_some(e, b, list, n)) {
+        e->sweep = 0;
+        e->swept_ms = b->now_ms;     /* there is nothing that could move */
+        e->sweep_ms = empm__time_after(b->now_ms, 100);
+    } else if (e->sweep >= e->slab.made)
+        e->sweep = n > 0 ? list[0] : 0;
+    if (empm__time_until(b->now_ms, e->swept_ms) > EMPM__HAND_OVER_MS)
+        empm__store(&e->handing_over, 0u);
+    if (!e->handing_over)
+        e->sweep_ms = EMPM__NEVER;
 }
 
 /* ---------------------------------------------------------------------------
@@ -7416,30 +7416,30 @@ static void empm__move_drain(empm__engine *ch, empm__batch *b)
  * others too, as they fall due, and a worker cleans up when there is one.
  * ------------------------------------------------------------------------- */
 
-static void empm__listener_expire(empm__engine *ch, empm__batch *b)
+static void empm__listener_expire(empm__engine *e, empm__batch *b)
 {
     const uint32_t now = b->now_ms;
     uint32_t i;
     int stuck = -1;                  /* not asked yet */
-    empm__wheel_advance(&ch->wheel, &ch->slab, now);
-    while ((i = empm__wheel_due(&ch->wheel, &ch->slab)) != EMPM__NIL) {
-        empm__conn *c = empm__slab_conn(&ch->slab, i);
+    empm__wheel_advance(&e->wheel, &e->slab, now);
+    while ((i = empm__wheel_due(&e->wheel, &e->slab)) != EMPM__NIL) {
+        empm__conn *c = empm__slab_conn(&e->slab, i);
         const uint32_t w = empm__load_acq(&c->word);
         const uint32_t deadline = empm__load(&c->deadline_ms);
         if (w & EMPM__OWNED) {
-            empm__wheel_move(&ch->wheel, &ch->slab, i,
-                             empm__time_after(now, ch->horizon_ms));
+            empm__wheel_move(&e->wheel, &e->slab, i,
+                             empm__time_after(now, e->horizon_ms));
         } else if (deadline == EMPM__NEVER ||
                    empm__time_until(deadline, now) > 0) {
-            empm__wheel_move(&ch->wheel, &ch->slab, i, deadline);
+            empm__wheel_move(&e->wheel, &e->slab, i, deadline);
         } else {
             if (stuck < 0)
-                stuck = empm__listener_all_busy(ch, now, 1000, 0);
-            empm__wheel_move(&ch->wheel, &ch->slab, i,
-                             empm__time_after(now, ch->horizon_ms));
-            if (empm__listener_take(ch, i, EMPM__READY_TIMEOUT, now)) {
-                empm__bump(&ch->score->expired, 1u);
-                empm__listener_end_taken(ch, b, i, stuck);
+                stuck = empm__listener_all_busy(e, now, 1000, 0);
+            empm__wheel_move(&e->wheel, &e->slab, i,
+                             empm__time_after(now, e->horizon_ms));
+            if (empm__listener_take(e, i, EMPM__READY_TIMEOUT, now)) {
+                empm__bump(&e->score->expired, 1u);
+                empm__listener_end_taken(e, b, i, stuck);
             }
         }
     }
@@ -7448,9 +7448,9 @@ static void empm__listener_expire(empm__engine *ch, empm__batch *b)
 /* The batch goes to the queue, and the role is given back if there is work: 1.
  * The gate closes when nobody has had time for a while. Apache's formula:
  * queued < (1 + factor) * idle. */
-static int empm__listener_end_round(empm__engine *ch, empm__batch *b)
+static int empm__listener_end_round(empm__engine *e, empm__batch *b)
 {
-    empm__queue *q = &ch->queue;
+    empm__queue *q = &e->queue;
     uint32_t idle;
     int old, close_gate = 0, give, given;
     pthread_mutex_lock(&q->lock);
@@ -7458,7 +7458,7 @@ static int empm__listener_end_round(empm__engine *ch, empm__batch *b)
         if (q->tail == EMPM__NIL)
             q->head = b->head;
         else
-            empm__slab_conn(&ch->slab, q->tail)->queue_next = b->head;
+            empm__slab_conn(&e->slab, q->tail)->queue_next = b->head;
         q->tail = b->tail;
         q->count += b->count;
         q->pushed += b->count;
@@ -7469,45 +7469,45 @@ static int empm__listener_end_round(empm__engine *ch, empm__batch *b)
         q->mark = q->pushed;
         q->mark_us = b->now_us;
         q->mark_late = 0;
-        empm__store(&ch->score->waits_since_ms, b->now_ms);
+        empm__store(&e->score->waits_since_ms, b->now_ms);
     }
     old = q->count > 0 && b->now_us - q->mark_us > 1000;
     if (old && !q->mark_late) {
         q->mark_late = 1;
-        empm__bump(&ch->score->waited, q->mark - q->popped);
+        empm__bump(&e->score->waited, q->mark - q->popped);
     }
     idle = empm__queue_idle_locked(q);
     if (idle > 0 &&
-        q->count < (1 + ch->cfg->async_request_worker_factor) * idle)
-        ch->full_batches = 0;
-    else if (++ch->full_batches >= 2 && old && ch->paused == 0) {
+        q->count < (1 + e->cfg->async_request_worker_factor) * idle)
+        e->full_batches = 0;
+    else if (++e->full_batches >= 2 && old && e->paused == 0) {
         close_gate = 1;
         empm__queue_gate_close_locked(q);
     }
-    give = ch->shares && empm__move_jobs_wait_locked(q, b->now_us);
+    give = e->shares && empm__move_jobs_wait_locked(q, b->now_us);
     pthread_mutex_unlock(&q->lock);
     /* Blocked workers: the gate closes before somebody comes, since an event
      * that is declined would wake no sibling (EPOLLEXCLUSIVE) */
-    if (close_gate || (idle == 0 && ch->paused == 0 &&
-                       empm__listener_all_busy(ch, b->now_ms, 1, 1)))
-        empm__listener_pause(ch, EMPM__PAUSE_GATE, b->now_ms, "");
+    if (close_gate || (idle == 0 && e->paused == 0 &&
+                       empm__listener_all_busy(e, b->now_ms, 1, 1)))
+        empm__listener_pause(e, EMPM__PAUSE_GATE, b->now_ms, "");
     /* the parent wants to know when few are left, at most ten times a second */
-    if ((idle < empm__load(&empm__score_slot_at(&ch->s->score,
-                                                ch->slot)->spare_share)) !=
-            ch->told_few &&
-        b->now_us >= ch->tell_us) {
-        ch->told_few = !ch->told_few;
-        ch->tell_us = b->now_us + 100000u;
-        empm__engine_tell_parent(ch, 'i');
+    if ((idle < empm__load(&empm__score_slot_at(&e->s->score,
+                                                e->slot)->spare_share)) !=
+            e->told_few &&
+        b->now_us >= e->tell_us) {
+        e->told_few = !e->told_few;
+        e->tell_us = b->now_us + 100000u;
+        empm__engine_tell_parent(e, 'i');
     }
-    ch->give_ms = EMPM__NEVER;
+    e->give_ms = EMPM__NEVER;
     if (give)
-        empm__move_give_jobs(ch, b);
+        empm__move_give_jobs(e, b);
     else
-        ch->give_wait = 0;
+        e->give_wait = 0;
     /* all that is the listener's has been done */
     pthread_mutex_lock(&q->lock);
-    if (empm__time_is_late(empm__wings_chore_at(ch), b->now_ms))
+    if (empm__time_is_late(empm__wings_chore_at(e), b->now_ms))
         q->chore = 1;
     given = q->count > 0 || q->chore;
     if (given)
@@ -7516,29 +7516,29 @@ static int empm__listener_end_round(empm__engine *ch, empm__batch *b)
     return given;
 }
 
-static int empm__listener_poll_timeout(empm__engine *ch, uint32_t now_ms)
+static int empm__listener_poll_timeout(empm__engine *e, uint32_t now_ms)
 {
     uint32_t at = EMPM__NEVER;
-    const uint32_t queued = empm__load_acq(&ch->score->queued);
-    int wait = empm__wheel_wait(&ch->wheel, now_ms), t;
-    if (queued > 0 && ch->queue.listening >= 0)
+    const uint32_t queued = empm__load_acq(&e->score->queued);
+    int wait = empm__wheel_wait(&e->wheel, now_ms), t;
+    if (queued > 0 && e->queue.listening >= 0)
         return 0;                    /* a worker who only looks */
-    if (ch->paused & (EMPM__PAUSE_FDS | EMPM__PAUSE_FULL))
-        at = ch->retry_ms;
-    if (ch->paused == 0 && empm__load(&ch->score->idle_workers) <= queued)
+    if (e->paused & (EMPM__PAUSE_FDS | EMPM__PAUSE_FULL))
+        at = e->retry_ms;
+    if (e->paused == 0 && empm__load(&e->score->idle_workers) <= queued)
         at = empm__time_after(now_ms, 2); /* to close the gate in time */
-    if (ch->paused & EMPM__PAUSE_TURN)
-        at = empm__time_earlier(at, ch->turn_ms);
-    if (ch->nheld > 0)               /* workers do not say what they close */
+    if (e->paused & EMPM__PAUSE_TURN)
+        at = empm__time_earlier(at, e->turn_ms);
+    if (e->nheld > 0)                /* workers do not say what they close */
         at = empm__time_after(now_ms, 1);
-    if (ch->shares && queued > 0 && ch->give_ms == EMPM__NEVER)
+    if (e->shares && queued > 0 && e->give_ms == EMPM__NEVER)
         /* workers may block, and jobs wait then */
         at = empm__time_after(now_ms, 1);
-    at = empm__time_earlier(at, ch->give_ms);
-    at = empm__time_earlier(at, ch->sweep_ms);
-    at = empm__time_earlier(at, ch->stop_ms);
-    at = empm__time_earlier(at, empm__wings_expire_at(ch));
-    at = empm__time_earlier(at, empm__wings_chore_at(ch));
+    at = empm__time_earlier(at, e->give_ms);
+    at = empm__time_earlier(at, e->sweep_ms);
+    at = empm__time_earlier(at, e->stop_ms);
+    at = empm__time_earlier(at, empm__wings_expire_at(e));
+    at = empm__time_earlier(at, empm__wings_chore_at(e));
     if (at != EMPM__NEVER) {
         t = empm__time_until(at, now_ms);
         t = t > 0 ? t : 0;
@@ -7550,42 +7550,44 @@ static int empm__listener_poll_timeout(empm__engine *ch, uint32_t now_ms)
 
 /* Looks at what listens: at the socket that event `e` is of, or, as the bell
  * has been rung, at all of them. */
-static void empm__listener_look(empm__engine *ch, empm__batch *b, uint32_t e)
+static void empm__listener_look(empm__engine *e, empm__batch *b, uint32_t event)
 {
     int k;
-    if (ch->paused == 0 && ch->shares &&
-        (e == EMPM__EVENT_BELL || e == EMPM__EVENT_LISTENER + EMPM__EXCHANGE))
-        empm__move_take(ch, b, 0);
-    for (k = 0; k < ch->s->nlisteners && ch->paused == 0; k++)
-        if (empm__listener_watches(ch, k) &&
-            (e == EMPM__EVENT_BELL || e == EMPM__EVENT_LISTENER + (uint32_t)k))
-            empm__listener_accept(ch, b, k, EMPM__ACCEPTS, 0);
+    if (e->paused == 0 && e->shares &&
+        (event == EMPM__EVENT_BELL ||
+         event == EMPM__EVENT_LISTENER + EMPM__EXCHANGE))
+        empm__move_take(e, b, 0);
+    for (k = 0; k < e->s->nlisteners && e->paused == 0; k++)
+        if (empm__listener_watches(e, k) &&
+            (event == EMPM__EVENT_BELL ||
+             event == EMPM__EVENT_LISTENER + (uint32_t)k))
+            empm__listener_accept(e, b, k, EMPM__ACCEPTS, 0);
 }
 
 /* epoll_wait or poll has failed. Memory may come back; if it goes on, the child
  * ends, and the parent makes another. */
-static void empm__listener_cannot_wait(empm__engine *ch)
+static void empm__listener_cannot_wait(empm__engine *e)
 {
     const struct timespec rest = { 0, 10000000 };
     if (errno == EINTR)
         return;
-    if (ch->deaf_us == 0)
-        ch->deaf_us = empm__now_us();
-    empm__engine_log(ch, EMPM_LOG_ERROR, 5019, "cannot wait for events: %s: "
+    if (e->deaf_us == 0)
+        e->deaf_us = empm__now_us();
+    empm__engine_log(e, EMPM_LOG_ERROR, 5019, "cannot wait for events: %s: "
                      "%s%s",
                      EMPM__EPOLL ? "epoll_wait" : "poll", strerror(errno),
-                     ch->s->parent_fd >= 0 ? ": the child ends if that goes on"
-                                           : "");
-    if (ch->s->parent_fd >= 0 && empm__now_us() - ch->deaf_us >= EMPM__DEAF_US)
+                     e->s->parent_fd >= 0 ? ": the child ends if that goes on"
+                                          : "");
+    if (e->s->parent_fd >= 0 && empm__now_us() - e->deaf_us >= EMPM__DEAF_US)
         _exit(1);
     nanosleep(&rest, NULL);
 }
 
 /* Does a place matter now? Then those whose clients have gone are closed here,
  * before new ones are looked at, and not when a worker has time. */
-static int empm__listener_is_tight(const empm__engine *ch)
+static int empm__listener_is_tight(const empm__engine *e)
 {
-    return ch->nheld > 0 || ch->slab.in_use >= ch->most;
+    return e->nheld > 0 || e->slab.in_use >= e->most;
 }
 
 static int empm__listener_client_is_gone(const empm__conn *c)
@@ -7596,10 +7598,10 @@ static int empm__listener_client_is_gone(const empm__conn *c)
 }
 
 /* 1: the role has been given back. */
-static int empm__listener_round(empm__engine *ch)
+static int empm__listener_round(empm__engine *e)
 {
     const empm__wing *const *wing;
-    empm__event *events = ch->events;
+    empm__event *events = e->events;
     empm__batch b;
     uint32_t orders;
     int n, i, timeout;
@@ -7607,86 +7609,86 @@ static int empm__listener_round(empm__engine *ch)
     b.count = 0;
     b.now_us = empm__now_us();
     b.now_ms = empm__time_us_to_ms(b.now_us);
-    orders = __atomic_exchange_n(&ch->poller.orders, 0u, __ATOMIC_ACQUIRE);
-    empm__listener_drain_inbox(ch, &b);
+    orders = __atomic_exchange_n(&e->poller.orders, 0u, __ATOMIC_ACQUIRE);
+    empm__listener_drain_inbox(e, &b);
     if (orders & (EMPM__ORDER_STOP | EMPM__ORDER_GRACEFUL))
-        empm__listener_begin_stop(ch, &b, orders);
+        empm__listener_begin_stop(e, &b, orders);
     if (orders & EMPM__ORDER_PING)
-        empm__bump(&ch->score->pongs, 1u);
+        empm__bump(&e->score->pongs, 1u);
     if (orders & EMPM__ORDER_ACCEPT)
-        empm__listener_unpause(ch, EMPM__PAUSE_NEW, b.now_ms);
+        empm__listener_unpause(e, EMPM__PAUSE_NEW, b.now_ms);
     if (orders & EMPM__ORDER_GATE)
-        empm__listener_unpause(ch, EMPM__PAUSE_GATE, b.now_ms);
-    if (ch->stopping && ch->slab.in_use == 0)
+        empm__listener_unpause(e, EMPM__PAUSE_GATE, b.now_ms);
+    if (e->stopping && e->slab.in_use == 0)
         return 0;
-    timeout = b.count > 0 ? 0 : empm__listener_poll_timeout(ch, b.now_ms);
-    n = empm__poller_wait(&ch->poller, timeout, events);
+    timeout = b.count > 0 ? 0 : empm__listener_poll_timeout(e, b.now_ms);
+    n = empm__poller_wait(&e->poller, timeout, events);
     if (n < 0)
-        empm__listener_cannot_wait(ch);
+        empm__listener_cannot_wait(e);
     else
-        ch->deaf_us = 0;
+        e->deaf_us = 0;
     b.now_us = empm__now_us();
     b.now_ms = empm__time_us_to_ms(b.now_us);
     for (i = 0; i < n; i++) {
-        const empm__event *e = &events[i];
+        const empm__event *event = &events[i];
         empm__conn *c;
-        if (e->index == EMPM__EVENT_WAKE) {
-            empm__poller_wake_fd_drain(ch->poller.wake_fd[0]);
+        if (event->index == EMPM__EVENT_WAKE) {
+            empm__poller_wake_fd_drain(e->poller.wake_fd[0]);
             continue;
         }
-        if (e->index >= EMPM__EVENT_LISTENER)
+        if (event->index >= EMPM__EVENT_LISTENER)
             continue;                /* below, after the old ones */
-        c = empm__slab_conn(&ch->slab, e->index);
-        if (!c->in_use || c->gen != e->gen)
+        c = empm__slab_conn(&e->slab, event->index);
+        if (!c->in_use || c->gen != event->gen)
             continue;                /* of a descriptor that is closed here */
-        if (empm__listener_take(ch, e->index, e->ready, b.now_ms) &&
-            !((e->ready & EMPM__STICKY) && empm__listener_is_tight(ch) &&
+        if (empm__listener_take(e, event->index, event->ready, b.now_ms) &&
+            !((event->ready & EMPM__STICKY) && empm__listener_is_tight(e) &&
               empm__listener_client_is_gone(c) &&
-              empm__listener_close_idle(ch, e->index)))
-            empm__listener_batch_add(ch, &b, e->index);
+              empm__listener_close_idle(e, event->index)))
+            empm__listener_batch_add(e, &b, event->index);
     }
-    empm__listener_expire(ch, &b);
-    empm__listener_settle(ch, &b, 0);
-    if (empm__time_is_late(empm__wings_expire_at(ch), b.now_ms)) {
+    empm__listener_expire(e, &b);
+    empm__listener_settle(e, &b, 0);
+    if (empm__time_is_late(empm__wings_expire_at(e), b.now_ms)) {
         EMPM__EACH_WING(wing, expire)
-            (*wing)->expire(ch, b.now_ms);
+            (*wing)->expire(e, b.now_ms);
     }
-    if (ch->stop_ms != EMPM__NEVER && empm__time_until(ch->stop_ms,
-                                                       b.now_ms) <= 0)
-        empm__listener_abort_all(ch, &b);
-    if ((ch->paused & (EMPM__PAUSE_FDS | EMPM__PAUSE_FULL)) &&
-        empm__time_until(ch->retry_ms, b.now_ms) <= 0)
-        empm__listener_unpause(ch, EMPM__PAUSE_FDS | EMPM__PAUSE_FULL,
+    if (e->stop_ms != EMPM__NEVER && empm__time_until(e->stop_ms,
+                                                      b.now_ms) <= 0)
+        empm__listener_abort_all(e, &b);
+    if ((e->paused & (EMPM__PAUSE_FDS | EMPM__PAUSE_FULL)) &&
+        empm__time_until(e->retry_ms, b.now_ms) <= 0)
+        empm__listener_unpause(e, EMPM__PAUSE_FDS | EMPM__PAUSE_FULL,
                                b.now_ms);
-    if ((ch->paused & EMPM__PAUSE_TURN) &&
-        (empm__time_until(ch->turn_ms, b.now_ms) <= 0 ||
-         empm__listener_room(ch, &b) > empm__listener_fresh(ch, b.now_ms)))
-        empm__listener_unpause(ch, EMPM__PAUSE_TURN, b.now_ms);
+    if ((e->paused & EMPM__PAUSE_TURN) &&
+        (empm__time_until(e->turn_ms, b.now_ms) <= 0 ||
+         empm__listener_room(e, &b) > empm__listener_fresh(e, b.now_ms)))
+        empm__listener_unpause(e, EMPM__PAUSE_TURN, b.now_ms);
     for (i = 0; i < n; i++)
         if (events[i].index >= EMPM__EVENT_LISTENER &&
             events[i].index != EMPM__EVENT_WAKE)
-            empm__listener_look(ch, &b, events[i].index);
-    if (empm__time_is_late(ch->sweep_ms, b.now_ms))
-        empm__move_drain(ch, &b);
-    if (ch->cfg->max_connections_per_child > 0 && ch->s->parent_fd >= 0 &&
-        !ch->stopping &&
-        empm__load(&ch->score->accepted) - ch->accepted_before >=
-                             (uint32_t)ch->cfg->max_connections_per_child) {
-        empm__store(&ch->drain_ms, ch->cfg->graceful_restart_timeout_ms);
-        empm__poller_order(&ch->poller,
+            empm__listener_look(e, &b, events[i].index);
+    if (empm__time_is_late(e->sweep_ms, b.now_ms))
+        empm__move_drain(e, &b);
+    if (e->cfg->max_connections_per_child > 0 && e->s->parent_fd >= 0 &&
+        !e->stopping &&
+        empm__load(&e->score->accepted) - e->accepted_before >=
+                             (uint32_t)e->cfg->max_connections_per_child) {
+        empm__store(&e->drain_ms, e->cfg->graceful_restart_timeout_ms);
+        empm__poller_order(&e->poller,
                            EMPM__ORDER_GRACEFUL | EMPM__ORDER_HAND_OVER);
     }
-    return empm__listener_end_round(ch, &b);
+    return empm__listener_end_round(e, &b);
 }
 
 /* The listener's role, until a round has something to do for workers, or the
  * end has come. */
 static void empm__listener_run(void *arg)
 {
-    empm__engine *ch = (empm__engine *)arg;
-    while (!empm__listener_round(ch))
-        if (ch->stopping && ch->slab.in_use == 0) {
-            empm__queue_close(&ch->queue);
+    empm__engine *e = (empm__engine *)arg;
+    while (!empm__listener_round(e))
+        if (e->stopping && e->slab.in_use == 0) {
+            empm__queue_close(&e->queue);
             return;
         }
 }
@@ -7695,36 +7697,36 @@ static void empm__listener_run(void *arg)
  * his. Meanwhile nobody listens, unless a worker comes back. */
 static void empm__listener_run_standby(void *arg)
 {
-    empm__engine *ch = (empm__engine *)arg;
+    empm__engine *e = (empm__engine *)arg;
     int chore;
-    if (ch->shares && empm__load(&ch->score->queued) > 0)
-        ch->give_ms = empm__now_ms();    /* siblings may have time */
+    if (e->shares && empm__load(&e->score->queued) > 0)
+        e->give_ms = empm__now_ms();     /* siblings may have time */
     empm__listener_run(arg);
-    pthread_mutex_lock(&ch->queue.lock);
-    chore = empm__queue_chore_locked(&ch->queue);
-    pthread_mutex_unlock(&ch->queue.lock);
+    pthread_mutex_lock(&e->queue.lock);
+    chore = empm__queue_chore_locked(&e->queue);
+    pthread_mutex_unlock(&e->queue.lock);
     if (chore)
-        empm__wings_chore(ch);
+        empm__wings_chore(e);
 }
 
 static void *empm__listener_standby_main(void *arg)
 {
-    empm__engine *ch = (empm__engine *)arg;
+    empm__engine *e = (empm__engine *)arg;
     const empm__wing *const *wing;
     int i;
-    if (ch->s->parent_fd < 0)            /* else it says when */
-        empm__poller_order(&ch->poller, EMPM__ORDER_ACCEPT);
-    empm__queue_stand_by(&ch->queue, empm__listener_run_standby, ch);
-    for (i = 0; i < ch->started; i++)
-        pthread_join(ch->workers[i].thread, NULL);
+    if (e->s->parent_fd < 0)             /* else it says when */
+        empm__poller_order(&e->poller, EMPM__ORDER_ACCEPT);
+    empm__queue_stand_by(&e->queue, empm__listener_run_standby, e);
+    for (i = 0; i < e->started; i++)
+        pthread_join(e->workers[i].thread, NULL);
     EMPM__EACH_WING(wing, stopped)
-        (*wing)->stopped(ch);
-    empm__engine_log_rest(ch);
-    pthread_mutex_lock(&ch->done_lock);
-    ch->done = 1;
-    pthread_cond_broadcast(&ch->done_cond);
-    pthread_mutex_unlock(&ch->done_lock);
-    i = empm__load_acq(&ch->done_fd);
+        (*wing)->stopped(e);
+    empm__engine_log_rest(e);
+    pthread_mutex_lock(&e->done_lock);
+    e->done = 1;
+    pthread_cond_broadcast(&e->done_cond);
+    pthread_mutex_unlock(&e->done_lock);
+    i = empm__load_acq(&e->done_fd);
     if (i >= 0) {
         ssize_t r = write(i, "d", 1);
         (void)r;
@@ -8505,8 +8507,8 @@ static void empm__request_spool_close(empm_request *req)
     if (req->spool_fd < 0)
         return;
     close(req->spool_fd);
-    empm__pool_fd_release(&req->w->child->pool, EMPM__FOR_ANSWERS);
-    empm__budget_release(&req->w->child->pool.spool[EMPM__FOR_ANSWERS],
+    empm__pool_fd_release(&req->w->engine->pool, EMPM__FOR_ANSWERS);
+    empm__budget_release(&req->w->engine->pool.spool[EMPM__FOR_ANSWERS],
                          req->spooled);
     req->spool_fd = -1;
     req->spooled = req->spool_at = req->spool_end = 0;
@@ -8515,7 +8517,7 @@ static void empm__request_spool_close(empm_request *req)
 /* Gives back the memory that a body was in. */
 static void empm__request_body_forget(empm__worker *w, empm_request *req)
 {
-    empm__budget_release(&w->child->pool.body_memory, req->body_reserved);
+    empm__budget_release(&w->engine->pool.body_memory, req->body_reserved);
     empm__page_return(w, req->body_page);
     EMPM_FREE(req->body_big);
     req->body_reserved = 0;
@@ -8535,7 +8537,7 @@ static void empm__request_file_drop(empm_request *req)
  * its body goes, even if a slow client still takes the answer. */
 static void empm__request_release(empm_request *req)
 {
-    empm__pool *pool = &req->w->child->pool;
+    empm__pool *pool = &req->w->engine->pool;
     while (req->defers != NULL) {
         empm__defer *d = req->defers;
         req->defers = d->next;
@@ -9014,7 +9016,7 @@ EMPM_API char *empm_body(empm_request *req, size_t *len)
 /* The peer of the connection that `req` came by, asked once. */
 static const empm__peer *empm__request_peer(empm_request *req)
 {
-    empm__peer *p = empm__slab_peer(&req->w->child->slab, req->w->index);
+    empm__peer *p = empm__slab_peer(&req->w->engine->slab, req->w->index);
     struct sockaddr_storage a;
     socklen_t n = sizeof a;
     if (p->family != EMPM__PEER_UNASKED)
@@ -9075,7 +9077,7 @@ static void empm__request_log(empm_request *req, enum empm_log_level level,
     empm__worker *w = req->w;
     va_list ap;
     if (!empm__log_wanted(w->cfg, level) ||
-        !empm__log_may(w->cfg, w->child->log_limits, level, code,
+        !empm__log_may(w->cfg, w->engine->log_limits, level, code,
                        EMPM__LOG_MOST))
         return;
     va_start(ap, fmt);
@@ -9201,7 +9203,7 @@ EMPM_API int empm_should_stop(const empm_request *req)
     if (req->deadline_ms != EMPM__NEVER &&
         empm__time_until(req->deadline_ms, empm__now_ms()) <= 0)
         bits |= EMPM_STOP_DEADLINE;
-    if (empm__load(&req->w->child->stopping) & EMPM__ORDER_STOP)
+    if (empm__load(&req->w->engine->stopping) & EMPM__ORDER_STOP)
         bits |= EMPM_STOP_STOPPING;
     return bits;
 }
@@ -9515,7 +9517,7 @@ static int empm__out_flush(empm_request *req)
     req->out_tried = 0;
     if (req->spooled > 0 && ftruncate(req->spool_fd, 0) == 0) {
         /* the overflow is drained: begin it anew */
-        empm__budget_release(&w->child->pool.spool[EMPM__FOR_ANSWERS],
+        empm__budget_release(&w->engine->pool.spool[EMPM__FOR_ANSWERS],
                              req->spooled);
         req->spooled = req->spool_at = req->spool_end = 0;
     }
@@ -9533,7 +9535,7 @@ static int empm__out_spool(empm_request *req, const char *data, int64_t n)
             return EMPM_EFULL;
         req->spool_fd = empm__fd_unnamed_file(w->s->spool_dir);
         if (req->spool_fd < 0) {
-            empm__pool_fd_release(&w->child->pool, EMPM__FOR_ANSWERS);
+            empm__pool_fd_release(&w->engine->pool, EMPM__FOR_ANSWERS);
             return EMPM_ESYS;
         }
     }
@@ -9774,7 +9776,7 @@ static int empm__response_commit(empm_request *req, int whole)
     size_t n;
     empm__page *p = req->body_out;
     req->answer = EMPM__COMMITTED;
-    if (empm__engine_is_closing(req->w->child))
+    if (empm__engine_is_closing(req->w->engine))
         req->close = 1;
     if (req->body_open && req->body_mode == EMPM__BODY_NONE)
         req->close = req->linger = 1; /* on_head answers: nobody will read it */
@@ -10270,7 +10272,7 @@ static uint32_t empm__step_clock(empm__worker *w)
  * stop asks for neither, before its limit. */
 static int empm__step_closes_idle(const empm__worker *w)
 {
-    return (empm__load(&w->child->stopping) & EMPM__ORDER_STOP) != 0;
+    return (empm__load(&w->engine->stopping) & EMPM__ORDER_STOP) != 0;
 }
 
 /* Reads once. > 0: bytes; 0: the client has sent its last; -1: nothing there
@@ -10373,7 +10375,7 @@ static int64_t empm__step_acked(const empm_request *req)
 static int empm__step_wait_out(empm__worker *w, empm_request *req,
                                empm__wait *wait)
 {
-    if (empm__poller_want_out(&w->child->poller, req->c, w->index) < 0)
+    if (empm__poller_want_out(&w->engine->poller, req->c, w->index) < 0)
         return EMPM_ESYS;
     if (req->write_deadline == EMPM__NEVER) {
         req->acked = empm__step_acked(req);
@@ -10423,7 +10425,7 @@ static int empm__turn_is_over(const empm__worker *w)
 static void empm__turn_may_block(empm__worker *w, const empm__route *r)
 {
     if (empm__load(&r->quick) < EMPM__QUICK)
-        empm__queue_leave(&w->child->queue, w->number);
+        empm__queue_leave(&w->engine->queue, w->number);
 }
 
 static void empm__turn_begin(empm__worker *w)
@@ -10456,7 +10458,7 @@ static int empm__dispatch_method_known(const empm__routes *t, const char *m)
 /* The Allow field: of the routes marked in `seen`, or of all. */
 static void empm__dispatch_allow(empm_request *req, const unsigned char *seen)
 {
-    const empm__routes *t = req->w->child->routes;
+    const empm__routes *t = req->w->engine->routes;
     char list[512] = "", *at = list;
     uint32_t i, k;
     int any = 0;
@@ -10537,7 +10539,7 @@ static int empm__dispatch_slash_redirect(empm_request *req)
 /* Finds the route. 0: req->route is set; else the status to answer with. */
 static int empm__dispatch_find_route(empm_request *req)
 {
-    const empm__routes *t = req->w->child->routes;
+    const empm__routes *t = req->w->engine->routes;
     const char *m = empm_method(req);
     empm__head *h = &req->head;
     const int options = strcmp(m, "OPTIONS") == 0;
@@ -10656,7 +10658,7 @@ static enum empm__state empm__dispatch_request(empm__worker *w, empm__conn *c,
     if (!cfg->keep_alive || cfg->keep_alive_timeout_ms == 0 ||
         (cfg->max_keep_alive_requests > 0 &&
          c->requests + 1 >= (uint32_t)cfg->max_keep_alive_requests) ||
-        empm__engine_is_closing(w->child))
+        empm__engine_is_closing(w->engine))
         req->close = 1;
     req->body_open = length != 0;
     req->body_left = length;
@@ -10842,7 +10844,7 @@ static int empm__body_grow(empm__worker *w, empm_request *req, size_t need,
         most = req->body_len + req->body_left;
     cap = page ? EMPM_PAGE_BYTES : taken ? EMPM__SCRATCH + 1
                                  : (cap < most ? cap : most) + 1;
-    if (!empm__budget_reserve(&w->child->pool.body_memory,
+    if (!empm__budget_reserve(&w->engine->pool.body_memory,
                               cap - req->body_reserved,
                               w->cfg->max_body_memory)) {
         empm__request_log(req, EMPM_LOG_ERROR, 5005, "MaxBodyMemory of %lld is "
@@ -10942,7 +10944,7 @@ static int empm__body_to_file(empm__worker *w, empm_request *req)
     req->body_fd = empm__fd_unnamed_file(w->s->spool_dir);
     if (req->body_fd < 0) {
         status = empm__body_spool_failed(req, "open");
-        empm__pool_fd_release(&w->child->pool, EMPM__FOR_BODIES);
+        empm__pool_fd_release(&w->engine->pool, EMPM__FOR_BODIES);
         return status;
     }
     req->body_mode = EMPM__BODY_SPOOL;
@@ -11318,9 +11320,9 @@ static enum empm__state empm__do_handle(empm__worker *w, empm__conn *c)
         return EMPM__WRITE;
     }
     if (empm__load(&r->quick) < EMPM__QUICK)
-        empm__queue_leave(&w->child->queue, w->number);
+        empm__queue_leave(&w->engine->queue, w->number);
     else
-        empm__store(&w->child->sleepers[w->number].quick, &r->quick);
+        empm__store(&w->engine->sleepers[w->number].quick, &r->quick);
     before = w->turn_us;
     req->calling = 1;
     rc = first ? r->handler(req, u->user) : empm__handling_wake_call(req);
@@ -11443,7 +11445,7 @@ static enum empm__state empm__writing_after(empm__worker *w, empm__conn *c,
             /* we close, not the client: its next request may be under way; in
              * a stop we wait only if it is here */
             c->flags |= EMPM__F_SHORT;
-            linger = !empm__load(&w->child->stopping) ||
+            linger = !empm__load(&w->engine->stopping) ||
                      (ioctl(c->fd, FIONREAD, &unread) == 0 && unread > 0);
         }
         empm__request_flight_end(w, c);
@@ -11565,7 +11567,7 @@ static enum empm__state empm__do_linger(empm__worker *w, empm__conn *c,
 {
     /* a stop ends it after LingerTimeoutShort, whenever it began */
     const uint32_t deadline = empm__time_earlier(
-        empm__load(&c->deadline_ms), empm__load(&w->child->linger_until));
+        empm__load(&c->deadline_ms), empm__load(&w->engine->linger_until));
     char *scratch = empm__worker_scratch(w);
     while (scratch != NULL && !(c->flags & EMPM__F_DRAINED)) {
         const ssize_t n = empm__step_recv(w, c, scratch, EMPM__SCRATCH);
@@ -11583,7 +11585,7 @@ static enum empm__state empm__do_linger(empm__worker *w, empm__conn *c,
         }
     }
     if (scratch == NULL || empm__time_is_late(deadline, empm__step_clock(w)) ||
-        (empm__load(&w->child->stopping) && empm__fd_unacked(c->fd) == 0))
+        (empm__load(&w->engine->stopping) && empm__fd_unacked(c->fd) == 0))
         return EMPM__CLOSED;            /* late, or a stop and it has arrived */
     empm__step_wait_in(wait, deadline);
     wait->want |= EMPM__WANT(EMPM__READY_STOP);
@@ -11685,7 +11687,7 @@ static void empm__conn_enter(empm__worker *w, empm__conn *c,
  * record. */
 static void empm__conn_retire(empm__worker *w, empm__conn *c)
 {
-    empm__engine *ch = w->child;
+    empm__engine *e = w->engine;
     const uint32_t i = w->index;
     if (c->req != NULL) {
         c->req->w = w;
@@ -11697,12 +11699,12 @@ static void empm__conn_retire(empm__worker *w, empm__conn *c)
         empm__conn_close(c);
     empm__bump(&w->score->parked[EMPM__CLOSED], 1u);
     __atomic_fetch_or(&c->word, (uint32_t)EMPM__RETIRED, __ATOMIC_ACQ_REL);
-    empm__poller_post(&ch->poller, i);
+    empm__poller_post(&e->poller, i);
     /* nobody waits for this record, unless accepting is paused or the server is
      * stopping: otherwise the listener finds it when it wakes anyway */
     empm__fence();
-    if (empm__load(&ch->want_retired) || empm__load(&ch->stopping))
-        empm__poller_wake(&ch->poller);
+    if (empm__load(&e->want_retired) || empm__load(&e->stopping))
+        empm__poller_wake(&e->poller);
 }
 
 /* The state of a connection that cannot go on: CLOSED, but a suspension that
@@ -11724,7 +11726,7 @@ static enum empm__state empm__conn_end(empm__conn *c)
 static int empm__conn_release(empm__worker *w, empm__conn *c,
                               const empm__wait *wait)
 {
-    empm__engine *ch = w->child;
+    empm__engine *e = w->engine;
     const uint32_t i = w->index, deadline = wait->deadline_ms;
     uint32_t *parked = &w->score->parked[c->state];
     empm__store(&c->deadline_ms, deadline);
@@ -11740,12 +11742,12 @@ static int empm__conn_release(empm__worker *w, empm__conn *c,
      * for longer.) */
     if (!EMPM__EPOLL ||
         (deadline != EMPM__NEVER &&
-         empm__time_until(deadline, w->now_ms) < 2 * (int32_t)ch->horizon_ms &&
+         empm__time_until(deadline, w->now_ms) < 2 * (int32_t)e->horizon_ms &&
          empm__time_until(deadline, empm__now_ms()) <
-         (int32_t)ch->horizon_ms) ||
-        ((wait->want & EMPM__IDLE) && empm__load(&ch->handing_over))) {
-        empm__poller_post(&ch->poller, i);
-        empm__poller_wake(&ch->poller);
+         (int32_t)e->horizon_ms) ||
+        ((wait->want & EMPM__IDLE) && empm__load(&e->handing_over))) {
+        empm__poller_post(&e->poller, i);
+        empm__poller_wake(&e->poller);
     }
     return 1;
 }
@@ -11758,8 +11760,8 @@ static int empm__conn_release(empm__worker *w, empm__conn *c,
  * what and until when, or that the turn is over. */
 static void empm__conn_run(empm__worker *w, uint32_t index)
 {
-    empm__engine *ch = w->child;
-    empm__conn *c = empm__slab_conn(&ch->slab, index);
+    empm__engine *e = w->engine;
+    empm__conn *c = empm__slab_conn(&e->slab, index);
     w->index = index;
     empm__turn_begin(w);
     if (c->req != NULL)
@@ -11785,15 +11787,15 @@ static void empm__conn_run(empm__worker *w, uint32_t index)
         case EMPM__CLOSED:    empm__conn_retire(w, c);                 return;
         }
         if (next == EMPM__CLOSED ||
-            (next == (enum empm__state)c->state && empm__load(&ch->abort)))
+            (next == (enum empm__state)c->state && empm__load(&e->abort)))
             next = empm__conn_end(c);
         if (next != (enum empm__state)c->state) {
             empm__conn_enter(w, c, next);
         } else if (wait.turn_over) {
-            if (empm__queue_length(&ch->queue) > 0 ||
-                empm__load(&ch->queue.gate_closed) ||
-                empm__load(&ch->queue.listening) == EMPM__NOBODY) {
-                empm__queue_push(&ch->queue, index);
+            if (empm__queue_length(&e->queue) > 0 ||
+                empm__load(&e->queue.gate_closed) ||
+                empm__load(&e->queue.listening) == EMPM__NOBODY) {
+                empm__queue_push(&e->queue, index);
                 return;
             }
             empm__turn_begin(w);
@@ -11817,7 +11819,7 @@ static void empm__listener_run(void *arg);
 static void empm__worker_lost(void *arg)
 {
     empm__worker *w = (empm__worker *)arg;
-    empm__engine_log(w->child, EMPM_LOG_CRIT, 5002, "a handler has ended its "
+    empm__engine_log(w->engine, EMPM_LOG_CRIT, 5002, "a handler has ended its "
                      "thread (pthread_exit, pthread_cancel): %s",
                      w->s->parent_fd >= 0 ? "the child ends"
                                           : "a worker is lost");
@@ -11829,13 +11831,13 @@ static void empm__worker_loop(empm__worker *w)
 {
     uint32_t i;
     pthread_cleanup_push(empm__worker_lost, w);
-    while ((i = empm__queue_pop(&w->child->queue, w->number, empm__listener_run,
-                                empm__worker_open_gate, w->child)) !=
-           EMPM__NIL) {
+    while ((i = empm__queue_pop(&w->engine->queue, w->number,
+                                empm__listener_run, empm__worker_open_gate,
+                                w->engine)) != EMPM__NIL) {
         if (i == EMPM__CHORE) {
             empm__store(&w->turn_began, empm__time_after(empm__now_ms(), 0));
             /* a disk may hold us: no time for others */
-            empm__wings_chore(w->child);
+            empm__wings_chore(w->engine);
             empm__store(&w->turn_began, EMPM__NEVER);
             continue;
         }
@@ -11851,19 +11853,19 @@ static void *empm__worker_main(void *arg)
     empm__worker *w = (empm__worker *)arg;
     const empm_config *cfg = w->cfg;
     int r = 0;
-    if (cfg->on_thread_start != NULL && !w->child->admin)
+    if (cfg->on_thread_start != NULL && !w->engine->admin)
         r = cfg->on_thread_start(w->s, &w->thread_data, cfg->user);
     if (r != 0)
-        empm__engine_log(w->child, EMPM_LOG_ERROR, 5007, "on_thread_start has "
+        empm__engine_log(w->engine, EMPM_LOG_ERROR, 5007, "on_thread_start has "
                          "returned %d: the child gives up", r);
-    pthread_mutex_lock(&w->child->done_lock);
-    w->child->begun++;
-    w->child->sick += r != 0;
-    pthread_cond_broadcast(&w->child->done_cond);
-    pthread_mutex_unlock(&w->child->done_lock);
+    pthread_mutex_lock(&w->engine->done_lock);
+    w->engine->begun++;
+    w->engine->sick += r != 0;
+    pthread_cond_broadcast(&w->engine->done_cond);
+    pthread_mutex_unlock(&w->engine->done_lock);
     empm__store(&w->score->status, (uint32_t)'_');
     empm__worker_loop(w);
-    if (cfg->on_thread_stop != NULL && !w->child->admin && r == 0)
+    if (cfg->on_thread_stop != NULL && !w->engine->admin && r == 0)
         cfg->on_thread_stop(w->s, w->thread_data, cfg->user);
     empm__store(&w->score->status, (uint32_t)'.');
     empm__pages_free(w->pages);
@@ -11933,29 +11935,29 @@ static uint32_t empm__engine_connection_limit(const empm_config *cfg)
     return most > 1 ? (uint32_t)most : 1;
 }
 
-static void empm__engine_free(empm__engine *ch)
+static void empm__engine_free(empm__engine *e)
 {
     const empm__wing *const *wing;
-    if (ch->workers != NULL && ch->poller.slab != NULL)
-        empm__poller_free(&ch->poller);
-    if (ch->slab.chunks != NULL)
-        empm__slab_free(&ch->slab);
-    empm__counts_free(&ch->counts);
+    if (e->workers != NULL && e->poller.slab != NULL)
+        empm__poller_free(&e->poller);
+    if (e->slab.chunks != NULL)
+        empm__slab_free(&e->slab);
+    empm__counts_free(&e->counts);
     EMPM__EACH_WING(wing, engine_free)
-        (*wing)->engine_free(ch);
-    empm__pages_free(ch->pool.free);
-    ch->pool.free = NULL;
-    EMPM_FREE(ch->workers);
-    EMPM_FREE(ch->sleepers);
-    ch->workers = NULL;
-    ch->sleepers = NULL;
-    pthread_mutex_destroy(&ch->queue.lock);
-    pthread_mutex_destroy(&ch->pool.lock);
-    pthread_mutex_destroy(&ch->done_lock);
-    pthread_cond_destroy(&ch->done_cond);
+        (*wing)->engine_free(e);
+    empm__pages_free(e->pool.free);
+    e->pool.free = NULL;
+    EMPM_FREE(e->workers);
+    EMPM_FREE(e->sleepers);
+    e->workers = NULL;
+    e->sleepers = NULL;
+    pthread_mutex_destroy(&e->queue.lock);
+    pthread_mutex_destroy(&e->pool.lock);
+    pthread_mutex_destroy(&e->done_lock);
+    pthread_cond_destroy(&e->done_cond);
 }
 
-static int empm__engine_init(empm__engine *ch, empm_server *s, int slot,
+static int empm__engine_init(empm__engine *e, empm_server *s, int slot,
                              int admin)
 {
     const empm_config *cfg = s->cfg;
@@ -11963,54 +11965,54 @@ static int empm__engine_init(empm__engine *ch, empm_server *s, int slot,
     const empm__wing *const *wing;
     pthread_condattr_t attr;
     int i;
-    memset(ch, 0, sizeof *ch);
-    ch->s = s;
-    ch->cfg = cfg;
-    ch->slot = slot;
-    ch->nworkers = n;
-    ch->admin = admin;
-    ch->routes = admin ? &s->admin_routes : &s->routes;
-    ch->done_fd = -1;
-    ch->score = empm__score_at(&s->score, slot);
+    memset(e, 0, sizeof *e);
+    e->s = s;
+    e->cfg = cfg;
+    e->slot = slot;
+    e->nworkers = n;
+    e->admin = admin;
+    e->routes = admin ? &s->admin_routes : &s->routes;
+    e->done_fd = -1;
+    e->score = empm__score_at(&s->score, slot);
     /* what the slot's last tenant left: gauges go, totals stay */
     empm__score_gauges(&s->score, slot);
-    ch->paused = EMPM__PAUSE_NEW;
-    empm__store(&ch->score->paused, ch->paused);
-    ch->accepted_before = empm__load(&ch->score->accepted);
-    ch->horizon_ms = empm__engine_horizon(cfg);
-    ch->linger_until = EMPM__NEVER;
-    ch->drain_ms = cfg->graceful_shutdown_timeout_ms;
-    ch->stop_ms = ch->retry_ms = ch->give_ms = ch->sweep_ms = EMPM__NEVER;
-    ch->most = empm__engine_connection_limit(cfg);
-    ch->shares = s->parent_fd >= 0 && !admin && s->exchange.fd[0] >= 0;
-    ch->pool.most = cfg->max_mem_free == 0
+    e->paused = EMPM__PAUSE_NEW;
+    empm__store(&e->score->paused, e->paused);
+    e->accepted_before = empm__load(&e->score->accepted);
+    e->horizon_ms = empm__engine_horizon(cfg);
+    e->linger_until = EMPM__NEVER;
+    e->drain_ms = cfg->graceful_shutdown_timeout_ms;
+    e->stop_ms = e->retry_ms = e->give_ms = e->sweep_ms = EMPM__NEVER;
+    e->most = empm__engine_connection_limit(cfg);
+    e->shares = s->parent_fd >= 0 && !admin && s->exchange.fd[0] >= 0;
+    e->pool.most = cfg->max_mem_free == 0
                         ? SIZE_MAX : (size_t)(cfg->max_mem_free /
                                               EMPM_PAGE_BYTES);
-    ch->pool.files_most = empm__engine_file_limit(cfg);
-    pthread_mutex_init(&ch->pool.lock, NULL);
-    ch->lines_due_ms = EMPM__NEVER;
-    ch->pid = (long)getpid();
-    pthread_mutex_init(&ch->done_lock, NULL);
+    e->pool.files_most = empm__engine_file_limit(cfg);
+    pthread_mutex_init(&e->pool.lock, NULL);
+    e->lines_due_ms = EMPM__NEVER;
+    e->pid = (long)getpid();
+    pthread_mutex_init(&e->done_lock, NULL);
     pthread_condattr_init(&attr);
 #if !defined(__APPLE__)
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 #endif
-    pthread_cond_init(&ch->done_cond, &attr);
+    pthread_cond_init(&e->done_cond, &attr);
     pthread_condattr_destroy(&attr);
-    empm__wheel_init(&ch->wheel, empm__now_ms());
-    ch->sleepers = (empm__sleeper *)EMPM_MALLOC((size_t)n *
-                                                sizeof *ch->sleepers);
-    ch->workers = (empm__worker *)EMPM_MALLOC((size_t)n * sizeof *ch->workers);
-    if (ch->sleepers == NULL || ch->workers == NULL ||
-        empm__slab_init(&ch->slab, ch->most + EMPM__MOVE_MOST,
+    empm__wheel_init(&e->wheel, empm__now_ms());
+    e->sleepers = (empm__sleeper *)EMPM_MALLOC((size_t)n *
+                                               sizeof *e->sleepers);
+    e->workers = (empm__worker *)EMPM_MALLOC((size_t)n * sizeof *e->workers);
+    if (e->sleepers == NULL || e->workers == NULL ||
+        empm__slab_init(&e->slab, e->most + EMPM__MOVE_MOST,
                         (uint32_t)getpid() * 2654435761u) < 0 ||
         (cfg->max_connections_per_peer > 0 && !admin &&
-         empm__counts_init(&ch->counts, ch->slab.limit) < 0))
+         empm__counts_init(&e->counts, e->slab.limit) < 0))
         return EMPM_ENOMEM;
-    memset(ch->workers, 0, (size_t)n * sizeof *ch->workers);
+    memset(e->workers, 0, (size_t)n * sizeof *e->workers);
     for (i = 0; i < n; i++) {
-        empm__worker *w = &ch->workers[i];
-        w->child = ch;
+        empm__worker *w = &e->workers[i];
+        w->engine = e;
         w->s = s;
         w->cfg = cfg;
         w->number = (uint32_t)i;
@@ -12020,16 +12022,16 @@ static int empm__engine_init(empm__engine *ch, empm_server *s, int slot,
                     empm__load(&w->score->accesses));
         empm__store(&w->score->status, (uint32_t)'S');
     }
-    empm__queue_init(&ch->queue, &ch->slab, ch->sleepers, (uint32_t)n,
+    empm__queue_init(&e->queue, &e->slab, e->sleepers, (uint32_t)n,
                      empm__processor_count() / (uint32_t)cfg->start_servers,
-                     ch->score);
-    i = empm__poller_init(&ch->poller, &ch->slab);
-    if (i == EMPM_OK && ch->shares &&
-        empm__poller_bell(&ch->poller, s->exchange.bell[0]) < 0)
+                     e->score);
+    i = empm__poller_init(&e->poller, &e->slab);
+    if (i == EMPM_OK && e->shares &&
+        empm__poller_bell(&e->poller, s->exchange.bell[0]) < 0)
         i = EMPM_ESYS;
     EMPM__EACH_WING(wing, engine_new)
         if (i == EMPM_OK)
-            i = (*wing)->engine_new(ch);
+            i = (*wing)->engine_new(e);
     return i;
 }
 
@@ -12037,12 +12039,12 @@ static int empm__engine_init(empm__engine *ch, empm_server *s, int slot,
  * is the program's: all signals but faults and what debuggers and profilers
  * send to a thread. Under empm_run() none: the main thread hears them, and
  * programs that handlers start would inherit what is blocked. */
-static int empm__engine_start(empm__engine *ch)
+static int empm__engine_start(empm__engine *e)
 {
     static const int own[] = { SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT,
                               SIGTRAP,
                                SIGSYS, SIGPROF };
-    const empm_config *cfg = ch->cfg;
+    const empm_config *cfg = e->cfg;
     pthread_attr_t attr;
     sigset_t all, old;
     int i, r = pthread_attr_init(&attr);
@@ -12054,42 +12056,42 @@ static int empm__engine_start(empm__engine *ch)
     sigfillset(&all);
     for (i = 0; i < (int)EMPM__COUNT(own); i++)
         sigdelset(&all, own[i]);
-    if (ch->s->owns_signals)
+    if (e->s->owns_signals)
         pthread_sigmask(SIG_SETMASK, NULL, &all);    /* as it is */
     pthread_sigmask(SIG_SETMASK, &all, &old);
     /* now, not later: MaxConnectionsPerChild may stop it before we are done */
-    empm__store(&ch->score->stopping, 0u);
-    for (i = 0; i < ch->nworkers && r == 0; i++) {
-        r = pthread_create(&ch->workers[i].thread, &attr, empm__worker_main,
-                           &ch->workers[i]);
-        ch->started += r == 0;
+    empm__store(&e->score->stopping, 0u);
+    for (i = 0; i < e->nworkers && r == 0; i++) {
+        r = pthread_create(&e->workers[i].thread, &attr, empm__worker_main,
+                           &e->workers[i]);
+        e->started += r == 0;
     }
     /* nobody listens before all of them can serve */
-    pthread_mutex_lock(&ch->done_lock);
-    while (ch->begun < ch->started)
-        pthread_cond_wait(&ch->done_cond, &ch->done_lock);
-    pthread_mutex_unlock(&ch->done_lock);
-    if (r == 0 && ch->sick == 0)
-        r = pthread_create(&ch->standby, &attr, empm__listener_standby_main,
-                           ch);
+    pthread_mutex_lock(&e->done_lock);
+    while (e->begun < e->started)
+        pthread_cond_wait(&e->done_cond, &e->done_lock);
+    pthread_mutex_unlock(&e->done_lock);
+    if (r == 0 && e->sick == 0)
+        r = pthread_create(&e->standby, &attr, empm__listener_standby_main,
+                           e);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (has_attr)
         pthread_attr_destroy(&attr);
-    if (r == 0 && ch->sick == 0) {
-        empm__store(&ch->score->healthy, 1u);
+    if (r == 0 && e->sick == 0) {
+        empm__store(&e->score->healthy, 1u);
         return EMPM_OK;
     }
     if (r != 0)
         empm__log(cfg, EMPM_LOG_ERROR, 5011, "cannot start %d threads: %s",
-                  ch->nworkers + 1, strerror(r));
-    empm__queue_close(&ch->queue);
-    for (i = 0; i < ch->started; i++)
-        pthread_join(ch->workers[i].thread, NULL);
+                  e->nworkers + 1, strerror(r));
+    empm__queue_close(&e->queue);
+    for (i = 0; i < e->started; i++)
+        pthread_join(e->workers[i].thread, NULL);
     return EMPM_ESYS;
 }
 
 /* Waits for the listener's end, at most timeout_ms (-1: for ever). */
-static int empm__engine_wait(empm__engine *ch, int timeout_ms)
+static int empm__engine_wait(empm__engine *e, int timeout_ms)
 {
     struct timespec until;
     int r = 0, done;
@@ -12106,35 +12108,35 @@ static int empm__engine_wait(empm__engine *ch, int timeout_ms)
         until.tv_sec++;
         until.tv_nsec -= 1000000000L;
     }
-    pthread_mutex_lock(&ch->done_lock);
-    while (!ch->done && r == 0)
-        r = timeout_ms < 0 ? pthread_cond_wait(&ch->done_cond, &ch->done_lock)
-                           : pthread_cond_timedwait(&ch->done_cond,
-                                                    &ch->done_lock, &until);
-    done = ch->done;
-    pthread_mutex_unlock(&ch->done_lock);
+    pthread_mutex_lock(&e->done_lock);
+    while (!e->done && r == 0)
+        r = timeout_ms < 0 ? pthread_cond_wait(&e->done_cond, &e->done_lock)
+                           : pthread_cond_timedwait(&e->done_cond,
+                                                    &e->done_lock, &until);
+    done = e->done;
+    pthread_mutex_unlock(&e->done_lock);
     if (!done)
         return EMPM_ETIMEDOUT;
-    if (!ch->joined) {
-        ch->joined = 1;
-        pthread_join(ch->standby, NULL);
-        empm__store(&ch->score->healthy, 0u);
+    if (!e->joined) {
+        e->joined = 1;
+        pthread_join(e->standby, NULL);
+        empm__store(&e->score->healthy, 0u);
     }
     return EMPM_OK;
 }
 
 EMPM_API int empm_resume(empm_server *s, empm_ticket ticket)
 {
-    empm__engine *ch = &s->child;
+    empm__engine *e = &s->engine;
     const uint32_t i = (uint32_t)ticket, serial = (uint32_t)(ticket >> 32);
-    if (serial == 0 || i >= empm__load_acq(&ch->slab.made))
+    if (serial == 0 || i >= empm__load_acq(&e->slab.made))
         return EMPM_EGONE;
-    switch (empm__conn_resume(empm__slab_conn(&ch->slab, i), serial)) {
+    switch (empm__conn_resume(empm__slab_conn(&e->slab, i), serial)) {
     case 0:
         return EMPM_EGONE;
     case 2:
-        empm__poller_post(&ch->poller, i);
-        empm__poller_wake(&ch->poller);
+        empm__poller_post(&e->poller, i);
+        empm__poller_wake(&e->poller);
     }
     return EMPM_OK;
 }
@@ -13561,7 +13563,7 @@ static int empm__server_has_admin(const empm_server *s)
     return n > 0;
 }
 
-static int empm__server_engine_new(empm_server *s, empm__engine *ch, int slot,
+static int empm__server_engine_new(empm_server *s, empm__engine *e, int slot,
                                    int admin)
 {
     empm__score_slot *at = empm__score_slot_at(&s->score, slot);
@@ -13572,7 +13574,7 @@ static int empm__server_engine_new(empm_server *s, empm__engine *ch, int slot,
         empm__store(&at->used, 1u);
         empm__store(&at->pid, (uint32_t)getpid());
     }
-    r = empm__engine_init(ch, s, slot, admin);
+    r = empm__engine_init(e, s, slot, admin);
     if (r < 0)
         empm__log(cfg, EMPM_LOG_ERROR, 5011, "no %s for %d threads and %u "
                   "connections: %s: lower ThreadsPerChild or "
@@ -13588,12 +13590,12 @@ static int empm__server_engine_new(empm_server *s, empm__engine *ch, int slot,
                   "the child gives up", rc);
         r = EMPM_ESYS;
     } else if (r == EMPM_OK) {
-        r = empm__engine_start(ch);
+        r = empm__engine_start(e);
         if (r < 0 && !admin && cfg->on_child_stop != NULL)
             cfg->on_child_stop(s, cfg->user);
     }
     if (r < 0)
-        empm__engine_free(ch);
+        empm__engine_free(e);
     return r;
 }
 
@@ -13612,8 +13614,8 @@ static int empm__server_engines_start(empm_server *s, int slot, int admin)
             return r;
         }
     }
-    r = empm__server_engine_new(s, &s->child, slot, admin);
-    s->child_ready = r == EMPM_OK;
+    r = empm__server_engine_new(s, &s->engine, slot, admin);
+    s->engine_ready = r == EMPM_OK;
     if (r < 0 && s->admin != NULL) {
         empm__poller_order(&s->admin->poller, EMPM__ORDER_STOP);
         empm__engine_wait(s->admin, -1);
@@ -13627,13 +13629,13 @@ static int empm__server_engines_start(empm_server *s, int slot, int admin)
 /* After its end, which empm_wait() has seen. */
 static void empm__server_engines_free(empm_server *s)
 {
-    if (s->child_ready)
-        empm__engine_free(&s->child);
+    if (s->engine_ready)
+        empm__engine_free(&s->engine);
     if (s->admin != NULL)
         empm__engine_free(s->admin);
     EMPM_FREE(s->admin);
     s->admin = NULL;
-    s->child_ready = 0;
+    s->engine_ready = 0;
 }
 
 static void empm__server_log_serves(empm_config *cfg)
@@ -13671,25 +13673,25 @@ EMPM_API int empm_start(empm_config *cfg, empm_server **out)
 
 EMPM_API void empm_stop(empm_server *s)
 {
-    empm__poller_order(&s->child.poller, EMPM__ORDER_STOP);
+    empm__poller_order(&s->engine.poller, EMPM__ORDER_STOP);
 }
 
 EMPM_API void empm_stop_graceful(empm_server *s)
 {
-    empm__poller_order(&s->child.poller, EMPM__ORDER_GRACEFUL);
+    empm__poller_order(&s->engine.poller, EMPM__ORDER_GRACEFUL);
 }
 
 EMPM_API int empm_draining(const empm_server *s)
 {
-    return empm__load(&s->child.stopping) != 0;
+    return empm__load(&s->engine.stopping) != 0;
 }
 
 EMPM_API int empm_wait(empm_server *s, int timeout_ms)
 {
-    const int joined = s->child.joined;
+    const int joined = s->engine.joined;
     const uint64_t began = empm__now_us();
-    int r = empm__engine_wait(&s->child, timeout_ms);
-    if (r == EMPM_OK && !joined && !s->child.admin &&
+    int r = empm__engine_wait(&s->engine, timeout_ms);
+    if (r == EMPM_OK && !joined && !s->engine.admin &&
         s->cfg->on_child_stop != NULL)
         s->cfg->on_child_stop(s, s->cfg->user);
     /* it tells how it goes to the end */
@@ -13707,8 +13709,8 @@ EMPM_API void empm_free(empm_server *s)
 {
     if (s == NULL)
         return;
-    if (s->child_ready) {
-        if (!s->child.joined || s->admin != NULL) {
+    if (s->engine_ready) {
+        if (!s->engine.joined || s->admin != NULL) {
             empm_stop(s);
             empm_wait(s, -1);
         }
@@ -14533,7 +14535,7 @@ static enum empm__state empm__reading_proxy_refuse(empm__worker *w,
                                                    int code, const char *why)
 {
     empm__bump(&w->score->proxy_refused, 1u);
-    empm__slab_peer(&w->child->slab, w->index)->family = EMPM__PEER_UNASKED;
+    empm__slab_peer(&w->engine->slab, w->index)->family = EMPM__PEER_UNASKED;
     empm__request_log(req, EMPM_LOG_WARN, code, "on Listen %s: %s; closed",
                       w->s->listeners[req->c->listener].text, why);
     return EMPM__CLOSED;
@@ -14558,7 +14560,7 @@ static enum empm__state empm__do_handshake(empm__worker *w, empm__conn *c,
                                                   "not in "
                                                   "RemoteIPTrustedProxy");
             req->body_left = empm__proxy_parse(
-                empm__slab_peer(&w->child->slab, w->index), req->in,
+                empm__slab_peer(&w->engine->slab, w->index), req->in,
                                                req->in_end);
             if (req->body_left < 0)
                 return empm__reading_proxy_refuse(w, req, 5304, "no PROXY "
@@ -15689,7 +15691,7 @@ static char *empm__access_write_item(empm__facts *f, const empm__item *it,
     case 'k': return empm__access_write_number(at, req->c->requests);
     case 'P':
         return empm__access_write_number(
-            at, it->unit == 't' ? (int64_t)w->number : w->child->pid);
+            at, it->unit == 't' ? (int64_t)w->number : w->engine->pid);
     case 'I': return empm__access_write_number(at, f->got);
     case 'O': return empm__access_write_number(at, f->sent);
     case 'S': return empm__access_write_number(at, f->got + f->sent);
@@ -15755,7 +15757,7 @@ static size_t empm__access_lines_piece(const empm__access_log *l, const char *s,
 
 /* Writes a page of lines; it is empty then. No lock is held meanwhile, and what
  * a pipe has no room for is lost. */
-static void empm__access_lines_save(empm__engine *ch, empm__access_log *l,
+static void empm__access_lines_save(empm__engine *e, empm__access_log *l,
                                     empm__page *p)
 {
     const char *s = empm__page_data(p), *end = s + p->end;
@@ -15776,59 +15778,59 @@ static void empm__access_lines_save(empm__engine *ch, empm__access_log *l,
         return;
     if (s > empm__page_data(p) && s[-1] != '\n')
         empm__store(&l->torn, 1u);
-    empm__engine_log(ch, EMPM_LOG_ERROR, 646, "CustomLog %s: %s; its lines are "
+    empm__engine_log(e, EMPM_LOG_ERROR, 646, "CustomLog %s: %s; its lines are "
                      "lost (%u before these)", l->name,
                      empm__fd_would_block(errno) ? "its pipe is full"
                                                  : strerror(errno),
-                     empm__load(&ch->score->unlogged));
+                     empm__load(&e->score->unlogged));
     for (; s < end; s++)
         lost += *s == '\n';
-    __atomic_fetch_add(&ch->score->unlogged, lost, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&e->score->unlogged, lost, __ATOMIC_RELAXED);
 }
 
 /* Writes what all workers have gathered, each page as it is found. A page goes
  * back to its place, unless there is a new one. */
-static void empm__access_lines_collect(empm__engine *ch)
+static void empm__access_lines_collect(empm__engine *e)
 {
-    empm__access_logs *a = ch->s->access;
+    empm__access_logs *a = e->s->access;
     uint32_t k;
     int i;
     if (a == NULL)
         return;
     /* a disk that stands still shall have one of us, not one more each time */
-    if (__atomic_exchange_n(&ch->collecting, 1u, __ATOMIC_ACQ_REL)) {
-        empm__store(&ch->lines_due_ms,
+    if (__atomic_exchange_n(&e->collecting, 1u, __ATOMIC_ACQ_REL)) {
+        empm__store(&e->lines_due_ms,
                     empm__time_after(empm__now_ms(), EMPM__LINES_MS));
         return;
     }
     /* first: a line that comes later makes it due again */
-    __atomic_store_n(&ch->lines_due_ms, EMPM__NEVER, __ATOMIC_SEQ_CST);
-    for (i = 0; i < ch->nworkers; i++)
+    __atomic_store_n(&e->lines_due_ms, EMPM__NEVER, __ATOMIC_SEQ_CST);
+    for (i = 0; i < e->nworkers; i++)
         for (k = 0; k < a->n; k++) {
-            empm__page **place = &ch->workers[i].lines[k], *none = NULL;
+            empm__page **place = &e->workers[i].lines[k], *none = NULL;
             empm__page *p = __atomic_exchange_n(place, none, __ATOMIC_SEQ_CST);
             if (p == NULL)
                 continue;
             if (p->end > 0)
-                empm__access_lines_save(ch, &a->of[k], p);
+                empm__access_lines_save(e, &a->of[k], p);
             if (!__atomic_compare_exchange_n(place, &none, p, 0,
                                              __ATOMIC_ACQ_REL,
                                              __ATOMIC_RELAXED))
                 EMPM_FREE(p);
         }
-    empm__store_rel(&ch->collecting, 0u);
+    empm__store_rel(&e->collecting, 0u);
 }
 
 /* The end: no worker runs any more. */
-static void empm__access_lines_end(empm__engine *ch)
+static void empm__access_lines_end(empm__engine *e)
 {
     uint32_t k;
     int i;
-    empm__access_lines_collect(ch);
-    for (i = 0; i < ch->nworkers; i++)
+    empm__access_lines_collect(e);
+    for (i = 0; i < e->nworkers; i++)
         for (k = 0; k < EMPM_MAX_LIST; k++) {
-            EMPM_FREE(ch->workers[i].lines[k]);
-            ch->workers[i].lines[k] = NULL;
+            EMPM_FREE(e->workers[i].lines[k]);
+            e->workers[i].lines[k] = NULL;
         }
 }
 
@@ -15856,7 +15858,7 @@ static int empm__access_line_write(empm__facts *f, const empm__access_log *l,
 static void empm__access_log_request(empm_request *req, int aborted)
 {
     empm__worker *w = req->w;
-    empm__engine *ch = w->child;
+    empm__engine *e = w->engine;
     empm__access_logs *a = w->s->access;
     empm__facts f;
     uint32_t k, never = EMPM__NEVER;
@@ -15872,13 +15874,13 @@ static void empm__access_log_request(empm_request *req, int aborted)
         p = __atomic_exchange_n(&w->lines[k], (empm__page *)NULL,
                                 __ATOMIC_ACQUIRE);
         if (p == NULL && (p = empm__page_borrow(w)) == NULL) {
-            __atomic_fetch_add(&ch->score->unlogged, 1u, __ATOMIC_RELAXED);
+            __atomic_fetch_add(&e->score->unlogged, 1u, __ATOMIC_RELAXED);
             empm__worker_log(w, EMPM_LOG_ERROR, 5403, "no memory for a line of "
                              "CustomLog %s", a->of[k].name);
             continue;
         }
         if (!empm__access_line_write(&f, &a->of[k], p)) {
-            empm__access_lines_save(ch, &a->of[k], p);
+            empm__access_lines_save(e, &a->of[k], p);
             empm__access_line_write(&f, &a->of[k], p);
         }
         /* who has collected meanwhile may have brought the old one back */
@@ -15887,12 +15889,12 @@ static void empm__access_log_request(empm_request *req, int aborted)
     }
     /* seq_cst, as in empm__access_lines_collect: it sees the page, or we see
      * NEVER */
-    if (__atomic_load_n(&ch->lines_due_ms, __ATOMIC_SEQ_CST) == EMPM__NEVER &&
-        __atomic_compare_exchange_n(&ch->lines_due_ms, &never,
+    if (__atomic_load_n(&e->lines_due_ms, __ATOMIC_SEQ_CST) == EMPM__NEVER &&
+        __atomic_compare_exchange_n(&e->lines_due_ms, &never,
                                     empm__time_after(empm__now_ms(),
                                                      EMPM__LINES_MS),
                                     0, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
-        empm__poller_order(&ch->poller, EMPM__ORDER_LOOK);
+        empm__poller_order(&e->poller, EMPM__ORDER_LOOK);
 }
 
 /* --- directives ----------------------------------------------------------- */
@@ -16111,9 +16113,9 @@ static void empm__access_server_free(empm_server *s)
     empm__access_free(s->access);
 }
 
-static uint32_t empm__access_chore_at(empm__engine *ch)
+static uint32_t empm__access_chore_at(empm__engine *e)
 {
-    return empm__load(&ch->lines_due_ms);
+    return empm__load(&e->lines_due_ms);
 }
 
 static int empm__access_reopen(const empm_server *s, empm__logs_swap *w)
@@ -16917,7 +16919,7 @@ static int empm__file_count(empm__worker *w, empm__file *f)
         return 1;
     if (!empm__pool_fd_reserve(w, EMPM__FOR_ANSWERS))
         return 0;
-    f->pool = &w->child->pool;
+    f->pool = &w->engine->pool;
     return 1;
 }
 
@@ -17045,8 +17047,8 @@ static int empm__file_same(const empm__file *f)
 static empm__file *empm__file_open(empm_request *req, int root_fd,
                                    const char *path, int *status)
 {
-    empm__engine *ch = req->w->child;
-    empm__files *c = ch->files;
+    empm__engine *e = req->w->engine;
+    empm__files *c = e->files;
     empm__file *f = NULL, **slot = NULL;
     struct stat st;
     int fd;
@@ -17086,7 +17088,7 @@ static empm__file *empm__file_open(empm_request *req, int root_fd,
             if (empm__load(&c->due_ms) == EMPM__NEVER) {
                 empm__store(&c->due_ms, empm__time_after(f->used_ms,
                                                          EMPM__FILE_KEEP_MS));
-                empm__poller_order(&ch->poller, EMPM__ORDER_LOOK);
+                empm__poller_order(&e->poller, EMPM__ORDER_LOOK);
             }
         }
     }
@@ -17491,10 +17493,10 @@ static void empm__files_server_free(empm_server *s)
     EMPM_FREE(s->types);
 }
 
-static int empm__files_engine_new(empm__engine *ch)
+static int empm__files_engine_new(empm__engine *e)
 {
-    const uint32_t n = (uint32_t)empm__min((size_t)ch->cfg->open_file_cache,
-                                           (size_t)ch->pool.files_most / 4);
+    const uint32_t n = (uint32_t)empm__min((size_t)e->cfg->open_file_cache,
+                                           (size_t)e->pool.files_most / 4);
     empm__files *c = (empm__files *)EMPM_MALLOC(sizeof *c +
                                                 n * sizeof *c->slots);
     if (c == NULL)
@@ -17504,28 +17506,28 @@ static int empm__files_engine_new(empm__engine *ch)
     c->n = n;
     c->due_ms = EMPM__NEVER;
     memset(c->slots, 0, n * sizeof *c->slots);
-    ch->files = c;
+    e->files = c;
     return EMPM_OK;
 }
 
-static void empm__files_engine_free(empm__engine *ch)
+static void empm__files_engine_free(empm__engine *e)
 {
-    if (ch->files == NULL)
+    if (e->files == NULL)
         return;
-    empm__files_expire(ch->files, 0, 1);
-    pthread_mutex_destroy(&ch->files->lock);
-    EMPM_FREE(ch->files);
-    ch->files = NULL;
+    empm__files_expire(e->files, 0, 1);
+    pthread_mutex_destroy(&e->files->lock);
+    EMPM_FREE(e->files);
+    e->files = NULL;
 }
 
-static uint32_t empm__files_expire_at(empm__engine *ch)
+static uint32_t empm__files_expire_at(empm__engine *e)
 {
-    return empm__load(&ch->files->due_ms);
+    return empm__load(&e->files->due_ms);
 }
 
-static void empm__files_expire_some(empm__engine *ch, uint32_t now_ms)
+static void empm__files_expire_some(empm__engine *e, uint32_t now_ms)
 {
-    empm__files_expire(ch->files, now_ms, 0);
+    empm__files_expire(e->files, now_ms, 0);
 }
 
 static const empm__wing empm__files_wing = {
@@ -17575,7 +17577,7 @@ static int empm__health_is_served(const empm_server *s)
               EMPM__PAUSE_NEW))
             return 1;
     }
-    return s->parent_fd < 0 || !s->child.admin;
+    return s->parent_fd < 0 || !s->engine.admin;
 }
 
 EMPM_API int empm_health_page(empm_request *req, void *user)
@@ -17590,7 +17592,7 @@ EMPM_API int empm_health_page(empm_request *req, void *user)
     }
     /* a child may leave and the server stay, unless there is no parent */
     if (!empm__load(&empm__score_server_at(&s->score)->draining) &&
-        (s->parent_fd >= 0 || !empm__load(&s->child.stopping)))
+        (s->parent_fd >= 0 || !empm__load(&s->engine.stopping)))
         return empm_write(req, "OK\n", 3);
     empm_status(req, 503);           /* no Retry-After: it will not be back */
     return empm_write(req, "draining\n", 9);
@@ -19188,7 +19190,7 @@ static uint64_t empm__program_alone_chores(empm__alone *a, empm_server *s,
                       "answered for three times WatchdogInterval: nor is the "
                       "service manager's watchdog answered");
         a->ping_us = now + every;
-        empm__poller_order(&s->child.poller, EMPM__ORDER_PING);
+        empm__poller_order(&s->engine.poller, EMPM__ORDER_PING);
         empm__watchdog_look_for_stuck(s, 0, (long)getpid(), a->looked_us, now);
         a->looked_us = now;
         if (!first && !stopping) {
@@ -19238,8 +19240,8 @@ static int empm__program_attend(empm_server *s, const empm__signal_set *signals,
     self.manager = manager;
     if (empm__fd_pipe(done, 1) < 0)
         return empm__program_no_pipe(cfg, "the end of the engine");
-    empm__store_rel(&s->child.done_fd, done[1]);
-    if (empm__engine_wait(&s->child, 0) != EMPM_OK)
+    empm__store_rel(&s->engine.done_fd, done[1]);
+    if (empm__engine_wait(&s->engine, 0) != EMPM_OK)
         for (;;) {
             const int stopped = stopping;
             const uint64_t now = empm__now_us();
@@ -19306,9 +19308,9 @@ static int empm__program_attend(empm_server *s, const empm__signal_set *signals,
                 empm__logs_swap_close(&logs, 1);
             }
             if (order == 'w')            /* is the listener alive? */
-                empm__poller_order(&s->child.poller, EMPM__ORDER_PING);
+                empm__poller_order(&s->engine.poller, EMPM__ORDER_PING);
             else if (order == 'a')
-                empm__poller_order(&s->child.poller, EMPM__ORDER_ACCEPT);
+                empm__poller_order(&s->engine.poller, EMPM__ORDER_ACCEPT);
             else if (order == '$' || order == 'h') {
                 if (stopping == 2 && control < 0 &&
                     empm__now_us() >= twice_us) {
@@ -19317,8 +19319,9 @@ static int empm__program_attend(empm_server *s, const empm__signal_set *signals,
                     return EMPM_ETIMEDOUT;
                 }
                 if (order == 'h')
-                    empm__poller_order(&s->child.poller, EMPM__ORDER_STOP |
-                                                         EMPM__ORDER_HAND_OVER);
+                    empm__poller_order(&s->engine.poller,
+                                       EMPM__ORDER_STOP |
+                                           EMPM__ORDER_HAND_OVER);
                 else
                     empm_stop(s);
                 if (stopping != 2) {
@@ -19329,16 +19332,16 @@ static int empm__program_attend(empm_server *s, const empm__signal_set *signals,
             } else if (order == '!' && stopping == 1)
                 empm_stop_graceful(s);   /* nobody serves on, after all */
             else if (order == 'u' && stopping == 1)
-                empm__poller_order(&s->child.poller, EMPM__ORDER_GRACEFUL |
-                                                     EMPM__ORDER_UPGRADE);
+                empm__poller_order(&s->engine.poller, EMPM__ORDER_GRACEFUL |
+                                                      EMPM__ORDER_UPGRADE);
             else if ((order == '!' || order == 'r' || order == 'u') &&
                      !stopping) {
                 const int ms = empm__stop_drain_ms(cfg, order != '!');
-                empm__store(&s->child.drain_ms, ms);
+                empm__store(&s->engine.drain_ms, ms);
                 if (alone)
                     empm__store(&empm__score_server_at(&s->score)->draining,
                                 1u);
-                empm__poller_order(&s->child.poller,
+                empm__poller_order(&s->engine.poller,
                                    order == 'u'   ? EMPM__ORDER_GRACEFUL |
                                                  EMPM__ORDER_UPGRADE
                                    : order == 'r' ? EMPM__ORDER_GRACEFUL |
@@ -19757,7 +19760,7 @@ typedef struct empm__parent {
     void       (*hello)(const empm_server *);    /* or NULL */
     pid_t        pid;                /* this process */
     empm__generation    now, next;   /* next: not healthy yet */
-    empm__child   *kids;
+    empm__child   *children;
     int          slots;
     int          ready;              /* the first generation was healthy once */
     int          stopping;           /* 1 drains, 2 stops, 3 at once */
@@ -19814,9 +19817,10 @@ static int empm__children_serving(const empm__parent *p,
 {
     int i, n = 0;
     for (i = 0; i < p->slots; i++)
-        n += p->kids[i].pid != 0 && !p->kids[i].leaving &&
-             p->kids[i].generation == g->s->generation &&
-             p->kids[i].admin == admin && (!healthy || p->kids[i].healthy);
+        n += p->children[i].pid != 0 && !p->children[i].leaving &&
+             p->children[i].generation == g->s->generation &&
+             p->children[i].admin == admin &&
+             (!healthy || p->children[i].healthy);
     return n;
 }
 
@@ -19824,7 +19828,7 @@ static int empm__children_alive(const empm__parent *p)
 {
     int i, n = 0;
     for (i = 0; i < p->slots; i++)
-        n += p->kids[i].pid != 0;
+        n += p->children[i].pid != 0;
     return n;
 }
 
@@ -19848,7 +19852,7 @@ static void empm__children_share_out(empm__parent *p, empm__generation *g)
     const int n = empm__children_serving(p, g, 0, 0);
     int i;
     for (i = 0; i < p->slots && n > 0; i++)
-        if (p->kids[i].generation == g->s->generation)
+        if (p->children[i].generation == g->s->generation)
             empm__store(&empm__score_slot_at(&g->s->score, i)->spare_share,
                         (uint32_t)((g->cfg->min_spare_threads + n - 1) / n));
 }
@@ -19859,9 +19863,9 @@ static void empm__children_forget(empm__parent *p)
 {
     int i;
     for (i = 0; i < p->slots; i++)
-        if (p->kids[i].control >= 0)
-            close(p->kids[i].control);
-    EMPM_FREE(p->kids);
+        if (p->children[i].control >= 0)
+            close(p->children[i].control);
+    EMPM_FREE(p->children);
     close(p->pipe[0]);
     close(p->signals.fd[0]);
     close(p->signals.fd[1]);
@@ -19938,7 +19942,7 @@ static void empm__child_main(empm__parent *p, empm__generation *g, int slot,
         empm__program_quiet(g->cfg);
     else
         empm__program_stderr_to_log(g->cfg);
-    empm__engine_tell_parent(&s->child, 'h');
+    empm__engine_tell_parent(&s->engine, 'h');
     r = empm__program_attend(s, &own, control, NULL);
     if (r == EMPM_ETIMEDOUT)
         _exit(0);
@@ -19953,16 +19957,16 @@ static int empm__child_start(empm__parent *p, empm__generation *g, int admin)
     int slot, control[2];
     pid_t pid;
     sigset_t all, old;
-    empm__child *kid;
-    for (slot = 0; slot < p->slots && p->kids[slot].pid != 0; slot++)
+    empm__child *child;
+    for (slot = 0; slot < p->slots && p->children[slot].pid != 0; slot++)
         ;
     if (slot == p->slots) {          /* drains of single children fill it */
         int k;
         empm__log(g->cfg, EMPM_LOG_ERROR, 485, "scoreboard is full: children "
                   "that drain %s", g == &p->now ? "get 2 s more" : "hold it");
         for (k = 0; k < p->slots && g == &p->now; k++)
-            if (p->kids[k].leaving && p->kids[k].stop_us == 0)
-                p->kids[k].stop_us = empm__now_us() + 2000000u;
+            if (p->children[k].leaving && p->children[k].stop_us == 0)
+                p->children[k].stop_us = empm__now_us() + 2000000u;
         return EMPM_ESYS;
     }
     if (socketpair(AF_UNIX, SOCK_STREAM, 0, control) < 0) {
@@ -19972,7 +19976,7 @@ static int empm__child_start(empm__parent *p, empm__generation *g, int admin)
     }
     empm__fd_flags(control[0], 0);
     empm__fd_flags(control[1], 1);   /* who reads nothing does not hold us */
-    kid = &p->kids[slot];
+    child = &p->children[slot];
     at = empm__score_slot_at(&g->s->score, slot);
     if (empm__load(&empm__parent_board(p)->top) <= (uint32_t)slot)
         empm__store(&empm__parent_board(p)->top, (uint32_t)slot + 1);
@@ -19998,16 +20002,16 @@ static int empm__child_start(empm__parent *p, empm__generation *g, int admin)
         close(control[1]);
         return EMPM_ESYS;
     }
-    memset(kid, 0, sizeof *kid);
-    kid->control = control[1];
-    kid->pid = pid;
-    kid->admin = admin;
-    kid->generation = g->s->generation;
-    kid->born_us = empm__now_us();
-    kid->pongs = empm__load(&empm__score_at(&g->s->score, slot)->pongs);
+    memset(child, 0, sizeof *child);
+    child->control = control[1];
+    child->pid = pid;
+    child->admin = admin;
+    child->generation = g->s->generation;
+    child->born_us = empm__now_us();
+    child->pongs = empm__load(&empm__score_at(&g->s->score, slot)->pongs);
     empm__store(&at->pid, (uint32_t)pid);
     empm__log(g->cfg, EMPM_LOG_INFO, 5014, "child %ld of generation %u started "
-              "in slot %d", (long)pid, (unsigned)kid->generation, slot);
+              "in slot %d", (long)pid, (unsigned)child->generation, slot);
     return EMPM_OK;
 }
 
@@ -20017,12 +20021,12 @@ static int empm__child_start(empm__parent *p, empm__generation *g, int admin)
 static void empm__child_tell(empm__parent *p, int slot, char order,
                              uint64_t kill_us)
 {
-    empm__child *kid = &p->kids[slot];
-    ssize_t r = write(kid->control, &order, 1);
+    empm__child *child = &p->children[slot];
+    ssize_t r = write(child->control, &order, 1);
     (void)r;
-    kid->leaving = 1;
-    if (kid->kill_us == 0 || (kill_us != 0 && kill_us < kid->kill_us))
-        kid->kill_us = kill_us;
+    child->leaving = 1;
+    if (child->kill_us == 0 || (kill_us != 0 && kill_us < child->kill_us))
+        child->kill_us = kill_us;
     empm__store(&empm__score_slot_at(&p->now.s->score, slot)->leaving, 1u);
 }
 
@@ -20034,11 +20038,11 @@ static uint64_t empm__children_accept(empm__parent *p)
 {
     int i, deaf = 0;
     for (i = 0; i < p->slots; i++) {
-        empm__child *kid = &p->kids[i];
-        if (kid->pid != 0 && kid->healthy && !kid->accepts && !kid->leaving &&
-            kid->generation == p->now.s->generation) {
-            kid->accepts = write(kid->control, "a", 1) == 1;
-            deaf |= !kid->accepts;
+        empm__child *child = &p->children[i];
+        if (child->pid != 0 && child->healthy && !child->accepts &&
+            !child->leaving && child->generation == p->now.s->generation) {
+            child->accepts = write(child->control, "a", 1) == 1;
+            deaf |= !child->accepts;
         }
     }
     return deaf ? empm__now_us() + 100000u : 0;
@@ -20097,21 +20101,21 @@ static void empm__parent_endpoints_mend(const empm_server *s)
 
 static void empm__child_died(empm__parent *p, int slot, int status)
 {
-    empm__child *kid = &p->kids[slot];
+    empm__child *child = &p->children[slot];
     const empm__score *sb = &p->now.s->score;
     empm__score_child *score = empm__score_at(sb, slot);
     empm__generation *g = p->next.s != NULL &&
-                          kid->generation == p->next.s->generation ? &p->next
-                                                                   : &p->now;
+                          child->generation == p->next.s->generation ? &p->next
+                                                                     : &p->now;
     const uint64_t now = empm__now_us();
     const int sig = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
     /* MaxConnectionsPerChild: its end may be seen before its word is heard */
-    const int asked = kid->leaving || p->stopping ||
+    const int asked = child->leaving || p->stopping ||
                       (status == 0 && empm__load(&score->stopping));
-    const int was_old = kid->generation < p->now.s->generation;
-    const int served = kid->healthy || empm__load(&score->healthy);
-    const int young = now - kid->born_us < 1000000u;
-    const uint32_t generation = kid->generation;
+    const int was_old = child->generation < p->now.s->generation;
+    const int served = child->healthy || empm__load(&score->healthy);
+    const int young = now - child->born_us < 1000000u;
+    const uint32_t generation = child->generation;
     int t, left = 0;
     if (sig != 0) {
 #ifdef WCOREDUMP
@@ -20122,11 +20126,11 @@ static void empm__child_died(empm__parent *p, int slot, int status)
         empm__log(g->cfg, asked && sig == SIGKILL ? EMPM_LOG_WARN
                                                   : EMPM_LOG_ERROR,
                   core ? 51 : 52, "child %ld exit signal %s (%d)%s",
-                  (long)kid->pid, strsignal(sig), sig,
+                  (long)child->pid, strsignal(sig), sig,
                   core ? ", core dumped" : "");
     } else
         empm__log(g->cfg, asked ? EMPM_LOG_INFO : EMPM_LOG_ERROR, 5015,
-                  "child %ld exited with status %d%s", (long)kid->pid,
+                  "child %ld exited with status %d%s", (long)child->pid,
                   WEXITSTATUS(status),
                   asked || WEXITSTATUS(status) != 0
                       ? "" : ": nobody has asked it to; has a handler called "
@@ -20149,9 +20153,9 @@ static void empm__child_died(empm__parent *p, int slot, int status)
         if (young && g->spawn_us <= now)
             g->spawn_us = now + EMPM__YOUNG_US;
     }
-    close(kid->control);
-    memset(kid, 0, sizeof *kid);
-    kid->control = -1;
+    close(child->control);
+    memset(child, 0, sizeof *child);
+    child->control = -1;
     empm__store(&empm__score_slot_at(sb, slot)->pid, 0u);
     empm__store(&score->healthy, 0u);
     empm__score_gauges(sb, slot);    /* or they were shown of the next one */
@@ -20160,7 +20164,8 @@ static void empm__child_died(empm__parent *p, int slot, int status)
         empm__store(&empm__score_worker_at(sb, slot, t)->status,
                     (uint32_t)'.');
     for (t = 0; t < p->slots; t++)
-        left += p->kids[t].pid != 0 && p->kids[t].generation == generation;
+        left += p->children[t].pid != 0 &&
+                p->children[t].generation == generation;
     if (was_old && left == 0)
         empm__log(p->now.cfg, EMPM_LOG_NOTICE, 5034, "generation %u has ended: "
                   "its log files can be rotated", (unsigned)generation);
@@ -20188,12 +20193,12 @@ static void empm__children_maintain(empm__parent *p)
         return;
     for (i = 0; i < p->slots; i++) {
         const empm__score_child *score = empm__score_at(&g->s->score, i);
-        const empm__child *kid = &p->kids[i];
+        const empm__child *child = &p->children[i];
         uint32_t n, conns;
-        if (kid->pid == 0 || kid->leaving || kid->admin ||
-            kid->generation != g->s->generation)
+        if (child->pid == 0 || child->leaving || child->admin ||
+            child->generation != g->s->generation)
             continue;
-        if (!kid->healthy) {
+        if (!child->healthy) {
             starting++;
             continue;
         }
@@ -20259,31 +20264,31 @@ static void empm__watchdog_look(empm__parent *p)
     if (!p->stopping)
         empm__parent_endpoints_mend(p->now.s);
     for (i = 0; i < p->slots; i++) {
-        empm__child *kid = &p->kids[i];
+        empm__child *child = &p->children[i];
         ssize_t r;
-        if (kid->pid == 0 || !kid->healthy)
+        if (child->pid == 0 || !child->healthy)
             continue;
         /* one that leaves has its own end, and until then slow hooks may run */
-        ends = kid->leaving && (kid->kill_us != 0 || !empm__load(
+        ends = child->leaving && (child->kill_us != 0 || !empm__load(
                    &empm__score_at(&p->now.s->score, i)->healthy));
-        kid->missed = empm__watchdog_missed(p->now.s, i, (long)kid->pid,
-                                            &kid->pongs,
-                                            kid->missed, late || ends);
-        if (kid->missed >= 3) {
+        child->missed = empm__watchdog_missed(p->now.s, i, (long)child->pid,
+                                              &child->pongs,
+                                              child->missed, late || ends);
+        if (child->missed >= 3) {
             empm__log(p->now.cfg, EMPM_LOG_ERROR, 5038, "child %ld has not "
                       "answered for three times WatchdogInterval: killed",
-                      (long)kid->pid);
-            kid->missed = 0;
-            empm__child_kill(kid->pid, SIGKILL);
+                      (long)child->pid);
+            child->missed = 0;
+            empm__child_kill(child->pid, SIGKILL);
             continue;
         }
-        r = write(kid->control, "w", 1);
+        r = write(child->control, "w", 1);
         (void)r;
-        if (empm__watchdog_look_for_stuck(p->now.s, i, (long)kid->pid, last,
+        if (empm__watchdog_look_for_stuck(p->now.s, i, (long)child->pid, last,
                                           now) &&
-            p->now.cfg->stuck_worker_replace && !kid->leaving)
+            p->now.cfg->stuck_worker_replace && !child->leaving)
             empm__child_tell(p, i, 'r', empm__child_deadline(&p->now, 'r'));
-        if (!kid->admin && kid->generation == p->now.s->generation) {
+        if (!child->admin && child->generation == p->now.s->generation) {
             const int n = empm__watchdog_idle(p->now.s, i);
             idle += n;
             busy += p->now.cfg->threads_per_child - n;
@@ -20312,10 +20317,10 @@ static void empm__reload_drop_candidate(empm__parent *p)
     if (p->next.s == NULL)
         return;
     for (i = 0; i < p->slots; i++)
-        if (p->kids[i].pid != 0 &&
-            p->kids[i].generation == p->next.s->generation) {
-            p->kids[i].leaving = 1;
-            empm__child_kill(p->kids[i].pid, SIGKILL);
+        if (p->children[i].pid != 0 &&
+            p->children[i].generation == p->next.s->generation) {
+            p->children[i].leaving = 1;
+            empm__child_kill(p->children[i].pid, SIGKILL);
         }
     empm__server_free(p->next.s);
     empm_config_free(p->next.cfg);
@@ -20339,8 +20344,8 @@ static void empm__parent_stop(empm__parent *p, char order)
         empm__log(p->now.cfg, EMPM_LOG_NOTICE, 5013,
                   "second stop: children are killed");
         for (i = 0; i < p->slots; i++)
-            if (p->kids[i].pid != 0)
-                empm__child_kill(p->kids[i].pid, SIGKILL);
+            if (p->children[i].pid != 0)
+                empm__child_kill(p->children[i].pid, SIGKILL);
         return;
     }
     if (p->helper > 0 && !p->restarts)
@@ -20354,7 +20359,7 @@ static void empm__parent_stop(empm__parent *p, char order)
     if (!p->restarts)                /* else the new one speaks */
         empm__program_notify(&p->manager, "STOPPING=1");
     for (i = 0; i < p->slots; i++)
-        if (p->kids[i].pid != 0)
+        if (p->children[i].pid != 0)
             empm__child_tell(p, i, order, empm__child_deadline(&p->now, order));
     for (i = 0; i < p->now.s->nlisteners; i++)
         if (p->now.s->listeners[i].fd >= 0) {
@@ -20489,7 +20494,7 @@ static void empm__reload_probe(empm__parent *p)
         size_t k;
         close(fd[0]);
         empm__children_forget(p);
-        p->kids = NULL;
+        p->children = NULL;
         p->slots = 0;
         for (k = 0; k < EMPM__SIGNALS + (p->signals.second > 0); k++)
             signal(empm__signals_at(&p->signals, k), SIG_DFL);
@@ -20528,7 +20533,7 @@ static void empm__children_stop_drains(empm__parent *p)
 {
     int i;
     for (i = 0; i < p->slots; i++)
-        if (p->kids[i].pid != 0 && p->kids[i].leaving)
+        if (p->children[i].pid != 0 && p->children[i].leaving)
             empm__child_tell(p, i, 'h', empm__child_deadline(&p->now, 'h'));
 }
 
@@ -20632,9 +20637,9 @@ static void empm__reload_commit(empm__parent *p)
     p->now.tick_us = empm__now_us() + 1000000u;
     empm__children_accept(p);
     for (i = 0; i < p->slots; i++)
-        if (p->kids[i].pid != 0 &&
-            (p->kids[i].generation == old.s->generation ||
-             (p->hard && p->kids[i].generation < old.s->generation)))
+        if (p->children[i].pid != 0 &&
+            (p->children[i].generation == old.s->generation ||
+             (p->hard && p->children[i].generation < old.s->generation)))
             empm__child_tell(p, i, order, kill_us);
     /* what is shared is the new one's, and so are the files of sockets */
     p->now.s->borrows = 0;
@@ -20699,10 +20704,11 @@ static void empm__parent_reopen(empm__parent *p)
     pairs.head.cmsg_len = (socklen_t)CMSG_LEN(bytes);
     memcpy(CMSG_DATA(&pairs.head), w.fd, bytes);
     for (i = 0; i < p->slots && w.n > 0; i++)
-        if (p->kids[i].pid != 0 && sendmsg(p->kids[i].control, &m,
-                                           MSG_NOSIGNAL) < 0)
+        if (p->children[i].pid != 0 && sendmsg(p->children[i].control, &m,
+                                               MSG_NOSIGNAL) < 0)
             empm__log(p->now.cfg, EMPM_LOG_ERROR, 5045, "child %ld keeps its "
-                      "old logs: %s", (long)p->kids[i].pid, strerror(errno));
+                      "old logs: %s", (long)p->children[i].pid,
+                      strerror(errno));
     empm__logs_swap_do(p->now.s, &w);
     if (p->next.s != NULL)
         empm__logs_swap_do(p->next.s, &w);
@@ -20864,7 +20870,7 @@ static int empm__parent_is_ours(const void *of, pid_t pid)
 {
     const empm__parent *p = (const empm__parent *)of;
     int i;
-    for (i = 0; i < p->slots && p->kids[i].pid != pid; i++)
+    for (i = 0; i < p->slots && p->children[i].pid != pid; i++)
         ;
     return i < p->slots || p->helper == pid;
 }
@@ -20877,10 +20883,10 @@ static void empm__parent_reap(empm__parent *p)
     pid_t pid;
     /* by pid: other children of this process are not ours to reap */
     for (i = 0; i < p->slots; i++) {
-        if (p->kids[i].pid == 0)
+        if (p->children[i].pid == 0)
             continue;
-        pid = waitpid(p->kids[i].pid, &status, WNOHANG);
-        if (pid == p->kids[i].pid || (pid < 0 && errno == ECHILD))
+        pid = waitpid(p->children[i].pid, &status, WNOHANG);
+        if (pid == p->children[i].pid || (pid < 0 && errno == ECHILD))
             empm__child_died(p, i, pid < 0 ? 0 : status);
     }
     if (getpid() == 1)
@@ -20968,9 +20974,9 @@ static void empm__parent_late(empm__parent *p, int timed_out)
     p->gave_up = 1;
     empm__parent_stop(p, '$');
     for (i = 0; i < p->slots; i++)
-        if (p->kids[i].pid != 0 && !p->kids[i].healthy)
+        if (p->children[i].pid != 0 && !p->children[i].healthy)
             /* hangs; has no client */
-            empm__child_kill(p->kids[i].pid, SIGKILL);
+            empm__child_kill(p->children[i].pid, SIGKILL);
 }
 
 /* A byte from a child: who, we do not ask; the scoreboard tells. */
@@ -20979,17 +20985,17 @@ static void empm__parent_child_spoke(empm__parent *p, unsigned char what)
     int i;
     for (i = 0; i < p->slots; i++) {
         const empm__score_child *score = empm__score_at(&p->now.s->score, i);
-        if (p->kids[i].pid == 0)
+        if (p->children[i].pid == 0)
             continue;
-        if (empm__load(&score->healthy) && !p->kids[i].healthy) {
-            p->kids[i].healthy = 1;
-            if (p->kids[i].generation == p->now.s->generation &&
-                !p->kids[i].admin)
+        if (empm__load(&score->healthy) && !p->children[i].healthy) {
+            p->children[i].healthy = 1;
+            if (p->children[i].generation == p->now.s->generation &&
+                !p->children[i].admin)
                 p->now.ever_healthy = 1;
         }
-        if (empm__load(&score->stopping) && !p->kids[i].leaving) {
-            p->kids[i].leaving = 1;  /* MaxConnectionsPerChild */
-            p->kids[i].kill_us = empm__child_deadline(&p->now, 'r');
+        if (empm__load(&score->stopping) && !p->children[i].leaving) {
+            p->children[i].leaving = 1; /* MaxConnectionsPerChild */
+            p->children[i].kill_us = empm__child_deadline(&p->now, 'r');
         }
     }
     if (!p->ready && !p->stopping && empm__generation_ready(p, &p->now))
@@ -21076,33 +21082,33 @@ static uint64_t empm__parent_chores(empm__parent *p)
     if (p->delay_us != 0 && now >= p->delay_us)
         empm__parent_stop(p, '!');
     for (i = 0; i < p->slots; i++) {
-        empm__child *kid = &p->kids[i];
-        if (kid->pid != 0 && kid->stop_us != 0 && now >= kid->stop_us) {
-            kid->stop_us = UINT64_MAX;
+        empm__child *child = &p->children[i];
+        if (child->pid != 0 && child->stop_us != 0 && now >= child->stop_us) {
+            child->stop_us = UINT64_MAX;
             empm__child_tell(p, i, 'h', now + 1000000u);
         }
-        if (kid->pid != 0 && kid->kill_us != 0 && now >= kid->kill_us) {
+        if (child->pid != 0 && child->kill_us != 0 && now >= child->kill_us) {
             empm__log(p->now.cfg, EMPM_LOG_ERROR, 46, "child %ld did not exit "
-                      "in time, sending SIGKILL", (long)kid->pid);
-            empm__child_kill(kid->pid, SIGKILL);
-            kid->kill_us = 0;
+                      "in time, sending SIGKILL", (long)child->pid);
+            empm__child_kill(child->pid, SIGKILL);
+            child->kill_us = 0;
         }
-        if (kid->pid != 0 && !kid->healthy &&
-            (!kid->leaving || kid->kill_us == 0) &&
-            kid->generation <= p->now.s->generation) {
-            const uint64_t due = kid->born_us +
+        if (child->pid != 0 && !child->healthy &&
+            (!child->leaving || child->kill_us == 0) &&
+            child->generation <= p->now.s->generation) {
+            const uint64_t due = child->born_us +
                 (uint64_t)p->now.cfg->start_timeout_ms * 1000u;
             if (now >= due) {
                 empm__log(p->now.cfg, EMPM_LOG_ERROR, 46, "child %ld is not "
-                          "healthy in time, sending SIGKILL", (long)kid->pid);
-                empm__child_kill(kid->pid, SIGKILL);
-                kid->born_us = now;  /* reaped in a moment */
+                          "healthy in time, sending SIGKILL", (long)child->pid);
+                empm__child_kill(child->pid, SIGKILL);
+                child->born_us = now; /* reaped in a moment */
             } else
                 at = empm__time_sooner(at, due);
         }
-        at = empm__time_sooner(at, kid->stop_us == UINT64_MAX ? 0
-                                                              : kid->stop_us);
-        at = empm__time_sooner(at, kid->kill_us);
+        at = empm__time_sooner(at, child->stop_us == UINT64_MAX
+                                       ? 0 : child->stop_us);
+        at = empm__time_sooner(at, child->kill_us);
     }
     if (p->ready || p->ready_fd < 0)     /* else an older server serves yet */
         at = empm__time_sooner(at, empm__children_accept(p));
@@ -21177,12 +21183,13 @@ static int empm__parent_run(const empm__source *source, empm_config *cfg,
     if (cfg->watchdog_interval_ms > 0)
         p.ping_us = empm__now_us() +
                     (uint64_t)cfg->watchdog_interval_ms * 1000u;
-    p.kids = (empm__child *)EMPM_MALLOC((size_t)p.slots * sizeof *p.kids);
-    if (p.kids == NULL)
+    p.children = (empm__child *)EMPM_MALLOC((size_t)p.slots *
+                                            sizeof *p.children);
+    if (p.children == NULL)
         r = EMPM_ENOMEM;
     for (i = 0; r == EMPM_OK && i < p.slots; i++) {
-        memset(&p.kids[i], 0, sizeof p.kids[i]);
-        p.kids[i].control = -1;
+        memset(&p.children[i], 0, sizeof p.children[i]);
+        p.children[i].control = -1;
     }
     if (r == EMPM_OK && empm__fd_pipe(p.pipe, 1) < 0)
         r = empm__program_no_pipe(cfg, "what children tell");
@@ -21197,7 +21204,7 @@ static int empm__parent_run(const empm__source *source, empm_config *cfg,
         close(p.ready_fd);
     empm__pid_file_drop(&p.pid_file, !p.restarts);
     *signals = p.signals;
-    EMPM_FREE(p.kids);
+    EMPM_FREE(p.children);
     empm__server_free(p.now.s);
     empm_config_free(p.now.cfg);
     EMPM_FREE(p.now.cfg);

@@ -4999,7 +4999,7 @@ LIVE(config, no_limit_and_no_time)
     CHECK_INT(c.closes, 1);
     cl_close(&c);
     if (!f.forked)
-        CHECK(f.s->child.pool.most > 1u << 20);
+        CHECK(f.s->engine.pool.most > 1u << 20);
     str_free(&s);
     fx_down(&f);
 }
@@ -7730,7 +7730,7 @@ SERVED(peer, nobody_takes_more_than_a_share,
         cl_close(&over[i]);
     }
     if (!f->forked)                       /* the FIN comes before the count */
-        CHECK_SOON(empm__load(&f->s->child.score->refused) == 50, 8000);
+        CHECK_SOON(empm__load(&f->s->engine.score->refused) == 50, 8000);
     CHECK_SOON(fx_log_lines(f, "EMPM5306: 127.0.0.1 ") == 1, 8000);
     if (CHECK_INT(connect_from(&d, f, "127.0.0.2"), 0))
         check_in_step(&d);               /* somebody else is not affected */
@@ -7802,7 +7802,7 @@ SERVED_HERE(peer, every_end_of_a_connection_returns_its_place,
 
     for (i = 0; i < 200; i++) {
         if (i % 20 == 0)                 /* not all at a time */
-            CHECK_SOON(empm__load(&f->s->child.score->connections) < 20, 3000);
+            CHECK_SOON(empm__load(&f->s->engine.score->connections) < 20, 3000);
         cl_open(c, f);
         switch (i % 5) {
         case 0: cl_get(c, "/hello");                        break;
@@ -7814,8 +7814,8 @@ SERVED_HERE(peer, every_end_of_a_connection_returns_its_place,
             cl_drain(c, PATIENCE);
         cl_close(c);
     }
-    CHECK_SOON(empm__load(&f->s->child.score->connections) == 0, 5000);
-    CHECK_INT(empm__load(&f->s->child.score->refused), 0);
+    CHECK_SOON(empm__load(&f->s->engine.score->connections) == 0, 5000);
+    CHECK_INT(empm__load(&f->s->engine.score->refused), 0);
 }
 
 /* ---------------------------------------------------------------------------
@@ -8349,8 +8349,9 @@ SERVED_PROXY(proxy, without_a_header_no_answer, NULL)
     if (!f->forked) {
         uint32_t refused = 0;
         int k;
-        for (k = 0; k < f->s->child.nworkers; k++)
-            refused += empm__load(&f->s->child.workers[k].score->proxy_refused);
+        for (k = 0; k < f->s->engine.nworkers; k++)
+            refused += empm__load(
+                &f->s->engine.workers[k].score->proxy_refused);
         CHECK_INT(refused, 21);
     }
 }
@@ -8459,7 +8460,7 @@ TEST(proxy, a_proxy_may_have_many_connections)
         }
         cl_close_all(c, 6);
     }
-    CHECK_INT(empm__load(&f.s->child.score->refused), 0);
+    CHECK_INT(empm__load(&f.s->engine.score->refused), 0);
     fx_down(&f);
 }
 
@@ -8472,7 +8473,7 @@ SERVED_WITH(proxy, the_listener_closes_those_without_a_byte, T_PLAIN,
     client d = client_of(f);
 
     cl_open(c, f);
-    CHECK_SOON(empm__load(&f->s->child.score->connections) == 1, 2000);
+    CHECK_SOON(empm__load(&f->s->engine.score->connections) == 1, 2000);
     cl_puts(&d, P1 "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
     CHECK_SOON(get_int(&shm->at_gate) == 1, 2000);
     CHECK_INT(cl_end(c, PATIENCE), CL_FIN);     /* no worker is free */
@@ -8490,7 +8491,7 @@ SERVED_WITH(proxy, a_stop_ends_those_who_wait, T_PLAIN,
 
     cl_open(c, f);
     cl_puts(&d, "PROXY TCP4 ");
-    CHECK_SOON(empm__load(&f->s->child.score->connections) == 2, 2000);
+    CHECK_SOON(empm__load(&f->s->engine.score->connections) == 2, 2000);
     nap(10);
     t0 = now_ms();
     empm_stop(f->s);
@@ -10913,12 +10914,12 @@ SERVED(body, promises_take_no_memory, LONG_TIMES "MaxBodyMemory 100000")
     CHECK_INT(cl_ask_n(c, s.p, s.n), 200);
     cl_close(c);
     if (f->s != NULL)               /* a byte that has come takes a page */
-        CHECK_SOON(empm__load(&f->s->child.pool.body_memory)
+        CHECK_SOON(empm__load(&f->s->engine.pool.body_memory)
                    <= 20 * EMPM_PAGE_BYTES,
                    1000);
     cl_close_all(a, N);
     if (f->s != NULL)
-        CHECK_SOON(empm__load(&f->s->child.pool.body_memory) == 0, 2000);
+        CHECK_SOON(empm__load(&f->s->engine.pool.body_memory) == 0, 2000);
     str_free(&s);
 }
 
@@ -10978,8 +10979,8 @@ LIVE(body, grows_as_it_comes)
         }
         cl_close(&c);
         if (f.s != NULL) {
-            CHECK_SOON(empm__load(&f.s->child.pool.body_memory) == 0, 2000);
-            CHECK_SOON(empm__load(&f.s->child.pool.files[0]) == 0, 2000);
+            CHECK_SOON(empm__load(&f.s->engine.pool.body_memory) == 0, 2000);
+            CHECK_SOON(empm__load(&f.s->engine.pool.files[0]) == 0, 2000);
         }
         no_context();
         fx_down(&f);
@@ -11098,8 +11099,8 @@ SERVED(body, slow_readers_leave_room_for_uploads,
     CHECK_INT(ask_again(f, &s), 200);
     cl_close_all(a, N);
     if (f->s != NULL)
-        CHECK_SOON(empm__load(&f->s->child.pool.spool[1]) == 0 &&
-                   empm__load(&f->s->child.pool.files[1]) == 0, 2000);
+        CHECK_SOON(empm__load(&f->s->engine.pool.spool[1]) == 0 &&
+                   empm__load(&f->s->engine.pool.files[1]) == 0, 2000);
     str_free(&s);
 }
 
@@ -11131,7 +11132,7 @@ SERVED(body, answers_take_only_their_share,
     cl_close(&b);
     CHECK_SOON(get_status(f, "/file/big.bin") == 200, 2000);
     if (f->s != NULL)
-        CHECK_SOON(empm__load(&f->s->child.pool.files[1]) == 0, 2000);
+        CHECK_SOON(empm__load(&f->s->engine.pool.files[1]) == 0, 2000);
 }
 
 /* A spool file that cannot be opened is 503, is logged, and leaves no
@@ -11156,8 +11157,8 @@ TEST(body, a_spool_that_cannot_be_opened)
     CHECK_INT(ask_n(&f, &c, s.p, s.n / 2), 503);
     cl_close(&c);
     CHECK(fx_log_has(&f, ": open: Not a directory"));
-    CHECK_SOON(empm__load(&f.s->child.pool.files[0]) == 0, 2000);
-    CHECK_SOON(empm__load(&f.s->child.pool.body_memory) == 0, 2000);
+    CHECK_SOON(empm__load(&f.s->engine.pool.files[0]) == 0, 2000);
+    CHECK_SOON(empm__load(&f.s->engine.pool.body_memory) == 0, 2000);
     dup2(fd, f.s->spool_dir);
     fcntl(f.s->spool_dir, F_SETFD, FD_CLOEXEC);
     close(fd);
@@ -13023,7 +13024,7 @@ LIVE(access, a_full_disk_is_counted_and_serving_goes_on)
     CHECK_INT(get_status(&f, "/hello"), 200);
     CHECK_INT(fx_log_lines(&f, "EMPM0646"), 1);
     if (!f.forked)
-        CHECK_IN(empm__load(&f.s->child.score->unlogged), 4, 5);
+        CHECK_IN(empm__load(&f.s->engine.score->unlogged), 4, 5);
     fx_down(&f);
 }
 
@@ -13197,7 +13198,7 @@ TEST(access, a_log_that_stands_still_is_not_waited_for)
         cl_close(&c);
     }
     CHECK_SOON(fx_log_has(&f, "EMPM0646: CustomLog "), 4000);
-    CHECK_SOON(empm__load(&f.s->child.score->unlogged) == 10, 4000);
+    CHECK_SOON(empm__load(&f.s->engine.score->unlogged) == 10, 4000);
     while (read(fd, page, sizeof page) > 0)
         ;
     cl_open(&c, &f);
@@ -15549,7 +15550,7 @@ TEST(files, kept_below_a_directory)
         return;
     cl_open(&c, &f);
     CHECK_INT(cl_get(&c, "/sub/x.txt"), 200);
-    kept = f.s->child.files;
+    kept = f.s->engine.files;
     pthread_mutex_lock(&kept->lock);
     for (i = 0; i < kept->n && was == NULL; i++)
         was = kept->slots[i];
@@ -16502,7 +16503,7 @@ TEST(status, an_admin_client_does_not_hold_empm_wait)
     began = now_ms();
     empm_stop(f.s);
     while (empm_wait(f.s, 100) == EMPM_ETIMEDOUT && now_ms() - began < 1000)
-        if (f.s->child.joined)
+        if (f.s->engine.joined)
             break;
     CHECK(now_ms() - began < 1000);
     CHECK_INT(empm_wait(f.s, -1), EMPM_OK);
@@ -16744,7 +16745,7 @@ SERVED_WITH(health, says_when_to_go_elsewhere, T_PLAIN,
     empm__store(&empm__score_server_at(&f->s->score)->draining, 0u);
     CHECK_INT(cl_get(c, "/health"), 200);
     empm_stop_graceful(f->s);
-    CHECK_SOON(empm__load(&f->s->child.stopping) != 0, 2000);
+    CHECK_SOON(empm__load(&f->s->engine.stopping) != 0, 2000);
     CHECK_INT(cl_get(&d, "/health"), 503);
     CHECK_INT(cl_get(c, "/health"), 503);
     CHECK_INT(c->closes, 1);
@@ -18175,7 +18176,7 @@ static int hk_die_late(empm_server *s, void *user)
 {
     fx_child_start(s, user);
     nap(1050);                       /* longer than a death that is "young" */
-    return !s->child.admin;
+    return !s->engine.admin;
 }
 
 /* Any death before a child is healthy counts. The child for admin listeners is
@@ -18242,7 +18243,7 @@ TEST(process, why_no_child_can_be_started_is_said)
     if (!CHECK_INT(empm__server_new(&f.cfg, 1, NULL, &rep, &p.now.s), EMPM_OK))
         return;
     p.now.cfg = &f.cfg;
-    p.kids = kids;
+    p.children = kids;
     p.slots = 4;
     getrlimit(RLIMIT_NOFILE, &r);
     none = r;
@@ -18763,7 +18764,7 @@ TEST(process, orphans_are_reaped_without_children_too)
 TEST(process, an_order_that_has_no_room_is_given_again)
 {
     empm__parent p;
-    empm__child kid;
+    empm__child child;
     empm_server *s = (empm_server *)calloc(1, sizeof *s);
     char order = 0;
     int fd[2];
@@ -18771,23 +18772,23 @@ TEST(process, an_order_that_has_no_room_is_given_again)
     if (!CHECK_INT(socketpair(AF_UNIX, SOCK_STREAM, 0, fd), 0))
         return;
     memset(&p, 0, sizeof p);
-    memset(&kid, 0, sizeof kid);
+    memset(&child, 0, sizeof child);
     p.now.s = s;
-    p.kids = &kid;
-    p.slots = kid.healthy = 1;
-    kid.pid = getpid();
-    kid.control = fd[1];
+    p.children = &child;
+    p.slots = child.healthy = 1;
+    child.pid = getpid();
+    child.control = fd[1];
     fcntl(fd[0], F_SETFL, O_NONBLOCK);
     fcntl(fd[1], F_SETFL, O_NONBLOCK);
     while (write(fd[1], "w", 1) == 1)
         continue;
     CHECK_IN((long)(empm__children_accept(&p) - empm__now_us()) / 1000, 1,
              1000);
-    CHECK_INT(kid.accepts, 0);
+    CHECK_INT(child.accepts, 0);
     while (read(fd[0], &order, 1) == 1)
         CHECK_INT(order, 'w');
     CHECK_INT(empm__children_accept(&p), 0);
-    CHECK_INT(kid.accepts, 1);
+    CHECK_INT(child.accepts, 1);
     CHECK(read(fd[0], &order, 1) == 1 && order == 'a');
     CHECK_INT(empm__children_accept(&p), 0);     /* once is enough */
     CHECK(read(fd[0], &order, 1) < 0);
@@ -19622,7 +19623,7 @@ static int lone_up(lone_child *l)
     l->f.port = empm_port(l->s, 0);
     if (!CHECK_INT(empm__server_engines_start(l->s, 0, 0), EMPM_OK))
         return 0;
-    empm__poller_order(&l->s->child.poller, EMPM__ORDER_ACCEPT);
+    empm__poller_order(&l->s->engine.poller, EMPM__ORDER_ACCEPT);
     return 1;
 }
 
@@ -19683,7 +19684,7 @@ TEST(exchange, takes_what_is_right)
         CHECK_INT(c.closes, 1);
         cl_close(&c);
     }
-    CHECK_INT(empm__load(&l.s->child.score->moved_in), 3);
+    CHECK_INT(empm__load(&l.s->engine.score->moved_in), 3);
     lone_down(&l);
 }
 
@@ -19887,9 +19888,9 @@ TEST(exchange, a_failed_epoll_ctl_deafens_nobody)
     for (nth = 1; nth <= 6; nth++) { /* of those around the 16th accept() */
         context("epoll_ctl %d fails", nth);
         CHECK_SOON(get_status(&l.f, "/hello") == 200 &&
-                   empm__load(&l.s->child.score->paused) == 0, 2000);
+                   empm__load(&l.s->engine.score->paused) == 0, 2000);
         nap(2);
-        l.s->child.accepts = 15;
+        l.s->engine.accepts = 15;
         memset(g_faults, 0, sizeof *g_faults);   /* tests: of no process */
         g_faults->call = call;
         g_faults->error = ENOMEM;
@@ -19949,13 +19950,13 @@ TEST(exchange, a_stop_takes_back_what_a_drain_gave)
         CHECK_SOON(get_int(&shm->at_gate) == 1, 2000);
         nap(SCALED(10));             /* all others wait */
         lone_sibling(&l);
-        empm__poller_order(&l.s->child.poller, EMPM__ORDER_GRACEFUL |
-                                               EMPM__ORDER_HAND_OVER);
-        CHECK_SOON(empm__load(&l.s->child.score->moved_out) == N, 2000);
+        empm__poller_order(&l.s->engine.poller, EMPM__ORDER_GRACEFUL |
+                                                EMPM__ORDER_HAND_OVER);
+        CHECK_SOON(empm__load(&l.s->engine.score->moved_out) == N, 2000);
         empm__store(&empm__score_slot_at(&l.s->score, 1)->pid, 0u);
         for (i = 0; i < N && asks; i++)
             cl_puts(&c[i], GET1 "\r\n");
-        empm__poller_order(&l.s->child.poller, EMPM__ORDER_GRACEFUL);
+        empm__poller_order(&l.s->engine.poller, EMPM__ORDER_GRACEFUL);
         for (left = i = 0; i < N && left == 0; i++) {
             c[i].patience = PATIENCE;
             left += (asks ? cl_reply(&c[i]) : cl_get(&c[i], "/hello")) != 200 ||
@@ -19991,14 +19992,14 @@ TEST(exchange, a_full_child_leaves_it_to_siblings)
         CHECK_INT(cl_get(&c[i], "/hello"), 200);
     }
     nap(SCALED(10));
-    l.s->child.most = N;
+    l.s->engine.most = N;
     lone_sibling(&l);
     fd = connection_pair(&moved);
     one_message(&l, &m, EMPM__KEEPALIVE);
     CHECK_INT(empm__exchange_give(&l.s->exchange, &m, &fd), 0);
     close(fd);
     nap(SCALED(30));
-    CHECK_INT(empm__load(&l.s->child.score->moved_in), 0);
+    CHECK_INT(empm__load(&l.s->engine.score->moved_in), 0);
     for (i = 0; i < N; i++)
         if (!CHECK(!cl_readable(&c[i], 0)))
             break;
@@ -20491,7 +20492,7 @@ TEST(operate, who_leaves_has_not_died)
     if (!CHECK_INT(empm__server_new(&f.cfg, 1, NULL, &rep, &p.now.s), EMPM_OK))
         return;
     p.now.cfg = &f.cfg;
-    p.kids = kids;
+    p.children = kids;
     p.slots = 4;
     kids[0].pid = 1;
     kids[0].control = dup(0);
@@ -23850,7 +23851,7 @@ static const empm_route fz_routes[] = {
  * ------------------------------------------ */
 
 static fixture fz_fixture;
-static empm__engine *fz_child;
+static empm__engine *fz_engine;
 
 typedef struct fz_link {
     uint32_t i;                     /* its record, */
@@ -23866,7 +23867,7 @@ static void fz_up(void)
     empm__report rep;
     int i;
 
-    if (fz_child != NULL)
+    if (fz_engine != NULL)
         return;
     memset(&rep, 0, sizeof rep);
     signal(SIGPIPE, SIG_IGN);           /* as for workers, which block it */
@@ -23878,11 +23879,11 @@ static void fz_up(void)
     fz_fixture.cfg.max_keep_alive_requests = 0;
     fz_fixture.cfg.log_level = EMPM_LOG_EMERG;
     if (empm__server_new(&fz_fixture.cfg, 0, NULL, &rep, &fz_fixture.s) < 0 ||
-        empm__engine_init(&fz_fixture.s->child, fz_fixture.s, 0, 0) < 0) {
+        empm__engine_init(&fz_fixture.s->engine, fz_fixture.s, 0, 0) < 0) {
         printf("no server to fuzz\n");
         exit(2);
     }
-    fz_child = &fz_fixture.s->child;
+    fz_engine = &fz_fixture.s->engine;
     for (i = 0; i < 2; i++) {
         static char bytes[300001];
         FILE *f;
@@ -23899,16 +23900,16 @@ static void fz_down(void)
 {
     int i;
 
-    if (fz_child == NULL)
+    if (fz_engine == NULL)
         return;
-    for (i = 0; i < fz_child->nworkers; i++) {
-        empm__pages_free(fz_child->workers[i].pages);
-        EMPM_FREE(fz_child->workers[i].scratch);
+    for (i = 0; i < fz_engine->nworkers; i++) {
+        empm__pages_free(fz_engine->workers[i].pages);
+        EMPM_FREE(fz_engine->workers[i].scratch);
     }
-    empm__engine_free(fz_child);
+    empm__engine_free(fz_engine);
     empm__server_free(fz_fixture.s);
     fx_close_files(&fz_fixture);
-    fz_child = NULL;
+    fz_engine = NULL;
     signal(SIGPIPE, SIG_DFL);
     for (i = 0; i < 2; i++)
         str_free(&fz.files[i]);
@@ -23918,7 +23919,7 @@ static void fz_down(void)
 
 static int fz_alive(const fz_link *l)
 {
-    const empm__conn *c = empm__slab_conn(&fz_child->slab, l->i);
+    const empm__conn *c = empm__slab_conn(&fz_engine->slab, l->i);
 
     return c->in_use && c->gen == l->gen;
 }
@@ -23930,18 +23931,18 @@ static void fz_poke(fz_link *l, uint32_t ready)
 
     if (!fz_alive(l))
         return;
-    if (ready != 0 && empm__listener_take(fz_child, l->i, ready,
+    if (ready != 0 && empm__listener_take(fz_engine, l->i, ready,
                                           empm__now_ms()))
-        empm__conn_run(&fz_child->workers[0], l->i);
+        empm__conn_run(&fz_engine->workers[0], l->i);
     memset(&b, 0, sizeof b);
     b.head = b.tail = EMPM__NIL;
     b.now_us = empm__now_us();
     b.now_ms = empm__time_us_to_ms(b.now_us);
-    empm__listener_drain_inbox(fz_child, &b);
+    empm__listener_drain_inbox(fz_engine, &b);
     while (b.head != EMPM__NIL) {
         const uint32_t i = b.head;
-        b.head = empm__slab_conn(&fz_child->slab, i)->queue_next;
-        empm__conn_run(&fz_child->workers[0], i);
+        b.head = empm__slab_conn(&fz_engine->slab, i)->queue_next;
+        empm__conn_run(&fz_engine->workers[0], i);
     }
 }
 
@@ -23977,13 +23978,13 @@ static void fz_open(fz_link *l, int send_buffer)
     if (send_buffer > 0)
         setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &send_buffer,
                    sizeof send_buffer);
-    fz_child->paused = 0;
-    empm__listener_admit(fz_child, pair[0], 0, NULL, NULL, empm__now_ms());
-    for (i = 0; i < fz_child->slab.made; i++)
-        if (empm__slab_conn(&fz_child->slab, i)->in_use)
+    fz_engine->paused = 0;
+    empm__listener_admit(fz_engine, pair[0], 0, NULL, NULL, empm__now_ms());
+    for (i = 0; i < fz_engine->slab.made; i++)
+        if (empm__slab_conn(&fz_engine->slab, i)->in_use)
             break;
     l->i = i;
-    l->gen = empm__slab_conn(&fz_child->slab, i)->gen;
+    l->gen = empm__slab_conn(&fz_engine->slab, i)->gen;
     l->fd = pair[1];
     str_add(&l->in, "", 0);
 }
@@ -24038,10 +24039,10 @@ static void fz_close(fz_link *l)
         fz_fault("the connection stays when its client is gone");
         exit(1);                    /* the next case would meet it */
     }
-    if (fz_child->pool.body_memory != 0 ||
-        fz_child->pool.spool[EMPM__FOR_BODIES] != 0 ||
-        fz_child->pool.spool[EMPM__FOR_ANSWERS] != 0 ||
-        fz_child->pool.files[EMPM__FOR_BODIES] != 0)
+    if (fz_engine->pool.body_memory != 0 ||
+        fz_engine->pool.spool[EMPM__FOR_BODIES] != 0 ||
+        fz_engine->pool.spool[EMPM__FOR_ANSWERS] != 0 ||
+        fz_engine->pool.files[EMPM__FOR_BODIES] != 0)
         fz_fault("body memory, spool bytes or descriptors are not given back");
 }
 
@@ -24515,13 +24516,13 @@ static int fz_conn(int oom)
     /* each allocation fails, one at a time */
     if (oom) {
         for (i = 1; i < 60; i++) {
-            empm__worker *w = &fz_child->workers[0];
+            empm__worker *w = &fz_engine->workers[0];
             empm__pages_free(w->pages);  /* what is kept would hide some */
             w->pages = NULL;
             w->pages_count = 0;
-            empm__pages_free(fz_child->pool.free);
-            fz_child->pool.free = NULL;
-            fz_child->pool.count = 0;
+            empm__pages_free(fz_engine->pool.free);
+            fz_engine->pool.free = NULL;
+            fz_engine->pool.count = 0;
             set_int(&a_failed, 0);
             set_int(&a_fail_at, i);
             fz_converse(&out, step, NULL, 0, 1, one, MOST);
@@ -25003,7 +25004,7 @@ static char g_other;                 /* see program_changes() */
 static int program_child_start(empm_server *s, void *user)
 {
     (void)user;
-    if (g_other == 'h' && s->child.slot == 1)
+    if (g_other == 'h' && s->engine.slot == 1)
         nap(60000);
     return 0;
 }
