@@ -4005,7 +4005,7 @@ typedef struct empm__conn {
     uint32_t      wheel_next, wheel_prev;
     uint32_t      place;         /* EMPM__NEVER: not on the wheel */
     uint16_t      gen;           /* in the poller's data; not the word's */
-    uint8_t       listener;      /* fixed at accept, read by anyone */
+    uint8_t       endpoint;      /* fixed at accept, read by anyone */
     uint8_t       in_use;
 #if !EMPM__EPOLL
     uint32_t      poll_slot;     /* the listener only */
@@ -4780,7 +4780,7 @@ static void empm__queue_stand_by(empm__queue *q, void (*listen)(void *),
 
 #define EMPM__BATCH 256
 #define EMPM__ACCEPTS (EMPM__EPOLL ? 16 : 1)  /* per round; poll() wakes all */
-#define EMPM__EVENT_LISTENER 0xfffff000u   /* index: + number of the listener */
+#define EMPM__EVENT_ENDPOINT 0xfffff000u   /* index: + number of the endpoint */
 #define EMPM__EXCHANGE       EMPM_MAX_LISTEN   /* its number, among them */
 #define EMPM__EVENT_BELL     0xfffffffeu
 #define EMPM__EVENT_WAKE     0xffffffffu
@@ -4801,9 +4801,9 @@ typedef struct empm__poller {
     int         epoll_fd;
     struct epoll_event got[EMPM__BATCH];
 #else
-    struct pollfd *set;           /* wake_fd, listeners, connections */
+    struct pollfd *set;           /* wake_fd, endpoints, connections */
     uint32_t   *of;               /* index of each */
-    uint32_t    n, cap, listeners;
+    uint32_t    n, cap, endpoints;
 #endif
 } empm__poller;
 
@@ -4965,7 +4965,7 @@ static int empm__poller_watch(empm__poller *p, int fd, uint32_t k, int on)
 #ifdef EPOLLEXCLUSIVE
     ev.events |= EPOLLEXCLUSIVE;
 #endif
-    ev.data.u64 = EMPM__EVENT_LISTENER + k;
+    ev.data.u64 = EMPM__EVENT_ENDPOINT + k;
     if (epoll_ctl(p->epoll_fd, on ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, fd,
                   &ev) == 0)
         return 0;
@@ -5027,8 +5027,8 @@ static int empm__poller_init(empm__poller *p, empm__slab *sl)
     p->set = NULL;
     p->of = NULL;
     p->cap = 0;
-    p->listeners = EMPM_MAX_LISTEN + 1;      /* fixed places; -1: none */
-    p->n = 1 + p->listeners;
+    p->endpoints = EMPM_MAX_LISTEN + 1;      /* fixed places; -1: none */
+    p->n = 1 + p->endpoints;
     if (empm__poller_wake_fd_init(p->wake_fd) < 0)
         return EMPM_ESYS;
     if (empm__poller_grow(p, p->n) < 0)
@@ -5039,10 +5039,10 @@ static int empm__poller_init(empm__poller *p, empm__slab *sl)
     p->of[0] = EMPM__EVENT_WAKE;
     {
         uint32_t k;
-        for (k = 0; k < p->listeners; k++) {
+        for (k = 0; k < p->endpoints; k++) {
             p->set[1 + k].fd = -1;
             p->set[1 + k].events = POLLIN;
-            p->of[1 + k] = EMPM__EVENT_LISTENER + k;
+            p->of[1 + k] = EMPM__EVENT_ENDPOINT + k;
         }
     }
     return EMPM_OK;
@@ -5100,7 +5100,7 @@ static void empm__poller_arm(empm__poller *p, uint32_t i)
 static int empm__poller_add(empm__poller *p, empm__conn *c, uint32_t i)
 {
     c->poll_slot = 0;
-    if (empm__poller_grow(p, 2 + p->listeners + p->slab->in_use) < 0)
+    if (empm__poller_grow(p, 2 + p->endpoints + p->slab->in_use) < 0)
         return EMPM_ENOMEM;
     empm__poller_arm(p, i);
     return EMPM_OK;
@@ -5150,7 +5150,7 @@ static int empm__poller_collect(empm__poller *p, int timeout_ms,
         if (e & (POLLHUP | POLLERR | POLLNVAL))
             r |= EMPM__READY_HUP | EMPM__READY_IN | EMPM__READY_OUT;
         out[n].index = p->of[slot];
-        out[n].gen = p->of[slot] >= EMPM__EVENT_LISTENER
+        out[n].gen = p->of[slot] >= EMPM__EVENT_ENDPOINT
                          ? 0 : empm__slab_conn(p->slab, p->of[slot])->gen;
         out[n].ready = (uint16_t)r;
         n++;
@@ -5661,7 +5661,7 @@ typedef struct empm__file {
 
 typedef struct empm__held {
     int      fd;
-    int      listener;
+    int      endpoint;
     uint32_t until_ms;
     struct sockaddr_storage from;
 } empm__held;
@@ -5772,8 +5772,8 @@ struct empm_server {
     empm__chars     chars;
     empm__routes    routes;
     empm__score     score;
-    empm__endpoint  listeners[EMPM_MAX_LISTEN];
-    int             nlisteners;
+    empm__endpoint  endpoints[EMPM_MAX_LISTEN];
+    int             nendpoints;
     int             spool_dir;     /* descriptor of SpoolDirectory */
     pid_t           owner;         /* who unlinks what it made */
     uid_t           uid;       /* User, Group and the groups of that user, if */
@@ -6124,7 +6124,7 @@ static char *empm__worker_scratch(empm__worker *w)
 
 /* One connection, as its giver tells of it. */
 typedef struct empm__moved {
-    uint64_t   listener;                 /* empm__exchange_key() */
+    uint64_t   endpoint;                 /* empm__exchange_key() */
     uint32_t   state;                    /* HANDSHAKE, READ_HEAD or KEEPALIVE */
     uint32_t   is_job;                   /* its next bytes have come */
     uint32_t   requests;                 /* served on it so far */
@@ -6383,7 +6383,7 @@ static int empm__listener_take(empm__engine *e, uint32_t i, uint32_t ready,
  * connections as it has clients. */
 static int empm__listener_limits_peers(const empm__engine *e, int k)
 {
-    return e->counts.slots != NULL && !e->s->listeners[k].proxy;
+    return e->counts.slots != NULL && !e->s->endpoints[k].proxy;
 }
 
 /* Frees a record that is closed and owned. POSTED stays: it may be in the
@@ -6392,7 +6392,7 @@ static void empm__listener_record_free(empm__engine *e, uint32_t i)
 {
     empm__conn *c = empm__slab_conn(&e->slab, i);
     empm__wheel_remove(&e->wheel, &e->slab, i);
-    if (empm__listener_limits_peers(e, c->listener))
+    if (empm__listener_limits_peers(e, c->endpoint))
         empm__counts_drop(&e->counts, empm__slab_peer(&e->slab, i));
     c->gen++;
     c->in_use = 0;
@@ -6543,8 +6543,8 @@ static int32_t empm__listener_fresh(empm__engine *e, uint32_t now_ms)
 /* Admin listeners belong to one engine, the others to the others. */
 static int empm__listener_watches(const empm__engine *e, int k)
 {
-    return e->s->listeners[k].admin == e->admin &&
-           e->s->listeners[k].fd >= 0 &&   /* the other engine's may change */
+    return e->s->endpoints[k].admin == e->admin &&
+           e->s->endpoints[k].fd >= 0 &&   /* the other engine's may change */
            !(e->shut >> k & 1);
 }
 
@@ -6555,13 +6555,13 @@ static int empm__listener_watch(empm__engine *e, int on)
     if (e->listening == on)
         return 0;
     e->listening = on;
-    for (k = 0; k < e->s->nlisteners && r == 0; k++)
+    for (k = 0; k < e->s->nendpoints && r == 0; k++)
         if (empm__listener_watches(e, k)) {
-            r = empm__poller_watch(&e->poller, e->s->listeners[k].fd,
+            r = empm__poller_watch(&e->poller, e->s->endpoints[k].fd,
                                    (uint32_t)k, on);
             if (r < 0 && on)
                 empm__engine_log(e, EMPM_LOG_ERROR, 5008, "cannot listen on "
-                                 "%s: epoll_ctl: %s", e->s->listeners[k].text,
+                                 "%s: epoll_ctl: %s", e->s->endpoints[k].text,
                                  strerror(errno));
             r = on ? r : 0;
         }
@@ -6598,9 +6598,9 @@ static void empm__listener_pass_on(empm__engine *e)
     empm__listener_siblings_room(e, &accepting);
     if (accepting == 0)
         return;
-    for (k = 0; k < e->s->nlisteners; k++)
+    for (k = 0; k < e->s->nendpoints; k++)
         if (empm__listener_watches(e, k))
-            p[n++].fd = e->s->listeners[k].fd;
+            p[n++].fd = e->s->endpoints[k].fd;
     p[n++].fd = e->s->exchange.fd[0];
     for (k = 0; k < n; k++)
         p[k].events = POLLIN;
@@ -6718,7 +6718,7 @@ static uint32_t empm__listener_admit(empm__engine *e, int fd, int k,
 {
     const empm_config *cfg = e->cfg;
     const uint32_t i = empm__slab_borrow(&e->slab);
-    const int proxy = e->s->listeners[k].proxy;
+    const int proxy = e->s->endpoints[k].proxy;
     empm__conn *c;
     empm__peer *p;
     uint32_t w, n;
@@ -6749,7 +6749,7 @@ static uint32_t empm__listener_admit(empm__engine *e, int fd, int k,
     c->state = (uint8_t)(m != NULL ? m->state
                          : proxy   ? (uint32_t)EMPM__HANDSHAKE
                                    : (uint32_t)EMPM__READ_HEAD);
-    c->listener = (uint8_t)k;
+    c->endpoint = (uint8_t)k;
     c->in_use = 1;
     c->place = EMPM__NEVER;
     if (c->serial == 0)
@@ -6800,7 +6800,7 @@ static void empm__listener_settle(empm__engine *e, empm__batch *b,
         const empm__held h = e->held[i];
         char text[96];
         empm__peer p;
-        if (empm__listener_admit(e, h.fd, h.listener, &h.from, NULL,
+        if (empm__listener_admit(e, h.fd, h.endpoint, &h.from, NULL,
                                  b->now_ms) !=
             EMPM__OVER)
             continue;
@@ -6829,7 +6829,7 @@ static void empm__listener_hold(empm__engine *e, empm__batch *b, int fd, int k,
     empm__listener_settle(e, b, e->nheld == EMPM__HELD);
     h = &e->held[e->nheld++];
     h->fd = fd;
-    h->listener = k;
+    h->endpoint = k;
     h->until_ms = empm__time_after(b->now_ms, EMPM__HELD_MS);
     h->from = *from;
 }
@@ -6889,7 +6889,7 @@ static int empm__move_out(empm__engine *e, const uint32_t *list, uint32_t n,
         const uint32_t deadline = empm__load(&c->deadline_ms);
         const int left = empm__time_until(deadline, now_ms);
         empm__moved *to = &m.of[k];
-        to->listener = empm__exchange_key(&e->s->listeners[c->listener]);
+        to->endpoint = empm__exchange_key(&e->s->endpoints[c->endpoint]);
         to->state = c->state;
         to->is_job = (uint32_t)are_jobs;
         to->requests = c->requests;
@@ -6923,22 +6923,22 @@ static void empm__move_in(empm__engine *e, empm__batch *b, int fd,
     struct sockaddr_storage from;
     uint32_t i;
     int k;
-    for (k = 0; k < e->s->nlisteners; k++)   /* even if it is closed: a drain
+    for (k = 0; k < e->s->nendpoints; k++)   /* even if it is closed: a drain
                                                 takes back what it gave */
-        if (e->s->listeners[k].admin == e->admin &&
-            empm__exchange_key(&e->s->listeners[k]) == m->listener)
+        if (e->s->endpoints[k].admin == e->admin &&
+            empm__exchange_key(&e->s->endpoints[k]) == m->endpoint)
             break;
-    if (k == e->s->nlisteners)       /* a reload has dropped that Listen, or
+    if (k == e->s->nendpoints)       /* a reload has dropped that Listen, or
                                         spells it otherwise: one of its kind */
-        for (k = 0; k < e->s->nlisteners; k++)
-            if (empm__listener_watches(e, k) && e->s->listeners[k].proxy ==
+        for (k = 0; k < e->s->nendpoints; k++)
+            if (empm__listener_watches(e, k) && e->s->endpoints[k].proxy ==
                     (m->peer.proxied != EMPM__PROXIED_NOT ||
                      m->state == EMPM__HANDSHAKE))
                 break;
     errno = 0;
-    if (k == e->s->nlisteners ||
+    if (k == e->s->nendpoints ||
         (m->state != EMPM__READ_HEAD && m->state != EMPM__KEEPALIVE &&
-         (m->state != EMPM__HANDSHAKE || !e->s->listeners[k].proxy)) ||
+         (m->state != EMPM__HANDSHAKE || !e->s->endpoints[k].proxy)) ||
         !empm__exchange_is_connection(fd, &from) || empm__fd_flags(fd, 1) < 0) {
         if (errno != 0 && errno != ENOTCONN)     /* its client has left */
             empm__engine_log(e, EMPM_LOG_ERROR, 5046, "cannot take a "
@@ -7078,7 +7078,7 @@ static void empm__move_give_jobs(empm__engine *e, const empm__batch *b)
  * alone. */
 static void empm__listener_shut(empm__engine *e, int k)
 {
-    const empm__endpoint *l = &e->s->listeners[k];
+    const empm__endpoint *l = &e->s->endpoints[k];
     if (listen(l->fd, e->cfg->listen_backlog) == 0 &&
         !empm__listener_is_shut(l->fd)) {
         empm__engine_log(e, EMPM_LOG_ERROR, 5008, "Listen %s: a process has "
@@ -7100,7 +7100,7 @@ static void empm__listener_shut(empm__engine *e, int k)
 static void empm__listener_accept(empm__engine *e, empm__batch *b, int k,
                                   int most, int all)
 {
-    const empm__endpoint *l = &e->s->listeners[k];
+    const empm__endpoint *l = &e->s->endpoints[k];
     struct sockaddr_storage a, *from = empm__listener_limits_peers(e, k)
                                        ? &a : NULL;
     const uint32_t now_ms = b->now_ms;
@@ -7269,7 +7269,7 @@ static void empm__listener_begin_stop(empm__engine *e, empm__batch *b,
         /* connections that the kernel has accepted are ours, too, unless they
          * would only be closed while others serve */
         e->paused = 0;
-        for (k = 0; k < e->s->nlisteners; k++)
+        for (k = 0; k < e->s->nendpoints; k++)
             if (empm__listener_watches(e, k) && !tried && !(others_serve &&
                                                             now))
                 empm__listener_accept(e, b, k,
@@ -7278,10 +7278,10 @@ static void empm__listener_begin_stop(empm__engine *e, empm__batch *b,
         if (!others_serve && !tried)     /* nobody else will have these */
             empm__move_take(e, b, 1);
         empm__listener_pause(e, EMPM__PAUSE_STOP, b->now_ms, "");
-        for (k = 0; k < e->s->nlisteners; k++)
+        for (k = 0; k < e->s->nendpoints; k++)
             if (empm__listener_watches(e, k)) {
-                close(e->s->listeners[k].fd);
-                e->s->listeners[k].fd = -1;
+                close(e->s->endpoints[k].fd);
+                e->s->endpoints[k].fd = -1;
             }
     }
     e->stop_ms = wait > 0 ? empm__time_after(b->now_ms, wait) : EMPM__NEVER;
@@ -7555,12 +7555,12 @@ static void empm__listener_look(empm__engine *e, empm__batch *b, uint32_t event)
     int k;
     if (e->paused == 0 && e->shares &&
         (event == EMPM__EVENT_BELL ||
-         event == EMPM__EVENT_LISTENER + EMPM__EXCHANGE))
+         event == EMPM__EVENT_ENDPOINT + EMPM__EXCHANGE))
         empm__move_take(e, b, 0);
-    for (k = 0; k < e->s->nlisteners && e->paused == 0; k++)
+    for (k = 0; k < e->s->nendpoints && e->paused == 0; k++)
         if (empm__listener_watches(e, k) &&
             (event == EMPM__EVENT_BELL ||
-             event == EMPM__EVENT_LISTENER + (uint32_t)k))
+             event == EMPM__EVENT_ENDPOINT + (uint32_t)k))
             empm__listener_accept(e, b, k, EMPM__ACCEPTS, 0);
 }
 
@@ -7636,7 +7636,7 @@ static int empm__listener_round(empm__engine *e)
             empm__poller_wake_fd_drain(e->poller.wake_fd[0]);
             continue;
         }
-        if (event->index >= EMPM__EVENT_LISTENER)
+        if (event->index >= EMPM__EVENT_ENDPOINT)
             continue;                /* below, after the old ones */
         c = empm__slab_conn(&e->slab, event->index);
         if (!c->in_use || c->gen != event->gen)
@@ -7665,7 +7665,7 @@ static int empm__listener_round(empm__engine *e)
          empm__listener_room(e, &b) > empm__listener_fresh(e, b.now_ms)))
         empm__listener_unpause(e, EMPM__PAUSE_TURN, b.now_ms);
     for (i = 0; i < n; i++)
-        if (events[i].index >= EMPM__EVENT_LISTENER &&
+        if (events[i].index >= EMPM__EVENT_ENDPOINT &&
             events[i].index != EMPM__EVENT_WAKE)
             empm__listener_look(e, &b, events[i].index);
     if (empm__time_is_late(e->sweep_ms, b.now_ms))
@@ -12145,8 +12145,8 @@ EMPM_API int empm_resume(empm_server *s, empm_ticket ticket)
  * >>endpoints -- listen strings, and sockets that are inherited
  * ------------------------------------------------------------------------- */
 
-enum empm__endpoint_kind { EMPM__LISTEN_TCP, EMPM__LISTEN_UNIX, EMPM__LISTEN_FD,
-                           EMPM__LISTEN_SYSTEMD };
+enum empm__endpoint_kind { EMPM__ENDPOINT_TCP, EMPM__ENDPOINT_UNIX,
+                           EMPM__ENDPOINT_FD, EMPM__ENDPOINT_SYSTEMD };
 
 typedef struct empm__endpoint_spec { /* a listen string, taken apart */
     enum empm__endpoint_kind kind;
@@ -12184,23 +12184,23 @@ static const char *empm__endpoint_parse(empm__endpoint_spec *l,
         return "is no address";
     memcpy(l->host, text, n);
     if (strncmp(text, "unix:", 5) == 0) {
-        l->kind = EMPM__LISTEN_UNIX;
+        l->kind = EMPM__ENDPOINT_UNIX;
         memmove(l->host, l->host + 5, n - 4);
         if (n == 5)
             return "wants a path";
     } else if (strncmp(text, "fd:", 3) == 0) {
-        l->kind = EMPM__LISTEN_FD;
+        l->kind = EMPM__ENDPOINT_FD;
         v = empm__parse_u63(text + 3, n - 3);
         if (v < 0 || v > INT_MAX)
             return "wants the number of a descriptor";
         l->fd = (int)v;
     } else if (strncmp(text, "systemd:", 8) == 0) {
-        l->kind = EMPM__LISTEN_SYSTEMD;
+        l->kind = EMPM__ENDPOINT_SYSTEMD;
         memmove(l->host, l->host + 8, n - 7);
         if (n == 8)
             return "wants the name of a socket";
     } else {
-        l->kind = EMPM__LISTEN_TCP;
+        l->kind = EMPM__ENDPOINT_TCP;
         colon = strrchr(l->host, ':');
         if (colon != NULL && strchr(colon, ']') != NULL)
             return "wants a port";
@@ -12227,7 +12227,7 @@ static const char *empm__endpoint_parse(empm__endpoint_spec *l,
     while (*(o += strspn(o, " \t")) != '\0') {
         char *end;
         n = strcspn(o, " \t");
-        if (l->kind == EMPM__LISTEN_TCP && n == 6 &&
+        if (l->kind == EMPM__ENDPOINT_TCP && n == 6 &&
             memcmp(o, "v6only", 6) == 0)
             l->v6only = 1;
         else if (empm__text_same(o, n, "http", 4))
@@ -12239,12 +12239,12 @@ static const char *empm__endpoint_parse(empm__endpoint_spec *l,
             l->admin = 1;
         else if (n == 5 && memcmp(o, "proxy", 5) == 0)
             l->proxy = 1;
-        else if (l->kind == EMPM__LISTEN_UNIX && n > 5 &&
+        else if (l->kind == EMPM__ENDPOINT_UNIX && n > 5 &&
                  memcmp(o, "mode=", 5) == 0) {
             l->mode = strtol(o + 5, &end, 8);
             if (end != o + n || l->mode < 0 || l->mode > 0777)
                 return "wants mode= as up to three octal digits";
-        } else if (l->kind == EMPM__LISTEN_UNIX &&
+        } else if (l->kind == EMPM__ENDPOINT_UNIX &&
                    (empm__endpoint_word(o, n, "user=", l->user) ||
                     empm__endpoint_word(o, n, "group=", l->group)))
             ;
@@ -12268,7 +12268,7 @@ static int empm__endpoint_same(const empm__endpoint_spec *a,
 /* All addresses of a port: of IPv4 only, or, unless v6only, of both. */
 static int empm__endpoint_any(const empm__endpoint_spec *l, int both)
 {
-    if (l->kind != EMPM__LISTEN_TCP || l->v6only || strcmp(l->port, "0") == 0)
+    if (l->kind != EMPM__ENDPOINT_TCP || l->v6only || strcmp(l->port, "0") == 0)
         return 0;
     return both ? l->host[0] == '\0' || strcmp(l->host, "::") == 0
                 : strcmp(l->host, "0.0.0.0") == 0;
@@ -12590,11 +12590,11 @@ static int empm__endpoint_is_listening(int fd)
     return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &is, &len) == 0 && is;
 }
 
-/* One more of s->listeners: the descriptor is the server's. */
+/* One more of s->endpoints: the descriptor is the server's. */
 static void empm__endpoint_add(empm_server *s, const empm__endpoint_spec *spec,
                                const char *text, int fd)
 {
-    empm__endpoint *l = &s->listeners[s->nlisteners++];
+    empm__endpoint *l = &s->endpoints[s->nendpoints++];
     memset(l, 0, sizeof *l);
     l->text = text;
     l->fd = fd;
@@ -12609,7 +12609,7 @@ static void empm__endpoint_add(empm_server *s, const empm__endpoint_spec *spec,
 static int empm__inherited_find(empm__inherited *h,
                                 const empm__endpoint_spec *spec, int port)
 {
-    const int n = h->old != NULL ? h->old->nlisteners : h->count;
+    const int n = h->old != NULL ? h->old->nendpoints : h->count;
     int i, fd;
     for (i = 0; i < n; i++) {
         empm__endpoint_spec other;
@@ -12619,16 +12619,16 @@ static int empm__inherited_find(empm__inherited *h,
         if (h->taken[i])
             continue;
         if (h->old != NULL)
-            text = h->old->listeners[i].text;
+            text = h->old->endpoints[i].text;
         else
             plain = empm__inherited_name(h, i, name, sizeof name, spec->host);
-        if (spec->kind == EMPM__LISTEN_SYSTEMD && h->old == NULL) {
+        if (spec->kind == EMPM__ENDPOINT_SYSTEMD && h->old == NULL) {
             if (!plain && strcmp(name, spec->host) != 0)
                 continue;
         } else if (empm__endpoint_parse(&other, text) != NULL ||
                    !empm__endpoint_same(spec, &other))
             continue;
-        fd = h->old != NULL ? h->old->listeners[i].fd : EMPM__HERITAGE_FD + i;
+        fd = h->old != NULL ? h->old->endpoints[i].fd : EMPM__HERITAGE_FD + i;
         if (!empm__endpoint_is_listening(fd) ||
             (port >= 0 && empm__endpoint_port(fd) != port))
             continue;
@@ -12650,7 +12650,7 @@ static const char *empm__endpoint_advice(const empm__endpoint_spec *spec,
                       : ": stop the program that has it, or take another port, "
                         "such as -p 8081";
     case EACCES: case EPERM:
-        return spec->kind == EMPM__LISTEN_UNIX
+        return spec->kind == EMPM__ENDPOINT_UNIX
                    ? ": take a folder that you can write; user= wants root"
                    : ": for a port below 1024 start as root, or take one "
                    "above, "
@@ -12674,18 +12674,18 @@ static int empm__endpoint_tcp(empm_server *s, const empm__endpoint_spec *spec,
                               const char *text, const char **why)
 {
     struct addrinfo *list = NULL, *a;
-    const int named = spec->host[0] != '\0', first = s->nlisteners;
+    const int named = spec->host[0] != '\0', first = s->nendpoints;
     const int r = empm__endpoint_resolve(spec, &list);
     int pass, fd = -1, saved = 0, fatal = r != 0;
     if (r != 0)
         *why = gai_strerror(r);
-    for (pass = 0; pass < 2 - named && !fatal && s->nlisteners == first; pass++)
+    for (pass = 0; pass < 2 - named && !fatal && s->nendpoints == first; pass++)
         for (a = list; a != NULL && !fatal; a = a->ai_next) {
-            const int made = s->nlisteners - first;
+            const int made = s->nendpoints - first;
             if (named ? empm__endpoint_again(list, a)
                       : made > 0 || (a->ai_family == AF_INET6) != (pass == 0))
                 continue;
-            if (s->nlisteners == EMPM_MAX_LISTEN) {
+            if (s->nendpoints == EMPM_MAX_LISTEN) {
                 *why = EMPM__TOO_MANY;
                 fatal = 1;
                 break;
@@ -12693,7 +12693,7 @@ static int empm__endpoint_tcp(empm_server *s, const empm__endpoint_spec *spec,
             fd = empm__endpoint_bind(s->cfg, a,
                                      spec->v6only ||
                                        (named && list->ai_next != NULL),
-                                     made > 0 ? s->listeners[first].port : 0);
+                                     made > 0 ? s->endpoints[first].port : 0);
             if (fd >= 0 && empm__fd_flags(fd, 1) == 0 &&
                 listen(fd, s->cfg->listen_backlog) == 0) {
                 empm__endpoint_add(s, spec, text, fd);
@@ -12707,7 +12707,7 @@ static int empm__endpoint_tcp(empm_server *s, const empm__endpoint_spec *spec,
     if (list != NULL)
         freeaddrinfo(list);
     errno = saved;
-    return fatal || s->nlisteners == first ? -1 : 0;
+    return fatal || s->nendpoints == first ? -1 : 0;
 }
 
 /* Opens one listen string, or takes over what is open. Says what is wrong and
@@ -12717,7 +12717,7 @@ static int empm__endpoint_open(empm_server *s, const char *text,
                                empm__inherited *heritage, empm__report *rep)
 {
     const empm_config *cfg = s->cfg;
-    const int first = s->nlisteners;
+    const int first = s->nendpoints;
     empm__endpoint_spec spec;
     empm__endpoint made;
     const char *why = empm__endpoint_parse(&spec, text);
@@ -12734,44 +12734,44 @@ static int empm__endpoint_open(empm_server *s, const char *text,
     memset(&made, 0, sizeof made);
     /* a name of systemd's may stand for several, and a host's for all that have
      * the port of the first: nobody is asked for its addresses again */
-    while (s->nlisteners < EMPM_MAX_LISTEN &&
-           (s->nlisteners == first || spec.kind == EMPM__LISTEN_SYSTEMD ||
-            spec.kind == EMPM__LISTEN_TCP) &&
+    while (s->nendpoints < EMPM_MAX_LISTEN &&
+           (s->nendpoints == first || spec.kind == EMPM__ENDPOINT_SYSTEMD ||
+            spec.kind == EMPM__ENDPOINT_TCP) &&
            (fd = empm__inherited_find(heritage, &spec,
-                                      spec.kind == EMPM__LISTEN_TCP &&
-                                             s->nlisteners > first
-                                         ? s->listeners[first].port : -1)) >=
+                                      spec.kind == EMPM__ENDPOINT_TCP &&
+                                             s->nendpoints > first
+                                         ? s->endpoints[first].port : -1)) >=
            0) {
         if (empm__fd_flags(fd, 1) < 0)
             break;
         empm__endpoint_add(s, &spec, text, fd);
-        s->listeners[s->nlisteners - 1].rights = *rights;
-        if (spec.kind == EMPM__LISTEN_UNIX && heritage->old == NULL)
-            snprintf(s->listeners[s->nlisteners - 1].path, sizeof made.path,
+        s->endpoints[s->nendpoints - 1].rights = *rights;
+        if (spec.kind == EMPM__ENDPOINT_UNIX && heritage->old == NULL)
+            snprintf(s->endpoints[s->nendpoints - 1].path, sizeof made.path,
                      "%.107s", spec.host);
     }
-    if (s->nlisteners > first)
+    if (s->nendpoints > first)
         return EMPM_OK;
-    if (s->nlisteners == EMPM_MAX_LISTEN)
+    if (s->nendpoints == EMPM_MAX_LISTEN)
         why = EMPM__TOO_MANY;
-    else if (spec.kind == EMPM__LISTEN_SYSTEMD)
+    else if (spec.kind == EMPM__ENDPOINT_SYSTEMD)
         why = "no socket of that name has been passed";
-    else if (spec.kind == EMPM__LISTEN_TCP)
+    else if (spec.kind == EMPM__ENDPOINT_TCP)
         r = empm__endpoint_tcp(s, &spec, text, &why);
-    else if (spec.kind == EMPM__LISTEN_FD &&
+    else if (spec.kind == EMPM__ENDPOINT_FD &&
              !empm__endpoint_is_listening(spec.fd)) {
         if (errno == 0 || errno == EBADF || errno == ENOTSOCK)
             why = "is not a listening socket";
         r = -1;
     } else {
-        fd = spec.kind == EMPM__LISTEN_FD
+        fd = spec.kind == EMPM__ENDPOINT_FD
                  ? spec.fd : empm__endpoint_unix(&made, &spec, rights,
                                                  cfg->listen_backlog);
         r = fd < 0 ? -1 : empm__fd_flags(fd, 1);
         if (fd >= 0) {
             empm__endpoint_add(s, &spec, text, fd);
-            s->listeners[first].rights = *rights;
-            memcpy(s->listeners[first].path, made.path, sizeof made.path);
+            s->endpoints[first].rights = *rights;
+            memcpy(s->endpoints[first].path, made.path, sizeof made.path);
         }
     }
     if (r < 0) {
@@ -13414,18 +13414,18 @@ EMPM_API int empm_reopen_logs(empm_server *s)
 static void empm__server_sockets_unlink(const empm_server *s)
 {
     int k;
-    for (k = 0; k < s->nlisteners && s->owner == getpid(); k++)
-        if (s->listeners[k].path[0] != '\0')
-            unlink(s->listeners[k].path);
+    for (k = 0; k < s->nendpoints && s->owner == getpid(); k++)
+        if (s->endpoints[k].path[0] != '\0')
+            unlink(s->endpoints[k].path);
 }
 
 static void empm__server_free(empm_server *s)
 {
     const empm__wing *const *wing;
     int k;
-    for (k = 0; k < s->nlisteners; k++)
-        if (s->listeners[k].fd >= 0)
-            close(s->listeners[k].fd);
+    for (k = 0; k < s->nendpoints; k++)
+        if (s->endpoints[k].fd >= 0)
+            close(s->endpoints[k].fd);
     empm__server_sockets_unlink(s);
     if (s->spool_dir >= 0)
         close(s->spool_dir);
@@ -13534,8 +13534,8 @@ static int empm__server_new(empm_config *cfg, int shared,
     }
     for (i = 0; old == NULL && shared && i < heritage.count; i++) {
         int k, used = 0;          /* what nobody accepts from must not listen */
-        for (k = 0; k < s->nlisteners; k++)
-            used |= s->listeners[k].fd == EMPM__HERITAGE_FD + i;
+        for (k = 0; k < s->nendpoints; k++)
+            used |= s->endpoints[k].fd == EMPM__HERITAGE_FD + i;
         if (!used && empm__endpoint_is_listening(EMPM__HERITAGE_FD + i))
             close(EMPM__HERITAGE_FD + i);
     }
@@ -13552,14 +13552,14 @@ done:
 
 EMPM_API int empm_port(const empm_server *s, int i)
 {
-    return i >= 0 && i < s->nlisteners ? s->listeners[i].port : -1;
+    return i >= 0 && i < s->nendpoints ? s->endpoints[i].port : -1;
 }
 
 static int empm__server_has_admin(const empm_server *s)
 {
     int k, n = 0;
-    for (k = 0; k < s->nlisteners; k++)
-        n += s->listeners[k].admin;
+    for (k = 0; k < s->nendpoints; k++)
+        n += s->endpoints[k].admin;
     return n > 0;
 }
 
@@ -14537,7 +14537,7 @@ static enum empm__state empm__reading_proxy_refuse(empm__worker *w,
     empm__bump(&w->score->proxy_refused, 1u);
     empm__slab_peer(&w->engine->slab, w->index)->family = EMPM__PEER_UNASKED;
     empm__request_log(req, EMPM_LOG_WARN, code, "on Listen %s: %s; closed",
-                      w->s->listeners[req->c->listener].text, why);
+                      w->s->endpoints[req->c->endpoint].text, why);
     return EMPM__CLOSED;
 }
 
@@ -15687,7 +15687,7 @@ static char *empm__access_write_item(empm__facts *f, const empm__item *it,
     case 'p':
         return empm__access_write_number(
             at, it->unit == 'r' ? empm__request_peer(req)->port
-                                : w->s->listeners[req->c->listener].port);
+                                : w->s->endpoints[req->c->endpoint].port);
     case 'k': return empm__access_write_number(at, req->c->requests);
     case 'P':
         return empm__access_write_number(
@@ -20081,8 +20081,8 @@ static void empm__children_replace(empm__parent *p, empm__generation *g)
 static void empm__parent_endpoints_mend(const empm_server *s)
 {
     int k;
-    for (k = 0; k < s->nlisteners; k++) {
-        const empm__endpoint *l = &s->listeners[k];
+    for (k = 0; k < s->nendpoints; k++) {
+        const empm__endpoint *l = &s->endpoints[k];
         const int fl = l->fd < 0 ? -1 : fcntl(l->fd, F_GETFL);
         if (fl < 0)
             continue;
@@ -20361,10 +20361,10 @@ static void empm__parent_stop(empm__parent *p, char order)
     for (i = 0; i < p->slots; i++)
         if (p->children[i].pid != 0)
             empm__child_tell(p, i, order, empm__child_deadline(&p->now, order));
-    for (i = 0; i < p->now.s->nlisteners; i++)
-        if (p->now.s->listeners[i].fd >= 0) {
-            close(p->now.s->listeners[i].fd);
-            p->now.s->listeners[i].fd = -1;
+    for (i = 0; i < p->now.s->nendpoints; i++)
+        if (p->now.s->endpoints[i].fd >= 0) {
+            close(p->now.s->endpoints[i].fd);
+            p->now.s->endpoints[i].fd = -1;
         }
 }
 
@@ -20583,15 +20583,16 @@ static void empm__parent_endpoints_options(const empm_server *s)
 {
     empm__endpoint_spec spec;
     int k;
-    for (k = 0; k < s->nlisteners; k++) {
-        const empm__endpoint *l = &s->listeners[k];
+    for (k = 0; k < s->nendpoints; k++) {
+        const empm__endpoint *l = &s->endpoints[k];
         if (empm__endpoint_parse(&spec, l->text) != NULL || l->fd < 0 ||
-            spec.kind == EMPM__LISTEN_FD || spec.kind == EMPM__LISTEN_SYSTEMD)
+            spec.kind == EMPM__ENDPOINT_FD ||
+            spec.kind == EMPM__ENDPOINT_SYSTEMD)
             continue;
         listen(l->fd, s->cfg->listen_backlog);
-        if (spec.kind != EMPM__LISTEN_UNIX)
+        if (spec.kind != EMPM__ENDPOINT_UNIX)
             empm__endpoint_buffers(s->cfg, l->fd);
-        if (spec.kind == EMPM__LISTEN_UNIX &&
+        if (spec.kind == EMPM__ENDPOINT_UNIX &&
             empm__endpoint_unix_rights(spec.host, &l->rights) < 0)
             empm__log(s->cfg, EMPM_LOG_ERROR, 72, "Listen %s: its mode, user "
                       "and group stay as they are: %s", l->text,
@@ -20644,10 +20645,10 @@ static void empm__reload_commit(empm__parent *p)
     /* what is shared is the new one's, and so are the files of sockets */
     p->now.s->borrows = 0;
     old.s->borrows = 1;
-    for (i = 0; i < old.s->nlisteners; i++)
-        for (k = 0; k < p->now.s->nlisteners; k++) {
-            empm__endpoint *from = &old.s->listeners[i];
-            empm__endpoint *to = &p->now.s->listeners[k];
+    for (i = 0; i < old.s->nendpoints; i++)
+        for (k = 0; k < p->now.s->nendpoints; k++) {
+            empm__endpoint *from = &old.s->endpoints[i];
+            empm__endpoint *to = &p->now.s->endpoints[k];
             const size_t n = strlen(from->path);
             if (n > 0 && strncmp(to->text, "unix:", 5) == 0 &&
                 strcspn(to->text + 5, " \t") == n &&
@@ -20757,11 +20758,11 @@ static void empm__upgrade_exec(empm__parent *p, int ready)
     const empm_server *s = p->now.s;
     const empm__exchange *x = &s->exchange;
     const int others[] = { ready, x->fd[0], x->fd[1], x->bell[0], x->bell[1] };
-    const int n = s->nlisteners, all = n + (int)EMPM__COUNT(others);
+    const int n = s->nendpoints, all = n + (int)EMPM__COUNT(others);
     char names[EMPM_MAX_LISTEN * 3 * 256] = "", one[3 * 256], number[80];
     int fds[EMPM_MAX_LISTEN + EMPM__COUNT(others)], i;
     for (i = 0; i < all; i++) {      /* first out of the way, then into place */
-        fds[i] = fcntl(i < n ? s->listeners[i].fd : others[i - n],
+        fds[i] = fcntl(i < n ? s->endpoints[i].fd : others[i - n],
                        F_DUPFD_CLOEXEC, EMPM__HERITAGE_FD + EMPM_MAX_LISTEN +
                                             (int)EMPM__COUNT(others));
         if (fds[i] < 0)
@@ -20771,7 +20772,7 @@ static void empm__upgrade_exec(empm__parent *p, int ready)
         if (dup2(fds[i], EMPM__HERITAGE_FD + i) < 0)
             empm__upgrade_exec_failed(fds[n]);
     for (i = 0; i < n; i++) {
-        const char *text = s->listeners[i].text;
+        const char *text = s->endpoints[i].text;
         if (strncmp(text, "systemd:", 8) == 0)
             text += 8;
         empm__inherited_escape(one, sizeof one, text);
@@ -21411,8 +21412,8 @@ static int empm__main_serves_root(const empm_config *cfg)
 static void empm__main_hello(const empm_server *s)
 {
     int i;
-    for (i = 0; i < s->nlisteners; i++) {
-        const empm__endpoint *l = &s->listeners[i];
+    for (i = 0; i < s->nendpoints; i++) {
+        const empm__endpoint *l = &s->endpoints[i];
         if (l->admin)
             printf("Status at ");
         else if (empm__main_serves_root(s->cfg))
@@ -21780,8 +21781,8 @@ static void empm__test_listen(const empm_config *cfg, const char *text,
     struct addrinfo *list = NULL, *a;
     int made = 0, used = 0, bound = 0;
     if (empm__endpoint_parse(&spec, text) != NULL ||
-        spec.kind != EMPM__LISTEN_TCP || empm__endpoint_covered(cfg,
-                                                                &spec) >= 0 ||
+        spec.kind != EMPM__ENDPOINT_TCP || empm__endpoint_covered(cfg,
+                                                                  &spec) >= 0 ||
         empm__endpoint_resolve(&spec, &list) != 0)
         return;                      /* or the start will say it */
     for (a = list; a != NULL; a = a->ai_next) {
@@ -21842,12 +21843,12 @@ static void empm__test_place(const char *text, empm__report *rep)
     const char *zone;
     if (empm__endpoint_parse(&spec, text) != NULL)
         return;                      /* the check has said it */
-    zone = spec.kind == EMPM__LISTEN_TCP ? strchr(spec.host, '%') : NULL;
+    zone = spec.kind == EMPM__ENDPOINT_TCP ? strchr(spec.host, '%') : NULL;
     if (zone != NULL && zone[1 + strspn(zone + 1, "0123456789")] != '\0' &&
         if_nametoindex(zone + 1) == 0)
         empm__report_say(rep, EMPM_LOG_ERROR, 5108, "Listen %s: there is no "
                          "interface %s", text, zone + 1);
-    if (spec.kind != EMPM__LISTEN_UNIX)
+    if (spec.kind != EMPM__ENDPOINT_UNIX)
         return;
     if (strlen(spec.host) >= sizeof un->sun_path)
         empm__report_say(rep, EMPM_LOG_ERROR, 5108, "Listen %s: the path of a "

@@ -17176,7 +17176,7 @@ TEST(listen, both_wildcards_in_either_order)
         f.cfg.listen[1] = text[1];
         if (!fx_up(&f))
             continue;
-        CHECK_INT(f.s->nlisteners, rows[i].sockets);
+        CHECK_INT(f.s->nendpoints, rows[i].sockets);
         CHECK_INT(fx_log_has(&f, "EMPM5113"), rows[i].sockets == 1);
         if (CHECK_INT(cl_connect_port(&c, port, 0), 0))
             check_in_step(&c);
@@ -17374,7 +17374,7 @@ SERVED_WITH(listen, a_name_has_all_its_addresses, T_PLAIN,
 {
     int k;
 
-    CHECK_INT(f->s->nlisteners, 2);
+    CHECK_INT(f->s->nendpoints, 2);
     CHECK_INT(empm_port(f->s, 1), f->port);
     for (k = 1; k <= 2; k++) {
         struct sockaddr_in a;
@@ -17429,7 +17429,7 @@ TEST(listen, somebody_shuts_a_socket_down)
     if (!fx_up(&f))
         return;
     for (k = 1; k < 3; k++)
-        shutdown(f.s->listeners[k].fd, SHUT_RDWR);
+        shutdown(f.s->endpoints[k].fd, SHUT_RDWR);
     CHECK_SOON(fx_log_has(&f, "opened again") &&
                fx_log_has(&f, "until a restart"), 3000);
     getrusage(RUSAGE_SELF, &before);
@@ -19655,7 +19655,7 @@ static void one_message(const lone_child *l, empm__move *m, uint32_t state)
     memset(m, 0, sizeof *m);
     m->version = EMPM__MOVE_VERSION;
     m->n = 1;
-    m->of[0].listener = empm__exchange_key(&l->s->listeners[0]);
+    m->of[0].endpoint = empm__exchange_key(&l->s->endpoints[0]);
     m->of[0].state = state;
     m->of[0].left_ms = 60000;
 }
@@ -19713,7 +19713,7 @@ TEST(exchange, believes_nothing)
         case 1: m.n = 0;                              break;
         case 2: m.n = 2;                              break;
         case 3:                      /* none of that kind listens */
-            m.of[0].listener++;
+            m.of[0].endpoint++;
             m.of[0].peer.proxied = EMPM__PROXIED;
             break;
         case 4: m.of[0].state = EMPM__HANDSHAKE;      break;
@@ -19723,7 +19723,7 @@ TEST(exchange, believes_nothing)
         case 8: CHECK_INT(socketpair(AF_UNIX, SOCK_DGRAM, 0, pair), 0); break;
         case 9: pair[0] = socket(AF_INET, SOCK_STREAM, 0); break;
         case 10: pair[0] = l.s->exchange.fd[0];       break;
-        case 11: pair[0] = l.s->listeners[0].fd;      break;
+        case 11: pair[0] = l.s->endpoints[0].fd;      break;
         case 12:                     /* numbers are bounded */
             m.of[0].requests = m.of[0].is_job = 0xffffffffu;
             m.of[0].left_ms = 0xfffffff0u;
@@ -19733,7 +19733,7 @@ TEST(exchange, believes_nothing)
             fcntl(fd, F_SETFL, 0);
             takes = 1;
             break;
-        case 14: m.of[0].listener++; takes = 1;       break;   /* respelled */
+        case 14: m.of[0].endpoint++; takes = 1;       break;   /* respelled */
         }
         if (pair[0] >= 0)
             given = pair[0];
@@ -20383,10 +20383,10 @@ TEST(operate, sockets_that_stay_get_their_buffers)
     f.cfg.send_buffer_size = 20000;
     if (!CHECK_INT(empm__server_new(&f.cfg, 0, NULL, &rep, &s), EMPM_OK))
         return;
-    getsockopt(s->listeners[0].fd, SOL_SOCKET, SO_SNDBUF, &before, &n);
+    getsockopt(s->endpoints[0].fd, SOL_SOCKET, SO_SNDBUF, &before, &n);
     f.cfg.send_buffer_size = 40000;
     empm__parent_endpoints_options(s);
-    getsockopt(s->listeners[0].fd, SOL_SOCKET, SO_SNDBUF, &after, &n);
+    getsockopt(s->endpoints[0].fd, SOL_SOCKET, SO_SNDBUF, &after, &n);
     CHECK(after > before);
     empm__server_free(s);
     fx_close_files(&f);
