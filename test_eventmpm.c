@@ -23921,7 +23921,7 @@ static int fz_alive(const fz_link *l)
 {
     const empm__conn *c = empm__slab_conn(&fz_engine->slab, l->i);
 
-    return c->in_use && c->gen == l->gen;
+    return c->protocol != EMPM__FREE && c->gen == l->gen;
 }
 
 /* The listener sees `ready` at the connection; a worker runs what it takes. */
@@ -23981,7 +23981,7 @@ static void fz_open(fz_link *l, int send_buffer)
     fz_engine->paused = 0;
     empm__listener_admit(fz_engine, pair[0], 0, NULL, NULL, empm__now_ms());
     for (i = 0; i < fz_engine->slab.made; i++)
-        if (empm__slab_conn(&fz_engine->slab, i)->in_use)
+        if (empm__slab_conn(&fz_engine->slab, i)->protocol != EMPM__FREE)
             break;
     l->i = i;
     l->gen = empm__slab_conn(&fz_engine->slab, i)->gen;
