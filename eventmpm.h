@@ -8799,12 +8799,27 @@ enum empm__body_mode {
     EMPM__BODY_PIECES, EMPM__BODY_DROP
 };
 
-enum empm__answer {               /* how far the response is */
-    EMPM__OPEN,                   /* status and fields can still change */
-    EMPM__COMMITTED,              /* the head is decided, the handler may add */
+/* How far the response is. Each state allows less than the one before it; only
+ * a body that is forgotten leads back, from PROMISED to BEGUN. */
+enum empm__answer {
+    EMPM__UNANSWERED,             /* the handler has said nothing so far */
+    EMPM__BEGUN,                  /* it has said something: it may go on */
+    EMPM__PROMISED,               /* a producer or a file will be the body */
+    EMPM__COMMITTED,              /* from here: the head is decided */
     EMPM__STREAMING,              /* ... the producer adds */
     EMPM__COMPLETE                /* nothing can be added */
 };
+
+/* What becomes of the connection after the answer. It only rises. */
+enum empm__ending {
+    EMPM__STAYS,
+    EMPM__CLOSES,                 /* and the client may have sent more by now */
+    EMPM__CLOSES_ASKED,           /* the client sends no more: it has said so */
+    EMPM__CLOSES_UNREAD           /* there is input that nobody will read */
+};
+
+/* Who has put an end to a request that is refused. */
+enum empm__refusal { EMPM__BY_SERVER, EMPM__BY_ON_BODY, EMPM__BY_END_OF_INPUT };
 
 enum empm__framing {              /* where the response's body ends */
     EMPM__UNFRAMED,               /* the head is not decided yet */
@@ -8868,10 +8883,9 @@ struct empm_request {             /* owner: whoever owns the connection */
     empm__peer    client_is;      /* once asked for with the head complete */
     uint32_t      deadline_ms;    /* the route's, for empm_should_stop() */
     /* its body */
-    int           body_mode;
+    enum empm__body_mode body_mode;
     int           body_open;      /* not all of it has been read */
-    int           cut_short;      /* the client has ended before its request */
-    int           own_refusal;    /* on_body has returned a status */
+    enum empm__refusal refusal;
     int           counted;        /* in route->requests */
     int64_t       body_left;      /* of Content-Length */
     int64_t       body_limit;
@@ -8887,15 +8901,11 @@ struct empm_request {             /* owner: whoever owns the connection */
     char         *body_nul;       /* where a byte was replaced by NUL */
     char          body_saved;
     /* the response */
-    int           answer;         /* enum empm__answer */
+    enum empm__answer answer;
     int           status;
-    int           answered;       /* status, body, file or producer was set */
-    int           close;          /* after this answer */
-    int           last_asked;     /* the client said so */
-    int           linger;         /* unread input is possible */
+    enum empm__ending ending;
     int           failed;         /* EMPM_E*: abort instead of finishing */
-    /* enum empm__framing; empm__response_commit decides */
-    int           framing;
+    enum empm__framing framing;   /* empm__response_commit decides */
     int           head_only;      /* the method is HEAD */
     int64_t       declared;       /* Content-Length, or -1 */
     int64_t       written;        /* body bytes accepted so far */
@@ -8913,8 +8923,8 @@ struct empm_request {             /* owner: whoever owns the connection */
     empm_wake    *wake;
     void         *wake_user;
     uint32_t      wake_deadline;
-    int           suspension;     /* enum empm__suspension */
-    int           wake_why;       /* enum empm_why */
+    enum empm__suspension suspension;
+    int           wake_why;       /* enum empm_why; 0: none yet */
     int           told_half;      /* HALF_CLOSED has been reported */
 
     /* not cleared */
@@ -8953,6 +8963,32 @@ static void empm__request_clear(empm_request *req)
 static empm_request *empm__request_of(const empm__conn *c)
 {
     return (empm_request *)(void *)c->io;
+}
+
+/* May status and fields of the answer still change? */
+static int empm__request_head_is_open(const empm_request *req)
+{
+    return req->answer < EMPM__COMMITTED;
+}
+
+/* The handler has said something of its answer. */
+static void empm__request_answered(empm_request *req, enum empm__answer to)
+{
+    if (req->answer < to)
+        req->answer = to;
+}
+
+/* May the handler still add to the body? */
+static int empm__request_may_add(const empm_request *req)
+{
+    return req->answer < EMPM__PROMISED || req->answer == EMPM__COMMITTED;
+}
+
+/* The connection closes after this answer, at least as `how`. */
+static void empm__request_closes(empm_request *req, enum empm__ending how)
+{
+    if (req->ending < how)
+        req->ending = how;
 }
 
 /* Borrows a page and makes it the connection's request; NULL: no memory. */
@@ -9030,7 +9066,7 @@ static void empm__request_end(empm_request *req)
     empm__pages_return(w, req->body_out);
     empm__pages_return(w, req->arena_pages);
     empm__pages_free(req->arena_big);
-    if (req->answer != EMPM__OPEN) {
+    if (!empm__request_head_is_open(req)) {
         const uint64_t took = req->head_us != 0 ? w->turn_us - req->head_us : 0;
         empm__bump(&w->score->accesses, 1u);
         empm__bump(&w->score->duration_us, took);
@@ -9958,7 +9994,7 @@ static size_t empm__response_head_write(empm_request *req, char *to,
         at = EMPM__ADD(at, "\r\n");
     } else if (req->framing == EMPM__BY_CHUNKS)
         at = EMPM__ADD(at, "Transfer-Encoding: chunked\r\n");
-    if (req->close)
+    if (req->ending != EMPM__STAYS)
         at = EMPM__ADD(at, "Connection: close\r\n");
     else if (req->head.flags & EMPM__H_KEEP)
         at = empm__response_keep_alive_write(req, at);
@@ -9980,9 +10016,10 @@ static int empm__response_commit(empm_request *req, int whole)
     empm__page *p = req->body_out;
     req->answer = EMPM__COMMITTED;
     if (empm__engine_is_closing(req->w->engine))
-        req->close = 1;
+        empm__request_closes(req, EMPM__CLOSES);
     if (req->body_open && req->body_mode == EMPM__BODY_NONE)
-        req->close = req->linger = 1; /* on_head answers: nobody will read it */
+        /* on_head answers: nobody will read it */
+        empm__request_closes(req, EMPM__CLOSES_UNREAD);
     if (whole && length < 0)
         length = req->written;
     if (req->status == 205)
@@ -9991,7 +10028,7 @@ static int empm__response_commit(empm_request *req, int whole)
                  : length >= 0        ? EMPM__BY_LENGTH
                  : req->head.minor > 0 ? EMPM__BY_CHUNKS : EMPM__BY_CLOSE;
     if (req->framing == EMPM__BY_CLOSE) {
-        req->close = 1;
+        empm__request_closes(req, EMPM__CLOSES);
         req->c->flags |= EMPM__F_RESET;  /* until all of it is sent */
     }
     n = empm__protocol_of(req->c)->head(req, head, length);
@@ -10054,8 +10091,7 @@ static int empm__response_may_write(empm_request *req)
 {
     if (req->failed)
         return req->failed;
-    if (req->answer >= EMPM__STREAMING || req->producer != NULL ||
-        req->source != NULL) {
+    if (!empm__request_may_add(req)) {
         empm__response_complain(req, "the answer is complete already");
         return EMPM_EMISUSE;
     }
@@ -10066,12 +10102,12 @@ EMPM_API int empm_status(empm_request *req, int status)
 {
     if (status < 200 || status > 599)
         return EMPM_EINVAL;
-    if (req->answer != EMPM__OPEN) {
+    if (!empm__request_head_is_open(req)) {
         empm__response_complain(req, "status set after the head was sent");
         return EMPM_EMISUSE;
     }
     req->status = status;
-    req->answered = 1;
+    empm__request_answered(req, EMPM__BEGUN);
     return EMPM_OK;
 }
 
@@ -10148,7 +10184,7 @@ static int empm__response_field_add(empm_request *req, const char *name,
     int r;
     if (value == NULL)
         return EMPM_EINVAL;
-    if (req->answer != EMPM__OPEN) {
+    if (!empm__request_head_is_open(req)) {
         empm__response_complain(req, "field set after the head was sent");
         return EMPM_EMISUSE;
     }
@@ -10207,7 +10243,7 @@ static empm__page *empm__response_body_room(empm_request *req)
         return p;
     if ((p = empm__page_borrow(req->w)) == NULL)
         return NULL;
-    p->start = p->end = req->body_out == NULL && req->answer == EMPM__OPEN
+    p->start = p->end = req->body_out == NULL && empm__request_head_is_open(req)
                             ? EMPM__HEAD_ROOM : EMPM__CHUNK_ROOM;
     if (req->body_out_last != NULL)
         req->body_out_last->next = p;
@@ -10220,7 +10256,7 @@ static empm__page *empm__response_body_room(empm_request *req)
 /* What has gathered goes out; what the socket does not take stays in order. */
 static int empm__response_push_body(empm_request *req)
 {
-    int r = req->answer == EMPM__OPEN ? empm__response_commit(req, 0)
+    int r = empm__request_head_is_open(req) ? empm__response_commit(req, 0)
                                       : empm__response_emit_body(req);
     if (r < 0)
         empm__response_fail_room(req, r);
@@ -10239,7 +10275,7 @@ EMPM_API int empm_write(empm_request *req, const void *data, size_t len)
         return r;
     if (data == NULL && len > 0)
         return EMPM_EINVAL;
-    req->answered = 1;
+    empm__request_answered(req, EMPM__BEGUN);
     if (req->declared >= 0 &&
         (int64_t)len > req->declared - req->written) {
         empm__response_complain(req, "more body than was declared");
@@ -10259,7 +10295,7 @@ EMPM_API int empm_write(empm_request *req, const void *data, size_t len)
         req->body_out_bytes += n;
         s += n;
         len -= n;
-        if (req->body_out_bytes > (req->answer == EMPM__OPEN
+        if (req->body_out_bytes > (empm__request_head_is_open(req)
                                        ? EMPM_RESPONSE_BUFFER
                                        : EMPM__PAGE_ROOM) &&
             (r = empm__response_push_body(req)) < 0)
@@ -10306,7 +10342,7 @@ EMPM_API int empm_flush(empm_request *req)
     int r = empm__response_may_write(req);
     if (r < 0)
         return r;
-    req->answered = 1;
+    empm__request_answered(req, EMPM__BEGUN);
     if (empm__response_push_body(req) == EMPM_OK &&
         empm__response_flush(req) == EMPM__CUT)
         empm__response_fail(req, EMPM_ECLOSED, "");
@@ -10319,13 +10355,13 @@ EMPM_API int empm_stream(empm_request *req, int64_t length, empm_producer *fn,
     int r = fn == NULL ? EMPM_EINVAL : empm__response_may_write(req);
     if (r < 0)
         return r;
-    if (req->answer != EMPM__OPEN || req->written > 0) {
+    if (!empm__request_head_is_open(req) || req->written > 0) {
         empm__response_complain(req, "empm_stream() after the body has begun");
         return EMPM_EMISUSE;
     }
     req->producer = fn;
     req->producer_user = user;
-    req->answered = 1;
+    empm__request_answered(req, EMPM__PROMISED);
     if (length >= 0)
         req->declared = length;
     return EMPM_OK;
@@ -10370,6 +10406,8 @@ static void empm__response_body_forget(empm_request *req)
     req->declared = -1;
     req->producer = NULL;
     empm__request_file_drop(req);
+    if (req->answer == EMPM__PROMISED)
+        req->answer = EMPM__BEGUN;
 }
 
 /* Makes the answer a line of text that names the status. What the handler has
@@ -10394,7 +10432,7 @@ static void empm__response_status_text(empm_request *req, int status)
  * of the connection. */
 static void empm__response_cannot(empm_request *req, int error, const char *why)
 {
-    if (req->answer != EMPM__OPEN) {
+    if (!empm__request_head_is_open(req)) {
         empm__response_fail(req, error, why);
         return;
     }
@@ -10410,7 +10448,7 @@ static void empm__response_finish(empm_request *req, int rc)
     char text[48];
     int r;
     if (req->body_open)             /* nobody has read it: it cannot go on */
-        req->close = req->linger = 1;
+        empm__request_closes(req, EMPM__CLOSES_UNREAD);
     if (req->failed)                /* that has been said, or is the client's */
         return;
     if (rc < 0 || rc == EMPM_SUSPENDED || rc > 599 || (rc > 1 && rc < 200)) {
@@ -10420,14 +10458,13 @@ static void empm__response_finish(empm_request *req, int rc)
                            ? "returned EMPM_SUSPENDED without a suspension"
                            : text);
         rc = 500;
-    } else if (rc == EMPM_OK && !req->answered) {
+    } else if (rc == EMPM_OK && req->answer == EMPM__UNANSWERED) {
         empm__response_complain(req, "gave no answer");
         rc = 500;
     }
-    if (rc != EMPM_OK && req->answer == EMPM__OPEN) {
+    if (rc != EMPM_OK && empm__request_head_is_open(req)) {
         const int said = req->written > 0 || req->declared >= 0 ||
-                         req->has_type || req->producer != NULL ||
-                         req->source != NULL ||
+                         req->has_type || req->answer == EMPM__PROMISED ||
                          empm__response_is_lengthless(rc) || rc == 205;
         req->status = rc;
         if (rc >= 400 ? req->written == 0 : !said)
@@ -10454,7 +10491,8 @@ static void empm__response_finish(empm_request *req, int rc)
         if (req->failed)
             return;
     }
-    r = req->answer == EMPM__OPEN ? empm__response_commit(req, 1) : EMPM_OK;
+    r = empm__request_head_is_open(req) ? empm__response_commit(req, 1)
+                                        : EMPM_OK;
     if (r == EMPM_OK)
         r = empm__response_end_body(req);
     if (r < 0)
@@ -10510,7 +10548,7 @@ static ssize_t empm__step_recv(empm__worker *w, empm__conn *c, void *buf,
 static enum empm__state empm__step_refuse(empm_request *req, int status)
 {
     const empm__head *h = &req->head;
-    req->close = req->linger = 1;
+    empm__request_closes(req, EMPM__CLOSES_UNREAD);
     req->head_only = h->method_len == 4 &&
                      memcmp(req->io.in + h->method, "HEAD", 4) == 0;
     if (h->target_len == 0)              /* not even the version is known */
@@ -10520,13 +10558,13 @@ static enum empm__state empm__step_refuse(empm_request *req, int status)
     req->body_open = 0;
     if (req->body_mode == EMPM__BODY_DROP)
         return EMPM__WRITE;              /* it has its answer already */
-    if (req->answer != EMPM__OPEN) {     /* on_head or on_body has begun one */
+    if (!empm__request_head_is_open(req)) {  /* on_head or on_body has begun */
         if (!req->failed)
             empm__request_log(req, EMPM_LOG_INFO, 5018, "%d after the answer "
                               "has begun: aborted", status);
         req->failed = EMPM_EMISUSE;
     } else {
-        if (!req->own_refusal)           /* else its text goes with it */
+        if (req->refusal != EMPM__BY_ON_BODY)   /* else its text goes too */
             empm__response_body_forget(req);
         empm__response_answer(req, status);
     }
@@ -10744,7 +10782,7 @@ static int empm__dispatch_find_route(empm_request *req)
         if ((req->path_text = empm__request_strndup(req, "*", 1)) == NULL)
             return 503;
         empm__dispatch_allow(req, NULL);
-        req->answered = 1;
+        empm__request_answered(req, EMPM__BEGUN);
         return 200;
     }
     if (h->path_len == 0)                /* "http://host" means its "/" */
@@ -10787,7 +10825,7 @@ static int empm__dispatch_find_route(empm_request *req)
             empm__dispatch_allow(req, seen);
             if (!options)
                 return empm__dispatch_method_known(t, m) ? 405 : 501;
-            req->answered = 1;
+            empm__request_answered(req, EMPM__BEGUN);
             return 200;
         }
     return empm__dispatch_method_known(t, m) ? 404 : 501;
@@ -10802,7 +10840,7 @@ static enum empm__state empm__dispatch_answer_early(empm_request *req, int rc)
     const int waits = h->minor > 0 && req->io.in_end == req->io.in_start &&
                       (h->flags & (EMPM__H_EXPECT | EMPM__H_EXPECT_OTHER)) != 0;
     if (req->body_open && req->body_left <= EMPM_DROP_BODY && !waits &&
-        req->answer == EMPM__OPEN && req->producer == NULL) {
+        empm__request_head_is_open(req) && req->producer == NULL) {
         req->body_mode = EMPM__BODY_DROP;
         req->body_limit = EMPM_DROP_BODY;
         req->body_open = 0;
@@ -10843,14 +10881,14 @@ static enum empm__state empm__dispatch_request(empm__worker *w, empm__conn *c,
     empm__store(&w->score->began_us, w->turn_us);
     empm__request_score(w, req);
     req->head_only = strcmp(req->io.in + h->method, "HEAD") == 0;
-    req->close = (h->flags & EMPM__H_CLOSE) != 0 ||
-                 (h->minor == 0 && !(h->flags & EMPM__H_KEEP));
-    req->last_asked = req->close;        /* it will not send another one */
+    if ((h->flags & EMPM__H_CLOSE) ||
+        (h->minor == 0 && !(h->flags & EMPM__H_KEEP)))
+        empm__request_closes(req, EMPM__CLOSES_ASKED);
     if (!cfg->keep_alive || cfg->keep_alive_timeout_ms == 0 ||
         (cfg->max_keep_alive_requests > 0 &&
          c->requests + 1 >= (uint32_t)cfg->max_keep_alive_requests) ||
         empm__engine_is_closing(w->engine))
-        req->close = 1;
+        empm__request_closes(req, EMPM__CLOSES);
     req->body_open = length != 0;
     req->body_left = length;
     req->start_ms = req->last_byte_ms = EMPM__NEVER;
@@ -10875,7 +10913,7 @@ static enum empm__state empm__dispatch_request(empm__worker *w, empm__conn *c,
             i = u->on_head(req, u->user);
             w->calling = EMPM__CALL_NONE;
             w->turn_us = empm__now_us();
-            if (i != EMPM_OK || req->answered)
+            if (i != EMPM_OK || req->answer != EMPM__UNANSWERED)
                 return empm__dispatch_answer_early(req, i);
         }
     }
@@ -11037,7 +11075,7 @@ static enum empm__state empm__do_read_head(empm__worker *w, empm__conn *c,
         if (n == EMPM__WANTS_IN || n == EMPM__WANTS_OUT)
             break;
         if (n == 0 && !empm__reading_head_is_blank(req)) {
-            req->cut_short = 1;
+            req->refusal = EMPM__BY_END_OF_INPUT;
             return empm__step_refuse(req, 400); /* RFC 9112 8 */
         }
         if (n <= 0)
@@ -11219,7 +11257,7 @@ static int empm__body_put(empm__worker *w, empm_request *req, const char *data,
         w->calling = EMPM__CALL_OTHER;
         status = u->on_body(req, data, n, u->user);
         w->calling = EMPM__CALL_NONE;
-        req->own_refusal = status != 0;
+        req->refusal = status != 0 ? EMPM__BY_ON_BODY : EMPM__BY_SERVER;
         return status == 0 || (status >= 200 && status <= 599) ? status : 500;
     }
     if ((uint64_t)len > SIZE_MAX / 2)    /* 32 bit: it could not be mapped */
@@ -11451,7 +11489,8 @@ static enum empm__state empm__do_read_body(empm__worker *w, empm__conn *c,
             break;
         w->turn_us = empm__now_us();
         if (n == 0) {                    /* it may still read: RFC 9112 8 */
-            req->cut_short = req->body_mode != EMPM__BODY_DROP;
+            if (req->body_mode != EMPM__BODY_DROP)
+                req->refusal = EMPM__BY_END_OF_INPUT;
             return empm__step_refuse(req, 400);
         }
         if (n < 0)
@@ -11473,8 +11512,8 @@ EMPM_API empm_ticket empm_suspend(empm_request *req, int timeout_ms,
     if (fn == NULL || timeout_ms <= 0 ||
         req->w->calling != EMPM__CALL_HANDLER ||
         req->suspension != EMPM__SUSP_NONE || req->failed ||
-        req->answer >= EMPM__STREAMING || req->producer != NULL ||
-        req->source != NULL || empm__conn_noted(req->c, EMPM__READY_HUP) ||
+        !empm__request_may_add(req) ||
+        empm__conn_noted(req->c, EMPM__READY_HUP) ||
         empm__step_closes_idle(req->w))
         return 0;
     req->wake = fn;
@@ -11489,7 +11528,7 @@ EMPM_API empm_ticket empm_suspend(empm_request *req, int timeout_ms,
 static enum empm__state empm__handling_after_call(empm_request *req, int rc)
 {
     if (req->suspension == EMPM__SUSP_ARMED && rc == EMPM_SUSPENDED) {
-        req->answered = 1;
+        empm__request_answered(req, EMPM__BEGUN);
         /* from here its function will be called, whatever fails */
         req->suspension = EMPM__SUSP_WAITING;
         if (req->written > 0 && !req->failed)
@@ -11663,15 +11702,16 @@ static enum empm__state empm__writing_after(empm__worker *w, empm__conn *c,
     empm__request_log_line(req, req->failed != 0);
     if (req->failed)                 /* a length or chunks tell that it is not
                                         whole, or a reset */
-        req->close = 1;
+        empm__request_closes(req, EMPM__CLOSES);
     if (req->framing == EMPM__BY_CLOSE) {
         if (req->failed)
             return EMPM__CLOSED;
         c->flags &= (uint8_t)~EMPM__F_RESET;
     }
-    if (req->close || req->body_open) {
-        int linger = req->linger || req->body_open || more;
-        if (!linger && !req->last_asked) {
+    if (req->ending != EMPM__STAYS || req->body_open) {
+        int linger = req->ending == EMPM__CLOSES_UNREAD || req->body_open ||
+                     more;
+        if (!linger && req->ending == EMPM__CLOSES) {
             /* we close, not the client: its next request may be under way; in
              * a stop we wait only if it is here */
             c->flags |= EMPM__F_SHORT;
@@ -11711,7 +11751,8 @@ static enum empm__state empm__do_write(empm__worker *w, empm__conn *c,
             empm__request_release(req);
         if (req->failed == EMPM_ECLOSED)
             return empm__writing_abort(c);
-        if (req->answer == EMPM__COMPLETE && !req->failed && !req->close &&
+        if (req->answer == EMPM__COMPLETE && !req->failed &&
+            req->ending == EMPM__STAYS &&
             !req->body_open &&
             req->io.in_end > req->io.in_start &&
             req->io.out_left < EMPM__PAGE_ROOM &&
@@ -11746,7 +11787,7 @@ static enum empm__state empm__do_write(empm__worker *w, empm__conn *c,
             wait->turn_over = 1;
             return EMPM__WRITE;
         }
-        if (req->answer == EMPM__OPEN) { /* flushed between two requests */
+        if (empm__request_head_is_open(req)) {  /* between two requests */
             empm__store(&c->deadline_ms,
                         empm__time_after(w->now_ms,
                                          w->cfg->keep_alive_timeout_ms));
@@ -11754,7 +11795,7 @@ static enum empm__state empm__do_write(empm__worker *w, empm__conn *c,
         }
         empm__io_spool_close(w, &req->io);
         if (empm__turn_is_over(w) && req->io.in_end > req->io.in_start &&
-            !req->close && !req->body_open) {
+            req->ending == EMPM__STAYS && !req->body_open) {
             wait->turn_over = 1;
             return EMPM__WRITE;
         }
@@ -11898,6 +11939,40 @@ static enum empm__state empm__http1_cut(empm__conn *c)
     return EMPM__HANDLE;
 }
 
+#ifdef EMPM__CHECKS                  /* the tests define it */
+/* The rule that a connection breaks as it enters a state, or NULL. */
+static const char *empm__http1_fault(const empm__worker *w,
+                                     const empm__conn *c, enum empm__state to)
+{
+    const empm_request *req = empm__request_of(c);
+    const int idle = to == EMPM__KEEPALIVE || to == EMPM__LINGER;
+    if (w->calling != EMPM__CALL_NONE)
+        return "no function of the user's runs between two steps";
+    if (req == NULL)
+        return idle || to <= EMPM__READ_HEAD || to == EMPM__CLOSED
+                   ? NULL : "this state needs a request";
+    if (idle)
+        return "an idle connection holds no page";
+    if (req->suspension == EMPM__SUSP_ARMED)
+        return "a suspension is armed while its handler runs only";
+    if ((req->suspension == EMPM__SUSP_WAITING) != (to == EMPM__SUSPENDED))
+        return "SUSPENDED is the state of a suspension that waits";
+    if ((req->suspension == EMPM__SUSP_DUE) != (req->wake_why != 0) ||
+        (req->wake_why != 0 && to != EMPM__HANDLE))
+        return "a suspension that is due has a reason, and HANDLE calls it";
+    if ((req->framing == EMPM__UNFRAMED) != empm__request_head_is_open(req))
+        return "a body is framed when its head is decided";
+    if (empm__request_head_is_open(req) &&
+        (req->producer != NULL || req->source != NULL) !=
+            (req->answer == EMPM__PROMISED))
+        return "a promised answer has a producer or a source";
+    if (to == EMPM__WRITE && !req->failed &&
+        req->answer > EMPM__UNANSWERED && req->answer < EMPM__STREAMING)
+        return "an answer is written when nobody adds to it any more";
+    return NULL;
+}
+#endif
+
 static const empm__protocol empm__http1 = {
     "http/1.1",
     { empm__do_handshake, empm__do_read_head, empm__do_read_body,
@@ -11952,6 +12027,14 @@ static void empm__conn_enter(empm__worker *w, empm__conn *c,
                              enum empm__state to)
 {
     EMPM__ON_TRANSITION((int)c->state, (int)to);
+#ifdef EMPM__CHECKS
+    if (empm__http1_fault(w, c, to) != NULL) {
+        empm__worker_log(w, EMPM_LOG_CRIT, 5006, "from %s to %s: %s",
+                         empm__states[c->state].name, empm__states[to].name,
+                         empm__http1_fault(w, c, to));
+        abort();
+    }
+#endif
     if (!empm__conn_transition_ok((int)c->state, (int)to)) {
         empm__worker_log(w, EMPM_LOG_CRIT, 5006, "no way from %s to %s",
                          empm__states[c->state].name, empm__states[to].name);
@@ -15635,7 +15718,8 @@ static void empm__access_facts(empm__facts *f, empm_request *req, int aborted)
     f->aborted = aborted;
     f->end_us = req->w->turn_us;
     /* nothing was sent: the client has gone before, or it is our fault */
-    f->status = req->answer != EMPM__OPEN && !req->cut_short ? req->status
+    f->status = !empm__request_head_is_open(req) &&
+                        req->refusal != EMPM__BY_END_OF_INPUT ? req->status
               : req->failed && req->failed != EMPM_ECLOSED ? 500 : 499;
     /* a pipelined answer that leaves with the next one counts as sent */
     f->sent = req->io.sent - req->sent_before +
@@ -15648,7 +15732,8 @@ static void empm__access_facts(empm__facts *f, empm_request *req, int aborted)
     if (f->body < 0 || req->framing == EMPM__BODILESS)
         f->body = 0;
     f->got = req->io.got - req->got_before -    /* the rest is the next one's */
-             (req->close ? 0 : (int64_t)(req->io.in_end - req->io.in_start));
+             (req->ending != EMPM__STAYS
+                  ? 0 : (int64_t)(req->io.in_end - req->io.in_start));
 }
 
 /* Text of any length, escaped; NULL is "-". What has no room is cut, with "..."
@@ -15939,7 +16024,8 @@ static char *empm__access_write_item(empm__facts *f, const empm__item *it,
                                                        ? took / 1000
                                                        : took / 1000000));
     case 'X':
-        *at++ = f->aborted || req->cut_short ? 'X' : req->close ? '-' : '+';
+        *at++ = f->aborted || req->refusal == EMPM__BY_END_OF_INPUT ? 'X'
+                : req->ending != EMPM__STAYS ? '-' : '+';
         return at;
     case 'p':
         return empm__access_write_number(
@@ -16119,7 +16205,7 @@ static void empm__access_log_request(empm_request *req, int aborted)
     empm__access_logs *a = w->s->access;
     empm__facts f;
     uint32_t k, never = EMPM__NEVER;
-    if (a == NULL || (req->answer == EMPM__OPEN && req->text == NULL))
+    if (a == NULL || (empm__request_head_is_open(req) && req->text == NULL))
         return;                      /* none, or not even a request */
     empm__access_facts(&f, req, aborted);
     for (k = 0; k < a->n; k++) {
@@ -17608,7 +17694,7 @@ static int empm__file_answer(empm_request *req)
 /* The file, whose reference is taken over, will be the answer. */
 static int empm__file_send(empm_request *req, empm__file *f)
 {
-    req->answered = 1;
+    empm__request_answered(req, EMPM__PROMISED);
     req->file = f;
     req->source = empm__file_answer;
     return EMPM_OK;
@@ -17621,7 +17707,7 @@ EMPM_API int empm_send_file(empm_request *req, const char *path)
     int r = path == NULL ? EMPM_EINVAL : empm__response_may_write(req);
     if (r < 0)
         return r;
-    if (req->answer != EMPM__OPEN || req->written > 0) {
+    if (!empm__request_head_is_open(req) || req->written > 0) {
         empm__response_complain(req, "empm_send_file() after the body has "
                                 "begun");
         return EMPM_EMISUSE;

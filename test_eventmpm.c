@@ -38,6 +38,9 @@ static void  test_free(void *p);
 #define EMPM_REALLOC(p, n) test_realloc(p, n)
 #define EMPM_FREE(p)       test_free(p)
 
+/* A connection that enters a state has what the state is about. */
+#define EMPM__CHECKS
+
 /* Sanitizers make frames larger. */
 #define EMPM__STACK_LEAST 65536
 
