@@ -4308,20 +4308,26 @@ static ssize_t empm__socket_recv(empm__conn *c, void *buf, size_t n)
     return r;
 }
 
+static ssize_t empm__socket_sendv(int fd, const struct iovec *v, int n,
+                                  int flags)
+{
+    struct msghdr m;
+    memset(&m, 0, sizeof m);
+    m.msg_iov = (struct iovec *)(uintptr_t)v;
+    m.msg_iovlen = (__typeof__(m.msg_iovlen))n;
+    return sendmsg(fd, &m, flags);
+}
+
 static ssize_t empm__socket_send(empm__conn *c, const struct iovec *v, int n,
                                  int more, int64_t *wire)
 {
     const int flags = MSG_NOSIGNAL | (more ? MSG_MORE : 0);
     int tried = 0;
     ssize_t r;
-    struct msghdr m;
-    memset(&m, 0, sizeof m);
-    m.msg_iov = (struct iovec *)(uintptr_t)v;
-    m.msg_iovlen = (__typeof__(m.msg_iovlen))n;
     do {
         empm__conn_clear(c, EMPM__READY_OUT);
         r = n == 1 ? send(c->fd, v->iov_base, v->iov_len, flags)
-                   : sendmsg(c->fd, &m, flags);
+                   : empm__socket_sendv(c->fd, v, n, flags);
     } while (r < 0 && empm__socket_again(c, EMPM__READY_HUP, &tried));
     if (r < 0)
         return empm__socket_failed(EMPM__WANTS_OUT);
