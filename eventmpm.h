@@ -3583,13 +3583,42 @@ enum { EMPM__PEER_UNASKED, EMPM__PEER_UNKNOWN, EMPM__PEER_UNIX,
 #define EMPM__SCORE_REQUEST 96             /* bytes of the request line */
 #define EMPM__SCORE_HOST    32             /* ... of Host */
 
+/* Counters, each of them told once: its type, its field in the scoreboard and
+ * in a snapshot, its name in ?json and ?prometheus, its key in ?auto (NULL:
+ * Apache's own line has it), 1 if it is a time in microseconds, and the help. A
+ * CHILD's is written by its listener, a WORKER's by that worker. A new one
+ * takes a row and an empm__bump(). */
+#define EMPM__COUNTER_LIST(CHILD, WORKER)                                      \
+    CHILD(uint32_t, waited, "queued_late_total", "QueuedLate", 0,              \
+          "Ready connections that waited for over a millisecond")              \
+    CHILD(uint32_t, moved_in, "moved_connections_total", "ConnsMoved", 0,      \
+          "Connections that one child has passed on to another")               \
+    CHILD(uint64_t, accepted, "accepted_connections_total", "ConnsAccepted",   \
+          0, "Connections accepted")                                           \
+    CHILD(uint32_t, refused, "refused_connections_total", "ConnsRefused", 0,   \
+          "Connections refused for MaxConnectionsPerPeer")                     \
+    WORKER(uint32_t, proxy_refused, "refused_proxies_total", "ProxiesRefused", \
+           0, "PROXY headers that were bad, or from a peer not trusted")       \
+    CHILD(uint32_t, culled, "culled_connections_total", "ConnsCulled", 0,      \
+          "Idle connections closed to make room")                              \
+    CHILD(uint32_t, expired, "expired_connections_total", "ConnsExpired", 0,   \
+          "Deadlines that were reached, idle connections included")            \
+    CHILD(uint32_t, forced, "forced_connections_total", "ConnsForced", 0,      \
+          "Connections closed late while every worker was stuck")              \
+    WORKER(uint32_t, timeouts, "timeouts_total", "Timeouts", 0,                \
+           "Clients that were too slow in a request or a response")            \
+    WORKER(uint64_t, accesses, "requests_total", NULL, 0, "Requests answered") \
+    WORKER(uint64_t, duration_us, "request_seconds_total", NULL, 1,            \
+           "Time from the head of a request to the end of its response")       \
+    WORKER(uint64_t, bytes, "sent_bytes_total", NULL, 0, "Bytes sent")
+#define EMPM__COUNTER_FIELD(type, field, name, key, is_time, help) \
+    type field __attribute__((aligned(sizeof(type))));
+#define EMPM__COUNTER_NONE(type, field, name, key, is_time, help)
+
 typedef struct empm__score_worker {        /* written by that worker alone */
     uint32_t status;                       /* Apache's letter: _ R W K C . */
     uint32_t parked[EMPM__STATES];         /* wrap: only differences count */
-    uint32_t timeouts;
-    uint32_t proxy_refused;                /* PROXY headers, or who sent them */
-    uint64_t accesses, bytes;
-    uint64_t duration_us;                  /* of all requests, added up */
+    EMPM__COUNTER_LIST(EMPM__COUNTER_NONE, EMPM__COUNTER_FIELD)
     uint64_t accesses_before;              /* by the slot's last tenants */
     uint64_t began_us;                     /* the turn or request; 0: never */
     uint32_t took_us;                      /* the last request */
@@ -3605,11 +3634,9 @@ typedef struct empm__score_child {
     uint32_t pongs;                        /* the listener: answers to pings */
     /* the listener */
     uint32_t unparked[EMPM__STATES], created;  /* created: of state READ_HEAD */
-    uint32_t connections, paused, culled, expired, forced;
-    uint32_t refused;                      /* MaxConnectionsPerPeer */
-    uint64_t accepted __attribute__((aligned(8)));
-    uint32_t moved_in, moved_out;          /* connections, by the exchange */
-    uint32_t waited;                       /* jobs, for over a millisecond */
+    uint32_t connections, paused;
+    EMPM__COUNTER_LIST(EMPM__COUNTER_FIELD, EMPM__COUNTER_NONE)
+    uint32_t moved_out;                    /* connections, by the exchange */
     uint32_t unlogged;                     /* access log; added to atomically */
     /* whoever holds the queue's lock */
     uint32_t idle_workers, queued;
@@ -18124,16 +18151,17 @@ typedef struct empm__snapshot_child {  /* or all of them */
     uint64_t by_state[EMPM__STATES], by_letter[EMPM__LETTERS];
 } empm__snapshot_child;
 
+#define EMPM__SNAPSHOT_TOTAL(type, field, name, key, is_time, help) \
+    uint64_t field;
+
 typedef struct empm__snapshot {
     char     name[256];
     int      slots, nchildren;         /* slots: that the limits allow */
     uint64_t now_s, started_s, restarted_s, uptime_us;
     uint64_t generation, reloads, failed_reloads, died;
     uint64_t serving, stopping;        /* children */
-    uint64_t accesses, bytes, duration_us, wait_us, load_percent[3];
-    uint64_t cpu_us[4], cpu_all_us;
-    uint64_t accepted, refused, proxy_refused, timeouts, culled, expired;
-    uint64_t forced, moved, waited;
+    uint64_t wait_us, load_percent[3], cpu_us[4], cpu_all_us;
+    EMPM__COUNTER_LIST(EMPM__SNAPSHOT_TOTAL, EMPM__SNAPSHOT_TOTAL)
     empm__snapshot_child   all, *children;
     empm__snapshot_worker *workers;    /* all.nworkers */
 } empm__snapshot;
@@ -18241,25 +18269,22 @@ static void empm__snapshot_child_take(const empm_server *s,
 static void empm__snapshot_totals(const empm_server *s, empm__snapshot *seen,
                                   int slot)
 {
-    const empm__score_child *ch = empm__score_at(&s->score, slot);
+    const empm__score_child *of = empm__score_at(&s->score, slot);
     int t;
-    seen->accepted += empm__load(&ch->accepted);
-    seen->refused += empm__load(&ch->refused);
-    seen->culled += empm__load(&ch->culled);
-    seen->expired += empm__load(&ch->expired);
-    seen->forced += empm__load(&ch->forced);
-    seen->moved += empm__load(&ch->moved_in);
-    seen->waited += empm__load(&ch->waited);
-    if (empm__load(&ch->accepted) == 0)
+#define EMPM__ADD_TOTAL(type, field, name, key, is_time, help) \
+    seen->field += empm__load(&of->field);
+#define EMPM__ADD_WORKER(type, field, name, key, is_time, help) \
+    seen->field += empm__load(&of_worker->field);
+    EMPM__COUNTER_LIST(EMPM__ADD_TOTAL, EMPM__COUNTER_NONE)
+    if (empm__load(&of->accepted) == 0)
         return;
     for (t = 0; t < s->score.threads; t++) {
-        const empm__score_worker *w = empm__score_worker_at(&s->score, slot, t);
-        seen->accesses += empm__load(&w->accesses);
-        seen->bytes += empm__load(&w->bytes);
-        seen->duration_us += empm__load(&w->duration_us);
-        seen->timeouts += empm__load(&w->timeouts);
-        seen->proxy_refused += empm__load(&w->proxy_refused);
+        const empm__score_worker *of_worker =
+            empm__score_worker_at(&s->score, slot, t);
+        EMPM__COUNTER_LIST(EMPM__COUNTER_NONE, EMPM__ADD_WORKER)
     }
+#undef EMPM__ADD_TOTAL
+#undef EMPM__ADD_WORKER
 }
 
 /* A look at everything, in memory of the request's; NULL: there is none. */
@@ -18397,8 +18422,11 @@ typedef struct empm__metric {
     { name, NULL, NULL, key, 0, 0, offsetof(empm__snapshot, field), help }
 #define EMPM__COUNTER(name, key, field, help) \
     { name, NULL, NULL, key, 1, 0, offsetof(empm__snapshot, field), help }
-#define EMPM__SECONDS(name, key, counter, field, help) \
-    { name, NULL, NULL, key, counter, 1, offsetof(empm__snapshot, field), help }
+#define EMPM__SECONDS(name, key, field, help) \
+    { name, NULL, NULL, key, 0, 1, offsetof(empm__snapshot, field), help }
+#define EMPM__COUNTER_ROW(type, field, name, key, is_time, help) \
+    { name, NULL, NULL, key, 1, is_time, offsetof(empm__snapshot, field), \
+      help },
 #define EMPM__WORKERS(value, k, help) \
     { "workers", "state", value, NULL, 0, 0, \
       offsetof(empm__snapshot, all.by_letter[k]), help }
@@ -18414,7 +18442,7 @@ typedef struct empm__metric {
 static const empm__metric empm__metrics[] = {
     EMPM__GAUGE("start_time_seconds", NULL, started_s,
                 "When the server was started, Unix time"),
-    EMPM__SECONDS("uptime_seconds", NULL, 0, uptime_us, "Time since then"),
+    EMPM__SECONDS("uptime_seconds", NULL, uptime_us, "Time since then"),
     EMPM__GAUGE("generation", NULL, generation, "Of the children that serve"),
     EMPM__COUNTER("reloads_total", "Reloads", reloads,
                   "Configurations that were taken over"),
@@ -18440,30 +18468,9 @@ static const empm__metric empm__metrics[] = {
     EMPM__STATE_LIST(EMPM__CONNS, EMPM__NO_CONNS)
     EMPM__GAUGE("queue_length", "QueueLength", all.queued,
                 "Connections that are ready and wait for a worker"),
-    EMPM__SECONDS("queue_wait_seconds", "QueueWait", 0, wait_us,
+    EMPM__SECONDS("queue_wait_seconds", "QueueWait", wait_us,
                   "How long the oldest of them has waited, about"),
-    EMPM__COUNTER("queued_late_total", "QueuedLate", waited,
-                  "Ready connections that waited for over a millisecond"),
-    EMPM__COUNTER("moved_connections_total", "ConnsMoved", moved,
-                  "Connections that one child has passed on to another"),
-    EMPM__COUNTER("accepted_connections_total", "ConnsAccepted", accepted,
-                  "Connections accepted"),
-    EMPM__COUNTER("refused_connections_total", "ConnsRefused", refused,
-                  "Connections refused for MaxConnectionsPerPeer"),
-    EMPM__COUNTER("refused_proxies_total", "ProxiesRefused", proxy_refused,
-                  "PROXY headers that were bad, or from a peer not trusted"),
-    EMPM__COUNTER("culled_connections_total", "ConnsCulled", culled,
-                  "Idle connections closed to make room"),
-    EMPM__COUNTER("expired_connections_total", "ConnsExpired", expired,
-                  "Deadlines that were reached, idle connections included"),
-    EMPM__COUNTER("forced_connections_total", "ConnsForced", forced,
-                  "Connections closed late while every worker was stuck"),
-    EMPM__COUNTER("timeouts_total", "Timeouts", timeouts,
-                  "Clients that were too slow in a request or a response"),
-    EMPM__COUNTER("requests_total", NULL, accesses, "Requests answered"),
-    EMPM__SECONDS("request_seconds_total", NULL, 1, duration_us,
-                  "Time from the head of a request to the end of its response"),
-    EMPM__COUNTER("sent_bytes_total", NULL, bytes, "Bytes sent"),
+    EMPM__COUNTER_LIST(EMPM__COUNTER_ROW, EMPM__COUNTER_ROW)
     EMPM__CPU("user", 0, "Processor time: of the parent, or of all if there is "
               "none, and of its children"),
     EMPM__CPU("system", 1, NULL), EMPM__CPU("children_user", 2, NULL),

@@ -16532,6 +16532,40 @@ LIVE(status, auto_is_what_scrapers_of_apache_read)
     fx_down(&f);
 }
 
+/* A counter of the list stands in ?json, in ?prometheus with its help and its
+ * type, and in ?auto under its key, if Apache has no line for it. */
+TEST(status, every_counter_is_told_everywhere)
+{
+#define ROW(type, field, name, key, is_time, help) { name, key, help },
+    static const struct { const char *name, *key, *help; } rows[] = {
+        EMPM__COUNTER_LIST(ROW, ROW)
+    };
+#undef ROW
+    char *text[3], line[300];
+    fixture f;
+    int i;
+    status_init(&f);
+    if (!fx_up(&f))
+        return;
+    text[0] = status_page(&f, "/server-status?json", "application/json");
+    text[1] = status_page(&f, "/metrics",
+                          "text/plain; version=0.0.4; charset=utf-8");
+    text[2] = status_auto(&f);
+    EACH(rows, i) {
+        context("%s", rows[i].name);
+        snprintf(line, sizeof line, "\n\"%s\":", rows[i].name);
+        CHECK(strstr(text[0], line) != NULL);
+        snprintf(line, sizeof line, "# HELP eventmpm_%s %s\n# TYPE eventmpm_%s "
+                 "counter\neventmpm_%s ", rows[i].name, rows[i].help,
+                 rows[i].name, rows[i].name);
+        CHECK(strstr(text[1], line) != NULL);
+        CHECK(rows[i].key == NULL || auto_number(text[2], rows[i].key) >= 0);
+    }
+    for (i = 0; i < 3; i++)
+        free(text[i]);
+    fx_down(&f);
+}
+
 /* Every request is counted once, whether a handler or the server has answered
  * it. */
 LIVE(status, totals_are_the_requests_made)
