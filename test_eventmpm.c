@@ -5957,6 +5957,8 @@ TEST(handover, the_slab_gives_each_record_once)
  * Shape, by -D: N records, CONNS connections that come, BYTES that each sends,
  * BUF the size of a read, RESUMES calls with a used ticket.  POLL: the poll()
  * form, else epoll.  SUSPEND: handlers suspend.  RESET: RST and soft errors.
+ * AUX: a suspended one waits for a second descriptor, too, on which PIECES come
+ * and then the end.
  * FORK: a child keeps closed sockets registered.  LAZY: retiring wakes only a
  * listener without a free record.  TIME: clock and wheel; else the deadline is
  * due at any moment, once (NODUE: never).
@@ -5967,7 +5969,8 @@ TEST(handover, the_slab_gives_each_record_once)
  * Not here: EPOLLOUT (as IN), STOP and the gate (as RESUME and the inbox).
  *
  * Rules, by number: 1 offer, 2 release, 3 clear before I/O, 4 post, 5 drain the
- * inbox, 6 retire, 7 suspend, 8 resume, 9 the wheel, 10 sleep, 12 poll().
+ * inbox, 6 retire, 7 suspend, 8 resume, 9 the wheel, 10 sleep, 12 poll(), 13 a
+ * second descriptor.
  *
  * Properties, by name:
  *   P1  never two owners            own[] changes hands only as asserted
@@ -5978,6 +5981,8 @@ TEST(handover, the_slab_gives_each_record_once)
  *       no livelock                 the system is finite: ANY cycle is one
  *                                   (-DNP, ./pan -l, no fairness needed)
  *   P6  no deadline is missed       quiet: place <= deadline
+ *   P7  two sources are two         a second descriptor notes no bit of the
+ *                                   client's; quiet: nothing on it is unread
  *
  * -DMUT_X breaks the rule X, to prove that the check can fail:
  *
@@ -6013,6 +6018,12 @@ TEST(handover, the_slab_gives_each_record_once)
  *   HUP_NOT_CLEARED         livelock: a soft error's HUP
  *   WANT_RDHUP_AGAIN        livelock: RDHUP is sticky
  *   PAUSED_TOO_LATE         LAZY: paused is set before sleeping
+ *   AUX_CLEAR_AFTER_READ    13: clear AUX before the read
+ *   AUX_SHORT_READ          13: wait after EAGAIN only, as nothing is sticky
+ *   AUX_UNMARKED            13: its events are marked as its own
+ *   AUX_HUP_IS_HUP          13: its end is AUX, not the client's hang-up
+ *   AUX_NOT_WANTED          13: release wants AUX, or an event is only kept
+ *   AUX_NOT_ARMED           12, 13: poll(): both descriptors are in the set
  *   NOBODY_LISTENS          QUEUE: who leaves wakes somebody to listen
  *   STANDBY_NOT_WOKEN       QUEUE: the listener's end wakes the standby
  *   EMPTY_FIRST             QUEUE: listen when the batch is taken, not the
@@ -6043,6 +6054,16 @@ TEST(handover, the_slab_gives_each_record_once)
  *   ok   live -DRESET -DCONNS=1
  *   ok   live -DSUSPEND -DCONNS=1
  *   ok   live -DN=2 -DNODUE
+ *   ok   safe -DAUX -DCONNS=1 -DNODUE
+ *   ok   safe -DAUX -DCONNS=1 -DPIECES=0
+ *   ok   safe -DAUX -DCONNS=1 -DNODUE -DPOLL
+ *   ok   live -DAUX -DCONNS=1 -DNODUE -DPIECES=0
+ *   FAIL safe -DAUX -DCONNS=1 -DMUT_AUX_CLEAR_AFTER_READ
+ *   FAIL safe -DAUX -DCONNS=1 -DMUT_AUX_SHORT_READ
+ *   FAIL safe -DAUX -DCONNS=1 -DMUT_AUX_UNMARKED
+ *   FAIL safe -DAUX -DCONNS=1 -DMUT_AUX_HUP_IS_HUP
+ *   FAIL safe -DAUX -DCONNS=1 -DMUT_AUX_NOT_WANTED
+ *   FAIL safe -DAUX -DCONNS=1 -DMUT_AUX_NOT_ARMED -DPOLL
  *   FAIL safe -DMUT_CLEAR_AFTER_READ -DBYTES=2
  *   FAIL safe -DMUT_SHORT_READ_IGNORES_FIN
  *   FAIL safe -DMUT_FIN_CHECK_BEFORE_CLEAR
@@ -6105,6 +6126,9 @@ TEST(handover, the_slab_gives_each_record_once)
 #endif
 #ifndef RESUMES
 #define RESUMES 0
+#endif
+#ifndef PIECES
+#define PIECES 1
 #endif
 #ifndef TMAX
 #define TMAX 6                      /* the end of time */
@@ -6510,6 +6534,16 @@ init
 #else
 
 /* The word.  WANT_x is READY_x << 5; TIMEOUT and HUP are always wanted. */
+#ifdef AUX
+#define SUSPEND 1
+#define WORD    int
+#define R_AUX   32768
+#define W_AUX   (ON(MUT_AUX_NOT_WANTED) -> 0 : 1048576)
+#else
+#define WORD    short
+#define R_AUX   0
+#define W_AUX   0
+#endif
 #define OWNED   1
 #define POSTED  2
 #define RETIRED 4
@@ -6518,7 +6552,7 @@ init
 #define R_RES   32
 #define R_HUP   64
 #define R_TMO   128
-#define READY   248
+#define READY   (248 | R_AUX)
 #define W_IN    256
 #define W_RDHUP 512
 #define W_RES   1024
@@ -6526,22 +6560,31 @@ init
 #define gen(s)  ((ON(MUT_NO_WORD_GEN) -> 0 : s) * 2048)
 #define STICKY  (ON(MUT_RDHUP_NOT_STICKY) -> R_HUP : R_RDHUP | R_HUP)
 #define wanted(w) (((w) & (R_TMO | R_HUP)) || \
-                   ((w) & ((w) >> 5) & (R_IN | R_RDHUP | R_RES)))
+                   ((w) & ((w) >> 5) & (R_IN | R_RDHUP | R_RES | R_AUX)))
 
 /* The records: what many touch, the owner's fields, the listener's fields. */
-short w[N]; byte serial[N], next[N], dl[N], head; bool sleeping, efd, paused;
-byte why[N], st[N];
+WORD w[N]; byte serial[N], next[N], dl[N], head; bool sleeping, efd, paused;
+WORD why[N]; byte st[N];
 byte gen32[N], place[N]; bool isfree[N] = 1;
 #define FRESH 0                     /* st: the handler may suspend */
 #define SUSP  1                     /* has suspended */
 #define DONE  2                     /* has been resumed */
 chan queue = [N] of { byte };
-chan batch = [2 * N] of { byte, byte, byte };       /* record, gen32, bits */
+chan batch = [3 * N] of { byte, byte, WORD };       /* record, gen32, bits */
 
 /* The world: sockets, ready list (POLL: armed events), what is due, clock. */
 byte rx[N], sent[N], fin[N], err[N], ep[N], tmo[N], zombie[N], ticket[N];
 bool open[N], zhot[N];
 byte came, backlog, now;            /* fin: 1 FIN, 2 RST */
+#ifdef AUX
+byte arx[N], asent[N]; bool aopen[N], afin[N], aep[N];  /* the second one */
+#define amask(c) (arx[c] || afin[c])
+#define ahot(c)  (aep[c] && (!ON(POLL) || amask(c)))
+#define P7(c) (own[c] != WAIT || st[c] != SUSP || !amask(c))
+#else
+#define ahot(c) 0
+#define P7(c) 1
+#endif
 
 /* Ghosts: the owner; on the inbox; serial of the live suspension; a resume of
  * it was OK; the listener is in epoll_wait(); calls and posts under way. */
@@ -6565,6 +6608,7 @@ byte own[N], live[N], posting; bool onbox[N], rok[N], lblock, rbusy;
 #define all_in_use (!isfree[0] && !isfree[LAST])
 #define acceptable (backlog && !all_in_use)
 #define WAKE (efd || hot(0) || hot(LAST) || zhot[0] || zhot[LAST] || \
+              ahot(0) || ahot(LAST) || \
               due(0, now) || due(LAST, now) || acceptable)
 #define rests(c) (own[c] == FREE || own[c] == WAIT || own[c] == DEAD)
 #define QUIET (lblock && !WAKE && !posting && !rbusy && rests(0) && rests(LAST))
@@ -6578,7 +6622,8 @@ byte own[N], live[N], posting; bool onbox[N], rok[N], lblock, rbusy;
 #define check                                                     \
     assert(!QUIET || (P2(0) && P2(LAST) && (ON(LAZY) || !head))); \
     assert(!QUIET || (P5(0) && P5(LAST)));                        \
-    assert(!QUIET || (P6(0) && P6(LAST)))
+    assert(!QUIET || (P6(0) && P6(LAST)));                        \
+    assert(!QUIET || (P7(0) && P7(LAST)))
 
 inline wake_if_sleeping(lazily, done)
 {
@@ -6622,11 +6667,19 @@ inline new_serial(c)                /* rule 7: a suspension begins or ends */
         live[c] = 0; rok[c] = 0 }
 }
 
+#ifdef AUX
+inline close_aux(c)                 /* rule 13: the owner; in a d_step */
+{
+    aopen[c] = 0; arx[c] = 0; asent[c] = 0; afin[c] = 0; aep[c] = 0
+}
+#endif
+
 inline close_fd(c)
 {
     d_step { assert(own[c] == me);                          /* P1 P3 */
         open[c] = 0; rx[c] = 0; fin[c] = 0; sent[c] = 0; err[c] = 0;
         ep[c] = 0; tmo[c] = 0; st[c] = 0;
+        WHEN(AUX, close_aux(c);)
         zombie[c] = (ON(FORK) -> gen32[c] + 1 : 0) }
 }
 
@@ -6656,7 +6709,9 @@ inline offer(c, bits)               /* rule 1: the listener alone */
             v = v & READY; why[c] = v;
             assert(own[c] == WAIT); own[c] = LIS;           /* P1 P3 */
             assert(!(v & R_RES) || live[c]);                /* P4 */
+            assert(!(v & R_HUP) || ON(RESET));              /* P7 */
             ep[c] = (ON(POLL) -> 0 : ep[c]);
+            WHEN(AUX, aep[c] = (ON(POLL) -> 0 : aep[c]);)
             IF(ON(TIME) && place[c] > lnow + H && !ON(MUT_LATE_PLACE),
                place[c] = lnow + H)                         /* rule 9 */
         fi
@@ -6670,7 +6725,7 @@ inline offer(c, bits)               /* rule 1: the listener alone */
 
 active proctype Listener()
 {
-    byte c, h, g, old, lnow; short v; byte me = LIS;
+    byte c, h, g, old, lnow; WORD v; byte me = LIS;
 
 loop:                                                       /* rule 5 */
     atomic { h = head; head = 0 }
@@ -6691,7 +6746,9 @@ loop:                                                       /* rule 5 */
             WHEN(TIME, IF(dl[c] < place[c], place[c] = dl[c]);)
             offer(c, 0);
             WHEN(POLL, d_step { IF(!(w[c] & OWNED), assert(own[c] == WAIT);
-                ep[c] = ((w[c] >> 5) & (R_IN | R_RDHUP)) | R_HUP) })
+                ep[c] = ((w[c] >> 5) & (R_IN | R_RDHUP)) | R_HUP;
+                WHEN(AUX, aep[c] = ((w[c] >> 5) & R_AUX) &&
+                                   !ON(MUT_AUX_NOT_ARMED))) })
         fi;
         WHEN(MUT_CLEAR_POSTED_LATE, w[c] = w[c] & ~POSTED;)
         d_step { v = 0; c = 0 }
@@ -6711,6 +6768,10 @@ loop:                                                       /* rule 5 */
             ep[c] = (ON(POLL) -> ep[c] : 0);
             err[c] = (err[c] == 1 -> 2 : err[c]);
             IF(v, batch ! c, gen32[c], v));
+        WHEN(AUX, IF(ahot(c), aep[c] = 0;
+            v = (ON(MUT_AUX_UNMARKED) -> R_IN : R_AUX);
+            IF(ON(MUT_AUX_HUP_IS_HUP) && afin[c], v = R_IN | R_HUP);
+            batch ! c, gen32[c], v);)
         IF(zhot[c], batch ! c, zombie[c] - 1, R_IN | R_RDHUP | R_HUP;
             zhot[c] = 0; zombie[c] = 0);
         v = 0; c++ }
@@ -6751,14 +6812,14 @@ loop:                                                       /* rule 5 */
 
 proctype Worker(byte me)
 {
-    byte c, n, old, t, d; short want, clr;
+    byte c, n, old, t, d; WORD want, clr;
 
 sleep:
     atomic { c = 0; n = 0; t = 0; d = 0; want = 0; clr = 0 }
     atomic { queue ? c; assert(own[c] == QUEUED); own[c] = me;      /* P1 */
-        n = why[c]; why[c] = 0 }
+        n = why[c] & 255; why[c] = 0 }
     if
-    :: st[c] == SUSP -> goto resumed
+    :: st[c] == SUSP -> goto woken
     :: st[c] != SUSP && (n & R_TMO) -> goto closing
     :: else
     fi;
@@ -6791,7 +6852,10 @@ reading:                                                    /* rule 3 */
 suspend:                                                    /* rule 7 */
     new_serial(c);
     d_step { st[c] = SUSP; live[c] = serial[c]; ticket[c] = serial[c] }
-    want = W_RES | (w[c] & R_RDHUP && !ON(MUT_WANT_RDHUP_AGAIN) -> 0 : W_RDHUP);
+    WHEN(AUX, d_step { aopen[c] = 1; aep[c] = !ON(POLL) };) /* ADD looks */
+suspended:
+    want = W_RES | W_AUX |
+           (w[c] & R_RDHUP && !ON(MUT_WANT_RDHUP_AGAIN) -> 0 : W_RDHUP);
 
 park:                                                       /* rules 2, 9 */
     WHEN(MUT_POST_BEFORE_RELEASE, post(c, 0, 0);)
@@ -6809,7 +6873,7 @@ park:                                                       /* rules 2, 9 */
            posting = posting + POST_MAY) }
     if
     :: !n && st[c] == SUSP -> WHEN(MUT_WANT_RDHUP_AGAIN, goto park;)
-        goto resumed
+        goto woken
     :: !n && st[c] != SUSP -> goto reading
     :: else
     fi;
@@ -6824,7 +6888,24 @@ park:                                                       /* rules 2, 9 */
 #endif
     goto sleep;
 
-resumed:                            /* resumed, timed out or gone: run fn */
+woken:
+#ifdef AUX
+    d = ((n | w[c]) & (R_RES | R_HUP | R_TMO)) != 0;    /* it ends anyway */
+    n = 0;
+aux_reading:
+    skip;                                                   /* rule 13 */
+    UNLESS(MUT_AUX_CLEAR_AFTER_READ, w[c] = w[c] & ~R_AUX;)
+    d_step { assert(own[c] == me && aopen[c]);              /* P1 P3 */
+        n = arx[c]; arx[c] = 0; t = (!n && afin[c]) }
+    WHEN(MUT_AUX_CLEAR_AFTER_READ, w[c] = w[c] & ~R_AUX;)
+    if
+    :: n && !ON(MUT_AUX_SHORT_READ) -> goto aux_reading
+    :: !t && !(n && !ON(MUT_AUX_SHORT_READ)) && !d -> n = 0; goto suspended
+    :: else -> n = 0; t = 0; d = 0; d_step { close_aux(c) }
+    fi;
+#endif
+
+    /* resumed, timed out or gone, or all of AUX is read: run fn */
     new_serial(c);
     st[c] = DONE;
     WHEN(MUT_DRAINED_ACROSS_PARK, want = W_IN; goto park;)
@@ -6837,7 +6918,7 @@ closing:
 
 proctype Resumer()                  /* rule 8 */
 {
-    byte c, s, old, calls; short v;
+    byte c, s, old, calls; WORD v;
 
 next_call:                          /* with a new ticket, or again with it */
     if
@@ -6870,6 +6951,12 @@ proctype World(byte c)              /* all that happens from outside */
     :: d_step { open[c] && !fin[c] && sent[c] < BYTES -> check;
         rx[c]++; sent[c]++; edge(c) }
     :: d_step { open[c] && !fin[c] -> check; fin[c] = 1; edge(c) }
+#ifdef AUX
+    :: d_step { aopen[c] && !afin[c] && asent[c] < PIECES -> check;
+        arx[c]++; asent[c]++; aep[c] = aep[c] || !ON(POLL) }
+    :: d_step { aopen[c] && !afin[c] -> check; afin[c] = 1;
+        aep[c] = aep[c] || !ON(POLL) }
+#endif
     :: d_step { ON(RESET) && open[c] && fin[c] < 2 -> check; fin[c] = 2;
         edge(c) }
     :: d_step { ON(RESET) && open[c] && !err[c] -> check; err[c] = 1; edge(c) }
