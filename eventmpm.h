@@ -3956,6 +3956,16 @@ static char *empm__peer_text(const empm__peer *p, int port, char *to, size_t n)
  * short read means "drained" only while neither is set. The protocol is
  * modelled in test_eventmpm.c (>>model) and checked there by spin.
  *
+ * A record may wait for a second descriptor, that of a back end, which is its
+ * owner's. Its events note the AUX bits and nothing else: its end or failure is
+ * both of them, and none is sticky. So the owner clears a bit, then reads or
+ * writes, and waits for it after EAGAIN only, never after a short read.
+ *
+ * No bit of the word is free. Streams (HTTP/2) will need a READY bit by which
+ * their workers tell a connection of output: a connection that has streams has
+ * no second descriptor, so an AUX bit can be it. A stream's record will have no
+ * descriptor, and `fd` is free for the index of its connection.
+ *
  * Records live in slabs that are never unmapped and are named by 32-bit
  * indices; the listener alone makes and frees them.
  * ------------------------------------------------------------------------- */
@@ -3971,8 +3981,10 @@ enum {
     EMPM__READY_TIMEOUT = 1u << 7,
     EMPM__READY_RESUME  = 1u << 8,
     EMPM__READY_STOP    = 1u << 9,
-    EMPM__READY_AUX_IN  = 1u << 10,    /* a second descriptor: back ends */
+    EMPM__READY_AUX_IN  = 1u << 10,    /* of the second descriptor */
     EMPM__READY_AUX_OUT = 1u << 11,
+    EMPM__READY_AUX     = (1u << 10) | (1u << 11),
+    EMPM__AUX_SHIFT     = 7,           /* from READY_IN, READY_OUT */
     EMPM__READY_ALL     = 0x1ffu << 3,
     EMPM__STICKY        = (1u << 5) | (1u << 6),
     EMPM__WANT_SHIFT    = 9,
@@ -4008,7 +4020,9 @@ typedef struct empm__conn {
     uint8_t       endpoint;      /* fixed at accept, read by anyone */
     uint8_t       in_use;
 #if !EMPM__EPOLL
-    uint32_t      poll_slot;     /* the listener only */
+    uint32_t      poll_slot;     /* the listener only; 0: not in the set */
+    uint32_t      aux_slot;      /* of aux_fd, likewise */
+    int32_t       aux_fd;        /* the owner; -1: no second descriptor */
 #endif
 } empm__conn;
 
@@ -4764,7 +4778,8 @@ static void empm__queue_stand_by(empm__queue *q, void (*listen)(void *),
  * epoll: one edge-triggered registration for a connection's life; EPOLLOUT is
  * added by one MOD at the first EAGAIN of a write. poll(): the one-shot form;
  * an owned connection is not in the set, each release posts the record and the
- * listener puts it back. An event names its record by index and generation.
+ * listener puts it back. An event names its record by index and generation, and
+ * is marked if it is of the record's second descriptor.
  *
  * The inbox is the one way to reach the listener: a stack of records that
  * somebody has posted. Posting wakes the listener only if it sleeps:
@@ -4784,6 +4799,11 @@ static void empm__queue_stand_by(empm__queue *q, void (*listen)(void *),
 #define EMPM__EXCHANGE       EMPM_MAX_LISTEN   /* its number, among them */
 #define EMPM__EVENT_BELL     0xfffffffeu
 #define EMPM__EVENT_WAKE     0xffffffffu
+#if EMPM__EPOLL
+#define EMPM__EVENT_AUX      ((uint64_t)1 << 48)   /* above the generation */
+#else
+#define EMPM__EVENT_AUX      0x80000000u           /* above the indices */
+#endif
 
 typedef struct empm__event {
     uint32_t index;
@@ -4879,6 +4899,13 @@ static void empm__poller_wake_fd_drain(int fd)
         ;
 }
 
+/* What an event that would note `ready` of a client's descriptor notes of a
+ * second one. */
+static uint32_t empm__poller_aux_bits(uint32_t ready)
+{
+    return (ready & (EMPM__READY_IN | EMPM__READY_OUT)) << EMPM__AUX_SHIFT;
+}
+
 #if EMPM__EPOLL
 
 static int empm__poller_init(empm__poller *p, empm__slab *sl)
@@ -4942,6 +4969,32 @@ static void empm__poller_remove(empm__poller *p, const empm__conn *c)
     epoll_ctl(p->epoll_fd, EPOLL_CTL_DEL, c->fd, NULL);
 }
 
+/* Registers `fd` as the second descriptor of a record; it must not block, and
+ * its owner removes it before closing it, and before another one is added. Its
+ * first events may come at once. The record's owner, on any thread. Returns
+ * EMPM_OK, or EMPM_ESYS with errno. */
+EMPM__OPTIONAL
+static int empm__poller_aux_add(empm__poller *p, empm__conn *c, uint32_t i,
+                                int fd)
+{
+    struct epoll_event ev;
+    memset(&ev, 0, sizeof ev);
+    ev.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
+    ev.data.u64 = EMPM__EVENT_AUX | (uint64_t)c->gen << 32 | i;
+    return epoll_ctl(p->epoll_fd, EPOLL_CTL_ADD, fd, &ev) < 0 ? EMPM_ESYS
+                                                              : EMPM_OK;
+}
+
+/* Ends that. An event on its way is noted all the same, and does no harm. DEL,
+ * not close() alone: a process that a handler has forked may have it open. */
+EMPM__OPTIONAL
+static void empm__poller_aux_remove(empm__poller *p, empm__conn *c, int fd)
+{
+    epoll_ctl(p->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+    empm__conn_clear(c, EMPM__READY_AUX);
+    c->why = (uint16_t)(c->why & ~(unsigned)EMPM__READY_AUX);
+}
+
 /* Waits for the bell from here on: each ring is one event for each waiter. */
 static int empm__poller_bell(empm__poller *p, int fd)
 {
@@ -4989,6 +5042,8 @@ static int empm__poller_collect(empm__poller *p, int timeout_ms,
             r |= EMPM__READY_RDHUP | EMPM__READY_IN;
         if (e & (EPOLLHUP | EPOLLERR))
             r |= EMPM__READY_HUP | EMPM__READY_IN | EMPM__READY_OUT;
+        if (p->got[i].data.u64 & EMPM__EVENT_AUX)
+            r = empm__poller_aux_bits(r);
         out[i].index = (uint32_t)p->got[i].data.u64;
         out[i].gen = (uint16_t)(p->got[i].data.u64 >> 32);
         out[i].ready = (uint16_t)r;
@@ -5057,24 +5112,53 @@ static void empm__poller_free(empm__poller *p)
     p->of = NULL;
 }
 
-/* Out of the set: taken, or retired. */
+/* Where a record keeps the slot of `of`: its index, marked or not. */
+static uint32_t *empm__poller_slot(empm__poller *p, uint32_t of)
+{
+    empm__conn *c = empm__slab_conn(p->slab, of & ~EMPM__EVENT_AUX);
+    return of & EMPM__EVENT_AUX ? &c->aux_slot : &c->poll_slot;
+}
+
+/* Out of the set, where the last one takes the place. */
+static void empm__poller_set_remove(empm__poller *p, uint32_t *slot)
+{
+    const uint32_t k = *slot, last = p->n - 1;
+    if (k == 0)
+        return;
+    if (k != last) {
+        p->set[k] = p->set[last];
+        p->of[k] = p->of[last];
+        *empm__poller_slot(p, p->of[k]) = k;
+    }
+    p->n--;
+    *slot = 0;
+}
+
+/* Into the set, or anew with other events. There is always room for both
+ * descriptors of a record: empm__poller_add() has made it. */
+static void empm__poller_set_add(empm__poller *p, uint32_t of, int fd,
+                                 short events)
+{
+    uint32_t *slot = empm__poller_slot(p, of);
+    if (*slot == 0) {
+        *slot = p->n++;
+        p->of[*slot] = of;
+    }
+    p->set[*slot].fd = fd;
+    p->set[*slot].events = events;
+    p->set[*slot].revents = 0;
+}
+
+/* A record is taken, or retired: out of the set. */
 static void empm__poller_drop(empm__poller *p, uint32_t i)
 {
     empm__conn *c = empm__slab_conn(p->slab, i);
-    uint32_t slot = c->poll_slot, last = p->n - 1;
-    if (slot == 0)
-        return;
-    if (slot != last) {
-        p->set[slot] = p->set[last];
-        p->of[slot] = p->of[last];
-        empm__slab_conn(p->slab, p->of[slot])->poll_slot = slot;
-    }
-    p->n--;
-    c->poll_slot = 0;
+    empm__poller_set_remove(p, &c->poll_slot);
+    empm__poller_set_remove(p, &c->aux_slot);
 }
 
-/* Into the set with what its word says it waits for. There is always room:
- * empm__poller_add() has made it. */
+/* Into the set with what its word says it waits for. While it waits, its fields
+ * are the listener's to read: nobody else can take it. */
 static void empm__poller_arm(empm__poller *p, uint32_t i)
 {
     empm__conn *c = empm__slab_conn(p->slab, i);
@@ -5088,19 +5172,21 @@ static void empm__poller_arm(empm__poller *p, uint32_t i)
         events |= POLLOUT;
     if (!(w & EMPM__READY_RDHUP))
         events |= EMPM__POLLRDHUP;
-    if (c->poll_slot == 0) {
-        c->poll_slot = p->n++;
-        p->of[c->poll_slot] = i;
-    }
-    p->set[c->poll_slot].fd = c->fd;
-    p->set[c->poll_slot].events = events;
-    p->set[c->poll_slot].revents = 0;
+    empm__poller_set_add(p, i, c->fd, events);
+    events = 0;
+    if (w & EMPM__WANT(EMPM__READY_AUX_IN))
+        events |= POLLIN;
+    if (w & EMPM__WANT(EMPM__READY_AUX_OUT))
+        events |= POLLOUT;
+    if (events != 0 && c->aux_fd >= 0)
+        empm__poller_set_add(p, i | EMPM__EVENT_AUX, c->aux_fd, events);
 }
 
 static int empm__poller_add(empm__poller *p, empm__conn *c, uint32_t i)
 {
-    c->poll_slot = 0;
-    if (empm__poller_grow(p, 2 + p->endpoints + p->slab->in_use) < 0)
+    c->poll_slot = c->aux_slot = 0;
+    c->aux_fd = -1;
+    if (empm__poller_grow(p, 2 + p->endpoints + 2 * p->slab->in_use) < 0)
         return EMPM_ENOMEM;
     empm__poller_arm(p, i);
     return EMPM_OK;
@@ -5115,6 +5201,25 @@ static int empm__poller_want_out(empm__poller *p, empm__conn *c, uint32_t i)
 static void empm__poller_remove(empm__poller *p, const empm__conn *c)
 {
     (void)p; (void)c;                /* it is out of the set: it was taken */
+}
+
+/* As with epoll; an owned record is not in the set, so it is only noted. */
+EMPM__OPTIONAL
+static int empm__poller_aux_add(empm__poller *p, empm__conn *c, uint32_t i,
+                                int fd)
+{
+    (void)p; (void)i;
+    c->aux_fd = fd;
+    return EMPM_OK;
+}
+
+EMPM__OPTIONAL
+static void empm__poller_aux_remove(empm__poller *p, empm__conn *c, int fd)
+{
+    (void)p; (void)fd;
+    c->aux_fd = -1;
+    empm__conn_clear(c, EMPM__READY_AUX);
+    c->why = (uint16_t)(c->why & ~(unsigned)EMPM__READY_AUX);
 }
 
 /* Everybody is woken for a listening socket: there is nothing to ring for. */
@@ -5150,8 +5255,13 @@ static int empm__poller_collect(empm__poller *p, int timeout_ms,
         if (e & (POLLHUP | POLLERR | POLLNVAL))
             r |= EMPM__READY_HUP | EMPM__READY_IN | EMPM__READY_OUT;
         out[n].index = p->of[slot];
-        out[n].gen = p->of[slot] >= EMPM__EVENT_ENDPOINT
-                         ? 0 : empm__slab_conn(p->slab, p->of[slot])->gen;
+        out[n].gen = 0;
+        if (p->of[slot] < EMPM__EVENT_ENDPOINT) {
+            if (p->of[slot] & EMPM__EVENT_AUX)
+                r = empm__poller_aux_bits(r);
+            out[n].index &= ~EMPM__EVENT_AUX;
+            out[n].gen = empm__slab_conn(p->slab, out[n].index)->gen;
+        }
         out[n].ready = (uint16_t)r;
         n++;
     }

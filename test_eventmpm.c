@@ -5933,6 +5933,184 @@ TEST(handover, the_slab_gives_each_record_once)
     empm__slab_free(&sl);
 }
 
+/* --- a second descriptor ---------------------------------------------------
+ *
+ * No request waits for one yet, so the first step of a connection does: its
+ * first byte opens it, and from then on it copies what it is told to, with one
+ * wait for each EAGAIN, until that ends. Then it answers with how much it was.
+ */
+
+static struct second {
+    int fd[2];                       /* a pipe */
+    int writes;                      /* its side: it fills the pipe, or reads */
+    int begun, waits, runs;          /* atomic */
+    int one_by_one;                  /* atomic: an event comes alone */
+    int got, sticky, again;
+} sec;
+
+static enum empm__state sec_step(empm__worker *w, empm__conn *c,
+                                 empm__wait *wait)
+{
+    static char block[4096];
+    empm__poller *p = &w->engine->poller;
+    const uint32_t ready = sec.writes ? EMPM__READY_AUX_OUT
+                                      : EMPM__READY_AUX_IN;
+    const int fd = sec.fd[sec.writes];
+    char text[20];
+    ssize_t n;
+    int len;
+
+    add_int(&sec.runs, 1);
+    c->why = 0;
+    sec.sticky |= empm__conn_noted(c, EMPM__STICKY);
+    if (get_int(&sec.one_by_one)) {  /* poll(): an owned one is not looked at */
+        nap(2);
+        sec.again |= empm__conn_noted(c, ready);
+    }
+    if (!get_int(&sec.begun)) {
+        CHECK_INT(empm__poller_aux_add(p, c, w->index, fd), EMPM_OK);
+        set_int(&sec.begun, 1);
+    }
+    for (;;) {
+        empm__conn_clear(c, ready);
+        n = sec.writes ? write(fd, block, sizeof block)
+                       : read(fd, block, 7);
+        if (n <= 0)
+            break;
+        sec.got += (int)n;
+    }
+    if (n < 0 && errno == EAGAIN) {
+        wait->want = EMPM__WANT(ready);
+        wait->deadline_ms = empm__time_after(empm__now_ms(), 60000);
+        add_int(&sec.waits, 1);
+        return EMPM__HANDSHAKE;
+    }
+    empm__poller_aux_remove(p, c, fd);
+    CHECK(!empm__conn_noted(c, EMPM__READY_AUX));
+    len = snprintf(text, sizeof text, "%d.", sec.got);
+    CHECK_INT(send(c->fd, text, (size_t)len, MSG_NOSIGNAL), len);
+    return EMPM__CLOSED;
+}
+
+static int sec_child_start(empm_server *s, void *user)
+{
+    (void)user;
+    s->handshake = sec_step;
+    return 0;
+}
+
+/* Connects, and waits until the step waits. 0: it does not. */
+static int sec_up(fixture *f, client *c, int writes)
+{
+    fx_init(f);
+    f->forked = 0;
+    f->options = " proxy";           /* so that there is a first step */
+    f->cfg.on_child_start = sec_child_start;
+    memset(&sec, 0, sizeof sec);
+    sec.writes = writes;
+    if (!CHECK_INT(empm__fd_pipe(sec.fd, 1), 0)) {
+        fx_close_files(f);
+        return 0;
+    }
+    if (!fx_up(f))
+        return 0;
+    cl_open(c, f);
+    cl_puts(c, "x");
+    CHECK_SOON(get_int(&sec.waits) > 0, 3000);
+    return 1;
+}
+
+static void sec_down(fixture *f, client *c)
+{
+    char byte;
+
+    CHECK(cl_readable(c, PATIENCE) && recv(c->fd, &byte, 1, 0) <= 0);
+    cl_close(c);
+    fx_down(f);
+    close(sec.fd[sec.writes]);
+    CHECK_INT(sec.sticky, 0);
+    CHECK_INT(sec.again, 0);
+}
+
+static int sec_answer(client *c)
+{
+    char text[20];
+    int n = 0;
+
+    while (n < 19 && cl_readable(c, PATIENCE) &&
+           recv(c->fd, text + n, 1, 0) == 1 && text[n] != '.')
+        n++;
+    text[n] = 0;
+    return atoi(text);
+}
+
+/* A record that waits for its second descriptor is woken by that alone, once
+ * for each thing that happens there; its end is no hang-up of the client. */
+TEST(handover, the_second_descriptor_wakes)
+{
+    fixture f;
+    client c;
+    int i;
+
+    if (!sec_up(&f, &c, 0))
+        return;
+    set_int(&sec.one_by_one, 1);
+    cl_puts(&c, "y");                /* not wanted: kept */
+    for (i = 2; i < 6; i++) {
+        const int runs = get_int(&sec.runs);
+        CHECK_INT(runs, i - 1);
+        CHECK_INT(write(sec.fd[1], "12345678", 8), 8);
+        CHECK_SOON(get_int(&sec.waits) == i, 3000);
+    }
+    set_int(&sec.one_by_one, 0);
+    CHECK_INT(write(sec.fd[1], "12345678", 8), 8);
+    close(sec.fd[1]);                /* data and end may come as one event */
+    CHECK_INT(sec_answer(&c), 5 * 8);
+    sec_down(&f, &c);
+}
+
+/* No event is lost while the owner reads: what comes between its clearing of
+ * the bit and its release makes the release fail. */
+TEST(handover, the_second_descriptor_loses_nothing)
+{
+    fixture f;
+    client c;
+    int i;
+
+    if (!sec_up(&f, &c, 0))
+        return;
+    for (i = 0; i < 20000; i++)
+        if (write(sec.fd[1], "x", 1) != 1)
+            nap(1), i--;             /* full */
+    close(sec.fd[1]);
+    CHECK_INT(sec_answer(&c), 20000);
+    sec_down(&f, &c);
+}
+
+/* A full second descriptor is waited for, too; one whose reader has gone is
+ * ready, and the owner learns it from write(). */
+TEST(handover, the_second_descriptor_has_room_again)
+{
+    static char block[65536];
+    fixture f;
+    client c;
+    ssize_t n;
+    int got = 0, runs, answer;
+
+    if (!sec_up(&f, &c, 1))
+        return;
+    runs = get_int(&sec.runs);
+    n = read(sec.fd[0], block, sizeof block);
+    CHECK(n > 0);
+    CHECK_SOON(get_int(&sec.runs) > runs, 3000);
+    got = (int)n;
+    CHECK_SOON(get_int(&sec.waits) == get_int(&sec.runs), 3000);
+    close(sec.fd[0]);
+    answer = sec_answer(&c);
+    CHECK(answer > got);
+    sec_down(&f, &c);
+}
+
 /* ---------------------------------------------------------------------------
  * >>model -- the hand-over, the exchange and the queue, for spin
  *
