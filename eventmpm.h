@@ -5850,6 +5850,17 @@ typedef struct empm__engine {
     int                 done_fd;     /* atomic: gets a byte at the end; or -1 */
 } empm__engine;
 
+/* In a build without fork() nobody has a parent or siblings: these are then
+ * constants, and the compiler drops all that serves them. */
+#ifdef EVENTMPM_NO_FORK
+#  define EMPM__FORKS 0
+#else
+#  define EMPM__FORKS 1
+#endif
+#define EMPM__HAS_PARENT(s) (EMPM__FORKS && (s)->parent_fd >= 0)
+#define EMPM__SHARES(e)     (EMPM__FORKS && (e)->shares)
+#define EMPM__HANDS_OVER(e) (EMPM__FORKS ? empm__load(&(e)->handing_over) : 0u)
+
 /* What children pass connections on with (>>exchange). All processes have all
  * of it, for as long as the server lives: new generations, and new programs. */
 typedef struct empm__exchange {       /* fixed */
@@ -5983,7 +5994,7 @@ static void empm__wings_chore(empm__engine *e)
  * Not if siblings serve on: they get the connection. */
 static int empm__engine_is_closing(const empm__engine *e)
 {
-    return empm__load(&e->stopping) && !empm__load(&e->handing_over);
+    return empm__load(&e->stopping) && !EMPM__HANDS_OVER(e);
 }
 
 /* The protocol of bytes: plain sockets now, TLS later. All calls are
@@ -6564,7 +6575,7 @@ static void empm__listener_drain_inbox(empm__engine *e, empm__batch *b)
                 empm__wheel_hasten(&e->wheel, &e->slab, i, deadline);
             if (empm__listener_take(e, i, 0, b->now_ms))
                 empm__listener_batch_add(e, b, i);
-            else if (e->handing_over && (w & EMPM__IDLE)) {
+            else if (EMPM__HANDS_OVER(e) && (w & EMPM__IDLE)) {
                 e->sweep = (uint32_t)empm__min(e->sweep, i);
                 e->sweep_ms = b->now_ms;
             }
@@ -6591,7 +6602,7 @@ static int empm__listener_others_have_place(const empm__engine *e)
     const empm__score *sb = &e->s->score;
     const uint32_t top = empm__load(&empm__score_server_at(sb)->top);
     int i;
-    for (i = 0; e->shares && i < sb->slots && (uint32_t)i < top; i++)
+    for (i = 0; EMPM__SHARES(e) && i < sb->slots && (uint32_t)i < top; i++)
         if (empm__listener_is_sibling(e, i) &&
             !(empm__load(&empm__score_at(sb, i)->paused) &
               (EMPM__PAUSE_FULL | EMPM__PAUSE_FDS)))
@@ -6608,7 +6619,7 @@ static uint32_t empm__listener_siblings_room(const empm__engine *e,
     const uint32_t top = empm__load(&empm__score_server_at(sb)->top);
     uint32_t n = 0, open = 0;
     int i;
-    for (i = 0; e->shares && i < sb->slots && (uint32_t)i < top; i++) {
+    for (i = 0; EMPM__SHARES(e) && i < sb->slots && (uint32_t)i < top; i++) {
         const empm__score_child *of = empm__score_at(sb, i);
         uint32_t idle, queued;
         if (!empm__listener_is_sibling(e, i) || empm__load(&of->paused))
@@ -6675,7 +6686,7 @@ static int empm__listener_watch(empm__engine *e, int on)
                                  strerror(errno));
             r = on ? r : 0;
         }
-    if (e->shares && r == 0 &&
+    if (EMPM__SHARES(e) && r == 0 &&
         empm__poller_watch(&e->poller, e->s->exchange.fd[0], EMPM__EXCHANGE,
                            on) < 0 && on) {
         empm__engine_log(e, EMPM_LOG_ERROR, 5008, "cannot listen to siblings: "
@@ -6690,7 +6701,7 @@ static int empm__listener_watch(empm__engine *e, int on)
 /* Tells the parent that something has changed; one byte, never waits. */
 static void empm__engine_tell_parent(empm__engine *e, char what)
 {
-    if (e->s->parent_fd >= 0) {
+    if (EMPM__HAS_PARENT(e->s)) {
         ssize_t r = write(e->s->parent_fd, &what, 1);
         (void)r;
     }
@@ -6737,7 +6748,7 @@ static void empm__listener_pause(empm__engine *e, uint32_t why,
     e->lacked_fds |= (why & EMPM__PAUSE_FDS) != 0;
     empm__store(&e->score->paused, e->paused);
     empm__listener_watch(e, 0);
-    if (e->shares && listened)
+    if (EMPM__SHARES(e) && listened)
         empm__listener_pass_on(e);
     if (why & (EMPM__PAUSE_FDS | EMPM__PAUSE_FULL)) {
         e->retry_ms = empm__time_after(now_ms, 100);
@@ -7088,7 +7099,7 @@ static int empm__move_has_place(empm__engine *e, empm__batch *b)
 static void empm__move_take(empm__engine *e, empm__batch *b, int all)
 {
     int turns = EMPM__ACCEPTS, taken = 0;
-    while (e->shares && (all || (turns-- > 0 && e->paused == 0))) {
+    while (EMPM__SHARES(e) && (all || (turns-- > 0 && e->paused == 0))) {
         empm__move m;
         int fds[EMPM__MOVE_MOST], n, k;
         if (!all && empm__listener_room(e, b) <= 0) {
@@ -7214,7 +7225,7 @@ static void empm__listener_accept(empm__engine *e, empm__batch *b, int k,
     struct sockaddr_storage a, *from = empm__listener_limits_peers(e, k)
                                        ? &a : NULL;
     const uint32_t now_ms = b->now_ms;
-    int accepted = 0, failed = 0, alone = all || !e->shares;
+    int accepted = 0, failed = 0, alone = all || !EMPM__SHARES(e);
     while (most-- > 0 && (e->paused & ~(uint32_t)EMPM__PAUSE_STOP) == 0) {
         int fd;
         if (!alone &&
@@ -7350,11 +7361,11 @@ static void empm__listener_begin_stop(empm__engine *e, empm__batch *b,
     const empm_config *cfg = e->cfg;
     const uint32_t before = e->stopping, now = orders & EMPM__ORDER_STOP;
     const int tried = (e->paused & EMPM__PAUSE_NEW) != 0;    /* never served */
-    const int others_serve = e->shares &&
+    const int others_serve = EMPM__SHARES(e) &&
         (orders & (EMPM__ORDER_HAND_OVER | EMPM__ORDER_UPGRADE)) != 0;
     int k, wait;
     if (!others_serve || now) {
-        const int gave = e->handing_over != 0;
+        const int gave = EMPM__HANDS_OVER(e) != 0;
         empm__store(&e->handing_over, 0u);
         /* what we gave last, nobody else will have */
         if (gave && !others_serve)
@@ -7372,7 +7383,7 @@ static void empm__listener_begin_stop(empm__engine *e, empm__batch *b,
         wait = empm__load(&e->drain_ms);
     else
         return;
-    if (e->s->parent_fd < 0 && !e->admin)    /* else the parent has said it */
+    if (!EMPM__HAS_PARENT(e->s) && !e->admin)    /* a parent has said it */
         empm__log(cfg, EMPM_LOG_NOTICE, now ? 491 : 492,
                   now ? "stopping" : "stopping gracefully");
     if (before == 0) {
@@ -7411,7 +7422,8 @@ static void empm__listener_begin_stop(empm__engine *e, empm__batch *b,
 static void empm__listener_abort_all(empm__engine *e, empm__batch *b)
 {
     if (!(e->stopping & EMPM__ORDER_STOP)) {
-        empm__listener_begin_stop(e, b, e->handing_over ? EMPM__ORDER_STOP |
+        empm__listener_begin_stop(e, b, EMPM__HANDS_OVER(e)
+                                            ? EMPM__ORDER_STOP |
                                                        EMPM__ORDER_HAND_OVER
                                                         : EMPM__ORDER_STOP);
         return;
@@ -7594,7 +7606,7 @@ static int empm__listener_end_round(empm__engine *e, empm__batch *b)
         close_gate = 1;
         empm__queue_gate_close_locked(q);
     }
-    give = e->shares && empm__move_jobs_wait_locked(q, b->now_us);
+    give = EMPM__SHARES(e) && empm__move_jobs_wait_locked(q, b->now_us);
     pthread_mutex_unlock(&q->lock);
     /* Blocked workers: the gate closes before somebody comes, since an event
      * that is declined would wake no sibling (EPOLLEXCLUSIVE) */
@@ -7641,7 +7653,7 @@ static int empm__listener_poll_timeout(empm__engine *e, uint32_t now_ms)
         at = empm__time_earlier(at, e->turn_ms);
     if (e->nheld > 0)                /* workers do not say what they close */
         at = empm__time_after(now_ms, 1);
-    if (e->shares && queued > 0 && e->give_ms == EMPM__NEVER)
+    if (EMPM__SHARES(e) && queued > 0 && e->give_ms == EMPM__NEVER)
         /* workers may block, and jobs wait then */
         at = empm__time_after(now_ms, 1);
     at = empm__time_earlier(at, e->give_ms);
@@ -7663,7 +7675,7 @@ static int empm__listener_poll_timeout(empm__engine *e, uint32_t now_ms)
 static void empm__listener_look(empm__engine *e, empm__batch *b, uint32_t event)
 {
     int k;
-    if (e->paused == 0 && e->shares &&
+    if (e->paused == 0 && EMPM__SHARES(e) &&
         (event == EMPM__EVENT_BELL ||
          event == EMPM__EVENT_ENDPOINT + EMPM__EXCHANGE))
         empm__move_take(e, b, 0);
@@ -7686,9 +7698,9 @@ static void empm__listener_cannot_wait(empm__engine *e)
     empm__engine_log(e, EMPM_LOG_ERROR, 5019, "cannot wait for events: %s: "
                      "%s%s",
                      EMPM__EPOLL ? "epoll_wait" : "poll", strerror(errno),
-                     e->s->parent_fd >= 0 ? ": the child ends if that goes on"
+                     EMPM__HAS_PARENT(e->s) ? ": the child ends if that goes on"
                                           : "");
-    if (e->s->parent_fd >= 0 && empm__now_us() - e->deaf_us >= EMPM__DEAF_US)
+    if (EMPM__HAS_PARENT(e->s) && empm__now_us() - e->deaf_us >= EMPM__DEAF_US)
         _exit(1);
     nanosleep(&rest, NULL);
 }
@@ -7778,9 +7790,9 @@ static int empm__listener_round(empm__engine *e)
         if (events[i].index >= EMPM__EVENT_ENDPOINT &&
             events[i].index != EMPM__EVENT_WAKE)
             empm__listener_look(e, &b, events[i].index);
-    if (empm__time_is_late(e->sweep_ms, b.now_ms))
+    if (EMPM__FORKS && empm__time_is_late(e->sweep_ms, b.now_ms))
         empm__move_drain(e, &b);
-    if (e->cfg->max_connections_per_child > 0 && e->s->parent_fd >= 0 &&
+    if (e->cfg->max_connections_per_child > 0 && EMPM__HAS_PARENT(e->s) &&
         !e->stopping &&
         empm__load(&e->score->accepted) - e->accepted_before >=
                              (uint32_t)e->cfg->max_connections_per_child) {
@@ -7809,7 +7821,7 @@ static void empm__listener_run_standby(void *arg)
 {
     empm__engine *e = (empm__engine *)arg;
     int chore;
-    if (e->shares && empm__load(&e->score->queued) > 0)
+    if (EMPM__SHARES(e) && empm__load(&e->score->queued) > 0)
         e->give_ms = empm__now_ms();     /* siblings may have time */
     empm__listener_run(arg);
     pthread_mutex_lock(&e->queue.lock);
@@ -7824,7 +7836,7 @@ static void *empm__listener_standby_main(void *arg)
     empm__engine *e = (empm__engine *)arg;
     const empm__wing *const *wing;
     int i;
-    if (e->s->parent_fd < 0)             /* else it says when */
+    if (!EMPM__HAS_PARENT(e->s))             /* else it says when */
         empm__poller_order(&e->poller, EMPM__ORDER_ACCEPT);
     empm__queue_stand_by(&e->queue, empm__listener_run_standby, e);
     for (i = 0; i < e->started; i++)
@@ -11855,7 +11867,7 @@ static int empm__conn_release(empm__worker *w, empm__conn *c,
          empm__time_until(deadline, w->now_ms) < 2 * (int32_t)e->horizon_ms &&
          empm__time_until(deadline, empm__now_ms()) <
          (int32_t)e->horizon_ms) ||
-        ((wait->want & EMPM__IDLE) && empm__load(&e->handing_over))) {
+        ((wait->want & EMPM__IDLE) && EMPM__HANDS_OVER(e))) {
         empm__poller_post(&e->poller, i);
         empm__poller_wake(&e->poller);
     }
@@ -11931,9 +11943,9 @@ static void empm__worker_lost(void *arg)
     empm__worker *w = (empm__worker *)arg;
     empm__engine_log(w->engine, EMPM_LOG_CRIT, 5002, "a handler has ended its "
                      "thread (pthread_exit, pthread_cancel): %s",
-                     w->s->parent_fd >= 0 ? "the child ends"
+                     EMPM__HAS_PARENT(w->s) ? "the child ends"
                                           : "a worker is lost");
-    if (w->s->parent_fd >= 0)
+    if (EMPM__HAS_PARENT(w->s))
         _exit(1);
 }
 
@@ -12094,7 +12106,7 @@ static int empm__engine_init(empm__engine *e, empm_server *s, int slot,
     e->drain_ms = cfg->graceful_shutdown_timeout_ms;
     e->stop_ms = e->retry_ms = e->give_ms = e->sweep_ms = EMPM__NEVER;
     e->most = empm__engine_connection_limit(cfg);
-    e->shares = s->parent_fd >= 0 && !admin && s->exchange.fd[0] >= 0;
+    e->shares = EMPM__HAS_PARENT(s) && !admin && s->exchange.fd[0] >= 0;
     e->pool.most = cfg->max_mem_free == 0
                         ? SIZE_MAX : (size_t)(cfg->max_mem_free /
                                               EMPM_PAGE_BYTES);
@@ -12136,7 +12148,7 @@ static int empm__engine_init(empm__engine *e, empm_server *s, int slot,
                      empm__processor_count() / (uint32_t)cfg->start_servers,
                      e->score);
     i = empm__poller_init(&e->poller, &e->slab);
-    if (i == EMPM_OK && e->shares &&
+    if (i == EMPM_OK && EMPM__SHARES(e) &&
         empm__poller_bell(&e->poller, s->exchange.bell[0]) < 0)
         i = EMPM_ESYS;
     EMPM__EACH_WING(wing, engine_new)
@@ -13679,7 +13691,7 @@ static int empm__server_engine_new(empm_server *s, empm__engine *e, int slot,
     empm__score_slot *at = empm__score_slot_at(&s->score, slot);
     const empm_config *cfg = s->cfg;
     int r, rc = 0;
-    if (s->parent_fd < 0) {          /* else the parent has done it */
+    if (!EMPM__HAS_PARENT(s)) {          /* else the parent has done it */
         empm__store(&at->admin, (uint32_t)admin);
         empm__store(&at->used, 1u);
         empm__store(&at->pid, (uint32_t)getpid());
@@ -13714,7 +13726,7 @@ static int empm__server_engine_new(empm_server *s, empm__engine *e, int slot,
 static int empm__server_engines_start(empm_server *s, int slot, int admin)
 {
     int r;
-    if (s->parent_fd < 0 && empm__server_has_admin(s)) {
+    if (!EMPM__HAS_PARENT(s) && empm__server_has_admin(s)) {
         s->admin = (empm__engine *)EMPM_MALLOC(sizeof *s->admin);
         if (s->admin == NULL)
             return EMPM_ENOMEM;
