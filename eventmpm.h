@@ -1545,6 +1545,72 @@ static int empm__fd_unnamed_file(int dir)
     return fd;
 }
 
+/* Descriptors in a message of a unix socket (SCM_RIGHTS). */
+#define EMPM__FDS_MOST (4 * (EMPM_MAX_LIST + 1) + 16)    /* in one message */
+
+typedef union empm__fd_control {
+    struct cmsghdr head;             /* for its alignment */
+    char           room[CMSG_SPACE(EMPM__FDS_MOST * sizeof(int))];
+} empm__fd_control;
+
+/* Sends n descriptors along with `bytes` of data; they stay open here. Returns
+ * 0, or -1 with errno. */
+static int empm__fd_send(int to, const void *data, size_t bytes, const int *fds,
+                         size_t n, int flags)
+{
+    struct msghdr m;
+    struct iovec v;
+    empm__fd_control c;
+    memset(&m, 0, sizeof m);
+    memset(&c, 0, sizeof c);
+    v.iov_base = (void *)(uintptr_t)data;
+    v.iov_len = bytes;
+    m.msg_iov = &v;
+    m.msg_iovlen = 1;
+    m.msg_control = c.room;
+    m.msg_controllen = (socklen_t)CMSG_SPACE(n * sizeof *fds);
+    c.head.cmsg_level = SOL_SOCKET;
+    c.head.cmsg_type = SCM_RIGHTS;
+    c.head.cmsg_len = (socklen_t)CMSG_LEN(n * sizeof *fds);
+    memcpy(CMSG_DATA(&c.head), fds, n * sizeof *fds);
+    return sendmsg(to, &m, flags | MSG_NOSIGNAL) < 0 ? -1 : 0;
+}
+
+/* Receives a message of at most `size` bytes and `most` descriptors, which are
+ * the caller's, *n of them. *flags is for recvmsg(), and then from it: with
+ * MSG_TRUNC or MSG_CTRUNC there were more. Returns the bytes, or -1 with
+ * errno. */
+static ssize_t empm__fd_receive(int from, void *data, size_t size, int *fds,
+                                size_t most, size_t *n, int *flags)
+{
+    struct msghdr m;
+    struct iovec v;
+    empm__fd_control c;
+    size_t at = 0;
+    ssize_t r;
+    memset(&m, 0, sizeof m);
+    v.iov_base = data;
+    v.iov_len = size;
+    m.msg_iov = &v;
+    m.msg_iovlen = 1;
+    m.msg_control = c.room;
+    m.msg_controllen = (socklen_t)CMSG_SPACE(most * sizeof *fds);
+    *n = 0;
+    r = recvmsg(from, &m, *flags | MSG_CMSG_CLOEXEC);
+    *flags = m.msg_flags;
+    while (r >= 0 && at + CMSG_LEN(0) <= m.msg_controllen) {
+        const struct cmsghdr *part = (struct cmsghdr *)(void *)(c.room + at);
+        const size_t got = part->cmsg_len >= CMSG_LEN(0)
+                               ? part->cmsg_len - CMSG_LEN(0) : 0;
+        if (part->cmsg_level == SOL_SOCKET && part->cmsg_type == SCM_RIGHTS) {
+            *n = got / sizeof *fds < most ? got / sizeof *fds : most;
+            memcpy(fds, CMSG_DATA(part), *n * sizeof *fds);
+        }
+        at += CMSG_SPACE(got);
+    }
+    return r;
+}
+
 #ifndef EVENTMPM_NO_STORE
 /* Fills in n bytes that nobody can guess. */
 static void empm__random_fill(void *to, size_t n)
@@ -6263,10 +6329,7 @@ typedef struct empm__move {
 /* A program that has another form of it in memory is not understood. */
 #define EMPM__MOVE_VERSION (0x4d500100u + (uint32_t)sizeof(empm__moved))
 
-typedef union empm__passed {
-    struct cmsghdr head;                 /* for its alignment */
-    char           room[CMSG_SPACE(EMPM__MOVE_MOST * sizeof(int))];
-} empm__passed;
+EMPM__ASSERT_STATIC(EMPM__MOVE_MOST <= EMPM__FDS_MOST, a_move_is_one_message);
 
 static void empm__exchange_none(empm__exchange *x)
 {
@@ -6343,23 +6406,9 @@ static void empm__exchange_ring(const empm__exchange *x)
 static int empm__exchange_give(const empm__exchange *x, const empm__move *m,
                                const int *fds)
 {
-    struct msghdr h;
-    struct iovec v;
-    empm__passed p;
-    const size_t bytes = m->n * sizeof *fds;
-    memset(&h, 0, sizeof h);
-    memset(&p, 0, sizeof p);
-    v.iov_base = (void *)(uintptr_t)m;
-    v.iov_len = offsetof(empm__move, of) + m->n * sizeof m->of[0];
-    h.msg_iov = &v;
-    h.msg_iovlen = 1;
-    h.msg_control = p.room;
-    h.msg_controllen = (socklen_t)CMSG_SPACE(bytes);
-    p.head.cmsg_level = SOL_SOCKET;
-    p.head.cmsg_type = SCM_RIGHTS;
-    p.head.cmsg_len = (socklen_t)CMSG_LEN(bytes);
-    memcpy(CMSG_DATA(&p.head), fds, bytes);
-    return sendmsg(x->fd[1], &h, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -1 : 0;
+    return empm__fd_send(x->fd[1], m,
+                         offsetof(empm__move, of) + m->n * sizeof m->of[0],
+                         fds, m->n, MSG_DONTWAIT);
 }
 
 /* Takes one message. > 0: so many connections, whose descriptors are the
@@ -6367,37 +6416,16 @@ static int empm__exchange_give(const empm__exchange *x, const empm__move *m,
  * descriptors, and what came is closed. */
 static int empm__exchange_take(const empm__exchange *x, empm__move *m, int *fds)
 {
-    struct msghdr h;
-    struct iovec v;
-    empm__passed p;
-    size_t at;
-    ssize_t r;
-    uint32_t n = 0;
-    memset(&h, 0, sizeof h);
-    v.iov_base = m;
-    v.iov_len = sizeof *m;
-    h.msg_iov = &v;
-    h.msg_iovlen = 1;
-    h.msg_control = p.room;
-    h.msg_controllen = sizeof p.room;
-    r = recvmsg(x->fd[0], &h, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    size_t n;
+    int flags = MSG_DONTWAIT;
+    const ssize_t r = empm__fd_receive(x->fd[0], m, sizeof *m, fds,
+                                       EMPM__MOVE_MOST, &n, &flags);
     if (r < 0)
         return 0;
-    for (at = 0; at + CMSG_LEN(0) <= h.msg_controllen;) {
-        const struct cmsghdr *part = (struct cmsghdr *)(void *)(p.room + at);
-        const size_t got = part->cmsg_len >= CMSG_LEN(0)
-                               ? part->cmsg_len - CMSG_LEN(0) : 0;
-        if (part->cmsg_level == SOL_SOCKET && part->cmsg_type == SCM_RIGHTS) {
-            n = (uint32_t)(empm__min(got, EMPM__MOVE_MOST * sizeof *fds) /
-                           sizeof *fds);
-            memcpy(fds, CMSG_DATA(part), n * sizeof *fds);
-        }
-        at += CMSG_SPACE(got);
-    }
-    if (n > 0 && !(h.msg_flags & MSG_TRUNC) &&
+    if (n > 0 && !(flags & MSG_TRUNC) &&
         (size_t)r >= offsetof(empm__move, of) &&
         m->version == EMPM__MOVE_VERSION && m->n <= EMPM__MOVE_MOST &&
-        (m->n == n || (n < m->n && (h.msg_flags & MSG_CTRUNC))) &&
+        (m->n == n || (n < m->n && (flags & MSG_CTRUNC))) &&
         (size_t)r == offsetof(empm__move, of) + m->n * sizeof m->of[0])
         return (int)n;
     while (n > 0)
@@ -6405,7 +6433,7 @@ static int empm__exchange_take(const empm__exchange *x, empm__move *m, int *fds)
     /* nothing, or the end: is_down() knows */
     if (r == 0)
         return 0;
-    errno = h.msg_flags & MSG_CTRUNC ? EMFILE : EPROTO;
+    errno = flags & MSG_CTRUNC ? EMFILE : EPROTO;
     return -1;
 }
 
@@ -13436,6 +13464,10 @@ typedef struct empm__logs_swap {
     int fd[2 * 2 * EMPM__LOGS];        /* from, to, from, to, ... */
 } empm__logs_swap;
 
+EMPM__ASSERT_STATIC(sizeof ((empm__logs_swap *)0)->fd <=
+                        EMPM__FDS_MOST * sizeof(int),
+                    the_logs_are_one_message);
+
 /* Opens the log `name`, which `from` is so far. */
 static int empm__logs_swap_add(const empm_server *s, empm__logs_swap *w,
                                int code,
@@ -18993,38 +19025,18 @@ enum { EMPM__EXIT_SICK = 7, EMPM__EXIT_FATAL = 15 };
 
 /* A parent's order may bring descriptors along, which its child takes over: the
  * pairs of an empm__logs_swap; w->n is -1 if there is no room for them. */
-typedef union empm__pairs {
-    struct cmsghdr head;               /* for its alignment */
-    char           room[CMSG_SPACE(sizeof ((empm__logs_swap *)0)->fd)];
-} empm__pairs;
-
 static ssize_t empm__orders_read(int fd, unsigned char *byte,
                                  empm__logs_swap *w)
 {
-    struct msghdr m;
-    struct iovec v;
-    empm__pairs pairs;
-    ssize_t r;
-    int i, n = 0;
-    v.iov_base = byte;
-    v.iov_len = 1;
-    memset(&m, 0, sizeof m);
-    m.msg_iov = &v;
-    m.msg_iovlen = 1;
-    m.msg_control = pairs.room;
-    m.msg_controllen = sizeof pairs.room;
-    r = recvmsg(fd, &m, MSG_CMSG_CLOEXEC);
-    if (r > 0 && m.msg_controllen >= CMSG_LEN(sizeof w->fd[0]) &&
-        pairs.head.cmsg_type == SCM_RIGHTS) {
-        const size_t got = empm__min(pairs.head.cmsg_len - CMSG_LEN(0),
-                                     sizeof w->fd);
-        memcpy(w->fd, CMSG_DATA(&pairs.head), got);
-        n = (int)(got / sizeof w->fd[0]);
-    }
+    size_t n, i;
+    int flags = 0;
+    const ssize_t r = empm__fd_receive(fd, byte, 1, w->fd,
+                                       sizeof w->fd / sizeof w->fd[0], &n,
+                                       &flags);
     for (i = 0; i < n; i++)
         empm__fd_flags(w->fd[i], 0);
-    w->n = n / 2;
-    if (r > 0 && (m.msg_flags & MSG_CTRUNC)) {   /* no room for all of them */
+    w->n = (int)(n / 2);
+    if (r > 0 && (flags & MSG_CTRUNC)) {         /* no room for all of them */
         while (n > 0)
             close(w->fd[--n]);
         w->n = -1;
@@ -20803,32 +20815,16 @@ static void empm__reload_commit(empm__parent *p)
 /* Opens the logs anew. Children may have no right to do so: they get ours. */
 static void empm__parent_reopen(empm__parent *p)
 {
-    struct msghdr m;
-    struct iovec v;
-    empm__pairs pairs;
     empm__logs_swap w;
-    size_t bytes;
     int i, r;
     w.n = 0;
     r = empm__logs_swap_open(p->now.s, &w);
     if (p->next.s != NULL && empm__logs_swap_open(p->next.s, &w) < 0)
         r = EMPM_ESYS;
-    bytes = (size_t)w.n * 2 * sizeof w.fd[0];
-    memset(&m, 0, sizeof m);
-    memset(&pairs, 0, sizeof pairs);
-    v.iov_base = (void *)(uintptr_t)"l";
-    v.iov_len = 1;
-    m.msg_iov = &v;
-    m.msg_iovlen = 1;
-    m.msg_control = pairs.room;
-    m.msg_controllen = (socklen_t)CMSG_SPACE(bytes);
-    pairs.head.cmsg_level = SOL_SOCKET;
-    pairs.head.cmsg_type = SCM_RIGHTS;
-    pairs.head.cmsg_len = (socklen_t)CMSG_LEN(bytes);
-    memcpy(CMSG_DATA(&pairs.head), w.fd, bytes);
     for (i = 0; i < p->slots && w.n > 0; i++)
-        if (p->children[i].pid != 0 && sendmsg(p->children[i].control, &m,
-                                               MSG_NOSIGNAL) < 0)
+        if (p->children[i].pid != 0 &&
+            empm__fd_send(p->children[i].control, "l", 1, w.fd,
+                          (size_t)w.n * 2, 0) < 0)
             empm__log(p->now.cfg, EMPM_LOG_ERROR, 5045, "child %ld keeps its "
                       "old logs: %s", (long)p->children[i].pid,
                       strerror(errno));

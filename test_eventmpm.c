@@ -20003,22 +20003,8 @@ TEST(exchange, believes_nothing)
         if (pair[0] >= 0)
             given = pair[0];
         if (i == 1 || i == 2) {      /* what no giver would send */
-            empm__passed p;
-            struct msghdr h;
-            struct iovec v;
-            memset(&h, 0, sizeof h);
-            memset(&p, 0, sizeof p);
-            v.iov_base = &m;
-            v.iov_len = sizeof m;
-            h.msg_iov = &v;
-            h.msg_iovlen = 1;
-            h.msg_control = p.room;
-            h.msg_controllen = (socklen_t)CMSG_SPACE(sizeof fd);
-            p.head.cmsg_level = SOL_SOCKET;
-            p.head.cmsg_type = SCM_RIGHTS;
-            p.head.cmsg_len = (socklen_t)CMSG_LEN(sizeof fd);
-            memcpy(CMSG_DATA(&p.head), &fd, sizeof fd);
-            CHECK(sendmsg(l.s->exchange.fd[1], &h, 0) > 0);
+            CHECK_INT(empm__fd_send(l.s->exchange.fd[1], &m, sizeof m, &fd, 1,
+                                    0), 0);
         } else
             CHECK_INT(empm__exchange_give(&l.s->exchange, &m, &given), 0);
         close(fd);
