@@ -4530,8 +4530,8 @@ typedef struct empm__queue {
     uint32_t        listened_at;           /* `popped` then */
     int             standby_state;
     empm__parker    standby;
-    uint32_t        mark;                  /* `pushed` at mark_us; listener */
-    uint64_t        mark_us;
+    uint32_t        mark;               /* `pushed` at mark_at_us; listener */
+    uint64_t        mark_at_us;
     int             mark_late;             /* what was there then has been
                                               counted: it waits for long */
     uint32_t        gate_closed;           /* atomic: tell the listener when a
@@ -4888,7 +4888,7 @@ typedef struct empm__poller {
     struct epoll_event got[EMPM__BATCH];
 #else
     struct pollfd *set;           /* wake_fd, endpoints, connections */
-    uint32_t   *of;               /* index of each */
+    uint32_t   *index;            /* of each: a record, or EVENT_* */
     uint32_t    n, cap, endpoints;
 #endif
 } empm__poller;
@@ -5132,10 +5132,10 @@ static int empm__poller_grow(empm__poller *p, uint32_t need)
     if (set == NULL)
         return EMPM_ENOMEM;
     p->set = set;
-    of = (uint32_t *)EMPM_REALLOC(p->of, cap * sizeof *of);
+    of = (uint32_t *)EMPM_REALLOC(p->index, cap * sizeof *of);
     if (of == NULL)
         return EMPM_ENOMEM;
-    p->of = of;
+    p->index = of;
     p->cap = cap;
     return EMPM_OK;
 }
@@ -5146,7 +5146,7 @@ static int empm__poller_init(empm__poller *p, empm__slab *sl)
     p->inbox = EMPM__NIL;
     p->sleeping = p->orders = 0;
     p->set = NULL;
-    p->of = NULL;
+    p->index = NULL;
     p->cap = 0;
     p->endpoints = EMPM_MAX_LISTEN + 1;      /* fixed places; -1: none */
     p->n = 1 + p->endpoints;
@@ -5157,13 +5157,13 @@ static int empm__poller_init(empm__poller *p, empm__slab *sl)
     memset(p->set, 0, p->n * sizeof *p->set);
     p->set[0].fd = p->wake_fd[0];
     p->set[0].events = POLLIN;
-    p->of[0] = EMPM__EVENT_WAKE;
+    p->index[0] = EMPM__EVENT_WAKE;
     {
         uint32_t k;
         for (k = 0; k < p->endpoints; k++) {
             p->set[1 + k].fd = -1;
             p->set[1 + k].events = POLLIN;
-            p->of[1 + k] = EMPM__EVENT_ENDPOINT + k;
+            p->index[1 + k] = EMPM__EVENT_ENDPOINT + k;
         }
     }
     return EMPM_OK;
@@ -5173,9 +5173,9 @@ static void empm__poller_free(empm__poller *p)
 {
     empm__poller_wake_fd_close(p->wake_fd);
     EMPM_FREE(p->set);
-    EMPM_FREE(p->of);
+    EMPM_FREE(p->index);
     p->set = NULL;
-    p->of = NULL;
+    p->index = NULL;
 }
 
 /* Where a record keeps the slot of `of`: its index, marked or not. */
@@ -5193,8 +5193,8 @@ static void empm__poller_set_remove(empm__poller *p, uint32_t *slot)
         return;
     if (k != last) {
         p->set[k] = p->set[last];
-        p->of[k] = p->of[last];
-        *empm__poller_slot(p, p->of[k]) = k;
+        p->index[k] = p->index[last];
+        *empm__poller_slot(p, p->index[k]) = k;
     }
     p->n--;
     *slot = 0;
@@ -5208,7 +5208,7 @@ static void empm__poller_set_add(empm__poller *p, uint32_t of, int fd,
     uint32_t *slot = empm__poller_slot(p, of);
     if (*slot == 0) {
         *slot = p->n++;
-        p->of[*slot] = of;
+        p->index[*slot] = of;
     }
     p->set[*slot].fd = fd;
     p->set[*slot].events = events;
@@ -5320,10 +5320,10 @@ static int empm__poller_collect(empm__poller *p, int timeout_ms,
             r |= EMPM__READY_RDHUP | EMPM__READY_IN;
         if (e & (POLLHUP | POLLERR | POLLNVAL))
             r |= EMPM__READY_HUP | EMPM__READY_IN | EMPM__READY_OUT;
-        out[n].index = p->of[slot];
+        out[n].index = p->index[slot];
         out[n].gen = 0;
-        if (p->of[slot] < EMPM__EVENT_ENDPOINT) {
-            if (p->of[slot] & EMPM__EVENT_AUX)
+        if (p->index[slot] < EMPM__EVENT_ENDPOINT) {
+            if (p->index[slot] & EMPM__EVENT_AUX)
                 r = empm__poller_aux_bits(r);
             out[n].index &= ~EMPM__EVENT_AUX;
             out[n].gen = empm__slab_conn(p->slab, out[n].index)->gen;
@@ -5816,11 +5816,11 @@ typedef struct empm__worker {          /* its thread alone, unless noted */
 
 /* A file that answers are made of; they and the child's cache share it. */
 typedef struct empm__file {
-    uint32_t    refs;                /* atomic; all else is fixed but used_ms */
-    uint32_t    used_ms;               /* atomic: when last asked for */
+    uint32_t    refs;             /* atomic; all else is fixed but used_at_ms */
+    uint32_t    used_at_ms;            /* atomic: when last asked for */
     int         fd;                    /* -1: `bytes` is all of it */
     int         root_fd;               /* where `path` begins */
-    uint64_t    is[5];                 /* device, inode, size, mtime, ctime */
+    uint64_t    stat_key[5];           /* device, inode, size, mtime, ctime */
     int64_t     modified_s;
     const char *type;
     char       *path, *bytes;         /* behind the struct; bytes may be NULL */
@@ -5838,7 +5838,7 @@ typedef struct empm__file {
 typedef struct empm__held {
     int      fd;
     int      endpoint;
-    uint32_t until_ms;
+    uint32_t verdict_at_ms;
     struct sockaddr_storage from;
 } empm__held;
 
@@ -5858,62 +5858,60 @@ typedef struct empm__engine {
     empm__pool          pool;
     struct empm__files *files;         /* those that are kept (>>files) */
     empm__log_limit     log_limits[EMPM__LOG_CODES];
-    uint32_t            lines_due_ms;  /* atomic: when the lines of access logs
-                                          have to be written; or NEVER */
+    uint32_t            lines_due_at_ms; /* atomic: lines of access logs have to
+                                          be written; or NEVER */
     uint32_t            collecting;    /* atomic: somebody is at it */
     long                pid;
     empm__worker       *workers;
     empm__sleeper      *sleepers;
     uint32_t            horizon_ms;    /* H of >>wheel; fixed */
-    uint32_t            stopping;      /* atomic: 0, EMPM__ORDER_STOP or
-                                          EMPM__ORDER_GRACEFUL, or both */
-    int                 drain_ms;      /* atomic: a graceful stop may take so
-                                          long; 0: no limit */
-    uint32_t            linger_until;  /* atomic: a stop's limit, or NEVER */
-    uint32_t            abort;        /* atomic: waiting is over for everyone */
-    uint32_t            want_retired;  /* atomic: a freed record wakes */
-    uint32_t            handing_over;  /* atomic: it drains, and what waits for
-                                          a request is for those who serve on:
-                                          EMPM__TO_SIBLINGS, _TO_PROGRAM;
-                                          or 0 */
+    /* the end, decided by the listener and read by workers: all atomic */
+    uint32_t            stopping;      /* EMPM__ORDER_STOP, _GRACEFUL or both */
+    int                 drain_ms;      /* at most for a drain; 0: no limit */
+    uint32_t            linger_end_at_ms; /* no LINGER after this; or NEVER */
+    uint32_t            abort;         /* waiting is over for everyone */
+    uint32_t            want_retired;  /* a freed record wakes the listener */
+    uint32_t            handing_over;  /* EMPM__TO_*: what waits for a request
+                                          goes to those who serve on; 0: no */
     pthread_t           standby;
     /* the listener only */
     empm__event         events[EMPM__BATCH];
-    uint32_t            paused;      /* why it does not accept: EMPM__PAUSE_* */
+    uint32_t            paused;        /* why nothing is accepted: PAUSE_* */
     uint32_t            accepts;       /* since the last rotation */
     uint32_t            vain;          /* looks at what listens, for nothing */
     uint64_t            accepted_before; /* by the slot's last tenants */
     uint32_t            full_batches;  /* in a row without room */
-    uint32_t            retry_ms, stop_ms;
+    uint32_t            retry_at_ms;   /* PAUSE_FDS and PAUSE_FULL end */
+    uint32_t            stop_at_ms;    /* patience with a stop ends; or NEVER */
     int                 lacked_fds;    /* for what it has taken or accepted */
-    int                 shares;        /* fixed: there is an exchange */
+    int                 shares;        /* there is an exchange: see SHARES() */
     uint32_t            most;          /* fixed: MaxOpenConnections; one message
                                           of the exchange may go beyond it */
-    uint32_t            fresh;        /* just accepted, without a byte so far */
-    uint32_t            fresh_ms;      /* since then */
-    uint32_t            turn_ms;       /* PAUSE_TURN ends */
-    uint32_t            give_ms;     /* siblings may have time then; or NEVER */
-    uint32_t            give_wait;     /* the last wait for that, in ms */
+    uint32_t            fresh;         /* just accepted, without a byte yet */
+    uint32_t            fresh_at_ms;   /* when the first of those came */
+    uint32_t            turn_over_at_ms; /* PAUSE_TURN ends */
+    uint32_t            give_at_ms;    /* siblings may have time; or NEVER */
+    uint32_t            give_wait_ms;  /* how long it has waited for that */
     uint32_t            sweep;         /* the first record to be handed over */
-    uint32_t            sweep_ms;      /* when to go on with that; or NEVER */
-    uint32_t            swept_ms;      /* the last one that has moved */
-    uint64_t            tell_pause_us, tell_us; /* not again before */
-    int                 told_few;     /* the parent knows of few idle workers */
-    int                 listening;     /* sockets registered */
+    uint32_t            sweep_at_ms;   /* when that goes on; or NEVER */
+    uint32_t            swept_at_ms;   /* when a record has moved last */
+    uint64_t            tell_pause_at_us, tell_at_us; /* to the parent: not
+                                          again before */
+    int                 told_few;      /* it knows of few idle workers */
+    int                 listening;     /* endpoints are registered */
     empm__counts        counts;        /* MaxConnectionsPerPeer */
     empm__held          held[EMPM__HELD];
-    uint32_t            nheld;         /* connections beyond it that wait for
-                                          their verdict, the oldest first */
-    uint32_t            shut;          /* a bit for each listening socket that
-                                          somebody has shut down for good */
-    uint64_t            deaf_us;       /* waiting for events fails since then */
-    /* the end */
-    pthread_mutex_t     done_lock;     /* guards done */
+    uint32_t            nheld;         /* the oldest first */
+    uint32_t            shut;          /* a bit for each endpoint that somebody
+                                          has shut down for good */
+    uint64_t            deaf_at_us;    /* since then no wait works; or 0 */
+    /* who waits for the end */
+    pthread_mutex_t     done_lock;     /* guards done, begun and sick */
     pthread_cond_t      done_cond;
     int                 done, joined, started;
     int                 begun, sick;   /* workers whose start hook has returned,
-                                          and not 0; under done_lock */
-    int                 done_fd;     /* atomic: gets a byte at the end; or -1 */
+                                          and not 0 */
+    int                 done_fd;       /* atomic: a byte at the end; or -1 */
 } empm__engine;
 
 /* In a build without fork() nobody has a parent or siblings: these are then
@@ -6323,7 +6321,7 @@ typedef struct empm__moved {
 typedef struct empm__move {
     uint32_t    version;                 /* EMPM__MOVE_VERSION */
     uint32_t    n;                       /* as many descriptors come along */
-    empm__moved of[EMPM__MOVE_MOST];     /* the first n are sent */
+    empm__moved conns[EMPM__MOVE_MOST];  /* the first n are sent */
 } empm__move;
 
 /* A program that has another form of it in memory is not understood. */
@@ -6407,7 +6405,8 @@ static int empm__exchange_give(const empm__exchange *x, const empm__move *m,
                                const int *fds)
 {
     return empm__fd_send(x->fd[1], m,
-                         offsetof(empm__move, of) + m->n * sizeof m->of[0],
+                         offsetof(empm__move, conns) +
+                             m->n * sizeof m->conns[0],
                          fds, m->n, MSG_DONTWAIT);
 }
 
@@ -6423,10 +6422,10 @@ static int empm__exchange_take(const empm__exchange *x, empm__move *m, int *fds)
     if (r < 0)
         return 0;
     if (n > 0 && !(flags & MSG_TRUNC) &&
-        (size_t)r >= offsetof(empm__move, of) &&
+        (size_t)r >= offsetof(empm__move, conns) &&
         m->version == EMPM__MOVE_VERSION && m->n <= EMPM__MOVE_MOST &&
         (m->n == n || (n < m->n && (flags & MSG_CTRUNC))) &&
-        (size_t)r == offsetof(empm__move, of) + m->n * sizeof m->of[0])
+        (size_t)r == offsetof(empm__move, conns) + m->n * sizeof m->conns[0])
         return (int)n;
     while (n > 0)
         close(fds[--n]);
@@ -6549,7 +6548,7 @@ static void empm__listener_record_free(empm__engine *e, uint32_t i)
     empm__store(&e->score->connections, e->slab.in_use);
     if (e->paused & (EMPM__PAUSE_FULL | EMPM__PAUSE_FDS))
         /* there is room again */
-        e->retry_ms = empm__time_after(empm__now_ms(), 0);
+        e->retry_at_ms = empm__time_after(empm__now_ms(), 0);
 }
 
 /* A taken record that owes nobody an answer is closed here. 0: it does owe one,
@@ -6605,7 +6604,7 @@ static void empm__listener_drain_inbox(empm__engine *e, empm__batch *b)
                 empm__listener_batch_add(e, b, i);
             else if (EMPM__HANDS_OVER(e) && (w & EMPM__IDLE)) {
                 e->sweep = (uint32_t)empm__min(e->sweep, i);
-                e->sweep_ms = b->now_ms;
+                e->sweep_at_ms = b->now_ms;
             }
         }
         i = next;
@@ -6675,7 +6674,7 @@ static int32_t empm__listener_room(const empm__engine *e, const empm__batch *b)
 static int32_t empm__listener_fresh(empm__engine *e, uint32_t now_ms)
 {
     if (e->fresh > 0 &&
-        empm__time_until(now_ms, e->fresh_ms) >= EMPM__FRESH_MS)
+        empm__time_until(now_ms, e->fresh_at_ms) >= EMPM__FRESH_MS)
         e->fresh = 0;
     return (int32_t)e->fresh;
 }
@@ -6779,12 +6778,12 @@ static void empm__listener_pause(empm__engine *e, uint32_t why,
     if (EMPM__SHARES(e) && listened)
         empm__listener_pass_on(e);
     if (why & (EMPM__PAUSE_FDS | EMPM__PAUSE_FULL)) {
-        e->retry_ms = empm__time_after(now_ms, 100);
+        e->retry_at_ms = empm__time_after(now_ms, 100);
         empm__store(&e->want_retired, 1u);
         if (reason == NULL)
             return;
-        if (empm__now_us() >= e->tell_pause_us) {
-            e->tell_pause_us = empm__now_us() + 60000000u;
+        if (empm__now_us() >= e->tell_pause_at_us) {
+            e->tell_pause_at_us = empm__now_us() + 60000000u;
             empm__engine_tell_parent(e, 'p');
         }
         idle = empm__load(&e->score->idle_workers);
@@ -6807,7 +6806,7 @@ static void empm__listener_pause_full(empm__engine *e, uint32_t now_ms)
     if (!idle)
         empm__queue_gate_close_locked(&e->queue);
     pthread_mutex_unlock(&e->queue.lock);
-    e->turn_ms = empm__time_after(now_ms, EMPM__FRESH_MS);
+    e->turn_over_at_ms = empm__time_after(now_ms, EMPM__FRESH_MS);
     empm__listener_pause(e, idle ? EMPM__PAUSE_TURN : EMPM__PAUSE_GATE,
                          now_ms, "");
 }
@@ -6923,7 +6922,7 @@ static uint32_t empm__listener_admit(empm__engine *e, int fd, int k,
     if (m == NULL) {
         empm__bump(&e->score->accepted, 1u);
         if (e->fresh++ == 0)
-            e->fresh_ms = now_ms;
+            e->fresh_at_ms = now_ms;
     }
     if (empm__poller_add(&e->poller, c, i) < 0) {
         const int error = EMPM__EPOLL ? errno : ENOMEM;
@@ -6953,7 +6952,7 @@ static void empm__listener_settle(empm__engine *e, empm__batch *b,
                                  b->now_ms) !=
             EMPM__OVER)
             continue;
-        if (i >= most && empm__time_until(h.until_ms, b->now_ms) > 0) {
+        if (i >= most && empm__time_until(h.verdict_at_ms, b->now_ms) > 0) {
             e->held[n++] = h;
             continue;
         }
@@ -6979,7 +6978,7 @@ static void empm__listener_hold(empm__engine *e, empm__batch *b, int fd, int k,
     h = &e->held[e->nheld++];
     h->fd = fd;
     h->endpoint = k;
-    h->until_ms = empm__time_after(b->now_ms, EMPM__HELD_MS);
+    h->verdict_at_ms = empm__time_after(b->now_ms, EMPM__HELD_MS);
     h->from = *from;
 }
 
@@ -7029,7 +7028,7 @@ static int empm__move_out(empm__engine *e, const uint32_t *list, uint32_t n,
     empm__move m;
     int fds[EMPM__MOVE_MOST];
     uint32_t k;
-    memset(&m, 0, offsetof(empm__move, of) + n * sizeof m.of[0]);
+    memset(&m, 0, offsetof(empm__move, conns) + n * sizeof m.conns[0]);
     memset(fds, 0, sizeof fds);
     m.version = EMPM__MOVE_VERSION;
     m.n = n;
@@ -7037,7 +7036,7 @@ static int empm__move_out(empm__engine *e, const uint32_t *list, uint32_t n,
         const empm__conn *c = empm__slab_conn(&e->slab, list[k]);
         const uint32_t deadline = empm__load(&c->deadline_ms);
         const int left = empm__time_until(deadline, now_ms);
-        empm__moved *to = &m.of[k];
+        empm__moved *to = &m.conns[k];
         to->endpoint = empm__exchange_key(&e->s->endpoints[c->endpoint]);
         to->state = c->state;
         to->is_job = (uint32_t)are_jobs;
@@ -7061,7 +7060,7 @@ static int empm__move_out(empm__engine *e, const uint32_t *list, uint32_t n,
         empm__listener_record_free(e, list[k]);
     }
     empm__bump(&e->score->moved_out, n);
-    e->swept_ms = now_ms;
+    e->swept_at_ms = now_ms;
     return 1;
 }
 
@@ -7162,7 +7161,7 @@ static void empm__move_take(empm__engine *e, empm__batch *b, int all)
             empm__engine_log(e, EMPM_LOG_ERROR, 5046, "a connection that was "
                              "passed on makes no sense: closed");
         for (k = 0; k < n; k++)
-            empm__move_in(e, b, fds[k], &m.of[k]);
+            empm__move_in(e, b, fds[k], &m.conns[k]);
         e->lacked_fds |= n > 0 && (uint32_t)n < m.n;
     }
 }
@@ -7173,7 +7172,7 @@ static int empm__move_jobs_wait_locked(const empm__queue *q, uint64_t now_us)
 {
     return q->idle_count + q->searching == 0 &&
            q->count > (q->listening >= 0 ? 1u : 0u) &&
-           (q->running == 0 || now_us - q->mark_us > EMPM__PATIENCE_US);
+           (q->running == 0 || now_us - q->mark_at_us > EMPM__PATIENCE_US);
 }
 
 /* Jobs wait: they go to siblings that have time. The next look is after 1, 2,
@@ -7209,9 +7208,9 @@ static void empm__move_give_jobs(empm__engine *e, const empm__batch *b)
             break;
         }
     }
-    e->give_wait = n > 0 || e->give_wait == 0 ? 1
-                   : e->give_wait < 8 ? e->give_wait * 2 : 8;
-    e->give_ms = empm__time_after(b->now_ms, (int)e->give_wait);
+    e->give_wait_ms = n > 0 || e->give_wait_ms == 0 ? 1
+                   : e->give_wait_ms < 8 ? e->give_wait_ms * 2 : 8;
+    e->give_at_ms = empm__time_after(b->now_ms, (int)e->give_wait_ms);
 }
 
 /* ---------------------------------------------------------------------------
@@ -7354,7 +7353,7 @@ static void empm__listener_unpause(empm__engine *e, uint32_t why,
     if (e->paused != 0)
         return;
     empm__store(&e->want_retired, 0u);
-    e->retry_ms = EMPM__NEVER;
+    e->retry_at_ms = EMPM__NEVER;
     e->full_batches = 0;
     empm__fence();          /* pairs with the one in empm__listener_pass_on() */
     if (empm__listener_watch(e, 1) < 0)
@@ -7403,7 +7402,7 @@ static void empm__listener_begin_stop(empm__engine *e, empm__batch *b,
         empm__store(&e->handing_over, (uint32_t)(orders & EMPM__ORDER_UPGRADE
                                            ? EMPM__TO_PROGRAM
                                            : EMPM__TO_SIBLINGS));
-        e->sweep_ms = e->swept_ms = b->now_ms;
+        e->sweep_at_ms = e->swept_at_ms = b->now_ms;
     }
     if (!(before & EMPM__ORDER_STOP) && (orders & EMPM__ORDER_STOP))
         wait = cfg->stop_timeout_ms;
@@ -7433,9 +7432,9 @@ static void empm__listener_begin_stop(empm__engine *e, empm__batch *b,
                 e->s->endpoints[k].fd = -1;
             }
     }
-    e->stop_ms = wait > 0 ? empm__time_after(b->now_ms, wait) : EMPM__NEVER;
+    e->stop_at_ms = wait > 0 ? empm__time_after(b->now_ms, wait) : EMPM__NEVER;
     if (before == 0)
-        empm__store(&e->linger_until,
+        empm__store(&e->linger_end_at_ms,
                     empm__time_after(b->now_ms, cfg->linger_short_ms));
     empm__store(&e->stopping, before | (orders & (EMPM__ORDER_STOP |
                                                   EMPM__ORDER_GRACEFUL)));
@@ -7456,7 +7455,7 @@ static void empm__listener_abort_all(empm__engine *e, empm__batch *b)
                                                         : EMPM__ORDER_STOP);
         return;
     }
-    e->stop_ms = EMPM__NEVER;
+    e->stop_at_ms = EMPM__NEVER;
     empm__store(&e->abort, 1u);
     empm__fence();
     empm__listener_sweep(e, b, EMPM__READY_TIMEOUT, 0, 1);
@@ -7515,11 +7514,11 @@ static void empm__move_drain(empm__engine *e, empm__batch *b)
     uint32_t list[EMPM__MOVE_MOST], n = 0, accepting = 1;
     if (e->handing_over == EMPM__TO_SIBLINGS)
         empm__listener_siblings_room(e, &accepting);
-    e->sweep_ms = empm__time_after(b->now_ms, accepting > 0 ? 1 : 5);
+    e->sweep_at_ms = empm__time_after(b->now_ms, accepting > 0 ? 1 : 5);
     if (e->handing_over == EMPM__TO_SIBLINGS &&
         empm__load(&empm__score_server_at(&e->s->score)->draining))
         empm__store(&e->handing_over, 0u);   /* all go: nobody serves on here */
-    if (e->stop_ms != EMPM__NEVER && empm__time_until(e->stop_ms,
+    if (e->stop_at_ms != EMPM__NEVER && empm__time_until(e->stop_at_ms,
                                                       b->now_ms) < 2000)
         empm__store(&e->handing_over, 0u);   /* who cannot move may know it */
     for (; accepting > 0 && e->sweep < e->slab.made; e->sweep++) {
@@ -7540,14 +7539,14 @@ static void empm__move_drain(empm__engine *e, empm__batch *b)
     }
     if (e->sweep >= e->slab.made && empm__move_drain_some(e, b, list, n)) {
         e->sweep = 0;
-        e->swept_ms = b->now_ms;     /* there is nothing that could move */
-        e->sweep_ms = empm__time_after(b->now_ms, 100);
+        e->swept_at_ms = b->now_ms;     /* there is nothing that could move */
+        e->sweep_at_ms = empm__time_after(b->now_ms, 100);
     } else if (e->sweep >= e->slab.made)
         e->sweep = n > 0 ? list[0] : 0;
-    if (empm__time_until(b->now_ms, e->swept_ms) > EMPM__HAND_OVER_MS)
+    if (empm__time_until(b->now_ms, e->swept_at_ms) > EMPM__HAND_OVER_MS)
         empm__store(&e->handing_over, 0u);
     if (!e->handing_over)
-        e->sweep_ms = EMPM__NEVER;
+        e->sweep_at_ms = EMPM__NEVER;
 }
 
 /* ---------------------------------------------------------------------------
@@ -7617,11 +7616,11 @@ static int empm__listener_end_round(empm__engine *e, empm__batch *b)
      * had been pushed at the mark is popped, the mark moves to now */
     if ((int32_t)(q->popped - q->mark) >= 0) {
         q->mark = q->pushed;
-        q->mark_us = b->now_us;
+        q->mark_at_us = b->now_us;
         q->mark_late = 0;
         empm__store(&e->score->waits_since_ms, b->now_ms);
     }
-    old = q->count > 0 && b->now_us - q->mark_us > 1000;
+    old = q->count > 0 && b->now_us - q->mark_at_us > 1000;
     if (old && !q->mark_late) {
         q->mark_late = 1;
         empm__bump(&e->score->waited, q->mark - q->popped);
@@ -7645,16 +7644,16 @@ static int empm__listener_end_round(empm__engine *e, empm__batch *b)
     if ((idle < empm__load(&empm__score_slot_at(&e->s->score,
                                                 e->slot)->spare_share)) !=
             e->told_few &&
-        b->now_us >= e->tell_us) {
+        b->now_us >= e->tell_at_us) {
         e->told_few = !e->told_few;
-        e->tell_us = b->now_us + 100000u;
+        e->tell_at_us = b->now_us + 100000u;
         empm__engine_tell_parent(e, 'i');
     }
-    e->give_ms = EMPM__NEVER;
+    e->give_at_ms = EMPM__NEVER;
     if (give)
         empm__move_give_jobs(e, b);
     else
-        e->give_wait = 0;
+        e->give_wait_ms = 0;
     /* all that is the listener's has been done */
     pthread_mutex_lock(&q->lock);
     if (empm__time_is_late(empm__wings_chore_at(e), b->now_ms))
@@ -7674,19 +7673,19 @@ static int empm__listener_poll_timeout(empm__engine *e, uint32_t now_ms)
     if (queued > 0 && e->queue.listening >= 0)
         return 0;                    /* a worker who only looks */
     if (e->paused & (EMPM__PAUSE_FDS | EMPM__PAUSE_FULL))
-        at = e->retry_ms;
+        at = e->retry_at_ms;
     if (e->paused == 0 && empm__load(&e->score->idle_workers) <= queued)
         at = empm__time_after(now_ms, 2); /* to close the gate in time */
     if (e->paused & EMPM__PAUSE_TURN)
-        at = empm__time_earlier(at, e->turn_ms);
+        at = empm__time_earlier(at, e->turn_over_at_ms);
     if (e->nheld > 0)                /* workers do not say what they close */
         at = empm__time_after(now_ms, 1);
-    if (EMPM__SHARES(e) && queued > 0 && e->give_ms == EMPM__NEVER)
+    if (EMPM__SHARES(e) && queued > 0 && e->give_at_ms == EMPM__NEVER)
         /* workers may block, and jobs wait then */
         at = empm__time_after(now_ms, 1);
-    at = empm__time_earlier(at, e->give_ms);
-    at = empm__time_earlier(at, e->sweep_ms);
-    at = empm__time_earlier(at, e->stop_ms);
+    at = empm__time_earlier(at, e->give_at_ms);
+    at = empm__time_earlier(at, e->sweep_at_ms);
+    at = empm__time_earlier(at, e->stop_at_ms);
     at = empm__time_earlier(at, empm__wings_expire_at(e));
     at = empm__time_earlier(at, empm__wings_chore_at(e));
     if (at != EMPM__NEVER) {
@@ -7721,14 +7720,15 @@ static void empm__listener_cannot_wait(empm__engine *e)
     const struct timespec rest = { 0, 10000000 };
     if (errno == EINTR)
         return;
-    if (e->deaf_us == 0)
-        e->deaf_us = empm__now_us();
+    if (e->deaf_at_us == 0)
+        e->deaf_at_us = empm__now_us();
     empm__engine_log(e, EMPM_LOG_ERROR, 5019, "cannot wait for events: %s: "
                      "%s%s",
                      EMPM__EPOLL ? "epoll_wait" : "poll", strerror(errno),
                      EMPM__HAS_PARENT(e->s) ? ": the child ends if that goes on"
                                           : "");
-    if (EMPM__HAS_PARENT(e->s) && empm__now_us() - e->deaf_us >= EMPM__DEAF_US)
+    if (EMPM__HAS_PARENT(e->s) &&
+        empm__now_us() - e->deaf_at_us >= EMPM__DEAF_US)
         _exit(1);
     nanosleep(&rest, NULL);
 }
@@ -7776,7 +7776,7 @@ static int empm__listener_round(empm__engine *e)
     if (n < 0)
         empm__listener_cannot_wait(e);
     else
-        e->deaf_us = 0;
+        e->deaf_at_us = 0;
     b.now_us = empm__now_us();
     b.now_ms = empm__time_us_to_ms(b.now_us);
     for (i = 0; i < n; i++) {
@@ -7803,22 +7803,22 @@ static int empm__listener_round(empm__engine *e)
         EMPM__EACH_WING(wing, expire)
             (*wing)->expire(e, b.now_ms);
     }
-    if (e->stop_ms != EMPM__NEVER && empm__time_until(e->stop_ms,
+    if (e->stop_at_ms != EMPM__NEVER && empm__time_until(e->stop_at_ms,
                                                       b.now_ms) <= 0)
         empm__listener_abort_all(e, &b);
     if ((e->paused & (EMPM__PAUSE_FDS | EMPM__PAUSE_FULL)) &&
-        empm__time_until(e->retry_ms, b.now_ms) <= 0)
+        empm__time_until(e->retry_at_ms, b.now_ms) <= 0)
         empm__listener_unpause(e, EMPM__PAUSE_FDS | EMPM__PAUSE_FULL,
                                b.now_ms);
     if ((e->paused & EMPM__PAUSE_TURN) &&
-        (empm__time_until(e->turn_ms, b.now_ms) <= 0 ||
+        (empm__time_until(e->turn_over_at_ms, b.now_ms) <= 0 ||
          empm__listener_room(e, &b) > empm__listener_fresh(e, b.now_ms)))
         empm__listener_unpause(e, EMPM__PAUSE_TURN, b.now_ms);
     for (i = 0; i < n; i++)
         if (events[i].index >= EMPM__EVENT_ENDPOINT &&
             events[i].index != EMPM__EVENT_WAKE)
             empm__listener_look(e, &b, events[i].index);
-    if (EMPM__FORKS && empm__time_is_late(e->sweep_ms, b.now_ms))
+    if (EMPM__FORKS && empm__time_is_late(e->sweep_at_ms, b.now_ms))
         empm__move_drain(e, &b);
     if (e->cfg->max_connections_per_child > 0 && EMPM__HAS_PARENT(e->s) &&
         !e->stopping &&
@@ -7850,7 +7850,7 @@ static void empm__listener_run_standby(void *arg)
     empm__engine *e = (empm__engine *)arg;
     int chore;
     if (EMPM__SHARES(e) && empm__load(&e->score->queued) > 0)
-        e->give_ms = empm__now_ms();     /* siblings may have time */
+        e->give_at_ms = empm__now_ms();     /* siblings may have time */
     empm__listener_run(arg);
     pthread_mutex_lock(&e->queue.lock);
     chore = empm__queue_chore_locked(&e->queue);
@@ -11717,7 +11717,7 @@ static enum empm__state empm__do_linger(empm__worker *w, empm__conn *c,
 {
     /* a stop ends it after LingerTimeoutShort, whenever it began */
     const uint32_t deadline = empm__time_earlier(
-        empm__load(&c->deadline_ms), empm__load(&w->engine->linger_until));
+        empm__load(&c->deadline_ms), empm__load(&w->engine->linger_end_at_ms));
     char *scratch = empm__worker_scratch(w);
     while (scratch != NULL && !(c->flags & EMPM__F_DRAINED)) {
         const ssize_t n = empm__step_recv(w, c, scratch, EMPM__SCRATCH);
@@ -12130,9 +12130,10 @@ static int empm__engine_init(empm__engine *e, empm_server *s, int slot,
     empm__store(&e->score->paused, e->paused);
     e->accepted_before = empm__load(&e->score->accepted);
     e->horizon_ms = empm__engine_horizon(cfg);
-    e->linger_until = EMPM__NEVER;
+    e->linger_end_at_ms = EMPM__NEVER;
     e->drain_ms = cfg->graceful_shutdown_timeout_ms;
-    e->stop_ms = e->retry_ms = e->give_ms = e->sweep_ms = EMPM__NEVER;
+    e->stop_at_ms = e->retry_at_ms = EMPM__NEVER;
+    e->give_at_ms = e->sweep_at_ms = EMPM__NEVER;
     e->most = empm__engine_connection_limit(cfg);
     e->shares = EMPM__HAS_PARENT(s) && !admin && s->exchange.fd[0] >= 0;
     e->pool.most = cfg->max_mem_free == 0
@@ -12140,7 +12141,7 @@ static int empm__engine_init(empm__engine *e, empm_server *s, int slot,
                                               EMPM_PAGE_BYTES);
     e->pool.files_most = empm__engine_file_limit(cfg);
     pthread_mutex_init(&e->pool.lock, NULL);
-    e->lines_due_ms = EMPM__NEVER;
+    e->lines_due_at_ms = EMPM__NEVER;
     e->pid = (long)getpid();
     pthread_mutex_init(&e->done_lock, NULL);
     pthread_condattr_init(&attr);
@@ -15953,12 +15954,12 @@ static void empm__access_lines_collect(empm__engine *e)
         return;
     /* a disk that stands still shall have one of us, not one more each time */
     if (__atomic_exchange_n(&e->collecting, 1u, __ATOMIC_ACQ_REL)) {
-        empm__store(&e->lines_due_ms,
+        empm__store(&e->lines_due_at_ms,
                     empm__time_after(empm__now_ms(), EMPM__LINES_MS));
         return;
     }
     /* first: a line that comes later makes it due again */
-    __atomic_store_n(&e->lines_due_ms, EMPM__NEVER, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&e->lines_due_at_ms, EMPM__NEVER, __ATOMIC_SEQ_CST);
     for (i = 0; i < e->nworkers; i++)
         for (k = 0; k < a->n; k++) {
             empm__page **place = &e->workers[i].lines[k], *none = NULL;
@@ -16043,8 +16044,8 @@ static void empm__access_log_request(empm_request *req, int aborted)
     }
     /* seq_cst, as in empm__access_lines_collect: it sees the page, or we see
      * NEVER */
-    if (__atomic_load_n(&e->lines_due_ms, __ATOMIC_SEQ_CST) == EMPM__NEVER &&
-        __atomic_compare_exchange_n(&e->lines_due_ms, &never,
+    if (__atomic_load_n(&e->lines_due_at_ms, __ATOMIC_SEQ_CST) == EMPM__NEVER &&
+        __atomic_compare_exchange_n(&e->lines_due_at_ms, &never,
                                     empm__time_after(empm__now_ms(),
                                                      EMPM__LINES_MS),
                                     0, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
@@ -16269,7 +16270,7 @@ static void empm__access_server_free(empm_server *s)
 
 static uint32_t empm__access_chore_at(empm__engine *e)
 {
-    return empm__load(&e->lines_due_ms);
+    return empm__load(&e->lines_due_at_ms);
 }
 
 static int empm__access_reopen(const empm_server *s, empm__logs_swap *w)
@@ -16888,7 +16889,7 @@ static int empm__file_judge(const empm_request *req, const empm__file *f,
         (range = empm__condition_sole_field(req, "Range")) == NULL ||
         !empm__condition_if_range(req, f))
         return status;
-    *n = empm__range_parse_all(range, (int64_t)f->is[2], r);
+    *n = empm__range_parse_all(range, (int64_t)f->stat_key[2], r);
     if (*n >= 0)
         return 0;
     *n = 0;
@@ -16935,13 +16936,14 @@ static void empm__file_tag(empm__file *f, int of)
 {
     uint64_t h = 0;
     if (of & EMPM_ETAG_INODE)
-        h = empm__file_scatter(f->is[1] + empm__file_scatter(f->is[4]));
+        h = empm__file_scatter(f->stat_key[1] +
+                               empm__file_scatter(f->stat_key[4]));
     if (of & EMPM_ETAG_MTIME)
-        h = empm__file_scatter(h + f->is[3]);
+        h = empm__file_scatter(h + f->stat_key[3]);
     f->tag[0] = '\0';
     if (of != 0)
         snprintf(f->tag, sizeof f->tag, "\"%llx-%llx\"",
-                 (unsigned long long)(of & EMPM_ETAG_SIZE ? f->is[2] : 0),
+                 (unsigned long long)(of & EMPM_ETAG_SIZE ? f->stat_key[2] : 0),
                  (unsigned long long)h);
 }
 
@@ -16971,7 +16973,7 @@ static empm__file *empm__file_make(const empm__worker *w, int fd,
     f->modified_s = (int64_t)st->st_mtime;
     if (f->modified_s > now)         /* RFC 9110 8.8.2.1 */
         f->modified_s = now;
-    empm__file_identity(f->is, st);
+    empm__file_identity(f->stat_key, st);
     f->path = (char *)(f + 1);
     memcpy(f->path, path, n);
     f->type = empm__types_of_name(w->s->types, path);
@@ -16991,7 +16993,7 @@ static empm__file *empm__file_make(const empm__worker *w, int fd,
             }
             got += (size_t)r;
         }
-        f->is[2] = (uint64_t)got;      /* less in /sys, or as it just shrinks */
+        f->stat_key[2] = (uint64_t)got;    /* less in /sys, or if it shrinks */
         close(fd);
         f->fd = -1;
     }
@@ -17154,7 +17156,7 @@ static void empm__files_expire(empm__files *c, uint32_t now_ms, int all)
         pthread_mutex_lock(&c->lock);
         if (c->slots[i] != NULL) {
             const uint32_t end = empm__time_after(
-                empm__load(&c->slots[i]->used_ms), EMPM__FILE_KEEP_MS);
+                empm__load(&c->slots[i]->used_at_ms), EMPM__FILE_KEEP_MS);
             if (all || empm__time_until(end, now_ms) <= 0) {
                 old = c->slots[i];
                 c->slots[i] = NULL;
@@ -17190,7 +17192,7 @@ static int empm__file_same(const empm__file *f)
     if (r < 0)
         return 0;
     empm__file_identity(is, &st);
-    return memcmp(is, f->is, sizeof is) == 0;
+    return memcmp(is, f->stat_key, sizeof is) == 0;
 }
 
 /* Opens the file `path` below root_fd, or finds it in the cache: a file that
@@ -17218,7 +17220,7 @@ static empm__file *empm__file_open(empm_request *req, int root_fd,
     }
     if (f != NULL) {
         if (empm__file_same(f)) {
-            empm__store(&f->used_ms, req->w->now_ms);
+            empm__store(&f->used_at_ms, req->w->now_ms);
             return f;
         }
         empm__file_swap(c, slot, f, NULL);
@@ -17228,11 +17230,12 @@ static empm__file *empm__file_open(empm_request *req, int root_fd,
     f = empm__file_take(req, fd, root_fd, path, &st, status);
     if (f == NULL)
         return NULL;
-    if (slot != NULL && f->is[2] == (uint64_t)st.st_size && st.st_size > 0) {
+    if (slot != NULL && f->stat_key[2] == (uint64_t)st.st_size &&
+        st.st_size > 0) {
         const int64_t before = (int64_t)time(NULL) - EMPM__FILE_REST_S;
         if ((int64_t)st.st_mtime < before && (int64_t)st.st_ctime < before) {
             empm__file *old;
-            f->used_ms = req->w->now_ms;
+            f->used_at_ms = req->w->now_ms;
             f->refs = 2;
             pthread_mutex_lock(&c->lock);
             old = *slot;
@@ -17240,7 +17243,7 @@ static empm__file *empm__file_open(empm_request *req, int root_fd,
             pthread_mutex_unlock(&c->lock);
             empm__file_unref(old);
             if (empm__load(&c->due_ms) == EMPM__NEVER) {
-                empm__store(&c->due_ms, empm__time_after(f->used_ms,
+                empm__store(&c->due_ms, empm__time_after(f->used_at_ms,
                                                          EMPM__FILE_KEEP_MS));
                 empm__poller_order(&e->poller, EMPM__ORDER_LOOK);
             }
@@ -17278,7 +17281,7 @@ static size_t empm__parts_head(char to[EMPM__PART_HEAD], const empm__parts *p,
         return (size_t)snprintf(to, EMPM__PART_HEAD, "\r\n--%s--\r\n",
                                 p->boundary);
     empm__range_content(range, sizeof range, &p->of[i],
-                        (int64_t)p->file->is[2]);
+                        (int64_t)p->file->stat_key[2]);
     return (size_t)snprintf(to, EMPM__PART_HEAD, "\r\n--%s\r\nContent-Type: %s"
                             "\r\nContent-Range: %s\r\n\r\n", p->boundary,
                             p->type, range);
@@ -17387,7 +17390,8 @@ static empm__parts *empm__parts_new(empm_request *req, empm__file *f,
              (unsigned long long)empm__file_scatter(
                  empm__now_us() + empm__file_scatter((uint64_t)(uintptr_t)p)));
     if (strlen(p->type) == EMPM__PART_TYPE ||
-        (int64_t)f->is[2] > INT64_MAX - (EMPM_RANGES + 1) * EMPM__PART_HEAD ||
+        (int64_t)f->stat_key[2] >
+            INT64_MAX - (EMPM_RANGES + 1) * EMPM__PART_HEAD ||
         empm_defer(req, empm__parts_end, p) != EMPM_OK)
         return NULL;
     return p;
@@ -17427,7 +17431,7 @@ static int empm__file_fields(empm_request *req, const empm__file *f,
     }
     if (verdict == 416 || n == 1) {
         empm__range_content(text, sizeof text, n == 1 ? r : NULL,
-                            (int64_t)f->is[2]);
+                            (int64_t)f->stat_key[2]);
         bad |= empm_set_header(req, "Content-Range", text);
     }
     return bad;
@@ -17455,7 +17459,7 @@ static int empm__file_answer(empm_request *req)
     empm__range r[EMPM_RANGES];
     empm__parts *parts = NULL;
     empm__file *f = req->file;
-    int64_t from = 0, to = (int64_t)f->is[2];
+    int64_t from = 0, to = (int64_t)f->stat_key[2];
     int n, result = EMPM_OK, verdict = empm__file_judge(req, f, r, &n);
     req->file = NULL;                /* the reference is ours from here */
     req->source = NULL;

@@ -19920,9 +19920,9 @@ static void one_message(const lone_child *l, empm__move *m, uint32_t state)
     memset(m, 0, sizeof *m);
     m->version = EMPM__MOVE_VERSION;
     m->n = 1;
-    m->of[0].endpoint = empm__exchange_key(&l->s->endpoints[0]);
-    m->of[0].state = state;
-    m->of[0].left_ms = 60000;
+    m->conns[0].endpoint = empm__exchange_key(&l->s->endpoints[0]);
+    m->conns[0].state = state;
+    m->conns[0].left_ms = 60000;
 }
 
 /* A child takes over a connection from a sibling, idle or with a request, and
@@ -19939,8 +19939,8 @@ TEST(exchange, takes_what_is_right)
     for (state = 0; state < 3; state++) {
         fd = connection_pair(&c);
         one_message(&l, &m, state == 0 ? EMPM__READ_HEAD : EMPM__KEEPALIVE);
-        m.of[0].is_job = state == 2;
-        m.of[0].requests = 99;       /* MaxKeepAliveRequests is 100 */
+        m.conns[0].is_job = state == 2;
+        m.conns[0].requests = 99;       /* MaxKeepAliveRequests is 100 */
         if (state == 2)
             cl_puts(&c, GET1 "\r\n");
         CHECK_INT(empm__exchange_give(&l.s->exchange, &m, &fd), 0);
@@ -19978,27 +19978,27 @@ TEST(exchange, believes_nothing)
         case 1: m.n = 0;                              break;
         case 2: m.n = 2;                              break;
         case 3:                      /* none of that kind listens */
-            m.of[0].endpoint++;
-            m.of[0].peer.proxied = EMPM__PROXIED;
+            m.conns[0].endpoint++;
+            m.conns[0].peer.proxied = EMPM__PROXIED;
             break;
-        case 4: m.of[0].state = EMPM__HANDSHAKE;      break;
-        case 5: m.of[0].state = EMPM__HANDLE;         break;
-        case 6: m.of[0].state = 77;                   break;
+        case 4: m.conns[0].state = EMPM__HANDSHAKE;      break;
+        case 5: m.conns[0].state = EMPM__HANDLE;         break;
+        case 6: m.conns[0].state = 77;                   break;
         case 7: CHECK_INT(pipe(pair), 0);             break;
         case 8: CHECK_INT(socketpair(AF_UNIX, SOCK_DGRAM, 0, pair), 0); break;
         case 9: pair[0] = socket(AF_INET, SOCK_STREAM, 0); break;
         case 10: pair[0] = l.s->exchange.fd[0];       break;
         case 11: pair[0] = l.s->endpoints[0].fd;      break;
         case 12:                     /* numbers are bounded */
-            m.of[0].requests = m.of[0].is_job = 0xffffffffu;
-            m.of[0].left_ms = 0xfffffff0u;
+            m.conns[0].requests = m.conns[0].is_job = 0xffffffffu;
+            m.conns[0].left_ms = 0xfffffff0u;
             takes = 1;
             break;
         case 13:                     /* blocking, as it should not be */
             fcntl(fd, F_SETFL, 0);
             takes = 1;
             break;
-        case 14: m.of[0].endpoint++; takes = 1;       break;   /* respelled */
+        case 14: m.conns[0].endpoint++; takes = 1;    break;   /* respelled */
         }
         if (pair[0] >= 0)
             given = pair[0];
@@ -20075,7 +20075,7 @@ TEST(exchange, credentials_cost_no_descriptor)
         one_message(&l, &m, EMPM__KEEPALIVE);
         m.n = n;
         for (k = 0; k < n; k++) {
-            m.of[k] = m.of[0];
+            m.conns[k] = m.conns[0];
             fds[k] = connection_pair(&c[k]);
         }
         CHECK_INT(empm__exchange_give(&l.s->exchange, &m, fds), 0);
