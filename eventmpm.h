@@ -6856,38 +6856,15 @@ static uint32_t empm__move_deadline(const empm_config *cfg,
                                                                 : most);
 }
 
-/* Makes a record of a new descriptor and begins to wait for its next byte.
- * `from` is the peer's address; NULL: MaxConnectionsPerPeer does not ask. `m`:
- * the connection comes from a sibling; NULL: it is new. NIL: it is closed;
- * OVER: it is one too many, and the caller's still. */
-static uint32_t empm__listener_admit(empm__engine *e, int fd, int k,
-                                     const struct sockaddr_storage *from,
-                                     const empm__moved *m, uint32_t now_ms)
+/* Record i becomes a connection that waits for its next byte; its place is
+ * where its deadline is. `m`: as a sibling tells of it; NULL: it is new. */
+static void empm__listener_record_begin(empm__engine *e, uint32_t i, int fd,
+                                        int k, const empm__moved *m,
+                                        uint32_t now_ms)
 {
     const empm_config *cfg = e->cfg;
-    const uint32_t i = empm__slab_borrow(&e->slab);
-    const int proxy = e->s->endpoints[k].proxy;
-    empm__conn *c;
-    empm__peer *p;
+    empm__conn *c = empm__slab_conn(&e->slab, i);
     uint32_t w, n;
-    if (i == EMPM__NIL) {
-        close(fd);
-        empm__listener_pause(e, EMPM__PAUSE_FDS, now_ms, "no memory");
-        return i;
-    }
-    p = empm__slab_peer(&e->slab, i);
-    p->family = EMPM__PEER_UNASKED;
-    if (from != NULL && empm__listener_limits_peers(e, k)) {
-        empm__peer_from(p, from);    /* what has moved was counted before */
-        if (!empm__counts_add(&e->counts, p,
-                              m != NULL ? INT_MAX
-                                        : cfg->max_connections_per_peer)) {
-            empm__slab_return(&e->slab, i);
-            return EMPM__OVER;
-        }
-    } else if (m != NULL && proxy && m->state != EMPM__HANDSHAKE)
-        *p = m->peer;
-    c = empm__slab_conn(&e->slab, i);
     c->fd = fd;
     c->requests = m != NULL ? m->requests : 0;
     c->why = 0;
@@ -6895,8 +6872,9 @@ static uint32_t empm__listener_admit(empm__engine *e, int fd, int k,
     c->req = NULL;
     c->transport = NULL;
     c->state = (uint8_t)(m != NULL ? m->state
-                         : proxy   ? (uint32_t)EMPM__HANDSHAKE
-                                   : (uint32_t)EMPM__READ_HEAD);
+                         : e->s->endpoints[k].proxy
+                             ? (uint32_t)EMPM__HANDSHAKE
+                             : (uint32_t)EMPM__READ_HEAD);
     c->endpoint = (uint8_t)k;
     c->in_use = 1;
     c->place = EMPM__NEVER;
@@ -6915,6 +6893,40 @@ static uint32_t empm__listener_admit(empm__engine *e, int fd, int k,
             EMPM__WANT_ALWAYS | EMPM__WANT(EMPM__READY_IN);
     while (!__atomic_compare_exchange_n(&c->word, &w, n, 1, __ATOMIC_ACQ_REL,
                                         __ATOMIC_RELAXED));
+}
+
+/* Makes a record of a new descriptor and registers it. `from` is the peer's
+ * address; NULL: MaxConnectionsPerPeer does not ask. `m`: as above. Returns
+ * the record; NIL: it is closed; OVER: it is one too many, and the caller's
+ * still. */
+static uint32_t empm__listener_admit(empm__engine *e, int fd, int k,
+                                     const struct sockaddr_storage *from,
+                                     const empm__moved *m, uint32_t now_ms)
+{
+    const empm_config *cfg = e->cfg;
+    const uint32_t i = empm__slab_borrow(&e->slab);
+    empm__conn *c;
+    empm__peer *p;
+    if (i == EMPM__NIL) {
+        close(fd);
+        empm__listener_pause(e, EMPM__PAUSE_FDS, now_ms, "no memory");
+        return i;
+    }
+    p = empm__slab_peer(&e->slab, i);
+    p->family = EMPM__PEER_UNASKED;
+    if (from != NULL && empm__listener_limits_peers(e, k)) {
+        empm__peer_from(p, from);    /* what has moved was counted before */
+        if (!empm__counts_add(&e->counts, p,
+                              m != NULL ? INT_MAX
+                                        : cfg->max_connections_per_peer)) {
+            empm__slab_return(&e->slab, i);
+            return EMPM__OVER;
+        }
+    } else if (m != NULL && e->s->endpoints[k].proxy &&
+               m->state != EMPM__HANDSHAKE)
+        *p = m->peer;
+    empm__listener_record_begin(e, i, fd, k, m, now_ms);
+    c = empm__slab_conn(&e->slab, i);
     if (c->state == EMPM__READ_HEAD)
         empm__bump(&e->score->created, 1u);
     else                             /* only differences count */
@@ -7242,9 +7254,54 @@ static void empm__listener_shut(empm__engine *e, int k)
                              strerror(errno));
 }
 
-/* Accepts from listening socket k, at most `most`, and no more than our workers
- * can begin as long as siblings have time; `all`: whatever they have. Every
- * errno has its treatment, and none closes the socket or the child. */
+/* accept() has failed on endpoint k with `error`. Every errno has its
+ * treatment, and none closes the socket or the child. Returns 1 to go on. */
+static int empm__listener_accept_failed(empm__engine *e, int k, int error,
+                                        int accepted, int *failed,
+                                        uint32_t now_ms)
+{
+    const int fd = e->s->endpoints[k].fd;
+    switch (error) {
+    case EAGAIN:
+#if EAGAIN != EWOULDBLOCK
+    case EWOULDBLOCK:
+#endif
+        /* a sibling was faster; or, as some kernels say it, a unix socket has
+         * been shut down, and this event comes for ever */
+        if (!accepted && ++e->vain % EMPM__VAIN == 0 &&
+            empm__listener_is_shut(fd))
+            empm__listener_shut(e, k);
+        return 0;
+    case EMFILE: case ENFILE: case ENOBUFS: case ENOMEM:
+        if (empm__listener_cull(e, 1, now_ms) > 0)
+            return 1;
+        break;
+    case EBADF: case EINVAL: case ENOTSOCK: case EFAULT:
+        if (empm__listener_is_shut(fd)) {
+            empm__listener_shut(e, k);
+            return 0;
+        }
+        break;
+    default:                         /* this one connection has failed */
+        if (++*failed < 16)
+            return 1;                /* ... or it is all of them */
+    }
+    empm__listener_pause(e, EMPM__PAUSE_FDS, now_ms, strerror(error));
+    return 0;
+}
+
+/* Goes to the end of the queue in which the kernel wakes, so that siblings get
+ * their share. */
+static void empm__listener_rotate(empm__engine *e, uint32_t now_ms)
+{
+    e->accepts = 0;
+    empm__listener_watch(e, 0);
+    if (empm__listener_watch(e, 1) < 0)
+        empm__listener_pause(e, EMPM__PAUSE_FDS, now_ms, strerror(errno));
+}
+
+/* Accepts from endpoint k, at most `most`, and no more than our workers can
+ * begin as long as siblings have time; `all`: whatever they have. */
 static void empm__listener_accept(empm__engine *e, empm__batch *b, int k,
                                   int most, int all)
 {
@@ -7274,51 +7331,17 @@ static void empm__listener_accept(empm__engine *e, empm__batch *b, int k,
         }
         a.ss_family = AF_UNSPEC;
         fd = empm__fd_accept(l->fd, from);
-        if (fd >= 0) {
-            accepted = 1;
-            if (empm__listener_admit(e, fd, k, from, NULL,
-                                     now_ms) == EMPM__OVER)
-                empm__listener_hold(e, b, fd, k, from);
-            if (++e->accepts >= 16 && e->listening) {
-                /* last in the queue of who is woken: siblings get their
-                 * share */
-                e->accepts = 0;
-                empm__listener_watch(e, 0);
-                if (empm__listener_watch(e, 1) < 0)
-                    empm__listener_pause(e, EMPM__PAUSE_FDS, now_ms,
-                                         strerror(errno));
-            }
+        if (fd < 0) {
+            if (!empm__listener_accept_failed(e, k, errno, accepted, &failed,
+                                              now_ms))
+                return;
             continue;
         }
-        switch (errno) {
-        case EAGAIN:
-#if EAGAIN != EWOULDBLOCK
-        case EWOULDBLOCK:
-#endif
-            /* a sibling was faster; or, as some kernels say it, a unix socket
-             * has been shut down, and this event comes for ever */
-            if (!accepted && ++e->vain % EMPM__VAIN == 0 &&
-                empm__listener_is_shut(l->fd))
-                empm__listener_shut(e, k);
-            return;
-        case EMFILE: case ENFILE: case ENOBUFS: case ENOMEM:
-            if (empm__listener_cull(e, 1, now_ms) > 0)
-                continue;
-            empm__listener_pause(e, EMPM__PAUSE_FDS, now_ms, strerror(errno));
-            return;
-        case EBADF: case EINVAL: case ENOTSOCK: case EFAULT:
-            if (empm__listener_is_shut(l->fd)) {
-                empm__listener_shut(e, k);
-                return;
-            }
-            empm__listener_pause(e, EMPM__PAUSE_FDS, now_ms, strerror(errno));
-            return;
-        default:                     /* this one connection has failed */
-            if (++failed < 16)
-                continue;            /* ... or it is all of them */
-            empm__listener_pause(e, EMPM__PAUSE_FDS, now_ms, strerror(errno));
-            return;
-        }
+        accepted = 1;
+        if (empm__listener_admit(e, fd, k, from, NULL, now_ms) == EMPM__OVER)
+            empm__listener_hold(e, b, fd, k, from);
+        if (++e->accepts >= 16 && e->listening)
+            empm__listener_rotate(e, now_ms);
     }
 }
 
@@ -7382,15 +7405,41 @@ static void empm__listener_sweep(empm__engine *e, empm__batch *b,
     }
 }
 
+/* The last connections: the kernel has accepted them, so they are ours, unless
+ * they would only be closed while others serve. Then our copies of the sockets
+ * are closed. `others_serve`, `at_once`: of the stop; see the caller. */
+static void empm__listener_accept_last(empm__engine *e, empm__batch *b,
+                                       int others_serve, int at_once)
+{
+    const int tried = (e->paused & EMPM__PAUSE_NEW) != 0;    /* never served */
+    int k;
+    e->paused = 0;
+    for (k = 0; k < e->s->nendpoints; k++)
+        if (empm__listener_watches(e, k) && !tried &&
+            !(others_serve && at_once))
+            empm__listener_accept(e, b, k,
+                                  e->cfg->listen_backlog + EMPM__BATCH, 1);
+    empm__listener_settle(e, b, EMPM__HELD);
+    if (!others_serve && !tried)         /* nobody else will have these */
+        empm__move_take(e, b, 1);
+    empm__listener_pause(e, EMPM__PAUSE_STOP, b->now_ms, "");
+    for (k = 0; k < e->s->nendpoints; k++)
+        if (empm__listener_watches(e, k)) {
+            close(e->s->endpoints[k].fd);
+            e->s->endpoints[k].fd = -1;
+        }
+}
+
+/* Begins a stop or a drain, or turns a drain into a stop. An order that is less
+ * than what is under way changes nothing. */
 static void empm__listener_begin_stop(empm__engine *e, empm__batch *b,
                                       uint32_t orders)
 {
     const empm_config *cfg = e->cfg;
     const uint32_t before = e->stopping, now = orders & EMPM__ORDER_STOP;
-    const int tried = (e->paused & EMPM__PAUSE_NEW) != 0;    /* never served */
     const int others_serve = EMPM__SHARES(e) &&
         (orders & (EMPM__ORDER_HAND_OVER | EMPM__ORDER_UPGRADE)) != 0;
-    int k, wait;
+    int wait_ms;
     if (!others_serve || now) {
         const int gave = EMPM__HANDS_OVER(e) != 0;
         empm__store(&e->handing_over, 0u);
@@ -7405,34 +7454,18 @@ static void empm__listener_begin_stop(empm__engine *e, empm__batch *b,
         e->sweep_at_ms = e->swept_at_ms = b->now_ms;
     }
     if (!(before & EMPM__ORDER_STOP) && (orders & EMPM__ORDER_STOP))
-        wait = cfg->stop_timeout_ms;
+        wait_ms = cfg->stop_timeout_ms;
     else if (before == 0)
-        wait = empm__load(&e->drain_ms);
+        wait_ms = empm__load(&e->drain_ms);
     else
         return;
     if (!EMPM__HAS_PARENT(e->s) && !e->admin)    /* a parent has said it */
         empm__log(cfg, EMPM_LOG_NOTICE, now ? 491 : 492,
                   now ? "stopping" : "stopping gracefully");
-    if (before == 0) {
-        /* connections that the kernel has accepted are ours, too, unless they
-         * would only be closed while others serve */
-        e->paused = 0;
-        for (k = 0; k < e->s->nendpoints; k++)
-            if (empm__listener_watches(e, k) && !tried && !(others_serve &&
-                                                            now))
-                empm__listener_accept(e, b, k,
-                                      cfg->listen_backlog + EMPM__BATCH, 1);
-        empm__listener_settle(e, b, EMPM__HELD);
-        if (!others_serve && !tried)     /* nobody else will have these */
-            empm__move_take(e, b, 1);
-        empm__listener_pause(e, EMPM__PAUSE_STOP, b->now_ms, "");
-        for (k = 0; k < e->s->nendpoints; k++)
-            if (empm__listener_watches(e, k)) {
-                close(e->s->endpoints[k].fd);
-                e->s->endpoints[k].fd = -1;
-            }
-    }
-    e->stop_at_ms = wait > 0 ? empm__time_after(b->now_ms, wait) : EMPM__NEVER;
+    if (before == 0)
+        empm__listener_accept_last(e, b, others_serve, now != 0);
+    e->stop_at_ms = wait_ms > 0 ? empm__time_after(b->now_ms, wait_ms)
+                                : EMPM__NEVER;
     if (before == 0)
         empm__store(&e->linger_end_at_ms,
                     empm__time_after(b->now_ms, cfg->linger_short_ms));
@@ -7565,6 +7598,14 @@ static void empm__move_drain(empm__engine *e, empm__batch *b)
  * others too, as they fall due, and a worker cleans up when there is one.
  * ------------------------------------------------------------------------- */
 
+static void empm__listener_clock(empm__batch *b)
+{
+    b->now_us = empm__now_us();
+    b->now_ms = empm__time_us_to_ms(b->now_us);
+}
+
+/* Takes what is due. Asks only then whether all workers are stuck, since that
+ * takes their lock. */
 static void empm__listener_expire(empm__engine *e, empm__batch *b)
 {
     const uint32_t now = b->now_ms;
@@ -7594,26 +7635,28 @@ static void empm__listener_expire(empm__engine *e, empm__batch *b)
     }
 }
 
-/* The batch goes to the queue, and the role is given back if there is work: 1.
- * The gate closes when nobody has had time for a while. Apache's formula:
- * queued < (1 + factor) * idle. */
-static int empm__listener_end_round(empm__engine *e, empm__batch *b)
+static void empm__listener_push_batch_locked(empm__engine *e,
+                                             const empm__batch *b)
 {
     empm__queue *q = &e->queue;
-    uint32_t idle;
-    int old, close_gate = 0, give, given;
-    pthread_mutex_lock(&q->lock);
-    if (b->count > 0) {
-        if (q->tail == EMPM__NIL)
-            q->head = b->head;
-        else
-            empm__slab_conn(&e->slab, q->tail)->queue_next = b->head;
-        q->tail = b->tail;
-        q->count += b->count;
-        q->pushed += b->count;
-    }
-    /* "the oldest job is over 1 ms old", without a clock per job: when all that
-     * had been pushed at the mark is popped, the mark moves to now */
+    if (b->count == 0)
+        return;
+    if (q->tail == EMPM__NIL)
+        q->head = b->head;
+    else
+        empm__slab_conn(&e->slab, q->tail)->queue_next = b->head;
+    q->tail = b->tail;
+    q->count += b->count;
+    q->pushed += b->count;
+}
+
+/* Is the oldest job over 1 ms old? Jobs have no clock of their own: when all
+ * that had been pushed at the mark is popped, the mark moves to now. */
+static int empm__listener_jobs_are_old_locked(empm__engine *e,
+                                              const empm__batch *b)
+{
+    empm__queue *q = &e->queue;
+    int old;
     if ((int32_t)(q->popped - q->mark) >= 0) {
         q->mark = q->pushed;
         q->mark_at_us = b->now_us;
@@ -7625,6 +7668,34 @@ static int empm__listener_end_round(empm__engine *e, empm__batch *b)
         q->mark_late = 1;
         empm__bump(&e->score->waited, q->mark - q->popped);
     }
+    return old;
+}
+
+/* The parent wants to know when few workers are idle, and when more are again,
+ * at most ten times a second. */
+static void empm__listener_tell_few(empm__engine *e, uint32_t idle,
+                                    uint64_t now_us)
+{
+    const uint32_t share = empm__load(
+        &empm__score_slot_at(&e->s->score, e->slot)->spare_share);
+    if ((idle < share) == e->told_few || now_us < e->tell_at_us)
+        return;
+    e->told_few = !e->told_few;
+    e->tell_at_us = now_us + 100000u;
+    empm__engine_tell_parent(e, 'i');
+}
+
+/* The batch goes to the queue. The gate closes when nobody has had time for a
+ * while. Apache's formula: queued < (1 + factor) * idle. Returns 1 if the role
+ * is given back, as there is work. */
+static int empm__listener_end_round(empm__engine *e, empm__batch *b)
+{
+    empm__queue *q = &e->queue;
+    uint32_t idle;
+    int old, close_gate = 0, give, given;
+    pthread_mutex_lock(&q->lock);
+    empm__listener_push_batch_locked(e, b);
+    old = empm__listener_jobs_are_old_locked(e, b);
     idle = empm__queue_idle_locked(q);
     if (idle > 0 &&
         q->count < (1 + e->cfg->async_request_worker_factor) * idle)
@@ -7640,15 +7711,7 @@ static int empm__listener_end_round(empm__engine *e, empm__batch *b)
     if (close_gate || (idle == 0 && e->paused == 0 &&
                        empm__listener_all_busy(e, b->now_ms, 1, 1)))
         empm__listener_pause(e, EMPM__PAUSE_GATE, b->now_ms, "");
-    /* the parent wants to know when few are left, at most ten times a second */
-    if ((idle < empm__load(&empm__score_slot_at(&e->s->score,
-                                                e->slot)->spare_share)) !=
-            e->told_few &&
-        b->now_us >= e->tell_at_us) {
-        e->told_few = !e->told_few;
-        e->tell_at_us = b->now_us + 100000u;
-        empm__engine_tell_parent(e, 'i');
-    }
+    empm__listener_tell_few(e, idle, b->now_us);
     e->give_at_ms = EMPM__NEVER;
     if (give)
         empm__move_give_jobs(e, b);
@@ -7747,87 +7810,108 @@ static int empm__listener_client_is_gone(const empm__conn *c)
     return n == 0 || (n < 0 && !empm__fd_would_block(errno) && errno != EINTR);
 }
 
-/* 1: the role has been given back. */
-static int empm__listener_round(empm__engine *e)
+/* Orders of other threads and of the parent, all at once. */
+static void empm__listener_obey(empm__engine *e, empm__batch *b)
 {
-    const empm__wing *const *wing;
-    empm__event *events = e->events;
-    empm__batch b;
-    uint32_t orders;
-    int n, i, timeout;
-    b.head = b.tail = EMPM__NIL;
-    b.count = 0;
-    b.now_us = empm__now_us();
-    b.now_ms = empm__time_us_to_ms(b.now_us);
-    orders = __atomic_exchange_n(&e->poller.orders, 0u, __ATOMIC_ACQUIRE);
-    empm__listener_drain_inbox(e, &b);
+    const uint32_t orders = __atomic_exchange_n(&e->poller.orders, 0u,
+                                                __ATOMIC_ACQUIRE);
+    empm__listener_drain_inbox(e, b);
     if (orders & (EMPM__ORDER_STOP | EMPM__ORDER_GRACEFUL))
-        empm__listener_begin_stop(e, &b, orders);
+        empm__listener_begin_stop(e, b, orders);
     if (orders & EMPM__ORDER_PING)
         empm__bump(&e->score->pongs, 1u);
     if (orders & EMPM__ORDER_ACCEPT)
-        empm__listener_unpause(e, EMPM__PAUSE_NEW, b.now_ms);
+        empm__listener_unpause(e, EMPM__PAUSE_NEW, b->now_ms);
     if (orders & EMPM__ORDER_GATE)
-        empm__listener_unpause(e, EMPM__PAUSE_GATE, b.now_ms);
+        empm__listener_unpause(e, EMPM__PAUSE_GATE, b->now_ms);
+}
+
+/* Offers an event to its record, unless that is free or has a new life: then
+ * the event is of a descriptor that is closed here. */
+static void empm__listener_event(empm__engine *e, empm__batch *b,
+                                 const empm__event *event)
+{
+    const empm__conn *c = empm__slab_conn(&e->slab, event->index);
+    if (!c->in_use || c->gen != event->gen)
+        return;
+    if (empm__listener_take(e, event->index, event->ready, b->now_ms) &&
+        !((event->ready & EMPM__STICKY) && empm__listener_is_tight(e) &&
+          empm__listener_client_is_gone(c) &&
+          empm__listener_close_idle(e, event->index)))
+        empm__listener_batch_add(e, b, event->index);
+}
+
+/* All that is due but the deadlines of records: of wings, of a stop, and the
+ * ends of pauses. */
+static void empm__listener_timers(empm__engine *e, empm__batch *b)
+{
+    const empm__wing *const *wing;
+    if (empm__time_is_late(empm__wings_expire_at(e), b->now_ms)) {
+        EMPM__EACH_WING(wing, expire)
+            (*wing)->expire(e, b->now_ms);
+    }
+    if (empm__time_is_late(e->stop_at_ms, b->now_ms))
+        empm__listener_abort_all(e, b);
+    if ((e->paused & (EMPM__PAUSE_FDS | EMPM__PAUSE_FULL)) &&
+        empm__time_until(e->retry_at_ms, b->now_ms) <= 0)
+        empm__listener_unpause(e, EMPM__PAUSE_FDS | EMPM__PAUSE_FULL,
+                               b->now_ms);
+    if ((e->paused & EMPM__PAUSE_TURN) &&
+        (empm__time_until(e->turn_over_at_ms, b->now_ms) <= 0 ||
+         empm__listener_room(e, b) > empm__listener_fresh(e, b->now_ms)))
+        empm__listener_unpause(e, EMPM__PAUSE_TURN, b->now_ms);
+}
+
+/* MaxConnectionsPerChild is reached: this child drains, and siblings, or a new
+ * one, get what waits. */
+static void empm__listener_retire_child(empm__engine *e)
+{
+    if (e->cfg->max_connections_per_child == 0 || !EMPM__HAS_PARENT(e->s) ||
+        e->stopping ||
+        empm__load(&e->score->accepted) - e->accepted_before <
+            (uint32_t)e->cfg->max_connections_per_child)
+        return;
+    empm__store(&e->drain_ms, e->cfg->graceful_restart_timeout_ms);
+    empm__poller_order(&e->poller,
+                       EMPM__ORDER_GRACEFUL | EMPM__ORDER_HAND_OVER);
+}
+
+/* One round. Returns 1 if the role has been given back. */
+static int empm__listener_round(empm__engine *e)
+{
+    empm__event *events = e->events;
+    empm__batch b;
+    int n, i, timeout_ms;
+    b.head = b.tail = EMPM__NIL;
+    b.count = 0;
+    empm__listener_clock(&b);
+    empm__listener_obey(e, &b);
     if (e->stopping && e->slab.in_use == 0)
         return 0;
-    timeout = b.count > 0 ? 0 : empm__listener_poll_timeout(e, b.now_ms);
-    n = empm__poller_wait(&e->poller, timeout, events);
+    timeout_ms = b.count > 0 ? 0 : empm__listener_poll_timeout(e, b.now_ms);
+    n = empm__poller_wait(&e->poller, timeout_ms, events);
     if (n < 0)
         empm__listener_cannot_wait(e);
     else
         e->deaf_at_us = 0;
-    b.now_us = empm__now_us();
-    b.now_ms = empm__time_us_to_ms(b.now_us);
+    empm__listener_clock(&b);
     for (i = 0; i < n; i++) {
-        const empm__event *event = &events[i];
-        empm__conn *c;
-        if (event->index == EMPM__EVENT_WAKE) {
+        if (events[i].index == EMPM__EVENT_WAKE)
             empm__poller_wake_fd_drain(e->poller.wake_fd[0]);
-            continue;
-        }
-        if (event->index >= EMPM__EVENT_ENDPOINT)
-            continue;                /* below, after the old ones */
-        c = empm__slab_conn(&e->slab, event->index);
-        if (!c->in_use || c->gen != event->gen)
-            continue;                /* of a descriptor that is closed here */
-        if (empm__listener_take(e, event->index, event->ready, b.now_ms) &&
-            !((event->ready & EMPM__STICKY) && empm__listener_is_tight(e) &&
-              empm__listener_client_is_gone(c) &&
-              empm__listener_close_idle(e, event->index)))
-            empm__listener_batch_add(e, &b, event->index);
+        else if (events[i].index < EMPM__EVENT_ENDPOINT)
+            empm__listener_event(e, &b, &events[i]);
     }
     empm__listener_expire(e, &b);
     empm__listener_settle(e, &b, 0);
-    if (empm__time_is_late(empm__wings_expire_at(e), b.now_ms)) {
-        EMPM__EACH_WING(wing, expire)
-            (*wing)->expire(e, b.now_ms);
-    }
-    if (e->stop_at_ms != EMPM__NEVER && empm__time_until(e->stop_at_ms,
-                                                      b.now_ms) <= 0)
-        empm__listener_abort_all(e, &b);
-    if ((e->paused & (EMPM__PAUSE_FDS | EMPM__PAUSE_FULL)) &&
-        empm__time_until(e->retry_at_ms, b.now_ms) <= 0)
-        empm__listener_unpause(e, EMPM__PAUSE_FDS | EMPM__PAUSE_FULL,
-                               b.now_ms);
-    if ((e->paused & EMPM__PAUSE_TURN) &&
-        (empm__time_until(e->turn_over_at_ms, b.now_ms) <= 0 ||
-         empm__listener_room(e, &b) > empm__listener_fresh(e, b.now_ms)))
-        empm__listener_unpause(e, EMPM__PAUSE_TURN, b.now_ms);
+    empm__listener_timers(e, &b);
+    /* new connections after old ones: they have places, and may free some */
     for (i = 0; i < n; i++)
         if (events[i].index >= EMPM__EVENT_ENDPOINT &&
             events[i].index != EMPM__EVENT_WAKE)
             empm__listener_look(e, &b, events[i].index);
     if (EMPM__FORKS && empm__time_is_late(e->sweep_at_ms, b.now_ms))
         empm__move_drain(e, &b);
-    if (e->cfg->max_connections_per_child > 0 && EMPM__HAS_PARENT(e->s) &&
-        !e->stopping &&
-        empm__load(&e->score->accepted) - e->accepted_before >=
-                             (uint32_t)e->cfg->max_connections_per_child) {
-        empm__store(&e->drain_ms, e->cfg->graceful_restart_timeout_ms);
-        empm__poller_order(&e->poller,
-                           EMPM__ORDER_GRACEFUL | EMPM__ORDER_HAND_OVER);
-    }
+    empm__listener_retire_child(e);
     return empm__listener_end_round(e, &b);
 }
 
