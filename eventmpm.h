@@ -12191,19 +12191,57 @@ static void empm__engine_free(empm__engine *e)
     pthread_cond_destroy(&e->done_cond);
 }
 
+/* Workers and where they sleep; their counts go on where the slot's last tenant
+ * left them. Returns EMPM_OK or EMPM_ENOMEM. */
+static int empm__engine_workers_init(empm__engine *e)
+{
+    const size_t n = (size_t)e->nworkers;
+    size_t i;
+    e->sleepers = (empm__sleeper *)EMPM_MALLOC(n * sizeof *e->sleepers);
+    e->workers = (empm__worker *)EMPM_MALLOC(n * sizeof *e->workers);
+    if (e->sleepers == NULL || e->workers == NULL)
+        return EMPM_ENOMEM;
+    memset(e->workers, 0, n * sizeof *e->workers);
+    for (i = 0; i < n; i++) {
+        empm__worker *w = &e->workers[i];
+        w->engine = e;
+        w->s = e->s;
+        w->cfg = e->cfg;
+        w->number = (uint32_t)i;
+        w->date_s = -1;
+        w->score = empm__score_worker_at(&e->s->score, e->slot, (int)i);
+        empm__store(&w->score->accesses_before,
+                    empm__load(&w->score->accesses));
+        empm__store(&w->score->status, (uint32_t)'S');
+    }
+    return EMPM_OK;
+}
+
+/* A condition whose timed waits no change of the date disturbs. */
+static void empm__engine_cond_init(pthread_cond_t *cond)
+{
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+#if !defined(__APPLE__)
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+#endif
+    pthread_cond_init(cond, &attr);
+    pthread_condattr_destroy(&attr);
+}
+
+/* Everything up to the first thread. Returns EMPM_OK, EMPM_ENOMEM, or EMPM_ESYS
+ * with errno; empm__engine_free() ends what has been made by then. */
 static int empm__engine_init(empm__engine *e, empm_server *s, int slot,
                              int admin)
 {
     const empm_config *cfg = s->cfg;
-    const int n = admin ? 1 : cfg->threads_per_child;
     const empm__wing *const *wing;
-    pthread_condattr_t attr;
-    int i;
+    int r;
     memset(e, 0, sizeof *e);
     e->s = s;
     e->cfg = cfg;
     e->slot = slot;
-    e->nworkers = n;
+    e->nworkers = admin ? 1 : cfg->threads_per_child;
     e->admin = admin;
     e->routes = admin ? &s->admin_routes : &s->routes;
     e->done_fd = -1;
@@ -12228,46 +12266,25 @@ static int empm__engine_init(empm__engine *e, empm_server *s, int slot,
     e->lines_due_at_ms = EMPM__NEVER;
     e->pid = (long)getpid();
     pthread_mutex_init(&e->done_lock, NULL);
-    pthread_condattr_init(&attr);
-#if !defined(__APPLE__)
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-#endif
-    pthread_cond_init(&e->done_cond, &attr);
-    pthread_condattr_destroy(&attr);
+    empm__engine_cond_init(&e->done_cond);
     empm__wheel_init(&e->wheel, empm__now_ms());
-    e->sleepers = (empm__sleeper *)EMPM_MALLOC((size_t)n *
-                                               sizeof *e->sleepers);
-    e->workers = (empm__worker *)EMPM_MALLOC((size_t)n * sizeof *e->workers);
-    if (e->sleepers == NULL || e->workers == NULL ||
+    if (empm__engine_workers_init(e) < 0 ||
         empm__slab_init(&e->slab, e->most + EMPM__MOVE_MOST,
                         (uint32_t)getpid() * 2654435761u) < 0 ||
         (cfg->max_connections_per_peer > 0 && !admin &&
          empm__counts_init(&e->counts, e->slab.limit) < 0))
         return EMPM_ENOMEM;
-    memset(e->workers, 0, (size_t)n * sizeof *e->workers);
-    for (i = 0; i < n; i++) {
-        empm__worker *w = &e->workers[i];
-        w->engine = e;
-        w->s = s;
-        w->cfg = cfg;
-        w->number = (uint32_t)i;
-        w->date_s = -1;
-        w->score = empm__score_worker_at(&s->score, slot, i);
-        empm__store(&w->score->accesses_before,
-                    empm__load(&w->score->accesses));
-        empm__store(&w->score->status, (uint32_t)'S');
-    }
-    empm__queue_init(&e->queue, &e->slab, e->sleepers, (uint32_t)n,
+    empm__queue_init(&e->queue, &e->slab, e->sleepers, (uint32_t)e->nworkers,
                      empm__processor_count() / (uint32_t)cfg->start_servers,
                      e->score);
-    i = empm__poller_init(&e->poller, &e->slab);
-    if (i == EMPM_OK && EMPM__SHARES(e) &&
+    r = empm__poller_init(&e->poller, &e->slab);
+    if (r == EMPM_OK && EMPM__SHARES(e) &&
         empm__poller_bell(&e->poller, s->exchange.bell[0]) < 0)
-        i = EMPM_ESYS;
+        r = EMPM_ESYS;
     EMPM__EACH_WING(wing, engine_new)
-        if (i == EMPM_OK)
-            i = (*wing)->engine_new(e);
-    return i;
+        if (r == EMPM_OK)
+            r = (*wing)->engine_new(e);
+    return r;
 }
 
 /* Starts the threads; on failure none runs. Under empm_start() they block what
@@ -12277,8 +12294,7 @@ static int empm__engine_init(empm__engine *e, empm_server *s, int slot,
 static int empm__engine_start(empm__engine *e)
 {
     static const int own[] = { SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT,
-                              SIGTRAP,
-                               SIGSYS, SIGPROF };
+                               SIGTRAP, SIGSYS, SIGPROF };
     const empm_config *cfg = e->cfg;
     pthread_attr_t attr;
     sigset_t all, old;
@@ -12378,6 +12394,11 @@ EMPM_API int empm_resume(empm_server *s, empm_ticket ticket)
 
 /* ---------------------------------------------------------------------------
  * >>endpoints -- listen strings, and sockets that are inherited
+ *
+ * A Listen is taken apart once, into what socket it means and what is spoken on
+ * it. A socket that is there already is found by that meaning, not by the text:
+ * one of the server before a reload, or one that a service manager or the old
+ * program of an upgrade has passed.
  * ------------------------------------------------------------------------- */
 
 enum empm__endpoint_kind { EMPM__ENDPOINT_TCP, EMPM__ENDPOINT_UNIX,
@@ -12405,13 +12426,70 @@ static int empm__endpoint_word(const char *o, size_t n, const char *name,
     return 1;
 }
 
+/* [address:]port, which stands in l->host. Returns NULL or what is wrong. */
+static const char *empm__endpoint_parse_tcp(empm__endpoint_spec *l)
+{
+    char *colon = strrchr(l->host, ':');
+    int64_t port;
+    if (colon != NULL && strchr(colon, ']') != NULL)
+        return "wants a port";
+    if (snprintf(l->port, sizeof l->port, "%.7s",
+                 colon != NULL ? colon + 1 : l->host) > 5)
+        return "wants a port from 0 to 65535";
+    port = empm__parse_u63(l->port, strlen(l->port));
+    if (port < 0 || port > 65535)
+        return "wants a port from 0 to 65535";
+    snprintf(l->port, sizeof l->port, "%d", (int)port);
+    if (colon == NULL)
+        colon = l->host;
+    *colon = '\0';
+    if (l->host[0] == '[') {
+        if (colon[-1] != ']')
+            return "wants [address]:port";
+        colon[-1] = '\0';
+        memmove(l->host, l->host + 1, strlen(l->host));
+    } else if (strchr(l->host, ':') != NULL)
+        return "wants brackets around an IPv6 address";
+    if (strcmp(l->host, "*") == 0)
+        l->host[0] = '\0';
+    return NULL;
+}
+
+/* The n bytes at `o` are a word behind the address. Returns NULL or what is
+ * wrong with it. */
+static const char *empm__endpoint_parse_word(empm__endpoint_spec *l,
+                                             const char *o, size_t n)
+{
+    const int is_unix = l->kind == EMPM__ENDPOINT_UNIX;
+    char *end;
+    if (l->kind == EMPM__ENDPOINT_TCP && n == 6 && memcmp(o, "v6only", 6) == 0)
+        l->v6only = 1;
+    else if (empm__text_same(o, n, "http", 4))
+        ;                            /* Apache's name for what is spoken */
+    else if (empm__text_same(o, n, "https", 5))
+        return "there is no TLS yet: put a proxy that has it in front of a "
+               "Listen \"127.0.0.1:8080 proxy\"";
+    else if (n == 5 && memcmp(o, "admin", 5) == 0)
+        l->admin = 1;
+    else if (n == 5 && memcmp(o, "proxy", 5) == 0)
+        l->proxy = 1;
+    else if (is_unix && n > 5 && memcmp(o, "mode=", 5) == 0) {
+        l->mode = strtol(o + 5, &end, 8);
+        if (end != o + n || l->mode < 0 || l->mode > 0777)
+            return "wants mode= as up to three octal digits";
+    } else if (!is_unix || (!empm__endpoint_word(o, n, "user=", l->user) &&
+                            !empm__endpoint_word(o, n, "group=", l->group)))
+        return "takes http, v6only, proxy, admin or (unix:) mode=, user= or "
+               "group= and no other word";
+    return NULL;
+}
+
 /* Takes `text` apart. Returns NULL or what is wrong with it. */
 static const char *empm__endpoint_parse(empm__endpoint_spec *l,
                                         const char *text)
 {
     size_t n = strcspn(text, " \t");
-    const char *o = text + n;
-    char *colon;
+    const char *o = text + n, *why = NULL;
     int64_t v;
     memset(l, 0, sizeof *l);
     l->mode = -1;
@@ -12436,60 +12514,14 @@ static const char *empm__endpoint_parse(empm__endpoint_spec *l,
             return "wants the name of a socket";
     } else {
         l->kind = EMPM__ENDPOINT_TCP;
-        colon = strrchr(l->host, ':');
-        if (colon != NULL && strchr(colon, ']') != NULL)
-            return "wants a port";
-        if (snprintf(l->port, sizeof l->port, "%.7s",
-                     colon != NULL ? colon + 1 : l->host) > 5)
-            return "wants a port from 0 to 65535";
-        v = empm__parse_u63(l->port, strlen(l->port));
-        if (v < 0 || v > 65535)
-            return "wants a port from 0 to 65535";
-        snprintf(l->port, sizeof l->port, "%d", (int)v);
-        if (colon == NULL)
-            colon = l->host;
-        *colon = '\0';
-        if (l->host[0] == '[') {
-            if (colon[-1] != ']')
-                return "wants [address]:port";
-            colon[-1] = '\0';
-            memmove(l->host, l->host + 1, strlen(l->host));
-        } else if (strchr(l->host, ':') != NULL)
-            return "wants brackets around an IPv6 address";
-        if (strcmp(l->host, "*") == 0)
-            l->host[0] = '\0';
+        why = empm__endpoint_parse_tcp(l);
     }
-    while (*(o += strspn(o, " \t")) != '\0') {
-        char *end;
+    while (why == NULL && *(o += strspn(o, " \t")) != '\0') {
         n = strcspn(o, " \t");
-        if (l->kind == EMPM__ENDPOINT_TCP && n == 6 &&
-            memcmp(o, "v6only", 6) == 0)
-            l->v6only = 1;
-        else if (empm__text_same(o, n, "http", 4))
-            ;                            /* Apache's name for what is spoken */
-        else if (empm__text_same(o, n, "https", 5))
-            return "there is no TLS yet: put a proxy that has it in front of a "
-                   "Listen \"127.0.0.1:8080 proxy\"";
-        else if (n == 5 && memcmp(o, "admin", 5) == 0)
-            l->admin = 1;
-        else if (n == 5 && memcmp(o, "proxy", 5) == 0)
-            l->proxy = 1;
-        else if (l->kind == EMPM__ENDPOINT_UNIX && n > 5 &&
-                 memcmp(o, "mode=", 5) == 0) {
-            l->mode = strtol(o + 5, &end, 8);
-            if (end != o + n || l->mode < 0 || l->mode > 0777)
-                return "wants mode= as up to three octal digits";
-        } else if (l->kind == EMPM__ENDPOINT_UNIX &&
-                   (empm__endpoint_word(o, n, "user=", l->user) ||
-                    empm__endpoint_word(o, n, "group=", l->group)))
-            ;
-        else
-            return "takes http, v6only, proxy, admin or (unix:) mode=, user= "
-            "or "
-                   "group= and no other word";
+        why = empm__endpoint_parse_word(l, o, n);
         o += n;
     }
-    return NULL;
+    return why;
 }
 
 /* Do both mean the same socket, whatever their options? */
@@ -12880,16 +12912,14 @@ static const char *empm__endpoint_advice(const empm__endpoint_spec *spec,
     switch (error) {
     case EADDRINUSE:
         return reload ? ": where it overlaps the old Listen, a reload cannot "
-               "do "
-                        "it: stop and start"
+                        "do it: stop and start"
                       : ": stop the program that has it, or take another port, "
                         "such as -p 8081";
     case EACCES: case EPERM:
         return spec->kind == EMPM__ENDPOINT_UNIX
                    ? ": take a folder that you can write; user= wants root"
                    : ": for a port below 1024 start as root, or take one "
-                   "above, "
-                     "such as -p 8080";
+                     "above, such as -p 8080";
     case EADDRNOTAVAIL:
         return ": no address of this machine: leave it out to have all of them";
     case EAFNOSUPPORT:
@@ -12945,46 +12975,78 @@ static int empm__endpoint_tcp(empm_server *s, const empm__endpoint_spec *spec,
     return fatal || s->nendpoints == first ? -1 : 0;
 }
 
+/* Takes over what is open already. A name of systemd's may stand for several
+ * sockets, and a host's for all that have the port of the first: nobody is
+ * asked for its addresses again. */
+static void empm__endpoint_inherit(empm_server *s,
+                                   const empm__endpoint_spec *spec,
+                                   const char *text,
+                                   const empm__rights *rights,
+                                   empm__inherited *heritage)
+{
+    const int first = s->nendpoints, is_tcp = spec->kind == EMPM__ENDPOINT_TCP;
+    while (s->nendpoints < EMPM_MAX_LISTEN &&
+           (s->nendpoints == first || is_tcp ||
+            spec->kind == EMPM__ENDPOINT_SYSTEMD)) {
+        const int fd = empm__inherited_find(heritage, spec,
+                                            is_tcp && s->nendpoints > first
+                                              ? s->endpoints[first].port : -1);
+        empm__endpoint *l = &s->endpoints[s->nendpoints];
+        if (fd < 0 || empm__fd_flags(fd, 1) < 0)
+            return;
+        empm__endpoint_add(s, spec, text, fd);
+        l->rights = *rights;
+        if (spec->kind == EMPM__ENDPOINT_UNIX && heritage->old == NULL)
+            snprintf(l->path, sizeof l->path, "%.107s", spec->host);
+    }
+}
+
+/* A unix socket, made, or a descriptor that is said to listen. Returns 0, or -1
+ * with errno or *why. */
+static int empm__endpoint_one(empm_server *s, const empm__endpoint_spec *spec,
+                              const char *text, const empm__rights *rights,
+                              const char **why)
+{
+    empm__endpoint made;
+    int fd = spec->fd, r;
+    memset(&made, 0, sizeof made);
+    if (spec->kind == EMPM__ENDPOINT_UNIX)
+        fd = empm__endpoint_unix(&made, spec, rights, s->cfg->listen_backlog);
+    else if (!empm__endpoint_is_listening(fd)) {
+        if (errno == 0 || errno == EBADF || errno == ENOTSOCK)
+            *why = "is not a listening socket";
+        return -1;
+    }
+    r = fd < 0 ? -1 : empm__fd_flags(fd, 1);
+    if (fd >= 0) {
+        empm__endpoint *l = &s->endpoints[s->nendpoints];
+        empm__endpoint_add(s, spec, text, fd);
+        l->rights = *rights;
+        memcpy(l->path, made.path, sizeof l->path);
+    }
+    return r;
+}
+
 /* Opens one listen string, or takes over what is open. Says what is wrong and
  * returns an error; what is open by then is the server's. */
 static int empm__endpoint_open(empm_server *s, const char *text,
                                const empm__rights *rights,
                                empm__inherited *heritage, empm__report *rep)
 {
-    const empm_config *cfg = s->cfg;
     const int first = s->nendpoints;
     empm__endpoint_spec spec;
-    empm__endpoint made;
     const char *why = empm__endpoint_parse(&spec, text);
-    int fd = -1, r = -1, k;
+    int r = -1, k, error;
     if (why != NULL) {
         empm__report_say(rep, EMPM_LOG_ERROR, 5108, "Listen %s: %s", text, why);
         return EMPM_EINVAL;
     }
-    if ((k = empm__endpoint_covered(cfg, &spec)) >= 0) {
+    if ((k = empm__endpoint_covered(s->cfg, &spec)) >= 0) {
         empm__report_say(rep, EMPM_LOG_INFO, 5113, "Listen %s: Listen %s "
-                         "serves IPv4, too", text, cfg->listen[k]);
+                         "serves IPv4, too", text, s->cfg->listen[k]);
         return EMPM_OK;
     }
-    memset(&made, 0, sizeof made);
-    /* a name of systemd's may stand for several, and a host's for all that have
-     * the port of the first: nobody is asked for its addresses again */
-    while (s->nendpoints < EMPM_MAX_LISTEN &&
-           (s->nendpoints == first || spec.kind == EMPM__ENDPOINT_SYSTEMD ||
-            spec.kind == EMPM__ENDPOINT_TCP) &&
-           (fd = empm__inherited_find(heritage, &spec,
-                                      spec.kind == EMPM__ENDPOINT_TCP &&
-                                             s->nendpoints > first
-                                         ? s->endpoints[first].port : -1)) >=
-           0) {
-        if (empm__fd_flags(fd, 1) < 0)
-            break;
-        empm__endpoint_add(s, &spec, text, fd);
-        s->endpoints[s->nendpoints - 1].rights = *rights;
-        if (spec.kind == EMPM__ENDPOINT_UNIX && heritage->old == NULL)
-            snprintf(s->endpoints[s->nendpoints - 1].path, sizeof made.path,
-                     "%.107s", spec.host);
-    }
+    empm__endpoint_inherit(s, &spec, text, rights, heritage);
     if (s->nendpoints > first)
         return EMPM_OK;
     if (s->nendpoints == EMPM_MAX_LISTEN)
@@ -12993,31 +13055,16 @@ static int empm__endpoint_open(empm_server *s, const char *text,
         why = "no socket of that name has been passed";
     else if (spec.kind == EMPM__ENDPOINT_TCP)
         r = empm__endpoint_tcp(s, &spec, text, &why);
-    else if (spec.kind == EMPM__ENDPOINT_FD &&
-             !empm__endpoint_is_listening(spec.fd)) {
-        if (errno == 0 || errno == EBADF || errno == ENOTSOCK)
-            why = "is not a listening socket";
-        r = -1;
-    } else {
-        fd = spec.kind == EMPM__ENDPOINT_FD
-                 ? spec.fd : empm__endpoint_unix(&made, &spec, rights,
-                                                 cfg->listen_backlog);
-        r = fd < 0 ? -1 : empm__fd_flags(fd, 1);
-        if (fd >= 0) {
-            empm__endpoint_add(s, &spec, text, fd);
-            s->endpoints[first].rights = *rights;
-            memcpy(s->endpoints[first].path, made.path, sizeof made.path);
-        }
-    }
-    if (r < 0) {
-        const int error = why == NULL ? errno : 0;
-        empm__report_say(rep, EMPM_LOG_ERROR, 72, "Listen %s: %s%s", text,
-                         why != NULL ? why : strerror(error),
-                         empm__endpoint_advice(&spec, error,
-                                               heritage->old != NULL));
-        return EMPM_ESYS;
-    }
-    return EMPM_OK;
+    else
+        r = empm__endpoint_one(s, &spec, text, rights, &why);
+    if (r == 0)
+        return EMPM_OK;
+    error = why == NULL ? errno : 0;
+    empm__report_say(rep, EMPM_LOG_ERROR, 72, "Listen %s: %s%s", text,
+                     why != NULL ? why : strerror(error),
+                     empm__endpoint_advice(&spec, error,
+                                           heritage->old != NULL));
+    return EMPM_ESYS;
 }
 
 /* ---------------------------------------------------------------------------
@@ -13683,18 +13730,102 @@ static void empm__server_free(empm_server *s)
     EMPM_FREE(s);
 }
 
+/* What all processes share: the scoreboard and the exchange. They are made once
+ * and outlive each reload. Returns EMPM_OK, or an error that has been said, but
+ * for EMPM_ENOMEM. */
+static int empm__server_share(empm_server *s, int shared,
+                              const empm_server *old, empm__report *rep)
+{
+    const empm_config *cfg = s->cfg;
+    empm__score_server *at;
+    int r;
+    if (old != NULL) {
+        s->score = old->score;
+        s->exchange = old->exchange;
+        s->borrows = 1;
+        s->generation = old->generation + 1;
+        return EMPM_OK;
+    }
+    /* two generations, each with an admin child */
+    r = empm__score_init(&s->score,
+                         shared ? cfg->server_limit * EMPM_GENERATIONS + 2 : 2,
+                         shared ? cfg->thread_limit : cfg->threads_per_child,
+                         shared);
+    if (r < 0)
+        return r;
+    if (empm__exchange_inherit(&s->exchange) && !shared)
+        empm__exchange_free(&s->exchange);
+    if (shared && !s->exchange.inherited &&
+        (r = empm__exchange_new(&s->exchange)) < 0) {
+        empm__report_say(rep, EMPM_LOG_ERROR, 5046, "no sockets between "
+                         "children: %s", strerror(errno));
+        return r;
+    }
+    at = empm__score_server_at(&s->score);
+    at->started_us = empm__now_us();
+    at->started_s = at->restarted_s = (int64_t)time(NULL);
+    return EMPM_OK;
+}
+
+/* Where bodies and answers go that are too large for memory. Without the
+ * default folder there is none, and they are refused. */
+static int empm__server_spool_open(empm_server *s, empm__report *rep)
+{
+    const empm_config *cfg = s->cfg;
+    char path[1200];
+    s->spool_dir = open(empm__config_path(cfg, cfg->spool_directory, path,
+                                          sizeof path),
+                        O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (s->spool_dir >= 0 || (empm__check_spool_default(cfg) &&
+                              (errno == ENOENT || errno == ENOTDIR)))
+        return EMPM_OK;
+    empm__report_say(rep, EMPM_LOG_ERROR, 5107, "SpoolDirectory %s: %s",
+                     cfg->spool_directory, strerror(errno));
+    return EMPM_ESYS;
+}
+
+/* Opens all endpoints, or takes them over. What is passed to us and nobody
+ * accepts from must not listen: it is closed. */
+static int empm__server_listen(empm_server *s, int shared,
+                               const empm_server *old, empm__report *rep)
+{
+    empm_config *cfg = s->cfg;
+    empm__inherited heritage;
+    int i, r;
+    empm__inherited_env(&heritage, rep);
+    heritage.old = old;
+    if (old == NULL && heritage.count > 0)
+        s->owner = 0;                /* what has a name may be the old one's */
+    if (cfg->listen[0] == NULL)
+        cfg->listen[0] = empm__directive_preset("Listen");
+    for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++) {
+        empm__rights rights;
+        r = empm__identity_rights(cfg->listen[i], &rights, rep);
+        if (r == EMPM_OK)
+            r = empm__endpoint_open(s, cfg->listen[i], &rights, &heritage, rep);
+        if (r < 0)
+            return r;
+    }
+    for (i = 0; old == NULL && shared && i < heritage.count; i++) {
+        int k, used = 0;
+        for (k = 0; k < s->nendpoints; k++)
+            used |= s->endpoints[k].fd == EMPM__HERITAGE_FD + i;
+        if (!used && empm__endpoint_is_listening(EMPM__HERITAGE_FD + i))
+            close(EMPM__HERITAGE_FD + i);
+    }
+    return EMPM_OK;
+}
+
 /* Everything up to the first thread. `shared`: children will be forked. `old`:
  * the server whose sockets and scoreboard the new one shares, or NULL. Opens
- * the ErrorLog, unless that has been done; who fails leaves it closed. */
+ * the ErrorLog, unless that has been done; on failure it is closed. */
 static int empm__server_new(empm_config *cfg, int shared,
                             const empm_server *old, empm__report *rep,
                             empm_server **out)
 {
     const empm__wing *const *wing;
     empm_server *s = NULL;
-    empm__inherited heritage;
-    char path[1200];
-    int r = EMPM_OK, i;
+    int r = EMPM_OK;
     *out = NULL;
     if (cfg->log == empm__log_stderr && cfg->log_target == 0)
         r = empm__logs_open(cfg, rep);
@@ -13714,71 +13845,15 @@ static int empm__server_new(empm_config *cfg, int shared,
     empm__exchange_none(&s->exchange);
     s->owner = getpid();
     empm__chars_init(&s->chars);
-    if ((r = empm__identity_find(s, rep)) < 0)
+    if ((r = empm__identity_find(s, rep)) < 0 ||
+        (r = empm__routes_init(&s->routes, cfg->routes, &s->chars, rep)) < 0 ||
+        (r = empm__server_share(s, shared, old, rep)) < 0 ||
+        (r = empm__server_spool_open(s, rep)) < 0)
         goto done;
-    if ((r = empm__routes_init(&s->routes, cfg->routes, &s->chars, rep)) < 0)
-        goto done;
-    if (old != NULL) {
-        s->score = old->score;
-        s->exchange = old->exchange;
-        s->borrows = 1;
-        s->generation = old->generation + 1;
-    } else {
-        /* two generations, each with an admin child */
-        r = empm__score_init(&s->score, shared ? cfg->server_limit *
-                                             EMPM_GENERATIONS + 2 : 2,
-                             shared ? cfg->thread_limit
-                                    : cfg->threads_per_child,
-                             shared);
-        if (r < 0)
-            goto done;
-        if (empm__exchange_inherit(&s->exchange) && !shared)
-            empm__exchange_free(&s->exchange);
-        if (shared && !s->exchange.inherited &&
-            (r = empm__exchange_new(&s->exchange)) < 0) {
-            empm__report_say(rep, EMPM_LOG_ERROR, 5046, "no sockets between "
-                             "children: %s", strerror(errno));
-            goto done;
-        }
-        empm__score_server_at(&s->score)->started_us = empm__now_us();
-        empm__score_server_at(&s->score)->started_s =
-            empm__score_server_at(&s->score)->restarted_s = (int64_t)time(NULL);
-    }
-    r = EMPM_ESYS;
-    s->spool_dir = open(empm__config_path(cfg, cfg->spool_directory, path,
-                                          sizeof path),
-                        O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (s->spool_dir < 0 && !(empm__check_spool_default(cfg) &&
-                              (errno == ENOENT || errno == ENOTDIR))) {
-        empm__report_say(rep, EMPM_LOG_ERROR, 5107, "SpoolDirectory %s: %s",
-                         cfg->spool_directory, strerror(errno));
-        goto done;
-    }
     EMPM__EACH_WING(wing, server_new)
         if ((r = (*wing)->server_new(s, old, rep)) < 0)
             goto done;
-    empm__inherited_env(&heritage, rep);
-    heritage.old = old;
-    if (old == NULL && heritage.count > 0)
-        s->owner = 0;                /* what has a name may be the old one's */
-    if (cfg->listen[0] == NULL)
-        cfg->listen[0] = empm__directive_preset("Listen");
-    for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++) {
-        empm__rights rights;
-        r = empm__identity_rights(cfg->listen[i], &rights, rep);
-        if (r == EMPM_OK)
-            r = empm__endpoint_open(s, cfg->listen[i], &rights, &heritage, rep);
-        if (r < 0)
-            goto done;
-    }
-    for (i = 0; old == NULL && shared && i < heritage.count; i++) {
-        int k, used = 0;          /* what nobody accepts from must not listen */
-        for (k = 0; k < s->nendpoints; k++)
-            used |= s->endpoints[k].fd == EMPM__HERITAGE_FD + i;
-        if (!used && empm__endpoint_is_listening(EMPM__HERITAGE_FD + i))
-            close(EMPM__HERITAGE_FD + i);
-    }
-    r = EMPM_OK;
+    r = empm__server_listen(s, shared, old, rep);
 done:
     if (r == EMPM_ENOMEM)
         empm__report_say(rep, EMPM_LOG_ERROR, 5104, "no memory");
