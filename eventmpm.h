@@ -948,7 +948,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   platform descriptors tools log log-lines  what a server stands on
  *   settings values directives check          what can be set, and how
  *   score peer                                counters; who is at the other end
- *   handover wheel queue poller               a connection changes hands
+ *   handover wheel queue inbox poller         a connection changes hands
  *   route engine-types pages                  patterns; workers, engines
  *   exchange taking accepting moving admission listener
  *                                             who accepts, and gives away
@@ -1026,6 +1026,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   prefix handover        conn slab
  *   prefix wheel           wheel
  *   prefix queue           queue
+ *   prefix inbox           poller
  *   prefix poller          poller
  *   prefix route           route routes path
  *   prefix engine-types    wings engine worker
@@ -4491,9 +4492,9 @@ static uint32_t empm__wheel_due(empm__wheel *wh, empm__slab *sl)
  *              others run it looks every millisecond whether one that seemed to
  *              be quick is stuck; that worker does not count as running then.
  *              When there is nothing to run it sleeps without limit.
- *   a chore    is work that may wait for a disk (>>access): who listens when it
- *              falls due gives the role back, and the next worker does it; or
- *              the standby, if it has been listening.
+ *   a chore    is maintenance that may wait for a disk. When one is due, the
+ *              listener ends its round, and the next worker runs it instead of
+ *              a job; if the standby has been listening, it runs it itself.
  * ------------------------------------------------------------------------- */
 
 typedef struct empm__sleeper {     /* a worker, as the queue sees it */
@@ -4501,8 +4502,8 @@ typedef struct empm__sleeper {     /* a worker, as the queue sees it */
     uint32_t     next;             /* in the idle stack; lock */
     int          searching;        /* lock */
     int          running;          /* lock */
-    uint32_t    *quick;            /* atomic: the credit of the handler that it
-                                      is in, NULL: of none that has any */
+    uint32_t    *quick;            /* atomic: the credit of its route, while a
+                                      handler runs on credit; else NULL */
 } empm__sleeper;
 
 enum { EMPM__NOBODY = -1, EMPM__STANDBY = -2 };      /* or a worker's number */
@@ -4563,7 +4564,7 @@ static int empm__queue_init(empm__queue *q, empm__slab *sl, empm__sleeper *sp,
     return pthread_mutex_init(&q->lock, NULL) == 0 ? EMPM_OK : EMPM_ENOMEM;
 }
 
-/* Workers that have nothing to do, the one that listens among them. */
+/* Returns how many workers have nothing to do, the listener among them. */
 static uint32_t empm__queue_idle_locked(const empm__queue *q)
 {
     return q->idle_count + q->searching + (q->listening >= 0);
@@ -4572,7 +4573,7 @@ static uint32_t empm__queue_idle_locked(const empm__queue *q)
 static void empm__queue_publish_locked(empm__queue *q)
 {
     empm__store(&q->score->idle_workers, empm__queue_idle_locked(q));
-    /* release: who reads this first sees no older idle_workers */
+    /* release: a sibling that reads this first sees no older idle_workers */
     empm__store_rel(&q->score->queued, q->count);
 }
 
@@ -4601,7 +4602,8 @@ static uint32_t empm__queue_pop_locked(empm__queue *q)
     return i;
 }
 
-/* Takes out the oldest job that `may` go, of the first 64; NIL: none may. */
+/* Takes out the oldest job that `may` go, of the first 64 (a bound for the time
+ * under the lock). Returns NIL if none may. */
 static uint32_t empm__queue_remove_locked(empm__queue *q,
                                           int (*may)(const empm__conn *))
 {
@@ -4644,9 +4646,9 @@ static void empm__queue_gate_close_locked(empm__queue *q)
     empm__store(&q->gate_closed, 1u);
 }
 
-/* May it open again, as a worker is idle, or has done all that was waiting when
- * it closed? Else those outside would wait for ever beside a queue that the
- * ones inside keep full. */
+/* Opens the gate if a worker is idle, or if all that was queued when it closed
+ * has been served: without the second rule busy connections could keep new ones
+ * out for ever. Returns 1 if it has opened; the caller tells the listener. */
 static int empm__queue_gate_open_locked(empm__queue *q, int idle)
 {
     if (!q->gate_closed || (!idle && (int32_t)(q->popped - q->gate_mark) <= 0))
@@ -4655,8 +4657,8 @@ static int empm__queue_gate_open_locked(empm__queue *q, int idle)
     return 1;
 }
 
-/* The end of every change: wakes whom it takes, and no more. `most` workers may
- * be searching then. */
+/* Ends a change of the queue: chooses the fewest threads that have to be woken,
+ * unlocks, and wakes them. At most `most` workers are searching then. */
 static void empm__queue_settle(empm__queue *q, uint32_t most)
 {
     empm__parker *wake[EMPM__SEARCHERS + 1];
@@ -4696,11 +4698,13 @@ static void empm__queue_push(empm__queue *q, uint32_t i)
     empm__queue_settle(q, 1);
 }
 
+/* Without the lock, so it may be old: a hint for the turn's end. */
 static uint32_t empm__queue_length(empm__queue *q)
 {
     return empm__load(&q->score->queued);
 }
 
+/* The end: all threads come back from where they sleep, and find no job. */
 static void empm__queue_close(empm__queue *q)
 {
     uint32_t i;
@@ -4731,7 +4735,8 @@ static void empm__queue_leave(empm__queue *q, uint32_t me)
     empm__queue_settle(q, q->running == 0 ? EMPM__SEARCHERS : 1);
 }
 
-/* Is there a chore to be done? Whom it is given to has to do it. */
+/* Takes the chore that is pending. Returns 1 if there is one: the caller has to
+ * run it. */
 static int empm__queue_chore_locked(empm__queue *q)
 {
     const int chore = q->chore;
@@ -4739,9 +4744,10 @@ static int empm__queue_chore_locked(empm__queue *q)
     return chore;
 }
 
-/* The next job for worker `me`, who listens or sleeps until there is one; NIL:
- * the queue is closed. `listen` has to give the role back; `open_gate` is
- * called when the listener waits for an idle worker. */
+/* Returns the next job for worker `me`, which listens or sleeps until there is
+ * one; CHORE: that is the job; NIL: the queue is closed. `listen` plays the
+ * listener and returns when it has given the role back, without the lock;
+ * `open_gate` tells a listener that waits for an idle worker. */
 static uint32_t empm__queue_pop(empm__queue *q, uint32_t me,
                                 void (*listen)(void *),
                                 void (*open_gate)(void *), void *arg)
@@ -4754,8 +4760,8 @@ static uint32_t empm__queue_pop(empm__queue *q, uint32_t me,
         empm__queue_stop_running_locked(q, me);
         q->searching -= (uint32_t)self->searching;
         self->searching = 0;
-        /* all that came with the last round is taken: what is in the queue now
-         * has had a turn, and those outside none; or it has been a while */
+        /* listen when every job of the last round has started (what is queued
+         * now has had its turn, new connections have not), or after so many */
         listens = q->listening == EMPM__NOBODY && !q->closed && !q->chore &&
                   ((int32_t)(q->popped - q->listened) >= 0 ||
                    q->popped - q->listened_at >= EMPM__LISTEN_EACH);
@@ -4798,7 +4804,7 @@ static void empm__queue_end_round_locked(empm__queue *q)
     q->listened_at = q->popped;
 }
 
-/* The standby's life. `listen` as above. */
+/* The standby's life, until the queue is closed. `listen` as above. */
 static void empm__queue_stand_by(empm__queue *q, void (*listen)(void *),
                                  void *arg)
 {
@@ -4825,7 +4831,7 @@ static void empm__queue_stand_by(empm__queue *q, void (*listen)(void *),
         pthread_mutex_lock(&q->lock);
         q->standby_state = EMPM__AWAKE;
         if (!woken && q->popped == popped && q->listening == EMPM__NOBODY) {
-            uint32_t i;             /* who runs is stuck, and the next may be */
+            uint32_t i;      /* the one that runs is stuck, others may be */
             for (i = 0; i < q->nsleepers; i++) {
                 uint32_t *quick = empm__load(&q->sleepers[i].quick);
                 if (quick != NULL)
@@ -4839,16 +4845,12 @@ static void empm__queue_stand_by(empm__queue *q, void (*listen)(void *),
 }
 
 /* ---------------------------------------------------------------------------
- * >>poller -- epoll or poll(), and the inbox
- *
- * epoll: one edge-triggered registration for a connection's life; EPOLLOUT is
- * added by one MOD at the first EAGAIN of a write. poll(): the one-shot form;
- * an owned connection is not in the set, each release posts the record and the
- * listener puts it back. An event names its record by index and generation, and
- * is marked if it is of the record's second descriptor.
+ * >>inbox -- how other threads reach the listener, and wake it
  *
  * The inbox is the one way to reach the listener: a stack of records that
- * somebody has posted. Posting wakes the listener only if it sleeps:
+ * somebody has posted. The reason stands in the record's word, so a post says
+ * no more than "look", and one too many does no harm. Beside it are orders, a
+ * bit for each. Posting wakes the listener only if it sleeps:
  *
  *     poster                           listener
  *       publish the record               sleeping = 1
@@ -4887,7 +4889,8 @@ typedef struct empm__poller {
     int         epoll_fd;
     struct epoll_event got[EMPM__BATCH];
 #else
-    struct pollfd *set;           /* wake_fd, endpoints, connections */
+    /* wake_fd, endpoints, connections, in this order; grows, never shrinks */
+    struct pollfd *set;
     uint32_t   *index;            /* of each: a record, or EVENT_* */
     uint32_t    n, cap, endpoints;
 #endif
@@ -4916,6 +4919,8 @@ static void empm__poller_wake(empm__poller *p)
     errno = saved;
 }
 
+/* Gives the listener an order: EMPM__ORDER_*. Any thread, and signal
+ * handlers. */
 static void empm__poller_order(empm__poller *p, uint32_t order)
 {
     __atomic_fetch_or(&p->orders, order, __ATOMIC_ACQ_REL);
@@ -4939,6 +4944,8 @@ static void empm__poller_post(empm__poller *p, uint32_t i)
     }
 }
 
+/* Two ends of what wakes a poller: an eventfd twice, or a pipe. Returns 0, or
+ * -1 with errno. */
 static int empm__poller_wake_fd_init(int fd[2])
 {
 #if defined(__linux__)
@@ -4964,6 +4971,16 @@ static void empm__poller_wake_fd_drain(int fd)
     while (read(fd, buf, sizeof buf) == (ssize_t)sizeof buf)
         ;
 }
+
+/* ---------------------------------------------------------------------------
+ * >>poller -- epoll or poll()
+ *
+ * epoll: one edge-triggered registration for a connection's life; EPOLLOUT is
+ * added by one MOD at the first EAGAIN of a write. poll(): the one-shot form;
+ * an owned connection is not in the set, each release posts the record and the
+ * listener puts it back. An event names its record by index and generation, and
+ * is marked if it is of the record's second descriptor.
+ * ------------------------------------------------------------------------- */
 
 /* What an event that would note `ready` of a client's descriptor notes of a
  * second one. */
@@ -4999,6 +5016,8 @@ static void empm__poller_free(empm__poller *p)
     p->epoll_fd = -1;
 }
 
+/* Registers c's descriptor, or changes that: `more` than what is always
+ * wanted. */
 static int empm__poller_epoll_set(empm__poller *p, const empm__conn *c,
                                   uint32_t i, int op, uint32_t more)
 {
@@ -5071,6 +5090,8 @@ static int empm__poller_bell(empm__poller *p, int fd)
     return epoll_ctl(p->epoll_fd, EPOLL_CTL_ADD, fd, &ev);
 }
 
+/* Of the one-shot form only; here a registration outlives what happens to the
+ * record. */
 static void empm__poller_arm(empm__poller *p, uint32_t i) { (void)p; (void)i; }
 static void empm__poller_drop(empm__poller *p, uint32_t i) { (void)p; (void)i; }
 
@@ -5094,6 +5115,9 @@ static int empm__poller_watch(empm__poller *p, int fd, uint32_t k, int on)
     return epoll_ctl(p->epoll_fd, EPOLL_CTL_ADD, fd, &ev);
 }
 
+/* Waits, and says in the words of records what has happened. A hang-up and an
+ * error are room and input, too: the owner learns the rest from its next call.
+ * Returns how many events, or -1 with errno. */
 static int empm__poller_collect(empm__poller *p, int timeout_ms,
                                 empm__event *out)
 {
@@ -5119,6 +5143,8 @@ static int empm__poller_collect(empm__poller *p, int timeout_ms,
 
 #else /* poll() */
 
+/* Makes room for `need` descriptors. Returns EMPM_OK or EMPM_ENOMEM, which
+ * leaves the set as it is. */
 static int empm__poller_grow(empm__poller *p, uint32_t need)
 {
     uint32_t cap = p->cap ? p->cap : 64;
@@ -5301,6 +5327,8 @@ static int empm__poller_watch(empm__poller *p, int fd, uint32_t k, int on)
     return 0;
 }
 
+/* As with epoll. What does not fit into one batch is there the next time: the
+ * set is level-triggered. */
 static int empm__poller_collect(empm__poller *p, int timeout_ms,
                                 empm__event *out)
 {
@@ -6123,7 +6151,9 @@ static void empm__engine_log_rest(empm__engine *e)
  * released by the same owner.
  * ------------------------------------------------------------------------- */
 
-/* Takes n of a budget that all workers share; 0: it is used up. */
+/* Takes n of a budget that all workers share. Adds first and takes back what
+ * was too much, so that two at once cannot both have the rest. Returns 0 if it
+ * is used up. */
 static int empm__budget_reserve(int64_t *used, int64_t n, int64_t most)
 {
     if (__atomic_add_fetch(used, n, __ATOMIC_RELAXED) <= most)
@@ -6138,9 +6168,9 @@ static void empm__budget_release(int64_t *used, int64_t n)
         __atomic_sub_fetch(used, n, __ATOMIC_RELAXED);
 }
 
-/* One descriptor of MaxOpenFiles, half of which is for bodies. 0: all are open.
- * So connections, files and handlers have each their own, and accept() finds
- * one whatever is on its way. */
+/* Takes one descriptor of MaxOpenFiles, half of which is for bodies: so
+ * connections, files and handlers have each their own, and accept() finds one
+ * whatever is on its way. Returns 0 if all are open, which is said. */
 static int empm__pool_fd_reserve(empm__worker *w, int whose)
 {
     empm__pool *pool = &w->engine->pool;
@@ -6161,7 +6191,8 @@ static void empm__pool_fd_release(empm__pool *pool, int whose)
     empm__budget_release(&pool->files[whose], 1);
 }
 
-/* Bytes of MaxSpoolBytes, of which answers have half at most. 0: used up. */
+/* Takes n bytes of MaxSpoolBytes, of which answers have half at most, so that
+ * bodies find some. Returns 0 if they are used up. */
 static int empm__pool_spool_reserve(empm__worker *w, int whose, int64_t n)
 {
     empm__pool *pool = &w->engine->pool;
@@ -6173,6 +6204,7 @@ static int empm__pool_spool_reserve(empm__worker *w, int whose, int64_t n)
     return empm__budget_reserve(&pool->spool[whose], n, most);
 }
 
+/* Any thread may hold the last reference, also a worker of another request. */
 static void empm__file_unref(empm__file *f)
 {
     if (f == NULL || __atomic_sub_fetch(&f->refs, 1u, __ATOMIC_ACQ_REL) > 0)
@@ -6184,8 +6216,8 @@ static void empm__file_unref(empm__file *f)
     EMPM_FREE(f);
 }
 
-/* Memory for a request; `p` grows, or is NULL. The one place that says that
- * there is none: who gets NULL answers 503 or closes, and adds nothing. */
+/* Memory for a request; `p` grows, or is NULL. This is the one place that logs
+ * a lack of it: callers that get NULL answer 503 or close, and log nothing. */
 static void *empm__worker_memory(empm__worker *w, void *p, size_t n)
 {
     p = p != NULL ? EMPM_REALLOC(p, n) : EMPM_MALLOC(n);
@@ -6195,6 +6227,8 @@ static void *empm__worker_memory(empm__worker *w, void *p, size_t n)
     return p;
 }
 
+/* Returns an empty page, from the worker's few, the pool, or malloc(); NULL:
+ * there is no memory, which has been said. */
 static empm__page *empm__page_borrow(empm__worker *w)
 {
     empm__pool *pool = &w->engine->pool;
@@ -6221,6 +6255,8 @@ static empm__page *empm__page_borrow(empm__worker *w)
     return p;
 }
 
+/* Gives a page back, or nothing (NULL). The worker that returns it need not be
+ * the one that has borrowed it. */
 static void empm__page_return(empm__worker *w, empm__page *p)
 {
     empm__pool *pool = &w->engine->pool;
@@ -6266,7 +6302,9 @@ static char *empm__page_data(empm__page *p)
     return (char *)(p + 1);
 }
 
-/* One byte longer than it says: a body that takes it over ends with a NUL. */
+/* A buffer for bytes that pass through, made when it is needed first; NULL: no
+ * memory. One byte longer than EMPM__SCRATCH: a body that takes it over ends
+ * with a NUL. */
 static char *empm__worker_scratch(empm__worker *w)
 {
     if (w->scratch == NULL)
