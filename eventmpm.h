@@ -6328,14 +6328,14 @@ static char *empm__worker_scratch(empm__worker *w)
  * Only what has no request in hand and no session of a transport can move: its
  * descriptor (SCM_RIGHTS) and a few numbers are all there is of it.
  *
- *   bounded  full means that the giver keeps what it has, and tries again.
+ *   bounded  when it is full, the giver keeps what it has, and tries again.
  *   owned    by the giver until sendmsg() has succeeded, by the exchange then,
- *            by the taker from recvmsg() on. Who dies takes only its own along.
+ *            by the taker from recvmsg() on. A process that dies takes only its
+ *            own connections along.
  *   the bell EPOLLEXCLUSIVE wakes one child for what has come. If that one has
- *   no
- *            time, or dies, the others would sleep on: who stops looking while
- *            something waits, and the parent when a child has died, rings, and
- *            all children look.
+ *            no time, or dies, the others would sleep on. So a child that stops
+ *            looking while something waits rings, and the parent when a child
+ *            has died; then all children look.
  *   belief   none: a message has the right size, a descriptor is a connected
  *            stream socket, its address is asked of the kernel, numbers are
  *            bounded, and the listening socket is one that the taker has, too.
@@ -6437,8 +6437,8 @@ static void empm__exchange_ring(const empm__exchange *x)
 #endif
 }
 
-/* Gives m->n connections away; the caller's descriptors stay open. 0: they are
- * on their way; -1: the exchange is full, or errno says why not. */
+/* Gives m->n connections away; the caller's descriptors stay open. Returns 0 if
+ * they are on their way, or -1 with errno: EAGAIN, the exchange is full. */
 static int empm__exchange_give(const empm__exchange *x, const empm__move *m,
                                const int *fds)
 {
@@ -6448,9 +6448,10 @@ static int empm__exchange_give(const empm__exchange *x, const empm__move *m,
                          fds, m->n, MSG_DONTWAIT);
 }
 
-/* Takes one message. > 0: so many connections, whose descriptors are the
- * caller's; 0: there is none; -1: it made no sense, or, EMFILE, there were no
- * descriptors, and what came is closed. */
+/* Takes one message. Returns how many connections came, whose descriptors are
+ * the caller's; 0 if there is no message, or the end of all (is_down() tells);
+ * -1 if it made no sense, or, EMFILE, there was no room for descriptors: then
+ * all that came is closed. */
 static int empm__exchange_take(const empm__exchange *x, empm__move *m, int *fds)
 {
     size_t n;
@@ -6467,14 +6468,13 @@ static int empm__exchange_take(const empm__exchange *x, empm__move *m, int *fds)
         return (int)n;
     while (n > 0)
         close(fds[--n]);
-    /* nothing, or the end: is_down() knows */
     if (r == 0)
         return 0;
     errno = flags & MSG_CTRUNC ? EMFILE : EPROTO;
     return -1;
 }
 
-/* Has somebody shut it down? It is readable then, for ever, and nothing
+/* Has a process shut it down? Then it is readable for ever, and nothing
  * comes. */
 static int empm__exchange_is_down(const empm__exchange *x)
 {
@@ -6516,7 +6516,7 @@ static int empm__exchange_is_connection(int fd, struct sockaddr_storage *from)
  * believed for one decision only.
  * ------------------------------------------------------------------------- */
 
-/* handing_over: to whom */
+/* handing_over: which processes get what waits for a request */
 enum { EMPM__TO_SIBLINGS = 1, EMPM__TO_PROGRAM };
 
 #define EMPM__FRESH_MS     2        /* a client that sends at once has spoken */
@@ -6531,7 +6531,8 @@ typedef struct empm__batch {         /* taken in this round, in order */
     uint64_t now_us;
 } empm__batch;
 
-/* A record has just been taken: it goes to the queue at the round's end. */
+/* A taken record goes to the queue at the round's end, with all others: one
+ * lock and at most a few wake-ups for all of them. */
 static void empm__listener_batch_add(empm__engine *e, empm__batch *b,
                                      uint32_t i)
 {
@@ -6545,7 +6546,9 @@ static void empm__listener_batch_add(empm__engine *e, empm__batch *b,
     b->count++;
 }
 
-/* Offers `ready` to record i; 1: it is the listener's now. */
+/* Offers `ready` to record i. Returns 1 if it is the listener's now: out of the
+ * poller's set, and looked at by the wheel within a horizon, since from here on
+ * a worker may give it a deadline. */
 static int empm__listener_take(empm__engine *e, uint32_t i, uint32_t ready,
                                uint32_t now_ms)
 {
@@ -6589,8 +6592,8 @@ static void empm__listener_record_free(empm__engine *e, uint32_t i)
         e->retry_at_ms = empm__time_after(empm__now_ms(), 0);
 }
 
-/* A taken record that owes nobody an answer is closed here. 0: it does owe one,
- * or it needs a worker to be cleaned up. */
+/* Closes a taken record that owes nobody an answer, and frees it. Returns 0 if
+ * it does owe one, or has memory that a worker must give back. */
 static int empm__listener_close_idle(empm__engine *e, uint32_t i)
 {
     empm__conn *c = empm__slab_conn(&e->slab, i);
@@ -6603,8 +6606,8 @@ static int empm__listener_close_idle(empm__engine *e, uint32_t i)
     return 1;
 }
 
-/* A record is taken that shall end: close it, or have a worker do it. `force`
- * closes the descriptor now, whatever is owed. */
+/* Ends a taken record: closes it, or has a worker do it. `force` closes the
+ * descriptor now, whatever is owed, since no worker may come for long. */
 static void empm__listener_end_taken(empm__engine *e, empm__batch *b,
                                      uint32_t i, int force)
 {
@@ -6620,6 +6623,9 @@ static void empm__listener_end_taken(empm__engine *e, empm__batch *b,
     empm__listener_batch_add(e, b, i);
 }
 
+/* Looks at all records that have been posted: a retired one is freed, another
+ * is hung where its deadline asks for, and taken if what it waits for has come.
+ * A post may be older than the record's present life, and is a hint only. */
 static void empm__listener_drain_inbox(empm__engine *e, empm__batch *b)
 {
     uint32_t i = __atomic_exchange_n(&e->poller.inbox, EMPM__NIL,
@@ -6651,7 +6657,7 @@ static void empm__listener_drain_inbox(empm__engine *e, empm__batch *b)
 
 /* --- siblings ------------------------------------------------------------- */
 
-/* Does another child serve in slot i? */
+/* Does another child accept in slot i, as far as its own words go? */
 static int empm__listener_is_sibling(const empm__engine *e, int i)
 {
     const empm__score_slot *at = empm__score_slot_at(&e->s->score, i);
@@ -6661,7 +6667,8 @@ static int empm__listener_is_sibling(const empm__engine *e, int i)
            empm__load(&of->healthy) && !empm__load(&of->stopping);
 }
 
-/* Has a sibling a place for one more connection, now or in a moment? */
+/* Has a sibling a place for one more connection, now or soon? One that pauses
+ * only for its workers has. */
 static int empm__listener_others_have_place(const empm__engine *e)
 {
     const empm__score *sb = &e->s->score;
@@ -6675,8 +6682,8 @@ static int empm__listener_others_have_place(const empm__engine *e)
     return 0;
 }
 
-/* How many more jobs the siblings that accept can begin at once, by what they
- * say. *accepting (not NULL): how many siblings that are. */
+/* Returns how many more jobs the siblings that accept can begin at once, by
+ * what they say. *accepting (not NULL): how many siblings that are. */
 static uint32_t empm__listener_siblings_room(const empm__engine *e,
                                              uint32_t *accepting)
 {
@@ -6700,15 +6707,17 @@ static uint32_t empm__listener_siblings_room(const empm__engine *e,
     return n;
 }
 
-/* How many more jobs our workers can begin at once. */
+/* Returns how many more jobs our workers can begin at once, less than 0 if too
+ * many wait already. */
 static int32_t empm__listener_room(const empm__engine *e, const empm__batch *b)
 {
     const uint32_t queued = empm__load_acq(&e->score->queued);
     return (int32_t)(empm__load(&e->score->idle_workers) - queued - b->count);
 }
 
-/* Those that have just been accepted, and have not been heard of yet. A client
- * that is slow to speak is no reason to leave others to siblings. */
+/* Returns how many have just been accepted, and have not sent a byte yet: each
+ * of them will want a worker in a moment. After FRESH_MS they count no more, as
+ * a client that is slow to speak is no reason to leave others to siblings. */
 static int32_t empm__listener_fresh(empm__engine *e, uint32_t now_ms)
 {
     if (e->fresh > 0 &&
@@ -6726,7 +6735,9 @@ static int32_t empm__listener_fresh(empm__engine *e, uint32_t now_ms)
  * for a moment, since one of its peer may be about to end.
  * ------------------------------------------------------------------------- */
 
-/* Admin listeners belong to one engine, the others to the others. */
+/* The admin engine accepts on admin endpoints only, other engines on all
+ * others.
+ */
 static int empm__listener_watches(const empm__engine *e, int k)
 {
     return e->s->endpoints[k].admin == e->admin &&
@@ -6734,7 +6745,8 @@ static int empm__listener_watches(const empm__engine *e, int k)
            !(e->shut >> k & 1);
 }
 
-/* Registers all that listens for us, or nothing; -1: that is not possible. */
+/* Begins or ends to wait for connections, on all endpoints of ours and on the
+ * exchange, or on none. Returns 0, or -1: said, with errno, and none is. */
 static int empm__listener_watch(empm__engine *e, int on)
 {
     int k, r = 0;
@@ -6763,7 +6775,8 @@ static int empm__listener_watch(empm__engine *e, int on)
     return r;
 }
 
-/* Tells the parent that something has changed; one byte, never waits. */
+/* Tells the parent that something has changed: one byte, which never waits. If
+ * the pipe is full, the parent is about to read it, and looks at all of us. */
 static void empm__engine_tell_parent(empm__engine *e, char what)
 {
     if (EMPM__HAS_PARENT(e->s)) {
@@ -6772,9 +6785,9 @@ static void empm__engine_tell_parent(empm__engine *e, char what)
     }
 }
 
-/* We do not look any more at what listens; if something waits there, the
- * siblings that accept do. One that begins to accept at this moment looks by
- * itself. */
+/* This child has stopped looking at its endpoints. If something waits there, it
+ * may have been the only child that was woken: rings for the siblings that
+ * accept. One that begins to accept at this moment looks by itself. */
 static void empm__listener_pass_on(empm__engine *e)
 {
     struct pollfd p[EMPM_MAX_LISTEN + 1];
@@ -6794,7 +6807,8 @@ static void empm__listener_pass_on(empm__engine *e)
         empm__exchange_ring(&e->s->exchange);
 }
 
-/* Has somebody called shutdown() on a listening socket? */
+/* Has a process called shutdown() on a listening socket? Then accept() fails
+ * for ever, and it is readable for ever. */
 static int empm__listener_is_shut(int fd)
 {
     struct pollfd p;
@@ -6803,7 +6817,10 @@ static int empm__listener_is_shut(int fd)
     return poll(&p, 1, 0) > 0;
 }
 
-/* `reason`: for the log; NULL: it is none of anybody's. */
+/* Stops accepting because of `why` (EMPM__PAUSE_*), until unpause() is told
+ * that all reasons are over. For lack of descriptors or places it is tried
+ * again in 100 ms and when a record is freed. `reason` is for the log; NULL:
+ * siblings take over, so nobody has to know. */
 static void empm__listener_pause(empm__engine *e, uint32_t why,
                                  uint32_t now_ms, const char *reason)
 {
@@ -6833,9 +6850,9 @@ static void empm__listener_pause(empm__engine *e, uint32_t why,
     }
 }
 
-/* Our workers have all that they can begin: siblings accept, until one of
- * ours is free, or, if they only wait for what has just been accepted, for a
- * moment. */
+/* Our workers have all that they can begin, so siblings accept: until one of
+ * ours is idle, or, if some are idle and only wait for the first bytes of what
+ * has just been accepted, for a moment. */
 static void empm__listener_pause_full(empm__engine *e, uint32_t now_ms)
 {
     int idle;
@@ -6850,7 +6867,8 @@ static void empm__listener_pause_full(empm__engine *e, uint32_t now_ms)
 }
 
 /* Closes the KEEPALIVE connections that are nearest to their expiry, at most
- * `want` of them, after at most 256 looks. Returns how many. */
+ * `want` of them, after at most 256 looks: the wheel has them in this order,
+ * and a bound keeps the round short. Returns how many. */
 static uint32_t empm__listener_cull(empm__engine *e, uint32_t want,
                                     uint32_t now_ms)
 {
@@ -6877,8 +6895,8 @@ static uint32_t empm__listener_cull(empm__engine *e, uint32_t want,
     return done;
 }
 
-/* How long a record that has moved may still wait: as its giver says, but not
- * for longer than here. */
+/* Returns until when a record that has moved may wait: as its giver says, but
+ * not for longer than our own settings allow. */
 static uint32_t empm__move_deadline(const empm_config *cfg,
                                     const empm__moved *m, uint32_t now_ms)
 {
@@ -6985,8 +7003,9 @@ static uint32_t empm__listener_admit(empm__engine *e, int fd, int k,
     return i;
 }
 
-/* Those beyond MaxConnectionsPerPeer: each of them is admitted as soon as it
- * can be, or refused at its time; of the oldest, `most` are refused at once. */
+/* Decides about the connections beyond MaxConnectionsPerPeer: each is admitted
+ * as soon as its peer has another place, or refused when its time is over; of
+ * the oldest, `most` are refused at once. */
 static void empm__listener_settle(empm__engine *e, empm__batch *b,
                                   uint32_t most)
 {
@@ -7032,9 +7051,9 @@ static void empm__listener_hold(empm__engine *e, empm__batch *b, int fd, int k,
     h->from = *from;
 }
 
-/* Room for one more connection beyond MaxOpenConnections: what workers have
- * closed, or, unless a sibling has a place, those that are only kept alive. 0:
- * there is none, and accepting pauses. */
+/* Makes room for one more connection where MaxOpenConnections is reached: frees
+ * what workers have closed, or, unless a sibling has a place, closes what is
+ * only kept alive. Returns 0 if there is none, and accepting pauses. */
 static int empm__listener_make_room(empm__engine *e, empm__batch *b)
 {
     uint32_t over;
@@ -7060,7 +7079,9 @@ static int empm__listener_make_room(empm__engine *e, empm__batch *b)
  * may give it again.
  * ------------------------------------------------------------------------- */
 
-/* May the connection move? All that there is of it is in the kernel. */
+/* May the connection move? Only if all that there is of it is in the kernel,
+ * its deadline has not come, and it has been served since it has moved last:
+ * else two children without time would send it to and fro. */
 static int empm__move_may(const empm__conn *c)
 {
     return c->req == NULL && c->transport == NULL &&
@@ -7070,8 +7091,9 @@ static int empm__move_may(const empm__conn *c)
             c->state == EMPM__KEEPALIVE);
 }
 
-/* Gives n records, which are taken and movable, to the exchange. 1: they are
- * free again; 0: it is full, they are ours still. */
+/* Gives n records, which are taken and may move, to the exchange. They are sent
+ * before they are closed here, so that a full exchange loses none. Returns 1 if
+ * they are free again; 0 if they are ours still. */
 static int empm__move_out(empm__engine *e, const uint32_t *list, uint32_t n,
                           int are_jobs, uint32_t now_ms)
 {
@@ -7114,7 +7136,10 @@ static int empm__move_out(empm__engine *e, const uint32_t *list, uint32_t n,
     return 1;
 }
 
-/* Makes a record of what the exchange has given. */
+/* Makes a record of what the exchange has given, or closes it. Its giver may be
+ * of another generation, or have been taken over by an attacker: the endpoint
+ * is looked up by its text, the state must be one that can move, and the kernel
+ * is asked what the descriptor is. */
 static void empm__move_in(empm__engine *e, empm__batch *b, int fd,
                           const empm__moved *m)
 {
@@ -7152,8 +7177,8 @@ static void empm__move_in(empm__engine *e, empm__batch *b, int fd,
         empm__listener_batch_add(e, b, i);
 }
 
-/* May one more message of connections be taken? Without descriptors what is
- * taken would be lost. */
+/* May one more message of connections be taken? recvmsg() drops those that it
+ * has no descriptor for, so after a lack of some one is tried first. */
 static int empm__move_has_place(empm__engine *e, empm__batch *b)
 {
     const uint32_t now_ms = b->now_ms;
@@ -7171,8 +7196,8 @@ static int empm__move_has_place(empm__engine *e, empm__batch *b)
     return 1;
 }
 
-/* Takes from the exchange as much as our workers have time for; all there is,
- * if nobody else will. */
+/* Takes from the exchange as much as our workers have time for; `all`: all
+ * there is, since nobody else will. */
 static void empm__move_take(empm__engine *e, empm__batch *b, int all)
 {
     int turns = EMPM__ACCEPTS, taken = 0;
@@ -7216,8 +7241,9 @@ static void empm__move_take(empm__engine *e, empm__batch *b, int all)
     }
 }
 
-/* Do jobs wait, and no worker here has time for them? Who listens takes the
- * first one; those that seem to be quick are back in a moment. */
+/* Do jobs wait while no worker here has time? The worker that listens takes the
+ * first one itself, and those that seem to be quick are back in a moment: so
+ * only what has waited longer than EMPM__PATIENCE_US counts. */
 static int empm__move_jobs_wait_locked(const empm__queue *q, uint64_t now_us)
 {
     return q->idle_count + q->searching == 0 &&
@@ -7225,8 +7251,8 @@ static int empm__move_jobs_wait_locked(const empm__queue *q, uint64_t now_us)
            (q->running == 0 || now_us - q->mark_at_us > EMPM__PATIENCE_US);
 }
 
-/* Jobs wait: they go to siblings that have time. The next look is after 1, 2,
- * 4, 8 ms as long as none of them has. */
+/* Gives jobs that wait to siblings that have time, as many as those can begin.
+ * While none has, the next look is after 1, 2, 4 and then 8 ms. */
 static void empm__move_give_jobs(empm__engine *e, const empm__batch *b)
 {
     empm__queue *q = &e->queue;
@@ -7268,12 +7294,12 @@ static void empm__move_give_jobs(empm__engine *e, const empm__batch *b)
  *
  * As many connections are accepted in a row as workers are idle. A stop takes
  * what the kernel has accepted already; a drain gives what waits for a request
- * to those who serve on.
+ * to the processes that serve on.
  * ------------------------------------------------------------------------- */
 
-/* Listening socket k is shut down: whoever has the descriptor can do that.
- * One of TCP listens again when it is told to, a unix one never: it is left
- * alone. */
+/* Endpoint k has been shut down: any process that has the descriptor can do it.
+ * A TCP socket listens again when it is told to, a unix one never: it is left
+ * alone from here on. */
 static void empm__listener_shut(empm__engine *e, int k)
 {
     const empm__endpoint *l = &e->s->endpoints[k];
@@ -7384,7 +7410,8 @@ static void empm__listener_accept(empm__engine *e, empm__batch *b, int k,
 }
 
 /* Is every worker in its turn for over `ms`, so in a handler that takes its
- * time? `shut` then also closes the gate. */
+ * time? `shut` then also closes the gate, under the same lock: a worker that
+ * becomes idle after the answer opens it again. */
 static int empm__listener_all_busy(empm__engine *e, uint32_t now_ms, int ms,
                                    int shut)
 {
@@ -7402,8 +7429,9 @@ static int empm__listener_all_busy(empm__engine *e, uint32_t now_ms, int ms,
     return busy;
 }
 
-/* Ends a pause. Whatever waits is an event of the new registration; who stops
- * looking after this is seen by us, or sees that we accept. */
+/* Ends a pause for the reasons in `why`; accepts again if there is no other
+ * one. All that waits is an event of the new registration. A sibling that stops
+ * looking at this moment is seen by us, or sees that we accept. */
 static void empm__listener_unpause(empm__engine *e, uint32_t why,
                                    uint32_t now_ms)
 {
@@ -7423,8 +7451,9 @@ static void empm__listener_unpause(empm__engine *e, uint32_t why,
 
 /* --- stopping ------------------------------------------------------------- */
 
-/* Offers `ready` to every record in use: READY_STOP tells those that listen for
- * it; those that are taken by READY_TIMEOUT shall end. */
+/* Offers `ready` to every record in use. READY_STOP tells suspended requests of
+ * the stop; those that READY_TIMEOUT takes shall end. `only_idle`: not those
+ * that have a request under way. `force`: see end_taken(). */
 static void empm__listener_sweep(empm__engine *e, empm__batch *b,
                                  uint32_t ready, int only_idle, int force)
 {
@@ -7481,7 +7510,7 @@ static void empm__listener_begin_stop(empm__engine *e, empm__batch *b,
     if (!others_serve || now) {
         const int gave = EMPM__HANDS_OVER(e) != 0;
         empm__store(&e->handing_over, 0u);
-        /* what we gave last, nobody else will have */
+        /* nobody else will take what we have given last */
         if (gave && !others_serve)
             empm__move_take(e, b, 1);
     } else if (before == 0 || ((orders & EMPM__ORDER_UPGRADE) &&
@@ -7517,6 +7546,8 @@ static void empm__listener_begin_stop(empm__engine *e, empm__batch *b,
         empm__listener_sweep(e, b, EMPM__READY_TIMEOUT, 1, 0);
 }
 
+/* Patience is over. A drain becomes a stop; a stop ends every wait, and closes
+ * the descriptors of those that workers still have to clean up. */
 static void empm__listener_abort_all(empm__engine *e, empm__batch *b)
 {
     if (!(e->stopping & EMPM__ORDER_STOP)) {
@@ -7532,10 +7563,11 @@ static void empm__listener_abort_all(empm__engine *e, empm__batch *b)
     empm__listener_sweep(e, b, EMPM__READY_TIMEOUT, 0, 1);
 }
 
-/* --- handing over: a drain gives what waits for a request to those who
- * serve - */
+/* --- handing over: a drain gives what waits for a request to others ------- */
 
-/* Takes record i if it waits for a request and may move. */
+/* Takes record i if it waits for a request. TIMEOUT, which is always wanted,
+ * is how it is taken: it has not come, and is forgotten. Returns 1 if it is
+ * ours. */
 static int empm__move_take_waiting(empm__engine *e, uint32_t i,
                                    uint32_t now_ms)
 {
@@ -7549,7 +7581,8 @@ static int empm__move_take_waiting(empm__engine *e, uint32_t i,
     return 1;
 }
 
-/* Lets a record wait again that has been taken for nothing. */
+/* Lets a record wait again that has been taken for nothing; it goes to the
+ * queue if something has come meanwhile. */
 static void empm__move_wait_again(empm__engine *e, empm__batch *b, uint32_t i)
 {
     empm__conn *c = empm__slab_conn(&e->slab, i);
@@ -7565,7 +7598,8 @@ static void empm__move_wait_again(empm__engine *e, empm__batch *b, uint32_t i)
     empm__poller_arm(&e->poller, i);
 }
 
-/* Gives n taken records away, or lets them wait again: 0. */
+/* Gives n taken records away. Returns 0 if the exchange is full: they wait here
+ * again. */
 static int empm__move_drain_some(empm__engine *e, empm__batch *b,
                                  const uint32_t *list, uint32_t n)
 {
@@ -7591,7 +7625,7 @@ static void empm__move_drain(empm__engine *e, empm__batch *b)
         empm__store(&e->handing_over, 0u);   /* all go: nobody serves on here */
     if (e->stop_at_ms != EMPM__NEVER && empm__time_until(e->stop_at_ms,
                                                       b->now_ms) < 2000)
-        empm__store(&e->handing_over, 0u);   /* who cannot move may know it */
+        empm__store(&e->handing_over, 0u);   /* what is left ends */
     for (; accepting > 0 && e->sweep < e->slab.made; e->sweep++) {
         if (!empm__move_take_waiting(e, e->sweep, b->now_ms))
             continue;
@@ -7642,8 +7676,10 @@ static void empm__listener_clock(empm__batch *b)
     b->now_ms = empm__time_us_to_ms(b->now_us);
 }
 
-/* Takes what is due. Asks only then whether all workers are stuck, since that
- * takes their lock. */
+/* Looks at the records whose places are due: an owned one is looked at again in
+ * a horizon, one that waits for longer at its deadline, and the others are
+ * taken and end. Whether all workers are stuck is asked once, and only if one
+ * is due, since that takes their lock. */
 static void empm__listener_expire(empm__engine *e, empm__batch *b)
 {
     const uint32_t now = b->now_ms;
@@ -7673,6 +7709,7 @@ static void empm__listener_expire(empm__engine *e, empm__batch *b)
     }
 }
 
+/* What was taken in this round, in order, behind what waits already. */
 static void empm__listener_push_batch_locked(empm__engine *e,
                                              const empm__batch *b)
 {
@@ -7766,13 +7803,16 @@ static int empm__listener_end_round(empm__engine *e, empm__batch *b)
     return given;
 }
 
+/* Returns for how many milliseconds the listener may sleep, -1: until something
+ * happens. Every time that it keeps has its line here, as no thread wakes it
+ * for them. */
 static int empm__listener_poll_timeout(empm__engine *e, uint32_t now_ms)
 {
     uint32_t at = EMPM__NEVER;
     const uint32_t queued = empm__load_acq(&e->score->queued);
     int wait = empm__wheel_wait(&e->wheel, now_ms), t;
     if (queued > 0 && e->queue.listening >= 0)
-        return 0;                    /* a worker who only looks */
+        return 0;                    /* a worker that only looks */
     if (e->paused & (EMPM__PAUSE_FDS | EMPM__PAUSE_FULL))
         at = e->retry_at_ms;
     if (e->paused == 0 && empm__load(&e->score->idle_workers) <= queued)
@@ -7798,8 +7838,8 @@ static int empm__listener_poll_timeout(empm__engine *e, uint32_t now_ms)
     return wait;
 }
 
-/* Looks at what listens: at the socket that event `e` is of, or, as the bell
- * has been rung, at all of them. */
+/* Looks for new connections: on the endpoint or the exchange that `event` is
+ * of, or, as the bell has been rung, on all of them. */
 static void empm__listener_look(empm__engine *e, empm__batch *b, uint32_t event)
 {
     int k;
@@ -7834,13 +7874,15 @@ static void empm__listener_cannot_wait(empm__engine *e)
     nanosleep(&rest, NULL);
 }
 
-/* Does a place matter now? Then those whose clients have gone are closed here,
- * before new ones are looked at, and not when a worker has time. */
+/* Are places short? Then the connections whose clients have gone are closed
+ * here, before new ones are looked at, and not when a worker has time. */
 static int empm__listener_is_tight(const empm__engine *e)
 {
     return e->nheld > 0 || e->slab.in_use >= e->most;
 }
 
+/* Looks without reading: a client that has only closed its half may have sent a
+ * request before. */
 static int empm__listener_client_is_gone(const empm__conn *c)
 {
     char byte;
@@ -7965,8 +8007,8 @@ static void empm__listener_run(void *arg)
         }
 }
 
-/* The same for the standby, who has it because no worker is free: so a chore is
- * his. Meanwhile nobody listens, unless a worker comes back. */
+/* The same for the standby. It has the role as no worker is free, so it runs a
+ * chore itself; nobody listens meanwhile, unless a worker comes back. */
 static void empm__listener_run_standby(void *arg)
 {
     empm__engine *e = (empm__engine *)arg;
@@ -7981,6 +8023,8 @@ static void empm__listener_run_standby(void *arg)
         empm__wings_chore(e);
 }
 
+/* The standby's thread, the last one of an engine: it waits for the workers,
+ * ends what wings have, and then says that all is done. */
 static void *empm__listener_standby_main(void *arg)
 {
     empm__engine *e = (empm__engine *)arg;
@@ -12152,11 +12196,14 @@ static void *empm__worker_main(void *arg)
  *
  * An engine is ThreadsPerChild workers, the standby and all that they share; a
  * process that serves has one, or, without a parent, a second one for the admin
- * listeners. What it may have of descriptors is decided here.
+ * endpoints. RLIMIT_NOFILE is shared out here: some descriptors for handlers
+ * and the engine itself, a third of the rest for files, the others for
+ * connections.
  * ------------------------------------------------------------------------- */
 
-/* The shortest wait that the settings allow decides the horizon; half of it, so
- * that a worker's clock may be a little behind the listener's. */
+/* Returns the horizon (>>wheel): half of the shortest wait that the settings
+ * allow, so that a worker's clock may be a little behind the listener's; from
+ * 32 ms, as the wheel's slots are coarse, to 1 s. */
 static uint32_t empm__engine_horizon(const empm_config *cfg)
 {
     const int waits[] = { cfg->timeout_ms, cfg->keep_alive_timeout_ms,
@@ -12170,14 +12217,15 @@ static uint32_t empm__engine_horizon(const empm_config *cfg)
     return (uint32_t)(h / 2 > 32 ? h / 2 : 32);
 }
 
-/* What a child needs of descriptors for itself, and handlers for theirs: two
+/* Returns how many descriptors a child needs for itself, and for handlers: two
  * for each worker. */
 static int64_t empm__engine_descriptors_own(const empm_config *cfg)
 {
     return 32 + EMPM_MAX_LISTEN + 2 * (int64_t)cfg->threads_per_child;
 }
 
-/* How many it shares out: what else RLIMIT_NOFILE allows. */
+/* Returns how many descriptors are for connections and files: what else
+ * RLIMIT_NOFILE allows, but half of it where it is very low. */
 static int64_t empm__engine_descriptors(const empm_config *cfg)
 {
     struct rlimit r;
@@ -12188,7 +12236,8 @@ static int64_t empm__engine_descriptors(const empm_config *cfg)
     return most > own * 2 ? most - own : most / 2;
 }
 
-/* MaxOpenFiles as it comes out: a third of them, or what is set, up to half. */
+/* Returns MaxOpenFiles as it comes out: a third of those, or what is set, up to
+ * half. */
 static uint32_t empm__engine_file_limit(const empm_config *cfg)
 {
     const int64_t all = empm__engine_descriptors(cfg);
@@ -12198,7 +12247,7 @@ static uint32_t empm__engine_file_limit(const empm_config *cfg)
     return most > 2 ? (uint32_t)most : 2;
 }
 
-/* MaxOpenConnections as it comes out: the rest, or what is set. */
+/* Returns MaxOpenConnections as it comes out: the rest, or what is set. */
 static uint32_t empm__engine_connection_limit(const empm_config *cfg)
 {
     int64_t most = empm__engine_descriptors(cfg) - empm__engine_file_limit(cfg);
@@ -12207,6 +12256,8 @@ static uint32_t empm__engine_connection_limit(const empm_config *cfg)
     return most > 1 ? (uint32_t)most : 1;
 }
 
+/* After the end of all threads, or where init() has given up: what was not made
+ * is not there. */
 static void empm__engine_free(empm__engine *e)
 {
     const empm__wing *const *wing;
@@ -12355,7 +12406,8 @@ static int empm__engine_start(empm__engine *e)
                            &e->workers[i]);
         e->started += r == 0;
     }
-    /* nobody listens before all of them can serve */
+    /* nobody listens before all of them have run their start hooks: a child
+     * that gives up has accepted nothing */
     pthread_mutex_lock(&e->done_lock);
     while (e->begun < e->started)
         pthread_cond_wait(&e->done_cond, &e->done_lock);
@@ -12379,7 +12431,8 @@ static int empm__engine_start(empm__engine *e)
     return EMPM_ESYS;
 }
 
-/* Waits for the listener's end, at most timeout_ms (-1: for ever). */
+/* Waits for the engine's end, at most timeout_ms (-1: for ever). Returns
+ * EMPM_OK, or EMPM_ETIMEDOUT; it may be called again then. */
 static int empm__engine_wait(empm__engine *e, int timeout_ms)
 {
     struct timespec until;
@@ -12423,7 +12476,7 @@ EMPM_API int empm_resume(empm_server *s, empm_ticket ticket)
     switch (empm__conn_resume(empm__slab_conn(&e->slab, i), serial)) {
     case 0:
         return EMPM_EGONE;
-    case 2:
+    case 2:                          /* it waits: the listener has to take it */
         empm__poller_post(&e->poller, i);
         empm__poller_wake(&e->poller);
     }
@@ -12452,7 +12505,8 @@ typedef struct empm__endpoint_spec { /* a listen string, taken apart */
     char   user[64], group[64];     /* whose it is; "": who starts the server */
 } empm__endpoint_spec;
 
-/* Is the word o[0..n) `name` and a value that fits? Then `to` gets that. */
+/* Is the word o[0..n) `name` and a value that fits? Then `to` gets the value.
+ * Returns 1 if it is. */
 static int empm__endpoint_word(const char *o, size_t n, const char *name,
                                char to[64])
 {
@@ -12579,7 +12633,8 @@ static int empm__endpoint_any(const empm__endpoint_spec *l, int both)
                 : strcmp(l->host, "0.0.0.0") == 0;
 }
 
-/* Which Listen has one socket for both and so makes `l` needless? -1: none. */
+/* Returns the Listen that has one socket for IPv6 and IPv4, and so makes `l`
+ * needless (bind() would fail); -1: none. */
 static int empm__endpoint_covered(const empm_config *cfg,
                                   const empm__endpoint_spec *l)
 {
@@ -12615,7 +12670,9 @@ EMPM__ASSERT_STATIC(EMPM_MAX_LISTEN <= sizeof ((empm__inherited *)0)->taken,
 
 #define EMPM__HERITAGE_FD 3
 
-/* What the environment offers to this process. */
+/* Reads what the environment offers to this process, and to no other:
+ * LISTEN_PID says to which, since a program that a handler starts inherits it,
+ * too. */
 static void empm__inherited_env(empm__inherited *h, empm__report *rep)
 {
     const char *pid = getenv("LISTEN_PID"), *n = getenv("LISTEN_FDS");
@@ -12634,8 +12691,8 @@ static void empm__inherited_env(empm__inherited *h, empm__report *rep)
     h->names = getenv("LISTEN_FDNAMES");
 }
 
-/* The name of the i-th in to[0..n), as we write them. Returns whether it is
- * `plain` as it stands, as the service manager writes them. */
+/* Copies the name of the i-th into to[0..n), decoded as an upgrade encodes it.
+ * Returns 1 if it is `plain` as it stands, as a service manager writes it. */
 static int empm__inherited_name(const empm__inherited *h, int i, char *to,
                                 size_t n, const char *plain)
 {
@@ -12651,6 +12708,7 @@ static int empm__inherited_name(const empm__inherited *h, int i, char *to,
     return strncmp(p, plain, len) == 0 && plain[len] == '\0';
 }
 
+/* Returns the port that a socket is bound to, 0 if it has none. */
 static int empm__endpoint_port(int fd)
 {
     struct sockaddr_storage a;
@@ -12720,8 +12778,9 @@ static int empm__endpoint_unix_beside(struct sockaddr_un *a, const char *path,
     return 0;
 }
 
-/* A socket file that nobody listens on is left over from a crash. The question
- * does not wait: a server whose backlog is full is alive. 0: errno says why. */
+/* Is `path` a socket file that nobody listens on, left over from a crash? The
+ * question does not wait: a server whose backlog is full is alive. Returns 1,
+ * or 0 with errno, EADDRINUSE as a rule. */
 static int empm__endpoint_unix_stale(const char *path)
 {
     struct sockaddr_un a;
@@ -12738,8 +12797,8 @@ static int empm__endpoint_unix_stale(const char *path)
     return stale;
 }
 
-/* Gives the file of a unix socket its owner, group and mode. Its folder may
- * belong to somebody who puts something else in its place, for root to open up:
+/* Gives the file of a unix socket its owner, group and mode. A user who may
+ * write to its folder can put something else in its place, for root to open up:
  * a link is not followed, and what is no socket, or has another name elsewhere,
  * is left alone. Returns 0, or -1 with errno. */
 static int empm__endpoint_unix_rights(const char *path,
@@ -12797,8 +12856,9 @@ static int empm__endpoint_unix_show(const char *made, const char *aside,
     return -1;
 }
 
-/* A unix socket listens, and is whose it shall be, before anybody can see
- * it. */
+/* Makes a unix socket, which gets its rights and listens before it has its
+ * name: no client can meet it half made. l->path: what has to be removed at the
+ * end. Returns the descriptor, or -1 with errno. */
 static int empm__endpoint_unix(empm__endpoint *l,
                                const empm__endpoint_spec *spec,
                                const empm__rights *rights, int backlog)
@@ -12833,8 +12893,8 @@ static int empm__endpoint_unix(empm__endpoint *l,
 
 /* --- addresses ------------------------------------------------------------ */
 
-/* All addresses of the host and the port; returns 0, or getaddrinfo()'s
- * error. */
+/* Looks up all addresses of the host and the port. Returns 0, or the error of
+ * getaddrinfo(). */
 static int empm__endpoint_resolve(const empm__endpoint_spec *spec,
                                   struct addrinfo **list)
 {
@@ -12846,8 +12906,9 @@ static int empm__endpoint_resolve(const empm__endpoint_spec *spec,
                        list);
 }
 
-/* A socket that is bound to one of them; `port`, unless 0, instead of its own.
- * Returns -1 with errno. */
+/* Makes a socket that is bound to one of them; `port`, unless 0, instead of its
+ * own. SO_REUSEADDR: connections of the server before may still linger. Returns
+ * the descriptor, or -1 with errno. */
 static int empm__endpoint_bind(const empm_config *cfg, const struct addrinfo *a,
                                int v6only, int port)
 {
@@ -12875,7 +12936,8 @@ static int empm__endpoint_bind(const empm_config *cfg, const struct addrinfo *a,
     return -1;
 }
 
-/* Does the list have it twice? Some files of hosts do. */
+/* Has the list had this address before? Some files of hosts name one twice, and
+ * the second bind() would fail. */
 static int empm__endpoint_again(const struct addrinfo *list,
                                 const struct addrinfo *a)
 {
@@ -12886,7 +12948,7 @@ static int empm__endpoint_again(const struct addrinfo *list,
     return 0;
 }
 
-/* 0: it is not, or errno says why that is not known. */
+/* Does `fd` listen? Returns 0 if not, with errno if that is not known. */
 static int empm__endpoint_is_listening(int fd)
 {
     int is = 0;
@@ -12895,7 +12957,7 @@ static int empm__endpoint_is_listening(int fd)
     return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &is, &len) == 0 && is;
 }
 
-/* One more of s->endpoints: the descriptor is the server's. */
+/* Adds one of s->endpoints: the descriptor is the server's from here on. */
 static void empm__endpoint_add(empm_server *s, const empm__endpoint_spec *spec,
                                const char *text, int fd)
 {
@@ -12908,9 +12970,9 @@ static void empm__endpoint_add(empm_server *s, const empm__endpoint_spec *spec,
     l->port = empm__endpoint_port(fd);
 }
 
-/* A descriptor for what `spec` means, from those that are there: a duplicate of
- * ours, or one of the environment's; each is given once. `port`: it must have
- * that one; -1: any. Returns -1: none (left). */
+/* Returns a descriptor for what `spec` means, from those that are there: a
+ * duplicate of ours, or one of the environment's; each is given once. `port`:
+ * it must have that one; -1: any. Returns -1 if there is none, or none left. */
 static int empm__inherited_find(empm__inherited *h,
                                 const empm__endpoint_spec *spec, int port)
 {
@@ -12943,7 +13005,7 @@ static int empm__inherited_find(empm__inherited *h,
     return -1;
 }
 
-/* What to do where a socket cannot be had. */
+/* Returns what an operator may do about `error`, as the end of a message. */
 static const char *empm__endpoint_advice(const empm__endpoint_spec *spec,
                                          int error, int reload)
 {
@@ -13108,19 +13170,22 @@ static int empm__endpoint_open(empm_server *s, const char *text,
 /* ---------------------------------------------------------------------------
  * >>limits -- what the settings need of the system
  *
- * Memory, descriptors and threads are added up before the first thread starts,
- * and warned about where the system allows less. Users, groups and folders are
- * looked up here, once, before there is a process that could hold a lock of the
- * C library.
+ * Memory, descriptors and threads are added up before the first thread starts.
+ * Where the system allows less, that is a warning and no error: not all that
+ * the settings allow is ever used at once. Folders, routes and listen strings
+ * are checked here, too, as -t and empm_check() want it: nothing is opened.
  * ------------------------------------------------------------------------- */
 
+/* Does SpoolDirectory have its default? Then no operator has asked for it, and
+ * its absence is no error. */
 static int empm__check_spool_default(const empm_config *cfg)
 {
     return strcmp(cfg->spool_directory,
                   empm__directive_preset("SpoolDirectory")) == 0;
 }
 
-/* The part of the check that needs more than numbers: paths, routes. */
+/* The part of the check that needs more than numbers: paths, routes, endpoints,
+ * and what wings have to say. */
 static void empm__check_rest(const empm_config *cfg, empm__report *rep)
 {
     empm__chars chars;
@@ -13136,8 +13201,6 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
     if (empm__routes_init(&routes, cfg->routes, &chars, rep) != EMPM_ENOMEM)
         empm__routes_free(&routes);
     spool = empm__config_path(cfg, cfg->spool_directory, path, sizeof path);
-    /* many a server needs none: so it is no error that the default is not
-     * there */
     errno = ENOTDIR;
     if (stat(spool, &st) < 0 || !S_ISDIR(st.st_mode))
         empm__report_say(rep, empm__check_spool_default(cfg) ? EMPM_LOG_WARN
@@ -13172,7 +13235,8 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
     }
 }
 
-/* The first number in a file of the system's, or -1. */
+/* Returns the first number in a file of the system's, -1 if there is none: a
+ * limit of "max" is no limit. */
 static int64_t empm__check_number_in(const char *path)
 {
     char text[32];
@@ -13184,6 +13248,7 @@ static int64_t empm__check_number_in(const char *path)
     return empm__parse_u63(text, strspn(text, "0123456789"));
 }
 
+/* Returns how many children there can be at most, drained ones aside. */
 static int empm__config_children_limit(const empm_config *cfg)
 {
     return cfg->processes == 0 ? 1
@@ -13191,7 +13256,8 @@ static int empm__config_children_limit(const empm_config *cfg)
                                      cfg->threads_per_child;
 }
 
-/* What the stacks of all threads may take. */
+/* Returns the bytes that the stacks of all threads may take: of address space,
+ * first of all; most of it is never touched. */
 static double empm__memory_stacks(const empm_config *cfg)
 {
     struct rlimit r;
@@ -13272,7 +13338,8 @@ static void empm__check_settings_line(const empm_config *cfg, char *to,
              ((double)cfg->max_spool_bytes / mib));
 }
 
-/* Says how the descriptors are shared out, if that is not as it was meant. */
+/* Says how the descriptors are shared out, if that is less than what is set,
+ * and what RLIMIT_NOFILE would do. */
 static void empm__check_descriptors(const empm_config *cfg, empm__report *rep)
 {
     const uint32_t connections = empm__engine_connection_limit(cfg);
@@ -13344,7 +13411,8 @@ static void empm__check_system(const empm_config *cfg, empm__report *rep)
  * the C library may be held by a thread that is not there.
  * ------------------------------------------------------------------------- */
 
-/* The number of "#number", or -1: it is a name, or no id of this system. */
+/* Returns the number of "#number", or -1 if it is a name, or no id of this
+ * system. */
 static int64_t empm__identity_parse(const char *id)
 {
     const int64_t n = id[0] != '#' ? -1
@@ -13352,8 +13420,9 @@ static int64_t empm__identity_parse(const char *id)
     return n < UINT32_MAX ? n : -1;    /* that one is "no id" */
 }
 
-/* Whom to become: 0, or EMPM_EINVAL if it is nobody who exists, or errno says
- * why nobody knows. `id` is a name or "#number"; *gid gets the user's group. */
+/* Looks up a user: `id` is a name or "#number", which need not have a name;
+ * *gid gets the user's group. Returns EMPM_OK, or EMPM_EINVAL with errno; 0:
+ * there is no such user. */
 static int empm__identity_user(const char *id, uid_t *uid, gid_t *gid)
 {
     const int64_t n = empm__identity_parse(id);
@@ -13367,6 +13436,7 @@ static int empm__identity_user(const char *id, uid_t *uid, gid_t *gid)
     return EMPM_OK;
 }
 
+/* Looks up a group. Returns as above. */
 static int empm__identity_group(const char *id, gid_t *gid)
 {
     const int64_t n = empm__identity_parse(id);
@@ -13379,8 +13449,9 @@ static int empm__identity_group(const char *id, gid_t *gid)
     return EMPM_OK;
 }
 
-/* Looks up User and Group, before there is a child: in a forked process locks
- * of the C library may be taken for ever. Says what is wrong. */
+/* Looks up User, Group and the groups of that user, if root starts the server:
+ * nobody else can become another. Says what is wrong. Returns EMPM_OK,
+ * EMPM_ESYS or EMPM_ENOMEM. */
 static int empm__identity_find(empm_server *s, empm__report *rep)
 {
     const empm_config *cfg = s->cfg;
@@ -13409,8 +13480,8 @@ static int empm__identity_find(empm_server *s, empm__report *rep)
     return EMPM_OK;
 }
 
-/* Looks up which rights the file of a Listen shall have; says what is
- * unknown. */
+/* Looks up which rights the file of a Listen shall have; -1 is as it comes.
+ * Says what is unknown. Returns EMPM_OK or EMPM_EINVAL. */
 static int empm__identity_rights(const char *text, empm__rights *want,
                                  empm__report *rep)
 {
@@ -13436,9 +13507,9 @@ static int empm__identity_rights(const char *text, empm__rights *want,
     return EMPM_EINVAL;
 }
 
-/* ChrootDir holds nobody who has a directory outside of it open: `..` leads
- * from there to the root of all. Names are looked at as the kernel walks
- * them. */
+/* A process that has a directory outside of ChrootDir open is not held by it:
+ * `..` leads from there to the root of all. So each directory that stays open
+ * must lie inside, by its real path. */
 static void empm__check_chroot(const empm_config *cfg, const char *directive,
                                const char *dir, empm__report *rep)
 {
@@ -13459,7 +13530,8 @@ static void empm__check_chroot(const empm_config *cfg, const char *directive,
     free(real);
 }
 
-/* Names that only a whole program uses. */
+/* Checks users, groups and folders, most of which only empm_run() uses. They
+ * are looked up once more when they are used: this is what -t can tell. */
 static void empm__check_names(const empm_config *cfg, empm__report *rep)
 {
     const char *dirs[2][2];
@@ -13521,7 +13593,8 @@ static void empm__check_names(const empm_config *cfg, empm__report *rep)
                          "root");
 }
 
-/* `old`: what runs, if this is to follow it; or NULL. */
+/* The whole check. `old`: what runs, if this is to follow it; or NULL. Returns
+ * EMPM_OK, or the error of the first thing that is wrong; all has been said. */
 static int empm__check_all(empm_config *cfg, const empm_config *old,
                            empm__report *rep)
 {
@@ -13554,6 +13627,7 @@ EMPM_API int empm_check(empm_config *cfg,
  * or the other.
  * ------------------------------------------------------------------------- */
 
+/* What empm_start() finds wrong goes to the log: there is no terminal. */
 static void empm__server_report_to_log(enum empm_log_level level,
                                        const char *line, void *user)
 {
@@ -13575,8 +13649,8 @@ static int empm__logs_is_stderr(const empm_config *cfg)
     return cfg->error_log == NULL || strcmp(cfg->error_log, "stderr") == 0;
 }
 
-/* Opens the ErrorLog; messages go there from now on. What makes no sense as one
- * is refused later, by the check. */
+/* Opens the ErrorLog; messages go there from now on. A value that names none is
+ * refused later, by the check. Returns EMPM_OK, or EMPM_ESYS, which is said. */
 static int empm__logs_open(empm_config *cfg, empm__report *rep)
 {
     const char *name = cfg->error_log;
@@ -13590,7 +13664,7 @@ static int empm__logs_open(empm_config *cfg, empm__report *rep)
         openlog(empm__log_tag(name), LOG_PID | LOG_NDELAY, facility);
         to = ~facility;
     } else {
-        /* as with Apache, nobody hears that program: its own log is itself */
+        /* as with Apache, nobody hears that program: it cannot log to itself */
         const int null = *name == '|' ? open("/dev/null", O_WRONLY | O_CLOEXEC)
                                       : -1;
         to = *name == '|' ? empm__log_pipe_start(name, null)
@@ -13613,6 +13687,7 @@ static int empm__logs_open(empm_config *cfg, empm__report *rep)
     return EMPM_OK;
 }
 
+/* Messages go to stderr again, or to syslog under the name of the library. */
 static void empm__logs_close(empm_config *cfg)
 {
     if (cfg->log == empm__log_stderr && cfg->log_target > 0)
@@ -13638,7 +13713,8 @@ EMPM__ASSERT_STATIC(sizeof ((empm__logs_swap *)0)->fd <=
                         EMPM__FDS_MOST * sizeof(int),
                     the_logs_are_one_message);
 
-/* Opens the log `name`, which `from` is so far. */
+/* Opens the log `name` once more; `from` is its descriptor so far. Returns
+ * EMPM_OK, or EMPM_ESYS, which is said: the old file stays in use. */
 static int empm__logs_swap_add(const empm_server *s, empm__logs_swap *w,
                                int code,
                                const char *directive, const char *name,
@@ -13658,6 +13734,8 @@ static int empm__logs_swap_add(const empm_server *s, empm__logs_swap *w,
     return EMPM_OK;
 }
 
+/* Opens all logs of a server anew, as many as can be. Returns EMPM_OK, or
+ * EMPM_ESYS if one could not. */
 static int empm__logs_swap_open(const empm_server *s, empm__logs_swap *w)
 {
     const empm__wing *const *wing;
@@ -13743,6 +13821,8 @@ static void empm__server_sockets_unlink(const empm_server *s)
             unlink(s->endpoints[k].path);
 }
 
+/* The end of a server, or of what there is of it. What it shares with the one
+ * before it is not its own. */
 static void empm__server_free(empm_server *s)
 {
     const empm__wing *const *wing;
@@ -13907,6 +13987,8 @@ EMPM_API int empm_port(const empm_server *s, int i)
     return i >= 0 && i < s->nendpoints ? s->endpoints[i].port : -1;
 }
 
+/* Is there an endpoint for the status alone? Then it has an engine of its own,
+ * which answers when all workers are stuck. */
 static int empm__server_has_admin(const empm_server *s)
 {
     int k, n = 0;
@@ -13915,6 +13997,10 @@ static int empm__server_has_admin(const empm_server *s)
     return n > 0;
 }
 
+/* Makes an engine in scoreboard slot `slot` and starts its threads, with the
+ * hook of the child between the two: it runs when nothing has been accepted.
+ * Returns EMPM_OK, or an error that has been said: then nothing is left of
+ * it. */
 static int empm__server_engine_new(empm_server *s, empm__engine *e, int slot,
                                    int admin)
 {
@@ -13951,8 +14037,9 @@ static int empm__server_engine_new(empm_server *s, empm__engine *e, int slot,
     return r;
 }
 
-/* The engine, in this process, in scoreboard slot `slot`. Without a parent
- * there is a second one for the admin listeners. */
+/* Starts the engine of this process, in scoreboard slot `slot`. Without a
+ * parent there is a second one for the admin endpoints: started first, as it
+ * may fail and the other one must then not have served. */
 static int empm__server_engines_start(empm_server *s, int slot, int admin)
 {
     int r;
@@ -14046,7 +14133,7 @@ EMPM_API int empm_wait(empm_server *s, int timeout_ms)
     if (r == EMPM_OK && !joined && !s->engine.admin &&
         s->cfg->on_child_stop != NULL)
         s->cfg->on_child_stop(s, s->cfg->user);
-    /* it tells how it goes to the end */
+    /* the admin engine last: it shows how the end goes */
     if (r == EMPM_OK && s->admin != NULL) {
         const uint64_t ms = (empm__now_us() - began) / 1000u;
         empm__poller_order(&s->admin->poller, EMPM__ORDER_STOP);
