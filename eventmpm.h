@@ -950,11 +950,12 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   score peer                                counters; who is at the other end
  *   handover wheel queue inbox poller         a connection changes hands
  *   route engine-types pages                  patterns; workers, engines
+ *   transport io                              bytes in, bytes out
  *   exchange taking accepting moving admission listener
  *                                             who accepts, and gives away
  *   head body                                 HTTP in
  *   request request-memory values notes       what a handler holds
- *   response output response-head response-calls
+ *   protocol response response-head response-calls
  *                                             what it answers
  *   steps dispatch reading reading-body handling writing conn
  *                                             the life of a connection
@@ -1000,7 +1001,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   drain       to finish what has begun, and accept nothing
  *   wing        an optional part, which the core knows by its hooks alone
  *
- * Four calls go up, since the lower side begins what only the upper can do:
+ * Five calls go up, since the lower side begins what only the upper can do:
  *
  *   up empm__loader_file           Include: a file within a file
  *   up empm__request_fields_grow   a head has more fields than were foreseen,
@@ -1008,6 +1009,8 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   up empm__listener_run          a worker that has nothing to do listens
  *   up empm__wings                 the core calls its wings, whose list stands
  *                                  behind them
+ *   up empm__protocol_of           an answer is framed as its protocol has it,
+ *                                  whose table names the steps behind it
  *
  * The name of an internal function begins with a prefix of its section (as both
  * lists say it, make test-headers holds it):
@@ -1031,6 +1034,8 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   prefix route           route routes path
  *   prefix engine-types    wings engine worker
  *   prefix pages           budget pool file worker page pages
+ *   prefix transport       transport socket plain conn
+ *   prefix io              io
  *   prefix exchange        exchange
  *   prefix taking          listener
  *   prefix accepting       listener engine move
@@ -1042,17 +1047,16 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   prefix request         request
  *   prefix request-memory  request
  *   prefix notes           request
- *   prefix response        plain transport response
- *   prefix output          out response
+ *   prefix response        response
  *   prefix response-head   response text
  *   prefix response-calls  response
  *   prefix steps           step turn
  *   prefix dispatch        dispatch
- *   prefix reading         reading do
+ *   prefix reading         do reading
  *   prefix reading-body    body do
  *   prefix handling        handling do
  *   prefix writing         writing do
- *   prefix conn            conn worker
+ *   prefix conn            http1 protocol conn worker
  *   prefix engine          engine
  *   prefix endpoints       endpoint inherited
  *   prefix endpoint-sockets endpoint inherited
@@ -1062,7 +1066,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   prefix server          server
  *   prefix config-files    loader define load
  *   prefix config-sections loader config
- *   prefix proxy           proxy reading do
+ *   prefix proxy           proxy reading
  *   prefix store           sip kv
  *   prefix store-calls     store
  *   prefix access          access
@@ -4074,18 +4078,20 @@ typedef struct empm__conn {
     /* the owner: a worker while it runs, the queue while it is ready */
     int32_t       fd;
     uint32_t      queue_next;    /* in the run queue, or the free list */
-    uint32_t      requests;      /* served on this connection */
+    uint32_t      requests;      /* served; in LINGER: KiB dropped */
     uint16_t      why;         /* READY bits delivered and not yet dealt with */
     uint8_t       state;        /* enum empm__state; empm__conn_enter sets it */
     uint8_t       flags;         /* EMPM__F_* */
-    empm_request *req;           /* borrowed, NULL while idle */
-    void         *transport;     /* session of the transport (TLS), or NULL */
+    struct empm__io *io;         /* borrowed, NULL while idle (>>io) */
+    struct empm__session *session;  /* of its transport (>>transport); the
+                                       owner, while `protocol` is set */
     /* the listener only */
     uint32_t      wheel_next, wheel_prev;
     uint32_t      place;         /* EMPM__NEVER: not on the wheel */
     uint16_t      gen;           /* in the poller's data; not the word's */
     uint8_t       endpoint;      /* fixed at accept, read by anyone */
-    uint8_t       in_use;
+    uint8_t       protocol;      /* whose steps it takes; EMPM__FREE: a free
+                                    record */
 #if !EMPM__EPOLL
     uint32_t      poll_slot;     /* the listener only; 0: not in the set */
     uint32_t      aux_slot;      /* of aux_fd, likewise */
@@ -4099,6 +4105,8 @@ EMPM__ASSERT_STATIC(sizeof(empm__conn) + sizeof(empm__peer) <= 128,
 EMPM__ASSERT_STATIC(sizeof(empm__conn) == 64, one_cache_line_per_connection);
 #endif
 
+enum { EMPM__FREE, EMPM__HTTP1, EMPM__PROTOCOLS };
+
 enum {
     EMPM__F_DRAINED   = 1,       /* the last read left nothing behind */
     EMPM__F_OUT_ARMED = 2,       /* EPOLLOUT is registered */
@@ -4106,19 +4114,9 @@ enum {
     EMPM__F_CLOSED    = 8,       /* the listener closed the descriptor */
     EMPM__F_RESET     = 16,      /* only a reset tells that an answer is cut */
     EMPM__F_MOVED     = 32,      /* from a sibling, and not served since then */
-    EMPM__F_FRESH     = 64      /* just accepted: its first bytes may be near */
+    EMPM__F_FRESH     = 64,     /* just accepted: its first bytes may be near */
+    EMPM__F_PROXIED   = 128      /* its PROXY header has been read */
 };
-
-static void empm__conn_close(empm__conn *c)
-{
-    if (c->flags & EMPM__F_RESET) {
-        struct linger rst;
-        rst.l_onoff = 1;
-        rst.l_linger = 0;
-        setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &rst, sizeof rst);
-    }
-    close(c->fd);
-}
 
 static uint32_t empm__conn_wanted(uint32_t word)
 {
@@ -5256,7 +5254,7 @@ static void empm__poller_arm(empm__poller *p, uint32_t i)
     empm__conn *c = empm__slab_conn(p->slab, i);
     uint32_t w = empm__load_acq(&c->word);
     short events = 0;
-    if ((w & (EMPM__OWNED | EMPM__RETIRED)) || !c->in_use)
+    if ((w & (EMPM__OWNED | EMPM__RETIRED)) || c->protocol == EMPM__FREE)
         return;
     if (w & EMPM__WANT(EMPM__READY_IN))
         events |= POLLIN;
@@ -5815,6 +5813,9 @@ typedef struct empm__stamp {           /* a second, as some format shows it */
     char        text[64];
 } empm__stamp;
 
+/* Which function of the user's runs. Only a handler may suspend its request. */
+enum empm__call { EMPM__CALL_NONE, EMPM__CALL_HANDLER, EMPM__CALL_OTHER };
+
 typedef struct empm__worker {          /* its thread alone, unless noted */
     struct empm__engine *engine;
     empm_server        *s;
@@ -5823,6 +5824,7 @@ typedef struct empm__worker {          /* its thread alone, unless noted */
     pthread_t           thread;
     uint32_t            number;
     uint32_t            index;         /* of the connection that runs */
+    enum empm__call     calling;       /* the user's function that runs */
     empm__page         *pages;         /* spare ones */
     int                 pages_count;
     char               *scratch;     /* EMPM__SCRATCH bytes, made when needed */
@@ -5973,6 +5975,7 @@ typedef struct empm__endpoint {       /* fixed once the server has started */
     const char *text;              /* the listen string */
     int         admin;             /* status only, by an engine of its own */
     int         proxy;             /* connections begin with a PROXY header */
+    struct empm__session *session; /* what connections begin with */
     char        path[108];         /* of a unix socket that we made, or "" */
     empm__rights rights;           /* that its file shall have */
 } empm__endpoint;
@@ -6009,8 +6012,8 @@ struct empm_server {
     int             owns_signals;  /* empm_run() has taken this process's */
     int             lends_log;    /* cfg->log is ours: empm_start(), ErrorLog */
     /* what wings do for each connection or request; NULL: nobody does it */
-    enum empm__state (*handshake)(empm__worker *w, empm__conn *c,
-                                  struct empm__wait *wait);
+    enum empm__state (*read_proxy)(empm__worker *w, empm__conn *c,
+                                   struct empm__wait *wait);
     void           (*find_client)(empm_request *req, empm__peer *peer);
     void           (*log_request)(empm_request *req, int aborted);
 };
@@ -6088,16 +6091,6 @@ static int empm__engine_is_closing(const empm__engine *e)
 {
     return empm__load(&e->stopping) && !EMPM__HANDS_OVER(e);
 }
-
-/* The protocol of bytes: plain sockets now, TLS later. All calls are
- * non-blocking and fail with errno as read() and write() do. */
-typedef struct empm__transport {
-    const char *scheme;
-    ssize_t (*recv)(empm__conn *c, void *buf, size_t n);
-    ssize_t (*send)(empm__conn *c, const struct iovec *v, int n, int more);
-    ssize_t (*file)(empm__conn *c, int fd, int64_t *off, size_t n);
-    void    (*finish)(empm__conn *c);  /* no more will be sent: FIN */
-} empm__transport;
 
 static void empm__engine_log(empm__engine *e, enum empm_log_level level,
                              int code, const char *fmt, ...) EMPM__PRINTF(4, 5);
@@ -6310,6 +6303,533 @@ static char *empm__worker_scratch(empm__worker *w)
     if (w->scratch == NULL)
         w->scratch = (char *)empm__worker_memory(w, NULL, EMPM__SCRATCH + 1);
     return w->scratch;
+}
+
+/* ---------------------------------------------------------------------------
+ * >>transport -- how bytes pass between a record and its socket
+ *
+ * A transport turns bytes of a protocol into bytes of a socket: here plain
+ * ones. Each connection has a session of its transport, which begins with the
+ * pointer to the transport's calls; plain connections share one, so an idle
+ * connection pays for none.
+ *
+ * No call waits. Where it would have to, it says for which direction, which
+ * need not be the one that was asked for: a session may have to write before
+ * it can read.
+ *
+ * runs on   the worker that owns the connection; drop() on the listener, too
+ * ------------------------------------------------------------------------- */
+
+enum {                           /* returned in place of a number of bytes */
+    EMPM__WANTS_IN  = -1,        /* the socket has nothing to read now */
+    EMPM__WANTS_OUT = -2,        /* the socket has no room now */
+    EMPM__LOST      = -3         /* the connection has failed: errno */
+};
+
+/* handshake   goes on with it: 1, it is complete; 0, the client is refused, and
+ *             has been told; EMPM__WANTS_*; EMPM__LOST. NULL: there is none
+ * recv        like recv(): bytes; 0: the client has sent its last;
+ *             EMPM__WANTS_*; EMPM__LOST. Sets EMPM__F_DRAINED if neither the
+ *             socket nor the session has bytes left: no event will announce
+ *             those of a session
+ * send        like sendmsg(): how many bytes were sent, with all that they are
+ *             on the wire; EMPM__WANTS_*; EMPM__LOST. Bytes of which a part
+ *             may have left come again, and maybe more behind them. What goes
+ *             to the socket is added to *wire. `more`: further bytes follow
+ * file        sends n bytes of a file from *off on, and moves *off
+ * pending     how many bytes have arrived that recv() has not given yet
+ * finish      all is sent: tells the client. `closing`: close() comes next
+ * drop        forgets the session, without I/O. NULL: nothing is to forget */
+typedef struct empm__transport {
+    const char *scheme;          /* of empm_scheme() */
+    int     (*handshake)(empm__worker *w, empm__conn *c);
+    ssize_t (*recv)(empm__worker *w, empm__conn *c, void *buf, size_t n);
+    ssize_t (*send)(empm__worker *w, empm__conn *c,
+                    const struct iovec *v, int n, int more, int64_t *wire);
+    ssize_t (*file)(empm__worker *w, empm__conn *c, int fd, int64_t *off,
+                    size_t n, int64_t *wire);
+    int     (*pending)(const empm__conn *c);
+    void    (*finish)(empm__worker *w, empm__conn *c, int closing);
+    void    (*drop)(empm__conn *c);
+} empm__transport;
+
+typedef struct empm__session {
+    const empm__transport *of;   /* what a transport remembers follows */
+} empm__session;
+
+static const empm__transport *empm__transport_of(const empm__conn *c)
+{
+    return c->session->of;
+}
+
+/* A call on the socket has failed. 1: it is worth another try. A hang-up that
+ * was noted (`bits`) beside EAGAIN was none: look once more, then wait. */
+static int empm__socket_again(empm__conn *c, uint32_t bits, int *tried)
+{
+    if (errno == EINTR)
+        return 1;
+    if (!empm__fd_would_block(errno) || !empm__conn_noted(c, bits) || *tried)
+        return 0;
+    empm__conn_clear(c, bits);
+    return *tried = 1;
+}
+
+/* What a failed call means: `wants`, or that the connection has failed. */
+static ssize_t empm__socket_failed(ssize_t wants)
+{
+    return empm__fd_would_block(errno) ? wants : (ssize_t)EMPM__LOST;
+}
+
+/* Each call forgets the noted bit first: an event that comes behind the call
+ * is noted anew. After a short read the socket is empty, unless a hang-up was
+ * noted: then read on until 0 or an error. */
+static ssize_t empm__socket_recv(empm__conn *c, void *buf, size_t n)
+{
+    int tried = 0;
+    ssize_t r;
+    do {
+        empm__conn_clear(c, EMPM__READY_IN);
+        r = recv(c->fd, buf, n, 0);
+    } while (r < 0 && empm__socket_again(c, EMPM__STICKY, &tried));
+    if (r < 0)
+        r = empm__socket_failed(EMPM__WANTS_IN);
+    if (r == EMPM__WANTS_IN ||
+        (r > 0 && (size_t)r < n && !empm__conn_noted(c, EMPM__STICKY)))
+        c->flags |= EMPM__F_DRAINED;
+    return r;
+}
+
+static ssize_t empm__socket_sendv(int fd, const struct iovec *v, int n,
+                                  int flags)
+{
+    struct msghdr m;
+    memset(&m, 0, sizeof m);
+    m.msg_iov = (struct iovec *)(uintptr_t)v;
+    m.msg_iovlen = (__typeof__(m.msg_iovlen))n;
+    return sendmsg(fd, &m, flags);
+}
+
+static ssize_t empm__socket_send(empm__conn *c, const struct iovec *v, int n,
+                                 int more, int64_t *wire)
+{
+    const int flags = MSG_NOSIGNAL | (more ? MSG_MORE : 0);
+    int tried = 0;
+    ssize_t r;
+    do {
+        empm__conn_clear(c, EMPM__READY_OUT);
+        r = n == 1 ? send(c->fd, v->iov_base, v->iov_len, flags)
+                   : empm__socket_sendv(c->fd, v, n, flags);
+    } while (r < 0 && empm__socket_again(c, EMPM__READY_HUP, &tried));
+    if (r < 0)
+        return empm__socket_failed(EMPM__WANTS_OUT);
+    *wire += r;
+    return r;
+}
+
+static ssize_t empm__plain_recv(empm__worker *w, empm__conn *c,
+                                void *buf, size_t n)
+{
+    (void)w;
+    return empm__socket_recv(c, buf, n);
+}
+
+static ssize_t empm__plain_send(empm__worker *w, empm__conn *c,
+                                const struct iovec *v, int n, int more,
+                                int64_t *wire)
+{
+    (void)w;
+    return empm__socket_send(c, v, n, more, wire);
+}
+
+static ssize_t empm__plain_file(empm__worker *w, empm__conn *c, int fd,
+                                int64_t *off, size_t n, int64_t *wire)
+{
+    int tried = 0;
+    ssize_t r;
+    (void)w;
+    do {
+        empm__conn_clear(c, EMPM__READY_OUT);
+        r = empm__fd_sendfile(c->fd, fd, off, n);
+    } while (r < 0 && empm__socket_again(c, EMPM__READY_HUP, &tried));
+    if (r < 0)
+        return empm__socket_failed(EMPM__WANTS_OUT);
+    *wire += r;
+    return r;
+}
+
+static int empm__plain_pending(const empm__conn *c)
+{
+    int n = 0;
+    return ioctl(c->fd, FIONREAD, &n) == 0 ? n : 0;
+}
+
+/* Before close() there is nothing to be said: it sends the FIN. */
+static void empm__plain_finish(empm__worker *w, empm__conn *c,
+                               int closing)
+{
+    (void)w;
+    if (!closing)
+        shutdown(c->fd, SHUT_WR);
+}
+
+static const empm__transport empm__plain = {
+    "http", NULL, empm__plain_recv, empm__plain_send, empm__plain_file,
+    empm__plain_pending, empm__plain_finish, NULL
+};
+
+/* The session of all plain connections. */
+static empm__session empm__plain_session = { &empm__plain };
+
+/* Closes the socket: with a reset, if only that can tell the client that its
+ * answer is cut. */
+static void empm__conn_close(empm__conn *c)
+{
+    if (c->flags & EMPM__F_RESET) {
+        struct linger rst;
+        rst.l_onoff = 1;
+        rst.l_linger = 0;
+        setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &rst, sizeof rst);
+    }
+    close(c->fd);
+}
+
+/* The end of the session, whatever has become of the descriptor. */
+static void empm__conn_session_drop(empm__conn *c)
+{
+    if (empm__transport_of(c)->drop != NULL)
+        empm__transport_of(c)->drop(c);
+    c->session = NULL;
+}
+
+/* ---------------------------------------------------------------------------
+ * >>io -- input and output of one connection
+ *
+ * An io is borrowed when bytes come and returned when the connection is idle.
+ * Input stands in one piece of memory, in_start..in_end of it not used yet.
+ * Output is a queue of pages, which leave in order; a slice of a file may
+ * follow the bytes of a page: of a file that is sent, or of the overflow. That
+ * is an unlinked file, used as a ring, which takes the bytes that the socket
+ * does not take in time, so that no handler waits for its client.
+ *
+ *     in:   [ used | in_start..in_end | room ]
+ *     out:  [head]--file  [bytes] [bytes]--overflow      sent in this order -->
+ *
+ * owner   the owner of the connection's record
+ * ------------------------------------------------------------------------- */
+
+typedef struct empm__io {
+    char         *in;
+    uint32_t      in_cap, in_start, in_end;
+    empm__page   *in_big;         /* what `in` is part of, NULL: of our page */
+    empm__page   *out, *out_last; /* to be sent, in order */
+    size_t        out_bytes;      /* of it, what is in memory */
+    int64_t       out_left;       /* all of it, with the slices of files */
+    int64_t       out_tried;      /* ... when the socket was full */
+    int           blocked;        /* ... EMPM__WANTS_*: what it waits for */
+    int           spool_fd;       /* the overflow; -1: there is none */
+    int64_t       spool_at, spool_end; /* in it, as bytes since it was empty */
+    int64_t       spooled;        /* its size, of pool.spool */
+    int64_t       sent;           /* bytes that the transport has taken */
+    int64_t       got;            /* bytes that it has given */
+    int64_t       wire;           /* bytes given to the socket for those sent */
+    int64_t       acked;          /* of them, when the wait to write began */
+    uint32_t      write_deadline; /* NEVER: not waiting to write */
+    int           fault;          /* EMPM_E*: the output cannot go on, and */
+    const char   *fault_text;     /* the reason; EMPM_ESYS: errno, too */
+} empm__io;
+
+/* Appends a page to the output, which takes it over. */
+static void empm__io_link(empm__io *io, empm__page *p)
+{
+    p->next = NULL;
+    if (io->out_last != NULL)
+        io->out_last->next = p;
+    else
+        io->out = p;
+    io->out_last = p;
+    io->out_bytes += p->end - p->start;
+    io->out_left += p->end - p->start;
+}
+
+static int empm__io_has_slice(const empm__page *p)
+{
+    return p->at < p->stop;
+}
+
+/* How many bytes the queue's last page can still take. */
+static uint32_t empm__io_room(const empm__io *io)
+{
+    const empm__page *p = io->out_last;
+    return p == NULL || empm__io_has_slice(p) ? 0 : EMPM__PAGE_ROOM - p->end;
+}
+
+/* Appends bytes, to the last page if they fit there. */
+static int empm__io_copy(empm__worker *w, empm__io *io, const char *data,
+                         size_t n)
+{
+    while (n > 0) {
+        empm__page *p;
+        size_t take;
+        if (empm__io_room(io) == 0) {
+            if ((p = empm__page_borrow(w)) == NULL)
+                return EMPM_ENOMEM;
+            empm__io_link(io, p);
+        }
+        p = io->out_last;
+        take = empm__min(n, EMPM__PAGE_ROOM - p->end);
+        memcpy(empm__page_data(p) + p->end, data, take);
+        p->end += (uint32_t)take;
+        io->out_bytes += take;
+        io->out_left += (int64_t)take;
+        data += take;
+        n -= take;
+    }
+    return EMPM_OK;
+}
+
+/* Hangs from..to of a file, of which it takes over a reference, behind the last
+ * page, which has no slice yet. */
+static void empm__io_slice(empm__io *io, empm__file *f, int64_t from,
+                           int64_t to)
+{
+    empm__page *p = io->out_last;
+    p->file = f;
+    p->at = from;
+    p->stop = to;
+    io->out_left += to - from;
+}
+
+/* Takes the first page off the queue of output, with what is left of it. */
+static void empm__io_pop(empm__worker *w, empm__io *io)
+{
+    empm__page *p = io->out;
+    io->out = p->next;
+    if (io->out == NULL)
+        io->out_last = NULL;
+    empm__file_unref(p->file);
+    empm__page_return(w, p);
+}
+
+/* n bytes of the queue have been sent. */
+static void empm__io_sent(empm__worker *w, empm__io *io, int64_t n)
+{
+    empm__page *p;
+    io->out_left -= n;
+    while ((p = io->out) != NULL) {
+        const int64_t bytes = n < p->end - p->start ? n : p->end - p->start;
+        const int64_t slice = n - bytes < p->stop - p->at ? n - bytes
+                                                          : p->stop - p->at;
+        p->start += (uint32_t)bytes;
+        io->out_bytes -= (size_t)bytes;
+        p->at += slice;
+        if (p->file == NULL)
+            io->spool_at += slice;
+        n -= bytes + slice;
+        if (p->start < p->end || empm__io_has_slice(p))
+            return;
+        empm__io_pop(w, io);
+    }
+}
+
+/* The output cannot be what it was to be. Returns EMPM__LOST. */
+static ssize_t empm__io_fail(empm__io *io, int error, const char *text)
+{
+    io->fault = error;
+    io->fault_text = text;
+    return EMPM__LOST;
+}
+
+/* Sends from the overflow. Its bytes are copied, since the ring comes round to
+ * them before the client has acknowledged them. */
+static ssize_t empm__io_send_spooled(empm__worker *w, empm__conn *c,
+                                     empm__io *io, int64_t at, size_t n)
+{
+    struct iovec v;
+    ssize_t r;
+    v.iov_base = empm__worker_scratch(w);
+    if (v.iov_base == NULL)
+        return empm__io_fail(io, EMPM_ENOMEM, "no memory for the response");
+    r = pread(io->spool_fd, v.iov_base, empm__min(n, EMPM__SCRATCH),
+              (off_t)at);
+    if (r == 0)
+        return empm__io_fail(io, EMPM_EINVAL, "the file has become shorter");
+    if (r < 0)
+        return empm__io_fail(io, EMPM_ESYS, "the file cannot be read");
+    v.iov_len = (size_t)r;
+    return empm__transport_of(c)->send(w, c, &v, 1, io->out_left > r,
+                                       &io->wire);
+}
+
+/* Sends from the slice that is the first in the queue. */
+static ssize_t empm__io_send_slice(empm__worker *w, empm__conn *c, empm__io *io)
+{
+    const empm__page *p = io->out;
+    const int64_t ring = w->cfg->limit_response_spool;
+    int64_t at = p->at, n = p->stop - at;
+    ssize_t r;
+    if (n > EMPM_TURN_BYTES)
+        n = EMPM_TURN_BYTES;
+    if (p->file == NULL) {
+        at %= ring;
+        return empm__io_send_spooled(w, c, io, at,
+                                     (size_t)(n < ring - at ? n : ring - at));
+    }
+    r = empm__transport_of(c)->file(w, c, p->file->fd, &at, (size_t)n,
+                                    &io->wire);
+    if (r == 0)
+        return empm__io_fail(io, EMPM_EINVAL, "the file has become shorter");
+    if (r == EMPM__LOST &&
+        (errno == EIO || errno == EINVAL || errno == EOVERFLOW))
+        return empm__io_fail(io, EMPM_ESYS, "the file cannot be read");
+    return r;
+}
+
+/* Sends from the pages at the front of the queue, up to the first slice. */
+static ssize_t empm__io_send_pages(empm__worker *w, empm__conn *c, empm__io *io)
+{
+    struct iovec v[16];
+    const empm__page *p = io->out;
+    int k = 0, slice = 0;
+    while (p != NULL && k < 16 && !slice) {
+        v[k].iov_base = empm__page_data((empm__page *)(uintptr_t)p) + p->start;
+        v[k++].iov_len = p->end - p->start;
+        slice = empm__io_has_slice(p);
+        p = p->next;
+    }
+    return empm__transport_of(c)->send(w, c, v, k, p != NULL || slice,
+                                       &io->wire);
+}
+
+/* The overflow is empty, or never will be sent. */
+static void empm__io_spool_close(empm__worker *w, empm__io *io)
+{
+    if (io->spool_fd < 0)
+        return;
+    close(io->spool_fd);
+    empm__pool_fd_release(&w->engine->pool, EMPM__FOR_ANSWERS);
+    empm__budget_release(&w->engine->pool.spool[EMPM__FOR_ANSWERS],
+                         io->spooled);
+    io->spool_fd = -1;
+    io->spooled = io->spool_at = io->spool_end = 0;
+}
+
+enum empm__flushed {
+    EMPM__SENT,                   /* all of it */
+    EMPM__BLOCKED,                /* the socket is full: io->blocked */
+    EMPM__TURN_OVER,              /* others first, then the rest */
+    EMPM__CUT,                    /* never: io->fault, or else errno */
+    EMPM__LATE                    /* blocked, and the client takes too little */
+};
+
+/* Sends what is ready. A turn does not end while a function of the user's
+ * runs, whose worker is taken anyway. */
+static enum empm__flushed empm__io_flush(empm__worker *w, empm__conn *c,
+                                         empm__io *io)
+{
+    io->out_tried = 0;
+    while (io->out != NULL) {
+        ssize_t n;
+        if (w->turn_bytes >= EMPM_TURN_BYTES && w->calling == EMPM__CALL_NONE)
+            return EMPM__TURN_OVER;
+        n = io->out->start < io->out->end ? empm__io_send_pages(w, c, io)
+                                          : empm__io_send_slice(w, c, io);
+        if (n == EMPM__LOST)
+            return EMPM__CUT;
+        if (n < 0) {
+            io->blocked = (int)n;
+            io->out_tried = io->out_left;
+            return EMPM__BLOCKED;
+        }
+        w->turn_bytes += (uint32_t)n;
+        io->sent += n;
+        empm__bump(&w->score->bytes, (uint64_t)n);
+        empm__io_sent(w, io, n);
+    }
+    if (io->spooled > 0 && ftruncate(io->spool_fd, 0) == 0) {
+        /* the overflow is drained: begin it anew */
+        empm__budget_release(&w->engine->pool.spool[EMPM__FOR_ANSWERS],
+                             io->spooled);
+        io->spooled = io->spool_at = io->spool_end = 0;
+    }
+    return EMPM__SENT;
+}
+
+/* Appends to the overflow, whose slice is or becomes that of the last page. */
+static int empm__io_spool(empm__worker *w, empm__io *io, const char *data,
+                          int64_t n)
+{
+    const int64_t ring = w->cfg->limit_response_spool;
+    int64_t grown;
+    if (io->spool_fd < 0) {
+        if (!empm__pool_fd_reserve(w, EMPM__FOR_ANSWERS))
+            return EMPM_EFULL;
+        io->spool_fd = empm__fd_unnamed_file(w->s->spool_dir);
+        if (io->spool_fd < 0) {
+            empm__pool_fd_release(&w->engine->pool, EMPM__FOR_ANSWERS);
+            return EMPM_ESYS;
+        }
+    }
+    if (n > ring - (io->spool_end - io->spool_at))
+        return EMPM_EFULL;
+    grown = (io->spool_end + n < ring ? io->spool_end + n : ring) -
+            io->spooled;
+    if (grown > 0) {
+        if (!empm__pool_spool_reserve(w, EMPM__FOR_ANSWERS, grown))
+            return EMPM_EFULL;
+        io->spooled += grown;
+    }
+    if (!empm__io_has_slice(io->out_last))
+        empm__io_slice(io, NULL, io->spool_end, io->spool_end);
+    while (n > 0) {
+        const int64_t at = io->spool_end % ring;
+        const ssize_t r = pwrite(io->spool_fd, data,
+                                 (size_t)(n < ring - at ? n : ring - at),
+                                 (off_t)at);
+        if (r < 0 && errno == EINTR)
+            continue;
+        if (r <= 0)
+            return EMPM_ESYS;
+        io->spool_end += r;
+        io->out_last->stop += r;
+        io->out_left += r;
+        data += r;
+        n -= r;
+    }
+    return EMPM_OK;
+}
+
+/* Takes one page into the queue, or its bytes, to the overflow if the queue is
+ * long or has overflown already. EMPM_OK: the page is the queue's, or back in
+ * the pool; EMPM_EFULL and other errors: it is the caller's yet. */
+static int empm__io_put(empm__worker *w, empm__io *io, empm__page *p)
+{
+    const char *data = empm__page_data(p) + p->start;
+    const uint32_t n = p->end - p->start;
+    const empm__page *last = io->out_last;
+    int r;
+    if (last != NULL && last->file == NULL &&
+        (io->out_bytes >= EMPM_RESPONSE_BUFFER || empm__io_has_slice(last)))
+        r = empm__io_spool(w, io, data, n);
+    else if (n <= empm__io_room(io))
+        /* copying a few bytes beats another piece, and bounds the memory of a
+         * handler that flushes often */
+        r = empm__io_copy(w, io, data, n);
+    else {
+        empm__io_link(io, p);
+        return EMPM_OK;
+    }
+    if (r == EMPM_OK)
+        empm__page_return(w, p);
+    return r;
+}
+
+/* Gives back all that the io holds, but not the page that it stands in. */
+static void empm__io_end(empm__worker *w, empm__io *io)
+{
+    while (io->out != NULL)
+        empm__io_pop(w, io);
+    empm__io_spool_close(w, io);
+    EMPM_FREE(io->in_big);
 }
 
 /* ---------------------------------------------------------------------------
@@ -6584,7 +7104,7 @@ static void empm__listener_record_free(empm__engine *e, uint32_t i)
     if (empm__listener_limits_peers(e, c->endpoint))
         empm__counts_drop(&e->counts, empm__slab_peer(&e->slab, i));
     c->gen++;
-    c->in_use = 0;
+    c->protocol = EMPM__FREE;
     empm__slab_return(&e->slab, i);
     empm__store(&e->score->connections, e->slab.in_use);
     if (e->paused & (EMPM__PAUSE_FULL | EMPM__PAUSE_FDS))
@@ -6597,10 +7117,11 @@ static void empm__listener_record_free(empm__engine *e, uint32_t i)
 static int empm__listener_close_idle(empm__engine *e, uint32_t i)
 {
     empm__conn *c = empm__slab_conn(&e->slab, i);
-    if (c->req != NULL || c->transport != NULL ||
+    if (c->io != NULL ||
         (c->state != EMPM__KEEPALIVE && c->state != EMPM__LINGER &&
          c->state != EMPM__READ_HEAD && c->state != EMPM__HANDSHAKE))
         return 0;
+    empm__conn_session_drop(c);
     empm__conn_close(c);
     empm__listener_record_free(e, i);
     return 1;
@@ -6636,7 +7157,7 @@ static void empm__listener_drain_inbox(empm__engine *e, empm__batch *b)
         const uint32_t next = empm__load(&c->inbox_next);
         const uint32_t w = __atomic_fetch_and(
             &c->word, ~(uint32_t)EMPM__POSTED, __ATOMIC_ACQ_REL);
-        if (!c->in_use)
+        if (c->protocol == EMPM__FREE)
             ;                        /* a late hint */
         else if (w & EMPM__RETIRED)
             empm__listener_record_free(e, i);
@@ -6925,14 +7446,15 @@ static void empm__listener_record_begin(empm__engine *e, uint32_t i, int fd,
     c->requests = m != NULL ? m->requests : 0;
     c->why = 0;
     c->flags = m == NULL ? EMPM__F_FRESH : m->is_job ? EMPM__F_MOVED : 0;
-    c->req = NULL;
-    c->transport = NULL;
+    c->io = NULL;
+    c->session = e->s->endpoints[k].session;
     c->state = (uint8_t)(m != NULL ? m->state
-                         : e->s->endpoints[k].proxy
+                         : e->s->endpoints[k].proxy ||
+                           empm__transport_of(c)->handshake != NULL
                              ? (uint32_t)EMPM__HANDSHAKE
                              : (uint32_t)EMPM__READ_HEAD);
     c->endpoint = (uint8_t)k;
-    c->in_use = 1;
+    c->protocol = EMPM__HTTP1;
     c->place = EMPM__NEVER;
     if (c->serial == 0)
         c->serial = 1;
@@ -7084,7 +7606,7 @@ static int empm__listener_make_room(empm__engine *e, empm__batch *b)
  * else two children without time would send it to and fro. */
 static int empm__move_may(const empm__conn *c)
 {
-    return c->req == NULL && c->transport == NULL &&
+    return c->io == NULL && c->session == &empm__plain_session &&
            !(c->flags & (EMPM__F_MOVED | EMPM__F_CLOSED)) &&
            !(c->why & EMPM__READY_TIMEOUT) &&
            (c->state == EMPM__HANDSHAKE || c->state == EMPM__READ_HEAD ||
@@ -7461,7 +7983,8 @@ static void empm__listener_sweep(empm__engine *e, empm__batch *b,
     for (i = 0; i < e->slab.made; i++) {
         const empm__conn *c = empm__slab_conn(&e->slab, i);
         const uint32_t w = empm__load(&c->word);
-        if (!c->in_use || (only_idle && !(w & (EMPM__IDLE | EMPM__OWNED))))
+        if (c->protocol == EMPM__FREE ||
+            (only_idle && !(w & (EMPM__IDLE | EMPM__OWNED))))
             continue;
         if (!empm__listener_take(e, i, ready, b->now_ms))
             continue;
@@ -7573,7 +8096,7 @@ static int empm__move_take_waiting(empm__engine *e, uint32_t i,
 {
     empm__conn *c = empm__slab_conn(&e->slab, i);
     const uint32_t w = empm__load(&c->word);
-    if (!c->in_use || (w & EMPM__OWNED) || !(w & EMPM__IDLE) ||
+    if (c->protocol == EMPM__FREE || (w & EMPM__OWNED) || !(w & EMPM__IDLE) ||
         !empm__listener_take(e, i, EMPM__READY_TIMEOUT, now_ms))
         return 0;
     c->why = (uint16_t)(c->why & ~(unsigned)(EMPM__READY_TIMEOUT |
@@ -7912,7 +8435,7 @@ static void empm__listener_event(empm__engine *e, empm__batch *b,
                                  const empm__event *event)
 {
     const empm__conn *c = empm__slab_conn(&e->slab, event->index);
-    if (!c->in_use || c->gen != event->gen)
+    if (c->protocol == EMPM__FREE || c->gen != event->gen)
         return;
     if (empm__listener_take(e, event->index, event->ready, b->now_ms) &&
         !((event->ready & EMPM__STICKY) && empm__listener_is_tight(e) &&
@@ -8610,9 +9133,9 @@ static int empm__chunk_parse(empm__chunked *k, const empm_config *cfg,
  * >>request -- what a handler holds
  *
  * One page: the struct, a first piece of arena, and the rest is the input
- * buffer. The upper half of the struct is the "flight", which lasts as long as
- * bytes are on their way in or out and may span several pipelined requests; the
- * lower half is the request itself.
+ * buffer. The struct begins with the io of its connection, which lasts as long
+ * as bytes are on their way in or out and may span several pipelined requests;
+ * the rest is the request itself.
  *
  *   +--------+--------------------+------------+---------------------------+
  *   | page   | empm_request       | arena      | in: head, small body, ... |
@@ -8624,12 +9147,27 @@ enum empm__body_mode {
     EMPM__BODY_PIECES, EMPM__BODY_DROP
 };
 
-enum empm__answer {               /* how far the response is */
-    EMPM__OPEN,                   /* status and fields can still change */
-    EMPM__COMMITTED,              /* the head is decided, the handler may add */
+/* How far the response is. Each state allows less than the one before it; only
+ * a body that is forgotten leads back, from PROMISED to BEGUN. */
+enum empm__answer {
+    EMPM__UNANSWERED,             /* the handler has said nothing so far */
+    EMPM__BEGUN,                  /* it has said something: it may go on */
+    EMPM__PROMISED,               /* a producer or a file will be the body */
+    EMPM__COMMITTED,              /* from here: the head is decided */
     EMPM__STREAMING,              /* ... the producer adds */
     EMPM__COMPLETE                /* nothing can be added */
 };
+
+/* What becomes of the connection after the answer. It only rises. */
+enum empm__ending {
+    EMPM__STAYS,
+    EMPM__CLOSES,                 /* and the client may have sent more by now */
+    EMPM__CLOSES_ASKED,           /* the client sends no more: it has said so */
+    EMPM__CLOSES_UNREAD           /* there is input that nobody will read */
+};
+
+/* Who has put an end to a request that is refused. */
+enum empm__refusal { EMPM__BY_SERVER, EMPM__BY_ON_BODY, EMPM__BY_END_OF_INPUT };
 
 enum empm__framing {              /* where the response's body ends */
     EMPM__UNFRAMED,               /* the head is not decided yet */
@@ -8664,23 +9202,10 @@ struct empm__value;
 typedef int empm__answerer(empm_request *req);
 
 struct empm_request {             /* owner: whoever owns the connection */
-    /* the flight */
-    empm__worker *w;              /* the worker that runs it now */
+    empm__io      io;             /* first: c->io is it, and may span several
+                                     requests */
     empm__conn   *c;
-    char         *in;             /* input: in_start..in_end is not used yet */
-    uint32_t      in_cap, in_start, in_end;
-    empm__page   *in_big;         /* what `in` is part of, NULL: of our page */
-    empm__page   *out, *out_last; /* to be sent, in order */
-    size_t        out_bytes;      /* of it, what is in memory */
-    int64_t       out_left;       /* all of it, with the slices of files */
-    int64_t       out_tried;      /* ... when the socket was full */
-    int           spool_fd;       /* the overflow: a ring in an unlinked file */
-    int64_t       spool_at, spool_end; /* in it, as bytes since it was empty */
-    int64_t       spooled;        /* its size, of pool.spool_bytes */
-    int64_t       sent;           /* bytes given to the socket */
-    int64_t       got;            /* bytes taken from it */
-    int64_t       acked;        /* of them, at the start of the wait to write */
-    uint32_t      write_deadline; /* NEVER: not waiting to write */
+    empm__worker *w;              /* the worker that runs it now */
 
     /* the request: all below is cleared between requests */
     uint32_t      start_ms;      /* of the head or body; EMPM__NEVER: not yet */
@@ -8706,10 +9231,9 @@ struct empm_request {             /* owner: whoever owns the connection */
     empm__peer    client_is;      /* once asked for with the head complete */
     uint32_t      deadline_ms;    /* the route's, for empm_should_stop() */
     /* its body */
-    int           body_mode;
+    enum empm__body_mode body_mode;
     int           body_open;      /* not all of it has been read */
-    int           cut_short;      /* the client has ended before its request */
-    int           own_refusal;    /* on_body has returned a status */
+    enum empm__refusal refusal;
     int           counted;        /* in route->requests */
     int64_t       body_left;      /* of Content-Length */
     int64_t       body_limit;
@@ -8725,17 +9249,12 @@ struct empm_request {             /* owner: whoever owns the connection */
     char         *body_nul;       /* where a byte was replaced by NUL */
     char          body_saved;
     /* the response */
-    int           answer;         /* enum empm__answer */
+    enum empm__answer answer;
     int           status;
-    int           answered;       /* status, body, file or producer was set */
-    int           close;          /* after this answer */
-    int           last_asked;     /* the client said so */
-    int           linger;         /* unread input is possible */
+    enum empm__ending ending;
     int           failed;         /* EMPM_E*: abort instead of finishing */
-    /* enum empm__framing; empm__response_commit decides */
-    int           framing;
+    enum empm__framing framing;   /* empm__response_commit decides */
     int           head_only;      /* the method is HEAD */
-    int           calling;        /* 1: handler or wake function, 2: another */
     int64_t       declared;       /* Content-Length, or -1 */
     int64_t       written;        /* body bytes accepted so far */
     char         *fields;         /* "Name: value\r\n"... of the response */
@@ -8752,8 +9271,8 @@ struct empm_request {             /* owner: whoever owns the connection */
     empm_wake    *wake;
     void         *wake_user;
     uint32_t      wake_deadline;
-    int           suspension;     /* enum empm__suspension */
-    int           wake_why;       /* enum empm_why */
+    enum empm__suspension suspension;
+    int           wake_why;       /* enum empm_why; 0: none yet */
     int           told_half;      /* HALF_CLOSED has been reported */
 
     /* not cleared */
@@ -8771,6 +9290,7 @@ EMPM__ASSERT_STATIC(sizeof(empm_request) + EMPM__ARENA + 512 <=
                     EMPM_PAGE_BYTES - sizeof(empm__page),
                     a_page_is_too_small_for_a_request);
 
+/* Makes the struct a request that has not begun. The io stays. */
 static void empm__request_clear(empm_request *req)
 {
     char *arena = (char *)(req + 1) + (16 - sizeof *req % 16) % 16;
@@ -8781,10 +9301,43 @@ static void empm__request_clear(empm_request *req)
     req->body_fd = -1;
     req->declared = -1;
     req->status = 200;
-    req->sent_before = req->sent + req->out_left;
-    req->got_before = req->got - (int64_t)(req->in_end - req->in_start);
+    req->sent_before = req->io.sent + req->io.out_left;
+    req->got_before = req->io.got -
+                      (int64_t)(req->io.in_end - req->io.in_start);
     empm__head_init(&req->head, req->inline_fields, EMPM__INLINE_FIELDS,
-                    req->in_start);
+                    req->io.in_start);
+}
+
+/* The request of a connection whose protocol is HTTP; NULL: it is idle. */
+static empm_request *empm__request_of(const empm__conn *c)
+{
+    return (empm_request *)(void *)c->io;
+}
+
+/* May status and fields of the answer still change? */
+static int empm__request_head_is_open(const empm_request *req)
+{
+    return req->answer < EMPM__COMMITTED;
+}
+
+/* The handler has said something of its answer. */
+static void empm__request_answered(empm_request *req, enum empm__answer to)
+{
+    if (req->answer < to)
+        req->answer = to;
+}
+
+/* May the handler still add to the body? */
+static int empm__request_may_add(const empm_request *req)
+{
+    return req->answer < EMPM__PROMISED || req->answer == EMPM__COMMITTED;
+}
+
+/* The connection closes after this answer, at least as `how`. */
+static void empm__request_closes(empm_request *req, enum empm__ending how)
+{
+    if (req->ending < how)
+        req->ending = how;
 }
 
 /* Borrows a page and makes it the connection's request; NULL: no memory. */
@@ -8795,39 +9348,15 @@ static empm_request *empm__request_borrow(empm__worker *w, empm__conn *c)
     if (p == NULL)
         return NULL;
     req = (empm_request *)(void *)(p + 1);
-    memset(req, 0, offsetof(empm_request, start_ms));
+    memset(&req->io, 0, sizeof req->io);
     req->w = w;
     req->c = c;
-    req->in = (char *)(req + 1) + EMPM__ARENA;
-    req->in_cap = (uint32_t)((char *)p + EMPM_PAGE_BYTES - req->in);
-    req->spool_fd = -1;
+    req->io.in = (char *)(req + 1) + EMPM__ARENA;
+    req->io.in_cap = (uint32_t)((char *)p + EMPM_PAGE_BYTES - req->io.in);
+    req->io.spool_fd = -1;
     empm__request_clear(req);
-    c->req = req;
+    c->io = &req->io;
     return req;
-}
-
-/* Takes the first page off the queue of output, with what is left of it. */
-static void empm__request_out_pop(empm_request *req)
-{
-    empm__page *p = req->out;
-    req->out = p->next;
-    if (req->out == NULL)
-        req->out_last = NULL;
-    empm__file_unref(p->file);
-    empm__page_return(req->w, p);
-}
-
-/* The overflow is empty, or never will be sent. */
-static void empm__request_spool_close(empm_request *req)
-{
-    if (req->spool_fd < 0)
-        return;
-    close(req->spool_fd);
-    empm__pool_fd_release(&req->w->engine->pool, EMPM__FOR_ANSWERS);
-    empm__budget_release(&req->w->engine->pool.spool[EMPM__FOR_ANSWERS],
-                         req->spooled);
-    req->spool_fd = -1;
-    req->spooled = req->spool_at = req->spool_end = 0;
 }
 
 /* Gives back the memory that a body was in. */
@@ -8886,7 +9415,7 @@ static void empm__request_end(empm_request *req)
     empm__pages_return(w, req->body_out);
     empm__pages_return(w, req->arena_pages);
     empm__pages_free(req->arena_big);
-    if (req->answer != EMPM__OPEN) {
+    if (!empm__request_head_is_open(req)) {
         const uint64_t took = req->head_us != 0 ? w->turn_us - req->head_us : 0;
         empm__bump(&w->score->accesses, 1u);
         empm__bump(&w->score->duration_us, took);
@@ -8896,21 +9425,18 @@ static void empm__request_end(empm_request *req)
     }
 }
 
-/* Gives back everything; c->req is NULL afterwards. */
+/* Gives back everything; c->io is NULL afterwards. */
 static void empm__request_flight_end(empm__worker *w, empm__conn *c)
 {
-    empm_request *req = c->req;
+    empm_request *req = empm__request_of(c);
     if (req == NULL)
         return;
     req->w = w;
     if (req->answer != EMPM__COMPLETE && !req->failed)
         req->failed = EMPM_ECLOSED;  /* a cleanup that writes reaches nobody */
     empm__request_end(req);
-    while (req->out != NULL)
-        empm__request_out_pop(req);
-    empm__request_spool_close(req);
-    EMPM_FREE(req->in_big);
-    c->req = NULL;
+    empm__io_end(w, &req->io);
+    c->io = NULL;
     empm__page_return(w, (empm__page *)(void *)req - 1);
 }
 
@@ -8999,11 +9525,11 @@ static int empm__request_fields_grow(empm__head *h, empm_request *req)
 static void empm__request_in_shift(empm_request *req)
 {
     empm__head *h = &req->head;
-    const uint32_t by = req->in_start;
+    const uint32_t by = req->io.in_start;
     uint32_t i;
-    memmove(req->in, req->in + by, req->in_end - by);
-    req->in_start = 0;
-    req->in_end -= by;
+    memmove(req->io.in, req->io.in + by, req->io.in_end - by);
+    req->io.in_start = 0;
+    req->io.in_end -= by;
     h->line -= by;
     h->scanned -= by;
     h->start -= by;
@@ -9024,25 +9550,25 @@ static void empm__request_in_shift(empm_request *req)
  * more than `most` bytes; 503, there is no memory. */
 static int empm__request_in_room(empm_request *req, uint32_t most)
 {
-    const uint32_t cap = req->in_cap < most / 2 ? req->in_cap * 2 : most;
-    empm__page *big, *old = req->in_big;
-    if (req->in_end < req->in_cap)
+    const uint32_t cap = req->io.in_cap < most / 2 ? req->io.in_cap * 2 : most;
+    empm__page *big, *old = req->io.in_big;
+    if (req->io.in_end < req->io.in_cap)
         return 0;
-    if (req->in_cap >= most)
+    if (req->io.in_cap >= most)
         return 431;
     big = (empm__page *)empm__worker_memory(req->w, NULL, sizeof *big + cap);
     if (big == NULL)
         return 503;
-    memcpy(big + 1, req->in, req->in_end);
+    memcpy(big + 1, req->io.in, req->io.in_end);
     if (old != NULL && req->text == NULL)
         EMPM_FREE(old);
     else if (old != NULL) {
         old->next = req->arena_big;
         req->arena_big = old;
     }
-    req->in = (char *)(big + 1);
-    req->in_cap = cap;
-    req->in_big = big;
+    req->io.in = (char *)(big + 1);
+    req->io.in_cap = cap;
+    req->io.in_big = big;
     return 0;
 }
 
@@ -9115,7 +9641,7 @@ EMPM_API const char *empm_header(const empm_request *req, const char *name)
 EMPM_API const char *empm_trailer(const empm_request *req, const char *name)
 {
     return req->body_open ? NULL
-                          : empm__request_field_find(req->in, &req->trailers,
+                          : empm__request_field_find(req->io.in, &req->trailers,
                                                      name);
 }
 
@@ -9195,7 +9721,8 @@ EMPM_API const char *empm_path_value(const empm_request *req, const char *name)
             return req->path.seg[i];
         /* the request is ours to allocate from, const or not */
         raw = req->path_text + req->path.raw[i];
-        return empm__request_value(req->c->req, raw, strlen(raw), EMPM__REST);
+        return empm__request_value(empm__request_of(req->c), raw, strlen(raw),
+                                   EMPM__REST);
     }
     return NULL;
 }
@@ -9445,6 +9972,28 @@ static void empm__request_score(empm__worker *w, empm_request *req)
                            sizeof client);
 }
 
+/* A call on the socket has failed. That the client or the network is gone is no
+ * news; anything else is this system's trouble. Leaves errno as it is. */
+static void empm__request_lost(empm__worker *w, empm__conn *c,
+                               const char *call)
+{
+    const int why = errno;
+    switch (why) {
+    case ECONNABORTED: case ECONNRESET: case EHOSTDOWN: case EHOSTUNREACH:
+    case ENETDOWN: case ENETUNREACH: case ENOTCONN: case EPIPE: case ETIMEDOUT:
+        return;
+    default:
+        break;
+    }
+    if (c->io != NULL)
+        empm__request_log(empm__request_of(c), EMPM_LOG_ERROR, 5017, "%s: %s: "
+                          "the connection is closed", call, strerror(why));
+    else
+        empm__worker_log(w, EMPM_LOG_ERROR, 5017, "%s: %s: the connection is "
+                         "closed", call, strerror(why));
+    errno = why;
+}
+
 EMPM_API int empm_note(empm_request *req, const char *name, const char *value)
 {
     empm__note *note = (empm__note *)empm_alloc(req, sizeof *note);
@@ -9525,65 +10074,62 @@ EMPM_API int empm_should_stop(const empm_request *req)
 }
 
 /* ---------------------------------------------------------------------------
+ * >>protocol -- what differs between protocols
+ *
+ * A protocol is a table: a step for each state that its connections can be in,
+ * what becomes of a connection that cannot go on, and how an answer looks on
+ * the wire. The rest, from routes to the access log, knows requests only.
+ * ------------------------------------------------------------------------- */
+
+/* What a step leaves for the release: what to wait for, and until when. */
+typedef struct empm__wait {
+    uint32_t want;                 /* WANT bits, IDLE, KEEP */
+    uint32_t deadline_ms;
+    int      turn_over;            /* not waiting: others first */
+} empm__wait;
+
+typedef enum empm__state empm__step(empm__worker *w, empm__conn *c,
+                                    empm__wait *wait);
+
+/* taken    a worker has taken a record that has an io
+ * cut      the state of a connection that cannot go on, whatever has failed:
+ *          CLOSED, if nobody has to be told first
+ * retire   gives back all that the record holds of the protocol's
+ * head     writes a head, at most EMPM_PAGE_BYTES; `length` -1: it is not known
+ * piece    frames a page of a body whose length was not known; it has
+ *          EMPM__CHUNK_ROOM before its bytes and EMPM__TAIL_ROOM behind them
+ * end      ends such a body. EMPM_OK, or EMPM_E* */
+typedef struct empm__protocol {
+    const char       *name;        /* as in ALPN, RFC 7301 */
+    empm__step       *step[EMPM__STATES];    /* NULL: no state of it */
+    void            (*taken)(empm__worker *w, empm__conn *c);
+    enum empm__state (*cut)(empm__conn *c);
+    void            (*retire)(empm__worker *w, empm__conn *c);
+    size_t          (*head)(empm_request *req, char *to, int64_t length);
+    void            (*piece)(empm__page *p);
+    int             (*end)(empm_request *req);
+} empm__protocol;
+
+/* The protocol of a record; its table stands behind the steps that it names. */
+static const empm__protocol *empm__protocol_of(const empm__conn *c);
+
+/* ---------------------------------------------------------------------------
  * >>response -- from a handler's words to bytes in order
  *
  * A body gathers in pages until its length is known or EMPM_RESPONSE_BUFFER is
  * exceeded; then empm__response_commit() decides, once, the head and where the
  * body ends, and framed pages go to `out`: the queue that the socket empties,
- * in order. A page of it can have a slice of a file behind its bytes: of the
- * file that is the answer, or of the overflow. That is an unlinked file, used
- * as a ring, which takes what the socket does not take in time, so that a
- * handler never waits for a client.
+ * in order (>>io).
  *
- *     body_out --commit, frame--> out:  [head]--file  [bytes] [bytes]--overflow
- *                                       sent in this order --->
+ *     body_out --commit--> head, framed pages --> io.out --flush--> socket
  * ------------------------------------------------------------------------- */
-
-static ssize_t empm__plain_recv(empm__conn *c, void *buf, size_t n)
-{
-    return recv(c->fd, buf, n, 0);
-}
-
-static ssize_t empm__plain_send(empm__conn *c, const struct iovec *v, int n,
-                                int more)
-{
-    struct msghdr m;
-    const int flags = MSG_NOSIGNAL | (more ? MSG_MORE : 0);
-    if (n == 1)
-        return send(c->fd, v->iov_base, v->iov_len, flags);
-    memset(&m, 0, sizeof m);
-    m.msg_iov = (struct iovec *)(uintptr_t)v;
-    m.msg_iovlen = (__typeof__(m.msg_iovlen))n;
-    return sendmsg(c->fd, &m, flags);
-}
-
-static ssize_t empm__plain_file(empm__conn *c, int fd, int64_t *off, size_t n)
-{
-    return empm__fd_sendfile(c->fd, fd, off, n);
-}
-
-static void empm__plain_finish(empm__conn *c)
-{
-    shutdown(c->fd, SHUT_WR);
-}
-
-static const empm__transport empm__plain = {
-    "http", empm__plain_recv, empm__plain_send, empm__plain_file,
-    empm__plain_finish
-};
-
-/* The transport of a connection: where TLS will hang. */
-static const empm__transport *empm__transport_of(const empm__conn *c)
-{
-    (void)c;
-    return &empm__plain;
-}
 
 EMPM_API const char *empm_scheme(const empm_request *req)
 {
     return empm__transport_of(req->c)->scheme;
 }
 
+/* Logs what is wrong with an answer, with its request. */
 static void empm__response_complain(empm_request *req, const char *what)
 {
     char path[208];
@@ -9627,291 +10173,28 @@ static void empm__response_fail_room(empm_request *req, int error)
                                              : "no memory for the response");
 }
 
-/* A call on the socket has failed. That the client or the network is gone is no
- * news; anything else is this system's trouble. Leaves errno as it is. */
-static void empm__transport_failed(empm__worker *w, empm__conn *c,
-                                   const char *call)
+/* Sends what is ready, and notes why it cannot be. */
+static enum empm__flushed empm__response_flush(empm_request *req)
 {
-    const int why = errno;
-    switch (why) {
-    case ECONNABORTED: case ECONNRESET: case EHOSTDOWN: case EHOSTUNREACH:
-    case ENETDOWN: case ENETUNREACH: case ENOTCONN: case EPIPE: case ETIMEDOUT:
-        return;
-    default:
-        break;
-    }
-    if (c->req != NULL)
-        empm__request_log(c->req, EMPM_LOG_ERROR, 5017, "%s: %s: the "
-                          "connection is closed", call, strerror(why));
-    else
-        empm__worker_log(w, EMPM_LOG_ERROR, 5017, "%s: %s: the connection is "
-                         "closed", call, strerror(why));
-    errno = why;
-}
-
-/* ---------------------------------------------------------------------------
- * >>output -- the queue of pages, the overflow, and the way to the socket
- *
- * Pages leave in order; a slice of a file may follow the bytes of a page. What
- * the socket does not take goes to an unlinked file, which is used as a ring
- * and is itself a slice of the last page.
- * ------------------------------------------------------------------------- */
-
-static void empm__out_link(empm_request *req, empm__page *p)
-{
-    p->next = NULL;
-    if (req->out_last != NULL)
-        req->out_last->next = p;
-    else
-        req->out = p;
-    req->out_last = p;
-    req->out_bytes += p->end - p->start;
-    req->out_left += p->end - p->start;
-}
-
-static int empm__out_has_slice(const empm__page *p)
-{
-    return p->at < p->stop;
-}
-
-/* How many bytes the queue's last page can still take. */
-static uint32_t empm__out_room(const empm_request *req)
-{
-    const empm__page *p = req->out_last;
-    return p == NULL || empm__out_has_slice(p) ? 0 : EMPM__PAGE_ROOM - p->end;
-}
-
-/* Appends bytes to `out`, to its last page if they fit there. */
-static int empm__out_copy(empm_request *req, const char *data, size_t n)
-{
-    while (n > 0) {
-        empm__page *p;
-        size_t take;
-        if (empm__out_room(req) == 0) {
-            if ((p = empm__page_borrow(req->w)) == NULL)
-                return EMPM_ENOMEM;
-            empm__out_link(req, p);
-        }
-        p = req->out_last;
-        take = empm__min(n, EMPM__PAGE_ROOM - p->end);
-        memcpy(empm__page_data(p) + p->end, data, take);
-        p->end += (uint32_t)take;
-        req->out_bytes += take;
-        req->out_left += (int64_t)take;
-        data += take;
-        n -= take;
-    }
-    return EMPM_OK;
-}
-
-/* Hangs from..to of a file, of which it takes over a reference, behind the last
- * page, which has no slice yet. */
-static void empm__out_slice(empm_request *req, empm__file *f, int64_t from,
-                            int64_t to)
-{
-    empm__page *p = req->out_last;
-    p->file = f;
-    p->at = from;
-    p->stop = to;
-    req->out_left += to - from;
-}
-
-/* n bytes of the queue have been sent. */
-static void empm__out_sent(empm_request *req, int64_t n)
-{
-    empm__page *p;
-    req->out_left -= n;
-    while ((p = req->out) != NULL) {
-        const int64_t bytes = n < p->end - p->start ? n : p->end - p->start;
-        const int64_t slice = n - bytes < p->stop - p->at ? n - bytes
-                                                          : p->stop - p->at;
-        p->start += (uint32_t)bytes;
-        req->out_bytes -= (size_t)bytes;
-        p->at += slice;
-        if (p->file == NULL)
-            req->spool_at += slice;
-        n -= bytes + slice;
-        if (p->start < p->end || empm__out_has_slice(p))
-            return;
-        empm__request_out_pop(req);
-    }
-}
-
-/* Sends from the slice that is the first in the queue. A file's own pages go to
- * the socket; those of the overflow are copied, since the ring comes round to
- * them before the client has acknowledged them. */
-static ssize_t empm__out_send_slice(empm_request *req)
-{
-    const empm__page *p = req->out;
-    const empm__transport *tp = empm__transport_of(req->c);
-    const int64_t ring = req->w->cfg->limit_response_spool;
-    int64_t at = p->at, n = p->stop - at;
-    ssize_t r;
-    if (n > EMPM_TURN_BYTES)
-        n = EMPM_TURN_BYTES;
-    if (p->file != NULL)
-        r = tp->file(req->c, p->file->fd, &at, (size_t)n);
-    else {
-        struct iovec v;
-        at %= ring;
-        if (n > ring - at)
-            n = ring - at;
-        v.iov_base = empm__worker_scratch(req->w);
-        v.iov_len = empm__min((size_t)n, EMPM__SCRATCH);
-        if (v.iov_base == NULL) {
-            empm__response_fail(req, EMPM_ENOMEM, "no memory for the response");
-            return 0;
-        }
-        r = pread(req->spool_fd, v.iov_base, v.iov_len, (off_t)at);
-        if (r > 0) {
-            v.iov_len = (size_t)r;
-            return tp->send(req->c, &v, 1, req->out_left > r);
-        }
-    }
-    if (r == 0)
-        empm__response_fail(req, EMPM_EINVAL, "the file has become shorter");
-    else if (r < 0 && (errno == EIO || errno == EINVAL || errno == EOVERFLOW))
-        empm__response_fail(req, EMPM_ESYS, "the file cannot be read");
+    empm__io *io = &req->io;
+    const enum empm__flushed r = empm__io_flush(req->w, req->c, io);
+    if (r == EMPM__CUT && io->fault != 0)
+        empm__response_fail(req, io->fault, io->fault_text);
+    else if (r == EMPM__CUT)
+        empm__request_lost(req->w, req->c, "send");
     return r;
 }
 
-/* Sends from the pages at the front of the queue, up to the first slice. */
-static ssize_t empm__out_send_pages(empm_request *req)
-{
-    struct iovec v[16];
-    const empm__page *p = req->out;
-    int k = 0, slice = 0;
-    while (p != NULL && k < 16 && !slice) {
-        v[k].iov_base = empm__page_data((empm__page *)(uintptr_t)p) + p->start;
-        v[k++].iov_len = p->end - p->start;
-        slice = empm__out_has_slice(p);
-        p = p->next;
-    }
-    return empm__transport_of(req->c)->send(req->c, v, k, p != NULL || slice);
-}
-
-/* Sends what is ready. 1: all of it; 0: the socket is full; 2: the turn is
- * over, but not while a handler runs, whose worker is taken anyway; -1: the
- * peer is gone, or a file cannot be read to its end. */
-static int empm__out_flush(empm_request *req)
-{
-    empm__conn *c = req->c;
-    empm__worker *w = req->w;
-    int again = 0;
-    while (req->out != NULL) {
-        ssize_t n;
-        if (w->turn_bytes >= EMPM_TURN_BYTES && req->calling == 0) {
-            req->out_tried = 0;
-            return 2;
-        }
-        empm__conn_clear(c, EMPM__READY_OUT);
-        n = req->out->start < req->out->end ? empm__out_send_pages(req)
-                                            : empm__out_send_slice(req);
-        if (n == 0)
-            return -1;
-        if (n < 0) {
-            if (errno == EINTR)
-                continue;
-            if (!empm__fd_would_block(errno)) {
-                if (!req->failed)        /* else it was the file, and is said */
-                    empm__transport_failed(w, c, "send");
-                return -1;
-            }
-            /* A hang-up beside EAGAIN was not one: look once more, then wait */
-            if (!empm__conn_noted(c, EMPM__READY_HUP) || again++) {
-                req->out_tried = req->out_left;
-                return 0;
-            }
-            empm__conn_clear(c, EMPM__READY_HUP);
-            continue;
-        }
-        w->turn_bytes += (uint32_t)n;
-        req->sent += n;
-        empm__bump(&w->score->bytes, (uint64_t)n);
-        empm__out_sent(req, n);
-    }
-    req->out_tried = 0;
-    if (req->spooled > 0 && ftruncate(req->spool_fd, 0) == 0) {
-        /* the overflow is drained: begin it anew */
-        empm__budget_release(&w->engine->pool.spool[EMPM__FOR_ANSWERS],
-                             req->spooled);
-        req->spooled = req->spool_at = req->spool_end = 0;
-    }
-    return 1;
-}
-
-/* Appends to the overflow, whose slice is or becomes that of the last page. */
-static int empm__out_spool(empm_request *req, const char *data, int64_t n)
-{
-    empm__worker *w = req->w;
-    const int64_t ring = w->cfg->limit_response_spool;
-    int64_t grown;
-    if (req->spool_fd < 0) {
-        if (!empm__pool_fd_reserve(w, EMPM__FOR_ANSWERS))
-            return EMPM_EFULL;
-        req->spool_fd = empm__fd_unnamed_file(w->s->spool_dir);
-        if (req->spool_fd < 0) {
-            empm__pool_fd_release(&w->engine->pool, EMPM__FOR_ANSWERS);
-            return EMPM_ESYS;
-        }
-    }
-    if (n > ring - (req->spool_end - req->spool_at))
-        return EMPM_EFULL;
-    grown = (req->spool_end + n < ring ? req->spool_end + n : ring) -
-            req->spooled;
-    if (grown > 0) {
-        if (!empm__pool_spool_reserve(w, EMPM__FOR_ANSWERS, grown))
-            return EMPM_EFULL;
-        req->spooled += grown;
-    }
-    if (!empm__out_has_slice(req->out_last))
-        empm__out_slice(req, NULL, req->spool_end, req->spool_end);
-    while (n > 0) {
-        const int64_t at = req->spool_end % ring;
-        const ssize_t r = pwrite(req->spool_fd, data,
-                                 (size_t)(n < ring - at ? n : ring - at),
-                                 (off_t)at);
-        if (r < 0 && errno == EINTR)
-            continue;
-        if (r <= 0)
-            return EMPM_ESYS;
-        req->spool_end += r;
-        req->out_last->stop += r;
-        req->out_left += r;
-        data += r;
-        n -= r;
-    }
-    return EMPM_OK;
-}
-
-/* Takes one framed page: into the queue or, when that is long or has overflown
- * already, to the overflow behind it. Where that is full, the socket is tried:
+/* Passes one framed page on. Where the overflow is full, the socket is tried:
  * it may have room by now. */
-static int empm__out_emit(empm_request *req, empm__page *p)
+static int empm__response_emit(empm_request *req, empm__page *p)
 {
-    const char *data = empm__page_data(p) + p->start;
-    const uint32_t n = p->end - p->start;
-    int r, tried = 0;
-    do {
-        const empm__page *last = req->out_last;
-        if (last != NULL && last->file == NULL &&
-            (req->out_bytes >= EMPM_RESPONSE_BUFFER ||
-             empm__out_has_slice(last)))
-            r = empm__out_spool(req, data, n);
-        else if (n <= empm__out_room(req))
-            /* copying a few bytes beats another piece, and bounds the memory of
-             * a handler that flushes often */
-            r = empm__out_copy(req, data, n);
-        else {
-            empm__out_link(req, p);
-            return EMPM_OK;
-        }
-        if (r != EMPM_EFULL || tried++)
-            break;
-        if (empm__out_flush(req) < 0)
-            r = EMPM_ECLOSED;
-    } while (r == EMPM_EFULL);
-    empm__page_return(req->w, p);
+    int r = empm__io_put(req->w, &req->io, p);
+    if (r == EMPM_EFULL)
+        r = empm__response_flush(req) == EMPM__CUT
+                ? EMPM_ECLOSED : empm__io_put(req->w, &req->io, p);
+    if (r != EMPM_OK)
+        empm__page_return(req->w, p);
     return r;
 }
 
@@ -9922,24 +10205,14 @@ static int empm__response_emit_body(empm_request *req)
     int r = EMPM_OK;
     while (req->body_out != NULL && r == EMPM_OK) {
         empm__page *p = req->body_out;
-        uint32_t n = p->end - p->start;
         req->body_out = p->next;
-        if (n == 0 || req->framing == EMPM__BODILESS) {
+        if (p->start == p->end || req->framing == EMPM__BODILESS) {
             empm__page_return(req->w, p);
             continue;
         }
-        if (req->framing == EMPM__BY_CHUNKS) {
-            char *data = empm__page_data(p);
-            uint32_t v = n;
-            data[--p->start] = '\n';
-            data[--p->start] = '\r';
-            do
-                data[--p->start] = "0123456789abcdef"[v % 16];
-            while ((v /= 16) != 0);
-            data[p->end++] = '\r';
-            data[p->end++] = '\n';
-        }
-        r = empm__out_emit(req, p);
+        if (req->framing == EMPM__BY_CHUNKS)
+            empm__protocol_of(req->c)->piece(p);
+        r = empm__response_emit(req, p);
     }
     if (req->body_out == NULL)
         req->body_out_last = NULL;
@@ -10071,7 +10344,7 @@ static size_t empm__response_head_write(empm_request *req, char *to,
         at = EMPM__ADD(at, "\r\n");
     } else if (req->framing == EMPM__BY_CHUNKS)
         at = EMPM__ADD(at, "Transfer-Encoding: chunked\r\n");
-    if (req->close)
+    if (req->ending != EMPM__STAYS)
         at = EMPM__ADD(at, "Connection: close\r\n");
     else if (req->head.flags & EMPM__H_KEEP)
         at = empm__response_keep_alive_write(req, at);
@@ -10093,9 +10366,10 @@ static int empm__response_commit(empm_request *req, int whole)
     empm__page *p = req->body_out;
     req->answer = EMPM__COMMITTED;
     if (empm__engine_is_closing(req->w->engine))
-        req->close = 1;
+        empm__request_closes(req, EMPM__CLOSES);
     if (req->body_open && req->body_mode == EMPM__BODY_NONE)
-        req->close = req->linger = 1; /* on_head answers: nobody will read it */
+        /* on_head answers: nobody will read it */
+        empm__request_closes(req, EMPM__CLOSES_UNREAD);
     if (whole && length < 0)
         length = req->written;
     if (req->status == 205)
@@ -10104,52 +10378,75 @@ static int empm__response_commit(empm_request *req, int whole)
                  : length >= 0        ? EMPM__BY_LENGTH
                  : req->head.minor > 0 ? EMPM__BY_CHUNKS : EMPM__BY_CLOSE;
     if (req->framing == EMPM__BY_CLOSE) {
-        req->close = 1;
+        empm__request_closes(req, EMPM__CLOSES);
         req->c->flags |= EMPM__F_RESET;  /* until all of it is sent */
     }
-    n = empm__response_head_write(req, head, length);
+    n = empm__protocol_of(req->c)->head(req, head, length);
     req->head_out = (uint32_t)n;
     /* A small answer is one piece of memory, and so one send() */
-    if (p != NULL && req->out == NULL && n <= p->start &&
+    if (p != NULL && req->io.out == NULL && n <= p->start &&
         req->framing == EMPM__BY_LENGTH) {
         p->start -= (uint32_t)n;
         memcpy(empm__page_data(p) + p->start, head, n);
         return empm__response_emit_body(req);
     }
-    return empm__out_copy(req, head, n) < 0 ? EMPM_ENOMEM
-                                            : empm__response_emit_body(req);
+    return empm__io_copy(req->w, &req->io, head, n) < 0
+               ? EMPM_ENOMEM : empm__response_emit_body(req);
 }
 
 /* The body is whole: what has gathered goes out, and the mark of its end. */
 static int empm__response_end_body(empm_request *req)
 {
     int r = empm__response_emit_body(req);
-    if (r == EMPM_OK && req->framing == EMPM__BY_CHUNKS) {
-        empm__page *p = empm__page_borrow(req->w);
-        if (p == NULL)
-            return EMPM_ENOMEM;
-        p->end = 5;
-        memcpy(empm__page_data(p), "0\r\n\r\n", 5);
-        r = empm__out_emit(req, p);
-    }
+    if (r == EMPM_OK && req->framing == EMPM__BY_CHUNKS)
+        r = empm__protocol_of(req->c)->end(req);
     return r;
+}
+
+/* Makes the page a chunk, RFC 9112 7.1. */
+static void empm__response_chunk(empm__page *p)
+{
+    char *data = empm__page_data(p);
+    uint32_t n = p->end - p->start;
+    data[--p->start] = '\n';
+    data[--p->start] = '\r';
+    do
+        data[--p->start] = "0123456789abcdef"[n % 16];
+    while ((n /= 16) != 0);
+    data[p->end++] = '\r';
+    data[p->end++] = '\n';
+}
+
+/* The last chunk, and no trailers. */
+static int empm__response_end_chunks(empm_request *req)
+{
+    empm__page *p = empm__page_borrow(req->w);
+    if (p == NULL)
+        return EMPM_ENOMEM;
+    p->end = 5;
+    memcpy(empm__page_data(p), "0\r\n\r\n", 5);
+    return empm__response_emit(req, p);
 }
 
 /* ---------------------------------------------------------------------------
  * >>response-calls -- what a handler calls to answer
  *
  * Each call checks that the answer may still change, keeps what it is given by
- * copy, and never waits for the client. A handler that returns a status gets a
- * line of text as its body.
+ * copy, and never waits for the client. A call in the wrong order is the
+ * handler's fault: it is said in the error log, and returns EMPM_EMISUSE.
+ *
+ * The end of a handler ends the answer. A status that it returns stands for a
+ * line of text, unless it has made a body of its own; an error after the head
+ * has left can only be told by cutting the connection, so that no client takes
+ * half an answer for a whole one.
  * ------------------------------------------------------------------------- */
 
-/* May the handler still add to its answer? */
+/* May the handler still add to its answer? EMPM_OK, or the error to return. */
 static int empm__response_may_write(empm_request *req)
 {
     if (req->failed)
         return req->failed;
-    if (req->answer >= EMPM__STREAMING || req->producer != NULL ||
-        req->source != NULL) {
+    if (!empm__request_may_add(req)) {
         empm__response_complain(req, "the answer is complete already");
         return EMPM_EMISUSE;
     }
@@ -10160,12 +10457,12 @@ EMPM_API int empm_status(empm_request *req, int status)
 {
     if (status < 200 || status > 599)
         return EMPM_EINVAL;
-    if (req->answer != EMPM__OPEN) {
+    if (!empm__request_head_is_open(req)) {
         empm__response_complain(req, "status set after the head was sent");
         return EMPM_EMISUSE;
     }
     req->status = status;
-    req->answered = 1;
+    empm__request_answered(req, EMPM__BEGUN);
     return EMPM_OK;
 }
 
@@ -10199,7 +10496,7 @@ static size_t empm__response_field_bytes(const empm_request *req,
     return sum;
 }
 
-/* Removes them. */
+/* Removes all fields called `name`. */
 static void empm__response_field_remove(empm_request *req, const char *name,
                                         size_t n)
 {
@@ -10229,6 +10526,10 @@ static int empm__response_fields_reserve(empm_request *req, size_t need)
     return EMPM_OK;
 }
 
+/* Adds a field, or, `replace`, puts it in the place of all of its name. Fields
+ * that frame the answer are the server's (`ours`); Content-Length is kept as a
+ * number, and holds the handler to it. A name or value with bytes that could
+ * begin another field is refused: RFC 9110 5.5. */
 static int empm__response_field_add(empm_request *req, const char *name,
                                     const char *value, int replace)
 {
@@ -10242,7 +10543,7 @@ static int empm__response_field_add(empm_request *req, const char *name,
     int r;
     if (value == NULL)
         return EMPM_EINVAL;
-    if (req->answer != EMPM__OPEN) {
+    if (!empm__request_head_is_open(req)) {
         empm__response_complain(req, "field set after the head was sent");
         return EMPM_EMISUSE;
     }
@@ -10301,7 +10602,7 @@ static empm__page *empm__response_body_room(empm_request *req)
         return p;
     if ((p = empm__page_borrow(req->w)) == NULL)
         return NULL;
-    p->start = p->end = req->body_out == NULL && req->answer == EMPM__OPEN
+    p->start = p->end = req->body_out == NULL && empm__request_head_is_open(req)
                             ? EMPM__HEAD_ROOM : EMPM__CHUNK_ROOM;
     if (req->body_out_last != NULL)
         req->body_out_last->next = p;
@@ -10311,15 +10612,18 @@ static empm__page *empm__response_body_room(empm_request *req)
     return p;
 }
 
-/* What has gathered goes out; what the socket does not take stays in order. */
+/* Passes on what has gathered, with the head if that is still open, and sends
+ * once there is half a buffer more than the socket has refused before. Returns
+ * EMPM_OK, or why the answer has failed. */
 static int empm__response_push_body(empm_request *req)
 {
-    int r = req->answer == EMPM__OPEN ? empm__response_commit(req, 0)
+    int r = empm__request_head_is_open(req) ? empm__response_commit(req, 0)
                                       : empm__response_emit_body(req);
     if (r < 0)
         empm__response_fail_room(req, r);
-    else if (req->out_left - req->out_tried >= EMPM_RESPONSE_BUFFER / 2 &&
-             empm__out_flush(req) < 0)
+    else if (req->io.out_left - req->io.out_tried >=
+                 EMPM_RESPONSE_BUFFER / 2 &&
+             empm__response_flush(req) == EMPM__CUT)
         empm__response_fail(req, EMPM_ECLOSED, "");
     return req->failed;
 }
@@ -10332,13 +10636,14 @@ EMPM_API int empm_write(empm_request *req, const void *data, size_t len)
         return r;
     if (data == NULL && len > 0)
         return EMPM_EINVAL;
-    req->answered = 1;
+    empm__request_answered(req, EMPM__BEGUN);
     if (req->declared >= 0 &&
         (int64_t)len > req->declared - req->written) {
         empm__response_complain(req, "more body than was declared");
         return EMPM_EMISUSE;
     }
     req->written += (int64_t)len;
+    /* the body of an answer to HEAD is counted, and goes nowhere */
     while (len > 0 && req->framing != EMPM__BODILESS) {
         empm__page *p = empm__response_body_room(req);
         size_t n;
@@ -10352,7 +10657,7 @@ EMPM_API int empm_write(empm_request *req, const void *data, size_t len)
         req->body_out_bytes += n;
         s += n;
         len -= n;
-        if (req->body_out_bytes > (req->answer == EMPM__OPEN
+        if (req->body_out_bytes > (empm__request_head_is_open(req)
                                        ? EMPM_RESPONSE_BUFFER
                                        : EMPM__PAGE_ROOM) &&
             (r = empm__response_push_body(req)) < 0)
@@ -10399,8 +10704,9 @@ EMPM_API int empm_flush(empm_request *req)
     int r = empm__response_may_write(req);
     if (r < 0)
         return r;
-    req->answered = 1;
-    if (empm__response_push_body(req) == EMPM_OK && empm__out_flush(req) < 0)
+    empm__request_answered(req, EMPM__BEGUN);
+    if (empm__response_push_body(req) == EMPM_OK &&
+        empm__response_flush(req) == EMPM__CUT)
         empm__response_fail(req, EMPM_ECLOSED, "");
     return req->failed;
 }
@@ -10411,13 +10717,13 @@ EMPM_API int empm_stream(empm_request *req, int64_t length, empm_producer *fn,
     int r = fn == NULL ? EMPM_EINVAL : empm__response_may_write(req);
     if (r < 0)
         return r;
-    if (req->answer != EMPM__OPEN || req->written > 0) {
+    if (!empm__request_head_is_open(req) || req->written > 0) {
         empm__response_complain(req, "empm_stream() after the body has begun");
         return EMPM_EMISUSE;
     }
     req->producer = fn;
     req->producer_user = user;
-    req->answered = 1;
+    empm__request_answered(req, EMPM__PROMISED);
     if (length >= 0)
         req->declared = length;
     return EMPM_OK;
@@ -10432,13 +10738,14 @@ static int empm__response_produce(empm_request *req)
     size_t cap;
     if (p == NULL)
         return EMPM_ENOMEM;
+    /* no more than was declared: the producer cannot break the framing */
     cap = EMPM__PAGE_ROOM - EMPM__TAIL_ROOM - p->end;
     if (req->declared >= 0 && (int64_t)cap > req->declared - req->written)
         cap = (size_t)(req->declared - req->written);
-    req->calling = 2;
+    req->w->calling = EMPM__CALL_OTHER;
     n = cap > 0 ? req->producer(req, empm__page_data(p) + p->end, cap,
                                 req->producer_user) : 0;
-    req->calling = 0;
+    req->w->calling = EMPM__CALL_NONE;
     if (n < 0 || (size_t)n > cap)
         return EMPM_EMISUSE;
     p->end += (uint32_t)n;
@@ -10462,6 +10769,8 @@ static void empm__response_body_forget(empm_request *req)
     req->declared = -1;
     req->producer = NULL;
     empm__request_file_drop(req);
+    if (req->answer == EMPM__PROMISED)
+        req->answer = EMPM__BEGUN;
 }
 
 /* Makes the answer a line of text that names the status. What the handler has
@@ -10486,7 +10795,7 @@ static void empm__response_status_text(empm_request *req, int status)
  * of the connection. */
 static void empm__response_cannot(empm_request *req, int error, const char *why)
 {
-    if (req->answer != EMPM__OPEN) {
+    if (!empm__request_head_is_open(req)) {
         empm__response_fail(req, error, why);
         return;
     }
@@ -10502,9 +10811,10 @@ static void empm__response_finish(empm_request *req, int rc)
     char text[48];
     int r;
     if (req->body_open)             /* nobody has read it: it cannot go on */
-        req->close = req->linger = 1;
+        empm__request_closes(req, EMPM__CLOSES_UNREAD);
     if (req->failed)                /* that has been said, or is the client's */
         return;
+    /* 1. what it has returned is no status, or it has said nothing: 500 */
     if (rc < 0 || rc == EMPM_SUSPENDED || rc > 599 || (rc > 1 && rc < 200)) {
         snprintf(text, sizeof text, "returned %d, which is no status", rc);
         empm__response_complain(req, rc < 0 ? "has failed"
@@ -10512,14 +10822,14 @@ static void empm__response_finish(empm_request *req, int rc)
                            ? "returned EMPM_SUSPENDED without a suspension"
                            : text);
         rc = 500;
-    } else if (rc == EMPM_OK && !req->answered) {
+    } else if (rc == EMPM_OK && req->answer == EMPM__UNANSWERED) {
         empm__response_complain(req, "gave no answer");
         rc = 500;
     }
-    if (rc != EMPM_OK && req->answer == EMPM__OPEN) {
+    /* 2. a status makes the answer, if there is time for it */
+    if (rc != EMPM_OK && empm__request_head_is_open(req)) {
         const int said = req->written > 0 || req->declared >= 0 ||
-                         req->has_type || req->producer != NULL ||
-                         req->source != NULL ||
+                         req->has_type || req->answer == EMPM__PROMISED ||
                          empm__response_is_lengthless(rc) || rc == 205;
         req->status = rc;
         if (rc >= 400 ? req->written == 0 : !said)
@@ -10529,10 +10839,12 @@ static void empm__response_finish(empm_request *req, int rc)
                             "answer");
     else if (rc != EMPM_OK)
         empm__response_complain(req, "returned a status after its answer");
+    /* 3. a file knows now whether it is sent, in part, or not modified */
     if (req->source != NULL && !req->failed && req->source(req) < 0)
         empm__response_cannot(req, EMPM_ESYS, "the file cannot be read");
     if (req->failed)
         return;
+    /* 4. a producer goes on when the socket takes more */
     if (req->producer != NULL) {
         if (empm__response_commit(req, 0) < 0)
             empm__response_fail(req, EMPM_ENOMEM, "no memory for the response");
@@ -10540,13 +10852,15 @@ static void empm__response_finish(empm_request *req, int rc)
                                                      : EMPM__STREAMING;
         return;
     }
+    /* 5. all else is complete here */
     if (req->declared >= 0 && req->written < req->declared &&
         !empm__response_is_bodiless(req, req->status)) {
         empm__response_cannot(req, EMPM_EMISUSE, "less body than was declared");
         if (req->failed)
             return;
     }
-    r = req->answer == EMPM__OPEN ? empm__response_commit(req, 1) : EMPM_OK;
+    r = empm__request_head_is_open(req) ? empm__response_commit(req, 1)
+                                        : EMPM_OK;
     if (r == EMPM_OK)
         r = empm__response_end_body(req);
     if (r < 0)
@@ -10572,13 +10886,7 @@ static void empm__response_answer(empm_request *req, int status)
  * runs on   a worker that owns the connection, all up to >>conn
  * ------------------------------------------------------------------------- */
 
-/* What a step leaves for the release: what to wait for, and until when. */
-typedef struct empm__wait {
-    uint32_t want;                 /* WANT bits, IDLE, KEEP */
-    uint32_t deadline_ms;
-    int      turn_over;            /* not waiting: others first */
-} empm__wait;
-
+/* Looks at the clock; a step that waits or is late has to know the time. */
 static uint32_t empm__step_clock(empm__worker *w)
 {
     return w->now_ms = empm__now_ms();
@@ -10591,50 +10899,27 @@ static int empm__step_closes_idle(const empm__worker *w)
     return (empm__load(&w->engine->stopping) & EMPM__ORDER_STOP) != 0;
 }
 
-/* Reads once. > 0: bytes; 0: the client has sent its last; -1: nothing there
- * now; -2: the connection has failed. After a short read nothing is left,
- * unless a hang-up was noted: then read on until 0 or an error. */
+/* Reads once, as the transport's recv() does. */
 static ssize_t empm__step_recv(empm__worker *w, empm__conn *c, void *buf,
                                size_t n)
 {
-    int again = 0;
-    for (;;) {
-        ssize_t r;
-        empm__conn_clear(c, EMPM__READY_IN);
-        r = empm__transport_of(c)->recv(c, buf, n);
-        if (r > 0) {
-            w->turn_bytes += (uint32_t)r;
-            if (c->req != NULL)
-                c->req->got += r;
-            if ((size_t)r < n &&
-                !empm__conn_noted(c, EMPM__READY_RDHUP | EMPM__READY_HUP))
-                c->flags |= EMPM__F_DRAINED;
-            return r;
-        }
-        if (r == 0)
-            return 0;
-        if (errno == EINTR)
-            continue;
-        if (!empm__fd_would_block(errno)) {
-            empm__transport_failed(w, c, "recv");
-            return -2;
-        }
-        if (empm__conn_noted(c, EMPM__STICKY) && !again++) {
-            empm__conn_clear(c, EMPM__STICKY);  /* it was not one */
-            continue;
-        }
-        c->flags |= EMPM__F_DRAINED;
-        return -1;
-    }
+    const ssize_t r = empm__transport_of(c)->recv(w, c, buf, n);
+    if (r > 0) {
+        w->turn_bytes += (uint32_t)r;
+        if (c->io != NULL)
+            c->io->got += r;
+    } else if (r == EMPM__LOST)
+        empm__request_lost(w, c, "recv");
+    return r;
 }
 
 /* What is wrong is the client's: answer, take no more, close. */
 static enum empm__state empm__step_refuse(empm_request *req, int status)
 {
     const empm__head *h = &req->head;
-    req->close = req->linger = 1;
+    empm__request_closes(req, EMPM__CLOSES_UNREAD);
     req->head_only = h->method_len == 4 &&
-                     memcmp(req->in + h->method, "HEAD", 4) == 0;
+                     memcmp(req->io.in + h->method, "HEAD", 4) == 0;
     if (h->target_len == 0)              /* not even the version is known */
         req->head.minor = 1;
     if (status == 408)
@@ -10642,90 +10927,105 @@ static enum empm__state empm__step_refuse(empm_request *req, int status)
     req->body_open = 0;
     if (req->body_mode == EMPM__BODY_DROP)
         return EMPM__WRITE;              /* it has its answer already */
-    if (req->answer != EMPM__OPEN) {     /* on_head or on_body has begun one */
+    if (!empm__request_head_is_open(req)) {  /* on_head or on_body has begun */
         if (!req->failed)
             empm__request_log(req, EMPM_LOG_INFO, 5018, "%d after the answer "
                               "has begun: aborted", status);
         req->failed = EMPM_EMISUSE;
     } else {
-        if (!req->own_refusal)           /* else its text goes with it */
+        if (req->refusal != EMPM__BY_ON_BODY)   /* else its text goes too */
             empm__response_body_forget(req);
         empm__response_answer(req, status);
     }
     return EMPM__WRITE;
 }
 
-/* min(start + initial + bytes * 1000 / rate [, max], last byte + Timeout) */
-static uint32_t empm__step_read_deadline(const empm_request *req,
-                                         int initial_ms, int max_ms, int rate)
+/* Waits for the direction that the transport has asked for, until `deadline_ms`
+ * at the latest. Returns EMPM_OK, or EMPM_ESYS: it cannot be watched. */
+static int empm__step_wait(empm__worker *w, empm__conn *c, empm__wait *wait,
+                           ssize_t direction, uint32_t deadline_ms)
 {
-    const empm_config *cfg = req->w->cfg;
-    int64_t wait = initial_ms;
-    if (initial_ms == 0)
-        return empm__time_after(req->last_byte_ms, cfg->timeout_ms);
-    if (rate > 0)
-        wait += req->received * 1000 / rate;
-    if (max_ms > 0 && wait > max_ms)
-        wait = max_ms;
-    return empm__time_earlier(empm__time_after(req->start_ms, wait),
-                              empm__time_after(req->last_byte_ms,
-                                               cfg->timeout_ms));
+    wait->deadline_ms = empm__time_earlier(wait->deadline_ms, deadline_ms);
+    if (direction != EMPM__WANTS_OUT) {
+        wait->want |= EMPM__WANT(EMPM__READY_IN);
+        return EMPM_OK;
+    }
+    wait->want |= EMPM__WANT(EMPM__READY_OUT);
+    return empm__poller_want_out(&w->engine->poller, c, w->index) < 0
+               ? EMPM_ESYS : EMPM_OK;
 }
 
-/* Sets what it takes to wait for more input. */
-static void empm__step_wait_in(empm__wait *wait, uint32_t deadline_ms)
-{
-    wait->want = EMPM__WANT(EMPM__READY_IN);
-    wait->deadline_ms = deadline_ms;
-}
-
-/* How much of what was sent the client has acknowledged; where nobody knows,
- * what was sent. */
+/* How many bytes of the wire the client has acknowledged; where the system
+ * does not tell, how many were sent. */
 static int64_t empm__step_acked(const empm_request *req)
 {
     const int unacked = empm__fd_unacked(req->c->fd);
-    return req->sent - (unacked > 0 ? unacked : 0);
+    return req->io.wire - (unacked > 0 ? unacked : 0);
 }
 
-/* Sets what it takes to wait for room to write. */
-static int empm__step_wait_out(empm__worker *w, empm_request *req,
-                               empm__wait *wait)
+/* Waits until the output that has met a full socket can go on. */
+static int empm__step_wait_write(empm__worker *w, empm_request *req,
+                                 empm__wait *wait)
 {
-    if (empm__poller_want_out(&w->engine->poller, req->c, w->index) < 0)
-        return EMPM_ESYS;
-    if (req->write_deadline == EMPM__NEVER) {
-        req->acked = empm__step_acked(req);
-        req->write_deadline = empm__time_after(empm__step_clock(w),
-                                               w->cfg->timeout_ms);
+    empm__io *io = &req->io;
+    if (io->write_deadline == EMPM__NEVER) {
+        io->acked = empm__step_acked(req);
+        io->write_deadline = empm__time_after(empm__step_clock(w),
+                                              w->cfg->timeout_ms);
     }
-    wait->want |= EMPM__WANT(EMPM__READY_OUT);
-    wait->deadline_ms = empm__time_earlier(wait->deadline_ms,
-                                           req->write_deadline);
-    return EMPM_OK;
+    return empm__step_wait(w, req->c, wait, io->blocked, io->write_deadline);
 }
 
-/* Is it too late for what waits to be written? A due deadline moves on if the
+/* Is it too late for the output that waits? A due deadline moves on if the
  * client has taken enough since, by ResponseMinRate: EPOLLOUT alone would not
  * tell, there can be a megabyte between two of its edges. */
 static int empm__step_write_late(empm__worker *w, empm_request *req)
 {
+    empm__io *io = &req->io;
     int64_t now;
-    if (req->write_deadline == EMPM__NEVER ||
-        !empm__time_is_late(req->write_deadline, empm__step_clock(w)))
+    if (io->write_deadline == EMPM__NEVER ||
+        !empm__time_is_late(io->write_deadline, empm__step_clock(w)))
         return 0;
     now = empm__step_acked(req);
-    if (now <= req->acked ||
-        now - req->acked < (int64_t)w->cfg->timeout_ms *
-                               w->cfg->response_min_rate / 1000) {
+    if (now <= io->acked ||
+        now - io->acked < (int64_t)w->cfg->timeout_ms *
+                              w->cfg->response_min_rate / 1000) {
         empm__bump(&w->score->timeouts, 1u);
         empm__request_log(req, EMPM_LOG_INFO, 5003, "has taken %lld bytes in "
                           "Timeout of %d ms: dropped",
-                          (long long)(now - req->acked), w->cfg->timeout_ms);
+                          (long long)(now - io->acked), w->cfg->timeout_ms);
         return 1;
     }
-    req->acked = now;
-    req->write_deadline = empm__time_after(w->now_ms, w->cfg->timeout_ms);
+    io->acked = now;
+    io->write_deadline = empm__time_after(w->now_ms, w->cfg->timeout_ms);
     return 0;
+}
+
+/* Sends what waits, as the steps do: a client that takes too little is late. */
+static enum empm__flushed empm__step_push(empm__worker *w, empm_request *req)
+{
+    const enum empm__flushed r = empm__response_flush(req);
+    if (r == EMPM__SENT)
+        req->io.write_deadline = EMPM__NEVER;
+    return r == EMPM__BLOCKED && empm__step_write_late(w, req) ? EMPM__LATE : r;
+}
+
+/* Nothing more will be sent: says so to the client. Returns the state: CLOSED,
+ * or LINGER, as long as empm__do_linger() has it. */
+static enum empm__state empm__step_finish(empm__worker *w, empm__conn *c,
+                                          int linger)
+{
+    const empm_config *cfg = w->cfg;
+    empm__transport_of(c)->finish(w, c, !linger);
+    if (!linger)
+        return EMPM__CLOSED;
+    c->requests = 0;                     /* from here: KiB dropped */
+    empm__store(&c->deadline_ms,
+                empm__time_after(empm__step_clock(w),
+                                 c->flags & EMPM__F_SHORT
+                                     ? cfg->linger_short_ms
+                                     : cfg->linger_timeout_ms));
+    return EMPM__LINGER;
 }
 
 /* Has this connection had its share? 16 requests, 1 MiB, 1 ms. */
@@ -10744,6 +11044,7 @@ static void empm__turn_may_block(empm__worker *w, const empm__route *r)
         empm__queue_leave(&w->engine->queue, w->number);
 }
 
+/* A connection has the worker from here: nothing of its share is used yet. */
 static void empm__turn_begin(empm__worker *w)
 {
     w->turn_requests = w->turn_bytes = 0;
@@ -10864,18 +11165,18 @@ static int empm__dispatch_find_route(empm_request *req)
     int status;
     uint32_t i;
     /* OPTIONS of "*", or of "http://host" (RFC 9112 3.2.4): of all there is */
-    if (req->in[h->target] == '*' ||
+    if (req->io.in[h->target] == '*' ||
         (options && h->path_len == 0 && *empm_query_string(req) == '\0')) {
         if ((req->path_text = empm__request_strndup(req, "*", 1)) == NULL)
             return 503;
         empm__dispatch_allow(req, NULL);
-        req->answered = 1;
+        empm__request_answered(req, EMPM__BEGUN);
         return 200;
     }
     if (h->path_len == 0)                /* "http://host" means its "/" */
         req->path_text = empm__request_strndup(req, "/", 1);
     else
-        req->path_text = empm__request_strndup(req, req->in + h->path,
+        req->path_text = empm__request_strndup(req, req->io.in + h->path,
                                                h->path_len);
     decoded = (char *)empm_alloc(req, h->path_len + 2);
     if (req->path_text == NULL || decoded == NULL)
@@ -10912,7 +11213,7 @@ static int empm__dispatch_find_route(empm_request *req)
             empm__dispatch_allow(req, seen);
             if (!options)
                 return empm__dispatch_method_known(t, m) ? 405 : 501;
-            req->answered = 1;
+            empm__request_answered(req, EMPM__BEGUN);
             return 200;
         }
     return empm__dispatch_method_known(t, m) ? 404 : 501;
@@ -10924,10 +11225,10 @@ static int empm__dispatch_find_route(empm_request *req)
 static enum empm__state empm__dispatch_answer_early(empm_request *req, int rc)
 {
     const empm__head *h = &req->head;
-    const int waits = h->minor > 0 && req->in_end == req->in_start &&
+    const int waits = h->minor > 0 && req->io.in_end == req->io.in_start &&
                       (h->flags & (EMPM__H_EXPECT | EMPM__H_EXPECT_OTHER)) != 0;
     if (req->body_open && req->body_left <= EMPM_DROP_BODY && !waits &&
-        req->answer == EMPM__OPEN && req->producer == NULL) {
+        empm__request_head_is_open(req) && req->producer == NULL) {
         req->body_mode = EMPM__BODY_DROP;
         req->body_limit = EMPM_DROP_BODY;
         req->body_open = 0;
@@ -10961,21 +11262,21 @@ static enum empm__state empm__dispatch_request(empm__worker *w, empm__conn *c,
     int status, i;
     const int64_t length = h->flags & EMPM__H_CHUNKED ? -1
                            : h->length > 0 ? h->length : 0;
-    req->in_start = h->line;
-    req->text = req->in;                 /* it stays where it is from here */
+    req->io.in_start = h->line;
+    req->text = req->io.in;                 /* it stays where it is from here */
     req->head_us = w->turn_us;
     w->turn_requests++;                  /* whoever answers it */
     empm__store(&w->score->began_us, w->turn_us);
     empm__request_score(w, req);
-    req->head_only = strcmp(req->in + h->method, "HEAD") == 0;
-    req->close = (h->flags & EMPM__H_CLOSE) != 0 ||
-                 (h->minor == 0 && !(h->flags & EMPM__H_KEEP));
-    req->last_asked = req->close;        /* it will not send another one */
+    req->head_only = strcmp(req->io.in + h->method, "HEAD") == 0;
+    if ((h->flags & EMPM__H_CLOSE) ||
+        (h->minor == 0 && !(h->flags & EMPM__H_KEEP)))
+        empm__request_closes(req, EMPM__CLOSES_ASKED);
     if (!cfg->keep_alive || cfg->keep_alive_timeout_ms == 0 ||
         (cfg->max_keep_alive_requests > 0 &&
          c->requests + 1 >= (uint32_t)cfg->max_keep_alive_requests) ||
         empm__engine_is_closing(w->engine))
-        req->close = 1;
+        empm__request_closes(req, EMPM__CLOSES);
     req->body_open = length != 0;
     req->body_left = length;
     req->start_ms = req->last_byte_ms = EMPM__NEVER;
@@ -10996,11 +11297,11 @@ static enum empm__state empm__dispatch_request(empm__worker *w, empm__conn *c,
             status = 503;
         else if (u->on_head != NULL) {
             empm__turn_may_block(w, req->route);
-            req->calling = 2;            /* it cannot suspend */
+            w->calling = EMPM__CALL_OTHER;
             i = u->on_head(req, u->user);
-            req->calling = 0;
+            w->calling = EMPM__CALL_NONE;
             w->turn_us = empm__now_us();
-            if (i != EMPM_OK || req->answered)
+            if (i != EMPM_OK || req->answer != EMPM__UNANSWERED)
                 return empm__dispatch_answer_early(req, i);
         }
     }
@@ -11016,57 +11317,146 @@ static enum empm__state empm__dispatch_request(empm__worker *w, empm__conn *c,
 /* ---------------------------------------------------------------------------
  * >>reading -- the steps HANDSHAKE, READ_HEAD and READ_BODY
  *
- * A body is kept where it costs least: in place behind its head, in a page, in
- * memory up to limit_body_in_memory, in an unlinked file that is mapped; it
- * moves on as it grows. Or it is given to on_body piece by piece. Data goes
- * straight to where it belongs, only framing passes through `in`.
- *
- * Memory, descriptors and room on the disk are taken for bytes that have
- * arrived, never for those that a Content-Length promises: a promise costs a
- * client nothing.
+ * A connection that has sent nothing is idle and holds no page. From its first
+ * byte on two deadlines count, which the header of a request and its body have
+ * in common: RequestReadTimeout's, which moves with the rate of the client, and
+ * Timeout after the last byte. Each is asked only when the socket is empty: a
+ * client that is late and has sent is served.
  * ------------------------------------------------------------------------- */
+
+/* Before HTTP: a PROXY header, where the endpoint has one, then the handshake
+ * of the transport. Both have the deadline that was set at accept. */
+static enum empm__state empm__do_handshake(empm__worker *w, empm__conn *c,
+                                           empm__wait *wait)
+{
+    const uint32_t deadline = empm__load(&c->deadline_ms);
+    int r;
+    if (w->s->endpoints[c->endpoint].proxy && !(c->flags & EMPM__F_PROXIED)) {
+        const enum empm__state next = w->s->read_proxy(w, c, wait);
+        if (next != EMPM__READ_HEAD)
+            return next;
+        c->flags |= EMPM__F_PROXIED;
+    }
+    if (empm__transport_of(c)->handshake == NULL)
+        return EMPM__READ_HEAD;
+    r = empm__transport_of(c)->handshake(w, c);
+    if (r > 0)
+        return EMPM__READ_HEAD;
+    if (r == 0) {
+        c->flags |= EMPM__F_SHORT;
+        return empm__step_finish(w, c, 1);
+    }
+    if (r == EMPM__LOST)
+        empm__request_lost(w, c, "handshake");
+    else if (!empm__time_is_late(deadline, empm__step_clock(w)) &&
+             empm__step_wait(w, c, wait, r, deadline) == EMPM_OK)
+        return EMPM__HANDSHAKE;
+    return EMPM__CLOSED;
+}
 
 /* Is nothing here of a request but empty lines, which are none, or half of
  * one? */
 static int empm__reading_head_is_blank(const empm_request *req)
 {
     const empm__head *h = &req->head;
-    const uint32_t n = req->in_end - h->start;
+    const uint32_t n = req->io.in_end - h->start;
     return h->phase == EMPM__REQUEST_LINE &&
-           (n == 0 || (n == 1 && req->in[h->start] == '\r'));
+           (n == 0 || (n == 1 && req->io.in[h->start] == '\r'));
 }
 
+/* Waits for more of a head or a body, or finds that it is too late: 408. The
+ * deadline is min(start + initial + bytes * 1000 / rate [, max], last byte +
+ * Timeout); initial 0: the latter alone. */
+static enum empm__state empm__reading_on(empm__worker *w, empm_request *req,
+                                         empm__wait *wait, ssize_t direction,
+                                         int initial_ms, int max_ms, int rate)
+{
+    const uint32_t now = empm__step_clock(w);
+    uint32_t deadline;
+    if (req->start_ms == EMPM__NEVER)
+        req->start_ms = empm__time_after(now, 0);
+    if (req->last_byte_ms == EMPM__NEVER)
+        req->last_byte_ms = empm__time_after(now, 0);
+    deadline = empm__time_after(req->last_byte_ms, w->cfg->timeout_ms);
+    if (initial_ms > 0) {
+        int64_t ms = initial_ms;
+        if (rate > 0)
+            ms += req->received * 1000 / rate;
+        if (max_ms > 0 && ms > max_ms)
+            ms = max_ms;
+        deadline = empm__time_earlier(deadline,
+                                      empm__time_after(req->start_ms, ms));
+    }
+    if (empm__time_is_late(deadline, now)) {
+        empm__bump(&w->score->timeouts, 1u);
+        return empm__step_refuse(req, 408);
+    }
+    if (empm__step_wait(w, req->c, wait, direction, deadline) < 0 ||
+        (req->io.out != NULL && empm__step_wait_write(w, req, wait) < 0))
+        return EMPM__CLOSED;
+    return (enum empm__state)req->c->state;
+}
+
+/* No byte of a request is here: the connection is as idle as it was, and its
+ * page goes back, unless half an empty line stands in it. */
+static enum empm__state empm__reading_idle(empm__worker *w, empm__conn *c,
+                                           empm_request *req, empm__wait *wait,
+                                           ssize_t direction)
+{
+    const uint32_t deadline = empm__load(&c->deadline_ms);
+    if (empm__time_is_late(deadline, empm__step_clock(w)) ||
+        empm__step_closes_idle(w) ||
+        empm__step_wait(w, c, wait, direction, deadline) < 0)
+        return EMPM__CLOSED;
+    if (req->io.in_end > req->head.start)
+        return EMPM__READ_HEAD;
+    empm__request_flight_end(w, c);
+    wait->want |= EMPM__IDLE;
+    return c->requests > 0 ? EMPM__KEEPALIVE : EMPM__READ_HEAD;
+}
+
+/* Makes room for more of a head. 0, or the status: 431, 503. */
+static int empm__reading_room(empm_request *req)
+{
+    if (empm__reading_head_is_blank(req))    /* empty lines take no room */
+        req->io.in_start = req->head.start;
+    if (req->io.in_end == req->io.in_cap && req->io.in_start > 0)
+        empm__request_in_shift(req);
+    return empm__request_in_room(
+        req, (uint32_t)req->w->cfg->limit_request_head + 4096);
+}
+
+/* READ_HEAD: parses what is here, then reads, until the head is complete or the
+ * socket is empty. Earlier answers go out before it waits: the client may not
+ * send its next request before it has them. */
 static enum empm__state empm__do_read_head(empm__worker *w, empm__conn *c,
                                            empm__wait *wait)
 {
     const empm_config *cfg = w->cfg;
-    empm_request *req = c->req;
-    uint32_t now, deadline;
+    empm_request *req = empm__request_of(c);
+    ssize_t n = EMPM__WANTS_IN;
     int status;
     if (req == NULL && (req = empm__request_borrow(w, c)) == NULL)
         return EMPM__CLOSED;
     for (;;) {
-        ssize_t n;
         int r;
-        if (req->began_us == 0 && req->in_end > req->in_start) {
+        if (req->began_us == 0 && req->io.in_end > req->io.in_start) {
             req->began_us = w->turn_us;
             if (w->s->log_request != NULL)   /* none can ask after a reset */
                 empm__request_peer(req);
         }
-        r = req->in_end > req->in_start
+        r = req->io.in_end > req->io.in_start
                     ? empm__head_parse(&req->head, cfg, &w->s->chars, req,
-                                       req->in, req->in_end)
+                                       req->io.in, req->io.in_end)
                     : 0;
         if (r == 1)
             return empm__dispatch_request(w, c, req);
         if (r != 0)
             return empm__step_refuse(req, r);
-        if (req->out != NULL)
+        if (req->io.out != NULL)
             return EMPM__WRITE;          /* earlier answers before we wait */
         if (c->flags & EMPM__F_DRAINED)
             break;
-        if (empm__reading_head_is_blank(req)) /* empty lines take no room */
-            req->in_start = req->head.start;
         if (w->turn_bytes >= EMPM_TURN_BYTES) {
             if (empm__reading_head_is_blank(req) &&
                 empm__time_is_late(empm__load(&c->deadline_ms),
@@ -11075,64 +11465,49 @@ static enum empm__state empm__do_read_head(empm__worker *w, empm__conn *c,
             wait->turn_over = 1;
             return EMPM__READ_HEAD;
         }
-        if (req->in_end == req->in_cap && req->in_start > 0)
-            empm__request_in_shift(req);
-        if ((status = empm__request_in_room(req,
-                                            (uint32_t)cfg->limit_request_head +
-                                                 4096)) != 0)
+        if ((status = empm__reading_room(req)) != 0)
             return empm__step_refuse(req, status);
-        n = empm__step_recv(w, c, req->in + req->in_end,
-                            req->in_cap - req->in_end);
-        if (n == -1)
+        n = empm__step_recv(w, c, req->io.in + req->io.in_end,
+                            req->io.in_cap - req->io.in_end);
+        if (n == EMPM__WANTS_IN || n == EMPM__WANTS_OUT)
             break;
-        if (n <= 0) {
-            if (n == 0 && !empm__reading_head_is_blank(req)) {
-                req->cut_short = 1;
-                return empm__step_refuse(req, 400); /* RFC 9112 8 */
-            }
-            return EMPM__CLOSED;
+        if (n == 0 && !empm__reading_head_is_blank(req)) {
+            req->refusal = EMPM__BY_END_OF_INPUT;
+            return empm__step_refuse(req, 400); /* RFC 9112 8 */
         }
-        req->in_end += (uint32_t)n;
+        if (n <= 0)
+            return EMPM__CLOSED;
+        req->io.in_end += (uint32_t)n;
         req->last_byte_ms = EMPM__NEVER;
     }
-    now = empm__step_clock(w);
-    if (empm__reading_head_is_blank(req)) {      /* still as idle as before */
-        const int half = req->in_end > req->head.start;
-        deadline = empm__load(&c->deadline_ms);
-        if (empm__time_is_late(deadline, now) || empm__step_closes_idle(w))
-            return EMPM__CLOSED;
-        empm__step_wait_in(wait, deadline);
-        if (half)
-            return EMPM__READ_HEAD;
-        empm__request_flight_end(w, c);
-        wait->want |= EMPM__IDLE;
-        return c->requests > 0 ? EMPM__KEEPALIVE : EMPM__READ_HEAD;
-    }
-    if (req->start_ms == EMPM__NEVER)
-        req->start_ms = empm__time_after(now, 0);
-    if (req->last_byte_ms == EMPM__NEVER)
-        req->last_byte_ms = empm__time_after(now, 0);
-    req->received = req->in_end - req->in_start;
-    deadline = empm__step_read_deadline(req, cfg->header_timeout_ms,
-                                        cfg->header_timeout_max_ms,
-                                        cfg->header_min_rate);
-    if (empm__time_is_late(deadline, now)) {
-        empm__bump(&w->score->timeouts, 1u);
-        return empm__step_refuse(req, 408);
-    }
-    empm__step_wait_in(wait, deadline);
-    return EMPM__READ_HEAD;
+    if (empm__reading_head_is_blank(req))
+        return empm__reading_idle(w, c, req, wait, n);
+    req->received = req->io.in_end - req->io.in_start;
+    return empm__reading_on(w, req, wait, n, cfg->header_timeout_ms,
+                            cfg->header_timeout_max_ms, cfg->header_min_rate);
 }
 
 /* ---------------------------------------------------------------------------
  * >>reading-body -- a body, into memory or a file
  *
- * A body is read to where it will stay: a growing piece of memory up to
- * LimitBodyInMemory, then a file without a name. Chunks are unwrapped on the
- * way, and one worker call takes no more than its turn.
+ * A body is kept where it costs least, and moves on as it grows. Its data goes
+ * straight to where it belongs; only framing passes through `in`.
+ *
+ *   in place   behind its head, if the page has room for all of it
+ *   memory     a page, then a block, up to LimitBodyInMemory
+ *   spool      an unlinked file in SpoolDirectory, mapped when it is complete
+ *   pieces     nowhere: on_body has each piece as it comes
+ *   drop       nowhere: the request has its answer already
+ *
+ * Memory, descriptors and room on the disk are taken for bytes that have
+ * arrived, never for those that a Content-Length announces: a large number
+ * costs a client nothing and the server nothing. All four budgets are those of
+ * the child; a body that finds none left is refused by 503, one that the disk
+ * has no room for by 507.
  * ------------------------------------------------------------------------- */
 
-/* Something of the spool file has failed. The status that says so. */
+/* A call on the spool file has failed: logs it. Returns the status: 507 if the
+ * disk is full, else 503. */
 static int empm__body_spool_failed(empm_request *req, const char *call)
 {
     const int why = errno;
@@ -11234,6 +11609,7 @@ static int empm__body_write(empm_request *req, const char *data, size_t n)
     return 0;
 }
 
+/* Appends to the spool file, within MaxSpoolBytes. 0, or the status. */
 static int empm__body_spool(empm__worker *w, empm_request *req,
                             const char *data, size_t n)
 {
@@ -11249,7 +11625,8 @@ static int empm__body_spool(empm__worker *w, empm_request *req,
     return status;
 }
 
-/* What has come of the body moves from memory to a file. 0, or the status. */
+/* Moves the part of the body that has come from memory to a file, and gives the
+ * memory back. 0, or the status. */
 static int empm__body_to_file(empm__worker *w, empm_request *req)
 {
     const char *memory = req->body;
@@ -11288,10 +11665,10 @@ static int empm__body_put(empm__worker *w, empm_request *req, const char *data,
     if (req->body_mode == EMPM__BODY_PIECES) {
         const empm_route *u = req->route->user;
         req->body_len = len;
-        req->calling = 2;
+        w->calling = EMPM__CALL_OTHER;
         status = u->on_body(req, data, n, u->user);
-        req->calling = 0;
-        req->own_refusal = status != 0;
+        w->calling = EMPM__CALL_NONE;
+        req->refusal = status != 0 ? EMPM__BY_ON_BODY : EMPM__BY_SERVER;
         return status == 0 || (status >= 200 && status <= 599) ? status : 500;
     }
     if ((uint64_t)len > SIZE_MAX / 2)    /* 32 bit: it could not be mapped */
@@ -11311,11 +11688,13 @@ static int empm__body_put(empm__worker *w, empm_request *req, const char *data,
     return status != 0 ? status : empm__body_spool(w, req, data, n);
 }
 
-/* How the body will be kept. 0, or a status. */
+/* Decides where the body will be kept, and asks for it: 100 Continue. Bytes
+ * that have come behind the head are where the body begins, so a longer body
+ * than the page has room for begins there and moves on. 0, or the status. */
 static int empm__body_begin(empm_request *req)
 {
     const int64_t left = req->body_left;
-    const uint32_t room = req->in_cap - req->in_start;
+    const uint32_t room = req->io.in_cap - req->io.in_start;
     if (req->route->user->on_body != NULL)
         req->body_mode = EMPM__BODY_PIECES;
     else if (left > 0 && left < room)
@@ -11323,18 +11702,19 @@ static int empm__body_begin(empm_request *req)
     else {
         req->body_mode = EMPM__BODY_MEMORY;
         if (left > room) {               /* it begins there, and moves on */
-            req->body = req->in + req->in_start;
+            req->body = req->io.in + req->io.in_start;
             req->body_cap = room;
-            req->body_len = req->in_end - req->in_start;
+            req->body_len = req->io.in_end - req->io.in_start;
             req->body_left -= req->body_len;
-            req->in_start = req->in_end = req->in_cap;
+            req->io.in_start = req->io.in_end = req->io.in_cap;
         }
     }
     empm__head_init(&req->trailers, NULL, 0, 0);
     /* RFC 9110 10.1.1: only now is the body wanted, and only if none is here */
     if ((req->head.flags & EMPM__H_EXPECT) && req->head.minor > 0 &&
-        req->in_end == req->in_start && req->body_len == 0 &&
-        empm__out_copy(req, "HTTP/1.1 100 Continue\r\n\r\n", 25) < 0)
+        req->io.in_end == req->io.in_start && req->body_len == 0 &&
+        empm__io_copy(req->w, &req->io, "HTTP/1.1 100 Continue\r\n\r\n",
+                      25) < 0)
         return 503;
     return 0;
 }
@@ -11344,9 +11724,9 @@ static int empm__body_end(empm_request *req)
 {
     req->body_open = 0;
     if (req->body_mode == EMPM__BODY_IN_PLACE) {
-        req->body = req->in + req->in_start;
+        req->body = req->io.in + req->io.in_start;
         req->body_len = req->body_left;
-        req->in_start += (uint32_t)req->body_left;
+        req->io.in_start += (uint32_t)req->body_left;
     } else if (req->body_mode == EMPM__BODY_SPOOL) {
         void *m;
         /* The NUL is written: a hole needs a block when it is looked at, and
@@ -11377,15 +11757,15 @@ static int empm__body_consume(empm__worker *w, empm_request *req,
     const int chunked = (req->head.flags & EMPM__H_CHUNKED) != 0;
     *direct = 0;
     if (req->body_mode == EMPM__BODY_IN_PLACE)
-        return (int64_t)(req->in_end - req->in_start) >= req->body_left;
+        return (int64_t)(req->io.in_end - req->io.in_start) >= req->body_left;
     for (;;) {
         int64_t left = req->body_left;
         size_t n;
         int status;
         if (chunked) {
             int r = empm__chunk_parse(&req->chunked, w->cfg, &w->s->chars,
-                                      &req->trailers, req, req->in,
-                                      &req->in_start, req->in_end);
+                                      &req->trailers, req, req->io.in,
+                                      &req->io.in_start, req->io.in_end);
             if (r == 2)
                 return 1;
             if (r != 1)
@@ -11397,17 +11777,17 @@ static int empm__body_consume(empm__worker *w, empm_request *req,
                 return 413;
         } else if (left == 0)
             return 1;
-        n = req->in_end - req->in_start;
+        n = req->io.in_end - req->io.in_start;
         if ((int64_t)n > left)
             n = (size_t)left;
         if (n == 0) {
             *direct = left;
             return 0;
         }
-        status = empm__body_put(w, req, req->in + req->in_start, n);
+        status = empm__body_put(w, req, req->io.in + req->io.in_start, n);
         if (status != 0)
             return status;
-        req->in_start += (uint32_t)n;
+        req->io.in_start += (uint32_t)n;
         if (chunked)
             req->chunked.left -= n;
         else
@@ -11432,10 +11812,10 @@ static ssize_t empm__body_recv(empm__worker *w, empm__conn *c,
     int status;
     /* framing that has been dealt with gives way; trailers must stay */
     if (req->body_mode != EMPM__BODY_IN_PLACE &&
-        req->body != req->in + floor &&
-        req->in_start == req->in_end && !trailers)
-        req->in_start = req->in_end = floor;
-    if (direct > (int64_t)(req->in_cap - req->in_end)) {
+        req->body != req->io.in + floor &&
+        req->io.in_start == req->io.in_end && !trailers)
+        req->io.in_start = req->io.in_end = floor;
+    if (direct > (int64_t)(req->io.in_cap - req->io.in_end)) {
         size_t room;
         char *to = empm__body_place(w, req, direct, &room);
         if (to == NULL)
@@ -11454,32 +11834,36 @@ static ssize_t empm__body_recv(empm__worker *w, empm__conn *c,
             req->body_left -= n;
     } else {
         /* what is left of the framing moves up; trailers stay where they are */
-        if (req->in_end == req->in_cap && req->in_start > floor && !trailers) {
-            memmove(req->in + floor, req->in + req->in_start,
-                    req->in_end - req->in_start);
-            req->in_end -= req->in_start - floor;
-            req->in_start = floor;
+        if (req->io.in_end == req->io.in_cap && req->io.in_start > floor &&
+            !trailers) {
+            memmove(req->io.in + floor, req->io.in + req->io.in_start,
+                    req->io.in_end - req->io.in_start);
+            req->io.in_end -= req->io.in_start - floor;
+            req->io.in_start = floor;
         }
         if ((status = empm__request_in_room(req, kept + (uint32_t)w->cfg->
                                              limit_request_head + 4096)) != 0)
             return status;
-        n = empm__step_recv(w, c, req->in + req->in_end,
-                            req->in_cap - req->in_end);
+        n = empm__step_recv(w, c, req->io.in + req->io.in_end,
+                            req->io.in_cap - req->io.in_end);
         if (n <= 0)
             return n;
-        req->in_end += (uint32_t)n;
+        req->io.in_end += (uint32_t)n;
     }
     req->received += n;
     req->last_byte_ms = EMPM__NEVER;
     return 1;
 }
 
+/* READ_BODY: uses what is here, sends what waits, reads, until the body is
+ * complete, refused, or the socket is empty. A turn that is over sends it
+ * behind others in the queue, with its state as it is. */
 static enum empm__state empm__do_read_body(empm__worker *w, empm__conn *c,
                                            empm__wait *wait)
 {
     const empm_config *cfg = w->cfg;
-    empm_request *req = c->req;
-    uint32_t now, deadline;
+    empm_request *req = empm__request_of(c);
+    ssize_t n = EMPM__WANTS_IN;
     int status, tried = 0;
     if (req->body_mode == EMPM__BODY_NONE &&
         (status = empm__body_begin(req)) != 0)
@@ -11488,7 +11872,6 @@ static enum empm__state empm__do_read_body(empm__worker *w, empm__conn *c,
         empm__turn_may_block(w, req->route);
     for (;;) {
         int64_t direct;
-        ssize_t n;
         status = empm__body_consume(w, req, &direct);
         if (status == 1 && (status = empm__body_end(req)) == 0)
             return req->body_mode == EMPM__BODY_DROP ? EMPM__WRITE
@@ -11497,15 +11880,14 @@ static enum empm__state empm__do_read_body(empm__worker *w, empm__conn *c,
             return empm__step_refuse(req, status);
         /* 100 Continue, earlier answers, what on_body says: unless the socket
          * was full a moment ago */
-        if (req->out != NULL && (!tried || req->out_left != req->out_tried ||
-                                 empm__conn_noted(c, EMPM__READY_OUT))) {
-            const int r = empm__out_flush(req);
+        if (req->io.out != NULL &&
+            (!tried || req->io.out_left != req->io.out_tried ||
+             empm__conn_noted(c, EMPM__READY_OUT))) {
+            const enum empm__flushed r = empm__step_push(w, req);
             tried = 1;
-            if (r < 0 || (r == 0 && empm__step_write_late(w, req)))
+            if (r == EMPM__CUT || r == EMPM__LATE)
                 return EMPM__CLOSED;
-            if (r == 1)
-                req->write_deadline = EMPM__NEVER;
-            if (r == 2)
+            if (r == EMPM__TURN_OVER)
                 status = -1;
         }
         if (status < 0) {
@@ -11519,11 +11901,12 @@ static enum empm__state empm__do_read_body(empm__worker *w, empm__conn *c,
             return EMPM__READ_BODY;
         }
         n = empm__body_recv(w, c, req, direct);
-        if (n == -1)
+        if (n == EMPM__WANTS_IN || n == EMPM__WANTS_OUT)
             break;
         w->turn_us = empm__now_us();
         if (n == 0) {                    /* it may still read: RFC 9112 8 */
-            req->cut_short = req->body_mode != EMPM__BODY_DROP;
+            if (req->body_mode != EMPM__BODY_DROP)
+                req->refusal = EMPM__BY_END_OF_INPUT;
             return empm__step_refuse(req, 400);
         }
         if (n < 0)
@@ -11531,35 +11914,35 @@ static enum empm__state empm__do_read_body(empm__worker *w, empm__conn *c,
         if (n > 99)
             return empm__step_refuse(req, (int)n);
     }
-    now = empm__step_clock(w);
-    if (req->start_ms == EMPM__NEVER)
-        req->start_ms = empm__time_after(now, 0);
-    if (req->last_byte_ms == EMPM__NEVER)
-        req->last_byte_ms = empm__time_after(now, 0);
-    deadline = empm__step_read_deadline(req, cfg->body_timeout_ms,
-                                        cfg->body_timeout_max_ms,
-                                        cfg->body_min_rate);
-    if (empm__time_is_late(deadline, now)) {
-        empm__bump(&w->score->timeouts, 1u);
-        return empm__step_refuse(req, 408);
-    }
-    empm__step_wait_in(wait, deadline);
-    if (req->out != NULL && empm__step_wait_out(w, req, wait) < 0)
-        return EMPM__CLOSED;
-    return EMPM__READ_BODY;
+    return empm__reading_on(w, req, wait, n, cfg->body_timeout_ms,
+                            cfg->body_timeout_max_ms, cfg->body_min_rate);
 }
 
 /* ---------------------------------------------------------------------------
  * >>handling -- the steps HANDLE and SUSPENDED
+ *
+ * The handler runs here, and may block. A route whose calls have been quick so
+ * far has credit: it is called while this worker still counts as running, and
+ * answers of several requests leave together. Any other route is called after
+ * the worker has left the running ones, so that another one takes its place.
+ *
+ * A suspension holds no worker. Exactly one call of its function is owed from
+ * the moment that the handler has returned EMPM_SUSPENDED, whatever happens:
+ *
+ *   NONE --empm_suspend()--> ARMED --handler returns EMPM_SUSPENDED--> WAITING
+ *   ARMED --handler answers--> NONE         its ticket is stale from here
+ *   WAITING --a reason is found--> DUE --its function is called--> NONE
+ *   DUE, HALF_CLOSED: the function may go back to sleep with the same ticket
  * ------------------------------------------------------------------------- */
 
 EMPM_API empm_ticket empm_suspend(empm_request *req, int timeout_ms,
                                   empm_wake *fn, void *user)
 {
-    if (fn == NULL || timeout_ms <= 0 || req->calling != 1 ||
+    if (fn == NULL || timeout_ms <= 0 ||
+        req->w->calling != EMPM__CALL_HANDLER ||
         req->suspension != EMPM__SUSP_NONE || req->failed ||
-        req->answer >= EMPM__STREAMING || req->producer != NULL ||
-        req->source != NULL || empm__conn_noted(req->c, EMPM__READY_HUP) ||
+        !empm__request_may_add(req) ||
+        empm__conn_noted(req->c, EMPM__READY_HUP) ||
         empm__step_closes_idle(req->w))
         return 0;
     req->wake = fn;
@@ -11570,11 +11953,12 @@ EMPM_API empm_ticket empm_suspend(empm_request *req, int timeout_ms,
     return (uint64_t)empm__load(&req->c->serial) << 32 | req->w->index;
 }
 
-/* What a handler or a wake function has left behind. */
+/* Goes by what a handler or the function of a suspension has returned: the
+ * request waits, or its answer is finished. */
 static enum empm__state empm__handling_after_call(empm_request *req, int rc)
 {
     if (req->suspension == EMPM__SUSP_ARMED && rc == EMPM_SUSPENDED) {
-        req->answered = 1;
+        empm__request_answered(req, EMPM__BEGUN);
         /* from here its function will be called, whatever fails */
         req->suspension = EMPM__SUSP_WAITING;
         if (req->written > 0 && !req->failed)
@@ -11589,7 +11973,9 @@ static enum empm__state empm__handling_after_call(empm_request *req, int rc)
     return EMPM__WRITE;
 }
 
-/* Calls the function of a suspension with the reason that has been found. */
+/* Calls the function of a suspension with the reason that has been found. A
+ * client that has ended its side may still read: that is told once, and the
+ * function may wait on. */
 static int empm__handling_wake_call(empm_request *req)
 {
     const enum empm_why why = (enum empm_why)req->wake_why;
@@ -11611,19 +11997,25 @@ static int empm__handling_wake_call(empm_request *req)
     return rc;
 }
 
-static enum empm__state empm__do_handle(empm__worker *w, empm__conn *c)
+/* HANDLE: calls the handler, or the function of a suspension that is due, and
+ * books its time. A call that is owed is made even if the connection is lost or
+ * its route has too many workers. */
+static enum empm__state empm__do_handle(empm__worker *w, empm__conn *c,
+                                        empm__wait *wait)
 {
-    empm_request *req = c->req;
+    empm_request *req = empm__request_of(c);
     empm__route *r = req->route;
     const empm_route *u = r->user;
     uint64_t before, after;
     uint32_t credit;
     const int first = req->suspension != EMPM__SUSP_DUE;
     int rc;
+    (void)wait;                      /* it never waits */
     /* Answers of earlier requests must not wait for a handler that may block;
      * one that has been quick so far may go first, and they go out together */
-    if (req->out != NULL && !req->failed &&
-        empm__load(&r->quick) < EMPM__QUICK && empm__out_flush(req) < 0) {
+    if (req->io.out != NULL && !req->failed &&
+        empm__load(&r->quick) < EMPM__QUICK &&
+        empm__response_flush(req) == EMPM__CUT) {
         if (first)
             return EMPM__CLOSED;
         empm__response_fail(req, EMPM_ECLOSED, "");
@@ -11640,9 +12032,9 @@ static enum empm__state empm__do_handle(empm__worker *w, empm__conn *c)
     else
         empm__store(&w->engine->sleepers[w->number].quick, &r->quick);
     before = w->turn_us;
-    req->calling = 1;
+    w->calling = EMPM__CALL_HANDLER;
     rc = first ? r->handler(req, u->user) : empm__handling_wake_call(req);
-    req->calling = 0;
+    w->calling = EMPM__CALL_NONE;
     if (u->max_workers > 0)
         __atomic_sub_fetch(&r->running, 1u, __ATOMIC_RELAXED);
     after = empm__now_us();
@@ -11650,9 +12042,8 @@ static enum empm__state empm__do_handle(empm__worker *w, empm__conn *c)
     w->turn_us = after;
     credit = empm__load(&r->quick);
     if (after - before > 100)
-        empm__store(&r->quick, after - before > 1000 || credit < 4 ? 0
-                                                                   : credit -
-                    4);
+        empm__store(&r->quick, after - before > 1000 || credit < 4
+                                   ? 0 : credit - 4);
     else if (credit < 16)
         empm__store(&r->quick, credit + 1);
     if (!first)                      /* a wake is as much work as a request */
@@ -11660,29 +12051,29 @@ static enum empm__state empm__do_handle(empm__worker *w, empm__conn *c)
     return empm__handling_after_call(req, rc);
 }
 
+/* SUSPENDED: sends what waits, and looks for a reason to call the function.
+ * Of several the first one in this order is told: resumed, gone, stopping, too
+ * late, half closed. A worker comes here for each event, since output can wait,
+ * too. */
 static enum empm__state empm__do_suspended(empm__worker *w, empm__conn *c,
                                            empm__wait *wait)
 {
-    empm_request *req = c->req;
+    empm_request *req = empm__request_of(c);
     const uint32_t why = c->why;
     uint32_t now;
     int pending = 0;
     c->why = 0;
-    if (req->out != NULL && !req->failed) {
-        const int r = empm__out_flush(req);
-        if (r < 0)
+    if (req->io.out != NULL && !req->failed) {
+        const enum empm__flushed r = empm__step_push(w, req);
+        if (r == EMPM__CUT || r == EMPM__LATE)
             empm__response_fail(req, EMPM_ECLOSED, "");
-        pending = r == 0;
-        if (r == 1)
-            req->write_deadline = EMPM__NEVER;
-        if (r == 2) {
+        pending = r == EMPM__BLOCKED;
+        if (r == EMPM__TURN_OVER) {
             c->why = (uint16_t)why;
             wait->turn_over = 1;
             return EMPM__SUSPENDED;
         }
     }
-    if (pending && empm__step_write_late(w, req))
-        empm__response_fail(req, EMPM_ECLOSED, "");
     now = empm__step_clock(w);
     if (why & EMPM__READY_RESUME)
         req->wake_why = EMPM_RESUMED;
@@ -11699,7 +12090,7 @@ static enum empm__state empm__do_suspended(empm__worker *w, empm__conn *c,
         if (!req->told_half)
             wait->want |= EMPM__WANT(EMPM__READY_RDHUP);
         wait->deadline_ms = req->wake_deadline;
-        return pending && empm__step_wait_out(w, req, wait) < 0
+        return pending && empm__step_wait_write(w, req, wait) < 0
                    ? EMPM__CLOSED : EMPM__SUSPENDED;
     }
     req->suspension = EMPM__SUSP_DUE;
@@ -11731,6 +12122,17 @@ EMPM_API void empm_after_fork(void)
 
 /* ---------------------------------------------------------------------------
  * >>writing -- the steps WRITE, KEEPALIVE and LINGER
+ *
+ * A slow reader costs its pages and no worker: what the socket does not take
+ * waits in the io. When all is sent the connection goes on, or ends. Its end
+ * takes care that the client can read the last answer: a socket that is closed
+ * with unread input in it resets the connection, and the answer with it (RFC
+ * 9112 9.6). So the server says FIN, and reads and drops for a while:
+ *
+ *   ending           what the client may still send       wait for its FIN
+ *   CLOSES_ASKED     nothing                              no: close
+ *   CLOSES           its next request                     LingerTimeoutShort
+ *   CLOSES_UNREAD    the rest of a request, or many       LingerTimeout
  * ------------------------------------------------------------------------- */
 
 /* Closes so that the client learns that the answer is not whole. */
@@ -11740,44 +12142,42 @@ static enum empm__state empm__writing_abort(empm__conn *c)
     return EMPM__CLOSED;
 }
 
-/* All is sent. Where does it go from here? */
+/* From here the client has KeepAliveTimeout to begin its next request. */
+static void empm__writing_keep(empm__worker *w, empm__conn *c)
+{
+    empm__store(&c->deadline_ms,
+                empm__time_after(w->now_ms, w->cfg->keep_alive_timeout_ms));
+}
+
+/* All is sent. Returns the state that follows: the next request, which may be
+ * here already, KEEPALIVE, LINGER or CLOSED. */
 static enum empm__state empm__writing_after(empm__worker *w, empm__conn *c,
                                             empm_request *req)
 {
-    const empm_config *cfg = w->cfg;
-    const int more = req->in_end > req->in_start;
+    const int more = req->io.in_end > req->io.in_start;
     empm__request_log_line(req, req->failed != 0);
     if (req->failed)                 /* a length or chunks tell that it is not
                                         whole, or a reset */
-        req->close = 1;
+        empm__request_closes(req, EMPM__CLOSES);
     if (req->framing == EMPM__BY_CLOSE) {
         if (req->failed)
             return EMPM__CLOSED;
         c->flags &= (uint8_t)~EMPM__F_RESET;
     }
-    if (req->close || req->body_open) {
-        int linger = req->linger || req->body_open || more, unread = 0;
-        if (!linger && !req->last_asked) {
+    if (req->ending != EMPM__STAYS || req->body_open) {
+        int linger = req->ending == EMPM__CLOSES_UNREAD || req->body_open ||
+                     more;
+        if (!linger && req->ending == EMPM__CLOSES) {
             /* we close, not the client: its next request may be under way; in
              * a stop we wait only if it is here */
             c->flags |= EMPM__F_SHORT;
             linger = !empm__load(&w->engine->stopping) ||
-                     (ioctl(c->fd, FIONREAD, &unread) == 0 && unread > 0);
+                     empm__transport_of(c)->pending(c) > 0;
         }
         empm__request_flight_end(w, c);
-        if (!linger)
-            return EMPM__CLOSED;
-        empm__transport_of(c)->finish(c);
-        c->requests = 0;                 /* from here: KiB dropped */
-        empm__store(&c->deadline_ms,
-                    empm__time_after(empm__step_clock(w),
-                                     c->flags & EMPM__F_SHORT
-                                                    ? cfg->linger_short_ms
-                                                    : cfg->linger_timeout_ms));
-        return EMPM__LINGER;
+        return empm__step_finish(w, c, linger);
     }
-    empm__store(&c->deadline_ms,
-                empm__time_after(w->now_ms, cfg->keep_alive_timeout_ms));
+    empm__writing_keep(w, c);
     if (more) {                          /* it may be an empty line only */
         empm__request_next(req);
         return EMPM__READ_HEAD;
@@ -11786,63 +12186,61 @@ static enum empm__state empm__writing_after(empm__worker *w, empm__conn *c,
     return EMPM__KEEPALIVE;
 }
 
+/* WRITE: sends, lets the producer make more, and goes on with the next request.
+ * The answers of pipelined requests gather in the io as long as they are small,
+ * and leave in one call. */
 static enum empm__state empm__do_write(empm__worker *w, empm__conn *c,
                                        empm__wait *wait)
 {
-    empm_request *req = c->req;
+    empm_request *req = empm__request_of(c);
     for (;;) {
-        int r;
+        enum empm__flushed r;
+        int error;
         if (req->failed || req->answer == EMPM__COMPLETE)
             empm__request_release(req);
         if (req->failed == EMPM_ECLOSED)
             return empm__writing_abort(c);
-        if (req->answer == EMPM__COMPLETE && !req->failed && !req->close &&
+        if (req->answer == EMPM__COMPLETE && !req->failed &&
+            req->ending == EMPM__STAYS &&
             !req->body_open &&
-            req->in_end > req->in_start && req->out_left < EMPM__PAGE_ROOM &&
+            req->io.in_end > req->io.in_start &&
+            req->io.out_left < EMPM__PAGE_ROOM &&
             !empm__turn_is_over(w)) {
             empm__request_log_line(req, 0);
-            empm__store(&c->deadline_ms,
-                        empm__time_after(w->now_ms,
-                                         w->cfg->keep_alive_timeout_ms));
+            empm__writing_keep(w, c);
             empm__request_next(req);     /* its answer joins this one */
             return EMPM__READ_HEAD;
         }
-        r = empm__out_flush(req);
-        if (r < 0)
+        r = empm__step_push(w, req);
+        if (r == EMPM__CUT)
             return EMPM__CLOSED;
-        if (r == 2) {
+        if (r == EMPM__LATE)
+            return empm__writing_abort(c);
+        if (r == EMPM__TURN_OVER) {
             wait->turn_over = 1;
             return EMPM__WRITE;
         }
-        if (r == 0) {
-            if (empm__step_write_late(w, req))
-                return empm__writing_abort(c);
-            wait->want = 0;
-            wait->deadline_ms = EMPM__NEVER;
-            return empm__step_wait_out(w, req, wait) < 0 ? EMPM__CLOSED
-                                                         : EMPM__WRITE;
-        }
-        req->write_deadline = EMPM__NEVER;
+        if (r == EMPM__BLOCKED)
+            return empm__step_wait_write(w, req, wait) < 0 ? EMPM__CLOSED
+                                                           : EMPM__WRITE;
         if (req->failed)                 /* what was before it has gone out */
             return empm__writing_after(w, c, req);
         if (req->answer == EMPM__STREAMING) {
-            if ((r = empm__response_produce(req)) < 0)
-                empm__response_fail(req, r, "the producer has failed");
+            if ((error = empm__response_produce(req)) < 0)
+                empm__response_fail(req, error, "the producer has failed");
             w->turn_us = empm__now_us();
             if (w->turn_us - w->turn_start_us < EMPM_TURN_US || req->failed)
                 continue;
             wait->turn_over = 1;
             return EMPM__WRITE;
         }
-        if (req->answer == EMPM__OPEN) { /* flushed between two requests */
-            empm__store(&c->deadline_ms,
-                        empm__time_after(w->now_ms,
-                                         w->cfg->keep_alive_timeout_ms));
+        if (empm__request_head_is_open(req)) {  /* between two requests */
+            empm__writing_keep(w, c);
             return EMPM__READ_HEAD;
         }
-        empm__request_spool_close(req);
-        if (empm__turn_is_over(w) && req->in_end > req->in_start &&
-            !req->close && !req->body_open) {
+        empm__io_spool_close(w, &req->io);
+        if (empm__turn_is_over(w) && req->io.in_end > req->io.in_start &&
+            req->ending == EMPM__STAYS && !req->body_open) {
             wait->turn_over = 1;
             return EMPM__WRITE;
         }
@@ -11850,27 +12248,29 @@ static enum empm__state empm__do_write(empm__worker *w, empm__conn *c,
     }
 }
 
+/* KEEPALIVE: reads the first bytes of a next request, or waits without a page.
+ * The deadline was set when the answer had been sent. */
 static enum empm__state empm__do_keepalive(empm__worker *w, empm__conn *c,
                                            empm__wait *wait)
 {
     const uint32_t deadline = empm__load(&c->deadline_ms);
+    ssize_t n = EMPM__WANTS_IN;
     if (!(c->flags & EMPM__F_DRAINED)) {
         empm_request *req = empm__request_borrow(w, c);
-        ssize_t n;
         if (req == NULL)
             return EMPM__CLOSED;
-        n = empm__step_recv(w, c, req->in, req->in_cap);
+        n = empm__step_recv(w, c, req->io.in, req->io.in_cap);
         if (n > 0) {
-            req->in_end = (uint32_t)n;
+            req->io.in_end = (uint32_t)n;
             return EMPM__READ_HEAD;
         }
         empm__request_flight_end(w, c);
-        if (n != -1)
+        if (n == 0 || n == EMPM__LOST)
             return EMPM__CLOSED;
     }
-    if (empm__step_closes_idle(w) || empm__time_is_late(deadline, w->now_ms))
+    if (empm__step_closes_idle(w) || empm__time_is_late(deadline, w->now_ms) ||
+        empm__step_wait(w, c, wait, n, deadline) < 0)
         return EMPM__CLOSED;
-    empm__step_wait_in(wait, deadline);
     wait->want |= EMPM__IDLE | EMPM__KEEP;
     return EMPM__KEEPALIVE;
 }
@@ -11885,9 +12285,10 @@ static enum empm__state empm__do_linger(empm__worker *w, empm__conn *c,
     const uint32_t deadline = empm__time_earlier(
         empm__load(&c->deadline_ms), empm__load(&w->engine->linger_end_at_ms));
     char *scratch = empm__worker_scratch(w);
+    ssize_t n = EMPM__WANTS_IN;
     while (scratch != NULL && !(c->flags & EMPM__F_DRAINED)) {
-        const ssize_t n = empm__step_recv(w, c, scratch, EMPM__SCRATCH);
-        if (n == -1)
+        n = empm__step_recv(w, c, scratch, EMPM__SCRATCH);
+        if (n == EMPM__WANTS_IN || n == EMPM__WANTS_OUT)
             break;
         if (n <= 0)
             return EMPM__CLOSED;
@@ -11901,9 +12302,9 @@ static enum empm__state empm__do_linger(empm__worker *w, empm__conn *c,
         }
     }
     if (scratch == NULL || empm__time_is_late(deadline, empm__step_clock(w)) ||
-        (empm__load(&w->engine->stopping) && empm__fd_unacked(c->fd) == 0))
+        (empm__load(&w->engine->stopping) && empm__fd_unacked(c->fd) == 0) ||
+        empm__step_wait(w, c, wait, n, deadline) < 0)
         return EMPM__CLOSED;            /* late, or a stop and it has arrived */
-    empm__step_wait_in(wait, deadline);
     wait->want |= EMPM__WANT(EMPM__READY_STOP);
     return EMPM__LINGER;
 }
@@ -11935,7 +12336,8 @@ static enum empm__state empm__do_linger(empm__worker *w, empm__conn *c,
  *      +---- failed ------+----->  CLOSED
  *
  *   from       to         by                   when
- *   HANDSHAKE  READ_HEAD  empm__do_handshake   the PROXY header is complete
+ *   HANDSHAKE  READ_HEAD  empm__do_handshake   PROXY header, handshake complete
+ *   HANDSHAKE  LINGER     empm__do_handshake   the handshake is refused
  *   READ_HEAD  READ_BODY  empm__do_read_head   head acceptable, a body follows
  *   READ_HEAD  HANDLE     empm__do_read_head   head acceptable, no body
  *   READ_HEAD  WRITE      empm__do_read_head   refused; or earlier answers wait
@@ -11954,10 +12356,96 @@ static enum empm__state empm__do_linger(empm__worker *w, empm__conn *c,
  * runs on   a worker that owns the connection
  * ------------------------------------------------------------------------- */
 
+/* --- HTTP/1.1 ------------------------------------------------------------- */
+
+/* The request is this worker's from here, and the scoreboard shows it. */
+static void empm__http1_taken(empm__worker *w, empm__conn *c)
+{
+    empm_request *req = empm__request_of(c);
+    req->w = w;
+    if (req->head_us != 0)
+        empm__request_score(w, req);
+}
+
+/* A request that has begun has a line in the access log, however it ends. */
+static void empm__http1_retire(empm__worker *w, empm__conn *c)
+{
+    if (c->io != NULL) {
+        empm__request_of(c)->w = w;
+        empm__request_log_line(empm__request_of(c), 1);
+    }
+    empm__request_flight_end(w, c);
+}
+
+/* A suspension that has begun is told first. */
+static enum empm__state empm__http1_cut(empm__conn *c)
+{
+    empm_request *req = empm__request_of(c);
+    if (req == NULL || req->suspension < EMPM__SUSP_WAITING)
+        return EMPM__CLOSED;
+    req->failed = EMPM_ECLOSED;
+    req->suspension = EMPM__SUSP_DUE;
+    req->wake_why = EMPM_GONE;
+    return EMPM__HANDLE;
+}
+
+#ifdef EMPM__CHECKS                  /* the tests define it */
+/* The rule that a connection breaks as it enters a state, or NULL. */
+static const char *empm__http1_fault(const empm__worker *w,
+                                     const empm__conn *c, enum empm__state to)
+{
+    const empm_request *req = empm__request_of(c);
+    const int idle = to == EMPM__KEEPALIVE || to == EMPM__LINGER;
+    if (w->calling != EMPM__CALL_NONE)
+        return "no function of the user's runs between two steps";
+    if (req == NULL)
+        return idle || to <= EMPM__READ_HEAD || to == EMPM__CLOSED
+                   ? NULL : "this state needs a request";
+    if (idle)
+        return "an idle connection holds no page";
+    if (req->suspension == EMPM__SUSP_ARMED)
+        return "a suspension is armed while its handler runs only";
+    if ((req->suspension == EMPM__SUSP_WAITING) != (to == EMPM__SUSPENDED))
+        return "SUSPENDED is the state of a suspension that waits";
+    if ((req->suspension == EMPM__SUSP_DUE) != (req->wake_why != 0) ||
+        (req->wake_why != 0 && to != EMPM__HANDLE))
+        return "a suspension that is due has a reason, and HANDLE calls it";
+    if ((req->framing == EMPM__UNFRAMED) != empm__request_head_is_open(req))
+        return "a body is framed when its head is decided";
+    if (empm__request_head_is_open(req) &&
+        (req->producer != NULL || req->source != NULL) !=
+            (req->answer == EMPM__PROMISED))
+        return "a promised answer has a producer or a source";
+    if (to == EMPM__WRITE && !req->failed &&
+        req->answer > EMPM__UNANSWERED && req->answer < EMPM__STREAMING)
+        return "an answer is written when nobody adds to it any more";
+    return NULL;
+}
+#endif
+
+static const empm__protocol empm__http1 = {
+    "http/1.1",
+    { empm__do_handshake, empm__do_read_head, empm__do_read_body,
+      empm__do_handle, empm__do_suspended, empm__do_write, empm__do_keepalive,
+      empm__do_linger, NULL },
+    empm__http1_taken, empm__http1_cut, empm__http1_retire,
+    empm__response_head_write, empm__response_chunk, empm__response_end_chunks
+};
+
+/* What the records' field `protocol` means; no record that runs has FREE. */
+static const empm__protocol *empm__protocol_of(const empm__conn *c)
+{
+    static const empm__protocol *const list[EMPM__PROTOCOLS] = {
+        &empm__http1, &empm__http1
+    };
+    return list[c->protocol];
+}
+
+/* Does the picture have this way? From any state there is one to CLOSED. */
 static int empm__conn_transition_ok(int from, int to)
 {
     static const uint16_t table[EMPM__STATES] = {
-        /* HANDSHAKE */ 1 << EMPM__READ_HEAD,
+        /* HANDSHAKE */ 1 << EMPM__READ_HEAD | 1 << EMPM__LINGER,
         /* READ_HEAD */ 1 << EMPM__READ_BODY | 1 << EMPM__HANDLE |
                         1 << EMPM__WRITE | 1 << EMPM__KEEPALIVE,
         /* READ_BODY */ 1 << EMPM__HANDLE | 1 << EMPM__WRITE,
@@ -11990,6 +12478,14 @@ static void empm__conn_enter(empm__worker *w, empm__conn *c,
                              enum empm__state to)
 {
     EMPM__ON_TRANSITION((int)c->state, (int)to);
+#ifdef EMPM__CHECKS
+    if (empm__http1_fault(w, c, to) != NULL) {
+        empm__worker_log(w, EMPM_LOG_CRIT, 5006, "from %s to %s: %s",
+                         empm__states[c->state].name, empm__states[to].name,
+                         empm__http1_fault(w, c, to));
+        abort();
+    }
+#endif
     if (!empm__conn_transition_ok((int)c->state, (int)to)) {
         empm__worker_log(w, EMPM_LOG_CRIT, 5006, "no way from %s to %s",
                          empm__states[c->state].name, empm__states[to].name);
@@ -12005,12 +12501,9 @@ static void empm__conn_retire(empm__worker *w, empm__conn *c)
 {
     empm__engine *e = w->engine;
     const uint32_t i = w->index;
-    if (c->req != NULL) {
-        c->req->w = w;
-        empm__request_log_line(c->req, 1);
-    }
-    empm__request_flight_end(w, c);
+    empm__protocol_of(c)->retire(w, c);
     empm__conn_next_serial(c);           /* all tickets are stale from here */
+    empm__conn_session_drop(c);
     if (!(c->flags & EMPM__F_CLOSED))
         empm__conn_close(c);
     empm__bump(&w->score->parked[EMPM__CLOSED], 1u);
@@ -12021,19 +12514,6 @@ static void empm__conn_retire(empm__worker *w, empm__conn *c)
     empm__fence();
     if (empm__load(&e->want_retired) || empm__load(&e->stopping))
         empm__poller_wake(&e->poller);
-}
-
-/* The state of a connection that cannot go on: CLOSED, but a suspension that
- * has begun is told first. The one way to the end, whatever has failed. */
-static enum empm__state empm__conn_end(empm__conn *c)
-{
-    empm_request *req = c->req;
-    if (req == NULL || req->suspension < EMPM__SUSP_WAITING)
-        return EMPM__CLOSED;
-    req->failed = EMPM_ECLOSED;
-    req->suspension = EMPM__SUSP_DUE;
-    req->wake_why = EMPM_GONE;
-    return EMPM__HANDLE;
 }
 
 /* Gives the connection to the listener; the one place that does. 0: what it
@@ -12078,33 +12558,26 @@ static void empm__conn_run(empm__worker *w, uint32_t index)
 {
     empm__engine *e = w->engine;
     empm__conn *c = empm__slab_conn(&e->slab, index);
+    const empm__protocol *protocol = empm__protocol_of(c);
     w->index = index;
     empm__turn_begin(w);
-    if (c->req != NULL)
-        c->req->w = w;
     empm__store(&w->score->status, (uint32_t)empm__states[c->state].letter);
-    if (c->req != NULL && c->req->head_us != 0)
-        empm__request_score(w, c->req);
+    if (c->io != NULL)
+        protocol->taken(w, c);
     c->flags &= (uint8_t)~(EMPM__F_DRAINED | EMPM__F_MOVED);
     if (c->flags & EMPM__F_CLOSED)
-        empm__conn_enter(w, c, empm__conn_end(c));
+        empm__conn_enter(w, c, protocol->cut(c));
     for (;;) {
-        enum empm__state next = EMPM__CLOSED;
+        enum empm__state next;
         empm__wait wait = { 0, EMPM__NEVER, 0 };
-        switch (c->state) {
-        case EMPM__HANDSHAKE: next = w->s->handshake(w, c, &wait);     break;
-        case EMPM__READ_HEAD: next = empm__do_read_head(w, c, &wait);  break;
-        case EMPM__READ_BODY: next = empm__do_read_body(w, c, &wait);  break;
-        case EMPM__HANDLE:    next = empm__do_handle(w, c);            break;
-        case EMPM__SUSPENDED: next = empm__do_suspended(w, c, &wait);  break;
-        case EMPM__WRITE:     next = empm__do_write(w, c, &wait);      break;
-        case EMPM__KEEPALIVE: next = empm__do_keepalive(w, c, &wait);  break;
-        case EMPM__LINGER:    next = empm__do_linger(w, c, &wait);     break;
-        case EMPM__CLOSED:    empm__conn_retire(w, c);                 return;
+        if (c->state == EMPM__CLOSED) {
+            empm__conn_retire(w, c);
+            return;
         }
+        next = protocol->step[c->state](w, c, &wait);
         if (next == EMPM__CLOSED ||
             (next == (enum empm__state)c->state && empm__load(&e->abort)))
-            next = empm__conn_end(c);
+            next = protocol->cut(c);
         if (next != (enum empm__state)c->state) {
             empm__conn_enter(w, c, next);
         } else if (wait.turn_over) {
@@ -12123,6 +12596,7 @@ static void empm__conn_run(empm__worker *w, uint32_t index)
     }
 }
 
+/* The queue's gate may open: the listener accepts again. */
 static void empm__worker_open_gate(void *arg)
 {
     empm__poller_order(&((empm__engine *)arg)->poller, EMPM__ORDER_GATE);
@@ -12143,6 +12617,9 @@ static void empm__worker_lost(void *arg)
         _exit(1);
 }
 
+/* Takes jobs from the queue until the engine ends. Between two jobs the worker
+ * may be the listener: empm__queue_pop() calls it and returns when the role is
+ * given back. */
 static void empm__worker_loop(empm__worker *w)
 {
     uint32_t i;
@@ -12164,6 +12641,8 @@ static void empm__worker_loop(empm__worker *w)
     pthread_cleanup_pop(0);
 }
 
+/* A worker's thread. The engine's start waits until all of them have called
+ * their start hook. */
 static void *empm__worker_main(void *arg)
 {
     empm__worker *w = (empm__worker *)arg;
@@ -12967,6 +13446,7 @@ static void empm__endpoint_add(empm_server *s, const empm__endpoint_spec *spec,
     l->fd = fd;
     l->admin = spec->admin;
     l->proxy = spec->proxy;
+    l->session = &empm__plain_session;
     l->port = empm__endpoint_port(fd);
 }
 
@@ -14982,54 +15462,55 @@ static enum empm__state empm__reading_proxy_refuse(empm__worker *w,
 
 /* The PROXY header, by the deadline that was set at accept. What has come
  * behind it stays in `in`, for whoever is next: TLS, or the head. */
-static enum empm__state empm__do_handshake(empm__worker *w, empm__conn *c,
-                                           empm__wait *wait)
+static enum empm__state empm__proxy_read(empm__worker *w, empm__conn *c,
+                                         empm__wait *wait)
 {
     const uint32_t deadline = empm__load(&c->deadline_ms);
     const empm__nets *trusted = w->s->trusted;
-    empm_request *req = c->req;
+    empm_request *req = empm__request_of(c);
+    ssize_t n = EMPM__WANTS_IN;
     if (req == NULL && (req = empm__request_borrow(w, c)) == NULL)
         return EMPM__CLOSED;
     for (;;) {
-        ssize_t n;
-        if (req->body_left == 0 && req->in_end > 0) {
+        if (req->body_left == 0 && req->io.in_end > 0) {
             if (trusted->n > 0 && !empm__proxy_trusts(trusted,
                                                       empm__request_peer(req)))
                 return empm__reading_proxy_refuse(w, req, 5305,
                                                   "not in "
                                                   "RemoteIPTrustedProxy");
             req->body_left = empm__proxy_parse(
-                empm__slab_peer(&w->engine->slab, w->index), req->in,
-                                               req->in_end);
+                empm__slab_peer(&w->engine->slab, w->index), req->io.in,
+                                               req->io.in_end);
             if (req->body_left < 0)
                 return empm__reading_proxy_refuse(w, req, 5304, "no PROXY "
                                                   "header");
         }
         if (req->body_left > 0) {        /* of the header; TLVs are skipped */
-            req->in_start = (uint32_t)empm__min((size_t)req->body_left,
-                                                req->in_end);
-            req->body_left -= req->in_start;
+            req->io.in_start = (uint32_t)empm__min((size_t)req->body_left,
+                                                req->io.in_end);
+            req->body_left -= req->io.in_start;
             if (req->body_left == 0) {
                 empm__request_clear(req);
                 return EMPM__READ_HEAD;
             }
-            req->in_start = req->in_end = 0;
+            req->io.in_start = req->io.in_end = 0;
         }
         if (c->flags & EMPM__F_DRAINED)
             break;
-        n = empm__step_recv(w, c, req->in + req->in_end,
-                            req->in_cap - req->in_end);
-        if (n == -1)
+        n = empm__step_recv(w, c, req->io.in + req->io.in_end,
+                            req->io.in_cap - req->io.in_end);
+        if (n == EMPM__WANTS_IN || n == EMPM__WANTS_OUT)
             break;
         if (n <= 0)
-            return req->in_end > 0 || req->body_left > 0
+            return req->io.in_end > 0 || req->body_left > 0
                        ? empm__reading_proxy_refuse(w, req, 5304, "half a "
                                                     "PROXY header")
                        : EMPM__CLOSED;
-        req->in_end += (uint32_t)n;
+        req->io.in_end += (uint32_t)n;
     }
-    empm__step_wait_in(wait, deadline);
-    if (req->in_end == 0 && req->body_left == 0) {       /* not a byte yet */
+    if (empm__step_wait(w, c, wait, n, deadline) < 0)
+        return EMPM__CLOSED;
+    if (req->io.in_end == 0 && req->body_left == 0) {       /* not a byte yet */
         empm__request_flight_end(w, c);
         if (empm__time_is_late(deadline, empm__step_clock(w)) ||
             empm__step_closes_idle(w))
@@ -15088,7 +15569,7 @@ static int empm__proxy_server_new(empm_server *s, const empm_server *old,
         return EMPM_ENOMEM;
     memset(s->trusted, 0, sizeof *s->trusted);
     r = empm__proxy_nets_init(s->trusted, s->cfg, rep);
-    s->handshake = empm__do_handshake;
+    s->read_proxy = empm__proxy_read;
     if (s->cfg->remote_ip_header != NULL)
         s->find_client = empm__proxy_find_client;
     return r;
@@ -15813,15 +16294,16 @@ static void empm__access_facts(empm__facts *f, empm_request *req, int aborted)
                                                        : req->written;
     memset(f, 0, sizeof *f);
     f->req = req;
-    f->in = req->text != NULL ? req->text : req->in;
+    f->in = req->text != NULL ? req->text : req->io.in;
     f->aborted = aborted;
     f->end_us = req->w->turn_us;
     /* nothing was sent: the client has gone before, or it is our fault */
-    f->status = req->answer != EMPM__OPEN && !req->cut_short ? req->status
+    f->status = !empm__request_head_is_open(req) &&
+                        req->refusal != EMPM__BY_END_OF_INPUT ? req->status
               : req->failed && req->failed != EMPM_ECLOSED ? 500 : 499;
     /* a pipelined answer that leaves with the next one counts as sent */
-    f->sent = req->sent - req->sent_before +
-              (aborted ? 0 : req->out_left);
+    f->sent = req->io.sent - req->sent_before +
+              (aborted ? 0 : req->io.out_left);
     if (f->sent < 0)
         f->sent = 0;
     f->body = f->sent - (int64_t)req->head_out;
@@ -15829,8 +16311,9 @@ static void empm__access_facts(empm__facts *f, empm_request *req, int aborted)
         f->body = whole;
     if (f->body < 0 || req->framing == EMPM__BODILESS)
         f->body = 0;
-    f->got = req->got - req->got_before -    /* the rest is the next one's */
-             (req->close ? 0 : (int64_t)(req->in_end - req->in_start));
+    f->got = req->io.got - req->got_before -    /* the rest is the next one's */
+             (req->ending != EMPM__STAYS
+                  ? 0 : (int64_t)(req->io.in_end - req->io.in_start));
 }
 
 /* Text of any length, escaped; NULL is "-". What has no room is cut, with "..."
@@ -15930,7 +16413,7 @@ static char *empm__access_write_line(empm__facts *f, char *at, const char *end)
     const empm__head *h = &f->req->head;
     if (f->req->text == NULL) {
         const char *s = f->in + h->start, *lf;
-        size_t n = f->req->in_end - h->start;
+        size_t n = f->req->io.in_end - h->start;
         lf = (const char *)memchr(s, '\n', n);
         n = lf != NULL ? (size_t)(lf - s) : n;
         n -= n > 0 && s[n - 1] == '\r';
@@ -16121,7 +16604,8 @@ static char *empm__access_write_item(empm__facts *f, const empm__item *it,
                                                        ? took / 1000
                                                        : took / 1000000));
     case 'X':
-        *at++ = f->aborted || req->cut_short ? 'X' : req->close ? '-' : '+';
+        *at++ = f->aborted || req->refusal == EMPM__BY_END_OF_INPUT ? 'X'
+                : req->ending != EMPM__STAYS ? '-' : '+';
         return at;
     case 'p':
         return empm__access_write_number(
@@ -16301,7 +16785,7 @@ static void empm__access_log_request(empm_request *req, int aborted)
     empm__access_logs *a = w->s->access;
     empm__facts f;
     uint32_t k, never = EMPM__NEVER;
-    if (a == NULL || (req->answer == EMPM__OPEN && req->text == NULL))
+    if (a == NULL || (empm__request_head_is_open(req) && req->text == NULL))
         return;                      /* none, or not even a request */
     empm__access_facts(&f, req, aborted);
     for (k = 0; k < a->n; k++) {
@@ -17782,7 +18266,7 @@ static int empm__file_answer(empm_request *req)
         if (result == EMPM_OK)
             result = empm__response_commit(req, 0);
         if (result == EMPM_OK && !silent && !small) {
-            empm__out_slice(req, f, from, to);
+            empm__io_slice(&req->io, f, from, to);
             return EMPM_OK;          /* the reference is the queue's */
         }
     }
@@ -17793,7 +18277,7 @@ static int empm__file_answer(empm_request *req)
 /* The file, whose reference is taken over, will be the answer. */
 static int empm__file_send(empm_request *req, empm__file *f)
 {
-    req->answered = 1;
+    empm__request_answered(req, EMPM__PROMISED);
     req->file = f;
     req->source = empm__file_answer;
     return EMPM_OK;
@@ -17806,7 +18290,7 @@ EMPM_API int empm_send_file(empm_request *req, const char *path)
     int r = path == NULL ? EMPM_EINVAL : empm__response_may_write(req);
     if (r < 0)
         return r;
-    if (req->answer != EMPM__OPEN || req->written > 0) {
+    if (!empm__request_head_is_open(req) || req->written > 0) {
         empm__response_complain(req, "empm_send_file() after the body has "
                                 "begun");
         return EMPM_EMISUSE;
