@@ -959,7 +959,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *                                             what it answers
  *   steps dispatch reading reading-body handling writing conn
  *                                             the life of a connection
- *   engine endpoints endpoint-sockets limits users logs server
+ *   engine endpoints endpoint-unix endpoint-sockets limits users logs server
  *                                             threads, sockets, all together
  *   -- here ends the core --
  *   config-files config-sections proxy store access files health status wings
@@ -1059,6 +1059,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   prefix conn            http1 protocol conn worker
  *   prefix engine          engine
  *   prefix endpoints       endpoint inherited
+ *   prefix endpoint-unix   endpoint
  *   prefix endpoint-sockets endpoint inherited
  *   prefix limits          check config memory
  *   prefix users           identity check
@@ -4035,7 +4036,8 @@ static char *empm__peer_text(const empm__peer *p, int port, char *to, size_t n)
  * No bit of the word is free. Streams (HTTP/2) will need a READY bit by which
  * their workers tell a connection of output: a connection that has streams has
  * no second descriptor, so an AUX bit can be it. A stream's record will have no
- * descriptor, and `fd` is free for the index of its connection.
+ * descriptor: `fd` is free for the index of its connection, and so are the
+ * flags of accepting and of the poller.
  *
  * Records live in slabs that are never unmapped and are named by 32-bit
  * indices; the listener alone makes and frees them.
@@ -4989,6 +4991,7 @@ static uint32_t empm__poller_aux_bits(uint32_t ready)
 
 #if EMPM__EPOLL
 
+/* Returns EMPM_OK, or EMPM_ESYS with errno: then free() has to be called. */
 static int empm__poller_init(empm__poller *p, empm__slab *sl)
 {
     struct epoll_event ev;
@@ -5006,6 +5009,7 @@ static int empm__poller_init(empm__poller *p, empm__slab *sl)
                ? EMPM_ESYS : EMPM_OK;
 }
 
+/* Also after an init() that has failed. */
 static void empm__poller_free(empm__poller *p)
 {
     empm__poller_wake_fd_close(p->wake_fd);
@@ -5033,8 +5037,10 @@ static int empm__poller_add(empm__poller *p, empm__conn *c, uint32_t i)
                                                                  : EMPM_OK;
 }
 
-/* Room to write is wanted from here on. MOD looks at the socket once more, so
- * no edge is lost. The owner, on any thread. */
+/* Room to write is wanted from here on, until the connection ends. Not from the
+ * beginning: most answers fit, and each would cost an event more. MOD looks at
+ * the socket once more, so no edge is lost. The owner, on any thread. Returns
+ * EMPM_OK, or EMPM_ESYS with errno. */
 static int empm__poller_want_out(empm__poller *p, empm__conn *c, uint32_t i)
 {
     if (c->flags & EMPM__F_OUT_ARMED)
@@ -5045,8 +5051,9 @@ static int empm__poller_want_out(empm__poller *p, empm__conn *c, uint32_t i)
     return EMPM_OK;
 }
 
-/* A connection moves to another process: its descriptor's end alone would leave
- * the registration, which is of the open file that the other one has. */
+/* A connection moves to another process. close() alone would leave it
+ * registered here: a registration is of the open file, which the other process
+ * has. */
 static void empm__poller_remove(empm__poller *p, const empm__conn *c)
 {
     epoll_ctl(p->epoll_fd, EPOLL_CTL_DEL, c->fd, NULL);
@@ -5093,8 +5100,9 @@ static int empm__poller_bell(empm__poller *p, int fd)
 static void empm__poller_arm(empm__poller *p, uint32_t i) { (void)p; (void)i; }
 static void empm__poller_drop(empm__poller *p, uint32_t i) { (void)p; (void)i; }
 
-/* Starts or ends waiting on listening socket k. EPOLLEXCLUSIVE: one child is
- * woken, not all; it cannot be modified, hence DEL and ADD. */
+/* Begins or ends to wait for connections on endpoint k (or EMPM__EXCHANGE).
+ * With EPOLLEXCLUSIVE one child is woken, not all; such a registration cannot
+ * be changed, only removed and made anew. Returns 0, or -1 with errno. */
 static int empm__poller_watch(empm__poller *p, int fd, uint32_t k, int on)
 {
     struct epoll_event ev;
@@ -5312,7 +5320,8 @@ static void empm__poller_aux_remove(empm__poller *p, empm__conn *c, int fd)
     c->why = (uint16_t)(c->why & ~(unsigned)EMPM__READY_AUX);
 }
 
-/* Everybody is woken for a listening socket: there is nothing to ring for. */
+/* Without EPOLLEXCLUSIVE all children are woken for what waits: there is
+ * nothing to ring for. */
 static int empm__poller_bell(empm__poller *p, int fd)
 {
     (void)p; (void)fd;
@@ -12816,6 +12825,7 @@ static int empm__engine_init(empm__engine *e, empm_server *s, int slot,
     e->score = empm__score_at(&s->score, slot);
     /* what the slot's last tenant left: gauges go, totals stay */
     empm__score_gauges(&s->score, slot);
+    /* until it is decided that this child serves: EMPM__ORDER_ACCEPT */
     e->paused = EMPM__PAUSE_NEW;
     empm__store(&e->score->paused, e->paused);
     e->accepted_before = empm__load(&e->score->accepted);
@@ -12904,6 +12914,7 @@ static int empm__engine_start(empm__engine *e)
     if (r != 0)
         empm__log(cfg, EMPM_LOG_ERROR, 5011, "cannot start %d threads: %s",
                   e->nworkers + 1, strerror(r));
+    /* those that run wait for a first job: they end instead */
     empm__queue_close(&e->queue);
     for (i = 0; i < e->started; i++)
         pthread_join(e->workers[i].thread, NULL);
@@ -12930,7 +12941,7 @@ static int empm__engine_wait(empm__engine *e, int timeout_ms)
         until.tv_nsec -= 1000000000L;
     }
     pthread_mutex_lock(&e->done_lock);
-    while (!e->done && r == 0)
+    while (!e->done && r == 0)       /* a wake-up may have no reason */
         r = timeout_ms < 0 ? pthread_cond_wait(&e->done_cond, &e->done_lock)
                            : pthread_cond_timedwait(&e->done_cond,
                                                     &e->done_lock, &until);
@@ -12950,6 +12961,7 @@ EMPM_API int empm_resume(empm_server *s, empm_ticket ticket)
 {
     empm__engine *e = &s->engine;
     const uint32_t i = (uint32_t)ticket, serial = (uint32_t)(ticket >> 32);
+    /* a ticket may be any number: what it names must have been made */
     if (serial == 0 || i >= empm__load_acq(&e->slab.made))
         return EMPM_EGONE;
     switch (empm__conn_resume(empm__slab_conn(&e->slab, i), serial)) {
@@ -13203,10 +13215,12 @@ static int empm__endpoint_port(int fd)
 }
 
 /* ---------------------------------------------------------------------------
- * >>endpoint-sockets -- sockets, made and bound
+ * >>endpoint-unix -- sockets that have a name in the file system
  *
- * A unix socket gets its rights before its name can be seen, and takes the
- * place of a stale one only. A name means all its addresses, with one port.
+ * A unix socket gets its rights and listens under a name beside its own, and is
+ * then linked to that: no client meets it half made, and of two servers that
+ * start at once only one gets the name. It takes the place of a stale file
+ * only, which is one that refuses connections.
  * ------------------------------------------------------------------------- */
 
 /* Returns 0, or -1 with errno if the path is too long. */
@@ -13221,17 +13235,6 @@ static int empm__endpoint_unix_address(struct sockaddr_un *a, const char *path)
     }
     memcpy(a->sun_path, path, n);
     return 0;
-}
-
-/* What accepted sockets inherit; 0 leaves the system's choice. */
-static void empm__endpoint_buffers(const empm_config *cfg, int fd)
-{
-    if (cfg->send_buffer_size > 0)
-        setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &cfg->send_buffer_size,
-                   sizeof cfg->send_buffer_size);
-    if (cfg->receive_buffer_size > 0)
-        setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &cfg->receive_buffer_size,
-                   sizeof cfg->receive_buffer_size);
 }
 
 /* A name beside `path` that no other process and no other socket of this one
@@ -13319,6 +13322,7 @@ static int empm__endpoint_unix_show(const char *made, const char *aside,
                                     const char *path)
 {
     int tries;
+    /* another server that starts may be quicker each time: not for ever */
     for (tries = 0; tries < 3; tries++) {
         if (link(made, path) == 0)
             return unlink(made);
@@ -13350,7 +13354,7 @@ static int empm__endpoint_unix(empm__endpoint *l,
     if (rights->mode >= 0)         /* bind() makes the file so, but for umask */
         fchmod(fd, (mode_t)rights->mode);
 #endif
-    /* not too long? */
+    /* the name itself first: it may be too long, and nothing is made then */
     if (empm__endpoint_unix_address(&aside, spec->host) == 0 &&
         empm__endpoint_unix_beside(&aside, spec->host, fd, "~") == 0 &&
         empm__endpoint_unix_beside(&a, spec->host, fd, "") == 0) {
@@ -13370,7 +13374,25 @@ static int empm__endpoint_unix(empm__endpoint *l,
     return -1;
 }
 
-/* --- addresses ------------------------------------------------------------ */
+/* ---------------------------------------------------------------------------
+ * >>endpoint-sockets -- from a listen string to sockets that listen
+ *
+ * A Listen is what is there already, or is made; a name means all its
+ * addresses, with one port. All of this is done once, before there is a child,
+ * with the rights of the user that starts the server. A message says what an
+ * operator may do about an error.
+ * ------------------------------------------------------------------------- */
+
+/* What accepted sockets inherit; 0 leaves the system's choice. */
+static void empm__endpoint_buffers(const empm_config *cfg, int fd)
+{
+    if (cfg->send_buffer_size > 0)
+        setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &cfg->send_buffer_size,
+                   sizeof cfg->send_buffer_size);
+    if (cfg->receive_buffer_size > 0)
+        setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &cfg->receive_buffer_size,
+                   sizeof cfg->receive_buffer_size);
+}
 
 /* Looks up all addresses of the host and the port. Returns 0, or the error of
  * getaddrinfo(). */
@@ -13456,6 +13478,7 @@ static void empm__endpoint_add(empm_server *s, const empm__endpoint_spec *spec,
 static int empm__inherited_find(empm__inherited *h,
                                 const empm__endpoint_spec *spec, int port)
 {
+    /* at a reload those of the server before are all there is */
     const int n = h->old != NULL ? h->old->nendpoints : h->count;
     int i, fd;
     for (i = 0; i < n; i++) {
@@ -13470,6 +13493,7 @@ static int empm__inherited_find(empm__inherited *h,
         else
             plain = empm__inherited_name(h, i, name, sizeof name, spec->host);
         if (spec->kind == EMPM__ENDPOINT_SYSTEMD && h->old == NULL) {
+            /* a service manager has names of its own, no listen strings */
             if (!plain && strcmp(name, spec->host) != 0)
                 continue;
         } else if (empm__endpoint_parse(&other, text) != NULL ||
@@ -13527,6 +13551,8 @@ static int empm__endpoint_tcp(empm_server *s, const empm__endpoint_spec *spec,
     for (pass = 0; pass < 2 - named && !fatal && s->nendpoints == first; pass++)
         for (a = list; a != NULL && !fatal; a = a->ai_next) {
             const int made = s->nendpoints - first;
+            /* by name: each once. Without one: IPv6 in the first pass, which
+             * has both, and IPv4 in the second, if that was in vain */
             if (named ? empm__endpoint_again(list, a)
                       : made > 0 || (a->ai_family == AF_INET6) != (pass == 0))
                 continue;
@@ -13551,7 +13577,7 @@ static int empm__endpoint_tcp(empm_server *s, const empm__endpoint_spec *spec,
         }
     if (list != NULL)
         freeaddrinfo(list);
-    errno = saved;
+    errno = saved;                   /* of the last one that could not be had */
     return fatal || s->nendpoints == first ? -1 : 0;
 }
 
@@ -13679,7 +13705,7 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
     if (cfg->routes == NULL)
         empm__report_say(rep, EMPM_LOG_ERROR, 5105, "no routes");
     if (empm__routes_init(&routes, cfg->routes, &chars, rep) != EMPM_ENOMEM)
-        empm__routes_free(&routes);
+        empm__routes_free(&routes);      /* only what it says was wanted */
     spool = empm__config_path(cfg, cfg->spool_directory, path, sizeof path);
     errno = ENOTDIR;
     if (stat(spool, &st) < 0 || !S_ISDIR(st.st_mode))
@@ -13706,6 +13732,7 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
         if (why != NULL)
             empm__report_say(rep, EMPM_LOG_ERROR, 5108, "Listen %s: %s",
                              cfg->listen[i], why);
+        /* port 0 is another one each time */
         for (k = 0; why == NULL && k < i; k++)
             if (empm__endpoint_parse(&other, cfg->listen[k]) == NULL &&
                 empm__endpoint_same(&spec, &other) &&
@@ -13763,6 +13790,8 @@ typedef struct empm__memory {
                                         the other connections are idle */
 } empm__memory;
 
+/* Adds up: every child is there, and every connection has a request under
+ * way. */
 static empm__memory empm__memory_estimate(const empm_config *cfg)
 {
     const double children = empm__config_children_limit(cfg);
@@ -13793,7 +13822,8 @@ EMPM_API int64_t empm_memory_estimate(const empm_config *cfg)
     return all < 9e18 ? (int64_t)all : INT64_MAX;
 }
 
-/* The settings in force, on one line. */
+/* What comes out of the settings, on one line: numbers that no single directive
+ * tells. */
 static void empm__check_settings_line(const empm_config *cfg, char *to,
                                       size_t n)
 {
@@ -13828,6 +13858,8 @@ static void empm__check_descriptors(const empm_config *cfg, empm__report *rep)
     const int64_t c = cfg->max_open_connections > 0 ? cfg->max_open_connections
                                                     : 1;
     const int64_t f = cfg->max_open_files;
+    /* the limits above, turned round: a third of all is for files, or what is
+     * set, which may be half */
     int64_t need = f == 0 ? c + c / 2 + 1 : f > c ? 2 * f : c + f;
     struct rlimit r;
     if (need < own + 1)
@@ -13856,7 +13888,7 @@ static void empm__check_system(const empm_config *cfg, empm__report *rep)
     int64_t limit = empm__check_number_in("/sys/fs/cgroup/memory.max");
     struct rlimit r;
     if (limit > 0 && (memory < 0 || limit < memory))
-        memory = limit;
+        memory = limit;              /* a container has less than its machine */
     if (memory > 0 && empm__memory_stacks(cfg) > (double)memory)
         empm__report_say(rep, EMPM_LOG_WARN, 5131, "the stacks of %lld threads "
                          "may take %lld MiB, there are %lld: lower "
@@ -13947,6 +13979,7 @@ static int empm__identity_find(empm_server *s, empm__report *rep)
                          errno != 0 ? strerror(errno) : "");
         return EMPM_ESYS;
     }
+    /* a number has no groups but its own; else until there is room for all */
     while (cfg->user_name[0] != '#' && r < 0 && room < 65536) {
         gid_t *more;
         n = room *= 2;
@@ -13972,7 +14005,7 @@ static int empm__identity_rights(const char *text, empm__rights *want,
     want->uid = (uid_t)-1;
     want->gid = (gid_t)-1;
     if (empm__endpoint_parse(&spec, text) != NULL)
-        return EMPM_OK;              /* has been said, or will be */
+        return EMPM_OK;              /* another check says what is wrong */
     want->mode = spec.mode;
     if (spec.user[0] != '\0' &&
         empm__identity_user(spec.user, &want->uid, &own) < 0)
@@ -14025,7 +14058,7 @@ static void empm__check_names(const empm_config *cfg, empm__report *rep)
     dirs[1][0] = "CoreDumpDirectory";
     dirs[1][1] = cfg->core_dump_directory;
     for (i = 0; i < 2; i++) {
-        errno = ENOTDIR;
+        errno = ENOTDIR;             /* what is said where stat() works */
         if (dirs[i][1] != NULL &&
             (stat(empm__config_path(cfg, dirs[i][1], path, sizeof path),
                   &st) < 0 ||
@@ -14437,6 +14470,7 @@ static int empm__server_new(empm_config *cfg, int shared,
         empm__logs_close(cfg);
         return r;
     }
+    /* from here on empm__server_free() undoes what there is */
     memset(s, 0, sizeof *s);
     s->cfg = cfg;
     s->parent_fd = s->spool_dir = -1;
@@ -14545,7 +14579,7 @@ static int empm__server_engines_start(empm_server *s, int slot, int admin)
     return r;
 }
 
-/* After its end, which empm_wait() has seen. */
+/* After their end, which empm_wait() has seen: no thread of theirs runs. */
 static void empm__server_engines_free(empm_server *s)
 {
     if (s->engine_ready)
@@ -14557,6 +14591,8 @@ static void empm__server_engines_free(empm_server *s)
     s->engine_ready = 0;
 }
 
+/* The start is over: messages go to the log alone, and no more to the terminal,
+ * too. */
 static void empm__server_log_serves(empm_config *cfg)
 {
     empm__store(&cfg->log_echo, 0);
@@ -14571,7 +14607,7 @@ EMPM_API int empm_start(empm_config *cfg, empm_server **out)
     const int lends = cfg->log == NULL && cfg->error_log != NULL;
     int r;
     *out = NULL;
-    if (lends)
+    if (lends)                       /* ErrorLog without a function: ours */
         cfg->log = empm__log_stderr;
     memset(&rep, 0, sizeof rep);
     rep.say = empm__server_report_to_log;
@@ -14617,7 +14653,7 @@ EMPM_API int empm_wait(empm_server *s, int timeout_ms)
     if (r == EMPM_OK && s->admin != NULL) {
         const uint64_t ms = (empm__now_us() - began) / 1000u;
         empm__poller_order(&s->admin->poller, EMPM__ORDER_STOP);
-        if (timeout_ms > 0)
+        if (timeout_ms > 0)          /* one patience for both */
             timeout_ms -= (int)empm__min((size_t)ms, (size_t)timeout_ms);
         r = empm__engine_wait(s->admin, timeout_ms);
     }
