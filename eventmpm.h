@@ -979,13 +979,15 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   queue.lock   the run queue and the idle stack; a few stores long
  *   pool.lock    spare pages of the child; a few stores long
  *   files.lock   files that are kept; a few stores long
- *  engine.done_lock   who waits for the end
+ *  engine.done_lock   that the end has come; a few stores long
  *   shard.lock   a part of the shared store, with no other; of all processes
  *
  * Words that are this file's own:
  *
  *   record      what the server knows of a connection, 64 bytes (>>handover)
  *   offer, give, take   how a record changes its owner
+ *   post        a hint to the listener: look at this record (>>inbox)
+ *   second descriptor   of a back end, for which a record waits beside its own
  *   place, horizon      when the wheel looks at a record; at most so far ahead
  *   flight      input and output under way on a connection; it may hold several
  *               requests (>>request)
@@ -4075,7 +4077,7 @@ typedef struct empm__conn {
     /* shared: the hand-over */
     uint32_t      word;          /* atomic, see the picture */
     uint32_t      deadline_ms;   /* atomic; the owner, before it releases */
-    uint32_t      inbox_next;    /* atomic; whoever set POSTED, until drained */
+    uint32_t      inbox_next;    /* atomic; the poster, until it is drained */
     uint32_t      serial;        /* atomic; the owner: names a suspension */
     /* the owner: a worker while it runs, the queue while it is ready */
     int32_t       fd;
@@ -4470,7 +4472,7 @@ static uint32_t empm__wheel_due(empm__wheel *wh, empm__slab *sl)
 }
 
 /* ---------------------------------------------------------------------------
- * >>queue -- ready connections, who runs them, and who listens meanwhile
+ * >>queue -- ready connections, and the threads that run them or listen
  *
  * A connection is in it at most once, so a push cannot fail. Waking a thread
  * costs as much as a small request, so it is done only when it must be:
@@ -5811,8 +5813,8 @@ typedef struct empm__pool {
     int64_t         files_most;        /* fixed: MaxOpenFiles, as it came out */
 } empm__pool;
 
-/* Whose share of a budget it is. Neither can take what the other one needs:
- * uploads leave room for answers, and slow readers leave room for uploads. */
+/* Parts of a budget. Neither can take what the other one needs: uploads leave
+ * room for answers, and slow readers leave room for uploads. */
 enum { EMPM__FOR_BODIES, EMPM__FOR_ANSWERS };
 
 typedef struct empm__stamp {           /* a second, as some format shows it */
@@ -5888,7 +5890,7 @@ typedef struct empm__engine {
     int                 slot;          /* in the scoreboard */
     int                 nworkers;      /* fixed: ThreadsPerChild, or 1 */
     const empm__routes *routes;        /* fixed */
-    int                 admin;         /* fixed: serves the admin listeners, and
+    int                 admin;         /* fixed: serves the admin endpoints, and
                                           the other engines serve the rest */
     empm__slab          slab;          /* the listener makes and frees */
     empm__wheel         wheel;         /* the listener only */
@@ -5911,7 +5913,7 @@ typedef struct empm__engine {
     uint32_t            abort;         /* waiting is over for everyone */
     uint32_t            want_retired;  /* a freed record wakes the listener */
     uint32_t            handing_over;  /* EMPM__TO_*: what waits for a request
-                                          goes to those who serve on; 0: no */
+                                          goes to others that serve on; 0 */
     pthread_t           standby;
     /* the listener only */
     empm__event         events[EMPM__BATCH];
@@ -5944,7 +5946,7 @@ typedef struct empm__engine {
     uint32_t            shut;          /* a bit for each endpoint that somebody
                                           has shut down for good */
     uint64_t            deaf_at_us;    /* since then no wait works; or 0 */
-    /* who waits for the end */
+    /* the end, for those that wait for it */
     pthread_mutex_t     done_lock;     /* guards done, begun and sick */
     pthread_cond_t      done_cond;
     int                 done, joined, started;
@@ -6000,7 +6002,7 @@ struct empm_server {
     empm__endpoint  endpoints[EMPM_MAX_LISTEN];
     int             nendpoints;
     int             spool_dir;     /* descriptor of SpoolDirectory */
-    pid_t           owner;         /* who unlinks what it made */
+    pid_t           owner;         /* the process that unlinks what it made */
     uid_t           uid;       /* User, Group and the groups of that user, if */
     gid_t           gid;           /* root has started it: looked up once */
     gid_t          *groups;
@@ -6012,9 +6014,9 @@ struct empm_server {
     empm__exchange  exchange;      /* between children */
     int             borrows;       /* score, store, exchange are another's */
     uint32_t        generation;
-    empm__routes    admin_routes;  /* what admin listeners offer */
+    empm__routes    admin_routes;  /* what admin endpoints offer */
     empm__engine     engine;       /* the engine of this process */
-    empm__engine    *admin;        /* a second one, for the admin listeners of a
+    empm__engine    *admin;        /* a second one, for the admin endpoints of a
                                       process without parent; or NULL */
     int             engine_ready;  /* it has been initialised */
     int             parent_fd;     /* a child tells the parent; or -1 */
@@ -6867,7 +6869,7 @@ static void empm__io_end(empm__worker *w, empm__io *io)
  *            has died; then all children look.
  *   belief   none: a message has the right size, a descriptor is a connected
  *            stream socket, its address is asked of the kernel, numbers are
- *            bounded, and the listening socket is one that the taker has, too.
+ *            bounded, and the endpoint is one that the taker has, too.
  *
  * The hand-over is modelled in test_eventmpm.c (>>model).
  * ------------------------------------------------------------------------- */
@@ -7014,7 +7016,7 @@ static int empm__exchange_is_down(const empm__exchange *x)
     return poll(&p, 1, 0) > 0 && (p.revents & (EMPM__POLLRDHUP | POLLHUP)) != 0;
 }
 
-/* Names a listening socket in all processes: by its address, since the options
+/* Names an endpoint in all processes: by its address, since the options
  * behind it, and its number, may be others after a reload. FNV-1a. */
 static uint64_t empm__exchange_key(const empm__endpoint *l)
 {
@@ -7097,7 +7099,7 @@ static int empm__listener_take(empm__engine *e, uint32_t i, uint32_t ready,
     return 1;
 }
 
-/* Does MaxConnectionsPerPeer hold for listening socket k? A proxy has as many
+/* Does MaxConnectionsPerPeer hold for endpoint k? A proxy has as many
  * connections as it has clients. */
 static int empm__listener_limits_peers(const empm__engine *e, int k)
 {
@@ -12993,7 +12995,7 @@ typedef struct empm__endpoint_spec { /* a listen string, taken apart */
     int    fd;
     int    v6only, admin, proxy;
     long   mode;                     /* of a unix socket, -1: the umask's */
-    char   user[64], group[64];     /* whose it is; "": who starts the server */
+    char   user[64], group[64];     /* of its file; "": the server's */
 } empm__endpoint_spec;
 
 /* Is the word o[0..n) `name` and a value that fits? Then `to` gets the value.
