@@ -12686,9 +12686,10 @@ static void *empm__worker_main(void *arg)
  *
  * An engine is ThreadsPerChild workers, the standby and all that they share; a
  * process that serves has one, or, without a parent, a second one for the admin
- * endpoints. RLIMIT_NOFILE is shared out here: some descriptors for handlers
- * and the engine itself, a third of the rest for files, the others for
- * connections.
+ * endpoints. Its life is init, start, wait and free, in this order.
+ *
+ * RLIMIT_NOFILE is shared out here: some descriptors are for handlers and the
+ * engine itself, a third of the rest for files, the others for connections.
  * ------------------------------------------------------------------------- */
 
 /* Returns the horizon (>>wheel): half of the shortest wait that the settings
@@ -12983,6 +12984,13 @@ EMPM_API int empm_resume(empm_server *s, empm_ticket ticket)
  * it. A socket that is there already is found by that meaning, not by the text:
  * one of the server before a reload, or one that a service manager or the old
  * program of an upgrade has passed.
+ *
+ *   [address:]port   TCP; "*" or nothing: all addresses; [::1]:80 in brackets
+ *   unix:path        with mode=, user= and group= of its file
+ *   fd:number        it listens already
+ *   systemd:name     of a service manager's; several may have one name
+ *   ... proxy        connections begin with a PROXY header
+ *   ... admin        the status only, by an engine of its own
  * ------------------------------------------------------------------------- */
 
 enum empm__endpoint_kind { EMPM__ENDPOINT_TCP, EMPM__ENDPOINT_UNIX,
@@ -13429,7 +13437,7 @@ static int empm__endpoint_bind(const empm_config *cfg, const struct addrinfo *a,
     if (a->ai_family == AF_INET6)
         setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, v6only ? &on : &off,
                    sizeof on);
-    /* accepted sockets inherit these on Linux */
+    /* accepted sockets inherit these on Linux: two calls less for each */
     setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     empm__endpoint_buffers(cfg, fd);
@@ -13550,6 +13558,7 @@ static int empm__endpoint_tcp(empm_server *s, const empm__endpoint_spec *spec,
     int pass, fd = -1, saved = 0, fatal = r != 0;
     if (r != 0)
         *why = gai_strerror(r);
+    /* one pass over the names of a host, or two over all addresses */
     for (pass = 0; pass < 2 - named && !fatal && s->nendpoints == first; pass++)
         for (a = list; a != NULL && !fatal; a = a->ai_next) {
             const int made = s->nendpoints - first;
@@ -13921,8 +13930,10 @@ static void empm__check_system(const empm_config *cfg, empm__report *rep)
 /* ---------------------------------------------------------------------------
  * >>users -- users, groups and rights, looked up once
  *
- * Names are looked up before there is a child: in a forked process a lock of
- * the C library may be held by a thread that is not there.
+ * Only root can become another user, and only then are User and Group used. The
+ * owner of a unix socket's file is another thing, which the Listen says. Names
+ * are looked up before there is a child: in a forked process a lock of the C
+ * library may be held by a thread that is not there.
  * ------------------------------------------------------------------------- */
 
 /* Returns the number of "#number", or -1 if it is a name, or no id of this
@@ -14324,7 +14335,12 @@ EMPM_API int empm_reopen_logs(empm_server *s)
  *
  * A server is sockets, routes, the scoreboard and what the wings add; a reload
  * makes a second one beside the first, on the same scoreboard. An engine serves
- * with it in each process.
+ * with it in each process. It is made in this order:
+ *
+ *   log        so that all the rest can say what is wrong
+ *   check      nothing is touched for settings that cannot be
+ *   users, routes, what processes share, the spool folder, wings
+ *   endpoints  last: a client that can connect finds all of the others
  * ------------------------------------------------------------------------- */
 
 /* Removes the files of sockets, if they are ours. */
