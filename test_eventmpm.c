@@ -6431,7 +6431,7 @@ TEST(transport, one_that_does_all_it_may)
  * BUF the size of a read, RESUMES calls with a used ticket.  POLL: the poll()
  * form, else epoll.  SUSPEND: handlers suspend.  RESET: RST and soft errors.
  * AUX: a suspended one waits for a second descriptor, too, on which PIECES come
- * and then the end.
+ * and then the end; NORESUME: and nobody resumes it.
  * FORK: a child keeps closed sockets registered.  LAZY: retiring wakes only a
  * listener without a free record.  TIME: clock and wheel; else the deadline is
  * due at any moment, once (NODUE: never).
@@ -6527,16 +6527,17 @@ TEST(transport, one_that_does_all_it_may)
  *   ok   live -DRESET -DCONNS=1
  *   ok   live -DSUSPEND -DCONNS=1
  *   ok   live -DN=2 -DNODUE
- *   ok   safe -DAUX -DCONNS=1 -DNODUE
- *   ok   safe -DAUX -DCONNS=1 -DPIECES=0
- *   ok   safe -DAUX -DCONNS=1 -DNODUE -DPOLL
- *   ok   live -DAUX -DCONNS=1 -DNODUE -DPIECES=0
- *   FAIL safe -DAUX -DCONNS=1 -DMUT_AUX_CLEAR_AFTER_READ
- *   FAIL safe -DAUX -DCONNS=1 -DMUT_AUX_SHORT_READ
- *   FAIL safe -DAUX -DCONNS=1 -DMUT_AUX_UNMARKED
- *   FAIL safe -DAUX -DCONNS=1 -DMUT_AUX_HUP_IS_HUP
- *   FAIL safe -DAUX -DCONNS=1 -DMUT_AUX_NOT_WANTED
- *   FAIL safe -DAUX -DCONNS=1 -DMUT_AUX_NOT_ARMED -DPOLL
+ *   ok   safe -DAUX -DCONNS=1 -DNODUE -DPIECES=0
+ *   ok   safe -DAUX -DNORESUME -DNODUE
+ *   ok   safe -DAUX -DNORESUME -DCONNS=1
+ *   ok   safe -DAUX -DNORESUME -DCONNS=1 -DPOLL
+ *   ok   live -DAUX -DNORESUME -DCONNS=1 -DNODUE
+ *   FAIL safe -DAUX -DNORESUME -DCONNS=1 -DMUT_AUX_CLEAR_AFTER_READ
+ *   FAIL safe -DAUX -DNORESUME -DCONNS=1 -DMUT_AUX_SHORT_READ
+ *   FAIL safe -DAUX -DNORESUME -DCONNS=1 -DMUT_AUX_UNMARKED
+ *   FAIL safe -DAUX -DNORESUME -DCONNS=1 -DMUT_AUX_HUP_IS_HUP
+ *   FAIL safe -DAUX -DNORESUME -DCONNS=1 -DMUT_AUX_NOT_WANTED
+ *   FAIL safe -DAUX -DNORESUME -DCONNS=1 -DMUT_AUX_NOT_ARMED -DPOLL
  *   FAIL safe -DMUT_CLEAR_AFTER_READ -DBYTES=2
  *   FAIL safe -DMUT_SHORT_READ_IGNORES_FIN
  *   FAIL safe -DMUT_FIN_CHECK_BEFORE_CLEAR
@@ -7442,7 +7443,7 @@ init
 {
     atomic { run Worker(1); run Worker(2); run World(0);
         IF(N > 1, run World(1));
-        WHEN(SUSPEND, run Resumer();)
+        WHEN(SUSPEND, UNLESS(NORESUME, run Resumer();))
     }
 }
 #endif /* MOVE, QUEUE */
