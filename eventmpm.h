@@ -7265,6 +7265,12 @@ static int32_t empm__listener_fresh(empm__engine *e, uint32_t now_ms)
  * and at MaxOpenConnections; siblings are told then, so that no connection
  * waits beside an idle child. A connection beyond MaxConnectionsPerPeer waits
  * for a moment, since one of its peer may be about to end.
+ *
+ * pause      a reason not to accept, EMPM__PAUSE_*. While there is none, the
+ * endpoints are registered; several may hold at a time. gate       the pause
+ * for lack of workers. It is closed under queue.lock, and
+ *              the first worker that becomes idle opens it by an order.
+ *   admission  makes a record of what accept() has returned.
  * ------------------------------------------------------------------------- */
 
 /* The admin engine accepts on admin endpoints only, other engines on all
@@ -8194,7 +8200,12 @@ static void empm__move_drain(empm__engine *e, empm__batch *b)
  * One round of the listener: orders and inbox; wait; each event is offered to
  * its record; due deadlines and files; new connections; all that was taken goes
  * to the queue under one lock; if there is work for somebody, the role is given
- * back.
+ * back. A worker plays it from within its own search for a job:
+ *
+ *   empm__queue_pop()             nothing to do, nobody listens: takes the role
+ *     empm__listener_run()        rounds, until one has work for somebody
+ *       empm__listener_end_round()    gives the role back
+ *   empm__queue_pop()             returns the first job, or sleeps
  *
  * It never reads, writes or parses, takes no lock that a worker holds for long,
  * and runs no user code. What owes nobody an answer (KEEPALIVE, LINGER, and
