@@ -1071,7 +1071,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   prefix access-items    access
  *   prefix access-lines    access
  *   prefix files           types file
- *   prefix conditions      date condition request range file
+ *   prefix conditions      date condition range file
  *   prefix file-cache      file files
  *   prefix multipart       parts
  *   prefix files-serving   parts file files
@@ -8404,29 +8404,103 @@ static int empm__head_parse_request_line(empm__head *h, const empm__chars *t,
     return 0;
 }
 
-/* Walks a list as RFC 9110 5.6.1 has it: the next element, trimmed and never
- * empty. A comma in a quoted string divides nothing; `escape` is the character
- * that makes the next one of such a string plain: '\\', or 0 for entity tags,
- * which know none. Returns 0 at the end of the list. */
-static int empm__list_next(const char **s, const char **item, size_t *n,
-                           char escape)
+/* The index of the first field called `name`, n bytes, from `from` on; nfields:
+ * there is none. */
+static uint32_t empm__head_find(const empm__head *h, const char *text,
+                                const char *name, size_t n, uint32_t from)
 {
-    const char *p = *s, *end;
-    int quoted = 0;
-    while (*p == ' ' || *p == '\t' || *p == ',')
-        p++;
-    *item = end = p;
-    for (; *p != '\0' && (quoted || *p != ','); p++) {
-        if (*p == '"')
-            quoted = !quoted;
-        else if (quoted && *p == escape && p[1] != '\0')
+    while (from < h->nfields &&
+           (h->fields[from].name_len != n ||
+            !empm__text_same(text + h->fields[from].name, n, name, n)))
+        from++;
+    return from;
+}
+
+/* The one reader of lists (each #rule of RFC 9110 5.6.1). An element is trimmed
+ * and never empty; a comma in a quoted string divides nothing. Fields of one
+ * name read as one list (5.3): the parser takes them one by one, as they come,
+ * and adds up; later they are walked together.
+ *
+ * `escape` is the character that makes the next one of a quoted string plain:
+ * '\\', or 0 in lists of entity tags, where a '\' is one (8.8.3). */
+typedef struct empm__list {
+    const char *item;              /* the element ... */
+    size_t      n;                 /* ... and its bytes */
+    const char *at;                /* what is left of the value */
+    char        escape;
+    const empm__head *h;           /* NULL: this value is all there is */
+    const char *text, *name;       /* of h; of the fields that belong to it */
+    uint32_t    next;              /* the field to look at after this one */
+} empm__list;
+
+static void empm__list_of_value(empm__list *l, const char *value)
+{
+    memset(l, 0, sizeof *l);
+    l->at = value;
+    l->escape = '\\';
+}
+
+EMPM__OPTIONAL
+static void empm__list_of_fields(empm__list *l, const empm__head *h,
+                                 const char *text, const char *name,
+                                 char escape)
+{
+    memset(l, 0, sizeof *l);
+    l->at = "";
+    l->escape = escape;
+    l->h = h;
+    l->text = text;
+    l->name = name;
+}
+
+/* On to the next element. Returns 0 at the end of the list. */
+static int empm__list_next(empm__list *l)
+{
+    for (;;) {
+        const char *p = l->at, *end;
+        int quoted = 0;
+        while (*p == ' ' || *p == '\t' || *p == ',')
             p++;
-        if (*p != ' ' && *p != '\t')
-            end = p + 1;
+        l->item = end = p;
+        for (; *p != '\0' && (quoted || *p != ','); p++) {
+            if (*p == '"')
+                quoted = !quoted;
+            else if (quoted && *p == l->escape && p[1] != '\0')
+                p++;
+            if (*p != ' ' && *p != '\t')
+                end = p + 1;
+        }
+        l->at = p;
+        l->n = (size_t)(end - l->item);
+        if (l->n > 0)
+            return 1;
+        if (l->h == NULL ||
+            (l->next = empm__head_find(l->h, l->text, l->name, strlen(l->name),
+                                       l->next)) == l->h->nfields)
+            return 0;
+        l->at = l->text + l->h->fields[l->next++].value;
     }
-    *n = (size_t)(end - *item);
-    *s = p;
-    return *n > 0;
+}
+
+/* The last element of s[..*left), which then ends before it. For fields to
+ * which each proxy appends: quotes mean nothing here, since a client could open
+ * one and hide in it what the proxies say of it. Returns 0: there is none. */
+EMPM__OPTIONAL
+static int empm__list_last(const char *s, size_t *left, const char **item,
+                           size_t *n)
+{
+    size_t end = *left, at;
+    while (end > 0 && (s[end - 1] == ' ' || s[end - 1] == '\t' ||
+                       s[end - 1] == ','))
+        end--;
+    for (at = end; at > 0 && s[at - 1] != ',';)
+        at--;
+    *left = at;
+    while (at < end && (s[at] == ' ' || s[at] == '\t'))
+        at++;
+    *item = s + at;
+    *n = end - at;
+    return end > 0;
 }
 
 /* Transfer-Encoding, of which there may be several: nothing may follow
@@ -8434,10 +8508,13 @@ static int empm__list_next(const char **s, const char **item, size_t *n,
 static int empm__head_parse_coding(empm__head *h, const empm__chars *t,
                                    const char *value)
 {
-    const char *item;
-    size_t n, k;
+    empm__list list;
     h->flags |= EMPM__H_TE;
-    while (empm__list_next(&value, &item, &n, '\\')) {
+    empm__list_of_value(&list, value);
+    while (empm__list_next(&list)) {
+        const char *item = list.item;
+        const size_t n = list.n;
+        size_t k;
         for (k = 0; k < n && (t->of[(unsigned char)item[k]] & EMPM__TCHAR); k++)
             ;
         if (k == 0 || (h->flags & EMPM__H_CHUNKED))
@@ -8458,10 +8535,11 @@ static int empm__head_parse_coding(empm__head *h, const empm__chars *t,
 static int empm__head_parse_known(empm__head *h, const empm__chars *t,
                                   const char *in, const empm__field *f)
 {
-    const char *name = in + f->name, *value = in + f->value, *item;
-    size_t n = f->name_len, len;
+    const char *name = in + f->name, *value = in + f->value;
+    const size_t n = f->name_len;
+    empm__list list;
     if (empm__text_same(name, n, "host", 4)) {
-        len = strlen(value);
+        const size_t len = strlen(value);
         if ((h->flags & EMPM__H_HOST) || !empm__head_host_valid(t, value, len))
             return 400;
         h->flags |= EMPM__H_HOST;
@@ -8470,10 +8548,11 @@ static int empm__head_parse_known(empm__head *h, const empm__chars *t,
             h->host_len = (uint32_t)len;
         }
     } else if (empm__text_same(name, n, "connection", 10)) {
-        while (empm__list_next(&value, &item, &len, '\\')) {
-            if (empm__text_same(item, len, "close", 5))
+        empm__list_of_value(&list, value);
+        while (empm__list_next(&list)) {
+            if (empm__text_same(list.item, list.n, "close", 5))
                 h->flags |= EMPM__H_CLOSE;
-            else if (empm__text_same(item, len, "keep-alive", 10))
+            else if (empm__text_same(list.item, list.n, "keep-alive", 10))
                 h->flags |= EMPM__H_KEEP;
         }
     } else if (empm__text_same(name, n, "content-length", 14)) {
@@ -8485,10 +8564,11 @@ static int empm__head_parse_known(empm__head *h, const empm__chars *t,
     } else if (empm__text_same(name, n, "transfer-encoding", 17)) {
         return empm__head_parse_coding(h, t, value);
     } else if (empm__text_same(name, n, "expect", 6)) {
-        while (empm__list_next(&value, &item, &len, '\\'))
-            h->flags |= (uint32_t)(empm__text_same(item, len, "100-continue",
-                                                   12)
-                                       ? EMPM__H_EXPECT : EMPM__H_EXPECT_OTHER);
+        empm__list_of_value(&list, value);
+        while (empm__list_next(&list))
+            h->flags |= empm__text_same(list.item, list.n, "100-continue", 12)
+                            ? (uint32_t)EMPM__H_EXPECT
+                            : (uint32_t)EMPM__H_EXPECT_OTHER;
     }
     return 0;
 }
@@ -9281,13 +9361,8 @@ static const char *empm__request_field_find(const char *text,
                                             const empm__head *h,
                                             const char *name)
 {
-    const size_t n = strlen(name);
-    uint32_t i;
-    for (i = 0; i < h->nfields; i++)
-        if (h->fields[i].name_len == n &&
-            empm__text_same(text + h->fields[i].name, n, name, n))
-            return text + h->fields[i].value;
-    return NULL;
+    const uint32_t i = empm__head_find(h, text, name, strlen(name), 0);
+    return i < h->nfields ? text + h->fields[i].value : NULL;
 }
 
 EMPM_API const char *empm_header(const empm_request *req, const char *name)
@@ -9471,13 +9546,12 @@ EMPM_API const char *empm_form_raw(empm_request *req, const char *name)
 
 EMPM_API const char *empm_cookie(empm_request *req, const char *name)
 {
+    const empm__head *h = &req->head;
     const size_t n = strlen(name);
-    uint32_t i;
-    for (i = 0; i < req->head.nfields; i++) {
-        const empm__field *f = &req->head.fields[i];
-        const char *s = req->text + f->value;
-        if (!empm__text_same(req->text + f->name, f->name_len, "cookie", 6))
-            continue;
+    uint32_t i = 0;
+    for (; (i = empm__head_find(h, req->text, "cookie", 6, i)) < h->nfields;
+         i++) {
+        const char *s = req->text + h->fields[i].value;
         while (*s != '\0') {
             size_t len = strcspn(s, ";");
             if (len > n && s[n] == '=' && memcmp(s, name, n) == 0) {
@@ -14762,22 +14836,12 @@ static int empm__proxy_node_parse(empm__peer *p, const char *s, size_t n)
  * is trusted. 0: that is the client; 1: the field before this one may go on. */
 static int empm__proxy_follow(const empm__nets *t, empm__peer *p, const char *s)
 {
-    const char *at = s + strlen(s);
-    for (;;) {
-        const char *end = at, *from;
-        while (at > s && at[-1] != ',')
-            at--;
-        from = at + strspn(at, " \t");
-        while (end > from && (end[-1] == ' ' || end[-1] == '\t'))
-            end--;
-        if (from < end && (!empm__proxy_trusts(t, p) ||
-                           !empm__proxy_node_parse(p, from,
-                                                   (size_t)(end - from))))
+    const char *item;
+    size_t left = strlen(s), n;
+    while (empm__list_last(s, &left, &item, &n))
+        if (!empm__proxy_trusts(t, p) || !empm__proxy_node_parse(p, item, n))
             return 0;
-        if (at == s)
-            return 1;
-        at--;                            /* over the comma */
-    }
+    return 1;
 }
 
 /* "TCP4 192.0.2.1 198.51.100.7 4711 80", or TCP6, or UNKNOWN and whatever. */
@@ -16882,42 +16946,16 @@ static const char *empm__condition_sole_field(const empm_request *req,
     return found;
 }
 
-/* A list over all fields called `name`, which read as one (RFC 9110 5.3). It
- * begins with zeros; the rest is as empm__list_next() has it. */
-typedef struct empm__list {
-    const char *at;                /* what is left of a field, or NULL */
-    uint32_t    next;              /* the field to look at then */
-} empm__list;
-
-static int empm__request_list_item(empm__list *l, const empm_request *req,
-                                   const char *name, char escape,
-                                   const char **item, size_t *n)
-{
-    const empm__head *h = &req->head;
-    for (;;) {
-        if (l->at != NULL && empm__list_next(&l->at, item, n, escape))
-            return 1;
-        for (;; l->next++) {
-            if (l->next == h->nfields)
-                return 0;
-            if (empm__text_same(req->text + h->fields[l->next].name,
-                                h->fields[l->next].name_len, name,
-                                strlen(name)))
-                break;
-        }
-        l->at = req->text + h->fields[l->next++].value;
-    }
-}
-
 /* Is `tag` in the If-None-Match fields or, `strong`, in the If-Match fields? */
 static int empm__condition_etag_listed(const empm_request *req,
                                        const char *name,
                                        const char *tag, int strong)
 {
-    empm__list list = { NULL, 0 };
-    const char *item;
-    size_t n;
-    while (empm__request_list_item(&list, req, name, 0, &item, &n)) {
+    empm__list list;
+    empm__list_of_fields(&list, &req->head, req->text, name, 0);
+    while (empm__list_next(&list)) {
+        const char *item = list.item;
+        size_t n = list.n;
         if (n == 1 && *item == '*')
             return 1;
         if (n > 2 && item[0] == 'W' && item[1] == '/' && !strong) {
@@ -17028,19 +17066,16 @@ static int empm__range_parse(const char *s, size_t n, int64_t size,
 static int empm__range_parse_all(const char *s, int64_t size, empm__range *r)
 {
     int64_t left = size;
+    empm__list list;
     int n = 0, specs = 0, small = 0, odd = 0, i, k;
     if (strlen(s) < 6 || !empm__text_same(s, 6, "bytes=", 6))
         return 0;
-    for (s += 6; *(s += strspn(s, " \t,")) != '\0';) {
-        const size_t whole = strcspn(s, ",");
-        size_t len = whole;
-        while (s[len - 1] == ' ' || s[len - 1] == '\t')
-            len--;
+    empm__list_of_value(&list, s + 6);
+    while (empm__list_next(&list)) {
         if (++specs > EMPM_RANGES ||
-            (i = empm__range_parse(s, len, size, &r[n])) < 0)
+            (i = empm__range_parse(list.item, list.n, size, &r[n])) < 0)
             return 0;
         n += i;
-        s += whole;
     }
     if (n == 0)
         return specs > 0 ? -1 : 0;

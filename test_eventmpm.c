@@ -8437,6 +8437,7 @@ TEST(proxy, forwarded_for)
         { "10.0.0.1", "[", "10.0.0.1" },
         { "10.0.0.1", ":", "10.0.0.1" },
         { "10.0.0.1", "\"192.0.2.1\"", "10.0.0.1" },
+        { "10.0.0.1", "\"192.0.2.1, 192.0.2.2", "192.0.2.2" }, /* hides none */
         { "10.0.0.1", "192.0.2.1 192.0.2.2", "10.0.0.1" },
         { "10.0.0.1", "1111111111111111111111111111111111111111111111111111",
           "10.0.0.1" },
@@ -10651,6 +10652,48 @@ SERVED(head, methods, NULL)
     CHECK(c->status == 501 || c->status == 405);
     CHECK_INT(cl_ask(c, "DELETE /dump/x HTTP/1.1\r\nHost: a\r\n\r\n"), 200);
     CHECK(strstr(c->body.p, "method=DELETE\n") != NULL);
+}
+
+/* A list is read as RFC 9110 5.6.1 has it: empty elements do not count, blanks
+ * around one do not belong to it, a comma in quotes divides nothing. From the
+ * right quotes mean nothing, so that no client hides what a proxy appends. */
+TEST(head, lists)
+{
+    static const struct { const char *value; char escape;
+                          const char *left, *right; } rows[] = {
+        { "", '\\', "", "" },
+        { " ,\t, ,", '\\', "", "" },
+        { "a", '\\', "a", "a" },
+        { "\ta \t", '\\', "a", "a" },
+        { "a,b ,\tc", '\\', "a|b|c", "c|b|a" },
+        { ",, a ,,\t,b,", '\\', "a|b", "b|a" },
+        { "a b, c;d = e", '\\', "a b|c;d = e", "c;d = e|a b" },
+        { "\"a,b\", c", '\\', "\"a,b\"|c", "c|b\"|\"a" },
+        { "x=\"a,\" ,b", '\\', "x=\"a,\"|b", "b|\"|x=\"a" },
+        { "\"a\\\",b\",c", '\\', "\"a\\\",b\"|c", "c|b\"|\"a\\\"" },
+        { "\"a\\\",b\",c", 0, "\"a\\\"|b\",c", "c|b\"|\"a\\\"" },
+        { "\"a\\", '\\', "\"a\\", "\"a\\" },
+        { "\"a, b", '\\', "\"a, b", "b|\"a" },
+        { "W/\"\", \"\"", 0, "W/\"\"|\"\"", "\"\"|W/\"\"" }
+    };
+    str got = STR_EMPTY;
+
+    EACH(rows, i) {
+        const char *item;
+        size_t left = strlen(rows[i].value), n;
+        empm__list list;
+        context("\"%s\"", rows[i].value);
+        empm__list_of_value(&list, rows[i].value);
+        list.escape = rows[i].escape;
+        for (got.n = 0; empm__list_next(&list);)
+            str_addf(&got, "%s%.*s", got.n > 0 ? "|" : "", (int)list.n,
+                     list.item);
+        CHECK_STR(got.n > 0 ? got.p : "", rows[i].left);
+        for (got.n = 0; empm__list_last(rows[i].value, &left, &item, &n);)
+            str_addf(&got, "%s%.*s", got.n > 0 ? "|" : "", (int)n, item);
+        CHECK_STR(got.n > 0 ? got.p : "", rows[i].right);
+    }
+    str_free(&got);
 }
 
 /* Memory of whole pages whose end is followed by a page that nobody may
@@ -15147,6 +15190,46 @@ LIVE(files, directories_and_methods)
     CHECK_STR(cl_header(&c, "Allow"), "GET, HEAD, OPTIONS");
     cl_close(&c);
     fx_down(&f);
+}
+
+/* All fields that are lists are read by one reader: an element counts
+ * between empty ones and in a field of its own, and does not in quotes. */
+SERVED_FILES(files, fields_that_are_lists, NULL)
+{
+    static const struct { const char *name, *before, *element; int status;
+                          int quoted; } rows[] = {
+        { "Connection", "", "close", 200, 200 },
+        { "Expect", "", "other", 417, 417 },
+        { "Transfer-Encoding", "", "chunked", 200, 400 },
+        { "Range", "bytes=", "0-0", 206, 200 },
+        { "If-None-Match", "", "*", 304, 200 },
+        { "If-Match", "", "\"x\"", 412, 412 }
+    };
+
+    EACH(rows, i) {
+        const int body = strcmp(rows[i].name, "Transfer-Encoding") == 0;
+        const int sole = strcmp(rows[i].name, "Range") == 0;
+        int way;
+        for (way = 0; way < 4; way++) {
+            const char *const e = rows[i].element;
+            char value[200];
+            context("%s, way %d", rows[i].name, way);
+            if (way == 3)
+                snprintf(value, sizeof value, "\"a, %s, b\"", e);
+            else
+                snprintf(value, sizeof value, "%s%s%s",
+                         way == 1 ? " ,\t, " : "", e, way == 1 ? "\t,, " : "");
+            cl_printf(c, "GET /a.txt HTTP/1.1\r\nHost: a\r\n");
+            if (way == 2 && !sole)
+                cl_printf(c, "%s: ,\r\n", rows[i].name);
+            cl_printf(c, "%s: %s%s\r\n\r\n%s", rows[i].name, rows[i].before,
+                      value, body ? "0\r\n\r\n" : "");
+            CHECK_INT(cl_reply(c), way == 3 ? rows[i].quoted : rows[i].status);
+            if (i == 0)
+                CHECK_INT(c->closes, way != 3);
+            cl_close(c);
+        }
+    }
 }
 
 /* Conditions of a request are judged by RFC 9110 13: entity tags before dates,
