@@ -4371,6 +4371,8 @@ static const empm__transport empm__plain = {
 /* The session of all plain connections. */
 static empm__session empm__plain_session = { &empm__plain };
 
+/* Closes the socket: with a reset, if only that can tell the client that its
+ * answer is cut. */
 static void empm__conn_close(empm__conn *c)
 {
     if (c->flags & EMPM__F_RESET) {
@@ -6293,6 +6295,7 @@ typedef struct empm__io {
     const char   *fault_text;     /* the reason; EMPM_ESYS: errno, too */
 } empm__io;
 
+/* Appends a page to the output, which takes it over. */
 static void empm__io_link(empm__io *io, empm__page *p)
 {
     p->next = NULL;
@@ -9028,6 +9031,7 @@ EMPM__ASSERT_STATIC(sizeof(empm_request) + EMPM__ARENA + 512 <=
                     EMPM_PAGE_BYTES - sizeof(empm__page),
                     a_page_is_too_small_for_a_request);
 
+/* Makes the struct a request that has not begun. The io stays. */
 static void empm__request_clear(empm_request *req)
 {
     char *arena = (char *)(req + 1) + (16 - sizeof *req % 16) % 16;
@@ -9860,6 +9864,7 @@ EMPM_API const char *empm_scheme(const empm_request *req)
     return empm__transport_of(req->c)->scheme;
 }
 
+/* Logs what is wrong with an answer, with its request. */
 static void empm__response_complain(empm_request *req, const char *what)
 {
     char path[208];
@@ -10162,11 +10167,16 @@ static int empm__response_end_chunks(empm_request *req)
  * >>response-calls -- what a handler calls to answer
  *
  * Each call checks that the answer may still change, keeps what it is given by
- * copy, and never waits for the client. A handler that returns a status gets a
- * line of text as its body.
+ * copy, and never waits for the client. A call in the wrong order is the
+ * handler's fault: it is said in the error log, and returns EMPM_EMISUSE.
+ *
+ * The end of a handler ends the answer. A status that it returns stands for a
+ * line of text, unless it has made a body of its own; an error after the head
+ * has left can only be told by cutting the connection, so that no client takes
+ * half an answer for a whole one.
  * ------------------------------------------------------------------------- */
 
-/* May the handler still add to its answer? */
+/* May the handler still add to its answer? EMPM_OK, or the error to return. */
 static int empm__response_may_write(empm_request *req)
 {
     if (req->failed)
@@ -10221,7 +10231,7 @@ static size_t empm__response_field_bytes(const empm_request *req,
     return sum;
 }
 
-/* Removes them. */
+/* Removes all fields called `name`. */
 static void empm__response_field_remove(empm_request *req, const char *name,
                                         size_t n)
 {
@@ -10251,6 +10261,10 @@ static int empm__response_fields_reserve(empm_request *req, size_t need)
     return EMPM_OK;
 }
 
+/* Adds a field, or, `replace`, puts it in the place of all of its name. Fields
+ * that frame the answer are the server's (`ours`); Content-Length is kept as a
+ * number, and holds the handler to it. A name or value with bytes that could
+ * begin another field is refused: RFC 9110 5.5. */
 static int empm__response_field_add(empm_request *req, const char *name,
                                     const char *value, int replace)
 {
@@ -10333,7 +10347,9 @@ static empm__page *empm__response_body_room(empm_request *req)
     return p;
 }
 
-/* What has gathered goes out; what the socket does not take stays in order. */
+/* Passes on what has gathered, with the head if that is still open, and sends
+ * once there is half a buffer more than the socket has refused before. Returns
+ * EMPM_OK, or why the answer has failed. */
 static int empm__response_push_body(empm_request *req)
 {
     int r = empm__request_head_is_open(req) ? empm__response_commit(req, 0)
@@ -10362,6 +10378,7 @@ EMPM_API int empm_write(empm_request *req, const void *data, size_t len)
         return EMPM_EMISUSE;
     }
     req->written += (int64_t)len;
+    /* the body of an answer to HEAD is counted, and goes nowhere */
     while (len > 0 && req->framing != EMPM__BODILESS) {
         empm__page *p = empm__response_body_room(req);
         size_t n;
@@ -10456,6 +10473,7 @@ static int empm__response_produce(empm_request *req)
     size_t cap;
     if (p == NULL)
         return EMPM_ENOMEM;
+    /* no more than was declared: the producer cannot break the framing */
     cap = EMPM__PAGE_ROOM - EMPM__TAIL_ROOM - p->end;
     if (req->declared >= 0 && (int64_t)cap > req->declared - req->written)
         cap = (size_t)(req->declared - req->written);
@@ -10531,6 +10549,7 @@ static void empm__response_finish(empm_request *req, int rc)
         empm__request_closes(req, EMPM__CLOSES_UNREAD);
     if (req->failed)                /* that has been said, or is the client's */
         return;
+    /* 1. what it has returned is no status, or it has said nothing: 500 */
     if (rc < 0 || rc == EMPM_SUSPENDED || rc > 599 || (rc > 1 && rc < 200)) {
         snprintf(text, sizeof text, "returned %d, which is no status", rc);
         empm__response_complain(req, rc < 0 ? "has failed"
@@ -10542,6 +10561,7 @@ static void empm__response_finish(empm_request *req, int rc)
         empm__response_complain(req, "gave no answer");
         rc = 500;
     }
+    /* 2. a status makes the answer, if there is time for it */
     if (rc != EMPM_OK && empm__request_head_is_open(req)) {
         const int said = req->written > 0 || req->declared >= 0 ||
                          req->has_type || req->answer == EMPM__PROMISED ||
@@ -10554,10 +10574,12 @@ static void empm__response_finish(empm_request *req, int rc)
                             "answer");
     else if (rc != EMPM_OK)
         empm__response_complain(req, "returned a status after its answer");
+    /* 3. a file knows now whether it is sent, in part, or not modified */
     if (req->source != NULL && !req->failed && req->source(req) < 0)
         empm__response_cannot(req, EMPM_ESYS, "the file cannot be read");
     if (req->failed)
         return;
+    /* 4. a producer goes on when the socket takes more */
     if (req->producer != NULL) {
         if (empm__response_commit(req, 0) < 0)
             empm__response_fail(req, EMPM_ENOMEM, "no memory for the response");
@@ -10565,6 +10587,7 @@ static void empm__response_finish(empm_request *req, int rc)
                                                      : EMPM__STREAMING;
         return;
     }
+    /* 5. all else is complete here */
     if (req->declared >= 0 && req->written < req->declared &&
         !empm__response_is_bodiless(req, req->status)) {
         empm__response_cannot(req, EMPM_EMISUSE, "less body than was declared");
@@ -10598,6 +10621,7 @@ static void empm__response_answer(empm_request *req, int status)
  * runs on   a worker that owns the connection, all up to >>conn
  * ------------------------------------------------------------------------- */
 
+/* Looks at the clock; a step that waits or is late has to know the time. */
 static uint32_t empm__step_clock(empm__worker *w)
 {
     return w->now_ms = empm__now_ms();
@@ -10737,6 +10761,7 @@ static void empm__turn_may_block(empm__worker *w, const empm__route *r)
         empm__queue_leave(&w->engine->queue, w->number);
 }
 
+/* A connection has the worker from here: nothing of its share is used yet. */
 static void empm__turn_begin(empm__worker *w)
 {
     w->turn_requests = w->turn_bytes = 0;
@@ -11009,14 +11034,11 @@ static enum empm__state empm__dispatch_request(empm__worker *w, empm__conn *c,
 /* ---------------------------------------------------------------------------
  * >>reading -- the steps HANDSHAKE, READ_HEAD and READ_BODY
  *
- * A body is kept where it costs least: in place behind its head, in a page, in
- * memory up to limit_body_in_memory, in an unlinked file that is mapped; it
- * moves on as it grows. Or it is given to on_body piece by piece. Data goes
- * straight to where it belongs, only framing passes through `in`.
- *
- * Memory, descriptors and room on the disk are taken for bytes that have
- * arrived, never for those that a Content-Length promises: a promise costs a
- * client nothing.
+ * A connection that has sent nothing is idle and holds no page. From its first
+ * byte on two deadlines count, which the header of a request and its body have
+ * in common: RequestReadTimeout's, which moves with the rate of the client, and
+ * Timeout after the last byte. Each is asked only when the socket is empty: a
+ * client that is late and has sent is served.
  * ------------------------------------------------------------------------- */
 
 /* Before HTTP: a PROXY header, where the endpoint has one, then the handshake
@@ -11106,6 +11128,20 @@ static enum empm__state empm__reading_idle(empm__worker *w, empm__conn *c,
     return c->requests > 0 ? EMPM__KEEPALIVE : EMPM__READ_HEAD;
 }
 
+/* Makes room for more of a head. 0, or the status: 431, 503. */
+static int empm__reading_room(empm_request *req)
+{
+    if (empm__reading_head_is_blank(req))    /* empty lines take no room */
+        req->io.in_start = req->head.start;
+    if (req->io.in_end == req->io.in_cap && req->io.in_start > 0)
+        empm__request_in_shift(req);
+    return empm__request_in_room(
+        req, (uint32_t)req->w->cfg->limit_request_head + 4096);
+}
+
+/* READ_HEAD: parses what is here, then reads, until the head is complete or the
+ * socket is empty. Earlier answers go out before it waits: the client may not
+ * send its next request before it has them. */
 static enum empm__state empm__do_read_head(empm__worker *w, empm__conn *c,
                                            empm__wait *wait)
 {
@@ -11134,8 +11170,6 @@ static enum empm__state empm__do_read_head(empm__worker *w, empm__conn *c,
             return EMPM__WRITE;          /* earlier answers before we wait */
         if (c->flags & EMPM__F_DRAINED)
             break;
-        if (empm__reading_head_is_blank(req)) /* empty lines take no room */
-            req->io.in_start = req->head.start;
         if (w->turn_bytes >= EMPM_TURN_BYTES) {
             if (empm__reading_head_is_blank(req) &&
                 empm__time_is_late(empm__load(&c->deadline_ms),
@@ -11144,11 +11178,7 @@ static enum empm__state empm__do_read_head(empm__worker *w, empm__conn *c,
             wait->turn_over = 1;
             return EMPM__READ_HEAD;
         }
-        if (req->io.in_end == req->io.in_cap && req->io.in_start > 0)
-            empm__request_in_shift(req);
-        if ((status = empm__request_in_room(req,
-                                            (uint32_t)cfg->limit_request_head +
-                                                 4096)) != 0)
+        if ((status = empm__reading_room(req)) != 0)
             return empm__step_refuse(req, status);
         n = empm__step_recv(w, c, req->io.in + req->io.in_end,
                             req->io.in_cap - req->io.in_end);
@@ -11173,12 +11203,24 @@ static enum empm__state empm__do_read_head(empm__worker *w, empm__conn *c,
 /* ---------------------------------------------------------------------------
  * >>reading-body -- a body, into memory or a file
  *
- * A body is read to where it will stay: a growing piece of memory up to
- * LimitBodyInMemory, then a file without a name. Chunks are unwrapped on the
- * way, and one worker call takes no more than its turn.
+ * A body is kept where it costs least, and moves on as it grows. Its data goes
+ * straight to where it belongs; only framing passes through `in`.
+ *
+ *   in place   behind its head, if the page has room for all of it
+ *   memory     a page, then a block, up to LimitBodyInMemory
+ *   spool      an unlinked file in SpoolDirectory, mapped when it is complete
+ *   pieces     nowhere: on_body has each piece as it comes
+ *   drop       nowhere: the request has its answer already
+ *
+ * Memory, descriptors and room on the disk are taken for bytes that have
+ * arrived, never for those that a Content-Length announces: a large number
+ * costs a client nothing and the server nothing. All four budgets are those of
+ * the child; a body that finds none left is refused by 503, one that the disk
+ * has no room for by 507.
  * ------------------------------------------------------------------------- */
 
-/* Something of the spool file has failed. The status that says so. */
+/* A call on the spool file has failed: logs it. Returns the status: 507 if the
+ * disk is full, else 503. */
 static int empm__body_spool_failed(empm_request *req, const char *call)
 {
     const int why = errno;
@@ -11280,6 +11322,7 @@ static int empm__body_write(empm_request *req, const char *data, size_t n)
     return 0;
 }
 
+/* Appends to the spool file, within MaxSpoolBytes. 0, or the status. */
 static int empm__body_spool(empm__worker *w, empm_request *req,
                             const char *data, size_t n)
 {
@@ -11295,7 +11338,8 @@ static int empm__body_spool(empm__worker *w, empm_request *req,
     return status;
 }
 
-/* What has come of the body moves from memory to a file. 0, or the status. */
+/* Moves the part of the body that has come from memory to a file, and gives the
+ * memory back. 0, or the status. */
 static int empm__body_to_file(empm__worker *w, empm_request *req)
 {
     const char *memory = req->body;
@@ -11357,7 +11401,9 @@ static int empm__body_put(empm__worker *w, empm_request *req, const char *data,
     return status != 0 ? status : empm__body_spool(w, req, data, n);
 }
 
-/* How the body will be kept. 0, or a status. */
+/* Decides where the body will be kept, and asks for it: 100 Continue. Bytes
+ * that have come behind the head are where the body begins, so a longer body
+ * than the page has room for begins there and moves on. 0, or the status. */
 static int empm__body_begin(empm_request *req)
 {
     const int64_t left = req->body_left;
@@ -11522,6 +11568,9 @@ static ssize_t empm__body_recv(empm__worker *w, empm__conn *c,
     return 1;
 }
 
+/* READ_BODY: uses what is here, sends what waits, reads, until the body is
+ * complete, refused, or the socket is empty. A turn that is over sends it
+ * behind others in the queue, with its state as it is. */
 static enum empm__state empm__do_read_body(empm__worker *w, empm__conn *c,
                                            empm__wait *wait)
 {
@@ -11584,6 +11633,19 @@ static enum empm__state empm__do_read_body(empm__worker *w, empm__conn *c,
 
 /* ---------------------------------------------------------------------------
  * >>handling -- the steps HANDLE and SUSPENDED
+ *
+ * The handler runs here, and may block. A route whose calls have been quick so
+ * far has credit: it is called while this worker still counts as running, and
+ * answers of several requests leave together. Any other route is called after
+ * the worker has left the running ones, so that another one takes its place.
+ *
+ * A suspension holds no worker. Exactly one call of its function is owed from
+ * the moment that the handler has returned EMPM_SUSPENDED, whatever happens:
+ *
+ *   NONE --empm_suspend()--> ARMED --handler returns EMPM_SUSPENDED--> WAITING
+ *   ARMED --handler answers--> NONE         its ticket is stale from here
+ *   WAITING --a reason is found--> DUE --its function is called--> NONE
+ *   DUE, HALF_CLOSED: the function may go back to sleep with the same ticket
  * ------------------------------------------------------------------------- */
 
 EMPM_API empm_ticket empm_suspend(empm_request *req, int timeout_ms,
@@ -11604,7 +11666,8 @@ EMPM_API empm_ticket empm_suspend(empm_request *req, int timeout_ms,
     return (uint64_t)empm__load(&req->c->serial) << 32 | req->w->index;
 }
 
-/* What a handler or a wake function has left behind. */
+/* Goes by what a handler or the function of a suspension has returned: the
+ * request waits, or its answer is finished. */
 static enum empm__state empm__handling_after_call(empm_request *req, int rc)
 {
     if (req->suspension == EMPM__SUSP_ARMED && rc == EMPM_SUSPENDED) {
@@ -11623,7 +11686,9 @@ static enum empm__state empm__handling_after_call(empm_request *req, int rc)
     return EMPM__WRITE;
 }
 
-/* Calls the function of a suspension with the reason that has been found. */
+/* Calls the function of a suspension with the reason that has been found. A
+ * client that has ended its side may still read: that is told once, and the
+ * function may wait on. */
 static int empm__handling_wake_call(empm_request *req)
 {
     const enum empm_why why = (enum empm_why)req->wake_why;
@@ -11645,6 +11710,9 @@ static int empm__handling_wake_call(empm_request *req)
     return rc;
 }
 
+/* HANDLE: calls the handler, or the function of a suspension that is due, and
+ * books its time. A call that is owed is made even if the connection is lost or
+ * its route has too many workers. */
 static enum empm__state empm__do_handle(empm__worker *w, empm__conn *c,
                                         empm__wait *wait)
 {
@@ -11687,9 +11755,8 @@ static enum empm__state empm__do_handle(empm__worker *w, empm__conn *c,
     w->turn_us = after;
     credit = empm__load(&r->quick);
     if (after - before > 100)
-        empm__store(&r->quick, after - before > 1000 || credit < 4 ? 0
-                                                                   : credit -
-                    4);
+        empm__store(&r->quick, after - before > 1000 || credit < 4
+                                   ? 0 : credit - 4);
     else if (credit < 16)
         empm__store(&r->quick, credit + 1);
     if (!first)                      /* a wake is as much work as a request */
@@ -11697,6 +11764,10 @@ static enum empm__state empm__do_handle(empm__worker *w, empm__conn *c,
     return empm__handling_after_call(req, rc);
 }
 
+/* SUSPENDED: sends what waits, and looks for a reason to call the function.
+ * Of several the first one in this order is told: resumed, gone, stopping, too
+ * late, half closed. A worker comes here for each event, since output can wait,
+ * too. */
 static enum empm__state empm__do_suspended(empm__worker *w, empm__conn *c,
                                            empm__wait *wait)
 {
@@ -11764,6 +11835,17 @@ EMPM_API void empm_after_fork(void)
 
 /* ---------------------------------------------------------------------------
  * >>writing -- the steps WRITE, KEEPALIVE and LINGER
+ *
+ * A slow reader costs its pages and no worker: what the socket does not take
+ * waits in the io. When all is sent the connection goes on, or ends. Its end
+ * takes care that the client can read the last answer: a socket that is closed
+ * with unread input in it resets the connection, and the answer with it (RFC
+ * 9112 9.6). So the server says FIN, and reads and drops for a while:
+ *
+ *   ending           what the client may still send       wait for its FIN
+ *   CLOSES_ASKED     nothing                              no: close
+ *   CLOSES           its next request                     LingerTimeoutShort
+ *   CLOSES_UNREAD    the rest of a request, or many       LingerTimeout
  * ------------------------------------------------------------------------- */
 
 /* Closes so that the client learns that the answer is not whole. */
@@ -11773,7 +11855,15 @@ static enum empm__state empm__writing_abort(empm__conn *c)
     return EMPM__CLOSED;
 }
 
-/* All is sent. Where does it go from here? */
+/* From here the client has KeepAliveTimeout to begin its next request. */
+static void empm__writing_keep(empm__worker *w, empm__conn *c)
+{
+    empm__store(&c->deadline_ms,
+                empm__time_after(w->now_ms, w->cfg->keep_alive_timeout_ms));
+}
+
+/* All is sent. Returns the state that follows: the next request, which may be
+ * here already, KEEPALIVE, LINGER or CLOSED. */
 static enum empm__state empm__writing_after(empm__worker *w, empm__conn *c,
                                             empm_request *req)
 {
@@ -11810,8 +11900,7 @@ static enum empm__state empm__writing_after(empm__worker *w, empm__conn *c,
                                                     : cfg->linger_timeout_ms));
         return EMPM__LINGER;
     }
-    empm__store(&c->deadline_ms,
-                empm__time_after(w->now_ms, cfg->keep_alive_timeout_ms));
+    empm__writing_keep(w, c);
     if (more) {                          /* it may be an empty line only */
         empm__request_next(req);
         return EMPM__READ_HEAD;
@@ -11820,6 +11909,9 @@ static enum empm__state empm__writing_after(empm__worker *w, empm__conn *c,
     return EMPM__KEEPALIVE;
 }
 
+/* WRITE: sends, lets the producer make more, and goes on with the next request.
+ * The answers of pipelined requests gather in the io as long as they are small,
+ * and leave in one call. */
 static enum empm__state empm__do_write(empm__worker *w, empm__conn *c,
                                        empm__wait *wait)
 {
@@ -11838,9 +11930,7 @@ static enum empm__state empm__do_write(empm__worker *w, empm__conn *c,
             req->io.out_left < EMPM__PAGE_ROOM &&
             !empm__turn_is_over(w)) {
             empm__request_log_line(req, 0);
-            empm__store(&c->deadline_ms,
-                        empm__time_after(w->now_ms,
-                                         w->cfg->keep_alive_timeout_ms));
+            empm__writing_keep(w, c);
             empm__request_next(req);     /* its answer joins this one */
             return EMPM__READ_HEAD;
         }
@@ -11868,9 +11958,7 @@ static enum empm__state empm__do_write(empm__worker *w, empm__conn *c,
             return EMPM__WRITE;
         }
         if (empm__request_head_is_open(req)) {  /* between two requests */
-            empm__store(&c->deadline_ms,
-                        empm__time_after(w->now_ms,
-                                         w->cfg->keep_alive_timeout_ms));
+            empm__writing_keep(w, c);
             return EMPM__READ_HEAD;
         }
         empm__io_spool_close(w, &req->io);
@@ -11883,6 +11971,8 @@ static enum empm__state empm__do_write(empm__worker *w, empm__conn *c,
     }
 }
 
+/* KEEPALIVE: reads the first bytes of a next request, or waits without a page.
+ * The deadline was set when the answer had been sent. */
 static enum empm__state empm__do_keepalive(empm__worker *w, empm__conn *c,
                                            empm__wait *wait)
 {
@@ -11990,6 +12080,7 @@ static enum empm__state empm__do_linger(empm__worker *w, empm__conn *c,
 
 /* --- HTTP/1.1 ------------------------------------------------------------- */
 
+/* The request is this worker's from here, and the scoreboard shows it. */
 static void empm__http1_taken(empm__worker *w, empm__conn *c)
 {
     empm_request *req = empm__request_of(c);
@@ -11998,6 +12089,7 @@ static void empm__http1_taken(empm__worker *w, empm__conn *c)
         empm__request_score(w, req);
 }
 
+/* A request that has begun has a line in the access log, however it ends. */
 static void empm__http1_retire(empm__worker *w, empm__conn *c)
 {
     if (c->io != NULL) {
@@ -12071,6 +12163,7 @@ static const empm__protocol *empm__protocol_of(const empm__conn *c)
     return list[c->protocol];
 }
 
+/* Does the picture have this way? From any state there is one to CLOSED. */
 static int empm__conn_transition_ok(int from, int to)
 {
     static const uint16_t table[EMPM__STATES] = {
@@ -12225,6 +12318,7 @@ static void empm__conn_run(empm__worker *w, uint32_t index)
     }
 }
 
+/* The queue's gate may open: the listener accepts again. */
 static void empm__worker_open_gate(void *arg)
 {
     empm__poller_order(&((empm__engine *)arg)->poller, EMPM__ORDER_GATE);
@@ -12245,6 +12339,9 @@ static void empm__worker_lost(void *arg)
         _exit(1);
 }
 
+/* Takes jobs from the queue until the engine ends. Between two jobs the worker
+ * may be the listener: empm__queue_pop() calls it and returns when the role is
+ * given back. */
 static void empm__worker_loop(empm__worker *w)
 {
     uint32_t i;
@@ -12266,6 +12363,8 @@ static void empm__worker_loop(empm__worker *w)
     pthread_cleanup_pop(0);
 }
 
+/* A worker's thread. The engine's start waits until all of them have called
+ * their start hook. */
 static void *empm__worker_main(void *arg)
 {
     empm__worker *w = (empm__worker *)arg;
