@@ -8301,11 +8301,22 @@ enum {                             /* empm__head.flags */
     EMPM__H_ABSOLUTE = 256
 };
 
+/* Where a piece of the head stands. */
+typedef struct empm__span {
+    uint32_t at, len;              /* an offset from in, and bytes */
+} empm__span;
+
+enum empm__part {                  /* of the request line; the host may stand
+                                      in its field instead */
+    EMPM__PART_METHOD, EMPM__PART_TARGET,
+    EMPM__PART_PATH, EMPM__PART_QUERY, EMPM__PART_HOST,
+    EMPM__PARTS
+};
+
 typedef struct empm__head {
     uint32_t line, scanned;       /* where the line begins; no LF before this */
     uint32_t start;                /* where the request line begins */
-    uint32_t method, target, path, query, host;
-    uint32_t method_len, target_len, path_len, host_len;
+    empm__span spans[EMPM__PARTS];
     uint32_t flags;
     int      minor, phase;
     int64_t  length;               /* Content-Length, -1: none */
@@ -8342,34 +8353,87 @@ static int empm__head_host_valid(const empm__chars *t, const char *s, size_t n)
     return 1;
 }
 
+/* Is a part of the head this word, in this case? */
+static int empm__head_part_is(const empm__head *h, const char *in,
+                              enum empm__part part, const char *word)
+{
+    const empm__span *p = &h->spans[part];
+    return strlen(word) == p->len && memcmp(in + p->at, word, p->len) == 0;
+}
+
+/* Cuts the target into host, path and query, by its form (RFC 9112 3.2):
+ * "/path?query", "http://host/path?query", or the "*" of OPTIONS. */
+static int empm__head_parse_target(empm__head *h, const empm__chars *t,
+                                   const char *in)
+{
+    const empm__span *target = &h->spans[EMPM__PART_TARGET];
+    empm__span *path = &h->spans[EMPM__PART_PATH];
+    empm__span *query = &h->spans[EMPM__PART_QUERY];
+    const uint32_t end = target->at + target->len;
+    const char *s = in + target->at, *q;
+    if (empm__head_part_is(h, in, EMPM__PART_METHOD, "CONNECT"))
+        return 501;                     /* for proxies, whatever its target */
+    if (*s == '*')
+        return target->len == 1 &&
+                       empm__head_part_is(h, in, EMPM__PART_METHOD, "OPTIONS")
+                   ? 0 : 400;
+    if (*s != '/') {
+        empm__span *host = &h->spans[EMPM__PART_HOST];
+        const uint32_t skip =
+            target->len > 7 && empm__text_same(s, 7, "http://", 7) ? 7
+            : target->len > 8 && empm__text_same(s, 8, "https://", 8) ? 8 : 0;
+        uint32_t n = skip;
+        if (skip == 0)
+            return 400;
+        while (n < target->len && s[n] != '/' && s[n] != '?')
+            n++;
+        if (n == skip || !empm__head_host_valid(t, s + skip, n - skip))
+            return 400;
+        h->flags |= EMPM__H_ABSOLUTE;
+        host->at = target->at + skip;
+        host->len = n - skip;
+        path->at += n;
+    }
+    path->len = end - path->at;
+    q = (const char *)memchr(in + path->at, '?', path->len);
+    if (q != NULL) {
+        path->len = (uint32_t)(q - in) - path->at;
+        query->at = path->at + path->len + 1;
+        query->len = end - query->at;
+    }
+    return 0;
+}
+
+/* "method SP target SP HTTP/1.x" in in[at..end). */
 static int empm__head_parse_request_line(empm__head *h, const empm__chars *t,
                                          char *in, uint32_t at, uint32_t end)
 {
-    const char *s = in + at, *e = in + end, *sp, *q;
+    empm__span *method = &h->spans[EMPM__PART_METHOD];
+    empm__span *target = &h->spans[EMPM__PART_TARGET];
+    const char *s = in + at, *e = in + end, *sp, *cut;
     h->start = at;
     sp = (const char *)memchr(s, ' ', (size_t)(e - s));
     if (sp == NULL || sp == s || !empm__chars_all(t, s, (size_t)(sp - s),
                                                   EMPM__TCHAR))
         return 400;
-    h->method = at;
-    h->method_len = (uint32_t)(sp - s);
-    h->target = at + h->method_len + 1;
+    method->at = at;
+    method->len = (uint32_t)(sp - s);
+    target->at = at + method->len + 1;
     s = sp + 1;
     sp = (const char *)memchr(s, ' ', (size_t)(e - s));
     if (sp == NULL || !empm__chars_all(t, s, (size_t)(sp - s), EMPM__TARGET))
         return 400;
-    q = (const char *)memchr(s, '#', (size_t)(sp - s));
-    if (q != NULL) {                    /* the version moves up to the cut */
-        memmove(in + (q - in), sp, (size_t)(e - sp));
-        e -= sp - q;
-        sp = q;
+    cut = (const char *)memchr(s, '#', (size_t)(sp - s));
+    if (cut != NULL) {                  /* the version moves up to the cut */
+        memmove(in + (cut - in), sp, (size_t)(e - sp));
+        e -= sp - cut;
+        sp = cut;
     }
     if (sp == s)
         return 400;
-    h->target_len = (uint32_t)(sp - s);
-    h->path = h->target;                /* all of it, until we know better */
-    h->path_len = h->target_len;
-    h->query = h->target + h->target_len;
+    target->len = (uint32_t)(sp - s);
+    h->spans[EMPM__PART_PATH] = *target;     /* until we know better */
+    h->spans[EMPM__PART_QUERY].at = target->at + target->len;
     if (e - sp != 9 || memcmp(sp, " HTTP/", 6) != 0 ||
         !empm__ascii_is_digit((unsigned char)sp[6]) || sp[7] != '.' ||
         !empm__ascii_is_digit((unsigned char)sp[8]))
@@ -8377,34 +8441,7 @@ static int empm__head_parse_request_line(empm__head *h, const empm__chars *t,
     if (sp[6] != '1')
         return 505;
     h->minor = sp[8] == '0' ? 0 : 1;    /* RFC 9110 2.5: the highest we know */
-    if (h->method_len == 7 && memcmp(in + h->method, "CONNECT", 7) == 0)
-        return 501;                     /* for proxies, whatever its target */
-    if (*s == '*')
-        return h->target_len == 1 && h->method_len == 7 &&
-                       memcmp(in + h->method, "OPTIONS", 7) == 0 ? 0 : 400;
-    if (*s != '/') {                    /* absolute-form, RFC 9112 3.2.2 */
-        size_t skip = h->target_len > 7 && empm__text_same(s, 7, "http://", 7)
-                          ? 7 : h->target_len > 8 &&
-                                        empm__text_same(s, 8, "https://", 8)
-                                    ? 8 : 0;
-        size_t n;
-        if (skip == 0)
-            return 400;
-        for (n = skip; s + n < sp && s[n] != '/' && s[n] != '?'; n++)
-            ;
-        if (n == skip || !empm__head_host_valid(t, s + skip, n - skip))
-            return 400;
-        h->flags |= EMPM__H_ABSOLUTE;
-        h->host = h->target + (uint32_t)skip;
-        h->host_len = (uint32_t)(n - skip);
-        h->path += (uint32_t)n;
-    }
-    q = (const char *)memchr(in + h->path, '?',
-                             h->target + h->target_len - h->path);
-    h->path_len = q != NULL ? (uint32_t)(q - in) - h->path
-                            : h->target + h->target_len - h->path;
-    h->query = q != NULL ? (uint32_t)(q - in) + 1 : h->target + h->target_len;
-    return 0;
+    return empm__head_parse_target(h, t, in);
 }
 
 /* The index of the first field called `name`, n bytes, from `from` on; nfields:
@@ -8547,8 +8584,8 @@ static int empm__head_parse_known(empm__head *h, const empm__chars *t,
             return 400;
         h->flags |= EMPM__H_HOST;
         if (!(h->flags & EMPM__H_ABSOLUTE)) {
-            h->host = f->value;
-            h->host_len = (uint32_t)len;
+            h->spans[EMPM__PART_HOST].at = f->value;
+            h->spans[EMPM__PART_HOST].len = (uint32_t)len;
         }
     } else if (empm__text_same(name, n, "connection", 10)) {
         empm__list_of_value(&list, value);
@@ -8628,7 +8665,7 @@ static int empm__head_parse(empm__head *h, const empm_config *cfg,
                             const empm__chars *t, empm_request *req, char *in,
                             uint32_t end)
 {
-    int status;
+    int status, part;
     while (h->phase != EMPM__HEAD_DONE) {
         const uint32_t limit = h->phase == EMPM__REQUEST_LINE
                                    ? (uint32_t)cfg->limit_request_line
@@ -8685,8 +8722,8 @@ static int empm__head_parse(empm__head *h, const empm_config *cfg,
     status = empm__head_judge(h);
     if (status != 0)
         return status;
-    in[h->method + h->method_len] = '\0';
-    in[h->target + h->target_len] = '\0';
+    for (part = EMPM__PART_METHOD; part <= EMPM__PART_TARGET; part++)
+        in[h->spans[part].at + h->spans[part].len] = '\0';
     return 1;
 }
 
@@ -9274,11 +9311,9 @@ static void empm__request_in_shift(empm_request *req)
     h->line -= by;
     h->scanned -= by;
     h->start -= by;
-    h->method -= by;
-    h->target -= by;
-    h->path -= by;
-    h->query -= by;
-    h->host -= by;
+    for (i = 0; i < EMPM__PARTS; i++)
+        if (h->spans[i].at >= by)    /* else it is not known yet */
+            h->spans[i].at -= by;
     for (i = 0; i < h->nfields; i++) {
         h->fields[i].name -= by;
         h->fields[i].value -= by;
@@ -9321,14 +9356,20 @@ static int empm__request_in_room(empm_request *req, uint32_t most)
  * Nothing is allocated for names that are not asked for.
  * ------------------------------------------------------------------------- */
 
+static const char *empm__request_part(const empm_request *req,
+                                      enum empm__part part)
+{
+    return req->text + req->head.spans[part].at;
+}
+
 EMPM_API const char *empm_method(const empm_request *req)
 {
-    return req->text + req->head.method;
+    return empm__request_part(req, EMPM__PART_METHOD);
 }
 
 EMPM_API const char *empm_target(const empm_request *req)
 {
-    return req->text + req->head.target;
+    return empm__request_part(req, EMPM__PART_TARGET);
 }
 
 EMPM_API const char *empm_path(const empm_request *req)
@@ -9338,7 +9379,7 @@ EMPM_API const char *empm_path(const empm_request *req)
 
 EMPM_API const char *empm_query_string(const empm_request *req)
 {
-    return req->text + req->head.query;
+    return empm__request_part(req, EMPM__PART_QUERY);
 }
 
 EMPM_API int empm_minor_version(const empm_request *req)
@@ -9465,13 +9506,12 @@ EMPM_API const char *empm_path_value(const empm_request *req, const char *name)
 
 EMPM_API const char *empm_host(empm_request *req)
 {
-    const empm__head *h = &req->head;
-    const char *host = req->text + h->host;
-    if (h->host_len == 0)
+    const char *host = empm__request_part(req, EMPM__PART_HOST);
+    const uint32_t n = req->head.spans[EMPM__PART_HOST].len;
+    if (n == 0)
         return "";
-    return h->flags & EMPM__H_ABSOLUTE
-               ? empm__request_value(req, host, h->host_len, EMPM__AS_SENT)
-               : host;
+    return req->head.flags & EMPM__H_ABSOLUTE
+               ? empm__request_value(req, host, n, EMPM__AS_SENT) : host;
 }
 
 /* Is `key` of n bytes, decoded, the same as name? Nothing is allocated for the
@@ -9691,18 +9731,21 @@ EMPM_API const char *empm_client(empm_request *req)
 static void empm__request_score(empm__worker *w, empm_request *req)
 {
     empm__score_worker *sc = w->score;
-    const empm__head *h = &req->head;
+    const empm__span *part = req->head.spans;
     empm__peer client;
     if (!w->cfg->extended_status)
         return;
     client = empm__request_client(req);
     empm__store(&sc->of_connection, req->c->requests + 1);
     empm__score_store_text(sc->request, sizeof sc->request,
-                           req->text + h->method,
-                           empm__min(h->method_len + 1 + h->target_len + 9,
+                           empm_method(req),
+                           empm__min(part[EMPM__PART_METHOD].len + 1 +
+                                     part[EMPM__PART_TARGET].len + 9,
                                      EMPM__SCORE_REQUEST - 1));
-    empm__score_store_text(sc->host, sizeof sc->host, req->text + h->host,
-                           empm__min(h->host_len, EMPM__SCORE_HOST - 1));
+    empm__score_store_text(sc->host, sizeof sc->host,
+                           empm__request_part(req, EMPM__PART_HOST),
+                           empm__min(part[EMPM__PART_HOST].len,
+                                     EMPM__SCORE_HOST - 1));
     empm__score_store_text(sc->client, sizeof sc->client, &client,
                            sizeof client);
 }
@@ -10653,9 +10696,10 @@ static enum empm__state empm__step_refuse(empm_request *req, int status)
 {
     const empm__head *h = &req->head;
     empm__request_closes(req, EMPM__CLOSES_UNREAD);
-    req->head_only = h->method_len == 4 &&
-                     memcmp(req->io.in + h->method, "HEAD", 4) == 0;
-    if (h->target_len == 0)              /* not even the version is known */
+    req->head_only = empm__head_part_is(h, req->io.in, EMPM__PART_METHOD,
+                                        "HEAD");
+    /* not even the version is known */
+    if (h->spans[EMPM__PART_TARGET].len == 0)
         req->head.minor = 1;
     if (status == 408)
         req->c->flags |= EMPM__F_SHORT;
@@ -10875,27 +10919,27 @@ static int empm__dispatch_find_route(empm_request *req)
 {
     const empm__routes *t = req->w->engine->routes;
     const char *m = empm_method(req);
-    empm__head *h = &req->head;
+    const empm__span *path = &req->head.spans[EMPM__PART_PATH];
     const int options = strcmp(m, "OPTIONS") == 0;
     unsigned char small[64], *seen = small;
     char *decoded;
     int status;
     uint32_t i;
     /* OPTIONS of "*", or of "http://host" (RFC 9112 3.2.4): of all there is */
-    if (req->io.in[h->target] == '*' ||
-        (options && h->path_len == 0 && *empm_query_string(req) == '\0')) {
+    if (*empm_target(req) == '*' ||
+        (options && path->len == 0 && *empm_query_string(req) == '\0')) {
         if ((req->path_text = empm__request_strndup(req, "*", 1)) == NULL)
             return 503;
         empm__dispatch_allow(req, NULL);
         empm__request_answered(req, EMPM__BEGUN);
         return 200;
     }
-    if (h->path_len == 0)                /* "http://host" means its "/" */
+    if (path->len == 0)                  /* "http://host" means its "/" */
         req->path_text = empm__request_strndup(req, "/", 1);
     else
-        req->path_text = empm__request_strndup(req, req->io.in + h->path,
-                                               h->path_len);
-    decoded = (char *)empm_alloc(req, h->path_len + 2);
+        req->path_text = empm__request_strndup(req, req->text + path->at,
+                                               path->len);
+    decoded = (char *)empm_alloc(req, path->len + 2);
     if (req->path_text == NULL || decoded == NULL)
         return 503;
     status = empm__path_split(&req->path, req->path_text,
@@ -10985,7 +11029,7 @@ static enum empm__state empm__dispatch_request(empm__worker *w, empm__conn *c,
     w->turn_requests++;                  /* whoever answers it */
     empm__store(&w->score->began_us, w->turn_us);
     empm__request_score(w, req);
-    req->head_only = strcmp(req->io.in + h->method, "HEAD") == 0;
+    req->head_only = strcmp(empm_method(req), "HEAD") == 0;
     if ((h->flags & EMPM__H_CLOSE) ||
         (h->minor == 0 && !(h->flags & EMPM__H_KEEP)))
         empm__request_closes(req, EMPM__CLOSES_ASKED);
@@ -16000,6 +16044,8 @@ static char *empm__access_write_local(char *at, const empm_request *req)
 static char *empm__access_write_line(empm__facts *f, char *at, const char *end)
 {
     const empm__head *h = &f->req->head;
+    const empm__span *method = &h->spans[EMPM__PART_METHOD];
+    const empm__span *target = &h->spans[EMPM__PART_TARGET];
     if (f->req->text == NULL) {
         const char *s = f->in + h->start, *lf;
         size_t n = f->req->io.in_end - h->start;
@@ -16009,12 +16055,12 @@ static char *empm__access_write_line(empm__facts *f, char *at, const char *end)
         return empm__access_write(f, at, end, n > 0 ? s : NULL, n);
     }
     /* its first two words end with a NUL by now; "HTTP/1.x" is left */
-    at = empm__access_write(f, at, end, f->in + h->method, h->method_len);
+    at = empm__access_write(f, at, end, f->in + method->at, method->len);
     *at++ = ' ';
-    at = empm__access_write(f, at, end, f->in + h->target, h->target_len);
+    at = empm__access_write(f, at, end, f->in + target->at, target->len);
     *at++ = ' ';
-    return empm__access_write(f, at, end, f->in + h->target + h->target_len +
-                              1, 8);
+    return empm__access_write(f, at, end, f->in + target->at + target->len + 1,
+                              8);
 }
 
 static int64_t empm__access_wall_us(empm__worker *w, uint64_t us)
@@ -16114,10 +16160,10 @@ static const char *empm__access_server_name(const empm__facts *f, size_t *n,
                                             int given)
 {
     const empm_server *s = f->req->w->s;
-    const empm__head *h = &f->req->head;
-    const char *host = f->in + h->host;
-    *n = h->host_len;
-    if (!given || h->host_len == 0) {
+    const empm__span *span = &f->req->head.spans[EMPM__PART_HOST];
+    const char *host = f->in + span->at;
+    *n = span->len;
+    if (!given || span->len == 0) {
         *n = strlen(s->access->host);
         return s->access->host;
     }
@@ -16126,7 +16172,7 @@ static const char *empm__access_server_name(const empm__facts *f, size_t *n,
     if (*n > 0 && host[*n - 1] == ':')
         --*n;
     else
-        *n = h->host_len;
+        *n = span->len;
     return host;
 }
 
@@ -16162,7 +16208,9 @@ static char *empm__access_write_item(empm__facts *f, const empm__item *it,
     empm__worker *w = req->w;
     const empm__head *h = &req->head;
     const uint64_t took = req->began_us != 0 ? f->end_us - req->began_us : 0;
-    const int known = h->target_len > 0;     /* the request line made sense */
+    const empm__span *part = h->spans;
+    /* the request line made sense */
+    const int known = part[EMPM__PART_TARGET].len > 0;
     const char *s = NULL;
     empm__peer p;
     size_t n = 0;
@@ -16222,22 +16270,25 @@ static char *empm__access_write_item(empm__facts *f, const empm__item *it,
         s = empm__access_server_name(f, &n, it->letter == 'V');
         return empm__access_write(f, at, end, s, n);
     case 'm':
-        return empm__access_write(f, at, end, known ? f->in + h->method : NULL,
-                                  h->method_len);
+        return empm__access_write(f, at, end, known ? f->in +
+                                  part[EMPM__PART_METHOD].at : NULL,
+                                  part[EMPM__PART_METHOD].len);
     case 'U':                            /* as it was sent, unlike Apache */
-        if (known && h->path_len == 0) {
+        if (known && part[EMPM__PART_PATH].len == 0) {
             *at++ = '/';                 /* "http://host" has none */
             return at;
         }
-        return empm__access_write(f, at, end, known ? f->in + h->path : NULL,
-                                  h->path_len);
+        return empm__access_write(f, at, end, known ? f->in +
+                                  part[EMPM__PART_PATH].at : NULL,
+                                  part[EMPM__PART_PATH].len);
     case 'q':
         if (!known)
             break;
-        n = h->target + h->target_len - h->query;
+        n = part[EMPM__PART_QUERY].len;
         if (n > 0)
             *at++ = '?';
-        return empm__access_write(f, at, end, f->in + h->query, n);
+        return empm__access_write(f, at, end, f->in +
+                                  part[EMPM__PART_QUERY].at, n);
     case 'H':
         return known ? empm__text_append(at, h->minor ? "HTTP/1.1"
                                                       : "HTTP/1.0", 8)
@@ -17866,7 +17917,8 @@ static int empm__files_serve(empm_request *req, void *user)
     const empm__route *r = req->route;
     const int first = r->nsegs - 1;
     const char *m = empm_method(req);
-    char *path = (char *)empm_alloc(req, req->head.path_len + 16), *at = path;
+    const uint32_t sent = req->head.spans[EMPM__PART_PATH].len;
+    char *path = (char *)empm_alloc(req, sent + 16), *at = path;
     empm__file *f;
     int i, is_dir = 0, status;
     (void)user;
