@@ -1000,11 +1000,9 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   drain       to finish what has begun, and accept nothing
  *   wing        an optional part, which the core knows by its hooks alone
  *
- * Five calls go up, since the lower side begins what only the upper can do:
+ * Four calls go up, since the lower side begins what only the upper can do:
  *
  *   up empm__loader_file           Include: a file within a file
- *   up empm__request_fields_grow   a head has more fields than were foreseen,
- *                                  and their memory is the request's
  *   up empm__listener_run          a worker that has nothing to do listens
  *   up empm__wings                 the core calls its wings, whose list stands
  *                                  behind them
@@ -8324,6 +8322,16 @@ typedef struct empm__head {
     empm__field *fields;
 } empm__head;
 
+/* What the readers of HTTP return: 0, it is done; 100 to 599, the status with
+ * which the request is refused; or one of these. */
+enum {
+    EMPM__MORE = -1,               /* more input is needed */
+    EMPM__FULL = -2,               /* a place for one more field is needed: give
+                                      one and call again */
+    EMPM__DATA = -3,               /* bytes of the body are next */
+    EMPM__TURN = -4            /* the turn of the connection is over */
+};
+
 /* host [":" port]; an empty one is for targets without authority. */
 static int empm__head_host_valid(const empm__chars *t, const char *s, size_t n)
 {
@@ -8637,8 +8645,6 @@ static int empm__head_parse_field(empm__field *f, const empm__chars *t,
     return 0;
 }
 
-static int empm__request_fields_grow(empm__head *h, empm_request *req);
-
 /* What the head says as a whole. RFC 9112 3.2 and 6.3. */
 static int empm__head_judge(const empm__head *h)
 {
@@ -8659,72 +8665,87 @@ static uint32_t empm__head_fields_limit(const empm_config *cfg)
                                          : UINT32_MAX;
 }
 
-/* Looks at in[..end). Returns 0: more is needed; 1: the head is complete and
- * h->line is where the body begins; else the status of the refusal. */
+/* Takes the field in in[at..end), a line without its CRLF. HTTP/1 gives line
+ * after line; a protocol with another coding can write such lines and give them
+ * here, too. Returns 0, a status or EMPM__FULL. */
+static int empm__head_add_field(empm__head *h, const empm_config *cfg,
+                                const empm__chars *t, char *in, uint32_t at,
+                                uint32_t end)
+{
+    int status;
+    if (h->nfields >= empm__head_fields_limit(cfg))
+        return 431;
+    if (h->nfields == h->max_fields)
+        return EMPM__FULL;
+    status = empm__head_parse_field(&h->fields[h->nfields], t, in, at, end);
+    if (status == 0)
+        status = empm__head_parse_known(h, t, in, &h->fields[h->nfields]);
+    h->nfields += status == 0;
+    return status;
+}
+
+/* Takes the line in in[h->line..end), without its CRLF. Returns 0, a status or
+ * EMPM__FULL. */
+static int empm__head_take_line(empm__head *h, const empm_config *cfg,
+                                const empm__chars *t, char *in, uint32_t end)
+{
+    const int empty = end == h->line;
+    int status;
+    if (h->phase == EMPM__FIELDS && !empty)
+        return empm__head_add_field(h, cfg, t, in, h->line, end);
+    if (h->phase == EMPM__FIELDS) {
+        h->phase = EMPM__HEAD_DONE;
+        return 0;
+    }
+    if (empty) {                        /* RFC 9112 2.2: some send CRLF first */
+        h->start = end + 2;
+        return 0;
+    }
+    status = empm__head_parse_request_line(h, t, in, h->line, end);
+    if (status == 0)
+        h->phase = EMPM__FIELDS;
+    return status;
+}
+
+/* Reads the head in in[..end), as far as it has come. Returns 0: it is complete
+ * and its body begins at h->line; a status; EMPM__MORE or EMPM__FULL. */
 static int empm__head_parse(empm__head *h, const empm_config *cfg,
-                            const empm__chars *t, empm_request *req, char *in,
-                            uint32_t end)
+                            const empm__chars *t, char *in, uint32_t end)
 {
     int status, part;
     while (h->phase != EMPM__HEAD_DONE) {
-        const uint32_t limit = h->phase == EMPM__REQUEST_LINE
-                                   ? (uint32_t)cfg->limit_request_line
-                                   : (uint32_t)cfg->limit_request_field_size;
-        const int too_long = h->phase == EMPM__REQUEST_LINE ? 414 : 431;
+        const int first = h->phase == EMPM__REQUEST_LINE;
+        const uint32_t limit = first ? (uint32_t)cfg->limit_request_line
+                                     : (uint32_t)cfg->limit_request_field_size;
+        const int too_long = first ? 414 : 431;
         const char *lf = (const char *)memchr(in + h->scanned, '\n',
                                               end - h->scanned);
-        uint32_t stop = lf != NULL ? (uint32_t)(lf - in) : end, len;
-        len = stop - h->line;
+        const uint32_t stop = lf != NULL ? (uint32_t)(lf - in) : end;
+        const uint32_t len = stop - h->line;
         /* Not HTTP at all (a TLS hello begins with 0x16): do not wait for LF */
-        if (h->phase == EMPM__REQUEST_LINE && len > 0 &&
-            !(t->of[(unsigned char)in[h->line]] & EMPM__TCHAR) &&
-            in[h->line] != '\r')
+        if (first && len > 0 && in[h->line] != '\r' &&
+            !(t->of[(unsigned char)in[h->line]] & EMPM__TCHAR))
             return 400;
-        if (len > limit + 1)
-            return too_long;
-        if (stop - h->start >= (uint32_t)cfg->limit_request_head)
+        if (len > limit + 1 ||
+            stop - h->start >= (uint32_t)cfg->limit_request_head)
             return too_long;
         if (lf == NULL) {
             h->scanned = end;
-            return 0;
+            return EMPM__MORE;
         }
         if (len == 0 || in[stop - 1] != '\r')
             return 400;                 /* bare LF */
-        h->scanned = stop + 1;
-        len--;
-        if (h->phase == EMPM__REQUEST_LINE) {
-            if (len > 0) {              /* RFC 9112 2.2: some send CRLF first */
-                status = empm__head_parse_request_line(h, t, in, h->line,
-                                                       h->line + len);
-                if (status != 0)
-                    return status;
-                h->phase = EMPM__FIELDS;
-            }
-            h->start = len == 0 ? stop + 1 : h->start;
-        } else if (len == 0) {
-            h->phase = EMPM__HEAD_DONE;
-        } else {
-            empm__field *f;
-            if (h->nfields >= empm__head_fields_limit(cfg))
-                return 431;
-            if (h->nfields == h->max_fields && !empm__request_fields_grow(h,
-                                                                          req))
-                return 503;
-            f = &h->fields[h->nfields];
-            status = empm__head_parse_field(f, t, in, h->line, h->line + len);
-            if (status != 0 ||
-                (status = empm__head_parse_known(h, t, in, f)) != 0)
-                return status;
-            h->nfields++;
-        }
-        h->line = stop + 1;
+        status = empm__head_take_line(h, cfg, t, in, stop - 1);
+        if (status != 0)
+            return status;
+        h->line = h->scanned = stop + 1;
     }
     status = empm__head_judge(h);
     if (status != 0)
         return status;
     for (part = EMPM__PART_METHOD; part <= EMPM__PART_TARGET; part++)
         in[h->spans[part].at + h->spans[part].len] = '\0';
-    return 1;
+    return 0;
 }
 
 static void empm__head_init(empm__head *h, empm__field *fields, uint32_t max,
@@ -8831,25 +8852,65 @@ static int empm__chunk_trailer_forbidden(const char *name, size_t n)
     return 0;
 }
 
-/* Reads the framing at in[*at..end) and moves *at over it. Returns 0: more is
- * needed; 1: k->left bytes of data stand at *at (the caller takes what is there
- * and lowers k->left); 2: the body is complete; else the status of the refusal.
- * Trailer fields go to `trailers`, whose `in` is this one. */
+/* "size [extensions]" in s, n bytes, without CRLF. Returns 0 or 400. */
+static int empm__chunk_parse_size(empm__chunked *k, const empm__chars *t,
+                                  const char *s, uint32_t n)
+{
+    uint32_t i = 0;
+    int digit;
+    k->left = 0;
+    for (; i < n && (digit = empm__ascii_hex((unsigned char)s[i])) >= 0; i++) {
+        if (k->left >> 59 != 0)
+            return 400;
+        k->left = k->left * 16 + (unsigned)digit;
+    }
+    k->extra += n - i;
+    if (i == 0 || k->extra > EMPM__CHUNK_EXTRA ||
+        !empm__chunk_ext_valid(t, s + i, n - i))
+        return 400;
+    k->phase = k->left > 0 ? EMPM__CHUNK_DATA : EMPM__CHUNK_TRAILER;
+    return 0;
+}
+
+/* Takes a trailer field, or drops one that must not be, from in[at..end).
+ * Returns 0, a status or EMPM__FULL. */
+static int empm__chunk_add_trailer(empm__chunked *k, const empm_config *cfg,
+                                   const empm__chars *t, empm__head *trailers,
+                                   char *in, uint32_t at, uint32_t end)
+{
+    empm__field *f;
+    if (trailers->nfields + k->dropped >= empm__head_fields_limit(cfg))
+        return 431;
+    if (trailers->nfields == trailers->max_fields)
+        return EMPM__FULL;
+    f = &trailers->fields[trailers->nfields];
+    if (empm__head_parse_field(f, t, in, at, end) != 0)
+        return 400;
+    if (empm__chunk_trailer_forbidden(in + f->name, f->name_len))
+        k->dropped++;
+    else
+        trailers->nfields++;
+    return 0;
+}
+
+/* Reads the framing at in[*at..end) and moves *at over it. Trailer fields go to
+ * `trailers`, whose offsets count from this `in`. Returns 0: the body is
+ * complete; EMPM__DATA: k->left bytes of it begin at *at, and the caller takes
+ * what is there and lowers k->left; a status; EMPM__MORE or EMPM__FULL. */
 static int empm__chunk_parse(empm__chunked *k, const empm_config *cfg,
                              const empm__chars *t, empm__head *trailers,
-                             empm_request *req, char *in, uint32_t *at,
-                             uint32_t end)
+                             char *in, uint32_t *at, uint32_t end)
 {
-    for (;;) {
+    while (k->phase != EMPM__CHUNK_DONE) {
         const char *lf;
-        uint32_t from = *at, stop, len, i;
+        const uint32_t from = *at;
+        uint32_t stop, len;
+        int status = 0;
         if (k->phase == EMPM__CHUNK_DATA) {
             if (k->left > 0)
-                return 1;
+                return EMPM__DATA;
             k->phase = EMPM__CHUNK_END;
         }
-        if (k->phase == EMPM__CHUNK_DONE)
-            return 2;
         lf = (const char *)memchr(in + from + k->scanned, '\n',
                                   end - from - k->scanned);
         stop = lf != NULL ? (uint32_t)(lf - in) : end;
@@ -8862,49 +8923,25 @@ static int empm__chunk_parse(empm__chunked *k, const empm_config *cfg,
             return k->phase == EMPM__CHUNK_TRAILER ? 431 : 400;
         if (lf == NULL) {
             k->scanned = len;
-            return 0;
+            return EMPM__MORE;
         }
         if (len == 0 || in[stop - 1] != '\r')
             return 400;
-        len--;
+        if (k->phase == EMPM__CHUNK_END)
+            k->phase = EMPM__CHUNK_SIZE;
+        else if (k->phase == EMPM__CHUNK_SIZE)
+            status = empm__chunk_parse_size(k, t, in + from, len - 1);
+        else if (len == 1)
+            k->phase = EMPM__CHUNK_DONE;
+        else
+            status = empm__chunk_add_trailer(k, cfg, t, trailers, in, from,
+                                             stop - 1);
+        if (status != 0)
+            return status;
         k->scanned = 0;
         *at = stop + 1;
-        if (k->phase == EMPM__CHUNK_END) {
-            k->phase = EMPM__CHUNK_SIZE;
-        } else if (k->phase == EMPM__CHUNK_SIZE) {
-            uint64_t size = 0;
-            for (i = 0; i < len &&
-                 empm__ascii_hex((unsigned char)in[from + i]) >= 0;
-                 i++) {
-                if (size >> 59 != 0)
-                    return 400;
-                size = size * 16 +
-                       (unsigned)empm__ascii_hex((unsigned char)in[from + i]);
-            }
-            k->extra += len - i;
-            if (i == 0 || k->extra > EMPM__CHUNK_EXTRA ||
-                !empm__chunk_ext_valid(t, in + from + i, len - i))
-                return 400;
-            k->left = size;
-            k->phase = size > 0 ? EMPM__CHUNK_DATA : EMPM__CHUNK_TRAILER;
-        } else if (len == 0) {
-            k->phase = EMPM__CHUNK_DONE;
-        } else {
-            empm__field *f;
-            if (trailers->nfields + k->dropped >= empm__head_fields_limit(cfg))
-                return 431;
-            if (trailers->nfields == trailers->max_fields &&
-                !empm__request_fields_grow(trailers, req))
-                return 503;
-            f = &trailers->fields[trailers->nfields];
-            if (empm__head_parse_field(f, t, in, from, from + len) != 0)
-                return 400;
-            if (empm__chunk_trailer_forbidden(in + f->name, f->name_len))
-                k->dropped++;
-            else
-                trailers->nfields++;
-        }
     }
+    return 0;
 }
 
 /* ---------------------------------------------------------------------------
@@ -9285,18 +9322,49 @@ static char *empm__request_strndup(empm_request *req, const char *s, size_t n)
     return to;
 }
 
-/* Twice as many fields, in the arena. */
-static int empm__request_fields_grow(empm__head *h, empm_request *req)
+/* Answers EMPM__FULL: twice as many fields, in the arena. Returns 0, or 503:
+ * there is no memory. */
+static int empm__request_fields_grow(empm_request *req, empm__head *h)
 {
-    uint32_t max = h->max_fields ? h->max_fields * 2 : 8;
+    const uint32_t max = h->max_fields ? h->max_fields * 2 : 8;
     empm__field *f = (empm__field *)empm_alloc(req, max * sizeof *f);
     if (f == NULL)
-        return 0;
+        return 503;
     if (h->nfields > 0)
         memcpy(f, h->fields, h->nfields * sizeof *f);
     h->fields = f;
     h->max_fields = max;
-    return 1;
+    return 0;
+}
+
+/* Reads what has come of the head. As empm__head_parse(), but never FULL. */
+static int empm__request_head_parse(empm_request *req)
+{
+    const empm__worker *w = req->w;
+    int r;
+    if (req->io.in_end == req->io.in_start)
+        return EMPM__MORE;
+    do
+        r = empm__head_parse(&req->head, w->cfg, &w->s->chars, req->io.in,
+                             req->io.in_end);
+    while (r == EMPM__FULL &&
+           (r = empm__request_fields_grow(req, &req->head)) == 0);
+    return r;
+}
+
+/* Reads the framing of a body in chunks, as empm__chunk_parse(), but never
+ * FULL. */
+static int empm__request_chunk_parse(empm_request *req)
+{
+    const empm__worker *w = req->w;
+    int r;
+    do
+        r = empm__chunk_parse(&req->chunked, w->cfg, &w->s->chars,
+                              &req->trailers, req->io.in, &req->io.in_start,
+                              req->io.in_end);
+    while (r == EMPM__FULL &&
+           (r = empm__request_fields_grow(req, &req->trailers)) == 0);
+    return r;
 }
 
 /* Moves a head that is not complete yet to the front of `in`. */
@@ -11202,13 +11270,10 @@ static enum empm__state empm__do_read_head(empm__worker *w, empm__conn *c,
             if (w->s->log_request != NULL)   /* none can ask after a reset */
                 empm__request_peer(req);
         }
-        r = req->io.in_end > req->io.in_start
-                    ? empm__head_parse(&req->head, cfg, &w->s->chars, req,
-                                       req->io.in, req->io.in_end)
-                    : 0;
-        if (r == 1)
+        r = empm__request_head_parse(req);
+        if (r == 0)
             return empm__dispatch_request(w, c, req);
-        if (r != 0)
+        if (r != EMPM__MORE)
             return empm__step_refuse(req, r);
         if (req->io.out != NULL)
             return EMPM__WRITE;          /* earlier answers before we wait */
@@ -11506,40 +11571,37 @@ static int empm__body_end(empm_request *req)
     return 0;
 }
 
-/* Consumes what is at hand. 1: complete; 0: more is needed, *direct tells how
- * much of it is data; -1: the turn is over; else a status. */
+/* Consumes what is at hand. Returns 0: the body is complete; a status;
+ * EMPM__MORE, and *direct tells how much of it is data; EMPM__TURN. */
 static int empm__body_consume(empm__worker *w, empm_request *req,
                               int64_t *direct)
 {
     const int chunked = (req->head.flags & EMPM__H_CHUNKED) != 0;
     *direct = 0;
     if (req->body_mode == EMPM__BODY_IN_PLACE)
-        return (int64_t)(req->io.in_end - req->io.in_start) >= req->body_left;
+        return (int64_t)(req->io.in_end - req->io.in_start) >= req->body_left
+                   ? 0 : EMPM__MORE;
     for (;;) {
         int64_t left = req->body_left;
         size_t n;
         int status;
         if (chunked) {
-            int r = empm__chunk_parse(&req->chunked, w->cfg, &w->s->chars,
-                                      &req->trailers, req, req->io.in,
-                                      &req->io.in_start, req->io.in_end);
-            if (r == 2)
-                return 1;
-            if (r != 1)
-                return r;
+            status = empm__request_chunk_parse(req);
+            if (status != EMPM__DATA)
+                return status;
             left = req->chunked.left > INT64_MAX ? INT64_MAX
                                                  : (int64_t)req->chunked.left;
             if (req->body_limit > 0 &&
                 left > req->body_limit - req->body_len)
                 return 413;
         } else if (left == 0)
-            return 1;
+            return 0;
         n = req->io.in_end - req->io.in_start;
         if ((int64_t)n > left)
             n = (size_t)left;
         if (n == 0) {
             *direct = left;
-            return 0;
+            return EMPM__MORE;
         }
         status = empm__body_put(w, req, req->io.in + req->io.in_start, n);
         if (status != 0)
@@ -11552,7 +11614,7 @@ static int empm__body_consume(empm__worker *w, empm_request *req,
         if (req->body_mode == EMPM__BODY_PIECES) {
             w->turn_us = empm__now_us();     /* on_body may take its time */
             if (empm__turn_is_over(w))
-                return -1;
+                return EMPM__TURN;
         }
     }
 }
@@ -11630,7 +11692,7 @@ static enum empm__state empm__do_read_body(empm__worker *w, empm__conn *c,
     for (;;) {
         int64_t direct;
         status = empm__body_consume(w, req, &direct);
-        if (status == 1 && (status = empm__body_end(req)) == 0)
+        if (status == 0 && (status = empm__body_end(req)) == 0)
             return req->body_mode == EMPM__BODY_DROP ? EMPM__WRITE
                                                      : EMPM__HANDLE;
         if (status > 0)
@@ -11645,9 +11707,9 @@ static enum empm__state empm__do_read_body(empm__worker *w, empm__conn *c,
             if (r == EMPM__CUT || r == EMPM__LATE)
                 return EMPM__CLOSED;
             if (r == EMPM__TURN_OVER)
-                status = -1;
+                status = EMPM__TURN;
         }
-        if (status < 0) {
+        if (status == EMPM__TURN) {
             wait->turn_over = 1;
             return EMPM__READ_BODY;
         }
