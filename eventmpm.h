@@ -948,8 +948,9 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   platform descriptors tools log log-lines  what a server stands on
  *   settings values directives check          what can be set, and how
  *   score peer                                counters; who is at the other end
- *   handover transport wheel queue poller     a connection changes hands
- *   route engine-types pages io               patterns; workers; bytes in, out
+ *   handover wheel queue poller               a connection changes hands
+ *   route engine-types pages                  patterns; workers, engines
+ *   transport io                              bytes in, bytes out
  *   exchange taking accepting moving admission listener
  *                                             who accepts, and gives away
  *   head body                                 HTTP in
@@ -1024,13 +1025,13 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   prefix score           score
  *   prefix peer            peer counts
  *   prefix handover        conn slab
- *   prefix transport       transport socket plain conn
  *   prefix wheel           wheel
  *   prefix queue           queue
  *   prefix poller          poller
  *   prefix route           route routes path
  *   prefix engine-types    wings engine worker
  *   prefix pages           budget pool file worker page pages
+ *   prefix transport       transport socket plain conn
  *   prefix io              io
  *   prefix exchange        exchange
  *   prefix taking          listener
@@ -3996,7 +3997,7 @@ typedef struct empm__conn {
     /* the owner: a worker while it runs, the queue while it is ready */
     int32_t       fd;
     uint32_t      queue_next;    /* in the run queue, or the free list */
-    uint32_t      requests;      /* served on this connection */
+    uint32_t      requests;      /* served; in LINGER: KiB dropped */
     uint16_t      why;         /* READY bits delivered and not yet dealt with */
     uint8_t       state;        /* enum empm__state; empm__conn_enter sets it */
     uint8_t       flags;         /* EMPM__F_* */
@@ -4211,183 +4212,6 @@ static void empm__slab_return(empm__slab *sl, uint32_t i)
     c->queue_next = sl->free_head;
     sl->free_head = i;
     sl->in_use--;
-}
-
-/* ---------------------------------------------------------------------------
- * >>transport -- how bytes pass between a record and its socket
- *
- * A transport turns bytes of a protocol into bytes of a socket: here plain
- * ones. Each connection has a session of its transport, which begins with the
- * pointer to the transport's calls; plain connections share one, so an idle
- * connection pays for none.
- *
- * No call waits. Where it would have to, it says for which direction, which
- * need not be the one that was asked for: a session may have to write before
- * it can read.
- *
- * runs on   the worker that owns the connection; drop() on the listener, too
- * ------------------------------------------------------------------------- */
-
-enum {                           /* returned in place of a number of bytes */
-    EMPM__WANTS_IN  = -1,        /* the socket has nothing to read now */
-    EMPM__WANTS_OUT = -2,        /* the socket has no room now */
-    EMPM__LOST      = -3         /* the connection has failed: errno */
-};
-
-/* handshake   goes on with it: 1, it is complete; EMPM__WANTS_*; EMPM__LOST.
- *             NULL: there is none
- * recv        like recv(): bytes; 0: the client has sent its last;
- *             EMPM__WANTS_*; EMPM__LOST. Sets EMPM__F_DRAINED if neither the
- *             socket nor the session has bytes left: no event will announce
- *             those of a session
- * send        like sendmsg(): how many bytes were taken; EMPM__WANTS_*;
- *             EMPM__LOST. What goes to the socket for them is added to *wire.
- *             `more`: further bytes follow at once
- * file        sends n bytes of a file from *off on, and moves *off
- * pending     how many bytes have arrived that recv() has not given yet
- * finish      all is sent: tells the client. `closing`: close() comes next
- * drop        forgets the session, without I/O. NULL: nothing is to forget */
-typedef struct empm__transport {
-    const char *scheme;          /* of empm_scheme() */
-    int     (*handshake)(empm__conn *c);
-    ssize_t (*recv)(empm__conn *c, void *buf, size_t n);
-    ssize_t (*send)(empm__conn *c, const struct iovec *v, int n, int more,
-                    int64_t *wire);
-    ssize_t (*file)(empm__conn *c, int fd, int64_t *off, size_t n,
-                    int64_t *wire);
-    int     (*pending)(const empm__conn *c);
-    void    (*finish)(empm__conn *c, int closing);
-    void    (*drop)(empm__conn *c);
-} empm__transport;
-
-typedef struct empm__session {
-    const empm__transport *of;   /* what a transport remembers follows */
-} empm__session;
-
-static const empm__transport *empm__transport_of(const empm__conn *c)
-{
-    return c->session->of;
-}
-
-/* A call on the socket has failed. 1: it is worth another try. A hang-up that
- * was noted (`bits`) beside EAGAIN was none: look once more, then wait. */
-static int empm__socket_again(empm__conn *c, uint32_t bits, int *tried)
-{
-    if (errno == EINTR)
-        return 1;
-    if (!empm__fd_would_block(errno) || !empm__conn_noted(c, bits) || *tried)
-        return 0;
-    empm__conn_clear(c, bits);
-    return *tried = 1;
-}
-
-/* What a failed call means: `wants`, or that the connection has failed. */
-static ssize_t empm__socket_failed(ssize_t wants)
-{
-    return empm__fd_would_block(errno) ? wants : (ssize_t)EMPM__LOST;
-}
-
-/* Each call forgets the noted bit first: an event that comes behind the call
- * is noted anew. After a short read the socket is empty, unless a hang-up was
- * noted: then read on until 0 or an error. */
-static ssize_t empm__socket_recv(empm__conn *c, void *buf, size_t n)
-{
-    int tried = 0;
-    ssize_t r;
-    do {
-        empm__conn_clear(c, EMPM__READY_IN);
-        r = recv(c->fd, buf, n, 0);
-    } while (r < 0 && empm__socket_again(c, EMPM__STICKY, &tried));
-    if (r < 0)
-        r = empm__socket_failed(EMPM__WANTS_IN);
-    if (r == EMPM__WANTS_IN ||
-        (r > 0 && (size_t)r < n && !empm__conn_noted(c, EMPM__STICKY)))
-        c->flags |= EMPM__F_DRAINED;
-    return r;
-}
-
-static ssize_t empm__socket_sendv(int fd, const struct iovec *v, int n,
-                                  int flags)
-{
-    struct msghdr m;
-    memset(&m, 0, sizeof m);
-    m.msg_iov = (struct iovec *)(uintptr_t)v;
-    m.msg_iovlen = (__typeof__(m.msg_iovlen))n;
-    return sendmsg(fd, &m, flags);
-}
-
-static ssize_t empm__socket_send(empm__conn *c, const struct iovec *v, int n,
-                                 int more, int64_t *wire)
-{
-    const int flags = MSG_NOSIGNAL | (more ? MSG_MORE : 0);
-    int tried = 0;
-    ssize_t r;
-    do {
-        empm__conn_clear(c, EMPM__READY_OUT);
-        r = n == 1 ? send(c->fd, v->iov_base, v->iov_len, flags)
-                   : empm__socket_sendv(c->fd, v, n, flags);
-    } while (r < 0 && empm__socket_again(c, EMPM__READY_HUP, &tried));
-    if (r < 0)
-        return empm__socket_failed(EMPM__WANTS_OUT);
-    *wire += r;
-    return r;
-}
-
-static ssize_t empm__plain_file(empm__conn *c, int fd, int64_t *off, size_t n,
-                                int64_t *wire)
-{
-    int tried = 0;
-    ssize_t r;
-    do {
-        empm__conn_clear(c, EMPM__READY_OUT);
-        r = empm__fd_sendfile(c->fd, fd, off, n);
-    } while (r < 0 && empm__socket_again(c, EMPM__READY_HUP, &tried));
-    if (r < 0)
-        return empm__socket_failed(EMPM__WANTS_OUT);
-    *wire += r;
-    return r;
-}
-
-static int empm__plain_pending(const empm__conn *c)
-{
-    int n = 0;
-    return ioctl(c->fd, FIONREAD, &n) == 0 ? n : 0;
-}
-
-/* Before close() there is nothing to be said: it sends the FIN. */
-static void empm__plain_finish(empm__conn *c, int closing)
-{
-    if (!closing)
-        shutdown(c->fd, SHUT_WR);
-}
-
-static const empm__transport empm__plain = {
-    "http", NULL, empm__socket_recv, empm__socket_send, empm__plain_file,
-    empm__plain_pending, empm__plain_finish, NULL
-};
-
-/* The session of all plain connections. */
-static empm__session empm__plain_session = { &empm__plain };
-
-/* Closes the socket: with a reset, if only that can tell the client that its
- * answer is cut. */
-static void empm__conn_close(empm__conn *c)
-{
-    if (c->flags & EMPM__F_RESET) {
-        struct linger rst;
-        rst.l_onoff = 1;
-        rst.l_linger = 0;
-        setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &rst, sizeof rst);
-    }
-    close(c->fd);
-}
-
-/* The end of the session, whatever has become of the descriptor. */
-static void empm__conn_session_drop(empm__conn *c)
-{
-    if (empm__transport_of(c)->drop != NULL)
-        empm__transport_of(c)->drop(c);
-    c->session = NULL;
 }
 
 /* ---------------------------------------------------------------------------
@@ -5936,7 +5760,7 @@ typedef struct empm__endpoint {       /* fixed once the server has started */
     const char *text;              /* the listen string */
     int         admin;             /* status only, by an engine of its own */
     int         proxy;             /* connections begin with a PROXY header */
-    empm__session *session;        /* what connections begin with */
+    struct empm__session *session; /* what connections begin with */
     char        path[108];         /* of a unix socket that we made, or "" */
     empm__rights rights;           /* that its file shall have */
 } empm__endpoint;
@@ -6257,6 +6081,202 @@ static char *empm__worker_scratch(empm__worker *w)
 }
 
 /* ---------------------------------------------------------------------------
+ * >>transport -- how bytes pass between a record and its socket
+ *
+ * A transport turns bytes of a protocol into bytes of a socket: here plain
+ * ones. Each connection has a session of its transport, which begins with the
+ * pointer to the transport's calls; plain connections share one, so an idle
+ * connection pays for none.
+ *
+ * No call waits. Where it would have to, it says for which direction, which
+ * need not be the one that was asked for: a session may have to write before
+ * it can read.
+ *
+ * runs on   the worker that owns the connection; drop() on the listener, too
+ * ------------------------------------------------------------------------- */
+
+enum {                           /* returned in place of a number of bytes */
+    EMPM__WANTS_IN  = -1,        /* the socket has nothing to read now */
+    EMPM__WANTS_OUT = -2,        /* the socket has no room now */
+    EMPM__LOST      = -3         /* the connection has failed: errno */
+};
+
+/* handshake   goes on with it: 1, it is complete; 0, the client is refused, and
+ *             has been told; EMPM__WANTS_*; EMPM__LOST. NULL: there is none
+ * recv        like recv(): bytes; 0: the client has sent its last;
+ *             EMPM__WANTS_*; EMPM__LOST. Sets EMPM__F_DRAINED if neither the
+ *             socket nor the session has bytes left: no event will announce
+ *             those of a session
+ * send        like sendmsg(): how many bytes were sent, with all that they are
+ *             on the wire; EMPM__WANTS_*; EMPM__LOST. Bytes of which a part
+ *             may have left come again, and maybe more behind them. What goes
+ *             to the socket is added to *wire. `more`: further bytes follow
+ * file        sends n bytes of a file from *off on, and moves *off
+ * pending     how many bytes have arrived that recv() has not given yet
+ * finish      all is sent: tells the client. `closing`: close() comes next
+ * drop        forgets the session, without I/O. NULL: nothing is to forget */
+typedef struct empm__transport {
+    const char *scheme;          /* of empm_scheme() */
+    int     (*handshake)(empm__worker *w, empm__conn *c);
+    ssize_t (*recv)(empm__worker *w, empm__conn *c, void *buf, size_t n);
+    ssize_t (*send)(empm__worker *w, empm__conn *c,
+                    const struct iovec *v, int n, int more, int64_t *wire);
+    ssize_t (*file)(empm__worker *w, empm__conn *c, int fd, int64_t *off,
+                    size_t n, int64_t *wire);
+    int     (*pending)(const empm__conn *c);
+    void    (*finish)(empm__worker *w, empm__conn *c, int closing);
+    void    (*drop)(empm__conn *c);
+} empm__transport;
+
+typedef struct empm__session {
+    const empm__transport *of;   /* what a transport remembers follows */
+} empm__session;
+
+static const empm__transport *empm__transport_of(const empm__conn *c)
+{
+    return c->session->of;
+}
+
+/* A call on the socket has failed. 1: it is worth another try. A hang-up that
+ * was noted (`bits`) beside EAGAIN was none: look once more, then wait. */
+static int empm__socket_again(empm__conn *c, uint32_t bits, int *tried)
+{
+    if (errno == EINTR)
+        return 1;
+    if (!empm__fd_would_block(errno) || !empm__conn_noted(c, bits) || *tried)
+        return 0;
+    empm__conn_clear(c, bits);
+    return *tried = 1;
+}
+
+/* What a failed call means: `wants`, or that the connection has failed. */
+static ssize_t empm__socket_failed(ssize_t wants)
+{
+    return empm__fd_would_block(errno) ? wants : (ssize_t)EMPM__LOST;
+}
+
+/* Each call forgets the noted bit first: an event that comes behind the call
+ * is noted anew. After a short read the socket is empty, unless a hang-up was
+ * noted: then read on until 0 or an error. */
+static ssize_t empm__socket_recv(empm__conn *c, void *buf, size_t n)
+{
+    int tried = 0;
+    ssize_t r;
+    do {
+        empm__conn_clear(c, EMPM__READY_IN);
+        r = recv(c->fd, buf, n, 0);
+    } while (r < 0 && empm__socket_again(c, EMPM__STICKY, &tried));
+    if (r < 0)
+        r = empm__socket_failed(EMPM__WANTS_IN);
+    if (r == EMPM__WANTS_IN ||
+        (r > 0 && (size_t)r < n && !empm__conn_noted(c, EMPM__STICKY)))
+        c->flags |= EMPM__F_DRAINED;
+    return r;
+}
+
+static ssize_t empm__socket_sendv(int fd, const struct iovec *v, int n,
+                                  int flags)
+{
+    struct msghdr m;
+    memset(&m, 0, sizeof m);
+    m.msg_iov = (struct iovec *)(uintptr_t)v;
+    m.msg_iovlen = (__typeof__(m.msg_iovlen))n;
+    return sendmsg(fd, &m, flags);
+}
+
+static ssize_t empm__socket_send(empm__conn *c, const struct iovec *v, int n,
+                                 int more, int64_t *wire)
+{
+    const int flags = MSG_NOSIGNAL | (more ? MSG_MORE : 0);
+    int tried = 0;
+    ssize_t r;
+    do {
+        empm__conn_clear(c, EMPM__READY_OUT);
+        r = n == 1 ? send(c->fd, v->iov_base, v->iov_len, flags)
+                   : empm__socket_sendv(c->fd, v, n, flags);
+    } while (r < 0 && empm__socket_again(c, EMPM__READY_HUP, &tried));
+    if (r < 0)
+        return empm__socket_failed(EMPM__WANTS_OUT);
+    *wire += r;
+    return r;
+}
+
+static ssize_t empm__plain_recv(empm__worker *w, empm__conn *c,
+                                void *buf, size_t n)
+{
+    (void)w;
+    return empm__socket_recv(c, buf, n);
+}
+
+static ssize_t empm__plain_send(empm__worker *w, empm__conn *c,
+                                const struct iovec *v, int n, int more,
+                                int64_t *wire)
+{
+    (void)w;
+    return empm__socket_send(c, v, n, more, wire);
+}
+
+static ssize_t empm__plain_file(empm__worker *w, empm__conn *c, int fd,
+                                int64_t *off, size_t n, int64_t *wire)
+{
+    int tried = 0;
+    ssize_t r;
+    (void)w;
+    do {
+        empm__conn_clear(c, EMPM__READY_OUT);
+        r = empm__fd_sendfile(c->fd, fd, off, n);
+    } while (r < 0 && empm__socket_again(c, EMPM__READY_HUP, &tried));
+    if (r < 0)
+        return empm__socket_failed(EMPM__WANTS_OUT);
+    *wire += r;
+    return r;
+}
+
+static int empm__plain_pending(const empm__conn *c)
+{
+    int n = 0;
+    return ioctl(c->fd, FIONREAD, &n) == 0 ? n : 0;
+}
+
+/* Before close() there is nothing to be said: it sends the FIN. */
+static void empm__plain_finish(empm__worker *w, empm__conn *c,
+                               int closing)
+{
+    (void)w;
+    if (!closing)
+        shutdown(c->fd, SHUT_WR);
+}
+
+static const empm__transport empm__plain = {
+    "http", NULL, empm__plain_recv, empm__plain_send, empm__plain_file,
+    empm__plain_pending, empm__plain_finish, NULL
+};
+
+/* The session of all plain connections. */
+static empm__session empm__plain_session = { &empm__plain };
+
+/* Closes the socket: with a reset, if only that can tell the client that its
+ * answer is cut. */
+static void empm__conn_close(empm__conn *c)
+{
+    if (c->flags & EMPM__F_RESET) {
+        struct linger rst;
+        rst.l_onoff = 1;
+        rst.l_linger = 0;
+        setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &rst, sizeof rst);
+    }
+    close(c->fd);
+}
+
+/* The end of the session, whatever has become of the descriptor. */
+static void empm__conn_session_drop(empm__conn *c)
+{
+    if (empm__transport_of(c)->drop != NULL)
+        empm__transport_of(c)->drop(c);
+    c->session = NULL;
+}
+
+/* ---------------------------------------------------------------------------
  * >>io -- input and output of one connection
  *
  * An io is borrowed when bytes come and returned when the connection is idle.
@@ -6411,7 +6431,8 @@ static ssize_t empm__io_send_spooled(empm__worker *w, empm__conn *c,
     if (r < 0)
         return empm__io_fail(io, EMPM_ESYS, "the file cannot be read");
     v.iov_len = (size_t)r;
-    return empm__transport_of(c)->send(c, &v, 1, io->out_left > r, &io->wire);
+    return empm__transport_of(c)->send(w, c, &v, 1, io->out_left > r,
+                                       &io->wire);
 }
 
 /* Sends from the slice that is the first in the queue. */
@@ -6428,7 +6449,8 @@ static ssize_t empm__io_send_slice(empm__worker *w, empm__conn *c, empm__io *io)
         return empm__io_send_spooled(w, c, io, at,
                                      (size_t)(n < ring - at ? n : ring - at));
     }
-    r = empm__transport_of(c)->file(c, p->file->fd, &at, (size_t)n, &io->wire);
+    r = empm__transport_of(c)->file(w, c, p->file->fd, &at, (size_t)n,
+                                    &io->wire);
     if (r == 0)
         return empm__io_fail(io, EMPM_EINVAL, "the file has become shorter");
     if (r == EMPM__LOST &&
@@ -6438,7 +6460,7 @@ static ssize_t empm__io_send_slice(empm__worker *w, empm__conn *c, empm__io *io)
 }
 
 /* Sends from the pages at the front of the queue, up to the first slice. */
-static ssize_t empm__io_send_pages(empm__conn *c, empm__io *io)
+static ssize_t empm__io_send_pages(empm__worker *w, empm__conn *c, empm__io *io)
 {
     struct iovec v[16];
     const empm__page *p = io->out;
@@ -6449,7 +6471,8 @@ static ssize_t empm__io_send_pages(empm__conn *c, empm__io *io)
         slice = empm__io_has_slice(p);
         p = p->next;
     }
-    return empm__transport_of(c)->send(c, v, k, p != NULL || slice, &io->wire);
+    return empm__transport_of(c)->send(w, c, v, k, p != NULL || slice,
+                                       &io->wire);
 }
 
 /* The overflow is empty, or never will be sent. */
@@ -6483,7 +6506,7 @@ static enum empm__flushed empm__io_flush(empm__worker *w, empm__conn *c,
         ssize_t n;
         if (w->turn_bytes >= EMPM_TURN_BYTES && w->calling == EMPM__CALL_NONE)
             return EMPM__TURN_OVER;
-        n = io->out->start < io->out->end ? empm__io_send_pages(c, io)
+        n = io->out->start < io->out->end ? empm__io_send_pages(w, c, io)
                                           : empm__io_send_slice(w, c, io);
         if (n == EMPM__LOST)
             return EMPM__CUT;
@@ -10749,7 +10772,7 @@ static int empm__step_closes_idle(const empm__worker *w)
 static ssize_t empm__step_recv(empm__worker *w, empm__conn *c, void *buf,
                                size_t n)
 {
-    const ssize_t r = empm__transport_of(c)->recv(c, buf, n);
+    const ssize_t r = empm__transport_of(c)->recv(w, c, buf, n);
     if (r > 0) {
         w->turn_bytes += (uint32_t)r;
         if (c->io != NULL)
@@ -10855,6 +10878,24 @@ static enum empm__flushed empm__step_push(empm__worker *w, empm_request *req)
     if (r == EMPM__SENT)
         req->io.write_deadline = EMPM__NEVER;
     return r == EMPM__BLOCKED && empm__step_write_late(w, req) ? EMPM__LATE : r;
+}
+
+/* Nothing more will be sent: says so to the client. Returns the state: CLOSED,
+ * or LINGER, as long as empm__do_linger() has it. */
+static enum empm__state empm__step_finish(empm__worker *w, empm__conn *c,
+                                          int linger)
+{
+    const empm_config *cfg = w->cfg;
+    empm__transport_of(c)->finish(w, c, !linger);
+    if (!linger)
+        return EMPM__CLOSED;
+    c->requests = 0;                     /* from here: KiB dropped */
+    empm__store(&c->deadline_ms,
+                empm__time_after(empm__step_clock(w),
+                                 c->flags & EMPM__F_SHORT
+                                     ? cfg->linger_short_ms
+                                     : cfg->linger_timeout_ms));
+    return EMPM__LINGER;
 }
 
 /* Has this connection had its share? 16 requests, 1 MiB, 1 ms. */
@@ -11168,9 +11209,13 @@ static enum empm__state empm__do_handshake(empm__worker *w, empm__conn *c,
     }
     if (empm__transport_of(c)->handshake == NULL)
         return EMPM__READ_HEAD;
-    r = empm__transport_of(c)->handshake(c);
+    r = empm__transport_of(c)->handshake(w, c);
     if (r > 0)
         return EMPM__READ_HEAD;
+    if (r == 0) {
+        c->flags |= EMPM__F_SHORT;
+        return empm__step_finish(w, c, 1);
+    }
     if (r == EMPM__LOST)
         empm__request_lost(w, c, "handshake");
     else if (!empm__time_is_late(deadline, empm__step_clock(w)) &&
@@ -11973,7 +12018,6 @@ static void empm__writing_keep(empm__worker *w, empm__conn *c)
 static enum empm__state empm__writing_after(empm__worker *w, empm__conn *c,
                                             empm_request *req)
 {
-    const empm_config *cfg = w->cfg;
     const int more = req->io.in_end > req->io.in_start;
     empm__request_log_line(req, req->failed != 0);
     if (req->failed)                 /* a length or chunks tell that it is not
@@ -11995,16 +12039,7 @@ static enum empm__state empm__writing_after(empm__worker *w, empm__conn *c,
                      empm__transport_of(c)->pending(c) > 0;
         }
         empm__request_flight_end(w, c);
-        empm__transport_of(c)->finish(c, !linger);
-        if (!linger)
-            return EMPM__CLOSED;
-        c->requests = 0;                 /* from here: KiB dropped */
-        empm__store(&c->deadline_ms,
-                    empm__time_after(empm__step_clock(w),
-                                     c->flags & EMPM__F_SHORT
-                                                    ? cfg->linger_short_ms
-                                                    : cfg->linger_timeout_ms));
-        return EMPM__LINGER;
+        return empm__step_finish(w, c, linger);
     }
     empm__writing_keep(w, c);
     if (more) {                          /* it may be an empty line only */
@@ -12165,7 +12200,8 @@ static enum empm__state empm__do_linger(empm__worker *w, empm__conn *c,
  *      +---- failed ------+----->  CLOSED
  *
  *   from       to         by                   when
- *   HANDSHAKE  READ_HEAD  empm__do_handshake   the PROXY header is complete
+ *   HANDSHAKE  READ_HEAD  empm__do_handshake   PROXY header, handshake complete
+ *   HANDSHAKE  LINGER     empm__do_handshake   the handshake is refused
  *   READ_HEAD  READ_BODY  empm__do_read_head   head acceptable, a body follows
  *   READ_HEAD  HANDLE     empm__do_read_head   head acceptable, no body
  *   READ_HEAD  WRITE      empm__do_read_head   refused; or earlier answers wait
@@ -12273,7 +12309,7 @@ static const empm__protocol *empm__protocol_of(const empm__conn *c)
 static int empm__conn_transition_ok(int from, int to)
 {
     static const uint16_t table[EMPM__STATES] = {
-        /* HANDSHAKE */ 1 << EMPM__READ_HEAD,
+        /* HANDSHAKE */ 1 << EMPM__READ_HEAD | 1 << EMPM__LINGER,
         /* READ_HEAD */ 1 << EMPM__READ_BODY | 1 << EMPM__HANDLE |
                         1 << EMPM__WRITE | 1 << EMPM__KEEPALIVE,
         /* READ_BODY */ 1 << EMPM__HANDLE | 1 << EMPM__WRITE,
