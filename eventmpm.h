@@ -8857,22 +8857,16 @@ static int empm__chunk_ext_valid(const empm__chars *t, const char *s, size_t n)
 }
 
 /* Fields that a trailer must not carry: framing, routing, authentication,
- * content and request modifiers. */
-static int empm__chunk_trailer_forbidden(const char *name, size_t n)
+ * content and request modifiers (RFC 9110 6.5.1). A program that merged one
+ * into the head would have checked it too late. */
+static int empm__chunk_trailer_forbidden(const char *name)
 {
-    static const char *const names[] = {
-        "transfer-encoding", "content-length", "host", "connection",
-        "keep-alive", "trailer", "te", "upgrade", "expect", "max-forwards",
-        "authorization", "proxy-authorization", "proxy-connection", "cookie",
-        "content-type", "content-encoding", "content-range", "range",
-        "cache-control", "pragma", "if-match", "if-none-match",
-        "if-modified-since", "if-unmodified-since", "if-range"
-    };
-    size_t i;
-    for (i = 0; i < EMPM__COUNT(names); i++)
-        if (empm__text_same(name, n, names[i], strlen(names[i])))
-            return 1;
-    return 0;
+    return empm__text_listed(
+        "transfer-encoding content-length host connection keep-alive trailer "
+        "te upgrade expect max-forwards authorization proxy-authorization "
+        "proxy-connection cookie content-type content-encoding content-range "
+        "range cache-control pragma if-match if-none-match if-modified-since "
+        "if-unmodified-since if-range", name);
 }
 
 /* "size [extensions]" in s, n bytes, without CRLF. Returns 0 or 400. */
@@ -8909,7 +8903,7 @@ static int empm__chunk_add_trailer(empm__chunked *k, const empm_config *cfg,
     f = &trailers->fields[trailers->nfields];
     if (empm__head_parse_field(f, t, in, at, end) != 0)
         return 400;
-    if (empm__chunk_trailer_forbidden(in + f->name, f->name_len))
+    if (empm__chunk_trailer_forbidden(in + f->name))
         k->dropped++;
     else
         trailers->nfields++;
@@ -10402,13 +10396,12 @@ static int empm__response_fields_reserve(empm_request *req, size_t need)
 static int empm__response_field_add(empm_request *req, const char *name,
                                     const char *value, int replace)
 {
-    static const char *const ours[] = { "transfer-encoding", "connection",
-                                        "trailer", "upgrade", "keep-alive",
-                                        "date", "server" };
+    static const char ours[] =
+        "transfer-encoding connection trailer upgrade keep-alive date server";
     const empm__chars *t = &req->w->s->chars;
     const size_t n = name != NULL ? strlen(name) : 0;
     const size_t v = value != NULL ? strlen(value) : 0, need = n + v + 4;
-    size_t i, old;
+    size_t old;
     int r;
     if (value == NULL)
         return EMPM_EINVAL;
@@ -10421,9 +10414,8 @@ static int empm__response_field_add(empm_request *req, const char *name,
         empm__response_complain(req, "field with a bad name or value refused");
         return EMPM_EINVAL;
     }
-    for (i = 0; i < EMPM__COUNT(ours); i++)
-        if (empm__text_same(name, n, ours[i], strlen(ours[i])))
-            return EMPM_EINVAL;
+    if (empm__text_listed(ours, name))
+        return EMPM_EINVAL;
     if (empm__text_same(name, n, "content-length", 14)) {
         const int64_t len = empm__parse_u63(value, v);
         if (len < req->written) {    /* no number, or too late for it */

@@ -11741,6 +11741,44 @@ static int chunks_fed(const char *in, size_t n, size_t a, char *out,
     return r;
 }
 
+/* RFC 9110 6.5.1: a trailer that would change framing, routing, rights or the
+ * meaning of the content is dropped, in any case of letters; one whose name
+ * only begins or ends like that stays. */
+TEST(body, trailers_that_must_not_be)
+{
+    static const char *const names[] = {
+        "Transfer-Encoding", "Content-Length", "Host", "Connection",
+        "Keep-Alive", "Trailer", "TE", "Upgrade", "Expect", "Max-Forwards",
+        "Authorization", "Proxy-Authorization", "Proxy-Connection", "COOKIE",
+        "Content-Type", "Content-Encoding", "Content-Range", "range",
+        "Cache-Control", "Pragma", "If-Match", "If-None-Match",
+        "If-Modified-Since", "If-Unmodified-Since", "If-Range"
+    };
+    const empm_config cfg = empm_defaults();
+    empm__chars chars;
+
+    empm__chars_init(&chars);
+    EACH(names, i) {
+        empm__chunked k;
+        empm__field fields[4];
+        empm__head trailers;
+        char in[200];
+        const int n = snprintf(in, sizeof in, "0\r\n%s: 1\r\nX-%s: 2\r\n"
+                               "%s-X: 3\r\n\r\n", names[i], names[i],
+                               names[i]);
+        uint32_t at = 0;
+        context("%s", names[i]);
+        memset(&k, 0, sizeof k);
+        empm__head_init(&trailers, fields, 4, 0);
+        CHECK_INT(empm__chunk_parse(&k, &cfg, &chars, &trailers, in, &at,
+                                    (uint32_t)n), 0);
+        CHECK_INT(at, n);
+        CHECK_INT(k.dropped, 1);
+        CHECK_INT(trailers.nfields, 2);
+        CHECK_STR(in + fields[0].value, "2");
+    }
+}
+
 /* The chunked coding is read by RFC 9112 7.1, wherever it is cut. */
 TEST(body, chunk_grammar_at_every_split)
 {
