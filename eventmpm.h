@@ -953,7 +953,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   transport io                              bytes in, bytes out
  *   exchange taking accepting moving admission listener
  *                                             who accepts, and gives away
- *   head body                                 HTTP in
+ *   head head-lines body                      HTTP in
  *   request request-memory values notes       what a handler holds
  *   protocol response response-head response-calls
  *                                             what it answers
@@ -1040,6 +1040,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   prefix admission       listener move
  *   prefix listener        listener
  *   prefix head            head list
+ *   prefix head-lines      head
  *   prefix body            chunk
  *   prefix request         request
  *   prefix request-memory  request
@@ -8256,46 +8257,69 @@ static void *empm__listener_standby_main(void *arg)
 }
 
 /* ---------------------------------------------------------------------------
- * >>head -- request line and fields, strictly
+ * >>head -- what a head is, what is refused, and its fields and lists
  *
  * Line by line, in place: each line is judged once, when its LF has arrived, so
  * a head that comes in single bytes costs no more than one that comes whole,
  * and gets the same verdict. Names and values stay where they are and get a
- * NUL; all positions are offsets from `in`, which may move when it grows.
+ * NUL; all positions are offsets from `in`, which may move when it grows. The
+ * parser takes no memory: it says that it needs a place for a field, and goes
+ * on when it has one.
  *
- *   refused                                because
- *   bare LF, bare CR, NUL, controls        a proxy that ends lines elsewhere
- *                                          sees other fields: smuggling
- *   folded lines, space before the colon   so does one that drops or joins them
- *   names that are no token, or empty      one that skips or repairs the line
- *   Content-Length twice or a list, even   one takes the first, one the last
- *     of equal values; signs, blanks, hex
- *   Content-Length and Transfer-Encoding   CL.TE and TE.CL
- *   Transfer-Encoding in HTTP/1.0, or      the body's end is a guess
- *     without "chunked" as the last coding
- *   "chunked" twice, quoted, with          one knows it, the other does not
- *     parameters or odd blanks
- *   Host twice, none in HTTP/1.1, or with  another site's answer in a cache;
- *                                          and
- *     '@', '/', blanks, half an escape     links that lead elsewhere
- *   blanks after a chunk's size, 0x, signs TERM.EXT: sizes that are read apart
- *   a path above the root, half escapes    it would be repaired differently
+ * Two programs that read one message apart can be played off against each
+ * other. So what some server or proxy takes, and another takes differently, is
+ * refused with 400 (except where noted), and the connection ends:
  *
- *   taken                                  for
- *   empty lines before a request: they     clients that end a POST with CRLF
- *     take no room and prolong no wait
- *   bytes above 0x7f in the target         curl, PHP, Go and Java send queries
- *                                          as they were typed
- *   '#' and what follows: cut off          links, Python's http.client
- *   dots, empty segments (>>route)         apt, Go, Java, Python, PHP, Node
- *   zeros before a length (its value       senders with a fixed width; valid by
- *     counts, and its bound)               RFC 9110 8.6
- *   lists with empty elements, over        Expect: "", or twice; by RFC 9110
- *                                          5.3
- *     several fields, with quoted strings  and 5.6.1
- *   blanks around ';' and '=' in chunks    RFC 9112 7.1.1 wants it
- *   trailers that must not be: dropped     RFC 9110 6.5.1
- *   HTTP/1.2 and above: as 1.1             RFC 9110 2.5
+ *   refused                        some take it as        which opens
+ *   bare LF or CR, NUL, controls   the end of a line,     smuggling: a request
+ *                                  others as a value's    within a value
+ *   space before the colon, names  another field, or      smuggling by a length
+ *     that are no token, or empty  none                   that one overlooks
+ *   a folded line                  a part of the value,   the same
+ *                                  or a field
+ *   Content-Length twice or a      the first, or the      smuggling: where one
+ *     list, even of equal values   last                   body ends, the other
+ *                                                         reads a request
+ *   a length with sign, blank,     the digits before it   the same
+ *     hex or 64 bits
+ *   Content-Length and             either of them         CL.TE, TE.CL
+ *     Transfer-Encoding
+ *   Transfer-Encoding in HTTP/1.0  no such field          CL.TE, old proxies
+ *   a last coding that is not      a body up to the end   TE.TE: one of two
+ *     "chunked"; "chunked" twice,  of the connection, or  gives up its length
+ *     quoted, with parameters      as chunks
+ *   another coding before it: 501  bytes as they came     content past filters
+ *   Host twice, none in HTTP/1.1   the first, the last,   another site's answer
+ *                                  a site of its own      in a cache
+ *   '@', '/', blanks or half an    another host           links in mails that
+ *     escape in Host                                      lead elsewhere
+ *   "GET /  HTTP/1.1", a version   a path with blanks,    a path that filters
+ *     other than HTTP/n.n          HTTP/0.9               have not seen
+ *   HTTP/2 and above as text: 505  HTTP/1                 smuggling by upgrade
+ *   CONNECT: 501                   a tunnel               a proxy for anybody
+ *   a path above the root, half    a path within          files of others
+ *     escapes, %00
+ *   a chunk's size with 0x, sign   another size           TERM.EXT: a chunk
+ *     or blanks; bare LF in or                            within extensions
+ *     behind it
+ *   bytes between data and CRLF    data, or a size        the same
+ *
+ * What differs harmlessly, and clients need, is taken:
+ *
+ *   taken                                    for
+ *   empty lines before a request: they take  clients that end a POST with CRLF
+ *     no room and prolong no wait
+ *   bytes above 0x7f in the target           curl, PHP, Go and Java, which send
+ *                                            queries as they were typed
+ *   '#' and what follows: cut off            links, Python's http.client
+ *   dots, empty segments (>>route)           apt, Go, Java, Python, PHP, Node
+ *   zeros before a length (its value         senders with a fixed width; valid
+ *     counts, and its bound)                 by RFC 9110 8.6
+ *   lists with empty elements, over several  Expect: "", or twice; by RFC 9110
+ *     fields, with quoted strings            5.3 and 5.6.1
+ *   blanks around ';' and '=' in chunks      RFC 9112 7.1.1 wants it
+ *   trailers that must not be: dropped       RFC 9110 6.5.1
+ *   HTTP/1.2 and above: as 1.1               RFC 9110 2.5
  *
  * source    RFC 9112 2 to 6, RFC 9110 5 and 7.2
  * ------------------------------------------------------------------------- */
@@ -8322,15 +8346,14 @@ enum {                             /* empm__head.flags */
     EMPM__H_ABSOLUTE = 256
 };
 
-/* Where a piece of the head stands. */
-typedef struct empm__span {
+typedef struct empm__span {        /* where a piece of the head stands */
     uint32_t at, len;              /* an offset from in, and bytes */
 } empm__span;
 
-enum empm__part {                  /* of the request line; the host may stand
-                                      in its field instead */
+enum empm__part {                  /* of the request line */
     EMPM__PART_METHOD, EMPM__PART_TARGET,
-    EMPM__PART_PATH, EMPM__PART_QUERY, EMPM__PART_HOST,
+    EMPM__PART_PATH, EMPM__PART_QUERY,
+    EMPM__PART_HOST,               /* with its port; mostly of the Host field */
     EMPM__PARTS
 };
 
@@ -8339,9 +8362,10 @@ typedef struct empm__head {
     uint32_t start;                /* where the request line begins */
     empm__span spans[EMPM__PARTS];
     uint32_t flags;
-    int      minor, phase;
+    int      minor;                /* of the version: 0 or 1 */
+    enum empm__phase phase;
     int64_t  length;               /* Content-Length, -1: none */
-    uint32_t nfields, max_fields;
+    uint32_t nfields, max_fields;  /* fields; places for some */
     empm__field *fields;
 } empm__head;
 
@@ -8352,36 +8376,17 @@ enum {
     EMPM__FULL = -2,               /* a place for one more field is needed: give
                                       one and call again */
     EMPM__DATA = -3,               /* bytes of the body are next */
-    EMPM__TURN = -4            /* the turn of the connection is over */
+    EMPM__TURN = -4                /* the turn of the connection is over */
 };
 
-/* host [":" port]; an empty one is for targets without authority. */
-static int empm__head_host_valid(const empm__chars *t, const char *s, size_t n)
+static void empm__head_init(empm__head *h, empm__field *fields, uint32_t max,
+                            uint32_t at)
 {
-    size_t i = 0;
-    if (n > 0 && s[0] == '[') {
-        char text[INET6_ADDRSTRLEN];
-        unsigned char addr[16];
-        while (++i < n && s[i] != ']' && i < sizeof text)
-            text[i - 1] = s[i];
-        if (i == n || s[i] != ']')
-            return 0;
-        text[i - 1] = '\0';
-        if (inet_pton(AF_INET6, text, addr) != 1)
-            return 0;
-        i++;
-    } else
-        for (; i < n; i++)
-            if (empm__text_is_escape(s + i, n - i))
-                i += 2;
-            else if (!(t->of[(unsigned char)s[i]] & EMPM__HOST))
-                break;
-    if (i < n && (s[i] != ':' || i == 0))
-        return 0;
-    for (i += i < n; i < n; i++)
-        if (!empm__ascii_is_digit((unsigned char)s[i]))
-            return 0;
-    return 1;
+    memset(h, 0, sizeof *h);
+    h->line = h->scanned = h->start = at;
+    h->length = -1;
+    h->fields = fields;
+    h->max_fields = max;
 }
 
 /* Is a part of the head this word, in this case? */
@@ -8390,89 +8395,6 @@ static int empm__head_part_is(const empm__head *h, const char *in,
 {
     const empm__span *p = &h->spans[part];
     return strlen(word) == p->len && memcmp(in + p->at, word, p->len) == 0;
-}
-
-/* Cuts the target into host, path and query, by its form (RFC 9112 3.2):
- * "/path?query", "http://host/path?query", or the "*" of OPTIONS. */
-static int empm__head_parse_target(empm__head *h, const empm__chars *t,
-                                   const char *in)
-{
-    const empm__span *target = &h->spans[EMPM__PART_TARGET];
-    empm__span *path = &h->spans[EMPM__PART_PATH];
-    empm__span *query = &h->spans[EMPM__PART_QUERY];
-    const uint32_t end = target->at + target->len;
-    const char *s = in + target->at, *q;
-    if (empm__head_part_is(h, in, EMPM__PART_METHOD, "CONNECT"))
-        return 501;                     /* for proxies, whatever its target */
-    if (*s == '*')
-        return target->len == 1 &&
-                       empm__head_part_is(h, in, EMPM__PART_METHOD, "OPTIONS")
-                   ? 0 : 400;
-    if (*s != '/') {
-        empm__span *host = &h->spans[EMPM__PART_HOST];
-        const uint32_t skip =
-            target->len > 7 && empm__text_same(s, 7, "http://", 7) ? 7
-            : target->len > 8 && empm__text_same(s, 8, "https://", 8) ? 8 : 0;
-        uint32_t n = skip;
-        if (skip == 0)
-            return 400;
-        while (n < target->len && s[n] != '/' && s[n] != '?')
-            n++;
-        if (n == skip || !empm__head_host_valid(t, s + skip, n - skip))
-            return 400;
-        h->flags |= EMPM__H_ABSOLUTE;
-        host->at = target->at + skip;
-        host->len = n - skip;
-        path->at += n;
-    }
-    path->len = end - path->at;
-    q = (const char *)memchr(in + path->at, '?', path->len);
-    if (q != NULL) {
-        path->len = (uint32_t)(q - in) - path->at;
-        query->at = path->at + path->len + 1;
-        query->len = end - query->at;
-    }
-    return 0;
-}
-
-/* "method SP target SP HTTP/1.x" in in[at..end). */
-static int empm__head_parse_request_line(empm__head *h, const empm__chars *t,
-                                         char *in, uint32_t at, uint32_t end)
-{
-    empm__span *method = &h->spans[EMPM__PART_METHOD];
-    empm__span *target = &h->spans[EMPM__PART_TARGET];
-    const char *s = in + at, *e = in + end, *sp, *cut;
-    h->start = at;
-    sp = (const char *)memchr(s, ' ', (size_t)(e - s));
-    if (sp == NULL || sp == s || !empm__chars_all(t, s, (size_t)(sp - s),
-                                                  EMPM__TCHAR))
-        return 400;
-    method->at = at;
-    method->len = (uint32_t)(sp - s);
-    target->at = at + method->len + 1;
-    s = sp + 1;
-    sp = (const char *)memchr(s, ' ', (size_t)(e - s));
-    if (sp == NULL || !empm__chars_all(t, s, (size_t)(sp - s), EMPM__TARGET))
-        return 400;
-    cut = (const char *)memchr(s, '#', (size_t)(sp - s));
-    if (cut != NULL) {                  /* the version moves up to the cut */
-        memmove(in + (cut - in), sp, (size_t)(e - sp));
-        e -= sp - cut;
-        sp = cut;
-    }
-    if (sp == s)
-        return 400;
-    target->len = (uint32_t)(sp - s);
-    h->spans[EMPM__PART_PATH] = *target;     /* until we know better */
-    h->spans[EMPM__PART_QUERY].at = target->at + target->len;
-    if (e - sp != 9 || memcmp(sp, " HTTP/", 6) != 0 ||
-        !empm__ascii_is_digit((unsigned char)sp[6]) || sp[7] != '.' ||
-        !empm__ascii_is_digit((unsigned char)sp[8]))
-        return 400;
-    if (sp[6] != '1')
-        return 505;
-    h->minor = sp[8] == '0' ? 0 : 1;    /* RFC 9110 2.5: the highest we know */
-    return empm__head_parse_target(h, t, in);
 }
 
 /* The index of the first field called `name`, n bytes, from `from` on; nfields:
@@ -8574,8 +8496,135 @@ static int empm__list_last(const char *s, size_t *left, const char **item,
     return end > 0;
 }
 
-/* Transfer-Encoding, of which there may be several: nothing may follow
- * "chunked"; what else is well-formed is a coding that we do not have. */
+/* ---------------------------------------------------------------------------
+ * >>head-lines -- request line and fields, each judged when its LF has arrived
+ *
+ * A line is looked for once: what has been scanned without LF is not scanned
+ * again. The request line is cut into its parts, a field into name and value,
+ * and the fields that the server itself obeys leave flags and numbers. What the
+ * head says as a whole is judged at its end.
+ *
+ * source    RFC 9112 2 to 6, RFC 9110 5 and 7.2
+ * ------------------------------------------------------------------------- */
+
+/* Is it host [":" port], RFC 9110 4.2.1? An IPv6 address stands in brackets. An
+ * empty host is valid: it is for targets without authority. */
+static int empm__head_host_valid(const empm__chars *t, const char *s, size_t n)
+{
+    size_t i = 0;
+    if (n > 0 && s[0] == '[') {
+        char text[INET6_ADDRSTRLEN];
+        unsigned char addr[16];
+        while (++i < n && s[i] != ']' && i < sizeof text)
+            text[i - 1] = s[i];
+        if (i == n || s[i] != ']')
+            return 0;
+        text[i - 1] = '\0';
+        if (inet_pton(AF_INET6, text, addr) != 1)
+            return 0;
+        i++;
+    } else
+        for (; i < n; i++)
+            if (empm__text_is_escape(s + i, n - i))
+                i += 2;
+            else if (!(t->of[(unsigned char)s[i]] & EMPM__HOST))
+                break;
+    if (i < n && (s[i] != ':' || i == 0))
+        return 0;
+    for (i += i < n; i < n; i++)
+        if (!empm__ascii_is_digit((unsigned char)s[i]))
+            return 0;
+    return 1;
+}
+
+/* Cuts the target into host, path and query, by its form (RFC 9112 3.2):
+ * "/path?query", "http://host/path?query", or the "*" of OPTIONS. An absolute
+ * target overrules the Host field. Returns 0 or a status. */
+static int empm__head_parse_target(empm__head *h, const empm__chars *t,
+                                   const char *in)
+{
+    const empm__span *target = &h->spans[EMPM__PART_TARGET];
+    empm__span *path = &h->spans[EMPM__PART_PATH];
+    empm__span *query = &h->spans[EMPM__PART_QUERY];
+    const uint32_t end = target->at + target->len;
+    const char *s = in + target->at, *q;
+    if (empm__head_part_is(h, in, EMPM__PART_METHOD, "CONNECT"))
+        return 501;                     /* for proxies, whatever its target */
+    if (*s == '*')
+        return target->len == 1 &&
+                       empm__head_part_is(h, in, EMPM__PART_METHOD, "OPTIONS")
+                   ? 0 : 400;
+    if (*s != '/') {
+        empm__span *host = &h->spans[EMPM__PART_HOST];
+        const uint32_t skip =
+            target->len > 7 && empm__text_same(s, 7, "http://", 7) ? 7
+            : target->len > 8 && empm__text_same(s, 8, "https://", 8) ? 8 : 0;
+        uint32_t n = skip;
+        if (skip == 0)
+            return 400;
+        while (n < target->len && s[n] != '/' && s[n] != '?')
+            n++;
+        if (n == skip || !empm__head_host_valid(t, s + skip, n - skip))
+            return 400;
+        h->flags |= EMPM__H_ABSOLUTE;
+        host->at = target->at + skip;
+        host->len = n - skip;
+        path->at += n;
+    }
+    path->len = end - path->at;
+    q = (const char *)memchr(in + path->at, '?', path->len);
+    if (q != NULL) {
+        path->len = (uint32_t)(q - in) - path->at;
+        query->at = path->at + path->len + 1;
+        query->len = end - query->at;
+    }
+    return 0;
+}
+
+/* Reads "method SP target SP HTTP/1.x" in in[at..end), with one SP each: a
+ * reader that skips more blanks sees another target. Returns 0 or a status. */
+static int empm__head_parse_request_line(empm__head *h, const empm__chars *t,
+                                         char *in, uint32_t at, uint32_t end)
+{
+    empm__span *method = &h->spans[EMPM__PART_METHOD];
+    empm__span *target = &h->spans[EMPM__PART_TARGET];
+    const char *s = in + at, *e = in + end, *sp, *cut;
+    h->start = at;
+    sp = (const char *)memchr(s, ' ', (size_t)(e - s));
+    if (sp == NULL || sp == s || !empm__chars_all(t, s, (size_t)(sp - s),
+                                                  EMPM__TCHAR))
+        return 400;
+    method->at = at;
+    method->len = (uint32_t)(sp - s);
+    target->at = at + method->len + 1;
+    s = sp + 1;
+    sp = (const char *)memchr(s, ' ', (size_t)(e - s));
+    if (sp == NULL || !empm__chars_all(t, s, (size_t)(sp - s), EMPM__TARGET))
+        return 400;
+    cut = (const char *)memchr(s, '#', (size_t)(sp - s));
+    if (cut != NULL) {                  /* the version moves up to the cut */
+        memmove(in + (cut - in), sp, (size_t)(e - sp));
+        e -= sp - cut;
+        sp = cut;
+    }
+    if (sp == s)
+        return 400;
+    target->len = (uint32_t)(sp - s);
+    h->spans[EMPM__PART_PATH] = *target;     /* until we know better */
+    h->spans[EMPM__PART_QUERY].at = target->at + target->len;
+    if (e - sp != 9 || memcmp(sp, " HTTP/", 6) != 0 ||
+        !empm__ascii_is_digit((unsigned char)sp[6]) || sp[7] != '.' ||
+        !empm__ascii_is_digit((unsigned char)sp[8]))
+        return 400;
+    if (sp[6] != '1')
+        return 505;
+    h->minor = sp[8] == '0' ? 0 : 1;    /* RFC 9110 2.5: the highest we know */
+    return empm__head_parse_target(h, t, in);
+}
+
+/* Reads one Transfer-Encoding field; there may be several. Nothing may follow
+ * "chunked"; any other well-formed coding is one that the server does not have.
+ * Returns 0 or 400. */
 static int empm__head_parse_coding(empm__head *h, const empm__chars *t,
                                    const char *value)
 {
@@ -8602,7 +8651,9 @@ static int empm__head_parse_coding(empm__head *h, const empm__chars *t,
     return 0;
 }
 
-/* The fields that the server itself obeys. */
+/* Notes what a field says that the server itself obeys: Host, Connection,
+ * Content-Length, Transfer-Encoding, Expect. Their contradictions are judged
+ * later, in the whole. Returns 0 or 400. */
 static int empm__head_parse_known(empm__head *h, const empm__chars *t,
                                   const char *in, const empm__field *f)
 {
@@ -8644,7 +8695,9 @@ static int empm__head_parse_known(empm__head *h, const empm__chars *t,
     return 0;
 }
 
-/* "name:OWS value OWS"; stores the field and terminates both strings. */
+/* Reads "name:OWS value OWS" in in[at..end) into *f and ends both strings with
+ * a NUL, in place of the colon and of the byte behind the value. It needs
+ * nothing of a head. Returns 0 or 400. */
 static int empm__head_parse_field(empm__field *f, const empm__chars *t,
                                   char *in, uint32_t at, uint32_t end)
 {
@@ -8668,7 +8721,8 @@ static int empm__head_parse_field(empm__field *f, const empm__chars *t,
     return 0;
 }
 
-/* What the head says as a whole. RFC 9112 3.2 and 6.3. */
+/* Judges the head as a whole, RFC 9112 3.2 and 6.3: is there a host, and is it
+ * certain where the body ends? Returns 0 or a status. */
 static int empm__head_judge(const empm__head *h)
 {
     if (h->minor > 0 && !(h->flags & EMPM__H_HOST))
@@ -8745,13 +8799,15 @@ static int empm__head_parse(empm__head *h, const empm_config *cfg,
                                               end - h->scanned);
         const uint32_t stop = lf != NULL ? (uint32_t)(lf - in) : end;
         const uint32_t len = stop - h->line;
-        /* Not HTTP at all (a TLS hello begins with 0x16): do not wait for LF */
+        /* 1. Not HTTP at all (a TLS hello begins with 0x16): no LF will come */
         if (first && len > 0 && in[h->line] != '\r' &&
             !(t->of[(unsigned char)in[h->line]] & EMPM__TCHAR))
             return 400;
+        /* 2. Too long, whether its end has come or not */
         if (len > limit + 1 ||
             stop - h->start >= (uint32_t)cfg->limit_request_head)
             return too_long;
+        /* 3. A whole line, or none */
         if (lf == NULL) {
             h->scanned = end;
             return EMPM__MORE;
@@ -8771,16 +8827,6 @@ static int empm__head_parse(empm__head *h, const empm_config *cfg,
     return 0;
 }
 
-static void empm__head_init(empm__head *h, empm__field *fields, uint32_t max,
-                            uint32_t at)
-{
-    memset(h, 0, sizeof *h);
-    h->line = h->scanned = h->start = at;
-    h->length = -1;
-    h->fields = fields;
-    h->max_fields = max;
-}
-
 /* ---------------------------------------------------------------------------
  * >>body -- where a body ends, and the chunk grammar
  *
@@ -8790,7 +8836,9 @@ static void empm__head_init(empm__head *h, empm__field *fields, uint32_t max,
  *
  * A length is hexadecimal digits and nothing else; extensions are checked and
  * ignored; trailers are bounded like fields, and those that would change how
- * the message is read are dropped. A fault is never skipped: 400 and close.
+ * the message is read are dropped. A fault is never skipped: 400 and close. The
+ * reader sees framing alone: its caller takes the data between, to where it
+ * belongs, and without a copy through here.
  *
  * source    RFC 9112 7.1, RFC 9110 6.5.1
  * ------------------------------------------------------------------------- */
@@ -8804,14 +8852,15 @@ enum empm__chunk_phase {
 };
 
 typedef struct empm__chunked {
-    int      phase;
+    enum empm__chunk_phase phase;
     uint32_t scanned;              /* of the current line */
     uint32_t extra;                /* bytes of extensions so far */
     uint32_t dropped;              /* trailers that must not be */
     uint64_t left;                 /* of the current chunk's data */
 } empm__chunked;
 
-/* Over blanks: nobody shall send them there, and all must take them. */
+/* The index of the first byte from i on that is no blank: "bad whitespace",
+ * which no sender may produce and each recipient must take (RFC 9110 5.6.3). */
 static size_t empm__chunk_skip_bws(const char *s, size_t i, size_t n)
 {
     while (i < n && (s[i] == ' ' || s[i] == '\t'))
@@ -8819,8 +8868,8 @@ static size_t empm__chunk_skip_bws(const char *s, size_t i, size_t n)
     return i;
 }
 
-/* chunk-ext = *( BWS ";" BWS token [ BWS "=" BWS ( token / quoted-string ) ]
- * ) */
+/* Is it as RFC 9112 7.1.1 has it?
+ *   *( BWS ";" BWS token [ BWS "=" BWS ( token / quoted-string ) ] ) */
 static int empm__chunk_ext_valid(const empm__chars *t, const char *s, size_t n)
 {
     size_t i = 0, from;
