@@ -5209,9 +5209,10 @@ typedef struct empm__route {     /* one row of the user's table */
     int         root_fd;         /* EMPM_FILES, else -1 */
 } empm__route;
 
-/* A handler that takes under 100 us earns credit, up to 16; a slower one costs
- * 4, since it may have been the processor's fault, and over 1 ms all of it.
- * With less than EMPM__QUICK a worker takes leave before it calls it. */
+/* The credit of a route: +1 for a call of its handler under 100 us, up to 16;
+ * -4 for a slower one, which may have been preempted; 0 after one over 1 ms.
+ * Below EMPM__QUICK a worker gives up its place among those that run before the
+ * call, so that another may take it while the handler waits. */
 #define EMPM__QUICK 4u
 
 typedef struct empm__node {
@@ -5229,7 +5230,7 @@ typedef struct empm__routes {
     char        *text;           /* copies of the patterns */
 } empm__routes;
 
-/* A row without a pattern reads as an empty one, which is refused. */
+/* The pattern of a row. A row without one has an empty one: it is refused. */
 static const char *empm__route_text(const empm_route *r)
 {
     return r->pattern != NULL ? r->pattern : "";
@@ -5242,7 +5243,8 @@ static int empm__route_is_name(char ch)
            ch == '_' || ch == '-';
 }
 
-/* Splits a pattern in place. Returns NULL or what is wrong with it. */
+/* Splits "[METHOD ]/path" in place, into r->method and r->segs. Returns NULL,
+ * or what is wrong with it. */
 static const char *empm__route_parse(empm__route *r, char *s,
                                      const empm__chars *chars)
 {
@@ -5260,7 +5262,7 @@ static const char *empm__route_parse(empm__route *r, char *s,
     }
     if (*s != '/')
         return "the path must begin with '/'";
-    while (*s == '/') {
+    while (*s == '/') {                    /* n bytes up to the next slash */
         empm__seg *seg = &r->segs[r->nsegs++];
         size_t n = strcspn(++s, "/"), k;
         if (r->nsegs > EMPM_PATH_SEGMENTS)
@@ -5304,8 +5306,15 @@ static const char *empm__route_parse(empm__route *r, char *s,
     return *s == '\0' ? NULL : "is not a path";
 }
 
-/* How the requests that `a` serves lie to those of `b`: bits 1 (a serves some
- * that b does not), 2 (b serves some that a does not), 4 (none in common). */
+enum {                             /* how two sets of requests lie */
+    EMPM__ROUTE_MORE = 1,          /* the first has some that are not in both */
+    EMPM__ROUTE_LESS = 2,          /* the second has */
+    EMPM__ROUTE_APART = 4          /* they have none in common */
+};
+
+/* Compares the sets of requests that a and b match: method first, then segment
+ * by segment. Returns bits of the above; 0: they are the same. With MORE alone,
+ * or LESS alone, one lies within the other and is the more specific. */
 static int empm__route_compare(const empm__route *a, const empm__route *b)
 {
     int rel = 0, i;
@@ -5313,32 +5322,33 @@ static int empm__route_compare(const empm__route *a, const empm__route *b)
         int ga = strcmp(a->method, "GET") == 0, gb = strcmp(b->method,
                                                             "GET") == 0;
         if (*a->method == '\0' || (ga && strcmp(b->method, "HEAD") == 0))
-            rel |= 1;
+            rel |= EMPM__ROUTE_MORE;
         else if (*b->method == '\0' || (gb && strcmp(a->method, "HEAD") == 0))
-            rel |= 2;
+            rel |= EMPM__ROUTE_LESS;
         else
-            return 4;
+            return EMPM__ROUTE_APART;
     }
     for (i = 0;; i++) {
         const empm__seg *x = i < a->nsegs ? &a->segs[i] : NULL;
         const empm__seg *y = i < b->nsegs ? &b->segs[i] : NULL;
         if (x == NULL || y == NULL)
-            return x == NULL && y == NULL ? rel : 4;
+            return x == NULL && y == NULL ? rel : EMPM__ROUTE_APART;
         if (x->kind == EMPM__SEG_REST || y->kind == EMPM__SEG_REST) {
             if (x->kind != EMPM__SEG_REST)
-                rel |= 2;
+                rel |= EMPM__ROUTE_LESS;
             if (y->kind != EMPM__SEG_REST)
-                rel |= 1;
+                rel |= EMPM__ROUTE_MORE;
             return rel;
         }
         if (x->kind == EMPM__SEG_TEXT && y->kind == EMPM__SEG_TEXT) {
             if (x->len != y->len || memcmp(x->text, y->text, x->len) != 0)
-                return 4;
+                return EMPM__ROUTE_APART;
         } else if (x->kind != y->kind) {
             const empm__seg *lit = x->kind == EMPM__SEG_TEXT ? x : y;
             if (lit->len == 0)             /* {x} is never empty */
-                return 4;
-            rel |= x->kind == EMPM__SEG_TEXT ? 2 : 1;
+                return EMPM__ROUTE_APART;
+            rel |= x->kind == EMPM__SEG_TEXT ? EMPM__ROUTE_LESS
+                                             : EMPM__ROUTE_MORE;
         }
     }
 }
@@ -5350,7 +5360,8 @@ static int empm__route_seg_same(const empm__seg *a, const empm__seg *b)
             (a->len == b->len && memcmp(a->text, b->text, a->len) == 0));
 }
 
-/* Hangs route k into the tree; there is room for all its nodes. */
+/* Hangs route k into the tree, which has room for all its nodes. Siblings stand
+ * in the order of their kinds: the search meets literals before wildcards. */
 static void empm__route_insert(empm__routes *t, uint32_t k)
 {
     const empm__route *r = &t->list[k];
@@ -5389,17 +5400,15 @@ static void empm__routes_free(empm__routes *t)
     memset(t, 0, sizeof *t);
 }
 
-/* Compiles the user's table. What is wrong is said through `rep`. */
-static int empm__routes_init(empm__routes *t, const empm_route *user,
-                             const empm__chars *chars, empm__report *rep)
+/* Counts what n routes need and allocates it; returns 0 if there is no memory.
+ * A pattern has at most as many segments as slashes, and a segment needs at
+ * most one node. */
+static int empm__routes_reserve(empm__routes *t, const empm_route *user,
+                                size_t n)
 {
-    size_t bytes = 1, segs = 1, n = 0, i, k;
-    char *text;
-    empm__seg *seg;
-    int before = rep->errors;
-    memset(t, 0, sizeof *t);
-    for (; user != NULL && user[n].kind != EMPM__ROUTE_END; n++) {
-        const char *p = empm__route_text(&user[n]);
+    size_t bytes = 1, segs = 1, i;
+    for (i = 0; i < n; i++) {
+        const char *p = empm__route_text(&user[i]);
         bytes += strlen(p) + 1;
         for (; *p != '\0'; p++)
             segs += *p == '/';
@@ -5407,17 +5416,63 @@ static int empm__routes_init(empm__routes *t, const empm_route *user,
     }
     t->list = (empm__route *)EMPM_MALLOC((n + 1) * sizeof *t->list);
     t->nodes = (empm__node *)EMPM_MALLOC((segs + 1) * sizeof *t->nodes);
-    t->segs = seg = (empm__seg *)EMPM_MALLOC(segs * sizeof *seg);
-    t->text = text = (char *)EMPM_MALLOC(bytes);
-    if (!t->list || !t->nodes || !t->segs || !t->text) {
+    t->segs = (empm__seg *)EMPM_MALLOC(segs * sizeof *t->segs);
+    t->text = (char *)EMPM_MALLOC(bytes);
+    if (!t->list || !t->nodes || !t->segs || !t->text)
+        return 0;
+    memset(t->nodes, 0, sizeof *t->nodes);
+    t->nodes[0].child = t->nodes[0].sibling = t->nodes[0].routes = EMPM__NIL;
+    t->nnodes = 1;
+    return 1;
+}
+
+/* Reports what is wrong with the last route beside its pattern: no handler, or
+ * requests that an earlier route serves as well, with nothing to decide it. */
+static void empm__routes_check_last(const empm__routes *t, empm__report *rep)
+{
+    const empm__route *r = &t->list[t->n - 1], *other = t->list;
+    const empm_route *user = r->user;
+    if (user->kind == EMPM__ROUTE_HANDLER && user->handler == NULL)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": has no "
+                         "handler", user->pattern);
+    if (user->kind == EMPM__ROUTE_FILES &&
+        r->segs[r->nsegs - 1].kind != EMPM__SEG_REST)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": files "
+                         "need a pattern that ends with '/' or {name...}",
+                         user->pattern);
+    for (; other < r; other++) {
+        /* one whose pattern is wrong has no segments */
+        const int rel = other->nsegs > 0 ? empm__route_compare(r, other)
+                                         : EMPM__ROUTE_APART;
+        if (rel == 0 || rel == (EMPM__ROUTE_MORE | EMPM__ROUTE_LESS))
+            empm__report_say(rep, EMPM_LOG_ERROR, 5105,
+                             "routes \"%s\" and \"%s\" serve the same "
+                             "requests and neither is more specific",
+                             other->user->pattern, user->pattern);
+    }
+}
+
+/* Compiles the user's table, and reports all that is wrong with it. Returns
+ * EMPM_OK, EMPM_EINVAL or EMPM_ENOMEM; what has been made then stays until
+ * empm__routes_free(). */
+static int empm__routes_init(empm__routes *t, const empm_route *user,
+                             const empm__chars *chars, empm__report *rep)
+{
+    size_t n = 0, i;
+    char *text;
+    empm__seg *seg;
+    const int before = rep->errors;
+    memset(t, 0, sizeof *t);
+    while (user != NULL && user[n].kind != EMPM__ROUTE_END)
+        n++;
+    if (!empm__routes_reserve(t, user, n)) {
         empm__routes_free(t);
         rep->result = EMPM_ENOMEM;
         empm__report_say(rep, EMPM_LOG_ERROR, 5104, "no memory for the routes");
         return EMPM_ENOMEM;
     }
-    memset(t->nodes, 0, sizeof *t->nodes);
-    t->nodes[0].child = t->nodes[0].sibling = t->nodes[0].routes = EMPM__NIL;
-    t->nnodes = 1;
+    seg = t->segs;
+    text = t->text;
     for (i = 0; i < n; i++) {
         empm__route *r = &t->list[i];
         const char *pattern = empm__route_text(&user[i]), *why;
@@ -5434,31 +5489,16 @@ static int empm__routes_init(empm__routes *t, const empm_route *user,
             r->nsegs = 0;
             continue;
         }
-        if (user[i].kind == EMPM__ROUTE_HANDLER && user[i].handler == NULL)
-            empm__report_say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": has no "
-                             "handler", pattern);
-        if (user[i].kind == EMPM__ROUTE_FILES &&
-            r->segs[r->nsegs - 1].kind != EMPM__SEG_REST)
-            empm__report_say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": files "
-                             "need a pattern that ends with '/' or {name...}",
-                             pattern);
         text += strlen(pattern) + 1;
         seg += r->nsegs;
-        for (k = 0; k < i; k++) {
-            int rel = t->list[k].nsegs ? empm__route_compare(r, &t->list[k])
-                                       : 4;
-            if (rel == 0 || rel == 3)
-                empm__report_say(rep, EMPM_LOG_ERROR, 5105,
-                                 "routes \"%s\" and \"%s\" serve the same "
-                                 "requests and neither is more specific",
-                                 user[k].pattern, pattern);
-        }
+        empm__routes_check_last(t, rep);
         empm__route_insert(t, (uint32_t)i);
     }
     return rep->errors == before ? EMPM_OK : EMPM_EINVAL;
 }
 
-/* How well a route's method fits: 0 not at all, 1 any, 2 GET for HEAD, 3 it. */
+/* How well does a route's method fit? Returns 0: not at all; 1: the route takes
+ * any; 2: it takes GET, and this is HEAD; 3: it is the same. */
 static int empm__route_method_rank(const char *route, const char *method)
 {
     if (strcmp(route, method) == 0)
@@ -5480,11 +5520,10 @@ typedef struct empm__path {
 /* Cuts and decodes `path` of n bytes (it begins with '/') into `to`, n + 1
  * bytes, and makes it normal, in place and with a NUL behind it: an empty
  * segment goes, "." goes, ".." takes the segment before it along (RFC 3986
- * 5.2.4), and as the last one each of them leaves a slash. Whoever asks for a
- * path, routes, files or handlers, sees what is left: what one of them judges
- * is what another opens. Dots count when they are decoded, "%2e%2e" too; a
- * "%2f" is no slash. Returns 0, or the status of the refusal: 400 above the
- * root. */
+ * 5.2.4), and as the last one each of them leaves a slash. Routes, files and
+ * handlers all see what is left, so that none of them judges one path and opens
+ * another. Dots count when they are decoded, "%2e%2e" too; a "%2f" is no slash.
+ * Returns 0, or a status: 400 above the root, 414 for too many segments. */
 static int empm__path_split(empm__path *p, char *path, size_t n, char *to)
 {
     size_t i = 0, k = 0;             /* read up to here, kept up to here */
@@ -5527,8 +5566,11 @@ static int empm__path_split(empm__path *p, char *path, size_t n, char *to)
     return 0;
 }
 
-/* The most specific route at a node, or below it, that serves path and method,
- * or NULL. With `seen` it searches on, and marks all that serve the path. */
+/* Searches node `at` and below for the segments of p from i on. Returns the
+ * most specific route that serves path and method, or NULL. With `seen`, a byte
+ * for each route, it marks all that serve the path, whatever the method, and
+ * returns NULL. Each call takes one segment: it is at most EMPM_PATH_SEGMENTS
+ * deep. */
 static empm__route *empm__route_search(const empm__routes *t, uint32_t at,
                                        const empm__path *p, int i,
                                        const char *method, unsigned char *seen)
