@@ -9373,9 +9373,10 @@ static void empm__request_next(empm_request *req)
 /* ---------------------------------------------------------------------------
  * >>request-memory -- what lives as long as a request
  *
- * Memory is cut from pages of the request and goes back with them at its end; a
- * longer piece is allocated. Fields and input grow here, and nothing moves that
- * the user may point to.
+ * Memory is cut from pages of the request and goes back with them at its end,
+ * so that nothing of it has to be freed alone, and most requests need no page
+ * beside their own. A piece of more than half a page is allocated by itself.
+ * Fields and input grow here, and nothing moves that the user may point to.
  * ------------------------------------------------------------------------- */
 
 EMPM_API void *empm_alloc(empm_request *req, size_t n)
@@ -9420,6 +9421,8 @@ EMPM_API int empm_defer(empm_request *req, empm_cleanup *fn, void *p)
     return EMPM_OK;
 }
 
+/* A copy of n bytes, with a NUL, that lives as long as the request; NULL: there
+ * is no memory. */
 static char *empm__request_strndup(empm_request *req, const char *s, size_t n)
 {
     char *to = (char *)empm_alloc(req, n + 1);
@@ -9475,7 +9478,8 @@ static int empm__request_chunk_parse(empm_request *req)
     return r;
 }
 
-/* Moves a head that is not complete yet to the front of `in`. */
+/* Moves a head that is not complete yet to the front of `in`, over the requests
+ * before it that have been answered. Its offsets move along. */
 static void empm__request_in_shift(empm_request *req)
 {
     empm__head *h = &req->head;
@@ -9496,10 +9500,11 @@ static void empm__request_in_shift(empm_request *req)
     }
 }
 
-/* Makes room for more input. All positions are offsets, so `in` may move, but
- * once the head is complete the user may hold pointers into it: then the old
- * one stays until the request's end. Returns 0, or the status: 431, it would be
- * more than `most` bytes; 503, there is no memory. */
+/* Makes room for more input: twice as much, at most `most` bytes. All
+ * positions are offsets, so `in` may move; but once the head is complete the
+ * user may hold pointers into it, and then the old one stays until the
+ * request's end. Returns 0, or 431: it would be more than `most`; or 503:
+ * there is no memory. */
 static int empm__request_in_room(empm_request *req, uint32_t most)
 {
     const uint32_t cap = req->io.in_cap < most / 2 ? req->io.in_cap * 2 : most;
@@ -9532,6 +9537,8 @@ static int empm__request_in_room(empm_request *req, uint32_t most)
  * Nothing is allocated for names that are not asked for.
  * ------------------------------------------------------------------------- */
 
+/* A part of a complete head. Method, target and query end with a NUL; the query
+ * ends where the target does. */
 static const char *empm__request_part(const empm_request *req,
                                       enum empm__part part)
 {
@@ -9563,7 +9570,8 @@ EMPM_API int empm_minor_version(const empm_request *req)
     return req->head.minor;
 }
 
-/* empm_path() for a log: what a terminal would not show is escaped. */
+/* empm_path() for a log line, cut to n bytes: bytes that a terminal would obey
+ * or not show are escaped. Returns `to`. */
 static const char *empm__request_path_shown(const empm_request *req, char *to,
                                             size_t n)
 {
@@ -9578,6 +9586,7 @@ static const char *empm__request_path_shown(const empm_request *req, char *to,
     return to;
 }
 
+/* Returns the value of the first field of that name, NULL: there is none. */
 static const char *empm__request_field_find(const char *text,
                                             const empm__head *h,
                                             const char *name)
@@ -9591,6 +9600,8 @@ EMPM_API const char *empm_header(const empm_request *req, const char *name)
     return empm__request_field_find(req->text, &req->head, name);
 }
 
+/* Trailers stand in `in`, behind the chunks: there they are complete when the
+ * body is. */
 EMPM_API const char *empm_trailer(const empm_request *req, const char *name)
 {
     return req->body_open ? NULL
@@ -9608,8 +9619,8 @@ EMPM_API int empm_header_at(const empm_request *req, int i, const char **name,
     return EMPM_OK;
 }
 
-/* A value that has been asked for. It is made once: a request may last for days
- * and ask at every turn. */
+/* A value that has been asked for. It is made once, since a request may last
+ * for days and ask at every turn: memory would grow with each. */
 struct empm__value {
     struct empm__value *next;
     const char         *from;      /* where it stands as it was sent */
@@ -9619,8 +9630,9 @@ struct empm__value {
 
 enum empm__how { EMPM__AS_SENT, EMPM__DECODED, EMPM__REST };
 
-/* The n bytes at `from`, with a NUL, `how` they are wanted; what the request
- * was asked for before is found again. NULL: no memory, or a bad escape. */
+/* Returns the n bytes at `from`, with a NUL, in the way of `how`: a copy
+ * that was made for an earlier call, or a new one. NULL: no memory, or a bad
+ * escape. */
 static char *empm__request_value(empm_request *req, const char *from, size_t n,
                                  enum empm__how how)
 {
@@ -9690,8 +9702,8 @@ EMPM_API const char *empm_host(empm_request *req)
                ? empm__request_value(req, host, n, EMPM__AS_SENT) : host;
 }
 
-/* Is `key` of n bytes, decoded, the same as name? Nothing is allocated for the
- * many keys that are not. */
+/* Is `key` of n bytes, decoded, the same as name? They are compared byte by
+ * byte on the way: keys that are not asked for cost no memory. */
 static int empm__request_key_is(const char *key, size_t n, const char *name)
 {
     size_t i;
@@ -9708,7 +9720,8 @@ static int empm__request_key_is(const char *key, size_t n, const char *name)
     return *name == '\0';
 }
 
-/* name=value&name=value: the first value of `name`. */
+/* Returns the first value of `name` in "name=value&name=value", len bytes; ""
+ * if it has none; NULL: it is not there, or as empm__request_value(). */
 static const char *empm__request_pair_find(empm_request *req, const char *s,
                                            size_t len,
                                            const char *name, enum empm__how how)
@@ -9742,6 +9755,7 @@ EMPM_API const char *empm_query_raw(empm_request *req, const char *name)
     return empm__request_pair_find(req, q, strlen(q), name, EMPM__AS_SENT);
 }
 
+/* A form is read in the coding of queries; multipart/form-data is not. */
 static const char *empm__request_form_find(empm_request *req, const char *name,
                                            enum empm__how how)
 {
@@ -9772,6 +9786,7 @@ EMPM_API const char *empm_cookie(empm_request *req, const char *name)
     for (; (i = empm__head_find(h, req->text, "cookie", 6, i)) < h->nfields;
          i++) {
         const char *s = req->text + h->fields[i].value;
+        /* RFC 6265 4.2.1: name=value; name=value. Quotes are no part of it */
         while (*s != '\0') {
             size_t len = strcspn(s, ";");
             if (len > n && s[n] == '=' && memcmp(s, name, n) == 0) {
@@ -9801,13 +9816,17 @@ EMPM_API char *empm_body(empm_request *req, size_t *len)
 }
 
 /* ---------------------------------------------------------------------------
- * >>notes -- who asks, and what is noted of a request
+ * >>notes -- the client of a request, and what is noted of it
  *
- * The peer is asked of the kernel once, and only if somebody wants to know. Log
- * lines, the scoreboard and notes name the client as far as it is believed.
+ * The peer is the other end of the connection: the kernel is asked for it once,
+ * and only if something needs it. The client is the peer, or the address that a
+ * trusted proxy has named; log lines, the scoreboard and empm_client() show it.
+ * A note is a pair of strings that a handler leaves for the access log.
  * ------------------------------------------------------------------------- */
 
-/* The peer of the connection that `req` came by, asked once. */
+/* Returns the peer of the connection, which has its place beside the record.
+ * The kernel forgets it with a reset, and then its family is UNKNOWN for
+ * good. */
 static const empm__peer *empm__request_peer(empm_request *req)
 {
     empm__peer *p = empm__slab_peer(&req->w->engine->slab, req->w->index);
@@ -9833,7 +9852,8 @@ EMPM_API const char *empm_peer(empm_request *req)
     return req->peer != NULL ? req->peer : "unknown";
 }
 
-/* The client, as far as it is believed: the peer, or whom it speaks for. */
+/* Returns the client: the peer, or the address that a trusted peer speaks for.
+ * Before the head is complete it is the peer, as no field is known yet. */
 static empm__peer empm__request_client(empm_request *req)
 {
     empm__peer p = *empm__request_peer(req);
@@ -9902,8 +9922,8 @@ EMPM_API const char *empm_client(empm_request *req)
     return req->client != NULL ? req->client : "unknown";
 }
 
-/* Lets others see what this worker works for: a request whose head is
- * complete. */
+/* Shows in the scoreboard what this worker works for: request line, host and
+ * client of a complete head. */
 static void empm__request_score(empm__worker *w, empm_request *req)
 {
     empm__score_worker *sc = w->score;
@@ -9973,7 +9993,8 @@ static const char *empm__request_note(const empm_request *req, const char *name)
     return note != NULL ? note->value : NULL;
 }
 
-/* The request is over: its line into the access logs. `aborted`: too early. */
+/* Writes the line of a request that is over into the access logs. `aborted`:
+ * its answer did not reach its end. */
 static void empm__request_log_line(empm_request *req, int aborted)
 {
     if (req->w->s->log_request != NULL)
@@ -11008,8 +11029,18 @@ static void empm__turn_begin(empm__worker *w)
 }
 
 /* ---------------------------------------------------------------------------
- * >>dispatch -- the head is complete: who answers, and may it come in?
+ * >>dispatch -- from a complete head to a route and the next step
+ *
+ * All that can be judged by the head alone is judged here, before a byte of the
+ * body is waited for: the path, its route, the limits of both, and on_head. A
+ * refusal reaches the client before it sends a body in vain, and one that the
+ * connection survives drops a short body.
+ *
+ * source    RFC 9110 9.3.7 (OPTIONS), 10.1.1 (Expect), 15.5.5, 15.5.6, 15.6.2
  * ------------------------------------------------------------------------- */
+
+/* Is it a method of RFC 9110 or 5789, or of any route? Then a path without it
+ * gets 404 or 405, else 501. Methods have a case. */
 
 static int empm__dispatch_method_known(const empm__routes *t, const char *m)
 {
@@ -11025,7 +11056,8 @@ static int empm__dispatch_method_known(const empm__routes *t, const char *m)
     return 0;
 }
 
-/* The Allow field: of the routes marked in `seen`, or of all. */
+/* Sets the Allow field: each method once, of the routes that are marked in
+ * `seen`, or, if it is NULL, of all. */
 static void empm__dispatch_allow(empm_request *req, const unsigned char *seen)
 {
     const empm__routes *t = req->w->engine->routes;
@@ -11057,8 +11089,9 @@ static void empm__dispatch_allow(empm_request *req, const unsigned char *seen)
     empm_set_header(req, "Allow", list);
 }
 
-/* Writes n bytes, and those as %XX that cannot stand in a segment of a path,
- * RFC 3986 3.3, or, `query`, in a query that was sent. */
+/* Writes n bytes at `at`: as they are, or as %XX where they cannot stand in a
+ * segment of a path (RFC 3986 3.3) or, with `query`, in a query that was sent.
+ * Returns where it has ended, at most 3 n behind `at`. */
 static char *empm__dispatch_percent(char *at, const empm__chars *t,
                                     const char *s, size_t n, int query)
 {
@@ -11106,75 +11139,93 @@ static int empm__dispatch_slash_redirect(empm_request *req)
     return req->head_only || strcmp(empm_method(req), "GET") == 0 ? 301 : 308;
 }
 
-/* Finds the route. 0: req->route is set; else the status to answer with. */
-static int empm__dispatch_find_route(empm_request *req)
+/* Makes path_text, normal, and path, its segments, of the path as it was sent.
+ * Returns 0 or a status. */
+static int empm__dispatch_path(empm_request *req)
+{
+    const empm__span *sent = &req->head.spans[EMPM__PART_PATH];
+    const char *raw = sent->len > 0 ? req->text + sent->at
+                                    : "/";   /* "http://host" means its "/" */
+    const size_t n = sent->len > 0 ? sent->len : 1;
+    char *decoded = (char *)empm_alloc(req, n + 1);
+    req->path_text = empm__request_strndup(req, raw, n);
+    if (req->path_text == NULL || decoded == NULL)
+        return 503;
+    return empm__path_split(&req->path, req->path_text, n, decoded);
+}
+
+/* Is "/a/" a pattern of its own, where the request is for "/a"? Then req->path
+ * is that of "/a/" afterwards. */
+static int empm__dispatch_is_below(empm_request *req)
+{
+    const empm__route *r;
+    empm__path *p = &req->path;
+    if (p->n == EMPM_PATH_SEGMENTS || p->len[p->n - 1] == 0)
+        return 0;
+    p->seg[p->n] = p->seg[p->n - 1] + p->len[p->n - 1];    /* its NUL: "" */
+    p->len[p->n++] = 0;
+    r = empm__route_search(req->w->engine->routes, 0, p, 0, empm_method(req),
+                           NULL);
+    if (r != NULL && r->nsegs == p->n)
+        return 1;
+    p->n--;
+    return 0;
+}
+
+/* No route serves path and method. Returns the status: 200 for OPTIONS, 405
+ * with Allow if other methods are served, 404, or 501 for a method of
+ * nobody. */
+static int empm__dispatch_without_route(empm_request *req, int options)
 {
     const empm__routes *t = req->w->engine->routes;
     const char *m = empm_method(req);
-    const empm__span *path = &req->head.spans[EMPM__PART_PATH];
-    const int options = strcmp(m, "OPTIONS") == 0;
     unsigned char small[64], *seen = small;
-    char *decoded;
+    if (t->n > sizeof small &&
+        (seen = (unsigned char *)empm_alloc(req, t->n)) == NULL)
+        return 503;
+    memset(seen, 0, t->n);
+    empm__route_search(t, 0, &req->path, 0, m, seen);
+    if (memchr(seen, 1, t->n) == NULL)
+        return empm__dispatch_method_known(t, m) ? 404 : 501;
+    empm__dispatch_allow(req, seen);
+    if (!options)
+        return empm__dispatch_method_known(t, m) ? 405 : 501;
+    empm__request_answered(req, EMPM__BEGUN);
+    return 200;
+}
+
+/* Finds the route. Returns 0: req->route is set; else the status to answer
+ * with, which is 200 for OPTIONS that the server answers itself. */
+static int empm__dispatch_find_route(empm_request *req)
+{
+    const char *m = empm_method(req);
+    const int options = strcmp(m, "OPTIONS") == 0;
     int status;
-    uint32_t i;
     /* OPTIONS of "*", or of "http://host" (RFC 9112 3.2.4): of all there is */
     if (*empm_target(req) == '*' ||
-        (options && path->len == 0 && *empm_query_string(req) == '\0')) {
+        (options && req->head.spans[EMPM__PART_PATH].len == 0 &&
+         *empm_query_string(req) == '\0')) {
         if ((req->path_text = empm__request_strndup(req, "*", 1)) == NULL)
             return 503;
         empm__dispatch_allow(req, NULL);
         empm__request_answered(req, EMPM__BEGUN);
         return 200;
     }
-    if (path->len == 0)                  /* "http://host" means its "/" */
-        req->path_text = empm__request_strndup(req, "/", 1);
-    else
-        req->path_text = empm__request_strndup(req, req->text + path->at,
-                                               path->len);
-    decoded = (char *)empm_alloc(req, path->len + 2);
-    if (req->path_text == NULL || decoded == NULL)
-        return 503;
-    status = empm__path_split(&req->path, req->path_text,
-                              strlen(req->path_text), decoded);
-    if (status != 0)
+    if ((status = empm__dispatch_path(req)) != 0)
         return status;
-    req->route = empm__route_search(t, 0, &req->path, 0, m, NULL);
-    if (req->route == NULL ||
-        req->route->segs[req->route->nsegs - 1].kind == EMPM__SEG_REST) {
-        /* "/a" where "/a/" is a pattern of its own */
-        empm__path *p = &req->path;
-        if (p->n < EMPM_PATH_SEGMENTS && p->len[p->n - 1] > 0) {
-            const empm__route *below;
-            p->seg[p->n] = p->seg[p->n - 1] + p->len[p->n - 1];
-            p->len[p->n++] = 0;
-            below = empm__route_search(t, 0, p, 0, m, NULL);
-            if (below != NULL && below->nsegs == p->n)
-                return empm__dispatch_slash_redirect(req);
-            p->n--;
-        }
-    }
-    if (req->route != NULL)
-        return 0;
-    if (t->n > sizeof small && (seen = (unsigned char *)empm_alloc(req,
-                                                                   t->n)) ==
-                                   NULL)
-        return 503;
-    memset(seen, 0, t->n);
-    empm__route_search(t, 0, &req->path, 0, m, seen);
-    for (i = 0; i < t->n; i++)
-        if (seen[i]) {
-            empm__dispatch_allow(req, seen);
-            if (!options)
-                return empm__dispatch_method_known(t, m) ? 405 : 501;
-            empm__request_answered(req, EMPM__BEGUN);
-            return 200;
-        }
-    return empm__dispatch_method_known(t, m) ? 404 : 501;
+    req->route = empm__route_search(req->w->engine->routes, 0, &req->path, 0,
+                                    m, NULL);
+    if ((req->route == NULL ||
+         req->route->segs[req->route->nsegs - 1].kind == EMPM__SEG_REST) &&
+        empm__dispatch_is_below(req))
+        return empm__dispatch_slash_redirect(req);
+    return req->route != NULL ? 0 : empm__dispatch_without_route(req, options);
 }
 
-/* Answers before the body has come. A short one that is surely on its way is
- * dropped as it arrives, and the connection stays (RFC 9112 9.3); a client that
- * expects 100 Continue may well keep it. */
+/* Answers before the body has come. A short body that is surely on its way is
+ * dropped as it arrives, and the connection stays (RFC 9112 9.3). It is not
+ * sure if the client expects 100 Continue and has sent none of it: then the
+ * client may keep it. Returns the next state. */
 static enum empm__state empm__dispatch_answer_early(empm_request *req, int rc)
 {
     const empm__head *h = &req->head;
@@ -11191,7 +11242,8 @@ static enum empm__state empm__dispatch_answer_early(empm_request *req, int rc)
                                                              : EMPM__WRITE;
 }
 
-/* Counts the request for max_requests of its route; 0: there are too many. */
+/* Counts the request for max_requests of its route, until its end. Returns 0:
+ * there are too many. */
 static int empm__dispatch_route_enter(empm_request *req)
 {
     empm__route *r = req->route;
@@ -11206,8 +11258,26 @@ static int empm__dispatch_route_enter(empm_request *req)
     return 1;
 }
 
-/* The head is in: who answers, may it come in, is there a body to wait for? */
-static enum empm__state empm__dispatch_request(empm__worker *w, empm__conn *c,
+/* Decides by the head, the settings and the state of the server whether the
+ * connection closes after this answer (RFC 9112 9.3). */
+static void empm__dispatch_ending(empm_request *req)
+{
+    const empm_config *cfg = req->w->cfg;
+    const empm__head *h = &req->head;
+    if ((h->flags & EMPM__H_CLOSE) ||
+        (h->minor == 0 && !(h->flags & EMPM__H_KEEP)))
+        empm__request_closes(req, EMPM__CLOSES_ASKED);
+    if (!cfg->keep_alive || cfg->keep_alive_timeout_ms == 0 ||
+        (cfg->max_keep_alive_requests > 0 &&
+         req->c->requests + 1 >= (uint32_t)cfg->max_keep_alive_requests) ||
+        empm__engine_is_closing(req->w->engine))
+        empm__request_closes(req, EMPM__CLOSES);
+}
+
+/* The head is complete: finds its route and whether it may come in.
+ * Returns the next state: READ_BODY if there is a body to wait for, HANDLE, or
+ * that of an early answer. From here the head's text stays where it is. */
+static enum empm__state empm__dispatch_request(empm__worker *w,
                                                empm_request *req)
 {
     const empm_config *cfg = w->cfg;
@@ -11216,24 +11286,18 @@ static enum empm__state empm__dispatch_request(empm__worker *w, empm__conn *c,
     const int64_t length = h->flags & EMPM__H_CHUNKED ? -1
                            : h->length > 0 ? h->length : 0;
     req->io.in_start = h->line;
-    req->text = req->io.in;                 /* it stays where it is from here */
+    req->text = req->io.in;
     req->head_us = w->turn_us;
-    w->turn_requests++;                  /* whoever answers it */
+    w->turn_requests++;                  /* refused ones, too */
     empm__store(&w->score->began_us, w->turn_us);
     empm__request_score(w, req);
     req->head_only = strcmp(empm_method(req), "HEAD") == 0;
-    if ((h->flags & EMPM__H_CLOSE) ||
-        (h->minor == 0 && !(h->flags & EMPM__H_KEEP)))
-        empm__request_closes(req, EMPM__CLOSES_ASKED);
-    if (!cfg->keep_alive || cfg->keep_alive_timeout_ms == 0 ||
-        (cfg->max_keep_alive_requests > 0 &&
-         c->requests + 1 >= (uint32_t)cfg->max_keep_alive_requests) ||
-        empm__engine_is_closing(w->engine))
-        empm__request_closes(req, EMPM__CLOSES);
+    empm__dispatch_ending(req);
     req->body_open = length != 0;
     req->body_left = length;
     req->start_ms = req->last_byte_ms = EMPM__NEVER;
     req->received = 0;
+    /* The route, its limits, its on_head */
     status = empm__dispatch_find_route(req);
     if (status == 0) {
         const empm_route *u = req->route->user;
@@ -11258,6 +11322,8 @@ static enum empm__state empm__dispatch_request(empm__worker *w, empm__conn *c,
                 return empm__dispatch_answer_early(req, i);
         }
     }
+    /* Onward; or a fault of the client's, after which nothing more is read;
+     * or an answer after which the connection may go on */
     if (status == 0)
         return req->body_open ? EMPM__READ_BODY : EMPM__HANDLE;
     if (status == 400 || status == 413 || status == 414)
@@ -11400,7 +11466,7 @@ static enum empm__state empm__do_read_head(empm__worker *w, empm__conn *c,
         }
         r = empm__request_head_parse(req);
         if (r == 0)
-            return empm__dispatch_request(w, c, req);
+            return empm__dispatch_request(w, req);
         if (r != EMPM__MORE)
             return empm__step_refuse(req, r);
         if (req->io.out != NULL)
