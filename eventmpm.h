@@ -5695,8 +5695,8 @@ static void empm__routes_check_last(const empm__routes *t, empm__report *rep)
 }
 
 /* Compiles the user's table, and reports all that is wrong with it. Returns
- * EMPM_OK, EMPM_EINVAL or EMPM_ENOMEM; what has been made then stays until
- * empm__routes_free(). */
+ * EMPM_OK, EMPM_EINVAL or EMPM_ENOMEM; the caller frees the table in any
+ * case. */
 static int empm__routes_init(empm__routes *t, const empm_route *user,
                              const empm__chars *chars, empm__report *rep)
 {
@@ -8674,8 +8674,8 @@ static void *empm__listener_standby_main(void *arg)
  * on when it has one.
  *
  * Two programs that read one message apart can be played off against each
- * other. So what some server or proxy takes, and another takes differently, is
- * refused with 400 (except where noted), and the connection ends:
+ * other. So a form that one server or proxy takes, and another one reads as
+ * something else, is refused, with 400 where no other status stands:
  *
  *   refused                        some take it as        which opens
  *   bare LF or CR, NUL, controls   the end of a line,     smuggling: a request
@@ -8711,7 +8711,7 @@ static void *empm__listener_standby_main(void *arg)
  *     behind it
  *   bytes between data and CRLF    data, or a size        the same
  *
- * What differs harmlessly, and clients need, is taken:
+ * Forms that clients need, and that are read in one way, are taken:
  *
  *   taken                                    for
  *   empty lines before a request: they take  clients that end a POST with CRLF
@@ -8776,7 +8776,7 @@ typedef struct empm__head {
     empm__field *fields;
 } empm__head;
 
-/* What the readers of HTTP return: 0, it is done; 100 to 599, the status with
+/* Results of the readers of HTTP: 0, it is done; 100 to 599, the status with
  * which the request is refused; or one of these. */
 enum {
     EMPM__MORE = -1,               /* more input is needed */
@@ -8906,10 +8906,10 @@ static int empm__list_last(const char *s, size_t *left, const char **item,
 /* ---------------------------------------------------------------------------
  * >>head-lines -- request line and fields, each judged when its LF has arrived
  *
- * A line is looked for once: what has been scanned without LF is not scanned
- * again. The request line is cut into its parts, a field into name and value,
- * and the fields that the server itself obeys leave flags and numbers. What the
- * head says as a whole is judged at its end.
+ * A line is looked for once: bytes that have been scanned without LF are not
+ * scanned again. The request line is cut into its parts, a field into name and
+ * value, and the fields that the server itself obeys leave flags and numbers.
+ * The head as a whole is judged at its end.
  *
  * source    RFC 9112 2 to 6, RFC 9110 5 and 7.2
  * ------------------------------------------------------------------------- */
@@ -10240,6 +10240,7 @@ static void empm__request_log_v(empm_request *req, enum empm_log_level level,
                                 int code, const char *fmt, va_list ap)
     EMPM__PRINTF(4, 0);
 
+/* A message about a request names its client and its worker. */
 static void empm__request_log_v(empm_request *req, enum empm_log_level level,
                                 int code, const char *fmt, va_list ap)
 {
@@ -10250,6 +10251,7 @@ static void empm__request_log_v(empm_request *req, enum empm_log_level level,
     empm__log_v(w->cfg, level, code, (long)w->number, client, fmt, ap);
 }
 
+/* A message with a number, which load could repeat: it is limited. */
 static void empm__request_log(empm_request *req, enum empm_log_level level,
                               int code, const char *fmt, ...)
 {
@@ -10349,6 +10351,8 @@ EMPM_API int empm_note(empm_request *req, const char *name, const char *value)
     return EMPM_OK;
 }
 
+/* Returns the value of the latest note of that name; NULL: there is none, or it
+ * has been taken away. */
 EMPM__OPTIONAL
 static const char *empm__request_note(const empm_request *req, const char *name)
 {
