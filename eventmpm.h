@@ -1071,8 +1071,8 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   prefix proxy           proxy reading
  *   prefix store           sip kv
  *   prefix store-calls     store
- *   prefix access          access
  *   prefix access-items    access
+ *   prefix access-formats  access
  *   prefix access-lines    access
  *   prefix files           types file
  *   prefix conditions      date condition range file
@@ -16548,8 +16548,8 @@ static const empm__wing empm__store_wing = {
 #define EMPM__ITEM_STATUSES 8
 
 typedef struct empm__item {
-    char        letter;              /* NUL: text as it stands */
-    char        unit;                /* for what is in braces (empm__units) */
+    const struct empm__letter *is;   /* NULL: text as it stands */
+    uint8_t     unit;                /* the word in braces, counted from 1 */
     uint8_t     at_end;              /* %{end:...}t */
     uint8_t     negated, nonly;
     uint16_t    only[EMPM__ITEM_STATUSES];
@@ -16578,113 +16578,6 @@ typedef struct empm__access_logs {
     empm__access_log of[EMPM_MAX_LIST];
 } empm__access_logs;
 
-/* --- formats -------------------------------------------------------------- */
-
-/* What may stand in braces, of letters where not everything may. */
-static const struct { char letter, unit; char word[12]; } empm__units[] = {
-    { 'T', 's', "s" }, { 'T', 'm', "ms" }, { 'T', 'u', "us" },
-    { 'p', 'c', "canonical" }, { 'p', 'c', "local" }, { 'p', 'r', "remote" },
-    { 'P', 'p', "pid" }, { 'P', 't', "tid" }, { 'P', 't', "hextid" },
-    { 'a', 'c', "c" }, { 'h', 'c', "c" },
-    { 't', 's', "sec" }, { 't', 'm', "msec" }, { 't', 'u', "usec" },
-    { 't', 'M', "msec_frac" }, { 't', 'U', "usec_frac" }
-};
-
-/* One item after its '%': "!200,304{X}i". Returns NULL or what is wrong. */
-static const char *empm__access_item_parse(empm__item *it, const char **format,
-                                           char **text)
-{
-    const char *p = *format;
-    size_t i, n;
-    for (;; p++)
-        if (*p == '!')
-            it->negated = 1;
-        else if (empm__ascii_is_digit((unsigned char)*p)) {
-            n = strspn(p, "0123456789");
-            if (n != 3 || it->nonly == EMPM__ITEM_STATUSES)
-                return "wants statuses of three digits, eight at most";
-            it->only[it->nonly++] = (uint16_t)empm__parse_u63(p, n);
-            p += n - 1;
-        } else if (*p == '{') {
-            n = strcspn(++p, "}");
-            if (p[n] == '\0')
-                return "has a brace that is not closed";
-            it->text = (const char *)memcpy(*text, p, n);
-            (*text)[n] = '\0';
-            *text += n + 1;
-            p += n;
-        } else if (*p != '<' && *p != '>' && *p != ',')
-            break;
-    it->letter = *p;
-    *format = p + 1;
-    if (*p == '\0' || strchr("hlutrsbBDTXvVpmUqHaAkPLIOSfRioCen", *p) == NULL)
-        return "is not known";
-    if (strchr("ioCen", *p) != NULL)
-        return it->text != NULL && *it->text != '\0' ? NULL : "wants a {name}";
-    if (it->text == NULL)
-        return NULL;
-    if (*p == 't' && strncmp(it->text, "begin:", 6) == 0)
-        it->text += 6;
-    else if (*p == 't' && strncmp(it->text, "end:", 4) == 0) {
-        it->text += 4;
-        it->at_end = 1;
-    }
-    for (i = 0; i < EMPM__COUNT(empm__units); i++)
-        if (empm__units[i].letter == *p &&
-            strcmp(empm__units[i].word, it->text) == 0)
-            it->unit = empm__units[i].unit;
-    if (*p == 't' && *it->text == '\0')
-        it->text = NULL;
-    return it->unit != 0 || *p == 't' ? NULL
-                                      : "takes no such word in braces";
-}
-
-/* Compiles the format `f`. Returns NULL, or what is wrong with the item that
- * begins at *at. */
-static const char *empm__access_format_compile(empm__access_log *l,
-                                               const char *f, size_t *at)
-{
-    const size_t most = strlen(f) + 1;
-    const char *p = f, *why;
-    empm__item *it;
-    uint32_t tail = 1;               /* the newline */
-    char *text;
-    *at = 0;
-    l->nitems = 0;
-    l->items = (empm__item *)EMPM_MALLOC(most * (sizeof *it + 1));
-    if (l->items == NULL)
-        return "no memory";
-    text = (char *)(l->items + most);
-    while (*p != '\0') {
-        it = &l->items[l->nitems++];
-        memset(it, 0, sizeof *it);
-        if (*p == '%' && p[1] != '%') {
-            *at = (size_t)(p++ - f);
-            if ((why = empm__access_item_parse(it, &p, &text)) != NULL)
-                return why;
-            continue;
-        }
-        it->text = text;
-        while (*p != '\0' && (*p != '%' || p[1] == '%')) {
-            if (*p == '%')
-                p++;
-            if (p[0] == '\\' && (p[1] == 't' || p[1] == 'n'))
-                *text++ = *++p == 't' ? '\t' : '\n';
-            else
-                *text++ = *p;
-            p++;
-        }
-        it->len = (uint32_t)(text - it->text);
-    }
-    *at = 0;
-    for (it = l->items + l->nitems; it-- > l->items;) {
-        it->tail = tail;
-        tail += it->letter == '\0' ? it->len : EMPM__ITEM_ROOM;
-    }
-    l->least = tail;
-    return tail <= EMPM__PAGE_ROOM / 2 ? NULL : "is too long";
-}
-
 /* ---------------------------------------------------------------------------
  * >>access-items -- what a line shows of a request
  *
@@ -16698,10 +16591,18 @@ typedef struct empm__facts {
     const char   *in;                /* what the head's offsets count from */
     int           aborted;
     int           cut;               /* something had no room */
-    int           status;
+    int           known;             /* the request line made sense */
+    int64_t       status;
     int64_t       sent, body, got;   /* bytes on the wire, of the body; taken */
+    int64_t       moved;             /* sent and got */
+    int64_t       took_us, nth;      /* nth: on its connection, from 0 */
     uint64_t      end_us;
 } empm__facts;
+
+/* Writes one item at `at`, which has room for EMPM__ITEM_ROOM bytes at least;
+ * text may use all up to `end`. Returns where it ends. */
+typedef char *empm__access_writer(empm__facts *f, const empm__item *it,
+                                  char *at, const char *end);
 
 static void empm__access_facts(empm__facts *f, empm_request *req, int aborted)
 {
@@ -16729,6 +16630,10 @@ static void empm__access_facts(empm__facts *f, empm_request *req, int aborted)
     f->got = req->io.got - req->got_before -    /* the rest is the next one's */
              (req->ending != EMPM__STAYS
                   ? 0 : (int64_t)(req->io.in_end - req->io.in_start));
+    f->moved = f->got + f->sent;
+    f->known = req->head.spans[EMPM__PART_TARGET].len > 0;
+    f->took_us = req->began_us != 0 ? (int64_t)(f->end_us - req->began_us) : 0;
+    f->nth = req->c->requests;
 }
 
 /* Text of any length, escaped; NULL is "-". What has no room is cut, with "..."
@@ -16804,12 +16709,15 @@ static char *empm__access_write_peer(char *at, const empm__peer *p)
 }
 
 /* %A asks the kernel each time. */
-static char *empm__access_write_local(char *at, const empm_request *req)
+static char *empm__access_write_local(empm__facts *f, const empm__item *it,
+                                      char *at, const char *end)
 {
     struct sockaddr_storage a;
     socklen_t n = sizeof a;
+    (void)it;
+    (void)end;
     memset(&a, 0, sizeof a);
-    if (getsockname(req->c->fd, (struct sockaddr *)&a, &n) == 0 &&
+    if (getsockname(f->req->c->fd, (struct sockaddr *)&a, &n) == 0 &&
         (a.ss_family == AF_INET
              ? inet_ntop(AF_INET, &((struct sockaddr_in *)(void *)&a)->sin_addr,
                          at, EMPM__ITEM_ROOM)
@@ -16823,11 +16731,13 @@ static char *empm__access_write_local(char *at, const empm_request *req)
 }
 
 /* The request line as it came; of a head that makes no sense its first line. */
-static char *empm__access_write_line(empm__facts *f, char *at, const char *end)
+static char *empm__access_write_line(empm__facts *f, const empm__item *it,
+                                     char *at, const char *end)
 {
     const empm__head *h = &f->req->head;
     const empm__span *method = &h->spans[EMPM__PART_METHOD];
     const empm__span *target = &h->spans[EMPM__PART_TARGET];
+    (void)it;
     if (f->req->text == NULL) {
         const char *s = f->in + h->start, *lf;
         size_t n = f->req->io.in_end - h->start;
@@ -16896,19 +16806,21 @@ static char *empm__access_write_second(empm__worker *w, char *at,
 }
 
 static char *empm__access_write_time(empm__facts *f, const empm__item *it,
-                                     char *at)
+                                     char *at, const char *end)
 {
+    enum { SEC = 1, MSEC, USEC, MSEC_FRAC, USEC_FRAC };
     empm__worker *w = f->req->w;
     const int64_t us = empm__access_wall_us(w, it->at_end ||
                                             f->req->began_us == 0
                                             ? f->end_us : f->req->began_us);
     int64_t part = us % 1000000, tenth = 100000;
+    (void)end;
     switch (it->unit) {
-    case 's': return empm__access_write_number(at, us / 1000000);
-    case 'm': return empm__access_write_number(at, us / 1000);
-    case 'u': return empm__access_write_number(at, us);
-    case 'M': case 'U':
-        for (; tenth >= (it->unit == 'M' ? 1000 : 1); tenth /= 10)
+    case SEC:  return empm__access_write_number(at, us / 1000000);
+    case MSEC: return empm__access_write_number(at, us / 1000);
+    case USEC: return empm__access_write_number(at, us);
+    case MSEC_FRAC: case USEC_FRAC:
+        for (; tenth >= (it->unit == MSEC_FRAC ? 1000 : 1); tenth /= 10)
             *at++ = (char)('0' + part / tenth % 10);
         return at;
     }
@@ -16916,10 +16828,11 @@ static char *empm__access_write_time(empm__facts *f, const empm__item *it,
 }
 
 /* A field of the response: those that were set, and what every head has. */
-static char *empm__access_write_field(empm__facts *f, char *at, const char *end,
-                                      const char *name)
+static char *empm__access_write_field(empm__facts *f, const empm__item *it,
+                                      char *at, const char *end)
 {
     const empm_request *req = f->req;
+    const char *name = it->text;
     const size_t n = strlen(name);
     char *next, *line = empm__response_field_line(req, req->fields, name, n,
                                                   &next);
@@ -16938,28 +16851,35 @@ static char *empm__access_write_field(empm__facts *f, char *at, const char *end,
     return EMPM__ADD(at, "-");
 }
 
-static const char *empm__access_server_name(const empm__facts *f, size_t *n,
-                                            int given)
+/* %v: what the server is called. */
+static char *empm__access_write_name(empm__facts *f, const empm__item *it,
+                                     char *at, const char *end)
 {
-    const empm_server *s = f->req->w->s;
-    const empm__span *span = &f->req->head.spans[EMPM__PART_HOST];
-    const char *host = f->in + span->at;
-    *n = span->len;
-    if (!given || span->len == 0) {
-        *n = strlen(s->access->host);
-        return s->access->host;
-    }
-    while (*n > 0 && empm__ascii_is_digit((unsigned char)host[*n - 1]))
-        --*n;                        /* without its port */
-    if (*n > 0 && host[*n - 1] == ':')
-        --*n;
+    (void)it;
+    return empm__access_write_string(f, at, end, f->req->w->s->access->host);
+}
+
+/* %V: what the client calls it, without the port. */
+static char *empm__access_write_host(empm__facts *f, const empm__item *it,
+                                     char *at, const char *end)
+{
+    const empm__span *part = &f->req->head.spans[EMPM__PART_HOST];
+    const char *host = f->in + part->at;
+    size_t n = part->len;
+    if (n == 0)
+        return empm__access_write_name(f, it, at, end);
+    while (n > 0 && empm__ascii_is_digit((unsigned char)host[n - 1]))
+        n--;
+    if (n > 0 && host[n - 1] == ':')
+        n--;
     else
-        *n = span->len;
-    return host;
+        n = part->len;
+    return empm__access_write(f, at, end, host, n);
 }
 
 /* The file that a request of EMPM_FILES means, there or not. */
-static char *empm__access_write_file(empm__facts *f, char *at, const char *end)
+static char *empm__access_write_file(empm__facts *f, const empm__item *it,
+                                     char *at, const char *end)
 {
     const empm_request *req = f->req;
     const empm_config *cfg = req->w->cfg;
@@ -16967,6 +16887,7 @@ static char *empm__access_write_file(empm__facts *f, char *at, const char *end)
     const char *root;
     char path[1200];
     int i;
+    (void)it;
     if (r == NULL || r->user->kind != EMPM__ROUTE_FILES)
         return EMPM__ADD(at, "-");
     root = r->user->root != NULL ? r->user->root
@@ -16982,101 +16903,376 @@ static char *empm__access_write_file(empm__facts *f, char *at, const char *end)
     return at;
 }
 
+/* %a, %h: the client, as far as it is believed; {c}: the other end of its
+ * connection. */
+static char *empm__access_write_client(empm__facts *f, const empm__item *it,
+                                       char *at, const char *end)
+{
+    empm__peer p;
+    (void)end;
+    p = it->unit == 0 ? empm__request_client(f->req)
+                      : *empm__request_peer(f->req);
+    return empm__access_write_peer(at, &p);
+}
+
+/* %b: as %B, but - for none. */
+static char *empm__access_write_bytes(empm__facts *f, const empm__item *it,
+                                      char *at, const char *end)
+{
+    (void)it;
+    (void)end;
+    return f->body > 0 ? empm__access_write_number(at, f->body)
+                       : EMPM__ADD(at, "-");
+}
+
+/* %T: the time that it took: {s}, {ms} or {us}. */
+static char *empm__access_write_took(empm__facts *f, const empm__item *it,
+                                     char *at, const char *end)
+{
+    static const int64_t per[] = { 1000000, 1000000, 1000, 1 };
+    (void)end;
+    return empm__access_write_number(at, f->took_us / per[it->unit]);
+}
+
+/* %X: how the connection is after the answer. */
+static char *empm__access_write_end(empm__facts *f, const empm__item *it,
+                                    char *at, const char *end)
+{
+    const empm_request *req = f->req;
+    (void)it;
+    (void)end;
+    *at++ = f->aborted || req->refusal == EMPM__BY_END_OF_INPUT ? 'X'
+            : req->ending != EMPM__STAYS ? '-' : '+';
+    return at;
+}
+
+/* %p: {canonical} and {local}, the port of the listening socket; {remote}, the
+ * client's. */
+static char *empm__access_write_port(empm__facts *f, const empm__item *it,
+                                     char *at, const char *end)
+{
+    enum { REMOTE = 3 };
+    empm_request *req = f->req;
+    (void)end;
+    return empm__access_write_number(
+        at, it->unit == REMOTE
+                ? empm__request_peer(req)->port
+                : req->w->s->endpoints[req->c->endpoint].port);
+}
+
+/* %P: {pid}, the process; {tid} and {hextid}, the number of the worker. */
+static char *empm__access_write_pid(empm__facts *f, const empm__item *it,
+                                    char *at, const char *end)
+{
+    enum { TID = 2 };
+    const empm__worker *w = f->req->w;
+    (void)end;
+    return empm__access_write_number(at, it->unit >= TID ? (int64_t)w->number
+                                                         : w->engine->pid);
+}
+
+/* %{Field}i: of the request. */
+static char *empm__access_write_input(empm__facts *f, const empm__item *it,
+                                      char *at, const char *end)
+{
+    return empm__access_write_string(
+        f, at, end, empm__request_field_find(f->in, &f->req->head, it->text));
+}
+
+/* %R: the pattern of the route. */
+static char *empm__access_write_route(empm__facts *f, const empm__item *it,
+                                      char *at, const char *end)
+{
+    const empm__route *r = f->req->route;
+    (void)it;
+    return empm__access_write_string(f, at, end,
+                                     r != NULL ? r->user->pattern : NULL);
+}
+
+/* %{name}n: of empm_note(). */
+static char *empm__access_write_note(empm__facts *f, const empm__item *it,
+                                     char *at, const char *end)
+{
+    return empm__access_write_string(f, at, end,
+                                     empm__request_note(f->req, it->text));
+}
+
+/* %u: the note REMOTE_USER. */
+static char *empm__access_write_user(empm__facts *f, const empm__item *it,
+                                     char *at, const char *end)
+{
+    (void)it;
+    return empm__access_write_string(
+        f, at, end, empm__request_note(f->req, "REMOTE_USER"));
+}
+
+/* %{NAME}e: a note, or a variable of the environment. */
+static char *empm__access_write_variable(empm__facts *f, const empm__item *it,
+                                         char *at, const char *end)
+{
+    const char *s = empm__request_note(f->req, it->text);
+    return empm__access_write_string(f, at, end,
+                                     s != NULL ? s : getenv(it->text));
+}
+
+/* %{name}C: a cookie of the request. */
+static char *empm__access_write_cookie(empm__facts *f, const empm__item *it,
+                                       char *at, const char *end)
+{
+    empm_request *req = f->req;
+    return empm__access_write_string(f, at, end, req->text != NULL
+                                     ? empm_cookie(req, it->text) : NULL);
+}
+
+/* %m: the method. */
+static char *empm__access_write_method(empm__facts *f, const empm__item *it,
+                                       char *at, const char *end)
+{
+    const empm__span *part = &f->req->head.spans[EMPM__PART_METHOD];
+    (void)it;
+    return empm__access_write(f, at, end, f->known ? f->in + part->at : NULL,
+                              part->len);
+}
+
+/* %U: the path as it was sent; Apache's is decoded. */
+static char *empm__access_write_path(empm__facts *f, const empm__item *it,
+                                     char *at, const char *end)
+{
+    const empm__span *part = &f->req->head.spans[EMPM__PART_PATH];
+    (void)it;
+    if (f->known && part->len == 0)
+        return EMPM__ADD(at, "/");   /* "http://host" has none */
+    return empm__access_write(f, at, end, f->known ? f->in + part->at : NULL,
+                              part->len);
+}
+
+/* %q: the query with its question mark. */
+static char *empm__access_write_query(empm__facts *f, const empm__item *it,
+                                      char *at, const char *end)
+{
+    const empm__span *part = &f->req->head.spans[EMPM__PART_QUERY];
+    (void)it;
+    if (!f->known)
+        return EMPM__ADD(at, "-");
+    if (part->len > 0)
+        *at++ = '?';
+    return empm__access_write(f, at, end, f->in + part->at, part->len);
+}
+
+/* %H: the protocol. */
+static char *empm__access_write_version(empm__facts *f, const empm__item *it,
+                                        char *at, const char *end)
+{
+    (void)it;
+    (void)end;
+    if (!f->known)
+        return EMPM__ADD(at, "-");
+    return f->req->head.minor ? EMPM__ADD(at, "HTTP/1.1")
+                              : EMPM__ADD(at, "HTTP/1.0");
+}
+
+/* %l, %L: nobody knows. */
+static char *empm__access_write_nothing(empm__facts *f, const empm__item *it,
+                                        char *at, const char *end)
+{
+    (void)f;
+    (void)it;
+    (void)end;
+    return EMPM__ADD(at, "-");
+}
+
+/* --- the letters ---------------------------------------------------------- */
+
+enum empm__braces {
+    EMPM__BRACES_WORD,               /* one of `words`, or none */
+    EMPM__BRACES_NAME,               /* a name, which must be there */
+    EMPM__BRACES_TIME                /* begin: or end:, then a word or a format
+                                        of strftime() */
+};
+
+/* A row is all that is known of a letter: what may stand in its braces, and
+ * either the number that it is, of the facts, or how it is written. A test
+ * compares the rows with >>letters. */
+typedef struct empm__letter {
+    char                 letter;
+    enum empm__braces    braces;
+    const char          *words;      /* NULL: none */
+    size_t               number;     /* in the facts, if `writer` is NULL */
+    empm__access_writer *writer;
+} empm__letter;
+
+#define EMPM__LETTER_NUMBER(letter, field) \
+    { letter, EMPM__BRACES_WORD, NULL, offsetof(empm__facts, field), NULL }
+#define EMPM__LETTER(letter, braces, words, write) \
+    { letter, EMPM__BRACES_##braces, words, 0, empm__access_write_##write }
+
+static const empm__letter empm__letters[] = {
+    EMPM__LETTER('a', WORD, "c", client),
+    EMPM__LETTER('h', WORD, "c", client),
+    EMPM__LETTER('A', WORD, NULL, local),
+    EMPM__LETTER('b', WORD, NULL, bytes),
+    EMPM__LETTER_NUMBER('B', body),
+    EMPM__LETTER('C', NAME, NULL, cookie),
+    EMPM__LETTER_NUMBER('D', took_us),
+    EMPM__LETTER('e', NAME, NULL, variable),
+    EMPM__LETTER('f', WORD, NULL, file),
+    EMPM__LETTER('H', WORD, NULL, version),
+    EMPM__LETTER('i', NAME, NULL, input),
+    EMPM__LETTER_NUMBER('I', got),
+    EMPM__LETTER_NUMBER('k', nth),
+    EMPM__LETTER('l', WORD, NULL, nothing),
+    EMPM__LETTER('L', WORD, NULL, nothing),
+    EMPM__LETTER('m', WORD, NULL, method),
+    EMPM__LETTER('n', NAME, NULL, note),
+    EMPM__LETTER('o', NAME, NULL, field),
+    EMPM__LETTER_NUMBER('O', sent),
+    EMPM__LETTER('p', WORD, "canonical local remote", port),
+    EMPM__LETTER('P', WORD, "pid tid hextid", pid),
+    EMPM__LETTER('q', WORD, NULL, query),
+    EMPM__LETTER('r', WORD, NULL, line),
+    EMPM__LETTER('R', WORD, NULL, route),
+    EMPM__LETTER_NUMBER('s', status),
+    EMPM__LETTER_NUMBER('S', moved),
+    EMPM__LETTER('t', TIME, "sec msec usec msec_frac usec_frac", time),
+    EMPM__LETTER('T', WORD, "s ms us", took),
+    EMPM__LETTER('u', WORD, NULL, user),
+    EMPM__LETTER('U', WORD, NULL, path),
+    EMPM__LETTER('v', WORD, NULL, name),
+    EMPM__LETTER('V', WORD, NULL, host),
+    EMPM__LETTER('X', WORD, NULL, end)
+};
+
 /* Runs one item. There is room for EMPM__ITEM_ROOM bytes at least. */
 static char *empm__access_write_item(empm__facts *f, const empm__item *it,
                                      char *at, const char *end)
 {
-    empm_request *req = f->req;
-    empm__worker *w = req->w;
-    const empm__head *h = &req->head;
-    const uint64_t took = req->began_us != 0 ? f->end_us - req->began_us : 0;
-    const empm__span *part = h->spans;
-    /* the request line made sense */
-    const int known = part[EMPM__PART_TARGET].len > 0;
-    const char *s = NULL;
-    empm__peer p;
-    size_t n = 0;
     int i, named = it->nonly == 0;
-    if (it->letter == '\0')
+    if (it->is == NULL)
         return empm__text_append(at, it->text, it->len);
     for (i = 0; i < it->nonly; i++)
         named |= it->only[i] == f->status;
     if (it->nonly > 0 && named == it->negated)
         return EMPM__ADD(at, "-");
-    switch (it->letter) {
-    case 'h': case 'a':
-        p = it->unit == 'c' ? *empm__request_peer(req)
-                            : empm__request_client(req);
-        return empm__access_write_peer(at, &p);
-    case 'A': return empm__access_write_local(at, req);
-    case 't': return empm__access_write_time(f, it, at);
-    case 'r': return empm__access_write_line(f, at, end);
-    case 's': return empm__access_write_number(at, f->status);
-    case 'b':
-        return f->body > 0 ? empm__access_write_number(at, f->body)
-                           : EMPM__ADD(at, "-");
-    case 'B': return empm__access_write_number(at, f->body);
-    case 'D': return empm__access_write_number(at, (int64_t)took);
-    case 'T':
-        return empm__access_write_number(at, (int64_t)(it->unit == 'u' ? took
-                                                       : it->unit == 'm'
-                                                       ? took / 1000
-                                                       : took / 1000000));
-    case 'X':
-        *at++ = f->aborted || req->refusal == EMPM__BY_END_OF_INPUT ? 'X'
-                : req->ending != EMPM__STAYS ? '-' : '+';
-        return at;
-    case 'p':
+    if (it->is->writer == NULL)
         return empm__access_write_number(
-            at, it->unit == 'r' ? empm__request_peer(req)->port
-                                : w->s->endpoints[req->c->endpoint].port);
-    case 'k': return empm__access_write_number(at, req->c->requests);
-    case 'P':
-        return empm__access_write_number(
-            at, it->unit == 't' ? (int64_t)w->number : w->engine->pid);
-    case 'I': return empm__access_write_number(at, f->got);
-    case 'O': return empm__access_write_number(at, f->sent);
-    case 'S': return empm__access_write_number(at, f->got + f->sent);
-    case 'o': return empm__access_write_field(f, at, end, it->text);
-    case 'i': s = empm__request_field_find(f->in, h, it->text); break;
-    case 'f': return empm__access_write_file(f, at, end);
-    case 'R': s = req->route != NULL ? req->route->user->pattern : NULL; break;
-    case 'n': s = empm__request_note(req, it->text); break;
-    case 'u': s = empm__request_note(req, "REMOTE_USER"); break;
-    case 'e':
-        s = empm__request_note(req, it->text);
-        s = s != NULL ? s : getenv(it->text);
-        break;
-    case 'C': s = req->text != NULL ? empm_cookie(req, it->text) : NULL; break;
-    case 'v': case 'V':
-        s = empm__access_server_name(f, &n, it->letter == 'V');
-        return empm__access_write(f, at, end, s, n);
-    case 'm':
-        return empm__access_write(f, at, end, known ? f->in +
-                                  part[EMPM__PART_METHOD].at : NULL,
-                                  part[EMPM__PART_METHOD].len);
-    case 'U':                            /* as it was sent, unlike Apache */
-        if (known && part[EMPM__PART_PATH].len == 0) {
-            *at++ = '/';                 /* "http://host" has none */
-            return at;
-        }
-        return empm__access_write(f, at, end, known ? f->in +
-                                  part[EMPM__PART_PATH].at : NULL,
-                                  part[EMPM__PART_PATH].len);
-    case 'q':
-        if (!known)
-            break;
-        n = part[EMPM__PART_QUERY].len;
-        if (n > 0)
-            *at++ = '?';
-        return empm__access_write(f, at, end, f->in +
-                                  part[EMPM__PART_QUERY].at, n);
-    case 'H':
-        return known ? empm__text_append(at, h->minor ? "HTTP/1.1"
-                                                      : "HTTP/1.0", 8)
-                     : EMPM__ADD(at, "-");
+            at, *(const int64_t *)(const void *)((const char *)f +
+                                                 it->is->number));
+    return it->is->writer(f, it, at, end);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>access-formats -- a format becomes a list of items
+ *
+ * A format is read once, at the start. What is wrong with it is said with its
+ * place, and stops the start: a log that lacks what was asked for is found out
+ * too late.
+ * ------------------------------------------------------------------------- */
+
+/* Looks for the text in braces among the words of its letter. Returns NULL or
+ * what is wrong. */
+static const char *empm__access_word_parse(empm__item *it)
+{
+    const int is_time = it->is->braces == EMPM__BRACES_TIME;
+    const char *word = it->is->words;
+    size_t n;
+    int k;
+    if (is_time && strncmp(it->text, "begin:", 6) == 0)
+        it->text += 6;
+    else if (is_time && strncmp(it->text, "end:", 4) == 0) {
+        it->text += 4;
+        it->at_end = 1;
     }
-    return empm__access_write_string(f, at, end, s); /* l, L: nobody knows */
+    for (k = 1; word != NULL && *word != '\0'; k++) {
+        n = strcspn(word, " ");
+        if (strlen(it->text) == n && memcmp(it->text, word, n) == 0)
+            it->unit = (uint8_t)k;
+        word += n + (word[n] == ' ');
+    }
+    if (is_time && *it->text == '\0')
+        it->text = NULL;
+    return it->unit != 0 || is_time ? NULL : "takes no such word in braces";
+}
+
+/* One item after its '%': "!200,304{X}i". Returns NULL or what is wrong. */
+static const char *empm__access_item_parse(empm__item *it, const char **format,
+                                           char **text)
+{
+    const char *p = *format;
+    size_t i, n;
+    for (;; p++)
+        if (*p == '!')
+            it->negated = 1;
+        else if (empm__ascii_is_digit((unsigned char)*p)) {
+            n = strspn(p, "0123456789");
+            if (n != 3 || it->nonly == EMPM__ITEM_STATUSES)
+                return "wants statuses of three digits, eight at most";
+            it->only[it->nonly++] = (uint16_t)empm__parse_u63(p, n);
+            p += n - 1;
+        } else if (*p == '{') {
+            n = strcspn(++p, "}");
+            if (p[n] == '\0')
+                return "has a brace that is not closed";
+            it->text = (const char *)memcpy(*text, p, n);
+            (*text)[n] = '\0';
+            *text += n + 1;
+            p += n;
+        } else if (*p != '<' && *p != '>' && *p != ',')
+            break;
+    *format = p + 1;
+    for (i = 0; i < EMPM__COUNT(empm__letters); i++)
+        if (empm__letters[i].letter == *p)
+            it->is = &empm__letters[i];
+    if (it->is == NULL)
+        return "is not known";
+    if (it->is->braces == EMPM__BRACES_NAME)
+        return it->text != NULL && *it->text != '\0' ? NULL : "wants a {name}";
+    return it->text != NULL ? empm__access_word_parse(it) : NULL;
+}
+
+/* Compiles the format `f`. Returns NULL, or what is wrong with the item that
+ * begins at *at. */
+static const char *empm__access_format_compile(empm__access_log *l,
+                                               const char *f, size_t *at)
+{
+    const size_t most = strlen(f) + 1;
+    const char *p = f, *why;
+    empm__item *it;
+    uint32_t tail = 1;               /* the newline */
+    char *text;
+    *at = 0;
+    l->nitems = 0;
+    l->items = (empm__item *)EMPM_MALLOC(most * (sizeof *it + 1));
+    if (l->items == NULL)
+        return "no memory";
+    text = (char *)(l->items + most);
+    while (*p != '\0') {
+        it = &l->items[l->nitems++];
+        memset(it, 0, sizeof *it);
+        if (*p == '%' && p[1] != '%') {
+            *at = (size_t)(p++ - f);
+            if ((why = empm__access_item_parse(it, &p, &text)) != NULL)
+                return why;
+            continue;
+        }
+        it->text = text;
+        while (*p != '\0' && (*p != '%' || p[1] == '%')) {
+            if (*p == '%')
+                p++;
+            if (p[0] == '\\' && (p[1] == 't' || p[1] == 'n'))
+                *text++ = *++p == 't' ? '\t' : '\n';
+            else
+                *text++ = *p;
+            p++;
+        }
+        it->len = (uint32_t)(text - it->text);
+    }
+    *at = 0;
+    for (it = l->items + l->nitems; it-- > l->items;) {
+        it->tail = tail;
+        tail += it->is == NULL ? it->len : EMPM__ITEM_ROOM;
+    }
+    l->least = tail;
+    return tail <= EMPM__PAGE_ROOM / 2 ? NULL : "is too long";
 }
 
 /* ---------------------------------------------------------------------------

@@ -13203,8 +13203,12 @@ TEST(access, table_of_letters)
     cfg.routes = routes;
     cfg.custom_log[0] = format;
     for (i = 33; i < 127; i++) {
+        size_t k;
+        for (k = 0; k + 1 < EMPM__COUNT(empm__letters) &&
+                    empm__letters[k].letter != (char)i; k++)
+            ;
         snprintf(format, sizeof format, "x %%%s%c",
-                 strchr("ioCen", i) != NULL ? "{x}" : "", i);
+                 empm__letters[k].braces == EMPM__BRACES_NAME ? "{x}" : "", i);
         if (strchr("!,<>{\"\\", i) != NULL || (i >= '0' && i <= '9'))
             continue;                /* what stands before a letter */
         context("%s", format);
