@@ -941,7 +941,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
 #define EVENTMPM_IMPLEMENTED
 
 /* ---------------------------------------------------------------------------
- * >>map -- the sections, the threads, the locks
+ * >>map -- the page to begin with
  *
  * Each section uses only those above it:
  *
@@ -969,18 +969,54 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *                                             a parent and its children
  *   main configtest control                   a command line
  *
- * Threads of a child: threads_per_child workers (>>conn), of which one that has
- * nothing to do is the listener (>>listener); the standby, which is it if all
- * are busy; and the main thread, which waits for orders. "The listener" is a
- * role, and what belongs to it passes on with the role, under queue.lock.
+ * Processes and threads. With Processes 0 the engine's threads belong to the
+ * caller's process, and there is no parent:
+ *
+ *   parent   opens sockets, forks, reloads, replaces; serves no client
+ *     |      orders by a pipe (>>attend), words back by the same
+ *     +-- child   an engine of its own (>>engine)
+ *     |     main thread   waits for orders
+ *     |     workers       ThreadsPerChild of them: run connections (>>conn)
+ *     |     listener      a role, not a thread: the worker that has nothing to
+ *     |                   do has it (>>queue), or the standby if all are busy
+ *     +-- child ...       all accept from the same sockets; the scoreboard and
+ *                         the shared store are memory of all processes
+ *
+ * The owner of a connection's record is one of three at each moment, and alone
+ * may touch what the record owns: its io, and the request in it (>>handover).
+ *
+ *                  event, deadline, order (offer, take)
+ *      listener  ------------------------------------->  run queue
+ *         ^                                                  | a worker pops
+ *         |                                                  v
+ *         +---- waits for an event, or a ticket (give) ---- worker
+ *                                                            | calls
+ *                                                            v
+ *                                                         handler
+ *
+ * The life of a connection, state by state, is drawn in >>conn.
+ *
  * Locks, in the order in which they may be taken; none is held over a user's
  * function or over a call that can wait:
  *
- *   queue.lock   the run queue and the idle stack; a few stores long
- *   pool.lock    spare pages of the child; a few stores long
- *   files.lock   files that are kept; a few stores long
- *  engine.done_lock   that the end has come; a few stores long
- *   shard.lock   a part of the shared store, with no other; of all processes
+ *   queue.lock        the run queue and the idle stack; a few stores long
+ *   pool.lock         spare pages of the child; a few stores long
+ *   files.lock        files that are kept; a few stores long
+ *   engine.done_lock  that the end has come; a few stores long
+ *   shard.lock        a part of the shared store, with no other; of all
+ *                     processes
+ *
+ * Time. Instants are of the clock that only goes forward, in 64 bits of
+ * microseconds (_at_us) or in 32 bits of milliseconds (_at_ms, a deadline),
+ * which wrap: empm__time_until() and _earlier() compare them, EMPM__NEVER is
+ * later than all. Durations end in _ms, _us or _s. The wall clock is read for
+ * dates and logs only.
+ *
+ * Results. A public call returns EMPM_OK (0) or EMPM_E*, which are negative. An
+ * internal one that can fail returns 0, or -1 with errno, or EMPM_E*, as its
+ * comment says; one that asks, 1 or 0. In HTTP a number from 100 to 599 is the
+ * status that refuses the request. A transport returns bytes or EMPM__WANTS_*
+ * (>>transport); a step returns the state to go to (>>steps).
  *
  * Words that are this file's own:
  *
@@ -1002,6 +1038,34 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   generation  the children that one reading of the configuration has made
  *   drain       to finish what has begun, and accept nothing
  *   wing        an optional part, which the core knows by its hooks alone
+ *
+ * To add something, edit these places; the test fails while one is missing:
+ *
+ *   a directive    a field of empm_config in >>types; a row of
+ *                  empm__directives in >>settings; README's list, if one sets
+ *                  it often. Test config.every_directive_from_a_file
+ *   a message      a number of its own in the call; a line in >>messages. Test
+ *                  log.table_of_codes
+ *   a state        a row of EMPM__STATE_LIST in >>score; a step in the table
+ *                  empm__http1 in >>conn, and its lines in the picture there.
+ *                  Test conn.picture_and_table_name_every_state
+ *   a counter      a row of EMPM__COUNTER_LIST in >>score; an empm__bump()
+ *                  where it counts. Test
+ *                  status.every_counter_is_told_everywhere
+ *   a log letter   a row of empm__letters in >>access-items; a line in
+ *                  >>letters. Test access.table_of_letters
+ *   a wing         a struct empm__wing, as empm__store_wing in >>store-calls; a
+ *                  row of empm__wings in >>wings; a switch in >>options
+ *   a transport    a table such as empm__plain in >>transport; its session in
+ *                  empm__endpoint_add in >>endpoint-sockets. Test
+ *                  transport.one_that_does_all_it_may
+ *   a protocol     a table such as empm__http1 in >>conn; a number beside
+ *                  EMPM__HTTP1 in >>handover; a row of empm__protocol_of in
+ *                  >>conn
+ *   a public call  its declaration in >>calls-server, >>calls-request or
+ *                  >>calls-response, with the comment that is its manual
+ *   a section      its place above, and a line `prefix` below. Check .ci/text
+ *   a test         see the top of test_eventmpm.c
  *
  * Four calls go up, since the lower side begins what only the upper can do:
  *

@@ -3995,6 +3995,85 @@ static int unknown_names(const char *p, const char *end, int quoted)
     return found;
 }
 
+/* Does the text of a section of the header have this word? */
+static int section_has(const char *text, const char *section, const char *word)
+{
+    char head[80];
+    const char *at, *end;
+    snprintf(head, sizeof head, "\n * >>%s -- ", section);
+    at = strstr(text, head);
+    if (at == NULL)
+        return 0;
+    end = strstr(at + 5, "\n * >>");
+    at = strstr(at, word);
+    return at != NULL && (end == NULL || at < end);
+}
+
+static int test_exists(const char *name)
+{
+    char full[120];
+    const test *x;
+    for (x = tests_first; x != NULL; x = x->next) {
+        snprintf(full, sizeof full, "%s.%s", x->section, x->name);
+        if (strcmp(full, name) == 0)
+            return 1;
+    }
+    return 0;
+}
+
+/* The checklists of >>map name places and tests that exist: "NAME in >>SECTION"
+ * stands there, and "test SECTION.NAME" is one of these. */
+TEST(config, the_map_leads_to_what_there_is)
+{
+    char *text = slurp_path("eventmpm.h"), list[8192] = "";
+    const char *at = strstr(text, "\n * To add something,"), *end, *p;
+    size_t n = 0;
+    int places = 0, tests = 0;
+
+    end = at != NULL ? strstr(at, "\n * Five calls") : NULL;
+    if (!CHECK(end != NULL)) {
+        free(text);
+        return;
+    }
+    for (p = at; p < end && n + 1 < sizeof list; p++)    /* one line of it */
+        if (*p != '\n')
+            list[n++] = *p;
+        else
+            for (list[n++] = ' '; strchr(" *", p[1]) != NULL; p++)
+                ;
+    for (p = list; (p = strstr(p, " in >>")) != NULL; p += 6) {
+        char name[80], section[80];
+        const char *from = p;
+        size_t k;
+        while (from > list && (isalnum((unsigned char)from[-1]) ||
+                               from[-1] == '_'))
+            from--;
+        snprintf(name, sizeof name, "%.*s", (int)(p - from), from);
+        k = strspn(p + 6, "abcdefghijklmnopqrstuvwxyz-");
+        snprintf(section, sizeof section, "%.*s", (int)k, p + 6);
+        context("%s in >>%s", name, section);
+        if (strncmp(name, "empm", 4) == 0 || strncmp(name, "EMPM", 4) == 0) {
+            CHECK(section_has(text, section, name));
+            places++;
+        } else
+            CHECK(section_has(text, section, ""));
+    }
+    for (p = list; (p = strstr(p, "est ")) != NULL; p += 4) {
+        char name[80];
+        snprintf(name, sizeof name, "%.*s",
+                 (int)strspn(p + 4, "abcdefghijklmnopqrstuvwxyz_."), p + 4);
+        if (name[0] != '\0' && name[strlen(name) - 1] == '.')
+            name[strlen(name) - 1] = '\0';
+        if (strchr(name, '.') == NULL)
+            continue;
+        context("test %s", name);
+        CHECK(test_exists(name));
+        tests++;
+    }
+    CHECK(places >= 8 && tests >= 6);
+    free(text);
+}
+
 /* README and manual name directives that there are; a row of a table whose
  * first cell names some, "| `A`, `B` | 1, 2 |", has the default of each in its
  * second. */
