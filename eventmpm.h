@@ -953,7 +953,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   transport io                              bytes in, bytes out
  *   exchange taking accepting moving admission listener
  *                                             who accepts, and gives away
- *   head body                                 HTTP in
+ *   head head-lines body                      HTTP in
  *   request request-memory values notes       what a handler holds
  *   protocol response response-head response-calls
  *                                             what it answers
@@ -1066,11 +1066,9 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   a section      its place above, and a line `prefix` below. Check .ci/text
  *   a test         see the top of test_eventmpm.c
  *
- * Five calls go up, since the lower side begins what only the upper can do:
+ * Four calls go up, since the lower side begins what only the upper can do:
  *
  *   up empm__loader_file           Include: a file within a file
- *   up empm__request_fields_grow   a head has more fields than were foreseen,
- *                                  and their memory is the request's
  *   up empm__listener_run          a worker that has nothing to do listens
  *   up empm__wings                 the core calls its wings, whose list stands
  *                                  behind them
@@ -1108,6 +1106,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   prefix admission       listener move
  *   prefix listener        listener
  *   prefix head            head list
+ *   prefix head-lines      head
  *   prefix body            chunk
  *   prefix request         request
  *   prefix request-memory  request
@@ -1139,7 +1138,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   prefix access-formats  access
  *   prefix access-lines    access
  *   prefix files           types file
- *   prefix conditions      date condition request range file
+ *   prefix conditions      date condition range file
  *   prefix file-cache      file files
  *   prefix multipart       parts
  *   prefix files-serving   parts file files
@@ -5515,9 +5514,10 @@ typedef struct empm__route {     /* one row of the user's table */
     int         root_fd;         /* EMPM_FILES, else -1 */
 } empm__route;
 
-/* A handler that takes under 100 us earns credit, up to 16; a slower one costs
- * 4, since it may have been the processor's fault, and over 1 ms all of it.
- * With less than EMPM__QUICK a worker takes leave before it calls it. */
+/* The credit of a route: +1 for a call of its handler under 100 us, up to 16;
+ * -4 for a slower one, which may have been preempted; 0 after one over 1 ms.
+ * Below EMPM__QUICK a worker gives up its place among those that run before the
+ * call, so that another may take it while the handler waits. */
 #define EMPM__QUICK 4u
 
 typedef struct empm__node {
@@ -5535,7 +5535,7 @@ typedef struct empm__routes {
     char        *text;           /* copies of the patterns */
 } empm__routes;
 
-/* A row without a pattern reads as an empty one, which is refused. */
+/* The pattern of a row. A row without one has an empty one: it is refused. */
 static const char *empm__route_text(const empm_route *r)
 {
     return r->pattern != NULL ? r->pattern : "";
@@ -5548,7 +5548,8 @@ static int empm__route_is_name(char ch)
            ch == '_' || ch == '-';
 }
 
-/* Splits a pattern in place. Returns NULL or what is wrong with it. */
+/* Splits "[METHOD ]/path" in place, into r->method and r->segs. Returns NULL,
+ * or what is wrong with it. */
 static const char *empm__route_parse(empm__route *r, char *s,
                                      const empm__chars *chars)
 {
@@ -5566,7 +5567,7 @@ static const char *empm__route_parse(empm__route *r, char *s,
     }
     if (*s != '/')
         return "the path must begin with '/'";
-    while (*s == '/') {
+    while (*s == '/') {                    /* n bytes up to the next slash */
         empm__seg *seg = &r->segs[r->nsegs++];
         size_t n = strcspn(++s, "/"), k;
         if (r->nsegs > EMPM_PATH_SEGMENTS)
@@ -5610,8 +5611,15 @@ static const char *empm__route_parse(empm__route *r, char *s,
     return *s == '\0' ? NULL : "is not a path";
 }
 
-/* How the requests that `a` serves lie to those of `b`: bits 1 (a serves some
- * that b does not), 2 (b serves some that a does not), 4 (none in common). */
+enum {                             /* how two sets of requests lie */
+    EMPM__ROUTE_MORE = 1,          /* the first has some that are not in both */
+    EMPM__ROUTE_LESS = 2,          /* the second has */
+    EMPM__ROUTE_APART = 4          /* they have none in common */
+};
+
+/* Compares the sets of requests that a and b match: method first, then segment
+ * by segment. Returns bits of the above; 0: they are the same. With MORE alone,
+ * or LESS alone, one lies within the other and is the more specific. */
 static int empm__route_compare(const empm__route *a, const empm__route *b)
 {
     int rel = 0, i;
@@ -5619,32 +5627,33 @@ static int empm__route_compare(const empm__route *a, const empm__route *b)
         int ga = strcmp(a->method, "GET") == 0, gb = strcmp(b->method,
                                                             "GET") == 0;
         if (*a->method == '\0' || (ga && strcmp(b->method, "HEAD") == 0))
-            rel |= 1;
+            rel |= EMPM__ROUTE_MORE;
         else if (*b->method == '\0' || (gb && strcmp(a->method, "HEAD") == 0))
-            rel |= 2;
+            rel |= EMPM__ROUTE_LESS;
         else
-            return 4;
+            return EMPM__ROUTE_APART;
     }
     for (i = 0;; i++) {
         const empm__seg *x = i < a->nsegs ? &a->segs[i] : NULL;
         const empm__seg *y = i < b->nsegs ? &b->segs[i] : NULL;
         if (x == NULL || y == NULL)
-            return x == NULL && y == NULL ? rel : 4;
+            return x == NULL && y == NULL ? rel : EMPM__ROUTE_APART;
         if (x->kind == EMPM__SEG_REST || y->kind == EMPM__SEG_REST) {
             if (x->kind != EMPM__SEG_REST)
-                rel |= 2;
+                rel |= EMPM__ROUTE_LESS;
             if (y->kind != EMPM__SEG_REST)
-                rel |= 1;
+                rel |= EMPM__ROUTE_MORE;
             return rel;
         }
         if (x->kind == EMPM__SEG_TEXT && y->kind == EMPM__SEG_TEXT) {
             if (x->len != y->len || memcmp(x->text, y->text, x->len) != 0)
-                return 4;
+                return EMPM__ROUTE_APART;
         } else if (x->kind != y->kind) {
             const empm__seg *lit = x->kind == EMPM__SEG_TEXT ? x : y;
             if (lit->len == 0)             /* {x} is never empty */
-                return 4;
-            rel |= x->kind == EMPM__SEG_TEXT ? 2 : 1;
+                return EMPM__ROUTE_APART;
+            rel |= x->kind == EMPM__SEG_TEXT ? EMPM__ROUTE_LESS
+                                             : EMPM__ROUTE_MORE;
         }
     }
 }
@@ -5656,7 +5665,8 @@ static int empm__route_seg_same(const empm__seg *a, const empm__seg *b)
             (a->len == b->len && memcmp(a->text, b->text, a->len) == 0));
 }
 
-/* Hangs route k into the tree; there is room for all its nodes. */
+/* Hangs route k into the tree, which has room for all its nodes. Siblings stand
+ * in the order of their kinds: the search meets literals before wildcards. */
 static void empm__route_insert(empm__routes *t, uint32_t k)
 {
     const empm__route *r = &t->list[k];
@@ -5695,17 +5705,15 @@ static void empm__routes_free(empm__routes *t)
     memset(t, 0, sizeof *t);
 }
 
-/* Compiles the user's table. What is wrong is said through `rep`. */
-static int empm__routes_init(empm__routes *t, const empm_route *user,
-                             const empm__chars *chars, empm__report *rep)
+/* Counts what n routes need and allocates it; returns 0 if there is no memory.
+ * A pattern has at most as many segments as slashes, and a segment needs at
+ * most one node. */
+static int empm__routes_reserve(empm__routes *t, const empm_route *user,
+                                size_t n)
 {
-    size_t bytes = 1, segs = 1, n = 0, i, k;
-    char *text;
-    empm__seg *seg;
-    int before = rep->errors;
-    memset(t, 0, sizeof *t);
-    for (; user != NULL && user[n].kind != EMPM__ROUTE_END; n++) {
-        const char *p = empm__route_text(&user[n]);
+    size_t bytes = 1, segs = 1, i;
+    for (i = 0; i < n; i++) {
+        const char *p = empm__route_text(&user[i]);
         bytes += strlen(p) + 1;
         for (; *p != '\0'; p++)
             segs += *p == '/';
@@ -5713,17 +5721,63 @@ static int empm__routes_init(empm__routes *t, const empm_route *user,
     }
     t->list = (empm__route *)EMPM_MALLOC((n + 1) * sizeof *t->list);
     t->nodes = (empm__node *)EMPM_MALLOC((segs + 1) * sizeof *t->nodes);
-    t->segs = seg = (empm__seg *)EMPM_MALLOC(segs * sizeof *seg);
-    t->text = text = (char *)EMPM_MALLOC(bytes);
-    if (!t->list || !t->nodes || !t->segs || !t->text) {
+    t->segs = (empm__seg *)EMPM_MALLOC(segs * sizeof *t->segs);
+    t->text = (char *)EMPM_MALLOC(bytes);
+    if (!t->list || !t->nodes || !t->segs || !t->text)
+        return 0;
+    memset(t->nodes, 0, sizeof *t->nodes);
+    t->nodes[0].child = t->nodes[0].sibling = t->nodes[0].routes = EMPM__NIL;
+    t->nnodes = 1;
+    return 1;
+}
+
+/* Reports what is wrong with the last route beside its pattern: no handler, or
+ * requests that an earlier route serves as well, with nothing to decide it. */
+static void empm__routes_check_last(const empm__routes *t, empm__report *rep)
+{
+    const empm__route *r = &t->list[t->n - 1], *other = t->list;
+    const empm_route *user = r->user;
+    if (user->kind == EMPM__ROUTE_HANDLER && user->handler == NULL)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": has no "
+                         "handler", user->pattern);
+    if (user->kind == EMPM__ROUTE_FILES &&
+        r->segs[r->nsegs - 1].kind != EMPM__SEG_REST)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": files "
+                         "need a pattern that ends with '/' or {name...}",
+                         user->pattern);
+    for (; other < r; other++) {
+        /* one whose pattern is wrong has no segments */
+        const int rel = other->nsegs > 0 ? empm__route_compare(r, other)
+                                         : EMPM__ROUTE_APART;
+        if (rel == 0 || rel == (EMPM__ROUTE_MORE | EMPM__ROUTE_LESS))
+            empm__report_say(rep, EMPM_LOG_ERROR, 5105,
+                             "routes \"%s\" and \"%s\" serve the same "
+                             "requests and neither is more specific",
+                             other->user->pattern, user->pattern);
+    }
+}
+
+/* Compiles the user's table, and reports all that is wrong with it. Returns
+ * EMPM_OK, EMPM_EINVAL or EMPM_ENOMEM; the caller frees the table in any
+ * case. */
+static int empm__routes_init(empm__routes *t, const empm_route *user,
+                             const empm__chars *chars, empm__report *rep)
+{
+    size_t n = 0, i;
+    char *text;
+    empm__seg *seg;
+    const int before = rep->errors;
+    memset(t, 0, sizeof *t);
+    while (user != NULL && user[n].kind != EMPM__ROUTE_END)
+        n++;
+    if (!empm__routes_reserve(t, user, n)) {
         empm__routes_free(t);
         rep->result = EMPM_ENOMEM;
         empm__report_say(rep, EMPM_LOG_ERROR, 5104, "no memory for the routes");
         return EMPM_ENOMEM;
     }
-    memset(t->nodes, 0, sizeof *t->nodes);
-    t->nodes[0].child = t->nodes[0].sibling = t->nodes[0].routes = EMPM__NIL;
-    t->nnodes = 1;
+    seg = t->segs;
+    text = t->text;
     for (i = 0; i < n; i++) {
         empm__route *r = &t->list[i];
         const char *pattern = empm__route_text(&user[i]), *why;
@@ -5740,31 +5794,16 @@ static int empm__routes_init(empm__routes *t, const empm_route *user,
             r->nsegs = 0;
             continue;
         }
-        if (user[i].kind == EMPM__ROUTE_HANDLER && user[i].handler == NULL)
-            empm__report_say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": has no "
-                             "handler", pattern);
-        if (user[i].kind == EMPM__ROUTE_FILES &&
-            r->segs[r->nsegs - 1].kind != EMPM__SEG_REST)
-            empm__report_say(rep, EMPM_LOG_ERROR, 5105, "route \"%s\": files "
-                             "need a pattern that ends with '/' or {name...}",
-                             pattern);
         text += strlen(pattern) + 1;
         seg += r->nsegs;
-        for (k = 0; k < i; k++) {
-            int rel = t->list[k].nsegs ? empm__route_compare(r, &t->list[k])
-                                       : 4;
-            if (rel == 0 || rel == 3)
-                empm__report_say(rep, EMPM_LOG_ERROR, 5105,
-                                 "routes \"%s\" and \"%s\" serve the same "
-                                 "requests and neither is more specific",
-                                 user[k].pattern, pattern);
-        }
+        empm__routes_check_last(t, rep);
         empm__route_insert(t, (uint32_t)i);
     }
     return rep->errors == before ? EMPM_OK : EMPM_EINVAL;
 }
 
-/* How well a route's method fits: 0 not at all, 1 any, 2 GET for HEAD, 3 it. */
+/* How well does a route's method fit? Returns 0: not at all; 1: the route takes
+ * any; 2: it takes GET, and this is HEAD; 3: it is the same. */
 static int empm__route_method_rank(const char *route, const char *method)
 {
     if (strcmp(route, method) == 0)
@@ -5786,11 +5825,10 @@ typedef struct empm__path {
 /* Cuts and decodes `path` of n bytes (it begins with '/') into `to`, n + 1
  * bytes, and makes it normal, in place and with a NUL behind it: an empty
  * segment goes, "." goes, ".." takes the segment before it along (RFC 3986
- * 5.2.4), and as the last one each of them leaves a slash. Whoever asks for a
- * path, routes, files or handlers, sees what is left: what one of them judges
- * is what another opens. Dots count when they are decoded, "%2e%2e" too; a
- * "%2f" is no slash. Returns 0, or the status of the refusal: 400 above the
- * root. */
+ * 5.2.4), and as the last one each of them leaves a slash. Routes, files and
+ * handlers all see what is left, so that none of them judges one path and opens
+ * another. Dots count when they are decoded, "%2e%2e" too; a "%2f" is no slash.
+ * Returns 0, or a status: 400 above the root, 414 for too many segments. */
 static int empm__path_split(empm__path *p, char *path, size_t n, char *to)
 {
     size_t i = 0, k = 0;             /* read up to here, kept up to here */
@@ -5833,8 +5871,11 @@ static int empm__path_split(empm__path *p, char *path, size_t n, char *to)
     return 0;
 }
 
-/* The most specific route at a node, or below it, that serves path and method,
- * or NULL. With `seen` it searches on, and marks all that serve the path. */
+/* Searches node `at` and below for the segments of p from i on. Returns the
+ * most specific route that serves path and method, or NULL. With `seen`, a byte
+ * for each route, it marks all that serve the path, whatever the method, and
+ * returns NULL. Each call takes one segment: it is at most EMPM_PATH_SEGMENTS
+ * deep. */
 static empm__route *empm__route_search(const empm__routes *t, uint32_t at,
                                        const empm__path *p, int i,
                                        const char *method, unsigned char *seen)
@@ -8705,46 +8746,69 @@ static void *empm__listener_standby_main(void *arg)
 }
 
 /* ---------------------------------------------------------------------------
- * >>head -- request line and fields, strictly
+ * >>head -- what a head is, what is refused, and its fields and lists
  *
  * Line by line, in place: each line is judged once, when its LF has arrived, so
  * a head that comes in single bytes costs no more than one that comes whole,
  * and gets the same verdict. Names and values stay where they are and get a
- * NUL; all positions are offsets from `in`, which may move when it grows.
+ * NUL; all positions are offsets from `in`, which may move when it grows. The
+ * parser takes no memory: it says that it needs a place for a field, and goes
+ * on when it has one.
  *
- *   refused                                because
- *   bare LF, bare CR, NUL, controls        a proxy that ends lines elsewhere
- *                                          sees other fields: smuggling
- *   folded lines, space before the colon   so does one that drops or joins them
- *   names that are no token, or empty      one that skips or repairs the line
- *   Content-Length twice or a list, even   one takes the first, one the last
- *     of equal values; signs, blanks, hex
- *   Content-Length and Transfer-Encoding   CL.TE and TE.CL
- *   Transfer-Encoding in HTTP/1.0, or      the body's end is a guess
- *     without "chunked" as the last coding
- *   "chunked" twice, quoted, with          one knows it, the other does not
- *     parameters or odd blanks
- *   Host twice, none in HTTP/1.1, or with  another site's answer in a cache;
- *                                          and
- *     '@', '/', blanks, half an escape     links that lead elsewhere
- *   blanks after a chunk's size, 0x, signs TERM.EXT: sizes that are read apart
- *   a path above the root, half escapes    it would be repaired differently
+ * Two programs that read one message apart can be played off against each
+ * other. So a form that one server or proxy takes, and another one reads as
+ * something else, is refused, with 400 where no other status stands:
  *
- *   taken                                  for
- *   empty lines before a request: they     clients that end a POST with CRLF
- *     take no room and prolong no wait
- *   bytes above 0x7f in the target         curl, PHP, Go and Java send queries
- *                                          as they were typed
- *   '#' and what follows: cut off          links, Python's http.client
- *   dots, empty segments (>>route)         apt, Go, Java, Python, PHP, Node
- *   zeros before a length (its value       senders with a fixed width; valid by
- *     counts, and its bound)               RFC 9110 8.6
- *   lists with empty elements, over        Expect: "", or twice; by RFC 9110
- *                                          5.3
- *     several fields, with quoted strings  and 5.6.1
- *   blanks around ';' and '=' in chunks    RFC 9112 7.1.1 wants it
- *   trailers that must not be: dropped     RFC 9110 6.5.1
- *   HTTP/1.2 and above: as 1.1             RFC 9110 2.5
+ *   refused                        some take it as        which opens
+ *   bare LF or CR, NUL, controls   the end of a line,     smuggling: a request
+ *                                  others as a value's    within a value
+ *   space before the colon, names  another field, or      smuggling by a length
+ *     that are no token, or empty  none                   that one overlooks
+ *   a folded line                  a part of the value,   the same
+ *                                  or a field
+ *   Content-Length twice or a      the first, or the      smuggling: where one
+ *     list, even of equal values   last                   body ends, the other
+ *                                                         reads a request
+ *   a length with sign, blank,     the digits before it   the same
+ *     hex or 64 bits
+ *   Content-Length and             either of them         CL.TE, TE.CL
+ *     Transfer-Encoding
+ *   Transfer-Encoding in HTTP/1.0  no such field          CL.TE, old proxies
+ *   a last coding that is not      a body up to the end   TE.TE: one of two
+ *     "chunked"; "chunked" twice,  of the connection, or  gives up its length
+ *     quoted, with parameters      as chunks
+ *   another coding before it: 501  bytes as they came     content past filters
+ *   Host twice, none in HTTP/1.1   the first, the last,   another site's answer
+ *                                  a site of its own      in a cache
+ *   '@', '/', blanks or half an    another host           links in mails that
+ *     escape in Host                                      lead elsewhere
+ *   "GET /  HTTP/1.1", a version   a path with blanks,    a path that filters
+ *     other than HTTP/n.n          HTTP/0.9               have not seen
+ *   HTTP/2 and above as text: 505  HTTP/1                 smuggling by upgrade
+ *   CONNECT: 501                   a tunnel               a proxy for anybody
+ *   a path above the root, half    a path within          files of others
+ *     escapes, %00
+ *   a chunk's size with 0x, sign   another size           TERM.EXT: a chunk
+ *     or blanks; bare LF in or                            within extensions
+ *     behind it
+ *   bytes between data and CRLF    data, or a size        the same
+ *
+ * Forms that clients need, and that are read in one way, are taken:
+ *
+ *   taken                                    for
+ *   empty lines before a request: they take  clients that end a POST with CRLF
+ *     no room and prolong no wait
+ *   bytes above 0x7f in the target           curl, PHP, Go and Java, which send
+ *                                            queries as they were typed
+ *   '#' and what follows: cut off            links, Python's http.client
+ *   dots, empty segments (>>route)           apt, Go, Java, Python, PHP, Node
+ *   zeros before a length (its value         senders with a fixed width; valid
+ *     counts, and its bound)                 by RFC 9110 8.6
+ *   lists with empty elements, over several  Expect: "", or twice; by RFC 9110
+ *     fields, with quoted strings            5.3 and 5.6.1
+ *   blanks around ';' and '=' in chunks      RFC 9112 7.1.1 wants it
+ *   trailers that must not be: dropped       RFC 9110 6.5.1
+ *   HTTP/1.2 and above: as 1.1               RFC 9110 2.5
  *
  * source    RFC 9112 2 to 6, RFC 9110 5 and 7.2
  * ------------------------------------------------------------------------- */
@@ -8771,19 +8835,169 @@ enum {                             /* empm__head.flags */
     EMPM__H_ABSOLUTE = 256
 };
 
+typedef struct empm__span {        /* where a piece of the head stands */
+    uint32_t at, len;              /* an offset from in, and bytes */
+} empm__span;
+
+enum empm__part {                  /* of the request line */
+    EMPM__PART_METHOD, EMPM__PART_TARGET,
+    EMPM__PART_PATH, EMPM__PART_QUERY,
+    EMPM__PART_HOST,               /* with its port; mostly of the Host field */
+    EMPM__PARTS
+};
+
 typedef struct empm__head {
     uint32_t line, scanned;       /* where the line begins; no LF before this */
     uint32_t start;                /* where the request line begins */
-    uint32_t method, target, path, query, host;
-    uint32_t method_len, target_len, path_len, host_len;
+    empm__span spans[EMPM__PARTS];
     uint32_t flags;
-    int      minor, phase;
+    int      minor;                /* of the version: 0 or 1 */
+    enum empm__phase phase;
     int64_t  length;               /* Content-Length, -1: none */
-    uint32_t nfields, max_fields;
+    uint32_t nfields, max_fields;  /* fields; places for some */
     empm__field *fields;
 } empm__head;
 
-/* host [":" port]; an empty one is for targets without authority. */
+/* Results of the readers of HTTP: 0, it is done; 100 to 599, the status with
+ * which the request is refused; or one of these. */
+enum {
+    EMPM__MORE = -1,               /* more input is needed */
+    EMPM__FULL = -2,               /* a place for one more field is needed: give
+                                      one and call again */
+    EMPM__DATA = -3,               /* bytes of the body are next */
+    EMPM__TURN = -4                /* the turn of the connection is over */
+};
+
+static void empm__head_init(empm__head *h, empm__field *fields, uint32_t max,
+                            uint32_t at)
+{
+    memset(h, 0, sizeof *h);
+    h->line = h->scanned = h->start = at;
+    h->length = -1;
+    h->fields = fields;
+    h->max_fields = max;
+}
+
+/* Is a part of the head this word, in this case? */
+static int empm__head_part_is(const empm__head *h, const char *in,
+                              enum empm__part part, const char *word)
+{
+    const empm__span *p = &h->spans[part];
+    return strlen(word) == p->len && memcmp(in + p->at, word, p->len) == 0;
+}
+
+/* The index of the first field called `name`, n bytes, from `from` on; nfields:
+ * there is none. */
+static uint32_t empm__head_find(const empm__head *h, const char *text,
+                                const char *name, size_t n, uint32_t from)
+{
+    while (from < h->nfields &&
+           (h->fields[from].name_len != n ||
+            !empm__text_same(text + h->fields[from].name, n, name, n)))
+        from++;
+    return from;
+}
+
+/* The one reader of lists (each #rule of RFC 9110 5.6.1). An element is trimmed
+ * and never empty; a comma in a quoted string divides nothing. Fields of one
+ * name read as one list (5.3): the parser takes them one by one, as they come,
+ * and adds up; later they are walked together.
+ *
+ * `escape` is the character that makes the next one of a quoted string plain:
+ * '\\', or 0 in lists of entity tags, where a '\' is one (8.8.3). */
+typedef struct empm__list {
+    const char *item;              /* the element ... */
+    size_t      n;                 /* ... and its bytes */
+    const char *at;                /* what is left of the value */
+    char        escape;
+    const empm__head *h;           /* NULL: this value is all there is */
+    const char *text, *name;       /* of h; of the fields that belong to it */
+    uint32_t    next;              /* the field to look at after this one */
+} empm__list;
+
+static void empm__list_of_value(empm__list *l, const char *value)
+{
+    memset(l, 0, sizeof *l);
+    l->at = value;
+    l->escape = '\\';
+}
+
+EMPM__OPTIONAL
+static void empm__list_of_fields(empm__list *l, const empm__head *h,
+                                 const char *text, const char *name,
+                                 char escape)
+{
+    memset(l, 0, sizeof *l);
+    l->at = "";
+    l->escape = escape;
+    l->h = h;
+    l->text = text;
+    l->name = name;
+}
+
+/* On to the next element. Returns 0 at the end of the list. */
+static int empm__list_next(empm__list *l)
+{
+    for (;;) {
+        const char *p = l->at, *end;
+        int quoted = 0;
+        while (*p == ' ' || *p == '\t' || *p == ',')
+            p++;
+        l->item = end = p;
+        for (; *p != '\0' && (quoted || *p != ','); p++) {
+            if (*p == '"')
+                quoted = !quoted;
+            else if (quoted && *p == l->escape && p[1] != '\0')
+                p++;
+            if (*p != ' ' && *p != '\t')
+                end = p + 1;
+        }
+        l->at = p;
+        l->n = (size_t)(end - l->item);
+        if (l->n > 0)
+            return 1;
+        if (l->h == NULL ||
+            (l->next = empm__head_find(l->h, l->text, l->name, strlen(l->name),
+                                       l->next)) == l->h->nfields)
+            return 0;
+        l->at = l->text + l->h->fields[l->next++].value;
+    }
+}
+
+/* The last element of s[..*left), which then ends before it. For fields to
+ * which each proxy appends: quotes mean nothing here, since a client could open
+ * one and hide in it what the proxies say of it. Returns 0: there is none. */
+EMPM__OPTIONAL
+static int empm__list_last(const char *s, size_t *left, const char **item,
+                           size_t *n)
+{
+    size_t end = *left, at;
+    while (end > 0 && (s[end - 1] == ' ' || s[end - 1] == '\t' ||
+                       s[end - 1] == ','))
+        end--;
+    for (at = end; at > 0 && s[at - 1] != ',';)
+        at--;
+    *left = at;
+    while (at < end && (s[at] == ' ' || s[at] == '\t'))
+        at++;
+    *item = s + at;
+    *n = end - at;
+    return end > 0;
+}
+
+/* ---------------------------------------------------------------------------
+ * >>head-lines -- request line and fields, each judged when its LF has arrived
+ *
+ * A line is looked for once: bytes that have been scanned without LF are not
+ * scanned again. The request line is cut into its parts, a field into name and
+ * value, and the fields that the server itself obeys leave flags and numbers.
+ * The head as a whole is judged at its end.
+ *
+ * source    RFC 9112 2 to 6, RFC 9110 5 and 7.2
+ * ------------------------------------------------------------------------- */
+
+/* Is it host [":" port], RFC 9110 4.2.1? An IPv6 address stands in brackets. An
+ * empty host is valid: it is for targets without authority. */
 static int empm__head_host_valid(const empm__chars *t, const char *s, size_t n)
 {
     size_t i = 0;
@@ -8812,34 +9026,81 @@ static int empm__head_host_valid(const empm__chars *t, const char *s, size_t n)
     return 1;
 }
 
+/* Cuts the target into host, path and query, by its form (RFC 9112 3.2):
+ * "/path?query", "http://host/path?query", or the "*" of OPTIONS. An absolute
+ * target overrules the Host field. Returns 0 or a status. */
+static int empm__head_parse_target(empm__head *h, const empm__chars *t,
+                                   const char *in)
+{
+    const empm__span *target = &h->spans[EMPM__PART_TARGET];
+    empm__span *path = &h->spans[EMPM__PART_PATH];
+    empm__span *query = &h->spans[EMPM__PART_QUERY];
+    const uint32_t end = target->at + target->len;
+    const char *s = in + target->at, *q;
+    if (empm__head_part_is(h, in, EMPM__PART_METHOD, "CONNECT"))
+        return 501;                     /* for proxies, whatever its target */
+    if (*s == '*')
+        return target->len == 1 &&
+                       empm__head_part_is(h, in, EMPM__PART_METHOD, "OPTIONS")
+                   ? 0 : 400;
+    if (*s != '/') {
+        empm__span *host = &h->spans[EMPM__PART_HOST];
+        const uint32_t skip =
+            target->len > 7 && empm__text_same(s, 7, "http://", 7) ? 7
+            : target->len > 8 && empm__text_same(s, 8, "https://", 8) ? 8 : 0;
+        uint32_t n = skip;
+        if (skip == 0)
+            return 400;
+        while (n < target->len && s[n] != '/' && s[n] != '?')
+            n++;
+        if (n == skip || !empm__head_host_valid(t, s + skip, n - skip))
+            return 400;
+        h->flags |= EMPM__H_ABSOLUTE;
+        host->at = target->at + skip;
+        host->len = n - skip;
+        path->at += n;
+    }
+    path->len = end - path->at;
+    q = (const char *)memchr(in + path->at, '?', path->len);
+    if (q != NULL) {
+        path->len = (uint32_t)(q - in) - path->at;
+        query->at = path->at + path->len + 1;
+        query->len = end - query->at;
+    }
+    return 0;
+}
+
+/* Reads "method SP target SP HTTP/1.x" in in[at..end), with one SP each: a
+ * reader that skips more blanks sees another target. Returns 0 or a status. */
 static int empm__head_parse_request_line(empm__head *h, const empm__chars *t,
                                          char *in, uint32_t at, uint32_t end)
 {
-    const char *s = in + at, *e = in + end, *sp, *q;
+    empm__span *method = &h->spans[EMPM__PART_METHOD];
+    empm__span *target = &h->spans[EMPM__PART_TARGET];
+    const char *s = in + at, *e = in + end, *sp, *cut;
     h->start = at;
     sp = (const char *)memchr(s, ' ', (size_t)(e - s));
     if (sp == NULL || sp == s || !empm__chars_all(t, s, (size_t)(sp - s),
                                                   EMPM__TCHAR))
         return 400;
-    h->method = at;
-    h->method_len = (uint32_t)(sp - s);
-    h->target = at + h->method_len + 1;
+    method->at = at;
+    method->len = (uint32_t)(sp - s);
+    target->at = at + method->len + 1;
     s = sp + 1;
     sp = (const char *)memchr(s, ' ', (size_t)(e - s));
     if (sp == NULL || !empm__chars_all(t, s, (size_t)(sp - s), EMPM__TARGET))
         return 400;
-    q = (const char *)memchr(s, '#', (size_t)(sp - s));
-    if (q != NULL) {                    /* the version moves up to the cut */
-        memmove(in + (q - in), sp, (size_t)(e - sp));
-        e -= sp - q;
-        sp = q;
+    cut = (const char *)memchr(s, '#', (size_t)(sp - s));
+    if (cut != NULL) {                  /* the version moves up to the cut */
+        memmove(in + (cut - in), sp, (size_t)(e - sp));
+        e -= sp - cut;
+        sp = cut;
     }
     if (sp == s)
         return 400;
-    h->target_len = (uint32_t)(sp - s);
-    h->path = h->target;                /* all of it, until we know better */
-    h->path_len = h->target_len;
-    h->query = h->target + h->target_len;
+    target->len = (uint32_t)(sp - s);
+    h->spans[EMPM__PART_PATH] = *target;     /* until we know better */
+    h->spans[EMPM__PART_QUERY].at = target->at + target->len;
     if (e - sp != 9 || memcmp(sp, " HTTP/", 6) != 0 ||
         !empm__ascii_is_digit((unsigned char)sp[6]) || sp[7] != '.' ||
         !empm__ascii_is_digit((unsigned char)sp[8]))
@@ -8847,70 +9108,22 @@ static int empm__head_parse_request_line(empm__head *h, const empm__chars *t,
     if (sp[6] != '1')
         return 505;
     h->minor = sp[8] == '0' ? 0 : 1;    /* RFC 9110 2.5: the highest we know */
-    if (h->method_len == 7 && memcmp(in + h->method, "CONNECT", 7) == 0)
-        return 501;                     /* for proxies, whatever its target */
-    if (*s == '*')
-        return h->target_len == 1 && h->method_len == 7 &&
-                       memcmp(in + h->method, "OPTIONS", 7) == 0 ? 0 : 400;
-    if (*s != '/') {                    /* absolute-form, RFC 9112 3.2.2 */
-        size_t skip = h->target_len > 7 && empm__text_same(s, 7, "http://", 7)
-                          ? 7 : h->target_len > 8 &&
-                                        empm__text_same(s, 8, "https://", 8)
-                                    ? 8 : 0;
-        size_t n;
-        if (skip == 0)
-            return 400;
-        for (n = skip; s + n < sp && s[n] != '/' && s[n] != '?'; n++)
-            ;
-        if (n == skip || !empm__head_host_valid(t, s + skip, n - skip))
-            return 400;
-        h->flags |= EMPM__H_ABSOLUTE;
-        h->host = h->target + (uint32_t)skip;
-        h->host_len = (uint32_t)(n - skip);
-        h->path += (uint32_t)n;
-    }
-    q = (const char *)memchr(in + h->path, '?',
-                             h->target + h->target_len - h->path);
-    h->path_len = q != NULL ? (uint32_t)(q - in) - h->path
-                            : h->target + h->target_len - h->path;
-    h->query = q != NULL ? (uint32_t)(q - in) + 1 : h->target + h->target_len;
-    return 0;
+    return empm__head_parse_target(h, t, in);
 }
 
-/* Walks a list as RFC 9110 5.6.1 has it: the next element, trimmed and never
- * empty. A comma in a quoted string divides nothing; `escape` is the character
- * that makes the next one of such a string plain: '\\', or 0 for entity tags,
- * which know none. Returns 0 at the end of the list. */
-static int empm__list_next(const char **s, const char **item, size_t *n,
-                           char escape)
-{
-    const char *p = *s, *end;
-    int quoted = 0;
-    while (*p == ' ' || *p == '\t' || *p == ',')
-        p++;
-    *item = end = p;
-    for (; *p != '\0' && (quoted || *p != ','); p++) {
-        if (*p == '"')
-            quoted = !quoted;
-        else if (quoted && *p == escape && p[1] != '\0')
-            p++;
-        if (*p != ' ' && *p != '\t')
-            end = p + 1;
-    }
-    *n = (size_t)(end - *item);
-    *s = p;
-    return *n > 0;
-}
-
-/* Transfer-Encoding, of which there may be several: nothing may follow
- * "chunked"; what else is well-formed is a coding that we do not have. */
+/* Reads one Transfer-Encoding field; there may be several. Nothing may follow
+ * "chunked"; any other well-formed coding is one that the server does not have.
+ * Returns 0 or 400. */
 static int empm__head_parse_coding(empm__head *h, const empm__chars *t,
                                    const char *value)
 {
-    const char *item;
-    size_t n, k;
+    empm__list list;
     h->flags |= EMPM__H_TE;
-    while (empm__list_next(&value, &item, &n, '\\')) {
+    empm__list_of_value(&list, value);
+    while (empm__list_next(&list)) {
+        const char *item = list.item;
+        const size_t n = list.n;
+        size_t k;
         for (k = 0; k < n && (t->of[(unsigned char)item[k]] & EMPM__TCHAR); k++)
             ;
         if (k == 0 || (h->flags & EMPM__H_CHUNKED))
@@ -8927,26 +9140,30 @@ static int empm__head_parse_coding(empm__head *h, const empm__chars *t,
     return 0;
 }
 
-/* The fields that the server itself obeys. */
+/* Notes what a field says that the server itself obeys: Host, Connection,
+ * Content-Length, Transfer-Encoding, Expect. Their contradictions are judged
+ * later, in the whole. Returns 0 or 400. */
 static int empm__head_parse_known(empm__head *h, const empm__chars *t,
                                   const char *in, const empm__field *f)
 {
-    const char *name = in + f->name, *value = in + f->value, *item;
-    size_t n = f->name_len, len;
+    const char *name = in + f->name, *value = in + f->value;
+    const size_t n = f->name_len;
+    empm__list list;
     if (empm__text_same(name, n, "host", 4)) {
-        len = strlen(value);
+        const size_t len = strlen(value);
         if ((h->flags & EMPM__H_HOST) || !empm__head_host_valid(t, value, len))
             return 400;
         h->flags |= EMPM__H_HOST;
         if (!(h->flags & EMPM__H_ABSOLUTE)) {
-            h->host = f->value;
-            h->host_len = (uint32_t)len;
+            h->spans[EMPM__PART_HOST].at = f->value;
+            h->spans[EMPM__PART_HOST].len = (uint32_t)len;
         }
     } else if (empm__text_same(name, n, "connection", 10)) {
-        while (empm__list_next(&value, &item, &len, '\\')) {
-            if (empm__text_same(item, len, "close", 5))
+        empm__list_of_value(&list, value);
+        while (empm__list_next(&list)) {
+            if (empm__text_same(list.item, list.n, "close", 5))
                 h->flags |= EMPM__H_CLOSE;
-            else if (empm__text_same(item, len, "keep-alive", 10))
+            else if (empm__text_same(list.item, list.n, "keep-alive", 10))
                 h->flags |= EMPM__H_KEEP;
         }
     } else if (empm__text_same(name, n, "content-length", 14)) {
@@ -8958,15 +9175,18 @@ static int empm__head_parse_known(empm__head *h, const empm__chars *t,
     } else if (empm__text_same(name, n, "transfer-encoding", 17)) {
         return empm__head_parse_coding(h, t, value);
     } else if (empm__text_same(name, n, "expect", 6)) {
-        while (empm__list_next(&value, &item, &len, '\\'))
-            h->flags |= (uint32_t)(empm__text_same(item, len, "100-continue",
-                                                   12)
-                                       ? EMPM__H_EXPECT : EMPM__H_EXPECT_OTHER);
+        empm__list_of_value(&list, value);
+        while (empm__list_next(&list))
+            h->flags |= empm__text_same(list.item, list.n, "100-continue", 12)
+                            ? (uint32_t)EMPM__H_EXPECT
+                            : (uint32_t)EMPM__H_EXPECT_OTHER;
     }
     return 0;
 }
 
-/* "name:OWS value OWS"; stores the field and terminates both strings. */
+/* Reads "name:OWS value OWS" in in[at..end) into *f and ends both strings with
+ * a NUL, in place of the colon and of the byte behind the value. It needs
+ * nothing of a head. Returns 0 or 400. */
 static int empm__head_parse_field(empm__field *f, const empm__chars *t,
                                   char *in, uint32_t at, uint32_t end)
 {
@@ -8990,9 +9210,8 @@ static int empm__head_parse_field(empm__field *f, const empm__chars *t,
     return 0;
 }
 
-static int empm__request_fields_grow(empm__head *h, empm_request *req);
-
-/* What the head says as a whole. RFC 9112 3.2 and 6.3. */
+/* Judges the head as a whole, RFC 9112 3.2 and 6.3: is there a host, and is it
+ * certain where the body ends? Returns 0 or a status. */
 static int empm__head_judge(const empm__head *h)
 {
     if (h->minor > 0 && !(h->flags & EMPM__H_HOST))
@@ -9012,82 +9231,89 @@ static uint32_t empm__head_fields_limit(const empm_config *cfg)
                                          : UINT32_MAX;
 }
 
-/* Looks at in[..end). Returns 0: more is needed; 1: the head is complete and
- * h->line is where the body begins; else the status of the refusal. */
-static int empm__head_parse(empm__head *h, const empm_config *cfg,
-                            const empm__chars *t, empm_request *req, char *in,
-                            uint32_t end)
+/* Takes the field in in[at..end), a line without its CRLF. HTTP/1 gives line
+ * after line; a protocol with another coding can write such lines and give them
+ * here, too. Returns 0, a status or EMPM__FULL. */
+static int empm__head_add_field(empm__head *h, const empm_config *cfg,
+                                const empm__chars *t, char *in, uint32_t at,
+                                uint32_t end)
 {
     int status;
+    if (h->nfields >= empm__head_fields_limit(cfg))
+        return 431;
+    if (h->nfields == h->max_fields)
+        return EMPM__FULL;
+    status = empm__head_parse_field(&h->fields[h->nfields], t, in, at, end);
+    if (status == 0)
+        status = empm__head_parse_known(h, t, in, &h->fields[h->nfields]);
+    h->nfields += status == 0;
+    return status;
+}
+
+/* Takes the line in in[h->line..end), without its CRLF. Returns 0, a status or
+ * EMPM__FULL. */
+static int empm__head_take_line(empm__head *h, const empm_config *cfg,
+                                const empm__chars *t, char *in, uint32_t end)
+{
+    const int empty = end == h->line;
+    int status;
+    if (h->phase == EMPM__FIELDS && !empty)
+        return empm__head_add_field(h, cfg, t, in, h->line, end);
+    if (h->phase == EMPM__FIELDS) {
+        h->phase = EMPM__HEAD_DONE;
+        return 0;
+    }
+    if (empty) {                        /* RFC 9112 2.2: some send CRLF first */
+        h->start = end + 2;
+        return 0;
+    }
+    status = empm__head_parse_request_line(h, t, in, h->line, end);
+    if (status == 0)
+        h->phase = EMPM__FIELDS;
+    return status;
+}
+
+/* Reads the head in in[..end), as far as it has come. Returns 0: it is complete
+ * and its body begins at h->line; a status; EMPM__MORE or EMPM__FULL. */
+static int empm__head_parse(empm__head *h, const empm_config *cfg,
+                            const empm__chars *t, char *in, uint32_t end)
+{
+    int status, part;
     while (h->phase != EMPM__HEAD_DONE) {
-        const uint32_t limit = h->phase == EMPM__REQUEST_LINE
-                                   ? (uint32_t)cfg->limit_request_line
-                                   : (uint32_t)cfg->limit_request_field_size;
-        const int too_long = h->phase == EMPM__REQUEST_LINE ? 414 : 431;
+        const int first = h->phase == EMPM__REQUEST_LINE;
+        const uint32_t limit = first ? (uint32_t)cfg->limit_request_line
+                                     : (uint32_t)cfg->limit_request_field_size;
+        const int too_long = first ? 414 : 431;
         const char *lf = (const char *)memchr(in + h->scanned, '\n',
                                               end - h->scanned);
-        uint32_t stop = lf != NULL ? (uint32_t)(lf - in) : end, len;
-        len = stop - h->line;
-        /* Not HTTP at all (a TLS hello begins with 0x16): do not wait for LF */
-        if (h->phase == EMPM__REQUEST_LINE && len > 0 &&
-            !(t->of[(unsigned char)in[h->line]] & EMPM__TCHAR) &&
-            in[h->line] != '\r')
+        const uint32_t stop = lf != NULL ? (uint32_t)(lf - in) : end;
+        const uint32_t len = stop - h->line;
+        /* 1. Not HTTP at all (a TLS hello begins with 0x16): no LF will come */
+        if (first && len > 0 && in[h->line] != '\r' &&
+            !(t->of[(unsigned char)in[h->line]] & EMPM__TCHAR))
             return 400;
-        if (len > limit + 1)
+        /* 2. Too long, whether its end has come or not */
+        if (len > limit + 1 ||
+            stop - h->start >= (uint32_t)cfg->limit_request_head)
             return too_long;
-        if (stop - h->start >= (uint32_t)cfg->limit_request_head)
-            return too_long;
+        /* 3. A whole line, or none */
         if (lf == NULL) {
             h->scanned = end;
-            return 0;
+            return EMPM__MORE;
         }
         if (len == 0 || in[stop - 1] != '\r')
             return 400;                 /* bare LF */
-        h->scanned = stop + 1;
-        len--;
-        if (h->phase == EMPM__REQUEST_LINE) {
-            if (len > 0) {              /* RFC 9112 2.2: some send CRLF first */
-                status = empm__head_parse_request_line(h, t, in, h->line,
-                                                       h->line + len);
-                if (status != 0)
-                    return status;
-                h->phase = EMPM__FIELDS;
-            }
-            h->start = len == 0 ? stop + 1 : h->start;
-        } else if (len == 0) {
-            h->phase = EMPM__HEAD_DONE;
-        } else {
-            empm__field *f;
-            if (h->nfields >= empm__head_fields_limit(cfg))
-                return 431;
-            if (h->nfields == h->max_fields && !empm__request_fields_grow(h,
-                                                                          req))
-                return 503;
-            f = &h->fields[h->nfields];
-            status = empm__head_parse_field(f, t, in, h->line, h->line + len);
-            if (status != 0 ||
-                (status = empm__head_parse_known(h, t, in, f)) != 0)
-                return status;
-            h->nfields++;
-        }
-        h->line = stop + 1;
+        status = empm__head_take_line(h, cfg, t, in, stop - 1);
+        if (status != 0)
+            return status;
+        h->line = h->scanned = stop + 1;
     }
     status = empm__head_judge(h);
     if (status != 0)
         return status;
-    in[h->method + h->method_len] = '\0';
-    in[h->target + h->target_len] = '\0';
-    return 1;
-}
-
-static void empm__head_init(empm__head *h, empm__field *fields, uint32_t max,
-                            uint32_t at)
-{
-    memset(h, 0, sizeof *h);
-    h->line = h->scanned = h->start = at;
-    h->length = -1;
-    h->fields = fields;
-    h->max_fields = max;
+    for (part = EMPM__PART_METHOD; part <= EMPM__PART_TARGET; part++)
+        in[h->spans[part].at + h->spans[part].len] = '\0';
+    return 0;
 }
 
 /* ---------------------------------------------------------------------------
@@ -9099,7 +9325,9 @@ static void empm__head_init(empm__head *h, empm__field *fields, uint32_t max,
  *
  * A length is hexadecimal digits and nothing else; extensions are checked and
  * ignored; trailers are bounded like fields, and those that would change how
- * the message is read are dropped. A fault is never skipped: 400 and close.
+ * the message is read are dropped. A fault is never skipped: 400 and close. The
+ * reader sees framing alone: its caller takes the data between, to where it
+ * belongs, and without a copy through here.
  *
  * source    RFC 9112 7.1, RFC 9110 6.5.1
  * ------------------------------------------------------------------------- */
@@ -9113,14 +9341,15 @@ enum empm__chunk_phase {
 };
 
 typedef struct empm__chunked {
-    int      phase;
+    enum empm__chunk_phase phase;
     uint32_t scanned;              /* of the current line */
     uint32_t extra;                /* bytes of extensions so far */
     uint32_t dropped;              /* trailers that must not be */
     uint64_t left;                 /* of the current chunk's data */
 } empm__chunked;
 
-/* Over blanks: nobody shall send them there, and all must take them. */
+/* The index of the first byte from i on that is no blank: "bad whitespace",
+ * which no sender may produce and each recipient must take (RFC 9110 5.6.3). */
 static size_t empm__chunk_skip_bws(const char *s, size_t i, size_t n)
 {
     while (i < n && (s[i] == ' ' || s[i] == '\t'))
@@ -9128,8 +9357,8 @@ static size_t empm__chunk_skip_bws(const char *s, size_t i, size_t n)
     return i;
 }
 
-/* chunk-ext = *( BWS ";" BWS token [ BWS "=" BWS ( token / quoted-string ) ]
- * ) */
+/* Is it as RFC 9112 7.1.1 has it?
+ *   *( BWS ";" BWS token [ BWS "=" BWS ( token / quoted-string ) ] ) */
 static int empm__chunk_ext_valid(const empm__chars *t, const char *s, size_t n)
 {
     size_t i = 0, from;
@@ -9166,43 +9395,77 @@ static int empm__chunk_ext_valid(const empm__chars *t, const char *s, size_t n)
 }
 
 /* Fields that a trailer must not carry: framing, routing, authentication,
- * content and request modifiers. */
-static int empm__chunk_trailer_forbidden(const char *name, size_t n)
+ * content and request modifiers (RFC 9110 6.5.1). A program that merged one
+ * into the head would have checked it too late. */
+static int empm__chunk_trailer_forbidden(const char *name)
 {
-    static const char *const names[] = {
-        "transfer-encoding", "content-length", "host", "connection",
-        "keep-alive", "trailer", "te", "upgrade", "expect", "max-forwards",
-        "authorization", "proxy-authorization", "proxy-connection", "cookie",
-        "content-type", "content-encoding", "content-range", "range",
-        "cache-control", "pragma", "if-match", "if-none-match",
-        "if-modified-since", "if-unmodified-since", "if-range"
-    };
-    size_t i;
-    for (i = 0; i < EMPM__COUNT(names); i++)
-        if (empm__text_same(name, n, names[i], strlen(names[i])))
-            return 1;
+    return empm__text_listed(
+        "transfer-encoding content-length host connection keep-alive trailer "
+        "te upgrade expect max-forwards authorization proxy-authorization "
+        "proxy-connection cookie content-type content-encoding content-range "
+        "range cache-control pragma if-match if-none-match if-modified-since "
+        "if-unmodified-since if-range", name);
+}
+
+/* "size [extensions]" in s, n bytes, without CRLF. Returns 0 or 400. */
+static int empm__chunk_parse_size(empm__chunked *k, const empm__chars *t,
+                                  const char *s, uint32_t n)
+{
+    uint32_t i = 0;
+    int digit;
+    k->left = 0;
+    for (; i < n && (digit = empm__ascii_hex((unsigned char)s[i])) >= 0; i++) {
+        if (k->left >> 59 != 0)
+            return 400;
+        k->left = k->left * 16 + (unsigned)digit;
+    }
+    k->extra += n - i;
+    if (i == 0 || k->extra > EMPM__CHUNK_EXTRA ||
+        !empm__chunk_ext_valid(t, s + i, n - i))
+        return 400;
+    k->phase = k->left > 0 ? EMPM__CHUNK_DATA : EMPM__CHUNK_TRAILER;
     return 0;
 }
 
-/* Reads the framing at in[*at..end) and moves *at over it. Returns 0: more is
- * needed; 1: k->left bytes of data stand at *at (the caller takes what is there
- * and lowers k->left); 2: the body is complete; else the status of the refusal.
- * Trailer fields go to `trailers`, whose `in` is this one. */
+/* Takes a trailer field, or drops one that must not be, from in[at..end).
+ * Returns 0, a status or EMPM__FULL. */
+static int empm__chunk_add_trailer(empm__chunked *k, const empm_config *cfg,
+                                   const empm__chars *t, empm__head *trailers,
+                                   char *in, uint32_t at, uint32_t end)
+{
+    empm__field *f;
+    if (trailers->nfields + k->dropped >= empm__head_fields_limit(cfg))
+        return 431;
+    if (trailers->nfields == trailers->max_fields)
+        return EMPM__FULL;
+    f = &trailers->fields[trailers->nfields];
+    if (empm__head_parse_field(f, t, in, at, end) != 0)
+        return 400;
+    if (empm__chunk_trailer_forbidden(in + f->name))
+        k->dropped++;
+    else
+        trailers->nfields++;
+    return 0;
+}
+
+/* Reads the framing at in[*at..end) and moves *at over it. Trailer fields go to
+ * `trailers`, whose offsets count from this `in`. Returns 0: the body is
+ * complete; EMPM__DATA: k->left bytes of it begin at *at, and the caller takes
+ * what is there and lowers k->left; a status; EMPM__MORE or EMPM__FULL. */
 static int empm__chunk_parse(empm__chunked *k, const empm_config *cfg,
                              const empm__chars *t, empm__head *trailers,
-                             empm_request *req, char *in, uint32_t *at,
-                             uint32_t end)
+                             char *in, uint32_t *at, uint32_t end)
 {
-    for (;;) {
+    while (k->phase != EMPM__CHUNK_DONE) {
         const char *lf;
-        uint32_t from = *at, stop, len, i;
+        const uint32_t from = *at;
+        uint32_t stop, len;
+        int status = 0;
         if (k->phase == EMPM__CHUNK_DATA) {
             if (k->left > 0)
-                return 1;
+                return EMPM__DATA;
             k->phase = EMPM__CHUNK_END;
         }
-        if (k->phase == EMPM__CHUNK_DONE)
-            return 2;
         lf = (const char *)memchr(in + from + k->scanned, '\n',
                                   end - from - k->scanned);
         stop = lf != NULL ? (uint32_t)(lf - in) : end;
@@ -9215,49 +9478,25 @@ static int empm__chunk_parse(empm__chunked *k, const empm_config *cfg,
             return k->phase == EMPM__CHUNK_TRAILER ? 431 : 400;
         if (lf == NULL) {
             k->scanned = len;
-            return 0;
+            return EMPM__MORE;
         }
         if (len == 0 || in[stop - 1] != '\r')
             return 400;
-        len--;
+        if (k->phase == EMPM__CHUNK_END)
+            k->phase = EMPM__CHUNK_SIZE;
+        else if (k->phase == EMPM__CHUNK_SIZE)
+            status = empm__chunk_parse_size(k, t, in + from, len - 1);
+        else if (len == 1)
+            k->phase = EMPM__CHUNK_DONE;
+        else
+            status = empm__chunk_add_trailer(k, cfg, t, trailers, in, from,
+                                             stop - 1);
+        if (status != 0)
+            return status;
         k->scanned = 0;
         *at = stop + 1;
-        if (k->phase == EMPM__CHUNK_END) {
-            k->phase = EMPM__CHUNK_SIZE;
-        } else if (k->phase == EMPM__CHUNK_SIZE) {
-            uint64_t size = 0;
-            for (i = 0; i < len &&
-                 empm__ascii_hex((unsigned char)in[from + i]) >= 0;
-                 i++) {
-                if (size >> 59 != 0)
-                    return 400;
-                size = size * 16 +
-                       (unsigned)empm__ascii_hex((unsigned char)in[from + i]);
-            }
-            k->extra += len - i;
-            if (i == 0 || k->extra > EMPM__CHUNK_EXTRA ||
-                !empm__chunk_ext_valid(t, in + from + i, len - i))
-                return 400;
-            k->left = size;
-            k->phase = size > 0 ? EMPM__CHUNK_DATA : EMPM__CHUNK_TRAILER;
-        } else if (len == 0) {
-            k->phase = EMPM__CHUNK_DONE;
-        } else {
-            empm__field *f;
-            if (trailers->nfields + k->dropped >= empm__head_fields_limit(cfg))
-                return 431;
-            if (trailers->nfields == trailers->max_fields &&
-                !empm__request_fields_grow(trailers, req))
-                return 503;
-            f = &trailers->fields[trailers->nfields];
-            if (empm__head_parse_field(f, t, in, from, from + len) != 0)
-                return 400;
-            if (empm__chunk_trailer_forbidden(in + f->name, f->name_len))
-                k->dropped++;
-            else
-                trailers->nfields++;
-        }
     }
+    return 0;
 }
 
 /* ---------------------------------------------------------------------------
@@ -9581,9 +9820,10 @@ static void empm__request_next(empm_request *req)
 /* ---------------------------------------------------------------------------
  * >>request-memory -- what lives as long as a request
  *
- * Memory is cut from pages of the request and goes back with them at its end; a
- * longer piece is allocated. Fields and input grow here, and nothing moves that
- * the user may point to.
+ * Memory is cut from pages of the request and goes back with them at its end,
+ * so that nothing of it has to be freed alone, and most requests need no page
+ * beside their own. A piece of more than half a page is allocated by itself.
+ * Fields and input grow here, and nothing moves that the user may point to.
  * ------------------------------------------------------------------------- */
 
 EMPM_API void *empm_alloc(empm_request *req, size_t n)
@@ -9628,6 +9868,8 @@ EMPM_API int empm_defer(empm_request *req, empm_cleanup *fn, void *p)
     return EMPM_OK;
 }
 
+/* A copy of n bytes, with a NUL, that lives as long as the request; NULL: there
+ * is no memory. */
 static char *empm__request_strndup(empm_request *req, const char *s, size_t n)
 {
     char *to = (char *)empm_alloc(req, n + 1);
@@ -9638,21 +9880,53 @@ static char *empm__request_strndup(empm_request *req, const char *s, size_t n)
     return to;
 }
 
-/* Twice as many fields, in the arena. */
-static int empm__request_fields_grow(empm__head *h, empm_request *req)
+/* Answers EMPM__FULL: twice as many fields, in the arena. Returns 0, or 503:
+ * there is no memory. */
+static int empm__request_fields_grow(empm_request *req, empm__head *h)
 {
-    uint32_t max = h->max_fields ? h->max_fields * 2 : 8;
+    const uint32_t max = h->max_fields ? h->max_fields * 2 : 8;
     empm__field *f = (empm__field *)empm_alloc(req, max * sizeof *f);
     if (f == NULL)
-        return 0;
+        return 503;
     if (h->nfields > 0)
         memcpy(f, h->fields, h->nfields * sizeof *f);
     h->fields = f;
     h->max_fields = max;
-    return 1;
+    return 0;
 }
 
-/* Moves a head that is not complete yet to the front of `in`. */
+/* Reads what has come of the head. As empm__head_parse(), but never FULL. */
+static int empm__request_head_parse(empm_request *req)
+{
+    const empm__worker *w = req->w;
+    int r;
+    if (req->io.in_end == req->io.in_start)
+        return EMPM__MORE;
+    do
+        r = empm__head_parse(&req->head, w->cfg, &w->s->chars, req->io.in,
+                             req->io.in_end);
+    while (r == EMPM__FULL &&
+           (r = empm__request_fields_grow(req, &req->head)) == 0);
+    return r;
+}
+
+/* Reads the framing of a body in chunks, as empm__chunk_parse(), but never
+ * FULL. */
+static int empm__request_chunk_parse(empm_request *req)
+{
+    const empm__worker *w = req->w;
+    int r;
+    do
+        r = empm__chunk_parse(&req->chunked, w->cfg, &w->s->chars,
+                              &req->trailers, req->io.in, &req->io.in_start,
+                              req->io.in_end);
+    while (r == EMPM__FULL &&
+           (r = empm__request_fields_grow(req, &req->trailers)) == 0);
+    return r;
+}
+
+/* Moves a head that is not complete yet to the front of `in`, over the requests
+ * before it that have been answered. Its offsets move along. */
 static void empm__request_in_shift(empm_request *req)
 {
     empm__head *h = &req->head;
@@ -9664,21 +9938,20 @@ static void empm__request_in_shift(empm_request *req)
     h->line -= by;
     h->scanned -= by;
     h->start -= by;
-    h->method -= by;
-    h->target -= by;
-    h->path -= by;
-    h->query -= by;
-    h->host -= by;
+    for (i = 0; i < EMPM__PARTS; i++)
+        if (h->spans[i].at >= by)    /* else it is not known yet */
+            h->spans[i].at -= by;
     for (i = 0; i < h->nfields; i++) {
         h->fields[i].name -= by;
         h->fields[i].value -= by;
     }
 }
 
-/* Makes room for more input. All positions are offsets, so `in` may move, but
- * once the head is complete the user may hold pointers into it: then the old
- * one stays until the request's end. Returns 0, or the status: 431, it would be
- * more than `most` bytes; 503, there is no memory. */
+/* Makes room for more input: twice as much, at most `most` bytes. All
+ * positions are offsets, so `in` may move; but once the head is complete the
+ * user may hold pointers into it, and then the old one stays until the
+ * request's end. Returns 0, or 431: it would be more than `most`; or 503:
+ * there is no memory. */
 static int empm__request_in_room(empm_request *req, uint32_t most)
 {
     const uint32_t cap = req->io.in_cap < most / 2 ? req->io.in_cap * 2 : most;
@@ -9711,14 +9984,22 @@ static int empm__request_in_room(empm_request *req, uint32_t most)
  * Nothing is allocated for names that are not asked for.
  * ------------------------------------------------------------------------- */
 
+/* A part of a complete head. Method, target and query end with a NUL; the query
+ * ends where the target does. */
+static const char *empm__request_part(const empm_request *req,
+                                      enum empm__part part)
+{
+    return req->text + req->head.spans[part].at;
+}
+
 EMPM_API const char *empm_method(const empm_request *req)
 {
-    return req->text + req->head.method;
+    return empm__request_part(req, EMPM__PART_METHOD);
 }
 
 EMPM_API const char *empm_target(const empm_request *req)
 {
-    return req->text + req->head.target;
+    return empm__request_part(req, EMPM__PART_TARGET);
 }
 
 EMPM_API const char *empm_path(const empm_request *req)
@@ -9728,7 +10009,7 @@ EMPM_API const char *empm_path(const empm_request *req)
 
 EMPM_API const char *empm_query_string(const empm_request *req)
 {
-    return req->text + req->head.query;
+    return empm__request_part(req, EMPM__PART_QUERY);
 }
 
 EMPM_API int empm_minor_version(const empm_request *req)
@@ -9736,7 +10017,8 @@ EMPM_API int empm_minor_version(const empm_request *req)
     return req->head.minor;
 }
 
-/* empm_path() for a log: what a terminal would not show is escaped. */
+/* empm_path() for a log line, cut to n bytes: bytes that a terminal would obey
+ * or not show are escaped. Returns `to`. */
 static const char *empm__request_path_shown(const empm_request *req, char *to,
                                             size_t n)
 {
@@ -9751,17 +10033,13 @@ static const char *empm__request_path_shown(const empm_request *req, char *to,
     return to;
 }
 
+/* Returns the value of the first field of that name, NULL: there is none. */
 static const char *empm__request_field_find(const char *text,
                                             const empm__head *h,
                                             const char *name)
 {
-    const size_t n = strlen(name);
-    uint32_t i;
-    for (i = 0; i < h->nfields; i++)
-        if (h->fields[i].name_len == n &&
-            empm__text_same(text + h->fields[i].name, n, name, n))
-            return text + h->fields[i].value;
-    return NULL;
+    const uint32_t i = empm__head_find(h, text, name, strlen(name), 0);
+    return i < h->nfields ? text + h->fields[i].value : NULL;
 }
 
 EMPM_API const char *empm_header(const empm_request *req, const char *name)
@@ -9769,6 +10047,8 @@ EMPM_API const char *empm_header(const empm_request *req, const char *name)
     return empm__request_field_find(req->text, &req->head, name);
 }
 
+/* Trailers stand in `in`, behind the chunks: there they are complete when the
+ * body is. */
 EMPM_API const char *empm_trailer(const empm_request *req, const char *name)
 {
     return req->body_open ? NULL
@@ -9786,8 +10066,8 @@ EMPM_API int empm_header_at(const empm_request *req, int i, const char **name,
     return EMPM_OK;
 }
 
-/* A value that has been asked for. It is made once: a request may last for days
- * and ask at every turn. */
+/* A value that has been asked for. It is made once, since a request may last
+ * for days and ask at every turn: memory would grow with each. */
 struct empm__value {
     struct empm__value *next;
     const char         *from;      /* where it stands as it was sent */
@@ -9797,8 +10077,9 @@ struct empm__value {
 
 enum empm__how { EMPM__AS_SENT, EMPM__DECODED, EMPM__REST };
 
-/* The n bytes at `from`, with a NUL, `how` they are wanted; what the request
- * was asked for before is found again. NULL: no memory, or a bad escape. */
+/* Returns the n bytes at `from`, with a NUL, in the way of `how`: a copy
+ * that was made for an earlier call, or a new one. NULL: no memory, or a bad
+ * escape. */
 static char *empm__request_value(empm_request *req, const char *from, size_t n,
                                  enum empm__how how)
 {
@@ -9860,17 +10141,16 @@ EMPM_API const char *empm_path_value(const empm_request *req, const char *name)
 
 EMPM_API const char *empm_host(empm_request *req)
 {
-    const empm__head *h = &req->head;
-    const char *host = req->text + h->host;
-    if (h->host_len == 0)
+    const char *host = empm__request_part(req, EMPM__PART_HOST);
+    const uint32_t n = req->head.spans[EMPM__PART_HOST].len;
+    if (n == 0)
         return "";
-    return h->flags & EMPM__H_ABSOLUTE
-               ? empm__request_value(req, host, h->host_len, EMPM__AS_SENT)
-               : host;
+    return req->head.flags & EMPM__H_ABSOLUTE
+               ? empm__request_value(req, host, n, EMPM__AS_SENT) : host;
 }
 
-/* Is `key` of n bytes, decoded, the same as name? Nothing is allocated for the
- * many keys that are not. */
+/* Is `key` of n bytes, decoded, the same as name? They are compared byte by
+ * byte on the way: keys that are not asked for cost no memory. */
 static int empm__request_key_is(const char *key, size_t n, const char *name)
 {
     size_t i;
@@ -9887,7 +10167,8 @@ static int empm__request_key_is(const char *key, size_t n, const char *name)
     return *name == '\0';
 }
 
-/* name=value&name=value: the first value of `name`. */
+/* Returns the first value of `name` in "name=value&name=value", len bytes; ""
+ * if it has none; NULL: it is not there, or as empm__request_value(). */
 static const char *empm__request_pair_find(empm_request *req, const char *s,
                                            size_t len,
                                            const char *name, enum empm__how how)
@@ -9921,6 +10202,7 @@ EMPM_API const char *empm_query_raw(empm_request *req, const char *name)
     return empm__request_pair_find(req, q, strlen(q), name, EMPM__AS_SENT);
 }
 
+/* A form is read in the coding of queries; multipart/form-data is not. */
 static const char *empm__request_form_find(empm_request *req, const char *name,
                                            enum empm__how how)
 {
@@ -9945,13 +10227,13 @@ EMPM_API const char *empm_form_raw(empm_request *req, const char *name)
 
 EMPM_API const char *empm_cookie(empm_request *req, const char *name)
 {
+    const empm__head *h = &req->head;
     const size_t n = strlen(name);
-    uint32_t i;
-    for (i = 0; i < req->head.nfields; i++) {
-        const empm__field *f = &req->head.fields[i];
-        const char *s = req->text + f->value;
-        if (!empm__text_same(req->text + f->name, f->name_len, "cookie", 6))
-            continue;
+    uint32_t i = 0;
+    for (; (i = empm__head_find(h, req->text, "cookie", 6, i)) < h->nfields;
+         i++) {
+        const char *s = req->text + h->fields[i].value;
+        /* RFC 6265 4.2.1: name=value; name=value. Quotes are no part of it */
         while (*s != '\0') {
             size_t len = strcspn(s, ";");
             if (len > n && s[n] == '=' && memcmp(s, name, n) == 0) {
@@ -9981,13 +10263,17 @@ EMPM_API char *empm_body(empm_request *req, size_t *len)
 }
 
 /* ---------------------------------------------------------------------------
- * >>notes -- who asks, and what is noted of a request
+ * >>notes -- the client of a request, and what is noted of it
  *
- * The peer is asked of the kernel once, and only if somebody wants to know. Log
- * lines, the scoreboard and notes name the client as far as it is believed.
+ * The peer is the other end of the connection: the kernel is asked for it once,
+ * and only if something needs it. The client is the peer, or the address that a
+ * trusted proxy has named; log lines, the scoreboard and empm_client() show it.
+ * A note is a pair of strings that a handler leaves for the access log.
  * ------------------------------------------------------------------------- */
 
-/* The peer of the connection that `req` came by, asked once. */
+/* Returns the peer of the connection, which has its place beside the record.
+ * The kernel forgets it with a reset, and then its family is UNKNOWN for
+ * good. */
 static const empm__peer *empm__request_peer(empm_request *req)
 {
     empm__peer *p = empm__slab_peer(&req->w->engine->slab, req->w->index);
@@ -10013,7 +10299,8 @@ EMPM_API const char *empm_peer(empm_request *req)
     return req->peer != NULL ? req->peer : "unknown";
 }
 
-/* The client, as far as it is believed: the peer, or whom it speaks for. */
+/* Returns the client: the peer, or the address that a trusted peer speaks for.
+ * Before the head is complete it is the peer, as no field is known yet. */
 static empm__peer empm__request_client(empm_request *req)
 {
     empm__peer p = *empm__request_peer(req);
@@ -10035,6 +10322,7 @@ static void empm__request_log_v(empm_request *req, enum empm_log_level level,
                                 int code, const char *fmt, va_list ap)
     EMPM__PRINTF(4, 0);
 
+/* A message about a request names its client and its worker. */
 static void empm__request_log_v(empm_request *req, enum empm_log_level level,
                                 int code, const char *fmt, va_list ap)
 {
@@ -10045,6 +10333,7 @@ static void empm__request_log_v(empm_request *req, enum empm_log_level level,
     empm__log_v(w->cfg, level, code, (long)w->number, client, fmt, ap);
 }
 
+/* A message with a number, which load could repeat: it is limited. */
 static void empm__request_log(empm_request *req, enum empm_log_level level,
                               int code, const char *fmt, ...)
 {
@@ -10082,23 +10371,26 @@ EMPM_API const char *empm_client(empm_request *req)
     return req->client != NULL ? req->client : "unknown";
 }
 
-/* Lets others see what this worker works for: a request whose head is
- * complete. */
+/* Shows in the scoreboard what this worker works for: request line, host and
+ * client of a complete head. */
 static void empm__request_score(empm__worker *w, empm_request *req)
 {
     empm__score_worker *sc = w->score;
-    const empm__head *h = &req->head;
+    const empm__span *part = req->head.spans;
     empm__peer client;
     if (!w->cfg->extended_status)
         return;
     client = empm__request_client(req);
     empm__store(&sc->of_connection, req->c->requests + 1);
     empm__score_store_text(sc->request, sizeof sc->request,
-                           req->text + h->method,
-                           empm__min(h->method_len + 1 + h->target_len + 9,
+                           empm_method(req),
+                           empm__min(part[EMPM__PART_METHOD].len + 1 +
+                                     part[EMPM__PART_TARGET].len + 9,
                                      EMPM__SCORE_REQUEST - 1));
-    empm__score_store_text(sc->host, sizeof sc->host, req->text + h->host,
-                           empm__min(h->host_len, EMPM__SCORE_HOST - 1));
+    empm__score_store_text(sc->host, sizeof sc->host,
+                           empm__request_part(req, EMPM__PART_HOST),
+                           empm__min(part[EMPM__PART_HOST].len,
+                                     EMPM__SCORE_HOST - 1));
     empm__score_store_text(sc->client, sizeof sc->client, &client,
                            sizeof client);
 }
@@ -10141,6 +10433,8 @@ EMPM_API int empm_note(empm_request *req, const char *name, const char *value)
     return EMPM_OK;
 }
 
+/* Returns the value of the latest note of that name; NULL: there is none, or it
+ * has been taken away. */
 EMPM__OPTIONAL
 static const char *empm__request_note(const empm_request *req, const char *name)
 {
@@ -10150,7 +10444,8 @@ static const char *empm__request_note(const empm_request *req, const char *name)
     return note != NULL ? note->value : NULL;
 }
 
-/* The request is over: its line into the access logs. `aborted`: too early. */
+/* Writes the line of a request that is over into the access logs. `aborted`:
+ * its answer did not reach its end. */
 static void empm__request_log_line(empm_request *req, int aborted)
 {
     if (req->w->s->log_request != NULL)
@@ -11049,9 +11344,10 @@ static enum empm__state empm__step_refuse(empm_request *req, int status)
 {
     const empm__head *h = &req->head;
     empm__request_closes(req, EMPM__CLOSES_UNREAD);
-    req->head_only = h->method_len == 4 &&
-                     memcmp(req->io.in + h->method, "HEAD", 4) == 0;
-    if (h->target_len == 0)              /* not even the version is known */
+    req->head_only = empm__head_part_is(h, req->io.in, EMPM__PART_METHOD,
+                                        "HEAD");
+    /* not even the version is known */
+    if (h->spans[EMPM__PART_TARGET].len == 0)
         req->head.minor = 1;
     if (status == 408)
         req->c->flags |= EMPM__F_SHORT;
@@ -11186,8 +11482,18 @@ static void empm__turn_begin(empm__worker *w)
 }
 
 /* ---------------------------------------------------------------------------
- * >>dispatch -- the head is complete: who answers, and may it come in?
+ * >>dispatch -- from a complete head to a route and the next step
+ *
+ * All that can be judged by the head alone is judged here, before a byte of the
+ * body is waited for: the path, its route, the limits of both, and on_head. A
+ * refusal reaches the client before it sends a body in vain, and one that the
+ * connection survives drops a short body.
+ *
+ * source    RFC 9110 9.3.7 (OPTIONS), 10.1.1 (Expect), 15.5.5, 15.5.6, 15.6.2
  * ------------------------------------------------------------------------- */
+
+/* Is it a method of RFC 9110 or 5789, or of any route? Then a path without it
+ * gets 404 or 405, else 501. Methods have a case. */
 
 static int empm__dispatch_method_known(const empm__routes *t, const char *m)
 {
@@ -11203,7 +11509,8 @@ static int empm__dispatch_method_known(const empm__routes *t, const char *m)
     return 0;
 }
 
-/* The Allow field: of the routes marked in `seen`, or of all. */
+/* Sets the Allow field: each method once, of the routes that are marked in
+ * `seen`, or, if it is NULL, of all. */
 static void empm__dispatch_allow(empm_request *req, const unsigned char *seen)
 {
     const empm__routes *t = req->w->engine->routes;
@@ -11235,8 +11542,9 @@ static void empm__dispatch_allow(empm_request *req, const unsigned char *seen)
     empm_set_header(req, "Allow", list);
 }
 
-/* Writes n bytes, and those as %XX that cannot stand in a segment of a path,
- * RFC 3986 3.3, or, `query`, in a query that was sent. */
+/* Writes n bytes at `at`: as they are, or as %XX where they cannot stand in a
+ * segment of a path (RFC 3986 3.3) or, with `query`, in a query that was sent.
+ * Returns where it has ended, at most 3 n behind `at`. */
 static char *empm__dispatch_percent(char *at, const empm__chars *t,
                                     const char *s, size_t n, int query)
 {
@@ -11284,75 +11592,93 @@ static int empm__dispatch_slash_redirect(empm_request *req)
     return req->head_only || strcmp(empm_method(req), "GET") == 0 ? 301 : 308;
 }
 
-/* Finds the route. 0: req->route is set; else the status to answer with. */
-static int empm__dispatch_find_route(empm_request *req)
+/* Makes path_text, normal, and path, its segments, of the path as it was sent.
+ * Returns 0 or a status. */
+static int empm__dispatch_path(empm_request *req)
+{
+    const empm__span *sent = &req->head.spans[EMPM__PART_PATH];
+    const char *raw = sent->len > 0 ? req->text + sent->at
+                                    : "/";   /* "http://host" means its "/" */
+    const size_t n = sent->len > 0 ? sent->len : 1;
+    char *decoded = (char *)empm_alloc(req, n + 1);
+    req->path_text = empm__request_strndup(req, raw, n);
+    if (req->path_text == NULL || decoded == NULL)
+        return 503;
+    return empm__path_split(&req->path, req->path_text, n, decoded);
+}
+
+/* Is "/a/" a pattern of its own, where the request is for "/a"? Then req->path
+ * is that of "/a/" afterwards. */
+static int empm__dispatch_is_below(empm_request *req)
+{
+    const empm__route *r;
+    empm__path *p = &req->path;
+    if (p->n == EMPM_PATH_SEGMENTS || p->len[p->n - 1] == 0)
+        return 0;
+    p->seg[p->n] = p->seg[p->n - 1] + p->len[p->n - 1];    /* its NUL: "" */
+    p->len[p->n++] = 0;
+    r = empm__route_search(req->w->engine->routes, 0, p, 0, empm_method(req),
+                           NULL);
+    if (r != NULL && r->nsegs == p->n)
+        return 1;
+    p->n--;
+    return 0;
+}
+
+/* No route serves path and method. Returns the status: 200 for OPTIONS, 405
+ * with Allow if other methods are served, 404, or 501 for a method of
+ * nobody. */
+static int empm__dispatch_without_route(empm_request *req, int options)
 {
     const empm__routes *t = req->w->engine->routes;
     const char *m = empm_method(req);
-    empm__head *h = &req->head;
-    const int options = strcmp(m, "OPTIONS") == 0;
     unsigned char small[64], *seen = small;
-    char *decoded;
+    if (t->n > sizeof small &&
+        (seen = (unsigned char *)empm_alloc(req, t->n)) == NULL)
+        return 503;
+    memset(seen, 0, t->n);
+    empm__route_search(t, 0, &req->path, 0, m, seen);
+    if (memchr(seen, 1, t->n) == NULL)
+        return empm__dispatch_method_known(t, m) ? 404 : 501;
+    empm__dispatch_allow(req, seen);
+    if (!options)
+        return empm__dispatch_method_known(t, m) ? 405 : 501;
+    empm__request_answered(req, EMPM__BEGUN);
+    return 200;
+}
+
+/* Finds the route. Returns 0: req->route is set; else the status to answer
+ * with, which is 200 for OPTIONS that the server answers itself. */
+static int empm__dispatch_find_route(empm_request *req)
+{
+    const char *m = empm_method(req);
+    const int options = strcmp(m, "OPTIONS") == 0;
     int status;
-    uint32_t i;
     /* OPTIONS of "*", or of "http://host" (RFC 9112 3.2.4): of all there is */
-    if (req->io.in[h->target] == '*' ||
-        (options && h->path_len == 0 && *empm_query_string(req) == '\0')) {
+    if (*empm_target(req) == '*' ||
+        (options && req->head.spans[EMPM__PART_PATH].len == 0 &&
+         *empm_query_string(req) == '\0')) {
         if ((req->path_text = empm__request_strndup(req, "*", 1)) == NULL)
             return 503;
         empm__dispatch_allow(req, NULL);
         empm__request_answered(req, EMPM__BEGUN);
         return 200;
     }
-    if (h->path_len == 0)                /* "http://host" means its "/" */
-        req->path_text = empm__request_strndup(req, "/", 1);
-    else
-        req->path_text = empm__request_strndup(req, req->io.in + h->path,
-                                               h->path_len);
-    decoded = (char *)empm_alloc(req, h->path_len + 2);
-    if (req->path_text == NULL || decoded == NULL)
-        return 503;
-    status = empm__path_split(&req->path, req->path_text,
-                              strlen(req->path_text), decoded);
-    if (status != 0)
+    if ((status = empm__dispatch_path(req)) != 0)
         return status;
-    req->route = empm__route_search(t, 0, &req->path, 0, m, NULL);
-    if (req->route == NULL ||
-        req->route->segs[req->route->nsegs - 1].kind == EMPM__SEG_REST) {
-        /* "/a" where "/a/" is a pattern of its own */
-        empm__path *p = &req->path;
-        if (p->n < EMPM_PATH_SEGMENTS && p->len[p->n - 1] > 0) {
-            const empm__route *below;
-            p->seg[p->n] = p->seg[p->n - 1] + p->len[p->n - 1];
-            p->len[p->n++] = 0;
-            below = empm__route_search(t, 0, p, 0, m, NULL);
-            if (below != NULL && below->nsegs == p->n)
-                return empm__dispatch_slash_redirect(req);
-            p->n--;
-        }
-    }
-    if (req->route != NULL)
-        return 0;
-    if (t->n > sizeof small && (seen = (unsigned char *)empm_alloc(req,
-                                                                   t->n)) ==
-                                   NULL)
-        return 503;
-    memset(seen, 0, t->n);
-    empm__route_search(t, 0, &req->path, 0, m, seen);
-    for (i = 0; i < t->n; i++)
-        if (seen[i]) {
-            empm__dispatch_allow(req, seen);
-            if (!options)
-                return empm__dispatch_method_known(t, m) ? 405 : 501;
-            empm__request_answered(req, EMPM__BEGUN);
-            return 200;
-        }
-    return empm__dispatch_method_known(t, m) ? 404 : 501;
+    req->route = empm__route_search(req->w->engine->routes, 0, &req->path, 0,
+                                    m, NULL);
+    if ((req->route == NULL ||
+         req->route->segs[req->route->nsegs - 1].kind == EMPM__SEG_REST) &&
+        empm__dispatch_is_below(req))
+        return empm__dispatch_slash_redirect(req);
+    return req->route != NULL ? 0 : empm__dispatch_without_route(req, options);
 }
 
-/* Answers before the body has come. A short one that is surely on its way is
- * dropped as it arrives, and the connection stays (RFC 9112 9.3); a client that
- * expects 100 Continue may well keep it. */
+/* Answers before the body has come. A short body that is surely on its way is
+ * dropped as it arrives, and the connection stays (RFC 9112 9.3). It is not
+ * sure if the client expects 100 Continue and has sent none of it: then the
+ * client may keep it. Returns the next state. */
 static enum empm__state empm__dispatch_answer_early(empm_request *req, int rc)
 {
     const empm__head *h = &req->head;
@@ -11369,7 +11695,8 @@ static enum empm__state empm__dispatch_answer_early(empm_request *req, int rc)
                                                              : EMPM__WRITE;
 }
 
-/* Counts the request for max_requests of its route; 0: there are too many. */
+/* Counts the request for max_requests of its route, until its end. Returns 0:
+ * there are too many. */
 static int empm__dispatch_route_enter(empm_request *req)
 {
     empm__route *r = req->route;
@@ -11384,8 +11711,26 @@ static int empm__dispatch_route_enter(empm_request *req)
     return 1;
 }
 
-/* The head is in: who answers, may it come in, is there a body to wait for? */
-static enum empm__state empm__dispatch_request(empm__worker *w, empm__conn *c,
+/* Decides by the head, the settings and the state of the server whether the
+ * connection closes after this answer (RFC 9112 9.3). */
+static void empm__dispatch_ending(empm_request *req)
+{
+    const empm_config *cfg = req->w->cfg;
+    const empm__head *h = &req->head;
+    if ((h->flags & EMPM__H_CLOSE) ||
+        (h->minor == 0 && !(h->flags & EMPM__H_KEEP)))
+        empm__request_closes(req, EMPM__CLOSES_ASKED);
+    if (!cfg->keep_alive || cfg->keep_alive_timeout_ms == 0 ||
+        (cfg->max_keep_alive_requests > 0 &&
+         req->c->requests + 1 >= (uint32_t)cfg->max_keep_alive_requests) ||
+        empm__engine_is_closing(req->w->engine))
+        empm__request_closes(req, EMPM__CLOSES);
+}
+
+/* The head is complete: finds its route and whether it may come in.
+ * Returns the next state: READ_BODY if there is a body to wait for, HANDLE, or
+ * that of an early answer. From here the head's text stays where it is. */
+static enum empm__state empm__dispatch_request(empm__worker *w,
                                                empm_request *req)
 {
     const empm_config *cfg = w->cfg;
@@ -11394,24 +11739,18 @@ static enum empm__state empm__dispatch_request(empm__worker *w, empm__conn *c,
     const int64_t length = h->flags & EMPM__H_CHUNKED ? -1
                            : h->length > 0 ? h->length : 0;
     req->io.in_start = h->line;
-    req->text = req->io.in;                 /* it stays where it is from here */
+    req->text = req->io.in;
     req->head_us = w->turn_us;
-    w->turn_requests++;                  /* whoever answers it */
+    w->turn_requests++;                  /* refused ones, too */
     empm__store(&w->score->began_us, w->turn_us);
     empm__request_score(w, req);
-    req->head_only = strcmp(req->io.in + h->method, "HEAD") == 0;
-    if ((h->flags & EMPM__H_CLOSE) ||
-        (h->minor == 0 && !(h->flags & EMPM__H_KEEP)))
-        empm__request_closes(req, EMPM__CLOSES_ASKED);
-    if (!cfg->keep_alive || cfg->keep_alive_timeout_ms == 0 ||
-        (cfg->max_keep_alive_requests > 0 &&
-         c->requests + 1 >= (uint32_t)cfg->max_keep_alive_requests) ||
-        empm__engine_is_closing(w->engine))
-        empm__request_closes(req, EMPM__CLOSES);
+    req->head_only = strcmp(empm_method(req), "HEAD") == 0;
+    empm__dispatch_ending(req);
     req->body_open = length != 0;
     req->body_left = length;
     req->start_ms = req->last_byte_ms = EMPM__NEVER;
     req->received = 0;
+    /* The route, its limits, its on_head */
     status = empm__dispatch_find_route(req);
     if (status == 0) {
         const empm_route *u = req->route->user;
@@ -11436,6 +11775,8 @@ static enum empm__state empm__dispatch_request(empm__worker *w, empm__conn *c,
                 return empm__dispatch_answer_early(req, i);
         }
     }
+    /* Onward; or a fault of the client's, after which nothing more is read;
+     * or an answer after which the connection may go on */
     if (status == 0)
         return req->body_open ? EMPM__READ_BODY : EMPM__HANDLE;
     if (status == 400 || status == 413 || status == 414)
@@ -11576,13 +11917,10 @@ static enum empm__state empm__do_read_head(empm__worker *w, empm__conn *c,
             if (w->s->log_request != NULL)   /* none can ask after a reset */
                 empm__request_peer(req);
         }
-        r = req->io.in_end > req->io.in_start
-                    ? empm__head_parse(&req->head, cfg, &w->s->chars, req,
-                                       req->io.in, req->io.in_end)
-                    : 0;
-        if (r == 1)
-            return empm__dispatch_request(w, c, req);
-        if (r != 0)
+        r = empm__request_head_parse(req);
+        if (r == 0)
+            return empm__dispatch_request(w, req);
+        if (r != EMPM__MORE)
             return empm__step_refuse(req, r);
         if (req->io.out != NULL)
             return EMPM__WRITE;          /* earlier answers before we wait */
@@ -11880,40 +12218,37 @@ static int empm__body_end(empm_request *req)
     return 0;
 }
 
-/* Consumes what is at hand. 1: complete; 0: more is needed, *direct tells how
- * much of it is data; -1: the turn is over; else a status. */
+/* Consumes what is at hand. Returns 0: the body is complete; a status;
+ * EMPM__MORE, and *direct tells how much of it is data; EMPM__TURN. */
 static int empm__body_consume(empm__worker *w, empm_request *req,
                               int64_t *direct)
 {
     const int chunked = (req->head.flags & EMPM__H_CHUNKED) != 0;
     *direct = 0;
     if (req->body_mode == EMPM__BODY_IN_PLACE)
-        return (int64_t)(req->io.in_end - req->io.in_start) >= req->body_left;
+        return (int64_t)(req->io.in_end - req->io.in_start) >= req->body_left
+                   ? 0 : EMPM__MORE;
     for (;;) {
         int64_t left = req->body_left;
         size_t n;
         int status;
         if (chunked) {
-            int r = empm__chunk_parse(&req->chunked, w->cfg, &w->s->chars,
-                                      &req->trailers, req, req->io.in,
-                                      &req->io.in_start, req->io.in_end);
-            if (r == 2)
-                return 1;
-            if (r != 1)
-                return r;
+            status = empm__request_chunk_parse(req);
+            if (status != EMPM__DATA)
+                return status;
             left = req->chunked.left > INT64_MAX ? INT64_MAX
                                                  : (int64_t)req->chunked.left;
             if (req->body_limit > 0 &&
                 left > req->body_limit - req->body_len)
                 return 413;
         } else if (left == 0)
-            return 1;
+            return 0;
         n = req->io.in_end - req->io.in_start;
         if ((int64_t)n > left)
             n = (size_t)left;
         if (n == 0) {
             *direct = left;
-            return 0;
+            return EMPM__MORE;
         }
         status = empm__body_put(w, req, req->io.in + req->io.in_start, n);
         if (status != 0)
@@ -11926,7 +12261,7 @@ static int empm__body_consume(empm__worker *w, empm_request *req,
         if (req->body_mode == EMPM__BODY_PIECES) {
             w->turn_us = empm__now_us();     /* on_body may take its time */
             if (empm__turn_is_over(w))
-                return -1;
+                return EMPM__TURN;
         }
     }
 }
@@ -12004,7 +12339,7 @@ static enum empm__state empm__do_read_body(empm__worker *w, empm__conn *c,
     for (;;) {
         int64_t direct;
         status = empm__body_consume(w, req, &direct);
-        if (status == 1 && (status = empm__body_end(req)) == 0)
+        if (status == 0 && (status = empm__body_end(req)) == 0)
             return req->body_mode == EMPM__BODY_DROP ? EMPM__WRITE
                                                      : EMPM__HANDLE;
         if (status > 0)
@@ -12019,9 +12354,9 @@ static enum empm__state empm__do_read_body(empm__worker *w, empm__conn *c,
             if (r == EMPM__CUT || r == EMPM__LATE)
                 return EMPM__CLOSED;
             if (r == EMPM__TURN_OVER)
-                status = -1;
+                status = EMPM__TURN;
         }
-        if (status < 0) {
+        if (status == EMPM__TURN) {
             wait->turn_over = 1;
             return EMPM__READ_BODY;
         }
@@ -15510,22 +15845,12 @@ static int empm__proxy_node_parse(empm__peer *p, const char *s, size_t n)
  * is trusted. 0: that is the client; 1: the field before this one may go on. */
 static int empm__proxy_follow(const empm__nets *t, empm__peer *p, const char *s)
 {
-    const char *at = s + strlen(s);
-    for (;;) {
-        const char *end = at, *from;
-        while (at > s && at[-1] != ',')
-            at--;
-        from = at + strspn(at, " \t");
-        while (end > from && (end[-1] == ' ' || end[-1] == '\t'))
-            end--;
-        if (from < end && (!empm__proxy_trusts(t, p) ||
-                           !empm__proxy_node_parse(p, from,
-                                                   (size_t)(end - from))))
+    const char *item;
+    size_t left = strlen(s), n;
+    while (empm__list_last(s, &left, &item, &n))
+        if (!empm__proxy_trusts(t, p) || !empm__proxy_node_parse(p, item, n))
             return 0;
-        if (at == s)
-            return 1;
-        at--;                            /* over the comma */
-    }
+    return 1;
 }
 
 /* "TCP4 192.0.2.1 198.51.100.7 4711 80", or TCP6, or UNKNOWN and whatever. */
@@ -16390,7 +16715,7 @@ static void empm__access_facts(empm__facts *f, empm_request *req, int aborted)
              (req->ending != EMPM__STAYS
                   ? 0 : (int64_t)(req->io.in_end - req->io.in_start));
     f->moved = f->got + f->sent;
-    f->known = req->head.target_len > 0;
+    f->known = req->head.spans[EMPM__PART_TARGET].len > 0;
     f->took_us = req->began_us != 0 ? (int64_t)(f->end_us - req->began_us) : 0;
     f->nth = req->c->requests;
 }
@@ -16494,6 +16819,8 @@ static char *empm__access_write_line(empm__facts *f, const empm__item *it,
                                      char *at, const char *end)
 {
     const empm__head *h = &f->req->head;
+    const empm__span *method = &h->spans[EMPM__PART_METHOD];
+    const empm__span *target = &h->spans[EMPM__PART_TARGET];
     (void)it;
     if (f->req->text == NULL) {
         const char *s = f->in + h->start, *lf;
@@ -16504,12 +16831,12 @@ static char *empm__access_write_line(empm__facts *f, const empm__item *it,
         return empm__access_write(f, at, end, n > 0 ? s : NULL, n);
     }
     /* its first two words end with a NUL by now; "HTTP/1.x" is left */
-    at = empm__access_write(f, at, end, f->in + h->method, h->method_len);
+    at = empm__access_write(f, at, end, f->in + method->at, method->len);
     *at++ = ' ';
-    at = empm__access_write(f, at, end, f->in + h->target, h->target_len);
+    at = empm__access_write(f, at, end, f->in + target->at, target->len);
     *at++ = ' ';
-    return empm__access_write(f, at, end, f->in + h->target + h->target_len +
-                              1, 8);
+    return empm__access_write(f, at, end, f->in + target->at + target->len + 1,
+                              8);
 }
 
 static int64_t empm__access_wall_us(empm__worker *w, uint64_t us)
@@ -16620,9 +16947,9 @@ static char *empm__access_write_name(empm__facts *f, const empm__item *it,
 static char *empm__access_write_host(empm__facts *f, const empm__item *it,
                                      char *at, const char *end)
 {
-    const empm__head *h = &f->req->head;
-    const char *host = f->in + h->host;
-    size_t n = h->host_len;
+    const empm__span *part = &f->req->head.spans[EMPM__PART_HOST];
+    const char *host = f->in + part->at;
+    size_t n = part->len;
     if (n == 0)
         return empm__access_write_name(f, it, at, end);
     while (n > 0 && empm__ascii_is_digit((unsigned char)host[n - 1]))
@@ -16630,7 +16957,7 @@ static char *empm__access_write_host(empm__facts *f, const empm__item *it,
     if (n > 0 && host[n - 1] == ':')
         n--;
     else
-        n = h->host_len;
+        n = part->len;
     return empm__access_write(f, at, end, host, n);
 }
 
@@ -16785,37 +17112,35 @@ static char *empm__access_write_cookie(empm__facts *f, const empm__item *it,
 static char *empm__access_write_method(empm__facts *f, const empm__item *it,
                                        char *at, const char *end)
 {
-    const empm__head *h = &f->req->head;
+    const empm__span *part = &f->req->head.spans[EMPM__PART_METHOD];
     (void)it;
-    return empm__access_write(f, at, end, f->known ? f->in + h->method : NULL,
-                              h->method_len);
+    return empm__access_write(f, at, end, f->known ? f->in + part->at : NULL,
+                              part->len);
 }
 
 /* %U: the path as it was sent; Apache's is decoded. */
 static char *empm__access_write_path(empm__facts *f, const empm__item *it,
                                      char *at, const char *end)
 {
-    const empm__head *h = &f->req->head;
+    const empm__span *part = &f->req->head.spans[EMPM__PART_PATH];
     (void)it;
-    if (f->known && h->path_len == 0)
+    if (f->known && part->len == 0)
         return EMPM__ADD(at, "/");   /* "http://host" has none */
-    return empm__access_write(f, at, end, f->known ? f->in + h->path : NULL,
-                              h->path_len);
+    return empm__access_write(f, at, end, f->known ? f->in + part->at : NULL,
+                              part->len);
 }
 
 /* %q: the query with its question mark. */
 static char *empm__access_write_query(empm__facts *f, const empm__item *it,
                                       char *at, const char *end)
 {
-    const empm__head *h = &f->req->head;
-    size_t n;
+    const empm__span *part = &f->req->head.spans[EMPM__PART_QUERY];
     (void)it;
     if (!f->known)
         return EMPM__ADD(at, "-");
-    n = h->target + h->target_len - h->query;
-    if (n > 0)
+    if (part->len > 0)
         *at++ = '?';
-    return empm__access_write(f, at, end, f->in + h->query, n);
+    return empm__access_write(f, at, end, f->in + part->at, part->len);
 }
 
 /* %H: the protocol. */
@@ -17833,42 +18158,16 @@ static const char *empm__condition_sole_field(const empm_request *req,
     return found;
 }
 
-/* A list over all fields called `name`, which read as one (RFC 9110 5.3). It
- * begins with zeros; the rest is as empm__list_next() has it. */
-typedef struct empm__list {
-    const char *at;                /* what is left of a field, or NULL */
-    uint32_t    next;              /* the field to look at then */
-} empm__list;
-
-static int empm__request_list_item(empm__list *l, const empm_request *req,
-                                   const char *name, char escape,
-                                   const char **item, size_t *n)
-{
-    const empm__head *h = &req->head;
-    for (;;) {
-        if (l->at != NULL && empm__list_next(&l->at, item, n, escape))
-            return 1;
-        for (;; l->next++) {
-            if (l->next == h->nfields)
-                return 0;
-            if (empm__text_same(req->text + h->fields[l->next].name,
-                                h->fields[l->next].name_len, name,
-                                strlen(name)))
-                break;
-        }
-        l->at = req->text + h->fields[l->next++].value;
-    }
-}
-
 /* Is `tag` in the If-None-Match fields or, `strong`, in the If-Match fields? */
 static int empm__condition_etag_listed(const empm_request *req,
                                        const char *name,
                                        const char *tag, int strong)
 {
-    empm__list list = { NULL, 0 };
-    const char *item;
-    size_t n;
-    while (empm__request_list_item(&list, req, name, 0, &item, &n)) {
+    empm__list list;
+    empm__list_of_fields(&list, &req->head, req->text, name, 0);
+    while (empm__list_next(&list)) {
+        const char *item = list.item;
+        size_t n = list.n;
         if (n == 1 && *item == '*')
             return 1;
         if (n > 2 && item[0] == 'W' && item[1] == '/' && !strong) {
@@ -17979,19 +18278,16 @@ static int empm__range_parse(const char *s, size_t n, int64_t size,
 static int empm__range_parse_all(const char *s, int64_t size, empm__range *r)
 {
     int64_t left = size;
+    empm__list list;
     int n = 0, specs = 0, small = 0, odd = 0, i, k;
     if (strlen(s) < 6 || !empm__text_same(s, 6, "bytes=", 6))
         return 0;
-    for (s += 6; *(s += strspn(s, " \t,")) != '\0';) {
-        const size_t whole = strcspn(s, ",");
-        size_t len = whole;
-        while (s[len - 1] == ' ' || s[len - 1] == '\t')
-            len--;
+    empm__list_of_value(&list, s + 6);
+    while (empm__list_next(&list)) {
         if (++specs > EMPM_RANGES ||
-            (i = empm__range_parse(s, len, size, &r[n])) < 0)
+            (i = empm__range_parse(list.item, list.n, size, &r[n])) < 0)
             return 0;
         n += i;
-        s += whole;
     }
     if (n == 0)
         return specs > 0 ? -1 : 0;
@@ -18686,7 +18982,8 @@ static int empm__files_serve(empm_request *req, void *user)
     const empm__route *r = req->route;
     const int first = r->nsegs - 1;
     const char *m = empm_method(req);
-    char *path = (char *)empm_alloc(req, req->head.path_len + 16), *at = path;
+    const uint32_t sent = req->head.spans[EMPM__PART_PATH].len;
+    char *path = (char *)empm_alloc(req, sent + 16), *at = path;
     empm__file *f;
     int i, is_dir = 0, status;
     (void)user;
