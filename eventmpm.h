@@ -15332,8 +15332,6 @@ EMPM_API int empm_load(empm_config *cfg, const char *path, char *err, size_t n)
 
 #endif /* EVENTMPM_NO_CONFIG_FILES */
 
-#ifndef EVENTMPM_NO_PROXY
-
 /* ---------------------------------------------------------------------------
  * >>proxy -- who stands in front, and whether it is believed
  *
@@ -15348,6 +15346,8 @@ EMPM_API int empm_load(empm_config *cfg, const char *path, char *err, size_t n)
  *
  * source    HAProxy, "The PROXY protocol", versions 1 and 2
  * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_PROXY
 
 typedef struct empm__net {
     uint8_t family, bits;
@@ -15760,7 +15760,6 @@ static const empm__wing empm__proxy_wing = {
 
 #endif /* EVENTMPM_NO_PROXY */
 
-#ifndef EVENTMPM_NO_STORE
 /* ---------------------------------------------------------------------------
  * >>store -- keys and values in memory that processes share
  *
@@ -15789,6 +15788,8 @@ static const empm__wing empm__proxy_wing = {
  * runs on   any thread of any process
  * source    J.-P. Aumasson, D. J. Bernstein, "SipHash: a fast short-input PRF"
  * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_STORE
 
 #define EMPM__KV_SLOTS 255             /* of a shard: a number is a byte */
 
@@ -16253,8 +16254,6 @@ static const empm__wing empm__store_wing = {
 
 #endif /* EVENTMPM_NO_STORE */
 
-#ifndef EVENTMPM_NO_ACCESS_LOG
-
 /* ---------------------------------------------------------------------------
  * >>access -- CustomLog: a line for each request
  *
@@ -16279,6 +16278,8 @@ static const empm__wing empm__store_wing = {
  * runs on   the worker that owns the connection; collecting, on any thread
  * source    mod_log_config, mod_logio
  * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_ACCESS_LOG
 
 #ifndef EMPM__LINES_MS
 #  define EMPM__LINES_MS 500
@@ -17436,8 +17437,6 @@ static const empm__wing empm__access_wing = {
 
 #endif /* EVENTMPM_NO_ACCESS_LOG */
 
-#ifndef EVENTMPM_NO_FILES
-
 /* ---------------------------------------------------------------------------
  * >>files -- static files below a root that cannot be left
  *
@@ -17448,6 +17447,8 @@ static const empm__wing empm__access_wing = {
  *
  * source    RFC 9110 8.8 (validators), 13 (conditions), 14 (ranges)
  * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_FILES
 
 /* --- types ---------------------------------------------------------------- */
 
@@ -18882,8 +18883,6 @@ EMPM_API int empm_health_page(empm_request *req, void *user)
     return empm_write(req, "draining\n", 9);
 }
 
-#ifndef EVENTMPM_NO_STATUS
-
 /* ---------------------------------------------------------------------------
  * >>status -- the scoreboard for people and for programs
  *
@@ -18895,6 +18894,8 @@ EMPM_API int empm_health_page(empm_request *req, void *user)
  * source    Apache's mod_status for ?auto, whose readers want each line as it
  *           is; Prometheus' text format 0.0.4; RFC 8259 (JSON)
  * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_STATUS
 
 /* What a worker does: places in by_letter, in order. */
 enum { EMPM__SEEN_IDLE, EMPM__SEEN_STARTING, EMPM__SEEN_READING,
