@@ -15686,8 +15686,6 @@ EMPM_API int empm_load(empm_config *cfg, const char *path, char *err, size_t n)
 
 #endif /* EVENTMPM_NO_CONFIG_FILES */
 
-#ifndef EVENTMPM_NO_PROXY
-
 /* ---------------------------------------------------------------------------
  * >>proxy -- who stands in front, and whether it is believed
  *
@@ -15702,6 +15700,8 @@ EMPM_API int empm_load(empm_config *cfg, const char *path, char *err, size_t n)
  *
  * source    HAProxy, "The PROXY protocol", versions 1 and 2
  * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_PROXY
 
 typedef struct empm__net {
     uint8_t family, bits;
@@ -16104,7 +16104,6 @@ static const empm__wing empm__proxy_wing = {
 
 #endif /* EVENTMPM_NO_PROXY */
 
-#ifndef EVENTMPM_NO_STORE
 /* ---------------------------------------------------------------------------
  * >>store -- keys and values in memory that processes share
  *
@@ -16133,6 +16132,8 @@ static const empm__wing empm__proxy_wing = {
  * runs on   any thread of any process
  * source    J.-P. Aumasson, D. J. Bernstein, "SipHash: a fast short-input PRF"
  * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_STORE
 
 #define EMPM__KV_SLOTS 255             /* of a shard: a number is a byte */
 
@@ -16597,8 +16598,6 @@ static const empm__wing empm__store_wing = {
 
 #endif /* EVENTMPM_NO_STORE */
 
-#ifndef EVENTMPM_NO_ACCESS_LOG
-
 /* ---------------------------------------------------------------------------
  * >>access -- CustomLog: a line for each request
  *
@@ -16623,6 +16622,8 @@ static const empm__wing empm__store_wing = {
  * runs on   the worker that owns the connection; collecting, on any thread
  * source    mod_log_config, mod_logio
  * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_ACCESS_LOG
 
 #ifndef EMPM__LINES_MS
 #  define EMPM__LINES_MS 500
@@ -17780,8 +17781,6 @@ static const empm__wing empm__access_wing = {
 
 #endif /* EVENTMPM_NO_ACCESS_LOG */
 
-#ifndef EVENTMPM_NO_FILES
-
 /* ---------------------------------------------------------------------------
  * >>files -- static files below a root that cannot be left
  *
@@ -17792,6 +17791,8 @@ static const empm__wing empm__access_wing = {
  *
  * source    RFC 9110 8.8 (validators), 13 (conditions), 14 (ranges)
  * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_FILES
 
 /* --- types ---------------------------------------------------------------- */
 
@@ -19198,8 +19199,6 @@ EMPM_API int empm_health_page(empm_request *req, void *user)
     return empm_write(req, "draining\n", 9);
 }
 
-#ifndef EVENTMPM_NO_STATUS
-
 /* ---------------------------------------------------------------------------
  * >>status -- the scoreboard for people and for programs
  *
@@ -19211,6 +19210,8 @@ EMPM_API int empm_health_page(empm_request *req, void *user)
  * source    Apache's mod_status for ?auto, whose readers want each line as it
  *           is; Prometheus' text format 0.0.4; RFC 8259 (JSON)
  * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_STATUS
 
 /* What a worker does: places in by_letter, in order. */
 enum { EMPM__SEEN_IDLE, EMPM__SEEN_STARTING, EMPM__SEEN_READING,
@@ -19602,34 +19603,12 @@ static void empm__status_show_prometheus(empm_request *req,
     }
 }
 
-static void empm__status_show_json(empm_request *req,
-                                   const empm__snapshot *seen)
+/* An object for each child, those that leave included. */
+static void empm__status_show_json_children(empm_request *req,
+                                            const empm__snapshot *seen)
 {
-    char text[40];
     size_t i;
     int k;
-    empm_set_header(req, "Content-Type", "application/json");
-    empm_printf(req, "{\"server\":\"");
-    empm__status_show_text(req, seen->name, 1);
-    empm_printf(req, "\",\"version\":\"%s\"", EMPM_VERSION);
-    for (i = 0; i < EMPM__COUNT(empm__metrics); i++) {
-        const empm__metric *f = &empm__metrics[i];
-        const int first = i == 0 || strcmp(f[-1].name, f->name) != 0;
-        const int last = i + 1 == EMPM__COUNT(empm__metrics) ||
-                         strcmp(f[1].name, f->name) != 0;
-        if (first)
-            empm_printf(req, ",\n\"%s\":%s", f->name,
-                        f->label != NULL ? "{" : "");
-        if (f->label != NULL)
-            empm_printf(req, "%s\"%s\":", first ? "" : ",", f->value);
-        empm_printf(req, "%s%s", empm__metric_text(seen, f, text),
-                    f->label != NULL && last ? "}" : "");
-    }
-    empm_printf(req, ",\n\"load\":[");
-    for (i = 0; i < 3; i++)
-        empm_printf(req, "%s%s", i > 0 ? "," : "",
-                    empm__status_quotient(text, seen->load_percent[i], 100, 2));
-    empm_printf(req, "],\n\"processes\":[");
     for (k = 0; k < seen->nchildren; k++) {
         const empm__snapshot_child *ch = &seen->children[k];
         empm_printf(req, "%s\n{\"slot\":%d,\"pid\":%u,\"generation\":%u,"
@@ -19645,7 +19624,15 @@ static void empm__status_show_json(empm_request *req,
                         empm__worker_states[i], EMPM__LLU(ch->by_letter[i]));
         empm_printf(req, "}}");
     }
-    empm_printf(req, "],\n\"threads\":[");
+}
+
+/* Each worker and its request, in hand or the last one. Host, request and
+ * client come from outside and are escaped. */
+static void empm__status_show_json_workers(empm_request *req,
+                                           const empm__snapshot *seen)
+{
+    char text[40];
+    size_t i;
     for (i = 0; i < seen->all.nworkers; i++) {
         const empm__snapshot_worker *w = &seen->workers[i];
         empm_printf(req, "%s\n{\"slot\":%d,\"number\":%d,\"state\":\"%c\","
@@ -19668,6 +19655,39 @@ static void empm__status_show_json(empm_request *req,
         empm__status_show_text(req, w->request, 1);
         empm_printf(req, "\"}");
     }
+}
+
+static void empm__status_show_json(empm_request *req,
+                                   const empm__snapshot *seen)
+{
+    char text[40];
+    size_t i;
+    empm_set_header(req, "Content-Type", "application/json");
+    empm_printf(req, "{\"server\":\"");
+    empm__status_show_text(req, seen->name, 1);
+    empm_printf(req, "\",\"version\":\"%s\"", EMPM_VERSION);
+    for (i = 0; i < EMPM__COUNT(empm__metrics); i++) {
+        /* rows of one name are neighbours and become one object */
+        const empm__metric *f = &empm__metrics[i];
+        const int first = i == 0 || strcmp(f[-1].name, f->name) != 0;
+        const int last = i + 1 == EMPM__COUNT(empm__metrics) ||
+                         strcmp(f[1].name, f->name) != 0;
+        if (first)
+            empm_printf(req, ",\n\"%s\":%s", f->name,
+                        f->label != NULL ? "{" : "");
+        if (f->label != NULL)
+            empm_printf(req, "%s\"%s\":", first ? "" : ",", f->value);
+        empm_printf(req, "%s%s", empm__metric_text(seen, f, text),
+                    f->label != NULL && last ? "}" : "");
+    }
+    empm_printf(req, ",\n\"load\":[");
+    for (i = 0; i < 3; i++)
+        empm_printf(req, "%s%s", i > 0 ? "," : "",
+                    empm__status_quotient(text, seen->load_percent[i], 100, 2));
+    empm_printf(req, "],\n\"processes\":[");
+    empm__status_show_json_children(req, seen);
+    empm_printf(req, "],\n\"threads\":[");
+    empm__status_show_json_workers(req, seen);
     empm_printf(req, "]}\n");
 }
 
@@ -19739,12 +19759,49 @@ static void empm__status_show_scoreboard(empm_request *req,
     empm_printf(req, "\nScoreboardScale: %u\n", (unsigned)scale);
 }
 
+/* What ExtendedStatus adds. A rate is left out while nothing can be divided by,
+ * as in Apache. */
+static void empm__status_show_auto_totals(empm_request *req,
+                                          const empm__snapshot *seen)
+{
+    static const char *const cpu[] = { "User", "System", "ChildrenUser",
+                                       "ChildrenSystem" };
+    const uint64_t up_s = seen->uptime_us / 1000000u;
+    char text[40];
+    size_t i;
+    empm_printf(req, "Total Accesses: %llu\nTotal kBytes: %llu\n"
+                "Total Duration: %llu\n", EMPM__LLU(seen->accesses),
+                EMPM__LLU(seen->bytes / 1024),
+                EMPM__LLU(seen->duration_us / 1000));
+    for (i = 0; i < 4; i++)
+        empm_printf(req, "CPU%s: %s\n", cpu[i],
+                    empm__status_quotient(text, seen->cpu_us[i], 1000000u,
+                                          2));
+    if (seen->cpu_all_us > 0)
+        empm_printf(req, "CPULoad: %s\n",
+                    empm__status_quotient(text, seen->cpu_all_us * 100,
+                                          seen->uptime_us, 4));
+    empm_printf(req, "Uptime: %llu\n", EMPM__LLU(up_s));
+    if (up_s > 0) {
+        empm_printf(req, "ReqPerSec: %s\n",
+                    empm__status_quotient(text, seen->accesses, up_s, 3));
+        empm_printf(req, "BytesPerSec: %s\n",
+                    empm__status_quotient(text, seen->bytes, up_s, 3));
+    }
+    if (seen->accesses > 0) {
+        empm_printf(req, "BytesPerReq: %s\n",
+                    empm__status_quotient(text, seen->bytes,
+                                          seen->accesses, 3));
+        empm_printf(req, "DurationPerReq: %s\n",
+                    empm__status_quotient(text, seen->duration_us,
+                                          seen->accesses * 1000, 3));
+    }
+}
+
 static void empm__status_show_auto(empm_request *req,
                                    const empm__snapshot *seen)
 {
     const empm__snapshot_child *all = &seen->all;
-    static const char *const cpu[] = { "User", "System", "ChildrenUser",
-                                       "ChildrenSystem" };
     const uint64_t up_s = seen->uptime_us / 1000000u;
     char text[128];
     size_t i;
@@ -19764,35 +19821,8 @@ static void empm__status_show_auto(empm_request *req,
     for (k = 0; k < 3; k++)
         empm_printf(req, "Load%s: %s\n", k == 0 ? "1" : k == 1 ? "5" : "15",
                     empm__status_quotient(text, seen->load_percent[k], 100, 2));
-    if (req->w->cfg->extended_status) {
-        empm_printf(req, "Total Accesses: %llu\nTotal kBytes: %llu\n"
-                    "Total Duration: %llu\n", EMPM__LLU(seen->accesses),
-                    EMPM__LLU(seen->bytes / 1024),
-                    EMPM__LLU(seen->duration_us / 1000));
-        for (i = 0; i < 4; i++)
-            empm_printf(req, "CPU%s: %s\n", cpu[i],
-                        empm__status_quotient(text, seen->cpu_us[i], 1000000u,
-                                              2));
-        if (seen->cpu_all_us > 0)
-            empm_printf(req, "CPULoad: %s\n",
-                        empm__status_quotient(text, seen->cpu_all_us * 100,
-                                              seen->uptime_us, 4));
-        empm_printf(req, "Uptime: %llu\n", EMPM__LLU(up_s));
-        if (up_s > 0) {
-            empm_printf(req, "ReqPerSec: %s\n",
-                        empm__status_quotient(text, seen->accesses, up_s, 3));
-            empm_printf(req, "BytesPerSec: %s\n",
-                        empm__status_quotient(text, seen->bytes, up_s, 3));
-        }
-        if (seen->accesses > 0) {
-            empm_printf(req, "BytesPerReq: %s\n",
-                        empm__status_quotient(text, seen->bytes,
-                                              seen->accesses, 3));
-            empm_printf(req, "DurationPerReq: %s\n",
-                        empm__status_quotient(text, seen->duration_us,
-                                              seen->accesses * 1000, 3));
-        }
-    }
+    if (req->w->cfg->extended_status)
+        empm__status_show_auto_totals(req, seen);
     empm_printf(req, "BusyWorkers: %llu\nGracefulWorkers: %llu\n"
                 "IdleWorkers: %llu\nProcesses: %d\nStopping: %llu\n"
                 "ConnsTotal: %llu\n", EMPM__LLU(empm__snapshot_busy(all)),
