@@ -941,7 +941,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
 #define EVENTMPM_IMPLEMENTED
 
 /* ---------------------------------------------------------------------------
- * >>map -- the sections, the threads, the locks
+ * >>map -- the page for a newcomer: sections, threads, owners, words, places
  *
  * Each section uses only those above it:
  *
@@ -969,37 +969,163 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *                                             a parent and its children
  *   main configtest control                   a command line
  *
- * Threads of a child: threads_per_child workers (>>conn), of which one that has
- * nothing to do is the listener (>>listener); the standby, which is it if all
- * are busy; and the main thread, which waits for orders. "The listener" is a
- * role, and what belongs to it passes on with the role, under queue.lock.
+ * Processes and threads:
+ *
+ *   parent -- orders, a byte each, and what a child says (>>parent) --+
+ *     | the scoreboard is memory that all of them map (>>score)       |
+ *     +-- child    +-- main thread   waits for orders (>>attend) -----+
+ *     |            +-- workers       ThreadsPerChild (>>conn); one that has
+ *     |            |                 nothing to do is the listener (>>listener)
+ *     |            +-- standby       the listener while all workers are busy
+ *     +-- child    passes connections to its siblings (>>exchange)
+ *
+ * "The listener" is a role, and what belongs to it passes on with the role,
+ * under queue.lock. With empm_config.processes 0 there is no parent: the
+ * threads are those of the calling process, and empm_stop() ends them.
+ *
+ * Owners of a connection's record; >>handover has the word that says it:
+ *
+ *       accept                 push                 pop
+ *   -------------> listener -----------> queue ------------> worker
+ *                  it waits     offer:  it is ready   take   it runs
+ *                   ^    ^      wanted, taken                |    |
+ *                   |    +----------- release ---------------+    |
+ *                   |      not if what it wants has come          v
+ *                   |                                      handler (a call)
+ *   any thread -----+                                             |
+ *     post: look at it; resume: a suspended one <-- empm_suspend -+
+ *
+ * A handler holds its request until it returns. A suspended request is owned by
+ * the listener, as each record that waits; any thread may resume it by ticket.
+ *
+ * States of a connection; >>conn has all arrows and the function behind each:
+ *
+ *   HANDSHAKE -> READ_HEAD -> READ_BODY -> HANDLE <-> SUSPENDED
+ *                 ^     |  no body  |      ^ |
+ *                 |     +-----------|------+ |
+ *                 |     |  refused  |        v
+ *                 |     +-----------+----> WRITE ----> LINGER ----> CLOSED
+ *                 |                          |                        ^
+ *                 +------- KEEPALIVE <-------+      each of them -----+
+ *
  * Locks, in the order in which they may be taken; none is held over a user's
  * function or over a call that can wait:
  *
  *   queue.lock   the run queue and the idle stack; a few stores long
  *   pool.lock    spare pages of the child; a few stores long
  *   files.lock   files that are kept; a few stores long
- *  engine.done_lock   who waits for the end
+ *  engine.done_lock   threads that wait for the end of the engine
  *   shard.lock   a part of the shared store, with no other; of all processes
+ *
+ * Time:
+ *
+ *   empm__now_us()   CLOCK_MONOTONIC in 64 bits; a turn reads it once (turn_us)
+ *   empm__now_ms()   the same in 32 bits, which wrap: empm__time_until() and
+ *                    its kin compare, `<` does not
+ *   NAME_at_ms       an instant; so NAME_at_us. NAME_ms alone is a duration
+ *   deadline_ms      the instant of a record's timeout
+ *   EMPM__NEVER      the instant that does not come: 0
+ *   CLOCK_REALTIME   for dates that are shown or sent, and where the system's
+ *                    call wants it (pthread_mutex_timedlock()), and there only
+ *
+ * Results:
+ *
+ *   EMPM_OK or EMPM_E...      public calls, and what they pass on
+ *   0, or -1 with errno       what wraps a call of the system
+ *   0, or 100 to 599          parsers: go on, or refuse with this status
+ *   EMPM__WANTS_*, EMPM__LOST transport and io: wait for this direction; the
+ *                             connection has failed. Else a count of bytes
+ *   enum empm__state          a step: the state to go to; its own: it waits
+ *   1 or 0                    a question, which the name asks
  *
  * Words that are this file's own:
  *
  *   record      what the server knows of a connection, 64 bytes (>>handover)
- *   offer, give, take   how a record changes its owner
+ *   slab        a block of records; never unmapped, so an index stays valid
+ *   ticket      index and serial of a suspended request: empm_resume()
+ *   offer, take, release   how a record changes its owner (>>handover)
+ *   post, inbox the records at which the listener is to look (>>poller)
+ *   drained     the transport has given all that it had: only an event can
+ *               bring more (>>transport)
  *   place, horizon      when the wheel looks at a record; at most so far ahead
  *   flight      input and output under way on a connection; it may hold several
  *               requests (>>request)
  *   turn        what one connection may use of a worker in a row (>>steps)
- *   gate        closed while no worker has time: the listener does not accept
+ *   round       one wait of the listener and all that follows from it
+ *   pause       a reason why the child does not accept (EMPM__PAUSE_*)
+ *   gate        the pause while no worker has time
+ *   admission   accept() in turn with the siblings (>>admission)
  *   credit      how quick the handler of a route has been (>>route)
  *   chore       maintenance that may wait for a disk: a worker does it
  *   standby     the thread that listens when no worker is free
+ *   budget      memory that all workers of a child share (>>pages)
+ *   endpoint    a socket that listens (>>endpoints)
  *   exchange, bell      sockets by which children pass connections on, and what
  *               wakes all of them
  *   cull        to close idle connections so that others find room
+ *   park        to give back a connection that waits; >>score counts by state
+ *   slot        the place of a child on the scoreboard; it outlives the child
+ *   share       the part of MinSpareThreads that falls to one child
+ *   snapshot    the scoreboard, copied once for a status page (>>status)
+ *   facts       what a line of the access log shows (>>access-items)
  *   generation  the children that one reading of the configuration has made
  *   drain       to finish what has begun, and accept nothing
+ *   order       what a main thread or a listener is told to do
+ *   engine      the threads of one process, and what they share (>>engine)
  *   wing        an optional part, which the core knows by its hooks alone
+ *
+ * What is new goes to these places, a line each: the section, a name that is
+ * there already and shows the form, what to add. A word with a dot is a test
+ * of test_eventmpm.c, which fails without the new row or is its model. The test
+ * map.every_place_is_there finds each of them.
+ *
+ *   new directive
+ *     1 >>types       empm_config          a field; its comment: name, default
+ *     2 >>settings    empm__directives     a row: default, range, help
+ *     3 config.every_directive_from_a_file a row
+ *     4 >>check       empm__config_check_numbers  a rule, if others bear on it
+ *   new state
+ *     1 >>score       EMPM__STATE_LIST     a row
+ *     2 >>conn        READ_HEAD            its place in picture and table
+ *     3 >>conn        empm__http1          the step, in the order of the list
+ *     4 >>conn        empm__conn_transition_ok  the ways into it and out
+ *     5 >>reading     empm__do_handshake   the step, in the section of its kind
+ *     6 conn.picture_and_table_name_every_state holds 1 to 4
+ *   new counter
+ *     1 >>score       empm__score_child    a field, and the thread that writes
+ *     2 >>listener    empm__bump           where it happens
+ *     3 >>status      empm__snapshot       a field, and its sum
+ *     4 >>metrics     EMPM__COUNTER        a row: every format shows it
+ *     5 status.counters_never_go_back      a row
+ *   new log letter
+ *     1 >>access-items empm__access_write_item  what it writes
+ *     2 >>letters     %m                   its line
+ *     3 access.every_letter                a row
+ *   new message
+ *     1 >>log         empm__log            the call, with a number of its own
+ *     2 >>messages    5013                 its line, in the order of numbers
+ *     3 log.table_of_codes holds both
+ *   new order
+ *     1 >>poller      EMPM__ORDER_PING     an enumerator
+ *     2 >>children    empm__child_tell     the parent sends it
+ *     3 >>attend      empm__poller_order   the child's main thread passes it on
+ *     4 >>listener    EMPM__ORDER_PING     the listener does it
+ *   new wing
+ *     1 >>options     EVENTMPM_NO_STORE    its switch
+ *     2 >>engine-types empm__wing          the hooks that it can have
+ *     3 >>store-calls empm__store_wing     a section with a row of hooks, and a
+ *                                          row that refuses without it
+ *     4 >>wings       empm__wings          the row is named in the list
+ *     5 >>map         prefix               the prefixes of its section, below
+ *     6 .ci/headers   EVENTMPM_NO_STORE    the switch, for every compiler
+ *   new public call
+ *     1 >>calls-response empm_write        its declaration, and all a caller
+ *                                          must know (returns, thread, blocks)
+ *     2 >>response-calls empm_write        itself, in the section of its kind
+ *     3 README.md     empm_write           if a first server needs it
+ *   new test
+ *     1 test_eventmpm.c SERVED             its top shows a whole test; the
+ *                                          section has the name of that here
  *
  * Five calls go up, since the lower side begins what only the upper can do:
  *

@@ -3142,6 +3142,117 @@ static void hammers_stop(hammer *h, int n, int *stop)
 }
 
 /* ---------------------------------------------------------------------------
+ * >>map -- the page for a newcomer says what is true
+ * ------------------------------------------------------------------------- */
+
+static char *slurp_path(const char *path);
+
+/* Does `name` stand between p and end, as a word or as the beginning of one? */
+static int stands_in(const char *p, const char *end, const char *name)
+{
+    const size_t n = strlen(name);
+
+    for (; p + n <= end; p++)
+        if (memcmp(p, name, n) == 0 && !isalnum((unsigned char)p[-1]) &&
+            p[-1] != '_')
+            return 1;
+    return 0;
+}
+
+/* Is the name of a place there? ">>score" is a section of the header, `text`;
+ * "conn.keep_alive" a test; "README.md" a file. */
+static int place_is_there(const char *text, const char *tests,
+                          const char *place, const char *name)
+{
+    const char *p, *end;
+    char mark[80], *file;
+    int there;
+
+    if (strncmp(place, ">>", 2) == 0) {
+        snprintf(mark, sizeof mark, "\n * %s -- ", place);
+        if ((p = strstr(text, mark)) == NULL)
+            return 0;
+        end = strstr(p + 1, "\n * >>");
+        return stands_in(p + strlen(mark), end ? end : p + strlen(p), name);
+    }
+    if ((file = slurp_path(place)) != NULL && *file != 0) {
+        there = stands_in(file + 1, file + strlen(file), name);
+        free(file);
+        return there;
+    }
+    free(file);
+    if ((p = strchr(place, '.')) == NULL)
+        return 0;
+    snprintf(mark, sizeof mark, "(%.*s, %s", (int)(p - place), place, p + 1);
+    return (p = strstr(tests, mark)) != NULL &&
+           strchr(",)", p[strlen(mark)]) != NULL;
+}
+
+/* A line "N PLACE NAME ..." of a checklist in >>map names a place that there
+ * is; the numbers of a list count from 1; and README has a row for each list,
+ * and no other. */
+TEST(map, every_place_is_there)
+{
+    char *text = slurp_path("eventmpm.h"), *tests, *readme, *rows, *p, *end;
+    char what[32], place[64], name[64];
+    int n, next = 0, lists = 0, places = 0, row = 0;
+
+    tests = slurp_path("test_eventmpm.c");
+    readme = slurp_path("README.md");
+    p = strstr(text, "\n *   new directive\n");
+    end = p != NULL ? strstr(p, "\n *\n") : NULL;
+    rows = strstr(readme, "\n## Changing it\n");
+    if (!CHECK(end != NULL && rows != NULL))
+        end = p = rows = text;
+    for (; p < end; p += 1 + strcspn(p + 1, "\n")) {
+        int at = 0;
+        if (sscanf(p, "\n *   new %31[^\n]", what) == 1) {
+            context("new %s", what);
+            CHECK(next != 1);               /* the list before has lines */
+            lists++, next = 1;
+            snprintf(name, sizeof name, "\n| %s |", what);
+            CHECK(strstr(rows, name) != NULL);
+        } else if (sscanf(p, "\n *     %d %63s %63s%n", &n, place, name,
+                          &at) == 3 && at > 0) {
+            context("new %s: %d %s %s", what, n, place, name);
+            CHECK_INT(n, next++);
+            CHECK(place_is_there(text, tests, place, name));
+            places++;
+        }
+    }
+    no_context();
+    for (p = rows; (p = strstr(p, "\n| ")) != NULL && p < strstr(rows + 1,
+         "\n## "); p++)
+        row++;
+    CHECK_INT(row, lists + 1);              /* and the row of headings */
+    CHECK_INT(lists, 9);
+    CHECK(places > 30);
+    CHECK(!place_is_there(text, tests, ">>score", "empm__no_such"));
+    CHECK(!place_is_there(text, tests, ">>nowhere", "empm__score"));
+    CHECK(!place_is_there(text, tests, "map.every_place_is", "x"));
+    free(text);
+    free(tests);
+    free(readme);
+}
+
+/* The picture of states in >>map has each of them. */
+TEST(map, the_picture_names_every_state)
+{
+    char *text = slurp_path("eventmpm.h");
+    char *p = strstr(text, "\n * States of a connection;"), *end;
+    int i;
+
+    end = p != NULL ? strstr(p, "\n * Locks") : NULL;
+    if (CHECK(end != NULL))
+        for (i = 0; i < EMPM__STATES; i++) {
+            context("%s", empm__states[i].name);
+            CHECK(stands_in(p, end, empm__states[i].name));
+        }
+    no_context();
+    free(text);
+}
+
+/* ---------------------------------------------------------------------------
  * >>tools -- dates, numbers, escapes
  * ------------------------------------------------------------------------- */
 
@@ -3811,8 +3922,6 @@ TEST(config, limits_stay_with_the_scoreboard)
 }
 
 /* --- one fact, one row ---------------------------------------------------- */
-
-static char *slurp_path(const char *path);
 
 /* Does `word` stand between p and end, with no letter or digit beside it? */
 static int tells_word(const char *p, const char *end, const char *word)
