@@ -1141,8 +1141,8 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  * The name of an internal function begins with a prefix of its section (as both
  * lists say it, make test-headers holds it):
  *
- *   prefix platform        fence now time processor process parker
- *   prefix descriptors     quiet fd random shared
+ *   prefix platform        fence now time processor parker
+ *   prefix descriptors     quiet fd
  *   prefix tools           min ascii text parse format chars
  *   prefix log             log
  *   prefix log-lines       log
@@ -1192,7 +1192,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   prefix config-files    loader define load
  *   prefix config-sections loader config
  *   prefix proxy           proxy reading
- *   prefix store           sip kv
+ *   prefix store           random shared sip kv
  *   prefix store-calls     store
  *   prefix access          access
  *   prefix access-items    access
@@ -1203,7 +1203,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   prefix multipart       parts
  *   prefix files-serving   parts file files
  *   prefix health          health
- *   prefix status          snapshot status
+ *   prefix status          process snapshot status
  *   prefix metrics         metric status
  *   prefix page            status
  *   prefix wings           wings
@@ -1405,48 +1405,6 @@ static int empm__time_is_late(uint32_t deadline_ms, uint32_t now_ms)
                                                           now_ms) <= 0;
 }
 
-#ifndef EVENTMPM_NO_STATUS
-/* Microseconds of processor time that the process has used: user, system, and
- * the same of children that it has waited for. 0 where nobody tells. */
-static void empm__process_cpu_us(pid_t pid, uint64_t us[4])
-{
-    memset(us, 0, 4 * sizeof *us);
-    if (pid == getpid()) {
-        struct rusage r[2];
-        int i;
-        getrusage(RUSAGE_SELF, &r[0]);
-        getrusage(RUSAGE_CHILDREN, &r[1]);
-        for (i = 0; i < 4; i++) {
-            const struct timeval *t = i % 2 == 0 ? &r[i / 2].ru_utime
-                                                 : &r[i / 2].ru_stime;
-            us[i] = (uint64_t)t->tv_sec * 1000000u + (uint64_t)t->tv_usec;
-        }
-    }
-#if defined(__linux__)
-    else {
-        char text[512], *at;
-        unsigned long ticks[4];
-        const uint64_t tick_us = 1000000u / (uint64_t)sysconf(_SC_CLK_TCK);
-        ssize_t n = -1;
-        int i, fd;
-        snprintf(text, sizeof text, "/proc/%ld/stat", (long)pid);
-        if ((fd = open(text, O_RDONLY | O_CLOEXEC)) >= 0) {
-            n = read(fd, text, sizeof text - 1);
-            close(fd);
-        }
-        text[n > 0 ? n : 0] = '\0';
-        at = strrchr(text, ')');     /* the name before it may be anything */
-        if (at != NULL &&
-            sscanf(at, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u "
-                   "%lu %lu %lu %lu", ticks, ticks + 1, ticks + 2,
-                   ticks + 3) == 4)
-            for (i = 0; i < 4; i++)
-                us[i] = ticks[i] * tick_us;
-    }
-#endif
-}
-#endif
-
 /* Where one thread sleeps until another one wakes it: a private futex, or a
  * condition variable. One wake-up is remembered. */
 typedef struct empm__parker {
@@ -1524,7 +1482,7 @@ static void empm__parker_unpark(empm__parker *p)
 }
 
 /* ---------------------------------------------------------------------------
- * >>descriptors -- files, sockets, pipes and locks under one name each
+ * >>descriptors -- files, sockets and pipes under one name each
  *
  * Each call does what its system offers best, and means the same on all of
  * them: a descriptor is closed on exec, a wait is short, errno survives a
@@ -1674,87 +1632,6 @@ static int empm__fd_unnamed_file(int dir)
     }
     return fd;
 }
-
-#ifndef EVENTMPM_NO_STORE
-/* Fills in n bytes that nobody can guess. */
-static void empm__random_fill(void *to, size_t n)
-{
-    const int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
-    const ssize_t got = fd >= 0 ? read(fd, to, n) : -1;
-    size_t i;
-    if (fd >= 0)
-        close(fd);
-    if (got == (ssize_t)n)
-        return;
-    for (i = 0; i < n; i++) {       /* better than a constant */
-        struct timespec t;
-        clock_gettime(CLOCK_REALTIME, &t);
-        ((unsigned char *)to)[i] = (unsigned char)(t.tv_nsec >> i % 8 ^
-                                                   getpid());
-    }
-}
-
-/* A lock in memory that processes share. Who gets it after its holder has died
- * is told so (ORPHANED), mends what it guards and says that it is mended. A
- * system that cannot tell lets everybody time out. */
-#define EMPM__ORPHANED 1
-#if defined(__linux__) || defined(PTHREAD_MUTEX_ROBUST)
-#  define EMPM__ROBUST 1
-#else
-#  define EMPM__ROBUST 0
-#endif
-
-static int empm__shared_lock_init(pthread_mutex_t *m)
-{
-    pthread_mutexattr_t a;
-    int r = pthread_mutexattr_init(&a);
-    if (r != 0)
-        return EMPM_ESYS;
-    r = pthread_mutexattr_setpshared(&a, PTHREAD_PROCESS_SHARED);
-#if EMPM__ROBUST
-    if (r == 0)
-        r = pthread_mutexattr_setrobust(&a, PTHREAD_MUTEX_ROBUST);
-#endif
-    if (r == 0)
-        r = pthread_mutex_init(m, &a);
-    pthread_mutexattr_destroy(&a);
-    return r == 0 ? EMPM_OK : EMPM_ESYS;
-}
-
-/* EMPM_OK, EMPM__ORPHANED, or EMPM_ETIMEDOUT after a second. Tries and naps:
- * the clock of pthread_mutex_timedlock() can be set, and not all systems have
- * that call. */
-static int empm__shared_lock(pthread_mutex_t *m)
-{
-    struct timespec rest = { 0, 1000 };
-    uint64_t until = 0;
-    int r, tries = 0;
-    while ((r = pthread_mutex_trylock(m)) == EBUSY) {
-        if (++tries < 64) {
-            if (tries > 16)
-                sched_yield();
-            continue;
-        }
-        if (until == 0)
-            until = empm__now_us() + 1000000u;
-        else if (empm__now_us() > until)
-            return EMPM_ETIMEDOUT;
-        nanosleep(&rest, NULL);
-        if (rest.tv_nsec < 1000000)
-            rest.tv_nsec *= 2;
-    }
-    return r == 0 ? EMPM_OK : r == EOWNERDEAD ? EMPM__ORPHANED : EMPM_ESYS;
-}
-
-static void empm__shared_lock_mended(pthread_mutex_t *m)
-{
-#if EMPM__ROBUST
-    pthread_mutex_consistent(m);
-#else
-    (void)m;
-#endif
-}
-#endif /* EVENTMPM_NO_STORE */
 
 static int empm__fd_would_block(int e)
 {
@@ -15322,6 +15199,85 @@ static const empm__wing empm__proxy_wing = {
  * source    J.-P. Aumasson, D. J. Bernstein, "SipHash: a fast short-input PRF"
  * ------------------------------------------------------------------------- */
 
+/* Fills in n bytes that no client can guess. */
+static void empm__random_fill(void *to, size_t n)
+{
+    const int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
+    const ssize_t got = fd >= 0 ? read(fd, to, n) : -1;
+    size_t i;
+    if (fd >= 0)
+        close(fd);
+    if (got == (ssize_t)n)
+        return;
+    for (i = 0; i < n; i++) {       /* better than a constant */
+        struct timespec t;
+        clock_gettime(CLOCK_REALTIME, &t);
+        ((unsigned char *)to)[i] = (unsigned char)(t.tv_nsec >> i % 8 ^
+                                                   getpid());
+    }
+}
+
+/* A lock in memory that processes share. If its holder dies, the next caller
+ * gets EMPM__ORPHANED, repairs the data and calls empm__shared_lock_mended().
+ * Without robust mutexes every later caller times out. */
+#define EMPM__ORPHANED 1
+#if defined(__linux__) || defined(PTHREAD_MUTEX_ROBUST)
+#  define EMPM__ROBUST 1
+#else
+#  define EMPM__ROBUST 0
+#endif
+
+static int empm__shared_lock_init(pthread_mutex_t *m)
+{
+    pthread_mutexattr_t a;
+    int r = pthread_mutexattr_init(&a);
+    if (r != 0)
+        return EMPM_ESYS;
+    r = pthread_mutexattr_setpshared(&a, PTHREAD_PROCESS_SHARED);
+#if EMPM__ROBUST
+    if (r == 0)
+        r = pthread_mutexattr_setrobust(&a, PTHREAD_MUTEX_ROBUST);
+#endif
+    if (r == 0)
+        r = pthread_mutex_init(m, &a);
+    pthread_mutexattr_destroy(&a);
+    return r == 0 ? EMPM_OK : EMPM_ESYS;
+}
+
+/* EMPM_OK, EMPM__ORPHANED, or EMPM_ETIMEDOUT after a second. Tries and naps:
+ * the clock of pthread_mutex_timedlock() can be set, and not all systems have
+ * that call. */
+static int empm__shared_lock(pthread_mutex_t *m)
+{
+    struct timespec rest = { 0, 1000 };
+    uint64_t until = 0;
+    int r, tries = 0;
+    while ((r = pthread_mutex_trylock(m)) == EBUSY) {
+        if (++tries < 64) {
+            if (tries > 16)
+                sched_yield();
+            continue;
+        }
+        if (until == 0)
+            until = empm__now_us() + 1000000u;
+        else if (empm__now_us() > until)
+            return EMPM_ETIMEDOUT;
+        nanosleep(&rest, NULL);
+        if (rest.tv_nsec < 1000000)
+            rest.tv_nsec *= 2;
+    }
+    return r == 0 ? EMPM_OK : r == EOWNERDEAD ? EMPM__ORPHANED : EMPM_ESYS;
+}
+
+static void empm__shared_lock_mended(pthread_mutex_t *m)
+{
+#if EMPM__ROBUST
+    pthread_mutex_consistent(m);
+#else
+    (void)m;
+#endif
+}
+
 #define EMPM__KV_SLOTS 255             /* of a shard: a number is a byte */
 
 typedef struct empm__kv_slot {
@@ -18221,6 +18177,46 @@ EMPM_API int empm_health_page(empm_request *req, void *user)
  * source    Apache's mod_status for ?auto, whose readers want each line as it
  *           is; Prometheus' text format 0.0.4; RFC 8259 (JSON)
  * ------------------------------------------------------------------------- */
+
+/* Microseconds of processor time that a process has used: user, system, and
+ * the same of children that it has waited for. 0 if the system tells none. */
+static void empm__process_cpu_us(pid_t pid, uint64_t us[4])
+{
+    memset(us, 0, 4 * sizeof *us);
+    if (pid == getpid()) {
+        struct rusage r[2];
+        int i;
+        getrusage(RUSAGE_SELF, &r[0]);
+        getrusage(RUSAGE_CHILDREN, &r[1]);
+        for (i = 0; i < 4; i++) {
+            const struct timeval *t = i % 2 == 0 ? &r[i / 2].ru_utime
+                                                 : &r[i / 2].ru_stime;
+            us[i] = (uint64_t)t->tv_sec * 1000000u + (uint64_t)t->tv_usec;
+        }
+    }
+#if defined(__linux__)
+    else {
+        char text[512], *at;
+        unsigned long ticks[4];
+        const uint64_t tick_us = 1000000u / (uint64_t)sysconf(_SC_CLK_TCK);
+        ssize_t n = -1;
+        int i, fd;
+        snprintf(text, sizeof text, "/proc/%ld/stat", (long)pid);
+        if ((fd = open(text, O_RDONLY | O_CLOEXEC)) >= 0) {
+            n = read(fd, text, sizeof text - 1);
+            close(fd);
+        }
+        text[n > 0 ? n : 0] = '\0';
+        at = strrchr(text, ')');     /* the name before it may be anything */
+        if (at != NULL &&
+            sscanf(at, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u "
+                   "%lu %lu %lu %lu", ticks, ticks + 1, ticks + 2,
+                   ticks + 3) == 4)
+            for (i = 0; i < 4; i++)
+                us[i] = ticks[i] * tick_us;
+    }
+#endif
+}
 
 /* What a worker does: places in by_letter, in order. */
 enum { EMPM__SEEN_IDLE, EMPM__SEEN_STARTING, EMPM__SEEN_READING,
