@@ -1896,7 +1896,7 @@ static int empm__chars_all(const empm__chars *t, const char *s, size_t n,
  *
  * LogLevel decides what is written, except for notices: that the server serves,
  * stops, reloads is in every log, as with Apache. Until the server serves,
- * errors and warnings are on stderr as well, where whoever starts it looks.
+ * errors and warnings are on stderr as well, where its starter looks.
  *
  *   empm__log           for a caller that has only a config
  *   empm__engine_log    the listener; limited
@@ -1976,9 +1976,9 @@ static const char *empm__log_tag(const char *target)
     return tag != NULL && tag[1] != '\0' ? tag + 1 : "eventmpm";
 }
 
-/* Standard output or error as a log. The description is other programs', too,
- * who must not find it non-blocking: so a pipe or a terminal is opened anew. A
- * file is not, for both must write at one place. */
+/* Standard output or error as a log. Other programs share the description and
+ * must not find it non-blocking, so a pipe or a terminal is opened anew. A file
+ * is not: both must write at one offset. */
 static int empm__log_std(int std)
 {
     char path[32];
@@ -2200,8 +2200,8 @@ static int empm__log_write(int to, enum empm_log_level level, long tid,
     return empm__log_put(to > 0 ? to : 2, text, n) == (ssize_t)n ? 0 : -1;
 }
 
-/* What stands in cfg->log under empm_main() and empm_run(): it means ErrorLog
- * to the functions below; who calls it by itself means stderr. */
+/* Marks "use ErrorLog" in cfg->log: the functions below recognise it and write
+ * to cfg->log_target instead. Called directly it writes to stderr. */
 static void empm__log_stderr(enum empm_log_level level, const char *line,
                              void *user)
 {
@@ -3573,7 +3573,7 @@ enum {                               /* why the child does not accept */
     EMPM__PAUSE_TURN = 32            /* siblings have more time, for a moment */
 };
 
-/* Who is at the other end: asked once per connection, or told by a proxy.
+/* The other end's address: asked once per connection, or told by a proxy.
  * Stands beside its record (>>handover), and is owned with it. */
 typedef struct empm__peer {
     uint8_t  family;             /* EMPM__PEER_* */
@@ -3594,7 +3594,7 @@ typedef struct empm__score_worker {        /* written by that worker alone */
     uint32_t status;                       /* Apache's letter: _ R W K C . */
     uint32_t parked[EMPM__STATES];         /* wrap: only differences count */
     uint32_t timeouts;
-    uint32_t proxy_refused;                /* PROXY headers, or who sent them */
+    uint32_t proxy_refused;                /* PROXY headers, or their senders */
     uint64_t accesses, bytes;
     uint64_t duration_us;                  /* of all requests, added up */
     uint64_t accesses_before;              /* by the slot's last tenants */

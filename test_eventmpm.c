@@ -16393,6 +16393,13 @@ static int is_number(const char *s, int fraction)
            strspn(s + n + 1, "0123456789") == strlen(s + n + 1);
 }
 
+/* The keys that the list of states gives, NULL where Apache's have to do. */
+#define STATE_KEY(name, letter, column, label, key) key,
+#define STATE_NO_KEY(name, letter) NULL,
+static const char *const state_keys[] = {
+    EMPM__STATE_LIST(STATE_KEY, STATE_NO_KEY)
+};
+
 /* Holds a page against the contract. Returns the number of lines. */
 static int check_auto(const char *text, int extended)
 {
@@ -16436,8 +16443,16 @@ static int check_auto(const char *text, int extended)
         if (next == sizeof auto_lines / sizeof auto_lines[0] && *kind == 's')
             next++;                         /* from here: our own */
     }
-    no_context();
     CHECK(next > sizeof auto_lines / sizeof auto_lines[0]);
+    EACH(state_keys, i) {                   /* each state that waits is shown */
+        if (state_keys[i] == NULL)
+            continue;
+        for (k = 0; k < n && strcmp(seen[k], state_keys[i]) != 0;)
+            k++;
+        context("%s", state_keys[i]);
+        CHECK(k < n);
+    }
+    no_context();
     free(copy);
     return (int)n;
 }
