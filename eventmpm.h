@@ -945,14 +945,14 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
 #define EVENTMPM_IMPLEMENTED
 
 /* ---------------------------------------------------------------------------
- * >>map -- the page for a newcomer: sections, threads, owners, words, places
+ * >>map -- the page to begin with
  *
  * Each section uses only those above it:
  *
  *   platform descriptors tools log log-lines  what a server stands on
  *   settings values directives check          what can be set, and how
  *   score peer                                counters; who is at the other end
- *   handover wheel queue poller               a connection changes hands
+ *   handover wheel queue inbox poller         a connection changes hands
  *   route engine-types pages                  patterns; workers, engines
  *   transport io                              bytes in, bytes out
  *   exchange taking accepting moving admission listener
@@ -963,7 +963,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *                                             what it answers
  *   steps dispatch reading reading-body handling writing conn
  *                                             the life of a connection
- *   engine endpoints endpoint-sockets limits users logs server
+ *   engine endpoints endpoint-unix endpoint-sockets limits users logs server
  *                                             threads, sockets, all together
  *   -- here ends the core --
  *   config-files config-sections proxy store access files health status wings
@@ -973,34 +973,30 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *                                             a parent and its children
  *   main configtest control                   a command line
  *
- * Processes and threads:
+ * Processes and threads. With Processes 0 the engine's threads belong to the
+ * caller's process, and there is no parent:
  *
- *   parent -- orders, a byte each, and what a child says (>>parent) --+
- *     | the scoreboard is memory that all of them map (>>score)       |
- *     +-- child    +-- main thread   waits for orders (>>attend) -----+
- *     |            +-- workers       ThreadsPerChild (>>conn); one that has
- *     |            |                 nothing to do is the listener (>>listener)
- *     |            +-- standby       the listener while all workers are busy
- *     +-- child    passes connections to its siblings (>>exchange)
+ *   parent   opens sockets, forks, reloads, replaces; serves no client
+ *     |      orders by a pipe (>>attend), words back by the same
+ *     +-- child   an engine of its own (>>engine)
+ *     |     main thread   waits for orders
+ *     |     workers       ThreadsPerChild of them: run connections (>>conn)
+ *     |     listener      a role, not a thread: the worker that has nothing to
+ *     |                   do has it (>>queue), or the standby if all are busy
+ *     +-- child ...       all accept from the same sockets; the scoreboard and
+ *                         the shared store are memory of all processes
  *
- * "The listener" is a role, and what belongs to it passes on with the role,
- * under queue.lock. With empm_config.processes 0 there is no parent: the
- * threads are those of the calling process, and empm_stop() ends them.
+ * The owner of a connection's record is one of three at each moment, and alone
+ * may touch what the record owns: its io, and the request in it (>>handover).
  *
- * Owners of a connection's record; >>handover has the word that says it:
- *
- *       accept                 push                 pop
- *   -------------> listener -----------> queue ------------> worker
- *                  it waits     offer:  it is ready   take   it runs
- *                   ^    ^      wanted, taken                |    |
- *                   |    +----------- release ---------------+    |
- *                   |      not if what it wants has come          v
- *                   |                                      handler (a call)
- *   any thread -----+                                             |
- *     post: look at it; resume: a suspended one <-- empm_suspend -+
- *
- * A handler holds its request until it returns. A suspended request is owned by
- * the listener, as each record that waits; any thread may resume it by ticket.
+ *                  event, deadline, order (offer, take)
+ *      listener  ------------------------------------->  run queue
+ *         ^                                                  | a worker pops
+ *         |                                                  v
+ *         +---- waits for an event, or a ticket (give) ---- worker
+ *                                                            | calls
+ *                                                            v
+ *                                                         handler
  *
  * States of a connection; >>conn has all arrows and the function behind each:
  *
@@ -1015,121 +1011,90 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  * Locks, in the order in which they may be taken; none is held over a user's
  * function or over a call that can wait:
  *
- *   queue.lock   the run queue and the idle stack; a few stores long
- *   pool.lock    spare pages of the child; a few stores long
- *   files.lock   files that are kept; a few stores long
- *  engine.done_lock   threads that wait for the end of the engine
- *   shard.lock   a part of the shared store, with no other; of all processes
+ *   queue.lock        the run queue and the idle stack; a few stores long
+ *   pool.lock         spare pages of the child; a few stores long
+ *   files.lock        files that are kept; a few stores long
+ *   engine.done_lock  that the end has come; a few stores long
+ *   shard.lock        a part of the shared store, with no other; of all
+ *                     processes
  *
- * Time:
+ * Time. Instants are of the clock that only goes forward, in 64 bits of
+ * microseconds (_at_us) or in 32 bits of milliseconds (_at_ms, a deadline),
+ * which wrap: empm__time_until() and _earlier() compare them, EMPM__NEVER is
+ * later than all. Durations end in _ms, _us or _s. The wall clock is read for
+ * dates and logs only.
  *
- *   empm__now_us()   CLOCK_MONOTONIC in 64 bits; a turn reads it once (turn_us)
- *   empm__now_ms()   the same in 32 bits, which wrap: empm__time_until() and
- *                    its kin compare, `<` does not
- *   NAME_at_ms       an instant; so NAME_at_us. NAME_ms alone is a duration
- *   deadline_ms      the instant of a record's timeout
- *   EMPM__NEVER      the instant that does not come: 0
- *   CLOCK_REALTIME   for dates that are shown or sent, and where the system's
- *                    call wants it (pthread_mutex_timedlock()), and there only
- *
- * Results:
- *
- *   EMPM_OK or EMPM_E...      public calls, and what they pass on
- *   0, or -1 with errno       what wraps a call of the system
- *   0, or 100 to 599          parsers: go on, or refuse with this status
- *   EMPM__WANTS_*, EMPM__LOST transport and io: wait for this direction; the
- *                             connection has failed. Else a count of bytes
- *   enum empm__state          a step: the state to go to; its own: it waits
- *   1 or 0                    a question, which the name asks
+ * Results. A public call returns EMPM_OK (0) or EMPM_E*, which are negative. An
+ * internal one that can fail returns 0, or -1 with errno, or EMPM_E*, as its
+ * comment says; one that asks, 1 or 0. In HTTP a number from 100 to 599 is the
+ * status that refuses the request. A transport returns bytes or EMPM__WANTS_*
+ * (>>transport); a step returns the state to go to (>>steps).
  *
  * Words that are this file's own:
  *
  *   record      what the server knows of a connection, 64 bytes (>>handover)
- *   slab        a block of records; never unmapped, so an index stays valid
- *   ticket      index and serial of a suspended request: empm_resume()
- *   offer, take, release   how a record changes its owner (>>handover)
- *   post, inbox the records at which the listener is to look (>>poller)
- *   drained     the transport has given all that it had: only an event can
- *               bring more (>>transport)
+ *   offer, give, take   how a record changes its owner
+ *   post        a hint to the listener: look at this record (>>inbox)
+ *   second descriptor   of a back end, for which a record waits beside its own
  *   place, horizon      when the wheel looks at a record; at most so far ahead
  *   flight      input and output under way on a connection; it may hold several
  *               requests (>>request)
  *   turn        what one connection may use of a worker in a row (>>steps)
- *   round       one wait of the listener and all that follows from it
- *   pause       a reason why the child does not accept (EMPM__PAUSE_*)
- *   gate        the pause while no worker has time
- *   admission   accept() in turn with the siblings (>>admission)
+ *   gate        closed while no worker has time: the listener does not accept
  *   credit      how quick the handler of a route has been (>>route)
  *   chore       maintenance that may wait for a disk: a worker does it
  *   standby     the thread that listens when no worker is free
- *   budget      memory that all workers of a child share (>>pages)
- *   endpoint    a socket that listens (>>endpoints)
  *   exchange, bell      sockets by which children pass connections on, and what
  *               wakes all of them
  *   cull        to close idle connections so that others find room
+ *   generation  the children that one reading of the configuration has made
+ *   drain       to finish what has begun, and accept nothing
+ *   wing        an optional part, which the core knows by its hooks alone
+ *   slab        a block of records; never unmapped, so an index stays valid
+ *   ticket      index and serial of a suspended request: empm_resume()
+ *   post, inbox the records at which the listener is to look (>>poller)
+ *   drained     the transport has given all that it had: only an event can
+ *               bring more (>>transport)
+ *   round       one wait of the listener and all that follows from it
+ *   pause       a reason why the child does not accept (EMPM__PAUSE_*)
+ *   admission   accept() in turn with the siblings (>>admission)
+ *   budget      memory that all workers of a child share (>>pages)
+ *   endpoint    a socket that listens (>>endpoints)
  *   park        to give back a connection that waits; >>score counts by state
  *   slot        the place of a child on the scoreboard; it outlives the child
  *   share       the part of MinSpareThreads that falls to one child
  *   snapshot    the scoreboard, copied once for a status page (>>status)
- *   facts       what a line of the access log shows (>>access-items)
- *   generation  the children that one reading of the configuration has made
- *   drain       to finish what has begun, and accept nothing
- *   order       what a main thread or a listener is told to do
- *   engine      the threads of one process, and what they share (>>engine)
- *   wing        an optional part, which the core knows by its hooks alone
  *
- * What is new goes to these places, a line each: the section, a name that is
- * there already and shows the form, what to add. A word with a dot is a test
- * of test_eventmpm.c, which fails without the new row or is its model. The test
- * map.every_place_is_there finds each of them.
+ * To add something, edit these places; the test fails while one is missing:
  *
- *   new directive
- *     1 >>types       empm_config          a field; its comment: name, default
- *     2 >>settings    empm__directives     a row: default, range, help
- *     3 config.every_directive_from_a_file a row
- *     4 >>check       empm__config_check_numbers  a rule, if others bear on it
- *   new state
- *     1 >>score       EMPM__STATE_LIST     a row
- *     2 >>conn        READ_HEAD            its place in picture and table
- *     3 >>conn        empm__http1          the step, in the order of the list
- *     4 >>conn        empm__conn_transition_ok  the ways into it and out
- *     5 >>reading     empm__do_handshake   the step, in the section of its kind
- *     6 conn.picture_and_table_name_every_state holds 1 to 4
- *   new counter
- *     1 >>score       empm__score_child    a field, and the thread that writes
- *     2 >>listener    empm__bump           where it happens
- *     3 >>status      empm__snapshot       a field, and its sum
- *     4 >>metrics     EMPM__COUNTER        a row: every format shows it
- *     5 status.counters_never_go_back      a row
- *   new log letter
- *     1 >>access-items empm__access_write_item  what it writes
- *     2 >>letters     %m                   its line
- *     3 access.every_letter                a row
- *   new message
- *     1 >>log         empm__log            the call, with a number of its own
- *     2 >>messages    5013                 its line, in the order of numbers
- *     3 log.table_of_codes holds both
- *   new order
- *     1 >>poller      EMPM__ORDER_PING     an enumerator
- *     2 >>children    empm__child_tell     the parent sends it
- *     3 >>attend      empm__poller_order   the child's main thread passes it on
- *     4 >>listener    EMPM__ORDER_PING     the listener does it
- *   new wing
- *     1 >>options     EVENTMPM_NO_STORE    its switch
- *     2 >>engine-types empm__wing          the hooks that it can have
- *     3 >>store-calls empm__store_wing     a section with a row of hooks, and a
- *                                          row that refuses without it
- *     4 >>wings       empm__wings          the row is named in the list
- *     5 >>map         prefix               the prefixes of its section, below
- *     6 .ci/headers   EVENTMPM_NO_STORE    the switch, for every compiler
- *   new public call
- *     1 >>calls-response empm_write        its declaration, and all a caller
- *                                          must know (returns, thread, blocks)
- *     2 >>response-calls empm_write        itself, in the section of its kind
- *     3 README.md     empm_write           if a first server needs it
- *   new test
- *     1 test_eventmpm.c SERVED             its top shows a whole test; the
- *                                          section has the name of that here
+ *   a directive    a field of empm_config in >>types; a row of
+ *                  empm__directives in >>settings; README's list, if one sets
+ *                  it often. Test config.every_directive_from_a_file
+ *   a message      a number of its own in the call; a line in >>messages. Test
+ *                  log.table_of_codes
+ *   a state        a row of EMPM__STATE_LIST in >>score; a step in the table
+ *                  empm__http1 in >>conn, and its lines in the picture there.
+ *                  Test conn.picture_and_table_name_every_state
+ *   a counter      a row of EMPM__COUNTER_LIST in >>score; an empm__bump()
+ *                  where it counts. Test
+ *                  status.every_counter_is_told_everywhere
+ *   a log letter   a row of empm__letters in >>access-items; a line in
+ *                  >>letters. Test access.table_of_letters
+ *   a wing         a struct empm__wing, as empm__store_wing in >>store-calls; a
+ *                  row of empm__wings in >>wings; a switch in >>options
+ *   an order       an enumerator beside EMPM__ORDER_PING in >>poller;
+ *                  empm__child_tell in >>children sends it; >>attend passes it
+ *                  on to empm__listener_round in >>listener
+ *   a transport    a table such as empm__plain in >>transport; its session in
+ *                  empm__endpoint_add in >>endpoint-sockets. Test
+ *                  transport.one_that_does_all_it_may
+ *   a protocol     a table such as empm__http1 in >>conn; a number beside
+ *                  EMPM__HTTP1 in >>handover; a row of empm__protocol_of in
+ *                  >>conn
+ *   a public call  its declaration in >>calls-server, >>calls-request or
+ *                  >>calls-response, with the comment that is its manual
+ *   a section      its place above, and a line `prefix` below. Check .ci/text
+ *   a test         see the top of test_eventmpm.c
  *
  * Five calls go up, since the lower side begins what only the upper can do:
  *
@@ -1159,6 +1124,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   prefix handover        conn slab
  *   prefix wheel           wheel
  *   prefix queue           queue
+ *   prefix inbox           poller
  *   prefix poller          poller
  *   prefix route           route routes path
  *   prefix engine-types    wings engine worker
@@ -1188,6 +1154,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   prefix conn            http1 protocol conn worker
  *   prefix engine          engine
  *   prefix endpoints       endpoint inherited
+ *   prefix endpoint-unix   endpoint
  *   prefix endpoint-sockets endpoint inherited
  *   prefix limits          check config memory
  *   prefix users           identity check
@@ -1198,8 +1165,8 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   prefix proxy           proxy reading
  *   prefix store           random shared sip kv
  *   prefix store-calls     store
- *   prefix access          access
  *   prefix access-items    access
+ *   prefix access-formats  access
  *   prefix access-lines    access
  *   prefix files           types file
  *   prefix conditions      date condition request range file
@@ -1635,6 +1602,72 @@ static int empm__fd_unnamed_file(int dir)
             break;
     }
     return fd;
+}
+
+/* Descriptors in a message of a unix socket (SCM_RIGHTS). */
+#define EMPM__FDS_MOST (4 * (EMPM_MAX_LIST + 1) + 16)    /* in one message */
+
+typedef union empm__fd_control {
+    struct cmsghdr head;             /* for its alignment */
+    char           room[CMSG_SPACE(EMPM__FDS_MOST * sizeof(int))];
+} empm__fd_control;
+
+/* Sends n descriptors along with `bytes` of data; they stay open here. Returns
+ * 0, or -1 with errno. */
+static int empm__fd_send(int to, const void *data, size_t bytes, const int *fds,
+                         size_t n, int flags)
+{
+    struct msghdr m;
+    struct iovec v;
+    empm__fd_control c;
+    memset(&m, 0, sizeof m);
+    memset(&c, 0, sizeof c);
+    v.iov_base = (void *)(uintptr_t)data;
+    v.iov_len = bytes;
+    m.msg_iov = &v;
+    m.msg_iovlen = 1;
+    m.msg_control = c.room;
+    m.msg_controllen = (socklen_t)CMSG_SPACE(n * sizeof *fds);
+    c.head.cmsg_level = SOL_SOCKET;
+    c.head.cmsg_type = SCM_RIGHTS;
+    c.head.cmsg_len = (socklen_t)CMSG_LEN(n * sizeof *fds);
+    memcpy(CMSG_DATA(&c.head), fds, n * sizeof *fds);
+    return sendmsg(to, &m, flags | MSG_NOSIGNAL) < 0 ? -1 : 0;
+}
+
+/* Receives a message of at most `size` bytes and `most` descriptors, which are
+ * the caller's, *n of them. *flags is for recvmsg(), and then from it: with
+ * MSG_TRUNC or MSG_CTRUNC there were more. Returns the bytes, or -1 with
+ * errno. */
+static ssize_t empm__fd_receive(int from, void *data, size_t size, int *fds,
+                                size_t most, size_t *n, int *flags)
+{
+    struct msghdr m;
+    struct iovec v;
+    empm__fd_control c;
+    size_t at = 0;
+    ssize_t r;
+    memset(&m, 0, sizeof m);
+    v.iov_base = data;
+    v.iov_len = size;
+    m.msg_iov = &v;
+    m.msg_iovlen = 1;
+    m.msg_control = c.room;
+    m.msg_controllen = (socklen_t)CMSG_SPACE(most * sizeof *fds);
+    *n = 0;
+    r = recvmsg(from, &m, *flags | MSG_CMSG_CLOEXEC);
+    *flags = m.msg_flags;
+    while (r >= 0 && at + CMSG_LEN(0) <= m.msg_controllen) {
+        const struct cmsghdr *part = (struct cmsghdr *)(void *)(c.room + at);
+        const size_t got = part->cmsg_len >= CMSG_LEN(0)
+                               ? part->cmsg_len - CMSG_LEN(0) : 0;
+        if (part->cmsg_level == SOL_SOCKET && part->cmsg_type == SCM_RIGHTS) {
+            *n = got / sizeof *fds < most ? got / sizeof *fds : most;
+            memcpy(fds, CMSG_DATA(part), *n * sizeof *fds);
+        }
+        at += CMSG_SPACE(got);
+    }
+    return r;
 }
 
 static int empm__fd_would_block(int e)
@@ -3590,13 +3623,42 @@ enum { EMPM__PEER_UNASKED, EMPM__PEER_UNKNOWN, EMPM__PEER_UNIX,
 #define EMPM__SCORE_REQUEST 96             /* bytes of the request line */
 #define EMPM__SCORE_HOST    32             /* ... of Host */
 
+/* Counters, each of them told once: its type, its field in the scoreboard and
+ * in a snapshot, its name in ?json and ?prometheus, its key in ?auto (NULL:
+ * Apache's own line has it), 1 if it is a time in microseconds, and the help. A
+ * CHILD's is written by its listener, a WORKER's by that worker. A new one
+ * takes a row and an empm__bump(). */
+#define EMPM__COUNTER_LIST(CHILD, WORKER)                                      \
+    CHILD(uint32_t, waited, "queued_late_total", "QueuedLate", 0,              \
+          "Ready connections that waited for over a millisecond")              \
+    CHILD(uint32_t, moved_in, "moved_connections_total", "ConnsMoved", 0,      \
+          "Connections that one child has passed on to another")               \
+    CHILD(uint64_t, accepted, "accepted_connections_total", "ConnsAccepted",   \
+          0, "Connections accepted")                                           \
+    CHILD(uint32_t, refused, "refused_connections_total", "ConnsRefused", 0,   \
+          "Connections refused for MaxConnectionsPerPeer")                     \
+    WORKER(uint32_t, proxy_refused, "refused_proxies_total", "ProxiesRefused", \
+           0, "PROXY headers that were bad, or from a peer not trusted")       \
+    CHILD(uint32_t, culled, "culled_connections_total", "ConnsCulled", 0,      \
+          "Idle connections closed to make room")                              \
+    CHILD(uint32_t, expired, "expired_connections_total", "ConnsExpired", 0,   \
+          "Deadlines that were reached, idle connections included")            \
+    CHILD(uint32_t, forced, "forced_connections_total", "ConnsForced", 0,      \
+          "Connections closed late while every worker was stuck")              \
+    WORKER(uint32_t, timeouts, "timeouts_total", "Timeouts", 0,                \
+           "Clients that were too slow in a request or a response")            \
+    WORKER(uint64_t, accesses, "requests_total", NULL, 0, "Requests answered") \
+    WORKER(uint64_t, duration_us, "request_seconds_total", NULL, 1,            \
+           "Time from the head of a request to the end of its response")       \
+    WORKER(uint64_t, bytes, "sent_bytes_total", NULL, 0, "Bytes sent")
+#define EMPM__COUNTER_FIELD(type, field, name, key, is_time, help) \
+    type field __attribute__((aligned(sizeof(type))));
+#define EMPM__COUNTER_NONE(type, field, name, key, is_time, help)
+
 typedef struct empm__score_worker {        /* written by that worker alone */
     uint32_t status;                       /* Apache's letter: _ R W K C . */
     uint32_t parked[EMPM__STATES];         /* wrap: only differences count */
-    uint32_t timeouts;
-    uint32_t proxy_refused;                /* PROXY headers, or their senders */
-    uint64_t accesses, bytes;
-    uint64_t duration_us;                  /* of all requests, added up */
+    EMPM__COUNTER_LIST(EMPM__COUNTER_NONE, EMPM__COUNTER_FIELD)
     uint64_t accesses_before;              /* by the slot's last tenants */
     uint64_t began_us;                     /* the turn or request; 0: never */
     uint32_t took_us;                      /* the last request */
@@ -3612,11 +3674,9 @@ typedef struct empm__score_child {
     uint32_t pongs;                        /* the listener: answers to pings */
     /* the listener */
     uint32_t unparked[EMPM__STATES], created;  /* created: of state READ_HEAD */
-    uint32_t connections, paused, culled, expired, forced;
-    uint32_t refused;                      /* MaxConnectionsPerPeer */
-    uint64_t accepted __attribute__((aligned(8)));
-    uint32_t moved_in, moved_out;          /* connections, by the exchange */
-    uint32_t waited;                       /* jobs, for over a millisecond */
+    uint32_t connections, paused;
+    EMPM__COUNTER_LIST(EMPM__COUNTER_FIELD, EMPM__COUNTER_NONE)
+    uint32_t moved_out;                    /* connections, by the exchange */
     uint32_t unlogged;                     /* access log; added to atomically */
     /* whoever holds the queue's lock */
     uint32_t idle_workers, queued;
@@ -3967,6 +4027,17 @@ static char *empm__peer_text(const empm__peer *p, int port, char *to, size_t n)
  * short read means "drained" only while neither is set. The protocol is
  * modelled in test_eventmpm.c (>>model) and checked there by spin.
  *
+ * A record may wait for a second descriptor, that of a back end, which is its
+ * owner's. Its events note the AUX bits and nothing else: its end or failure is
+ * both of them, and none is sticky. So the owner clears a bit, then reads or
+ * writes, and waits for it after EAGAIN only, never after a short read.
+ *
+ * No bit of the word is free. Streams (HTTP/2) will need a READY bit by which
+ * their workers tell a connection of output: a connection that has streams has
+ * no second descriptor, so an AUX bit can be it. A stream's record will have no
+ * descriptor: `fd` is free for the index of its connection, and so are the
+ * flags of accepting and of the poller.
+ *
  * Records live in slabs that are never unmapped and are named by 32-bit
  * indices; the listener alone makes and frees them.
  * ------------------------------------------------------------------------- */
@@ -3982,8 +4053,10 @@ enum {
     EMPM__READY_TIMEOUT = 1u << 7,
     EMPM__READY_RESUME  = 1u << 8,
     EMPM__READY_STOP    = 1u << 9,
-    EMPM__READY_AUX_IN  = 1u << 10,    /* a second descriptor: back ends */
+    EMPM__READY_AUX_IN  = 1u << 10,    /* of the second descriptor */
     EMPM__READY_AUX_OUT = 1u << 11,
+    EMPM__READY_AUX     = (1u << 10) | (1u << 11),
+    EMPM__AUX_SHIFT     = 7,           /* from READY_IN, READY_OUT */
     EMPM__READY_ALL     = 0x1ffu << 3,
     EMPM__STICKY        = (1u << 5) | (1u << 6),
     EMPM__WANT_SHIFT    = 9,
@@ -4001,7 +4074,7 @@ typedef struct empm__conn {
     /* shared: the hand-over */
     uint32_t      word;          /* atomic, see the picture */
     uint32_t      deadline_ms;   /* atomic; the owner, before it releases */
-    uint32_t      inbox_next;    /* atomic; whoever set POSTED, until drained */
+    uint32_t      inbox_next;    /* atomic; the poster, until it is drained */
     uint32_t      serial;        /* atomic; the owner: names a suspension */
     /* the owner: a worker while it runs, the queue while it is ready */
     int32_t       fd;
@@ -4021,7 +4094,9 @@ typedef struct empm__conn {
     uint8_t       protocol;      /* whose steps it takes; EMPM__FREE: a free
                                     record */
 #if !EMPM__EPOLL
-    uint32_t      poll_slot;     /* the listener only */
+    uint32_t      poll_slot;     /* the listener only; 0: not in the set */
+    uint32_t      aux_slot;      /* of aux_fd, likewise */
+    int32_t       aux_fd;        /* the owner; -1: no second descriptor */
 #endif
 } empm__conn;
 
@@ -4394,7 +4469,7 @@ static uint32_t empm__wheel_due(empm__wheel *wh, empm__slab *sl)
 }
 
 /* ---------------------------------------------------------------------------
- * >>queue -- ready connections, who runs them, and who listens meanwhile
+ * >>queue -- ready connections, and the threads that run them or listen
  *
  * A connection is in it at most once, so a push cannot fail. Waking a thread
  * costs as much as a small request, so it is done only when it must be:
@@ -4416,9 +4491,9 @@ static uint32_t empm__wheel_due(empm__wheel *wh, empm__slab *sl)
  *              others run it looks every millisecond whether one that seemed to
  *              be quick is stuck; that worker does not count as running then.
  *              When there is nothing to run it sleeps without limit.
- *   a chore    is work that may wait for a disk (>>access): who listens when it
- *              falls due gives the role back, and the next worker does it; or
- *              the standby, if it has been listening.
+ *   a chore    is maintenance that may wait for a disk. When one is due, the
+ *              listener ends its round, and the next worker runs it instead of
+ *              a job; if the standby has been listening, it runs it itself.
  * ------------------------------------------------------------------------- */
 
 typedef struct empm__sleeper {     /* a worker, as the queue sees it */
@@ -4426,8 +4501,8 @@ typedef struct empm__sleeper {     /* a worker, as the queue sees it */
     uint32_t     next;             /* in the idle stack; lock */
     int          searching;        /* lock */
     int          running;          /* lock */
-    uint32_t    *quick;            /* atomic: the credit of the handler that it
-                                      is in, NULL: of none that has any */
+    uint32_t    *quick;            /* atomic: the credit of its route, while a
+                                      handler runs on credit; else NULL */
 } empm__sleeper;
 
 enum { EMPM__NOBODY = -1, EMPM__STANDBY = -2 };      /* or a worker's number */
@@ -4455,8 +4530,8 @@ typedef struct empm__queue {
     uint32_t        listened_at;           /* `popped` then */
     int             standby_state;
     empm__parker    standby;
-    uint32_t        mark;                  /* `pushed` at mark_us; listener */
-    uint64_t        mark_us;
+    uint32_t        mark;               /* `pushed` at mark_at_us; listener */
+    uint64_t        mark_at_us;
     int             mark_late;             /* what was there then has been
                                               counted: it waits for long */
     uint32_t        gate_closed;           /* atomic: tell the listener when a
@@ -4488,7 +4563,7 @@ static int empm__queue_init(empm__queue *q, empm__slab *sl, empm__sleeper *sp,
     return pthread_mutex_init(&q->lock, NULL) == 0 ? EMPM_OK : EMPM_ENOMEM;
 }
 
-/* Workers that have nothing to do, the one that listens among them. */
+/* Returns how many workers have nothing to do, the listener among them. */
 static uint32_t empm__queue_idle_locked(const empm__queue *q)
 {
     return q->idle_count + q->searching + (q->listening >= 0);
@@ -4497,7 +4572,7 @@ static uint32_t empm__queue_idle_locked(const empm__queue *q)
 static void empm__queue_publish_locked(empm__queue *q)
 {
     empm__store(&q->score->idle_workers, empm__queue_idle_locked(q));
-    /* release: who reads this first sees no older idle_workers */
+    /* release: a sibling that reads this first sees no older idle_workers */
     empm__store_rel(&q->score->queued, q->count);
 }
 
@@ -4526,7 +4601,8 @@ static uint32_t empm__queue_pop_locked(empm__queue *q)
     return i;
 }
 
-/* Takes out the oldest job that `may` go, of the first 64; NIL: none may. */
+/* Takes out the oldest job that `may` go, of the first 64 (a bound for the time
+ * under the lock). Returns NIL if none may. */
 static uint32_t empm__queue_remove_locked(empm__queue *q,
                                           int (*may)(const empm__conn *))
 {
@@ -4569,9 +4645,9 @@ static void empm__queue_gate_close_locked(empm__queue *q)
     empm__store(&q->gate_closed, 1u);
 }
 
-/* May it open again, as a worker is idle, or has done all that was waiting when
- * it closed? Else those outside would wait for ever beside a queue that the
- * ones inside keep full. */
+/* Opens the gate if a worker is idle, or if all that was queued when it closed
+ * has been served: without the second rule busy connections could keep new ones
+ * out for ever. Returns 1 if it has opened; the caller tells the listener. */
 static int empm__queue_gate_open_locked(empm__queue *q, int idle)
 {
     if (!q->gate_closed || (!idle && (int32_t)(q->popped - q->gate_mark) <= 0))
@@ -4580,8 +4656,8 @@ static int empm__queue_gate_open_locked(empm__queue *q, int idle)
     return 1;
 }
 
-/* The end of every change: wakes whom it takes, and no more. `most` workers may
- * be searching then. */
+/* Ends a change of the queue: chooses the fewest threads that have to be woken,
+ * unlocks, and wakes them. At most `most` workers are searching then. */
 static void empm__queue_settle(empm__queue *q, uint32_t most)
 {
     empm__parker *wake[EMPM__SEARCHERS + 1];
@@ -4621,11 +4697,13 @@ static void empm__queue_push(empm__queue *q, uint32_t i)
     empm__queue_settle(q, 1);
 }
 
+/* Without the lock, so it may be old: a hint for the turn's end. */
 static uint32_t empm__queue_length(empm__queue *q)
 {
     return empm__load(&q->score->queued);
 }
 
+/* The end: all threads come back from where they sleep, and find no job. */
 static void empm__queue_close(empm__queue *q)
 {
     uint32_t i;
@@ -4656,7 +4734,8 @@ static void empm__queue_leave(empm__queue *q, uint32_t me)
     empm__queue_settle(q, q->running == 0 ? EMPM__SEARCHERS : 1);
 }
 
-/* Is there a chore to be done? Whom it is given to has to do it. */
+/* Takes the chore that is pending. Returns 1 if there is one: the caller has to
+ * run it. */
 static int empm__queue_chore_locked(empm__queue *q)
 {
     const int chore = q->chore;
@@ -4664,9 +4743,10 @@ static int empm__queue_chore_locked(empm__queue *q)
     return chore;
 }
 
-/* The next job for worker `me`, who listens or sleeps until there is one; NIL:
- * the queue is closed. `listen` has to give the role back; `open_gate` is
- * called when the listener waits for an idle worker. */
+/* Returns the next job for worker `me`, which listens or sleeps until there is
+ * one; CHORE: that is the job; NIL: the queue is closed. `listen` plays the
+ * listener and returns when it has given the role back, without the lock;
+ * `open_gate` tells a listener that waits for an idle worker. */
 static uint32_t empm__queue_pop(empm__queue *q, uint32_t me,
                                 void (*listen)(void *),
                                 void (*open_gate)(void *), void *arg)
@@ -4679,8 +4759,8 @@ static uint32_t empm__queue_pop(empm__queue *q, uint32_t me,
         empm__queue_stop_running_locked(q, me);
         q->searching -= (uint32_t)self->searching;
         self->searching = 0;
-        /* all that came with the last round is taken: what is in the queue now
-         * has had a turn, and those outside none; or it has been a while */
+        /* listen when every job of the last round has started (what is queued
+         * now has had its turn, new connections have not), or after so many */
         listens = q->listening == EMPM__NOBODY && !q->closed && !q->chore &&
                   ((int32_t)(q->popped - q->listened) >= 0 ||
                    q->popped - q->listened_at >= EMPM__LISTEN_EACH);
@@ -4723,7 +4803,7 @@ static void empm__queue_end_round_locked(empm__queue *q)
     q->listened_at = q->popped;
 }
 
-/* The standby's life. `listen` as above. */
+/* The standby's life, until the queue is closed. `listen` as above. */
 static void empm__queue_stand_by(empm__queue *q, void (*listen)(void *),
                                  void *arg)
 {
@@ -4750,7 +4830,7 @@ static void empm__queue_stand_by(empm__queue *q, void (*listen)(void *),
         pthread_mutex_lock(&q->lock);
         q->standby_state = EMPM__AWAKE;
         if (!woken && q->popped == popped && q->listening == EMPM__NOBODY) {
-            uint32_t i;             /* who runs is stuck, and the next may be */
+            uint32_t i;      /* the one that runs is stuck, others may be */
             for (i = 0; i < q->nsleepers; i++) {
                 uint32_t *quick = empm__load(&q->sleepers[i].quick);
                 if (quick != NULL)
@@ -4764,15 +4844,12 @@ static void empm__queue_stand_by(empm__queue *q, void (*listen)(void *),
 }
 
 /* ---------------------------------------------------------------------------
- * >>poller -- epoll or poll(), and the inbox
- *
- * epoll: one edge-triggered registration for a connection's life; EPOLLOUT is
- * added by one MOD at the first EAGAIN of a write. poll(): the one-shot form;
- * an owned connection is not in the set, each release posts the record and the
- * listener puts it back. An event names its record by index and generation.
+ * >>inbox -- how other threads reach the listener, and wake it
  *
  * The inbox is the one way to reach the listener: a stack of records that
- * somebody has posted. Posting wakes the listener only if it sleeps:
+ * somebody has posted. The reason stands in the record's word, so a post says
+ * no more than "look", and one too many does no harm. Beside it are orders, a
+ * bit for each. Posting wakes the listener only if it sleeps:
  *
  *     poster                           listener
  *       publish the record               sleeping = 1
@@ -4789,6 +4866,11 @@ static void empm__queue_stand_by(empm__queue *q, void (*listen)(void *),
 #define EMPM__EXCHANGE       EMPM_MAX_LISTEN   /* its number, among them */
 #define EMPM__EVENT_BELL     0xfffffffeu
 #define EMPM__EVENT_WAKE     0xffffffffu
+#if EMPM__EPOLL
+#define EMPM__EVENT_AUX      ((uint64_t)1 << 48)   /* above the generation */
+#else
+#define EMPM__EVENT_AUX      0x80000000u           /* above the indices */
+#endif
 
 typedef struct empm__event {
     uint32_t index;
@@ -4806,8 +4888,9 @@ typedef struct empm__poller {
     int         epoll_fd;
     struct epoll_event got[EMPM__BATCH];
 #else
-    struct pollfd *set;           /* wake_fd, endpoints, connections */
-    uint32_t   *of;               /* index of each */
+    /* wake_fd, endpoints, connections, in this order; grows, never shrinks */
+    struct pollfd *set;
+    uint32_t   *index;            /* of each: a record, or EVENT_* */
     uint32_t    n, cap, endpoints;
 #endif
 } empm__poller;
@@ -4835,6 +4918,8 @@ static void empm__poller_wake(empm__poller *p)
     errno = saved;
 }
 
+/* Gives the listener an order: EMPM__ORDER_*. Any thread, and signal
+ * handlers. */
 static void empm__poller_order(empm__poller *p, uint32_t order)
 {
     __atomic_fetch_or(&p->orders, order, __ATOMIC_ACQ_REL);
@@ -4858,6 +4943,8 @@ static void empm__poller_post(empm__poller *p, uint32_t i)
     }
 }
 
+/* Two ends of what wakes a poller: an eventfd twice, or a pipe. Returns 0, or
+ * -1 with errno. */
 static int empm__poller_wake_fd_init(int fd[2])
 {
 #if defined(__linux__)
@@ -4884,8 +4971,26 @@ static void empm__poller_wake_fd_drain(int fd)
         ;
 }
 
+/* ---------------------------------------------------------------------------
+ * >>poller -- epoll or poll()
+ *
+ * epoll: one edge-triggered registration for a connection's life; EPOLLOUT is
+ * added by one MOD at the first EAGAIN of a write. poll(): the one-shot form;
+ * an owned connection is not in the set, each release posts the record and the
+ * listener puts it back. An event names its record by index and generation, and
+ * is marked if it is of the record's second descriptor.
+ * ------------------------------------------------------------------------- */
+
+/* What an event that would note `ready` of a client's descriptor notes of a
+ * second one. */
+static uint32_t empm__poller_aux_bits(uint32_t ready)
+{
+    return (ready & (EMPM__READY_IN | EMPM__READY_OUT)) << EMPM__AUX_SHIFT;
+}
+
 #if EMPM__EPOLL
 
+/* Returns EMPM_OK, or EMPM_ESYS with errno: then free() has to be called. */
 static int empm__poller_init(empm__poller *p, empm__slab *sl)
 {
     struct epoll_event ev;
@@ -4903,6 +5008,7 @@ static int empm__poller_init(empm__poller *p, empm__slab *sl)
                ? EMPM_ESYS : EMPM_OK;
 }
 
+/* Also after an init() that has failed. */
 static void empm__poller_free(empm__poller *p)
 {
     empm__poller_wake_fd_close(p->wake_fd);
@@ -4911,6 +5017,8 @@ static void empm__poller_free(empm__poller *p)
     p->epoll_fd = -1;
 }
 
+/* Registers c's descriptor, or changes that: `more` than what is always
+ * wanted. */
 static int empm__poller_epoll_set(empm__poller *p, const empm__conn *c,
                                   uint32_t i, int op, uint32_t more)
 {
@@ -4928,8 +5036,10 @@ static int empm__poller_add(empm__poller *p, empm__conn *c, uint32_t i)
                                                                  : EMPM_OK;
 }
 
-/* Room to write is wanted from here on. MOD looks at the socket once more, so
- * no edge is lost. The owner, on any thread. */
+/* Room to write is wanted from here on, until the connection ends. Not from the
+ * beginning: most answers fit, and each would cost an event more. MOD looks at
+ * the socket once more, so no edge is lost. The owner, on any thread. Returns
+ * EMPM_OK, or EMPM_ESYS with errno. */
 static int empm__poller_want_out(empm__poller *p, empm__conn *c, uint32_t i)
 {
     if (c->flags & EMPM__F_OUT_ARMED)
@@ -4940,11 +5050,38 @@ static int empm__poller_want_out(empm__poller *p, empm__conn *c, uint32_t i)
     return EMPM_OK;
 }
 
-/* A connection moves to another process: its descriptor's end alone would leave
- * the registration, which is of the open file that the other one has. */
+/* A connection moves to another process. close() alone would leave it
+ * registered here: a registration is of the open file, which the other process
+ * has. */
 static void empm__poller_remove(empm__poller *p, const empm__conn *c)
 {
     epoll_ctl(p->epoll_fd, EPOLL_CTL_DEL, c->fd, NULL);
+}
+
+/* Registers `fd` as the second descriptor of a record; it must not block, and
+ * its owner removes it before closing it, and before another one is added. Its
+ * first events may come at once. The record's owner, on any thread. Returns
+ * EMPM_OK, or EMPM_ESYS with errno. */
+EMPM__OPTIONAL
+static int empm__poller_aux_add(empm__poller *p, empm__conn *c, uint32_t i,
+                                int fd)
+{
+    struct epoll_event ev;
+    memset(&ev, 0, sizeof ev);
+    ev.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
+    ev.data.u64 = EMPM__EVENT_AUX | (uint64_t)c->gen << 32 | i;
+    return epoll_ctl(p->epoll_fd, EPOLL_CTL_ADD, fd, &ev) < 0 ? EMPM_ESYS
+                                                              : EMPM_OK;
+}
+
+/* Ends that. An event on its way is noted all the same, and does no harm. DEL,
+ * not close() alone: a process that a handler has forked may have it open. */
+EMPM__OPTIONAL
+static void empm__poller_aux_remove(empm__poller *p, empm__conn *c, int fd)
+{
+    epoll_ctl(p->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+    empm__conn_clear(c, EMPM__READY_AUX);
+    c->why = (uint16_t)(c->why & ~(unsigned)EMPM__READY_AUX);
 }
 
 /* Waits for the bell from here on: each ring is one event for each waiter. */
@@ -4957,11 +5094,14 @@ static int empm__poller_bell(empm__poller *p, int fd)
     return epoll_ctl(p->epoll_fd, EPOLL_CTL_ADD, fd, &ev);
 }
 
+/* Of the one-shot form only; here a registration outlives what happens to the
+ * record. */
 static void empm__poller_arm(empm__poller *p, uint32_t i) { (void)p; (void)i; }
 static void empm__poller_drop(empm__poller *p, uint32_t i) { (void)p; (void)i; }
 
-/* Starts or ends waiting on listening socket k. EPOLLEXCLUSIVE: one child is
- * woken, not all; it cannot be modified, hence DEL and ADD. */
+/* Begins or ends to wait for connections on endpoint k (or EMPM__EXCHANGE).
+ * With EPOLLEXCLUSIVE one child is woken, not all; such a registration cannot
+ * be changed, only removed and made anew. Returns 0, or -1 with errno. */
 static int empm__poller_watch(empm__poller *p, int fd, uint32_t k, int on)
 {
     struct epoll_event ev;
@@ -4980,6 +5120,9 @@ static int empm__poller_watch(empm__poller *p, int fd, uint32_t k, int on)
     return epoll_ctl(p->epoll_fd, EPOLL_CTL_ADD, fd, &ev);
 }
 
+/* Waits, and says in the words of records what has happened. A hang-up and an
+ * error are room and input, too: the owner learns the rest from its next call.
+ * Returns how many events, or -1 with errno. */
 static int empm__poller_collect(empm__poller *p, int timeout_ms,
                                 empm__event *out)
 {
@@ -4994,6 +5137,8 @@ static int empm__poller_collect(empm__poller *p, int timeout_ms,
             r |= EMPM__READY_RDHUP | EMPM__READY_IN;
         if (e & (EPOLLHUP | EPOLLERR))
             r |= EMPM__READY_HUP | EMPM__READY_IN | EMPM__READY_OUT;
+        if (p->got[i].data.u64 & EMPM__EVENT_AUX)
+            r = empm__poller_aux_bits(r);
         out[i].index = (uint32_t)p->got[i].data.u64;
         out[i].gen = (uint16_t)(p->got[i].data.u64 >> 32);
         out[i].ready = (uint16_t)r;
@@ -5003,6 +5148,8 @@ static int empm__poller_collect(empm__poller *p, int timeout_ms,
 
 #else /* poll() */
 
+/* Makes room for `need` descriptors. Returns EMPM_OK or EMPM_ENOMEM, which
+ * leaves the set as it is. */
 static int empm__poller_grow(empm__poller *p, uint32_t need)
 {
     uint32_t cap = p->cap ? p->cap : 64;
@@ -5016,10 +5163,10 @@ static int empm__poller_grow(empm__poller *p, uint32_t need)
     if (set == NULL)
         return EMPM_ENOMEM;
     p->set = set;
-    of = (uint32_t *)EMPM_REALLOC(p->of, cap * sizeof *of);
+    of = (uint32_t *)EMPM_REALLOC(p->index, cap * sizeof *of);
     if (of == NULL)
         return EMPM_ENOMEM;
-    p->of = of;
+    p->index = of;
     p->cap = cap;
     return EMPM_OK;
 }
@@ -5030,7 +5177,7 @@ static int empm__poller_init(empm__poller *p, empm__slab *sl)
     p->inbox = EMPM__NIL;
     p->sleeping = p->orders = 0;
     p->set = NULL;
-    p->of = NULL;
+    p->index = NULL;
     p->cap = 0;
     p->endpoints = EMPM_MAX_LISTEN + 1;      /* fixed places; -1: none */
     p->n = 1 + p->endpoints;
@@ -5041,13 +5188,13 @@ static int empm__poller_init(empm__poller *p, empm__slab *sl)
     memset(p->set, 0, p->n * sizeof *p->set);
     p->set[0].fd = p->wake_fd[0];
     p->set[0].events = POLLIN;
-    p->of[0] = EMPM__EVENT_WAKE;
+    p->index[0] = EMPM__EVENT_WAKE;
     {
         uint32_t k;
         for (k = 0; k < p->endpoints; k++) {
             p->set[1 + k].fd = -1;
             p->set[1 + k].events = POLLIN;
-            p->of[1 + k] = EMPM__EVENT_ENDPOINT + k;
+            p->index[1 + k] = EMPM__EVENT_ENDPOINT + k;
         }
     }
     return EMPM_OK;
@@ -5057,29 +5204,58 @@ static void empm__poller_free(empm__poller *p)
 {
     empm__poller_wake_fd_close(p->wake_fd);
     EMPM_FREE(p->set);
-    EMPM_FREE(p->of);
+    EMPM_FREE(p->index);
     p->set = NULL;
-    p->of = NULL;
+    p->index = NULL;
 }
 
-/* Out of the set: taken, or retired. */
+/* Where a record keeps the slot of `of`: its index, marked or not. */
+static uint32_t *empm__poller_slot(empm__poller *p, uint32_t of)
+{
+    empm__conn *c = empm__slab_conn(p->slab, of & ~EMPM__EVENT_AUX);
+    return of & EMPM__EVENT_AUX ? &c->aux_slot : &c->poll_slot;
+}
+
+/* Out of the set, where the last one takes the place. */
+static void empm__poller_set_remove(empm__poller *p, uint32_t *slot)
+{
+    const uint32_t k = *slot, last = p->n - 1;
+    if (k == 0)
+        return;
+    if (k != last) {
+        p->set[k] = p->set[last];
+        p->index[k] = p->index[last];
+        *empm__poller_slot(p, p->index[k]) = k;
+    }
+    p->n--;
+    *slot = 0;
+}
+
+/* Into the set, or anew with other events. There is always room for both
+ * descriptors of a record: empm__poller_add() has made it. */
+static void empm__poller_set_add(empm__poller *p, uint32_t of, int fd,
+                                 short events)
+{
+    uint32_t *slot = empm__poller_slot(p, of);
+    if (*slot == 0) {
+        *slot = p->n++;
+        p->index[*slot] = of;
+    }
+    p->set[*slot].fd = fd;
+    p->set[*slot].events = events;
+    p->set[*slot].revents = 0;
+}
+
+/* A record is taken, or retired: out of the set. */
 static void empm__poller_drop(empm__poller *p, uint32_t i)
 {
     empm__conn *c = empm__slab_conn(p->slab, i);
-    uint32_t slot = c->poll_slot, last = p->n - 1;
-    if (slot == 0)
-        return;
-    if (slot != last) {
-        p->set[slot] = p->set[last];
-        p->of[slot] = p->of[last];
-        empm__slab_conn(p->slab, p->of[slot])->poll_slot = slot;
-    }
-    p->n--;
-    c->poll_slot = 0;
+    empm__poller_set_remove(p, &c->poll_slot);
+    empm__poller_set_remove(p, &c->aux_slot);
 }
 
-/* Into the set with what its word says it waits for. There is always room:
- * empm__poller_add() has made it. */
+/* Into the set with what its word says it waits for. While it waits, its fields
+ * are the listener's to read: nobody else can take it. */
 static void empm__poller_arm(empm__poller *p, uint32_t i)
 {
     empm__conn *c = empm__slab_conn(p->slab, i);
@@ -5093,19 +5269,21 @@ static void empm__poller_arm(empm__poller *p, uint32_t i)
         events |= POLLOUT;
     if (!(w & EMPM__READY_RDHUP))
         events |= EMPM__POLLRDHUP;
-    if (c->poll_slot == 0) {
-        c->poll_slot = p->n++;
-        p->of[c->poll_slot] = i;
-    }
-    p->set[c->poll_slot].fd = c->fd;
-    p->set[c->poll_slot].events = events;
-    p->set[c->poll_slot].revents = 0;
+    empm__poller_set_add(p, i, c->fd, events);
+    events = 0;
+    if (w & EMPM__WANT(EMPM__READY_AUX_IN))
+        events |= POLLIN;
+    if (w & EMPM__WANT(EMPM__READY_AUX_OUT))
+        events |= POLLOUT;
+    if (events != 0 && c->aux_fd >= 0)
+        empm__poller_set_add(p, i | EMPM__EVENT_AUX, c->aux_fd, events);
 }
 
 static int empm__poller_add(empm__poller *p, empm__conn *c, uint32_t i)
 {
-    c->poll_slot = 0;
-    if (empm__poller_grow(p, 2 + p->endpoints + p->slab->in_use) < 0)
+    c->poll_slot = c->aux_slot = 0;
+    c->aux_fd = -1;
+    if (empm__poller_grow(p, 2 + p->endpoints + 2 * p->slab->in_use) < 0)
         return EMPM_ENOMEM;
     empm__poller_arm(p, i);
     return EMPM_OK;
@@ -5122,7 +5300,27 @@ static void empm__poller_remove(empm__poller *p, const empm__conn *c)
     (void)p; (void)c;                /* it is out of the set: it was taken */
 }
 
-/* Everybody is woken for a listening socket: there is nothing to ring for. */
+/* As with epoll; an owned record is not in the set, so it is only noted. */
+EMPM__OPTIONAL
+static int empm__poller_aux_add(empm__poller *p, empm__conn *c, uint32_t i,
+                                int fd)
+{
+    (void)p; (void)i;
+    c->aux_fd = fd;
+    return EMPM_OK;
+}
+
+EMPM__OPTIONAL
+static void empm__poller_aux_remove(empm__poller *p, empm__conn *c, int fd)
+{
+    (void)p; (void)fd;
+    c->aux_fd = -1;
+    empm__conn_clear(c, EMPM__READY_AUX);
+    c->why = (uint16_t)(c->why & ~(unsigned)EMPM__READY_AUX);
+}
+
+/* Without EPOLLEXCLUSIVE all children are woken for what waits: there is
+ * nothing to ring for. */
 static int empm__poller_bell(empm__poller *p, int fd)
 {
     (void)p; (void)fd;
@@ -5135,6 +5333,8 @@ static int empm__poller_watch(empm__poller *p, int fd, uint32_t k, int on)
     return 0;
 }
 
+/* As with epoll. What does not fit into one batch is there the next time: the
+ * set is level-triggered. */
 static int empm__poller_collect(empm__poller *p, int timeout_ms,
                                 empm__event *out)
 {
@@ -5154,9 +5354,14 @@ static int empm__poller_collect(empm__poller *p, int timeout_ms,
             r |= EMPM__READY_RDHUP | EMPM__READY_IN;
         if (e & (POLLHUP | POLLERR | POLLNVAL))
             r |= EMPM__READY_HUP | EMPM__READY_IN | EMPM__READY_OUT;
-        out[n].index = p->of[slot];
-        out[n].gen = p->of[slot] >= EMPM__EVENT_ENDPOINT
-                         ? 0 : empm__slab_conn(p->slab, p->of[slot])->gen;
+        out[n].index = p->index[slot];
+        out[n].gen = 0;
+        if (p->index[slot] < EMPM__EVENT_ENDPOINT) {
+            if (p->index[slot] & EMPM__EVENT_AUX)
+                r = empm__poller_aux_bits(r);
+            out[n].index &= ~EMPM__EVENT_AUX;
+            out[n].gen = empm__slab_conn(p->slab, out[n].index)->gen;
+        }
         out[n].ready = (uint16_t)r;
         n++;
     }
@@ -5605,8 +5810,8 @@ typedef struct empm__pool {
     int64_t         files_most;        /* fixed: MaxOpenFiles, as it came out */
 } empm__pool;
 
-/* Whose share of a budget it is. Neither can take what the other one needs:
- * uploads leave room for answers, and slow readers leave room for uploads. */
+/* Parts of a budget. Neither can take what the other one needs: uploads leave
+ * room for answers, and slow readers leave room for uploads. */
 enum { EMPM__FOR_BODIES, EMPM__FOR_ANSWERS };
 
 typedef struct empm__stamp {           /* a second, as some format shows it */
@@ -5649,11 +5854,11 @@ typedef struct empm__worker {          /* its thread alone, unless noted */
 
 /* A file that answers are made of; they and the child's cache share it. */
 typedef struct empm__file {
-    uint32_t    refs;                /* atomic; all else is fixed but used_ms */
-    uint32_t    used_ms;               /* atomic: when last asked for */
+    uint32_t    refs;             /* atomic; all else is fixed but used_at_ms */
+    uint32_t    used_at_ms;            /* atomic: when last asked for */
     int         fd;                    /* -1: `bytes` is all of it */
     int         root_fd;               /* where `path` begins */
-    uint64_t    is[5];                 /* device, inode, size, mtime, ctime */
+    uint64_t    stat_key[5];           /* device, inode, size, mtime, ctime */
     int64_t     modified_s;
     const char *type;
     char       *path, *bytes;         /* behind the struct; bytes may be NULL */
@@ -5671,7 +5876,7 @@ typedef struct empm__file {
 typedef struct empm__held {
     int      fd;
     int      endpoint;
-    uint32_t until_ms;
+    uint32_t verdict_at_ms;
     struct sockaddr_storage from;
 } empm__held;
 
@@ -5682,7 +5887,7 @@ typedef struct empm__engine {
     int                 slot;          /* in the scoreboard */
     int                 nworkers;      /* fixed: ThreadsPerChild, or 1 */
     const empm__routes *routes;        /* fixed */
-    int                 admin;         /* fixed: serves the admin listeners, and
+    int                 admin;         /* fixed: serves the admin endpoints, and
                                           the other engines serve the rest */
     empm__slab          slab;          /* the listener makes and frees */
     empm__wheel         wheel;         /* the listener only */
@@ -5691,63 +5896,72 @@ typedef struct empm__engine {
     empm__pool          pool;
     struct empm__files *files;         /* those that are kept (>>files) */
     empm__log_limit     log_limits[EMPM__LOG_CODES];
-    uint32_t            lines_due_ms;  /* atomic: when the lines of access logs
-                                          have to be written; or NEVER */
+    uint32_t            lines_due_at_ms; /* atomic: lines of access logs have to
+                                          be written; or NEVER */
     uint32_t            collecting;    /* atomic: somebody is at it */
     long                pid;
     empm__worker       *workers;
     empm__sleeper      *sleepers;
     uint32_t            horizon_ms;    /* H of >>wheel; fixed */
-    uint32_t            stopping;      /* atomic: 0, EMPM__ORDER_STOP or
-                                          EMPM__ORDER_GRACEFUL, or both */
-    int                 drain_ms;      /* atomic: a graceful stop may take so
-                                          long; 0: no limit */
-    uint32_t            linger_until;  /* atomic: a stop's limit, or NEVER */
-    uint32_t            abort;        /* atomic: waiting is over for everyone */
-    uint32_t            want_retired;  /* atomic: a freed record wakes */
-    uint32_t            handing_over;  /* atomic: it drains, and what waits for
-                                          a request is for those who serve on:
-                                          EMPM__TO_SIBLINGS, _TO_PROGRAM;
-                                          or 0 */
+    /* the end, decided by the listener and read by workers: all atomic */
+    uint32_t            stopping;      /* EMPM__ORDER_STOP, _GRACEFUL or both */
+    int                 drain_ms;      /* at most for a drain; 0: no limit */
+    uint32_t            linger_end_at_ms; /* no LINGER after this; or NEVER */
+    uint32_t            abort;         /* waiting is over for everyone */
+    uint32_t            want_retired;  /* a freed record wakes the listener */
+    uint32_t            handing_over;  /* EMPM__TO_*: what waits for a request
+                                          goes to others that serve on; 0 */
     pthread_t           standby;
     /* the listener only */
     empm__event         events[EMPM__BATCH];
-    uint32_t            paused;      /* why it does not accept: EMPM__PAUSE_* */
+    uint32_t            paused;        /* why nothing is accepted: PAUSE_* */
     uint32_t            accepts;       /* since the last rotation */
     uint32_t            vain;          /* looks at what listens, for nothing */
     uint64_t            accepted_before; /* by the slot's last tenants */
     uint32_t            full_batches;  /* in a row without room */
-    uint32_t            retry_ms, stop_ms;
+    uint32_t            retry_at_ms;   /* PAUSE_FDS and PAUSE_FULL end */
+    uint32_t            stop_at_ms;    /* patience with a stop ends; or NEVER */
     int                 lacked_fds;    /* for what it has taken or accepted */
-    int                 shares;        /* fixed: there is an exchange */
+    int                 shares;        /* there is an exchange: see SHARES() */
     uint32_t            most;          /* fixed: MaxOpenConnections; one message
                                           of the exchange may go beyond it */
-    uint32_t            fresh;        /* just accepted, without a byte so far */
-    uint32_t            fresh_ms;      /* since then */
-    uint32_t            turn_ms;       /* PAUSE_TURN ends */
-    uint32_t            give_ms;     /* siblings may have time then; or NEVER */
-    uint32_t            give_wait;     /* the last wait for that, in ms */
+    uint32_t            fresh;         /* just accepted, without a byte yet */
+    uint32_t            fresh_at_ms;   /* when the first of those came */
+    uint32_t            turn_over_at_ms; /* PAUSE_TURN ends */
+    uint32_t            give_at_ms;    /* siblings may have time; or NEVER */
+    uint32_t            give_wait_ms;  /* how long it has waited for that */
     uint32_t            sweep;         /* the first record to be handed over */
-    uint32_t            sweep_ms;      /* when to go on with that; or NEVER */
-    uint32_t            swept_ms;      /* the last one that has moved */
-    uint64_t            tell_pause_us, tell_us; /* not again before */
-    int                 told_few;     /* the parent knows of few idle workers */
-    int                 listening;     /* sockets registered */
+    uint32_t            sweep_at_ms;   /* when that goes on; or NEVER */
+    uint32_t            swept_at_ms;   /* when a record has moved last */
+    uint64_t            tell_pause_at_us, tell_at_us; /* to the parent: not
+                                          again before */
+    int                 told_few;      /* it knows of few idle workers */
+    int                 listening;     /* endpoints are registered */
     empm__counts        counts;        /* MaxConnectionsPerPeer */
     empm__held          held[EMPM__HELD];
-    uint32_t            nheld;         /* connections beyond it that wait for
-                                          their verdict, the oldest first */
-    uint32_t            shut;          /* a bit for each listening socket that
-                                          somebody has shut down for good */
-    uint64_t            deaf_us;       /* waiting for events fails since then */
-    /* the end */
-    pthread_mutex_t     done_lock;     /* guards done */
+    uint32_t            nheld;         /* the oldest first */
+    uint32_t            shut;          /* a bit for each endpoint that somebody
+                                          has shut down for good */
+    uint64_t            deaf_at_us;    /* since then no wait works; or 0 */
+    /* the end, for those that wait for it */
+    pthread_mutex_t     done_lock;     /* guards done, begun and sick */
     pthread_cond_t      done_cond;
     int                 done, joined, started;
     int                 begun, sick;   /* workers whose start hook has returned,
-                                          and not 0; under done_lock */
-    int                 done_fd;     /* atomic: gets a byte at the end; or -1 */
+                                          and not 0 */
+    int                 done_fd;       /* atomic: a byte at the end; or -1 */
 } empm__engine;
+
+/* In a build without fork() nobody has a parent or siblings: these are then
+ * constants, and the compiler drops all that serves them. */
+#ifdef EVENTMPM_NO_FORK
+#  define EMPM__FORKS 0
+#else
+#  define EMPM__FORKS 1
+#endif
+#define EMPM__HAS_PARENT(s) (EMPM__FORKS && (s)->parent_fd >= 0)
+#define EMPM__SHARES(e)     (EMPM__FORKS && (e)->shares)
+#define EMPM__HANDS_OVER(e) (EMPM__FORKS ? empm__load(&(e)->handing_over) : 0u)
 
 /* What children pass connections on with (>>exchange). All processes have all
  * of it, for as long as the server lives: new generations, and new programs. */
@@ -5785,7 +5999,7 @@ struct empm_server {
     empm__endpoint  endpoints[EMPM_MAX_LISTEN];
     int             nendpoints;
     int             spool_dir;     /* descriptor of SpoolDirectory */
-    pid_t           owner;         /* who unlinks what it made */
+    pid_t           owner;         /* the process that unlinks what it made */
     uid_t           uid;       /* User, Group and the groups of that user, if */
     gid_t           gid;           /* root has started it: looked up once */
     gid_t          *groups;
@@ -5797,9 +6011,9 @@ struct empm_server {
     empm__exchange  exchange;      /* between children */
     int             borrows;       /* score, store, exchange are another's */
     uint32_t        generation;
-    empm__routes    admin_routes;  /* what admin listeners offer */
+    empm__routes    admin_routes;  /* what admin endpoints offer */
     empm__engine     engine;       /* the engine of this process */
-    empm__engine    *admin;        /* a second one, for the admin listeners of a
+    empm__engine    *admin;        /* a second one, for the admin endpoints of a
                                       process without parent; or NULL */
     int             engine_ready;  /* it has been initialised */
     int             parent_fd;     /* a child tells the parent; or -1 */
@@ -5883,7 +6097,7 @@ static void empm__wings_chore(empm__engine *e)
  * Not if siblings serve on: they get the connection. */
 static int empm__engine_is_closing(const empm__engine *e)
 {
-    return empm__load(&e->stopping) && !empm__load(&e->handing_over);
+    return empm__load(&e->stopping) && !EMPM__HANDS_OVER(e);
 }
 
 static void empm__engine_log(empm__engine *e, enum empm_log_level level,
@@ -5938,7 +6152,9 @@ static void empm__engine_log_rest(empm__engine *e)
  * released by the same owner.
  * ------------------------------------------------------------------------- */
 
-/* Takes n of a budget that all workers share; 0: it is used up. */
+/* Takes n of a budget that all workers share. Adds first and takes back what
+ * was too much, so that two at once cannot both have the rest. Returns 0 if it
+ * is used up. */
 static int empm__budget_reserve(int64_t *used, int64_t n, int64_t most)
 {
     if (__atomic_add_fetch(used, n, __ATOMIC_RELAXED) <= most)
@@ -5953,9 +6169,9 @@ static void empm__budget_release(int64_t *used, int64_t n)
         __atomic_sub_fetch(used, n, __ATOMIC_RELAXED);
 }
 
-/* One descriptor of MaxOpenFiles, half of which is for bodies. 0: all are open.
- * So connections, files and handlers have each their own, and accept() finds
- * one whatever is on its way. */
+/* Takes one descriptor of MaxOpenFiles, half of which is for bodies: so
+ * connections, files and handlers have each their own, and accept() finds one
+ * whatever is on its way. Returns 0 if all are open, which is said. */
 static int empm__pool_fd_reserve(empm__worker *w, int whose)
 {
     empm__pool *pool = &w->engine->pool;
@@ -5976,7 +6192,8 @@ static void empm__pool_fd_release(empm__pool *pool, int whose)
     empm__budget_release(&pool->files[whose], 1);
 }
 
-/* Bytes of MaxSpoolBytes, of which answers have half at most. 0: used up. */
+/* Takes n bytes of MaxSpoolBytes, of which answers have half at most, so that
+ * bodies find some. Returns 0 if they are used up. */
 static int empm__pool_spool_reserve(empm__worker *w, int whose, int64_t n)
 {
     empm__pool *pool = &w->engine->pool;
@@ -5988,6 +6205,7 @@ static int empm__pool_spool_reserve(empm__worker *w, int whose, int64_t n)
     return empm__budget_reserve(&pool->spool[whose], n, most);
 }
 
+/* Any thread may hold the last reference, also a worker of another request. */
 static void empm__file_unref(empm__file *f)
 {
     if (f == NULL || __atomic_sub_fetch(&f->refs, 1u, __ATOMIC_ACQ_REL) > 0)
@@ -5999,8 +6217,8 @@ static void empm__file_unref(empm__file *f)
     EMPM_FREE(f);
 }
 
-/* Memory for a request; `p` grows, or is NULL. The one place that says that
- * there is none: who gets NULL answers 503 or closes, and adds nothing. */
+/* Memory for a request; `p` grows, or is NULL. This is the one place that logs
+ * a lack of it: callers that get NULL answer 503 or close, and log nothing. */
 static void *empm__worker_memory(empm__worker *w, void *p, size_t n)
 {
     p = p != NULL ? EMPM_REALLOC(p, n) : EMPM_MALLOC(n);
@@ -6010,6 +6228,8 @@ static void *empm__worker_memory(empm__worker *w, void *p, size_t n)
     return p;
 }
 
+/* Returns an empty page, from the worker's few, the pool, or malloc(); NULL:
+ * there is no memory, which has been said. */
 static empm__page *empm__page_borrow(empm__worker *w)
 {
     empm__pool *pool = &w->engine->pool;
@@ -6036,6 +6256,8 @@ static empm__page *empm__page_borrow(empm__worker *w)
     return p;
 }
 
+/* Gives a page back, or nothing (NULL). The worker that returns it need not be
+ * the one that has borrowed it. */
 static void empm__page_return(empm__worker *w, empm__page *p)
 {
     empm__pool *pool = &w->engine->pool;
@@ -6081,7 +6303,9 @@ static char *empm__page_data(empm__page *p)
     return (char *)(p + 1);
 }
 
-/* One byte longer than it says: a body that takes it over ends with a NUL. */
+/* A buffer for bytes that pass through, made when it is needed first; NULL: no
+ * memory. One byte longer than EMPM__SCRATCH: a body that takes it over ends
+ * with a NUL. */
 static char *empm__worker_scratch(empm__worker *w)
 {
     if (w->scratch == NULL)
@@ -6632,17 +6856,17 @@ static void empm__io_end(empm__worker *w, empm__io *io)
  * Only what has no request in hand and no session of a transport can move: its
  * descriptor (SCM_RIGHTS) and a few numbers are all there is of it.
  *
- *   bounded  full means that the giver keeps what it has, and tries again.
+ *   bounded  when it is full, the giver keeps what it has, and tries again.
  *   owned    by the giver until sendmsg() has succeeded, by the exchange then,
- *            by the taker from recvmsg() on. Who dies takes only its own along.
+ *            by the taker from recvmsg() on. A process that dies takes only its
+ *            own connections along.
  *   the bell EPOLLEXCLUSIVE wakes one child for what has come. If that one has
- *   no
- *            time, or dies, the others would sleep on: who stops looking while
- *            something waits, and the parent when a child has died, rings, and
- *            all children look.
+ *            no time, or dies, the others would sleep on. So a child that stops
+ *            looking while something waits rings, and the parent when a child
+ *            has died; then all children look.
  *   belief   none: a message has the right size, a descriptor is a connected
  *            stream socket, its address is asked of the kernel, numbers are
- *            bounded, and the listening socket is one that the taker has, too.
+ *            bounded, and the endpoint is one that the taker has, too.
  *
  * The hand-over is modelled in test_eventmpm.c (>>model).
  * ------------------------------------------------------------------------- */
@@ -6663,16 +6887,13 @@ typedef struct empm__moved {
 typedef struct empm__move {
     uint32_t    version;                 /* EMPM__MOVE_VERSION */
     uint32_t    n;                       /* as many descriptors come along */
-    empm__moved of[EMPM__MOVE_MOST];     /* the first n are sent */
+    empm__moved conns[EMPM__MOVE_MOST];  /* the first n are sent */
 } empm__move;
 
 /* A program that has another form of it in memory is not understood. */
 #define EMPM__MOVE_VERSION (0x4d500100u + (uint32_t)sizeof(empm__moved))
 
-typedef union empm__passed {
-    struct cmsghdr head;                 /* for its alignment */
-    char           room[CMSG_SPACE(EMPM__MOVE_MOST * sizeof(int))];
-} empm__passed;
+EMPM__ASSERT_STATIC(EMPM__MOVE_MOST <= EMPM__FDS_MOST, a_move_is_one_message);
 
 static void empm__exchange_none(empm__exchange *x)
 {
@@ -6744,78 +6965,44 @@ static void empm__exchange_ring(const empm__exchange *x)
 #endif
 }
 
-/* Gives m->n connections away; the caller's descriptors stay open. 0: they are
- * on their way; -1: the exchange is full, or errno says why not. */
+/* Gives m->n connections away; the caller's descriptors stay open. Returns 0 if
+ * they are on their way, or -1 with errno: EAGAIN, the exchange is full. */
 static int empm__exchange_give(const empm__exchange *x, const empm__move *m,
                                const int *fds)
 {
-    struct msghdr h;
-    struct iovec v;
-    empm__passed p;
-    const size_t bytes = m->n * sizeof *fds;
-    memset(&h, 0, sizeof h);
-    memset(&p, 0, sizeof p);
-    v.iov_base = (void *)(uintptr_t)m;
-    v.iov_len = offsetof(empm__move, of) + m->n * sizeof m->of[0];
-    h.msg_iov = &v;
-    h.msg_iovlen = 1;
-    h.msg_control = p.room;
-    h.msg_controllen = (socklen_t)CMSG_SPACE(bytes);
-    p.head.cmsg_level = SOL_SOCKET;
-    p.head.cmsg_type = SCM_RIGHTS;
-    p.head.cmsg_len = (socklen_t)CMSG_LEN(bytes);
-    memcpy(CMSG_DATA(&p.head), fds, bytes);
-    return sendmsg(x->fd[1], &h, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -1 : 0;
+    return empm__fd_send(x->fd[1], m,
+                         offsetof(empm__move, conns) +
+                             m->n * sizeof m->conns[0],
+                         fds, m->n, MSG_DONTWAIT);
 }
 
-/* Takes one message. > 0: so many connections, whose descriptors are the
- * caller's; 0: there is none; -1: it made no sense, or, EMFILE, there were no
- * descriptors, and what came is closed. */
+/* Takes one message. Returns how many connections came, whose descriptors are
+ * the caller's; 0 if there is no message, or the end of all (is_down() tells);
+ * -1 if it made no sense, or, EMFILE, there was no room for descriptors: then
+ * all that came is closed. */
 static int empm__exchange_take(const empm__exchange *x, empm__move *m, int *fds)
 {
-    struct msghdr h;
-    struct iovec v;
-    empm__passed p;
-    size_t at;
-    ssize_t r;
-    uint32_t n = 0;
-    memset(&h, 0, sizeof h);
-    v.iov_base = m;
-    v.iov_len = sizeof *m;
-    h.msg_iov = &v;
-    h.msg_iovlen = 1;
-    h.msg_control = p.room;
-    h.msg_controllen = sizeof p.room;
-    r = recvmsg(x->fd[0], &h, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    size_t n;
+    int flags = MSG_DONTWAIT;
+    const ssize_t r = empm__fd_receive(x->fd[0], m, sizeof *m, fds,
+                                       EMPM__MOVE_MOST, &n, &flags);
     if (r < 0)
         return 0;
-    for (at = 0; at + CMSG_LEN(0) <= h.msg_controllen;) {
-        const struct cmsghdr *part = (struct cmsghdr *)(void *)(p.room + at);
-        const size_t got = part->cmsg_len >= CMSG_LEN(0)
-                               ? part->cmsg_len - CMSG_LEN(0) : 0;
-        if (part->cmsg_level == SOL_SOCKET && part->cmsg_type == SCM_RIGHTS) {
-            n = (uint32_t)(empm__min(got, EMPM__MOVE_MOST * sizeof *fds) /
-                           sizeof *fds);
-            memcpy(fds, CMSG_DATA(part), n * sizeof *fds);
-        }
-        at += CMSG_SPACE(got);
-    }
-    if (n > 0 && !(h.msg_flags & MSG_TRUNC) &&
-        (size_t)r >= offsetof(empm__move, of) &&
+    if (n > 0 && !(flags & MSG_TRUNC) &&
+        (size_t)r >= offsetof(empm__move, conns) &&
         m->version == EMPM__MOVE_VERSION && m->n <= EMPM__MOVE_MOST &&
-        (m->n == n || (n < m->n && (h.msg_flags & MSG_CTRUNC))) &&
-        (size_t)r == offsetof(empm__move, of) + m->n * sizeof m->of[0])
+        (m->n == n || (n < m->n && (flags & MSG_CTRUNC))) &&
+        (size_t)r == offsetof(empm__move, conns) + m->n * sizeof m->conns[0])
         return (int)n;
     while (n > 0)
         close(fds[--n]);
-    /* nothing, or the end: is_down() knows */
     if (r == 0)
         return 0;
-    errno = h.msg_flags & MSG_CTRUNC ? EMFILE : EPROTO;
+    errno = flags & MSG_CTRUNC ? EMFILE : EPROTO;
     return -1;
 }
 
-/* Has somebody shut it down? It is readable then, for ever, and nothing
+/* Has a process shut it down? Then it is readable for ever, and nothing
  * comes. */
 static int empm__exchange_is_down(const empm__exchange *x)
 {
@@ -6826,7 +7013,7 @@ static int empm__exchange_is_down(const empm__exchange *x)
     return poll(&p, 1, 0) > 0 && (p.revents & (EMPM__POLLRDHUP | POLLHUP)) != 0;
 }
 
-/* Names a listening socket in all processes: by its address, since the options
+/* Names an endpoint in all processes: by its address, since the options
  * behind it, and its number, may be others after a reload. FNV-1a. */
 static uint64_t empm__exchange_key(const empm__endpoint *l)
 {
@@ -6857,7 +7044,7 @@ static int empm__exchange_is_connection(int fd, struct sockaddr_storage *from)
  * believed for one decision only.
  * ------------------------------------------------------------------------- */
 
-/* handing_over: to whom */
+/* handing_over: which processes get what waits for a request */
 enum { EMPM__TO_SIBLINGS = 1, EMPM__TO_PROGRAM };
 
 #define EMPM__FRESH_MS     2        /* a client that sends at once has spoken */
@@ -6872,7 +7059,8 @@ typedef struct empm__batch {         /* taken in this round, in order */
     uint64_t now_us;
 } empm__batch;
 
-/* A record has just been taken: it goes to the queue at the round's end. */
+/* A taken record goes to the queue at the round's end, with all others: one
+ * lock and at most a few wake-ups for all of them. */
 static void empm__listener_batch_add(empm__engine *e, empm__batch *b,
                                      uint32_t i)
 {
@@ -6886,7 +7074,9 @@ static void empm__listener_batch_add(empm__engine *e, empm__batch *b,
     b->count++;
 }
 
-/* Offers `ready` to record i; 1: it is the listener's now. */
+/* Offers `ready` to record i. Returns 1 if it is the listener's now: out of the
+ * poller's set, and looked at by the wheel within a horizon, since from here on
+ * a worker may give it a deadline. */
 static int empm__listener_take(empm__engine *e, uint32_t i, uint32_t ready,
                                uint32_t now_ms)
 {
@@ -6906,7 +7096,7 @@ static int empm__listener_take(empm__engine *e, uint32_t i, uint32_t ready,
     return 1;
 }
 
-/* Does MaxConnectionsPerPeer hold for listening socket k? A proxy has as many
+/* Does MaxConnectionsPerPeer hold for endpoint k? A proxy has as many
  * connections as it has clients. */
 static int empm__listener_limits_peers(const empm__engine *e, int k)
 {
@@ -6927,11 +7117,11 @@ static void empm__listener_record_free(empm__engine *e, uint32_t i)
     empm__store(&e->score->connections, e->slab.in_use);
     if (e->paused & (EMPM__PAUSE_FULL | EMPM__PAUSE_FDS))
         /* there is room again */
-        e->retry_ms = empm__time_after(empm__now_ms(), 0);
+        e->retry_at_ms = empm__time_after(empm__now_ms(), 0);
 }
 
-/* A taken record that owes nobody an answer is closed here. 0: it does owe one,
- * or it needs a worker to be cleaned up. */
+/* Closes a taken record that owes nobody an answer, and frees it. Returns 0 if
+ * it does owe one, or has memory that a worker must give back. */
 static int empm__listener_close_idle(empm__engine *e, uint32_t i)
 {
     empm__conn *c = empm__slab_conn(&e->slab, i);
@@ -6945,8 +7135,8 @@ static int empm__listener_close_idle(empm__engine *e, uint32_t i)
     return 1;
 }
 
-/* A record is taken that shall end: close it, or have a worker do it. `force`
- * closes the descriptor now, whatever is owed. */
+/* Ends a taken record: closes it, or has a worker do it. `force` closes the
+ * descriptor now, whatever is owed, since no worker may come for long. */
 static void empm__listener_end_taken(empm__engine *e, empm__batch *b,
                                      uint32_t i, int force)
 {
@@ -6962,6 +7152,9 @@ static void empm__listener_end_taken(empm__engine *e, empm__batch *b,
     empm__listener_batch_add(e, b, i);
 }
 
+/* Looks at all records that have been posted: a retired one is freed, another
+ * is hung where its deadline asks for, and taken if what it waits for has come.
+ * A post may be older than the record's present life, and is a hint only. */
 static void empm__listener_drain_inbox(empm__engine *e, empm__batch *b)
 {
     uint32_t i = __atomic_exchange_n(&e->poller.inbox, EMPM__NIL,
@@ -6982,9 +7175,9 @@ static void empm__listener_drain_inbox(empm__engine *e, empm__batch *b)
                 empm__wheel_hasten(&e->wheel, &e->slab, i, deadline);
             if (empm__listener_take(e, i, 0, b->now_ms))
                 empm__listener_batch_add(e, b, i);
-            else if (e->handing_over && (w & EMPM__IDLE)) {
+            else if (EMPM__HANDS_OVER(e) && (w & EMPM__IDLE)) {
                 e->sweep = (uint32_t)empm__min(e->sweep, i);
-                e->sweep_ms = b->now_ms;
+                e->sweep_at_ms = b->now_ms;
             }
         }
         i = next;
@@ -6993,7 +7186,7 @@ static void empm__listener_drain_inbox(empm__engine *e, empm__batch *b)
 
 /* --- siblings ------------------------------------------------------------- */
 
-/* Does another child serve in slot i? */
+/* Does another child accept in slot i, as far as its own words go? */
 static int empm__listener_is_sibling(const empm__engine *e, int i)
 {
     const empm__score_slot *at = empm__score_slot_at(&e->s->score, i);
@@ -7003,13 +7196,14 @@ static int empm__listener_is_sibling(const empm__engine *e, int i)
            empm__load(&of->healthy) && !empm__load(&of->stopping);
 }
 
-/* Has a sibling a place for one more connection, now or in a moment? */
+/* Has a sibling a place for one more connection, now or soon? One that pauses
+ * only for its workers has. */
 static int empm__listener_others_have_place(const empm__engine *e)
 {
     const empm__score *sb = &e->s->score;
     const uint32_t top = empm__load(&empm__score_server_at(sb)->top);
     int i;
-    for (i = 0; e->shares && i < sb->slots && (uint32_t)i < top; i++)
+    for (i = 0; EMPM__SHARES(e) && i < sb->slots && (uint32_t)i < top; i++)
         if (empm__listener_is_sibling(e, i) &&
             !(empm__load(&empm__score_at(sb, i)->paused) &
               (EMPM__PAUSE_FULL | EMPM__PAUSE_FDS)))
@@ -7017,8 +7211,8 @@ static int empm__listener_others_have_place(const empm__engine *e)
     return 0;
 }
 
-/* How many more jobs the siblings that accept can begin at once, by what they
- * say. *accepting (not NULL): how many siblings that are. */
+/* Returns how many more jobs the siblings that accept can begin at once, by
+ * what they say. *accepting (not NULL): how many siblings that are. */
 static uint32_t empm__listener_siblings_room(const empm__engine *e,
                                              uint32_t *accepting)
 {
@@ -7026,7 +7220,7 @@ static uint32_t empm__listener_siblings_room(const empm__engine *e,
     const uint32_t top = empm__load(&empm__score_server_at(sb)->top);
     uint32_t n = 0, open = 0;
     int i;
-    for (i = 0; e->shares && i < sb->slots && (uint32_t)i < top; i++) {
+    for (i = 0; EMPM__SHARES(e) && i < sb->slots && (uint32_t)i < top; i++) {
         const empm__score_child *of = empm__score_at(sb, i);
         uint32_t idle, queued;
         if (!empm__listener_is_sibling(e, i) || empm__load(&of->paused))
@@ -7042,19 +7236,21 @@ static uint32_t empm__listener_siblings_room(const empm__engine *e,
     return n;
 }
 
-/* How many more jobs our workers can begin at once. */
+/* Returns how many more jobs our workers can begin at once, less than 0 if too
+ * many wait already. */
 static int32_t empm__listener_room(const empm__engine *e, const empm__batch *b)
 {
     const uint32_t queued = empm__load_acq(&e->score->queued);
     return (int32_t)(empm__load(&e->score->idle_workers) - queued - b->count);
 }
 
-/* Those that have just been accepted, and have not been heard of yet. A client
- * that is slow to speak is no reason to leave others to siblings. */
+/* Returns how many have just been accepted, and have not sent a byte yet: each
+ * of them will want a worker in a moment. After FRESH_MS they count no more, as
+ * a client that is slow to speak is no reason to leave others to siblings. */
 static int32_t empm__listener_fresh(empm__engine *e, uint32_t now_ms)
 {
     if (e->fresh > 0 &&
-        empm__time_until(now_ms, e->fresh_ms) >= EMPM__FRESH_MS)
+        empm__time_until(now_ms, e->fresh_at_ms) >= EMPM__FRESH_MS)
         e->fresh = 0;
     return (int32_t)e->fresh;
 }
@@ -7066,9 +7262,17 @@ static int32_t empm__listener_fresh(empm__engine *e, uint32_t now_ms)
  * and at MaxOpenConnections; siblings are told then, so that no connection
  * waits beside an idle child. A connection beyond MaxConnectionsPerPeer waits
  * for a moment, since one of its peer may be about to end.
+ *
+ * pause      a reason not to accept, EMPM__PAUSE_*. While there is none, the
+ * endpoints are registered; several may hold at a time. gate       the pause
+ * for lack of workers. It is closed under queue.lock, and
+ *              the first worker that becomes idle opens it by an order.
+ *   admission  makes a record of what accept() has returned.
  * ------------------------------------------------------------------------- */
 
-/* Admin listeners belong to one engine, the others to the others. */
+/* The admin engine accepts on admin endpoints only, other engines on all
+ * others.
+ */
 static int empm__listener_watches(const empm__engine *e, int k)
 {
     return e->s->endpoints[k].admin == e->admin &&
@@ -7076,7 +7280,8 @@ static int empm__listener_watches(const empm__engine *e, int k)
            !(e->shut >> k & 1);
 }
 
-/* Registers all that listens for us, or nothing; -1: that is not possible. */
+/* Begins or ends to wait for connections, on all endpoints of ours and on the
+ * exchange, or on none. Returns 0, or -1: said, with errno, and none is. */
 static int empm__listener_watch(empm__engine *e, int on)
 {
     int k, r = 0;
@@ -7093,7 +7298,7 @@ static int empm__listener_watch(empm__engine *e, int on)
                                  strerror(errno));
             r = on ? r : 0;
         }
-    if (e->shares && r == 0 &&
+    if (EMPM__SHARES(e) && r == 0 &&
         empm__poller_watch(&e->poller, e->s->exchange.fd[0], EMPM__EXCHANGE,
                            on) < 0 && on) {
         empm__engine_log(e, EMPM_LOG_ERROR, 5008, "cannot listen to siblings: "
@@ -7105,18 +7310,19 @@ static int empm__listener_watch(empm__engine *e, int on)
     return r;
 }
 
-/* Tells the parent that something has changed; one byte, never waits. */
+/* Tells the parent that something has changed: one byte, which never waits. If
+ * the pipe is full, the parent is about to read it, and looks at all of us. */
 static void empm__engine_tell_parent(empm__engine *e, char what)
 {
-    if (e->s->parent_fd >= 0) {
+    if (EMPM__HAS_PARENT(e->s)) {
         ssize_t r = write(e->s->parent_fd, &what, 1);
         (void)r;
     }
 }
 
-/* We do not look any more at what listens; if something waits there, the
- * siblings that accept do. One that begins to accept at this moment looks by
- * itself. */
+/* This child has stopped looking at its endpoints. If something waits there, it
+ * may have been the only child that was woken: rings for the siblings that
+ * accept. One that begins to accept at this moment looks by itself. */
 static void empm__listener_pass_on(empm__engine *e)
 {
     struct pollfd p[EMPM_MAX_LISTEN + 1];
@@ -7136,7 +7342,8 @@ static void empm__listener_pass_on(empm__engine *e)
         empm__exchange_ring(&e->s->exchange);
 }
 
-/* Has somebody called shutdown() on a listening socket? */
+/* Has a process called shutdown() on a listening socket? Then accept() fails
+ * for ever, and it is readable for ever. */
 static int empm__listener_is_shut(int fd)
 {
     struct pollfd p;
@@ -7145,7 +7352,10 @@ static int empm__listener_is_shut(int fd)
     return poll(&p, 1, 0) > 0;
 }
 
-/* `reason`: for the log; NULL: it is none of anybody's. */
+/* Stops accepting because of `why` (EMPM__PAUSE_*), until unpause() is told
+ * that all reasons are over. For lack of descriptors or places it is tried
+ * again in 100 ms and when a record is freed. `reason` is for the log; NULL:
+ * siblings take over, so nobody has to know. */
 static void empm__listener_pause(empm__engine *e, uint32_t why,
                                  uint32_t now_ms, const char *reason)
 {
@@ -7155,15 +7365,15 @@ static void empm__listener_pause(empm__engine *e, uint32_t why,
     e->lacked_fds |= (why & EMPM__PAUSE_FDS) != 0;
     empm__store(&e->score->paused, e->paused);
     empm__listener_watch(e, 0);
-    if (e->shares && listened)
+    if (EMPM__SHARES(e) && listened)
         empm__listener_pass_on(e);
     if (why & (EMPM__PAUSE_FDS | EMPM__PAUSE_FULL)) {
-        e->retry_ms = empm__time_after(now_ms, 100);
+        e->retry_at_ms = empm__time_after(now_ms, 100);
         empm__store(&e->want_retired, 1u);
         if (reason == NULL)
             return;
-        if (empm__now_us() >= e->tell_pause_us) {
-            e->tell_pause_us = empm__now_us() + 60000000u;
+        if (empm__now_us() >= e->tell_pause_at_us) {
+            e->tell_pause_at_us = empm__now_us() + 60000000u;
             empm__engine_tell_parent(e, 'p');
         }
         idle = empm__load(&e->score->idle_workers);
@@ -7175,9 +7385,9 @@ static void empm__listener_pause(empm__engine *e, uint32_t why,
     }
 }
 
-/* Our workers have all that they can begin: siblings accept, until one of
- * ours is free, or, if they only wait for what has just been accepted, for a
- * moment. */
+/* Our workers have all that they can begin, so siblings accept: until one of
+ * ours is idle, or, if some are idle and only wait for the first bytes of what
+ * has just been accepted, for a moment. */
 static void empm__listener_pause_full(empm__engine *e, uint32_t now_ms)
 {
     int idle;
@@ -7186,13 +7396,14 @@ static void empm__listener_pause_full(empm__engine *e, uint32_t now_ms)
     if (!idle)
         empm__queue_gate_close_locked(&e->queue);
     pthread_mutex_unlock(&e->queue.lock);
-    e->turn_ms = empm__time_after(now_ms, EMPM__FRESH_MS);
+    e->turn_over_at_ms = empm__time_after(now_ms, EMPM__FRESH_MS);
     empm__listener_pause(e, idle ? EMPM__PAUSE_TURN : EMPM__PAUSE_GATE,
                          now_ms, "");
 }
 
 /* Closes the KEEPALIVE connections that are nearest to their expiry, at most
- * `want` of them, after at most 256 looks. Returns how many. */
+ * `want` of them, after at most 256 looks: the wheel has them in this order,
+ * and a bound keeps the round short. Returns how many. */
 static uint32_t empm__listener_cull(empm__engine *e, uint32_t want,
                                     uint32_t now_ms)
 {
@@ -7219,8 +7430,8 @@ static uint32_t empm__listener_cull(empm__engine *e, uint32_t want,
     return done;
 }
 
-/* How long a record that has moved may still wait: as its giver says, but not
- * for longer than here. */
+/* Returns until when a record that has moved may wait: as its giver says, but
+ * not for longer than our own settings allow. */
 static uint32_t empm__move_deadline(const empm_config *cfg,
                                     const empm__moved *m, uint32_t now_ms)
 {
@@ -7236,38 +7447,15 @@ static uint32_t empm__move_deadline(const empm_config *cfg,
                                                                 : most);
 }
 
-/* Makes a record of a new descriptor and begins to wait for its next byte.
- * `from` is the peer's address; NULL: MaxConnectionsPerPeer does not ask. `m`:
- * the connection comes from a sibling; NULL: it is new. NIL: it is closed;
- * OVER: it is one too many, and the caller's still. */
-static uint32_t empm__listener_admit(empm__engine *e, int fd, int k,
-                                     const struct sockaddr_storage *from,
-                                     const empm__moved *m, uint32_t now_ms)
+/* Record i becomes a connection that waits for its next byte; its place is
+ * where its deadline is. `m`: as a sibling tells of it; NULL: it is new. */
+static void empm__listener_record_begin(empm__engine *e, uint32_t i, int fd,
+                                        int k, const empm__moved *m,
+                                        uint32_t now_ms)
 {
     const empm_config *cfg = e->cfg;
-    const uint32_t i = empm__slab_borrow(&e->slab);
-    const int proxy = e->s->endpoints[k].proxy;
-    empm__conn *c;
-    empm__peer *p;
+    empm__conn *c = empm__slab_conn(&e->slab, i);
     uint32_t w, n;
-    if (i == EMPM__NIL) {
-        close(fd);
-        empm__listener_pause(e, EMPM__PAUSE_FDS, now_ms, "no memory");
-        return i;
-    }
-    p = empm__slab_peer(&e->slab, i);
-    p->family = EMPM__PEER_UNASKED;
-    if (from != NULL && empm__listener_limits_peers(e, k)) {
-        empm__peer_from(p, from);    /* what has moved was counted before */
-        if (!empm__counts_add(&e->counts, p,
-                              m != NULL ? INT_MAX
-                                        : cfg->max_connections_per_peer)) {
-            empm__slab_return(&e->slab, i);
-            return EMPM__OVER;
-        }
-    } else if (m != NULL && proxy && m->state != EMPM__HANDSHAKE)
-        *p = m->peer;
-    c = empm__slab_conn(&e->slab, i);
     c->fd = fd;
     c->requests = m != NULL ? m->requests : 0;
     c->why = 0;
@@ -7275,7 +7463,8 @@ static uint32_t empm__listener_admit(empm__engine *e, int fd, int k,
     c->io = NULL;
     c->session = e->s->endpoints[k].session;
     c->state = (uint8_t)(m != NULL ? m->state
-                         : proxy || empm__transport_of(c)->handshake != NULL
+                         : e->s->endpoints[k].proxy ||
+                           empm__transport_of(c)->handshake != NULL
                              ? (uint32_t)EMPM__HANDSHAKE
                              : (uint32_t)EMPM__READ_HEAD);
     c->endpoint = (uint8_t)k;
@@ -7296,6 +7485,40 @@ static uint32_t empm__listener_admit(empm__engine *e, int fd, int k,
             EMPM__WANT_ALWAYS | EMPM__WANT(EMPM__READY_IN);
     while (!__atomic_compare_exchange_n(&c->word, &w, n, 1, __ATOMIC_ACQ_REL,
                                         __ATOMIC_RELAXED));
+}
+
+/* Makes a record of a new descriptor and registers it. `from` is the peer's
+ * address; NULL: MaxConnectionsPerPeer does not ask. `m`: as above. Returns
+ * the record; NIL: it is closed; OVER: it is one too many, and the caller's
+ * still. */
+static uint32_t empm__listener_admit(empm__engine *e, int fd, int k,
+                                     const struct sockaddr_storage *from,
+                                     const empm__moved *m, uint32_t now_ms)
+{
+    const empm_config *cfg = e->cfg;
+    const uint32_t i = empm__slab_borrow(&e->slab);
+    empm__conn *c;
+    empm__peer *p;
+    if (i == EMPM__NIL) {
+        close(fd);
+        empm__listener_pause(e, EMPM__PAUSE_FDS, now_ms, "no memory");
+        return i;
+    }
+    p = empm__slab_peer(&e->slab, i);
+    p->family = EMPM__PEER_UNASKED;
+    if (from != NULL && empm__listener_limits_peers(e, k)) {
+        empm__peer_from(p, from);    /* what has moved was counted before */
+        if (!empm__counts_add(&e->counts, p,
+                              m != NULL ? INT_MAX
+                                        : cfg->max_connections_per_peer)) {
+            empm__slab_return(&e->slab, i);
+            return EMPM__OVER;
+        }
+    } else if (m != NULL && e->s->endpoints[k].proxy &&
+               m->state != EMPM__HANDSHAKE)
+        *p = m->peer;
+    empm__listener_record_begin(e, i, fd, k, m, now_ms);
+    c = empm__slab_conn(&e->slab, i);
     if (c->state == EMPM__READ_HEAD)
         empm__bump(&e->score->created, 1u);
     else                             /* only differences count */
@@ -7303,7 +7526,7 @@ static uint32_t empm__listener_admit(empm__engine *e, int fd, int k,
     if (m == NULL) {
         empm__bump(&e->score->accepted, 1u);
         if (e->fresh++ == 0)
-            e->fresh_ms = now_ms;
+            e->fresh_at_ms = now_ms;
     }
     if (empm__poller_add(&e->poller, c, i) < 0) {
         const int error = EMPM__EPOLL ? errno : ENOMEM;
@@ -7316,8 +7539,9 @@ static uint32_t empm__listener_admit(empm__engine *e, int fd, int k,
     return i;
 }
 
-/* Those beyond MaxConnectionsPerPeer: each of them is admitted as soon as it
- * can be, or refused at its time; of the oldest, `most` are refused at once. */
+/* Decides about the connections beyond MaxConnectionsPerPeer: each is admitted
+ * as soon as its peer has another place, or refused when its time is over; of
+ * the oldest, `most` are refused at once. */
 static void empm__listener_settle(empm__engine *e, empm__batch *b,
                                   uint32_t most)
 {
@@ -7333,7 +7557,7 @@ static void empm__listener_settle(empm__engine *e, empm__batch *b,
                                  b->now_ms) !=
             EMPM__OVER)
             continue;
-        if (i >= most && empm__time_until(h.until_ms, b->now_ms) > 0) {
+        if (i >= most && empm__time_until(h.verdict_at_ms, b->now_ms) > 0) {
             e->held[n++] = h;
             continue;
         }
@@ -7359,13 +7583,13 @@ static void empm__listener_hold(empm__engine *e, empm__batch *b, int fd, int k,
     h = &e->held[e->nheld++];
     h->fd = fd;
     h->endpoint = k;
-    h->until_ms = empm__time_after(b->now_ms, EMPM__HELD_MS);
+    h->verdict_at_ms = empm__time_after(b->now_ms, EMPM__HELD_MS);
     h->from = *from;
 }
 
-/* Room for one more connection beyond MaxOpenConnections: what workers have
- * closed, or, unless a sibling has a place, those that are only kept alive. 0:
- * there is none, and accepting pauses. */
+/* Makes room for one more connection where MaxOpenConnections is reached: frees
+ * what workers have closed, or, unless a sibling has a place, closes what is
+ * only kept alive. Returns 0 if there is none, and accepting pauses. */
 static int empm__listener_make_room(empm__engine *e, empm__batch *b)
 {
     uint32_t over;
@@ -7391,7 +7615,9 @@ static int empm__listener_make_room(empm__engine *e, empm__batch *b)
  * may give it again.
  * ------------------------------------------------------------------------- */
 
-/* May the connection move? All that there is of it is in the kernel. */
+/* May the connection move? Only if all that there is of it is in the kernel,
+ * its deadline has not come, and it has been served since it has moved last:
+ * else two children without time would send it to and fro. */
 static int empm__move_may(const empm__conn *c)
 {
     return c->io == NULL && c->session == &empm__plain_session &&
@@ -7401,15 +7627,16 @@ static int empm__move_may(const empm__conn *c)
             c->state == EMPM__KEEPALIVE);
 }
 
-/* Gives n records, which are taken and movable, to the exchange. 1: they are
- * free again; 0: it is full, they are ours still. */
+/* Gives n records, which are taken and may move, to the exchange. They are sent
+ * before they are closed here, so that a full exchange loses none. Returns 1 if
+ * they are free again; 0 if they are ours still. */
 static int empm__move_out(empm__engine *e, const uint32_t *list, uint32_t n,
                           int are_jobs, uint32_t now_ms)
 {
     empm__move m;
     int fds[EMPM__MOVE_MOST];
     uint32_t k;
-    memset(&m, 0, offsetof(empm__move, of) + n * sizeof m.of[0]);
+    memset(&m, 0, offsetof(empm__move, conns) + n * sizeof m.conns[0]);
     memset(fds, 0, sizeof fds);
     m.version = EMPM__MOVE_VERSION;
     m.n = n;
@@ -7417,7 +7644,7 @@ static int empm__move_out(empm__engine *e, const uint32_t *list, uint32_t n,
         const empm__conn *c = empm__slab_conn(&e->slab, list[k]);
         const uint32_t deadline = empm__load(&c->deadline_ms);
         const int left = empm__time_until(deadline, now_ms);
-        empm__moved *to = &m.of[k];
+        empm__moved *to = &m.conns[k];
         to->endpoint = empm__exchange_key(&e->s->endpoints[c->endpoint]);
         to->state = c->state;
         to->is_job = (uint32_t)are_jobs;
@@ -7441,11 +7668,14 @@ static int empm__move_out(empm__engine *e, const uint32_t *list, uint32_t n,
         empm__listener_record_free(e, list[k]);
     }
     empm__bump(&e->score->moved_out, n);
-    e->swept_ms = now_ms;
+    e->swept_at_ms = now_ms;
     return 1;
 }
 
-/* Makes a record of what the exchange has given. */
+/* Makes a record of what the exchange has given, or closes it. Its giver may be
+ * of another generation, or have been taken over by an attacker: the endpoint
+ * is looked up by its text, the state must be one that can move, and the kernel
+ * is asked what the descriptor is. */
 static void empm__move_in(empm__engine *e, empm__batch *b, int fd,
                           const empm__moved *m)
 {
@@ -7483,8 +7713,8 @@ static void empm__move_in(empm__engine *e, empm__batch *b, int fd,
         empm__listener_batch_add(e, b, i);
 }
 
-/* May one more message of connections be taken? Without descriptors what is
- * taken would be lost. */
+/* May one more message of connections be taken? recvmsg() drops those that it
+ * has no descriptor for, so after a lack of some one is tried first. */
 static int empm__move_has_place(empm__engine *e, empm__batch *b)
 {
     const uint32_t now_ms = b->now_ms;
@@ -7502,12 +7732,12 @@ static int empm__move_has_place(empm__engine *e, empm__batch *b)
     return 1;
 }
 
-/* Takes from the exchange as much as our workers have time for; all there is,
- * if nobody else will. */
+/* Takes from the exchange as much as our workers have time for; `all`: all
+ * there is, since nobody else will. */
 static void empm__move_take(empm__engine *e, empm__batch *b, int all)
 {
     int turns = EMPM__ACCEPTS, taken = 0;
-    while (e->shares && (all || (turns-- > 0 && e->paused == 0))) {
+    while (EMPM__SHARES(e) && (all || (turns-- > 0 && e->paused == 0))) {
         empm__move m;
         int fds[EMPM__MOVE_MOST], n, k;
         if (!all && empm__listener_room(e, b) <= 0) {
@@ -7542,22 +7772,23 @@ static void empm__move_take(empm__engine *e, empm__batch *b, int all)
             empm__engine_log(e, EMPM_LOG_ERROR, 5046, "a connection that was "
                              "passed on makes no sense: closed");
         for (k = 0; k < n; k++)
-            empm__move_in(e, b, fds[k], &m.of[k]);
+            empm__move_in(e, b, fds[k], &m.conns[k]);
         e->lacked_fds |= n > 0 && (uint32_t)n < m.n;
     }
 }
 
-/* Do jobs wait, and no worker here has time for them? Who listens takes the
- * first one; those that seem to be quick are back in a moment. */
+/* Do jobs wait while no worker here has time? The worker that listens takes the
+ * first one itself, and those that seem to be quick are back in a moment: so
+ * only what has waited longer than EMPM__PATIENCE_US counts. */
 static int empm__move_jobs_wait_locked(const empm__queue *q, uint64_t now_us)
 {
     return q->idle_count + q->searching == 0 &&
            q->count > (q->listening >= 0 ? 1u : 0u) &&
-           (q->running == 0 || now_us - q->mark_us > EMPM__PATIENCE_US);
+           (q->running == 0 || now_us - q->mark_at_us > EMPM__PATIENCE_US);
 }
 
-/* Jobs wait: they go to siblings that have time. The next look is after 1, 2,
- * 4, 8 ms as long as none of them has. */
+/* Gives jobs that wait to siblings that have time, as many as those can begin.
+ * While none has, the next look is after 1, 2, 4 and then 8 ms. */
 static void empm__move_give_jobs(empm__engine *e, const empm__batch *b)
 {
     empm__queue *q = &e->queue;
@@ -7589,9 +7820,9 @@ static void empm__move_give_jobs(empm__engine *e, const empm__batch *b)
             break;
         }
     }
-    e->give_wait = n > 0 || e->give_wait == 0 ? 1
-                   : e->give_wait < 8 ? e->give_wait * 2 : 8;
-    e->give_ms = empm__time_after(b->now_ms, (int)e->give_wait);
+    e->give_wait_ms = n > 0 || e->give_wait_ms == 0 ? 1
+                   : e->give_wait_ms < 8 ? e->give_wait_ms * 2 : 8;
+    e->give_at_ms = empm__time_after(b->now_ms, (int)e->give_wait_ms);
 }
 
 /* ---------------------------------------------------------------------------
@@ -7599,12 +7830,12 @@ static void empm__move_give_jobs(empm__engine *e, const empm__batch *b)
  *
  * As many connections are accepted in a row as workers are idle. A stop takes
  * what the kernel has accepted already; a drain gives what waits for a request
- * to those who serve on.
+ * to the processes that serve on.
  * ------------------------------------------------------------------------- */
 
-/* Listening socket k is shut down: whoever has the descriptor can do that.
- * One of TCP listens again when it is told to, a unix one never: it is left
- * alone. */
+/* Endpoint k has been shut down: any process that has the descriptor can do it.
+ * A TCP socket listens again when it is told to, a unix one never: it is left
+ * alone from here on. */
 static void empm__listener_shut(empm__engine *e, int k)
 {
     const empm__endpoint *l = &e->s->endpoints[k];
@@ -7623,9 +7854,54 @@ static void empm__listener_shut(empm__engine *e, int k)
                              strerror(errno));
 }
 
-/* Accepts from listening socket k, at most `most`, and no more than our workers
- * can begin as long as siblings have time; `all`: whatever they have. Every
- * errno has its treatment, and none closes the socket or the child. */
+/* accept() has failed on endpoint k with `error`. Every errno has its
+ * treatment, and none closes the socket or the child. Returns 1 to go on. */
+static int empm__listener_accept_failed(empm__engine *e, int k, int error,
+                                        int accepted, int *failed,
+                                        uint32_t now_ms)
+{
+    const int fd = e->s->endpoints[k].fd;
+    switch (error) {
+    case EAGAIN:
+#if EAGAIN != EWOULDBLOCK
+    case EWOULDBLOCK:
+#endif
+        /* a sibling was faster; or, as some kernels say it, a unix socket has
+         * been shut down, and this event comes for ever */
+        if (!accepted && ++e->vain % EMPM__VAIN == 0 &&
+            empm__listener_is_shut(fd))
+            empm__listener_shut(e, k);
+        return 0;
+    case EMFILE: case ENFILE: case ENOBUFS: case ENOMEM:
+        if (empm__listener_cull(e, 1, now_ms) > 0)
+            return 1;
+        break;
+    case EBADF: case EINVAL: case ENOTSOCK: case EFAULT:
+        if (empm__listener_is_shut(fd)) {
+            empm__listener_shut(e, k);
+            return 0;
+        }
+        break;
+    default:                         /* this one connection has failed */
+        if (++*failed < 16)
+            return 1;                /* ... or it is all of them */
+    }
+    empm__listener_pause(e, EMPM__PAUSE_FDS, now_ms, strerror(error));
+    return 0;
+}
+
+/* Goes to the end of the queue in which the kernel wakes, so that siblings get
+ * their share. */
+static void empm__listener_rotate(empm__engine *e, uint32_t now_ms)
+{
+    e->accepts = 0;
+    empm__listener_watch(e, 0);
+    if (empm__listener_watch(e, 1) < 0)
+        empm__listener_pause(e, EMPM__PAUSE_FDS, now_ms, strerror(errno));
+}
+
+/* Accepts from endpoint k, at most `most`, and no more than our workers can
+ * begin as long as siblings have time; `all`: whatever they have. */
 static void empm__listener_accept(empm__engine *e, empm__batch *b, int k,
                                   int most, int all)
 {
@@ -7633,7 +7909,7 @@ static void empm__listener_accept(empm__engine *e, empm__batch *b, int k,
     struct sockaddr_storage a, *from = empm__listener_limits_peers(e, k)
                                        ? &a : NULL;
     const uint32_t now_ms = b->now_ms;
-    int accepted = 0, failed = 0, alone = all || !e->shares;
+    int accepted = 0, failed = 0, alone = all || !EMPM__SHARES(e);
     while (most-- > 0 && (e->paused & ~(uint32_t)EMPM__PAUSE_STOP) == 0) {
         int fd;
         if (!alone &&
@@ -7655,56 +7931,23 @@ static void empm__listener_accept(empm__engine *e, empm__batch *b, int k,
         }
         a.ss_family = AF_UNSPEC;
         fd = empm__fd_accept(l->fd, from);
-        if (fd >= 0) {
-            accepted = 1;
-            if (empm__listener_admit(e, fd, k, from, NULL,
-                                     now_ms) == EMPM__OVER)
-                empm__listener_hold(e, b, fd, k, from);
-            if (++e->accepts >= 16 && e->listening) {
-                /* last in the queue of who is woken: siblings get their
-                 * share */
-                e->accepts = 0;
-                empm__listener_watch(e, 0);
-                if (empm__listener_watch(e, 1) < 0)
-                    empm__listener_pause(e, EMPM__PAUSE_FDS, now_ms,
-                                         strerror(errno));
-            }
+        if (fd < 0) {
+            if (!empm__listener_accept_failed(e, k, errno, accepted, &failed,
+                                              now_ms))
+                return;
             continue;
         }
-        switch (errno) {
-        case EAGAIN:
-#if EAGAIN != EWOULDBLOCK
-        case EWOULDBLOCK:
-#endif
-            /* a sibling was faster; or, as some kernels say it, a unix socket
-             * has been shut down, and this event comes for ever */
-            if (!accepted && ++e->vain % EMPM__VAIN == 0 &&
-                empm__listener_is_shut(l->fd))
-                empm__listener_shut(e, k);
-            return;
-        case EMFILE: case ENFILE: case ENOBUFS: case ENOMEM:
-            if (empm__listener_cull(e, 1, now_ms) > 0)
-                continue;
-            empm__listener_pause(e, EMPM__PAUSE_FDS, now_ms, strerror(errno));
-            return;
-        case EBADF: case EINVAL: case ENOTSOCK: case EFAULT:
-            if (empm__listener_is_shut(l->fd)) {
-                empm__listener_shut(e, k);
-                return;
-            }
-            empm__listener_pause(e, EMPM__PAUSE_FDS, now_ms, strerror(errno));
-            return;
-        default:                     /* this one connection has failed */
-            if (++failed < 16)
-                continue;            /* ... or it is all of them */
-            empm__listener_pause(e, EMPM__PAUSE_FDS, now_ms, strerror(errno));
-            return;
-        }
+        accepted = 1;
+        if (empm__listener_admit(e, fd, k, from, NULL, now_ms) == EMPM__OVER)
+            empm__listener_hold(e, b, fd, k, from);
+        if (++e->accepts >= 16 && e->listening)
+            empm__listener_rotate(e, now_ms);
     }
 }
 
 /* Is every worker in its turn for over `ms`, so in a handler that takes its
- * time? `shut` then also closes the gate. */
+ * time? `shut` then also closes the gate, under the same lock: a worker that
+ * becomes idle after the answer opens it again. */
 static int empm__listener_all_busy(empm__engine *e, uint32_t now_ms, int ms,
                                    int shut)
 {
@@ -7722,8 +7965,9 @@ static int empm__listener_all_busy(empm__engine *e, uint32_t now_ms, int ms,
     return busy;
 }
 
-/* Ends a pause. Whatever waits is an event of the new registration; who stops
- * looking after this is seen by us, or sees that we accept. */
+/* Ends a pause for the reasons in `why`; accepts again if there is no other
+ * one. All that waits is an event of the new registration. A sibling that stops
+ * looking at this moment is seen by us, or sees that we accept. */
 static void empm__listener_unpause(empm__engine *e, uint32_t why,
                                    uint32_t now_ms)
 {
@@ -7734,7 +7978,7 @@ static void empm__listener_unpause(empm__engine *e, uint32_t why,
     if (e->paused != 0)
         return;
     empm__store(&e->want_retired, 0u);
-    e->retry_ms = EMPM__NEVER;
+    e->retry_at_ms = EMPM__NEVER;
     e->full_batches = 0;
     empm__fence();          /* pairs with the one in empm__listener_pass_on() */
     if (empm__listener_watch(e, 1) < 0)
@@ -7743,8 +7987,9 @@ static void empm__listener_unpause(empm__engine *e, uint32_t why,
 
 /* --- stopping ------------------------------------------------------------- */
 
-/* Offers `ready` to every record in use: READY_STOP tells those that listen for
- * it; those that are taken by READY_TIMEOUT shall end. */
+/* Offers `ready` to every record in use. READY_STOP tells suspended requests of
+ * the stop; those that READY_TIMEOUT takes shall end. `only_idle`: not those
+ * that have a request under way. `force`: see end_taken(). */
 static void empm__listener_sweep(empm__engine *e, empm__batch *b,
                                  uint32_t ready, int only_idle, int force)
 {
@@ -7764,19 +8009,45 @@ static void empm__listener_sweep(empm__engine *e, empm__batch *b,
     }
 }
 
+/* The last connections: the kernel has accepted them, so they are ours, unless
+ * they would only be closed while others serve. Then our copies of the sockets
+ * are closed. `others_serve`, `at_once`: of the stop; see the caller. */
+static void empm__listener_accept_last(empm__engine *e, empm__batch *b,
+                                       int others_serve, int at_once)
+{
+    const int tried = (e->paused & EMPM__PAUSE_NEW) != 0;    /* never served */
+    int k;
+    e->paused = 0;
+    for (k = 0; k < e->s->nendpoints; k++)
+        if (empm__listener_watches(e, k) && !tried &&
+            !(others_serve && at_once))
+            empm__listener_accept(e, b, k,
+                                  e->cfg->listen_backlog + EMPM__BATCH, 1);
+    empm__listener_settle(e, b, EMPM__HELD);
+    if (!others_serve && !tried)         /* nobody else will have these */
+        empm__move_take(e, b, 1);
+    empm__listener_pause(e, EMPM__PAUSE_STOP, b->now_ms, "");
+    for (k = 0; k < e->s->nendpoints; k++)
+        if (empm__listener_watches(e, k)) {
+            close(e->s->endpoints[k].fd);
+            e->s->endpoints[k].fd = -1;
+        }
+}
+
+/* Begins a stop or a drain, or turns a drain into a stop. An order that is less
+ * than what is under way changes nothing. */
 static void empm__listener_begin_stop(empm__engine *e, empm__batch *b,
                                       uint32_t orders)
 {
     const empm_config *cfg = e->cfg;
     const uint32_t before = e->stopping, now = orders & EMPM__ORDER_STOP;
-    const int tried = (e->paused & EMPM__PAUSE_NEW) != 0;    /* never served */
-    const int others_serve = e->shares &&
+    const int others_serve = EMPM__SHARES(e) &&
         (orders & (EMPM__ORDER_HAND_OVER | EMPM__ORDER_UPGRADE)) != 0;
-    int k, wait;
+    int wait_ms;
     if (!others_serve || now) {
-        const int gave = e->handing_over != 0;
+        const int gave = EMPM__HANDS_OVER(e) != 0;
         empm__store(&e->handing_over, 0u);
-        /* what we gave last, nobody else will have */
+        /* nobody else will take what we have given last */
         if (gave && !others_serve)
             empm__move_take(e, b, 1);
     } else if (before == 0 || ((orders & EMPM__ORDER_UPGRADE) &&
@@ -7784,39 +8055,23 @@ static void empm__listener_begin_stop(empm__engine *e, empm__batch *b,
         empm__store(&e->handing_over, (uint32_t)(orders & EMPM__ORDER_UPGRADE
                                            ? EMPM__TO_PROGRAM
                                            : EMPM__TO_SIBLINGS));
-        e->sweep_ms = e->swept_ms = b->now_ms;
+        e->sweep_at_ms = e->swept_at_ms = b->now_ms;
     }
     if (!(before & EMPM__ORDER_STOP) && (orders & EMPM__ORDER_STOP))
-        wait = cfg->stop_timeout_ms;
+        wait_ms = cfg->stop_timeout_ms;
     else if (before == 0)
-        wait = empm__load(&e->drain_ms);
+        wait_ms = empm__load(&e->drain_ms);
     else
         return;
-    if (e->s->parent_fd < 0 && !e->admin)    /* else the parent has said it */
+    if (!EMPM__HAS_PARENT(e->s) && !e->admin)    /* a parent has said it */
         empm__log(cfg, EMPM_LOG_NOTICE, now ? 491 : 492,
                   now ? "stopping" : "stopping gracefully");
-    if (before == 0) {
-        /* connections that the kernel has accepted are ours, too, unless they
-         * would only be closed while others serve */
-        e->paused = 0;
-        for (k = 0; k < e->s->nendpoints; k++)
-            if (empm__listener_watches(e, k) && !tried && !(others_serve &&
-                                                            now))
-                empm__listener_accept(e, b, k,
-                                      cfg->listen_backlog + EMPM__BATCH, 1);
-        empm__listener_settle(e, b, EMPM__HELD);
-        if (!others_serve && !tried)     /* nobody else will have these */
-            empm__move_take(e, b, 1);
-        empm__listener_pause(e, EMPM__PAUSE_STOP, b->now_ms, "");
-        for (k = 0; k < e->s->nendpoints; k++)
-            if (empm__listener_watches(e, k)) {
-                close(e->s->endpoints[k].fd);
-                e->s->endpoints[k].fd = -1;
-            }
-    }
-    e->stop_ms = wait > 0 ? empm__time_after(b->now_ms, wait) : EMPM__NEVER;
     if (before == 0)
-        empm__store(&e->linger_until,
+        empm__listener_accept_last(e, b, others_serve, now != 0);
+    e->stop_at_ms = wait_ms > 0 ? empm__time_after(b->now_ms, wait_ms)
+                                : EMPM__NEVER;
+    if (before == 0)
+        empm__store(&e->linger_end_at_ms,
                     empm__time_after(b->now_ms, cfg->linger_short_ms));
     empm__store(&e->stopping, before | (orders & (EMPM__ORDER_STOP |
                                                   EMPM__ORDER_GRACEFUL)));
@@ -7828,24 +8083,28 @@ static void empm__listener_begin_stop(empm__engine *e, empm__batch *b,
         empm__listener_sweep(e, b, EMPM__READY_TIMEOUT, 1, 0);
 }
 
+/* Patience is over. A drain becomes a stop; a stop ends every wait, and closes
+ * the descriptors of those that workers still have to clean up. */
 static void empm__listener_abort_all(empm__engine *e, empm__batch *b)
 {
     if (!(e->stopping & EMPM__ORDER_STOP)) {
-        empm__listener_begin_stop(e, b, e->handing_over ? EMPM__ORDER_STOP |
+        empm__listener_begin_stop(e, b, EMPM__HANDS_OVER(e)
+                                            ? EMPM__ORDER_STOP |
                                                        EMPM__ORDER_HAND_OVER
                                                         : EMPM__ORDER_STOP);
         return;
     }
-    e->stop_ms = EMPM__NEVER;
+    e->stop_at_ms = EMPM__NEVER;
     empm__store(&e->abort, 1u);
     empm__fence();
     empm__listener_sweep(e, b, EMPM__READY_TIMEOUT, 0, 1);
 }
 
-/* --- handing over: a drain gives what waits for a request to those who
- * serve - */
+/* --- handing over: a drain gives what waits for a request to others ------- */
 
-/* Takes record i if it waits for a request and may move. */
+/* Takes record i if it waits for a request. TIMEOUT, which is always wanted,
+ * is how it is taken: it has not come, and is forgotten. Returns 1 if it is
+ * ours. */
 static int empm__move_take_waiting(empm__engine *e, uint32_t i,
                                    uint32_t now_ms)
 {
@@ -7859,7 +8118,8 @@ static int empm__move_take_waiting(empm__engine *e, uint32_t i,
     return 1;
 }
 
-/* Lets a record wait again that has been taken for nothing. */
+/* Lets a record wait again that has been taken for nothing; it goes to the
+ * queue if something has come meanwhile. */
 static void empm__move_wait_again(empm__engine *e, empm__batch *b, uint32_t i)
 {
     empm__conn *c = empm__slab_conn(&e->slab, i);
@@ -7875,7 +8135,8 @@ static void empm__move_wait_again(empm__engine *e, empm__batch *b, uint32_t i)
     empm__poller_arm(&e->poller, i);
 }
 
-/* Gives n taken records away, or lets them wait again: 0. */
+/* Gives n taken records away. Returns 0 if the exchange is full: they wait here
+ * again. */
 static int empm__move_drain_some(empm__engine *e, empm__batch *b,
                                  const uint32_t *list, uint32_t n)
 {
@@ -7895,13 +8156,13 @@ static void empm__move_drain(empm__engine *e, empm__batch *b)
     uint32_t list[EMPM__MOVE_MOST], n = 0, accepting = 1;
     if (e->handing_over == EMPM__TO_SIBLINGS)
         empm__listener_siblings_room(e, &accepting);
-    e->sweep_ms = empm__time_after(b->now_ms, accepting > 0 ? 1 : 5);
+    e->sweep_at_ms = empm__time_after(b->now_ms, accepting > 0 ? 1 : 5);
     if (e->handing_over == EMPM__TO_SIBLINGS &&
         empm__load(&empm__score_server_at(&e->s->score)->draining))
         empm__store(&e->handing_over, 0u);   /* all go: nobody serves on here */
-    if (e->stop_ms != EMPM__NEVER && empm__time_until(e->stop_ms,
+    if (e->stop_at_ms != EMPM__NEVER && empm__time_until(e->stop_at_ms,
                                                       b->now_ms) < 2000)
-        empm__store(&e->handing_over, 0u);   /* who cannot move may know it */
+        empm__store(&e->handing_over, 0u);   /* what is left ends */
     for (; accepting > 0 && e->sweep < e->slab.made; e->sweep++) {
         if (!empm__move_take_waiting(e, e->sweep, b->now_ms))
             continue;
@@ -7920,14 +8181,14 @@ static void empm__move_drain(empm__engine *e, empm__batch *b)
     }
     if (e->sweep >= e->slab.made && empm__move_drain_some(e, b, list, n)) {
         e->sweep = 0;
-        e->swept_ms = b->now_ms;     /* there is nothing that could move */
-        e->sweep_ms = empm__time_after(b->now_ms, 100);
+        e->swept_at_ms = b->now_ms;     /* there is nothing that could move */
+        e->sweep_at_ms = empm__time_after(b->now_ms, 100);
     } else if (e->sweep >= e->slab.made)
         e->sweep = n > 0 ? list[0] : 0;
-    if (empm__time_until(b->now_ms, e->swept_ms) > EMPM__HAND_OVER_MS)
+    if (empm__time_until(b->now_ms, e->swept_at_ms) > EMPM__HAND_OVER_MS)
         empm__store(&e->handing_over, 0u);
     if (!e->handing_over)
-        e->sweep_ms = EMPM__NEVER;
+        e->sweep_at_ms = EMPM__NEVER;
 }
 
 /* ---------------------------------------------------------------------------
@@ -7936,7 +8197,12 @@ static void empm__move_drain(empm__engine *e, empm__batch *b)
  * One round of the listener: orders and inbox; wait; each event is offered to
  * its record; due deadlines and files; new connections; all that was taken goes
  * to the queue under one lock; if there is work for somebody, the role is given
- * back.
+ * back. A worker plays it from within its own search for a job:
+ *
+ *   empm__queue_pop()             nothing to do, nobody listens: takes the role
+ *     empm__listener_run()        rounds, until one has work for somebody
+ *       empm__listener_end_round()    gives the role back
+ *   empm__queue_pop()             returns the first job, or sleeps
  *
  * It never reads, writes or parses, takes no lock that a worker holds for long,
  * and runs no user code. What owes nobody an answer (KEEPALIVE, LINGER, and
@@ -7946,6 +8212,16 @@ static void empm__move_drain(empm__engine *e, empm__batch *b)
  * others too, as they fall due, and a worker cleans up when there is one.
  * ------------------------------------------------------------------------- */
 
+static void empm__listener_clock(empm__batch *b)
+{
+    b->now_us = empm__now_us();
+    b->now_ms = empm__time_us_to_ms(b->now_us);
+}
+
+/* Looks at the records whose places are due: an owned one is looked at again in
+ * a horizon, one that waits for longer at its deadline, and the others are
+ * taken and end. Whether all workers are stuck is asked once, and only if one
+ * is due, since that takes their lock. */
 static void empm__listener_expire(empm__engine *e, empm__batch *b)
 {
     const uint32_t now = b->now_ms;
@@ -7975,37 +8251,68 @@ static void empm__listener_expire(empm__engine *e, empm__batch *b)
     }
 }
 
-/* The batch goes to the queue, and the role is given back if there is work: 1.
- * The gate closes when nobody has had time for a while. Apache's formula:
- * queued < (1 + factor) * idle. */
+/* What was taken in this round, in order, behind what waits already. */
+static void empm__listener_push_batch_locked(empm__engine *e,
+                                             const empm__batch *b)
+{
+    empm__queue *q = &e->queue;
+    if (b->count == 0)
+        return;
+    if (q->tail == EMPM__NIL)
+        q->head = b->head;
+    else
+        empm__slab_conn(&e->slab, q->tail)->queue_next = b->head;
+    q->tail = b->tail;
+    q->count += b->count;
+    q->pushed += b->count;
+}
+
+/* Is the oldest job over 1 ms old? Jobs have no clock of their own: when all
+ * that had been pushed at the mark is popped, the mark moves to now. */
+static int empm__listener_jobs_are_old_locked(empm__engine *e,
+                                              const empm__batch *b)
+{
+    empm__queue *q = &e->queue;
+    int old;
+    if ((int32_t)(q->popped - q->mark) >= 0) {
+        q->mark = q->pushed;
+        q->mark_at_us = b->now_us;
+        q->mark_late = 0;
+        empm__store(&e->score->waits_since_ms, b->now_ms);
+    }
+    old = q->count > 0 && b->now_us - q->mark_at_us > 1000;
+    if (old && !q->mark_late) {
+        q->mark_late = 1;
+        empm__bump(&e->score->waited, q->mark - q->popped);
+    }
+    return old;
+}
+
+/* The parent wants to know when few workers are idle, and when more are again,
+ * at most ten times a second. */
+static void empm__listener_tell_few(empm__engine *e, uint32_t idle,
+                                    uint64_t now_us)
+{
+    const uint32_t share = empm__load(
+        &empm__score_slot_at(&e->s->score, e->slot)->spare_share);
+    if ((idle < share) == e->told_few || now_us < e->tell_at_us)
+        return;
+    e->told_few = !e->told_few;
+    e->tell_at_us = now_us + 100000u;
+    empm__engine_tell_parent(e, 'i');
+}
+
+/* The batch goes to the queue. The gate closes when nobody has had time for a
+ * while. Apache's formula: queued < (1 + factor) * idle. Returns 1 if the role
+ * is given back, as there is work. */
 static int empm__listener_end_round(empm__engine *e, empm__batch *b)
 {
     empm__queue *q = &e->queue;
     uint32_t idle;
     int old, close_gate = 0, give, given;
     pthread_mutex_lock(&q->lock);
-    if (b->count > 0) {
-        if (q->tail == EMPM__NIL)
-            q->head = b->head;
-        else
-            empm__slab_conn(&e->slab, q->tail)->queue_next = b->head;
-        q->tail = b->tail;
-        q->count += b->count;
-        q->pushed += b->count;
-    }
-    /* "the oldest job is over 1 ms old", without a clock per job: when all that
-     * had been pushed at the mark is popped, the mark moves to now */
-    if ((int32_t)(q->popped - q->mark) >= 0) {
-        q->mark = q->pushed;
-        q->mark_us = b->now_us;
-        q->mark_late = 0;
-        empm__store(&e->score->waits_since_ms, b->now_ms);
-    }
-    old = q->count > 0 && b->now_us - q->mark_us > 1000;
-    if (old && !q->mark_late) {
-        q->mark_late = 1;
-        empm__bump(&e->score->waited, q->mark - q->popped);
-    }
+    empm__listener_push_batch_locked(e, b);
+    old = empm__listener_jobs_are_old_locked(e, b);
     idle = empm__queue_idle_locked(q);
     if (idle > 0 &&
         q->count < (1 + e->cfg->async_request_worker_factor) * idle)
@@ -8014,27 +8321,19 @@ static int empm__listener_end_round(empm__engine *e, empm__batch *b)
         close_gate = 1;
         empm__queue_gate_close_locked(q);
     }
-    give = e->shares && empm__move_jobs_wait_locked(q, b->now_us);
+    give = EMPM__SHARES(e) && empm__move_jobs_wait_locked(q, b->now_us);
     pthread_mutex_unlock(&q->lock);
     /* Blocked workers: the gate closes before somebody comes, since an event
      * that is declined would wake no sibling (EPOLLEXCLUSIVE) */
     if (close_gate || (idle == 0 && e->paused == 0 &&
                        empm__listener_all_busy(e, b->now_ms, 1, 1)))
         empm__listener_pause(e, EMPM__PAUSE_GATE, b->now_ms, "");
-    /* the parent wants to know when few are left, at most ten times a second */
-    if ((idle < empm__load(&empm__score_slot_at(&e->s->score,
-                                                e->slot)->spare_share)) !=
-            e->told_few &&
-        b->now_us >= e->tell_us) {
-        e->told_few = !e->told_few;
-        e->tell_us = b->now_us + 100000u;
-        empm__engine_tell_parent(e, 'i');
-    }
-    e->give_ms = EMPM__NEVER;
+    empm__listener_tell_few(e, idle, b->now_us);
+    e->give_at_ms = EMPM__NEVER;
     if (give)
         empm__move_give_jobs(e, b);
     else
-        e->give_wait = 0;
+        e->give_wait_ms = 0;
     /* all that is the listener's has been done */
     pthread_mutex_lock(&q->lock);
     if (empm__time_is_late(empm__wings_chore_at(e), b->now_ms))
@@ -8046,27 +8345,30 @@ static int empm__listener_end_round(empm__engine *e, empm__batch *b)
     return given;
 }
 
+/* Returns for how many milliseconds the listener may sleep, -1: until something
+ * happens. Every time that it keeps has its line here, as no thread wakes it
+ * for them. */
 static int empm__listener_poll_timeout(empm__engine *e, uint32_t now_ms)
 {
     uint32_t at = EMPM__NEVER;
     const uint32_t queued = empm__load_acq(&e->score->queued);
     int wait = empm__wheel_wait(&e->wheel, now_ms), t;
     if (queued > 0 && e->queue.listening >= 0)
-        return 0;                    /* a worker who only looks */
+        return 0;                    /* a worker that only looks */
     if (e->paused & (EMPM__PAUSE_FDS | EMPM__PAUSE_FULL))
-        at = e->retry_ms;
+        at = e->retry_at_ms;
     if (e->paused == 0 && empm__load(&e->score->idle_workers) <= queued)
         at = empm__time_after(now_ms, 2); /* to close the gate in time */
     if (e->paused & EMPM__PAUSE_TURN)
-        at = empm__time_earlier(at, e->turn_ms);
+        at = empm__time_earlier(at, e->turn_over_at_ms);
     if (e->nheld > 0)                /* workers do not say what they close */
         at = empm__time_after(now_ms, 1);
-    if (e->shares && queued > 0 && e->give_ms == EMPM__NEVER)
+    if (EMPM__SHARES(e) && queued > 0 && e->give_at_ms == EMPM__NEVER)
         /* workers may block, and jobs wait then */
         at = empm__time_after(now_ms, 1);
-    at = empm__time_earlier(at, e->give_ms);
-    at = empm__time_earlier(at, e->sweep_ms);
-    at = empm__time_earlier(at, e->stop_ms);
+    at = empm__time_earlier(at, e->give_at_ms);
+    at = empm__time_earlier(at, e->sweep_at_ms);
+    at = empm__time_earlier(at, e->stop_at_ms);
     at = empm__time_earlier(at, empm__wings_expire_at(e));
     at = empm__time_earlier(at, empm__wings_chore_at(e));
     if (at != EMPM__NEVER) {
@@ -8078,12 +8380,12 @@ static int empm__listener_poll_timeout(empm__engine *e, uint32_t now_ms)
     return wait;
 }
 
-/* Looks at what listens: at the socket that event `e` is of, or, as the bell
- * has been rung, at all of them. */
+/* Looks for new connections: on the endpoint or the exchange that `event` is
+ * of, or, as the bell has been rung, on all of them. */
 static void empm__listener_look(empm__engine *e, empm__batch *b, uint32_t event)
 {
     int k;
-    if (e->paused == 0 && e->shares &&
+    if (e->paused == 0 && EMPM__SHARES(e) &&
         (event == EMPM__EVENT_BELL ||
          event == EMPM__EVENT_ENDPOINT + EMPM__EXCHANGE))
         empm__move_take(e, b, 0);
@@ -8101,25 +8403,28 @@ static void empm__listener_cannot_wait(empm__engine *e)
     const struct timespec rest = { 0, 10000000 };
     if (errno == EINTR)
         return;
-    if (e->deaf_us == 0)
-        e->deaf_us = empm__now_us();
+    if (e->deaf_at_us == 0)
+        e->deaf_at_us = empm__now_us();
     empm__engine_log(e, EMPM_LOG_ERROR, 5019, "cannot wait for events: %s: "
                      "%s%s",
                      EMPM__EPOLL ? "epoll_wait" : "poll", strerror(errno),
-                     e->s->parent_fd >= 0 ? ": the child ends if that goes on"
+                     EMPM__HAS_PARENT(e->s) ? ": the child ends if that goes on"
                                           : "");
-    if (e->s->parent_fd >= 0 && empm__now_us() - e->deaf_us >= EMPM__DEAF_US)
+    if (EMPM__HAS_PARENT(e->s) &&
+        empm__now_us() - e->deaf_at_us >= EMPM__DEAF_US)
         _exit(1);
     nanosleep(&rest, NULL);
 }
 
-/* Does a place matter now? Then those whose clients have gone are closed here,
- * before new ones are looked at, and not when a worker has time. */
+/* Are places short? Then the connections whose clients have gone are closed
+ * here, before new ones are looked at, and not when a worker has time. */
 static int empm__listener_is_tight(const empm__engine *e)
 {
     return e->nheld > 0 || e->slab.in_use >= e->most;
 }
 
+/* Looks without reading: a client that has only closed its half may have sent a
+ * request before. */
 static int empm__listener_client_is_gone(const empm__conn *c)
 {
     char byte;
@@ -8127,87 +8432,108 @@ static int empm__listener_client_is_gone(const empm__conn *c)
     return n == 0 || (n < 0 && !empm__fd_would_block(errno) && errno != EINTR);
 }
 
-/* 1: the role has been given back. */
-static int empm__listener_round(empm__engine *e)
+/* Orders of other threads and of the parent, all at once. */
+static void empm__listener_obey(empm__engine *e, empm__batch *b)
 {
-    const empm__wing *const *wing;
-    empm__event *events = e->events;
-    empm__batch b;
-    uint32_t orders;
-    int n, i, timeout;
-    b.head = b.tail = EMPM__NIL;
-    b.count = 0;
-    b.now_us = empm__now_us();
-    b.now_ms = empm__time_us_to_ms(b.now_us);
-    orders = __atomic_exchange_n(&e->poller.orders, 0u, __ATOMIC_ACQUIRE);
-    empm__listener_drain_inbox(e, &b);
+    const uint32_t orders = __atomic_exchange_n(&e->poller.orders, 0u,
+                                                __ATOMIC_ACQUIRE);
+    empm__listener_drain_inbox(e, b);
     if (orders & (EMPM__ORDER_STOP | EMPM__ORDER_GRACEFUL))
-        empm__listener_begin_stop(e, &b, orders);
+        empm__listener_begin_stop(e, b, orders);
     if (orders & EMPM__ORDER_PING)
         empm__bump(&e->score->pongs, 1u);
     if (orders & EMPM__ORDER_ACCEPT)
-        empm__listener_unpause(e, EMPM__PAUSE_NEW, b.now_ms);
+        empm__listener_unpause(e, EMPM__PAUSE_NEW, b->now_ms);
     if (orders & EMPM__ORDER_GATE)
-        empm__listener_unpause(e, EMPM__PAUSE_GATE, b.now_ms);
+        empm__listener_unpause(e, EMPM__PAUSE_GATE, b->now_ms);
+}
+
+/* Offers an event to its record, unless that is free or has a new life: then
+ * the event is of a descriptor that is closed here. */
+static void empm__listener_event(empm__engine *e, empm__batch *b,
+                                 const empm__event *event)
+{
+    const empm__conn *c = empm__slab_conn(&e->slab, event->index);
+    if (c->protocol == EMPM__FREE || c->gen != event->gen)
+        return;
+    if (empm__listener_take(e, event->index, event->ready, b->now_ms) &&
+        !((event->ready & EMPM__STICKY) && empm__listener_is_tight(e) &&
+          empm__listener_client_is_gone(c) &&
+          empm__listener_close_idle(e, event->index)))
+        empm__listener_batch_add(e, b, event->index);
+}
+
+/* All that is due but the deadlines of records: of wings, of a stop, and the
+ * ends of pauses. */
+static void empm__listener_timers(empm__engine *e, empm__batch *b)
+{
+    const empm__wing *const *wing;
+    if (empm__time_is_late(empm__wings_expire_at(e), b->now_ms)) {
+        EMPM__EACH_WING(wing, expire)
+            (*wing)->expire(e, b->now_ms);
+    }
+    if (empm__time_is_late(e->stop_at_ms, b->now_ms))
+        empm__listener_abort_all(e, b);
+    if ((e->paused & (EMPM__PAUSE_FDS | EMPM__PAUSE_FULL)) &&
+        empm__time_until(e->retry_at_ms, b->now_ms) <= 0)
+        empm__listener_unpause(e, EMPM__PAUSE_FDS | EMPM__PAUSE_FULL,
+                               b->now_ms);
+    if ((e->paused & EMPM__PAUSE_TURN) &&
+        (empm__time_until(e->turn_over_at_ms, b->now_ms) <= 0 ||
+         empm__listener_room(e, b) > empm__listener_fresh(e, b->now_ms)))
+        empm__listener_unpause(e, EMPM__PAUSE_TURN, b->now_ms);
+}
+
+/* MaxConnectionsPerChild is reached: this child drains, and siblings, or a new
+ * one, get what waits. */
+static void empm__listener_retire_child(empm__engine *e)
+{
+    if (e->cfg->max_connections_per_child == 0 || !EMPM__HAS_PARENT(e->s) ||
+        e->stopping ||
+        empm__load(&e->score->accepted) - e->accepted_before <
+            (uint32_t)e->cfg->max_connections_per_child)
+        return;
+    empm__store(&e->drain_ms, e->cfg->graceful_restart_timeout_ms);
+    empm__poller_order(&e->poller,
+                       EMPM__ORDER_GRACEFUL | EMPM__ORDER_HAND_OVER);
+}
+
+/* One round. Returns 1 if the role has been given back. */
+static int empm__listener_round(empm__engine *e)
+{
+    empm__event *events = e->events;
+    empm__batch b;
+    int n, i, timeout_ms;
+    b.head = b.tail = EMPM__NIL;
+    b.count = 0;
+    empm__listener_clock(&b);
+    empm__listener_obey(e, &b);
     if (e->stopping && e->slab.in_use == 0)
         return 0;
-    timeout = b.count > 0 ? 0 : empm__listener_poll_timeout(e, b.now_ms);
-    n = empm__poller_wait(&e->poller, timeout, events);
+    timeout_ms = b.count > 0 ? 0 : empm__listener_poll_timeout(e, b.now_ms);
+    n = empm__poller_wait(&e->poller, timeout_ms, events);
     if (n < 0)
         empm__listener_cannot_wait(e);
     else
-        e->deaf_us = 0;
-    b.now_us = empm__now_us();
-    b.now_ms = empm__time_us_to_ms(b.now_us);
+        e->deaf_at_us = 0;
+    empm__listener_clock(&b);
     for (i = 0; i < n; i++) {
-        const empm__event *event = &events[i];
-        empm__conn *c;
-        if (event->index == EMPM__EVENT_WAKE) {
+        if (events[i].index == EMPM__EVENT_WAKE)
             empm__poller_wake_fd_drain(e->poller.wake_fd[0]);
-            continue;
-        }
-        if (event->index >= EMPM__EVENT_ENDPOINT)
-            continue;                /* below, after the old ones */
-        c = empm__slab_conn(&e->slab, event->index);
-        if (c->protocol == EMPM__FREE || c->gen != event->gen)
-            continue;                /* of a descriptor that is closed here */
-        if (empm__listener_take(e, event->index, event->ready, b.now_ms) &&
-            !((event->ready & EMPM__STICKY) && empm__listener_is_tight(e) &&
-              empm__listener_client_is_gone(c) &&
-              empm__listener_close_idle(e, event->index)))
-            empm__listener_batch_add(e, &b, event->index);
+        else if (events[i].index < EMPM__EVENT_ENDPOINT)
+            empm__listener_event(e, &b, &events[i]);
     }
     empm__listener_expire(e, &b);
     empm__listener_settle(e, &b, 0);
-    if (empm__time_is_late(empm__wings_expire_at(e), b.now_ms)) {
-        EMPM__EACH_WING(wing, expire)
-            (*wing)->expire(e, b.now_ms);
-    }
-    if (e->stop_ms != EMPM__NEVER && empm__time_until(e->stop_ms,
-                                                      b.now_ms) <= 0)
-        empm__listener_abort_all(e, &b);
-    if ((e->paused & (EMPM__PAUSE_FDS | EMPM__PAUSE_FULL)) &&
-        empm__time_until(e->retry_ms, b.now_ms) <= 0)
-        empm__listener_unpause(e, EMPM__PAUSE_FDS | EMPM__PAUSE_FULL,
-                               b.now_ms);
-    if ((e->paused & EMPM__PAUSE_TURN) &&
-        (empm__time_until(e->turn_ms, b.now_ms) <= 0 ||
-         empm__listener_room(e, &b) > empm__listener_fresh(e, b.now_ms)))
-        empm__listener_unpause(e, EMPM__PAUSE_TURN, b.now_ms);
+    empm__listener_timers(e, &b);
+    /* new connections after old ones: they have places, and may free some */
     for (i = 0; i < n; i++)
         if (events[i].index >= EMPM__EVENT_ENDPOINT &&
             events[i].index != EMPM__EVENT_WAKE)
             empm__listener_look(e, &b, events[i].index);
-    if (empm__time_is_late(e->sweep_ms, b.now_ms))
+    if (EMPM__FORKS && empm__time_is_late(e->sweep_at_ms, b.now_ms))
         empm__move_drain(e, &b);
-    if (e->cfg->max_connections_per_child > 0 && e->s->parent_fd >= 0 &&
-        !e->stopping &&
-        empm__load(&e->score->accepted) - e->accepted_before >=
-                             (uint32_t)e->cfg->max_connections_per_child) {
-        empm__store(&e->drain_ms, e->cfg->graceful_restart_timeout_ms);
-        empm__poller_order(&e->poller,
-                           EMPM__ORDER_GRACEFUL | EMPM__ORDER_HAND_OVER);
-    }
+    empm__listener_retire_child(e);
     return empm__listener_end_round(e, &b);
 }
 
@@ -8223,14 +8549,14 @@ static void empm__listener_run(void *arg)
         }
 }
 
-/* The same for the standby, who has it because no worker is free: so a chore is
- * his. Meanwhile nobody listens, unless a worker comes back. */
+/* The same for the standby. It has the role as no worker is free, so it runs a
+ * chore itself; nobody listens meanwhile, unless a worker comes back. */
 static void empm__listener_run_standby(void *arg)
 {
     empm__engine *e = (empm__engine *)arg;
     int chore;
-    if (e->shares && empm__load(&e->score->queued) > 0)
-        e->give_ms = empm__now_ms();     /* siblings may have time */
+    if (EMPM__SHARES(e) && empm__load(&e->score->queued) > 0)
+        e->give_at_ms = empm__now_ms();     /* siblings may have time */
     empm__listener_run(arg);
     pthread_mutex_lock(&e->queue.lock);
     chore = empm__queue_chore_locked(&e->queue);
@@ -8239,12 +8565,14 @@ static void empm__listener_run_standby(void *arg)
         empm__wings_chore(e);
 }
 
+/* The standby's thread, the last one of an engine: it waits for the workers,
+ * ends what wings have, and then says that all is done. */
 static void *empm__listener_standby_main(void *arg)
 {
     empm__engine *e = (empm__engine *)arg;
     const empm__wing *const *wing;
     int i;
-    if (e->s->parent_fd < 0)             /* else it says when */
+    if (!EMPM__HAS_PARENT(e->s))             /* else it says when */
         empm__poller_order(&e->poller, EMPM__ORDER_ACCEPT);
     empm__queue_stand_by(&e->queue, empm__listener_run_standby, e);
     for (i = 0; i < e->started; i++)
@@ -11974,7 +12302,7 @@ static enum empm__state empm__do_linger(empm__worker *w, empm__conn *c,
 {
     /* a stop ends it after LingerTimeoutShort, whenever it began */
     const uint32_t deadline = empm__time_earlier(
-        empm__load(&c->deadline_ms), empm__load(&w->engine->linger_until));
+        empm__load(&c->deadline_ms), empm__load(&w->engine->linger_end_at_ms));
     char *scratch = empm__worker_scratch(w);
     ssize_t n = EMPM__WANTS_IN;
     while (scratch != NULL && !(c->flags & EMPM__F_DRAINED)) {
@@ -12232,7 +12560,7 @@ static int empm__conn_release(empm__worker *w, empm__conn *c,
          empm__time_until(deadline, w->now_ms) < 2 * (int32_t)e->horizon_ms &&
          empm__time_until(deadline, empm__now_ms()) <
          (int32_t)e->horizon_ms) ||
-        ((wait->want & EMPM__IDLE) && empm__load(&e->handing_over))) {
+        ((wait->want & EMPM__IDLE) && EMPM__HANDS_OVER(e))) {
         empm__poller_post(&e->poller, i);
         empm__poller_wake(&e->poller);
     }
@@ -12302,9 +12630,9 @@ static void empm__worker_lost(void *arg)
     empm__worker *w = (empm__worker *)arg;
     empm__engine_log(w->engine, EMPM_LOG_CRIT, 5002, "a handler has ended its "
                      "thread (pthread_exit, pthread_cancel): %s",
-                     w->s->parent_fd >= 0 ? "the child ends"
+                     EMPM__HAS_PARENT(w->s) ? "the child ends"
                                           : "a worker is lost");
-    if (w->s->parent_fd >= 0)
+    if (EMPM__HAS_PARENT(w->s))
         _exit(1);
 }
 
@@ -12366,11 +12694,15 @@ static void *empm__worker_main(void *arg)
  *
  * An engine is ThreadsPerChild workers, the standby and all that they share; a
  * process that serves has one, or, without a parent, a second one for the admin
- * listeners. What it may have of descriptors is decided here.
+ * endpoints. Its life is init, start, wait and free, in this order.
+ *
+ * RLIMIT_NOFILE is shared out here: some descriptors are for handlers and the
+ * engine itself, a third of the rest for files, the others for connections.
  * ------------------------------------------------------------------------- */
 
-/* The shortest wait that the settings allow decides the horizon; half of it, so
- * that a worker's clock may be a little behind the listener's. */
+/* Returns the horizon (>>wheel): half of the shortest wait that the settings
+ * allow, so that a worker's clock may be a little behind the listener's; from
+ * 32 ms, as the wheel's slots are coarse, to 1 s. */
 static uint32_t empm__engine_horizon(const empm_config *cfg)
 {
     const int waits[] = { cfg->timeout_ms, cfg->keep_alive_timeout_ms,
@@ -12384,14 +12716,15 @@ static uint32_t empm__engine_horizon(const empm_config *cfg)
     return (uint32_t)(h / 2 > 32 ? h / 2 : 32);
 }
 
-/* What a child needs of descriptors for itself, and handlers for theirs: two
+/* Returns how many descriptors a child needs for itself, and for handlers: two
  * for each worker. */
 static int64_t empm__engine_descriptors_own(const empm_config *cfg)
 {
     return 32 + EMPM_MAX_LISTEN + 2 * (int64_t)cfg->threads_per_child;
 }
 
-/* How many it shares out: what else RLIMIT_NOFILE allows. */
+/* Returns how many descriptors are for connections and files: what else
+ * RLIMIT_NOFILE allows, but half of it where it is very low. */
 static int64_t empm__engine_descriptors(const empm_config *cfg)
 {
     struct rlimit r;
@@ -12402,7 +12735,8 @@ static int64_t empm__engine_descriptors(const empm_config *cfg)
     return most > own * 2 ? most - own : most / 2;
 }
 
-/* MaxOpenFiles as it comes out: a third of them, or what is set, up to half. */
+/* Returns MaxOpenFiles as it comes out: a third of those, or what is set, up to
+ * half. */
 static uint32_t empm__engine_file_limit(const empm_config *cfg)
 {
     const int64_t all = empm__engine_descriptors(cfg);
@@ -12412,7 +12746,7 @@ static uint32_t empm__engine_file_limit(const empm_config *cfg)
     return most > 2 ? (uint32_t)most : 2;
 }
 
-/* MaxOpenConnections as it comes out: the rest, or what is set. */
+/* Returns MaxOpenConnections as it comes out: the rest, or what is set. */
 static uint32_t empm__engine_connection_limit(const empm_config *cfg)
 {
     int64_t most = empm__engine_descriptors(cfg) - empm__engine_file_limit(cfg);
@@ -12421,6 +12755,8 @@ static uint32_t empm__engine_connection_limit(const empm_config *cfg)
     return most > 1 ? (uint32_t)most : 1;
 }
 
+/* After the end of all threads, or where init() has given up: what was not made
+ * is not there. */
 static void empm__engine_free(empm__engine *e)
 {
     const empm__wing *const *wing;
@@ -12443,82 +12779,101 @@ static void empm__engine_free(empm__engine *e)
     pthread_cond_destroy(&e->done_cond);
 }
 
+/* Workers and where they sleep; their counts go on where the slot's last tenant
+ * left them. Returns EMPM_OK or EMPM_ENOMEM. */
+static int empm__engine_workers_init(empm__engine *e)
+{
+    const size_t n = (size_t)e->nworkers;
+    size_t i;
+    e->sleepers = (empm__sleeper *)EMPM_MALLOC(n * sizeof *e->sleepers);
+    e->workers = (empm__worker *)EMPM_MALLOC(n * sizeof *e->workers);
+    if (e->sleepers == NULL || e->workers == NULL)
+        return EMPM_ENOMEM;
+    memset(e->workers, 0, n * sizeof *e->workers);
+    for (i = 0; i < n; i++) {
+        empm__worker *w = &e->workers[i];
+        w->engine = e;
+        w->s = e->s;
+        w->cfg = e->cfg;
+        w->number = (uint32_t)i;
+        w->date_s = -1;
+        w->score = empm__score_worker_at(&e->s->score, e->slot, (int)i);
+        empm__store(&w->score->accesses_before,
+                    empm__load(&w->score->accesses));
+        empm__store(&w->score->status, (uint32_t)'S');
+    }
+    return EMPM_OK;
+}
+
+/* A condition whose timed waits no change of the date disturbs. */
+static void empm__engine_cond_init(pthread_cond_t *cond)
+{
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+#if !defined(__APPLE__)
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+#endif
+    pthread_cond_init(cond, &attr);
+    pthread_condattr_destroy(&attr);
+}
+
+/* Everything up to the first thread. Returns EMPM_OK, EMPM_ENOMEM, or EMPM_ESYS
+ * with errno; empm__engine_free() ends what has been made by then. */
 static int empm__engine_init(empm__engine *e, empm_server *s, int slot,
                              int admin)
 {
     const empm_config *cfg = s->cfg;
-    const int n = admin ? 1 : cfg->threads_per_child;
     const empm__wing *const *wing;
-    pthread_condattr_t attr;
-    int i;
+    int r;
     memset(e, 0, sizeof *e);
     e->s = s;
     e->cfg = cfg;
     e->slot = slot;
-    e->nworkers = n;
+    e->nworkers = admin ? 1 : cfg->threads_per_child;
     e->admin = admin;
     e->routes = admin ? &s->admin_routes : &s->routes;
     e->done_fd = -1;
     e->score = empm__score_at(&s->score, slot);
     /* what the slot's last tenant left: gauges go, totals stay */
     empm__score_gauges(&s->score, slot);
+    /* until it is decided that this child serves: EMPM__ORDER_ACCEPT */
     e->paused = EMPM__PAUSE_NEW;
     empm__store(&e->score->paused, e->paused);
     e->accepted_before = empm__load(&e->score->accepted);
     e->horizon_ms = empm__engine_horizon(cfg);
-    e->linger_until = EMPM__NEVER;
+    e->linger_end_at_ms = EMPM__NEVER;
     e->drain_ms = cfg->graceful_shutdown_timeout_ms;
-    e->stop_ms = e->retry_ms = e->give_ms = e->sweep_ms = EMPM__NEVER;
+    e->stop_at_ms = e->retry_at_ms = EMPM__NEVER;
+    e->give_at_ms = e->sweep_at_ms = EMPM__NEVER;
     e->most = empm__engine_connection_limit(cfg);
-    e->shares = s->parent_fd >= 0 && !admin && s->exchange.fd[0] >= 0;
+    e->shares = EMPM__HAS_PARENT(s) && !admin && s->exchange.fd[0] >= 0;
     e->pool.most = cfg->max_mem_free == 0
                         ? SIZE_MAX : (size_t)(cfg->max_mem_free /
                                               EMPM_PAGE_BYTES);
     e->pool.files_most = empm__engine_file_limit(cfg);
     pthread_mutex_init(&e->pool.lock, NULL);
-    e->lines_due_ms = EMPM__NEVER;
+    e->lines_due_at_ms = EMPM__NEVER;
     e->pid = (long)getpid();
     pthread_mutex_init(&e->done_lock, NULL);
-    pthread_condattr_init(&attr);
-#if !defined(__APPLE__)
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-#endif
-    pthread_cond_init(&e->done_cond, &attr);
-    pthread_condattr_destroy(&attr);
+    empm__engine_cond_init(&e->done_cond);
     empm__wheel_init(&e->wheel, empm__now_ms());
-    e->sleepers = (empm__sleeper *)EMPM_MALLOC((size_t)n *
-                                               sizeof *e->sleepers);
-    e->workers = (empm__worker *)EMPM_MALLOC((size_t)n * sizeof *e->workers);
-    if (e->sleepers == NULL || e->workers == NULL ||
+    if (empm__engine_workers_init(e) < 0 ||
         empm__slab_init(&e->slab, e->most + EMPM__MOVE_MOST,
                         (uint32_t)getpid() * 2654435761u) < 0 ||
         (cfg->max_connections_per_peer > 0 && !admin &&
          empm__counts_init(&e->counts, e->slab.limit) < 0))
         return EMPM_ENOMEM;
-    memset(e->workers, 0, (size_t)n * sizeof *e->workers);
-    for (i = 0; i < n; i++) {
-        empm__worker *w = &e->workers[i];
-        w->engine = e;
-        w->s = s;
-        w->cfg = cfg;
-        w->number = (uint32_t)i;
-        w->date_s = -1;
-        w->score = empm__score_worker_at(&s->score, slot, i);
-        empm__store(&w->score->accesses_before,
-                    empm__load(&w->score->accesses));
-        empm__store(&w->score->status, (uint32_t)'S');
-    }
-    empm__queue_init(&e->queue, &e->slab, e->sleepers, (uint32_t)n,
+    empm__queue_init(&e->queue, &e->slab, e->sleepers, (uint32_t)e->nworkers,
                      empm__processor_count() / (uint32_t)cfg->start_servers,
                      e->score);
-    i = empm__poller_init(&e->poller, &e->slab);
-    if (i == EMPM_OK && e->shares &&
+    r = empm__poller_init(&e->poller, &e->slab);
+    if (r == EMPM_OK && EMPM__SHARES(e) &&
         empm__poller_bell(&e->poller, s->exchange.bell[0]) < 0)
-        i = EMPM_ESYS;
+        r = EMPM_ESYS;
     EMPM__EACH_WING(wing, engine_new)
-        if (i == EMPM_OK)
-            i = (*wing)->engine_new(e);
-    return i;
+        if (r == EMPM_OK)
+            r = (*wing)->engine_new(e);
+    return r;
 }
 
 /* Starts the threads; on failure none runs. Under empm_start() they block what
@@ -12528,8 +12883,7 @@ static int empm__engine_init(empm__engine *e, empm_server *s, int slot,
 static int empm__engine_start(empm__engine *e)
 {
     static const int own[] = { SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT,
-                              SIGTRAP,
-                               SIGSYS, SIGPROF };
+                               SIGTRAP, SIGSYS, SIGPROF };
     const empm_config *cfg = e->cfg;
     pthread_attr_t attr;
     sigset_t all, old;
@@ -12552,7 +12906,8 @@ static int empm__engine_start(empm__engine *e)
                            &e->workers[i]);
         e->started += r == 0;
     }
-    /* nobody listens before all of them can serve */
+    /* nobody listens before all of them have run their start hooks: a child
+     * that gives up has accepted nothing */
     pthread_mutex_lock(&e->done_lock);
     while (e->begun < e->started)
         pthread_cond_wait(&e->done_cond, &e->done_lock);
@@ -12570,13 +12925,15 @@ static int empm__engine_start(empm__engine *e)
     if (r != 0)
         empm__log(cfg, EMPM_LOG_ERROR, 5011, "cannot start %d threads: %s",
                   e->nworkers + 1, strerror(r));
+    /* those that run wait for a first job: they end instead */
     empm__queue_close(&e->queue);
     for (i = 0; i < e->started; i++)
         pthread_join(e->workers[i].thread, NULL);
     return EMPM_ESYS;
 }
 
-/* Waits for the listener's end, at most timeout_ms (-1: for ever). */
+/* Waits for the engine's end, at most timeout_ms (-1: for ever). Returns
+ * EMPM_OK, or EMPM_ETIMEDOUT; it may be called again then. */
 static int empm__engine_wait(empm__engine *e, int timeout_ms)
 {
     struct timespec until;
@@ -12595,7 +12952,7 @@ static int empm__engine_wait(empm__engine *e, int timeout_ms)
         until.tv_nsec -= 1000000000L;
     }
     pthread_mutex_lock(&e->done_lock);
-    while (!e->done && r == 0)
+    while (!e->done && r == 0)       /* a wake-up may have no reason */
         r = timeout_ms < 0 ? pthread_cond_wait(&e->done_cond, &e->done_lock)
                            : pthread_cond_timedwait(&e->done_cond,
                                                     &e->done_lock, &until);
@@ -12615,12 +12972,13 @@ EMPM_API int empm_resume(empm_server *s, empm_ticket ticket)
 {
     empm__engine *e = &s->engine;
     const uint32_t i = (uint32_t)ticket, serial = (uint32_t)(ticket >> 32);
+    /* a ticket may be any number: what it names must have been made */
     if (serial == 0 || i >= empm__load_acq(&e->slab.made))
         return EMPM_EGONE;
     switch (empm__conn_resume(empm__slab_conn(&e->slab, i), serial)) {
     case 0:
         return EMPM_EGONE;
-    case 2:
+    case 2:                          /* it waits: the listener has to take it */
         empm__poller_post(&e->poller, i);
         empm__poller_wake(&e->poller);
     }
@@ -12629,6 +12987,18 @@ EMPM_API int empm_resume(empm_server *s, empm_ticket ticket)
 
 /* ---------------------------------------------------------------------------
  * >>endpoints -- listen strings, and sockets that are inherited
+ *
+ * A Listen is taken apart once, into what socket it means and what is spoken on
+ * it. A socket that is there already is found by that meaning, not by the text:
+ * one of the server before a reload, or one that a service manager or the old
+ * program of an upgrade has passed.
+ *
+ *   [address:]port   TCP; "*" or nothing: all addresses; [::1]:80 in brackets
+ *   unix:path        with mode=, user= and group= of its file
+ *   fd:number        it listens already
+ *   systemd:name     of a service manager's; several may have one name
+ *   ... proxy        connections begin with a PROXY header
+ *   ... admin        the status only, by an engine of its own
  * ------------------------------------------------------------------------- */
 
 enum empm__endpoint_kind { EMPM__ENDPOINT_TCP, EMPM__ENDPOINT_UNIX,
@@ -12641,10 +13011,11 @@ typedef struct empm__endpoint_spec { /* a listen string, taken apart */
     int    fd;
     int    v6only, admin, proxy;
     long   mode;                     /* of a unix socket, -1: the umask's */
-    char   user[64], group[64];     /* whose it is; "": who starts the server */
+    char   user[64], group[64];     /* of its file; "": the server's */
 } empm__endpoint_spec;
 
-/* Is the word o[0..n) `name` and a value that fits? Then `to` gets that. */
+/* Is the word o[0..n) `name` and a value that fits? Then `to` gets the value.
+ * Returns 1 if it is. */
 static int empm__endpoint_word(const char *o, size_t n, const char *name,
                                char to[64])
 {
@@ -12656,13 +13027,70 @@ static int empm__endpoint_word(const char *o, size_t n, const char *name,
     return 1;
 }
 
+/* [address:]port, which stands in l->host. Returns NULL or what is wrong. */
+static const char *empm__endpoint_parse_tcp(empm__endpoint_spec *l)
+{
+    char *colon = strrchr(l->host, ':');
+    int64_t port;
+    if (colon != NULL && strchr(colon, ']') != NULL)
+        return "wants a port";
+    if (snprintf(l->port, sizeof l->port, "%.7s",
+                 colon != NULL ? colon + 1 : l->host) > 5)
+        return "wants a port from 0 to 65535";
+    port = empm__parse_u63(l->port, strlen(l->port));
+    if (port < 0 || port > 65535)
+        return "wants a port from 0 to 65535";
+    snprintf(l->port, sizeof l->port, "%d", (int)port);
+    if (colon == NULL)
+        colon = l->host;
+    *colon = '\0';
+    if (l->host[0] == '[') {
+        if (colon[-1] != ']')
+            return "wants [address]:port";
+        colon[-1] = '\0';
+        memmove(l->host, l->host + 1, strlen(l->host));
+    } else if (strchr(l->host, ':') != NULL)
+        return "wants brackets around an IPv6 address";
+    if (strcmp(l->host, "*") == 0)
+        l->host[0] = '\0';
+    return NULL;
+}
+
+/* The n bytes at `o` are a word behind the address. Returns NULL or what is
+ * wrong with it. */
+static const char *empm__endpoint_parse_word(empm__endpoint_spec *l,
+                                             const char *o, size_t n)
+{
+    const int is_unix = l->kind == EMPM__ENDPOINT_UNIX;
+    char *end;
+    if (l->kind == EMPM__ENDPOINT_TCP && n == 6 && memcmp(o, "v6only", 6) == 0)
+        l->v6only = 1;
+    else if (empm__text_same(o, n, "http", 4))
+        ;                            /* Apache's name for what is spoken */
+    else if (empm__text_same(o, n, "https", 5))
+        return "there is no TLS yet: put a proxy that has it in front of a "
+               "Listen \"127.0.0.1:8080 proxy\"";
+    else if (n == 5 && memcmp(o, "admin", 5) == 0)
+        l->admin = 1;
+    else if (n == 5 && memcmp(o, "proxy", 5) == 0)
+        l->proxy = 1;
+    else if (is_unix && n > 5 && memcmp(o, "mode=", 5) == 0) {
+        l->mode = strtol(o + 5, &end, 8);
+        if (end != o + n || l->mode < 0 || l->mode > 0777)
+            return "wants mode= as up to three octal digits";
+    } else if (!is_unix || (!empm__endpoint_word(o, n, "user=", l->user) &&
+                            !empm__endpoint_word(o, n, "group=", l->group)))
+        return "takes http, v6only, proxy, admin or (unix:) mode=, user= or "
+               "group= and no other word";
+    return NULL;
+}
+
 /* Takes `text` apart. Returns NULL or what is wrong with it. */
 static const char *empm__endpoint_parse(empm__endpoint_spec *l,
                                         const char *text)
 {
     size_t n = strcspn(text, " \t");
-    const char *o = text + n;
-    char *colon;
+    const char *o = text + n, *why = NULL;
     int64_t v;
     memset(l, 0, sizeof *l);
     l->mode = -1;
@@ -12687,60 +13115,14 @@ static const char *empm__endpoint_parse(empm__endpoint_spec *l,
             return "wants the name of a socket";
     } else {
         l->kind = EMPM__ENDPOINT_TCP;
-        colon = strrchr(l->host, ':');
-        if (colon != NULL && strchr(colon, ']') != NULL)
-            return "wants a port";
-        if (snprintf(l->port, sizeof l->port, "%.7s",
-                     colon != NULL ? colon + 1 : l->host) > 5)
-            return "wants a port from 0 to 65535";
-        v = empm__parse_u63(l->port, strlen(l->port));
-        if (v < 0 || v > 65535)
-            return "wants a port from 0 to 65535";
-        snprintf(l->port, sizeof l->port, "%d", (int)v);
-        if (colon == NULL)
-            colon = l->host;
-        *colon = '\0';
-        if (l->host[0] == '[') {
-            if (colon[-1] != ']')
-                return "wants [address]:port";
-            colon[-1] = '\0';
-            memmove(l->host, l->host + 1, strlen(l->host));
-        } else if (strchr(l->host, ':') != NULL)
-            return "wants brackets around an IPv6 address";
-        if (strcmp(l->host, "*") == 0)
-            l->host[0] = '\0';
+        why = empm__endpoint_parse_tcp(l);
     }
-    while (*(o += strspn(o, " \t")) != '\0') {
-        char *end;
+    while (why == NULL && *(o += strspn(o, " \t")) != '\0') {
         n = strcspn(o, " \t");
-        if (l->kind == EMPM__ENDPOINT_TCP && n == 6 &&
-            memcmp(o, "v6only", 6) == 0)
-            l->v6only = 1;
-        else if (empm__text_same(o, n, "http", 4))
-            ;                            /* Apache's name for what is spoken */
-        else if (empm__text_same(o, n, "https", 5))
-            return "there is no TLS yet: put a proxy that has it in front of a "
-                   "Listen \"127.0.0.1:8080 proxy\"";
-        else if (n == 5 && memcmp(o, "admin", 5) == 0)
-            l->admin = 1;
-        else if (n == 5 && memcmp(o, "proxy", 5) == 0)
-            l->proxy = 1;
-        else if (l->kind == EMPM__ENDPOINT_UNIX && n > 5 &&
-                 memcmp(o, "mode=", 5) == 0) {
-            l->mode = strtol(o + 5, &end, 8);
-            if (end != o + n || l->mode < 0 || l->mode > 0777)
-                return "wants mode= as up to three octal digits";
-        } else if (l->kind == EMPM__ENDPOINT_UNIX &&
-                   (empm__endpoint_word(o, n, "user=", l->user) ||
-                    empm__endpoint_word(o, n, "group=", l->group)))
-            ;
-        else
-            return "takes http, v6only, proxy, admin or (unix:) mode=, user= "
-            "or "
-                   "group= and no other word";
+        why = empm__endpoint_parse_word(l, o, n);
         o += n;
     }
-    return NULL;
+    return why;
 }
 
 /* Do both mean the same socket, whatever their options? */
@@ -12760,7 +13142,8 @@ static int empm__endpoint_any(const empm__endpoint_spec *l, int both)
                 : strcmp(l->host, "0.0.0.0") == 0;
 }
 
-/* Which Listen has one socket for both and so makes `l` needless? -1: none. */
+/* Returns the Listen that has one socket for IPv6 and IPv4, and so makes `l`
+ * needless (bind() would fail); -1: none. */
 static int empm__endpoint_covered(const empm_config *cfg,
                                   const empm__endpoint_spec *l)
 {
@@ -12796,7 +13179,9 @@ EMPM__ASSERT_STATIC(EMPM_MAX_LISTEN <= sizeof ((empm__inherited *)0)->taken,
 
 #define EMPM__HERITAGE_FD 3
 
-/* What the environment offers to this process. */
+/* Reads what the environment offers to this process, and to no other:
+ * LISTEN_PID says to which, since a program that a handler starts inherits it,
+ * too. */
 static void empm__inherited_env(empm__inherited *h, empm__report *rep)
 {
     const char *pid = getenv("LISTEN_PID"), *n = getenv("LISTEN_FDS");
@@ -12815,8 +13200,8 @@ static void empm__inherited_env(empm__inherited *h, empm__report *rep)
     h->names = getenv("LISTEN_FDNAMES");
 }
 
-/* The name of the i-th in to[0..n), as we write them. Returns whether it is
- * `plain` as it stands, as the service manager writes them. */
+/* Copies the name of the i-th into to[0..n), decoded as an upgrade encodes it.
+ * Returns 1 if it is `plain` as it stands, as a service manager writes it. */
 static int empm__inherited_name(const empm__inherited *h, int i, char *to,
                                 size_t n, const char *plain)
 {
@@ -12832,6 +13217,7 @@ static int empm__inherited_name(const empm__inherited *h, int i, char *to,
     return strncmp(p, plain, len) == 0 && plain[len] == '\0';
 }
 
+/* Returns the port that a socket is bound to, 0 if it has none. */
 static int empm__endpoint_port(int fd)
 {
     struct sockaddr_storage a;
@@ -12847,10 +13233,12 @@ static int empm__endpoint_port(int fd)
 }
 
 /* ---------------------------------------------------------------------------
- * >>endpoint-sockets -- sockets, made and bound
+ * >>endpoint-unix -- sockets that have a name in the file system
  *
- * A unix socket gets its rights before its name can be seen, and takes the
- * place of a stale one only. A name means all its addresses, with one port.
+ * A unix socket gets its rights and listens under a name beside its own, and is
+ * then linked to that: no client meets it half made, and of two servers that
+ * start at once only one gets the name. It takes the place of a stale file
+ * only, which is one that refuses connections.
  * ------------------------------------------------------------------------- */
 
 /* Returns 0, or -1 with errno if the path is too long. */
@@ -12865,17 +13253,6 @@ static int empm__endpoint_unix_address(struct sockaddr_un *a, const char *path)
     }
     memcpy(a->sun_path, path, n);
     return 0;
-}
-
-/* What accepted sockets inherit; 0 leaves the system's choice. */
-static void empm__endpoint_buffers(const empm_config *cfg, int fd)
-{
-    if (cfg->send_buffer_size > 0)
-        setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &cfg->send_buffer_size,
-                   sizeof cfg->send_buffer_size);
-    if (cfg->receive_buffer_size > 0)
-        setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &cfg->receive_buffer_size,
-                   sizeof cfg->receive_buffer_size);
 }
 
 /* A name beside `path` that no other process and no other socket of this one
@@ -12901,8 +13278,9 @@ static int empm__endpoint_unix_beside(struct sockaddr_un *a, const char *path,
     return 0;
 }
 
-/* A socket file that nobody listens on is left over from a crash. The question
- * does not wait: a server whose backlog is full is alive. 0: errno says why. */
+/* Is `path` a socket file that nobody listens on, left over from a crash? The
+ * question does not wait: a server whose backlog is full is alive. Returns 1,
+ * or 0 with errno, EADDRINUSE as a rule. */
 static int empm__endpoint_unix_stale(const char *path)
 {
     struct sockaddr_un a;
@@ -12919,8 +13297,8 @@ static int empm__endpoint_unix_stale(const char *path)
     return stale;
 }
 
-/* Gives the file of a unix socket its owner, group and mode. Its folder may
- * belong to somebody who puts something else in its place, for root to open up:
+/* Gives the file of a unix socket its owner, group and mode. A user who may
+ * write to its folder can put something else in its place, for root to open up:
  * a link is not followed, and what is no socket, or has another name elsewhere,
  * is left alone. Returns 0, or -1 with errno. */
 static int empm__endpoint_unix_rights(const char *path,
@@ -12962,6 +13340,7 @@ static int empm__endpoint_unix_show(const char *made, const char *aside,
                                     const char *path)
 {
     int tries;
+    /* another server that starts may be quicker each time: not for ever */
     for (tries = 0; tries < 3; tries++) {
         if (link(made, path) == 0)
             return unlink(made);
@@ -12978,8 +13357,9 @@ static int empm__endpoint_unix_show(const char *made, const char *aside,
     return -1;
 }
 
-/* A unix socket listens, and is whose it shall be, before anybody can see
- * it. */
+/* Makes a unix socket, which gets its rights and listens before it has its
+ * name: no client can meet it half made. l->path: what has to be removed at the
+ * end. Returns the descriptor, or -1 with errno. */
 static int empm__endpoint_unix(empm__endpoint *l,
                                const empm__endpoint_spec *spec,
                                const empm__rights *rights, int backlog)
@@ -12992,7 +13372,7 @@ static int empm__endpoint_unix(empm__endpoint *l,
     if (rights->mode >= 0)         /* bind() makes the file so, but for umask */
         fchmod(fd, (mode_t)rights->mode);
 #endif
-    /* not too long? */
+    /* the name itself first: it may be too long, and nothing is made then */
     if (empm__endpoint_unix_address(&aside, spec->host) == 0 &&
         empm__endpoint_unix_beside(&aside, spec->host, fd, "~") == 0 &&
         empm__endpoint_unix_beside(&a, spec->host, fd, "") == 0) {
@@ -13012,10 +13392,28 @@ static int empm__endpoint_unix(empm__endpoint *l,
     return -1;
 }
 
-/* --- addresses ------------------------------------------------------------ */
+/* ---------------------------------------------------------------------------
+ * >>endpoint-sockets -- from a listen string to sockets that listen
+ *
+ * A Listen is what is there already, or is made; a name means all its
+ * addresses, with one port. All of this is done once, before there is a child,
+ * with the rights of the user that starts the server. A message says what an
+ * operator may do about an error.
+ * ------------------------------------------------------------------------- */
 
-/* All addresses of the host and the port; returns 0, or getaddrinfo()'s
- * error. */
+/* What accepted sockets inherit; 0 leaves the system's choice. */
+static void empm__endpoint_buffers(const empm_config *cfg, int fd)
+{
+    if (cfg->send_buffer_size > 0)
+        setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &cfg->send_buffer_size,
+                   sizeof cfg->send_buffer_size);
+    if (cfg->receive_buffer_size > 0)
+        setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &cfg->receive_buffer_size,
+                   sizeof cfg->receive_buffer_size);
+}
+
+/* Looks up all addresses of the host and the port. Returns 0, or the error of
+ * getaddrinfo(). */
 static int empm__endpoint_resolve(const empm__endpoint_spec *spec,
                                   struct addrinfo **list)
 {
@@ -13027,8 +13425,9 @@ static int empm__endpoint_resolve(const empm__endpoint_spec *spec,
                        list);
 }
 
-/* A socket that is bound to one of them; `port`, unless 0, instead of its own.
- * Returns -1 with errno. */
+/* Makes a socket that is bound to one of them; `port`, unless 0, instead of its
+ * own. SO_REUSEADDR: connections of the server before may still linger. Returns
+ * the descriptor, or -1 with errno. */
 static int empm__endpoint_bind(const empm_config *cfg, const struct addrinfo *a,
                                int v6only, int port)
 {
@@ -13046,7 +13445,7 @@ static int empm__endpoint_bind(const empm_config *cfg, const struct addrinfo *a,
     if (a->ai_family == AF_INET6)
         setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, v6only ? &on : &off,
                    sizeof on);
-    /* accepted sockets inherit these on Linux */
+    /* accepted sockets inherit these on Linux: two calls less for each */
     setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     empm__endpoint_buffers(cfg, fd);
@@ -13056,7 +13455,8 @@ static int empm__endpoint_bind(const empm_config *cfg, const struct addrinfo *a,
     return -1;
 }
 
-/* Does the list have it twice? Some files of hosts do. */
+/* Has the list had this address before? Some files of hosts name one twice, and
+ * the second bind() would fail. */
 static int empm__endpoint_again(const struct addrinfo *list,
                                 const struct addrinfo *a)
 {
@@ -13067,7 +13467,7 @@ static int empm__endpoint_again(const struct addrinfo *list,
     return 0;
 }
 
-/* 0: it is not, or errno says why that is not known. */
+/* Does `fd` listen? Returns 0 if not, with errno if that is not known. */
 static int empm__endpoint_is_listening(int fd)
 {
     int is = 0;
@@ -13076,7 +13476,7 @@ static int empm__endpoint_is_listening(int fd)
     return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &is, &len) == 0 && is;
 }
 
-/* One more of s->endpoints: the descriptor is the server's. */
+/* Adds one of s->endpoints: the descriptor is the server's from here on. */
 static void empm__endpoint_add(empm_server *s, const empm__endpoint_spec *spec,
                                const char *text, int fd)
 {
@@ -13090,12 +13490,13 @@ static void empm__endpoint_add(empm_server *s, const empm__endpoint_spec *spec,
     l->port = empm__endpoint_port(fd);
 }
 
-/* A descriptor for what `spec` means, from those that are there: a duplicate of
- * ours, or one of the environment's; each is given once. `port`: it must have
- * that one; -1: any. Returns -1: none (left). */
+/* Returns a descriptor for what `spec` means, from those that are there: a
+ * duplicate of ours, or one of the environment's; each is given once. `port`:
+ * it must have that one; -1: any. Returns -1 if there is none, or none left. */
 static int empm__inherited_find(empm__inherited *h,
                                 const empm__endpoint_spec *spec, int port)
 {
+    /* at a reload those of the server before are all there is */
     const int n = h->old != NULL ? h->old->nendpoints : h->count;
     int i, fd;
     for (i = 0; i < n; i++) {
@@ -13110,6 +13511,7 @@ static int empm__inherited_find(empm__inherited *h,
         else
             plain = empm__inherited_name(h, i, name, sizeof name, spec->host);
         if (spec->kind == EMPM__ENDPOINT_SYSTEMD && h->old == NULL) {
+            /* a service manager has names of its own, no listen strings */
             if (!plain && strcmp(name, spec->host) != 0)
                 continue;
         } else if (empm__endpoint_parse(&other, text) != NULL ||
@@ -13125,23 +13527,21 @@ static int empm__inherited_find(empm__inherited *h,
     return -1;
 }
 
-/* What to do where a socket cannot be had. */
+/* Returns what an operator may do about `error`, as the end of a message. */
 static const char *empm__endpoint_advice(const empm__endpoint_spec *spec,
                                          int error, int reload)
 {
     switch (error) {
     case EADDRINUSE:
         return reload ? ": where it overlaps the old Listen, a reload cannot "
-               "do "
-                        "it: stop and start"
+                        "do it: stop and start"
                       : ": stop the program that has it, or take another port, "
                         "such as -p 8081";
     case EACCES: case EPERM:
         return spec->kind == EMPM__ENDPOINT_UNIX
                    ? ": take a folder that you can write; user= wants root"
                    : ": for a port below 1024 start as root, or take one "
-                   "above, "
-                     "such as -p 8080";
+                     "above, such as -p 8080";
     case EADDRNOTAVAIL:
         return ": no address of this machine: leave it out to have all of them";
     case EAFNOSUPPORT:
@@ -13166,9 +13566,12 @@ static int empm__endpoint_tcp(empm_server *s, const empm__endpoint_spec *spec,
     int pass, fd = -1, saved = 0, fatal = r != 0;
     if (r != 0)
         *why = gai_strerror(r);
+    /* one pass over the names of a host, or two over all addresses */
     for (pass = 0; pass < 2 - named && !fatal && s->nendpoints == first; pass++)
         for (a = list; a != NULL && !fatal; a = a->ai_next) {
             const int made = s->nendpoints - first;
+            /* by name: each once. Without one: IPv6 in the first pass, which
+             * has both, and IPv4 in the second, if that was in vain */
             if (named ? empm__endpoint_again(list, a)
                       : made > 0 || (a->ai_family == AF_INET6) != (pass == 0))
                 continue;
@@ -13193,8 +13596,60 @@ static int empm__endpoint_tcp(empm_server *s, const empm__endpoint_spec *spec,
         }
     if (list != NULL)
         freeaddrinfo(list);
-    errno = saved;
+    errno = saved;                   /* of the last one that could not be had */
     return fatal || s->nendpoints == first ? -1 : 0;
+}
+
+/* Takes over what is open already. A name of systemd's may stand for several
+ * sockets, and a host's for all that have the port of the first: nobody is
+ * asked for its addresses again. */
+static void empm__endpoint_inherit(empm_server *s,
+                                   const empm__endpoint_spec *spec,
+                                   const char *text,
+                                   const empm__rights *rights,
+                                   empm__inherited *heritage)
+{
+    const int first = s->nendpoints, is_tcp = spec->kind == EMPM__ENDPOINT_TCP;
+    while (s->nendpoints < EMPM_MAX_LISTEN &&
+           (s->nendpoints == first || is_tcp ||
+            spec->kind == EMPM__ENDPOINT_SYSTEMD)) {
+        const int fd = empm__inherited_find(heritage, spec,
+                                            is_tcp && s->nendpoints > first
+                                              ? s->endpoints[first].port : -1);
+        empm__endpoint *l = &s->endpoints[s->nendpoints];
+        if (fd < 0 || empm__fd_flags(fd, 1) < 0)
+            return;
+        empm__endpoint_add(s, spec, text, fd);
+        l->rights = *rights;
+        if (spec->kind == EMPM__ENDPOINT_UNIX && heritage->old == NULL)
+            snprintf(l->path, sizeof l->path, "%.107s", spec->host);
+    }
+}
+
+/* A unix socket, made, or a descriptor that is said to listen. Returns 0, or -1
+ * with errno or *why. */
+static int empm__endpoint_one(empm_server *s, const empm__endpoint_spec *spec,
+                              const char *text, const empm__rights *rights,
+                              const char **why)
+{
+    empm__endpoint made;
+    int fd = spec->fd, r;
+    memset(&made, 0, sizeof made);
+    if (spec->kind == EMPM__ENDPOINT_UNIX)
+        fd = empm__endpoint_unix(&made, spec, rights, s->cfg->listen_backlog);
+    else if (!empm__endpoint_is_listening(fd)) {
+        if (errno == 0 || errno == EBADF || errno == ENOTSOCK)
+            *why = "is not a listening socket";
+        return -1;
+    }
+    r = fd < 0 ? -1 : empm__fd_flags(fd, 1);
+    if (fd >= 0) {
+        empm__endpoint *l = &s->endpoints[s->nendpoints];
+        empm__endpoint_add(s, spec, text, fd);
+        l->rights = *rights;
+        memcpy(l->path, made.path, sizeof l->path);
+    }
+    return r;
 }
 
 /* Opens one listen string, or takes over what is open. Says what is wrong and
@@ -13203,40 +13658,20 @@ static int empm__endpoint_open(empm_server *s, const char *text,
                                const empm__rights *rights,
                                empm__inherited *heritage, empm__report *rep)
 {
-    const empm_config *cfg = s->cfg;
     const int first = s->nendpoints;
     empm__endpoint_spec spec;
-    empm__endpoint made;
     const char *why = empm__endpoint_parse(&spec, text);
-    int fd = -1, r = -1, k;
+    int r = -1, k, error;
     if (why != NULL) {
         empm__report_say(rep, EMPM_LOG_ERROR, 5108, "Listen %s: %s", text, why);
         return EMPM_EINVAL;
     }
-    if ((k = empm__endpoint_covered(cfg, &spec)) >= 0) {
+    if ((k = empm__endpoint_covered(s->cfg, &spec)) >= 0) {
         empm__report_say(rep, EMPM_LOG_INFO, 5113, "Listen %s: Listen %s "
-                         "serves IPv4, too", text, cfg->listen[k]);
+                         "serves IPv4, too", text, s->cfg->listen[k]);
         return EMPM_OK;
     }
-    memset(&made, 0, sizeof made);
-    /* a name of systemd's may stand for several, and a host's for all that have
-     * the port of the first: nobody is asked for its addresses again */
-    while (s->nendpoints < EMPM_MAX_LISTEN &&
-           (s->nendpoints == first || spec.kind == EMPM__ENDPOINT_SYSTEMD ||
-            spec.kind == EMPM__ENDPOINT_TCP) &&
-           (fd = empm__inherited_find(heritage, &spec,
-                                      spec.kind == EMPM__ENDPOINT_TCP &&
-                                             s->nendpoints > first
-                                         ? s->endpoints[first].port : -1)) >=
-           0) {
-        if (empm__fd_flags(fd, 1) < 0)
-            break;
-        empm__endpoint_add(s, &spec, text, fd);
-        s->endpoints[s->nendpoints - 1].rights = *rights;
-        if (spec.kind == EMPM__ENDPOINT_UNIX && heritage->old == NULL)
-            snprintf(s->endpoints[s->nendpoints - 1].path, sizeof made.path,
-                     "%.107s", spec.host);
-    }
+    empm__endpoint_inherit(s, &spec, text, rights, heritage);
     if (s->nendpoints > first)
         return EMPM_OK;
     if (s->nendpoints == EMPM_MAX_LISTEN)
@@ -13245,49 +13680,37 @@ static int empm__endpoint_open(empm_server *s, const char *text,
         why = "no socket of that name has been passed";
     else if (spec.kind == EMPM__ENDPOINT_TCP)
         r = empm__endpoint_tcp(s, &spec, text, &why);
-    else if (spec.kind == EMPM__ENDPOINT_FD &&
-             !empm__endpoint_is_listening(spec.fd)) {
-        if (errno == 0 || errno == EBADF || errno == ENOTSOCK)
-            why = "is not a listening socket";
-        r = -1;
-    } else {
-        fd = spec.kind == EMPM__ENDPOINT_FD
-                 ? spec.fd : empm__endpoint_unix(&made, &spec, rights,
-                                                 cfg->listen_backlog);
-        r = fd < 0 ? -1 : empm__fd_flags(fd, 1);
-        if (fd >= 0) {
-            empm__endpoint_add(s, &spec, text, fd);
-            s->endpoints[first].rights = *rights;
-            memcpy(s->endpoints[first].path, made.path, sizeof made.path);
-        }
-    }
-    if (r < 0) {
-        const int error = why == NULL ? errno : 0;
-        empm__report_say(rep, EMPM_LOG_ERROR, 72, "Listen %s: %s%s", text,
-                         why != NULL ? why : strerror(error),
-                         empm__endpoint_advice(&spec, error,
-                                               heritage->old != NULL));
-        return EMPM_ESYS;
-    }
-    return EMPM_OK;
+    else
+        r = empm__endpoint_one(s, &spec, text, rights, &why);
+    if (r == 0)
+        return EMPM_OK;
+    error = why == NULL ? errno : 0;
+    empm__report_say(rep, EMPM_LOG_ERROR, 72, "Listen %s: %s%s", text,
+                     why != NULL ? why : strerror(error),
+                     empm__endpoint_advice(&spec, error,
+                                           heritage->old != NULL));
+    return EMPM_ESYS;
 }
 
 /* ---------------------------------------------------------------------------
  * >>limits -- what the settings need of the system
  *
- * Memory, descriptors and threads are added up before the first thread starts,
- * and warned about where the system allows less. Users, groups and folders are
- * looked up here, once, before there is a process that could hold a lock of the
- * C library.
+ * Memory, descriptors and threads are added up before the first thread starts.
+ * Where the system allows less, that is a warning and no error: not all that
+ * the settings allow is ever used at once. Folders, routes and listen strings
+ * are checked here, too, as -t and empm_check() want it: nothing is opened.
  * ------------------------------------------------------------------------- */
 
+/* Does SpoolDirectory have its default? Then no operator has asked for it, and
+ * its absence is no error. */
 static int empm__check_spool_default(const empm_config *cfg)
 {
     return strcmp(cfg->spool_directory,
                   empm__directive_preset("SpoolDirectory")) == 0;
 }
 
-/* The part of the check that needs more than numbers: paths, routes. */
+/* The part of the check that needs more than numbers: paths, routes, endpoints,
+ * and what wings have to say. */
 static void empm__check_rest(const empm_config *cfg, empm__report *rep)
 {
     empm__chars chars;
@@ -13301,10 +13724,8 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
     if (cfg->routes == NULL)
         empm__report_say(rep, EMPM_LOG_ERROR, 5105, "no routes");
     if (empm__routes_init(&routes, cfg->routes, &chars, rep) != EMPM_ENOMEM)
-        empm__routes_free(&routes);
+        empm__routes_free(&routes);      /* only what it says was wanted */
     spool = empm__config_path(cfg, cfg->spool_directory, path, sizeof path);
-    /* many a server needs none: so it is no error that the default is not
-     * there */
     errno = ENOTDIR;
     if (stat(spool, &st) < 0 || !S_ISDIR(st.st_mode))
         empm__report_say(rep, empm__check_spool_default(cfg) ? EMPM_LOG_WARN
@@ -13330,6 +13751,7 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
         if (why != NULL)
             empm__report_say(rep, EMPM_LOG_ERROR, 5108, "Listen %s: %s",
                              cfg->listen[i], why);
+        /* port 0 is another one each time */
         for (k = 0; why == NULL && k < i; k++)
             if (empm__endpoint_parse(&other, cfg->listen[k]) == NULL &&
                 empm__endpoint_same(&spec, &other) &&
@@ -13339,7 +13761,8 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
     }
 }
 
-/* The first number in a file of the system's, or -1. */
+/* Returns the first number in a file of the system's, -1 if there is none: a
+ * limit of "max" is no limit. */
 static int64_t empm__check_number_in(const char *path)
 {
     char text[32];
@@ -13351,6 +13774,7 @@ static int64_t empm__check_number_in(const char *path)
     return empm__parse_u63(text, strspn(text, "0123456789"));
 }
 
+/* Returns how many children there can be at most, drained ones aside. */
 static int empm__config_children_limit(const empm_config *cfg)
 {
     return cfg->processes == 0 ? 1
@@ -13358,7 +13782,8 @@ static int empm__config_children_limit(const empm_config *cfg)
                                      cfg->threads_per_child;
 }
 
-/* What the stacks of all threads may take. */
+/* Returns the bytes that the stacks of all threads may take: of address space,
+ * first of all; most of it is never touched. */
 static double empm__memory_stacks(const empm_config *cfg)
 {
     struct rlimit r;
@@ -13384,6 +13809,8 @@ typedef struct empm__memory {
                                         the other connections are idle */
 } empm__memory;
 
+/* Adds up: every child is there, and every connection has a request under
+ * way. */
 static empm__memory empm__memory_estimate(const empm_config *cfg)
 {
     const double children = empm__config_children_limit(cfg);
@@ -13414,7 +13841,8 @@ EMPM_API int64_t empm_memory_estimate(const empm_config *cfg)
     return all < 9e18 ? (int64_t)all : INT64_MAX;
 }
 
-/* The settings in force, on one line. */
+/* What comes out of the settings, on one line: numbers that no single directive
+ * tells. */
 static void empm__check_settings_line(const empm_config *cfg, char *to,
                                       size_t n)
 {
@@ -13439,7 +13867,8 @@ static void empm__check_settings_line(const empm_config *cfg, char *to,
              ((double)cfg->max_spool_bytes / mib));
 }
 
-/* Says how the descriptors are shared out, if that is not as it was meant. */
+/* Says how the descriptors are shared out, if that is less than what is set,
+ * and what RLIMIT_NOFILE would do. */
 static void empm__check_descriptors(const empm_config *cfg, empm__report *rep)
 {
     const uint32_t connections = empm__engine_connection_limit(cfg);
@@ -13448,6 +13877,8 @@ static void empm__check_descriptors(const empm_config *cfg, empm__report *rep)
     const int64_t c = cfg->max_open_connections > 0 ? cfg->max_open_connections
                                                     : 1;
     const int64_t f = cfg->max_open_files;
+    /* the limits above, turned round: a third of all is for files, or what is
+     * set, which may be half */
     int64_t need = f == 0 ? c + c / 2 + 1 : f > c ? 2 * f : c + f;
     struct rlimit r;
     if (need < own + 1)
@@ -13476,7 +13907,7 @@ static void empm__check_system(const empm_config *cfg, empm__report *rep)
     int64_t limit = empm__check_number_in("/sys/fs/cgroup/memory.max");
     struct rlimit r;
     if (limit > 0 && (memory < 0 || limit < memory))
-        memory = limit;
+        memory = limit;              /* a container has less than its machine */
     if (memory > 0 && empm__memory_stacks(cfg) > (double)memory)
         empm__report_say(rep, EMPM_LOG_WARN, 5131, "the stacks of %lld threads "
                          "may take %lld MiB, there are %lld: lower "
@@ -13507,11 +13938,14 @@ static void empm__check_system(const empm_config *cfg, empm__report *rep)
 /* ---------------------------------------------------------------------------
  * >>users -- users, groups and rights, looked up once
  *
- * Names are looked up before there is a child: in a forked process a lock of
- * the C library may be held by a thread that is not there.
+ * Only root can become another user, and only then are User and Group used. The
+ * owner of a unix socket's file is another thing, which the Listen says. Names
+ * are looked up before there is a child: in a forked process a lock of the C
+ * library may be held by a thread that is not there.
  * ------------------------------------------------------------------------- */
 
-/* The number of "#number", or -1: it is a name, or no id of this system. */
+/* Returns the number of "#number", or -1 if it is a name, or no id of this
+ * system. */
 static int64_t empm__identity_parse(const char *id)
 {
     const int64_t n = id[0] != '#' ? -1
@@ -13519,8 +13953,9 @@ static int64_t empm__identity_parse(const char *id)
     return n < UINT32_MAX ? n : -1;    /* that one is "no id" */
 }
 
-/* Whom to become: 0, or EMPM_EINVAL if it is nobody who exists, or errno says
- * why nobody knows. `id` is a name or "#number"; *gid gets the user's group. */
+/* Looks up a user: `id` is a name or "#number", which need not have a name;
+ * *gid gets the user's group. Returns EMPM_OK, or EMPM_EINVAL with errno; 0:
+ * there is no such user. */
 static int empm__identity_user(const char *id, uid_t *uid, gid_t *gid)
 {
     const int64_t n = empm__identity_parse(id);
@@ -13534,6 +13969,7 @@ static int empm__identity_user(const char *id, uid_t *uid, gid_t *gid)
     return EMPM_OK;
 }
 
+/* Looks up a group. Returns as above. */
 static int empm__identity_group(const char *id, gid_t *gid)
 {
     const int64_t n = empm__identity_parse(id);
@@ -13546,8 +13982,9 @@ static int empm__identity_group(const char *id, gid_t *gid)
     return EMPM_OK;
 }
 
-/* Looks up User and Group, before there is a child: in a forked process locks
- * of the C library may be taken for ever. Says what is wrong. */
+/* Looks up User, Group and the groups of that user, if root starts the server:
+ * nobody else can become another. Says what is wrong. Returns EMPM_OK,
+ * EMPM_ESYS or EMPM_ENOMEM. */
 static int empm__identity_find(empm_server *s, empm__report *rep)
 {
     const empm_config *cfg = s->cfg;
@@ -13563,6 +14000,7 @@ static int empm__identity_find(empm_server *s, empm__report *rep)
                          errno != 0 ? strerror(errno) : "");
         return EMPM_ESYS;
     }
+    /* a number has no groups but its own; else until there is room for all */
     while (cfg->user_name[0] != '#' && r < 0 && room < 65536) {
         gid_t *more;
         n = room *= 2;
@@ -13576,8 +14014,8 @@ static int empm__identity_find(empm_server *s, empm__report *rep)
     return EMPM_OK;
 }
 
-/* Looks up which rights the file of a Listen shall have; says what is
- * unknown. */
+/* Looks up which rights the file of a Listen shall have; -1 is as it comes.
+ * Says what is unknown. Returns EMPM_OK or EMPM_EINVAL. */
 static int empm__identity_rights(const char *text, empm__rights *want,
                                  empm__report *rep)
 {
@@ -13588,7 +14026,7 @@ static int empm__identity_rights(const char *text, empm__rights *want,
     want->uid = (uid_t)-1;
     want->gid = (gid_t)-1;
     if (empm__endpoint_parse(&spec, text) != NULL)
-        return EMPM_OK;              /* has been said, or will be */
+        return EMPM_OK;              /* another check says what is wrong */
     want->mode = spec.mode;
     if (spec.user[0] != '\0' &&
         empm__identity_user(spec.user, &want->uid, &own) < 0)
@@ -13603,9 +14041,9 @@ static int empm__identity_rights(const char *text, empm__rights *want,
     return EMPM_EINVAL;
 }
 
-/* ChrootDir holds nobody who has a directory outside of it open: `..` leads
- * from there to the root of all. Names are looked at as the kernel walks
- * them. */
+/* A process that has a directory outside of ChrootDir open is not held by it:
+ * `..` leads from there to the root of all. So each directory that stays open
+ * must lie inside, by its real path. */
 static void empm__check_chroot(const empm_config *cfg, const char *directive,
                                const char *dir, empm__report *rep)
 {
@@ -13626,7 +14064,8 @@ static void empm__check_chroot(const empm_config *cfg, const char *directive,
     free(real);
 }
 
-/* Names that only a whole program uses. */
+/* Checks users, groups and folders, most of which only empm_run() uses. They
+ * are looked up once more when they are used: this is what -t can tell. */
 static void empm__check_names(const empm_config *cfg, empm__report *rep)
 {
     const char *dirs[2][2];
@@ -13640,7 +14079,7 @@ static void empm__check_names(const empm_config *cfg, empm__report *rep)
     dirs[1][0] = "CoreDumpDirectory";
     dirs[1][1] = cfg->core_dump_directory;
     for (i = 0; i < 2; i++) {
-        errno = ENOTDIR;
+        errno = ENOTDIR;             /* what is said where stat() works */
         if (dirs[i][1] != NULL &&
             (stat(empm__config_path(cfg, dirs[i][1], path, sizeof path),
                   &st) < 0 ||
@@ -13688,7 +14127,8 @@ static void empm__check_names(const empm_config *cfg, empm__report *rep)
                          "root");
 }
 
-/* `old`: what runs, if this is to follow it; or NULL. */
+/* The whole check. `old`: what runs, if this is to follow it; or NULL. Returns
+ * EMPM_OK, or the error of the first thing that is wrong; all has been said. */
 static int empm__check_all(empm_config *cfg, const empm_config *old,
                            empm__report *rep)
 {
@@ -13721,6 +14161,7 @@ EMPM_API int empm_check(empm_config *cfg,
  * or the other.
  * ------------------------------------------------------------------------- */
 
+/* What empm_start() finds wrong goes to the log: there is no terminal. */
 static void empm__server_report_to_log(enum empm_log_level level,
                                        const char *line, void *user)
 {
@@ -13742,8 +14183,8 @@ static int empm__logs_is_stderr(const empm_config *cfg)
     return cfg->error_log == NULL || strcmp(cfg->error_log, "stderr") == 0;
 }
 
-/* Opens the ErrorLog; messages go there from now on. What makes no sense as one
- * is refused later, by the check. */
+/* Opens the ErrorLog; messages go there from now on. A value that names none is
+ * refused later, by the check. Returns EMPM_OK, or EMPM_ESYS, which is said. */
 static int empm__logs_open(empm_config *cfg, empm__report *rep)
 {
     const char *name = cfg->error_log;
@@ -13757,7 +14198,7 @@ static int empm__logs_open(empm_config *cfg, empm__report *rep)
         openlog(empm__log_tag(name), LOG_PID | LOG_NDELAY, facility);
         to = ~facility;
     } else {
-        /* as with Apache, nobody hears that program: its own log is itself */
+        /* as with Apache, nobody hears that program: it cannot log to itself */
         const int null = *name == '|' ? open("/dev/null", O_WRONLY | O_CLOEXEC)
                                       : -1;
         to = *name == '|' ? empm__log_pipe_start(name, null)
@@ -13780,6 +14221,7 @@ static int empm__logs_open(empm_config *cfg, empm__report *rep)
     return EMPM_OK;
 }
 
+/* Messages go to stderr again, or to syslog under the name of the library. */
 static void empm__logs_close(empm_config *cfg)
 {
     if (cfg->log == empm__log_stderr && cfg->log_target > 0)
@@ -13801,7 +14243,12 @@ typedef struct empm__logs_swap {
     int fd[2 * 2 * EMPM__LOGS];        /* from, to, from, to, ... */
 } empm__logs_swap;
 
-/* Opens the log `name`, which `from` is so far. */
+EMPM__ASSERT_STATIC(sizeof ((empm__logs_swap *)0)->fd <=
+                        EMPM__FDS_MOST * sizeof(int),
+                    the_logs_are_one_message);
+
+/* Opens the log `name` once more; `from` is its descriptor so far. Returns
+ * EMPM_OK, or EMPM_ESYS, which is said: the old file stays in use. */
 static int empm__logs_swap_add(const empm_server *s, empm__logs_swap *w,
                                int code,
                                const char *directive, const char *name,
@@ -13821,6 +14268,8 @@ static int empm__logs_swap_add(const empm_server *s, empm__logs_swap *w,
     return EMPM_OK;
 }
 
+/* Opens all logs of a server anew, as many as can be. Returns EMPM_OK, or
+ * EMPM_ESYS if one could not. */
 static int empm__logs_swap_open(const empm_server *s, empm__logs_swap *w)
 {
     const empm__wing *const *wing;
@@ -13894,7 +14343,12 @@ EMPM_API int empm_reopen_logs(empm_server *s)
  *
  * A server is sockets, routes, the scoreboard and what the wings add; a reload
  * makes a second one beside the first, on the same scoreboard. An engine serves
- * with it in each process.
+ * with it in each process. It is made in this order:
+ *
+ *   log        so that all the rest can say what is wrong
+ *   check      nothing is touched for settings that cannot be
+ *   users, routes, what processes share, the spool folder, wings
+ *   endpoints  last: a client that can connect finds all of the others
  * ------------------------------------------------------------------------- */
 
 /* Removes the files of sockets, if they are ours. */
@@ -13906,6 +14360,8 @@ static void empm__server_sockets_unlink(const empm_server *s)
             unlink(s->endpoints[k].path);
 }
 
+/* The end of a server, or of what there is of it. What it shares with the one
+ * before it is not its own. */
 static void empm__server_free(empm_server *s)
 {
     const empm__wing *const *wing;
@@ -13931,18 +14387,102 @@ static void empm__server_free(empm_server *s)
     EMPM_FREE(s);
 }
 
+/* What all processes share: the scoreboard and the exchange. They are made once
+ * and outlive each reload. Returns EMPM_OK, or an error that has been said, but
+ * for EMPM_ENOMEM. */
+static int empm__server_share(empm_server *s, int shared,
+                              const empm_server *old, empm__report *rep)
+{
+    const empm_config *cfg = s->cfg;
+    empm__score_server *at;
+    int r;
+    if (old != NULL) {
+        s->score = old->score;
+        s->exchange = old->exchange;
+        s->borrows = 1;
+        s->generation = old->generation + 1;
+        return EMPM_OK;
+    }
+    /* two generations, each with an admin child */
+    r = empm__score_init(&s->score,
+                         shared ? cfg->server_limit * EMPM_GENERATIONS + 2 : 2,
+                         shared ? cfg->thread_limit : cfg->threads_per_child,
+                         shared);
+    if (r < 0)
+        return r;
+    if (empm__exchange_inherit(&s->exchange) && !shared)
+        empm__exchange_free(&s->exchange);
+    if (shared && !s->exchange.inherited &&
+        (r = empm__exchange_new(&s->exchange)) < 0) {
+        empm__report_say(rep, EMPM_LOG_ERROR, 5046, "no sockets between "
+                         "children: %s", strerror(errno));
+        return r;
+    }
+    at = empm__score_server_at(&s->score);
+    at->started_us = empm__now_us();
+    at->started_s = at->restarted_s = (int64_t)time(NULL);
+    return EMPM_OK;
+}
+
+/* Where bodies and answers go that are too large for memory. Without the
+ * default folder there is none, and they are refused. */
+static int empm__server_spool_open(empm_server *s, empm__report *rep)
+{
+    const empm_config *cfg = s->cfg;
+    char path[1200];
+    s->spool_dir = open(empm__config_path(cfg, cfg->spool_directory, path,
+                                          sizeof path),
+                        O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (s->spool_dir >= 0 || (empm__check_spool_default(cfg) &&
+                              (errno == ENOENT || errno == ENOTDIR)))
+        return EMPM_OK;
+    empm__report_say(rep, EMPM_LOG_ERROR, 5107, "SpoolDirectory %s: %s",
+                     cfg->spool_directory, strerror(errno));
+    return EMPM_ESYS;
+}
+
+/* Opens all endpoints, or takes them over. What is passed to us and nobody
+ * accepts from must not listen: it is closed. */
+static int empm__server_listen(empm_server *s, int shared,
+                               const empm_server *old, empm__report *rep)
+{
+    empm_config *cfg = s->cfg;
+    empm__inherited heritage;
+    int i, r;
+    empm__inherited_env(&heritage, rep);
+    heritage.old = old;
+    if (old == NULL && heritage.count > 0)
+        s->owner = 0;                /* what has a name may be the old one's */
+    if (cfg->listen[0] == NULL)
+        cfg->listen[0] = empm__directive_preset("Listen");
+    for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++) {
+        empm__rights rights;
+        r = empm__identity_rights(cfg->listen[i], &rights, rep);
+        if (r == EMPM_OK)
+            r = empm__endpoint_open(s, cfg->listen[i], &rights, &heritage, rep);
+        if (r < 0)
+            return r;
+    }
+    for (i = 0; old == NULL && shared && i < heritage.count; i++) {
+        int k, used = 0;
+        for (k = 0; k < s->nendpoints; k++)
+            used |= s->endpoints[k].fd == EMPM__HERITAGE_FD + i;
+        if (!used && empm__endpoint_is_listening(EMPM__HERITAGE_FD + i))
+            close(EMPM__HERITAGE_FD + i);
+    }
+    return EMPM_OK;
+}
+
 /* Everything up to the first thread. `shared`: children will be forked. `old`:
  * the server whose sockets and scoreboard the new one shares, or NULL. Opens
- * the ErrorLog, unless that has been done; who fails leaves it closed. */
+ * the ErrorLog, unless that has been done; on failure it is closed. */
 static int empm__server_new(empm_config *cfg, int shared,
                             const empm_server *old, empm__report *rep,
                             empm_server **out)
 {
     const empm__wing *const *wing;
     empm_server *s = NULL;
-    empm__inherited heritage;
-    char path[1200];
-    int r = EMPM_OK, i;
+    int r = EMPM_OK;
     *out = NULL;
     if (cfg->log == empm__log_stderr && cfg->log_target == 0)
         r = empm__logs_open(cfg, rep);
@@ -13956,77 +14496,22 @@ static int empm__server_new(empm_config *cfg, int shared,
         empm__logs_close(cfg);
         return r;
     }
+    /* from here on empm__server_free() undoes what there is */
     memset(s, 0, sizeof *s);
     s->cfg = cfg;
     s->parent_fd = s->spool_dir = -1;
     empm__exchange_none(&s->exchange);
     s->owner = getpid();
     empm__chars_init(&s->chars);
-    if ((r = empm__identity_find(s, rep)) < 0)
+    if ((r = empm__identity_find(s, rep)) < 0 ||
+        (r = empm__routes_init(&s->routes, cfg->routes, &s->chars, rep)) < 0 ||
+        (r = empm__server_share(s, shared, old, rep)) < 0 ||
+        (r = empm__server_spool_open(s, rep)) < 0)
         goto done;
-    if ((r = empm__routes_init(&s->routes, cfg->routes, &s->chars, rep)) < 0)
-        goto done;
-    if (old != NULL) {
-        s->score = old->score;
-        s->exchange = old->exchange;
-        s->borrows = 1;
-        s->generation = old->generation + 1;
-    } else {
-        /* two generations, each with an admin child */
-        r = empm__score_init(&s->score, shared ? cfg->server_limit *
-                                             EMPM_GENERATIONS + 2 : 2,
-                             shared ? cfg->thread_limit
-                                    : cfg->threads_per_child,
-                             shared);
-        if (r < 0)
-            goto done;
-        if (empm__exchange_inherit(&s->exchange) && !shared)
-            empm__exchange_free(&s->exchange);
-        if (shared && !s->exchange.inherited &&
-            (r = empm__exchange_new(&s->exchange)) < 0) {
-            empm__report_say(rep, EMPM_LOG_ERROR, 5046, "no sockets between "
-                             "children: %s", strerror(errno));
-            goto done;
-        }
-        empm__score_server_at(&s->score)->started_us = empm__now_us();
-        empm__score_server_at(&s->score)->started_s =
-            empm__score_server_at(&s->score)->restarted_s = (int64_t)time(NULL);
-    }
-    r = EMPM_ESYS;
-    s->spool_dir = open(empm__config_path(cfg, cfg->spool_directory, path,
-                                          sizeof path),
-                        O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (s->spool_dir < 0 && !(empm__check_spool_default(cfg) &&
-                              (errno == ENOENT || errno == ENOTDIR))) {
-        empm__report_say(rep, EMPM_LOG_ERROR, 5107, "SpoolDirectory %s: %s",
-                         cfg->spool_directory, strerror(errno));
-        goto done;
-    }
     EMPM__EACH_WING(wing, server_new)
         if ((r = (*wing)->server_new(s, old, rep)) < 0)
             goto done;
-    empm__inherited_env(&heritage, rep);
-    heritage.old = old;
-    if (old == NULL && heritage.count > 0)
-        s->owner = 0;                /* what has a name may be the old one's */
-    if (cfg->listen[0] == NULL)
-        cfg->listen[0] = empm__directive_preset("Listen");
-    for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++) {
-        empm__rights rights;
-        r = empm__identity_rights(cfg->listen[i], &rights, rep);
-        if (r == EMPM_OK)
-            r = empm__endpoint_open(s, cfg->listen[i], &rights, &heritage, rep);
-        if (r < 0)
-            goto done;
-    }
-    for (i = 0; old == NULL && shared && i < heritage.count; i++) {
-        int k, used = 0;          /* what nobody accepts from must not listen */
-        for (k = 0; k < s->nendpoints; k++)
-            used |= s->endpoints[k].fd == EMPM__HERITAGE_FD + i;
-        if (!used && empm__endpoint_is_listening(EMPM__HERITAGE_FD + i))
-            close(EMPM__HERITAGE_FD + i);
-    }
-    r = EMPM_OK;
+    r = empm__server_listen(s, shared, old, rep);
 done:
     if (r == EMPM_ENOMEM)
         empm__report_say(rep, EMPM_LOG_ERROR, 5104, "no memory");
@@ -14042,6 +14527,8 @@ EMPM_API int empm_port(const empm_server *s, int i)
     return i >= 0 && i < s->nendpoints ? s->endpoints[i].port : -1;
 }
 
+/* Is there an endpoint for the status alone? Then it has an engine of its own,
+ * which answers when all workers are stuck. */
 static int empm__server_has_admin(const empm_server *s)
 {
     int k, n = 0;
@@ -14050,13 +14537,17 @@ static int empm__server_has_admin(const empm_server *s)
     return n > 0;
 }
 
+/* Makes an engine in scoreboard slot `slot` and starts its threads, with the
+ * hook of the child between the two: it runs when nothing has been accepted.
+ * Returns EMPM_OK, or an error that has been said: then nothing is left of
+ * it. */
 static int empm__server_engine_new(empm_server *s, empm__engine *e, int slot,
                                    int admin)
 {
     empm__score_slot *at = empm__score_slot_at(&s->score, slot);
     const empm_config *cfg = s->cfg;
     int r, rc = 0;
-    if (s->parent_fd < 0) {          /* else the parent has done it */
+    if (!EMPM__HAS_PARENT(s)) {          /* else the parent has done it */
         empm__store(&at->admin, (uint32_t)admin);
         empm__store(&at->used, 1u);
         empm__store(&at->pid, (uint32_t)getpid());
@@ -14086,12 +14577,13 @@ static int empm__server_engine_new(empm_server *s, empm__engine *e, int slot,
     return r;
 }
 
-/* The engine, in this process, in scoreboard slot `slot`. Without a parent
- * there is a second one for the admin listeners. */
+/* Starts the engine of this process, in scoreboard slot `slot`. Without a
+ * parent there is a second one for the admin endpoints: started first, as it
+ * may fail and the other one must then not have served. */
 static int empm__server_engines_start(empm_server *s, int slot, int admin)
 {
     int r;
-    if (s->parent_fd < 0 && empm__server_has_admin(s)) {
+    if (!EMPM__HAS_PARENT(s) && empm__server_has_admin(s)) {
         s->admin = (empm__engine *)EMPM_MALLOC(sizeof *s->admin);
         if (s->admin == NULL)
             return EMPM_ENOMEM;
@@ -14113,7 +14605,7 @@ static int empm__server_engines_start(empm_server *s, int slot, int admin)
     return r;
 }
 
-/* After its end, which empm_wait() has seen. */
+/* After their end, which empm_wait() has seen: no thread of theirs runs. */
 static void empm__server_engines_free(empm_server *s)
 {
     if (s->engine_ready)
@@ -14125,6 +14617,8 @@ static void empm__server_engines_free(empm_server *s)
     s->engine_ready = 0;
 }
 
+/* The start is over: messages go to the log alone, and no more to the terminal,
+ * too. */
 static void empm__server_log_serves(empm_config *cfg)
 {
     empm__store(&cfg->log_echo, 0);
@@ -14139,7 +14633,7 @@ EMPM_API int empm_start(empm_config *cfg, empm_server **out)
     const int lends = cfg->log == NULL && cfg->error_log != NULL;
     int r;
     *out = NULL;
-    if (lends)
+    if (lends)                       /* ErrorLog without a function: ours */
         cfg->log = empm__log_stderr;
     memset(&rep, 0, sizeof rep);
     rep.say = empm__server_report_to_log;
@@ -14181,11 +14675,11 @@ EMPM_API int empm_wait(empm_server *s, int timeout_ms)
     if (r == EMPM_OK && !joined && !s->engine.admin &&
         s->cfg->on_child_stop != NULL)
         s->cfg->on_child_stop(s, s->cfg->user);
-    /* it tells how it goes to the end */
+    /* the admin engine last: it shows how the end goes */
     if (r == EMPM_OK && s->admin != NULL) {
         const uint64_t ms = (empm__now_us() - began) / 1000u;
         empm__poller_order(&s->admin->poller, EMPM__ORDER_STOP);
-        if (timeout_ms > 0)
+        if (timeout_ms > 0)          /* one patience for both */
             timeout_ms -= (int)empm__min((size_t)ms, (size_t)timeout_ms);
         r = empm__engine_wait(s->admin, timeout_ms);
     }
@@ -15780,8 +16274,8 @@ static const empm__wing empm__store_wing = {
 #define EMPM__ITEM_STATUSES 8
 
 typedef struct empm__item {
-    char        letter;              /* NUL: text as it stands */
-    char        unit;                /* for what is in braces (empm__units) */
+    const struct empm__letter *is;   /* NULL: text as it stands */
+    uint8_t     unit;                /* the word in braces, counted from 1 */
     uint8_t     at_end;              /* %{end:...}t */
     uint8_t     negated, nonly;
     uint16_t    only[EMPM__ITEM_STATUSES];
@@ -15810,113 +16304,6 @@ typedef struct empm__access_logs {
     empm__access_log of[EMPM_MAX_LIST];
 } empm__access_logs;
 
-/* --- formats -------------------------------------------------------------- */
-
-/* What may stand in braces, of letters where not everything may. */
-static const struct { char letter, unit; char word[12]; } empm__units[] = {
-    { 'T', 's', "s" }, { 'T', 'm', "ms" }, { 'T', 'u', "us" },
-    { 'p', 'c', "canonical" }, { 'p', 'c', "local" }, { 'p', 'r', "remote" },
-    { 'P', 'p', "pid" }, { 'P', 't', "tid" }, { 'P', 't', "hextid" },
-    { 'a', 'c', "c" }, { 'h', 'c', "c" },
-    { 't', 's', "sec" }, { 't', 'm', "msec" }, { 't', 'u', "usec" },
-    { 't', 'M', "msec_frac" }, { 't', 'U', "usec_frac" }
-};
-
-/* One item after its '%': "!200,304{X}i". Returns NULL or what is wrong. */
-static const char *empm__access_item_parse(empm__item *it, const char **format,
-                                           char **text)
-{
-    const char *p = *format;
-    size_t i, n;
-    for (;; p++)
-        if (*p == '!')
-            it->negated = 1;
-        else if (empm__ascii_is_digit((unsigned char)*p)) {
-            n = strspn(p, "0123456789");
-            if (n != 3 || it->nonly == EMPM__ITEM_STATUSES)
-                return "wants statuses of three digits, eight at most";
-            it->only[it->nonly++] = (uint16_t)empm__parse_u63(p, n);
-            p += n - 1;
-        } else if (*p == '{') {
-            n = strcspn(++p, "}");
-            if (p[n] == '\0')
-                return "has a brace that is not closed";
-            it->text = (const char *)memcpy(*text, p, n);
-            (*text)[n] = '\0';
-            *text += n + 1;
-            p += n;
-        } else if (*p != '<' && *p != '>' && *p != ',')
-            break;
-    it->letter = *p;
-    *format = p + 1;
-    if (*p == '\0' || strchr("hlutrsbBDTXvVpmUqHaAkPLIOSfRioCen", *p) == NULL)
-        return "is not known";
-    if (strchr("ioCen", *p) != NULL)
-        return it->text != NULL && *it->text != '\0' ? NULL : "wants a {name}";
-    if (it->text == NULL)
-        return NULL;
-    if (*p == 't' && strncmp(it->text, "begin:", 6) == 0)
-        it->text += 6;
-    else if (*p == 't' && strncmp(it->text, "end:", 4) == 0) {
-        it->text += 4;
-        it->at_end = 1;
-    }
-    for (i = 0; i < EMPM__COUNT(empm__units); i++)
-        if (empm__units[i].letter == *p &&
-            strcmp(empm__units[i].word, it->text) == 0)
-            it->unit = empm__units[i].unit;
-    if (*p == 't' && *it->text == '\0')
-        it->text = NULL;
-    return it->unit != 0 || *p == 't' ? NULL
-                                      : "takes no such word in braces";
-}
-
-/* Compiles the format `f`. Returns NULL, or what is wrong with the item that
- * begins at *at. */
-static const char *empm__access_format_compile(empm__access_log *l,
-                                               const char *f, size_t *at)
-{
-    const size_t most = strlen(f) + 1;
-    const char *p = f, *why;
-    empm__item *it;
-    uint32_t tail = 1;               /* the newline */
-    char *text;
-    *at = 0;
-    l->nitems = 0;
-    l->items = (empm__item *)EMPM_MALLOC(most * (sizeof *it + 1));
-    if (l->items == NULL)
-        return "no memory";
-    text = (char *)(l->items + most);
-    while (*p != '\0') {
-        it = &l->items[l->nitems++];
-        memset(it, 0, sizeof *it);
-        if (*p == '%' && p[1] != '%') {
-            *at = (size_t)(p++ - f);
-            if ((why = empm__access_item_parse(it, &p, &text)) != NULL)
-                return why;
-            continue;
-        }
-        it->text = text;
-        while (*p != '\0' && (*p != '%' || p[1] == '%')) {
-            if (*p == '%')
-                p++;
-            if (p[0] == '\\' && (p[1] == 't' || p[1] == 'n'))
-                *text++ = *++p == 't' ? '\t' : '\n';
-            else
-                *text++ = *p;
-            p++;
-        }
-        it->len = (uint32_t)(text - it->text);
-    }
-    *at = 0;
-    for (it = l->items + l->nitems; it-- > l->items;) {
-        it->tail = tail;
-        tail += it->letter == '\0' ? it->len : EMPM__ITEM_ROOM;
-    }
-    l->least = tail;
-    return tail <= EMPM__PAGE_ROOM / 2 ? NULL : "is too long";
-}
-
 /* ---------------------------------------------------------------------------
  * >>access-items -- what a line shows of a request
  *
@@ -15930,10 +16317,18 @@ typedef struct empm__facts {
     const char   *in;                /* what the head's offsets count from */
     int           aborted;
     int           cut;               /* something had no room */
-    int           status;
+    int           known;             /* the request line made sense */
+    int64_t       status;
     int64_t       sent, body, got;   /* bytes on the wire, of the body; taken */
+    int64_t       moved;             /* sent and got */
+    int64_t       took_us, nth;      /* nth: on its connection, from 0 */
     uint64_t      end_us;
 } empm__facts;
+
+/* Writes one item at `at`, which has room for EMPM__ITEM_ROOM bytes at least;
+ * text may use all up to `end`. Returns where it ends. */
+typedef char *empm__access_writer(empm__facts *f, const empm__item *it,
+                                  char *at, const char *end);
 
 static void empm__access_facts(empm__facts *f, empm_request *req, int aborted)
 {
@@ -15961,6 +16356,10 @@ static void empm__access_facts(empm__facts *f, empm_request *req, int aborted)
     f->got = req->io.got - req->got_before -    /* the rest is the next one's */
              (req->ending != EMPM__STAYS
                   ? 0 : (int64_t)(req->io.in_end - req->io.in_start));
+    f->moved = f->got + f->sent;
+    f->known = req->head.target_len > 0;
+    f->took_us = req->began_us != 0 ? (int64_t)(f->end_us - req->began_us) : 0;
+    f->nth = req->c->requests;
 }
 
 /* Text of any length, escaped; NULL is "-". What has no room is cut, with "..."
@@ -16036,12 +16435,15 @@ static char *empm__access_write_peer(char *at, const empm__peer *p)
 }
 
 /* %A asks the kernel each time. */
-static char *empm__access_write_local(char *at, const empm_request *req)
+static char *empm__access_write_local(empm__facts *f, const empm__item *it,
+                                      char *at, const char *end)
 {
     struct sockaddr_storage a;
     socklen_t n = sizeof a;
+    (void)it;
+    (void)end;
     memset(&a, 0, sizeof a);
-    if (getsockname(req->c->fd, (struct sockaddr *)&a, &n) == 0 &&
+    if (getsockname(f->req->c->fd, (struct sockaddr *)&a, &n) == 0 &&
         (a.ss_family == AF_INET
              ? inet_ntop(AF_INET, &((struct sockaddr_in *)(void *)&a)->sin_addr,
                          at, EMPM__ITEM_ROOM)
@@ -16055,9 +16457,11 @@ static char *empm__access_write_local(char *at, const empm_request *req)
 }
 
 /* The request line as it came; of a head that makes no sense its first line. */
-static char *empm__access_write_line(empm__facts *f, char *at, const char *end)
+static char *empm__access_write_line(empm__facts *f, const empm__item *it,
+                                     char *at, const char *end)
 {
     const empm__head *h = &f->req->head;
+    (void)it;
     if (f->req->text == NULL) {
         const char *s = f->in + h->start, *lf;
         size_t n = f->req->io.in_end - h->start;
@@ -16126,19 +16530,21 @@ static char *empm__access_write_second(empm__worker *w, char *at,
 }
 
 static char *empm__access_write_time(empm__facts *f, const empm__item *it,
-                                     char *at)
+                                     char *at, const char *end)
 {
+    enum { SEC = 1, MSEC, USEC, MSEC_FRAC, USEC_FRAC };
     empm__worker *w = f->req->w;
     const int64_t us = empm__access_wall_us(w, it->at_end ||
                                             f->req->began_us == 0
                                             ? f->end_us : f->req->began_us);
     int64_t part = us % 1000000, tenth = 100000;
+    (void)end;
     switch (it->unit) {
-    case 's': return empm__access_write_number(at, us / 1000000);
-    case 'm': return empm__access_write_number(at, us / 1000);
-    case 'u': return empm__access_write_number(at, us);
-    case 'M': case 'U':
-        for (; tenth >= (it->unit == 'M' ? 1000 : 1); tenth /= 10)
+    case SEC:  return empm__access_write_number(at, us / 1000000);
+    case MSEC: return empm__access_write_number(at, us / 1000);
+    case USEC: return empm__access_write_number(at, us);
+    case MSEC_FRAC: case USEC_FRAC:
+        for (; tenth >= (it->unit == MSEC_FRAC ? 1000 : 1); tenth /= 10)
             *at++ = (char)('0' + part / tenth % 10);
         return at;
     }
@@ -16146,10 +16552,11 @@ static char *empm__access_write_time(empm__facts *f, const empm__item *it,
 }
 
 /* A field of the response: those that were set, and what every head has. */
-static char *empm__access_write_field(empm__facts *f, char *at, const char *end,
-                                      const char *name)
+static char *empm__access_write_field(empm__facts *f, const empm__item *it,
+                                      char *at, const char *end)
 {
     const empm_request *req = f->req;
+    const char *name = it->text;
     const size_t n = strlen(name);
     char *next, *line = empm__response_field_line(req, req->fields, name, n,
                                                   &next);
@@ -16168,28 +16575,35 @@ static char *empm__access_write_field(empm__facts *f, char *at, const char *end,
     return EMPM__ADD(at, "-");
 }
 
-static const char *empm__access_server_name(const empm__facts *f, size_t *n,
-                                            int given)
+/* %v: what the server is called. */
+static char *empm__access_write_name(empm__facts *f, const empm__item *it,
+                                     char *at, const char *end)
 {
-    const empm_server *s = f->req->w->s;
+    (void)it;
+    return empm__access_write_string(f, at, end, f->req->w->s->access->host);
+}
+
+/* %V: what the client calls it, without the port. */
+static char *empm__access_write_host(empm__facts *f, const empm__item *it,
+                                     char *at, const char *end)
+{
     const empm__head *h = &f->req->head;
     const char *host = f->in + h->host;
-    *n = h->host_len;
-    if (!given || h->host_len == 0) {
-        *n = strlen(s->access->host);
-        return s->access->host;
-    }
-    while (*n > 0 && empm__ascii_is_digit((unsigned char)host[*n - 1]))
-        --*n;                        /* without its port */
-    if (*n > 0 && host[*n - 1] == ':')
-        --*n;
+    size_t n = h->host_len;
+    if (n == 0)
+        return empm__access_write_name(f, it, at, end);
+    while (n > 0 && empm__ascii_is_digit((unsigned char)host[n - 1]))
+        n--;
+    if (n > 0 && host[n - 1] == ':')
+        n--;
     else
-        *n = h->host_len;
-    return host;
+        n = h->host_len;
+    return empm__access_write(f, at, end, host, n);
 }
 
 /* The file that a request of EMPM_FILES means, there or not. */
-static char *empm__access_write_file(empm__facts *f, char *at, const char *end)
+static char *empm__access_write_file(empm__facts *f, const empm__item *it,
+                                     char *at, const char *end)
 {
     const empm_request *req = f->req;
     const empm_config *cfg = req->w->cfg;
@@ -16197,6 +16611,7 @@ static char *empm__access_write_file(empm__facts *f, char *at, const char *end)
     const char *root;
     char path[1200];
     int i;
+    (void)it;
     if (r == NULL || r->user->kind != EMPM__ROUTE_FILES)
         return EMPM__ADD(at, "-");
     root = r->user->root != NULL ? r->user->root
@@ -16212,96 +16627,378 @@ static char *empm__access_write_file(empm__facts *f, char *at, const char *end)
     return at;
 }
 
+/* %a, %h: the client, as far as it is believed; {c}: the other end of its
+ * connection. */
+static char *empm__access_write_client(empm__facts *f, const empm__item *it,
+                                       char *at, const char *end)
+{
+    empm__peer p;
+    (void)end;
+    p = it->unit == 0 ? empm__request_client(f->req)
+                      : *empm__request_peer(f->req);
+    return empm__access_write_peer(at, &p);
+}
+
+/* %b: as %B, but - for none. */
+static char *empm__access_write_bytes(empm__facts *f, const empm__item *it,
+                                      char *at, const char *end)
+{
+    (void)it;
+    (void)end;
+    return f->body > 0 ? empm__access_write_number(at, f->body)
+                       : EMPM__ADD(at, "-");
+}
+
+/* %T: the time that it took: {s}, {ms} or {us}. */
+static char *empm__access_write_took(empm__facts *f, const empm__item *it,
+                                     char *at, const char *end)
+{
+    static const int64_t per[] = { 1000000, 1000000, 1000, 1 };
+    (void)end;
+    return empm__access_write_number(at, f->took_us / per[it->unit]);
+}
+
+/* %X: how the connection is after the answer. */
+static char *empm__access_write_end(empm__facts *f, const empm__item *it,
+                                    char *at, const char *end)
+{
+    const empm_request *req = f->req;
+    (void)it;
+    (void)end;
+    *at++ = f->aborted || req->refusal == EMPM__BY_END_OF_INPUT ? 'X'
+            : req->ending != EMPM__STAYS ? '-' : '+';
+    return at;
+}
+
+/* %p: {canonical} and {local}, the port of the listening socket; {remote}, the
+ * client's. */
+static char *empm__access_write_port(empm__facts *f, const empm__item *it,
+                                     char *at, const char *end)
+{
+    enum { REMOTE = 3 };
+    empm_request *req = f->req;
+    (void)end;
+    return empm__access_write_number(
+        at, it->unit == REMOTE
+                ? empm__request_peer(req)->port
+                : req->w->s->endpoints[req->c->endpoint].port);
+}
+
+/* %P: {pid}, the process; {tid} and {hextid}, the number of the worker. */
+static char *empm__access_write_pid(empm__facts *f, const empm__item *it,
+                                    char *at, const char *end)
+{
+    enum { TID = 2 };
+    const empm__worker *w = f->req->w;
+    (void)end;
+    return empm__access_write_number(at, it->unit >= TID ? (int64_t)w->number
+                                                         : w->engine->pid);
+}
+
+/* %{Field}i: of the request. */
+static char *empm__access_write_input(empm__facts *f, const empm__item *it,
+                                      char *at, const char *end)
+{
+    return empm__access_write_string(
+        f, at, end, empm__request_field_find(f->in, &f->req->head, it->text));
+}
+
+/* %R: the pattern of the route. */
+static char *empm__access_write_route(empm__facts *f, const empm__item *it,
+                                      char *at, const char *end)
+{
+    const empm__route *r = f->req->route;
+    (void)it;
+    return empm__access_write_string(f, at, end,
+                                     r != NULL ? r->user->pattern : NULL);
+}
+
+/* %{name}n: of empm_note(). */
+static char *empm__access_write_note(empm__facts *f, const empm__item *it,
+                                     char *at, const char *end)
+{
+    return empm__access_write_string(f, at, end,
+                                     empm__request_note(f->req, it->text));
+}
+
+/* %u: the note REMOTE_USER. */
+static char *empm__access_write_user(empm__facts *f, const empm__item *it,
+                                     char *at, const char *end)
+{
+    (void)it;
+    return empm__access_write_string(
+        f, at, end, empm__request_note(f->req, "REMOTE_USER"));
+}
+
+/* %{NAME}e: a note, or a variable of the environment. */
+static char *empm__access_write_variable(empm__facts *f, const empm__item *it,
+                                         char *at, const char *end)
+{
+    const char *s = empm__request_note(f->req, it->text);
+    return empm__access_write_string(f, at, end,
+                                     s != NULL ? s : getenv(it->text));
+}
+
+/* %{name}C: a cookie of the request. */
+static char *empm__access_write_cookie(empm__facts *f, const empm__item *it,
+                                       char *at, const char *end)
+{
+    empm_request *req = f->req;
+    return empm__access_write_string(f, at, end, req->text != NULL
+                                     ? empm_cookie(req, it->text) : NULL);
+}
+
+/* %m: the method. */
+static char *empm__access_write_method(empm__facts *f, const empm__item *it,
+                                       char *at, const char *end)
+{
+    const empm__head *h = &f->req->head;
+    (void)it;
+    return empm__access_write(f, at, end, f->known ? f->in + h->method : NULL,
+                              h->method_len);
+}
+
+/* %U: the path as it was sent; Apache's is decoded. */
+static char *empm__access_write_path(empm__facts *f, const empm__item *it,
+                                     char *at, const char *end)
+{
+    const empm__head *h = &f->req->head;
+    (void)it;
+    if (f->known && h->path_len == 0)
+        return EMPM__ADD(at, "/");   /* "http://host" has none */
+    return empm__access_write(f, at, end, f->known ? f->in + h->path : NULL,
+                              h->path_len);
+}
+
+/* %q: the query with its question mark. */
+static char *empm__access_write_query(empm__facts *f, const empm__item *it,
+                                      char *at, const char *end)
+{
+    const empm__head *h = &f->req->head;
+    size_t n;
+    (void)it;
+    if (!f->known)
+        return EMPM__ADD(at, "-");
+    n = h->target + h->target_len - h->query;
+    if (n > 0)
+        *at++ = '?';
+    return empm__access_write(f, at, end, f->in + h->query, n);
+}
+
+/* %H: the protocol. */
+static char *empm__access_write_version(empm__facts *f, const empm__item *it,
+                                        char *at, const char *end)
+{
+    (void)it;
+    (void)end;
+    if (!f->known)
+        return EMPM__ADD(at, "-");
+    return f->req->head.minor ? EMPM__ADD(at, "HTTP/1.1")
+                              : EMPM__ADD(at, "HTTP/1.0");
+}
+
+/* %l, %L: nobody knows. */
+static char *empm__access_write_nothing(empm__facts *f, const empm__item *it,
+                                        char *at, const char *end)
+{
+    (void)f;
+    (void)it;
+    (void)end;
+    return EMPM__ADD(at, "-");
+}
+
+/* --- the letters ---------------------------------------------------------- */
+
+enum empm__braces {
+    EMPM__BRACES_WORD,               /* one of `words`, or none */
+    EMPM__BRACES_NAME,               /* a name, which must be there */
+    EMPM__BRACES_TIME                /* begin: or end:, then a word or a format
+                                        of strftime() */
+};
+
+/* A row is all that is known of a letter: what may stand in its braces, and
+ * either the number that it is, of the facts, or how it is written. A test
+ * compares the rows with >>letters. */
+typedef struct empm__letter {
+    char                 letter;
+    enum empm__braces    braces;
+    const char          *words;      /* NULL: none */
+    size_t               number;     /* in the facts, if `writer` is NULL */
+    empm__access_writer *writer;
+} empm__letter;
+
+#define EMPM__LETTER_NUMBER(letter, field) \
+    { letter, EMPM__BRACES_WORD, NULL, offsetof(empm__facts, field), NULL }
+#define EMPM__LETTER(letter, braces, words, write) \
+    { letter, EMPM__BRACES_##braces, words, 0, empm__access_write_##write }
+
+static const empm__letter empm__letters[] = {
+    EMPM__LETTER('a', WORD, "c", client),
+    EMPM__LETTER('h', WORD, "c", client),
+    EMPM__LETTER('A', WORD, NULL, local),
+    EMPM__LETTER('b', WORD, NULL, bytes),
+    EMPM__LETTER_NUMBER('B', body),
+    EMPM__LETTER('C', NAME, NULL, cookie),
+    EMPM__LETTER_NUMBER('D', took_us),
+    EMPM__LETTER('e', NAME, NULL, variable),
+    EMPM__LETTER('f', WORD, NULL, file),
+    EMPM__LETTER('H', WORD, NULL, version),
+    EMPM__LETTER('i', NAME, NULL, input),
+    EMPM__LETTER_NUMBER('I', got),
+    EMPM__LETTER_NUMBER('k', nth),
+    EMPM__LETTER('l', WORD, NULL, nothing),
+    EMPM__LETTER('L', WORD, NULL, nothing),
+    EMPM__LETTER('m', WORD, NULL, method),
+    EMPM__LETTER('n', NAME, NULL, note),
+    EMPM__LETTER('o', NAME, NULL, field),
+    EMPM__LETTER_NUMBER('O', sent),
+    EMPM__LETTER('p', WORD, "canonical local remote", port),
+    EMPM__LETTER('P', WORD, "pid tid hextid", pid),
+    EMPM__LETTER('q', WORD, NULL, query),
+    EMPM__LETTER('r', WORD, NULL, line),
+    EMPM__LETTER('R', WORD, NULL, route),
+    EMPM__LETTER_NUMBER('s', status),
+    EMPM__LETTER_NUMBER('S', moved),
+    EMPM__LETTER('t', TIME, "sec msec usec msec_frac usec_frac", time),
+    EMPM__LETTER('T', WORD, "s ms us", took),
+    EMPM__LETTER('u', WORD, NULL, user),
+    EMPM__LETTER('U', WORD, NULL, path),
+    EMPM__LETTER('v', WORD, NULL, name),
+    EMPM__LETTER('V', WORD, NULL, host),
+    EMPM__LETTER('X', WORD, NULL, end)
+};
+
 /* Runs one item. There is room for EMPM__ITEM_ROOM bytes at least. */
 static char *empm__access_write_item(empm__facts *f, const empm__item *it,
                                      char *at, const char *end)
 {
-    empm_request *req = f->req;
-    empm__worker *w = req->w;
-    const empm__head *h = &req->head;
-    const uint64_t took = req->began_us != 0 ? f->end_us - req->began_us : 0;
-    const int known = h->target_len > 0;     /* the request line made sense */
-    const char *s = NULL;
-    empm__peer p;
-    size_t n = 0;
     int i, named = it->nonly == 0;
-    if (it->letter == '\0')
+    if (it->is == NULL)
         return empm__text_append(at, it->text, it->len);
     for (i = 0; i < it->nonly; i++)
         named |= it->only[i] == f->status;
     if (it->nonly > 0 && named == it->negated)
         return EMPM__ADD(at, "-");
-    switch (it->letter) {
-    case 'h': case 'a':
-        p = it->unit == 'c' ? *empm__request_peer(req)
-                            : empm__request_client(req);
-        return empm__access_write_peer(at, &p);
-    case 'A': return empm__access_write_local(at, req);
-    case 't': return empm__access_write_time(f, it, at);
-    case 'r': return empm__access_write_line(f, at, end);
-    case 's': return empm__access_write_number(at, f->status);
-    case 'b':
-        return f->body > 0 ? empm__access_write_number(at, f->body)
-                           : EMPM__ADD(at, "-");
-    case 'B': return empm__access_write_number(at, f->body);
-    case 'D': return empm__access_write_number(at, (int64_t)took);
-    case 'T':
-        return empm__access_write_number(at, (int64_t)(it->unit == 'u' ? took
-                                                       : it->unit == 'm'
-                                                       ? took / 1000
-                                                       : took / 1000000));
-    case 'X':
-        *at++ = f->aborted || req->refusal == EMPM__BY_END_OF_INPUT ? 'X'
-                : req->ending != EMPM__STAYS ? '-' : '+';
-        return at;
-    case 'p':
+    if (it->is->writer == NULL)
         return empm__access_write_number(
-            at, it->unit == 'r' ? empm__request_peer(req)->port
-                                : w->s->endpoints[req->c->endpoint].port);
-    case 'k': return empm__access_write_number(at, req->c->requests);
-    case 'P':
-        return empm__access_write_number(
-            at, it->unit == 't' ? (int64_t)w->number : w->engine->pid);
-    case 'I': return empm__access_write_number(at, f->got);
-    case 'O': return empm__access_write_number(at, f->sent);
-    case 'S': return empm__access_write_number(at, f->got + f->sent);
-    case 'o': return empm__access_write_field(f, at, end, it->text);
-    case 'i': s = empm__request_field_find(f->in, h, it->text); break;
-    case 'f': return empm__access_write_file(f, at, end);
-    case 'R': s = req->route != NULL ? req->route->user->pattern : NULL; break;
-    case 'n': s = empm__request_note(req, it->text); break;
-    case 'u': s = empm__request_note(req, "REMOTE_USER"); break;
-    case 'e':
-        s = empm__request_note(req, it->text);
-        s = s != NULL ? s : getenv(it->text);
-        break;
-    case 'C': s = req->text != NULL ? empm_cookie(req, it->text) : NULL; break;
-    case 'v': case 'V':
-        s = empm__access_server_name(f, &n, it->letter == 'V');
-        return empm__access_write(f, at, end, s, n);
-    case 'm':
-        return empm__access_write(f, at, end, known ? f->in + h->method : NULL,
-                                  h->method_len);
-    case 'U':                            /* as it was sent, unlike Apache */
-        if (known && h->path_len == 0) {
-            *at++ = '/';                 /* "http://host" has none */
-            return at;
-        }
-        return empm__access_write(f, at, end, known ? f->in + h->path : NULL,
-                                  h->path_len);
-    case 'q':
-        if (!known)
-            break;
-        n = h->target + h->target_len - h->query;
-        if (n > 0)
-            *at++ = '?';
-        return empm__access_write(f, at, end, f->in + h->query, n);
-    case 'H':
-        return known ? empm__text_append(at, h->minor ? "HTTP/1.1"
-                                                      : "HTTP/1.0", 8)
-                     : EMPM__ADD(at, "-");
+            at, *(const int64_t *)(const void *)((const char *)f +
+                                                 it->is->number));
+    return it->is->writer(f, it, at, end);
+}
+
+/* ---------------------------------------------------------------------------
+ * >>access-formats -- a format becomes a list of items
+ *
+ * A format is read once, at the start. What is wrong with it is said with its
+ * place, and stops the start: a log that lacks what was asked for is found out
+ * too late.
+ * ------------------------------------------------------------------------- */
+
+/* Looks for the text in braces among the words of its letter. Returns NULL or
+ * what is wrong. */
+static const char *empm__access_word_parse(empm__item *it)
+{
+    const int is_time = it->is->braces == EMPM__BRACES_TIME;
+    const char *word = it->is->words;
+    size_t n;
+    int k;
+    if (is_time && strncmp(it->text, "begin:", 6) == 0)
+        it->text += 6;
+    else if (is_time && strncmp(it->text, "end:", 4) == 0) {
+        it->text += 4;
+        it->at_end = 1;
     }
-    return empm__access_write_string(f, at, end, s); /* l, L: nobody knows */
+    for (k = 1; word != NULL && *word != '\0'; k++) {
+        n = strcspn(word, " ");
+        if (strlen(it->text) == n && memcmp(it->text, word, n) == 0)
+            it->unit = (uint8_t)k;
+        word += n + (word[n] == ' ');
+    }
+    if (is_time && *it->text == '\0')
+        it->text = NULL;
+    return it->unit != 0 || is_time ? NULL : "takes no such word in braces";
+}
+
+/* One item after its '%': "!200,304{X}i". Returns NULL or what is wrong. */
+static const char *empm__access_item_parse(empm__item *it, const char **format,
+                                           char **text)
+{
+    const char *p = *format;
+    size_t i, n;
+    for (;; p++)
+        if (*p == '!')
+            it->negated = 1;
+        else if (empm__ascii_is_digit((unsigned char)*p)) {
+            n = strspn(p, "0123456789");
+            if (n != 3 || it->nonly == EMPM__ITEM_STATUSES)
+                return "wants statuses of three digits, eight at most";
+            it->only[it->nonly++] = (uint16_t)empm__parse_u63(p, n);
+            p += n - 1;
+        } else if (*p == '{') {
+            n = strcspn(++p, "}");
+            if (p[n] == '\0')
+                return "has a brace that is not closed";
+            it->text = (const char *)memcpy(*text, p, n);
+            (*text)[n] = '\0';
+            *text += n + 1;
+            p += n;
+        } else if (*p != '<' && *p != '>' && *p != ',')
+            break;
+    *format = p + 1;
+    for (i = 0; i < EMPM__COUNT(empm__letters); i++)
+        if (empm__letters[i].letter == *p)
+            it->is = &empm__letters[i];
+    if (it->is == NULL)
+        return "is not known";
+    if (it->is->braces == EMPM__BRACES_NAME)
+        return it->text != NULL && *it->text != '\0' ? NULL : "wants a {name}";
+    return it->text != NULL ? empm__access_word_parse(it) : NULL;
+}
+
+/* Compiles the format `f`. Returns NULL, or what is wrong with the item that
+ * begins at *at. */
+static const char *empm__access_format_compile(empm__access_log *l,
+                                               const char *f, size_t *at)
+{
+    const size_t most = strlen(f) + 1;
+    const char *p = f, *why;
+    empm__item *it;
+    uint32_t tail = 1;               /* the newline */
+    char *text;
+    *at = 0;
+    l->nitems = 0;
+    l->items = (empm__item *)EMPM_MALLOC(most * (sizeof *it + 1));
+    if (l->items == NULL)
+        return "no memory";
+    text = (char *)(l->items + most);
+    while (*p != '\0') {
+        it = &l->items[l->nitems++];
+        memset(it, 0, sizeof *it);
+        if (*p == '%' && p[1] != '%') {
+            *at = (size_t)(p++ - f);
+            if ((why = empm__access_item_parse(it, &p, &text)) != NULL)
+                return why;
+            continue;
+        }
+        it->text = text;
+        while (*p != '\0' && (*p != '%' || p[1] == '%')) {
+            if (*p == '%')
+                p++;
+            if (p[0] == '\\' && (p[1] == 't' || p[1] == 'n'))
+                *text++ = *++p == 't' ? '\t' : '\n';
+            else
+                *text++ = *p;
+            p++;
+        }
+        it->len = (uint32_t)(text - it->text);
+    }
+    *at = 0;
+    for (it = l->items + l->nitems; it-- > l->items;) {
+        it->tail = tail;
+        tail += it->is == NULL ? it->len : EMPM__ITEM_ROOM;
+    }
+    l->least = tail;
+    return tail <= EMPM__PAGE_ROOM / 2 ? NULL : "is too long";
 }
 
 /* ---------------------------------------------------------------------------
@@ -16369,12 +17066,12 @@ static void empm__access_lines_collect(empm__engine *e)
         return;
     /* a disk that stands still shall have one of us, not one more each time */
     if (__atomic_exchange_n(&e->collecting, 1u, __ATOMIC_ACQ_REL)) {
-        empm__store(&e->lines_due_ms,
+        empm__store(&e->lines_due_at_ms,
                     empm__time_after(empm__now_ms(), EMPM__LINES_MS));
         return;
     }
     /* first: a line that comes later makes it due again */
-    __atomic_store_n(&e->lines_due_ms, EMPM__NEVER, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&e->lines_due_at_ms, EMPM__NEVER, __ATOMIC_SEQ_CST);
     for (i = 0; i < e->nworkers; i++)
         for (k = 0; k < a->n; k++) {
             empm__page **place = &e->workers[i].lines[k], *none = NULL;
@@ -16459,8 +17156,8 @@ static void empm__access_log_request(empm_request *req, int aborted)
     }
     /* seq_cst, as in empm__access_lines_collect: it sees the page, or we see
      * NEVER */
-    if (__atomic_load_n(&e->lines_due_ms, __ATOMIC_SEQ_CST) == EMPM__NEVER &&
-        __atomic_compare_exchange_n(&e->lines_due_ms, &never,
+    if (__atomic_load_n(&e->lines_due_at_ms, __ATOMIC_SEQ_CST) == EMPM__NEVER &&
+        __atomic_compare_exchange_n(&e->lines_due_at_ms, &never,
                                     empm__time_after(empm__now_ms(),
                                                      EMPM__LINES_MS),
                                     0, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
@@ -16685,7 +17382,7 @@ static void empm__access_server_free(empm_server *s)
 
 static uint32_t empm__access_chore_at(empm__engine *e)
 {
-    return empm__load(&e->lines_due_ms);
+    return empm__load(&e->lines_due_at_ms);
 }
 
 static int empm__access_reopen(const empm_server *s, empm__logs_swap *w)
@@ -17304,7 +18001,7 @@ static int empm__file_judge(const empm_request *req, const empm__file *f,
         (range = empm__condition_sole_field(req, "Range")) == NULL ||
         !empm__condition_if_range(req, f))
         return status;
-    *n = empm__range_parse_all(range, (int64_t)f->is[2], r);
+    *n = empm__range_parse_all(range, (int64_t)f->stat_key[2], r);
     if (*n >= 0)
         return 0;
     *n = 0;
@@ -17351,13 +18048,14 @@ static void empm__file_tag(empm__file *f, int of)
 {
     uint64_t h = 0;
     if (of & EMPM_ETAG_INODE)
-        h = empm__file_scatter(f->is[1] + empm__file_scatter(f->is[4]));
+        h = empm__file_scatter(f->stat_key[1] +
+                               empm__file_scatter(f->stat_key[4]));
     if (of & EMPM_ETAG_MTIME)
-        h = empm__file_scatter(h + f->is[3]);
+        h = empm__file_scatter(h + f->stat_key[3]);
     f->tag[0] = '\0';
     if (of != 0)
         snprintf(f->tag, sizeof f->tag, "\"%llx-%llx\"",
-                 (unsigned long long)(of & EMPM_ETAG_SIZE ? f->is[2] : 0),
+                 (unsigned long long)(of & EMPM_ETAG_SIZE ? f->stat_key[2] : 0),
                  (unsigned long long)h);
 }
 
@@ -17387,7 +18085,7 @@ static empm__file *empm__file_make(const empm__worker *w, int fd,
     f->modified_s = (int64_t)st->st_mtime;
     if (f->modified_s > now)         /* RFC 9110 8.8.2.1 */
         f->modified_s = now;
-    empm__file_identity(f->is, st);
+    empm__file_identity(f->stat_key, st);
     f->path = (char *)(f + 1);
     memcpy(f->path, path, n);
     f->type = empm__types_of_name(w->s->types, path);
@@ -17407,7 +18105,7 @@ static empm__file *empm__file_make(const empm__worker *w, int fd,
             }
             got += (size_t)r;
         }
-        f->is[2] = (uint64_t)got;      /* less in /sys, or as it just shrinks */
+        f->stat_key[2] = (uint64_t)got;    /* less in /sys, or if it shrinks */
         close(fd);
         f->fd = -1;
     }
@@ -17570,7 +18268,7 @@ static void empm__files_expire(empm__files *c, uint32_t now_ms, int all)
         pthread_mutex_lock(&c->lock);
         if (c->slots[i] != NULL) {
             const uint32_t end = empm__time_after(
-                empm__load(&c->slots[i]->used_ms), EMPM__FILE_KEEP_MS);
+                empm__load(&c->slots[i]->used_at_ms), EMPM__FILE_KEEP_MS);
             if (all || empm__time_until(end, now_ms) <= 0) {
                 old = c->slots[i];
                 c->slots[i] = NULL;
@@ -17606,7 +18304,7 @@ static int empm__file_same(const empm__file *f)
     if (r < 0)
         return 0;
     empm__file_identity(is, &st);
-    return memcmp(is, f->is, sizeof is) == 0;
+    return memcmp(is, f->stat_key, sizeof is) == 0;
 }
 
 /* Opens the file `path` below root_fd, or finds it in the cache: a file that
@@ -17634,7 +18332,7 @@ static empm__file *empm__file_open(empm_request *req, int root_fd,
     }
     if (f != NULL) {
         if (empm__file_same(f)) {
-            empm__store(&f->used_ms, req->w->now_ms);
+            empm__store(&f->used_at_ms, req->w->now_ms);
             return f;
         }
         empm__file_swap(c, slot, f, NULL);
@@ -17644,11 +18342,12 @@ static empm__file *empm__file_open(empm_request *req, int root_fd,
     f = empm__file_take(req, fd, root_fd, path, &st, status);
     if (f == NULL)
         return NULL;
-    if (slot != NULL && f->is[2] == (uint64_t)st.st_size && st.st_size > 0) {
+    if (slot != NULL && f->stat_key[2] == (uint64_t)st.st_size &&
+        st.st_size > 0) {
         const int64_t before = (int64_t)time(NULL) - EMPM__FILE_REST_S;
         if ((int64_t)st.st_mtime < before && (int64_t)st.st_ctime < before) {
             empm__file *old;
-            f->used_ms = req->w->now_ms;
+            f->used_at_ms = req->w->now_ms;
             f->refs = 2;
             pthread_mutex_lock(&c->lock);
             old = *slot;
@@ -17656,7 +18355,7 @@ static empm__file *empm__file_open(empm_request *req, int root_fd,
             pthread_mutex_unlock(&c->lock);
             empm__file_unref(old);
             if (empm__load(&c->due_ms) == EMPM__NEVER) {
-                empm__store(&c->due_ms, empm__time_after(f->used_ms,
+                empm__store(&c->due_ms, empm__time_after(f->used_at_ms,
                                                          EMPM__FILE_KEEP_MS));
                 empm__poller_order(&e->poller, EMPM__ORDER_LOOK);
             }
@@ -17694,7 +18393,7 @@ static size_t empm__parts_head(char to[EMPM__PART_HEAD], const empm__parts *p,
         return (size_t)snprintf(to, EMPM__PART_HEAD, "\r\n--%s--\r\n",
                                 p->boundary);
     empm__range_content(range, sizeof range, &p->of[i],
-                        (int64_t)p->file->is[2]);
+                        (int64_t)p->file->stat_key[2]);
     return (size_t)snprintf(to, EMPM__PART_HEAD, "\r\n--%s\r\nContent-Type: %s"
                             "\r\nContent-Range: %s\r\n\r\n", p->boundary,
                             p->type, range);
@@ -17803,7 +18502,8 @@ static empm__parts *empm__parts_new(empm_request *req, empm__file *f,
              (unsigned long long)empm__file_scatter(
                  empm__now_us() + empm__file_scatter((uint64_t)(uintptr_t)p)));
     if (strlen(p->type) == EMPM__PART_TYPE ||
-        (int64_t)f->is[2] > INT64_MAX - (EMPM_RANGES + 1) * EMPM__PART_HEAD ||
+        (int64_t)f->stat_key[2] >
+            INT64_MAX - (EMPM_RANGES + 1) * EMPM__PART_HEAD ||
         empm_defer(req, empm__parts_end, p) != EMPM_OK)
         return NULL;
     return p;
@@ -17843,7 +18543,7 @@ static int empm__file_fields(empm_request *req, const empm__file *f,
     }
     if (verdict == 416 || n == 1) {
         empm__range_content(text, sizeof text, n == 1 ? r : NULL,
-                            (int64_t)f->is[2]);
+                            (int64_t)f->stat_key[2]);
         bad |= empm_set_header(req, "Content-Range", text);
     }
     return bad;
@@ -17871,7 +18571,7 @@ static int empm__file_answer(empm_request *req)
     empm__range r[EMPM_RANGES];
     empm__parts *parts = NULL;
     empm__file *f = req->file;
-    int64_t from = 0, to = (int64_t)f->is[2];
+    int64_t from = 0, to = (int64_t)f->stat_key[2];
     int n, result = EMPM_OK, verdict = empm__file_judge(req, f, r, &n);
     req->file = NULL;                /* the reference is ours from here */
     req->source = NULL;
@@ -18250,16 +18950,17 @@ typedef struct empm__snapshot_child {  /* or all of them */
     uint64_t by_state[EMPM__STATES], by_letter[EMPM__LETTERS];
 } empm__snapshot_child;
 
+#define EMPM__SNAPSHOT_TOTAL(type, field, name, key, is_time, help) \
+    uint64_t field;
+
 typedef struct empm__snapshot {
     char     name[256];
     int      slots, nchildren;         /* slots: that the limits allow */
     uint64_t now_s, started_s, restarted_s, uptime_us;
     uint64_t generation, reloads, failed_reloads, died;
     uint64_t serving, stopping;        /* children */
-    uint64_t accesses, bytes, duration_us, wait_us, load_percent[3];
-    uint64_t cpu_us[4], cpu_all_us;
-    uint64_t accepted, refused, proxy_refused, timeouts, culled, expired;
-    uint64_t forced, moved, waited;
+    uint64_t wait_us, load_percent[3], cpu_us[4], cpu_all_us;
+    EMPM__COUNTER_LIST(EMPM__SNAPSHOT_TOTAL, EMPM__SNAPSHOT_TOTAL)
     empm__snapshot_child   all, *children;
     empm__snapshot_worker *workers;    /* all.nworkers */
 } empm__snapshot;
@@ -18367,25 +19068,22 @@ static void empm__snapshot_child_take(const empm_server *s,
 static void empm__snapshot_totals(const empm_server *s, empm__snapshot *seen,
                                   int slot)
 {
-    const empm__score_child *ch = empm__score_at(&s->score, slot);
+    const empm__score_child *of = empm__score_at(&s->score, slot);
     int t;
-    seen->accepted += empm__load(&ch->accepted);
-    seen->refused += empm__load(&ch->refused);
-    seen->culled += empm__load(&ch->culled);
-    seen->expired += empm__load(&ch->expired);
-    seen->forced += empm__load(&ch->forced);
-    seen->moved += empm__load(&ch->moved_in);
-    seen->waited += empm__load(&ch->waited);
-    if (empm__load(&ch->accepted) == 0)
+#define EMPM__ADD_TOTAL(type, field, name, key, is_time, help) \
+    seen->field += empm__load(&of->field);
+#define EMPM__ADD_WORKER(type, field, name, key, is_time, help) \
+    seen->field += empm__load(&of_worker->field);
+    EMPM__COUNTER_LIST(EMPM__ADD_TOTAL, EMPM__COUNTER_NONE)
+    if (empm__load(&of->accepted) == 0)
         return;
     for (t = 0; t < s->score.threads; t++) {
-        const empm__score_worker *w = empm__score_worker_at(&s->score, slot, t);
-        seen->accesses += empm__load(&w->accesses);
-        seen->bytes += empm__load(&w->bytes);
-        seen->duration_us += empm__load(&w->duration_us);
-        seen->timeouts += empm__load(&w->timeouts);
-        seen->proxy_refused += empm__load(&w->proxy_refused);
+        const empm__score_worker *of_worker =
+            empm__score_worker_at(&s->score, slot, t);
+        EMPM__COUNTER_LIST(EMPM__COUNTER_NONE, EMPM__ADD_WORKER)
     }
+#undef EMPM__ADD_TOTAL
+#undef EMPM__ADD_WORKER
 }
 
 /* A look at everything, in memory of the request's; NULL: there is none. */
@@ -18523,8 +19221,11 @@ typedef struct empm__metric {
     { name, NULL, NULL, key, 0, 0, offsetof(empm__snapshot, field), help }
 #define EMPM__COUNTER(name, key, field, help) \
     { name, NULL, NULL, key, 1, 0, offsetof(empm__snapshot, field), help }
-#define EMPM__SECONDS(name, key, counter, field, help) \
-    { name, NULL, NULL, key, counter, 1, offsetof(empm__snapshot, field), help }
+#define EMPM__SECONDS(name, key, field, help) \
+    { name, NULL, NULL, key, 0, 1, offsetof(empm__snapshot, field), help }
+#define EMPM__COUNTER_ROW(type, field, name, key, is_time, help) \
+    { name, NULL, NULL, key, 1, is_time, offsetof(empm__snapshot, field), \
+      help },
 #define EMPM__WORKERS(value, k, help) \
     { "workers", "state", value, NULL, 0, 0, \
       offsetof(empm__snapshot, all.by_letter[k]), help }
@@ -18540,7 +19241,7 @@ typedef struct empm__metric {
 static const empm__metric empm__metrics[] = {
     EMPM__GAUGE("start_time_seconds", NULL, started_s,
                 "When the server was started, Unix time"),
-    EMPM__SECONDS("uptime_seconds", NULL, 0, uptime_us, "Time since then"),
+    EMPM__SECONDS("uptime_seconds", NULL, uptime_us, "Time since then"),
     EMPM__GAUGE("generation", NULL, generation, "Of the children that serve"),
     EMPM__COUNTER("reloads_total", "Reloads", reloads,
                   "Configurations that were taken over"),
@@ -18566,30 +19267,9 @@ static const empm__metric empm__metrics[] = {
     EMPM__STATE_LIST(EMPM__CONNS, EMPM__NO_CONNS)
     EMPM__GAUGE("queue_length", "QueueLength", all.queued,
                 "Connections that are ready and wait for a worker"),
-    EMPM__SECONDS("queue_wait_seconds", "QueueWait", 0, wait_us,
+    EMPM__SECONDS("queue_wait_seconds", "QueueWait", wait_us,
                   "How long the oldest of them has waited, about"),
-    EMPM__COUNTER("queued_late_total", "QueuedLate", waited,
-                  "Ready connections that waited for over a millisecond"),
-    EMPM__COUNTER("moved_connections_total", "ConnsMoved", moved,
-                  "Connections that one child has passed on to another"),
-    EMPM__COUNTER("accepted_connections_total", "ConnsAccepted", accepted,
-                  "Connections accepted"),
-    EMPM__COUNTER("refused_connections_total", "ConnsRefused", refused,
-                  "Connections refused for MaxConnectionsPerPeer"),
-    EMPM__COUNTER("refused_proxies_total", "ProxiesRefused", proxy_refused,
-                  "PROXY headers that were bad, or from a peer not trusted"),
-    EMPM__COUNTER("culled_connections_total", "ConnsCulled", culled,
-                  "Idle connections closed to make room"),
-    EMPM__COUNTER("expired_connections_total", "ConnsExpired", expired,
-                  "Deadlines that were reached, idle connections included"),
-    EMPM__COUNTER("forced_connections_total", "ConnsForced", forced,
-                  "Connections closed late while every worker was stuck"),
-    EMPM__COUNTER("timeouts_total", "Timeouts", timeouts,
-                  "Clients that were too slow in a request or a response"),
-    EMPM__COUNTER("requests_total", NULL, accesses, "Requests answered"),
-    EMPM__SECONDS("request_seconds_total", NULL, 1, duration_us,
-                  "Time from the head of a request to the end of its response"),
-    EMPM__COUNTER("sent_bytes_total", NULL, bytes, "Bytes sent"),
+    EMPM__COUNTER_LIST(EMPM__COUNTER_ROW, EMPM__COUNTER_ROW)
     EMPM__CPU("user", 0, "Processor time: of the parent, or of all if there is "
               "none, and of its children"),
     EMPM__CPU("system", 1, NULL), EMPM__CPU("children_user", 2, NULL),
@@ -19481,38 +20161,18 @@ enum { EMPM__EXIT_SICK = 7, EMPM__EXIT_FATAL = 15 };
 
 /* A parent's order may bring descriptors along, which its child takes over: the
  * pairs of an empm__logs_swap; w->n is -1 if there is no room for them. */
-typedef union empm__pairs {
-    struct cmsghdr head;               /* for its alignment */
-    char           room[CMSG_SPACE(sizeof ((empm__logs_swap *)0)->fd)];
-} empm__pairs;
-
 static ssize_t empm__orders_read(int fd, unsigned char *byte,
                                  empm__logs_swap *w)
 {
-    struct msghdr m;
-    struct iovec v;
-    empm__pairs pairs;
-    ssize_t r;
-    int i, n = 0;
-    v.iov_base = byte;
-    v.iov_len = 1;
-    memset(&m, 0, sizeof m);
-    m.msg_iov = &v;
-    m.msg_iovlen = 1;
-    m.msg_control = pairs.room;
-    m.msg_controllen = sizeof pairs.room;
-    r = recvmsg(fd, &m, MSG_CMSG_CLOEXEC);
-    if (r > 0 && m.msg_controllen >= CMSG_LEN(sizeof w->fd[0]) &&
-        pairs.head.cmsg_type == SCM_RIGHTS) {
-        const size_t got = empm__min(pairs.head.cmsg_len - CMSG_LEN(0),
-                                     sizeof w->fd);
-        memcpy(w->fd, CMSG_DATA(&pairs.head), got);
-        n = (int)(got / sizeof w->fd[0]);
-    }
+    size_t n, i;
+    int flags = 0;
+    const ssize_t r = empm__fd_receive(fd, byte, 1, w->fd,
+                                       sizeof w->fd / sizeof w->fd[0], &n,
+                                       &flags);
     for (i = 0; i < n; i++)
         empm__fd_flags(w->fd[i], 0);
-    w->n = n / 2;
-    if (r > 0 && (m.msg_flags & MSG_CTRUNC)) {   /* no room for all of them */
+    w->n = (int)(n / 2);
+    if (r > 0 && (flags & MSG_CTRUNC)) {         /* no room for all of them */
         while (n > 0)
             close(w->fd[--n]);
         w->n = -1;
@@ -21291,32 +21951,16 @@ static void empm__reload_commit(empm__parent *p)
 /* Opens the logs anew. Children may have no right to do so: they get ours. */
 static void empm__parent_reopen(empm__parent *p)
 {
-    struct msghdr m;
-    struct iovec v;
-    empm__pairs pairs;
     empm__logs_swap w;
-    size_t bytes;
     int i, r;
     w.n = 0;
     r = empm__logs_swap_open(p->now.s, &w);
     if (p->next.s != NULL && empm__logs_swap_open(p->next.s, &w) < 0)
         r = EMPM_ESYS;
-    bytes = (size_t)w.n * 2 * sizeof w.fd[0];
-    memset(&m, 0, sizeof m);
-    memset(&pairs, 0, sizeof pairs);
-    v.iov_base = (void *)(uintptr_t)"l";
-    v.iov_len = 1;
-    m.msg_iov = &v;
-    m.msg_iovlen = 1;
-    m.msg_control = pairs.room;
-    m.msg_controllen = (socklen_t)CMSG_SPACE(bytes);
-    pairs.head.cmsg_level = SOL_SOCKET;
-    pairs.head.cmsg_type = SCM_RIGHTS;
-    pairs.head.cmsg_len = (socklen_t)CMSG_LEN(bytes);
-    memcpy(CMSG_DATA(&pairs.head), w.fd, bytes);
     for (i = 0; i < p->slots && w.n > 0; i++)
-        if (p->children[i].pid != 0 && sendmsg(p->children[i].control, &m,
-                                               MSG_NOSIGNAL) < 0)
+        if (p->children[i].pid != 0 &&
+            empm__fd_send(p->children[i].control, "l", 1, w.fd,
+                          (size_t)w.n * 2, 0) < 0)
             empm__log(p->now.cfg, EMPM_LOG_ERROR, 5045, "child %ld keeps its "
                       "old logs: %s", (long)p->children[i].pid,
                       strerror(errno));

@@ -3159,82 +3159,6 @@ static int stands_in(const char *p, const char *end, const char *name)
     return 0;
 }
 
-/* Is the name of a place there? ">>score" is a section of the header, `text`;
- * "conn.keep_alive" a test; "README.md" a file. */
-static int place_is_there(const char *text, const char *tests,
-                          const char *place, const char *name)
-{
-    const char *p, *end;
-    char mark[80], *file;
-    int there;
-
-    if (strncmp(place, ">>", 2) == 0) {
-        snprintf(mark, sizeof mark, "\n * %s -- ", place);
-        if ((p = strstr(text, mark)) == NULL)
-            return 0;
-        end = strstr(p + 1, "\n * >>");
-        return stands_in(p + strlen(mark), end ? end : p + strlen(p), name);
-    }
-    if ((file = slurp_path(place)) != NULL && *file != 0) {
-        there = stands_in(file + 1, file + strlen(file), name);
-        free(file);
-        return there;
-    }
-    free(file);
-    if ((p = strchr(place, '.')) == NULL)
-        return 0;
-    snprintf(mark, sizeof mark, "(%.*s, %s", (int)(p - place), place, p + 1);
-    return (p = strstr(tests, mark)) != NULL &&
-           strchr(",)", p[strlen(mark)]) != NULL;
-}
-
-/* A line "N PLACE NAME ..." of a checklist in >>map names a place that there
- * is; the numbers of a list count from 1; and README has a row for each list,
- * and no other. */
-TEST(map, every_place_is_there)
-{
-    char *text = slurp_path("eventmpm.h"), *tests, *readme, *rows, *p, *end;
-    char what[32], place[64], name[64];
-    int n, next = 0, lists = 0, places = 0, row = 0;
-
-    tests = slurp_path("test_eventmpm.c");
-    readme = slurp_path("README.md");
-    p = strstr(text, "\n *   new directive\n");
-    end = p != NULL ? strstr(p, "\n *\n") : NULL;
-    rows = strstr(readme, "\n## Changing it\n");
-    if (!CHECK(end != NULL && rows != NULL))
-        end = p = rows = text;
-    for (; p < end; p += 1 + strcspn(p + 1, "\n")) {
-        int at = 0;
-        if (sscanf(p, "\n *   new %31[^\n]", what) == 1) {
-            context("new %s", what);
-            CHECK(next != 1);               /* the list before has lines */
-            lists++, next = 1;
-            snprintf(name, sizeof name, "\n| %s |", what);
-            CHECK(strstr(rows, name) != NULL);
-        } else if (sscanf(p, "\n *     %d %63s %63s%n", &n, place, name,
-                          &at) == 3 && at > 0) {
-            context("new %s: %d %s %s", what, n, place, name);
-            CHECK_INT(n, next++);
-            CHECK(place_is_there(text, tests, place, name));
-            places++;
-        }
-    }
-    no_context();
-    for (p = rows; (p = strstr(p, "\n| ")) != NULL && p < strstr(rows + 1,
-         "\n## "); p++)
-        row++;
-    CHECK_INT(row, lists + 1);              /* and the row of headings */
-    CHECK_INT(lists, 9);
-    CHECK(places > 30);
-    CHECK(!place_is_there(text, tests, ">>score", "empm__no_such"));
-    CHECK(!place_is_there(text, tests, ">>nowhere", "empm__score"));
-    CHECK(!place_is_there(text, tests, "map.every_place_is", "x"));
-    free(text);
-    free(tests);
-    free(readme);
-}
-
 /* The picture of states in >>map has each of them. */
 TEST(map, the_picture_names_every_state)
 {
@@ -4102,6 +4026,85 @@ static int unknown_names(const char *p, const char *end, int quoted)
         }
     }
     return found;
+}
+
+/* Does the text of a section of the header have this word? */
+static int section_has(const char *text, const char *section, const char *word)
+{
+    char head[80];
+    const char *at, *end;
+    snprintf(head, sizeof head, "\n * >>%s -- ", section);
+    at = strstr(text, head);
+    if (at == NULL)
+        return 0;
+    end = strstr(at + 5, "\n * >>");
+    at = strstr(at, word);
+    return at != NULL && (end == NULL || at < end);
+}
+
+static int test_exists(const char *name)
+{
+    char full[120];
+    const test *x;
+    for (x = tests_first; x != NULL; x = x->next) {
+        snprintf(full, sizeof full, "%s.%s", x->section, x->name);
+        if (strcmp(full, name) == 0)
+            return 1;
+    }
+    return 0;
+}
+
+/* The checklists of >>map name places and tests that exist: "NAME in >>SECTION"
+ * stands there, and "test SECTION.NAME" is one of these. */
+TEST(config, the_map_leads_to_what_there_is)
+{
+    char *text = slurp_path("eventmpm.h"), list[8192] = "";
+    const char *at = strstr(text, "\n * To add something,"), *end, *p;
+    size_t n = 0;
+    int places = 0, tests = 0;
+
+    end = at != NULL ? strstr(at, "\n * Five calls") : NULL;
+    if (!CHECK(end != NULL)) {
+        free(text);
+        return;
+    }
+    for (p = at; p < end && n + 1 < sizeof list; p++)    /* one line of it */
+        if (*p != '\n')
+            list[n++] = *p;
+        else
+            for (list[n++] = ' '; strchr(" *", p[1]) != NULL; p++)
+                ;
+    for (p = list; (p = strstr(p, " in >>")) != NULL; p += 6) {
+        char name[80], section[80];
+        const char *from = p;
+        size_t k;
+        while (from > list && (isalnum((unsigned char)from[-1]) ||
+                               from[-1] == '_'))
+            from--;
+        snprintf(name, sizeof name, "%.*s", (int)(p - from), from);
+        k = strspn(p + 6, "abcdefghijklmnopqrstuvwxyz-");
+        snprintf(section, sizeof section, "%.*s", (int)k, p + 6);
+        context("%s in >>%s", name, section);
+        if (strncmp(name, "empm", 4) == 0 || strncmp(name, "EMPM", 4) == 0) {
+            CHECK(section_has(text, section, name));
+            places++;
+        } else
+            CHECK(section_has(text, section, ""));
+    }
+    for (p = list; (p = strstr(p, "est ")) != NULL; p += 4) {
+        char name[80];
+        snprintf(name, sizeof name, "%.*s",
+                 (int)strspn(p + 4, "abcdefghijklmnopqrstuvwxyz_."), p + 4);
+        if (name[0] != '\0' && name[strlen(name) - 1] == '.')
+            name[strlen(name) - 1] = '\0';
+        if (strchr(name, '.') == NULL)
+            continue;
+        context("test %s", name);
+        CHECK(test_exists(name));
+        tests++;
+    }
+    CHECK(places >= 8 && tests >= 6);
+    free(text);
 }
 
 /* README and manual name directives that there are; a row of a table whose
@@ -6045,6 +6048,184 @@ TEST(handover, the_slab_gives_each_record_once)
     empm__slab_free(&sl);
 }
 
+/* --- a second descriptor ---------------------------------------------------
+ *
+ * No request waits for one yet, so the first step of a connection does: its
+ * first byte opens it, and from then on it copies what it is told to, with one
+ * wait for each EAGAIN, until that ends. Then it answers with how much it was.
+ */
+
+static struct second {
+    int fd[2];                       /* a pipe */
+    int writes;                      /* its side: it fills the pipe, or reads */
+    int begun, waits, runs;          /* atomic */
+    int one_by_one;                  /* atomic: an event comes alone */
+    int got, sticky, again;
+} sec;
+
+static enum empm__state sec_step(empm__worker *w, empm__conn *c,
+                                 empm__wait *wait)
+{
+    static char block[4096];
+    empm__poller *p = &w->engine->poller;
+    const uint32_t ready = sec.writes ? EMPM__READY_AUX_OUT
+                                      : EMPM__READY_AUX_IN;
+    const int fd = sec.fd[sec.writes];
+    char text[20];
+    ssize_t n;
+    int len;
+
+    add_int(&sec.runs, 1);
+    c->why = 0;
+    sec.sticky |= empm__conn_noted(c, EMPM__STICKY);
+    if (get_int(&sec.one_by_one)) {  /* poll(): an owned one is not looked at */
+        nap(2);
+        sec.again |= empm__conn_noted(c, ready);
+    }
+    if (!get_int(&sec.begun)) {
+        CHECK_INT(empm__poller_aux_add(p, c, w->index, fd), EMPM_OK);
+        set_int(&sec.begun, 1);
+    }
+    for (;;) {
+        empm__conn_clear(c, ready);
+        n = sec.writes ? write(fd, block, sizeof block)
+                       : read(fd, block, 7);
+        if (n <= 0)
+            break;
+        sec.got += (int)n;
+    }
+    if (n < 0 && errno == EAGAIN) {
+        wait->want = EMPM__WANT(ready);
+        wait->deadline_ms = empm__time_after(empm__now_ms(), 60000);
+        add_int(&sec.waits, 1);
+        return EMPM__HANDSHAKE;
+    }
+    empm__poller_aux_remove(p, c, fd);
+    CHECK(!empm__conn_noted(c, EMPM__READY_AUX));
+    len = snprintf(text, sizeof text, "%d.", sec.got);
+    CHECK_INT(send(c->fd, text, (size_t)len, MSG_NOSIGNAL), len);
+    return EMPM__CLOSED;
+}
+
+static int sec_child_start(empm_server *s, void *user)
+{
+    (void)user;
+    s->read_proxy = sec_step;
+    return 0;
+}
+
+/* Connects, and waits until the step waits. 0: it does not. */
+static int sec_up(fixture *f, client *c, int writes)
+{
+    fx_init(f);
+    f->forked = 0;
+    f->options = " proxy";           /* so that there is a first step */
+    f->cfg.on_child_start = sec_child_start;
+    memset(&sec, 0, sizeof sec);
+    sec.writes = writes;
+    if (!CHECK_INT(empm__fd_pipe(sec.fd, 1), 0)) {
+        fx_close_files(f);
+        return 0;
+    }
+    if (!fx_up(f))
+        return 0;
+    cl_open(c, f);
+    cl_puts(c, "x");
+    CHECK_SOON(get_int(&sec.waits) > 0, 3000);
+    return 1;
+}
+
+static void sec_down(fixture *f, client *c)
+{
+    char byte;
+
+    CHECK(cl_readable(c, PATIENCE) && recv(c->fd, &byte, 1, 0) <= 0);
+    cl_close(c);
+    fx_down(f);
+    close(sec.fd[sec.writes]);
+    CHECK_INT(sec.sticky, 0);
+    CHECK_INT(sec.again, 0);
+}
+
+static int sec_answer(client *c)
+{
+    char text[20];
+    int n = 0;
+
+    while (n < 19 && cl_readable(c, PATIENCE) &&
+           recv(c->fd, text + n, 1, 0) == 1 && text[n] != '.')
+        n++;
+    text[n] = 0;
+    return atoi(text);
+}
+
+/* A record that waits for its second descriptor is woken by that alone, once
+ * for each thing that happens there; its end is no hang-up of the client. */
+TEST(handover, the_second_descriptor_wakes)
+{
+    fixture f;
+    client c;
+    int i;
+
+    if (!sec_up(&f, &c, 0))
+        return;
+    set_int(&sec.one_by_one, 1);
+    cl_puts(&c, "y");                /* not wanted: kept */
+    for (i = 2; i < 6; i++) {
+        const int runs = get_int(&sec.runs);
+        CHECK_INT(runs, i - 1);
+        CHECK_INT(write(sec.fd[1], "12345678", 8), 8);
+        CHECK_SOON(get_int(&sec.waits) == i, 3000);
+    }
+    set_int(&sec.one_by_one, 0);
+    CHECK_INT(write(sec.fd[1], "12345678", 8), 8);
+    close(sec.fd[1]);                /* data and end may come as one event */
+    CHECK_INT(sec_answer(&c), 5 * 8);
+    sec_down(&f, &c);
+}
+
+/* No event is lost while the owner reads: what comes between its clearing of
+ * the bit and its release makes the release fail. */
+TEST(handover, the_second_descriptor_loses_nothing)
+{
+    fixture f;
+    client c;
+    int i;
+
+    if (!sec_up(&f, &c, 0))
+        return;
+    for (i = 0; i < 20000; i++)
+        if (write(sec.fd[1], "x", 1) != 1)
+            nap(1), i--;             /* full */
+    close(sec.fd[1]);
+    CHECK_INT(sec_answer(&c), 20000);
+    sec_down(&f, &c);
+}
+
+/* A full second descriptor is waited for, too; one whose reader has gone is
+ * ready, and the owner learns it from write(). */
+TEST(handover, the_second_descriptor_has_room_again)
+{
+    static char block[65536];
+    fixture f;
+    client c;
+    ssize_t n;
+    int got = 0, runs, answer;
+
+    if (!sec_up(&f, &c, 1))
+        return;
+    runs = get_int(&sec.runs);
+    n = read(sec.fd[0], block, sizeof block);
+    CHECK(n > 0);
+    CHECK_SOON(get_int(&sec.runs) > runs, 3000);
+    got = (int)n;
+    CHECK_SOON(get_int(&sec.waits) == get_int(&sec.runs), 3000);
+    close(sec.fd[0]);
+    answer = sec_answer(&c);
+    CHECK(answer > got);
+    sec_down(&f, &c);
+}
+
 /* ---------------------------------------------------------------------------
  * >>transport -- another transport than plain bytes
  *
@@ -6361,6 +6542,8 @@ TEST(transport, one_that_does_all_it_may)
  * Shape, by -D: N records, CONNS connections that come, BYTES that each sends,
  * BUF the size of a read, RESUMES calls with a used ticket.  POLL: the poll()
  * form, else epoll.  SUSPEND: handlers suspend.  RESET: RST and soft errors.
+ * AUX: a suspended one waits for a second descriptor, too, on which PIECES come
+ * and then the end; NORESUME: and nobody resumes it.
  * FORK: a child keeps closed sockets registered.  LAZY: retiring wakes only a
  * listener without a free record.  TIME: clock and wheel; else the deadline is
  * due at any moment, once (NODUE: never).
@@ -6371,7 +6554,8 @@ TEST(transport, one_that_does_all_it_may)
  * Not here: EPOLLOUT (as IN), STOP and the gate (as RESUME and the inbox).
  *
  * Rules, by number: 1 offer, 2 release, 3 clear before I/O, 4 post, 5 drain the
- * inbox, 6 retire, 7 suspend, 8 resume, 9 the wheel, 10 sleep, 12 poll().
+ * inbox, 6 retire, 7 suspend, 8 resume, 9 the wheel, 10 sleep, 12 poll(), 13 a
+ * second descriptor.
  *
  * Properties, by name:
  *   P1  never two owners            own[] changes hands only as asserted
@@ -6382,6 +6566,8 @@ TEST(transport, one_that_does_all_it_may)
  *       no livelock                 the system is finite: ANY cycle is one
  *                                   (-DNP, ./pan -l, no fairness needed)
  *   P6  no deadline is missed       quiet: place <= deadline
+ *   P7  two sources are two         a second descriptor notes no bit of the
+ *                                   client's; quiet: nothing on it is unread
  *
  * -DMUT_X breaks the rule X, to prove that the check can fail:
  *
@@ -6417,6 +6603,12 @@ TEST(transport, one_that_does_all_it_may)
  *   HUP_NOT_CLEARED         livelock: a soft error's HUP
  *   WANT_RDHUP_AGAIN        livelock: RDHUP is sticky
  *   PAUSED_TOO_LATE         LAZY: paused is set before sleeping
+ *   AUX_CLEAR_AFTER_READ    13: clear AUX before the read
+ *   AUX_SHORT_READ          13: wait after EAGAIN only, as nothing is sticky
+ *   AUX_UNMARKED            13: its events are marked as its own
+ *   AUX_HUP_IS_HUP          13: its end is AUX, not the client's hang-up
+ *   AUX_NOT_WANTED          13: release wants AUX, or an event is only kept
+ *   AUX_NOT_ARMED           12, 13: poll(): both descriptors are in the set
  *   NOBODY_LISTENS          QUEUE: who leaves wakes somebody to listen
  *   STANDBY_NOT_WOKEN       QUEUE: the listener's end wakes the standby
  *   EMPTY_FIRST             QUEUE: listen when the batch is taken, not the
@@ -6447,6 +6639,17 @@ TEST(transport, one_that_does_all_it_may)
  *   ok   live -DRESET -DCONNS=1
  *   ok   live -DSUSPEND -DCONNS=1
  *   ok   live -DN=2 -DNODUE
+ *   ok   safe -DAUX -DCONNS=1 -DNODUE -DPIECES=0
+ *   ok   safe -DAUX -DNORESUME -DNODUE
+ *   ok   safe -DAUX -DNORESUME -DCONNS=1
+ *   ok   safe -DAUX -DNORESUME -DCONNS=1 -DPOLL
+ *   ok   live -DAUX -DNORESUME -DCONNS=1 -DNODUE
+ *   FAIL safe -DAUX -DNORESUME -DCONNS=1 -DMUT_AUX_CLEAR_AFTER_READ
+ *   FAIL safe -DAUX -DNORESUME -DCONNS=1 -DMUT_AUX_SHORT_READ
+ *   FAIL safe -DAUX -DNORESUME -DCONNS=1 -DMUT_AUX_UNMARKED
+ *   FAIL safe -DAUX -DNORESUME -DCONNS=1 -DMUT_AUX_HUP_IS_HUP
+ *   FAIL safe -DAUX -DNORESUME -DCONNS=1 -DMUT_AUX_NOT_WANTED
+ *   FAIL safe -DAUX -DNORESUME -DCONNS=1 -DMUT_AUX_NOT_ARMED -DPOLL
  *   FAIL safe -DMUT_CLEAR_AFTER_READ -DBYTES=2
  *   FAIL safe -DMUT_SHORT_READ_IGNORES_FIN
  *   FAIL safe -DMUT_FIN_CHECK_BEFORE_CLEAR
@@ -6509,6 +6712,9 @@ TEST(transport, one_that_does_all_it_may)
 #endif
 #ifndef RESUMES
 #define RESUMES 0
+#endif
+#ifndef PIECES
+#define PIECES 1
 #endif
 #ifndef TMAX
 #define TMAX 6                      /* the end of time */
@@ -6914,6 +7120,16 @@ init
 #else
 
 /* The word.  WANT_x is READY_x << 5; TIMEOUT and HUP are always wanted. */
+#ifdef AUX
+#define SUSPEND 1
+#define WORD    int
+#define R_AUX   32768
+#define W_AUX   (ON(MUT_AUX_NOT_WANTED) -> 0 : 1048576)
+#else
+#define WORD    short
+#define R_AUX   0
+#define W_AUX   0
+#endif
 #define OWNED   1
 #define POSTED  2
 #define RETIRED 4
@@ -6922,7 +7138,7 @@ init
 #define R_RES   32
 #define R_HUP   64
 #define R_TMO   128
-#define READY   248
+#define READY   (248 | R_AUX)
 #define W_IN    256
 #define W_RDHUP 512
 #define W_RES   1024
@@ -6930,22 +7146,31 @@ init
 #define gen(s)  ((ON(MUT_NO_WORD_GEN) -> 0 : s) * 2048)
 #define STICKY  (ON(MUT_RDHUP_NOT_STICKY) -> R_HUP : R_RDHUP | R_HUP)
 #define wanted(w) (((w) & (R_TMO | R_HUP)) || \
-                   ((w) & ((w) >> 5) & (R_IN | R_RDHUP | R_RES)))
+                   ((w) & ((w) >> 5) & (R_IN | R_RDHUP | R_RES | R_AUX)))
 
 /* The records: what many touch, the owner's fields, the listener's fields. */
-short w[N]; byte serial[N], next[N], dl[N], head; bool sleeping, efd, paused;
-byte why[N], st[N];
+WORD w[N]; byte serial[N], next[N], dl[N], head; bool sleeping, efd, paused;
+WORD why[N]; byte st[N];
 byte gen32[N], place[N]; bool isfree[N] = 1;
 #define FRESH 0                     /* st: the handler may suspend */
 #define SUSP  1                     /* has suspended */
 #define DONE  2                     /* has been resumed */
 chan queue = [N] of { byte };
-chan batch = [2 * N] of { byte, byte, byte };       /* record, gen32, bits */
+chan batch = [3 * N] of { byte, byte, WORD };       /* record, gen32, bits */
 
 /* The world: sockets, ready list (POLL: armed events), what is due, clock. */
 byte rx[N], sent[N], fin[N], err[N], ep[N], tmo[N], zombie[N], ticket[N];
 bool open[N], zhot[N];
 byte came, backlog, now;            /* fin: 1 FIN, 2 RST */
+#ifdef AUX
+byte arx[N], asent[N]; bool aopen[N], afin[N], aep[N];  /* the second one */
+#define amask(c) (arx[c] || afin[c])
+#define ahot(c)  (aep[c] && (!ON(POLL) || amask(c)))
+#define P7(c) (own[c] != WAIT || st[c] != SUSP || !amask(c))
+#else
+#define ahot(c) 0
+#define P7(c) 1
+#endif
 
 /* Ghosts: the owner; on the inbox; serial of the live suspension; a resume of
  * it was OK; the listener is in epoll_wait(); calls and posts under way. */
@@ -6969,6 +7194,7 @@ byte own[N], live[N], posting; bool onbox[N], rok[N], lblock, rbusy;
 #define all_in_use (!isfree[0] && !isfree[LAST])
 #define acceptable (backlog && !all_in_use)
 #define WAKE (efd || hot(0) || hot(LAST) || zhot[0] || zhot[LAST] || \
+              ahot(0) || ahot(LAST) || \
               due(0, now) || due(LAST, now) || acceptable)
 #define rests(c) (own[c] == FREE || own[c] == WAIT || own[c] == DEAD)
 #define QUIET (lblock && !WAKE && !posting && !rbusy && rests(0) && rests(LAST))
@@ -6982,7 +7208,8 @@ byte own[N], live[N], posting; bool onbox[N], rok[N], lblock, rbusy;
 #define check                                                     \
     assert(!QUIET || (P2(0) && P2(LAST) && (ON(LAZY) || !head))); \
     assert(!QUIET || (P5(0) && P5(LAST)));                        \
-    assert(!QUIET || (P6(0) && P6(LAST)))
+    assert(!QUIET || (P6(0) && P6(LAST)));                        \
+    assert(!QUIET || (P7(0) && P7(LAST)))
 
 inline wake_if_sleeping(lazily, done)
 {
@@ -7026,11 +7253,19 @@ inline new_serial(c)                /* rule 7: a suspension begins or ends */
         live[c] = 0; rok[c] = 0 }
 }
 
+#ifdef AUX
+inline close_aux(c)                 /* rule 13: the owner; in a d_step */
+{
+    aopen[c] = 0; arx[c] = 0; asent[c] = 0; afin[c] = 0; aep[c] = 0
+}
+#endif
+
 inline close_fd(c)
 {
     d_step { assert(own[c] == me);                          /* P1 P3 */
         open[c] = 0; rx[c] = 0; fin[c] = 0; sent[c] = 0; err[c] = 0;
         ep[c] = 0; tmo[c] = 0; st[c] = 0;
+        WHEN(AUX, close_aux(c);)
         zombie[c] = (ON(FORK) -> gen32[c] + 1 : 0) }
 }
 
@@ -7060,7 +7295,9 @@ inline offer(c, bits)               /* rule 1: the listener alone */
             v = v & READY; why[c] = v;
             assert(own[c] == WAIT); own[c] = LIS;           /* P1 P3 */
             assert(!(v & R_RES) || live[c]);                /* P4 */
+            assert(!(v & R_HUP) || ON(RESET));              /* P7 */
             ep[c] = (ON(POLL) -> 0 : ep[c]);
+            WHEN(AUX, aep[c] = (ON(POLL) -> 0 : aep[c]);)
             IF(ON(TIME) && place[c] > lnow + H && !ON(MUT_LATE_PLACE),
                place[c] = lnow + H)                         /* rule 9 */
         fi
@@ -7074,7 +7311,7 @@ inline offer(c, bits)               /* rule 1: the listener alone */
 
 active proctype Listener()
 {
-    byte c, h, g, old, lnow; short v; byte me = LIS;
+    byte c, h, g, old, lnow; WORD v; byte me = LIS;
 
 loop:                                                       /* rule 5 */
     atomic { h = head; head = 0 }
@@ -7095,7 +7332,9 @@ loop:                                                       /* rule 5 */
             WHEN(TIME, IF(dl[c] < place[c], place[c] = dl[c]);)
             offer(c, 0);
             WHEN(POLL, d_step { IF(!(w[c] & OWNED), assert(own[c] == WAIT);
-                ep[c] = ((w[c] >> 5) & (R_IN | R_RDHUP)) | R_HUP) })
+                ep[c] = ((w[c] >> 5) & (R_IN | R_RDHUP)) | R_HUP;
+                WHEN(AUX, aep[c] = ((w[c] >> 5) & R_AUX) &&
+                                   !ON(MUT_AUX_NOT_ARMED))) })
         fi;
         WHEN(MUT_CLEAR_POSTED_LATE, w[c] = w[c] & ~POSTED;)
         d_step { v = 0; c = 0 }
@@ -7115,6 +7354,10 @@ loop:                                                       /* rule 5 */
             ep[c] = (ON(POLL) -> ep[c] : 0);
             err[c] = (err[c] == 1 -> 2 : err[c]);
             IF(v, batch ! c, gen32[c], v));
+        WHEN(AUX, IF(ahot(c), aep[c] = 0;
+            v = (ON(MUT_AUX_UNMARKED) -> R_IN : R_AUX);
+            IF(ON(MUT_AUX_HUP_IS_HUP) && afin[c], v = R_IN | R_HUP);
+            batch ! c, gen32[c], v);)
         IF(zhot[c], batch ! c, zombie[c] - 1, R_IN | R_RDHUP | R_HUP;
             zhot[c] = 0; zombie[c] = 0);
         v = 0; c++ }
@@ -7155,14 +7398,14 @@ loop:                                                       /* rule 5 */
 
 proctype Worker(byte me)
 {
-    byte c, n, old, t, d; short want, clr;
+    byte c, n, old, t, d; WORD want, clr;
 
 sleep:
     atomic { c = 0; n = 0; t = 0; d = 0; want = 0; clr = 0 }
     atomic { queue ? c; assert(own[c] == QUEUED); own[c] = me;      /* P1 */
-        n = why[c]; why[c] = 0 }
+        n = why[c] & 255; why[c] = 0 }
     if
-    :: st[c] == SUSP -> goto resumed
+    :: st[c] == SUSP -> goto woken
     :: st[c] != SUSP && (n & R_TMO) -> goto closing
     :: else
     fi;
@@ -7195,7 +7438,10 @@ reading:                                                    /* rule 3 */
 suspend:                                                    /* rule 7 */
     new_serial(c);
     d_step { st[c] = SUSP; live[c] = serial[c]; ticket[c] = serial[c] }
-    want = W_RES | (w[c] & R_RDHUP && !ON(MUT_WANT_RDHUP_AGAIN) -> 0 : W_RDHUP);
+    WHEN(AUX, d_step { aopen[c] = 1; aep[c] = !ON(POLL) };) /* ADD looks */
+suspended:
+    want = W_RES | W_AUX |
+           (w[c] & R_RDHUP && !ON(MUT_WANT_RDHUP_AGAIN) -> 0 : W_RDHUP);
 
 park:                                                       /* rules 2, 9 */
     WHEN(MUT_POST_BEFORE_RELEASE, post(c, 0, 0);)
@@ -7213,7 +7459,7 @@ park:                                                       /* rules 2, 9 */
            posting = posting + POST_MAY) }
     if
     :: !n && st[c] == SUSP -> WHEN(MUT_WANT_RDHUP_AGAIN, goto park;)
-        goto resumed
+        goto woken
     :: !n && st[c] != SUSP -> goto reading
     :: else
     fi;
@@ -7228,7 +7474,24 @@ park:                                                       /* rules 2, 9 */
 #endif
     goto sleep;
 
-resumed:                            /* resumed, timed out or gone: run fn */
+woken:
+#ifdef AUX
+    d = ((n | w[c]) & (R_RES | R_HUP | R_TMO)) != 0;    /* it ends anyway */
+    n = 0;
+aux_reading:
+    skip;                                                   /* rule 13 */
+    UNLESS(MUT_AUX_CLEAR_AFTER_READ, w[c] = w[c] & ~R_AUX;)
+    d_step { assert(own[c] == me && aopen[c]);              /* P1 P3 */
+        n = arx[c]; arx[c] = 0; t = (!n && afin[c]) }
+    WHEN(MUT_AUX_CLEAR_AFTER_READ, w[c] = w[c] & ~R_AUX;)
+    if
+    :: n && !ON(MUT_AUX_SHORT_READ) -> goto aux_reading
+    :: !t && !(n && !ON(MUT_AUX_SHORT_READ)) && !d -> n = 0; goto suspended
+    :: else -> n = 0; t = 0; d = 0; d_step { close_aux(c) }
+    fi;
+#endif
+
+    /* resumed, timed out or gone, or all of AUX is read: run fn */
     new_serial(c);
     st[c] = DONE;
     WHEN(MUT_DRAINED_ACROSS_PARK, want = W_IN; goto park;)
@@ -7241,7 +7504,7 @@ closing:
 
 proctype Resumer()                  /* rule 8 */
 {
-    byte c, s, old, calls; short v;
+    byte c, s, old, calls; WORD v;
 
 next_call:                          /* with a new ticket, or again with it */
     if
@@ -7274,6 +7537,12 @@ proctype World(byte c)              /* all that happens from outside */
     :: d_step { open[c] && !fin[c] && sent[c] < BYTES -> check;
         rx[c]++; sent[c]++; edge(c) }
     :: d_step { open[c] && !fin[c] -> check; fin[c] = 1; edge(c) }
+#ifdef AUX
+    :: d_step { aopen[c] && !afin[c] && asent[c] < PIECES -> check;
+        arx[c]++; asent[c]++; aep[c] = aep[c] || !ON(POLL) }
+    :: d_step { aopen[c] && !afin[c] -> check; afin[c] = 1;
+        aep[c] = aep[c] || !ON(POLL) }
+#endif
     :: d_step { ON(RESET) && open[c] && fin[c] < 2 -> check; fin[c] = 2;
         edge(c) }
     :: d_step { ON(RESET) && open[c] && !err[c] -> check; err[c] = 1; edge(c) }
@@ -7286,7 +7555,7 @@ init
 {
     atomic { run Worker(1); run Worker(2); run World(0);
         IF(N > 1, run World(1));
-        WHEN(SUSPEND, run Resumer();)
+        WHEN(SUSPEND, UNLESS(NORESUME, run Resumer();))
     }
 }
 #endif /* MOVE, QUEUE */
@@ -12891,8 +13160,12 @@ TEST(access, table_of_letters)
     cfg.routes = routes;
     cfg.custom_log[0] = format;
     for (i = 33; i < 127; i++) {
+        size_t k;
+        for (k = 0; k + 1 < EMPM__COUNT(empm__letters) &&
+                    empm__letters[k].letter != (char)i; k++)
+            ;
         snprintf(format, sizeof format, "x %%%s%c",
-                 strchr("ioCen", i) != NULL ? "{x}" : "", i);
+                 empm__letters[k].braces == EMPM__BRACES_NAME ? "{x}" : "", i);
         if (strchr("!,<>{\"\\", i) != NULL || (i >= '0' && i <= '9'))
             continue;                /* what stands before a letter */
         context("%s", format);
@@ -16656,6 +16929,40 @@ LIVE(status, auto_is_what_scrapers_of_apache_read)
     fx_down(&f);
 }
 
+/* A counter of the list stands in ?json, in ?prometheus with its help and its
+ * type, and in ?auto under its key, if Apache has no line for it. */
+TEST(status, every_counter_is_told_everywhere)
+{
+#define TOLD(type, field, name, key, is_time, help) { name, key, help },
+    static const struct { const char *name, *key, *help; } rows[] = {
+        EMPM__COUNTER_LIST(TOLD, TOLD)
+    };
+#undef TOLD
+    char *text[3], line[300];
+    fixture f;
+    int i;
+    status_init(&f);
+    if (!fx_up(&f))
+        return;
+    text[0] = status_page(&f, "/server-status?json", "application/json");
+    text[1] = status_page(&f, "/metrics",
+                          "text/plain; version=0.0.4; charset=utf-8");
+    text[2] = status_auto(&f);
+    EACH(rows, i) {
+        context("%s", rows[i].name);
+        snprintf(line, sizeof line, "\n\"%s\":", rows[i].name);
+        CHECK(strstr(text[0], line) != NULL);
+        snprintf(line, sizeof line, "# HELP eventmpm_%s %s\n# TYPE eventmpm_%s "
+                 "counter\neventmpm_%s ", rows[i].name, rows[i].help,
+                 rows[i].name, rows[i].name);
+        CHECK(strstr(text[1], line) != NULL);
+        CHECK(rows[i].key == NULL || auto_number(text[2], rows[i].key) >= 0);
+    }
+    for (i = 0; i < 3; i++)
+        free(text[i]);
+    fx_down(&f);
+}
+
 /* Every request is counted once, whether a handler or the server has answered
  * it. */
 LIVE(status, totals_are_the_requests_made)
@@ -20075,9 +20382,9 @@ static void one_message(const lone_child *l, empm__move *m, uint32_t state)
     memset(m, 0, sizeof *m);
     m->version = EMPM__MOVE_VERSION;
     m->n = 1;
-    m->of[0].endpoint = empm__exchange_key(&l->s->endpoints[0]);
-    m->of[0].state = state;
-    m->of[0].left_ms = 60000;
+    m->conns[0].endpoint = empm__exchange_key(&l->s->endpoints[0]);
+    m->conns[0].state = state;
+    m->conns[0].left_ms = 60000;
 }
 
 /* A child takes over a connection from a sibling, idle or with a request, and
@@ -20094,8 +20401,8 @@ TEST(exchange, takes_what_is_right)
     for (state = 0; state < 3; state++) {
         fd = connection_pair(&c);
         one_message(&l, &m, state == 0 ? EMPM__READ_HEAD : EMPM__KEEPALIVE);
-        m.of[0].is_job = state == 2;
-        m.of[0].requests = 99;       /* MaxKeepAliveRequests is 100 */
+        m.conns[0].is_job = state == 2;
+        m.conns[0].requests = 99;       /* MaxKeepAliveRequests is 100 */
         if (state == 2)
             cl_puts(&c, GET1 "\r\n");
         CHECK_INT(empm__exchange_give(&l.s->exchange, &m, &fd), 0);
@@ -20133,47 +20440,33 @@ TEST(exchange, believes_nothing)
         case 1: m.n = 0;                              break;
         case 2: m.n = 2;                              break;
         case 3:                      /* none of that kind listens */
-            m.of[0].endpoint++;
-            m.of[0].peer.proxied = EMPM__PROXIED;
+            m.conns[0].endpoint++;
+            m.conns[0].peer.proxied = EMPM__PROXIED;
             break;
-        case 4: m.of[0].state = EMPM__HANDSHAKE;      break;
-        case 5: m.of[0].state = EMPM__HANDLE;         break;
-        case 6: m.of[0].state = 77;                   break;
+        case 4: m.conns[0].state = EMPM__HANDSHAKE;      break;
+        case 5: m.conns[0].state = EMPM__HANDLE;         break;
+        case 6: m.conns[0].state = 77;                   break;
         case 7: CHECK_INT(pipe(pair), 0);             break;
         case 8: CHECK_INT(socketpair(AF_UNIX, SOCK_DGRAM, 0, pair), 0); break;
         case 9: pair[0] = socket(AF_INET, SOCK_STREAM, 0); break;
         case 10: pair[0] = l.s->exchange.fd[0];       break;
         case 11: pair[0] = l.s->endpoints[0].fd;      break;
         case 12:                     /* numbers are bounded */
-            m.of[0].requests = m.of[0].is_job = 0xffffffffu;
-            m.of[0].left_ms = 0xfffffff0u;
+            m.conns[0].requests = m.conns[0].is_job = 0xffffffffu;
+            m.conns[0].left_ms = 0xfffffff0u;
             takes = 1;
             break;
         case 13:                     /* blocking, as it should not be */
             fcntl(fd, F_SETFL, 0);
             takes = 1;
             break;
-        case 14: m.of[0].endpoint++; takes = 1;       break;   /* respelled */
+        case 14: m.conns[0].endpoint++; takes = 1;    break;   /* respelled */
         }
         if (pair[0] >= 0)
             given = pair[0];
         if (i == 1 || i == 2) {      /* what no giver would send */
-            empm__passed p;
-            struct msghdr h;
-            struct iovec v;
-            memset(&h, 0, sizeof h);
-            memset(&p, 0, sizeof p);
-            v.iov_base = &m;
-            v.iov_len = sizeof m;
-            h.msg_iov = &v;
-            h.msg_iovlen = 1;
-            h.msg_control = p.room;
-            h.msg_controllen = (socklen_t)CMSG_SPACE(sizeof fd);
-            p.head.cmsg_level = SOL_SOCKET;
-            p.head.cmsg_type = SCM_RIGHTS;
-            p.head.cmsg_len = (socklen_t)CMSG_LEN(sizeof fd);
-            memcpy(CMSG_DATA(&p.head), &fd, sizeof fd);
-            CHECK(sendmsg(l.s->exchange.fd[1], &h, 0) > 0);
+            CHECK_INT(empm__fd_send(l.s->exchange.fd[1], &m, sizeof m, &fd, 1,
+                                    0), 0);
         } else
             CHECK_INT(empm__exchange_give(&l.s->exchange, &m, &given), 0);
         close(fd);
@@ -20244,7 +20537,7 @@ TEST(exchange, credentials_cost_no_descriptor)
         one_message(&l, &m, EMPM__KEEPALIVE);
         m.n = n;
         for (k = 0; k < n; k++) {
-            m.of[k] = m.of[0];
+            m.conns[k] = m.conns[0];
             fds[k] = connection_pair(&c[k]);
         }
         CHECK_INT(empm__exchange_give(&l.s->exchange, &m, fds), 0);
