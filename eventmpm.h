@@ -1082,7 +1082,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *                  >>letters. Test access.table_of_letters
  *   a wing         a struct empm__wing, as empm__store_wing in >>store-calls; a
  *                  row of empm__wings in >>wings; a switch in >>options
- *   an order       an enumerator beside EMPM__ORDER_PING in >>poller;
+ *   an order       an enumerator beside EMPM__ORDER_PING in >>inbox;
  *                  empm__child_tell in >>children sends it; >>attend passes it
  *                  on to empm__listener_round in >>listener
  *   a transport    a table such as empm__plain in >>transport; its session in
