@@ -1075,9 +1075,8 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   a state        a row of EMPM__STATE_LIST in >>score; a step in the table
  *                  empm__http1 in >>conn, and its lines in the picture there.
  *                  Test conn.picture_and_table_name_every_state
- *   a counter      a row of EMPM__COUNTER_LIST in >>score; an empm__bump()
- *                  where it counts. Test
- *                  status.every_counter_is_told_everywhere
+ *   a counter      a row of EMPM__COUNTER_LIST in >>score; an empm__bump().
+ *                  Test status.every_counter_is_told_everywhere
  *   a log letter   a row of empm__letters in >>access-items; a line in
  *                  >>letters. Test access.table_of_letters
  *   a wing         a struct empm__wing, as empm__store_wing in >>store-calls; a
@@ -1180,7 +1179,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   prefix wings           wings
  *   prefix signals         signals program orders
  *   prefix manager         manager program stop time process
- *   prefix attend          process watchdog program parent check
+ *   prefix attend          process watchdog program parent attend check
  *   prefix identity        identity program pid
  *   prefix generations     child parent
  *   prefix children        children generation process child parent
@@ -5880,6 +5879,26 @@ typedef struct empm__held {
     struct sockaddr_storage from;
 } empm__held;
 
+/* What a parent tells a child, a byte for each (>>attend, >>children). */
+enum empm__tell {
+    EMPM__TELL_PING     = 'w',   /* is your listener alive? */
+    EMPM__TELL_ACCEPT   = 'a',   /* it is decided that you serve */
+    EMPM__TELL_LOGS     = 'l',   /* these descriptors are your logs from here */
+    EMPM__TELL_RESTART  = 'r',   /* drain: siblings serve on */
+    EMPM__TELL_UPGRADE  = 'u',   /* drain: a new program serves on */
+    EMPM__TELL_DRAIN    = '!',   /* drain: nobody serves on */
+    EMPM__TELL_REPLACED = 'h',   /* stop: siblings serve on */
+    EMPM__TELL_STOP     = '$'    /* stop: nobody serves on */
+};
+
+/* What a child says to its parent. The scoreboard has the rest. */
+enum empm__say {
+    EMPM__SAY_HEALTHY = 'h',     /* all start hooks have returned 0 */
+    EMPM__SAY_IDLE    = 'i',     /* its idle workers have crossed their share */
+    EMPM__SAY_PAUSED  = 'p',     /* it does not accept any more */
+    EMPM__SAY_LEAVING = 'q'      /* it ends by itself */
+};
+
 typedef struct empm__engine {
     empm_server        *s;
     const empm_config  *cfg;
@@ -7312,12 +7331,11 @@ static int empm__listener_watch(empm__engine *e, int on)
 
 /* Tells the parent that something has changed: one byte, which never waits. If
  * the pipe is full, the parent is about to read it, and looks at all of us. */
-static void empm__engine_tell_parent(empm__engine *e, char what)
+static void empm__engine_tell_parent(empm__engine *e, enum empm__say what)
 {
-    if (EMPM__HAS_PARENT(e->s)) {
-        ssize_t r = write(e->s->parent_fd, &what, 1);
-        (void)r;
-    }
+    const char byte = (char)what;
+    if (EMPM__HAS_PARENT(e->s) && write(e->s->parent_fd, &byte, 1) < 0)
+        return;                      /* it has much to read: it looks anyway */
 }
 
 /* This child has stopped looking at its endpoints. If something waits there, it
@@ -7374,7 +7392,7 @@ static void empm__listener_pause(empm__engine *e, uint32_t why,
             return;
         if (empm__now_us() >= e->tell_pause_at_us) {
             e->tell_pause_at_us = empm__now_us() + 60000000u;
-            empm__engine_tell_parent(e, 'p');
+            empm__engine_tell_parent(e, EMPM__SAY_PAUSED);
         }
         idle = empm__load(&e->score->idle_workers);
         empm__engine_log(e, EMPM_LOG_ERROR, 5009, "accepting pauses: %s (%u "
@@ -8076,7 +8094,7 @@ static void empm__listener_begin_stop(empm__engine *e, empm__batch *b,
     empm__store(&e->stopping, before | (orders & (EMPM__ORDER_STOP |
                                                   EMPM__ORDER_GRACEFUL)));
     empm__store(&e->score->stopping, e->stopping);
-    empm__engine_tell_parent(e, 'q');
+    empm__engine_tell_parent(e, EMPM__SAY_LEAVING);
     empm__fence();               /* a worker that parks after this sees it */
     empm__listener_sweep(e, b, EMPM__READY_STOP, 0, 0);
     if (orders & EMPM__ORDER_STOP)
@@ -8299,7 +8317,7 @@ static void empm__listener_tell_few(empm__engine *e, uint32_t idle,
         return;
     e->told_few = !e->told_few;
     e->tell_at_us = now_us + 100000u;
-    empm__engine_tell_parent(e, 'i');
+    empm__engine_tell_parent(e, EMPM__SAY_IDLE);
 }
 
 /* The batch goes to the queue. The gate closes when nobody has had time for a
@@ -20494,6 +20512,183 @@ static void empm__parent_reap_orphans(int (*is_ours)(const void *of, pid_t pid),
     }
 }
 
+enum empm__serving { EMPM__SERVES, EMPM__DRAINS, EMPM__STOPS };
+
+/* A process that serves, as its main thread sees it. */
+typedef struct empm__attend {
+    empm_server             *s;
+    const empm__signal_set  *signals;
+    int                      control;   /* the socket of the parent's orders */
+    int                      alone;     /* there has never been a parent */
+    enum empm__serving       phase;
+    uint64_t                 delay_at_us;  /* a graceful stop begins; 0: none */
+    uint64_t                 second_at_us; /* a stop from then on is a second
+                                              one: `timeout` and make pass the
+                                              first one on twice */
+    uint64_t                 kill_at_us;   /* handlers have had their time */
+    empm__alone              self;
+} empm__attend;
+
+/* A graceful stop is asked for by a signal: a balancer gets time to look
+ * elsewhere first, if the settings give it some. Returns the order, or 0. */
+static int empm__attend_graceful(empm__attend *a)
+{
+    const int ms = a->s->cfg->graceful_shutdown_delay_ms;
+    if (a->delay_at_us != 0 || a->phase != EMPM__SERVES)
+        return 0;
+    if (ms == 0 || !a->alone)
+        return EMPM__TELL_DRAIN;
+    empm__store(&empm__score_server_at(&a->s->score)->draining, 1u);
+    a->delay_at_us = empm__now_us() + (uint64_t)ms * 1000u;
+    return 0;
+}
+
+/* What a signal means here. Returns the order that it is, or 0. */
+static int empm__attend_signal(empm__attend *a, int sig)
+{
+    if (sig == SIGWINCH || sig == a->s->cfg->graceful_stop_signal)
+        return empm__attend_graceful(a);
+    if (sig == SIGTERM || sig == SIGINT)
+        return EMPM__TELL_STOP;
+    if (a->alone && (sig == SIGHUP || sig == SIGUSR1 || sig == SIGUSR2))
+        empm__log(a->s->cfg, EMPM_LOG_WARN, 5030, "a process without children "
+                  "cannot be reloaded or upgraded: ignored (SIGURG opens the "
+                  "logs anew)");
+    else if (sig == SIGCHLD && getpid() == 1 && EMPM__WNOTHREAD != 0)
+        empm__parent_reap_orphans(NULL, NULL);
+    else if (a->alone && sig == SIGURG)
+        empm_reopen_logs(a->s);
+    return 0;
+}
+
+/* The parent has died: what runs gets a second. */
+static void empm__attend_orphaned(empm__attend *a)
+{
+    a->control = -1;
+    a->kill_at_us = empm__now_us() + 1000000u;
+    empm_stop(a->s);
+    a->phase = EMPM__STOPS;
+}
+
+/* Drains, or changes its mind on whom connections go to. */
+static void empm__attend_drain(empm__attend *a, int order)
+{
+    const empm_config *cfg = a->s->cfg;
+    empm__poller *poller = &a->s->engine.poller;
+    const int ms = empm__stop_drain_ms(cfg, order != EMPM__TELL_DRAIN);
+    if (a->phase == EMPM__STOPS)
+        return;
+    if (a->phase == EMPM__DRAINS) {
+        if (order == EMPM__TELL_DRAIN)
+            empm_stop_graceful(a->s);    /* nobody serves on, after all */
+        else if (order == EMPM__TELL_UPGRADE)
+            empm__poller_order(poller, EMPM__ORDER_GRACEFUL |
+                                           EMPM__ORDER_UPGRADE);
+        return;
+    }
+    empm__store(&a->s->engine.drain_ms, ms);
+    if (a->alone)
+        empm__store(&empm__score_server_at(&a->s->score)->draining, 1u);
+    empm__poller_order(poller, EMPM__ORDER_GRACEFUL |
+                               (order == EMPM__TELL_UPGRADE
+                                    ? EMPM__ORDER_UPGRADE
+                                : order == EMPM__TELL_RESTART
+                                    ? EMPM__ORDER_HAND_OVER : 0));
+    a->kill_at_us = empm__stop_deadline_us(cfg, 1, ms, 1000);
+    a->phase = EMPM__DRAINS;
+}
+
+/* Stops. EMPM_ETIMEDOUT: it is asked for a second time, by a signal. */
+static int empm__attend_stop(empm__attend *a, int order)
+{
+    const empm_config *cfg = a->s->cfg;
+    if (a->phase == EMPM__STOPS && a->control < 0 &&
+        empm__now_us() >= a->second_at_us) {
+        empm__log(cfg, EMPM_LOG_NOTICE, 5013, "second stop: exiting at once");
+        return EMPM_ETIMEDOUT;
+    }
+    if (order == EMPM__TELL_REPLACED)
+        empm__poller_order(&a->s->engine.poller, EMPM__ORDER_STOP |
+                                                 EMPM__ORDER_HAND_OVER);
+    else
+        empm_stop(a->s);
+    if (a->phase != EMPM__STOPS) {
+        a->second_at_us = empm__now_us() + 1000000u;
+        a->kill_at_us = empm__stop_deadline_us(cfg, 0, 0, 1000);
+        a->phase = EMPM__STOPS;
+    }
+    return EMPM_OK;
+}
+
+/* Does as it is told. EMPM_ETIMEDOUT: the process has to end at once. */
+static int empm__attend_obey(empm__attend *a, int order, empm__logs_swap *logs)
+{
+    switch (order) {
+    case EMPM__TELL_LOGS:
+        if (logs->n < 0)
+            empm__log(a->s->cfg, EMPM_LOG_ERROR, 5045, "no descriptors for "
+                      "new logs: the old files stay in use");
+        empm__logs_swap_do(a->s, logs);
+        empm__logs_swap_close(logs, 1);
+        break;
+    case EMPM__TELL_PING:
+        empm__poller_order(&a->s->engine.poller, EMPM__ORDER_PING);
+        break;
+    case EMPM__TELL_ACCEPT:
+        empm__poller_order(&a->s->engine.poller, EMPM__ORDER_ACCEPT);
+        break;
+    case EMPM__TELL_RESTART: case EMPM__TELL_UPGRADE: case EMPM__TELL_DRAIN:
+        empm__attend_drain(a, order);
+        break;
+    case EMPM__TELL_REPLACED: case EMPM__TELL_STOP:
+        return empm__attend_stop(a, order);
+    default:
+        break;
+    }
+    return EMPM_OK;
+}
+
+/* Waits for the next order, whatever it comes from, and obeys. 1: the engine
+ * has ended; EMPM_OK; EMPM_ETIMEDOUT. */
+static int empm__attend_once(empm__attend *a, int done)
+{
+    const int served = a->phase == EMPM__SERVES;
+    const uint64_t now = empm__now_us();
+    uint64_t at = empm__time_sooner(a->kill_at_us, a->delay_at_us);
+    empm__logs_swap logs;
+    int fds[3], k = -1, r, order = 0;
+    unsigned char byte = 0;
+    fds[0] = done;
+    fds[1] = a->signals->fd[0];
+    fds[2] = a->control;
+    if (a->kill_at_us != 0 && a->kill_at_us <= now) {
+        empm__log(a->s->cfg, EMPM_LOG_ERROR, 5012,
+                  "handlers still run after StopTimeout: giving up");
+        return EMPM_ETIMEDOUT;
+    }
+    if (a->alone)
+        at = empm__time_sooner(
+            at, empm__program_alone_chores(&a->self, a->s, !served));
+    if (a->delay_at_us != 0 && a->delay_at_us <= now) {
+        a->delay_at_us = 0;
+        order = EMPM__TELL_DRAIN;
+    } else
+        k = empm__orders_next_byte(fds, 3, empm__time_left_ms(at), &byte,
+                                   &logs);
+    if (k == 0)
+        return 1;
+    if (k == 1)
+        order = empm__attend_signal(a, empm__signals_meant(a->signals, byte));
+    else if (k == 2 && byte == 0)
+        empm__attend_orphaned(a);
+    else if (k == 2)
+        order = byte;
+    r = empm__attend_obey(a, order, &logs);
+    if (a->alone && served && a->phase != EMPM__SERVES)
+        empm__program_notify(a->self.manager, "STOPPING=1");
+    return r;
+}
+
 /* The main thread of a process that serves: takes orders until the engine has
  * ended. `control`: the socket of the parent's orders; or -1, and `manager`.
  * Returns EMPM_OK; EMPM_ETIMEDOUT: handlers still run, the process has to end
@@ -20501,128 +20696,22 @@ static void empm__parent_reap_orphans(int (*is_ours)(const void *of, pid_t pid),
 static int empm__program_attend(empm_server *s, const empm__signal_set *signals,
                                 int control, empm__manager *manager)
 {
-    const empm_config *cfg = s->cfg;
-    const int alone = control < 0;
-    int done[2], stopping = 0;
-    uint64_t kill_us = 0, twice_us = 0, delay_us = 0;
-    empm__alone self;
-    memset(&self, 0, sizeof self);
-    self.manager = manager;
+    empm__attend a;
+    int done[2], r = EMPM_OK;
+    memset(&a, 0, sizeof a);
+    a.s = s;
+    a.signals = signals;
+    a.control = control;
+    a.alone = control < 0;
+    a.self.manager = manager;
     if (empm__fd_pipe(done, 1) < 0)
-        return empm__program_no_pipe(cfg, "the end of the engine");
+        return empm__program_no_pipe(s->cfg, "the end of the engine");
     empm__store_rel(&s->engine.done_fd, done[1]);
     if (empm__engine_wait(&s->engine, 0) != EMPM_OK)
-        for (;;) {
-            const int stopped = stopping;
-            const uint64_t now = empm__now_us();
-            uint64_t at = empm__time_sooner(kill_us, delay_us);
-            int fds[3], k = -1, order = 0;
-            unsigned char byte = 0;
-            empm__logs_swap logs;
-            fds[0] = done[0];
-            fds[1] = signals->fd[0];
-            fds[2] = control;
-            if (kill_us != 0 && kill_us <= now) {
-                empm__log(cfg, EMPM_LOG_ERROR, 5012,
-                          "handlers still run after StopTimeout: giving up");
-                return EMPM_ETIMEDOUT;
-            }
-            if (alone)
-                at = empm__time_sooner(
-                    at, empm__program_alone_chores(&self, s, stopping));
-            if (delay_us != 0 && delay_us <= now) {
-                delay_us = 0;
-                order = '!';
-            } else
-                k = empm__orders_next_byte(fds, 3, empm__time_left_ms(at),
-                                           &byte, &logs);
-            if (k == 1)
-                byte = (unsigned char)empm__signals_meant(signals, byte);
-            if (k == 0)
-                break;
-            if (k == 2 && byte == 0) {   /* the parent has died */
-                control = -1;
-                kill_us = empm__now_us() + 1000000u;
-                empm_stop(s);
-                stopping = 2;
-            } else if (k == 2)
-                order = byte;
-            else if (k == 1 && (byte == SIGWINCH ||
-                                byte == cfg->graceful_stop_signal)) {
-                order = delay_us != 0 || stopping ? 0 : '!';
-                if (order && cfg->graceful_shutdown_delay_ms > 0 && alone) {
-                    empm__store(&empm__score_server_at(&s->score)->draining,
-                                1u);
-                    delay_us = empm__now_us() +
-                               (uint64_t)cfg->graceful_shutdown_delay_ms *
-                               1000u;
-                    order = 0;
-                }
-            } else if (k == 1 && (byte == SIGTERM || byte == SIGINT))
-                order = '$';
-            else if (k == 1 && alone && (byte == SIGHUP || byte == SIGUSR1 ||
-                                           byte == SIGUSR2))
-                empm__log(cfg, EMPM_LOG_WARN, 5030, "a process without "
-                          "children cannot be reloaded or upgraded: ignored "
-                          "(SIGURG opens the logs anew)");
-            else if (k == 1 && byte == SIGCHLD && getpid() == 1 &&
-                     EMPM__WNOTHREAD != 0)
-                empm__parent_reap_orphans(NULL, NULL);
-            else if (k == 1 && alone && byte == SIGURG)
-                empm_reopen_logs(s);
-            if (order == 'l') {
-                if (logs.n < 0)
-                    empm__log(cfg, EMPM_LOG_ERROR, 5045, "no descriptors for "
-                              "new logs: the old files stay in use");
-                empm__logs_swap_do(s, &logs);
-                empm__logs_swap_close(&logs, 1);
-            }
-            if (order == 'w')            /* is the listener alive? */
-                empm__poller_order(&s->engine.poller, EMPM__ORDER_PING);
-            else if (order == 'a')
-                empm__poller_order(&s->engine.poller, EMPM__ORDER_ACCEPT);
-            else if (order == '$' || order == 'h') {
-                if (stopping == 2 && control < 0 &&
-                    empm__now_us() >= twice_us) {
-                    empm__log(cfg, EMPM_LOG_NOTICE, 5013,
-                              "second stop: exiting at once");
-                    return EMPM_ETIMEDOUT;
-                }
-                if (order == 'h')
-                    empm__poller_order(&s->engine.poller,
-                                       EMPM__ORDER_STOP |
-                                           EMPM__ORDER_HAND_OVER);
-                else
-                    empm_stop(s);
-                if (stopping != 2) {
-                    twice_us = empm__now_us() + 1000000u;
-                    kill_us = empm__stop_deadline_us(cfg, 0, 0, 1000);
-                }
-                stopping = 2;
-            } else if (order == '!' && stopping == 1)
-                empm_stop_graceful(s);   /* nobody serves on, after all */
-            else if (order == 'u' && stopping == 1)
-                empm__poller_order(&s->engine.poller, EMPM__ORDER_GRACEFUL |
-                                                      EMPM__ORDER_UPGRADE);
-            else if ((order == '!' || order == 'r' || order == 'u') &&
-                     !stopping) {
-                const int ms = empm__stop_drain_ms(cfg, order != '!');
-                empm__store(&s->engine.drain_ms, ms);
-                if (alone)
-                    empm__store(&empm__score_server_at(&s->score)->draining,
-                                1u);
-                empm__poller_order(&s->engine.poller,
-                                   order == 'u'   ? EMPM__ORDER_GRACEFUL |
-                                                 EMPM__ORDER_UPGRADE
-                                   : order == 'r' ? EMPM__ORDER_GRACEFUL |
-                                                 EMPM__ORDER_HAND_OVER
-                                                  : EMPM__ORDER_GRACEFUL);
-                kill_us = empm__stop_deadline_us(cfg, 1, ms, 1000);
-                stopping = 1;
-            }
-            if (alone && stopping && !stopped)
-                empm__program_notify(manager, "STOPPING=1");
-        }
+        while ((r = empm__attend_once(&a, done[0])) == EMPM_OK)
+            ;
+    if (r < 0)
+        return r;
     empm_wait(s, -1);
     close(done[0]);
     close(done[1]);
@@ -20960,11 +21049,10 @@ static void empm__pid_file_drop(empm__pid_file *f, int remove)
 /* ---------------------------------------------------------------------------
  * >>generations -- children: started, counted, replaced; generations of them
  *
- * Single-threaded, serves nobody, and sleeps until something happens: a signal,
- * a byte from a child ('h' healthy, 'i' its idle count crossed its share, 'q'
- * it leaves, 'p' it pauses), or a deadline. It keeps its own table of pids and
- * believes no child: counts from the scoreboard are clamped, and nothing else
- * is read from there.
+ * The parent has one thread, serves nobody, and sleeps until something happens:
+ * a signal, a byte from a child (EMPM__SAY_*), or a deadline. It keeps its own
+ * table of pids and believes no child: counts from the scoreboard are clamped,
+ * and nothing else is read from there.
  *
  * Growth and shrinking are Apache's: fewer idle workers than MinSpareThreads
  * start 1, 2, 4 ... 32 children a second, more than MaxSpareThreads end one.
@@ -21212,7 +21300,7 @@ static void empm__child_main(empm__parent *p, empm__generation *g, int slot,
         empm__program_quiet(g->cfg);
     else
         empm__program_stderr_to_log(g->cfg);
-    empm__engine_tell_parent(&s->engine, 'h');
+    empm__engine_tell_parent(&s->engine, EMPM__SAY_HEALTHY);
     r = empm__program_attend(s, &own, control, NULL);
     if (r == EMPM_ETIMEDOUT)
         _exit(0);
@@ -21285,19 +21373,41 @@ static int empm__child_start(empm__parent *p, empm__generation *g, int admin)
     return EMPM_OK;
 }
 
-/* Sends an order ('$' stop, 'h' stop while others serve on, '!' drain for a
- * stop, 'r' drain for a restart); a child that is told to go counts no longer.
- * kill_us: when it has to be gone. */
-static void empm__child_tell(empm__parent *p, int slot, char order,
-                             uint64_t kill_us)
+/* Writes an order to a child. 0: it does not read, and is told later or killed.
+ */
+static int empm__child_order(const empm__child *child, enum empm__tell order)
+{
+    const char byte = (char)order;
+    return write(child->control, &byte, 1) == 1;
+}
+
+/* Tells a child to go: it counts no longer. kill_us: when it is killed. */
+static void empm__child_tell_by(empm__parent *p, int slot,
+                                enum empm__tell order, uint64_t kill_us)
 {
     empm__child *child = &p->children[slot];
-    ssize_t r = write(child->control, &order, 1);
-    (void)r;
+    empm__child_order(child, order);
     child->leaving = 1;
     if (child->kill_us == 0 || (kill_us != 0 && kill_us < child->kill_us))
         child->kill_us = kill_us;
     empm__store(&empm__score_slot_at(&p->now.s->score, slot)->leaving, 1u);
+}
+
+/* When a child has to be gone that gets this order now. */
+static uint64_t empm__child_deadline(const empm__generation *g,
+                                     enum empm__tell order)
+{
+    const int drains = order != EMPM__TELL_STOP &&
+                       order != EMPM__TELL_REPLACED;
+    return empm__stop_deadline_us(
+        g->cfg, drains,
+        empm__stop_drain_ms(g->cfg, order != EMPM__TELL_DRAIN), 2000);
+}
+
+/* The same, in the time that the settings give it. */
+static void empm__child_tell(empm__parent *p, int slot, enum empm__tell order)
+{
+    empm__child_tell_by(p, slot, order, empm__child_deadline(&p->now, order));
 }
 
 /* The children of the generation that serves accept from here on, as they
@@ -21311,19 +21421,11 @@ static uint64_t empm__children_accept(empm__parent *p)
         empm__child *child = &p->children[i];
         if (child->pid != 0 && child->healthy && !child->accepts &&
             !child->leaving && child->generation == p->now.s->generation) {
-            child->accepts = write(child->control, "a", 1) == 1;
+            child->accepts = empm__child_order(child, EMPM__TELL_ACCEPT);
             deaf |= !child->accepts;
         }
     }
     return deaf ? empm__now_us() + 100000u : 0;
-}
-
-/* When a child has to be gone that gets this order now. */
-static uint64_t empm__child_deadline(const empm__generation *g, char order)
-{
-    return empm__stop_deadline_us(g->cfg, order != '$' && order != 'h',
-                                  empm__stop_drain_ms(g->cfg, order != '!'),
-                                  2000);
 }
 
 /* Starts what is missing; those that cannot live are started more slowly. */
@@ -21500,7 +21602,7 @@ static void empm__children_maintain(empm__parent *p)
         g->target--;
         g->rate = 1;
         g->quiet_ticks = 0;
-        empm__child_tell(p, victim, 'r', empm__child_deadline(g, 'r'));
+        empm__child_tell(p, victim, EMPM__TELL_RESTART);
         empm__children_share_out(p, g);
     } else {
         g->rate = 1;
@@ -21535,7 +21637,6 @@ static void empm__watchdog_look(empm__parent *p)
         empm__parent_endpoints_mend(p->now.s);
     for (i = 0; i < p->slots; i++) {
         empm__child *child = &p->children[i];
-        ssize_t r;
         if (child->pid == 0 || !child->healthy)
             continue;
         /* one that leaves has its own end, and until then slow hooks may run */
@@ -21552,12 +21653,11 @@ static void empm__watchdog_look(empm__parent *p)
             empm__child_kill(child->pid, SIGKILL);
             continue;
         }
-        r = write(child->control, "w", 1);
-        (void)r;
+        empm__child_order(child, EMPM__TELL_PING);
         if (empm__watchdog_look_for_stuck(p->now.s, i, (long)child->pid, last,
                                           now) &&
             p->now.cfg->stuck_worker_replace && !child->leaving)
-            empm__child_tell(p, i, 'r', empm__child_deadline(&p->now, 'r'));
+            empm__child_tell(p, i, EMPM__TELL_RESTART);
         if (!child->admin && child->generation == p->now.s->generation) {
             const int n = empm__watchdog_idle(p->now.s, i);
             idle += n;
@@ -21598,13 +21698,12 @@ static void empm__reload_drop_candidate(empm__parent *p)
     memset(&p->next, 0, sizeof p->next);
 }
 
-/* '!' drains, 'r' and 'u' drain for an upgrade ('u': the new program takes our
- * connections over), '$' stops. */
-static void empm__parent_stop(empm__parent *p, char order)
+/* Tells all children to go, and stops for good: a second stop kills them. */
+static void empm__parent_stop(empm__parent *p, enum empm__tell order)
 {
     const uint64_t now = empm__now_us();
     int i;
-    if (p->stopping >= 3 || (p->stopping == 1 && order != '$') ||
+    if (p->stopping >= 3 || (p->stopping == 1 && order != EMPM__TELL_STOP) ||
         (p->stopping == 2 && now < p->twice_us))
         return;                      /* `timeout` and make both pass one on */
     p->delay_us = p->now.spawn_us = 0;
@@ -21625,12 +21724,12 @@ static void empm__parent_stop(empm__parent *p, char order)
     if (p->change != EMPM__UPGRADING)
         empm__reload_change_end(p);
     p->twice_us = now + 1000000u;
-    p->stopping = order == '$' ? 2 : 1;
+    p->stopping = order == EMPM__TELL_STOP ? 2 : 1;
     if (!p->restarts)                /* else the new one speaks */
         empm__program_notify(&p->manager, "STOPPING=1");
     for (i = 0; i < p->slots; i++)
         if (p->children[i].pid != 0)
-            empm__child_tell(p, i, order, empm__child_deadline(&p->now, order));
+            empm__child_tell(p, i, order);
     for (i = 0; i < p->now.s->nendpoints; i++)
         if (p->now.s->endpoints[i].fd >= 0) {
             close(p->now.s->endpoints[i].fd);
@@ -21651,7 +21750,7 @@ static void empm__parent_stop_softly(empm__parent *p)
     if (p->change == EMPM__UPGRADING && p->helper > 0)
         empm__child_kill(p->helper, SIGTERM); /* else it would serve on */
     if (ms == 0)
-        empm__parent_stop(p, '!');
+        empm__parent_stop(p, EMPM__TELL_DRAIN);
     else
         p->delay_us = empm__now_us() + (uint64_t)ms * 1000u;
 }
@@ -21804,7 +21903,7 @@ static void empm__children_stop_drains(empm__parent *p)
     int i;
     for (i = 0; i < p->slots; i++)
         if (p->children[i].pid != 0 && p->children[i].leaving)
-            empm__child_tell(p, i, 'h', empm__child_deadline(&p->now, 'h'));
+            empm__child_tell(p, i, EMPM__TELL_REPLACED);
 }
 
 /* Is there room for all children of a new generation? */
@@ -21898,7 +21997,8 @@ static void empm__parent_apply(empm__parent *p, const empm_config *old)
 /* The new generation is healthy: the old one drains. */
 static void empm__reload_commit(empm__parent *p)
 {
-    const char order = p->hard ? 'h' : 'r';
+    const enum empm__tell order = p->hard ? EMPM__TELL_REPLACED
+                                          : EMPM__TELL_RESTART;
     const uint64_t kill_us = empm__child_deadline(&p->now, order);
     empm__generation old = p->now;
     int i, k;
@@ -21911,7 +22011,7 @@ static void empm__reload_commit(empm__parent *p)
         if (p->children[i].pid != 0 &&
             (p->children[i].generation == old.s->generation ||
              (p->hard && p->children[i].generation < old.s->generation)))
-            empm__child_tell(p, i, order, kill_us);
+            empm__child_tell_by(p, i, order, kill_us);
     /* what is shared is the new one's, and so are the files of sockets */
     p->now.s->borrows = 0;
     old.s->borrows = 1;
@@ -22110,7 +22210,7 @@ static void empm__upgrade_heard(empm__parent *p, unsigned char byte)
     empm__reload_change_end(p);
     p->restarts = 1;
     p->now.s->owner = 0;             /* what has a name is the new one's */
-    empm__parent_stop(p, byte == 'X' ? 'u' : 'r');
+    empm__parent_stop(p, byte == 'X' ? EMPM__TELL_UPGRADE : EMPM__TELL_RESTART);
 }
 
 /* ---------------------------------------------------------------------------
@@ -22227,7 +22327,7 @@ static void empm__parent_late(empm__parent *p, int timed_out)
               : timed_out         ? "no child is healthy after StartTimeout"
                                   : "no child has ever become healthy");
     p->gave_up = 1;
-    empm__parent_stop(p, '$');
+    empm__parent_stop(p, EMPM__TELL_STOP);
     for (i = 0; i < p->slots; i++)
         if (p->children[i].pid != 0 && !p->children[i].healthy)
             /* hangs; has no client */
@@ -22250,14 +22350,15 @@ static void empm__parent_child_spoke(empm__parent *p, unsigned char what)
         }
         if (empm__load(&score->stopping) && !p->children[i].leaving) {
             p->children[i].leaving = 1; /* MaxConnectionsPerChild */
-            p->children[i].kill_us = empm__child_deadline(&p->now, 'r');
+            p->children[i].kill_us =
+                empm__child_deadline(&p->now, EMPM__TELL_RESTART);
         }
     }
     if (!p->ready && !p->stopping && empm__generation_ready(p, &p->now))
         empm__parent_ready(p);
     if (p->change == EMPM__STARTING && empm__generation_ready(p, &p->next))
         empm__reload_commit(p);
-    if (what == 'i' && p->now.tick_us == 0) {
+    if (what == EMPM__SAY_IDLE && p->now.tick_us == 0) {
         p->now.quiet_ticks = 0;
         p->now.tick_us = empm__now_us();
     }
@@ -22271,7 +22372,7 @@ static void empm__parent_on_signal(empm__parent *p, int sig)
         if (!p->stopping)
             empm__log(p->now.cfg, EMPM_LOG_NOTICE, 491, "caught %s, shutting "
                       "down", sig == SIGTERM ? "SIGTERM" : "SIGINT");
-        empm__parent_stop(p, '$');
+        empm__parent_stop(p, EMPM__TELL_STOP);
     } else if (sig == SIGURG)
         empm__parent_reopen(p);
     else if (sig == SIGUSR2)
@@ -22335,12 +22436,12 @@ static uint64_t empm__parent_chores(empm__parent *p)
         }
     }
     if (p->delay_us != 0 && now >= p->delay_us)
-        empm__parent_stop(p, '!');
+        empm__parent_stop(p, EMPM__TELL_DRAIN);
     for (i = 0; i < p->slots; i++) {
         empm__child *child = &p->children[i];
         if (child->pid != 0 && child->stop_us != 0 && now >= child->stop_us) {
             child->stop_us = UINT64_MAX;
-            empm__child_tell(p, i, 'h', now + 1000000u);
+            empm__child_tell_by(p, i, EMPM__TELL_REPLACED, now + 1000000u);
         }
         if (child->pid != 0 && child->kill_us != 0 && now >= child->kill_us) {
             empm__log(p->now.cfg, EMPM_LOG_ERROR, 46, "child %ld did not exit "
