@@ -181,14 +181,18 @@
  *
  *   EVENTMPM_IMPLEMENTATION  in exactly one translation unit: the code itself
  *   EVENTMPM_POLL            use poll() even where epoll exists
- *   EVENTMPM_NO_FILES        without static files (EMPM_FILES)
- *   EVENTMPM_NO_STATUS       without the status page
- *   EVENTMPM_NO_ACCESS_LOG   without CustomLog
- *   EVENTMPM_NO_PROXY        without PROXY headers and RemoteIPHeader
- *   EVENTMPM_NO_STORE        without the shared store (empm_store_*)
- *   EVENTMPM_NO_FORK         without the parent: threads of the caller only
- *   EVENTMPM_NO_CONFIG_FILES without empm_load() and -f
- *   EVENTMPM_NO_MAIN         without empm_main and its command line
+ *
+ * Each of these leaves a part out, and saves so much of the header and of its
+ * compiled text (gcc -Os, x86-64):
+ *
+ *   EVENTMPM_NO_FILES        1380 lines 14100 bytes static files (EMPM_FILES)
+ *   EVENTMPM_NO_STATUS       1070 lines 17600 bytes the status page
+ *   EVENTMPM_NO_ACCESS_LOG    980 lines  9500 bytes CustomLog
+ *   EVENTMPM_NO_PROXY         410 lines  3500 bytes PROXY and RemoteIP
+ *   EVENTMPM_NO_STORE         550 lines  3100 bytes the shared store
+ *   EVENTMPM_NO_FORK         1810 lines 20900 bytes the parent: threads only
+ *   EVENTMPM_NO_CONFIG_FILES  550 lines  6000 bytes empm_load() and -f
+ *   EVENTMPM_NO_MAIN          790 lines 13200 bytes the command line
  * ------------------------------------------------------------------------- */
 
 #define EMPM_VERSION "0.1.0"
@@ -994,7 +998,15 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *                                                            v
  *                                                         handler
  *
- * The life of a connection, state by state, is drawn in >>conn.
+ * States of a connection; >>conn has all arrows and the function behind each:
+ *
+ *   HANDSHAKE -> READ_HEAD -> READ_BODY -> HANDLE <-> SUSPENDED
+ *                 ^     |  no body  |      ^ |
+ *                 |     +-----------|------+ |
+ *                 |     |  refused  |        v
+ *                 |     +-----------+----> WRITE ----> LINGER ----> CLOSED
+ *                 |                          |                        ^
+ *                 +------- KEEPALIVE <-------+      each of them -----+
  *
  * Locks, in the order in which they may be taken; none is held over a user's
  * function or over a call that can wait:
@@ -1038,6 +1050,20 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   generation  the children that one reading of the configuration has made
  *   drain       to finish what has begun, and accept nothing
  *   wing        an optional part, which the core knows by its hooks alone
+ *   slab        a block of records; never unmapped, so an index stays valid
+ *   ticket      index and serial of a suspended request: empm_resume()
+ *   post, inbox the records at which the listener is to look (>>poller)
+ *   drained     the transport has given all that it had: only an event can
+ *               bring more (>>transport)
+ *   round       one wait of the listener and all that follows from it
+ *   pause       a reason why the child does not accept (EMPM__PAUSE_*)
+ *   admission   accept() in turn with the siblings (>>admission)
+ *   budget      memory that all workers of a child share (>>pages)
+ *   endpoint    a socket that listens (>>endpoints)
+ *   park        to give back a connection that waits; >>score counts by state
+ *   slot        the place of a child on the scoreboard; it outlives the child
+ *   share       the part of MinSpareThreads that falls to one child
+ *   snapshot    the scoreboard, copied once for a status page (>>status)
  *
  * To add something, edit these places; the test fails while one is missing:
  *
@@ -1055,6 +1081,9 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *                  >>letters. Test access.table_of_letters
  *   a wing         a struct empm__wing, as empm__store_wing in >>store-calls; a
  *                  row of empm__wings in >>wings; a switch in >>options
+ *   an order       an enumerator beside EMPM__ORDER_PING in >>inbox;
+ *                  empm__child_tell in >>children sends it; >>attend passes it
+ *                  on to empm__listener_round in >>listener
  *   a transport    a table such as empm__plain in >>transport; its session in
  *                  empm__endpoint_add in >>endpoint-sockets. Test
  *                  transport.one_that_does_all_it_may
@@ -1078,8 +1107,8 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  * The name of an internal function begins with a prefix of its section (as both
  * lists say it, make test-headers holds it):
  *
- *   prefix platform        fence now time processor process parker
- *   prefix descriptors     quiet fd random shared
+ *   prefix platform        fence now time processor parker
+ *   prefix descriptors     quiet fd
  *   prefix tools           min ascii text parse format chars
  *   prefix log             log
  *   prefix log-lines       log
@@ -1132,7 +1161,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   prefix config-files    loader define load
  *   prefix config-sections loader config
  *   prefix proxy           proxy reading
- *   prefix store           sip kv
+ *   prefix store           random shared sip kv
  *   prefix store-calls     store
  *   prefix access-items    access
  *   prefix access-formats  access
@@ -1143,7 +1172,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   prefix multipart       parts
  *   prefix files-serving   parts file files
  *   prefix health          health
- *   prefix status          snapshot status
+ *   prefix status          process snapshot status
  *   prefix metrics         metric status
  *   prefix page            status
  *   prefix wings           wings
@@ -1345,48 +1374,6 @@ static int empm__time_is_late(uint32_t deadline_ms, uint32_t now_ms)
                                                           now_ms) <= 0;
 }
 
-#ifndef EVENTMPM_NO_STATUS
-/* Microseconds of processor time that the process has used: user, system, and
- * the same of children that it has waited for. 0 where nobody tells. */
-static void empm__process_cpu_us(pid_t pid, uint64_t us[4])
-{
-    memset(us, 0, 4 * sizeof *us);
-    if (pid == getpid()) {
-        struct rusage r[2];
-        int i;
-        getrusage(RUSAGE_SELF, &r[0]);
-        getrusage(RUSAGE_CHILDREN, &r[1]);
-        for (i = 0; i < 4; i++) {
-            const struct timeval *t = i % 2 == 0 ? &r[i / 2].ru_utime
-                                                 : &r[i / 2].ru_stime;
-            us[i] = (uint64_t)t->tv_sec * 1000000u + (uint64_t)t->tv_usec;
-        }
-    }
-#if defined(__linux__)
-    else {
-        char text[512], *at;
-        unsigned long ticks[4];
-        const uint64_t tick_us = 1000000u / (uint64_t)sysconf(_SC_CLK_TCK);
-        ssize_t n = -1;
-        int i, fd;
-        snprintf(text, sizeof text, "/proc/%ld/stat", (long)pid);
-        if ((fd = open(text, O_RDONLY | O_CLOEXEC)) >= 0) {
-            n = read(fd, text, sizeof text - 1);
-            close(fd);
-        }
-        text[n > 0 ? n : 0] = '\0';
-        at = strrchr(text, ')');     /* the name before it may be anything */
-        if (at != NULL &&
-            sscanf(at, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u "
-                   "%lu %lu %lu %lu", ticks, ticks + 1, ticks + 2,
-                   ticks + 3) == 4)
-            for (i = 0; i < 4; i++)
-                us[i] = ticks[i] * tick_us;
-    }
-#endif
-}
-#endif
-
 /* Where one thread sleeps until another one wakes it: a private futex, or a
  * condition variable. One wake-up is remembered. */
 typedef struct empm__parker {
@@ -1464,7 +1451,7 @@ static void empm__parker_unpark(empm__parker *p)
 }
 
 /* ---------------------------------------------------------------------------
- * >>descriptors -- files, sockets, pipes and locks under one name each
+ * >>descriptors -- files, sockets and pipes under one name each
  *
  * Each call does what its system offers best, and means the same on all of
  * them: a descriptor is closed on exec, a wait is short, errno survives a
@@ -1680,87 +1667,6 @@ static ssize_t empm__fd_receive(int from, void *data, size_t size, int *fds,
     }
     return r;
 }
-
-#ifndef EVENTMPM_NO_STORE
-/* Fills in n bytes that nobody can guess. */
-static void empm__random_fill(void *to, size_t n)
-{
-    const int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
-    const ssize_t got = fd >= 0 ? read(fd, to, n) : -1;
-    size_t i;
-    if (fd >= 0)
-        close(fd);
-    if (got == (ssize_t)n)
-        return;
-    for (i = 0; i < n; i++) {       /* better than a constant */
-        struct timespec t;
-        clock_gettime(CLOCK_REALTIME, &t);
-        ((unsigned char *)to)[i] = (unsigned char)(t.tv_nsec >> i % 8 ^
-                                                   getpid());
-    }
-}
-
-/* A lock in memory that processes share. Who gets it after its holder has died
- * is told so (ORPHANED), mends what it guards and says that it is mended. A
- * system that cannot tell lets everybody time out. */
-#define EMPM__ORPHANED 1
-#if defined(__linux__) || defined(PTHREAD_MUTEX_ROBUST)
-#  define EMPM__ROBUST 1
-#else
-#  define EMPM__ROBUST 0
-#endif
-
-static int empm__shared_lock_init(pthread_mutex_t *m)
-{
-    pthread_mutexattr_t a;
-    int r = pthread_mutexattr_init(&a);
-    if (r != 0)
-        return EMPM_ESYS;
-    r = pthread_mutexattr_setpshared(&a, PTHREAD_PROCESS_SHARED);
-#if EMPM__ROBUST
-    if (r == 0)
-        r = pthread_mutexattr_setrobust(&a, PTHREAD_MUTEX_ROBUST);
-#endif
-    if (r == 0)
-        r = pthread_mutex_init(m, &a);
-    pthread_mutexattr_destroy(&a);
-    return r == 0 ? EMPM_OK : EMPM_ESYS;
-}
-
-/* EMPM_OK, EMPM__ORPHANED, or EMPM_ETIMEDOUT after a second. Tries and naps:
- * the clock of pthread_mutex_timedlock() can be set, and not all systems have
- * that call. */
-static int empm__shared_lock(pthread_mutex_t *m)
-{
-    struct timespec rest = { 0, 1000 };
-    uint64_t until = 0;
-    int r, tries = 0;
-    while ((r = pthread_mutex_trylock(m)) == EBUSY) {
-        if (++tries < 64) {
-            if (tries > 16)
-                sched_yield();
-            continue;
-        }
-        if (until == 0)
-            until = empm__now_us() + 1000000u;
-        else if (empm__now_us() > until)
-            return EMPM_ETIMEDOUT;
-        nanosleep(&rest, NULL);
-        if (rest.tv_nsec < 1000000)
-            rest.tv_nsec *= 2;
-    }
-    return r == 0 ? EMPM_OK : r == EOWNERDEAD ? EMPM__ORPHANED : EMPM_ESYS;
-}
-
-static void empm__shared_lock_mended(pthread_mutex_t *m)
-{
-#if EMPM__ROBUST
-    pthread_mutex_consistent(m);
-#else
-    (void)m;
-#endif
-}
-#endif /* EVENTMPM_NO_STORE */
 
 static int empm__fd_would_block(int e)
 {
@@ -2021,7 +1927,7 @@ static int empm__chars_all(const empm__chars *t, const char *s, size_t n,
  *
  * LogLevel decides what is written, except for notices: that the server serves,
  * stops, reloads is in every log, as with Apache. Until the server serves,
- * errors and warnings are on stderr as well, where whoever starts it looks.
+ * errors and warnings are on stderr as well, where its starter looks.
  *
  *   empm__log           for a caller that has only a config
  *   empm__engine_log    the listener; limited
@@ -2101,9 +2007,9 @@ static const char *empm__log_tag(const char *target)
     return tag != NULL && tag[1] != '\0' ? tag + 1 : "eventmpm";
 }
 
-/* Standard output or error as a log. The description is other programs', too,
- * who must not find it non-blocking: so a pipe or a terminal is opened anew. A
- * file is not, for both must write at one place. */
+/* Standard output or error as a log. Other programs share the description and
+ * must not find it non-blocking, so a pipe or a terminal is opened anew. A file
+ * is not: both must write at one offset. */
 static int empm__log_std(int std)
 {
     char path[32];
@@ -2325,8 +2231,8 @@ static int empm__log_write(int to, enum empm_log_level level, long tid,
     return empm__log_put(to > 0 ? to : 2, text, n) == (ssize_t)n ? 0 : -1;
 }
 
-/* What stands in cfg->log under empm_main() and empm_run(): it means ErrorLog
- * to the functions below; who calls it by itself means stderr. */
+/* Marks "use ErrorLog" in cfg->log: the functions below recognise it and write
+ * to cfg->log_target instead. Called directly it writes to stderr. */
 static void empm__log_stderr(enum empm_log_level level, const char *line,
                              void *user)
 {
@@ -3698,7 +3604,7 @@ enum {                               /* why the child does not accept */
     EMPM__PAUSE_TURN = 32            /* siblings have more time, for a moment */
 };
 
-/* Who is at the other end: asked once per connection, or told by a proxy.
+/* The other end's address: asked once per connection, or told by a proxy.
  * Stands beside its record (>>handover), and is owned with it. */
 typedef struct empm__peer {
     uint8_t  family;             /* EMPM__PEER_* */
@@ -16135,6 +16041,85 @@ static const empm__wing empm__proxy_wing = {
 
 #ifndef EVENTMPM_NO_STORE
 
+/* Fills in n bytes that no client can guess. */
+static void empm__random_fill(void *to, size_t n)
+{
+    const int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
+    const ssize_t got = fd >= 0 ? read(fd, to, n) : -1;
+    size_t i;
+    if (fd >= 0)
+        close(fd);
+    if (got == (ssize_t)n)
+        return;
+    for (i = 0; i < n; i++) {       /* better than a constant */
+        struct timespec t;
+        clock_gettime(CLOCK_REALTIME, &t);
+        ((unsigned char *)to)[i] = (unsigned char)(t.tv_nsec >> i % 8 ^
+                                                   getpid());
+    }
+}
+
+/* A lock in memory that processes share. If its holder dies, the next caller
+ * gets EMPM__ORPHANED, repairs the data and calls empm__shared_lock_mended().
+ * Without robust mutexes every later caller times out. */
+#define EMPM__ORPHANED 1
+#if defined(__linux__) || defined(PTHREAD_MUTEX_ROBUST)
+#  define EMPM__ROBUST 1
+#else
+#  define EMPM__ROBUST 0
+#endif
+
+static int empm__shared_lock_init(pthread_mutex_t *m)
+{
+    pthread_mutexattr_t a;
+    int r = pthread_mutexattr_init(&a);
+    if (r != 0)
+        return EMPM_ESYS;
+    r = pthread_mutexattr_setpshared(&a, PTHREAD_PROCESS_SHARED);
+#if EMPM__ROBUST
+    if (r == 0)
+        r = pthread_mutexattr_setrobust(&a, PTHREAD_MUTEX_ROBUST);
+#endif
+    if (r == 0)
+        r = pthread_mutex_init(m, &a);
+    pthread_mutexattr_destroy(&a);
+    return r == 0 ? EMPM_OK : EMPM_ESYS;
+}
+
+/* EMPM_OK, EMPM__ORPHANED, or EMPM_ETIMEDOUT after a second. Tries and naps:
+ * the clock of pthread_mutex_timedlock() can be set, and not all systems have
+ * that call. */
+static int empm__shared_lock(pthread_mutex_t *m)
+{
+    struct timespec rest = { 0, 1000 };
+    uint64_t until = 0;
+    int r, tries = 0;
+    while ((r = pthread_mutex_trylock(m)) == EBUSY) {
+        if (++tries < 64) {
+            if (tries > 16)
+                sched_yield();
+            continue;
+        }
+        if (until == 0)
+            until = empm__now_us() + 1000000u;
+        else if (empm__now_us() > until)
+            return EMPM_ETIMEDOUT;
+        nanosleep(&rest, NULL);
+        if (rest.tv_nsec < 1000000)
+            rest.tv_nsec *= 2;
+    }
+    return r == 0 ? EMPM_OK : r == EOWNERDEAD ? EMPM__ORPHANED : EMPM_ESYS;
+}
+
+static void empm__shared_lock_mended(pthread_mutex_t *m)
+{
+#if EMPM__ROBUST
+    pthread_mutex_consistent(m);
+#else
+    (void)m;
+#endif
+}
+
 #define EMPM__KV_SLOTS 255             /* of a shard: a number is a byte */
 
 typedef struct empm__kv_slot {
@@ -19212,6 +19197,46 @@ EMPM_API int empm_health_page(empm_request *req, void *user)
  * ------------------------------------------------------------------------- */
 
 #ifndef EVENTMPM_NO_STATUS
+
+/* Microseconds of processor time that a process has used: user, system, and
+ * the same of children that it has waited for. 0 if the system tells none. */
+static void empm__process_cpu_us(pid_t pid, uint64_t us[4])
+{
+    memset(us, 0, 4 * sizeof *us);
+    if (pid == getpid()) {
+        struct rusage r[2];
+        int i;
+        getrusage(RUSAGE_SELF, &r[0]);
+        getrusage(RUSAGE_CHILDREN, &r[1]);
+        for (i = 0; i < 4; i++) {
+            const struct timeval *t = i % 2 == 0 ? &r[i / 2].ru_utime
+                                                 : &r[i / 2].ru_stime;
+            us[i] = (uint64_t)t->tv_sec * 1000000u + (uint64_t)t->tv_usec;
+        }
+    }
+#if defined(__linux__)
+    else {
+        char text[512], *at;
+        unsigned long ticks[4];
+        const uint64_t tick_us = 1000000u / (uint64_t)sysconf(_SC_CLK_TCK);
+        ssize_t n = -1;
+        int i, fd;
+        snprintf(text, sizeof text, "/proc/%ld/stat", (long)pid);
+        if ((fd = open(text, O_RDONLY | O_CLOEXEC)) >= 0) {
+            n = read(fd, text, sizeof text - 1);
+            close(fd);
+        }
+        text[n > 0 ? n : 0] = '\0';
+        at = strrchr(text, ')');     /* the name before it may be anything */
+        if (at != NULL &&
+            sscanf(at, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u "
+                   "%lu %lu %lu %lu", ticks, ticks + 1, ticks + 2,
+                   ticks + 3) == 4)
+            for (i = 0; i < 4; i++)
+                us[i] = ticks[i] * tick_us;
+    }
+#endif
+}
 
 /* What a worker does: places in by_letter, in order. */
 enum { EMPM__SEEN_IDLE, EMPM__SEEN_STARTING, EMPM__SEEN_READING,

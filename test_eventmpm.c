@@ -3142,6 +3142,41 @@ static void hammers_stop(hammer *h, int n, int *stop)
 }
 
 /* ---------------------------------------------------------------------------
+ * >>map -- the page for a newcomer says what is true
+ * ------------------------------------------------------------------------- */
+
+static char *slurp_path(const char *path);
+
+/* Does `name` stand between p and end, as a word or as the beginning of one? */
+static int stands_in(const char *p, const char *end, const char *name)
+{
+    const size_t n = strlen(name);
+
+    for (; p + n <= end; p++)
+        if (memcmp(p, name, n) == 0 && !isalnum((unsigned char)p[-1]) &&
+            p[-1] != '_')
+            return 1;
+    return 0;
+}
+
+/* The picture of states in >>map has each of them. */
+TEST(map, the_picture_names_every_state)
+{
+    char *text = slurp_path("eventmpm.h");
+    char *p = strstr(text, "\n * States of a connection;"), *end;
+    int i;
+
+    end = p != NULL ? strstr(p, "\n * Locks") : NULL;
+    if (CHECK(end != NULL))
+        for (i = 0; i < EMPM__STATES; i++) {
+            context("%s", empm__states[i].name);
+            CHECK(stands_in(p, end, empm__states[i].name));
+        }
+    no_context();
+    free(text);
+}
+
+/* ---------------------------------------------------------------------------
  * >>tools -- dates, numbers, escapes
  * ------------------------------------------------------------------------- */
 
@@ -3811,8 +3846,6 @@ TEST(config, limits_stay_with_the_scoreboard)
 }
 
 /* --- one fact, one row ---------------------------------------------------- */
-
-static char *slurp_path(const char *path);
 
 /* Does `word` stand between p and end, with no letter or digit beside it? */
 static int tells_word(const char *p, const char *end, const char *word)
@@ -16828,6 +16861,13 @@ static int is_number(const char *s, int fraction)
            strspn(s + n + 1, "0123456789") == strlen(s + n + 1);
 }
 
+/* The keys that the list of states gives, NULL where Apache's have to do. */
+#define STATE_KEY(name, letter, column, label, key) key,
+#define STATE_NO_KEY(name, letter) NULL,
+static const char *const state_keys[] = {
+    EMPM__STATE_LIST(STATE_KEY, STATE_NO_KEY)
+};
+
 /* Holds a page against the contract. Returns the number of lines. */
 static int check_auto(const char *text, int extended)
 {
@@ -16871,8 +16911,16 @@ static int check_auto(const char *text, int extended)
         if (next == sizeof auto_lines / sizeof auto_lines[0] && *kind == 's')
             next++;                         /* from here: our own */
     }
-    no_context();
     CHECK(next > sizeof auto_lines / sizeof auto_lines[0]);
+    EACH(state_keys, i) {                   /* each state that waits is shown */
+        if (state_keys[i] == NULL)
+            continue;
+        for (k = 0; k < n && strcmp(seen[k], state_keys[i]) != 0;)
+            k++;
+        context("%s", state_keys[i]);
+        CHECK(k < n);
+    }
+    no_context();
     free(copy);
     return (int)n;
 }
