@@ -1107,7 +1107,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  * The name of an internal function begins with a prefix of its section (as both
  * lists say it, make test-headers holds it):
  *
- *   prefix platform        fence now time processor parker
+ *   prefix platform        fence now time processor parker process
  *   prefix descriptors     quiet fd
  *   prefix tools           min ascii text parse format chars
  *   prefix log             log
@@ -1449,6 +1449,23 @@ static void empm__parker_unpark(empm__parker *p)
     pthread_mutex_unlock(&p->lock);
 #endif
 }
+
+#ifndef EVENTMPM_NO_FORK
+/* fork() with all signals blocked, lest a handler of the parent's runs in the
+ * child, on descriptors that both share. In the parent `old` is the mask again;
+ * the child sets it when its own handlers are in place. Returns as fork(). */
+static pid_t empm__process_fork(sigset_t *old)
+{
+    sigset_t all;
+    pid_t pid;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, old);
+    pid = fork();
+    if (pid != 0)
+        pthread_sigmask(SIG_SETMASK, old, NULL);
+    return pid;
+}
+#endif
 
 /* ---------------------------------------------------------------------------
  * >>descriptors -- files, sockets and pipes under one name each
@@ -2116,7 +2133,7 @@ static int empm__log_pipe_start(const char *command, int err)
 {
     char room[1024], *argv[EMPM__PIPE_WORDS + 1];
     int in[2], told[2], why = EINVAL;
-    sigset_t all, old;
+    sigset_t old;
     struct pollfd p;
     pid_t pid;
     if (empm__log_pipe_words(command, room, argv) == 0 ||
@@ -2129,9 +2146,7 @@ static int empm__log_pipe_start(const char *command, int err)
         close(in[1]);
         return -1;
     }
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    pid = fork();
+    pid = empm__process_fork(&old);
     if (pid == 0) {                  /* the keeper is nobody's child, ... */
         setsid();                    /* hears no ^C, no signal at all, ... */
         if (fork() != 0)
@@ -2145,7 +2160,6 @@ static int empm__log_pipe_start(const char *command, int err)
         empm__fd_flags(3, 0);
         empm__log_pipe_keep(argv, 3);
     }
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
     close(in[0]);
     close(told[1]);
     why = pid < 0 ? EAGAIN : 0;
@@ -20463,6 +20477,18 @@ static void empm__signals_restore(empm__signal_set *set)
     set->taken = 0;
 }
 
+#ifndef EVENTMPM_NO_FORK
+/* For a child that was forked: the defaults of all signals that `set` has
+ * taken; `keep`: but what its starter ignored stays ignored. */
+static void empm__signals_default(const empm__signal_set *set, int keep)
+{
+    size_t i;
+    for (i = 0; i < EMPM__SIGNALS + (set->second > 0); i++)
+        signal(empm__signals_at(set, i),
+               keep && set->old[i].sa_handler == SIG_IGN ? SIG_IGN : SIG_DFL);
+}
+#endif
+
 typedef struct empm__source {        /* where configurations come from */
     const empm_config *base;         /* what the program has set */
     /* the rest of it, on top: a file, a command line. NULL: nothing. Returns
@@ -21641,7 +21667,7 @@ static int empm__child_start(empm__parent *p, empm__generation *g, int admin)
     empm__score_slot *at;
     int slot, control[2];
     pid_t pid;
-    sigset_t all, old;
+    sigset_t old;
     empm__child *child;
     for (slot = 0; slot < p->slots && p->children[slot].pid != 0; slot++)
         ;
@@ -21671,9 +21697,7 @@ static int empm__child_start(empm__parent *p, empm__generation *g, int admin)
     empm__store(&at->admin, (uint32_t)admin);
     empm__store(&at->used, 1u);
     empm__store(&at->generation, g->s->generation);
-    sigfillset(&all);              /* until the child has handlers of its own */
-    sigprocmask(SIG_SETMASK, &all, &old);
-    pid = fork();
+    pid = empm__process_fork(&old);
     if (pid == 0) {
         close(control[1]);
         empm__child_main(p, g, slot, admin, control[0], &old);
@@ -21681,7 +21705,6 @@ static int empm__child_start(empm__parent *p, empm__generation *g, int admin)
     if (pid < 0)
         empm__log(g->cfg, EMPM_LOG_ALERT, 481, "cannot start a child: fork: %s",
                   strerror(errno));
-    sigprocmask(SIG_SETMASK, &old, NULL);
     close(control[0]);
     if (pid < 0) {
         close(control[1]);
@@ -22172,7 +22195,7 @@ static void empm__reload_end(empm__parent *p, const char *fmt, ...)
 static void empm__reload_probe(empm__parent *p)
 {
     int fd[2];
-    sigset_t all, old;
+    sigset_t old;
     if (empm__fd_pipe(fd, 1) < 0) {
         empm__reload_end(p, "pipe: %s", strerror(errno));
         return;
@@ -22180,20 +22203,16 @@ static void empm__reload_probe(empm__parent *p)
     p->change = EMPM__PROBING;
     p->change_us = empm__now_us() +
                   (uint64_t)p->now.cfg->start_timeout_ms * 1000u;
-    sigfillset(&all);
-    sigprocmask(SIG_SETMASK, &all, &old);
     p->late = 0;
     p->upgrade_fd = -1;
-    p->helper = fork();
+    p->helper = empm__process_fork(&old);
     if (p->helper == 0) {
         empm__generation g;
-        size_t k;
         close(fd[0]);
         empm__children_forget(p);
         p->children = NULL;
         p->slots = 0;
-        for (k = 0; k < EMPM__SIGNALS + (p->signals.second > 0); k++)
-            signal(empm__signals_at(&p->signals, k), SIG_DFL);
+        empm__signals_default(&p->signals, 0);
         empm__process_die_with_parent(p->pid, 1);
         sigprocmask(SIG_SETMASK, &old, NULL);
         if (empm__generation_new(p, &g, 1) < 0)
@@ -22203,7 +22222,6 @@ static void empm__reload_probe(empm__parent *p)
     }
     if (p->helper < 0)
         empm__reload_end(p, "fork: %s", strerror(errno));
-    sigprocmask(SIG_SETMASK, &old, NULL);
     close(fd[1]);
     if (p->helper > 0)
         p->upgrade_fd = fd[0];
@@ -22480,7 +22498,7 @@ static void empm__upgrade_exec(empm__parent *p, int ready)
 static void empm__upgrade_begin(empm__parent *p)
 {
     int fd[2];
-    sigset_t all, old;
+    sigset_t old;
     if (getpid() == 1) {             /* our end would be that of all */
         empm__log(p->now.cfg, EMPM_LOG_ERROR, 5039, "SIGUSR2: process 1 cannot "
                   "be replaced: ignored");
@@ -22494,21 +22512,15 @@ static void empm__upgrade_begin(empm__parent *p)
     }
     empm__log(p->now.cfg, EMPM_LOG_NOTICE, 5040, "SIGUSR2 received: starting "
               "%s with the listening sockets", p->source->argv[0]);
-    sigfillset(&all);
-    sigprocmask(SIG_SETMASK, &all, &old);
     p->late = 0;
-    p->helper = fork();
+    p->helper = empm__process_fork(&old);
     if (p->helper == 0) {
-        size_t k;
-        for (k = 0; k < EMPM__SIGNALS + (p->signals.second > 0); k++)
-            signal(empm__signals_at(&p->signals, k),  /* nohup is for both */
-                   p->signals.old[k].sa_handler == SIG_IGN ? SIG_IGN : SIG_DFL);
+        empm__signals_default(&p->signals, 1);   /* nohup is for both */
         sigprocmask(SIG_SETMASK, &p->signals.old_mask, NULL);
         empm__upgrade_exec(p, fd[1]);
     }
     if (p->helper < 0)
         empm__reload_end(p, "fork: %s", strerror(errno));
-    sigprocmask(SIG_SETMASK, &old, NULL);
     close(fd[1]);
     if (p->helper <= 0) {            /* there is none */
         close(fd[0]);
