@@ -1751,11 +1751,18 @@ static int empm__ascii_hex(int ch)
     return ch >= 'a' && ch <= 'f' ? ch - 'a' + 10 : -1;
 }
 
+/* Returns the byte that two digits mean, or -1. Stops at a NUL. */
+static int empm__text_unhex(const char *s)
+{
+    const int hi = empm__ascii_hex((unsigned char)s[0]);
+    const int lo = hi < 0 ? -1 : empm__ascii_hex((unsigned char)s[1]);
+    return lo < 0 ? -1 : hi * 16 + lo;
+}
+
 /* Do n bytes begin with "%" and two digits? */
 static int empm__text_is_escape(const char *s, size_t n)
 {
-    return n > 2 && *s == '%' && empm__ascii_hex((unsigned char)s[1]) >= 0 &&
-           empm__ascii_hex((unsigned char)s[2]) >= 0;
+    return n > 2 && *s == '%' && empm__text_unhex(s + 1) >= 0;
 }
 
 /* Decimal digits and nothing else. Returns -1 if it is not a number, -2 if it
@@ -1798,12 +1805,10 @@ static long empm__text_decode(char *to, const char *s, size_t n, int plus)
     for (i = 0; i < n; i++) {
         char ch = s[i];
         if (ch == '%') {
-            int hi, lo;
-            if (n - i < 3 || (hi = empm__ascii_hex((unsigned char)s[i + 1])) <
-                0 || (lo = empm__ascii_hex((unsigned char)s[i + 2])) < 0 ||
-                hi + lo == 0)
+            const int code = n - i < 3 ? -1 : empm__text_unhex(s + i + 1);
+            if (code <= 0)
                 return -1;
-            ch = (char)(hi * 16 + lo);
+            ch = (char)code;
             i += 2;
         } else if (ch == '+' && plus)
             ch = ' ';
@@ -10019,9 +10024,7 @@ static char *empm__request_value(empm_request *req, const char *from, size_t n,
     if (how == EMPM__REST) {       /* escapes are sound; "%2f" and "%25" stay */
         for (i = 0; i < n; i++) {
             const int code = from[i] != '%' ? -1
-                             : empm__ascii_hex((unsigned char)from[i + 1]) *
-                             16 +
-                                   empm__ascii_hex((unsigned char)from[i + 2]);
+                                            : empm__text_unhex(from + i + 1);
             if (code < 0 || code == '/' || code == '%')
                 v->text[k++] = from[i];
             else {
@@ -10077,8 +10080,7 @@ static int empm__request_key_is(const char *key, size_t n, const char *name)
     for (i = 0; i < n; i++, name++) {
         char ch = key[i] == '+' ? ' ' : key[i];
         if (empm__text_is_escape(key + i, n - i)) {
-            ch = (char)(empm__ascii_hex((unsigned char)key[i + 1]) * 16 +
-                        empm__ascii_hex((unsigned char)key[i + 2]));
+            ch = (char)empm__text_unhex(key + i + 1);
             i += 2;
         }
         if (*name == '\0' || *name != ch)
