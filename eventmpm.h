@@ -1743,6 +1743,14 @@ static int empm__text_begins(const char *s, const char *with)
     return strlen(s) >= n && empm__text_same(s, n, with, n);
 }
 
+/* Returns the length of s[0..n) without the blanks at its end. */
+static size_t empm__text_trimmed(const char *s, size_t n)
+{
+    while (n > 0 && (s[n - 1] == ' ' || s[n - 1] == '\t'))
+        n--;
+    return n;
+}
+
 static int empm__ascii_hex(int ch)
 {
     if (empm__ascii_is_digit(ch))
@@ -1816,6 +1824,17 @@ static long empm__text_decode(char *to, const char *s, size_t n, int plus)
     }
     to[k] = '\0';
     return (long)k;
+}
+
+/* Reads the head of a file into `to`, as a string: "" if it cannot be read. It
+ * is for what the system tells, which one read() gets whole. */
+static void empm__text_of_file(const char *path, char *to, size_t size)
+{
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    const ssize_t n = fd < 0 ? -1 : read(fd, to, size - 1);
+    if (fd >= 0)
+        close(fd);
+    to[n > 0 ? n : 0] = '\0';
 }
 
 /* The next word of a line: up to a space, or what stands in quotes, where '\'
@@ -9124,8 +9143,7 @@ static int empm__head_parse_field(empm__field *f, const empm__chars *t,
     v = colon + 1;
     while (v < end && (in[v] == ' ' || in[v] == '\t'))
         v++;
-    while (end > v && (in[end - 1] == ' ' || in[end - 1] == '\t'))
-        end--;
+    end = v + (uint32_t)empm__text_trimmed(in + v, end - v);
     if (!empm__chars_all(t, in + v, end - v, EMPM__VCHAR))
         return 400;
     in[colon] = in[end] = '\0';
@@ -10160,9 +10178,7 @@ EMPM_API const char *empm_cookie(empm_request *req, const char *name)
             size_t len = strcspn(s, ";");
             if (len > n && s[n] == '=' && memcmp(s, name, n) == 0) {
                 s += n + 1;
-                len -= n + 1;
-                while (len > 0 && (s[len - 1] == ' ' || s[len - 1] == '\t'))
-                    len--;
+                len = empm__text_trimmed(s, len - (n + 1));
                 if (len > 1 && s[0] == '"' && s[len - 1] == '"') {
                     s++;
                     len -= 2;
@@ -14135,11 +14151,7 @@ static void empm__check_rest(const empm_config *cfg, empm__report *rep)
 static int64_t empm__check_number_in(const char *path)
 {
     char text[32];
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
-    const ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
-    if (fd >= 0)
-        close(fd);
-    text[n > 0 ? n : 0] = '\0';
+    empm__text_of_file(path, text, sizeof text);
     return empm__parse_u63(text, strspn(text, "0123456789"));
 }
 
@@ -15476,9 +15488,7 @@ static void empm__loader_section_open(empm__loader *l, empm__sections *o,
                          "at its end", l->path, l->line, name);
         return;
     }
-    while (n > 0 && (last[n - 1] == ' ' || last[n - 1] == '\t'))
-        n--;
-    last[n] = '\0';
+    last[empm__text_trimmed(last, n)] = '\0';
     if (o->open == EMPM__CONFIG_SECTIONS) {
         empm__report_say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: %s> is the "
                          "%dth section within others", l->path, l->line, name,
@@ -15529,8 +15539,7 @@ static void empm__loader_text(empm__loader *l, FILE *f, char *raw, char *text)
             return;
         }
         p = o.skip == 0 ? text + strspn(text, " \t") : p;
-        for (n = strlen(p); n > 0 && (p[n - 1] == ' ' || p[n - 1] == '\t'); n--)
-            p[n - 1] = '\0';
+        p[empm__text_trimmed(p, strlen(p))] = '\0';
         if (*p == '\0')
             continue;
         n = strcspn(p, " \t");
@@ -19235,14 +19244,10 @@ static void empm__process_cpu_us(pid_t pid, uint64_t us[4])
         char text[512], *at;
         unsigned long ticks[4];
         const uint64_t tick_us = 1000000u / (uint64_t)sysconf(_SC_CLK_TCK);
-        ssize_t n = -1;
-        int i, fd;
-        snprintf(text, sizeof text, "/proc/%ld/stat", (long)pid);
-        if ((fd = open(text, O_RDONLY | O_CLOEXEC)) >= 0) {
-            n = read(fd, text, sizeof text - 1);
-            close(fd);
-        }
-        text[n > 0 ? n : 0] = '\0';
+        char path[64];
+        int i;
+        snprintf(path, sizeof path, "/proc/%ld/stat", (long)pid);
+        empm__text_of_file(path, text, sizeof text);
         at = strrchr(text, ')');     /* the name before it may be anything */
         if (at != NULL &&
             sscanf(at, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u "
@@ -20719,14 +20724,8 @@ static uint64_t empm__process_status(long pid, const char *name, int base,
 {
     char path[64], text[2048];
     const char *at;
-    ssize_t n;
-    int fd;
     snprintf(path, sizeof path, "/proc/%ld/status", pid);
-    fd = open(path, O_RDONLY | O_CLOEXEC);
-    n = fd < 0 ? -1 : read(fd, text, sizeof text - 1);
-    if (fd >= 0)
-        close(fd);
-    text[n > 0 ? n : 0] = '\0';
+    empm__text_of_file(path, text, sizeof text);
     at = strstr(text, name);
     return at != NULL ? strtoull(at + strlen(name), NULL, base) : none;
 }

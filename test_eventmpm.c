@@ -3311,6 +3311,34 @@ TEST(tools, decode_once_and_strictly)
     }
 }
 
+/* Blanks are cut at the end alone, and never before the text begins. */
+TEST(tools, trimmed_at_the_end)
+{
+    static const char blanks[] = "x \t y \t ";
+    CHECK_INT((int)empm__text_trimmed(blanks, 8), 5);
+    CHECK_INT((int)empm__text_trimmed(blanks, 4), 1);
+    CHECK_INT((int)empm__text_trimmed(blanks + 1, 3), 0);
+    CHECK_INT((int)empm__text_trimmed(blanks, 0), 0);
+}
+
+/* The text of a small file ends where the file or the room does; a file that
+ * cannot be read is an empty text. */
+TEST(tools, text_of_a_small_file)
+{
+    char path[300], text[8];
+    write_file(tmp_path(path, sizeof path, "small"), "0123456789", 10);
+    empm__text_of_file(path, text, sizeof text);
+    CHECK_STR(text, "0123456");
+    write_file(path, "42", 2);
+    empm__text_of_file(path, text, sizeof text);
+    CHECK_STR(text, "42");
+    unlink(path);
+    empm__text_of_file(path, text, sizeof text);
+    CHECK_STR(text, "");
+    empm__text_of_file("/", text, sizeof text);     /* opens, but is no file */
+    CHECK_STR(text, "");
+}
+
 /* ---------------------------------------------------------------------------
  * >>config -- defaults, directives, what cannot be
  * ------------------------------------------------------------------------- */
