@@ -19423,27 +19423,29 @@ static void empm__snapshot_totals(const empm_server *s, empm__snapshot *seen,
 #undef EMPM__ADD_WORKER
 }
 
-/* A look at everything, in memory of the request's; NULL: there is none. */
-static empm__snapshot *empm__snapshot_take(empm_request *req)
+/* Makes room for n children in memory of the request's, or returns NULL. */
+static empm__snapshot *empm__snapshot_new(empm_request *req, size_t n)
 {
-    const empm_server *s = req->w->s;
-    const empm_config *cfg = s->cfg;
-    const empm__score_server *sv = empm__score_server_at(&s->score);
+    const size_t threads = (size_t)req->w->s->score.threads;
     empm__snapshot *seen = (empm__snapshot *)empm_alloc(req, sizeof *seen);
-    double load[3];
-    size_t n = 0, i;
-    int slot, k;
-    for (slot = 0; slot < s->score.slots; slot++)
-        n += empm__load(&empm__score_slot_at(&s->score, slot)->pid) != 0;
     if (seen == NULL)
         return NULL;
     memset(seen, 0, sizeof *seen);
     seen->children = (empm__snapshot_child *)empm_alloc(
         req, (n + 1) * sizeof *seen->children);
     seen->workers = (empm__snapshot_worker *)empm_alloc(
-        req, (n * (size_t)s->score.threads + 1) * sizeof *seen->workers);
-    if (seen->children == NULL || seen->workers == NULL)
-        return NULL;
+        req, (n * threads + 1) * sizeof *seen->workers);
+    return seen->children != NULL && seen->workers != NULL ? seen : NULL;
+}
+
+/* Fills in what concerns the server and its host, not a child. */
+static void empm__snapshot_server_take(const empm_server *s,
+                                       empm__snapshot *seen)
+{
+    const empm_config *cfg = s->cfg;
+    const empm__score_server *sv = empm__score_server_at(&s->score);
+    double load[3];
+    int k;
     empm__log_name_alone(cfg, seen->name, sizeof seen->name);
     seen->now_s = (uint64_t)time(NULL);
     seen->started_s = (uint64_t)sv->started_s;
@@ -19456,6 +19458,40 @@ static empm__snapshot *empm__snapshot_take(empm_request *req)
     seen->slots = s->parent_fd < 0 ? 1 : cfg->processes > 0
                       ? cfg->processes
                       : cfg->max_request_workers / cfg->threads_per_child;
+    if (getloadavg(load, 3) == 3)
+        for (k = 0; k < 3; k++)
+            seen->load_percent[k] = (uint64_t)(load[k] * 100 + 0.5);
+}
+
+/* Adds a child to the sum of all. */
+static void empm__snapshot_add(empm__snapshot *seen,
+                               const empm__snapshot_child *ch)
+{
+    int k;
+    *(ch->leaving ? &seen->stopping : &seen->serving) += 1;
+    seen->all.paused += ch->paused;
+    seen->all.connections += ch->connections;
+    seen->all.queued += ch->queued;
+    for (k = 0; k < EMPM__STATES; k++)
+        seen->all.by_state[k] += ch->by_state[k];
+    for (k = 0; k < EMPM__LETTERS; k++)
+        seen->all.by_letter[k] += ch->by_letter[k];
+}
+
+/* Returns a look at everything, in memory of the request's, or NULL: there is
+ * none. Children may start or end meanwhile: one that has no room by now is
+ * seen the next time, but its totals count. */
+static empm__snapshot *empm__snapshot_take(empm_request *req)
+{
+    const empm_server *s = req->w->s;
+    empm__snapshot *seen;
+    size_t n = 0;
+    int slot;
+    for (slot = 0; slot < s->score.slots; slot++)
+        n += empm__load(&empm__score_slot_at(&s->score, slot)->pid) != 0;
+    if ((seen = empm__snapshot_new(req, n)) == NULL)
+        return NULL;
+    empm__snapshot_server_take(s, seen);
     for (slot = 0; slot < s->score.slots; slot++) {
         const empm__score_slot *at = empm__score_slot_at(&s->score, slot);
         empm__snapshot_child *to = &seen->children[seen->nchildren];
@@ -19471,23 +19507,10 @@ static empm__snapshot *empm__snapshot_take(empm_request *req)
         to->generation = empm__load(&at->generation);
         to->leaving = empm__load(&at->leaving) != 0;
         empm__snapshot_child_take(s, seen, to);
+        empm__snapshot_add(seen, to);
         seen->nchildren++;
-        if (to->leaving)
-            seen->stopping++;
-        else
-            seen->serving++;
-        seen->all.paused += to->paused;
-        seen->all.connections += to->connections;
-        seen->all.queued += to->queued;
-        for (k = 0; k < EMPM__STATES; k++)
-            seen->all.by_state[k] += to->by_state[k];
-        for (i = 0; i < EMPM__LETTERS; i++)
-            seen->all.by_letter[i] += to->by_letter[i];
     }
     empm__snapshot_cpu(s, seen);
-    if (getloadavg(load, 3) == 3)
-        for (k = 0; k < 3; k++)
-            seen->load_percent[k] = (uint64_t)(load[k] * 100 + 0.5);
     return seen;
 }
 
@@ -20163,8 +20186,10 @@ static void empm__status_show_card(empm_request *req, const char *value,
     empm_printf(req, "<div><b>%s</b><span>%s</span></div>\n", value, what);
 }
 
-static void empm__status_show_html(empm_request *req,
-                                   const empm__snapshot *seen)
+/* Fields and the top of the page, up to its links. The policy forbids scripts
+ * and everything from elsewhere, so text that slips through does no harm. */
+static void empm__status_show_page_head(empm_request *req,
+                                        const empm__snapshot *seen)
 {
     const char *refresh = empm_query(req, "refresh");
     char text[40], date[30];
@@ -20193,12 +20218,18 @@ static void empm__status_show_html(empm_request *req,
                 "<a href=\"?prometheus\">Prometheus</a></nav>\n",
                 refresh != NULL ? "<a href=\"?html\">stop refreshing</a>"
                                 : "<a href=\"?html&amp;refresh\">refresh</a>");
-    empm__status_show_hints(req, seen);
+}
+
+/* The figures that tell most, side by side. Means are since the start. */
+static void empm__status_show_cards(empm_request *req,
+                                    const empm__snapshot *seen)
+{
+    const uint64_t busy = empm__snapshot_busy(&seen->all);
+    const uint64_t idle = seen->all.by_letter[EMPM__SEEN_IDLE];
+    char text[40];
     empm_printf(req, "<div class=k>");
-    snprintf(text, sizeof text, "%llu / %llu",
-             EMPM__LLU(empm__snapshot_busy(&seen->all)),
-             EMPM__LLU(empm__snapshot_busy(&seen->all) +
-                       seen->all.by_letter[EMPM__SEEN_IDLE]));
+    snprintf(text, sizeof text, "%llu / %llu", EMPM__LLU(busy),
+             EMPM__LLU(busy + idle));
     empm__status_show_card(req, text, "workers busy");
     text[empm__format_u64(text, seen->all.connections)] = '\0';
     empm__status_show_card(req, text, "connections");
@@ -20223,6 +20254,14 @@ static void empm__status_show_html(empm_request *req,
                                                       100, 2),
                            "load of the host");
     empm_printf(req, "</div>\n");
+}
+
+static void empm__status_show_html(empm_request *req,
+                                   const empm__snapshot *seen)
+{
+    empm__status_show_page_head(req, seen);
+    empm__status_show_hints(req, seen);
+    empm__status_show_cards(req, seen);
     empm__status_show_map(req, seen);
     empm__status_show_slowest(req, seen);
     empm__status_show_processes(req, seen);

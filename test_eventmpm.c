@@ -3297,6 +3297,7 @@ TEST(tools, decode_once_and_strictly)
         { "abc", 0, "abc" }, { "a%20b", 0, "a b" }, { "%41%7a", 0, "Az" },
         { "%252e", 0, "%2e" }, { "a+b", 0, "a+b" }, { "a+b", 1, "a b" },
         { "%ff", 0, "\xff" }, { "%", 0, NULL }, { "%2", 0, NULL },
+        { "%4z", 0, NULL },
         { "%zz", 0, NULL }, { "%00", 0, NULL }, { "a%0", 0, NULL }, { "", 0,
                                                                      "" }
     };
