@@ -15158,8 +15158,8 @@ static int empm__define_find(const empm__defines *d, const char *name)
     return -1;
 }
 
-/* Keeps "NAME" or "NAME=value" in place of what NAME was. Returns NULL or what
- * is wrong. */
+/* Keeps "NAME" or "NAME=value"; a former value of NAME goes. Returns NULL, or
+ * the reason of a refusal. */
 static const char *empm__define(empm_config *cfg, empm__defines *d,
                                 const char *text)
 {
@@ -15206,8 +15206,8 @@ static void empm__load_define(empm__loader *l, const char *args, int undefine)
                          l->line, undefine ? "UnDefine" : "Define", args, why);
 }
 
-/* Puts ${NAME} in: what Define has said, or the environment; what is not there
- * stays as it is. */
+/* Replaces each ${NAME} by its value from Define or the environment. A name
+ * that has none stays as it stands. Returns 0, or -1: the line is too long. */
 static int empm__loader_expand(empm__loader *l, const char *from, char *to)
 {
     size_t n = 0;
@@ -15250,8 +15250,8 @@ static int empm__loader_by_name(const void *a, const void *b)
 
 static void empm__loader_path(empm__loader *l, const char *path);
 
-/* All that is in a folder, in the order of its bytes, with what is in folders
- * inside, and with names that begin with a dot. */
+/* Reads all files of a folder and of the folders inside, in the order of the
+ * bytes of their names. Names that begin with a dot count, too. */
 static void empm__loader_folder(empm__loader *l, const char *path)
 {
     DIR *dir = opendir(path);
@@ -15309,7 +15309,8 @@ static void empm__loader_path(empm__loader *l, const char *path)
     l->line = here.line;
 }
 
-/* Include: a file, a folder, or what a pattern matches, by name. */
+/* Include: reads a file, a folder, or the files that match a pattern, in the
+ * order of their names. */
 static void empm__loader_include(empm__loader *l, const char *args,
                                  int optional)
 {
@@ -15369,12 +15370,12 @@ static void empm__loader_directive(empm__loader *l, const char *name,
 /* ---------------------------------------------------------------------------
  * >>config-sections -- <If...>, and the loop over the lines of a file
  *
- * A section holds or not when it is opened, so what is left out is only
- * searched for the ends of sections. One that is not known is left out and
+ * A section holds or not when it is opened; one that does not is only searched
+ * for where sections begin and end. One that is not known is left out and
  * said, as its directives may be meant for a part of the server only.
  * ------------------------------------------------------------------------- */
 
-/* Is what <IfModule> names, by module or by file, part of this server? */
+/* Has this server the module that <IfModule> names, "x_module" or "mod_x.c"? */
 static int empm__loader_has_module(const char *name)
 {
     const size_t n = strlen(name), end = sizeof "_module" - 1;
@@ -15447,8 +15448,8 @@ typedef struct empm__sections {        /* of one file, those that are open */
     char name[EMPM__CONFIG_SECTIONS][24];
 } empm__sections;
 
-/* "</Name>" closes the last of that name; what is open inside it is
- * forgotten. */
+/* "</Name>" closes the last section of that name. Sections that are open inside
+ * it end with it, and are complained of. */
 static void empm__loader_section_close(empm__loader *l, empm__sections *o,
                                        const char *name)
 {
@@ -15618,12 +15619,13 @@ EMPM_API int empm_load(empm_config *cfg, const char *path, char *err, size_t n)
 #endif /* EVENTMPM_NO_CONFIG_FILES */
 
 /* ---------------------------------------------------------------------------
- * >>proxy -- who stands in front, and whether it is believed
+ * >>proxy -- the client behind a proxy, and which proxies are believed
  *
  * A PROXY header is the first thing on a connection, before TLS and HTTP; it
- * says who the peer is. A field such as X-Forwarded-For is part of a request,
- * and may be written by anybody: each proxy appends whom it has seen, so it is
- * read from the right, as long as those who wrote are in RemoteIPTrustedProxy.
+ * names the peer. A field such as X-Forwarded-For is part of a request, and any
+ * client may send one: each proxy appends the address that it has seen. So the
+ * field is read from the right, as long as the address that wrote an element is
+ * in RemoteIPTrustedProxy.
  *
  *   v1   PROXY TCP4 192.0.2.1 198.51.100.7 4711 80 CRLF
  *   v2   signature | 2, command | family, protocol | length | addresses | TLVs
@@ -15772,8 +15774,9 @@ static int empm__proxy_node_parse(empm__peer *p, const char *s, size_t n)
                                              2 * (size_t)bracket);
 }
 
-/* One field's value, from right to left: *p becomes whom *p has named, while it
- * is trusted. 0: that is the client; 1: the field before this one may go on. */
+/* Reads one field's value from right to left: while *p is trusted, it becomes
+ * the address that *p has appended. Returns 0: *p is the client; 1: the field
+ * before this one may go on. */
 static int empm__proxy_follow(const empm__nets *t, empm__peer *p, const char *s)
 {
     const char *item;
@@ -15878,7 +15881,7 @@ static int32_t empm__proxy_parse(empm__peer *p, const char *s, size_t n)
 
 /* --- the wing ------------------------------------------------------------- */
 
-/* Logs who is really there, and closes. */
+/* Logs the address of the proxy itself, and closes. */
 static enum empm__state empm__reading_proxy_refuse(empm__worker *w,
                                                    empm_request *req,
                                                    int code, const char *why)
@@ -15890,8 +15893,8 @@ static enum empm__state empm__reading_proxy_refuse(empm__worker *w,
     return EMPM__CLOSED;
 }
 
-/* The PROXY header, by the deadline that was set at accept. What has come
- * behind it stays in `in`, for whoever is next: TLS, or the head. */
+/* Reads the PROXY header, by the deadline that was set at accept. Bytes behind
+ * it stay in `in`, for the next reader: TLS, or the head. */
 static enum empm__state empm__proxy_read(empm__worker *w, empm__conn *c,
                                          empm__wait *wait)
 {
@@ -16044,17 +16047,17 @@ static const empm__wing empm__proxy_wing = {
  *     heads[h]   7 -> 12 -> 0          0 is no slot
  *     free       3 ->  9 -> 0
  *
- * Who holds a lock can be killed at any instruction. So a write fills a free
- * slot, where nobody looks, and then takes effect by the store of one byte:
+ * A process can be killed at any instruction while it holds a lock. So a write
+ * fills a free slot, which no list has, and takes effect by storing one byte:
  *
  *     insert     the head becomes the new slot, whose next is the old head
  *     replace    the link to the old slot leads to the new one, its next copied
  *     remove     the link to the slot becomes its next
  *
- * Before that byte nothing has happened, after it all has: what heads[] leads
- * to is whole at every instant. Only the free list can be wrong after a death;
- * the next holder learns of it from the lock, and makes a new one of all that
- * heads[] does not lead to. The last free slot is kept for replacing.
+ * Before that byte nothing has happened, after it all has: the lists of heads[]
+ * are whole at every instant. Only the free list can be wrong after a death;
+ * the next holder learns of it from the lock, and makes a new one of all slots
+ * that those lists do not have. The last free slot is kept for replacing.
  *
  * A process dies between two instructions, and then those before it count and
  * those after it do not, however the processor has ordered its stores; so it is
@@ -16158,10 +16161,10 @@ typedef struct empm__kv_slot {
 
 typedef struct empm__kv_shard {
     pthread_mutex_t lock;              /* guards the shard: 50 ns, or 1 us to
-                                          mend it or to find who has to go */
+                                          mend it or to choose a victim */
     uint64_t        version;           /* the last one given */
     uint8_t         heads[256], free;
-    empm__kv_slot   slots[EMPM__KV_SLOTS + 1];   /* what 0 has is not used */
+    empm__kv_slot   slots[EMPM__KV_SLOTS + 1];   /* 0 ends a list */
 } __attribute__((aligned(64))) empm__kv_shard;   /* then its keys and values */
 
 typedef struct empm__kv {              /* fixed; the shards follow */
@@ -16233,8 +16236,8 @@ static unsigned char *empm__kv_data(const empm__kv *kv, empm__kv_shard *sh,
     return (unsigned char *)(sh + 1) + (size_t)(slot - 1) * kv->room;
 }
 
-/* Changes what heads[] leads to, after all that stands above the call and
- * before all below it. */
+/* Changes a list of heads[], after all stores above the call and before all
+ * below it. */
 static void empm__kv_link(uint8_t *link, uint8_t to)
 {
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
@@ -16274,7 +16277,7 @@ static void empm__kv_mend(const empm__kv *kv, empm__kv_shard *sh)
     sh->version |= 0xffffffff;   /* half of it may be stored: past them all */
 }
 
-/* Makes room: who is nearest to the end has to go, who has none stays. */
+/* Makes room: the key that ends first has to go; a key without an end stays. */
 static int empm__kv_evict(empm__kv_shard *sh)
 {
     uint8_t *victim = NULL, *link;
@@ -16493,7 +16496,8 @@ static int empm__kv_new(empm__kv **out, size_t bytes, uint32_t room)
     return EMPM_OK;
 }
 
-/* `bytes`, as they were asked for: any child may have written what is in it. */
+/* `bytes` is the caller's own number: any child may have written to the
+ * store. */
 static void empm__kv_free(empm__kv *kv, size_t bytes)
 {
     if (kv != NULL)
@@ -16505,9 +16509,9 @@ static void empm__kv_free(empm__kv *kv, size_t bytes)
 /* ---------------------------------------------------------------------------
  * >>store-calls -- the shared store, as a handler sees it
  *
- * Each call takes the lock of one shard for a few stores and copies what it
- * gives. Where the store is not built, its settings are refused and the calls
- * do not exist.
+ * Each call takes the lock of one shard for a few stores, and gives copies.
+ * Where the store is not built, its settings are refused and the calls do not
+ * exist.
  * ------------------------------------------------------------------------- */
 
 static uint64_t empm__store_now_ms(void)
@@ -16616,18 +16620,18 @@ static const empm__wing empm__store_wing = {
  * worker keeps for each log. Nothing is allocated or printed with printf(), and
  * no system call is made but one write() for a page of lines.
  *
- * A page is in its place (worker.lines), or somebody has taken it: the worker,
- * to add a line, or who collects. Taking is one atomic exchange, so nobody ever
- * waits for a write(): a worker that finds none there takes a new one. A page
- * is written when it is full, and all are half a second after the first line:
- * the listener is told that moment and makes it a chore for the next free
- * worker or for the standby. So it does not matter what keeps the worker that
- * made a line (sleep, a handler that has always been quick, a client). A crash
- * loses what half a second has gathered; lines of different workers are not in
+ * A page is in its place (worker.lines), or a thread has taken it: its worker,
+ * to add a line, or the collector. Taking is one atomic exchange, so no thread
+ * ever waits for another one's write(): a worker that finds no page takes a new
+ * one. A page is written when it is full, and all are half a second after the
+ * first line: the listener is told that moment and makes it a chore for the
+ * next free worker or for the standby. So a line does not wait for its own
+ * worker, which may be asleep, in a handler or with a slow client. A crash
+ * loses the lines of half a second; lines of different workers are not in
  * order.
  *
- * What came from the client is escaped as Apache does it (\n \t \" \\ \xhh), so
- * that nobody can forge a line or drive a terminal.
+ * Text of clients is escaped as Apache does it (\n \t \" \\ \xhh), so that no
+ * client can forge a line or drive a terminal.
  *
  * runs on   the worker that owns the connection; collecting, on any thread
  * source    mod_log_config, mod_logio
@@ -16650,7 +16654,7 @@ typedef struct empm__item {
     uint16_t    only[EMPM__ITEM_STATUSES];
     uint32_t    len;
     uint32_t    tail;                /* room that the items after it need */
-    const char *text;                /* itself, or what is in braces; or NULL */
+    const char *text;                /* itself, or from the braces; or NULL */
 } empm__item;
 
 typedef struct empm__access_log {
@@ -16674,16 +16678,17 @@ typedef struct empm__access_logs {
 } empm__access_logs;
 
 /* ---------------------------------------------------------------------------
- * >>access-items -- what a line shows of a request
+ * >>access-items -- how a line shows each fact of a request
  *
  * A compiled format is a list of items; each writes its part into the page
- * where the line grows. Text of clients is escaped, and what has no room is cut
- * with "..." in its place.
+ * where the line grows. Text of clients is escaped, and cut with "..." where it
+ * has no room. Numbers come from a copy of the request's facts, made once per
+ * line, so a letter that is a number is only a row of the table.
  * ------------------------------------------------------------------------- */
 
 typedef struct empm__facts {
     empm_request *req;
-    const char   *in;                /* what the head's offsets count from */
+    const char   *in;                /* the head's offsets count from here */
     int           aborted;
     int           cut;               /* something had no room */
     int           known;             /* the request line made sense */
@@ -16699,6 +16704,8 @@ typedef struct empm__facts {
 typedef char *empm__access_writer(empm__facts *f, const empm__item *it,
                                   char *at, const char *end);
 
+/* Fills in the facts of a request that has ended. `aborted`: with its
+ * connection. */
 static void empm__access_facts(empm__facts *f, empm_request *req, int aborted)
 {
     const int64_t whole = req->declared > req->written ? req->declared
@@ -16731,8 +16738,8 @@ static void empm__access_facts(empm__facts *f, empm_request *req, int aborted)
     f->nth = req->c->requests;
 }
 
-/* Text of any length, escaped; NULL is "-". What has no room is cut, with "..."
- * to say so. */
+/* Writes text of any length, escaped eight bytes at a time where none of them
+ * needs it; NULL is "-". Text without room is cut and ends with "...". */
 static char *empm__access_write(empm__facts *f, char *at, const char *end,
                                 const char *s, size_t n)
 {
@@ -16782,6 +16789,7 @@ static char *empm__access_write_string(empm__facts *f, char *at,
     return empm__access_write(f, at, end, s, s != NULL ? strlen(s) : 0);
 }
 
+/* A number below 0 has no meaning here and is shown as 0. */
 static char *empm__access_write_number(char *at, int64_t v)
 {
     return at + empm__format_u64(at, v > 0 ? (uint64_t)v : 0);
@@ -16850,6 +16858,8 @@ static char *empm__access_write_line(empm__facts *f, const empm__item *it,
                               8);
 }
 
+/* Returns an instant of the monotonic clock as microseconds since 1970. The
+ * distance of both clocks is measured once a second, not once a line. */
 static int64_t empm__access_wall_us(empm__worker *w, uint64_t us)
 {
     if (w->turn_us - w->wall_at_us >= 1000000u) {
@@ -16900,6 +16910,7 @@ static char *empm__access_write_second(empm__worker *w, char *at,
                                                      sizeof st->text - 1));
 }
 
+/* %t: when the first byte was seen, or {end:...} when the answer ended. */
 static char *empm__access_write_time(empm__facts *f, const empm__item *it,
                                      char *at, const char *end)
 {
@@ -16922,7 +16933,7 @@ static char *empm__access_write_time(empm__facts *f, const empm__item *it,
     return empm__access_write_second(w, at, it->text, us / 1000000);
 }
 
-/* A field of the response: those that were set, and what every head has. */
+/* %{Field}o: of the response: a field that was set, or that every head has. */
 static char *empm__access_write_field(empm__facts *f, const empm__item *it,
                                       char *at, const char *end)
 {
@@ -16946,7 +16957,7 @@ static char *empm__access_write_field(empm__facts *f, const empm__item *it,
     return EMPM__ADD(at, "-");
 }
 
-/* %v: what the server is called. */
+/* %v: the name of the server. */
 static char *empm__access_write_name(empm__facts *f, const empm__item *it,
                                      char *at, const char *end)
 {
@@ -16954,7 +16965,7 @@ static char *empm__access_write_name(empm__facts *f, const empm__item *it,
     return empm__access_write_string(f, at, end, f->req->w->s->access->host);
 }
 
-/* %V: what the client calls it, without the port. */
+/* %V: the name by which the client calls it, without the port. */
 static char *empm__access_write_host(empm__facts *f, const empm__item *it,
                                      char *at, const char *end)
 {
@@ -17166,7 +17177,7 @@ static char *empm__access_write_version(empm__facts *f, const empm__item *it,
                               : EMPM__ADD(at, "HTTP/1.0");
 }
 
-/* %l, %L: nobody knows. */
+/* %l, %L: identd and the log's id, which this server does not have. */
 static char *empm__access_write_nothing(empm__facts *f, const empm__item *it,
                                         char *at, const char *end)
 {
@@ -17185,8 +17196,8 @@ enum empm__braces {
                                         of strftime() */
 };
 
-/* A row is all that is known of a letter: what may stand in its braces, and
- * either the number that it is, of the facts, or how it is written. A test
+/* A row is all that is known of a letter: the words that its braces take, and
+ * either a number of the facts or the function that writes it. A test
  * compares the rows with >>letters. */
 typedef struct empm__letter {
     char                 letter;
@@ -17258,13 +17269,13 @@ static char *empm__access_write_item(empm__facts *f, const empm__item *it,
 /* ---------------------------------------------------------------------------
  * >>access-formats -- a format becomes a list of items
  *
- * A format is read once, at the start. What is wrong with it is said with its
- * place, and stops the start: a log that lacks what was asked for is found out
- * too late.
+ * A format is compiled once, at the start. A fault in it is reported with its
+ * place and stops the start: a log without the figures that were asked for is
+ * noticed when they are needed.
  * ------------------------------------------------------------------------- */
 
-/* Looks for the text in braces among the words of its letter. Returns NULL or
- * what is wrong. */
+/* Looks for the text in braces among the words of its letter. Returns NULL, or
+ * the reason of a refusal. */
 static const char *empm__access_word_parse(empm__item *it)
 {
     const int is_time = it->is->braces == EMPM__BRACES_TIME;
@@ -17288,7 +17299,8 @@ static const char *empm__access_word_parse(empm__item *it)
     return it->unit != 0 || is_time ? NULL : "takes no such word in braces";
 }
 
-/* One item after its '%': "!200,304{X}i". Returns NULL or what is wrong. */
+/* Reads one item after its '%': "!200,304{X}i". Returns NULL, or the reason of
+ * a refusal. */
 static const char *empm__access_item_parse(empm__item *it, const char **format,
                                            char **text)
 {
@@ -17324,8 +17336,8 @@ static const char *empm__access_item_parse(empm__item *it, const char **format,
     return it->text != NULL ? empm__access_word_parse(it) : NULL;
 }
 
-/* Compiles the format `f`. Returns NULL, or what is wrong with the item that
- * begins at *at. */
+/* Compiles the format `f`. Returns NULL, or the reason why the item that begins
+ * at *at is refused. */
 static const char *empm__access_format_compile(empm__access_log *l,
                                                const char *f, size_t *at)
 {
@@ -17374,8 +17386,8 @@ static const char *empm__access_format_compile(empm__access_log *l,
  * >>access-lines -- lines gather, and are written together
  *
  * A worker keeps one page for each log. A full page is written at once, the
- * others half a second after their first line, by whoever has time; a pipe that
- * is full loses lines, and never holds a request.
+ * others half a second after their first line, by a worker that is free or by
+ * the standby; a pipe that is full loses lines, and never holds a request.
  * ------------------------------------------------------------------------- */
 
 /* How much of n bytes goes into one write(): for a pipe, into which other
@@ -17424,8 +17436,8 @@ static void empm__access_lines_save(empm__engine *e, empm__access_log *l,
     __atomic_fetch_add(&e->score->unlogged, lost, __ATOMIC_RELAXED);
 }
 
-/* Writes what all workers have gathered, each page as it is found. A page goes
- * back to its place, unless there is a new one. */
+/* Writes the pages of all workers. A page goes back to its place, unless there
+ * is a new one. */
 static void empm__access_lines_collect(empm__engine *e)
 {
     empm__access_logs *a = e->s->access;
@@ -17519,7 +17531,7 @@ static void empm__access_log_request(empm_request *req, int aborted)
             empm__access_lines_save(e, &a->of[k], p);
             empm__access_line_write(&f, &a->of[k], p);
         }
-        /* who has collected meanwhile may have brought the old one back */
+        /* a collector may have brought the old one back meanwhile */
         empm__page_return(w, __atomic_exchange_n(&w->lines[k], p,
                                                  __ATOMIC_SEQ_CST));
     }
@@ -17586,7 +17598,7 @@ static int empm__access_format_say(empm__access_log *l, const char *directive,
     return rep->result;
 }
 
-/* What is wrong with "|program", or NULL. */
+/* Returns the reason why "|program" cannot be a log, or NULL. */
 static const char *empm__access_pipe_why(const char *command)
 {
 #ifndef EVENTMPM_NO_FORK
@@ -17916,7 +17928,7 @@ static const char *empm__types_find(const empm__type *list, size_t n,
                                     strlen(ext)) ? list[i].type : NULL;
 }
 
-/* What the name of a file says of its type. */
+/* Returns the type that the name of a file stands for. */
 static const char *empm__types_of_name(const struct empm__types *own,
                                        const char *name)
 {
@@ -17933,8 +17945,8 @@ static const char *empm__types_of_name(const struct empm__types *own,
 
 #define EMPM__TYPE_MAX 120           /* bytes; empm__file.fields has the room */
 
-/* One row of AddType, "type .ext ext ..."; its words are kept at *text, where
- * there is room for them. Returns NULL or what is wrong. */
+/* Adds one row of AddType, "type .ext ext ..."; its words are kept at *text,
+ * where there is room for them. Returns NULL, or the reason of a refusal. */
 static const char *empm__types_add(struct empm__types *t, const char *row,
                                    const empm__chars *chars, char **text)
 {
@@ -18007,8 +18019,8 @@ static int empm__types_new(struct empm__types **out, const empm_config *cfg,
 
 /* --- opening -------------------------------------------------------------- */
 
-/* What open() adds by itself where a long has 32 bits, and a plain system call
- * does not: files of 2 GiB and more. */
+/* Files of 2 GiB and more, where a long has 32 bits: open() adds this flag by
+ * itself, a plain system call does not. */
 #if defined(O_LARGEFILE)
 #  define EMPM__O_LARGEFILE O_LARGEFILE
 #elif defined(__O_LARGEFILE)
@@ -18019,9 +18031,9 @@ static int empm__types_new(struct empm__types **out, const empm_config *cfg,
 
 #define EMPM__O_READ (O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)
 
-/* Opens `path` below the directory `root`; -1 with errno. `flags`:
- * EMPM__O_READ, or what goes with EMPM__O_PATH, which openat2() takes beside
- * few others. */
+/* Opens `path` below the directory `root`. Returns a descriptor, or -1 with
+ * errno. `flags`: EMPM__O_READ, or EMPM__O_PATH with the few flags that
+ * openat2() takes beside it. */
 static int empm__file_open_beneath(int root, const char *path, int flags)
 {
     char name[256];
@@ -18327,9 +18339,9 @@ static void empm__range_content(char *to, size_t cap, const empm__range *r,
                  (long long)r->to - 1, (long long)size);
 }
 
-/* What becomes of an answer by file: 0: it is sent, or *n ranges of it, as 206
- * (*n is 0: the whole); or else the status that is the answer, 304, 412 or 416.
- * It changes nothing, and wants req->status as it will be. */
+/* Decides on an answer by file. Returns 0: the file is sent, or *n ranges of it
+ * as 206 (*n is 0: the whole); or 304, 412 or 416, which are the answer then.
+ * Changes nothing, and needs req->status as it will be. */
 static int empm__file_judge(const empm_request *req, const empm__file *f,
                             empm__range *r, int *n)
 {
@@ -18352,7 +18364,7 @@ static int empm__file_judge(const empm_request *req, const empm__file *f,
  * >>file-cache -- files that are kept open
  *
  * A file that is asked for again is found by its path, and is looked at with
- * stat() before it is used, so what is sent is never older than the request.
+ * stat() before it is used, so no answer is older than its request.
  * References keep a file open until the last answer has left.
  * ------------------------------------------------------------------------- */
 
@@ -18361,7 +18373,7 @@ static int empm__file_judge(const empm_request *req, const empm__file *f,
 #  define EMPM__FILE_KEEP_MS 10000   /* kept so long after its last use */
 #endif
 
-/* What tells whether a file is still the one that it was. */
+/* Fills in the numbers by which a file is known to be still the same. */
 static void empm__file_identity(uint64_t is[5], const struct stat *st)
 {
 #if defined(__linux__)
@@ -18460,8 +18472,8 @@ static empm__file *empm__file_make(const empm__worker *w, int fd,
     return f;
 }
 
-/* Why a file cannot be opened or read, as a status. What is no fault of the
- * request is logged. */
+/* Returns the status for a file that cannot be opened or read. A fault that is
+ * not the request's is logged. */
 static int empm__file_status(empm_request *req, const char *path, int error)
 {
     switch (error) {
@@ -18531,9 +18543,9 @@ static int empm__file_count(empm__worker *w, empm__file *f)
     return 1;
 }
 
-/* What becomes of `fd` (negative: see errno): an answer's file; or NULL, and
- * *status is 1: a directory; 0: it is answered already; else the status for
- * it. */
+/* Takes `fd` (negative: see errno) over. Returns a file for the answer, or NULL
+ * and *status: 1: a directory; 0: it is answered already; else the status of
+ * the answer. */
 static empm__file *empm__file_take(empm_request *req, int fd, int root_fd,
                                    const char *path, struct stat *st,
                                    int *status)
@@ -18585,7 +18597,8 @@ static empm__file **empm__file_slot(empm__files *c, int root_fd,
     return &c->slots[h % c->n];
 }
 
-/* Replaces what is in the slot, if it is `old`. */
+/* Puts `f` into the slot, if `old` is still there: another worker may have been
+ * faster. The file that has no slot then loses a reference. */
 static void empm__file_swap(empm__files *c, empm__file **slot, empm__file *old,
                             empm__file *f)
 {
@@ -18598,7 +18611,7 @@ static void empm__file_swap(empm__files *c, empm__file **slot, empm__file *old,
     empm__file_unref(same ? old : f);
 }
 
-/* The listener closes what nobody has asked for lately. */
+/* The listener closes files that no request has asked for lately. */
 static void empm__files_expire(empm__files *c, uint32_t now_ms, int all)
 {
     uint32_t i, due = EMPM__NEVER;
@@ -18622,7 +18635,7 @@ static void empm__files_expire(empm__files *c, uint32_t now_ms, int all)
         empm__store(&c->due_ms, due);
 }
 
-/* Is `f` still what its path leads to? The way there must stay below the root
+/* Does its path still lead to `f`? The way there must stay below the root
  * as well: a directory on it may have become a symbolic link. */
 static int empm__file_same(const empm__file *f)
 {
@@ -18724,7 +18737,8 @@ typedef struct empm__parts {
 #define EMPM__PART_HEAD 384          /* room for one, with a type of ... */
 #define EMPM__PART_TYPE 200
 
-/* What stands before part i; before the n-th: the end. */
+/* Writes the boundary and fields before part i, or for i = n the closing
+ * boundary. Returns the length. */
 static size_t empm__parts_head(char to[EMPM__PART_HEAD], const empm__parts *p,
                                int i)
 {
@@ -18801,7 +18815,7 @@ static void empm__parts_end(void *p)
  * >>files-serving -- from a path to an answer
  *
  * A small file travels with its head; a large one is a slice that sendfile()
- * empties. Folders, hidden names and what is no regular file are 404.
+ * empties. Folders, hidden names and all but regular files are 404.
  * ------------------------------------------------------------------------- */
 
 /* The value of a field of the answer, as far as it fits into `to`; NULL: there
@@ -19212,9 +19226,10 @@ EMPM_API int empm_health_page(empm_request *req, void *user)
 /* ---------------------------------------------------------------------------
  * >>status -- the scoreboard for people and for programs
  *
- * One function looks at the scoreboard, whose areas belong to processes that
- * may have gone mad: what it takes from there is clamped, ends with NUL, and is
- * only shown. Four writers then say what it has seen. Numbers never pass
+ * A snapshot is a copy of the scoreboard in memory of the request, and four
+ * writers show it in their formats, so a page agrees with itself. The areas of
+ * the scoreboard belong to processes that may have gone mad: numbers from there
+ * are clamped, texts end with NUL, and both are only shown. Numbers never pass
  * through printf's %f or %g, which are a matter of locale.
  *
  * source    Apache's mod_status for ?auto, whose readers want each line as it
@@ -19259,7 +19274,7 @@ static void empm__process_cpu_us(pid_t pid, uint64_t us[4])
 #endif
 }
 
-/* What a worker does: places in by_letter, in order. */
+/* Occupations of a worker: places in by_letter, in order. */
 enum { EMPM__SEEN_IDLE, EMPM__SEEN_STARTING, EMPM__SEEN_READING,
        EMPM__SEEN_WORKING, EMPM__SEEN_KEEPALIVE, EMPM__SEEN_CLOSING,
        EMPM__SEEN_GRACEFUL, EMPM__LETTERS };
@@ -19272,7 +19287,7 @@ static const char *const empm__worker_states[EMPM__LETTERS] = {
 
 typedef struct empm__snapshot_worker {
     int      child, number;            /* child: its place in the list */
-    char     letter, doing;            /* letter: what is shown, G perhaps */
+    char     letter, doing;            /* letter: the one to show, G perhaps */
     uint64_t accesses, accesses_child; /* of the slot, of this child */
     uint64_t bytes, duration_us, since_us;
     uint32_t took_us, of_connection;
@@ -19329,6 +19344,8 @@ static void empm__snapshot_cpu(const empm_server *s, empm__snapshot *seen)
         seen->cpu_all_us += all[k];
 }
 
+/* Copies a worker's figures. They are read one by one while it works, so they
+ * may be of two requests. */
 static void empm__snapshot_worker_take(const empm__score_worker *w,
                                        uint64_t now_us,
                                        empm__snapshot_worker *to)
@@ -19349,6 +19366,9 @@ static void empm__snapshot_worker_take(const empm__score_worker *w,
     empm__score_request_line(w, to->request);
 }
 
+/* Copies a child's figures and those of its workers. A state's connections are
+ * a sum of differences: each worker counts those that it has parked, the
+ * listener those that it has taken from there. */
 static void empm__snapshot_child_take(const empm_server *s,
                                       empm__snapshot *seen,
                                       empm__snapshot_child *to)
@@ -19400,8 +19420,8 @@ static void empm__snapshot_child_take(const empm_server *s,
         to->by_state[k] = (int32_t)by_state[k] > 0 ? by_state[k] : 0;
 }
 
-/* Totals stay in their slots, whoever serves there (on admin listeners, too),
- * so they never go back. */
+/* Adds the totals of a slot. They stay there from one child to the next (those
+ * for admin listeners, too), so a sum never goes back. */
 static void empm__snapshot_totals(const empm_server *s, empm__snapshot *seen,
                                   int slot)
 {
@@ -19438,7 +19458,7 @@ static empm__snapshot *empm__snapshot_new(empm_request *req, size_t n)
     return seen->children != NULL && seen->workers != NULL ? seen : NULL;
 }
 
-/* Fills in what concerns the server and its host, not a child. */
+/* Fills in the facts of the server and its host, all but the children. */
 static void empm__snapshot_server_take(const empm_server *s,
                                        empm__snapshot *seen)
 {
@@ -19514,6 +19534,8 @@ static empm__snapshot *empm__snapshot_take(empm_request *req)
     return seen;
 }
 
+/* Returns the number of workers that have a connection. Those of a child that
+ * leaves are no longer counted: they are "graceful". */
 static uint64_t empm__snapshot_busy(const empm__snapshot_child *ch)
 {
     uint64_t n = 0;
@@ -19636,6 +19658,8 @@ static const empm__metric empm__metrics[] = {
     EMPM__CPU("children_system", 3, NULL)
 };
 
+/* Returns the value of a figure as text, kept in `to`: a count, or seconds with
+ * six decimals. */
 static const char *empm__metric_text(const empm__snapshot *seen,
                                      const empm__metric *f, char to[40])
 {
@@ -19647,6 +19671,8 @@ static const char *empm__metric_text(const empm__snapshot *seen,
     return to;
 }
 
+/* Rows of one name are neighbours, since HELP and TYPE stand once before all
+ * samples of a name. */
 static void empm__status_show_prometheus(empm_request *req,
                                          const empm__snapshot *seen)
 {
@@ -19736,7 +19762,7 @@ static void empm__status_show_json(empm_request *req,
     empm__status_show_text(req, seen->name, 1);
     empm_printf(req, "\",\"version\":\"%s\"", EMPM_VERSION);
     for (i = 0; i < EMPM__COUNT(empm__metrics); i++) {
-        /* rows of one name are neighbours and become one object */
+        /* rows of one name become one object */
         const empm__metric *f = &empm__metrics[i];
         const int first = i == 0 || strcmp(f[-1].name, f->name) != 0;
         const int last = i + 1 == EMPM__COUNT(empm__metrics) ||
@@ -19764,6 +19790,7 @@ static void empm__status_show_json(empm_request *req,
 
 #define EMPM__SCOREBOARD_MOST 65000    /* readers take lines below 64 KiB */
 
+/* Shows a time as mod_status does: "Sunday, 06-Nov-1994 08:49:37 GMT". */
 static void empm__status_show_date(empm_request *req, const char *key,
                                    uint64_t t)
 {
@@ -19828,8 +19855,8 @@ static void empm__status_show_scoreboard(empm_request *req,
     empm_printf(req, "\nScoreboardScale: %u\n", (unsigned)scale);
 }
 
-/* What ExtendedStatus adds. A rate is left out while nothing can be divided by,
- * as in Apache. */
+/* Shows the lines that ExtendedStatus adds. As in Apache, a rate is left out
+ * while its divisor is zero. */
 static void empm__status_show_auto_totals(empm_request *req,
                                           const empm__snapshot *seen)
 {
@@ -19867,6 +19894,7 @@ static void empm__status_show_auto_totals(empm_request *req,
     }
 }
 
+/* Shows Apache's lines, and after them each figure that has a key. */
 static void empm__status_show_auto(empm_request *req,
                                    const empm__snapshot *seen)
 {
@@ -19917,9 +19945,13 @@ static void empm__status_show_auto(empm_request *req,
  * >>page -- the status page for people
  *
  * A page without scripts: the state of each worker as a letter, the slowest
- * requests, and hints at what an operator should look at first.
+ * requests, and hints that tell an operator where to look first. Each part has
+ * its function, in the order of the page. All text from outside goes through
+ * empm__status_show_text().
  * ------------------------------------------------------------------------- */
 
+/* Each letter has a colour, which is its class, too; both schemes of light and
+ * dark set the same variables. */
 static const char empm__page_style[] =
     ":root{color-scheme:light dark;--bg:#f6f7f9;--card:#fff;--ink:#1b1f24;"
     "--soft:#667080;--line:#dfe3e8;--warn:#fff3d6;--bar:#3b7dd8;--idle:#a9b2bd;"
@@ -19959,6 +19991,7 @@ static const char empm__page_style[] =
     "td b,td.x{font-family:ui-monospace,Menlo,Consolas,monospace;"
     "font-size:.8rem}";
 
+/* Returns a time in the two units that matter, kept in `to`: "3 min 7 s". */
 static const char *empm__status_time_text(char to[40], uint64_t us)
 {
     const uint64_t s = us / 1000000u;
@@ -19979,6 +20012,7 @@ static const char *empm__status_time_text(char to[40], uint64_t us)
     return to;
 }
 
+/* Returns a size in the unit in which it is below 1000, kept in `to`. */
 static const char *empm__status_bytes_text(char to[40], uint64_t n)
 {
     static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB" };
@@ -20002,6 +20036,8 @@ static const struct { int state; const char *name; } empm__page_columns[] = {
 #undef EMPM__STATE_WAITS
 #undef EMPM__STATE_RUNS
 
+/* Shows a letter for each worker, in a line for each child. A run of one letter
+ * shares one element, so that thousands of workers are a small page. */
 static void empm__status_show_map(empm_request *req, const empm__snapshot *seen)
 {
     static const char *const says[] = {
@@ -20032,6 +20068,7 @@ static void empm__status_show_map(empm_request *req, const empm__snapshot *seen)
     empm_printf(req, "</div></div>\n");
 }
 
+/* Shows the row of a child, or with &seen->all the sum at the foot. */
 static void empm__status_show_process(empm_request *req,
                                       const empm__snapshot *seen,
                                       const empm__snapshot_child *ch)
@@ -20079,7 +20116,9 @@ static void empm__status_show_processes(empm_request *req,
     empm_printf(req, "</table></div>\n");
 }
 
-/* Those that have been at work for longest: a slow one is seen at a glance. */
+/* Shows the ten requests that have been at work for longest. Each round looks
+ * for the next one below the last, so no list has to be sorted or kept; the
+ * place in the list decides between equal times. */
 static void empm__status_show_slowest(empm_request *req,
                                       const empm__snapshot *seen)
 {
@@ -20118,6 +20157,8 @@ static void empm__status_show_slowest(empm_request *req,
                 "s.</p>\n");
 }
 
+/* Shows the table of mod_status that ExtendedStatus adds. Workers without a
+ * request so far have no row. */
 static void empm__status_show_workers(empm_request *req,
                                       const empm__snapshot *seen)
 {
@@ -20155,7 +20196,8 @@ static void empm__status_show_workers(empm_request *req,
                 "request and all of them, in milliseconds.</p>\n");
 }
 
-/* What an operator should hear first. */
+/* Says the two things that an operator should know first: no worker is free, or
+ * most of them are stuck in their handlers. */
 static void empm__status_show_hints(empm_request *req,
                                     const empm__snapshot *seen)
 {
@@ -20298,7 +20340,7 @@ EMPM_API int empm_status_page(empm_request *req, void *user)
     return EMPM_OK;
 }
 
-/* What an admin listener offers. */
+/* The routes of an admin listener. */
 static const empm_route empm__admin_routes[] = {
     EMPM_ROUTE("GET /{$}",           empm_status_page, NULL),
     EMPM_ROUTE("GET /server-status", empm_status_page, NULL),
@@ -20345,7 +20387,7 @@ static const empm__wing empm__status_wing = {
 #endif /* EVENTMPM_NO_STATUS */
 
 /* ---------------------------------------------------------------------------
- * >>wings -- what is optional, as the core sees it
+ * >>wings -- the optional parts, as the core sees them
  *
  * Each wing is a row of hooks; where it is not built it has at most one, which
  * refuses the settings that need it. So the core has no #ifdef of a feature.
