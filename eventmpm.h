@@ -190,7 +190,7 @@
  *   EVENTMPM_NO_ACCESS_LOG    980 lines  9500 bytes CustomLog
  *   EVENTMPM_NO_PROXY         410 lines  3500 bytes PROXY and RemoteIP
  *   EVENTMPM_NO_STORE         550 lines  3100 bytes the shared store
- *   EVENTMPM_NO_FORK         1810 lines 20900 bytes the parent: threads only
+ *   EVENTMPM_NO_FORK         1810 lines 27000 bytes the parent: threads only
  *   EVENTMPM_NO_CONFIG_FILES  550 lines  6000 bytes empm_load() and -f
  *   EVENTMPM_NO_MAIN          790 lines 13200 bytes the command line
  * ------------------------------------------------------------------------- */
@@ -1052,7 +1052,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   wing        an optional part, which the core knows by its hooks alone
  *   slab        a block of records; never unmapped, so an index stays valid
  *   ticket      index and serial of a suspended request: empm_resume()
- *   post, inbox the records at which the listener is to look (>>poller)
+ *   inbox       the records at which the listener is to look (>>inbox)
  *   drained     the transport has given all that it had: only an event can
  *               bring more (>>transport)
  *   round       one wait of the listener and all that follows from it
@@ -3362,25 +3362,6 @@ EMPM_API int empm_set(empm_config *cfg, const char *directive,
     empm__directive_set(cfg, "", directive, value, &lists, &rep);
     return rep.result;
 }
-
-/* What this server has of Apache's modules, as <IfModule>, -l and -M name
- * it. */
-#if !defined(EVENTMPM_NO_CONFIG_FILES) || !defined(EVENTMPM_NO_MAIN)
-static const struct { const char *name, *file; } empm__modules[] = {
-    { "core", "core.c" }, { "http", "http_core.c" }, { "mpm_event", "event.c" },
-#ifndef EVENTMPM_NO_ACCESS_LOG
-    { "log_config", "mod_log_config.c" },
-#endif
-#ifndef EVENTMPM_NO_PROXY
-    { "remoteip", "mod_remoteip.c" },
-#endif
-#ifndef EVENTMPM_NO_STATUS
-    { "status", "mod_status.c" },
-#endif
-    { "reqtimeout", "mod_reqtimeout.c" }, { "unixd", "mod_unixd.c" },
-    { "version", "mod_version.c" }
-};
-#endif
 
 /* ---------------------------------------------------------------------------
  * >>check -- numbers in their ranges, and the rules of Apache's event MPM
@@ -6114,6 +6095,7 @@ struct empm_server {
  *   stopped       no worker of the engine runs any more
  *   reopen        opens its log files anew, into `swap`
  *   reopened      the log file `is` has become what `to` is
+ *   module        Apache's module that it stands for, without "mod_"
  *
  * expire_at() and chore_at() return EMPM__NEVER if nothing is due. */
 typedef struct empm__wing {
@@ -6131,6 +6113,7 @@ typedef struct empm__wing {
     void     (*stopped)(empm__engine *e);
     int      (*reopen)(const empm_server *s, struct empm__logs_swap *swap);
     void     (*reopened)(empm_server *s, const struct stat *is, int to);
+    const char *module;
 } empm__wing;
 
 /* The list of wings, which stands behind them: it ends with NULL. */
@@ -6139,6 +6122,30 @@ static const empm__wing *const *empm__wings(void);
 #define EMPM__EACH_WING(wing, hook) \
     for (wing = empm__wings(); *wing != NULL; wing++) \
         if ((*wing)->hook == NULL) { } else
+
+/* The k-th of Apache's modules that this server stands for, as <IfModule>, -l
+ * and -M name it, and its file. NULL: there are no more. */
+EMPM__OPTIONAL
+static const char *empm__wings_module(int k, char file[40])
+{
+    static const struct { const char *name, *file; } core[] = {
+        { "core", "core.c" }, { "http", "http_core.c" },
+        { "mpm_event", "event.c" }, { "reqtimeout", "mod_reqtimeout.c" },
+        { "unixd", "mod_unixd.c" }, { "version", "mod_version.c" }
+    };
+    const empm__wing *const *wing;
+    if (k < (int)EMPM__COUNT(core)) {
+        snprintf(file, 40, "%s", core[k].file);
+        return core[k].name;
+    }
+    k -= (int)EMPM__COUNT(core);
+    EMPM__EACH_WING(wing, module)
+        if (k-- == 0) {
+            snprintf(file, 40, "mod_%.30s.c", (*wing)->module);
+            return (*wing)->module;
+        }
+    return NULL;
+}
 
 /* When the next expire() is due, or the next chore(). */
 static uint32_t empm__wings_expire_at(empm__engine *e)
@@ -15364,15 +15371,15 @@ static void empm__loader_directive(empm__loader *l, const char *name,
 static int empm__loader_has_module(const char *name)
 {
     const size_t n = strlen(name), end = sizeof "_module" - 1;
-    size_t i;
-    for (i = 0; i < EMPM__COUNT(empm__modules); i++) {
-        const char *ours = empm__modules[i].name;
-        if (strcmp(name, empm__modules[i].file) == 0 ||
-            strcmp(name, ours) == 0 || (n == strlen(ours) + end &&
+    const char *ours;
+    char file[40];
+    int k;
+    for (k = 0; (ours = empm__wings_module(k, file)) != NULL; k++)
+        if (strcmp(name, file) == 0 || strcmp(name, ours) == 0 ||
+            (n == strlen(ours) + end &&
              strcmp(name + n - end, "_module") == 0 &&
              strncmp(name, ours, n - end) == 0))
             return 1;
-    }
     return 0;
 }
 
@@ -15996,7 +16003,7 @@ static int empm__proxy_server_new(empm_server *s, const empm_server *old,
 
 static const empm__wing empm__proxy_wing = {
     empm__proxy_check, empm__proxy_server_new, empm__proxy_server_free,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, "remoteip"
 };
 
 #else
@@ -16019,7 +16026,7 @@ static void empm__proxy_check(const empm_config *cfg, const empm__chars *chars,
 
 static const empm__wing empm__proxy_wing = {
     empm__proxy_check,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 };
 
 #endif /* EVENTMPM_NO_PROXY */
@@ -16576,7 +16583,7 @@ static void empm__store_server_free(empm_server *s)
 
 static const empm__wing empm__store_wing = {
     empm__store_check, empm__store_server_new, empm__store_server_free,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 };
 
 #else
@@ -16592,7 +16599,7 @@ static void empm__store_check(const empm_config *cfg, const empm__chars *chars,
 
 static const empm__wing empm__store_wing = {
     empm__store_check,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 };
 
 #endif /* EVENTMPM_NO_STORE */
@@ -17769,13 +17776,15 @@ static void empm__access_reopened(empm_server *s, const struct stat *is, int to)
 static const empm__wing empm__access_wing = {
     empm__access_check_all, empm__access_server_new, empm__access_server_free,
     NULL, NULL, NULL, NULL, empm__access_chore_at, empm__access_lines_collect,
-    empm__access_lines_end, empm__access_reopen, empm__access_reopened
+    empm__access_lines_end, empm__access_reopen, empm__access_reopened,
+    "log_config"
 };
 
 #else
 
 static const empm__wing empm__access_wing = {
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+    "log_config"
 };
 
 #endif /* EVENTMPM_NO_ACCESS_LOG */
@@ -19133,7 +19142,7 @@ static void empm__files_expire_some(empm__engine *e, uint32_t now_ms)
 static const empm__wing empm__files_wing = {
     empm__files_check, empm__files_server_new, empm__files_server_free,
     empm__files_engine_new, empm__files_engine_free, empm__files_expire_at,
-    empm__files_expire_some, NULL, NULL, NULL, NULL, NULL
+    empm__files_expire_some, NULL, NULL, NULL, NULL, NULL, NULL
 };
 
 #else
@@ -19152,7 +19161,7 @@ static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
 
 static const empm__wing empm__files_wing = {
     empm__files_check,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 };
 
 #endif /* EVENTMPM_NO_FILES */
@@ -20273,7 +20282,7 @@ static int empm__status_server_new(empm_server *s, const empm_server *old,
 
 static const empm__wing empm__status_wing = {
     NULL, empm__status_server_new,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, "status"
 };
 
 #else
@@ -20293,7 +20302,7 @@ static void empm__status_check(const empm_config *cfg, const empm__chars *chars,
 
 static const empm__wing empm__status_wing = {
     empm__status_check,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 };
 
 #endif /* EVENTMPM_NO_STATUS */
@@ -23193,13 +23202,15 @@ static void empm__main_set_line(empm_config *cfg, const char *line,
 /* -l as httpd prints it, and -M as apachectl. */
 static void empm__main_print_modules(int files)
 {
-    size_t i;
+    const char *name;
+    char file[40];
+    int k;
     printf(files ? "Compiled in modules:\n" : "Loaded Modules:\n");
-    for (i = 0; i < EMPM__COUNT(empm__modules); i++)
+    for (k = 0; (name = empm__wings_module(k, file)) != NULL; k++)
         if (files)
-            printf("  %s\n", empm__modules[i].file);
+            printf("  %s\n", file);
         else
-            printf(" %s_module (static)\n", empm__modules[i].name);
+            printf(" %s_module (static)\n", name);
 }
 
 /* -L: all that the table knows, as httpd prints it. */
