@@ -190,7 +190,7 @@
  *   EVENTMPM_NO_ACCESS_LOG    980 lines  9500 bytes CustomLog
  *   EVENTMPM_NO_PROXY         410 lines  3500 bytes PROXY and RemoteIP
  *   EVENTMPM_NO_STORE         550 lines  3100 bytes the shared store
- *   EVENTMPM_NO_FORK         1810 lines 20900 bytes the parent: threads only
+ *   EVENTMPM_NO_FORK         1810 lines 27000 bytes the parent: threads only
  *   EVENTMPM_NO_CONFIG_FILES  550 lines  6000 bytes empm_load() and -f
  *   EVENTMPM_NO_MAIN          790 lines 13200 bytes the command line
  * ------------------------------------------------------------------------- */
@@ -1052,7 +1052,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   wing        an optional part, which the core knows by its hooks alone
  *   slab        a block of records; never unmapped, so an index stays valid
  *   ticket      index and serial of a suspended request: empm_resume()
- *   post, inbox the records at which the listener is to look (>>poller)
+ *   inbox       the records at which the listener is to look (>>inbox)
  *   drained     the transport has given all that it had: only an event can
  *               bring more (>>transport)
  *   round       one wait of the listener and all that follows from it
@@ -3386,25 +3386,6 @@ EMPM_API int empm_set(empm_config *cfg, const char *directive,
     empm__directive_set(cfg, "", directive, value, &lists, &rep);
     return rep.result;
 }
-
-/* What this server has of Apache's modules, as <IfModule>, -l and -M name
- * it. */
-#if !defined(EVENTMPM_NO_CONFIG_FILES) || !defined(EVENTMPM_NO_MAIN)
-static const struct { const char *name, *file; } empm__modules[] = {
-    { "core", "core.c" }, { "http", "http_core.c" }, { "mpm_event", "event.c" },
-#ifndef EVENTMPM_NO_ACCESS_LOG
-    { "log_config", "mod_log_config.c" },
-#endif
-#ifndef EVENTMPM_NO_PROXY
-    { "remoteip", "mod_remoteip.c" },
-#endif
-#ifndef EVENTMPM_NO_STATUS
-    { "status", "mod_status.c" },
-#endif
-    { "reqtimeout", "mod_reqtimeout.c" }, { "unixd", "mod_unixd.c" },
-    { "version", "mod_version.c" }
-};
-#endif
 
 /* ---------------------------------------------------------------------------
  * >>check -- numbers in their ranges, and the rules of Apache's event MPM
@@ -6138,6 +6119,7 @@ struct empm_server {
  *   stopped       no worker of the engine runs any more
  *   reopen        opens its log files anew, into `swap`
  *   reopened      the log file `is` has become what `to` is
+ *   module        Apache's module that it stands for, without "mod_"
  *
  * expire_at() and chore_at() return EMPM__NEVER if nothing is due. */
 typedef struct empm__wing {
@@ -6155,6 +6137,7 @@ typedef struct empm__wing {
     void     (*stopped)(empm__engine *e);
     int      (*reopen)(const empm_server *s, struct empm__logs_swap *swap);
     void     (*reopened)(empm_server *s, const struct stat *is, int to);
+    const char *module;
 } empm__wing;
 
 /* The list of wings, which stands behind them: it ends with NULL. */
@@ -6163,6 +6146,30 @@ static const empm__wing *const *empm__wings(void);
 #define EMPM__EACH_WING(wing, hook) \
     for (wing = empm__wings(); *wing != NULL; wing++) \
         if ((*wing)->hook == NULL) { } else
+
+/* The k-th of Apache's modules that this server stands for, as <IfModule>, -l
+ * and -M name it, and its file. NULL: there are no more. */
+EMPM__OPTIONAL
+static const char *empm__wings_module(int k, char file[40])
+{
+    static const struct { const char *name, *file; } core[] = {
+        { "core", "core.c" }, { "http", "http_core.c" },
+        { "mpm_event", "event.c" }, { "reqtimeout", "mod_reqtimeout.c" },
+        { "unixd", "mod_unixd.c" }, { "version", "mod_version.c" }
+    };
+    const empm__wing *const *wing;
+    if (k < (int)EMPM__COUNT(core)) {
+        snprintf(file, 40, "%s", core[k].file);
+        return core[k].name;
+    }
+    k -= (int)EMPM__COUNT(core);
+    EMPM__EACH_WING(wing, module)
+        if (k-- == 0) {
+            snprintf(file, 40, "mod_%.30s.c", (*wing)->module);
+            return (*wing)->module;
+        }
+    return NULL;
+}
 
 /* When the next expire() is due, or the next chore(). */
 static uint32_t empm__wings_expire_at(empm__engine *e)
@@ -15379,15 +15386,15 @@ static void empm__loader_directive(empm__loader *l, const char *name,
 static int empm__loader_has_module(const char *name)
 {
     const size_t n = strlen(name), end = sizeof "_module" - 1;
-    size_t i;
-    for (i = 0; i < EMPM__COUNT(empm__modules); i++) {
-        const char *ours = empm__modules[i].name;
-        if (strcmp(name, empm__modules[i].file) == 0 ||
-            strcmp(name, ours) == 0 || (n == strlen(ours) + end &&
+    const char *ours;
+    char file[40];
+    int k;
+    for (k = 0; (ours = empm__wings_module(k, file)) != NULL; k++)
+        if (strcmp(name, file) == 0 || strcmp(name, ours) == 0 ||
+            (n == strlen(ours) + end &&
              strcmp(name + n - end, "_module") == 0 &&
              strncmp(name, ours, n - end) == 0))
             return 1;
-    }
     return 0;
 }
 
@@ -16010,7 +16017,7 @@ static int empm__proxy_server_new(empm_server *s, const empm_server *old,
 
 static const empm__wing empm__proxy_wing = {
     empm__proxy_check, empm__proxy_server_new, empm__proxy_server_free,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, "remoteip"
 };
 
 #else
@@ -16033,7 +16040,7 @@ static void empm__proxy_check(const empm_config *cfg, const empm__chars *chars,
 
 static const empm__wing empm__proxy_wing = {
     empm__proxy_check,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 };
 
 #endif /* EVENTMPM_NO_PROXY */
@@ -16591,7 +16598,7 @@ static void empm__store_server_free(empm_server *s)
 
 static const empm__wing empm__store_wing = {
     empm__store_check, empm__store_server_new, empm__store_server_free,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 };
 
 #else
@@ -16607,7 +16614,7 @@ static void empm__store_check(const empm_config *cfg, const empm__chars *chars,
 
 static const empm__wing empm__store_wing = {
     empm__store_check,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 };
 
 #endif /* EVENTMPM_NO_STORE */
@@ -17792,13 +17799,15 @@ static void empm__access_reopened(empm_server *s, const struct stat *is, int to)
 static const empm__wing empm__access_wing = {
     empm__access_check_all, empm__access_server_new, empm__access_server_free,
     NULL, NULL, NULL, NULL, empm__access_chore_at, empm__access_lines_collect,
-    empm__access_lines_end, empm__access_reopen, empm__access_reopened
+    empm__access_lines_end, empm__access_reopen, empm__access_reopened,
+    "log_config"
 };
 
 #else
 
 static const empm__wing empm__access_wing = {
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+    "log_config"
 };
 
 #endif /* EVENTMPM_NO_ACCESS_LOG */
@@ -19158,7 +19167,7 @@ static void empm__files_expire_some(empm__engine *e, uint32_t now_ms)
 static const empm__wing empm__files_wing = {
     empm__files_check, empm__files_server_new, empm__files_server_free,
     empm__files_engine_new, empm__files_engine_free, empm__files_expire_at,
-    empm__files_expire_some, NULL, NULL, NULL, NULL, NULL
+    empm__files_expire_some, NULL, NULL, NULL, NULL, NULL, NULL
 };
 
 #else
@@ -19177,7 +19186,7 @@ static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
 
 static const empm__wing empm__files_wing = {
     empm__files_check,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 };
 
 #endif /* EVENTMPM_NO_FILES */
@@ -20361,7 +20370,7 @@ static int empm__status_server_new(empm_server *s, const empm_server *old,
 
 static const empm__wing empm__status_wing = {
     NULL, empm__status_server_new,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, "status"
 };
 
 #else
@@ -20381,7 +20390,7 @@ static void empm__status_check(const empm_config *cfg, const empm__chars *chars,
 
 static const empm__wing empm__status_wing = {
     empm__status_check,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 };
 
 #endif /* EVENTMPM_NO_STATUS */
@@ -22802,7 +22811,89 @@ static void empm__parent_on_signal(empm__parent *p, int sig)
         p->again = sig;              /* the most that was asked for */
 }
 
-/* What is due is done; returns when the next thing will be (0: nothing is). */
+/* The candidate has had its time, or its children cannot live: the reload has
+ * failed, and the old children serve on. */
+static void empm__parent_candidate_late(empm__parent *p)
+{
+    char why[160], how[80];
+    if (p->next.quick_deaths >= 3)
+        snprintf(why, sizeof why, "its children end with %s",
+                 empm__child_ending(p->next.last_status, how, sizeof how));
+    else
+        snprintf(why, sizeof why, "%d of %d children are after StartTimeout",
+                 empm__children_serving(p, &p->next, 0, 1), p->next.target);
+    empm__reload_drop_candidate(p);
+    empm__reload_end(p, "the new generation does not become healthy: %s", why);
+}
+
+/* A reload waits for room in the scoreboard. What is asked for meanwhile is
+ * added to it; an upgrade goes first, and the reload after it, if it fails. */
+static void empm__parent_await_room(empm__parent *p)
+{
+    if (p->again == SIGHUP && !p->hard) {
+        p->hard = 1;
+        empm__children_stop_drains(p);
+    }
+    p->again = 0;                    /* nothing has been read yet */
+    if (p->upgrades) {
+        p->again = p->hard ? SIGHUP : SIGUSR1;
+        empm__reload_change_end(p);
+    }
+    if (p->change == EMPM__AWAITING && empm__reload_has_room(p))
+        empm__reload_probe(p);
+}
+
+/* Begins what has been asked for, one change at a time. */
+static void empm__parent_begin_change(empm__parent *p)
+{
+    if (p->upgrades && p->change == EMPM__NO_CHANGE) {
+        p->upgrades = 0;
+        empm__upgrade_begin(p);
+    }
+    if (p->again != 0 && p->change == EMPM__NO_CHANGE) {
+        const int sig = p->again;
+        p->again = 0;
+        empm__reload_begin(p, sig);
+    }
+}
+
+/* What is due of one child: to stop, to be gone, to be healthy. Returns when
+ * the next of these is; 0: none. */
+static uint64_t empm__parent_child_chores(empm__parent *p, int slot,
+                                          uint64_t now)
+{
+    empm__child *child = &p->children[slot];
+    uint64_t at = 0;
+    if (child->pid == 0)
+        return 0;
+    if (child->stop_us != 0 && now >= child->stop_us) {
+        child->stop_us = UINT64_MAX; /* it has been told */
+        empm__child_tell_by(p, slot, EMPM__TELL_REPLACED, now + 1000000u);
+    }
+    if (child->kill_us != 0 && now >= child->kill_us) {
+        empm__log(p->now.cfg, EMPM_LOG_ERROR, 46, "child %ld did not exit in "
+                  "time, sending SIGKILL", (long)child->pid);
+        empm__child_kill(child->pid, SIGKILL);
+        child->kill_us = 0;
+    }
+    if (!child->healthy && (!child->leaving || child->kill_us == 0) &&
+        child->generation <= p->now.s->generation) {
+        const uint64_t due = child->born_us +
+                             (uint64_t)p->now.cfg->start_timeout_ms * 1000u;
+        if (now >= due) {
+            empm__log(p->now.cfg, EMPM_LOG_ERROR, 46, "child %ld is not "
+                      "healthy in time, sending SIGKILL", (long)child->pid);
+            empm__child_kill(child->pid, SIGKILL);
+            child->born_us = now;    /* reaped in a moment */
+        } else
+            at = due;
+    }
+    at = empm__time_sooner(at, child->stop_us == UINT64_MAX ? 0
+                                                            : child->stop_us);
+    return empm__time_sooner(at, child->kill_us);
+}
+
+/* Does what is due. Returns when the next thing will be; 0: nothing will. */
 static uint64_t empm__parent_chores(empm__parent *p)
 {
     const uint64_t now = empm__now_us();
@@ -22813,80 +22904,21 @@ static uint64_t empm__parent_chores(empm__parent *p)
          (!p->now.ever_healthy && p->now.quick_deaths >= 3)))
         empm__parent_late(p, now >= p->first_us);
     if (p->change == EMPM__STARTING &&
-        (now >= p->change_us || p->next.quick_deaths >= 3)) {
-        char why[160];
-        const int healthy = empm__children_serving(p, &p->next, 0, 1);
-        if (p->next.quick_deaths >= 3) {
-            char how[80];
-            snprintf(why, sizeof why, "its children end with %s",
-                     empm__child_ending(p->next.last_status, how, sizeof how));
-        } else
-            snprintf(why, sizeof why, "%d of %d children are after "
-                     "StartTimeout", healthy, p->next.target);
-        empm__reload_drop_candidate(p);
-        empm__reload_end(p, "the new generation does not become healthy: %s",
-                         why);
-    }
-    if (p->change == EMPM__AWAITING) {
-        if (p->again == SIGHUP && !p->hard) {
-            p->hard = 1;
-            empm__children_stop_drains(p);
-        }
-        p->again = 0;                /* nothing has been read yet */
-        if (p->upgrades) {           /* first; then, if it fails, the reload */
-            p->again = p->hard ? SIGHUP : SIGUSR1;
-            empm__reload_change_end(p);
-        }
-        if (p->change == EMPM__AWAITING && empm__reload_has_room(p))
-            empm__reload_probe(p);
-    }
+        (now >= p->change_us || p->next.quick_deaths >= 3))
+        empm__parent_candidate_late(p);
+    if (p->change == EMPM__AWAITING)
+        empm__parent_await_room(p);
     if (p->change_us != 0 && now >= p->change_us && p->helper > 0) {
         empm__child_kill(p->helper, SIGKILL); /* reaped, and said, there */
         p->late = 1;
         p->change_us = 0;
     }
-    if (p->ready && !p->stopping && p->delay_us == 0) {
-        if (p->upgrades && p->change == EMPM__NO_CHANGE) {
-            p->upgrades = 0;
-            empm__upgrade_begin(p);
-        }
-        if (p->again != 0 && p->change == EMPM__NO_CHANGE) {
-            const int sig = p->again;
-            p->again = 0;
-            empm__reload_begin(p, sig);
-        }
-    }
+    if (p->ready && !p->stopping && p->delay_us == 0)
+        empm__parent_begin_change(p);
     if (p->delay_us != 0 && now >= p->delay_us)
         empm__parent_stop(p, EMPM__TELL_DRAIN);
-    for (i = 0; i < p->slots; i++) {
-        empm__child *child = &p->children[i];
-        if (child->pid != 0 && child->stop_us != 0 && now >= child->stop_us) {
-            child->stop_us = UINT64_MAX;
-            empm__child_tell_by(p, i, EMPM__TELL_REPLACED, now + 1000000u);
-        }
-        if (child->pid != 0 && child->kill_us != 0 && now >= child->kill_us) {
-            empm__log(p->now.cfg, EMPM_LOG_ERROR, 46, "child %ld did not exit "
-                      "in time, sending SIGKILL", (long)child->pid);
-            empm__child_kill(child->pid, SIGKILL);
-            child->kill_us = 0;
-        }
-        if (child->pid != 0 && !child->healthy &&
-            (!child->leaving || child->kill_us == 0) &&
-            child->generation <= p->now.s->generation) {
-            const uint64_t due = child->born_us +
-                (uint64_t)p->now.cfg->start_timeout_ms * 1000u;
-            if (now >= due) {
-                empm__log(p->now.cfg, EMPM_LOG_ERROR, 46, "child %ld is not "
-                          "healthy in time, sending SIGKILL", (long)child->pid);
-                empm__child_kill(child->pid, SIGKILL);
-                child->born_us = now; /* reaped in a moment */
-            } else
-                at = empm__time_sooner(at, due);
-        }
-        at = empm__time_sooner(at, child->stop_us == UINT64_MAX
-                                       ? 0 : child->stop_us);
-        at = empm__time_sooner(at, child->kill_us);
-    }
+    for (i = 0; i < p->slots; i++)
+        at = empm__time_sooner(at, empm__parent_child_chores(p, i, now));
     if (p->ready || p->ready_fd < 0)     /* else an older server serves yet */
         at = empm__time_sooner(at, empm__children_accept(p));
     empm__children_replace(p, &p->now);
@@ -23022,81 +23054,80 @@ static void empm__program_stdio(void)
         close(fd);
 }
 
-/* `hello`, if not NULL, is called once the server serves. */
-static int empm__program_run(const empm__source *source,
-                             void (*hello)(const empm_server *))
+/* A program from its start to its end. */
+typedef struct empm__program {
+    const empm__source *source;
+    void              (*hello)(const empm_server *);
+    empm_config        *cfg;
+    empm_server        *s;
+    empm__report        rep;
+    empm__pid_file      pid_file;
+    empm__signal_set    signals;
+    empm__manager       manager;
+    int                 ready_fd;    /* tells the program before this one */
+    int                 upgrades;    /* there is one, and it serves yet */
+} empm__program;
+
+/* Logs and signals: from here on what is wrong can be said, and a signal during
+ * the start is not lost. */
+static int empm__program_begin(empm__program *g)
 {
-    empm_server *s = NULL;
-    empm_config *cfg;
-    empm__report rep;
-    empm__pid_file pid_file;
-    empm__signal_set signals;
-    empm__manager manager;
+    empm_config *cfg = g->cfg;
     struct rlimit lim;
-    char path[1200], line[512];
-    long pid;
-    const char *remark;
-    uid_t uid;
-    gid_t gid;
-    int r, ready_fd = empm__program_ready_fd();
-    const int upgrades = ready_fd >= 0 && getenv("LISTEN_FDS") != NULL;
-#ifdef EVENTMPM_NO_FORK
-    const int forks = 0;
-#else
-    int forks;
-#endif
-    pid_file.fd = -1;
-    empm__program_stdio();
-    memset(&rep, 0, sizeof rep);
-    rep.say = empm__program_say_stderr;
-    rep.user = source->argv != NULL ? source->argv[0] : NULL;
-    if ((cfg = empm__program_config_new(source, &rep)) == NULL)
-        return EMPM_EINVAL;
-    empm__manager_take(&manager);
+    int r;
+    empm__manager_take(&g->manager);
     if (cfg->log == NULL)
         cfg->log = empm__log_stderr;
     cfg->log_echo = 1;
-    rep.say = empm__server_report_to_log;
-    rep.user = cfg;
-#ifndef EVENTMPM_NO_FORK
-    forks = cfg->processes != 0;
-#endif
+    g->rep.say = empm__server_report_to_log;
+    g->rep.user = cfg;
     if (getrlimit(RLIMIT_NOFILE, &lim) == 0 && lim.rlim_cur < lim.rlim_max) {
         lim.rlim_cur = lim.rlim_max;
         setrlimit(RLIMIT_NOFILE, &lim);
     }
-    signals.taken = 0;
-    if (cfg->log == empm__log_stderr && (r = empm__logs_open(cfg, &rep)) < 0)
-        goto done;
+    if (cfg->log == empm__log_stderr &&
+        (r = empm__logs_open(cfg, &g->rep)) < 0)
+        return r;
     empm__starting = 1;
-    if ((r = empm__signals_take(&signals, cfg->graceful_stop_signal)) < 0) {
+    if ((r = empm__signals_take(&g->signals, cfg->graceful_stop_signal)) < 0)
         empm__program_no_pipe(cfg, "signals");
-        goto done;
-    }
-    if (source->detached && cfg->log == empm__log_stderr &&
-        cfg->error_log == NULL)
+    else if (g->source->detached && cfg->log == empm__log_stderr &&
+             cfg->error_log == NULL)
         empm__log(cfg, EMPM_LOG_WARN, 5044, "-k start without ErrorLog: what "
                   "comes from here on is lost");
-    r = EMPM_EINVAL;
-    remark = empm__identity_default_user(cfg);
-    empm__check_childless(cfg, &rep);
-    if (cfg->pid_file != NULL && !upgrades &&
+    return r;
+}
+
+/* The server, its sockets and its PidFile; then all that can be known to be
+ * wrong before the first child. */
+static int empm__program_open(empm__program *g)
+{
+    empm_config *cfg = g->cfg;
+    const char *remark = empm__identity_default_user(cfg);
+    char path[1200], line[512];
+    long pid;
+    uid_t uid;
+    gid_t gid;
+    int r;
+    empm__check_childless(cfg, &g->rep);
+    if (cfg->pid_file != NULL && !g->upgrades &&
         empm__pid_file_read(empm__config_path(cfg, cfg->pid_file, path,
-                                              sizeof path),
-                            &pid)) {
+                                              sizeof path), &pid)) {
         empm__log(cfg, EMPM_LOG_EMERG, 5041, "PidFile %s: already running, "
                   "pid %ld", cfg->pid_file, pid);
-        goto done;
+        return EMPM_EINVAL;
     }
-    if ((r = empm__server_new(cfg, forks, NULL, &rep, &s)) < 0)
-        goto done;
+    r = empm__server_new(cfg, EMPM__FORKS && cfg->processes != 0, NULL,
+                         &g->rep, &g->s);
+    if (r < 0)
+        return r;
     unsetenv("LISTEN_PID");          /* not for what handlers start */
     unsetenv("LISTEN_FDS");
     unsetenv("LISTEN_FDNAMES");
     unsetenv("EMPM_EXCHANGE");
-    if (cfg->pid_file != NULL && !upgrades &&
-        (r = empm__pid_file_write(cfg, &pid_file)) < 0)
-        goto done;
+    if (cfg->pid_file != NULL && !g->upgrades &&
+        (r = empm__pid_file_write(cfg, &g->pid_file)) < 0)
+        return r;
     if (remark != NULL)
         empm__log(cfg, EMPM_LOG_NOTICE, 5031, EMPM__DEFAULT_USER,
                   cfg->user_name, remark);
@@ -23105,59 +23136,90 @@ static int empm__program_run(const empm__source *source,
          uid != geteuid()))
         empm__log(cfg, EMPM_LOG_WARN, 5031, "User %s is ignored: not started "
                   "as root, uid %ld serves", cfg->user_name, (long)geteuid());
-    empm__identity_check_uses(cfg, &rep);
-    if ((r = rep.result) < 0)
-        goto done;
+    empm__identity_check_uses(cfg, &g->rep);
+    if (g->rep.result < 0)
+        return g->rep.result;
     empm__starting = 0;
     empm__check_settings_line(cfg, line, sizeof line);
     empm__log(cfg, EMPM_LOG_NOTICE, 5042, "%s", line);
-#ifndef EVENTMPM_NO_FORK
-    if (forks) {
-        r = empm__parent_run(source, cfg, s, hello, ready_fd, &pid_file,
-                             &signals, &manager);
-        empm__signals_restore(&signals);
-        empm__manager_return(&manager);
-        return r;
-    }
-#endif
+    return EMPM_OK;
+}
+
+/* Serves with threads of this process, until it is told to end. */
+static int empm__program_serve_alone(empm__program *g)
+{
+    empm_server *s = g->s;
+    int r;
     if (getpid() != 1)               /* as process 1 it gets orphans */
         signal(SIGCHLD, SIG_DFL);
     s->owns_signals = 1;
-    if ((r = empm__identity_become(s)) == EMPM_OK &&
-        (r = empm__server_engines_start(s, 0, 0)) == EMPM_OK) {
-        s->owner = getpid();
-        if (ready_fd >= 0 && write(ready_fd, "R", 1) == 1) {
-            close(ready_fd);
-            ready_fd = -1;
-        }
-        empm__server_log_serves(cfg);
-        if (hello != NULL)
-            hello(s);
-        empm__program_notify(&manager, "READY=1\nMAINPID=%ld\nSTATUS=Serving",
-                             (long)getpid());
-        if (source->detached)
-            empm__program_quiet(cfg);
-        r = empm__program_attend(s, &signals, -1, &manager);
-        if (r == EMPM_ETIMEDOUT) {   /* what a parent would still do */
-            empm__server_sockets_unlink(s);
-            empm__pid_file_drop(&pid_file, 1);
-            _exit(0);
-        }
-        empm__server_engines_free(s);
+    if ((r = empm__identity_become(s)) < 0 ||
+        (r = empm__server_engines_start(s, 0, 0)) < 0)
+        return r;
+    s->owner = getpid();
+    if (g->ready_fd >= 0 && write(g->ready_fd, "R", 1) == 1) {
+        close(g->ready_fd);
+        g->ready_fd = -1;
     }
-done:
+    empm__server_log_serves(g->cfg);
+    if (g->hello != NULL)
+        g->hello(s);
+    empm__program_notify(&g->manager, "READY=1\nMAINPID=%ld\nSTATUS=Serving",
+                         (long)getpid());
+    if (g->source->detached)
+        empm__program_quiet(g->cfg);
+    r = empm__program_attend(s, &g->signals, -1, &g->manager);
+    if (r == EMPM_ETIMEDOUT) {       /* what a parent would still do */
+        empm__server_sockets_unlink(s);
+        empm__pid_file_drop(&g->pid_file, 1);
+        _exit(0);
+    }
+    empm__server_engines_free(s);
+    return r;
+}
+
+/* `hello`, if not NULL, is called once the server serves. */
+static int empm__program_run(const empm__source *source,
+                             void (*hello)(const empm_server *))
+{
+    empm__program g;
+    int r;
+    memset(&g, 0, sizeof g);
+    g.source = source;
+    g.hello = hello;
+    g.pid_file.fd = -1;
+    g.ready_fd = empm__program_ready_fd();
+    g.upgrades = g.ready_fd >= 0 && getenv("LISTEN_FDS") != NULL;
+    empm__program_stdio();
+    g.rep.say = empm__program_say_stderr;
+    g.rep.user = source->argv != NULL ? source->argv[0] : NULL;
+    if ((g.cfg = empm__program_config_new(source, &g.rep)) == NULL)
+        return EMPM_EINVAL;
+    if ((r = empm__program_begin(&g)) == EMPM_OK)
+        r = empm__program_open(&g);
+#ifndef EVENTMPM_NO_FORK
+    if (r == EMPM_OK && g.cfg->processes != 0) {     /* all is the parent's */
+        r = empm__parent_run(source, g.cfg, g.s, hello, g.ready_fd, &g.pid_file,
+                             &g.signals, &g.manager);
+        empm__signals_restore(&g.signals);
+        empm__manager_return(&g.manager);
+        return r;
+    }
+#endif
+    if (r == EMPM_OK)
+        r = empm__program_serve_alone(&g);
     empm__starting = 0;
-    empm__signals_restore(&signals);
-    empm__manager_return(&manager);
-    empm__pid_file_drop(&pid_file, 1);
-    if (ready_fd >= 0)
-        close(ready_fd);
-    if (s != NULL)
-        empm__server_free(s);
+    empm__signals_restore(&g.signals);
+    empm__manager_return(&g.manager);
+    empm__pid_file_drop(&g.pid_file, 1);
+    if (g.ready_fd >= 0)
+        close(g.ready_fd);
+    if (g.s != NULL)
+        empm__server_free(g.s);
     else
-        empm__logs_close(cfg);
-    empm_config_free(cfg);
-    EMPM_FREE(cfg);
+        empm__logs_close(g.cfg);
+    empm_config_free(g.cfg);
+    EMPM_FREE(g.cfg);
     return r;
 }
 
@@ -23275,13 +23337,15 @@ static void empm__main_set_line(empm_config *cfg, const char *line,
 /* -l as httpd prints it, and -M as apachectl. */
 static void empm__main_print_modules(int files)
 {
-    size_t i;
+    const char *name;
+    char file[40];
+    int k;
     printf(files ? "Compiled in modules:\n" : "Loaded Modules:\n");
-    for (i = 0; i < EMPM__COUNT(empm__modules); i++)
+    for (k = 0; (name = empm__wings_module(k, file)) != NULL; k++)
         if (files)
-            printf("  %s\n", empm__modules[i].file);
+            printf("  %s\n", file);
         else
-            printf(" %s_module (static)\n", empm__modules[i].name);
+            printf(" %s_module (static)\n", name);
 }
 
 /* -L: all that the table knows, as httpd prints it. */

@@ -4057,18 +4057,26 @@ static int unknown_names(const char *p, const char *end, int quoted)
     return found;
 }
 
-/* Does the text of a section of the header have this word? */
+/* Does the code of a section of the header have this word? Comments do not
+ * count, unless the section is nothing else: `word` is "" then. */
 static int section_has(const char *text, const char *section, const char *word)
 {
     char head[80];
-    const char *at, *end;
+    const char *at, *end, *line;
     snprintf(head, sizeof head, "\n * >>%s -- ", section);
     at = strstr(text, head);
-    if (at == NULL)
-        return 0;
+    if (at == NULL || *word == '\0')
+        return at != NULL;
     end = strstr(at + 5, "\n * >>");
-    at = strstr(at, word);
-    return at != NULL && (end == NULL || at < end);
+    while ((at = strstr(at + 1, word)) != NULL && (end == NULL || at < end)) {
+        const char after = at[strlen(word)];
+        for (line = at; line[-1] != '\n'; line--)
+            ;
+        if (strncmp(line, " *", 2) != 0 && strncmp(line, "/*", 2) != 0 &&
+            !isalnum((unsigned char)after) && after != '_')
+            return 1;
+    }
+    return 0;
 }
 
 static int test_exists(const char *name)
@@ -4084,13 +4092,20 @@ static int test_exists(const char *name)
 }
 
 /* The checklists of >>map name places and tests that exist: "NAME in >>SECTION"
- * stands there, and "test SECTION.NAME" is one of these. */
+ * stands there, and "test SECTION.NAME" is one of these. Each is complete: it
+ * has as many steps as the table says. */
 TEST(config, the_map_leads_to_what_there_is)
 {
+    static const struct { const char *what; int places, tests; } lists[] = {
+        { "a directive", 2, 1 }, { "a message", 1, 1 }, { "a state", 2, 1 },
+        { "a counter", 1, 1 }, { "a log letter", 2, 1 }, { "an order", 3, 0 },
+        { "a wing", 3, 0 }, { "a transport", 2, 1 }, { "a protocol", 3, 0 },
+        { "a public call", 1, 0 }
+    };
     char *text = slurp_path("eventmpm.h"), list[8192] = "";
     const char *at = strstr(text, "\n * To add something,"), *end, *p;
     size_t n = 0;
-    int places = 0, tests = 0;
+    int i;
 
     end = at != NULL ? strstr(at, "calls go up") : NULL;
     if (!CHECK(end != NULL)) {
@@ -4103,36 +4118,50 @@ TEST(config, the_map_leads_to_what_there_is)
         else
             for (list[n++] = ' '; strchr(" *", p[1]) != NULL; p++)
                 ;
-    for (p = list; (p = strstr(p, " in >>")) != NULL; p += 6) {
-        char name[80], section[80];
-        const char *from = p;
-        size_t k;
-        while (from > list && (isalnum((unsigned char)from[-1]) ||
-                               from[-1] == '_'))
-            from--;
-        snprintf(name, sizeof name, "%.*s", (int)(p - from), from);
-        k = strspn(p + 6, "abcdefghijklmnopqrstuvwxyz-");
-        snprintf(section, sizeof section, "%.*s", (int)k, p + 6);
-        context("%s in >>%s", name, section);
-        if (strncmp(name, "empm", 4) == 0 || strncmp(name, "EMPM", 4) == 0) {
-            CHECK(section_has(text, section, name));
-            places++;
-        } else
-            CHECK(section_has(text, section, ""));
-    }
-    for (p = list; (p = strstr(p, "est ")) != NULL; p += 4) {
-        char name[80];
-        snprintf(name, sizeof name, "%.*s",
-                 (int)strspn(p + 4, "abcdefghijklmnopqrstuvwxyz_."), p + 4);
-        if (name[0] != '\0' && name[strlen(name) - 1] == '.')
-            name[strlen(name) - 1] = '\0';
-        if (strchr(name, '.') == NULL)
+    EACH(lists, i) {
+        char head[40];
+        const char *from, *to = list + n;
+        int places = 0, tests = 0, k;
+        snprintf(head, sizeof head, "%s  ", lists[i].what);
+        from = strstr(list, head);
+        context("%s", lists[i].what);
+        if (!CHECK(from != NULL))
             continue;
-        context("test %s", name);
-        CHECK(test_exists(name));
-        tests++;
+        EACH(lists, k) {                 /* it ends where another begins */
+            snprintf(head, sizeof head, " %s  ", lists[k].what);
+            p = strstr(from + 1, head);
+            to = p != NULL && p < to ? p : to;
+        }
+        for (p = from; (p = strstr(p, " in >>")) != NULL && p < to; p += 6) {
+            char name[80], section[80];
+            const char *word = p;
+            while (isalnum((unsigned char)word[-1]) || word[-1] == '_')
+                word--;
+            snprintf(name, sizeof name, "%.*s", (int)(p - word), word);
+            snprintf(section, sizeof section, "%.*s",
+                     (int)strspn(p + 6, "abcdefghijklmnopqrstuvwxyz-"), p + 6);
+            context("%s: %s in >>%s", lists[i].what, name, section);
+            CHECK(section_has(text, section,
+                              strncasecmp(name, "empm", 4) == 0 ? name : ""));
+            places++;
+        }
+        for (p = from; (p = strstr(p, "est ")) != NULL && p < to; p += 4) {
+            char name[80];
+            snprintf(name, sizeof name, "%.*s",
+                     (int)strspn(p + 4, "abcdefghijklmnopqrstuvwxyz_."), p + 4);
+            if (name[0] != '\0' && name[strlen(name) - 1] == '.')
+                name[strlen(name) - 1] = '\0';
+            if (strchr(name, '.') == NULL)
+                continue;
+            context("%s: test %s", lists[i].what, name);
+            CHECK(test_exists(name));
+            tests++;
+        }
+        context("%s", lists[i].what);
+        CHECK_INT(places, lists[i].places);
+        CHECK_INT(tests, lists[i].tests);
     }
-    CHECK(places >= 8 && tests >= 6);
+    no_context();
     free(text);
 }
 
@@ -6544,7 +6573,7 @@ TEST(transport, one_that_does_all_it_may)
     CHECK_INT(g_xor.made, 3);
     CHECK_INT(g_xor.dropped, g_xor.made);
     CHECK_INT(g_xor.balked, 3);         /* once each, also in LINGER */
-    CHECK(g_xor.cut > 0);
+    CHECK(g_xor.cut > 0 || g_slow >= 8);     /* there the server is slower */
 }
 
 /* ---------------------------------------------------------------------------
