@@ -2,6 +2,7 @@
 #
 #   make                build the example
 #   make run            ... and serve the current directory (PORT=8080 DIR=.)
+#   make run-tls        the same as https://, with a certificate made by openssl
 #   make test           build and test, with epoll and with poll()
 #   make test-long      the same, with the tests that take minutes
 #   make test-faults    each call of the C library fails, at each moment, with
@@ -35,13 +36,29 @@ FAULTS  ?= all
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS ?= conn api route fmt oom
 export CC CFLAGS CPPFLAGS LDFLAGS LDLIBS TESTS FUZZ_SECONDS FUZZ_TARGETS
-BUILD = $(CC) $(CPPFLAGS) $(CFLAGS) $(MORE) -pthread $(LDFLAGS) -o $@ $< \
-        $(LDLIBS)
+# HTTPS is built and tested where BearSSL is installed.
+BEARSSL  = '\#include <bearssl.h>'
+ifneq ($(shell echo $(BEARSSL) | $(CC) -E -x c - 2>/dev/null),)
+TLS      = -DEVENTMPM_TLS_BEARSSL
+TLS_LIBS = -lbearssl
+endif
+export TLS TLS_LIBS
+BUILD = $(CC) $(CPPFLAGS) $(CFLAGS) $(TLS) $(MORE) -pthread $(LDFLAGS) -o $@ \
+        $< $(LDLIBS) $(TLS_LIBS)
 
 all: build/example_server
 
 run: build/example_server
 	build/example_server -p $(PORT) $(DIR)
+
+run-tls: build/example_server build/localhost.pem
+	build/example_server -p $(PORT) -s build/localhost.pem \
+	    build/localhost.key $(DIR)
+
+build/localhost.pem: | build
+	openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes \
+	    -keyout build/localhost.key -out $@ -days 30 -subj /CN=localhost \
+	    -addext subjectAltName=DNS:localhost
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -114,6 +131,6 @@ install:
 clean:
 	rm -rf build
 
-.PHONY: all run help install clean bench bench-children compare fuzz test \
-        test-long test-faults test-asan test-tsan test-valgrind test-headers \
-        test-model
+.PHONY: all run run-tls help install clean bench bench-children compare fuzz \
+        test test-long test-faults test-asan test-tsan test-valgrind \
+        test-headers test-model

@@ -108,6 +108,13 @@
  *   RemoteIPTrustedProxy lists the peers that are believed. empm_client() is
  *   that address; empm_health_page() tells a balancer when to send no more.
  *
+ * HTTPS  EVENTMPM_TLS_BEARSSL and -lbearssl: Listen "8443 tls" serves TLS 1.2
+ *   with SSLCertificateFile and SSLCertificateKeyFile; several pairs are chosen
+ *   by the name that the client asks for. No worker waits in a handshake, an
+ *   idle connection costs 250 bytes, and a session that one child has made is
+ *   resumed by any. empm_ssl() tells what mod_ssl's variables tell. TLS 1.3 and
+ *   client certificates are not there: a proxy in front can have them.
+ *
  * THREADS
  *   with an empm_request *   only the worker that runs the handler; the pointer
  *                            is invalid once the handler has returned
@@ -131,7 +138,7 @@
  *   These end a whole child: a crash, exit(), pthread_exit(), pthread_cancel()
  *   in a handler, a C++ exception that leaves one.
  *
- * LIMITS  HTTP/1.1 and 1.0 on TCP and unix sockets: no TLS, HTTP/2, WebSocket.
+ * LIMITS  HTTP/1.1 and 1.0 on TCP and unix sockets: no HTTP/2, no WebSocket.
  *   Linux (epoll), or any POSIX system (poll). Each limit is a field of
  *   empm_config; its comment has the default and the client's status.
  *
@@ -181,6 +188,7 @@
  *
  *   EVENTMPM_IMPLEMENTATION  in exactly one translation unit: the code itself
  *   EVENTMPM_POLL            use poll() even where epoll exists
+ *   EVENTMPM_TLS_BEARSSL     HTTPS: link with -lbearssl; wants the store
  *
  * Each of these leaves a part out, and saves so much of the header and of its
  * compiled text (gcc -Os, x86-64):
@@ -436,6 +444,16 @@ typedef struct empm_config {
                                           a child; further ones are closed. Not
                                           on "proxy" sockets. 0: no limit */
 
+    const char *ssl_certificate_file[EMPM_MAX_LIST]; /* PEM: the certificate of
+                                          a "tls" listen, then its issuers;
+                                          chosen by its names: none */
+    const char *ssl_certificate_key_file[EMPM_MAX_LIST]; /* PEM; none: the key
+                                          stands beside its certificate */
+    const char *ssl_cipher_suite;      /* names, the best one first: none, all
+                                          that there are */
+    int64_t     ssl_session_cache_size; /* bytes for sessions that all children
+                                          can resume; 0: none: 524288 */
+    int         ssl_session_timeout_ms; /* and how long they can: 300000 */
     int64_t     shared_store_size;     /* bytes for empm_store_*(), at least 10
                                           KiB: 0, none */
 
@@ -713,7 +731,12 @@ EMPM_API const char  *empm_peer(empm_request *req);  /* "192.0.2.1:4711", ... */
  * RemoteIPTrustedProxy, the address comes from RemoteIPHeader: the last one in
  * it that is not in the list. */
 EMPM_API const char  *empm_client(empm_request *req);
-EMPM_API const char  *empm_scheme(const empm_request *req);      /* "http" */
+EMPM_API const char  *empm_scheme(const empm_request *req);  /* "http(s)" */
+/* Of a TLS connection, by mod_ssl's names: HTTPS ("on"), SSL_PROTOCOL,
+ * SSL_CIPHER, SSL_TLS_SNI ("": none), SSL_SESSION_RESUMED ("Initial",
+ * "Resumed"). NULL: another name, or a plain connection. Lives as long as the
+ * request. */
+EMPM_API const char  *empm_ssl(const empm_request *req, const char *name);
 EMPM_API empm_server *empm_server_of(const empm_request *req);
 
 /* A pointer of yours that stays with the request, from on_head to on_body, the
@@ -1163,6 +1186,11 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   prefix proxy           proxy reading
  *   prefix store           random shared sip kv
  *   prefix store-calls     store
+ *   prefix tls-keys        tls
+ *   prefix tls-hello       tls
+ *   prefix tls-records     tls
+ *   prefix tls-handshake   tls
+ *   prefix tls             tls
  *   prefix access-items    access
  *   prefix access-formats  access
  *   prefix access-lines    access
@@ -1232,6 +1260,15 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <syslog.h>
+#ifdef EVENTMPM_TLS_BEARSSL
+#  ifdef EVENTMPM_NO_STORE
+#    error "eventmpm.h: TLS keeps its sessions in the store: without NO_STORE"
+#  endif
+#  include <bearssl.h>
+#  ifdef __linux__
+#    include <sys/random.h>
+#  endif
+#endif
 
 #if defined(__GLIBC__) && !defined(__USE_MISC)
 #  error "eventmpm.h: include it before other headers, or compile with -std=gnu99, or define _DEFAULT_SOURCE"
@@ -2500,6 +2537,16 @@ static const empm__directive empm__directives[] = {
               EMPM_MAX_LIST, NULL, "the same as RemoteIPTrustedProxy"),
     EMPM__SET("MaxConnectionsPerPeer", max_connections_per_peer, INT, 0,
               INT_MAX, "0", "of one address, in a child; 0: no limit"),
+    EMPM__SET("SSLCertificateFile", ssl_certificate_file, LIST, 0,
+              EMPM_MAX_LIST, NULL, "a certificate and its issuers, in PEM"),
+    EMPM__SET("SSLCertificateKeyFile", ssl_certificate_key_file, LIST, 0,
+              EMPM_MAX_LIST, NULL, "its key; none: beside the certificate"),
+    EMPM__SET("SSLCipherSuite", ssl_cipher_suite, TEXT, 0, 0, NULL,
+              "suites, the best one first; none: all that there are"),
+    EMPM__SET("SSLSessionCacheSize", ssl_session_cache_size, I64, 0, INT64_MAX,
+              "524288", "bytes for sessions that are resumed; 0: none"),
+    EMPM__SET("SSLSessionCacheTimeout", ssl_session_timeout_ms, MS, 1000,
+              INT_MAX, "300", "a session can be resumed for so long"),
     EMPM__SET("SharedStoreSize", shared_store_size, I64, 0, INT64_MAX, "0",
               "bytes of memory for empm_store_*(); 0: none"),
     EMPM__SET("Processes", processes, INT, -1, 20000, "-1",
@@ -3115,9 +3162,15 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
     { "AssignUserID MaxThreads MaxThreadsPerChild NumServers StartThreads "
       "ThreadsPerProcess",
       "this is the event MPM: ThreadsPerChild, MaxRequestWorkers" },
-    { "SSL* MD* NSS* <MDomainSet",
-      "there is no TLS yet: put a proxy that has it in front of a "
-      "Listen \"127.0.0.1:8080 proxy\"" },
+    { "SSLEngine", "the word tls stands behind the port: Listen \"8443 tls\"" },
+    { "SSLCertificateChainFile", "the issuers stand in SSLCertificateFile, "
+      "behind the certificate" },
+    { "SSLSessionCache", "SSLSessionCacheSize is the memory for it" },
+    { "SSLCA* SSLCompression SSLFIPS SSLH* SSLI* SSLO* SSLP* SSLR* "
+      "SSLSessionT* SSLSRP* SSLStapling* SSLStrictSNI* SSLU* SSLV* MD* NSS* "
+      "<MDomainSet",
+      "TLS 1.2 is all there is: a proxy in front of a Listen "
+      "\"127.0.0.1:8080 proxy\" can do more" },
     { "H2* Protocols ProtocolsHonorOrder",
       "HTTP/1.1 is spoken: put a proxy that has HTTP/2 in front" },
     { "Proxy* Balancer* AllowCONNECT NoProxy SetProxy* <Proxy <ProxyMatch",
@@ -3662,6 +3715,12 @@ enum { EMPM__PEER_UNASKED, EMPM__PEER_UNKNOWN, EMPM__PEER_UNIX,
           "Deadlines that were reached, idle connections included")            \
     CHILD(uint32_t, forced, "forced_connections_total", "ConnsForced", 0,      \
           "Connections closed late while every worker was stuck")              \
+    WORKER(uint32_t, tls_full, "tls_handshakes_total", "TLSHandshakes", 0,     \
+           "TLS handshakes in full")                                           \
+    WORKER(uint32_t, tls_resumed, "tls_resumed_total", "TLSResumed", 0,        \
+           "TLS handshakes that resumed a session")                            \
+    WORKER(uint32_t, tls_refused, "tls_refused_total", "TLSRefused", 0,        \
+           "TLS handshakes that were refused, or broken off")                  \
     WORKER(uint32_t, timeouts, "timeouts_total", "Timeouts", 0,                \
            "Clients that were too slow in a request or a response")            \
     WORKER(uint64_t, accesses, "requests_total", NULL, 0, "Requests answered") \
@@ -5895,6 +5954,7 @@ typedef struct empm__worker {          /* its thread alone, unless noted */
     empm__page         *pages;         /* spare ones */
     int                 pages_count;
     char               *scratch;     /* EMPM__SCRATCH bytes, made when needed */
+    char               *wire;          /* the same, for a transport */
     void               *thread_data;   /* on_thread_start's */
     uint32_t            now_ms;        /* the last look at the clock */
     int64_t             date_s;        /* what `date` shows */
@@ -6087,6 +6147,8 @@ struct empm_server {
     struct empm__types *types;     /* AddType; NULL: none (>>files) */
     struct empm__access_logs *access;  /* CustomLog; NULL: none (>>access) */
     struct empm__nets *trusted;    /* RemoteIPTrustedProxy; or NULL (>>proxy) */
+    struct empm__tls *tls;         /* NULL: no Listen has it (>>tls) */
+    struct empm__session *secure;  /* what connections of those begin with */
     empm__exchange  exchange;      /* between children */
     int             borrows;       /* score, store, exchange are another's */
     uint32_t        generation;
@@ -6452,7 +6514,8 @@ enum {                           /* returned in place of a number of bytes */
  * file        sends n bytes of a file from *off on, and moves *off
  * pending     how many bytes have arrived that recv() has not given yet
  * finish      all is sent: tells the client. `closing`: close() comes next
- * drop        forgets the session, without I/O. NULL: nothing is to forget */
+ * drop        forgets the session, without I/O. NULL: nothing is to forget
+ * variable    what empm_ssl() returns; NULL: there is nothing to tell */
 typedef struct empm__transport {
     const char *scheme;          /* of empm_scheme() */
     int     (*handshake)(empm__worker *w, empm__conn *c);
@@ -6464,6 +6527,7 @@ typedef struct empm__transport {
     int     (*pending)(const empm__conn *c);
     void    (*finish)(empm__worker *w, empm__conn *c, int closing);
     void    (*drop)(empm__conn *c);
+    const char *(*variable)(const empm__conn *c, const char *name);
 } empm__transport;
 
 typedef struct empm__session {
@@ -6587,7 +6651,7 @@ static void empm__plain_finish(empm__worker *w, empm__conn *c,
 
 static const empm__transport empm__plain = {
     "http", NULL, empm__plain_recv, empm__plain_send, empm__plain_file,
-    empm__plain_pending, empm__plain_finish, NULL
+    empm__plain_pending, empm__plain_finish, NULL, NULL
 };
 
 /* The session of all plain connections. */
@@ -10500,6 +10564,12 @@ EMPM_API const char *empm_scheme(const empm_request *req)
     return empm__transport_of(req->c)->scheme;
 }
 
+EMPM_API const char *empm_ssl(const empm_request *req, const char *name)
+{
+    const empm__transport *of = empm__transport_of(req->c);
+    return of->variable != NULL ? of->variable(req->c, name) : NULL;
+}
+
 /* Logs what is wrong with an answer, with its request. */
 static void empm__response_complain(empm_request *req, const char *what)
 {
@@ -11388,9 +11458,9 @@ static enum empm__state empm__step_finish(empm__worker *w, empm__conn *c,
                                           int linger)
 {
     const empm_config *cfg = w->cfg;
-    empm__transport_of(c)->finish(w, c, !linger);
     if (!linger)
         return EMPM__CLOSED;
+    empm__transport_of(c)->finish(w, c, 0);
     c->requests = 0;                     /* from here: KiB dropped */
     empm__store(&c->deadline_ms,
                 empm__time_after(empm__step_clock(w),
@@ -11765,9 +11835,13 @@ static enum empm__state empm__do_handshake(empm__worker *w, empm__conn *c,
     }
     if (r == EMPM__LOST)
         empm__request_lost(w, c, "handshake");
-    else if (!empm__time_is_late(deadline, empm__step_clock(w)) &&
-             empm__step_wait(w, c, wait, r, deadline) == EMPM_OK)
+    else if (empm__time_is_late(deadline, empm__step_clock(w)))
+        empm__bump(&w->score->timeouts, 1u);
+    else if (!empm__step_closes_idle(w) &&
+             empm__step_wait(w, c, wait, r, deadline) == EMPM_OK) {
+        wait->want |= EMPM__WANT(EMPM__READY_STOP);
         return EMPM__HANDSHAKE;
+    }
     return EMPM__CLOSED;
 }
 
@@ -12914,6 +12988,8 @@ static void empm__conn_retire(empm__worker *w, empm__conn *c)
     const uint32_t i = w->index;
     empm__protocol_of(c)->retire(w, c);
     empm__conn_next_serial(c);           /* all tickets are stale from here */
+    if (!(c->flags & (EMPM__F_CLOSED | EMPM__F_RESET)))
+        empm__transport_of(c)->finish(w, c, 1);
     empm__conn_session_drop(c);
     if (!(c->flags & EMPM__F_CLOSED))
         empm__conn_close(c);
@@ -13076,8 +13152,9 @@ static void *empm__worker_main(void *arg)
     empm__store(&w->score->status, (uint32_t)'.');
     empm__pages_free(w->pages);
     EMPM_FREE(w->scratch);
+    EMPM_FREE(w->wire);
     w->pages = NULL;
-    w->scratch = NULL;
+    w->scratch = w->wire = NULL;
     return NULL;
 }
 
@@ -13401,7 +13478,7 @@ typedef struct empm__endpoint_spec { /* a listen string, taken apart */
     char   host[256];                /* or path, or name; "": all addresses */
     char   port[8];
     int    fd;
-    int    v6only, admin, proxy;
+    int    v6only, admin, proxy, tls;
     long   mode;                     /* of a unix socket, -1: the umask's */
     char   user[64], group[64];     /* of its file; "": the server's */
 } empm__endpoint_spec;
@@ -13459,9 +13536,9 @@ static const char *empm__endpoint_parse_word(empm__endpoint_spec *l,
         l->v6only = 1;
     else if (empm__text_same(o, n, "http", 4))
         ;                            /* Apache's name for what is spoken */
-    else if (empm__text_same(o, n, "https", 5))
-        return "there is no TLS yet: put a proxy that has it in front of a "
-               "Listen \"127.0.0.1:8080 proxy\"";
+    else if (empm__text_same(o, n, "tls", 3) ||
+             empm__text_same(o, n, "https", 5))
+        l->tls = 1;
     else if (n == 5 && memcmp(o, "admin", 5) == 0)
         l->admin = 1;
     else if (n == 5 && memcmp(o, "proxy", 5) == 0)
@@ -13472,8 +13549,8 @@ static const char *empm__endpoint_parse_word(empm__endpoint_spec *l,
             return "wants mode= as up to three octal digits";
     } else if (!is_unix || (!empm__endpoint_word(o, n, "user=", l->user) &&
                             !empm__endpoint_word(o, n, "group=", l->group)))
-        return "takes http, v6only, proxy, admin or (unix:) mode=, user= or "
-               "group= and no other word";
+        return "takes http, tls, v6only, proxy, admin or (unix:) mode=, user= "
+               "or group= and no other word";
     return NULL;
 }
 
@@ -13878,7 +13955,7 @@ static void empm__endpoint_add(empm_server *s, const empm__endpoint_spec *spec,
     l->fd = fd;
     l->admin = spec->admin;
     l->proxy = spec->proxy;
-    l->session = &empm__plain_session;
+    l->session = spec->tls ? s->secure : &empm__plain_session;
     l->port = empm__endpoint_port(fd);
 }
 
@@ -16511,8 +16588,6 @@ static void empm__kv_free(empm__kv *kv, size_t bytes)
         munmap(kv, bytes);
 }
 
-/* --- the server's own ----------------------------------------------------- */
-
 /* ---------------------------------------------------------------------------
  * >>store-calls -- the shared store, as a handler sees it
  *
@@ -16618,6 +16693,2215 @@ static const empm__wing empm__store_wing = {
 };
 
 #endif /* EVENTMPM_NO_STORE */
+
+/* ---------------------------------------------------------------------------
+ * >>tls-keys -- certificates and their keys, read once
+ *
+ * A pair is a certificate, the chain of its issuers and its key. They are read
+ * from PEM before the server gives up its rights, checked against each other,
+ * and wiped at the end. The names that a pair serves are those of its
+ * certificate: the dNSNames of subjectAltName (RFC 6125).
+ *
+ * runs on   the thread that starts the server; read by any afterwards
+ * ------------------------------------------------------------------------- */
+
+#ifdef EVENTMPM_TLS_BEARSSL
+#define EMPM__TLS_KEY_MOST  8192       /* bytes of a key, decoded */
+#define EMPM__TLS_FILE_MOST 1048576    /* bytes of a file */
+#define EMPM__TLS_SOON_S    (14 * 86400)   /* a certificate expires soon */
+
+typedef struct empm__tls_pair {
+    const char          *file;         /* of the certificate, for messages */
+    br_x509_certificate *chain;        /* the leaf first */
+    size_t               chain_len;
+    int                  kind;         /* BR_KEYTYPE_RSA, BR_KEYTYPE_EC */
+    br_skey_decoder_context *key;      /* holds the key's numbers */
+    int                  curve;        /* BR_KEYTYPE_EC: BR_EC_* */
+    char                *names;        /* each with a NUL, then an empty one */
+    int64_t              expires_s;
+} empm__tls_pair;
+
+/* Forgets n bytes so that no compiler leaves that out. */
+static void empm__tls_wipe(void *p, size_t n)
+{
+    volatile unsigned char *at = (volatile unsigned char *)p;
+    while (n-- > 0)
+        *at++ = 0;
+}
+
+/* --- PEM ------------------------------------------------------------------ */
+
+/* Objects of a PEM file, one behind the other. */
+typedef struct empm__tls_object {
+    char           name[64];
+    unsigned char *data;
+    size_t         len, cap;
+    int            failed;             /* no memory */
+    struct empm__tls_object *next;
+} empm__tls_object;
+
+static void empm__tls_objects_free(empm__tls_object *o)
+{
+    while (o != NULL) {
+        empm__tls_object *next = o->next;
+        if (o->data != NULL)
+            empm__tls_wipe(o->data, o->cap);
+        EMPM_FREE(o->data);
+        EMPM_FREE(o);
+        o = next;
+    }
+}
+
+/* A piece of the object that is decoded now. */
+static void empm__tls_object_add(void *to, const void *data, size_t n)
+{
+    empm__tls_object *o = (empm__tls_object *)to;
+    if (n > o->cap - o->len) {
+        const size_t cap = (o->cap + n) * 2 + 1024;
+        unsigned char *more = (unsigned char *)EMPM_MALLOC(cap);
+        if (more == NULL) {
+            o->failed = 1;
+            return;
+        }
+        if (o->len > 0)
+            memcpy(more, o->data, o->len);
+        if (o->data != NULL)
+            empm__tls_wipe(o->data, o->cap);
+        EMPM_FREE(o->data);
+        o->data = more;
+        o->cap = cap;
+    }
+    memcpy(o->data + o->len, data, n);
+    o->len += n;
+}
+
+/* Reads a whole file; NULL: *why says what is wrong. The caller frees it. */
+static char *empm__tls_slurp(const char *path, size_t *n, const char **why)
+{
+    struct stat st;
+    char *text = NULL;
+    ssize_t r = -1;
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    *n = 0;
+    if (fd < 0 || fstat(fd, &st) < 0)
+        *why = strerror(errno);
+    else if (!S_ISREG(st.st_mode) || st.st_size > EMPM__TLS_FILE_MOST)
+        *why = "is no file of at most 1 MiB";
+    else if ((text = (char *)EMPM_MALLOC((size_t)st.st_size + 1)) == NULL)
+        *why = "no memory";
+    else
+        for (*why = NULL; (r = read(fd, text + *n, (size_t)st.st_size - *n)) >
+                          0;)
+            *n += (size_t)r;
+    if (r < 0 && text != NULL)
+        *why = strerror(errno);
+    if (fd >= 0)
+        close(fd);
+    if (*why != NULL) {
+        EMPM_FREE(text);
+        text = NULL;
+    }
+    return text;
+}
+
+/* Takes all objects out of a PEM file. NULL: *why says what is wrong. What
+ * stands between them is left out, with the carriage returns and a byte order
+ * mark; a last line without its end is completed: BearSSL would not see it. */
+static empm__tls_object *empm__tls_objects(const char *path, const char **why)
+{
+    br_pem_decoder_context pem;
+    empm__tls_object *first = NULL, **last = &first, *o = NULL;
+    size_t n, i, k = 0;
+    char *text = empm__tls_slurp(path, &n, why);
+    if (text == NULL)
+        return NULL;
+    i = n >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
+    for (; i < n; i++)
+        if (text[i] != '\r')
+            text[k++] = text[i];
+    text[k++] = '\n';                  /* there is room for one byte more */
+    br_pem_decoder_init(&pem);
+    for (i = 0; i < k && *why == NULL;) {
+        i += br_pem_decoder_push(&pem, text + i, k - i);
+        switch (br_pem_decoder_event(&pem)) {
+        case BR_PEM_BEGIN_OBJ:
+            o = (empm__tls_object *)EMPM_MALLOC(sizeof *o);
+            if (o == NULL) {
+                *why = "no memory";
+                break;
+            }
+            memset(o, 0, sizeof *o);
+            snprintf(o->name, sizeof o->name, "%.63s",
+                     br_pem_decoder_name(&pem));
+            br_pem_decoder_setdest(&pem, empm__tls_object_add, o);
+            break;
+        case BR_PEM_END_OBJ:
+            if (o->failed)
+                *why = "no memory";
+            *last = o;
+            last = &o->next;
+            o = NULL;
+            break;
+        case BR_PEM_ERROR:
+            *why = "is damaged, or has an encrypted key, which is not "
+                   "supported";
+            break;
+        default:
+            break;
+        }
+    }
+    empm__tls_objects_free(o);
+    empm__tls_wipe(text, n);
+    EMPM_FREE(text);
+    if (*why == NULL && first == NULL)
+        *why = "has nothing between -----BEGIN and -----END lines";
+    if (*why != NULL) {
+        empm__tls_objects_free(first);
+        return NULL;
+    }
+    return first;
+}
+
+/* --- DER ------------------------------------------------------------------ */
+
+/* Reads tag and length at *p, which moves behind them. Returns the tag, and the
+ * length in *n; -1: it does not fit. */
+static int empm__tls_der(const unsigned char **p, const unsigned char *end,
+                         size_t *n)
+{
+    int tag, more;
+    if (end - *p < 2)
+        return -1;
+    tag = *(*p)++;
+    *n = *(*p)++;
+    if (*n >= 128) {
+        more = (int)(*n & 127);
+        if (more > 4 || end - *p < more)
+            return -1;
+        for (*n = 0; more > 0; more--)
+            *n = *n << 8 | *(*p)++;
+    }
+    return *n <= (size_t)(end - *p) ? tag : -1;
+}
+
+/* Goes into the element at *p, which must have this tag. 0: it has not. */
+static int empm__tls_der_enter(const unsigned char **p,
+                               const unsigned char **end, int tag)
+{
+    size_t n;
+    if (empm__tls_der(p, *end, &n) != tag)
+        return 0;
+    *end = *p + n;
+    return 1;
+}
+
+/* Goes behind the element at *p. 0: there is none. */
+static int empm__tls_der_skip(const unsigned char **p, const unsigned char *end)
+{
+    size_t n;
+    if (empm__tls_der(p, end, &n) < 0)
+        return 0;
+    *p += n;
+    return 1;
+}
+
+/* The dNSNames of a certificate, in lower case, each with its NUL, then an
+ * empty one. NULL: no memory. RFC 5280 4.1, 4.2.1.6. */
+static char *empm__tls_names(const br_x509_certificate *cert)
+{
+    static const unsigned char san[] = { 0x06, 3, 0x55, 0x1d, 0x11 };
+    const unsigned char *p = cert->data, *end = p + cert->data_len, *ext;
+    const unsigned char *all;
+    char *names = (char *)EMPM_MALLOC(cert->data_len + 2), *at = names;
+    size_t n;
+    int tag, i;
+    if (names == NULL)
+        return NULL;
+    *at = '\0';
+    if (!empm__tls_der_enter(&p, &end, 0x30) ||     /* Certificate */
+        !empm__tls_der_enter(&p, &end, 0x30))       /* TBSCertificate */
+        return names;
+    if (p < end && *p == 0xa0)                      /* version */
+        empm__tls_der_skip(&p, end);
+    for (i = 0; i < 6; i++)            /* number, signature .. public key */
+        if (!empm__tls_der_skip(&p, end))
+            return names;
+    while (p < end && *p != 0xa3)
+        if (!empm__tls_der_skip(&p, end))
+            return names;
+    if (!empm__tls_der_enter(&p, &end, 0xa3) ||
+        !empm__tls_der_enter(&p, &end, 0x30))
+        return names;
+    for (all = end; p < all; p = ext) {             /* Extensions */
+        const unsigned char *q = p;
+        end = all;
+        if (!empm__tls_der_enter(&q, &end, 0x30))
+            break;
+        ext = end;
+        if (end - q < 5 || memcmp(q, san, 5) != 0)
+            continue;
+        q += 5;
+        if (q < end && *q == 1)                     /* critical */
+            empm__tls_der_skip(&q, end);
+        if (!empm__tls_der_enter(&q, &end, 0x04) ||
+            !empm__tls_der_enter(&q, &end, 0x30))
+            break;
+        while ((tag = empm__tls_der(&q, end, &n)) >= 0) {
+            size_t k;
+            for (k = 0; tag == 0x82 && k < n; k++)  /* dNSName */
+                *at++ = (char)empm__ascii_lower(q[k]);
+            if (tag == 0x82)
+                *at++ = '\0';
+            q += n;
+        }
+        *at = '\0';
+    }
+    return names;
+}
+
+/* Does a name of the certificate stand for the host? A first label of "*"
+ * stands for any one label. */
+static int empm__tls_name_fits(const char *name, const char *host)
+{
+    if (name[0] == '*' && name[1] == '.') {
+        host = strchr(host, '.');
+        name++;
+    }
+    return host != NULL && strcmp(name, host) == 0;
+}
+
+static int empm__tls_pair_serves(const empm__tls_pair *pair, const char *host)
+{
+    const char *name;
+    for (name = pair->names; *name != '\0'; name += strlen(name) + 1)
+        if (empm__tls_name_fits(name, host))
+            return 1;
+    return 0;
+}
+
+/* --- pairs ---------------------------------------------------------------- */
+
+static void empm__tls_pair_free(empm__tls_pair *pair)
+{
+    size_t i;
+    for (i = 0; i < pair->chain_len; i++)
+        EMPM_FREE(pair->chain[i].data);
+    EMPM_FREE(pair->chain);
+    EMPM_FREE(pair->names);
+    if (pair->key != NULL)
+        empm__tls_wipe(pair->key, sizeof *pair->key);
+    EMPM_FREE(pair->key);
+    memset(pair, 0, sizeof *pair);
+}
+
+/* Takes the certificates of a file over. NULL, or what is wrong. */
+static const char *empm__tls_chain_take(empm__tls_pair *pair,
+                                        empm__tls_object *o)
+{
+    const empm__tls_object *x;
+    size_t n = 0;
+    for (x = o; x != NULL; x = x->next)
+        n += strcmp(x->name, "CERTIFICATE") == 0 ||
+             strcmp(x->name, "X509 CERTIFICATE") == 0;
+    if (n == 0)
+        return "has no certificate";
+    pair->chain = (br_x509_certificate *)EMPM_MALLOC(n * sizeof *pair->chain);
+    if (pair->chain == NULL)
+        return "no memory";
+    for (; o != NULL; o = o->next)
+        if (strcmp(o->name, "CERTIFICATE") == 0 ||
+            strcmp(o->name, "X509 CERTIFICATE") == 0) {
+            pair->chain[pair->chain_len].data = o->data;
+            pair->chain[pair->chain_len++].data_len = o->len;
+            o->data = NULL;
+            o->len = o->cap = 0;
+        }
+    return NULL;
+}
+
+/* Takes the key of a file. NULL, or what is wrong. */
+static const char *empm__tls_key_take(empm__tls_pair *pair,
+                                      const empm__tls_object *o)
+{
+    while (o != NULL && (strstr(o->name, "PRIVATE KEY") == NULL))
+        o = o->next;
+    if (o == NULL)
+        return "has no private key";
+    if (strncmp(o->name, "ENCRYPTED", 9) == 0)
+        return "has an encrypted key, which is not supported";
+    if (o->len > EMPM__TLS_KEY_MOST)
+        return "has a key that is too long";
+    pair->key = (br_skey_decoder_context *)EMPM_MALLOC(sizeof *pair->key + 64);
+    if (pair->key == NULL)
+        return "no memory";
+    br_skey_decoder_init(pair->key);
+    br_skey_decoder_push(pair->key, o->data, o->len);
+    if (br_skey_decoder_last_error(pair->key) != 0)
+        return "has a key of no kind that is supported: RSA up to 4096 bits, "
+               "ECDSA with P-256 or P-384";
+    pair->kind = br_skey_decoder_key_type(pair->key);
+    return NULL;
+}
+
+/* Is it the key of the certificate? */
+static int empm__tls_key_fits(const empm__tls_pair *pair,
+                              const br_x509_pkey *pkey)
+{
+    unsigned char text[1024], q[BR_EC_KBUF_PUB_MAX_SIZE];
+    size_t n, k = 0;
+    if (pkey->key_type != pair->kind)
+        return 0;
+    if (pair->kind == BR_KEYTYPE_EC) {
+        const br_ec_private_key *sk = br_skey_decoder_get_ec(pair->key);
+        br_ec_public_key pk;
+        n = br_ec_compute_pub(br_ec_get_default(), &pk, q, sk);
+        return n == pkey->key.ec.qlen && sk->curve == pkey->key.ec.curve &&
+               memcmp(q, pkey->key.ec.q, n) == 0;
+    } else {
+        const br_rsa_private_key *sk = br_skey_decoder_get_rsa(pair->key);
+        const br_rsa_public_key *pk = &pkey->key.rsa;
+        br_rsa_compute_modulus f = br_rsa_compute_modulus_get_default();
+        n = f(NULL, sk);
+        if (n == 0 || n > sizeof text)
+            return 0;
+        f(text, sk);
+        while (k < pk->nlen && pk->n[k] == 0)
+            k++;
+        return pk->nlen - k == n && memcmp(text, pk->n + k, n) == 0;
+    }
+}
+
+/* The subject or issuer of a certificate, as it stands there. */
+static const unsigned char *empm__tls_dn(const br_x509_certificate *cert,
+                                         int issuer, size_t *n)
+{
+    const unsigned char *p = cert->data, *end = p + cert->data_len, *at;
+    int i;
+    *n = 0;
+    if (!empm__tls_der_enter(&p, &end, 0x30) ||
+        !empm__tls_der_enter(&p, &end, 0x30))
+        return NULL;
+    if (p < end && *p == 0xa0)
+        empm__tls_der_skip(&p, end);
+    for (i = 0; i < (issuer ? 2 : 4); i++)   /* number, signature, issuer .. */
+        if (!empm__tls_der_skip(&p, end))
+            return NULL;
+    at = p;
+    if (!empm__tls_der_skip(&p, end))
+        return NULL;
+    *n = (size_t)(p - at);
+    return at;
+}
+
+/* Says what a client would stumble over. 0: the pair cannot serve. */
+static int empm__tls_pair_check(empm__tls_pair *pair, const char *key_file,
+                                empm__report *rep)
+{
+    br_x509_decoder_context x;
+    const br_x509_pkey *pkey;
+    const int64_t now = (int64_t)time(NULL);
+    int64_t from;
+    size_t i;
+    br_x509_decoder_init(&x, NULL, NULL);
+    br_x509_decoder_push(&x, pair->chain[0].data, pair->chain[0].data_len);
+    pkey = br_x509_decoder_get_pkey(&x);
+    if (pkey == NULL) {
+        empm__report_say(rep, EMPM_LOG_ERROR, 5602, "SSLCertificateFile %s: "
+                         "no certificate that can be read (error %d)",
+                         pair->file, br_x509_decoder_last_error(&x));
+        return 0;
+    }
+    if (!empm__tls_key_fits(pair, pkey)) {
+        empm__report_say(rep, EMPM_LOG_ERROR, 5603, "SSLCertificateKeyFile "
+                         "%s: is not the key of %s", key_file, pair->file);
+        return 0;
+    }
+    if (pkey->key_type == BR_KEYTYPE_EC)
+        pair->curve = pkey->key.ec.curve;
+    /* days are counted from the year 0, of which 719528 lie before 1970 */
+    from = ((int64_t)x.notbefore_days - 719528) * 86400 + x.notbefore_seconds;
+    pair->expires_s = ((int64_t)x.notafter_days - 719528) * 86400 +
+                      x.notafter_seconds;
+    if (now < from || now > pair->expires_s)
+        empm__report_say(rep, EMPM_LOG_WARN, 5604, "SSLCertificateFile %s: %s",
+                         pair->file, now < from ? "is not valid yet"
+                                                : "has expired");
+    else if (now > pair->expires_s - EMPM__TLS_SOON_S)
+        empm__report_say(rep, EMPM_LOG_WARN, 5604, "SSLCertificateFile %s: "
+                         "expires in %d days", pair->file,
+                         (int)((pair->expires_s - now) / 86400));
+    if (pair->kind == BR_KEYTYPE_RSA &&
+        br_skey_decoder_get_rsa(pair->key)->n_bitlen > 2048)
+        empm__report_say(rep, EMPM_LOG_WARN, 5605, "SSLCertificateFile %s: "
+                         "RSA with %u bits costs 4 ms and more for each "
+                         "handshake: take ECDSA with P-256", pair->file,
+                         (unsigned)br_skey_decoder_get_rsa(pair->key)
+                             ->n_bitlen);
+    for (i = 0; i + 1 < pair->chain_len; i++) {
+        size_t n, k;
+        const unsigned char *a = empm__tls_dn(&pair->chain[i], 1, &n);
+        const unsigned char *b = empm__tls_dn(&pair->chain[i + 1], 0, &k);
+        if (a == NULL || b == NULL || n != k || memcmp(a, b, n) != 0)
+            empm__report_say(rep, EMPM_LOG_WARN, 5606, "SSLCertificateFile "
+                             "%s: certificate %d is not that of the issuer of "
+                             "certificate %d: the leaf stands first, then its "
+                             "issuer, and so on", pair->file, (int)i + 2,
+                             (int)i + 1);
+    }
+    return 1;
+}
+
+/* Reads one pair. EMPM_OK, or an error that has been said. key_file NULL: the
+ * key stands beside its certificate. */
+static int empm__tls_pair_read(empm__tls_pair *pair, const char *file,
+                               const char *key_file, empm__report *rep)
+{
+    const char *why = NULL, *which = "SSLCertificateFile", *path = file;
+    empm__tls_object *o = empm__tls_objects(file, &why);
+    memset(pair, 0, sizeof *pair);
+    pair->file = file;
+    if (o != NULL)
+        why = empm__tls_chain_take(pair, o);
+    if (why == NULL && key_file != NULL) {
+        which = "SSLCertificateKeyFile";
+        path = key_file;
+        empm__tls_objects_free(o);
+        o = empm__tls_objects(key_file, &why);
+    }
+    if (why == NULL)
+        why = empm__tls_key_take(pair, o);
+    empm__tls_objects_free(o);
+    if (why != NULL)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5601, "%s %s: %s", which, path,
+                         why);
+    if (why == NULL && !empm__tls_pair_check(pair, path, rep))
+        why = "";
+    if (why == NULL && (pair->names = empm__tls_names(pair->chain)) == NULL) {
+        why = "no memory";
+        empm__report_say(rep, EMPM_LOG_ERROR, 5104, "no memory");
+    }
+    if (why == NULL)
+        return EMPM_OK;
+    empm__tls_pair_free(pair);
+    return EMPM_EINVAL;
+}
+
+/* --- the wing's memory ---------------------------------------------------- */
+
+#define EMPM__TLS_SUITES 6
+
+static const struct {
+    const char *name;
+    uint16_t    suite;
+} empm__tls_suites[EMPM__TLS_SUITES] = {
+    { "ECDHE-ECDSA-AES128-GCM-SHA256",
+      BR_TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 },
+    { "ECDHE-RSA-AES128-GCM-SHA256",
+      BR_TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 },
+    { "ECDHE-ECDSA-CHACHA20-POLY1305",
+      BR_TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256 },
+    { "ECDHE-RSA-CHACHA20-POLY1305",
+      BR_TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 },
+    { "ECDHE-ECDSA-AES256-GCM-SHA384",
+      BR_TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 },
+    { "ECDHE-RSA-AES256-GCM-SHA384",
+      BR_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 }
+};
+
+typedef struct empm__tls {             /* fixed once the server has started */
+    empm__session   fresh;             /* what connections begin with */
+    const empm_config *cfg;
+    empm__tls_pair  pairs[EMPM_MAX_LIST];
+    int             npairs;
+    br_ssl_server_context template_;   /* each handshake begins as a copy */
+    br_ec_impl      ec;                /* X25519 and P-256 only */
+    br_ecdsa_sign   sign_ec;
+    br_rsa_pkcs1_sign sign_rsa;
+    uint16_t        suites[EMPM__TLS_SUITES];   /* the best one first */
+    int             nsuites;
+    empm__kv       *sessions;          /* NULL: none are resumed; handed on by
+                                          a reload */
+    size_t          sessions_size;
+    unsigned char   mark[32];          /* of what sessions are good for */
+} empm__tls;
+
+/* ---------------------------------------------------------------------------
+ * >>tls-hello -- the ClientHello, before the engine sees it
+ *
+ * BearSSL resumes a session under any server name, takes a name with a NUL in
+ * it, and writes beyond an array when a session is resumed and the client does
+ * not offer our protocol. So the first message is read here, whole, and what
+ * cannot be served is refused with the alert that says why (RFC 5246 7.2).
+ * ------------------------------------------------------------------------- */
+
+enum {                                 /* alerts, RFC 5246 7.2, 7301, 7507 */
+    EMPM__TLS_CLOSE_NOTIFY = 0, EMPM__TLS_UNEXPECTED = 10,
+    EMPM__TLS_BAD_MAC = 20, EMPM__TLS_OVERFLOW = 22, EMPM__TLS_HANDSHAKE = 40,
+    EMPM__TLS_BAD_CERTIFICATE = 42, EMPM__TLS_ILLEGAL = 47,
+    EMPM__TLS_DECODE = 50, EMPM__TLS_DECRYPT = 51, EMPM__TLS_VERSION = 70,
+    EMPM__TLS_INTERNAL = 80, EMPM__TLS_NO_RENEGOTIATION = 100,
+    EMPM__TLS_NO_PROTOCOL = 120
+};
+
+#define EMPM__TLS_HELLO_MOST 16384
+
+typedef struct empm__tls_hello {
+    char name[256];                    /* SNI in lower case; "": none */
+    uint8_t log_record;                /* records to it: 1 << that, at most */
+} empm__tls_hello;
+
+/* A reader of numbers and vectors that never leaves its bytes. */
+typedef struct empm__tls_reader {
+    const unsigned char *at, *end;
+    int bad;                           /* something did not fit */
+} empm__tls_reader;
+
+static uint32_t empm__tls_number(empm__tls_reader *r, int bytes)
+{
+    uint32_t v = 0;
+    if (r->end - r->at < bytes) {
+        r->bad = 1;
+        r->at = r->end;
+        return 0;
+    }
+    while (bytes-- > 0)
+        v = v << 8 | *r->at++;
+    return v;
+}
+
+/* The vector that follows, whose length stands in so many bytes. */
+static empm__tls_reader empm__tls_vector(empm__tls_reader *r, int bytes)
+{
+    empm__tls_reader v;
+    uint32_t n = empm__tls_number(r, bytes);
+    if (n > (uint32_t)(r->end - r->at)) {
+        r->bad = 1;
+        n = 0;
+    }
+    v.at = r->at;
+    v.end = r->at += n;
+    v.bad = r->bad;
+    return v;
+}
+
+/* The name of server_name, RFC 6066 3. 0, or an alert. */
+static int empm__tls_hello_name(empm__tls_reader *x, empm__tls_hello *h)
+{
+    empm__tls_reader list = empm__tls_vector(x, 2);
+    size_t i, n;
+    while (list.at < list.end && !list.bad) {
+        const uint32_t type = empm__tls_number(&list, 1);
+        const empm__tls_reader name = empm__tls_vector(&list, 2);
+        if (type != 0)
+            continue;
+        n = (size_t)(name.end - name.at);
+        if (n == 0 || n >= sizeof h->name || h->name[0] != '\0')
+            return EMPM__TLS_DECODE;
+        for (i = 0; i < n; i++) {
+            const int ch = empm__ascii_lower(name.at[i]);
+            if (!(ch >= 'a' && ch <= 'z') && !empm__ascii_is_digit(ch) &&
+                ch != '-' && ch != '.' && ch != '_')
+                return EMPM__TLS_DECODE;
+            h->name[i] = (char)ch;
+        }
+        h->name[n] = '\0';
+        if (h->name[n - 1] == '.')     /* a full name is the same one */
+            h->name[n - 1] = '\0';
+    }
+    return list.bad ? EMPM__TLS_DECODE : 0;
+}
+
+/* max_fragment_length, RFC 6066 4: 2^9 to 2^12. 0, or an alert. */
+static int empm__tls_hello_fragment(empm__tls_reader *x, empm__tls_hello *h)
+{
+    const uint32_t v = empm__tls_number(x, 1);
+    if (x->bad || x->at != x->end)
+        return EMPM__TLS_DECODE;
+    if (v < 1 || v > 4)
+        return EMPM__TLS_ILLEGAL;
+    h->log_record = (uint8_t)(8 + v);
+    return 0;
+}
+
+/* Is http/1.1 among the protocols? RFC 7301 3.2. 0, or an alert. */
+static int empm__tls_hello_alpn(empm__tls_reader *x)
+{
+    empm__tls_reader list = empm__tls_vector(x, 2);
+    int found = 0;
+    while (list.at < list.end && !list.bad) {
+        const empm__tls_reader name = empm__tls_vector(&list, 1);
+        found |= name.end - name.at == 8 && memcmp(name.at, "http/1.1", 8) == 0;
+    }
+    return list.bad ? EMPM__TLS_DECODE : found ? 0 : EMPM__TLS_NO_PROTOCOL;
+}
+
+/* Is TLS 1.2 among the versions? RFC 8446 4.2.1. */
+static int empm__tls_hello_versions(empm__tls_reader *x)
+{
+    empm__tls_reader list = empm__tls_vector(x, 1);
+    int found = 0;
+    while (list.at < list.end && !list.bad)
+        found |= empm__tls_number(&list, 2) == 0x0303;
+    return list.bad ? EMPM__TLS_DECODE : found ? 0 : EMPM__TLS_VERSION;
+}
+
+/* Reads a whole message of n bytes. Returns 0, or the alert that refuses it. */
+static int empm__tls_hello_parse(empm__tls_hello *h, const unsigned char *msg,
+                                 size_t n)
+{
+    empm__tls_reader r, all;
+    uint32_t seen = 0, version;
+    int alert = 0;
+    memset(h, 0, sizeof *h);
+    h->log_record = 14;
+    r.at = msg + 4;
+    r.end = msg + n;
+    r.bad = 0;
+    version = empm__tls_number(&r, 2);
+    if (version < 0x0303)
+        return EMPM__TLS_VERSION;
+    r.at += r.end - r.at >= 32 ? 32 : 0;             /* random */
+    if (empm__tls_vector(&r, 1).bad ||               /* session id */
+        empm__tls_vector(&r, 2).bad ||               /* suites */
+        empm__tls_vector(&r, 1).bad)                 /* compressions */
+        return EMPM__TLS_DECODE;
+    if (r.at == r.end)
+        return 0;                                    /* no extensions */
+    all = empm__tls_vector(&r, 2);
+    if (r.bad || r.at != r.end)
+        return EMPM__TLS_DECODE;
+    while (all.at < all.end && alert == 0) {
+        const uint32_t type = empm__tls_number(&all, 2);
+        const uint32_t bit = type == 0    ? 1u
+                             : type == 1  ? 2u
+                             : type == 16 ? 4u
+                             : type == 43 ? 8u : 0u;
+        empm__tls_reader x = empm__tls_vector(&all, 2);
+        if (all.bad)
+            return EMPM__TLS_DECODE;
+        if (seen & bit)
+            return EMPM__TLS_ILLEGAL;            /* twice: RFC 5246 7.4.1.4 */
+        seen |= bit;
+        if (type == 0)
+            alert = empm__tls_hello_name(&x, h);
+        else if (type == 1)
+            alert = empm__tls_hello_fragment(&x, h);
+        else if (type == 16)
+            alert = empm__tls_hello_alpn(&x);
+        else if (type == 43)
+            alert = empm__tls_hello_versions(&x);
+    }
+    return alert;
+}
+
+/* ---------------------------------------------------------------------------
+ * >>tls-records -- the record layer after the handshake
+ *
+ * When the handshake is complete BearSSL's engine is given up: a connection
+ * keeps two keys, two IVs and two counters, about a hundred bytes, and builds
+ * the cipher anew for each call, which costs 0.2 us. Bytes that do not fit
+ * where they should go wait in a block of their own:
+ *
+ *   in    plaintext that the reader had no room for, then ciphertext that may
+ *         not be a whole record yet
+ *   out   ciphertext that the socket did not take; the plaintext that it stands
+ *         for counts as sent when all of it has gone
+ *
+ * runs on   the worker that owns the connection
+ * ------------------------------------------------------------------------- */
+
+#define EMPM__TLS_PLAIN   16384        /* plaintext of a record at most */
+#define EMPM__TLS_OVER    40           /* what a record adds at most */
+#define EMPM__TLS_BATCH   3            /* records in a send() */
+#define EMPM__TLS_EMPTIES 32           /* records without data in a row */
+#define EMPM__TLS_RECORD_MOST (5u + EMPM__TLS_PLAIN + 2048u)    /* 6.2.3 */
+
+EMPM__ASSERT_STATIC(EMPM__SCRATCH >=
+                    EMPM__TLS_BATCH * (EMPM__TLS_PLAIN + EMPM__TLS_OVER),
+                    a_batch_of_records_fits_the_scratch);
+
+typedef struct empm__tls_held {
+    uint32_t      from, plain_to, to;  /* plain, then cipher: [from, plain_to),
+                                          [plain_to, to) */
+    size_t        stands_for;          /* out: plaintext */
+    unsigned char data[1];             /* as long as it was made */
+} empm__tls_held;
+
+/* A connection after its handshake. Its keys follow the struct: key and IV of
+ * the client, key and IV of the server, then the server's name. */
+typedef struct empm__tls_conn {
+    empm__session   is;
+    empm__tls      *tls;
+    empm__tls_held *in, *out;          /* NULL: nothing waits */
+    uint64_t        seq_in, seq_out;
+    uint16_t        suite;
+    uint8_t         log_record;        /* records of ours: 1 << that, at most */
+    uint8_t         empties;           /* records without data in a row */
+    uint8_t         got_end, sent_end; /* close_notify */
+    uint8_t         asked;             /* it wanted to renegotiate */
+    uint8_t         resumed;
+} empm__tls_conn;
+
+typedef union empm__tls_cipher {
+    br_sslrec_gcm_context    gcm;
+    br_sslrec_chapol_context chapol;
+    const br_sslrec_in_class *in;
+    const br_sslrec_out_class *out;
+} empm__tls_cipher;
+
+static int empm__tls_is_chacha(unsigned suite)
+{
+    return suite == BR_TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 ||
+           suite == BR_TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256;
+}
+
+static int empm__tls_is_aes256(unsigned suite)
+{
+    return suite == BR_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 ||
+           suite == BR_TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384;
+}
+
+/* Bytes of a key, and of a fixed IV. */
+static size_t empm__tls_key_len(unsigned suite)
+{
+    return empm__tls_is_chacha(suite) || empm__tls_is_aes256(suite) ? 32 : 16;
+}
+
+static size_t empm__tls_iv_len(unsigned suite)
+{
+    return empm__tls_is_chacha(suite) ? 12 : 4;
+}
+
+/* The cipher of one direction, ready for its next record. */
+static void empm__tls_cipher_make(empm__tls_cipher *x, const empm__tls_conn *t,
+                                  int is_out)
+{
+    const br_ssl_engine_context *eng = &t->tls->template_.eng;
+    const size_t key_len = empm__tls_key_len(t->suite);
+    const size_t iv_len = empm__tls_iv_len(t->suite);
+    const unsigned char *key = (const unsigned char *)(t + 1) +
+                               (is_out ? key_len + iv_len : 0);
+    if (empm__tls_is_chacha(t->suite)) {
+        if (is_out)
+            br_sslrec_out_chapol_vtable.init(&x->chapol.vtable.out,
+                                             eng->ichacha, eng->ipoly, key,
+                                             key + key_len);
+        else
+            br_sslrec_in_chapol_vtable.init(&x->chapol.vtable.in, eng->ichacha,
+                                            eng->ipoly, key, key + key_len);
+        x->chapol.seq = is_out ? t->seq_out : t->seq_in;
+    } else {
+        if (is_out)
+            br_sslrec_out_gcm_vtable.init(&x->gcm.vtable.out, eng->iaes_ctr,
+                                          key, key_len, eng->ighash,
+                                          key + key_len);
+        else
+            br_sslrec_in_gcm_vtable.init(&x->gcm.vtable.in, eng->iaes_ctr, key,
+                                         key_len, eng->ighash, key + key_len);
+        x->gcm.seq = is_out ? t->seq_out : t->seq_in;
+    }
+}
+
+/* Room in front of the plaintext of a record: header and explicit nonce. */
+static size_t empm__tls_lead(const empm__tls_conn *t)
+{
+    return empm__tls_is_chacha(t->suite) ? 5 : 13;
+}
+
+static void empm__tls_held_free(empm__tls_held **h)
+{
+    if (*h != NULL)
+        empm__tls_wipe((*h)->data, (*h)->to);
+    EMPM_FREE(*h);
+    *h = NULL;
+}
+
+/* Keeps n bytes, of which the first `plain` are plaintext. */
+static empm__tls_held *empm__tls_held_new(empm__worker *w, const void *data,
+                                          size_t n, size_t plain)
+{
+    empm__tls_held *h = (empm__tls_held *)(void *)empm__worker_memory(
+        w, NULL, offsetof(empm__tls_held, data) + n);
+    if (h == NULL)
+        return NULL;
+    h->from = 0;
+    h->plain_to = (uint32_t)plain;
+    h->to = (uint32_t)n;
+    h->stands_for = 0;
+    memcpy(h->data, data, n);
+    return h;
+}
+
+/* The worker's place for ciphertext; NULL: no memory. */
+static unsigned char *empm__tls_wire(empm__worker *w)
+{
+    if (w->wire == NULL)
+        w->wire = (char *)empm__worker_memory(w, NULL, EMPM__SCRATCH);
+    return (unsigned char *)w->wire;
+}
+
+/* The length of the record that begins at p, with its header; 0: that is not
+ * known yet. */
+static size_t empm__tls_length(const unsigned char *p, size_t n)
+{
+    return n < 5 ? 0 : 5u + ((size_t)p[3] << 8 | p[4]);
+}
+
+/* Is there a whole record at p, of n bytes? Its length, 0: not yet. */
+static size_t empm__tls_whole(const unsigned char *p, size_t n)
+{
+    const size_t len = empm__tls_length(p, n);
+    return n >= len ? len : 0;
+}
+
+/* Encrypts n bytes at `at`, which has room around them, as a record. Returns
+ * its first byte; *len is its length. */
+static unsigned char *empm__tls_seal(empm__tls_conn *t, empm__tls_cipher *x,
+                                     int type, unsigned char *at, size_t n,
+                                     size_t *len)
+{
+    unsigned char *record;
+    *len = n;
+    record = x->out->encrypt(&x->out, type, 0x0303, at, len);
+    t->seq_out++;
+    return record;
+}
+
+/* Sends the ciphertext that waits. 1: all of it; else as send() says. */
+static ssize_t empm__tls_push(empm__conn *c, empm__tls_conn *t, int64_t *wire)
+{
+    while (t->out != NULL) {
+        struct iovec v;
+        ssize_t r;
+        v.iov_base = t->out->data + t->out->from;
+        v.iov_len = t->out->to - t->out->from;
+        r = empm__socket_send(c, &v, 1, 0, wire);
+        if (r < 0)
+            return r;
+        t->out->from += (uint32_t)r;
+        if (t->out->from == t->out->to)
+            empm__tls_held_free(&t->out);
+    }
+    return 1;
+}
+
+/* Sends n bytes of ciphertext, which stand for so many of plaintext, or keeps
+ * the rest of them. Returns as send() does. */
+static ssize_t empm__tls_send_wire(empm__worker *w, empm__conn *c,
+                                   empm__tls_conn *t, unsigned char *data,
+                                   size_t n, size_t stands_for, int more,
+                                   int64_t *wire)
+{
+    struct iovec v;
+    ssize_t r;
+    v.iov_base = data;
+    v.iov_len = n;
+    r = empm__socket_send(c, &v, 1, more, wire);
+    if (r == EMPM__LOST)
+        return r;
+    if (r == (ssize_t)n)
+        return (ssize_t)stands_for;
+    if (r < 0)
+        r = 0;
+    t->out = empm__tls_held_new(w, data + r, n - (size_t)r, 0);
+    if (t->out == NULL) {
+        errno = ENOMEM;
+        return EMPM__LOST;
+    }
+    t->out->stands_for = stands_for;
+    return EMPM__WANTS_OUT;
+}
+
+/* How much plaintext a record takes: what the client has asked for, RFC 6066 4.
+ */
+static size_t empm__tls_record_most(const empm__tls_conn *t)
+{
+    const size_t most = (size_t)1 << t->log_record;
+    return most < EMPM__TLS_PLAIN ? most : EMPM__TLS_PLAIN;
+}
+
+static ssize_t empm__tls_send(empm__worker *w, empm__conn *c,
+                              const struct iovec *v, int n, int more,
+                              int64_t *wire)
+{
+    empm__tls_conn *t = (empm__tls_conn *)(void *)c->session;
+    const size_t lead = empm__tls_lead(t);
+    unsigned char *to = empm__tls_wire(w);
+    empm__tls_cipher x;
+    size_t out = 0, taken = 0, at = 0, records;
+    int i = 0;
+    if (to == NULL) {
+        errno = ENOMEM;
+        return EMPM__LOST;
+    }
+    if (t->out != NULL) {              /* the same bytes come again */
+        const size_t done = t->out->stands_for;
+        const ssize_t r = empm__tls_push(c, t, wire);
+        return r == 1 ? (ssize_t)done : r;
+    }
+    empm__tls_cipher_make(&x, t, 1);
+    for (records = 0; records < EMPM__TLS_BATCH && i < n; records++) {
+        unsigned char *plain = to + out + lead;
+        size_t k = 0, len;
+        const size_t most = empm__tls_record_most(t);
+        while (i < n && k < most) {
+            const size_t part = empm__min(v[i].iov_len - at, most - k);
+            memcpy(plain + k, (const char *)v[i].iov_base + at, part);
+            k += part;
+            at += part;
+            if (at == v[i].iov_len) {
+                i++;
+                at = 0;
+            }
+        }
+        empm__tls_seal(t, &x, 23, plain, k, &len);
+        out += len;
+        taken += k;
+    }
+    return empm__tls_send_wire(w, c, t, to, out, taken, more || i < n, wire);
+}
+
+static ssize_t empm__tls_file(empm__worker *w, empm__conn *c, int fd,
+                              int64_t *off, size_t n, int64_t *wire)
+{
+    empm__tls_conn *t = (empm__tls_conn *)(void *)c->session;
+    const size_t lead = empm__tls_lead(t), most = empm__tls_record_most(t);
+    unsigned char *to = empm__tls_wire(w);
+    empm__tls_cipher x;
+    size_t out = 0, taken = 0;
+    int records;
+    ssize_t r = 1;
+    if (to == NULL) {
+        errno = ENOMEM;
+        return EMPM__LOST;
+    }
+    if (t->out != NULL) {
+        const size_t done = t->out->stands_for;
+        if ((r = empm__tls_push(c, t, wire)) != 1)
+            return r;
+        *off += (int64_t)done;
+        return (ssize_t)done;
+    }
+    empm__tls_cipher_make(&x, t, 1);
+    for (records = 0; records < EMPM__TLS_BATCH && taken < n; records++) {
+        unsigned char *plain = to + out + lead;
+        size_t len;
+        do
+            r = pread(fd, plain, empm__min(n - taken, most),
+                      (off_t)(*off + (int64_t)taken));
+        while (r < 0 && errno == EINTR);
+        if (r <= 0)
+            break;
+        empm__tls_seal(t, &x, 23, plain, (size_t)r, &len);
+        out += len;
+        taken += (size_t)r;
+    }
+    if (taken == 0)
+        return r < 0 ? (ssize_t)EMPM__LOST : 0;
+    r = empm__tls_send_wire(w, c, t, to, out, taken, taken < n, wire);
+    if (r > 0)
+        *off += r;
+    return r;
+}
+
+/* An alert goes out if there is room for it, and is not waited for. */
+static void empm__tls_alert(empm__conn *c, empm__tls_conn *t, int level,
+                            int alert)
+{
+    unsigned char room[EMPM__TLS_OVER + 8], *to = room + empm__tls_lead(t);
+    unsigned char *record;           /* not in w->wire, which recv() may use */
+    empm__tls_cipher x;
+    int64_t wire = 0;
+    size_t len;
+    struct iovec v;
+    if (t->sent_end || empm__tls_push(c, t, &wire) != 1)
+        return;
+    to[0] = (unsigned char)level;
+    to[1] = (unsigned char)alert;
+    empm__tls_cipher_make(&x, t, 1);
+    record = empm__tls_seal(t, &x, 21, to, 2, &len);
+    v.iov_base = record;
+    v.iov_len = len;
+    empm__socket_send(c, &v, 1, 0, &wire);
+}
+
+/* The connection ends here, and the client learns why. */
+static void empm__tls_fatal(empm__conn *c, empm__tls_conn *t, int alert)
+{
+    empm__tls_alert(c, t, 2, alert);
+    t->sent_end = 1;
+    errno = ECONNRESET;
+}
+
+/* Takes one record of `len` bytes at p. Returns its plaintext, and how much of
+ * it, in *n; NULL: the connection is lost, or at its end (t->got_end). */
+static unsigned char *empm__tls_open_record(empm__conn *c, empm__tls_conn *t,
+                                            empm__tls_cipher *x,
+                                            unsigned char *p, size_t len,
+                                            size_t *n)
+{
+    const int type = p[0];
+    unsigned char *plain = NULL;
+    int alert = EMPM__TLS_BAD_MAC;
+    *n = len - 5;
+    if (p[1] != 3 || p[2] != 3)
+        alert = EMPM__TLS_VERSION;
+    else if (!x->in->check_length(&x->in, *n))
+        alert = EMPM__TLS_OVERFLOW;
+    else {
+        plain = x->in->decrypt(&x->in, type, 0x0303, p + 5, n);
+        t->seq_in++;
+    }
+    if (plain != NULL && type == 23) {
+        t->empties = (uint8_t)(*n > 0 ? 0 : t->empties + 1);
+        if (t->empties < EMPM__TLS_EMPTIES)
+            return plain;
+        alert = EMPM__TLS_UNEXPECTED;
+    } else if (plain != NULL && type == 21 && *n == 2 && plain[1] == 0) {
+        t->got_end = 1;                /* close_notify: like a FIN */
+        return NULL;
+    } else if (plain != NULL && type == 21 && *n == 2 && plain[0] == 1) {
+        *n = 0;                        /* a warning: of no concern */
+        if (++t->empties < EMPM__TLS_EMPTIES)
+            return plain;
+        alert = EMPM__TLS_UNEXPECTED;
+    } else if (plain != NULL && type == 21) {
+        errno = ECONNRESET;            /* the client has given up */
+        return NULL;
+    } else if (plain != NULL && type == 22 && t->asked == 0) {
+        t->asked = 1;                  /* it would renegotiate: once */
+        *n = 0;
+        empm__tls_alert(c, t, 1, EMPM__TLS_NO_RENEGOTIATION);
+        return plain;
+    } else if (plain != NULL)
+        alert = EMPM__TLS_UNEXPECTED;
+    empm__tls_fatal(c, t, alert);
+    return NULL;
+}
+
+/* Decrypts records of data[from..to) into buf. Returns how many bytes it has
+ * given; what is left stands in *plain_from..*plain_to, then in
+ * *plain_to..*to. -1: as empm__tls_open_record(). */
+static ssize_t empm__tls_decrypt(empm__conn *c, empm__tls_conn *t,
+                                 unsigned char *data,
+                                 size_t *from, size_t *rest, size_t *rest_to,
+                                 size_t to, char *buf, size_t room)
+{
+    empm__tls_cipher x;
+    size_t at = *from, given = 0, len;
+    *rest = *rest_to = at;
+    empm__tls_cipher_make(&x, t, 0);
+    while (given < room && (len = empm__tls_whole(data + at, to - at)) > 0) {
+        size_t n, k;
+        unsigned char *plain;
+        plain = empm__tls_open_record(c, t, &x, data + at, len, &n);
+        if (plain == NULL) {
+            *from = to;
+            return given > 0 && t->got_end ? (ssize_t)given : -1;
+        }
+        at += len;
+        k = empm__min(n, room - given);
+        memcpy(buf + given, plain, k);
+        given += k;
+        *rest = *rest_to = at;
+        if (k < n) {                   /* its rest moves up to what follows */
+            *rest = at - (n - k);
+            memmove(data + *rest, plain + k, n - k);
+        }
+    }
+    *from = at;
+    return (ssize_t)given;
+}
+
+/* Reads the socket, decrypts, and keeps what there is no room for. */
+static ssize_t empm__tls_recv(empm__worker *w, empm__conn *c, void *buf,
+                              size_t room)
+{
+    empm__tls_conn *t = (empm__tls_conn *)(void *)c->session;
+    unsigned char *data = empm__tls_wire(w);
+    size_t n = 0, from = 0, rest = 0, rest_to = 0;
+    ssize_t given = 0;
+    if (t->sent_end)                   /* LINGER: what comes is dropped */
+        return empm__socket_recv(c, buf, room);
+    if (data == NULL) {
+        errno = ENOMEM;
+        return EMPM__LOST;
+    }
+    if (t->in != NULL && t->in->from < t->in->plain_to) {
+        const size_t k = empm__min(t->in->plain_to - t->in->from, room);
+        memcpy(buf, t->in->data + t->in->from, k);
+        t->in->from += (uint32_t)k;
+        if (t->in->from == t->in->to)
+            empm__tls_held_free(&t->in);
+        c->flags &= (uint8_t)~EMPM__F_DRAINED;   /* a record may follow */
+        return (ssize_t)k;
+    }
+    if (t->got_end)
+        return 0;
+    while (given == 0) {
+        if (t->in != NULL) {
+            n = t->in->to - t->in->from;
+            memcpy(data, t->in->data + t->in->from, n);
+        }
+        if (empm__tls_whole(data, n) == 0) {
+            const ssize_t r = empm__socket_recv(c, data + n, EMPM__SCRATCH - n);
+            if (r <= 0)
+                return r;
+            n += (size_t)r;
+        }
+        if (empm__tls_length(data, n) > EMPM__TLS_RECORD_MOST) {
+            empm__tls_fatal(c, t, EMPM__TLS_OVERFLOW);
+            return EMPM__LOST;
+        }
+        empm__tls_held_free(&t->in);
+        from = 0;
+        given = empm__tls_decrypt(c, t, data, &from, &rest, &rest_to, n,
+                                  (char *)buf, room);
+        if (given < 0)
+            return t->got_end ? 0 : (ssize_t)EMPM__LOST;
+        if (rest < n) {
+            t->in = empm__tls_held_new(w, data + rest, n - rest,
+                                       rest_to - rest);
+            if (t->in == NULL) {
+                errno = ENOMEM;
+                return EMPM__LOST;
+            }
+        }
+        if (given == 0 && (c->flags & EMPM__F_DRAINED))
+            return EMPM__WANTS_IN;     /* only a part of a record is here */
+        n = 0;
+    }
+    if (t->got_end || (t->in != NULL && (t->in->plain_to > 0 ||
+        empm__tls_whole(t->in->data, t->in->to) > 0)))
+        c->flags &= (uint8_t)~EMPM__F_DRAINED;
+    return given;
+}
+
+static int empm__tls_pending(const empm__conn *c)
+{
+    const empm__tls_conn *t = (const empm__tls_conn *)(void *)c->session;
+    return t->in != NULL ? (int)(t->in->to - t->in->from)
+                         : empm__plain_pending(c);
+}
+
+static void empm__tls_finish(empm__worker *w, empm__conn *c, int closing)
+{
+    empm__tls_conn *t = (empm__tls_conn *)(void *)c->session;
+    if (!t->sent_end)
+        empm__tls_alert(c, t, 1, EMPM__TLS_CLOSE_NOTIFY);
+    t->sent_end = 1;
+    empm__plain_finish(w, c, closing);
+}
+
+static void empm__tls_drop(empm__conn *c)
+{
+    empm__tls_conn *t = (empm__tls_conn *)(void *)c->session;
+    empm__tls_held_free(&t->in);
+    empm__tls_held_free(&t->out);
+    empm__tls_wipe(t, sizeof *t + 2 * empm__tls_key_len(t->suite));
+    EMPM_FREE(t);
+}
+
+/* What a connection's TLS is, by the names of mod_ssl; NULL: no such name. */
+static const char *empm__tls_variable(const empm__conn *c, const char *name)
+{
+    const empm__tls_conn *t = (const empm__tls_conn *)(void *)c->session;
+    size_t i;
+    if (strcmp(name, "HTTPS") == 0)
+        return "on";
+    if (strcmp(name, "SSL_PROTOCOL") == 0)
+        return "TLSv1.2";
+    if (strcmp(name, "SSL_SESSION_RESUMED") == 0)
+        return t->resumed ? "Resumed" : "Initial";
+    if (strcmp(name, "SSL_TLS_SNI") == 0)
+        return (const char *)(t + 1) + 2 * (empm__tls_key_len(t->suite) +
+                                            empm__tls_iv_len(t->suite));
+    for (i = 0; strcmp(name, "SSL_CIPHER") == 0 && i < EMPM__TLS_SUITES; i++)
+        if (empm__tls_suites[i].suite == t->suite)
+            return empm__tls_suites[i].name;
+    return NULL;
+}
+
+static const empm__transport empm__tls_transport = {
+    "https", NULL, empm__tls_recv, empm__tls_send, empm__tls_file,
+    empm__tls_pending, empm__tls_finish, empm__tls_drop, empm__tls_variable
+};
+
+/* ---------------------------------------------------------------------------
+ * >>tls-handshake -- the engine, until its keys are ours
+ *
+ * A connection that has sent nothing holds nothing. From the first byte on the
+ * ClientHello gathers; when it is whole, a context is copied from the server's
+ * template and takes it. Each wait is the listener's. At the end the engine's
+ * master secret makes the keys of an empm__tls_conn, and the engine goes.
+ *
+ *   fresh --first byte--> starting: hello --whole--> starting: engine --> conn
+ *
+ * Sessions are resumed by id (RFC 5246 7.3) from a store that all children
+ * share. An entry is good for the name, the listening socket and the settings
+ * that it was made with, and no other.
+ *
+ * runs on   the worker that owns the connection
+ * source    T. Pornin, BearSSL: its engine makes the handshake
+ * ------------------------------------------------------------------------- */
+
+#define EMPM__TLS_BUFFER 837           /* of the engine: it takes messages in
+                                          pieces, and its own in records */
+/* Fills in n bytes that nobody can guess. 0, or -1: the system has none. */
+static int empm__tls_random(void *to, size_t n)
+{
+#ifdef __linux__
+    return getrandom(to, n, 0) == (ssize_t)n ? 0 : -1;
+#else
+    return getentropy(to, n);
+#endif
+}
+
+typedef struct empm__tls_entry {       /* a session in the store */
+    br_ssl_session_parameters parameters;
+    unsigned char mark[32];            /* name, socket, settings: SHA-256 */
+} empm__tls_entry;
+
+/* A key and an entry. */
+#define EMPM__TLS_ENTRY_ROOM ((uint32_t)(sizeof(empm__tls_entry) + 33))
+
+typedef struct empm__tls_engine {
+    br_ssl_server_context ssl;
+    unsigned char buffer[EMPM__TLS_BUFFER];
+} empm__tls_engine;
+
+/* A connection in its handshake. */
+typedef struct empm__tls_start {
+    empm__session     is;
+    struct empm__tls *tls;
+    const br_ssl_session_cache_class *cache;     /* what BearSSL calls */
+    const br_ssl_server_policy_class *policy;
+    empm__tls_engine *engine;          /* NULL: the hello is not whole yet */
+    unsigned char    *hello;           /* the message, without its records */
+    uint32_t          hello_len, hello_cap;
+    uint32_t          record_left;     /* of the record that has been begun */
+    uint32_t          fed;             /* of `hello`, header and all */
+    unsigned char     header[5], header_len;
+    uint8_t           resumed;
+    unsigned char     mark[32];
+    const empm__tls_pair *pair;        /* that signs */
+    empm__tls_hello   client;
+} empm__tls_start;
+
+static void empm__tls_start_free(empm__tls_start *s)
+{
+    if (s->engine != NULL)
+        empm__tls_wipe(s->engine, sizeof *s->engine);
+    EMPM_FREE(s->engine);
+    EMPM_FREE(s->hello);
+    EMPM_FREE(s);
+}
+
+/* --- sessions ------------------------------------------------------------- */
+
+/* The key of a session in the store: "T", and its id. */
+static void empm__tls_session_key(unsigned char key[33],
+                                  const br_ssl_session_parameters *p)
+{
+    key[0] = 'T';
+    memcpy(key + 1, p->session_id, 32);
+}
+
+static empm__tls_start *empm__tls_start_of_cache(
+    const br_ssl_session_cache_class **ctx)
+{
+    return (empm__tls_start *)(void *)((char *)(uintptr_t)ctx -
+                                       offsetof(empm__tls_start, cache));
+}
+
+static void empm__tls_session_save(const br_ssl_session_cache_class **ctx,
+                                   br_ssl_server_context *ssl,
+                                   const br_ssl_session_parameters *p)
+{
+    empm__tls_start *s = empm__tls_start_of_cache(ctx);
+    empm__tls_entry entry;
+    unsigned char key[33];
+    (void)ssl;
+    if (s->tls->sessions == NULL || p->session_id_len != 32)
+        return;
+    memset(&entry, 0, sizeof entry);
+    entry.parameters = *p;
+    memcpy(entry.mark, s->mark, sizeof entry.mark);
+    empm__tls_session_key(key, p);
+    empm__kv_put(s->tls->sessions, key, sizeof key, NULL, &entry, sizeof entry,
+                 s->tls->cfg->ssl_session_timeout_ms, empm__now_us() / 1000u);
+    empm__tls_wipe(&entry, sizeof entry);
+}
+
+static int empm__tls_session_load(const br_ssl_session_cache_class **ctx,
+                                  br_ssl_server_context *ssl,
+                                  br_ssl_session_parameters *p)
+{
+    empm__tls_start *s = empm__tls_start_of_cache(ctx);
+    empm__tls_entry entry;
+    unsigned char key[33];
+    size_t n;
+    int good;
+    if (s->tls->sessions == NULL || p->session_id_len != 32)
+        return 0;
+    empm__tls_session_key(key, p);
+    good = empm__kv_get(s->tls->sessions, key, sizeof key, &entry, sizeof entry,
+                        &n, NULL, empm__now_us() / 1000u) == EMPM_OK &&
+           n == sizeof entry &&
+           memcmp(entry.mark, s->mark, sizeof entry.mark) == 0;
+    if (good) {
+        *p = entry.parameters;
+        s->resumed = 1;
+        /* the engine must not look at protocols here: see >>tls-hello */
+        ssl->eng.protocol_names_num = 0;
+    }
+    empm__tls_wipe(&entry, sizeof entry);
+    return good;
+}
+
+static const br_ssl_session_cache_class empm__tls_session_cache = {
+    sizeof(const br_ssl_session_cache_class *), empm__tls_session_save,
+    empm__tls_session_load
+};
+
+/* --- which certificate ---------------------------------------------------- */
+
+static empm__tls_start *empm__tls_start_of_policy(
+    const br_ssl_server_policy_class **ctx)
+{
+    return (empm__tls_start *)(void *)((char *)(uintptr_t)ctx -
+                                       offsetof(empm__tls_start, policy));
+}
+
+/* May this pair sign for this client? */
+static int empm__tls_pair_suits(const empm__tls_pair *pair, int kind,
+                                uint32_t hashes, uint32_t curves)
+{
+    if (pair->kind != kind)
+        return 0;
+    if (kind == BR_KEYTYPE_RSA)
+        return (hashes & 0x70) != 0;           /* SHA-256, 384, 512 */
+    return (hashes & 0x7000) != 0 && (curves >> pair->curve & 1);
+}
+
+/* The pair for the name that the client has asked for: one that has it, else,
+ * if none has it, the first. NULL: none of this kind. */
+static const empm__tls_pair *empm__tls_pair_find(const empm__tls *tls,
+                                                 const char *name, int kind,
+                                                 uint32_t hashes,
+                                                 uint32_t curves)
+{
+    int i, known = 0;
+    for (i = 0; *name != '\0' && i < tls->npairs; i++)
+        if (empm__tls_pair_serves(&tls->pairs[i], name)) {
+            known = 1;
+            if (empm__tls_pair_suits(&tls->pairs[i], kind, hashes, curves))
+                return &tls->pairs[i];
+        }
+    for (i = 0; !known && i < tls->npairs; i++)
+        if (empm__tls_pair_suits(&tls->pairs[i], kind, hashes, curves) &&
+            (i == 0 || *tls->pairs[0].names == '\0' ||
+             empm__tls_pair_serves(&tls->pairs[i], tls->pairs[0].names)))
+            return &tls->pairs[i];
+    return NULL;
+}
+
+/* BearSSL asks for suite, hash and certificate. */
+static int empm__tls_choose(const br_ssl_server_policy_class **ctx,
+                            const br_ssl_server_context *ssl,
+                            br_ssl_server_choices *choices)
+{
+    empm__tls_start *s = empm__tls_start_of_policy(ctx);
+    const empm__tls *tls = s->tls;
+    const uint32_t hashes = br_ssl_server_get_client_hashes(ssl);
+    const uint32_t curves = br_ssl_server_get_client_curves(ssl);
+    size_t n, k;
+    const br_suite_translated *list = br_ssl_server_get_client_suites(ssl, &n);
+    int i, pass;
+    /* a client that puts ChaCha20 first has no AES in its processor */
+    for (pass = n > 0 && empm__tls_is_chacha(list[0][0]) ? 0 : 1; pass < 2;
+         pass++)
+        for (i = 0; i < tls->nsuites; i++)
+            for (k = 0; k < n; k++) {
+                const int kind = list[k][1] >> 12 == BR_SSLKEYX_ECDHE_RSA
+                                     ? BR_KEYTYPE_RSA : BR_KEYTYPE_EC;
+                unsigned shift = kind == BR_KEYTYPE_RSA ? 0 : 8, id = 4;
+                if (list[k][0] != tls->suites[i] ||
+                    (pass == 0 && !empm__tls_is_chacha(list[k][0])))
+                    continue;
+                s->pair = empm__tls_pair_find(tls, s->client.name, kind, hashes,
+                                              curves);
+                if (s->pair == NULL)
+                    continue;
+                while (id < 6 && !(hashes >> (shift + id) & 1))
+                    id++;
+                choices->cipher_suite = list[k][0];
+                choices->algo_id = 0xff00u + id;
+                choices->chain = s->pair->chain;
+                choices->chain_len = s->pair->chain_len;
+                return 1;
+            }
+    return 0;
+}
+
+static uint32_t empm__tls_do_keyx(const br_ssl_server_policy_class **ctx,
+                                  unsigned char *data, size_t *len)
+{
+    (void)ctx;                         /* no suite of ours asks for it */
+    (void)data;
+    (void)len;
+    return 0;
+}
+
+static size_t empm__tls_do_sign(const br_ssl_server_policy_class **ctx,
+                                unsigned algo_id, unsigned char *data,
+                                size_t hash_len, size_t len)
+{
+    static const unsigned char oid[3][10] = {
+        { 9, 0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 1 },     /* SHA-256 */
+        { 9, 0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 2 },     /* SHA-384 */
+        { 9, 0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 3 }      /* SHA-512 */
+    };
+    empm__tls_start *s = empm__tls_start_of_policy(ctx);
+    const unsigned id = algo_id & 0xff;
+    unsigned char hash[64];
+    if (s->pair == NULL || id < 4 || id > 6 || hash_len > sizeof hash)
+        return 0;
+    memcpy(hash, data, hash_len);
+    if (s->pair->kind == BR_KEYTYPE_RSA) {
+        const br_rsa_private_key *sk = br_skey_decoder_get_rsa(s->pair->key);
+        const size_t n = (sk->n_bitlen + 7) / 8;
+        return n <= len && s->tls->sign_rsa(oid[id - 4], hash, hash_len, sk,
+                                            data) ? n : 0;
+    }
+    if (len < 139)                     /* the longest, of P-521 */
+        return 0;
+    return s->tls->sign_ec(br_ec_get_default(),
+                           br_ssl_engine_get_hash(&s->engine->ssl.eng,
+                                                  (int)id),
+                           hash, br_skey_decoder_get_ec(s->pair->key), data);
+}
+
+static const br_ssl_server_policy_class empm__tls_policy = {
+    sizeof(const br_ssl_server_policy_class *), empm__tls_choose,
+    empm__tls_do_keyx, empm__tls_do_sign
+};
+
+/* --- the cut: from the engine to our own records -------------------------- */
+
+/* Bytes of a connection's struct with its keys and its name. */
+static size_t empm__tls_conn_bytes(unsigned suite, const char *name)
+{
+    return sizeof(empm__tls_conn) + strlen(name) + 1 +
+           2 * (empm__tls_key_len(suite) + empm__tls_iv_len(suite));
+}
+
+/* Fills a struct of that many bytes with the keys that the handshake has agreed
+ * on, RFC 5246 6.3. The engine is not needed any more afterwards. */
+static void empm__tls_cut(empm__tls_conn *t, empm__tls *tls,
+                          const br_ssl_engine_context *eng,
+                          const empm__tls_hello *hello)
+{
+    const char *name = hello->name;
+    br_ssl_session_parameters p;
+    br_tls_prf_seed_chunk seed[2];
+    unsigned char block[2 * (32 + 12)], *keys = (unsigned char *)(t + 1);
+    size_t key_len, iv_len;
+    br_ssl_engine_get_session_parameters(eng, &p);
+    key_len = empm__tls_key_len(p.cipher_suite);
+    iv_len = empm__tls_iv_len(p.cipher_suite);
+    seed[0].data = eng->server_random;
+    seed[1].data = eng->client_random;
+    seed[0].len = seed[1].len = 32;
+    (empm__tls_is_aes256(p.cipher_suite) ? br_tls12_sha384_prf
+                                         : br_tls12_sha256_prf)(
+        block, 2 * (key_len + iv_len), p.master_secret, sizeof p.master_secret,
+        "key expansion", 2, seed);
+    memset(t, 0, sizeof *t);
+    t->is.of = &empm__tls_transport;
+    t->tls = tls;
+    t->suite = p.cipher_suite;
+    t->seq_in = t->seq_out = 1;        /* each has sent its Finished */
+    t->log_record = hello->log_record;
+    memcpy(keys, block, key_len);                         /* the client's */
+    memcpy(keys + key_len, block + 2 * key_len, iv_len);
+    keys += key_len + iv_len;
+    memcpy(keys, block + key_len, key_len);               /* ours */
+    memcpy(keys + key_len, block + 2 * key_len + iv_len, iv_len);
+    memcpy(keys + key_len + iv_len, name, strlen(name) + 1);
+    empm__tls_wipe(block, sizeof block);
+    empm__tls_wipe(&p, sizeof p);
+}
+
+/* --- the steps ------------------------------------------------------------ */
+
+/* The alert for an error of BearSSL's; -1: it has sent one, or none is due. */
+static int empm__tls_alert_of(int error)
+{
+    switch (error) {
+    case 0:                                    return -1;
+    case BR_ERR_UNSUPPORTED_VERSION: case BR_ERR_BAD_VERSION:
+        return EMPM__TLS_VERSION;
+    case BR_ERR_BAD_LENGTH: case BR_ERR_TOO_LARGE:
+        return EMPM__TLS_OVERFLOW;
+    case BR_ERR_BAD_MAC:                       return EMPM__TLS_BAD_MAC;
+    case BR_ERR_UNKNOWN_TYPE: case BR_ERR_UNEXPECTED: case BR_ERR_BAD_CCS:
+        return EMPM__TLS_UNEXPECTED;
+    case BR_ERR_BAD_FINISHED: case BR_ERR_BAD_SIGNATURE:
+        return EMPM__TLS_DECRYPT;
+    case BR_ERR_BAD_SECRENEG: case BR_ERR_BAD_CIPHER_SUITE:
+    case BR_ERR_INVALID_ALGORITHM: case BR_ERR_WRONG_KEY_USAGE:
+        return EMPM__TLS_HANDSHAKE;
+    case BR_ERR_LIMIT_EXCEEDED: case BR_ERR_NO_RANDOM: case BR_ERR_BAD_STATE:
+        return EMPM__TLS_INTERNAL;
+    default:
+        if (error >= 256)
+            return -1;
+        return error >= 32 ? EMPM__TLS_BAD_CERTIFICATE : EMPM__TLS_DECODE;
+    }
+}
+
+/* Refuses the client with an alert that no key protects. Returns 0. */
+static int empm__tls_refuse(empm__worker *w, empm__conn *c, int alert)
+{
+    unsigned char record[7] = { 21, 3, 3, 0, 2, 2, 0 };
+    struct iovec v;
+    int64_t wire = 0;
+    empm__bump(&w->score->tls_refused, 1u);
+    if (alert >= 0) {
+        record[6] = (unsigned char)alert;
+        v.iov_base = record;
+        v.iov_len = sizeof record;
+        empm__socket_send(c, &v, 1, 0, &wire);
+    }
+    return 0;
+}
+
+/* Speaks plain HTTP to a client that does. Returns 0. */
+static int empm__tls_refuse_http(empm__worker *w, empm__conn *c)
+{
+    static const char line[] = "HTTP/1.1 400 Bad Request\r\n";
+    static const char rest[] =
+        "Content-Type: text/plain; charset=utf-8\r\nContent-Length: 44\r\n"
+        "Connection: close\r\n\r\n"
+        "400 Bad Request: this port speaks https://.\n";
+    struct iovec v[3];
+    int64_t wire = 0;
+    empm__bump(&w->score->tls_refused, 1u);
+    empm__response_date_update(w);
+    v[0].iov_base = (void *)(uintptr_t)line;
+    v[0].iov_len = sizeof line - 1;
+    v[1].iov_base = w->date;
+    v[1].iov_len = w->date_len;
+    v[2].iov_base = (void *)(uintptr_t)rest;
+    v[2].iov_len = sizeof rest - 1;
+    empm__socket_send(c, v, 3, 0, &wire);
+    return 0;
+}
+
+/* What sessions of this client are good for: its name, the socket it came to,
+ * the settings. */
+static void empm__tls_mark(empm__tls_start *s, const empm__conn *c)
+{
+    br_sha256_context h;
+    br_sha256_init(&h);
+    br_sha256_update(&h, s->tls->mark, sizeof s->tls->mark);
+    br_sha256_update(&h, &c->endpoint, 1);
+    br_sha256_update(&h, s->client.name, strlen(s->client.name));
+    br_sha256_out(&h, s->mark);
+}
+
+/* Gathers n bytes that have come: the message without its records. Returns 1 if
+ * it is whole, 0 if not, else minus the alert. */
+static int empm__tls_gather(empm__worker *w, empm__tls_start *s,
+                            const unsigned char *data, size_t n)
+{
+    while (n > 0) {
+        size_t k;
+        if (s->record_left == 0) {
+            s->header[s->header_len++] = *data++;
+            n--;
+            if (s->header_len < 5)
+                continue;
+            s->header_len = 0;
+            s->record_left = (uint32_t)s->header[3] << 8 | s->header[4];
+            if (s->header[0] != 22 || s->header[1] != 3)
+                return -EMPM__TLS_UNEXPECTED;
+            if (s->record_left == 0 || s->record_left > EMPM__TLS_PLAIN)
+                return -EMPM__TLS_OVERFLOW;
+            continue;
+        }
+        k = empm__min(n, s->record_left);
+        if (s->hello_len + k > s->hello_cap) {
+            size_t cap = s->hello_cap < 1024 ? 1024 : 2u * s->hello_cap;
+            unsigned char *more;
+            while (cap < s->hello_len + k)
+                cap *= 2;
+            if (cap > EMPM__TLS_HELLO_MOST + 4)
+                cap = EMPM__TLS_HELLO_MOST + 4;
+            if (s->hello_len + k > cap)
+                return -EMPM__TLS_DECODE;
+            more = (unsigned char *)empm__worker_memory(w, s->hello, cap);
+            if (more == NULL)
+                return -EMPM__TLS_INTERNAL;
+            s->hello = more;
+            s->hello_cap = (uint32_t)cap;
+        }
+        memcpy(s->hello + s->hello_len, data, k);
+        s->hello_len += (uint32_t)k;
+        s->record_left -= (uint32_t)k;
+        data += k;
+        n -= k;
+        if (s->hello_len >= 4) {
+            const size_t all = 4u + ((size_t)s->hello[1] << 16 |
+                                     (size_t)s->hello[2] << 8 | s->hello[3]);
+            if (s->hello[0] != 1)
+                return -EMPM__TLS_UNEXPECTED;
+            if (all > EMPM__TLS_HELLO_MOST)
+                return -EMPM__TLS_DECODE;
+            if (s->hello_len == all && s->record_left == 0)
+                return n == 0 ? 1 : -EMPM__TLS_UNEXPECTED;
+            if (s->hello_len >= all)
+                return -EMPM__TLS_UNEXPECTED;
+        }
+    }
+    return 0;
+}
+
+/* Makes s->engine a copy of the template with chance of its own: BearSSL alone
+ * would ask the processor, some of which do not give any. 0, or -1. */
+static int empm__tls_engine_begin(empm__tls_start *s)
+{
+    br_ssl_server_context *ssl = &s->engine->ssl;
+    unsigned char seed[32];
+    if (empm__tls_random(seed, sizeof seed) < 0)
+        return -1;
+    memcpy(ssl, &s->tls->template_, sizeof *ssl);
+    s->policy = &empm__tls_policy;
+    s->cache = &empm__tls_session_cache;
+    br_ssl_server_set_policy(ssl, &s->policy);
+    br_ssl_server_set_cache(ssl, &s->cache);
+    br_ssl_engine_set_buffer(&ssl->eng, s->engine->buffer,
+                             sizeof s->engine->buffer, 0);
+    br_ssl_engine_inject_entropy(&ssl->eng, seed, sizeof seed);
+    empm__tls_wipe(seed, sizeof seed);
+    return br_ssl_server_reset(ssl) ? 0 : -1;
+}
+
+/* The hello is whole: what can be refused now is refused, else an engine takes
+ * it. Returns 0, or the alert. */
+static int empm__tls_begin(empm__worker *w, empm__conn *c, empm__tls_start *s)
+{
+    const int alert = empm__tls_hello_parse(&s->client, s->hello, s->hello_len);
+    if (alert != 0)
+        return alert;
+    empm__tls_mark(s, c);
+    s->engine = (empm__tls_engine *)empm__worker_memory(w, NULL,
+                                                        sizeof *s->engine);
+    if (s->engine == NULL)
+        return EMPM__TLS_INTERNAL;
+    return empm__tls_engine_begin(s) < 0 ? EMPM__TLS_INTERNAL : 0;
+}
+
+/* Gives the engine bytes that it wants: first the hello, as one record, then
+ * what comes from the socket, and never a byte of the record that follows.
+ * > 0, or as recv(). */
+static ssize_t empm__tls_feed(empm__conn *c, empm__tls_start *s)
+{
+    size_t n;
+    unsigned char *to = br_ssl_engine_recvrec_buf(&s->engine->ssl.eng, &n);
+    ssize_t r;
+    if (s->hello != NULL) {
+        const unsigned char header[5] = {
+            22, 3, 1, (unsigned char)(s->hello_len >> 8),
+            (unsigned char)s->hello_len
+        };
+        const int in_header = s->fed < 5;
+        n = empm__min(n, in_header ? 5 - s->fed : s->hello_len + 5 - s->fed);
+        memcpy(to, in_header ? header + s->fed : s->hello + s->fed - 5, n);
+        s->fed += (uint32_t)n;
+        if (s->fed == s->hello_len + 5) {
+            EMPM_FREE(s->hello);
+            s->hello = NULL;
+        }
+        r = (ssize_t)n;
+    } else
+        r = empm__socket_recv(c, to, n);
+    if (r > 0)
+        br_ssl_engine_recvrec_ack(&s->engine->ssl.eng, (size_t)r);
+    return r;
+}
+
+/* Runs the engine until it waits. Returns as handshake() does. */
+static int empm__tls_run(empm__worker *w, empm__conn *c, empm__tls_start *s)
+{
+    br_ssl_engine_context *eng = &s->engine->ssl.eng;
+    int64_t wire = 0;
+    for (;;) {
+        const unsigned state = br_ssl_engine_current_state(eng);
+        ssize_t r;
+        if (state & BR_SSL_SENDREC) {
+            struct iovec v;
+            v.iov_base = br_ssl_engine_sendrec_buf(eng, &v.iov_len);
+            r = empm__socket_send(c, &v, 1, 0, &wire);
+            if (r < 0)
+                return (int)r;
+            br_ssl_engine_sendrec_ack(eng, (size_t)r);
+        } else if (state & BR_SSL_CLOSED)
+            return empm__tls_refuse(
+                w, c, empm__tls_alert_of(br_ssl_engine_last_error(eng)));
+        else if (state & BR_SSL_SENDAPP) {
+            empm__tls_conn *t = (empm__tls_conn *)empm__worker_memory(
+                w, NULL, empm__tls_conn_bytes(eng->session.cipher_suite,
+                                              s->client.name));
+            if (t == NULL)
+                return empm__tls_refuse(w, c, EMPM__TLS_INTERNAL);
+            empm__tls_cut(t, s->tls, eng, &s->client);
+            t->resumed = s->resumed;
+            if (s->resumed)
+                empm__bump(&w->score->tls_resumed, 1u);
+            else
+                empm__bump(&w->score->tls_full, 1u);
+            c->session = &t->is;
+            empm__tls_start_free(s);
+            return 1;
+        } else if (state & BR_SSL_RECVREC) {
+            r = empm__tls_feed(c, s);
+            if (r == 0) {
+                errno = ECONNRESET;
+                return EMPM__LOST;
+            }
+            if (r < 0)
+                return (int)r;
+        } else
+            return empm__tls_refuse(w, c, EMPM__TLS_INTERNAL);
+    }
+}
+
+/* A connection in its handshake, whatever it waits for. */
+static int empm__tls_handshake(empm__worker *w, empm__conn *c)
+{
+    empm__tls_start *s = (empm__tls_start *)(void *)c->session;
+    while (s->engine == NULL) {
+        unsigned char *data = empm__tls_wire(w);
+        ssize_t r;
+        if (data == NULL)
+            return empm__tls_refuse(w, c, EMPM__TLS_INTERNAL);
+        if (c->io != NULL) {             /* it came behind a PROXY header */
+            r = (ssize_t)(c->io->in_end - c->io->in_start);
+            memcpy(data, c->io->in + c->io->in_start, (size_t)r);
+            empm__request_flight_end(w, c);
+            if (r == 0)
+                continue;
+        } else
+            r = empm__socket_recv(c, data, EMPM__TLS_HELLO_MOST);
+        if (r == 0) {
+            errno = ECONNRESET;
+            return EMPM__LOST;
+        }
+        if (r < 0)
+            return (int)r;
+        if (s->hello_len == 0 && s->header_len == 0 && s->record_left == 0) {
+            const int first = empm__ascii_lower(data[0]);
+            if (first >= 'a' && first <= 'z')
+                return empm__tls_refuse_http(w, c);
+            if (data[0] >= 0x80)               /* SSL 2 */
+                return empm__tls_refuse(w, c, EMPM__TLS_VERSION);
+        }
+        r = empm__tls_gather(w, s, data, (size_t)r);
+        if (r > 0)
+            r = -empm__tls_begin(w, c, s);
+        if (r < 0)
+            return empm__tls_refuse(w, c, (int)-r);
+    }
+    return empm__tls_run(w, c, s);
+}
+
+static void empm__tls_start_drop(empm__conn *c)
+{
+    empm__tls_start_free((empm__tls_start *)(void *)c->session);
+}
+
+/* Nothing but a refusal passes by these: what comes is dropped. */
+static const empm__transport empm__tls_starting = {
+    "https", empm__tls_handshake, empm__plain_recv, empm__plain_send,
+    empm__plain_file, empm__plain_pending, empm__plain_finish,
+    empm__tls_start_drop, NULL
+};
+
+/* The first bytes are here. */
+static int empm__tls_handshake_begin(empm__worker *w, empm__conn *c)
+{
+    empm__tls *tls = (empm__tls *)(void *)c->session;
+    empm__tls_start *s = (empm__tls_start *)empm__worker_memory(w, NULL,
+                                                                sizeof *s);
+    if (s == NULL)
+        return empm__tls_refuse(w, c, EMPM__TLS_INTERNAL);
+    memset(s, 0, sizeof *s);
+    s->is.of = &empm__tls_starting;
+    s->tls = tls;
+    c->session = &s->is;
+    return empm__tls_handshake(w, c);
+}
+
+static const empm__transport empm__tls_fresh = {
+    "https", empm__tls_handshake_begin, empm__plain_recv, empm__plain_send,
+    empm__plain_file, empm__plain_pending, empm__plain_finish, NULL, NULL
+};
+
+/* ---------------------------------------------------------------------------
+ * >>tls -- the wing: certificates, suites and the store of sessions
+ *
+ * All that handshakes need is made before the first child is forked: keys are
+ * read while the server still has the rights to, and the store of sessions is
+ * in memory that the children share. A reload reads certificates and keys anew
+ * and keeps the store: sessions are good for new children, too.
+ * ------------------------------------------------------------------------- */
+
+/* Takes SSLCipherSuite apart: names of OpenSSL's with ':' between, the best one
+ * first. Returns how many; -1: *bad is a name that is none. */
+static int empm__tls_suites_parse(const char *text,
+                                  uint16_t list[EMPM__TLS_SUITES],
+                                  const char **bad)
+{
+    int n = 0, i, k;
+    if (text == NULL)
+        for (i = 0; i < EMPM__TLS_SUITES; i++)
+            list[n++] = empm__tls_suites[i].suite;
+    while (text != NULL && *text != '\0') {
+        const size_t len = strcspn(text, ":, ");
+        for (i = 0; i < EMPM__TLS_SUITES; i++)
+            if (empm__text_same(text, len, empm__tls_suites[i].name,
+                                strlen(empm__tls_suites[i].name)))
+                break;
+        if (i == EMPM__TLS_SUITES) {
+            *bad = text;
+            return -1;
+        }
+        for (k = 0; k < n && list[k] != empm__tls_suites[i].suite; k++)
+            ;
+        if (k == n)
+            list[n++] = empm__tls_suites[i].suite;
+        text += len + strspn(text + len, ":, ");
+    }
+    *bad = text;
+    return n > 0 ? n : -1;
+}
+
+/* Does a Listen have the word tls? */
+static int empm__tls_is_wanted(const empm_config *cfg)
+{
+    empm__endpoint_spec spec;
+    int i;
+    for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++)
+        if (empm__endpoint_parse(&spec, cfg->listen[i]) == NULL && spec.tls)
+            return 1;
+    return 0;
+}
+
+static void empm__tls_check(const empm_config *cfg, const empm__chars *chars,
+                            empm__report *rep)
+{
+    uint16_t list[EMPM__TLS_SUITES];
+    const char *bad;
+    (void)chars;
+    if (empm__tls_is_wanted(cfg) && cfg->ssl_certificate_file[0] == NULL)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5600, "Listen with tls: "
+                         "SSLCertificateFile is not set");
+    if (cfg->ssl_session_cache_size > 0 &&
+        ((uint64_t)cfg->ssl_session_cache_size <
+             EMPM__KV_LEAST(EMPM__TLS_ENTRY_ROOM) ||
+         (uint64_t)cfg->ssl_session_cache_size > SIZE_MAX / 2))
+        empm__report_say(rep, EMPM_LOG_ERROR, 5608, "SSLSessionCacheSize must "
+                         "be from %lu to %lu, or 0 for none",
+                         (unsigned long)EMPM__KV_LEAST(EMPM__TLS_ENTRY_ROOM),
+                         (unsigned long)(SIZE_MAX / 2));
+    if (empm__tls_suites_parse(cfg->ssl_cipher_suite, list, &bad) < 0)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5607, "SSLCipherSuite %s: takes "
+                         "names with : between them, such as %s", bad,
+                         empm__tls_suites[0].name);
+}
+
+/* The template that each handshake begins as. Which implementation suits the
+ * processor is found out once, here: each question costs 8 us. */
+static void empm__tls_template(empm__tls *tls)
+{
+    static const char *protocols[] = { "http/1.1" };
+    static const br_hash_class *const hashes[] = {
+        &br_sha256_vtable, &br_sha384_vtable, &br_sha512_vtable
+    };
+    br_ssl_server_context *ssl = &tls->template_;
+    br_ssl_engine_context *eng = &ssl->eng;
+    size_t i;
+    br_ssl_server_zero(ssl);
+    br_ssl_engine_set_versions(eng, BR_TLS12, BR_TLS12);
+    br_ssl_engine_set_suites(eng, tls->suites, (size_t)tls->nsuites);
+    for (i = 0; i < EMPM__COUNT(hashes); i++)
+        br_ssl_engine_set_hash(eng, br_sha256_ID + (int)i, hashes[i]);
+    br_ssl_engine_set_prf_sha256(eng, br_tls12_sha256_prf);
+    br_ssl_engine_set_prf_sha384(eng, br_tls12_sha384_prf);
+    br_ssl_engine_set_default_aes_gcm(eng);
+    br_ssl_engine_set_default_chapol(eng);
+    br_ssl_engine_set_chacha20(eng, br_chacha20_ct_run);
+    tls->ec = *br_ec_get_default();
+    tls->ec.supported_curves &= (uint32_t)1 << BR_EC_secp256r1 |
+                                (uint32_t)1 << BR_EC_curve25519;
+    br_ssl_engine_set_ec(eng, &tls->ec);
+    tls->sign_ec = br_ecdsa_sign_asn1_get_default();
+    tls->sign_rsa = br_rsa_pkcs1_sign_get_default();
+    br_ssl_engine_set_protocol_names(eng, protocols, 1);
+    br_ssl_engine_set_all_flags(eng, BR_OPT_NO_RENEGOTIATION |
+                                     BR_OPT_FAIL_ON_ALPN_MISMATCH);
+}
+
+/* --- the guard: is this the BearSSL that we know? ------------------------- */
+
+typedef struct empm__tls_trial {       /* a handshake with ourselves */
+    br_ssl_client_context    client;
+    br_x509_minimal_context  unused;
+    br_x509_knownkey_context key;
+    unsigned char            buffer[BR_SSL_BUFSIZE_MONO];
+    br_x509_decoder_context  decoder;
+    empm__tls_start          start;
+    empm__tls_engine         engine;
+} empm__tls_trial;
+
+/* Moves what one engine has for the other one. How many bytes that were. */
+static size_t empm__tls_trial_move(br_ssl_engine_context *from,
+                                   br_ssl_engine_context *to)
+{
+    size_t n, room;
+    unsigned char *data, *at;
+    if (!(br_ssl_engine_current_state(from) & BR_SSL_SENDREC) ||
+        !(br_ssl_engine_current_state(to) & BR_SSL_RECVREC))
+        return 0;
+    data = br_ssl_engine_sendrec_buf(from, &n);
+    at = br_ssl_engine_recvrec_buf(to, &room);
+    n = empm__min(n, room);
+    memcpy(at, data, n);
+    br_ssl_engine_sendrec_ack(from, n);
+    br_ssl_engine_recvrec_ack(to, n);
+    return n;
+}
+
+/* Does a record of the client's reach us by our keys, and one of ours it? */
+static int empm__tls_trial_records(br_ssl_engine_context *client,
+                                   empm__tls_conn *t)
+{
+    unsigned char data[256], *at, *record;
+    empm__tls_cipher x;
+    size_t n, len = 0, k;
+    at = br_ssl_engine_sendapp_buf(client, &n);
+    if (at == NULL || n < 4)
+        return 0;
+    memcpy(at, "ping", 4);
+    br_ssl_engine_sendapp_ack(client, 4);
+    br_ssl_engine_flush(client, 0);
+    while ((at = br_ssl_engine_sendrec_buf(client, &n)) != NULL &&
+           len + n <= sizeof data) {
+        memcpy(data + len, at, n);
+        len += n;
+        br_ssl_engine_sendrec_ack(client, n);
+    }
+    if (empm__tls_whole(data, len) != len || len == 0 || data[0] != 23)
+        return 0;
+    empm__tls_cipher_make(&x, t, 0);
+    n = len - 5;
+    if (!x.in->check_length(&x.in, n) ||
+        (at = x.in->decrypt(&x.in, 23, 0x0303, data + 5, &n)) == NULL ||
+        n != 4 || memcmp(at, "ping", 4) != 0)
+        return 0;
+    empm__tls_cipher_make(&x, t, 1);
+    at = data + empm__tls_lead(t);
+    memcpy(at, "pong", 4);
+    record = empm__tls_seal(t, &x, 23, at, 4, &len);
+    while (len > 0) {
+        at = br_ssl_engine_recvrec_buf(client, &n);
+        if (at == NULL || n == 0)
+            return 0;
+        k = empm__min(n, len);
+        memcpy(at, record, k);
+        br_ssl_engine_recvrec_ack(client, k);
+        record += k;
+        len -= k;
+    }
+    at = br_ssl_engine_recvapp_buf(client, &n);
+    return at != NULL && n == 4 && memcmp(at, "pong", 4) == 0;
+}
+
+/* A whole handshake with one pair and one suite, then a record each way. */
+static int empm__tls_trial_run(empm__tls *tls, empm__tls_trial *x,
+                               const empm__tls_pair *pair, uint16_t suite)
+{
+    br_ssl_engine_context *client = &x->client.eng, *server;
+    const br_x509_pkey *pkey;
+    empm__tls_conn *t;
+    int good;
+    br_x509_decoder_init(&x->decoder, NULL, NULL);
+    br_x509_decoder_push(&x->decoder, pair->chain->data, pair->chain->data_len);
+    pkey = br_x509_decoder_get_pkey(&x->decoder);
+    br_ssl_client_init_full(&x->client, &x->unused, NULL, 0);
+    if (pkey->key_type == BR_KEYTYPE_RSA)
+        br_x509_knownkey_init_rsa(&x->key, &pkey->key.rsa,
+                                  BR_KEYTYPE_KEYX | BR_KEYTYPE_SIGN);
+    else
+        br_x509_knownkey_init_ec(&x->key, &pkey->key.ec,
+                                 BR_KEYTYPE_KEYX | BR_KEYTYPE_SIGN);
+    br_ssl_engine_set_x509(client, &x->key.vtable);
+    br_ssl_engine_set_suites(client, &suite, 1);
+    br_ssl_engine_set_versions(client, BR_TLS12, BR_TLS12);
+    br_ssl_engine_set_buffer(client, x->buffer, sizeof x->buffer, 0);
+    memset(&x->start, 0, sizeof x->start);
+    x->start.tls = tls;
+    x->start.engine = &x->engine;
+    server = &x->engine.ssl.eng;
+    snprintf(x->start.client.name, sizeof x->start.client.name, "%.255s",
+             pair->names);
+    if (!br_ssl_client_reset(&x->client, "localhost", 0) ||
+        empm__tls_engine_begin(&x->start) < 0)
+        return 0;
+    while (empm__tls_trial_move(client, server) +
+               empm__tls_trial_move(server, client) > 0)
+        ;
+    if (!(br_ssl_engine_current_state(client) & BR_SSL_SENDAPP) ||
+        !(br_ssl_engine_current_state(server) & BR_SSL_SENDAPP))
+        return 0;
+    t = (empm__tls_conn *)EMPM_MALLOC(empm__tls_conn_bytes(suite, ""));
+    if (t == NULL)
+        return 0;
+    x->start.client.name[0] = '\0';
+    x->start.client.log_record = 14;
+    empm__tls_cut(t, tls, server, &x->start.client);
+    good = empm__tls_trial_records(client, t);
+    EMPM_FREE(t);
+    return good;
+}
+
+/* Shakes hands with ourselves, once for each kind of cipher: what we take from
+ * the engine is no promise of BearSSL's. EMPM_OK, or an error that is said. */
+static int empm__tls_guard(empm__tls *tls, empm__report *rep)
+{
+    empm__tls_trial *x = (empm__tls_trial *)EMPM_MALLOC(sizeof *x);
+    int i, k, good = 1, tried = 0;
+    if (x == NULL)
+        return EMPM_ENOMEM;
+    for (i = 0; i < tls->nsuites && good; i++)
+        for (k = 0; k < tls->npairs && good; k++) {
+            const int rsa = (tls->suites[i] >> 8) == 0xcc
+                                ? tls->suites[i] ==
+                            BR_TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256
+                                : (tls->suites[i] & 0xff) >= 0x2f;
+            if (rsa == (tls->pairs[k].kind == BR_KEYTYPE_RSA)) {
+                good = empm__tls_trial_run(tls, x, &tls->pairs[k],
+                                           tls->suites[i]);
+                tried++;
+                break;
+            }
+        }
+    empm__tls_wipe(x, sizeof *x);
+    EMPM_FREE(x);
+    if (good && tried > 0)
+        return EMPM_OK;
+    empm__report_say(rep, EMPM_LOG_ERROR, 5609, tried == 0
+                     ? "SSLCipherSuite: none suits the certificates"
+                     : "TLS does not work with this BearSSL: a handshake with "
+                       "ourselves has failed");
+    return EMPM_EINVAL;
+}
+
+static void empm__tls_server_free(empm_server *s)
+{
+    empm__tls *tls = s->tls;
+    int i;
+    if (tls == NULL)
+        return;
+    for (i = 0; i < tls->npairs; i++)
+        empm__tls_pair_free(&tls->pairs[i]);
+    if (tls->sessions != NULL && !s->borrows)
+        empm__kv_free(tls->sessions, tls->sessions_size);
+    EMPM_FREE(tls);
+    s->tls = NULL;
+}
+
+static int empm__tls_server_new(empm_server *s, const empm_server *old,
+                                empm__report *rep)
+{
+    const empm_config *cfg = s->cfg;
+    empm__tls *tls;
+    br_sha256_context h;
+    const char *bad;
+    int r = EMPM_OK;
+    if (!empm__tls_is_wanted(cfg))
+        return EMPM_OK;
+    tls = s->tls = (empm__tls *)EMPM_MALLOC(sizeof *tls);
+    if (tls == NULL)
+        return EMPM_ENOMEM;
+    memset(tls, 0, sizeof *tls);
+    tls->cfg = cfg;
+    tls->fresh.of = &empm__tls_fresh;
+    s->secure = &tls->fresh;
+    while (r == EMPM_OK && tls->npairs < EMPM_MAX_LIST &&
+           cfg->ssl_certificate_file[tls->npairs] != NULL) {
+        char cert[1200], key[1200];
+        const char *name = cfg->ssl_certificate_key_file[tls->npairs];
+        r = empm__tls_pair_read(
+            &tls->pairs[tls->npairs],
+            empm__config_path(cfg, cfg->ssl_certificate_file[tls->npairs], cert,
+                              sizeof cert),
+            name == NULL ? NULL : empm__config_path(cfg, name, key, sizeof key),
+            rep);
+        tls->pairs[tls->npairs].file = cfg->ssl_certificate_file[tls->npairs];
+        tls->npairs += r == EMPM_OK;
+    }
+    if (r < 0)
+        return r;
+    tls->nsuites = empm__tls_suites_parse(cfg->ssl_cipher_suite, tls->suites,
+                                          &bad);
+    empm__tls_template(tls);
+    br_sha256_init(&h);
+    br_sha256_update(&h, "eventmpm", 8);
+    br_sha256_out(&h, tls->mark);
+    if (old != NULL && old->tls != NULL) {
+        tls->sessions = old->tls->sessions;
+        tls->sessions_size = old->tls->sessions_size;
+    } else if (cfg->ssl_session_cache_size > 0) {
+        tls->sessions_size = (size_t)cfg->ssl_session_cache_size;
+        r = empm__kv_new(&tls->sessions, tls->sessions_size,
+                         EMPM__TLS_ENTRY_ROOM);
+        if (r < 0)
+            empm__report_say(rep, EMPM_LOG_ERROR, 5608, "SSLSessionCacheSize: "
+                             "no memory of that size to share");
+    }
+    return r < 0 ? r : empm__tls_guard(tls, rep);
+}
+
+static const empm__wing empm__tls_wing = {
+    empm__tls_check, empm__tls_server_new, empm__tls_server_free,
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+};
+
+#else
+
+static void empm__tls_check(const empm_config *cfg, const empm__chars *chars,
+                            empm__report *rep)
+{
+    empm__endpoint_spec spec;
+    int i;
+    (void)chars;
+    for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++)
+        if (empm__endpoint_parse(&spec, cfg->listen[i]) == NULL && spec.tls)
+            empm__report_say(rep, EMPM_LOG_ERROR, 5600, "Listen %s: tls: built "
+                             "without it (EVENTMPM_TLS_BEARSSL)",
+                             cfg->listen[i]);
+}
+
+static const empm__wing empm__tls_wing = {
+    empm__tls_check,
+    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+    NULL
+};
+
+#endif /* EVENTMPM_TLS_BEARSSL */
 
 /* ---------------------------------------------------------------------------
  * >>access -- CustomLog: a line for each request
@@ -20406,7 +22690,7 @@ static const empm__wing *const *empm__wings(void)
 {
     static const empm__wing *const wings[] = {
         &empm__access_wing, &empm__proxy_wing, &empm__files_wing,
-        &empm__store_wing, &empm__status_wing, NULL
+        &empm__store_wing, &empm__tls_wing, &empm__status_wing, NULL
     };
     return wings;
 }
@@ -23259,9 +25543,9 @@ static void empm__main_hello(const empm_server *s)
         else
             printf("Serving at ");
         if (l->port > 0 && strpbrk(l->text, ":") == NULL)
-            printf("http://127.0.0.1:%d/\n", l->port);
+            printf("%s://127.0.0.1:%d/\n", l->session->of->scheme, l->port);
         else if (l->port > 0 && strncmp(l->text, "fd:", 3) != 0)
-            printf("http://%.*s:%d/\n",
+            printf("%s://%.*s:%d/\n", l->session->of->scheme,
                    (int)(strrchr(l->text, ':') - l->text), l->text, l->port);
         else
             printf("%s\n", l->text);
@@ -23275,6 +25559,9 @@ static const char empm__main_help[] =
     "  DIR                    what to serve: DocumentRoot, default .\n"
     "  PORT, ADDRESS:PORT     the same as -p, default 8080\n"
     "  -p PORT                the same as -c \"Listen PORT\"\n"
+    "  -s CERT KEY            HTTPS on the ports of -p: a certificate and its\n"
+    "                         key in PEM; any number of times, chosen by\n"
+    "                         the name that the client asks for\n"
     "  -a ADDRESS:PORT        status for you, whatever the workers do: the\n"
     "                         same as a further \"Listen ADDRESS:PORT admin\"\n"
     "  -f FILE                directives, in Apache's syntax\n"
@@ -23434,7 +25721,7 @@ typedef struct empm__args {          /* a command line, while it is read */
     int         at;                  /* the argument to read next */
     const char *more;                /* or the next letter of "-tX" */
     int         plain;               /* after "--" */
-    const char *value;               /* of the option */
+    const char *value, *second;      /* of the option */
 } empm__args;
 
 static void empm__args_begin(empm__args *a, const empm__source *of)
@@ -23464,7 +25751,7 @@ static int empm__args_operand(const char *text)
  * ':': it lacks a value. Options and others come in any order. */
 static int empm__args_next(empm__args *a)
 {
-    static const char known[] = "a:c:D:f:hk:lLMp:StvVX";
+    static const char known[] = "a:c:D:f:hk:lLMp:s;StvVX";
     const char *option;
     if (a->more == NULL) {
         if (a->at >= a->of->argc)
@@ -23482,13 +25769,13 @@ static int empm__args_next(empm__args *a)
             return 'V';
         a->more = a->value + 1;
     }
-    option = *a->more != ':' ? strchr(known, *a->more) : NULL;
+    option = strchr(":;", *a->more) == NULL ? strchr(known, *a->more) : NULL;
     if (option == NULL) {
         a->more = NULL;
         return '?';
     }
     a->more++;
-    if (option[1] != ':') {
+    if (option[1] != ':' && option[1] != ';') {
         a->more = *a->more != '\0' ? a->more : NULL;
         return *option;
     }
@@ -23496,6 +25783,11 @@ static int empm__args_next(empm__args *a)
         return ':';
     a->value = *a->more != '\0' ? a->more : a->of->argv[a->at++];
     a->more = NULL;
+    if (option[1] == ';') {          /* two of them */
+        if (a->at >= a->of->argc)
+            return ':';
+        a->second = a->of->argv[a->at++];
+    }
     return *option;
 }
 
@@ -23504,7 +25796,7 @@ static int empm__args_next(empm__args *a)
 static int empm__main_apply(empm_config *cfg, const empm__source *from,
                             empm__report *rep)
 {
-    static const char passes[4][4] = { "D", "f", "Xcp", "a." };
+    static const char passes[5][4] = { "D", "f", "s", "Xcp", "a." };
     uint64_t lists = 0;
     char line[1024], *dir;
     empm__args a;
@@ -23513,8 +25805,8 @@ static int empm__main_apply(empm_config *cfg, const empm__source *from,
     const char *why;
     memset(&defines, 0, sizeof defines);
 #endif
-    int c, pass;
-    for (pass = 0; pass < 4; pass++)
+    int c, pass, secure = 0;
+    for (pass = 0; pass < 5; pass++)
         for (empm__args_begin(&a, from); (c = empm__args_next(&a)) != 0;) {
             if (strchr(passes[pass], c) == NULL)
                 continue;
@@ -23540,8 +25832,17 @@ static int empm__main_apply(empm_config *cfg, const empm__source *from,
             case 'c':
                 empm__main_set_line(cfg, a.value, &lists, rep);
                 break;
+            case 's':
+                secure = 1;
+                snprintf(line, sizeof line, "SSLCertificateFile %s", a.value);
+                empm__main_set_line(cfg, line, &lists, rep);
+                snprintf(line, sizeof line, "SSLCertificateKeyFile %s",
+                         a.second);
+                empm__main_set_line(cfg, line, &lists, rep);
+                break;
             case 'p':
-                snprintf(line, sizeof line, "Listen %s", a.value);
+                snprintf(line, sizeof line, "Listen %s%s", a.value,
+                         secure ? " tls" : "");
                 empm__main_set_line(cfg, line, &lists, rep);
                 break;
             case '.':                /* relative to where we are */
@@ -23563,6 +25864,8 @@ static int empm__main_apply(empm_config *cfg, const empm__source *from,
                 break;
             }
         }
+    if (secure && cfg->listen[0] == NULL)
+        empm__main_set_line(cfg, "Listen 8080 tls", &lists, rep);
     return rep->result;
 }
 
@@ -24185,6 +26488,16 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5501  SharedStoreSize is set, and this build has no store
  *   5502  no memory for the shared store
  *   5503  SharedStoreSize cannot change in a reload
+ *   5600  a Listen has tls, and this build or the settings have not
+ *   5601  SSLCertificateFile or SSLCertificateKeyFile cannot be used
+ *   5602  SSLCertificateFile has no certificate that can be read
+ *   5603  the key is not that of the certificate
+ *   5604  a certificate is not valid yet, has expired, or soon will
+ *   5605  a key makes each handshake slow
+ *   5606  the certificates of a chain stand in the wrong order
+ *   5607  SSLCipherSuite is not valid
+ *   5608  SSLSessionCacheSize is out of range, or there is no such memory
+ *   5609  TLS does not work with this library or these certificates
  * ------------------------------------------------------------------------- */
 
 /* ---------------------------------------------------------------------------

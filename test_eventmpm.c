@@ -1706,6 +1706,20 @@ static int h_echo(empm_request *req, void *user)
 }
 
 /* Length and sum of a whole body; writes all over it, as the header allows. */
+static int h_tls(empm_request *req, void *user)
+{
+    static const char *const names[] = { "HTTPS", "SSL_PROTOCOL", "SSL_CIPHER",
+                                         "SSL_TLS_SNI", "SSL_SESSION_RESUMED" };
+    size_t i;
+    (void)user;
+    empm_printf(req, "%s", empm_scheme(req));
+    for (i = 0; i < sizeof names / sizeof *names; i++) {
+        const char *value = empm_ssl(req, names[i]);
+        empm_printf(req, " %s", value != NULL ? value : "-");
+    }
+    return EMPM_OK;
+}
+
 static int h_sum(empm_request *req, void *user)
 {
     size_t n = 99;
@@ -2508,6 +2522,7 @@ static const empm_route routes[] = {
     EMPM_ROUTE("GET /pid",           h_pid,        NULL),
     EMPM_ROUTE("GET /log",           h_log,        NULL),
     EMPM_ROUTE("GET /who",           h_who,        NULL),
+    EMPM_ROUTE("GET /tls",           h_tls,        NULL),
     EMPM_ROUTE("GET /health",        empm_health_page, NULL),
     EMPM_ROUTE("GET /visits",        h_visits,     NULL),
     EMPM_ROUTE("POST /echo",         h_echo,       NULL),
@@ -4260,7 +4275,7 @@ TEST(config, what_is_refused)
         { "Strict On\nServerRoot /usr\nDocumentRoot no/such", 112 },
         { "DocumentRoot /no/such/place\nStrict On", 112 },
         { "DocumentRoot /dev/null\nStrict On", 112 },
-        { "Listen 8080 https", 5108 }, { "Listen 8080 http", 0 },
+        { "Listen 8080 https", 5600 }, { "Listen 8080 http", 0 },
         { "Listen 127.0.0.1:8080 HTTP proxy", 0 },
         { "ChrootDir /no/such/place\nUser #65534", 5134 },
         { "ChrootDir /dev/null\nUser #65534", 5134 },
@@ -4474,7 +4489,13 @@ TEST(config, every_directive_from_a_file)
         { "MaxSpoolBytes", "9223372036854775807", "9223372036854775807" },
         { "LimitResponseSpool", "1", "1" }, { "LimitLingerBytes", "1", "1" },
         { "LogLevel", "debug", "7" }, { "LogLevel", "trace3 core:info", "7" },
-        { "LogLevel", "error", "3" }
+        { "LogLevel", "error", "3" },
+        { "SSLCertificateFile", "a.pem", "a.pem" },
+        { "SSLCertificateKeyFile", "a.key", "a.key" },
+        { "SSLCipherSuite", "ECDHE-RSA-AES128-GCM-SHA256",
+          "ECDHE-RSA-AES128-GCM-SHA256" },
+        { "SSLSessionCacheSize", "0", "0" },
+        { "SSLSessionCacheTimeout", "60", "60000" }
     };
     empm_config cfg;
     str all;
@@ -5309,7 +5330,7 @@ TEST(config, apaches_names_say_what_to_do)
     static const char *const rows[][2] = {
         { "MinSpareServers", "MinSpareThreads" }, { "maxspareservers", "event "
                                                    "MPM" },
-        { "SSLEngine", "no TLS yet" }, { "ProxyPass", "proxy in front" },
+        { "SSLEngine", "behind the port" }, { "ProxyPass", "proxy in front" },
         { "RewriteEngine", "a route" }, { "Header", "empm_set_header" },
         { "Alias", "EMPM_FILES" }, { "DirectoryIndex", "index.html" },
         { "AddOutputFilterByType", "handler" }, { "AuthType", "on_head" },
@@ -6451,7 +6472,7 @@ static void xor_drop(empm__conn *c)
 
 static const empm__transport xor_transport = {
     "xor", xor_handshake, xor_recv, xor_send, xor_file, xor_pending, xor_finish,
-    xor_drop
+    xor_drop, NULL
 };
 
 /* Sends `before` as it is and text in records, all of it in one send(). */
@@ -9399,6 +9420,801 @@ LONG(memory, requests_survive_each_failing_allocation)
 {
     fail_each_allocation(1, 2000);
 }
+
+/* ---------------------------------------------------------------------------
+ * >>tls -- HTTPS, with a client that BearSSL makes
+ *
+ * The client's engine is BearSSL's, its socket is ours: what it would send can
+ * be cut, held back, changed and repeated. The certificates last a century.
+ * ------------------------------------------------------------------------- */
+
+#ifdef EVENTMPM_TLS_BEARSSL
+
+static const char pem_ec[] =
+    "-----BEGIN CERTIFICATE-----\n"
+    "MIIBpTCCAUugAwIBAgIUNqsg80Bp9bgtMqDf7OP7qqw+kXEwCgYIKoZIzj0EAwIw\n"
+    "FDESMBAGA1UEAwwJbG9jYWxob3N0MCAXDTI2MTEyOTA1NTkwNloYDzIxMjYxMTA1\n"
+    "MDU1OTA2WjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjO\n"
+    "PQMBBwNCAATyBHqxbo2dWcU76zf/1wdfWtWgXu/Ci8+UrVTqrN1Aa4BSxpbf752R\n"
+    "c/zq02uDSaSYMfejURVIsRuo58UZtZIso3kwdzAdBgNVHQ4EFgQU/KeFipXmpxOt\n"
+    "zUDnp9rpUSt+75IwHwYDVR0jBBgwFoAU/KeFipXmpxOtzUDnp9rpUSt+75IwDwYD\n"
+    "VR0TAQH/BAUwAwEB/zAkBgNVHREEHTAbgglsb2NhbGhvc3SCDiouZXhhbXBsZS50\n"
+    "ZXN0MAoGCCqGSM49BAMCA0gAMEUCIQDpFTijQVZ5RfTLbXR6rwH1NErhg/e8/INE\n"
+    "GU0t6uB5QAIgei/4bN2NWHo6qnnvlO2pxsrC8JAjAiK+CphPPzC2h9o=\n"
+    "-----END CERTIFICATE-----\n";
+
+static const char pem_ec_key[] =
+    "-----BEGIN PRIVATE KEY-----\n"
+    "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg4SOXG5XdjCX+akeO\n"
+    "DSpfsyJIzXTO6ZYrBg3v7ZUrEIShRANCAATyBHqxbo2dWcU76zf/1wdfWtWgXu/C\n"
+    "i8+UrVTqrN1Aa4BSxpbf752Rc/zq02uDSaSYMfejURVIsRuo58UZtZIs\n"
+    "-----END PRIVATE KEY-----\n";
+
+static const char pem_rsa[] =
+    "-----BEGIN CERTIFICATE-----\n"
+    "MIIDLTCCAhWgAwIBAgIUbYpwCpp40EWYVfJhomdAt4GMrIQwDQYJKoZIhvcNAQEL\n"
+    "BQAwFDESMBAGA1UEAwwJbG9jYWxob3N0MCAXDTI2MTEyOTA1NTkwN1oYDzIxMjYx\n"
+    "MTA1MDU1OTA3WjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwggEiMA0GCSqGSIb3DQEB\n"
+    "AQUAA4IBDwAwggEKAoIBAQCMz7ndQuJDqCsTQZDot6BRTD5ZFaX6O8k0s4B4honJ\n"
+    "k7d8e4cNcLHrMbdi72Os1/8cPsPhAL6cA9gnfZHtr2z6KlLPK2c6j4iGB0R+LioU\n"
+    "jbkTz8GcvlGr1nrQIqZpxpttr9aIcNuYDVVJWvajsjPgjo724ov2+VhskhKjst48\n"
+    "ixmTVnKBGQjTux4mS6IJhy5SZ2yi8phU2iZ28+aX6gdpC5Te4EkgUg/JUw0pqTRM\n"
+    "ByG4KjGaD2G2Xy/FiwQs1LwwyxGiMhylK2O3KSFmm7wVaP8prc3fXlhF27BmnvgD\n"
+    "GcGFMFE/j//eaCvnfJLhPt3XvDwRd5fGf1IgZDhDTRKpAgMBAAGjdTBzMB0GA1Ud\n"
+    "DgQWBBQS8Z69w8PHRSEiNhf7TH70e/qqijAfBgNVHSMEGDAWgBQS8Z69w8PHRSEi\n"
+    "Nhf7TH70e/qqijAPBgNVHRMBAf8EBTADAQH/MCAGA1UdEQQZMBeCCm90aGVyLnRl\n"
+    "c3SCCWxvY2FsaG9zdDANBgkqhkiG9w0BAQsFAAOCAQEAQWaPZhytBB8uftVdYsDB\n"
+    "iW/9pyY1aMA15OTijgcaAzkO/DozqK+RuM/6HSF2wWY2RAtvxOemT1VeGvB2PVoN\n"
+    "z6UQgk2tAu90XLYkX+pAuIXZKQC7/hbRvQscbN0YZhVhnUj+JyCPZG+A69bN/P7e\n"
+    "rbymyfMROMmaqueuBrjHHPOKpCUZ3zGtB56eWMVHQ0/rsd5RX38sz73ih1nBVRpg\n"
+    "HgNh/rUInLUOtO01DhiewTOaXGryzwA2+/c6+WPvRv7aprHOwOdN1wKVoBb/N3Px\n"
+    "iC9ohcJUB9ae07OXnoyroZszD0ES65ndHRx9IJ+OtOG8u62qfqqXXj11E8+3MW7g\n"
+    "ow==\n"
+    "-----END CERTIFICATE-----\n";
+
+static const char pem_rsa_key[] =
+    "-----BEGIN PRIVATE KEY-----\n"
+    "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQCMz7ndQuJDqCsT\n"
+    "QZDot6BRTD5ZFaX6O8k0s4B4honJk7d8e4cNcLHrMbdi72Os1/8cPsPhAL6cA9gn\n"
+    "fZHtr2z6KlLPK2c6j4iGB0R+LioUjbkTz8GcvlGr1nrQIqZpxpttr9aIcNuYDVVJ\n"
+    "WvajsjPgjo724ov2+VhskhKjst48ixmTVnKBGQjTux4mS6IJhy5SZ2yi8phU2iZ2\n"
+    "8+aX6gdpC5Te4EkgUg/JUw0pqTRMByG4KjGaD2G2Xy/FiwQs1LwwyxGiMhylK2O3\n"
+    "KSFmm7wVaP8prc3fXlhF27BmnvgDGcGFMFE/j//eaCvnfJLhPt3XvDwRd5fGf1Ig\n"
+    "ZDhDTRKpAgMBAAECggEAEp5W05hH5a1DQNEPEY5SHt3Hcq0HnL4x/QttBcK4TlR/\n"
+    "UvDcax0HEXOp7WV81vpaa4grC0G3claZyqLyXCyxaqSU/XqeNCKNaTdlyY9eFgil\n"
+    "O6bhUVHi56c85u9l9J+Dpq203qaZipHcwI3MBdoGvP7sjV1oJ1hR5k0sNMPuWa/S\n"
+    "jkYuPl4WGF8AJoh+R4KGv/uPxswfGROMN1j9xgDhsdggiIUcTAw9FvNUZZ5NpP9D\n"
+    "+vmFKiPBO3WHAMDGUrXffdHBwEHT+/c+brgHPvqbwPushREQLx+LA3cXi0pCeIYM\n"
+    "DEiJLx4WIF0+SVVckc8dOclV4mGTWKfIvOgKtk3zeQKBgQDECk/+SfqH1hPf0air\n"
+    "gTWK9b0o7T4gXTE6qF0yAfZYbqd9OUkNfbLr6yimPCTV5+ZwddTTDqDrflWe8c/H\n"
+    "H9YEywLpAKaexDG1JReFXMYxm/TR06gGxE+8C5IigGjnxelxCXrkTOGmJ3y/BUMy\n"
+    "QkNrpOa2YIL5rrmMTCRYdZFoVQKBgQC34RHIcHsXSgwWARJQYr8k71G/aHvpp9i9\n"
+    "3yBXDfaljCEMpxfZ8tBD3xk+Dq/zaLll395WthBIxrwEmHnQgyTop2cu/zyEhGW4\n"
+    "u/nUMsjFjn17ncsg7IkpvFhEIqGa35F2a7WAGgnSR1d464LHSm0jnl3ilL5ivDtA\n"
+    "XZG7mprlBQKBgQCYrzt8X1v8HfUetml7Ikh0cU6hqJ1hkZO9DtJ/F14ppA1ZD5vh\n"
+    "IQyQiHgBeQhrfZFR98QJmfQlViETiVx9x0LmOsOKfBJJx567aic2nHpUuxXjssjE\n"
+    "dHNxj0WDD6YlFlTp0Cth0qtQwKJ9GHkslMVz+lwioWqBUt968PbB2tekfQKBgF3J\n"
+    "g3t7u5zGXOHATCoKI7pgAo8haMplnQxDSUh9y8bmcVj1xRmaWpWzrjlT3nTFfoKy\n"
+    "q8IIfMfR7cZeSwuKSIIOGHgFIUXqDcQqxKNx/6ucIO6zLg8t9kv+T/r4uvq2e4gu\n"
+    "KdYb8dR6JOh9HygtEvuu4+4UtgLARWxwDUvl8IlNAoGAUI5WuwMrDqdAWuTLHWId\n"
+    "TbZnPkohkar+ICeBuxBXJmOINrxKSawcKnZ6c0+cAgEbmulWvqj3/eV651gMGxNk\n"
+    "HLxLdMNiDpPtri400E7Q3rwFD8WO8pPhc28eWu6GgKSvPyp9ZlIgvu4Bh2kzfkYu\n"
+    "C53dNICk6lz97fnFatEhvDU=\n"
+    "-----END PRIVATE KEY-----\n";
+
+/* Any certificate is good; its key is taken from it. */
+typedef struct tls_any {
+    const br_x509_class    *is;          /* first */
+    br_x509_decoder_context decoder;
+    int                     certs;
+} tls_any;
+
+static void any_start_chain(const br_x509_class **ctx, const char *name)
+{
+    (void)name;
+    ((tls_any *)(void *)(uintptr_t)ctx)->certs = 0;
+}
+
+static void any_start_cert(const br_x509_class **ctx, uint32_t n)
+{
+    tls_any *any = (tls_any *)(void *)(uintptr_t)ctx;
+    (void)n;
+    if (any->certs++ == 0)
+        br_x509_decoder_init(&any->decoder, NULL, NULL);
+}
+
+static void any_append(const br_x509_class **ctx, const unsigned char *p,
+                       size_t n)
+{
+    tls_any *any = (tls_any *)(void *)(uintptr_t)ctx;
+    if (any->certs == 1)
+        br_x509_decoder_push(&any->decoder, p, n);
+}
+
+static void any_end_cert(const br_x509_class **ctx)
+{
+    (void)ctx;
+}
+
+static unsigned any_end_chain(const br_x509_class **ctx)
+{
+    (void)ctx;
+    return 0;
+}
+
+static const br_x509_pkey *any_get_pkey(const br_x509_class *const *ctx,
+                                        unsigned *usages)
+{
+    tls_any *any = (tls_any *)(void *)(uintptr_t)ctx;
+    if (usages != NULL)
+        *usages = BR_KEYTYPE_KEYX | BR_KEYTYPE_SIGN;
+    return br_x509_decoder_get_pkey(&any->decoder);
+}
+
+static const br_x509_class any_class = {
+    sizeof(tls_any), any_start_chain, any_start_cert, any_append, any_end_cert,
+    any_end_chain, any_get_pkey
+};
+
+typedef struct tls_client {
+    client                  c;           /* its socket */
+    br_ssl_client_context   ssl;
+    br_x509_minimal_context unused;
+    tls_any                 any;
+    unsigned char           buffer[BR_SSL_BUFSIZE_BIDI];
+    str                     plain;       /* what has been decrypted */
+    size_t                  piece;       /* of a send(); 0: all at once */
+    size_t                  longest;     /* record that has come */
+    size_t                  header_n, left;   /* of the record that comes now */
+    unsigned char           header[5];
+} tls_client;
+
+static const char *const only_http1[] = { "http/1.1" };
+
+static void tl_init(tls_client *t, const fixture *f)
+{
+    memset(t, 0, sizeof *t);
+    t->c = client_of(f);
+    br_ssl_client_init_full(&t->ssl, &t->unused, NULL, 0);
+    t->any.is = &any_class;
+    br_ssl_engine_set_x509(&t->ssl.eng, &t->any.is);
+    br_ssl_engine_set_versions(&t->ssl.eng, BR_TLS12, BR_TLS12);
+    br_ssl_engine_set_buffer(&t->ssl.eng, t->buffer, sizeof t->buffer, 1);
+    br_ssl_engine_set_protocol_names(
+        &t->ssl.eng, (const char **)(uintptr_t)only_http1, 1);
+}
+
+static void tl_close(tls_client *t)
+{
+    cl_close(&t->c);
+    str_free(&t->plain);
+}
+
+/* Sends all records that the engine has. */
+static int tl_push(tls_client *t)
+{
+    br_ssl_engine_context *eng = &t->ssl.eng;
+    size_t n;
+    unsigned char *p;
+    while ((p = br_ssl_engine_sendrec_buf(eng, &n)) != NULL) {
+        if (t->piece != 0 && n > t->piece)
+            n = t->piece;
+        if (cl_send(&t->c, p, n) != 0)
+            return 0;
+        br_ssl_engine_sendrec_ack(eng, n);
+    }
+    return 1;
+}
+
+/* Notes how long the records are that come. */
+static void tl_measure(tls_client *t, const unsigned char *p, size_t n)
+{
+    while (n-- > 0)
+        if (t->left > 0) {
+            t->left--;
+            p++;
+        } else {
+            t->header[t->header_n++] = *p++;
+            if (t->header_n == 5) {
+                t->left = (size_t)t->header[3] << 8 | t->header[4];
+                t->longest = t->left > t->longest ? t->left : t->longest;
+                t->header_n = 0;
+            }
+        }
+}
+
+/* Runs until the engine can send data (`ready`), or until the plaintext ends
+ * with `end`. 0: the connection is over, or 5 s are. */
+static int tl_run(tls_client *t, int ready, const char *end)
+{
+    br_ssl_engine_context *eng = &t->ssl.eng;
+    const uint64_t last = now_ms() + 5000u * (unsigned)g_slow;
+    const size_t k = end != NULL ? strlen(end) : 0;
+    size_t n;
+    unsigned char *p;
+    for (;;) {
+        const unsigned state = br_ssl_engine_current_state(eng);
+        if (!tl_push(t) || (state & BR_SSL_CLOSED))
+            return 0;
+        while ((p = br_ssl_engine_recvapp_buf(eng, &n)) != NULL) {
+            str_add(&t->plain, (char *)p, n);
+            br_ssl_engine_recvapp_ack(eng, n);
+        }
+        if (ready && (br_ssl_engine_current_state(eng) & BR_SSL_SENDAPP))
+            return 1;
+        if (end != NULL && t->plain.n >= k &&
+            memcmp(t->plain.p + t->plain.n - k, end, k) == 0)
+            return 1;
+        p = br_ssl_engine_recvrec_buf(eng, &n);
+        if (p == NULL)
+            continue;
+        if (t->c.in.n == 0 && cl_fill(&t->c, last) <= 0)
+            return 0;
+        n = n < t->c.in.n ? n : t->c.in.n;
+        tl_measure(t, (const unsigned char *)t->c.in.p, n);
+        memcpy(p, t->c.in.p, n);
+        str_drop(&t->c.in, n);
+        br_ssl_engine_recvrec_ack(eng, n);
+    }
+}
+
+/* A handshake, or the resumption of the session that the engine has. */
+static int tl_open(tls_client *t, const char *name, int resume)
+{
+    return br_ssl_client_reset(&t->ssl, name, resume) && tl_run(t, 1, NULL);
+}
+
+/* Another connection of the same client. */
+static void tl_again(tls_client *t)
+{
+    const int port = t->c.port;
+    cl_close(&t->c);
+    t->c.port = port;
+    t->plain.n = t->header_n = t->left = 0;
+    br_ssl_engine_set_buffer(&t->ssl.eng, t->buffer, sizeof t->buffer, 1);
+}
+
+/* Encrypts text, in one record if it fits there. */
+static void tl_send(tls_client *t, const char *text, size_t len)
+{
+    while (len > 0) {
+        size_t n;
+        unsigned char *p = br_ssl_engine_sendapp_buf(&t->ssl.eng, &n);
+        if (p == NULL) {
+            if (!tl_push(t) || br_ssl_engine_sendapp_buf(&t->ssl.eng, &n) ==
+                                   NULL)
+                return;
+            continue;
+        }
+        n = n < len ? n : len;
+        memcpy(p, text, n);
+        br_ssl_engine_sendapp_ack(&t->ssl.eng, n);
+        text += n;
+        len -= n;
+    }
+    br_ssl_engine_flush(&t->ssl.eng, 0);
+}
+
+static void tl_say(tls_client *t, const char *text)
+{
+    tl_send(t, text, strlen(text));
+}
+
+/* Asks for a path; 1: it has been answered with `end` at the end. */
+static int tl_get(tls_client *t, const char *path, const char *end)
+{
+    char text[300];
+    const int n = snprintf(text, sizeof text, "GET %s HTTP/1.1\r\nHost: a\r\n"
+                           "\r\n", path);
+    t->plain.n = 0;
+    tl_send(t, text, (size_t)n);
+    return tl_run(t, 0, end);
+}
+
+/* The certificates in files of our own. */
+static int tls_files(void)
+{
+    static const struct { const char *name, *text; } files[] = {
+        { "ec.pem", pem_ec }, { "ec.key", pem_ec_key }, { "rsa.pem", pem_rsa },
+        { "rsa.key", pem_rsa_key }
+    };
+    char path[512];
+    size_t i;
+    for (i = 0; i < sizeof files / sizeof *files; i++) {
+        snprintf(path, sizeof path, "%s/%s", g_tmp, files[i].name);
+        if (write_file(path, files[i].text, strlen(files[i].text)) != 0)
+            return -1;
+    }
+    return 0;
+}
+
+static void tls_prepare(fixture *f)
+{
+    static char text[4][300];
+    const char *const names[] = { "ec.pem", "ec.key", "rsa.pem", "rsa.key" };
+    int i;
+    CHECK_INT(tls_files(), 0);
+    fx_init(f);
+    f->options = " tls";
+    for (i = 0; i < 4; i++) {
+        snprintf(text[i], sizeof text[i], "%s/%s", g_tmp, names[i]);
+        (i % 2 ? f->cfg.ssl_certificate_key_file
+               : f->cfg.ssl_certificate_file)[i / 2] = text[i];
+    }
+}
+
+#define SERVED_TLS(section, name, settings) \
+    SERVED_WITH(section, name, T_LIVE, tls_prepare(f), settings)
+
+/* A client whose protocols do not have ours is refused with alert 120, in a
+ * full handshake and when it resumes a session. BearSSL alone would write
+ * beyond an array in the second case. */
+SERVED_TLS(tls, other_protocols_are_refused_also_when_resuming, NULL)
+{
+    static const char *foreign[] = { "foo", "h2" };
+    tls_client t;
+    tl_init(&t, f);
+    CHECK(tl_open(&t, "localhost", 0));
+    CHECK(tl_get(&t, "/hello/you", "\r\n\r\nHello, you!\n"));
+    tl_again(&t);
+    br_ssl_engine_set_protocol_names(&t.ssl.eng, foreign, 2);
+    CHECK(!tl_open(&t, "localhost", 1));
+    CHECK_INT(br_ssl_engine_last_error(&t.ssl.eng), BR_ERR_RECV_FATAL_ALERT +
+                                                        120);
+    tl_again(&t);
+    CHECK(!tl_open(&t, "localhost", 0));
+    CHECK_INT(br_ssl_engine_last_error(&t.ssl.eng), BR_ERR_RECV_FATAL_ALERT +
+                                                        120);
+    tl_again(&t);
+    br_ssl_engine_set_protocol_names(&t.ssl.eng, NULL, 0);
+    CHECK(tl_open(&t, "localhost", 0));   /* none at all: as it pleases us */
+    CHECK(tl_get(&t, "/hello/you", "\r\n\r\nHello, you!\n"));
+    tl_close(&t);
+}
+
+/* A session is resumed by any child, after a reset, too, and for the name that
+ * it was made with only. */
+SERVED_TLS(tls, a_session_is_resumed_for_its_name_only, NULL)
+{
+    br_ssl_session_parameters first, p;
+    tls_client t;
+    int i;
+    tl_init(&t, f);
+    CHECK(tl_open(&t, "localhost", 0));
+    br_ssl_engine_get_session_parameters(&t.ssl.eng, &first);
+    CHECK_INT(first.session_id_len, 32);
+    CHECK(tl_get(&t, "/tls", "https on TLSv1.2 ECDHE-ECDSA-CHACHA20-POLY1305 "
+                             "localhost Initial"));
+    for (i = 0; i < 8; i++) {
+        context("time %d", i);
+        tl_again(&t);
+        CHECK(tl_open(&t, "localhost", 1));
+        CHECK(tl_get(&t, "/hello/you", "\r\n\r\nHello, you!\n"));
+        br_ssl_engine_get_session_parameters(&t.ssl.eng, &p);
+        CHECK(memcmp(p.master_secret, first.master_secret, 48) == 0);
+    }
+    CHECK(tl_get(&t, "/tls", " Resumed"));
+    tl_again(&t);
+    CHECK(tl_open(&t, "www.example.test", 1));
+    br_ssl_engine_get_session_parameters(&t.ssl.eng, &p);
+    CHECK(memcmp(p.master_secret, first.master_secret, 48) != 0);
+    tl_close(&t);
+}
+
+/* A session that is older than SSLSessionCacheTimeout makes a new one. */
+SERVED_TLS(tls, an_old_session_is_not_resumed, "SSLSessionCacheTimeout 1")
+{
+    br_ssl_session_parameters first, p;
+    tls_client t;
+    tl_init(&t, f);
+    CHECK(tl_open(&t, "localhost", 0));
+    br_ssl_engine_get_session_parameters(&t.ssl.eng, &first);
+    nap(1100);
+    tl_again(&t);
+    CHECK(tl_open(&t, "localhost", 1));
+    br_ssl_engine_get_session_parameters(&t.ssl.eng, &p);
+    CHECK(memcmp(p.master_secret, first.master_secret, 48) != 0);
+    tl_close(&t);
+}
+
+/* Every suite works with the certificate of its kind; the name that the client
+ * asks for decides between certificates. */
+SERVED_TLS(tls, suites_and_names_choose_the_certificate, NULL)
+{
+    static const struct { uint16_t suite; const char *name; int kind; } rows[] =
+    {
+        { 0xc02b, "localhost", BR_KEYTYPE_EC },
+        { 0xc02c, "localhost", BR_KEYTYPE_EC },
+        { 0xcca9, "localhost", BR_KEYTYPE_EC },
+        { 0xc02f, "localhost", BR_KEYTYPE_RSA },
+        { 0xc030, "localhost", BR_KEYTYPE_RSA },
+        { 0xcca8, "localhost", BR_KEYTYPE_RSA },
+        { 0xc02f, "OTHER.test", BR_KEYTYPE_RSA },
+        { 0, "other.test", BR_KEYTYPE_RSA },
+        { 0, "www.example.test", BR_KEYTYPE_EC },
+        { 0, "unknown.test", BR_KEYTYPE_EC },
+        { 0xc02b, "other.test", 0 },           /* none of this kind has it */
+        { 0xc02f, "www.example.test", 0 },
+        { 0x009c, "localhost", 0 },            /* no forward secrecy */
+        { 0xc009, "localhost", 0 }             /* CBC */
+    };
+    int i;
+    EACH(rows, i) {
+        tls_client t;
+        context("row %d, suite %04x, %s", i, rows[i].suite, rows[i].name);
+        tl_init(&t, f);
+        if (rows[i].suite != 0)
+            br_ssl_engine_set_suites(&t.ssl.eng, &rows[i].suite, 1);
+        if (!CHECK_INT(tl_open(&t, rows[i].name, 0), rows[i].kind != 0) ||
+            rows[i].kind == 0) {
+            tl_close(&t);
+            continue;
+        }
+        CHECK_INT(br_x509_decoder_get_pkey(&t.any.decoder)->key_type,
+                  rows[i].kind);
+        CHECK(tl_get(&t, "/hello/you", "\r\n\r\nHello, you!\n"));
+        tl_close(&t);
+    }
+}
+
+/* A handshake may come byte by byte, with a pause at each; so may requests. */
+SERVED_TLS(tls, one_byte_at_a_time, NULL)
+{
+    tls_client t;
+    tl_init(&t, f);
+    t.piece = 1;
+    CHECK(tl_open(&t, "localhost", 0));
+    CHECK(tl_get(&t, "/hello/you", "\r\n\r\nHello, you!\n"));
+    CHECK(tl_get(&t, "/hello/me", "\r\n\r\nHello, me!\n"));
+    tl_close(&t);
+}
+
+/* Behind a PROXY header comes the handshake, maybe in the same packet; requests
+ * show the client that the header names. */
+SERVED_WITH(tls, a_proxy_header_comes_first, T_LIVE,
+            (tls_prepare(f), f->options = " proxy tls"), NULL)
+{
+    int i;
+    for (i = 0; i < 3; i++) {
+        static const char head[] =
+            "PROXY TCP4 192.0.2.1 192.0.2.2 4711 443\r\n";
+        tls_client t;
+        size_t n, k = sizeof head - 1;
+        unsigned char *p;
+        str all = STR_EMPTY;
+        context("row %d", i);
+        tl_init(&t, f);
+        CHECK(br_ssl_client_reset(&t.ssl, "localhost", 0));
+        p = br_ssl_engine_sendrec_buf(&t.ssl.eng, &n);
+        str_add(&all, head, k);
+        str_add(&all, p, n);
+        br_ssl_engine_sendrec_ack(&t.ssl.eng, n);
+        /* alone, with half the hello, with all of it */
+        k += i == 0 ? 0 : i == 1 ? n / 2 : n;
+        cl_send(&t.c, all.p, k);
+        nap(30);
+        if (k < all.n)
+            cl_send(&t.c, all.p + k, all.n - k);
+        CHECK(tl_run(&t, 1, NULL));
+        CHECK(tl_get(&t, "/who", "192.0.2.1:4711 192.0.2.1"));
+        str_free(&all);
+        tl_close(&t);
+    }
+}
+
+/* Records and requests need not agree: two requests in one record, two records
+ * in one packet, a body whose last record holds the next request. None waits
+ * for an event that does not come. */
+SERVED_TLS(tls, requests_and_records_need_not_agree, NULL)
+{
+    static char post[90000];
+    tls_client t;
+    str two = STR_EMPTY;
+    uint64_t began;
+    int n;
+    tl_init(&t, f);
+    CHECK(tl_open(&t, "localhost", 0));
+    tl_say(&t, "GET /hello/a HTTP/1.1\r\nHost: a\r\n\r\n"
+               "GET /hello/b HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK(tl_run(&t, 0, "Hello, b!\n"));
+    CHECK(strstr(t.plain.p, "Hello, a!\n") != NULL);
+    for (n = 0; n < 2; n++) {                 /* two records, one packet */
+        size_t k;
+        unsigned char *p;
+        tl_say(&t, n == 0 ? "GET /hello/c HTTP/1.1\r\nHost: a\r\n\r\n"
+                          : "GET /hello/d HTTP/1.1\r\nHost: a\r\n\r\n");
+        while ((p = br_ssl_engine_sendrec_buf(&t.ssl.eng, &k)) != NULL) {
+            str_add(&two, (char *)p, k);
+            br_ssl_engine_sendrec_ack(&t.ssl.eng, k);
+        }
+    }
+    cl_send(&t.c, two.p, two.n);
+    CHECK(tl_run(&t, 0, "Hello, d!\n"));
+    n = snprintf(post, sizeof post, "POST /echo HTTP/1.1\r\nHost: a\r\n"
+                 "Content-Length: 80000\r\n\r\n");
+    pattern_fill(post + n, 80000, 0);
+    n += 80000;
+    n += snprintf(post + n, sizeof post - (size_t)n,
+                  "GET /hello/e HTTP/1.1\r\nHost: a\r\n\r\n");
+    began = now_ms();
+    tl_send(&t, post, (size_t)n);
+    CHECK(tl_run(&t, 0, "Hello, e!\n"));
+    CHECK(t.plain.n > 80000);
+    CHECK(now_ms() - began < 3000u * (unsigned)g_slow);
+    str_free(&two);
+    tl_close(&t);
+}
+
+/* A long answer, also of a file, reaches a slow reader whole, in records that
+ * are no longer than TLS allows or the client has asked for. */
+SERVED_TLS(tls, long_answers_and_fragment_lengths, NULL)
+{
+    tls_client t;
+    tl_init(&t, f);
+    t.c.fd = -1;
+    CHECK_INT(cl_connect_port(&t.c, f->port, 4096), 0);
+    CHECK(tl_open(&t, "localhost", 0));
+    CHECK(tl_get(&t, "/big?bytes=1500000", "\r\n0\r\n\r\n"));
+    CHECK(t.plain.n > 1500000);
+    CHECK_IN(t.longest, 15000, 16384 + 24);
+    CHECK(tl_get(&t, "/file/big.bin", ""));
+    tl_close(&t);
+
+    tl_init(&t, f);                      /* a small buffer asks for 1,024 */
+    br_ssl_engine_set_buffer(&t.ssl.eng, t.buffer, 1024 + 325 + 100, 0);
+    CHECK(tl_open(&t, "localhost", 0));
+    t.longest = 0;
+    CHECK(tl_get(&t, "/big?bytes=100000", "\r\n0\r\n\r\n"));
+    CHECK(t.plain.n > 100000);
+    CHECK_IN(t.longest, 1000, 1024 + 24);
+    tl_close(&t);
+}
+
+/* A client that says close_notify has sent its last: its answer comes, with our
+ * close_notify, and the connection is over. */
+SERVED_TLS(tls, close_notify_is_like_a_fin, NULL)
+{
+    tls_client t;
+    size_t k;
+    unsigned char *p;
+    tl_init(&t, f);
+    CHECK(tl_open(&t, "localhost", 0));
+    tl_say(&t, "GET /hello/you HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
+               "\r\n");
+    CHECK(tl_run(&t, 0, "Hello, you!\n"));
+    CHECK(!tl_run(&t, 0, NULL));               /* until it is closed */
+    CHECK_INT(br_ssl_engine_last_error(&t.ssl.eng), 0);  /* by close_notify */
+    CHECK(t.c.end == 0 || t.c.end == CL_FIN);
+    tl_again(&t);
+    CHECK(tl_open(&t, "localhost", 0));
+    tl_say(&t, "GET /sleep?ms=100 HTTP/1.1\r\nHost: a\r\n\r\n");
+    br_ssl_engine_flush(&t.ssl.eng, 0);
+    while ((p = br_ssl_engine_sendrec_buf(&t.ssl.eng, &k)) != NULL) {
+        cl_send(&t.c, p, k);
+        br_ssl_engine_sendrec_ack(&t.ssl.eng, k);
+    }
+    br_ssl_engine_close(&t.ssl.eng);
+    CHECK(tl_push(&t));
+    CHECK(cl_fill(&t.c, now_ms() + 3000) > 0);  /* BearSSL takes no more */
+    CHECK(t.c.in.n > 100 || cl_fill(&t.c, now_ms() + 3000) > 0);
+    tl_close(&t);
+}
+
+/* What no client of TLS sends is refused with the alert that says why, and one
+ * that speaks plain HTTP is told so in plain HTTP. */
+SERVED_TLS(tls, strangers_are_told_why, NULL)
+{
+    static const struct { const char *sent; size_t n; int alert; } rows[] = {
+        { "\x80\x2e\x01\x03\x01", 5, 70 },               /* SSL 2 */
+        { "\x16\x03\x01\0\x2d\x01\0\0\x29\x03\x01" "0123456789abcdef"
+          "0123456789abcdef" "\0\0\x02\xc0\x2b\x01\0", 50, 70 },  /* 1.0 */
+        { "\x16\x03\x01\0\0", 5, 22 },                   /* an empty record */
+        { "\x17\x03\x03\0\x01x", 6, 10 },                /* data first */
+        { "\x16\x03\x01\0\x04\x0e\0\0\0", 9, 10 },       /* no ClientHello */
+        { "\x16\x03\x01\x40\x01", 5, 22 },               /* too long */
+        { "\x16\x03\x01\0\x06\x01\0\0\x02\x03\x03", 11, 50 },    /* cut */
+        { "\x16\x03\x01\0\x04\x01\x01\0\0", 9, 50 },     /* 64 KiB */
+        { "\x01\x02\x03\x04\x05", 5, 10 }                /* noise */
+    };
+    int i;
+    EACH(rows, i) {
+        client k = client_of(f);
+        context("row %d", i);
+        cl_send(&k, rows[i].sent, rows[i].n);
+        CHECK(cl_fill(&k, now_ms() + 3000) > 0);
+        if (CHECK_INT(k.in.n, 7)) {
+            CHECK_INT((unsigned char)k.in.p[0], 21);
+            CHECK_INT((unsigned char)k.in.p[5], 2);
+            CHECK_INT((unsigned char)k.in.p[6], rows[i].alert);
+        }
+        str_drop(&k.in, k.in.n);
+        CHECK_INT(cl_end(&k, 3000), CL_FIN);
+        cl_close(&k);
+    }
+    CHECK_INT(cl_get(c, "/hello"), 400);
+    CHECK(strstr(c->body.p, "https://") != NULL);
+    CHECK_FIN(c);
+}
+
+/* Records that are damaged, too long, of no known type or empty without end
+ * close the connection with an alert; renegotiation is refused once, and the
+ * connection goes on. */
+SERVED_TLS(tls, bad_records_close_the_connection, NULL)
+{
+    int i;
+    for (i = 0; i < 5; i++) {
+        tls_client t;
+        size_t n, k;
+        unsigned char *p;
+        str out = STR_EMPTY;
+        context("row %d", i);
+        tl_init(&t, f);
+        CHECK(tl_open(&t, "localhost", 0));
+        CHECK(tl_get(&t, "/hello/you", "\r\n\r\nHello, you!\n"));
+        for (k = 0; k < (i == 3 ? 40u : 1u); k++) {
+            if (i == 3)
+                br_ssl_engine_flush(&t.ssl.eng, 1);       /* empty */
+            else if (i == 4)
+                CHECK(br_ssl_engine_renegotiate(&t.ssl.eng));
+            else
+                tl_say(&t, "GET /hello/x HTTP/1.1\r\nHost: a\r\n\r\n");
+            while ((p = br_ssl_engine_sendrec_buf(&t.ssl.eng, &n)) != NULL) {
+                str_add(&out, (char *)p, n);
+                br_ssl_engine_sendrec_ack(&t.ssl.eng, n);
+            }
+        }
+        if (i == 0)
+            out.p[20] ^= 1;                               /* damaged */
+        if (i == 1)
+            out.p[0] = 99;                                /* no such type */
+        if (i == 2)
+            out.p[3] = 0x50;                              /* 20,480 bytes */
+        cl_send(&t.c, out.p, out.n);
+        if (i == 4) {
+            tl_run(&t, 0, NULL);       /* BearSSL ends itself when refused */
+            CHECK_INT(br_ssl_engine_last_error(&t.ssl.eng),
+                      BR_ERR_RECV_FATAL_ALERT + 100);
+        } else {
+            CHECK(!tl_run(&t, 0, NULL));
+            CHECK_INT(br_ssl_engine_last_error(&t.ssl.eng),
+                      BR_ERR_RECV_FATAL_ALERT +
+                          (i < 2 ? 20 : i == 2 ? 22 : 10));
+        }
+        str_free(&out);
+        tl_close(&t);
+    }
+}
+
+/* A client that stops in the middle of its handshake holds no worker: with one
+ * thread and forty such clients others are served at once. */
+SERVED_TLS(tls, a_stalled_handshake_holds_no_worker, "ThreadsPerChild 1")
+{
+    tls_client *t = (tls_client *)calloc(41, sizeof *t);
+    uint64_t began;
+    int i;
+    for (i = 0; i < 40; i++) {
+        size_t n;
+        unsigned char *p;
+        tl_init(&t[i], f);
+        br_ssl_client_reset(&t[i].ssl, "localhost", 0);
+        p = br_ssl_engine_sendrec_buf(&t[i].ssl.eng, &n);
+        /* nothing, a part of the hello, all of it */
+        if (i % 3 != 0)
+            cl_send(&t[i].c, p, i % 3 == 1 ? n / 2 : n);
+        else
+            cl_open(&t[i].c, f);
+    }
+    began = now_ms();
+    tl_init(&t[40], f);
+    CHECK(tl_open(&t[40], "localhost", 0));
+    CHECK(tl_get(&t[40], "/hello/you", "\r\n\r\nHello, you!\n"));
+    CHECK(now_ms() - began < 1000u * (unsigned)g_slow);
+    for (i = 0; i <= 40; i++)
+        tl_close(&t[i]);
+    free(t);
+}
+
+/* An idle TLS connection costs at most 256 bytes: its record, its peer and the
+ * keys of its session. */
+TEST(tls, an_idle_connection_is_small)
+{
+    enum { N = 20 };
+    fixture f;
+    tls_client *t;
+    int i, before;
+    tls_prepare(&f);
+    f.cfg.threads_per_child = 1;         /* others have buffers of their own */
+    if (!fx_up(&f))
+        return;
+    t = (tls_client *)calloc(N + 1, sizeof *t);
+    tl_init(&t[N], &f);                  /* what workers keep is there now */
+    CHECK(tl_open(&t[N], "localhost", 0));
+    CHECK(tl_get(&t[N], "/hello/you", "\r\n\r\nHello, you!\n"));
+    before = get_int(&a_live);
+    for (i = 0; i < N; i++) {
+        tl_init(&t[i], &f);
+        CHECK(tl_open(&t[i], "localhost", 0));
+        CHECK(tl_get(&t[i], "/hello/you", "\r\n\r\nHello, you!\n"));
+    }
+    CHECK_SOON(get_int(&a_live) == before + N, 2000);
+    CHECK_IN(sizeof(empm__conn) + sizeof(empm__peer) + 16 +
+             empm__tls_conn_bytes(0xc02b, "localhost"), 100, 256);
+    for (i = 0; i <= N; i++)
+        tl_close(&t[i]);
+    free(t);
+    fx_down(&f);
+}
+
+/* A certificate or key that cannot serve is refused at the start, with file and
+ * cause; one with odd but harmless text around it serves. */
+TEST(tls, certificates_and_keys_are_checked)
+{
+    static char both[9000], crlf[9000], bom[9000], cut[9000], text[9000];
+    static const struct { const char *cert, *key, *said; } rows[] = {
+        { pem_ec, pem_ec_key, NULL }, { pem_rsa, pem_rsa_key, NULL },
+        { both, NULL, NULL }, { crlf, pem_ec_key, NULL },
+        { bom, pem_ec_key, NULL }, { text, pem_ec_key, NULL },
+        { pem_ec, cut, NULL },                        /* no last newline */
+        { pem_ec, pem_rsa_key, "is not the key of" },
+        { pem_ec, NULL, "has no private key" },
+        { pem_ec_key, pem_ec_key, "has no certificate" },
+        { "nothing", pem_ec_key, "-----BEGIN" },
+        { pem_ec, "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMA==\n"
+                  "-----END ENCRYPTED PRIVATE KEY-----\n", "encrypted" },
+        { pem_ec, "-----BEGIN PRIVATE KEY-----\nMA==\n"
+                  "-----END PRIVATE KEY-----\n", "of no kind" }
+    };
+    char *at;
+    size_t i;
+    snprintf(both, sizeof both, "%s%s", pem_ec_key, pem_ec);
+    snprintf(bom, sizeof bom, "\xef\xbb\xbf%s", pem_ec);
+    snprintf(text, sizeof text, "subject: localhost\n\n%s# end\n", pem_ec);
+    snprintf(cut, sizeof cut, "%s", pem_ec_key);
+    cut[strlen(cut) - 1] = '\0';
+    for (at = crlf, i = 0; pem_ec[i] != '\0'; i++) {
+        if (pem_ec[i] == '\n')
+            *at++ = '\r';
+        *at++ = pem_ec[i];
+    }
+    EACH(rows, i) {
+        char cert[300], key[300];
+        fixture f;
+        context("row %d", (int)i);
+        tls_prepare(&f);
+        snprintf(cert, sizeof cert, "%s/cert", g_tmp);
+        snprintf(key, sizeof key, "%s/key", g_tmp);
+        write_file(cert, rows[i].cert, strlen(rows[i].cert));
+        if (rows[i].key != NULL)
+            write_file(key, rows[i].key, strlen(rows[i].key));
+        f.cfg.ssl_certificate_file[0] = cert;
+        f.cfg.ssl_certificate_key_file[0] = rows[i].key != NULL ? key : NULL;
+        f.cfg.ssl_certificate_file[1] = f.cfg.ssl_certificate_key_file[1] =
+            NULL;
+        if (rows[i].said == NULL) {
+            if (fx_up(&f))
+                fx_down(&f);
+            continue;
+        }
+        f.cfg.listen[0] = "127.0.0.1:0 tls";
+        CHECK_INT(empm_start(&f.cfg, &f.s), EMPM_EINVAL);
+        CHECK(fx_log_has(&f, rows[i].said));
+        fx_close_files(&f);
+    }
+}
+
+#else
+
+/* Nothing of the wing is there: its tests are skipped, and its word refused. */
+TEST(tls, is_not_built_in)
+{
+    empm_config cfg = empm_defaults();
+    cfg.routes = routes;
+    cfg.listen[0] = "127.0.0.1:0 tls";
+    CHECK(empm_check(&cfg, NULL, NULL) > 0);
+    SKIP("built without BearSSL");
+}
+
+#endif /* EVENTMPM_TLS_BEARSSL */
 
 /* ---------------------------------------------------------------------------
  * >>store -- old or new, whoever dies when
@@ -20110,7 +20926,7 @@ TEST(process, words_of_the_command_line)
         { "-k|stopp", 1, "-k takes start, stop" }, { "-", 1, "- is no "
                                                     "directory" },
         { "", 1, " is no directory" },
-        { "-t|-c|Listen 8085 https", 1, "there is no TLS yet" },
+        { "-t|-c|Listen 8085 https", 1, "EMPM5600" },
         { "-t|-c|Listen 8085 http", 0, "Syntax OK\n" },
         { "-t|-c|SSLEngine on|-c|Nope|-c|User no-such-user-at-all", 1,
           "EMPM0543" },                        /* at once: what is wrong, too */
