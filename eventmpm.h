@@ -974,12 +974,12 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *
  *   platform descriptors tools log log-lines  what a server stands on
  *   settings values directives check          what can be set, and how
- *   score peer                                counters; who is at the other end
+ *   score peer                                counters; the other end's address
  *   handover wheel queue inbox poller         a connection changes hands
  *   route engine-types pages                  patterns; workers, engines
  *   transport io                              bytes in, bytes out
  *   exchange taking accepting moving admission listener
- *                                             who accepts, and gives away
+ *                                             accepts, and gives to siblings
  *   head head-lines body                      HTTP in
  *   request request-memory values notes       what a handler holds
  *   protocol response response-head response-calls
@@ -989,7 +989,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   engine endpoints endpoint-unix endpoint-sockets limits users logs server
  *                                             threads, sockets, all together
  *   -- here ends the core --
- *   config-files config-sections proxy store access files health status wings
+ *   config-files config-sections proxy store tls access files status wings
  *                                             wings, each of them closed
  *   signals manager attend identity           one process that serves
  *   generations children growth reload upgrade parent program
@@ -1469,6 +1469,8 @@ static int empm__parker_park(empm__parker *p, int ms)
 #endif
 }
 
+/* Wakes the thread that is parked there, or that will park there next. Any
+ * thread may call it; one that is awake stays so. */
 static void empm__parker_unpark(empm__parker *p)
 {
 #if defined(__linux__)
@@ -1907,6 +1909,8 @@ static int empm__text_word(const char **line, char *to, size_t cap)
 static const char empm__days[] = "SunMonTueWedThuFriSat";
 static const char empm__months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
 
+/* The time as an IMF-fixdate, RFC 9110 5.6.7: "Sun, 06 Nov 1994 08:49:37 GMT".
+ * It needs no locale and no strftime(). */
 static void empm__format_date(char to[30], int64_t t)
 {
     int64_t days = t / 86400, rest = t % 86400;
@@ -1939,6 +1943,8 @@ enum {
     EMPM__HOST   = 8     /* RFC 3986 3.2.2: plain in a reg-name or an address */
 };
 
+/* The classes of one byte: of tokens (RFC 9110 5.6.2), of field values (5.5),
+ * of request targets and of hosts (RFC 3986 3.2.2). */
 static unsigned empm__chars_class(unsigned ch)
 {
     unsigned bits = 0;
@@ -2259,9 +2265,9 @@ static int empm__log_pipe_start(const char *command, int err)
  * repeat is counted, and only the first few of a minute are written.
  * ------------------------------------------------------------------------- */
 
-/* A write() that does not wait, whoever is to empty the pipe: EAGAIN then. What
- * we have opened ourselves never blocks; of all else it is asked whether there
- * is room, which for a pipe means PIPE_BUF bytes. */
+/* A write() that does not wait: EAGAIN if there is no room. A descriptor that
+ * the server has opened never blocks; any other is asked for room first, which
+ * for a pipe means PIPE_BUF bytes. */
 static ssize_t empm__log_put(int fd, const char *s, size_t n)
 {
     struct pollfd p;
@@ -2321,6 +2327,9 @@ static int empm__log_wanted(const empm_config *cfg, enum empm_log_level level)
                                 level == EMPM_LOG_NOTICE);
 }
 
+/* Formats one line in Apache's shape and gives it to where the log goes, in one
+ * write(), so that lines of several processes do not mix. Text behind the room
+ * of a line is cut. */
 static void empm__log_line(const empm_config *cfg, enum empm_log_level level,
                            long tid, const char *line)
 {
@@ -3050,6 +3059,8 @@ static const char *empm__directive_store_list(empm_config *cfg,
                                                              : empm__no_memory;
 }
 
+/* Keeps a text for as long as the configuration lives. NULL, or what is wrong.
+ */
 static const char *empm__directive_store_text(empm_config *cfg,
                                               const empm__directive *d,
                                               const char *word,
@@ -3212,7 +3223,7 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
       "a handler sets Content-Type and calls empm_send_file()" },
     { "Auth* Allow AllowMethods Anonymous* Deny LDAP* Order Require Satisfy "
       "<AuthnProviderAlias <AuthzProviderAlias <RequireAll <RequireAny "
-      "<RequireNone", "a route's on_head says who may come in: see "
+      "<RequireNone", "a route's on_head lets requests in or not: see "
       "members_only() in example_server.c" },
     { "TransferLog", "CustomLog FILE common" },
     { "BufferedLogs CookieLog ForensicLog GlobalLog LogMessage RewriteLog "
@@ -3231,7 +3242,7 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
       "outside of any section" },
     { "<Directory <DirectoryMatch <Files <FilesMatch <Location <LocationMatch "
       "<Limit <LimitExcept <If <ElseIf <Else",
-      "the program's routes say what is served, and to whom" },
+      "the program's routes say which paths are served" },
     { "RLimitCPU RLimitMEM RLimitNPROC",
       "ulimit sets it before the start, or systemd's Limit...=" },
     { "Macro <Macro Use UndefMacro <IfDirective <IfSection",
@@ -3293,6 +3304,8 @@ static size_t empm__directive_distance(const char *a, const char *b)
     return row[n];
 }
 
+/* The directive whose name is nearest, for "perhaps ..."; NULL: none is near. A
+ * name may differ in a third of its letters, and two. */
 static const char *empm__directive_nearest(const char *name)
 {
     const char *best = NULL;
@@ -3330,6 +3343,9 @@ typedef struct empm__report {
 static void empm__report_say(empm__report *r, enum empm_log_level level,
                              int code, const char *fmt, ...) EMPM__PRINTF(4, 5);
 
+/* Reports one fault or warning. An error makes the result EMPM_EINVAL, unless a
+ * graver one is there already; reading goes on, so that all faults are told at
+ * once. */
 static void empm__report_say(empm__report *r, enum empm_log_level level,
                              int code, const char *fmt, ...)
 {
@@ -3754,7 +3770,7 @@ typedef struct empm__score_child {
     EMPM__COUNTER_LIST(EMPM__COUNTER_FIELD, EMPM__COUNTER_NONE)
     uint32_t moved_out;                    /* connections, by the exchange */
     uint32_t unlogged;                     /* access log; added to atomically */
-    /* whoever holds the queue's lock */
+    /* under the queue's lock */
     uint32_t idle_workers, queued;
     uint32_t waits_since_ms;            /* about: the oldest job in the queue */
 } empm__score_child;
@@ -3785,6 +3801,9 @@ typedef struct empm__score {
     int            shared;                 /* mmap()ed: fork shares it */
 } empm__score;
 
+/* Makes the scoreboard for so many children of so many threads, in memory that
+ * forked processes share if `shared`. Pages that no child has used do not exist
+ * yet. EMPM_OK or EMPM_ENOMEM. */
 static int empm__score_init(empm__score *sb, int slots, int threads, int shared)
 {
     const size_t page = (size_t)sysconf(_SC_PAGESIZE) - 1;
@@ -3921,6 +3940,8 @@ static void empm__score_request_line(const empm__score_worker *w,
  * runs on   the table: the listener, nobody else
  * ------------------------------------------------------------------------- */
 
+/* Sets an address. IPv4 inside IPv6 (::ffff:a.b.c.d) becomes plain IPv4, so
+ * that one client has one address on either kind of socket. */
 static void empm__peer_set(empm__peer *p, int family, const void *addr,
                            unsigned port)
 {
@@ -3966,7 +3987,7 @@ typedef struct empm__count {
 typedef struct empm__counts {
     empm__count *slots;          /* NULL: nobody counts */
     uint32_t     mask;
-    uint64_t     seed;           /* nobody outside knows who shares a slot */
+    uint64_t     seed;           /* no client can know which share a slot */
 } empm__counts;
 
 static size_t empm__counts_bytes(const empm__counts *t)
@@ -4037,6 +4058,8 @@ static int empm__counts_add(empm__counts *t, const empm__peer *p, int most)
     return 1;
 }
 
+/* One connection less of this peer. The table has open addressing and no marks
+ * of deleted entries: a hole is closed at once. */
 static void empm__counts_drop(empm__counts *t, const empm__peer *p)
 {
     uint32_t i = empm__counts_find(t, empm__counts_key(p)), k;
@@ -4074,7 +4097,7 @@ static char *empm__peer_text(const empm__peer *p, int port, char *to, size_t n)
 }
 
 /* ---------------------------------------------------------------------------
- * >>handover -- one word that says who owns a connection
+ * >>handover -- one word that names the owner of a connection
  *
  * At any moment exactly one of three owns a record: the listener (the
  * connection waits), the queue (it is ready), a worker (it runs). The word
@@ -4420,6 +4443,7 @@ static uint32_t empm__wheel_slot(uint32_t ms)
     return ms == EMPM__DUE ? EMPM__SLOTS : ms / EMPM__SLOT_MS % EMPM__SLOTS;
 }
 
+/* Takes a record off the wheel, if it is there. */
 static void empm__wheel_remove(empm__wheel *wh, empm__slab *sl, uint32_t i)
 {
     empm__conn *c = empm__slab_conn(sl, i);
@@ -4439,6 +4463,8 @@ static void empm__wheel_remove(empm__wheel *wh, empm__slab *sl, uint32_t i)
     c->place = EMPM__NEVER;
 }
 
+/* Puts a record at the place of an instant, which must be ahead by a horizon at
+ * most. */
 static void empm__wheel_insert(empm__wheel *wh, empm__slab *sl, uint32_t i,
                                uint32_t place)
 {
@@ -4618,6 +4644,8 @@ typedef struct empm__queue {
     empm__score_child *score;
 } empm__queue;
 
+/* Makes the queue for so many workers, all of them idle. EMPM_OK or EMPM_ESYS.
+ */
 static int empm__queue_init(empm__queue *q, empm__slab *sl, empm__sleeper *sp,
                             uint32_t n, uint32_t enough,
                             empm__score_child *score)
@@ -6586,6 +6614,8 @@ static ssize_t empm__socket_sendv(int fd, const struct iovec *v, int n,
     return sendmsg(fd, &m, flags);
 }
 
+/* Sends n buffers. Returns how many bytes the socket has taken, which may be a
+ * part, or EMPM__WANTS_OUT, or EMPM__LOST. */
 static ssize_t empm__socket_send(empm__conn *c, const struct iovec *v, int n,
                                  int more, int64_t *wire)
 {
@@ -6618,6 +6648,8 @@ static ssize_t empm__plain_send(empm__worker *w, empm__conn *c,
     return empm__socket_send(c, v, n, more, wire);
 }
 
+/* The kernel copies from the file to the socket; where it cannot, a buffer
+ * does. */
 static ssize_t empm__plain_file(empm__worker *w, empm__conn *c, int fd,
                                 int64_t *off, size_t n, int64_t *wire)
 {
@@ -7079,6 +7111,8 @@ static void empm__exchange_free(empm__exchange *x)
     empm__exchange_none(x);
 }
 
+/* Makes the sockets of the exchange, which all children of all generations
+ * inherit. 0, or -1 with errno. */
 static int empm__exchange_new(empm__exchange *x)
 {
     int error;
@@ -9550,7 +9584,7 @@ enum empm__ending {
     EMPM__CLOSES_UNREAD           /* there is input that nobody will read */
 };
 
-/* Who has put an end to a request that is refused. */
+/* The cause that has put an end to a request that is refused. */
 enum empm__refusal { EMPM__BY_SERVER, EMPM__BY_ON_BODY, EMPM__BY_END_OF_INPUT };
 
 enum empm__framing {              /* where the response's body ends */
@@ -9585,7 +9619,7 @@ struct empm__value;
  * head. */
 typedef int empm__answerer(empm_request *req);
 
-struct empm_request {             /* owner: whoever owns the connection */
+struct empm_request {             /* owner: the connection's */
     empm__io      io;             /* first: c->io is it, and may span several
                                      requests */
     empm__conn   *c;
@@ -13766,10 +13800,10 @@ static int empm__endpoint_unix_stale(const char *path)
     return stale;
 }
 
-/* Gives the file of a unix socket its owner, group and mode. A user who may
- * write to its folder can put something else in its place, for root to open up:
- * a link is not followed, and what is no socket, or has another name elsewhere,
- * is left alone. Returns 0, or -1 with errno. */
+/* Gives the file of a unix socket its owner, group and mode. Any user with the
+ * right to write to its folder can put another file in its place, for root to
+ * open up: a link is not followed, and a file that is no socket, or has another
+ * name elsewhere, is left alone. Returns 0, or -1 with errno. */
 static int empm__endpoint_unix_rights(const char *path,
                                       const empm__rights *want)
 {
@@ -15433,6 +15467,8 @@ static void empm__loader_include(empm__loader *l, const char *args,
     globfree(&found);
 }
 
+/* A line of a file: Include and Define are the loader's own, all else is a
+ * setting. What is wrong is said with file and line. */
 static void empm__loader_directive(empm__loader *l, const char *name,
                                    const char *value)
 {
@@ -15642,6 +15678,8 @@ static void empm__loader_text(empm__loader *l, FILE *f, char *raw, char *text)
                          "closed", l->path, l->line, o.name[o.open - 1]);
 }
 
+/* Reads one file, and those that it includes, EMPM__CONFIG_DEPTH deep at most.
+ * A file that cannot be opened is an error with its name. */
 static void empm__loader_file(empm__loader *l, const char *path)
 {
     FILE *f = NULL;
@@ -16055,6 +16093,7 @@ static void empm__proxy_find_client(empm_request *req, empm__peer *p)
     }
 }
 
+/* Says what is wrong with RemoteIPTrustedProxy and RemoteIPHeader. */
 static void empm__proxy_check(const empm_config *cfg, const empm__chars *chars,
                               empm__report *rep)
 {
@@ -16076,6 +16115,7 @@ static void empm__proxy_server_free(empm_server *s)
     EMPM_FREE(s->trusted);
 }
 
+/* Reads RemoteIPTrustedProxy, and puts the wing's two hooks in their places. */
 static int empm__proxy_server_new(empm_server *s, const empm_server *old,
                             empm__report *rep)
 {
@@ -16181,6 +16221,8 @@ static void empm__random_fill(void *to, size_t n)
 #  define EMPM__ROBUST 0
 #endif
 
+/* Makes a lock that processes share; where the system has robust ones, the
+ * death of a holder is noticed. EMPM_OK or EMPM_ESYS. */
 static int empm__shared_lock_init(pthread_mutex_t *m)
 {
     pthread_mutexattr_t a;
@@ -16267,6 +16309,7 @@ EMPM__ASSERT_STATIC(EMPM_STORE_ITEM >= 64 && EMPM_STORE_ITEM <= 65535,
 
 /* SipHash-2-4. */
 #define EMPM__ROTATE(x, n) ((x) << (n) | (x) >> (64 - (n)))
+/* n rounds of SipHash on its four words. */
 static void empm__sip_rounds(uint64_t v[4], int n)
 {
     for (; n > 0; n--) {
@@ -16282,6 +16325,8 @@ static void empm__sip_rounds(uint64_t v[4], int n)
     }
 }
 
+/* SipHash-2-4 of a key, with the store's own seed: a client that chooses keys
+ * cannot make them meet in one chain. */
 static uint64_t empm__sip_hash(const uint64_t seed[2], const void *data,
                                size_t len)
 {
@@ -16393,6 +16438,8 @@ typedef struct empm__kv_at {
     unsigned char  *value;
 } empm__kv_at;
 
+/* Finds a key and leaves its shard locked, if it returns EMPM_OK. An entry that
+ * has expired counts as absent, but its place stays usable. */
 static int empm__kv_open(empm__kv_at *at, empm__kv *kv, const void *key,
                          size_t key_len, uint64_t now_ms)
 {
@@ -16432,6 +16479,8 @@ static int empm__kv_open(empm__kv_at *at, empm__kv *kv, const void *key,
     return EMPM_OK;
 }
 
+/* Writes an entry into a free slot, and makes it visible by one byte. A reader
+ * in a process that dies here sees the old value or the new one. */
 static int empm__kv_write(empm__kv_at *at, const void *value, size_t len,
                           uint64_t expires_ms)
 {
@@ -16465,6 +16514,7 @@ static int empm__kv_write(empm__kv_at *at, const void *value, size_t len,
     return EMPM_OK;
 }
 
+/* Copies the value out under the lock. EMPM_EGONE: there is none. */
 static int empm__kv_get(empm__kv *kv, const void *key, size_t key_len,
                         void *value, size_t cap, size_t *len, uint64_t *version,
                         uint64_t now_ms)
@@ -16523,6 +16573,8 @@ static int empm__kv_delete(empm__kv *kv, const void *key, size_t key_len,
     return r;
 }
 
+/* Adds to a number, which is 0 if there is none. An overflow changes nothing.
+ */
 static int empm__kv_add(empm__kv *kv, const void *key, size_t key_len,
                         int64_t delta, int64_t ttl_ms, int64_t *result,
                         uint64_t now_ms)
@@ -17620,6 +17672,9 @@ static size_t empm__tls_record_most(const empm__tls_conn *t)
     return most < EMPM__TLS_PLAIN ? most : EMPM__TLS_PLAIN;
 }
 
+/* Encrypts up to EMPM__TLS_BATCH records and sends them in one call. Ciphertext
+ * that the socket refuses waits; until it has gone, the bytes that it stands
+ * for count as not sent, and come again. */
 static ssize_t empm__tls_send(empm__worker *w, empm__conn *c,
                               const struct iovec *v, int n, int more,
                               int64_t *wire)
@@ -17661,6 +17716,7 @@ static ssize_t empm__tls_send(empm__worker *w, empm__conn *c,
     return empm__tls_send_wire(w, c, t, to, out, taken, more || i < n, wire);
 }
 
+/* The same from a file: its bytes are read to where they are encrypted. */
 static ssize_t empm__tls_file(empm__worker *w, empm__conn *c, int fd,
                               int64_t *off, size_t n, int64_t *wire)
 {
@@ -18014,6 +18070,8 @@ static empm__tls_start *empm__tls_start_of_cache(
                                        offsetof(empm__tls_start, cache));
 }
 
+/* BearSSL has a new session: it goes to the store, with the mark of what it is
+ * good for. A full store drops what expires first. */
 static void empm__tls_session_save(const br_ssl_session_cache_class **ctx,
                                    br_ssl_server_context *ssl,
                                    const br_ssl_session_parameters *p)
@@ -18033,6 +18091,8 @@ static void empm__tls_session_save(const br_ssl_session_cache_class **ctx,
     empm__tls_wipe(&entry, sizeof entry);
 }
 
+/* BearSSL looks for a session. 1: it is there, and was made for the same name,
+ * socket and settings; 0: a full handshake follows. */
 static int empm__tls_session_load(const br_ssl_session_cache_class **ctx,
                                   br_ssl_server_context *ssl,
                                   br_ssl_session_parameters *p)
@@ -18153,6 +18213,8 @@ static uint32_t empm__tls_do_keyx(const br_ssl_server_policy_class **ctx,
     return 0;
 }
 
+/* Signs the key exchange with the key of the chosen pair. Returns the length of
+ * the signature, or 0, which ends the handshake. */
 static size_t empm__tls_do_sign(const br_ssl_server_policy_class **ctx,
                                 unsigned algo_id, unsigned char *data,
                                 size_t hash_len, size_t len)
@@ -18599,6 +18661,8 @@ static int empm__tls_is_wanted(const empm_config *cfg)
     return 0;
 }
 
+/* Says what is wrong with the wing's settings, without a file being read: -t
+ * reads the files, too. */
 static void empm__tls_check(const empm_config *cfg, const empm__chars *chars,
                             empm__report *rep)
 {
@@ -18823,6 +18887,8 @@ static void empm__tls_server_free(empm_server *s)
     s->tls = NULL;
 }
 
+/* Reads certificates and keys, makes the template and the store, and tries a
+ * handshake. A reload keeps the store and reads all else anew. */
 static int empm__tls_server_new(empm_server *s, const empm_server *old,
                                 empm__report *rep)
 {
@@ -19086,6 +19152,7 @@ static char *empm__access_write_number(char *at, int64_t v)
     return at + empm__format_u64(at, v > 0 ? (uint64_t)v : 0);
 }
 
+/* Writes an address without its port; - if there is none. */
 static char *empm__access_write_peer(char *at, const empm__peer *p)
 {
     int i;
@@ -19870,6 +19937,7 @@ static const char *empm__access_format_named(const empm_config *cfg,
     return NULL;
 }
 
+/* Compiles a format, and says what is wrong with it. EMPM_OK or an error. */
 static int empm__access_format_say(empm__access_log *l, const char *directive,
                                    const char *format, empm__report *rep)
 {
@@ -19940,6 +20008,7 @@ static int empm__access_parse(const empm_config *cfg, const char *text,
     return EMPM_EINVAL;
 }
 
+/* Says what is wrong with LogFormat and CustomLog, by compiling all of them. */
 static void empm__access_check(const empm_config *cfg, empm__report *rep)
 {
     empm__access_log l;
@@ -21348,6 +21417,7 @@ static int empm__files_serve_else(empm_request *req, void *user)
 
 /* --- the wing ------------------------------------------------------------- */
 
+/* Warns of folders that are not there, and says what is wrong with AddType. */
 static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
                               empm__report *rep)
 {
@@ -21411,6 +21481,8 @@ static void empm__files_server_free(empm_server *s)
     EMPM_FREE(s->types);
 }
 
+/* Makes the cache of open files of one child, MaxFilesKept large. EMPM_OK, or
+ * EMPM_ENOMEM. */
 static int empm__files_engine_new(empm__engine *e)
 {
     const uint32_t n = (uint32_t)empm__min((size_t)e->cfg->open_file_cache,
@@ -22045,6 +22117,7 @@ static void empm__status_show_json_workers(empm_request *req,
     }
 }
 
+/* ?json: the metrics by name, then load, processes and threads. */
 static void empm__status_show_json(empm_request *req,
                                    const empm__snapshot *seen)
 {
@@ -22388,6 +22461,7 @@ static void empm__status_show_process(empm_request *req,
     empm_printf(req, "\n");
 }
 
+/* The table of children, a row for each, and one for all together. */
 static void empm__status_show_processes(empm_request *req,
                                         const empm__snapshot *seen)
 {
@@ -22818,6 +22892,9 @@ static void empm__signals_set_graceful(empm__signal_set *set, int second)
     sigprocmask(SIG_UNBLOCK, &ours, NULL);
 }
 
+/* Takes this program's signals over: each becomes a byte in a pipe, which the
+ * main thread reads. Signals that the starter had blocked are unblocked.
+ * EMPM_OK or EMPM_ESYS. */
 static int empm__signals_take(empm__signal_set *set, int second)
 {
     sigset_t ours;
@@ -22979,6 +23056,8 @@ typedef struct empm__manager {
     uint64_t every_us, at_us;        /* when it wants to hear of us; or 0 */
 } empm__manager;
 
+/* Takes the service manager's variables out of the environment, so that
+ * programs of handlers do not speak for the server. */
 static void empm__manager_take(empm__manager *m)
 {
     const char *path = getenv("NOTIFY_SOCKET"), *usec = getenv("WATCHDOG_USEC");
@@ -23298,7 +23377,7 @@ static void empm__attend_orphaned(empm__attend *a)
     a->phase = EMPM__STOPS;
 }
 
-/* Drains, or changes its mind on whom connections go to. */
+/* Drains; while it drains, an order can change where its connections go. */
 static void empm__attend_drain(empm__attend *a, int order)
 {
     const empm_config *cfg = a->s->cfg;
@@ -23475,10 +23554,11 @@ static void empm__check_childless(const empm_config *cfg, empm__report *rep)
 }
 
 /* ---------------------------------------------------------------------------
- * >>identity -- whom to become, and the pid file
+ * >>identity -- the user to become, and the pid file
  *
- * Root gives up all that serving does not need, and each step is verified. What
- * the user who serves cannot use is found by a process that becomes that user.
+ * Root gives up all rights that serving does not need, and each step is
+ * verified. A process becomes the user for a moment, and finds the folders and
+ * logs that this user cannot use.
  * ------------------------------------------------------------------------- */
 
 /* Is there such a user? A user namespace may have root and nobody else. */
@@ -23557,8 +23637,8 @@ static void empm__identity_try_uses(const empm_config *cfg,
         }
 }
 
-/* Says which directories the user who will serve cannot use, and what to
- * type. */
+/* Names the directories that the serving user cannot use, and the command that
+ * mends it. */
 static void empm__identity_check_uses(const empm_config *cfg, empm__report *rep)
 {
     empm__use uses[32];
@@ -23608,7 +23688,7 @@ static void empm__identity_check_uses(const empm_config *cfg, empm__report *rep)
             ssize_t r = read(fd[0], &why, 1);
             (void)r;
             empm__report_say(rep, EMPM_LOG_ERROR, 5035, "User %s cannot be had "
-                             "here%s%s (\"User root\" stays who it is)",
+                             "here%s%s (\"User root\" keeps the rights)",
                              cfg->user_name,
                              why != 0 ? ": " : "", why != 0 ? strerror(why)
                                                             : "");
@@ -23677,7 +23757,7 @@ static int empm__identity_become(const empm_server *s)
     empm__log(cfg, EMPM_LOG_ALERT, 5035, "User, Group, ChrootDir: %s: %s%s",
               failed, strerror(errno),
               errno == EPERM && cfg->user_name != NULL
-                  ? " (\"User root\" stays who it is)" : "");
+                  ? " (\"User root\" keeps the rights)" : "");
     return EMPM_ESYS;
 }
 
@@ -23707,8 +23787,8 @@ static void empm__program_quiet(const empm_config *cfg)
 
 /* --- the pid file --------------------------------------------------------- */
 
-/* Who is alive holds a lock on it: a file that is left over from a crash, or
- * another program with that pid, is no obstacle. */
+/* A server that is alive holds a lock on it: a file that is left over from a
+ * crash, or another program with that pid, is no obstacle. */
 typedef struct empm__pid_file {
     int  fd;                         /* -1: none */
     char path[1200];
@@ -23864,7 +23944,7 @@ typedef struct empm__parent {
     uint64_t     change_us;
     int          late;               /* the helper has been killed for that */
     int          upgrade_fd;         /* the helper says: content, or ready */
-    int          ready_fd;           /* we say it to whom has started us */
+    int          ready_fd;           /* tells the program that has started us */
     uint64_t     ping_us;
     empm__manager manager;
     uint64_t     looked_us;          /* when empm__watchdog_look() did, last */
@@ -23943,8 +24023,8 @@ static void empm__children_share_out(empm__parent *p, empm__generation *g)
                         (uint32_t)((g->cfg->min_spare_threads + n - 1) / n));
 }
 
-/* Closes what a forked process has inherited and must not hold: pipes to
- * siblings, who have to see our parent's death. */
+/* Closes the descriptors that a forked process has inherited and must not hold:
+ * pipes to siblings, which have to see their parent's death. */
 static void empm__children_forget(empm__parent *p)
 {
     int i;
@@ -24037,6 +24117,8 @@ static void empm__child_main(empm__parent *p, empm__generation *g, int slot,
     _exit(r < 0 ? 1 : 0);
 }
 
+/* Forks a child into a free slot. EMPM_OK; else an error that is said, and the
+ * next try comes later. */
 static int empm__child_start(empm__parent *p, empm__generation *g, int admin)
 {
     empm__score_slot *at;
@@ -24061,7 +24143,8 @@ static int empm__child_start(empm__parent *p, empm__generation *g, int admin)
         return EMPM_ESYS;
     }
     empm__fd_flags(control[0], 0);
-    empm__fd_flags(control[1], 1);   /* who reads nothing does not hold us */
+    empm__fd_flags(control[1], 1);   /* a child that does not read cannot
+                                        hold the parent */
     child = &p->children[slot];
     at = empm__score_slot_at(&g->s->score, slot);
     if (empm__load(&empm__parent_board(p)->top) <= (uint32_t)slot)
@@ -24196,6 +24279,9 @@ static void empm__parent_endpoints_mend(const empm_server *s)
     }
 }
 
+/* Books the end of a child: says how it ended, if it was not told to, empties
+ * its slot, keeps what it has counted, and notes whether children of its
+ * generation die young. */
 static void empm__child_died(empm__parent *p, int slot, int status)
 {
     empm__child *child = &p->children[slot];
@@ -24645,6 +24731,8 @@ static void empm__reload_await(empm__parent *p)
         empm__children_stop_drains(p);
 }
 
+/* The probe has found no fault: makes the new generation, if the scoreboard has
+ * room for it, and starts its children; else waits for room. */
 static void empm__reload_start(empm__parent *p)
 {
     p->helper = 0;
@@ -24812,8 +24900,8 @@ static void empm__inherited_escape(char *to, size_t n, const char *text)
     to[k] = '\0';
 }
 
-/* The new program cannot be started. The log may stand where a socket is now:
- * who has forked us says so, and why. */
+/* The new program cannot be started. The descriptor of the log may be a socket
+ * by now: the parent logs it, with the reason. */
 static void empm__upgrade_exec_failed(int ready)
 {
     unsigned char text[2];
@@ -24870,6 +24958,8 @@ static void empm__upgrade_exec(empm__parent *p, int ready)
     empm__upgrade_exec_failed(fds[n]);
 }
 
+/* Starts the program anew, with the listening sockets and a pipe by which it
+ * says that it serves, or why it cannot. */
 static void empm__upgrade_begin(empm__parent *p)
 {
     int fd[2];
@@ -24944,6 +25034,8 @@ static int empm__parent_is_ours(const void *of, pid_t pid)
     return i < p->slots || p->helper == pid;
 }
 
+/* Reaps what has ended: children, the helper of a change, and, as process 1,
+ * the orphans of others. */
 static void empm__parent_reap(empm__parent *p)
 {
     int status, i, content = 0;
@@ -24997,7 +25089,8 @@ static void empm__parent_reap(empm__parent *p)
                          empm__child_ending(status, how, sizeof how));
 }
 
-/* All of the first generation are healthy: whoever waits for us may know. */
+/* All children of the first generation are healthy: tells the service manager,
+ * and the program before this one. */
 static void empm__parent_ready(empm__parent *p)
 {
     p->ready = 1;
@@ -25048,7 +25141,8 @@ static void empm__parent_late(empm__parent *p, int timed_out)
             empm__child_kill(p->children[i].pid, SIGKILL);
 }
 
-/* A byte from a child: who, we do not ask; the scoreboard tells. */
+/* A byte from a child, of which the parent does not know the sender: the
+ * scoreboard shows all that has changed. */
 static void empm__parent_child_spoke(empm__parent *p, unsigned char what)
 {
     int i;
@@ -25078,6 +25172,8 @@ static void empm__parent_child_spoke(empm__parent *p, unsigned char what)
     }
 }
 
+/* What a signal asks for is noted here and begun by the chores, one change at a
+ * time. */
 static void empm__parent_on_signal(empm__parent *p, int sig)
 {
     if (sig == SIGWINCH || sig == p->now.cfg->graceful_stop_signal)
@@ -25223,6 +25319,8 @@ static uint64_t empm__parent_chores(empm__parent *p)
     return at;
 }
 
+/* The parent's life: reap, do what is due, sleep until a signal, a byte or an
+ * instant. */
 static void empm__parent_loop(empm__parent *p)
 {
     for (;;) {
@@ -25531,6 +25629,7 @@ static int empm__main_serves_root(const empm_config *cfg)
     return r != NULL && r->kind == EMPM__ROUTE_FILES;
 }
 
+/* Tells a person at a terminal where the server is. */
 static void empm__main_hello(const empm_server *s)
 {
     int i;
@@ -26001,6 +26100,7 @@ static void empm__test_place(const char *text, empm__report *rep)
         empm__test_directory("Listen", text, spec.host, rep);
 }
 
+/* -t: are the folders there in which sockets, logs and PidFile will be made? */
 static void empm__test_folders(const empm_config *cfg, empm__report *rep)
 {
     int i;
