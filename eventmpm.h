@@ -11861,8 +11861,10 @@ static enum empm__state empm__do_handshake(empm__worker *w, empm__conn *c,
     if (empm__transport_of(c)->handshake == NULL)
         return EMPM__READ_HEAD;
     r = empm__transport_of(c)->handshake(w, c);
-    if (r > 0)
+    if (r > 0) {                     /* its short reads tell nothing now */
+        c->flags &= (uint8_t)~EMPM__F_DRAINED;
         return EMPM__READ_HEAD;
+    }
     if (r == 0) {
         c->flags |= EMPM__F_SHORT;
         return empm__step_finish(w, c, 1);
@@ -16902,6 +16904,8 @@ static empm__tls_object *empm__tls_objects(const char *path, const char **why)
             break;
         }
     }
+    if (*why == NULL && o != NULL)
+        *why = "ends in the middle of an object";
     empm__tls_objects_free(o);
     empm__tls_wipe(text, n);
     EMPM_FREE(text);
@@ -17296,6 +17300,7 @@ enum {                                 /* alerts, RFC 5246 7.2, 7301, 7507 */
 };
 
 #define EMPM__TLS_HELLO_MOST 16384
+#define EMPM__TLS_AFTER_MOST 16384     /* of a handshake, behind its hello */
 
 typedef struct empm__tls_hello {
     char name[256];                    /* SNI in lower case; "": none */
@@ -17490,7 +17495,6 @@ typedef struct empm__tls_conn {
     uint8_t         log_record;        /* records of ours: 1 << that, at most */
     uint8_t         empties;           /* records without data in a row */
     uint8_t         got_end, sent_end; /* close_notify */
-    uint8_t         asked;             /* it wanted to renegotiate */
     uint8_t         resumed;
 } empm__tls_conn;
 
@@ -17824,12 +17828,9 @@ static unsigned char *empm__tls_open_record(empm__conn *c, empm__tls_conn *t,
     } else if (plain != NULL && type == 21) {
         errno = ECONNRESET;            /* the client has given up */
         return NULL;
-    } else if (plain != NULL && type == 22 && t->asked == 0) {
-        t->asked = 1;                  /* it would renegotiate: once */
-        *n = 0;
-        empm__tls_alert(c, t, 1, EMPM__TLS_NO_RENEGOTIATION);
-        return plain;
-    } else if (plain != NULL)
+    } else if (plain != NULL && type == 22)
+        alert = EMPM__TLS_NO_RENEGOTIATION;
+    else if (plain != NULL)
         alert = EMPM__TLS_UNEXPECTED;
     empm__tls_fatal(c, t, alert);
     return NULL;
@@ -17946,6 +17947,8 @@ static void empm__tls_finish(empm__worker *w, empm__conn *c, int closing)
     if (!t->sent_end)
         empm__tls_alert(c, t, 1, EMPM__TLS_CLOSE_NOTIFY);
     t->sent_end = 1;
+    empm__tls_held_free(&t->in);         /* nothing can use these any more */
+    empm__tls_held_free(&t->out);
     empm__plain_finish(w, c, closing);
 }
 
@@ -17954,7 +17957,8 @@ static void empm__tls_drop(empm__conn *c)
     empm__tls_conn *t = (empm__tls_conn *)(void *)c->session;
     empm__tls_held_free(&t->in);
     empm__tls_held_free(&t->out);
-    empm__tls_wipe(t, sizeof *t + 2 * empm__tls_key_len(t->suite));
+    empm__tls_wipe(t, sizeof *t + 2 * (empm__tls_key_len(t->suite) +
+                                       empm__tls_iv_len(t->suite)));
     EMPM_FREE(t);
 }
 
@@ -18037,6 +18041,7 @@ typedef struct empm__tls_start {
     uint32_t          hello_len, hello_cap;
     uint32_t          record_left;     /* of the record that has been begun */
     uint32_t          fed;             /* of `hello`, header and all */
+    uint32_t          after;           /* bytes that came after it */
     unsigned char     header[5], header_len;
     uint8_t           resumed;
     unsigned char     mark[32];
@@ -18487,8 +18492,10 @@ static ssize_t empm__tls_feed(empm__conn *c, empm__tls_start *s)
             s->hello = NULL;
         }
         r = (ssize_t)n;
-    } else
+    } else {
         r = empm__socket_recv(c, to, n);
+        s->after += r > 0 ? (uint32_t)r : 0;
+    }
     if (r > 0)
         br_ssl_engine_recvrec_ack(&s->engine->ssl.eng, (size_t)r);
     return r;
@@ -18535,6 +18542,8 @@ static int empm__tls_run(empm__worker *w, empm__conn *c, empm__tls_start *s)
             }
             if (r < 0)
                 return (int)r;
+            if (s->after > EMPM__TLS_AFTER_MOST)   /* alerts without end */
+                return empm__tls_refuse(w, c, EMPM__TLS_UNEXPECTED);
         } else
             return empm__tls_refuse(w, c, EMPM__TLS_INTERNAL);
     }

@@ -10037,8 +10037,7 @@ SERVED_TLS(tls, strangers_are_told_why, NULL)
 }
 
 /* Records that are damaged, too long, of no known type or empty without end
- * close the connection with an alert; renegotiation is refused once, and the
- * connection goes on. */
+ * close the connection with an alert; so does renegotiation. */
 SERVED_TLS(tls, bad_records_close_the_connection, NULL)
 {
     int i;
@@ -10150,6 +10149,7 @@ TEST(tls, an_idle_connection_is_small)
 TEST(tls, certificates_and_keys_are_checked)
 {
     static char both[9000], crlf[9000], bom[9000], cut[9000], text[9000];
+    static char half[9000];
     static const struct { const char *cert, *key, *said; } rows[] = {
         { pem_ec, pem_ec_key, NULL }, { pem_rsa, pem_rsa_key, NULL },
         { both, NULL, NULL }, { crlf, pem_ec_key, NULL },
@@ -10157,6 +10157,7 @@ TEST(tls, certificates_and_keys_are_checked)
         { pem_ec, cut, NULL },                        /* no last newline */
         { pem_ec, pem_rsa_key, "is not the key of" },
         { pem_ec, NULL, "has no private key" },
+        { half, pem_ec_key, "in the middle" },
         { pem_ec_key, pem_ec_key, "has no certificate" },
         { "nothing", pem_ec_key, "-----BEGIN" },
         { pem_ec, "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMA==\n"
@@ -10167,6 +10168,7 @@ TEST(tls, certificates_and_keys_are_checked)
     char *at;
     size_t i;
     snprintf(both, sizeof both, "%s%s", pem_ec_key, pem_ec);
+    snprintf(half, sizeof half, "%s%.158s", pem_ec, pem_ec);  /* two lines */
     snprintf(bom, sizeof bom, "\xef\xbb\xbf%s", pem_ec);
     snprintf(text, sizeof text, "subject: localhost\n\n%s# end\n", pem_ec);
     snprintf(cut, sizeof cut, "%s", pem_ec_key);
