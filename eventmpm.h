@@ -1092,7 +1092,8 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *
  *   a directive    a field of empm_config in >>types; a row of
  *                  empm__directives in >>settings; README's list, if one sets
- *                  it often. Test config.every_directive_from_a_file
+ *                  it often. Test config.every_directive_from_a_file, with a
+ *                  row of its own there
  *   a message      a number of its own in the call; a line in >>messages. Test
  *                  log.table_of_codes
  *   a state        a row of EMPM__STATE_LIST in >>score; a step in the table
@@ -1101,7 +1102,8 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   a counter      a row of EMPM__COUNTER_LIST in >>score; an empm__bump().
  *                  Test status.every_counter_is_told_everywhere
  *   a log letter   a row of empm__letters in >>access-items; a line in
- *                  >>letters. Test access.table_of_letters
+ *                  >>letters; a new number is a field of empm__facts, too. Test
+ *                  access.table_of_letters
  *   a wing         a struct empm__wing, as empm__store_wing in >>store-calls; a
  *                  row of empm__wings in >>wings; a switch in >>options
  *   an order       an enumerator beside EMPM__ORDER_PING in >>inbox;
@@ -2460,7 +2462,8 @@ static int empm__log_may(const empm_config *cfg, empm__log_limit *limits,
  * its kind, its range, its default and a line of help. Defaults, the setters,
  * the check, -t and -L are loops over the rows, and a test compares the README
  * and the comments of empm_config with them. A default is the text that a file
- * of directives would give, so one reader for each kind is enough.
+ * of directives would give, so one reader for each kind is enough. Help has
+ * less than 72 characters, and no two lists may stand 64 rows apart.
  * ------------------------------------------------------------------------- */
 
 enum empm__kind {
@@ -17094,7 +17097,7 @@ static const char *empm__tls_key_take(empm__tls_pair *pair,
     br_skey_decoder_push(pair->key, o->data, o->len);
     if (br_skey_decoder_last_error(pair->key) != 0)
         return "has a key of no kind that is supported: RSA up to 4096 bits, "
-               "ECDSA with P-256 or P-384";
+               "ECDSA with P-256";
     pair->kind = br_skey_decoder_key_type(pair->key);
     return NULL;
 }
@@ -17278,7 +17281,6 @@ typedef struct empm__tls {             /* fixed once the server has started */
     empm__kv       *sessions;          /* NULL: none are resumed; handed on by
                                           a reload */
     size_t          sessions_size;
-    unsigned char   mark[32];          /* of what sessions are good for */
 } empm__tls;
 
 /* ---------------------------------------------------------------------------
@@ -17837,8 +17839,8 @@ static unsigned char *empm__tls_open_record(empm__conn *c, empm__tls_conn *t,
 }
 
 /* Decrypts records of data[from..to) into buf. Returns how many bytes it has
- * given; what is left stands in *plain_from..*plain_to, then in
- * *plain_to..*to. -1: as empm__tls_open_record(). */
+ * given. Plaintext that is left stands in *rest..*rest_to, ciphertext behind it
+ * up to `to`. -1: as NULL of empm__tls_open_record(). */
 static ssize_t empm__tls_decrypt(empm__conn *c, empm__tls_conn *t,
                                  unsigned char *data,
                                  size_t *from, size_t *rest, size_t *rest_to,
@@ -17998,8 +18000,8 @@ static const empm__transport empm__tls_transport = {
  *   fresh --first byte--> starting: hello --whole--> starting: engine --> conn
  *
  * Sessions are resumed by id (RFC 5246 7.3) from a store that all children
- * share. An entry is good for the name, the listening socket and the settings
- * that it was made with, and no other.
+ * share. An entry is good for the name and the listening socket that it was
+ * made with, and no other.
  *
  * runs on   the worker that owns the connection
  * source    T. Pornin, BearSSL: its engine makes the handshake
@@ -18019,7 +18021,7 @@ static int empm__tls_random(void *to, size_t n)
 
 typedef struct empm__tls_entry {       /* a session in the store */
     br_ssl_session_parameters parameters;
-    unsigned char mark[32];            /* name, socket, settings: SHA-256 */
+    unsigned char mark[32];            /* name and socket: SHA-256 */
 } empm__tls_entry;
 
 /* A key and an entry. */
@@ -18096,8 +18098,8 @@ static void empm__tls_session_save(const br_ssl_session_cache_class **ctx,
     empm__tls_wipe(&entry, sizeof entry);
 }
 
-/* BearSSL looks for a session. 1: it is there, and was made for the same name,
- * socket and settings; 0: a full handshake follows. */
+/* BearSSL looks for a session. 1: it is there, and was made for the same name
+ * and socket; 0: a full handshake follows. */
 static int empm__tls_session_load(const br_ssl_session_cache_class **ctx,
                                   br_ssl_server_context *ssl,
                                   br_ssl_session_parameters *p)
@@ -18366,13 +18368,12 @@ static int empm__tls_refuse_http(empm__worker *w, empm__conn *c)
     return 0;
 }
 
-/* What sessions of this client are good for: its name, the socket it came to,
- * the settings. */
+/* Sessions of this client are good for the name that it asks for, and for the
+ * listening socket that it has come to. */
 static void empm__tls_mark(empm__tls_start *s, const empm__conn *c)
 {
     br_sha256_context h;
     br_sha256_init(&h);
-    br_sha256_update(&h, s->tls->mark, sizeof s->tls->mark);
     br_sha256_update(&h, &c->endpoint, 1);
     br_sha256_update(&h, s->client.name, strlen(s->client.name));
     br_sha256_out(&h, s->mark);
@@ -18903,7 +18904,6 @@ static int empm__tls_server_new(empm_server *s, const empm_server *old,
 {
     const empm_config *cfg = s->cfg;
     empm__tls *tls;
-    br_sha256_context h;
     const char *bad;
     int r = EMPM_OK;
     if (!empm__tls_is_wanted(cfg))
@@ -18933,9 +18933,6 @@ static int empm__tls_server_new(empm_server *s, const empm_server *old,
     tls->nsuites = empm__tls_suites_parse(cfg->ssl_cipher_suite, tls->suites,
                                           &bad);
     empm__tls_template(tls);
-    br_sha256_init(&h);
-    br_sha256_update(&h, "eventmpm", 8);
-    br_sha256_out(&h, tls->mark);
     if (old != NULL && old->tls != NULL) {
         tls->sessions = old->tls->sessions;
         tls->sessions_size = old->tls->sessions_size;
