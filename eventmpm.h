@@ -198,7 +198,7 @@
  *   EVENTMPM_NO_ACCESS_LOG    980 lines  9500 bytes CustomLog
  *   EVENTMPM_NO_PROXY         410 lines  3500 bytes PROXY and RemoteIP
  *   EVENTMPM_NO_STORE         550 lines  3100 bytes the shared store
- *   EVENTMPM_NO_FORK         1810 lines 27000 bytes the parent: threads only
+ *   EVENTMPM_NO_FORK         1570 lines 27000 bytes the parent: threads only
  *   EVENTMPM_NO_CONFIG_FILES  550 lines  6000 bytes empm_load() and -f
  *   EVENTMPM_NO_MAIN          790 lines 13200 bytes the command line
  * ------------------------------------------------------------------------- */
@@ -1263,9 +1263,6 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
 #include <sys/wait.h>
 #include <syslog.h>
 #ifdef EVENTMPM_TLS_BEARSSL
-#  ifdef EVENTMPM_NO_STORE
-#    error "eventmpm.h: TLS keeps its sessions in the store: without NO_STORE"
-#  endif
 #  include <bearssl.h>
 #  ifdef __linux__
 #    include <sys/random.h>
@@ -1305,6 +1302,15 @@ EMPM__ASSERT_STATIC(EMPM_PAGE_BYTES >= 4096, page_too_small);
 #endif
 #ifndef EMPM__EPOLL
 #  define EMPM__EPOLL 0
+#endif
+
+/* Code that forks stands in a plain `if` wherever it is not a section of its
+ * own: each build compiles it, and one without fork() never calls it. Compilers
+ * that optimize drop what is dead; at -O0 the symbol fork is still wanted. */
+#ifdef EVENTMPM_NO_FORK
+#  define EMPM__FORKS 0
+#else
+#  define EMPM__FORKS 1
 #endif
 
 #ifndef MSG_NOSIGNAL
@@ -1491,7 +1497,6 @@ static void empm__parker_unpark(empm__parker *p)
 #endif
 }
 
-#ifndef EVENTMPM_NO_FORK
 /* fork() with all signals blocked, lest a handler of the parent's runs in the
  * child, on descriptors that both share. In the parent `old` is the mask again;
  * the child sets it when its own handlers are in place. Returns as fork(). */
@@ -1506,7 +1511,6 @@ static pid_t empm__process_fork(sigset_t *old)
         pthread_sigmask(SIG_SETMASK, old, NULL);
     return pid;
 }
-#endif
 
 /* ---------------------------------------------------------------------------
  * >>descriptors -- files, sockets and pipes under one name each
@@ -1575,7 +1579,6 @@ static int empm__fd_pipe(int fd[2], int nonblocking)
     return 0;
 }
 
-#ifndef EVENTMPM_NO_FORK
 /* A hint: so many bytes shall fit into the pipe. */
 static void empm__fd_pipe_room(int fd, int bytes)
 {
@@ -1600,7 +1603,6 @@ static void empm__fd_close_from(int fd)
     for (; (rlim_t)fd < r.rlim_cur; fd++)
         close(fd);
 }
-#endif
 
 /* Bytes that the peer has not acknowledged yet, or -1 where nobody knows. */
 static int empm__fd_unacked(int fd)
@@ -2126,7 +2128,6 @@ static int empm__log_file(const char *path)
     return high;
 }
 
-#ifndef EVENTMPM_NO_FORK
 /* "|program arguments", or "|$text for a shell": a program that gets the log on
  * its standard input. It is started by a process of its own, the keeper, which
  * holds the reading end of the pipe: when the program ends it is started again,
@@ -2197,19 +2198,20 @@ static void empm__log_pipe_keep(char **argv, int told)
 }
 
 /* Starts the program of a log. Its standard error is `err`, or what ours is.
- * Returns where to write, or -1 and errno. */
+ * Returns where to write, or -1 and errno (ENOSYS: built without fork). */
 static int empm__log_pipe_start(const char *command, int err)
 {
     char room[1024], *argv[EMPM__PIPE_WORDS + 1];
-    int in[2], told[2], why = EINVAL;
+    int in[2], told[2], why;
     sigset_t old;
     struct pollfd p;
     pid_t pid;
-    if (empm__log_pipe_words(command, room, argv) == 0 ||
-        empm__fd_pipe(in, 0) < 0) {
-        errno = why;
+    if (!EMPM__FORKS || empm__log_pipe_words(command, room, argv) == 0) {
+        errno = EMPM__FORKS ? EINVAL : ENOSYS;
         return -1;
     }
+    if (empm__fd_pipe(in, 0) < 0)
+        return -1;
     if (empm__fd_pipe(told, 0) < 0) {
         close(in[0]);
         close(in[1]);
@@ -2249,15 +2251,6 @@ static int empm__log_pipe_start(const char *command, int err)
     errno = why;
     return -1;
 }
-#else
-static int empm__log_pipe_start(const char *command, int err)
-{
-    (void)command;
-    (void)err;
-    errno = ENOSYS;
-    return -1;
-}
-#endif
 
 /* ---------------------------------------------------------------------------
  * >>log-lines -- a line, from its words to where it goes
@@ -6124,11 +6117,6 @@ typedef struct empm__engine {
 
 /* In a build without fork() nobody has a parent or siblings: these are then
  * constants, and the compiler drops all that serves them. */
-#ifdef EVENTMPM_NO_FORK
-#  define EMPM__FORKS 0
-#else
-#  define EMPM__FORKS 1
-#endif
 #define EMPM__HAS_PARENT(s) (EMPM__FORKS && (s)->parent_fd >= 0)
 #define EMPM__SHARES(e)     (EMPM__FORKS && (e)->shares)
 #define EMPM__HANDS_OVER(e) (EMPM__FORKS ? empm__load(&(e)->handing_over) : 0u)
@@ -16763,6 +16751,9 @@ static const empm__wing empm__store_wing = {
  * ------------------------------------------------------------------------- */
 
 #ifdef EVENTMPM_TLS_BEARSSL
+#ifdef EVENTMPM_NO_STORE
+#  error "eventmpm.h: TLS keeps its sessions in the store: without NO_STORE"
+#endif
 #define EMPM__TLS_KEY_MOST  8192       /* bytes of a key, decoded */
 #define EMPM__TLS_FILE_MOST 1048576    /* bytes of a file */
 #define EMPM__TLS_SOON_S    (14 * 86400)   /* a certificate expires soon */
@@ -19966,14 +19957,11 @@ static int empm__access_format_say(empm__access_log *l, const char *directive,
 /* Returns the reason why "|program" cannot be a log, or NULL. */
 static const char *empm__access_pipe_why(const char *command)
 {
-#ifndef EVENTMPM_NO_FORK
     char room[1024], *argv[EMPM__PIPE_WORDS + 1];
+    if (!EMPM__FORKS)
+        return "is a program: built without fork";
     return empm__log_pipe_words(command, room, argv) > 0
                ? NULL : "names no program, or has a quote that is not closed";
-#else
-    (void)command;
-    return "is a program: built without fork";
-#endif
 }
 
 /* CustomLog file format [env=[!]name]: compiles the format; file goes to
@@ -23600,7 +23588,6 @@ static const char *empm__identity_default_user(empm_config *cfg)
 
 #define EMPM__DEFAULT_USER "started as root without User: %s serves (%s)"
 
-#ifndef EVENTMPM_NO_FORK
 /* What a process that serves has to do with the directory `path`, and what
  * comes of it if its user may not. */
 typedef struct empm__use {
@@ -23653,7 +23640,8 @@ static void empm__identity_check_uses(const empm_config *cfg, empm__report *rep)
     size_t i;
     unsigned char at;
     pid_t pid;
-    if (geteuid() != 0 || cfg->user_name == NULL || empm__fd_pipe(fd, 0) < 0)
+    if (!EMPM__FORKS || geteuid() != 0 || cfg->user_name == NULL ||
+        empm__fd_pipe(fd, 0) < 0)
         return;
     memset(uses, 0, sizeof uses);
     uses[n].directive = "SpoolDirectory";
@@ -23714,9 +23702,6 @@ static void empm__identity_check_uses(const empm_config *cfg, empm__report *rep)
     while (pid > 0 && waitpid(pid, NULL, 0) < 0 && errno == EINTR)
         ;
 }
-#else
-#define empm__identity_check_uses(cfg, rep) ((void)0)
-#endif
 
 /* Gives up what root has that a process which serves does not need. Every step
  * is verified: a server that believes to have dropped root and has not is worse
@@ -25707,11 +25692,7 @@ static void empm__main_version(void)
            "  threaded:     yes (fixed thread count)\n"
            "  forked:       %s\n"
            "  poller:       %s\n", EMPM_VERSION,
-#ifdef EVENTMPM_NO_FORK
-           "no",
-#else
-           "yes (variable process count)",
-#endif
+           EMPM__FORKS ? "yes (variable process count)" : "no",
            EMPM__EPOLL ? "epoll" : "poll");
 }
 

@@ -5833,6 +5833,25 @@ TEST(log, words_of_a_program)
     CHECK_INT(empm__log_pipe_words(longer, room, argv), 0);
 }
 
+/* A program that cannot be started is refused with its own reason: words that
+ * make no sense, and a process that has no descriptor left for the pipe. */
+TEST(log, why_a_program_does_not_start)
+{
+    struct rlimit r, none;
+
+    errno = 0;
+    CHECK_INT(empm__log_pipe_start("|\"cat", -1), -1);
+    CHECK_INT(errno, EINVAL);
+    getrlimit(RLIMIT_NOFILE, &r);
+    none = r;
+    none.rlim_cur = 0;
+    setrlimit(RLIMIT_NOFILE, &none);
+    errno = 0;
+    CHECK_INT(empm__log_pipe_start("|cat", -1), -1);
+    CHECK_INT(errno, EMFILE);
+    setrlimit(RLIMIT_NOFILE, &r);
+}
+
 /* A relative ErrorLog lies below ServerRoot, and its file has mode 0640. */
 TEST(log, error_log_is_a_file)
 {
