@@ -981,7 +981,8 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   exchange taking accepting moving admission listener
  *                                             accepts, and gives to siblings
  *   head head-lines body                      HTTP in
- *   request request-memory values notes       what a handler holds
+ *   request request-memory request-values notes
+ *                                             what a handler holds
  *   protocol response response-head response-calls
  *                                             what it answers
  *   steps dispatch reading reading-body handling writing conn
@@ -1129,8 +1130,9 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   up empm__protocol_of           an answer is framed as its protocol has it,
  *                                  whose table names the steps behind it
  *
- * The name of an internal function begins with a prefix of its section (as both
- * lists say it, make test-headers holds it):
+ * The name of an internal function begins with a prefix of its section. This
+ * list and the one of calls that go up are compared with the code by .ci/text,
+ * which `make test-headers` runs:
  *
  *   prefix platform        fence now time processor parker process
  *   prefix descriptors     quiet fd
@@ -1138,7 +1140,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   prefix log             log
  *   prefix log-lines       log
  *   prefix settings        directive
- *   prefix values          config directive request
+ *   prefix values          config directive
  *   prefix directives      text directive config report
  *   prefix check           config
  *   prefix score           score
@@ -1164,6 +1166,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   prefix body            chunk
  *   prefix request         request
  *   prefix request-memory  request
+ *   prefix request-values  request
  *   prefix notes           request
  *   prefix response        response
  *   prefix response-head   response text
@@ -9435,15 +9438,21 @@ static int empm__chunk_ext_valid(const empm__chars *t, const char *s, size_t n)
 
 /* Fields that a trailer must not carry: framing, routing, authentication,
  * content and request modifiers (RFC 9110 6.5.1). A program that merged one
- * into the head would have checked it too late. */
-static int empm__chunk_trailer_forbidden(const char *name)
+ * into the head would have checked it too late. The length picks four names at
+ * most, since a client may send as many fields as a head may have. */
+static int empm__chunk_trailer_forbidden(const char *name, size_t n)
 {
-    return empm__text_listed(
-        "transfer-encoding content-length host connection keep-alive trailer "
-        "te upgrade expect max-forwards authorization proxy-authorization "
-        "proxy-connection cookie content-type content-encoding content-range "
-        "range cache-control pragma if-match if-none-match if-modified-since "
-        "if-unmodified-since if-range", name);
+    static const char *const of_length[] = {
+        NULL, NULL, "te", NULL, "host", "range", "expect cookie pragma",
+        "trailer upgrade", "if-match if-range", NULL, "connection keep-alive",
+        NULL, "content-type max-forwards",
+        "authorization cache-control content-range if-none-match",
+        "content-length", NULL, "content-encoding proxy-connection",
+        "if-modified-since transfer-encoding", NULL,
+        "if-unmodified-since proxy-authorization"
+    };
+    return n < EMPM__COUNT(of_length) && of_length[n] != NULL &&
+           empm__text_listed(of_length[n], name);
 }
 
 /* "size [extensions]" in s, n bytes, without CRLF. Returns 0 or 400. */
@@ -9480,7 +9489,7 @@ static int empm__chunk_add_trailer(empm__chunked *k, const empm_config *cfg,
     f = &trailers->fields[trailers->nfields];
     if (empm__head_parse_field(f, t, in, at, end) != 0)
         return 400;
-    if (empm__chunk_trailer_forbidden(in + f->name))
+    if (empm__chunk_trailer_forbidden(in + f->name, f->name_len))
         k->dropped++;
     else
         trailers->nfields++;
@@ -10016,7 +10025,7 @@ static int empm__request_in_room(empm_request *req, uint32_t most)
 }
 
 /* ---------------------------------------------------------------------------
- * >>values -- what the client has sent, by name
+ * >>request-values -- what the client has sent, by name
  *
  * A value is found when it is asked for, decoded into memory of the request,
  * and remembered, so that asking again costs a look and gives the same pointer.
@@ -19058,6 +19067,24 @@ typedef struct empm__facts {
 typedef char *empm__access_writer(empm__facts *f, const empm__item *it,
                                   char *at, const char *end);
 
+enum empm__braces {
+    EMPM__BRACES_WORD,               /* one of `words`, or none */
+    EMPM__BRACES_NAME,               /* a name, which must be there */
+    EMPM__BRACES_TIME                /* begin: or end:, then a word or a format
+                                        of strftime() */
+};
+
+/* A row is all that is known of a letter: the words that its braces take, and
+ * either a number of the facts or the function that writes it. A test
+ * compares the rows with >>letters. */
+typedef struct empm__letter {
+    char                 letter;
+    enum empm__braces    braces;
+    const char          *words;      /* NULL: none */
+    size_t               number;     /* in the facts, if `writer` is NULL */
+    empm__access_writer *writer;
+} empm__letter;
+
 /* Fills in the facts of a request that has ended. `aborted`: with its
  * connection. */
 static void empm__access_facts(empm__facts *f, empm_request *req, int aborted)
@@ -19485,37 +19512,20 @@ static char *empm__access_write_cookie(empm__facts *f, const empm__item *it,
                                      ? empm_cookie(req, it->text) : NULL);
 }
 
-/* %m: the method. */
-static char *empm__access_write_method(empm__facts *f, const empm__item *it,
-                                       char *at, const char *end)
-{
-    const empm__span *part = &f->req->head.spans[EMPM__PART_METHOD];
-    (void)it;
-    return empm__access_write(f, at, end, f->known ? f->in + part->at : NULL,
-                              part->len);
-}
-
-/* %U: the path as it was sent; Apache's is decoded. */
-static char *empm__access_write_path(empm__facts *f, const empm__item *it,
+/* %m, %U, %q: the method; the path as it was sent, where Apache's is decoded;
+ * the query with its question mark. */
+static char *empm__access_write_part(empm__facts *f, const empm__item *it,
                                      char *at, const char *end)
 {
-    const empm__span *part = &f->req->head.spans[EMPM__PART_PATH];
-    (void)it;
-    if (f->known && part->len == 0)
-        return EMPM__ADD(at, "/");   /* "http://host" has none */
-    return empm__access_write(f, at, end, f->known ? f->in + part->at : NULL,
-                              part->len);
-}
-
-/* %q: the query with its question mark. */
-static char *empm__access_write_query(empm__facts *f, const empm__item *it,
-                                      char *at, const char *end)
-{
-    const empm__span *part = &f->req->head.spans[EMPM__PART_QUERY];
-    (void)it;
+    const char letter = it->is->letter;
+    const empm__span *part = &f->req->head.spans[
+        letter == 'm' ? EMPM__PART_METHOD
+                      : letter == 'U' ? EMPM__PART_PATH : EMPM__PART_QUERY];
     if (!f->known)
         return EMPM__ADD(at, "-");
-    if (part->len > 0)
+    if (letter == 'U' && part->len == 0)
+        return EMPM__ADD(at, "/");   /* "http://host" has none */
+    if (letter == 'q' && part->len > 0)
         *at++ = '?';
     return empm__access_write(f, at, end, f->in + part->at, part->len);
 }
@@ -19544,24 +19554,6 @@ static char *empm__access_write_nothing(empm__facts *f, const empm__item *it,
 
 /* --- the letters ---------------------------------------------------------- */
 
-enum empm__braces {
-    EMPM__BRACES_WORD,               /* one of `words`, or none */
-    EMPM__BRACES_NAME,               /* a name, which must be there */
-    EMPM__BRACES_TIME                /* begin: or end:, then a word or a format
-                                        of strftime() */
-};
-
-/* A row is all that is known of a letter: the words that its braces take, and
- * either a number of the facts or the function that writes it. A test
- * compares the rows with >>letters. */
-typedef struct empm__letter {
-    char                 letter;
-    enum empm__braces    braces;
-    const char          *words;      /* NULL: none */
-    size_t               number;     /* in the facts, if `writer` is NULL */
-    empm__access_writer *writer;
-} empm__letter;
-
 #define EMPM__LETTER_NUMBER(letter, field) \
     { letter, EMPM__BRACES_WORD, NULL, offsetof(empm__facts, field), NULL }
 #define EMPM__LETTER(letter, braces, words, write) \
@@ -19583,13 +19575,13 @@ static const empm__letter empm__letters[] = {
     EMPM__LETTER_NUMBER('k', nth),
     EMPM__LETTER('l', WORD, NULL, nothing),
     EMPM__LETTER('L', WORD, NULL, nothing),
-    EMPM__LETTER('m', WORD, NULL, method),
+    EMPM__LETTER('m', WORD, NULL, part),
     EMPM__LETTER('n', NAME, NULL, note),
     EMPM__LETTER('o', NAME, NULL, field),
     EMPM__LETTER_NUMBER('O', sent),
     EMPM__LETTER('p', WORD, "canonical local remote", port),
     EMPM__LETTER('P', WORD, "pid tid hextid", pid),
-    EMPM__LETTER('q', WORD, NULL, query),
+    EMPM__LETTER('q', WORD, NULL, part),
     EMPM__LETTER('r', WORD, NULL, line),
     EMPM__LETTER('R', WORD, NULL, route),
     EMPM__LETTER_NUMBER('s', status),
@@ -19597,7 +19589,7 @@ static const empm__letter empm__letters[] = {
     EMPM__LETTER('t', TIME, "sec msec usec msec_frac usec_frac", time),
     EMPM__LETTER('T', WORD, "s ms us", took),
     EMPM__LETTER('u', WORD, NULL, user),
-    EMPM__LETTER('U', WORD, NULL, path),
+    EMPM__LETTER('U', WORD, NULL, part),
     EMPM__LETTER('v', WORD, NULL, name),
     EMPM__LETTER('V', WORD, NULL, host),
     EMPM__LETTER('X', WORD, NULL, end)

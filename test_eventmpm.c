@@ -11,7 +11,36 @@
  * that says SERVED or LIVE runs twice, against the engine as threads of this
  * process and (its name ends in "+fork") against a forked server.
  *
- * `grep -n '^ \* >>' test_eventmpm.c` prints the contents.
+ * `grep -n '^ \* >>' test_eventmpm.c` prints the contents. A section of
+ * eventmpm.h has its tests in the section of the same name here, or of its
+ * first word: >>head-lines in >>head. These have them elsewhere:
+ *
+ *   of platform descriptors                        in tools
+ *   of settings values directives check            in config
+ *   of limits users                                in config
+ *   of logs                                        in log
+ *   of score metrics page                          in status
+ *   of inbox poller steps                          in conn
+ *   of dispatch                                    in route
+ *   of pages                                       in memory
+ *   of io                                          in transport
+ *   of taking accepting moving admission           in exchange
+ *   of listener                                    in load
+ *   of notes                                       in request
+ *   of protocol                                    in response
+ *   of reading                                     in time
+ *   of reading-body                                in body
+ *   of handling                                    in suspend
+ *   of writing                                     in linger
+ *   of engine engine-types wings                   in server
+ *   of endpoints endpoint-unix endpoint-sockets    in listen
+ *   of conditions file-cache multipart             in files
+ *   of signals manager attend children growth      in process
+ *   of parent program main configtest control      in process
+ *   of identity generations reload upgrade         in operate
+ *
+ * The other sections here hold up what is promised of the whole: >>misuse,
+ * >>faults, >>clients, >>fuzz.
  *
  * How to write a test: this one is whole.
  *
@@ -23,7 +52,7 @@
  *         CHECK_OPEN(c);
  *     }
  *
- * Its comment says the rule, its first word the section: that of eventmpm.h.
+ * Its comment says the rule, its first word the section here.
  * SERVED() brings a server f and a client c (>>fixture), TEST() nothing; the
  * server serves >>handlers. A CHECK that fails goes on. Rows of a table are
  * looped over by EACH(). See a new test fail on a broken header first.
@@ -3191,6 +3220,58 @@ TEST(map, the_picture_names_every_state)
     free(text);
 }
 
+/* Does a section of this name open in `text`? */
+static int opens_in(const char *text, const char *name, size_t n)
+{
+    char line[80];
+
+    snprintf(line, sizeof line, "\n * >>%.*s -- ", (int)n, name);
+    return strstr(text, line) != NULL;
+}
+
+/* Each section of the implementation has tests: in the section here of its name
+ * or its first word, or where the list at the top says, which names sections
+ * that there are. */
+TEST(map, each_section_has_its_tests)
+{
+    char *header = slurp_path("eventmpm.h");
+    char *tests_text = slurp_path("test_eventmpm.c");
+    char *end = strstr(tests_text, "\n * The other sections here"), *p;
+    char listed[2000] = " ", word[40];
+    size_t n;
+
+    if (end != NULL)
+        *end++ = '\0';
+    for (p = tests_text;
+         end != NULL && (p = strstr(p, "\n *   of ")) != NULL;) {
+        const char *in = strstr(p, " in ");
+        if (!CHECK(in != NULL))
+            break;
+        for (p += 8; (p += strspn(p, " ")) < in; p += n) {
+            n = strcspn(p, " ");
+            context("of %.*s", (int)n, p);
+            CHECK(opens_in(header, p, n));
+            strncat(listed, p, n + 1);           /* with its space */
+        }
+        context("in %.*s", (int)strcspn(in + 4, "\n"), in + 4);
+        CHECK(opens_in(end, in + 4, strcspn(in + 4, "\n")));
+    }
+    p = strstr(header, "\n * >>platform ");
+    for (; end != NULL && p != NULL; p = strstr(p + 1, "\n * >>")) {
+        n = strcspn(p += strlen("\n * >>"), " ");
+        snprintf(word, sizeof word, " %.*s ", (int)n, p);
+        context("%.*s", (int)n, p);
+        if (strcmp(word, " letters ") == 0)      /* here ends the engine */
+            break;
+        CHECK(opens_in(end, p, n) || opens_in(end, p, strcspn(p, "- ")) ||
+              strstr(listed, word) != NULL);
+    }
+    CHECK(end != NULL && p != NULL && strlen(listed) > 200);
+    no_context();
+    free(header);
+    free(tests_text);
+}
+
 /* ---------------------------------------------------------------------------
  * >>tools -- dates, numbers, escapes
  * ------------------------------------------------------------------------- */
@@ -4504,16 +4585,18 @@ TEST(config, every_directive_from_a_file)
 
     memset(&all, 0, sizeof all);
     for (i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        const empm__directive *d = empm__directive_find(rows[i].name);
         char line[200], shown[200];
+        context("%s %s", rows[i].name, rows[i].value);
+        if (!CHECK(d != NULL))       /* a row of a directive that is no more */
+            continue;
         snprintf(line, sizeof line, "  %s\t%s \r\n", rows[i].name,
                  rows[i].value);
         str_addf(&all, "%s", line);
-        context("%s %s", rows[i].name, rows[i].value);
         cfg = empm_defaults();
         CHECK_INT(conf_load(&cfg, line), EMPM_OK);
         CHECK_STR(conf_value(&cfg, rows[i].name), rows[i].want);
-        empm__test_format(&cfg, empm__directive_find(rows[i].name), 0, shown,
-                          sizeof shown);
+        empm__test_format(&cfg, d, 0, shown, sizeof shown);
         empm_config_free(&cfg);
         cfg = empm_defaults();      /* as -t prints it, it can be read */
         if (strcmp(rows[i].name, "ServerTokens") != 0) {
@@ -6212,39 +6295,6 @@ static int sec_child_start(empm_server *s, void *user)
     return 0;
 }
 
-/* Connects, and waits until the step waits. 0: it does not. */
-static int sec_up(fixture *f, client *c, int writes)
-{
-    fx_init(f);
-    f->forked = 0;
-    f->options = " proxy";           /* so that there is a first step */
-    f->cfg.on_child_start = sec_child_start;
-    memset(&sec, 0, sizeof sec);
-    sec.writes = writes;
-    if (!CHECK_INT(empm__fd_pipe(sec.fd, 1), 0)) {
-        fx_close_files(f);
-        return 0;
-    }
-    if (!fx_up(f))
-        return 0;
-    cl_open(c, f);
-    cl_puts(c, "x");
-    CHECK_SOON(get_int(&sec.waits) > 0, 3000);
-    return 1;
-}
-
-static void sec_down(fixture *f, client *c)
-{
-    char byte;
-
-    CHECK(cl_readable(c, PATIENCE) && recv(c->fd, &byte, 1, 0) <= 0);
-    cl_close(c);
-    fx_down(f);
-    close(sec.fd[sec.writes]);
-    CHECK_INT(sec.sticky, 0);
-    CHECK_INT(sec.again, 0);
-}
-
 static int sec_answer(client *c)
 {
     char text[20];
@@ -6257,18 +6307,54 @@ static int sec_answer(client *c)
     return atoi(text);
 }
 
-/* A record that waits for its second descriptor is woken by that alone, once
- * for each thing that happens there; its end is no hang-up of the client. */
-TEST(handover, the_second_descriptor_wakes)
+/* The frame of these tests: connects, waits until the step waits, and at the
+ * end finds the connection closed and no bit noted that should not be. */
+static void sec_test(int writes, void (*test)(client *c))
 {
     fixture f;
     client c;
+    char byte;
+
+    fx_init(&f);
+    f.forked = 0;
+    f.options = " proxy";            /* so that there is a first step */
+    f.cfg.on_child_start = sec_child_start;
+    memset(&sec, 0, sizeof sec);
+    sec.writes = writes;
+    if (!CHECK_INT(empm__fd_pipe(sec.fd, 1), 0)) {
+        fx_close_files(&f);
+        return;
+    }
+    if (!fx_up(&f))
+        return;
+    cl_open(&c, &f);
+    cl_puts(&c, "x");
+    CHECK_SOON(get_int(&sec.waits) > 0, 3000);
+    test(&c);
+    CHECK(cl_readable(&c, PATIENCE) && recv(c.fd, &byte, 1, 0) <= 0);
+    cl_close(&c);
+    fx_down(&f);
+    close(sec.fd[writes]);
+    CHECK_INT(sec.sticky, 0);
+    CHECK_INT(sec.again, 0);
+}
+
+#define SECOND(name, writes)                                                  \
+    static void sec_##name(client *c);                                        \
+    TEST(handover, name)                                                      \
+    {                                                                         \
+        sec_test(writes, sec_##name);                                         \
+    }                                                                         \
+    static void sec_##name(client *c)
+
+/* A record that waits for its second descriptor is woken by that alone, once
+ * for each thing that happens there; its end is no hang-up of the client. */
+SECOND(the_second_descriptor_wakes, 0)
+{
     int i;
 
-    if (!sec_up(&f, &c, 0))
-        return;
     set_int(&sec.one_by_one, 1);
-    cl_puts(&c, "y");                /* not wanted: kept */
+    cl_puts(c, "y");                 /* not wanted: kept */
     for (i = 2; i < 6; i++) {
         const int runs = get_int(&sec.runs);
         CHECK_INT(runs, i - 1);
@@ -6278,50 +6364,36 @@ TEST(handover, the_second_descriptor_wakes)
     set_int(&sec.one_by_one, 0);
     CHECK_INT(write(sec.fd[1], "12345678", 8), 8);
     close(sec.fd[1]);                /* data and end may come as one event */
-    CHECK_INT(sec_answer(&c), 5 * 8);
-    sec_down(&f, &c);
+    CHECK_INT(sec_answer(c), 5 * 8);
 }
 
 /* No event is lost while the owner reads: what comes between its clearing of
  * the bit and its release makes the release fail. */
-TEST(handover, the_second_descriptor_loses_nothing)
+SECOND(the_second_descriptor_loses_nothing, 0)
 {
-    fixture f;
-    client c;
     int i;
 
-    if (!sec_up(&f, &c, 0))
-        return;
     for (i = 0; i < 20000; i++)
         if (write(sec.fd[1], "x", 1) != 1)
             nap(1), i--;             /* full */
     close(sec.fd[1]);
-    CHECK_INT(sec_answer(&c), 20000);
-    sec_down(&f, &c);
+    CHECK_INT(sec_answer(c), 20000);
 }
 
 /* A full second descriptor is waited for, too; one whose reader has gone is
  * ready, and the owner learns it from write(). */
-TEST(handover, the_second_descriptor_has_room_again)
+SECOND(the_second_descriptor_has_room_again, 1)
 {
     static char block[65536];
-    fixture f;
-    client c;
+    const int runs = get_int(&sec.runs);
     ssize_t n;
-    int got = 0, runs, answer;
 
-    if (!sec_up(&f, &c, 1))
-        return;
-    runs = get_int(&sec.runs);
     n = read(sec.fd[0], block, sizeof block);
     CHECK(n > 0);
     CHECK_SOON(get_int(&sec.runs) > runs, 3000);
-    got = (int)n;
     CHECK_SOON(get_int(&sec.waits) == get_int(&sec.runs), 3000);
     close(sec.fd[0]);
-    answer = sec_answer(&c);
-    CHECK(answer > got);
-    sec_down(&f, &c);
+    CHECK(sec_answer(c) > (int)n);
 }
 
 /* ---------------------------------------------------------------------------
@@ -14181,6 +14253,16 @@ TEST(access, formats_are_checked)
     fx_close_files(&f);
 }
 
+/* The letter of the item at p, which is its percent sign; *p if there is none:
+ * %letter, %{word}letter, and %!404,500{word}letter. */
+static char item_letter(const char *p)
+{
+    const char *at = p + 1 + strspn(p + 1, "<>!,0123456789");
+
+    return *at == '{' ? at[strcspn(at, "}")] == '}' ? at[strcspn(at, "}") + 1]
+                                                     : '\0' : *at;
+}
+
 /* The appendix names every letter that a format takes, and no other. */
 TEST(access, table_of_letters)
 {
@@ -14198,14 +14280,8 @@ TEST(access, table_of_letters)
     }
     for (; p < end; p++)
         if (p[0] == '%' &&
-            (p[1] != '{' || strcspn(p, "}") < strcspn(p, "\n"))) {
-            const char *at = p + 1;
-            while (strchr("<>!,0123456789", *at) != NULL)
-                at++;
-            if (*at == '{')
-                at += strcspn(at, "}") + 1;
-            named[*at & 127] = 1;
-        }
+            (p[1] != '{' || strcspn(p, "}") < strcspn(p, "\n")))
+            named[item_letter(p) & 127] = 1;
     free(text);
     cfg.routes = routes;
     cfg.custom_log[0] = format;
@@ -14224,7 +14300,8 @@ TEST(access, table_of_letters)
     no_context();
 }
 
-/* Each letter of a format writes its part of the request. */
+/* Each letter of a format writes its part of the request; a row of
+ * empm__letters without a case here fails with its letter. */
 LIVE(access, every_letter)
 {
     static const struct { const char *item, *get, *post; } cases[] = {
@@ -14245,8 +14322,11 @@ LIVE(access, every_letter)
         { "%{Content-Type}o", "text/plain; charset=utf-8", "*" },
         { "%{Content-Length}o %{Server}o", "12 eventmpm", "0 eventmpm" },
         { "%{y}C %{z}C", "2 -", "- -" }, { "100%%", "100%", NULL },
+        { "%R %f", "GET /hello/{name} -", "POST /echo -" },
+        { "%{none}n %{none}e", "- -", NULL },
         { "%404{X-Field}i %!404s %!200s %200,204s", "- 200 - 200", NULL }
     };
+    static const char sizes[] = "%I %O %S";     /* they differ: by sum */
     static const char get[] = "GET /hello/you?q=1 HTTP/1.1\r\n"
                               "Host: a.test:80\r\nX-Field: in \"quotes\"\r\n"
                               "Cookie: x=1; y=2\r\n\r\n";
@@ -14258,6 +14338,16 @@ LIVE(access, every_letter)
     size_t i, k;
     long in = 0, out = 0, all = 0;
 
+    for (k = 0; k < EMPM__COUNT(empm__letters); k++) {
+        const char *p, letter = empm__letters[k].letter;
+        int cased = 0;
+        for (i = 0; i <= EMPM__COUNT(cases) && !cased; i++)
+            for (p = i < EMPM__COUNT(cases) ? cases[i].item : sizes;
+                 (p = strchr(p, '%')) != NULL && !cased; p++)
+                cased = item_letter(p) == letter;
+        if (!cased)
+            fail(__FILE__, __LINE__, "%%%c has no case here", letter);
+    }
     for (i = 0; i < EMPM__COUNT(cases) + 1; i += EMPM_MAX_LIST - 1) {
         fx_init(&f);
         f.cfg.server_name = "www.test";
@@ -14266,7 +14356,8 @@ LIVE(access, every_letter)
             snprintf(format, sizeof format, "\"%s\"", cases[k].item);
             log_to(&f, path[k - i], sizeof path[0], format);
         }
-        log_to(&f, path[EMPM_MAX_LIST - 1], sizeof path[0], "\"%I %O %S\"");
+        snprintf(format, sizeof format, "\"%s\"", sizes);
+        log_to(&f, path[EMPM_MAX_LIST - 1], sizeof path[0], format);
         if (!fx_up(&f))
             return;
         if (cl_open(&c, &f) == 0) {
