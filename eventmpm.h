@@ -2475,6 +2475,8 @@ enum empm__kind {
     EMPM__KIND_READ                    /* six fields */
 };
 
+/* One row. `min` and `max` bound numbers; with a list `max` is its length; text
+ * has neither. REAL excludes both ends, all others include them. */
 typedef struct empm__directive {
     const char     *name;
     size_t          offset;
@@ -2493,8 +2495,12 @@ typedef struct empm__directive {
     { name, offsetof(empm_config, field), EMPM__KIND_##kind, min, max, preset, \
       EMPM__HELP(help) }
 
-/* The first row of a field is its name; those that follow are other names. */
+/* The first row of a field is its name; those that follow are other names. The
+ * order is that of -L and the manual: what is served, as whom, logs, peers,
+ * children and threads, times, limits. Nothing else depends on it but the bits
+ * of lists in empm__directive_set(). */
 static const empm__directive empm__directives[] = {
+    /* --- what is served, and where from */
     EMPM__SET("Listen", listen, LIST, 0, EMPM_MAX_LISTEN, "8080",
               "address:port, unix:, fd: or systemd:; then proxy, admin, "
               "v6only"),
@@ -2518,6 +2524,7 @@ static const empm__directive empm__directives[] = {
               "a number that would be corrected is an error"),
     EMPM__SET("PidFile", pid_file, TEXT, 0, 0, NULL,
               "the file by which -k finds the server"),
+    /* --- as whom, and where */
     EMPM__SET("User", user_name, TEXT, 0, 0, NULL,
               "the user that serves, if root starts it; none: nobody"),
     EMPM__SET("Group", group_name, TEXT, 0, 0, NULL,
@@ -2528,6 +2535,7 @@ static const empm__directive empm__directives[] = {
               "where children run; none: where the server was started"),
     EMPM__SET("GracefulStopSignal", graceful_stop_signal, SIGNAL, 0, 64, "QUIT",
               "stops gracefully, as WINCH does"),
+    /* --- what is told of it */
     EMPM__SET("ErrorLog", error_log, TEXT, 0, 0, NULL,
               "file, |program or syslog:facility; none: stderr"),
     EMPM__SET("LogFormat", log_format, LIST, 0, EMPM_MAX_LIST, NULL,
@@ -2536,6 +2544,7 @@ static const empm__directive empm__directives[] = {
               "an access log: file or |program, format, env=NAME"),
     EMPM__SET("ExtendedStatus", extended_status, BOOL, 0, 1, "On",
               "the status shows times and requests of workers"),
+    /* --- the other end */
     EMPM__SET("RemoteIPHeader", remote_ip_header, TEXT, 0, 0, NULL,
               "the field in which a proxy names its client"),
     EMPM__SET("RemoteIPTrustedProxy", remote_ip_trusted_proxy, LIST, 0,
@@ -2557,6 +2566,9 @@ static const empm__directive empm__directives[] = {
               INT_MAX, "300", "a session can be resumed for so long"),
     EMPM__SET("SharedStoreSize", shared_store_size, I64, 0, INT64_MAX, "0",
               "bytes of memory for empm_store_*(); 0: none"),
+    /* --- children and threads. COUNT: >>check corrects these as Apache does,
+     * so a number that is out of range is stored first and corrected with its
+     * message, not refused here. */
     EMPM__SET("Processes", processes, INT, -1, 20000, "-1",
               "children; -1: by the spare limits; 0: none, threads only"),
     EMPM__SET("StartServers", start_servers, COUNT, 1, INT_MAX, "3",
@@ -2582,6 +2594,8 @@ static const empm__directive empm__directives[] = {
     EMPM__SET("AsyncRequestWorkerFactor", async_request_worker_factor, REAL, 0,
               1000000, "2",
               "a child accepts while fewer jobs queue per idle worker, plus 1"),
+    /* --- what the system has to give: descriptors, stacks, buffers of
+     * sockets */
     EMPM__SET("MaxOpenConnections", max_open_connections, INT, 0, 10000000, "0",
               "of a child; 0: two thirds of the descriptors there are"),
     EMPM__SET("MaxOpenFiles", max_open_files, INT, 0, 10000000, "0",
@@ -2594,10 +2608,12 @@ static const empm__directive empm__directives[] = {
               "bytes that a socket buffers; 0: the system's"),
     EMPM__SET("ReceiveBufferSize", receive_buffer_size, INT, 0, INT_MAX, "0",
               "bytes that a socket buffers; 0: the system's"),
+    /* --- what a child keeps for later */
     EMPM__SET("MaxMemFree", max_mem_free, KB, 0, INT64_MAX, "2048",
               "KiB of idle buffers that a child keeps; 0: all"),
     EMPM__SET("OpenFileCache", open_file_cache, INT, 0, 4096, "64",
               "open files that a child keeps; 0: none"),
+    /* --- times. A file gives seconds or a unit with them; fields are in ms. */
     EMPM__SET("Timeout", timeout_ms, MS, 1, INT_MAX, "60",
               "without progress in writing, the connection is closed"),
     EMPM__SET("ResponseMinRate", response_min_rate, INT, 0, 1 << 20, "100",
@@ -2629,6 +2645,7 @@ static const empm__directive empm__directives[] = {
               "60", "a handler that takes longer is logged; 0: off"),
     EMPM__SET("StopTimeout", stop_timeout_ms, MS, 1, INT_MAX, "5",
               "for running requests to end at a plain stop"),
+    /* --- limits, each with the status that a request beyond it gets */
     EMPM__SET("LimitRequestLine", limit_request_line, INT, 16, 1 << 20, "8190",
               "bytes; else 414"),
     EMPM__SET("LimitRequestFieldSize", limit_request_field_size, INT, 16,
@@ -2653,6 +2670,8 @@ static const empm__directive empm__directives[] = {
               "the least important messages that are logged")
 };
 
+/* Returns the row of a name, in any case of letters, or NULL. A loop is enough:
+ * it runs while a configuration is read, never for a request. */
 static const empm__directive *empm__directive_find(const char *name)
 {
     size_t i;
@@ -2662,13 +2681,16 @@ static const empm__directive *empm__directive_find(const char *name)
     return NULL;
 }
 
-/* The default of a directive that has one. */
+/* Returns the default of a directive that has one. The name must be in the
+ * table: it comes from the source, not from a user. */
 static const char *empm__directive_preset(const char *name)
 {
     return empm__directive_find(name)->preset;
 }
 
-/* The row that gives the field of `d` its name; others are other names. */
+/* Returns the row that gives the field of `d` its name. MaxClients and
+ * MaxRequestWorkers are one field: a list of settings shows it once, by that
+ * name. */
 static const empm__directive *empm__directive_first(const empm__directive *d)
 {
     size_t i = 0;
@@ -2679,12 +2701,16 @@ static const empm__directive *empm__directive_first(const empm__directive *d)
 
 /* --- fields --------------------------------------------------------------- */
 
+/* Kinds up to ETAG in the enumeration are an int or an int64_t in the
+ * config. */
 static int empm__directive_is_number(const empm__directive *d)
 {
     return d->kind <= EMPM__KIND_ETAG;
 }
 
-/* The number in the field of a directive, whatever its type. */
+/* Returns the number in the field of a directive, whatever its type. memcpy,
+ * here and below: the field is known by its offset, and a cast of that pointer
+ * would have to promise an alignment. */
 static int64_t empm__directive_number(const empm_config *cfg,
                                       const empm__directive *d)
 {
@@ -2699,6 +2725,8 @@ static int64_t empm__directive_number(const empm_config *cfg,
     return v;
 }
 
+/* Stores a number that has passed the check of its range, so that an int has
+ * room for it. */
 static void empm__directive_set_number(empm_config *cfg,
                                        const empm__directive *d, int64_t wide)
 {
@@ -2710,11 +2738,13 @@ static void empm__directive_set_number(empm_config *cfg,
         memcpy(at, &v, sizeof v);
 }
 
+/* Is a number of any kind but REAL within its row? */
 static int empm__directive_in_range(const empm__directive *d, int64_t v)
 {
     return v >= d->min && v <= d->max;
 }
 
+/* AsyncRequestWorkerFactor is the one field of this type. */
 static double empm__directive_real(const empm_config *cfg,
                                    const empm__directive *d)
 {
@@ -2732,6 +2762,7 @@ static const char *empm__directive_text(const empm_config *cfg,
     return text;
 }
 
+/* NaN is neither above nor below anything, so it is refused, too. */
 static int empm__directive_is_real(const empm__directive *d, double x)
 {
     return x > (double)d->min && x < (double)d->max;
@@ -2743,6 +2774,7 @@ typedef struct empm__named {
     int         value;
 } empm__named;
 
+/* Names that GracefulStopSignal takes; the first is no signal at all. */
 static const empm__named empm__stop_signals[] = {
     { "none", 0 }, { "QUIT", SIGQUIT }, { "TERM", SIGTERM },
     { "USR2", SIGUSR2 }, { "ALRM", SIGALRM }, { "WINCH", SIGWINCH },
@@ -2752,22 +2784,27 @@ static const empm__named empm__stop_signals[] = {
     { "IO", SIGIO }
 };
 
+/* None and All come first: empm__directive_format() joins only what follows. */
 static const empm__named empm__etags[] = {
     { "None", 0 }, { "All", EMPM_ETAG_ALL }, { "INode", EMPM_ETAG_INODE },
     { "MTime", EMPM_ETAG_MTIME }, { "Size", EMPM_ETAG_SIZE }
 };
 
-/* Writes a number as a file of directives gives it. */
+/* Writes a number into to[0..n) as a file of directives gives it, so that a
+ * line of -t or of an error can be copied into one. A value without a name is
+ * written as a number. */
 static void empm__directive_format(const empm__directive *d, int64_t v,
                                    char *to, size_t n)
 {
     const long long shown = (long long)v;
     size_t i, at = 0;
     snprintf(to, n, "%lld", shown);
+    /* seconds where nothing is lost by it */
     if (d->kind == EMPM__KIND_MS || d->kind == EMPM__KIND_STUCK)
         snprintf(to, n, v % 1000 == 0 ? "%lld" : "%lldms",
                  v % 1000 == 0 ? shown / 1000 : shown);
     else if (d->kind == EMPM__KIND_KB)
+        /* rounded up: 0 would mean "no limit" */
         snprintf(to, n, "%lld", shown / 1024 + (shown % 1024 != 0));
     else if (d->kind == EMPM__KIND_BOOL)
         snprintf(to, n, "%s", v != 0 ? "On" : "Off");
@@ -2795,8 +2832,9 @@ static void empm__directive_format(const empm__directive *d, int64_t v,
  * config's arena.
  * ------------------------------------------------------------------------- */
 
-/* The config's arena: a list of blocks, each a pointer to the next and a
- * text. */
+/* Copies a text into the config's arena: a list of blocks, each a pointer to
+ * the next and a text. Returns the copy, which lives until empm_config_free(),
+ * or NULL without memory. */
 static char *empm__config_keep(empm_config *cfg, const char *text)
 {
     size_t n = strlen(text) + 1;
@@ -2808,6 +2846,8 @@ static char *empm__config_keep(empm_config *cfg, const char *text)
     return (char *)memcpy(block + 1, text, n);
 }
 
+/* Pointers into the arena stay in the fields; the config may be dropped, or set
+ * again by empm_defaults(), but not be read. */
 EMPM_API void empm_config_free(empm_config *cfg)
 {
     while (cfg->arena != NULL) {
@@ -2817,7 +2857,8 @@ EMPM_API void empm_config_free(empm_config *cfg)
     }
 }
 
-/* "2" or "2.5"; -1: no such number. */
+/* Reads "2" or "2.5"; -1: no such number. strtod() would go by the locale,
+ * where a comma may stand for the point. */
 static double empm__config_parse_real(const char *s)
 {
     const size_t n = strspn(s, "0123456789");
@@ -2844,6 +2885,7 @@ static int64_t empm__config_parse_ms(const char *s, size_t n)
     while (digits < n && empm__ascii_is_digit((unsigned char)s[digits]))
         digits++;
     v = empm__parse_u63(s, digits);
+    /* so that the product below stays in 64 bits */
     if (v < 0 || v > INT_MAX)
         return -1;
     for (i = 0; i < EMPM__COUNT(units); i++)
@@ -2859,6 +2901,8 @@ static const char *empm__config_set_read_timeout(empm_config *cfg,
                                                  const char *s)
 {
     static const char *const stages[] = { "header=", "body=", "handshake=" };
+    /* a stage in each turn, stored as soon as it is whole: a later one that is
+     * wrong leaves it set, and is an error for the start all the same */
     while (*s != '\0') {
         int64_t first, last = 0, rate = 0;
         size_t n, stage;
@@ -2873,6 +2917,7 @@ static const char *empm__config_set_read_timeout(empm_config *cfg,
         if ((first = empm__config_parse_ms(s, n)) < 0)
             return "is not a time";
         s += n;
+        /* header=20-40: each MinRate bytes add a second, from 20 up to 40 */
         if (*s == '-') {
             n = strcspn(++s, ", \t");
             if ((last = empm__config_parse_ms(s, n)) < 0)
@@ -2905,7 +2950,8 @@ static const char *empm__config_set_read_timeout(empm_config *cfg,
     return NULL;
 }
 
-/* SIGQUIT, QUIT or 3; "none" is 0. -1: no signal that could be meant. */
+/* Reads SIGQUIT, QUIT or 3; "none" is 0. Returns -1 for a signal that the
+ * server cannot use for this. */
 static int empm__config_parse_signal(const char *s)
 {
     const int64_t n = empm__parse_u63(s, strlen(s));
@@ -2919,7 +2965,8 @@ static int empm__config_parse_signal(const char *s)
     return -1;
 }
 
-/* LogLevel: one word of it; -1: it is none. What Apache traces, nobody does. */
+/* Reads one word of LogLevel; -1: it is none. Apache's trace1 to trace8 are
+ * read as debug, since no message here is finer. */
 static int empm__config_parse_level(const char *s)
 {
     int v;
@@ -2940,7 +2987,8 @@ static int empm__config_parse_etag(const char *s)
     return -1;
 }
 
-/* ServerTokens: what Server tells of us. */
+/* Returns the value of the field Server that a word of ServerTokens asks for,
+ * or NULL. It is a constant, which the caller copies. */
 static const char *empm__config_tokens(const char *value)
 {
     static const char *const names[][2] = {
@@ -2959,13 +3007,16 @@ static const char *empm__config_tokens(const char *value)
     return NULL;
 }
 
+/* Compared by address: the caller makes of the one EMPM_ENOMEM, and adds the
+ * range of the row to the other. */
 static const char empm__no_memory[] = "out of memory";
 static const char empm__out_of_range[] = "is out of range";
 
 #define EMPM__ARGUMENT 1024            /* bytes of one argument, and a NUL */
 
-/* LogLevel and FileETag: any number of words, each changes *v. `word` is the
- * first. 0: that was all; negative: one is wrong. */
+/* LogLevel and FileETag take any number of words, each of which changes *v;
+ * `word` is the first, *rest what follows. Returns 0 when all were read,
+ * negative if one is wrong. */
 static int empm__directive_parse_words(const empm__directive *d, char *word,
                                        const char **rest, int64_t *v)
 {
@@ -2978,6 +3029,7 @@ static int empm__directive_parse_words(const empm__directive *d, char *word,
         else {
             one = empm__config_parse_level(module != NULL && module != word
                                            ? module + 1 : word);
+            /* a module's level is checked, and changes nothing */
             *v = module == NULL ? one : *v;
         }
         if (one < 0)
@@ -2992,6 +3044,8 @@ static const char *empm__directive_parse(empm_config *cfg,
                                          const empm__directive *d, char *word,
                                          const char **rest, int64_t *v)
 {
+    /* Processes may be -1, and a COUNT is corrected; the range of all others
+     * says that they refuse it */
     const int minus = word[0] == '-';
     int r;
     switch (d->kind) {
@@ -2999,6 +3053,7 @@ static const char *empm__directive_parse(empm_config *cfg,
         *v = empm__text_equal(word, "on");
         return *v || empm__text_equal(word, "off") ? NULL : "must be On or Off";
     case EMPM__KIND_LEVEL:
+        /* "core:info" alone leaves the level that there is */
         *v = empm__directive_number(cfg, d);
         return empm__directive_parse_words(d, word, rest, v) == 0 ? NULL
                : "must be emerg, alert, crit, error, warn, notice, info, "
@@ -3007,6 +3062,7 @@ static const char *empm__directive_parse(empm_config *cfg,
         *v = 0;
         return empm__directive_parse_words(d, word, rest, v) == 0 ? NULL
                : "must be None, All, or some of INode, MTime and Size";
+    /* one word each from here on */
     case EMPM__KIND_SIGNAL:
         *v = empm__config_parse_signal(word);
         return *v >= 0 ? NULL : "must be none, QUIT, ALRM, IO, PWR or WINCH";
@@ -3028,12 +3084,14 @@ static const char *empm__directive_parse(empm_config *cfg,
             return "is not a whole number (and takes no unit)";
         *v = minus ? -*v : *v;
         if (d->kind == EMPM__KIND_KB)
+            /* -1 is below the row's range, and refused with it */
             *v = *v < 0 || *v > INT64_MAX / 1024 ? -1 : *v * 1024;
         return NULL;
     }
 }
 
-/* Adds to a list; `replace`: it begins anew. */
+/* Adds a copy of the value to a list, whose end is its first NULL; `replace`:
+ * the list begins anew. Returns NULL or what is wrong. */
 static const char *empm__directive_store_list(empm_config *cfg,
                                               const empm__directive *d,
                                               const char *value, int replace)
@@ -3042,6 +3100,7 @@ static const char *empm__directive_store_list(empm_config *cfg,
     const char *rest = value;
     char word[EMPM__ARGUMENT];
     int i;
+    /* former texts stay in the arena until the config is freed */
     for (i = 0; replace && i < d->max; i++)
         list[i] = NULL;
     for (i = 0; i < d->max && list[i] != NULL; i++)
@@ -3071,6 +3130,7 @@ static const char *empm__directive_store_text(empm_config *cfg,
         return "must be Prod, Major, Minor, Min, OS or Full";
     if (rest[strspn(rest, " \t")] != '\0')
         return "takes one argument: quotes go around what has spaces";
+    /* only the row's own "." means the folder where the server starts */
     if (strcmp(text, ".") == 0)
         text = "./";                 /* ServerRoot; the default "." is not */
     if ((text = empm__config_keep(cfg, text)) == NULL)
@@ -3095,6 +3155,7 @@ static const char *empm__directive_store(empm_config *cfg,
     if (d->kind == EMPM__KIND_READ)
         return *value != '\0' ? empm__config_set_read_timeout(cfg, value)
                               : "wants a value";
+    /* from here on there is one word, in quotes or without */
     if ((r = empm__text_word(&rest, word, sizeof word)) < 0)
         return "has a quote that is not closed, or is too long";
     /* an empty one means something to ServerField alone */
@@ -3114,6 +3175,7 @@ static const char *empm__directive_store(empm_config *cfg,
         return "takes one argument";
     if (d->kind == EMPM__KIND_REAL)
         memcpy((char *)cfg + d->offset, &real, sizeof real);
+    /* a COUNT needs to fit its field, no more: >>check corrects it */
     else if (d->kind == EMPM__KIND_COUNT ? v < INT_MIN || v > INT_MAX
                                          : !empm__directive_in_range(d, v))
         return empm__out_of_range;
@@ -3122,8 +3184,9 @@ static const char *empm__directive_store(empm_config *cfg,
     return NULL;
 }
 
-/* A text is taken from its row as it is, so nothing is allocated; an empty list
- * means its default by itself. */
+/* A text is taken from its row as it is, so nothing is allocated and nothing
+ * can fail; an empty list means its default by itself. ServerTokens and other
+ * names of a field have no value of their own. */
 EMPM_API empm_config empm_defaults(void)
 {
     empm_config cfg;
@@ -3254,7 +3317,9 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
       "there is one way here: leave it out" }
 };
 
-/* Is `name` one of `list`, whose names stand between spaces? */
+/* Is `name` one of `list`, whose names stand between single spaces? A name that
+ * ends with '*' stands for all that begin so. An empty list is not allowed. The
+ * cost is that of the list's length. */
 static int empm__text_listed(const char *list, const char *name)
 {
     const size_t len = strlen(name);
@@ -3270,7 +3335,8 @@ static int empm__text_listed(const char *list, const char *name)
     }
 }
 
-/* What takes the place of a directive, or "<Section", of Apache's, or NULL. */
+/* Returns the text that says what takes the place of a directive, or of
+ * "<Section", of Apache's; NULL: Apache has none of that name, either. */
 static const char *empm__directive_instead_of(const char *name)
 {
     size_t i;
@@ -3280,7 +3346,10 @@ static const char *empm__directive_instead_of(const char *name)
     return NULL;
 }
 
-/* How many letters have to be changed, added or taken away; at most 99. */
+/* Returns how many letters have to be changed, added or taken away to make b of
+ * a (the distance of Levenshtein), in any case of letters; 99 if a name is too
+ * long for it. row[k]: for what has been seen of a, and the first k letters of
+ * b. */
 static size_t empm__directive_distance(const char *a, const char *b)
 {
     size_t row[48], n = strlen(b), i, k;
@@ -3289,6 +3358,7 @@ static size_t empm__directive_distance(const char *a, const char *b)
     for (k = 0; k <= n; k++)
         row[k] = k;
     for (i = 0; a[i] != '\0'; i++) {
+        /* corner: what row[k - 1] was before this letter of a */
         size_t corner = row[0], above;
         row[0] = i + 1;
         for (k = 1; k <= n; k++) {
@@ -3303,8 +3373,9 @@ static size_t empm__directive_distance(const char *a, const char *b)
     return row[n];
 }
 
-/* The directive whose name is nearest, for "perhaps ..."; NULL: none is near. A
- * name may differ in a third of its letters, and two. */
+/* Returns the directive whose name is nearest, for "perhaps ...", or NULL: none
+ * is near. Fewer letters differ than a third of the name's, and two: "Timout"
+ * finds Timeout. */
 static const char *empm__directive_nearest(const char *name)
 {
     const char *best = NULL;
@@ -3320,8 +3391,10 @@ static const char *empm__directive_nearest(const char *name)
     return best;
 }
 
-/* A name of a file as a configuration gives it: relative to ServerRoot; but
- * ".", the default DocumentRoot, must not become the configuration's folder. */
+/* Returns a file's name as the system needs it: relative ones are put below
+ * ServerRoot, into to[0..n). "." is left alone, since the default DocumentRoot
+ * must not become the configuration's folder. A path without room is returned
+ * as it was given, and the call that opens it says so. */
 static const char *empm__config_path(const empm_config *cfg, const char *name,
                                      char *to, size_t n)
 {
@@ -3332,7 +3405,10 @@ static const char *empm__config_path(const empm_config *cfg, const char *name,
 }
 
 /* What empm_check() says, and how often it was an error. */
+/* Every check writes into one of these: to stderr, a log, or a caller's
+ * text. */
 typedef struct empm__report {
+    /* NULL: nobody listens */
     void (*say)(enum empm_log_level, const char *, void *);
     void  *user;
     int    errors;
@@ -3368,6 +3444,8 @@ typedef struct empm__first {           /* keeps the first error */
     size_t n;
 } empm__first;
 
+/* The empm__report.say of empm_set() and empm_load(): their caller gave room
+ * for one line. Later errors often follow from the first. */
 static void empm__report_first(enum empm_log_level level, const char *line,
                                void *user)
 {
@@ -3378,6 +3456,8 @@ static void empm__report_first(enum empm_log_level level, const char *line,
     }
 }
 
+/* Makes `rep` keep its first error in err[0..n), which `f` remembers; both live
+ * as long as the report is used. `err` may be NULL. */
 static void empm__report_first_init(empm__report *rep, empm__first *f,
                                     char *err, size_t n)
 {
@@ -3388,12 +3468,15 @@ static void empm__report_first_init(empm__report *rep, empm__first *f,
     rep->user = f;
 }
 
-/* Sets one directive, wherever it stands: `where` is "file:line: " or "".
- * `lists`: a bit for each list that has begun here; another one begins anew. */
+/* Sets one directive, wherever it stands; what is wrong goes to `rep`, after
+ * `where`, which is "file:line: " or "". `lists`: a bit for each list that has
+ * begun in this file, or on this command line; the first value of a list
+ * replaces what was there, and the others are added. */
 static void empm__directive_set(empm_config *cfg, const char *where,
                                 const char *name, const char *value,
                                 uint64_t *lists, empm__report *rep)
 {
+    /* said as Apache does, by its numbers */
     static const char *const old[][2] = {
         { "MaxClients", "MaxRequestWorkers" },
         { "MaxRequestsPerChild", "MaxConnectionsPerChild" }
@@ -3403,6 +3486,7 @@ static void empm__directive_set(empm_config *cfg, const char *where,
     char min[24], max[24];
     uint64_t bit;
     size_t i;
+    /* not ours: the three answers, from the mildest on */
     if (d == NULL && empm__text_listed(empm__meaningless, name)) {
         empm__report_say(rep, EMPM_LOG_INFO, 5121, "%s%s has no meaning here "
                          "and is ignored", where, name);
@@ -3428,6 +3512,8 @@ static void empm__directive_set(empm_config *cfg, const char *where,
             empm__report_say(rep, EMPM_LOG_INFO, i == 0 ? 521 : 545,
                              "%s%s is deprecated, use %s", where, old[i][0],
                              old[i][1]);
+    /* the bit is the row's number, so no two lists may stand 64 rows apart: a
+     * test holds that */
     bit = d->kind != EMPM__KIND_LIST ? 0
           : UINT64_C(1) << (empm__directive_first(d) - empm__directives) % 64;
     why = empm__directive_store(cfg, d, value, !(*lists & bit));
@@ -3444,6 +3530,7 @@ static void empm__directive_set(empm_config *cfg, const char *where,
                          d->name, value, why);
 }
 
+/* All bits are set: a program that calls it twice adds a second Listen. */
 EMPM_API int empm_set(empm_config *cfg, const char *directive,
                       const char *value, char *err, size_t n)
 {
@@ -3469,6 +3556,8 @@ EMPM_API int empm_set(empm_config *cfg, const char *directive,
 #endif
 
 /* What is corrected is a warning, or under Strict an error. */
+/* Strict is for operators who would rather not start than run with numbers that
+ * nobody has chosen. */
 static enum empm_log_level empm__config_correction_level(const empm_config *cfg)
 {
     return cfg->strict ? EMPM_LOG_ERROR : EMPM_LOG_WARN;
@@ -3492,7 +3581,10 @@ static void empm__config_clamp(empm_config *cfg, empm__report *r, int low,
     empm__directive_set_number(cfg, d, to);
 }
 
-/* What cannot change while scoreboard and store live stays as it was. */
+/* A reload cannot change what the size of shared memory follows from: the
+ * scoreboard and the store are mapped once, and old children still use them.
+ * These settings go back to `old`, each with a warning; the reload itself goes
+ * on. */
 static void empm__config_keep_limits(empm_config *cfg, const empm_config *old,
                                      empm__report *r)
 {
@@ -3512,19 +3604,24 @@ static void empm__config_keep_limits(empm_config *cfg, const empm_config *old,
     cfg->server_limit = old->server_limit;
     cfg->thread_limit = old->thread_limit;
     cfg->shared_store_size = old->shared_store_size;
+    /* no slot for more */
     if (cfg->processes > cfg->server_limit)
         cfg->processes = cfg->server_limit;
 }
 
-/* Holds all fields against their rows. Returns whether Processes is wrong. */
+/* Holds all fields against their rows; COUNT fields are left to the rules
+ * below. Returns 1 if Processes is wrong, since then no rule can reckon with
+ * it. */
 static int empm__config_check_ranges(empm_config *cfg, empm__report *r)
 {
     int odd = 0;
     size_t i;
+    /* a program may have cleared it with memset() */
     if (cfg->server_field == NULL)
         cfg->server_field = "";
     for (i = 0; i < EMPM__COUNT(empm__directives); i++) {
         const empm__directive *d = &empm__directives[i];
+        /* NULL means the default, where there is one */
         if (d->kind == EMPM__KIND_TEXT && d->preset != NULL &&
             empm__directive_text(cfg, d) == NULL)
             memcpy((char *)cfg + d->offset, &d->preset, sizeof d->preset);
@@ -3548,6 +3645,8 @@ static int empm__config_check_ranges(empm_config *cfg, empm__report *r)
         cfg->body_timeout_max_ms < 0 || cfg->body_min_rate < 0)
         empm__report_say(r, EMPM_LOG_ERROR, 5101,
                          "RequestReadTimeout is out of range");
+    /* it goes into each head as it is: no CR, LF or control character, and a
+     * length that the room for our own fields is reckoned with */
     for (i = 0; cfg->server_field[i] != '\0'; i++)
         if (i == 80 ||
             !(empm__chars_class((unsigned char)cfg->server_field[i]) &
@@ -3573,6 +3672,7 @@ static void empm__config_check_workers(empm_config *cfg, int exactly,
     if (cfg->threads_per_child > cfg->thread_limit)
         cfg->threads_per_child = cfg->thread_limit;
     empm__config_clamp(cfg, r, 509, 509, "ThreadsPerChild", 1);
+    /* a fixed number of children: what is idle starts or ends none of them */
     if (exactly) {
         cfg->start_servers = cfg->processes > 0 ? cfg->processes : 1;
         cfg->max_request_workers = cfg->start_servers * cfg->threads_per_child;
@@ -3581,6 +3681,7 @@ static void empm__config_check_workers(empm_config *cfg, int exactly,
     }
     empm__config_clamp(cfg, r, 511, 511, "MaxRequestWorkers",
                        cfg->threads_per_child);
+    /* children are whole, so the sum is rounded down to a multiple */
     children = cfg->max_request_workers / cfg->threads_per_child;
     if (cfg->max_request_workers % cfg->threads_per_child != 0) {
         empm__report_say(r, empm__config_correction_level(cfg), 513,
@@ -3599,6 +3700,7 @@ static void empm__config_check_workers(empm_config *cfg, int exactly,
         children = cfg->server_limit;
         cfg->max_request_workers = children * cfg->threads_per_child;
     }
+    /* these follow from the limits above, so they come last */
     empm__config_clamp(cfg, r, 517, 517, "StartServers", 1);
     if (cfg->start_servers > children) {     /* Apache does these in silence */
         empm__report_say(r, EMPM_LOG_INFO, 5110, "StartServers of %d is above "
@@ -3607,6 +3709,7 @@ static void empm__config_check_workers(empm_config *cfg, int exactly,
         cfg->start_servers = children;
     }
     empm__config_clamp(cfg, r, 519, 519, "MinSpareThreads", 1);
+    /* else a child that has just been started would be ended as idle */
     if (cfg->max_spare_threads <
         cfg->min_spare_threads + cfg->threads_per_child) {
         empm__report_say(r, EMPM_LOG_INFO, 5111, "MaxSpareThreads of %d is "
@@ -3623,6 +3726,7 @@ static void empm__config_check_workers(empm_config *cfg, int exactly,
 static void empm__config_check_numbers(empm_config *cfg, const empm_config *old,
                                        empm__report *r)
 {
+    /* ServerLimit and ThreadLimit first: all that follows is bounded by them */
     const int odd = empm__config_check_ranges(cfg, r);
     empm__config_clamp(cfg, r, 499, 497, "ServerLimit", 1);
     empm__config_clamp(cfg, r, 504, 502, "ThreadLimit", 1);
@@ -3631,6 +3735,7 @@ static void empm__config_check_numbers(empm_config *cfg, const empm_config *old,
     if (old != NULL)
         empm__config_keep_limits(cfg, old, r);
     empm__config_check_workers(cfg, !odd && cfg->processes >= 0, r);
+    /* 0 is the system's own choice, which has no least value */
     if (cfg->send_buffer_size != 0)
         empm__config_clamp(cfg, r, 5112, 5112, "SendBufferSize", 512);
     if (cfg->receive_buffer_size != 0)
