@@ -1333,13 +1333,17 @@ EMPM__ASSERT_STATIC(EMPM_PAGE_BYTES >= 4096, page_too_small);
 #  define EMPM__WNOTHREAD 0
 #endif
 
+/* A descriptor that names a file without opening it. Where there is no such
+ * flag it is not defined, and its users do without. */
 #if defined(O_PATH)
 #  define EMPM__O_PATH O_PATH
 #elif defined(__linux__)        /* <fcntl.h> hides it without _GNU_SOURCE */
 #  define EMPM__O_PATH 010000000
 #endif
 
-/* Relaxed where nothing else is said; every other order is at its use. */
+/* Fields that several threads use are plain integers; each access goes through
+ * one of these, and the field's comment says "atomic". Relaxed where nothing
+ * else is said; every other order is at its use. */
 #define empm__load(p)         __atomic_load_n((p), __ATOMIC_RELAXED)
 #define empm__load_acq(p)     __atomic_load_n((p), __ATOMIC_ACQUIRE)
 #define empm__store(p, v)     __atomic_store_n((p), (v), __ATOMIC_RELAXED)
@@ -1356,9 +1360,12 @@ static void empm__fence(void)
 #  define empm__fence()       __atomic_thread_fence(__ATOMIC_SEQ_CST)
 #endif
 
-/* A counter that one thread writes and anybody reads. */
+/* A counter that one thread writes and anybody reads: no locked instruction,
+ * unlike an addition that several may make. */
 #define empm__bump(p, n)      empm__store((p), empm__load(p) + (n))
 
+/* The clock that only goes forward, in microseconds. No system call on Linux:
+ * the vDSO answers. */
 static uint64_t empm__now_us(void)
 {
     struct timespec t;
@@ -1374,6 +1381,8 @@ static uint64_t empm__now_us(void)
 #endif
 #define EMPM__NEVER 0u
 
+/* The same instant in the 32 bits of deadlines: threads that have read the
+ * clock once, in microseconds, reckon with both. */
 static uint32_t empm__time_us_to_ms(uint64_t us)
 {
     return (uint32_t)(us / 1000u) + EMPM__CLOCK_OFFSET_MS;
@@ -1384,6 +1393,9 @@ static uint32_t empm__now_ms(void)
     return empm__time_us_to_ms(empm__now_us());
 }
 
+/* Returns the deadline `wait_ms` from now. Waits beyond half the range (24
+ * days) are cut to it, or they would look past; the one instant that means
+ * "none" becomes the next. */
 static uint32_t empm__time_after(uint32_t now_ms, int64_t wait_ms)
 {
     uint32_t t = now_ms + (uint32_t)(wait_ms > 0x7ffffffe ? 0x7ffffffe
@@ -1391,7 +1403,8 @@ static uint32_t empm__time_after(uint32_t now_ms, int64_t wait_ms)
     return t == EMPM__NEVER ? 1u : t;
 }
 
-/* How many processors this process may use. */
+/* How many processors this process may use: those of its affinity mask, which
+ * taskset and containers narrow, not those of the machine. */
 static uint32_t empm__processor_count(void)
 {
     long n = sysconf(_SC_NPROCESSORS_ONLN);
@@ -1409,6 +1422,7 @@ static int32_t empm__time_until(uint32_t t, uint32_t now_ms)
     return (int32_t)(t - now_ms);
 }
 
+/* The earlier of two deadlines; EMPM__NEVER is later than all. */
 static uint32_t empm__time_earlier(uint32_t a, uint32_t b)
 {
     if (a == EMPM__NEVER || b == EMPM__NEVER)
@@ -1416,14 +1430,17 @@ static uint32_t empm__time_earlier(uint32_t a, uint32_t b)
     return (int32_t)(a - b) < 0 ? a : b;
 }
 
+/* Has the deadline come? EMPM__NEVER never does. */
 static int empm__time_is_late(uint32_t deadline_ms, uint32_t now_ms)
 {
     return deadline_ms != EMPM__NEVER && empm__time_until(deadline_ms,
                                                           now_ms) <= 0;
 }
 
-/* Where one thread sleeps until another one wakes it: a private futex, or a
- * condition variable. One wake-up is remembered. */
+/* Where one thread sleeps until another one wakes it: a private futex on Linux,
+ * a condition variable elsewhere. A wake-up that comes before the sleep is
+ * remembered, one and no more, so that none is lost between a look at the queue
+ * and the sleep. */
 typedef struct empm__parker {
     uint32_t        awake;        /* atomic */
 #if !defined(__linux__)
@@ -1441,7 +1458,9 @@ static void empm__parker_init(empm__parker *p)
 #endif
 }
 
-/* Sleeps until woken, or for about `ms` (-1: no limit). 1: woken. */
+/* Sleeps until woken, or for about `ms` (-1: no limit). Returns 1 if woken.
+ * Only the thread that owns the parker calls it. After a signal the whole time
+ * begins anew, hence "about". */
 static int empm__parker_park(empm__parker *p, int ms)
 {
 #if defined(__linux__)
@@ -1454,6 +1473,7 @@ static int empm__parker_park(empm__parker *p, int ms)
 #  endif
     limit.s = ms / 1000;
     limit.ns = ms % 1000 * 1000000;
+    /* acquire: what the waker has written before is seen */
     while (!__atomic_exchange_n(&p->awake, 0u, __ATOMIC_ACQUIRE))
         if (syscall(futex, &p->awake, 128 /* WAIT | PRIVATE */, 0,
                     ms < 0 ? NULL : &limit, NULL, 0) < 0 && errno == ETIMEDOUT)
@@ -1490,6 +1510,7 @@ static void empm__parker_unpark(empm__parker *p)
 #  else
     const long futex = SYS_futex_time64;
 #  endif
+    /* release: pairs with the exchange of the thread that parks */
     empm__store_rel(&p->awake, 1u);
     syscall(futex, &p->awake, 129 /* WAKE | PRIVATE */, 1, NULL, NULL, 0);
 #else
@@ -15333,6 +15354,8 @@ typedef struct empm__defines {         /* of Define and -D, in the arena */
     const char *text[EMPM__CONFIG_DEFINES];    /* "NAME" or "NAME=value" */
 } empm__defines;
 
+/* Where the reading of files stands. An included file shares all of it; path,
+ * line and depth are put back when it ends. */
 typedef struct empm__loader {
     empm_config  *cfg;
     empm__report *rep;
@@ -15345,8 +15368,10 @@ typedef struct empm__loader {
 
 static void empm__loader_file(empm__loader *l, const char *path);
 
-/* One line of text: reads on after '\'. 0: the end; -1: it is too long, or has
- * a NUL. *line: the last one that was begun. */
+/* Reads one line of text into text[0..EMPM__CONFIG_LINE), joined with the next
+ * ones while it ends with '\'. Returns 1; 0 at the end; -1: it is too long, or
+ * has a NUL. *line: the number of the last one that was begun, which a message
+ * names. */
 static int empm__loader_line(FILE *f, char *text, long *line)
 {
     size_t n = 0;
@@ -15356,6 +15381,7 @@ static int empm__loader_line(FILE *f, char *text, long *line)
         *line += begins && c != EOF;
         begins = c == '\n';
         if (c == '\n' || c == EOF) {
+            /* files of Windows */
             n -= n > 0 && text[n - 1] == '\r';
             if (n == 0 || text[n - 1] != '\\')
                 break;
@@ -15371,7 +15397,8 @@ static int empm__loader_line(FILE *f, char *text, long *line)
     return r < 0 ? r : c != EOF || n > 0;
 }
 
-/* Which of the texts begins with this name? -1: none. */
+/* Returns the place of a defined name, which a text holds alone or before '=',
+ * or -1. Names are told apart by case, as in Apache. */
 static int empm__define_find(const empm__defines *d, const char *name)
 {
     const size_t n = strlen(name);
@@ -15411,6 +15438,7 @@ static void empm__load_define(empm__loader *l, const char *args, int undefine)
     char text[128 + EMPM__CONFIG_LINE];
     const char *rest = args, *why = NULL;
     int i = empm__text_word(&rest, text, 128), more = 0;
+    /* name and value are read behind each other and joined by '=' */
     if (i == 1 && !undefine) {
         const size_t n = strlen(text);
         more = empm__text_word(&rest, text + n + 1, sizeof text - n - 1);
@@ -15449,6 +15477,7 @@ static int empm__loader_expand(empm__loader *l, const char *from, char *to)
             if (i >= 0 && l->defines->text[i][strlen(name)] == '=')
                 value = l->defines->text[i] + strlen(name) + 1;
             else
+                /* Define wins over the environment */
                 value = getenv(name);
             if (value == NULL)
                 empm__report_say(l->rep, EMPM_LOG_WARN, 111, "%s:%ld: ${%s} is "
@@ -15468,6 +15497,7 @@ static int empm__loader_expand(empm__loader *l, const char *from, char *to)
     return 0;
 }
 
+/* For qsort(): the order of bytes, whatever the locale. */
 static int empm__loader_by_name(const void *a, const void *b)
 {
     return strcmp(*(char *const *)a, *(char *const *)b);
@@ -15514,7 +15544,9 @@ static void empm__loader_folder(empm__loader *l, const char *path)
     EMPM_FREE(names);
 }
 
-/* A file or a folder. */
+/* Reads a file, or a folder with all that is in it, and comes back to the line
+ * that has asked for it. A link that leads round in a circle is stopped by the
+ * depth. */
 static void empm__loader_path(empm__loader *l, const char *path)
 {
     const empm__loader here = *l;
@@ -15551,6 +15583,7 @@ static void empm__loader_include(empm__loader *l, const char *args,
         return;
     }
     pattern = empm__config_path(l->cfg, word, path, sizeof path);
+    /* first: a name may contain '*' or '[' */
     if (stat(pattern, &st) == 0) {
         empm__loader_path(l, pattern);
         return;
@@ -15602,7 +15635,9 @@ static void empm__loader_directive(empm__loader *l, const char *name,
  * said, as its directives may be meant for a part of the server only.
  * ------------------------------------------------------------------------- */
 
-/* Has this server the module that <IfModule> names, "x_module" or "mod_x.c"? */
+/* Has this server the module that <IfModule> names, "x_module" or "mod_x.c"?
+ * Wings name those of Apache whose work they do, so that its stock files take
+ * the right branch. */
 static int empm__loader_has_module(const char *name)
 {
     const size_t n = strlen(name), end = sizeof "_module" - 1;
@@ -15618,19 +15653,23 @@ static int empm__loader_has_module(const char *name)
     return 0;
 }
 
-/* <IfVersion [operator] 2.4.1>: 1 or 0; -1: it makes no sense. */
+/* Holds <IfVersion [operator] 2.4.1> for the version of Apache whose directives
+ * these are? Parts that are left out are 0. Returns 1 or 0; -1: it makes no
+ * sense. Regular expressions are not known. */
 static int empm__loader_version_is(const char *s)
 {
     static const int ours[] = EMPM__APACHE;
     const size_t n = strspn(s, "<=>");
     const char *v = s + n + strspn(s + n, " \t");
     const char first = *s;
+    /* "=", "==", "<=" and ">=" take the same version, too */
     const int same = n == 0 || s[n - 1] == '=';
     int i, order = 0;
     if (n > 2 || (n == 2 && s[1] != '='))
         return -1;
     for (i = 0; i < 3; i++) {
         const size_t digits = strspn(v, "0123456789");
+        /* at least one number; "2.4" is 2.4.0 */
         const int64_t want = *v != '\0' || i == 0 ? empm__parse_u63(v, digits)
                                                   : 0;
         if (want < 0)
@@ -15645,8 +15684,9 @@ static int empm__loader_version_is(const char *s)
     return order == 0 ? same : order < 0 ? first == '<' : first == '>';
 }
 
-/* Does the condition of a section hold? 1 or 0; -1: it makes no sense, -2: this
- * is no section with a condition. */
+/* Does the condition of a section hold? Returns 1 or 0; -1: it makes no sense,
+ * -2: this is no section with a condition. "!" before the argument turns it
+ * round. */
 static int empm__loader_holds(const empm__loader *l, const char *name,
                               const char *arg)
 {
@@ -15670,6 +15710,10 @@ static int empm__loader_holds(const empm__loader *l, const char *name,
     return *arg == '\0' || is < 0 ? -1 : is ^ no;
 }
 
+/* The sections of one file, since none reaches from one file into another.
+ * While `skip` is set nothing is set and nothing is said, but sections are
+ * still counted, so that the right end is found. A name is cut at 23 bytes;
+ * those that have a meaning are shorter. */
 typedef struct empm__sections {        /* of one file, those that are open */
     int  open, skip;                   /* skip: the first that is left out; 0 */
     char name[EMPM__CONFIG_SECTIONS][24];
@@ -15682,10 +15726,12 @@ static void empm__loader_section_close(empm__loader *l, empm__sections *o,
 {
     const size_t n = strcspn(name + 2, ">");
     int i = o->open;
+    /* the innermost of that name; names are kept with their "<" */
     while (i > 0 && !empm__text_same(o->name[i - 1] + 1,
                                      strlen(o->name[i - 1]) - 1,
                                      name + 2, empm__min(n, 22)))
         i--;
+    /* inside of what is left out anything may stand */
     if (i == 0 && o->skip == 0)
         empm__report_say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: %s without "
                          "<%.*s>", l->path, l->line, name, (int)n, name + 2);
@@ -15696,12 +15742,14 @@ static void empm__loader_section_close(empm__loader *l, empm__sections *o,
                          "is closed", l->path, l->line, name,
                          o->name[o->open - 1]);
     o->open = i - 1;
+    /* the section that was left out has been closed */
     if (o->skip > o->open)
         o->skip = 0;
 }
 
-/* "<Name argument>". A section that is not known is left out, as if all that it
- * holds were unknown, too. */
+/* Opens "<Name argument>", which may lack its '>' where it is not read. What is
+ * inside is read if the condition holds. A section that is not known is left
+ * out with all that it holds, and said once. */
 static void empm__loader_section_open(empm__loader *l, empm__sections *o,
                                       char *name, char *arg)
 {
@@ -15716,7 +15764,9 @@ static void empm__loader_section_open(empm__loader *l, empm__sections *o,
                          "at its end", l->path, l->line, name);
         return;
     }
+    /* now name or argument is without its '>' */
     last[empm__text_trimmed(last, n)] = '\0';
+    /* not left out in silence: the ends could not be matched any more */
     if (o->open == EMPM__CONFIG_SECTIONS) {
         empm__report_say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: %s> is the "
                          "%dth section within others", l->path, l->line, name,
@@ -15745,7 +15795,10 @@ static void empm__loader_section_open(empm__loader *l, empm__sections *o,
         o->skip = o->open;
 }
 
-/* All of one file into the config, with its sections. */
+/* Reads all of one file into the config, with its sections. `raw` and `text`
+ * have room for a line each: as it stands, and with its ${NAME} put in. Returns
+ * after the first line that cannot be read at all; a directive that is wrong is
+ * said, and the next one is read. */
 static void empm__loader_text(empm__loader *l, FILE *f, char *raw, char *text)
 {
     empm__sections o;
@@ -15758,6 +15811,7 @@ static void empm__loader_text(empm__loader *l, FILE *f, char *raw, char *text)
         char name[64];
         size_t n;
         first = 0;
+        /* before ${NAME}: a comment may name what is not set */
         if (r > 0 && *p == '#')
             continue;
         if (r < 0 || (o.skip == 0 && empm__loader_expand(l, p, text) < 0)) {
@@ -15770,6 +15824,7 @@ static void empm__loader_text(empm__loader *l, FILE *f, char *raw, char *text)
         p[empm__text_trimmed(p, strlen(p))] = '\0';
         if (*p == '\0')
             continue;
+        /* "Name value", "<Name value>" or "</Name>" */
         n = strcspn(p, " \t");
         snprintf(name, sizeof name, "%.*s", (int)empm__min(n, 63), p);
         p += n + strspn(p + n, " \t");
@@ -15816,6 +15871,8 @@ static void empm__loader_file(empm__loader *l, const char *path)
     EMPM_FREE(text);
 }
 
+/* Reads a file, with the names that the command line or former files have
+ * defined. What is wrong goes to `rep`. */
 static void empm__config_load_with(empm_config *cfg, empm__defines *defines,
                                    const char *path, empm__report *rep)
 {
@@ -15828,6 +15885,7 @@ static void empm__config_load_with(empm_config *cfg, empm__defines *defines,
     empm__loader_file(&l, path);
 }
 
+/* The same with no name defined. */
 static void empm__config_load(empm_config *cfg, const char *path,
                               empm__report *rep)
 {
@@ -19842,8 +19900,10 @@ static const char *empm__access_format_compile(empm__access_log *l,
  * the standby; a pipe that is full loses lines, and never holds a request.
  * ------------------------------------------------------------------------- */
 
-/* How much of n bytes goes into one write(): for a pipe, into which other
- * children write, too, as many whole lines as it takes without a gap. */
+/* Returns how many of n bytes go into one write(). A file takes all. Into a
+ * pipe other children write, too, and PIPE_BUF bytes at once are what it keeps
+ * together: as many whole lines as fit into that. A line longer than that goes
+ * alone and may be cut by another's. */
 static size_t empm__access_lines_piece(const empm__access_log *l, const char *s,
                                        size_t n)
 {
@@ -19855,8 +19915,9 @@ static size_t empm__access_lines_piece(const empm__access_log *l, const char *s,
     return k > 0 ? k : (size_t)((const char *)memchr(s, '\n', n) - s) + 1;
 }
 
-/* Writes a page of lines; it is empty then. No lock is held meanwhile, and what
- * a pipe has no room for is lost. */
+/* Writes a page of lines, and empties it. The page has been taken out of its
+ * place, so no lock is held meanwhile, and no other thread waits. What cannot
+ * be written is lost, counted, and said once for many. */
 static void empm__access_lines_save(empm__engine *e, empm__access_log *l,
                                     empm__page *p)
 {
@@ -19871,11 +19932,14 @@ static void empm__access_lines_save(empm__engine *e, empm__access_log *l,
             l->fd, s, empm__access_lines_piece(l, s, (size_t)(end - s)));
         if (r > 0)
             s += r;
+        /* a full pipe, a full disk: no second try, since a request would wait
+         * for it */
         else if (r == 0 || errno != EINTR)
             break;
     }
     if (s == end)
         return;
+    /* the next page begins with an LF, as soon as there is room for one */
     if (s > empm__page_data(p) && s[-1] != '\n')
         empm__store(&l->torn, 1u);
     empm__engine_log(e, EMPM_LOG_ERROR, 646, "CustomLog %s: %s; its lines are "
@@ -19883,13 +19947,15 @@ static void empm__access_lines_save(empm__engine *e, empm__access_log *l,
                      empm__fd_would_block(errno) ? "its pipe is full"
                                                  : strerror(errno),
                      empm__load(&e->score->unlogged));
+    /* fetch_add: collector and workers of one child may count at a time */
     for (; s < end; s++)
         lost += *s == '\n';
     __atomic_fetch_add(&e->score->unlogged, lost, __ATOMIC_RELAXED);
 }
 
-/* Writes the pages of all workers. A page goes back to its place, unless there
- * is a new one. */
+/* Writes the pages of all workers: a chore, for any thread that is free. While
+ * a page is out of its place its worker takes a new one; the old one goes back
+ * when it is written, or is freed if there is a new one. */
 static void empm__access_lines_collect(empm__engine *e)
 {
     empm__access_logs *a = e->s->access;
@@ -19907,12 +19973,14 @@ static void empm__access_lines_collect(empm__engine *e)
     __atomic_store_n(&e->lines_due_at_ms, EMPM__NEVER, __ATOMIC_SEQ_CST);
     for (i = 0; i < e->nworkers; i++)
         for (k = 0; k < a->n; k++) {
+            /* the exchange takes the page: its worker finds none meanwhile */
             empm__page **place = &e->workers[i].lines[k], *none = NULL;
             empm__page *p = __atomic_exchange_n(place, none, __ATOMIC_SEQ_CST);
             if (p == NULL)
                 continue;
             if (p->end > 0)
                 empm__access_lines_save(e, &a->of[k], p);
+            /* back, unless its worker has put a new one there */
             if (!__atomic_compare_exchange_n(place, &none, p, 0,
                                              __ATOMIC_ACQ_REL,
                                              __ATOMIC_RELAXED))
@@ -19921,7 +19989,7 @@ static void empm__access_lines_collect(empm__engine *e)
     empm__store_rel(&e->collecting, 0u);
 }
 
-/* The end: no worker runs any more. */
+/* The end: no worker runs any more, and what is left is written and freed. */
 static void empm__access_lines_end(empm__engine *e)
 {
     uint32_t k;
@@ -19934,7 +20002,9 @@ static void empm__access_lines_end(empm__engine *e)
         }
 }
 
-/* The line of one log into the page, or not: 0, it does not fit. */
+/* Writes the line of one log into a page. Returns 1, or 0: it does not fit, and
+ * the page ends where it did. `tail` of an item is the room that those after it
+ * need at least, so text is cut in time for them. */
 static int empm__access_line_write(empm__facts *f, const empm__access_log *l,
                                    empm__page *p)
 {
@@ -19942,6 +20012,7 @@ static int empm__access_line_write(empm__facts *f, const empm__access_log *l,
     const char *end = empm__page_data(p) + EMPM__PAGE_ROOM;
     uint32_t i;
     f->cut = 0;
+    /* not even the shortest line fits */
     if ((size_t)(end - at) < l->least)
         return 0;
     for (i = 0; i < l->nitems; i++)
@@ -19954,7 +20025,9 @@ static int empm__access_line_write(empm__facts *f, const empm__access_log *l,
     return 1;
 }
 
-/* The request is over: its line into each log. `aborted`: too early. */
+/* The request is over: writes its line into each log. `aborted`: its connection
+ * has ended before the answer did. Runs on the worker that has the connection,
+ * and makes a system call only when a page is full. */
 static void empm__access_log_request(empm_request *req, int aborted)
 {
     empm__worker *w = req->w;
@@ -19967,10 +20040,12 @@ static void empm__access_log_request(empm_request *req, int aborted)
     empm__access_facts(&f, req, aborted);
     for (k = 0; k < a->n; k++) {
         empm__page *p;
+        /* env=NAME without such a note, or env=!NAME with it */
         if (*a->of[k].only != '\0' &&
             a->of[k].only_without == (empm__request_note(req, a->of[k].only) !=
                                       NULL))
             continue;
+        /* from here until it is put back the page is ours */
         p = __atomic_exchange_n(&w->lines[k], (empm__page *)NULL,
                                 __ATOMIC_ACQUIRE);
         if (p == NULL && (p = empm__page_borrow(w)) == NULL) {
@@ -19979,6 +20054,7 @@ static void empm__access_log_request(empm_request *req, int aborted)
                              "CustomLog %s", a->of[k].name);
             continue;
         }
+        /* full: it is written, and an empty one has room for each line */
         if (!empm__access_line_write(&f, &a->of[k], p)) {
             empm__access_lines_save(e, &a->of[k], p);
             empm__access_line_write(&f, &a->of[k], p);
@@ -19999,8 +20075,9 @@ static void empm__access_log_request(empm_request *req, int aborted)
 
 /* --- directives ----------------------------------------------------------- */
 
-/* The format called `name`, or NULL: the last LogFormat of that name, or one of
- * those that Apache's own configuration has. */
+/* Returns the format called `name`, or NULL: the last LogFormat of that name,
+ * which is in buf[0..n) then, or one of those that Apache's own configuration
+ * has. So a file may redefine `common`. */
 static const char *empm__access_format_named(const empm_config *cfg,
                                              const char *name,
                                              char *buf, size_t n)
@@ -20018,6 +20095,7 @@ static const char *empm__access_format_named(const empm_config *cfg,
     };
     char nickname[64];
     size_t i;
+    /* from the end: of two with one name the last counts */
     for (i = EMPM_MAX_LIST; i-- > 0;) {
         const char *p = cfg->log_format[i];
         if (p != NULL && empm__text_word(&p, buf, n) == 1 &&
@@ -20031,7 +20109,9 @@ static const char *empm__access_format_named(const empm_config *cfg,
     return NULL;
 }
 
-/* Compiles a format, and says what is wrong with it. EMPM_OK or an error. */
+/* Compiles a format into l->items, and says what is wrong with it. Returns
+ * EMPM_OK, EMPM_EINVAL or EMPM_ENOMEM. l->items is NULL without memory; else
+ * the caller frees it, after an error, too. */
 static int empm__access_format_say(empm__access_log *l, const char *directive,
                                    const char *format, empm__report *rep)
 {
@@ -20051,7 +20131,8 @@ static int empm__access_format_say(empm__access_log *l, const char *directive,
     return rep->result;
 }
 
-/* Returns the reason why "|program" cannot be a log, or NULL. */
+/* Returns the reason why "|program" cannot be a log, or NULL. Its start says
+ * whether there is such a program. */
 static const char *empm__access_pipe_why(const char *command)
 {
     char room[1024], *argv[EMPM__PIPE_WORDS + 1];
@@ -20062,7 +20143,9 @@ static const char *empm__access_pipe_why(const char *command)
 }
 
 /* CustomLog file format [env=[!]name]: compiles the format; file goes to
- * `file`, the condition to `l`. */
+ * file[0..n), the condition to `l`. The format is one by itself if it has a
+ * '%', else the name of one. Returns EMPM_OK, or an error that `rep` has
+ * said. */
 static int empm__access_parse(const empm_config *cfg, const char *text,
                               empm__access_log *l, char *file, size_t n,
                               empm__report *rep)
@@ -20099,7 +20182,9 @@ static int empm__access_parse(const empm_config *cfg, const char *text,
     return EMPM_EINVAL;
 }
 
-/* Says what is wrong with LogFormat and CustomLog, by compiling all of them. */
+/* Says what is wrong with LogFormat and CustomLog, by compiling all of them;
+ * nothing is opened, and nothing kept. A LogFormat that no CustomLog names is
+ * checked, too. */
 static void empm__access_check(const empm_config *cfg, empm__report *rep)
 {
     empm__access_log l;
@@ -20125,6 +20210,8 @@ static void empm__access_check(const empm_config *cfg, empm__report *rep)
     }
 }
 
+/* Closes and frees what empm__access_open() has made, or a part of it, or NULL.
+ * No engine uses it any more. */
 static void empm__access_free(empm__access_logs *a)
 {
     uint32_t k;
@@ -20138,7 +20225,9 @@ static void empm__access_free(empm__access_logs *a)
     EMPM_FREE(a);
 }
 
-/* Opens all access logs; a file that is named twice, once. */
+/* Opens all access logs, before root is given up; a file that is named twice,
+ * once. *out stays NULL without CustomLog. Returns EMPM_OK or an error that has
+ * been said; nothing is left open then. */
 static int empm__access_open(const empm_config *cfg, empm__access_logs **out,
                              empm__report *rep)
 {
@@ -20179,6 +20268,7 @@ static int empm__access_open(const empm_config *cfg, empm__access_logs **out,
             r = EMPM_ESYS;
             break;
         }
+        /* a FIFO, a terminal or a socket, as well: they may be full */
         l->is_pipe = fstat(l->fd, &st) == 0 && !S_ISREG(st.st_mode);
     }
     if (r < 0)
@@ -20197,6 +20287,7 @@ static void empm__access_check_all(const empm_config *cfg,
     empm__access_check(cfg, rep);
 }
 
+/* A reload opens all logs for its generation; the old one keeps its own. */
 static int empm__access_server_new(empm_server *s, const empm_server *old,
                                   empm__report *rep)
 {
@@ -20207,16 +20298,21 @@ static int empm__access_server_new(empm_server *s, const empm_server *old,
     return r;
 }
 
+/* No engine of this process runs any more; other processes keep theirs. */
 static void empm__access_server_free(empm_server *s)
 {
     empm__access_free(s->access);
 }
 
+/* When pages are to be written; set by the worker whose line is the first. */
 static uint32_t empm__access_chore_at(empm__engine *e)
 {
     return empm__load(&e->lines_due_at_ms);
 }
 
+/* Opens the files of all logs once more, in the parent, for -k reopen: `w` gets
+ * the pairs of old and new, which go to all processes. Programs rotate by
+ * themselves. Returns EMPM_OK or EMPM_ESYS, which has been said. */
 static int empm__access_reopen(const empm_server *s, empm__logs_swap *w)
 {
     int r = EMPM_OK;
@@ -20230,6 +20326,9 @@ static int empm__access_reopen(const empm_server *s, empm__logs_swap *w)
     return r;
 }
 
+/* The log whose file is `is` becomes what `to` is, under the number that it
+ * has, so that logs which share it follow. The new file does not end within a
+ * line. */
 static void empm__access_reopened(empm_server *s, const struct stat *is, int to)
 {
     uint32_t k;
@@ -21271,8 +21370,8 @@ static void empm__parts_end(void *p)
  * empties. Folders, hidden names and all but regular files are 404.
  * ------------------------------------------------------------------------- */
 
-/* The value of a field of the answer, as far as it fits into `to`; NULL: there
- * is none. */
+/* Returns the value of a field of the answer in to[0..cap), cut if it does not
+ * fit, or NULL: the answer has no such field. */
 static char *empm__parts_answer_field(const empm_request *req, const char *name,
                                       char *to, size_t cap)
 {
@@ -21285,9 +21384,11 @@ static char *empm__parts_answer_field(const empm_request *req, const char *name,
     return to;
 }
 
-/* Parts for the n ranges, which take over the file; NULL, and they do not:
- * there is no memory, the content is coded, its type or itself too long. The
- * whole will do as well. */
+/* Makes the parts for n ranges. Returns them, which own the file from here on,
+ * or NULL, and the caller keeps it: without memory; if the content is coded,
+ * since ranges count coded bytes; if the type has no room; if the sum of
+ * lengths would overflow. The whole file is then the answer, which RFC 9110
+ * 14.2 allows. */
 static empm__parts *empm__parts_new(empm_request *req, empm__file *f,
                                     const empm__range *r, int n)
 {
@@ -21305,6 +21406,7 @@ static empm__parts *empm__parts_new(empm_request *req, empm__file *f,
                                        EMPM__PART_TYPE + 1);
     if (p->type == NULL)
         p->type = f->type;
+    /* a number that no content has by chance */
     snprintf(p->boundary, sizeof p->boundary, "%016llx",
              (unsigned long long)empm__file_scatter(
                  empm__now_us() + empm__file_scatter((uint64_t)(uintptr_t)p)));
@@ -21316,17 +21418,21 @@ static empm__parts *empm__parts_new(empm_request *req, empm__file *f,
     return p;
 }
 
-/* Sets the fields that go with a verdict of empm__file_judge(). */
+/* Sets the fields that go with a verdict of empm__file_judge(). Returns 0, or
+ * negative: one had no room. */
 static int empm__file_fields(empm_request *req, const empm__file *f,
                              int verdict, const empm__range *r, int n,
                              const empm__parts *parts)
 {
     char text[96];
     int bad = 0;
+    /* the content's own type does not describe 304, 412 or 416 */
     if (verdict != 0) {              /* an answer without the file's content */
         empm__response_field_remove(req, "content-type", 12);
         req->has_type = 0;
     }
+    /* the usual case: the handler has set nothing, and the fields of the file,
+     * which were made when it was opened, are copied as they are */
     if (req->fields_len == 0 && !req->has_type && parts == NULL &&
         (verdict == 0 || verdict == 304) && req->status / 100 == 2 &&
         (bad = empm__response_fields_reserve(req, f->fields_len)) == EMPM_OK) {
@@ -21334,6 +21440,7 @@ static int empm__file_fields(empm_request *req, const empm__file *f,
         req->fields_len = verdict == 0 ? f->fields_len : f->validators;
         req->has_type = verdict == 0;
     } else if (verdict == 0 || verdict == 304) {
+        /* an error page is not the file that its validators are about */
         if (req->status / 100 == 2) {
             if (*f->tag != '\0')
                 bad |= empm_set_header(req, "ETag", f->tag);
@@ -21348,6 +21455,7 @@ static int empm__file_fields(empm_request *req, const empm__file *f,
         else if (verdict == 0 && !req->has_type)
             bad |= empm_set_header(req, "Content-Type", f->type);
     }
+    /* RFC 9110 14.4: the range that is sent, or with 416 the length there is */
     if (verdict == 416 || n == 1) {
         empm__range_content(text, sizeof text, n == 1 ? r : NULL,
                             (int64_t)f->stat_key[2]);
@@ -21356,7 +21464,9 @@ static int empm__file_fields(empm_request *req, const empm__file *f,
     return bad;
 }
 
-/* A small file travels with its head, in one send(). */
+/* Copies a small file behind the head, so that both go out in one send().
+ * Returns EMPM_OK, EMPM_ENOMEM, or EMPM_ESYS: it has become shorter since it
+ * was opened, or cannot be read. */
 static int empm__file_inline(empm_request *req, const empm__file *f,
                              int64_t from, size_t n)
 {
@@ -21372,7 +21482,9 @@ static int empm__file_inline(empm_request *req, const empm__file *f,
     return EMPM_OK;
 }
 
-/* Makes the answer of req->file, now that its status is known. */
+/* Makes the answer of req->file, now that its status is known: a handler may
+ * still set it after empm_send_file(). Returns EMPM_OK or an error, The
+ * reference goes to the parts, to the output queue, or is dropped here. */
 static int empm__file_answer(empm_request *req)
 {
     empm__range r[EMPM_RANGES];
@@ -21384,6 +21496,7 @@ static int empm__file_answer(empm_request *req)
     req->source = NULL;
     /* that is ours to say */
     empm__response_field_remove(req, "content-range", 13);
+    /* the whole instead */
     if (n > 1 && (parts = empm__parts_new(req, f, r, n)) == NULL)
         n = 0;
     if (verdict >= 400)
@@ -21404,11 +21517,13 @@ static int empm__file_answer(empm_request *req)
         }
         return EMPM_OK;
     }
+    /* one range has no parts: its bytes are the body */
     if (n == 1) {
         from = r->from;
         to = r->to;
     }
     if (verdict == 0) {
+        /* HEAD has the length of what GET would send */
         const int silent = empm__response_is_bodiless(req, req->status);
         const int small = !silent && to - from <= (int64_t)EMPM__FILE_SMALL;
         req->declared = req->written = to - from;
@@ -21425,7 +21540,8 @@ static int empm__file_answer(empm_request *req)
     return result;
 }
 
-/* The file, whose reference is taken over, will be the answer. */
+/* Promises the file as the answer, and takes its reference over. The answer is
+ * made after the handler. */
 static int empm__file_send(empm_request *req, empm__file *f)
 {
     empm__request_answered(req, EMPM__PROMISED);
@@ -21446,7 +21562,9 @@ EMPM_API int empm_send_file(empm_request *req, const char *path)
                                 "begun");
         return EMPM_EMISUSE;
     }
+    /* -1: a path of the program's, relative to no root */
     f = empm__file_take(req, open(path, EMPM__O_READ), -1, path, &st, &r);
+    /* 0: a file without a size has been sent as it was read */
     if (f == NULL)
         return r == 0   ? EMPM_OK
              : r < 500  ? EMPM_EINVAL
@@ -21454,7 +21572,10 @@ EMPM_API int empm_send_file(empm_request *req, const char *path)
     return empm__file_send(req, f);
 }
 
-/* The handler of EMPM_FILES. */
+/* The handler of EMPM_FILES. The rest of the path behind the pattern is taken
+ * segment by segment, decoded: none of them may be empty, hidden, or hold a
+ * slash, so that "..", "%2f" and their like never reach the system. The
+ * folder's descriptor is the root, and links cannot lead out of it. */
 static int empm__files_serve(empm_request *req, void *user)
 {
     const empm__route *r = req->route;
@@ -21476,6 +21597,7 @@ static int empm__files_serve(empm_request *req, void *user)
     for (i = first; i < req->path.n; i++) {
         const char *seg = req->path.seg[i];
         const size_t n = req->path.len[i];
+        /* the path ends with a slash: a folder is meant */
         if (n == 0 && i == req->path.n - 1) {
             is_dir = 1;
             break;
@@ -21494,12 +21616,14 @@ static int empm__files_serve(empm_request *req, void *user)
     *at = '\0';
     f = empm__file_open(req, r->root_fd, path, &status);
     if (f == NULL)
+        /* 1: it is a folder, whose name wants a slash */
         return status != 1 ? status : is_dir
                ? 404 : empm__dispatch_slash_redirect(req);
     return empm__file_send(req, f);
 }
 
-/* The handler of EMPM_FILES_ELSE. */
+/* The handler of EMPM_FILES_ELSE: what is not there as a file is the
+ * program's. */
 static int empm__files_serve_else(empm_request *req, void *user)
 {
     const int status = empm__files_serve(req, user);
@@ -21508,7 +21632,8 @@ static int empm__files_serve_else(empm_request *req, void *user)
 
 /* --- the wing ------------------------------------------------------------- */
 
-/* Warns of folders that are not there, and says what is wrong with AddType. */
+/* Warns of folders that are not there, and says what is wrong with AddType.
+ * Under Strict a folder that is not there is an error. */
 static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
                               empm__report *rep)
 {
@@ -21567,12 +21692,14 @@ static int empm__files_server_new(empm_server *s, const empm_server *old,
     return empm__types_new(&s->types, s->cfg, &s->chars, rep);
 }
 
+/* Folders are closed with their routes. */
 static void empm__files_server_free(empm_server *s)
 {
     EMPM_FREE(s->types);
 }
 
-/* Makes the cache of open files of one child, MaxFilesKept large. EMPM_OK, or
+/* Makes the cache of open files of one child, OpenFileCache large but no more
+ * than a quarter of the files that the child may have open. Returns EMPM_OK or
  * EMPM_ENOMEM. */
 static int empm__files_engine_new(empm__engine *e)
 {
@@ -21591,6 +21718,7 @@ static int empm__files_engine_new(empm__engine *e)
     return EMPM_OK;
 }
 
+/* No worker runs any more: each file's last reference is the cache's. */
 static void empm__files_engine_free(empm__engine *e)
 {
     if (e->files == NULL)
@@ -21601,6 +21729,7 @@ static void empm__files_engine_free(empm__engine *e)
     e->files = NULL;
 }
 
+/* When the listener is to look at the cache; EMPM__NEVER while it is empty. */
 static uint32_t empm__files_expire_at(empm__engine *e)
 {
     return empm__load(&e->files->due_ms);
@@ -22047,6 +22176,7 @@ static void empm__status_show_text(empm_request *req, const char *s, int json)
  * mod_status, in its order, since programs read them.
  * ------------------------------------------------------------------------- */
 
+/* One figure in all three formats. The field is a uint64_t of the snapshot. */
 typedef struct empm__metric {
     const char *name, *label, *value;  /* as in name{label="value"} */
     const char *key;                   /* in ?auto, or NULL */
@@ -22055,6 +22185,9 @@ typedef struct empm__metric {
     const char *help;                  /* of the first with this name */
 } empm__metric;
 
+/* Rows by what they are: a value of this moment, a counter that never goes
+ * back, a time; a row of each list of counters and states, of which metrics are
+ * made without another line here. */
 #define EMPM__GAUGE(name, key, field, help) \
     { name, NULL, NULL, key, 0, 0, offsetof(empm__snapshot, field), help }
 #define EMPM__COUNTER(name, key, field, help) \
@@ -22064,6 +22197,8 @@ typedef struct empm__metric {
 #define EMPM__COUNTER_ROW(type, field, name, key, is_time, help) \
     { name, NULL, NULL, key, 1, is_time, offsetof(empm__snapshot, field), \
       help },
+/* Several samples of one metric: a label and its value tell them apart. Only
+ * the first has the help. */
 #define EMPM__WORKERS(value, k, help) \
     { "workers", "state", value, NULL, 0, 0, \
       offsetof(empm__snapshot, all.by_letter[k]), help }
@@ -22076,6 +22211,8 @@ typedef struct empm__metric {
     { "cpu_seconds_total", "mode", value, NULL, 1, 1, \
       offsetof(empm__snapshot, cpu_us[k]), help }
 
+/* Names keep their meaning from version to version, since dashboards ask for
+ * them. Rows of one name must be neighbours: both formats put them together. */
 static const empm__metric empm__metrics[] = {
     EMPM__GAUGE("start_time_seconds", NULL, started_s,
                 "When the server was started, Unix time"),
@@ -22127,8 +22264,8 @@ static const char *empm__metric_text(const empm__snapshot *seen,
     return to;
 }
 
-/* Rows of one name are neighbours, since HELP and TYPE stand once before all
- * samples of a name. */
+/* Shows the text format of Prometheus, 0.0.4: HELP and TYPE stand once, before
+ * all samples of a name. Times are in seconds there, as its conventions ask. */
 static void empm__status_show_prometheus(empm_request *req,
                                          const empm__snapshot *seen)
 {
@@ -22154,7 +22291,8 @@ static void empm__status_show_prometheus(empm_request *req,
     }
 }
 
-/* An object for each child, those that leave included. */
+/* Shows an object for each child, those that leave included. Numbers are below
+ * 2^53, which readers with floating point keep exactly. */
 static void empm__status_show_json_children(empm_request *req,
                                             const empm__snapshot *seen)
 {
@@ -22170,6 +22308,7 @@ static void empm__status_show_json_children(empm_request *req,
                     ch->leaving ? "true" : "false",
                     ch->paused || ch->leaving ? "false" : "true",
                     EMPM__LLU(ch->connections), EMPM__LLU(ch->queued));
+        /* by the same words as the metric `workers` */
         for (i = 0; i < EMPM__LETTERS; i++)
             empm_printf(req, "%s\"%s\":%llu", i > 0 ? "," : "",
                         empm__worker_states[i], EMPM__LLU(ch->by_letter[i]));
@@ -22208,7 +22347,9 @@ static void empm__status_show_json_workers(empm_request *req,
     }
 }
 
-/* ?json: the metrics by name, then load, processes and threads. */
+/* Shows ?json: the metrics by name, a number each or an object by label; then
+ * the load of the host, processes and threads. Nothing is indented: a line for
+ * each entry can be read, and compared. */
 static void empm__status_show_json(empm_request *req,
                                    const empm__snapshot *seen)
 {
@@ -22247,7 +22388,8 @@ static void empm__status_show_json(empm_request *req,
 
 #define EMPM__SCOREBOARD_MOST 65000    /* readers take lines below 64 KiB */
 
-/* Shows a time as mod_status does: "Sunday, 06-Nov-1994 08:49:37 GMT". */
+/* Shows a time as mod_status does: "Sunday, 06-Nov-1994 08:49:37 GMT". The rest
+ * is cut out of an HTTP date; 1 January 1970 was a Thursday. */
 static void empm__status_show_date(empm_request *req, const char *key,
                                    uint64_t t)
 {
@@ -22260,7 +22402,8 @@ static void empm__status_show_date(empm_request *req, const char *key,
                 days[(t / 86400 + 4) % 7], d + 5, d + 8, d + 12, d + 17);
 }
 
-/* "2 days 1 hour 5 seconds" */
+/* Returns a time in words, kept in to[0..n): "2 days 1 hour 5 seconds", without
+ * the units that are 0. */
 static const char *empm__status_prose(char *to, size_t n, uint64_t s)
 {
     static const char *const names[] = { "day", "hour", "minute", "second" };
@@ -22277,20 +22420,24 @@ static const char *empm__status_prose(char *to, size_t n, uint64_t s)
     return to;
 }
 
-/* One letter per worker, in the order of the slots; if that is more than
- * readers take, each letter once for every `scale` workers that have it. */
+/* Shows one letter per worker, in the order of the slots; a slot without a
+ * child has a '.' for each worker that it may get. If that is more than readers
+ * take in a line, each letter stands once for every `scale` workers that have
+ * it, and the order is lost. */
 static void empm__status_show_scoreboard(empm_request *req,
                                          const empm__snapshot *seen)
 {
     const size_t each = (size_t)req->w->cfg->threads_per_child;
     size_t empty = (size_t)seen->slots, total, scale, n, i;
     int slot, k;
+    /* slots that no child has */
     for (k = 0; k < seen->nchildren; k++)
         empty -= seen->children[k].slot < seen->slots;
     total = (size_t)seen->all.nworkers + empty * each;
     scale = total / EMPM__SCOREBOARD_MOST + 1;
     empm_printf(req, "Scoreboard: ");
     if (scale == 1)
+        /* children are sorted by slot; one that drains may have a slot above */
         for (slot = k = 0; slot < seen->slots || k < seen->nchildren; slot++) {
             const empm__snapshot_child *ch = &seen->children[k];
             const int here = k < seen->nchildren && ch->slot == slot;
@@ -22304,6 +22451,7 @@ static void empm__status_show_scoreboard(empm_request *req,
         for (i = 0; i < EMPM__LETTERS; i++) {
             for (n = 0; n < seen->all.by_letter[i]; n += scale)
                 empm_write(req, &empm__worker_letters[i], 1);
+            /* what is left over are empty slots */
             total -= (size_t)seen->all.by_letter[i];
         }
         for (n = 0; n < total; n += scale)
@@ -22330,6 +22478,7 @@ static void empm__status_show_auto_totals(empm_request *req,
         empm_printf(req, "CPU%s: %s\n", cpu[i],
                     empm__status_quotient(text, seen->cpu_us[i], 1000000u,
                                           2));
+    /* percent of one processor since the start, as Apache has it */
     if (seen->cpu_all_us > 0)
         empm_printf(req, "CPULoad: %s\n",
                     empm__status_quotient(text, seen->cpu_all_us * 100,
@@ -22351,7 +22500,9 @@ static void empm__status_show_auto_totals(empm_request *req,
     }
 }
 
-/* Shows Apache's lines, and after them each figure that has a key. */
+/* Shows ?auto: Apache's lines, under its names and in its order, since
+ * monitoring reads them by either; after them each figure that has a key. Some
+ * figures are told twice, once for each kind of reader. */
 static void empm__status_show_auto(empm_request *req,
                                    const empm__snapshot *seen)
 {
@@ -22383,6 +22534,7 @@ static void empm__status_show_auto(empm_request *req,
                 EMPM__LLU(all->by_letter[EMPM__SEEN_GRACEFUL]),
                 EMPM__LLU(all->by_letter[EMPM__SEEN_IDLE]), seen->nchildren,
                 EMPM__LLU(seen->stopping), EMPM__LLU(all->connections));
+    /* Apache counts by its own states: all that reads is "wait for I/O" */
     empm_printf(req, "ConnsAsyncWaitIO: %llu\nConnsAsyncWriting: %llu\n"
                 "ConnsAsyncKeepAlive: %llu\nConnsAsyncClosing: %llu\n",
                 EMPM__LLU(all->by_state[EMPM__HANDSHAKE] +
@@ -22407,7 +22559,8 @@ static void empm__status_show_auto(empm_request *req,
  * empm__status_show_text().
  * ------------------------------------------------------------------------- */
 
-/* Each letter has a colour, which is its class, too; both schemes of light and
+/* The style stands in the page, since a second request might find no worker.
+ * Each letter has a colour, which is its class, too; both schemes of light and
  * dark set the same variables. */
 static const char empm__page_style[] =
     ":root{color-scheme:light dark;--bg:#f6f7f9;--card:#fff;--ink:#1b1f24;"
@@ -22417,12 +22570,14 @@ static const char empm__page_style[] =
     "--ink:#e4e8ee;--soft:#96a1b0;--line:#313842;--warn:#40340f;--bar:#5c9bf0;"
     "--idle:#5a6572;--S:#3cc3d1;--R:#6ea3ff;--W:#ffa04d;--K:#67cf7d;"
     "--C:#b591f5;--G:#ff7593}}"
+    /* the page, its head and its links */
     "*{box-sizing:border-box}body{margin:0 auto;padding:1.25rem;"
     "max-width:76rem;background:var(--bg);color:var(--ink);"
     "font:15px/1.5 system-ui,sans-serif}"
     "h1{font-size:1.35rem;margin:0}h2{font-size:1rem;margin:2rem 0 .6rem}"
     "p{margin:.25rem 0}a{color:var(--bar)}.s{color:var(--soft)}"
     "nav{display:flex;flex-wrap:wrap;gap:0 1rem}"
+    /* .k cards, .m map of workers, .t tables, .n hints */
     ".k{display:grid;grid-template-columns:repeat(auto-fit,minmax(7.4rem,1fr));"
     "gap:.6rem;margin-top:1.2rem}"
     ".k div,.m,.t,.n{background:var(--card);border:1px solid var(--line);"
@@ -22431,14 +22586,18 @@ static const char empm__page_style[] =
     "white-space:nowrap;font-variant-numeric:tabular-nums}"
     ".k span,.l{font-size:.82rem;color:var(--soft)}"
     ".n{background:var(--warn);margin-top:1rem}"
+    /* the map: letters of one width, with the pid of their child before them */
     ".m pre{margin:0;font:600 1rem/1.35 ui-monospace,Menlo,Consolas,monospace;"
     "letter-spacing:.22em;white-space:pre-wrap;overflow-wrap:anywhere}"
     ".m i{font-style:normal;font-weight:400;letter-spacing:0;color:var(--soft);"
     "font-size:.8rem;display:inline-block;min-width:5.5rem}"
+    /* the legend below it */
     ".l{display:flex;flex-wrap:wrap;gap:.2rem 1.2rem;margin-top:.6rem}"
     ".l b{font-family:ui-monospace,Menlo,Consolas,monospace}"
+    /* a letter's class is the letter */
     "._{color:var(--idle)}.S{color:var(--S)}.R{color:var(--R)}"
     ".W{color:var(--W)}.K{color:var(--K)}.C{color:var(--C)}.G{color:var(--G)}"
+    /* tables: numbers to the right, text (.x) to the left */
     ".t{padding:0;overflow-x:auto}table{border-collapse:collapse;width:100%;"
     "font-size:.86rem;font-variant-numeric:tabular-nums}"
     "th,td{padding:.38rem .7rem;text-align:right;white-space:nowrap;"
@@ -22448,7 +22607,8 @@ static const char empm__page_style[] =
     "td b,td.x{font-family:ui-monospace,Menlo,Consolas,monospace;"
     "font-size:.8rem}";
 
-/* Returns a time in the two units that matter, kept in `to`: "3 min 7 s". */
+/* Returns a time in the two units that matter, kept in `to`: "3 min 7 s". The
+ * micro sign is the page's only character beyond ASCII. */
 static const char *empm__status_time_text(char to[40], uint64_t us)
 {
     const uint64_t s = us / 1000000u;
@@ -22484,6 +22644,8 @@ static const char *empm__status_bytes_text(char to[40], uint64_t n)
     return strcat(to, units[k]);
 }
 
+/* The states in which connections wait without a worker, a column each; a new
+ * state has one by its row in >>score. */
 #define EMPM__STATE_WAITS(name, letter, column, label, key) \
     { EMPM__##name, column },
 #define EMPM__STATE_RUNS(name, letter)
@@ -22497,6 +22659,7 @@ static const struct { int state; const char *name; } empm__page_columns[] = {
  * shares one element, so that thousands of workers are a small page. */
 static void empm__status_show_map(empm_request *req, const empm__snapshot *seen)
 {
+    /* in the order of empm__worker_letters */
     static const char *const says[] = {
         "waiting", "starting", "reading", "in a handler or sending",
         "keep-alive", "closing", "finishing before its process ends"
@@ -22531,6 +22694,7 @@ static void empm__status_show_process(empm_request *req,
                                       const empm__snapshot_child *ch)
 {
     size_t i;
+    /* the sum counts where a child says yes or no */
     if (ch != &seen->all)
         empm_printf(req, "<tr><td>%d<td>%u<td>%s<td>%llu<td>%s", ch->slot,
                     ch->pid, !ch->leaving ? "no"
@@ -22590,12 +22754,14 @@ static void empm__status_show_slowest(empm_request *req,
         top = NULL;
         for (i = 0; i < seen->all.nworkers; i++) {
             const empm__snapshot_worker *w = &seen->workers[i];
+            /* in a handler, for 0.1 s at least, and below the last one shown */
             if (w->doing == 'W' && w->since_us >= 100000 &&
                 (last == NULL || w->since_us < last->since_us ||
                  (w->since_us == last->since_us && w > last)) &&
                 (top == NULL || w->since_us > top->since_us))
                 top = w;
         }
+        /* none is left; fewer than ten are shown */
         if (top == NULL)
             break;
         empm_printf(req, "%s<tr><td>%s<td class=x>",
@@ -22629,6 +22795,7 @@ static void empm__status_show_workers(empm_request *req,
     for (i = 0; i < seen->all.nworkers; i++) {
         const empm__snapshot_worker *w = &seen->workers[i];
         const empm__snapshot_child *ch = &seen->children[w->child];
+        /* nothing to tell: no worker, or one that has not worked yet */
         if (w->doing == '.' || (w->accesses == 0 && w->doing == '_'))
             continue;
         empm_printf(req, "<tr><td class=x>%d-%u<td>%u<td class=x>%u/%llu/%llu"
@@ -22655,7 +22822,8 @@ static void empm__status_show_workers(empm_request *req,
 }
 
 /* Says the two things that an operator should know first: no worker is free, or
- * most of them are stuck in their handlers. */
+ * most of them are stuck in their handlers. Nothing is said while all is
+ * well. */
 static void empm__status_show_hints(empm_request *req,
                                     const empm__snapshot *seen)
 {
@@ -22672,6 +22840,7 @@ static void empm__status_show_hints(empm_request *req,
                     "connections wait for one, the oldest for %s.</div>\n",
                     EMPM__LLU(busy), EMPM__LLU(seen->all.queued),
                     empm__status_time_text(text, seen->wait_us));
+    /* half of all: with fewer, single requests are slow, which is no fault */
     if (stuck > 0 && stuck * 2 >= busy + idle)
         empm_printf(req, "<div class=n>%llu of %llu workers have been at one "
                     "request for more than 5 s. What do their handlers wait "
@@ -22680,14 +22849,18 @@ static void empm__status_show_hints(empm_request *req,
                     EMPM__LLU(busy + idle));
 }
 
+/* Shows one figure, with what it is. Both come from this file: nothing is
+ * escaped. */
 static void empm__status_show_card(empm_request *req, const char *value,
                                    const char *what)
 {
     empm_printf(req, "<div><b>%s</b><span>%s</span></div>\n", value, what);
 }
 
-/* Fields and the top of the page, up to its links. The policy forbids scripts
- * and everything from elsewhere, so text that slips through does no harm. */
+/* Shows the top of the page, up to its links, and sets the fields of the
+ * answer. The policy forbids scripts and everything from elsewhere, so text
+ * that slips through does no harm. ?refresh=N makes the browser ask again each
+ * N seconds; without a number, 10. */
 static void empm__status_show_page_head(empm_request *req,
                                         const empm__snapshot *seen)
 {
@@ -22696,6 +22869,7 @@ static void empm__status_show_page_head(empm_request *req,
     empm_set_header(req, "Content-Type", "text/html; charset=utf-8");
     empm_set_header(req, "Content-Security-Policy",
                     "default-src 'none'; style-src 'unsafe-inline'");
+    /* a field, not an element: the page has no script for it */
     if (refresh != NULL) {
         const int64_t s = empm__parse_u63(refresh, strlen(refresh));
         snprintf(text, sizeof text, "%d", s > 0 && s < 86400 ? (int)s : 10);
@@ -22756,6 +22930,8 @@ static void empm__status_show_cards(empm_request *req,
     empm_printf(req, "</div>\n");
 }
 
+/* What matters first comes first. `notable` is mod_status' word for a page
+ * without the table of requests, which may name what others ask for. */
 static void empm__status_show_html(empm_request *req,
                                    const empm__snapshot *seen)
 {
@@ -22769,6 +22945,9 @@ static void empm__status_show_html(empm_request *req,
         empm__status_show_workers(req, seen);
 }
 
+/* The format is that of the query, else that of the route (`user`), else HTML.
+ * The scoreboard is read before anything is written: without memory for a copy
+ * of it the answer is 503. */
 EMPM_API int empm_status_page(empm_request *req, void *user)
 {
     static const struct {
@@ -22793,12 +22972,14 @@ EMPM_API int empm_status_page(empm_request *req, void *user)
             pick = i;
     if ((seen = empm__snapshot_take(req)) == NULL)
         return 503;
+    /* each answer is of its moment */
     empm_set_header(req, "Cache-Control", "no-store");
     formats[pick].put(req, seen);
     return EMPM_OK;
 }
 
-/* The routes of an admin listener. */
+/* The routes of an admin listener, which has a worker of its own and so answers
+ * while all others are blocked. A program's routes are not served there. */
 static const empm_route empm__admin_routes[] = {
     EMPM_ROUTE("GET /{$}",           empm_status_page, NULL),
     EMPM_ROUTE("GET /server-status", empm_status_page, NULL),
@@ -22809,6 +22990,7 @@ static const empm_route empm__admin_routes[] = {
 
 /* --- the wing ------------------------------------------------------------- */
 
+/* Compiles them; the server frees them with its own. */
 static int empm__status_server_new(empm_server *s, const empm_server *old,
                              empm__report *rep)
 {
