@@ -21499,6 +21499,7 @@ static int empm__file_answer(empm_request *req)
     /* the whole instead */
     if (n > 1 && (parts = empm__parts_new(req, f, r, n)) == NULL)
         n = 0;
+    /* a page for people, as with each other error */
     if (verdict >= 400)
         empm__response_status_text(req, verdict);
     if (empm__file_fields(req, f, verdict, r, n, parts) < 0) {
@@ -22173,7 +22174,12 @@ static void empm__status_show_text(empm_request *req, const char *s, int json)
  * >>metrics -- ?json, ?prometheus and ?auto
  *
  * One table has a row for each figure. ?auto begins with the lines of Apache's
- * mod_status, in its order, since programs read them.
+ * mod_status, in its order, since programs read them. All numbers of an answer
+ * are of one snapshot (>>status). A new figure is a row here; a new format is a
+ * function that goes over the rows, and a row in empm_status_page().
+ *
+ * runs on   the worker that has the request
+ * source    mod_status; Prometheus, "Exposition formats", 0.0.4; RFC 8259
  * ------------------------------------------------------------------------- */
 
 /* One figure in all three formats. The field is a uint64_t of the snapshot. */
@@ -22252,7 +22258,7 @@ static const empm__metric empm__metrics[] = {
 };
 
 /* Returns the value of a figure as text, kept in `to`: a count, or seconds with
- * six decimals. */
+ * six decimals. No floating point: its printed form would follow the locale. */
 static const char *empm__metric_text(const empm__snapshot *seen,
                                      const empm__metric *f, char to[40])
 {
@@ -22316,8 +22322,9 @@ static void empm__status_show_json_children(empm_request *req,
     }
 }
 
-/* Each worker and its request, in hand or the last one. Host, request and
- * client come from outside and are escaped. */
+/* Shows each worker and its request, in hand or the last one. Host, request and
+ * client come from outside and are escaped. A worker is found again by slot and
+ * number, over restarts of its child. */
 static void empm__status_show_json_workers(empm_request *req,
                                            const empm__snapshot *seen)
 {
@@ -22356,6 +22363,7 @@ static void empm__status_show_json(empm_request *req,
     char text[40];
     size_t i;
     empm_set_header(req, "Content-Type", "application/json");
+    /* printed in pieces: the answer grows in pages, and is never one string */
     empm_printf(req, "{\"server\":\"");
     empm__status_show_text(req, seen->name, 1);
     empm_printf(req, "\",\"version\":\"%s\"", EMPM_VERSION);
@@ -22409,6 +22417,7 @@ static const char *empm__status_prose(char *to, size_t n, uint64_t s)
     static const char *const names[] = { "day", "hour", "minute", "second" };
     static const unsigned unit[] = { 86400, 3600, 60, 1 };
     size_t at = 0, i;
+    /* the last one is told even if all are 0 */
     for (i = 0; i < 4; i++) {
         const uint64_t k = s / unit[i];
         s %= unit[i];
@@ -22434,8 +22443,10 @@ static void empm__status_show_scoreboard(empm_request *req,
     for (k = 0; k < seen->nchildren; k++)
         empty -= seen->children[k].slot < seen->slots;
     total = (size_t)seen->all.nworkers + empty * each;
+    /* 1 as a rule */
     scale = total / EMPM__SCOREBOARD_MOST + 1;
     empm_printf(req, "Scoreboard: ");
+    /* each worker by itself */
     if (scale == 1)
         /* children are sorted by slot; one that drains may have a slot above */
         for (slot = k = 0; slot < seen->slots || k < seen->nchildren; slot++) {
@@ -22460,8 +22471,9 @@ static void empm__status_show_scoreboard(empm_request *req,
     empm_printf(req, "\nScoreboardScale: %u\n", (unsigned)scale);
 }
 
-/* Shows the lines that ExtendedStatus adds. As in Apache, a rate is left out
- * while its divisor is zero. */
+/* Shows the lines that ExtendedStatus adds, in Apache's units: KiB,
+ * milliseconds, seconds of processor. As in Apache, a rate is left out while
+ * its divisor is zero. */
 static void empm__status_show_auto_totals(empm_request *req,
                                           const empm__snapshot *seen)
 {
@@ -22484,6 +22496,8 @@ static void empm__status_show_auto_totals(empm_request *req,
                     empm__status_quotient(text, seen->cpu_all_us * 100,
                                           seen->uptime_us, 4));
     empm_printf(req, "Uptime: %llu\n", EMPM__LLU(up_s));
+    /* means since the start; a rate of now is for the reader to make of two
+     * answers */
     if (up_s > 0) {
         empm_printf(req, "ReqPerSec: %s\n",
                     empm__status_quotient(text, seen->accesses, up_s, 3));
@@ -22523,9 +22537,11 @@ static void empm__status_show_auto(empm_request *req,
                 "ServerUptime: %s\n", EMPM__LLU(seen->reloads + 1),
                 EMPM__LLU(seen->generation), EMPM__LLU(up_s),
                 empm__status_prose(text, sizeof text, up_s));
+    /* of 1, 5 and 15 minutes, as uptime has them */
     for (k = 0; k < 3; k++)
         empm_printf(req, "Load%s: %s\n", k == 0 ? "1" : k == 1 ? "5" : "15",
                     empm__status_quotient(text, seen->load_percent[k], 100, 2));
+    /* Off: the scoreboard has no times, and these would be 0 */
     if (req->w->cfg->extended_status)
         empm__status_show_auto_totals(req, seen);
     empm_printf(req, "BusyWorkers: %llu\nGracefulWorkers: %llu\n"
@@ -22556,7 +22572,11 @@ static void empm__status_show_auto(empm_request *req,
  * A page without scripts: the state of each worker as a letter, the slowest
  * requests, and hints that tell an operator where to look first. Each part has
  * its function, in the order of the page. All text from outside goes through
- * empm__status_show_text().
+ * empm__status_show_text(). Closing tags that HTML does not ask for are left
+ * out (tr, td, th), since a table may have thousands of rows.
+ *
+ * runs on   the worker that has the request
+ * source    mod_status, whose table of requests has the same columns
  * ------------------------------------------------------------------------- */
 
 /* The style stands in the page, since a second request might find no worker.
@@ -22629,7 +22649,8 @@ static const char *empm__status_time_text(char to[40], uint64_t us)
     return to;
 }
 
-/* Returns a size in the unit in which it is below 1000, kept in `to`. */
+/* Returns a size in the unit in which it is below 1000, kept in `to`: "1.4
+ * MiB". One decimal, and none for bytes or from 100 on. */
 static const char *empm__status_bytes_text(char to[40], uint64_t n)
 {
     static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB" };
@@ -22656,7 +22677,8 @@ static const struct { int state; const char *name; } empm__page_columns[] = {
 #undef EMPM__STATE_RUNS
 
 /* Shows a letter for each worker, in a line for each child. A run of one letter
- * shares one element, so that thousands of workers are a small page. */
+ * shares one element, so that thousands of workers are a small page. Letters
+ * are Apache's, but for those that a worker here cannot be in. */
 static void empm__status_show_map(empm_request *req, const empm__snapshot *seen)
 {
     /* in the order of empm__worker_letters */
@@ -22671,6 +22693,7 @@ static void empm__status_show_map(empm_request *req, const empm__snapshot *seen)
         const empm__snapshot_child *ch = &seen->children[k];
         const empm__snapshot_worker *w = &seen->workers[ch->first];
         empm_printf(req, "<pre><i>%u</i>", ch->pid);
+        /* n: how many of the same letter stand in a row */
         for (i = 0; i < ch->nworkers; i += n) {
             const char letter = w[i].letter;
             empm_printf(req, "<b class=%c>", letter);
@@ -22680,6 +22703,7 @@ static void empm__status_show_map(empm_request *req, const empm__snapshot *seen)
         }
         empm_printf(req, "</pre>\n");
     }
+    /* the legend, with a count for each letter */
     empm_printf(req, "<div class=l>");
     for (i = 0; i < EMPM__LETTERS; i++)
         empm_printf(req, "<span><b class=%c>%c</b> %s: %llu</span>\n",
@@ -22688,7 +22712,9 @@ static void empm__status_show_map(empm_request *req, const empm__snapshot *seen)
     empm_printf(req, "</div></div>\n");
 }
 
-/* Shows the row of a child, or with &seen->all the sum at the foot. */
+/* Shows the row of a child, or with &seen->all the sum at the foot. Connections
+ * that wait are counted by state, those that a worker runs are among its
+ * threads. */
 static void empm__status_show_process(empm_request *req,
                                       const empm__snapshot *seen,
                                       const empm__snapshot_child *ch)
@@ -22716,7 +22742,8 @@ static void empm__status_show_process(empm_request *req,
     empm_printf(req, "\n");
 }
 
-/* The table of children, a row for each, and one for all together. */
+/* Shows the table of children, a row for each, and one for all together. A
+ * child that drains is among them until it ends. */
 static void empm__status_show_processes(empm_request *req,
                                         const empm__snapshot *seen)
 {
@@ -22740,7 +22767,8 @@ static void empm__status_show_processes(empm_request *req,
 
 /* Shows the ten requests that have been at work for longest. Each round looks
  * for the next one below the last, so no list has to be sorted or kept; the
- * place in the list decides between equal times. */
+ * place in the list decides between equal times. Ten looks at all workers are
+ * cheap beside the page. */
 static void empm__status_show_slowest(empm_request *req,
                                       const empm__snapshot *seen)
 {
@@ -22776,13 +22804,15 @@ static void empm__status_show_slowest(empm_request *req,
         empm__status_show_text(req, top->client, 0);
         empm_printf(req, "<td>%u\n", seen->children[top->child].pid);
     }
+    /* the table was begun by its first row */
     empm_printf(req, rows > 0 ? "</table></div>\n"
                               : "<p class=s>None takes longer than 0.1 "
                 "s.</p>\n");
 }
 
 /* Shows the table of mod_status that ExtendedStatus adds. Workers without a
- * request so far have no row. */
+ * request so far have no row. It is the one part that grows with all workers of
+ * the server; ?notable leaves it out. */
 static void empm__status_show_workers(empm_request *req,
                                       const empm__snapshot *seen)
 {
@@ -22798,6 +22828,7 @@ static void empm__status_show_workers(empm_request *req,
         /* nothing to tell: no worker, or one that has not worked yet */
         if (w->doing == '.' || (w->accesses == 0 && w->doing == '_'))
             continue;
+        /* the columns of mod_status, in its order */
         empm_printf(req, "<tr><td class=x>%d-%u<td>%u<td class=x>%u/%llu/%llu"
                     "<td class=%c><b>%c</b>", ch->slot, ch->generation, ch->pid,
                     w->of_connection, EMPM__LLU(w->accesses_child),
@@ -22835,6 +22866,7 @@ static void empm__status_show_hints(empm_request *req,
     for (i = 0; i < seen->all.nworkers; i++)
         stuck += seen->workers[i].letter == 'W' &&
                  seen->workers[i].since_us > 5000000u;
+    /* more than MaxRequestWorkers at a time, or handlers that are slow */
     if (idle == 0 && busy > 0)
         empm_printf(req, "<div class=n>All %llu workers are busy: %llu ready "
                     "connections wait for one, the oldest for %s.</div>\n",
@@ -22872,6 +22904,7 @@ static void empm__status_show_page_head(empm_request *req,
     /* a field, not an element: the page has no script for it */
     if (refresh != NULL) {
         const int64_t s = empm__parse_u63(refresh, strlen(refresh));
+        /* a number, not the client's text: it goes into a field */
         snprintf(text, sizeof text, "%d", s > 0 && s < 86400 ? (int)s : 10);
         empm_set_header(req, "Refresh", text);
     }
@@ -22894,7 +22927,8 @@ static void empm__status_show_page_head(empm_request *req,
                                 : "<a href=\"?html&amp;refresh\">refresh</a>");
 }
 
-/* The figures that tell most, side by side. Means are since the start. */
+/* Shows the figures that tell most, side by side. Means are since the start;
+ * workers, queue and load are of now. */
 static void empm__status_show_cards(empm_request *req,
                                     const empm__snapshot *seen)
 {
