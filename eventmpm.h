@@ -10158,8 +10158,9 @@ static int empm__request_in_room(empm_request *req, uint32_t most)
  * Nothing is allocated for names that are not asked for.
  * ------------------------------------------------------------------------- */
 
-/* A part of a complete head. Method, target and query end with a NUL; the query
- * ends where the target does. */
+/* Returns a part of a complete head. Method, target and query end with a NUL,
+ * which stands where a blank or '?' was; the query ends where the target does.
+ * Host has a NUL only if it is a field. */
 static const char *empm__request_part(const empm_request *req,
                                       enum empm__part part)
 {
@@ -10176,11 +10177,13 @@ EMPM_API const char *empm_target(const empm_request *req)
     return empm__request_part(req, EMPM__PART_TARGET);
 }
 
+/* Decoded and made normal, as >>route has matched it. */
 EMPM_API const char *empm_path(const empm_request *req)
 {
     return req->path_text;
 }
 
+/* Without its '?'; "" if there is none. */
 EMPM_API const char *empm_query_string(const empm_request *req)
 {
     return empm__request_part(req, EMPM__PART_QUERY);
@@ -10251,9 +10254,10 @@ struct empm__value {
 
 enum empm__how { EMPM__AS_SENT, EMPM__DECODED, EMPM__REST };
 
-/* Returns the n bytes at `from`, with a NUL, in the way of `how`: a copy
- * that was made for an earlier call, or a new one. NULL: no memory, or a bad
- * escape. */
+/* Returns the n bytes at `from`, with a NUL, in the way of `how`: the copy that
+ * was made for an earlier call, or a new one, which lives as long as the
+ * request. NULL: no memory, or a bad escape, which is remembered, too. The list
+ * is as long as the program asks for different names. */
 static char *empm__request_value(empm_request *req, const char *from, size_t n,
                                  enum empm__how how)
 {
@@ -10290,6 +10294,8 @@ static char *empm__request_value(empm_request *req, const char *from, size_t n,
     return v->text;
 }
 
+/* A {name} is one segment, decoded by >>route; a {name...} is the rest of the
+ * path, in which "/" and "%2f" stay apart. */
 EMPM_API const char *empm_path_value(const empm_request *req, const char *name)
 {
     const empm__route *r = req->route;
@@ -10311,6 +10317,8 @@ EMPM_API const char *empm_path_value(const empm_request *req, const char *name)
     return NULL;
 }
 
+/* The Host field, or the host of an absolute target, which has precedence (RFC
+ * 9112 3.2.2) and ends within the line: only that needs a copy. */
 EMPM_API const char *empm_host(empm_request *req)
 {
     const char *host = empm__request_part(req, EMPM__PART_HOST);
@@ -10339,7 +10347,9 @@ static int empm__request_key_is(const char *key, size_t n, const char *name)
 }
 
 /* Returns the first value of `name` in "name=value&name=value", len bytes; ""
- * if it has none; NULL: it is not there, or as empm__request_value(). */
+ * if it has none, as in "name&"; NULL: it is not there, or as
+ * empm__request_value(). Later values of the name are not reached: a program
+ * that wants them reads the text itself. */
 static const char *empm__request_pair_find(empm_request *req, const char *s,
                                            size_t len,
                                            const char *name, enum empm__how how)
@@ -10373,7 +10383,9 @@ EMPM_API const char *empm_query_raw(empm_request *req, const char *name)
     return empm__request_pair_find(req, q, strlen(q), name, EMPM__AS_SENT);
 }
 
-/* A form is read in the coding of queries; multipart/form-data is not. */
+/* Finds a value in a body that is a form in the coding of queries. NULL, too,
+ * while the body is not in memory: it was spooled or streamed, or is still to
+ * come. multipart/form-data is not read. */
 static const char *empm__request_form_find(empm_request *req, const char *name,
                                            enum empm__how how)
 {
@@ -10423,6 +10435,7 @@ EMPM_API const char *empm_cookie(empm_request *req, const char *name)
     return NULL;
 }
 
+/* NULL is never returned: a body without bytes is a text of none. */
 EMPM_API char *empm_body(empm_request *req, size_t *len)
 {
     static char empty[1];          /* never written: it has no bytes */
@@ -10458,6 +10471,8 @@ static const empm__peer *empm__request_peer(empm_request *req)
     return p;
 }
 
+/* Made on the first call, with its port; log lines ask for it again and
+ * again. */
 EMPM_API const char *empm_peer(empm_request *req)
 {
     char text[96];
@@ -10473,6 +10488,7 @@ EMPM_API const char *empm_peer(empm_request *req)
 static empm__peer empm__request_client(empm_request *req)
 {
     empm__peer p = *empm__request_peer(req);
+    /* asked for by the access log, the scoreboard and each message */
     if (req->client_is.family != EMPM__PEER_UNASKED)
         return req->client_is;       /* thousands of entries are read once */
     if (req->text != NULL) {
@@ -10491,7 +10507,8 @@ static void empm__request_log_v(empm_request *req, enum empm_log_level level,
                                 int code, const char *fmt, va_list ap)
     EMPM__PRINTF(4, 0);
 
-/* A message about a request names its client and its worker. */
+/* A message about a request names its client and its worker; it is not
+ * limited. */
 static void empm__request_log_v(empm_request *req, enum empm_log_level level,
                                 int code, const char *fmt, va_list ap)
 {
@@ -10517,6 +10534,7 @@ static void empm__request_log(empm_request *req, enum empm_log_level level,
     va_end(ap);
 }
 
+/* A handler's own message: no number, and no limit but LogLevel. */
 EMPM_API void empm_log(empm_request *req, enum empm_log_level level,
                        const char *fmt, ...)
 {
@@ -10529,6 +10547,7 @@ EMPM_API void empm_log(empm_request *req, enum empm_log_level level,
     va_end(ap);
 }
 
+/* Without its port, which says nothing of a client behind a proxy. */
 EMPM_API const char *empm_client(empm_request *req)
 {
     char text[96];
@@ -10541,7 +10560,8 @@ EMPM_API const char *empm_client(empm_request *req)
 }
 
 /* Shows in the scoreboard what this worker works for: request line, host and
- * client of a complete head. */
+ * client of a complete head. Only this worker writes there; a reader may see
+ * half of one request and half of the next, and shows both as text. */
 static void empm__request_score(empm__worker *w, empm_request *req)
 {
     empm__score_worker *sc = w->score;
@@ -10586,6 +10606,8 @@ static void empm__request_lost(empm__worker *w, empm__conn *c,
     errno = why;
 }
 
+/* Copies, for the access log is written when the handler's memory is gone. A
+ * later note of a name stands before the earlier one, and hides it. */
 EMPM_API int empm_note(empm_request *req, const char *name, const char *value)
 {
     empm__note *note = (empm__note *)empm_alloc(req, sizeof *note);
@@ -10641,6 +10663,8 @@ EMPM_API empm_server *empm_server_of(const empm_request *req)
     return req->w->s;
 }
 
+/* The bits come from the listener's word, so asking costs no system call with
+ * epoll. Each is a reason by itself; 0: go on. */
 EMPM_API int empm_should_stop(const empm_request *req)
 {
     uint32_t word = empm__load(&req->c->word);
@@ -10829,7 +10853,8 @@ static int empm__response_emit_body(empm_request *req)
  * worker.
  * ------------------------------------------------------------------------- */
 
-/* The phrase of every status from 200 on that IANA has registered. */
+/* Returns the phrase of a status: of each from 200 on that IANA has registered,
+ * else of its class. Clients do not read it (RFC 9112 4); people do. */
 static const char *empm__response_reason(int status)
 {
     static const struct { int status; const char *text; } list[] = {
@@ -10871,7 +10896,8 @@ static const char *empm__response_reason(int status)
          : status < 500 ? "Client Error" : "Server Error";
 }
 
-/* "Date: ...\r\nServer: ...\r\n", made anew once a second. RFC 9110 6.6.1. */
+/* Makes "Date: ...\r\nServer: ...\r\n" in the worker's own memory, anew once a
+ * second; both are of each answer (RFC 9110 6.6.1, 10.2.4). */
 static void empm__response_date_update(empm__worker *w)
 {
     int64_t now = (int64_t)time(NULL);
@@ -10887,6 +10913,7 @@ static void empm__response_date_update(empm__worker *w)
     w->date_len = (uint32_t)n;
 }
 
+/* Returns where the next byte goes. The caller has the room. */
 static char *empm__text_append(char *at, const char *s, size_t n)
 {
     memcpy(at, s, n);
@@ -10923,8 +10950,10 @@ static char *empm__response_keep_alive_write(const empm_request *req, char *at)
     return EMPM__ADD(at, "\r\n");
 }
 
-/* Writes the head; `length` -1: without Content-Length. At most
- * EMPM_PAGE_BYTES: fields_len is bounded by empm__response_field_add(). */
+/* Writes the head of HTTP/1.1 into to[0..EMPM_PAGE_BYTES), where it always
+ * fits: fields_len is bounded by empm__response_field_add(). `length` -1:
+ * without Content-Length. Returns its size. A client of HTTP/1.0 gets the same
+ * line: the version is that of the server (RFC 9110 2.5). */
 static size_t empm__response_head_write(empm_request *req, char *to,
                                         int64_t length)
 {
@@ -10936,6 +10965,7 @@ static size_t empm__response_head_write(empm_request *req, char *to,
     at = EMPM__ADD(at, "\r\n");
     empm__response_date_update(req->w);
     at = empm__text_append(at, req->w->date, req->w->date_len);
+    /* a body of which nothing is said is text */
     if (!req->has_type && !empm__response_is_lengthless(req->status) &&
         length != 0)
         at = EMPM__ADD(at, "Content-Type: text/plain; charset=utf-8\r\n");
@@ -10955,10 +10985,12 @@ static size_t empm__response_head_write(empm_request *req, char *to,
     return (size_t)(at - to);
 }
 
+/* 512: status line, Date, Server, and the fields that frame the body */
 #define EMPM__FIELDS_MAX (EMPM_PAGE_BYTES - 512)
 
 /* Decides the head, and where the body ends, and puts it on its way with what
- * has gathered. `whole`: the body is complete, so its length is known. */
+ * has gathered. `whole`: the body is complete, so its length is known. From
+ * here on status and fields are fixed. Returns EMPM_OK or EMPM_ENOMEM. */
 static int empm__response_commit(empm_request *req, int whole)
 {
     char head[EMPM_PAGE_BYTES];
@@ -10966,6 +10998,7 @@ static int empm__response_commit(empm_request *req, int whole)
     size_t n;
     empm__page *p = req->body_out;
     req->answer = EMPM__COMMITTED;
+    /* the last moment at which "Connection: close" can be said */
     if (empm__engine_is_closing(req->w->engine))
         empm__request_closes(req, EMPM__CLOSES);
     if (req->body_open && req->body_mode == EMPM__BODY_NONE)
@@ -10973,6 +11006,7 @@ static int empm__response_commit(empm_request *req, int whole)
         empm__request_closes(req, EMPM__CLOSES_UNREAD);
     if (whole && length < 0)
         length = req->written;
+    /* RFC 9110 15.3.6: no content, and a length that says so */
     if (req->status == 205)
         length = 0;
     req->framing = empm__response_is_bodiless(req, req->status) ? EMPM__BODILESS
@@ -11004,7 +11038,9 @@ static int empm__response_end_body(empm_request *req)
     return r;
 }
 
-/* Makes the page a chunk, RFC 9112 7.1. */
+/* Makes the page a chunk (RFC 9112 7.1): size and CRLF go before its bytes,
+ * from the right to the left, and CRLF behind them. The room is kept by
+ * empm__response_body_room(). */
 static void empm__response_chunk(empm__page *p)
 {
     char *data = empm__page_data(p);
@@ -11018,7 +11054,7 @@ static void empm__response_chunk(empm__page *p)
     data[p->end++] = '\n';
 }
 
-/* The last chunk, and no trailers. */
+/* Sends the last chunk, and no trailers. EMPM_OK or EMPM_ENOMEM. */
 static int empm__response_end_chunks(empm_request *req)
 {
     empm__page *p = empm__page_borrow(req->w);
@@ -11042,7 +11078,8 @@ static int empm__response_end_chunks(empm_request *req)
  * half an answer for a whole one.
  * ------------------------------------------------------------------------- */
 
-/* May the handler still add to its answer? EMPM_OK, or the error to return. */
+/* May the handler still add to its answer? Returns EMPM_OK, or the error that
+ * its call is to return; only misuse is said. */
 static int empm__response_may_write(empm_request *req)
 {
     if (req->failed)
@@ -11067,8 +11104,9 @@ EMPM_API int empm_status(empm_request *req, int status)
     return EMPM_OK;
 }
 
-/* The first line `name: value` at or behind `at` among the response's fields,
- * or NULL; *next is where the line after it begins. */
+/* Returns the first line `name: value` at or behind `at` among the response's
+ * fields, or NULL; *next is where the line after it begins. The lines are
+ * whole: empm__response_field_add() alone makes them. */
 static char *empm__response_field_line(const empm_request *req, char *at,
                                        const char *name, size_t n, char **next)
 {
@@ -11108,7 +11146,9 @@ static void empm__response_field_remove(empm_request *req, const char *name,
     }
 }
 
-/* Room for `need` bytes behind the response's fields. */
+/* Makes room for `need` bytes behind the response's fields. Returns EMPM_OK,
+ * EMPM_ENOMEM, or EMPM_EFULL: a head that long goes into no page. Room that was
+ * too small stays with the request until its end. */
 static int empm__response_fields_reserve(empm_request *req, size_t need)
 {
     if (need > EMPM__FIELDS_MAX - req->fields_len)
@@ -11142,6 +11182,7 @@ static int empm__response_field_add(empm_request *req, const char *name,
     const size_t v = value != NULL ? strlen(value) : 0, need = n + v + 4;
     size_t i, old;
     int r;
+    /* in this order: misuse of the call, bad bytes, the server's own fields */
     if (value == NULL)
         return EMPM_EINVAL;
     if (!empm__request_head_is_open(req)) {
@@ -11195,7 +11236,10 @@ EMPM_API int empm_add_header(empm_request *req, const char *name,
     return empm__response_field_add(req, name, value, 0);
 }
 
-/* Room for at least one more byte of body; NULL: no memory. */
+/* Returns the last page of the body, or a new one, with room for at least one
+ * more byte; NULL: no memory. The first page keeps room for the head, and each
+ * other for the size of a chunk, so that both are put before the bytes without
+ * a copy. */
 static empm__page *empm__response_body_room(empm_request *req)
 {
     empm__page *p = req->body_out_last;
@@ -11245,6 +11289,7 @@ EMPM_API int empm_write(empm_request *req, const void *data, size_t len)
     }
     req->written += (int64_t)len;
     /* the body of an answer to HEAD is counted, and goes nowhere */
+    /* a page at a time; what is full is passed on */
     while (len > 0 && req->framing != EMPM__BODILESS) {
         empm__page *p = empm__response_body_room(req);
         size_t n;
@@ -11267,6 +11312,8 @@ EMPM_API int empm_write(empm_request *req, const void *data, size_t len)
     return EMPM_OK;
 }
 
+/* Most texts fit into the stack; a longer one is formatted twice, since its
+ * length is known only then. */
 EMPM_API int empm_vprintf(empm_request *req, const char *fmt, va_list ap)
 {
     char small[512], *big;
@@ -11330,8 +11377,9 @@ EMPM_API int empm_stream(empm_request *req, int64_t length, empm_producer *fn,
     return EMPM_OK;
 }
 
-/* One page more from the producer. Returns EMPM_OK or an error; at the end the
- * response is complete. */
+/* Takes one page more from the producer. Returns EMPM_OK or an error; after its
+ * last page the response is complete. The producer cannot suspend: `calling`
+ * says that no handler runs. */
 static int empm__response_produce(empm_request *req)
 {
     empm__page *p = empm__response_body_room(req);
@@ -11347,11 +11395,13 @@ static int empm__response_produce(empm_request *req)
     n = cap > 0 ? req->producer(req, empm__page_data(p) + p->end, cap,
                                 req->producer_user) : 0;
     req->w->calling = EMPM__CALL_NONE;
+    /* an error of its own, or it has written past the room */
     if (n < 0 || (size_t)n > cap)
         return EMPM_EMISUSE;
     p->end += (uint32_t)n;
     req->written += n;
     if (n == 0) {
+        /* the head has promised more: the client must see a cut */
         if (req->declared >= 0 && req->written < req->declared)
             return EMPM_EMISUSE;
         req->answer = EMPM__COMPLETE;
@@ -11360,7 +11410,8 @@ static int empm__response_produce(empm_request *req)
     return empm__response_emit_body(req);
 }
 
-/* Forgets a body of which nothing has left. */
+/* Forgets a body of which nothing has left: its pages, its file, its producer,
+ * its declared length. Status and fields stay. */
 static void empm__response_body_forget(empm_request *req)
 {
     empm__pages_return(req->w, req->body_out);
@@ -11392,8 +11443,8 @@ static void empm__response_status_text(empm_request *req, int status)
     empm_printf(req, "%d %s\n", status, empm__response_reason(status));
 }
 
-/* The answer cannot be what it was to be: 500 if nothing has left, else the end
- * of the connection. */
+/* The answer cannot be what it was to be: it becomes a 500 if nothing has left,
+ * else the connection ends. `why` goes to the error log. */
 static void empm__response_cannot(empm_request *req, int error, const char *why)
 {
     if (!empm__request_head_is_open(req)) {
@@ -11404,29 +11455,37 @@ static void empm__response_cannot(empm_request *req, int error, const char *why)
     empm__response_status_text(req, 500);
 }
 
+/* Returns what a handler's result means: EMPM_OK or a status. What is none, and
+ * OK without an answer, is the handler's fault: it is said, and is 500. */
+static int empm__response_status_of(empm_request *req, int rc)
+{
+    char text[48];
+    if (rc == EMPM_OK && req->answer == EMPM__UNANSWERED)
+        empm__response_complain(req, "gave no answer");
+    else if (rc == EMPM_OK || (rc >= 200 && rc <= 599))
+        return rc;
+    else {
+        snprintf(text, sizeof text, "returned %d, which is no status", rc);
+        empm__response_complain(req, rc < 0 ? "has failed"
+                                : rc == EMPM_SUSPENDED
+                           ? "returned EMPM_SUSPENDED without a suspension"
+                           : text);
+    }
+    return 500;
+}
+
 /* Ends the response after the handler returned `rc`. Afterwards it is
  * complete, or a producer goes on in WRITE, or req->failed says why it must
  * be aborted. */
 static void empm__response_finish(empm_request *req, int rc)
 {
-    char text[48];
     int r;
     if (req->body_open)             /* nobody has read it: it cannot go on */
         empm__request_closes(req, EMPM__CLOSES_UNREAD);
     if (req->failed)                /* that has been said, or is the client's */
         return;
     /* 1. what it has returned is no status, or it has said nothing: 500 */
-    if (rc < 0 || rc == EMPM_SUSPENDED || rc > 599 || (rc > 1 && rc < 200)) {
-        snprintf(text, sizeof text, "returned %d, which is no status", rc);
-        empm__response_complain(req, rc < 0 ? "has failed"
-                                : rc == EMPM_SUSPENDED
-                           ? "returned EMPM_SUSPENDED without a suspension"
-                           : text);
-        rc = 500;
-    } else if (rc == EMPM_OK && req->answer == EMPM__UNANSWERED) {
-        empm__response_complain(req, "gave no answer");
-        rc = 500;
-    }
+    rc = empm__response_status_of(req, rc);
     /* 2. a status makes the answer, if there is time for it */
     if (rc != EMPM_OK && empm__request_head_is_open(req)) {
         const int said = req->written > 0 || req->declared >= 0 ||
@@ -15923,6 +15982,8 @@ EMPM_API int empm_load(empm_config *cfg, const char *path, char *err, size_t n)
 
 #ifndef EVENTMPM_NO_PROXY
 
+/* A network: addresses whose first `bits` bits are these. IPv4 inside IPv6 is
+ * IPv4 here, as it is in an empm__peer. */
 typedef struct empm__net {
     uint8_t family, bits;
     uint8_t addr[16];
@@ -15933,8 +15994,8 @@ typedef struct empm__nets {
     size_t     n;
 } empm__nets;
 
-/* An address and nothing else; `family` 0: either. 0: it is none, and *p is as
- * it was. */
+/* Reads an address and nothing else; `family` 0: either. Returns 1, or 0: it is
+ * none, and *p is as it was. No name is looked up: that could wait. */
 static int empm__proxy_address_parse(empm__peer *p, int family, const char *s,
                                      size_t n)
 {
@@ -15954,7 +16015,8 @@ static int empm__proxy_address_parse(empm__peer *p, int family, const char *s,
     return 1;
 }
 
-/* "192.0.2.0/24", or an address, which is a network of one. */
+/* Reads "192.0.2.0/24", "192.0.2.0/255.255.255.0", or an address, which is a
+ * network of one. Returns 1, or 0: it is none of them. */
 static int empm__proxy_net_parse(empm__net *net, const char *s, size_t n)
 {
     const char *slash = (const char *)memchr(s, '/', n);
@@ -15970,6 +16032,7 @@ static int empm__proxy_net_parse(empm__net *net, const char *s, size_t n)
         mask.family == EMPM__PEER_IPV4) {      /* 10.0.0.0/255.0.0.0 */
         for (bits = 0; bits < 32 && mask.addr[bits / 8] >> (7 - bits % 8) & 1;)
             bits++;
+        /* a mask with a gap is none */
         for (i = bits; i < 32; i++)
             if (mask.addr[i / 8] >> (7 - i % 8) & 1)
                 return 0;
@@ -15991,7 +16054,8 @@ static void empm__proxy_nets_free(empm__nets *t)
     t->list = NULL;
 }
 
-/* All of RemoteIPTrustedProxy. */
+/* Reads all of RemoteIPTrustedProxy into *t. Words that are wrong are said and
+ * left out. Returns EMPM_OK or EMPM_ENOMEM. */
 static int empm__proxy_nets_init(empm__nets *t, const empm_config *cfg,
                                  empm__report *rep)
 {
@@ -15999,6 +16063,7 @@ static int empm__proxy_nets_init(empm__nets *t, const empm_config *cfg,
     int i;
     memset(t, 0, sizeof *t);
     for (i = 0; i < EMPM_MAX_LIST && cfg->remote_ip_trusted_proxy[i]; i++)
+        /* a word has one byte and a blank at least */
         most += strlen(cfg->remote_ip_trusted_proxy[i]) / 2 + 1;
     if (most == 0)
         return EMPM_OK;
@@ -16021,7 +16086,9 @@ static int empm__proxy_nets_init(empm__nets *t, const empm_config *cfg,
     return EMPM_OK;
 }
 
-/* A proxy that speaks for a client without naming it lends it no trust. */
+/* Is `p` in the list? A proxy that speaks for a client without naming it lends
+ * it no trust; on a unix socket the file's mode decides on who comes in, and
+ * all of them are trusted. The list is short, so each net is looked at. */
 static int empm__proxy_trusts(const empm__nets *t, const empm__peer *p)
 {
     size_t i;
@@ -16039,7 +16106,9 @@ static int empm__proxy_trusts(const empm__nets *t, const empm__peer *p)
     return p->family == EMPM__PEER_UNIX;
 }
 
-/* An address in a field: also "192.0.2.1:80", "[2001:db8::1]", "[...]:80". */
+/* Reads an address as it stands in a field: also "192.0.2.1:80",
+ * "[2001:db8::1]" or "[2001:db8::1]:80". Returns 1, or 0: it is none, such as
+ * "unknown" or a name that hides it (RFC 7239 6.3). */
 static int empm__proxy_node_parse(empm__peer *p, const char *s, size_t n)
 {
     const int bracket = n > 0 && *s == '[';
@@ -16049,6 +16118,7 @@ static int empm__proxy_node_parse(empm__peer *p, const char *s, size_t n)
     int64_t v = 0;
     if (bracket && end == NULL)
         return 0;
+    /* two colons: IPv6 without brackets, which has no port */
     if (!bracket && left > 0 && memchr(port + 1, ':', left - 1) != NULL)
         return empm__proxy_address_parse(p, EMPM__PEER_IPV6, s, n);
     if (left > 0)
@@ -16074,7 +16144,9 @@ static int empm__proxy_follow(const empm__nets *t, empm__peer *p, const char *s)
     return 1;
 }
 
-/* "TCP4 192.0.2.1 198.51.100.7 4711 80", or TCP6, or UNKNOWN and whatever. */
+/* Reads what follows "PROXY ": "TCP4 192.0.2.1 198.51.100.7 4711 80", or TCP6,
+ * or UNKNOWN with anything behind it. Returns 1 with the peer in *p, or 0. The
+ * address of the proxy is only checked. */
 static int empm__proxy_parse_line(empm__peer *p, const char *s, size_t n)
 {
     const char *at[5], *end = s + n;
@@ -16125,6 +16197,7 @@ static int32_t empm__proxy_parse(empm__peer *p, const char *s, size_t n)
     size_t i;
     if (n == 0)
         return 0;
+    /* version 1: 107 bytes at most, CRLF included */
     if (*s == 'P') {
         if (memcmp(s, line, empm__min(n, 6)) != 0)
             return -1;
@@ -16137,11 +16210,13 @@ static int32_t empm__proxy_parse(empm__peer *p, const char *s, size_t n)
                                                                      i - 6)
                    ? (int32_t)i + 2 : -1;
     }
+    /* version 2: its signature is no beginning of any other protocol */
     if (memcmp(s, signature, empm__min(n, 12)) != 0 ||
         (n > 12 && (u[12] & 0xfe) != 0x20))
         return -1;
     if (n < 16)
         return 0;
+    /* 1: IPv4, 2: IPv6, 3: unix; the protocol is 1: stream, 2: datagram */
     family = u[13] >> 4;
     protocol = u[13] & 15;
     len = (unsigned)u[14] << 8 | u[15];
@@ -16180,41 +16255,53 @@ static enum empm__state empm__reading_proxy_refuse(empm__worker *w,
     return EMPM__CLOSED;
 }
 
+/* Takes what has been read of the header. The request lends its buffer, and
+ * body_left counts how much of the header is still to come. Returns READ_HEAD:
+ * all of it is there; HANDSHAKE: not yet; CLOSED: it is refused. */
+static enum empm__state empm__proxy_take(empm__worker *w, empm_request *req)
+{
+    const empm__nets *trusted = w->s->trusted;
+    if (req->body_left == 0 && req->io.in_end > 0) {
+        /* the proxy is checked before its header is read; without a list any
+         * may speak */
+        if (trusted->n > 0 && !empm__proxy_trusts(trusted,
+                                                  empm__request_peer(req)))
+            return empm__reading_proxy_refuse(w, req, 5305, "not in "
+                                              "RemoteIPTrustedProxy");
+        req->body_left = empm__proxy_parse(
+            empm__slab_peer(&w->engine->slab, w->index), req->io.in,
+                                           req->io.in_end);
+        if (req->body_left < 0)
+            return empm__reading_proxy_refuse(w, req, 5304, "no PROXY header");
+    }
+    if (req->body_left > 0) {            /* of the header; TLVs are skipped */
+        req->io.in_start = (uint32_t)empm__min((size_t)req->body_left,
+                                               req->io.in_end);
+        req->body_left -= req->io.in_start;
+        if (req->body_left == 0) {
+            empm__request_clear(req);
+            return EMPM__READ_HEAD;
+        }
+        req->io.in_start = req->io.in_end = 0;
+    }
+    return EMPM__HANDSHAKE;
+}
+
 /* Reads the PROXY header, by the deadline that was set at accept. Bytes behind
  * it stay in `in`, for the next reader: TLS, or the head. */
 static enum empm__state empm__proxy_read(empm__worker *w, empm__conn *c,
                                          empm__wait *wait)
 {
+    /* set at accept: bytes that trickle in do not move it */
     const uint32_t deadline = empm__load(&c->deadline_ms);
-    const empm__nets *trusted = w->s->trusted;
     empm_request *req = empm__request_of(c);
     ssize_t n = EMPM__WANTS_IN;
     if (req == NULL && (req = empm__request_borrow(w, c)) == NULL)
         return EMPM__CLOSED;
     for (;;) {
-        if (req->body_left == 0 && req->io.in_end > 0) {
-            if (trusted->n > 0 && !empm__proxy_trusts(trusted,
-                                                      empm__request_peer(req)))
-                return empm__reading_proxy_refuse(w, req, 5305,
-                                                  "not in "
-                                                  "RemoteIPTrustedProxy");
-            req->body_left = empm__proxy_parse(
-                empm__slab_peer(&w->engine->slab, w->index), req->io.in,
-                                               req->io.in_end);
-            if (req->body_left < 0)
-                return empm__reading_proxy_refuse(w, req, 5304, "no PROXY "
-                                                  "header");
-        }
-        if (req->body_left > 0) {        /* of the header; TLVs are skipped */
-            req->io.in_start = (uint32_t)empm__min((size_t)req->body_left,
-                                                req->io.in_end);
-            req->body_left -= req->io.in_start;
-            if (req->body_left == 0) {
-                empm__request_clear(req);
-                return EMPM__READ_HEAD;
-            }
-            req->io.in_start = req->io.in_end = 0;
-        }
+        const enum empm__state next = empm__proxy_take(w, req);
+        if (next != EMPM__HANDSHAKE)
+            return next;
         if (c->flags & EMPM__F_DRAINED)
             break;
         n = empm__step_recv(w, c, req->io.in + req->io.in_end,
@@ -16228,6 +16315,7 @@ static enum empm__state empm__proxy_read(empm__worker *w, empm__conn *c,
                        : EMPM__CLOSED;
         req->io.in_end += (uint32_t)n;
     }
+    /* nothing more just now: waits for bytes, until the deadline */
     if (empm__step_wait(w, c, wait, n, deadline) < 0)
         return EMPM__CLOSED;
     if (req->io.in_end == 0 && req->body_left == 0) {       /* not a byte yet */
@@ -16244,7 +16332,9 @@ static enum empm__state empm__proxy_read(empm__worker *w, empm__conn *c,
     return EMPM__HANDSHAKE;
 }
 
-/* The client as RemoteIPHeader names it: *p is the peer, and becomes that. */
+/* Finds the client as RemoteIPHeader names it: *p is the peer on entry, and
+ * becomes that. Fields of one name are one list (RFC 9110 5.3), so the last of
+ * them is read first. */
 static void empm__proxy_find_client(empm_request *req, empm__peer *p)
 {
     const char *name = req->w->cfg->remote_ip_header;
@@ -16813,11 +16903,16 @@ static void empm__kv_free(empm__kv *kv, size_t bytes)
  * exist.
  * ------------------------------------------------------------------------- */
 
+/* Expiry is in milliseconds of the clock that only goes forward, which all
+ * processes of the machine share; 64 bits, since an entry may outlive the 49
+ * days of a deadline. */
 static uint64_t empm__store_now_ms(void)
 {
     return empm__now_us() / 1000u;
 }
 
+/* What a call returns, >>calls-store says. s->store may be NULL: each of them
+ * is EMPM_EMISUSE then. */
 EMPM_API int empm_store_get(empm_server *s, const void *key, size_t key_len,
                             void *value, size_t cap, size_t *len,
                             uint64_t *version)
@@ -16833,6 +16928,7 @@ EMPM_API int empm_store_put(empm_server *s, const void *key, size_t key_len,
                         empm__store_now_ms());
 }
 
+/* The same as put, but for the version that must still be there. */
 EMPM_API int empm_store_cas(empm_server *s, const void *key, size_t key_len,
                             uint64_t version, const void *value, size_t len,
                             int64_t ttl_ms)
@@ -16868,6 +16964,8 @@ static void empm__store_check(const empm_config *cfg, const empm__chars *chars,
                          (unsigned long)(SIZE_MAX / 2));
 }
 
+/* A reload takes the store of the server before it: entries outlive
+ * generations, and >>check keeps the size as it is. */
 static int empm__store_server_new(empm_server *s, const empm_server *old,
                             empm__report *rep)
 {
@@ -16882,6 +16980,7 @@ static int empm__store_server_new(empm_server *s, const empm_server *old,
     return r;
 }
 
+/* A server that has taken the store over from another one leaves it to that. */
 static void empm__store_server_free(empm_server *s)
 {
     if (!s->borrows)
@@ -19248,8 +19347,9 @@ typedef struct empm__letter {
     empm__access_writer *writer;
 } empm__letter;
 
-/* Fills in the facts of a request that has ended. `aborted`: with its
- * connection. */
+/* Fills in the facts of a request that has ended, once for all logs. `aborted`:
+ * with its connection. Bytes are those of this request alone, though input and
+ * output are the connection's and hold parts of its neighbours. */
 static void empm__access_facts(empm__facts *f, empm_request *req, int aborted)
 {
     const int64_t whole = req->declared > req->written ? req->declared
@@ -19277,13 +19377,16 @@ static void empm__access_facts(empm__facts *f, empm_request *req, int aborted)
              (req->ending != EMPM__STAYS
                   ? 0 : (int64_t)(req->io.in_end - req->io.in_start));
     f->moved = f->got + f->sent;
+    /* else the parts of the line are "-" */
     f->known = req->head.spans[EMPM__PART_TARGET].len > 0;
     f->took_us = req->began_us != 0 ? (int64_t)(f->end_us - req->began_us) : 0;
     f->nth = req->c->requests;
 }
 
 /* Writes text of any length, escaped eight bytes at a time where none of them
- * needs it; NULL is "-". Text without room is cut and ends with "...". */
+ * needs it; NULL is "-". Text without room is cut and ends with "...". Returns
+ * where it ends; ITEM_SPARE is the room that one step may take, and the
+ * dots. */
 static char *empm__access_write(empm__facts *f, char *at, const char *end,
                                 const char *s, size_t n)
 {
@@ -19356,7 +19459,8 @@ static char *empm__access_write_peer(char *at, const empm__peer *p)
     return EMPM__ADD(at, "-");
 }
 
-/* %A asks the kernel each time. */
+/* %A: our end of the connection, for which the kernel is asked each time: few
+ * formats have it. */
 static char *empm__access_write_local(empm__facts *f, const empm__item *it,
                                       char *at, const char *end)
 {
@@ -19407,6 +19511,7 @@ static char *empm__access_write_line(empm__facts *f, const empm__item *it,
  * distance of both clocks is measured once a second, not once a line. */
 static int64_t empm__access_wall_us(empm__worker *w, uint64_t us)
 {
+    /* a clock that is set is followed within a second */
     if (w->turn_us - w->wall_at_us >= 1000000u) {
         struct timespec t;
         clock_gettime(CLOCK_REALTIME, &t);
@@ -19417,6 +19522,8 @@ static int64_t empm__access_wall_us(empm__worker *w, uint64_t us)
     return w->wall_us + (int64_t)us;
 }
 
+/* In the locale C, whatever the program has set; without memory for it at the
+ * start, in the program's own. */
 static size_t empm__access_strftime(locale_t c, char *to, size_t n,
                                     const char *format, const struct tm *tm)
 {
@@ -19424,7 +19531,8 @@ static size_t empm__access_strftime(locale_t c, char *to, size_t n,
                             : strftime(to, n, format, tm);
 }
 
-/* %t in Apache's way, or as strftime() has it; made anew once a second. */
+/* Writes %t in Apache's way, or as strftime() has it, in local time. The text
+ * is the worker's, made anew once a second, or when another format asks. */
 static char *empm__access_write_second(empm__worker *w, char *at,
                                        const char *format, int64_t second)
 {
@@ -19435,6 +19543,8 @@ static char *empm__access_write_second(empm__worker *w, char *at,
         int ahead;
         localtime_r(&t, &here);
         gmtime_r(&t, &utc);
+        /* days between both, -1 to 1, then minutes: ISO C has no field for
+         * it */
         ahead = here.tm_year != utc.tm_year ? here.tm_year - utc.tm_year
                                             : here.tm_yday - utc.tm_yday;
         ahead = (ahead * 24 + here.tm_hour - utc.tm_hour) * 60 + here.tm_min -
@@ -19510,7 +19620,8 @@ static char *empm__access_write_name(empm__facts *f, const empm__item *it,
     return empm__access_write_string(f, at, end, f->req->w->s->access->host);
 }
 
-/* %V: the name by which the client calls it, without the port. */
+/* %V: the name by which the client calls it, without the port; %v if it calls
+ * none. An address of IPv6 keeps its brackets. */
 static char *empm__access_write_host(empm__facts *f, const empm__item *it,
                                      char *at, const char *end)
 {
@@ -19528,7 +19639,9 @@ static char *empm__access_write_host(empm__facts *f, const empm__item *it,
     return empm__access_write(f, at, end, host, n);
 }
 
-/* The file that a request of EMPM_FILES means, there or not. */
+/* %f: the file that a request of EMPM_FILES means, there or not; - for other
+ * routes. The disk is not asked: the name is put together as it was to be
+ * opened. */
 static char *empm__access_write_file(empm__facts *f, const empm__item *it,
                                      char *at, const char *end)
 {
@@ -19585,7 +19698,8 @@ static char *empm__access_write_took(empm__facts *f, const empm__item *it,
     return empm__access_write_number(at, f->took_us / per[it->unit]);
 }
 
-/* %X: how the connection is after the answer. */
+/* %X: how the connection is after the answer, in Apache's signs: X it was cut
+ * before the answer's end, + it stays, - it is closed. */
 static char *empm__access_write_end(empm__facts *f, const empm__item *it,
                                     char *at, const char *end)
 {
@@ -19758,7 +19872,9 @@ static const empm__letter empm__letters[] = {
     EMPM__LETTER('X', WORD, NULL, end)
 };
 
-/* Runs one item. There is room for EMPM__ITEM_ROOM bytes at least. */
+/* Runs one item, and returns where it ends. There is room for EMPM__ITEM_ROOM
+ * bytes at least. `named`: its list of statuses has this one, or there is
+ * none. */
 static char *empm__access_write_item(empm__facts *f, const empm__item *it,
                                      char *at, const char *end)
 {
@@ -19809,8 +19925,10 @@ static const char *empm__access_word_parse(empm__item *it)
     return it->unit != 0 || is_time ? NULL : "takes no such word in braces";
 }
 
-/* Reads one item after its '%': "!200,304{X}i". Returns NULL, or the reason of
- * a refusal. */
+/* Reads one item after its '%': "!200,304{X}i". *format moves behind it, *text
+ * behind the copy of what stands in its braces. Returns NULL, or the reason of
+ * a refusal. '<' and '>' mean the first and last of internal redirects, which
+ * are not here: both are the one request. */
 static const char *empm__access_item_parse(empm__item *it, const char **format,
                                            char **text)
 {
@@ -19846,8 +19964,10 @@ static const char *empm__access_item_parse(empm__item *it, const char **format,
     return it->text != NULL ? empm__access_word_parse(it) : NULL;
 }
 
-/* Compiles the format `f`. Returns NULL, or the reason why the item that begins
- * at *at is refused. */
+/* Compiles the format `f` into l->items, which the caller frees, after a
+ * refusal, too. Returns NULL, or the reason why the item that begins at *at is
+ * refused. A line must fit into half a page, so that long texts have the other
+ * half. */
 static const char *empm__access_format_compile(empm__access_log *l,
                                                const char *f, size_t *at)
 {
@@ -19884,6 +20004,7 @@ static const char *empm__access_format_compile(empm__access_log *l,
         it->len = (uint32_t)(text - it->text);
     }
     *at = 0;
+    /* from the end: the room that those behind an item need */
     for (it = l->items + l->nitems; it-- > l->items;) {
         it->tail = tail;
         tail += it->is == NULL ? it->len : EMPM__ITEM_ROOM;
@@ -20374,7 +20495,9 @@ typedef struct empm__type {
     const char *ext, *type;          /* the extension in small letters */
 } empm__type;
 
-/* In the order of strcmp(). Text is UTF-8 here. */
+/* What browsers and tools ask for, in the order of strcmp(), which the search
+ * needs; a test holds it. Text is UTF-8 here. A name that is not among them is
+ * octet-stream: no type at all would make a browser guess. */
 static const empm__type empm__types_known[] = {
     { "7z", "application/x-7z-compressed" }, { "aac", "audio/aac" },
     { "apk", "application/vnd.android.package-archive" },
@@ -20452,7 +20575,9 @@ struct empm__types {                 /* AddType, in the same order */
     empm__type *list;                /* behind the struct; then their texts */
 };
 
-/* The place of the extension in a list of n, or where it would stand. */
+/* Returns the place of the extension in a list of n, or where it would stand: a
+ * binary search, since each file that is opened asks. `ext` may have
+ * capitals. */
 static size_t empm__types_place(const empm__type *list, size_t n,
                                 const char *ext)
 {
@@ -20472,6 +20597,7 @@ static size_t empm__types_place(const empm__type *list, size_t n,
     return from;
 }
 
+/* Returns the type of an extension, or NULL: the list has none. */
 static const char *empm__types_find(const empm__type *list, size_t n,
                                     const char *ext)
 {
@@ -20480,7 +20606,9 @@ static const char *empm__types_find(const empm__type *list, size_t n,
                                     strlen(ext)) ? list[i].type : NULL;
 }
 
-/* Returns the type that the name of a file stands for. */
+/* Returns the type that the name of a file stands for: by what follows its last
+ * dot, first in AddType (`own`, or NULL), then in our list. It lives as long as
+ * the server. */
 static const char *empm__types_of_name(const struct empm__types *own,
                                        const char *name)
 {
@@ -20538,7 +20666,9 @@ static const char *empm__types_add(struct empm__types *t, const char *row,
                                     "the type";
 }
 
-/* All of AddType; *out is NULL where there is none. */
+/* Reads all of AddType into one block of memory; *out is NULL where there is
+ * none. What is wrong is said, and that row left out. Returns EMPM_OK or
+ * EMPM_ENOMEM. The caller frees *out. */
 static int empm__types_new(struct empm__types **out, const empm_config *cfg,
                            const empm__chars *chars, empm__report *rep)
 {
@@ -20549,6 +20679,7 @@ static int empm__types_new(struct empm__types **out, const empm_config *cfg,
     int i;
     *out = NULL;
     for (i = 0; i < EMPM_MAX_LIST && cfg->add_type[i] != NULL; i++) {
+        /* an extension takes a byte and a blank at least */
         most += strlen(cfg->add_type[i]) / 2 + 1;
         bytes += strlen(cfg->add_type[i]) + 2;
     }
@@ -20581,6 +20712,7 @@ static int empm__types_new(struct empm__types **out, const empm_config *cfg,
 #  define EMPM__O_LARGEFILE 0
 #endif
 
+/* NONBLOCK: opening a FIFO must not wait for its writer */
 #define EMPM__O_READ (O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)
 
 /* Opens `path` below the directory `root`. Returns a descriptor, or -1 with
@@ -20601,9 +20733,11 @@ static int empm__file_open_beneath(int root, const char *path, int flags)
     do
         fd = (int)syscall(437 /* openat2 */, root, path, &how, sizeof how);
     while (fd < 0 && errno == EAGAIN && ++tries < 8);  /* a rename beside us */
+    /* an old kernel, or a filter of system calls: the walk */
     if (fd >= 0 || (errno != ENOSYS && errno != EPERM && errno != E2BIG))
         return fd;
 #endif
+    /* one segment at a time, none of which may be a link */
     for (;;) {
         const size_t n = strcspn(path, "/");
         const int last = path[n] == '\0';
@@ -20940,6 +21074,7 @@ static void empm__file_identity(uint64_t is[5], const struct stat *st)
     is[4] = (uint64_t)st->st_ctime * 1000000000u + (uint64_t)c;
 }
 
+/* The last step of splitmix64: numbers that are near become far apart. */
 static uint64_t empm__file_scatter(uint64_t h) /* every bit by every bit */
 {
     h = (h ^ h >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
@@ -20947,7 +21082,9 @@ static uint64_t empm__file_scatter(uint64_t h) /* every bit by every bit */
     return h ^ h >> 31;
 }
 
-/* The inode's number is a thing of ours, so it is not sent as it is. */
+/* Makes the ETag: a size and a hash of time and inode. The inode's number is a
+ * thing of ours, so it is not sent as it is. `of`: EMPM_ETAG_* bits; 0:
+ * none. */
 static void empm__file_tag(empm__file *f, int of)
 {
     uint64_t h = 0;
@@ -20963,8 +21100,10 @@ static void empm__file_tag(empm__file *f, int of)
                  (unsigned long long)h);
 }
 
-/* Makes an answer's file of the open regular file `fd`, which it takes over;
- * NULL: errno says why. */
+/* Makes an answer's file of the open regular file `fd`, which it takes over,
+ * with the fields that each answer of it has; NULL: errno says why. A small one
+ * is read here and needs no descriptor from then on. The caller has one
+ * reference. */
 static empm__file *empm__file_make(const empm__worker *w, int fd,
                                    const struct stat *st, int root_fd,
                                    const char *path)
@@ -21014,6 +21153,7 @@ static empm__file *empm__file_make(const empm__worker *w, int fd,
         f->fd = -1;
     }
     empm__file_tag(f, w->cfg->file_etag);
+    /* validators first: a 304 has only those */
     at = snprintf(f->fields, sizeof f->fields, "%s%s%sLast-Modified: %s\r\n",
                   *f->tag ? "ETag: " : "", f->tag, *f->tag ? "\r\n" : "",
                   f->modified);
@@ -21082,8 +21222,9 @@ static int empm__file_send_unsized(empm_request *req, int fd, const char *path,
     return r;
 }
 
-/* Counts the descriptor of a new file, if it keeps one. 0: there are too many,
- * the caller has to let go of the file. */
+/* Counts the descriptor of a new file, if it keeps one, against MaxOpenFiles.
+ * Returns 1, or 0: there are too many, and the caller has to let go of the
+ * file. */
 static int empm__file_count(empm__worker *w, empm__file *f)
 {
     f->pool = NULL;
@@ -21140,6 +21281,8 @@ struct empm__files {                   /* by a hash of the path */
 };
 typedef struct empm__files empm__files;
 
+/* Returns the slot of a path. Two files of one slot push each other out: a miss
+ * costs no more than an open(). */
 static empm__file **empm__file_slot(empm__files *c, int root_fd,
                                     const char *path)
 {
@@ -21163,7 +21306,9 @@ static void empm__file_swap(empm__files *c, empm__file **slot, empm__file *old,
     empm__file_unref(same ? old : f);
 }
 
-/* The listener closes files that no request has asked for lately. */
+/* Closes files that no request has asked for lately, or `all`; runs on the
+ * listener. NEVER is stored first: a file that is added meanwhile sets a moment
+ * of its own. Nothing is closed under the lock. */
 static void empm__files_expire(empm__files *c, uint32_t now_ms, int all)
 {
     uint32_t i, due = EMPM__NEVER;
@@ -21236,6 +21381,8 @@ static empm__file *empm__file_open(empm_request *req, int root_fd,
         pthread_mutex_unlock(&c->lock);
     }
     if (f != NULL) {
+        /* f was found and referenced under the lock; the look at the disk has
+         * none */
         if (empm__file_same(f)) {
             empm__store(&f->used_at_ms, req->w->now_ms);
             return f;
@@ -21249,10 +21396,13 @@ static empm__file *empm__file_open(empm_request *req, int root_fd,
         return NULL;
     if (slot != NULL && f->stat_key[2] == (uint64_t)st.st_size &&
         st.st_size > 0) {
+        /* a second write within a tick of the clock would leave the same
+         * times */
         const int64_t before = (int64_t)time(NULL) - EMPM__FILE_REST_S;
         if ((int64_t)st.st_mtime < before && (int64_t)st.st_ctime < before) {
             empm__file *old;
             f->used_at_ms = req->w->now_ms;
+            /* the slot's and the caller's */
             f->refs = 2;
             pthread_mutex_lock(&c->lock);
             old = *slot;
@@ -23943,36 +24093,59 @@ static void empm__identity_try_uses(const empm_config *cfg,
         }
 }
 
-/* Names the directories that the serving user cannot use, and the command that
- * mends it. */
-static void empm__identity_check_uses(const empm_config *cfg, empm__report *rep)
+/* Lists what the process that serves has to do with directories: `spool` and
+ * `root` are room for two of their names. Returns how many there are. */
+static int empm__identity_list_uses(const empm_config *cfg, empm__use uses[32],
+                                    char spool[1200], char root[1200])
 {
-    empm__use uses[32];
-    char root[1200], spool[1200];
-    int n = 0, fd[2];
-    size_t i;
-    unsigned char at;
-    pid_t pid;
-    if (!EMPM__FORKS || geteuid() != 0 || cfg->user_name == NULL ||
-        empm__fd_pipe(fd, 0) < 0)
-        return;
-    memset(uses, 0, sizeof uses);
-    uses[n].directive = "SpoolDirectory";
-    uses[n].path = empm__config_path(cfg, cfg->spool_directory, spool,
-                                     sizeof spool);
-    uses[n].mode = W_OK | X_OK;
-    uses[n++].so = "long bodies will be refused";
+    int i, n = 1;
+    memset(uses, 0, 32 * sizeof *uses);
+    uses[0].directive = "SpoolDirectory";
+    uses[0].path = empm__config_path(cfg, cfg->spool_directory, spool, 1200);
+    uses[0].mode = W_OK | X_OK;
+    uses[0].so = "long bodies will be refused";
     for (i = 0; cfg->routes[i].kind != EMPM__ROUTE_END && n < 32; i++)
         if (cfg->routes[i].kind == EMPM__ROUTE_FILES) {
             const char *dir = cfg->routes[i].root;
             uses[n].directive = dir != NULL ? "EMPM_FILES" : "DocumentRoot";
             uses[n].path = dir != NULL ? dir
-                                       : empm__config_path(cfg,
-                                                           cfg->document_root,
-                                                           root, sizeof root);
+                           : empm__config_path(cfg, cfg->document_root, root,
+                                               1200);
             uses[n].mode = X_OK;
             uses[n++].so = "no file will be found";
         }
+    return n;
+}
+
+/* Warns of a directory that the serving user cannot use, with the command that
+ * mends it. */
+static void empm__identity_say_use(const empm_config *cfg, const empm__use *use,
+                                   empm__report *rep)
+{
+    struct stat st;
+    const struct passwd *p = stat(use->path, &st) == 0 ? getpwuid(st.st_uid)
+                                                       : NULL;
+    empm__report_say(rep, EMPM_LOG_WARN, 5043, "%s %s: %s may not use it, "
+                     "%s: \"%s %s\", or \"User %s\", whose it is",
+                     use->directive, use->path, cfg->user_name, use->so,
+                     use->mode & W_OK ? "chmod o+wx" : "chmod -R o+rX",
+                     use->path, p != NULL ? p->pw_name : "root");
+}
+
+/* Warns of each directory that the serving user cannot use. Only a process that
+ * has become that user knows, ACLs and all: so one is forked, which is waited
+ * for 5 s at most, since a disk may hang. */
+static void empm__identity_check_uses(const empm_config *cfg, empm__report *rep)
+{
+    empm__use uses[32];
+    char root[1200], spool[1200];
+    int n, fd[2];
+    unsigned char at;
+    pid_t pid;
+    if (!EMPM__FORKS || geteuid() != 0 || cfg->user_name == NULL ||
+        empm__fd_pipe(fd, 0) < 0)
+        return;
+    n = empm__identity_list_uses(cfg, uses, spool, root);
     pid = fork();
     if (pid == 0) {
         empm__identity_try_uses(cfg, uses, n, fd[1]);
@@ -23980,9 +24153,7 @@ static void empm__identity_check_uses(const empm_config *cfg, empm__report *rep)
     }
     close(fd[1]);
     while (pid > 0) {
-        const empm__use *use;
-        const struct passwd *p;
-        struct stat st;
+        unsigned char why = 0;
         errno = 0;
         at = 0;
         if (empm__orders_next_byte(fd, 1, 5000, &at, NULL) < 0 &&
@@ -23990,24 +24161,16 @@ static void empm__identity_check_uses(const empm_config *cfg, empm__report *rep)
             continue;
         if (at == 0)
             break;                   /* that was all, or it takes too long */
-        if (at > n) {
-            unsigned char why = 0;
-            ssize_t r = read(fd[0], &why, 1);
-            (void)r;
-            empm__report_say(rep, EMPM_LOG_ERROR, 5035, "User %s cannot be had "
-                             "here%s%s (\"User root\" keeps the rights)",
-                             cfg->user_name,
-                             why != 0 ? ": " : "", why != 0 ? strerror(why)
-                                                            : "");
+        if (at <= n) {
+            empm__identity_say_use(cfg, &uses[at - 1], rep);
             continue;
         }
-        use = &uses[at - 1];
-        p = stat(use->path, &st) == 0 ? getpwuid(st.st_uid) : NULL;
-        empm__report_say(rep, EMPM_LOG_WARN, 5043, "%s %s: %s may not use it, "
-                         "%s: \"%s %s\", or \"User %s\", whose it is",
-                         use->directive, use->path, cfg->user_name, use->so,
-                         use->mode & W_OK ? "chmod o+wx" : "chmod -R o+rX",
-                         use->path, p != NULL ? p->pw_name : "root");
+        if (read(fd[0], &why, 1) != 1)
+            why = 0;
+        empm__report_say(rep, EMPM_LOG_ERROR, 5035, "User %s cannot be had "
+                         "here%s%s (\"User root\" keeps the rights)",
+                         cfg->user_name, why != 0 ? ": " : "",
+                         why != 0 ? strerror(why) : "");
     }
     close(fd[0]);
     if (pid > 0)
