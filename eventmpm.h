@@ -1559,6 +1559,8 @@ static void empm__quiet_unlink(const char *path)
     errno = saved;
 }
 
+/* Makes a descriptor close on exec, and non-blocking if asked. Returns 0, or -1
+ * with errno. */
 static int empm__fd_flags(int fd, int nonblocking)
 {
     int fl;
@@ -1570,7 +1572,8 @@ static int empm__fd_flags(int fd, int nonblocking)
     return fl < 0 ? -1 : fcntl(fd, F_SETFL, fl | O_NONBLOCK);
 }
 
-/* `from`, unless it is NULL, gets the peer's address. */
+/* Accepts a connection, non-blocking and closed on exec; `from`, unless it is
+ * NULL, gets the peer's address. Returns its descriptor, or -1 with errno. */
 static int empm__fd_accept(int fd, struct sockaddr_storage *from)
 {
     socklen_t n = sizeof *from, *len = from != NULL ? &n : NULL;
@@ -1590,6 +1593,9 @@ static int empm__fd_accept(int fd, struct sockaddr_storage *from)
 #endif
 }
 
+/* Makes a pipe, closed on exec. Returns 0, or -1 with errno and nothing open.
+ * pipe2() is not in POSIX; a fork() between two calls is our own, and closes
+ * what it does not need. */
 static int empm__fd_pipe(int fd[2], int nonblocking)
 {
     if (pipe(fd) < 0)
@@ -1614,7 +1620,8 @@ static void empm__fd_pipe_room(int fd, int bytes)
 #endif
 }
 
-/* Closes this descriptor and all above it. */
+/* Closes this descriptor and all above it. Without close_range() a million at
+ * most, which takes part of a second. */
 static void empm__fd_close_from(int fd)
 {
     struct rlimit r;
@@ -1628,7 +1635,8 @@ static void empm__fd_close_from(int fd)
         close(fd);
 }
 
-/* Bytes that the peer has not acknowledged yet, or -1 where nobody knows. */
+/* Returns how many bytes the peer has not acknowledged yet, or -1 where the
+ * system does not tell. */
 static int empm__fd_unacked(int fd)
 {
 #if defined(__linux__)
@@ -1661,7 +1669,9 @@ static ssize_t empm__fd_sendfile(int out, int in, int64_t *off, size_t n)
 #endif
 }
 
-/* A new file that has no name, in the directory, for reading and writing. */
+/* Makes a new file that has no name, in the directory, for reading and writing.
+ * Returns its descriptor, or -1 with errno. A crash leaves nothing behind, but
+ * for the moment between two calls where names are needed. */
 static int empm__fd_unnamed_file(int dir)
 {
     char name[64];
@@ -1752,6 +1762,7 @@ static ssize_t empm__fd_receive(int from, void *data, size_t size, int *fds,
     return r;
 }
 
+/* Is this errno "not now"? Two names, which some systems give two numbers. */
 static int empm__fd_would_block(int e)
 {
 #if EAGAIN == EWOULDBLOCK
@@ -9206,12 +9217,14 @@ static int empm__head_parse_target(empm__head *h, const empm__chars *t,
     empm__span *query = &h->spans[EMPM__PART_QUERY];
     const uint32_t end = target->at + target->len;
     const char *s = in + target->at, *q;
+    /* by its method first: its target has a form of its own */
     if (empm__head_part_is(h, in, EMPM__PART_METHOD, "CONNECT"))
         return 501;                     /* for proxies, whatever its target */
     if (*s == '*')
         return target->len == 1 &&
                        empm__head_part_is(h, in, EMPM__PART_METHOD, "OPTIONS")
                    ? 0 : 400;
+    /* the absolute form, which each server must accept */
     if (*s != '/') {
         empm__span *host = &h->spans[EMPM__PART_HOST];
         const uint32_t skip =
@@ -9259,6 +9272,7 @@ static int empm__head_parse_request_line(empm__head *h, const empm__chars *t,
     sp = (const char *)memchr(s, ' ', (size_t)(e - s));
     if (sp == NULL || !empm__chars_all(t, s, (size_t)(sp - s), EMPM__TARGET))
         return 400;
+    /* a fragment should not be sent; some clients do, and mean the rest */
     cut = (const char *)memchr(s, '#', (size_t)(sp - s));
     if (cut != NULL) {                  /* the version moves up to the cut */
         memmove(in + (cut - in), sp, (size_t)(e - sp));
@@ -9295,6 +9309,7 @@ static int empm__head_parse_coding(empm__head *h, const empm__chars *t,
         size_t k;
         for (k = 0; k < n && (t->of[(unsigned char)item[k]] & EMPM__TCHAR); k++)
             ;
+        /* a coding behind "chunked" leaves open where the body ends */
         if (k == 0 || (h->flags & EMPM__H_CHUNKED))
             return 400;
         if (k < n && item[k + strspn(item + k, " \t")] != ';')
@@ -9320,6 +9335,7 @@ static int empm__head_parse_known(empm__head *h, const empm__chars *t,
     empm__list list;
     if (empm__text_same(name, n, "host", 4)) {
         const size_t len = strlen(value);
+        /* two hosts: a proxy in front may have taken the other one */
         if ((h->flags & EMPM__H_HOST) || !empm__head_host_valid(t, value, len))
             return 400;
         h->flags |= EMPM__H_HOST;
@@ -9336,6 +9352,8 @@ static int empm__head_parse_known(empm__head *h, const empm__chars *t,
                 h->flags |= EMPM__H_KEEP;
         }
     } else if (empm__text_same(name, n, "content-length", 14)) {
+        /* two lengths, be they equal or in one value: RFC 9112 6.3 allows equal
+         * ones, and no client needs them */
         if (h->length >= 0)
             return 400;
         h->length = empm__parse_u63(value, strlen(value));
@@ -9393,6 +9411,7 @@ static int empm__head_judge(const empm__head *h)
     return 0;
 }
 
+/* LimitRequestFields, whose 0 means no limit. */
 static uint32_t empm__head_fields_limit(const empm_config *cfg)
 {
     return cfg->limit_request_fields > 0 ? (uint32_t)cfg->limit_request_fields
@@ -9479,6 +9498,7 @@ static int empm__head_parse(empm__head *h, const empm_config *cfg,
     status = empm__head_judge(h);
     if (status != 0)
         return status;
+    /* in place of the blank behind each */
     for (part = EMPM__PART_METHOD; part <= EMPM__PART_TARGET; part++)
         in[h->spans[part].at + h->spans[part].len] = '\0';
     return 0;
@@ -12225,9 +12245,11 @@ static int empm__body_spool_failed(empm_request *req, const char *call)
     return why == ENOSPC || why == EDQUOT || why == EFBIG ? 507 : 503;
 }
 
-/* Memory for `need` bytes that have arrived, and a NUL; `data` are the last of
- * them. After the room behind the head comes a page, then a multiple of what is
- * needed, at most what is promised. 0, or the status. */
+/* Makes memory for `need` bytes that have arrived, and a NUL; `data` are the
+ * last of them. After the room behind the head comes a page, then a multiple of
+ * what is needed, at most what is promised. Returns 0, or the status. If the
+ * bytes stand in the worker's scratch already, the body takes that over and
+ * copies none. */
 static int empm__body_grow(empm__worker *w, empm_request *req, size_t need,
                            const char *data)
 {
@@ -12244,6 +12266,7 @@ static int empm__body_grow(empm__worker *w, empm_request *req, size_t need,
         most = req->body_len + req->body_left;
     cap = page ? EMPM_PAGE_BYTES : taken ? EMPM__SCRATCH + 1
                                  : (cap < most ? cap : most) + 1;
+    /* before the memory itself: the sum of all is what is bounded */
     if (!empm__budget_reserve(&w->engine->pool.body_memory,
                               cap - req->body_reserved,
                               w->cfg->max_body_memory)) {
@@ -12277,9 +12300,10 @@ static int empm__body_grow(empm__worker *w, empm_request *req, size_t need,
     return 0;
 }
 
-/* Where the next `direct` bytes of body are read to, and how many: to their
- * place if there is room, else to the scratch, behind a gap for what has come
- * before, so that the body can take the scratch over. NULL: no memory. */
+/* Returns where the next `direct` bytes of body are read to, and *room, how
+ * many: to their place if there is room, else to the scratch, behind a gap for
+ * what has come before, so that the body can take the scratch over. NULL: no
+ * memory. */
 static char *empm__body_place(empm__worker *w, const empm_request *req,
                               int64_t direct, size_t *room)
 {
@@ -12358,8 +12382,9 @@ static int empm__body_to_file(empm__worker *w, empm_request *req)
     return status;
 }
 
-/* Takes n bytes of body that stand in `data` (which may be where they belong).
- * 0, or the status of the refusal. */
+/* Takes n bytes of body that stand in `data` (which may be where they belong):
+ * to on_body, to memory, or to the file, into which a body moves when it
+ * exceeds LimitBodyInMemory. Returns 0, or the status of the refusal. */
 static int empm__body_put(empm__worker *w, empm_request *req, const char *data,
                           size_t n)
 {
@@ -12402,6 +12427,7 @@ static int empm__body_put(empm__worker *w, empm_request *req, const char *data,
  * than the page has room for begins there and moves on. 0, or the status. */
 static int empm__body_begin(empm_request *req)
 {
+    /* negative: chunked */
     const int64_t left = req->body_left;
     const uint32_t room = req->io.in_cap - req->io.in_start;
     if (req->route->user->on_body != NULL)
@@ -12428,7 +12454,9 @@ static int empm__body_begin(empm_request *req)
     return 0;
 }
 
-/* The body is complete: one piece, a NUL behind it. 0, or a status. */
+/* Makes one piece of the complete body, with a NUL behind it. Returns 0, or a
+ * status. The byte under the NUL may be the next request's first: it is kept,
+ * and put back when this one ends. */
 static int empm__body_end(empm_request *req)
 {
     req->body_open = 0;
@@ -12486,6 +12514,7 @@ static int empm__body_consume(empm__worker *w, empm_request *req,
         n = req->io.in_end - req->io.in_start;
         if ((int64_t)n > left)
             n = (size_t)left;
+        /* nothing at hand: `direct` bytes may go where they belong */
         if (n == 0) {
             *direct = left;
             return EMPM__MORE;
@@ -12506,8 +12535,8 @@ static int empm__body_consume(empm__worker *w, empm_request *req,
     }
 }
 
-/* Reads more: data straight to where it goes, framing into `in`. As
- * empm__step_recv(); a status above 99 is a refusal. */
+/* Reads more: data straight to where it goes, framing into `in`. Returns as
+ * empm__step_recv(), 1 for any bytes; a status above 99 is a refusal. */
 static ssize_t empm__body_recv(empm__worker *w, empm__conn *c,
                                empm_request *req, int64_t direct)
 {
@@ -14651,11 +14680,13 @@ static int empm__identity_user(const char *id, uid_t *uid, gid_t *gid)
     if (n < 0 && p == NULL)
         return EMPM_EINVAL;
     *uid = p != NULL ? p->pw_uid : (uid_t)n;
+    /* a number without a name is its own group */
     *gid = p != NULL ? p->pw_gid : (gid_t)n;
     return EMPM_OK;
 }
 
-/* Looks up a group. Returns as above. */
+/* Looks up a group, by name or "#number". Returns EMPM_OK, or EMPM_EINVAL with
+ * errno; 0: there is no such group. */
 static int empm__identity_group(const char *id, gid_t *gid)
 {
     const int64_t n = empm__identity_parse(id);
@@ -14694,6 +14725,7 @@ static int empm__identity_find(empm_server *s, empm__report *rep)
         if (more == NULL)
             return EMPM_ENOMEM;
         s->groups = more;
+        /* -1: more than fit */
         r = getgrouplist(cfg->user_name, s->gid, s->groups, &n);
     }
     s->ngroups = n < room ? n : room;
@@ -15047,7 +15079,7 @@ static void empm__server_sockets_unlink(const empm_server *s)
 }
 
 /* The end of a server, or of what there is of it. What it shares with the one
- * before it is not its own. */
+ * before it is not its own. No engine runs any more. */
 static void empm__server_free(empm_server *s)
 {
     const empm__wing *const *wing;
@@ -15055,6 +15087,7 @@ static void empm__server_free(empm_server *s)
     for (k = 0; k < s->nendpoints; k++)
         if (s->endpoints[k].fd >= 0)
             close(s->endpoints[k].fd);
+    /* behind close(): until then a client may still find it, and is refused */
     empm__server_sockets_unlink(s);
     if (s->spool_dir >= 0)
         close(s->spool_dir);
@@ -15110,8 +15143,9 @@ static int empm__server_share(empm_server *s, int shared,
     return EMPM_OK;
 }
 
-/* Where bodies and answers go that are too large for memory. Without the
- * default folder there is none, and they are refused. */
+/* Opens the folder for bodies and answers that are too large for memory.
+ * Returns EMPM_OK or EMPM_ESYS, which has been said. Without the default folder
+ * there is none, and they are refused. */
 static int empm__server_spool_open(empm_server *s, empm__report *rep)
 {
     const empm_config *cfg = s->cfg;
@@ -15127,8 +15161,9 @@ static int empm__server_spool_open(empm_server *s, empm__report *rep)
     return EMPM_ESYS;
 }
 
-/* Opens all endpoints, or takes them over. What is passed to us and nobody
- * accepts from must not listen: it is closed. */
+/* Opens all endpoints, or takes them over from `old` or from the program
+ * before. What is passed to us and nobody accepts from must not listen: it is
+ * closed. Returns EMPM_OK, or an error that has been said. */
 static int empm__server_listen(empm_server *s, int shared,
                                const empm_server *old, empm__report *rep)
 {
@@ -15338,6 +15373,7 @@ EMPM_API int empm_start(empm_config *cfg, empm_server **out)
     return EMPM_OK;
 }
 
+/* From any thread, and from a signal handler: a bit and a write(). */
 EMPM_API void empm_stop(empm_server *s)
 {
     empm__poller_order(&s->engine.poller, EMPM__ORDER_STOP);
@@ -15372,6 +15408,7 @@ EMPM_API int empm_wait(empm_server *s, int timeout_ms)
     return r;
 }
 
+/* A server that still runs is stopped first, without its requests. */
 EMPM_API void empm_free(empm_server *s)
 {
     if (s == NULL)
@@ -21974,8 +22011,9 @@ EMPM_API int empm_health_page(empm_request *req, void *user)
 
 #ifndef EVENTMPM_NO_STATUS
 
-/* Microseconds of processor time that a process has used: user, system, and
- * the same of children that it has waited for. 0 if the system tells none. */
+/* Fills in the microseconds of processor time that a process has used: user,
+ * system, and the same of children that it has waited for. All 0 if the system
+ * tells none. Another process is asked by /proc. */
 static void empm__process_cpu_us(pid_t pid, uint64_t us[4])
 {
     memset(us, 0, 4 * sizeof *us);
@@ -22021,6 +22059,8 @@ static const char *const empm__worker_states[EMPM__LETTERS] = {
 
 #define EMPM__LLU(n) ((unsigned long long)(n))
 
+/* Everything of a snapshot is a copy in memory of the request; ids in it are
+ * places in its own lists. */
 typedef struct empm__snapshot_worker {
     int      child, number;            /* child: its place in the list */
     char     letter, doing;            /* letter: the one to show, G perhaps */
@@ -22053,9 +22093,11 @@ typedef struct empm__snapshot {
     empm__snapshot_worker *workers;    /* all.nworkers */
 } empm__snapshot;
 
-/* Of all processes: the parent's own, then its children's, dead or alive. None
- * goes back when a child dies and its time becomes the parent's, so look again
- * if one does just now. */
+/* Adds up the processor time of all processes: the parent's own, then its
+ * children's, dead or alive. A child that dies meanwhile would be missed, or
+ * counted twice when its time becomes the parent's: so the parent is read
+ * before and after, and all is read again if its children's time has changed,
+ * three times at most. */
 static void empm__snapshot_cpu(const empm_server *s, empm__snapshot *seen)
 {
     const pid_t parent = s->parent_fd >= 0 ? getppid() : getpid();
@@ -22094,6 +22136,7 @@ static void empm__snapshot_worker_take(const empm__score_worker *w,
     to->duration_us = empm__load(&w->duration_us);
     to->took_us = empm__load(&w->took_us);
     to->of_connection = empm__load(&w->of_connection);
+    /* another process' clock may be a little ahead of now */
     to->since_us = began != 0 && began < now_us ? now_us - began : 0;
     empm__score_load_text(&client, w->client, sizeof client);
     empm__peer_text(&client, 0, to->client, sizeof to->client);
@@ -22136,6 +22179,7 @@ static void empm__snapshot_child_take(const empm_server *s,
         empm__snapshot_worker *sw = &seen->workers[seen->all.nworkers];
         for (k = 0; k < EMPM__STATES; k++)
             by_state[k] += empm__load(&w->parked[k]);
+        /* a worker of an older configuration, which had more of them */
         if (at == NULL && t >= s->cfg->threads_per_child)
             continue;
         memset(sw, 0, sizeof *sw);
@@ -22157,7 +22201,8 @@ static void empm__snapshot_child_take(const empm_server *s,
 }
 
 /* Adds the totals of a slot. They stay there from one child to the next (those
- * for admin listeners, too), so a sum never goes back. */
+ * for admin listeners, too), so a sum never goes back, as a counter of
+ * Prometheus must not. */
 static void empm__snapshot_totals(const empm_server *s, empm__snapshot *seen,
                                   int slot)
 {
@@ -22179,7 +22224,8 @@ static void empm__snapshot_totals(const empm_server *s, empm__snapshot *seen,
 #undef EMPM__ADD_WORKER
 }
 
-/* Makes room for n children in memory of the request's, or returns NULL. */
+/* Makes room for n children and their workers in memory of the request's;
+ * returns NULL without memory. One more of each, so that no list is empty. */
 static empm__snapshot *empm__snapshot_new(empm_request *req, size_t n)
 {
     const size_t threads = (size_t)req->w->s->score.threads;
@@ -22281,7 +22327,8 @@ static uint64_t empm__snapshot_busy(const empm__snapshot_child *ch)
     return n;
 }
 
-/* a / b with so many decimals; 0 if b is. */
+/* Returns a / b with so many decimals (6 at most), kept in `to`; 0 if b is.
+ * Cut, not rounded, so that a part is never shown as the whole. */
 static const char *empm__status_quotient(char to[40], uint64_t a, uint64_t b,
                                          int digits)
 {
