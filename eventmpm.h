@@ -1593,9 +1593,7 @@ static int empm__fd_accept(int fd, struct sockaddr_storage *from)
 #endif
 }
 
-/* Makes a pipe, closed on exec. Returns 0, or -1 with errno and nothing open.
- * pipe2() is not in POSIX; a fork() between two calls is our own, and closes
- * what it does not need. */
+/* Makes a pipe, closed on exec. Returns 0, or -1 with errno: nothing is open. */
 static int empm__fd_pipe(int fd[2], int nonblocking)
 {
     if (pipe(fd) < 0)
@@ -2920,6 +2918,7 @@ static int64_t empm__config_parse_ms(const char *s, size_t n)
     /* so that the product below stays in 64 bits */
     if (v < 0 || v > INT_MAX)
         return -1;
+    /* Apache's units */
     for (i = 0; i < EMPM__COUNT(units); i++)
         if (empm__text_same(s + digits, n - digits, units[i].unit,
                             strlen(units[i].unit)))
@@ -3009,7 +3008,8 @@ static int empm__config_parse_level(const char *s)
            s[6] == '\0' ? EMPM_LOG_DEBUG : -1;
 }
 
-/* FileETag: a word as EMPM_ETAG_* bits; -1: it is none. */
+/* Reads one word of FileETag as EMPM_ETAG_* bits; -1: it is none. Words add up,
+ * and None adds nothing. */
 static int empm__config_parse_etag(const char *s)
 {
     size_t i;
@@ -3356,6 +3356,7 @@ static int empm__text_listed(const char *list, const char *name)
 {
     const size_t len = strlen(name);
     for (;;) {
+        /* a name ends at a space or with the list */
         const size_t n = strcspn(list, " ");
         if (list[n - 1] == '*' && len >= n - 1
                 ? empm__text_same(list, n - 1, name, n - 1)
@@ -3384,6 +3385,7 @@ static const char *empm__directive_instead_of(const char *name)
  * b. */
 static size_t empm__directive_distance(const char *a, const char *b)
 {
+    /* 48: no name of a directive is as long */
     size_t row[48], n = strlen(b), i, k;
     if (n >= EMPM__COUNT(row) || strlen(a) >= EMPM__COUNT(row))
         return 99;
@@ -3430,6 +3432,7 @@ static const char *empm__directive_nearest(const char *name)
 static const char *empm__config_path(const empm_config *cfg, const char *name,
                                      char *to, size_t n)
 {
+    /* without ServerRoot relative names begin where the server was started */
     if (name[0] == '/' || strcmp(name, ".") == 0 || cfg->server_root == NULL)
         return name;
     return snprintf(to, n, "%s/%s", cfg->server_root, name) < (int)n ? to
@@ -3462,6 +3465,7 @@ static void empm__report_say(empm__report *r, enum empm_log_level level,
     va_start(ap, fmt);
     vsnprintf(line + n, sizeof line - n, fmt, ap);
     va_end(ap);
+    /* values are shown as they stand in a file */
     empm__log_tame(line);
     if (level <= EMPM_LOG_ERROR) {
         r->errors++;
@@ -3550,6 +3554,7 @@ static void empm__directive_set(empm_config *cfg, const char *where,
           : UINT64_C(1) << (empm__directive_first(d) - empm__directives) % 64;
     why = empm__directive_store(cfg, d, value, !(*lists & bit));
     *lists |= bit;
+    /* no fault of the text */
     if (why == empm__no_memory)
         rep->result = EMPM_ENOMEM;
     if (why == empm__out_of_range) {
@@ -14155,6 +14160,7 @@ static int empm__endpoint_bind(const empm_config *cfg, const struct addrinfo *a,
     const int fd = socket(a->ai_family, SOCK_STREAM, 0);
     if (fd < 0)
         return -1;
+    /* a copy: the list is getaddrinfo()'s */
     memcpy(&at, a->ai_addr, empm__min(a->ai_addrlen, sizeof at));
     if (port != 0 && a->ai_family == AF_INET)
         ((struct sockaddr_in *)(void *)&at)->sin_port = htons((uint16_t)port);
@@ -14195,7 +14201,8 @@ static int empm__endpoint_is_listening(int fd)
     return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &is, &len) == 0 && is;
 }
 
-/* Adds one of s->endpoints: the descriptor is the server's from here on. */
+/* Adds one of s->endpoints, for which there is room: the descriptor is the
+ * server's from here on. `text` lives as long as the configuration. */
 static void empm__endpoint_add(empm_server *s, const empm__endpoint_spec *spec,
                                const char *text, int fd)
 {
@@ -14311,6 +14318,8 @@ static int empm__endpoint_tcp(empm_server *s, const empm__endpoint_spec *spec,
             saved = errno;
             if (fd >= 0)
                 close(fd);
+            /* of a name each address must be had, but for those this machine
+             * lacks */
             fatal = named && saved != EADDRNOTAVAIL && saved != EAFNOSUPPORT;
         }
     if (list != NULL)
@@ -14345,8 +14354,8 @@ static void empm__endpoint_inherit(empm_server *s,
     }
 }
 
-/* A unix socket, made, or a descriptor that is said to listen. Returns 0, or -1
- * with errno or *why. */
+/* Opens a unix socket that is made, or a descriptor that is said to listen.
+ * Returns 0, or -1 with errno or *why. */
 static int empm__endpoint_one(empm_server *s, const empm__endpoint_spec *spec,
                               const char *text, const empm__rights *rights,
                               const char **why)
@@ -14390,6 +14399,7 @@ static int empm__endpoint_open(empm_server *s, const char *text,
                          "serves IPv4, too", text, s->cfg->listen[k]);
         return EMPM_OK;
     }
+    /* first: a socket that is passed on loses no connection */
     empm__endpoint_inherit(s, &spec, text, rights, heritage);
     if (s->nendpoints > first)
         return EMPM_OK;
@@ -15408,7 +15418,7 @@ EMPM_API int empm_wait(empm_server *s, int timeout_ms)
     return r;
 }
 
-/* A server that still runs is stopped first, without its requests. */
+/* A server that still runs is stopped first, as by empm_stop(). */
 EMPM_API void empm_free(empm_server *s)
 {
     if (s == NULL)
@@ -19479,7 +19489,8 @@ static char *empm__access_write_number(char *at, int64_t v)
     return at + empm__format_u64(at, v > 0 ? (uint64_t)v : 0);
 }
 
-/* Writes an address without its port; - if there is none. */
+/* Writes an address without its port, which ITEM_ROOM bytes hold; - if there is
+ * none, as of a unix socket. */
 static char *empm__access_write_peer(char *at, const empm__peer *p)
 {
     int i;
@@ -19625,7 +19636,8 @@ static char *empm__access_write_time(empm__facts *f, const empm__item *it,
     return empm__access_write_second(w, at, it->text, us / 1000000);
 }
 
-/* %{Field}o: of the response: a field that was set, or that every head has. */
+/* %{Field}o: a field of the response: one that was set, or that every head has.
+ * Those are written as the head has them, which is gone by now. */
 static char *empm__access_write_field(empm__facts *f, const empm__item *it,
                                       char *at, const char *end)
 {
@@ -19726,7 +19738,8 @@ static char *empm__access_write_bytes(empm__facts *f, const empm__item *it,
                        : EMPM__ADD(at, "-");
 }
 
-/* %T: the time that it took: {s}, {ms} or {us}. */
+/* %T: the time from the request's first byte to its answer's end: {s}, {ms} or
+ * {us}. per[0] is for no word. */
 static char *empm__access_write_took(empm__facts *f, const empm__item *it,
                                      char *at, const char *end)
 {
@@ -19762,7 +19775,8 @@ static char *empm__access_write_port(empm__facts *f, const empm__item *it,
                 : req->w->s->endpoints[req->c->endpoint].port);
 }
 
-/* %P: {pid}, the process; {tid} and {hextid}, the number of the worker. */
+/* %P: {pid}, the process; {tid} and {hextid}, the number of the worker, which
+ * the error log shows, too. */
 static char *empm__access_write_pid(empm__facts *f, const empm__item *it,
                                     char *at, const char *end)
 {
@@ -19773,7 +19787,7 @@ static char *empm__access_write_pid(empm__facts *f, const empm__item *it,
                                                          : w->engine->pid);
 }
 
-/* %{Field}i: of the request. */
+/* %{Field}i: the first field of the request with that name. */
 static char *empm__access_write_input(empm__facts *f, const empm__item *it,
                                       char *at, const char *end)
 {
@@ -19808,7 +19822,8 @@ static char *empm__access_write_user(empm__facts *f, const empm__item *it,
         f, at, end, empm__request_note(f->req, "REMOTE_USER"));
 }
 
-/* %{NAME}e: a note, or a variable of the environment. */
+/* %{NAME}e: a note, or a variable of the environment, as mod_log_config has it
+ * with SetEnv. */
 static char *empm__access_write_variable(empm__facts *f, const empm__item *it,
                                          char *at, const char *end)
 {
@@ -19873,6 +19888,7 @@ static char *empm__access_write_nothing(empm__facts *f, const empm__item *it,
 #define EMPM__LETTER(letter, braces, words, write) \
     { letter, EMPM__BRACES_##braces, words, 0, empm__access_write_##write }
 
+/* By the alphabet, each letter's capital beside it. */
 static const empm__letter empm__letters[] = {
     EMPM__LETTER('a', WORD, "c", client),
     EMPM__LETTER('h', WORD, "c", client),
@@ -21778,6 +21794,7 @@ static int empm__files_serve(empm_request *req, void *user)
         return 404;
     if (path == NULL)
         return 503;
+    /* RFC 9110 15.5.6: a 405 names the methods; so does OPTIONS */
     if (strcmp(m, "GET") != 0 && strcmp(m, "HEAD") != 0) {
         empm_set_header(req, "Allow", "GET, HEAD, OPTIONS");
         return strcmp(m, "OPTIONS") == 0 ? empm_status(req, 200) : 405;
@@ -21787,6 +21804,7 @@ static int empm__files_serve(empm_request *req, void *user)
         const size_t n = req->path.len[i];
         /* the path ends with a slash: a folder is meant */
         if (n == 0 && i == req->path.n - 1) {
+            /* its index.html is served */
             is_dir = 1;
             break;
         }
@@ -21851,8 +21869,10 @@ static void empm__files_check(const empm_config *cfg, const empm__chars *chars,
         EMPM_FREE(types);
 }
 
-/* Opens the folder of each route that serves files. One that is not there has
- * been warned of, and is 404. */
+/* Opens the folder of each route that serves files, and puts its handler in.
+ * One that is not there has been warned of, and is 404; one that cannot be
+ * opened ends the start. The descriptors are the routes'. Returns EMPM_OK,
+ * EMPM_ESYS or EMPM_ENOMEM. */
 static int empm__files_server_new(empm_server *s, const empm_server *old,
                             empm__report *rep)
 {
@@ -21867,6 +21887,7 @@ static int empm__files_server_new(empm_server *s, const empm_server *old,
         if (dir == NULL)
             dir = empm__config_path(s->cfg, s->cfg->document_root, path,
                                     sizeof path);
+        /* EMPM_FILES_ELSE has a handler of the program's */
         route->handler = route->user->handler != NULL ? empm__files_serve_else
                                                       : empm__files_serve;
         route->root_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -22136,7 +22157,7 @@ static void empm__snapshot_worker_take(const empm__score_worker *w,
     to->duration_us = empm__load(&w->duration_us);
     to->took_us = empm__load(&w->took_us);
     to->of_connection = empm__load(&w->of_connection);
-    /* another process' clock may be a little ahead of now */
+    /* it may have begun after `now_us` was read */
     to->since_us = began != 0 && began < now_us ? now_us - began : 0;
     empm__score_load_text(&client, w->client, sizeof client);
     empm__peer_text(&client, 0, to->client, sizeof to->client);
@@ -22179,7 +22200,7 @@ static void empm__snapshot_child_take(const empm_server *s,
         empm__snapshot_worker *sw = &seen->workers[seen->all.nworkers];
         for (k = 0; k < EMPM__STATES; k++)
             by_state[k] += empm__load(&w->parked[k]);
-        /* a worker of an older configuration, which had more of them */
+        /* a place beyond ThreadsPerChild that no worker has */
         if (at == NULL && t >= s->cfg->threads_per_child)
             continue;
         memset(sw, 0, sizeof *sw);
@@ -22847,7 +22868,8 @@ static const char *empm__status_time_text(char to[40], uint64_t us)
 }
 
 /* Returns a size in the unit in which it is below 1000, kept in `to`: "1.4
- * MiB". One decimal, and none for bytes or from 100 on. */
+ * MiB". One decimal, and none for bytes or from 100 on. `to` has room for the
+ * unit, too: 40 bytes are more than any number takes. */
 static const char *empm__status_bytes_text(char to[40], uint64_t n)
 {
     static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB" };
@@ -23161,11 +23183,12 @@ static void empm__status_show_cards(empm_request *req,
     empm_printf(req, "</div>\n");
 }
 
-/* What matters first comes first. `notable` is mod_status' word for a page
+/* `notable` is mod_status' word for a page
  * without the table of requests, which may name what others ask for. */
 static void empm__status_show_html(empm_request *req,
                                    const empm__snapshot *seen)
 {
+    /* in the order in which an operator reads */
     empm__status_show_page_head(req, seen);
     empm__status_show_hints(req, seen);
     empm__status_show_cards(req, seen);
@@ -23188,9 +23211,11 @@ EMPM_API int empm_status_page(empm_request *req, void *user)
                    { "auto", empm__status_show_auto },
                     { "json", empm__status_show_json },
                     { "prometheus", empm__status_show_prometheus } };
+    /* of EMPM_ROUTE(..., empm_status_page, EMPM_TEXT("json")) */
     const char *name = (const char *)user;
     const empm__snapshot *seen;
     size_t i, pick = 0;
+    /* a program may have a route without a method */
     if (strcmp(empm_method(req), "GET") != 0 && !req->head_only) {
         empm_set_header(req, "Allow", "GET, HEAD");
         return 405;
