@@ -1593,7 +1593,7 @@ static int empm__fd_accept(int fd, struct sockaddr_storage *from)
 #endif
 }
 
-/* Makes a pipe, closed on exec. Returns 0, or -1 with errno: nothing is open. */
+/* Makes a pipe, closed on exec. Returns 0, or -1 with errno and none open. */
 static int empm__fd_pipe(int fd[2], int nonblocking)
 {
     if (pipe(fd) < 0)
@@ -23183,8 +23183,8 @@ static void empm__status_show_cards(empm_request *req,
     empm_printf(req, "</div>\n");
 }
 
-/* `notable` is mod_status' word for a page
- * without the table of requests, which may name what others ask for. */
+/* `notable` is mod_status' word for a page without the table of requests, which
+ * may name what others ask for. */
 static void empm__status_show_html(empm_request *req,
                                    const empm__snapshot *seen)
 {
