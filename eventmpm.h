@@ -1473,7 +1473,7 @@ static int empm__parker_park(empm__parker *p, int ms)
 #  endif
     limit.s = ms / 1000;
     limit.ns = ms % 1000 * 1000000;
-    /* acquire: what the waker has written before is seen */
+    /* acquire: all that the waker has written before is seen */
     while (!__atomic_exchange_n(&p->awake, 0u, __ATOMIC_ACQUIRE))
         if (syscall(futex, &p->awake, 128 /* WAIT | PRIVATE */, 0,
                     ms < 0 ? NULL : &limit, NULL, 0) < 0 && errno == ETIMEDOUT)
@@ -3504,10 +3504,10 @@ static void empm__report_first_init(empm__report *rep, empm__first *f,
     rep->user = f;
 }
 
-/* Sets one directive, wherever it stands; what is wrong goes to `rep`, after
- * `where`, which is "file:line: " or "". `lists`: a bit for each list that has
- * begun in this file, or on this command line; the first value of a list
- * replaces what was there, and the others are added. */
+/* Sets one directive, wherever it stands; faults go to `rep`, after `where`,
+ * which is "file:line: " or "". `lists`: a bit for each list that has begun in
+ * this file, or on this command line; the first value of a list replaces the
+ * former ones, and the others are added. */
 static void empm__directive_set(empm_config *cfg, const char *where,
                                 const char *name, const char *value,
                                 uint64_t *lists, empm__report *rep)
@@ -3593,8 +3593,8 @@ EMPM_API int empm_set(empm_config *cfg, const char *directive,
 #endif
 
 /* What is corrected is a warning, or under Strict an error. */
-/* Strict is for operators who would rather not start than run with numbers that
- * nobody has chosen. */
+/* Strict makes each correction an error: a server that runs has the numbers of
+ * its configuration. */
 static enum empm_log_level empm__config_correction_level(const empm_config *cfg)
 {
     return cfg->strict ? EMPM_LOG_ERROR : EMPM_LOG_WARN;
@@ -3618,9 +3618,9 @@ static void empm__config_clamp(empm_config *cfg, empm__report *r, int low,
     empm__directive_set_number(cfg, d, to);
 }
 
-/* A reload cannot change what the size of shared memory follows from: the
- * scoreboard and the store are mapped once, and old children still use them.
- * These settings go back to `old`, each with a warning; the reload itself goes
+/* A reload cannot change the size of shared memory: the scoreboard and the
+ * store are mapped once, and old children still use them. The settings that
+ * decide on it go back to `old`, each with a warning; the reload itself goes
  * on. */
 static void empm__config_keep_limits(empm_config *cfg, const empm_config *old,
                                      empm__report *r)
@@ -3709,7 +3709,7 @@ static void empm__config_check_workers(empm_config *cfg, int exactly,
     if (cfg->threads_per_child > cfg->thread_limit)
         cfg->threads_per_child = cfg->thread_limit;
     empm__config_clamp(cfg, r, 509, 509, "ThreadsPerChild", 1);
-    /* a fixed number of children: what is idle starts or ends none of them */
+    /* a fixed number of children: idle workers start or end none of them */
     if (exactly) {
         cfg->start_servers = cfg->processes > 0 ? cfg->processes : 1;
         cfg->max_request_workers = cfg->start_servers * cfg->threads_per_child;
@@ -11314,7 +11314,7 @@ EMPM_API int empm_write(empm_request *req, const void *data, size_t len)
     }
     req->written += (int64_t)len;
     /* the body of an answer to HEAD is counted, and goes nowhere */
-    /* a page at a time; what is full is passed on */
+    /* a page at a time; full ones are passed on */
     while (len > 0 && req->framing != EMPM__BODILESS) {
         empm__page *p = empm__response_body_room(req);
         size_t n;
@@ -11468,8 +11468,8 @@ static void empm__response_status_text(empm_request *req, int status)
     empm_printf(req, "%d %s\n", status, empm__response_reason(status));
 }
 
-/* The answer cannot be what it was to be: it becomes a 500 if nothing has left,
- * else the connection ends. `why` goes to the error log. */
+/* The answer cannot be completed: it becomes a 500 if nothing has left, else
+ * the connection ends. `why` goes to the error log. */
 static void empm__response_cannot(empm_request *req, int error, const char *why)
 {
     if (!empm__request_head_is_open(req)) {
@@ -11480,8 +11480,9 @@ static void empm__response_cannot(empm_request *req, int error, const char *why)
     empm__response_status_text(req, 500);
 }
 
-/* Returns what a handler's result means: EMPM_OK or a status. What is none, and
- * OK without an answer, is the handler's fault: it is said, and is 500. */
+/* Returns the meaning of a handler's result: EMPM_OK or a status. Any other
+ * number, and OK without an answer, is the handler's fault: it is said, and is
+ * 500. */
 static int empm__response_status_of(empm_request *req, int rc)
 {
     char text[48];
@@ -12252,8 +12253,8 @@ static int empm__body_spool_failed(empm_request *req, const char *call)
 
 /* Makes memory for `need` bytes that have arrived, and a NUL; `data` are the
  * last of them. After the room behind the head comes a page, then a multiple of
- * what is needed, at most what is promised. Returns 0, or the status. If the
- * bytes stand in the worker's scratch already, the body takes that over and
+ * the need, at most the length that is promised. Returns 0, or the status. If
+ * the bytes stand in the worker's scratch already, the body takes that over and
  * copies none. */
 static int empm__body_grow(empm__worker *w, empm_request *req, size_t need,
                            const char *data)
@@ -12307,7 +12308,7 @@ static int empm__body_grow(empm__worker *w, empm_request *req, size_t need,
 
 /* Returns where the next `direct` bytes of body are read to, and *room, how
  * many: to their place if there is room, else to the scratch, behind a gap for
- * what has come before, so that the body can take the scratch over. NULL: no
+ * the bytes before them, so that the body can take the scratch over. NULL: no
  * memory. */
 static char *empm__body_place(empm__worker *w, const empm_request *req,
                               int64_t direct, size_t *room)
@@ -15172,8 +15173,9 @@ static int empm__server_spool_open(empm_server *s, empm__report *rep)
 }
 
 /* Opens all endpoints, or takes them over from `old` or from the program
- * before. What is passed to us and nobody accepts from must not listen: it is
- * closed. Returns EMPM_OK, or an error that has been said. */
+ * before. A socket that was passed to us and that no Listen names is closed: it
+ * would take connections that nobody accepts. Returns EMPM_OK, or an error that
+ * has been said. */
 static int empm__server_listen(empm_server *s, int shared,
                                const empm_server *old, empm__report *rep)
 {
@@ -15837,7 +15839,7 @@ static void empm__loader_section_close(empm__loader *l, empm__sections *o,
                                      strlen(o->name[i - 1]) - 1,
                                      name + 2, empm__min(n, 22)))
         i--;
-    /* inside of what is left out anything may stand */
+    /* a section that is left out may hold anything */
     if (i == 0 && o->skip == 0)
         empm__report_say(l->rep, EMPM_LOG_ERROR, 5125, "%s:%ld: %s without "
                          "<%.*s>", l->path, l->line, name, (int)n, name + 2);
@@ -15853,9 +15855,9 @@ static void empm__loader_section_close(empm__loader *l, empm__sections *o,
         o->skip = 0;
 }
 
-/* Opens "<Name argument>", which may lack its '>' where it is not read. What is
- * inside is read if the condition holds. A section that is not known is left
- * out with all that it holds, and said once. */
+/* Opens "<Name argument>", which may lack its '>' where it is not read. The
+ * lines inside are read if the condition holds. A section that is not known is
+ * left out with all that it holds, and said once. */
 static void empm__loader_section_open(empm__loader *l, empm__sections *o,
                                       char *name, char *arg)
 {
@@ -15978,7 +15980,7 @@ static void empm__loader_file(empm__loader *l, const char *path)
 }
 
 /* Reads a file, with the names that the command line or former files have
- * defined. What is wrong goes to `rep`. */
+ * defined. Faults go to `rep`. */
 static void empm__config_load_with(empm_config *cfg, empm__defines *defines,
                                    const char *path, empm__report *rep)
 {
@@ -16134,8 +16136,8 @@ static int empm__proxy_nets_init(empm__nets *t, const empm_config *cfg,
 }
 
 /* Is `p` in the list? A proxy that speaks for a client without naming it lends
- * it no trust; on a unix socket the file's mode decides on who comes in, and
- * all of them are trusted. The list is short, so each net is looked at. */
+ * it no trust. On a unix socket the file's mode decides on access, and all
+ * clients are trusted. The list is short, so each net is looked at. */
 static int empm__proxy_trusts(const empm__nets *t, const empm__peer *p)
 {
     size_t i;
@@ -16958,8 +16960,8 @@ static uint64_t empm__store_now_ms(void)
     return empm__now_us() / 1000u;
 }
 
-/* What a call returns, >>calls-store says. s->store may be NULL: each of them
- * is EMPM_EMISUSE then. */
+/* >>calls-store says what each of them returns. s->store may be NULL: that is
+ * EMPM_EMISUSE. */
 EMPM_API int empm_store_get(empm_server *s, const void *key, size_t key_len,
                             void *value, size_t cap, size_t *len,
                             uint64_t *version)
@@ -19979,9 +19981,9 @@ static const char *empm__access_word_parse(empm__item *it)
 }
 
 /* Reads one item after its '%': "!200,304{X}i". *format moves behind it, *text
- * behind the copy of what stands in its braces. Returns NULL, or the reason of
- * a refusal. '<' and '>' mean the first and last of internal redirects, which
- * are not here: both are the one request. */
+ * behind a copy of the text in its braces. Returns NULL, or the reason of a
+ * refusal. '<' and '>' mean the first and last of internal redirects, which are
+ * not here: both are the one request. */
 static const char *empm__access_item_parse(empm__item *it, const char **format,
                                            char **text)
 {
@@ -20075,8 +20077,8 @@ static const char *empm__access_format_compile(empm__access_log *l,
  * ------------------------------------------------------------------------- */
 
 /* Returns how many of n bytes go into one write(). A file takes all. Into a
- * pipe other children write, too, and PIPE_BUF bytes at once are what it keeps
- * together: as many whole lines as fit into that. A line longer than that goes
+ * pipe other children write, too, and PIPE_BUF bytes at once stay together
+ * there: as many whole lines as fit into that. A line longer than that goes
  * alone and may be cut by another's. */
 static size_t empm__access_lines_piece(const empm__access_log *l, const char *s,
                                        size_t n)
@@ -20090,8 +20092,8 @@ static size_t empm__access_lines_piece(const empm__access_log *l, const char *s,
 }
 
 /* Writes a page of lines, and empties it. The page has been taken out of its
- * place, so no lock is held meanwhile, and no other thread waits. What cannot
- * be written is lost, counted, and said once for many. */
+ * place, so no lock is held meanwhile, and no other thread waits. Lines that
+ * cannot be written are lost, counted, and said once for many. */
 static void empm__access_lines_save(empm__engine *e, empm__access_log *l,
                                     empm__page *p)
 {
@@ -20163,7 +20165,8 @@ static void empm__access_lines_collect(empm__engine *e)
     empm__store_rel(&e->collecting, 0u);
 }
 
-/* The end: no worker runs any more, and what is left is written and freed. */
+/* The end: no worker runs any more. Writes the last lines and frees the
+ * pages. */
 static void empm__access_lines_end(empm__engine *e)
 {
     uint32_t k;
@@ -20720,7 +20723,7 @@ static const char *empm__types_add(struct empm__types *t, const char *row,
 }
 
 /* Reads all of AddType into one block of memory; *out is NULL where there is
- * none. What is wrong is said, and that row left out. Returns EMPM_OK or
+ * none. A row that is wrong is said and left out. Returns EMPM_OK or
  * EMPM_ENOMEM. The caller frees *out. */
 static int empm__types_new(struct empm__types **out, const empm_config *cfg,
                            const empm__chars *chars, empm__report *rep)
@@ -21727,7 +21730,7 @@ static int empm__file_answer(empm_request *req)
         to = r->to;
     }
     if (verdict == 0) {
-        /* HEAD has the length of what GET would send */
+        /* HEAD has the length that GET has */
         const int silent = empm__response_is_bodiless(req, req->status);
         const int small = !silent && to - from <= (int64_t)EMPM__FILE_SMALL;
         req->declared = req->written = to - from;
@@ -21828,8 +21831,7 @@ static int empm__files_serve(empm_request *req, void *user)
     return empm__file_send(req, f);
 }
 
-/* The handler of EMPM_FILES_ELSE: what is not there as a file is the
- * program's. */
+/* The handler of EMPM_FILES_ELSE: a path that is no file is the program's. */
 static int empm__files_serve_else(empm_request *req, void *user)
 {
     const int status = empm__files_serve(req, user);
@@ -22680,7 +22682,7 @@ static void empm__status_show_scoreboard(empm_request *req,
         for (i = 0; i < EMPM__LETTERS; i++) {
             for (n = 0; n < seen->all.by_letter[i]; n += scale)
                 empm_write(req, &empm__worker_letters[i], 1);
-            /* what is left over are empty slots */
+            /* the rest are empty slots */
             total -= (size_t)seen->all.by_letter[i];
         }
         for (n = 0; n < total; n += scale)
@@ -23100,7 +23102,7 @@ static void empm__status_show_hints(empm_request *req,
                     EMPM__LLU(busy + idle));
 }
 
-/* Shows one figure, with what it is. Both come from this file: nothing is
+/* Shows one figure and its name. Both come from this file: nothing is
  * escaped. */
 static void empm__status_show_card(empm_request *req, const char *value,
                                    const char *what)
