@@ -23059,7 +23059,8 @@ typedef struct empm__manager {
     char     path[sizeof ((struct sockaddr_un *)0)->sun_path]; /* or "": none */
     char     usec[24];               /* WATCHDOG_USEC, or "": no watchdog */
     int      by_pid;                 /* WATCHDOG_PID was ours */
-    uint64_t every_us, at_us;        /* when it wants to hear of us; or 0 */
+    uint64_t every_us;               /* so often it wants to hear of us; or 0 */
+    uint64_t beat_at_us;             /* the next time; 0: never */
 } empm__manager;
 
 /* Takes the service manager's variables out of the environment, so that
@@ -23079,7 +23080,7 @@ static void empm__manager_take(empm__manager *m)
         memcpy(m->usec, usec, strlen(usec));
         m->by_pid = pid != NULL;
         m->every_us = (uint64_t)strtoull(usec, NULL, 10) / 2;
-        m->at_us = m->every_us > 0 ? empm__now_us() : 0;
+        m->beat_at_us = m->every_us > 0 ? empm__now_us() : 0;
         unsetenv("WATCHDOG_USEC");
         unsetenv("WATCHDOG_PID");
     }
@@ -23129,12 +23130,10 @@ static void empm__program_notify(const empm__manager *m, const char *fmt, ...)
     close(fd);
 }
 
-/* Answers its watchdog, if that is due. */
+/* Answers its watchdog. */
 static void empm__manager_beat(empm__manager *m, uint64_t now)
 {
-    if (m->at_us == 0 || m->at_us > now)
-        return;
-    m->at_us = now + m->every_us;
+    m->beat_at_us = now + m->every_us;
     empm__program_notify(m, "WATCHDOG=1");
 }
 
@@ -23162,7 +23161,17 @@ static int empm__program_no_pipe(const empm_config *cfg, const char *what)
     return EMPM_ESYS;
 }
 
-/* Of two times, of which 0 is none. */
+/* Instants of processes, in 64 bits; 0 is none, and never due. */
+static uint64_t empm__time_in_ms(int ms)
+{
+    return empm__now_us() + (uint64_t)ms * 1000u;
+}
+
+static int empm__time_is_due(uint64_t at_us, uint64_t now)
+{
+    return at_us != 0 && at_us <= now;
+}
+
 static uint64_t empm__time_sooner(uint64_t a, uint64_t b)
 {
     return a == 0 || (b != 0 && b < a) ? b : a;
@@ -23270,7 +23279,8 @@ static int empm__watchdog_idle(const empm_server *s, int slot)
  * what a parent would. */
 typedef struct empm__alone {
     empm__manager *manager;
-    uint64_t       ping_us, looked_us;
+    uint64_t       ping_at_us;       /* the next look; 0: the first is due */
+    uint64_t       looked_at_us;     /* the last one */
     uint32_t       pongs;
     int            missed;
 } empm__alone;
@@ -23281,19 +23291,20 @@ static uint64_t empm__program_alone_chores(empm__alone *a, empm_server *s,
 {
     const uint64_t every = (uint64_t)s->cfg->watchdog_interval_ms * 1000u;
     const uint64_t now = empm__now_us();
-    if (every > 0 && a->ping_us <= now) {
-        const int first = a->ping_us == 0;
-        const int late = now - a->ping_us > every / 2;   /* we are, ourselves */
+    if (every > 0 && a->ping_at_us <= now) {
+        const int first = a->ping_at_us == 0;
+        const int late = now - a->ping_at_us > every / 2;  /* we ourselves */
         a->missed = empm__watchdog_missed(s, 0, (long)getpid(), &a->pongs,
                                           a->missed, late || stopping);
         if (a->missed == 3)
             empm__log(s->cfg, EMPM_LOG_ERROR, 5038, "the listener has not "
                       "answered for three times WatchdogInterval: nor is the "
                       "service manager's watchdog answered");
-        a->ping_us = now + every;
+        a->ping_at_us = now + every;
         empm__poller_order(&s->engine.poller, EMPM__ORDER_PING);
-        empm__watchdog_look_for_stuck(s, 0, (long)getpid(), a->looked_us, now);
-        a->looked_us = now;
+        empm__watchdog_look_for_stuck(s, 0, (long)getpid(), a->looked_at_us,
+                                      now);
+        a->looked_at_us = now;
         if (!first && !stopping) {
             const int idle = empm__watchdog_idle(s, 0);
             empm__program_notify(a->manager, "STATUS=Serving: %d busy, %d idle "
@@ -23302,9 +23313,10 @@ static uint64_t empm__program_alone_chores(empm__alone *a, empm_server *s,
         }
     }
     if (a->missed >= 3)
-        return a->ping_us;
-    empm__manager_beat(a->manager, now);
-    return empm__time_sooner(a->ping_us, a->manager->at_us);
+        return a->ping_at_us;
+    if (empm__time_is_due(a->manager->beat_at_us, now))
+        empm__manager_beat(a->manager, now);
+    return empm__time_sooner(a->ping_at_us, a->manager->beat_at_us);
 }
 
 /* The first process of a container inherits the orphans of all others.
@@ -23352,7 +23364,7 @@ static int empm__attend_graceful(empm__attend *a)
     if (ms == 0 || !a->alone)
         return EMPM__TELL_DRAIN;
     empm__store(&empm__score_server_at(&a->s->score)->draining, 1u);
-    a->delay_at_us = empm__now_us() + (uint64_t)ms * 1000u;
+    a->delay_at_us = empm__time_in_ms(ms);
     return 0;
 }
 
@@ -23474,7 +23486,7 @@ static int empm__attend_once(empm__attend *a, int done)
     fds[0] = done;
     fds[1] = a->signals->fd[0];
     fds[2] = a->control;
-    if (a->kill_at_us != 0 && a->kill_at_us <= now) {
+    if (empm__time_is_due(a->kill_at_us, now)) {
         empm__log(a->s->cfg, EMPM_LOG_ERROR, 5012,
                   "handlers still run after StopTimeout: giving up");
         return EMPM_ETIMEDOUT;
@@ -23482,7 +23494,7 @@ static int empm__attend_once(empm__attend *a, int done)
     if (a->alone)
         at = empm__time_sooner(
             at, empm__program_alone_chores(&a->self, a->s, !served));
-    if (a->delay_at_us != 0 && a->delay_at_us <= now) {
+    if (empm__time_is_due(a->delay_at_us, now)) {
         a->delay_at_us = 0;
         order = EMPM__TELL_DRAIN;
     } else
@@ -23907,7 +23919,10 @@ typedef struct empm__generation {    /* children that share a configuration */
     int          last_status;        /* how the last of these ended */
     int          ever_healthy;
     int          quiet_ticks;
-    uint64_t     tick_us, spawn_us;  /* 0: none */
+    uint64_t     ready_at_us;        /* its children have to be healthy; 0: they
+                                        have been, or nobody waits for it */
+    uint64_t     spawn_at_us;        /* a pause before more are started; or 0 */
+    uint64_t     tick_at_us;         /* idle workers are counted; or 0 */
 } empm__generation;
 
 typedef struct empm__child {
@@ -23915,9 +23930,12 @@ typedef struct empm__child {
     int      control;                /* our end; its closing is our death */
     int      healthy, leaving, admin;
     int      accepts;                /* has been told to */
+    int      hurried;                /* its drain has been given an end */
     uint32_t generation;
-    uint64_t born_us;
-    uint64_t stop_us, kill_us;     /* its drain, or it, has to end then; or 0 */
+    uint64_t born_at_us;
+    uint64_t stop_at_us;             /* that end; or 0 */
+    uint64_t kill_at_us;             /* it has to be healthy, or if it leaves,
+                                        to be gone; or 0 */
     uint32_t pongs;                  /* that it has answered */
     int      missed;                 /* pings in a row that it has not */
 } empm__child;
@@ -23938,23 +23956,24 @@ typedef struct empm__parent {
     int          stopping;           /* 1 drains, 2 stops, 3 at once */
     int          restarts;           /* that stop is for an upgrade */
     int          gave_up;            /* ... or because no child can live */
-    uint64_t     first_us;           /* the first one has to be by then; or 0 */
-    uint64_t     delay_us;           /* GracefulShutdownDelay ends; 0: none */
-    uint64_t     twice_us;           /* from here on a second stop is meant */
-    /* what is under way, and when it must be over */
-    enum empm__change change;
+    uint64_t     delay_at_us;        /* GracefulShutdownDelay ends; 0: none */
+    uint64_t     second_at_us;       /* from here on a second stop is meant */
+    enum empm__change change;        /* what is under way */
     int          hard;               /* HUP: the old ones stop, not drain */
     int          need;               /* slots that it has been short of; or 0 */
     int          again, upgrades; /* asked for: a reload's signal, an upgrade */
     pid_t        helper;             /* the probe, or the new program */
-    uint64_t     change_us;
+    uint64_t     helper_at_us;       /* it has had its time; or 0 */
     int          late;               /* the helper has been killed for that */
     int          upgrade_fd;         /* the helper says: content, or ready */
     int          ready_fd;           /* tells the program that has started us */
-    uint64_t     ping_us;
+    uint64_t     accept_at_us;       /* a child did not read that it accepts: it
+                                        is told again; or 0 */
+    uint64_t     ping_at_us;         /* the next look of the watchdog; or 0 */
+    uint64_t     looked_at_us;       /* the last one */
+    uint64_t     full_at_us;         /* "MaxRequestWorkers" is said again, if it
+                                        is so; no timer */
     empm__manager manager;
-    uint64_t     looked_us;          /* when empm__watchdog_look() did, last */
-    uint64_t     full_us;            /* "MaxRequestWorkers" not again before */
     int          pipe[2];            /* from the children */
     empm__pid_file pid_file;
     empm__signal_set signals;
@@ -24016,6 +24035,12 @@ static int empm__generation_ready(const empm__parent *p,
 {
     return empm__children_serving(p, g, 0, 1) >= g->target &&
            empm__children_serving(p, g, 1, 1) >= empm__server_has_admin(g->s);
+}
+
+/* Three of its children have died, and none has ever served. */
+static int empm__generation_cannot_live(const empm__generation *g)
+{
+    return !g->ever_healthy && g->quick_deaths >= 3;
 }
 
 /* Each child speaks up when fewer than this many of its workers are idle. */
@@ -24139,8 +24164,10 @@ static int empm__child_start(empm__parent *p, empm__generation *g, int admin)
         empm__log(g->cfg, EMPM_LOG_ERROR, 485, "scoreboard is full: children "
                   "that drain %s", g == &p->now ? "get 2 s more" : "hold it");
         for (k = 0; k < p->slots && g == &p->now; k++)
-            if (p->children[k].leaving && p->children[k].stop_us == 0)
-                p->children[k].stop_us = empm__now_us() + 2000000u;
+            if (p->children[k].leaving && !p->children[k].hurried) {
+                p->children[k].hurried = 1;
+                p->children[k].stop_at_us = empm__time_in_ms(2000);
+            }
         return EMPM_ESYS;
     }
     if (socketpair(AF_UNIX, SOCK_STREAM, 0, control) < 0) {
@@ -24179,7 +24206,9 @@ static int empm__child_start(empm__parent *p, empm__generation *g, int admin)
     child->pid = pid;
     child->admin = admin;
     child->generation = g->s->generation;
-    child->born_us = empm__now_us();
+    child->born_at_us = empm__now_us();
+    if (g == &p->now)                /* a candidate has its time as a whole */
+        child->kill_at_us = empm__time_in_ms(g->cfg->start_timeout_ms);
     child->pongs = empm__load(&empm__score_at(&g->s->score, slot)->pongs);
     empm__store(&at->pid, (uint32_t)pid);
     empm__log(g->cfg, EMPM_LOG_INFO, 5014, "child %ld of generation %u started "
@@ -24195,15 +24224,15 @@ static int empm__child_order(const empm__child *child, enum empm__tell order)
     return write(child->control, &byte, 1) == 1;
 }
 
-/* Tells a child to go: it counts no longer. kill_us: when it is killed. */
+/* Tells a child to go: it counts no longer, and is killed at `kill_at_us` (0:
+ * never), or before if it was to be. */
 static void empm__child_tell_by(empm__parent *p, int slot,
-                                enum empm__tell order, uint64_t kill_us)
+                                enum empm__tell order, uint64_t kill_at_us)
 {
     empm__child *child = &p->children[slot];
     empm__child_order(child, order);
     child->leaving = 1;
-    if (child->kill_us == 0 || (kill_us != 0 && kill_us < child->kill_us))
-        child->kill_us = kill_us;
+    child->kill_at_us = empm__time_sooner(child->kill_at_us, kill_at_us);
     empm__store(&empm__score_slot_at(&p->now.s->score, slot)->leaving, 1u);
 }
 
@@ -24226,9 +24255,8 @@ static void empm__child_tell(empm__parent *p, int slot, enum empm__tell order)
 
 /* The children of the generation that serves accept from here on, as they
  * become healthy. One that is only tried never does, so that its end loses
- * nothing. Returns when to try again, as one does not read its orders; 0: all
- * know. */
-static uint64_t empm__children_accept(empm__parent *p)
+ * nothing. One that does not read its orders is told again in a while. */
+static void empm__children_accept(empm__parent *p)
 {
     int i, deaf = 0;
     for (i = 0; i < p->slots; i++) {
@@ -24239,23 +24267,21 @@ static uint64_t empm__children_accept(empm__parent *p)
             deaf |= !child->accepts;
         }
     }
-    return deaf ? empm__now_us() + 100000u : 0;
+    p->accept_at_us = deaf ? empm__time_in_ms(100) : 0;
 }
 
 /* Starts what is missing; those that cannot live are started more slowly. */
 static void empm__children_replace(empm__parent *p, empm__generation *g)
 {
-    const uint64_t now = empm__now_us();
     int missing, k;
-    if (g->s == NULL || p->stopping || g->spawn_us > now)
+    if (g->s == NULL || p->stopping || g->spawn_at_us != 0)
         return;
-    g->spawn_us = 0;
     for (k = 0; k < 2; k++) {        /* 1: the child for admin listeners */
         missing = (k ? empm__server_has_admin(g->s) : g->target) -
                   empm__children_serving(p, g, k, 0);
         for (; missing > 0; missing--)
             if (empm__child_start(p, g, k) < 0) {
-                g->spawn_us = now + 1000000u;
+                g->spawn_at_us = empm__time_in_ms(1000);
                 break;
             }
     }
@@ -24303,7 +24329,7 @@ static void empm__child_died(empm__parent *p, int slot, int status)
                       (status == 0 && empm__load(&score->stopping));
     const int was_old = child->generation < p->now.s->generation;
     const int served = child->healthy || empm__load(&score->healthy);
-    const int young = now - child->born_us < 1000000u;
+    const int young = now - child->born_at_us < 1000000u;
     const uint32_t generation = child->generation;
     int t, left = 0;
     if (sig != 0) {
@@ -24333,14 +24359,16 @@ static void empm__child_died(empm__parent *p, int slot, int status)
         /* three may fail, then it takes 0.1, 0.2 ... 12.8 s */
         g->last_status = status;
         if (++g->quick_deaths > 3)
-            g->spawn_us = now + (100000u << (g->quick_deaths < 11
-                                                 ? g->quick_deaths - 4 : 7));
+            g->spawn_at_us = now + (100000u << (g->quick_deaths < 11
+                                                    ? g->quick_deaths - 4 : 7));
         if (sig == 0 && WEXITSTATUS(status) == EMPM__EXIT_FATAL)
             g->quick_deaths = 99;
+        if (g->ready_at_us != 0 && empm__generation_cannot_live(g))
+            g->ready_at_us = now;    /* no use to wait for it */
     } else if (!asked) {             /* it has served: so will the next one */
         g->quick_deaths = 0;
-        if (young && g->spawn_us <= now)
-            g->spawn_us = now + EMPM__YOUNG_US;
+        if (young && g->spawn_at_us <= now)
+            g->spawn_at_us = now + EMPM__YOUNG_US;
     }
     close(child->control);
     memset(child, 0, sizeof *child);
@@ -24377,9 +24405,9 @@ static void empm__children_maintain(empm__parent *p)
     const uint64_t now = empm__now_us();
     int i, idle = 0, spare, starting = 0, below = 0, victim = -1;
     uint32_t fewest = 0, queued = 0, open = 0;
-    g->tick_us = 0;
     if (p->stopping)
         return;
+    empm__children_replace(p, g);    /* those count as idle from here on */
     for (i = 0; i < p->slots; i++) {
         const empm__score_child *score = empm__score_at(&g->s->score, i);
         const empm__child *child = &p->children[i];
@@ -24406,7 +24434,7 @@ static void empm__children_maintain(empm__parent *p)
     idle += starting * cfg->threads_per_child;
     /* what waits in one child is served by another one */
     spare = idle - (int)empm__min(queued, (size_t)INT_MAX / 2);
-    g->tick_us = now + 1000000u;
+    g->tick_at_us = now + 1000000u;
     if (spare < cfg->min_spare_threads && g->target < most) {
         g->target = g->target + g->rate < most ? g->target + g->rate : most;
         empm__log(cfg, g->rate >= 8 ? EMPM_LOG_NOTICE : EMPM_LOG_INFO, 486,
@@ -24424,15 +24452,15 @@ static void empm__children_maintain(empm__parent *p)
     } else {
         g->rate = 1;
         if (idle == 0 && victim >= 0 && g->target >= most &&
-            p->full_us <= now) {
-            p->full_us = now + 60000000u;
+            p->full_at_us <= now) {
+            p->full_at_us = now + 60000000u;
             empm__log(cfg, EMPM_LOG_ERROR, 484, "server reached "
                       "MaxRequestWorkers of %d, consider raising it: %u "
                       "requests wait for a worker, %u connections are open",
                       cfg->max_request_workers, queued, open);
         }
         if ((++g->quiet_ticks >= 10 || cfg->processes > 0) && !below)
-            g->tick_us = 0;          /* until a child speaks up */
+            g->tick_at_us = 0;       /* until a child speaks up */
     }
 }
 
@@ -24444,12 +24472,12 @@ static void empm__children_maintain(empm__parent *p)
 static void empm__watchdog_look(empm__parent *p)
 {
     const uint64_t every = (uint64_t)p->now.cfg->watchdog_interval_ms * 1000u;
-    const uint64_t now = empm__now_us(), last = p->looked_us;
+    const uint64_t now = empm__now_us(), last = p->looked_at_us;
     /* We are late ourselves: the machine was suspended, or is overloaded */
-    const int late = now - p->ping_us > every / 2;
+    const int late = now - p->ping_at_us > every / 2;
     int i, ends, busy = 0, idle = 0;
-    p->ping_us = every > 0 ? now + every : 0;
-    p->looked_us = now;
+    p->ping_at_us = every > 0 ? now + every : 0;
+    p->looked_at_us = now;
     if (!p->stopping)
         empm__parent_endpoints_mend(p->now.s);
     for (i = 0; i < p->slots; i++) {
@@ -24457,7 +24485,7 @@ static void empm__watchdog_look(empm__parent *p)
         if (child->pid == 0 || !child->healthy)
             continue;
         /* one that leaves has its own end, and until then slow hooks may run */
-        ends = child->leaving && (child->kill_us != 0 || !empm__load(
+        ends = child->leaving && (child->kill_at_us != 0 || !empm__load(
                    &empm__score_at(&p->now.s->score, i)->healthy));
         child->missed = empm__watchdog_missed(p->now.s, i, (long)child->pid,
                                               &child->pongs,
@@ -24490,7 +24518,7 @@ static void empm__watchdog_look(empm__parent *p)
 static void empm__reload_change_end(empm__parent *p)
 {
     p->change = EMPM__NO_CHANGE;
-    p->change_us = 0;
+    p->helper_at_us = 0;
     p->helper = 0;
     if (p->upgrade_fd >= 0)
         close(p->upgrade_fd);
@@ -24521,9 +24549,9 @@ static void empm__parent_stop(empm__parent *p, enum empm__tell order)
     const uint64_t now = empm__now_us();
     int i;
     if (p->stopping >= 3 || (p->stopping == 1 && order != EMPM__TELL_STOP) ||
-        (p->stopping == 2 && now < p->twice_us))
+        (p->stopping == 2 && now < p->second_at_us))
         return;                      /* `timeout` and make both pass one on */
-    p->delay_us = p->now.spawn_us = 0;
+    p->delay_at_us = p->now.spawn_at_us = p->now.ready_at_us = 0;
     empm__store(&empm__parent_board(p)->draining, 1u);
     if (p->stopping == 2) {          /* asked twice */
         p->stopping = 3;
@@ -24540,7 +24568,7 @@ static void empm__parent_stop(empm__parent *p, enum empm__tell order)
     empm__reload_drop_candidate(p);
     if (p->change != EMPM__UPGRADING)
         empm__reload_change_end(p);
-    p->twice_us = now + 1000000u;
+    p->second_at_us = now + 1000000u;
     p->stopping = order == EMPM__TELL_STOP ? 2 : 1;
     if (!p->restarts)                /* else the new one speaks */
         empm__program_notify(&p->manager, "STOPPING=1");
@@ -24559,7 +24587,7 @@ static void empm__parent_stop(empm__parent *p, enum empm__tell order)
 static void empm__parent_stop_softly(empm__parent *p)
 {
     const int ms = p->now.cfg->graceful_shutdown_delay_ms;
-    if (p->stopping || p->delay_us != 0)
+    if (p->stopping || p->delay_at_us != 0)
         return;
     empm__log(p->now.cfg, EMPM_LOG_NOTICE, 492,
               "caught a signal for a graceful stop");
@@ -24569,7 +24597,7 @@ static void empm__parent_stop_softly(empm__parent *p)
     if (ms == 0)
         empm__parent_stop(p, EMPM__TELL_DRAIN);
     else
-        p->delay_us = empm__now_us() + (uint64_t)ms * 1000u;
+        p->delay_at_us = empm__time_in_ms(ms);
 }
 
 /* ---------------------------------------------------------------------------
@@ -24668,8 +24696,7 @@ static void empm__reload_probe(empm__parent *p)
         return;
     }
     p->change = EMPM__PROBING;
-    p->change_us = empm__now_us() +
-                  (uint64_t)p->now.cfg->start_timeout_ms * 1000u;
+    p->helper_at_us = empm__time_in_ms(p->now.cfg->start_timeout_ms);
     p->late = 0;
     p->upgrade_fd = -1;
     p->helper = empm__process_fork(&old);
@@ -24729,7 +24756,6 @@ static int empm__reload_has_room(const empm__parent *p)
 static void empm__reload_await(empm__parent *p)
 {
     p->change = EMPM__AWAITING;
-    p->change_us = 0;
     empm__log(p->now.cfg, EMPM_LOG_NOTICE, 485, "the scoreboard has no room "
               "for a new generation: it waits for children that drain "
               "(ServerLimit, GracefulRestartTimeout)");
@@ -24742,6 +24768,7 @@ static void empm__reload_await(empm__parent *p)
 static void empm__reload_start(empm__parent *p)
 {
     p->helper = 0;
+    p->helper_at_us = 0;
     if (empm__reload_has_room(p)) {
         if (empm__generation_new(p, &p->next, 0) < 0) {
             empm__reload_end(p, "the new generation cannot be made");
@@ -24756,8 +24783,7 @@ static void empm__reload_start(empm__parent *p)
         return;
     }
     p->change = EMPM__STARTING;
-    p->change_us = empm__now_us() +
-                  (uint64_t)p->now.cfg->start_timeout_ms * 1000u;
+    p->next.ready_at_us = empm__time_in_ms(p->now.cfg->start_timeout_ms);
     empm__children_replace(p, &p->next);
 }
 
@@ -24813,19 +24839,20 @@ static void empm__reload_commit(empm__parent *p)
 {
     const enum empm__tell order = p->hard ? EMPM__TELL_REPLACED
                                           : EMPM__TELL_RESTART;
-    const uint64_t kill_us = empm__child_deadline(&p->now, order);
+    const uint64_t kill_at_us = empm__child_deadline(&p->now, order);
     empm__generation old = p->now;
     int i, k;
     p->now = p->next;
     memset(&p->next, 0, sizeof p->next);
     p->now.ever_healthy = 1;
-    p->now.tick_us = empm__now_us() + 1000000u;
+    p->now.ready_at_us = 0;
+    p->now.tick_at_us = empm__time_in_ms(1000);
     empm__children_accept(p);
     for (i = 0; i < p->slots; i++)
         if (p->children[i].pid != 0 &&
             (p->children[i].generation == old.s->generation ||
              (p->hard && p->children[i].generation < old.s->generation)))
-            empm__child_tell_by(p, i, order, kill_us);
+            empm__child_tell_by(p, i, order, kill_at_us);
     /* what is shared is the new one's, and so are the files of sockets */
     p->now.s->borrows = 0;
     old.s->borrows = 1;
@@ -24851,10 +24878,9 @@ static void empm__reload_commit(empm__parent *p)
     empm__parent_board(p)->restarted_s = (int64_t)time(NULL);
     if (p->source->detached)
         empm__program_stderr_to_log(p->now.cfg);
-    p->ping_us = p->now.cfg->watchdog_interval_ms > 0
-                     ? empm__now_us() +
-                           (uint64_t)p->now.cfg->watchdog_interval_ms * 1000u
-                     : 0;
+    p->ping_at_us = p->now.cfg->watchdog_interval_ms > 0
+                        ? empm__time_in_ms(p->now.cfg->watchdog_interval_ms)
+                        : 0;
     empm__log(p->now.cfg, EMPM_LOG_NOTICE, 489, "generation %u serves: "
               "resuming normal operations", (unsigned)p->now.s->generation);
     empm__reload_end(p, NULL);
@@ -24999,8 +25025,7 @@ static void empm__upgrade_begin(empm__parent *p)
     }
     p->change = EMPM__UPGRADING;
     p->upgrade_fd = fd[0];
-    p->change_us = empm__now_us() +
-                  (uint64_t)p->now.cfg->start_timeout_ms * 1000u;
+    p->helper_at_us = empm__time_in_ms(p->now.cfg->start_timeout_ms);
 }
 
 /* 'R': the new program serves. 'E' and errno, or the end of file: it never
@@ -25026,8 +25051,10 @@ static void empm__upgrade_heard(empm__parent *p, unsigned char byte)
 /* ---------------------------------------------------------------------------
  * >>parent -- the loop of the parent
  *
- * It sleeps until a signal, a byte of a child or a deadline, and does what is
- * due. All deadlines stand in one place, so none is forgotten.
+ * It sleeps until a signal, a byte of a child or an instant, and does what is
+ * due. Each timer of the parent is a row of one list, in empm__parent_chores(),
+ * with its instant and what is done then: "is it due?" and "when is the next?"
+ * are asked of the same rows, so none is forgotten.
  * ------------------------------------------------------------------------- */
 
 /* Is that a process which empm__parent_reap() will ask for? */
@@ -25100,6 +25127,7 @@ static void empm__parent_reap(empm__parent *p)
 static void empm__parent_ready(empm__parent *p)
 {
     p->ready = 1;
+    p->now.ready_at_us = 0;
     empm__children_accept(p);
     p->now.s->owner = getpid();
     empm__parent_endpoints_options(p->now.s);
@@ -25124,10 +25152,10 @@ static void empm__parent_ready(empm__parent *p)
 
 /* The first generation is not healthy in time, or its children only die. A
  * server that waits for us wants all of it; else what there is serves. */
-static void empm__parent_late(empm__parent *p, int timed_out)
+static void empm__parent_first_late(empm__parent *p)
 {
     int i;
-    if (timed_out && p->now.ever_healthy && p->ready_fd < 0) {
+    if (p->now.ever_healthy && p->ready_fd < 0) {
         empm__log(p->now.cfg, EMPM_LOG_ERROR, 2324, "only %d of %d children "
                   "are healthy after StartTimeout",
                   empm__children_serving(p, &p->now, 0, 1), p->now.target);
@@ -25137,8 +25165,9 @@ static void empm__parent_late(empm__parent *p, int timed_out)
     empm__log(p->now.cfg, EMPM_LOG_EMERG, 2324, "%s: giving up",
               p->now.ever_healthy ? "not all children are healthy after "
                                     "StartTimeout"
-              : timed_out         ? "no child is healthy after StartTimeout"
-                                  : "no child has ever become healthy");
+              : empm__generation_cannot_live(&p->now)
+                  ? "no child has ever become healthy"
+                  : "no child is healthy after StartTimeout");
     p->gave_up = 1;
     empm__parent_stop(p, EMPM__TELL_STOP);
     for (i = 0; i < p->slots; i++)
@@ -25158,13 +25187,15 @@ static void empm__parent_child_spoke(empm__parent *p, unsigned char what)
             continue;
         if (empm__load(&score->healthy) && !p->children[i].healthy) {
             p->children[i].healthy = 1;
+            if (!p->children[i].leaving)
+                p->children[i].kill_at_us = 0;
             if (p->children[i].generation == p->now.s->generation &&
                 !p->children[i].admin)
                 p->now.ever_healthy = 1;
         }
         if (empm__load(&score->stopping) && !p->children[i].leaving) {
             p->children[i].leaving = 1; /* MaxConnectionsPerChild */
-            p->children[i].kill_us =
+            p->children[i].kill_at_us =
                 empm__child_deadline(&p->now, EMPM__TELL_RESTART);
         }
     }
@@ -25172,9 +25203,9 @@ static void empm__parent_child_spoke(empm__parent *p, unsigned char what)
         empm__parent_ready(p);
     if (p->change == EMPM__STARTING && empm__generation_ready(p, &p->next))
         empm__reload_commit(p);
-    if (what == EMPM__SAY_IDLE && p->now.tick_us == 0) {
+    if (what == EMPM__SAY_IDLE && p->now.tick_at_us == 0) {
         p->now.quiet_ticks = 0;
-        p->now.tick_us = empm__now_us();
+        p->now.tick_at_us = empm__now_us();
     }
 }
 
@@ -25202,7 +25233,7 @@ static void empm__parent_on_signal(empm__parent *p, int sig)
 static void empm__parent_candidate_late(empm__parent *p)
 {
     char why[160], how[80];
-    if (p->next.quick_deaths >= 3)
+    if (empm__generation_cannot_live(&p->next))
         snprintf(why, sizeof why, "its children end with %s",
                  empm__child_ending(p->next.last_status, how, sizeof how));
     else
@@ -25243,85 +25274,95 @@ static void empm__parent_begin_change(empm__parent *p)
     }
 }
 
+/* The probe or the new program has had its time. Its end is reaped, and said
+ * there. */
+static void empm__parent_helper_late(empm__parent *p)
+{
+    empm__child_kill(p->helper, SIGKILL);
+    p->late = 1;
+}
+
+static void empm__parent_delay_over(empm__parent *p)
+{
+    empm__parent_stop(p, EMPM__TELL_DRAIN);
+}
+
+static void empm__parent_beat(empm__parent *p)
+{
+    empm__manager_beat(&p->manager, empm__now_us());
+}
+
 /* What is due of one child: to stop, to be gone, to be healthy. Returns when
  * the next of these is; 0: none. */
 static uint64_t empm__parent_child_chores(empm__parent *p, int slot,
                                           uint64_t now)
 {
     empm__child *child = &p->children[slot];
-    uint64_t at = 0;
     if (child->pid == 0)
         return 0;
-    if (child->stop_us != 0 && now >= child->stop_us) {
-        child->stop_us = UINT64_MAX; /* it has been told */
+    if (empm__time_is_due(child->stop_at_us, now)) {
+        child->stop_at_us = 0;
         empm__child_tell_by(p, slot, EMPM__TELL_REPLACED, now + 1000000u);
     }
-    if (child->kill_us != 0 && now >= child->kill_us) {
-        empm__log(p->now.cfg, EMPM_LOG_ERROR, 46, "child %ld did not exit in "
-                  "time, sending SIGKILL", (long)child->pid);
+    if (empm__time_is_due(child->kill_at_us, now)) {
+        child->kill_at_us = 0;
+        empm__log(p->now.cfg, EMPM_LOG_ERROR, 46, "child %ld %s in time, "
+                  "sending SIGKILL", (long)child->pid,
+                  child->leaving ? "did not exit" : "is not healthy");
         empm__child_kill(child->pid, SIGKILL);
-        child->kill_us = 0;
     }
-    if (!child->healthy && (!child->leaving || child->kill_us == 0) &&
-        child->generation <= p->now.s->generation) {
-        const uint64_t due = child->born_us +
-                             (uint64_t)p->now.cfg->start_timeout_ms * 1000u;
-        if (now >= due) {
-            empm__log(p->now.cfg, EMPM_LOG_ERROR, 46, "child %ld is not "
-                      "healthy in time, sending SIGKILL", (long)child->pid);
-            empm__child_kill(child->pid, SIGKILL);
-            child->born_us = now;    /* reaped in a moment */
-        } else
-            at = due;
-    }
-    at = empm__time_sooner(at, child->stop_us == UINT64_MAX ? 0
-                                                            : child->stop_us);
-    return empm__time_sooner(at, child->kill_us);
+    return empm__time_sooner(child->stop_at_us, child->kill_at_us);
 }
 
-/* Does what is due. Returns when the next thing will be; 0: nothing will. */
+/* A timer of the parent. The action finds its instant as it was; if it sets no
+ * other one, the timer has ended. */
+typedef struct empm__timer {
+    uint64_t *at_us;                 /* 0: it does not run */
+    void    (*due)(empm__parent *p); /* NULL: it is enough to wake up, since
+                                        each round looks for such work */
+} empm__timer;
+
+/* Does what is due, and what has become possible. Returns when the next thing
+ * will be due; 0: nothing will. */
 static uint64_t empm__parent_chores(empm__parent *p)
 {
+    const empm__timer timers[] = {
+        { &p->now.spawn_at_us,     NULL },
+        { &p->next.spawn_at_us,    NULL },
+        { &p->accept_at_us,        NULL },
+        { &p->now.ready_at_us,     empm__parent_first_late },
+        { &p->next.ready_at_us,    empm__parent_candidate_late },
+        { &p->helper_at_us,        empm__parent_helper_late },
+        { &p->delay_at_us,         empm__parent_delay_over },
+        { &p->now.tick_at_us,      empm__children_maintain },
+        { &p->ping_at_us,          empm__watchdog_look },
+        { &p->manager.beat_at_us,  empm__parent_beat }
+    };
     const uint64_t now = empm__now_us();
     uint64_t at = 0;
+    size_t k;
     int i;
-    if (!p->ready && !p->stopping &&
-        (now >= p->first_us ||
-         (!p->now.ever_healthy && p->now.quick_deaths >= 3)))
-        empm__parent_late(p, now >= p->first_us);
-    if (p->change == EMPM__STARTING &&
-        (now >= p->change_us || p->next.quick_deaths >= 3))
-        empm__parent_candidate_late(p);
+    for (k = 0; k < EMPM__COUNT(timers); k++) {
+        const uint64_t was = *timers[k].at_us;
+        if (!empm__time_is_due(was, now))
+            continue;
+        if (timers[k].due != NULL)
+            timers[k].due(p);
+        if (*timers[k].at_us == was)
+            *timers[k].at_us = 0;
+    }
     if (p->change == EMPM__AWAITING)
         empm__parent_await_room(p);
-    if (p->change_us != 0 && now >= p->change_us && p->helper > 0) {
-        empm__child_kill(p->helper, SIGKILL); /* reaped, and said, there */
-        p->late = 1;
-        p->change_us = 0;
-    }
-    if (p->ready && !p->stopping && p->delay_us == 0)
+    if (p->ready && !p->stopping && p->delay_at_us == 0)
         empm__parent_begin_change(p);
-    if (p->delay_us != 0 && now >= p->delay_us)
-        empm__parent_stop(p, EMPM__TELL_DRAIN);
-    for (i = 0; i < p->slots; i++)
-        at = empm__time_sooner(at, empm__parent_child_chores(p, i, now));
     if (p->ready || p->ready_fd < 0)     /* else an older server serves yet */
-        at = empm__time_sooner(at, empm__children_accept(p));
+        empm__children_accept(p);
     empm__children_replace(p, &p->now);
     empm__children_replace(p, &p->next);
-    if (p->now.tick_us != 0 && p->now.tick_us <= now)
-        empm__children_maintain(p);
-    if (p->ping_us != 0 && p->ping_us <= now)
-        empm__watchdog_look(p);
-    empm__manager_beat(&p->manager, now);
-    {
-        const uint64_t times[] = { p->now.tick_us, p->now.spawn_us,
-                                   p->next.spawn_us, p->change_us, p->delay_us,
-                                   p->ready || p->stopping ? 0 : p->first_us,
-                                   p->ping_us, p->manager.at_us };
-        for (i = 0; i < (int)EMPM__COUNT(times); i++)
-            at = empm__time_sooner(at, times[i]);
-    }
+    for (i = 0; i < p->slots; i++)
+        at = empm__time_sooner(at, empm__parent_child_chores(p, i, now));
+    for (k = 0; k < EMPM__COUNT(timers); k++)
+        at = empm__time_sooner(at, *timers[k].at_us);
     return at;
 }
 
@@ -25369,8 +25410,8 @@ static int empm__parent_run(const empm__source *source, empm_config *cfg,
     p.now.s = s;
     p.now.target = cfg->start_servers;
     p.now.rate = 1;
-    p.now.tick_us = empm__now_us() + 1000000u;
-    p.first_us = empm__now_us() + (uint64_t)cfg->start_timeout_ms * 1000u;
+    p.now.tick_at_us = empm__time_in_ms(1000);
+    p.now.ready_at_us = empm__time_in_ms(cfg->start_timeout_ms);
     p.slots = s->score.slots;
     p.pid_file = *pid_file;
     p.ready_fd = ready_fd;
@@ -25378,8 +25419,7 @@ static int empm__parent_run(const empm__source *source, empm_config *cfg,
     p.signals = *signals;
     p.manager = *manager;
     if (cfg->watchdog_interval_ms > 0)
-        p.ping_us = empm__now_us() +
-                    (uint64_t)cfg->watchdog_interval_ms * 1000u;
+        p.ping_at_us = empm__time_in_ms(cfg->watchdog_interval_ms);
     p.children = (empm__child *)EMPM_MALLOC((size_t)p.slots *
                                             sizeof *p.children);
     if (p.children == NULL)

@@ -20580,18 +20580,56 @@ TEST(process, an_order_that_has_no_room_is_given_again)
     fcntl(fd[1], F_SETFL, O_NONBLOCK);
     while (write(fd[1], "w", 1) == 1)
         continue;
-    CHECK_IN((long)(empm__children_accept(&p) - empm__now_us()) / 1000, 1,
-             1000);
+    empm__children_accept(&p);
+    CHECK_IN((long)(p.accept_at_us - empm__now_us()) / 1000, 1, 1000);
     CHECK_INT(child.accepts, 0);
     while (read(fd[0], &order, 1) == 1)
         CHECK_INT(order, 'w');
-    CHECK_INT(empm__children_accept(&p), 0);
+    empm__children_accept(&p);
+    CHECK_INT(p.accept_at_us, 0);
     CHECK_INT(child.accepts, 1);
     CHECK(read(fd[0], &order, 1) == 1 && order == 'a');
-    CHECK_INT(empm__children_accept(&p), 0);     /* once is enough */
+    empm__children_accept(&p);                   /* once is enough */
     CHECK(read(fd[0], &order, 1) < 0);
     close(fd[0]);
     close(fd[1]);
+    free(s);
+}
+
+/* The parent sleeps no longer than until the next of its timers, whichever that
+ * is, and one that has been due does not wake it again. */
+TEST(process, each_timer_of_the_parent_wakes_it)
+{
+    empm__parent p;
+    empm__child child;
+    empm_server *s = (empm_server *)calloc(1, sizeof *s);
+    uint64_t *const timers[] = {
+        &p.now.spawn_at_us, &p.next.spawn_at_us, &p.accept_at_us,
+        &p.now.ready_at_us, &p.next.ready_at_us, &p.helper_at_us,
+        &p.delay_at_us, &p.now.tick_at_us, &p.ping_at_us,
+        &p.manager.beat_at_us, &child.stop_at_us, &child.kill_at_us
+    };
+    const uint64_t later = empm__now_us() + 3600000000u;
+    size_t i;
+
+    memset(&p, 0, sizeof p);
+    memset(&child, 0, sizeof child);
+    p.now.s = s;
+    p.children = &child;
+    p.slots = child.admin = 1;
+    child.pid = getpid();
+    CHECK(empm__parent_chores(&p) == 0);
+    for (i = 0; i < sizeof timers / sizeof timers[0]; i++) {
+        context("timer %d", (int)i);
+        *timers[i] = later;
+        CHECK(empm__parent_chores(&p) == later);
+        p.accept_at_us = later + 1;
+        CHECK(empm__parent_chores(&p) == (i == 2 ? later + 1 : later));
+        p.accept_at_us = 1;          /* long ago */
+        *timers[i] = i == 2 ? 1 : 0;
+        CHECK(empm__parent_chores(&p) == 0);
+    }
+    no_context();
     free(s);
 }
 
@@ -22280,7 +22318,7 @@ TEST(operate, who_leaves_has_not_died)
     p.slots = 4;
     kids[0].pid = 1;
     kids[0].control = dup(0);
-    kids[0].born_us = empm__now_us();
+    kids[0].born_at_us = empm__now_us();
     empm__store(&empm__score_at(&p.now.s->score, 0)->stopping, 1u);
     empm__child_died(&p, 0, 0);
     CHECK_INT(p.now.quick_deaths, 0);
