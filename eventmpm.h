@@ -23185,6 +23185,50 @@ static int64_t empm__time_left_ms(uint64_t at_us)
                                           : (int64_t)(at_us - now + 999) / 1000;
 }
 
+/* The end of a server that signals ask for, of a parent or of a process that
+ * has none. Each phase can only be followed by one below it:
+ *
+ *   SERVES    a graceful stop may wait for GracefulShutdownDelay: the server
+ *             says that it drains, and serves on
+ *   DRAINS    accepts nothing; what has begun is finished
+ *   STOPS     requests get StopTimeout
+ *   KILLS     a second stop: nothing is waited for
+ */
+enum empm__serving { EMPM__SERVES, EMPM__DRAINS, EMPM__STOPS, EMPM__KILLS };
+
+typedef struct empm__stop {
+    enum empm__serving phase;
+    uint64_t delay_at_us;            /* that delay is over; 0: none runs */
+    uint64_t second_at_us;           /* a stop is a second one from then on:
+                                        `timeout` and make send the first one
+                                        twice */
+} empm__stop;
+
+/* A graceful stop is asked for: it begins when the delay is over, which may be
+ * at once. Returns 1; 0: it has been asked for before. */
+static int empm__stop_ask(empm__stop *t, int delay_ms)
+{
+    if (t->phase != EMPM__SERVES || t->delay_at_us != 0)
+        return 0;
+    t->delay_at_us = empm__time_in_ms(delay_ms);
+    return 1;
+}
+
+/* An order to drain, or to stop: `to` is EMPM__DRAINS or EMPM__STOPS. Returns
+ * the phase that begins with it; EMPM__SERVES: none does. */
+static enum empm__serving empm__stop_enter(empm__stop *t, enum empm__serving to)
+{
+    const uint64_t now = empm__now_us();
+    if (t->phase == EMPM__STOPS && to == EMPM__STOPS && now >= t->second_at_us)
+        to = EMPM__KILLS;
+    if (to <= t->phase)
+        return EMPM__SERVES;
+    t->delay_at_us = 0;
+    t->second_at_us = now + 1000000u;
+    t->phase = to;
+    return to;
+}
+
 /* The number after `name` in what Linux tells of a process; `none`
  * elsewhere. */
 static uint64_t empm__process_status(long pid, const char *name, int base,
@@ -23337,45 +23381,36 @@ static void empm__parent_reap_orphans(int (*is_ours)(const void *of, pid_t pid),
     }
 }
 
-enum empm__serving { EMPM__SERVES, EMPM__DRAINS, EMPM__STOPS };
-
 /* A process that serves, as its main thread sees it. */
 typedef struct empm__attend {
     empm_server             *s;
     const empm__signal_set  *signals;
     int                      control;   /* the socket of the parent's orders */
     int                      alone;     /* there has never been a parent */
-    enum empm__serving       phase;
-    uint64_t                 delay_at_us;  /* a graceful stop begins; 0: none */
-    uint64_t                 second_at_us; /* a stop from then on is a second
-                                              one: `timeout` and make pass the
-                                              first one on twice */
+    empm__stop               stop;
     uint64_t                 kill_at_us;   /* handlers have had their time */
     empm__alone              self;
 } empm__attend;
 
 /* A graceful stop is asked for by a signal: a balancer gets time to look
- * elsewhere first, if the settings give it some. Returns the order, or 0. */
-static int empm__attend_graceful(empm__attend *a)
+ * elsewhere first, if the settings give it some. A child has had it from its
+ * parent. */
+static void empm__attend_graceful(empm__attend *a)
 {
-    const int ms = a->s->cfg->graceful_shutdown_delay_ms;
-    if (a->delay_at_us != 0 || a->phase != EMPM__SERVES)
-        return 0;
-    if (ms == 0 || !a->alone)
-        return EMPM__TELL_DRAIN;
-    empm__store(&empm__score_server_at(&a->s->score)->draining, 1u);
-    a->delay_at_us = empm__time_in_ms(ms);
-    return 0;
+    if (empm__stop_ask(&a->stop, a->alone
+                       ? a->s->cfg->graceful_shutdown_delay_ms : 0) &&
+        a->alone)
+        empm__store(&empm__score_server_at(&a->s->score)->draining, 1u);
 }
 
 /* What a signal means here. Returns the order that it is, or 0. */
 static int empm__attend_signal(empm__attend *a, int sig)
 {
     if (sig == SIGWINCH || sig == a->s->cfg->graceful_stop_signal)
-        return empm__attend_graceful(a);
-    if (sig == SIGTERM || sig == SIGINT)
+        empm__attend_graceful(a);
+    else if (sig == SIGTERM || sig == SIGINT)
         return EMPM__TELL_STOP;
-    if (a->alone && (sig == SIGHUP || sig == SIGUSR1 || sig == SIGUSR2))
+    else if (a->alone && (sig == SIGHUP || sig == SIGUSR1 || sig == SIGUSR2))
         empm__log(a->s->cfg, EMPM_LOG_WARN, 5030, "a process without children "
                   "cannot be reloaded or upgraded: ignored (SIGURG opens the "
                   "logs anew)");
@@ -23392,7 +23427,9 @@ static void empm__attend_orphaned(empm__attend *a)
     a->control = -1;
     a->kill_at_us = empm__now_us() + 1000000u;
     empm_stop(a->s);
-    a->phase = EMPM__STOPS;
+    a->stop.phase = EMPM__STOPS;
+    a->stop.delay_at_us = 0;
+    a->stop.second_at_us = 0;        /* a signal ends it at once */
 }
 
 /* Drains; while it drains, an order can change where its connections go. */
@@ -23401,16 +23438,15 @@ static void empm__attend_drain(empm__attend *a, int order)
     const empm_config *cfg = a->s->cfg;
     empm__poller *poller = &a->s->engine.poller;
     const int ms = empm__stop_drain_ms(cfg, order != EMPM__TELL_DRAIN);
-    if (a->phase == EMPM__STOPS)
-        return;
-    if (a->phase == EMPM__DRAINS) {
+    if (a->stop.phase == EMPM__DRAINS) {
         if (order == EMPM__TELL_DRAIN)
             empm_stop_graceful(a->s);    /* nobody serves on, after all */
         else if (order == EMPM__TELL_UPGRADE)
             empm__poller_order(poller, EMPM__ORDER_GRACEFUL |
                                            EMPM__ORDER_UPGRADE);
-        return;
     }
+    if (empm__stop_enter(&a->stop, EMPM__DRAINS) != EMPM__DRAINS)
+        return;
     empm__store(&a->s->engine.drain_ms, ms);
     if (a->alone)
         empm__store(&empm__score_server_at(&a->s->score)->draining, 1u);
@@ -23420,15 +23456,15 @@ static void empm__attend_drain(empm__attend *a, int order)
                                 : order == EMPM__TELL_RESTART
                                     ? EMPM__ORDER_HAND_OVER : 0));
     a->kill_at_us = empm__stop_deadline_us(cfg, 1, ms, 1000);
-    a->phase = EMPM__DRAINS;
 }
 
-/* Stops. EMPM_ETIMEDOUT: it is asked for a second time, by a signal. */
+/* Stops. EMPM_ETIMEDOUT: it is asked for a second time, by a signal. A child's
+ * second stop is its parent's affair. */
 static int empm__attend_stop(empm__attend *a, int order)
 {
     const empm_config *cfg = a->s->cfg;
-    if (a->phase == EMPM__STOPS && a->control < 0 &&
-        empm__now_us() >= a->second_at_us) {
+    const enum empm__serving begins = empm__stop_enter(&a->stop, EMPM__STOPS);
+    if (begins == EMPM__KILLS && a->control < 0) {
         empm__log(cfg, EMPM_LOG_NOTICE, 5013, "second stop: exiting at once");
         return EMPM_ETIMEDOUT;
     }
@@ -23437,11 +23473,8 @@ static int empm__attend_stop(empm__attend *a, int order)
                                                  EMPM__ORDER_HAND_OVER);
     else
         empm_stop(a->s);
-    if (a->phase != EMPM__STOPS) {
-        a->second_at_us = empm__now_us() + 1000000u;
+    if (begins == EMPM__STOPS)
         a->kill_at_us = empm__stop_deadline_us(cfg, 0, 0, 1000);
-        a->phase = EMPM__STOPS;
-    }
     return EMPM_OK;
 }
 
@@ -23477,9 +23510,9 @@ static int empm__attend_obey(empm__attend *a, int order, empm__logs_swap *logs)
  * has ended; EMPM_OK; EMPM_ETIMEDOUT. */
 static int empm__attend_once(empm__attend *a, int done)
 {
-    const int served = a->phase == EMPM__SERVES;
+    const int served = a->stop.phase == EMPM__SERVES;
     const uint64_t now = empm__now_us();
-    uint64_t at = empm__time_sooner(a->kill_at_us, a->delay_at_us);
+    uint64_t at = empm__time_sooner(a->kill_at_us, a->stop.delay_at_us);
     empm__logs_swap logs;
     int fds[3], k = -1, r, order = 0;
     unsigned char byte = 0;
@@ -23494,10 +23527,9 @@ static int empm__attend_once(empm__attend *a, int done)
     if (a->alone)
         at = empm__time_sooner(
             at, empm__program_alone_chores(&a->self, a->s, !served));
-    if (empm__time_is_due(a->delay_at_us, now)) {
-        a->delay_at_us = 0;
+    if (empm__time_is_due(a->stop.delay_at_us, now))
         order = EMPM__TELL_DRAIN;
-    } else
+    else
         k = empm__orders_next_byte(fds, 3, empm__time_left_ms(at), &byte,
                                    &logs);
     if (k == 0)
@@ -23509,7 +23541,7 @@ static int empm__attend_once(empm__attend *a, int done)
     else if (k == 2)
         order = byte;
     r = empm__attend_obey(a, order, &logs);
-    if (a->alone && served && a->phase != EMPM__SERVES)
+    if (a->alone && served && a->stop.phase != EMPM__SERVES)
         empm__program_notify(a->self.manager, "STOPPING=1");
     return r;
 }
@@ -23953,11 +23985,9 @@ typedef struct empm__parent {
     empm__child   *children;
     int          slots;
     int          ready;              /* the first generation was healthy once */
-    int          stopping;           /* 1 drains, 2 stops, 3 at once */
+    empm__stop   stop;
     int          restarts;           /* that stop is for an upgrade */
     int          gave_up;            /* ... or because no child can live */
-    uint64_t     delay_at_us;        /* GracefulShutdownDelay ends; 0: none */
-    uint64_t     second_at_us;       /* from here on a second stop is meant */
     enum empm__change change;        /* what is under way */
     int          hard;               /* HUP: the old ones stop, not drain */
     int          need;               /* slots that it has been short of; or 0 */
@@ -24274,7 +24304,7 @@ static void empm__children_accept(empm__parent *p)
 static void empm__children_replace(empm__parent *p, empm__generation *g)
 {
     int missing, k;
-    if (g->s == NULL || p->stopping || g->spawn_at_us != 0)
+    if (g->s == NULL || p->stop.phase != EMPM__SERVES || g->spawn_at_us != 0)
         return;
     for (k = 0; k < 2; k++) {        /* 1: the child for admin listeners */
         missing = (k ? empm__server_has_admin(g->s) : g->target) -
@@ -24325,7 +24355,7 @@ static void empm__child_died(empm__parent *p, int slot, int status)
     const uint64_t now = empm__now_us();
     const int sig = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
     /* MaxConnectionsPerChild: its end may be seen before its word is heard */
-    const int asked = child->leaving || p->stopping ||
+    const int asked = child->leaving || p->stop.phase != EMPM__SERVES ||
                       (status == 0 && empm__load(&score->stopping));
     const int was_old = child->generation < p->now.s->generation;
     const int served = child->healthy || empm__load(&score->healthy);
@@ -24405,7 +24435,7 @@ static void empm__children_maintain(empm__parent *p)
     const uint64_t now = empm__now_us();
     int i, idle = 0, spare, starting = 0, below = 0, victim = -1;
     uint32_t fewest = 0, queued = 0, open = 0;
-    if (p->stopping)
+    if (p->stop.phase != EMPM__SERVES)
         return;
     empm__children_replace(p, g);    /* those count as idle from here on */
     for (i = 0; i < p->slots; i++) {
@@ -24478,7 +24508,7 @@ static void empm__watchdog_look(empm__parent *p)
     int i, ends, busy = 0, idle = 0;
     p->ping_at_us = every > 0 ? now + every : 0;
     p->looked_at_us = now;
-    if (!p->stopping)
+    if (p->stop.phase == EMPM__SERVES)
         empm__parent_endpoints_mend(p->now.s);
     for (i = 0; i < p->slots; i++) {
         empm__child *child = &p->children[i];
@@ -24546,15 +24576,14 @@ static void empm__reload_drop_candidate(empm__parent *p)
 /* Tells all children to go, and stops for good: a second stop kills them. */
 static void empm__parent_stop(empm__parent *p, enum empm__tell order)
 {
-    const uint64_t now = empm__now_us();
+    const enum empm__serving begins = empm__stop_enter(
+        &p->stop, order == EMPM__TELL_STOP ? EMPM__STOPS : EMPM__DRAINS);
     int i;
-    if (p->stopping >= 3 || (p->stopping == 1 && order != EMPM__TELL_STOP) ||
-        (p->stopping == 2 && now < p->second_at_us))
-        return;                      /* `timeout` and make both pass one on */
-    p->delay_at_us = p->now.spawn_at_us = p->now.ready_at_us = 0;
+    if (begins == EMPM__SERVES)
+        return;
+    p->now.spawn_at_us = p->now.ready_at_us = 0;
     empm__store(&empm__parent_board(p)->draining, 1u);
-    if (p->stopping == 2) {          /* asked twice */
-        p->stopping = 3;
+    if (begins == EMPM__KILLS) {
         empm__log(p->now.cfg, EMPM_LOG_NOTICE, 5013,
                   "second stop: children are killed");
         for (i = 0; i < p->slots; i++)
@@ -24568,8 +24597,6 @@ static void empm__parent_stop(empm__parent *p, enum empm__tell order)
     empm__reload_drop_candidate(p);
     if (p->change != EMPM__UPGRADING)
         empm__reload_change_end(p);
-    p->second_at_us = now + 1000000u;
-    p->stopping = order == EMPM__TELL_STOP ? 2 : 1;
     if (!p->restarts)                /* else the new one speaks */
         empm__program_notify(&p->manager, "STOPPING=1");
     for (i = 0; i < p->slots; i++)
@@ -24586,18 +24613,13 @@ static void empm__parent_stop(empm__parent *p, enum empm__tell order)
  * ends. */
 static void empm__parent_stop_softly(empm__parent *p)
 {
-    const int ms = p->now.cfg->graceful_shutdown_delay_ms;
-    if (p->stopping || p->delay_at_us != 0)
+    if (!empm__stop_ask(&p->stop, p->now.cfg->graceful_shutdown_delay_ms))
         return;
     empm__log(p->now.cfg, EMPM_LOG_NOTICE, 492,
               "caught a signal for a graceful stop");
     empm__store(&empm__parent_board(p)->draining, 1u);
     if (p->change == EMPM__UPGRADING && p->helper > 0)
         empm__child_kill(p->helper, SIGTERM); /* else it would serve on */
-    if (ms == 0)
-        empm__parent_stop(p, EMPM__TELL_DRAIN);
-    else
-        p->delay_at_us = empm__time_in_ms(ms);
 }
 
 /* ---------------------------------------------------------------------------
@@ -25199,7 +25221,8 @@ static void empm__parent_child_spoke(empm__parent *p, unsigned char what)
                 empm__child_deadline(&p->now, EMPM__TELL_RESTART);
         }
     }
-    if (!p->ready && !p->stopping && empm__generation_ready(p, &p->now))
+    if (!p->ready && p->stop.phase == EMPM__SERVES &&
+        empm__generation_ready(p, &p->now))
         empm__parent_ready(p);
     if (p->change == EMPM__STARTING && empm__generation_ready(p, &p->next))
         empm__reload_commit(p);
@@ -25216,7 +25239,7 @@ static void empm__parent_on_signal(empm__parent *p, int sig)
     if (sig == SIGWINCH || sig == p->now.cfg->graceful_stop_signal)
         empm__parent_stop_softly(p);
     else if (sig == SIGTERM || sig == SIGINT) {
-        if (!p->stopping)
+        if (p->stop.phase == EMPM__SERVES)
             empm__log(p->now.cfg, EMPM_LOG_NOTICE, 491, "caught %s, shutting "
                       "down", sig == SIGTERM ? "SIGTERM" : "SIGINT");
         empm__parent_stop(p, EMPM__TELL_STOP);
@@ -25333,7 +25356,7 @@ static uint64_t empm__parent_chores(empm__parent *p)
         { &p->now.ready_at_us,     empm__parent_first_late },
         { &p->next.ready_at_us,    empm__parent_candidate_late },
         { &p->helper_at_us,        empm__parent_helper_late },
-        { &p->delay_at_us,         empm__parent_delay_over },
+        { &p->stop.delay_at_us,    empm__parent_delay_over },
         { &p->now.tick_at_us,      empm__children_maintain },
         { &p->ping_at_us,          empm__watchdog_look },
         { &p->manager.beat_at_us,  empm__parent_beat }
@@ -25353,7 +25376,7 @@ static uint64_t empm__parent_chores(empm__parent *p)
     }
     if (p->change == EMPM__AWAITING)
         empm__parent_await_room(p);
-    if (p->ready && !p->stopping && p->delay_at_us == 0)
+    if (p->ready && p->stop.phase == EMPM__SERVES && p->stop.delay_at_us == 0)
         empm__parent_begin_change(p);
     if (p->ready || p->ready_fd < 0)     /* else an older server serves yet */
         empm__children_accept(p);
@@ -25375,7 +25398,7 @@ static void empm__parent_loop(empm__parent *p)
         uint64_t at;
         unsigned char byte = 0;
         empm__parent_reap(p);
-        if (p->stopping && empm__children_alive(p) == 0)
+        if (p->stop.phase != EMPM__SERVES && empm__children_alive(p) == 0)
             return;
         at = empm__parent_chores(p);
         fds[0] = p->signals.fd[0];

@@ -20081,6 +20081,31 @@ SERVED_BY(process, children_leave_when_the_parent_is_killed, 2, LONG_TIMES)
     cl_close(&idle);
 }
 
+/* A stop only goes on: a drain ends in a stop, but no stop in a drain; a second
+ * stop kills, unless it is the first one, sent twice; and no delay outlives the
+ * phase that it is for. */
+TEST(process, a_stop_never_goes_back)
+{
+    empm__stop t;
+
+    memset(&t, 0, sizeof t);
+    CHECK_INT(empm__stop_ask(&t, 60000), 1);
+    CHECK_IN((long)(t.delay_at_us - empm__now_us()) / 1000, 50000, 60000);
+    CHECK_INT(empm__stop_ask(&t, 0), 0);             /* one delay is enough */
+    CHECK_INT(empm__stop_enter(&t, EMPM__DRAINS), EMPM__DRAINS);
+    CHECK(t.delay_at_us == 0);
+    CHECK_INT(empm__stop_ask(&t, 0), 0);
+    CHECK_INT(empm__stop_enter(&t, EMPM__DRAINS), EMPM__SERVES);
+    CHECK_INT(empm__stop_enter(&t, EMPM__STOPS), EMPM__STOPS);
+    CHECK_INT(empm__stop_enter(&t, EMPM__STOPS), EMPM__SERVES);
+    CHECK_IN((long)(t.second_at_us - empm__now_us()) / 1000, 500, 1000);
+    t.second_at_us = empm__now_us();
+    CHECK_INT(empm__stop_enter(&t, EMPM__DRAINS), EMPM__SERVES);
+    CHECK_INT(empm__stop_enter(&t, EMPM__STOPS), EMPM__KILLS);
+    CHECK_INT(empm__stop_enter(&t, EMPM__STOPS), EMPM__SERVES);
+    CHECK_INT(t.phase, EMPM__KILLS);
+}
+
 /* TERM and INT stop at once, WINCH gracefully; a running request is answered
  * in all cases. */
 TEST(process, stop_signals)
@@ -20606,7 +20631,7 @@ TEST(process, each_timer_of_the_parent_wakes_it)
     uint64_t *const timers[] = {
         &p.now.spawn_at_us, &p.next.spawn_at_us, &p.accept_at_us,
         &p.now.ready_at_us, &p.next.ready_at_us, &p.helper_at_us,
-        &p.delay_at_us, &p.now.tick_at_us, &p.ping_at_us,
+        &p.stop.delay_at_us, &p.now.tick_at_us, &p.ping_at_us,
         &p.manager.beat_at_us, &child.stop_at_us, &child.kill_at_us
     };
     const uint64_t later = empm__now_us() + 3600000000u;
