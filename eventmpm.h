@@ -22823,7 +22823,7 @@ static const int empm__signals[] = { SIGTERM, SIGINT, SIGWINCH, SIGCHLD,
 
 typedef struct empm__signal_set {
     int              fd[2];
-    int              second;         /* GracefulStopSignal, if it is another */
+    int              graceful_signal;    /* if it is none of those above */
     int              terminal;       /* there was one at the start */
     struct sigaction old[EMPM__SIGNALS + 1];
     sigset_t         old_mask;
@@ -22832,7 +22832,12 @@ typedef struct empm__signal_set {
 
 static int empm__signals_at(const empm__signal_set *set, size_t i)
 {
-    return i < EMPM__SIGNALS ? empm__signals[i] : set->second;
+    return i < EMPM__SIGNALS ? empm__signals[i] : set->graceful_signal;
+}
+
+static size_t empm__signals_count(const empm__signal_set *set)
+{
+    return EMPM__SIGNALS + (set->graceful_signal > 0);
 }
 
 /* One that sends signals: the controlling terminal, wherever stdin leads. */
@@ -22874,39 +22879,40 @@ static void empm__signals_take_one(int sig, int heard, struct sigaction *old)
 }
 
 /* Exchanges the graceful stop's signal, if that is not one of the others. */
-static void empm__signals_set_graceful(empm__signal_set *set, int second)
+static void empm__signals_set_graceful(empm__signal_set *set, int sig)
 {
     sigset_t ours;
     size_t i;
     for (i = 0; i < EMPM__SIGNALS; i++)
-        if (empm__signals[i] == second)
-            second = 0;
-    if (second == set->second)
+        if (empm__signals[i] == sig)
+            sig = 0;
+    if (sig == set->graceful_signal)
         return;
-    if (set->second > 0) {         /* some may still send it: it kills nobody */
+    if (set->graceful_signal > 0) {
         struct sigaction *old = &set->old[EMPM__SIGNALS];
-        if (old->sa_handler == SIG_DFL)
+        if (old->sa_handler == SIG_DFL)      /* an operator may still send it:
+                                                it must not kill the server */
             old->sa_handler = SIG_IGN;
-        sigaction(set->second, old, NULL);
+        sigaction(set->graceful_signal, old, NULL);
     }
-    set->second = second;
-    if (second == 0)
+    set->graceful_signal = sig;
+    if (sig == 0)
         return;
-    empm__signals_take_one(second, 1, &set->old[EMPM__SIGNALS]);
+    empm__signals_take_one(sig, 1, &set->old[EMPM__SIGNALS]);
     sigemptyset(&ours);
-    sigaddset(&ours, second);
+    sigaddset(&ours, sig);
     sigprocmask(SIG_UNBLOCK, &ours, NULL);
 }
 
 /* Takes this program's signals over: each becomes a byte in a pipe, which the
  * main thread reads. Signals that the starter had blocked are unblocked.
  * EMPM_OK or EMPM_ESYS. */
-static int empm__signals_take(empm__signal_set *set, int second)
+static int empm__signals_take(empm__signal_set *set, int graceful)
 {
     sigset_t ours;
     size_t i;
     set->taken = 0;
-    set->second = 0;
+    set->graceful_signal = 0;
     set->terminal = empm__signals_has_terminal();
     if (empm__fd_pipe(set->fd, 1) < 0)
         return EMPM_ESYS;
@@ -22917,12 +22923,13 @@ static int empm__signals_take(empm__signal_set *set, int second)
         /* WINCH is the graceful stop as with Apache, but a terminal sends it
          * when it is resized */
         const int heard = sig != SIGPIPE && sig != SIGXFSZ &&
-                          (sig != SIGWINCH || sig == second || !set->terminal);
+                          (sig != SIGWINCH || sig == graceful ||
+                           !set->terminal);
         empm__signals_take_one(sig, heard, &set->old[i]);
         sigaddset(&ours, sig);
     }
     sigprocmask(SIG_UNBLOCK, &ours, &set->old_mask);  /* inherited, perhaps */
-    empm__signals_set_graceful(set, second);
+    empm__signals_set_graceful(set, graceful);
     set->taken = 1;
     return EMPM_OK;
 }
@@ -22930,7 +22937,7 @@ static int empm__signals_take(empm__signal_set *set, int second)
 static void empm__signals_restore(empm__signal_set *set)
 {
     size_t i;
-    for (i = 0; set->taken && i < EMPM__SIGNALS + (set->second > 0); i++)
+    for (i = 0; set->taken && i < empm__signals_count(set); i++)
         sigaction(empm__signals_at(set, i), &set->old[i], NULL);
     if (set->taken) {
         sigprocmask(SIG_SETMASK, &set->old_mask, NULL);
@@ -22947,7 +22954,7 @@ static void empm__signals_restore(empm__signal_set *set)
 static void empm__signals_default(const empm__signal_set *set, int keep)
 {
     size_t i;
-    for (i = 0; i < EMPM__SIGNALS + (set->second > 0); i++)
+    for (i = 0; i < empm__signals_count(set); i++)
         signal(empm__signals_at(set, i),
                keep && set->old[i].sa_handler == SIG_IGN ? SIG_IGN : SIG_DFL);
 }
@@ -22993,6 +23000,24 @@ static empm_config *empm__program_config_new(const empm__source *from,
 
 /* Exit statuses of children, as Apache has them. */
 enum { EMPM__EXIT_SICK = 7, EMPM__EXIT_FATAL = 15 };
+
+/* What a program that starts says to the one that waits for it, a byte over a
+ * pipe (EMPM_READY_FD; a probe has its own). The other end may be of another
+ * version: these values stay. */
+enum empm__start_news {
+    EMPM__START_SERVES = 'R',    /* it serves */
+    EMPM__START_MOVES  = 'X',    /* it serves, and connections can move to it */
+    EMPM__START_FAILED = 'E',    /* it cannot be executed: errno is the next
+                                    byte */
+    EMPM__START_USABLE = 'c'     /* the probe of a reload has found no error */
+};
+
+/* Returns 1, or 0 if nobody reads it. */
+static int empm__program_say_news(int fd, enum empm__start_news news)
+{
+    const unsigned char byte = (unsigned char)news;
+    return write(fd, &byte, 1) == 1;
+}
 
 /* A parent's order may bring descriptors along, which its child takes over: the
  * pairs of an empm__logs_swap; w->n is -1 if there is no room for them. */
@@ -23337,9 +23362,9 @@ static uint64_t empm__program_alone_chores(empm__alone *a, empm_server *s,
     const uint64_t now = empm__now_us();
     if (every > 0 && a->ping_at_us <= now) {
         const int first = a->ping_at_us == 0;
-        const int late = now - a->ping_at_us > every / 2;  /* we ourselves */
+        const int overslept = now - a->ping_at_us > every / 2;
         a->missed = empm__watchdog_missed(s, 0, (long)getpid(), &a->pongs,
-                                          a->missed, late || stopping);
+                                          a->missed, overslept || stopping);
         if (a->missed == 3)
             empm__log(s->cfg, EMPM_LOG_ERROR, 5038, "the listener has not "
                       "answered for three times WatchdogInterval: nor is the "
@@ -23650,8 +23675,10 @@ static const char *empm__identity_default_user(empm_config *cfg)
 typedef struct empm__use {
     const char *directive, *path;
     int         mode;
-    const char *so;
+    const char *consequence;
 } empm__use;
+
+#define EMPM__NOT_THAT_USER 255      /* instead of the number of a use */
 
 static int empm__identity_set_groups(const char *user, gid_t gid)
 {
@@ -23659,8 +23686,7 @@ static int empm__identity_set_groups(const char *user, gid_t gid)
 }
 
 /* In a process of its own: becomes that user and writes the number, from 1 on,
- * of each use that is not granted then; 255 and errno: it cannot become that
- * user. Directories are opened before, as the server does. */
+ * of each use that is not granted then, or EMPM__NOT_THAT_USER and errno. Directories are opened before, as the server does. */
 static void empm__identity_try_uses(const empm_config *cfg,
                                     const empm__use *uses, int n, int to)
 {
@@ -23680,7 +23706,7 @@ static void empm__identity_try_uses(const empm_config *cfg,
                       faccessat(dirs[i], ".", uses[i].mode, 0) < 0)) {
             unsigned char at[2];
             ssize_t r;
-            at[0] = (unsigned char)(i < 0 ? 255 : i + 1);
+            at[0] = (unsigned char)(i < 0 ? EMPM__NOT_THAT_USER : i + 1);
             at[1] = (unsigned char)errno;
             r = write(to, at, i < 0 ? 2 : 1);
             (void)r;
@@ -23704,7 +23730,7 @@ static void empm__identity_check_uses(const empm_config *cfg, empm__report *rep)
     uses[n].path = empm__config_path(cfg, cfg->spool_directory, spool,
                                      sizeof spool);
     uses[n].mode = W_OK | X_OK;
-    uses[n++].so = "long bodies will be refused";
+    uses[n++].consequence = "long bodies will be refused";
     for (i = 0; cfg->routes[i].kind != EMPM__ROUTE_END && n < 32; i++)
         if (cfg->routes[i].kind == EMPM__ROUTE_FILES) {
             const char *dir = cfg->routes[i].root;
@@ -23714,7 +23740,7 @@ static void empm__identity_check_uses(const empm_config *cfg, empm__report *rep)
                                                            cfg->document_root,
                                                            root, sizeof root);
             uses[n].mode = X_OK;
-            uses[n++].so = "no file will be found";
+            uses[n++].consequence = "no file will be found";
         }
     pid = fork();
     if (pid == 0) {
@@ -23748,7 +23774,8 @@ static void empm__identity_check_uses(const empm_config *cfg, empm__report *rep)
         p = stat(use->path, &st) == 0 ? getpwuid(st.st_uid) : NULL;
         empm__report_say(rep, EMPM_LOG_WARN, 5043, "%s %s: %s may not use it, "
                          "%s: \"%s %s\", or \"User %s\", whose it is",
-                         use->directive, use->path, cfg->user_name, use->so,
+                         use->directive, use->path, cfg->user_name,
+                         use->consequence,
                          use->mode & W_OK ? "chmod o+wx" : "chmod -R o+rX",
                          use->path, p != NULL ? p->pw_name : "root");
     }
@@ -23981,20 +24008,23 @@ typedef struct empm__parent {
     const empm__source *source;
     void       (*hello)(const empm_server *);    /* or NULL */
     pid_t        pid;                /* this process */
-    empm__generation    now, next;   /* next: not healthy yet */
+    empm__generation current;        /* serves */
+    empm__generation candidate;      /* of a reload, until it is healthy */
     empm__child   *children;
     int          slots;
     int          ready;              /* the first generation was healthy once */
     empm__stop   stop;
-    int          restarts;           /* that stop is for an upgrade */
-    int          gave_up;            /* ... or because no child can live */
+    int          handed_over;        /* the stop is for an upgrade: the new
+                                        program serves */
+    int          gave_up;            /* the stop is because no child can live */
     enum empm__change change;        /* what is under way */
-    int          hard;               /* HUP: the old ones stop, not drain */
-    int          need;               /* slots that it has been short of; or 0 */
-    int          again, upgrades; /* asked for: a reload's signal, an upgrade */
+    int          stops_old;          /* HUP: the old ones stop, not drain */
+    int          slots_needed;       /* by a candidate that had no room; or 0 */
+    int          pending_reload;     /* asked for meanwhile: its signal; or 0 */
+    int          pending_upgrade;    /* asked for meanwhile */
     pid_t        helper;             /* the probe, or the new program */
     uint64_t     helper_at_us;       /* it has had its time; or 0 */
-    int          late;               /* the helper has been killed for that */
+    int          helper_late;        /* ... and has been killed */
     int          upgrade_fd;         /* the helper says: content, or ready */
     int          ready_fd;           /* tells the program that has started us */
     uint64_t     accept_at_us;       /* a child did not read that it accepts: it
@@ -24020,7 +24050,7 @@ static void empm__child_kill(pid_t pid, int sig)
 
 static empm__score_server *empm__parent_board(const empm__parent *p)
 {
-    return empm__score_server_at(&p->now.s->score);
+    return empm__score_server_at(&p->current.s->score);
 }
 
 /* ---------------------------------------------------------------------------
@@ -24121,7 +24151,7 @@ static void empm__process_die_with_parent(pid_t parent, int on)
 static void empm__child_main(empm__parent *p, empm__generation *g, int slot,
                              int admin, int control, const sigset_t *mask)
 {
-    empm__generation *other = g == &p->now ? &p->next : &p->now;
+    empm__generation *other = g == &p->current ? &p->candidate : &p->current;
     empm_server *s = g->s;
     empm__signal_set own;
     size_t k;
@@ -24132,11 +24162,11 @@ static void empm__child_main(empm__parent *p, empm__generation *g, int slot,
         empm__program_no_pipe(g->cfg, "signals");
         _exit(EMPM__EXIT_SICK);
     }
-    for (k = 0; k < EMPM__SIGNALS + 1; k++) {  /* the parent decides on these */
+    for (k = 0; k < empm__signals_count(&own); k++) {
         const int sig = empm__signals_at(&own, k);
         if (sig == SIGCHLD)
             signal(sig, SIG_DFL);
-        else if (sig > 0 && sig != SIGTERM)
+        else if (sig != SIGTERM)     /* the parent decides on these */
             empm__signals_take_one(sig, 0, NULL);
     }
     s->owns_signals = 1;
@@ -24192,8 +24222,9 @@ static int empm__child_start(empm__parent *p, empm__generation *g, int admin)
     if (slot == p->slots) {          /* drains of single children fill it */
         int k;
         empm__log(g->cfg, EMPM_LOG_ERROR, 485, "scoreboard is full: children "
-                  "that drain %s", g == &p->now ? "get 2 s more" : "hold it");
-        for (k = 0; k < p->slots && g == &p->now; k++)
+                  "that drain %s", g == &p->current ? "get 2 s more"
+                                                    : "hold it");
+        for (k = 0; k < p->slots && g == &p->current; k++)
             if (p->children[k].leaving && !p->children[k].hurried) {
                 p->children[k].hurried = 1;
                 p->children[k].stop_at_us = empm__time_in_ms(2000);
@@ -24237,7 +24268,7 @@ static int empm__child_start(empm__parent *p, empm__generation *g, int admin)
     child->admin = admin;
     child->generation = g->s->generation;
     child->born_at_us = empm__now_us();
-    if (g == &p->now)                /* a candidate has its time as a whole */
+    if (g == &p->current)            /* a candidate has its time as a whole */
         child->kill_at_us = empm__time_in_ms(g->cfg->start_timeout_ms);
     child->pongs = empm__load(&empm__score_at(&g->s->score, slot)->pongs);
     empm__store(&at->pid, (uint32_t)pid);
@@ -24263,7 +24294,7 @@ static void empm__child_tell_by(empm__parent *p, int slot,
     empm__child_order(child, order);
     child->leaving = 1;
     child->kill_at_us = empm__time_sooner(child->kill_at_us, kill_at_us);
-    empm__store(&empm__score_slot_at(&p->now.s->score, slot)->leaving, 1u);
+    empm__store(&empm__score_slot_at(&p->current.s->score, slot)->leaving, 1u);
 }
 
 /* When a child has to be gone that gets this order now. */
@@ -24280,7 +24311,8 @@ static uint64_t empm__child_deadline(const empm__generation *g,
 /* The same, in the time that the settings give it. */
 static void empm__child_tell(empm__parent *p, int slot, enum empm__tell order)
 {
-    empm__child_tell_by(p, slot, order, empm__child_deadline(&p->now, order));
+    empm__child_tell_by(p, slot, order,
+                        empm__child_deadline(&p->current, order));
 }
 
 /* The children of the generation that serves accept from here on, as they
@@ -24292,7 +24324,7 @@ static void empm__children_accept(empm__parent *p)
     for (i = 0; i < p->slots; i++) {
         empm__child *child = &p->children[i];
         if (child->pid != 0 && child->healthy && !child->accepts &&
-            !child->leaving && child->generation == p->now.s->generation) {
+            !child->leaving && child->generation == p->current.s->generation) {
             child->accepts = empm__child_order(child, EMPM__TELL_ACCEPT);
             deaf |= !child->accepts;
         }
@@ -24347,17 +24379,17 @@ static void empm__parent_endpoints_mend(const empm_server *s)
 static void empm__child_died(empm__parent *p, int slot, int status)
 {
     empm__child *child = &p->children[slot];
-    const empm__score *sb = &p->now.s->score;
+    const empm__score *sb = &p->current.s->score;
     empm__score_child *score = empm__score_at(sb, slot);
-    empm__generation *g = p->next.s != NULL &&
-                          child->generation == p->next.s->generation ? &p->next
-                                                                     : &p->now;
+    empm__generation *g = p->candidate.s != NULL && child->generation ==
+                                                    p->candidate.s->generation
+                              ? &p->candidate : &p->current;
     const uint64_t now = empm__now_us();
     const int sig = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
     /* MaxConnectionsPerChild: its end may be seen before its word is heard */
     const int asked = child->leaving || p->stop.phase != EMPM__SERVES ||
                       (status == 0 && empm__load(&score->stopping));
-    const int was_old = child->generation < p->now.s->generation;
+    const int was_old = child->generation < p->current.s->generation;
     const int served = child->healthy || empm__load(&score->healthy);
     const int young = now - child->born_at_us < 1000000u;
     const uint32_t generation = child->generation;
@@ -24382,9 +24414,9 @@ static void empm__child_died(empm__parent *p, int slot, int status)
                              "exit()?");
     if (!asked) {
         empm__bump(&empm__parent_board(p)->died, 1u);
-        empm__parent_endpoints_mend(p->now.s);
+        empm__parent_endpoints_mend(p->current.s);
     }
-    if (!asked && (!served || (young && g == &p->next) ||
+    if (!asked && (!served || (young && g == &p->candidate) ||
                    (sig == 0 && WEXITSTATUS(status) == EMPM__EXIT_SICK))) {
         /* three may fail, then it takes 0.1, 0.2 ... 12.8 s */
         g->last_status = status;
@@ -24406,7 +24438,8 @@ static void empm__child_died(empm__parent *p, int slot, int status)
     empm__store(&empm__score_slot_at(sb, slot)->pid, 0u);
     empm__store(&score->healthy, 0u);
     empm__score_gauges(sb, slot);    /* or they were shown of the next one */
-    empm__exchange_ring(&p->now.s->exchange); /* it may have been woken alone */
+    empm__exchange_ring(&p->current.s->exchange);  /* it may have been woken
+                                                      alone */
     for (t = 0; t < sb->threads; t++)
         empm__store(&empm__score_worker_at(sb, slot, t)->status,
                     (uint32_t)'.');
@@ -24414,8 +24447,8 @@ static void empm__child_died(empm__parent *p, int slot, int status)
         left += p->children[t].pid != 0 &&
                 p->children[t].generation == generation;
     if (was_old && left == 0)
-        empm__log(p->now.cfg, EMPM_LOG_NOTICE, 5034, "generation %u has ended: "
-                  "its log files can be rotated", (unsigned)generation);
+        empm__log(p->current.cfg, EMPM_LOG_NOTICE, 5034, "generation %u has "
+                  "ended: its log files can be rotated", (unsigned)generation);
 }
 
 /* ---------------------------------------------------------------------------
@@ -24429,7 +24462,7 @@ static void empm__child_died(empm__parent *p, int slot, int status)
 /* One look at the idle workers of all children. */
 static void empm__children_maintain(empm__parent *p)
 {
-    empm__generation *g = &p->now;
+    empm__generation *g = &p->current;
     const empm_config *cfg = g->cfg;
     const int most = cfg->max_request_workers / cfg->threads_per_child;
     const uint64_t now = empm__now_us();
@@ -24501,27 +24534,28 @@ static void empm__children_maintain(empm__parent *p)
  * a process that is stopped. */
 static void empm__watchdog_look(empm__parent *p)
 {
-    const uint64_t every = (uint64_t)p->now.cfg->watchdog_interval_ms * 1000u;
+    const empm_config *cfg = p->current.cfg;
+    const uint64_t every = (uint64_t)cfg->watchdog_interval_ms * 1000u;
     const uint64_t now = empm__now_us(), last = p->looked_at_us;
-    /* We are late ourselves: the machine was suspended, or is overloaded */
-    const int late = now - p->ping_at_us > every / 2;
+    /* the parent itself: the machine was suspended, or is overloaded */
+    const int overslept = now - p->ping_at_us > every / 2;
     int i, ends, busy = 0, idle = 0;
     p->ping_at_us = every > 0 ? now + every : 0;
     p->looked_at_us = now;
     if (p->stop.phase == EMPM__SERVES)
-        empm__parent_endpoints_mend(p->now.s);
+        empm__parent_endpoints_mend(p->current.s);
     for (i = 0; i < p->slots; i++) {
         empm__child *child = &p->children[i];
         if (child->pid == 0 || !child->healthy)
             continue;
         /* one that leaves has its own end, and until then slow hooks may run */
         ends = child->leaving && (child->kill_at_us != 0 || !empm__load(
-                   &empm__score_at(&p->now.s->score, i)->healthy));
-        child->missed = empm__watchdog_missed(p->now.s, i, (long)child->pid,
+                   &empm__score_at(&p->current.s->score, i)->healthy));
+        child->missed = empm__watchdog_missed(p->current.s, i, (long)child->pid,
                                               &child->pongs,
-                                              child->missed, late || ends);
+                                              child->missed, overslept || ends);
         if (child->missed >= 3) {
-            empm__log(p->now.cfg, EMPM_LOG_ERROR, 5038, "child %ld has not "
+            empm__log(cfg, EMPM_LOG_ERROR, 5038, "child %ld has not "
                       "answered for three times WatchdogInterval: killed",
                       (long)child->pid);
             child->missed = 0;
@@ -24529,14 +24563,14 @@ static void empm__watchdog_look(empm__parent *p)
             continue;
         }
         empm__child_order(child, EMPM__TELL_PING);
-        if (empm__watchdog_look_for_stuck(p->now.s, i, (long)child->pid, last,
-                                          now) &&
-            p->now.cfg->stuck_worker_replace && !child->leaving)
+        if (empm__watchdog_look_for_stuck(p->current.s, i, (long)child->pid,
+                                          last, now) &&
+            cfg->stuck_worker_replace && !child->leaving)
             empm__child_tell(p, i, EMPM__TELL_RESTART);
-        if (!child->admin && child->generation == p->now.s->generation) {
-            const int n = empm__watchdog_idle(p->now.s, i);
+        if (!child->admin && child->generation == p->current.s->generation) {
+            const int n = empm__watchdog_idle(p->current.s, i);
             idle += n;
-            busy += p->now.cfg->threads_per_child - n;
+            busy += cfg->threads_per_child - n;
         }
     }
     empm__program_notify(&p->manager, "STATUS=Serving: %d busy, %d idle "
@@ -24559,18 +24593,18 @@ static void empm__reload_change_end(empm__parent *p)
 static void empm__reload_drop_candidate(empm__parent *p)
 {
     int i;
-    if (p->next.s == NULL)
+    if (p->candidate.s == NULL)
         return;
     for (i = 0; i < p->slots; i++)
         if (p->children[i].pid != 0 &&
-            p->children[i].generation == p->next.s->generation) {
+            p->children[i].generation == p->candidate.s->generation) {
             p->children[i].leaving = 1;
             empm__child_kill(p->children[i].pid, SIGKILL);
         }
-    empm__server_free(p->next.s);
-    empm_config_free(p->next.cfg);
-    EMPM_FREE(p->next.cfg);
-    memset(&p->next, 0, sizeof p->next);
+    empm__server_free(p->candidate.s);
+    empm_config_free(p->candidate.cfg);
+    EMPM_FREE(p->candidate.cfg);
+    memset(&p->candidate, 0, sizeof p->candidate);
 }
 
 /* Tells all children to go, and stops for good: a second stop kills them. */
@@ -24581,31 +24615,31 @@ static void empm__parent_stop(empm__parent *p, enum empm__tell order)
     int i;
     if (begins == EMPM__SERVES)
         return;
-    p->now.spawn_at_us = p->now.ready_at_us = 0;
+    p->current.spawn_at_us = p->current.ready_at_us = 0;
     empm__store(&empm__parent_board(p)->draining, 1u);
     if (begins == EMPM__KILLS) {
-        empm__log(p->now.cfg, EMPM_LOG_NOTICE, 5013,
+        empm__log(p->current.cfg, EMPM_LOG_NOTICE, 5013,
                   "second stop: children are killed");
         for (i = 0; i < p->slots; i++)
             if (p->children[i].pid != 0)
                 empm__child_kill(p->children[i].pid, SIGKILL);
         return;
     }
-    if (p->helper > 0 && !p->restarts)
+    if (p->helper > 0 && !p->handed_over)
         empm__child_kill(p->helper, p->change == EMPM__UPGRADING ? SIGTERM
                                                                  : SIGKILL);
     empm__reload_drop_candidate(p);
     if (p->change != EMPM__UPGRADING)
         empm__reload_change_end(p);
-    if (!p->restarts)                /* else the new one speaks */
+    if (!p->handed_over)                /* else the new one speaks */
         empm__program_notify(&p->manager, "STOPPING=1");
     for (i = 0; i < p->slots; i++)
         if (p->children[i].pid != 0)
             empm__child_tell(p, i, order);
-    for (i = 0; i < p->now.s->nendpoints; i++)
-        if (p->now.s->endpoints[i].fd >= 0) {
-            close(p->now.s->endpoints[i].fd);
-            p->now.s->endpoints[i].fd = -1;
+    for (i = 0; i < p->current.s->nendpoints; i++)
+        if (p->current.s->endpoints[i].fd >= 0) {
+            close(p->current.s->endpoints[i].fd);
+            p->current.s->endpoints[i].fd = -1;
         }
 }
 
@@ -24613,9 +24647,9 @@ static void empm__parent_stop(empm__parent *p, enum empm__tell order)
  * ends. */
 static void empm__parent_stop_softly(empm__parent *p)
 {
-    if (!empm__stop_ask(&p->stop, p->now.cfg->graceful_shutdown_delay_ms))
+    if (!empm__stop_ask(&p->stop, p->current.cfg->graceful_shutdown_delay_ms))
         return;
-    empm__log(p->now.cfg, EMPM_LOG_NOTICE, 492,
+    empm__log(p->current.cfg, EMPM_LOG_NOTICE, 492,
               "caught a signal for a graceful stop");
     empm__store(&empm__parent_board(p)->draining, 1u);
     if (p->change == EMPM__UPGRADING && p->helper > 0)
@@ -24646,7 +24680,7 @@ static int empm__generation_new(empm__parent *p, empm__generation *g, int probe)
     memset(g, 0, sizeof *g);
     memset(&rep, 0, sizeof rep);
     rep.say = probe ? empm__server_report_to_log : empm__reload_report_errors;
-    rep.user = p->now.cfg;
+    rep.user = p->current.cfg;
     g->cfg = empm__program_config_new(p->source, &rep);
     if (g->cfg == NULL)
         return EMPM_EINVAL;
@@ -24655,8 +24689,8 @@ static int empm__generation_new(empm__parent *p, empm__generation *g, int probe)
     if (g->cfg->on_reload == NULL ||
         g->cfg->on_reload(g->cfg, g->cfg->user) == EMPM_OK) {
         empm__identity_default_user(g->cfg);
-        if (empm__server_new(g->cfg, 1, p->now.s, &rep, &g->s) == EMPM_OK) {
-            const int serving = empm__children_serving(p, &p->now, 0, 0);
+        if (empm__server_new(g->cfg, 1, p->current.s, &rep, &g->s) == EMPM_OK) {
+            const int serving = empm__children_serving(p, &p->current, 0, 0);
             const int most = empm__config_children_limit(g->cfg);
             g->target = g->cfg->start_servers > serving
                             ? g->cfg->start_servers
@@ -24665,7 +24699,8 @@ static int empm__generation_new(empm__parent *p, empm__generation *g, int probe)
             return EMPM_OK;
         }
     } else
-        empm__log(p->now.cfg, EMPM_LOG_ERROR, 5032, "on_reload has refused");
+        empm__log(p->current.cfg, EMPM_LOG_ERROR, 5032,
+                  "on_reload has refused");
     empm_config_free(g->cfg);
     EMPM_FREE(g->cfg);
     memset(g, 0, sizeof *g);
@@ -24701,8 +24736,8 @@ static void empm__reload_end(empm__parent *p, const char *fmt, ...)
     empm__reload_change_end(p);
     if (failed != NULL) {
         empm__bump(&empm__parent_board(p)->failed_reloads, 1u);
-        empm__log(p->now.cfg, EMPM_LOG_ERROR, 5032, "%s: the generation that "
-                  "serves goes on", failed);
+        empm__log(p->current.cfg, EMPM_LOG_ERROR, 5032, "%s: the generation "
+                  "that serves goes on", failed);
     }
     empm__program_notify(&p->manager, "READY=1\nSTATUS=%s",
                          failed != NULL ? failed : "Serving");
@@ -24718,8 +24753,8 @@ static void empm__reload_probe(empm__parent *p)
         return;
     }
     p->change = EMPM__PROBING;
-    p->helper_at_us = empm__time_in_ms(p->now.cfg->start_timeout_ms);
-    p->late = 0;
+    p->helper_at_us = empm__time_in_ms(p->current.cfg->start_timeout_ms);
+    p->helper_late = 0;
     p->upgrade_fd = -1;
     p->helper = empm__process_fork(&old);
     if (p->helper == 0) {
@@ -24734,7 +24769,7 @@ static void empm__reload_probe(empm__parent *p)
         if (empm__generation_new(p, &g, 1) < 0)
             _exit(1);
         empm__server_free(g.s);
-        _exit(write(fd[1], "c", 1) == 1 ? 0 : 1);
+        _exit(empm__program_say_news(fd[1], EMPM__START_USABLE) ? 0 : 1);
     }
     if (p->helper < 0)
         empm__reload_end(p, "fork: %s", strerror(errno));
@@ -24747,14 +24782,14 @@ static void empm__reload_probe(empm__parent *p)
 
 static void empm__reload_begin(empm__parent *p, int sig)
 {
-    empm__log(p->now.cfg, EMPM_LOG_NOTICE, sig == SIGHUP ? 494 : 493,
+    empm__log(p->current.cfg, EMPM_LOG_NOTICE, sig == SIGHUP ? 494 : 493,
               sig == SIGHUP ? "SIGHUP received: restarting"
                             : "SIGUSR1 received: graceful restart");
     empm__program_notify(&p->manager, "RELOADING=1\nMONOTONIC_USEC=%llu\n"
                          "STATUS=Reading configuration",
                          (unsigned long long)empm__now_us());
-    p->hard = sig == SIGHUP;
-    p->need = 0;
+    p->stops_old = sig == SIGHUP;
+    p->slots_needed = 0;
     empm__reload_probe(p);
 }
 
@@ -24770,18 +24805,18 @@ static void empm__children_stop_drains(empm__parent *p)
 /* Is there room for all children of a new generation? */
 static int empm__reload_has_room(const empm__parent *p)
 {
-    const int need = empm__generation_slots(&p->now);
-    return p->slots - empm__children_alive(p) >= (need > p->need ? need
-                                                                 : p->need);
+    const int need = empm__generation_slots(&p->current);
+    return p->slots - empm__children_alive(p) >=
+           (need > p->slots_needed ? need : p->slots_needed);
 }
 
 static void empm__reload_await(empm__parent *p)
 {
     p->change = EMPM__AWAITING;
-    empm__log(p->now.cfg, EMPM_LOG_NOTICE, 485, "the scoreboard has no room "
-              "for a new generation: it waits for children that drain "
+    empm__log(p->current.cfg, EMPM_LOG_NOTICE, 485, "the scoreboard has no "
+              "room for a new generation: it waits for children that drain "
               "(ServerLimit, GracefulRestartTimeout)");
-    if (p->hard)
+    if (p->stops_old)
         empm__children_stop_drains(p);
 }
 
@@ -24792,21 +24827,22 @@ static void empm__reload_start(empm__parent *p)
     p->helper = 0;
     p->helper_at_us = 0;
     if (empm__reload_has_room(p)) {
-        if (empm__generation_new(p, &p->next, 0) < 0) {
+        if (empm__generation_new(p, &p->candidate, 0) < 0) {
             empm__reload_end(p, "the new generation cannot be made");
             return;
         }
-        p->need = empm__generation_slots(&p->next);
+        p->slots_needed = empm__generation_slots(&p->candidate);
         if (!empm__reload_has_room(p))
             empm__reload_drop_candidate(p);
     }
-    if (p->next.s == NULL) {
+    if (p->candidate.s == NULL) {
         empm__reload_await(p);
         return;
     }
     p->change = EMPM__STARTING;
-    p->next.ready_at_us = empm__time_in_ms(p->now.cfg->start_timeout_ms);
-    empm__children_replace(p, &p->next);
+    p->candidate.ready_at_us =
+        empm__time_in_ms(p->current.cfg->start_timeout_ms);
+    empm__children_replace(p, &p->candidate);
 }
 
 /* What may differ for sockets that were there before. */
@@ -24834,7 +24870,7 @@ static void empm__parent_endpoints_options(const empm_server *s)
 /* What this process itself has from the configuration, as it is now. */
 static void empm__parent_apply(empm__parent *p, const empm_config *old)
 {
-    const empm_config *cfg = p->now.cfg;
+    const empm_config *cfg = p->current.cfg;
     empm__pid_file f;
     char path[1200];
     const int names = cfg->pid_file != NULL;
@@ -24859,29 +24895,29 @@ static void empm__parent_apply(empm__parent *p, const empm_config *old)
 /* The new generation is healthy: the old one drains. */
 static void empm__reload_commit(empm__parent *p)
 {
-    const enum empm__tell order = p->hard ? EMPM__TELL_REPLACED
+    const enum empm__tell order = p->stops_old ? EMPM__TELL_REPLACED
                                           : EMPM__TELL_RESTART;
-    const uint64_t kill_at_us = empm__child_deadline(&p->now, order);
-    empm__generation old = p->now;
+    const uint64_t kill_at_us = empm__child_deadline(&p->current, order);
+    empm__generation old = p->current;
     int i, k;
-    p->now = p->next;
-    memset(&p->next, 0, sizeof p->next);
-    p->now.ever_healthy = 1;
-    p->now.ready_at_us = 0;
-    p->now.tick_at_us = empm__time_in_ms(1000);
+    p->current = p->candidate;
+    memset(&p->candidate, 0, sizeof p->candidate);
+    p->current.ever_healthy = 1;
+    p->current.ready_at_us = 0;
+    p->current.tick_at_us = empm__time_in_ms(1000);
     empm__children_accept(p);
     for (i = 0; i < p->slots; i++)
         if (p->children[i].pid != 0 &&
             (p->children[i].generation == old.s->generation ||
-             (p->hard && p->children[i].generation < old.s->generation)))
+             (p->stops_old && p->children[i].generation < old.s->generation)))
             empm__child_tell_by(p, i, order, kill_at_us);
     /* what is shared is the new one's, and so are the files of sockets */
-    p->now.s->borrows = 0;
+    p->current.s->borrows = 0;
     old.s->borrows = 1;
     for (i = 0; i < old.s->nendpoints; i++)
-        for (k = 0; k < p->now.s->nendpoints; k++) {
+        for (k = 0; k < p->current.s->nendpoints; k++) {
             empm__endpoint *from = &old.s->endpoints[i];
-            empm__endpoint *to = &p->now.s->endpoints[k];
+            empm__endpoint *to = &p->current.s->endpoints[k];
             const size_t n = strlen(from->path);
             if (n > 0 && strncmp(to->text, "unix:", 5) == 0 &&
                 strcspn(to->text + 5, " \t") == n &&
@@ -24890,21 +24926,21 @@ static void empm__reload_commit(empm__parent *p)
                 from->path[0] = '\0';
             }
         }
-    empm__parent_endpoints_options(p->now.s);
+    empm__parent_endpoints_options(p->current.s);
     empm__parent_apply(p, old.cfg);
     empm__server_free(old.s);
     empm_config_free(old.cfg);
     EMPM_FREE(old.cfg);
-    empm__parent_board(p)->generation = p->now.s->generation;
+    empm__parent_board(p)->generation = p->current.s->generation;
     empm__parent_board(p)->reloads++;
     empm__parent_board(p)->restarted_s = (int64_t)time(NULL);
     if (p->source->detached)
-        empm__program_stderr_to_log(p->now.cfg);
-    p->ping_at_us = p->now.cfg->watchdog_interval_ms > 0
-                        ? empm__time_in_ms(p->now.cfg->watchdog_interval_ms)
+        empm__program_stderr_to_log(p->current.cfg);
+    p->ping_at_us = p->current.cfg->watchdog_interval_ms > 0
+                        ? empm__time_in_ms(p->current.cfg->watchdog_interval_ms)
                         : 0;
-    empm__log(p->now.cfg, EMPM_LOG_NOTICE, 489, "generation %u serves: "
-              "resuming normal operations", (unsigned)p->now.s->generation);
+    empm__log(p->current.cfg, EMPM_LOG_NOTICE, 489, "generation %u serves: "
+              "resuming normal operations", (unsigned)p->current.s->generation);
     empm__reload_end(p, NULL);
 }
 
@@ -24913,25 +24949,26 @@ static void empm__reload_commit(empm__parent *p)
 /* Opens the logs anew. Children may have no right to do so: they get ours. */
 static void empm__parent_reopen(empm__parent *p)
 {
+    const char order = EMPM__TELL_LOGS;
     empm__logs_swap w;
     int i, r;
     w.n = 0;
-    r = empm__logs_swap_open(p->now.s, &w);
-    if (p->next.s != NULL && empm__logs_swap_open(p->next.s, &w) < 0)
+    r = empm__logs_swap_open(p->current.s, &w);
+    if (p->candidate.s != NULL && empm__logs_swap_open(p->candidate.s, &w) < 0)
         r = EMPM_ESYS;
     for (i = 0; i < p->slots && w.n > 0; i++)
         if (p->children[i].pid != 0 &&
-            empm__fd_send(p->children[i].control, "l", 1, w.fd,
+            empm__fd_send(p->children[i].control, &order, 1, w.fd,
                           (size_t)w.n * 2, 0) < 0)
-            empm__log(p->now.cfg, EMPM_LOG_ERROR, 5045, "child %ld keeps its "
-                      "old logs: %s", (long)p->children[i].pid,
+            empm__log(p->current.cfg, EMPM_LOG_ERROR, 5045, "child %ld keeps "
+                      "its old logs: %s", (long)p->children[i].pid,
                       strerror(errno));
-    empm__logs_swap_do(p->now.s, &w);
-    if (p->next.s != NULL)
-        empm__logs_swap_do(p->next.s, &w);
+    empm__logs_swap_do(p->current.s, &w);
+    if (p->candidate.s != NULL)
+        empm__logs_swap_do(p->candidate.s, &w);
     empm__logs_swap_close(&w, 0);
     if (r == EMPM_OK)
-        empm__log(p->now.cfg, EMPM_LOG_NOTICE, 5045, "the logs are opened "
+        empm__log(p->current.cfg, EMPM_LOG_NOTICE, 5045, "the logs are opened "
                   "anew");
 }
 
@@ -24960,7 +24997,7 @@ static void empm__upgrade_exec_failed(int ready)
 {
     unsigned char text[2];
     ssize_t r;
-    text[0] = 'E';
+    text[0] = EMPM__START_FAILED;
     text[1] = (unsigned char)errno;
     r = write(ready, text, 2);
     (void)r;
@@ -24971,7 +25008,7 @@ static void empm__upgrade_exec_failed(int ready)
  * exchange, and the program. */
 static void empm__upgrade_exec(empm__parent *p, int ready)
 {
-    const empm_server *s = p->now.s;
+    const empm_server *s = p->current.s;
     const empm__exchange *x = &s->exchange;
     const int others[] = { ready, x->fd[0], x->fd[1], x->bell[0], x->bell[1] };
     const int n = s->nendpoints, all = n + (int)EMPM__COUNT(others);
@@ -25019,19 +25056,19 @@ static void empm__upgrade_begin(empm__parent *p)
     int fd[2];
     sigset_t old;
     if (getpid() == 1) {             /* our end would be that of all */
-        empm__log(p->now.cfg, EMPM_LOG_ERROR, 5039, "SIGUSR2: process 1 cannot "
-                  "be replaced: ignored");
+        empm__log(p->current.cfg, EMPM_LOG_ERROR, 5039, "SIGUSR2: process 1 "
+                  "cannot be replaced: ignored");
         return;
     }
     if (p->source->argv == NULL || empm__fd_pipe(fd, 1) < 0) {
-        empm__log(p->now.cfg, EMPM_LOG_ERROR, 5039, "SIGUSR2: %s: ignored",
+        empm__log(p->current.cfg, EMPM_LOG_ERROR, 5039, "SIGUSR2: %s: ignored",
                   p->source->argv == NULL ? "an upgrade needs empm_main()"
                                           : strerror(errno));
         return;
     }
-    empm__log(p->now.cfg, EMPM_LOG_NOTICE, 5040, "SIGUSR2 received: starting "
-              "%s with the listening sockets", p->source->argv[0]);
-    p->late = 0;
+    empm__log(p->current.cfg, EMPM_LOG_NOTICE, 5040, "SIGUSR2 received: "
+              "starting %s with the listening sockets", p->source->argv[0]);
+    p->helper_late = 0;
     p->helper = empm__process_fork(&old);
     if (p->helper == 0) {
         empm__signals_default(&p->signals, 1);   /* nohup is for both */
@@ -25047,27 +25084,28 @@ static void empm__upgrade_begin(empm__parent *p)
     }
     p->change = EMPM__UPGRADING;
     p->upgrade_fd = fd[0];
-    p->helper_at_us = empm__time_in_ms(p->now.cfg->start_timeout_ms);
+    p->helper_at_us = empm__time_in_ms(p->current.cfg->start_timeout_ms);
 }
 
-/* 'R': the new program serves. 'E' and errno, or the end of file: it never
- * will. */
+/* The new program says EMPM__START_*; 0: the end of file, it has ended, or has
+ * closed the pipe. */
 static void empm__upgrade_heard(empm__parent *p, unsigned char byte)
 {
     unsigned char why = 0;
-    if (byte == 'E' && read(p->upgrade_fd, &why, 1) == 1)
-        empm__log(p->now.cfg, EMPM_LOG_ERROR, 5039, "cannot start %s: %s",
+    if (byte == EMPM__START_FAILED && read(p->upgrade_fd, &why, 1) == 1)
+        empm__log(p->current.cfg, EMPM_LOG_ERROR, 5039, "cannot start %s: %s",
                   p->source->argv[0], strerror(why));
     close(p->upgrade_fd);
     p->upgrade_fd = -1;
-    if (byte != 'R' && byte != 'X')
+    if (byte != EMPM__START_SERVES && byte != EMPM__START_MOVES)
         return;                      /* its end is reaped in a moment */
-    empm__log(p->now.cfg, EMPM_LOG_NOTICE, 5040, "pid %ld serves now: this one "
-              "drains", (long)p->helper);
+    empm__log(p->current.cfg, EMPM_LOG_NOTICE, 5040, "pid %ld serves now: this "
+              "one drains", (long)p->helper);
     empm__reload_change_end(p);
-    p->restarts = 1;
-    p->now.s->owner = 0;             /* what has a name is the new one's */
-    empm__parent_stop(p, byte == 'X' ? EMPM__TELL_UPGRADE : EMPM__TELL_RESTART);
+    p->handed_over = 1;
+    p->current.s->owner = 0;             /* what has a name is the new one's */
+    empm__parent_stop(p, byte == EMPM__START_MOVES ? EMPM__TELL_UPGRADE
+                                                   : EMPM__TELL_RESTART);
 }
 
 /* ---------------------------------------------------------------------------
@@ -25118,7 +25156,8 @@ static void empm__parent_reap(empm__parent *p)
         p->upgrade_fd = -1;
     }
     byte = 0;                        /* its last word may be unread */
-    if (p->upgrade_fd >= 0 && read(p->upgrade_fd, &byte, 1) == 1 && byte == 'E')
+    if (p->upgrade_fd >= 0 && read(p->upgrade_fd, &byte, 1) == 1 &&
+        byte == EMPM__START_FAILED)
         empm__upgrade_heard(p, byte);
     if (content)
         empm__reload_start(p);
@@ -25127,7 +25166,7 @@ static void empm__parent_reap(empm__parent *p)
                          "has reaped it", p->change == EMPM__PROBING
                                           ? "the trial of the new configuration"
                                           : "the new program");
-    else if (p->late)
+    else if (p->helper_late)
         empm__reload_end(p, p->change == EMPM__PROBING
                                 ? "the trial of the new configuration takes "
                                   "longer than StartTimeout"
@@ -25149,27 +25188,27 @@ static void empm__parent_reap(empm__parent *p)
 static void empm__parent_ready(empm__parent *p)
 {
     p->ready = 1;
-    p->now.ready_at_us = 0;
+    p->current.ready_at_us = 0;
     empm__children_accept(p);
-    p->now.s->owner = getpid();
-    empm__parent_endpoints_options(p->now.s);
+    p->current.s->owner = getpid();
+    empm__parent_endpoints_options(p->current.s);
     /* an upgrade takes the pid file over now, when it will not fail any more */
-    if (p->now.cfg->pid_file != NULL && p->pid_file.fd < 0)
-        empm__pid_file_write(p->now.cfg, &p->pid_file);
-    empm__server_log_serves(p->now.cfg);
+    if (p->current.cfg->pid_file != NULL && p->pid_file.fd < 0)
+        empm__pid_file_write(p->current.cfg, &p->pid_file);
+    empm__server_log_serves(p->current.cfg);
     if (p->hello != NULL)
-        p->hello(p->now.s);
+        p->hello(p->current.s);
     empm__program_notify(&p->manager, "READY=1\nMAINPID=%ld\nSTATUS=Serving",
                          (long)getpid());
     if (p->ready_fd >= 0) {
-        ssize_t r = write(p->ready_fd, p->now.s->exchange.inherited ? "X" : "R",
-                          1);
-        (void)r;
+        empm__program_say_news(p->ready_fd, p->current.s->exchange.inherited
+                                                ? EMPM__START_MOVES
+                                                : EMPM__START_SERVES);
         close(p->ready_fd);
         p->ready_fd = -1;
     }
     if (p->source->detached)
-        empm__program_quiet(p->now.cfg);
+        empm__program_quiet(p->current.cfg);
 }
 
 /* The first generation is not healthy in time, or its children only die. A
@@ -25177,17 +25216,18 @@ static void empm__parent_ready(empm__parent *p)
 static void empm__parent_first_late(empm__parent *p)
 {
     int i;
-    if (p->now.ever_healthy && p->ready_fd < 0) {
-        empm__log(p->now.cfg, EMPM_LOG_ERROR, 2324, "only %d of %d children "
-                  "are healthy after StartTimeout",
-                  empm__children_serving(p, &p->now, 0, 1), p->now.target);
+    if (p->current.ever_healthy && p->ready_fd < 0) {
+        empm__log(p->current.cfg, EMPM_LOG_ERROR, 2324, "only %d of %d "
+                  "children are healthy after StartTimeout",
+                  empm__children_serving(p, &p->current, 0, 1),
+                  p->current.target);
         empm__parent_ready(p);
         return;
     }
-    empm__log(p->now.cfg, EMPM_LOG_EMERG, 2324, "%s: giving up",
-              p->now.ever_healthy ? "not all children are healthy after "
+    empm__log(p->current.cfg, EMPM_LOG_EMERG, 2324, "%s: giving up",
+              p->current.ever_healthy ? "not all children are healthy after "
                                     "StartTimeout"
-              : empm__generation_cannot_live(&p->now)
+              : empm__generation_cannot_live(&p->current)
                   ? "no child has ever become healthy"
                   : "no child is healthy after StartTimeout");
     p->gave_up = 1;
@@ -25204,31 +25244,32 @@ static void empm__parent_child_spoke(empm__parent *p, unsigned char what)
 {
     int i;
     for (i = 0; i < p->slots; i++) {
-        const empm__score_child *score = empm__score_at(&p->now.s->score, i);
+        const empm__score_child *score = empm__score_at(&p->current.s->score,
+                                                        i);
         if (p->children[i].pid == 0)
             continue;
         if (empm__load(&score->healthy) && !p->children[i].healthy) {
             p->children[i].healthy = 1;
             if (!p->children[i].leaving)
                 p->children[i].kill_at_us = 0;
-            if (p->children[i].generation == p->now.s->generation &&
+            if (p->children[i].generation == p->current.s->generation &&
                 !p->children[i].admin)
-                p->now.ever_healthy = 1;
+                p->current.ever_healthy = 1;
         }
         if (empm__load(&score->stopping) && !p->children[i].leaving) {
             p->children[i].leaving = 1; /* MaxConnectionsPerChild */
             p->children[i].kill_at_us =
-                empm__child_deadline(&p->now, EMPM__TELL_RESTART);
+                empm__child_deadline(&p->current, EMPM__TELL_RESTART);
         }
     }
     if (!p->ready && p->stop.phase == EMPM__SERVES &&
-        empm__generation_ready(p, &p->now))
+        empm__generation_ready(p, &p->current))
         empm__parent_ready(p);
-    if (p->change == EMPM__STARTING && empm__generation_ready(p, &p->next))
+    if (p->change == EMPM__STARTING && empm__generation_ready(p, &p->candidate))
         empm__reload_commit(p);
-    if (what == EMPM__SAY_IDLE && p->now.tick_at_us == 0) {
-        p->now.quiet_ticks = 0;
-        p->now.tick_at_us = empm__now_us();
+    if (what == EMPM__SAY_IDLE && p->current.tick_at_us == 0) {
+        p->current.quiet_ticks = 0;
+        p->current.tick_at_us = empm__now_us();
     }
 }
 
@@ -25236,19 +25277,20 @@ static void empm__parent_child_spoke(empm__parent *p, unsigned char what)
  * time. */
 static void empm__parent_on_signal(empm__parent *p, int sig)
 {
-    if (sig == SIGWINCH || sig == p->now.cfg->graceful_stop_signal)
+    if (sig == SIGWINCH || sig == p->current.cfg->graceful_stop_signal)
         empm__parent_stop_softly(p);
     else if (sig == SIGTERM || sig == SIGINT) {
         if (p->stop.phase == EMPM__SERVES)
-            empm__log(p->now.cfg, EMPM_LOG_NOTICE, 491, "caught %s, shutting "
-                      "down", sig == SIGTERM ? "SIGTERM" : "SIGINT");
+            empm__log(p->current.cfg, EMPM_LOG_NOTICE, 491,
+                      "caught %s, shutting down",
+                      sig == SIGTERM ? "SIGTERM" : "SIGINT");
         empm__parent_stop(p, EMPM__TELL_STOP);
     } else if (sig == SIGURG)
         empm__parent_reopen(p);
     else if (sig == SIGUSR2)
-        p->upgrades = 1;
-    else if (sig == SIGHUP || (sig == SIGUSR1 && p->again == 0))
-        p->again = sig;              /* the most that was asked for */
+        p->pending_upgrade = 1;
+    else if (sig == SIGHUP || (sig == SIGUSR1 && p->pending_reload == 0))
+        p->pending_reload = sig;              /* the most that was asked for */
 }
 
 /* The candidate has had its time, or its children cannot live: the reload has
@@ -25256,12 +25298,13 @@ static void empm__parent_on_signal(empm__parent *p, int sig)
 static void empm__parent_candidate_late(empm__parent *p)
 {
     char why[160], how[80];
-    if (empm__generation_cannot_live(&p->next))
+    if (empm__generation_cannot_live(&p->candidate))
         snprintf(why, sizeof why, "its children end with %s",
-                 empm__child_ending(p->next.last_status, how, sizeof how));
+                 empm__child_ending(p->candidate.last_status, how, sizeof how));
     else
         snprintf(why, sizeof why, "%d of %d children are after StartTimeout",
-                 empm__children_serving(p, &p->next, 0, 1), p->next.target);
+                 empm__children_serving(p, &p->candidate, 0, 1),
+                 p->candidate.target);
     empm__reload_drop_candidate(p);
     empm__reload_end(p, "the new generation does not become healthy: %s", why);
 }
@@ -25270,13 +25313,13 @@ static void empm__parent_candidate_late(empm__parent *p)
  * added to it; an upgrade goes first, and the reload after it, if it fails. */
 static void empm__parent_await_room(empm__parent *p)
 {
-    if (p->again == SIGHUP && !p->hard) {
-        p->hard = 1;
+    if (p->pending_reload == SIGHUP && !p->stops_old) {
+        p->stops_old = 1;
         empm__children_stop_drains(p);
     }
-    p->again = 0;                    /* nothing has been read yet */
-    if (p->upgrades) {
-        p->again = p->hard ? SIGHUP : SIGUSR1;
+    p->pending_reload = 0;                    /* nothing has been read yet */
+    if (p->pending_upgrade) {
+        p->pending_reload = p->stops_old ? SIGHUP : SIGUSR1;
         empm__reload_change_end(p);
     }
     if (p->change == EMPM__AWAITING && empm__reload_has_room(p))
@@ -25286,13 +25329,13 @@ static void empm__parent_await_room(empm__parent *p)
 /* Begins what has been asked for, one change at a time. */
 static void empm__parent_begin_change(empm__parent *p)
 {
-    if (p->upgrades && p->change == EMPM__NO_CHANGE) {
-        p->upgrades = 0;
+    if (p->pending_upgrade && p->change == EMPM__NO_CHANGE) {
+        p->pending_upgrade = 0;
         empm__upgrade_begin(p);
     }
-    if (p->again != 0 && p->change == EMPM__NO_CHANGE) {
-        const int sig = p->again;
-        p->again = 0;
+    if (p->pending_reload != 0 && p->change == EMPM__NO_CHANGE) {
+        const int sig = p->pending_reload;
+        p->pending_reload = 0;
         empm__reload_begin(p, sig);
     }
 }
@@ -25302,7 +25345,7 @@ static void empm__parent_begin_change(empm__parent *p)
 static void empm__parent_helper_late(empm__parent *p)
 {
     empm__child_kill(p->helper, SIGKILL);
-    p->late = 1;
+    p->helper_late = 1;
 }
 
 static void empm__parent_delay_over(empm__parent *p)
@@ -25329,7 +25372,7 @@ static uint64_t empm__parent_child_chores(empm__parent *p, int slot,
     }
     if (empm__time_is_due(child->kill_at_us, now)) {
         child->kill_at_us = 0;
-        empm__log(p->now.cfg, EMPM_LOG_ERROR, 46, "child %ld %s in time, "
+        empm__log(p->current.cfg, EMPM_LOG_ERROR, 46, "child %ld %s in time, "
                   "sending SIGKILL", (long)child->pid,
                   child->leaving ? "did not exit" : "is not healthy");
         empm__child_kill(child->pid, SIGKILL);
@@ -25350,16 +25393,16 @@ typedef struct empm__timer {
 static uint64_t empm__parent_chores(empm__parent *p)
 {
     const empm__timer timers[] = {
-        { &p->now.spawn_at_us,     NULL },
-        { &p->next.spawn_at_us,    NULL },
-        { &p->accept_at_us,        NULL },
-        { &p->now.ready_at_us,     empm__parent_first_late },
-        { &p->next.ready_at_us,    empm__parent_candidate_late },
-        { &p->helper_at_us,        empm__parent_helper_late },
-        { &p->stop.delay_at_us,    empm__parent_delay_over },
-        { &p->now.tick_at_us,      empm__children_maintain },
-        { &p->ping_at_us,          empm__watchdog_look },
-        { &p->manager.beat_at_us,  empm__parent_beat }
+        { &p->current.spawn_at_us,   NULL },
+        { &p->candidate.spawn_at_us, NULL },
+        { &p->accept_at_us,          NULL },
+        { &p->current.ready_at_us,   empm__parent_first_late },
+        { &p->candidate.ready_at_us, empm__parent_candidate_late },
+        { &p->helper_at_us,          empm__parent_helper_late },
+        { &p->stop.delay_at_us,      empm__parent_delay_over },
+        { &p->current.tick_at_us,    empm__children_maintain },
+        { &p->ping_at_us,            empm__watchdog_look },
+        { &p->manager.beat_at_us,    empm__parent_beat }
     };
     const uint64_t now = empm__now_us();
     uint64_t at = 0;
@@ -25380,8 +25423,8 @@ static uint64_t empm__parent_chores(empm__parent *p)
         empm__parent_begin_change(p);
     if (p->ready || p->ready_fd < 0)     /* else an older server serves yet */
         empm__children_accept(p);
-    empm__children_replace(p, &p->now);
-    empm__children_replace(p, &p->next);
+    empm__children_replace(p, &p->current);
+    empm__children_replace(p, &p->candidate);
     for (i = 0; i < p->slots; i++)
         at = empm__time_sooner(at, empm__parent_child_chores(p, i, now));
     for (k = 0; k < EMPM__COUNT(timers); k++)
@@ -25429,12 +25472,12 @@ static int empm__parent_run(const empm__source *source, empm_config *cfg,
     p.source = source;
     p.hello = hello;
     p.pid = getpid();
-    p.now.cfg = cfg;
-    p.now.s = s;
-    p.now.target = cfg->start_servers;
-    p.now.rate = 1;
-    p.now.tick_at_us = empm__time_in_ms(1000);
-    p.now.ready_at_us = empm__time_in_ms(cfg->start_timeout_ms);
+    p.current.cfg = cfg;
+    p.current.s = s;
+    p.current.target = cfg->start_servers;
+    p.current.rate = 1;
+    p.current.tick_at_us = empm__time_in_ms(1000);
+    p.current.ready_at_us = empm__time_in_ms(cfg->start_timeout_ms);
     p.slots = s->score.slots;
     p.pid_file = *pid_file;
     p.ready_fd = ready_fd;
@@ -25462,12 +25505,12 @@ static int empm__parent_run(const empm__source *source, empm_config *cfg,
         r = EMPM_ESYS;
     if (p.ready_fd >= 0)
         close(p.ready_fd);
-    empm__pid_file_drop(&p.pid_file, !p.restarts);
+    empm__pid_file_drop(&p.pid_file, !p.handed_over);
     *signals = p.signals;
     EMPM_FREE(p.children);
-    empm__server_free(p.now.s);
-    empm_config_free(p.now.cfg);
-    EMPM_FREE(p.now.cfg);
+    empm__server_free(p.current.s);
+    empm_config_free(p.current.cfg);
+    EMPM_FREE(p.current.cfg);
     return r;
 }
 
@@ -25516,7 +25559,7 @@ typedef struct empm__program {
     empm__signal_set    signals;
     empm__manager       manager;
     int                 ready_fd;    /* tells the program before this one */
-    int                 upgrades;    /* there is one, and it serves yet */
+    int                 is_upgrade;  /* that one serves yet */
 } empm__program;
 
 /* Logs and signals: from here on what is wrong can be said, and a signal during
@@ -25561,7 +25604,7 @@ static int empm__program_open(empm__program *g)
     gid_t gid;
     int r;
     empm__check_childless(cfg, &g->rep);
-    if (cfg->pid_file != NULL && !g->upgrades &&
+    if (cfg->pid_file != NULL && !g->is_upgrade &&
         empm__pid_file_read(empm__config_path(cfg, cfg->pid_file, path,
                                               sizeof path), &pid)) {
         empm__log(cfg, EMPM_LOG_EMERG, 5041, "PidFile %s: already running, "
@@ -25576,7 +25619,7 @@ static int empm__program_open(empm__program *g)
     unsetenv("LISTEN_FDS");
     unsetenv("LISTEN_FDNAMES");
     unsetenv("EMPM_EXCHANGE");
-    if (cfg->pid_file != NULL && !g->upgrades &&
+    if (cfg->pid_file != NULL && !g->is_upgrade &&
         (r = empm__pid_file_write(cfg, &g->pid_file)) < 0)
         return r;
     if (remark != NULL)
@@ -25608,7 +25651,8 @@ static int empm__program_serve_alone(empm__program *g)
         (r = empm__server_engines_start(s, 0, 0)) < 0)
         return r;
     s->owner = getpid();
-    if (g->ready_fd >= 0 && write(g->ready_fd, "R", 1) == 1) {
+    if (g->ready_fd >= 0) {
+        empm__program_say_news(g->ready_fd, EMPM__START_SERVES);
         close(g->ready_fd);
         g->ready_fd = -1;
     }
@@ -25640,7 +25684,7 @@ static int empm__program_run(const empm__source *source,
     g.hello = hello;
     g.pid_file.fd = -1;
     g.ready_fd = empm__program_ready_fd();
-    g.upgrades = g.ready_fd >= 0 && getenv("LISTEN_FDS") != NULL;
+    g.is_upgrade = g.ready_fd >= 0 && getenv("LISTEN_FDS") != NULL;
     empm__program_stdio();
     g.rep.say = empm__program_say_stderr;
     g.rep.user = source->argv != NULL ? source->argv[0] : NULL;
@@ -26331,7 +26375,7 @@ static int empm__main_detach(void)
         do
             n = pid > 0 ? read(fd[0], &byte, 1) : 0;
         while (n < 0 && errno == EINTR);
-        return n == 1 && byte == 'R' ? 0 : 1;
+        return n == 1 && byte == EMPM__START_SERVES ? 0 : 1;
     }
     close(fd[0]);
     setsid();

@@ -20038,19 +20038,20 @@ TEST(process, why_no_child_can_be_started_is_said)
     memset(&rep, 0, sizeof rep);
     memset(&p, 0, sizeof p);
     memset(kids, 0, sizeof kids);
-    if (!CHECK_INT(empm__server_new(&f.cfg, 1, NULL, &rep, &p.now.s), EMPM_OK))
+    if (!CHECK_INT(empm__server_new(&f.cfg, 1, NULL, &rep, &p.current.s),
+                   EMPM_OK))
         return;
-    p.now.cfg = &f.cfg;
+    p.current.cfg = &f.cfg;
     p.children = kids;
     p.slots = 4;
     getrlimit(RLIMIT_NOFILE, &r);
     none = r;
     none.rlim_cur = 3;
     setrlimit(RLIMIT_NOFILE, &none);
-    CHECK_INT(empm__child_start(&p, &p.now, 0), EMPM_ESYS);
+    CHECK_INT(empm__child_start(&p, &p.current, 0), EMPM_ESYS);
     setrlimit(RLIMIT_NOFILE, &r);
     CHECK(fx_log_has(&f, "EMPM0481: cannot start a child: socketpair: "));
-    empm__server_free(p.now.s);
+    empm__server_free(p.current.s);
     fx_close_files(&f);
 }
 
@@ -20596,7 +20597,7 @@ TEST(process, an_order_that_has_no_room_is_given_again)
         return;
     memset(&p, 0, sizeof p);
     memset(&child, 0, sizeof child);
-    p.now.s = s;
+    p.current.s = s;
     p.children = &child;
     p.slots = child.healthy = 1;
     child.pid = getpid();
@@ -20629,9 +20630,9 @@ TEST(process, each_timer_of_the_parent_wakes_it)
     empm__child child;
     empm_server *s = (empm_server *)calloc(1, sizeof *s);
     uint64_t *const timers[] = {
-        &p.now.spawn_at_us, &p.next.spawn_at_us, &p.accept_at_us,
-        &p.now.ready_at_us, &p.next.ready_at_us, &p.helper_at_us,
-        &p.stop.delay_at_us, &p.now.tick_at_us, &p.ping_at_us,
+        &p.current.spawn_at_us, &p.candidate.spawn_at_us, &p.accept_at_us,
+        &p.current.ready_at_us, &p.candidate.ready_at_us, &p.helper_at_us,
+        &p.stop.delay_at_us, &p.current.tick_at_us, &p.ping_at_us,
         &p.manager.beat_at_us, &child.stop_at_us, &child.kill_at_us
     };
     const uint64_t later = empm__now_us() + 3600000000u;
@@ -20639,7 +20640,7 @@ TEST(process, each_timer_of_the_parent_wakes_it)
 
     memset(&p, 0, sizeof p);
     memset(&child, 0, sizeof child);
-    p.now.s = s;
+    p.current.s = s;
     p.children = &child;
     p.slots = child.admin = 1;
     child.pid = getpid();
@@ -22336,19 +22337,20 @@ TEST(operate, who_leaves_has_not_died)
     memset(&rep, 0, sizeof rep);
     memset(&p, 0, sizeof p);
     memset(kids, 0, sizeof kids);
-    if (!CHECK_INT(empm__server_new(&f.cfg, 1, NULL, &rep, &p.now.s), EMPM_OK))
+    if (!CHECK_INT(empm__server_new(&f.cfg, 1, NULL, &rep, &p.current.s),
+                   EMPM_OK))
         return;
-    p.now.cfg = &f.cfg;
+    p.current.cfg = &f.cfg;
     p.children = kids;
     p.slots = 4;
     kids[0].pid = 1;
     kids[0].control = dup(0);
     kids[0].born_at_us = empm__now_us();
-    empm__store(&empm__score_at(&p.now.s->score, 0)->stopping, 1u);
+    empm__store(&empm__score_at(&p.current.s->score, 0)->stopping, 1u);
     empm__child_died(&p, 0, 0);
-    CHECK_INT(p.now.quick_deaths, 0);
+    CHECK_INT(p.current.quick_deaths, 0);
     CHECK_INT((int)empm__parent_board(&p)->died, 0);
-    empm__server_free(p.now.s);
+    empm__server_free(p.current.s);
     fx_close_files(&f);
 }
 
