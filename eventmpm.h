@@ -23686,7 +23686,8 @@ static int empm__identity_set_groups(const char *user, gid_t gid)
 }
 
 /* In a process of its own: becomes that user and writes the number, from 1 on,
- * of each use that is not granted then, or EMPM__NOT_THAT_USER and errno. Directories are opened before, as the server does. */
+ * of each use that is not granted then, or EMPM__NOT_THAT_USER and errno.
+ * Directories are opened before, as the server does. */
 static void empm__identity_try_uses(const empm_config *cfg,
                                     const empm__use *uses, int n, int to)
 {
@@ -23713,22 +23714,15 @@ static void empm__identity_try_uses(const empm_config *cfg,
         }
 }
 
-/* Names the directories that the serving user cannot use, and the command that
- * mends it. */
-static void empm__identity_check_uses(const empm_config *cfg, empm__report *rep)
+/* The folders that requests need, in uses[32]. Returns how many. The texts
+ * are those of `cfg`, or in `root` and `spool`, which have 1200 bytes. */
+static int empm__identity_uses(const empm_config *cfg, empm__use *uses,
+                               char *root, char *spool)
 {
-    empm__use uses[32];
-    char root[1200], spool[1200];
-    int n = 0, fd[2];
     size_t i;
-    unsigned char at;
-    pid_t pid;
-    if (geteuid() != 0 || cfg->user_name == NULL || empm__fd_pipe(fd, 0) < 0)
-        return;
-    memset(uses, 0, sizeof uses);
+    int n = 0;
     uses[n].directive = "SpoolDirectory";
-    uses[n].path = empm__config_path(cfg, cfg->spool_directory, spool,
-                                     sizeof spool);
+    uses[n].path = empm__config_path(cfg, cfg->spool_directory, spool, 1200);
     uses[n].mode = W_OK | X_OK;
     uses[n++].consequence = "long bodies will be refused";
     for (i = 0; cfg->routes[i].kind != EMPM__ROUTE_END && n < 32; i++)
@@ -23738,10 +23732,40 @@ static void empm__identity_check_uses(const empm_config *cfg, empm__report *rep)
             uses[n].path = dir != NULL ? dir
                                        : empm__config_path(cfg,
                                                            cfg->document_root,
-                                                           root, sizeof root);
+                                                           root, 1200);
             uses[n].mode = X_OK;
             uses[n++].consequence = "no file will be found";
         }
+    return n;
+}
+
+/* Reports a use that is not granted, with the command that grants it. */
+static void empm__identity_report_use(const empm_config *cfg,
+                                      const empm__use *use, empm__report *rep)
+{
+    struct stat st;
+    const struct passwd *p = stat(use->path, &st) == 0 ? getpwuid(st.st_uid)
+                                                       : NULL;
+    empm__report_say(rep, EMPM_LOG_WARN, 5043, "%s %s: %s may not use it, %s: "
+                     "\"%s %s\", or \"User %s\", whose it is", use->directive,
+                     use->path, cfg->user_name, use->consequence,
+                     use->mode & W_OK ? "chmod o+wx" : "chmod -R o+rX",
+                     use->path, p != NULL ? p->pw_name : "root");
+}
+
+/* Names the directories that the serving user cannot use. A process tries it,
+ * since the parent stays root; it may hang on a disk, and is waited for no
+ * longer than 5 s for each answer. */
+static void empm__identity_check_uses(const empm_config *cfg, empm__report *rep)
+{
+    empm__use uses[32];
+    char root[1200], spool[1200];
+    int n, fd[2];
+    unsigned char at;
+    pid_t pid;
+    if (geteuid() != 0 || cfg->user_name == NULL || empm__fd_pipe(fd, 0) < 0)
+        return;
+    n = empm__identity_uses(cfg, uses, root, spool);
     pid = fork();
     if (pid == 0) {
         empm__identity_try_uses(cfg, uses, n, fd[1]);
@@ -23749,9 +23773,6 @@ static void empm__identity_check_uses(const empm_config *cfg, empm__report *rep)
     }
     close(fd[1]);
     while (pid > 0) {
-        const empm__use *use;
-        const struct passwd *p;
-        struct stat st;
         errno = 0;
         at = 0;
         if (empm__orders_next_byte(fd, 1, 5000, &at, NULL) < 0 &&
@@ -23770,14 +23791,7 @@ static void empm__identity_check_uses(const empm_config *cfg, empm__report *rep)
                                                             : "");
             continue;
         }
-        use = &uses[at - 1];
-        p = stat(use->path, &st) == 0 ? getpwuid(st.st_uid) : NULL;
-        empm__report_say(rep, EMPM_LOG_WARN, 5043, "%s %s: %s may not use it, "
-                         "%s: \"%s %s\", or \"User %s\", whose it is",
-                         use->directive, use->path, cfg->user_name,
-                         use->consequence,
-                         use->mode & W_OK ? "chmod o+wx" : "chmod -R o+rX",
-                         use->path, p != NULL ? p->pw_name : "root");
+        empm__identity_report_use(cfg, &uses[at - 1], rep);
     }
     close(fd[0]);
     if (pid > 0)
@@ -24208,29 +24222,37 @@ static void empm__child_main(empm__parent *p, empm__generation *g, int slot,
     _exit(r < 0 ? 1 : 0);
 }
 
-/* Forks a child into a free slot. EMPM_OK; else an error that is said, and the
- * next try comes later. */
+/* Finds a slot for a child. Returns it, or -1: drains of single children fill
+ * the scoreboard, and get an end. Those of a generation that was replaced have
+ * one, and a candidate hurries nobody. */
+static int empm__child_find_slot(empm__parent *p, const empm__generation *g)
+{
+    int slot, k;
+    for (slot = 0; slot < p->slots; slot++)
+        if (p->children[slot].pid == 0)
+            return slot;
+    empm__log(g->cfg, EMPM_LOG_ERROR, 485, "scoreboard is full: children that "
+              "drain %s", g == &p->current ? "get 2 s more" : "hold it");
+    for (k = 0; k < p->slots && g == &p->current; k++)
+        if (p->children[k].leaving && !p->children[k].hurried) {
+            p->children[k].hurried = 1;
+            p->children[k].stop_at_us = empm__time_in_ms(2000);
+        }
+    return -1;
+}
+
+/* Forks a child into a free slot. Returns EMPM_OK; or EMPM_ESYS, which is
+ * logged: the caller tries again later. */
 static int empm__child_start(empm__parent *p, empm__generation *g, int admin)
 {
+    const int slot = empm__child_find_slot(p, g);
     empm__score_slot *at;
-    int slot, control[2];
+    int control[2];
     pid_t pid;
     sigset_t old;
     empm__child *child;
-    for (slot = 0; slot < p->slots && p->children[slot].pid != 0; slot++)
-        ;
-    if (slot == p->slots) {          /* drains of single children fill it */
-        int k;
-        empm__log(g->cfg, EMPM_LOG_ERROR, 485, "scoreboard is full: children "
-                  "that drain %s", g == &p->current ? "get 2 s more"
-                                                    : "hold it");
-        for (k = 0; k < p->slots && g == &p->current; k++)
-            if (p->children[k].leaving && !p->children[k].hurried) {
-                p->children[k].hurried = 1;
-                p->children[k].stop_at_us = empm__time_in_ms(2000);
-            }
+    if (slot < 0)
         return EMPM_ESYS;
-    }
     if (socketpair(AF_UNIX, SOCK_STREAM, 0, control) < 0) {
         empm__log(g->cfg, EMPM_LOG_ALERT, 481, "cannot start a child: "
                   "socketpair: %s", strerror(errno));
@@ -24373,82 +24395,102 @@ static void empm__parent_endpoints_mend(const empm_server *s)
     }
 }
 
-/* Books the end of a child: says how it ended, if it was not told to, empties
- * its slot, keeps what it has counted, and notes whether children of its
- * generation die young. */
-static void empm__child_died(empm__parent *p, int slot, int status)
+/* Logs how a child has ended. `asked`: it was told to. */
+static void empm__child_log_end(const empm_config *cfg, long pid, int status,
+                                int asked)
 {
-    empm__child *child = &p->children[slot];
-    const empm__score *sb = &p->current.s->score;
-    empm__score_child *score = empm__score_at(sb, slot);
-    empm__generation *g = p->candidate.s != NULL && child->generation ==
-                                                    p->candidate.s->generation
-                              ? &p->candidate : &p->current;
-    const uint64_t now = empm__now_us();
-    const int sig = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
-    /* MaxConnectionsPerChild: its end may be seen before its word is heard */
-    const int asked = child->leaving || p->stop.phase != EMPM__SERVES ||
-                      (status == 0 && empm__load(&score->stopping));
-    const int was_old = child->generation < p->current.s->generation;
-    const int served = child->healthy || empm__load(&score->healthy);
-    const int young = now - child->born_at_us < 1000000u;
-    const uint32_t generation = child->generation;
-    int t, left = 0;
-    if (sig != 0) {
+    if (WIFSIGNALED(status)) {
+        const int sig = WTERMSIG(status);
 #ifdef WCOREDUMP
         const int core = WCOREDUMP(status);
 #else
         const int core = 0;
 #endif
-        empm__log(g->cfg, asked && sig == SIGKILL ? EMPM_LOG_WARN
-                                                  : EMPM_LOG_ERROR,
-                  core ? 51 : 52, "child %ld exit signal %s (%d)%s",
-                  (long)child->pid, strsignal(sig), sig,
-                  core ? ", core dumped" : "");
+        empm__log(cfg, asked && sig == SIGKILL ? EMPM_LOG_WARN : EMPM_LOG_ERROR,
+                  core ? 51 : 52, "child %ld exit signal %s (%d)%s", pid,
+                  strsignal(sig), sig, core ? ", core dumped" : "");
     } else
-        empm__log(g->cfg, asked ? EMPM_LOG_INFO : EMPM_LOG_ERROR, 5015,
-                  "child %ld exited with status %d%s", (long)child->pid,
-                  WEXITSTATUS(status),
+        empm__log(cfg, asked ? EMPM_LOG_INFO : EMPM_LOG_ERROR, 5015,
+                  "child %ld exited with status %d%s", pid, WEXITSTATUS(status),
                   asked || WEXITSTATUS(status) != 0
                       ? "" : ": nobody has asked it to; has a handler called "
                              "exit()?");
-    if (!asked) {
-        empm__bump(&empm__parent_board(p)->died, 1u);
-        empm__parent_endpoints_mend(p->current.s);
-    }
-    if (!asked && (!served || (young && g == &p->candidate) ||
-                   (sig == 0 && WEXITSTATUS(status) == EMPM__EXIT_SICK))) {
-        /* three may fail, then it takes 0.1, 0.2 ... 12.8 s */
-        g->last_status = status;
-        if (++g->quick_deaths > 3)
-            g->spawn_at_us = now + (100000u << (g->quick_deaths < 11
-                                                    ? g->quick_deaths - 4 : 7));
-        if (sig == 0 && WEXITSTATUS(status) == EMPM__EXIT_FATAL)
-            g->quick_deaths = 99;
-        if (g->ready_at_us != 0 && empm__generation_cannot_live(g))
-            g->ready_at_us = now;    /* no use to wait for it */
-    } else if (!asked) {             /* it has served: so will the next one */
+}
+
+/* A child of `g` has ended unasked: decides when the next one may start, and
+ * whether it is worth it. `in_vain`: it never served. */
+static void empm__generation_lost_child(empm__generation *g, int status,
+                                        int in_vain, int young)
+{
+    const uint64_t now = empm__now_us();
+    if (!in_vain) {                  /* it has served: so will the next one */
         g->quick_deaths = 0;
         if (young && g->spawn_at_us <= now)
             g->spawn_at_us = now + EMPM__YOUNG_US;
+        return;
     }
+    /* three may fail, then it takes 0.1, 0.2 ... 12.8 s */
+    g->last_status = status;
+    if (++g->quick_deaths > 3)
+        g->spawn_at_us = now + (100000u << (g->quick_deaths < 11
+                                                ? g->quick_deaths - 4 : 7));
+    if (WIFEXITED(status) && WEXITSTATUS(status) == EMPM__EXIT_FATAL)
+        g->quick_deaths = 99;
+    if (g->ready_at_us != 0 && empm__generation_cannot_live(g))
+        g->ready_at_us = now;        /* no use to wait for it */
+}
+
+/* Frees the slot of a child that has ended. Its totals stay. */
+static void empm__child_free_slot(empm__parent *p, int slot)
+{
+    empm__child *child = &p->children[slot];
+    const empm__score *sb = &p->current.s->score;
+    int t;
     close(child->control);
     memset(child, 0, sizeof *child);
     child->control = -1;
     empm__store(&empm__score_slot_at(sb, slot)->pid, 0u);
-    empm__store(&score->healthy, 0u);
+    empm__store(&empm__score_at(sb, slot)->healthy, 0u);
     empm__score_gauges(sb, slot);    /* or they were shown of the next one */
-    empm__exchange_ring(&p->current.s->exchange);  /* it may have been woken
-                                                      alone */
     for (t = 0; t < sb->threads; t++)
         empm__store(&empm__score_worker_at(sb, slot, t)->status,
                     (uint32_t)'.');
-    for (t = 0; t < p->slots; t++)
-        left += p->children[t].pid != 0 &&
-                p->children[t].generation == generation;
-    if (was_old && left == 0)
+    /* the bell may have woken this child alone */
+    empm__exchange_ring(&p->current.s->exchange);
+}
+
+/* Books the end of a child: logs how it ended, frees its slot, and notes
+ * whether children of its generation die without having served. */
+static void empm__child_died(empm__parent *p, int slot, int status)
+{
+    const empm__child child = p->children[slot];
+    const empm__score_child *score = empm__score_at(&p->current.s->score, slot);
+    const int of_candidate = p->candidate.s != NULL &&
+                             child.generation == p->candidate.s->generation;
+    empm__generation *g = of_candidate ? &p->candidate : &p->current;
+    /* MaxConnectionsPerChild: its end may be seen before its word is heard */
+    const int asked = child.leaving || p->stop.phase != EMPM__SERVES ||
+                      (status == 0 && empm__load(&score->stopping));
+    const int served = child.healthy || empm__load(&score->healthy);
+    const int young = empm__now_us() - child.born_at_us < 1000000u;
+    const int sick = WIFEXITED(status) &&
+                     WEXITSTATUS(status) == EMPM__EXIT_SICK;
+    int k, left = 0;
+    empm__child_log_end(g->cfg, (long)child.pid, status, asked);
+    if (!asked) {
+        empm__bump(&empm__parent_board(p)->died, 1u);
+        empm__parent_endpoints_mend(p->current.s);
+        empm__generation_lost_child(g, status, !served || sick ||
+                                               (young && of_candidate), young);
+    }
+    empm__child_free_slot(p, slot);
+    for (k = 0; k < p->slots; k++)
+        left += p->children[k].pid != 0 &&
+                p->children[k].generation == child.generation;
+    if (child.generation < p->current.s->generation && left == 0)
         empm__log(p->current.cfg, EMPM_LOG_NOTICE, 5034, "generation %u has "
-                  "ended: its log files can be rotated", (unsigned)generation);
+                  "ended: its log files can be rotated",
+                  (unsigned)child.generation);
 }
 
 /* ---------------------------------------------------------------------------
@@ -24459,70 +24501,91 @@ static void empm__child_died(empm__parent *p, int slot, int status)
  * WatchdogInterval every child is asked whether it is alive.
  * ------------------------------------------------------------------------- */
 
-/* One look at the idle workers of all children. */
+typedef struct empm__workload {   /* what the children of a generation do */
+    int      idle;                   /* workers, of those that start, too */
+    int      below;                  /* a child has fewer than its share */
+    int      lightest;               /* slot with the fewest connections; -1 */
+    uint32_t queued, open;           /* connections: ready, and all */
+} empm__workload;
+
+/* Adds up what the scoreboard says of the children that serve. */
+static void empm__children_measure(const empm__parent *p,
+                                   const empm__generation *g,
+                                   empm__workload *all)
+{
+    uint32_t fewest = 0;
+    int i;
+    memset(all, 0, sizeof *all);
+    all->lightest = -1;
+    for (i = 0; i < p->slots; i++) {
+        const empm__score_child *score = empm__score_at(&g->s->score, i);
+        const empm__child *child = &p->children[i];
+        uint32_t conns;
+        int n;
+        if (child->pid == 0 || child->leaving || child->admin ||
+            child->generation != g->s->generation)
+            continue;
+        if (!child->healthy) {
+            all->idle += g->cfg->threads_per_child;
+            continue;
+        }
+        n = empm__watchdog_idle(g->s, i);
+        all->idle += n;
+        all->below |= (uint32_t)n <
+                      empm__score_slot_at(&g->s->score, i)->spare_share;
+        conns = empm__load(&score->connections);
+        all->open += conns;
+        all->queued += empm__load(&score->queued);
+        if (all->lightest < 0 || conns < fewest) {
+            all->lightest = i;
+            fewest = conns;
+        }
+    }
+}
+
+/* One look at the idle workers of all children: starts some, or ends one, or
+ * lets it be. */
 static void empm__children_maintain(empm__parent *p)
 {
     empm__generation *g = &p->current;
     const empm_config *cfg = g->cfg;
     const int most = cfg->max_request_workers / cfg->threads_per_child;
     const uint64_t now = empm__now_us();
-    int i, idle = 0, spare, starting = 0, below = 0, victim = -1;
-    uint32_t fewest = 0, queued = 0, open = 0;
+    empm__workload all;
+    int spare;
     if (p->stop.phase != EMPM__SERVES)
         return;
     empm__children_replace(p, g);    /* those count as idle from here on */
-    for (i = 0; i < p->slots; i++) {
-        const empm__score_child *score = empm__score_at(&g->s->score, i);
-        const empm__child *child = &p->children[i];
-        uint32_t n, conns;
-        if (child->pid == 0 || child->leaving || child->admin ||
-            child->generation != g->s->generation)
-            continue;
-        if (!child->healthy) {
-            starting++;
-            continue;
-        }
-        n = empm__load(&score->idle_workers);
-        idle += (int)(n < (uint32_t)cfg->threads_per_child
-                          ? n : (uint32_t)cfg->threads_per_child);
-        below |= n < empm__score_slot_at(&g->s->score, i)->spare_share;
-        conns = empm__load(&score->connections);
-        open += conns;
-        queued += empm__load(&score->queued);
-        if (victim < 0 || conns < fewest) {
-            victim = i;
-            fewest = conns;
-        }
-    }
-    idle += starting * cfg->threads_per_child;
+    empm__children_measure(p, g, &all);
     /* what waits in one child is served by another one */
-    spare = idle - (int)empm__min(queued, (size_t)INT_MAX / 2);
+    spare = all.idle - (int)empm__min(all.queued, (size_t)INT_MAX / 2);
     g->tick_at_us = now + 1000000u;
     if (spare < cfg->min_spare_threads && g->target < most) {
         g->target = g->target + g->rate < most ? g->target + g->rate : most;
         empm__log(cfg, g->rate >= 8 ? EMPM_LOG_NOTICE : EMPM_LOG_INFO, 486,
                   "%d idle workers, %u requests wait for one: %d children from "
-                  "now on", idle, queued, g->target);
+                  "now on", all.idle, all.queued, g->target);
         g->rate = g->rate < 32 ? g->rate * 2 : 32;
         g->quiet_ticks = 0;
         empm__children_replace(p, g);
-    } else if (spare > cfg->max_spare_threads && victim >= 0 && g->target > 1) {
+    } else if (spare > cfg->max_spare_threads && all.lightest >= 0 &&
+               g->target > 1) {
         g->target--;
         g->rate = 1;
         g->quiet_ticks = 0;
-        empm__child_tell(p, victim, EMPM__TELL_RESTART);
+        empm__child_tell(p, all.lightest, EMPM__TELL_RESTART);
         empm__children_share_out(p, g);
     } else {
         g->rate = 1;
-        if (idle == 0 && victim >= 0 && g->target >= most &&
+        if (all.idle == 0 && all.lightest >= 0 && g->target >= most &&
             p->full_at_us <= now) {
             p->full_at_us = now + 60000000u;
             empm__log(cfg, EMPM_LOG_ERROR, 484, "server reached "
                       "MaxRequestWorkers of %d, consider raising it: %u "
                       "requests wait for a worker, %u connections are open",
-                      cfg->max_request_workers, queued, open);
+                      cfg->max_request_workers, all.queued, all.open);
         }
-        if ((++g->quiet_ticks >= 10 || cfg->processes > 0) && !below)
+        if ((++g->quiet_ticks >= 10 || cfg->processes > 0) && !all.below)
             g->tick_at_us = 0;       /* until a child speaks up */
     }
 }
@@ -25803,11 +25866,6 @@ static const char empm__main_help[] =
     "  the logs anew\n"
     "directives and their defaults: -L\n";
 
-static void empm__main_usage(const char *name)
-{
-    printf(empm__main_help, name);
-}
-
 static void empm__main_version(void)
 {
     printf("Server version: eventmpm/%s\nServer MPM:     event\n"
@@ -25820,17 +25878,6 @@ static void empm__main_version(void)
            "yes (variable process count)",
 #endif
            EMPM__EPOLL ? "epoll" : "poll");
-}
-
-/* Sets "Directive value" of the command line; `lists`: those begun there. */
-static void empm__main_set_line(empm_config *cfg, const char *line,
-                                uint64_t *lists, empm__report *rep)
-{
-    const size_t n = strcspn(line, " \t");
-    char name[64];
-    snprintf(name, sizeof name, "%.*s", (int)empm__min(n, 63), line);
-    empm__directive_set(cfg, "", name, line + n + strspn(line + n, " \t"),
-                        lists, rep);
 }
 
 /* -l as httpd prints it, and -M as apachectl. */
@@ -26003,81 +26050,125 @@ static int empm__args_next(empm__args *a)
     return *option;
 }
 
-/* The configuration of a command line: its file, then its directives, and the
- * admin listeners on top. */
+/* What a command line becomes, while it is applied to `cfg`. */
+typedef struct empm__settings_line {
+    empm_config  *cfg;
+    empm__report *rep;
+    uint64_t      lists;             /* bits of the lists begun here: the first
+                                        value replaces those of the file */
+    int           secure;            /* -s: the ports of -p are HTTPS */
+#ifndef EVENTMPM_NO_CONFIG_FILES
+    empm__defines defines;
+#endif
+} empm__settings_line;
+
+static void empm__main_set(empm__settings_line *l, const char *name,
+                           const char *value)
+{
+    empm__directive_set(l->cfg, "", name, value, &l->lists, l->rep);
+}
+
+/* -c "Directive value". */
+static void empm__main_set_line(empm__settings_line *l, const char *line)
+{
+    const size_t n = strcspn(line, " \t");
+    char name[64];
+    snprintf(name, sizeof name, "%.*s", (int)empm__min(n, 63), line);
+    empm__main_set(l, name, line + n + strspn(line + n, " \t"));
+}
+
+static void empm__main_listen(empm__settings_line *l, const char *address,
+                              const char *flag)
+{
+    char value[1024];
+    snprintf(value, sizeof value, "%s%s", address, flag);
+    empm__main_set(l, "Listen", value);
+}
+
+/* DIR is relative to where the command line is typed, even if ServerRoot is
+ * set. */
+static void empm__main_set_root(empm__settings_line *l, const char *dir)
+{
+    char *full;
+    l->cfg->document_root = dir;
+    if (l->cfg->server_root == NULL || (full = realpath(dir, NULL)) == NULL)
+        return;
+    l->cfg->document_root = empm__config_keep(l->cfg, full);
+    free(full);
+    if (l->cfg->document_root == NULL)
+        l->rep->result = EMPM_ENOMEM;
+}
+
+/* -D and -f: files of directives. */
+static void empm__main_load(empm__settings_line *l, int option,
+                            const char *value)
+{
+#ifndef EVENTMPM_NO_CONFIG_FILES
+    const char *why;
+    if (option == 'f')
+        empm__config_load_with(l->cfg, &l->defines, value, l->rep);
+    else if ((why = empm__define(l->cfg, &l->defines, value)) != NULL)
+        empm__report_say(l->rep, EMPM_LOG_ERROR, 5123, "-D %s: %s", value, why);
+#else
+    if (option == 'f')
+        empm__report_say(l->rep, EMPM_LOG_ERROR, 5120, "-f %s: built without "
+                         "files of directives", value);
+#endif
+}
+
+/* Applies one option that sets something. */
+static void empm__main_apply_option(empm__settings_line *l, int option,
+                                    const empm__args *a)
+{
+    switch (option) {
+    case 'D': case 'f':
+        empm__main_load(l, option, a->value);
+        break;
+    case 'X':
+        l->cfg->processes = 0;
+        break;
+    case 'c':
+        empm__main_set_line(l, a->value);
+        break;
+    case 's':
+        l->secure = 1;
+        empm__main_set(l, "SSLCertificateFile", a->value);
+        empm__main_set(l, "SSLCertificateKeyFile", a->second);
+        break;
+    case 'p':
+        empm__main_listen(l, a->value, l->secure ? " tls" : "");
+        break;
+    case '.':
+        empm__main_set_root(l, a->value);
+        break;
+    case 'a':                        /* one more: it replaces no other Listen */
+        if (l->cfg->listen[0] == NULL)
+            l->cfg->listen[0] = empm__directive_preset("Listen");
+        l->lists = ~UINT64_C(0);
+        empm__main_listen(l, a->value, " admin");
+        break;
+    }
+}
+
+/* The `apply` of an empm__source with a command line. Order on the line does
+ * not matter between kinds of options: names for <IfDefine>, the file, then
+ * what overrides the file, and the admin endpoints on top. */
 static int empm__main_apply(empm_config *cfg, const empm__source *from,
                             empm__report *rep)
 {
     static const char passes[5][4] = { "D", "f", "s", "Xcp", "a." };
-    uint64_t lists = 0;
-    char line[1024], *dir;
+    empm__settings_line l;
     empm__args a;
-#ifndef EVENTMPM_NO_CONFIG_FILES
-    empm__defines defines;
-    const char *why;
-    memset(&defines, 0, sizeof defines);
-#endif
-    int c, pass, secure = 0;
+    int option, pass;
+    memset(&l, 0, sizeof l);
+    l.cfg = cfg;
+    l.rep = rep;
     for (pass = 0; pass < 5; pass++)
-        for (empm__args_begin(&a, from); (c = empm__args_next(&a)) != 0;) {
-            if (strchr(passes[pass], c) == NULL)
-                continue;
-            switch (c) {
-#ifndef EVENTMPM_NO_CONFIG_FILES
-            case 'D':
-                if ((why = empm__define(cfg, &defines, a.value)) != NULL)
-                    empm__report_say(rep, EMPM_LOG_ERROR, 5123, "-D %s: %s",
-                                     a.value, why);
-                break;
-            case 'f':
-                empm__config_load_with(cfg, &defines, a.value, rep);
-                break;
-#else
-            case 'f':
-                empm__report_say(rep, EMPM_LOG_ERROR, 5120, "-f %s: built "
-                                 "without files of directives", a.value);
-                break;
-#endif
-            case 'X':
-                cfg->processes = 0;
-                break;
-            case 'c':
-                empm__main_set_line(cfg, a.value, &lists, rep);
-                break;
-            case 's':
-                secure = 1;
-                snprintf(line, sizeof line, "SSLCertificateFile %s", a.value);
-                empm__main_set_line(cfg, line, &lists, rep);
-                snprintf(line, sizeof line, "SSLCertificateKeyFile %s",
-                         a.second);
-                empm__main_set_line(cfg, line, &lists, rep);
-                break;
-            case 'p':
-                snprintf(line, sizeof line, "Listen %s%s", a.value,
-                         secure ? " tls" : "");
-                empm__main_set_line(cfg, line, &lists, rep);
-                break;
-            case '.':                /* relative to where we are */
-                cfg->document_root = a.value;
-                if (cfg->server_root != NULL &&
-                    (dir = realpath(a.value, NULL)) != NULL) {
-                    cfg->document_root = empm__config_keep(cfg, dir);
-                    free(dir);
-                    if (cfg->document_root == NULL)
-                        rep->result = EMPM_ENOMEM;
-                }
-                break;
-            case 'a':
-                if (cfg->listen[0] == NULL)
-                    cfg->listen[0] = empm__directive_preset("Listen");
-                snprintf(line, sizeof line, "Listen %s admin", a.value);
-                lists = ~UINT64_C(0);
-                empm__main_set_line(cfg, line, &lists, rep);
-                break;
-            }
-        }
-    if (secure && cfg->listen[0] == NULL)
-        empm__main_set_line(cfg, "Listen 8080 tls", &lists, rep);
+        for (empm__args_begin(&a, from); (option = empm__args_next(&a)) != 0;)
+            if (strchr(passes[pass], option) != NULL)
+                empm__main_apply_option(&l, option, &a);
+    if (l.secure && cfg->listen[0] == NULL)
+        empm__main_listen(&l, empm__directive_preset("Listen"), " tls");
     return rep->result;
 }
 
@@ -26458,54 +26549,61 @@ static int empm__main_control(const char *name, const char *what,
     return r;
 }
 
-EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
+/* What a command line asks for. */
+typedef struct empm__job {
+    const char *name;                /* of the program */
+    const char *order;               /* of -k; or NULL */
+    int         test, list;          /* -t; -S */
+    int         folders;             /* operands that are DIR */
+} empm__job;
+
+/* Says why DIR, an operand that is nothing else, cannot be served; NULL: it
+ * can. */
+static const char *empm__main_refuse_folder(const empm_config *cfg,
+                                            const char *dir, empm__job *job)
 {
-    const char *name = argc > 0 ? argv[0] : "server", *control = NULL;
-    const char *wrong = NULL;
-    empm__source source;
     struct stat st;
+    if (stat(dir, &st) < 0 || !S_ISDIR(st.st_mode))
+        return "is no directory, no port and no ADDRESS:PORT";
+    if (job->folders++ > 0)
+        return "is a second directory, and one is served";
+    return empm__main_serves_root(cfg)
+               ? NULL : "has no meaning: no route serves DocumentRoot";
+}
+
+/* Reads what the options ask for; those that set something are for
+ * empm__main_apply(). Returns the exit status if nothing is left to do, or
+ * the line is wrong, which is said; else -1. */
+static int empm__main_read(const empm__source *source, empm__job *job)
+{
+    const char *wrong = NULL;
     empm__args a;
-    int test = 0, list = 0, folders = 0, c, r = -1;
-    empm__program_stdio();
-    memset(&source, 0, sizeof source);
-    source.base = cfg;
-    source.apply = empm__main_apply;
-    source.argc = argc;
-    source.argv = argv;
-    empm__args_begin(&a, &source);
-    while (r < 0 && wrong == NULL && (c = empm__args_next(&a)) != 0)
-        switch (c) {
+    int option;
+    empm__args_begin(&a, source);
+    while (wrong == NULL && (option = empm__args_next(&a)) != 0)
+        switch (option) {
         case 'h':
-            empm__main_usage(name);
-            r = 0;
-            break;
+            printf(empm__main_help, job->name);
+            return 0;
         case 'V': case 'v':
             empm__main_version();
-            r = 0;
-            break;
+            return 0;
         case 'l': case 'M':
-            empm__main_print_modules(c == 'l');
-            r = 0;
-            break;
+            empm__main_print_modules(option == 'l');
+            return 0;
         case 'L':
             empm__main_print_directives();
-            r = 0;
-            break;
+            return 0;
         case 'k':
-            test |= strcmp(a.value, "configtest") == 0;
-            control = a.value;
+            job->test |= strcmp(a.value, "configtest") == 0;
+            job->order = a.value;
             break;
         case 'S': case 't':
-            test = 1;
-            list |= c == 'S';
+            job->test = 1;
+            job->list |= option == 'S';
             break;
         case '.':
-            if (stat(a.value, &st) < 0 || !S_ISDIR(st.st_mode))
-                wrong = "is no directory, no port and no ADDRESS:PORT";
-            else if (folders++ > 0)
-                wrong = "is a second directory, and one is served";
-            else if (!empm__main_serves_root(cfg))
-                wrong = "has no meaning: no route serves DocumentRoot";
+            wrong = empm__main_refuse_folder(source->base, a.value, job);
             break;
         case ':':
             wrong = "lacks what belongs to it";
@@ -26514,15 +26612,33 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
             wrong = "is no option";
             break;
         }
-    if (r < 0 && wrong != NULL) {
-        fprintf(stderr, "%s: %s %s\ntry %s -h\n", name,
-                a.value, wrong, name);
-        r = 1;
-    }
-    if (r < 0 && test)
-        r = empm__test_settings(name, &source, list) == EMPM_OK ? 0 : 1;
-    else if (r < 0 && control != NULL && getenv("EMPM_READY_FD") == NULL) {
-        r = empm__main_control(name, control, &source);
+    if (wrong == NULL)
+        return -1;
+    fprintf(stderr, "%s: %s %s\ntry %s -h\n", job->name, a.value, wrong,
+            job->name);
+    return 1;
+}
+
+EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
+{
+    empm__source source;
+    empm__job job;
+    int r;
+    empm__program_stdio();
+    memset(&source, 0, sizeof source);
+    source.base = cfg;
+    source.apply = empm__main_apply;
+    source.argc = argc;
+    source.argv = argv;
+    memset(&job, 0, sizeof job);
+    job.name = argc > 0 ? argv[0] : "server";
+    r = empm__main_read(&source, &job);      /* -1, here and below: go on */
+    if (r < 0 && job.test)
+        r = empm__test_settings(job.name, &source, job.list) == EMPM_OK ? 0 : 1;
+    /* a program that was started to serve, by an upgrade or by the lines below,
+     * obeys no order of its command line a second time */
+    else if (r < 0 && job.order != NULL && getenv("EMPM_READY_FD") == NULL) {
+        r = empm__main_control(job.name, job.order, &source);
         if (r < 0)
             r = empm__main_detach();
         source.detached = r < 0;
