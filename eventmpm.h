@@ -22786,12 +22786,13 @@ static const empm__wing *const *empm__wings(void)
 static int empm__signal_fd = -1;
 static volatile sig_atomic_t empm__starting;
 
-/* What the pipe says instead of a HUP that the terminal may have sent: the
- * system did, or the first process of the session, which is the shell there. */
+/* The byte of a HUP that may come from a terminal: its sender is the system, or
+ * the first process of the session, which is the shell there. */
 #define EMPM__HANGUP 255
 
-/* A start may wait for names (DNS, NSS), and has nothing to save: a stop ends
- * it at once. All else waits until the server runs. */
+/* The handler of each signal that is heard: puts it into the pipe. A start may
+ * wait for names (DNS, NSS), and has nothing to save: a stop ends it at once.
+ * All else waits until the server runs. */
 static void empm__signals_on_signal(int sig, siginfo_t *info, void *context)
 {
     unsigned char byte = (unsigned char)sig;
@@ -22840,7 +22841,8 @@ static size_t empm__signals_count(const empm__signal_set *set)
     return EMPM__SIGNALS + (set->graceful_signal > 0);
 }
 
-/* One that sends signals: the controlling terminal, wherever stdin leads. */
+/* Is there a terminal that may send signals? It is the controlling one,
+ * wherever stdin leads. */
 static int empm__signals_has_terminal(void)
 {
     const int fd = open("/dev/tty", O_RDONLY | O_NOCTTY | O_CLOEXEC);
@@ -22864,7 +22866,8 @@ static int empm__signals_meant(const empm__signal_set *set, int byte)
     return set->old[i].sa_handler == SIG_IGN ? 0 : SIGTERM;
 }
 
-/* `heard`: the pipe gets it; else nothing happens, but for EINTR. */
+/* Handles one signal. `heard`: it goes into the pipe; else it has no effect but
+ * EINTR. `old` gets the action before this, or is NULL. */
 static void empm__signals_take_one(int sig, int heard, struct sigaction *old)
 {
     struct sigaction sa;
@@ -22906,7 +22909,8 @@ static void empm__signals_set_graceful(empm__signal_set *set, int sig)
 
 /* Takes this program's signals over: each becomes a byte in a pipe, which the
  * main thread reads. Signals that the starter had blocked are unblocked.
- * EMPM_OK or EMPM_ESYS. */
+ * `graceful`: GracefulStopSignal, or 0. Returns EMPM_OK; EMPM_ESYS with errno:
+ * there is no pipe. */
 static int empm__signals_take(empm__signal_set *set, int graceful)
 {
     sigset_t ours;
@@ -22934,6 +22938,7 @@ static int empm__signals_take(empm__signal_set *set, int graceful)
     return EMPM_OK;
 }
 
+/* Gives the signals back as they were: empm_run() returns to a program. */
 static void empm__signals_restore(empm__signal_set *set)
 {
     size_t i;
@@ -22980,7 +22985,8 @@ static void empm__program_say_stderr(enum empm_log_level level,
                 empm__log_level_name(level), line);
 }
 
-/* Reads the configuration. What is wrong goes to `rep`. */
+/* Reads the configuration. Returns it, which the caller frees; NULL: errors
+ * have gone to `rep`. */
 static empm_config *empm__program_config_new(const empm__source *from,
                                              empm__report *rep)
 {
@@ -23019,8 +23025,9 @@ static int empm__program_say_news(int fd, enum empm__start_news news)
     return write(fd, &byte, 1) == 1;
 }
 
-/* A parent's order may bring descriptors along, which its child takes over: the
- * pairs of an empm__logs_swap; w->n is -1 if there is no room for them. */
+/* Reads an order of the parent. It may bring descriptors along, the pairs of an
+ * empm__logs_swap, which this process owns from here on; w->n is -1 if it has
+ * no room for them. Returns as read() does. */
 static ssize_t empm__orders_read(int fd, unsigned char *byte,
                                  empm__logs_swap *w)
 {
@@ -23040,10 +23047,11 @@ static ssize_t empm__orders_read(int fd, unsigned char *byte,
     return r;
 }
 
-/* Waits for bytes on fds[0..n) (-1 is skipped), at most `ms`, and returns
- * the first one that is there: its number, with the byte (0: end of file) in
- * *byte; -1: none. `w`: gets what an order on the last of fds brings along;
- * or NULL. */
+/* Waits for a byte on one of fds[0..n), of which -1 is skipped, for `ms` at
+ * most (-1: for ever; a longer time than a minute ends early). Returns the
+ * place of the first that has one, with the byte (0: end of file) in *byte; -1:
+ * none has. If `w` is not NULL the last of fds brings orders, whose descriptors
+ * go there. */
 static int empm__orders_next_byte(const int *fds, int n, int64_t ms,
                                   unsigned char *byte, empm__logs_swap *w)
 {
@@ -23073,14 +23081,13 @@ static int empm__orders_next_byte(const int *fds, int n, int64_t ms,
 /* ---------------------------------------------------------------------------
  * >>manager -- systemd, and times of processes
  *
- * The service manager is told what happens, and hears from a watchdog only as
- * long as the engine answers. Its variables are taken out of the environment,
- * so that programs of handlers do not speak for us.
+ * The service manager hears of each start, reload and stop, and its watchdog is
+ * answered only as long as the engine answers. Its variables are taken out of
+ * the environment, so that programs of handlers do not speak for the server.
+ * Here are also the instants of processes, and how a stop goes on.
  * ------------------------------------------------------------------------- */
 
-/* The service manager, if there is one. What it has put into our environment is
- * not for what handlers start. */
-typedef struct empm__manager {
+typedef struct empm__manager {       /* none: path and usec are "" */
     char     path[sizeof ((struct sockaddr_un *)0)->sun_path]; /* or "": none */
     char     usec[24];               /* WATCHDOG_USEC, or "": no watchdog */
     int      by_pid;                 /* WATCHDOG_PID was ours */
@@ -23088,8 +23095,8 @@ typedef struct empm__manager {
     uint64_t beat_at_us;             /* the next time; 0: never */
 } empm__manager;
 
-/* Takes the service manager's variables out of the environment, so that
- * programs of handlers do not speak for the server. */
+/* Takes the variables out of the environment. Those of the watchdog may be
+ * meant for the process that has started this one: WATCHDOG_PID says it. */
 static void empm__manager_take(empm__manager *m)
 {
     const char *path = getenv("NOTIFY_SOCKET"), *usec = getenv("WATCHDOG_USEC");
@@ -23111,7 +23118,8 @@ static void empm__manager_take(empm__manager *m)
     }
 }
 
-/* ... but for the program anew, and for a program that goes on without us. */
+/* Puts them back: for the new program of an upgrade, and for a program that
+ * goes on when empm_run() has returned. */
 static void empm__manager_return(const empm__manager *m)
 {
     char pid[24];
@@ -23127,7 +23135,8 @@ static void empm__manager_return(const empm__manager *m)
 static void empm__program_notify(const empm__manager *m, const char *fmt, ...)
     EMPM__PRINTF(2, 3);
 
-/* Tells it something: sd_notify's protocol, a datagram of NAME=value lines. */
+/* Tells it something: sd_notify's protocol, a datagram of NAME=value lines. A
+ * manager that does not read it is no reason to wait or to fail. */
 static void empm__program_notify(const empm__manager *m, const char *fmt, ...)
 {
     const size_t n = strlen(m->path);
@@ -23148,8 +23157,8 @@ static void empm__program_notify(const empm__manager *m, const char *fmt, ...)
     fd = socket(AF_UNIX, SOCK_DGRAM, 0);
     if (fd < 0)
         return;
-    if (empm__fd_flags(fd, 1) == 0)  /* a manager that does not read is no */
-        sendto(fd, text, strlen(text), MSG_NOSIGNAL,   /* reason to wait */
+    if (empm__fd_flags(fd, 1) == 0)
+        sendto(fd, text, strlen(text), MSG_NOSIGNAL,
                (struct sockaddr *)&a,
                (socklen_t)(offsetof(struct sockaddr_un, sun_path) + n));
     close(fd);
@@ -23162,14 +23171,17 @@ static void empm__manager_beat(empm__manager *m, uint64_t now)
     empm__program_notify(m, "WATCHDOG=1");
 }
 
-/* What a drain may take: 0 is no limit. */
+/* The time of a drain; 0 is no limit. `restart`: other children, or a new
+ * program, serve on. */
 static int empm__stop_drain_ms(const empm_config *cfg, int restart)
 {
     return restart ? cfg->graceful_restart_timeout_ms
                    : cfg->graceful_shutdown_timeout_ms;
 }
 
-/* Until when a process that drains, or stops, has to be gone. */
+/* The instant at which a process that drains for `drain_ms`, or stops, has to
+ * be gone; 0: there is none. `grace_ms` is for its way out, so that it can end
+ * by itself before it is killed. */
 static uint64_t empm__stop_deadline_us(const empm_config *cfg, int drains,
                                        int drain_ms, uint32_t grace_ms)
 {
@@ -23179,6 +23191,7 @@ static uint64_t empm__stop_deadline_us(const empm_config *cfg, int drains,
                              (uint64_t)cfg->stop_timeout_ms + grace_ms) * 1000u;
 }
 
+/* Logs that there is no pipe, with errno. Returns EMPM_ESYS. */
 static int empm__program_no_pipe(const empm_config *cfg, const char *what)
 {
     empm__log(cfg, EMPM_LOG_EMERG, 5048, "cannot make a pipe for %s: %s", what,
@@ -23202,7 +23215,8 @@ static uint64_t empm__time_sooner(uint64_t a, uint64_t b)
     return a == 0 || (b != 0 && b < a) ? b : a;
 }
 
-/* How long to wait until then, in milliseconds; -1: for ever. */
+/* How long to wait until then, in milliseconds, rounded up: an early look would
+ * find nothing due. -1: for ever. */
 static int64_t empm__time_left_ms(uint64_t at_us)
 {
     const uint64_t now = empm__now_us();
@@ -23254,8 +23268,8 @@ static enum empm__serving empm__stop_enter(empm__stop *t, enum empm__serving to)
     return to;
 }
 
-/* The number after `name` in what Linux tells of a process; `none`
- * elsewhere. */
+/* The number after `name` in Linux's /proc/PID/status; `none`: there is no such
+ * file or line. */
 static uint64_t empm__process_status(long pid, const char *name, int base,
                                      uint64_t none)
 {
@@ -23272,10 +23286,15 @@ static uint64_t empm__process_status(long pid, const char *name, int base,
  *
  * It waits for orders of the parent, for signals and for the end of its engine,
  * and gives a stop its time. Without a parent it also looks after the engine.
+ * The main thread runs no connection: it tells the listener by orders
+ * (>>inbox), so it can answer while all workers are busy.
+ *
+ * runs on   the main thread of a child, or of the one process (Processes 0);
+ *           the watchdog's looks run in the parent, too
  * ------------------------------------------------------------------------- */
 
 /* Does a thread of `pid` wait for a disk, or for a server of files? Linux
- * tells: "State: D", which is a number to base 16. */
+ * writes "State: D", which is a number to base 16. Elsewhere: no. */
 static int empm__process_waits_for_disk(long pid)
 {
     char path[64];
@@ -23292,27 +23311,29 @@ static int empm__process_waits_for_disk(long pid)
     return found;
 }
 
-/* How many pings in a row the engine in `slot`, of process `pid`, has not
- * answered: `missed` before the last one, when *pongs was its count of
- * answers. */
+/* Counts the pings in a row that the engine in `slot`, of process `pid`, has
+ * not answered: `missed` before the last one, when *pongs was its count of
+ * answers, which is updated. `excused`: there could be none. Three are the
+ * verdict. */
 static int empm__watchdog_missed(const empm_server *s, int slot, long pid,
                                  uint32_t *pongs, int missed, int excused)
 {
     const uint32_t now = empm__load(&empm__score_at(&s->score, slot)->pongs);
     missed = now != *pongs || excused ? 0 : missed + 1;
     *pongs = now;
-    /* in a debugger it may stand still; and if the disk of a log does, the
-     * verdict has to wait: a kill would have to as well */
+    /* a process in a debugger may stand still; and while a disk does, the
+     * verdict has to wait, since a kill would have to as well */
     if (missed > 0 && empm__process_status(pid, "TracerPid:", 10, 0) != 0)
         return 0;
     return missed >= 3 && empm__process_waits_for_disk(pid) ? 2 : missed;
 }
 
-/* Says which requests in `slot` take longer than StuckWorkerTimeout, once each:
- * at `since_us` was the last look. 1: there is one more. */
+/* Logs the requests in `slot` that take longer than StuckWorkerTimeout, once
+ * each: those that became too long since the last look, at `looked_at_us`.
+ * Returns 1 if there are any, else 0. */
 static int empm__watchdog_look_for_stuck(const empm_server *s, int slot,
-                                         long pid,
-                                         uint64_t since_us, uint64_t now)
+                                         long pid, uint64_t looked_at_us,
+                                         uint64_t now)
 {
     const uint64_t most = (uint64_t)s->cfg->stuck_worker_timeout_ms * 1000u;
     int t, stuck = 0;
@@ -23322,8 +23343,8 @@ static int empm__watchdog_look_for_stuck(const empm_server *s, int slot,
         char request[EMPM__SCORE_REQUEST + 1], who[96];
         empm__peer peer;
         if (empm__load(&w->status) != 'W' || began == 0 || now < began + most ||
-            since_us > began + most)
-            continue;                /* or it has been said */
+            looked_at_us > began + most)
+            continue;                /* not yet, or it has been logged */
         empm__score_request_line(w, request);
         empm__score_load_text(&peer, w->client, sizeof peer);
         empm__log(s->cfg, EMPM_LOG_WARN, 5037, "worker %d of child %ld has "
@@ -23335,7 +23356,8 @@ static int empm__watchdog_look_for_stuck(const empm_server *s, int slot,
     return stuck;
 }
 
-/* The idle workers in `slot`, as far as one can believe it. */
+/* The idle workers in `slot`: a child that has overwritten its memory must not
+ * make the sum absurd. */
 static int empm__watchdog_idle(const empm_server *s, int slot)
 {
     return (int)empm__min(
@@ -23343,18 +23365,19 @@ static int empm__watchdog_idle(const empm_server *s, int slot)
         (size_t)s->cfg->threads_per_child);
 }
 
-/* Without a parent the main thread has its duties as far as one process can: it
- * looks at its own engine, and tells the service manager, whose watchdog can do
- * what a parent would. */
+/* Without a parent the main thread has the parent's duties as far as one
+ * process can: it looks at its own engine, and stops answering the service
+ * manager's watchdog when the engine hangs, so that the manager restarts the
+ * server. */
 typedef struct empm__alone {
-    empm__manager *manager;
+    empm__manager *manager;          /* of the caller */
     uint64_t       ping_at_us;       /* the next look; 0: the first is due */
     uint64_t       looked_at_us;     /* the last one */
-    uint32_t       pongs;
-    int            missed;
+    uint32_t       pongs;            /* answered until the last look */
+    int            missed;           /* pings in a row; 3: the engine hangs */
 } empm__alone;
 
-/* Does what is due; returns when the next thing is (0: nothing). */
+/* Does what is due. Returns the next instant at which something is; 0: none. */
 static uint64_t empm__program_alone_chores(empm__alone *a, empm_server *s,
                                            int stopping)
 {
@@ -23388,9 +23411,9 @@ static uint64_t empm__program_alone_chores(empm__alone *a, empm_server *s,
     return empm__time_sooner(a->ping_at_us, a->manager->beat_at_us);
 }
 
-/* The first process of a container inherits the orphans of all others.
- * `is_ours` says which children are reaped elsewhere; NULL: those that other
- * threads have started, which are handlers' own. */
+/* Reaps the orphans that the first process of a container inherits. `is_ours`
+ * tells which children are reaped elsewhere; NULL: those that other threads
+ * have started, since a handler waits for its own. */
 static void empm__parent_reap_orphans(int (*is_ours)(const void *of, pid_t pid),
                                       const void *of)
 {
@@ -23401,7 +23424,8 @@ static void empm__parent_reap_orphans(int (*is_ours)(const void *of, pid_t pid),
         who.si_pid = 0;
         if (waitid(P_ALL, 0, &who, how) < 0 || who.si_pid == 0 ||
             (is_ours != NULL && is_ours(of, who.si_pid)))
-            return;                  /* there is a SIGCHLD to hear */
+            return;                  /* its SIGCHLD is in the pipe: the rest is
+                                        reaped after it */
         waitpid(who.si_pid, NULL, WNOHANG);
     }
 }
@@ -23410,7 +23434,8 @@ static void empm__parent_reap_orphans(int (*is_ours)(const void *of, pid_t pid),
 typedef struct empm__attend {
     empm_server             *s;
     const empm__signal_set  *signals;
-    int                      control;   /* the socket of the parent's orders */
+    int                      control;   /* the socket of the parent's orders;
+                                           -1: no parent, or it has died */
     int                      alone;     /* there has never been a parent */
     empm__stop               stop;
     uint64_t                 kill_at_us;   /* handlers have had their time */
@@ -23428,7 +23453,8 @@ static void empm__attend_graceful(empm__attend *a)
         empm__store(&empm__score_server_at(&a->s->score)->draining, 1u);
 }
 
-/* What a signal means here. Returns the order that it is, or 0. */
+/* Obeys a signal, as far as it is no order. Returns the order that it is, or
+ * 0. */
 static int empm__attend_signal(empm__attend *a, int sig)
 {
     if (sig == SIGWINCH || sig == a->s->cfg->graceful_stop_signal)
@@ -23446,7 +23472,8 @@ static int empm__attend_signal(empm__attend *a, int sig)
     return 0;
 }
 
-/* The parent has died: what runs gets a second. */
+/* The parent has died, and nobody would replace this child: running requests
+ * get a second, and then the process ends under them. */
 static void empm__attend_orphaned(empm__attend *a)
 {
     a->control = -1;
@@ -23457,7 +23484,8 @@ static void empm__attend_orphaned(empm__attend *a)
     a->stop.second_at_us = 0;        /* a signal ends it at once */
 }
 
-/* Drains; while it drains, an order can change where its connections go. */
+/* Drains. An order while it drains can only change where its connections go: to
+ * siblings, to the new program, or to none. */
 static void empm__attend_drain(empm__attend *a, int order)
 {
     const empm_config *cfg = a->s->cfg;
@@ -23483,8 +23511,8 @@ static void empm__attend_drain(empm__attend *a, int order)
     a->kill_at_us = empm__stop_deadline_us(cfg, 1, ms, 1000);
 }
 
-/* Stops. EMPM_ETIMEDOUT: it is asked for a second time, by a signal. A child's
- * second stop is its parent's affair. */
+/* Stops. Returns EMPM_OK; EMPM_ETIMEDOUT: a signal asks for it a second time. A
+ * child's second stop is its parent's affair, which kills it. */
 static int empm__attend_stop(empm__attend *a, int order)
 {
     const empm_config *cfg = a->s->cfg;
@@ -23503,7 +23531,9 @@ static int empm__attend_stop(empm__attend *a, int order)
     return EMPM_OK;
 }
 
-/* Does as it is told. EMPM_ETIMEDOUT: the process has to end at once. */
+/* Obeys an order (EMPM__TELL_*, or 0: none). `logs` is what came with
+ * EMPM__TELL_LOGS. Returns EMPM_OK; EMPM_ETIMEDOUT: the process has to end at
+ * once. */
 static int empm__attend_obey(empm__attend *a, int order, empm__logs_swap *logs)
 {
     switch (order) {
@@ -23531,8 +23561,9 @@ static int empm__attend_obey(empm__attend *a, int order, empm__logs_swap *logs)
     return EMPM_OK;
 }
 
-/* Waits for the next order, whatever it comes from, and obeys. 1: the engine
- * has ended; EMPM_OK; EMPM_ETIMEDOUT. */
+/* Waits for the next order, of the parent, a signal or a timer, and obeys it.
+ * `done`: gets a byte at the end of the engine. Returns EMPM_OK; 1: the engine
+ * has ended; EMPM_ETIMEDOUT: the process has to end under handlers. */
 static int empm__attend_once(empm__attend *a, int done)
 {
     const int served = a->stop.phase == EMPM__SERVES;
@@ -23566,15 +23597,16 @@ static int empm__attend_once(empm__attend *a, int done)
     else if (k == 2)
         order = byte;
     r = empm__attend_obey(a, order, &logs);
+    /* a parent says it for its children */
     if (a->alone && served && a->stop.phase != EMPM__SERVES)
         empm__program_notify(a->self.manager, "STOPPING=1");
     return r;
 }
 
 /* The main thread of a process that serves: takes orders until the engine has
- * ended. `control`: the socket of the parent's orders; or -1, and `manager`.
- * Returns EMPM_OK; EMPM_ETIMEDOUT: handlers still run, the process has to end
- * under them. */
+ * ended. `control`: the socket of the parent's orders, which it does not close;
+ * or -1, and `manager`. Returns EMPM_OK; EMPM_ETIMEDOUT: handlers still run,
+ * the process has to end under them; EMPM_ESYS. */
 static int empm__program_attend(empm_server *s, const empm__signal_set *signals,
                                 int control, empm__manager *manager)
 {
@@ -23588,19 +23620,22 @@ static int empm__program_attend(empm_server *s, const empm__signal_set *signals,
     a.self.manager = manager;
     if (empm__fd_pipe(done, 1) < 0)
         return empm__program_no_pipe(s->cfg, "the end of the engine");
+    /* release: its threads find a pipe that is made. An engine that has ended
+     * before does not write to it: hence the question */
     empm__store_rel(&s->engine.done_fd, done[1]);
     if (empm__engine_wait(&s->engine, 0) != EMPM_OK)
         while ((r = empm__attend_once(&a, done[0])) == EMPM_OK)
             ;
     if (r < 0)
-        return r;
+        return r;                    /* threads may write to the pipe yet */
     empm_wait(s, -1);
     close(done[0]);
     close(done[1]);
     return EMPM_OK;
 }
 
-/* Says which settings have been made that mean nothing without children. */
+/* Reports the settings that differ from their defaults and have no meaning
+ * without children. */
 static void empm__check_childless(const empm_config *cfg, empm__report *rep)
 {
     static const char *const names[] = {
@@ -23632,11 +23667,15 @@ static void empm__check_childless(const empm_config *cfg, empm__report *rep)
  * >>identity -- the user to become, and the pid file
  *
  * Root gives up all rights that serving does not need, and each step is
- * verified. A process becomes the user for a moment, and finds the folders and
- * logs that this user cannot use.
+ * verified. Before that a process becomes the user for a moment, and finds the
+ * folders that this user cannot use: the start says it, not the first request.
+ *
+ * The pid file is locked while its server lives, so one that is left over from
+ * a crash is recognised; the number in it could be another program's by then.
  * ------------------------------------------------------------------------- */
 
-/* Is there such a user? A user namespace may have root and nobody else. */
+/* Does this user namespace have that user? A container's may have root and
+ * nobody else. Where there are no namespaces: yes. */
 static int empm__identity_is_mapped(uid_t uid)
 {
     unsigned long first, outside, count;
@@ -23650,9 +23689,10 @@ static int empm__identity_is_mapped(uid_t uid)
     return found;
 }
 
-/* Root does not serve unless User says so: where it is started as root and
- * there is none, nobody serves. Returns a remark for the notice, or NULL: User
- * stays as it is. An image may have neither of the names. */
+/* Root does not serve unless User says so: a server that is started as root
+ * without User serves as "nobody". Sets cfg->user_name, and returns a remark
+ * for the notice; or returns NULL: User stays as it is. An image may have
+ * neither name in its /etc/passwd: then numbers stand for them. */
 static const char *empm__identity_default_user(empm_config *cfg)
 {
     const struct passwd *nobody;
@@ -23670,16 +23710,16 @@ static const char *empm__identity_default_user(empm_config *cfg)
 #define EMPM__DEFAULT_USER "started as root without User: %s serves (%s)"
 
 #ifndef EVENTMPM_NO_FORK
-/* What a process that serves has to do with the directory `path`, and what
- * comes of it if its user may not. */
-typedef struct empm__use {
+typedef struct empm__use {           /* a directory that requests need */
     const char *directive, *path;
-    int         mode;
-    const char *consequence;
+    int         mode;                /* of access(): needed there */
+    const char *consequence;         /* of a right that is missing */
 } empm__use;
 
 #define EMPM__NOT_THAT_USER 255      /* instead of the number of a use */
 
+/* The other groups of a user: a number such as "#65534" has none. Returns 0, or
+ * -1 with errno. */
 static int empm__identity_set_groups(const char *user, gid_t gid)
 {
     return user[0] == '#' ? setgroups(0, NULL) : initgroups(user, gid);
@@ -23687,7 +23727,8 @@ static int empm__identity_set_groups(const char *user, gid_t gid)
 
 /* In a process of its own: becomes that user and writes the number, from 1 on,
  * of each use that is not granted then, or EMPM__NOT_THAT_USER and errno.
- * Directories are opened before, as the server does. */
+ * Directories are opened before, by root, as the server does; one that root
+ * itself cannot open is the affair of other checks. */
 static void empm__identity_try_uses(const empm_config *cfg,
                                     const empm__use *uses, int n, int to)
 {
@@ -23779,8 +23820,8 @@ static void empm__identity_check_uses(const empm_config *cfg, empm__report *rep)
             errno == EINTR)
             continue;
         if (at == 0)
-            break;                   /* that was all, or it takes too long */
-        if (at > n) {
+            break;                   /* the end of file, or it takes too long */
+        if (at > n) {                /* EMPM__NOT_THAT_USER */
             unsigned char why = 0;
             ssize_t r = read(fd[0], &why, 1);
             (void)r;
@@ -23803,9 +23844,11 @@ static void empm__identity_check_uses(const empm_config *cfg, empm__report *rep)
 #define empm__identity_check_uses(cfg, rep) ((void)0)
 #endif
 
-/* Gives up what root has that a process which serves does not need. Every step
- * is verified: a server that believes to have dropped root and has not is worse
- * than none. */
+/* Gives up the rights of root that a process which serves does not need. Every
+ * step is verified: a server that believes to have dropped root and has not is
+ * worse than none. Order: groups and chroot() need root, and setuid() is the
+ * step that cannot be undone. Runs in each child before its threads exist.
+ * Returns EMPM_OK; EMPM_ESYS, which is logged: the process must not serve. */
 static int empm__identity_become(const empm_server *s)
 {
     const empm_config *cfg = s->cfg;
@@ -23852,7 +23895,8 @@ static int empm__identity_become(const empm_server *s)
     return EMPM_ESYS;
 }
 
-/* What is printed on stderr from now on is in the ErrorLog. */
+/* Has stderr go to the ErrorLog: words of handlers, libraries, sanitizers. Not
+ * before the server serves, since its starter reads stderr until then. */
 static void empm__program_stderr_to_log(const empm_config *cfg)
 {
     if (cfg->log == empm__log_stderr && cfg->log_target > 0 &&
@@ -23860,7 +23904,8 @@ static void empm__program_stderr_to_log(const empm_config *cfg)
         dup2(cfg->log_target, 2);
 }
 
-/* Nobody reads what a detached server says, unless there is an ErrorLog. */
+/* A detached server leaves its terminal: stdout and, without an ErrorLog, the
+ * log go to /dev/null. */
 static void empm__program_quiet(const empm_config *cfg)
 {
     const int fd = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -23878,14 +23923,13 @@ static void empm__program_quiet(const empm_config *cfg)
 
 /* --- the pid file --------------------------------------------------------- */
 
-/* A server that is alive holds a lock on it: a file that is left over from a
- * crash, or another program with that pid, is no obstacle. */
 typedef struct empm__pid_file {
-    int  fd;                         /* -1: none */
+    int  fd;                         /* holds the lock; -1: none */
     char path[1200];
 } empm__pid_file;
 
-/* The pid that the file names (0: none), and whether that server runs. */
+/* Reads the pid that the file names (0: none). Returns 1 if that server runs,
+ * since its lock is held; else 0. */
 static int empm__pid_file_read(const char *path, long *pid)
 {
     const int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -23904,7 +23948,9 @@ static int empm__pid_file_read(const char *path, long *pid)
     return runs;
 }
 
-/* A new file in place of the old one; readers see one or the other. */
+/* Puts a new file in place of the old one; readers see one or the other, and
+ * never one without its lock. Returns EMPM_OK; EMPM_ESYS, which is logged, with
+ * f->fd -1. */
 static int empm__pid_file_write(const empm_config *cfg, empm__pid_file *f)
 {
     char name[1240], text[32];
@@ -23930,6 +23976,8 @@ static int empm__pid_file_write(const empm_config *cfg, empm__pid_file *f)
     return EMPM_ESYS;
 }
 
+/* Gives up the lock. `remove`: the file too, if it is still this server's. A
+ * process that was forked must not remove it: its parent lives. */
 static void empm__pid_file_drop(empm__pid_file *f, int remove)
 {
     struct stat ours, there;
@@ -23958,7 +24006,8 @@ static void empm__pid_file_drop(empm__pid_file *f, int remove)
  * While it does so it ticks once a second; ten quiet ticks later it sleeps.
  *
  * A start has to succeed within StartTimeout, as a reload has: if no child is
- * healthy then, or three have died and none ever was, the parent ends.
+ * healthy then, or three have died and none ever was, the parent ends, as a
+ * candidate does.
  *
  * A reload (HUP, USR1) makes a new generation of children from a new reading of
  * the configuration:
@@ -23969,15 +24018,15 @@ static void empm__pid_file_drop(empm__pid_file *f, int remove)
  *   wait     if the scoreboard has no room for a whole generation, since
  *            children of older ones drain yet: until they have ended (HUP stops
  *            them), then from the probe on.
- *   next     the new children, on the same sockets. Are they not healthy within
- *            StartTimeout they are killed, and that was all.
+ *   start    the candidate's children, on the same sockets. If they are not
+ *            healthy within StartTimeout they are killed, and that was all.
  *   commit   the new ones accept from here on, and the old ones drain: they
  *            give what waits for a request to the new ones (>>exchange), finish
  *            the rest, and end within GracefulRestartTimeout.
  *
  * An upgrade (USR2) starts the program anew, with the listening sockets, and
- * when that is ready this one drains. What is asked for while one of these is
- * under way is done after it.
+ * when that is ready this one drains. A reload or an upgrade that is asked for
+ * while one of these is under way begins after it.
  * ------------------------------------------------------------------------- */
 
 #define EMPM__YOUNG_US 20000         /* a child that serves and dies within a
@@ -23998,10 +24047,12 @@ typedef struct empm__generation {    /* children that share a configuration */
     uint64_t     tick_at_us;         /* idle workers are counted; or 0 */
 } empm__generation;
 
-typedef struct empm__child {
+typedef struct empm__child {         /* the parent's own record of it */
     pid_t    pid;                    /* 0: the slot is free */
     int      control;                /* our end; its closing is our death */
-    int      healthy, leaving, admin;
+    int      healthy;                /* its start hooks have returned 0 */
+    int      leaving;                /* is told to go, or goes by itself */
+    int      admin;                  /* serves the admin endpoints */
     int      accepts;                /* has been told to */
     int      hurried;                /* its drain has been given an end */
     uint32_t generation;
@@ -24053,8 +24104,8 @@ typedef struct empm__parent {
     empm__signal_set signals;
 } empm__parent;
 
-/* A signal for a child of ours. Another part of the program may have reaped it:
- * then the number may be a stranger's by now. */
+/* Sends a signal to a child. Another part of the program may have reaped it:
+ * then the number may be a stranger's by now, and gets none. */
 static void empm__child_kill(pid_t pid, int sig)
 {
     siginfo_t who;
@@ -24062,6 +24113,7 @@ static void empm__child_kill(pid_t pid, int sig)
         kill(pid, sig);
 }
 
+/* The part of the scoreboard that is of the whole server. */
 static empm__score_server *empm__parent_board(const empm__parent *p)
 {
     return empm__score_server_at(&p->current.s->score);
@@ -24073,9 +24125,16 @@ static empm__score_server *empm__parent_board(const empm__parent *p)
  * The parent keeps its own record of each child and believes the scoreboard
  * only for hints. Children that never served are replaced more and more slowly,
  * all others at once.
+ *
+ * A child that is forked has descriptors and rights of the parent; it gives up
+ * all that is not its own before its first thread exists (empm__child_main).
+ *
+ * runs on   the parent's one thread; empm__child_main() and the two functions
+ *           before it in the child
  * ------------------------------------------------------------------------- */
 
-/* Those of a generation that serve (`admin`: on admin listeners). */
+/* Counts the children of a generation that are to serve, on admin endpoints if
+ * `admin`, else on the others; `healthy`: those alone that are. */
 static int empm__children_serving(const empm__parent *p,
                                   const empm__generation *g,
                                   int admin, int healthy)
@@ -24089,6 +24148,7 @@ static int empm__children_serving(const empm__parent *p,
     return n;
 }
 
+/* Counts all children, of each generation. */
 static int empm__children_alive(const empm__parent *p)
 {
     int i, n = 0;
@@ -24097,13 +24157,13 @@ static int empm__children_alive(const empm__parent *p)
     return n;
 }
 
-/* The slots that a generation may come to hold. */
+/* The most slots that a generation can come to hold. */
 static int empm__generation_slots(const empm__generation *g)
 {
     return empm__config_children_limit(g->cfg) + empm__server_has_admin(g->s);
 }
 
-/* All that a generation begins with have been healthy. */
+/* Are all children healthy that a generation begins with? */
 static int empm__generation_ready(const empm__parent *p,
                                   const empm__generation *g)
 {
@@ -24111,13 +24171,14 @@ static int empm__generation_ready(const empm__parent *p,
            empm__children_serving(p, g, 1, 1) >= empm__server_has_admin(g->s);
 }
 
-/* Three of its children have died, and none has ever served. */
+/* Have three of its children died, and none ever served? */
 static int empm__generation_cannot_live(const empm__generation *g)
 {
     return !g->ever_healthy && g->quick_deaths >= 3;
 }
 
-/* Each child speaks up when fewer than this many of its workers are idle. */
+/* Divides MinSpareThreads among the children: each says EMPM__SAY_IDLE when it
+ * has fewer idle workers than its share, so that a parent at rest wakes. */
 static void empm__children_share_out(empm__parent *p, empm__generation *g)
 {
     const int n = empm__children_serving(p, g, 0, 0);
@@ -24128,8 +24189,9 @@ static void empm__children_share_out(empm__parent *p, empm__generation *g)
                         (uint32_t)((g->cfg->min_spare_threads + n - 1) / n));
 }
 
-/* Closes the descriptors that a forked process has inherited and must not hold:
- * pipes to siblings, which have to see their parent's death. */
+/* In a forked process: closes the descriptors that it must not hold. Siblings
+ * see their parent's death by the end of their pipes, of which no copy may
+ * stay; and the lock of the pid file is the parent's. */
 static void empm__children_forget(empm__parent *p)
 {
     int i;
@@ -24147,21 +24209,27 @@ static void empm__children_forget(empm__parent *p)
     empm__pid_file_drop(&p->pid_file, 0);
 }
 
-/* Until a process watches for the death of its parent by itself, the system
- * does: on, or off. */
+/* Has the kernel kill this process when its parent dies: on, or off. It is on
+ * until the process watches for that itself, by the end of its pipe. */
 static void empm__process_die_with_parent(pid_t parent, int on)
 {
 #ifdef __linux__
     prctl(PR_SET_PDEATHSIG, on ? SIGKILL : 0, 0, 0, 0);
     if (on && getppid() != parent)
-        _exit(0);
+        _exit(0);                    /* it has died before this call */
 #else
     (void)parent;
     (void)on;
 #endif
 }
 
-/* The whole life of a child process. */
+/* The whole life of a child process, from fork() on; never returns. `control`:
+ * its end of the pair by which the parent gives orders. `mask`: the signals
+ * that were blocked before the fork; until they are again, none is lost.
+ *
+ * Order: the scoreboard is closed while root can do it, then rights are given
+ * up, and threads start last, since setuid() and the like are of one thread in
+ * the kernel. */
 static void empm__child_main(empm__parent *p, empm__generation *g, int slot,
                              int admin, int control, const sigset_t *mask)
 {
@@ -24187,12 +24255,13 @@ static void empm__child_main(empm__parent *p, empm__generation *g, int slot,
     sigprocmask(SIG_SETMASK, mask, NULL);
     s->parent_fd = p->pipe[1];
     s->owner = 0;                    /* unlinks nothing */
-    if (other->s != NULL) {          /* its sockets, its files */
+    if (other->s != NULL) {          /* sockets and files that it must not hold;
+                                        the scoreboard is shared */
         other->s->owner = 0;
         other->s->borrows = 1;
         empm__server_free(other->s);
     }
-    /* what is not ours to write cannot be written, not even by accident */
+    /* a handler that overwrites memory harms its own slot at most */
     if (mprotect(s->score.mem, s->score.bytes, PROT_READ) < 0 ||
         mprotect((void *)empm__score_at(&s->score, slot), s->score.child_bytes,
                  PROT_READ | PROT_WRITE) < 0) {
@@ -24203,8 +24272,7 @@ static void empm__child_main(empm__parent *p, empm__generation *g, int slot,
     }
     if (empm__identity_become(s) < 0)
         _exit(EMPM__EXIT_FATAL);
-    /* setuid() would have undone it */
-    empm__process_die_with_parent(p->pid, 1);
+    empm__process_die_with_parent(p->pid, 1);  /* setuid() has undone it */
     if (empm__server_engines_start(s, slot, admin) < 0)
         _exit(EMPM__EXIT_SICK);
     empm__process_die_with_parent(p->pid, 0);
@@ -24216,7 +24284,7 @@ static void empm__child_main(empm__parent *p, empm__generation *g, int slot,
     empm__engine_tell_parent(&s->engine, EMPM__SAY_HEALTHY);
     r = empm__program_attend(s, &own, control, NULL);
     if (r == EMPM_ETIMEDOUT)
-        _exit(0);
+        _exit(0);                    /* under handlers that use all this */
     empm__server_engines_free(s);
     empm__server_free(s);
     _exit(r < 0 ? 1 : 0);
@@ -24262,6 +24330,8 @@ static int empm__child_start(empm__parent *p, empm__generation *g, int admin)
     empm__fd_flags(control[1], 1);   /* a child that does not read cannot
                                         hold the parent */
     child = &p->children[slot];
+    /* the slot is cleared before the fork: later it would undo the child's
+     * own stores */
     at = empm__score_slot_at(&g->s->score, slot);
     if (empm__load(&empm__parent_board(p)->top) <= (uint32_t)slot)
         empm__store(&empm__parent_board(p)->top, (uint32_t)slot + 1);
@@ -24299,8 +24369,8 @@ static int empm__child_start(empm__parent *p, empm__generation *g, int admin)
     return EMPM_OK;
 }
 
-/* Writes an order to a child. 0: it does not read, and is told later or killed.
- */
+/* Writes an order to a child. Returns 1; 0: it does not read, and is told later
+ * or killed. */
 static int empm__child_order(const empm__child *child, enum empm__tell order)
 {
     const char byte = (char)order;
@@ -24319,7 +24389,9 @@ static void empm__child_tell_by(empm__parent *p, int slot,
     empm__store(&empm__score_slot_at(&p->current.s->score, slot)->leaving, 1u);
 }
 
-/* When a child has to be gone that gets this order now. */
+/* The instant at which a child has to be gone that gets this order now; 0:
+ * there is none. The parent gives it a second more than the child gives
+ * itself. */
 static uint64_t empm__child_deadline(const empm__generation *g,
                                      enum empm__tell order)
 {
@@ -24330,16 +24402,16 @@ static uint64_t empm__child_deadline(const empm__generation *g,
         empm__stop_drain_ms(g->cfg, order != EMPM__TELL_DRAIN), 2000);
 }
 
-/* The same, in the time that the settings give it. */
+/* Tells a child to go, in the time that the settings give it. */
 static void empm__child_tell(empm__parent *p, int slot, enum empm__tell order)
 {
     empm__child_tell_by(p, slot, order,
                         empm__child_deadline(&p->current, order));
 }
 
-/* The children of the generation that serves accept from here on, as they
- * become healthy. One that is only tried never does, so that its end loses
- * nothing. One that does not read its orders is told again in a while. */
+/* Tells the children of the current generation to accept, as they become
+ * healthy. A candidate's never do, so that its end loses no connection. One
+ * that does not read its orders is told again in a while. */
 static void empm__children_accept(empm__parent *p)
 {
     int i, deaf = 0;
@@ -24354,7 +24426,8 @@ static void empm__children_accept(empm__parent *p)
     p->accept_at_us = deaf ? empm__time_in_ms(100) : 0;
 }
 
-/* Starts what is missing; those that cannot live are started more slowly. */
+/* Starts the children that a generation lacks, unless a pause is set: after
+ * children that could not live, or when the system refused one. */
 static void empm__children_replace(empm__parent *p, empm__generation *g)
 {
     int missing, k;
@@ -24372,8 +24445,9 @@ static void empm__children_replace(empm__parent *p, empm__generation *g)
     empm__children_share_out(p, g);
 }
 
-/* A process that shares the listening sockets can make them blocking, or shut
- * them down, for all: that is set right. */
+/* Sets the listening sockets right. A process that shares them, such as a
+ * program that a handler has started, can make them blocking, or shut them
+ * down, for all. */
 static void empm__parent_endpoints_mend(const empm_server *s)
 {
     int k;
@@ -24501,8 +24575,9 @@ static void empm__child_died(empm__parent *p, int slot, int status)
  * WatchdogInterval every child is asked whether it is alive.
  * ------------------------------------------------------------------------- */
 
-typedef struct empm__workload {   /* what the children of a generation do */
-    int      idle;                   /* workers, of those that start, too */
+typedef struct empm__workload {      /* of all children of a generation */
+    int      idle;                   /* workers, also those of children that
+                                        start: they will be */
     int      below;                  /* a child has fewer than its share */
     int      lightest;               /* slot with the fewest connections; -1 */
     uint32_t queued, open;           /* connections: ready, and all */
@@ -24543,8 +24618,9 @@ static void empm__children_measure(const empm__parent *p,
     }
 }
 
-/* One look at the idle workers of all children: starts some, or ends one, or
- * lets it be. */
+/* One look at the idle workers of all children: starts some, ends one, or lets
+ * it be. The rate doubles while each look finds too few, so that a sudden load
+ * is met in seconds and a small one starts one child. */
 static void empm__children_maintain(empm__parent *p)
 {
     empm__generation *g = &p->current;
@@ -24592,9 +24668,10 @@ static void empm__children_maintain(empm__parent *p)
 
 /* --- the watchdog --------------------------------------------------------- */
 
-/* Every WatchdogInterval: a child whose main thread and listener have not
- * answered three pings is killed, and so replaced. SIGKILL: TERM does not reach
- * a process that is stopped. */
+/* Every WatchdogInterval: kills a child whose main thread and listener have not
+ * answered three pings, so that it is replaced. SIGKILL, since TERM does not
+ * reach a process that is stopped. Then sends the next ping, looks for requests
+ * that are stuck, and tells the service manager how busy the server is. */
 static void empm__watchdog_look(empm__parent *p)
 {
     const empm_config *cfg = p->current.cfg;
@@ -24611,7 +24688,8 @@ static void empm__watchdog_look(empm__parent *p)
         empm__child *child = &p->children[i];
         if (child->pid == 0 || !child->healthy)
             continue;
-        /* one that leaves has its own end, and until then slow hooks may run */
+        /* a child that leaves has kill_at_us, or runs its stop hooks, which may
+         * be slow */
         ends = child->leaving && (child->kill_at_us != 0 || !empm__load(
                    &empm__score_at(&p->current.s->score, i)->healthy));
         child->missed = empm__watchdog_missed(p->current.s, i, (long)child->pid,
@@ -24642,6 +24720,8 @@ static void empm__watchdog_look(empm__parent *p)
 
 /* --- stopping ------------------------------------------------------------- */
 
+/* Nothing is under way any more; the helper, if there is one, has ended, or is
+ * left to itself. */
 static void empm__reload_change_end(empm__parent *p)
 {
     p->change = EMPM__NO_CHANGE;
@@ -24652,7 +24732,8 @@ static void empm__reload_change_end(empm__parent *p)
     p->upgrade_fd = -1;
 }
 
-/* The generation that was to be next is not. */
+/* The candidate will not serve: kills its children, which have accepted
+ * nothing, and frees it. The current generation has not changed. */
 static void empm__reload_drop_candidate(empm__parent *p)
 {
     int i;
@@ -24670,7 +24751,11 @@ static void empm__reload_drop_candidate(empm__parent *p)
     memset(&p->candidate, 0, sizeof p->candidate);
 }
 
-/* Tells all children to go, and stops for good: a second stop kills them. */
+/* Tells all children to go, and stops for good: a second stop kills them. The
+ * order is one of EMPM__TELL_STOP, _DRAIN, _RESTART and _UPGRADE; the last two
+ * are for an upgrade. The parent closes its listening sockets, so that clients
+ * are refused as soon as the children close theirs; it ends with the last
+ * child (empm__parent_loop). */
 static void empm__parent_stop(empm__parent *p, enum empm__tell order)
 {
     const enum empm__serving begins = empm__stop_enter(
@@ -24688,6 +24773,8 @@ static void empm__parent_stop(empm__parent *p, enum empm__tell order)
                 empm__child_kill(p->children[i].pid, SIGKILL);
         return;
     }
+    /* what is under way ends; a new program cleans up after TERM, and its end
+     * is still awaited, since it may have taken over */
     if (p->helper > 0 && !p->handed_over)
         empm__child_kill(p->helper, p->change == EMPM__UPGRADING ? SIGTERM
                                                                  : SIGKILL);
@@ -24706,8 +24793,8 @@ static void empm__parent_stop(empm__parent *p, enum empm__tell order)
         }
 }
 
-/* Health is 503 for a while, so that a balancer looks elsewhere; then it
- * ends. */
+/* A signal asks for a graceful stop: health is 503 for GracefulShutdownDelay,
+ * so that a balancer looks elsewhere; then the children drain. */
 static void empm__parent_stop_softly(empm__parent *p)
 {
     if (!empm__stop_ask(&p->stop, p->current.cfg->graceful_shutdown_delay_ms))
@@ -24724,10 +24811,17 @@ static void empm__parent_stop_softly(empm__parent *p)
  *
  * A reload is read by a process that may crash, then started beside the old
  * children, and committed when all of it is healthy. Until then nothing has
- * changed.
+ * changed, so each failure has the same answer: a line in the log, and the
+ * current generation goes on. p->change tells how far it is:
+ *
+ *   NO_CHANGE --signal--> PROBING --no error--> STARTING --healthy--> NO_CHANGE
+ *                         ^     | no room
+ *                         +-- AWAITING
+ *
+ * runs on   the parent's one thread; the probe is a process of its own
  * ------------------------------------------------------------------------- */
 
-/* Only what stops a reload: its probe has said the rest. */
+/* The `say` of a report, for errors alone: the probe has logged warnings. */
 static void empm__reload_report_errors(enum empm_log_level level,
                                        const char *line, void *user)
 {
@@ -24735,8 +24829,13 @@ static void empm__reload_report_errors(enum empm_log_level level,
         empm__server_report_to_log(level, line, user);
 }
 
-/* A new generation, without children yet. What is wrong with it is said in the
- * log of the one that serves, what is corrected only by the probe. */
+/* Makes a new generation, without children yet, from the configuration as it is
+ * now. `probe`: for a look only. Errors go to the log of the one that serves,
+ * warnings too if it is the probe. Returns EMPM_OK; EMPM_EINVAL: `g` is
+ * cleared.
+ *
+ * It begins with as many children as serve, so that a reload under load does
+ * not start with too few. */
 static int empm__generation_new(empm__parent *p, empm__generation *g, int probe)
 {
     empm__report rep;
@@ -24770,7 +24869,8 @@ static int empm__generation_new(empm__parent *p, empm__generation *g, int probe)
     return EMPM_EINVAL;
 }
 
-/* How a process ended, by what waitpid() says. */
+/* Writes to to[n] how a process has ended: the `status` of waitpid(). Returns
+ * `to`. */
 static const char *empm__child_ending(int status, char *to, size_t n)
 {
     if (WIFSIGNALED(status))
@@ -24784,8 +24884,8 @@ static const char *empm__child_ending(int status, char *to, size_t n)
 static void empm__reload_end(empm__parent *p, const char *fmt, ...)
     EMPM__PRINTF(2, 3);
 
-/* The reload has failed, and `fmt` says why, or (NULL) has ended; there may be
- * another one to do. */
+/* The reload or upgrade is over: it has failed for the reason in `fmt`, or, if
+ * that is NULL, has succeeded. The next one can begin. */
 static void empm__reload_end(empm__parent *p, const char *fmt, ...)
 {
     char why[200];
@@ -24796,7 +24896,7 @@ static void empm__reload_end(empm__parent *p, const char *fmt, ...)
         vsnprintf(why, sizeof why, fmt, ap);
         va_end(ap);
     }
-    empm__reload_change_end(p);
+    empm__reload_change_end(p);      /* after `fmt`: it may show the helper */
     if (failed != NULL) {
         empm__bump(&empm__parent_board(p)->failed_reloads, 1u);
         empm__log(p->current.cfg, EMPM_LOG_ERROR, 5032, "%s: the generation "
@@ -24806,7 +24906,10 @@ static void empm__reload_end(empm__parent *p, const char *fmt, ...)
                          failed != NULL ? failed : "Serving");
 }
 
-/* Tries the new configuration in a process of its own. */
+/* Tries the new configuration in a process of its own: it opens all that the
+ * generation would open, says EMPM__START_USABLE and exits 0, or exits 1. Both
+ * are asked for, since another part of this program may reap it and take the
+ * exit status away. empm__parent_reap() goes on from there. */
 static void empm__reload_probe(empm__parent *p)
 {
     int fd[2];
@@ -24824,7 +24927,7 @@ static void empm__reload_probe(empm__parent *p)
         empm__generation g;
         close(fd[0]);
         empm__children_forget(p);
-        p->children = NULL;
+        p->children = NULL;          /* they are not its own */
         p->slots = 0;
         empm__signals_default(&p->signals, 0);
         empm__process_die_with_parent(p->pid, 1);
@@ -24843,6 +24946,7 @@ static void empm__reload_probe(empm__parent *p)
         close(fd[0]);
 }
 
+/* Begins a reload that SIGHUP or SIGUSR1 has asked for. */
 static void empm__reload_begin(empm__parent *p, int sig)
 {
     empm__log(p->current.cfg, EMPM_LOG_NOTICE, sig == SIGHUP ? 494 : 493,
@@ -24856,7 +24960,8 @@ static void empm__reload_begin(empm__parent *p, int sig)
     empm__reload_probe(p);
 }
 
-/* Those that drain stop: what is asked for now is a restart. */
+/* Has the children stop that drain: a restart (HUP) waits for nobody longer
+ * than StopTimeout. */
 static void empm__children_stop_drains(empm__parent *p)
 {
     int i;
@@ -24865,7 +24970,8 @@ static void empm__children_stop_drains(empm__parent *p)
             empm__child_tell(p, i, EMPM__TELL_REPLACED);
 }
 
-/* Is there room for all children of a new generation? */
+/* Has the scoreboard room for all children of a new generation? Until it has
+ * been read it is taken to be as large as the current one. */
 static int empm__reload_has_room(const empm__parent *p)
 {
     const int need = empm__generation_slots(&p->current);
@@ -24873,6 +24979,8 @@ static int empm__reload_has_room(const empm__parent *p)
            (need > p->slots_needed ? need : p->slots_needed);
 }
 
+/* No room: waits for the ends of children that drain. Then all is read anew,
+ * since it may have changed by then. */
 static void empm__reload_await(empm__parent *p)
 {
     p->change = EMPM__AWAITING;
@@ -24908,7 +25016,9 @@ static void empm__reload_start(empm__parent *p)
     empm__children_replace(p, &p->candidate);
 }
 
-/* What may differ for sockets that were there before. */
+/* Sets the options that a new configuration may have changed for sockets that
+ * were there before: backlog, buffers, the rights of a unix socket's name.
+ * Those that somebody else has made are left alone. */
 static void empm__parent_endpoints_options(const empm_server *s)
 {
     empm__endpoint_spec spec;
@@ -24930,7 +25040,8 @@ static void empm__parent_endpoints_options(const empm_server *s)
     }
 }
 
-/* What this process itself has from the configuration, as it is now. */
+/* Applies the settings that the parent itself uses: GracefulStopSignal and
+ * PidFile. `old`: those before, which are freed later. */
 static void empm__parent_apply(empm__parent *p, const empm_config *old)
 {
     const empm_config *cfg = p->current.cfg;
@@ -24950,19 +25061,42 @@ static void empm__parent_apply(empm__parent *p, const empm_config *old)
         return;
     f.fd = -1;
     if (names && empm__pid_file_write(cfg, &f) < 0)
-        return;                      /* said; the old one stays */
+        return;                      /* it is logged; the old file stays */
     empm__pid_file_drop(&p->pid_file, 1);
     p->pid_file = f;
 }
 
-/* The new generation is healthy: the old one drains. */
+/* The new server owns a file of a unix socket from here on, if it listens
+ * there, too: else the end of the old one would unlink a socket that is in
+ * use. */
+static void empm__reload_move_paths(empm_server *old, empm_server *s)
+{
+    int i, k;
+    for (i = 0; i < old->nendpoints; i++)
+        for (k = 0; k < s->nendpoints; k++) {
+            empm__endpoint *from = &old->endpoints[i];
+            empm__endpoint *to = &s->endpoints[k];
+            const size_t n = strlen(from->path);
+            if (n > 0 && strncmp(to->text, "unix:", 5) == 0 &&
+                strcspn(to->text + 5, " \t") == n &&
+                memcmp(to->text + 5, from->path, n) == 0) {
+                memcpy(to->path, from->path, sizeof to->path);
+                from->path[0] = '\0';
+            }
+        }
+}
+
+/* The candidate is healthy and becomes the current generation; the old one
+ * drains. Order: the new children accept before the old ones cease to, so a
+ * listening socket is never without a process that accepts. */
 static void empm__reload_commit(empm__parent *p)
 {
     const enum empm__tell order = p->stops_old ? EMPM__TELL_REPLACED
                                           : EMPM__TELL_RESTART;
     const uint64_t kill_at_us = empm__child_deadline(&p->current, order);
-    empm__generation old = p->current;
-    int i, k;
+    const empm__generation old = p->current;
+    const int every_ms = p->candidate.cfg->watchdog_interval_ms;
+    int i;
     p->current = p->candidate;
     memset(&p->candidate, 0, sizeof p->candidate);
     p->current.ever_healthy = 1;
@@ -24974,21 +25108,10 @@ static void empm__reload_commit(empm__parent *p)
             (p->children[i].generation == old.s->generation ||
              (p->stops_old && p->children[i].generation < old.s->generation)))
             empm__child_tell_by(p, i, order, kill_at_us);
-    /* what is shared is the new one's, and so are the files of sockets */
+    /* the new server owns all that both share, and frees it one day */
     p->current.s->borrows = 0;
     old.s->borrows = 1;
-    for (i = 0; i < old.s->nendpoints; i++)
-        for (k = 0; k < p->current.s->nendpoints; k++) {
-            empm__endpoint *from = &old.s->endpoints[i];
-            empm__endpoint *to = &p->current.s->endpoints[k];
-            const size_t n = strlen(from->path);
-            if (n > 0 && strncmp(to->text, "unix:", 5) == 0 &&
-                strcspn(to->text + 5, " \t") == n &&
-                memcmp(to->text + 5, from->path, n) == 0) {
-                memcpy(to->path, from->path, sizeof to->path);
-                from->path[0] = '\0';
-            }
-        }
+    empm__reload_move_paths(old.s, p->current.s);
     empm__parent_endpoints_options(p->current.s);
     empm__parent_apply(p, old.cfg);
     empm__server_free(old.s);
@@ -24999,9 +25122,7 @@ static void empm__reload_commit(empm__parent *p)
     empm__parent_board(p)->restarted_s = (int64_t)time(NULL);
     if (p->source->detached)
         empm__program_stderr_to_log(p->current.cfg);
-    p->ping_at_us = p->current.cfg->watchdog_interval_ms > 0
-                        ? empm__time_in_ms(p->current.cfg->watchdog_interval_ms)
-                        : 0;
+    p->ping_at_us = every_ms > 0 ? empm__time_in_ms(every_ms) : 0;
     empm__log(p->current.cfg, EMPM_LOG_NOTICE, 489, "generation %u serves: "
               "resuming normal operations", (unsigned)p->current.s->generation);
     empm__reload_end(p, NULL);
@@ -25009,7 +25130,9 @@ static void empm__reload_commit(empm__parent *p)
 
 /* --- logs ----------------------------------------------------------------- */
 
-/* Opens the logs anew. Children may have no right to do so: they get ours. */
+/* Opens the logs anew, of both generations. Children may have no right to do
+ * so: they get the parent's descriptors with the order, and the old files stay
+ * in use in a child that cannot be told. */
 static void empm__parent_reopen(empm__parent *p)
 {
     const char order = EMPM__TELL_LOGS;
@@ -25039,10 +25162,17 @@ static void empm__parent_reopen(empm__parent *p)
  * >>upgrade -- a new program, on the same sockets
  *
  * The new program inherits listening sockets and the exchange, and says over a
- * pipe that it serves; only then does this one drain.
+ * pipe that it serves; only then does this one drain. Sockets pass as systemd
+ * passes them (LISTEN_FDS, LISTEN_FDNAMES), so any version understands them; a
+ * program that does not know the exchange serves without it.
+ *
+ * descriptors   3 ...            the listening sockets, in their order
+ *               then             the pipe for EMPM__START_* (EMPM_READY_FD)
+ *               then four        the exchange and its bell (EMPM_EXCHANGE)
  * ------------------------------------------------------------------------- */
 
-/* A listen string as the name of a socket. */
+/* Writes to to[n] a listen string as the name of a socket: ":" divides names,
+ * and is written as %3A. */
 static void empm__inherited_escape(char *to, size_t n, const char *text)
 {
     size_t k = 0;
@@ -25054,8 +25184,9 @@ static void empm__inherited_escape(char *to, size_t n, const char *text)
     to[k] = '\0';
 }
 
-/* The new program cannot be started. The descriptor of the log may be a socket
- * by now: the parent logs it, with the reason. */
+/* In the forked process: the new program cannot be executed. The descriptor of
+ * the log may be a socket by now: the parent logs it, with the errno that it
+ * gets over `ready`. */
 static void empm__upgrade_exec_failed(int ready)
 {
     unsigned char text[2];
@@ -25067,8 +25198,8 @@ static void empm__upgrade_exec_failed(int ready)
     _exit(127);
 }
 
-/* In the forked process: the sockets from descriptor 3 on, `ready`, the
- * exchange, and the program. */
+/* In the forked process: puts the descriptors into their places, names them in
+ * the environment, and executes the program. Never returns. */
 static void empm__upgrade_exec(empm__parent *p, int ready)
 {
     const empm_server *s = p->current.s;
@@ -25118,7 +25249,7 @@ static void empm__upgrade_begin(empm__parent *p)
 {
     int fd[2];
     sigset_t old;
-    if (getpid() == 1) {             /* our end would be that of all */
+    if (getpid() == 1) {             /* its end would end the container */
         empm__log(p->current.cfg, EMPM_LOG_ERROR, 5039, "SIGUSR2: process 1 "
                   "cannot be replaced: ignored");
         return;
@@ -25166,7 +25297,7 @@ static void empm__upgrade_heard(empm__parent *p, unsigned char byte)
               "one drains", (long)p->helper);
     empm__reload_change_end(p);
     p->handed_over = 1;
-    p->current.s->owner = 0;             /* what has a name is the new one's */
+    p->current.s->owner = 0;         /* files with a name are the new one's */
     empm__parent_stop(p, byte == EMPM__START_MOVES ? EMPM__TELL_UPGRADE
                                                    : EMPM__TELL_RESTART);
 }
@@ -25178,9 +25309,15 @@ static void empm__upgrade_heard(empm__parent *p, unsigned char byte)
  * due. Each timer of the parent is a row of one list, in empm__parent_chores(),
  * with its instant and what is done then: "is it due?" and "when is the next?"
  * are asked of the same rows, so none is forgotten.
+ *
+ * A signal and a byte of a child only change what the parent knows; the next
+ * round finds what has become possible. So it does not matter in which order
+ * they arrive, or whether two are heard as one.
+ *
+ * runs on   the parent's one thread
  * ------------------------------------------------------------------------- */
 
-/* Is that a process which empm__parent_reap() will ask for? */
+/* Is `pid` a process which empm__parent_reap() asks for? */
 static int empm__parent_is_ours(const void *of, pid_t pid)
 {
     const empm__parent *p = (const empm__parent *)of;
@@ -25190,31 +25327,19 @@ static int empm__parent_is_ours(const void *of, pid_t pid)
     return i < p->slots || p->helper == pid;
 }
 
-/* Reaps what has ended: children, the helper of a change, and, as process 1,
- * the orphans of others. */
-static void empm__parent_reap(empm__parent *p)
+/* Reaps the helper of a reload or upgrade, if it has ended. A probe without
+ * errors is followed by the start of its generation; each other end is that of
+ * the reload or upgrade. */
+static void empm__parent_reap_helper(empm__parent *p)
 {
-    int status, i, content = 0;
+    int status = 0, usable = 0;
     unsigned char byte;
     char how[80];
-    pid_t pid;
-    /* by pid: other children of this process are not ours to reap */
-    for (i = 0; i < p->slots; i++) {
-        if (p->children[i].pid == 0)
-            continue;
-        pid = waitpid(p->children[i].pid, &status, WNOHANG);
-        if (pid == p->children[i].pid || (pid < 0 && errno == ECHILD))
-            empm__child_died(p, i, pid < 0 ? 0 : status);
-    }
-    if (getpid() == 1)
-        empm__parent_reap_orphans(empm__parent_is_ours, p);
-    if (p->helper <= 0)
-        return;
-    pid = waitpid(p->helper, &status, WNOHANG);
+    const pid_t pid = waitpid(p->helper, &status, WNOHANG);
     if (pid == 0 || (pid < 0 && errno != ECHILD))
         return;
     if (p->change == EMPM__PROBING) {
-        content = pid > 0 ? status == 0 : read(p->upgrade_fd, &byte, 1) == 1;
+        usable = pid > 0 ? status == 0 : read(p->upgrade_fd, &byte, 1) == 1;
         close(p->upgrade_fd);
         p->upgrade_fd = -1;
     }
@@ -25222,7 +25347,7 @@ static void empm__parent_reap(empm__parent *p)
     if (p->upgrade_fd >= 0 && read(p->upgrade_fd, &byte, 1) == 1 &&
         byte == EMPM__START_FAILED)
         empm__upgrade_heard(p, byte);
-    if (content)
+    if (usable)
         empm__reload_start(p);
     else if (pid < 0)
         empm__reload_end(p, "%s has ended, and another part of this program "
@@ -25246,8 +25371,29 @@ static void empm__parent_reap(empm__parent *p)
                          empm__child_ending(status, how, sizeof how));
 }
 
-/* All children of the first generation are healthy: tells the service manager,
- * and the program before this one. */
+/* Reaps the processes that have ended: children, the helper, and, as process 1,
+ * orphans. Each is asked for by its pid: other children of this process belong
+ * to the program around it, which may also reap ours (ECHILD). */
+static void empm__parent_reap(empm__parent *p)
+{
+    int status, i;
+    pid_t pid;
+    for (i = 0; i < p->slots; i++) {
+        if (p->children[i].pid == 0)
+            continue;
+        pid = waitpid(p->children[i].pid, &status, WNOHANG);
+        if (pid == p->children[i].pid || (pid < 0 && errno == ECHILD))
+            empm__child_died(p, i, pid < 0 ? 0 : status);
+    }
+    if (getpid() == 1)
+        empm__parent_reap_orphans(empm__parent_is_ours, p);
+    if (p->helper > 0)
+        empm__parent_reap_helper(p);
+}
+
+/* All children of the first generation are healthy, or as many as there will
+ * be: they accept from here on, and the service manager and the starter hear
+ * it. An older program drains then, so this comes last of all that can fail. */
 static void empm__parent_ready(empm__parent *p)
 {
     p->ready = 1;
@@ -25255,7 +25401,7 @@ static void empm__parent_ready(empm__parent *p)
     empm__children_accept(p);
     p->current.s->owner = getpid();
     empm__parent_endpoints_options(p->current.s);
-    /* an upgrade takes the pid file over now, when it will not fail any more */
+    /* an upgrade takes the pid file over when it cannot fail any more */
     if (p->current.cfg->pid_file != NULL && p->pid_file.fd < 0)
         empm__pid_file_write(p->current.cfg, &p->pid_file);
     empm__server_log_serves(p->current.cfg);
@@ -25274,8 +25420,9 @@ static void empm__parent_ready(empm__parent *p)
         empm__program_quiet(p->current.cfg);
 }
 
-/* The first generation is not healthy in time, or its children only die. A
- * server that waits for us wants all of it; else what there is serves. */
+/* The first generation is not healthy in time, or its children only die. Some
+ * healthy ones are enough to serve, unless somebody waits for all of them: an
+ * older program, which goes on if this one ends, or -k start. */
 static void empm__parent_first_late(empm__parent *p)
 {
     int i;
@@ -25295,15 +25442,15 @@ static void empm__parent_first_late(empm__parent *p)
                   : "no child is healthy after StartTimeout");
     p->gave_up = 1;
     empm__parent_stop(p, EMPM__TELL_STOP);
+    /* those that are not healthy may hang in a start hook, and read no order */
     for (i = 0; i < p->slots; i++)
         if (p->children[i].pid != 0 && !p->children[i].healthy)
-            /* hangs; has no client */
             empm__child_kill(p->children[i].pid, SIGKILL);
 }
 
-/* A byte from a child, of which the parent does not know the sender: the
- * scoreboard shows all that has changed. */
-static void empm__parent_child_spoke(empm__parent *p, unsigned char what)
+/* A byte from a child (EMPM__SAY_*), whose sender is unknown, since all write
+ * to one pipe: the scoreboard shows all that has changed. */
+static void empm__parent_child_spoke(empm__parent *p, unsigned char says)
 {
     int i;
     for (i = 0; i < p->slots; i++) {
@@ -25313,8 +25460,9 @@ static void empm__parent_child_spoke(empm__parent *p, unsigned char what)
             continue;
         if (empm__load(&score->healthy) && !p->children[i].healthy) {
             p->children[i].healthy = 1;
-            if (!p->children[i].leaving)
+            if (!p->children[i].leaving)     /* else it is that of its end */
                 p->children[i].kill_at_us = 0;
+            /* a child with admin endpoints alone is no server */
             if (p->children[i].generation == p->current.s->generation &&
                 !p->children[i].admin)
                 p->current.ever_healthy = 1;
@@ -25330,14 +25478,15 @@ static void empm__parent_child_spoke(empm__parent *p, unsigned char what)
         empm__parent_ready(p);
     if (p->change == EMPM__STARTING && empm__generation_ready(p, &p->candidate))
         empm__reload_commit(p);
-    if (what == EMPM__SAY_IDLE && p->current.tick_at_us == 0) {
+    if (says == EMPM__SAY_IDLE && p->current.tick_at_us == 0) {
         p->current.quiet_ticks = 0;
         p->current.tick_at_us = empm__now_us();
     }
 }
 
-/* What a signal asks for is noted here and begun by the chores, one change at a
- * time. */
+/* A stop begins here; a reload or an upgrade is noted, and begins in the
+ * chores, one at a time. Of two reloads that wait the one that does more is
+ * done. */
 static void empm__parent_on_signal(empm__parent *p, int sig)
 {
     if (sig == SIGWINCH || sig == p->current.cfg->graceful_stop_signal)
@@ -25353,7 +25502,7 @@ static void empm__parent_on_signal(empm__parent *p, int sig)
     else if (sig == SIGUSR2)
         p->pending_upgrade = 1;
     else if (sig == SIGHUP || (sig == SIGUSR1 && p->pending_reload == 0))
-        p->pending_reload = sig;              /* the most that was asked for */
+        p->pending_reload = sig;
 }
 
 /* The candidate has had its time, or its children cannot live: the reload has
@@ -25389,7 +25538,8 @@ static void empm__parent_await_room(empm__parent *p)
         empm__reload_probe(p);
 }
 
-/* Begins what has been asked for, one change at a time. */
+/* Begins what has been asked for, one change at a time. An upgrade goes first:
+ * the new program reads the configuration anyway. */
 static void empm__parent_begin_change(empm__parent *p)
 {
     if (p->pending_upgrade && p->change == EMPM__NO_CHANGE) {
@@ -25411,6 +25561,7 @@ static void empm__parent_helper_late(empm__parent *p)
     p->helper_late = 1;
 }
 
+/* GracefulShutdownDelay is over. */
 static void empm__parent_delay_over(empm__parent *p)
 {
     empm__parent_stop(p, EMPM__TELL_DRAIN);
@@ -25421,14 +25572,15 @@ static void empm__parent_beat(empm__parent *p)
     empm__manager_beat(&p->manager, empm__now_us());
 }
 
-/* What is due of one child: to stop, to be gone, to be healthy. Returns when
- * the next of these is; 0: none. */
+/* Does what is due of one child: it has to stop draining, to be gone, or to be
+ * healthy. Returns the next instant at which something is; 0: none. */
 static uint64_t empm__parent_child_chores(empm__parent *p, int slot,
                                           uint64_t now)
 {
     empm__child *child = &p->children[slot];
     if (child->pid == 0)
         return 0;
+    /* the scoreboard was full: a second for the way out, and it is killed */
     if (empm__time_is_due(child->stop_at_us, now)) {
         child->stop_at_us = 0;
         empm__child_tell_by(p, slot, EMPM__TELL_REPLACED, now + 1000000u);
@@ -25451,8 +25603,12 @@ typedef struct empm__timer {
                                         each round looks for such work */
 } empm__timer;
 
-/* Does what is due, and what has become possible. Returns when the next thing
- * will be due; 0: nothing will. */
+/* Does what is due, and what has become possible. Returns the next instant at
+ * which something is due; 0: none.
+ *
+ * Order: first the timers, since they decide whether a generation is given up
+ * or the server stops, and last the children, to whom the rest may have given
+ * an instant. */
 static uint64_t empm__parent_chores(empm__parent *p)
 {
     const empm__timer timers[] = {
@@ -25482,6 +25638,7 @@ static uint64_t empm__parent_chores(empm__parent *p)
     }
     if (p->change == EMPM__AWAITING)
         empm__parent_await_room(p);
+    /* nothing new before the server serves, nor once it is to end */
     if (p->ready && p->stop.phase == EMPM__SERVES && p->stop.delay_at_us == 0)
         empm__parent_begin_change(p);
     if (p->ready || p->ready_fd < 0)     /* else an older server serves yet */
@@ -25496,13 +25653,15 @@ static uint64_t empm__parent_chores(empm__parent *p)
 }
 
 /* The parent's life: reap, do what is due, sleep until a signal, a byte or an
- * instant. */
+ * instant. Returns when a stop was asked for and no child is left. */
 static void empm__parent_loop(empm__parent *p)
 {
     for (;;) {
         int fds[3], k;
         uint64_t at;
         unsigned char byte = 0;
+        /* in each round: one SIGCHLD may stand for several ends, and its byte
+         * does no more than wake the parent */
         empm__parent_reap(p);
         if (p->stop.phase != EMPM__SERVES && empm__children_alive(p) == 0)
             return;
@@ -25521,8 +25680,10 @@ static void empm__parent_loop(empm__parent *p)
 }
 
 /* Forks the children and looks after them until the server is stopped. Frees
- * the configuration and the server. `ready_fd`: gets a byte once all is well;
- * or -1. */
+ * the configuration and the server, and closes `ready_fd` and `pid_file`.
+ * `ready_fd`: gets EMPM__START_SERVES or _MOVES once all is well; or -1.
+ * `signals` is in use until it returns, and may be changed by a reload. Returns
+ * EMPM_OK; EMPM_ESYS: no child could live; EMPM_ENOMEM. */
 static int empm__parent_run(const empm__source *source, empm_config *cfg,
                             empm_server *s, void (*hello)(const empm_server *),
                             int ready_fd, const empm__pid_file *pid_file,
@@ -25583,11 +25744,16 @@ static int empm__parent_run(const empm__source *source, empm_config *cfg,
  * >>program -- from a configuration to a server that runs
  *
  * The one way in for empm_run() and empm_main(): read, check, open, become,
- * serve; on each failure what has been made is undone in reverse.
+ * serve; on each failure what has been made is undone in reverse. With children
+ * the second half of it is the parent's and theirs: the sockets are opened by
+ * root, here, and each child becomes the user.
+ *
+ * runs on   the thread that calls empm_run() or empm_main()
  * ------------------------------------------------------------------------- */
 
-/* What the program has been started with by an older one of it, or by -k start:
- * a descriptor that gets a byte once all is well. */
+/* Returns the descriptor that gets a byte once all is well, of an older program
+ * or of -k start (EMPM_READY_FD); or -1. The variable is not for programs that
+ * handlers start. */
 static int empm__program_ready_fd(void)
 {
     const char *text = getenv("EMPM_READY_FD");
@@ -25596,9 +25762,9 @@ static int empm__program_ready_fd(void)
     return fd > 2 && empm__fd_flags(fd, 1) == 0 ? fd : -1;
 }
 
-/* Descriptors 0 to 2 are open: what we open must not become stderr. Where
- * there is no /dev/null a socket is put there that has no peer, and nothing
- * to read. */
+/* Opens those of the descriptors 0 to 2 that are closed: a socket must not
+ * become stderr, into which libraries write. Where there is no /dev/null a
+ * socket without a peer stands for it. */
 static void empm__program_stdio(void)
 {
     int fd;
@@ -25614,10 +25780,10 @@ static void empm__program_stdio(void)
 /* A program from its start to its end. */
 typedef struct empm__program {
     const empm__source *source;
-    void              (*hello)(const empm_server *);
-    empm_config        *cfg;
-    empm_server        *s;
-    empm__report        rep;
+    void              (*hello)(const empm_server *);   /* or NULL */
+    empm_config        *cfg;         /* owned, until the parent gets it */
+    empm_server        *s;           /* the same; NULL: not made yet */
+    empm__report        rep;         /* stderr at first, then the log */
     empm__pid_file      pid_file;
     empm__signal_set    signals;
     empm__manager       manager;
@@ -25625,8 +25791,10 @@ typedef struct empm__program {
     int                 is_upgrade;  /* that one serves yet */
 } empm__program;
 
-/* Logs and signals: from here on what is wrong can be said, and a signal during
- * the start is not lost. */
+/* Opens the logs and takes the signals: from here on errors can be logged, and
+ * a signal during the start is not lost. Until the server serves the log is
+ * written to stderr, too (log_echo): its starter reads that. Returns EMPM_OK,
+ * or an error that is logged. */
 static int empm__program_begin(empm__program *g)
 {
     empm_config *cfg = g->cfg;
@@ -25638,6 +25806,7 @@ static int empm__program_begin(empm__program *g)
     cfg->log_echo = 1;
     g->rep.say = empm__server_report_to_log;
     g->rep.user = cfg;
+    /* the soft limit is for programs with select(), which this one has not */
     if (getrlimit(RLIMIT_NOFILE, &lim) == 0 && lim.rlim_cur < lim.rlim_max) {
         lim.rlim_cur = lim.rlim_max;
         setrlimit(RLIMIT_NOFILE, &lim);
@@ -25655,8 +25824,13 @@ static int empm__program_begin(empm__program *g)
     return r;
 }
 
-/* The server, its sockets and its PidFile; then all that can be known to be
- * wrong before the first child. */
+/* Makes the server, its sockets and its PidFile, and reports all faults that
+ * can be known before the first child. Returns EMPM_OK, or an error that is
+ * logged.
+ *
+ * Order: the PidFile is asked first, so that a second start says "already
+ * running" and not that its port is in use. It is written when the sockets are
+ * this server's; that of an older program stays until that one is replaced. */
 static int empm__program_open(empm__program *g)
 {
     empm_config *cfg = g->cfg;
@@ -25696,18 +25870,21 @@ static int empm__program_open(empm__program *g)
     empm__identity_check_uses(cfg, &g->rep);
     if (g->rep.result < 0)
         return g->rep.result;
-    empm__starting = 0;
+    empm__starting = 0;              /* now a stop has files to remove */
     empm__check_settings_line(cfg, line, sizeof line);
     empm__log(cfg, EMPM_LOG_NOTICE, 5042, "%s", line);
     return EMPM_OK;
 }
 
-/* Serves with threads of this process, until it is told to end. */
+/* Processes 0, -X: serves with threads of this process, until it is told to
+ * end. Returns EMPM_OK, or an error that is logged; or ends the process, if
+ * handlers do not end within StopTimeout. */
 static int empm__program_serve_alone(empm__program *g)
 {
     empm_server *s = g->s;
     int r;
-    if (getpid() != 1)               /* as process 1 it gets orphans */
+    if (getpid() != 1)               /* process 1 has to reap orphans; else
+                                        handlers wait for their own */
         signal(SIGCHLD, SIG_DFL);
     s->owns_signals = 1;
     if ((r = empm__identity_become(s)) < 0 ||
@@ -25727,7 +25904,7 @@ static int empm__program_serve_alone(empm__program *g)
     if (g->source->detached)
         empm__program_quiet(g->cfg);
     r = empm__program_attend(s, &g->signals, -1, &g->manager);
-    if (r == EMPM_ETIMEDOUT) {       /* what a parent would still do */
+    if (r == EMPM_ETIMEDOUT) {       /* threads use all the rest */
         empm__server_sockets_unlink(s);
         empm__pid_file_drop(&g->pid_file, 1);
         _exit(0);
@@ -25736,7 +25913,9 @@ static int empm__program_serve_alone(empm__program *g)
     return r;
 }
 
-/* `hello`, if not NULL, is called once the server serves. */
+/* Runs a program to its end. `hello`, if not NULL, is called once the server
+ * serves. Returns EMPM_OK, or an error that is logged, or, before there is a
+ * log, written to stderr. */
 static int empm__program_run(const empm__source *source,
                              void (*hello)(const empm_server *))
 {
@@ -25793,9 +25972,21 @@ EMPM_API int empm_run(empm_config *cfg)
 
 /* ---------------------------------------------------------------------------
  * >>main -- a command line as httpd has it
+ *
+ * The same reader (empm__args_next) goes over the command line more than once.
+ * The first time decides the task (empm__main_read in >>control); after that
+ * each reading of the configuration applies it, since a reload, too, has it on
+ * top of the file (empm__main_apply).
+ *
+ * getopt() is not used: it keeps its state in globals, which a thread of the
+ * program around may use, too, and ends at the first operand on some systems.
+ *
+ * runs on   the thread that calls empm_main(); in a reload, the parent and its
+ *           probe
  * ------------------------------------------------------------------------- */
 
-/* Does any route serve what is below DocumentRoot? */
+/* Does any route serve the files below DocumentRoot? A program without one has
+ * no use for DIR. */
 static int empm__main_serves_root(const empm_config *cfg)
 {
     const empm_route *r = cfg->routes;
@@ -25805,7 +25996,8 @@ static int empm__main_serves_root(const empm_config *cfg)
     return r != NULL && r->kind == EMPM__ROUTE_FILES;
 }
 
-/* Tells a person at a terminal where the server is. */
+/* The `hello` of a server in the foreground: tells a person at a terminal where
+ * it is, in URLs, as far as an address is one. */
 static void empm__main_hello(const empm_server *s)
 {
     int i;
@@ -25817,7 +26009,7 @@ static void empm__main_hello(const empm_server *s)
             printf("Serving %s at ", s->cfg->document_root);
         else
             printf("Serving at ");
-        if (l->port > 0 && strpbrk(l->text, ":") == NULL)
+        if (l->port > 0 && strpbrk(l->text, ":") == NULL)   /* a port alone */
             printf("%s://127.0.0.1:%d/\n", l->session->of->scheme, l->port);
         else if (l->port > 0 && strncmp(l->text, "fd:", 3) != 0)
             printf("%s://%.*s:%d/\n", l->session->of->scheme,
@@ -25829,6 +26021,7 @@ static void empm__main_hello(const empm_server *s)
     fflush(stdout);
 }
 
+/* -h; %s is the name of the program. README tells more of each option. */
 static const char empm__main_help[] =
     "usage: %s [options] [DIR] [PORT]\n"
     "  DIR                    what to serve: DocumentRoot, default .\n"
@@ -25866,6 +26059,7 @@ static const char empm__main_help[] =
     "  the logs anew\n"
     "directives and their defaults: -L\n";
 
+/* -V, in the words of httpd, which scripts look for. */
 static void empm__main_version(void)
 {
     printf("Server version: eventmpm/%s\nServer MPM:     event\n"
@@ -25880,7 +26074,9 @@ static void empm__main_version(void)
            EMPM__EPOLL ? "epoll" : "poll");
 }
 
-/* -l as httpd prints it, and -M as apachectl. */
+/* -l as httpd prints it (`files`: names of sources), and -M as apachectl: the
+ * modules whose work is done here, by the core or by a wing that is built in.
+ * <IfModule> asks the same list. */
 static void empm__main_print_modules(int files)
 {
     const char *name;
@@ -25894,7 +26090,8 @@ static void empm__main_print_modules(int files)
             printf(" %s_module (static)\n", name);
 }
 
-/* -L: all that the table knows, as httpd prints it. */
+/* -L: each directive of the table, its values, default and range, in the layout
+ * of httpd. */
 static void empm__main_print_directives(void)
 {
     static const struct { enum empm__kind kind; const char *takes; } kinds[] = {
@@ -25916,19 +26113,20 @@ static void empm__main_print_directives(void)
     size_t i, k;
     for (i = 0; i < EMPM__COUNT(empm__directives); i++) {
         const empm__directive *d = &empm__directives[i];
-        for (k = 0; kinds[k].kind != d->kind; k++)
+        for (k = 0; kinds[k].kind != d->kind; k++)   /* each kind has a row */
             ;
         printf("%s (%s)\n\t%s\n", d->name, kinds[k].takes, d->help);
         if (d->preset != NULL)
             printf("\tDefault: %s\n", d->preset);
         empm__directive_format(d, d->min, min, sizeof min);
         empm__directive_format(d, d->max, max, sizeof max);
-        if (d->kind <= EMPM__KIND_KB)
+        if (d->kind <= EMPM__KIND_KB)          /* those have a range */
             printf("\tFrom %s to %s\n", min, max);
     }
 }
 
-/* -S: what is listened to, what is served, and where the rest is. */
+/* -S: the listen strings, the routes, and the paths of the rest, as far as they
+ * are set. */
 static void empm__main_print_served(const empm_config *cfg)
 {
     const char *const names[] = { "ServerRoot", "DocumentRoot", "ErrorLog",
@@ -25959,13 +26157,14 @@ static void empm__main_print_served(const empm_config *cfg)
 
 /* --- arguments ------------------------------------------------------------ */
 
+/* The orders of -k, and the signal that carries each to the server; 0: none. */
 static const struct { const char *what; int sig; } empm__orders[] = {
     { "start", 0 }, { "stop", SIGTERM }, { "restart", SIGHUP },
     { "graceful", SIGUSR1 }, { "graceful-stop", SIGWINCH },
     { "reopen", SIGURG }
 };
 
-/* The signal of an order for -k, or -1. */
+/* The signal of an order for -k; -1: there is no such order. */
 static int empm__main_order_signal(const char *what)
 {
     size_t i;
@@ -25975,12 +26174,14 @@ static int empm__main_order_signal(const char *what)
     return -1;
 }
 
-typedef struct empm__args {          /* a command line, while it is read */
+/* A command line, while it is read. Texts are the caller's argv. */
+typedef struct empm__args {
     const empm__source *of;
     int         at;                  /* the argument to read next */
-    const char *more;                /* or the next letter of "-tX" */
-    int         plain;               /* after "--" */
-    const char *value, *second;      /* of the option */
+    const char *more;                /* the next letter of "-tX"; or NULL */
+    int         plain;               /* after "--": operands only */
+    const char *value, *second;      /* of the option; an option that is refused
+                                        stands in value */
 } empm__args;
 
 static void empm__args_begin(empm__args *a, const empm__source *of)
@@ -25990,8 +26191,10 @@ static void empm__args_begin(empm__args *a, const empm__source *of)
     a->at = 1;
 }
 
-/* The option that an argument without a dash stands for; '.' is DIR, there or
- * not. */
+/* The option that an argument without a dash stands for: digits are a port,
+ * even if there is such a folder (./8080 is that); then a folder, an address,
+ * and a word of -k or -t. Anything else is '.', a DIR that is not there, which
+ * is refused later with all that it could have been. */
 static int empm__args_operand(const char *text)
 {
     empm__endpoint_spec spec;
@@ -26006,13 +26209,16 @@ static int empm__args_operand(const char *text)
            : empm__main_order_signal(text) >= 0 ? 'k' : '.';
 }
 
-/* The next option, and its value: 0: there is none left; '?': it is not known;
- * ':': it lacks a value. Options and others come in any order. */
+/* Reads the next option, and its value into a->value. Returns its letter, or
+ * that which an operand stands for; 0: there is none left; '?': it is not
+ * known; ':': it lacks a value. Options and operands come in any order, and
+ * letters without a value may share a dash. */
 static int empm__args_next(empm__args *a)
 {
+    /* ":" a value, ";" two */
     static const char known[] = "a:c:D:f:hk:lLMp:s;StvVX";
     const char *option;
-    if (a->more == NULL) {
+    if (a->more == NULL) {           /* the next argument */
         if (a->at >= a->of->argc)
             return 0;
         a->value = a->of->argv[a->at++];
@@ -26038,11 +26244,12 @@ static int empm__args_next(empm__args *a)
         a->more = *a->more != '\0' ? a->more : NULL;
         return *option;
     }
+    /* "-p80" or "-p 80" */
     if (*a->more == '\0' && a->at >= a->of->argc)
         return ':';
     a->value = *a->more != '\0' ? a->more : a->of->argv[a->at++];
     a->more = NULL;
-    if (option[1] == ';') {          /* two of them */
+    if (option[1] == ';') {
         if (a->at >= a->of->argc)
             return ':';
         a->second = a->of->argv[a->at++];
@@ -26050,12 +26257,13 @@ static int empm__args_next(empm__args *a)
     return *option;
 }
 
-/* What a command line becomes, while it is applied to `cfg`. */
+/* A command line, while it is applied to a configuration. */
 typedef struct empm__settings_line {
     empm_config  *cfg;
     empm__report *rep;
-    uint64_t      lists;             /* bits of the lists begun here: the first
-                                        value replaces those of the file */
+    uint64_t      lists;             /* a bit for each list that has begun here:
+                                        the first value replaces those of the
+                                        file, the others are added */
     int           secure;            /* -s: the ports of -p are HTTPS */
 #ifndef EVENTMPM_NO_CONFIG_FILES
     empm__defines defines;
@@ -26077,6 +26285,7 @@ static void empm__main_set_line(empm__settings_line *l, const char *line)
     empm__main_set(l, name, line + n + strspn(line + n, " \t"));
 }
 
+/* `flag` is "", or a flag of Listen behind a blank. */
 static void empm__main_listen(empm__settings_line *l, const char *address,
                               const char *flag)
 {
@@ -26085,8 +26294,10 @@ static void empm__main_listen(empm__settings_line *l, const char *address,
     empm__main_set(l, "Listen", value);
 }
 
-/* DIR is relative to where the command line is typed, even if ServerRoot is
- * set. */
+/* DIR is relative to the working directory, even if ServerRoot is set, to which
+ * all other paths are relative: so the whole path is kept. A DIR that does not
+ * exist has been refused before, or is gone since, and then the start says
+ * so. */
 static void empm__main_set_root(empm__settings_line *l, const char *dir)
 {
     char *full;
@@ -26099,7 +26310,7 @@ static void empm__main_set_root(empm__settings_line *l, const char *dir)
         l->rep->result = EMPM_ENOMEM;
 }
 
-/* -D and -f: files of directives. */
+/* -D and -f. Several files are read in turn. */
 static void empm__main_load(empm__settings_line *l, int option,
                             const char *value)
 {
@@ -26116,7 +26327,8 @@ static void empm__main_load(empm__settings_line *l, int option,
 #endif
 }
 
-/* Applies one option that sets something. */
+/* Applies one option that sets something; empm__main_read() has refused those
+ * that are unknown, and obeys the others. */
 static void empm__main_apply_option(empm__settings_line *l, int option,
                                     const empm__args *a)
 {
@@ -26150,12 +26362,15 @@ static void empm__main_apply_option(empm__settings_line *l, int option,
     }
 }
 
-/* The `apply` of an empm__source with a command line. Order on the line does
- * not matter between kinds of options: names for <IfDefine>, the file, then
- * what overrides the file, and the admin endpoints on top. */
+/* The `apply` of an empm__source with a command line. Between options of
+ * different kinds their order on the line does not matter: names for <IfDefine>
+ * come first, then the file, certificates, all that overrides the file, and at
+ * the end options that add to it. Errors are in `rep`, and all of them are
+ * reported. Returns EMPM_OK, or the first error. */
 static int empm__main_apply(empm_config *cfg, const empm__source *from,
                             empm__report *rep)
 {
+    /* -s before -p, whose ports are HTTPS then; -a after all other Listen */
     static const char passes[5][4] = { "D", "f", "s", "Xcp", "a." };
     empm__settings_line l;
     empm__args a;
@@ -26175,10 +26390,15 @@ static int empm__main_apply(empm_config *cfg, const empm__source *from,
 /* ---------------------------------------------------------------------------
  * >>configtest -- -t: what would a start say?
  *
- * All settings are checked, and all that is wrong is said in one run; then the
+ * All settings are checked, and all faults are reported in one run; then the
  * settings that differ from the defaults are printed as a file would have them.
+ * Nothing is made: a port that is in use, or a log that exists, is no fault, as
+ * the server that runs has them. Faults go to stderr, settings to stdout.
+ *
+ * runs on   the thread that calls empm_main(), without any other
  * ------------------------------------------------------------------------- */
 
+/* The `say` of a report, for every level; `user` is the program's name. */
 static void empm__main_say_all(enum empm_log_level level, const char *line,
                                void *user)
 {
@@ -26186,7 +26406,10 @@ static void empm__main_say_all(enum empm_log_level level, const char *line,
             empm__log_level_name(level), line);
 }
 
-/* Is exactly this address among the listening sockets of the system? */
+/* Is exactly this address among the listening sockets of the system? Linux
+ * lists them, a line each: the address as words in the order of this machine's
+ * bytes, in hex, ":", the port, and the state, of which 0A is "listens".
+ * Elsewhere: no answer, which counts as no. */
 static int empm__test_is_bound(const struct sockaddr *a)
 {
     static const char *const tables[] = { "/proc/net/tcp", "/proc/net/tcp6" };
@@ -26209,6 +26432,7 @@ static int empm__test_is_bound(const struct sockaddr *a)
     }
     for (i = 0; i < (v6 ? 4 : 1); i++)
         n += snprintf(want + n, sizeof want - (size_t)n, "%08X", words[i]);
+    /* the blank behind it: 80 is not the beginning of 8080 */
     snprintf(want + n, sizeof want - (size_t)n, ":%04X ", ntohs(port));
     if ((f = fopen(tables[v6], "re")) == NULL)
         return 0;
@@ -26218,8 +26442,10 @@ static int empm__test_is_bound(const struct sockaddr *a)
     return found;
 }
 
-/* Could a running server that reads this configuration have this socket? What
- * it has it takes over; what only overlaps with that it cannot bind. */
+/* Warns of an address that a reload could not bind, as it overlaps with one
+ * that the server that runs has: "*:80" beside "127.0.0.1:80". The same address
+ * is taken over by a reload, so it is none of these. A socket is bound and
+ * closed again: it never listens. */
 static void empm__test_listen(const empm_config *cfg, const char *text,
                               empm__report *rep)
 {
@@ -26230,7 +26456,7 @@ static void empm__test_listen(const empm_config *cfg, const char *text,
         spec.kind != EMPM__ENDPOINT_TCP || empm__endpoint_covered(cfg,
                                                                   &spec) >= 0 ||
         empm__endpoint_resolve(&spec, &list) != 0)
-        return;                      /* or the start will say it */
+        return;                      /* another check reports it */
     for (a = list; a != NULL; a = a->ai_next) {
         const int fd = empm__endpoint_bind(cfg, a, spec.v6only, 0);
         if (fd >= 0)
@@ -26240,20 +26466,24 @@ static void empm__test_listen(const empm_config *cfg, const char *text,
         bound |= empm__test_is_bound(a->ai_addr);
     }
     freeaddrinfo(list);
+    /* with a host each address that is in use is a fault; without one IPv6 or
+     * IPv4 is enough, as it is for empm__endpoint_tcp() */
     if (used && !bound && (!made || spec.host[0] != '\0'))
         empm__report_say(rep, EMPM_LOG_WARN, 5114, "Listen %s overlaps with a "
                          "socket that is in use: if that is this server's, a "
                          "reload cannot do it: stop and start", text);
 }
 
-/* `path` is cut to the directory that it is in. */
+/* Reports that the directory of the file `path`, which `directive` has as
+ * `name`, does not exist. Cuts `path` to the directory. One that cannot be
+ * looked into is not reported: the server may have more rights. */
 static void empm__test_directory(const char *directive, const char *name,
                                  char *path, empm__report *rep)
 {
     char *end = strrchr(path, '/');
     struct stat st;
     if (end == NULL || end == path)
-        return;
+        return;                      /* the working directory, or the root */
     *end = '\0';
     if (stat(path, &st) < 0 ? errno == ENOENT || errno == ENOTDIR
                             : !S_ISDIR(st.st_mode))
@@ -26261,13 +26491,14 @@ static void empm__test_directory(const char *directive, const char *name,
                          "directory %s", directive, name, path);
 }
 
-/* A file that the start makes needs a folder: the start would end without. */
+/* A file that the start makes needs its directory, and a program that takes a
+ * log ("|PROGRAM", "||PROGRAM") has to be there, if its path is whole. */
 static void empm__test_folder(const empm_config *cfg, const char *directive,
                               const char *name, empm__report *rep)
 {
     char path[1200];
     const char *full = empm__config_path(cfg, name, path, sizeof path);
-    if (*name == '|') {
+    if (*name == '|') {              /* "||" is the same */
         snprintf(path, sizeof path, "%s", name + 1 + (name[1] == '|'));
         path[strcspn(path, " \t")] = '\0';
         if (*path == '/' && access(path, X_OK) < 0)
@@ -26280,8 +26511,9 @@ static void empm__test_folder(const empm_config *cfg, const char *directive,
     empm__test_directory(directive, name, path, rep);
 }
 
-/* What an address names has to be there: the folder of a unix socket, whose own
- * name is short, and the interface that a zone is. */
+/* Reports the parts of a listen string that do not exist: the directory of a
+ * unix socket, whose name the system limits, and the interface that a zone
+ * names. */
 static void empm__test_place(const char *text, empm__report *rep)
 {
     empm__endpoint_spec spec;
@@ -26304,7 +26536,7 @@ static void empm__test_place(const char *text, empm__report *rep)
         empm__test_directory("Listen", text, spec.host, rep);
 }
 
-/* -t: are the folders there in which sockets, logs and PidFile will be made? */
+/* Checks the directories in which sockets, logs and PidFile will be made. */
 static void empm__test_folders(const empm_config *cfg, empm__report *rep)
 {
     int i;
@@ -26323,7 +26555,8 @@ static void empm__test_folders(const empm_config *cfg, empm__report *rep)
     }
 }
 
-/* RequestReadTimeout, from its fields. */
+/* Writes one stage of RequestReadTimeout to to[n], from its fields. Returns its
+ * length. */
 static size_t empm__test_format_stage(char *to, size_t n, const char *stage,
                                       int first, int last, int rate)
 {
@@ -26335,8 +26568,9 @@ static size_t empm__test_format_stage(char *to, size_t n, const char *stage,
     return at;
 }
 
-/* Writes the value of a setting as a file gives it; of a list, the i-th. An
- * empty text: it is not set. */
+/* Writes the value of a setting to to[n] as a file gives it; of a list, the
+ * i-th. An empty text: it is not set. Texts get quotes if the reader of files
+ * would divide or change them without. */
 static void empm__test_format(const empm_config *cfg, const empm__directive *d,
                               int i, char *to, size_t n)
 {
@@ -26365,7 +26599,7 @@ static void empm__test_format(const empm_config *cfg, const empm__directive *d,
     } else if ((text = empm__directive_text(cfg, d)) != NULL) {
         const int quotes = *text == '\0' ||
                            text[strcspn(text, " \t\"'\\")] != '\0';
-        to[0] = '"';
+        to[0] = '"';                 /* overwritten if there are to be none */
         for (at = (size_t)quotes; *text != '\0' && at + 4 < n;
              to[at++] = *text++)
             if (quotes && (*text == '"' || *text == '\\'))
@@ -26374,7 +26608,8 @@ static void empm__test_format(const empm_config *cfg, const empm__directive *d,
     }
 }
 
-/* What differs from the defaults, as a file that could be loaded. */
+/* Prints the settings that differ from the defaults, as a file that could be
+ * loaded: a test loads it. Each directive once, under its first name. */
 static void empm__test_print_settings(const empm_config *cfg)
 {
     const empm_config presets = empm_defaults();
@@ -26396,8 +26631,9 @@ static void empm__test_print_settings(const empm_config *cfg)
     fflush(stdout);
 }
 
-/* Checks everything, so that one run tells all that is to be mended, and prints
- * what is set. `list`: what is served (-S) instead. */
+/* Checks everything that a start checks, and prints the settings, or with
+ * `list` (-S) the routes and paths. Returns EMPM_OK, or the first error.
+ * "Syntax OK" is the line that scripts for httpd look for. */
 static int empm__test_settings(const char *name, const empm__source *source,
                                int list)
 {
@@ -26410,12 +26646,13 @@ static int empm__test_settings(const char *name, const empm__source *source,
     memset(&rep, 0, sizeof rep);
     rep.say = empm__main_say_all;
     rep.user = (void *)(uintptr_t)name;
+    /* as a start does: the checks count descriptors */
     if (getrlimit(RLIMIT_NOFILE, &lim) == 0 && lim.rlim_cur < lim.rlim_max) {
         lim.rlim_cur = lim.rlim_max;
         setrlimit(RLIMIT_NOFILE, &lim);
     }
     settings = *source->base;
-    settings.arena = NULL;
+    settings.arena = NULL;           /* the base keeps its own */
     r = source->apply(cfg, source, &rep);
     if ((remark = empm__identity_default_user(cfg)) != NULL)
         empm__report_say(&rep, EMPM_LOG_NOTICE, 5031, EMPM__DEFAULT_USER,
@@ -26430,6 +26667,7 @@ static int empm__test_settings(const char *name, const empm__source *source,
         empm__main_print_served(cfg);
     else if (r == EMPM_OK)
         empm__test_print_settings(cfg);
+    /* a warning after the settings, since it depends on what runs just now */
     if (r == EMPM_OK) {
         int i;
         for (i = 0; i < EMPM_MAX_LISTEN && cfg->listen[i] != NULL; i++)
@@ -26445,11 +26683,15 @@ static int empm__test_settings(const char *name, const empm__source *source,
  * >>control -- -k: orders to a server that runs
  *
  * An order is a signal to the process that PidFile names. A start in the
- * background returns when the server serves, or says why it does not.
+ * background returns when the server serves, or says why it does not. Its exit
+ * status is 0 only in the first case, so a script needs no second look.
+ *
+ * runs on   the thread that calls empm_main()
  * ------------------------------------------------------------------------- */
 
-/* Goes on in the background; the foreground waits until it serves. Returns -1
- * there where it goes on, else what main() shall return. */
+/* Goes on in the background, in a session of its own; the process in front
+ * waits until that one serves, or has ended. Returns twice: in the background
+ * -1, and in front what main() shall return. */
 static int empm__main_detach(void)
 {
     char text[32];
@@ -26481,6 +26723,8 @@ static int empm__main_detach(void)
     return -1;
 }
 
+/* The `say` of a report, for errors alone: warnings are left to the start or
+ * the reload that follows. */
 static void empm__main_say_refusal(enum empm_log_level level, const char *line,
                                    void *user)
 {
@@ -26488,9 +26732,10 @@ static void empm__main_say_refusal(enum empm_log_level level, const char *line,
         empm__program_say_stderr(level, line, user);
 }
 
-/* Carries out -k. Returns -1 if the server is to be started now, else what
- * main() shall return. Warnings are left to the start or the reload; an order
- * that reads nothing anew needs no more than to know which server is meant. */
+/* Carries out -k. Returns -1 if the server is to be started now, else the exit
+ * status of main(). An order that has the configuration read anew is sent only
+ * if it has no error; the others need no more than to know which server is
+ * meant. */
 static int empm__main_control(const char *name, const char *what,
                               const empm__source *source)
 {
@@ -26635,8 +26880,8 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
     r = empm__main_read(&source, &job);      /* -1, here and below: go on */
     if (r < 0 && job.test)
         r = empm__test_settings(job.name, &source, job.list) == EMPM_OK ? 0 : 1;
-    /* a program that was started to serve, by an upgrade or by the lines below,
-     * obeys no order of its command line a second time */
+    /* the new program of an upgrade has the command line of the old one, whose
+     * order has been obeyed */
     else if (r < 0 && job.order != NULL && getenv("EMPM_READY_FD") == NULL) {
         r = empm__main_control(job.name, job.order, &source);
         if (r < 0)
