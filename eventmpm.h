@@ -22954,8 +22954,8 @@ static void empm__signals_restore(empm__signal_set *set)
 }
 
 #ifndef EVENTMPM_NO_FORK
-/* For a child that was forked: the defaults of all signals that `set` has
- * taken; `keep`: but what its starter ignored stays ignored. */
+/* In a forked process: the defaults of all signals that `set` has taken.
+ * `keep`: those that the starter of the server ignored stay ignored. */
 static void empm__signals_default(const empm__signal_set *set, int keep)
 {
     size_t i;
@@ -22966,7 +22966,7 @@ static void empm__signals_default(const empm__signal_set *set, int keep)
 #endif
 
 typedef struct empm__source {        /* where configurations come from */
-    const empm_config *base;         /* what the program has set */
+    const empm_config *base;         /* as the program has set it */
     /* the rest of it, on top: a file, a command line. NULL: nothing. Returns
      * EMPM_OK, or an error that `rep` has said */
     int  (*apply)(empm_config *cfg, const struct empm__source *from,
@@ -22996,7 +22996,7 @@ static empm_config *empm__program_config_new(const empm__source *from,
         return NULL;
     }
     *cfg = *from->base;
-    cfg->arena = NULL;               /* the base keeps what is its own */
+    cfg->arena = NULL;               /* the base keeps its own */
     if (from->apply == NULL || from->apply(cfg, from, rep) == EMPM_OK)
         return cfg;
     empm_config_free(cfg);
@@ -23007,8 +23007,8 @@ static empm_config *empm__program_config_new(const empm__source *from,
 /* Exit statuses of children, as Apache has them. */
 enum { EMPM__EXIT_SICK = 7, EMPM__EXIT_FATAL = 15 };
 
-/* What a program that starts says to the one that waits for it, a byte over a
- * pipe (EMPM_READY_FD; a probe has its own). The other end may be of another
+/* News of a program that starts, for the process that waits for it: a byte over
+ * a pipe (EMPM_READY_FD; a probe has its own). The other end may be of another
  * version: these values stay. */
 enum empm__start_news {
     EMPM__START_SERVES = 'R',    /* it serves */
@@ -23531,9 +23531,9 @@ static int empm__attend_stop(empm__attend *a, int order)
     return EMPM_OK;
 }
 
-/* Obeys an order (EMPM__TELL_*, or 0: none). `logs` is what came with
- * EMPM__TELL_LOGS. Returns EMPM_OK; EMPM_ETIMEDOUT: the process has to end at
- * once. */
+/* Obeys an order (EMPM__TELL_*, or 0: none). `logs` came with EMPM__TELL_LOGS,
+ * and is closed here. Returns EMPM_OK; EMPM_ETIMEDOUT: the process has to end
+ * at once. */
 static int empm__attend_obey(empm__attend *a, int order, empm__logs_swap *logs)
 {
     switch (order) {
@@ -24021,7 +24021,7 @@ static void empm__pid_file_drop(empm__pid_file *f, int remove)
  *   start    the candidate's children, on the same sockets. If they are not
  *            healthy within StartTimeout they are killed, and that was all.
  *   commit   the new ones accept from here on, and the old ones drain: they
- *            give what waits for a request to the new ones (>>exchange), finish
+ *            give idle connections to the new ones (>>exchange), finish
  *            the rest, and end within GracefulRestartTimeout.
  *
  * An upgrade (USR2) starts the program anew, with the listening sockets, and
@@ -24633,7 +24633,7 @@ static void empm__children_maintain(empm__parent *p)
         return;
     empm__children_replace(p, g);    /* those count as idle from here on */
     empm__children_measure(p, g, &all);
-    /* what waits in one child is served by another one */
+    /* requests that wait in one child are served by another one */
     spare = all.idle - (int)empm__min(all.queued, (size_t)INT_MAX / 2);
     g->tick_at_us = now + 1000000u;
     if (spare < cfg->min_spare_threads && g->target < most) {
@@ -24773,8 +24773,8 @@ static void empm__parent_stop(empm__parent *p, enum empm__tell order)
                 empm__child_kill(p->children[i].pid, SIGKILL);
         return;
     }
-    /* what is under way ends; a new program cleans up after TERM, and its end
-     * is still awaited, since it may have taken over */
+    /* a reload ends here. A new program cleans up after TERM, and its end is
+     * still awaited, since it may have taken over */
     if (p->helper > 0 && !p->handed_over)
         empm__child_kill(p->helper, p->change == EMPM__UPGRADING ? SIGTERM
                                                                  : SIGKILL);
@@ -25521,15 +25521,16 @@ static void empm__parent_candidate_late(empm__parent *p)
     empm__reload_end(p, "the new generation does not become healthy: %s", why);
 }
 
-/* A reload waits for room in the scoreboard. What is asked for meanwhile is
- * added to it; an upgrade goes first, and the reload after it, if it fails. */
+/* A reload waits for room in the scoreboard. Another reload that is asked for
+ * meanwhile is added to it; an upgrade goes first, and the reload after it, if
+ * the upgrade fails. */
 static void empm__parent_await_room(empm__parent *p)
 {
     if (p->pending_reload == SIGHUP && !p->stops_old) {
         p->stops_old = 1;
         empm__children_stop_drains(p);
     }
-    p->pending_reload = 0;                    /* nothing has been read yet */
+    p->pending_reload = 0;           /* this one has not read anything yet */
     if (p->pending_upgrade) {
         p->pending_reload = p->stops_old ? SIGHUP : SIGUSR1;
         empm__reload_change_end(p);
@@ -25538,8 +25539,8 @@ static void empm__parent_await_room(empm__parent *p)
         empm__reload_probe(p);
 }
 
-/* Begins what has been asked for, one change at a time. An upgrade goes first:
- * the new program reads the configuration anyway. */
+/* Begins a pending reload or upgrade, one change at a time. An upgrade goes
+ * first: the new program reads the configuration anyway. */
 static void empm__parent_begin_change(empm__parent *p)
 {
     if (p->pending_upgrade && p->change == EMPM__NO_CHANGE) {
@@ -25719,7 +25720,7 @@ static int empm__parent_run(const empm__source *source, empm_config *cfg,
         p.children[i].control = -1;
     }
     if (r == EMPM_OK && empm__fd_pipe(p.pipe, 1) < 0)
-        r = empm__program_no_pipe(cfg, "what children tell");
+        r = empm__program_no_pipe(cfg, "messages of children");
     else if (r == EMPM_OK) {
         empm__parent_loop(&p);
         close(p.pipe[0]);
@@ -25744,7 +25745,7 @@ static int empm__parent_run(const empm__source *source, empm_config *cfg,
  * >>program -- from a configuration to a server that runs
  *
  * The one way in for empm_run() and empm_main(): read, check, open, become,
- * serve; on each failure what has been made is undone in reverse. With children
+ * serve; each failure undoes in reverse all that has been made. With children
  * the second half of it is the parent's and theirs: the sockets are opened by
  * root, here, and each child becomes the user.
  *
@@ -25819,8 +25820,8 @@ static int empm__program_begin(empm__program *g)
         empm__program_no_pipe(cfg, "signals");
     else if (g->source->detached && cfg->log == empm__log_stderr &&
              cfg->error_log == NULL)
-        empm__log(cfg, EMPM_LOG_WARN, 5044, "-k start without ErrorLog: what "
-                  "comes from here on is lost");
+        empm__log(cfg, EMPM_LOG_WARN, 5044, "-k start without ErrorLog: "
+                  "messages from here on are lost");
     return r;
 }
 
@@ -25852,7 +25853,7 @@ static int empm__program_open(empm__program *g)
                          &g->rep, &g->s);
     if (r < 0)
         return r;
-    unsetenv("LISTEN_PID");          /* not for what handlers start */
+    unsetenv("LISTEN_PID");          /* not for programs of handlers */
     unsetenv("LISTEN_FDS");
     unsetenv("LISTEN_FDNAMES");
     unsetenv("EMPM_EXCHANGE");
@@ -26388,7 +26389,7 @@ static int empm__main_apply(empm_config *cfg, const empm__source *from,
 }
 
 /* ---------------------------------------------------------------------------
- * >>configtest -- -t: what would a start say?
+ * >>configtest -- -t: the faults that a start would find
  *
  * All settings are checked, and all faults are reported in one run; then the
  * settings that differ from the defaults are printed as a file would have them.
@@ -26794,7 +26795,7 @@ static int empm__main_control(const char *name, const char *what,
     return r;
 }
 
-/* What a command line asks for. */
+/* The task that a command line gives. */
 typedef struct empm__job {
     const char *name;                /* of the program */
     const char *order;               /* of -k; or NULL */
@@ -26816,9 +26817,9 @@ static const char *empm__main_refuse_folder(const empm_config *cfg,
                ? NULL : "has no meaning: no route serves DocumentRoot";
 }
 
-/* Reads what the options ask for; those that set something are for
- * empm__main_apply(). Returns the exit status if nothing is left to do, or
- * the line is wrong, which is said; else -1. */
+/* Reads the task; options that set something are for empm__main_apply().
+ * Returns the exit status if nothing is left to do, or the line is wrong, which
+ * is said; else -1. */
 static int empm__main_read(const empm__source *source, empm__job *job)
 {
     const char *wrong = NULL;
@@ -26851,7 +26852,7 @@ static int empm__main_read(const empm__source *source, empm__job *job)
             wrong = empm__main_refuse_folder(source->base, a.value, job);
             break;
         case ':':
-            wrong = "lacks what belongs to it";
+            wrong = "lacks its value";
             break;
         case '?':
             wrong = "is no option";

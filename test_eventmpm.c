@@ -5285,6 +5285,44 @@ TEST(config, precedence)
     str_free(&g_heard);
 }
 
+/* A value of an option is whole, or refused: a path that is cut would
+ * name another file. */
+TEST(config, long_values_of_options_are_whole)
+{
+    char path[1020], line[1100];
+    char prog[] = "prog", s[] = "-s", key[] = "key", c[] = "-c";
+    char *argv[7];
+    empm_config base = empm_defaults(), *cfg;
+    empm__source from;
+    empm__report rep = hearing();
+
+    memset(path, 'a', sizeof path - 1);
+    path[sizeof path - 1] = '\0';
+    snprintf(line, sizeof line, "DocumentRoot %s", path);
+    argv[0] = prog;
+    argv[1] = s;
+    argv[2] = path;
+    argv[3] = key;
+    argv[4] = c;
+    argv[5] = line;
+    argv[6] = NULL;
+    memset(&from, 0, sizeof from);
+    from.base = &base;
+    from.apply = empm__main_apply;
+    from.argc = 6;
+    from.argv = argv;
+    cfg = empm__program_config_new(&from, &rep);
+    if (CHECK(cfg != NULL)) {
+        CHECK_STR(cfg->ssl_certificate_file[0], path);
+        CHECK_STR(cfg->ssl_certificate_key_file[0], key);
+        CHECK_STR(cfg->document_root, path);
+        CHECK_STR(cfg->listen[0], "8080 tls");
+        empm_config_free(cfg);
+        EMPM_FREE(cfg);
+    }
+    str_free(&g_heard);
+}
+
 /* An unknown directive is an error that names the nearest known one, if one is
  * near. */
 TEST(config, unknown_names_and_the_nearest)
@@ -20987,7 +21025,7 @@ TEST(process, words_of_the_command_line)
         { "/dev/null", 1, "/dev/null is no directory" },
         { "/dev", 1, "no route serves DocumentRoot" },
         { "-Z", 1, "-Z is no option" }, { "--no", 1, "--no is no option" },
-        { "-t:", 1, "is no option" }, { "-p", 1, "-p lacks what" },
+        { "-t:", 1, "is no option" }, { "-p", 1, "-p lacks its value" },
         { "-t|-p", 1, "prog -h" }, { "stop", 1, "-k needs PidFile: -c \"Pid" },
         { "-k|stopp", 1, "-k takes start, stop" }, { "-", 1, "- is no "
                                                     "directory" },
