@@ -1071,6 +1071,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *               wakes all of them
  *   cull        to close idle connections so that others find room
  *   generation  the children that one reading of the configuration has made
+ *   candidate   the generation of a reload, until it is healthy and serves
  *   drain       to finish what has begun, and accept nothing
  *   wing        an optional part, which the core knows by its hooks alone
  *   slab        a block of records; never unmapped, so an index stays valid
@@ -24090,7 +24091,7 @@ typedef struct empm__parent {
     pid_t        helper;             /* the probe, or the new program */
     uint64_t     helper_at_us;       /* it has had its time; or 0 */
     int          helper_late;        /* ... and has been killed */
-    int          upgrade_fd;         /* the helper says: content, or ready */
+    int          helper_fd;          /* gets EMPM__START_* from it; or -1 */
     int          ready_fd;           /* tells the program that has started us */
     uint64_t     accept_at_us;       /* a child did not read that it accepts: it
                                         is told again; or 0 */
@@ -24202,8 +24203,8 @@ static void empm__children_forget(empm__parent *p)
     close(p->pipe[0]);
     close(p->signals.fd[0]);
     close(p->signals.fd[1]);
-    if (p->upgrade_fd >= 0)
-        close(p->upgrade_fd);
+    if (p->helper_fd >= 0)
+        close(p->helper_fd);
     if (p->ready_fd >= 0)
         close(p->ready_fd);
     empm__pid_file_drop(&p->pid_file, 0);
@@ -24727,9 +24728,9 @@ static void empm__reload_change_end(empm__parent *p)
     p->change = EMPM__NO_CHANGE;
     p->helper_at_us = 0;
     p->helper = 0;
-    if (p->upgrade_fd >= 0)
-        close(p->upgrade_fd);
-    p->upgrade_fd = -1;
+    if (p->helper_fd >= 0)
+        close(p->helper_fd);
+    p->helper_fd = -1;
 }
 
 /* The candidate will not serve: kills its children, which have accepted
@@ -24921,7 +24922,7 @@ static void empm__reload_probe(empm__parent *p)
     p->change = EMPM__PROBING;
     p->helper_at_us = empm__time_in_ms(p->current.cfg->start_timeout_ms);
     p->helper_late = 0;
-    p->upgrade_fd = -1;
+    p->helper_fd = -1;
     p->helper = empm__process_fork(&old);
     if (p->helper == 0) {
         empm__generation g;
@@ -24941,7 +24942,7 @@ static void empm__reload_probe(empm__parent *p)
         empm__reload_end(p, "fork: %s", strerror(errno));
     close(fd[1]);
     if (p->helper > 0)
-        p->upgrade_fd = fd[0];
+        p->helper_fd = fd[0];
     else
         close(fd[0]);
 }
@@ -25277,7 +25278,7 @@ static void empm__upgrade_begin(empm__parent *p)
         return;
     }
     p->change = EMPM__UPGRADING;
-    p->upgrade_fd = fd[0];
+    p->helper_fd = fd[0];
     p->helper_at_us = empm__time_in_ms(p->current.cfg->start_timeout_ms);
 }
 
@@ -25286,11 +25287,11 @@ static void empm__upgrade_begin(empm__parent *p)
 static void empm__upgrade_heard(empm__parent *p, unsigned char byte)
 {
     unsigned char why = 0;
-    if (byte == EMPM__START_FAILED && read(p->upgrade_fd, &why, 1) == 1)
+    if (byte == EMPM__START_FAILED && read(p->helper_fd, &why, 1) == 1)
         empm__log(p->current.cfg, EMPM_LOG_ERROR, 5039, "cannot start %s: %s",
                   p->source->argv[0], strerror(why));
-    close(p->upgrade_fd);
-    p->upgrade_fd = -1;
+    close(p->helper_fd);
+    p->helper_fd = -1;
     if (byte != EMPM__START_SERVES && byte != EMPM__START_MOVES)
         return;                      /* its end is reaped in a moment */
     empm__log(p->current.cfg, EMPM_LOG_NOTICE, 5040, "pid %ld serves now: this "
@@ -25339,12 +25340,12 @@ static void empm__parent_reap_helper(empm__parent *p)
     if (pid == 0 || (pid < 0 && errno != ECHILD))
         return;
     if (p->change == EMPM__PROBING) {
-        usable = pid > 0 ? status == 0 : read(p->upgrade_fd, &byte, 1) == 1;
-        close(p->upgrade_fd);
-        p->upgrade_fd = -1;
+        usable = pid > 0 ? status == 0 : read(p->helper_fd, &byte, 1) == 1;
+        close(p->helper_fd);
+        p->helper_fd = -1;
     }
     byte = 0;                        /* its last word may be unread */
-    if (p->upgrade_fd >= 0 && read(p->upgrade_fd, &byte, 1) == 1 &&
+    if (p->helper_fd >= 0 && read(p->helper_fd, &byte, 1) == 1 &&
         byte == EMPM__START_FAILED)
         empm__upgrade_heard(p, byte);
     if (usable)
@@ -25669,7 +25670,7 @@ static void empm__parent_loop(empm__parent *p)
         at = empm__parent_chores(p);
         fds[0] = p->signals.fd[0];
         fds[1] = p->pipe[0];
-        fds[2] = p->change == EMPM__UPGRADING ? p->upgrade_fd : -1;
+        fds[2] = p->change == EMPM__UPGRADING ? p->helper_fd : -1;
         k = empm__orders_next_byte(fds, 3, empm__time_left_ms(at), &byte, NULL);
         if (k == 1)
             empm__parent_child_spoke(p, byte);
@@ -25706,7 +25707,7 @@ static int empm__parent_run(const empm__source *source, empm_config *cfg,
     p.slots = s->score.slots;
     p.pid_file = *pid_file;
     p.ready_fd = ready_fd;
-    p.upgrade_fd = -1;
+    p.helper_fd = -1;
     p.signals = *signals;
     p.manager = *manager;
     if (cfg->watchdog_interval_ms > 0)
@@ -25796,29 +25797,29 @@ typedef struct empm__program {
  * a signal during the start is not lost. Until the server serves the log is
  * written to stderr, too (log_echo): its starter reads that. Returns EMPM_OK,
  * or an error that is logged. */
-static int empm__program_begin(empm__program *g)
+static int empm__program_begin(empm__program *prog)
 {
-    empm_config *cfg = g->cfg;
+    empm_config *cfg = prog->cfg;
     struct rlimit lim;
     int r;
-    empm__manager_take(&g->manager);
+    empm__manager_take(&prog->manager);
     if (cfg->log == NULL)
         cfg->log = empm__log_stderr;
     cfg->log_echo = 1;
-    g->rep.say = empm__server_report_to_log;
-    g->rep.user = cfg;
+    prog->rep.say = empm__server_report_to_log;
+    prog->rep.user = cfg;
     /* the soft limit is for programs with select(), which this one has not */
     if (getrlimit(RLIMIT_NOFILE, &lim) == 0 && lim.rlim_cur < lim.rlim_max) {
         lim.rlim_cur = lim.rlim_max;
         setrlimit(RLIMIT_NOFILE, &lim);
     }
     if (cfg->log == empm__log_stderr &&
-        (r = empm__logs_open(cfg, &g->rep)) < 0)
+        (r = empm__logs_open(cfg, &prog->rep)) < 0)
         return r;
     empm__starting = 1;
-    if ((r = empm__signals_take(&g->signals, cfg->graceful_stop_signal)) < 0)
+    if ((r = empm__signals_take(&prog->signals, cfg->graceful_stop_signal)) < 0)
         empm__program_no_pipe(cfg, "signals");
-    else if (g->source->detached && cfg->log == empm__log_stderr &&
+    else if (prog->source->detached && cfg->log == empm__log_stderr &&
              cfg->error_log == NULL)
         empm__log(cfg, EMPM_LOG_WARN, 5044, "-k start without ErrorLog: "
                   "messages from here on are lost");
@@ -25832,17 +25833,17 @@ static int empm__program_begin(empm__program *g)
  * Order: the PidFile is asked first, so that a second start says "already
  * running" and not that its port is in use. It is written when the sockets are
  * this server's; that of an older program stays until that one is replaced. */
-static int empm__program_open(empm__program *g)
+static int empm__program_open(empm__program *prog)
 {
-    empm_config *cfg = g->cfg;
+    empm_config *cfg = prog->cfg;
     const char *remark = empm__identity_default_user(cfg);
     char path[1200], line[512];
     long pid;
     uid_t uid;
     gid_t gid;
     int r;
-    empm__check_childless(cfg, &g->rep);
-    if (cfg->pid_file != NULL && !g->is_upgrade &&
+    empm__check_childless(cfg, &prog->rep);
+    if (cfg->pid_file != NULL && !prog->is_upgrade &&
         empm__pid_file_read(empm__config_path(cfg, cfg->pid_file, path,
                                               sizeof path), &pid)) {
         empm__log(cfg, EMPM_LOG_EMERG, 5041, "PidFile %s: already running, "
@@ -25850,15 +25851,15 @@ static int empm__program_open(empm__program *g)
         return EMPM_EINVAL;
     }
     r = empm__server_new(cfg, EMPM__FORKS && cfg->processes != 0, NULL,
-                         &g->rep, &g->s);
+                         &prog->rep, &prog->s);
     if (r < 0)
         return r;
     unsetenv("LISTEN_PID");          /* not for programs of handlers */
     unsetenv("LISTEN_FDS");
     unsetenv("LISTEN_FDNAMES");
     unsetenv("EMPM_EXCHANGE");
-    if (cfg->pid_file != NULL && !g->is_upgrade &&
-        (r = empm__pid_file_write(cfg, &g->pid_file)) < 0)
+    if (cfg->pid_file != NULL && !prog->is_upgrade &&
+        (r = empm__pid_file_write(cfg, &prog->pid_file)) < 0)
         return r;
     if (remark != NULL)
         empm__log(cfg, EMPM_LOG_NOTICE, 5031, EMPM__DEFAULT_USER,
@@ -25868,9 +25869,9 @@ static int empm__program_open(empm__program *g)
          uid != geteuid()))
         empm__log(cfg, EMPM_LOG_WARN, 5031, "User %s is ignored: not started "
                   "as root, uid %ld serves", cfg->user_name, (long)geteuid());
-    empm__identity_check_uses(cfg, &g->rep);
-    if (g->rep.result < 0)
-        return g->rep.result;
+    empm__identity_check_uses(cfg, &prog->rep);
+    if (prog->rep.result < 0)
+        return prog->rep.result;
     empm__starting = 0;              /* now a stop has files to remove */
     empm__check_settings_line(cfg, line, sizeof line);
     empm__log(cfg, EMPM_LOG_NOTICE, 5042, "%s", line);
@@ -25880,9 +25881,9 @@ static int empm__program_open(empm__program *g)
 /* Processes 0, -X: serves with threads of this process, until it is told to
  * end. Returns EMPM_OK, or an error that is logged; or ends the process, if
  * handlers do not end within StopTimeout. */
-static int empm__program_serve_alone(empm__program *g)
+static int empm__program_serve_alone(empm__program *prog)
 {
-    empm_server *s = g->s;
+    empm_server *s = prog->s;
     int r;
     if (getpid() != 1)               /* process 1 has to reap orphans; else
                                         handlers wait for their own */
@@ -25892,22 +25893,22 @@ static int empm__program_serve_alone(empm__program *g)
         (r = empm__server_engines_start(s, 0, 0)) < 0)
         return r;
     s->owner = getpid();
-    if (g->ready_fd >= 0) {
-        empm__program_say_news(g->ready_fd, EMPM__START_SERVES);
-        close(g->ready_fd);
-        g->ready_fd = -1;
+    if (prog->ready_fd >= 0) {
+        empm__program_say_news(prog->ready_fd, EMPM__START_SERVES);
+        close(prog->ready_fd);
+        prog->ready_fd = -1;
     }
-    empm__server_log_serves(g->cfg);
-    if (g->hello != NULL)
-        g->hello(s);
-    empm__program_notify(&g->manager, "READY=1\nMAINPID=%ld\nSTATUS=Serving",
+    empm__server_log_serves(prog->cfg);
+    if (prog->hello != NULL)
+        prog->hello(s);
+    empm__program_notify(&prog->manager, "READY=1\nMAINPID=%ld\nSTATUS=Serving",
                          (long)getpid());
-    if (g->source->detached)
-        empm__program_quiet(g->cfg);
-    r = empm__program_attend(s, &g->signals, -1, &g->manager);
+    if (prog->source->detached)
+        empm__program_quiet(prog->cfg);
+    r = empm__program_attend(s, &prog->signals, -1, &prog->manager);
     if (r == EMPM_ETIMEDOUT) {       /* threads use all the rest */
         empm__server_sockets_unlink(s);
-        empm__pid_file_drop(&g->pid_file, 1);
+        empm__pid_file_drop(&prog->pid_file, 1);
         _exit(0);
     }
     empm__server_engines_free(s);
@@ -25920,44 +25921,44 @@ static int empm__program_serve_alone(empm__program *g)
 static int empm__program_run(const empm__source *source,
                              void (*hello)(const empm_server *))
 {
-    empm__program g;
+    empm__program prog;
     int r;
-    memset(&g, 0, sizeof g);
-    g.source = source;
-    g.hello = hello;
-    g.pid_file.fd = -1;
-    g.ready_fd = empm__program_ready_fd();
-    g.is_upgrade = g.ready_fd >= 0 && getenv("LISTEN_FDS") != NULL;
+    memset(&prog, 0, sizeof prog);
+    prog.source = source;
+    prog.hello = hello;
+    prog.pid_file.fd = -1;
+    prog.ready_fd = empm__program_ready_fd();
+    prog.is_upgrade = prog.ready_fd >= 0 && getenv("LISTEN_FDS") != NULL;
     empm__program_stdio();
-    g.rep.say = empm__program_say_stderr;
-    g.rep.user = source->argv != NULL ? source->argv[0] : NULL;
-    if ((g.cfg = empm__program_config_new(source, &g.rep)) == NULL)
+    prog.rep.say = empm__program_say_stderr;
+    prog.rep.user = source->argv != NULL ? source->argv[0] : NULL;
+    if ((prog.cfg = empm__program_config_new(source, &prog.rep)) == NULL)
         return EMPM_EINVAL;
-    if ((r = empm__program_begin(&g)) == EMPM_OK)
-        r = empm__program_open(&g);
+    if ((r = empm__program_begin(&prog)) == EMPM_OK)
+        r = empm__program_open(&prog);
 #ifndef EVENTMPM_NO_FORK
-    if (r == EMPM_OK && g.cfg->processes != 0) {     /* all is the parent's */
-        r = empm__parent_run(source, g.cfg, g.s, hello, g.ready_fd, &g.pid_file,
-                             &g.signals, &g.manager);
-        empm__signals_restore(&g.signals);
-        empm__manager_return(&g.manager);
+    if (r == EMPM_OK && prog.cfg->processes != 0) {  /* all is the parent's */
+        r = empm__parent_run(source, prog.cfg, prog.s, hello, prog.ready_fd,
+                             &prog.pid_file, &prog.signals, &prog.manager);
+        empm__signals_restore(&prog.signals);
+        empm__manager_return(&prog.manager);
         return r;
     }
 #endif
     if (r == EMPM_OK)
-        r = empm__program_serve_alone(&g);
+        r = empm__program_serve_alone(&prog);
     empm__starting = 0;
-    empm__signals_restore(&g.signals);
-    empm__manager_return(&g.manager);
-    empm__pid_file_drop(&g.pid_file, 1);
-    if (g.ready_fd >= 0)
-        close(g.ready_fd);
-    if (g.s != NULL)
-        empm__server_free(g.s);
+    empm__signals_restore(&prog.signals);
+    empm__manager_return(&prog.manager);
+    empm__pid_file_drop(&prog.pid_file, 1);
+    if (prog.ready_fd >= 0)
+        close(prog.ready_fd);
+    if (prog.s != NULL)
+        empm__server_free(prog.s);
     else
-        empm__logs_close(g.cfg);
-    empm_config_free(g.cfg);
-    EMPM_FREE(g.cfg);
+        empm__logs_close(prog.cfg);
+    empm_config_free(prog.cfg);
+    EMPM_FREE(prog.cfg);
     return r;
 }
 
