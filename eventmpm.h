@@ -24226,11 +24226,11 @@ static void empm__process_die_with_parent(pid_t parent, int on)
 
 /* The whole life of a child process, from fork() on; never returns. `control`:
  * its end of the pair by which the parent gives orders. `mask`: the signals
- * that were blocked before the fork; until they are again, none is lost.
+ * that the parent has blocked; all are, from before the fork until this process
+ * has handlers of its own, so that none is lost.
  *
- * Order: the scoreboard is closed while root can do it, then rights are given
- * up, and threads start last, since setuid() and the like are of one thread in
- * the kernel. */
+ * Order: slots of siblings become read-only and rights are given up first, and
+ * threads start last, since each begins with the rights of this one. */
 static void empm__child_main(empm__parent *p, empm__generation *g, int slot,
                              int admin, int control, const sigset_t *mask)
 {
