@@ -3505,6 +3505,12 @@ static void empm__report_first_init(empm__report *rep, empm__first *f,
     rep->user = f;
 }
 
+#define EMPM__CONFIG_DEFINES 64        /* names at a time */
+
+typedef struct empm__defines {         /* of Define and -D, in the arena */
+    const char *text[EMPM__CONFIG_DEFINES];    /* "NAME" or "NAME=value" */
+} empm__defines;
+
 /* Sets one directive, wherever it stands; faults go to `rep`, after `where`,
  * which is "file:line: " or "". `lists`: a bit for each list that has begun in
  * this file, or on this command line; the first value of a list replaces the
@@ -15456,12 +15462,7 @@ EMPM_API void empm_free(empm_server *s)
 #define EMPM__CONFIG_LINE 8192         /* bytes, with the lines that go on */
 #define EMPM__CONFIG_DEPTH 16          /* Include within Include */
 #define EMPM__CONFIG_SECTIONS 32       /* <Section> within <Section> */
-#define EMPM__CONFIG_DEFINES 64        /* names at a time */
 #define EMPM__APACHE { 2, 4, 66 }      /* whose directives these are */
-
-typedef struct empm__defines {         /* of Define and -D, in the arena */
-    const char *text[EMPM__CONFIG_DEFINES];    /* "NAME" or "NAME=value" */
-} empm__defines;
 
 /* Where the reading of files stands. An included file shares all of it; path,
  * line and depth are put back when it ends. */
@@ -26785,9 +26786,7 @@ typedef struct empm__settings_line {
                                         the first value replaces those of the
                                         file, the others are added */
     int           secure;            /* -s: the ports of -p are HTTPS */
-#ifndef EVENTMPM_NO_CONFIG_FILES
-    empm__defines defines;
-#endif
+    empm__defines defines;           /* -D */
 } empm__settings_line;
 
 static void empm__main_set(empm__settings_line *l, const char *name,
