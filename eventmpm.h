@@ -274,7 +274,7 @@ extern "C" {
  * EMPM_SUSPENDED, or a negative error (500). */
 enum {
     EMPM_OK        = 0,
-    EMPM_SUSPENDED = 1,    /* empm_suspend() was called: wait */
+    EMPM_SUSPENDED = 1,    /* empm_suspend(), or _fd(), was called: wait */
     EMPM_EINVAL    = -1,   /* an argument or a setting makes no sense */
     EMPM_ENOMEM    = -2,
     EMPM_ECLOSED   = -3,   /* the peer is gone */
@@ -285,15 +285,23 @@ enum {
     EMPM_ESYS      = -8    /* a system call failed; the log has the reason */
 };
 
-/* The reason for which the function given to empm_suspend() is called. */
+/* The reason for which the function given to empm_suspend() or
+ * empm_suspend_fd() is called. */
 enum empm_why {
     EMPM_RESUMED = 1,      /* empm_resume() */
     EMPM_TIMEOUT,          /* timeout_ms has passed */
     EMPM_HALF_CLOSED,      /* the client sends no more, but may still read */
     EMPM_GONE,             /* the client is gone: no answer reaches it */
-    EMPM_STOPPING          /* the server stops: answer now. In a graceful stop
+    EMPM_STOPPING,         /* the server stops: answer now. In a graceful stop
                               or reload that is the end of its time limit;
                               empm_draining() is 1 earlier */
+    EMPM_READY             /* the descriptor is ready, or has failed */
+};
+
+/* Bits of empm_suspend_fd(): its descriptor can be read, can be written. */
+enum {
+    EMPM_FD_IN  = 1,
+    EMPM_FD_OUT = 2
 };
 
 /* Bits of empm_should_stop(). */
@@ -838,6 +846,22 @@ EMPM_API int empm_stream(empm_request *req, int64_t length, empm_producer *fn,
  */
 EMPM_API empm_ticket empm_suspend(empm_request *req, int timeout_ms,
                                   empm_wake *fn, void *user);
+
+/* As empm_suspend(), and fn is also called when `fd` is ready: the listener
+ * waits for the pipe of a program, the socket of a database or another server,
+ * and no worker does. fn may wait again, for other events or another fd.
+ *
+ *   fd        yours, and open until fn has been called, for whatever reason; an
+ *             earlier close() goes unnoticed until the time is over. It should
+ *             not block: EMPM_READY is a hint, and a call may say EAGAIN. What
+ *             fn leaves unread makes it ready again at once. It is for one
+ *             request at a time: dup() it for another. A plain file is ready.
+ *   events    EMPM_FD_IN, EMPM_FD_OUT, or both; a failure is either
+ *   returns   as empm_suspend(), and 0 if the events are none of these or the
+ *             system cannot wait for fd: the log has the reason
+ */
+EMPM_API empm_ticket empm_suspend_fd(empm_request *req, int fd, int events,
+                                     int timeout_ms, empm_wake *fn, void *user);
 
 /* Ends a suspension.
  *   thread    any, any number of times
@@ -4283,6 +4307,12 @@ static int empm__conn_noted(const empm__conn *c, uint32_t ready)
     return (empm__load(&c->word) & ready) != 0;
 }
 
+/* Notes what the owner knows by itself; it is still the owner. */
+static void empm__conn_note(empm__conn *c, uint32_t ready)
+{
+    __atomic_fetch_or(&c->word, ready, __ATOMIC_ACQ_REL);
+}
+
 /* Starts or ends a suspension: tickets given out before are stale from here. */
 static void empm__conn_next_serial(empm__conn *c)
 {
@@ -5165,30 +5195,34 @@ static void empm__poller_remove(empm__poller *p, const empm__conn *c)
     epoll_ctl(p->epoll_fd, EPOLL_CTL_DEL, c->fd, NULL);
 }
 
-/* Registers `fd` as the second descriptor of a record; it must not block, and
- * its owner removes it before closing it, and before another one is added. Its
- * first events may come at once. The record's owner, on any thread. Returns
- * EMPM_OK, or EMPM_ESYS with errno. */
-EMPM__OPTIONAL
+/* Registers `fd` as the second descriptor of a record, for READY_AUX bits; it
+ * must not block, and its owner removes it before closing it, and before
+ * another one is added. What is ready already is an event, too. The record's
+ * owner, on any thread. Returns EMPM_OK, or EMPM_ESYS with errno. */
 static int empm__poller_aux_add(empm__poller *p, empm__conn *c, uint32_t i,
-                                int fd)
+                                int fd, uint32_t ready)
 {
     struct epoll_event ev;
     memset(&ev, 0, sizeof ev);
-    ev.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET;
+    ev.events = EPOLLET;
+    if (ready & EMPM__READY_AUX_IN)
+        ev.events |= EPOLLIN | EPOLLRDHUP;
+    if (ready & EMPM__READY_AUX_OUT)
+        ev.events |= EPOLLOUT;
     ev.data.u64 = EMPM__EVENT_AUX | (uint64_t)c->gen << 32 | i;
     return epoll_ctl(p->epoll_fd, EPOLL_CTL_ADD, fd, &ev) < 0 ? EMPM_ESYS
                                                               : EMPM_OK;
 }
 
 /* Ends that. An event on its way is noted all the same, and does no harm. DEL,
- * not close() alone: a process that a handler has forked may have it open. */
-EMPM__OPTIONAL
-static void empm__poller_aux_remove(empm__poller *p, empm__conn *c, int fd)
+ * not close() alone: a process that a handler has forked may have it open.
+ * Returns 0, or -1 with errno: it has been closed. */
+static int empm__poller_aux_remove(empm__poller *p, empm__conn *c, int fd)
 {
-    epoll_ctl(p->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+    const int r = epoll_ctl(p->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
     empm__conn_clear(c, EMPM__READY_AUX);
     c->why = (uint16_t)(c->why & ~(unsigned)EMPM__READY_AUX);
+    return r;
 }
 
 /* Waits for the bell from here on: each ring is one event for each waiter. */
@@ -5408,22 +5442,21 @@ static void empm__poller_remove(empm__poller *p, const empm__conn *c)
 }
 
 /* As with epoll; an owned record is not in the set, so it is only noted. */
-EMPM__OPTIONAL
 static int empm__poller_aux_add(empm__poller *p, empm__conn *c, uint32_t i,
-                                int fd)
+                                int fd, uint32_t ready)
 {
-    (void)p; (void)i;
+    (void)p; (void)i; (void)ready;
     c->aux_fd = fd;
     return EMPM_OK;
 }
 
-EMPM__OPTIONAL
-static void empm__poller_aux_remove(empm__poller *p, empm__conn *c, int fd)
+static int empm__poller_aux_remove(empm__poller *p, empm__conn *c, int fd)
 {
     (void)p; (void)fd;
     c->aux_fd = -1;
     empm__conn_clear(c, EMPM__READY_AUX);
     c->why = (uint16_t)(c->why & ~(unsigned)EMPM__READY_AUX);
+    return 0;
 }
 
 /* Without EPOLLEXCLUSIVE all children are woken for what waits: there is
@@ -9695,6 +9728,9 @@ struct empm_request {             /* owner: the connection's */
     enum empm__suspension suspension;
     int           wake_why;       /* enum empm_why; 0: none yet */
     int           told_half;      /* HALF_CLOSED has been reported */
+    uint32_t      aux_ready;      /* READY_AUX bits, of empm_suspend_fd(); 0: it
+                                     waits for no descriptor */
+    int           aux_fd;         /* the user's; -1: ready as it cannot wait */
 
     /* not cleared */
     empm__path    path;
@@ -12457,6 +12493,23 @@ static enum empm__state empm__do_read_body(empm__worker *w, empm__conn *c,
  *   ARMED --handler answers--> NONE         its ticket is stale from here
  *   WAITING --a reason is found--> DUE --its function is called--> NONE
  *   DUE, HALF_CLOSED: the function may go back to sleep with the same ticket
+ *
+ * A suspension may have a descriptor, the second one of its record (>>handover)
+ * and the user's. It is registered from empm_suspend_fd() on, and no longer
+ * when a function of the user's is called, for whatever reason: that may close
+ * it, and then its number may be another socket's, which a later removal would
+ * hit. So:
+ *
+ *   registering looks    what is ready already is an event: the function need
+ *                        not read all, and clears no bit
+ *   readiness is a hint  an event may have been on its way when its descriptor
+ *                        was removed; it is told of the next one
+ *   one call             the event, the ticket, the time, the client and a stop
+ *                        meet in one word, and its owner makes one call of them
+ *   two sources are two  a back end's end or failure is readiness, never the
+ *                        client's hang-up; and the client's is EMPM_GONE
+ *   to wait on           after HALF_CLOSED the descriptor is registered anew;
+ *                        if that fails, it counts as ready
  * ------------------------------------------------------------------------- */
 
 EMPM_API empm_ticket empm_suspend(empm_request *req, int timeout_ms,
@@ -12477,6 +12530,77 @@ EMPM_API empm_ticket empm_suspend(empm_request *req, int timeout_ms,
     return (uint64_t)empm__load(&req->c->serial) << 32 | req->w->index;
 }
 
+/* The descriptor counts as ready, as the system does not wait for it. */
+static void empm__handling_watch_none(empm_request *req, uint32_t ready)
+{
+    req->aux_fd = -1;
+    req->aux_ready = ready;
+    empm__conn_note(req->c, ready);
+}
+
+/* Says what is wrong with the descriptor of a suspension. */
+static void empm__handling_complain(empm_request *req, int fd, const char *what)
+{
+    const int why = errno;
+    char path[208];
+    empm__request_log(req, EMPM_LOG_ERROR, 5021, "%s %s: empm_suspend_fd(%d): "
+                      "%s: %s", empm_method(req),
+                      empm__request_path_shown(req, path, sizeof path), fd,
+                      what, strerror(why));
+}
+
+/* Begins to wait for a suspension's descriptor. epoll refuses a plain file
+ * (EPERM); for poll() it is always ready, and so it is here. Returns EMPM_OK,
+ * or EMPM_ESYS: the log has the reason. */
+static int empm__handling_watch(empm_request *req, int fd, uint32_t ready)
+{
+    if (empm__poller_aux_add(&req->w->engine->poller, req->c, req->w->index,
+                             fd, ready) == EMPM_OK) {
+        req->aux_fd = fd;
+        req->aux_ready = ready;
+    } else if (errno == EPERM) {
+        empm__handling_watch_none(req, ready);
+    } else {
+        empm__handling_complain(req, fd, errno == EEXIST
+                                ? "epoll_ctl: another request waits for it"
+                                : errno == ENOSPC
+                                ? "epoll_ctl: see fs.epoll.max_user_watches"
+                                : "epoll_ctl");
+        return EMPM_ESYS;
+    }
+    return EMPM_OK;
+}
+
+/* Ends that, if a descriptor is waited for. */
+static void empm__handling_unwatch(empm_request *req)
+{
+    if (req->aux_ready == 0)
+        return;
+    if (req->aux_fd < 0)
+        empm__conn_clear(req->c, EMPM__READY_AUX);
+    else if (empm__poller_aux_remove(&req->w->engine->poller, req->c,
+                                     req->aux_fd) < 0)
+        empm__handling_complain(req, req->aux_fd, "epoll_ctl: it was closed "
+                                "before its time");
+    req->aux_ready = 0;
+}
+
+EMPM_API empm_ticket empm_suspend_fd(empm_request *req, int fd, int events,
+                                     int timeout_ms, empm_wake *fn, void *user)
+{
+    const uint32_t ready = (uint32_t)events * EMPM__READY_AUX_IN;
+    empm_ticket ticket;
+    if (fd < 0 || events == 0 || (events & ~(EMPM_FD_IN | EMPM_FD_OUT)) != 0)
+        return 0;
+    ticket = empm_suspend(req, timeout_ms, fn, user);
+    if (ticket != 0 && empm__handling_watch(req, fd, ready) < 0) {
+        req->suspension = EMPM__SUSP_NONE;
+        empm__conn_next_serial(req->c);
+        return 0;
+    }
+    return ticket;
+}
+
 /* Goes by what a handler or the function of a suspension has returned: the
  * request waits, or its answer is finished. */
 static enum empm__state empm__handling_after_call(empm_request *req, int rc)
@@ -12491,6 +12615,7 @@ static enum empm__state empm__handling_after_call(empm_request *req, int rc)
     }
     if (req->suspension == EMPM__SUSP_ARMED) {    /* but it has answered */
         req->suspension = EMPM__SUSP_NONE;
+        empm__handling_unwatch(req);
         empm__conn_next_serial(req->c);
     }
     empm__response_finish(req, rc);
@@ -12504,7 +12629,10 @@ static int empm__handling_wake_call(empm_request *req)
 {
     const enum empm_why why = (enum empm_why)req->wake_why;
     const uint32_t serial = empm__load(&req->c->serial);
+    const uint32_t ready = req->aux_ready;
+    const int fd = req->aux_fd;
     int rc;
+    empm__handling_unwatch(req);
     req->suspension = EMPM__SUSP_NONE;
     req->wake_why = 0;
     if (why == EMPM_HALF_CLOSED)
@@ -12513,9 +12641,11 @@ static int empm__handling_wake_call(empm_request *req)
         empm__conn_next_serial(req->c);
     rc = req->wake(req, why, req->wake_user);
     if (why == EMPM_HALF_CLOSED && req->suspension == EMPM__SUSP_NONE) {
-        if (rc == EMPM_SUSPENDED)
+        if (rc == EMPM_SUSPENDED) {
             req->suspension = EMPM__SUSP_ARMED;   /* as it was */
-        else if (empm__load(&req->c->serial) == serial)
+            if (ready != 0 && empm__handling_watch(req, fd, ready) < 0)
+                empm__handling_watch_none(req, ready);
+        } else if (empm__load(&req->c->serial) == serial)
             empm__conn_next_serial(req->c);
     }
     return rc;
@@ -12576,9 +12706,9 @@ static enum empm__state empm__do_handle(empm__worker *w, empm__conn *c,
 }
 
 /* SUSPENDED: sends what waits, and looks for a reason to call the function.
- * Of several the first one in this order is told: resumed, gone, stopping, too
- * late, half closed. A worker comes here for each event, since output can wait,
- * too. */
+ * Of several the first one in this order is told: resumed, gone, ready,
+ * stopping, too late, half closed. A worker comes here for each event, since
+ * output can wait, too. */
 static enum empm__state empm__do_suspended(empm__worker *w, empm__conn *c,
                                            empm__wait *wait)
 {
@@ -12603,6 +12733,8 @@ static enum empm__state empm__do_suspended(empm__worker *w, empm__conn *c,
         req->wake_why = EMPM_RESUMED;
     else if (req->failed || empm__conn_noted(c, EMPM__READY_HUP))
         req->wake_why = EMPM_GONE;
+    else if ((why | empm__load(&c->word)) & req->aux_ready)
+        req->wake_why = EMPM_READY;
     else if (empm__step_closes_idle(w))
         req->wake_why = EMPM_STOPPING;
     else if (empm__time_is_late(req->wake_deadline, now))
@@ -12610,7 +12742,8 @@ static enum empm__state empm__do_suspended(empm__worker *w, empm__conn *c,
     else if (!req->told_half && empm__conn_noted(c, EMPM__READY_RDHUP))
         req->wake_why = EMPM_HALF_CLOSED;
     if (req->wake_why == 0) {
-        wait->want = EMPM__WANT(EMPM__READY_RESUME | EMPM__READY_STOP);
+        wait->want = EMPM__WANT(EMPM__READY_RESUME | EMPM__READY_STOP |
+                                req->aux_ready);
         if (!req->told_half)
             wait->want |= EMPM__WANT(EMPM__READY_RDHUP);
         wait->deadline_ms = req->wake_deadline;
@@ -12934,6 +13067,8 @@ static const char *empm__http1_fault(const empm__worker *w,
     if ((req->suspension == EMPM__SUSP_DUE) != (req->wake_why != 0) ||
         (req->wake_why != 0 && to != EMPM__HANDLE))
         return "a suspension that is due has a reason, and HANDLE calls it";
+    if (req->aux_ready != 0 && req->suspension < EMPM__SUSP_WAITING)
+        return "a second descriptor is waited for in a suspension only";
     if ((req->framing == EMPM__UNFRAMED) != empm__request_head_is_open(req))
         return "a body is framed when its head is decided";
     if (empm__request_head_is_open(req) &&
@@ -26534,6 +26669,7 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5018  a request fails after its answer has begun
  *   5019  epoll_wait or poll fails: the child ends if that goes on
  *   5020  a unix socket that listens has been shut down: only a restart helps
+ *   5021  a descriptor of empm_suspend_fd() cannot be waited for, or is closed
  *   5030  a process without children cannot be reloaded or upgraded
  *   5031  started as root without User: nobody serves; or started as another
  *         user: User is ignored

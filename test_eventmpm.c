@@ -6162,7 +6162,8 @@ static enum empm__state sec_step(empm__worker *w, empm__conn *c,
         sec.again |= empm__conn_noted(c, ready);
     }
     if (!get_int(&sec.begun)) {
-        CHECK_INT(empm__poller_aux_add(p, c, w->index, fd), EMPM_OK);
+        CHECK_INT(empm__poller_aux_add(p, c, w->index, fd, ready),
+                  EMPM_OK);
         set_int(&sec.begun, 1);
     }
     for (;;) {
@@ -6622,7 +6623,9 @@ TEST(transport, one_that_does_all_it_may)
  * BUF the size of a read, RESUMES calls with a used ticket.  POLL: the poll()
  * form, else epoll.  SUSPEND: handlers suspend.  RESET: RST and soft errors.
  * AUX: a suspended one waits for a second descriptor, too, on which PIECES come
- * and then the end; NORESUME: and nobody resumes it.
+ * and then the end; NORESUME: and nobody resumes it.  FD: as empm_suspend_fd()
+ * has it: the descriptor is registered for one suspension, and fn, which reads
+ * one piece, suspends again while there may be more.
  * FORK: a child keeps closed sockets registered.  LAZY: retiring wakes only a
  * listener without a free record.  TIME: clock and wheel; else the deadline is
  * due at any moment, once (NODUE: never).
@@ -6634,7 +6637,7 @@ TEST(transport, one_that_does_all_it_may)
  *
  * Rules, by number: 1 offer, 2 release, 3 clear before I/O, 4 post, 5 drain the
  * inbox, 6 retire, 7 suspend, 8 resume, 9 the wheel, 10 sleep, 12 poll(), 13 a
- * second descriptor.
+ * second descriptor, 14 ... that is the user's.
  *
  * Properties, by name:
  *   P1  never two owners            own[] changes hands only as asserted
@@ -6688,6 +6691,10 @@ TEST(transport, one_that_does_all_it_may)
  *   AUX_HUP_IS_HUP          13: its end is AUX, not the client's hang-up
  *   AUX_NOT_WANTED          13: release wants AUX, or an event is only kept
  *   AUX_NOT_ARMED           12, 13: poll(): both descriptors are in the set
+ *   AUX_ADD_BLIND           14: ADD looks at what is left unread
+ *   AUX_NOT_CLEARED         14: livelock: removal forgets what was noted
+ *   AUX_REMOVED_LATE        14: remove, then call fn: its close() gives the
+ *                           number to another socket, which DEL would hit
  *   NOBODY_LISTENS          QUEUE: who leaves wakes somebody to listen
  *   STANDBY_NOT_WOKEN       QUEUE: the listener's end wakes the standby
  *   EMPTY_FIRST             QUEUE: listen when the batch is taken, not the
@@ -6723,6 +6730,14 @@ TEST(transport, one_that_does_all_it_may)
  *   ok   safe -DAUX -DNORESUME -DCONNS=1
  *   ok   safe -DAUX -DNORESUME -DCONNS=1 -DPOLL
  *   ok   live -DAUX -DNORESUME -DCONNS=1 -DNODUE
+ *   ok   safe -DFD -DCONNS=1 -DNODUE -DPIECES=0
+ *   ok   safe -DFD -DNORESUME -DCONNS=1 -DPIECES=2
+ *   ok   safe -DFD -DNORESUME -DNODUE
+ *   ok   safe -DFD -DNORESUME -DCONNS=1 -DPIECES=2 -DPOLL
+ *   ok   live -DFD -DNORESUME -DCONNS=1 -DNODUE
+ *   FAIL safe -DFD -DNORESUME -DCONNS=1 -DPIECES=2 -DMUT_AUX_ADD_BLIND
+ *   FAIL live -DFD -DNORESUME -DCONNS=1 -DNODUE -DMUT_AUX_NOT_CLEARED
+ *   FAIL safe -DFD -DNORESUME -DN=2 -DNODUE -DPIECES=0 -DMUT_AUX_REMOVED_LATE
  *   FAIL safe -DAUX -DNORESUME -DCONNS=1 -DMUT_AUX_CLEAR_AFTER_READ
  *   FAIL safe -DAUX -DNORESUME -DCONNS=1 -DMUT_AUX_SHORT_READ
  *   FAIL safe -DAUX -DNORESUME -DCONNS=1 -DMUT_AUX_UNMARKED
@@ -7199,6 +7214,9 @@ init
 #else
 
 /* The word.  WANT_x is READY_x << 5; TIMEOUT and HUP are always wanted. */
+#ifdef FD
+#define AUX     1
+#endif
 #ifdef AUX
 #define SUSPEND 1
 #define WORD    int
@@ -7243,6 +7261,7 @@ bool open[N], zhot[N];
 byte came, backlog, now;            /* fin: 1 FIN, 2 RST */
 #ifdef AUX
 byte arx[N], asent[N]; bool aopen[N], afin[N], aep[N];  /* the second one */
+bool areg[N], unreg[N];             /* registered; the client's: no more */
 #define amask(c) (arx[c] || afin[c])
 #define ahot(c)  (aep[c] && (!ON(POLL) || amask(c)))
 #define P7(c) (own[c] != WAIT || st[c] != SUSP || !amask(c))
@@ -7263,7 +7282,12 @@ byte own[N], live[N], posting; bool onbox[N], rok[N], lblock, rbusy;
 #define mask(c) (((rx[c] || fin[c]) * R_IN) | ((fin[c] > 0) * R_RDHUP) | \
                  ((fin[c] == 2 || err[c] == 1) * R_HUP))
 #define hot(c) (ON(POLL) -> mask(c) & ep[c] : ep[c])
+#ifdef AUX
+#define edge(c) ep[c] = (ON(POLL) -> ep[c] : !unreg[c])
+#define aedge(c) aep[c] = aep[c] || areg[c]
+#else
 #define edge(c) ep[c] = (ON(POLL) -> ep[c] : 1)
+#endif
 #define due(c, t) (ON(TIME) -> !isfree[c] && place[c] <= t : tmo[c] == 1)
 /* After a release: does a post follow, may one follow (the clock decides)? */
 #define POST_FOLLOWS (ON(POLL) && !ON(MUT_POST_BEFORE_RELEASE))
@@ -7335,7 +7359,21 @@ inline new_serial(c)                /* rule 7: a suspension begins or ends */
 #ifdef AUX
 inline close_aux(c)                 /* rule 13: the owner; in a d_step */
 {
-    aopen[c] = 0; arx[c] = 0; asent[c] = 0; afin[c] = 0; aep[c] = 0
+    aopen[c] = 0; arx[c] = 0; asent[c] = 0; afin[c] = 0; aep[c] = 0; areg[c] = 0
+}
+
+inline watch_aux(c)                 /* rule 14: the owner */
+{
+    d_step { assert(own[c] == me && !areg[c]); aopen[c] = 1;
+        areg[c] = !ON(POLL);
+        aep[c] = areg[c] && amask(c) && !ON(MUT_AUX_ADD_BLIND) }
+}
+
+inline unwatch_aux(c)
+{
+    d_step { assert(own[c] == me);
+        areg[c] = 0; aep[c] = (ON(POLL) -> aep[c] : 0) }
+    UNLESS(MUT_AUX_NOT_CLEARED, w[c] = w[c] & ~R_AUX)
 }
 #endif
 
@@ -7344,7 +7382,7 @@ inline close_fd(c)
     d_step { assert(own[c] == me);                          /* P1 P3 */
         open[c] = 0; rx[c] = 0; fin[c] = 0; sent[c] = 0; err[c] = 0;
         ep[c] = 0; tmo[c] = 0; st[c] = 0;
-        WHEN(AUX, close_aux(c);)
+        WHEN(AUX, assert(!ON(FD) || !areg[c]); close_aux(c); unreg[c] = 0;)
         zombie[c] = (ON(FORK) -> gen32[c] + 1 : 0) }
 }
 
@@ -7383,7 +7421,8 @@ inline offer(c, bits)               /* rule 1: the listener alone */
     }
     if
     :: v -> v = 0; d_step { own[c] = QUEUED; queue ! c }
-    :: v & R_TMO -> v = 0; retire(c)    /* the listener closes it itself */
+    :: (v & R_TMO) && !(ON(FD) && st[c] == SUSP) ->
+        v = 0; retire(c)            /* the listener closes it itself */
     :: !v
     fi
 }
@@ -7482,11 +7521,12 @@ proctype Worker(byte me)
 sleep:
     atomic { c = 0; n = 0; t = 0; d = 0; want = 0; clr = 0 }
     atomic { queue ? c; assert(own[c] == QUEUED); own[c] = me;      /* P1 */
+        WHEN(AUX, t = (why[c] & R_AUX) != 0;)
         n = why[c] & 255; why[c] = 0 }
     if
     :: st[c] == SUSP -> goto woken
     :: st[c] != SUSP && (n & R_TMO) -> goto closing
-    :: else
+    :: else -> t = 0
     fi;
 
 reading:                                                    /* rule 3 */
@@ -7517,7 +7557,12 @@ reading:                                                    /* rule 3 */
 suspend:                                                    /* rule 7 */
     new_serial(c);
     d_step { st[c] = SUSP; live[c] = serial[c]; ticket[c] = serial[c] }
-    WHEN(AUX, d_step { aopen[c] = 1; aep[c] = !ON(POLL) };) /* ADD looks */
+#ifdef FD
+watching:
+    watch_aux(c);
+#elif defined(AUX)
+    d_step { aopen[c] = 1; areg[c] = !ON(POLL); aep[c] = areg[c] } /* looks */
+#endif
 suspended:
     want = W_RES | W_AUX |
            (w[c] & R_RDHUP && !ON(MUT_WANT_RDHUP_AGAIN) -> 0 : W_RDHUP);
@@ -7557,6 +7602,28 @@ woken:
 #ifdef AUX
     d = ((n | w[c]) & (R_RES | R_HUP | R_TMO)) != 0;    /* it ends anyway */
     n = 0;
+#ifdef FD
+    t = t || (w[c] & R_AUX) != 0;
+    UNLESS(MUT_AUX_REMOVED_LATE, unwatch_aux(c);)           /* rule 14 */
+    if
+    :: !d && !t -> goto watching    /* told that the client is half-closed */
+    :: else
+    fi;
+    new_serial(c);
+    d_step { assert(own[c] == me && aopen[c]);              /* P1 P3 */
+        n = (arx[c] > 0); arx[c] = arx[c] - n; t = (!n && afin[c]) }
+    if
+    :: !t && !d -> n = 0;
+        WHEN(MUT_AUX_REMOVED_LATE, unwatch_aux(c);)
+        goto suspend
+    :: n || t || d -> n = 0; t = 0; d = 0;      /* enough, the end, a reason */
+        d_step { IF(ON(MUT_AUX_REMOVED_LATE) && open[LAST - c],
+                    unreg[LAST - c] = 1);
+            close_aux(c) }
+    fi;
+    st[c] = DONE;
+    goto reading;
+#endif
 aux_reading:
     skip;                                                   /* rule 13 */
     UNLESS(MUT_AUX_CLEAR_AFTER_READ, w[c] = w[c] & ~R_AUX;)
@@ -7618,9 +7685,8 @@ proctype World(byte c)              /* all that happens from outside */
     :: d_step { open[c] && !fin[c] -> check; fin[c] = 1; edge(c) }
 #ifdef AUX
     :: d_step { aopen[c] && !afin[c] && asent[c] < PIECES -> check;
-        arx[c]++; asent[c]++; aep[c] = aep[c] || !ON(POLL) }
-    :: d_step { aopen[c] && !afin[c] -> check; afin[c] = 1;
-        aep[c] = aep[c] || !ON(POLL) }
+        arx[c]++; asent[c]++; aedge(c) }
+    :: d_step { aopen[c] && !afin[c] -> check; afin[c] = 1; aedge(c) }
 #endif
     :: d_step { ON(RESET) && open[c] && fin[c] < 2 -> check; fin[c] = 2;
         edge(c) }
