@@ -46,6 +46,8 @@
  *               idle worker plays it or, while all are busy, a standby thread.
  *   worker      Runs a connection until it would have to wait for the network,
  *               then gives it back. Your handler runs here and may block.
+ *   suspension  A handler that waits for a thread, a time, a pipe or a socket
+ *               need not hold its worker: empm_suspend(), empm_suspend_fd().
  *   connection  READ_HEAD, READ_BODY, HANDLE, WRITE, KEEPALIVE, SUSPENDED,
  *               LINGER, CLOSED: see the picture in >>conn. A connection that
  *               waits holds no worker; idle, it costs 84 bytes and a socket.

@@ -25987,6 +25987,9 @@ TEST(clients, first_two_minutes)
             if (i == 1) {
                 CHECK(strstr(c.body.p, "<a href=\"/hello/world\">") != NULL);
                 CHECK(strstr(c.body.p, "<li>POST /echo\n") != NULL);
+                CHECK_INT(cl_get(&c, "/date"), 200);
+                CHECK(c.body.n > 20 && strstr(c.body.p, ":") != NULL &&
+                      c.body.p[c.body.n - 1] == '\n');
                 snprintf(path, sizeof path, "%s/index.html", dir);
                 write_file(path, "mine", 4);
                 CHECK_INT(cl_get(&c, "/"), 200);
