@@ -4158,7 +4158,8 @@ static char *empm__peer_text(const empm__peer *p, int port, char *to, size_t n)
  * A record may wait for a second descriptor, that of a back end, which is its
  * owner's. Its events note the AUX bits and nothing else: its end or failure is
  * both of them, and none is sticky. So the owner clears a bit, then reads or
- * writes, and waits for it after EAGAIN only, never after a short read.
+ * writes, and waits for it after EAGAIN only, never after a short read; or it
+ * registers the descriptor anew for each wait, which looks (>>handling).
  *
  * No bit of the word is free. Streams (HTTP/2) will need a READY bit by which
  * their workers tell a connection of output: a connection that has streams has
