@@ -1098,6 +1098,8 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   slot        the place of a child on the scoreboard; it outlives the child
  *   share       the part of MinSpareThreads that falls to one child
  *   snapshot    the scoreboard, copied once for a status page (>>status)
+ *   trial       a request that shows whether a closed route still crashes
+ *               children (>>crash)
  *
  * To add something, edit these places; the test fails while one is missing:
  *
@@ -3671,7 +3673,7 @@ static void empm__config_check_numbers(empm_config *cfg, const empm_config *old,
  *
  * Shared before the first fork: a part that only the parent writes, one
  * page-aligned area per child, which only that child writes (its siblings map
- * it read-only), and gates of routes, which all may write. Within a child's
+ * it read-only), and trials of routes, which all may write. Within a child's
  * area each counter has one writer, so nothing there is locked or added to
  * atomically. Connections by state need no common counter either: a worker
  * counts what it parks, the listener what it takes back, and the difference is
@@ -3815,8 +3817,8 @@ enum { EMPM__CRASHED_UNKNOWN = 0,          /* nobody has noted it */
 #define EMPM__CRASHED_ROUTES 32  /* that are remembered; the latest ones */
 #define EMPM__CRASHED_TEXT   64  /* bytes of a pattern that are shown */
 
-/* A route that has crashed children. It is closed while `closed` and the gate's
- * `answered` differ (>>dispatch). */
+/* A route that has crashed children. It is closed while `closed` differs from
+ * `answered` of its trials (>>dispatch). */
 typedef struct empm__score_route {         /* written by the parent alone */
     uint32_t key;                          /* of its pattern */
     uint32_t closed;                       /* how often it has been closed */
@@ -3826,13 +3828,13 @@ typedef struct empm__score_route {         /* written by the parent alone */
 } empm__score_route;
 
 /* Beside each of those, in memory that every child may write, since any of them
- * may try the route. A child gone mad can open a route here, or have it tried;
- * it cannot close one, nor change a count. */
-typedef struct empm__score_gate {
+ * may try the route. A child gone mad can open a route here, or close one that
+ * was closed before, until a trial answers; it cannot change a count. */
+typedef struct empm__score_trial {
     uint32_t answered;           /* `closed` of the route when a trial of it has
                                     answered last */
     uint32_t tried_at_ms;        /* the last trial began, or it was closed */
-} empm__score_gate;
+} empm__score_trial;
 
 typedef struct empm__score_server {        /* written by the parent alone */
     uint32_t generation;                   /* the one that serves */
@@ -3848,7 +3850,7 @@ typedef struct empm__score_server {        /* written by the parent alone */
 
 typedef struct empm__score {
     unsigned char *mem;
-    size_t         bytes, head_bytes, child_bytes, gate_bytes;
+    size_t         bytes, head_bytes, child_bytes, trial_bytes;
     int            slots, threads;
     int            shared;                 /* mmap()ed: fork shares it */
 } empm__score;
@@ -3871,10 +3873,10 @@ static int empm__score_init(empm__score *sb, int slots, int threads, int shared)
     sb->child_bytes = (one + page) & ~page;
     if (sb->child_bytes > (SIZE_MAX / 2 - sb->head_bytes) / (size_t)slots)
         return EMPM_ENOMEM;            /* ServerLimit x ThreadLimit, 32 bits */
-    sb->gate_bytes = (EMPM__CRASHED_ROUTES * sizeof(empm__score_gate) + page) &
-                     ~page;
+    sb->trial_bytes = EMPM__CRASHED_ROUTES * sizeof(empm__score_trial);
+    sb->trial_bytes = (sb->trial_bytes + page) & ~page;
     sb->bytes = sb->head_bytes + sb->child_bytes * (size_t)slots +
-                sb->gate_bytes;
+                sb->trial_bytes;
     sb->slots = slots;
     sb->threads = threads;
     sb->shared = shared;
@@ -3914,10 +3916,10 @@ static empm__score_route *empm__score_route_at(const empm__score *sb, int row)
     return (empm__score_route *)(void *)(sb->mem + EMPM__SCORE_ROUTES_AT) + row;
 }
 
-static empm__score_gate *empm__score_gate_at(const empm__score *sb, int row)
+static empm__score_trial *empm__score_trial_at(const empm__score *sb, int row)
 {
-    return (empm__score_gate *)(void *)(sb->mem + sb->bytes - sb->gate_bytes) +
-           row;
+    return (empm__score_trial *)(void *)(sb->mem + sb->bytes -
+                                         sb->trial_bytes) + row;
 }
 
 /* Returns how many routes have a row, since they have crashed children. */
@@ -3944,7 +3946,7 @@ static int empm__score_route_find(const empm__score *sb, uint32_t key)
 static uint32_t empm__score_route_closed(const empm__score *sb, int row)
 {
     const uint32_t n = empm__load_acq(&empm__score_route_at(sb, row)->closed);
-    return n != empm__load(&empm__score_gate_at(sb, row)->answered) ? n : 0;
+    return n != empm__load(&empm__score_trial_at(sb, row)->answered) ? n : 0;
 }
 
 static empm__score_child *empm__score_at(const empm__score *sb, int slot)
@@ -3970,7 +3972,8 @@ static int empm__score_protect(const empm__score *sb, int slot)
     const int both = PROT_READ | PROT_WRITE;
     if (mprotect(sb->mem, sb->bytes, PROT_READ) < 0 ||
         mprotect((void *)empm__score_at(sb, slot), sb->child_bytes, both) < 0 ||
-        mprotect((void *)empm__score_gate_at(sb, 0), sb->gate_bytes, both) < 0)
+        mprotect((void *)empm__score_trial_at(sb, 0), sb->trial_bytes, both) <
+            0)
         return -1;
     return 0;
 }
@@ -9965,11 +9968,11 @@ static void empm__request_trial_end(empm_request *req)
     if (row < 0)
         return;
     if (!req->called || empm__request_head_is_open(req)) {
-        empm__store(&empm__score_gate_at(sb, row)->tried_at_ms,
+        empm__store(&empm__score_trial_at(sb, row)->tried_at_ms,
                     empm__now_ms() - (uint32_t)EMPM_CRASH_PAUSE_MS);
         return;
     }
-    empm__store(&empm__score_gate_at(sb, row)->answered, req->trial);
+    empm__store(&empm__score_trial_at(sb, row)->answered, req->trial);
     empm__log(req->w->cfg, EMPM_LOG_NOTICE, 5051, "route \"%s\" has answered: "
               "it is open again", req->route->user->pattern);
 }
@@ -11933,7 +11936,7 @@ static unsigned empm__dispatch_route_try(empm_request *req, int row)
     const empm__worker *w = req->w;
     const uint32_t pause = EMPM_CRASH_PAUSE_MS;
     const uint32_t time = empm__score_route_closed(&w->s->score, row);
-    uint32_t *tried = &empm__score_gate_at(&w->s->score, row)->tried_at_ms;
+    uint32_t *tried = &empm__score_trial_at(&w->s->score, row)->tried_at_ms;
     uint32_t was, since;
     if (time == 0 || w->cfg->crash_limit == 0 || w->engine->admin)
         return 0;
@@ -22083,7 +22086,7 @@ static void empm__snapshot_routes(const empm_server *s, empm__snapshot *seen)
     for (i = 0; i < n; i++) {
         const empm__score_route *of = empm__score_route_at(&s->score, i);
         const uint32_t tried =
-            empm__load(&empm__score_gate_at(&s->score, i)->tried_at_ms);
+            empm__load(&empm__score_trial_at(&s->score, i)->tried_at_ms);
         const uint32_t since = empm__time_us_to_ms(now) - tried;
         empm__snapshot_route *to = &seen->routes[seen->nroutes++];
         uint64_t last;
@@ -24374,12 +24377,13 @@ static void empm__crash_on_signal(int sig, siginfo_t *info, void *context)
     uint32_t by = EMPM__CRASHED_ELSEWHERE;
     int i;
     (void)context;
-    if (e->workers == NULL || e->score == NULL || (long)getpid() != e->pid)
-        return;                      /* a child of a handler's; or a hook */
-    for (i = 0; i < e->started && (!sent || info->si_pid == getpid()); i++)
-        if (pthread_equal(pthread_self(), e->workers[i].thread))
-            by = (uint32_t)i + 1;
-    empm__store(&e->score->crashed, by);
+    /* not of a process that a handler has forked, nor before there is one */
+    if (e->workers != NULL && e->score != NULL && (long)getpid() == e->pid) {
+        for (i = 0; i < e->started && (!sent || info->si_pid == getpid()); i++)
+            if (pthread_equal(pthread_self(), e->workers[i].thread))
+                by = (uint32_t)i + 1;
+        empm__store(&e->score->crashed, by);
+    }
     if (sent)
         raise(sig);                  /* when this has returned */
 }
@@ -24476,7 +24480,7 @@ static int empm__crash_row(const empm__score *sb, const empm__route *r)
     at = empm__score_route_at(sb, row);
     empm__store(&at->key, 0u);       /* nobody asks for it while it changes */
     empm__store_rel(&at->closed, 0u);
-    empm__store(&empm__score_gate_at(sb, row)->answered, 0u);
+    empm__store(&empm__score_trial_at(sb, row)->answered, 0u);
     empm__store(&at->crashes, 0u);
     empm__score_store_text(at->pattern, sizeof at->pattern, pattern,
                            empm__min(strlen(pattern), EMPM__CRASHED_TEXT - 1));
@@ -24507,7 +24511,7 @@ static void empm__crash_count(const empm_config *cfg, const empm__score *sb,
          now - at->crashed_us[(at->crashes - limit) % EMPM__CRASHES_MOST] >
              (uint64_t)cfg->crash_window_ms * 1000u))
         return;
-    empm__store(&empm__score_gate_at(sb, row)->tried_at_ms,
+    empm__store(&empm__score_trial_at(sb, row)->tried_at_ms,
                 empm__time_us_to_ms(now));
     /* never equal to an answer of an earlier trial, which may yet come */
     empm__store_rel(&at->closed, at->closed + 1);

@@ -20313,7 +20313,7 @@ TEST(process, one_request_tries_a_closed_route)
     enum { MANY = 8 };
     fixture f;
     client c[MANY];
-    empm__score_gate *gate;
+    empm__score_trial *gate;
     int i, running = -1;
 
     fx_init(&f);
@@ -20327,7 +20327,7 @@ TEST(process, one_request_tries_a_closed_route)
     empm__crash_count(&f.cfg, &f.s->score,
                       empm__crash_route(&f.s->routes,
                                         empm__route_key("GET /members")));
-    gate = empm__score_gate_at(&f.s->score, 0);
+    gate = empm__score_trial_at(&f.s->score, 0);
     CHECK_INT(get_status(&f, "/members?member"), 503);
     empm__store(&gate->tried_at_ms, empm__now_ms() - 60000);
     CHECK_INT(get_status(&f, "/members"), 401);
