@@ -54,6 +54,10 @@ static void  test_free(void *p);
 /* Lines of an access log gather for so long. */
 #define EMPM__LINES_MS 150
 
+/* A route that is closed is tried again after shm->crash_pause_ms. */
+static int test_crash_pause_ms(void);
+#define EMPM_CRASH_PAUSE_MS test_crash_pause_ms()
+
 #ifndef _FILE_OFFSET_BITS
 #  define _FILE_OFFSET_BITS 64      /* as the header has it: it comes later */
 #endif
@@ -1585,10 +1589,20 @@ typedef struct shared {
     int  at_gate;                   /* how many wait there */
     int  child_starts, child_stops, thread_starts, thread_stops;
     int  rc[8];                     /* what the misused calls returned */
+    int  healed;                    /* GET /poison crashes no more */
+    int  crash_pause_ms;            /* 0: a minute */
     slot slots[SLOTS];
 } shared;
 
 static shared *shm;
+
+static int test_crash_pause_ms(void)
+{
+    const int ms = get_int(&shm->crash_pause_ms);
+
+    return ms != 0 ? ms : 60000;
+}
+
 static empm_server *g_server;       /* for the signal handler's empm_stop() */
 
 static void shm_lock(void)
@@ -1886,17 +1900,36 @@ static int h_until_stop(empm_request *req, void *user)
     return EMPM_OK;
 }
 
-/* The sanitizers shall let it: they have their own way with signals. */
+/* The sanitizers shall let it: they have their own way with signals. That of
+ * the header is left alone. */
 __attribute__((no_sanitize("undefined"), no_sanitize("address")))
-static int h_crash(empm_request *req, void *user)
+static void crash_here(void)
 {
     int *volatile nowhere = NULL;
+    struct sigaction is;
 
+    sigaction(SIGSEGV, NULL, &is);
+#if !defined(EVENTMPM_NO_FORK)
+    if (is.sa_sigaction != empm__crash_on_signal)
+#endif
+        signal(SIGSEGV, SIG_DFL);
+    *(volatile int *)nowhere = 1;
+}
+
+static int h_crash(empm_request *req, void *user)
+{
     (void)req;
     (void)user;
-    signal(SIGSEGV, SIG_DFL);
-    *(volatile int *)nowhere = 1;
+    crash_here();
     return EMPM_OK;
+}
+
+/* Crashes until shm->healed, then waits at the gate. */
+static int h_poison(empm_request *req, void *user)
+{
+    if (!get_int(&shm->healed))
+        crash_here();
+    return h_gate(req, user);
 }
 
 static int h_quit(empm_request *req, void *user)
@@ -4630,6 +4663,7 @@ TEST(config, every_directive_from_a_file)
         { "GracefulRestartTimeout", "0", "0" }, { "StartTimeout", "3", "3000" },
         { "WatchdogInterval", "0", "0" }, { "StuckWorkerTimeout", "30",
                                            "30000" },
+        { "CrashLimit", "0", "0" }, { "CrashWindow", "3", "3000" },
         { "StopTimeout", "3", "3000" }, { "LimitRequestLine", "16", "16" },
         { "LimitRequestFieldSize", "16", "16" },
         { "LimitRequestFields", "1", "1" },
@@ -18659,6 +18693,9 @@ static void check_prometheus(const char *text)
             CHECK(label > 0 && strncmp(line + len + 1 + label, "=\"", 2) == 0);
             len += 1 + label + 2;
             value = strcspn(line + len, "\"\\");
+            while (line[len + value] == '\\' &&       /* quoted: \\ and \" */
+                   strchr("\\\"n", line[len + value + 1]) != NULL)
+                value += 2 + strcspn(line + len + value + 2, "\"\\");
             CHECK(value > 0 && strncmp(line + len + value, "\"}", 2) == 0);
             len += value + 2;
         }
@@ -18971,6 +19008,69 @@ TEST(status, a_scoreboard_gone_mad_is_shown_harmlessly)
     fx_down(&f);
 }
 
+#if !defined(EVENTMPM_NO_FORK)
+/* Routes that have crashed children, and those that are closed, are shown in
+ * each format, whatever their patterns. */
+TEST(status, routes_that_crash_are_shown)
+{
+    static const empm_route odd[] = {
+        EMPM_ROUTE("GET /server-status", empm_status_page, NULL),
+        EMPM_ROUTE("GET /metrics", empm_status_page, EMPM_TEXT("prometheus")),
+        EMPM_ROUTE("GET /<b>'\"\\/1234567890123456789012345678901234567890"
+                   "123456789012345678901234567890", h_hello, NULL),
+        EMPM_ROUTE("GET /once", h_hello, NULL),
+        EMPM_ROUTES_END
+    };
+    fixture f;
+    char *text;
+    int i;
+
+    status_init(&f);
+    f.cfg.routes = odd;
+    if (!fx_up(&f))
+        return;
+    text = status_page(&f, "/server-status", "text/html; charset=utf-8");
+    CHECK(strstr(text, "<h2>Routes that have crashed") == NULL);
+    free(text);
+    for (i = 0; i < 4; i++)
+        empm__crash_count(&f.cfg, &f.s->score,
+                          &f.s->routes.list[i < 3 ? 2 : 3]);
+    text = status_auto(&f);
+    check_auto(text, 1);
+    CHECK_INT(auto_number(text, "Crashes"), 4);
+    CHECK_INT(auto_number(text, "RoutesClosed"), 1);
+    free(text);
+    text = status_page(&f, "/server-status?json", "application/json");
+    check_json(text);
+    CHECK(strstr(text, "\"closed_routes\":1,") != NULL);
+    CHECK(strstr(text, "\n{\"route\":\"GET /\\u003cb\\u003e\\u0027\\u0022"
+                       "\\u005c/1234567890") != NULL);
+    CHECK(strstr(text, "\"crashes\":3,\"closed\":true,") != NULL);
+    CHECK(strstr(text, "\n{\"route\":\"GET /once\",\"crashes\":1,"
+                       "\"closed\":false,") != NULL);
+    free(text);
+    text = status_page(&f, "/metrics",
+                       "text/plain; version=0.0.4; charset=utf-8");
+    check_prometheus(text);
+    CHECK(strstr(text, "\neventmpm_crashes_total 4\n") != NULL);
+    CHECK(strstr(text, "\neventmpm_route_closed{route=\"GET /<b>'\\\"\\\\/12345"
+                       "6789012345678901234567890123456789012345678901"
+                       "\"} 1\n") != NULL);
+    CHECK(strstr(text, "\neventmpm_route_crashes_total{route=\"GET /once\"} "
+                       "1\n") != NULL);
+    free(text);
+    text = status_page(&f, "/server-status", "text/html; charset=utf-8");
+    CHECK(strstr(text, "1 of the routes answer 503") != NULL);
+    CHECK(strstr(text, "<td class=x>GET /&#60;b&#62;&#39;&#34;&#92;/123") !=
+          NULL);
+    CHECK(strstr(text, "<td>closed, tried in 59") != NULL ||
+          strstr(text, "<td>closed, tried in 60") != NULL);
+    CHECK(strstr(text, "<td class=x>GET /once<td>1<td>") != NULL);
+    free(text);
+    fx_down(&f);
+}
+#endif
+
 /* The next tenant of a slot may have fewer workers than the last one. */
 TEST(status, a_slot_is_empty_for_its_next_tenant)
 {
@@ -19119,6 +19219,7 @@ TEST(status, counters_never_go_back)
     fx_init_forked(&f, 2);
     f.cfg.routes = status_routes;
     f.cfg.server_name = "www.example.com";
+    f.cfg.crash_limit = 0;
     f.deaths_ok = 1;
     if (!fx_up(&f))
         return;
@@ -20527,7 +20628,7 @@ static int is_among(long pid, const long *kids, int n)
 
 /* A crash costs the connections of one child: the other goes on, and a new
  * child is there at once. */
-SERVED_BY(process, crash_costs_one_child, 2, LONG_TIMES)
+SERVED_BY(process, crash_costs_one_child, 2, LONG_TIMES "CrashLimit 0")
 {
     client other = client_of(f);
     long kids[16], after[16];
@@ -20578,6 +20679,492 @@ SERVED_BY(process, crash_costs_one_child, 2, LONG_TIMES)
     no_context();
     CHECK(fx_log_has(f, "egmentation"));
     CHECK_IN(best, 0, SCALED(100));     /* the new child is there */
+}
+
+/* --- a crash names its cause, and its route is closed --------------------- */
+
+static int h_fault_wake(empm_request *req, enum empm_why why, void *user)
+{
+    (void)why;
+    return h_crash(req, user);
+}
+
+static int h_fault_suspend(empm_request *req, void *user)
+{
+    return empm_suspend(req, 1, h_fault_wake, user) != 0 ? EMPM_SUSPENDED : 500;
+}
+
+static int h_fault_piece(empm_request *req, const void *data, size_t len,
+                         void *user)
+{
+    (void)data;
+    (void)len;
+    return h_crash(req, user);
+}
+
+static long fault_next(empm_request *req, void *buf, size_t cap, void *user)
+{
+    (void)buf;
+    (void)cap;
+    return h_crash(req, user);
+}
+
+static int h_fault_stream(empm_request *req, void *user)
+{
+    return empm_stream(req, 100000, fault_next, user);
+}
+
+static void fault_cleanup(void *p)
+{
+    (void)p;
+    crash_here();
+}
+
+static int h_fault_cleanup(empm_request *req, void *user)
+{
+    (void)user;
+    empm_defer(req, fault_cleanup, NULL);
+    empm_printf(req, "so far, so good\n");
+    return EMPM_OK;
+}
+
+static int h_fault_abort(empm_request *req, void *user)
+{
+    (void)req;
+    (void)user;
+    abort();
+}
+
+/* Uses up the worker's stack. */
+static int fault_deep(volatile int *n)
+{
+    volatile int here[256];
+
+    here[*n % 256] = *n;
+    if (++*n < 1 << 30)
+        here[1] = fault_deep(n);
+    return here[0] + here[1];
+}
+
+static int h_fault_deep(empm_request *req, void *user)
+{
+    volatile int n = 0;
+
+    (void)req;
+    (void)user;
+#if defined(__SANITIZE_THREAD__)
+    crash_here();                   /* its shadow would take minutes */
+#endif
+    return fault_deep(&n) == 0;
+}
+
+static int crash_members_only(empm_request *req, void *user)
+{
+    (void)user;
+    return empm_query(req, "member") != NULL ? EMPM_OK : 401;
+}
+
+static const empm_route crash_routes[] = {
+    EMPM_ROUTE("GET /hello",         h_hello,          NULL),
+    EMPM_ROUTE("GET /gate",          h_gate,           NULL),
+    EMPM_ROUTE("GET /crash",         h_crash,          NULL),
+    EMPM_ROUTE("GET /poison",        h_poison,         NULL),
+    EMPM_ROUTE("GET /quit",          h_quit,           NULL),
+    EMPM_ROUTE("GET /fault/wake",    h_fault_suspend,  NULL),
+    EMPM_ROUTE("GET /fault/stream",  h_fault_stream,   NULL),
+    EMPM_ROUTE("GET /fault/cleanup", h_fault_cleanup,  NULL),
+    EMPM_ROUTE("GET /fault/abort",   h_fault_abort,    NULL),
+    EMPM_ROUTE("GET /fault/deep",    h_fault_deep,     NULL),
+    EMPM_ROUTE_WITH("GET /fault/head", h_hello, NULL, h_crash, NULL, -1, 0, 0),
+    EMPM_ROUTE_WITH("POST /fault/piece", h_hello, NULL, NULL, h_fault_piece,
+                    -1, 0, 0),
+    EMPM_ROUTE_WITH("GET /members", h_gate, NULL, crash_members_only, NULL, -1,
+                    0, 0),
+    EMPM_ROUTES_END
+};
+
+/* A sanitizer's own handler would be left alone. */
+static void no_handler_of_faults(void)
+{
+    signal(SIGSEGV, SIG_DFL);
+}
+
+static void crash_init(fixture *f, int processes)
+{
+    fx_init_forked(f, processes);
+    f->cfg.routes = crash_routes;
+    f->in_child = no_handler_of_faults;
+    f->deaths_ok = 1;
+}
+
+/* The log says what the workers of a child were running when one of them has
+ * crashed: that one first. ExtendedStatus Off has the route only. */
+SERVED_WITH(process, a_crash_names_its_requests, T_PLAIN, crash_init(f, 1),
+            LONG_TIMES)
+{
+    client gate = client_of(f);
+    char *log, *first, *second;
+
+    cl_puts(&gate, "GET /gate?\"%41 HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_SOON(get_int(&shm->at_gate) == 1, 4000);
+    nap(20);
+    CHECK(get_status(f, "/crash?a=b") <= 0);
+    CHECK_SOON(fx_log_has(f, "was running"), 4000);
+    log = slurp(f->log_fd);
+    first = strstr(log, "has crashed in \"GET /crash?a=b HTTP/1.1\" from "
+                        "127.0.0.1:");
+    CHECK(first != NULL && strstr(first, ", route \"GET /crash\", for 0.0"));
+    second = strstr(log, "was running \"GET /gate??%41 HTTP/1.1\" from "
+                         "127.0.0.1:");
+    CHECK(second != NULL && second > first);
+    CHECK(second != NULL && strstr(second, ", route \"GET /gate\", for "));
+    CHECK_INT(fx_log_lines(f, "EMPM5050"), 2);
+    free(log);
+    cl_close(&gate);
+}
+
+/* Whatever of a route has crashed, and however, is the route's, though another
+ * worker runs a request, too: with CrashLimit 1 its next one is refused. */
+SERVED_WITH(process, every_way_to_crash_closes_its_route, T_PLAIN,
+            crash_init(f, 1), LONG_TIMES "CrashLimit 1")
+{
+    static const char *const paths[] = {
+        "/crash", "/quit?thread=1", "/fault/wake", "/fault/stream",
+        "/fault/cleanup", "/fault/abort", "/fault/deep", "/fault/head",
+        "/fault/piece"
+    };
+    int i;
+
+    EACH(paths, k) {
+        const char *verb = strstr(paths[k], "piece") ? "POST" : "GET";
+        char line[80];
+        client gate = client_of(f);
+        set_int(&shm->at_gate, 0);
+        cl_puts(&gate, "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
+        CHECK_SOON(get_int(&shm->at_gate) == 1, 4000);
+        for (i = 0; i < 2; i++) {
+            client one = client_of(f);
+            context("%s, request %d", paths[k], i);
+            cl_printf(&one, "%s %s HTTP/1.1\r\nHost: a\r\n"
+                      "Content-Length: 1\r\n\r\nx", verb, paths[k]);
+            CHECK_INT(cl_reply(&one) == 503, i);
+            cl_close(&one);
+            CHECK_SOON(fx_log_lines(f, "503 for 60 s") == (int)k + 1, 4000);
+        }
+        snprintf(line, sizeof line, "EMPM5051: route \"%s %.*s\" has crashed 1 "
+                 "children: ", verb, (int)strcspn(paths[k], "?"), paths[k]);
+        CHECK(fx_log_has(f, line));
+        cl_close(&gate);
+    }
+    no_context();
+    CHECK_INT(get_status(f, "/hello"), 200);
+}
+
+/* The third crash within CrashWindow closes a route: 503 with Retry-After. A
+ * minute later one request of all tries it; if it crashes, the route is closed
+ * again, and once it answers, open. Other routes do not notice. */
+SERVED_WITH(process, a_route_that_crashes_is_closed, T_PLAIN, crash_init(f, 2),
+            LONG_TIMES)
+{
+    client trial = client_of(f);
+    int i, deaths = 0;
+
+    for (i = 0; i < 3; i++)
+        CHECK(get_status(f, "/poison") <= 0);
+    CHECK_SOON(fx_log_has(f, "EMPM5051: route \"GET /poison\" has crashed 3 "
+                             "children: it answers 503 for 60 s"), 4000);
+    for (i = 0; i < 20; i++)
+        CHECK_INT(cl_get(c, "/poison"), 503);
+    CHECK_IN(atoi(cl_header(c, "Retry-After")), 50, 60);
+    CHECK_INT(cl_get(c, "/hello"), 200);
+    set_int(&shm->crash_pause_ms, 1);
+    nap(5);
+    CHECK(get_status(f, "/poison") <= 0);          /* is tried, and crashes */
+    set_int(&shm->crash_pause_ms, 0);
+    CHECK_SOON(fx_log_has(f, "4 children, one of them when it was"), 4000);
+    CHECK_INT(get_status(f, "/poison"), 503);
+    deaths = fx_log_lines(f, "exit signal");
+    CHECK_INT(deaths, 4);
+    set_int(&shm->healed, 1);
+    set_int(&shm->crash_pause_ms, 1);
+    nap(5);
+    cl_puts(&trial, "GET /poison HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK_SOON(get_int(&shm->at_gate) == 1, 4000);
+    set_int(&shm->crash_pause_ms, 0);
+    for (i = 0; i < 20; i++)
+        CHECK_INT(get_status(f, "/poison"), 503);   /* one at a time */
+    set_int(&shm->gate, 1);
+    CHECK_INT(cl_reply(&trial), 200);
+    CHECK_SOON(fx_log_has(f, "\"GET /poison\" has answered: it is open"), 4000);
+    for (i = 0; i < 20; i++)
+        CHECK_INT(get_status(f, "/poison"), 200);
+    CHECK_INT(fx_log_lines(f, "exit signal"), deaths);
+    cl_close(&trial);
+}
+
+/* A death counts for no route if it came from outside, or if nobody knows which
+ * of several requests it was. */
+SERVED_WITH(process, innocent_routes_stay_open, T_PLAIN, crash_init(f, 1),
+            LONG_TIMES "CrashLimit 1")
+{
+    static const int signals[] = { SIGKILL, SIGSEGV, 0 };
+    long kids[16];
+
+    EACH(signals, i) {
+        client gate = client_of(f);
+        context("signal %d", signals[i]);
+        set_int(&shm->at_gate, 0);
+        cl_puts(&gate, "GET /gate HTTP/1.1\r\nHost: a\r\n\r\n");
+        CHECK_SOON(get_int(&shm->at_gate) == 1, 4000);
+        if (wait_children(f, 1, kids, PATIENCE) != 1)
+            SKIP("no /proc to see children in");
+        if (signals[i] != 0)
+            signal_process((pid_t)kids[0], signals[i]);
+        else                         /* one of two, by exit() */
+            CHECK(get_status(f, "/quit") <= 0);
+        CHECK_SOON(fx_log_lines(f, "was running \"GET /gate") == (int)i + 1,
+                   4000);
+        cl_close(&gate);
+    }
+    no_context();
+    set_int(&shm->gate, 1);
+    CHECK_INT(get_status(f, "/gate"), 200);
+    CHECK(!fx_log_has(f, "EMPM5051"));
+    CHECK(get_status(f, "/quit") <= 0);
+    CHECK_SOON(fx_log_has(f, "EMPM5051"), 4000);
+}
+
+static void *poison_others(void *arg)
+{
+    client *c = (client *)arg;
+    int status, *lost = &shm->rc[1];
+
+    while (!get_int(&shm->gate)) {
+        status = cl_get(c, "/hello");
+        add_int(&shm->rc[0], status == 200);
+        if (status != 200) {
+            add_int(lost, 1);
+            cl_close(c);
+        }
+    }
+    return NULL;
+}
+
+/* A request that crashes, again and again, ends three children; the others lose
+ * at most what these had in hand. */
+SERVED_WITH(process, one_poisoned_request_is_not_the_end, T_PLAIN,
+            crash_init(f, 2), LONG_TIMES "MaxKeepAliveRequests 0")
+{
+    enum { OTHERS = 4 };
+    client other[OTHERS];
+    pthread_t thread[OTHERS];
+    int i, refused = 0;
+
+    CHECK_SOON(get_int(&shm->child_starts) == 2, 4000);
+    for (i = 0; i < OTHERS; i++) {
+        other[i] = client_of(f);
+        pthread_create(&thread[i], NULL, poison_others, &other[i]);
+    }
+    for (i = 0; i < 60; i++) {
+        refused += get_status(f, "/poison") == 503;
+        nap(10);
+    }
+    set_int(&shm->gate, 1);
+    for (i = 0; i < OTHERS; i++) {
+        pthread_join(thread[i], NULL);
+        cl_close(&other[i]);
+    }
+    /* while the parent books the third death, the other child may die */
+    i = fx_log_lines(f, "exit signal");
+    CHECK_IN(i, 3, 4);
+    CHECK_IN(refused, 50, 60 - i);
+    CHECK_IN(get_int(&shm->rc[1]), 0, i * OTHERS);
+    CHECK_IN(get_int(&shm->rc[0]), 100, 10000000);
+}
+
+/* A child may write anything into its memory: the log's lines stay lines, there
+ * are few, and no route is closed that does not exist. */
+TEST(process, a_death_with_a_scoreboard_gone_mad)
+{
+    fixture f;
+    empm__generation g;
+    char *log, *at;
+    int t;
+
+    fx_init(&f);
+    f.forked = 0;
+    f.cfg.processes = 0;
+    f.cfg.threads_per_child = 16;
+    f.cfg.routes = crash_routes;
+    f.cfg.crash_limit = 1;
+    if (!fx_up(&f))
+        return;
+    memset(&g, 0, sizeof g);
+    g.cfg = &f.cfg;
+    g.s = f.s;
+    for (t = 0; t < 16; t++)          /* nobody else's slot */
+        memset((void *)empm__score_worker_at(&f.s->score, 1, t), 0xf0 + t,
+               sizeof(empm__score_worker));
+    for (t = 0; t < 2; t++) {
+        empm__store(&empm__score_at(&f.s->score, 1)->crashed,
+                    t ? 0xeeeeeeeeu : 7u);
+        empm__crash_book(&g, 1, 0, 4711, SIGSEGV);
+    }
+    log = slurp(f.log_fd);
+    CHECK_INT(fx_log_lines(&f, "EMPM5050"), 2 * 11);
+    CHECK_INT(fx_log_lines(&f, "worker 6 has crashed in \""), 1);
+    CHECK_INT(fx_log_lines(&f, "route \"(unknown)\""), 2 * 10);
+    CHECK_INT(fx_log_lines(&f, "child 4711: and 6 others"), 2);
+    for (at = log; *at != 0; at++)
+        if ((*at < 32 && *at != '\n') || *at > 126)
+            fail(__FILE__, __LINE__, "byte %d", *at);
+    CHECK_INT(empm__score_routes(&f.s->score), 0);
+    free(log);
+    fx_down(&f);
+}
+
+static int readable_of(client *c, int n)
+{
+    int i, sum = 0;
+
+    for (i = 0; i < n; i++)
+        sum += cl_readable(&c[i], 0);
+    return sum;
+}
+
+/* When a closed route is tried, one request of all runs: the next one if that
+ * has not reached the handler, and another one after a minute if it does not
+ * end. */
+TEST(process, one_request_tries_a_closed_route)
+{
+    enum { MANY = 8 };
+    fixture f;
+    client c[MANY];
+    empm__score_trial *gate;
+    int i, running = -1;
+
+    fx_init(&f);
+    f.forked = 0;
+    f.cfg.processes = 0;
+    f.cfg.threads_per_child = MANY + 1;
+    f.cfg.crash_limit = 1;
+    f.cfg.routes = crash_routes;
+    if (!fx_up(&f))
+        return;
+    empm__crash_count(&f.cfg, &f.s->score,
+                      empm__crash_route(&f.s->routes,
+                                        empm__route_key("GET /members")));
+    gate = empm__score_trial_at(&f.s->score, 0);
+    CHECK_INT(get_status(&f, "/members?member"), 503);
+    empm__store(&gate->tried_at_ms, empm__now_ms() - 60000);
+    CHECK_INT(get_status(&f, "/members"), 401);
+    for (i = 0; i < MANY; i++) {
+        cl_open(&c[i], &f);
+        cl_puts(&c[i], "GET /members?member HTTP/1.1\r\nHost: a\r\n"
+                       "Connection: close\r\n\r\n");
+    }
+    CHECK_SOON(get_int(&shm->at_gate) > 0, 4000);
+    CHECK_SOON(readable_of(c, MANY) >= MANY - 1, 4000);
+    CHECK_INT(get_int(&shm->at_gate), 1);
+    for (i = 0; i < MANY; i++)
+        if (cl_readable(&c[i], 0)) {
+            CHECK_INT(cl_reply(&c[i]), 503);
+            CHECK_STR(cl_header(&c[i], "Retry-After"), "60");
+            cl_close(&c[i]);
+        } else
+            running = i;
+    if (CHECK(running >= 0)) {
+        cl_open(&c[running == 0], &f);
+        empm__store(&gate->tried_at_ms, empm__now_ms() - 60000);
+        cl_puts(&c[running == 0], "GET /members?member HTTP/1.1\r\n"
+                                  "Host: a\r\n\r\n");
+        CHECK_SOON(get_int(&shm->at_gate) == 2, 4000);
+        set_int(&shm->gate, 1);
+        CHECK_INT(cl_reply(&c[running]), 200);
+        CHECK_INT(get_status(&f, "/members?member"), 200);
+        cl_close(&c[running == 0]);
+        cl_close(&c[running]);
+    }
+    fx_down(&f);
+}
+
+/* Crashes count within CrashWindow. The routes that are remembered are the last
+ * ones to have crashed. */
+TEST(process, crashes_are_counted_in_their_window)
+{
+    fixture f;
+    empm_route many[EMPM__CRASHED_ROUTES + 2];
+    char names[EMPM__CRASHED_ROUTES + 1][24];
+    const empm__route *r;
+    empm__score_route *row;
+    empm_config once;
+    uint32_t closed;
+    int i;
+
+    fx_init(&f);
+    f.forked = 0;
+    f.cfg.processes = 0;
+    for (i = 0; i <= EMPM__CRASHED_ROUTES; i++) {
+        snprintf(names[i], sizeof names[i], "GET /%d", i);
+        many[i] = crash_routes[0];
+        many[i].pattern = names[i];
+    }
+    many[i] = crash_routes[sizeof crash_routes / sizeof crash_routes[0] - 1];
+    f.cfg.routes = many;
+    if (!fx_up(&f))
+        return;
+    r = f.s->routes.list;
+    empm__crash_count(&f.cfg, &f.s->score, r);
+    empm__crash_count(&f.cfg, &f.s->score, r);
+    row = empm__score_route_at(&f.s->score, 0);
+    row->crashed_us[0] -= 60000001u;          /* the first one was long ago */
+    empm__crash_count(&f.cfg, &f.s->score, r);
+    CHECK_INT(get_status(&f, "/0"), 200);
+    empm__crash_count(&f.cfg, &f.s->score, r);
+    CHECK_INT(get_status(&f, "/0"), 503);
+    for (i = 0; i < 3 * EMPM__CRASHES_MOST; i++)   /* the ring goes round */
+        empm__crash_count(&f.cfg, &f.s->score, r);
+    CHECK_INT(row->crashes, 4 + 3 * EMPM__CRASHES_MOST);
+    for (i = 0; i < EMPM__CRASHES_MOST; i++)
+        row->crashed_us[i] -= 60000001u;
+    closed = row->closed;
+    empm__crash_count(&f.cfg, &f.s->score, r);     /* the trial has crashed */
+    CHECK_INT(row->closed, closed + 1);
+    once = f.cfg;
+    once.crash_limit = 0;                          /* off */
+    for (i = 0; i < 20; i++)
+        empm__crash_count(&once, &f.s->score, r + 1);
+    CHECK_INT(get_status(&f, "/1"), 200);
+    once.crash_limit = 1;
+    for (i = 1; i <= EMPM__CRASHED_ROUTES; i++) {
+        empm__crash_count(&once, &f.s->score, r + i);
+        CHECK_INT(get_status(&f, names[i] + 4), 503);
+    }
+    CHECK_INT(empm__score_routes(&f.s->score), EMPM__CRASHED_ROUTES);
+    CHECK_INT(get_status(&f, "/0"), 200);          /* its row was the oldest */
+    CHECK_INT(get_status(&f, "/1"), 503);
+    fx_down(&f);
+}
+
+/* A reload that switches CrashLimit off opens what is closed. */
+TEST(process, a_limit_of_crashes_that_is_off)
+{
+    fixture f;
+    empm_config once;
+
+    fx_init(&f);
+    f.forked = 0;
+    f.cfg.processes = 0;
+    f.cfg.routes = crash_routes;
+    f.cfg.crash_limit = 0;
+    if (!fx_up(&f))
+        return;
+    once = f.cfg;
+    once.crash_limit = 1;
+    empm__crash_count(&once, &f.s->score, f.s->routes.list);
+    CHECK(empm__score_route_closed(&f.s->score, 0) != 0);
+    CHECK_INT(get_status(&f, "/hello"), 200);
+    fx_down(&f);
 }
 
 /* A handler that ends its process, or its thread, is a crash that is named. */
@@ -21599,9 +22186,11 @@ TEST(process, test_of_the_settings)
         { "-t", 0, "3 to 16 children of 25 workers" },
         { "-t|-X", 0, "1 to 1 children of 25 workers" },
         { "-t|-X|-c|StartServers 2|-c|MaxConnectionsPerChild 9|-c|"
-          "StuckWorkerTimeout 9 replace", 0, "EMPM5049: without children "
+          "StuckWorkerTimeout 9 replace|-c|CrashLimit 2", 0,
+          "EMPM5049: without children "
           "(Processes 0, -X) these have no meaning: StartServers, "
-          "MaxConnectionsPerChild, replace of StuckWorkerTimeout\n" },
+          "MaxConnectionsPerChild, CrashLimit, replace of "
+          "StuckWorkerTimeout\n" },
         /* what differs from the defaults, as a file would have it */
         { "-t|-c|KeepAlive Off|-c|Timeout 1500ms|-c|MaxMemFree 3", 0,
           "\nMaxMemFree 3\nTimeout 1500ms\nKeepAlive Off\n" },
@@ -26063,6 +26652,7 @@ TEST(clients, haproxy_loses_nothing)
 TEST(clients, first_two_minutes)
 {
     static const char *const names[] = { "hello", "example_server" };
+    static const struct rlimit no_core = { 0, 0 };
     char dir[400], here[400], out[2000], path[512];
     int i;
 
@@ -26093,6 +26683,8 @@ TEST(clients, first_two_minutes)
             fd = open("/dev/null", O_RDWR);
             dup2(fd, 1);
             dup2(fd, 2);
+            setenv("EXAMPLE_CRASH", "1", 1);
+            setrlimit(RLIMIT_CORE, &no_core);
             if (chdir(dir) == 0)
                 execl(program, names[i], "-c", "User root", where,
                       (char *)NULL);
@@ -26115,6 +26707,10 @@ TEST(clients, first_two_minutes)
                 CHECK_INT(cl_get(&c, "/"), 200);
                 CHECK_STR(c.body.p, "mine");
                 unlink(path);
+                CHECK(cl_get(&c, "/crash") <= 0);
+                cl_close(&c);
+                CHECK_INT(cl_connect_port(&c, port, 0), 0);
+                CHECK_INT(cl_get(&c, "/hello/world"), 200);
             }
             cl_close(&c);
         }
