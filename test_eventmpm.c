@@ -36,7 +36,8 @@
  *   of endpoints endpoint-unix endpoint-sockets    in listen
  *   of conditions file-cache multipart             in files
  *   of signals manager attend children growth      in process
- *   of parent program main configtest control      in process
+ *   of crash parent program main configtest        in process
+ *   of control                                     in process
  *   of identity generations reload upgrade         in operate
  *
  * The other sections here hold up what is promised of the whole: >>misuse,
