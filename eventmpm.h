@@ -188,7 +188,7 @@
  *
  *   EVENTMPM_IMPLEMENTATION  in exactly one translation unit: the code itself
  *   EVENTMPM_POLL            use poll() even where epoll exists
- *   EVENTMPM_TLS_BEARSSL     HTTPS: link with -lbearssl; wants the store
+ *   EVENTMPM_TLS_BEARSSL     HTTPS: link with -lbearssl
  *
  * Each of these leaves a part out, and saves so much of the header and of its
  * compiled text (gcc -Os, x86-64):
@@ -1263,9 +1263,6 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
 #include <sys/wait.h>
 #include <syslog.h>
 #ifdef EVENTMPM_TLS_BEARSSL
-#  ifdef EVENTMPM_NO_STORE
-#    error "eventmpm.h: TLS keeps its sessions in the store: without NO_STORE"
-#  endif
 #  include <bearssl.h>
 #  ifdef __linux__
 #    include <sys/random.h>
@@ -16192,11 +16189,16 @@ static const empm__wing empm__proxy_wing = {
  * those after it do not, however the processor has ordered its stores; so it is
  * only the compiler that has to keep them in order (empm__kv_link).
  *
+ * An entry has an owner, one of 256. In a full shard the owner that has most of
+ * it gives a place: of its entries, the one that ends first. So nobody is
+ * driven out by an owner that has more than himself, and one that fills a shard
+ * ends up replacing its own.
+ *
  * runs on   any thread of any process
  * source    J.-P. Aumasson, D. J. Bernstein, "SipHash: a fast short-input PRF"
  * ------------------------------------------------------------------------- */
 
-#ifndef EVENTMPM_NO_STORE
+#if !defined(EVENTMPM_NO_STORE) || defined(EVENTMPM_TLS_BEARSSL)
 
 /* Fills in n bytes that no client can guess. */
 static void empm__random_fill(void *to, size_t n)
@@ -16288,6 +16290,7 @@ typedef struct empm__kv_slot {
     uint32_t hash;
     uint16_t key_len, len;
     uint8_t  next;
+    uint8_t  owner;                    /* who gives way if the shard is full */
 } empm__kv_slot;
 
 typedef struct empm__kv_shard {
@@ -16411,20 +16414,33 @@ static void empm__kv_mend(const empm__kv *kv, empm__kv_shard *sh)
     sh->version |= 0xffffffff;   /* half of it may be stored: past them all */
 }
 
-/* Makes room: the key that ends first has to go; a key without an end stays. */
-static int empm__kv_evict(empm__kv_shard *sh)
+/* Makes room for an entry of `owner`: that of the owner with most of them goes
+ * which ends first. A key without an end stays. EMPM_EFULL: none has one. */
+static int empm__kv_evict(empm__kv_shard *sh, uint8_t owner)
 {
+    uint16_t count[256];
     uint8_t *victim = NULL, *link;
     uint64_t first = UINT64_MAX;
-    uint32_t i;
-    for (i = 0; i < 256; i++)
-        for (link = &sh->heads[i]; *link != 0; link = &sh->slots[*link].next) {
-            const uint64_t end = sh->slots[*link].expires_ms;
-            if (end != 0 && end < first) {
-                first = end;
-                victim = link;
+    uint32_t i, most = 0;
+    int pass;
+    memset(count, 0, sizeof count);
+    count[owner] = 1;                  /* the one that wants to come in */
+    for (pass = 0; pass < 2; pass++)
+        for (i = 0; i < 256; i++)
+            for (link = &sh->heads[i]; *link != 0;
+                 link = &sh->slots[*link].next) {
+                const empm__kv_slot *s = &sh->slots[*link];
+                if (s->expires_ms == 0)
+                    continue;
+                if (pass == 0) {
+                    count[s->owner]++;
+                } else if (count[s->owner] > most ||
+                           (count[s->owner] == most && s->expires_ms < first)) {
+                    most = count[s->owner];
+                    first = s->expires_ms;
+                    victim = link;
+                }
             }
-        }
     if (victim == NULL)
         return EMPM_EFULL;
     empm__kv_remove(sh, victim);
@@ -16438,6 +16454,7 @@ typedef struct empm__kv_at {
     const void     *key;
     size_t          key_len;
     uint32_t        hash;
+    uint8_t         owner;             /* of what is written; 0, unless set */
     uint8_t        *link;              /* to its slot, or its chain's end */
     empm__kv_slot  *slot;              /* NULL: absent, or it has expired */
     unsigned char  *value;
@@ -16468,6 +16485,7 @@ static int empm__kv_open(empm__kv_at *at, empm__kv *kv, const void *key,
     at->key = key;
     at->key_len = key_len;
     at->hash = (uint32_t)hash;
+    at->owner = 0;
     at->slot = NULL;
     for (at->link = &sh->heads[hash & 255]; *at->link != 0;
          at->link = &sh->slots[*at->link].next) {
@@ -16496,7 +16514,7 @@ static int empm__kv_write(empm__kv_at *at, const void *value, size_t len,
     if (len > at->kv->room - at->key_len)
         return EMPM_EINVAL;
     if (old == 0) {
-        if (sh->slots[sh->free].next == 0 && empm__kv_evict(sh) < 0)
+        if (sh->slots[sh->free].next == 0 && empm__kv_evict(sh, at->owner) < 0)
             return EMPM_EFULL;
         link = &sh->heads[at->hash & 255];
     }
@@ -16508,6 +16526,7 @@ static int empm__kv_write(empm__kv_at *at, const void *value, size_t len,
     s->hash = at->hash;
     s->key_len = (uint16_t)at->key_len;
     s->len = (uint16_t)len;
+    s->owner = at->owner;
     s->next = old != 0 ? sh->slots[old].next : *link;
     data = empm__kv_data(at->kv, sh, slot);
     memcpy(data, at->key, at->key_len);
@@ -16545,9 +16564,10 @@ static int empm__kv_get(empm__kv *kv, const void *key, size_t key_len,
 }
 
 /* if_version: NULL: whatever is there; 0: only if nothing is; or only that. */
-static int empm__kv_put(empm__kv *kv, const void *key, size_t key_len,
-                        const uint64_t *if_version, const void *value,
-                        size_t len, int64_t ttl_ms, uint64_t now_ms)
+static int empm__kv_put_of(uint8_t owner, empm__kv *kv, const void *key,
+                           size_t key_len, const uint64_t *if_version,
+                           const void *value, size_t len, int64_t ttl_ms,
+                           uint64_t now_ms)
 {
     empm__kv_at at;
     const uint64_t expires_ms = ttl_ms == 0 ? 0 : now_ms + (uint64_t)ttl_ms;
@@ -16558,10 +16578,21 @@ static int empm__kv_put(empm__kv *kv, const void *key, size_t key_len,
     if (if_version != NULL &&
         *if_version != (at.slot != NULL ? at.slot->version : 0))
         r = EMPM_EGONE;
-    else
+    else {
+        at.owner = owner;
         r = empm__kv_write(&at, value, len, expires_ms);
+    }
     pthread_mutex_unlock(&at.sh->lock);
     return r;
+}
+
+/* The same where all entries have one owner: the first that ends gives way. */
+static int empm__kv_put(empm__kv *kv, const void *key, size_t key_len,
+                        const uint64_t *if_version, const void *value,
+                        size_t len, int64_t ttl_ms, uint64_t now_ms)
+{
+    return empm__kv_put_of(0, kv, key, key_len, if_version, value, len, ttl_ms,
+                           now_ms);
 }
 
 static int empm__kv_delete(empm__kv *kv, const void *key, size_t key_len,
@@ -16645,6 +16676,8 @@ static void empm__kv_free(empm__kv *kv, size_t bytes)
         munmap(kv, bytes);
 }
 
+#endif /* EVENTMPM_NO_STORE, and no sessions of TLS */
+
 /* ---------------------------------------------------------------------------
  * >>store-calls -- the shared store, as a handler sees it
  *
@@ -16652,6 +16685,8 @@ static void empm__kv_free(empm__kv *kv, size_t bytes)
  * Where the store is not built, its settings are refused and the calls do not
  * exist.
  * ------------------------------------------------------------------------- */
+
+#ifndef EVENTMPM_NO_STORE
 
 static uint64_t empm__store_now_ms(void)
 {

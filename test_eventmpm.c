@@ -10535,6 +10535,37 @@ TEST(store, full_of_what_never_expires)
     empm__kv_free(kv, KV_BYTES);
 }
 
+/* In a full shard the owner that has most of it gives way: one that fills it
+ * drives out none of the others, and makes room for all of them. */
+TEST(store, a_full_shard_is_shared_fairly)
+{
+    empm__kv *kv = kv_new();
+    uint64_t now = 1;
+    int k, n;
+
+    if (kv == NULL)
+        return;
+    for (k = 0; k < 3; k++)
+        CHECK_INT(empm__kv_put_of(7, kv, &k, sizeof k, NULL, NULL, 0, 1000,
+                                  now++), EMPM_OK);
+    for (n = 100; n < 100 + 3 * (int)kv->slots; n++)
+        CHECK_INT(empm__kv_put_of(8, kv, &n, sizeof n, NULL, NULL, 0, 1000,
+                                  now++), EMPM_OK);
+    for (k = 0; k < 3; k++)
+        CHECK_INT(empm__kv_get(kv, &k, sizeof k, NULL, 0, NULL, NULL, now),
+                  EMPM_OK);
+    n--;                                 /* the last one of 8 is there, too */
+    CHECK_INT(empm__kv_get(kv, &n, sizeof n, NULL, 0, NULL, NULL, now),
+              EMPM_OK);
+    for (k = 10; k < 13; k++)            /* 9 finds room, at the cost of 8 */
+        CHECK_INT(empm__kv_put_of(9, kv, &k, sizeof k, NULL, NULL, 0, 1000,
+                                  now++), EMPM_OK);
+    for (k = 0; k < 13; k = k == 2 ? 10 : k + 1)
+        CHECK_INT(empm__kv_get(kv, &k, sizeof k, NULL, 0, NULL, NULL, now),
+                  EMPM_OK);
+    empm__kv_free(kv, KV_BYTES);
+}
+
 /* --- against a plain array ------------------------------------------------ */
 
 #define MODEL_KEYS 24                /* more than there is room for */
