@@ -6543,7 +6543,9 @@ enum {                           /* returned in place of a number of bytes */
  * pending     how many bytes have arrived that recv() has not given yet
  * finish      all is sent: tells the client. `closing`: close() comes next
  * drop        forgets the session, without I/O. NULL: nothing is to forget
- * variable    what empm_ssl() returns; NULL: there is nothing to tell */
+ * variable    what empm_ssl() returns; NULL: there is nothing to tell
+ * says_end    an idle connection is closed with finish(), by a worker, if one
+ *             is free */
 typedef struct empm__transport {
     const char *scheme;          /* of empm_scheme() */
     int     (*handshake)(empm__worker *w, empm__conn *c);
@@ -6556,6 +6558,7 @@ typedef struct empm__transport {
     void    (*finish)(empm__worker *w, empm__conn *c, int closing);
     void    (*drop)(empm__conn *c);
     const char *(*variable)(const empm__conn *c, const char *name);
+    int       says_end;
 } empm__transport;
 
 typedef struct empm__session {
@@ -6683,7 +6686,7 @@ static void empm__plain_finish(empm__worker *w, empm__conn *c,
 
 static const empm__transport empm__plain = {
     "http", NULL, empm__plain_recv, empm__plain_send, empm__plain_file,
-    empm__plain_pending, empm__plain_finish, NULL, NULL
+    empm__plain_pending, empm__plain_finish, NULL, NULL, 0
 };
 
 /* The session of all plain connections. */
@@ -7338,13 +7341,29 @@ static int empm__listener_close_idle(empm__engine *e, uint32_t i)
     return 1;
 }
 
+/* Has a worker say goodbye, if the transport of an idle connection does so and
+ * one is free. Its time is over now, so the worker closes it, unless the client
+ * has sent something at the last moment. */
+static int empm__listener_part(empm__engine *e, empm__batch *b, uint32_t i)
+{
+    empm__conn *c = empm__slab_conn(&e->slab, i);
+    if (!empm__transport_of(c)->says_end || c->io != NULL ||
+        (c->state != EMPM__KEEPALIVE && c->state != EMPM__READ_HEAD) ||
+        empm__load(&e->score->idle_workers) == 0)
+        return 0;
+    empm__store(&c->deadline_ms, b->now_ms);
+    empm__listener_batch_add(e, b, i);
+    return 1;
+}
+
 /* Ends a taken record: closes it, or has a worker do it. `force` closes the
  * descriptor now, whatever is owed, since no worker may come for long. */
 static void empm__listener_end_taken(empm__engine *e, empm__batch *b,
                                      uint32_t i, int force)
 {
     empm__conn *c = empm__slab_conn(&e->slab, i);
-    if (empm__listener_close_idle(e, i))
+    if ((!force && empm__listener_part(e, b, i)) ||
+        empm__listener_close_idle(e, i))
         return;
     if (force) {
         empm__conn_close(c);
@@ -7605,9 +7624,10 @@ static void empm__listener_pause_full(empm__engine *e, uint32_t now_ms)
 
 /* Closes the KEEPALIVE connections that are nearest to their expiry, at most
  * `want` of them, after at most 256 looks: the wheel has them in this order,
- * and a bound keeps the round short. Returns how many. */
-static uint32_t empm__listener_cull(empm__engine *e, uint32_t want,
-                                    uint32_t now_ms)
+ * and a bound keeps the round short. Returns how many; with a batch, some of
+ * them are there until a worker has said goodbye. */
+static uint32_t empm__listener_cull(empm__engine *e, empm__batch *b,
+                                    uint32_t want, uint32_t now_ms)
 {
     const empm__wheel *wh = &e->wheel;
     uint32_t slot = empm__wheel_slot(wh->cursor), seen = 0, done = 0, ahead = 0;
@@ -7623,7 +7643,8 @@ static uint32_t empm__listener_cull(empm__engine *e, uint32_t want,
             const uint32_t next = c->wheel_next, w = empm__load(&c->word);
             if (!(w & EMPM__OWNED) && (w & EMPM__KEEP) &&
                 empm__listener_take(e, i, EMPM__READY_TIMEOUT, now_ms) &&
-                empm__listener_close_idle(e, i))
+                ((b != NULL && empm__listener_part(e, b, i)) ||
+                 empm__listener_close_idle(e, i)))
                 done++;
             i = next;
         }
@@ -7795,16 +7816,17 @@ static void empm__listener_hold(empm__engine *e, empm__batch *b, int fd, int k,
 static int empm__listener_make_room(empm__engine *e, empm__batch *b)
 {
     uint32_t over;
-    int others;
+    int others, room;
     empm__listener_drain_inbox(e, b);
     if (e->slab.in_use < e->most)
         return 1;
     over = e->slab.in_use - e->most + 1;
     others = empm__listener_others_have_place(e);
-    if (!others && empm__listener_cull(e, over, b->now_ms) >= over)
+    room = !others && empm__listener_cull(e, b, over, b->now_ms) >= over;
+    if (room && e->slab.in_use < e->most)
         return 1;
-    empm__listener_pause(e, EMPM__PAUSE_FULL, b->now_ms,
-                         others ? NULL : "MaxOpenConnections is reached");
+    empm__listener_pause(e, EMPM__PAUSE_FULL, b->now_ms, others || room
+                             ? NULL : "MaxOpenConnections is reached");
     return 0;
 }
 
@@ -8075,7 +8097,7 @@ static int empm__listener_accept_failed(empm__engine *e, int k, int error,
             empm__listener_shut(e, k);
         return 0;
     case EMFILE: case ENFILE: case ENOBUFS: case ENOMEM:
-        if (empm__listener_cull(e, 1, now_ms) > 0)
+        if (empm__listener_cull(e, NULL, 1, now_ms) > 0)
             return 1;
         break;
     case EBADF: case EINVAL: case ENOTSOCK: case EFAULT:
@@ -18021,7 +18043,7 @@ static const char *empm__tls_variable(const empm__conn *c, const char *name)
 
 static const empm__transport empm__tls_transport = {
     "https", NULL, empm__tls_recv, empm__tls_send, empm__tls_file,
-    empm__tls_pending, empm__tls_finish, empm__tls_drop, empm__tls_variable
+    empm__tls_pending, empm__tls_finish, empm__tls_drop, empm__tls_variable, 1
 };
 
 /* ---------------------------------------------------------------------------
@@ -18633,7 +18655,7 @@ static void empm__tls_start_drop(empm__conn *c)
 static const empm__transport empm__tls_starting = {
     "https", empm__tls_handshake, empm__plain_recv, empm__plain_send,
     empm__plain_file, empm__plain_pending, empm__plain_finish,
-    empm__tls_start_drop, NULL
+    empm__tls_start_drop, NULL, 0
 };
 
 /* The first bytes are here. */
@@ -18653,7 +18675,7 @@ static int empm__tls_handshake_begin(empm__worker *w, empm__conn *c)
 
 static const empm__transport empm__tls_fresh = {
     "https", empm__tls_handshake_begin, empm__plain_recv, empm__plain_send,
-    empm__plain_file, empm__plain_pending, empm__plain_finish, NULL, NULL
+    empm__plain_file, empm__plain_pending, empm__plain_finish, NULL, NULL, 0
 };
 
 /* ---------------------------------------------------------------------------

@@ -6472,7 +6472,7 @@ static void xor_drop(empm__conn *c)
 
 static const empm__transport xor_transport = {
     "xor", xor_handshake, xor_recv, xor_send, xor_file, xor_pending, xor_finish,
-    xor_drop, NULL
+    xor_drop, NULL, 0
 };
 
 /* Sends `before` as it is and text in records, all of it in one send(). */
