@@ -112,8 +112,11 @@
  *   with SSLCertificateFile and SSLCertificateKeyFile; several pairs are chosen
  *   by the name that the client asks for. No worker waits in a handshake, an
  *   idle connection costs 250 bytes, and a session that one child has made is
- *   resumed by any. empm_ssl() tells what mod_ssl's variables tell. TLS 1.3 and
- *   client certificates are not there: a proxy in front can have them.
+ *   resumed by any, as long as Listen, name, certificates and suites are those
+ *   that it was made with. MaxTlsMemory bounds what handshakes and slow readers
+ *   take; connections beyond it are closed. empm_ssl() tells what mod_ssl's
+ *   variables tell. TLS 1.3 and client certificates are not there: a proxy in
+ *   front can have them.
  *
  * THREADS
  *   with an empm_request *   only the worker that runs the handler; the pointer
@@ -452,7 +455,8 @@ typedef struct empm_config {
     const char *ssl_cipher_suite;      /* names, the best one first: none, all
                                           that there are */
     int64_t     ssl_session_cache_size; /* bytes for sessions that all children
-                                          can resume; 0: none: 524288 */
+                                          can resume: 524288; full, the address
+                                          that has most gives way. 0: none */
     int         ssl_session_timeout_ms; /* and how long they can: 300000 */
     int64_t     shared_store_size;     /* bytes for empm_store_*(), at least 10
                                           KiB: 0, none */
@@ -7263,6 +7267,7 @@ enum { EMPM__TO_SIBLINGS = 1, EMPM__TO_PROGRAM };
 #define EMPM__VAIN         64u      /* looks for nothing, then one at why */
 #define EMPM__DEAF_US      1000000u /* and no wait for events: it is over */
 #define EMPM__HAND_OVER_MS 30000    /* and nothing could be moved: it is over */
+#define EMPM__GOODBYES     16       /* for a worker in a round: 0.1 ms */
 
 typedef struct empm__batch {         /* taken in this round, in order */
     uint32_t head, tail, count;
@@ -7347,14 +7352,16 @@ static int empm__listener_close_idle(empm__engine *e, uint32_t i)
 }
 
 /* Has a worker say goodbye, if the transport of an idle connection does so and
- * one is free. Its time is over now, so the worker closes it, unless the client
- * has sent something at the last moment. */
+ * one is free: a crowd that expires at once does not keep requests waiting, so
+ * a round has so many for each. The connection's time is over now; the worker
+ * closes it, unless the client has sent something at the last moment. */
 static int empm__listener_part(empm__engine *e, empm__batch *b, uint32_t i)
 {
     empm__conn *c = empm__slab_conn(&e->slab, i);
+    const uint32_t idle = empm__load(&e->score->idle_workers);
     if (!empm__transport_of(c)->says_end || c->io != NULL ||
         (c->state != EMPM__KEEPALIVE && c->state != EMPM__READ_HEAD) ||
-        empm__load(&e->score->idle_workers) == 0)
+        idle == 0 || (b->count >= EMPM__GOODBYES * idle && !e->stopping))
         return 0;
     empm__store(&c->deadline_ms, b->now_ms);
     empm__listener_batch_add(e, b, i);
@@ -14368,15 +14375,16 @@ static empm__memory empm__memory_estimate(const empm_config *cfg)
     m.connections = idle + children * empm__engine_connection_limit(cfg) *
                                (double)(EMPM_PAGE_BYTES + EMPM_RESPONSE_BUFFER +
                                         cfg->limit_request_head);
-    if (empm__config_has_tls(cfg)) {
-        m.connections += children * (double)cfg->max_tls_memory;
-        m.store += (double)cfg->ssl_session_cache_size;
-    }
     m.bodies = children * (double)cfg->max_body_memory;
     m.buffers = children * ((double)cfg->max_mem_free +
                             (double)cfg->threads_per_child *
                                 (EMPM__SCRATCH +
                                  EMPM__PAGE_CACHE * EMPM_PAGE_BYTES));
+    if (empm__config_has_tls(cfg)) {
+        m.connections += children * (double)cfg->max_tls_memory;
+        m.buffers += children * (double)cfg->threads_per_child * EMPM__SCRATCH;
+        m.store += (double)cfg->ssl_session_cache_size;
+    }
     m.stacks = empm__memory_stacks(cfg);
     m.likely = idle + m.buffers + m.store +
                threads * (EMPM_PAGE_BYTES + EMPM__STACK_USED);
@@ -16635,6 +16643,8 @@ static int empm__kv_put_of(uint8_t owner, empm__kv *kv, const void *key,
     return r;
 }
 
+#ifndef EVENTMPM_NO_STORE            /* what TLS does not need */
+
 /* The same where all entries have one owner: the first that ends gives way. */
 static int empm__kv_put(empm__kv *kv, const void *key, size_t key_len,
                         const uint64_t *if_version, const void *value,
@@ -16688,6 +16698,8 @@ static int empm__kv_add(empm__kv *kv, const void *key, size_t key_len,
     pthread_mutex_unlock(&at.sh->lock);
     return r;
 }
+
+#endif /* EVENTMPM_NO_STORE */
 
 /* A store for the processes to come, in `bytes`; `room` for each key with its
  * value, 64 to 65535. */
