@@ -531,8 +531,8 @@ typedef struct empm_config {
     int64_t limit_request_body;        /* 1 MiB, else 413; 0: no limit */
     int64_t limit_body_in_memory;      /* longer ones are spooled: 64 KiB */
     int64_t max_body_memory;           /* per child: 64 MiB, else 503 */
-    int64_t max_tls_memory;            /* per child: 64 MiB for handshakes and
-                                          for records that wait; connections
+    int64_t max_tls_memory;            /* per child: 256 MiB for handshakes
+                                          and for records that wait; connections
                                           that need more are closed */
     int64_t max_spool_bytes;           /* per child: 1 GiB, half of it at most
                                           for answers; else 503 */
@@ -2652,7 +2652,7 @@ static const empm__directive empm__directives[] = {
     EMPM__SET("MaxBodyMemory", max_body_memory, I64, 0, INT64_MAX, "67108864",
               "bytes of all bodies in a child; else 503"),
     EMPM__SET("MaxTlsMemory", max_tls_memory, I64, 131072, INT64_MAX,
-              "67108864", "bytes of a child for TLS; else connections close"),
+              "268435456", "bytes of a child for TLS; else connections close"),
     EMPM__SET("MaxSpoolBytes", max_spool_bytes, I64, 0, INT64_MAX,
               "1073741824", "bytes on disk for a child; else 503"),
     EMPM__SET("LimitResponseSpool", limit_response_spool, I64, 0, INT64_MAX,
@@ -14381,7 +14381,11 @@ static empm__memory empm__memory_estimate(const empm_config *cfg)
                                 (EMPM__SCRATCH +
                                  EMPM__PAGE_CACHE * EMPM_PAGE_BYTES));
     if (empm__config_has_tls(cfg)) {
-        m.connections += children * (double)cfg->max_tls_memory;
+        /* each keeps at most what has passed through a worker, both ways */
+        const double most = empm__engine_connection_limit(cfg) * 2.0 *
+                            EMPM__SCRATCH;
+        m.connections += children * (most < (double)cfg->max_tls_memory
+                                         ? most : (double)cfg->max_tls_memory);
         m.buffers += children * (double)cfg->threads_per_child * EMPM__SCRATCH;
         m.store += (double)cfg->ssl_session_cache_size;
     }
