@@ -10444,6 +10444,42 @@ SERVED_TLS(tls, memory_of_handshakes_is_bounded, "MaxTlsMemory 131072")
     free(t);
 }
 
+/* So it does what waits for readers that are slow. What they held comes back
+ * when they are gone. */
+TEST(tls, memory_of_records_is_bounded)
+{
+    enum { N = 6 };
+    fixture f;
+    tls_client *t = (tls_client *)calloc(N, sizeof *t);
+    int i;
+    tls_prepare(&f);
+    fx_set(&f, LONG_TIMES "MaxTlsMemory 131072; SendBufferSize 4096");
+    if (!fx_up(&f)) {
+        free(t);
+        return;
+    }
+    for (i = 0; i < N; i++) {
+        tl_init(&t[i], &f);
+        CHECK_INT(cl_connect_port(&t[i].c, f.port, 4096), 0);
+        CHECK(tl_open(&t[i], "localhost", 0));
+    }
+    for (i = 0; i < N; i++) {
+        tl_say(&t[i], "GET /big?bytes=1500000 HTTP/1.1\r\nHost: a\r\n\r\n");
+        CHECK(tl_push(&t[i]));
+    }
+    CHECK_SOON(fx_log_has(&f, "MaxTlsMemory of 131072 is reached"), 3000);
+    CHECK_IN(__atomic_load_n(&f.s->tls->memory, __ATOMIC_RELAXED), 1, 131072);
+    for (i = 1; i < N; i++)
+        tl_close(&t[i]);
+    tl_again(&t[0]);
+    CHECK_SOON(__atomic_load_n(&f.s->tls->memory, __ATOMIC_RELAXED) == 0, 3000);
+    CHECK(tl_open(&t[0], "localhost", 0));
+    CHECK(tl_get(&t[0], "/big?bytes=300000", "\r\n0\r\n\r\n"));
+    tl_close(&t[0]);
+    fx_down(&f);
+    free(t);
+}
+
 /* Is this connection closed with close_notify? */
 static int tl_says_goodbye(tls_client *t)
 {
@@ -10493,6 +10529,29 @@ TEST(tls, a_pressed_connection_ends_with_close_notify)
     for (i = 0; i < 3; i++)
         tl_close(&t[i]);
     fx_down(&f);
+}
+
+/* While no worker is free nobody says it, and the connection is closed all the
+ * same when its time is over. */
+SERVED_TLS(tls, no_idle_connection_waits_for_a_worker,
+           "KeepAliveTimeout 200ms; ThreadsPerChild 1")
+{
+    tls_client t, busy;
+    uint64_t began;
+    tl_init(&t, f);
+    tl_init(&busy, f);
+    CHECK(tl_open(&busy, "localhost", 0));
+    CHECK(tl_open(&t, "localhost", 0));
+    CHECK(tl_get(&t, "/hello/you", "\r\n\r\nHello, you!\n"));
+    began = now_ms();
+    tl_say(&busy, "GET /sleep?ms=700 HTTP/1.1\r\nHost: a\r\n\r\n");
+    CHECK(tl_push(&busy));
+    CHECK(!tl_run(&t, 0, NULL));
+    CHECK_INT(t.c.end, CL_FIN);
+    CHECK(now_ms() - began < 650u || g_slow > 1);
+    CHECK(!(br_ssl_engine_current_state(&t.ssl.eng) & BR_SSL_CLOSED));
+    tl_close(&t);
+    tl_close(&busy);
 }
 
 /* An idle TLS connection costs at most 256 bytes: its record, its peer and the
