@@ -112,7 +112,9 @@
  *   with SSLCertificateFile and SSLCertificateKeyFile; several pairs are chosen
  *   by the name that the client asks for. No worker waits in a handshake, an
  *   idle connection costs 250 bytes, and a session that one child has made is
- *   resumed by any. empm_ssl() tells what mod_ssl's variables tell. TLS 1.3 and
+ *   resumed by any. empm_ssl() tells what mod_ssl's variables tell. Each start,
+ *   reload and -t reads certificates and keys and says what is wrong with which
+ *   file; Strict also refuses a certificate that is not valid now. TLS 1.3 and
  *   client certificates are not there: a proxy in front can have them.
  *
  * THREADS
@@ -16764,6 +16766,7 @@ static const empm__wing empm__store_wing = {
 
 #ifdef EVENTMPM_TLS_BEARSSL
 #define EMPM__TLS_KEY_MOST  8192       /* bytes of a key, decoded */
+#define EMPM__TLS_RSA_MOST  4096       /* bits: BearSSL's BR_MAX_RSA_SIZE */
 #define EMPM__TLS_FILE_MOST 1048576    /* bytes of a file */
 #define EMPM__TLS_SOON_S    (14 * 86400)   /* a certificate expires soon */
 
@@ -16775,7 +16778,7 @@ typedef struct empm__tls_pair {
     br_skey_decoder_context *key;      /* holds the key's numbers */
     int                  curve;        /* BR_KEYTYPE_EC: BR_EC_* */
     char                *names;        /* each with a NUL, then an empty one */
-    int64_t              expires_s;
+    int64_t              begins_s, expires_s;
 } empm__tls_pair;
 
 /* Forgets n bytes so that no compiler leaves that out. */
@@ -16832,93 +16835,164 @@ static void empm__tls_object_add(void *to, const void *data, size_t n)
     o->len += n;
 }
 
-/* Reads a whole file; NULL: *why says what is wrong. The caller frees it. */
-static char *empm__tls_slurp(const char *path, size_t *n, const char **why)
+/* A file that is being read, for messages. */
+typedef struct empm__tls_source {
+    const char   *directive, *path;
+    empm__report *rep;
+} empm__tls_source;
+
+static void empm__tls_say(const empm__tls_source *from, const char *fmt, ...)
+    EMPM__PRINTF(2, 3);
+
+/* Says why a file cannot be used. */
+static void empm__tls_say(const empm__tls_source *from, const char *fmt, ...)
+{
+    char why[400];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(why, sizeof why, fmt, ap);
+    va_end(ap);
+    empm__report_say(from->rep, EMPM_LOG_ERROR, 5601, "%s %s: %s",
+                     from->directive, from->path, why);
+}
+
+/* open(), fstat() or read() has failed: errno has the reason. If it is a matter
+ * of rights, the user that lacks them is named. */
+static void empm__tls_say_errno(const empm__tls_source *from, const char *call)
+{
+    const int error = errno;
+    const struct passwd *p = error == EACCES ? getpwuid(geteuid()) : NULL;
+    char who[64];
+    snprintf(who, sizeof who, "#%lu", (unsigned long)geteuid());
+    if (error == EACCES)
+        empm__tls_say(from, "%s: %s: user %s may not read it", call,
+                      strerror(error), p != NULL ? p->pw_name : who);
+    else
+        empm__tls_say(from, "%s: %s", call, strerror(error));
+}
+
+/* Reads a whole file, with room for one byte more. NULL: it is said why. The
+ * caller wipes and frees it. */
+static char *empm__tls_slurp(const empm__tls_source *from, size_t *n)
 {
     struct stat st;
     char *text = NULL;
     ssize_t r = -1;
-    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    const int fd = open(from->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     *n = 0;
     if (fd < 0 || fstat(fd, &st) < 0)
-        *why = strerror(errno);
+        empm__tls_say_errno(from, fd < 0 ? "open" : "fstat");
     else if (!S_ISREG(st.st_mode) || st.st_size > EMPM__TLS_FILE_MOST)
-        *why = "is no file of at most 1 MiB";
+        empm__tls_say(from, "is no file of at most 1 MiB");
     else if ((text = (char *)EMPM_MALLOC((size_t)st.st_size + 1)) == NULL)
-        *why = "no memory";
-    else
-        for (*why = NULL; (r = read(fd, text + *n, (size_t)st.st_size - *n)) >
-                          0;)
+        empm__tls_say(from, "no memory");
+    else {
+        while ((r = read(fd, text + *n, (size_t)st.st_size - *n)) > 0)
             *n += (size_t)r;
-    if (r < 0 && text != NULL)
-        *why = strerror(errno);
+        if (r < 0)
+            empm__tls_say_errno(from, "read");
+    }
     if (fd >= 0)
         close(fd);
-    if (*why != NULL) {
-        EMPM_FREE(text);
-        text = NULL;
-    }
-    return text;
+    if (r == 0)
+        return text;
+    if (text != NULL)
+        empm__tls_wipe(text, *n);
+    EMPM_FREE(text);
+    return NULL;
 }
 
-/* Takes all objects out of a PEM file. NULL: *why says what is wrong. What
- * stands between them is left out, with the carriage returns and a byte order
- * mark; a last line without its end is completed: BearSSL would not see it. */
-static empm__tls_object *empm__tls_objects(const char *path, const char **why)
+/* Where BearSSL cannot read on: a file with a pass phrase, or damage. `at` is
+ * where the bytes end that it has taken. */
+static void empm__tls_say_damage(const empm__tls_source *from, const char *text,
+                                 size_t at)
+{
+    static const char mark[] = "ENCRYPTED";
+    size_t i;
+    int line = 1;
+    for (i = 0; i + sizeof mark <= at + 1; i++)
+        if (memcmp(text + i, mark, sizeof mark - 1) == 0) {
+            empm__tls_say(from, "has an encrypted key, which is not supported: "
+                          "openssl pkey -in OLD -out NEW takes its pass phrase "
+                          "off");
+            return;
+        }
+    for (i = 0; i + 1 < at; i++)
+        line += text[i] == '\n';
+    empm__tls_say(from, "is damaged: line %d is no PEM", line);
+}
+
+/* Begins an object: what is decoded goes there. NULL: no memory. */
+static empm__tls_object *empm__tls_object_begin(br_pem_decoder_context *pem)
+{
+    empm__tls_object *o = (empm__tls_object *)EMPM_MALLOC(sizeof *o);
+    if (o == NULL)
+        return NULL;
+    memset(o, 0, sizeof *o);
+    snprintf(o->name, sizeof o->name, "%.63s", br_pem_decoder_name(pem));
+    br_pem_decoder_setdest(pem, empm__tls_object_add, o);
+    return o;
+}
+
+/* Decodes n bytes of PEM into a list at *last. Returns whether they were good;
+ * else it is said why, and the list may have begun. */
+static int empm__tls_objects_decode(const empm__tls_source *from,
+                                    br_pem_decoder_context *pem,
+                                    const char *text, size_t n,
+                                    empm__tls_object **last)
+{
+    empm__tls_object *o = NULL;
+    size_t i = 0;
+    int event = 0, failed = 0;
+    br_pem_decoder_init(pem);
+    while (i < n && event != BR_PEM_ERROR && !failed) {
+        i += br_pem_decoder_push(pem, text + i, n - i);
+        event = br_pem_decoder_event(pem);
+        if (event == BR_PEM_BEGIN_OBJ)
+            failed = (o = *last = empm__tls_object_begin(pem)) == NULL;
+        else if (event == BR_PEM_END_OBJ) {
+            failed = o->failed;
+            last = &o->next;
+            o = NULL;
+        }
+    }
+    if (event == BR_PEM_ERROR)
+        empm__tls_say_damage(from, text, i);
+    else if (failed)
+        empm__tls_say(from, "no memory");
+    else if (o != NULL)
+        empm__tls_say(from, "ends in the middle of an object");
+    return event != BR_PEM_ERROR && !failed && o == NULL;
+}
+
+/* Takes all objects out of a PEM file. NULL: it is said why. What stands
+ * between them is left out, with the carriage returns and a byte order mark; a
+ * last line without its end is completed: BearSSL would not see it. */
+static empm__tls_object *empm__tls_objects(const empm__tls_source *from)
 {
     br_pem_decoder_context pem;
-    empm__tls_object *first = NULL, **last = &first, *o = NULL;
+    empm__tls_object *first = NULL;
     size_t n, i, k = 0;
-    char *text = empm__tls_slurp(path, &n, why);
+    int good;
+    char *text = empm__tls_slurp(from, &n);
     if (text == NULL)
         return NULL;
     i = n >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
     for (; i < n; i++)
         if (text[i] != '\r')
             text[k++] = text[i];
-    text[k++] = '\n';                  /* there is room for one byte more */
-    br_pem_decoder_init(&pem);
-    for (i = 0; i < k && *why == NULL;) {
-        i += br_pem_decoder_push(&pem, text + i, k - i);
-        switch (br_pem_decoder_event(&pem)) {
-        case BR_PEM_BEGIN_OBJ:
-            o = (empm__tls_object *)EMPM_MALLOC(sizeof *o);
-            if (o == NULL) {
-                *why = "no memory";
-                break;
-            }
-            memset(o, 0, sizeof *o);
-            snprintf(o->name, sizeof o->name, "%.63s",
-                     br_pem_decoder_name(&pem));
-            br_pem_decoder_setdest(&pem, empm__tls_object_add, o);
-            break;
-        case BR_PEM_END_OBJ:
-            if (o->failed)
-                *why = "no memory";
-            *last = o;
-            last = &o->next;
-            o = NULL;
-            break;
-        case BR_PEM_ERROR:
-            *why = "is damaged, or has an encrypted key, which is not "
-                   "supported";
-            break;
-        default:
-            break;
-        }
-    }
-    if (*why == NULL && o != NULL)
-        *why = "ends in the middle of an object";
-    empm__tls_objects_free(o);
+    text[k++] = '\n';
+    good = empm__tls_objects_decode(from, &pem, text, k, &first);
+    empm__tls_wipe(&pem, sizeof pem);
     empm__tls_wipe(text, n);
     EMPM_FREE(text);
-    if (*why == NULL && first == NULL)
-        *why = "has nothing between -----BEGIN and -----END lines";
-    if (*why != NULL) {
-        empm__tls_objects_free(first);
-        return NULL;
-    }
-    return first;
+    if (good && first == NULL)
+        empm__tls_say(from, "has nothing between -----BEGIN and -----END "
+                      "lines");
+    if (good)
+        return first;
+    empm__tls_objects_free(first);
+    return NULL;
 }
 
 /* --- DER ------------------------------------------------------------------ */
@@ -17053,53 +17127,123 @@ static void empm__tls_pair_free(empm__tls_pair *pair)
     memset(pair, 0, sizeof *pair);
 }
 
-/* Takes the certificates of a file over. NULL, or what is wrong. */
-static const char *empm__tls_chain_take(empm__tls_pair *pair,
-                                        empm__tls_object *o)
+static int empm__tls_is_certificate(const empm__tls_object *o)
+{
+    return strcmp(o->name, "CERTIFICATE") == 0 ||
+           strcmp(o->name, "X509 CERTIFICATE") == 0;
+}
+
+/* Takes the certificates of a file over. 0: it is said why not. */
+static int empm__tls_chain_take(empm__tls_pair *pair, empm__tls_object *o,
+                                const empm__tls_source *from)
 {
     const empm__tls_object *x;
     size_t n = 0;
-    for (x = o; x != NULL; x = x->next)
-        n += strcmp(x->name, "CERTIFICATE") == 0 ||
-             strcmp(x->name, "X509 CERTIFICATE") == 0;
-    if (n == 0)
-        return "has no certificate";
+    for (x = o; x != NULL; x = x->next) {
+        n += (size_t)empm__tls_is_certificate(x);
+        if (strcmp(x->name, "TRUSTED CERTIFICATE") == 0) {
+            empm__tls_say(from, "has a TRUSTED CERTIFICATE, which is OpenSSL's "
+                          "own form: openssl x509 -in OLD -out NEW makes a "
+                          "certificate of it");
+            return 0;
+        }
+    }
+    if (n == 0) {
+        empm__tls_say(from, "has no certificate");
+        return 0;
+    }
     pair->chain = (br_x509_certificate *)EMPM_MALLOC(n * sizeof *pair->chain);
-    if (pair->chain == NULL)
-        return "no memory";
+    if (pair->chain == NULL) {
+        empm__tls_say(from, "no memory");
+        return 0;
+    }
     for (; o != NULL; o = o->next)
-        if (strcmp(o->name, "CERTIFICATE") == 0 ||
-            strcmp(o->name, "X509 CERTIFICATE") == 0) {
+        if (empm__tls_is_certificate(o)) {
             pair->chain[pair->chain_len].data = o->data;
             pair->chain[pair->chain_len++].data_len = o->len;
             o->data = NULL;
             o->len = o->cap = 0;
         }
-    return NULL;
+    return 1;
 }
 
-/* Takes the key of a file. NULL, or what is wrong. */
-static const char *empm__tls_key_take(empm__tls_pair *pair,
-                                      const empm__tls_object *o)
+/* The kind of a key that cannot be served, by the identifier of its algorithm
+ * or curve; NULL: it has none of these. RFC 8410 3, 5480 2.1.1, 8017 A.1.2. */
+static const char *empm__tls_key_kind(const empm__tls_object *o)
 {
-    while (o != NULL && (strstr(o->name, "PRIVATE KEY") == NULL))
+    static const struct { unsigned char oid[12]; const char *kind; } kinds[] = {
+        { "\x06\x03\x2b\x65\x70", "an Ed25519 key" },
+        { "\x06\x03\x2b\x65\x71", "an Ed448 key" },
+        { "\x06\x05\x2b\x81\x04\x00\x22", "an ECDSA key on P-384" },
+        { "\x06\x05\x2b\x81\x04\x00\x23", "an ECDSA key on P-521" },
+        { "\x06\x05\x2b\x81\x04\x00\x0a", "an ECDSA key on secp256k1" },
+        { "\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0a", "an RSA-PSS key" }
+    };
+    const unsigned char *p = o->data, *end = p + o->len;
+    size_t i, k, n;
+    for (i = 0; i < EMPM__COUNT(kinds); i++)
+        for (k = 0; k + 2u + kinds[i].oid[1] <= o->len; k++)
+            if (memcmp(p + k, kinds[i].oid, 2u + kinds[i].oid[1]) == 0)
+                return kinds[i].kind;
+    if (!empm__tls_der_enter(&p, &end, 0x30))
+        return NULL;
+    if (end - p > 3 && p[3] == 0x30 &&                   /* PKCS#8 */
+        (!empm__tls_der_skip(&p, end) || !empm__tls_der_skip(&p, end) ||
+         !empm__tls_der_enter(&p, &end, 0x04) ||
+         !empm__tls_der_enter(&p, &end, 0x30)))
+        return NULL;
+    if (empm__tls_der(&p, end, &n) != 0x02 || n != 1 || end - p < 2 ||
+        p[1] != 0x02)                                    /* RSAPrivateKey */
+        return NULL;
+    return *p == 1 ? "an RSA key of more than two primes" : NULL;
+}
+
+/* Takes the key of a file. 0: it is said why not. */
+static int empm__tls_key_take(empm__tls_pair *pair, const empm__tls_object *o,
+                              const empm__tls_source *from)
+{
+    static const char served[] = "served are ECDSA on P-256, and RSA of 2048 "
+                                 "to 4096 bits";
+    const char *kind;
+    int error;
+    while (o != NULL && strstr(o->name, "PRIVATE KEY") == NULL)
         o = o->next;
-    if (o == NULL)
-        return "has no private key";
-    if (strncmp(o->name, "ENCRYPTED", 9) == 0)
-        return "has an encrypted key, which is not supported";
-    if (o->len > EMPM__TLS_KEY_MOST)
-        return "has a key that is too long";
+    if (o == NULL) {
+        empm__tls_say(from, "has no private key");
+        return 0;
+    }
+    if (strncmp(o->name, "ENCRYPTED", 9) == 0) {
+        empm__tls_say_damage(from, o->name, strlen(o->name));
+        return 0;
+    }
+    if ((kind = empm__tls_key_kind(o)) != NULL) {
+        empm__tls_say(from, "has %s: %s", kind, served);
+        return 0;
+    }
     pair->key = (br_skey_decoder_context *)EMPM_MALLOC(sizeof *pair->key + 64);
-    if (pair->key == NULL)
-        return "no memory";
+    if (pair->key == NULL) {
+        empm__tls_say(from, "no memory");
+        return 0;
+    }
     br_skey_decoder_init(pair->key);
-    br_skey_decoder_push(pair->key, o->data, o->len);
-    if (br_skey_decoder_last_error(pair->key) != 0)
-        return "has a key of no kind that is supported: RSA up to 4096 bits, "
-               "ECDSA with P-256";
+    if (o->len <= EMPM__TLS_KEY_MOST)
+        br_skey_decoder_push(pair->key, o->data, o->len);
+    error = br_skey_decoder_last_error(pair->key);
     pair->kind = br_skey_decoder_key_type(pair->key);
-    return NULL;
+    if (o->len > EMPM__TLS_KEY_MOST || error == BR_ERR_X509_LIMIT_EXCEEDED ||
+        (error == 0 && pair->kind == BR_KEYTYPE_RSA &&
+         br_skey_decoder_get_rsa(pair->key)->n_bitlen > EMPM__TLS_RSA_MOST))
+        empm__tls_say(from, "has a key that is too long: %s", served);
+    else if (error == 0 && pair->kind == BR_KEYTYPE_EC &&
+             br_skey_decoder_get_ec(pair->key)->curve != BR_EC_secp256r1)
+        empm__tls_say(from, "has a key on another curve than P-256, the one "
+                      "that handshakes offer");
+    else if (error != 0)
+        empm__tls_say(from, "has a key of no kind that is known, or a damaged "
+                      "one: %s", served);
+    else
+        return 1;
+    return 0;
 }
 
 /* Is it the key of the certificate? */
@@ -17152,21 +17296,19 @@ static const unsigned char *empm__tls_dn(const br_x509_certificate *cert,
     return at;
 }
 
-/* Says what a client would stumble over. 0: the pair cannot serve. */
+/* Can the pair serve? 0: it is said why not. */
 static int empm__tls_pair_check(empm__tls_pair *pair, const char *key_file,
                                 empm__report *rep)
 {
     br_x509_decoder_context x;
     const br_x509_pkey *pkey;
-    const int64_t now = (int64_t)time(NULL);
-    int64_t from;
-    size_t i;
     br_x509_decoder_init(&x, NULL, NULL);
     br_x509_decoder_push(&x, pair->chain[0].data, pair->chain[0].data_len);
     pkey = br_x509_decoder_get_pkey(&x);
     if (pkey == NULL) {
         empm__report_say(rep, EMPM_LOG_ERROR, 5602, "SSLCertificateFile %s: "
-                         "no certificate that can be read (error %d)",
+                         "its first certificate is damaged, or has a key that "
+                         "is neither RSA nor ECDSA (BearSSL error %d)",
                          pair->file, br_x509_decoder_last_error(&x));
         return 0;
     }
@@ -17178,24 +17320,38 @@ static int empm__tls_pair_check(empm__tls_pair *pair, const char *key_file,
     if (pkey->key_type == BR_KEYTYPE_EC)
         pair->curve = pkey->key.ec.curve;
     /* days are counted from the year 0, of which 719528 lie before 1970 */
-    from = ((int64_t)x.notbefore_days - 719528) * 86400 + x.notbefore_seconds;
+    pair->begins_s = ((int64_t)x.notbefore_days - 719528) * 86400 +
+                     x.notbefore_seconds;
     pair->expires_s = ((int64_t)x.notafter_days - 719528) * 86400 +
                       x.notafter_seconds;
-    if (now < from || now > pair->expires_s)
-        empm__report_say(rep, EMPM_LOG_WARN, 5604, "SSLCertificateFile %s: %s",
-                         pair->file, now < from ? "is not valid yet"
-                                                : "has expired");
+    return 1;
+}
+
+/* Says what a client would stumble over in a pair that can serve. */
+static void empm__tls_pair_warn(const empm__tls_pair *pair,
+                                enum empm_log_level level, empm__report *rep)
+{
+    const int64_t now = (int64_t)time(NULL);
+    const unsigned bits = pair->kind != BR_KEYTYPE_RSA ? 0
+        : (unsigned)br_skey_decoder_get_rsa(pair->key)->n_bitlen;
+    size_t i;
+    if (now < pair->begins_s || now > pair->expires_s)
+        empm__report_say(rep, level, 5604, "SSLCertificateFile %s: %s",
+                         pair->file, now < pair->begins_s ? "is not valid yet"
+                                                          : "has expired");
     else if (now > pair->expires_s - EMPM__TLS_SOON_S)
         empm__report_say(rep, EMPM_LOG_WARN, 5604, "SSLCertificateFile %s: "
                          "expires in %d days", pair->file,
                          (int)((pair->expires_s - now) / 86400));
-    if (pair->kind == BR_KEYTYPE_RSA &&
-        br_skey_decoder_get_rsa(pair->key)->n_bitlen > 2048)
+    if (bits > 2048)
         empm__report_say(rep, EMPM_LOG_WARN, 5605, "SSLCertificateFile %s: "
-                         "RSA with %u bits costs 4 ms and more for each "
-                         "handshake: take ECDSA with P-256", pair->file,
-                         (unsigned)br_skey_decoder_get_rsa(pair->key)
-                             ->n_bitlen);
+                         "RSA of %u bits costs %d ms for each handshake: take "
+                         "ECDSA on P-256", pair->file, bits, bits > 3072 ? 12
+                                                                         : 4);
+    else if (bits > 0 && bits < 2048)
+        empm__report_say(rep, EMPM_LOG_WARN, 5605, "SSLCertificateFile %s: "
+                         "clients refuse RSA of %u bits: take 2048, or ECDSA "
+                         "on P-256", pair->file, bits);
     for (i = 0; i + 1 < pair->chain_len; i++) {
         size_t n, k;
         const unsigned char *a = empm__tls_dn(&pair->chain[i], 1, &n);
@@ -17207,39 +17363,40 @@ static int empm__tls_pair_check(empm__tls_pair *pair, const char *key_file,
                              "issuer, and so on", pair->file, (int)i + 2,
                              (int)i + 1);
     }
-    return 1;
 }
 
-/* Reads one pair. EMPM_OK, or an error that has been said. key_file NULL: the
- * key stands beside its certificate. */
-static int empm__tls_pair_read(empm__tls_pair *pair, const char *file,
-                               const char *key_file, empm__report *rep)
+/* Reads the i-th pair. EMPM_OK, or EMPM_EINVAL, and it is said why. Without a
+ * file of its own the key stands beside its certificate. */
+static int empm__tls_pair_read(empm__tls_pair *pair, const empm_config *cfg,
+                               int i, empm__report *rep)
 {
-    const char *why = NULL, *which = "SSLCertificateFile", *path = file;
-    empm__tls_object *o = empm__tls_objects(file, &why);
+    char path[1200];
+    const char *key = cfg->ssl_certificate_key_file[i];
+    empm__tls_source from;
+    empm__tls_object *o;
+    int good;
     memset(pair, 0, sizeof *pair);
-    pair->file = file;
-    if (o != NULL)
-        why = empm__tls_chain_take(pair, o);
-    if (why == NULL && key_file != NULL) {
-        which = "SSLCertificateKeyFile";
-        path = key_file;
+    pair->file = cfg->ssl_certificate_file[i];
+    from.directive = "SSLCertificateFile";
+    from.path = empm__config_path(cfg, pair->file, path, sizeof path);
+    from.rep = rep;
+    o = empm__tls_objects(&from);
+    good = o != NULL && empm__tls_chain_take(pair, o, &from);
+    if (good && key != NULL) {
+        from.directive = "SSLCertificateKeyFile";
+        from.path = empm__config_path(cfg, key, path, sizeof path);
         empm__tls_objects_free(o);
-        o = empm__tls_objects(key_file, &why);
+        o = empm__tls_objects(&from);
+        good = o != NULL;
     }
-    if (why == NULL)
-        why = empm__tls_key_take(pair, o);
+    good = good && empm__tls_key_take(pair, o, &from) &&
+           empm__tls_pair_check(pair, from.path, rep);
     empm__tls_objects_free(o);
-    if (why != NULL)
-        empm__report_say(rep, EMPM_LOG_ERROR, 5601, "%s %s: %s", which, path,
-                         why);
-    if (why == NULL && !empm__tls_pair_check(pair, path, rep))
-        why = "";
-    if (why == NULL && (pair->names = empm__tls_names(pair->chain)) == NULL) {
-        why = "no memory";
-        empm__report_say(rep, EMPM_LOG_ERROR, 5104, "no memory");
+    if (good && (pair->names = empm__tls_names(pair->chain)) == NULL) {
+        empm__tls_say(&from, "no memory");
+        good = 0;
     }
-    if (why == NULL)
+    if (good)
         return EMPM_OK;
     empm__tls_pair_free(pair);
     return EMPM_EINVAL;
@@ -18671,17 +18828,56 @@ static int empm__tls_is_wanted(const empm_config *cfg)
     return 0;
 }
 
-/* Says what is wrong with the wing's settings, without a file being read: -t
- * reads the files, too. */
+/* The kind of key that signs for a suite. */
+static int empm__tls_suite_kind(unsigned suite)
+{
+    return suite == BR_TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 ||
+                   suite == BR_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 ||
+                   suite == BR_TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256
+               ? BR_KEYTYPE_RSA : BR_KEYTYPE_EC;
+}
+
+/* Reads all certificates and keys, says what is wrong with them, and forgets
+ * them. `list`: the suites, n of them. */
+static void empm__tls_check_pairs(const empm_config *cfg, const uint16_t *list,
+                                  int n, empm__report *rep)
+{
+    const enum empm_log_level level = empm__config_correction_level(cfg);
+    empm__tls_pair pair;
+    int i, k, bad = 0, used = 0;
+    for (i = 0; i < EMPM_MAX_LIST && cfg->ssl_certificate_file[i] != NULL; i++)
+        if (empm__tls_pair_read(&pair, cfg, i, rep) == EMPM_OK) {
+            empm__tls_pair_warn(&pair, level, rep);
+            for (k = 0; k < n; k++)
+                used |= empm__tls_suite_kind(list[k]) == pair.kind;
+            empm__tls_pair_free(&pair);
+        } else
+            bad++;
+    if (i == 0)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5600, "Listen with tls: "
+                         "SSLCertificateFile is not set");
+    else if (i < EMPM_MAX_LIST && cfg->ssl_certificate_key_file[i] != NULL)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5601, "SSLCertificateKeyFile "
+                         "%s: it has no SSLCertificateFile: the first key is "
+                         "that of the first certificate, and so on",
+                         cfg->ssl_certificate_key_file[i]);
+    else if (n > 0 && bad == 0 && !used)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5607, "SSLCipherSuite: none of "
+                         "the suites is for a key of the kind that the "
+                         "certificates have");
+}
+
+/* Says what is wrong with the wing's settings, and with the files that they
+ * name: a start would end with it, and -t tells it before. */
 static void empm__tls_check(const empm_config *cfg, const empm__chars *chars,
                             empm__report *rep)
 {
     uint16_t list[EMPM__TLS_SUITES];
     const char *bad;
+    const int n = empm__tls_suites_parse(cfg->ssl_cipher_suite, list, &bad);
     (void)chars;
-    if (empm__tls_is_wanted(cfg) && cfg->ssl_certificate_file[0] == NULL)
-        empm__report_say(rep, EMPM_LOG_ERROR, 5600, "Listen with tls: "
-                         "SSLCertificateFile is not set");
+    if (empm__tls_is_wanted(cfg))
+        empm__tls_check_pairs(cfg, list, n, rep);
     if (cfg->ssl_session_cache_size > 0 &&
         ((uint64_t)cfg->ssl_session_cache_size <
              EMPM__KV_LEAST(EMPM__TLS_ENTRY_ROOM) ||
@@ -18690,7 +18886,7 @@ static void empm__tls_check(const empm_config *cfg, const empm__chars *chars,
                          "be from %lu to %lu, or 0 for none",
                          (unsigned long)EMPM__KV_LEAST(EMPM__TLS_ENTRY_ROOM),
                          (unsigned long)(SIZE_MAX / 2));
-    if (empm__tls_suites_parse(cfg->ssl_cipher_suite, list, &bad) < 0)
+    if (n < 0)
         empm__report_say(rep, EMPM_LOG_ERROR, 5607, "SSLCipherSuite %s: takes "
                          "names with : between them, such as %s", bad,
                          empm__tls_suites[0].name);
@@ -18856,30 +19052,23 @@ static int empm__tls_trial_run(empm__tls *tls, empm__tls_trial *x,
 static int empm__tls_guard(empm__tls *tls, empm__report *rep)
 {
     empm__tls_trial *x = (empm__tls_trial *)EMPM_MALLOC(sizeof *x);
-    int i, k, good = 1, tried = 0;
+    int i, k, good = 1;
     if (x == NULL)
         return EMPM_ENOMEM;
     for (i = 0; i < tls->nsuites && good; i++)
         for (k = 0; k < tls->npairs && good; k++) {
-            const int rsa = (tls->suites[i] >> 8) == 0xcc
-                                ? tls->suites[i] ==
-                            BR_TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256
-                                : (tls->suites[i] & 0xff) >= 0x2f;
-            if (rsa == (tls->pairs[k].kind == BR_KEYTYPE_RSA)) {
+            if (empm__tls_suite_kind(tls->suites[i]) == tls->pairs[k].kind) {
                 good = empm__tls_trial_run(tls, x, &tls->pairs[k],
                                            tls->suites[i]);
-                tried++;
                 break;
             }
         }
     empm__tls_wipe(x, sizeof *x);
     EMPM_FREE(x);
-    if (good && tried > 0)
+    if (good)
         return EMPM_OK;
-    empm__report_say(rep, EMPM_LOG_ERROR, 5609, tried == 0
-                     ? "SSLCipherSuite: none suits the certificates"
-                     : "TLS does not work with this BearSSL: a handshake with "
-                       "ourselves has failed");
+    empm__report_say(rep, EMPM_LOG_ERROR, 5609, "TLS does not work with this "
+                     "BearSSL: a handshake with ourselves has failed");
     return EMPM_EINVAL;
 }
 
@@ -18917,15 +19106,8 @@ static int empm__tls_server_new(empm_server *s, const empm_server *old,
     s->secure = &tls->fresh;
     while (r == EMPM_OK && tls->npairs < EMPM_MAX_LIST &&
            cfg->ssl_certificate_file[tls->npairs] != NULL) {
-        char cert[1200], key[1200];
-        const char *name = cfg->ssl_certificate_key_file[tls->npairs];
-        r = empm__tls_pair_read(
-            &tls->pairs[tls->npairs],
-            empm__config_path(cfg, cfg->ssl_certificate_file[tls->npairs], cert,
-                              sizeof cert),
-            name == NULL ? NULL : empm__config_path(cfg, name, key, sizeof key),
-            rep);
-        tls->pairs[tls->npairs].file = cfg->ssl_certificate_file[tls->npairs];
+        r = empm__tls_pair_read(&tls->pairs[tls->npairs], cfg, tls->npairs,
+                                rep);
         tls->npairs += r == EMPM_OK;
     }
     if (r < 0)
@@ -26601,9 +26783,9 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5604  a certificate is not valid yet, has expired, or soon will
  *   5605  a key makes each handshake slow
  *   5606  the certificates of a chain stand in the wrong order
- *   5607  SSLCipherSuite is not valid
+ *   5607  SSLCipherSuite is not valid, or has no suite for the certificates
  *   5608  SSLSessionCacheSize is out of range, or there is no such memory
- *   5609  TLS does not work with this library or these certificates
+ *   5609  TLS does not work with this BearSSL
  * ------------------------------------------------------------------------- */
 
 /* ---------------------------------------------------------------------------

@@ -10204,6 +10204,296 @@ TEST(tls, certificates_and_keys_are_checked)
     }
 }
 
+/* Gathers what a check says. */
+static void tls_gather(enum empm_log_level level, const char *line, void *user)
+{
+    (void)level;
+    str_add((str *)user, line, strlen(line));
+    str_add((str *)user, "\n", 1);
+}
+
+/* Checks the settings of a server with this pair, whose names are of files of
+ * ours, and with a directive, or NULL. Returns how many errors are said; `said`
+ * has all lines. */
+static int tls_check_pair(const char *cert, const char *key,
+                          const char *directive, const char *value, str *said)
+{
+    char certs[300], keys[300], err[200] = "";
+    empm_config cfg = empm_defaults();
+    int n;
+    snprintf(certs, sizeof certs, "%s/%s", g_tmp, cert);
+    snprintf(keys, sizeof keys, "%s/%s", g_tmp, key);
+    cfg.routes = routes;
+    cfg.listen[0] = "127.0.0.1:0 tls";
+    cfg.ssl_certificate_file[0] = certs;
+    cfg.ssl_certificate_key_file[0] = keys;
+    if (directive != NULL)
+        CHECK_INT(empm_set(&cfg, directive, value, err, sizeof err), EMPM_OK);
+    said->n = 0;
+    n = empm_check(&cfg, tls_gather, said);
+    str_add(said, "", 1);
+    empm_config_free(&cfg);
+    return n;
+}
+
+/* The forms of keys and certificates that openssl makes are served, or refused
+ * with their kind; each by the check alone, as -t has it. */
+TEST(tls, keys_and_certificates_of_every_form)
+{
+    static const char script[] =
+        "cd '%s' && exec >/dev/null 2>&1\n"
+        "openssl pkey -in rsa.key -traditional -out pkcs1.key\n"
+        "openssl pkey -in ec.key -traditional -out sec1.key\n"
+        "openssl ecparam -name prime256v1 -out params.key\n"
+        "cat sec1.key >>params.key\n"
+        "openssl ec -in ec.key -aes128 -passout pass:a -out locked1.key\n"
+        "openssl pkcs8 -topk8 -in ec.key -passout pass:a -out locked8.key\n"
+        "openssl x509 -in ec.pem -trustout -out trusted.pem\n"
+        "new() { f=$1; shift; openssl req -x509 -nodes -newkey \"$@\" "
+        "-subj /CN=$f -keyout $f.key -out $f.pem -days 300; }\n"
+        "new p384 ec -pkeyopt ec_paramgen_curve:P-384\n"
+        "openssl pkey -in p384.key -traditional -out p384raw.key\n"
+        "new ed25519 ed25519\n"
+        "new big rsa:3072\n"
+        "new small rsa:1024\n"
+        "openssl genrsa -primes 3 -out three.key 1024\n"
+        "openssl genrsa -primes 3 -traditional -out three1.key 1024\n"
+        "new ca ec -pkeyopt ec_paramgen_curve:P-256\n"
+        "openssl req -new -key ec.key -subj /CN=leaf -out leaf.csr\n"
+        "openssl x509 -req -in leaf.csr -CA ca.pem -CAkey ca.key -days 300 "
+        "-CAcreateserial -out leaf.pem\n"
+        "cat leaf.pem ca.pem >chain.pem\n"
+        "cat leaf.pem ec.pem >wrong.pem\n"
+        "test -s wrong.pem\n";
+    static const struct { const char *cert, *key, *error, *warning; } rows[] = {
+        { "rsa.pem", "pkcs1.key", NULL, NULL },
+        { "ec.pem", "sec1.key", NULL, NULL },
+        { "ec.pem", "params.key", NULL, NULL },
+        { "ec.pem", "locked1.key", "locked1.key: has an encrypted key", NULL },
+        { "ec.pem", "locked8.key", "locked8.key: has an encrypted key", NULL },
+        { "trusted.pem", "ec.key", "TRUSTED CERTIFICATE", NULL },
+        { "p384.pem", "p384.key", "an ECDSA key on P-384", NULL },
+        { "p384.pem", "p384raw.key", "an ECDSA key on P-384", NULL },
+        { "ed25519.pem", "ed25519.key", "an Ed25519 key", NULL },
+        { "ed25519.pem", "ec.key", "neither RSA nor ECDSA", NULL },
+        { "rsa.pem", "three.key", "more than two primes", NULL },
+        { "rsa.pem", "three1.key", "more than two primes", NULL },
+        { "big.pem", "big.key", NULL, "RSA of 3072 bits costs 4 ms" },
+        { "small.pem", "small.key", NULL, "refuse RSA of 1024 bits" },
+        { "chain.pem", "ec.key", NULL, NULL },
+        { "wrong.pem", "ec.key", NULL, "certificate 2 is not that of the "
+          "issuer of certificate 1" },
+        { "ec.pem", "missing.key", "missing.key: open: No such file", NULL },
+        { "ec.pem", "../", "is no file", NULL }
+    };
+    char cmd[sizeof script + 300];
+    str said = STR_EMPTY;
+    if (system("command -v openssl >/dev/null") != 0)
+        SKIP("no openssl to make keys of other kinds");
+    CHECK_INT(tls_files(), 0);
+    snprintf(cmd, sizeof cmd, script, g_tmp);
+    if (!CHECK_INT(system(cmd), 0))
+        return;
+    EACH(rows, i) {
+        const int errors = tls_check_pair(rows[i].cert, rows[i].key, NULL, NULL,
+                                          &said);
+        context("row %d, %s, %s: %s", (int)i, rows[i].cert, rows[i].key,
+                said.p);
+        CHECK_INT(errors, rows[i].error != NULL);
+        CHECK(strstr(said.p, rows[i].error != NULL     ? rows[i].error
+                             : rows[i].warning != NULL ? rows[i].warning
+                                                       : "") != NULL);
+        if (rows[i].error == NULL && rows[i].warning == NULL)
+            CHECK(strstr(said.p, "SSL") == NULL);
+    }
+    CHECK_INT(tls_check_pair("ec.pem", "ec.key", "SSLCipherSuite",
+                             "ECDHE-RSA-AES128-GCM-SHA256", &said), 1);
+    CHECK(strstr(said.p, "for a key of the kind") != NULL);
+    str_free(&said);
+}
+
+/* Appends to a text that is PEM. */
+static void tls_pem_add(void *to, const void *p, size_t n)
+{
+    str_add((str *)to, p, n);
+}
+
+/* Writes an object of our own making. */
+static void tls_pem_write(const char *file, const char *name, const void *der,
+                          size_t n)
+{
+    char pem[9000], path[400];
+    const size_t len = br_pem_encode(pem, der, n, name, 0);
+    snprintf(path, sizeof path, "%s/%s", g_tmp, file);
+    CHECK(len < sizeof pem);
+    CHECK_INT(write_file(path, pem, len), 0);
+}
+
+/* A certificate whose time has not come, has passed or soon will is told of by
+ * the check; under Strict only the last of these may serve. */
+TEST(tls, times_of_certificates_are_checked)
+{
+    static const struct {
+        int from_days, to_days; const char *said; int strict;
+    } rows[] = {
+        { -10, 100, NULL, 0 }, { -10, 15, NULL, 0 },
+        { -10, 5, "expires in ", 0 }, { -10, -1, "has expired", 1 },
+        { 1, 100, "is not valid yet", 1 }
+    };
+    const time_t now = time(NULL);
+    br_pem_decoder_context pem;
+    str der = STR_EMPTY, said = STR_EMPTY;
+    char *from = NULL, *to = NULL;
+    size_t k;
+    CHECK_INT(tls_files(), 0);
+    br_pem_decoder_init(&pem);
+    for (k = 0; k < sizeof pem_ec - 1;) {
+        k += br_pem_decoder_push(&pem, pem_ec + k, sizeof pem_ec - 1 - k);
+        if (br_pem_decoder_event(&pem) == BR_PEM_BEGIN_OBJ)
+            br_pem_decoder_setdest(&pem, tls_pem_add, &der);
+    }
+    for (k = 0; k + 15 < der.n; k++)     /* its signature is no longer right */
+        if (memcmp(der.p + k, "261129055906Z", 13) == 0)
+            from = der.p + k;
+        else if (memcmp(der.p + k, "21261105055906Z", 15) == 0)
+            to = der.p + k;
+    if (CHECK(from != NULL && to != NULL))
+        EACH(rows, i) {
+            const time_t first = now + rows[i].from_days * 86400;
+            const time_t last = now + rows[i].to_days * 86400;
+            char text[32];
+            struct tm tm;
+            strftime(text, sizeof text, "%y%m%d%H%M%SZ",
+                     gmtime_r(&first, &tm));
+            memcpy(from, text, 13);
+            strftime(text, sizeof text, "%Y%m%d%H%M%SZ", gmtime_r(&last, &tm));
+            memcpy(to, text, 15);
+            tls_pem_write("dated.pem", "CERTIFICATE", der.p, der.n);
+            CHECK_INT(tls_check_pair("dated.pem", "ec.key", NULL, NULL, &said),
+                      0);
+            context("row %d: %s", (int)i, said.p);
+            CHECK(rows[i].said != NULL ? strstr(said.p, rows[i].said) != NULL
+                                       : strstr(said.p, "SSL") == NULL);
+            CHECK_INT(tls_check_pair("dated.pem", "ec.key", "Strict", "On",
+                                     &said), rows[i].strict);
+        }
+    str_free(&der);
+    str_free(&said);
+}
+
+/* A key that is longer than BearSSL computes with is refused at the start, not
+ * in the first handshake; so is a key without a certificate. */
+TEST(tls, keys_that_cannot_sign_are_refused)
+{
+    static const unsigned bytes[] = { 544, 1024 };   /* 4352, 8192 bits */
+    static unsigned char der[8000];
+    str said = STR_EMPTY;
+    empm_config cfg = empm_defaults();
+    int k;
+    CHECK_INT(tls_files(), 0);
+    EACH(bytes, i) {
+        const unsigned n = bytes[i], half = n / 2;
+        unsigned char *p = der;
+        *p++ = 0x30, *p++ = 0x82, p += 2;
+        memcpy(p, "\x02\x01\x00", 3), p += 3;
+        for (k = 0; k < 8; k++) {        /* n, e, d, p, q, dp, dq, iq */
+            const unsigned len = k == 1 ? 3 : k == 0 || k == 2 ? n : half;
+            *p++ = 2, *p++ = 0x82;
+            *p++ = (unsigned char)((len + 1) >> 8);
+            *p++ = (unsigned char)(len + 1);
+            *p++ = 0;
+            memset(p, 0xc1, len), p += len;
+        }
+        der[2] = (unsigned char)((p - der - 4) >> 8);
+        der[3] = (unsigned char)(p - der - 4);
+        tls_pem_write("long.key", "RSA PRIVATE KEY", der, (size_t)(p - der));
+        CHECK_INT(tls_check_pair("rsa.pem", "long.key", NULL, NULL, &said), 1);
+        context("%u bits: %s", 8 * n, said.p);
+        CHECK(strstr(said.p, "too long: served are") != NULL);
+    }
+    cfg.routes = routes;
+    cfg.listen[0] = "127.0.0.1:0 tls";
+    cfg.ssl_certificate_key_file[0] = "/a";
+    CHECK_INT(empm_check(&cfg, NULL, NULL), 1);
+    str_free(&said);
+}
+
+/* A key that this user may not read is refused with the user's name: a server
+ * that root starts reads it as root, a test of the settings by another user
+ * does not. */
+TEST(tls, an_unreadable_key_names_the_user)
+{
+    char path[400], name[100];
+    str said = STR_EMPTY;
+    int fd[2], status = -1;
+    pid_t pid;
+    ssize_t n = 0;
+    if (geteuid() != 0)
+        SKIP("not root: no other user to be had");
+    CHECK_INT(tls_files(), 0);
+    snprintf(path, sizeof path, "%s/ec.key", g_tmp);
+    CHECK_INT(chmod(path, 0600), 0);
+    CHECK_INT(chmod(g_tmp, 0755), 0);
+    CHECK_INT(pipe(fd), 0);
+    fflush(NULL);
+    if ((pid = fork()) == 0) {
+        const int errors = seteuid(65534) == 0 &&
+                           tls_check_pair("ec.pem", "ec.key", NULL, NULL,
+                                          &said) == 1;
+        n = write(fd[1], said.p, errors ? said.n : 0);
+        _exit(n <= 0);
+    }
+    close(fd[1]);
+    str_add(&said, "", 1);
+    while (pid > 0 && n < 1000) {
+        char text[1000];
+        const ssize_t r = read(fd[0], text, sizeof text);
+        if (r <= 0)
+            break;
+        said.n = 0;
+        str_add(&said, text, (size_t)r);
+        n += r;
+    }
+    close(fd[0]);
+    CHECK(pid > 0 && waitpid(pid, &status, 0) == pid && status == 0);
+    snprintf(name, sizeof name, "open: Permission denied: user %s may not",
+             getpwuid(65534) != NULL ? getpwuid(65534)->pw_name : "#65534");
+    CHECK(strstr(said.p, name) != NULL);
+    CHECK(strstr(said.p, "SSLCertificateKeyFile") != NULL);
+    str_free(&said);
+}
+
+/* A reload with a certificate that does not suit its key changes nothing, and
+ * says why; with a good one it serves it. */
+SERVED_WITH(tls, a_bad_new_certificate_changes_nothing, T_PLAIN,
+            tls_prepare(f); f->forked = 1; f->cfg.processes = 1, NULL)
+{
+    char path[400];
+    tls_client t;
+    snprintf(path, sizeof path, "%s/ec.pem", g_tmp);
+    f->deaths_ok = 1;
+    tl_init(&t, f);
+    CHECK(tl_open(&t, "localhost", 0));
+    CHECK_INT(write_file(path, pem_rsa, strlen(pem_rsa)), 0);
+    CHECK_INT(kill(f->pid, SIGUSR1), 0);
+    CHECK_SOON(fx_log_has(f, "the generation that serves goes on"), 8000);
+    CHECK(fx_log_has(f, "is not the key of"));
+    CHECK(tl_get(&t, "/hello/you", "\r\n\r\nHello, you!\n"));
+    tl_again(&t);
+    CHECK(tl_open(&t, "localhost", 0));
+    CHECK_INT(br_x509_decoder_get_pkey(&t.any.decoder)->key_type,
+              BR_KEYTYPE_EC);
+    snprintf(path, sizeof path, "%s/ec.key", g_tmp);
+    CHECK_INT(write_file(path, pem_rsa_key, strlen(pem_rsa_key)), 0);
+    CHECK_INT(kill(f->pid, SIGUSR1), 0);
+    CHECK_SOON(fx_log_has(f, "generation 1 serves"), 8000);
+    tl_again(&t);
+    CHECK(tl_open(&t, "localhost", 0));
+    CHECK_INT(br_x509_decoder_get_pkey(&t.any.decoder)->key_type,
+              BR_KEYTYPE_RSA);
+    tl_close(&t);
+}
+
 #else
 
 /* Nothing of the wing is there: its tests are skipped, and its word refused. */
