@@ -114,8 +114,11 @@
  *   idle connection costs 250 bytes, and a session that one child has made is
  *   resumed by any. empm_ssl() tells what mod_ssl's variables tell. Each start,
  *   reload and -t reads certificates and keys and says what is wrong with which
- *   file; Strict also refuses a certificate that is not valid now. TLS 1.3 and
- *   client certificates are not there: a proxy in front can have them.
+ *   file; Strict also refuses a certificate that is not valid now. Suites, best
+ *   one first as SSLCipherSuite takes them: ECDHE-ECDSA-AES128-GCM-SHA256,
+ *   ECDHE-RSA-AES128-GCM-SHA256, the same two with CHACHA20-POLY1305 (which
+ *   comes first for a client that has it first) and with AES256-GCM-SHA384. TLS
+ *   1.3 and client certificates are not there: a proxy in front can have them.
  *
  * THREADS
  *   with an empm_request *   only the worker that runs the handler; the pointer
@@ -451,8 +454,12 @@ typedef struct empm_config {
                                           chosen by its names: none */
     const char *ssl_certificate_key_file[EMPM_MAX_LIST]; /* PEM; none: the key
                                           stands beside its certificate */
-    const char *ssl_cipher_suite;      /* names, the best one first: none, all
-                                          that there are */
+    const char *ssl_protocol;          /* as mod_ssl has it; TLS 1.2 is what
+                                          there is, and must be among them:
+                                          "all" */
+    const char *ssl_cipher_suite;      /* names with : between, the best one
+                                          first, see HTTPS: none, all that there
+                                          are */
     int64_t     ssl_session_cache_size; /* bytes for sessions that all children
                                           can resume; 0: none: 524288 */
     int         ssl_session_timeout_ms; /* and how long they can: 300000 */
@@ -2476,7 +2483,8 @@ enum empm__kind {
     EMPM__KIND_I64, EMPM__KIND_KB,
     EMPM__KIND_BOOL, EMPM__KIND_LEVEL, EMPM__KIND_SIGNAL, EMPM__KIND_ETAG,
     EMPM__KIND_REAL,                   /* above min and below max */
-    EMPM__KIND_TEXT, EMPM__KIND_TOKENS,
+    EMPM__KIND_TEXT, EMPM__KIND_WORDS, /* one word, or several */
+    EMPM__KIND_TOKENS,
     EMPM__KIND_LIST,                   /* max: texts that there is room for */
     EMPM__KIND_READ                    /* six fields */
 };
@@ -2555,6 +2563,8 @@ static const empm__directive empm__directives[] = {
               EMPM_MAX_LIST, NULL, "a certificate and its issuers, in PEM"),
     EMPM__SET("SSLCertificateKeyFile", ssl_certificate_key_file, LIST, 0,
               EMPM_MAX_LIST, NULL, "its key; none: beside the certificate"),
+    EMPM__SET("SSLProtocol", ssl_protocol, WORDS, 0, 0, "all",
+              "all -TLSv1.3, or TLSv1.2: that is what there is"),
     EMPM__SET("SSLCipherSuite", ssl_cipher_suite, TEXT, 0, 0, NULL,
               "suites, the best one first; none: all that there are"),
     EMPM__SET("SSLSessionCacheSize", ssl_session_cache_size, I64, 0, INT64_MAX,
@@ -3064,18 +3074,20 @@ static const char *empm__directive_store_list(empm_config *cfg,
                                                              : empm__no_memory;
 }
 
-/* Keeps a text for as long as the configuration lives. NULL, or what is wrong.
- */
+/* Keeps a text for as long as the configuration lives: `value`, of which `word`
+ * is the first and `rest` what follows. NULL, or what is wrong. */
 static const char *empm__directive_store_text(empm_config *cfg,
                                               const empm__directive *d,
+                                              const char *value,
                                               const char *word,
                                               const char *rest)
 {
-    const char *text = d->kind == EMPM__KIND_TEXT ? word
-                                                  : empm__config_tokens(word);
+    const int more = rest[strspn(rest, " \t")] != '\0';
+    const char *text = d->kind == EMPM__KIND_TOKENS ? empm__config_tokens(word)
+                       : d->kind == EMPM__KIND_WORDS && more ? value : word;
     if (text == NULL)
         return "must be Prod, Major, Minor, Min, OS or Full";
-    if (rest[strspn(rest, " \t")] != '\0')
+    if (more && d->kind != EMPM__KIND_WORDS)
         return "takes one argument: quotes go around what has spaces";
     if (strcmp(text, ".") == 0)
         text = "./";                 /* ServerRoot; the default "." is not */
@@ -3108,8 +3120,9 @@ static const char *empm__directive_store(empm_config *cfg,
                                          offsetof(empm_config, server_field)
                                    : r == 0)
         return "wants a value";
-    if (d->kind == EMPM__KIND_TEXT || d->kind == EMPM__KIND_TOKENS)
-        return empm__directive_store_text(cfg, d, word, rest);
+    if (d->kind == EMPM__KIND_TEXT || d->kind == EMPM__KIND_WORDS ||
+        d->kind == EMPM__KIND_TOKENS)
+        return empm__directive_store_text(cfg, d, value, word, rest);
     if (d->kind != EMPM__KIND_REAL)
         why = empm__directive_parse(cfg, d, word, &rest, &v);
     else if (!empm__directive_is_real(d, real = empm__config_parse_real(word)))
@@ -3137,7 +3150,7 @@ EMPM_API empm_config empm_defaults(void)
     memset(&cfg, 0, sizeof cfg);
     for (i = 0; i < EMPM__COUNT(empm__directives); i++) {
         const empm__directive *d = &empm__directives[i];
-        if (d->kind == EMPM__KIND_TEXT)
+        if (d->kind == EMPM__KIND_TEXT || d->kind == EMPM__KIND_WORDS)
             memcpy((char *)&cfg + d->offset, &d->preset, sizeof d->preset);
         else if (d->preset != NULL && d->kind != EMPM__KIND_TOKENS &&
                  d->kind != EMPM__KIND_LIST)
@@ -3182,8 +3195,9 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
     { "SSLCertificateChainFile", "the issuers stand in SSLCertificateFile, "
       "behind the certificate" },
     { "SSLSessionCache", "SSLSessionCacheSize is the memory for it" },
-    { "SSLCA* SSLCompression SSLFIPS SSLH* SSLI* SSLO* SSLP* SSLR* "
-      "SSLSessionT* SSLSRP* SSLStapling* SSLStrictSNI* SSLU* SSLV* MD* NSS* "
+    { "SSLCA* SSLCompression SSLFIPS SSLH* SSLI* SSLO* SSLPa* "
+      "SSLPolicy SSLProxy* SSLR* SSLSessionT* SSLSRP* SSLStapling* "
+      "SSLStrictSNI* SSLU* SSLV* MD* NSS* "
       "<MDomainSet",
       "TLS 1.2 is all there is: a proxy in front of a Listen "
       "\"127.0.0.1:8080 proxy\" can do more" },
@@ -3531,7 +3545,8 @@ static int empm__config_check_ranges(empm_config *cfg, empm__report *r)
         cfg->server_field = "";
     for (i = 0; i < EMPM__COUNT(empm__directives); i++) {
         const empm__directive *d = &empm__directives[i];
-        if (d->kind == EMPM__KIND_TEXT && d->preset != NULL &&
+        if ((d->kind == EMPM__KIND_TEXT || d->kind == EMPM__KIND_WORDS) &&
+            d->preset != NULL &&
             empm__directive_text(cfg, d) == NULL)
             memcpy((char *)cfg + d->offset, &d->preset, sizeof d->preset);
         if (d->kind == EMPM__KIND_REAL
@@ -18787,6 +18802,50 @@ static const empm__transport empm__tls_fresh = {
  * and keeps the store: sessions are good for new children, too.
  * ------------------------------------------------------------------------- */
 
+/* Says what SSLProtocol asks for that is not served. As in mod_ssl, a word with
+ * + or - adds or takes away, one without begins anew. */
+static void empm__tls_check_protocol(const char *text, empm__report *rep)
+{
+    static const char *const names[] = { "SSLv2", "SSLv3", "TLSv1", "TLSv1.1",
+                                         "TLSv1.2", "TLSv1.3" };
+    enum { OLD = 15, TLS12 = 16, TLS13 = 32, ALL = 63 };
+    unsigned set = 0, named = 0;         /* named: and not by "all" */
+    const char *at;
+    size_t i, n;
+    for (at = text; *(at += strspn(at, " \t")) != '\0'; at += n) {
+        const int sign = *at == '+' || *at == '-' ? *at++ : 0;
+        unsigned bits = 0;
+        n = strcspn(at, " \t");
+        for (i = 0; i < EMPM__COUNT(names); i++)
+            if (empm__text_same(at, n, names[i], strlen(names[i])))
+                bits = 1u << i;
+        if (empm__text_same(at, n, "all", 3))
+            bits = ALL;
+        if (bits == 0) {
+            empm__report_say(rep, EMPM_LOG_ERROR, 5620, "SSLProtocol %s: "
+                             "there is no protocol %.*s: all, TLSv1.2 or "
+                             "TLSv1.3", text, (int)n, at);
+            return;
+        }
+        set = sign == '-' ? set & ~bits : sign == '+' ? set | bits : bits;
+        named = sign == '-' ? named & ~bits
+                            : (sign == '+' ? named : 0) |
+                              (bits == ALL ? 0 : bits);
+    }
+    if (named & OLD)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5620, "SSLProtocol %s: SSL and "
+                         "TLS before 1.2 are broken (RFC 8996) and not there: "
+                         "TLSv1.2 is served", text);
+    else if (!(set & TLS12))
+        empm__report_say(rep, EMPM_LOG_ERROR, 5620, "SSLProtocol %s: leaves "
+                         "nothing to serve: TLSv1.2 is what there is%s", text,
+                         set & TLS13 ? "; a proxy in front can have TLSv1.3"
+                                     : "");
+    else if (named & TLS13)
+        empm__report_say(rep, EMPM_LOG_NOTICE, 5620, "SSLProtocol %s: TLSv1.3 "
+                         "is not there yet: TLSv1.2 alone is served", text);
+}
+
 /* Takes SSLCipherSuite apart: names of OpenSSL's with ':' between, the best one
  * first. Returns how many; -1: *bad is a name that is none. */
 static int empm__tls_suites_parse(const char *text,
@@ -18797,6 +18856,8 @@ static int empm__tls_suites_parse(const char *text,
     if (text == NULL)
         for (i = 0; i < EMPM__TLS_SUITES; i++)
             list[n++] = empm__tls_suites[i].suite;
+    if (text != NULL)
+        text += strspn(text, ":, ");
     while (text != NULL && *text != '\0') {
         const size_t len = strcspn(text, ":, ");
         for (i = 0; i < EMPM__TLS_SUITES; i++)
@@ -18873,7 +18934,10 @@ static void empm__tls_check(const empm_config *cfg, const empm__chars *chars,
                             empm__report *rep)
 {
     uint16_t list[EMPM__TLS_SUITES];
+    char names[EMPM__TLS_SUITES * 40];
     const char *bad;
+    size_t at = 0;
+    int i;
     const int n = empm__tls_suites_parse(cfg->ssl_cipher_suite, list, &bad);
     (void)chars;
     if (empm__tls_is_wanted(cfg))
@@ -18886,10 +18950,18 @@ static void empm__tls_check(const empm_config *cfg, const empm__chars *chars,
                          "be from %lu to %lu, or 0 for none",
                          (unsigned long)EMPM__KV_LEAST(EMPM__TLS_ENTRY_ROOM),
                          (unsigned long)(SIZE_MAX / 2));
-    if (n < 0)
-        empm__report_say(rep, EMPM_LOG_ERROR, 5607, "SSLCipherSuite %s: takes "
-                         "names with : between them, such as %s", bad,
-                         empm__tls_suites[0].name);
+    empm__tls_check_protocol(cfg->ssl_protocol, rep);
+    for (i = 0; n < 0 && i < EMPM__TLS_SUITES; i++)
+        at += (size_t)snprintf(names + at, sizeof names - at, "%s%s",
+                               i > 0 ? ":" : "", empm__tls_suites[i].name);
+    if (n < 0 && *bad != '\0')
+        empm__report_say(rep, EMPM_LOG_ERROR, 5607, "SSLCipherSuite: there is "
+                         "no suite %.*s, and no keywords such as HIGH or "
+                         "!aNULL: take some of %s", (int)strcspn(bad, ":, "),
+                         bad, names);
+    else if (n < 0)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5607, "SSLCipherSuite names no "
+                         "suite: take some of %s", names);
 }
 
 /* The template that each handshake begins as. Which implementation suits the
@@ -25935,7 +26007,7 @@ static void empm__main_print_directives(void)
         { EMPM__KIND_SIGNAL, "a signal, or none" },
         { EMPM__KIND_ETAG, "None, All, or some of INode, MTime and Size" },
         { EMPM__KIND_REAL, "a number such as 2.5" },
-        { EMPM__KIND_TEXT, "a text" },
+        { EMPM__KIND_TEXT, "a text" }, { EMPM__KIND_WORDS, "words" },
         { EMPM__KIND_TOKENS, "Prod, Major, Minor, Min, OS or Full" },
         { EMPM__KIND_LIST, "a text, any number of times" },
         { EMPM__KIND_READ, "header=N-M,MinRate=R body=N,MinRate=R" }
@@ -26786,6 +26858,7 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5607  SSLCipherSuite is not valid, or has no suite for the certificates
  *   5608  SSLSessionCacheSize is out of range, or there is no such memory
  *   5609  TLS does not work with this BearSSL
+ *   5620  SSLProtocol asks for what is not served
  * ------------------------------------------------------------------------- */
 
 /* ---------------------------------------------------------------------------

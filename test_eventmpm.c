@@ -4492,6 +4492,7 @@ TEST(config, every_directive_from_a_file)
         { "LogLevel", "error", "3" },
         { "SSLCertificateFile", "a.pem", "a.pem" },
         { "SSLCertificateKeyFile", "a.key", "a.key" },
+        { "SSLProtocol", "all -TLSv1.3", "all -TLSv1.3" },
         { "SSLCipherSuite", "ECDHE-RSA-AES128-GCM-SHA256",
           "ECDHE-RSA-AES128-GCM-SHA256" },
         { "SSLSessionCacheSize", "0", "0" },
@@ -4588,6 +4589,7 @@ TEST(config, bad_values_of_every_directive)
         { EMPM__KIND_TEXT, "\"never closed" }, { EMPM__KIND_TEXT, "'nor "
                                                 "this\"" },
         { EMPM__KIND_TEXT, "\"closed\" and more" },
+        { EMPM__KIND_WORDS, "" }, { EMPM__KIND_WORDS, "\"never closed" },
         { EMPM__KIND_ETAG, "Digest" }, { EMPM__KIND_ETAG, "MTime 5" },
         { EMPM__KIND_TOKENS, "Everything" }, { EMPM__KIND_TOKENS, "" },
         { EMPM__KIND_LIST, "" }, { EMPM__KIND_LEVEL, "loud" },
@@ -10309,6 +10311,55 @@ TEST(tls, keys_and_certificates_of_every_form)
     CHECK_INT(tls_check_pair("ec.pem", "ec.key", "SSLCipherSuite",
                              "ECDHE-RSA-AES128-GCM-SHA256", &said), 1);
     CHECK(strstr(said.p, "for a key of the kind") != NULL);
+    str_free(&said);
+}
+
+/* SSLProtocol is read as mod_ssl reads it; what cannot be served is refused, or
+ * said. SSLCipherSuite names suites, and its errors list them. */
+TEST(tls, protocols_and_suites_are_read_like_apaches)
+{
+    static const struct { const char *name, *value, *error, *notice; }
+    rows[] = {
+        { "SSLProtocol", "all", NULL, NULL },
+        { "SSLProtocol", "all -TLSv1.3", NULL, NULL },
+        { "SSLProtocol", "all -SSLv3 -TLSv1 -TLSv1.1", NULL, NULL },
+        { "SSLProtocol", "TLSv1.2", NULL, NULL },
+        { "SSLProtocol", "-all +TLSv1.2", NULL, NULL },
+        { "SSLProtocol", "-ALL\t+tlsV1.2 ", NULL, NULL },
+        { "SSLProtocol", "TLSv1.3 TLSv1.2", NULL, NULL },    /* the last one */
+        { "SSLProtocol", "-all +TLSv1.2 +TLSv1.3", NULL, "TLSv1.3 is not" },
+        { "SSLProtocol", "TLSv1.2 +TLSv1.3", NULL, "TLSv1.3 is not there yet" },
+        { "SSLProtocol", "TLSv1.3", "a proxy in front", NULL },
+        { "SSLProtocol", "all -TLSv1.2", "leaves nothing", NULL },
+        { "SSLProtocol", "-all", "leaves nothing", NULL },
+        { "SSLProtocol", "+TLSv1.1 +TLSv1.2", "RFC 8996", NULL },
+        { "SSLProtocol", "all +SSLv3", "RFC 8996", NULL },
+        { "SSLProtocol", "TLS1.2", "no protocol TLS1.2: all", NULL },
+        { "SSLCipherSuite", "ECDHE-RSA-AES128-GCM-SHA256:"
+          "ecdhe-ecdsa-chacha20-poly1305", NULL, NULL },
+        { "SSLCipherSuite", "\"ECDHE-ECDSA-AES128-GCM-SHA256, "
+          "ECDHE-RSA-AES128-GCM-SHA256\"", NULL, NULL },
+        { "SSLCipherSuite", "ECDHE-RSA-AES128-GCM-SHA256:HIGH:!aNULL",
+          "no suite HIGH, and no keywords", NULL },
+        { "SSLCipherSuite", "DHE-RSA-AES128-GCM-SHA256",
+          "no suite DHE-RSA-AES128-GCM-SHA256, ", NULL },
+        { "SSLCipherSuite", "x", "ECDHE-RSA-AES256-GCM-SHA384", NULL },
+        { "SSLCipherSuite", "\"TLSv1.3 TLS_AES_128_GCM_SHA256\"",
+          "no suite TLSv1.3,", NULL },
+        { "SSLCipherSuite", ":", "names no suite", NULL }
+    };
+    str said = STR_EMPTY;
+    CHECK_INT(tls_files(), 0);
+    EACH(rows, i) {
+        CHECK_INT(tls_check_pair("rsa.pem", "rsa.key", rows[i].name,
+                                 rows[i].value, &said), rows[i].error != NULL);
+        context("%s %s: %s", rows[i].name, rows[i].value, said.p);
+        CHECK(strstr(said.p, rows[i].error != NULL    ? rows[i].error
+                             : rows[i].notice != NULL ? rows[i].notice
+                                                      : "") != NULL);
+        if (rows[i].error == NULL && rows[i].notice == NULL)
+            CHECK(strstr(said.p, "SSL") == NULL);
+    }
     str_free(&said);
 }
 
