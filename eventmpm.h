@@ -504,6 +504,9 @@ typedef struct empm_config {
     int    keep_alive;                 /* 1 */
     int    keep_alive_timeout_ms;      /* 5000; 0: as keep_alive 0 */
     int    max_keep_alive_requests;    /* 1000; 0: no limit */
+    int    handshake_timeout_ms;       /* from accept to the end of a TLS
+                                          handshake: 10000; 0: timeout_ms
+                                          [RequestReadTimeout handshake=] */
     int    header_timeout_ms;          /* 20000 [RequestReadTimeout header=] */
     int    header_timeout_max_ms;      /* 40000 */
     int    header_min_rate;           /* bytes/s that extend it: 500; 0: none */
@@ -2486,7 +2489,7 @@ enum empm__kind {
     EMPM__KIND_TEXT, EMPM__KIND_WORDS, /* one word, or several */
     EMPM__KIND_TOKENS,
     EMPM__KIND_LIST,                   /* max: texts that there is room for */
-    EMPM__KIND_READ                    /* six fields */
+    EMPM__KIND_READ                    /* seven fields */
 };
 
 typedef struct empm__directive {
@@ -2625,8 +2628,8 @@ static const empm__directive empm__directives[] = {
     EMPM__SET("MaxKeepAliveRequests", max_keep_alive_requests, INT, 0, INT_MAX,
               "1000", "then a connection is closed; 0: no limit"),
     EMPM__SET("RequestReadTimeout", header_timeout_ms, READ, 0, INT_MAX,
-              "header=20-40,MinRate=500 body=20,MinRate=500",
-              "how long head and body of a request may take"),
+              "handshake=10 header=20-40,MinRate=500 body=20,MinRate=500",
+              "how long TLS, and head and body of a request, may take"),
     EMPM__SET("LingerTimeout", linger_timeout_ms, MS, 1, INT_MAX, "30",
               "of reading on after a refusal, so that it arrives"),
     EMPM__SET("LingerTimeoutShort", linger_short_ms, MS, 1, INT_MAX, "2",
@@ -2869,8 +2872,9 @@ static int64_t empm__config_parse_ms(const char *s, size_t n)
     return -1;
 }
 
-/* "header=20-40,MinRate=500 body=20,MinRate=500", mod_reqtimeout's syntax; its
- * handshake= is taken and has no meaning yet. Returns NULL or what is wrong. */
+/* "handshake=10 header=20-40,MinRate=500 body=20,MinRate=500", mod_reqtimeout's
+ * syntax. A handshake has few bytes, so that its rate can tell nothing: of a
+ * range the end holds. Returns NULL or what is wrong. */
 static const char *empm__config_set_read_timeout(empm_config *cfg,
                                                  const char *s)
 {
@@ -2883,7 +2887,7 @@ static const char *empm__config_set_read_timeout(empm_config *cfg,
             if (empm__text_begins(s, stages[stage]))
                 break;
         if (stage == EMPM__COUNT(stages))
-            return "wants header=N[-M][,MinRate=R] or body=...";
+            return "wants header=N[-M][,MinRate=R], body=... or handshake=...";
         s += strlen(stages[stage]);
         n = strcspn(s, "-, \t");
         if ((first = empm__config_parse_ms(s, n)) < 0)
@@ -2916,7 +2920,8 @@ static const char *empm__config_set_read_timeout(empm_config *cfg,
             cfg->body_timeout_ms = (int)first;
             cfg->body_timeout_max_ms = (int)last;
             cfg->body_min_rate = (int)rate;
-        }
+        } else
+            cfg->handshake_timeout_ms = (int)(last > 0 ? last : first);
     }
     return NULL;
 }
@@ -3564,7 +3569,8 @@ static int empm__config_check_ranges(empm_config *cfg, empm__report *r)
                              d->name);
         odd |= d->offset == offsetof(empm_config, processes);
     }
-    if (cfg->header_timeout_ms < 0 || cfg->header_timeout_max_ms < 0 ||
+    if (cfg->handshake_timeout_ms < 0 ||
+        cfg->header_timeout_ms < 0 || cfg->header_timeout_max_ms < 0 ||
         cfg->header_min_rate < 0 || cfg->body_timeout_ms < 0 ||
         cfg->body_timeout_max_ms < 0 || cfg->body_min_rate < 0)
         empm__report_say(r, EMPM_LOG_ERROR, 5101,
@@ -7652,14 +7658,22 @@ static uint32_t empm__listener_cull(empm__engine *e, uint32_t want,
     return done;
 }
 
+/* How long a connection may take before its transport is ready (`shakes`: there
+ * is a handshake), and from there to the first byte of a request. */
+static int empm__listener_patience_ms(const empm_config *cfg, int shakes)
+{
+    const int ms = shakes ? cfg->handshake_timeout_ms : cfg->header_timeout_ms;
+    return ms > 0 ? ms : cfg->timeout_ms;
+}
+
 /* Returns until when a record that has moved may wait: as its giver says, but
  * not for longer than our own settings allow. */
 static uint32_t empm__move_deadline(const empm_config *cfg,
                                     const empm__moved *m, uint32_t now_ms)
 {
-    const int most = m->state == EMPM__KEEPALIVE ? cfg->keep_alive_timeout_ms
-                     : cfg->header_timeout_ms    ? cfg->header_timeout_ms
-                                                 : cfg->timeout_ms;
+    const int most = m->state == EMPM__KEEPALIVE
+                         ? cfg->keep_alive_timeout_ms
+                         : empm__listener_patience_ms(cfg, 0);
     if (most == 0)
         return m->left_ms < INT32_MAX ? empm__time_after(now_ms,
                                                          (int)m->left_ms)
@@ -7678,15 +7692,16 @@ static void empm__listener_record_begin(empm__engine *e, uint32_t i, int fd,
     const empm_config *cfg = e->cfg;
     empm__conn *c = empm__slab_conn(&e->slab, i);
     uint32_t w, n;
+    int shakes;
     c->fd = fd;
     c->requests = m != NULL ? m->requests : 0;
     c->why = 0;
     c->flags = m == NULL ? EMPM__F_FRESH : m->is_job ? EMPM__F_MOVED : 0;
     c->io = NULL;
     c->session = e->s->endpoints[k].session;
+    shakes = empm__transport_of(c)->handshake != NULL;
     c->state = (uint8_t)(m != NULL ? m->state
-                         : e->s->endpoints[k].proxy ||
-                           empm__transport_of(c)->handshake != NULL
+                         : e->s->endpoints[k].proxy || shakes
                              ? (uint32_t)EMPM__HANDSHAKE
                              : (uint32_t)EMPM__READ_HEAD);
     c->endpoint = (uint8_t)k;
@@ -7696,9 +7711,9 @@ static void empm__listener_record_begin(empm__engine *e, uint32_t i, int fd,
         c->serial = 1;
     empm__store(&c->deadline_ms,
                 m != NULL ? empm__move_deadline(cfg, m, now_ms)
-                          : empm__time_after(now_ms, cfg->header_timeout_ms
-                                                    ? cfg->header_timeout_ms
-                                                    : cfg->timeout_ms));
+                          : empm__time_after(
+                                now_ms,
+                                empm__listener_patience_ms(cfg, shakes)));
     empm__wheel_move(&e->wheel, &e->slab, i, c->deadline_ms);
     w = empm__load(&c->word);
     do                               /* POSTED may be set by a late hint */
@@ -11866,7 +11881,8 @@ static enum empm__state empm__dispatch_request(empm__worker *w,
  * ------------------------------------------------------------------------- */
 
 /* Before HTTP: a PROXY header, where the endpoint has one, then the handshake
- * of the transport. Both have the deadline that was set at accept. */
+ * of the transport. Both have the deadline that was set at accept: bytes do not
+ * move it. The first request has its own, from here on. */
 static enum empm__state empm__do_handshake(empm__worker *w, empm__conn *c,
                                            empm__wait *wait)
 {
@@ -11883,6 +11899,9 @@ static enum empm__state empm__do_handshake(empm__worker *w, empm__conn *c,
     r = empm__transport_of(c)->handshake(w, c);
     if (r > 0) {                     /* its short reads tell nothing now */
         c->flags &= (uint8_t)~EMPM__F_DRAINED;
+        empm__store(&c->deadline_ms,
+                    empm__time_after(empm__step_clock(w),
+                                     empm__listener_patience_ms(w->cfg, 0)));
         return EMPM__READ_HEAD;
     }
     if (r == 0) {
@@ -13231,7 +13250,8 @@ static void *empm__worker_main(void *arg)
 static uint32_t empm__engine_horizon(const empm_config *cfg)
 {
     const int waits[] = { cfg->timeout_ms, cfg->keep_alive_timeout_ms,
-                          cfg->header_timeout_ms, cfg->body_timeout_ms,
+                          cfg->handshake_timeout_ms, cfg->header_timeout_ms,
+                          cfg->body_timeout_ms,
                           cfg->linger_timeout_ms, cfg->linger_short_ms };
     int h = 2000;
     size_t i;
@@ -26010,7 +26030,7 @@ static void empm__main_print_directives(void)
         { EMPM__KIND_TEXT, "a text" }, { EMPM__KIND_WORDS, "words" },
         { EMPM__KIND_TOKENS, "Prod, Major, Minor, Min, OS or Full" },
         { EMPM__KIND_LIST, "a text, any number of times" },
-        { EMPM__KIND_READ, "header=N-M,MinRate=R body=N,MinRate=R" }
+        { EMPM__KIND_READ, "handshake=N header=N-M,MinRate=R body=..." }
     };
     char min[24], max[24];
     size_t i, k;
@@ -26408,9 +26428,13 @@ static void empm__test_format(const empm_config *cfg, const empm__directive *d,
                                         0.5);
         snprintf(to, n, "%lld.%06lld", x / 1000000, x % 1000000);
     } else if (d->kind == EMPM__KIND_READ) {
-        at = empm__test_format_stage(to, n, "header", cfg->header_timeout_ms,
-                                     cfg->header_timeout_max_ms,
-                                     cfg->header_min_rate);
+        at = empm__test_format_stage(to, n, "handshake",
+                                     cfg->handshake_timeout_ms, 0, 0);
+        to[at++] = ' ';
+        at += empm__test_format_stage(to + at, n - at, "header",
+                                      cfg->header_timeout_ms,
+                                      cfg->header_timeout_max_ms,
+                                      cfg->header_min_rate);
         to[at++] = ' ';
         empm__test_format_stage(to + at, n - at, "body", cfg->body_timeout_ms,
                                 cfg->body_timeout_max_ms, cfg->body_min_rate);

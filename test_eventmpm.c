@@ -2915,7 +2915,8 @@ static int fx_set(fixture *f, const char *settings)
 
 /* All the timeouts that are not under test are out of the way. */
 #define LONG_TIMES "Timeout 60; KeepAliveTimeout 60; " \
-                   "RequestReadTimeout header=60 body=60,MinRate=500; "
+                   "RequestReadTimeout handshake=60 header=60 " \
+                   "body=60,MinRate=500; "
 
 static void long_times(fixture *f)
 {
@@ -3571,6 +3572,8 @@ TEST(config, directives_as_apache_spells_them)
         { "RequestReadTimeout", "header=30-10,MinRate=100", 0 },
         { "RequestReadTimeout", "header=10-30", 0 },
         { "RequestReadTimeout", "header=10,MinRate=0", 0 },
+        { "RequestReadTimeout", "handshake=5-10", 0 },
+        { "RequestReadTimeout", "handshake=5-9,MinRate=500", 1 },
         { "RequestReadTimeout", "tail=1", 0 }, { "NoSuchThing", "1", 0 },
         { "LimitRequestBody", "9223372036854775807", 1 },
         { "LimitRequestBody", "9223372036854775808", 0 },
@@ -3984,14 +3987,16 @@ static const char *field_comment(const char *all, const char *field,
 TEST(config, the_structs_comments_tell_the_defaults)
 {
     static const struct { const char *field; int value; } read[] = {
-        { "header_timeout_ms", 20000 }, { "header_timeout_max_ms", 40000 },
-        { "header_min_rate", 500 }, { "body_timeout_ms", 20000 },
-        { "body_timeout_max_ms", 0 }, { "body_min_rate", 500 }
+        { "handshake_timeout_ms", 10000 }, { "header_timeout_ms", 20000 },
+        { "header_timeout_max_ms", 40000 }, { "header_min_rate", 500 },
+        { "body_timeout_ms", 20000 }, { "body_timeout_max_ms", 0 },
+        { "body_min_rate", 500 }
     };
     char *text = slurp_path("eventmpm.h"), *all, *p;
     const empm_config cfg = empm_defaults();
     const int is[] = {
-        cfg.header_timeout_ms, cfg.header_timeout_max_ms, cfg.header_min_rate,
+        cfg.handshake_timeout_ms, cfg.header_timeout_ms,
+        cfg.header_timeout_max_ms, cfg.header_min_rate,
         cfg.body_timeout_ms, cfg.body_timeout_max_ms, cfg.body_min_rate
     };
     const char *at, *end;
@@ -4552,6 +4557,7 @@ TEST(config, every_directive_from_a_file)
                               "minrate=500\nRequestReadTimeout body=10,"
                               "minrate=400"), EMPM_OK);
     CHECK_INT(cfg.stuck_worker_replace, 1);
+    CHECK_INT(cfg.handshake_timeout_ms, 5000);
     CHECK_INT(cfg.header_timeout_max_ms, 40000);
     CHECK_INT(cfg.body_timeout_ms, 10000);
     CHECK_INT(cfg.body_min_rate, 400);
@@ -10113,6 +10119,79 @@ SERVED_TLS(tls, a_stalled_handshake_holds_no_worker, "ThreadsPerChild 1")
     for (i = 0; i <= 40; i++)
         tl_close(&t[i]);
     free(t);
+}
+
+/* Waits until the server closes the connection, and returns how many ms have
+ * passed since `began`. With `drip` a byte of that goes out every 20 ms. */
+static int tls_closed_after(client *k, uint64_t began,
+                            const unsigned char *drip)
+{
+    while (k->end == 0 && now_ms() < began + 3000u * (unsigned)g_slow) {
+        if (drip != NULL)
+            cl_send(k, drip++, 1);
+        cl_fill(k, now_ms() + 20);
+    }
+    return (int)(now_ms() - began);
+}
+
+/* RequestReadTimeout's handshake= is a wall from accept to the end of the
+ * handshake, at each message, and for a client that sends byte by byte. Behind
+ * it the request has its own time. */
+SERVED_TLS(tls, a_handshake_has_a_wall, "ThreadsPerChild 1; "
+           "RequestReadTimeout handshake=100ms-400ms,MinRate=500 header=60")
+{
+    enum { NOTHING, HALF, HELLO, HALF_KEYS, KEYS, DRIP, N };
+    tls_client t[N], good;
+    uint64_t began;
+    int i;
+    for (i = 0; i < N; i++) {
+        size_t n;
+        unsigned char *p;
+        br_ssl_engine_context *eng = &t[i].ssl.eng;
+        tl_init(&t[i], f);
+        cl_open(&t[i].c, f);
+        CHECK(br_ssl_client_reset(&t[i].ssl, "localhost", 0));
+        p = br_ssl_engine_sendrec_buf(eng, &n);
+        n = i == NOTHING || i == DRIP ? 0 : i == HALF ? n / 2 : n;
+        if (n > 0)
+            cl_send(&t[i].c, p, n);
+        if (i != HALF_KEYS && i != KEYS)
+            continue;
+        br_ssl_engine_sendrec_ack(eng, n);
+        while ((p = br_ssl_engine_sendrec_buf(eng, &n)) == NULL &&
+               (t[i].c.in.n > 0 || cl_fill(&t[i].c, now_ms() + 2000) > 0)) {
+            p = br_ssl_engine_recvrec_buf(eng, &n);
+            n = n < t[i].c.in.n ? n : t[i].c.in.n;
+            memcpy(p, t[i].c.in.p, n);
+            str_drop(&t[i].c.in, n);
+            br_ssl_engine_recvrec_ack(eng, n);
+        }
+        if (CHECK(p != NULL))            /* ClientKeyExchange, or a half */
+            cl_send(&t[i].c, p, i == KEYS ? 5u + p[4] : 20);
+    }
+    began = now_ms();
+    tl_init(&good, f);                   /* the one worker is free for it */
+    CHECK(tl_open(&good, "localhost", 0));
+    CHECK(now_ms() - began < 300u * (unsigned)g_slow);
+    for (i = 0; i < N; i++) {
+        size_t n;
+        const unsigned char *drip = br_ssl_engine_sendrec_buf(&t[i].ssl.eng,
+                                                              &n);
+        int took;
+        context("row %d", i);
+        if (i == DRIP) {                 /* a connection of its own */
+            cl_close(&t[i].c);
+            t[i].c = client_of(f);
+            cl_open(&t[i].c, f);
+            began = now_ms();
+        }
+        took = tls_closed_after(&t[i].c, began, i == DRIP ? drip : NULL);
+        CHECK_IN(took, i == DRIP ? 350 : 0, 1000 * g_slow);
+        tl_close(&t[i]);
+    }
+    CHECK(now_ms() - began > 350);
+    CHECK(tl_get(&good, "/hello/you", "\r\n\r\nHello, you!\n"));
+    tl_close(&good);
 }
 
 /* An idle TLS connection costs at most 256 bytes: its record, its peer and the
@@ -21159,7 +21238,8 @@ TEST(process, test_of_the_settings)
         { "-t|-c|ServerName a|-c|ServerRoot \"/a \\\"b\\\"\"|-c|LogLevel "
           "info", 0, "\nServerName a\nServerRoot \"/a \\\"b\\\"\"\n" },
         { "-t|-c|RequestReadTimeout header=5|-c|StuckWorkerTimeout 9 replace",
-          0, "\nRequestReadTimeout header=5000ms body=20000ms,MinRate=500\n"
+          0, "\nRequestReadTimeout handshake=10000ms header=5000ms "
+          "body=20000ms,MinRate=500\n"
           "StuckWorkerTimeout 9 replace\n" },
         { "-t|-c|LogFormat \"%h\" a|-c|CustomLog /dev/null a|-c|CustomLog "
           "/dev/null common|-c|AsyncRequestWorkerFactor 1.5", 0,
