@@ -118,7 +118,12 @@
  *   one first as SSLCipherSuite takes them: ECDHE-ECDSA-AES128-GCM-SHA256,
  *   ECDHE-RSA-AES128-GCM-SHA256, the same two with CHACHA20-POLY1305 (which
  *   comes first for a client that has it first) and with AES256-GCM-SHA384. TLS
- *   1.3 and client certificates are not there: a proxy in front can have them.
+ *   1.3 is not there: a proxy in front can have it.
+ *     With SSLVerifyClient require, or optional, clients show a certificate
+ *   (ECDSA on P-256, or RSA from 2048 bits) that an authority of
+ *   SSLCACertificateFile has signed; a bad one ends the handshake. empm_ssl()
+ *   tells handlers its names and its SHA-256. Revocation and extendedKeyUsage
+ *   are not looked at: take an authority that signs clients and nothing else.
  *
  * THREADS
  *   with an empm_request *   only the worker that runs the handler; the pointer
@@ -460,6 +465,12 @@ typedef struct empm_config {
     const char *ssl_cipher_suite;      /* names with : between, the best one
                                           first, see HTTPS: none, all that there
                                           are */
+    const char *ssl_verify_client;     /* are clients asked for a certificate:
+                                          "none", "optional", "require" */
+    const char *ssl_ca_certificate_file; /* PEM: the authorities that vouch for
+                                          clients: none */
+    int         ssl_verify_depth;      /* issuers between a client's certificate
+                                          and the authority, it included: 1 */
     int64_t     ssl_session_cache_size; /* bytes for sessions that all children
                                           can resume; 0: none: 524288 */
     int         ssl_session_timeout_ms; /* and how long they can: 300000 */
@@ -746,8 +757,11 @@ EMPM_API const char  *empm_client(empm_request *req);
 EMPM_API const char  *empm_scheme(const empm_request *req);  /* "http(s)" */
 /* Of a TLS connection, by mod_ssl's names: HTTPS ("on"), SSL_PROTOCOL,
  * SSL_CIPHER, SSL_TLS_SNI ("": none), SSL_SESSION_RESUMED ("Initial",
- * "Resumed"). NULL: another name, or a plain connection. Lives as long as the
- * request. */
+ * "Resumed"), SSL_CLIENT_VERIFY ("NONE", "SUCCESS"). Of a client's certificate:
+ * SSL_CLIENT_S_DN_CN, _S_DN_O, _S_DN_OU, SSL_CLIENT_SAN_DNS_0, _SAN_Email_0,
+ * the first of each, in UTF-8; SSL_CLIENT_SHA256, of its DER, in 64 digits.
+ * NULL: it has none, or one of more than 127 bytes; another name; a plain
+ * connection. Lives as long as the request. */
 EMPM_API const char  *empm_ssl(const empm_request *req, const char *name);
 EMPM_API empm_server *empm_server_of(const empm_request *req);
 
@@ -1202,6 +1216,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   prefix store-calls     store
  *   prefix tls-keys        tls
  *   prefix tls-hello       tls
+ *   prefix tls-clients     tls
  *   prefix tls-records     tls
  *   prefix tls-handshake   tls
  *   prefix tls             tls
@@ -2570,6 +2585,12 @@ static const empm__directive empm__directives[] = {
               "all -TLSv1.3, or TLSv1.2: that is what there is"),
     EMPM__SET("SSLCipherSuite", ssl_cipher_suite, TEXT, 0, 0, NULL,
               "suites, the best one first; none: all that there are"),
+    EMPM__SET("SSLVerifyClient", ssl_verify_client, TEXT, 0, 0, "none",
+              "are clients asked for a certificate: none, optional, require"),
+    EMPM__SET("SSLCACertificateFile", ssl_ca_certificate_file, TEXT, 0, 0, NULL,
+              "the authorities whose clients are believed, in PEM"),
+    EMPM__SET("SSLVerifyDepth", ssl_verify_depth, INT, 1, 10, "1",
+              "issuers from a client's certificate up to an authority"),
     EMPM__SET("SSLSessionCacheSize", ssl_session_cache_size, I64, 0, INT64_MAX,
               "524288", "bytes for sessions that are resumed; 0: none"),
     EMPM__SET("SSLSessionCacheTimeout", ssl_session_timeout_ms, MS, 1000,
@@ -3200,9 +3221,10 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
     { "SSLCertificateChainFile", "the issuers stand in SSLCertificateFile, "
       "behind the certificate" },
     { "SSLSessionCache", "SSLSessionCacheSize is the memory for it" },
-    { "SSLCA* SSLCompression SSLFIPS SSLH* SSLI* SSLO* SSLPa* "
+    { "SSLCACertificatePath", "SSLCACertificateFile has all of them" },
+    { "SSLCADN* SSLCARev* SSLCompression SSLFIPS SSLH* SSLI* SSLO* SSLPa* "
       "SSLPolicy SSLProxy* SSLR* SSLSessionT* SSLSRP* SSLStapling* "
-      "SSLStrictSNI* SSLU* SSLV* MD* NSS* "
+      "SSLStrictSNI* SSLU* SSLVH* MD* NSS* "
       "<MDomainSet",
       "TLS 1.2 is all there is: a proxy in front of a Listen "
       "\"127.0.0.1:8080 proxy\" can do more" },
@@ -17331,6 +17353,13 @@ static const unsigned char *empm__tls_dn(const br_x509_certificate *cert,
     return at;
 }
 
+/* Seconds since 1970 of a time in a certificate: BearSSL counts days from the
+ * year 0, of which 719528 lie before. */
+static int64_t empm__tls_seconds(uint32_t days, uint32_t seconds)
+{
+    return ((int64_t)days - 719528) * 86400 + seconds;
+}
+
 /* Can the pair serve? 0: it is said why not. */
 static int empm__tls_pair_check(empm__tls_pair *pair, const char *key_file,
                                 empm__report *rep)
@@ -17354,11 +17383,8 @@ static int empm__tls_pair_check(empm__tls_pair *pair, const char *key_file,
     }
     if (pkey->key_type == BR_KEYTYPE_EC)
         pair->curve = pkey->key.ec.curve;
-    /* days are counted from the year 0, of which 719528 lie before 1970 */
-    pair->begins_s = ((int64_t)x.notbefore_days - 719528) * 86400 +
-                     x.notbefore_seconds;
-    pair->expires_s = ((int64_t)x.notafter_days - 719528) * 86400 +
-                      x.notafter_seconds;
+    pair->begins_s = empm__tls_seconds(x.notbefore_days, x.notbefore_seconds);
+    pair->expires_s = empm__tls_seconds(x.notafter_days, x.notafter_seconds);
     return 1;
 }
 
@@ -17470,6 +17496,8 @@ typedef struct empm__tls {             /* fixed once the server has started */
     br_rsa_pkcs1_sign sign_rsa;
     uint16_t        suites[EMPM__TLS_SUITES];   /* the best one first */
     int             nsuites;
+    struct empm__tls_trust *trust;     /* NULL: no client is asked for a
+                                          certificate */
     empm__kv       *sessions;          /* NULL: none are resumed; handed on by
                                           a reload */
     size_t          sessions_size;
@@ -17487,7 +17515,8 @@ typedef struct empm__tls {             /* fixed once the server has started */
 enum {                                 /* alerts, RFC 5246 7.2, 7301, 7507 */
     EMPM__TLS_CLOSE_NOTIFY = 0, EMPM__TLS_UNEXPECTED = 10,
     EMPM__TLS_BAD_MAC = 20, EMPM__TLS_OVERFLOW = 22, EMPM__TLS_HANDSHAKE = 40,
-    EMPM__TLS_BAD_CERTIFICATE = 42, EMPM__TLS_ILLEGAL = 47,
+    EMPM__TLS_BAD_CERTIFICATE = 42, EMPM__TLS_EXPIRED = 45,
+    EMPM__TLS_ILLEGAL = 47, EMPM__TLS_UNKNOWN_CA = 48,
     EMPM__TLS_DECODE = 50, EMPM__TLS_DECRYPT = 51, EMPM__TLS_VERSION = 70,
     EMPM__TLS_INTERNAL = 80, EMPM__TLS_NO_RENEGOTIATION = 100,
     EMPM__TLS_NO_PROTOCOL = 120
@@ -17646,6 +17675,375 @@ static int empm__tls_hello_parse(empm__tls_hello *h, const unsigned char *msg,
 }
 
 /* ---------------------------------------------------------------------------
+ * >>tls-clients -- certificates of clients
+ *
+ * With SSLVerifyClient the server asks for a certificate, and BearSSL holds its
+ * chain against the authorities in SSLCACertificateFile. BearSSL's verifier
+ * stands behind one of ours that sees the same bytes: of the client's own
+ * certificate it takes the SHA-256, the end of its time, and names. They become
+ * a text that stays with the connection, and with the session in the store: a
+ * client that resumes one shows no certificate.
+ *
+ * runs on   authorities: the thread that starts the server; then the worker
+ *           that owns the connection
+ * source    RFC 5280 6.1, as T. Pornin's br_x509_minimal has it
+ * ------------------------------------------------------------------------- */
+
+enum empm__tls_asks {                  /* SSLVerifyClient: none, ... */
+    EMPM__TLS_ASKS_NOBODY, EMPM__TLS_ASKS, EMPM__TLS_DEMANDS
+};
+
+/* Variables of a certificate, and where they stand in it, as BearSSL names the
+ * place: an attribute of the subject, or { 0, kind of subjectAltName }. */
+#define EMPM__TLS_NAMES     5
+#define EMPM__TLS_NAME_ROOM 128        /* and its NUL; a longer one is absent */
+#define EMPM__TLS_CLIENT_MOST (65 + 512)
+
+static const struct {
+    const char   *name;
+    unsigned char place[4];
+} empm__tls_client_names[EMPM__TLS_NAMES] = {
+    { "SSL_CLIENT_S_DN_CN",     { 3, 0x55, 4, 3 } },
+    { "SSL_CLIENT_S_DN_O",      { 3, 0x55, 4, 10 } },
+    { "SSL_CLIENT_S_DN_OU",     { 3, 0x55, 4, 11 } },
+    { "SSL_CLIENT_SAN_DNS_0",   { 0, 2, 0, 0 } },
+    { "SSL_CLIENT_SAN_Email_0", { 0, 1, 0, 0 } }
+};
+
+/* A good certificate: its SHA-256 in digits, then the names in the order of the
+ * table, "" for none; each ends with a NUL. */
+typedef struct empm__tls_client {
+    int64_t  expires_s;
+    uint32_t len;                      /* of text; 0: there is no certificate */
+    char     text[EMPM__TLS_CLIENT_MOST];
+} empm__tls_client;
+
+/* The value of SSL_CLIENT_...; `text` as above, or NULL. */
+static const char *empm__tls_client_variable(const char *text, const char *name)
+{
+    int i;
+    if (strcmp(name, "SSL_CLIENT_VERIFY") == 0)
+        return text != NULL ? "SUCCESS" : "NONE";
+    if (text == NULL || strcmp(name, "SSL_CLIENT_SHA256") == 0)
+        return text;
+    for (i = 0; i < EMPM__TLS_NAMES; i++) {
+        text += strlen(text) + 1;
+        if (strcmp(name, empm__tls_client_names[i].name) == 0)
+            return *text != '\0' ? text : NULL;
+    }
+    return NULL;
+}
+
+/* --- whom we trust -------------------------------------------------------- */
+
+typedef struct empm__tls_trust {
+    enum empm__tls_asks     asks;
+    int                     depth;     /* certificates of a chain that count */
+    br_x509_trust_anchor   *anchors;   /* their names stand in `files` */
+    size_t                  n;
+    int                     expired;   /* how many authorities are left out */
+    empm__tls_object       *files;
+    br_ec_impl              ec;
+    br_x509_minimal_context x509;      /* each verification begins as a copy */
+    unsigned char           digest[32];   /* SHA-256 of all that matters */
+} empm__tls_trust;
+
+static void empm__tls_trust_free(empm__tls_trust *trust)
+{
+    size_t i;
+    if (trust == NULL)
+        return;
+    for (i = 0; i < trust->n; i++)     /* exponent and modulus are one block */
+        EMPM_FREE(trust->anchors[i].pkey.key_type == BR_KEYTYPE_RSA
+                      ? trust->anchors[i].pkey.key.rsa.n
+                      : trust->anchors[i].pkey.key.ec.q);
+    EMPM_FREE(trust->anchors);
+    empm__tls_objects_free(trust->files);
+    EMPM_FREE(trust);
+}
+
+/* Copies a key, which the decoder holds. 0: no memory. */
+static int empm__tls_pkey_copy(br_x509_pkey *to, const br_x509_pkey *from)
+{
+    const br_rsa_public_key *rsa = &from->key.rsa;
+    const size_t n = from->key_type == BR_KEYTYPE_RSA ? rsa->nlen + rsa->elen
+                                                      : from->key.ec.qlen;
+    unsigned char *p = (unsigned char *)EMPM_MALLOC(n);
+    if (p == NULL)
+        return 0;
+    *to = *from;
+    if (from->key_type == BR_KEYTYPE_RSA) {
+        to->key.rsa.n = (unsigned char *)memcpy(p, rsa->n, rsa->nlen);
+        to->key.rsa.e = (unsigned char *)memcpy(p + rsa->nlen, rsa->e,
+                                                rsa->elen);
+    } else
+        to->key.ec.q = (unsigned char *)memcpy(p, from->key.ec.q, n);
+    return 1;
+}
+
+/* Takes the k-th certificate of the file as an authority, unless its time is
+ * over. 0: it is said why not. */
+static int empm__tls_anchor_take(empm__tls_trust *trust,
+                                 const empm__tls_object *o, int k,
+                                 const empm__tls_source *from)
+{
+    br_x509_trust_anchor *a = &trust->anchors[trust->n];
+    br_x509_decoder_context x;
+    br_x509_certificate cert;
+    const br_x509_pkey *pkey;
+    br_x509_decoder_init(&x, NULL, NULL);
+    br_x509_decoder_push(&x, o->data, o->len);
+    cert.data = o->data;
+    cert.data_len = o->len;
+    memset(a, 0, sizeof *a);
+    a->dn.data = (unsigned char *)(uintptr_t)empm__tls_dn(&cert, 0, &a->dn.len);
+    a->flags = BR_X509_TA_CA;
+    if ((pkey = br_x509_decoder_get_pkey(&x)) == NULL || a->dn.data == NULL)
+        empm__tls_say(from, "certificate %d is damaged, or has a key that is "
+                      "neither RSA nor ECDSA", k);
+    else if (!br_x509_decoder_isCA(&x))
+        empm__tls_say(from, "certificate %d is not that of an authority", k);
+    else if (empm__tls_seconds(x.notafter_days, x.notafter_seconds) <
+             (int64_t)time(NULL)) {
+        trust->expired++;
+        return 1;
+    } else if (!empm__tls_pkey_copy(&a->pkey, pkey))
+        empm__tls_say(from, "no memory");
+    else {
+        trust->n++;
+        return 1;
+    }
+    return 0;
+}
+
+/* Reads SSLCACertificateFile into `trust`. 0: it is said why not. */
+static int empm__tls_anchors_read(empm__tls_trust *trust,
+                                  const empm__tls_source *from)
+{
+    const empm__tls_object *o;
+    br_sha256_context hash;
+    size_t n = 0;
+    int k = 0;
+    if ((trust->files = empm__tls_objects(from)) == NULL)
+        return 0;
+    for (o = trust->files; o != NULL; o = o->next)
+        n += (size_t)empm__tls_is_certificate(o);
+    trust->anchors = (br_x509_trust_anchor *)EMPM_MALLOC(
+        (n + 1) * sizeof *trust->anchors);
+    if (trust->anchors == NULL) {
+        empm__tls_say(from, "no memory");
+        return 0;
+    }
+    br_sha256_init(&hash);
+    br_sha256_update(&hash, &trust->asks, sizeof trust->asks);
+    br_sha256_update(&hash, &trust->depth, sizeof trust->depth);
+    for (o = trust->files; o != NULL; o = o->next)
+        if (empm__tls_is_certificate(o)) {
+            if (!empm__tls_anchor_take(trust, o, ++k, from))
+                return 0;
+            br_sha256_update(&hash, o->data, o->len);
+        }
+    br_sha256_out(&hash, trust->digest);
+    if (trust->n == 0)
+        empm__tls_say(from, k == 0 ? "has no certificate"
+                                   : "has no authority that is still valid");
+    return trust->n > 0;
+}
+
+/* SSLVerifyClient; -1: no word of it. */
+static int empm__tls_asks_parse(const char *text)
+{
+    return empm__text_equal(text, "none")       ? EMPM__TLS_ASKS_NOBODY
+           : empm__text_equal(text, "optional") ? EMPM__TLS_ASKS
+           : empm__text_equal(text, "require")  ? EMPM__TLS_DEMANDS : -1;
+}
+
+/* Makes what a certificate of a client is held against. NULL: it is said why
+ * there is none. */
+static empm__tls_trust *empm__tls_trust_new(const empm_config *cfg,
+                                            empm__report *rep)
+{
+    static const br_hash_class *const hashes[] = {
+        &br_sha256_vtable, &br_sha384_vtable, &br_sha512_vtable
+    };
+    char path[1200];
+    empm__tls_source from;
+    empm__tls_trust *trust = (empm__tls_trust *)EMPM_MALLOC(sizeof *trust);
+    size_t i;
+    from.directive = "SSLCACertificateFile";
+    from.path = empm__config_path(cfg, cfg->ssl_ca_certificate_file, path,
+                                  sizeof path);
+    from.rep = rep;
+    if (trust == NULL) {
+        empm__tls_say(&from, "no memory");
+        return NULL;
+    }
+    memset(trust, 0, sizeof *trust);
+    trust->asks = (enum empm__tls_asks)empm__tls_asks_parse(
+        cfg->ssl_verify_client);
+    trust->depth = cfg->ssl_verify_depth;
+    if (!empm__tls_anchors_read(trust, &from)) {
+        empm__tls_trust_free(trust);
+        return NULL;
+    }
+    /* no SHA-1, no RSA below 2048 bits; P-521 would cost 6 ms a certificate */
+    trust->ec = *br_ec_get_default();
+    trust->ec.supported_curves &= (uint32_t)1 << BR_EC_secp256r1 |
+                                  (uint32_t)1 << BR_EC_secp384r1;
+    br_x509_minimal_init(&trust->x509, &br_sha256_vtable, trust->anchors,
+                         trust->n);
+    for (i = 0; i < EMPM__COUNT(hashes); i++)
+        br_x509_minimal_set_hash(&trust->x509, br_sha256_ID + (int)i,
+                                 hashes[i]);
+    br_x509_minimal_set_rsa(&trust->x509, br_rsa_pkcs1_vrfy_get_default());
+    br_x509_minimal_set_ecdsa(&trust->x509, &trust->ec,
+                              br_ecdsa_vrfy_asn1_get_default());
+    br_x509_minimal_set_minrsa(&trust->x509, 256);
+    return trust;
+}
+
+/* --- one verification ----------------------------------------------------- */
+
+typedef struct empm__tls_verify {
+    const br_x509_class    *is;        /* first: what BearSSL calls */
+    br_x509_minimal_context x509;      /* the verifier behind it */
+    br_x509_decoder_context leaf;      /* tells the time of the certificate */
+    br_sha256_context       hash;
+    br_name_element         names[EMPM__TLS_NAMES];
+    char                    values[EMPM__TLS_NAMES][EMPM__TLS_NAME_ROOM];
+    int                     depth, certs;
+    unsigned                error;     /* BearSSL's, of the chain; 0: none */
+    empm__tls_client        client;    /* what has been found out */
+} empm__tls_verify;
+
+static void empm__tls_verify_chain(const br_x509_class **ctx, const char *name)
+{
+    empm__tls_verify *v = (empm__tls_verify *)(void *)(uintptr_t)ctx;
+    v->certs = 0;
+    v->x509.vtable->start_chain(&v->x509.vtable, name);
+}
+
+static void empm__tls_verify_start(const br_x509_class **ctx, uint32_t n)
+{
+    empm__tls_verify *v = (empm__tls_verify *)(void *)(uintptr_t)ctx;
+    if (v->certs++ == 0) {
+        br_sha256_init(&v->hash);
+        br_x509_decoder_init(&v->leaf, NULL, NULL);
+    }
+    if (v->certs <= v->depth)
+        v->x509.vtable->start_cert(&v->x509.vtable, n);
+}
+
+static void empm__tls_verify_append(const br_x509_class **ctx,
+                                    const unsigned char *p, size_t n)
+{
+    empm__tls_verify *v = (empm__tls_verify *)(void *)(uintptr_t)ctx;
+    if (v->certs == 1) {
+        br_sha256_update(&v->hash, p, n);
+        br_x509_decoder_push(&v->leaf, p, n);
+    }
+    if (v->certs <= v->depth)
+        v->x509.vtable->append(&v->x509.vtable, p, n);
+}
+
+static void empm__tls_verify_cert(const br_x509_class **ctx)
+{
+    empm__tls_verify *v = (empm__tls_verify *)(void *)(uintptr_t)ctx;
+    if (v->certs <= v->depth)
+        v->x509.vtable->end_cert(&v->x509.vtable);
+}
+
+/* Writes what the certificate has told. A name with a NUL in it, which would be
+ * cut there and be that of somebody else, is absent: BearSSL takes none. */
+static void empm__tls_verify_write(empm__tls_verify *v)
+{
+    static const char digits[] = "0123456789abcdef";
+    empm__tls_client *client = &v->client;
+    unsigned char sum[32];
+    char *to = client->text, *end = to + sizeof client->text;
+    int i;
+    br_sha256_out(&v->hash, sum);
+    for (i = 0; i < 32; i++) {
+        *to++ = digits[sum[i] >> 4];
+        *to++ = digits[sum[i] & 15];
+    }
+    *to++ = '\0';
+    for (i = 0; i < EMPM__TLS_NAMES; i++) {
+        const char *value = v->values[i];
+        size_t n = v->names[i].status == 1 ? strlen(value) : 0;
+        if (n + EMPM__TLS_NAMES > (size_t)(end - to))
+            n = 0;
+        memcpy(to, value, n);
+        to += n;
+        *to++ = '\0';
+    }
+    client->len = (uint32_t)(to - client->text);
+    client->expires_s = empm__tls_seconds(v->leaf.notafter_days,
+                                          v->leaf.notafter_seconds);
+}
+
+static const br_x509_pkey *empm__tls_verify_pkey(
+    const br_x509_class *const *ctx, unsigned *usages)
+{
+    const empm__tls_verify *v = (const empm__tls_verify *)(const void *)ctx;
+    return v->x509.vtable->get_pkey(&v->x509.vtable, usages);
+}
+
+static unsigned empm__tls_verify_end(const br_x509_class **ctx)
+{
+    empm__tls_verify *v = (empm__tls_verify *)(void *)(uintptr_t)ctx;
+    unsigned error = v->x509.vtable->end_chain(&v->x509.vtable);
+    const br_x509_pkey *key = empm__tls_verify_pkey(ctx, NULL);
+    if (error == 0 && key->key_type == BR_KEYTYPE_EC &&
+        key->key.ec.curve != BR_EC_secp256r1)
+        error = BR_ERR_X509_UNSUPPORTED;   /* the engine has no other curve */
+    if (v->certs > 0 && error == 0)
+        empm__tls_verify_write(v);
+    else if (v->certs > 0)
+        v->error = error;
+    return error;
+}
+
+static const br_x509_class empm__tls_verify_class = {
+    sizeof(empm__tls_verify), empm__tls_verify_chain, empm__tls_verify_start,
+    empm__tls_verify_append, empm__tls_verify_cert, empm__tls_verify_end,
+    empm__tls_verify_pkey
+};
+
+/* Has an engine ask its client for a certificate. */
+static void empm__tls_verify_begin(empm__tls_verify *v,
+                                   const empm__tls_trust *trust,
+                                   br_ssl_server_context *ssl)
+{
+    const int64_t now = (int64_t)time(NULL);
+    int i;
+    memset(v, 0, sizeof *v);
+    v->is = &empm__tls_verify_class;
+    v->depth = trust->depth;
+    v->x509 = trust->x509;
+    for (i = 0; i < EMPM__TLS_NAMES; i++) {
+        v->names[i].oid = empm__tls_client_names[i].place;
+        v->names[i].buf = v->values[i];
+        v->names[i].len = sizeof v->values[i];
+    }
+    br_x509_minimal_set_name_elements(&v->x509, v->names, EMPM__TLS_NAMES);
+    br_x509_minimal_set_time(&v->x509, (uint32_t)(now / 86400 + 719528),
+                             (uint32_t)(now % 86400));
+    br_ssl_engine_set_x509(&ssl->eng, &v->is);
+    br_ssl_server_set_trust_anchor_names_alt(ssl, trust->anchors, trust->n);
+    if (trust->asks == EMPM__TLS_ASKS)
+        br_ssl_engine_add_flags(&ssl->eng, BR_OPT_TOLERATE_NO_CLIENT_AUTH);
+}
+
+/* The alert for a chain that is not good, RFC 5246 7.2.2. */
+static int empm__tls_verify_alert(unsigned error)
+{
+    return error == BR_ERR_X509_EXPIRED       ? EMPM__TLS_EXPIRED
+           : error == BR_ERR_X509_NOT_TRUSTED ? EMPM__TLS_UNKNOWN_CA
+                                              : EMPM__TLS_BAD_CERTIFICATE;
+}
+
+/* ---------------------------------------------------------------------------
  * >>tls-records -- the record layer after the handshake
  *
  * When the handshake is complete BearSSL's engine is given up: a connection
@@ -17679,7 +18077,8 @@ typedef struct empm__tls_held {
 } empm__tls_held;
 
 /* A connection after its handshake. Its keys follow the struct: key and IV of
- * the client, key and IV of the server, then the server's name. */
+ * the client, key and IV of the server, then the server's name, then the text
+ * of the client's certificate, if it has one. */
 typedef struct empm__tls_conn {
     empm__session   is;
     empm__tls      *tls;
@@ -17690,6 +18089,7 @@ typedef struct empm__tls_conn {
     uint8_t         empties;           /* records without data in a row */
     uint8_t         got_end, sent_end; /* close_notify */
     uint8_t         resumed;
+    uint8_t         known;             /* the client, by its certificate */
 } empm__tls_conn;
 
 typedef union empm__tls_cipher {
@@ -18160,7 +18560,13 @@ static void empm__tls_drop(empm__conn *c)
 static const char *empm__tls_variable(const empm__conn *c, const char *name)
 {
     const empm__tls_conn *t = (const empm__tls_conn *)(void *)c->session;
+    const char *sni = (const char *)(t + 1) +
+                      2 * (empm__tls_key_len(t->suite) +
+                           empm__tls_iv_len(t->suite));
     size_t i;
+    if (strncmp(name, "SSL_CLIENT_", 11) == 0)
+        return empm__tls_client_variable(t->known ? sni + strlen(sni) + 1
+                                                  : NULL, name);
     if (strcmp(name, "HTTPS") == 0)
         return "on";
     if (strcmp(name, "SSL_PROTOCOL") == 0)
@@ -18168,8 +18574,7 @@ static const char *empm__tls_variable(const empm__conn *c, const char *name)
     if (strcmp(name, "SSL_SESSION_RESUMED") == 0)
         return t->resumed ? "Resumed" : "Initial";
     if (strcmp(name, "SSL_TLS_SNI") == 0)
-        return (const char *)(t + 1) + 2 * (empm__tls_key_len(t->suite) +
-                                            empm__tls_iv_len(t->suite));
+        return sni;
     for (i = 0; strcmp(name, "SSL_CIPHER") == 0 && i < EMPM__TLS_SUITES; i++)
         if (empm__tls_suites[i].suite == t->suite)
             return empm__tls_suites[i].name;
@@ -18214,10 +18619,18 @@ static int empm__tls_random(void *to, size_t n)
 typedef struct empm__tls_entry {       /* a session in the store */
     br_ssl_session_parameters parameters;
     unsigned char mark[32];            /* name and socket: SHA-256 */
+    empm__tls_client client;           /* as long as its text is */
 } empm__tls_entry;
 
-/* A key and an entry. */
-#define EMPM__TLS_ENTRY_ROOM ((uint32_t)(sizeof(empm__tls_entry) + 33))
+#define EMPM__TLS_ENTRY_LEAST \
+    (offsetof(empm__tls_entry, client) + offsetof(empm__tls_client, text))
+
+/* Room for a key and an entry; `asks`: clients may have certificates. */
+static uint32_t empm__tls_entry_room(int asks)
+{
+    return (uint32_t)(33 + (asks ? sizeof(empm__tls_entry)
+                                 : EMPM__TLS_ENTRY_LEAST));
+}
 
 typedef struct empm__tls_engine {
     br_ssl_server_context ssl;
@@ -18230,6 +18643,7 @@ typedef struct empm__tls_start {
     struct empm__tls *tls;
     const br_ssl_session_cache_class *cache;     /* what BearSSL calls */
     const br_ssl_server_policy_class *policy;
+    empm__tls_verify *verify;          /* NULL: the client is not asked */
     empm__tls_engine *engine;          /* NULL: the hello is not whole yet */
     unsigned char    *hello;           /* the message, without its records */
     uint32_t          hello_len, hello_cap;
@@ -18248,6 +18662,7 @@ static void empm__tls_start_free(empm__tls_start *s)
     if (s->engine != NULL)
         empm__tls_wipe(s->engine, sizeof *s->engine);
     EMPM_FREE(s->engine);
+    EMPM_FREE(s->verify);
     EMPM_FREE(s->hello);
     EMPM_FREE(s);
 }
@@ -18276,6 +18691,10 @@ static void empm__tls_session_save(const br_ssl_session_cache_class **ctx,
                                    const br_ssl_session_parameters *p)
 {
     empm__tls_start *s = empm__tls_start_of_cache(ctx);
+    const empm__tls_client *client = s->verify != NULL ? &s->verify->client
+                                                       : NULL;
+    int64_t ttl_ms = s->tls->cfg->ssl_session_timeout_ms, left_s;
+    size_t n = EMPM__TLS_ENTRY_LEAST;
     empm__tls_entry entry;
     unsigned char key[33];
     (void)ssl;
@@ -18284,9 +18703,16 @@ static void empm__tls_session_save(const br_ssl_session_cache_class **ctx,
     memset(&entry, 0, sizeof entry);
     entry.parameters = *p;
     memcpy(entry.mark, s->mark, sizeof entry.mark);
+    if (client != NULL && client->len > 0) {
+        entry.client = *client;
+        n += client->len;
+        left_s = client->expires_s - (int64_t)time(NULL);
+        if (left_s < ttl_ms / 1000)    /* it ends with the certificate */
+            ttl_ms = left_s > 0 ? left_s * 1000 : 1;
+    }
     empm__tls_session_key(key, p);
-    empm__kv_put(s->tls->sessions, key, sizeof key, NULL, &entry, sizeof entry,
-                 s->tls->cfg->ssl_session_timeout_ms, empm__now_us() / 1000u);
+    empm__kv_put(s->tls->sessions, key, sizeof key, NULL, &entry, n, ttl_ms,
+                 empm__now_us() / 1000u);
     empm__tls_wipe(&entry, sizeof entry);
 }
 
@@ -18306,10 +18732,13 @@ static int empm__tls_session_load(const br_ssl_session_cache_class **ctx,
     empm__tls_session_key(key, p);
     good = empm__kv_get(s->tls->sessions, key, sizeof key, &entry, sizeof entry,
                         &n, NULL, empm__now_us() / 1000u) == EMPM_OK &&
-           n == sizeof entry &&
+           n >= EMPM__TLS_ENTRY_LEAST &&
+           n - EMPM__TLS_ENTRY_LEAST == entry.client.len &&
            memcmp(entry.mark, s->mark, sizeof entry.mark) == 0;
     if (good) {
         *p = entry.parameters;
+        if (s->verify != NULL)
+            s->verify->client = entry.client;
         s->resumed = 1;
         /* the engine must not look at protocols here: see >>tls-hello */
         ssl->eng.protocol_names_num = 0;
@@ -18512,6 +18941,7 @@ static int empm__tls_alert_of(int error)
         return EMPM__TLS_DECRYPT;
     case BR_ERR_BAD_SECRENEG: case BR_ERR_BAD_CIPHER_SUITE:
     case BR_ERR_INVALID_ALGORITHM: case BR_ERR_WRONG_KEY_USAGE:
+    case BR_ERR_NO_CLIENT_AUTH:
         return EMPM__TLS_HANDSHAKE;
     case BR_ERR_LIMIT_EXCEEDED: case BR_ERR_NO_RANDOM: case BR_ERR_BAD_STATE:
         return EMPM__TLS_INTERNAL;
@@ -18538,6 +18968,23 @@ static int empm__tls_refuse(empm__worker *w, empm__conn *c, int alert)
     return 0;
 }
 
+/* The client's certificate is not good, also where it need not have one.
+ * Returns 0. */
+static int empm__tls_refuse_client(empm__worker *w, empm__conn *c,
+                                   unsigned error)
+{
+    const int alert = empm__tls_verify_alert(error);
+    empm__worker_log(w, EMPM_LOG_INFO, 5632, "SSLVerifyClient: a certificate "
+                     "is refused: %s (BearSSL error %u)",
+                     alert == EMPM__TLS_EXPIRED ? "its time is not now"
+                     : alert == EMPM__TLS_UNKNOWN_CA
+                         ? "no authority in SSLCACertificateFile has signed "
+                           "it, within SSLVerifyDepth"
+                         : "its chain is not valid",
+                     error);
+    return empm__tls_refuse(w, c, alert);
+}
+
 /* Speaks plain HTTP to a client that does. Returns 0. */
 static int empm__tls_refuse_http(empm__worker *w, empm__conn *c)
 {
@@ -18560,13 +19007,15 @@ static int empm__tls_refuse_http(empm__worker *w, empm__conn *c)
     return 0;
 }
 
-/* Sessions of this client are good for the name that it asks for, and for the
- * listening socket that it has come to. */
+/* Sessions of this client are good for the name that it asks for, the listening
+ * socket that it has come to, and the authorities that it was held against. */
 static void empm__tls_mark(empm__tls_start *s, const empm__conn *c)
 {
     br_sha256_context h;
     br_sha256_init(&h);
     br_sha256_update(&h, &c->endpoint, 1);
+    if (s->tls->trust != NULL)         /* no name has so many bytes behind */
+        br_sha256_update(&h, s->tls->trust->digest, 32);
     br_sha256_update(&h, s->client.name, strlen(s->client.name));
     br_sha256_out(&h, s->mark);
 }
@@ -18641,6 +19090,8 @@ static int empm__tls_engine_begin(empm__tls_start *s)
     s->cache = &empm__tls_session_cache;
     br_ssl_server_set_policy(ssl, &s->policy);
     br_ssl_server_set_cache(ssl, &s->cache);
+    if (s->verify != NULL)
+        empm__tls_verify_begin(s->verify, s->tls->trust, ssl);
     br_ssl_engine_set_buffer(&ssl->eng, s->engine->buffer,
                              sizeof s->engine->buffer, 0);
     br_ssl_engine_inject_entropy(&ssl->eng, seed, sizeof seed);
@@ -18658,7 +19109,10 @@ static int empm__tls_begin(empm__worker *w, empm__conn *c, empm__tls_start *s)
     empm__tls_mark(s, c);
     s->engine = (empm__tls_engine *)empm__worker_memory(w, NULL,
                                                         sizeof *s->engine);
-    if (s->engine == NULL)
+    if (s->tls->trust != NULL)
+        s->verify = (empm__tls_verify *)empm__worker_memory(w, NULL,
+                                                            sizeof *s->verify);
+    if (s->engine == NULL || (s->verify == NULL && s->tls->trust != NULL))
         return EMPM__TLS_INTERNAL;
     return empm__tls_engine_begin(s) < 0 ? EMPM__TLS_INTERNAL : 0;
 }
@@ -18702,6 +19156,8 @@ static int empm__tls_run(empm__worker *w, empm__conn *c, empm__tls_start *s)
     for (;;) {
         const unsigned state = br_ssl_engine_current_state(eng);
         ssize_t r;
+        if (s->verify != NULL && s->verify->error != 0)
+            return empm__tls_refuse_client(w, c, s->verify->error);
         if (state & BR_SSL_SENDREC) {
             struct iovec v;
             v.iov_base = br_ssl_engine_sendrec_buf(eng, &v.iov_len);
@@ -18713,13 +19169,18 @@ static int empm__tls_run(empm__worker *w, empm__conn *c, empm__tls_start *s)
             return empm__tls_refuse(
                 w, c, empm__tls_alert_of(br_ssl_engine_last_error(eng)));
         else if (state & BR_SSL_SENDAPP) {
-            empm__tls_conn *t = (empm__tls_conn *)empm__worker_memory(
-                w, NULL, empm__tls_conn_bytes(eng->session.cipher_suite,
-                                              s->client.name));
+            const size_t n = empm__tls_conn_bytes(eng->session.cipher_suite,
+                                                  s->client.name);
+            const uint32_t more = s->verify != NULL ? s->verify->client.len : 0;
+            empm__tls_conn *t = (empm__tls_conn *)empm__worker_memory(w, NULL,
+                                                                      n + more);
             if (t == NULL)
                 return empm__tls_refuse(w, c, EMPM__TLS_INTERNAL);
             empm__tls_cut(t, s->tls, eng, &s->client);
             t->resumed = s->resumed;
+            t->known = more > 0;
+            if (more > 0)
+                memcpy((char *)t + n, s->verify->client.text, more);
             if (s->resumed)
                 empm__bump(&w->score->tls_resumed, 1u);
             else
@@ -18842,7 +19303,7 @@ static void empm__tls_check_protocol(const char *text, empm__report *rep)
         if (empm__text_same(at, n, "all", 3))
             bits = ALL;
         if (bits == 0) {
-            empm__report_say(rep, EMPM_LOG_ERROR, 5620, "SSLProtocol %s: "
+            empm__report_say(rep, EMPM_LOG_ERROR, 5630, "SSLProtocol %s: "
                              "there is no protocol %.*s: all, TLSv1.2 or "
                              "TLSv1.3", text, (int)n, at);
             return;
@@ -18853,16 +19314,16 @@ static void empm__tls_check_protocol(const char *text, empm__report *rep)
                               (bits == ALL ? 0 : bits);
     }
     if (named & OLD)
-        empm__report_say(rep, EMPM_LOG_ERROR, 5620, "SSLProtocol %s: SSL and "
+        empm__report_say(rep, EMPM_LOG_ERROR, 5630, "SSLProtocol %s: SSL and "
                          "TLS before 1.2 are broken (RFC 8996) and not there: "
                          "TLSv1.2 is served", text);
     else if (!(set & TLS12))
-        empm__report_say(rep, EMPM_LOG_ERROR, 5620, "SSLProtocol %s: leaves "
+        empm__report_say(rep, EMPM_LOG_ERROR, 5630, "SSLProtocol %s: leaves "
                          "nothing to serve: TLSv1.2 is what there is%s", text,
                          set & TLS13 ? "; a proxy in front can have TLSv1.3"
                                      : "");
     else if (named & TLS13)
-        empm__report_say(rep, EMPM_LOG_NOTICE, 5620, "SSLProtocol %s: TLSv1.3 "
+        empm__report_say(rep, EMPM_LOG_NOTICE, 5630, "SSLProtocol %s: TLSv1.3 "
                          "is not there yet: TLSv1.2 alone is served", text);
 }
 
@@ -18948,6 +19409,31 @@ static void empm__tls_check_pairs(const empm_config *cfg, const uint16_t *list,
                          "certificates have");
 }
 
+/* Says what is wrong with the settings for certificates of clients. */
+static void empm__tls_check_trust(const empm_config *cfg, empm__report *rep)
+{
+    const char *text = cfg->ssl_verify_client;
+    const int asks = empm__tls_asks_parse(text);
+    empm__tls_trust *trust = NULL;
+    if (asks < 0)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5631, "SSLVerifyClient %s: %s",
+                         text, empm__text_equal(text, "optional_no_ca")
+                             ? "a certificate that no authority has signed "
+                               "proves nothing: take none, optional or require"
+                             : "takes none, optional or require");
+    else if (asks != EMPM__TLS_ASKS_NOBODY &&
+             cfg->ssl_ca_certificate_file == NULL)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5631, "SSLVerifyClient %s: "
+                         "SSLCACertificateFile is not set", text);
+    else if (asks != EMPM__TLS_ASKS_NOBODY)
+        trust = empm__tls_trust_new(cfg, rep);
+    if (trust != NULL && trust->expired > 0)
+        empm__report_say(rep, EMPM_LOG_WARN, 5604, "SSLCACertificateFile %s: "
+                         "%d of its authorities have expired and are left out",
+                         cfg->ssl_ca_certificate_file, trust->expired);
+    empm__tls_trust_free(trust);
+}
+
 /* Says what is wrong with the wing's settings, and with the files that they
  * name: a start would end with it, and -t tells it before. */
 static void empm__tls_check(const empm_config *cfg, const empm__chars *chars,
@@ -18959,16 +19445,20 @@ static void empm__tls_check(const empm_config *cfg, const empm__chars *chars,
     size_t at = 0;
     int i;
     const int n = empm__tls_suites_parse(cfg->ssl_cipher_suite, list, &bad);
+    const uint32_t room = empm__tls_entry_room(
+        empm__tls_asks_parse(cfg->ssl_verify_client));
     (void)chars;
-    if (empm__tls_is_wanted(cfg))
+    if (empm__tls_is_wanted(cfg)) {
         empm__tls_check_pairs(cfg, list, n, rep);
+        empm__tls_check_trust(cfg, rep);
+    }
     if (cfg->ssl_session_cache_size > 0 &&
         ((uint64_t)cfg->ssl_session_cache_size <
-             EMPM__KV_LEAST(EMPM__TLS_ENTRY_ROOM) ||
+             EMPM__KV_LEAST(room) ||
          (uint64_t)cfg->ssl_session_cache_size > SIZE_MAX / 2))
         empm__report_say(rep, EMPM_LOG_ERROR, 5608, "SSLSessionCacheSize must "
                          "be from %lu to %lu, or 0 for none",
-                         (unsigned long)EMPM__KV_LEAST(EMPM__TLS_ENTRY_ROOM),
+                         (unsigned long)EMPM__KV_LEAST(room),
                          (unsigned long)(SIZE_MAX / 2));
     empm__tls_check_protocol(cfg->ssl_protocol, rep);
     for (i = 0; n < 0 && i < EMPM__TLS_SUITES; i++)
@@ -19009,6 +19499,8 @@ static void empm__tls_template(empm__tls *tls)
     tls->ec.supported_curves &= (uint32_t)1 << BR_EC_secp256r1 |
                                 (uint32_t)1 << BR_EC_curve25519;
     br_ssl_engine_set_ec(eng, &tls->ec);
+    br_ssl_engine_set_ecdsa(eng, br_ecdsa_vrfy_asn1_get_default());
+    br_ssl_engine_set_rsavrfy(eng, br_rsa_pkcs1_vrfy_get_default());
     tls->sign_ec = br_ecdsa_sign_asn1_get_default();
     tls->sign_rsa = br_rsa_pkcs1_sign_get_default();
     br_ssl_engine_set_protocol_names(eng, protocols, 1);
@@ -19172,6 +19664,7 @@ static void empm__tls_server_free(empm_server *s)
         return;
     for (i = 0; i < tls->npairs; i++)
         empm__tls_pair_free(&tls->pairs[i]);
+    empm__tls_trust_free(tls->trust);
     if (tls->sessions != NULL && !s->borrows)
         empm__kv_free(tls->sessions, tls->sessions_size);
     EMPM_FREE(tls);
@@ -19204,6 +19697,9 @@ static int empm__tls_server_new(empm_server *s, const empm_server *old,
     }
     if (r < 0)
         return r;
+    if (empm__tls_asks_parse(cfg->ssl_verify_client) > 0 &&
+        (tls->trust = empm__tls_trust_new(cfg, rep)) == NULL)
+        return EMPM_EINVAL;
     tls->nsuites = empm__tls_suites_parse(cfg->ssl_cipher_suite, tls->suites,
                                           &bad);
     empm__tls_template(tls);
@@ -19213,7 +19709,7 @@ static int empm__tls_server_new(empm_server *s, const empm_server *old,
     } else if (cfg->ssl_session_cache_size > 0) {
         tls->sessions_size = (size_t)cfg->ssl_session_cache_size;
         r = empm__kv_new(&tls->sessions, tls->sessions_size,
-                         EMPM__TLS_ENTRY_ROOM);
+                         empm__tls_entry_room(tls->trust != NULL));
         if (r < 0)
             empm__report_say(rep, EMPM_LOG_ERROR, 5608, "SSLSessionCacheSize: "
                              "no memory of that size to share");
@@ -26882,7 +27378,9 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5607  SSLCipherSuite is not valid, or has no suite for the certificates
  *   5608  SSLSessionCacheSize is out of range, or there is no such memory
  *   5609  TLS does not work with this BearSSL
- *   5620  SSLProtocol asks for what is not served
+ *   5630  SSLProtocol asks for what is not served
+ *   5631  SSLVerifyClient cannot be done as it is set
+ *   5632  the certificate of a client is refused
  * ------------------------------------------------------------------------- */
 
 /* ---------------------------------------------------------------------------

@@ -1709,14 +1709,19 @@ static int h_echo(empm_request *req, void *user)
 static int h_tls(empm_request *req, void *user)
 {
     static const char *const names[] = { "HTTPS", "SSL_PROTOCOL", "SSL_CIPHER",
-                                         "SSL_TLS_SNI", "SSL_SESSION_RESUMED" };
+                                         "SSL_TLS_SNI", "SSL_SESSION_RESUMED",
+        "SSL_CLIENT_VERIFY", "SSL_CLIENT_S_DN_CN", "SSL_CLIENT_S_DN_O",
+        "SSL_CLIENT_S_DN_OU", "SSL_CLIENT_SAN_DNS_0", "SSL_CLIENT_SAN_Email_0",
+        "SSL_CLIENT_SHA256" };
+    const size_t n = user != NULL ? sizeof names / sizeof *names : 5;
     size_t i;
-    (void)user;
     empm_printf(req, "%s", empm_scheme(req));
-    for (i = 0; i < sizeof names / sizeof *names; i++) {
+    for (i = 0; i < n; i++) {
         const char *value = empm_ssl(req, names[i]);
         empm_printf(req, " %s", value != NULL ? value : "-");
     }
+    if (user != NULL)
+        empm_printf(req, " .");
     return EMPM_OK;
 }
 
@@ -2523,6 +2528,7 @@ static const empm_route routes[] = {
     EMPM_ROUTE("GET /log",           h_log,        NULL),
     EMPM_ROUTE("GET /who",           h_who,        NULL),
     EMPM_ROUTE("GET /tls",           h_tls,        NULL),
+    EMPM_ROUTE("GET /tls/client",    h_tls,        EMPM_TEXT("")),
     EMPM_ROUTE("GET /health",        empm_health_page, NULL),
     EMPM_ROUTE("GET /visits",        h_visits,     NULL),
     EMPM_ROUTE("POST /echo",         h_echo,       NULL),
@@ -4500,6 +4506,9 @@ TEST(config, every_directive_from_a_file)
         { "SSLProtocol", "all -TLSv1.3", "all -TLSv1.3" },
         { "SSLCipherSuite", "ECDHE-RSA-AES128-GCM-SHA256",
           "ECDHE-RSA-AES128-GCM-SHA256" },
+        { "SSLVerifyClient", "require", "require" },
+        { "SSLCACertificateFile", "ca.pem", "ca.pem" },
+        { "SSLVerifyDepth", "2", "2" },
         { "SSLSessionCacheSize", "0", "0" },
         { "SSLSessionCacheTimeout", "60", "60000" }
     };
@@ -5415,7 +5424,7 @@ TEST(config, locales)
         context("%s", names[i]);
         CHECK_INT(conf_load(&cfg, "TIMEOUT 7\nasyncrequestworkerfactor 2.5\n"
                                   "<IFMODULE core.c>\nKEEPALIVETIMEOUT 9MIN\n"
-                                  "</ifmodule>\nLISTEN 80\nSSLVERIFYCLIENT x\n"
+                                  "</ifmodule>\nLISTEN 80\nSSLSTAPLINGCACHE x\n"
                                   "HOSTNAMELOOKUPS Off\nLOGLEVEL INFO\n"),
                   EMPM_EINVAL);
         CHECK_INT(heard(EMPM_LOG_ERROR, 0), 1);
@@ -9510,6 +9519,66 @@ static const char pem_rsa_key[] =
     "C53dNICk6lz97fnFatEhvDU=\n"
     "-----END PRIVATE KEY-----\n";
 
+/* An authority, its client alice, an authority that it has made, and a client
+ * of that. The clients have the key of pem_ec_key. */
+static const char pem_ca[] =
+    "-----BEGIN CERTIFICATE-----\n"
+    "MIIBOTCB4aADAgECAhQQQjk7g7I4h5SyqKHPnYV45tsV1jAKBggqhkjOPQQDAjAS\n"
+    "MRAwDgYDVQQDDAdUZXN0IENBMCAXDTIwMDEwMTAwMDAwMFoYDzIxMjYxMTA1MDkx\n"
+    "OTQwWjASMRAwDgYDVQQDDAdUZXN0IENBMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcD\n"
+    "QgAE5/6y2c8M+scf115SGKyxr18BQmSTdv5RpF+8Fqso8e9m8HBlmTKhYiX2LeR8\n"
+    "ZaSyu+Byme+37UT2fWCIqHpZeaMTMBEwDwYDVR0TAQH/BAUwAwEB/zAKBggqhkjO\n"
+    "PQQDAgNHADBEAiBz73dm7t3n0RY7shN+HeePo3mX2aNZVqoE6Dxre8RTbAIgUY8s\n"
+    "BhSL8VRKDt5zC/8L15cuJmkLoaYKDskAC03FoC0=\n"
+    "-----END CERTIFICATE-----\n";
+
+static const char pem_alice[] =
+    "-----BEGIN CERTIFICATE-----\n"
+    "MIIB0DCCAXagAwIBAgIBAzAKBggqhkjOPQQDAjASMRAwDgYDVQQDDAdUZXN0IENB\n"
+    "MCAXDTIwMDEwMTAwMDAwMFoYDzIxMjYxMTA1MDkxOTQxWjAzMRAwDgYDVQQKDAdF\n"
+    "eGFtcGxlMQ8wDQYDVQQLDAZQZW9wbGUxDjAMBgNVBAMMBWFsaWNlMFkwEwYHKoZI\n"
+    "zj0CAQYIKoZIzj0DAQcDQgAE8gR6sW6NnVnFO+s3/9cHX1rVoF7vwovPlK1U6qzd\n"
+    "QGuAUsaW3++dkXP86tNrg0mkmDH3o1EVSLEbqOfFGbWSLKOBmTCBljAxBgNVHREE\n"
+    "KjAogRJhbGljZUBleGFtcGxlLnRlc3SCEmFsaWNlLmV4YW1wbGUudGVzdDAJBgNV\n"
+    "HRMEAjAAMB0GA1UdDgQWBBT8p4WKleanE63NQOen2ulRK37vkjA3BgNVHSMEMDAu\n"
+    "oRakFDASMRAwDgYDVQQDDAdUZXN0IENBghQQQjk7g7I4h5SyqKHPnYV45tsV1jAK\n"
+    "BggqhkjOPQQDAgNIADBFAiEA4MgL3w5u0p904TQ2WcBYGgpyshbGpfa/O16QZP7r\n"
+    "c4YCICDdxSNlJvPVm+QVLUf0+FixF44/AKukoGP6ZdGuRY39\n"
+    "-----END CERTIFICATE-----\n";
+
+static const char pem_inter[] =
+    "-----BEGIN CERTIFICATE-----\n"
+    "MIIBgzCCASmgAwIBAgIBAjAKBggqhkjOPQQDAjASMRAwDgYDVQQDDAdUZXN0IENB\n"
+    "MCAXDTIwMDEwMTAwMDAwMFoYDzIxMjYxMTA1MDkxOTQxWjAVMRMwEQYDVQQDDApU\n"
+    "ZXN0IEludGVyMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAESL0R7u72jb7BgaHa\n"
+    "CUowI/dw6f3rEYMUMQ08fIlspb7UidE5PcyjTEdeG6rJwoM1qe2APFPIYBiRK6Cd\n"
+    "iaXC5qNrMGkwDwYDVR0TAQH/BAUwAwEB/zAdBgNVHQ4EFgQUN6YWgRemRKuqS5vc\n"
+    "WNbiaVmNxBswNwYDVR0jBDAwLqEWpBQwEjEQMA4GA1UEAwwHVGVzdCBDQYIUEEI5\n"
+    "O4OyOIeUsqihz52FeObbFdYwCgYIKoZIzj0EAwIDSAAwRQIhAMsr8iAl6MopLLvc\n"
+    "L4SwlBiXdzISo/eRnVW/aHUCjHf4AiAqaXkAZ7z9dYolMzjP4NUG1nGSKmMnwOhx\n"
+    "29DMKR8EoQ==\n"
+    "-----END CERTIFICATE-----\n";
+
+static const char pem_deep[] =
+    "-----BEGIN CERTIFICATE-----\n"
+    "MIIBlzCCATygAwIBAgIBBDAKBggqhkjOPQQDAjAVMRMwEQYDVQQDDApUZXN0IElu\n"
+    "dGVyMCAXDTIwMDEwMTAwMDAwMFoYDzIxMjYxMTA1MDkxOTQxWjAPMQ0wCwYDVQQD\n"
+    "DARkZWVwMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE8gR6sW6NnVnFO+s3/9cH\n"
+    "X1rVoF7vwovPlK1U6qzdQGuAUsaW3++dkXP86tNrg0mkmDH3o1EVSLEbqOfFGbWS\n"
+    "LKOBgDB+MDEGA1UdEQQqMCiBEmFsaWNlQGV4YW1wbGUudGVzdIISYWxpY2UuZXhh\n"
+    "bXBsZS50ZXN0MAkGA1UdEwQCMAAwHQYDVR0OBBYEFPynhYqV5qcTrc1A56fa6VEr\n"
+    "fu+SMB8GA1UdIwQYMBaAFDemFoEXpkSrqkub3FjW4mlZjcQbMAoGCCqGSM49BAMC\n"
+    "A0kAMEYCIQCPVNvLJkdxMOB3mm5yfSveO3pJD+vb8w18D44lloc8ZgIhAPN8iqWH\n"
+    "dmAyFfnkKMgAVpnhGMX42tAxZR423OpHxxNH\n"
+    "-----END CERTIFICATE-----\n";
+
+static const char pem_ca_key[] =
+    "-----BEGIN PRIVATE KEY-----\n"
+    "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgfbbRuvUU2QynrOs8\n"
+    "EK3N1erYZtQi6K75p+z9EgMysC6hRANCAATn/rLZzwz6xx/XXlIYrLGvXwFCZJN2\n"
+    "/lGkX7wWqyjx72bwcGWZMqFiJfYt5HxlpLK74HKZ77ftRPZ9YIioell5\n"
+    "-----END PRIVATE KEY-----\n";
+
 /* Any certificate is good; its key is taken from it. */
 typedef struct tls_any {
     const br_x509_class    *is;          /* first */
@@ -9724,7 +9793,8 @@ static int tls_files(void)
 {
     static const struct { const char *name, *text; } files[] = {
         { "ec.pem", pem_ec }, { "ec.key", pem_ec_key }, { "rsa.pem", pem_rsa },
-        { "rsa.key", pem_rsa_key }
+        { "rsa.key", pem_rsa_key }, { "ca.pem", pem_ca },
+        { "alice.pem", pem_alice }, { "rogue.pem", pem_ec }
     };
     char path[512];
     size_t i;
@@ -10293,6 +10363,308 @@ static void tls_gather(enum empm_log_level level, const char *line, void *user)
     str_add((str *)user, "\n", 1);
 }
 
+/* Appends to a text that is PEM. */
+static void tls_pem_add(void *to, const void *p, size_t n)
+{
+    str_add((str *)to, p, n);
+}
+
+/* --- clients with certificates ------------------------------------------- */
+
+static void tls_ask(fixture *f, const char *how)
+{
+    static char ca[300];
+    tls_prepare(f);
+    snprintf(ca, sizeof ca, "%s/ca.pem", g_tmp);
+    f->cfg.ssl_ca_certificate_file = ca;
+    f->cfg.ssl_verify_client = how;
+}
+
+/* Reads a chain and a key that a client has, from text. 0: they do not fit. */
+static int tls_identity(empm__tls_pair *pair, const char *chain)
+{
+    static char certs[300], keys[300];
+    static empm_config cfg;
+    str said = STR_EMPTY;
+    empm__report rep;
+    int rc;
+    snprintf(certs, sizeof certs, "%s/client.pem", g_tmp);
+    snprintf(keys, sizeof keys, "%s/client.key", g_tmp);
+    CHECK_INT(write_file(certs, chain, strlen(chain)), 0);
+    CHECK_INT(write_file(keys, pem_ec_key, strlen(pem_ec_key)), 0);
+    cfg.ssl_certificate_file[0] = certs;
+    cfg.ssl_certificate_key_file[0] = keys;
+    memset(&rep, 0, sizeof rep);
+    rep.say = tls_gather;
+    rep.user = &said;
+    rc = empm__tls_pair_read(pair, &cfg, 0, &rep);
+    str_add(&said, "", 1);
+    if (rc != EMPM_OK)
+        fail(__FILE__, __LINE__, "%s", said.p);
+    str_free(&said);
+    return rc == EMPM_OK;
+}
+
+/* The client shows this certificate if it is asked for one. */
+static void tl_identify(tls_client *t, const empm__tls_pair *pair)
+{
+    br_ssl_client_set_single_ec(&t->ssl, pair->chain, pair->chain_len,
+                                br_skey_decoder_get_ec(pair->key),
+                                BR_KEYTYPE_SIGN, BR_KEYTYPE_EC,
+                                br_ec_get_default(),
+                                br_ecdsa_sign_asn1_get_default());
+}
+
+/* Makes alice's certificate anew, with other times and, with `nul`, a NUL in
+ * two of her names, signed by the same authority. */
+static void tls_alice(empm__tls_pair *pair, int from_s, int to_s,
+                      int nul)
+{
+    br_x509_certificate *leaf = &pair->chain[0];
+    const time_t now = time(NULL), first = now + from_s, last = now + to_s;
+    unsigned char hash[32], sig[80], *tbs, *p;
+    br_sha256_context h;
+    char text[32];
+    struct tm tm;
+    size_t n, len, k;
+    tbs = leaf->data + (leaf->data[1] == 0x82 ? 4 : 3);
+    n = (tbs[1] == 0x82 ? 4u + ((size_t)tbs[2] << 8 | tbs[3]) : 3u + tbs[2]);
+    for (k = 0; k + 15 < n; k++)
+        if (memcmp(tbs + k, "200101000000Z", 13) == 0) {
+            strftime(text, sizeof text, "%y%m%d%H%M%SZ", gmtime_r(&first, &tm));
+            memcpy(tbs + k, text, 13);
+        } else if (memcmp(tbs + k, "\x18\x0f" "2126", 6) == 0) {
+            strftime(text, sizeof text, "%Y%m%d%H%M%SZ", gmtime_r(&last, &tm));
+            memcpy(tbs + k + 2, text, 15);
+        } else if (nul && (memcmp(tbs + k, "alice0Y", 7) == 0 ||
+                           memcmp(tbs + k, "alice.", 6) == 0))
+            tbs[k + 2] = '\0';
+    br_sha256_init(&h);
+    br_sha256_update(&h, tbs, n);
+    br_sha256_out(&h, hash);
+    {
+        br_pem_decoder_context pem;
+        br_skey_decoder_context key;
+        str der = STR_EMPTY;
+        br_pem_decoder_init(&pem);
+        for (k = 0; k < sizeof pem_ca_key - 1;) {
+            k += br_pem_decoder_push(&pem, pem_ca_key + k,
+                                     sizeof pem_ca_key - 1 - k);
+            if (br_pem_decoder_event(&pem) == BR_PEM_BEGIN_OBJ)
+                br_pem_decoder_setdest(&pem, tls_pem_add, &der);
+        }
+        br_skey_decoder_init(&key);
+        br_skey_decoder_push(&key, der.p, der.n);
+        CHECK_INT(br_skey_decoder_key_type(&key), BR_KEYTYPE_EC);
+        len = br_ecdsa_sign_asn1_get_default()(br_ec_get_default(),
+                                               &br_sha256_vtable, hash,
+                                               br_skey_decoder_get_ec(&key),
+                                               sig);
+        str_free(&der);
+    }
+    /* SEQUENCE { tbs, ecdsa-with-SHA256, BIT STRING { 0, signature } } */
+    p = (unsigned char *)EMPM_MALLOC(4 + n + 12 + 3 + len);
+    p[0] = 0x30, p[1] = 0x82;
+    p[2] = (unsigned char)((n + 15 + len) >> 8);
+    p[3] = (unsigned char)(n + 15 + len);
+    memcpy(p + 4, tbs, n);
+    memcpy(p + 4 + n, "\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x02", 12);
+    p[16 + n] = 3, p[17 + n] = (unsigned char)(len + 1), p[18 + n] = 0;
+    memcpy(p + 19 + n, sig, len);
+    EMPM_FREE(leaf->data);
+    leaf->data = p;
+    leaf->data_len = 19 + n + len;
+}
+
+/* A client whose certificate is good is known by its names and its SHA-256,
+ * also when it resumes its session. */
+SERVED_WITH(tls, a_certificate_names_the_client, T_LIVE, tls_ask(f, "require"),
+            NULL)
+{
+    br_ssl_session_parameters first, p;
+    unsigned char sum[32];
+    char want[300], hex[65];
+    empm__tls_pair alice;
+    br_sha256_context h;
+    tls_client t;
+    int i;
+    if (!tls_identity(&alice, pem_alice))
+        return;
+    br_sha256_init(&h);
+    br_sha256_update(&h, alice.chain[0].data, alice.chain[0].data_len);
+    br_sha256_out(&h, sum);
+    for (i = 0; i < 32; i++)
+        snprintf(hex + 2 * i, 3, "%02x", sum[i]);
+    snprintf(want, sizeof want, " Initial SUCCESS alice Example People "
+             "alice.example.test alice@example.test %s .", hex);
+    tl_init(&t, f);
+    tl_identify(&t, &alice);
+    CHECK(tl_open(&t, "localhost", 0));
+    CHECK(tl_get(&t, "/tls/client", want));
+    br_ssl_engine_get_session_parameters(&t.ssl.eng, &first);
+    memcpy(strstr(want, "Initial"), "Resumed", 7);
+    for (i = 0; i < 2; i++) {
+        tl_again(&t);
+        CHECK(tl_open(&t, "localhost", 1));
+        CHECK(tl_get(&t, "/tls/client", want));
+        br_ssl_engine_get_session_parameters(&t.ssl.eng, &p);
+        CHECK(memcmp(p.master_secret, first.master_secret, 48) == 0);
+    }
+    tl_close(&t);
+    empm__tls_pair_free(&alice);
+}
+
+/* `require` refuses a client without a certificate; `optional` serves it, with
+ * SSL_CLIENT_VERIFY NONE. Both refuse a certificate that is not good, with the
+ * alert that says why. */
+TEST(tls, bad_certificates_of_clients_are_refused)
+{
+    enum { NONE, GOOD, ROGUE, OLD, NEW, DEEP, NUL, N };
+    static const struct { int what, alert; const char *said; } rows[] = {
+        { NONE, 40, NULL }, { GOOD, 0, " SUCCESS alice " },
+        { ROGUE, 48, "no authority" }, { OLD, 45, "its time" },
+        { NEW, 45, "its time" }, { DEEP, 48, "no authority" },
+        { NUL, 0, " SUCCESS - Example People - alice@example.test " }
+    };
+    str chain = STR_EMPTY;
+    int round;
+    str_add(&chain, pem_deep, sizeof pem_deep - 1);
+    str_add(&chain, pem_inter, sizeof pem_inter);
+    for (round = 0; round < 3; round++) {
+        fixture f;
+        tls_ask(&f, round == 0 ? "require" : "optional");
+        f.cfg.ssl_verify_depth = round == 2 ? 2 : 1;
+        f.cfg.log_level = EMPM_LOG_INFO;
+        if (!fx_up(&f))
+            break;
+        EACH(rows, i) {
+            const int what = rows[i].what;
+            const int alert = what == NONE && round > 0 ? 0
+                              : what == DEEP && round == 2 ? 0 : rows[i].alert;
+            empm__tls_pair pair;
+            tls_client t;
+            context("round %d, row %d", round, (int)i);
+            if (!tls_identity(&pair, what == ROGUE  ? pem_ec
+                                     : what == DEEP ? chain.p : pem_alice))
+                break;
+            if (what == OLD || what == NEW || what == NUL)
+                tls_alice(&pair, what == NEW ? 3600 : -86400,
+                          what == OLD ? -60 : 7200,
+                          what == NUL);
+            tl_init(&t, &f);
+            if (what != NONE)
+                tl_identify(&t, &pair);
+            CHECK_INT(tl_open(&t, "localhost", 0), alert == 0);
+            if (alert != 0)
+                CHECK_INT(br_ssl_engine_last_error(&t.ssl.eng),
+                          BR_ERR_RECV_FATAL_ALERT + alert);
+            else
+                CHECK(tl_get(&t, "/tls/client", " ."));
+            str_add(&t.plain, "", 1);
+            if (alert == 0)
+                CHECK(strstr(t.plain.p, what == NONE   ? " NONE - - "
+                                        : what == DEEP ? " SUCCESS deep "
+                                                       : rows[i].said) != NULL);
+            else if (rows[i].said != NULL)
+                CHECK_SOON(fx_log_has(&f, rows[i].said), 2000);
+            tl_close(&t);
+            empm__tls_pair_free(&pair);
+        }
+        no_context();
+        fx_down(&f);
+    }
+    str_free(&chain);
+}
+
+/* A session ends with the certificate of the client that has made it. */
+SERVED_WITH(tls, a_session_ends_with_the_certificate, T_LIVE,
+            tls_ask(f, "optional"), NULL)
+{
+    empm__tls_pair alice;
+    tls_client t;
+    if (!tls_identity(&alice, pem_alice))
+        return;
+    tls_alice(&alice, -86400, 1, 0);
+    tl_init(&t, f);
+    tl_identify(&t, &alice);
+    CHECK(tl_open(&t, "localhost", 0));
+    nap(2100);
+    tl_again(&t);
+    CHECK(!tl_open(&t, "localhost", 1));
+    CHECK_INT(br_ssl_engine_last_error(&t.ssl.eng),
+              BR_ERR_RECV_FATAL_ALERT + 45);
+    tl_close(&t);
+    empm__tls_pair_free(&alice);
+}
+
+/* A session is good where the same authorities vouch for its client: one that
+ * was made before a reload with others is not resumed behind it. */
+SERVED_WITH(tls, a_session_is_bound_to_the_authorities, T_PLAIN,
+            tls_ask(f, "optional"); f->forked = 1; f->cfg.processes = 1, NULL)
+{
+    char path[400];
+    empm__tls_pair alice;
+    tls_client t;
+    if (!tls_identity(&alice, pem_alice))
+        return;
+    f->deaths_ok = 1;
+    tl_init(&t, f);
+    tl_identify(&t, &alice);
+    CHECK(tl_open(&t, "localhost", 0));
+    CHECK(tl_get(&t, "/tls", " Initial"));
+    tl_again(&t);
+    CHECK(tl_open(&t, "localhost", 1));
+    CHECK(tl_get(&t, "/tls", " Resumed"));
+    snprintf(path, sizeof path, "%s/ca.pem", g_tmp);
+    CHECK_INT(write_file(path, pem_ec, strlen(pem_ec)), 0);
+    CHECK_INT(kill(f->pid, SIGUSR1), 0);
+    CHECK_SOON(fx_log_has(f, "generation 1 serves"), 8000);
+    tl_again(&t);
+    CHECK(!tl_open(&t, "localhost", 1));
+    CHECK_INT(br_ssl_engine_last_error(&t.ssl.eng),
+              BR_ERR_RECV_FATAL_ALERT + 48);
+    tl_close(&t);
+    empm__tls_pair_free(&alice);
+}
+
+/* What certificates of clients are held against is checked at the start. */
+TEST(tls, authorities_are_checked)
+{
+    static const struct { const char *asks, *file, *error; } rows[] = {
+        { "none", NULL, NULL }, { "none", "missing.pem", NULL },
+        { "require", "ca.pem", NULL }, { "OPTIONAL", "ca.pem", NULL },
+        { "optional_no_ca", "ca.pem", "proves nothing" },
+        { "maybe", "ca.pem", "takes none, optional or require" },
+        { "require", NULL, "SSLCACertificateFile is not set" },
+        { "require", "missing.pem", "SSLCACertificateFile" },
+        { "require", "alice.pem", "certificate 1 is not that of an authority" },
+        { "require", "ec.key", "has no certificate" }
+    };
+    str said = STR_EMPTY;
+    CHECK_INT(tls_files(), 0);
+    EACH(rows, i) {
+        char certs[300], keys[300], ca[300];
+        empm_config cfg = empm_defaults();
+        snprintf(certs, sizeof certs, "%s/ec.pem", g_tmp);
+        snprintf(keys, sizeof keys, "%s/ec.key", g_tmp);
+        snprintf(ca, sizeof ca, "%s/%s", g_tmp, rows[i].file != NULL
+                                                    ? rows[i].file : "");
+        cfg.routes = routes;
+        cfg.listen[0] = "127.0.0.1:0 tls";
+        cfg.ssl_certificate_file[0] = certs;
+        cfg.ssl_certificate_key_file[0] = keys;
+        cfg.ssl_verify_client = rows[i].asks;
+        cfg.ssl_ca_certificate_file = rows[i].file != NULL ? ca : NULL;
+        said.n = 0;
+        CHECK_INT(empm_check(&cfg, tls_gather, &said), rows[i].error != NULL);
+        str_add(&said, "", 1);
+        context("row %d: %s", (int)i, said.p);
+        CHECK(strstr(said.p, rows[i].error != NULL ? rows[i].error : "") !=
+              NULL);
+    }
+    str_free(&said);
+}
+
 /* Checks the settings of a server with this pair, whose names are of files of
  * ours, and with a directive, or NULL. Returns how many errors are said; `said`
  * has all lines. */
@@ -10440,12 +10812,6 @@ TEST(tls, protocols_and_suites_are_read_like_apaches)
             CHECK(strstr(said.p, "SSL") == NULL);
     }
     str_free(&said);
-}
-
-/* Appends to a text that is PEM. */
-static void tls_pem_add(void *to, const void *p, size_t n)
-{
-    str_add((str *)to, p, n);
 }
 
 /* Writes an object of our own making. */
