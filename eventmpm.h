@@ -112,11 +112,21 @@
  *   with SSLCertificateFile and SSLCertificateKeyFile; several pairs are chosen
  *   by the name that the client asks for. No worker waits in a handshake, an
  *   idle connection costs 250 bytes, and a session that one child has made is
- *   resumed by any, as long as Listen, name, certificates and suites are those
- *   that it was made with. MaxTlsMemory bounds what handshakes and slow readers
- *   take; connections beyond it are closed. empm_ssl() tells what mod_ssl's
- *   variables tell. TLS 1.3 and client certificates are not there: a proxy in
- *   front can have them.
+ *   resumed by any, as long as Listen, name, certificates, suites and trust in
+ *   clients are those that it was made with. MaxTlsMemory bounds what is needed
+ *   for handshakes and slow readers; connections beyond it are closed.
+ *   empm_ssl() tells what mod_ssl's variables tell. Each start, reload and -t
+ *   reads certificates and keys and says what is wrong with which file; Strict
+ *   also refuses a certificate that is not valid now. Suites, best one first as
+ *   SSLCipherSuite takes them: ECDHE-ECDSA-AES128-GCM-SHA256,
+ *   ECDHE-RSA-AES128-GCM-SHA256, the same two with CHACHA20-POLY1305 (which
+ *   comes first for a client that has it first) and with AES256-GCM-SHA384. TLS
+ *   1.3 is not there: a proxy in front can have it.
+ *     With SSLVerifyClient require, or optional, clients show a certificate
+ *   (ECDSA on P-256, or RSA from 2048 bits) that an authority of
+ *   SSLCACertificateFile has signed; a bad one ends the handshake. empm_ssl()
+ *   tells handlers its names and its SHA-256. Revocation and extendedKeyUsage
+ *   are not looked at: take an authority that signs clients and nothing else.
  *
  * THREADS
  *   with an empm_request *   only the worker that runs the handler; the pointer
@@ -452,8 +462,18 @@ typedef struct empm_config {
                                           chosen by its names: none */
     const char *ssl_certificate_key_file[EMPM_MAX_LIST]; /* PEM; none: the key
                                           stands beside its certificate */
-    const char *ssl_cipher_suite;      /* names, the best one first: none, all
-                                          that there are */
+    const char *ssl_protocol;          /* as mod_ssl has it; TLS 1.2 is what
+                                          there is, and must be among them:
+                                          "all" */
+    const char *ssl_cipher_suite;      /* names with : between, the best one
+                                          first, see HTTPS: none, all that there
+                                          are */
+    const char *ssl_verify_client;     /* are clients asked for a certificate:
+                                          "none", "optional", "require" */
+    const char *ssl_ca_certificate_file; /* PEM: the authorities that vouch for
+                                          clients: none */
+    int         ssl_verify_depth;      /* issuers between a client's certificate
+                                          and the authority, it included: 1 */
     int64_t     ssl_session_cache_size; /* bytes for sessions that all children
                                           can resume: 524288; full, the address
                                           that has most gives way. 0: none */
@@ -499,6 +519,9 @@ typedef struct empm_config {
     int    keep_alive;                 /* 1 */
     int    keep_alive_timeout_ms;      /* 5000; 0: as keep_alive 0 */
     int    max_keep_alive_requests;    /* 1000; 0: no limit */
+    int    handshake_timeout_ms;       /* from accept to the end of a TLS
+                                          handshake: 10000; 0: timeout_ms
+                                          [RequestReadTimeout handshake=] */
     int    header_timeout_ms;          /* 20000 [RequestReadTimeout header=] */
     int    header_timeout_max_ms;      /* 40000 */
     int    header_min_rate;           /* bytes/s that extend it: 500; 0: none */
@@ -741,8 +764,11 @@ EMPM_API const char  *empm_client(empm_request *req);
 EMPM_API const char  *empm_scheme(const empm_request *req);  /* "http(s)" */
 /* Of a TLS connection, by mod_ssl's names: HTTPS ("on"), SSL_PROTOCOL,
  * SSL_CIPHER, SSL_TLS_SNI ("": none), SSL_SESSION_RESUMED ("Initial",
- * "Resumed"). NULL: another name, or a plain connection. Lives as long as the
- * request. */
+ * "Resumed"), SSL_CLIENT_VERIFY ("NONE", "SUCCESS"). Of a client's certificate:
+ * SSL_CLIENT_S_DN_CN, _S_DN_O, _S_DN_OU, SSL_CLIENT_SAN_DNS_0, _SAN_Email_0,
+ * the first of each, in UTF-8; SSL_CLIENT_SHA256, of its DER, in 64 digits.
+ * NULL: it has none, or one of more than 127 bytes; another name; a plain
+ * connection. Lives as long as the request. */
 EMPM_API const char  *empm_ssl(const empm_request *req, const char *name);
 EMPM_API empm_server *empm_server_of(const empm_request *req);
 
@@ -1197,6 +1223,7 @@ EMPM_API int empm_store_add(empm_server *s, const void *key, size_t key_len,
  *   prefix store-calls     store
  *   prefix tls-keys        tls
  *   prefix tls-hello       tls
+ *   prefix tls-clients     tls
  *   prefix tls-records     tls
  *   prefix tls-handshake   tls
  *   prefix tls             tls
@@ -2478,9 +2505,10 @@ enum empm__kind {
     EMPM__KIND_I64, EMPM__KIND_KB,
     EMPM__KIND_BOOL, EMPM__KIND_LEVEL, EMPM__KIND_SIGNAL, EMPM__KIND_ETAG,
     EMPM__KIND_REAL,                   /* above min and below max */
-    EMPM__KIND_TEXT, EMPM__KIND_TOKENS,
+    EMPM__KIND_TEXT, EMPM__KIND_WORDS, /* one word, or several */
+    EMPM__KIND_TOKENS,
     EMPM__KIND_LIST,                   /* max: texts that there is room for */
-    EMPM__KIND_READ                    /* six fields */
+    EMPM__KIND_READ                    /* seven fields */
 };
 
 typedef struct empm__directive {
@@ -2557,8 +2585,16 @@ static const empm__directive empm__directives[] = {
               EMPM_MAX_LIST, NULL, "a certificate and its issuers, in PEM"),
     EMPM__SET("SSLCertificateKeyFile", ssl_certificate_key_file, LIST, 0,
               EMPM_MAX_LIST, NULL, "its key; none: beside the certificate"),
+    EMPM__SET("SSLProtocol", ssl_protocol, WORDS, 0, 0, "all",
+              "all -TLSv1.3, or TLSv1.2: that is what there is"),
     EMPM__SET("SSLCipherSuite", ssl_cipher_suite, TEXT, 0, 0, NULL,
               "suites, the best one first; none: all that there are"),
+    EMPM__SET("SSLVerifyClient", ssl_verify_client, TEXT, 0, 0, "none",
+              "are clients asked for a certificate: none, optional, require"),
+    EMPM__SET("SSLCACertificateFile", ssl_ca_certificate_file, TEXT, 0, 0, NULL,
+              "the authorities whose clients are believed, in PEM"),
+    EMPM__SET("SSLVerifyDepth", ssl_verify_depth, INT, 1, 10, "1",
+              "issuers from a client's certificate up to an authority"),
     EMPM__SET("SSLSessionCacheSize", ssl_session_cache_size, I64, 0, INT64_MAX,
               "524288", "bytes for sessions that are resumed; 0: none"),
     EMPM__SET("SSLSessionCacheTimeout", ssl_session_timeout_ms, MS, 1000,
@@ -2617,8 +2653,8 @@ static const empm__directive empm__directives[] = {
     EMPM__SET("MaxKeepAliveRequests", max_keep_alive_requests, INT, 0, INT_MAX,
               "1000", "then a connection is closed; 0: no limit"),
     EMPM__SET("RequestReadTimeout", header_timeout_ms, READ, 0, INT_MAX,
-              "header=20-40,MinRate=500 body=20,MinRate=500",
-              "how long head and body of a request may take"),
+              "handshake=10 header=20-40,MinRate=500 body=20,MinRate=500",
+              "how long TLS, and head and body of a request, may take"),
     EMPM__SET("LingerTimeout", linger_timeout_ms, MS, 1, INT_MAX, "30",
               "of reading on after a refusal, so that it arrives"),
     EMPM__SET("LingerTimeoutShort", linger_short_ms, MS, 1, INT_MAX, "2",
@@ -2863,8 +2899,9 @@ static int64_t empm__config_parse_ms(const char *s, size_t n)
     return -1;
 }
 
-/* "header=20-40,MinRate=500 body=20,MinRate=500", mod_reqtimeout's syntax; its
- * handshake= is taken and has no meaning yet. Returns NULL or what is wrong. */
+/* "handshake=10 header=20-40,MinRate=500 body=20,MinRate=500", mod_reqtimeout's
+ * syntax. A handshake has few bytes, so that its rate can tell nothing: of a
+ * range the end holds. Returns NULL or what is wrong. */
 static const char *empm__config_set_read_timeout(empm_config *cfg,
                                                  const char *s)
 {
@@ -2877,7 +2914,7 @@ static const char *empm__config_set_read_timeout(empm_config *cfg,
             if (empm__text_begins(s, stages[stage]))
                 break;
         if (stage == EMPM__COUNT(stages))
-            return "wants header=N[-M][,MinRate=R] or body=...";
+            return "wants header=N[-M][,MinRate=R], body=... or handshake=...";
         s += strlen(stages[stage]);
         n = strcspn(s, "-, \t");
         if ((first = empm__config_parse_ms(s, n)) < 0)
@@ -2910,7 +2947,8 @@ static const char *empm__config_set_read_timeout(empm_config *cfg,
             cfg->body_timeout_ms = (int)first;
             cfg->body_timeout_max_ms = (int)last;
             cfg->body_min_rate = (int)rate;
-        }
+        } else
+            cfg->handshake_timeout_ms = (int)(last > 0 ? last : first);
     }
     return NULL;
 }
@@ -3068,18 +3106,20 @@ static const char *empm__directive_store_list(empm_config *cfg,
                                                              : empm__no_memory;
 }
 
-/* Keeps a text for as long as the configuration lives. NULL, or what is wrong.
- */
+/* Keeps a text for as long as the configuration lives: `value`, of which `word`
+ * is the first and `rest` what follows. NULL, or what is wrong. */
 static const char *empm__directive_store_text(empm_config *cfg,
                                               const empm__directive *d,
+                                              const char *value,
                                               const char *word,
                                               const char *rest)
 {
-    const char *text = d->kind == EMPM__KIND_TEXT ? word
-                                                  : empm__config_tokens(word);
+    const int more = rest[strspn(rest, " \t")] != '\0';
+    const char *text = d->kind == EMPM__KIND_TOKENS ? empm__config_tokens(word)
+                       : d->kind == EMPM__KIND_WORDS && more ? value : word;
     if (text == NULL)
         return "must be Prod, Major, Minor, Min, OS or Full";
-    if (rest[strspn(rest, " \t")] != '\0')
+    if (more && d->kind != EMPM__KIND_WORDS)
         return "takes one argument: quotes go around what has spaces";
     if (strcmp(text, ".") == 0)
         text = "./";                 /* ServerRoot; the default "." is not */
@@ -3112,8 +3152,9 @@ static const char *empm__directive_store(empm_config *cfg,
                                          offsetof(empm_config, server_field)
                                    : r == 0)
         return "wants a value";
-    if (d->kind == EMPM__KIND_TEXT || d->kind == EMPM__KIND_TOKENS)
-        return empm__directive_store_text(cfg, d, word, rest);
+    if (d->kind == EMPM__KIND_TEXT || d->kind == EMPM__KIND_WORDS ||
+        d->kind == EMPM__KIND_TOKENS)
+        return empm__directive_store_text(cfg, d, value, word, rest);
     if (d->kind != EMPM__KIND_REAL)
         why = empm__directive_parse(cfg, d, word, &rest, &v);
     else if (!empm__directive_is_real(d, real = empm__config_parse_real(word)))
@@ -3141,7 +3182,7 @@ EMPM_API empm_config empm_defaults(void)
     memset(&cfg, 0, sizeof cfg);
     for (i = 0; i < EMPM__COUNT(empm__directives); i++) {
         const empm__directive *d = &empm__directives[i];
-        if (d->kind == EMPM__KIND_TEXT)
+        if (d->kind == EMPM__KIND_TEXT || d->kind == EMPM__KIND_WORDS)
             memcpy((char *)&cfg + d->offset, &d->preset, sizeof d->preset);
         else if (d->preset != NULL && d->kind != EMPM__KIND_TOKENS &&
                  d->kind != EMPM__KIND_LIST)
@@ -3186,8 +3227,10 @@ static const struct { const char *names, *instead; } empm__apaches[] = {
     { "SSLCertificateChainFile", "the issuers stand in SSLCertificateFile, "
       "behind the certificate" },
     { "SSLSessionCache", "SSLSessionCacheSize is the memory for it" },
-    { "SSLCA* SSLCompression SSLFIPS SSLH* SSLI* SSLO* SSLP* SSLR* "
-      "SSLSessionT* SSLSRP* SSLStapling* SSLStrictSNI* SSLU* SSLV* MD* NSS* "
+    { "SSLCACertificatePath", "SSLCACertificateFile has all of them" },
+    { "SSLCADN* SSLCARev* SSLCompression SSLFIPS SSLH* SSLI* SSLO* SSLPa* "
+      "SSLPolicy SSLProxy* SSLR* SSLSessionT* SSLSRP* SSLStapling* "
+      "SSLStrictSNI* SSLU* SSLVH* MD* NSS* "
       "<MDomainSet",
       "TLS 1.2 is all there is: a proxy in front of a Listen "
       "\"127.0.0.1:8080 proxy\" can do more" },
@@ -3535,7 +3578,8 @@ static int empm__config_check_ranges(empm_config *cfg, empm__report *r)
         cfg->server_field = "";
     for (i = 0; i < EMPM__COUNT(empm__directives); i++) {
         const empm__directive *d = &empm__directives[i];
-        if (d->kind == EMPM__KIND_TEXT && d->preset != NULL &&
+        if ((d->kind == EMPM__KIND_TEXT || d->kind == EMPM__KIND_WORDS) &&
+            d->preset != NULL &&
             empm__directive_text(cfg, d) == NULL)
             memcpy((char *)cfg + d->offset, &d->preset, sizeof d->preset);
         if (d->kind == EMPM__KIND_REAL
@@ -3553,7 +3597,8 @@ static int empm__config_check_ranges(empm_config *cfg, empm__report *r)
                              d->name);
         odd |= d->offset == offsetof(empm_config, processes);
     }
-    if (cfg->header_timeout_ms < 0 || cfg->header_timeout_max_ms < 0 ||
+    if (cfg->handshake_timeout_ms < 0 ||
+        cfg->header_timeout_ms < 0 || cfg->header_timeout_max_ms < 0 ||
         cfg->header_min_rate < 0 || cfg->body_timeout_ms < 0 ||
         cfg->body_timeout_max_ms < 0 || cfg->body_min_rate < 0)
         empm__report_say(r, EMPM_LOG_ERROR, 5101,
@@ -7665,14 +7710,22 @@ static uint32_t empm__listener_cull(empm__engine *e, empm__batch *b,
     return done;
 }
 
+/* How long a connection may take before its transport is ready (`shakes`: there
+ * is a handshake), and from there to the first byte of a request. */
+static int empm__listener_patience_ms(const empm_config *cfg, int shakes)
+{
+    const int ms = shakes ? cfg->handshake_timeout_ms : cfg->header_timeout_ms;
+    return ms > 0 ? ms : cfg->timeout_ms;
+}
+
 /* Returns until when a record that has moved may wait: as its giver says, but
  * not for longer than our own settings allow. */
 static uint32_t empm__move_deadline(const empm_config *cfg,
                                     const empm__moved *m, uint32_t now_ms)
 {
-    const int most = m->state == EMPM__KEEPALIVE ? cfg->keep_alive_timeout_ms
-                     : cfg->header_timeout_ms    ? cfg->header_timeout_ms
-                                                 : cfg->timeout_ms;
+    const int most = m->state == EMPM__KEEPALIVE
+                         ? cfg->keep_alive_timeout_ms
+                         : empm__listener_patience_ms(cfg, 0);
     if (most == 0)
         return m->left_ms < INT32_MAX ? empm__time_after(now_ms,
                                                          (int)m->left_ms)
@@ -7691,15 +7744,16 @@ static void empm__listener_record_begin(empm__engine *e, uint32_t i, int fd,
     const empm_config *cfg = e->cfg;
     empm__conn *c = empm__slab_conn(&e->slab, i);
     uint32_t w, n;
+    int shakes;
     c->fd = fd;
     c->requests = m != NULL ? m->requests : 0;
     c->why = 0;
     c->flags = m == NULL ? EMPM__F_FRESH : m->is_job ? EMPM__F_MOVED : 0;
     c->io = NULL;
     c->session = e->s->endpoints[k].session;
+    shakes = empm__transport_of(c)->handshake != NULL;
     c->state = (uint8_t)(m != NULL ? m->state
-                         : e->s->endpoints[k].proxy ||
-                           empm__transport_of(c)->handshake != NULL
+                         : e->s->endpoints[k].proxy || shakes
                              ? (uint32_t)EMPM__HANDSHAKE
                              : (uint32_t)EMPM__READ_HEAD);
     c->endpoint = (uint8_t)k;
@@ -7709,9 +7763,9 @@ static void empm__listener_record_begin(empm__engine *e, uint32_t i, int fd,
         c->serial = 1;
     empm__store(&c->deadline_ms,
                 m != NULL ? empm__move_deadline(cfg, m, now_ms)
-                          : empm__time_after(now_ms, cfg->header_timeout_ms
-                                                    ? cfg->header_timeout_ms
-                                                    : cfg->timeout_ms));
+                          : empm__time_after(
+                                now_ms,
+                                empm__listener_patience_ms(cfg, shakes)));
     empm__wheel_move(&e->wheel, &e->slab, i, c->deadline_ms);
     w = empm__load(&c->word);
     do                               /* POSTED may be set by a late hint */
@@ -11887,7 +11941,8 @@ static enum empm__state empm__dispatch_request(empm__worker *w,
  * ------------------------------------------------------------------------- */
 
 /* Before HTTP: a PROXY header, where the endpoint has one, then the handshake
- * of the transport. Both have the deadline that was set at accept. */
+ * of the transport. Both have the deadline that was set at accept: bytes do not
+ * move it. The first request has its own, from here on. */
 static enum empm__state empm__do_handshake(empm__worker *w, empm__conn *c,
                                            empm__wait *wait)
 {
@@ -11904,6 +11959,9 @@ static enum empm__state empm__do_handshake(empm__worker *w, empm__conn *c,
     r = empm__transport_of(c)->handshake(w, c);
     if (r > 0) {                     /* its short reads tell nothing now */
         c->flags &= (uint8_t)~EMPM__F_DRAINED;
+        empm__store(&c->deadline_ms,
+                    empm__time_after(empm__step_clock(w),
+                                     empm__listener_patience_ms(w->cfg, 0)));
         return EMPM__READ_HEAD;
     }
     if (r == 0) {
@@ -13252,7 +13310,8 @@ static void *empm__worker_main(void *arg)
 static uint32_t empm__engine_horizon(const empm_config *cfg)
 {
     const int waits[] = { cfg->timeout_ms, cfg->keep_alive_timeout_ms,
-                          cfg->header_timeout_ms, cfg->body_timeout_ms,
+                          cfg->handshake_timeout_ms, cfg->header_timeout_ms,
+                          cfg->body_timeout_ms,
                           cfg->linger_timeout_ms, cfg->linger_short_ms };
     int h = 2000;
     size_t i;
@@ -16864,6 +16923,7 @@ static const empm__wing empm__store_wing = {
 
 #ifdef EVENTMPM_TLS_BEARSSL
 #define EMPM__TLS_KEY_MOST  8192       /* bytes of a key, decoded */
+#define EMPM__TLS_RSA_MOST  4096       /* bits: BearSSL's BR_MAX_RSA_SIZE */
 #define EMPM__TLS_FILE_MOST 1048576    /* bytes of a file */
 #define EMPM__TLS_SOON_S    (14 * 86400)   /* a certificate expires soon */
 
@@ -16875,7 +16935,7 @@ typedef struct empm__tls_pair {
     br_skey_decoder_context *key;      /* holds the key's numbers */
     int                  curve;        /* BR_KEYTYPE_EC: BR_EC_* */
     char                *names;        /* each with a NUL, then an empty one */
-    int64_t              expires_s;
+    int64_t              begins_s, expires_s;
 } empm__tls_pair;
 
 /* Forgets n bytes so that no compiler leaves that out. */
@@ -16932,93 +16992,164 @@ static void empm__tls_object_add(void *to, const void *data, size_t n)
     o->len += n;
 }
 
-/* Reads a whole file; NULL: *why says what is wrong. The caller frees it. */
-static char *empm__tls_slurp(const char *path, size_t *n, const char **why)
+/* A file that is being read, for messages. */
+typedef struct empm__tls_source {
+    const char   *directive, *path;
+    empm__report *rep;
+} empm__tls_source;
+
+static void empm__tls_say(const empm__tls_source *from, const char *fmt, ...)
+    EMPM__PRINTF(2, 3);
+
+/* Says why a file cannot be used. */
+static void empm__tls_say(const empm__tls_source *from, const char *fmt, ...)
+{
+    char why[400];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(why, sizeof why, fmt, ap);
+    va_end(ap);
+    empm__report_say(from->rep, EMPM_LOG_ERROR, 5601, "%s %s: %s",
+                     from->directive, from->path, why);
+}
+
+/* open(), fstat() or read() has failed: errno has the reason. If it is a matter
+ * of rights, the user that lacks them is named. */
+static void empm__tls_say_errno(const empm__tls_source *from, const char *call)
+{
+    const int error = errno;
+    const struct passwd *p = error == EACCES ? getpwuid(geteuid()) : NULL;
+    char who[64];
+    snprintf(who, sizeof who, "#%lu", (unsigned long)geteuid());
+    if (error == EACCES)
+        empm__tls_say(from, "%s: %s: user %s may not read it", call,
+                      strerror(error), p != NULL ? p->pw_name : who);
+    else
+        empm__tls_say(from, "%s: %s", call, strerror(error));
+}
+
+/* Reads a whole file, with room for one byte more. NULL: it is said why. The
+ * caller wipes and frees it. */
+static char *empm__tls_slurp(const empm__tls_source *from, size_t *n)
 {
     struct stat st;
     char *text = NULL;
     ssize_t r = -1;
-    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    const int fd = open(from->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     *n = 0;
     if (fd < 0 || fstat(fd, &st) < 0)
-        *why = strerror(errno);
+        empm__tls_say_errno(from, fd < 0 ? "open" : "fstat");
     else if (!S_ISREG(st.st_mode) || st.st_size > EMPM__TLS_FILE_MOST)
-        *why = "is no file of at most 1 MiB";
+        empm__tls_say(from, "is no file of at most 1 MiB");
     else if ((text = (char *)EMPM_MALLOC((size_t)st.st_size + 1)) == NULL)
-        *why = "no memory";
-    else
-        for (*why = NULL; (r = read(fd, text + *n, (size_t)st.st_size - *n)) >
-                          0;)
+        empm__tls_say(from, "no memory");
+    else {
+        while ((r = read(fd, text + *n, (size_t)st.st_size - *n)) > 0)
             *n += (size_t)r;
-    if (r < 0 && text != NULL)
-        *why = strerror(errno);
+        if (r < 0)
+            empm__tls_say_errno(from, "read");
+    }
     if (fd >= 0)
         close(fd);
-    if (*why != NULL) {
-        EMPM_FREE(text);
-        text = NULL;
-    }
-    return text;
+    if (r == 0)
+        return text;
+    if (text != NULL)
+        empm__tls_wipe(text, *n);
+    EMPM_FREE(text);
+    return NULL;
 }
 
-/* Takes all objects out of a PEM file. NULL: *why says what is wrong. What
- * stands between them is left out, with the carriage returns and a byte order
- * mark; a last line without its end is completed: BearSSL would not see it. */
-static empm__tls_object *empm__tls_objects(const char *path, const char **why)
+/* Where BearSSL cannot read on: a file with a pass phrase, or damage. `at` is
+ * where the bytes end that it has taken. */
+static void empm__tls_say_damage(const empm__tls_source *from, const char *text,
+                                 size_t at)
+{
+    static const char mark[] = "ENCRYPTED";
+    size_t i;
+    int line = 1;
+    for (i = 0; i + sizeof mark <= at + 1; i++)
+        if (memcmp(text + i, mark, sizeof mark - 1) == 0) {
+            empm__tls_say(from, "has an encrypted key, which is not supported: "
+                          "openssl pkey -in OLD -out NEW takes its pass phrase "
+                          "off");
+            return;
+        }
+    for (i = 0; i + 1 < at; i++)
+        line += text[i] == '\n';
+    empm__tls_say(from, "is damaged: line %d is no PEM", line);
+}
+
+/* Begins an object: what is decoded goes there. NULL: no memory. */
+static empm__tls_object *empm__tls_object_begin(br_pem_decoder_context *pem)
+{
+    empm__tls_object *o = (empm__tls_object *)EMPM_MALLOC(sizeof *o);
+    if (o == NULL)
+        return NULL;
+    memset(o, 0, sizeof *o);
+    snprintf(o->name, sizeof o->name, "%.63s", br_pem_decoder_name(pem));
+    br_pem_decoder_setdest(pem, empm__tls_object_add, o);
+    return o;
+}
+
+/* Decodes n bytes of PEM into a list at *last. Returns whether they were good;
+ * else it is said why, and the list may have begun. */
+static int empm__tls_objects_decode(const empm__tls_source *from,
+                                    br_pem_decoder_context *pem,
+                                    const char *text, size_t n,
+                                    empm__tls_object **last)
+{
+    empm__tls_object *o = NULL;
+    size_t i = 0;
+    int event = 0, failed = 0;
+    br_pem_decoder_init(pem);
+    while (i < n && event != BR_PEM_ERROR && !failed) {
+        i += br_pem_decoder_push(pem, text + i, n - i);
+        event = br_pem_decoder_event(pem);
+        if (event == BR_PEM_BEGIN_OBJ)
+            failed = (o = *last = empm__tls_object_begin(pem)) == NULL;
+        else if (event == BR_PEM_END_OBJ) {
+            failed = o->failed;
+            last = &o->next;
+            o = NULL;
+        }
+    }
+    if (event == BR_PEM_ERROR)
+        empm__tls_say_damage(from, text, i);
+    else if (failed)
+        empm__tls_say(from, "no memory");
+    else if (o != NULL)
+        empm__tls_say(from, "ends in the middle of an object");
+    return event != BR_PEM_ERROR && !failed && o == NULL;
+}
+
+/* Takes all objects out of a PEM file. NULL: it is said why. What stands
+ * between them is left out, with the carriage returns and a byte order mark; a
+ * last line without its end is completed: BearSSL would not see it. */
+static empm__tls_object *empm__tls_objects(const empm__tls_source *from)
 {
     br_pem_decoder_context pem;
-    empm__tls_object *first = NULL, **last = &first, *o = NULL;
+    empm__tls_object *first = NULL;
     size_t n, i, k = 0;
-    char *text = empm__tls_slurp(path, &n, why);
+    int good;
+    char *text = empm__tls_slurp(from, &n);
     if (text == NULL)
         return NULL;
     i = n >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
     for (; i < n; i++)
         if (text[i] != '\r')
             text[k++] = text[i];
-    text[k++] = '\n';                  /* there is room for one byte more */
-    br_pem_decoder_init(&pem);
-    for (i = 0; i < k && *why == NULL;) {
-        i += br_pem_decoder_push(&pem, text + i, k - i);
-        switch (br_pem_decoder_event(&pem)) {
-        case BR_PEM_BEGIN_OBJ:
-            o = (empm__tls_object *)EMPM_MALLOC(sizeof *o);
-            if (o == NULL) {
-                *why = "no memory";
-                break;
-            }
-            memset(o, 0, sizeof *o);
-            snprintf(o->name, sizeof o->name, "%.63s",
-                     br_pem_decoder_name(&pem));
-            br_pem_decoder_setdest(&pem, empm__tls_object_add, o);
-            break;
-        case BR_PEM_END_OBJ:
-            if (o->failed)
-                *why = "no memory";
-            *last = o;
-            last = &o->next;
-            o = NULL;
-            break;
-        case BR_PEM_ERROR:
-            *why = "is damaged, or has an encrypted key, which is not "
-                   "supported";
-            break;
-        default:
-            break;
-        }
-    }
-    if (*why == NULL && o != NULL)
-        *why = "ends in the middle of an object";
-    empm__tls_objects_free(o);
+    text[k++] = '\n';
+    good = empm__tls_objects_decode(from, &pem, text, k, &first);
+    empm__tls_wipe(&pem, sizeof pem);
     empm__tls_wipe(text, n);
     EMPM_FREE(text);
-    if (*why == NULL && first == NULL)
-        *why = "has nothing between -----BEGIN and -----END lines";
-    if (*why != NULL) {
-        empm__tls_objects_free(first);
-        return NULL;
-    }
-    return first;
+    if (good && first == NULL)
+        empm__tls_say(from, "has nothing between -----BEGIN and -----END "
+                      "lines");
+    if (good)
+        return first;
+    empm__tls_objects_free(first);
+    return NULL;
 }
 
 /* --- DER ------------------------------------------------------------------ */
@@ -17153,53 +17284,123 @@ static void empm__tls_pair_free(empm__tls_pair *pair)
     memset(pair, 0, sizeof *pair);
 }
 
-/* Takes the certificates of a file over. NULL, or what is wrong. */
-static const char *empm__tls_chain_take(empm__tls_pair *pair,
-                                        empm__tls_object *o)
+static int empm__tls_is_certificate(const empm__tls_object *o)
+{
+    return strcmp(o->name, "CERTIFICATE") == 0 ||
+           strcmp(o->name, "X509 CERTIFICATE") == 0;
+}
+
+/* Takes the certificates of a file over. 0: it is said why not. */
+static int empm__tls_chain_take(empm__tls_pair *pair, empm__tls_object *o,
+                                const empm__tls_source *from)
 {
     const empm__tls_object *x;
     size_t n = 0;
-    for (x = o; x != NULL; x = x->next)
-        n += strcmp(x->name, "CERTIFICATE") == 0 ||
-             strcmp(x->name, "X509 CERTIFICATE") == 0;
-    if (n == 0)
-        return "has no certificate";
+    for (x = o; x != NULL; x = x->next) {
+        n += (size_t)empm__tls_is_certificate(x);
+        if (strcmp(x->name, "TRUSTED CERTIFICATE") == 0) {
+            empm__tls_say(from, "has a TRUSTED CERTIFICATE, which is OpenSSL's "
+                          "own form: openssl x509 -in OLD -out NEW makes a "
+                          "certificate of it");
+            return 0;
+        }
+    }
+    if (n == 0) {
+        empm__tls_say(from, "has no certificate");
+        return 0;
+    }
     pair->chain = (br_x509_certificate *)EMPM_MALLOC(n * sizeof *pair->chain);
-    if (pair->chain == NULL)
-        return "no memory";
+    if (pair->chain == NULL) {
+        empm__tls_say(from, "no memory");
+        return 0;
+    }
     for (; o != NULL; o = o->next)
-        if (strcmp(o->name, "CERTIFICATE") == 0 ||
-            strcmp(o->name, "X509 CERTIFICATE") == 0) {
+        if (empm__tls_is_certificate(o)) {
             pair->chain[pair->chain_len].data = o->data;
             pair->chain[pair->chain_len++].data_len = o->len;
             o->data = NULL;
             o->len = o->cap = 0;
         }
-    return NULL;
+    return 1;
 }
 
-/* Takes the key of a file. NULL, or what is wrong. */
-static const char *empm__tls_key_take(empm__tls_pair *pair,
-                                      const empm__tls_object *o)
+/* The kind of a key that cannot be served, by the identifier of its algorithm
+ * or curve; NULL: it has none of these. RFC 8410 3, 5480 2.1.1, 8017 A.1.2. */
+static const char *empm__tls_key_kind(const empm__tls_object *o)
 {
-    while (o != NULL && (strstr(o->name, "PRIVATE KEY") == NULL))
+    static const struct { unsigned char oid[12]; const char *kind; } kinds[] = {
+        { "\x06\x03\x2b\x65\x70", "an Ed25519 key" },
+        { "\x06\x03\x2b\x65\x71", "an Ed448 key" },
+        { "\x06\x05\x2b\x81\x04\x00\x22", "an ECDSA key on P-384" },
+        { "\x06\x05\x2b\x81\x04\x00\x23", "an ECDSA key on P-521" },
+        { "\x06\x05\x2b\x81\x04\x00\x0a", "an ECDSA key on secp256k1" },
+        { "\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0a", "an RSA-PSS key" }
+    };
+    const unsigned char *p = o->data, *end = p + o->len;
+    size_t i, k, n;
+    for (i = 0; i < EMPM__COUNT(kinds); i++)
+        for (k = 0; k + 2u + kinds[i].oid[1] <= o->len; k++)
+            if (memcmp(p + k, kinds[i].oid, 2u + kinds[i].oid[1]) == 0)
+                return kinds[i].kind;
+    if (!empm__tls_der_enter(&p, &end, 0x30))
+        return NULL;
+    if (end - p > 3 && p[3] == 0x30 &&                   /* PKCS#8 */
+        (!empm__tls_der_skip(&p, end) || !empm__tls_der_skip(&p, end) ||
+         !empm__tls_der_enter(&p, &end, 0x04) ||
+         !empm__tls_der_enter(&p, &end, 0x30)))
+        return NULL;
+    if (empm__tls_der(&p, end, &n) != 0x02 || n != 1 || end - p < 2 ||
+        p[1] != 0x02)                                    /* RSAPrivateKey */
+        return NULL;
+    return *p == 1 ? "an RSA key of more than two primes" : NULL;
+}
+
+/* Takes the key of a file. 0: it is said why not. */
+static int empm__tls_key_take(empm__tls_pair *pair, const empm__tls_object *o,
+                              const empm__tls_source *from)
+{
+    static const char served[] = "served are ECDSA on P-256, and RSA of 2048 "
+                                 "to 4096 bits";
+    const char *kind;
+    int error;
+    while (o != NULL && strstr(o->name, "PRIVATE KEY") == NULL)
         o = o->next;
-    if (o == NULL)
-        return "has no private key";
-    if (strncmp(o->name, "ENCRYPTED", 9) == 0)
-        return "has an encrypted key, which is not supported";
-    if (o->len > EMPM__TLS_KEY_MOST)
-        return "has a key that is too long";
+    if (o == NULL) {
+        empm__tls_say(from, "has no private key");
+        return 0;
+    }
+    if (strncmp(o->name, "ENCRYPTED", 9) == 0) {
+        empm__tls_say_damage(from, o->name, strlen(o->name));
+        return 0;
+    }
+    if ((kind = empm__tls_key_kind(o)) != NULL) {
+        empm__tls_say(from, "has %s: %s", kind, served);
+        return 0;
+    }
     pair->key = (br_skey_decoder_context *)EMPM_MALLOC(sizeof *pair->key + 64);
-    if (pair->key == NULL)
-        return "no memory";
+    if (pair->key == NULL) {
+        empm__tls_say(from, "no memory");
+        return 0;
+    }
     br_skey_decoder_init(pair->key);
-    br_skey_decoder_push(pair->key, o->data, o->len);
-    if (br_skey_decoder_last_error(pair->key) != 0)
-        return "has a key of no kind that is supported: RSA up to 4096 bits, "
-               "ECDSA with P-256";
+    if (o->len <= EMPM__TLS_KEY_MOST)
+        br_skey_decoder_push(pair->key, o->data, o->len);
+    error = br_skey_decoder_last_error(pair->key);
     pair->kind = br_skey_decoder_key_type(pair->key);
-    return NULL;
+    if (o->len > EMPM__TLS_KEY_MOST || error == BR_ERR_X509_LIMIT_EXCEEDED ||
+        (error == 0 && pair->kind == BR_KEYTYPE_RSA &&
+         br_skey_decoder_get_rsa(pair->key)->n_bitlen > EMPM__TLS_RSA_MOST))
+        empm__tls_say(from, "has a key that is too long: %s", served);
+    else if (error == 0 && pair->kind == BR_KEYTYPE_EC &&
+             br_skey_decoder_get_ec(pair->key)->curve != BR_EC_secp256r1)
+        empm__tls_say(from, "has a key on another curve than P-256, the one "
+                      "that handshakes offer");
+    else if (error != 0)
+        empm__tls_say(from, "has a key of no kind that is known, or a damaged "
+                      "one: %s", served);
+    else
+        return 1;
+    return 0;
 }
 
 /* Is it the key of the certificate? */
@@ -17252,21 +17453,26 @@ static const unsigned char *empm__tls_dn(const br_x509_certificate *cert,
     return at;
 }
 
-/* Says what a client would stumble over. 0: the pair cannot serve. */
+/* Seconds since 1970 of a time in a certificate: BearSSL counts days from the
+ * year 0, of which 719528 lie before. */
+static int64_t empm__tls_seconds(uint32_t days, uint32_t seconds)
+{
+    return ((int64_t)days - 719528) * 86400 + seconds;
+}
+
+/* Can the pair serve? 0: it is said why not. */
 static int empm__tls_pair_check(empm__tls_pair *pair, const char *key_file,
                                 empm__report *rep)
 {
     br_x509_decoder_context x;
     const br_x509_pkey *pkey;
-    const int64_t now = (int64_t)time(NULL);
-    int64_t from;
-    size_t i;
     br_x509_decoder_init(&x, NULL, NULL);
     br_x509_decoder_push(&x, pair->chain[0].data, pair->chain[0].data_len);
     pkey = br_x509_decoder_get_pkey(&x);
     if (pkey == NULL) {
         empm__report_say(rep, EMPM_LOG_ERROR, 5602, "SSLCertificateFile %s: "
-                         "no certificate that can be read (error %d)",
+                         "its first certificate is damaged, or has a key that "
+                         "is neither RSA nor ECDSA (BearSSL error %d)",
                          pair->file, br_x509_decoder_last_error(&x));
         return 0;
     }
@@ -17277,25 +17483,36 @@ static int empm__tls_pair_check(empm__tls_pair *pair, const char *key_file,
     }
     if (pkey->key_type == BR_KEYTYPE_EC)
         pair->curve = pkey->key.ec.curve;
-    /* days are counted from the year 0, of which 719528 lie before 1970 */
-    from = ((int64_t)x.notbefore_days - 719528) * 86400 + x.notbefore_seconds;
-    pair->expires_s = ((int64_t)x.notafter_days - 719528) * 86400 +
-                      x.notafter_seconds;
-    if (now < from || now > pair->expires_s)
-        empm__report_say(rep, EMPM_LOG_WARN, 5604, "SSLCertificateFile %s: %s",
-                         pair->file, now < from ? "is not valid yet"
-                                                : "has expired");
+    pair->begins_s = empm__tls_seconds(x.notbefore_days, x.notbefore_seconds);
+    pair->expires_s = empm__tls_seconds(x.notafter_days, x.notafter_seconds);
+    return 1;
+}
+
+/* Says what a client would stumble over in a pair that can serve. */
+static void empm__tls_pair_warn(const empm__tls_pair *pair,
+                                enum empm_log_level level, empm__report *rep)
+{
+    const int64_t now = (int64_t)time(NULL);
+    const unsigned bits = pair->kind != BR_KEYTYPE_RSA ? 0
+        : (unsigned)br_skey_decoder_get_rsa(pair->key)->n_bitlen;
+    size_t i;
+    if (now < pair->begins_s || now > pair->expires_s)
+        empm__report_say(rep, level, 5604, "SSLCertificateFile %s: %s",
+                         pair->file, now < pair->begins_s ? "is not valid yet"
+                                                          : "has expired");
     else if (now > pair->expires_s - EMPM__TLS_SOON_S)
         empm__report_say(rep, EMPM_LOG_WARN, 5604, "SSLCertificateFile %s: "
                          "expires in %d days", pair->file,
                          (int)((pair->expires_s - now) / 86400));
-    if (pair->kind == BR_KEYTYPE_RSA &&
-        br_skey_decoder_get_rsa(pair->key)->n_bitlen > 2048)
+    if (bits > 2048)
         empm__report_say(rep, EMPM_LOG_WARN, 5605, "SSLCertificateFile %s: "
-                         "RSA with %u bits costs 4 ms and more for each "
-                         "handshake: take ECDSA with P-256", pair->file,
-                         (unsigned)br_skey_decoder_get_rsa(pair->key)
-                             ->n_bitlen);
+                         "RSA of %u bits costs %d ms for each handshake: take "
+                         "ECDSA on P-256", pair->file, bits, bits > 3072 ? 12
+                                                                         : 4);
+    else if (bits > 0 && bits < 2048)
+        empm__report_say(rep, EMPM_LOG_WARN, 5605, "SSLCertificateFile %s: "
+                         "clients refuse RSA of %u bits: take 2048, or ECDSA "
+                         "on P-256", pair->file, bits);
     for (i = 0; i + 1 < pair->chain_len; i++) {
         size_t n, k;
         const unsigned char *a = empm__tls_dn(&pair->chain[i], 1, &n);
@@ -17307,39 +17524,40 @@ static int empm__tls_pair_check(empm__tls_pair *pair, const char *key_file,
                              "issuer, and so on", pair->file, (int)i + 2,
                              (int)i + 1);
     }
-    return 1;
 }
 
-/* Reads one pair. EMPM_OK, or an error that has been said. key_file NULL: the
- * key stands beside its certificate. */
-static int empm__tls_pair_read(empm__tls_pair *pair, const char *file,
-                               const char *key_file, empm__report *rep)
+/* Reads the i-th pair. EMPM_OK, or EMPM_EINVAL, and it is said why. Without a
+ * file of its own the key stands beside its certificate. */
+static int empm__tls_pair_read(empm__tls_pair *pair, const empm_config *cfg,
+                               int i, empm__report *rep)
 {
-    const char *why = NULL, *which = "SSLCertificateFile", *path = file;
-    empm__tls_object *o = empm__tls_objects(file, &why);
+    char path[1200];
+    const char *key = cfg->ssl_certificate_key_file[i];
+    empm__tls_source from;
+    empm__tls_object *o;
+    int good;
     memset(pair, 0, sizeof *pair);
-    pair->file = file;
-    if (o != NULL)
-        why = empm__tls_chain_take(pair, o);
-    if (why == NULL && key_file != NULL) {
-        which = "SSLCertificateKeyFile";
-        path = key_file;
+    pair->file = cfg->ssl_certificate_file[i];
+    from.directive = "SSLCertificateFile";
+    from.path = empm__config_path(cfg, pair->file, path, sizeof path);
+    from.rep = rep;
+    o = empm__tls_objects(&from);
+    good = o != NULL && empm__tls_chain_take(pair, o, &from);
+    if (good && key != NULL) {
+        from.directive = "SSLCertificateKeyFile";
+        from.path = empm__config_path(cfg, key, path, sizeof path);
         empm__tls_objects_free(o);
-        o = empm__tls_objects(key_file, &why);
+        o = empm__tls_objects(&from);
+        good = o != NULL;
     }
-    if (why == NULL)
-        why = empm__tls_key_take(pair, o);
+    good = good && empm__tls_key_take(pair, o, &from) &&
+           empm__tls_pair_check(pair, from.path, rep);
     empm__tls_objects_free(o);
-    if (why != NULL)
-        empm__report_say(rep, EMPM_LOG_ERROR, 5601, "%s %s: %s", which, path,
-                         why);
-    if (why == NULL && !empm__tls_pair_check(pair, path, rep))
-        why = "";
-    if (why == NULL && (pair->names = empm__tls_names(pair->chain)) == NULL) {
-        why = "no memory";
-        empm__report_say(rep, EMPM_LOG_ERROR, 5104, "no memory");
+    if (good && (pair->names = empm__tls_names(pair->chain)) == NULL) {
+        empm__tls_say(&from, "no memory");
+        good = 0;
     }
-    if (why == NULL)
+    if (good)
         return EMPM_OK;
     empm__tls_pair_free(pair);
     return EMPM_EINVAL;
@@ -17370,6 +17588,7 @@ static const struct {
 typedef struct empm__tls_sessions {    /* handed on by reloads */
     empm__kv *kv;
     size_t    bytes;                   /* SSLSessionCacheSize */
+    uint32_t  room;                    /* of a key and an entry */
     int       servers;                 /* of this process, that have it */
 } empm__tls_sessions;
 
@@ -17384,6 +17603,8 @@ typedef struct empm__tls {             /* fixed once the server has started */
     br_rsa_pkcs1_sign sign_rsa;
     uint16_t        suites[EMPM__TLS_SUITES];   /* the best one first */
     int             nsuites;
+    struct empm__tls_trust *trust;     /* NULL: no client is asked for a
+                                          certificate */
     empm__tls_sessions *sessions;      /* NULL: none are resumed */
     unsigned char   leaf[EMPM_MAX_LIST][32];     /* SHA-256 of certificates */
     unsigned char   settings[32];      /* the same of what else sessions are
@@ -17403,7 +17624,8 @@ typedef struct empm__tls {             /* fixed once the server has started */
 enum {                                 /* alerts, RFC 5246 7.2, 7301, 7507 */
     EMPM__TLS_CLOSE_NOTIFY = 0, EMPM__TLS_UNEXPECTED = 10,
     EMPM__TLS_BAD_MAC = 20, EMPM__TLS_OVERFLOW = 22, EMPM__TLS_HANDSHAKE = 40,
-    EMPM__TLS_BAD_CERTIFICATE = 42, EMPM__TLS_ILLEGAL = 47,
+    EMPM__TLS_BAD_CERTIFICATE = 42, EMPM__TLS_EXPIRED = 45,
+    EMPM__TLS_ILLEGAL = 47, EMPM__TLS_UNKNOWN_CA = 48,
     EMPM__TLS_DECODE = 50, EMPM__TLS_DECRYPT = 51, EMPM__TLS_VERSION = 70,
     EMPM__TLS_INTERNAL = 80, EMPM__TLS_NO_RENEGOTIATION = 100,
     EMPM__TLS_NO_PROTOCOL = 120
@@ -17563,6 +17785,375 @@ static int empm__tls_hello_parse(empm__tls_hello *h, const unsigned char *msg,
 }
 
 /* ---------------------------------------------------------------------------
+ * >>tls-clients -- certificates of clients
+ *
+ * With SSLVerifyClient the server asks for a certificate, and BearSSL holds its
+ * chain against the authorities in SSLCACertificateFile. BearSSL's verifier
+ * stands behind one of ours that sees the same bytes: of the client's own
+ * certificate it takes the SHA-256, the end of its time, and names. They become
+ * a text that stays with the connection, and with the session in the store: a
+ * client that resumes one shows no certificate.
+ *
+ * runs on   authorities: the thread that starts the server; then the worker
+ *           that owns the connection
+ * source    RFC 5280 6.1, as T. Pornin's br_x509_minimal has it
+ * ------------------------------------------------------------------------- */
+
+enum empm__tls_asks {                  /* SSLVerifyClient: none, ... */
+    EMPM__TLS_ASKS_NOBODY, EMPM__TLS_ASKS, EMPM__TLS_DEMANDS
+};
+
+/* Variables of a certificate, and where they stand in it, as BearSSL names the
+ * place: an attribute of the subject, or { 0, kind of subjectAltName }. */
+#define EMPM__TLS_NAMES     5
+#define EMPM__TLS_NAME_ROOM 128        /* and its NUL; a longer one is absent */
+#define EMPM__TLS_CLIENT_MOST (65 + 512)
+
+static const struct {
+    const char   *name;
+    unsigned char place[4];
+} empm__tls_client_names[EMPM__TLS_NAMES] = {
+    { "SSL_CLIENT_S_DN_CN",     { 3, 0x55, 4, 3 } },
+    { "SSL_CLIENT_S_DN_O",      { 3, 0x55, 4, 10 } },
+    { "SSL_CLIENT_S_DN_OU",     { 3, 0x55, 4, 11 } },
+    { "SSL_CLIENT_SAN_DNS_0",   { 0, 2, 0, 0 } },
+    { "SSL_CLIENT_SAN_Email_0", { 0, 1, 0, 0 } }
+};
+
+/* A good certificate: its SHA-256 in digits, then the names in the order of the
+ * table, "" for none; each ends with a NUL. */
+typedef struct empm__tls_client {
+    int64_t  expires_s;
+    uint32_t len;                      /* of text; 0: there is no certificate */
+    char     text[EMPM__TLS_CLIENT_MOST];
+} empm__tls_client;
+
+/* The value of SSL_CLIENT_...; `text` as above, or NULL. */
+static const char *empm__tls_client_variable(const char *text, const char *name)
+{
+    int i;
+    if (strcmp(name, "SSL_CLIENT_VERIFY") == 0)
+        return text != NULL ? "SUCCESS" : "NONE";
+    if (text == NULL || strcmp(name, "SSL_CLIENT_SHA256") == 0)
+        return text;
+    for (i = 0; i < EMPM__TLS_NAMES; i++) {
+        text += strlen(text) + 1;
+        if (strcmp(name, empm__tls_client_names[i].name) == 0)
+            return *text != '\0' ? text : NULL;
+    }
+    return NULL;
+}
+
+/* --- whom we trust -------------------------------------------------------- */
+
+typedef struct empm__tls_trust {
+    enum empm__tls_asks     asks;
+    int                     depth;     /* certificates of a chain that count */
+    br_x509_trust_anchor   *anchors;   /* their names stand in `files` */
+    size_t                  n;
+    int                     expired;   /* how many authorities are left out */
+    empm__tls_object       *files;
+    br_ec_impl              ec;
+    br_x509_minimal_context x509;      /* each verification begins as a copy */
+    unsigned char           digest[32];   /* SHA-256 of all that matters */
+} empm__tls_trust;
+
+static void empm__tls_trust_free(empm__tls_trust *trust)
+{
+    size_t i;
+    if (trust == NULL)
+        return;
+    for (i = 0; i < trust->n; i++)     /* exponent and modulus are one block */
+        EMPM_FREE(trust->anchors[i].pkey.key_type == BR_KEYTYPE_RSA
+                      ? trust->anchors[i].pkey.key.rsa.n
+                      : trust->anchors[i].pkey.key.ec.q);
+    EMPM_FREE(trust->anchors);
+    empm__tls_objects_free(trust->files);
+    EMPM_FREE(trust);
+}
+
+/* Copies a key, which the decoder holds. 0: no memory. */
+static int empm__tls_pkey_copy(br_x509_pkey *to, const br_x509_pkey *from)
+{
+    const br_rsa_public_key *rsa = &from->key.rsa;
+    const size_t n = from->key_type == BR_KEYTYPE_RSA ? rsa->nlen + rsa->elen
+                                                      : from->key.ec.qlen;
+    unsigned char *p = (unsigned char *)EMPM_MALLOC(n);
+    if (p == NULL)
+        return 0;
+    *to = *from;
+    if (from->key_type == BR_KEYTYPE_RSA) {
+        to->key.rsa.n = (unsigned char *)memcpy(p, rsa->n, rsa->nlen);
+        to->key.rsa.e = (unsigned char *)memcpy(p + rsa->nlen, rsa->e,
+                                                rsa->elen);
+    } else
+        to->key.ec.q = (unsigned char *)memcpy(p, from->key.ec.q, n);
+    return 1;
+}
+
+/* Takes the k-th certificate of the file as an authority, unless its time is
+ * over. 0: it is said why not. */
+static int empm__tls_anchor_take(empm__tls_trust *trust,
+                                 const empm__tls_object *o, int k,
+                                 const empm__tls_source *from)
+{
+    br_x509_trust_anchor *a = &trust->anchors[trust->n];
+    br_x509_decoder_context x;
+    br_x509_certificate cert;
+    const br_x509_pkey *pkey;
+    br_x509_decoder_init(&x, NULL, NULL);
+    br_x509_decoder_push(&x, o->data, o->len);
+    cert.data = o->data;
+    cert.data_len = o->len;
+    memset(a, 0, sizeof *a);
+    a->dn.data = (unsigned char *)(uintptr_t)empm__tls_dn(&cert, 0, &a->dn.len);
+    a->flags = BR_X509_TA_CA;
+    if ((pkey = br_x509_decoder_get_pkey(&x)) == NULL || a->dn.data == NULL)
+        empm__tls_say(from, "certificate %d is damaged, or has a key that is "
+                      "neither RSA nor ECDSA", k);
+    else if (!br_x509_decoder_isCA(&x))
+        empm__tls_say(from, "certificate %d is not that of an authority", k);
+    else if (empm__tls_seconds(x.notafter_days, x.notafter_seconds) <
+             (int64_t)time(NULL)) {
+        trust->expired++;
+        return 1;
+    } else if (!empm__tls_pkey_copy(&a->pkey, pkey))
+        empm__tls_say(from, "no memory");
+    else {
+        trust->n++;
+        return 1;
+    }
+    return 0;
+}
+
+/* Reads SSLCACertificateFile into `trust`. 0: it is said why not. */
+static int empm__tls_anchors_read(empm__tls_trust *trust,
+                                  const empm__tls_source *from)
+{
+    const empm__tls_object *o;
+    br_sha256_context hash;
+    size_t n = 0;
+    int k = 0;
+    if ((trust->files = empm__tls_objects(from)) == NULL)
+        return 0;
+    for (o = trust->files; o != NULL; o = o->next)
+        n += (size_t)empm__tls_is_certificate(o);
+    trust->anchors = (br_x509_trust_anchor *)EMPM_MALLOC(
+        (n + 1) * sizeof *trust->anchors);
+    if (trust->anchors == NULL) {
+        empm__tls_say(from, "no memory");
+        return 0;
+    }
+    br_sha256_init(&hash);
+    br_sha256_update(&hash, &trust->asks, sizeof trust->asks);
+    br_sha256_update(&hash, &trust->depth, sizeof trust->depth);
+    for (o = trust->files; o != NULL; o = o->next)
+        if (empm__tls_is_certificate(o)) {
+            if (!empm__tls_anchor_take(trust, o, ++k, from))
+                return 0;
+            br_sha256_update(&hash, o->data, o->len);
+        }
+    br_sha256_out(&hash, trust->digest);
+    if (trust->n == 0)
+        empm__tls_say(from, k == 0 ? "has no certificate"
+                                   : "has no authority that is still valid");
+    return trust->n > 0;
+}
+
+/* SSLVerifyClient; -1: no word of it. */
+static int empm__tls_asks_parse(const char *text)
+{
+    return empm__text_equal(text, "none")       ? EMPM__TLS_ASKS_NOBODY
+           : empm__text_equal(text, "optional") ? EMPM__TLS_ASKS
+           : empm__text_equal(text, "require")  ? EMPM__TLS_DEMANDS : -1;
+}
+
+/* Makes what a certificate of a client is held against. NULL: it is said why
+ * there is none. */
+static empm__tls_trust *empm__tls_trust_new(const empm_config *cfg,
+                                            empm__report *rep)
+{
+    static const br_hash_class *const hashes[] = {
+        &br_sha256_vtable, &br_sha384_vtable, &br_sha512_vtable
+    };
+    char path[1200];
+    empm__tls_source from;
+    empm__tls_trust *trust = (empm__tls_trust *)EMPM_MALLOC(sizeof *trust);
+    size_t i;
+    from.directive = "SSLCACertificateFile";
+    from.path = empm__config_path(cfg, cfg->ssl_ca_certificate_file, path,
+                                  sizeof path);
+    from.rep = rep;
+    if (trust == NULL) {
+        empm__tls_say(&from, "no memory");
+        return NULL;
+    }
+    memset(trust, 0, sizeof *trust);
+    trust->asks = (enum empm__tls_asks)empm__tls_asks_parse(
+        cfg->ssl_verify_client);
+    trust->depth = cfg->ssl_verify_depth;
+    if (!empm__tls_anchors_read(trust, &from)) {
+        empm__tls_trust_free(trust);
+        return NULL;
+    }
+    /* no SHA-1, no RSA below 2048 bits; P-521 would cost 6 ms a certificate */
+    trust->ec = *br_ec_get_default();
+    trust->ec.supported_curves &= (uint32_t)1 << BR_EC_secp256r1 |
+                                  (uint32_t)1 << BR_EC_secp384r1;
+    br_x509_minimal_init(&trust->x509, &br_sha256_vtable, trust->anchors,
+                         trust->n);
+    for (i = 0; i < EMPM__COUNT(hashes); i++)
+        br_x509_minimal_set_hash(&trust->x509, br_sha256_ID + (int)i,
+                                 hashes[i]);
+    br_x509_minimal_set_rsa(&trust->x509, br_rsa_pkcs1_vrfy_get_default());
+    br_x509_minimal_set_ecdsa(&trust->x509, &trust->ec,
+                              br_ecdsa_vrfy_asn1_get_default());
+    br_x509_minimal_set_minrsa(&trust->x509, 256);
+    return trust;
+}
+
+/* --- one verification ----------------------------------------------------- */
+
+typedef struct empm__tls_verify {
+    const br_x509_class    *is;        /* first: what BearSSL calls */
+    br_x509_minimal_context x509;      /* the verifier behind it */
+    br_x509_decoder_context leaf;      /* tells the time of the certificate */
+    br_sha256_context       hash;
+    br_name_element         names[EMPM__TLS_NAMES];
+    char                    values[EMPM__TLS_NAMES][EMPM__TLS_NAME_ROOM];
+    int                     depth, certs;
+    unsigned                error;     /* BearSSL's, of the chain; 0: none */
+    empm__tls_client        client;    /* what has been found out */
+} empm__tls_verify;
+
+static void empm__tls_verify_chain(const br_x509_class **ctx, const char *name)
+{
+    empm__tls_verify *v = (empm__tls_verify *)(void *)(uintptr_t)ctx;
+    v->certs = 0;
+    v->x509.vtable->start_chain(&v->x509.vtable, name);
+}
+
+static void empm__tls_verify_start(const br_x509_class **ctx, uint32_t n)
+{
+    empm__tls_verify *v = (empm__tls_verify *)(void *)(uintptr_t)ctx;
+    if (v->certs++ == 0) {
+        br_sha256_init(&v->hash);
+        br_x509_decoder_init(&v->leaf, NULL, NULL);
+    }
+    if (v->certs <= v->depth)
+        v->x509.vtable->start_cert(&v->x509.vtable, n);
+}
+
+static void empm__tls_verify_append(const br_x509_class **ctx,
+                                    const unsigned char *p, size_t n)
+{
+    empm__tls_verify *v = (empm__tls_verify *)(void *)(uintptr_t)ctx;
+    if (v->certs == 1) {
+        br_sha256_update(&v->hash, p, n);
+        br_x509_decoder_push(&v->leaf, p, n);
+    }
+    if (v->certs <= v->depth)
+        v->x509.vtable->append(&v->x509.vtable, p, n);
+}
+
+static void empm__tls_verify_cert(const br_x509_class **ctx)
+{
+    empm__tls_verify *v = (empm__tls_verify *)(void *)(uintptr_t)ctx;
+    if (v->certs <= v->depth)
+        v->x509.vtable->end_cert(&v->x509.vtable);
+}
+
+/* Writes what the certificate has told. A name with a NUL in it, which would be
+ * cut there and be that of somebody else, is absent: BearSSL takes none. */
+static void empm__tls_verify_write(empm__tls_verify *v)
+{
+    static const char digits[] = "0123456789abcdef";
+    empm__tls_client *client = &v->client;
+    unsigned char sum[32];
+    char *to = client->text, *end = to + sizeof client->text;
+    int i;
+    br_sha256_out(&v->hash, sum);
+    for (i = 0; i < 32; i++) {
+        *to++ = digits[sum[i] >> 4];
+        *to++ = digits[sum[i] & 15];
+    }
+    *to++ = '\0';
+    for (i = 0; i < EMPM__TLS_NAMES; i++) {
+        const char *value = v->values[i];
+        size_t n = v->names[i].status == 1 ? strlen(value) : 0;
+        if (n + EMPM__TLS_NAMES > (size_t)(end - to))
+            n = 0;
+        memcpy(to, value, n);
+        to += n;
+        *to++ = '\0';
+    }
+    client->len = (uint32_t)(to - client->text);
+    client->expires_s = empm__tls_seconds(v->leaf.notafter_days,
+                                          v->leaf.notafter_seconds);
+}
+
+static const br_x509_pkey *empm__tls_verify_pkey(
+    const br_x509_class *const *ctx, unsigned *usages)
+{
+    const empm__tls_verify *v = (const empm__tls_verify *)(const void *)ctx;
+    return v->x509.vtable->get_pkey(&v->x509.vtable, usages);
+}
+
+static unsigned empm__tls_verify_end(const br_x509_class **ctx)
+{
+    empm__tls_verify *v = (empm__tls_verify *)(void *)(uintptr_t)ctx;
+    unsigned error = v->x509.vtable->end_chain(&v->x509.vtable);
+    const br_x509_pkey *key = empm__tls_verify_pkey(ctx, NULL);
+    if (error == 0 && key->key_type == BR_KEYTYPE_EC &&
+        key->key.ec.curve != BR_EC_secp256r1)
+        error = BR_ERR_X509_UNSUPPORTED;   /* the engine has no other curve */
+    if (v->certs > 0 && error == 0)
+        empm__tls_verify_write(v);
+    else if (v->certs > 0)
+        v->error = error;
+    return error;
+}
+
+static const br_x509_class empm__tls_verify_class = {
+    sizeof(empm__tls_verify), empm__tls_verify_chain, empm__tls_verify_start,
+    empm__tls_verify_append, empm__tls_verify_cert, empm__tls_verify_end,
+    empm__tls_verify_pkey
+};
+
+/* Has an engine ask its client for a certificate. */
+static void empm__tls_verify_begin(empm__tls_verify *v,
+                                   const empm__tls_trust *trust,
+                                   br_ssl_server_context *ssl)
+{
+    const int64_t now = (int64_t)time(NULL);
+    int i;
+    memset(v, 0, sizeof *v);
+    v->is = &empm__tls_verify_class;
+    v->depth = trust->depth;
+    v->x509 = trust->x509;
+    for (i = 0; i < EMPM__TLS_NAMES; i++) {
+        v->names[i].oid = empm__tls_client_names[i].place;
+        v->names[i].buf = v->values[i];
+        v->names[i].len = sizeof v->values[i];
+    }
+    br_x509_minimal_set_name_elements(&v->x509, v->names, EMPM__TLS_NAMES);
+    br_x509_minimal_set_time(&v->x509, (uint32_t)(now / 86400 + 719528),
+                             (uint32_t)(now % 86400));
+    br_ssl_engine_set_x509(&ssl->eng, &v->is);
+    br_ssl_server_set_trust_anchor_names_alt(ssl, trust->anchors, trust->n);
+    if (trust->asks == EMPM__TLS_ASKS)
+        br_ssl_engine_add_flags(&ssl->eng, BR_OPT_TOLERATE_NO_CLIENT_AUTH);
+}
+
+/* The alert for a chain that is not good, RFC 5246 7.2.2. */
+static int empm__tls_verify_alert(unsigned error)
+{
+    return error == BR_ERR_X509_EXPIRED       ? EMPM__TLS_EXPIRED
+           : error == BR_ERR_X509_NOT_TRUSTED ? EMPM__TLS_UNKNOWN_CA
+                                              : EMPM__TLS_BAD_CERTIFICATE;
+}
+
+/* ---------------------------------------------------------------------------
  * >>tls-records -- the record layer after the handshake
  *
  * When the handshake is complete BearSSL's engine is given up: a connection
@@ -17596,7 +18187,8 @@ typedef struct empm__tls_held {
 } empm__tls_held;
 
 /* A connection after its handshake. Its keys follow the struct: key and IV of
- * the client, key and IV of the server, then the server's name. */
+ * the client, key and IV of the server, then the server's name, then the text
+ * of the client's certificate, if it has one. */
 typedef struct empm__tls_conn {
     empm__session   is;
     empm__tls      *tls;
@@ -17607,6 +18199,7 @@ typedef struct empm__tls_conn {
     uint8_t         empties;           /* records without data in a row */
     uint8_t         got_end, sent_end; /* close_notify */
     uint8_t         resumed;
+    uint8_t         known;             /* the client, by its certificate */
 } empm__tls_conn;
 
 typedef union empm__tls_cipher {
@@ -18107,7 +18700,13 @@ static void empm__tls_drop(empm__conn *c)
 static const char *empm__tls_variable(const empm__conn *c, const char *name)
 {
     const empm__tls_conn *t = (const empm__tls_conn *)(void *)c->session;
+    const char *sni = (const char *)(t + 1) +
+                      2 * (empm__tls_key_len(t->suite) +
+                           empm__tls_iv_len(t->suite));
     size_t i;
+    if (strncmp(name, "SSL_CLIENT_", 11) == 0)
+        return empm__tls_client_variable(t->known ? sni + strlen(sni) + 1
+                                                  : NULL, name);
     if (strcmp(name, "HTTPS") == 0)
         return "on";
     if (strcmp(name, "SSL_PROTOCOL") == 0)
@@ -18115,8 +18714,7 @@ static const char *empm__tls_variable(const empm__conn *c, const char *name)
     if (strcmp(name, "SSL_SESSION_RESUMED") == 0)
         return t->resumed ? "Resumed" : "Initial";
     if (strcmp(name, "SSL_TLS_SNI") == 0)
-        return (const char *)(t + 1) + 2 * (empm__tls_key_len(t->suite) +
-                                            empm__tls_iv_len(t->suite));
+        return sni;
     for (i = 0; strcmp(name, "SSL_CIPHER") == 0 && i < EMPM__TLS_SUITES; i++)
         if (empm__tls_suites[i].suite == t->suite)
             return empm__tls_suites[i].name;
@@ -18162,10 +18760,18 @@ static int empm__tls_random(void *to, size_t n)
 typedef struct empm__tls_entry {       /* a session in the store */
     br_ssl_session_parameters parameters;
     unsigned char mark[32];            /* empm__tls_mark() */
+    empm__tls_client client;           /* as long as its text is */
 } empm__tls_entry;
 
-/* A key and an entry. */
-#define EMPM__TLS_ENTRY_ROOM ((uint32_t)(sizeof(empm__tls_entry) + 33))
+#define EMPM__TLS_ENTRY_LEAST \
+    (offsetof(empm__tls_entry, client) + offsetof(empm__tls_client, text))
+
+/* Room for a key and an entry; `asks`: clients may have certificates. */
+static uint32_t empm__tls_entry_room(int asks)
+{
+    return (uint32_t)(33 + (asks ? sizeof(empm__tls_entry)
+                                 : EMPM__TLS_ENTRY_LEAST));
+}
 
 typedef struct empm__tls_engine {
     br_ssl_server_context ssl;
@@ -18178,6 +18784,7 @@ typedef struct empm__tls_start {
     struct empm__tls *tls;
     const br_ssl_session_cache_class *cache;     /* what BearSSL calls */
     const br_ssl_server_policy_class *policy;
+    empm__tls_verify *verify;          /* NULL: the client is not asked */
     empm__tls_engine *engine;          /* NULL: the hello is not whole yet */
     unsigned char    *hello;           /* the message, without its records */
     uint32_t          hello_len, hello_cap;
@@ -18205,6 +18812,7 @@ static void empm__tls_start_free(empm__tls_start *s)
     if (s->engine != NULL)
         empm__tls_wipe(s->engine, sizeof *s->engine);
     empm__tls_memory_free(s->tls, s->engine, sizeof *s->engine);
+    empm__tls_memory_free(s->tls, s->verify, sizeof *s->verify);
     empm__tls_hello_free(s);
     empm__tls_memory_free(s->tls, s, sizeof *s);
 }
@@ -18264,10 +18872,12 @@ static void empm__tls_digest(unsigned char to[32], const empm__tls_bytes *list,
  * setting that a resumed client must not bypass? A row of `list`. */
 static void empm__tls_digest_settings(empm__tls *tls)
 {
-    empm__tls_bytes list[1];
+    empm__tls_bytes list[2];
     int i;
     list[0].data = tls->suites;
     list[0].len = (size_t)tls->nsuites * sizeof tls->suites[0];
+    list[1].data = tls->trust != NULL ? tls->trust->digest : NULL;
+    list[1].len = tls->trust != NULL ? sizeof tls->trust->digest : 0;
     empm__tls_digest(tls->settings, list, (int)EMPM__COUNT(list));
     for (i = 0; i < tls->npairs; i++) {
         empm__tls_bytes leaf;
@@ -18323,6 +18933,10 @@ static void empm__tls_session_save(const br_ssl_session_cache_class **ctx,
                                    const br_ssl_session_parameters *p)
 {
     empm__tls_start *s = empm__tls_start_of_cache(ctx);
+    const empm__tls_client *client = s->verify != NULL ? &s->verify->client
+                                                       : NULL;
+    int64_t ttl_ms = s->tls->cfg->ssl_session_timeout_ms, left_s;
+    size_t n = EMPM__TLS_ENTRY_LEAST;
     empm__tls_entry entry;
     unsigned char key[33];
     empm__kv *kv;
@@ -18333,11 +18947,16 @@ static void empm__tls_session_save(const br_ssl_session_cache_class **ctx,
     memset(&entry, 0, sizeof entry);
     entry.parameters = *p;
     memcpy(entry.mark, s->mark, sizeof entry.mark);
+    if (client != NULL && client->len > 0) {
+        entry.client = *client;
+        n += client->len;
+        left_s = client->expires_s - (int64_t)time(NULL);
+        if (left_s < ttl_ms / 1000)    /* it ends with the certificate */
+            ttl_ms = left_s > 0 ? left_s * 1000 : 1;
+    }
     empm__tls_session_key(key, p);
     empm__kv_put_of(empm__tls_session_owner(kv, s->w), kv, key, sizeof key,
-                    NULL, &entry, sizeof entry,
-                    s->tls->cfg->ssl_session_timeout_ms,
-                    empm__now_us() / 1000u);
+                    NULL, &entry, n, ttl_ms, empm__now_us() / 1000u);
     empm__tls_wipe(&entry, sizeof entry);
 }
 
@@ -18359,10 +18978,13 @@ static int empm__tls_session_load(const br_ssl_session_cache_class **ctx,
     good = empm__kv_get(s->tls->sessions->kv, key, sizeof key, &entry,
                         sizeof entry, &n, NULL, empm__now_us() / 1000u) ==
                EMPM_OK &&
-           n == sizeof entry &&
+           n >= EMPM__TLS_ENTRY_LEAST &&
+           n - EMPM__TLS_ENTRY_LEAST == entry.client.len &&
            memcmp(entry.mark, s->mark, sizeof entry.mark) == 0;
     if (good) {
         *p = entry.parameters;
+        if (s->verify != NULL)
+            s->verify->client = entry.client;
         s->loaded = 1;
         memcpy(s->loaded_id, p->session_id, sizeof s->loaded_id);
         /* if http/1.1 is not among the protocols, the engine would write beyond
@@ -18427,6 +19049,8 @@ static int empm__tls_choose(const br_ssl_server_policy_class **ctx,
     size_t n, k;
     const br_suite_translated *list = br_ssl_server_get_client_suites(ssl, &n);
     int i, pass;
+    if (s->verify != NULL)             /* what a declined session has told */
+        memset(&s->verify->client, 0, sizeof s->verify->client);
     /* a client that puts ChaCha20 first has no AES in its processor */
     for (pass = n > 0 && empm__tls_is_chacha(list[0][0]) ? 0 : 1; pass < 2;
          pass++)
@@ -18569,6 +19193,7 @@ static int empm__tls_alert_of(int error)
         return EMPM__TLS_DECRYPT;
     case BR_ERR_BAD_SECRENEG: case BR_ERR_BAD_CIPHER_SUITE:
     case BR_ERR_INVALID_ALGORITHM: case BR_ERR_WRONG_KEY_USAGE:
+    case BR_ERR_NO_CLIENT_AUTH:
         return EMPM__TLS_HANDSHAKE;
     case BR_ERR_LIMIT_EXCEEDED: case BR_ERR_NO_RANDOM: case BR_ERR_BAD_STATE:
         return EMPM__TLS_INTERNAL;
@@ -18611,6 +19236,24 @@ static int empm__tls_refuse(empm__worker *w, empm__conn *c, empm__tls_start *s,
         empm__socket_send(c, &v, 1, 0, &wire);
     }
     return empm__tls_give_up(w, c, s);
+}
+
+/* The client's certificate is not good, also where it need not have one.
+ * Returns 0. */
+static int empm__tls_refuse_client(empm__worker *w, empm__conn *c,
+                                   empm__tls_start *s)
+{
+    const unsigned error = s->verify->error;
+    const int alert = empm__tls_verify_alert(error);
+    empm__worker_log(w, EMPM_LOG_INFO, 5632, "SSLVerifyClient: a certificate "
+                     "is refused: %s (BearSSL error %u)",
+                     alert == EMPM__TLS_EXPIRED ? "its time is not now"
+                     : alert == EMPM__TLS_UNKNOWN_CA
+                         ? "no authority in SSLCACertificateFile has signed "
+                           "it, within SSLVerifyDepth"
+                         : "its chain is not valid",
+                     error);
+    return empm__tls_refuse(w, c, s, alert);
 }
 
 /* Speaks plain HTTP to a client that does. Returns 0. */
@@ -18708,6 +19351,8 @@ static int empm__tls_engine_begin(empm__tls_start *s)
     s->cache = &empm__tls_session_cache;
     br_ssl_server_set_policy(ssl, &s->policy);
     br_ssl_server_set_cache(ssl, &s->cache);
+    if (s->verify != NULL)
+        empm__tls_verify_begin(s->verify, s->tls->trust, ssl);
     br_ssl_engine_set_buffer(&ssl->eng, s->engine->buffer,
                              sizeof s->engine->buffer, 0);
     br_ssl_engine_inject_entropy(&ssl->eng, seed, sizeof seed);
@@ -18725,7 +19370,11 @@ static int empm__tls_begin(empm__worker *w, empm__conn *c, empm__tls_start *s)
     empm__tls_mark(s, w->s->endpoints[c->endpoint].text);
     s->engine = (empm__tls_engine *)empm__tls_memory(w, s->tls,
                                                      sizeof *s->engine);
-    if (s->engine == NULL || empm__tls_engine_begin(s) < 0)
+    if (s->tls->trust != NULL)
+        s->verify = (empm__tls_verify *)empm__tls_memory(w, s->tls,
+                                                         sizeof *s->verify);
+    if (s->engine == NULL || (s->verify == NULL && s->tls->trust != NULL) ||
+        empm__tls_engine_begin(s) < 0)
         return EMPM__TLS_INTERNAL;
     return 0;
 }
@@ -18764,12 +19413,17 @@ static ssize_t empm__tls_feed(empm__conn *c, empm__tls_start *s)
 static int empm__tls_complete(empm__worker *w, empm__conn *c,
                               empm__tls_start *s)
 {
-    empm__tls_conn *t = (empm__tls_conn *)empm__worker_memory(
-        w, NULL, empm__tls_conn_bytes(s->engine->ssl.eng.session.cipher_suite,
-                                      s->client.name));
+    const size_t n = empm__tls_conn_bytes(
+        s->engine->ssl.eng.session.cipher_suite, s->client.name);
+    const uint32_t more = s->verify != NULL ? s->verify->client.len : 0;
+    empm__tls_conn *t = (empm__tls_conn *)empm__worker_memory(w, NULL,
+                                                              n + more);
     if (t == NULL)
         return empm__tls_refuse(w, c, s, EMPM__TLS_INTERNAL);
     empm__tls_cut(t, s);
+    t->known = more > 0;
+    if (more > 0)
+        memcpy((char *)t + n, s->verify->client.text, more);
     if (t->resumed)
         empm__bump(&w->score->tls_resumed, 1u);
     else
@@ -18788,6 +19442,8 @@ static int empm__tls_run(empm__worker *w, empm__conn *c, empm__tls_start *s)
     for (;;) {
         const unsigned state = br_ssl_engine_current_state(eng);
         ssize_t r;
+        if (s->verify != NULL && s->verify->error != 0)
+            return empm__tls_refuse_client(w, c, s);
         if (state & BR_SSL_SENDREC) {
             struct iovec v;
             v.iov_base = br_ssl_engine_sendrec_buf(eng, &v.iov_len);
@@ -18894,6 +19550,50 @@ static const empm__transport empm__tls_fresh = {
  * and keeps the store: sessions are good for new children, too.
  * ------------------------------------------------------------------------- */
 
+/* Says what SSLProtocol asks for that is not served. As in mod_ssl, a word with
+ * + or - adds or takes away, one without begins anew. */
+static void empm__tls_check_protocol(const char *text, empm__report *rep)
+{
+    static const char *const names[] = { "SSLv2", "SSLv3", "TLSv1", "TLSv1.1",
+                                         "TLSv1.2", "TLSv1.3" };
+    enum { OLD = 15, TLS12 = 16, TLS13 = 32, ALL = 63 };
+    unsigned set = 0, named = 0;         /* named: and not by "all" */
+    const char *at;
+    size_t i, n;
+    for (at = text; *(at += strspn(at, " \t")) != '\0'; at += n) {
+        const int sign = *at == '+' || *at == '-' ? *at++ : 0;
+        unsigned bits = 0;
+        n = strcspn(at, " \t");
+        for (i = 0; i < EMPM__COUNT(names); i++)
+            if (empm__text_same(at, n, names[i], strlen(names[i])))
+                bits = 1u << i;
+        if (empm__text_same(at, n, "all", 3))
+            bits = ALL;
+        if (bits == 0) {
+            empm__report_say(rep, EMPM_LOG_ERROR, 5630, "SSLProtocol %s: "
+                             "there is no protocol %.*s: all, TLSv1.2 or "
+                             "TLSv1.3", text, (int)n, at);
+            return;
+        }
+        set = sign == '-' ? set & ~bits : sign == '+' ? set | bits : bits;
+        named = sign == '-' ? named & ~bits
+                            : (sign == '+' ? named : 0) |
+                              (bits == ALL ? 0 : bits);
+    }
+    if (named & OLD)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5630, "SSLProtocol %s: SSL and "
+                         "TLS before 1.2 are broken (RFC 8996) and not there: "
+                         "TLSv1.2 is served", text);
+    else if (!(set & TLS12))
+        empm__report_say(rep, EMPM_LOG_ERROR, 5630, "SSLProtocol %s: leaves "
+                         "nothing to serve: TLSv1.2 is what there is%s", text,
+                         set & TLS13 ? "; a proxy in front can have TLSv1.3"
+                                     : "");
+    else if (named & TLS13)
+        empm__report_say(rep, EMPM_LOG_NOTICE, 5630, "SSLProtocol %s: TLSv1.3 "
+                         "is not there yet: TLSv1.2 alone is served", text);
+}
+
 /* Takes SSLCipherSuite apart: names of OpenSSL's with ':' between, the best one
  * first. Returns how many; -1: *bad is a name that is none. */
 static int empm__tls_suites_parse(const char *text,
@@ -18904,6 +19604,8 @@ static int empm__tls_suites_parse(const char *text,
     if (text == NULL)
         for (i = 0; i < EMPM__TLS_SUITES; i++)
             list[n++] = empm__tls_suites[i].suite;
+    if (text != NULL)
+        text += strspn(text, ":, ");
     while (text != NULL && *text != '\0') {
         const size_t len = strcspn(text, ":, ");
         for (i = 0; i < EMPM__TLS_SUITES; i++)
@@ -18924,29 +19626,108 @@ static int empm__tls_suites_parse(const char *text,
     return n > 0 ? n : -1;
 }
 
-/* Says what is wrong with the wing's settings, without a file being read: -t
- * reads the files, too. */
+/* The kind of key that signs for a suite. */
+static int empm__tls_suite_kind(unsigned suite)
+{
+    return suite == BR_TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 ||
+                   suite == BR_TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 ||
+                   suite == BR_TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256
+               ? BR_KEYTYPE_RSA : BR_KEYTYPE_EC;
+}
+
+/* Reads all certificates and keys, says what is wrong with them, and forgets
+ * them. `list`: the suites, n of them. */
+static void empm__tls_check_pairs(const empm_config *cfg, const uint16_t *list,
+                                  int n, empm__report *rep)
+{
+    const enum empm_log_level level = empm__config_correction_level(cfg);
+    empm__tls_pair pair;
+    int i, k, bad = 0, used = 0;
+    for (i = 0; i < EMPM_MAX_LIST && cfg->ssl_certificate_file[i] != NULL; i++)
+        if (empm__tls_pair_read(&pair, cfg, i, rep) == EMPM_OK) {
+            empm__tls_pair_warn(&pair, level, rep);
+            for (k = 0; k < n; k++)
+                used |= empm__tls_suite_kind(list[k]) == pair.kind;
+            empm__tls_pair_free(&pair);
+        } else
+            bad++;
+    if (i == 0)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5600, "Listen with tls: "
+                         "SSLCertificateFile is not set");
+    else if (i < EMPM_MAX_LIST && cfg->ssl_certificate_key_file[i] != NULL)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5601, "SSLCertificateKeyFile "
+                         "%s: it has no SSLCertificateFile: the first key is "
+                         "that of the first certificate, and so on",
+                         cfg->ssl_certificate_key_file[i]);
+    else if (n > 0 && bad == 0 && !used)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5607, "SSLCipherSuite: none of "
+                         "the suites is for a key of the kind that the "
+                         "certificates have");
+}
+
+/* Says what is wrong with the settings for certificates of clients. */
+static void empm__tls_check_trust(const empm_config *cfg, empm__report *rep)
+{
+    const char *text = cfg->ssl_verify_client;
+    const int asks = empm__tls_asks_parse(text);
+    empm__tls_trust *trust = NULL;
+    if (asks < 0)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5631, "SSLVerifyClient %s: %s",
+                         text, empm__text_equal(text, "optional_no_ca")
+                             ? "a certificate that no authority has signed "
+                               "proves nothing: take none, optional or require"
+                             : "takes none, optional or require");
+    else if (asks != EMPM__TLS_ASKS_NOBODY &&
+             cfg->ssl_ca_certificate_file == NULL)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5631, "SSLVerifyClient %s: "
+                         "SSLCACertificateFile is not set", text);
+    else if (asks != EMPM__TLS_ASKS_NOBODY)
+        trust = empm__tls_trust_new(cfg, rep);
+    if (trust != NULL && trust->expired > 0)
+        empm__report_say(rep, EMPM_LOG_WARN, 5604, "SSLCACertificateFile %s: "
+                         "%d of its authorities have expired and are left out",
+                         cfg->ssl_ca_certificate_file, trust->expired);
+    empm__tls_trust_free(trust);
+}
+
+/* Says what is wrong with the wing's settings, and with the files that they
+ * name: a start would end with it, and -t tells it before. */
 static void empm__tls_check(const empm_config *cfg, const empm__chars *chars,
                             empm__report *rep)
 {
     uint16_t list[EMPM__TLS_SUITES];
+    char names[EMPM__TLS_SUITES * 40];
     const char *bad;
+    size_t at = 0;
+    int i;
+    const int n = empm__tls_suites_parse(cfg->ssl_cipher_suite, list, &bad);
+    const uint32_t room = empm__tls_entry_room(
+        empm__tls_asks_parse(cfg->ssl_verify_client));
     (void)chars;
-    if (empm__config_has_tls(cfg) && cfg->ssl_certificate_file[0] == NULL)
-        empm__report_say(rep, EMPM_LOG_ERROR, 5600, "Listen with tls: "
-                         "SSLCertificateFile is not set");
+    if (empm__config_has_tls(cfg)) {
+        empm__tls_check_pairs(cfg, list, n, rep);
+        empm__tls_check_trust(cfg, rep);
+    }
     if (cfg->ssl_session_cache_size > 0 &&
         ((uint64_t)cfg->ssl_session_cache_size <
-             EMPM__KV_LEAST(EMPM__TLS_ENTRY_ROOM) ||
+             EMPM__KV_LEAST(room) ||
          (uint64_t)cfg->ssl_session_cache_size > SIZE_MAX / 2))
         empm__report_say(rep, EMPM_LOG_ERROR, 5608, "SSLSessionCacheSize must "
                          "be from %lu to %lu, or 0 for none",
-                         (unsigned long)EMPM__KV_LEAST(EMPM__TLS_ENTRY_ROOM),
+                         (unsigned long)EMPM__KV_LEAST(room),
                          (unsigned long)(SIZE_MAX / 2));
-    if (empm__tls_suites_parse(cfg->ssl_cipher_suite, list, &bad) < 0)
-        empm__report_say(rep, EMPM_LOG_ERROR, 5607, "SSLCipherSuite %s: takes "
-                         "names with : between them, such as %s", bad,
-                         empm__tls_suites[0].name);
+    empm__tls_check_protocol(cfg->ssl_protocol, rep);
+    for (i = 0; n < 0 && i < EMPM__TLS_SUITES; i++)
+        at += (size_t)snprintf(names + at, sizeof names - at, "%s%s",
+                               i > 0 ? ":" : "", empm__tls_suites[i].name);
+    if (n < 0 && *bad != '\0')
+        empm__report_say(rep, EMPM_LOG_ERROR, 5607, "SSLCipherSuite: there is "
+                         "no suite %.*s, and no keywords such as HIGH or "
+                         "!aNULL: take some of %s", (int)strcspn(bad, ":, "),
+                         bad, names);
+    else if (n < 0)
+        empm__report_say(rep, EMPM_LOG_ERROR, 5607, "SSLCipherSuite names no "
+                         "suite: take some of %s", names);
 }
 
 /* The template that each handshake begins as. Which implementation suits the
@@ -18974,6 +19755,8 @@ static void empm__tls_template(empm__tls *tls)
     tls->ec.supported_curves &= (uint32_t)1 << BR_EC_secp256r1 |
                                 (uint32_t)1 << BR_EC_curve25519;
     br_ssl_engine_set_ec(eng, &tls->ec);
+    br_ssl_engine_set_ecdsa(eng, br_ecdsa_vrfy_asn1_get_default());
+    br_ssl_engine_set_rsavrfy(eng, br_rsa_pkcs1_vrfy_get_default());
     tls->sign_ec = br_ecdsa_sign_asn1_get_default();
     tls->sign_rsa = br_rsa_pkcs1_sign_get_default();
     br_ssl_engine_set_protocol_names(eng, protocols, 1);
@@ -19110,30 +19893,23 @@ static int empm__tls_trial_run(empm__tls *tls, empm__tls_trial *x,
 static int empm__tls_guard(empm__tls *tls, empm__report *rep)
 {
     empm__tls_trial *x = (empm__tls_trial *)EMPM_MALLOC(sizeof *x);
-    int i, k, good = 1, tried = 0;
+    int i, k, good = 1;
     if (x == NULL)
         return EMPM_ENOMEM;
     for (i = 0; i < tls->nsuites && good; i++)
         for (k = 0; k < tls->npairs && good; k++) {
-            const int rsa = (tls->suites[i] >> 8) == 0xcc
-                                ? tls->suites[i] ==
-                            BR_TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256
-                                : (tls->suites[i] & 0xff) >= 0x2f;
-            if (rsa == (tls->pairs[k].kind == BR_KEYTYPE_RSA)) {
+            if (empm__tls_suite_kind(tls->suites[i]) == tls->pairs[k].kind) {
                 good = empm__tls_trial_run(tls, x, &tls->pairs[k],
                                            tls->suites[i]);
-                tried++;
                 break;
             }
         }
     empm__tls_wipe(x, sizeof *x);
     EMPM_FREE(x);
-    if (good && tried > 0)
+    if (good)
         return EMPM_OK;
-    empm__report_say(rep, EMPM_LOG_ERROR, 5609, tried == 0
-                     ? "SSLCipherSuite: none suits the certificates"
-                     : "TLS does not work with this BearSSL: a handshake with "
-                       "ourselves has failed");
+    empm__report_say(rep, EMPM_LOG_ERROR, 5609, "TLS does not work with this "
+                     "BearSSL: a handshake with ourselves has failed");
     return EMPM_EINVAL;
 }
 
@@ -19143,10 +19919,12 @@ static int empm__tls_sessions_take(empm__tls *tls, const empm__tls *old,
                                    empm__report *rep)
 {
     const size_t bytes = (size_t)tls->cfg->ssl_session_cache_size;
+    const uint32_t room = empm__tls_entry_room(tls->trust != NULL);
     empm__tls_sessions *x;
     if (bytes == 0)
         return EMPM_OK;
-    if (old != NULL && old->sessions != NULL && old->sessions->bytes == bytes) {
+    if (old != NULL && old->sessions != NULL && old->sessions->bytes == bytes &&
+        old->sessions->room == room) {
         tls->sessions = old->sessions;
         tls->sessions->servers++;
         return EMPM_OK;
@@ -19155,8 +19933,9 @@ static int empm__tls_sessions_take(empm__tls *tls, const empm__tls *old,
     if (x == NULL)
         return EMPM_ENOMEM;
     x->bytes = bytes;
+    x->room = room;
     x->servers = 1;
-    if (empm__kv_new(&x->kv, bytes, EMPM__TLS_ENTRY_ROOM) < 0) {
+    if (empm__kv_new(&x->kv, bytes, room) < 0) {
         EMPM_FREE(x);
         empm__report_say(rep, EMPM_LOG_ERROR, 5608, "SSLSessionCacheSize: no "
                          "memory of that size to share");
@@ -19186,6 +19965,7 @@ static void empm__tls_server_free(empm_server *s)
         return;
     for (i = 0; i < tls->npairs; i++)
         empm__tls_pair_free(&tls->pairs[i]);
+    empm__tls_trust_free(tls->trust);
     empm__tls_sessions_drop(tls->sessions);
     EMPM_FREE(tls);
     s->tls = NULL;
@@ -19211,19 +19991,15 @@ static int empm__tls_server_new(empm_server *s, const empm_server *old,
     s->secure = &tls->fresh;
     while (r == EMPM_OK && tls->npairs < EMPM_MAX_LIST &&
            cfg->ssl_certificate_file[tls->npairs] != NULL) {
-        char cert[1200], key[1200];
-        const char *name = cfg->ssl_certificate_key_file[tls->npairs];
-        r = empm__tls_pair_read(
-            &tls->pairs[tls->npairs],
-            empm__config_path(cfg, cfg->ssl_certificate_file[tls->npairs], cert,
-                              sizeof cert),
-            name == NULL ? NULL : empm__config_path(cfg, name, key, sizeof key),
-            rep);
-        tls->pairs[tls->npairs].file = cfg->ssl_certificate_file[tls->npairs];
+        r = empm__tls_pair_read(&tls->pairs[tls->npairs], cfg, tls->npairs,
+                                rep);
         tls->npairs += r == EMPM_OK;
     }
     if (r < 0)
         return r;
+    if (empm__tls_asks_parse(cfg->ssl_verify_client) > 0 &&
+        (tls->trust = empm__tls_trust_new(cfg, rep)) == NULL)
+        return EMPM_EINVAL;
     tls->nsuites = empm__tls_suites_parse(cfg->ssl_cipher_suite, tls->suites,
                                           &bad);
     empm__tls_template(tls);
@@ -26038,10 +26814,10 @@ static void empm__main_print_directives(void)
         { EMPM__KIND_SIGNAL, "a signal, or none" },
         { EMPM__KIND_ETAG, "None, All, or some of INode, MTime and Size" },
         { EMPM__KIND_REAL, "a number such as 2.5" },
-        { EMPM__KIND_TEXT, "a text" },
+        { EMPM__KIND_TEXT, "a text" }, { EMPM__KIND_WORDS, "words" },
         { EMPM__KIND_TOKENS, "Prod, Major, Minor, Min, OS or Full" },
         { EMPM__KIND_LIST, "a text, any number of times" },
-        { EMPM__KIND_READ, "header=N-M,MinRate=R body=N,MinRate=R" }
+        { EMPM__KIND_READ, "handshake=N header=N-M,MinRate=R body=..." }
     };
     char min[24], max[24];
     size_t i, k;
@@ -26439,9 +27215,13 @@ static void empm__test_format(const empm_config *cfg, const empm__directive *d,
                                         0.5);
         snprintf(to, n, "%lld.%06lld", x / 1000000, x % 1000000);
     } else if (d->kind == EMPM__KIND_READ) {
-        at = empm__test_format_stage(to, n, "header", cfg->header_timeout_ms,
-                                     cfg->header_timeout_max_ms,
-                                     cfg->header_min_rate);
+        at = empm__test_format_stage(to, n, "handshake",
+                                     cfg->handshake_timeout_ms, 0, 0);
+        to[at++] = ' ';
+        at += empm__test_format_stage(to + at, n - at, "header",
+                                      cfg->header_timeout_ms,
+                                      cfg->header_timeout_max_ms,
+                                      cfg->header_min_rate);
         to[at++] = ' ';
         empm__test_format_stage(to + at, n - at, "body", cfg->body_timeout_ms,
                                 cfg->body_timeout_max_ms, cfg->body_min_rate);
@@ -26886,10 +27666,13 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   5604  a certificate is not valid yet, has expired, or soon will
  *   5605  a key makes each handshake slow
  *   5606  the certificates of a chain stand in the wrong order
- *   5607  SSLCipherSuite is not valid
+ *   5607  SSLCipherSuite is not valid, or has no suite for the certificates
  *   5608  SSLSessionCacheSize is out of range, or there is no such memory
- *   5609  TLS does not work with this library or these certificates
+ *   5609  TLS does not work with this BearSSL
  *   5620  MaxTlsMemory is reached: a handshake or a connection ends
+ *   5630  SSLProtocol asks for what is not served
+ *   5631  SSLVerifyClient cannot be done as it is set
+ *   5632  the certificate of a client is refused
  * ------------------------------------------------------------------------- */
 
 /* ---------------------------------------------------------------------------

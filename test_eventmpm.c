@@ -1718,14 +1718,19 @@ static int h_echo(empm_request *req, void *user)
 static int h_tls(empm_request *req, void *user)
 {
     static const char *const names[] = { "HTTPS", "SSL_PROTOCOL", "SSL_CIPHER",
-                                         "SSL_TLS_SNI", "SSL_SESSION_RESUMED" };
+                                         "SSL_TLS_SNI", "SSL_SESSION_RESUMED",
+        "SSL_CLIENT_VERIFY", "SSL_CLIENT_S_DN_CN", "SSL_CLIENT_S_DN_O",
+        "SSL_CLIENT_S_DN_OU", "SSL_CLIENT_SAN_DNS_0", "SSL_CLIENT_SAN_Email_0",
+        "SSL_CLIENT_SHA256" };
+    const size_t n = user != NULL ? sizeof names / sizeof *names : 5;
     size_t i;
-    (void)user;
     empm_printf(req, "%s", empm_scheme(req));
-    for (i = 0; i < sizeof names / sizeof *names; i++) {
+    for (i = 0; i < n; i++) {
         const char *value = empm_ssl(req, names[i]);
         empm_printf(req, " %s", value != NULL ? value : "-");
     }
+    if (user != NULL)
+        empm_printf(req, " .");
     return EMPM_OK;
 }
 
@@ -2532,6 +2537,7 @@ static const empm_route routes[] = {
     EMPM_ROUTE("GET /log",           h_log,        NULL),
     EMPM_ROUTE("GET /who",           h_who,        NULL),
     EMPM_ROUTE("GET /tls",           h_tls,        NULL),
+    EMPM_ROUTE("GET /tls/client",    h_tls,        EMPM_TEXT("")),
     EMPM_ROUTE("GET /health",        empm_health_page, NULL),
     EMPM_ROUTE("GET /visits",        h_visits,     NULL),
     EMPM_ROUTE("POST /echo",         h_echo,       NULL),
@@ -2924,7 +2930,8 @@ static int fx_set(fixture *f, const char *settings)
 
 /* All the timeouts that are not under test are out of the way. */
 #define LONG_TIMES "Timeout 60; KeepAliveTimeout 60; " \
-                   "RequestReadTimeout header=60 body=60,MinRate=500; "
+                   "RequestReadTimeout handshake=60 header=60 " \
+                   "body=60,MinRate=500; "
 
 static void long_times(fixture *f)
 {
@@ -3580,6 +3587,8 @@ TEST(config, directives_as_apache_spells_them)
         { "RequestReadTimeout", "header=30-10,MinRate=100", 0 },
         { "RequestReadTimeout", "header=10-30", 0 },
         { "RequestReadTimeout", "header=10,MinRate=0", 0 },
+        { "RequestReadTimeout", "handshake=5-10", 0 },
+        { "RequestReadTimeout", "handshake=5-9,MinRate=500", 1 },
         { "RequestReadTimeout", "tail=1", 0 }, { "NoSuchThing", "1", 0 },
         { "LimitRequestBody", "9223372036854775807", 1 },
         { "LimitRequestBody", "9223372036854775808", 0 },
@@ -3993,14 +4002,16 @@ static const char *field_comment(const char *all, const char *field,
 TEST(config, the_structs_comments_tell_the_defaults)
 {
     static const struct { const char *field; int value; } read[] = {
-        { "header_timeout_ms", 20000 }, { "header_timeout_max_ms", 40000 },
-        { "header_min_rate", 500 }, { "body_timeout_ms", 20000 },
-        { "body_timeout_max_ms", 0 }, { "body_min_rate", 500 }
+        { "handshake_timeout_ms", 10000 }, { "header_timeout_ms", 20000 },
+        { "header_timeout_max_ms", 40000 }, { "header_min_rate", 500 },
+        { "body_timeout_ms", 20000 }, { "body_timeout_max_ms", 0 },
+        { "body_min_rate", 500 }
     };
     char *text = slurp_path("eventmpm.h"), *all, *p;
     const empm_config cfg = empm_defaults();
     const int is[] = {
-        cfg.header_timeout_ms, cfg.header_timeout_max_ms, cfg.header_min_rate,
+        cfg.handshake_timeout_ms, cfg.header_timeout_ms,
+        cfg.header_timeout_max_ms, cfg.header_min_rate,
         cfg.body_timeout_ms, cfg.body_timeout_max_ms, cfg.body_min_rate
     };
     const char *at, *end;
@@ -4502,8 +4513,12 @@ TEST(config, every_directive_from_a_file)
         { "LogLevel", "error", "3" },
         { "SSLCertificateFile", "a.pem", "a.pem" },
         { "SSLCertificateKeyFile", "a.key", "a.key" },
+        { "SSLProtocol", "all -TLSv1.3", "all -TLSv1.3" },
         { "SSLCipherSuite", "ECDHE-RSA-AES128-GCM-SHA256",
           "ECDHE-RSA-AES128-GCM-SHA256" },
+        { "SSLVerifyClient", "require", "require" },
+        { "SSLCACertificateFile", "ca.pem", "ca.pem" },
+        { "SSLVerifyDepth", "2", "2" },
         { "SSLSessionCacheSize", "0", "0" },
         { "SSLSessionCacheTimeout", "60", "60000" }
     };
@@ -4561,6 +4576,7 @@ TEST(config, every_directive_from_a_file)
                               "minrate=500\nRequestReadTimeout body=10,"
                               "minrate=400"), EMPM_OK);
     CHECK_INT(cfg.stuck_worker_replace, 1);
+    CHECK_INT(cfg.handshake_timeout_ms, 5000);
     CHECK_INT(cfg.header_timeout_max_ms, 40000);
     CHECK_INT(cfg.body_timeout_ms, 10000);
     CHECK_INT(cfg.body_min_rate, 400);
@@ -4598,6 +4614,7 @@ TEST(config, bad_values_of_every_directive)
         { EMPM__KIND_TEXT, "\"never closed" }, { EMPM__KIND_TEXT, "'nor "
                                                 "this\"" },
         { EMPM__KIND_TEXT, "\"closed\" and more" },
+        { EMPM__KIND_WORDS, "" }, { EMPM__KIND_WORDS, "\"never closed" },
         { EMPM__KIND_ETAG, "Digest" }, { EMPM__KIND_ETAG, "MTime 5" },
         { EMPM__KIND_TOKENS, "Everything" }, { EMPM__KIND_TOKENS, "" },
         { EMPM__KIND_LIST, "" }, { EMPM__KIND_LEVEL, "loud" },
@@ -5417,7 +5434,7 @@ TEST(config, locales)
         context("%s", names[i]);
         CHECK_INT(conf_load(&cfg, "TIMEOUT 7\nasyncrequestworkerfactor 2.5\n"
                                   "<IFMODULE core.c>\nKEEPALIVETIMEOUT 9MIN\n"
-                                  "</ifmodule>\nLISTEN 80\nSSLVERIFYCLIENT x\n"
+                                  "</ifmodule>\nLISTEN 80\nSSLSTAPLINGCACHE x\n"
                                   "HOSTNAMELOOKUPS Off\nLOGLEVEL INFO\n"),
                   EMPM_EINVAL);
         CHECK_INT(heard(EMPM_LOG_ERROR, 0), 1);
@@ -9512,6 +9529,66 @@ static const char pem_rsa_key[] =
     "C53dNICk6lz97fnFatEhvDU=\n"
     "-----END PRIVATE KEY-----\n";
 
+/* An authority, its client alice, an authority that it has made, and a client
+ * of that. The clients have the key of pem_ec_key. */
+static const char pem_ca[] =
+    "-----BEGIN CERTIFICATE-----\n"
+    "MIIBOTCB4aADAgECAhQQQjk7g7I4h5SyqKHPnYV45tsV1jAKBggqhkjOPQQDAjAS\n"
+    "MRAwDgYDVQQDDAdUZXN0IENBMCAXDTIwMDEwMTAwMDAwMFoYDzIxMjYxMTA1MDkx\n"
+    "OTQwWjASMRAwDgYDVQQDDAdUZXN0IENBMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcD\n"
+    "QgAE5/6y2c8M+scf115SGKyxr18BQmSTdv5RpF+8Fqso8e9m8HBlmTKhYiX2LeR8\n"
+    "ZaSyu+Byme+37UT2fWCIqHpZeaMTMBEwDwYDVR0TAQH/BAUwAwEB/zAKBggqhkjO\n"
+    "PQQDAgNHADBEAiBz73dm7t3n0RY7shN+HeePo3mX2aNZVqoE6Dxre8RTbAIgUY8s\n"
+    "BhSL8VRKDt5zC/8L15cuJmkLoaYKDskAC03FoC0=\n"
+    "-----END CERTIFICATE-----\n";
+
+static const char pem_alice[] =
+    "-----BEGIN CERTIFICATE-----\n"
+    "MIIB0DCCAXagAwIBAgIBAzAKBggqhkjOPQQDAjASMRAwDgYDVQQDDAdUZXN0IENB\n"
+    "MCAXDTIwMDEwMTAwMDAwMFoYDzIxMjYxMTA1MDkxOTQxWjAzMRAwDgYDVQQKDAdF\n"
+    "eGFtcGxlMQ8wDQYDVQQLDAZQZW9wbGUxDjAMBgNVBAMMBWFsaWNlMFkwEwYHKoZI\n"
+    "zj0CAQYIKoZIzj0DAQcDQgAE8gR6sW6NnVnFO+s3/9cHX1rVoF7vwovPlK1U6qzd\n"
+    "QGuAUsaW3++dkXP86tNrg0mkmDH3o1EVSLEbqOfFGbWSLKOBmTCBljAxBgNVHREE\n"
+    "KjAogRJhbGljZUBleGFtcGxlLnRlc3SCEmFsaWNlLmV4YW1wbGUudGVzdDAJBgNV\n"
+    "HRMEAjAAMB0GA1UdDgQWBBT8p4WKleanE63NQOen2ulRK37vkjA3BgNVHSMEMDAu\n"
+    "oRakFDASMRAwDgYDVQQDDAdUZXN0IENBghQQQjk7g7I4h5SyqKHPnYV45tsV1jAK\n"
+    "BggqhkjOPQQDAgNIADBFAiEA4MgL3w5u0p904TQ2WcBYGgpyshbGpfa/O16QZP7r\n"
+    "c4YCICDdxSNlJvPVm+QVLUf0+FixF44/AKukoGP6ZdGuRY39\n"
+    "-----END CERTIFICATE-----\n";
+
+static const char pem_inter[] =
+    "-----BEGIN CERTIFICATE-----\n"
+    "MIIBgzCCASmgAwIBAgIBAjAKBggqhkjOPQQDAjASMRAwDgYDVQQDDAdUZXN0IENB\n"
+    "MCAXDTIwMDEwMTAwMDAwMFoYDzIxMjYxMTA1MDkxOTQxWjAVMRMwEQYDVQQDDApU\n"
+    "ZXN0IEludGVyMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAESL0R7u72jb7BgaHa\n"
+    "CUowI/dw6f3rEYMUMQ08fIlspb7UidE5PcyjTEdeG6rJwoM1qe2APFPIYBiRK6Cd\n"
+    "iaXC5qNrMGkwDwYDVR0TAQH/BAUwAwEB/zAdBgNVHQ4EFgQUN6YWgRemRKuqS5vc\n"
+    "WNbiaVmNxBswNwYDVR0jBDAwLqEWpBQwEjEQMA4GA1UEAwwHVGVzdCBDQYIUEEI5\n"
+    "O4OyOIeUsqihz52FeObbFdYwCgYIKoZIzj0EAwIDSAAwRQIhAMsr8iAl6MopLLvc\n"
+    "L4SwlBiXdzISo/eRnVW/aHUCjHf4AiAqaXkAZ7z9dYolMzjP4NUG1nGSKmMnwOhx\n"
+    "29DMKR8EoQ==\n"
+    "-----END CERTIFICATE-----\n";
+
+static const char pem_deep[] =
+    "-----BEGIN CERTIFICATE-----\n"
+    "MIIBlzCCATygAwIBAgIBBDAKBggqhkjOPQQDAjAVMRMwEQYDVQQDDApUZXN0IElu\n"
+    "dGVyMCAXDTIwMDEwMTAwMDAwMFoYDzIxMjYxMTA1MDkxOTQxWjAPMQ0wCwYDVQQD\n"
+    "DARkZWVwMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE8gR6sW6NnVnFO+s3/9cH\n"
+    "X1rVoF7vwovPlK1U6qzdQGuAUsaW3++dkXP86tNrg0mkmDH3o1EVSLEbqOfFGbWS\n"
+    "LKOBgDB+MDEGA1UdEQQqMCiBEmFsaWNlQGV4YW1wbGUudGVzdIISYWxpY2UuZXhh\n"
+    "bXBsZS50ZXN0MAkGA1UdEwQCMAAwHQYDVR0OBBYEFPynhYqV5qcTrc1A56fa6VEr\n"
+    "fu+SMB8GA1UdIwQYMBaAFDemFoEXpkSrqkub3FjW4mlZjcQbMAoGCCqGSM49BAMC\n"
+    "A0kAMEYCIQCPVNvLJkdxMOB3mm5yfSveO3pJD+vb8w18D44lloc8ZgIhAPN8iqWH\n"
+    "dmAyFfnkKMgAVpnhGMX42tAxZR423OpHxxNH\n"
+    "-----END CERTIFICATE-----\n";
+
+static const char pem_ca_key[] =
+    "-----BEGIN PRIVATE KEY-----\n"
+    "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgfbbRuvUU2QynrOs8\n"
+    "EK3N1erYZtQi6K75p+z9EgMysC6hRANCAATn/rLZzwz6xx/XXlIYrLGvXwFCZJN2\n"
+    "/lGkX7wWqyjx72bwcGWZMqFiJfYt5HxlpLK74HKZ77ftRPZ9YIioell5\n"
+    "-----END PRIVATE KEY-----\n";
+
 /* Any certificate is good; its key is taken from it. */
 typedef struct tls_any {
     const br_x509_class    *is;          /* first */
@@ -9726,7 +9803,8 @@ static int tls_files(void)
 {
     static const struct { const char *name, *text; } files[] = {
         { "ec.pem", pem_ec }, { "ec.key", pem_ec_key }, { "rsa.pem", pem_rsa },
-        { "rsa.key", pem_rsa_key }
+        { "rsa.key", pem_rsa_key }, { "ca.pem", pem_ca },
+        { "alice.pem", pem_alice }, { "rogue.pem", pem_ec }
     };
     char path[512];
     size_t i;
@@ -10249,8 +10327,9 @@ static int tl_open_as(tls_client *t, const char *address, int resume)
  * replaces its own. */
 SERVED_WITH(tls, strangers_drive_out_their_own_sessions, T_PLAIN,
             (tls_prepare(f), f->options = " proxy tls",
-             f->cfg.ssl_session_cache_size = (int64_t)EMPM__KV_LEAST(
-                 EMPM__TLS_ENTRY_ROOM) + 6 * (int64_t)EMPM__TLS_ENTRY_ROOM),
+             f->cfg.ssl_session_cache_size = (int64_t)(
+                 EMPM__KV_LEAST(empm__tls_entry_room(0)) +
+                 6u * empm__tls_entry_room(0))),
             NULL)
 {
     tls_client mine, other;
@@ -10554,6 +10633,79 @@ SERVED_TLS(tls, no_idle_connection_waits_for_a_worker,
     tl_close(&busy);
 }
 
+/* Waits until the server closes the connection, and returns how many ms have
+ * passed since `began`. With `drip` a byte of that goes out every 20 ms. */
+static int tls_closed_after(client *k, uint64_t began,
+                            const unsigned char *drip)
+{
+    while (k->end == 0 && now_ms() < began + 3000u * (unsigned)g_slow) {
+        if (drip != NULL)
+            cl_send(k, drip++, 1);
+        cl_fill(k, now_ms() + 20);
+    }
+    return (int)(now_ms() - began);
+}
+
+/* RequestReadTimeout's handshake= is a wall from accept to the end of the
+ * handshake, at each message, and for a client that sends byte by byte. Behind
+ * it the request has its own time. */
+SERVED_TLS(tls, a_handshake_has_a_wall, "ThreadsPerChild 1; "
+           "RequestReadTimeout handshake=100ms-400ms,MinRate=500 header=60")
+{
+    enum { NOTHING, HALF, HELLO, HALF_KEYS, KEYS, DRIP, N };
+    tls_client t[N], good;
+    uint64_t began;
+    int i;
+    for (i = 0; i < N; i++) {
+        size_t n;
+        unsigned char *p;
+        br_ssl_engine_context *eng = &t[i].ssl.eng;
+        tl_init(&t[i], f);
+        cl_open(&t[i].c, f);
+        CHECK(br_ssl_client_reset(&t[i].ssl, "localhost", 0));
+        p = br_ssl_engine_sendrec_buf(eng, &n);
+        n = i == NOTHING || i == DRIP ? 0 : i == HALF ? n / 2 : n;
+        if (n > 0)
+            cl_send(&t[i].c, p, n);
+        if (i != HALF_KEYS && i != KEYS)
+            continue;
+        br_ssl_engine_sendrec_ack(eng, n);
+        while ((p = br_ssl_engine_sendrec_buf(eng, &n)) == NULL &&
+               (t[i].c.in.n > 0 || cl_fill(&t[i].c, now_ms() + 2000) > 0)) {
+            p = br_ssl_engine_recvrec_buf(eng, &n);
+            n = n < t[i].c.in.n ? n : t[i].c.in.n;
+            memcpy(p, t[i].c.in.p, n);
+            str_drop(&t[i].c.in, n);
+            br_ssl_engine_recvrec_ack(eng, n);
+        }
+        if (CHECK(p != NULL))            /* ClientKeyExchange, or a half */
+            cl_send(&t[i].c, p, i == KEYS ? 5u + p[4] : 20);
+    }
+    began = now_ms();
+    tl_init(&good, f);                   /* the one worker is free for it */
+    CHECK(tl_open(&good, "localhost", 0));
+    CHECK(now_ms() - began < 300u * (unsigned)g_slow);
+    for (i = 0; i < N; i++) {
+        size_t n;
+        const unsigned char *drip = br_ssl_engine_sendrec_buf(&t[i].ssl.eng,
+                                                              &n);
+        int took;
+        context("row %d", i);
+        if (i == DRIP) {                 /* a connection of its own */
+            cl_close(&t[i].c);
+            t[i].c = client_of(f);
+            cl_open(&t[i].c, f);
+            began = now_ms();
+        }
+        took = tls_closed_after(&t[i].c, began, i == DRIP ? drip : NULL);
+        CHECK_IN(took, i == DRIP ? 350 : 0, 1000 * g_slow);
+        tl_close(&t[i]);
+    }
+    CHECK(now_ms() - began > 350);
+    CHECK(tl_get(&good, "/hello/you", "\r\n\r\nHello, you!\n"));
+    tl_close(&good);
+}
+
 /* An idle TLS connection costs at most 256 bytes: its record, its peer and the
  * keys of its session. */
 TEST(tls, an_idle_connection_is_small)
@@ -10643,6 +10795,641 @@ TEST(tls, certificates_and_keys_are_checked)
         CHECK(fx_log_has(&f, rows[i].said));
         fx_close_files(&f);
     }
+}
+
+/* Gathers what a check says. */
+static void tls_gather(enum empm_log_level level, const char *line, void *user)
+{
+    (void)level;
+    str_add((str *)user, line, strlen(line));
+    str_add((str *)user, "\n", 1);
+}
+
+/* Appends to a text that is PEM. */
+static void tls_pem_add(void *to, const void *p, size_t n)
+{
+    str_add((str *)to, p, n);
+}
+
+/* --- clients with certificates ------------------------------------------- */
+
+static void tls_ask(fixture *f, const char *how)
+{
+    static char ca[300];
+    tls_prepare(f);
+    snprintf(ca, sizeof ca, "%s/ca.pem", g_tmp);
+    f->cfg.ssl_ca_certificate_file = ca;
+    f->cfg.ssl_verify_client = how;
+}
+
+/* Reads a chain and a key that a client has, from text. 0: they do not fit. */
+static int tls_identity(empm__tls_pair *pair, const char *chain)
+{
+    static char certs[300], keys[300];
+    static empm_config cfg;
+    str said = STR_EMPTY;
+    empm__report rep;
+    int rc;
+    snprintf(certs, sizeof certs, "%s/client.pem", g_tmp);
+    snprintf(keys, sizeof keys, "%s/client.key", g_tmp);
+    CHECK_INT(write_file(certs, chain, strlen(chain)), 0);
+    CHECK_INT(write_file(keys, pem_ec_key, strlen(pem_ec_key)), 0);
+    cfg.ssl_certificate_file[0] = certs;
+    cfg.ssl_certificate_key_file[0] = keys;
+    memset(&rep, 0, sizeof rep);
+    rep.say = tls_gather;
+    rep.user = &said;
+    rc = empm__tls_pair_read(pair, &cfg, 0, &rep);
+    str_add(&said, "", 1);
+    if (rc != EMPM_OK)
+        fail(__FILE__, __LINE__, "%s", said.p);
+    str_free(&said);
+    return rc == EMPM_OK;
+}
+
+/* The client shows this certificate if it is asked for one. */
+static void tl_identify(tls_client *t, const empm__tls_pair *pair)
+{
+    br_ssl_client_set_single_ec(&t->ssl, pair->chain, pair->chain_len,
+                                br_skey_decoder_get_ec(pair->key),
+                                BR_KEYTYPE_SIGN, BR_KEYTYPE_EC,
+                                br_ec_get_default(),
+                                br_ecdsa_sign_asn1_get_default());
+}
+
+/* Makes alice's certificate anew, with other times and, with `nul`, a NUL in
+ * two of her names, signed by the same authority. */
+static void tls_alice(empm__tls_pair *pair, int from_s, int to_s,
+                      int nul)
+{
+    br_x509_certificate *leaf = &pair->chain[0];
+    const time_t now = time(NULL), first = now + from_s, last = now + to_s;
+    unsigned char hash[32], sig[80], *tbs, *p;
+    br_sha256_context h;
+    char text[32];
+    struct tm tm;
+    size_t n, len, k;
+    tbs = leaf->data + (leaf->data[1] == 0x82 ? 4 : 3);
+    n = (tbs[1] == 0x82 ? 4u + ((size_t)tbs[2] << 8 | tbs[3]) : 3u + tbs[2]);
+    for (k = 0; k + 15 < n; k++)
+        if (memcmp(tbs + k, "200101000000Z", 13) == 0) {
+            strftime(text, sizeof text, "%y%m%d%H%M%SZ", gmtime_r(&first, &tm));
+            memcpy(tbs + k, text, 13);
+        } else if (memcmp(tbs + k, "\x18\x0f" "2126", 6) == 0) {
+            strftime(text, sizeof text, "%Y%m%d%H%M%SZ", gmtime_r(&last, &tm));
+            memcpy(tbs + k + 2, text, 15);
+        } else if (nul && (memcmp(tbs + k, "alice0Y", 7) == 0 ||
+                           memcmp(tbs + k, "alice.", 6) == 0))
+            tbs[k + 2] = '\0';
+    br_sha256_init(&h);
+    br_sha256_update(&h, tbs, n);
+    br_sha256_out(&h, hash);
+    {
+        br_pem_decoder_context pem;
+        br_skey_decoder_context key;
+        str der = STR_EMPTY;
+        br_pem_decoder_init(&pem);
+        for (k = 0; k < sizeof pem_ca_key - 1;) {
+            k += br_pem_decoder_push(&pem, pem_ca_key + k,
+                                     sizeof pem_ca_key - 1 - k);
+            if (br_pem_decoder_event(&pem) == BR_PEM_BEGIN_OBJ)
+                br_pem_decoder_setdest(&pem, tls_pem_add, &der);
+        }
+        br_skey_decoder_init(&key);
+        br_skey_decoder_push(&key, der.p, der.n);
+        CHECK_INT(br_skey_decoder_key_type(&key), BR_KEYTYPE_EC);
+        len = br_ecdsa_sign_asn1_get_default()(br_ec_get_default(),
+                                               &br_sha256_vtable, hash,
+                                               br_skey_decoder_get_ec(&key),
+                                               sig);
+        str_free(&der);
+    }
+    /* SEQUENCE { tbs, ecdsa-with-SHA256, BIT STRING { 0, signature } } */
+    p = (unsigned char *)EMPM_MALLOC(4 + n + 12 + 3 + len);
+    p[0] = 0x30, p[1] = 0x82;
+    p[2] = (unsigned char)((n + 15 + len) >> 8);
+    p[3] = (unsigned char)(n + 15 + len);
+    memcpy(p + 4, tbs, n);
+    memcpy(p + 4 + n, "\x30\x0a\x06\x08\x2a\x86\x48\xce\x3d\x04\x03\x02", 12);
+    p[16 + n] = 3, p[17 + n] = (unsigned char)(len + 1), p[18 + n] = 0;
+    memcpy(p + 19 + n, sig, len);
+    EMPM_FREE(leaf->data);
+    leaf->data = p;
+    leaf->data_len = 19 + n + len;
+}
+
+/* A client whose certificate is good is known by its names and its SHA-256,
+ * also when it resumes its session. */
+SERVED_WITH(tls, a_certificate_names_the_client, T_LIVE, tls_ask(f, "require"),
+            NULL)
+{
+    br_ssl_session_parameters first, p;
+    unsigned char sum[32];
+    char want[300], hex[65];
+    empm__tls_pair alice;
+    br_sha256_context h;
+    tls_client t;
+    int i;
+    if (!tls_identity(&alice, pem_alice))
+        return;
+    br_sha256_init(&h);
+    br_sha256_update(&h, alice.chain[0].data, alice.chain[0].data_len);
+    br_sha256_out(&h, sum);
+    for (i = 0; i < 32; i++)
+        snprintf(hex + 2 * i, 3, "%02x", sum[i]);
+    snprintf(want, sizeof want, " Initial SUCCESS alice Example People "
+             "alice.example.test alice@example.test %s .", hex);
+    tl_init(&t, f);
+    tl_identify(&t, &alice);
+    CHECK(tl_open(&t, "localhost", 0));
+    CHECK(tl_get(&t, "/tls/client", want));
+    br_ssl_engine_get_session_parameters(&t.ssl.eng, &first);
+    memcpy(strstr(want, "Initial"), "Resumed", 7);
+    for (i = 0; i < 2; i++) {
+        tl_again(&t);
+        CHECK(tl_open(&t, "localhost", 1));
+        CHECK(tl_get(&t, "/tls/client", want));
+        br_ssl_engine_get_session_parameters(&t.ssl.eng, &p);
+        CHECK(memcmp(p.master_secret, first.master_secret, 48) == 0);
+    }
+    tl_close(&t);
+    empm__tls_pair_free(&alice);
+}
+
+/* `require` refuses a client without a certificate; `optional` serves it, with
+ * SSL_CLIENT_VERIFY NONE. Both refuse a certificate that is not good, with the
+ * alert that says why. */
+TEST(tls, bad_certificates_of_clients_are_refused)
+{
+    enum { NONE, GOOD, ROGUE, OLD, NEW, DEEP, NUL, N };
+    static const struct { int what, alert; const char *said; } rows[] = {
+        { NONE, 40, NULL }, { GOOD, 0, " SUCCESS alice " },
+        { ROGUE, 48, "no authority" }, { OLD, 45, "its time" },
+        { NEW, 45, "its time" }, { DEEP, 48, "no authority" },
+        { NUL, 0, " SUCCESS - Example People - alice@example.test " }
+    };
+    str chain = STR_EMPTY;
+    int round;
+    str_add(&chain, pem_deep, sizeof pem_deep - 1);
+    str_add(&chain, pem_inter, sizeof pem_inter);
+    for (round = 0; round < 3; round++) {
+        fixture f;
+        tls_ask(&f, round == 0 ? "require" : "optional");
+        f.cfg.ssl_verify_depth = round == 2 ? 2 : 1;
+        f.cfg.log_level = EMPM_LOG_INFO;
+        if (!fx_up(&f))
+            break;
+        EACH(rows, i) {
+            const int what = rows[i].what;
+            const int alert = what == NONE && round > 0 ? 0
+                              : what == DEEP && round == 2 ? 0 : rows[i].alert;
+            empm__tls_pair pair;
+            tls_client t;
+            context("round %d, row %d", round, (int)i);
+            if (!tls_identity(&pair, what == ROGUE  ? pem_ec
+                                     : what == DEEP ? chain.p : pem_alice))
+                break;
+            if (what == OLD || what == NEW || what == NUL)
+                tls_alice(&pair, what == NEW ? 3600 : -86400,
+                          what == OLD ? -60 : 7200,
+                          what == NUL);
+            tl_init(&t, &f);
+            if (what != NONE)
+                tl_identify(&t, &pair);
+            CHECK_INT(tl_open(&t, "localhost", 0), alert == 0);
+            if (alert != 0)
+                CHECK_INT(br_ssl_engine_last_error(&t.ssl.eng),
+                          BR_ERR_RECV_FATAL_ALERT + alert);
+            else
+                CHECK(tl_get(&t, "/tls/client", " ."));
+            str_add(&t.plain, "", 1);
+            if (alert == 0)
+                CHECK(strstr(t.plain.p, what == NONE   ? " NONE - - "
+                                        : what == DEEP ? " SUCCESS deep "
+                                                       : rows[i].said) != NULL);
+            else if (rows[i].said != NULL)
+                CHECK_SOON(fx_log_has(&f, rows[i].said), 2000);
+            tl_close(&t);
+            empm__tls_pair_free(&pair);
+        }
+        no_context();
+        fx_down(&f);
+    }
+    str_free(&chain);
+}
+
+/* A session ends with the certificate of the client that has made it. */
+SERVED_WITH(tls, a_session_ends_with_the_certificate, T_LIVE,
+            tls_ask(f, "optional"), NULL)
+{
+    empm__tls_pair alice;
+    tls_client t;
+    if (!tls_identity(&alice, pem_alice))
+        return;
+    tls_alice(&alice, -86400, 1, 0);
+    tl_init(&t, f);
+    tl_identify(&t, &alice);
+    CHECK(tl_open(&t, "localhost", 0));
+    nap(2100);
+    tl_again(&t);
+    CHECK(!tl_open(&t, "localhost", 1));
+    CHECK_INT(br_ssl_engine_last_error(&t.ssl.eng),
+              BR_ERR_RECV_FATAL_ALERT + 45);
+    tl_close(&t);
+    empm__tls_pair_free(&alice);
+}
+
+/* A session is good where the same authorities vouch for its client: one that
+ * was made before a reload with others is not resumed behind it. */
+SERVED_WITH(tls, a_session_is_bound_to_the_authorities, T_PLAIN,
+            tls_ask(f, "optional"); f->forked = 1; f->cfg.processes = 1, NULL)
+{
+    char path[400];
+    empm__tls_pair alice;
+    tls_client t;
+    if (!tls_identity(&alice, pem_alice))
+        return;
+    f->deaths_ok = 1;
+    tl_init(&t, f);
+    tl_identify(&t, &alice);
+    CHECK(tl_open(&t, "localhost", 0));
+    CHECK(tl_get(&t, "/tls", " Initial"));
+    tl_again(&t);
+    CHECK(tl_open(&t, "localhost", 1));
+    CHECK(tl_get(&t, "/tls", " Resumed"));
+    snprintf(path, sizeof path, "%s/ca.pem", g_tmp);
+    CHECK_INT(write_file(path, pem_ec, strlen(pem_ec)), 0);
+    CHECK_INT(kill(f->pid, SIGUSR1), 0);
+    CHECK_SOON(fx_log_has(f, "generation 1 serves"), 8000);
+    tl_again(&t);
+    CHECK(!tl_open(&t, "localhost", 1));
+    CHECK_INT(br_ssl_engine_last_error(&t.ssl.eng),
+              BR_ERR_RECV_FATAL_ALERT + 48);
+    tl_close(&t);
+    empm__tls_pair_free(&alice);
+}
+
+/* What certificates of clients are held against is checked at the start. */
+TEST(tls, authorities_are_checked)
+{
+    static const struct { const char *asks, *file, *error; } rows[] = {
+        { "none", NULL, NULL }, { "none", "missing.pem", NULL },
+        { "require", "ca.pem", NULL }, { "OPTIONAL", "ca.pem", NULL },
+        { "optional_no_ca", "ca.pem", "proves nothing" },
+        { "maybe", "ca.pem", "takes none, optional or require" },
+        { "require", NULL, "SSLCACertificateFile is not set" },
+        { "require", "missing.pem", "SSLCACertificateFile" },
+        { "require", "alice.pem", "certificate 1 is not that of an authority" },
+        { "require", "ec.key", "has no certificate" }
+    };
+    str said = STR_EMPTY;
+    CHECK_INT(tls_files(), 0);
+    EACH(rows, i) {
+        char certs[300], keys[300], ca[300];
+        empm_config cfg = empm_defaults();
+        snprintf(certs, sizeof certs, "%s/ec.pem", g_tmp);
+        snprintf(keys, sizeof keys, "%s/ec.key", g_tmp);
+        snprintf(ca, sizeof ca, "%s/%s", g_tmp, rows[i].file != NULL
+                                                    ? rows[i].file : "");
+        cfg.routes = routes;
+        cfg.listen[0] = "127.0.0.1:0 tls";
+        cfg.ssl_certificate_file[0] = certs;
+        cfg.ssl_certificate_key_file[0] = keys;
+        cfg.ssl_verify_client = rows[i].asks;
+        cfg.ssl_ca_certificate_file = rows[i].file != NULL ? ca : NULL;
+        said.n = 0;
+        CHECK_INT(empm_check(&cfg, tls_gather, &said), rows[i].error != NULL);
+        str_add(&said, "", 1);
+        context("row %d: %s", (int)i, said.p);
+        CHECK(strstr(said.p, rows[i].error != NULL ? rows[i].error : "") !=
+              NULL);
+    }
+    str_free(&said);
+}
+
+/* Checks the settings of a server with this pair, whose names are of files of
+ * ours, and with a directive, or NULL. Returns how many errors are said; `said`
+ * has all lines. */
+static int tls_check_pair(const char *cert, const char *key,
+                          const char *directive, const char *value, str *said)
+{
+    char certs[300], keys[300], err[200] = "";
+    empm_config cfg = empm_defaults();
+    int n;
+    snprintf(certs, sizeof certs, "%s/%s", g_tmp, cert);
+    snprintf(keys, sizeof keys, "%s/%s", g_tmp, key);
+    cfg.routes = routes;
+    cfg.listen[0] = "127.0.0.1:0 tls";
+    cfg.ssl_certificate_file[0] = certs;
+    cfg.ssl_certificate_key_file[0] = keys;
+    if (directive != NULL)
+        CHECK_INT(empm_set(&cfg, directive, value, err, sizeof err), EMPM_OK);
+    said->n = 0;
+    n = empm_check(&cfg, tls_gather, said);
+    str_add(said, "", 1);
+    empm_config_free(&cfg);
+    return n;
+}
+
+/* The forms of keys and certificates that openssl makes are served, or refused
+ * with their kind; each by the check alone, as -t has it. */
+TEST(tls, keys_and_certificates_of_every_form)
+{
+    static const char script[] =
+        "cd '%s' && exec >/dev/null 2>&1\n"
+        "openssl pkey -in rsa.key -traditional -out pkcs1.key\n"
+        "openssl pkey -in ec.key -traditional -out sec1.key\n"
+        "openssl ecparam -name prime256v1 -out params.key\n"
+        "cat sec1.key >>params.key\n"
+        "openssl ec -in ec.key -aes128 -passout pass:a -out locked1.key\n"
+        "openssl pkcs8 -topk8 -in ec.key -passout pass:a -out locked8.key\n"
+        "openssl x509 -in ec.pem -trustout -out trusted.pem\n"
+        "new() { f=$1; shift; openssl req -x509 -nodes -newkey \"$@\" "
+        "-subj /CN=$f -keyout $f.key -out $f.pem -days 300; }\n"
+        "new p384 ec -pkeyopt ec_paramgen_curve:P-384\n"
+        "openssl pkey -in p384.key -traditional -out p384raw.key\n"
+        "new ed25519 ed25519\n"
+        "new big rsa:3072\n"
+        "new small rsa:1024\n"
+        "openssl genrsa -primes 3 -out three.key 1024\n"
+        "openssl genrsa -primes 3 -traditional -out three1.key 1024\n"
+        "new ca ec -pkeyopt ec_paramgen_curve:P-256\n"
+        "openssl req -new -key ec.key -subj /CN=leaf -out leaf.csr\n"
+        "openssl x509 -req -in leaf.csr -CA ca.pem -CAkey ca.key -days 300 "
+        "-CAcreateserial -out leaf.pem\n"
+        "cat leaf.pem ca.pem >chain.pem\n"
+        "cat leaf.pem ec.pem >wrong.pem\n"
+        "test -s wrong.pem\n";
+    static const struct { const char *cert, *key, *error, *warning; } rows[] = {
+        { "rsa.pem", "pkcs1.key", NULL, NULL },
+        { "ec.pem", "sec1.key", NULL, NULL },
+        { "ec.pem", "params.key", NULL, NULL },
+        { "ec.pem", "locked1.key", "locked1.key: has an encrypted key", NULL },
+        { "ec.pem", "locked8.key", "locked8.key: has an encrypted key", NULL },
+        { "trusted.pem", "ec.key", "TRUSTED CERTIFICATE", NULL },
+        { "p384.pem", "p384.key", "an ECDSA key on P-384", NULL },
+        { "p384.pem", "p384raw.key", "an ECDSA key on P-384", NULL },
+        { "ed25519.pem", "ed25519.key", "an Ed25519 key", NULL },
+        { "ed25519.pem", "ec.key", "neither RSA nor ECDSA", NULL },
+        { "rsa.pem", "three.key", "more than two primes", NULL },
+        { "rsa.pem", "three1.key", "more than two primes", NULL },
+        { "big.pem", "big.key", NULL, "RSA of 3072 bits costs 4 ms" },
+        { "small.pem", "small.key", NULL, "refuse RSA of 1024 bits" },
+        { "chain.pem", "ec.key", NULL, NULL },
+        { "wrong.pem", "ec.key", NULL, "certificate 2 is not that of the "
+          "issuer of certificate 1" },
+        { "ec.pem", "missing.key", "missing.key: open: No such file", NULL },
+        { "ec.pem", "../", "is no file", NULL }
+    };
+    char cmd[sizeof script + 300];
+    str said = STR_EMPTY;
+    if (system("command -v openssl >/dev/null") != 0)
+        SKIP("no openssl to make keys of other kinds");
+    CHECK_INT(tls_files(), 0);
+    snprintf(cmd, sizeof cmd, script, g_tmp);
+    if (!CHECK_INT(system(cmd), 0))
+        return;
+    EACH(rows, i) {
+        const int errors = tls_check_pair(rows[i].cert, rows[i].key, NULL, NULL,
+                                          &said);
+        context("row %d, %s, %s: %s", (int)i, rows[i].cert, rows[i].key,
+                said.p);
+        CHECK_INT(errors, rows[i].error != NULL);
+        CHECK(strstr(said.p, rows[i].error != NULL     ? rows[i].error
+                             : rows[i].warning != NULL ? rows[i].warning
+                                                       : "") != NULL);
+        if (rows[i].error == NULL && rows[i].warning == NULL)
+            CHECK(strstr(said.p, "SSL") == NULL);
+    }
+    CHECK_INT(tls_check_pair("ec.pem", "ec.key", "SSLCipherSuite",
+                             "ECDHE-RSA-AES128-GCM-SHA256", &said), 1);
+    CHECK(strstr(said.p, "for a key of the kind") != NULL);
+    str_free(&said);
+}
+
+/* SSLProtocol is read as mod_ssl reads it; what cannot be served is refused, or
+ * said. SSLCipherSuite names suites, and its errors list them. */
+TEST(tls, protocols_and_suites_are_read_like_apaches)
+{
+    static const struct { const char *name, *value, *error, *notice; }
+    rows[] = {
+        { "SSLProtocol", "all", NULL, NULL },
+        { "SSLProtocol", "all -TLSv1.3", NULL, NULL },
+        { "SSLProtocol", "all -SSLv3 -TLSv1 -TLSv1.1", NULL, NULL },
+        { "SSLProtocol", "TLSv1.2", NULL, NULL },
+        { "SSLProtocol", "-all +TLSv1.2", NULL, NULL },
+        { "SSLProtocol", "-ALL\t+tlsV1.2 ", NULL, NULL },
+        { "SSLProtocol", "TLSv1.3 TLSv1.2", NULL, NULL },    /* the last one */
+        { "SSLProtocol", "-all +TLSv1.2 +TLSv1.3", NULL, "TLSv1.3 is not" },
+        { "SSLProtocol", "TLSv1.2 +TLSv1.3", NULL, "TLSv1.3 is not there yet" },
+        { "SSLProtocol", "TLSv1.3", "a proxy in front", NULL },
+        { "SSLProtocol", "all -TLSv1.2", "leaves nothing", NULL },
+        { "SSLProtocol", "-all", "leaves nothing", NULL },
+        { "SSLProtocol", "+TLSv1.1 +TLSv1.2", "RFC 8996", NULL },
+        { "SSLProtocol", "all +SSLv3", "RFC 8996", NULL },
+        { "SSLProtocol", "TLS1.2", "no protocol TLS1.2: all", NULL },
+        { "SSLCipherSuite", "ECDHE-RSA-AES128-GCM-SHA256:"
+          "ecdhe-ecdsa-chacha20-poly1305", NULL, NULL },
+        { "SSLCipherSuite", "\"ECDHE-ECDSA-AES128-GCM-SHA256, "
+          "ECDHE-RSA-AES128-GCM-SHA256\"", NULL, NULL },
+        { "SSLCipherSuite", "ECDHE-RSA-AES128-GCM-SHA256:HIGH:!aNULL",
+          "no suite HIGH, and no keywords", NULL },
+        { "SSLCipherSuite", "DHE-RSA-AES128-GCM-SHA256",
+          "no suite DHE-RSA-AES128-GCM-SHA256, ", NULL },
+        { "SSLCipherSuite", "x", "ECDHE-RSA-AES256-GCM-SHA384", NULL },
+        { "SSLCipherSuite", "\"TLSv1.3 TLS_AES_128_GCM_SHA256\"",
+          "no suite TLSv1.3,", NULL },
+        { "SSLCipherSuite", ":", "names no suite", NULL }
+    };
+    str said = STR_EMPTY;
+    CHECK_INT(tls_files(), 0);
+    EACH(rows, i) {
+        CHECK_INT(tls_check_pair("rsa.pem", "rsa.key", rows[i].name,
+                                 rows[i].value, &said), rows[i].error != NULL);
+        context("%s %s: %s", rows[i].name, rows[i].value, said.p);
+        CHECK(strstr(said.p, rows[i].error != NULL    ? rows[i].error
+                             : rows[i].notice != NULL ? rows[i].notice
+                                                      : "") != NULL);
+        if (rows[i].error == NULL && rows[i].notice == NULL)
+            CHECK(strstr(said.p, "SSL") == NULL);
+    }
+    str_free(&said);
+}
+
+/* Writes an object of our own making. */
+static void tls_pem_write(const char *file, const char *name, const void *der,
+                          size_t n)
+{
+    char pem[9000], path[400];
+    const size_t len = br_pem_encode(pem, der, n, name, 0);
+    snprintf(path, sizeof path, "%s/%s", g_tmp, file);
+    CHECK(len < sizeof pem);
+    CHECK_INT(write_file(path, pem, len), 0);
+}
+
+/* A certificate whose time has not come, has passed or soon will is told of by
+ * the check; under Strict only the last of these may serve. */
+TEST(tls, times_of_certificates_are_checked)
+{
+    static const struct {
+        int from_days, to_days; const char *said; int strict;
+    } rows[] = {
+        { -10, 100, NULL, 0 }, { -10, 15, NULL, 0 },
+        { -10, 5, "expires in ", 0 }, { -10, -1, "has expired", 1 },
+        { 1, 100, "is not valid yet", 1 }
+    };
+    const time_t now = time(NULL);
+    br_pem_decoder_context pem;
+    str der = STR_EMPTY, said = STR_EMPTY;
+    char *from = NULL, *to = NULL;
+    size_t k;
+    CHECK_INT(tls_files(), 0);
+    br_pem_decoder_init(&pem);
+    for (k = 0; k < sizeof pem_ec - 1;) {
+        k += br_pem_decoder_push(&pem, pem_ec + k, sizeof pem_ec - 1 - k);
+        if (br_pem_decoder_event(&pem) == BR_PEM_BEGIN_OBJ)
+            br_pem_decoder_setdest(&pem, tls_pem_add, &der);
+    }
+    for (k = 0; k + 15 < der.n; k++)     /* its signature is no longer right */
+        if (memcmp(der.p + k, "261129055906Z", 13) == 0)
+            from = der.p + k;
+        else if (memcmp(der.p + k, "21261105055906Z", 15) == 0)
+            to = der.p + k;
+    if (CHECK(from != NULL && to != NULL))
+        EACH(rows, i) {
+            const time_t first = now + rows[i].from_days * 86400;
+            const time_t last = now + rows[i].to_days * 86400;
+            char text[32];
+            struct tm tm;
+            strftime(text, sizeof text, "%y%m%d%H%M%SZ",
+                     gmtime_r(&first, &tm));
+            memcpy(from, text, 13);
+            strftime(text, sizeof text, "%Y%m%d%H%M%SZ", gmtime_r(&last, &tm));
+            memcpy(to, text, 15);
+            tls_pem_write("dated.pem", "CERTIFICATE", der.p, der.n);
+            CHECK_INT(tls_check_pair("dated.pem", "ec.key", NULL, NULL, &said),
+                      0);
+            context("row %d: %s", (int)i, said.p);
+            CHECK(rows[i].said != NULL ? strstr(said.p, rows[i].said) != NULL
+                                       : strstr(said.p, "SSL") == NULL);
+            CHECK_INT(tls_check_pair("dated.pem", "ec.key", "Strict", "On",
+                                     &said), rows[i].strict);
+        }
+    str_free(&der);
+    str_free(&said);
+}
+
+/* A key that is longer than BearSSL computes with is refused at the start, not
+ * in the first handshake; so is a key without a certificate. */
+TEST(tls, keys_that_cannot_sign_are_refused)
+{
+    static const unsigned bytes[] = { 544, 1024 };   /* 4352, 8192 bits */
+    static unsigned char der[8000];
+    str said = STR_EMPTY;
+    empm_config cfg = empm_defaults();
+    int k;
+    CHECK_INT(tls_files(), 0);
+    EACH(bytes, i) {
+        const unsigned n = bytes[i], half = n / 2;
+        unsigned char *p = der;
+        *p++ = 0x30, *p++ = 0x82, p += 2;
+        memcpy(p, "\x02\x01\x00", 3), p += 3;
+        for (k = 0; k < 8; k++) {        /* n, e, d, p, q, dp, dq, iq */
+            const unsigned len = k == 1 ? 3 : k == 0 || k == 2 ? n : half;
+            *p++ = 2, *p++ = 0x82;
+            *p++ = (unsigned char)((len + 1) >> 8);
+            *p++ = (unsigned char)(len + 1);
+            *p++ = 0;
+            memset(p, 0xc1, len), p += len;
+        }
+        der[2] = (unsigned char)((p - der - 4) >> 8);
+        der[3] = (unsigned char)(p - der - 4);
+        tls_pem_write("long.key", "RSA PRIVATE KEY", der, (size_t)(p - der));
+        CHECK_INT(tls_check_pair("rsa.pem", "long.key", NULL, NULL, &said), 1);
+        context("%u bits: %s", 8 * n, said.p);
+        CHECK(strstr(said.p, "too long: served are") != NULL);
+    }
+    cfg.routes = routes;
+    cfg.listen[0] = "127.0.0.1:0 tls";
+    cfg.ssl_certificate_key_file[0] = "/a";
+    CHECK_INT(empm_check(&cfg, NULL, NULL), 1);
+    str_free(&said);
+}
+
+/* A key that this user may not read is refused with the user's name: a server
+ * that root starts reads it as root, a test of the settings by another user
+ * does not. */
+TEST(tls, an_unreadable_key_names_the_user)
+{
+    char path[400], name[100];
+    str said = STR_EMPTY;
+    int fd[2], status = -1;
+    pid_t pid;
+    ssize_t n = 0;
+    if (geteuid() != 0)
+        SKIP("not root: no other user to be had");
+    CHECK_INT(tls_files(), 0);
+    snprintf(path, sizeof path, "%s/ec.key", g_tmp);
+    CHECK_INT(chmod(path, 0600), 0);
+    CHECK_INT(chmod(g_tmp, 0755), 0);
+    CHECK_INT(pipe(fd), 0);
+    fflush(NULL);
+    if ((pid = fork()) == 0) {
+        const int errors = seteuid(65534) == 0 &&
+                           tls_check_pair("ec.pem", "ec.key", NULL, NULL,
+                                          &said) == 1;
+        n = write(fd[1], said.p, errors ? said.n : 0);
+        _exit(n <= 0);
+    }
+    close(fd[1]);
+    str_add(&said, "", 1);
+    while (pid > 0 && n < 1000) {
+        char text[1000];
+        const ssize_t r = read(fd[0], text, sizeof text);
+        if (r <= 0)
+            break;
+        said.n = 0;
+        str_add(&said, text, (size_t)r);
+        n += r;
+    }
+    close(fd[0]);
+    CHECK(pid > 0 && waitpid(pid, &status, 0) == pid && status == 0);
+    snprintf(name, sizeof name, "open: Permission denied: user %s may not",
+             getpwuid(65534) != NULL ? getpwuid(65534)->pw_name : "#65534");
+    CHECK(strstr(said.p, name) != NULL);
+    CHECK(strstr(said.p, "SSLCertificateKeyFile") != NULL);
+    str_free(&said);
+}
+
+/* A reload with a certificate that does not suit its key changes nothing, and
+ * says why; with a good one it serves it. */
+SERVED_WITH(tls, a_bad_new_certificate_changes_nothing, T_PLAIN,
+            tls_prepare(f); f->forked = 1; f->cfg.processes = 1, NULL)
+{
+    char path[400];
+    tls_client t;
+    snprintf(path, sizeof path, "%s/ec.pem", g_tmp);
+    f->deaths_ok = 1;
+    tl_init(&t, f);
+    CHECK(tl_open(&t, "localhost", 0));
+    CHECK_INT(write_file(path, pem_rsa, strlen(pem_rsa)), 0);
+    CHECK_INT(kill(f->pid, SIGUSR1), 0);
+    CHECK_SOON(fx_log_has(f, "the generation that serves goes on"), 8000);
+    CHECK(fx_log_has(f, "is not the key of"));
+    CHECK(tl_get(&t, "/hello/you", "\r\n\r\nHello, you!\n"));
+    tl_again(&t);
+    CHECK(tl_open(&t, "localhost", 0));
+    CHECK_INT(br_x509_decoder_get_pkey(&t.any.decoder)->key_type,
+              BR_KEYTYPE_EC);
+    snprintf(path, sizeof path, "%s/ec.key", g_tmp);
+    CHECK_INT(write_file(path, pem_rsa_key, strlen(pem_rsa_key)), 0);
+    CHECK_INT(kill(f->pid, SIGUSR1), 0);
+    CHECK_SOON(fx_log_has(f, "generation 1 serves"), 8000);
+    tl_again(&t);
+    CHECK(tl_open(&t, "localhost", 0));
+    CHECK_INT(br_x509_decoder_get_pkey(&t.any.decoder)->key_type,
+              BR_KEYTYPE_RSA);
+    tl_close(&t);
 }
 
 #else
@@ -21290,7 +22077,8 @@ TEST(process, test_of_the_settings)
         { "-t|-c|ServerName a|-c|ServerRoot \"/a \\\"b\\\"\"|-c|LogLevel "
           "info", 0, "\nServerName a\nServerRoot \"/a \\\"b\\\"\"\n" },
         { "-t|-c|RequestReadTimeout header=5|-c|StuckWorkerTimeout 9 replace",
-          0, "\nRequestReadTimeout header=5000ms body=20000ms,MinRate=500\n"
+          0, "\nRequestReadTimeout handshake=10000ms header=5000ms "
+          "body=20000ms,MinRate=500\n"
           "StuckWorkerTimeout 9 replace\n" },
         { "-t|-c|LogFormat \"%h\" a|-c|CustomLog /dev/null a|-c|CustomLog "
           "/dev/null common|-c|AsyncRequestWorkerFactor 1.5", 0,
