@@ -10204,6 +10204,358 @@ TEST(tls, certificates_and_keys_are_checked)
     }
 }
 
+/* --- what others' servers have stumbled over ------------------------------ */
+
+/* Takes all that the engine would send. */
+static void tl_take(tls_client *t, str *out)
+{
+    size_t n;
+    unsigned char *p;
+    while ((p = br_ssl_engine_sendrec_buf(&t->ssl.eng, &n)) != NULL) {
+        str_add(out, (char *)p, n);
+        br_ssl_engine_sendrec_ack(&t->ssl.eng, n);
+    }
+}
+
+/* Begins a full handshake and stops it: `at` of 8 messages and parts of them
+ * have been sent. What has not is left in `rest`. */
+static void tl_stop(tls_client *t, const fixture *f, int at, str *rest)
+{
+    static const unsigned char part[] = { 0, 50, 100, 10, 46, 52, 75, 100 };
+    size_t n;
+    tl_init(t, f);
+    br_ssl_client_reset(&t->ssl, "localhost", 0);
+    tl_take(t, rest);
+    if (at == 0)
+        cl_open(&t->c, f);
+    if (at >= 3) {
+        const uint64_t last = now_ms() + 5000u * (unsigned)g_slow;
+        cl_send(&t->c, rest->p, rest->n);
+        str_drop(rest, rest->n);
+        for (tl_take(t, rest); rest->n == 0; tl_take(t, rest)) {
+            unsigned char *p = br_ssl_engine_recvrec_buf(&t->ssl.eng, &n);
+            if (p == NULL || (t->c.in.n == 0 && cl_fill(&t->c, last) <= 0))
+                break;
+            n = n < t->c.in.n ? n : t->c.in.n;
+            memcpy(p, t->c.in.p, n);
+            str_drop(&t->c.in, n);
+            br_ssl_engine_recvrec_ack(&t->ssl.eng, n);
+        }
+    }
+    n = rest->n * part[at] / 100;
+    if (n > 0)
+        cl_send(&t->c, rest->p, n);
+    str_drop(rest, n);
+}
+
+/* A number of the status page over HTTPS, or -1. */
+static long tl_status_number(const fixture *f, const char *name)
+{
+    tls_client t;
+    const char *p;
+    long n = -1;
+    tl_init(&t, f);
+    if (tl_open(&t, "localhost", 0)) {
+        tl_say(&t, "GET /server-status?auto HTTP/1.1\r\nHost: a\r\n"
+                   "Connection: close\r\n\r\n");
+        tl_run(&t, 0, NULL);
+        str_add(&t.plain, "", 1);
+        p = strstr(t.plain.p, name);
+        if (p != NULL && p[strlen(name)] == ':')
+            n = strtol(p + strlen(name) + 1, NULL, 10);
+    }
+    tl_close(&t);
+    return n;
+}
+
+/* Microseconds of processor that this process has used. */
+static uint64_t cpu_us(void)
+{
+    struct rusage u;
+    getrusage(RUSAGE_SELF, &u);
+    return (uint64_t)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1000000u +
+           (uint64_t)(u.ru_utime.tv_usec + u.ru_stime.tv_usec);
+}
+
+/* Clients that stop at each message of the handshake, or in the middle of one,
+ * hold no worker and cost no processor; a fresh client is served meanwhile, and
+ * they are when they go on. */
+SERVED_WITH(tls, a_handshake_may_stop_at_each_message, T_PLAIN, tls_prepare(f),
+            LONG_TIMES)
+{
+    enum { N = 48 };
+    tls_client *t = (tls_client *)calloc(N, sizeof *t);
+    str *rest = (str *)calloc(N, sizeof *rest);
+    uint64_t began, used;
+    int i;
+    for (i = 0; i < N; i++)
+        tl_stop(&t[i], f, i % 8, &rest[i]);
+    CHECK_SOON(tl_status_number(f, "BusyWorkers") == 1, 2000);  /* this one */
+    began = now_ms();
+    used = cpu_us();
+    nap(200);
+    CHECK_IN(cpu_us() - used, 0, (now_ms() - began) * 1000u / 4);
+    CHECK_INT(tl_status_number(f, "IdleWorkers"), 3);
+    for (i = 0; i < N; i++) {
+        context("client %d, stopped at %d", i, i % 8);
+        if (rest[i].n > 0)
+            cl_send(&t[i].c, rest[i].p, rest[i].n);
+        CHECK(tl_run(&t[i], 1, NULL));
+        CHECK(tl_get(&t[i], "/hello/you", "\r\n\r\nHello, you!\n"));
+        str_free(&rest[i]);
+        tl_close(&t[i]);
+    }
+    free(rest);
+    free(t);
+}
+
+/* Handshakes of one client that go on in turn, message by message, do not mix:
+ * all are copies of one template. Browsers open six at a time. */
+SERVED_TLS(tls, handshakes_in_turn_do_not_mix, NULL)
+{
+    enum { N = 6 };
+    tls_client *t = (tls_client *)calloc(N, sizeof *t);
+    int i;
+    for (i = 0; i < N; i++) {
+        tl_init(&t[i], f);
+        CHECK(br_ssl_client_reset(&t[i].ssl, i % 2 ? "localhost" : "other.test",
+                                  0));
+        CHECK(tl_push(&t[i]));
+    }
+    for (i = N; i-- > 0;)
+        CHECK(tl_run(&t[i], 1, NULL));
+    for (i = 0; i < N; i++) {
+        context("client %d", i);
+        CHECK(tl_get(&t[i], "/tls", i % 2 ? " localhost Initial"
+                                          : " other.test Initial"));
+        tl_close(&t[i]);
+    }
+    free(t);
+}
+
+/* Any one allocation that fails under a handshake, full or resumed, closes that
+ * connection at most. */
+SERVED_WITH(tls, handshakes_survive_each_failing_allocation, T_PLAIN,
+            tls_prepare(f), NULL)
+{
+    tls_client other, t;
+    int k, resume, hit = 1, failed = 0;
+    tl_init(&other, f);
+    CHECK(tl_open(&other, "localhost", 0));
+    CHECK(tl_get(&other, "/hello/you", "\r\n\r\nHello, you!\n"));
+    for (k = 1; hit && k < 60; k++) {
+        hit = 0;
+        for (resume = 0; resume < 2; resume++) {
+            context("allocation %d, resume %d", k, resume);
+            tl_init(&t, f);
+            if (resume)
+                CHECK(tl_open(&t, "localhost", 0));
+            tl_again(&t);
+            set_int(&a_failed, 0);
+            set_int(&a_fail_at, k);
+            if (!tl_open(&t, "localhost", resume) ||
+                !tl_get(&t, "/hello/you", "\r\n\r\nHello, you!\n")) {
+                CHECK(cl_drain(&t.c, SCALED(3000)) != CL_TIMEOUT);
+                failed++;
+            }
+            hit |= get_int(&a_failed);
+            set_int(&a_fail_at, 0);
+            tl_close(&t);
+            CHECK(tl_get(&other, "/hello/me", "\r\n\r\nHello, me!\n"));
+        }
+    }
+    CHECK_IN(failed, 4, 40);
+    tl_close(&other);
+}
+
+/* A session is resumed after its connection has ended with a reset. */
+SERVED_TLS(tls, a_session_outlives_a_reset, NULL)
+{
+    tls_client t;
+    int port;
+    tl_init(&t, f);
+    CHECK(tl_open(&t, "localhost", 0));
+    CHECK(tl_get(&t, "/hello/you", "\r\n\r\nHello, you!\n"));
+    port = t.c.port;
+    cl_reset(&t.c);
+    t.c.port = port;
+    tl_again(&t);
+    CHECK(tl_open(&t, "localhost", 1));
+    CHECK(tl_get(&t, "/tls", " Resumed"));
+    tl_close(&t);
+}
+
+/* A client that never answers our close_notify, nor closes, is not waited for
+ * longer than any other that lingers. */
+SERVED_TLS(tls, a_close_that_nobody_answers_is_bounded, NULL)
+{
+    tls_client t;
+    tl_init(&t, f);
+    CHECK(tl_open(&t, "localhost", 0));
+    tl_say(&t, "GET /hello/you HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
+               "\r\n");
+    CHECK(tl_push(&t));
+    CHECK_SOON(tl_status_number(f, "ConnsTotal") == 1, 2000);   /* this one */
+    tl_close(&t);
+}
+
+/* A client that begins TLS on a port of plain HTTP gets one answer, and its
+ * bytes do not go to the log as they are. */
+SERVED(tls, a_plain_port_refuses_tls, NULL)
+{
+    static const char hello[] = "\x16\x03\x01\0\x2d\x01\0\0\x29\x03\x03"
+        "0123456789abcdef0123456789abcdef" "\0\0\x02\xc0\x2b\x01\0\r\n";
+    const char *p;
+    char *log;
+    CHECK_INT(cl_ask_n(c, hello, sizeof hello - 1), 400);
+    CHECK_FIN(c);
+    log = slurp(f->log_fd);
+    for (p = log; *p != '\0'; p++)
+        CHECK(*p == '\n' || (*p >= ' ' && *p < 127));
+    free(log);
+}
+
+/* --- hellos --------------------------------------------------------------- */
+
+typedef struct tls_hello_row {
+    const char *what;
+    int    suites;                   /* so many times ECDSA with AES-128 */
+    int    suite;                    /* 0: that one; 1: others before it */
+    int    compression;
+    int    group;                    /* of x25519 and P-256; else only this */
+    int    sigalg;                   /* 0: ecdsa_secp256r1_sha256 */
+    const char *extra;               /* extensions more, */
+    size_t extra_n;
+    size_t padding;                  /* and so many bytes of this one */
+    size_t record;                   /* bytes of a record; 0: all */
+    int    empties;                  /* records before it */
+    int    alert;                    /* 0: a ServerHello comes */
+} tls_hello_row;
+
+static void str_number(str *s, size_t v, int bytes)
+{
+    while (bytes-- > 0) {
+        const char byte = (char)(v >> (8 * bytes));
+        str_add(s, &byte, 1);
+    }
+}
+
+/* Makes the records of a row's ClientHello. */
+static void tls_hello_make(const tls_hello_row *row, str *out)
+{
+    str ext = STR_EMPTY, msg = STR_EMPTY;
+    size_t at, n;
+    int i;
+    str_number(&ext, 10, 2);                         /* supported_groups */
+    str_number(&ext, row->group ? 4 : 6, 2);
+    str_number(&ext, row->group ? 2 : 4, 2);
+    if (row->group == 0)
+        str_number(&ext, 29, 2);
+    str_number(&ext, row->group ? (size_t)row->group : 23, 2);
+    str_number(&ext, 0x000b000201, 5);               /* ec_point_formats */
+    str_number(&ext, 0, 1);
+    str_number(&ext, 0x000d00040002, 6);             /* signature_algorithms */
+    str_number(&ext, row->sigalg ? (size_t)row->sigalg : 0x0403, 2);
+    str_add(&ext, row->extra, row->extra_n);
+    if (row->padding > 0) {
+        str_number(&ext, 21, 2);
+        str_number(&ext, row->padding, 2);
+        str_fill(&ext, '\0', row->padding);
+    }
+    str_number(&msg, 0x0303, 2);
+    str_fill(&msg, 'r', 32);
+    str_number(&msg, 0, 1);
+    str_number(&msg, 2 * (size_t)row->suites, 2);
+    for (i = 0; i < row->suites; i++)
+        str_number(&msg, row->suite > 1 ? (size_t)row->suite
+                   : row->suite == 1 && i + 1 < row->suites
+                       ? (size_t)(0xc100 + i) : 0xc02b, 2);
+    str_number(&msg, 0x0100 | (size_t)row->compression, 2);
+    str_number(&msg, ext.n, 2);
+    str_add(&msg, ext.p, ext.n);
+    ext.n = 0;                                       /* with its header */
+    str_number(&ext, 1, 1);
+    str_number(&ext, msg.n, 3);
+    str_add(&ext, msg.p, msg.n);
+    for (i = 0; i < row->empties; i++)
+        str_add(out, "\x16\x03\x01\0\0", 5);
+    for (at = 0; at < ext.n; at += n) {
+        const size_t most = row->record > 0 ? row->record : 16384;
+        n = ext.n - at < most ? ext.n - at : most;
+        str_number(out, 0x160301, 3);
+        str_number(out, n, 2);
+        str_add(out, ext.p + at, n);
+    }
+    str_free(&ext);
+    str_free(&msg);
+}
+
+#define EXTRA(text) text, sizeof text - 1
+
+/* Odd hellos are taken, and bad ones refused with the alert that says why: none
+ * reaches BearSSL's engine that it would misread. */
+SERVED_TLS(tls, odd_hellos, NULL)
+{
+    static const tls_hello_row rows[] = {
+        { "plain",          1, 0, 0, 0, 0, EXTRA(""), 0, 0, 0, 0 },
+        { "60 times one",  60, 0, 0, 0, 0, EXTRA(""), 0, 0, 0, 50 },
+        { "300 and ours", 301, 1, 0, 0, 0, EXTRA(""), 0, 0, 0, 0 },
+        { "1 byte each",    1, 0, 0, 0, 0, EXTRA(""), 0, 1, 0, 0 },
+        { "3 bytes each",   1, 0, 0, 0, 0, EXTRA(""), 0, 3, 0, 0 },
+        { "padding",        1, 0, 0, 0, 0, EXTRA(""), 14000, 0, 0, 0 },
+        { "16 K",           1, 0, 0, 0, 0, EXTRA(""), 16384, 0, 0, 50 },
+        { "60 K",           1, 0, 0, 0, 0, EXTRA(""), 60000, 0, 0, 50 },
+        { "empty records",  1, 0, 0, 0, 0, EXTRA(""), 0, 0, 1000, 22 },
+        { "no suite",       0, 0, 0, 0, 0, EXTRA(""), 0, 0, 0, 40 },
+        { "foreign suite",  1, 0x1301, 0, 0, 0, EXTRA(""), 0, 0, 0, 40 },
+        { "compression",    1, 0, 1, 0, 0, EXTRA(""), 0, 0, 0, 40 },
+        { "P-384 only",     1, 0, 0, 24, 0, EXTRA(""), 0, 0, 0, 40 },
+        { "P-256 only",     1, 0, 0, 23, 0, EXTRA(""), 0, 0, 0, 0 },
+        { "PSS only",       1, 0xc02f, 0, 0, 0x0804, EXTRA(""), 0, 0, 0, 40 },
+        { "a name",         1, 0, 0, 0, 0,
+          EXTRA("\0\0\0\x06\0\x04\0\0\x01" "a"), 0, 0, 0, 0 },
+        { "two names",      1, 0, 0, 0, 0,
+          EXTRA("\0\0\0\x06\0\x04\0\0\x01" "a\0\0\0\x06\0\x04\0\0\x01" "b"),
+          0, 0, 0, 47 },
+        { "a name of NUL",  1, 0, 0, 0, 0,
+          EXTRA("\0\0\0\x08\0\x06\0\0\x03" "a\0b"), 0, 0, 0, 50 },
+        { "no name",        1, 0, 0, 0, 0,
+          EXTRA("\0\0\0\x05\0\x03\0\0\0"), 0, 0, 0, 50 },
+        { "a name cut",     1, 0, 0, 0, 0,
+          EXTRA("\0\0\0\x06\0\x04\0\0\x09" "a"), 0, 0, 0, 50 },
+        { "512",            1, 0, 0, 0, 0, EXTRA("\0\1\0\1\1"), 0, 0, 0, 0 },
+        { "1024",           1, 0, 0, 0, 0, EXTRA("\0\1\0\1\2"), 0, 0, 0, 0 },
+        { "2048",           1, 0, 0, 0, 0, EXTRA("\0\1\0\1\3"), 0, 0, 0, 0 },
+        { "4096",           1, 0, 0, 0, 0, EXTRA("\0\1\0\1\4"), 0, 0, 0, 0 },
+        { "fragment 5",     1, 0, 0, 0, 0, EXTRA("\0\1\0\1\5"), 0, 0, 0, 47 },
+        { "fragment 0",     1, 0, 0, 0, 0, EXTRA("\0\1\0\1\0"), 0, 0, 0, 47 },
+        { "TLS 1.3 only",   1, 0, 0, 0, 0,
+          EXTRA("\0\x2b\0\3\2\3\4"), 0, 0, 0, 70 },
+        { "both versions",  1, 0, 0, 0, 0,
+          EXTRA("\0\x2b\0\5\4\3\4\3\3"), 0, 0, 0, 0 },
+        { "h2 only",        1, 0, 0, 0, 0,
+          EXTRA("\0\x10\0\5\0\3\2h2"), 0, 0, 0, 120 }
+    };
+    EACH(rows, i) {
+        client k = client_of(f);
+        str out = STR_EMPTY;
+        const uint64_t last = now_ms() + 5000u * (unsigned)g_slow;
+        context("%s", rows[i].what);
+        tls_hello_make(&rows[i], &out);
+        cl_send(&k, out.p, out.n);
+        while (k.in.n < 7 && cl_fill(&k, last) > 0)
+            continue;
+        if (CHECK(k.in.n >= 7)) {
+            const unsigned char *p = (unsigned char *)k.in.p;
+            CHECK_INT(p[0], rows[i].alert ? 21 : 22);
+            CHECK_INT(rows[i].alert ? p[6] : p[5], rows[i].alert
+                                                       ? rows[i].alert : 2);
+        }
+        str_free(&out);
+        cl_close(&k);
+    }
+}
+
 #else
 
 /* Nothing of the wing is there: its tests are skipped, and its word refused. */
