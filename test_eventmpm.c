@@ -10309,6 +10309,39 @@ SERVED_WITH(tls, a_handshake_may_stop_at_each_message, T_PLAIN, tls_prepare(f),
     free(t);
 }
 
+/* Slow readers of long answers hold no worker, and none is dropped while it
+ * reads: each gets all of its answer in the end. */
+SERVED_WITH(tls, slow_readers_hold_no_worker, T_PLAIN, tls_prepare(f),
+            LONG_TIMES "SendBufferSize 16384")
+{
+    enum { N = 12 };
+    tls_client *t = (tls_client *)calloc(N, sizeof *t);
+    int i, k;
+    for (i = 0; i < N; i++) {
+        tl_init(&t[i], f);
+        cl_connect_port(&t[i].c, f->port, 8192);
+        CHECK(tl_open(&t[i], "localhost", 0));
+        tl_say(&t[i], i % 2 ? "GET /big?bytes=900000 HTTP/1.1\r\nHost: a\r\n"
+                              "Connection: close\r\n\r\n"
+                            : "GET /file/big.bin HTTP/1.1\r\nHost: a\r\n"
+                              "Connection: close\r\n\r\n");
+        CHECK(tl_push(&t[i]));
+    }
+    CHECK_SOON(tl_status_number(f, "BusyWorkers") == 1, 2000);  /* this one */
+    for (k = 0; k < 3; k++)
+        for (i = 0; i < N; i++)          /* a little of each */
+            CHECK(cl_fill(&t[i].c, now_ms() + 3000) > 0);
+    CHECK_SOON(tl_status_number(f, "BusyWorkers") == 1, 2000);
+    for (i = 0; i < N; i++) {
+        context("client %d", i);
+        CHECK(!tl_run(&t[i], 0, NULL));
+        CHECK_INT(br_ssl_engine_last_error(&t[i].ssl.eng), 0);
+        CHECK(t[i].plain.n > (i % 2 ? 900000u : 300000u));
+        tl_close(&t[i]);
+    }
+    free(t);
+}
+
 /* Handshakes of one client that go on in turn, message by message, do not mix:
  * all are copies of one template. Browsers open six at a time. */
 SERVED_TLS(tls, handshakes_in_turn_do_not_mix, NULL)
@@ -25145,6 +25178,168 @@ SERVED_BY(clients, ab, 1, NULL)
     p = strstr(out, "Failed requests:");
     CHECK(p != NULL && strtol(p + 16, NULL, 10) == 0);
 }
+
+#ifdef EVENTMPM_TLS_BEARSSL
+
+/* A test of real clients over HTTPS, with one child. */
+#define SERVED_SECURE(name)                                                   \
+    SERVED_WITH(clients, name, T_PLAIN,                                       \
+                (tls_prepare(f), f->forked = 1, f->cfg.processes = 1),        \
+                LONG_TIMES)
+
+/* curl's downloads, uploads and kept connections work over HTTPS, and it trusts
+ * the certificate for its name. */
+SERVED_SECURE(curl_https)
+{
+    char out[4096], path[400], want[64], *big;
+    if (!installed("curl"))
+        SKIP("curl is not installed");
+    CHECK_INT(shell(out, sizeof out, "curl -sS -m 20 --cacert %s/ec.pem "
+                    "--tls-max 1.2 -w '%%{num_connects}' "
+                    "https://localhost:%d/hello https://localhost:%d/tls",
+                    g_tmp, f->port, f->port), 0);
+    CHECK(strncmp(out, "Hello, world!\n1https on TLSv1.2 ECDHE-ECDSA-", 44) ==
+          0);
+    CHECK_STR(out + strlen(out) - 18, "localhost Initial0");
+    CHECK_INT(shell(out, sizeof out, "curl -sS -m 20 -k "
+                    "https://127.0.0.1:%d/produce?bytes=10000000 | wc -c",
+                    f->port), 0);
+    CHECK_INT(strtol(out, NULL, 10), 10000000);
+    big = (char *)malloc(3000000);
+    pattern_fill(big, 3000000, 0);
+    write_file(tmp_path(path, sizeof path, "upload"), big, 3000000);
+    free(big);
+    snprintf(want, sizeof want, "bytes=3000000 sum=%lx nul=1 trailer=-",
+             (unsigned long)pattern_sum(3000000));
+    CHECK_INT(shell(out, sizeof out, "curl -sS -m 30 -k --data-binary @%s "
+                    "https://127.0.0.1:%d/sum-any", path, f->port), 0);
+    CHECK_STR(out, want);
+    unlink(path);
+}
+
+/* openssl's client resumes its sessions, gives up when renegotiation is
+ * refused, and says which alert has come; it shows what we do not have, the
+ * extended master secret (RFC 7627). */
+SERVED_SECURE(openssl_s_client)
+{
+    static const struct { const char *options, *said; } rows[] = {
+        { "-tls1_1 -cipher ALL:@SECLEVEL=0", "alert protocol version" },
+        { "-tls1_3", "alert protocol version" },
+        { "-tls1_2 -cipher AES128-SHA256", "alert handshake failure" },
+        { "-tls1_2 -curves P-384", "alert handshake failure" },
+        { "-tls1_2 -alpn h2", "alert no application protocol" },
+        { "-tls1_2 -alpn h2,http/1.1", "ALPN protocol: http/1.1" },
+        { "-tls1_2", "Extended master secret: no" },
+        { "-tls1_2 -curves X25519", "Server Temp Key: X25519" },
+        { "-tls1_2 -curves P-256", "Server Temp Key: ECDH, prime256v1" },
+        { "-tls1_2 -servername other.test", "Peer signature type: RSA" },
+        { "-tls1_2 -maxfraglen 512", "Cipher    : ECDHE" }
+    };
+    char out[32768];
+    const char *p;
+    int n = 0;
+    if (!installed("openssl"))
+        SKIP("openssl is not installed");
+    EACH(rows, i) {
+        context("%s", rows[i].options);
+        shell(out, sizeof out, "timeout 20 openssl s_client -connect "
+              "127.0.0.1:%d %s </dev/null", f->port, rows[i].options);
+        CHECK(strstr(out, rows[i].said) != NULL);
+    }
+    shell(out, sizeof out, "timeout 20 openssl s_client -connect 127.0.0.1:%d "
+          "-tls1_2 -reconnect </dev/null | grep '^Reused, TLSv1.2'", f->port);
+    for (p = out; (p = strstr(p, "Reused")) != NULL; p++)
+        n++;
+    CHECK_INT(n, 5);
+    shell(out, sizeof out, "(echo R; sleep 0.3) | timeout 20 openssl s_client "
+          "-connect 127.0.0.1:%d -tls1_2", f->port);
+    CHECK(strstr(out, "no renegotiation") != NULL);
+}
+
+/* wrk and h2load see neither socket errors nor refusals. */
+SERVED_SECURE(https_load)
+{
+    char out[8192];
+    if (!installed("wrk") && !installed("h2load"))
+        SKIP("neither wrk nor h2load is installed");
+    if (installed("wrk")) {
+        CHECK_INT(shell(out, sizeof out, "wrk -t1 -c16 -d1s "
+                        "https://127.0.0.1:%d/hello", f->port), 0);
+        CHECK(strstr(out, "Socket errors") == NULL);
+        CHECK(strstr(out, "Non-2xx") == NULL);
+        CHECK(strstr(out, "requests in") != NULL);
+    }
+    if (installed("h2load")) {
+        CHECK_INT(shell(out, sizeof out, "h2load --h1 -n500 -c10 "
+                        "https://127.0.0.1:%d/hello", f->port), 0);
+        CHECK(strstr(out, "500 succeeded, 0 failed, 0 errored") != NULL);
+    }
+}
+
+/* Python's client trusts our certificate, keeps its connection and resumes its
+ * session. */
+SERVED_SECURE(python_https)
+{
+    char out[4096];
+    if (!installed("python3"))
+        SKIP("python3 is not installed");
+    if (shell(out, sizeof out, "python3 -c 'import ssl, http.client'") != 0)
+        SKIP("python3 has no ssl");
+    CHECK_INT(shell(out, sizeof out, "timeout 30 python3 -c '\n"
+        "import ssl, socket, http.client\n"
+        "x = ssl.create_default_context(cafile=\"%s/ec.pem\")\n"
+        "x.maximum_version = ssl.TLSVersion.TLSv1_2\n"
+        "h = http.client.HTTPSConnection(\"localhost\", %d, context=x)\n"
+        "for i in range(3):\n"
+        "    h.request(\"POST\", \"/echo\", b\"x\" * 40000)\n"
+        "    print(len(h.getresponse().read()), h.sock.version())\n"
+        "s = None\n"
+        "for i in range(2):\n"
+        "    k = x.wrap_socket(socket.create_connection((\"localhost\", %d)),\n"
+        "                      server_hostname=\"localhost\", session=s)\n"
+        "    print(k.session_reused)\n"
+        "    s = k.session\n"
+        "    k.unwrap()\n'", g_tmp, f->port, f->port), 0);
+    CHECK_STR(out, "40000 TLSv1.2\n40000 TLSv1.2\n40000 TLSv1.2\n"
+              "False\nTrue\n");
+}
+
+/* Node's agent keeps its connection, and resumes the session on the next. */
+SERVED_SECURE(node_https)
+{
+    char out[4096];
+    if (!installed("node"))
+        SKIP("node is not installed");
+    CHECK_INT(shell(out, sizeof out, "timeout 30 node -e '\n"
+        "const https = require(\"https\"), fs = require(\"fs\");\n"
+        "const ca = fs.readFileSync(\"%s/ec.pem\");\n"
+        "const get = (agent, next) => https.get({ host: \"localhost\",\n"
+        "    port: %d, path: \"/hello\", agent, ca }, (r) => {\n"
+        "    console.log(r.statusCode, r.socket.getProtocol(),\n"
+        "                r.socket.isSessionReused());\n"
+        "    r.resume();\n"
+        "    r.on(\"end\", () => setTimeout(next, 20)); });\n"
+        "const a = new https.Agent({ keepAlive: false, maxSockets: 1 });\n"
+        "get(a, () => get(a, () => a.destroy()));'", g_tmp, f->port), 0);
+    CHECK_STR(out, "200 TLSv1.2 false\n200 TLSv1.2 true\n");
+}
+
+/* A browser shows a page over HTTPS. */
+SERVED_SECURE(chromium)
+{
+    char out[16384];
+    if (!installed("chromium"))
+        SKIP("chromium is not installed");
+    shell(out, sizeof out, "HOME=%s timeout 40 chromium --headless "
+          "--no-sandbox --disable-gpu --ignore-certificate-errors "
+          "--user-data-dir=%s/chromium --dump-dom "
+          "https://127.0.0.1:%d/tls 2>/dev/null", g_tmp, g_tmp, f->port);
+    CHECK(strstr(out, "https on TLSv1.2 ECDHE-") != NULL);
+    shell(out, sizeof out, "rm -rf %s/chromium %s/.config %s/.cache %s/.pki",
+          g_tmp, g_tmp, g_tmp, g_tmp);
+}
+
+#endif /* EVENTMPM_TLS_BEARSSL */
 
 /* wrk sees neither socket errors nor refusals. */
 SERVED_BY(clients, wrk, 1, NULL)
