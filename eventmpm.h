@@ -20255,6 +20255,13 @@ static char *empm__access_write_variable(empm__facts *f, const empm__item *it,
                                      s != NULL ? s : getenv(it->text));
 }
 
+/* %{NAME}x: of the transport, as empm_ssl() tells it. */
+static char *empm__access_write_transport(empm__facts *f, const empm__item *it,
+                                          char *at, const char *end)
+{
+    return empm__access_write_string(f, at, end, empm_ssl(f->req, it->text));
+}
+
 /* %{name}C: a cookie of the request. */
 static char *empm__access_write_cookie(empm__facts *f, const empm__item *it,
                                        char *at, const char *end)
@@ -20379,6 +20386,7 @@ static const empm__letter empm__letters[] = {
     EMPM__LETTER('U', WORD, NULL, path),
     EMPM__LETTER('v', WORD, NULL, name),
     EMPM__LETTER('V', WORD, NULL, host),
+    EMPM__LETTER('x', NAME, NULL, transport),
     EMPM__LETTER('X', WORD, NULL, end)
 };
 
@@ -27230,6 +27238,8 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   %I %O %S     bytes received, sent, both together
  *   %D           microseconds that the request took
  *   %T           the same in seconds; %{s}T %{ms}T %{us}T name the unit
+ *   %{NAME}x     of the connection's TLS: SSL_PROTOCOL, SSL_CIPHER and all else
+ *                that empm_ssl() tells
  *   %X           X: aborted; +: the connection is kept; -: it is closed
  *   %k           number of requests before this one on the connection
  *   %v %V        ServerName; the host that the request asks for, else the same

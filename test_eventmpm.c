@@ -10576,6 +10576,50 @@ TEST(tls, bad_certificates_of_clients_are_refused)
     str_free(&chain);
 }
 
+/* %{NAME}x of a log line is what empm_ssl() tells, - over plain HTTP. */
+TEST(tls, log_lines_tell_of_the_connection)
+{
+    static char log[700], plain[64];
+    char path[400], *text;
+    empm__tls_pair alice;
+    fixture f;
+    tls_client t;
+    client c;
+    int i;
+    tls_ask(&f, "optional");
+    snprintf(path, sizeof path, "%s/tls.log", g_tmp);
+    snprintf(log, sizeof log, "%s \"%%{HTTPS}x %%{SSL_PROTOCOL}x "
+             "%%{SSL_CIPHER}x %%{SSL_TLS_SNI}x %%{SSL_CLIENT_S_DN_CN}x "
+             "%%{SSL_NONE}x %%>s\"",
+             path);
+    snprintf(plain, sizeof plain, "127.0.0.1:0");
+    f.cfg.custom_log[0] = log;
+    f.cfg.listen[1] = plain;
+    if (!tls_identity(&alice, pem_alice) || !fx_up(&f))
+        return;
+    for (i = 0; i < 2; i++) {
+        tl_init(&t, &f);
+        if (i == 1)
+            tl_identify(&t, &alice);
+        CHECK(tl_open(&t, "localhost", 0));
+        CHECK(tl_get(&t, "/hello/you", "\r\n\r\nHello, you!\n"));
+        tl_close(&t);
+    }
+    c = client_of(&f);
+    c.port = empm_port(f.s, 1);
+    CHECK_INT(cl_get(&c, "/hello"), 200);
+    cl_close(&c);
+    fx_down(&f);
+    text = slurp_path(path);
+    CHECK(strstr(text, "on TLSv1.2 ECDHE-ECDSA-CHACHA20-POLY1305 localhost - "
+                       "- 200\n") != NULL);
+    CHECK(strstr(text, "on TLSv1.2 ECDHE-ECDSA-CHACHA20-POLY1305 localhost "
+                       "alice - 200\n") != NULL);
+    CHECK(strstr(text, "- - - - - - 200\n") != NULL);
+    free(text);
+    empm__tls_pair_free(&alice);
+}
+
 /* A session ends with the certificate of the client that has made it. */
 SERVED_WITH(tls, a_session_ends_with_the_certificate, T_LIVE,
             tls_ask(f, "optional"), NULL)
