@@ -1535,6 +1535,17 @@ static pid_t empm__process_fork(sigset_t *old)
 }
 #endif
 
+/* Keeps mapped pages out of core dumps and off the swap, as far as the system
+ * and RLIMIT_MEMLOCK let us. A forked child has to ask for the latter again. */
+EMPM__OPTIONAL
+static void empm__process_hide(void *p, size_t n)
+{
+#ifdef MADV_DONTDUMP
+    madvise(p, n, MADV_DONTDUMP);
+#endif
+    if (mlock(p, n) < 0) { }
+}
+
 /* ---------------------------------------------------------------------------
  * >>descriptors -- files, sockets and pipes under one name each
  *
@@ -16823,6 +16834,8 @@ static const empm__wing empm__store_wing = {
 
 #ifdef EVENTMPM_TLS_BEARSSL
 #define EMPM__TLS_KEY_MOST  8192       /* bytes of a key, decoded */
+#define EMPM__TLS_KEY_BYTES (sizeof(br_skey_decoder_context) + 64)  /* and what
+                                          BearSSL 0.6 may write behind it */
 #define EMPM__TLS_RSA_MOST  4096       /* bits: BearSSL's BR_MAX_RSA_SIZE */
 #define EMPM__TLS_FILE_MOST 1048576    /* bytes of a file */
 #define EMPM__TLS_SOON_S    (14 * 86400)   /* a certificate expires soon */
@@ -16844,6 +16857,23 @@ static void empm__tls_wipe(void *p, size_t n)
     volatile unsigned char *at = (volatile unsigned char *)p;
     while (n-- > 0)
         *at++ = 0;
+}
+
+/* Pages of their own for n secret bytes; NULL: no memory. */
+static void *empm__tls_secret_new(size_t n)
+{
+    void *p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+                   -1, 0);
+    if (p == MAP_FAILED)
+        return NULL;
+    empm__process_hide(p, n);
+    return p;
+}
+
+static void empm__tls_secret_free(void *p, size_t n)
+{
+    empm__tls_wipe(p, n);
+    munmap(p, n);
 }
 
 /* --- PEM ------------------------------------------------------------------ */
@@ -17179,8 +17209,7 @@ static void empm__tls_pair_free(empm__tls_pair *pair)
     EMPM_FREE(pair->chain);
     EMPM_FREE(pair->names);
     if (pair->key != NULL)
-        empm__tls_wipe(pair->key, sizeof *pair->key);
-    EMPM_FREE(pair->key);
+        empm__tls_secret_free(pair->key, EMPM__TLS_KEY_BYTES);
     memset(pair, 0, sizeof *pair);
 }
 
@@ -17277,7 +17306,8 @@ static int empm__tls_key_take(empm__tls_pair *pair, const empm__tls_object *o,
         empm__tls_say(from, "has %s: %s", kind, served);
         return 0;
     }
-    pair->key = (br_skey_decoder_context *)EMPM_MALLOC(sizeof *pair->key + 64);
+    pair->key = (br_skey_decoder_context *)empm__tls_secret_new(
+        EMPM__TLS_KEY_BYTES);
     if (pair->key == NULL) {
         empm__tls_say(from, "no memory");
         return 0;
@@ -18606,14 +18636,24 @@ static const empm__transport empm__tls_transport = {
 
 #define EMPM__TLS_BUFFER 837           /* of the engine: it takes messages in
                                           pieces, and its own in records */
-/* Fills in n bytes that nobody can guess. 0, or -1: the system has none. */
+/* Fills in n bytes that nobody can guess. 0, or -1: the system has none. An old
+ * kernel has no getrandom(), a new one needs no /dev in ChrootDir. */
 static int empm__tls_random(void *to, size_t n)
 {
+    ssize_t r;
+    int fd;
 #ifdef __linux__
-    return getrandom(to, n, 0) == (ssize_t)n ? 0 : -1;
+    if (getrandom(to, n, 0) == (ssize_t)n)
+        return 0;
 #else
-    return getentropy(to, n);
+    if (getentropy(to, n) == 0)
+        return 0;
 #endif
+    fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
+    r = fd >= 0 ? read(fd, to, n) : -1;
+    if (fd >= 0)
+        close(fd);
+    return r == (ssize_t)n ? 0 : -1;
 }
 
 typedef struct empm__tls_entry {       /* a session in the store */
@@ -19717,9 +19757,19 @@ static int empm__tls_server_new(empm_server *s, const empm_server *old,
     return r < 0 ? r : empm__tls_guard(tls, rep);
 }
 
+/* What the parent has locked in memory is not locked in its child. */
+static int empm__tls_engine_new(empm__engine *e)
+{
+    const empm__tls *tls = e->s->tls;
+    int i;
+    for (i = 0; tls != NULL && i < tls->npairs; i++)
+        empm__process_hide(tls->pairs[i].key, EMPM__TLS_KEY_BYTES);
+    return EMPM_OK;
+}
+
 static const empm__wing empm__tls_wing = {
     empm__tls_check, empm__tls_server_new, empm__tls_server_free,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+    empm__tls_engine_new, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 };
 
 #else
