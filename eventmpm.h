@@ -124,6 +124,7 @@
  *   SSLCACertificateFile has signed; a bad one ends the handshake. empm_ssl()
  *   tells handlers its names and its SHA-256. Revocation and extendedKeyUsage
  *   are not looked at: take an authority that signs clients and nothing else.
+ *   Another TLS library can take BearSSL's place: >>transport says how.
  *
  * THREADS
  *   with an empm_request *   only the worker that runs the handler; the pointer
@@ -6581,6 +6582,49 @@ static char *empm__worker_scratch(empm__worker *w)
  *
  * runs on   the worker that owns the connection; drop() on the listener, too
  * ------------------------------------------------------------------------- */
+
+/* Another TLS library goes behind the same table; what it takes is here with
+ * OpenSSL's calls (130 lines with version 3, TLS 1.3 among what they give).
+ *
+ * 1. A wing takes the place of &empm__tls_wing in >>wings. Its server_new()
+ *    makes the SSL_CTX, reads certificates and keys, stores in s->secure the
+ *    session that all connections of a "tls" Listen begin with, and in s->tls
+ *    what server_free() frees. It runs before the server gives up its rights.
+ *
+ * 2. Three tables. That of s->secure has a handshake() that allocates the
+ *    connection's own session (an empm__session first, then the SSL *) with
+ *    empm__worker_memory(), sets c->session to it and goes on with the second
+ *    table's, SSL_accept(). At its end session.of becomes the third table. The
+ *    first two have empm__plain_recv() and the like: after a handshake that is
+ *    refused, what the client still sends is read and dropped.
+ *
+ * 3. The descriptor does not block, so SSL_set_fd() will do. Before each call,
+ *    empm__conn_clear() forgets READY_IN before reading, READY_OUT before
+ *    writing, both in a handshake: an event that comes meanwhile is noted anew.
+ *    Behind it, SSL_ERROR_WANT_READ is EMPM__WANTS_IN and sets
+ *    EMPM__F_DRAINED; WANT_WRITE is EMPM__WANTS_OUT, also from SSL_read();
+ *    ZERO_RETURN is 0; all else EMPM__LOST. The queue of errors belongs to the
+ *    thread, and the next connection of the worker must not find it full:
+ *    ERR_clear_error(). recv() sets EMPM__F_DRAINED in no other case, for the
+ *    library may hold more plaintext than the reader had room for.
+ *
+ * 4. send() gathers up to 16 KB of the vectors in w->wire, EMPM__SCRATCH bytes
+ *    that are made at first use, and gives them to SSL_write(). After
+ *    WANT_WRITE the same bytes come again, maybe more behind them and at
+ *    another place: SSL_MODE_ENABLE_PARTIAL_WRITE and
+ *    SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER, and the length of the first attempt,
+ *    kept in the session. What BIO_number_written() has grown by goes to
+ *    *wire. file() does the same with pread(), and moves *off.
+ *
+ * 5. pending() is SSL_has_pending(), else empm__plain_pending(). finish() calls
+ *    SSL_shutdown() once, without a wait for the answer, then
+ *    empm__plain_finish(). drop() is SSL_free(), without I/O. variable() knows
+ *    mod_ssl's names; empm_ssl() and %{NAME}x tell what it returns.
+ *
+ * A connection is run by one thread at a time, but not always by the same one.
+ * On a Listen with "proxy" the bytes behind the PROXY header are in c->io: see
+ * empm__tls_handshake(). Test transport.one_that_does_all_it_may is a small and
+ * whole example. */
 
 enum {                           /* returned in place of a number of bytes */
     EMPM__WANTS_IN  = -1,        /* the socket has nothing to read now */
