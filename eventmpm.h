@@ -17758,6 +17758,14 @@ static int empm__tls_hello_parse(empm__tls_hello *h, const unsigned char *msg,
  * a text that stays with the connection, and with the session in the store: a
  * client that resumes one shows no certificate.
  *
+ *   Certificate --> our class --> first one: SHA-256, notAfter
+ *                       |
+ *                       +-------> the first SSLVerifyDepth: br_x509_minimal
+ *                                 --> good, and names; or an error, an alert
+ *
+ * Considered: to keep the chain and to verify it later. It would hold up to 64
+ * KiB for each handshake; as it is, a certificate is gone when it has passed.
+ *
  * runs on   authorities: the thread that starts the server; then the worker
  *           that owns the connection
  * source    RFC 5280 6.1, as T. Pornin's br_x509_minimal has it
@@ -17785,14 +17793,16 @@ static const struct {
 };
 
 /* A good certificate: its SHA-256 in digits, then the names in the order of the
- * table, "" for none; each ends with a NUL. */
+ * table, "" for none; each ends with a NUL. A connection keeps the text alone,
+ * behind its keys and as long as it is: without a certificate, nothing. */
 typedef struct empm__tls_client {
     int64_t  expires_s;
     uint32_t len;                      /* of text; 0: there is no certificate */
     char     text[EMPM__TLS_CLIENT_MOST];
 } empm__tls_client;
 
-/* The value of SSL_CLIENT_...; `text` as above, or NULL. */
+/* The value of SSL_CLIENT_...; `text` as above, or NULL. A failed verification
+ * has no value: it has ended the handshake. */
 static const char *empm__tls_client_variable(const char *text, const char *name)
 {
     int i;
@@ -17836,7 +17846,8 @@ static void empm__tls_trust_free(empm__tls_trust *trust)
     EMPM_FREE(trust);
 }
 
-/* Copies a key, which the decoder holds. 0: no memory. */
+/* Copies a key: its numbers are the decoder's, which is gone after this
+ * certificate. 0: no memory. */
 static int empm__tls_pkey_copy(br_x509_pkey *to, const br_x509_pkey *from)
 {
     const br_rsa_public_key *rsa = &from->key.rsa;
@@ -17856,7 +17867,9 @@ static int empm__tls_pkey_copy(br_x509_pkey *to, const br_x509_pkey *from)
 }
 
 /* Takes the k-th certificate of the file as an authority, unless its time is
- * over. 0: it is said why not. */
+ * over: BearSSL does not look at the dates of what it is told to trust. One
+ * without basicConstraints is none (RFC 5280 4.2.1.9): were it an anchor, a
+ * client could sign for others. 0: it is said why not. */
 static int empm__tls_anchor_take(empm__tls_trust *trust,
                                  const empm__tls_object *o, int k,
                                  const empm__tls_source *from)
@@ -17890,7 +17903,9 @@ static int empm__tls_anchor_take(empm__tls_trust *trust,
     return 0;
 }
 
-/* Reads SSLCACertificateFile into `trust`. 0: it is said why not. */
+/* Reads SSLCACertificateFile into `trust`, with the digest that sessions are
+ * bound to: after a reload with other authorities, or another word of
+ * SSLVerifyClient, none of the old ones is resumed. 0: it is said why not. */
 static int empm__tls_anchors_read(empm__tls_trust *trust,
                                   const empm__tls_source *from)
 {
@@ -17978,6 +17993,8 @@ static empm__tls_trust *empm__tls_trust_new(const empm_config *cfg,
 
 /* --- one verification ----------------------------------------------------- */
 
+/* It lives as long as the handshake, 6 KB beside the engine. `is` is first, so
+ * what BearSSL passes to the functions below is a pointer to all of it. */
 typedef struct empm__tls_verify {
     const br_x509_class    *is;        /* first: what BearSSL calls */
     br_x509_minimal_context x509;      /* the verifier behind it */
@@ -17997,6 +18014,8 @@ static void empm__tls_verify_chain(const br_x509_class **ctx, const char *name)
     v->x509.vtable->start_chain(&v->x509.vtable, name);
 }
 
+/* A certificate begins, of n bytes. Those beyond the depth never reach the
+ * verifier: a chain that needs them ends without an authority. */
 static void empm__tls_verify_start(const br_x509_class **ctx, uint32_t n)
 {
     empm__tls_verify *v = (empm__tls_verify *)(void *)(uintptr_t)ctx;
@@ -18056,6 +18075,8 @@ static void empm__tls_verify_write(empm__tls_verify *v)
                                           v->leaf.notafter_seconds);
 }
 
+/* The client's key, by which BearSSL checks that the client has the private
+ * one; NULL: the chain is not good. */
 static const br_x509_pkey *empm__tls_verify_pkey(
     const br_x509_class *const *ctx, unsigned *usages)
 {
@@ -18063,6 +18084,8 @@ static const br_x509_pkey *empm__tls_verify_pkey(
     return v->x509.vtable->get_pkey(&v->x509.vtable, usages);
 }
 
+/* The chain is complete. A client that is asked and has no certificate sends an
+ * empty one: that is no error here, but BearSSL's where it is demanded. */
 static unsigned empm__tls_verify_end(const br_x509_class **ctx)
 {
     empm__tls_verify *v = (empm__tls_verify *)(void *)(uintptr_t)ctx;
@@ -18084,7 +18107,9 @@ static const br_x509_class empm__tls_verify_class = {
     empm__tls_verify_pkey
 };
 
-/* Has an engine ask its client for a certificate. */
+/* Has an engine ask its client for a certificate, and names the authorities to
+ * it (RFC 5246 7.4.4). TOLERATE lets BearSSL go on without a good one; that a
+ * bad one ends the handshake even so is our doing, in empm__tls_run(). */
 static void empm__tls_verify_begin(empm__tls_verify *v,
                                    const empm__tls_trust *trust,
                                    br_ssl_server_context *ssl)
