@@ -127,6 +127,7 @@
  *   SSLCACertificateFile has signed; a bad one ends the handshake. empm_ssl()
  *   tells handlers its names and its SHA-256. Revocation and extendedKeyUsage
  *   are not looked at: take an authority that signs clients and nothing else.
+ *   Another TLS library can take BearSSL's place: >>transport says how.
  *
  * THREADS
  *   with an empm_request *   only the worker that runs the handler; the pointer
@@ -1538,6 +1539,17 @@ static pid_t empm__process_fork(sigset_t *old)
     return pid;
 }
 #endif
+
+/* Keeps mapped pages out of core dumps and off the swap, as far as the system
+ * and RLIMIT_MEMLOCK let us. A forked child has to ask for the latter again. */
+EMPM__OPTIONAL
+static void empm__process_hide(void *p, size_t n)
+{
+#ifdef MADV_DONTDUMP
+    madvise(p, n, MADV_DONTDUMP);
+#endif
+    if (mlock(p, n) < 0) { }
+}
 
 /* ---------------------------------------------------------------------------
  * >>descriptors -- files, sockets and pipes under one name each
@@ -6576,6 +6588,49 @@ static char *empm__worker_scratch(empm__worker *w)
  *
  * runs on   the worker that owns the connection; drop() on the listener, too
  * ------------------------------------------------------------------------- */
+
+/* Another TLS library goes behind the same table; what it takes is here with
+ * OpenSSL's calls (130 lines with version 3, TLS 1.3 among what they give).
+ *
+ * 1. A wing takes the place of &empm__tls_wing in >>wings. Its server_new()
+ *    makes the SSL_CTX, reads certificates and keys, stores in s->secure the
+ *    session that all connections of a "tls" Listen begin with, and in s->tls
+ *    what server_free() frees. It runs before the server gives up its rights.
+ *
+ * 2. Three tables. That of s->secure has a handshake() that allocates the
+ *    connection's own session (an empm__session first, then the SSL *) with
+ *    empm__worker_memory(), sets c->session to it and goes on with the second
+ *    table's, SSL_accept(). At its end session.of becomes the third table. The
+ *    first two have empm__plain_recv() and the like: after a handshake that is
+ *    refused, what the client still sends is read and dropped.
+ *
+ * 3. The descriptor does not block, so SSL_set_fd() will do. Before each call,
+ *    empm__conn_clear() forgets READY_IN before reading, READY_OUT before
+ *    writing, both in a handshake: an event that comes meanwhile is noted anew.
+ *    Behind it, SSL_ERROR_WANT_READ is EMPM__WANTS_IN and sets
+ *    EMPM__F_DRAINED; WANT_WRITE is EMPM__WANTS_OUT, also from SSL_read();
+ *    ZERO_RETURN is 0; all else EMPM__LOST. The queue of errors belongs to the
+ *    thread, and the next connection of the worker must not find it full:
+ *    ERR_clear_error(). recv() sets EMPM__F_DRAINED in no other case, for the
+ *    library may hold more plaintext than the reader had room for.
+ *
+ * 4. send() gathers up to 16 KB of the vectors in w->wire, EMPM__SCRATCH bytes
+ *    that are made at first use, and gives them to SSL_write(). After
+ *    WANT_WRITE the same bytes come again, maybe more behind them and at
+ *    another place: SSL_MODE_ENABLE_PARTIAL_WRITE and
+ *    SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER, and the length of the first attempt,
+ *    kept in the session. What BIO_number_written() has grown by goes to
+ *    *wire. file() does the same with pread(), and moves *off.
+ *
+ * 5. pending() is SSL_has_pending(), else empm__plain_pending(). finish() calls
+ *    SSL_shutdown() once, without a wait for the answer, then
+ *    empm__plain_finish(). drop() is SSL_free(), without I/O. variable() knows
+ *    mod_ssl's names; empm_ssl() and %{NAME}x tell what it returns.
+ *
+ * A connection is run by one thread at a time, but not always by the same one.
+ * On a Listen with "proxy" the bytes behind the PROXY header are in c->io: see
+ * empm__tls_handshake(). Test transport.one_that_does_all_it_may is a small and
+ * whole example. */
 
 enum {                           /* returned in place of a number of bytes */
     EMPM__WANTS_IN  = -1,        /* the socket has nothing to read now */
@@ -16923,6 +16978,8 @@ static const empm__wing empm__store_wing = {
 
 #ifdef EVENTMPM_TLS_BEARSSL
 #define EMPM__TLS_KEY_MOST  8192       /* bytes of a key, decoded */
+#define EMPM__TLS_KEY_BYTES (sizeof(br_skey_decoder_context) + 64)  /* and what
+                                          BearSSL 0.6 may write behind it */
 #define EMPM__TLS_RSA_MOST  4096       /* bits: BearSSL's BR_MAX_RSA_SIZE */
 #define EMPM__TLS_FILE_MOST 1048576    /* bytes of a file */
 #define EMPM__TLS_SOON_S    (14 * 86400)   /* a certificate expires soon */
@@ -16944,6 +17001,23 @@ static void empm__tls_wipe(void *p, size_t n)
     volatile unsigned char *at = (volatile unsigned char *)p;
     while (n-- > 0)
         *at++ = 0;
+}
+
+/* Pages of their own for n secret bytes; NULL: no memory. */
+static void *empm__tls_secret_new(size_t n)
+{
+    void *p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+                   -1, 0);
+    if (p == MAP_FAILED)
+        return NULL;
+    empm__process_hide(p, n);
+    return p;
+}
+
+static void empm__tls_secret_free(void *p, size_t n)
+{
+    empm__tls_wipe(p, n);
+    munmap(p, n);
 }
 
 /* --- PEM ------------------------------------------------------------------ */
@@ -17279,8 +17353,7 @@ static void empm__tls_pair_free(empm__tls_pair *pair)
     EMPM_FREE(pair->chain);
     EMPM_FREE(pair->names);
     if (pair->key != NULL)
-        empm__tls_wipe(pair->key, sizeof *pair->key);
-    EMPM_FREE(pair->key);
+        empm__tls_secret_free(pair->key, EMPM__TLS_KEY_BYTES);
     memset(pair, 0, sizeof *pair);
 }
 
@@ -17377,7 +17450,8 @@ static int empm__tls_key_take(empm__tls_pair *pair, const empm__tls_object *o,
         empm__tls_say(from, "has %s: %s", kind, served);
         return 0;
     }
-    pair->key = (br_skey_decoder_context *)EMPM_MALLOC(sizeof *pair->key + 64);
+    pair->key = (br_skey_decoder_context *)empm__tls_secret_new(
+        EMPM__TLS_KEY_BYTES);
     if (pair->key == NULL) {
         empm__tls_say(from, "no memory");
         return 0;
@@ -17794,6 +17868,14 @@ static int empm__tls_hello_parse(empm__tls_hello *h, const unsigned char *msg,
  * a text that stays with the connection, and with the session in the store: a
  * client that resumes one shows no certificate.
  *
+ *   Certificate --> our class --> first one: SHA-256, notAfter
+ *                       |
+ *                       +-------> the first SSLVerifyDepth: br_x509_minimal
+ *                                 --> good, and names; or an error, an alert
+ *
+ * Considered: to keep the chain and to verify it later. It would hold up to 64
+ * KiB for each handshake; as it is, a certificate is gone when it has passed.
+ *
  * runs on   authorities: the thread that starts the server; then the worker
  *           that owns the connection
  * source    RFC 5280 6.1, as T. Pornin's br_x509_minimal has it
@@ -17821,14 +17903,16 @@ static const struct {
 };
 
 /* A good certificate: its SHA-256 in digits, then the names in the order of the
- * table, "" for none; each ends with a NUL. */
+ * table, "" for none; each ends with a NUL. A connection keeps the text alone,
+ * behind its keys and as long as it is: without a certificate, nothing. */
 typedef struct empm__tls_client {
     int64_t  expires_s;
     uint32_t len;                      /* of text; 0: there is no certificate */
     char     text[EMPM__TLS_CLIENT_MOST];
 } empm__tls_client;
 
-/* The value of SSL_CLIENT_...; `text` as above, or NULL. */
+/* The value of SSL_CLIENT_...; `text` as above, or NULL. A failed verification
+ * has no value: it has ended the handshake. */
 static const char *empm__tls_client_variable(const char *text, const char *name)
 {
     int i;
@@ -17872,7 +17956,8 @@ static void empm__tls_trust_free(empm__tls_trust *trust)
     EMPM_FREE(trust);
 }
 
-/* Copies a key, which the decoder holds. 0: no memory. */
+/* Copies a key: its numbers are the decoder's, which is gone after this
+ * certificate. 0: no memory. */
 static int empm__tls_pkey_copy(br_x509_pkey *to, const br_x509_pkey *from)
 {
     const br_rsa_public_key *rsa = &from->key.rsa;
@@ -17892,7 +17977,9 @@ static int empm__tls_pkey_copy(br_x509_pkey *to, const br_x509_pkey *from)
 }
 
 /* Takes the k-th certificate of the file as an authority, unless its time is
- * over. 0: it is said why not. */
+ * over: BearSSL does not look at the dates of what it is told to trust. One
+ * without basicConstraints is none (RFC 5280 4.2.1.9): were it an anchor, a
+ * client could sign for others. 0: it is said why not. */
 static int empm__tls_anchor_take(empm__tls_trust *trust,
                                  const empm__tls_object *o, int k,
                                  const empm__tls_source *from)
@@ -17926,7 +18013,9 @@ static int empm__tls_anchor_take(empm__tls_trust *trust,
     return 0;
 }
 
-/* Reads SSLCACertificateFile into `trust`. 0: it is said why not. */
+/* Reads SSLCACertificateFile into `trust`, with the digest that sessions are
+ * bound to: after a reload with other authorities, or another word of
+ * SSLVerifyClient, none of the old ones is resumed. 0: it is said why not. */
 static int empm__tls_anchors_read(empm__tls_trust *trust,
                                   const empm__tls_source *from)
 {
@@ -18014,6 +18103,8 @@ static empm__tls_trust *empm__tls_trust_new(const empm_config *cfg,
 
 /* --- one verification ----------------------------------------------------- */
 
+/* It lives as long as the handshake, 6 KB beside the engine. `is` is first, so
+ * what BearSSL passes to the functions below is a pointer to all of it. */
 typedef struct empm__tls_verify {
     const br_x509_class    *is;        /* first: what BearSSL calls */
     br_x509_minimal_context x509;      /* the verifier behind it */
@@ -18033,6 +18124,8 @@ static void empm__tls_verify_chain(const br_x509_class **ctx, const char *name)
     v->x509.vtable->start_chain(&v->x509.vtable, name);
 }
 
+/* A certificate begins, of n bytes. Those beyond the depth never reach the
+ * verifier: a chain that needs them ends without an authority. */
 static void empm__tls_verify_start(const br_x509_class **ctx, uint32_t n)
 {
     empm__tls_verify *v = (empm__tls_verify *)(void *)(uintptr_t)ctx;
@@ -18092,6 +18185,8 @@ static void empm__tls_verify_write(empm__tls_verify *v)
                                           v->leaf.notafter_seconds);
 }
 
+/* The client's key, by which BearSSL checks that the client has the private
+ * one; NULL: the chain is not good. */
 static const br_x509_pkey *empm__tls_verify_pkey(
     const br_x509_class *const *ctx, unsigned *usages)
 {
@@ -18099,6 +18194,8 @@ static const br_x509_pkey *empm__tls_verify_pkey(
     return v->x509.vtable->get_pkey(&v->x509.vtable, usages);
 }
 
+/* The chain is complete. A client that is asked and has no certificate sends an
+ * empty one: that is no error here, but BearSSL's where it is demanded. */
 static unsigned empm__tls_verify_end(const br_x509_class **ctx)
 {
     empm__tls_verify *v = (empm__tls_verify *)(void *)(uintptr_t)ctx;
@@ -18120,7 +18217,9 @@ static const br_x509_class empm__tls_verify_class = {
     empm__tls_verify_pkey
 };
 
-/* Has an engine ask its client for a certificate. */
+/* Has an engine ask its client for a certificate, and names the authorities to
+ * it (RFC 5246 7.4.4). TOLERATE lets BearSSL go on without a good one; that a
+ * bad one ends the handshake even so is our doing, in empm__tls_run(). */
 static void empm__tls_verify_begin(empm__tls_verify *v,
                                    const empm__tls_trust *trust,
                                    br_ssl_server_context *ssl)
@@ -18769,14 +18868,24 @@ static const empm__transport empm__tls_transport = {
 
 #define EMPM__TLS_BUFFER 837           /* of the engine: it takes messages in
                                           pieces, and its own in records */
-/* Fills in n bytes that nobody can guess. 0, or -1: the system has none. */
+/* Fills in n bytes that nobody can guess. 0, or -1: the system has none. An old
+ * kernel has no getrandom(), a new one needs no /dev in ChrootDir. */
 static int empm__tls_random(void *to, size_t n)
 {
+    ssize_t r;
+    int fd;
 #ifdef __linux__
-    return getrandom(to, n, 0) == (ssize_t)n ? 0 : -1;
+    if (getrandom(to, n, 0) == (ssize_t)n)
+        return 0;
 #else
-    return getentropy(to, n);
+    if (getentropy(to, n) == 0)
+        return 0;
 #endif
+    fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
+    r = fd >= 0 ? read(fd, to, n) : -1;
+    if (fd >= 0)
+        close(fd);
+    return r == (ssize_t)n ? 0 : -1;
 }
 
 typedef struct empm__tls_entry {       /* a session in the store */
@@ -20030,9 +20139,19 @@ static int empm__tls_server_new(empm_server *s, const empm_server *old,
     return r < 0 ? r : empm__tls_guard(tls, rep);
 }
 
+/* What the parent has locked in memory is not locked in its child. */
+static int empm__tls_engine_new(empm__engine *e)
+{
+    const empm__tls *tls = e->s->tls;
+    int i;
+    for (i = 0; tls != NULL && i < tls->npairs; i++)
+        empm__process_hide(tls->pairs[i].key, EMPM__TLS_KEY_BYTES);
+    return EMPM_OK;
+}
+
 static const empm__wing empm__tls_wing = {
     empm__tls_check, empm__tls_server_new, empm__tls_server_free,
-    NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+    empm__tls_engine_new, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
 };
 
 #else
@@ -20568,6 +20687,13 @@ static char *empm__access_write_variable(empm__facts *f, const empm__item *it,
                                      s != NULL ? s : getenv(it->text));
 }
 
+/* %{NAME}x: of the transport, as empm_ssl() tells it. */
+static char *empm__access_write_transport(empm__facts *f, const empm__item *it,
+                                          char *at, const char *end)
+{
+    return empm__access_write_string(f, at, end, empm_ssl(f->req, it->text));
+}
+
 /* %{name}C: a cookie of the request. */
 static char *empm__access_write_cookie(empm__facts *f, const empm__item *it,
                                        char *at, const char *end)
@@ -20692,6 +20818,7 @@ static const empm__letter empm__letters[] = {
     EMPM__LETTER('U', WORD, NULL, path),
     EMPM__LETTER('v', WORD, NULL, name),
     EMPM__LETTER('V', WORD, NULL, host),
+    EMPM__LETTER('x', NAME, NULL, transport),
     EMPM__LETTER('X', WORD, NULL, end)
 };
 
@@ -27543,6 +27670,8 @@ EMPM_API int empm_main(empm_config *cfg, int argc, char **argv)
  *   %I %O %S     bytes received, sent, both together
  *   %D           microseconds that the request took
  *   %T           the same in seconds; %{s}T %{ms}T %{us}T name the unit
+ *   %{NAME}x     of the connection's TLS: SSL_PROTOCOL, SSL_CIPHER and all else
+ *                that empm_ssl() tells
  *   %X           X: aborted; +: the connection is kept; -: it is closed
  *   %k           number of requests before this one on the connection
  *   %v %V        ServerName; the host that the request asks for, else the same

@@ -297,6 +297,13 @@ static ssize_t fault_send(int fd, const void *from, size_t n, int flags)
 #define ftruncate(...)      FAULT("ftruncate", ftruncate(__VA_ARGS__))
 #define getpeername(...)    FAULT("getpeername", getpeername(__VA_ARGS__))
 #define getrlimit(...)      FAULT("getrlimit", getrlimit(__VA_ARGS__))
+#ifdef __linux__
+#  include <sys/random.h>
+static int g_no_random;                  /* atomic: as if the kernel were old */
+#  define getrandom(...) \
+    (__atomic_load_n(&g_no_random, __ATOMIC_RELAXED) ? -1 \
+                                                     : getrandom(__VA_ARGS__))
+#endif
 #define getsockname(...)    FAULT("getsockname", getsockname(__VA_ARGS__))
 #define getsockopt(...)     FAULT("getsockopt", getsockopt(__VA_ARGS__))
 #define initgroups(...)     FAULT("initgroups", initgroups(__VA_ARGS__))
@@ -10811,6 +10818,76 @@ static void tls_pem_add(void *to, const void *p, size_t n)
     str_add((str *)to, p, n);
 }
 
+#ifdef __linux__
+
+/* How often are these 32 bytes in the heap? */
+static int heap_has(const unsigned char *want)
+{
+    char line[300];
+    unsigned long from, to;
+    int found = 0;
+    FILE *f = fopen("/proc/self/maps", "r");
+    while (f != NULL && fgets(line, sizeof line, f) != NULL)
+        if (strstr(line, "[heap]") != NULL &&
+            sscanf(line, "%lx-%lx", &from, &to) == 2)
+            for (; from + 32 <= to; from++)
+                if (*(const unsigned char *)from == want[0])
+                    found += memcmp((const void *)from, want, 32) == 0;
+    if (f != NULL)
+        fclose(f);
+    return found;
+}
+
+/* Does a core dump have the page of p? */
+static int is_dumped(const void *p)
+{
+    char line[300];
+    unsigned long from, to;
+    int inside = 0, dumped = -1;
+    FILE *f = fopen("/proc/self/smaps", "r");
+    while (f != NULL && fgets(line, sizeof line, f) != NULL)
+        if (strchr(line, '-') != NULL && sscanf(line, "%lx-%lx ", &from, &to) ==
+                                             2)
+            inside = (unsigned long)p >= from && (unsigned long)p < to;
+        else if (inside && strncmp(line, "VmFlags:", 8) == 0)
+            dumped = strstr(line, " dd") == NULL;
+    if (f != NULL)
+        fclose(f);
+    return dumped;
+}
+
+/* A key stands in pages of its own that no core dump has. What it was read
+ * through is wiped, and so is the key at the end; of a check nothing is left.
+ * Without getrandom() /dev/urandom serves. */
+TEST(tls, keys_leave_no_copies)
+{
+    unsigned char key[32];
+    fixture f;
+    tls_client t;
+    int i;
+    if (g_slow > 1)
+        SKIP("the heap of a sanitizer is elsewhere");
+    tls_prepare(&f);
+    if (!fx_up(&f))
+        return;
+    memcpy(key, br_skey_decoder_get_ec(f.s->tls->pairs[0].key)->x, 32);
+    CHECK_INT(heap_has(key), 0);
+    for (i = 0; i < 2; i++) {
+        CHECK_INT(is_dumped(f.s->tls->pairs[i].key), 0);
+        CHECK((uintptr_t)f.s->tls->pairs[i].key % 4096 == 0);
+    }
+    __atomic_store_n(&g_no_random, 1, __ATOMIC_RELAXED);
+    tl_init(&t, &f);
+    CHECK(tl_open(&t, "localhost", 0));
+    CHECK(tl_get(&t, "/hello/you", "\r\n\r\nHello, you!\n"));
+    tl_close(&t);
+    __atomic_store_n(&g_no_random, 0, __ATOMIC_RELAXED);
+    fx_down(&f);
+    CHECK_INT(heap_has(key), 0);
+}
+
+#endif
+
 /* --- clients with certificates ------------------------------------------- */
 
 static void tls_ask(fixture *f, const char *how)
@@ -11016,6 +11093,50 @@ TEST(tls, bad_certificates_of_clients_are_refused)
         fx_down(&f);
     }
     str_free(&chain);
+}
+
+/* %{NAME}x of a log line is what empm_ssl() tells, - over plain HTTP. */
+TEST(tls, log_lines_tell_of_the_connection)
+{
+    static char log[700], plain[64];
+    char path[400], *text;
+    empm__tls_pair alice;
+    fixture f;
+    tls_client t;
+    client c;
+    int i;
+    tls_ask(&f, "optional");
+    snprintf(path, sizeof path, "%s/tls.log", g_tmp);
+    snprintf(log, sizeof log, "%s \"%%{HTTPS}x %%{SSL_PROTOCOL}x "
+             "%%{SSL_CIPHER}x %%{SSL_TLS_SNI}x %%{SSL_CLIENT_S_DN_CN}x "
+             "%%{SSL_NONE}x %%>s\"",
+             path);
+    snprintf(plain, sizeof plain, "127.0.0.1:0");
+    f.cfg.custom_log[0] = log;
+    f.cfg.listen[1] = plain;
+    if (!tls_identity(&alice, pem_alice) || !fx_up(&f))
+        return;
+    for (i = 0; i < 2; i++) {
+        tl_init(&t, &f);
+        if (i == 1)
+            tl_identify(&t, &alice);
+        CHECK(tl_open(&t, "localhost", 0));
+        CHECK(tl_get(&t, "/hello/you", "\r\n\r\nHello, you!\n"));
+        tl_close(&t);
+    }
+    c = client_of(&f);
+    c.port = empm_port(f.s, 1);
+    CHECK_INT(cl_get(&c, "/hello"), 200);
+    cl_close(&c);
+    fx_down(&f);
+    text = slurp_path(path);
+    CHECK(strstr(text, "on TLSv1.2 ECDHE-ECDSA-CHACHA20-POLY1305 localhost - "
+                       "- 200\n") != NULL);
+    CHECK(strstr(text, "on TLSv1.2 ECDHE-ECDSA-CHACHA20-POLY1305 localhost "
+                       "alice - 200\n") != NULL);
+    CHECK(strstr(text, "- - - - - - 200\n") != NULL);
+    free(text);
+    empm__tls_pair_free(&alice);
 }
 
 /* A session ends with the certificate of the client that has made it. */
