@@ -10653,6 +10653,37 @@ TEST(tls, bad_certificates_of_clients_are_refused)
     str_free(&chain);
 }
 
+/* A session that the store has and the engine declines, as its suite is not
+ * offered, names nobody: ids are seen by all on the way, and anybody could be
+ * alice by one of hers. */
+SERVED_WITH(tls, a_declined_session_names_nobody, T_LIVE,
+            tls_ask(f, "optional"), NULL)
+{
+    static const uint16_t other = 0xc02c;
+    empm__tls_pair alice;
+    tls_client t;
+    int i;
+    if (!tls_identity(&alice, pem_alice))
+        return;
+    tl_init(&t, f);
+    tl_identify(&t, &alice);
+    CHECK(tl_open(&t, "localhost", 0));
+    CHECK(tl_get(&t, "/tls/client", " ."));
+    str_add(&t.plain, "", 1);
+    CHECK(strstr(t.plain.p, " SUCCESS alice ") != NULL);
+    br_ssl_client_set_client_certificate(&t.ssl, NULL);
+    br_ssl_engine_set_suites(&t.ssl.eng, &other, 1);
+    for (i = 0; i < 2; i++) {            /* nor does the session behind it */
+        tl_again(&t);
+        CHECK(tl_open(&t, "localhost", 1));
+        CHECK(tl_get(&t, "/tls/client", " ."));
+        str_add(&t.plain, "", 1);
+        CHECK(strstr(t.plain.p, " NONE - - ") != NULL);
+    }
+    tl_close(&t);
+    empm__tls_pair_free(&alice);
+}
+
 /* %{NAME}x of a log line is what empm_ssl() tells, - over plain HTTP. */
 TEST(tls, log_lines_tell_of_the_connection)
 {
