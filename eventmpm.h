@@ -19169,7 +19169,8 @@ static const empm__tls_pair *empm__tls_pair_find(const empm__tls *tls,
     return NULL;
 }
 
-/* BearSSL asks for suite, hash and certificate. */
+/* BearSSL asks for suite, hash and certificate: this is a full handshake, and a
+ * session that the store has given is none of this client's. */
 static int empm__tls_choose(const br_ssl_server_policy_class **ctx,
                             const br_ssl_server_context *ssl,
                             br_ssl_server_choices *choices)
@@ -19181,8 +19182,8 @@ static int empm__tls_choose(const br_ssl_server_policy_class **ctx,
     size_t n, k;
     const br_suite_translated *list = br_ssl_server_get_client_suites(ssl, &n);
     int i, pass;
-    if (s->verify != NULL)             /* what a declined session has told */
-        memset(&s->verify->client, 0, sizeof s->verify->client);
+    if (s->verify != NULL)
+        s->verify->client.len = 0;
     /* a client that puts ChaCha20 first has no AES in its processor */
     for (pass = n > 0 && empm__tls_is_chacha(list[0][0]) ? 0 : 1; pass < 2;
          pass++)
